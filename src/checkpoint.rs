@@ -1,0 +1,56 @@
+//! Where in its source a message stood, and how far everything before it is done.
+
+use std::sync::Arc;
+
+/// Place of one message in its source. For a file, `topic` is its path, `partition` 0 and `offset` the line's number
+/// (from 0).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    pub topic: Arc<str>,
+    pub partition: i32,
+    pub offset: i64,
+}
+
+/// The offsets to read next, one a topic and partition: everything before them has reached the store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checkpoint {
+    pub next: Vec<Position>,
+}
+
+impl Checkpoint {
+    /// Notes that the message at `position` is done.
+    pub fn advance(&mut self, position: &Position) {
+        let next_offset = position.offset + 1;
+        match self.next.iter_mut().find(|p| p.partition == position.partition && p.topic == position.topic) {
+            Some(known) => known.offset = known.offset.max(next_offset),
+            None => self.next.push(Position { offset: next_offset, ..position.clone() }),
+        }
+    }
+}
+
+/// A message that could not be decoded, kept whole where people can find it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeadLetter {
+    pub position: Position,
+    /// Milliseconds since the epoch, wall clock.
+    pub received_at: i64,
+    /// What was wrong and where in the message; holds no part of the message.
+    pub reason: String,
+    /// The original bytes, with bearer values replaced.
+    pub payload: Vec<u8>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_is_the_offset_after_the_last_done_one() {
+        let at = |partition, offset| Position { topic: "t".into(), partition, offset };
+        let mut checkpoint = Checkpoint::default();
+        for position in [at(0, 4), at(1, 9), at(0, 5), at(0, 3)] {
+            checkpoint.advance(&position);
+        }
+        assert_eq!(checkpoint.next, vec![at(0, 6), at(1, 10)]);
+    }
+}

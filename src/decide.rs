@@ -1,0 +1,1 @@
+//! From log-odds to a verdict, an incident and an action.

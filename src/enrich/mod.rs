@@ -1,0 +1,1 @@
+//! Place, network, client and route of an event.

@@ -1,0 +1,290 @@
+//! The token event: one sighting of a token, as the outside reported it.
+//!
+//! Every text is borrowed from the message's bytes where it can be, so an event never outlives its message.
+
+use std::borrow::Cow;
+use std::net::{IpAddr, Ipv6Addr};
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+
+use crate::token::TokenId;
+
+/// Milliseconds since 1970-01-01T00:00:00Z, in the range that every part of the system can hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// First instant accepted, 1970-01-01.
+    pub const MIN: Self = Self(0);
+    /// Last instant accepted, 2199-12-31T23:59:59.999Z: safely inside `DateTime64(3)`, which clamps past 2299.
+    pub const MAX: Self = Self(7_258_118_399_999);
+
+    /// `None` outside [`Self::MIN`], [`Self::MAX`].
+    #[must_use]
+    pub const fn from_millis(millis: i64) -> Option<Self> {
+        if millis < Self::MIN.0 || millis > Self::MAX.0 { None } else { Some(Self(millis)) }
+    }
+
+    #[must_use]
+    pub const fn millis(self) -> i64 {
+        self.0
+    }
+}
+
+/// What happened to the token. The names on the wire are the lower-case ones of the event contract.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Kind {
+    #[default]
+    Use,
+    Issued,
+    Refreshed,
+    Revoked,
+    SessionEnded,
+    CredentialChanged,
+}
+
+impl Kind {
+    pub const ALL: [Self; 6] =
+        [Self::Use, Self::Issued, Self::Refreshed, Self::Revoked, Self::SessionEnded, Self::CredentialChanged];
+
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Use => "use",
+            Self::Issued => "issued",
+            Self::Refreshed => "refreshed",
+            Self::Revoked => "revoked",
+            Self::SessionEnded => "session_ended",
+            Self::CredentialChanged => "credential_changed",
+        }
+    }
+
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+
+    /// A sighting is somebody holding the token in their hand: it has an address and is judged against the baseline.
+    #[must_use]
+    pub const fn is_sighting(self) -> bool {
+        matches!(self, Self::Use | Self::Refreshed)
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum TokenType {
+    Access,
+    Refresh,
+    ApiKey,
+    Personal,
+    Session,
+    #[default]
+    Other,
+}
+
+impl TokenType {
+    pub const ALL: [Self; 6] = [Self::Access, Self::Refresh, Self::ApiKey, Self::Personal, Self::Session, Self::Other];
+
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Access => "access",
+            Self::Refresh => "refresh",
+            Self::ApiKey => "api_key",
+            Self::Personal => "personal",
+            Self::Session => "session",
+            Self::Other => "other",
+        }
+    }
+
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+}
+
+/// An IP address in canonical form: a v4-mapped IPv6 address is the IPv4 address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Address(IpAddr);
+
+impl Address {
+    #[must_use]
+    pub fn new(address: IpAddr) -> Self {
+        Self(address.to_canonical())
+    }
+
+    #[must_use]
+    pub const fn ip(self) -> IpAddr {
+        self.0
+    }
+
+    /// Sixteen bytes in network order, IPv4 as v4-mapped: the store's `IPv6` column.
+    #[must_use]
+    pub fn to_ipv6(self) -> Ipv6Addr {
+        match self.0 {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => v6,
+        }
+    }
+
+    /// One client: the IPv4 address, or the IPv6 /64 (RFC 8981 privacy addresses change inside it).
+    #[must_use]
+    pub fn client_key(self) -> u64 {
+        self.key(32, 64)
+    }
+
+    /// The neighbourhood: IPv4 /24, IPv6 /48 (RFC 6177).
+    #[must_use]
+    pub fn prefix_key(self) -> u64 {
+        self.key(24, 48)
+    }
+
+    fn key(self, v4_bits: u32, v6_bits: u32) -> u64 {
+        match self.0 {
+            IpAddr::V4(v4) => {
+                let kept = v4.to_bits() & (u32::MAX << (32 - v4_bits));
+                (4 << 56) | (u64::from(v4_bits) << 40) | u64::from(kept)
+            }
+            IpAddr::V6(v6) => {
+                let kept = v6.to_bits() & (u128::MAX << (128 - v6_bits));
+                let mut bytes = [0; 17];
+                bytes[..16].copy_from_slice(&kept.to_be_bytes());
+                bytes[16] = v6_bits as u8;
+                xxh3_64(&bytes)
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A place named by the producer. Used for judgement only where the operator trusts it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct EventGeo<'a> {
+    /// ISO 3166-1 alpha-2 code, or a name where the producer knows only that.
+    pub country: Option<Cow<'a, str>>,
+    /// Degrees north.
+    pub latitude: Option<f32>,
+    /// Degrees east.
+    pub longitude: Option<f32>,
+    /// Radius, kilometres.
+    pub accuracy_km: Option<u16>,
+    pub asn: Option<u32>,
+    pub as_org: Option<Cow<'a, str>>,
+}
+
+/// One token event after decoding. Field meanings: `docs/event.md`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event<'a> {
+    pub event_id: Cow<'a, str>,
+    pub timestamp: Timestamp,
+    pub kind: Kind,
+    pub token_id: TokenId<'a>,
+    pub token_type: TokenType,
+    pub family_id: Option<Cow<'a, str>>,
+    pub parent_token_id: Option<TokenId<'a>>,
+    pub session_id: Option<Cow<'a, str>>,
+    pub user_id: Option<Cow<'a, str>>,
+    pub app_id: Option<Cow<'a, str>>,
+    pub tenant_id: Option<Cow<'a, str>>,
+    /// Absent where the provider itself made the call: then no place is judged.
+    pub address: Option<Address>,
+    pub user_agent: Option<Cow<'a, str>>,
+    pub client_fingerprint: Option<Cow<'a, str>>,
+    pub method: Option<Cow<'a, str>>,
+    pub endpoint: Option<Cow<'a, str>>,
+    /// HTTP status of the answer: 401 and 403 are refusals.
+    pub status: Option<u16>,
+    pub bytes_out: Option<u64>,
+    pub scopes: Vec<Cow<'a, str>>,
+    pub issued_at: Option<Timestamp>,
+    pub expires_at: Option<Timestamp>,
+    pub binding: Option<Cow<'a, str>>,
+    pub geo: Option<Box<EventGeo<'a>>>,
+    pub attrs: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+}
+
+/// Number of a baseline: of the family within its tenant, or of the token where there is no family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct BaselineId(pub u64);
+
+impl Event<'_> {
+    /// The text that groups all of a user's tokens on one partition: the first present of user, family and token,
+    /// prefixed by the tenant.
+    #[must_use]
+    pub fn subject_key(&self) -> String {
+        let subject = self.user_id.as_deref().or(self.family_id.as_deref()).unwrap_or(self.token_id.as_str());
+        match self.tenant_id.as_deref() {
+            Some(tenant) => format!("{tenant}/{subject}"),
+            None => subject.to_owned(),
+        }
+    }
+
+    /// Whose past this event is held against.
+    #[must_use]
+    pub fn baseline_id(&self) -> BaselineId {
+        match self.family_id.as_deref() {
+            Some(family) => BaselineId(self.scoped_key(b'f', family)),
+            None => BaselineId(self.scoped_key(b't', self.token_id.as_str())),
+        }
+    }
+
+    /// Number of `text` inside this event's tenant; `class` keeps a family and a token of one name apart.
+    #[must_use]
+    pub fn scoped_key(&self, class: u8, text: &str) -> u64 {
+        let mut hasher = Xxh3::new();
+        hasher.update(&[class]);
+        hasher.update(self.tenant_id.as_deref().unwrap_or_default().as_bytes());
+        hasher.update(&[0]);
+        hasher.update(text.as_bytes());
+        hasher.digest()
+    }
+
+    /// The answer refused the token (RFC 6750 section 3.1: 401 `invalid_token`, 403 `insufficient_scope`).
+    #[must_use]
+    pub const fn is_refused(&self) -> bool {
+        matches!(self.status, Some(401 | 403))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> Address {
+        Address::new(text.parse().expect("a test address parses"))
+    }
+
+    #[test]
+    fn a_v4_mapped_address_is_the_v4_address() {
+        assert_eq!(address("::ffff:192.0.2.7"), address("192.0.2.7"));
+        assert_eq!(address("::ffff:192.0.2.7").to_string(), "192.0.2.7");
+    }
+
+    #[test]
+    fn an_ipv6_client_is_its_64_and_its_prefix_the_48() {
+        assert_eq!(address("2001:db8:1:2::1").client_key(), address("2001:db8:1:2:ffff::9").client_key());
+        assert_ne!(address("2001:db8:1:2::1").client_key(), address("2001:db8:1:3::1").client_key());
+        assert_eq!(address("2001:db8:1:2::1").prefix_key(), address("2001:db8:1:3::1").prefix_key());
+        assert_ne!(address("2001:db8:1:2::1").prefix_key(), address("2001:db8:2:2::1").prefix_key());
+    }
+
+    #[test]
+    fn an_ipv4_client_is_its_address_and_its_prefix_the_24() {
+        assert_ne!(address("192.0.2.7").client_key(), address("192.0.2.8").client_key());
+        assert_eq!(address("192.0.2.7").prefix_key(), address("192.0.2.8").prefix_key());
+        assert_ne!(address("192.0.2.7").prefix_key(), address("192.0.3.7").prefix_key());
+    }
+
+    #[test]
+    fn times_outside_the_range_are_refused() {
+        assert_eq!(Timestamp::from_millis(-1), None);
+        assert_eq!(Timestamp::from_millis(i64::MAX), None);
+        assert_eq!(Timestamp::from_millis(0), Some(Timestamp::MIN));
+    }
+}

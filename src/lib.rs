@@ -1,0 +1,49 @@
+//! tokenwarden catches stolen OAuth and API tokens while they are being used, and takes them away from the thief.
+//!
+//! The way of an event is `decode → enrich → step → fan out (store | alert | revoke) → checkpoint`: read [`pipeline`]
+//! first. The house has five floors, and imports go down only (a test checks it):
+//!
+//! 0. words: [`event`], [`token`], [`place`], [`route`], [`enrichment`], [`verdict`], [`checkpoint`]
+//! 1. judgement: [`memory`], [`term`], [`rule`], [`decide`], [`engine`]
+//! 2. ports: [`port`]
+//! 3. adapters: [`wire`], [`enrich`], [`source`], [`store`], [`notify`], [`revoke`]
+//! 4. running: [`pipeline`], [`worker`], [`deliver`], [`config`], [`telemetry`], [`simulate`], [`cli`]
+//!
+//! What always holds:
+//! - [`engine::step`] is total: any events in any order, never a panic.
+//! - The same events from the same state give the same outcomes, byte for byte.
+//! - No raw token reaches judgement, storage or a log.
+//! - Losing GeoIP weakens signals and never stops the stream.
+//! - Nothing before the fan-out is visible outside.
+//! - Every queue, map and window has a named limit.
+
+pub mod checkpoint;
+pub mod enrichment;
+pub mod event;
+pub mod place;
+pub mod route;
+pub mod token;
+pub mod verdict;
+
+pub mod decide;
+pub mod engine;
+pub mod memory;
+pub mod rule;
+pub mod term;
+
+pub mod port;
+
+pub mod enrich;
+pub mod notify;
+pub mod revoke;
+pub mod source;
+pub mod store;
+pub mod wire;
+
+pub mod cli;
+pub mod config;
+pub mod deliver;
+pub mod pipeline;
+pub mod simulate;
+pub mod telemetry;
+pub mod worker;

@@ -1,0 +1,1 @@
+//! What one partition remembers: visits, contexts, baselines, cohorts and the population.

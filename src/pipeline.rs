@@ -1,0 +1,1 @@
+//! The way of an event: decode, enrich, step, fan out, checkpoint.

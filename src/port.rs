@@ -1,0 +1,178 @@
+//! The small traits through which the core and the outside meet. Each has a real driver and a twin in memory.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::checkpoint::{Checkpoint, DeadLetter, Position};
+use crate::enrichment::EnrichedEvent;
+use crate::place::{Network, Place};
+use crate::verdict::{Incident, Mode, Outcome, Target};
+
+/// Wall-clock time, for what happens outside event time: ingestion stamps, retries, caps. Never for judgement.
+pub trait Clock: Send + Sync {
+    /// Milliseconds since the epoch.
+    fn now_millis(&self) -> i64;
+}
+
+/// Place and network of an address, from whatever files are at hand.
+pub trait GeoLookup {
+    /// Absent where no file knows it.
+    fn lookup(&mut self, address: IpAddr) -> (Option<Arc<Place>>, Option<Arc<Network>>);
+}
+
+/// One event with its judgement and where it came from, lent to the store for encoding.
+#[derive(Debug)]
+pub struct EventRow<'a> {
+    pub event: &'a EnrichedEvent<'a>,
+    pub outcome: &'a Outcome,
+    pub position: &'a Position,
+    /// Milliseconds since the epoch, wall clock.
+    pub ingested_at: i64,
+}
+
+/// One attempt, success, failure or refusal to act: a row of the audit trail.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ActionRow {
+    /// Constant over the retries of one effect: its idempotency key.
+    pub action_id: String,
+    /// Empty where a human asked without an incident.
+    pub incident_id: String,
+    /// Milliseconds since the epoch, wall clock.
+    pub requested_at: i64,
+    /// `alert_email`, `alert_webhook`, `revoke_token`, `revoke_family`, `revoke_app`.
+    pub kind: String,
+    /// Id of what is revoked, or the channel's address without secrets.
+    pub target: String,
+    pub mode: Mode,
+    /// From 1.
+    pub attempt: u32,
+    /// `done`, `already_gone`, `retry`, `failed`, `shadow`, `proposed`, `capped`.
+    pub outcome: String,
+    /// 0 where no HTTP answer came.
+    pub http_status: u16,
+    pub latency_ms: u32,
+    /// `tokenwarden`, or who asked by hand.
+    pub requested_by: String,
+    pub reason: String,
+}
+
+/// An epoch's rows, encoded as they come, so that nothing outlives its message.
+pub trait Rows: Send {
+    fn push_event(&mut self, row: &EventRow<'_>);
+    fn push_incident(&mut self, incident: &Incident);
+    fn push_action(&mut self, action: &ActionRow);
+    fn push_dead_letter(&mut self, letter: &DeadLetter);
+    /// Rows of all kinds.
+    fn len(&self) -> usize;
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Encoded size, bytes.
+    fn bytes(&self) -> usize;
+    /// Forgets the rows, keeps the memory.
+    fn clear(&mut self);
+}
+
+/// Why the store did not take an epoch.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The same rows may be written again later: down, overloaded, or the answer was lost.
+    #[error("the store is unavailable: {0}")]
+    Retriable(String),
+    /// No retry helps: wrong credentials, a missing table, a rejected type.
+    #[error("the store refused: {0}")]
+    Permanent(String),
+}
+
+/// Where rows go for analysts to find.
+#[async_trait]
+pub trait Store: Send + Sync {
+    type Rows: Rows;
+    fn new_rows(&self) -> Self::Rows;
+    /// Writes all the rows or reports why not. Writing the same rows again changes nothing.
+    async fn write(&self, rows: &Self::Rows) -> Result<(), StoreError>;
+}
+
+/// Why an alert or a revocation did not go through.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeliveryError {
+    #[error("will be tried again: {reason}")]
+    Retriable { reason: String, status: u16, retry_after: Option<Duration> },
+    #[error("given up: {reason}")]
+    Permanent { reason: String, status: u16 },
+}
+
+/// A channel through which people are told.
+#[async_trait]
+pub trait Notifier: Send + Sync {
+    /// `email`, `webhook`: as in the configuration and the `actions` table.
+    fn name(&self) -> &'static str;
+    /// Whom it reaches, for the audit trail; no secret in it.
+    fn target(&self) -> String;
+    /// Tells of `incident`. `key` is constant over retries, so that the receiver can drop a repetition.
+    /// Returns the HTTP status, 0 where the protocol has none.
+    async fn notify(&self, incident: &Incident, key: &str) -> Result<u16, DeliveryError>;
+    /// Whether the channel answers and accepts our credentials, without telling anybody anything.
+    async fn probe(&self) -> Result<(), DeliveryError>;
+}
+
+/// How a revocation went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Revoked {
+    Done {
+        status: u16,
+    },
+    /// The provider no longer knows it.
+    AlreadyGone {
+        status: u16,
+    },
+}
+
+/// A provider's way to take tokens away.
+#[async_trait]
+pub trait Revoker: Send + Sync {
+    /// Whether this provider can be asked to revoke such a target.
+    fn accepts(&self, target: &Target) -> bool;
+    /// `key` is constant over retries (sent as `Idempotency-Key`).
+    async fn revoke(&self, target: &Target, reason: &str, key: &str) -> Result<Revoked, DeliveryError>;
+}
+
+/// One raw record and where it stood.
+#[derive(Debug)]
+pub struct Message<'a> {
+    pub position: &'a Position,
+    pub payload: &'a [u8],
+}
+
+/// Why a source cannot go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    #[error("{0}")]
+    Unavailable(String),
+    #[error("{0}")]
+    Unusable(String),
+}
+
+/// What a poll brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Polled {
+    /// This many messages were handed over (0: none came in time).
+    Messages(usize),
+    /// The source has ended; only files do.
+    End,
+}
+
+/// Where messages come from. Polled by one thread.
+pub trait Source: Send {
+    /// Hands up to `max` messages to `take`, in order within a partition; waits up to `timeout` for the first.
+    fn poll(&mut self, max: usize, timeout: Duration, take: &mut dyn FnMut(Message<'_>))
+    -> Result<Polled, SourceError>;
+    /// Everything before these offsets is done.
+    fn commit(&mut self, checkpoint: &Checkpoint) -> Result<(), SourceError>;
+}

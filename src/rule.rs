@@ -1,0 +1,108 @@
+//! Rules: what people configure and read about a term of the judgement. Parsing their files is `config::rule_file`'s.
+
+use crate::verdict::{Mode, RuleId, Severity};
+
+/// One number of a rule that people may set.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Parameter {
+    pub name: &'static str,
+    pub default: f64,
+    pub min: f64,
+    pub max: f64,
+    /// What it means, with its unit.
+    pub meaning: &'static str,
+}
+
+/// How settled a rule is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Experimental,
+    Stable,
+    /// Its term still counts in the log-odds; the rule itself says nothing.
+    Disabled,
+}
+
+/// One rule, complete.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    pub id: RuleId,
+    /// One line, "Detects …".
+    pub title: String,
+    pub description: String,
+    pub status: Status,
+    pub severity: Severity,
+    /// How far this rule may go; the installation's mode is a ceiling over it.
+    pub mode: Mode,
+    /// MITRE ATT&CK technique ids.
+    pub attack: Vec<String>,
+    /// Share, in nats, from which the rule fires.
+    pub threshold: f64,
+    /// One value for each of [`RuleId::parameters`], in their order.
+    pub values: Vec<f64>,
+    pub false_positives: Vec<String>,
+    pub blind_spots: Vec<String>,
+    /// What to do when it fires, in short imperative sentences.
+    pub runbook: Vec<String>,
+}
+
+/// Share from which a rule fires where its file says nothing.
+pub const THRESHOLD_DEFAULT: f64 = 1.5;
+
+impl RuleId {
+    /// The numbers that this rule's file may set under `[parameters]`.
+    #[must_use]
+    pub const fn parameters(self) -> &'static [Parameter] {
+        &[]
+    }
+}
+
+/// All rules, one of each id, in the order of [`RuleId::ALL`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct RuleSet {
+    rules: Vec<Rule>,
+}
+
+impl RuleSet {
+    /// The rules with every parameter at its default, able to enforce: for tests and for an installation without
+    /// rule files.
+    #[must_use]
+    pub fn builtin() -> Self {
+        Self::new(Vec::new())
+    }
+
+    /// Takes the given rules; an id that is missing gets its defaults.
+    #[must_use]
+    pub fn new(given: Vec<Rule>) -> Self {
+        let mut given = given;
+        let rules = RuleId::ALL
+            .iter()
+            .map(|&id| match given.iter().position(|rule| rule.id == id) {
+                Some(at) => given.swap_remove(at),
+                None => Rule {
+                    id,
+                    title: id.as_str().to_owned(),
+                    description: String::new(),
+                    status: Status::Stable,
+                    severity: Severity::Medium,
+                    mode: Mode::Enforce,
+                    attack: Vec::new(),
+                    threshold: THRESHOLD_DEFAULT,
+                    values: id.parameters().iter().map(|p| p.default).collect(),
+                    false_positives: Vec::new(),
+                    blind_spots: Vec::new(),
+                    runbook: Vec::new(),
+                },
+            })
+            .collect();
+        Self { rules }
+    }
+
+    #[must_use]
+    pub fn rule(&self, id: RuleId) -> &Rule {
+        &self.rules[id as usize]
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Rule> {
+        self.rules.iter()
+    }
+}

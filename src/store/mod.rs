@@ -1,0 +1,1 @@
+//! Where rows go: ClickHouse, as a server or embedded.

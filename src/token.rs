@@ -1,0 +1,75 @@
+//! Names of tokens, never tokens: anything that looks like the secret itself is replaced by its keyed hash here.
+
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+
+/// The name of a token: a `jti`, a provider's id or a hash. Holds no bearer value by construction, for the only ways
+/// to make one pass through [`TokenHasher`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TokenId<'a>(Cow<'a, str>);
+
+impl TokenId<'_> {
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    #[must_use]
+    pub fn into_owned(self) -> TokenId<'static> {
+        TokenId(Cow::Owned(self.0.into_owned()))
+    }
+}
+
+/// Replaces bearer values by `hmac:` and the first 24 bytes of HMAC-SHA-256 (RFC 2104) in base64url, under a key of
+/// the installation's: the same token keeps one name, and nobody without the key can test guesses against it.
+#[derive(Clone)]
+pub struct TokenHasher {
+    mac: Hmac<Sha256>,
+}
+
+impl std::fmt::Debug for TokenHasher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TokenHasher(..)")
+    }
+}
+
+impl TokenHasher {
+    /// `key`: any length; at least 16 random bytes to be worth having.
+    #[must_use]
+    pub fn new(key: &[u8]) -> Self {
+        // HMAC takes keys of every length (RFC 2104 section 2), so the error cannot occur; an empty key stands in.
+        let mac = Hmac::<Sha256>::new_from_slice(key)
+            .unwrap_or_else(|_| Hmac::<Sha256>::new(&hmac::digest::Key::<Hmac<Sha256>>::default()));
+        Self { mac }
+    }
+
+    /// The name for `text`, and whether it had to be replaced.
+    #[must_use]
+    pub fn name<'a>(&self, text: Cow<'a, str>) -> (TokenId<'a>, bool) {
+        let (text, replaced) = self.redact(text);
+        (TokenId(text), replaced)
+    }
+
+    /// `text` itself, or its keyed hash where it looks like a bearer value; and whether it was replaced.
+    #[must_use]
+    pub fn redact<'a>(&self, text: Cow<'a, str>) -> (Cow<'a, str>, bool) {
+        if looks_like_bearer(&text) { (Cow::Owned(self.hash(&text)), true) } else { (text, false) }
+    }
+
+    fn hash(&self, text: &str) -> String {
+        let mut mac = self.mac.clone();
+        mac.update(text.as_bytes());
+        let digest = mac.finalize().into_bytes();
+        format!("hmac:{}", URL_SAFE_NO_PAD.encode(&digest[..24]))
+    }
+}
+
+/// Whether `text` has the form of a bearer secret. Filled in with the decoder.
+#[must_use]
+pub fn looks_like_bearer(text: &str) -> bool {
+    text.starts_with("eyJ") || text.starts_with("ghp_")
+}

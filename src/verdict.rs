@@ -1,0 +1,348 @@
+//! What judgement says: signals, a verdict, and the effects it asks for. All of it is data; nothing here acts.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::{BaselineId, Timestamp};
+
+/// Declares [`RuleId`] with its wire names and groups in one table.
+macro_rules! rule_ids {
+    ($($variant:ident = $name:literal, $group:ident;)+) => {
+        /// Identity of a rule: a file `rules/<id>.toml`, and the part of the judgement that it configures and names.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        pub enum RuleId { $(#[serde(rename = $name)] $variant,)+ }
+
+        impl RuleId {
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            #[must_use]
+            pub const fn group(self) -> Group {
+                match self { $(Self::$variant => Group::$group,)+ }
+            }
+        }
+    };
+}
+
+rule_ids! {
+    NewCountry = "new_country", Place;
+    ImpossibleTravel = "impossible_travel", Place;
+    NewIp = "new_ip", Place;
+    NewNetwork = "new_network", Place;
+    UnusualTime = "unusual_time", Time;
+    VolumeSpike = "volume_spike", Volume;
+    NewClient = "new_client", Client;
+    ConcurrentUse = "concurrent_use", Holders;
+    RefreshReuse = "refresh_reuse", Lifecycle;
+    UseAfterRevocation = "use_after_revocation", Lifecycle;
+    UseAfterSessionEnd = "use_after_session_end", Lifecycle;
+    UseAfterExpiry = "use_after_expiry", Lifecycle;
+    BindingMismatch = "binding_mismatch", Lifecycle;
+    AppFanout = "app_fanout", Campaign;
+}
+
+impl RuleId {
+    pub const COUNT: usize = Self::ALL.len();
+
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|id| id.as_str() == text)
+    }
+}
+
+impl fmt::Display for RuleId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What a rule looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Group {
+    Place,
+    Time,
+    Volume,
+    Client,
+    Holders,
+    Lifecycle,
+    Campaign,
+}
+
+impl Group {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Place => "place",
+            Self::Time => "time",
+            Self::Volume => "volume",
+            Self::Client => "client",
+            Self::Holders => "holders",
+            Self::Lifecycle => "lifecycle",
+            Self::Campaign => "campaign",
+        }
+    }
+}
+
+/// How grave people should take it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    Info,
+    Low,
+    Medium,
+    High,
+    Critical,
+}
+
+impl Severity {
+    pub const ALL: [Self; 5] = [Self::Info, Self::Low, Self::Medium, Self::High, Self::Critical];
+
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+            Self::Critical => "critical",
+        }
+    }
+
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|s| s.as_str() == text)
+    }
+}
+
+/// How far a rule, or the whole installation, may go. Ordered: a ceiling is a minimum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Judged, stored and told; a revocation is only recorded as one that would have been made.
+    #[default]
+    Shadow,
+    /// As shadow, and the alert asks a human to revoke.
+    Alert,
+    /// May revoke by itself.
+    Enforce,
+}
+
+impl Mode {
+    pub const ALL: [Self; 3] = [Self::Shadow, Self::Alert, Self::Enforce];
+
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Shadow => "shadow",
+            Self::Alert => "alert",
+            Self::Enforce => "enforce",
+        }
+    }
+
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|m| m.as_str() == text)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    Allow,
+    Watch,
+    Alert,
+    Revoke,
+}
+
+impl Verdict {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Watch => "watch",
+            Self::Alert => "alert",
+            Self::Revoke => "revoke",
+        }
+    }
+}
+
+/// What the verdict calls for. Whether it is also done is the [`Mode`]'s to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    None,
+    Alert,
+    RevokeToken,
+    RevokeFamily,
+    RevokeApp,
+}
+
+impl Action {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Alert => "alert",
+            Self::RevokeToken => "revoke_token",
+            Self::RevokeFamily => "revoke_family",
+            Self::RevokeApp => "revoke_app",
+        }
+    }
+}
+
+/// One rule's finding, readable by people.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Signal {
+    pub rule: RuleId,
+    /// Its part of the log-odds, nats.
+    pub share: f64,
+    /// The owner's probability of something at least as odd.
+    pub p_value: f64,
+    /// `share` reaches the rule's threshold: the rule speaks for the verdict.
+    pub fired: bool,
+    pub observed: String,
+    pub expected: String,
+    /// One sentence a person understands.
+    pub reason: String,
+}
+
+/// Identity of an incident: the same baseline, cause and window always give the same one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct IncidentId(pub u64);
+
+impl fmt::Display for IncidentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "INC-{:016X}", self.0)
+    }
+}
+
+/// What a revocation takes away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    Token(String),
+    Family(String),
+    App(String),
+}
+
+impl Target {
+    /// `token`, `family` or `app`.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Token(_) => "token",
+            Self::Family(_) => "family",
+            Self::App(_) => "app",
+        }
+    }
+
+    #[must_use]
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Token(id) | Self::Family(id) | Self::App(id) => id,
+        }
+    }
+
+    #[must_use]
+    pub const fn action(&self) -> Action {
+        match self {
+            Self::Token(_) => Action::RevokeToken,
+            Self::Family(_) => Action::RevokeFamily,
+            Self::App(_) => Action::RevokeApp,
+        }
+    }
+}
+
+/// An incident as it stands after the event that opened or changed it: self-contained, for it outlives the event.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Incident {
+    pub id: IncidentId,
+    /// Event time of the sighting that opened it.
+    pub opened_at: Timestamp,
+    /// Event time of the sighting that changed it last.
+    pub updated_at: Timestamp,
+    pub severity: Severity,
+    pub verdict: Verdict,
+    pub baseline: BaselineId,
+    /// The family or token that the baseline belongs to, as text.
+    pub subject: String,
+    pub tenant_id: String,
+    pub token_id: String,
+    pub family_id: String,
+    pub user_id: String,
+    pub app_id: String,
+    /// The event that changed it last.
+    pub event_id: String,
+    pub log_odds: f64,
+    /// The largest first.
+    pub signals: Vec<Signal>,
+    /// One sentence: what happened.
+    pub reason: String,
+    pub action: Action,
+    pub mode: Mode,
+    /// People are to be told: it is new, graver, has a new rule, or an action is taken.
+    pub tell: bool,
+    /// To be revoked, as far as `mode` allows; asked for once an incident and target.
+    pub revoke: Option<Target>,
+}
+
+/// Judgement's answer to one event.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    pub verdict: Verdict,
+    /// Natural log-odds that somebody else holds the token; always finite.
+    pub log_odds: f64,
+    /// Share of honest visits with log-odds at least as high, in (0, 1].
+    pub p_value: f64,
+    /// The largest share first; empty for an ordinary event.
+    pub signals: Vec<Signal>,
+    /// The incident this event belongs to.
+    pub incident_id: Option<IncidentId>,
+    /// Present where this event opened or changed the incident.
+    pub incident: Option<Box<Incident>>,
+    pub action: Action,
+    pub mode: Mode,
+}
+
+impl Outcome {
+    /// `ln(1 + e^log_odds)`: finite, ≥ 0, rising with suspicion.
+    #[must_use]
+    pub fn score(&self) -> f64 {
+        if self.log_odds > 30.0 { self.log_odds } else { libm::log1p(libm::exp(self.log_odds)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_rule_id_reads_back() {
+        for id in RuleId::ALL {
+            assert_eq!(RuleId::parse(id.as_str()), Some(*id));
+        }
+        assert_eq!(RuleId::parse("no_such_rule"), None);
+    }
+
+    #[test]
+    fn score_is_the_softplus_of_the_log_odds() {
+        let at = |log_odds| Outcome {
+            verdict: Verdict::Allow,
+            log_odds,
+            p_value: 1.0,
+            signals: Vec::new(),
+            incident_id: None,
+            incident: None,
+            action: Action::None,
+            mode: Mode::Shadow,
+        };
+        assert!((at(-7.0).score() - 9.114_664_e-4).abs() < 1e-9);
+        assert!((at(0.0).score() - std::f64::consts::LN_2).abs() < 1e-12);
+        assert!((at(800.0).score() - 800.0).abs() < 1e-12);
+    }
+}

@@ -1,0 +1,1 @@
+//! One worker a partition: epochs, the store, the checkpoint.
