@@ -1,1 +1,3 @@
 //! The configuration and the rule files.
+
+pub mod rule_file;

@@ -1,0 +1,376 @@
+//! Cases of a rule file: short notations for events, written out into the native JSON that a producer would send.
+
+use jiff::Timestamp as Instant;
+use serde_json::{Map, Value};
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::fields::{Fields, Report, did_you_mean, quoted, type_name};
+use super::places::Places;
+use crate::event::Timestamp;
+
+/// What a case expects of its rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// At least one of the case's events makes the rule fire.
+    Fires,
+    /// None does.
+    Quiet,
+}
+
+/// One example of a rule: events in, and whether the rule fires.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Case {
+    pub name: String,
+    /// Where the case begins in its file, from 1.
+    pub line: usize,
+    pub expect: Expect,
+    /// What went before: judged and learnt from, but whatever fires in it is not the case's question.
+    pub history: Vec<CaseEvent>,
+    pub events: Vec<CaseEvent>,
+}
+
+/// One event of a case.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CaseEvent {
+    /// Line of the entry that it was written out from, from 1.
+    pub line: usize,
+    /// The native event, one JSON object.
+    pub json: String,
+}
+
+/// Events that one case may come to. A quarter of a busy token is 20,000; more is a slip of the pen, and would fill
+/// the memory.
+const EVENTS_MAX: usize = 100_000;
+
+/// Where a case's time begins unless it says so: Monday, 2 March 2026, 08:00 UTC.
+const START_DEFAULT: i64 = 1_772_438_400_000;
+
+const CASE_KEYS: &[&str] = &["name", "expect", "start", "base", "history", "events"];
+/// What an entry may have besides the fields of an event.
+const ENTRY_KEYS: &[&str] = &["after", "repeat", "events"];
+/// The native event's fields, without `geo` and `attrs`: places are facts of `[places]`, and no rule reads attributes.
+const EVENT_KEYS: &[&str] = &[
+    "event_id",
+    "timestamp",
+    "kind",
+    "token_id",
+    "token_type",
+    "family_id",
+    "parent_token_id",
+    "session_id",
+    "user_id",
+    "app_id",
+    "tenant_id",
+    "ip_address",
+    "user_agent",
+    "client_fingerprint",
+    "method",
+    "endpoint",
+    "status",
+    "bytes_out",
+    "scopes",
+    "issued_at",
+    "expires_at",
+    "binding",
+];
+const TIME_KEYS: &[&str] = &["issued_at", "expires_at"];
+
+/// Fields that events have unless they say otherwise: native event field to its JSON value.
+pub(super) type Base = Map<String, Value>;
+
+/// Reads a table of such fields, over those of `outer`.
+pub(super) fn read_base(fields: &Fields<'_, '_>, outer: &Base, report: &mut Report<'_>) -> Base {
+    let base = fields.value("base").and_then(|value| Fields::of_value(value, "`base`", EVENT_KEYS, report));
+    base.map_or_else(|| outer.clone(), |base| inherit(outer, &base, report))
+}
+
+/// Reads one `[[cases]]` table. `None` where a mistake was reported.
+pub(super) fn read(
+    value: &Spanned<DeValue<'_>>,
+    base: &Base,
+    places: &Places,
+    report: &mut Report<'_>,
+) -> Option<Case> {
+    let fields = Fields::of_value(value, "a case", CASE_KEYS, report)?;
+    let name = fields.required_text("name", report);
+    if fields.value("expect").is_none() {
+        report.add(fields.span(), "a case lacks the key `expect`: \"fires\" or \"quiet\"");
+    }
+    let expect = fields.one_of("expect", &["fires", "quiet"], parse_expect, report);
+    let base = read_base(&fields, base, report);
+    let start = match fields.value("start") {
+        None => START_DEFAULT,
+        Some(value) => read_time(value, "start", report)?,
+    };
+    let mut writer = Writer { places, report, now: start, steps: 0, counts: Vec::new(), out: Vec::new() };
+    let history = writer.write_list(&fields, "history", &base)?;
+    let events = writer.write_list(&fields, "events", &base)?;
+    if events.is_empty() {
+        report.add(fields.span(), "a case lacks `events`: the ones that fire the rule or leave it quiet");
+        return None;
+    }
+    let line = report.line(fields.span().start);
+    Some(Case { name: name?.to_owned(), line, expect: expect?, history, events })
+}
+
+fn parse_expect(text: &str) -> Option<Expect> {
+    match text {
+        "fires" => Some(Expect::Fires),
+        "quiet" => Some(Expect::Quiet),
+        _ => None,
+    }
+}
+
+/// Writes entries out into events, with a clock that goes on from entry to entry.
+struct Writer<'w, 'r> {
+    places: &'w Places,
+    report: &'w mut Report<'r>,
+    /// Time of the event before, milliseconds since the epoch.
+    now: i64,
+    /// Entries gone through, repeats counted, so that nested repeats of nothing end as well.
+    steps: usize,
+    /// The repeats that the current entry is inside, outermost first: name and count, from 1.
+    counts: Vec<(String, u32)>,
+    out: Vec<CaseEvent>,
+}
+
+impl Writer<'_, '_> {
+    /// `None` where a mistake was reported: the entries behind it would only repeat it.
+    fn write_list(&mut self, fields: &Fields<'_, '_>, key: &str, base: &Base) -> Option<Vec<CaseEvent>> {
+        fields.array(key, self.report).iter().try_for_each(|entry| self.write_entry(entry, base))?;
+        Some(std::mem::take(&mut self.out))
+    }
+
+    fn write_entry(&mut self, entry: &Spanned<DeValue<'_>>, base: &Base) -> Option<()> {
+        let known: Vec<&str> = ENTRY_KEYS.iter().chain(EVENT_KEYS).copied().collect();
+        let before = self.report.len();
+        let fields = Fields::of_value(entry, "an event", &known, self.report)?;
+        let event = inherit(base, &fields, self.report);
+        if let Some(value) = fields.value("timestamp") {
+            self.now = read_time(value, "timestamp", self.report)?;
+        }
+        self.now = self.now.saturating_add(self.duration(&fields, "after")?.unwrap_or(0));
+        let repeat = self.repeat(&fields)?;
+        if self.report.len() > before {
+            return None;
+        }
+        let start = self.now;
+        for count in 1..=repeat.times {
+            self.steps += 1;
+            if self.steps > EVENTS_MAX {
+                let message = format!("the case has more than {EVENTS_MAX} events: lower `times`");
+                self.report.add(fields.span(), message);
+                return None;
+            }
+            self.now = start.saturating_add(i64::from(count - 1).saturating_mul(repeat.every));
+            if let Some(name) = &repeat.name {
+                self.counts.push((name.clone(), count));
+            }
+            let written = match fields.value("events") {
+                Some(_) => fields.array("events", self.report).iter().try_for_each(|e| self.write_entry(e, &event)),
+                None => self.write_event(&fields, &event),
+            };
+            if repeat.name.is_some() {
+                self.counts.pop();
+            }
+            written?;
+        }
+        Some(())
+    }
+
+    fn write_event(&mut self, fields: &Fields<'_, '_>, event: &Base) -> Option<()> {
+        let Some(at) = Timestamp::from_millis(self.now) else {
+            self.report.add(fields.span(), "the event's time must be between the years 1970 and 2199");
+            return None;
+        };
+        let mut json = Map::new();
+        for (key, value) in event {
+            let value = match value {
+                Value::String(text) if TIME_KEYS.contains(&key.as_str()) => self.time_value(fields, key, text)?,
+                Value::String(text) => Value::String(self.fill(fields, key, text)?),
+                other => other.clone(),
+            };
+            json.insert(key.clone(), value);
+        }
+        json.insert("timestamp".to_owned(), at.millis().into());
+        let number = self.steps.to_string();
+        json.entry("event_id").or_insert_with(|| Value::String(number));
+        if let Some(Value::String(address)) = json.get("ip_address")
+            && let Err(message) = self.places.check(address)
+        {
+            self.report.add(&fields.span_of("ip_address"), message);
+            return None;
+        }
+        let line = self.report.line(fields.span().start);
+        self.out.push(CaseEvent { line, json: Value::Object(json).to_string() });
+        Some(())
+    }
+
+    /// A time given as RFC 3339, or as the distance from the event's own: `+1h`, `-5m`.
+    fn time_value(&mut self, fields: &Fields<'_, '_>, key: &str, text: &str) -> Option<Value> {
+        let (sign, distance) = match text.as_bytes().first() {
+            Some(b'+') => (1, text.get(1..)?),
+            Some(b'-') => (-1, text.get(1..)?),
+            _ => return Some(Value::String(text.to_owned())),
+        };
+        let millis = parse_duration(distance);
+        if millis.is_none() {
+            self.report.add(&fields.span_of(key), format!("`{key}` is {}: {DURATION_FORM}", quoted(text)));
+        }
+        Some(self.now.saturating_add(sign * millis?).into())
+    }
+
+    /// Puts counts in the place of `{name}`, `{name+1}` and `{name-1}`.
+    fn fill(&mut self, fields: &Fields<'_, '_>, key: &str, text: &str) -> Option<String> {
+        let mut filled = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some((before, (inside, after))) =
+            rest.split_once('{').and_then(|(before, tail)| Some((before, tail.split_once('}')?)))
+        {
+            filled.push_str(before);
+            let Some(count) = self.count(inside) else {
+                let names: Vec<&str> = self.counts.iter().map(|(name, _)| name.as_str()).collect();
+                let name = inside.split(['+', '-']).next().unwrap_or_default();
+                let message = if names.is_empty() {
+                    format!("`{key}` names the count {}, but no `repeat` is around it", quoted(inside))
+                } else {
+                    format!("`{key}` names the count {}{}", quoted(inside), did_you_mean(name, &names))
+                };
+                self.report.add(&fields.span_of(key), message);
+                return None;
+            };
+            filled.push_str(&count.to_string());
+            rest = after;
+        }
+        filled.push_str(rest);
+        Some(filled)
+    }
+
+    fn count(&self, inside: &str) -> Option<i64> {
+        let (name, offset) = match inside.find(['+', '-']) {
+            Some(at) => (inside.get(..at)?, inside.get(at..)?.parse::<i32>().ok()?),
+            None => (inside, 0),
+        };
+        let (_, count) = self.counts.iter().rev().find(|(known, _)| known == name)?;
+        Some(i64::from(*count) + i64::from(offset))
+    }
+
+    fn repeat(&mut self, fields: &Fields<'_, '_>) -> Option<Repeat> {
+        let Some(value) = fields.value("repeat") else { return Some(Repeat { name: None, every: 0, times: 1 }) };
+        let repeat = Fields::of_value(value, "`repeat`", &["every", "times", "as"], self.report)?;
+        for key in ["every", "times"] {
+            if repeat.value(key).is_none() {
+                self.report.add(repeat.span(), format!("`repeat` lacks the key `{key}`"));
+            }
+        }
+        let times = repeat.whole_number("times", 1, EVENTS_MAX as u32, self.report);
+        let every = self.duration(&repeat, "every")?;
+        let name = match repeat.value("as") {
+            Some(_) => repeat.required_text("as", self.report)?,
+            None => "n",
+        };
+        Some(Repeat { name: Some(name.to_owned()), every: every?, times: times? })
+    }
+
+    /// `Some(None)` where the key is absent, `None` where a mistake was reported.
+    #[expect(clippy::option_option, reason = "absent and wrong are two things, and only here")]
+    fn duration(&mut self, fields: &Fields<'_, '_>, key: &str) -> Option<Option<i64>> {
+        if fields.value(key).is_none() {
+            return Some(None);
+        }
+        let text = fields.text(key, self.report)?;
+        let millis = parse_duration(text);
+        if millis.is_none() {
+            self.report.add(&fields.span_of(key), format!("`{key}` is {}: {DURATION_FORM}", quoted(text)));
+        }
+        millis.map(Some)
+    }
+}
+
+struct Repeat {
+    /// What `{…}` calls its count; `None` for an entry that does not repeat.
+    name: Option<String>,
+    /// Milliseconds from one beginning to the next.
+    every: i64,
+    times: u32,
+}
+
+/// The event fields of `fields` over those of `base`.
+fn inherit(base: &Base, fields: &Fields<'_, '_>, report: &mut Report<'_>) -> Base {
+    let mut event = base.clone();
+    for (key, value) in fields.iter().filter(|(key, _)| EVENT_KEYS.contains(key) && *key != "timestamp") {
+        match to_json(value.get_ref()) {
+            Some(json) => {
+                event.insert(key.to_owned(), json);
+            }
+            None => report.add(&value.span(), format!("`{key}` cannot be {}", type_name(value.get_ref()))),
+        }
+    }
+    event
+}
+
+fn to_json(value: &DeValue<'_>) -> Option<Value> {
+    match value {
+        DeValue::String(text) => Some(Value::String(text.as_ref().to_owned())),
+        DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix()).ok().map(Value::from),
+        DeValue::Datetime(time) => Some(Value::String(time.to_string())),
+        DeValue::Array(items) => items.iter().map(|item| to_json(item.get_ref())).collect(),
+        DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Table(_) => None,
+    }
+}
+
+/// A TOML time with its offset, an RFC 3339 string, or milliseconds since the epoch.
+fn read_time(value: &Spanned<DeValue<'_>>, key: &str, report: &mut Report<'_>) -> Option<i64> {
+    let millis = match value.get_ref() {
+        DeValue::Datetime(time) => time.to_string().parse::<Instant>().ok().map(Instant::as_millisecond),
+        DeValue::String(text) => text.parse::<Instant>().ok().map(Instant::as_millisecond),
+        DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix()).ok(),
+        _ => None,
+    };
+    let within = millis.and_then(Timestamp::from_millis).map(Timestamp::millis);
+    if within.is_none() {
+        let message = format!("`{key}` must be a time with its offset, as 2026-03-02T08:00:00Z, from 1970 to 2199");
+        report.add(&value.span(), message);
+    }
+    within
+}
+
+const DURATION_FORM: &str = "write a duration as 90s, 45m, 1h30m or 2d";
+
+/// Milliseconds of `1h30m`, `200ms`, `2d`. Days are of 24 hours.
+fn parse_duration(text: &str) -> Option<i64> {
+    let mut rest = text;
+    let mut millis = 0_i64;
+    while !rest.is_empty() {
+        let (number, tail) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit())?);
+        let (unit, tail) = tail.split_at(tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len()));
+        let scale = match unit {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => return None,
+        };
+        millis = millis.checked_add(number.parse::<i64>().ok()?.checked_mul(scale)?)?;
+        rest = tail;
+    }
+    (!text.is_empty()).then_some(millis)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read() {
+        assert_eq!(parse_duration("90s"), Some(90_000));
+        assert_eq!(parse_duration("1h30m"), Some(5_400_000));
+        assert_eq!(parse_duration("2d"), Some(172_800_000));
+        assert_eq!(parse_duration("250ms"), Some(250));
+        for wrong in ["", "5", "h", "1 h", "1y", "-1h", "9223372036854775807d", "99999999999999999999s", "1hé"] {
+            assert_eq!(parse_duration(wrong), None, "{wrong}");
+        }
+    }
+}

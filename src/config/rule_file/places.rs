@@ -1,0 +1,170 @@
+//! Where the addresses of a rule file's cases are: written in the file, so that its cases need no GeoIP data.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::fields::{Fields, Report, quoted};
+use crate::event::Address;
+use crate::place::{Coordinates, Country, Network, Place};
+use crate::port::GeoLookup;
+
+/// The `[places]` of one rule file: facts by address or prefix.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Places {
+    entries: Vec<Entry>,
+    /// A mistake was found in the table: then a missing place is no second one.
+    incomplete: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Entry {
+    prefix: IpAddr,
+    bits: u8,
+    place: Option<Arc<Place>>,
+    network: Option<Arc<Network>>,
+}
+
+const PLACE_KEYS: &[&str] = &["country", "city", "latitude", "longitude", "accuracy_km", "asn", "org"];
+
+impl Places {
+    /// Reads the table; mistakes are reported and left out.
+    pub(super) fn read(value: Option<&Spanned<DeValue<'_>>>, report: &mut Report<'_>) -> Self {
+        let mut places = Self::default();
+        let Some(value) = value else { return places };
+        let before = report.len();
+        let DeValue::Table(table) = value.get_ref() else {
+            report.add(&value.span(), "`places` must be a table of addresses");
+            return places;
+        };
+        for (key, value) in table {
+            let Some((prefix, bits)) = parse_prefix(key.get_ref()) else {
+                let message =
+                    format!("{} is no address or prefix, as \"192.0.2.7\" or \"2001:db8::/48\"", quoted(key.get_ref()));
+                report.add(&key.span(), message);
+                continue;
+            };
+            if let Some(fields) = Fields::of_value(value, "a place", PLACE_KEYS, report) {
+                let place = read_place(&fields, report);
+                let network = read_network(&fields, report);
+                places.entries.push(Entry { prefix, bits, place, network });
+            }
+        }
+        places.incomplete = report.len() > before;
+        places
+    }
+
+    /// Whether a case may use this address: a forgotten place would quietly weaken the case.
+    pub(super) fn check(&self, address: &str) -> Result<(), String> {
+        let Ok(parsed) = address.parse::<IpAddr>() else {
+            return Err(format!("{} is no IP address", quoted(address)));
+        };
+        match self.entry(parsed) {
+            Some(_) => Ok(()),
+            None if self.incomplete => Ok(()),
+            None => Err(format!("no place for {}: add it to [places]; {{}} says that none is known", quoted(address))),
+        }
+    }
+
+    /// The longest prefix that covers `address`.
+    fn entry(&self, address: IpAddr) -> Option<&Entry> {
+        let address = address.to_canonical();
+        self.entries.iter().filter(|entry| covers(entry, address)).max_by_key(|entry| entry.bits)
+    }
+}
+
+impl GeoLookup for Places {
+    fn lookup(&mut self, address: IpAddr) -> (Option<Arc<Place>>, Option<Arc<Network>>) {
+        self.entry(address).map_or((None, None), |entry| (entry.place.clone(), entry.network.clone()))
+    }
+}
+
+fn read_place(fields: &Fields<'_, '_>, report: &mut Report<'_>) -> Option<Arc<Place>> {
+    let code = fields.text("country", report);
+    let country = code.and_then(Country::parse);
+    if let Some(code) = code.filter(|_| country.is_none()) {
+        report.add(&fields.span_of("country"), format!("{} is no two-letter country code", quoted(code)));
+    }
+    if code.is_none() && (fields.value("city").is_some() || fields.value("latitude").is_some()) {
+        report.add(fields.span(), "a place with a city or coordinates needs its `country`");
+    }
+    let latitude = fields.number("latitude", -90.0, 90.0, report);
+    let longitude = fields.number("longitude", -180.0, 180.0, report);
+    if fields.value("latitude").is_some() != fields.value("longitude").is_some() {
+        report.add(fields.span(), "`latitude` and `longitude` go together");
+    }
+    let accuracy_km = fields.whole_number("accuracy_km", 0, 20_000, report).map(|km| km as u16);
+    let coordinates = latitude.zip(longitude).map(|(latitude, longitude)| Coordinates {
+        latitude: latitude as f32,
+        longitude: longitude as f32,
+        accuracy_km,
+    });
+    let city = fields.text("city", report).unwrap_or_default().into();
+    Some(Arc::new(Place { country: country?, city, coordinates }))
+}
+
+fn read_network(fields: &Fields<'_, '_>, report: &mut Report<'_>) -> Option<Arc<Network>> {
+    let org = fields.text("org", report);
+    if org.is_some() && fields.value("asn").is_none() {
+        report.add(fields.span(), "a place with an `org` needs its `asn`");
+    }
+    let asn = fields.whole_number("asn", 1, u32::MAX, report)?;
+    let org = org.unwrap_or_default();
+    Some(Arc::new(Network { asn, org: org.into(), class: crate::place::NetworkClass::Access }))
+}
+
+fn parse_prefix(text: &str) -> Option<(IpAddr, u8)> {
+    let (address, bits) = match text.split_once('/') {
+        Some((address, bits)) => (address, Some(bits.parse::<u8>().ok()?)),
+        None => (text, None),
+    };
+    let address = Address::new(address.parse().ok()?).ip();
+    let longest = if address.is_ipv4() { 32 } else { 128 };
+    let bits = bits.unwrap_or(longest);
+    (bits <= longest).then_some((address, bits))
+}
+
+fn covers(entry: &Entry, address: IpAddr) -> bool {
+    let bits = u32::from(entry.bits);
+    match (entry.prefix, address) {
+        (IpAddr::V4(prefix), IpAddr::V4(address)) => {
+            (prefix.to_bits() ^ address.to_bits()).checked_shr(32 - bits).unwrap_or(0) == 0
+        }
+        (IpAddr::V6(prefix), IpAddr::V6(address)) => {
+            (prefix.to_bits() ^ address.to_bits()).checked_shr(128 - bits).unwrap_or(0) == 0
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_prefix_that_covers_an_address_speaks_for_it() {
+        let (mut places, mut asn) = (Places::default(), 0);
+        for text in ["0.0.0.0/0", "198.51.100.0/24", "198.51.100.7", "2001:db8::/32"] {
+            let (prefix, bits) = parse_prefix(text).expect("a test prefix parses");
+            asn += 1;
+            let network = Network { asn, org: "".into(), class: crate::place::NetworkClass::Access };
+            places.entries.push(Entry { prefix, bits, place: None, network: Some(Arc::new(network)) });
+        }
+        let mut asn_of = |text: &str| places.lookup(text.parse().expect("parses")).1.map(|network| network.asn);
+        assert_eq!(asn_of("192.0.2.1"), Some(1));
+        assert_eq!(asn_of("198.51.100.8"), Some(2));
+        assert_eq!(asn_of("198.51.100.7"), Some(3));
+        assert_eq!(asn_of("::ffff:198.51.100.7"), Some(3));
+        assert_eq!(asn_of("2001:db8:9::1"), Some(4));
+        assert_eq!(asn_of("2001:db9::1"), None);
+    }
+
+    #[test]
+    fn prefixes_that_are_none_are_refused() {
+        for wrong in ["", "here", "192.0.2.0/33", "2001:db8::/129", "192.0.2.0/-1", "192.0.2.0/24/8", "1.2.3"] {
+            assert_eq!(parse_prefix(wrong), None, "{wrong}");
+        }
+    }
+}

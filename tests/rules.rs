@@ -1,0 +1,234 @@
+//! Rule files: mistakes are told with line and fix, no text makes the reader panic, and what is shipped is sound.
+
+use std::path::Path;
+
+use proptest::prelude::*;
+use tokenwarden::config::rule_file::{self, Expect};
+use tokenwarden::rule::Status;
+use tokenwarden::verdict::{Mode, RuleId};
+
+const GOOD: &str = r#"id = "new_ip"
+title = "Detects a new address"
+description = "Weighs it."
+status = "stable"
+severity = "low"
+mode = "shadow"
+attack = ["T1528"]
+threshold = 2
+false_positives = ["A new line."]
+blind_spots = ["The same house."]
+runbook = ["Ask."]
+
+[places]
+"192.0.2.0/24" = { country = "DE", city = "Berlin", latitude = 52.5, longitude = 13.4, asn = 3320, org = "Telekom" }
+
+[base]
+ip_address = "192.0.2.1"
+
+[[cases]]
+name = "two days"
+expect = "quiet"
+start = 2026-03-02T00:00:00Z
+history = [
+    { repeat = { every = "1d", times = 2, as = "day" }, token_id = "t{day}", events = [
+        { endpoint = "/{day}", expires_at = "+1h" },
+        { after = "90s", endpoint = "/{day+1}" },
+    ] },
+]
+events = [{ after = "1h", token_id = "t", kind = "revoked" }]
+"#;
+
+fn mistakes(text: &str) -> Vec<String> {
+    match rule_file::parse(Path::new("new_ip.toml"), text) {
+        Ok(_) => Vec::new(),
+        Err(errors) => errors.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// The one mistake made by putting `new` in the place of `old`.
+fn mistake(old: &str, new: &str) -> String {
+    assert!(GOOD.contains(old), "{old}");
+    let mistakes = mistakes(&GOOD.replacen(old, new, 1));
+    assert_eq!(mistakes.len(), 1, "{mistakes:#?}");
+    mistakes.into_iter().next().unwrap_or_default()
+}
+
+#[test]
+fn a_case_is_written_out_in_time_order_with_its_counts() {
+    let (rule, cases) = rule_file::parse(Path::new("some/new_ip.toml"), GOOD).expect("the file is good");
+    assert_eq!((rule.id, rule.threshold.to_bits(), rule.mode), (RuleId::NewIp, 2_f64.to_bits(), Mode::Shadow));
+    let case = &cases.cases[0];
+    assert_eq!((case.expect, case.line), (Expect::Quiet, 19));
+    let written: Vec<&str> = case.history.iter().chain(&case.events).map(|event| event.json.as_str()).collect();
+    assert_eq!(
+        written,
+        [
+            r#"{"endpoint":"/1","event_id":"2","expires_at":1772413200000,"ip_address":"192.0.2.1","timestamp":1772409600000,"token_id":"t1"}"#,
+            r#"{"endpoint":"/2","event_id":"3","ip_address":"192.0.2.1","timestamp":1772409690000,"token_id":"t1"}"#,
+            r#"{"endpoint":"/2","event_id":"5","expires_at":1772499600000,"ip_address":"192.0.2.1","timestamp":1772496000000,"token_id":"t2"}"#,
+            r#"{"endpoint":"/3","event_id":"6","ip_address":"192.0.2.1","timestamp":1772496090000,"token_id":"t2"}"#,
+            r#"{"event_id":"7","ip_address":"192.0.2.1","kind":"revoked","timestamp":1772499690000,"token_id":"t"}"#,
+        ]
+    );
+    assert_eq!(case.history[1].line, 26);
+}
+
+#[test]
+fn a_mistake_names_file_line_and_fix() {
+    for (old, new, told) in [
+        ("threshold", "treshold", "new_ip.toml:8: the rule has no key `treshold`; did you mean `threshold`?"),
+        ("\"new_ip\"", "\"new_iq\"", "new_ip.toml:1: there is no rule `new_iq`; did you mean `new_ip`?"),
+        (
+            "\"new_ip\"",
+            "\"new_client\"",
+            "new_ip.toml:1: the file of the rule `new_client` must be called new_client.toml",
+        ),
+        ("id = \"new_ip\"\n", "", "new_ip.toml:1: the rule lacks the key `id`"),
+        (
+            "= \"low\"",
+            "= \"hihg\"",
+            "new_ip.toml:5: `severity` is `hihg`, must be one of info, low, medium, high, critical; did you mean \"high\"?",
+        ),
+        ("= 2\n", "= \"2\"\n", "new_ip.toml:8: `threshold` must be a number, not a string"),
+        ("= 2\n", "= -1\n", "new_ip.toml:8: `threshold` must be between 0 and 20"),
+        ("= 2\n", "= nan\n", "new_ip.toml:8: `threshold` must be between 0 and 20"),
+        ("= 2\n", "= 99999999999999999999\n", "new_ip.toml:8: `threshold` must be between 0 and 20"),
+        ("T1528", "1528", "new_ip.toml:7: `1528` is no ATT&CK technique, as \"T1528\" or \"T1550.001\""),
+        ("[\"Ask.\"]", "[]", "new_ip.toml:11: the rule lacks `runbook`: an array of sentences"),
+        ("[\"Ask.\"]", "[1]", "new_ip.toml:11: `runbook` must be an array of strings, not a whole number"),
+        ("\"Detects", "\"Finds", "new_ip.toml:2: `title` must be one line that begins with \"Detects \""),
+        (
+            "192.0.2.0/24",
+            "192.0.2.0/33",
+            "new_ip.toml:14: `192.0.2.0/33` is no address or prefix, as \"192.0.2.7\" or \"2001:db8::/48\"",
+        ),
+        ("latitude = 52.5, ", "", "new_ip.toml:14: `latitude` and `longitude` go together"),
+        ("\"DE\"", "\"Germany\"", "new_ip.toml:14: `Germany` is no two-letter country code"),
+        ("192.0.2.1\"", "192.0.2\"", "new_ip.toml:25: `192.0.2` is no IP address"),
+        (
+            "192.0.2.1\"",
+            "192.0.3.1\"",
+            "new_ip.toml:25: no place for `192.0.3.1`: add it to [places]; {} says that none is known",
+        ),
+        ("endpoint =", "endpiont =", "new_ip.toml:25: an event has no key `endpiont`; did you mean `endpoint`?"),
+        ("{day+1}", "{dya+1}", "new_ip.toml:26: `endpoint` names the count `dya+1`; did you mean `day`?"),
+        ("\"t\"", "\"{n}\"", "new_ip.toml:29: `token_id` names the count `n`, but no `repeat` is around it"),
+        ("\"90s\"", "\"90 s\"", "new_ip.toml:26: `after` is `90 s`: write a duration as 90s, 45m, 1h30m or 2d"),
+        ("times = 2", "times = 0", "new_ip.toml:24: `times` must be between 1 and 100000"),
+        ("times = 2", "times = 1.5", "new_ip.toml:24: `times` must be a whole number"),
+        ("times = 2", "times = 60000", "new_ip.toml:25: the case has more than 100000 events: lower `times`"),
+        (
+            "\"quiet\"",
+            "\"quite\"",
+            "new_ip.toml:21: `expect` is `quite`, must be one of fires, quiet; did you mean \"quiet\"?",
+        ),
+        (
+            "2026-03-02T00:00:00Z",
+            "2026-03-02T00:00:00",
+            "new_ip.toml:22: `start` must be a time with its offset, as 2026-03-02T08:00:00Z, from 1970 to 2199",
+        ),
+        (
+            "after = \"1h\"",
+            "after = \"99999d\"",
+            "new_ip.toml:29: the event's time must be between the years 1970 and 2199",
+        ),
+    ] {
+        assert_eq!(mistake(old, new), told, "for {new}");
+    }
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_in_the_order_of_their_lines() {
+    let text = GOOD
+        .replacen("severity = \"low\"", "severty = \"low\"", 1)
+        .replacen("= 2\n", "= 200\n", 1)
+        .replacen("\"DE\"", "\"D\"", 1)
+        .replacen("\"quiet\"", "\"silent\"", 1);
+    assert_eq!(
+        mistakes(&text),
+        [
+            "new_ip.toml:1: the rule lacks the key `severity`: \"info\", \"low\", \"medium\", \"high\" or \"critical\"",
+            "new_ip.toml:5: the rule has no key `severty`; did you mean `severity`?",
+            "new_ip.toml:8: `threshold` must be between 0 and 20",
+            "new_ip.toml:14: `D` is no two-letter country code",
+            "new_ip.toml:21: `expect` is `silent`, must be one of fires, quiet",
+        ]
+    );
+}
+
+#[test]
+fn text_from_a_file_reaches_no_terminal_unescaped() {
+    let told = mistake("severity = \"low\"", "severity = \"\\u001b[2Jlow\"");
+    assert!(told.contains("\\u{1b}[2Jlow") && !told.contains('\u{1b}'), "{told}");
+}
+
+#[test]
+fn nested_repeats_of_nothing_end() {
+    let nest = |inner: &str| format!("{{ repeat = {{ every = \"0s\", times = 100000 }}, events = [{inner}] }}");
+    let bomb = (0..30).fold(String::new(), |inner, _| nest(&inner));
+    let told = mistake("{ after = \"1h\", token_id = \"t\", kind = \"revoked\" }", &bomb);
+    assert!(told.contains("more than 100000 events"), "{told}");
+}
+
+#[test]
+fn the_rules_of_a_directory_are_those_that_are_shipped() {
+    let from_directory = rule_file::load(Path::new("rules")).expect("the shipped files are good");
+    let shipped = rule_file::shipped().expect("the shipped files are good");
+    assert_eq!(from_directory.rules, shipped.rules);
+    assert_eq!(from_directory.cases.len(), RuleId::COUNT);
+    assert_eq!(from_directory.missing, []);
+}
+
+#[test]
+fn every_shipped_rule_is_in_shadow_and_has_a_case_that_fires_and_one_that_is_quiet() {
+    let loaded = rule_file::shipped().expect("the shipped files are good");
+    for rule in loaded.rules.iter() {
+        assert_eq!(rule.mode, Mode::Shadow, "{}", rule.id);
+        let cases = loaded.cases.iter().find(|cases| cases.rule == rule.id).expect("the rule has cases");
+        for expect in [Expect::Fires, Expect::Quiet] {
+            assert!(cases.cases.iter().any(|case| case.expect == expect), "{} lacks {expect:?}", rule.id);
+        }
+    }
+}
+
+#[test]
+fn a_rule_without_a_file_is_disabled_and_named() {
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::write(dir.path().join("new_ip.toml"), GOOD).expect("written");
+    std::fs::write(dir.path().join("README.md"), "not a rule").expect("written");
+    let loaded = rule_file::load(dir.path()).expect("the file is good");
+    assert_eq!(loaded.missing.len(), RuleId::COUNT - 1);
+    assert_eq!(loaded.rules.rule(RuleId::NewIp).status, Status::Stable);
+    assert_eq!(loaded.rules.rule(RuleId::NewCountry).status, Status::Disabled);
+}
+
+#[test]
+fn a_directory_that_cannot_be_read_or_holds_no_rule_is_an_error() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let told = |dir: &Path| rule_file::load(dir).expect_err("nothing to load")[0].to_string();
+    assert!(told(dir.path()).ends_with("the directory holds no rule file (*.toml)"));
+    assert!(told(&dir.path().join("none")).contains("cannot be read"));
+    std::fs::create_dir(dir.path().join("new_ip.toml")).expect("made");
+    assert!(told(dir.path()).contains("cannot be read"));
+    std::fs::write(dir.path().join("new_country.toml"), [0xff, 0xfe]).expect("written");
+    assert!(told(dir.path()).contains("new_country.toml: cannot be read"));
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_reader_panic(text in "(?s).{0,400}") {
+        let _ = rule_file::parse(Path::new("new_ip.toml"), &text);
+    }
+
+    /// A good file with a piece cut out and another put in is read or refused.
+    #[test]
+    fn no_slip_of_the_pen_makes_the_reader_panic(
+        from in 0..GOOD.len(), length in 0..40_usize, put in r#"[\[\]{}"=.,+0-9a-z\n\-]{0,12}"#,
+    ) {
+        let end = (from + length).min(GOOD.len());
+        let text = format!("{}{put}{}", &GOOD[..from], &GOOD[end..]);
+        if let Err(errors) = rule_file::parse(Path::new("new_ip.toml"), &text) {
+            prop_assert!(!errors.is_empty());
+        }
+    }
+}
