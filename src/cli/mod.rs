@@ -1,1 +1,120 @@
-//! The commands.
+//! The commands, one file each, and how they end.
+
+pub mod validate;
+
+use std::io::Write as _;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::ConfigError;
+
+/// Catches stolen OAuth and API tokens while they are being used, and takes them away from the thief.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Validate(validate::Arguments),
+}
+
+impl Cli {
+    /// Does what was asked. Results go to stdout, everything else to stderr.
+    pub fn run(self) -> Result<(), Failure> {
+        match self.command {
+            Command::Validate(arguments) => validate::run(&arguments),
+        }
+    }
+}
+
+/// Why a command ended without having done its work. The exit status tells scripts which kind it is (sysexits.h).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Failure {
+    /// Arguments that do not go together.
+    #[error("{0}")]
+    Usage(String),
+    /// The input cannot be read, or not in the way that was asked for.
+    #[error("{0}")]
+    Input(String),
+    /// A service that is needed does not answer, or refuses.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The configuration, a rule file or a named file is wrong.
+    #[error("{0}")]
+    Configuration(String),
+    /// The reader of our output has gone, as `head` does: there is nobody left to tell.
+    #[error("the output was closed")]
+    Closed,
+}
+
+impl Failure {
+    /// The process's exit status.
+    #[must_use]
+    pub const fn status(&self) -> u8 {
+        match self {
+            Self::Closed => 0,
+            Self::Usage(_) => 2,
+            Self::Input(_) => 65,
+            Self::Unavailable(_) => 69,
+            Self::Configuration(_) => 78,
+        }
+    }
+
+    /// Says on stderr, in one line, what went wrong.
+    pub fn tell(&self) {
+        if !matches!(self, Self::Closed) {
+            // Where stderr is closed too, the exit status still tells.
+            let _ = writeln!(std::io::stderr(), "tokenwarden: {}", printable(&self.to_string()));
+        }
+    }
+
+    /// A result could not be written to `what`.
+    #[must_use]
+    pub fn output(what: &str, error: &std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Self::Closed,
+            _ => Self::Unavailable(format!("cannot write {what}: {error}")),
+        }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::Configuration(error.to_string())
+    }
+}
+
+/// `text` with control characters escaped, so that nothing from outside can steer a terminal. Line breaks stay.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() && character != '\n' {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        assert_eq!(printable("a\u{1b}[31mb\nc"), "a\\u{1b}[31mb\nc");
+    }
+}

@@ -1,3 +1,309 @@
 //! The configuration and the rule files.
+//!
+//! The configuration is one TOML file, overridden from the environment, with every secret by file where wanted.
+//!
+//! Each adapter's section is that adapter's own settings type; here they are put together and their mistakes told
+//! with file, line, key and the nearest right key. Relative paths in the file are relative to the file.
 
 pub mod rule_file;
+mod tree;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use secrecy::SecretString;
+use serde::Deserialize;
+
+use self::rule_file::{LoadedRules, RuleFileError};
+pub use self::tree::ConfigError;
+use self::tree::Tree;
+use crate::engine;
+use crate::verdict::Mode;
+
+/// Keys of paths, besides those of secrets.
+const PATHS: [&str; 7] =
+    ["rules_dir", "geoip.city", "geoip.asn", "store.library", "alert.email.ca_file", "source.file.path", "outbox.dir"];
+
+/// Everything the operator decides.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Folder of rule files; where none is set, the rules that come with this build.
+    pub rules_dir: Option<PathBuf>,
+    pub revoke: Revoke,
+    pub detection: Detection,
+    pub outbox: Outbox,
+    pub privacy: Privacy,
+    pub admin: Admin,
+}
+
+/// How tokens are taken away.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Revoke {
+    /// The ceiling over every rule's own mode.
+    pub mode: Mode,
+    /// Beyond this many revocations an hour, the rest is left to people.
+    pub max_per_hour: u32,
+}
+
+impl Default for Revoke {
+    fn default() -> Self {
+        Self { mode: Mode::Shadow, max_per_hour: 20 }
+    }
+}
+
+/// What judgement is told.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Detection {
+    pub alert_budget_per_day: u32,
+    pub lateness_ms_max: i64,
+    /// Whether a place named by the producer is believed.
+    pub trust_event_geo: bool,
+    pub prior_log_odds: f64,
+    pub revoke_margin: f64,
+    /// Per partition.
+    pub baselines_max: usize,
+    /// Per partition.
+    pub recent_event_ids_max: usize,
+}
+
+impl Default for Detection {
+    fn default() -> Self {
+        let engine = engine::Settings::default();
+        Self {
+            alert_budget_per_day: engine.alert_budget_per_day,
+            lateness_ms_max: engine.lateness_ms_max,
+            trust_event_geo: false,
+            prior_log_odds: engine.prior_log_odds,
+            revoke_margin: engine.revoke_margin,
+            baselines_max: engine.baselines_max,
+            recent_event_ids_max: engine.recent_event_ids_max,
+        }
+    }
+}
+
+/// Where alerts and revocations wait until they are done.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Outbox {
+    pub dir: PathBuf,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self { dir: PathBuf::from("outbox") }
+    }
+}
+
+/// How bearer values are kept out of everything that is written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Privacy {
+    /// Key under which bearer values are hashed. Where none is set, one is made and kept in the outbox's folder.
+    pub token_key: Option<SecretString>,
+}
+
+/// The service's own door, for scrapers and probes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    pub listen: SocketAddr,
+    /// Bearer token that callers must show; required off loopback.
+    pub token: Option<SecretString>,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464), token: None }
+    }
+}
+
+impl Config {
+    /// Reads the file at `path`, if one is given, and the environment over it.
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let text = match path {
+            Some(path) => std::fs::read_to_string(path)
+                .map_err(|error| ConfigError::new(path.display(), format!("cannot read the configuration: {error}")))?,
+            None => String::new(),
+        };
+        // A variable that is not UTF-8 can be none of ours.
+        let environment =
+            std::env::vars_os().filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?)));
+        Self::from_text(&text, path.unwrap_or(Path::new("configuration")), environment)
+    }
+
+    /// As [`Self::load`], of `text` that stands in `file` and of the given environment.
+    pub fn from_text(
+        text: &str,
+        file: &Path,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let base = file.parent().unwrap_or(Path::new(""));
+        let mut tree = Tree::parse(text, file)?;
+        tree.override_from(environment)?;
+        tree.read_secrets(base)?;
+        for path in PATHS {
+            tree.resolve(path, |text| (text != "-").then(|| base.join(text).to_string_lossy().into_owned()));
+        }
+        tree.resolve("store.url", |url| {
+            let directory = url.strip_prefix("embedded:")?;
+            Some(format!("embedded:{}", base.join(directory).display()))
+        });
+        let config: Self = tree.deserialize()?;
+        config.check().map_err(|(key, problem)| ConfigError::new(tree.place(key), problem))?;
+        Ok(config)
+    }
+
+    /// What the judgement of one partition is told.
+    #[must_use]
+    pub fn engine_settings(&self) -> engine::Settings {
+        engine::Settings {
+            prior_log_odds: self.detection.prior_log_odds,
+            alert_budget_per_day: self.detection.alert_budget_per_day,
+            lateness_ms_max: self.detection.lateness_ms_max,
+            mode: self.revoke.mode,
+            revoke_margin: self.detection.revoke_margin,
+            baselines_max: self.detection.baselines_max,
+            recent_event_ids_max: self.detection.recent_event_ids_max,
+        }
+    }
+
+    /// The rules that the configuration names, or all mistakes in them.
+    pub fn load_rules(&self) -> Result<LoadedRules, Vec<RuleFileError>> {
+        self.rules_dir.as_deref().map_or_else(rule_file::shipped, rule_file::load)
+    }
+
+    /// Where the rules come from, for people.
+    #[must_use]
+    pub fn rules_origin(&self) -> String {
+        self.rules_dir.as_ref().map_or_else(|| "this build".to_owned(), |dir| dir.display().to_string())
+    }
+
+    /// What types cannot say: the key and what is wrong with its value.
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        let detection = &self.detection;
+        let wrong = |key, problem: &str| Err((key, format!("`{key}` {problem}")));
+        if !(-20.0..=0.0).contains(&detection.prior_log_odds) {
+            return wrong("detection.prior_log_odds", "must lie between -20 and 0; -7 is one stolen token in 1,100");
+        }
+        if !(0.0..=50.0).contains(&detection.revoke_margin) {
+            return wrong("detection.revoke_margin", "must lie between 0 and 50");
+        }
+        if !(0..=86_400_000).contains(&detection.lateness_ms_max) {
+            return wrong("detection.lateness_ms_max", "must lie between 0 and 86400000, a day");
+        }
+        if detection.baselines_max == 0 {
+            return wrong("detection.baselines_max", "must be at least 1");
+        }
+        if detection.recent_event_ids_max == 0 {
+            return wrong("detection.recent_event_ids_max", "must be at least 1");
+        }
+        if !self.admin.listen.ip().is_loopback() && self.admin.token.is_none() {
+            return wrong("admin.listen", "is open to other machines: set `admin.token_file`, or listen on 127.0.0.1");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret as _;
+
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, String> {
+        load_with(text, &[])
+    }
+
+    fn load_with(text: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
+        let environment = environment.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+        Config::from_text(text, Path::new("etc/tokenwarden.toml"), environment).map_err(|error| error.to_string())
+    }
+
+    fn mistake(text: &str) -> String {
+        load(text).expect_err("the configuration is wrong")
+    }
+
+    #[test]
+    fn mistakes_name_file_line_key_and_the_nearest_right_key() {
+        insta::assert_snapshot!(mistake("rules_dri = 'x'"), @"etc/tokenwarden.toml:1: unknown key `rules_dri`; did you mean `rules_dir`?");
+        insta::assert_snapshot!(mistake("[revoke]\nmode = 'shadow'\nmax_per_huor = 3"), @"etc/tokenwarden.toml:3: unknown key `revoke.max_per_huor`; did you mean `max_per_hour`?");
+        insta::assert_snapshot!(mistake("[revoke]\nmode = 'enforced'"), @"etc/tokenwarden.toml:2: unknown value `enforced` of `revoke.mode`; did you mean `enforce`?");
+        insta::assert_snapshot!(mistake("[revoke]\nmax_per_hour = 'many'"), @r#"etc/tokenwarden.toml:2: `revoke.max_per_hour` must be a whole number from 0, not string "many""#);
+        insta::assert_snapshot!(mistake("[detection]\n\nlateness_ms_max = -5"), @"etc/tokenwarden.toml:3: `detection.lateness_ms_max` must lie between 0 and 86400000, a day");
+        insta::assert_snapshot!(mistake("[detction]\nlateness_ms_max = 5"), @"etc/tokenwarden.toml:1: unknown key `detction`; did you mean `detection`?");
+        insta::assert_snapshot!(mistake("[revoke\nmode = 'shadow'"), @"etc/tokenwarden.toml:1: unclosed table, expected `]`");
+        insta::assert_snapshot!(mistake("[admin]\nlisten = '0.0.0.0:9464'"), @"etc/tokenwarden.toml:2: `admin.listen` is open to other machines: set `admin.token_file`, or listen on 127.0.0.1");
+        insta::assert_snapshot!(mistake("[admin]\nlisten = 'localhost'"), @"etc/tokenwarden.toml:2: `admin.listen`: write ADDRESS:PORT, as 127.0.0.1:9464");
+        insta::assert_snapshot!(mistake("admin = 5"), @"etc/tokenwarden.toml:1: `admin` must be a section, not integer `5`");
+    }
+
+    #[test]
+    fn a_secret_of_the_wrong_type_is_not_repeated() {
+        let said = mistake("[admin]\ntoken = 123456789");
+        assert!(!said.contains("123456789"), "{said}");
+        insta::assert_snapshot!(said, @"etc/tokenwarden.toml:2: `admin.token` must be a text in quotes, not something else");
+    }
+
+    #[test]
+    fn the_environment_overrides_each_value_whatever_its_type() {
+        let config = load_with(
+            "[detection]\nprior_log_odds = -6.0\n[revoke]\nmode = 'shadow'",
+            &[
+                ("TOKENWARDEN__DETECTION__PRIOR_LOG_ODDS", "-8"),
+                ("TOKENWARDEN__DETECTION__TRUST_EVENT_GEO", "true"),
+                ("TOKENWARDEN__REVOKE__MODE", "enforce"),
+                ("TOKENWARDEN__ADMIN__TOKEN", "12345"),
+                ("TOKENWARDEN__RULES_DIR", "12"),
+                ("TOKENWARDEN_CACHE", "/tmp"),
+            ],
+        )
+        .expect("the configuration is right");
+        assert!((config.detection.prior_log_odds + 8.0).abs() < 1e-12);
+        assert!(config.detection.trust_event_geo);
+        assert_eq!(config.revoke.mode, Mode::Enforce);
+        assert_eq!(config.admin.token.as_ref().map(SecretString::expose_secret), Some("12345"));
+        assert_eq!(config.rules_dir.as_deref(), Some(Path::new("12")), "the shell's paths are relative to the shell");
+    }
+
+    #[test]
+    fn a_mistake_in_the_environment_names_the_variable() {
+        let said = |name, text| load_with("", &[(name, text)]).expect_err("the environment is wrong");
+        insta::assert_snapshot!(said("TOKENWARDEN__REVOKE__MODEE", "shadow"), @"environment variable TOKENWARDEN__REVOKE__MODEE: unknown key `revoke.modee`; did you mean `mode`?");
+        insta::assert_snapshot!(said("TOKENWARDEN__REVOKE__MAX_PER_HOUR", "many"), @"environment variable TOKENWARDEN__REVOKE__MAX_PER_HOUR: `revoke.max_per_hour` must be a whole number from 0, not sequence");
+        insta::assert_snapshot!(said("TOKENWARDEN__REVOKE__", "many"), @"environment variable TOKENWARDEN__REVOKE__: names no key: write TOKENWARDEN__SECTION__KEY");
+    }
+
+    #[test]
+    fn secrets_come_from_files_and_the_environment_wins() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("secret"), "s3cret\n").expect("a file");
+        let file = folder.path().join("tokenwarden.toml");
+        let load = |text: &str, environment: &[(&str, &str)]| {
+            let environment = environment.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+            Config::from_text(text, &file, environment)
+                .map(|config| config.admin.token.map(|token| token.expose_secret().to_owned()))
+                .map_err(|error| error.problem)
+        };
+        assert_eq!(load("[admin]\ntoken_file = 'secret'", &[]), Ok(Some("s3cret".into())));
+        let variable = [("TOKENWARDEN__ADMIN__TOKEN", "other")];
+        assert_eq!(load("[admin]\ntoken_file = 'secret'", &variable), Ok(Some("other".into())));
+        let file = folder.path().join("secret").display().to_string();
+        let variable = [("TOKENWARDEN__ADMIN__TOKEN_FILE", file.as_str())];
+        assert_eq!(load("[admin]\ntoken = 'x'", &variable), Ok(Some("s3cret".into())));
+        assert_eq!(
+            load("[admin]\ntoken = 'x'\ntoken_file = 'secret'", &[]),
+            Err("both `token` and `token_file` are given; keep one".into())
+        );
+        assert!(load("[admin]\ntoken_file = 'none'", &[]).is_err_and(|said| said.contains("cannot read `token_file`")));
+    }
+
+    #[test]
+    fn paths_in_the_file_are_relative_to_the_file() {
+        let config = load("rules_dir = 'rules'\n[outbox]\ndir = '/var/outbox'").expect("the configuration is right");
+        assert_eq!(config.rules_dir.as_deref(), Some(Path::new("etc/rules")));
+        assert_eq!(config.outbox.dir, Path::new("/var/outbox"));
+    }
+}
