@@ -272,7 +272,7 @@ mod tests {
     fn a_mistake_in_the_environment_names_the_variable() {
         let said = |name, text| load_with("", &[(name, text)]).expect_err("the environment is wrong");
         insta::assert_snapshot!(said("TOKENWARDEN__REVOKE__MODEE", "shadow"), @"environment variable TOKENWARDEN__REVOKE__MODEE: unknown key `revoke.modee`; did you mean `mode`?");
-        insta::assert_snapshot!(said("TOKENWARDEN__REVOKE__MAX_PER_HOUR", "many"), @"environment variable TOKENWARDEN__REVOKE__MAX_PER_HOUR: `revoke.max_per_hour` must be a whole number from 0, not sequence");
+        insta::assert_snapshot!(said("TOKENWARDEN__REVOKE__MAX_PER_HOUR", "many"), @r#"environment variable TOKENWARDEN__REVOKE__MAX_PER_HOUR: `revoke.max_per_hour` must be a whole number from 0, not string "many""#);
         insta::assert_snapshot!(said("TOKENWARDEN__REVOKE__", "many"), @"environment variable TOKENWARDEN__REVOKE__: names no key: write TOKENWARDEN__SECTION__KEY");
     }
 
