@@ -1,0 +1,203 @@
+//! Real networks for made-up people: prefixes of known providers in known cities, so that the GeoIP files at hand have
+//! something to say. The table was drawn from DB-IP's city data and the routing table of June 2026; nobody who really
+//! uses these addresses has anything to do with what is written about them here.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::random::Random;
+
+/// What a network's addresses are used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Lines of homes and offices.
+    Home,
+    /// A carrier's gateways: many phones share an address, and change it.
+    Mobile,
+    Cloud,
+    /// Hosted runners of a build service.
+    Ci,
+    /// Exits of commercial VPNs.
+    Vpn,
+    /// Small servers for rent.
+    Rented,
+    /// Homes elsewhere, as residential proxies offer them.
+    Abroad,
+}
+
+/// Addresses of one provider in one city.
+#[derive(Clone, Debug)]
+pub(super) struct Network {
+    pub purpose: Purpose,
+    pub country: &'static str,
+    pub city: &'static str,
+    /// Local time less UTC, milliseconds. Fixed: the fortnight crosses no change to or from summer time.
+    pub offset_ms: i64,
+    pub asn: u32,
+    v4: Vec<[u8; 3]>,
+    v6: Vec<[u16; 3]>,
+}
+
+/// All networks of the table.
+pub(super) fn all() -> Vec<Network> {
+    include_str!("networks.tsv").lines().filter_map(read).collect()
+}
+
+fn read(line: &'static str) -> Option<Network> {
+    let mut columns = line.split('\t');
+    let purpose = match columns.next()? {
+        "home" => Purpose::Home,
+        "mobile" => Purpose::Mobile,
+        "cloud" => Purpose::Cloud,
+        "ci" => Purpose::Ci,
+        "vpn" => Purpose::Vpn,
+        "rented" => Purpose::Rented,
+        "abroad" => Purpose::Abroad,
+        _ => return None,
+    };
+    let (country, city) = (columns.next()?, columns.next()?);
+    let offset_ms = columns.next()?.parse::<i64>().ok()? * 60_000;
+    let asn = columns.next()?.parse().ok()?;
+    let _holder = columns.next()?;
+    let v4 = columns.next()?.split_whitespace().map(read_v4).collect::<Option<_>>()?;
+    let v6 = columns.next()?.split_whitespace().map(read_v6).collect::<Option<_>>()?;
+    Some(Network { purpose, country, city, offset_ms, asn, v4, v6 })
+}
+
+fn read_v4(text: &str) -> Option<[u8; 3]> {
+    let [a, b, c, _] = format!("{text}.0").parse::<Ipv4Addr>().ok()?.octets();
+    Some([a, b, c])
+}
+
+fn read_v6(text: &str) -> Option<[u16; 3]> {
+    let [a, b, c, ..] = format!("{text}::").parse::<Ipv6Addr>().ok()?.segments();
+    Some([a, b, c])
+}
+
+impl Network {
+    pub fn random_v4(&self, random: &mut Random) -> IpAddr {
+        let [a, b, c] = *random.pick(&self.v4);
+        IpAddr::V4(Ipv4Addr::new(a, b, c, random.within(1..255) as u8))
+    }
+
+    /// Whether `address` is of this row of the table.
+    pub fn holds(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(v4) => {
+                let [a, b, c, _] = v4.octets();
+                self.v4.contains(&[a, b, c])
+            }
+            IpAddr::V6(v6) => {
+                let [a, b, c, ..] = v6.segments();
+                self.v6.contains(&[a, b, c])
+            }
+        }
+    }
+
+    /// The /64 of one household or phone, where the network has IPv6.
+    fn random_64(&self, random: &mut Random) -> Option<[u16; 4]> {
+        if self.v6.is_empty() {
+            return None;
+        }
+        let [a, b, c] = *random.pick(&self.v6);
+        Some([a, b, c, random.bits() as u16])
+    }
+}
+
+fn in_64(prefix: [u16; 4], host: u64) -> Ipv6Addr {
+    let network = prefix.into_iter().fold(0_u128, |bits, group| (bits << 16) | u128::from(group));
+    Ipv6Addr::from_bits((network << 64) | u128::from(host))
+}
+
+/// Continents, as far as the table goes.
+pub(super) fn continent(country: &str) -> &'static str {
+    match country {
+        "US" | "CA" => "North America",
+        "BR" | "PE" => "South America",
+        "IN" | "JP" | "VN" | "ID" | "MY" => "Asia",
+        "AU" => "Australia",
+        "NG" | "EG" | "ZA" => "Africa",
+        _ => "Europe",
+    }
+}
+
+/// How a line gets its address.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Habit {
+    Fixed,
+    /// A new address after so many milliseconds, as with providers that cut the line at night.
+    Changing(i64),
+    /// Another of the pool's addresses now and then, as behind a carrier's gateways.
+    Pool,
+}
+
+/// One line to the internet: a home's, an office's, a phone's.
+#[derive(Clone, Debug)]
+pub(super) struct Line {
+    pub network: usize,
+    habit: Habit,
+    v4: IpAddr,
+    changed_at: i64,
+    /// The line's /64, and how often its clients choose IPv6.
+    v6: Option<([u16; 4], f64)>,
+}
+
+impl Line {
+    pub fn new(networks: &[Network], network: usize, habit: Habit, random: &mut Random) -> Self {
+        let line = &networks[network];
+        let dual_stack = matches!(line.purpose, Purpose::Home | Purpose::Mobile) && random.chance(0.45);
+        let v6 =
+            if dual_stack { line.random_64(random).map(|prefix| (prefix, 0.4 + 0.5 * random.unit())) } else { None };
+        Self { network, habit, v4: line.random_v4(random), changed_at: i64::MIN, v6 }
+    }
+
+    /// The address that a visit at `at` comes from.
+    pub fn address(&mut self, networks: &[Network], at: i64, random: &mut Random) -> IpAddr {
+        let network = &networks[self.network];
+        let changes = match self.habit {
+            Habit::Fixed => false,
+            Habit::Changing(every) => at.saturating_sub(self.changed_at) >= every,
+            Habit::Pool => random.chance(0.6),
+        };
+        if changes {
+            let renumbered = self.changed_at != i64::MIN || matches!(self.habit, Habit::Pool);
+            self.changed_at = match self.habit {
+                // The first change comes at some moment of the period, not for all lines at the start.
+                Habit::Changing(every) if !renumbered => at - random.within(0..every),
+                _ => at,
+            };
+            if renumbered {
+                self.v4 = network.random_v4(random);
+                if let Some((prefix, _)) = &mut self.v6
+                    && let Some(fresh) = network.random_64(random)
+                {
+                    *prefix = fresh;
+                }
+            }
+        }
+        match self.v6 {
+            // Privacy extensions: another interface identifier each time (RFC 8981).
+            Some((prefix, share)) if random.chance(share) => IpAddr::V6(in_64(prefix, random.bits())),
+            _ => self.v4,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_of_the_table_reads() {
+        let rows = include_str!("networks.tsv").lines().filter(|line| !line.starts_with('#')).count();
+        assert_eq!(all().len(), rows);
+    }
+
+    #[test]
+    fn every_city_with_homes_has_a_carrier() {
+        let networks = all();
+        for home in networks.iter().filter(|network| network.purpose == Purpose::Home) {
+            let served = |network: &Network| network.purpose == Purpose::Mobile && network.city == home.city;
+            assert!(networks.iter().any(served), "{}", home.city);
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! One event of the generated traffic, before and after it is written as native JSON.
+
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use jiff::Timestamp as Instant;
+
+use super::apps::{App, Route};
+use super::clients::Client;
+use crate::event::{Kind, TokenType};
+
+/// Whom a token speaks for.
+#[derive(Debug)]
+pub(super) struct Holder {
+    pub tenant: &'static str,
+    pub user: String,
+    pub app: &'static App,
+    /// Of a grant with refresh tokens.
+    pub family: Option<u64>,
+    /// Local time less UTC where the holder lives, milliseconds.
+    pub offset_ms: i64,
+}
+
+/// What a sighting adds: where from, with what, for which call.
+#[derive(Clone, Debug)]
+pub(super) struct Sighting {
+    pub address: IpAddr,
+    pub client: Arc<Client>,
+    /// Absent at the token endpoint.
+    pub call: Option<Call>,
+    pub status: u16,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Call {
+    pub route: &'static Route,
+    pub object: u64,
+    pub bytes: u32,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Record {
+    /// Milliseconds since the epoch.
+    pub at: i64,
+    pub kind: Kind,
+    pub token: u64,
+    pub token_type: TokenType,
+    pub parent: Option<u64>,
+    pub holder: Arc<Holder>,
+    /// Milliseconds since the epoch.
+    pub expires_at: Option<i64>,
+    pub sighting: Option<Sighting>,
+    /// Number of the theft that this is part of. Never written.
+    pub theft: Option<u16>,
+}
+
+impl Record {
+    /// Appends the event as one line of JSON. All texts are our own and need no escapes.
+    pub fn write(&self, number: u64, out: &mut Vec<u8>) {
+        let holder = &self.holder;
+        put(out, format_args!("{{\"event_id\":\"e{number:08}\",\"timestamp\":\"{}\"", Rfc3339(self.at)));
+        if self.kind != Kind::Use {
+            put(out, format_args!(",\"kind\":\"{}\"", self.kind.as_str()));
+        }
+        put(out, format_args!(",\"token_id\":\"{:016x}\",\"token_type\":\"{}\"", self.token, self.token_type.as_str()));
+        if let Some(family) = holder.family {
+            put(out, format_args!(",\"family_id\":\"g-{family:012x}\""));
+        }
+        if let Some(parent) = self.parent {
+            put(out, format_args!(",\"parent_token_id\":\"{parent:016x}\""));
+        }
+        let (user, app, tenant) = (&holder.user, holder.app.id, holder.tenant);
+        put(out, format_args!(",\"user_id\":\"{user}\",\"app_id\":\"{app}\",\"tenant_id\":\"{tenant}\""));
+        if let Some(sighting) = &self.sighting {
+            let Sighting { address, client, .. } = sighting;
+            put(out, format_args!(",\"ip_address\":\"{address}\",\"user_agent\":\"{}\"", client.agent));
+            put(out, format_args!(",\"client_fingerprint\":\"{}\"", client.fingerprint));
+            if let Some(Call { route, object, bytes }) = sighting.call {
+                put(out, format_args!(",\"method\":\"{}\",\"endpoint\":\"", route.method));
+                match route.path.split_once("{}") {
+                    Some((before, after)) => put(out, format_args!("{before}{object}{after}\"")),
+                    None => put(out, format_args!("{}\"", route.path)),
+                }
+                put(out, format_args!(",\"bytes_out\":{bytes}"));
+            }
+            put(out, format_args!(",\"status\":{}", sighting.status));
+        }
+        if let Some(expires_at) = self.expires_at {
+            put(out, format_args!(",\"expires_at\":\"{}\"", Rfc3339(expires_at)));
+        }
+        out.extend_from_slice(b"}\n");
+    }
+}
+
+fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+    // Writing to memory cannot fail.
+    let _ = out.write_fmt(text);
+}
+
+/// A time as RFC 3339 has it, to the millisecond.
+struct Rfc3339(i64);
+
+impl std::fmt::Display for Rfc3339 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:.3}", Instant::from_millisecond(self.0).unwrap_or(Instant::UNIX_EPOCH))
+    }
+}
