@@ -146,33 +146,65 @@ pub trait Revoker: Send + Sync {
 #[derive(Debug)]
 pub struct Message<'a> {
     pub position: &'a Position,
+    /// What the producer keyed it by; `None` where the source has no keys.
+    pub key: Option<&'a [u8]>,
     pub payload: &'a [u8],
+    /// Done before this start, and read again only to remember: it changes the state and nothing else.
+    pub replayed: bool,
 }
 
 /// Why a source cannot go on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SourceError {
+    /// It does not answer, or refuses us.
     #[error("{0}")]
     Unavailable(String),
+    /// It answers, and what it holds cannot be read.
     #[error("{0}")]
     Unusable(String),
+    /// Our settings for it are wrong.
+    #[error("{0}")]
+    Misconfigured(String),
 }
 
 /// What a poll brought.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Polled {
     /// This many messages were handed over (0: none came in time).
     Messages(usize),
+    /// These partitions (topic, number) go to another member, who waits: finish them, commit, then
+    /// [`Source::release`].
+    Revoked(Vec<(Arc<str>, i32)>),
+    /// All partitions have gone to others already: nothing that is not committed may be committed any more. Forget
+    /// it, then [`Source::release`].
+    Lost,
     /// The source has ended; only files do.
     End,
 }
 
-/// Where messages come from. Polled by one thread.
+/// Where messages come from. Polled by one thread. Only Kafka moves partitions about; a file may leave the last
+/// three as they are.
 pub trait Source: Send {
     /// Hands up to `max` messages to `take`, in order within a partition; waits up to `timeout` for the first.
     fn poll(&mut self, max: usize, timeout: Duration, take: &mut dyn FnMut(Message<'_>))
     -> Result<Polled, SourceError>;
-    /// Everything before these offsets is done.
-    fn commit(&mut self, checkpoint: &Checkpoint) -> Result<(), SourceError>;
+
+    /// Keeps the dead letters where their producers look for them; then everything before the checkpoint is done.
+    /// After `Unavailable` the same may be committed again.
+    fn commit(&mut self, checkpoint: &Checkpoint, letters: &[DeadLetter]) -> Result<(), SourceError> {
+        let _ = (checkpoint, letters);
+        Ok(())
+    }
+
+    /// Stops or resumes handing over messages. A paused source must be polled as before: that keeps it a member.
+    fn pause(&mut self, paused: bool) -> Result<(), SourceError> {
+        let _ = paused;
+        Ok(())
+    }
+
+    /// Lets go of the partitions that the last poll announced as revoked or lost.
+    fn release(&mut self) -> Result<(), SourceError> {
+        Ok(())
+    }
 }
