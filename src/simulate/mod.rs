@@ -11,8 +11,10 @@ mod networks;
 mod person;
 mod random;
 mod record;
+mod score;
 mod theft;
 
+pub use score::{KindScore, Score, score};
 pub use theft::{Theft, TheftKind};
 
 use machine::{Machine, Vendor};

@@ -1,0 +1,152 @@
+//! Holds what was alerted against what was planted.
+
+use std::collections::BTreeMap;
+
+use super::{Theft, TheftKind};
+use crate::verdict::{Incident, IncidentId};
+
+/// What became of the planted thefts, and what was raised besides.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Score {
+    pub by_kind: Vec<KindScore>,
+    /// Alerted incidents that no theft explains, in the order of their ids.
+    pub raised_falsely: Vec<Incident>,
+}
+
+/// The thefts of one kind.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct KindScore {
+    pub kind: TheftKind,
+    pub planted: usize,
+    pub found: usize,
+    /// Of those found: minutes from the thief's first event to the first alert, in the median.
+    pub minutes_to_alert: Option<f64>,
+}
+
+/// How long after the thief's last event an alert on the same token still speaks of the theft: the owner's next use
+/// may be what gives it away.
+const AFTERMATH_MS: i64 = 3_600_000;
+
+/// `alerts` are incidents as they stood when people were told, in any order. An incident counts as false if it was
+/// opened before, or without, a theft: even where a later theft of the same token joined it.
+#[must_use]
+pub fn score(thefts: &[Theft], alerts: &[Incident]) -> Score {
+    let mut found_after: Vec<Option<i64>> = vec![None; thefts.len()];
+    let mut incidents: BTreeMap<IncidentId, Vec<&Incident>> = BTreeMap::new();
+    for alert in alerts {
+        incidents.entry(alert.id).or_default().push(alert);
+    }
+    let mut raised_falsely = Vec::new();
+    for alerts in incidents.values() {
+        let mut explained = false;
+        for alert in alerts {
+            for (theft, found) in thefts.iter().zip(&mut found_after).filter(|(theft, _)| speaks_of(alert, theft)) {
+                let after = (alert.updated_at.millis() - theft.first_at).max(0);
+                *found = Some(found.map_or(after, |before| before.min(after)));
+                explained |= alert.opened_at.millis() >= theft.first_at;
+            }
+        }
+        if !explained && let Some(first) = alerts.iter().min_by_key(|alert| alert.updated_at) {
+            raised_falsely.push((*first).clone());
+        }
+    }
+    let by_kind = TheftKind::ALL.map(|kind| {
+        let of_kind = || thefts.iter().zip(&found_after).filter(move |(theft, _)| theft.kind == kind);
+        let mut delays: Vec<i64> = of_kind().filter_map(|(_, found)| *found).collect();
+        delays.sort_unstable();
+        KindScore {
+            kind,
+            planted: of_kind().count(),
+            found: delays.len(),
+            minutes_to_alert: delays.get(delays.len() / 2).map(|millis| *millis as f64 / 60_000.0),
+        }
+    });
+    Score { by_kind: by_kind.to_vec(), raised_falsely }
+}
+
+/// The alert came with an event of the thief's, or on one of the victims while the theft went on.
+fn speaks_of(alert: &Incident, theft: &Theft) -> bool {
+    let meanwhile = (theft.first_at..=theft.last_at + AFTERMATH_MS).contains(&alert.updated_at.millis());
+    let of_victim = theft.victims.iter().any(|victim| *victim == alert.family_id || *victim == alert.token_id);
+    (meanwhile && of_victim) || theft.event_ids.contains(&alert.event_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{BaselineId, Timestamp};
+    use crate::verdict::{Action, Mode, Severity, Verdict};
+
+    fn theft(kind: TheftKind, victim: &str, first_at: i64) -> Theft {
+        Theft {
+            kind,
+            app_id: "crm",
+            victims: vec![victim.to_owned()],
+            first_at,
+            last_at: first_at + 600_000,
+            event_ids: vec![format!("stolen-{victim}")],
+        }
+    }
+
+    fn alert(id: u64, family: &str, event: &str, opened_at: i64, updated_at: i64) -> Incident {
+        let at = |millis| Timestamp::from_millis(millis).expect("in range");
+        Incident {
+            id: IncidentId(id),
+            opened_at: at(opened_at),
+            updated_at: at(updated_at),
+            severity: Severity::High,
+            verdict: Verdict::Alert,
+            baseline: BaselineId(0),
+            subject: family.to_owned(),
+            tenant_id: String::new(),
+            token_id: String::new(),
+            family_id: family.to_owned(),
+            user_id: String::new(),
+            app_id: "crm".to_owned(),
+            event_id: event.to_owned(),
+            log_odds: 3.0,
+            signals: Vec::new(),
+            reason: String::new(),
+            action: Action::Alert,
+            mode: Mode::Shadow,
+            tell: true,
+            revoke: None,
+        }
+    }
+
+    #[test]
+    fn alerts_are_held_against_thefts() {
+        const HOUR: i64 = 3_600_000;
+        let thefts = [
+            theft(TheftKind::Foreign, "g-1", 10 * HOUR),
+            theft(TheftKind::Foreign, "g-2", 10 * HOUR),
+            theft(TheftKind::TwoHolders, "g-3", 10 * HOUR),
+        ];
+        let alerts = [
+            // Found by the thief's event, and told again later.
+            alert(1, "g-1", "stolen-g-1", 10 * HOUR, 10 * HOUR + 120_000),
+            alert(1, "g-1", "owner", 10 * HOUR, 11 * HOUR),
+            // Found by the owner's event in between.
+            alert(3, "g-3", "owner", 10 * HOUR + 60_000, 10 * HOUR + 60_000),
+            // Nobody's token was stolen, and one was, but days before.
+            alert(4, "g-9", "owner", 10 * HOUR, 10 * HOUR),
+            alert(5, "g-2", "owner", 90 * HOUR, 90 * HOUR),
+        ];
+        let score = score(&thefts, &alerts);
+        let of = |kind: TheftKind| score.by_kind.iter().find(|k| k.kind == kind).copied().expect("each kind is there");
+        assert_eq!((of(TheftKind::Foreign).planted, of(TheftKind::Foreign).found), (2, 1));
+        assert_eq!(of(TheftKind::Foreign).minutes_to_alert, Some(2.0));
+        assert_eq!((of(TheftKind::TwoHolders).planted, of(TheftKind::TwoHolders).found), (1, 1));
+        assert_eq!(of(TheftKind::Campaign).planted, 0);
+        assert_eq!(score.raised_falsely.iter().map(|incident| incident.id.0).collect::<Vec<_>>(), [4, 5]);
+    }
+
+    #[test]
+    fn an_incident_from_before_the_theft_is_false_and_may_still_find_it() {
+        let thefts = [theft(TheftKind::Foreign, "g-1", 1_000_000)];
+        let alerts = [alert(1, "g-1", "owner", 10_000, 10_000), alert(1, "g-1", "stolen-g-1", 10_000, 1_060_000)];
+        let score = score(&thefts, &alerts);
+        assert_eq!(score.by_kind[0].found, 1);
+        assert_eq!(score.raised_falsely.len(), 1);
+    }
+}
