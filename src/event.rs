@@ -218,11 +218,30 @@ impl Event<'_> {
     /// prefixed by the tenant.
     #[must_use]
     pub fn subject_key(&self) -> String {
-        let subject = self.user_id.as_deref().or(self.family_id.as_deref()).unwrap_or(self.token_id.as_str());
-        match self.tenant_id.as_deref() {
+        let (tenant, subject) = self.subject_parts();
+        match tenant {
             Some(tenant) => format!("{tenant}/{subject}"),
             None => subject.to_owned(),
         }
+    }
+
+    /// Whether `key` is this event's subject key. Allocates nothing.
+    #[must_use]
+    pub fn is_keyed_by(&self, key: &[u8]) -> bool {
+        let (tenant, subject) = self.subject_parts();
+        let rest = match tenant {
+            Some(tenant) => match key.strip_prefix(tenant.as_bytes()) {
+                Some([b'/', rest @ ..]) => rest,
+                _ => return false,
+            },
+            None => key,
+        };
+        rest == subject.as_bytes()
+    }
+
+    fn subject_parts(&self) -> (Option<&str>, &str) {
+        let subject = self.user_id.as_deref().or(self.family_id.as_deref()).unwrap_or(self.token_id.as_str());
+        (self.tenant_id.as_deref(), subject)
     }
 
     /// Whose past this event is held against.

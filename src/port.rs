@@ -60,7 +60,7 @@ pub struct ActionRow {
 }
 
 /// An epoch's rows, encoded as they come, so that nothing outlives its message.
-pub trait Rows: Send {
+pub trait Rows: Send + Sync {
     fn push_event(&mut self, row: &EventRow<'_>);
     fn push_incident(&mut self, incident: &Incident);
     fn push_action(&mut self, action: &ActionRow);
@@ -183,10 +183,11 @@ pub enum Polled {
     End,
 }
 
-/// Where messages come from. Polled by one thread. Only Kafka moves partitions about; a file may leave the last
-/// three as they are.
+/// Where messages come from. Polled by one thread. Only Kafka moves partitions about; a file may leave the last two
+/// as they are.
 pub trait Source: Send {
     /// Hands up to `max` messages to `take`, in order within a partition; waits up to `timeout` for the first.
+    /// `max` is 0 while there is no room: a group's member must go on polling to remain one.
     fn poll(&mut self, max: usize, timeout: Duration, take: &mut dyn FnMut(Message<'_>))
     -> Result<Polled, SourceError>;
 
@@ -194,12 +195,6 @@ pub trait Source: Send {
     /// After `Unavailable` the same may be committed again.
     fn commit(&mut self, checkpoint: &Checkpoint, letters: &[DeadLetter]) -> Result<(), SourceError> {
         let _ = (checkpoint, letters);
-        Ok(())
-    }
-
-    /// Stops or resumes handing over messages. A paused source must be polled as before: that keeps it a member.
-    fn pause(&mut self, paused: bool) -> Result<(), SourceError> {
-        let _ = paused;
         Ok(())
     }
 
