@@ -1,1 +1,225 @@
-//! Where rows go: ClickHouse, as a server or embedded.
+//! ClickHouse: what analysts query. A server, or the same engine inside this process; one way of writing for both.
+//!
+//! Rows are encoded as they come ([`EpochRows`]) and sent whole, over HTTP, under a deduplication token that names
+//! them: the server takes an epoch once however often it is sent. An embedded directory is served by its owner on
+//! loopback, so that to everybody, its owner included, it is a server.
+
+mod embedded;
+mod endpoint;
+mod engine;
+mod fault;
+mod memory;
+mod migration;
+mod row_binary;
+mod rows;
+mod settings;
+mod statement;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use clickhouse::query::BytesCursor;
+use clickhouse::{Client, Compression};
+use secrecy::{ExposeSecret as _, SecretString};
+
+pub use self::memory::{MemoryRows, MemoryStore, NullRows, NullStore, StoredEvent};
+pub use self::rows::EpochRows;
+use self::rows::{Batch, TABLES};
+use self::settings::Location;
+pub use self::settings::{StoreSettings, library_in};
+use crate::port::{Rows as _, Store, StoreError};
+
+/// For one piece of an insert to leave; the server must take it within.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// For the server to have written an insert.
+const END_TIMEOUT: Duration = Duration::from_secs(180);
+/// An insert goes out in pieces of this size.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// A ClickHouse database, open for writing.
+#[derive(Debug)]
+pub struct ClickHouse {
+    client: Writer,
+    inserts: Vec<(&'static str, String)>,
+    owner: Option<embedded::Owner>,
+}
+
+/// The client, whose own `Debug` would show the password.
+struct Writer(Client);
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Writer(..)")
+    }
+}
+
+impl ClickHouse {
+    /// Opens the store that `settings` name, and makes or updates its tables. An embedded directory is created where
+    /// it is missing; where another process has it open already, that process is asked instead.
+    pub async fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
+        let (client, owner) = connect(settings, Rights::Write).await?;
+        match migration::migrate(&client, settings).await {
+            Ok(client) => {
+                let client = client
+                    .with_setting("async_insert", "0")
+                    .with_setting("insert_deduplicate", "1")
+                    .with_setting("deduplicate_blocks_in_dependent_materialized_views", "1");
+                let inserts = TABLES.iter().map(|table| (table.name, table.insert())).collect();
+                Ok(Self { client: Writer(client), inserts, owner })
+            }
+            Err(error) => {
+                close(owner).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Closes an embedded engine. Dropping does the same, but blocks the thread meanwhile.
+    pub async fn close(self) {
+        close(self.owner).await;
+    }
+
+    async fn insert(&self, batch: &Batch) -> Result<(), clickhouse::error::Error> {
+        let statement = self.inserts.iter().find(|(table, _)| *table == batch.table.name);
+        let statement = statement.map_or_else(|| batch.table.insert(), |(_, statement)| statement.clone());
+        let mut insert = self
+            .client
+            .0
+            .insert_formatted_with(statement)
+            .with_setting("insert_deduplication_token", batch.deduplication_token())
+            .with_timeouts(Some(SEND_TIMEOUT), Some(END_TIMEOUT));
+        for piece in batch.bytes().chunks(PIECE_BYTES) {
+            insert.send(Bytes::copy_from_slice(piece)).await?;
+        }
+        insert.end().await
+    }
+}
+
+#[async_trait]
+impl Store for ClickHouse {
+    type Rows = EpochRows;
+
+    fn new_rows(&self) -> EpochRows {
+        EpochRows::new()
+    }
+
+    async fn write(&self, rows: &EpochRows) -> Result<(), StoreError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        for batch in rows.batches().into_iter().filter(|batch| !batch.is_empty()) {
+            let written = self.insert(batch).await;
+            written.map_err(|error| fault::store_error(&format!("writing to {}", batch.table.name), &error))?;
+        }
+        Ok(())
+    }
+}
+
+/// A ClickHouse database, open for questions alone: nothing can be changed through it.
+pub struct Reader {
+    client: Client,
+    owner: Option<embedded::Owner>,
+}
+
+impl Reader {
+    /// Opens the store that `settings` name. It must exist.
+    pub async fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
+        let (client, owner) = connect(settings, Rights::Read).await?;
+        Ok(Self { client: client.with_database(settings.database.as_str()), owner })
+    }
+
+    /// The answer to `sql` as text in one of ClickHouse's output formats, where `sql` names no other. `options` are
+    /// ClickHouse settings; they are left out where the user may set none.
+    pub async fn query(&self, sql: &str, format: &str, options: &[(&str, &str)]) -> Result<Answer, StoreError> {
+        let ask = |options: &[(&str, &str)]| {
+            let query = self.client.query_raw(sql);
+            options.iter().fold(query, |query, (name, value)| query.with_setting(*name, *value)).fetch_bytes(format)
+        };
+        // A server keeps the user from writing by their rights; this keeps those who have more.
+        let read_only = [options, &[("readonly", "1"), ("final", "1")]].concat();
+        let first = Answer::begin(ask(&read_only)).await;
+        match first {
+            // The user is read-only already and may not even say so.
+            Err(error) if is_about_settings(&error) => Answer::begin(ask(&[])).await,
+            other => other,
+        }
+        .map_err(|error| fault::store_error("the query failed", &error))
+    }
+
+    pub async fn close(self) {
+        close(self.owner).await;
+    }
+}
+
+fn is_about_settings(error: &clickhouse::error::Error) -> bool {
+    fault::Fault::of(error) == fault::Fault::Exception(164) && error.to_string().contains("Cannot modify")
+}
+
+/// An answer as it comes in.
+pub struct Answer {
+    cursor: BytesCursor,
+    next: Option<Bytes>,
+}
+
+impl Answer {
+    /// Waits for the first bytes: only with them is it known whether the query failed.
+    async fn begin(cursor: Result<BytesCursor, clickhouse::error::Error>) -> Result<Self, clickhouse::error::Error> {
+        let mut cursor = cursor?;
+        let next = cursor.next().await?;
+        Ok(Self { cursor, next })
+    }
+
+    /// The next bytes, `None` at the end.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, StoreError> {
+        let Some(bytes) = self.next.take() else { return Ok(None) };
+        self.next = self.cursor.next().await.map_err(|error| fault::store_error("the query failed", &error))?;
+        Ok(Some(bytes))
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rights {
+    Read,
+    Write,
+}
+
+/// A client without a database, and the engine if it is this process that runs it.
+async fn connect(settings: &StoreSettings, rights: Rights) -> Result<(Client, Option<embedded::Owner>), StoreError> {
+    let client = Client::default().with_product_info("tokenwarden", env!("CARGO_PKG_VERSION"));
+    match settings.location()? {
+        Location::Embedded(directory) => {
+            let (library, listen) = (settings.library.clone(), settings.listen);
+            let opened = tokio::task::spawn_blocking(move || {
+                embedded::open(&directory, library.as_deref(), listen, rights == Rights::Write)
+            });
+            let (access, owner) = opened.await.map_err(|error| StoreError::Permanent(error.to_string()))??;
+            let (user, password) = if rights == Rights::Write { access.owner } else { access.analyst };
+            let client = client.with_url(access.url).with_compression(Compression::None);
+            Ok((with_credentials(client, Some(&user), Some(&password)), owner))
+        }
+        Location::Server(url) => {
+            let client = match url.host() {
+                // Bytes cost less than compressing them where they do not leave the machine.
+                Some(url::Host::Ipv4(ip)) if ip.is_loopback() => client.with_compression(Compression::None),
+                Some(url::Host::Domain("localhost")) => client.with_compression(Compression::None),
+                _ => client.with_compression(Compression::Lz4),
+            };
+            let client = client.with_url(url);
+            Ok((with_credentials(client, settings.user.as_deref(), settings.password.as_ref()), None))
+        }
+    }
+}
+
+fn with_credentials(client: Client, user: Option<&str>, password: Option<&SecretString>) -> Client {
+    let client = user.map_or(client.clone(), |user| client.with_user(user));
+    password.map_or(client.clone(), |password| client.with_password(password.expose_secret()))
+}
+
+/// Ends an embedded engine without holding up the runtime.
+async fn close(owner: Option<embedded::Owner>) {
+    if let Some(owner) = owner {
+        // The only failure is a panic in the drop, which has been told already.
+        let _ = tokio::task::spawn_blocking(move || drop(owner)).await;
+    }
+}

@@ -1,0 +1,444 @@
+//! ClickHouse's HTTP interface over the engine in this process: enough of it for the `clickhouse` crate, curl and
+//! Grafana (<https://clickhouse.com/docs/interfaces/http>). It listens on loopback alone and answers nobody without
+//! one of its two passwords: the owner's, or the analysts', who only read.
+//!
+//! Not served: sessions (`session_id` is accepted and ignored), compressed bodies, external tables.
+
+use std::collections::BTreeMap;
+use std::future::IntoFuture as _;
+use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use futures::StreamExt as _;
+use secrecy::{ExposeSecret as _, SecretString};
+use subtle::ConstantTimeEq as _;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+use super::engine::{Answer, Engine, Exception};
+use super::{fault, statement};
+
+/// A statement, or rows inside one. Rows of an INSERT whose statement stands in the URL have no limit of their own.
+const STATEMENT_BYTES_MAX: usize = 256 << 20;
+/// How long queries may go on when the endpoint is to end, before they are stopped.
+const GRACE: Duration = Duration::from_secs(3);
+/// Memory that one analyst's query may take, so that a wide join does not end the process that it runs in.
+const READER_MEMORY_BYTES_MAX: &str = "4000000000";
+/// Result of one query, which is held whole until it is sent.
+const RESULT_BYTES_MAX: &str = "1000000000";
+
+/// Who may ask.
+#[derive(Debug)]
+pub(super) struct Credentials {
+    /// Does everything.
+    pub owner: (String, SecretString),
+    /// Reads.
+    pub analyst: (String, SecretString),
+}
+
+struct Endpoint {
+    engine: Engine,
+    credentials: Credentials,
+}
+
+/// Serves until `stop` is sent or dropped, then ends what runs and closes the engine.
+pub(super) async fn serve(
+    listener: TcpListener,
+    engine: Engine,
+    credentials: Credentials,
+    stop: oneshot::Receiver<()>,
+) -> std::io::Result<()> {
+    let endpoint = Arc::new(Endpoint { engine, credentials });
+    let router = Router::new()
+        .route("/ping", get(|| async { "Ok.\n" }))
+        .route("/", any(answer))
+        .with_state(Arc::clone(&endpoint));
+    let (announce, mut announced) = tokio::sync::watch::channel(());
+    let serving = axum::serve(listener, router).with_graceful_shutdown(async move {
+        let _ = announced.changed().await;
+    });
+    let stopping = async {
+        // Where the owner dropped the sender, that is a wish to stop too.
+        let _ = stop.await;
+        let _ = announce.send(());
+        tokio::time::sleep(GRACE).await;
+        kill_all(&endpoint).await;
+        // What hangs after that is a client that never ends its request.
+        tokio::time::sleep(GRACE).await;
+        Ok(())
+    };
+    tokio::select! {
+        served = serving.into_future() => served,
+        stopped = stopping => stopped,
+    }
+}
+
+async fn kill_all(endpoint: &Arc<Endpoint>) {
+    let endpoint = Arc::clone(endpoint);
+    let _ = tokio::task::spawn_blocking(move || {
+        endpoint.engine.session()?.query(b"KILL QUERY WHERE query NOT LIKE 'KILL%' ASYNC", "Null", &[]).map(drop)
+    })
+    .await;
+}
+
+async fn answer(State(endpoint): State<Arc<Endpoint>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let mut asked = Asked::from_query(parts.uri.query().unwrap_or_default());
+    match answer_to(&endpoint, &parts.method, &parts.headers, &mut asked, body).await {
+        Ok(response) => response,
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+async fn answer_to(
+    endpoint: &Arc<Endpoint>,
+    method: &Method,
+    headers: &HeaderMap,
+    asked: &mut Asked,
+    body: Body,
+) -> Result<Response, Refusal> {
+    if method == Method::GET && asked.query.is_none() {
+        return Ok("Ok.\n".into_response());
+    }
+    let role = endpoint.credentials.role(headers, asked)?;
+    asked.refuse_unserved(headers)?;
+    let read_only = role == Role::Analyst || method != Method::POST;
+
+    // The statement may stand in the URL, in the body or in both, one after the other.
+    let in_url = asked.query.take().unwrap_or_default();
+    let work = if let Some(insert) = statement::insert(in_url.as_bytes()) {
+        let mut rows = Rows::new()?;
+        rows.write(insert.rows)?;
+        rows.receive(body).await?;
+        Work::Insert { statement: rows.insert(&insert), rows }
+    } else {
+        let mut text = in_url.into_bytes();
+        let body = axum::body::to_bytes(body, STATEMENT_BYTES_MAX).await.map_err(|error| Refusal::body(&error))?;
+        if !text.is_empty() && !body.is_empty() {
+            text.push(b'\n');
+        }
+        match multipart_boundary(headers) {
+            Some(boundary) => asked.take_multipart(&body, &boundary, &mut text)?,
+            None => text.extend_from_slice(&body),
+        }
+        if let Some(insert) = statement::insert(&text) {
+            let mut rows = Rows::new()?;
+            rows.write(insert.rows)?;
+            Work::Insert { statement: rows.insert(&insert), rows }
+        } else {
+            Work::Statement(text)
+        }
+    };
+
+    let checked = if read_only { statement::check_read_only(work.text()) } else { statement::check(work.text()) };
+    checked.map_err(|reason| Refusal::new(StatusCode::BAD_REQUEST, 36, reason))?;
+    let asked = std::mem::take(asked);
+    let format = statement::format(work.text()).map_or_else(|| asked.default_format().to_owned(), str::to_owned);
+    let endpoint = Arc::clone(endpoint);
+    let query_id = asked.query_id.clone();
+    let answer = tokio::task::spawn_blocking(move || endpoint.run(&asked, &work, read_only)).await;
+    let answer =
+        answer.map_err(|_| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, 1001, "the query's thread failed"))??;
+    Ok(response(answer, &format, query_id.as_deref()))
+}
+
+impl Endpoint {
+    /// Runs the work in a session of its own, so that settings and database end with it.
+    fn run(&self, asked: &Asked, work: &Work, read_only: bool) -> Result<Answer, Exception> {
+        let mut session = self.engine.session()?;
+        if let Some(database) = &asked.database {
+            session.query(format!("USE {}", quoted_name(database)).as_bytes(), "Null", &[])?;
+        }
+        let mut settings = BTreeMap::from([("max_result_bytes", RESULT_BYTES_MAX), ("session_timezone", "UTC")]);
+        if read_only {
+            // `final`: a row that was written twice counts once.
+            settings.extend([("max_memory_usage", READER_MEMORY_BYTES_MAX), ("final", "1")]);
+        }
+        settings.extend(asked.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        if read_only {
+            settings.remove("readonly");
+        }
+        let mut set: Vec<String> =
+            settings.iter().map(|(name, value)| format!("{} = {}", quoted_name(name), quoted_text(value))).collect();
+        // The last, for after it no setting can be changed: 1 also keeps table functions and thus files out.
+        set.extend(read_only.then(|| "readonly = 1".to_owned()));
+        session.query(format!("SET {}", set.join(", ")).as_bytes(), "Null", &[])?;
+        session.query(work.text(), asked.default_format(), &asked.parameters)
+    }
+}
+
+/// What is to be run.
+enum Work {
+    Statement(Vec<u8>),
+    Insert {
+        statement: String,
+        /// Held until the engine has read them.
+        #[expect(dead_code, reason = "the statement names its file descriptor")]
+        rows: Rows,
+    },
+}
+
+impl Work {
+    fn text(&self) -> &[u8] {
+        match self {
+            Self::Statement(text) => text,
+            Self::Insert { statement, .. } => statement.as_bytes(),
+        }
+    }
+}
+
+/// Rows of an INSERT in a file of memory. The engine reads them by its path: after a statement's own text it takes
+/// only what comes before the first newline, whatever the format.
+struct Rows(std::fs::File);
+
+impl Rows {
+    fn new() -> Result<Self, Refusal> {
+        let file = rustix::fs::memfd_create("tokenwarden-rows", rustix::fs::MemfdFlags::CLOEXEC)
+            .map_err(|error| Refusal::memory(&error.into()))?;
+        Ok(Self(file.into()))
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        self.0.write_all(bytes).map_err(|error| Refusal::memory(&error))
+    }
+
+    async fn receive(&mut self, body: Body) -> Result<(), Refusal> {
+        let mut chunks = body.into_data_stream();
+        while let Some(chunk) = chunks.next().await {
+            // Rows that are cut off must not be taken for all of them.
+            self.write(&chunk.map_err(|error| Refusal::body(&error))?)?;
+        }
+        Ok(())
+    }
+
+    /// The statement that reads the rows from here.
+    fn insert(&self, insert: &statement::Insert<'_>) -> String {
+        format!("{} SELECT * FROM file('/proc/self/fd/{}', '{}')", insert.head, self.0.as_raw_fd(), insert.format)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Owner,
+    Analyst,
+}
+
+impl Credentials {
+    /// Whose name and password came: in ClickHouse's headers, as HTTP Basic, or in the URL.
+    fn role(&self, headers: &HeaderMap, asked: &Asked) -> Result<Role, Refusal> {
+        let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).map(str::to_owned);
+        let basic = text("authorization").and_then(|value| {
+            let decoded = STANDARD.decode(value.strip_prefix("Basic ")?).ok()?;
+            let (user, password) =
+                String::from_utf8(decoded).ok()?.split_once(':').map(|(a, b)| (a.into(), b.into()))?;
+            Some((Some(user), Some(password)))
+        });
+        let (user, password) = basic.unwrap_or_else(|| {
+            let user = text("x-clickhouse-user").or_else(|| asked.user.clone());
+            (user, text("x-clickhouse-key").or_else(|| asked.password.clone()))
+        });
+        let (user, password) = (user.unwrap_or_else(|| "default".to_owned()), password.unwrap_or_default());
+        for (role, (name, secret)) in [(Role::Owner, &self.owner), (Role::Analyst, &self.analyst)] {
+            let same: bool = secret.expose_secret().as_bytes().ct_eq(password.as_bytes()).into();
+            if same && *name == user {
+                return Ok(role);
+            }
+        }
+        let told =
+            format!("{}: Authentication failed: password is incorrect, or there is no such user", fault::brief(&user));
+        Err(Refusal::new(StatusCode::FORBIDDEN, 516, &told))
+    }
+}
+
+/// The request's URL, taken apart.
+#[derive(Default)]
+struct Asked {
+    query: Option<String>,
+    database: Option<String>,
+    user: Option<String>,
+    password: Option<String>,
+    default_format: Option<String>,
+    query_id: Option<String>,
+    compressed: bool,
+    parameters: Vec<(String, String)>,
+    /// All else is a setting, as on a server.
+    settings: BTreeMap<String, String>,
+}
+
+impl Asked {
+    fn from_query(query: &str) -> Self {
+        let mut asked = Self::default();
+        for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+            asked.take(&name, value.into_owned());
+        }
+        asked
+    }
+
+    fn take(&mut self, name: &str, value: String) {
+        match name {
+            "query" => self.query.get_or_insert_default().push_str(&value),
+            "database" => self.database = Some(value).filter(|name| !name.is_empty()),
+            "user" => self.user = Some(value),
+            "password" => self.password = Some(value),
+            "default_format" => self.default_format = Some(value),
+            "query_id" => self.query_id = Some(value),
+            "compress" | "decompress" => self.compressed |= value == "1",
+            // They tune what is not here: sessions, buffering, roles, the native protocol.
+            "session_id"
+            | "session_timeout"
+            | "session_check"
+            | "quota_key"
+            | "role"
+            | "wait_end_of_query"
+            | "buffer_size"
+            | "client_protocol_version"
+            | "stacktrace"
+            | "http_write_exception_in_output_format"
+            | "enable_http_compression"
+            | "send_progress_in_http_headers" => {}
+            _ => match name.strip_prefix("param_") {
+                Some(parameter) => self.parameters.push((parameter.to_owned(), value)),
+                None => drop(self.settings.insert(name.to_owned(), value)),
+            },
+        }
+    }
+
+    fn default_format(&self) -> &str {
+        self.default_format.as_deref().unwrap_or("TabSeparated")
+    }
+
+    fn refuse_unserved(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        if self.compressed || headers.contains_key(header::CONTENT_ENCODING) {
+            let told = "compressed bodies are not served by the embedded store: turn compression off";
+            return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, 48, told));
+        }
+        Ok(())
+    }
+
+    /// A form of one statement and its parameters, as clients send those that may be long.
+    fn take_multipart(&mut self, body: &Bytes, boundary: &str, text: &mut Vec<u8>) -> Result<(), Refusal> {
+        let malformed = || Refusal::new(StatusCode::BAD_REQUEST, 36, "the multipart form is malformed");
+        let body = std::str::from_utf8(body).map_err(|_| malformed())?;
+        let delimiter = format!("--{boundary}");
+        let mut parts = body.split(&delimiter);
+        parts.next().filter(|preamble| preamble.is_empty()).ok_or_else(malformed)?;
+        for part in parts {
+            if part.starts_with("--") {
+                return Ok(());
+            }
+            let (head, value) = part.split_once("\r\n\r\n").ok_or_else(malformed)?;
+            let value = value.strip_suffix("\r\n").ok_or_else(malformed)?;
+            let name = head.split_once("name=\"").and_then(|(_, rest)| rest.split_once('"')).ok_or_else(malformed)?.0;
+            match name {
+                "query" => text.extend_from_slice(value.as_bytes()),
+                name if name.starts_with("param_") => self.take(name, value.to_owned()),
+                _ => return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, 48, "external tables are not served")),
+            }
+        }
+        Err(malformed())
+    }
+}
+
+fn multipart_boundary(headers: &HeaderMap) -> Option<String> {
+    let kind = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    let boundary = kind.strip_prefix("multipart/form-data")?.split_once("boundary=")?.1;
+    Some(boundary.trim_matches('"').to_owned())
+}
+
+/// An error answer in ClickHouse's words.
+struct Refusal {
+    status: StatusCode,
+    code: u32,
+    text: String,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, code: u32, reason: &str) -> Self {
+        Self { status, code, text: format!("Code: {code}. DB::Exception: {reason}\n") }
+    }
+
+    fn body(error: &dyn std::fmt::Display) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, 3, &format!("the body did not arrive whole: {error}"))
+    }
+
+    fn memory(error: &std::io::Error) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, 241, &format!("no memory for the rows: {error}"))
+    }
+}
+
+impl From<Exception> for Refusal {
+    fn from(Exception(text): Exception) -> Self {
+        let code = fault::code(&text).unwrap_or(1002);
+        // As `exceptionCodeToHTTPStatus` of the server does, as far as clients tell them apart.
+        let status = match code {
+            497 | 516 => StatusCode::FORBIDDEN,
+            27 | 36 | 38 | 41 | 43 | 53 | 62 | 72 | 117 | 349 | 457 => StatusCode::BAD_REQUEST,
+            16 | 46 | 47 | 50 | 60 | 73 | 81 | 115 => StatusCode::NOT_FOUND,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self { status, code, text: text + "\n" }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let code = HeaderValue::from(self.code);
+        let plain = HeaderValue::from_static("text/plain; charset=UTF-8");
+        let mut response = (self.status, self.text).into_response();
+        response.headers_mut().insert("x-clickhouse-exception-code", code);
+        response.headers_mut().insert(header::CONTENT_TYPE, plain);
+        response
+    }
+}
+
+fn response(answer: Answer, format: &str, query_id: Option<&str>) -> Response {
+    let elapsed = (answer.seconds() * 1e9) as u64;
+    let summary = format!(
+        r#"{{"read_rows":"{}","read_bytes":"{}","elapsed_ns":"{elapsed}"}}"#,
+        answer.rows_read(),
+        answer.bytes_read()
+    );
+    let mut response = Body::from(Bytes::from_owner(answer)).into_response();
+    let mut put = |name, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            response.headers_mut().insert(header::HeaderName::from_static(name), value);
+        }
+    };
+    put("content-type", content_type(format));
+    put("x-clickhouse-format", format);
+    put("x-clickhouse-server-display-name", "tokenwarden");
+    put("x-clickhouse-timezone", "UTC");
+    put("x-clickhouse-summary", &summary);
+    put("x-clickhouse-query-id", query_id.unwrap_or_default());
+    response
+}
+
+fn content_type(format: &str) -> &'static str {
+    match format {
+        "JSON" | "JSONCompact" | "JSONStrings" => "application/json; charset=UTF-8",
+        "JSONEachRow" | "JSONLines" | "NDJSON" => "application/x-ndjson; charset=UTF-8",
+        "CSV" => "text/csv; charset=UTF-8; header=absent",
+        "CSVWithNames" => "text/csv; charset=UTF-8; header=present",
+        "TabSeparated" | "TSV" | "TabSeparatedWithNames" | "TSVWithNames" => "text/tab-separated-values; charset=UTF-8",
+        name if name.starts_with("Pretty") || name == "Vertical" => "text/plain; charset=UTF-8",
+        _ => "application/octet-stream",
+    }
+}
+
+fn quoted_name(name: &str) -> String {
+    format!("`{}`", name.replace('\\', "\\\\").replace('`', "\\`"))
+}
+
+fn quoted_text(text: &str) -> String {
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
+}

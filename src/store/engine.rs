@@ -1,0 +1,306 @@
+//! The ClickHouse engine inside this process: `libchdb.so`, loaded at run time (559 MB are not linked), behind five
+//! safe words: [`Engine::open`], [`Engine::session`], [`Session::query`], [`Answer`], [`Engine::close`].
+//!
+//! This is the one file with unsafe code. The calls are those of `chdb.h` of libchdb 26.5. What they ask of us:
+//! a session runs one statement at a time, so [`Session::query`] takes `&mut self`; results are freed by the library;
+//! the last connection is closed before the process ends, for the library's own teardown at exit fails otherwise.
+
+#![expect(unsafe_code, reason = "the engine is a C library; every block says why it is sound")]
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::slice;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use libloading::Library;
+
+/// Why the engine cannot be had.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(super) enum EngineError {
+    #[error(
+        "the embedded ClickHouse engine is not at {}: `make setup` fetches it, store.library names another place, or \
+         store.url points to a ClickHouse server",
+        .0.display()
+    )]
+    Missing(PathBuf),
+    #[error("{} is not a libchdb that this build can use: {reason}", .library.display())]
+    Unusable { library: PathBuf, reason: String },
+    #[error(
+        "the embedded ClickHouse engine cannot open {}: is it writable, and made by the same or an older version?",
+        .0.display()
+    )]
+    Refused(PathBuf),
+    /// The library keeps one directory a process.
+    #[error("this process has the embedded store {} open and cannot open {} beside it", .open.display(), .asked.display())]
+    Occupied { open: PathBuf, asked: PathBuf },
+}
+
+/// What the engine says of a statement it did not do: `Code: 62. DB::Exception: …`.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Exception(pub String);
+
+/// The engine, open on a directory. Dropping it without [`Engine::close`] closes it too.
+#[derive(Debug)]
+pub(super) struct Engine {
+    symbols: &'static Symbols,
+    directory: CString,
+    /// Keeps the engine running between sessions; `None` once closed.
+    anchor: Option<Session>,
+}
+
+impl Engine {
+    /// Loads the library, the first time in this process, and opens `directory`, which must exist.
+    pub(super) fn open(library: &Path, directory: &Path) -> Result<Self, EngineError> {
+        let symbols = Symbols::load(library)?;
+        let mut open = open_directory();
+        if let Some(open) = &*open {
+            return Err(EngineError::Occupied { open: open.clone(), asked: directory.to_owned() });
+        }
+        let argument = CString::new([b"--path=", directory.as_os_str().as_encoded_bytes()].concat())
+            .map_err(|_| EngineError::Refused(directory.to_owned()))?;
+        // The engine would take over SIGSEGV and its like from the runtime and hang for minutes in a crash.
+        // SAFETY: the call takes an int and sets a flag and signal dispositions of the process.
+        unsafe { (symbols.set_signal_handlers_enabled)(0) };
+        let anchor = Session::connect(symbols, &argument).ok_or_else(|| EngineError::Refused(directory.to_owned()))?;
+        *open = Some(directory.to_owned());
+        Ok(Self { symbols, directory: argument, anchor: Some(anchor) })
+    }
+
+    /// A session of its own: settings and current database made in it end with it. Costs 0.2 ms.
+    pub(super) fn session(&self) -> Result<Session, Exception> {
+        self.anchor
+            .as_ref()
+            .and_then(|_| Session::connect(self.symbols, &self.directory))
+            .ok_or_else(|| Exception("Code: 236. DB::Exception: the embedded engine is closed. (ABORTED)".to_owned()))
+    }
+
+    /// Stops the engine. No session may be running a statement.
+    pub(super) fn close(&mut self) {
+        if self.anchor.take().is_some() {
+            *open_directory() = None;
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// The directory that this process has open.
+fn open_directory() -> MutexGuard<'static, Option<PathBuf>> {
+    static OPEN: Mutex<Option<PathBuf>> = Mutex::new(None);
+    OPEN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One connection to the engine.
+pub(super) struct Session {
+    symbols: &'static Symbols,
+    connection: *mut Connection,
+}
+
+// SAFETY: a connection has no thread of its own kind: the library's calls may come from any thread, one at a time,
+// and `&mut self` sees to the latter.
+unsafe impl Send for Session {}
+// SAFETY: nothing can be done with a `&Session`.
+unsafe impl Sync for Session {}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Session(..)")
+    }
+}
+
+impl Session {
+    fn connect(symbols: &'static Symbols, path_argument: &CStr) -> Option<Self> {
+        let mut arguments = [c"clickhouse".as_ptr().cast_mut(), path_argument.as_ptr().cast_mut()];
+        // SAFETY: `arguments` holds two NUL-terminated strings that outlive the call, which copies and does not write
+        // them.
+        let connection = unsafe { (symbols.connect)(2, arguments.as_mut_ptr()) };
+        // SAFETY: a pointer that is not null was made by `chdb_connect` and is open, so it may be read.
+        let usable = !connection.is_null() && !unsafe { *connection }.is_null();
+        usable.then_some(Self { symbols, connection })
+    }
+
+    /// Runs one statement; `format` holds where the statement names none. `parameters` are name and value of
+    /// `{name:Type}` placeholders, the values in ClickHouse's escaped text form.
+    pub(super) fn query(
+        &mut self,
+        statement: &[u8],
+        format: &str,
+        parameters: &[(String, String)],
+    ) -> Result<Answer, Exception> {
+        let names: Vec<*const c_char> = parameters.iter().map(|(name, _)| name.as_ptr().cast()).collect();
+        let name_lengths: Vec<usize> = parameters.iter().map(|(name, _)| name.len()).collect();
+        let values: Vec<*const c_char> = parameters.iter().map(|(_, value)| value.as_ptr().cast()).collect();
+        let value_lengths: Vec<usize> = parameters.iter().map(|(_, value)| value.len()).collect();
+        // SAFETY: the connection is open until drop; statement, format and the four arrays are live over the call,
+        // each with its length.
+        let result = unsafe {
+            (self.symbols.query)(
+                *self.connection,
+                statement.as_ptr().cast(),
+                statement.len(),
+                format.as_ptr().cast(),
+                format.len(),
+                names.as_ptr(),
+                name_lengths.as_ptr(),
+                values.as_ptr(),
+                value_lengths.as_ptr(),
+                parameters.len(),
+            )
+        };
+        if result.is_null() {
+            return Err(Exception("Code: 1001. DB::Exception: the embedded engine gave no result".to_owned()));
+        }
+        let answer = Answer { symbols: self.symbols, result };
+        // SAFETY: `result` is live until `answer` is dropped; the error text, if any, is NUL-terminated and belongs
+        // to it.
+        let error = unsafe {
+            let error = (self.symbols.result_error)(result);
+            (!error.is_null()).then(|| CStr::from_ptr(error).to_string_lossy().into_owned())
+        };
+        error.map_or(Ok(answer), |text| Err(Exception(text)))
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // SAFETY: `chdb_connect` made the connection, it is closed once, and results do not need it.
+        unsafe { (self.symbols.close)(self.connection) };
+    }
+}
+
+/// A result, in the library's memory.
+pub(super) struct Answer {
+    symbols: &'static Symbols,
+    result: *mut ResultHandle,
+}
+
+// SAFETY: a finished result is memory that nothing writes to any more, and may be freed from any thread.
+unsafe impl Send for Answer {}
+// SAFETY: as above; `&Answer` only reads.
+unsafe impl Sync for Answer {}
+
+impl Answer {
+    pub(super) fn rows_read(&self) -> u64 {
+        // SAFETY: the result is live until drop.
+        unsafe { (self.symbols.rows_read)(self.result) }
+    }
+
+    pub(super) fn bytes_read(&self) -> u64 {
+        // SAFETY: the result is live until drop.
+        unsafe { (self.symbols.bytes_read)(self.result) }
+    }
+
+    pub(super) fn seconds(&self) -> f64 {
+        // SAFETY: the result is live until drop.
+        unsafe { (self.symbols.elapsed)(self.result) }
+    }
+}
+
+impl AsRef<[u8]> for Answer {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: the result is live until drop.
+        let (buffer, length) =
+            unsafe { ((self.symbols.result_buffer)(self.result), (self.symbols.result_length)(self.result)) };
+        if buffer.is_null() || length == 0 {
+            return &[];
+        }
+        // SAFETY: the library gives `length` initialised bytes at `buffer`, valid and unchanged until the result is
+        // destroyed, which the borrow of `self` outlives.
+        unsafe { slice::from_raw_parts(buffer.cast(), length) }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        // SAFETY: the result came from the library and is destroyed once.
+        unsafe { (self.symbols.destroy_result)(self.result) };
+    }
+}
+
+/// `chdb_connection`, opaque.
+type Connection = *mut c_void;
+/// `chdb_result`, opaque.
+type ResultHandle = c_void;
+
+/// The library's functions that we call, with the signatures of `chdb.h`.
+struct Symbols {
+    set_signal_handlers_enabled: unsafe extern "C" fn(c_int),
+    connect: unsafe extern "C" fn(c_int, *mut *mut c_char) -> *mut Connection,
+    close: unsafe extern "C" fn(*mut Connection),
+    query: unsafe extern "C" fn(
+        Connection,
+        *const c_char,
+        usize,
+        *const c_char,
+        usize,
+        *const *const c_char,
+        *const usize,
+        *const *const c_char,
+        *const usize,
+        usize,
+    ) -> *mut ResultHandle,
+    result_buffer: unsafe extern "C" fn(*mut ResultHandle) -> *const c_char,
+    result_length: unsafe extern "C" fn(*mut ResultHandle) -> usize,
+    result_error: unsafe extern "C" fn(*mut ResultHandle) -> *const c_char,
+    rows_read: unsafe extern "C" fn(*mut ResultHandle) -> u64,
+    bytes_read: unsafe extern "C" fn(*mut ResultHandle) -> u64,
+    elapsed: unsafe extern "C" fn(*mut ResultHandle) -> f64,
+    destroy_result: unsafe extern "C" fn(*mut ResultHandle),
+}
+
+impl fmt::Debug for Symbols {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("libchdb")
+    }
+}
+
+impl Symbols {
+    /// The library stays loaded until the process ends: its threads outlive every connection.
+    fn load(path: &Path) -> Result<&'static Self, EngineError> {
+        static LOADED: OnceLock<Result<Symbols, EngineError>> = OnceLock::new();
+        if !path.is_file() {
+            return Err(EngineError::Missing(path.to_owned()));
+        }
+        LOADED.get_or_init(|| Self::load_first(path)).as_ref().map_err(Clone::clone)
+    }
+
+    fn load_first(path: &Path) -> Result<Self, EngineError> {
+        let unusable = |error: libloading::Error| EngineError::Unusable {
+            library: path.to_owned(),
+            // The loader's text names the cause: not a library, another architecture, a missing symbol.
+            reason: error.to_string(),
+        };
+        // SAFETY: loading runs the library's initialisers, which are those of the ClickHouse engine; the operator
+        // named this file, or `make setup` fetched and checked it.
+        let library = unsafe { Library::new(path) }.map_err(unusable)?;
+        let library: &'static Library = Box::leak(Box::new(library));
+        /// The function `name`, with the type that the field it goes to asks for.
+        macro_rules! symbol {
+            ($name:literal) => {
+                // SAFETY: `chdb.h` declares the function with the signature of the field, and the library is never
+                // unloaded, so that the pointer may be kept.
+                *unsafe { library.get($name) }.map_err(unusable)?
+            };
+        }
+        Ok(Self {
+            set_signal_handlers_enabled: symbol!("chdb_set_signal_handlers_enabled"),
+            connect: symbol!("chdb_connect"),
+            close: symbol!("chdb_close_conn"),
+            query: symbol!("chdb_query_with_params_n"),
+            result_buffer: symbol!("chdb_result_buffer"),
+            result_length: symbol!("chdb_result_length"),
+            result_error: symbol!("chdb_result_error"),
+            rows_read: symbol!("chdb_result_rows_read"),
+            bytes_read: symbol!("chdb_result_bytes_read"),
+            elapsed: symbol!("chdb_result_elapsed"),
+            destroy_result: symbol!("chdb_destroy_query_result"),
+        })
+    }
+}

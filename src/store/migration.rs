@@ -1,0 +1,109 @@
+//! The schema: numbered SQL files, applied in order at open, each once and each harmless to repeat.
+
+use clickhouse::Client;
+
+use super::fault::store_error;
+use super::rows::TABLES;
+use super::{settings::StoreSettings, statement};
+use crate::port::StoreError;
+
+struct Migration {
+    version: u32,
+    name: &'static str,
+    sql: &'static str,
+}
+
+const MIGRATIONS: [Migration; 3] = [
+    Migration { version: 1, name: "tables", sql: include_str!("migrations/0001_tables.sql") },
+    Migration { version: 2, name: "rollup", sql: include_str!("migrations/0002_rollup.sql") },
+    Migration { version: 3, name: "views", sql: include_str!("migrations/0003_views.sql") },
+];
+
+/// Makes the database if there is none and brings it to this build's schema, then checks that every column that is
+/// written has the type it is written in. `client` has no database of its own, `at` is the one to use.
+pub(super) async fn migrate(client: &Client, settings: &StoreSettings) -> Result<Client, StoreError> {
+    let what = "preparing the tables";
+    let at = client.clone().with_database(settings.database.as_str());
+    let databases =
+        client.query("SELECT count() FROM system.databases WHERE name = ?").bind(settings.database.as_str());
+    if databases.fetch_one::<u64>().await.map_err(|error| store_error("opening the store", &error))? == 0 {
+        let create =
+            client.query("CREATE DATABASE IF NOT EXISTS ?").bind(clickhouse::sql::Identifier(&settings.database));
+        create.execute().await.map_err(|error| store_error("making the database (store.database)", &error))?;
+    }
+
+    let applied = applied_versions(&at).await?;
+    let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default();
+    if let Some(newer) = applied.iter().find(|version| **version > known) {
+        return Err(StoreError::Permanent(format!(
+            "database {} has schema {newer}, made by a newer tokenwarden; this one knows {known}",
+            settings.database
+        )));
+    }
+    for migration in MIGRATIONS.iter().filter(|migration| !applied.contains(&migration.version)) {
+        for sql in statement::split(migration.sql) {
+            at.query_raw(sql).execute().await.map_err(|error| store_error(what, &error))?;
+        }
+        let note = at.query("INSERT INTO schema_migrations (version, name) VALUES (?, ?)");
+        let note = note.bind(migration.version).bind(migration.name);
+        note.execute().await.map_err(|error| store_error(what, &error))?;
+    }
+    retain(&at, settings).await?;
+    check_columns(&at).await?;
+    Ok(at)
+}
+
+async fn applied_versions(client: &Client) -> Result<Vec<u32>, StoreError> {
+    let what = "reading the schema's version";
+    let exists = client.query("EXISTS TABLE schema_migrations").fetch_one::<u8>().await;
+    if exists.map_err(|error| store_error(what, &error))? == 0 {
+        return Ok(Vec::new());
+    }
+    let versions = client.query("SELECT DISTINCT version FROM schema_migrations").fetch_all::<u32>().await;
+    versions.map_err(|error| store_error(what, &error))
+}
+
+/// Sets the retention where it is another than the configured one. It counts from when a row was written, by the
+/// database's clock: past events that are replayed stay as long as new ones, and a wrong clock here loses nothing.
+async fn retain(client: &Client, settings: &StoreSettings) -> Result<(), StoreError> {
+    let what = "setting the retention (store.retention_days)";
+    for table in ["token_events", "dead_letters", "baseline_hours"] {
+        let created = client
+            .query("SELECT create_table_query FROM system.tables WHERE database = currentDatabase() AND name = ?");
+        let created = created.bind(table).fetch_one::<String>().await.map_err(|error| store_error(what, &error))?;
+        let change = match settings.retention_days {
+            0 if created.contains(" TTL ") => format!("ALTER TABLE {table} REMOVE TTL"),
+            0 => continue,
+            days if created.contains(&format!("toIntervalDay({days})")) => continue,
+            days => format!("ALTER TABLE {table} MODIFY TTL written_at + toIntervalDay({days})"),
+        };
+        client.query_raw(&change).execute().await.map_err(|error| store_error(what, &error))?;
+    }
+    Ok(())
+}
+
+/// Finds a column that somebody changed before rows are lost to it.
+async fn check_columns(client: &Client) -> Result<(), StoreError> {
+    let what = "reading the columns of the tables";
+    for table in TABLES {
+        let columns =
+            client.query("SELECT name, type FROM system.columns WHERE database = currentDatabase() AND table = ?");
+        let columns = columns.bind(table.name).fetch_all::<(String, String)>().await;
+        let columns = columns.map_err(|error| store_error(what, &error))?;
+        for (name, kind) in table.columns {
+            match columns.iter().find(|(column, _)| column == name) {
+                Some((_, found)) if found == kind => {}
+                Some((_, found)) => {
+                    return Err(StoreError::Permanent(format!(
+                        "column {}.{name} is {found}; this build writes {kind}: alter it back",
+                        table.name
+                    )));
+                }
+                None => {
+                    return Err(StoreError::Permanent(format!("column {}.{name} is missing", table.name)));
+                }
+            }
+        }
+    }
+    Ok(())
+}

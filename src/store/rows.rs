@@ -1,0 +1,451 @@
+//! An epoch's rows, encoded as they come into one buffer a table. The columns of each table stand once, next to the
+//! code that writes them in the same order; the server checks names and types against its own at every insert.
+
+use xxhash_rust::xxh3::Xxh3;
+
+use super::row_binary as put;
+use crate::checkpoint::DeadLetter;
+use crate::place::NetworkClass;
+use crate::port::{ActionRow, EventRow, Rows};
+use crate::route;
+use crate::verdict::{Incident, Signal};
+
+/// A table that we write: its name, and name and type of each column in the order of writing.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub name: &'static str,
+    pub columns: &'static [(&'static str, &'static str)],
+}
+
+impl Table {
+    /// The statement that the rows follow.
+    pub(super) fn insert(&self) -> String {
+        let columns: Vec<String> = self.columns.iter().map(|(name, _)| format!("`{name}`")).collect();
+        format!("INSERT INTO {} ({}) FORMAT RowBinaryWithNamesAndTypes", self.name, columns.join(", "))
+    }
+}
+
+const TIME: &str = "DateTime64(3, 'UTC')";
+const NULLABLE_TIME: &str = "Nullable(DateTime64(3, 'UTC'))";
+const TEXT: &str = "String";
+/// For texts of few values.
+const WORD: &str = "LowCardinality(String)";
+const TEXTS: &str = "Array(String)";
+const WORDS: &str = "Array(LowCardinality(String))";
+const NUMBERS: &str = "Array(Float64)";
+
+pub(super) static TABLES: [&Table; 4] = [&TOKEN_EVENTS, &INCIDENTS, &ACTIONS, &DEAD_LETTERS];
+
+static TOKEN_EVENTS: Table = Table {
+    name: "token_events",
+    columns: &[
+        ("event_id", TEXT),
+        ("timestamp", TIME),
+        ("ingested_at", TIME),
+        ("kind", WORD),
+        ("tenant_id", WORD),
+        ("user_id", TEXT),
+        ("app_id", WORD),
+        ("family_id", TEXT),
+        ("token_id", TEXT),
+        ("token_type", WORD),
+        ("parent_token_id", TEXT),
+        ("session_id", TEXT),
+        ("baseline", "UInt64"),
+        ("ip_address", "IPv6"),
+        ("asn", "UInt32"),
+        ("as_org", WORD),
+        ("network_class", WORD),
+        ("country", WORD),
+        ("city", WORD),
+        ("latitude", "Nullable(Float32)"),
+        ("longitude", "Nullable(Float32)"),
+        ("accuracy_km", "Nullable(UInt16)"),
+        ("user_agent", TEXT),
+        ("client_family", WORD),
+        ("client_version", WORD),
+        ("device", WORD),
+        ("client_fingerprint", TEXT),
+        ("method", WORD),
+        ("endpoint", TEXT),
+        ("route", WORD),
+        ("status", "UInt16"),
+        ("bytes_out", "UInt64"),
+        ("scopes", WORDS),
+        ("issued_at", NULLABLE_TIME),
+        ("expires_at", NULLABLE_TIME),
+        ("binding", TEXT),
+        ("verdict", WORD),
+        ("score", "Float64"),
+        ("log_odds", "Float64"),
+        ("p_value", "Float64"),
+        ("rules", WORDS),
+        ("reasons", TEXTS),
+        ("signal_shares", NUMBERS),
+        ("signal_p_values", NUMBERS),
+        ("signal_fired", "Array(Bool)"),
+        ("signal_observed", TEXTS),
+        ("signal_expected", TEXTS),
+        ("incident_id", TEXT),
+        ("action", WORD),
+        ("mode", WORD),
+        ("source_topic", WORD),
+        ("source_partition", "Int32"),
+        ("source_offset", "Int64"),
+        ("attrs", "Map(LowCardinality(String), String)"),
+    ],
+};
+
+fn put_event(to: &mut Vec<u8>, row: &EventRow<'_>) {
+    let enriched = row.event;
+    let event = &enriched.event;
+    let outcome = row.outcome;
+
+    put::text(to, &event.event_id);
+    put::i64(to, event.timestamp.millis());
+    put::i64(to, row.ingested_at);
+    put::text(to, event.kind.as_str());
+    put::optional_text(to, event.tenant_id.as_deref());
+    put::optional_text(to, event.user_id.as_deref());
+    put::optional_text(to, event.app_id.as_deref());
+    put::optional_text(to, event.family_id.as_deref());
+    put::text(to, event.token_id.as_str());
+    put::text(to, event.token_type.as_str());
+    put::text(to, event.parent_token_id.as_ref().map_or("", |parent| parent.as_str()));
+    put::optional_text(to, event.session_id.as_deref());
+    put::u64(to, event.baseline_id().0);
+
+    put::ipv6(to, event.address.map_or(std::net::Ipv6Addr::UNSPECIFIED, crate::event::Address::to_ipv6));
+    match enriched.network.as_deref() {
+        Some(network) => {
+            put::u32(to, network.asn);
+            put::text(to, &network.org);
+            put::text(to, network_class(network.class));
+        }
+        None => to.extend_from_slice(&[0; 6]),
+    }
+    match enriched.place.as_deref() {
+        Some(place) => {
+            put::text(to, place.country.as_str());
+            put::text(to, &place.city);
+            put::nullable(to, place.coordinates.map(|at| at.latitude), put::f32);
+            put::nullable(to, place.coordinates.map(|at| at.longitude), put::f32);
+            put::nullable(to, place.coordinates.and_then(|at| at.accuracy_km), put::u16);
+        }
+        None => to.extend_from_slice(&[0, 0, 1, 1, 1]),
+    }
+
+    put::optional_text(to, event.user_agent.as_deref());
+    put::text(to, &enriched.client.family);
+    put::text(to, &enriched.client.version);
+    put::text(to, enriched.client.device.as_str());
+    put::optional_text(to, event.client_fingerprint.as_deref());
+    put::optional_text(to, event.method.as_deref());
+    let endpoint = event.endpoint.as_deref().unwrap_or_default();
+    put::text(to, endpoint);
+    put::text(to, &route::template(endpoint));
+    put::u16(to, event.status.unwrap_or_default());
+    put::u64(to, event.bytes_out.unwrap_or_default());
+    put::array(to, event.scopes.iter(), |to, scope| put::text(to, scope));
+    put::nullable(to, event.issued_at, |to, at| put::i64(to, at.millis()));
+    put::nullable(to, event.expires_at, |to, at| put::i64(to, at.millis()));
+    put::optional_text(to, event.binding.as_deref());
+
+    put::text(to, outcome.verdict.as_str());
+    put::f64(to, outcome.score());
+    put::f64(to, outcome.log_odds);
+    put::f64(to, outcome.p_value);
+    put_rules(to, &outcome.signals);
+    put::array(to, outcome.signals.iter(), |to, signal| put::f64(to, signal.p_value));
+    put::array(to, outcome.signals.iter(), |to, signal| put::flag(to, signal.fired));
+    put::array(to, outcome.signals.iter(), |to, signal| put::text(to, &signal.observed));
+    put::array(to, outcome.signals.iter(), |to, signal| put::text(to, &signal.expected));
+    match outcome.incident_id {
+        // Few events belong to an incident.
+        Some(id) => put::text(to, &id.to_string()),
+        None => put::text(to, ""),
+    }
+    put::text(to, outcome.action.as_str());
+    put::text(to, outcome.mode.as_str());
+
+    put::text(to, &row.position.topic);
+    put::i32(to, row.position.partition);
+    put::i64(to, row.position.offset);
+    put::length(to, event.attrs.len());
+    for (name, value) in &event.attrs {
+        put::text(to, name);
+        put::text(to, value);
+    }
+}
+
+/// The columns `rules`, `reasons` and `signal_shares`.
+fn put_rules(to: &mut Vec<u8>, signals: &[Signal]) {
+    put::array(to, signals.iter(), |to, signal| put::text(to, signal.rule.as_str()));
+    put::array(to, signals.iter(), |to, signal| put::text(to, &signal.reason));
+    put::array(to, signals.iter(), |to, signal| put::f64(to, signal.share));
+}
+
+const fn network_class(class: NetworkClass) -> &'static str {
+    match class {
+        NetworkClass::Access => "access",
+        NetworkClass::Hosting => "hosting",
+        NetworkClass::Anonymiser => "anonymiser",
+    }
+}
+
+static INCIDENTS: Table = Table {
+    name: "incidents",
+    columns: &[
+        ("incident_id", TEXT),
+        ("opened_at", TIME),
+        ("updated_at", TIME),
+        ("severity", WORD),
+        ("verdict", WORD),
+        ("baseline", "UInt64"),
+        ("subject", TEXT),
+        ("tenant_id", WORD),
+        ("token_id", TEXT),
+        ("family_id", TEXT),
+        ("user_id", TEXT),
+        ("app_id", WORD),
+        ("event_id", TEXT),
+        ("log_odds", "Float64"),
+        ("rules", WORDS),
+        ("reasons", TEXTS),
+        ("signal_shares", NUMBERS),
+        ("reason", TEXT),
+        ("action", WORD),
+        ("mode", WORD),
+        ("target", TEXT),
+    ],
+};
+
+fn put_incident(to: &mut Vec<u8>, incident: &Incident) {
+    put::text(to, &incident.id.to_string());
+    put::i64(to, incident.opened_at.millis());
+    put::i64(to, incident.updated_at.millis());
+    put::text(to, incident.severity.as_str());
+    put::text(to, incident.verdict.as_str());
+    put::u64(to, incident.baseline.0);
+    put::text(to, &incident.subject);
+    put::text(to, &incident.tenant_id);
+    put::text(to, &incident.token_id);
+    put::text(to, &incident.family_id);
+    put::text(to, &incident.user_id);
+    put::text(to, &incident.app_id);
+    put::text(to, &incident.event_id);
+    put::f64(to, incident.log_odds);
+    put_rules(to, &incident.signals);
+    put::text(to, &incident.reason);
+    put::text(to, incident.action.as_str());
+    put::text(to, incident.mode.as_str());
+    match &incident.revoke {
+        Some(target) => put::text(to, &format!("{}:{}", target.kind(), target.id())),
+        None => put::text(to, ""),
+    }
+}
+
+static ACTIONS: Table = Table {
+    name: "actions",
+    columns: &[
+        ("action_id", TEXT),
+        ("incident_id", TEXT),
+        ("requested_at", TIME),
+        ("kind", WORD),
+        ("target", TEXT),
+        ("mode", WORD),
+        ("attempt", "UInt32"),
+        ("outcome", WORD),
+        ("http_status", "UInt16"),
+        ("latency_ms", "UInt32"),
+        ("requested_by", WORD),
+        ("reason", TEXT),
+    ],
+};
+
+fn put_action(to: &mut Vec<u8>, action: &ActionRow) {
+    put::text(to, &action.action_id);
+    put::text(to, &action.incident_id);
+    put::i64(to, action.requested_at);
+    put::text(to, &action.kind);
+    put::text(to, &action.target);
+    put::text(to, action.mode.as_str());
+    put::u32(to, action.attempt);
+    put::text(to, &action.outcome);
+    put::u16(to, action.http_status);
+    put::u32(to, action.latency_ms);
+    put::text(to, &action.requested_by);
+    put::text(to, &action.reason);
+}
+
+static DEAD_LETTERS: Table = Table {
+    name: "dead_letters",
+    columns: &[
+        ("source_topic", WORD),
+        ("source_partition", "Int32"),
+        ("source_offset", "Int64"),
+        ("received_at", TIME),
+        ("reason", TEXT),
+        ("payload", TEXT),
+    ],
+};
+
+fn put_dead_letter(to: &mut Vec<u8>, letter: &DeadLetter) {
+    put::text(to, &letter.position.topic);
+    put::i32(to, letter.position.partition);
+    put::i64(to, letter.position.offset);
+    put::i64(to, letter.received_at);
+    put::text(to, &letter.reason);
+    put::bytes(to, &letter.payload);
+}
+
+/// Rows of one table, ready to send.
+pub(super) struct Batch {
+    pub table: &'static Table,
+    /// Names and types, then the rows: `RowBinaryWithNamesAndTypes`.
+    buffer: Vec<u8>,
+    header_bytes: usize,
+    rows: usize,
+    /// Of what makes the rows the ones they are, in order; times of writing are not part of it, so that the same
+    /// events read again after a crash have the same identity.
+    identity: Xxh3,
+}
+
+impl Batch {
+    fn new(table: &'static Table) -> Self {
+        let mut buffer = Vec::new();
+        put::length(&mut buffer, table.columns.len());
+        table.columns.iter().for_each(|(name, _)| put::text(&mut buffer, name));
+        table.columns.iter().for_each(|(_, kind)| put::text(&mut buffer, kind));
+        Self { table, header_bytes: buffer.len(), buffer, rows: 0, identity: Xxh3::new() }
+    }
+
+    fn push(&mut self, identity: &[&[u8]], write: impl FnOnce(&mut Vec<u8>)) {
+        for part in identity {
+            self.identity.update(part);
+            // A byte that no UTF-8 text holds keeps `ab, c` and `a, bc` apart.
+            self.identity.update(&[0xff]);
+        }
+        self.rows += 1;
+        write(&mut self.buffer);
+    }
+
+    fn clear(&mut self) {
+        self.buffer.truncate(self.header_bytes);
+        self.rows = 0;
+        self.identity.reset();
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
+    /// Header and rows.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.buffer
+    }
+
+    /// Under one token the server takes a batch once, and silently drops other rows that come under it: 128 bits,
+    /// so that it never happens.
+    pub(super) fn deduplication_token(&self) -> String {
+        format!("{}-{}-{:032x}", self.table.name, self.rows, self.identity.digest128())
+    }
+}
+
+impl std::fmt::Debug for Batch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} rows of {}", self.rows, self.table.name)
+    }
+}
+
+/// An epoch's rows in `RowBinary`, one batch a table.
+#[derive(Debug)]
+pub struct EpochRows {
+    events: Batch,
+    incidents: Batch,
+    actions: Batch,
+    dead_letters: Batch,
+}
+
+impl EpochRows {
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            events: Batch::new(&TOKEN_EVENTS),
+            incidents: Batch::new(&INCIDENTS),
+            actions: Batch::new(&ACTIONS),
+            dead_letters: Batch::new(&DEAD_LETTERS),
+        }
+    }
+
+    /// In the order of writing: what an incident points to is there before it.
+    pub(super) const fn batches(&self) -> [&Batch; 4] {
+        [&self.events, &self.incidents, &self.actions, &self.dead_letters]
+    }
+}
+
+impl Default for EpochRows {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Rows for EpochRows {
+    fn push_event(&mut self, row: &EventRow<'_>) {
+        let identity = [
+            row.event.event.event_id.as_bytes(),
+            row.position.topic.as_bytes(),
+            &row.position.partition.to_le_bytes(),
+            &row.position.offset.to_le_bytes(),
+        ];
+        self.events.push(&identity, |to| put_event(to, row));
+    }
+
+    fn push_incident(&mut self, incident: &Incident) {
+        let identity = [
+            &incident.id.0.to_le_bytes(),
+            &incident.updated_at.millis().to_le_bytes(),
+            incident.event_id.as_bytes(),
+            incident.severity.as_str().as_bytes(),
+            incident.action.as_str().as_bytes(),
+            incident.reason.as_bytes(),
+        ];
+        self.incidents.push(&identity, |to| put_incident(to, incident));
+    }
+
+    fn push_action(&mut self, action: &ActionRow) {
+        let identity = [
+            action.action_id.as_bytes(),
+            &action.attempt.to_le_bytes(),
+            &action.requested_at.to_le_bytes(),
+            action.outcome.as_bytes(),
+        ];
+        self.actions.push(&identity, |to| put_action(to, action));
+    }
+
+    fn push_dead_letter(&mut self, letter: &DeadLetter) {
+        let identity = [
+            letter.position.topic.as_bytes(),
+            &letter.position.partition.to_le_bytes(),
+            &letter.position.offset.to_le_bytes(),
+            letter.reason.as_bytes(),
+            &letter.payload,
+        ];
+        self.dead_letters.push(&identity, |to| put_dead_letter(to, letter));
+    }
+
+    fn len(&self) -> usize {
+        self.batches().iter().map(|batch| batch.rows).sum()
+    }
+
+    fn bytes(&self) -> usize {
+        self.batches().iter().map(|batch| batch.buffer.len() - batch.header_bytes).sum()
+    }
+
+    fn clear(&mut self) {
+        self.events.clear();
+        self.incidents.clear();
+        self.actions.clear();
+        self.dead_letters.clear();
+    }
+}

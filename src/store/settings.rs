@@ -1,0 +1,99 @@
+//! What the operator decides about the store.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use secrecy::SecretString;
+use serde::Deserialize;
+use url::Url;
+
+use crate::port::StoreError;
+
+/// Section `[store]` of the configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StoreSettings {
+    /// `embedded:DIR`, or `http(s)://host:8123` of a ClickHouse server.
+    pub url: String,
+    pub database: String,
+    /// Of a server; an embedded store has its own.
+    pub user: Option<String>,
+    pub password: Option<SecretString>,
+    /// Where libchdb.so is; an embedded store needs it.
+    pub library: Option<PathBuf>,
+    /// Where an embedded store answers ClickHouse's HTTP protocol, loopback only; a free port where none is set.
+    pub listen: Option<SocketAddr>,
+    /// How long events, dead letters and the rollup are kept after they were written; 0 keeps them for ever.
+    pub retention_days: u32,
+}
+
+impl Default for StoreSettings {
+    fn default() -> Self {
+        Self {
+            url: "embedded:data".to_owned(),
+            database: "tokenwarden".to_owned(),
+            user: None,
+            password: None,
+            library: None,
+            listen: None,
+            retention_days: 180,
+        }
+    }
+}
+
+/// Where libchdb.so lies in the cache folder of this program.
+#[must_use]
+pub fn library_in(cache: &Path) -> PathBuf {
+    cache.join("libchdb.so")
+}
+
+/// What `url` says.
+#[derive(Debug)]
+pub(super) enum Location {
+    Embedded(PathBuf),
+    Server(Url),
+}
+
+impl StoreSettings {
+    pub(super) fn location(&self) -> Result<Location, StoreError> {
+        if let Some(directory) = self.url.strip_prefix("embedded:") {
+            return match directory {
+                "" => Err(StoreError::Permanent("store.url names no directory: embedded:DIR".to_owned())),
+                directory => Ok(Location::Embedded(directory.into())),
+            };
+        }
+        // The text may hold a password, so that it is not repeated.
+        let url = Url::parse(&self.url).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        let wrong = "store.url is neither embedded:DIR nor http(s)://HOST:PORT";
+        let url = url.ok_or_else(|| StoreError::Permanent(wrong.to_owned()))?;
+        if !url.username().is_empty() || url.password().is_some() {
+            let told = "store.url holds a user or password: they belong in store.user and store.password_file";
+            return Err(StoreError::Permanent(told.to_owned()));
+        }
+        Ok(Location::Server(url))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn location(url: &str) -> Result<Location, StoreError> {
+        StoreSettings { url: url.to_owned(), ..StoreSettings::default() }.location()
+    }
+
+    #[test]
+    fn a_store_is_a_directory_or_a_server() {
+        assert!(matches!(location("embedded:some/dir"), Ok(Location::Embedded(dir)) if dir == Path::new("some/dir")));
+        assert!(matches!(location("https://clickhouse.example:8443"), Ok(Location::Server(_))));
+        for wrong in ["", "embedded:", "data", "tcp://host:9000", "http://"] {
+            assert!(location(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_the_url_is_refused_and_not_repeated() {
+        let told = location("http://me:hunter2@host:8123").map_err(|error| error.to_string());
+        assert!(told.is_err_and(|told| !told.contains("hunter2")));
+    }
+}
