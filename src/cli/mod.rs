@@ -1,5 +1,6 @@
 //! The commands, one file each, and how they end.
 
+pub mod sql;
 pub mod validate;
 
 use std::io::Write as _;
@@ -19,6 +20,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Validate(validate::Arguments),
+    Sql(sql::Arguments),
 }
 
 impl Cli {
@@ -26,6 +28,7 @@ impl Cli {
     pub fn run(self) -> Result<(), Failure> {
         match self.command {
             Command::Validate(arguments) => validate::run(&arguments),
+            Command::Sql(arguments) => sql::run(&arguments),
         }
     }
 }

@@ -18,6 +18,7 @@ use self::rule_file::{LoadedRules, RuleFileError};
 pub use self::tree::ConfigError;
 use self::tree::Tree;
 use crate::engine;
+use crate::store::{StoreSettings, library_in};
 use crate::verdict::Mode;
 
 /// Keys of paths, besides those of secrets.
@@ -34,6 +35,7 @@ pub struct Config {
     pub detection: Detection,
     pub outbox: Outbox,
     pub privacy: Privacy,
+    pub store: StoreSettings,
     pub admin: Admin,
 }
 
@@ -131,7 +133,9 @@ impl Config {
         // A variable that is not UTF-8 can be none of ours.
         let environment =
             std::env::vars_os().filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?)));
-        Self::from_text(&text, path.unwrap_or(Path::new("configuration")), environment)
+        let mut config = Self::from_text(&text, path.unwrap_or(Path::new("configuration")), environment)?;
+        config.store.library = config.store.library.or_else(|| Some(library_in(&cache_folder()?)));
+        Ok(config)
     }
 
     /// As [`Self::load`], of `text` that stands in `file` and of the given environment.
@@ -205,6 +209,16 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// Where `make setup` puts what it fetches: `TOKENWARDEN_CACHE`, or `tokenwarden` in the user's cache folder. `None`
+/// where the environment names no home.
+#[must_use]
+pub fn cache_folder() -> Option<PathBuf> {
+    let folder = |name| std::env::var_os(name).filter(|text| !text.is_empty()).map(PathBuf::from);
+    folder("TOKENWARDEN_CACHE")
+        .or_else(|| folder("XDG_CACHE_HOME").map(|cache| cache.join("tokenwarden")))
+        .or_else(|| folder("HOME").map(|home| home.join(".cache/tokenwarden")))
 }
 
 #[cfg(test)]

@@ -126,7 +126,15 @@ impl Reader {
     /// Opens the store that `settings` name. It must exist.
     pub async fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
         let (client, owner) = connect(settings, Rights::Read).await?;
-        Ok(Self { client: client.with_database(settings.database.as_str()), owner })
+        let reader = Self { client: client.clone().with_database(settings.database.as_str()), owner };
+        let there = client.query("SELECT count() FROM system.databases WHERE name = ?");
+        let error = match there.bind(settings.database.as_str()).fetch_one::<u64>().await {
+            Ok(1) => return Ok(reader),
+            Ok(_) => StoreError::Permanent(format!("there is no database {} (store.database)", settings.database)),
+            Err(error) => fault::store_error("opening the store", &error),
+        };
+        reader.close().await;
+        Err(error)
     }
 
     /// The answer to `sql` as text in one of ClickHouse's output formats, where `sql` names no other. `options` are
@@ -150,6 +158,12 @@ impl Reader {
     pub async fn close(self) {
         close(self.owner).await;
     }
+}
+
+/// Whether the query says itself in which format its answer is to be.
+#[must_use]
+pub fn names_format(sql: &str) -> bool {
+    statement::format(sql.as_bytes()).is_some()
 }
 
 fn is_about_settings(error: &clickhouse::error::Error) -> bool {
