@@ -3,7 +3,7 @@
 //! The way of an event is `decode → enrich → step → fan out (store | alert | revoke) → checkpoint`: read [`pipeline`]
 //! first. The house has five floors, and imports go down only (a test checks it):
 //!
-//! 0. words: [`event`], [`token`], [`place`], [`route`], [`enrichment`], [`verdict`], [`checkpoint`]
+//! 0. words: [`event`], [`token`], [`secret`], [`mod@format`], [`place`], [`route`], [`enrichment`], [`verdict`], [`checkpoint`]
 //! 1. judgement: [`memory`], [`term`], [`rule`], [`decide`], [`engine`]
 //! 2. ports: [`port`]
 //! 3. adapters: [`wire`], [`enrich`], [`source`], [`store`], [`notify`], [`revoke`]
@@ -20,8 +20,10 @@
 pub mod checkpoint;
 pub mod enrichment;
 pub mod event;
+pub mod format;
 pub mod place;
 pub mod route;
+pub mod secret;
 pub mod token;
 pub mod verdict;
 

@@ -142,6 +142,10 @@ pub trait Revoker: Send + Sync {
     async fn revoke(&self, target: &Target, reason: &str, key: &str) -> Result<Revoked, DeliveryError>;
 }
 
+/// Longest record that is read, bytes. A source that cuts records out of a stream cuts a longer one to one byte more,
+/// so that decoding refuses it once, at its position.
+pub const RECORD_BYTES_MAX: usize = 1 << 20;
+
 /// One raw record and where it stood.
 #[derive(Debug)]
 pub struct Message<'a> {

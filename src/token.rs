@@ -7,6 +7,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
+use crate::secret;
+
 /// The name of a token: a `jti`, a provider's id or a hash. Holds no bearer value by construction, for the only ways
 /// to make one pass through [`TokenHasher`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -54,22 +56,35 @@ impl TokenHasher {
         (TokenId(text), replaced)
     }
 
-    /// `text` itself, or its keyed hash where it looks like a bearer value; and whether it was replaced.
+    /// `text` with each bearer value in it replaced by its keyed hash; and whether there was one.
     #[must_use]
     pub fn redact<'a>(&self, text: Cow<'a, str>) -> (Cow<'a, str>, bool) {
-        if looks_like_bearer(&text) { (Cow::Owned(self.hash(&text)), true) } else { (text, false) }
+        let mut clean = String::new();
+        let mut copied = 0;
+        for secret in secret::secrets(text.as_bytes()) {
+            clean.push_str(text.get(copied..secret.start).unwrap_or_default());
+            clean.push_str(&self.hash(text.as_bytes().get(secret.clone()).unwrap_or_default()));
+            copied = secret.end;
+        }
+        if copied == 0 {
+            return (text, false);
+        }
+        clean.push_str(text.get(copied..).unwrap_or_default());
+        (Cow::Owned(clean), true)
     }
 
-    fn hash(&self, text: &str) -> String {
+    /// The keyed hash that stands for `secret`.
+    #[must_use]
+    pub fn hash(&self, secret: &[u8]) -> String {
         let mut mac = self.mac.clone();
-        mac.update(text.as_bytes());
+        mac.update(secret);
         let digest = mac.finalize().into_bytes();
         format!("hmac:{}", URL_SAFE_NO_PAD.encode(&digest[..24]))
     }
 }
 
-/// Whether `text` has the form of a bearer secret. Filled in with the decoder.
+/// Whether `text` has the form of a bearer secret, or holds one.
 #[must_use]
 pub fn looks_like_bearer(text: &str) -> bool {
-    text.starts_with("eyJ") || text.starts_with("ghp_")
+    secret::secrets(text.as_bytes()).next().is_some()
 }

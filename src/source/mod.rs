@@ -1,1 +1,4 @@
 //! Where messages come from: Kafka, files, standard input.
+
+pub mod file;
+mod records;

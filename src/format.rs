@@ -1,0 +1,49 @@
+//! The formats that messages come in.
+
+use serde::{Deserialize, Serialize};
+
+/// Format of a topic's or a file's messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// The token event of `docs/event.md`.
+    #[default]
+    Native,
+    /// OCSF: API Activity (6003) and Authentication (3002).
+    Ocsf,
+    /// Elastic Common Schema.
+    Ecs,
+    /// AWS CloudTrail.
+    Cloudtrail,
+    /// Okta System Log.
+    Okta,
+    /// GitHub audit log.
+    Github,
+}
+
+impl Format {
+    pub const ALL: [Self; 6] = [Self::Native, Self::Ocsf, Self::Ecs, Self::Cloudtrail, Self::Okta, Self::Github];
+
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Ocsf => "ocsf",
+            Self::Ecs => "ecs",
+            Self::Cloudtrail => "cloudtrail",
+            Self::Okta => "okta",
+            Self::Github => "github",
+        }
+    }
+
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.as_str() == text)
+    }
+}
+
+impl std::fmt::Display for Format {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

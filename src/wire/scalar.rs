@@ -1,0 +1,132 @@
+//! One JSON value that is no array and no object, borrowed from its message where it can be.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::time;
+use crate::event::{Address, Timestamp};
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Scalar<'a> {
+    Null,
+    Bool(bool),
+    Unsigned(u64),
+    Negative(i64),
+    /// Also integers beyond 64 bits.
+    Float(f64),
+    Text(Cow<'a, str>),
+    /// An array or an object, passed over.
+    Nested,
+}
+
+impl<'a> Scalar<'a> {
+    /// `None` for null and for an empty text: a producer's two ways to say nothing.
+    pub fn text(self) -> Result<Option<Cow<'a, str>>, &'static str> {
+        match self {
+            Self::Null => Ok(None),
+            // Only an escape can stand for NUL, and a text with an escape is never borrowed.
+            Self::Text(Cow::Owned(text)) if text.contains('\0') => Err("holds a NUL character"),
+            Self::Text(text) => Ok((!text.is_empty()).then_some(text)),
+            _ => Err("expected a string"),
+        }
+    }
+
+    /// An integer from 0 to `max`.
+    pub fn integer(self, max: u64) -> Result<Option<u64>, &'static str> {
+        match self {
+            Self::Null => Ok(None),
+            Self::Unsigned(number) if number <= max => Ok(Some(number)),
+            Self::Unsigned(_) => Err("too large"),
+            Self::Negative(_) => Err("negative"),
+            _ => Err("expected an integer"),
+        }
+    }
+
+    /// A number from `min` to `max`.
+    pub fn number(self, min: f64, max: f64) -> Result<Option<f64>, &'static str> {
+        let number = match self {
+            Self::Null => return Ok(None),
+            Self::Unsigned(number) => number as f64,
+            Self::Negative(number) => number as f64,
+            Self::Float(number) => number,
+            _ => return Err("expected a number"),
+        };
+        if (min..=max).contains(&number) { Ok(Some(number)) } else { Err("out of range") }
+    }
+
+    /// An RFC 3339 text or integer milliseconds since the epoch.
+    pub fn timestamp(self) -> Result<Option<Timestamp>, &'static str> {
+        let millis = match self {
+            Self::Text(text) if text.is_empty() => return Ok(None),
+            Self::Text(text) => return time::parse(&text).map(Some),
+            Self::Null => return Ok(None),
+            Self::Unsigned(millis) => i64::try_from(millis).unwrap_or(i64::MAX),
+            Self::Negative(millis) => millis,
+            Self::Float(_) => i64::MAX,
+            Self::Bool(_) | Self::Nested => return Err("expected an RFC 3339 time or integer milliseconds"),
+        };
+        Timestamp::from_millis(millis).map(Some).ok_or(time::OUT_OF_RANGE)
+    }
+
+    /// An IPv4 or IPv6 address without zone, port or prefix length.
+    pub fn address(self) -> Result<Option<Address>, &'static str> {
+        let Some(text) = self.text()? else { return Ok(None) };
+        text.parse().map(|ip| Some(Address::new(ip))).map_err(|_| "not an IP address")
+    }
+}
+
+impl<'de> Deserialize<'de> for Scalar<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ScalarVisitor)
+    }
+}
+
+struct ScalarVisitor;
+
+impl<'de> Visitor<'de> for ScalarVisitor {
+    type Value = Scalar<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Scalar<'de>, E> {
+        Ok(Scalar::Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Scalar<'de>, E> {
+        Ok(Scalar::Text(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Scalar<'de>, E> {
+        Ok(Scalar::Null)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Scalar<'de>, E> {
+        Ok(Scalar::Bool(value))
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Scalar<'de>, E> {
+        Ok(Scalar::Unsigned(number))
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Scalar<'de>, E> {
+        Ok(Scalar::Negative(number))
+    }
+
+    fn visit_f64<E: Error>(self, number: f64) -> Result<Scalar<'de>, E> {
+        Ok(Scalar::Float(number))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Scalar<'de>, A::Error> {
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Scalar::Nested)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Scalar<'de>, A::Error> {
+        while members.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Scalar::Nested)
+    }
+}

@@ -1,0 +1,144 @@
+//! What every text of a message goes through on its way into an event: limits, and the search for secrets.
+
+use std::borrow::Cow;
+
+use crate::secret::{is_secret_name, may_hold_secret};
+use crate::token::{TokenHasher, TokenId};
+
+/// Longest event id, bytes.
+pub const EVENT_ID_BYTES_MAX: usize = 128;
+/// Longest token id, bytes.
+pub const TOKEN_ID_BYTES_MAX: usize = 256;
+/// Longest of the other ids, bytes. Ids are never cut: two could become one.
+pub const ID_BYTES_MAX: usize = 1024;
+/// A longer user agent is cut there. It is the client's to choose, so its length must not make an event unreadable:
+/// a thief would send a long one. The same holds for the endpoint, the method and the fingerprint.
+pub const USER_AGENT_BYTES_MAX: usize = 1024;
+/// A longer endpoint is cut there, bytes.
+pub const ENDPOINT_BYTES_MAX: usize = 2048;
+/// A longer method, fingerprint, country or network name is cut there, bytes.
+pub const WORD_BYTES_MAX: usize = 256;
+/// More scopes are left out.
+pub const SCOPES_MAX: usize = 128;
+/// More attributes are left out, and counted in the attribute [`ATTRS_OMITTED`].
+pub const ATTRS_MAX: usize = 128;
+/// A longer name of an attribute is cut there, bytes.
+pub const ATTR_NAME_BYTES_MAX: usize = 256;
+/// A longer value of an attribute is cut there, bytes.
+pub const ATTR_VALUE_BYTES_MAX: usize = 4096;
+/// Deepest nesting that an attribute may have, beyond the event's own.
+pub const DEPTH_MAX: usize = 64;
+/// Name of the attribute that counts those left out.
+pub const ATTRS_OMITTED: &str = "attrs_omitted";
+
+/// Replaces the secrets of one message and counts them.
+pub struct Screen<'s> {
+    hasher: &'s TokenHasher,
+    redactions: &'s mut u64,
+    /// The message's bytes hold no secret, so what is borrowed from them holds none.
+    clean: bool,
+}
+
+impl<'s> Screen<'s> {
+    /// For the texts of the message `raw`.
+    pub fn new(raw: &[u8], hasher: &'s TokenHasher, redactions: &'s mut u64) -> Self {
+        Self { hasher, redactions, clean: !may_hold_secret(raw) }
+    }
+
+    /// `text` without its secrets.
+    pub fn text<'a>(&mut self, text: Cow<'a, str>) -> Cow<'a, str> {
+        if self.clean && matches!(text, Cow::Borrowed(_)) {
+            return text;
+        }
+        let (text, replaced) = self.hasher.redact(text);
+        *self.redactions += u64::from(replaced);
+        text
+    }
+
+    /// The name of a token.
+    pub fn token<'a>(&mut self, text: Cow<'a, str>) -> TokenId<'a> {
+        let (name, replaced) = self.hasher.name(text);
+        *self.redactions += u64::from(replaced);
+        name
+    }
+
+    /// An attribute, cut to its limits. One that is named as secrets are is hashed whole, whatever it looks like.
+    pub fn attr<'a>(&mut self, name: Cow<'a, str>, value: Cow<'a, str>) -> (Cow<'a, str>, Cow<'a, str>) {
+        let last = name.rsplit('.').next().unwrap_or_default();
+        let value = if is_secret_name(last.as_bytes()) && !value.is_empty() {
+            *self.redactions += 1;
+            Cow::Owned(self.hasher.hash(value.as_bytes()))
+        } else {
+            cut(self.text(value), ATTR_VALUE_BYTES_MAX)
+        };
+        (cut(self.text(name), ATTR_NAME_BYTES_MAX), value)
+    }
+}
+
+/// `text`, at most `bytes_max` long.
+pub fn cut(text: Cow<'_, str>, bytes_max: usize) -> Cow<'_, str> {
+    if text.len() <= bytes_max {
+        return text;
+    }
+    let end = text.floor_char_boundary(bytes_max);
+    match text {
+        Cow::Borrowed(text) => Cow::Borrowed(text.get(..end).unwrap_or_default()),
+        Cow::Owned(mut text) => {
+            text.truncate(end);
+            Cow::Owned(text)
+        }
+    }
+}
+
+/// JSON without the spaces between its tokens and with no more escapes than needed, so that a secret in it shows.
+/// `raw` is valid JSON. Fails where it nests deeper than [`DEPTH_MAX`].
+pub fn compact(raw: &str) -> Result<Cow<'_, str>, &'static str> {
+    let bytes = raw.as_bytes();
+    let (mut out, mut copied) = (String::new(), 0);
+    let (mut depth, mut in_string, mut at) = (0_usize, false, 0);
+    while let Some(&byte) = bytes.get(at) {
+        let (mut length, mut instead) = (1, None);
+        match byte {
+            b'"' => in_string = !in_string,
+            b'\\' => {
+                let plain;
+                (length, plain) = escape(bytes.get(at..).unwrap_or_default());
+                instead = plain.map(Some);
+            }
+            _ if in_string => {}
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ if byte.is_ascii_whitespace() => instead = Some(None),
+            _ => {}
+        }
+        if depth > DEPTH_MAX {
+            return Err("nested too deeply");
+        }
+        if let Some(instead) = instead {
+            out.push_str(raw.get(copied..at).unwrap_or_default());
+            out.extend(instead);
+            copied = at + length;
+        }
+        at += length;
+    }
+    if copied == 0 {
+        return Ok(Cow::Borrowed(raw));
+    }
+    out.push_str(raw.get(copied..).unwrap_or_default());
+    Ok(Cow::Owned(out))
+}
+
+/// Length of the escape at the start of `text`, and the character it stands for where that needs none: printable
+/// ASCII other than `"` and `\`.
+fn escape(text: &[u8]) -> (usize, Option<char>) {
+    match text {
+        [_, b'/', ..] => (2, Some('/')),
+        [_, b'u', digits @ ..] => {
+            let code =
+                digits.get(..4).and_then(|digits| u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+            let plain = code.and_then(char::from_u32).filter(|&c| matches!(c, ' '..='~') && c != '"' && c != '\\');
+            (6, plain)
+        }
+        _ => (2, None),
+    }
+}
