@@ -1,5 +1,5 @@
 //! The ClickHouse engine inside this process: `libchdb.so`, loaded at run time (559 MB are not linked), behind five
-//! safe words: [`Engine::open`], [`Engine::session`], [`Session::query`], [`Answer`], [`Engine::close`].
+//! safe words: [`Engine::open`], [`Engine::session`], [`Session::query`], [`Answer`], and the drop of each.
 //!
 //! This is the one file with unsafe code. The calls are those of `chdb.h` of libchdb 26.5. What they ask of us:
 //! a session runs one statement at a time, so [`Session::query`] takes `&mut self`; results are freed by the library;
@@ -11,7 +11,7 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::slice;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, Once, OnceLock, PoisonError};
 
 use libloading::Library;
 
@@ -42,59 +42,79 @@ pub(super) enum EngineError {
 #[error("{0}")]
 pub(super) struct Exception(pub String);
 
-/// The engine, open on a directory. Dropping it without [`Engine::close`] closes it too.
+/// The engine, open on a directory, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Engine {
     symbols: &'static Symbols,
-    directory: CString,
-    /// Keeps the engine running between sessions; `None` once closed.
-    anchor: Option<Session>,
+    path_argument: CString,
 }
+
+/// What is open in this process.
+struct Open {
+    directory: PathBuf,
+    /// Keeps the engine running between sessions.
+    anchor: Session,
+}
+
+static OPEN: Mutex<Option<Open>> = Mutex::new(None);
 
 impl Engine {
     /// Loads the library, the first time in this process, and opens `directory`, which must exist.
     pub(super) fn open(library: &Path, directory: &Path) -> Result<Self, EngineError> {
         let symbols = Symbols::load(library)?;
-        let mut open = open_directory();
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(open) = &*open {
-            return Err(EngineError::Occupied { open: open.clone(), asked: directory.to_owned() });
+            return Err(EngineError::Occupied { open: open.directory.clone(), asked: directory.to_owned() });
         }
-        let argument = CString::new([b"--path=", directory.as_os_str().as_encoded_bytes()].concat())
-            .map_err(|_| EngineError::Refused(directory.to_owned()))?;
+        let refused = || EngineError::Refused(directory.to_owned());
+        let path = [b"--path=", directory.as_os_str().as_encoded_bytes()].concat();
+        let path_argument = CString::new(path).map_err(|_| refused())?;
         // The engine would take over SIGSEGV and its like from the runtime and hang for minutes in a crash.
         // SAFETY: the call takes an int and sets a flag and signal dispositions of the process.
         unsafe { (symbols.set_signal_handlers_enabled)(0) };
-        let anchor = Session::connect(symbols, &argument).ok_or_else(|| EngineError::Refused(directory.to_owned()))?;
-        *open = Some(directory.to_owned());
-        Ok(Self { symbols, directory: argument, anchor: Some(anchor) })
+        let anchor = Session::connect(symbols, &path_argument).ok_or_else(refused)?;
+        *open = Some(Open { directory: directory.to_owned(), anchor });
+        drop(open);
+        end_at_exit();
+        Ok(Self { symbols, path_argument })
     }
 
     /// A session of its own: settings and current database made in it end with it. Costs 0.2 ms.
     pub(super) fn session(&self) -> Result<Session, Exception> {
-        self.anchor
-            .as_ref()
-            .and_then(|_| Session::connect(self.symbols, &self.directory))
+        let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        open.as_ref()
+            .and_then(|_| Session::connect(self.symbols, &self.path_argument))
             .ok_or_else(|| Exception("Code: 236. DB::Exception: the embedded engine is closed. (ABORTED)".to_owned()))
-    }
-
-    /// Stops the engine. No session may be running a statement.
-    pub(super) fn close(&mut self) {
-        if self.anchor.take().is_some() {
-            *open_directory() = None;
-        }
     }
 }
 
 impl Drop for Engine {
+    /// No session may be running a statement.
     fn drop(&mut self) {
-        self.close();
+        let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(open.map(|open| open.anchor));
     }
 }
 
-/// The directory that this process has open.
-fn open_directory() -> MutexGuard<'static, Option<PathBuf>> {
-    static OPEN: Mutex<Option<PathBuf>> = Mutex::new(None);
-    OPEN.lock().unwrap_or_else(PoisonError::into_inner)
+/// Where the process ends with the engine open, ends it at once: the C runtime would take the library's objects down
+/// under its running threads, and the exit status would become that of a crash. What was acknowledged is on disk, as
+/// after SIGKILL.
+fn end_at_exit() {
+    static REGISTERED: Once = Once::new();
+    unsafe extern "C" {
+        // glibc's: as `atexit`, and tells the status.
+        fn on_exit(function: extern "C" fn(c_int, *mut c_void), argument: *mut c_void) -> c_int;
+        fn _exit(status: c_int) -> !;
+    }
+    extern "C" fn end(status: c_int, _: *mut c_void) {
+        if OPEN.try_lock().is_ok_and(|open| open.is_none()) {
+            return;
+        }
+        // SAFETY: `_exit` takes any status and does not return; Rust has flushed its streams before `exit`.
+        unsafe { _exit(status) };
+    }
+    // SAFETY: `on_exit` takes a function that lives as long as the process and does not unwind; the argument is unused.
+    REGISTERED.call_once(|| _ = unsafe { on_exit(end, std::ptr::null_mut()) });
 }
 
 /// One connection to the engine.

@@ -1,0 +1,252 @@
+//! Rows to write.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::ops::Range;
+use std::sync::Arc;
+
+use tokenwarden::checkpoint::{DeadLetter, Position};
+use tokenwarden::enrichment::{Client, Device, EnrichedEvent};
+use tokenwarden::event::{Address, Event, Kind, Timestamp, TokenType};
+use tokenwarden::place::{Coordinates, Country, Network, NetworkClass, Place};
+use tokenwarden::port::{ActionRow, EventRow, Rows as _};
+use tokenwarden::route::Route;
+use tokenwarden::store::EpochRows;
+use tokenwarden::token::{TokenHasher, TokenId};
+use tokenwarden::verdict::{Action, Incident, IncidentId, Mode, Outcome, RuleId, Severity, Signal, Target, Verdict};
+
+/// 2023-11-14T22:13:20Z: older than any retention, as past events are when they are replayed.
+pub const START: i64 = 1_700_000_000_000;
+/// A stamp that is older than the retention too: only the database's clock counts.
+pub const INGESTED: i64 = 1_710_000_000_000;
+
+/// What breaks encoders, SQL and terminals: in every text column of a row.
+pub const NASTY: &str =
+    "a\nb\r\n\tc\0d'; DROP TABLE token_events; -- \"e\" `f` \\ \u{1b}[31m 😀 é \u{202e} {x:String} ?";
+
+pub fn at(millis: i64) -> Timestamp {
+    Timestamp::from_millis(millis).expect("in range")
+}
+
+pub fn token(text: &str) -> TokenId<'static> {
+    TokenHasher::new(b"test").name(Cow::Owned(text.to_owned())).0
+}
+
+/// The ordinary event number `number`: one a second.
+pub fn event(number: u64) -> EnrichedEvent<'static> {
+    EnrichedEvent {
+        event: Event {
+            event_id: format!("event-{number}").into(),
+            timestamp: at(START + number as i64 * 1000),
+            kind: Kind::Use,
+            token_id: token("token-1"),
+            token_type: TokenType::Access,
+            family_id: Some("family-1".into()),
+            parent_token_id: None,
+            session_id: None,
+            user_id: Some("user-1".into()),
+            app_id: Some("app-1".into()),
+            tenant_id: Some("tenant-1".into()),
+            address: Some(Address::new(IpAddr::from([192, 0, 2, 7]))),
+            user_agent: Some("curl/8.5.0".into()),
+            client_fingerprint: None,
+            method: Some("GET".into()),
+            endpoint: Some("/v1/keys".into()),
+            status: Some(200),
+            bytes_out: Some(512),
+            scopes: Vec::new(),
+            issued_at: None,
+            expires_at: None,
+            binding: None,
+            geo: None,
+            attrs: Vec::new(),
+        },
+        place: None,
+        network: None,
+        client: client("curl", "8.5.0", Device::Machine),
+        route: Route::default(),
+    }
+}
+
+/// An event that says nothing but what it must.
+pub fn bare_event() -> EnrichedEvent<'static> {
+    let mut enriched = event(0);
+    enriched.event = Event {
+        event_id: "bare".into(),
+        family_id: None,
+        user_id: None,
+        app_id: None,
+        tenant_id: None,
+        address: None,
+        user_agent: None,
+        method: None,
+        endpoint: None,
+        status: None,
+        bytes_out: None,
+        ..enriched.event
+    };
+    enriched.client = client("", "", Device::Unknown);
+    enriched
+}
+
+/// An event with something in every field, and [`NASTY`] in every text.
+pub fn full_event() -> EnrichedEvent<'static> {
+    let mut enriched = event(0);
+    let nasty = || Some(Cow::Borrowed(NASTY));
+    enriched.event = Event {
+        event_id: NASTY.into(),
+        timestamp: Timestamp::MAX,
+        kind: Kind::CredentialChanged,
+        token_id: token(NASTY),
+        token_type: TokenType::ApiKey,
+        family_id: nasty(),
+        parent_token_id: Some(token(NASTY)),
+        session_id: nasty(),
+        user_id: nasty(),
+        app_id: nasty(),
+        tenant_id: nasty(),
+        address: Some(Address::new("2001:db8::1".parse().expect("an address"))),
+        user_agent: nasty(),
+        client_fingerprint: nasty(),
+        method: nasty(),
+        endpoint: nasty(),
+        status: Some(u16::MAX),
+        bytes_out: Some(u64::MAX),
+        scopes: vec![NASTY.into(), "".into()],
+        issued_at: Some(Timestamp::MIN),
+        expires_at: Some(Timestamp::MAX),
+        binding: nasty(),
+        geo: None,
+        // A name and a text of more than 127 bytes have a length of two.
+        attrs: vec![(NASTY.into(), "x".repeat(300).into()), ("".into(), NASTY.into())],
+    };
+    enriched.place = Some(Arc::new(Place {
+        country: Country::parse("de").expect("a code"),
+        city: NASTY.into(),
+        coordinates: Some(Coordinates { latitude: -52.5, longitude: 13.25, accuracy_km: Some(20) }),
+    }));
+    enriched.network = Some(Arc::new(Network { asn: u32::MAX, org: NASTY.into(), class: NetworkClass::Anonymiser }));
+    enriched.client = client(NASTY, NASTY, Device::Mobile);
+    enriched
+}
+
+pub fn client(family: &str, version: &str, device: Device) -> Arc<Client> {
+    Arc::new(Client {
+        family: family.into(),
+        version: version.into(),
+        device,
+        family_key: 1,
+        version_key: 2,
+        agent_key: 3,
+    })
+}
+
+pub fn allowed() -> Outcome {
+    Outcome {
+        verdict: Verdict::Allow,
+        log_odds: -7.0,
+        p_value: 1.0,
+        signals: Vec::new(),
+        incident_id: None,
+        incident: None,
+        action: Action::None,
+        mode: Mode::Shadow,
+    }
+}
+
+pub fn signal(rule: RuleId, share: f64, reason: &str) -> Signal {
+    Signal {
+        rule,
+        share,
+        p_value: 0.001,
+        fired: share >= 1.5,
+        observed: format!("observed {reason}"),
+        expected: format!("expected {reason}"),
+        reason: reason.to_owned(),
+    }
+}
+
+/// The outcome of an event that belongs to incident `id`.
+pub fn alarming(id: u64) -> Outcome {
+    Outcome {
+        verdict: Verdict::Alert,
+        log_odds: 4.5,
+        p_value: 1e-4,
+        signals: vec![signal(RuleId::NewCountry, 6.25, NASTY), signal(RuleId::UnusualTime, -0.5, "at night")],
+        incident_id: Some(IncidentId(id)),
+        incident: None,
+        action: Action::RevokeFamily,
+        mode: Mode::Alert,
+    }
+}
+
+/// A change of incident `id` by event `number`.
+pub fn incident(id: u64, number: u64, severity: Severity) -> Incident {
+    let event = event(number);
+    Incident {
+        id: IncidentId(id),
+        opened_at: at(START),
+        updated_at: event.event.timestamp,
+        severity,
+        verdict: Verdict::Alert,
+        baseline: event.event.baseline_id(),
+        subject: "family-1".to_owned(),
+        tenant_id: "tenant-1".to_owned(),
+        token_id: "token-1".to_owned(),
+        family_id: "family-1".to_owned(),
+        user_id: "user-1".to_owned(),
+        app_id: "app-1".to_owned(),
+        event_id: event.event.event_id.into_owned(),
+        log_odds: 4.5,
+        signals: alarming(id).signals,
+        reason: format!("change by {number}: {NASTY}"),
+        action: Action::RevokeFamily,
+        mode: Mode::Alert,
+        tell: true,
+        revoke: Some(Target::Family("family-1".to_owned())),
+    }
+}
+
+pub fn action(incident: u64, attempt: u32, outcome: &str) -> ActionRow {
+    ActionRow {
+        action_id: format!("revoke-{incident}"),
+        incident_id: IncidentId(incident).to_string(),
+        requested_at: INGESTED + i64::from(attempt),
+        kind: "revoke_family".to_owned(),
+        target: "family-1".to_owned(),
+        mode: Mode::Enforce,
+        attempt,
+        outcome: outcome.to_owned(),
+        http_status: 503,
+        latency_ms: 120,
+        requested_by: "tokenwarden".to_owned(),
+        reason: NASTY.to_owned(),
+    }
+}
+
+/// Its payload holds every byte there is.
+pub fn dead_letter(offset: i64) -> DeadLetter {
+    DeadLetter {
+        position: position(offset),
+        received_at: INGESTED,
+        reason: format!("not JSON at byte {offset}: {NASTY}"),
+        payload: (0..=255).collect(),
+    }
+}
+
+pub fn position(offset: i64) -> Position {
+    Position { topic: "token-events".into(), partition: 3, offset }
+}
+
+pub fn push(rows: &mut EpochRows, event: &EnrichedEvent<'_>, outcome: &Outcome, offset: i64) {
+    rows.push_event(&EventRow { event, outcome, position: &position(offset), ingested_at: INGESTED });
+}
+
+/// Rows of the events `numbers`, all allowed.
+pub fn epoch(numbers: Range<u64>) -> EpochRows {
+    let mut rows = EpochRows::new();
+    for number in numbers {
+        push(&mut rows, &event(number), &allowed(), number as i64);
+    }
+    rows
+}
