@@ -1,6 +1,16 @@
 //! Messages in, events out: every format, every fault, and no secret among them.
 
+#![expect(clippy::expect_used, reason = "a test that cannot be set up has failed")]
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
 use tokenwarden::event::{Event, Kind, TokenType};
+use tokenwarden::port::{Polled, Source as _};
+use tokenwarden::source::file::FileSource;
 use tokenwarden::token::TokenHasher;
 use tokenwarden::wire::{DecodeError, Decoded, Decoder, Format};
 
@@ -96,4 +106,67 @@ fn each_fault_is_told_by_field_reason_and_position() {
         let fault = fault(&message);
         assert!(fault.contains(told), "{message}\n{fault}\n{told}");
     }
+}
+
+/// Real CloudTrail records, where `TOKENWARDEN_SHARED_DATA` names the folder that has them.
+#[test]
+fn real_cloudtrail_is_read_to_the_last_record() {
+    let Some(data) = std::env::var_os("TOKENWARDEN_SHARED_DATA") else { return };
+    let folder = PathBuf::from(data).join("cloudtrail");
+    let ledger = drain(vec![folder.join("s3-ransomware-lab.ndjson.gz")], Format::Cloudtrail);
+    assert_eq!((ledger.events, ledger.skipped, ledger.faults), (3_069, 27_408, 0));
+    assert_eq!(ledger.ids.len(), 2_433);
+    let tokens = session_tokens(&folder.join("s3-ransomware-lab.ndjson.gz"));
+    assert_eq!(tokens.len(), 93);
+    for token in &tokens {
+        assert!(!ledger.shown.contains(token.as_str()) && !ledger.shown.contains(&token[..60]));
+    }
+    let delivered = std::fs::read_dir(&folder).expect("the folder").map(|entry| entry.expect("an entry").path());
+    let delivered: Vec<_> = delivered.filter(|path| path.to_string_lossy().ends_with(".json.gz")).collect();
+    let ledger = drain(delivered, Format::Cloudtrail);
+    assert_eq!((ledger.events, ledger.skipped, ledger.faults), (361 + 607 + 566, 9 + 15 + 7, 0));
+}
+
+#[derive(Default)]
+struct Ledger {
+    events: usize,
+    skipped: usize,
+    faults: usize,
+    ids: BTreeSet<String>,
+    /// Everything that any event says.
+    shown: String,
+}
+
+fn drain(paths: Vec<PathBuf>, format: Format) -> Ledger {
+    let mut source = FileSource::open(paths, format).expect("the files open");
+    let mut decoder = Decoder::new(format, TokenHasher::new(b"a key for tests"));
+    let mut ledger = Ledger::default();
+    while source
+        .poll(1000, Duration::from_secs(1), &mut |message| {
+            decoder.decode(message.payload, &mut |record| match record {
+                Ok(Decoded::Event(event)) => {
+                    ledger.events += 1;
+                    ledger.ids.insert(event.event_id.to_string());
+                    write!(ledger.shown, "{event:?}").expect("a string takes all");
+                }
+                Ok(Decoded::Skipped(_)) => ledger.skipped += 1,
+                Err(error) => {
+                    ledger.faults += 1;
+                    ledger.shown += &format!("{:?}: {error}", message.position);
+                }
+            });
+        })
+        .expect("the files are whole")
+        != Polled::End
+    {}
+    ledger
+}
+
+/// The values of every `sessionToken` in a file of lines.
+fn session_tokens(path: &Path) -> BTreeSet<String> {
+    let mut text = String::new();
+    let file = std::fs::File::open(path).expect("the file opens");
+    flate2::read::MultiGzDecoder::new(file).read_to_string(&mut text).expect("the file is text");
+    let values = text.split("\"sessionToken\":\"").skip(1);
+    values.map(|rest| rest.split('"').next().unwrap_or_default().to_owned()).collect()
 }

@@ -210,34 +210,45 @@ impl Opening {
     /// `wrapping`: an array may be the first member, `Records`, of an object. An array of anything but objects is a
     /// line like another.
     fn of(bytes: &[u8], wrapping: bool) -> Self {
-        let wrapped: [&[u8]; 4] = [b"{", b"\"Records\"", b":", b"["];
-        let unfinished = bytes.len() < CHUNK_BYTES;
-        for (tokens, stays, wrapped) in [(&wrapped[..], 0, true), (&[b"[", b"{"], 1, false), (&[b"[", b"]"], 1, false)]
-        {
+        let forms: [(&[&[u8]], _, _); 3] = [
+            (&[b"{", b"\"Records\"", b":", b"["], 0, true),
+            // The first element, or the array's end, is for later.
+            (&[b"[", b"{"], 1, false),
+            (&[b"[", b"]"], 1, false),
+        ];
+        for (tokens, stays, wrapped) in forms {
             match lead(bytes, tokens) {
                 _ if wrapped && !wrapping => {}
-                Some(Some(length)) => return Self::Array { length: length - stays, wrapped },
-                Some(None) if unfinished => return Self::Unfinished,
-                _ => {}
+                Lead::Length(length) => return Self::Array { length: length - stays, wrapped },
+                // A stream that opens with so much white space is none of these.
+                Lead::Unfinished if bytes.len() < CHUNK_BYTES => return Self::Unfinished,
+                Lead::Unfinished | Lead::Other => {}
             }
         }
         Self::Lines
     }
 }
 
-/// Length of `tokens` at the start of `bytes`, with the space before and between them; `Some(None)` where the bytes
-/// end too early to tell.
-fn lead(bytes: &[u8], tokens: &[&[u8]]) -> Option<Option<usize>> {
+/// Whether bytes begin with certain tokens.
+enum Lead {
+    /// They do, and the tokens with the space before and between them have this length.
+    Length(usize),
+    /// They end too early to tell.
+    Unfinished,
+    Other,
+}
+
+fn lead(bytes: &[u8], tokens: &[&[u8]]) -> Lead {
     let mut rest = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     for token in tokens {
         rest = rest.trim_ascii_start();
         rest = match rest.strip_prefix(*token) {
             Some(rest) => rest,
-            None if token.starts_with(rest) => return Some(None),
-            None => return None,
+            None if token.starts_with(rest) => return Lead::Unfinished,
+            None => return Lead::Other,
         };
     }
-    Some(Some(bytes.len() - rest.len()))
+    Lead::Length(bytes.len() - rest.len())
 }
 
 /// How deep in a JSON text we are.

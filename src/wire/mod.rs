@@ -1,6 +1,10 @@
 //! From bytes to events and from verdicts to bytes.
 
+mod batch;
 mod error;
+mod flat;
+mod mapped;
+mod mapping;
 mod native;
 mod scalar;
 mod text;
@@ -15,6 +19,9 @@ use crate::event::Event;
 use crate::port::RECORD_BYTES_MAX;
 use crate::secret::secrets;
 use crate::token::TokenHasher;
+
+use error::offset_in;
+use mapped::Mapper;
 use text::Screen;
 
 /// What one record holds.
@@ -26,10 +33,14 @@ pub enum Decoded<'a> {
     Skipped(&'static str),
 }
 
+/// Longest message that holds a batch of records, bytes.
+pub const BATCH_BYTES_MAX: usize = 64 << 20;
+
 /// Reads messages of one format.
 #[derive(Debug)]
 pub struct Decoder {
-    format: Format,
+    /// None for the native format.
+    mapper: Option<Mapper>,
     hasher: TokenHasher,
     redactions: u64,
 }
@@ -37,7 +48,7 @@ pub struct Decoder {
 impl Decoder {
     #[must_use]
     pub fn new(format: Format, hasher: TokenHasher) -> Self {
-        Self { format, hasher, redactions: 0 }
+        Self { mapper: mapping::of(format).map(Mapper::new), hasher, redactions: 0 }
     }
 
     /// Values replaced so far because they looked like bearer tokens.
@@ -46,37 +57,55 @@ impl Decoder {
         self.redactions
     }
 
-    /// Hands every record in `payload` to `take`, in order: one, or as many as a batch of a mapped format holds. A
-    /// record that is no event is handed on as an error, and the next one is read.
+    /// Hands everything in `payload` to `take`, in order. A record is one event as a rule. A record that is no event
+    /// is handed on as an error, and the next one is read. A message of a mapped format may hold many records: as a
+    /// JSON array, or as CloudTrail's `{"Records":[…]}`.
     pub fn decode<'a>(&mut self, payload: &'a [u8], take: &mut dyn FnMut(Result<Decoded<'a>, DecodeError>)) {
+        let bytes_max = if self.mapper.is_some() { BATCH_BYTES_MAX } else { RECORD_BYTES_MAX };
+        if payload.len() > bytes_max {
+            return take(Err(too_long(payload, 0, bytes_max)));
+        }
         let text = match text_of(payload) {
             Ok(text) => text,
             Err(error) => return take(Err(error)),
         };
-        take(self.record(payload, text));
+        match self.mapper.as_ref().and_then(|mapper| batch::of(text, mapper.batch())) {
+            None => self.record(payload, text, take),
+            Some(records) => {
+                if let Err(error) = batch::each(payload, records, &mut |record| self.record(payload, record, take)) {
+                    take(Err(error));
+                }
+            }
+        }
     }
 
     /// The one record in `text`, a part of `payload`.
-    fn record<'a>(&mut self, payload: &'a [u8], text: &'a str) -> Result<Decoded<'a>, DecodeError> {
-        let base = error::offset_in(payload, text).unwrap_or_default();
+    fn record<'a>(&mut self, payload: &'a [u8], text: &'a str, take: &mut dyn FnMut(Result<Decoded<'a>, DecodeError>)) {
+        let base = offset_in(payload, text).unwrap_or_default();
         if text.len() > RECORD_BYTES_MAX {
-            let reason = format!("a record longer than {RECORD_BYTES_MAX} bytes");
-            return Err(DecodeError::new(payload, base + RECORD_BYTES_MAX, "", reason));
+            return take(Err(too_long(payload, base, RECORD_BYTES_MAX)));
         }
         let mut screen = Screen::new(text.as_bytes(), &self.hasher, &mut self.redactions);
-        match self.format {
-            Format::Native => native::decode(payload, base, text, &mut screen).map(Decoded::Event),
-            _ => Err(DecodeError::new(payload, base, "", "only the native format is read so far")),
+        match &self.mapper {
+            None => take(native::decode(payload, base, text, &mut screen).map(Decoded::Event)),
+            Some(mapper) => mapper.decode(payload, base, text, &mut screen, take),
         }
     }
 }
 
 /// A message's text, without a byte order mark.
 fn text_of(payload: &[u8]) -> Result<&str, DecodeError> {
-    let text = std::str::from_utf8(payload)
-        .map_err(|error| DecodeError::new(payload, error.valid_up_to(), "", "not UTF-8"))?;
+    let text = std::str::from_utf8(payload).map_err(|error| match error.error_len() {
+        // Cut by its source, and in the middle of a character.
+        None if payload.len() > RECORD_BYTES_MAX => too_long(payload, 0, RECORD_BYTES_MAX),
+        _ => DecodeError::new(payload, error.valid_up_to(), "", "not UTF-8"),
+    })?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if text.trim_ascii().is_empty() { Err(DecodeError::new(payload, 0, "", "an empty message")) } else { Ok(text) }
+}
+
+fn too_long(payload: &[u8], byte: usize, bytes_max: usize) -> DecodeError {
+    DecodeError::new(payload, byte, "", format!("longer than {bytes_max} bytes"))
 }
 
 /// `payload` with every bearer value in it replaced by its keyed hash: what may be kept of a message that could not be

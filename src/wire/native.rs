@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::error::{DecodeError, Fault};
 use super::scalar::Scalar;
-use super::text::{self, Screen, cut};
+use super::text::{self, Screen, blank, cut};
 use crate::event::{Event, EventGeo, Kind, Timestamp, TokenType};
 use crate::token::TokenId;
 
@@ -177,36 +177,6 @@ struct Draft<'a> {
     attrs_omitted: u64,
 }
 
-/// An event that says nothing yet.
-fn blank<'a>(screen: &mut Screen<'_>) -> Event<'a> {
-    Event {
-        event_id: Cow::Borrowed(""),
-        timestamp: Timestamp::MIN,
-        kind: Kind::default(),
-        token_id: screen.token(Cow::Borrowed("")),
-        token_type: TokenType::default(),
-        family_id: None,
-        parent_token_id: None,
-        session_id: None,
-        user_id: None,
-        app_id: None,
-        tenant_id: None,
-        address: None,
-        user_agent: None,
-        client_fingerprint: None,
-        method: None,
-        endpoint: None,
-        status: None,
-        bytes_out: None,
-        scopes: Vec::new(),
-        issued_at: None,
-        expires_at: None,
-        binding: None,
-        geo: None,
-        attrs: Vec::new(),
-    }
-}
-
 impl<'a> Draft<'a> {
     fn set(&mut self, field: Field, value: Scalar<'a>, screen: &mut Screen<'_>) -> Result<(), &'static str> {
         let event = &mut self.event;
@@ -230,14 +200,16 @@ impl<'a> Draft<'a> {
             Field::IpAddress => event.address = value.address()?,
             Field::Status => event.status = value.integer(999)?.map(|status| status as u16),
             Field::BytesOut => event.bytes_out = value.integer(u64::MAX)?,
-            Field::Kind => match value.text()? {
-                Some(kind) => event.kind = Kind::parse(&kind).ok_or("no such kind")?,
-                None => {}
-            },
-            Field::TokenType => match value.text()? {
-                Some(kind) => event.token_type = TokenType::parse(&kind).ok_or("no such token type")?,
-                None => {}
-            },
+            Field::Kind => {
+                if let Some(kind) = value.text()? {
+                    event.kind = Kind::parse(&kind).ok_or("no such kind")?;
+                }
+            }
+            Field::TokenType => {
+                if let Some(kind) = value.text()? {
+                    event.token_type = TokenType::parse(&kind).ok_or("no such token type")?;
+                }
+            }
             Field::Scopes | Field::Geo | Field::Attrs => {}
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::event::{Event, Kind, Timestamp, TokenType};
 use crate::secret::{is_secret_name, may_hold_secret};
 use crate::token::{TokenHasher, TokenId};
 
@@ -80,7 +81,7 @@ pub fn cut(text: Cow<'_, str>, bytes_max: usize) -> Cow<'_, str> {
     if text.len() <= bytes_max {
         return text;
     }
-    let end = text.floor_char_boundary(bytes_max);
+    let end = char_boundary(&text, bytes_max);
     match text {
         Cow::Borrowed(text) => Cow::Borrowed(text.get(..end).unwrap_or_default()),
         Cow::Owned(mut text) => {
@@ -88,6 +89,11 @@ pub fn cut(text: Cow<'_, str>, bytes_max: usize) -> Cow<'_, str> {
             Cow::Owned(text)
         }
     }
+}
+
+/// The last boundary between characters at or before byte `most`.
+pub fn char_boundary(text: &str, most: usize) -> usize {
+    (0..=most.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or_default()
 }
 
 /// JSON without the spaces between its tokens and with no more escapes than needed, so that a secret in it shows.
@@ -140,5 +146,35 @@ fn escape(text: &[u8]) -> (usize, Option<char>) {
             (6, plain)
         }
         _ => (2, None),
+    }
+}
+
+/// An event that says nothing yet.
+pub fn blank<'a>(screen: &mut Screen<'_>) -> Event<'a> {
+    Event {
+        event_id: Cow::Borrowed(""),
+        timestamp: Timestamp::MIN,
+        kind: Kind::default(),
+        token_id: screen.token(Cow::Borrowed("")),
+        token_type: TokenType::default(),
+        family_id: None,
+        parent_token_id: None,
+        session_id: None,
+        user_id: None,
+        app_id: None,
+        tenant_id: None,
+        address: None,
+        user_agent: None,
+        client_fingerprint: None,
+        method: None,
+        endpoint: None,
+        status: None,
+        bytes_out: None,
+        scopes: Vec::new(),
+        issued_at: None,
+        expires_at: None,
+        binding: None,
+        geo: None,
+        attrs: Vec::new(),
     }
 }
