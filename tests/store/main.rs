@@ -4,6 +4,7 @@
 //! dies, starts this binary again (`child.rs`).
 
 #![recursion_limit = "256"]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod child;
 mod http;
