@@ -4,8 +4,10 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use tokenwarden::cli::Cli;
+use tokenwarden::telemetry;
 
 fn main() -> ExitCode {
+    telemetry::hush_panics();
     match Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

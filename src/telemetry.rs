@@ -1,10 +1,16 @@
-//! How the service is seen from outside: its clock, its logs.
+//! How the service is seen from outside: its clock, its logs, its numbers, its door.
 
-use std::io::IsTerminal as _;
+pub mod admin;
+mod metrics;
+
+use std::cell::Cell;
+use std::io::{IsTerminal as _, Write as _};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tracing_subscriber::EnvFilter;
 
+pub use self::admin::Health;
+pub use self::metrics::Metrics;
 use crate::port::Clock;
 
 /// The wall clock.
@@ -28,4 +34,28 @@ pub fn start_logging(default_level: &str) {
     } else {
         builder.json().flatten_event(true).try_init()
     };
+}
+
+thread_local! {
+    static PANICKED_AT: Cell<Option<String>> = const { Cell::new(None) };
+}
+
+/// Makes panics tell where they were and nothing else: a panic's own message may quote the text that caused it, and
+/// that text may hold a token.
+pub fn hush_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(|at| format!("{}:{}", at.file(), at.line())).unwrap_or_default();
+        if tracing::dispatcher::has_been_set() {
+            tracing::error!(place, "the program panicked");
+        } else {
+            let _ = writeln!(std::io::stderr(), "tokenwarden: the program panicked at {place}; please report it");
+        }
+        PANICKED_AT.set(Some(place));
+    }));
+}
+
+/// Where in our code the last panic of this thread was, told once.
+#[must_use]
+pub fn panicked_at() -> Option<String> {
+    PANICKED_AT.take()
 }

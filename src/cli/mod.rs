@@ -1,5 +1,7 @@
 //! The commands, one file each, and how they end.
 
+pub mod replay;
+pub mod run;
 pub mod sql;
 pub mod validate;
 
@@ -7,7 +9,10 @@ use std::io::Write as _;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::ConfigError;
+use crate::config::rule_file::LoadedRules;
+use crate::config::{Config, ConfigError};
+use crate::port::{SourceError, StoreError};
+use crate::worker::WorkerError;
 
 /// Catches stolen OAuth and API tokens while they are being used, and takes them away from the thief.
 #[derive(Debug, Parser)]
@@ -19,6 +24,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(run::Arguments),
+    Replay(replay::Arguments),
     Validate(validate::Arguments),
     Sql(sql::Arguments),
 }
@@ -27,11 +34,16 @@ impl Cli {
     /// Does what was asked. Results go to stdout, everything else to stderr.
     pub fn run(self) -> Result<(), Failure> {
         match self.command {
+            Command::Run(arguments) => run::run(&arguments),
+            Command::Replay(arguments) => replay::run(&arguments),
             Command::Validate(arguments) => validate::run(&arguments),
             Command::Sql(arguments) => sql::run(&arguments),
         }
     }
 }
+
+/// Said where the configuration names no source of events.
+const NO_SOURCE: &str = "there is no source; add [source.kafka] with its brokers, or [source.file]";
 
 /// Why a command ended without having done its work. The exit status tells scripts which kind it is (sysexits.h).
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +101,49 @@ impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
         Self::Configuration(error.to_string())
     }
+}
+
+impl From<SourceError> for Failure {
+    fn from(error: SourceError) -> Self {
+        let said = error.to_string();
+        match error {
+            SourceError::Unusable(_) => Self::Input(said),
+            SourceError::Misconfigured(_) => Self::Configuration(said),
+            SourceError::Unavailable(_) => Self::Unavailable(said),
+        }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+impl From<WorkerError> for Failure {
+    fn from(error: WorkerError) -> Self {
+        match error {
+            WorkerError::Source(error) => error.into(),
+            other => Self::Unavailable(other.to_string()),
+        }
+    }
+}
+
+/// The configured rules; mistakes in their files are told all at once.
+fn load_rules(config: &Config) -> Result<LoadedRules, Failure> {
+    config.load_rules().map_err(|errors| {
+        let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        Failure::Configuration(lines.join("\n"))
+    })
+}
+
+/// The threads on which everything runs that waits for the outside.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Unavailable(format!("cannot start threads: {error}")))
 }
 
 /// `text` with control characters escaped, so that nothing from outside can steer a terminal. Line breaks stay.

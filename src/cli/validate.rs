@@ -1,12 +1,17 @@
 //! `tokenwarden validate`: is everything in place before the service starts?
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::{Failure, printable};
 use crate::config::Config;
+use crate::enrich::Enricher;
+use crate::port::StoreError;
+use crate::source::file::FileSource;
+use crate::source::kafka::KafkaSource;
+use crate::store::{Reader, StoreSettings};
 
 /// Check the configuration, the rules, the GeoIP files, and that the services answer.
 #[derive(Debug, Args)]
@@ -23,30 +28,109 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut report = Report::default();
     let config = match Config::load(Some(&arguments.config)) {
-        Ok(config) => {
-            report.ok("configuration", &arguments.config.display().to_string())?;
-            config
-        }
+        Ok(config) => config,
         Err(error) => {
             report.failed("configuration", &error.to_string(), Kind::Configuration)?;
             return report.end();
         }
     };
+    match (&config.source.kafka, &config.source.file) {
+        (None, None) => report.failed("configuration", super::NO_SOURCE, Kind::Configuration)?,
+        _ => Report::ok("configuration", &arguments.config.display().to_string())?,
+    }
+    check_rules(&config, &mut report)?;
+    check_geoip(&config, &mut report)?;
+    if !arguments.offline {
+        let runtime = super::runtime()?;
+        check_source(&config, &mut report)?;
+        runtime.block_on(check_store(&config.store, &mut report))?;
+    }
+    report.end()
+}
+
+fn check_rules(config: &Config, report: &mut Report) -> Result<(), Failure> {
     match config.load_rules() {
-        Ok(loaded) => report.ok("rules", &format!("{} from {}", loaded.cases.len(), config.rules_origin()))?,
+        Ok(loaded) => {
+            Report::ok("rules", &format!("{} from {}", loaded.cases.len(), config.rules_origin()))?;
+            for missing in &loaded.missing {
+                Report::ok("rules", &format!("{missing} has no file and is disabled"))?;
+            }
+        }
         Err(errors) => {
             for error in errors {
                 report.failed("rules", &error.to_string(), Kind::Configuration)?;
             }
         }
     }
-    report.end()
+    Ok(())
+}
+
+fn check_geoip(config: &Config, report: &mut Report) -> Result<(), Failure> {
+    if config.geoip.city.is_empty() && config.geoip.asn.is_empty() {
+        return Report::ok("GeoIP", "no files are configured, so places and networks are not judged");
+    }
+    let enricher = Enricher::new(&config.geoip, config.detection.trust_event_geo);
+    for version in enricher.versions() {
+        Report::ok("GeoIP", &version)?;
+    }
+    for problem in enricher.problems() {
+        report.failed("GeoIP", &problem, Kind::Configuration)?;
+    }
+    Ok(())
+}
+
+fn check_source(config: &Config, report: &mut Report) -> Result<(), Failure> {
+    if let Some(kafka) = &config.source.kafka {
+        match KafkaSource::probe(kafka) {
+            Ok(()) => {
+                let topics: Vec<_> = kafka.topics.iter().map(|topic| topic.topic.as_str()).collect();
+                Report::ok("Kafka", &format!("{} has {}", kafka.brokers, topics.join(", ")))?;
+            }
+            Err(error) => report.failed("Kafka", &error.to_string(), Kind::of(&error.into()))?,
+        }
+    }
+    if let Some(file) = &config.source.file {
+        match FileSource::open(vec![file.path.clone()], file.format) {
+            Ok(_) => Report::ok("source", &file.path.display().to_string())?,
+            Err(error) => report.failed("source", &error.to_string(), Kind::of(&error.into()))?,
+        }
+    }
+    Ok(())
+}
+
+/// Asks without changing anything: the service makes its database at its first start.
+async fn check_store(settings: &StoreSettings, report: &mut Report) -> Result<(), Failure> {
+    if let Some(directory) = settings.url.strip_prefix("embedded:")
+        && !Path::new(directory).exists()
+    {
+        if settings.library.as_deref().is_some_and(Path::is_file) {
+            return Report::ok("store", &format!("{directory} will be made"));
+        }
+        let reason = "the engine's libchdb.so is not there; set store.library, or run deploy/setup.sh";
+        return report.failed("store", reason, Kind::Configuration);
+    }
+    match Reader::open(settings).await {
+        Ok(reader) => {
+            reader.close().await;
+            Report::ok("store", &settings.url)
+        }
+        Err(StoreError::Permanent(reason)) if reason.starts_with("there is no database") => {
+            Report::ok("store", &format!("{}; the database will be made", settings.url))
+        }
+        Err(error) => report.failed("store", &error.to_string(), Kind::Unavailable),
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Configuration,
     Unavailable,
+}
+
+impl Kind {
+    fn of(failure: &Failure) -> Self {
+        if matches!(failure, Failure::Unavailable(_)) { Self::Unavailable } else { Self::Configuration }
+    }
 }
 
 /// The lines told so far, and whether all was well.
@@ -57,7 +141,7 @@ struct Report {
 }
 
 impl Report {
-    fn ok(&mut self, what: &str, detail: &str) -> Result<(), Failure> {
+    fn ok(what: &str, detail: &str) -> Result<(), Failure> {
         tell(&format!("ok      {what}: {detail}"))
     }
 

@@ -5,21 +5,27 @@
 //! Each adapter's section is that adapter's own settings type; here they are put together and their mistakes told
 //! with file, line, key and the nearest right key. Relative paths in the file are relative to the file.
 
+mod key_file;
+pub mod reload;
 pub mod rule_file;
 mod tree;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
 use self::rule_file::{LoadedRules, RuleFileError};
 pub use self::tree::ConfigError;
 use self::tree::Tree;
 use crate::engine;
+use crate::enrich::GeoSettings;
+use crate::source::kafka::KafkaSettings;
 use crate::store::{StoreSettings, library_in};
+use crate::token::TokenHasher;
 use crate::verdict::Mode;
+use crate::wire::Format;
 
 /// Keys of paths, besides those of secrets.
 const PATHS: [&str; 7] =
@@ -31,12 +37,31 @@ const PATHS: [&str; 7] =
 pub struct Config {
     /// Folder of rule files; where none is set, the rules that come with this build.
     pub rules_dir: Option<PathBuf>,
+    pub geoip: GeoSettings,
+    pub source: SourceSection,
+    pub store: StoreSettings,
     pub revoke: Revoke,
     pub detection: Detection,
     pub outbox: Outbox,
     pub privacy: Privacy,
-    pub store: StoreSettings,
     pub admin: Admin,
+}
+
+/// Where events come from: one of the two.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SourceSection {
+    pub kafka: Option<KafkaSettings>,
+    pub file: Option<FileSection>,
+}
+
+/// A file or, as `-`, standard input.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileSection {
+    pub path: PathBuf,
+    #[serde(default)]
+    pub format: Format,
 }
 
 /// How tokens are taken away.
@@ -185,10 +210,27 @@ impl Config {
         self.rules_dir.as_ref().map_or_else(|| "this build".to_owned(), |dir| dir.display().to_string())
     }
 
+    /// Hashes bearer values under the configured key, else under the one kept beside the outbox, which is made where
+    /// there is none: the same token keeps its name for as long as the outbox's folder is kept.
+    pub fn token_hasher(&self) -> Result<TokenHasher, ConfigError> {
+        if let Some(key) = &self.privacy.token_key {
+            return Ok(TokenHasher::new(key.expose_secret().as_bytes()));
+        }
+        let file = self.outbox.dir.join("token.key");
+        let key = key_file::read_or_make(&file).map_err(|error| {
+            let fix = "set privacy.token_key_file, or let outbox.dir be written";
+            ConfigError::new(file.display(), format!("cannot keep the key that names tokens: {error}; {fix}"))
+        })?;
+        Ok(TokenHasher::new(&key))
+    }
+
     /// What types cannot say: the key and what is wrong with its value.
     fn check(&self) -> Result<(), (&'static str, String)> {
         let detection = &self.detection;
         let wrong = |key, problem: &str| Err((key, format!("`{key}` {problem}")));
+        if self.source.kafka.is_some() && self.source.file.is_some() {
+            return wrong("source", "has both kafka and file; keep one");
+        }
         if !(-20.0..=0.0).contains(&detection.prior_log_odds) {
             return wrong("detection.prior_log_odds", "must lie between -20 and 0; -7 is one stolen token in 1,100");
         }
@@ -223,8 +265,6 @@ pub fn cache_folder() -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use secrecy::ExposeSecret as _;
-
     use super::*;
 
     fn load(text: &str) -> Result<Config, String> {

@@ -235,6 +235,10 @@ impl Tree {
             };
             let full = if full.is_empty() { unknown.clone() } else { full };
             let shown = if what == "key" { full.clone() } else { unknown.clone() };
+            // Every secret has a second key, which the settings' types do not know.
+            let files: Vec<_> =
+                known.iter().filter(|key| SECRETS.contains(&key.as_str())).map(|key| format!("{key}_file")).collect();
+            let known = if unknown.ends_with("_file") { [files, known].concat() } else { known };
             let hint = match nearest(&unknown, &known) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("known here: {}", known.join(", ")),

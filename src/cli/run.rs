@@ -1,0 +1,128 @@
+//! `tokenwarden run`: the service, until SIGTERM or SIGINT.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, watch};
+
+use super::Failure;
+use crate::config::{Config, reload};
+use crate::enrich::Enricher;
+use crate::pipeline::Pipeline;
+use crate::port::{Clock, Source};
+use crate::rule::RuleSet;
+use crate::source::file::FileSource;
+use crate::source::kafka::KafkaSource;
+use crate::store::ClickHouse;
+use crate::telemetry::{self, Health, Metrics, SystemClock, admin};
+use crate::worker::{Limits, Outside, Spread, Worker};
+
+/// Run the service: events in, thefts caught, stored, told and taken back.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Configuration file (TOML).
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+/// Serves until it is told to stop; then everything taken has been stored and committed.
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    telemetry::start_logging("info");
+    let config = Config::load(Some(&arguments.config))?;
+    let rules = super::load_rules(&config)?;
+    for missing in &rules.missing {
+        tracing::warn!(rule = missing.as_str(), "this rule has no file and is disabled");
+    }
+    let runtime = super::runtime()?;
+    let store = Arc::new(runtime.block_on(ClickHouse::open(&config.store))?);
+    serve(&config, Arc::new(rules.rules), &runtime, &store)
+}
+
+fn serve(
+    config: &Config,
+    rules: Arc<RuleSet>,
+    runtime: &tokio::runtime::Runtime,
+    store: &Arc<ClickHouse>,
+) -> Result<(), Failure> {
+    let metrics = Arc::new(Metrics::new());
+    let health = Arc::new(Health::default());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let enricher = Enricher::new(&config.geoip, config.detection.trust_event_geo);
+    for problem in enricher.problems() {
+        tracing::error!(%problem, "a GeoIP file is missing; places and networks are judged without it");
+    }
+    let hasher = config.token_hasher()?;
+    let (mut source, spread) = open_source(config, &metrics)?;
+    let (rules_sender, rules_receiver) = watch::channel(Arc::clone(&rules));
+    let stop = Arc::new(AtomicBool::new(false));
+    let nudge = Arc::new(Notify::new());
+    runtime.block_on(async {
+        listen_to_signals(Arc::clone(&stop), Arc::clone(&nudge))
+            .map_err(|error| Failure::Unavailable(format!("cannot listen to signals: {error}")))?;
+        let pages = admin::Pages {
+            metrics: Arc::clone(&metrics),
+            health: Arc::clone(&health),
+            clock: Arc::clone(&clock),
+            token: config.admin.token.clone(),
+        };
+        admin::serve(config.admin.listen, pages).await.map_err(|error| {
+            Failure::Unavailable(format!("cannot listen on {} (admin.listen): {error}", config.admin.listen))
+        })
+    })?;
+    if let Some(dir) = config.rules_dir.clone() {
+        runtime.spawn(reload::follow(dir, rules_sender, nudge, Arc::clone(&metrics)));
+    }
+    let pipeline = Pipeline::new(enricher, rules, hasher, config.engine_settings());
+    let outside = Outside {
+        store: Arc::clone(store),
+        outbox: None,
+        clock,
+        metrics,
+        health,
+        runtime: runtime.handle().clone(),
+        limits: Limits::LIVE,
+        rules: Some(rules_receiver),
+    };
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), admin = %config.admin.listen, "started");
+    let mut worker = Worker::new(pipeline, spread, false, outside);
+    let done = worker.run(&mut *source, &stop, &mut |_| Ok(()));
+    drop(source);
+    let tally = done?;
+    tracing::info!(events = tally.events, dead_letters = tally.dead_letters, "stopped");
+    Ok(())
+}
+
+fn open_source(config: &Config, metrics: &Arc<Metrics>) -> Result<(Box<dyn Source>, Spread), Failure> {
+    if let Some(kafka) = &config.source.kafka {
+        let metrics = Arc::clone(metrics);
+        let lag = Box::new(move |topic: &str, partition, messages| metrics.lag(topic, partition, messages));
+        return Ok((Box::new(KafkaSource::open(kafka, lag)?), Spread::ByPartition(kafka.formats())));
+    }
+    if let Some(file) = &config.source.file {
+        let source = FileSource::open(vec![file.path.clone()], file.format)?;
+        return Ok((Box::new(source), Spread::Whole(file.format)));
+    }
+    Err(Failure::Configuration(super::NO_SOURCE.to_owned()))
+}
+
+/// SIGTERM and SIGINT stop; SIGHUP reloads the rules.
+fn listen_to_signals(stop: Arc<AtomicBool>, nudge: Arc<Notify>) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hang_up.recv() => nudge.notify_one(),
+            }
+        }
+        tracing::info!("stopping: what was taken is being stored and committed");
+        stop.store(true, Ordering::Relaxed);
+    });
+    Ok(())
+}

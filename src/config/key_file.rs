@@ -1,0 +1,70 @@
+//! The installation's own key for naming tokens, kept in a file that only its owner may read.
+
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read as _, Result, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+const KEY_BYTES: usize = 32;
+
+/// The key in `file`; a missing file is made, with random bytes from the operating system. Two processes that make it
+/// at once end with the same one.
+pub(super) fn read_or_make(file: &Path) -> Result<Vec<u8>> {
+    match read(file) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        found => return found,
+    }
+    if let Some(folder) = file.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let mut key = [0; KEY_BYTES];
+    File::open("/dev/urandom")?.read_exact(&mut key)?;
+    // Written whole under another name and then linked: nobody ever reads half a key, and the first maker wins.
+    let draft = file.with_extension(format!("{}.new", std::process::id()));
+    let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft).and_then(|mut draft| {
+        draft.write_all(&key)?;
+        draft.sync_all()
+    });
+    let linked = written.and_then(|()| std::fs::hard_link(&draft, file));
+    let _ = std::fs::remove_file(&draft);
+    match linked {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+        _ => read(file),
+    }
+}
+
+fn read(file: &Path) -> Result<Vec<u8>> {
+    let key = std::fs::read(file)?;
+    if key.len() < KEY_BYTES {
+        Err(std::io::Error::new(ErrorKind::InvalidData, "the key is cut short"))
+    } else {
+        Ok(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn the_key_is_made_once_and_only_its_owner_may_read_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("outbox/token.key");
+        let key = read_or_make(&file).expect("a key is made");
+        assert_eq!(key.len(), KEY_BYTES);
+        assert_ne!(key, [0; KEY_BYTES]);
+        assert_eq!(read_or_make(&file).expect("the key is read"), key);
+        assert_eq!(std::fs::metadata(&file).expect("the file").permissions().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::read_dir(folder.path().join("outbox")).expect("the folder").count(), 1);
+    }
+
+    #[test]
+    fn half_a_key_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("token.key");
+        std::fs::write(&file, b"short").expect("a file");
+        assert_eq!(read_or_make(&file).expect_err("it is cut short").kind(), ErrorKind::InvalidData);
+    }
+}

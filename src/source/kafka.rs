@@ -1,0 +1,663 @@
+//! Messages from Kafka: a member of a consumer group that commits only what is done.
+//!
+//! All calls happen on the thread that polls, rebalances included: a rebalance is noted by the callback and served
+//! by the next poll, so that a partition is let go of only after its work has been committed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, RebalanceProtocol};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::{Header, Message as _, OwnedHeaders, OwnedMessage};
+use rdkafka::metadata::{Metadata, MetadataTopic};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer};
+use rdkafka::statistics::Statistics;
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{Offset, TopicPartitionList};
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+
+use crate::checkpoint::{Checkpoint, DeadLetter, Position};
+use crate::port::{Message, Polled, Source, SourceError};
+use crate::wire::Format;
+
+/// How long a broker may take to answer before it counts as absent.
+const ANSWER_WAIT: Duration = Duration::from_secs(10);
+/// How long dead letters may take to be acknowledged before they are sent again.
+const LETTERS_WAIT: Duration = Duration::from_secs(5);
+/// At 20 ms each, how long the last commit may take to be confirmed at the end.
+const CLOSE_POLLS_MAX: usize = 100;
+
+/// `[source.kafka]`.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KafkaSettings {
+    /// `host:port`, several with commas.
+    pub brokers: String,
+    #[serde(default = "topics_default")]
+    pub topics: Vec<Topic>,
+    #[serde(default = "name_default")]
+    pub group_id: String,
+    /// What our own topics begin with: `<prefix>.dead-letters`.
+    #[serde(default = "name_default")]
+    pub prefix: String,
+    /// Anything else that librdkafka takes, TLS and SASL above all.
+    #[serde(default)]
+    pub properties: BTreeMap<String, String>,
+    /// Messages of a partition, before the committed one, that are read again when the partition is taken over: from
+    /// them its baselines are remembered. Nothing else comes of them.
+    #[serde(default = "remember_default")]
+    pub remember_messages_max: u32,
+}
+
+/// A topic and what its messages are written in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topic {
+    pub topic: String,
+    pub format: Format,
+}
+
+/// Called now and then with a topic, a partition and how many messages are still to be read in it.
+pub type LagReport = Box<dyn Fn(&str, i32, i64) + Send + Sync>;
+
+/// A member of the consumer group.
+pub struct KafkaSource {
+    consumer: Arc<BaseConsumer<Member>>,
+    dead_letters: DeadLetterTopic,
+    owned: Vec<Owned>,
+    /// Revoked or lost, and still to be released.
+    leaving: Option<TopicPartitionList>,
+    paused: bool,
+    /// Came although the partitions are paused; the first to be handed over.
+    stray: Option<OwnedMessage>,
+    remember_messages_max: i64,
+}
+
+/// A partition that this member owns.
+struct Owned {
+    /// Of the message being handed over.
+    position: Position,
+    /// Messages before this offset are done.
+    live_from: i64,
+}
+
+impl KafkaSource {
+    /// Joins the group. Fails where no broker answers, ours are not let in, or a topic does not exist.
+    pub fn open(settings: &KafkaSettings, lag: LagReport) -> Result<Self, SourceError> {
+        let mut config = settings.client_config()?;
+        config.set("group.id", &settings.group_id);
+        for (key, value) in [("auto.offset.reset", "earliest"), ("partition.assignment.strategy", "cooperative-sticky")]
+        {
+            if config.get(key).is_none() {
+                config.set(key, value);
+            }
+        }
+        // Offsets are committed by us alone, and only after everything they stand for is done.
+        config.set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
+        config.set("statistics.interval.ms", "10000");
+        let member = Member { lag: Some(lag), ..Member::default() };
+        let consumer = BaseConsumer::from_config_and_context(&config, member).map_err(misconfigured)?;
+        check_topics(&consumer, settings)?;
+        let dead_letters = DeadLetterTopic::open(settings)?;
+        let topics: Vec<_> = settings.topics.iter().map(|topic| topic.topic.as_str()).collect();
+        consumer.subscribe(&topics).map_err(misconfigured)?;
+        Ok(Self {
+            consumer: Arc::new(consumer),
+            dead_letters,
+            owned: Vec::new(),
+            leaving: None,
+            paused: false,
+            stray: None,
+            remember_messages_max: settings.remember_messages_max.into(),
+        })
+    }
+
+    /// Whether the brokers answer, let us in and have the topics; joins no group.
+    pub fn probe(settings: &KafkaSettings) -> Result<(), SourceError> {
+        let config = settings.client_config()?;
+        let consumer = BaseConsumer::from_config_and_context(&config, Member::default()).map_err(misconfigured)?;
+        check_topics(&consumer, settings)
+    }
+
+    /// Starts to read newly assigned partitions, each from far enough back to remember.
+    fn assign(&mut self, mut assigned: TopicPartitionList) -> Result<(), SourceError> {
+        let committed =
+            self.consumer.committed_offsets(assigned.clone(), ANSWER_WAIT).map_err(|error| self.unavailable(&error))?;
+        for element in committed.elements() {
+            let (topic, partition) = (element.topic(), element.partition());
+            let mut live_from = 0;
+            if let Offset::Offset(offset) = element.offset() {
+                let (low, _) = self
+                    .consumer
+                    .fetch_watermarks(topic, partition, ANSWER_WAIT)
+                    .map_err(|error| self.unavailable(&error))?;
+                if offset < low {
+                    tracing::error!(topic, partition, from = offset, until = low, "messages were deleted unread");
+                }
+                let from = (offset - self.remember_messages_max).max(low);
+                assigned.set_partition_offset(topic, partition, Offset::Offset(from)).map_err(misconfigured)?;
+                live_from = offset;
+                tracing::info!(topic, partition, committed = offset, from, "partition taken over");
+            } else {
+                tracing::info!(topic, partition, "partition taken over, nothing committed yet");
+            }
+            self.owned.retain(|owned| !owned.is(topic, partition));
+            let position = Position { topic: topic.into(), partition, offset: live_from };
+            self.owned.push(Owned { position, live_from });
+        }
+        let done = match self.consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => self.consumer.incremental_assign(&assigned),
+            _ => self.consumer.assign(&assigned),
+        };
+        done.map_err(|error| self.unavailable(&error))?;
+        if self.paused {
+            self.consumer.pause(&assigned).map_err(|error| self.unavailable(&error))?;
+        }
+        Ok(())
+    }
+
+    fn set_paused(&mut self, paused: bool) -> Result<(), SourceError> {
+        if self.paused != paused {
+            let owned = self.consumer.assignment().map_err(|error| self.unavailable(&error))?;
+            let done = if paused { self.consumer.pause(&owned) } else { self.consumer.resume(&owned) };
+            done.map_err(|error| self.unavailable(&error))?;
+            self.paused = paused;
+        }
+        Ok(())
+    }
+
+    /// The error with what librdkafka said last, which often is the cause.
+    fn unavailable(&self, error: &KafkaError) -> SourceError {
+        SourceError::Unavailable(self.consumer.context().told(&error.to_string()))
+    }
+}
+
+impl Source for KafkaSource {
+    fn poll(
+        &mut self,
+        max: usize,
+        timeout: Duration,
+        take: &mut dyn FnMut(Message<'_>),
+    ) -> Result<Polled, SourceError> {
+        self.set_paused(max == 0)?;
+        let mut count = 0;
+        if max > 0
+            && let Some(stray) = self.stray.take()
+        {
+            hand_over(&mut self.owned, &stray, take);
+            count = 1;
+        }
+        while count < max.max(1) {
+            let wait = if count == 0 { timeout } else { Duration::ZERO };
+            match self.consumer.poll(wait) {
+                Some(Ok(message)) if max == 0 => {
+                    self.stray = Some(message.detach());
+                    break;
+                }
+                Some(Ok(message)) => {
+                    hand_over(&mut self.owned, &message, take);
+                    count += 1;
+                }
+                Some(Err(error)) => {
+                    if is_final(&error) {
+                        return Err(self.unavailable(&error));
+                    }
+                    // The client goes on trying by itself, and its log has told why.
+                    tracing::debug!(%error, "kafka");
+                    break;
+                }
+                None => break,
+            }
+        }
+        match self.consumer.context().take_rebalance() {
+            Some(Rebalance::Assigned(partitions)) => self.assign(partitions)?,
+            Some(Rebalance::Revoked(partitions)) => {
+                let names = partitions.elements().iter().map(|e| (e.topic().into(), e.partition())).collect();
+                self.leaving = Some(partitions);
+                return Ok(Polled::Revoked(names));
+            }
+            Some(Rebalance::Lost(partitions)) => {
+                tracing::warn!("the group gave our partitions to others; what was not committed is theirs to do");
+                self.leaving = Some(partitions);
+                return Ok(Polled::Lost);
+            }
+            None => {}
+        }
+        Ok(Polled::Messages(count))
+    }
+
+    fn commit(&mut self, checkpoint: &Checkpoint, letters: &[DeadLetter]) -> Result<(), SourceError> {
+        self.dead_letters.send(letters)?;
+        let mut offsets = TopicPartitionList::with_capacity(checkpoint.next.len());
+        for next in &checkpoint.next {
+            offsets
+                .add_partition_offset(&next.topic, next.partition, Offset::Offset(next.offset))
+                .map_err(misconfigured)?;
+        }
+        if checkpoint.next.is_empty() {
+            return Ok(());
+        }
+        // Not waited for: that would take most of a minute without a broker. What fails is told by the callback, and
+        // done by the next commit or read again.
+        self.consumer.commit(&offsets, CommitMode::Async).map_err(|error| self.unavailable(&error))?;
+        self.consumer.context().commits_open.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn release(&mut self) -> Result<(), SourceError> {
+        let Some(leaving) = self.leaving.take() else { return Ok(()) };
+        for element in leaving.elements() {
+            tracing::info!(topic = element.topic(), partition = element.partition(), "partition released");
+            self.owned.retain(|owned| !owned.is(element.topic(), element.partition()));
+        }
+        if let Some(stray) = &self.stray
+            && leaving.find_partition(stray.topic(), stray.partition()).is_some()
+        {
+            self.stray = None;
+        }
+        let done = match self.consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => self.consumer.incremental_unassign(&leaving),
+            _ => self.consumer.unassign(),
+        };
+        done.map_err(|error| self.unavailable(&error))
+    }
+}
+
+impl Drop for KafkaSource {
+    fn drop(&mut self) {
+        let member = Arc::clone(self.consumer.context());
+        // Closing the consumer revokes its partitions once more, with nobody left to serve that.
+        member.closing.store(true, Ordering::Relaxed);
+        let paused = self.set_paused(true);
+        for _ in 0..CLOSE_POLLS_MAX {
+            if paused.is_err() || member.commits_open.load(Ordering::Relaxed) <= 0 {
+                return;
+            }
+            // A message that still comes is not committed, and so not lost.
+            let _ = self.consumer.poll(Duration::from_millis(20));
+        }
+        tracing::warn!("the last offsets were not confirmed; their messages may be read again");
+        // Closing would wait for that answer as long as librdkafka does, a minute and more. Left open, the consumer
+        // ends with the process, and the group finds out by its session's end.
+        std::mem::forget(Arc::clone(&self.consumer));
+    }
+}
+
+impl Owned {
+    fn is(&self, topic: &str, partition: i32) -> bool {
+        self.position.partition == partition && *self.position.topic == *topic
+    }
+}
+
+fn hand_over(owned: &mut Vec<Owned>, message: &impl rdkafka::Message, take: &mut dyn FnMut(Message<'_>)) {
+    let at = owned.iter().position(|owned| owned.is(message.topic(), message.partition())).unwrap_or_else(|| {
+        let position = Position { topic: message.topic().into(), partition: message.partition(), offset: 0 };
+        owned.push(Owned { position, live_from: 0 });
+        owned.len() - 1
+    });
+    let Owned { position, live_from } = &mut owned[at];
+    position.offset = message.offset();
+    take(Message {
+        position,
+        key: Some(message.key().unwrap_or_default()),
+        payload: message.payload().unwrap_or_default(),
+        replayed: message.offset() < *live_from,
+    });
+}
+
+/// Whether waiting cannot help.
+fn is_final(error: &KafkaError) -> bool {
+    match error {
+        KafkaError::MessageConsumptionFatal(_) => true,
+        KafkaError::MessageConsumption(code) => matches!(
+            code,
+            RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::GroupAuthorizationFailed
+                | RDKafkaErrorCode::ClusterAuthorizationFailed
+                | RDKafkaErrorCode::Fatal
+        ),
+        _ => false,
+    }
+}
+
+fn misconfigured(error: KafkaError) -> SourceError {
+    let reason = match error {
+        KafkaError::ClientConfig(_, reason, key, _) => format!("source.kafka.properties, `{key}`: {reason}"),
+        other => other.to_string(),
+    };
+    SourceError::Misconfigured(reason)
+}
+
+/// Asks for every topic, so that a wrong name, address or password is told at once and clearly.
+fn check_topics(consumer: &BaseConsumer<Member>, settings: &KafkaSettings) -> Result<(), SourceError> {
+    if settings.topics.is_empty() {
+        return Err(SourceError::Misconfigured("source.kafka.topics is empty; name at least one topic".to_owned()));
+    }
+    for topic in &settings.topics {
+        let metadata = ask(consumer, &topic.topic, &settings.brokers)?;
+        let error = metadata.topics().iter().find(|t| t.name() == topic.topic).and_then(MetadataTopic::error);
+        match error.map(RDKafkaErrorCode::from) {
+            None => {}
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+                return Err(SourceError::Unavailable(format!(
+                    "Kafka at {} has no topic `{}`; create it or correct source.kafka.topics",
+                    settings.brokers, topic.topic
+                )));
+            }
+            Some(code) => {
+                return Err(SourceError::Unavailable(format!("Kafka refuses topic `{}`: {code}", topic.topic)));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Metadata of `topic`, or why there is none: a refused login is told without waiting for the whole time.
+fn ask(consumer: &BaseConsumer<Member>, topic: &str, brokers: &str) -> Result<Metadata, SourceError> {
+    let slice = Duration::from_secs(1);
+    let mut waited = Duration::ZERO;
+    loop {
+        match consumer.fetch_metadata(Some(topic), slice) {
+            Ok(metadata) => return Ok(metadata),
+            Err(error) => {
+                // Errors, with their reasons, come by polling.
+                while consumer.poll(Duration::ZERO).is_some() {}
+                waited += slice;
+                let context = consumer.context();
+                if waited >= ANSWER_WAIT || context.refused.load(Ordering::Relaxed) {
+                    let told = context.told(&error.to_string());
+                    return Err(SourceError::Unavailable(format!("Kafka at {brokers} does not let us in: {told}")));
+                }
+            }
+        }
+    }
+}
+
+/// What the callbacks leave for the thread that polls.
+#[derive(Default)]
+struct Member {
+    rebalances: Mutex<Vec<Rebalance>>,
+    last_error: Mutex<Option<String>>,
+    /// The broker refused our credentials.
+    refused: AtomicBool,
+    closing: AtomicBool,
+    /// Commits that no answer has come to.
+    commits_open: AtomicI64,
+    lag: Option<LagReport>,
+}
+
+enum Rebalance {
+    Assigned(TopicPartitionList),
+    Revoked(TopicPartitionList),
+    Lost(TopicPartitionList),
+}
+
+impl Member {
+    fn take_rebalance(&self) -> Option<Rebalance> {
+        let mut rebalances = unpoisoned(&self.rebalances);
+        (!rebalances.is_empty()).then(|| rebalances.remove(0))
+    }
+
+    /// `error`, and what was said before it if that tells more.
+    fn told(&self, error: &str) -> String {
+        match &*unpoisoned(&self.last_error) {
+            Some(reason) => reason.clone(),
+            None => error.to_owned(),
+        }
+    }
+}
+
+fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl ClientContext for Member {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if let Some(RDKafkaErrorCode::Authentication) = error.rdkafka_error_code() {
+            self.refused.store(true, Ordering::Relaxed);
+        }
+        // "all brokers down" follows upon a reason and says less than it.
+        if !matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::AllBrokersDown)) {
+            *unpoisoned(&self.last_error) = Some(reason.to_owned());
+        }
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let Some(lag) = &self.lag else { return };
+        for (name, topic) in &statistics.topics {
+            for partition in topic.partitions.values().filter(|partition| partition.consumer_lag >= 0) {
+                lag(name, partition.partition, partition.consumer_lag);
+            }
+        }
+    }
+}
+
+impl ConsumerContext for Member {
+    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
+        self.commits_open.fetch_sub(1, Ordering::Relaxed);
+        if let Err(error) = result {
+            tracing::warn!(%error, "offsets not committed; they will be with the next epoch, or read again");
+        }
+    }
+
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
+        let assigned = error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        if self.closing.load(Ordering::Relaxed) {
+            let _ = match consumer.rebalance_protocol() {
+                RebalanceProtocol::Cooperative if assigned => Ok(()),
+                RebalanceProtocol::Cooperative => consumer.incremental_unassign(partitions),
+                _ => consumer.unassign(),
+            };
+            return;
+        }
+        let partitions = partitions.clone();
+        unpoisoned(&self.rebalances).push(if assigned {
+            Rebalance::Assigned(partitions)
+        } else if consumer.assignment_lost() {
+            Rebalance::Lost(partitions)
+        } else {
+            Rebalance::Revoked(partitions)
+        });
+    }
+}
+
+/// librdkafka's own log lines, which hold names and addresses but no message.
+fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
+            tracing::error!(facility, message, "kafka");
+        }
+        RDKafkaLogLevel::Warning => tracing::warn!(facility, message, "kafka"),
+        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => tracing::info!(facility, message, "kafka"),
+        RDKafkaLogLevel::Debug => tracing::debug!(facility, message, "kafka"),
+    }
+}
+
+/// Where messages go that cannot be decoded.
+struct DeadLetterTopic {
+    producer: ThreadedProducer<Sender>,
+    name: String,
+}
+
+impl DeadLetterTopic {
+    /// Makes the topic where it is missing and we may.
+    fn open(settings: &KafkaSettings) -> Result<Self, SourceError> {
+        let name = format!("{}.dead-letters", settings.prefix);
+        let mut config = settings.client_config()?;
+        let admin = AdminClient::from_config_and_context(&config, Sender::default()).map_err(misconfigured)?;
+        let topic = NewTopic::new(&name, 1, TopicReplication::Fixed(-1));
+        let options = AdminOptions::new().request_timeout(Some(ANSWER_WAIT));
+        match futures::executor::block_on(admin.create_topics([&topic], &options)) {
+            Ok(results) => {
+                for result in results {
+                    match result {
+                        Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                        Err((name, code)) => tracing::warn!(topic = name, %code, "topic not created; make it by hand"),
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(topic = name, %error, "topic not created; make it by hand"),
+        }
+        config.set("enable.idempotence", "true").set("message.timeout.ms", "30000").set("linger.ms", "5");
+        let producer = ThreadedProducer::from_config_and_context(&config, Sender::default()).map_err(misconfigured)?;
+        Ok(Self { producer, name })
+    }
+
+    /// Returns once the brokers have all of them.
+    fn send(&self, letters: &[DeadLetter]) -> Result<(), SourceError> {
+        let unavailable = |reason: String| SourceError::Unavailable(format!("topic `{}`: {reason}", self.name));
+        for letter in letters {
+            let (partition, offset) = (letter.position.partition.to_string(), letter.position.offset.to_string());
+            let headers = [
+                ("source_topic", letter.position.topic.as_bytes()),
+                ("source_partition", partition.as_bytes()),
+                ("source_offset", offset.as_bytes()),
+                ("reason", letter.reason.as_bytes()),
+            ]
+            .into_iter()
+            .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) }));
+            let key = format!("{}/{partition}/{offset}", letter.position.topic);
+            let mut record = BaseRecord::to(&self.name).key(&key).payload(&letter.payload).headers(headers);
+            // The producer's queue is bounded: where it is full, wait for it to empty.
+            while let Err((error, back)) = self.producer.send(record) {
+                if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
+                    return Err(unavailable(error.to_string()));
+                }
+                self.producer.flush(LETTERS_WAIT).map_err(|error| unavailable(error.to_string()))?;
+                record = back;
+            }
+        }
+        if letters.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = self.producer.flush(LETTERS_WAIT) {
+            // They will all be sent again.
+            self.producer.purge(PurgeConfig::default().queue().inflight());
+            return Err(unavailable(error.to_string()));
+        }
+        match unpoisoned(&self.producer.context().failed).take() {
+            Some(error) => Err(unavailable(error.to_string())),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Notes deliveries that failed.
+#[derive(Default)]
+struct Sender {
+    failed: Mutex<Option<KafkaError>>,
+}
+
+impl ClientContext for Sender {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "kafka producer");
+    }
+}
+
+impl ProducerContext for Sender {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, delivered: &rdkafka::producer::DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = delivered {
+            *unpoisoned(&self.failed) = Some(error.clone());
+        }
+    }
+}
+
+impl KafkaSettings {
+    /// The format of each topic.
+    #[must_use]
+    pub fn formats(&self) -> HashMap<Arc<str>, Format> {
+        self.topics.iter().map(|topic| (topic.topic.as_str().into(), topic.format)).collect()
+    }
+
+    fn client_config(&self) -> Result<ClientConfig, SourceError> {
+        // Each of these is ours: the first two have keys of their own, with the others messages would be lost.
+        const OURS: [(&str, &str); 4] = [
+            ("bootstrap.servers", "set source.kafka.brokers"),
+            ("group.id", "set source.kafka.group_id"),
+            ("enable.auto.commit", "offsets are committed only after their events are stored"),
+            ("enable.auto.offset.store", "offsets are committed only after their events are stored"),
+        ];
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.brokers).set("client.id", "tokenwarden");
+        config.set_log_level(RDKafkaLogLevel::Info);
+        for (key, value) in &self.properties {
+            if let Some((_, why)) = OURS.iter().find(|(ours, _)| ours == key) {
+                return Err(SourceError::Misconfigured(format!("source.kafka.properties may not set `{key}`: {why}")));
+            }
+            config.set(key, value);
+        }
+        Ok(config)
+    }
+}
+
+impl fmt::Debug for KafkaSettings {
+    /// Without the properties' values: they hold passwords.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaSettings")
+            .field("brokers", &self.brokers)
+            .field("topics", &self.topics)
+            .field("group_id", &self.group_id)
+            .field("prefix", &self.prefix)
+            .field("properties", &self.properties.keys())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'de> Deserialize<'de> for Topic {
+    /// `"name"`, or `{ topic = "name", format = "cloudtrail" }`.
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            topic: String,
+            #[serde(default)]
+            format: Format,
+        }
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Topic;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a topic's name, or { topic = \"…\", format = \"…\" }")
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<Topic, E> {
+                Ok(Topic { topic: name.to_owned(), format: Format::default() })
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<Topic, A::Error> {
+                let Table { topic, format } = Table::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Topic { topic, format })
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+fn topics_default() -> Vec<Topic> {
+    vec![Topic { topic: "token-events".to_owned(), format: Format::default() }]
+}
+
+fn name_default() -> String {
+    "tokenwarden".to_owned()
+}
+
+const fn remember_default() -> u32 {
+    1_000_000
+}

@@ -1,0 +1,285 @@
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
+
+use async_trait::async_trait;
+
+use super::*;
+use crate::checkpoint::{Checkpoint, DeadLetter};
+use crate::enrich::{Enricher, GeoSettings};
+use crate::port::{ActionRow, EventRow, Message, Rows};
+use crate::telemetry::SystemClock;
+use crate::token::TokenHasher;
+use crate::verdict::Incident;
+
+/// What happened outside, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Seen {
+    /// Event ids and dead letters' reasons.
+    Stored(Vec<String>),
+    Committed(Vec<(i32, i64)>),
+    Parked(String),
+    Released,
+    Observed(u64),
+}
+
+type Log = Arc<Mutex<Vec<Seen>>>;
+
+#[derive(Default)]
+struct TestRows(Vec<String>);
+
+impl Rows for TestRows {
+    fn push_event(&mut self, row: &EventRow<'_>) {
+        let id = &row.event.event.event_id;
+        assert_ne!(&**id, "poison", "this text must reach no log: eyJhbGciOi");
+        self.0.push(id.to_string());
+    }
+    fn push_incident(&mut self, _: &Incident) {}
+    fn push_action(&mut self, _: &ActionRow) {}
+    fn push_dead_letter(&mut self, letter: &DeadLetter) {
+        self.0.push(format!("dead: {}", letter.reason));
+    }
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+    fn bytes(&self) -> usize {
+        self.0.iter().map(String::len).sum()
+    }
+    fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// Fails as often as it is told to, then keeps what it is given.
+#[derive(Default)]
+struct TestStore {
+    log: Log,
+    failures: AtomicUsize,
+    refuses: bool,
+}
+
+#[async_trait]
+impl Store for TestStore {
+    type Rows = TestRows;
+
+    fn new_rows(&self) -> TestRows {
+        TestRows::default()
+    }
+
+    async fn write(&self, rows: &TestRows) -> Result<(), StoreError> {
+        if self.refuses {
+            return Err(StoreError::Permanent("wrong password".to_owned()));
+        }
+        let failing = self.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        if failing.is_ok() {
+            return Err(StoreError::Retriable("down".to_owned()));
+        }
+        self.log.lock().expect("a lock").push(Seen::Stored(rows.0.clone()));
+        Ok(())
+    }
+}
+
+/// What a poll of the test's source does.
+enum Turn {
+    /// Partition, payload.
+    Messages(Vec<(i32, String)>),
+    #[expect(dead_code)]
+    Replayed(Vec<(i32, String)>),
+    Revoked(i32),
+    Lost,
+    /// Nothing, and the service is asked to stop.
+    Stop,
+}
+
+struct TestSource {
+    turns: VecDeque<Turn>,
+    log: Log,
+    stop: Arc<AtomicBool>,
+    offset: i64,
+    /// Handed over and not yet committed: what the worker holds in memory.
+    open_max: i64,
+    committed: i64,
+    polls_without_room: usize,
+}
+
+impl Source for TestSource {
+    fn poll(&mut self, max: usize, _: Duration, take: &mut dyn FnMut(Message<'_>)) -> Result<Polled, SourceError> {
+        if max == 0 {
+            self.polls_without_room += 1;
+            return Ok(Polled::Messages(0));
+        }
+        let (mut messages, replayed) = match self.turns.pop_front() {
+            None => return Ok(Polled::End),
+            Some(Turn::Revoked(partition)) => return Ok(Polled::Revoked(vec![("t".into(), partition)])),
+            Some(Turn::Lost) => return Ok(Polled::Lost),
+            Some(Turn::Stop) => {
+                self.stop.store(true, Ordering::Relaxed);
+                return Ok(Polled::Messages(0));
+            }
+            Some(Turn::Messages(messages)) => (messages, false),
+            Some(Turn::Replayed(messages)) => (messages, true),
+        };
+        if messages.len() > max {
+            self.turns.push_front(Turn::Messages(messages.split_off(max)));
+        }
+        for (partition, payload) in &messages {
+            let position = Position { topic: "t".into(), partition: *partition, offset: self.offset };
+            self.offset += 1;
+            take(Message { position: &position, key: None, payload: payload.as_bytes(), replayed });
+        }
+        self.open_max = self.open_max.max(self.offset - self.committed);
+        Ok(Polled::Messages(messages.len()))
+    }
+
+    fn commit(&mut self, checkpoint: &Checkpoint, letters: &[DeadLetter]) -> Result<(), SourceError> {
+        let mut log = self.log.lock().expect("a lock");
+        log.extend(letters.iter().map(|letter| Seen::Parked(String::from_utf8_lossy(&letter.payload).into_owned())));
+        log.push(Seen::Committed(checkpoint.next.iter().map(|next| (next.partition, next.offset)).collect()));
+        self.committed = checkpoint.next.iter().map(|next| next.offset).max().unwrap_or(self.committed);
+        Ok(())
+    }
+
+    fn release(&mut self) -> Result<(), SourceError> {
+        self.log.lock().expect("a lock").push(Seen::Released);
+        Ok(())
+    }
+}
+
+/// One use of a token.
+fn event(id: &str) -> String {
+    format!(
+        r#"{{"event_id":"{id}","timestamp":"2026-11-22T10:15:30Z","token_id":"tok","ip_address":"192.0.2.7","user_id":"u"}}"#
+    )
+}
+
+fn events(ids: &[&str]) -> Turn {
+    Turn::Messages(ids.iter().map(|id| (0, event(id))).collect())
+}
+
+struct Story {
+    log: Vec<Seen>,
+    done: Result<Tally, WorkerError>,
+    source: TestSource,
+}
+
+/// Lets a worker take `turns`, epochs of at most `epoch_messages_max`.
+fn play(turns: Vec<Turn>, epoch_messages_max: u64, store: TestStore) -> Story {
+    let log = Arc::clone(&store.log);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let pipeline = Pipeline::new(
+        Enricher::new(&GeoSettings::default(), false),
+        Arc::new(RuleSet::builtin()),
+        TokenHasher::new(b"test"),
+        engine::Settings::default(),
+    );
+    let outside = Outside {
+        store: Arc::new(store),
+        outbox: None,
+        clock: Arc::new(SystemClock),
+        metrics: Arc::new(Metrics::new()),
+        health: Arc::new(Health::default()),
+        runtime: runtime.handle().clone(),
+        limits: Limits { epoch_messages_max, ..Limits::REPLAY },
+        rules: None,
+    };
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut source = TestSource {
+        turns: turns.into(),
+        log: Arc::clone(&log),
+        stop: Arc::clone(&stop),
+        offset: 0,
+        open_max: 0,
+        committed: 0,
+        polls_without_room: 0,
+    };
+    let mut worker = Worker::new(pipeline, Spread::ByPartition(HashMap::new()), false, outside);
+    let done = worker.run(&mut source, &stop, &mut |epoch| {
+        log.lock().expect("a lock").push(Seen::Observed(epoch.tally.messages));
+        Ok(())
+    });
+    let log = log.lock().expect("a lock").clone();
+    Story { log, done, source }
+}
+
+fn stored(ids: &[&str]) -> Seen {
+    Seen::Stored(ids.iter().map(|id| (*id).to_owned()).collect())
+}
+
+#[test]
+fn an_epoch_is_stored_then_committed_then_told() {
+    let story = play(vec![events(&["a", "b", "c"])], 2, TestStore::default());
+    assert_eq!(
+        story.log,
+        [
+            stored(&["a", "b"]),
+            Seen::Committed(vec![(0, 2)]),
+            Seen::Observed(2),
+            stored(&["c"]),
+            Seen::Committed(vec![(0, 3)]),
+            Seen::Observed(1),
+        ]
+    );
+    assert_eq!(story.done.expect("it ends").events, 3);
+}
+
+#[test]
+fn a_store_that_is_down_holds_the_source_and_loses_nothing() {
+    let ids: Vec<String> = (0..100).map(|number| format!("e{number}")).collect();
+    let turns = vec![events(&ids.iter().map(String::as_str).collect::<Vec<_>>())];
+    let story = play(turns, 10, TestStore { failures: AtomicUsize::new(3), ..TestStore::default() });
+    assert_eq!(story.done.expect("it ends").events, 100);
+    assert!(story.source.open_max <= 20, "{} messages were held in memory", story.source.open_max);
+    assert!(story.source.polls_without_room > 0, "the source was not polled while there was no room");
+    let all: Vec<String> =
+        story.log.iter().flat_map(|seen| if let Seen::Stored(ids) = seen { ids.clone() } else { Vec::new() }).collect();
+    assert_eq!(all, ids);
+}
+
+#[test]
+fn a_store_that_refuses_ends_the_work_and_nothing_is_committed() {
+    let story = play(vec![events(&["a"])], 10, TestStore { refuses: true, ..TestStore::default() });
+    assert!(story.done.is_err_and(|error| error.to_string().contains("wrong password")));
+    assert_eq!(story.log, []);
+}
+
+#[test]
+fn a_stop_brings_out_what_was_taken() {
+    let story = play(vec![events(&["a"]), Turn::Stop, events(&["never"])], 10, TestStore::default());
+    assert_eq!(story.log, [stored(&["a"]), Seen::Committed(vec![(0, 1)]), Seen::Observed(1)]);
+}
+
+#[test]
+fn a_partition_is_let_go_of_after_its_work_is_committed() {
+    let turns = vec![events(&["a"]), Turn::Revoked(0), events(&["a"])];
+    let story = play(turns, 10, TestStore::default());
+    // The state went with the partition: the same event is no duplicate when it comes back.
+    assert_eq!(
+        story.log,
+        [
+            stored(&["a"]),
+            Seen::Committed(vec![(0, 1)]),
+            Seen::Observed(1),
+            Seen::Released,
+            stored(&["a"]),
+            Seen::Committed(vec![(0, 2)]),
+            Seen::Observed(1),
+        ]
+    );
+}
+
+#[test]
+fn what_is_lost_to_another_member_is_neither_stored_nor_committed() {
+    let story = play(vec![events(&["a"]), Turn::Lost], 10, TestStore::default());
+    assert_eq!(story.log, [Seen::Released]);
+}
+
+#[test]
+fn a_message_that_makes_the_program_panic_is_parked_and_the_next_is_taken() {
+    let story = play(vec![events(&["a", "poison", "b"])], 10, TestStore::default());
+    let Some(Seen::Stored(rows)) = story.log.first() else { panic!("{:?}", story.log) };
+    assert_eq!((rows[0].as_str(), rows[2].as_str()), ("a", "b"));
+    assert_eq!(rows[1], "dead: this message made the program panic");
+    assert_eq!(story.log[1], Seen::Parked(event("poison")));
+    assert_eq!(story.log[2], Seen::Committed(vec![(0, 3)]));
+}
