@@ -1,0 +1,226 @@
+//! The commands as scripts see them: exit statuses, what is said where, and what never is.
+
+#![allow(clippy::expect_used, clippy::disallowed_methods, reason = "a test that cannot go on says so")]
+
+mod support;
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use support::process::free_port;
+
+/// Runs tokenwarden in `folder` with nothing in its environment that could change what it does.
+fn tokenwarden(folder: &Path, arguments: &[&str]) -> Output {
+    command(folder, arguments).output().expect("tokenwarden runs")
+}
+
+fn command(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tokenwarden"));
+    command.args(arguments).current_dir(folder).env_clear().env("TOKENWARDEN_CACHE", folder.join("no cache"));
+    command
+}
+
+fn status(output: &Output) -> i32 {
+    output.status.code().expect("it was not killed")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a folder")
+}
+
+fn write(folder: &Path, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+    let file = folder.join(name);
+    std::fs::write(&file, text).expect("a file");
+    file
+}
+
+fn event(number: usize) -> String {
+    format!(
+        r#"{{"event_id":"e{number}","timestamp":"2026-11-22T10:15:{:02}Z","token_id":"tok","user_id":"u","ip_address":"192.0.2.7"}}"#,
+        number % 60
+    )
+}
+
+fn events(count: usize) -> String {
+    (0..count).map(|number| event(number) + "\n").collect()
+}
+
+#[test]
+fn usage_mistakes_end_with_2() {
+    let folder = folder();
+    for arguments in [&[][..], &["no-such-command"], &["replay"], &["run"], &["replay", "x", "--format", "xml"]] {
+        let output = tokenwarden(folder.path(), arguments);
+        assert_eq!(status(&output), 2, "{arguments:?}");
+        assert!(!stderr(&output).is_empty() && stdout(&output).is_empty(), "{arguments:?}");
+    }
+    for arguments in [&["--version"][..], &["--help"], &["replay", "--help"]] {
+        assert_eq!(status(&tokenwarden(folder.path(), arguments)), 0, "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_wrong_configuration_ends_with_78_and_one_line_that_tells_where() {
+    let folder = folder();
+    let refused = |text: &str| {
+        write(folder.path(), "t.toml", text);
+        let output = tokenwarden(folder.path(), &["run", "--config", "t.toml"]);
+        assert_eq!(status(&output), 78, "{text}: {}", stderr(&output));
+        stderr(&output)
+    };
+    insta::assert_snapshot!(refused("[source.kafka]\nbroker = 'x'"), @"tokenwarden: t.toml:2: unknown key `source.kafka.broker`; did you mean `brokers`?");
+    insta::assert_snapshot!(refused("[source.kafka]\ntopics = ['x']"), @"tokenwarden: t.toml:1: [source.kafka] needs `brokers`");
+    insta::assert_snapshot!(refused("[source.kafka]\nbrokers = 'x'\ntopics = [{ topic = 'x', format = 'cloudtrial' }]"), @"tokenwarden: t.toml:3: unknown value `cloudtrial` of `source.kafka.topics[0].format`; did you mean `cloudtrail`?");
+    insta::assert_snapshot!(refused("[source.kafka]\nbrokers = 'x'\n[source.kafka.properties]\n'sasl.password' = 5"), @"tokenwarden: t.toml:4: `source.kafka.properties.sasl.password` must be a text in quotes, not something else");
+    insta::assert_snapshot!(refused("[store]\nurl = 'embedded:data'\npasword_file = 'x'"), @"tokenwarden: t.toml:3: unknown key `store.pasword_file`; did you mean `password_file`?");
+    insta::assert_snapshot!(refused("[source.file]\npath = '-'\n[source.kafka]\nbrokers = 'x'"), @"tokenwarden: t.toml:1: `source` has both kafka and file; keep one");
+    insta::assert_snapshot!(refused("rules_dir = 'none'"), @"tokenwarden: none: the rules directory cannot be read: No such file or directory (os error 2)");
+    insta::assert_snapshot!(refused("[admin]\nlisten = '[::]:9464'"), @"tokenwarden: t.toml:2: `admin.listen` is open to other machines: set `admin.token_file`, or listen on 127.0.0.1");
+    let output = tokenwarden(folder.path(), &["run", "--config", "none.toml"]);
+    assert_eq!(status(&output), 78);
+    insta::assert_snapshot!(stderr(&output), @"tokenwarden: none.toml: cannot read the configuration: No such file or directory (os error 2)");
+}
+
+#[test]
+fn validate_asks_the_services_unless_told_not_to() {
+    let folder = folder();
+    let text = format!("[source.kafka]\nbrokers = '127.0.0.1:{0}'\n[store]\nurl = 'http://127.0.0.1:{0}'", free_port());
+    write(folder.path(), "t.toml", text);
+    let output = tokenwarden(folder.path(), &["validate", "--config", "t.toml"]);
+    assert_eq!(status(&output), 69);
+    let told = stdout(&output);
+    let failed: Vec<_> = told.lines().filter(|line| line.starts_with("FAILED")).collect();
+    assert_eq!(failed.len(), 2, "{told}");
+    assert!(failed[0].contains("Kafka") && failed[1].contains("store"), "{told}");
+}
+
+#[test]
+fn input_that_cannot_be_opened_is_a_usage_mistake() {
+    let folder = folder();
+    for (name, said) in [("none.ndjson", "there is no such file"), (".", "is a directory: name the files in it")] {
+        let output = tokenwarden(folder.path(), &["replay", name]);
+        assert_eq!(status(&output), 2, "{name}");
+        assert!(stderr(&output).contains(said), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn bad_records_are_parked_and_counted_and_strictness_fails() {
+    let folder = folder();
+    let mut bytes = events(3).into_bytes();
+    bytes.extend_from_slice(b"\xff\xfe\x00\x01 no text\n{\"event_id\":\n");
+    bytes.extend_from_slice(event(3).as_bytes());
+    write(folder.path(), "mixed.ndjson", bytes);
+    let output = tokenwarden(folder.path(), &["replay", "mixed.ndjson", "--verdicts", "-"]);
+    assert_eq!(status(&output), 0, "{}", stderr(&output));
+    assert_eq!(stdout(&output).lines().count(), 4, "the good ones are judged");
+    let told = stderr(&output);
+    assert!(told.contains("mixed.ndjson:4: ") && told.contains("mixed.ndjson:5: "), "{told}");
+    assert!(told.contains("4 events") && told.contains("2 dead letters"), "{told}");
+    let output = tokenwarden(folder.path(), &["replay", "mixed.ndjson", "--strict"]);
+    assert_eq!(status(&output), 65);
+    let told = stderr(&output);
+    let last = told.lines().last().unwrap_or_default();
+    assert!(last.starts_with("tokenwarden: mixed.ndjson:4: ") && last.ends_with(", and 1 more"), "{told}");
+}
+
+#[test]
+fn empty_and_binary_files_are_taken_for_what_they_are() {
+    let folder = folder();
+    write(folder.path(), "empty", "");
+    let output = tokenwarden(folder.path(), &["replay", "empty", "--strict"]);
+    assert_eq!(status(&output), 0, "{}", stderr(&output));
+    assert!(stderr(&output).contains("0 events"));
+    let program = std::fs::read(env!("CARGO_BIN_EXE_tokenwarden")).expect("the program");
+    write(folder.path(), "binary", &program[..1 << 20]);
+    let output = tokenwarden(folder.path(), &["replay", "binary", "--strict"]);
+    assert_eq!(status(&output), 65);
+    let told = stderr(&output);
+    assert!(told.bytes().all(|byte| byte == b'\n' || byte >= b' '), "control characters reach the terminal");
+    assert!(told.lines().count() < 30, "a binary file floods the terminal");
+}
+
+#[test]
+fn the_same_input_gives_the_same_verdicts_byte_for_byte_however_it_comes() {
+    let folder = folder();
+    let text = events(500);
+    write(folder.path(), "e.ndjson", &text);
+    let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gz.write_all(text.as_bytes()).expect("gzip");
+    write(folder.path(), "e.gz", gz.finish().expect("gzip"));
+    write(folder.path(), "e.zst", zstd::encode_all(text.as_bytes(), 1).expect("zstd"));
+    let verdicts = |input: &str| {
+        let output = tokenwarden(folder.path(), &["replay", input, "--verdicts", "v.ndjson"]);
+        assert_eq!(status(&output), 0, "{}", stderr(&output));
+        std::fs::read(folder.path().join("v.ndjson")).expect("verdicts")
+    };
+    let first = verdicts("e.ndjson");
+    assert_eq!(first.split(|byte| *byte == b'\n').count() - 1, 500);
+    for input in ["e.ndjson", "e.gz", "e.zst"] {
+        assert!(verdicts(input) == first, "{input} gives other verdicts");
+    }
+    let mut child = command(folder.path(), &["replay", "-", "--verdicts", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("tokenwarden runs");
+    child.stdin.take().expect("a pipe").write_all(text.as_bytes()).expect("events");
+    assert!(child.wait_with_output().expect("it ends").stdout == first, "standard input gives other verdicts");
+}
+
+#[test]
+fn verdicts_never_overwrite_their_input() {
+    let folder = folder();
+    let file = write(folder.path(), "e.ndjson", events(1));
+    let output = tokenwarden(folder.path(), &["replay", "e.ndjson", "--verdicts", "./e.ndjson"]);
+    assert_eq!(status(&output), 2);
+    assert_eq!(std::fs::read_to_string(file).expect("the input"), events(1));
+}
+
+#[test]
+fn a_closed_pipe_is_no_failure() {
+    let folder = folder();
+    write(folder.path(), "e.ndjson", events(20_000));
+    let mut child = command(folder.path(), &["replay", "e.ndjson", "--verdicts", "-"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("tokenwarden runs");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!((status(&output), stderr(&output).as_str()), (0, ""));
+}
+
+#[test]
+fn a_bearer_value_is_written_nowhere() {
+    let folder = folder();
+    let token = ["eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9", "eyJzdWIiOiIxMjM0NTY3ODkwIn0", "c2lnbmF0dXJlLXNpZ25hdHVyZQ"];
+    let token = token.join(".");
+    let right = event(1).replace("\"tok\"", &format!("\"{token}\""));
+    let wrong = format!("{{\"token_id\":\"{token}\",");
+    write(folder.path(), "e.ndjson", format!("{right}\n{wrong}\n"));
+    let output = tokenwarden(folder.path(), &["replay", "e.ndjson", "--verdicts", "-"]);
+    assert_eq!(stdout(&output).lines().count(), 1);
+    assert!(stdout(&output).contains("\"token_id\":\"hmac:"), "{}", stdout(&output));
+    for piece in token.split('.') {
+        assert!(!stdout(&output).contains(piece) && !stderr(&output).contains(piece));
+    }
+}
+
+#[test]
+fn a_store_that_does_not_answer_ends_with_69() {
+    let folder = folder();
+    write(folder.path(), "e.ndjson", events(1));
+    let store = format!("http://127.0.0.1:{}", free_port());
+    let output = tokenwarden(folder.path(), &["replay", "e.ndjson", "--store", &store]);
+    assert_eq!(status(&output), 69, "{}", stderr(&output));
+}

@@ -1,0 +1,230 @@
+//! The Kafka source against a real Apache Kafka.
+
+#![allow(clippy::expect_used, clippy::disallowed_methods, reason = "a test that cannot go on says so")]
+
+mod support;
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use support::kafka::Kafka;
+use tokenwarden::checkpoint::{Checkpoint, DeadLetter, Position};
+use tokenwarden::port::{Message, Polled, Source as _, SourceError};
+use tokenwarden::source::kafka::{KafkaSettings, KafkaSource, Topic};
+use tokenwarden::wire::Format;
+
+static KAFKA: LazyLock<Kafka> = LazyLock::new(Kafka::start);
+
+fn settings(topic: &str) -> KafkaSettings {
+    KafkaSettings {
+        brokers: KAFKA.brokers.clone(),
+        topics: vec![Topic { topic: topic.to_owned(), format: Format::Native }],
+        group_id: format!("group of {topic}"),
+        prefix: topic.to_owned(),
+        properties: BTreeMap::new(),
+        remember_messages_max: 0,
+    }
+}
+
+fn open(settings: &KafkaSettings) -> KafkaSource {
+    KafkaSource::open(settings, Box::new(|_, _, _| {})).expect("the source opens")
+}
+
+fn refusal(settings: &KafkaSettings) -> (String, Duration) {
+    let began = Instant::now();
+    match KafkaSource::open(settings, Box::new(|_, _, _| {})) {
+        Ok(_) => panic!("the source opened"),
+        Err(SourceError::Misconfigured(reason)) => (format!("misconfigured: {reason}"), began.elapsed()),
+        Err(error) => (error.to_string(), began.elapsed()),
+    }
+}
+
+/// Reads until `count` messages have come: (partition, offset, payload, replayed).
+fn read(source: &mut KafkaSource, count: usize) -> Vec<(i32, i64, String, bool)> {
+    let mut read = Vec::new();
+    let began = Instant::now();
+    while read.len() < count && began.elapsed() < Duration::from_secs(20) {
+        let polled = source.poll(count - read.len(), Duration::from_millis(100), &mut |message| {
+            let payload = String::from_utf8_lossy(message.payload).into_owned();
+            read.push((message.position.partition, message.position.offset, payload, message.replayed));
+        });
+        if let Ok(Polled::Revoked(_) | Polled::Lost) = polled {
+            source.release().expect("the partitions are released");
+        }
+        polled.expect("the source is polled");
+    }
+    read
+}
+
+fn checkpoint(topic: &str, offset: i64) -> Checkpoint {
+    Checkpoint { next: vec![Position { topic: topic.into(), partition: 0, offset }] }
+}
+
+fn numbered(topic: &str, count: usize) {
+    let payloads: Vec<String> = (0..count).map(|number| number.to_string()).collect();
+    KAFKA.produce(topic, payloads.iter().map(|payload| ("k", payload.as_bytes())));
+}
+
+#[test]
+fn what_was_committed_is_not_read_again_and_what_was_not_is() {
+    let topic = "committed";
+    KAFKA.create_topic(topic, 1);
+    numbered(topic, 10);
+    let mut source = open(&settings(topic));
+    assert_eq!(read(&mut source, 10).len(), 10);
+    source.commit(&checkpoint(topic, 7), &[]).expect("the offsets are committed");
+    drop(source);
+    let mut source = open(&settings(topic));
+    let again: Vec<_> = read(&mut source, 3).into_iter().map(|(_, offset, ..)| offset).collect();
+    assert_eq!(again, [7, 8, 9]);
+}
+
+#[test]
+fn a_partition_is_remembered_from_before_what_was_committed() {
+    let topic = "remembered";
+    KAFKA.create_topic(topic, 1);
+    numbered(topic, 10);
+    let mut remembering = settings(topic);
+    remembering.remember_messages_max = 4;
+    let mut source = open(&remembering);
+    assert!(read(&mut source, 10).iter().all(|(.., replayed)| !replayed));
+    source.commit(&checkpoint(topic, 7), &[]).expect("the offsets are committed");
+    drop(source);
+    let mut source = open(&remembering);
+    let again: Vec<_> = read(&mut source, 7).into_iter().map(|(_, offset, _, replayed)| (offset, replayed)).collect();
+    assert_eq!(again, [(3, true), (4, true), (5, true), (6, true), (7, false), (8, false), (9, false)]);
+}
+
+#[test]
+fn no_message_is_lost_by_waiting_for_room() {
+    let topic = "paused";
+    KAFKA.create_topic(topic, 1);
+    numbered(topic, 5_000);
+    let mut source = open(&settings(topic));
+    let mut offsets: Vec<i64> = read(&mut source, 1_000).into_iter().map(|(_, offset, ..)| offset).collect();
+    for _ in 0..10 {
+        let polled = source.poll(0, Duration::from_millis(20), &mut |_| panic!("there is no room")).expect("a poll");
+        assert_eq!(polled, Polled::Messages(0));
+    }
+    offsets.extend(read(&mut source, 4_000).into_iter().map(|(_, offset, ..)| offset));
+    assert_eq!(offsets, (0..5_000).collect::<Vec<i64>>());
+}
+
+#[test]
+fn a_second_member_gets_partitions_only_after_the_first_has_let_go() {
+    let topic = "shared";
+    KAFKA.create_topic(topic, 4);
+    let settings = settings(topic);
+    let keys: Vec<String> = (0..400).map(|number| format!("key {number}")).collect();
+    let produce = |keys: &[String]| KAFKA.produce(topic, keys.iter().map(|key| (key.as_str(), key.as_bytes())));
+    produce(&keys[..200]);
+    let mut first = open(&settings);
+    let mut done = Checkpoint::default();
+    for (partition, offset, ..) in read(&mut first, 200) {
+        done.advance(&Position { topic: topic.into(), partition, offset });
+    }
+
+    let mut second = open(&settings);
+    let moved = poll_until_revoked(&mut first, &mut second);
+    for _ in 0..10 {
+        second.poll(10, Duration::from_millis(50), &mut |_| panic!("both have it")).expect("the second polls");
+    }
+    first.commit(&done, &[]).expect("the offsets are committed");
+    first.release().expect("the partitions are released");
+
+    produce(&keys[200..]);
+    let mut seen = HashSet::new();
+    let mut by_second = 0;
+    let began = Instant::now();
+    while seen.len() < 200 && began.elapsed() < Duration::from_secs(20) {
+        let mut take = |message: Message<'_>, moved_here: bool| {
+            let key = String::from_utf8_lossy(message.payload).into_owned();
+            assert!(seen.insert(key.clone()), "{key} came twice");
+            assert_eq!(moved.contains(&message.position.partition), moved_here);
+        };
+        let wait = Duration::from_millis(20);
+        first.poll(100, wait, &mut |message| take(message, false)).expect("the first polls");
+        second
+            .poll(100, wait, &mut |message| {
+                by_second += 1;
+                take(message, true);
+            })
+            .expect("the second polls");
+    }
+    assert_eq!(seen, keys[200..].iter().cloned().collect());
+    assert!(by_second > 0, "the second reads nothing");
+}
+
+/// Polls both until `first` is asked to let partitions go, and says which.
+fn poll_until_revoked(first: &mut KafkaSource, second: &mut KafkaSource) -> Vec<i32> {
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(20) {
+        let wait = Duration::from_millis(50);
+        let polled = first.poll(10, wait, &mut |_| panic!("all is read")).expect("the first polls");
+        if let Polled::Revoked(partitions) = polled {
+            return partitions.into_iter().map(|(_, number)| number).collect();
+        }
+        second.poll(10, wait, &mut |_| panic!("the first has them all")).expect("the second polls");
+    }
+    panic!("nothing was revoked");
+}
+
+#[test]
+fn dead_letters_keep_bytes_position_and_reason() {
+    let topic = "dead";
+    KAFKA.create_topic(topic, 1);
+    let mut source = open(&settings(topic));
+    let letter = DeadLetter {
+        position: Position { topic: topic.into(), partition: 0, offset: 41 },
+        received_at: 0,
+        reason: "no JSON at line 1, column 1".to_owned(),
+        payload: vec![0xff, 0x00, b'x'],
+    };
+    source.commit(&Checkpoint::default(), &[letter]).expect("the letter is sent");
+    let read = KAFKA.consume("dead.dead-letters", 1);
+    assert_eq!(read[0].payload, [0xff, 0x00, b'x']);
+    let header = |name: &str| read[0].headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    assert_eq!(header("source_topic"), Some(topic));
+    assert_eq!(header("source_partition"), Some("0"));
+    assert_eq!(header("source_offset"), Some("41"));
+    assert_eq!(header("reason"), Some("no JSON at line 1, column 1"));
+}
+
+#[test]
+fn what_keeps_us_out_is_told_clearly() {
+    let (said, _) = refusal(&settings("no-such-topic"));
+    assert!(said.contains("has no topic `no-such-topic`; create it or correct source.kafka.topics"), "{said}");
+
+    KAFKA.create_topic("refused", 1);
+    let mut wrong = settings("refused");
+    wrong.brokers = "127.0.0.1:9".to_owned();
+    let (said, took) = refusal(&wrong);
+    assert!(said.contains("127.0.0.1:9") && said.contains("refused"), "{said}");
+    assert!(took < Duration::from_secs(15), "{took:?}");
+
+    let mut wrong = settings("refused");
+    wrong.brokers = KAFKA.guarded.clone();
+    let sasl = [
+        ("security.protocol", "SASL_PLAINTEXT"),
+        ("sasl.mechanism", "PLAIN"),
+        ("sasl.username", "tokenwarden"),
+        ("sasl.password", "right"),
+    ];
+    wrong.properties = sasl.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    KafkaSource::probe(&wrong).expect("the right password opens");
+    wrong.properties.insert("sasl.password".to_owned(), "wr0ng-secret".to_owned());
+    let (said, took) = refusal(&wrong);
+    assert!(said.contains("uthentication failed"), "{said}");
+    assert!(!said.contains("wr0ng-secret"), "{said}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+
+    let mut wrong = settings("refused");
+    wrong.properties.insert("sasl.pasword".to_owned(), "x".to_owned());
+    let (said, _) = refusal(&wrong);
+    assert!(said.starts_with("misconfigured") && said.contains("sasl.pasword"), "{said}");
+    let mut wrong = settings("refused");
+    wrong.properties.insert("enable.auto.commit".to_owned(), "true".to_owned());
+    let (said, _) = refusal(&wrong);
+    assert!(said.contains("may not set `enable.auto.commit`"), "{said}");
+}

@@ -1,0 +1,150 @@
+//! A real Apache Kafka, one node in KRaft mode, with an open listener and one that asks for a password.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::{Headers as _, Message as _};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+
+use super::process::{Tied, cache, free_port, wait_for_port};
+
+pub struct Kafka {
+    _server: Tied,
+    _data: tempfile::TempDir,
+    /// Open to all.
+    pub brokers: String,
+    /// SASL PLAIN, user `tokenwarden`, password `right`.
+    pub guarded: String,
+}
+
+/// A message as a test reads it back.
+pub struct Read {
+    pub payload: Vec<u8>,
+    pub headers: Vec<(String, String)>,
+}
+
+impl Kafka {
+    pub fn start() -> Self {
+        let data = tempfile::tempdir().expect("a folder");
+        let (open, guarded, controller) = (free_port(), free_port(), free_port());
+        let properties = data.path().join("server.properties");
+        let logs = data.path().join("logs");
+        let text = format!(
+            "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n\
+             listeners=OPEN://127.0.0.1:{open},GUARDED://127.0.0.1:{guarded},CONTROLLER://127.0.0.1:{controller}\n\
+             advertised.listeners=OPEN://127.0.0.1:{open},GUARDED://127.0.0.1:{guarded}\n\
+             listener.security.protocol.map=OPEN:PLAINTEXT,GUARDED:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+             controller.listener.names=CONTROLLER\ninter.broker.listener.name=OPEN\n\
+             sasl.enabled.mechanisms=PLAIN\nlistener.name.guarded.plain.sasl.jaas.config=\
+             org.apache.kafka.common.security.plain.PlainLoginModule required user_tokenwarden=\"right\";\n\
+             log.dirs={}\nauto.create.topics.enable=false\ngroup.initial.rebalance.delay.ms=0\n\
+             offsets.topic.num.partitions=3\noffsets.topic.replication.factor=1\n\
+             transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n",
+            logs.display()
+        );
+        std::fs::write(&properties, text).expect("the broker's settings");
+        let properties = properties.display().to_string();
+        let classes = format!("{}/*", libraries().display());
+        let quick = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"];
+        let formatted = Command::new("java")
+            .args(quick)
+            .args([
+                "-cp",
+                &classes,
+                "kafka.tools.StorageTool",
+                "format",
+                "-t",
+                "bG9vcGJhY2stdGVzdHMtMQ",
+                "-c",
+                &properties,
+            ])
+            .output()
+            .expect("java runs");
+        assert!(formatted.status.success(), "{}", String::from_utf8_lossy(&formatted.stderr));
+        let log = data.path().join("kafka.log");
+        let arguments = [quick[0], quick[1], "-Xmx512m", "-cp", &classes, "kafka.Kafka", &properties];
+        let server = Tied::start("java", &arguments, &log);
+        wait_for_port(open, &log);
+        let kafka = Self {
+            _server: server,
+            _data: data,
+            brokers: format!("127.0.0.1:{open}"),
+            guarded: format!("127.0.0.1:{guarded}"),
+        };
+        let consumer: BaseConsumer = kafka.client().create().expect("a client");
+        consumer.fetch_metadata(None, Duration::from_secs(30)).expect("the broker answers");
+        kafka
+    }
+
+    pub fn create_topic(&self, name: &str, partitions: i32) {
+        let admin: AdminClient<DefaultClientContext> = self.client().create().expect("a client");
+        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        let results = futures::executor::block_on(admin.create_topics([&topic], &AdminOptions::new()));
+        for result in results.expect("the broker answers") {
+            result.expect("the topic is made");
+        }
+    }
+
+    /// Sends (key, payload) pairs in order and waits until the broker has them.
+    pub fn produce<'m>(&self, topic: &str, messages: impl IntoIterator<Item = (&'m str, &'m [u8])>) {
+        let producer: BaseProducer = self.client().set("linger.ms", "5").create().expect("a client");
+        for (key, payload) in messages {
+            let mut record = BaseRecord::to(topic).key(key).payload(payload);
+            while let Err((_, back)) = producer.send(record) {
+                producer.poll(Duration::from_millis(10));
+                record = back;
+            }
+        }
+        producer.flush(Duration::from_secs(30)).expect("the broker takes the messages");
+    }
+
+    /// The first `count` messages of `topic`, or as many as come within ten seconds.
+    pub fn consume(&self, topic: &str, count: usize) -> Vec<Read> {
+        let consumer: BaseConsumer = self
+            .client()
+            .set("group.id", format!("reader of {topic}"))
+            .set("auto.offset.reset", "earliest")
+            .create()
+            .expect("a client");
+        consumer.subscribe(&[topic]).expect("the topic");
+        let mut read = Vec::new();
+        for _ in 0..100 {
+            while let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) {
+                let headers = message.headers().map(|headers| {
+                    let text = |value: Option<&[u8]>| String::from_utf8_lossy(value.unwrap_or_default()).into_owned();
+                    headers.iter().map(|header| (header.key.to_owned(), text(header.value))).collect()
+                });
+                read.push(Read {
+                    payload: message.payload().unwrap_or_default().to_vec(),
+                    headers: headers.unwrap_or_default(),
+                });
+                if read.len() == count {
+                    return read;
+                }
+            }
+        }
+        read
+    }
+
+    pub fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.brokers);
+        config
+    }
+}
+
+fn libraries() -> PathBuf {
+    let libraries = cache().join("kafka/libs");
+    assert!(has_jar(&libraries), "no Kafka in {}: run deploy/setup.sh", libraries.display());
+    libraries
+}
+
+fn has_jar(folder: &Path) -> bool {
+    let entries = std::fs::read_dir(folder).map(|entries| entries.flatten().collect::<Vec<_>>()).unwrap_or_default();
+    entries.iter().any(|entry| entry.path().extension().is_some_and(|extension| extension == "jar"))
+}

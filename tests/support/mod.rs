@@ -1,0 +1,14 @@
+//! Real servers for tests, each on free loopback ports, each gone when the test is.
+
+#![allow(dead_code, reason = "each test uses its part of this")]
+#![allow(
+    clippy::expect_used,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "a test that cannot go on says so"
+)]
+
+pub mod kafka;
+pub mod process;
+pub mod smtp;
+pub mod web;

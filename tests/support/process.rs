@@ -1,0 +1,84 @@
+//! Servers that die with the test, whichever way it ends.
+
+use std::io::Read as _;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A child process tied to our end of a pipe: when this is dropped, or our own process dies in whatever way, the
+/// pipe closes and the child is killed.
+pub struct Tied {
+    child: Child,
+}
+
+impl Tied {
+    /// Starts `program`; what it prints goes to `log`.
+    pub fn start(program: &str, arguments: &[&str], log: &Path) -> Self {
+        let log = std::fs::File::create(log).expect("a log file");
+        let child = Command::new("sh")
+            .arg("-c")
+            // A background job reads from /dev/null unless told otherwise; the shell itself waits on the pipe.
+            .arg("\"$@\" </dev/null & server=$!; cat >/dev/null; kill -9 $server")
+            .arg("sh")
+            .arg(program)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone().expect("a log file"))
+            .stderr(log)
+            .spawn()
+            .expect("a shell starts");
+        Self { child }
+    }
+}
+
+impl Drop for Tied {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// A loopback port that nobody listens on.
+pub fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).expect("a free port").port()
+}
+
+/// Waits until somebody listens on `port`.
+pub fn wait_for_port(port: u16, log: &Path) {
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    eventually(Duration::from_secs(60), "the server listens", || TcpStream::connect(address).is_ok().then_some(()))
+        .unwrap_or_else(|| panic!("no server on {port}:\n{}", read(log)));
+}
+
+/// Polls `probe` until it gives something or `patience` is over.
+pub fn eventually<T>(patience: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = probe() {
+            return Some(found);
+        }
+        if began.elapsed() > patience {
+            eprintln!("gave up waiting until {what}");
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+pub fn read(path: &Path) -> String {
+    let mut text = Vec::new();
+    if let Ok(mut file) = std::fs::File::open(path) {
+        let _ = file.read_to_end(&mut text);
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// Where the setup script puts the parts that tests run on.
+pub fn cache() -> std::path::PathBuf {
+    let folder = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(std::path::PathBuf::from);
+    folder("TOKENWARDEN_CACHE")
+        .or_else(|| folder("XDG_CACHE_HOME").map(|cache| cache.join("tokenwarden")))
+        .or_else(|| folder("HOME").map(|home| home.join(".cache/tokenwarden")))
+        .expect("HOME is set")
+}
