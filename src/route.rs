@@ -1,13 +1,21 @@
 //! A call with its ids templated away: `GET /v1/users/42/keys` and `GET /v1/users/7/keys` are one route.
+//!
+//! An endpoint is either a path (`/repos/acme/site/hooks/17`, a URL too) or the name of an operation, with its service
+//! in front of it or not (`iam.amazonaws.com ListUsers`, `repo.create`). Both are cut into words at delimiters, and a
+//! word that looks like an id becomes `{}`. Names that people gave to things (`acme`) cannot be told from words of the
+//! API and stay: they make more routes than there are, never fewer.
 
 use std::borrow::Cow;
+
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// The numbers of a call. They are xxh3 hashes, so that memory need not hold texts; [`template`] gives the text back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Route {
     /// Of method and template.
     pub key: u32,
-    /// Of the first two segments of the template, or of the service: `iam.amazonaws.com`, `/repos/{}`.
+    /// Of the first two segments of the template, or of the service: `iam.amazonaws.com`, `/repos/{}`. Segments that
+    /// only version an API (`/api/v1`) are no area: the first two after them count, with them.
     pub area: u32,
     /// Of the ids that were templated away, in order: which object was touched. `None` where there was none.
     pub object: Option<u64>,
@@ -19,13 +27,479 @@ impl Route {
     /// Route of `method` and `endpoint`, either of which may be absent (empty). Allocates nothing.
     #[must_use]
     pub fn of(method: &str, endpoint: &str) -> Self {
-        let _ = (method, endpoint);
-        Self::default()
+        let mut text = Template::default();
+        let call = scan(endpoint, &mut text);
+        Self {
+            key: xxh3_64_with_seed(text.as_bytes(), xxh3_64(method.as_bytes())) as u32,
+            area: xxh3_64(&text.as_bytes()[..call.area_end]) as u32,
+            object: call.object,
+            reads: method_reads(method).unwrap_or_else(|| operation_reads(call.endpoint)),
+        }
     }
 }
 
-/// `endpoint` with ids, uuids, hashes and numbers replaced by `{}` and the query cut off.
+/// `endpoint` with ids, uuids, hashes and numbers replaced by `{}` and the query cut off; at most
+/// [`TEMPLATE_BYTES_MAX`] bytes of it.
 #[must_use]
 pub fn template(endpoint: &str) -> Cow<'_, str> {
-    Cow::Borrowed(endpoint)
+    let mut text = Template::default();
+    let call = scan(endpoint, &mut text);
+    if call.object.is_none() && text.length == call.endpoint.len() {
+        return Cow::Borrowed(call.endpoint);
+    }
+    String::from_utf8_lossy(text.as_bytes()).into_owned().into()
+}
+
+/// Longer templates are cut at the last delimiter before it: what an API calls by this many bytes is no longer a
+/// route but data.
+pub const TEMPLATE_BYTES_MAX: usize = 256;
+
+/// Words of more bytes are data, whatever they consist of.
+const WORD_BYTES_MAX: usize = 64;
+
+/// What stands for an id.
+const HOLE: &[u8] = b"{}";
+
+/// The template being written: on the stack, so that a call allocates nothing.
+struct Template {
+    bytes: [u8; TEMPLATE_BYTES_MAX],
+    length: usize,
+}
+
+impl Default for Template {
+    fn default() -> Self {
+        Self { bytes: [0; TEMPLATE_BYTES_MAX], length: 0 }
+    }
+}
+
+impl Template {
+    /// False, and nothing written, where there is no room for all of `part`.
+    fn push(&mut self, part: &[u8]) -> bool {
+        let end = self.length + part.len();
+        match self.bytes.get_mut(self.length..end) {
+            Some(room) => {
+                room.copy_from_slice(part);
+                self.length = end;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+/// What a scan finds besides the template itself.
+struct Call<'a> {
+    /// Without query, fragment and trailing slash.
+    endpoint: &'a str,
+    /// Length of the template's part that names the area.
+    area_end: usize,
+    object: Option<u64>,
+}
+
+/// The one pass over an endpoint: word by word into `template`.
+fn scan<'a>(endpoint: &'a str, template: &mut Template) -> Call<'a> {
+    let endpoint = without_query(endpoint);
+    let bytes = endpoint.as_bytes();
+    let mut object = None;
+    let mut area = Area::default();
+    let mut start = 0;
+    loop {
+        let (end, classes) = word_end(bytes, start);
+        let word = &bytes[start..end];
+        let written = match id_length(word, classes) {
+            0 => template.push(word),
+            length => {
+                object = Some(xxh3_64_with_seed(&word[..length], object.unwrap_or_default()));
+                template.push(HOLE) && template.push(&word[length..])
+            }
+        };
+        let Some(delimiter) = bytes.get(end) else { break };
+        if !written {
+            break;
+        }
+        area.delimiter(*delimiter, word, template.length);
+        if !template.push(&[*delimiter]) {
+            break;
+        }
+        start = end + 1;
+    }
+    Call { endpoint, area_end: area.end(template.as_bytes()), object }
+}
+
+fn without_query(endpoint: &str) -> &str {
+    let end = endpoint.bytes().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(endpoint.len());
+    let cut = &endpoint[..end];
+    match cut.trim_end_matches('/') {
+        "" => &cut[..cut.len().min(1)],
+        rest => rest,
+    }
+}
+
+/// Finds where the area ends while the words go by.
+#[derive(Default)]
+struct Area {
+    /// Segments seen that name something.
+    segments: u8,
+    end: Option<usize>,
+}
+
+impl Area {
+    /// `word` ended at a delimiter, `length` bytes into the template.
+    fn delimiter(&mut self, delimiter: u8, word: &[u8], length: usize) {
+        if self.end.is_some() {
+            return;
+        }
+        match delimiter {
+            b'/' => {
+                self.segments += u8::from(!word.is_empty() && !is_version(word));
+                if self.segments == 2 {
+                    self.end = Some(length);
+                }
+            }
+            // A service before its operation.
+            b' ' if self.segments == 0 => self.end = Some(length),
+            _ => {}
+        }
+    }
+
+    /// Names with dots and no delimiter (`repo.create`) belong to what stands before the first dot.
+    fn end(&self, template: &[u8]) -> usize {
+        let dotted = || if self.segments == 0 { template.iter().position(|&byte| byte == b'.') } else { None };
+        self.end.or_else(dotted).unwrap_or(template.len())
+    }
+}
+
+/// `api`, `rest`, `v2`, `v1beta1`, `1.0`.
+fn is_version(word: &[u8]) -> bool {
+    match word {
+        b"api" | b"rest" => true,
+        [b'v' | b'V', digit, ..] => word.len() <= 10 && digit.is_ascii_digit(),
+        [a, b'.', b] => a.is_ascii_digit() && b.is_ascii_digit(),
+        _ => false,
+    }
+}
+
+// Classes of bytes, as bits, so that those of a word can be gathered.
+const DELIMITER: u8 = 1;
+const DIGIT: u8 = 2;
+/// Letters a to f.
+const HEX: u8 = 4;
+const LOWER: u8 = 8;
+const UPPER: u8 = 16;
+/// What joins the parts of one word.
+const JOINT: u8 = 32;
+const AT: u8 = 64;
+const OTHER: u8 = 128;
+
+const CLASSES: [u8; 256] = classes();
+
+const fn classes() -> [u8; 256] {
+    let mut table = [OTHER; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = match byte as u8 {
+            b'/' | b' ' | b':' | b';' | b'=' | b'(' | b')' | b'\'' => DELIMITER,
+            b'0'..=b'9' => DIGIT,
+            b'a'..=b'f' => HEX | LOWER,
+            b'A'..=b'F' => HEX | UPPER,
+            b'g'..=b'z' => LOWER,
+            b'G'..=b'Z' => UPPER,
+            b'-' | b'_' | b'.' | b'~' | b',' | b'+' => JOINT,
+            b'@' => AT,
+            _ => OTHER,
+        };
+        byte += 1;
+    }
+    table
+}
+
+/// End of the word that begins at `start`, and the classes of its bytes.
+fn word_end(bytes: &[u8], start: usize) -> (usize, u8) {
+    let mut classes = 0;
+    let mut end = start;
+    while let Some(&byte) = bytes.get(end) {
+        let class = CLASSES[byte as usize];
+        if class == DELIMITER {
+            break;
+        }
+        classes |= class;
+        end += 1;
+    }
+    (end, classes)
+}
+
+/// How much of `word` is an id: nothing, all of it, or all before a file's ending (`42.json`).
+fn id_length(word: &[u8], classes: u8) -> usize {
+    // Most words are names of the API: letters and joints alone.
+    if classes & (DIGIT | AT | OTHER) == 0 && word.len() <= WORD_BYTES_MAX {
+        return 0;
+    }
+    if is_id(word) {
+        return word.len();
+    }
+    match word.iter().rposition(|&byte| byte == b'.') {
+        Some(dot) if is_ending(&word[dot + 1..]) && is_id(&word[..dot]) => dot,
+        _ => 0,
+    }
+}
+
+fn is_ending(text: &[u8]) -> bool {
+    (2..=5).contains(&text.len()) && text.iter().all(u8::is_ascii_lowercase)
+}
+
+/// Whether `word` names one thing among many of its kind.
+fn is_id(word: &[u8]) -> bool {
+    let mut count = Counts::default();
+    let mut run = Counts::default();
+    let mut random_run = false;
+    for &byte in word {
+        let class = CLASSES[byte as usize];
+        count.add(class);
+        if class & JOINT == 0 {
+            run.add(class);
+        } else {
+            random_run |= run.is_random();
+            run = Counts::default();
+        }
+    }
+    random_run |= run.is_random();
+    let length = word.len() as u32;
+    if length > WORD_BYTES_MAX as u32 || random_run {
+        return true;
+    }
+    // An address of mail, its sign encoded or not; not `@me`.
+    if count.at == 1 && !word.starts_with(b"@") || count.other > 0 && word.windows(3).any(|part| part == b"%40") {
+        return true;
+    }
+    if count.digits == 0 || count.at + count.other > 0 {
+        return false;
+    }
+    let letters = count.lower + count.upper;
+    if letters == 0 {
+        // Numbers, dates, addresses, lists of them; not the `1.1` of a version.
+        return !is_version(word);
+    }
+    // uuids and hashes, with joints or without. Seven digits of hex may be a word (`ed25519`).
+    if count.hex + count.digits + count.joints == length && count.hex + count.digits >= 8 {
+        return true;
+    }
+    // A name with a number behind it: `user-42`, `order_1009`; not `phase-2`, not `GetDistribution2020_05_31`.
+    if run.digits >= 2 && run.lower + run.upper == 0 && count.joints > 0 && (count.lower == 0 || count.upper == 0) {
+        return true;
+    }
+    // Short ids of capitals and digits: `U012AB3CD`, `EXAMPLE1A2B3`.
+    count.lower == 0 && count.digits >= 3 && length >= 8
+}
+
+/// How many bytes of each class.
+#[derive(Default)]
+struct Counts {
+    digits: u32,
+    hex: u32,
+    lower: u32,
+    upper: u32,
+    joints: u32,
+    at: u32,
+    other: u32,
+    /// Times that a digit follows a letter or a letter a digit.
+    turns: u32,
+    last: u8,
+}
+
+impl Counts {
+    fn add(&mut self, class: u8) {
+        self.digits += u32::from(class & DIGIT != 0);
+        self.hex += u32::from(class & HEX != 0);
+        self.lower += u32::from(class & LOWER != 0);
+        self.upper += u32::from(class & UPPER != 0);
+        self.joints += u32::from(class & JOINT != 0);
+        self.at += u32::from(class & AT != 0);
+        self.other += u32::from(class & OTHER != 0);
+        self.turns += u32::from(self.last != 0 && (self.last ^ class) & DIGIT != 0);
+        self.last = class;
+    }
+
+    /// Letters and digits mixed as words are not: `9s6XKzkNRiz8i3`, `AKIAIOSFODNN7EXAMPLE`. A name with a number in it
+    /// or behind it (`ListFunctions20150331`, `GetFunction20150331v2`) turns at most three times.
+    fn is_random(&self) -> bool {
+        let length = self.digits + self.lower + self.upper;
+        let mixed = self.digits >= 2 && self.turns >= 4 && length >= 10;
+        let capitals = self.digits >= 1 && self.lower == 0 && length >= 16;
+        self.at + self.other == 0 && (mixed || capitals)
+    }
+}
+
+/// What the method says: `None` where it says nothing, as POST to an operation's name.
+fn method_reads(method: &str) -> Option<bool> {
+    const READING: [&str; 7] = ["GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "QUERY", "read"];
+    const WRITING: [&str; 4] = ["PUT", "PATCH", "DELETE", "write"];
+    if READING.iter().any(|name| name.eq_ignore_ascii_case(method)) {
+        Some(true)
+    } else if WRITING.iter().any(|name| name.eq_ignore_ascii_case(method)) {
+        Some(false)
+    } else {
+        None
+    }
+}
+
+/// Whether the operation's name (the last word) begins as readers do.
+fn operation_reads(endpoint: &str) -> bool {
+    const READING: [&str; 12] = [
+        "get", "list", "describe", "head", "search", "lookup", "batchget", "query", "scan", "read", "download", "view",
+    ];
+    let name = endpoint.rsplit(['/', ' ', '.', ':']).next().unwrap_or_default().as_bytes();
+    READING.iter().any(|verb| {
+        // A word of its own: `GetUser`, `get_user`, `get`, but not `getaway` or `Listen`.
+        name.get(..verb.len()).is_some_and(|start| start.eq_ignore_ascii_case(verb.as_bytes()))
+            && !name.get(verb.len()).is_some_and(u8::is_ascii_lowercase)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn ids_become_holes_and_words_stay() {
+        for (endpoint, expected) in [
+            ("/v1/users/42/keys", "/v1/users/{}/keys"),
+            ("/users/3f2504e0-4f89-41d3-9a0c-0305e82c3301", "/users/{}"),
+            ("/users/3F2504E04F8941D39A0C0305E82C3301?expand=all#top", "/users/{}"),
+            ("/git/commits/7fd1a60b01f91b314f59955a4e4d4e80d8edf11d", "/git/commits/{}"),
+            ("/customers/cus_9s6XKzkNRiz8i3/sources", "/customers/{}/sources"),
+            ("/keys/AKIAIOSFODNN7EXAMPLE", "/keys/{}"),
+            ("/conversations/U012AB3CD/history", "/conversations/{}/history"),
+            ("/users/ann@example.com/roles", "/users/{}/roles"),
+            ("/users/ann%40example.com/roles", "/users/{}/roles"),
+            ("/users/@me/guilds", "/users/@me/guilds"),
+            ("/items/1,2,3", "/items/{}"),
+            ("/reports/2026-11-24/rows", "/reports/{}/rows"),
+            ("/hosts/192.0.2.7", "/hosts/{}"),
+            ("/orders/order_1009.json", "/orders/{}.json"),
+            ("/v1/projects/acme-42/secrets/db:access", "/v1/projects/{}/secrets/db:access"),
+            ("/odata/Users(42)/Groups('9f1c2ab8')", "/odata/Users({})/Groups('{}')"),
+            ("/1.1/statuses/home_timeline.json", "/1.1/statuses/home_timeline.json"),
+            ("/v2beta1/phase-2/oauth2/ed25519/utf-8", "/v2beta1/phase-2/oauth2/ed25519/utf-8"),
+            ("arn:aws:iam::123456789012:user/ann", "arn:aws:iam::{}:user/ann"),
+            ("/users/", "/users"),
+            ("/", "/"),
+            ("", ""),
+        ] {
+            assert_eq!(template(endpoint), expected, "{endpoint}");
+        }
+    }
+
+    #[test]
+    fn names_of_operations_stay_as_they_are() {
+        for endpoint in [
+            "iam.amazonaws.com ListUsers",
+            "lambda.amazonaws.com ListFunctions20150331",
+            "lambda.amazonaws.com UpdateFunctionCode20150331v2",
+            "s3.amazonaws.com ListObjectsV2",
+            "rds.amazonaws.com DescribeDBClusterParameterGroups",
+            "cloudfront.amazonaws.com GetDistribution2020_05_31",
+            "repo.create",
+            "user.session.start",
+            "app.oauth2.token.grant.access_token",
+        ] {
+            assert_eq!(template(endpoint), endpoint);
+            assert_eq!(Route::of("", endpoint).object, None, "{endpoint}");
+        }
+    }
+
+    #[test]
+    fn an_area_is_the_service_or_the_first_two_segments() {
+        let area = |endpoint| Route::of("GET", endpoint).area;
+        assert_eq!(area("iam.amazonaws.com ListUsers"), area("iam.amazonaws.com DeleteUser"));
+        assert_ne!(area("iam.amazonaws.com ListUsers"), area("s3.amazonaws.com ListBuckets"));
+        assert_eq!(area("repo.create"), area("repo.destroy"));
+        assert_ne!(area("repo.create"), area("org.create"));
+        assert_eq!(area("/repos/17/hooks"), area("/repos/18/keys"));
+        assert_ne!(area("/repos/acme/hooks"), area("/users/acme/hooks"));
+        assert_eq!(area("/api/v1/users/42/keys"), area("/api/v1/users/7"), "a version is no area");
+        assert_ne!(area("/api/v1/users/42"), area("/api/v1/groups/42"));
+        assert_eq!(area("https://api.example.com/users/1"), area("https://api.example.com/users/2/keys"));
+    }
+
+    #[test]
+    fn an_object_is_what_was_templated_away() {
+        let object = |endpoint| Route::of("GET", endpoint).object;
+        assert_eq!(object("/users"), None);
+        assert_ne!(object("/users/1"), object("/users/2"));
+        assert_eq!(object("/users/1"), object("/users/1?page=3"));
+        assert_ne!(object("/a/11/b/22"), object("/a/22/b/11"), "order counts");
+    }
+
+    #[test]
+    fn readers_are_known_by_method_or_name() {
+        for (method, endpoint) in [
+            ("GET", "/users"),
+            ("head", "/users"),
+            ("read", "iam.amazonaws.com AssumeRole"),
+            ("", "iam.amazonaws.com ListUsers"),
+            ("POST", "dynamodb.amazonaws.com BatchGetItem"),
+            ("", "repo.download_zip"),
+            ("POST", "/v1/search"),
+        ] {
+            assert!(Route::of(method, endpoint).reads, "{method} {endpoint}");
+        }
+        for (method, endpoint) in [
+            ("POST", "/users"),
+            ("DELETE", "/v1/search"),
+            ("write", "iam.amazonaws.com GetUser"),
+            ("", "iam.amazonaws.com CreateUser"),
+            ("", "events.Listen"),
+            ("", ""),
+        ] {
+            assert!(!Route::of(method, endpoint).reads, "{method} {endpoint}");
+        }
+    }
+
+    /// Words as APIs and their ids have them, to meet each other often.
+    fn endpoint() -> impl Strategy<Value = String> {
+        let word = prop_oneof![
+            "[a-z]{1,6}",
+            "[0-9]{1,4}",
+            "[0-9a-f]{8}",
+            "[A-Za-z0-9]{10,20}",
+            "[a-z]{2,5}[-_.][0-9]{1,3}",
+            "[a-z]{1,3}@[a-z]{1,3}",
+            "\\PC{0,8}",
+        ];
+        (proptest::collection::vec(word, 0..6), "[/ :]", "(\\?[a-z=0-9]{0,5})?")
+            .prop_map(|(words, delimiter, query)| format!("{delimiter}{}{query}", words.join(&delimiter)))
+    }
+
+    proptest! {
+        #[test]
+        fn equal_keys_are_equal_templates(a in endpoint(), b in endpoint()) {
+            prop_assert_eq!(Route::of("GET", &a).key == Route::of("GET", &b).key, template(&a) == template(&b));
+        }
+
+        #[test]
+        fn a_template_is_its_own_template(endpoint in endpoint()) {
+            let once = template(&endpoint).into_owned();
+            prop_assert_eq!(template(&once), once.as_str());
+            prop_assert_eq!(Route::of("", &once).object, None);
+        }
+
+        #[test]
+        fn other_ids_make_the_same_route(a in 0u64.., b in 0u64.., tail in "[a-z]{1,5}") {
+            let route = |id| Route::of("GET", &format!("/users/{id}/{tail}"));
+            prop_assert_eq!(route(a).key, route(b).key);
+            prop_assert_eq!(route(a).object == route(b).object, a == b);
+        }
+
+        #[test]
+        fn any_text_has_a_route(method in ".{0,9}", endpoint in ".{0,600}") {
+            let _ = Route::of(&method, &endpoint);
+            prop_assert!(template(&endpoint).len() <= TEMPLATE_BYTES_MAX);
+        }
+    }
 }
