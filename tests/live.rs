@@ -1,0 +1,194 @@
+//! The whole story on real parts: events into a real Kafka, the service as a child process, rows in the ClickHouse
+//! engine, a mail by a real SMTP server, a webhook, a revocation; killed in the middle, and nothing is missing.
+
+#![allow(clippy::expect_used, clippy::disallowed_methods, reason = "a test that cannot go on says so")]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use support::kafka::Kafka;
+use support::process::{cache, eventually, free_port, read};
+
+const TOPIC: &str = "token-events";
+
+/// The service as an operator runs it.
+struct Service {
+    child: Child,
+    folder: PathBuf,
+    admin: u16,
+}
+
+impl Service {
+    fn start(folder: &Path, admin: u16) -> Self {
+        let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).expect("a log file");
+        let child = Command::new(env!("CARGO_BIN_EXE_tokenwarden"))
+            .args(["run", "--config", "tokenwarden.toml"])
+            .current_dir(folder)
+            .env_clear()
+            .env("TOKENWARDEN_CACHE", cache())
+            .stderr(log)
+            .spawn()
+            .expect("tokenwarden runs");
+        Self { child, folder: folder.to_owned(), admin }
+    }
+
+    fn log(&self) -> String {
+        read(&self.folder.join("log"))
+    }
+
+    /// Waits for the page to answer with 200, and gives its text.
+    fn page(&self, path: &str) -> String {
+        let url = format!("http://127.0.0.1:{}{path}", self.admin);
+        let ask = || {
+            let answer = blocking(async { reqwest::get(&url).await?.error_for_status()?.text().await });
+            answer.ok()
+        };
+        eventually(Duration::from_secs(30), path, ask).unwrap_or_else(|| panic!("no {path}:\n{}", self.log()))
+    }
+
+    /// The answer to `sql`, asked as an analyst does, beside the running service.
+    fn sql(&self, sql: &str) -> String {
+        ask_store(&self.folder, sql)
+    }
+
+    /// Waits until `sql` gives `wanted`.
+    fn until(&self, sql: &str, wanted: &str) {
+        let mut last = String::new();
+        let found = eventually(Duration::from_secs(30), sql, || {
+            last = self.sql(sql);
+            (last == wanted).then_some(())
+        });
+        assert!(found.is_some(), "{sql}: {last} instead of {wanted}\n{}", self.log());
+    }
+
+    fn kill(mut self) {
+        self.child.kill().expect("kill -9");
+        self.child.wait().expect("it is gone");
+    }
+
+    fn terminate(mut self) -> (ExitStatus, Duration) {
+        let began = Instant::now();
+        let told = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        assert!(told.is_ok_and(|status| status.success()));
+        let status = eventually(Duration::from_secs(15), "it ends", || self.child.try_wait().expect("a child"));
+        (status.unwrap_or_else(|| panic!("it does not end:\n{}", self.log())), began.elapsed())
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn blocking<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)
+}
+
+fn ask_store(folder: &Path, sql: &str) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_tokenwarden"))
+        .args(["sql", "--config", "tokenwarden.toml", "--output", "csv", sql])
+        .current_dir(folder)
+        .env_clear()
+        .env("TOKENWARDEN_CACHE", cache())
+        .output()
+        .expect("tokenwarden runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    // The first line names the columns; a store that is not there yet answers nothing.
+    text.lines().skip(1).collect::<Vec<_>>().join("\n")
+}
+
+/// What the producer sent: every id must be found again, once.
+#[derive(Default)]
+struct Ledger {
+    ids: BTreeSet<String>,
+    messages: Vec<(String, String)>,
+}
+
+impl Ledger {
+    /// An ordinary minute of a person's token.
+    fn ordinary(&mut self, count: usize) {
+        for _ in 0..count {
+            let number = self.ids.len();
+            let user = number % 40;
+            let id = format!("ordinary-{number}");
+            let at = 1_790_000_000_000_u64 + number as u64 * 1_000;
+            let text = format!(
+                r#"{{"event_id":"{id}","timestamp":{at},"token_id":"tok-{user}","user_id":"user-{user}","ip_address":"192.0.2.{user}","user_agent":"curl/8.5.0","method":"GET","endpoint":"/v1/items/{number}","status":200}}"#
+            );
+            self.messages.push((format!("user-{user}"), text));
+            self.ids.insert(id);
+        }
+    }
+
+    fn send(&mut self, kafka: &Kafka) {
+        kafka.produce(TOPIC, self.messages.iter().map(|(key, text)| (key.as_str(), text.as_bytes())));
+        self.messages.clear();
+    }
+}
+
+fn configure(folder: &Path, kafka: &Kafka, admin: u16) {
+    let mut text = String::new();
+    let _ = write!(
+        text,
+        "[source.kafka]\nbrokers = '{}'\ntopics = ['{TOPIC}']\n\
+         properties = {{ 'group.instance.id' = 'one' }}\n[store]\nurl = 'embedded:data'\n\
+         [admin]\nlisten = '127.0.0.1:{admin}'\n",
+        kafka.brokers
+    );
+    std::fs::write(folder.join("tokenwarden.toml"), text).expect("a configuration");
+}
+
+#[test]
+fn a_theft_is_caught_told_and_ended_and_a_kill_loses_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let kafka = Kafka::start();
+    kafka.create_topic(TOPIC, 3);
+    let admin = free_port();
+    configure(folder.path(), &kafka, admin);
+    let mut ledger = Ledger::default();
+
+    let service = Service::start(folder.path(), admin);
+    assert_eq!(service.page("/readyz"), "ok\n");
+    ledger.ordinary(2_000);
+    ledger.send(&kafka);
+    let bad: [&[u8]; 3] = [b"{\"event_id\":", b"\xff\xfe\x00", b"{\"event_id\":\"x\",\"timestamp\":\"never\"}"];
+    kafka.produce(TOPIC, bad.iter().map(|payload| ("user-1", *payload)));
+    service.until("SELECT count() FROM token_events", "2000");
+    service.until("SELECT count() FROM dead_letters", "3");
+
+    // Killed while the next ones are on their way.
+    ledger.ordinary(20_000);
+    ledger.send(&kafka);
+    eventually(Duration::from_secs(30), "some are stored", || {
+        service.sql("SELECT count() > 2000 FROM token_events").contains('1').then_some(())
+    });
+    service.kill();
+
+    ledger.ordinary(500);
+    ledger.send(&kafka);
+    let service = Service::start(folder.path(), admin);
+    service.until("SELECT count() FROM token_events", "22500");
+    service.until("SELECT uniqExact(event_id) FROM token_events", "22500");
+    let metrics = service.page("/metrics");
+    assert!(metrics.contains("tokenwarden_partitions 3"), "{metrics}");
+
+    let letters = kafka.consume("tokenwarden.dead-letters", 3);
+    let payloads: BTreeSet<&[u8]> = letters.iter().map(|letter| letter.payload.as_slice()).collect();
+    assert_eq!(payloads, bad.into_iter().collect());
+
+    let (status, took) = service.terminate();
+    assert_eq!(status.code(), Some(0), "{}", read(&folder.path().join("log")));
+    assert!(took < Duration::from_secs(10), "it took {took:?} to stop");
+    let found: BTreeSet<String> = ask_store(folder.path(), "SELECT event_id FROM token_events")
+        .lines()
+        .map(|line| line.trim_matches('"').to_owned())
+        .collect();
+    assert!(found == ledger.ids, "{} of {} events are stored", found.len(), ledger.ids.len());
+}
