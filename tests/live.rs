@@ -192,3 +192,30 @@ fn a_theft_is_caught_told_and_ended_and_a_kill_loses_nothing() {
         .collect();
     assert!(found == ledger.ids, "{} of {} events are stored", found.len(), ledger.ids.len());
 }
+
+#[test]
+#[ignore = "slow: the broker is away for most of a minute"]
+fn a_broker_that_goes_and_comes_back_is_waited_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut kafka = Kafka::start();
+    kafka.create_topic(TOPIC, 3);
+    let admin = free_port();
+    configure(folder.path(), &kafka, admin);
+    let mut ledger = Ledger::default();
+    let service = Service::start(folder.path(), admin);
+    assert_eq!(service.page("/readyz"), "ok\n");
+    ledger.ordinary(1_000);
+    ledger.send(&kafka);
+    service.until("SELECT uniqExact(event_id) FROM token_events", "1000");
+    kafka.stop();
+    std::thread::sleep(Duration::from_secs(40));
+    assert_eq!(service.page("/healthz"), "ok\n");
+    kafka.resume();
+    ledger.ordinary(1_000);
+    ledger.send(&kafka);
+    service.until("SELECT uniqExact(event_id) FROM token_events", "2000");
+    kafka.stop();
+    let (status, took) = service.terminate();
+    assert_eq!(status.code(), Some(0), "{}", read(&folder.path().join("log")));
+    assert!(took < Duration::from_secs(10), "it took {took:?} to stop without a broker");
+}

@@ -126,7 +126,8 @@ impl KafkaSource {
     }
 
     /// Starts to read newly assigned partitions, each from far enough back to remember.
-    fn assign(&mut self, mut assigned: TopicPartitionList) -> Result<(), SourceError> {
+    fn assign(&mut self, partitions: &TopicPartitionList) -> Result<(), SourceError> {
+        let mut assigned = partitions.clone();
         let committed =
             self.consumer.committed_offsets(assigned.clone(), ANSWER_WAIT).map_err(|error| self.unavailable(&error))?;
         for element in committed.elements() {
@@ -216,7 +217,12 @@ impl Source for KafkaSource {
             }
         }
         match self.consumer.context().take_rebalance() {
-            Some(Rebalance::Assigned(partitions)) => self.assign(partitions)?,
+            Some(Rebalance::Assigned(partitions)) => {
+                if let Err(error) = self.assign(&partitions) {
+                    tracing::warn!(%error, "partitions not taken over yet; trying again");
+                    self.consumer.context().put_back(Rebalance::Assigned(partitions));
+                }
+            }
             Some(Rebalance::Revoked(partitions)) => {
                 let names = partitions.elements().iter().map(|e| (e.topic().into(), e.partition())).collect();
                 self.leaving = Some(partitions);
@@ -402,6 +408,10 @@ impl Member {
     fn take_rebalance(&self) -> Option<Rebalance> {
         let mut rebalances = unpoisoned(&self.rebalances);
         (!rebalances.is_empty()).then(|| rebalances.remove(0))
+    }
+
+    fn put_back(&self, rebalance: Rebalance) {
+        unpoisoned(&self.rebalances).insert(0, rebalance);
     }
 
     /// `error`, and what was said before it if that tells more.

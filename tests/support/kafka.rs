@@ -14,8 +14,8 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use super::process::{Tied, cache, free_port, wait_for_port};
 
 pub struct Kafka {
-    _server: Tied,
-    _data: tempfile::TempDir,
+    server: Option<Tied>,
+    data: tempfile::TempDir,
     /// Open to all.
     pub brokers: String,
     /// SASL PLAIN, user `tokenwarden`, password `right`.
@@ -48,37 +48,35 @@ impl Kafka {
             logs.display()
         );
         std::fs::write(&properties, text).expect("the broker's settings");
-        let properties = properties.display().to_string();
-        let classes = format!("{}/*", libraries().display());
-        let quick = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"];
-        let formatted = Command::new("java")
-            .args(quick)
-            .args([
-                "-cp",
-                &classes,
-                "kafka.tools.StorageTool",
-                "format",
-                "-t",
-                "bG9vcGJhY2stdGVzdHMtMQ",
-                "-c",
-                &properties,
-            ])
-            .output()
-            .expect("java runs");
+        let formatted = java()
+            .args(["kafka.tools.StorageTool", "format", "-t", "bG9vcGJhY2stdGVzdHMtMQ", "-c"])
+            .arg(&properties)
+            .output();
+        let formatted = formatted.expect("java runs");
         assert!(formatted.status.success(), "{}", String::from_utf8_lossy(&formatted.stderr));
-        let log = data.path().join("kafka.log");
-        let arguments = [quick[0], quick[1], "-Xmx512m", "-cp", &classes, "kafka.Kafka", &properties];
-        let server = Tied::start("java", &arguments, &log);
-        wait_for_port(open, &log);
-        let kafka = Self {
-            _server: server,
-            _data: data,
-            brokers: format!("127.0.0.1:{open}"),
-            guarded: format!("127.0.0.1:{guarded}"),
-        };
-        let consumer: BaseConsumer = kafka.client().create().expect("a client");
-        consumer.fetch_metadata(None, Duration::from_secs(30)).expect("the broker answers");
+        let mut kafka =
+            Self { server: None, data, brokers: format!("127.0.0.1:{open}"), guarded: format!("127.0.0.1:{guarded}") };
+        kafka.resume();
         kafka
+    }
+
+    /// Kills the broker; what it has acknowledged stays on disk.
+    pub fn stop(&mut self) {
+        self.server = None;
+    }
+
+    /// Starts the broker and waits until it answers.
+    pub fn resume(&mut self) {
+        let log = self.data.path().join("kafka.log");
+        let java = java();
+        let mut arguments: Vec<_> = java.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect();
+        let properties = self.data.path().join("server.properties").display().to_string();
+        arguments.extend(["kafka.Kafka".to_owned(), properties]);
+        self.server = Some(Tied::start("java", &arguments.iter().map(String::as_str).collect::<Vec<_>>(), &log));
+        let port = self.brokers.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+        wait_for_port(port, &log);
+        let consumer: BaseConsumer = self.client().create().expect("a client");
+        consumer.fetch_metadata(None, Duration::from_secs(30)).expect("the broker answers");
     }
 
     pub fn create_topic(&self, name: &str, partitions: i32) {
@@ -136,6 +134,14 @@ impl Kafka {
         config.set("bootstrap.servers", &self.brokers);
         config
     }
+}
+
+/// Java with Kafka's classes, quick to start rather than to run.
+fn java() -> Command {
+    let mut java = Command::new("java");
+    java.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m", "-cp"]);
+    java.arg(format!("{}/*", libraries().display()));
+    java
 }
 
 fn libraries() -> PathBuf {
