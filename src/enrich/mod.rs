@@ -1,59 +1,140 @@
 //! Place, network, client and route of an event.
+//!
+//! [`Enricher`] is the whole of it; what it knows of addresses comes from GeoIP files ([`geo`]), what it knows of
+//! programs from their user agents ([`client`]). Everything decoded or parsed is kept in small bounded tables, so that
+//! an event whose address and agent were seen before costs two look-ups and no allocation.
 
+mod client;
+mod country;
+mod database;
+mod event_geo;
+mod geo;
+mod network_class;
+mod record;
+mod slots;
+
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::enrichment::{Client, Device, EnrichedEvent};
+use self::client::Clients;
+use self::event_geo::EventPlaces;
+use self::geo::Geo;
+use crate::enrichment::EnrichedEvent;
 use crate::event::Event;
+use crate::place::{Network, Place};
+use crate::port::GeoLookup;
 use crate::route::Route;
 
-/// `[geoip]`.
+/// `[geoip]`: files in MaxMind's format, in the schemas of MaxMind, DB-IP or IPinfo; of several, the first that knows
+/// an address wins.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GeoSettings {
+    /// Files that know places.
     pub city: Vec<PathBuf>,
+    /// Files that know networks.
     pub asn: Vec<PathBuf>,
 }
 
-/// Adds to events what can be known of them without their past.
+/// Adds to events what can be known of them without their past. A clone shares the files and has tables of its own.
 #[derive(Debug)]
 pub struct Enricher {
-    files: Vec<PathBuf>,
-    client: Arc<Client>,
+    places: Places,
+    event_places: Option<EventPlaces>,
+    clients: Clients,
+}
+
+/// Where places and networks come from.
+enum Places {
+    Files(Geo),
+    Given(Box<dyn GeoLookup + Send>),
 }
 
 impl Enricher {
+    /// Reads the files and watches them from now on. One that is missing or corrupt is done without, and told by
+    /// [`Self::problems`]. With `trust_event_geo`, what an event says of its own place goes before the files.
     #[must_use]
-    pub fn new(settings: &GeoSettings, _trust_event_geo: bool) -> Self {
-        let files = settings.city.iter().chain(&settings.asn).cloned().collect();
-        let client = Client {
-            family: "unknown".into(),
-            version: "".into(),
-            device: Device::Unknown,
-            family_key: 0,
-            version_key: 0,
-            agent_key: 0,
-        };
-        Self { files, client: Arc::new(client) }
+    pub fn new(settings: &GeoSettings, trust_event_geo: bool) -> Self {
+        Self::of(Places::Files(Geo::open(settings)), trust_event_geo)
+    }
+
+    /// With places from elsewhere than files.
+    #[must_use]
+    pub fn with_lookup(lookup: Box<dyn GeoLookup + Send>) -> Self {
+        Self::of(Places::Given(lookup), false)
+    }
+
+    fn of(places: Places, trust_event_geo: bool) -> Self {
+        Self { places, event_places: trust_event_geo.then(EventPlaces::default), clients: Clients::default() }
     }
 
     pub fn enrich<'a>(&mut self, event: Event<'a>) -> EnrichedEvent<'a> {
+        let (mut place, mut network) = match event.address {
+            Some(address) => self.places.lookup(address.ip()),
+            None => (None, None),
+        };
+        if let (Some(trusted), Some(geo)) = (&mut self.event_places, &event.geo) {
+            place = trusted.place(geo).or(place);
+            network = trusted.network(geo).or(network);
+        }
+        let client = self.clients.of(event.user_agent.as_deref());
         let route =
             Route::of(event.method.as_deref().unwrap_or_default(), event.endpoint.as_deref().unwrap_or_default());
-        EnrichedEvent { event, place: None, network: None, client: Arc::clone(&self.client), route }
+        EnrichedEvent { event, place, network, client, route }
     }
 
-    pub fn refresh(&mut self) {}
+    /// Swaps in the files that were read anew since the last call: for batch boundaries, costs one atomic load where
+    /// there are none.
+    pub fn refresh(&mut self) {
+        if let Places::Files(geo) = &mut self.places {
+            geo.refresh();
+        }
+    }
 
+    /// Looks at once whether files have changed, and reads those: for a signal from the operator, off the hot path.
+    /// The next [`Self::refresh`] of every clone swaps them in.
+    pub fn check_files(&self) {
+        if let Places::Files(geo) = &self.places {
+            geo.check_files();
+        }
+    }
+
+    /// What is wrong with the files, one sentence each.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
-        self.files.iter().map(|file| format!("{}: GeoIP files are not read yet", file.display())).collect()
+        match &self.places {
+            Places::Files(geo) => geo.problems(),
+            Places::Given(_) => Vec::new(),
+        }
     }
 
+    /// The files in use: path, type and build date of each.
     #[must_use]
     pub fn versions(&self) -> Vec<String> {
-        Vec::new()
+        match &self.places {
+            Places::Files(geo) => geo.versions(),
+            Places::Given(_) => Vec::new(),
+        }
+    }
+}
+
+impl Places {
+    fn lookup(&mut self, address: IpAddr) -> (Option<Arc<Place>>, Option<Arc<Network>>) {
+        match self {
+            Self::Files(geo) => geo.lookup(address),
+            Self::Given(given) => given.lookup(address),
+        }
+    }
+}
+
+impl std::fmt::Debug for Places {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Files(geo) => geo.fmt(f),
+            Self::Given(_) => f.write_str("Given(..)"),
+        }
     }
 }

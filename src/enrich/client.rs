@@ -1,0 +1,318 @@
+//! User agents, parsed into family, version and device.
+//!
+//! Browsers all call themselves Mozilla and each other's names besides; `woothee` tells them apart. Everything else
+//! names itself first, as RFC 9110 section 10.1.5 has it: `product/version (comment) product/version …`. An agent is
+//! what its sender claims; whether it fits is for judgement.
+
+use std::sync::Arc;
+
+use woothee::parser::Parser;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::slots::Slots;
+use crate::enrichment::{Client, Device};
+
+/// 4,096 agents: more than an installation's clients in use at a time, and 1.5 MB at most.
+const TABLE_BITS: u32 = 11;
+
+/// Only the beginning of a longer agent is parsed.
+const AGENT_BYTES_MAX: usize = 1024;
+const FAMILY_CHARS_MAX: usize = 64;
+const VERSION_CHARS_MAX: usize = 32;
+
+/// Of an absent or empty agent.
+const UNKNOWN: &str = "unknown";
+
+/// Clients by the hash of their agents. Two agents of one hash are taken for one: whoever could make them meet could
+/// as well send the other agent itself.
+#[derive(Debug)]
+pub(super) struct Clients {
+    known: Slots<u64, Arc<Client>>,
+    unknown: Arc<Client>,
+}
+
+impl Default for Clients {
+    fn default() -> Self {
+        Self { known: Slots::new(TABLE_BITS), unknown: Arc::new(parse("")) }
+    }
+}
+
+impl Clients {
+    pub fn of(&mut self, agent: Option<&str>) -> Arc<Client> {
+        match agent {
+            None => Arc::clone(&self.unknown),
+            Some(agent) => {
+                let hash = xxh3_64(agent.as_bytes());
+                self.known.get_or_make(hash, hash, || Arc::new(parse(agent)))
+            }
+        }
+    }
+}
+
+fn parse(agent: &str) -> Client {
+    let named = match beginning(agent).trim_start() {
+        browser if browser.starts_with("Mozilla/") || browser.starts_with("Opera/") => browser_name(browser),
+        other => program_name(other),
+    };
+    let family = printable(&named.family, FAMILY_CHARS_MAX);
+    let version = printable(&named.version, VERSION_CHARS_MAX);
+    let (family, device) =
+        if family.is_empty() || &*family == "-" { (UNKNOWN.into(), Device::Unknown) } else { (family, named.device) };
+    Client {
+        family_key: xxh3_64(family.as_bytes()) as u32,
+        version_key: xxh3_64(format!("{family}\0{version}").as_bytes()) as u32,
+        agent_key: xxh3_64(agent.as_bytes()) as u32,
+        family,
+        version,
+        device,
+    }
+}
+
+fn beginning(agent: &str) -> &str {
+    let mut end = agent.len().min(AGENT_BYTES_MAX);
+    while !agent.is_char_boundary(end) {
+        end -= 1;
+    }
+    &agent[..end]
+}
+
+/// What an agent says, before it is cut to size.
+struct Named {
+    family: String,
+    version: String,
+    device: Device,
+}
+
+/// A browser, or an application that is one inside and adds its own name to the browser's (`Slack/4.35`).
+fn browser_name(agent: &str) -> Named {
+    let parsed = Parser::new().parse(agent).unwrap_or_default();
+    let device = match parsed.category {
+        "pc" => Device::Desktop,
+        "smartphone" | "mobilephone" => Device::Mobile,
+        "crawler" => Device::Machine,
+        _ => Device::Unknown,
+    };
+    if let Some(own) = products(agent).find(|product| !PARTS_OF_BROWSERS.contains(&product.name)) {
+        let automated = AUTOMATED_BROWSERS.contains(&own.name);
+        let device = if automated { Device::Machine } else { device };
+        return Named { family: own.name.to_owned(), version: own.version.to_owned(), device };
+    }
+    let told = |text: &str| if text == "UNKNOWN" { String::new() } else { text.to_owned() };
+    match told(parsed.name) {
+        family if family.is_empty() => Named { family: "Mozilla".to_owned(), version: String::new(), device },
+        family => Named { family, version: told(parsed.version), device },
+    }
+}
+
+/// Products that browsers are made of, or take the name of: what is none of these names the application.
+const PARTS_OF_BROWSERS: &[&str] = &[
+    "AppleWebKit",
+    "Chrome",
+    "Chromium",
+    "CriOS",
+    "Edg",
+    "EdgA",
+    "EdgiOS",
+    "Edge",
+    "Electron",
+    "Fedora",
+    "Firefox",
+    "FxiOS",
+    "Gecko",
+    "KHTML",
+    "Mobile",
+    "Mozilla",
+    "OPR",
+    "OPT",
+    "OPX",
+    "Opera",
+    "Presto",
+    "Safari",
+    "Trident",
+    "Ubuntu",
+    "Version",
+    "Mobile Safari",
+    "like Gecko",
+];
+
+/// Browsers that no person sits at.
+const AUTOMATED_BROWSERS: &[&str] =
+    &["HeadlessChrome", "PhantomJS", "Cypress", "WindowsPowerShell", "PowerShell", "Postman", "Lighthouse"];
+
+/// A library, command-line tool, SDK, robot, or an application on a phone.
+fn program_name(agent: &str) -> Named {
+    let mut named = products(agent).peekable();
+    let mut product = named.next().unwrap_or_default();
+    while FRONTS.contains(&product.name)
+        && let Some(next) = named.next()
+    {
+        product = next;
+    }
+    let mentions = |words: &[&str]| words.iter().any(|word| has_word(agent, word));
+    let device = if mentions(&["iPhone", "iPad", "iOS", "Android", "CFNetwork", "Dalvik"]) {
+        Device::Mobile
+    } else if mentions(&["Macintosh", "Windows NT", "Electron"]) {
+        Device::Desktop
+    } else {
+        Device::Machine
+    };
+    Named { family: product.name.to_owned(), version: product.version.to_owned(), device }
+}
+
+/// Said before one's own name: a partner programme's or a maker's, or the language written in.
+const FRONTS: &[&str] = &["APN", "HashiCorp", "Java", "Python", "Ruby"];
+
+/// Whether `word` stands in `text` and no letter or digit before it.
+fn has_word(text: &str, word: &str) -> bool {
+    text.match_indices(word).any(|(at, _)| !text[..at].ends_with(|c: char| c.is_ascii_alphanumeric()))
+}
+
+/// One product of an agent.
+#[derive(Clone, Copy, Default)]
+struct Product<'a> {
+    name: &'a str,
+    /// Without the `v` of `v1.28`; empty where there is none.
+    version: &'a str,
+}
+
+/// The products of an agent, in order, comments left out. Words without a version before a product belong to its name
+/// (`AWS Internal`), unless they are known to be a front.
+fn products(agent: &str) -> impl Iterator<Item = Product<'_>> {
+    let mut rest = agent;
+    std::iter::from_fn(move || {
+        loop {
+            rest = rest.trim_start_matches(|c: char| c.is_whitespace() || "[];,/)".contains(c));
+            if let Some(comment) = rest.strip_prefix('(') {
+                rest = after_comment(comment);
+                continue;
+            }
+            if rest.is_empty() {
+                return None;
+            }
+            let end = rest.find(|c: char| "/()[];,".contains(c)).unwrap_or(rest.len());
+            // A front's name ends at its space: what it stands before has a name of its own.
+            let end = FRONTS
+                .iter()
+                .find_map(|front| rest[..end].strip_prefix(front)?.starts_with(' ').then_some(front.len()))
+                .unwrap_or(end);
+            let (name, after) = rest.split_at(end);
+            let name = name.trim_end();
+            if let Some(versioned) = after.strip_prefix('/') {
+                let end =
+                    versioned.find(|c: char| c.is_whitespace() || "()[];,".contains(c)).unwrap_or(versioned.len());
+                let (version, after) = versioned.split_at(end);
+                rest = after;
+                return Some(Product { name, version: bare(version) });
+            }
+            rest = after;
+            // `Slack 23.05.10 (iPhone; …)`
+            return Some(match name.rsplit_once(' ') {
+                Some((name, version)) if bare(version).starts_with(|c: char| c.is_ascii_digit()) => {
+                    Product { name, version: bare(version) }
+                }
+                _ => Product { name, version: "" },
+            });
+        }
+    })
+}
+
+/// What follows a comment whose opening parenthesis has been read; comments may hold comments.
+fn after_comment(text: &str) -> &str {
+    let mut depth = 1;
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            b'(' => depth += 1,
+            b')' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return &text[at + 1..];
+        }
+    }
+    ""
+}
+
+fn bare(version: &str) -> &str {
+    version.strip_prefix(['v', 'V']).filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit())).unwrap_or(version)
+}
+
+/// Without control characters, cut to size.
+fn printable(text: &str, chars_max: usize) -> Box<str> {
+    text.chars().filter(|character| !character.is_control()).take(chars_max).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Family, version, device, agent.
+    const AGENTS: &str = "\
+Chrome|145.0.0.0|desktop|Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/145.0.0.0 Safari/537.36
+Edge|145.0.0.0|desktop|Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/145.0.0.0 Safari/537.36 Edg/145.0.0.0
+Chrome|145.0.0.0|mobile|Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/145.0.0.0 Mobile Safari/537.36
+Opera|120.0.0.0|desktop|Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/145.0.0.0 Safari/537.36 OPR/120.0.0.0
+Firefox|148.0|desktop|Mozilla/5.0 (X11; Linux x86_64; rv:148.0) Gecko/20100101 Firefox/148.0
+Safari|26.1|desktop|Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/26.1 Safari/605.1.15
+Safari|26.1|mobile|Mozilla/5.0 (iPhone; CPU iPhone OS 18_6 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/26.1 Mobile/15E148 Safari/604.1
+Internet Explorer|11.0|desktop|Mozilla/5.0 (Windows NT 10.0; WOW64; Trident/7.0; rv:11.0) like Gecko
+Slack|4.35.126|desktop|Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) Slack/4.35.126 Chrome/118.0.5993.144 Electron/27.1.2 Safari/537.36
+HeadlessChrome|145.0.0.0|machine|Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) HeadlessChrome/145.0.0.0 Safari/537.36
+WindowsPowerShell|5.1.19041.4894|machine|Mozilla/5.0 (Windows NT; Windows NT 10.0; en-US) WindowsPowerShell/5.1.19041.4894
+Googlebot||machine|Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)
+Mozilla||unknown|Mozilla/5.0
+curl|8.1.2|machine|curl/8.1.2
+python-requests|2.31.0|machine|python-requests/2.31.0
+aiohttp|3.9.1|machine|Python/3.11 aiohttp/3.9.1
+Java|17.0.2|machine|Java/17.0.2
+Go-http-client|2.0|machine|Go-http-client/2.0
+aws-cli|2.13.5|machine|aws-cli/2.13.5 Python/3.11.4 Windows/10 exe/AMD64 prompt/off command/iam.list-users
+aws-cli|2.2.0|machine|[aws-cli/2.2.0 Python/3.8.8 Linux/5.4.0]
+Boto3|1.26.165|machine|Boto3/1.26.165 Python/3.9.16 Linux/5.10 Botocore/1.29.165
+Terraform|1.5.7|machine|APN/1.0 HashiCorp/1.0 Terraform/1.5.7 (+https://www.terraform.io) terraform-provider-aws/5.0.0
+Terraform|1.0.0|machine|HashiCorp Terraform/1.0.0 (+https://www.terraform.io)
+kubectl|1.28.2|machine|kubectl/v1.28.2 (linux/amd64) kubernetes/89a4ea3
+okta-sdk-python|2.9.5|machine|okta-sdk-python/2.9.5 python/3.11.4 Linux/5.15
+AWS Internal||machine|AWS Internal
+cloudformation.amazonaws.com||machine|cloudformation.amazonaws.com
+Slack|23.05.10|mobile|Slack/23.05.10 (iPhone; iOS 16.4; Scale/3.00)
+Acme Notes|23.05.10|mobile|Acme Notes 23.05.10 (iPhone; iOS 16.4)
+acme|77|mobile|acme/77 CFNetwork/1410.0.3 Darwin/22.6.0
+Dalvik|2.1.0|mobile|Dalvik/2.1.0 (Linux; U; Android 13; Pixel 7)
+unknown||unknown|(nothing but a comment
+unknown||unknown|-
+unknown||unknown|
+";
+
+    #[test]
+    fn agents_are_told_apart() {
+        for line in AGENTS.lines() {
+            let (expected, agent) = line.rsplit_once('|').expect("a line of the table");
+            let client = parse(agent);
+            assert_eq!(format!("{}|{}|{}", client.family, client.version, client.device.as_str()), expected, "{agent}");
+        }
+    }
+
+    #[test]
+    fn keys_tell_families_versions_and_agents_apart() {
+        let mut clients = Clients::default();
+        let [a, b, c] = ["curl/8.1.2", "curl/8.2.0", "curl/8.1.2 (x)"].map(|agent| clients.of(Some(agent)));
+        assert_eq!(a.family_key, b.family_key);
+        assert_ne!(a.version_key, b.version_key);
+        assert_eq!(a.version_key, c.version_key);
+        assert_ne!(a.agent_key, c.agent_key);
+        assert_eq!(&*clients.of(None).family, "unknown");
+        assert!(Arc::ptr_eq(&a, &clients.of(Some("curl/8.1.2"))), "kept, not made again");
+    }
+
+    proptest! {
+        #[test]
+        fn any_agent_gives_short_printable_names(agent in prop_oneof![".{0,300}", "(Mozilla/5.0 )?[ -~]{0,200}"]) {
+            let client = parse(&agent);
+            prop_assert!((1..=FAMILY_CHARS_MAX).contains(&client.family.chars().count()));
+            prop_assert!(client.version.chars().count() <= VERSION_CHARS_MAX);
+            prop_assert!(!client.family.chars().chain(client.version.chars()).any(char::is_control));
+        }
+    }
+}

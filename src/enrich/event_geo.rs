@@ -1,0 +1,67 @@
+//! Places that events carry themselves, for installations that trust their producer (a CDN, say).
+
+use std::sync::Arc;
+
+use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
+
+use super::country;
+use super::record;
+use super::slots::Slots;
+use crate::event::EventGeo;
+use crate::place::{Country, Network, Place};
+
+/// 2,048 places and as many networks: a producer's edges and their users' cities repeat.
+const TABLE_BITS: u32 = 10;
+
+/// Places and networks that events told of, kept so that the next event of the same place allocates nothing.
+#[derive(Debug)]
+pub(super) struct EventPlaces {
+    places: Slots<PlaceKey, Option<Arc<Place>>>,
+    networks: Slots<(u32, u64), Arc<Network>>,
+}
+
+/// What a place is made of, the country's text by its hash.
+type PlaceKey = (u64, Option<u32>, Option<u32>, Option<u16>);
+
+impl Default for EventPlaces {
+    fn default() -> Self {
+        Self { places: Slots::new(TABLE_BITS), networks: Slots::new(TABLE_BITS) }
+    }
+}
+
+impl EventPlaces {
+    /// `None` where the event names no country that exists.
+    pub fn place(&mut self, geo: &EventGeo<'_>) -> Option<Arc<Place>> {
+        let country = geo.country.as_deref()?;
+        let key = (
+            xxh3_64_with_seed(country.as_bytes(), 0),
+            geo.latitude.map(f32::to_bits),
+            geo.longitude.map(f32::to_bits),
+            geo.accuracy_km,
+        );
+        let mut hasher = Xxh3::new();
+        hasher.update(&key.0.to_le_bytes());
+        for number in [key.1, key.2, key.3.map(u32::from)] {
+            hasher.update(&number.map_or(u64::MAX, u64::from).to_le_bytes());
+        }
+        self.places.get_or_make(hasher.digest(), key, || {
+            let country = country::of_code_or_name(country)?;
+            Some(Arc::new(of_event(country, geo)))
+        })
+    }
+
+    /// `None` where the event names no network's number.
+    pub fn network(&mut self, geo: &EventGeo<'_>) -> Option<Arc<Network>> {
+        let asn = geo.asn.filter(|&asn| asn != 0)?;
+        let org = geo.as_org.as_deref().unwrap_or_default();
+        let hash = xxh3_64_with_seed(org.as_bytes(), u64::from(asn));
+        Some(self.networks.get_or_make(hash, (asn, hash), || Arc::new(record::network(asn, org))))
+    }
+}
+
+fn of_event(country: Country, geo: &EventGeo<'_>) -> Place {
+    let coordinates = geo.latitude.zip(geo.longitude).and_then(|(latitude, longitude)| {
+        record::coordinates(latitude.into(), longitude.into(), geo.accuracy_km.map(f64::from))
+    });
+    record::place(country, "", coordinates)
+}

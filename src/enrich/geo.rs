@@ -1,0 +1,299 @@
+//! The GeoIP files of an installation: read at start, watched, and swapped as a whole between two batches.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::GeoSettings;
+use super::database::{Database, DatabaseError, Record, Role, Stamp};
+use super::record::{RawNetwork, RawPlace};
+use super::slots::Slots;
+use crate::place::{Network, Place};
+use crate::port::GeoLookup;
+
+/// How often the files are looked at for changes: publishers bring new ones daily at most, and a look costs one
+/// system call a file.
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// 16,384 addresses: the ones in use at a time, so that most events need no walk through a file's tree.
+const ADDRESS_BITS: u32 = 13;
+/// 16,384 decoded places, and as many networks: a decode costs ten times a walk.
+const RECORD_BITS: u32 = 13;
+
+/// Place and network of addresses, from files. A clone shares the files.
+#[derive(Debug)]
+pub(super) struct Geo {
+    files: Arc<Files>,
+    in_use: Arc<InUse>,
+    known: Slots<IpAddr, Known>,
+    places: Slots<RecordKey, Option<Arc<Place>>>,
+    networks: Slots<RecordKey, Option<Arc<Network>>>,
+}
+
+/// What is known of an address.
+type Known = (Option<Arc<Place>>, Option<Arc<Network>>);
+
+/// The file's place in its list, and the record's in the file.
+type RecordKey = (usize, usize);
+
+/// The files on disk, shared by all who look things up in them and by the thread that watches.
+struct Files {
+    /// Held while files are read, by the watching thread or by whoever asks for a check; never by a look-up.
+    watched: Mutex<Vec<Watched>>,
+    current: Mutex<Arc<InUse>>,
+    /// Number of `current`, so that seeing that nothing has changed takes no lock.
+    number: AtomicU64,
+    /// Dropped with the last user of the files, which ends the watching thread.
+    _alive: Option<SyncSender<()>>,
+}
+
+/// One file on disk.
+struct Watched {
+    path: PathBuf,
+    role: Role,
+    /// The last content that was intact.
+    database: Option<Arc<Database>>,
+    /// What was last tried, read or not.
+    tried: Option<Stamp>,
+    problem: Option<String>,
+}
+
+/// The files that answer now.
+#[derive(Default)]
+struct InUse {
+    number: u64,
+    city: Vec<Arc<Database>>,
+    asn: Vec<Arc<Database>>,
+    versions: Vec<String>,
+    problems: Vec<String>,
+}
+
+impl Geo {
+    /// Reads the files, at once where there are several, and watches them until the last clone is dropped.
+    pub fn open(settings: &GeoSettings) -> Self {
+        let of = |role| move |path: &PathBuf| Watched::new(path.clone(), role);
+        let watched: Vec<_> =
+            settings.city.iter().map(of(Role::City)).chain(settings.asn.iter().map(of(Role::Asn))).collect();
+        let (alive, ended) = sync_channel(0);
+        let any = !watched.is_empty();
+        let files = Arc::new(Files {
+            watched: Mutex::new(watched),
+            current: Mutex::default(),
+            number: AtomicU64::new(0),
+            _alive: any.then_some(alive),
+        });
+        files.check();
+        if any {
+            watch(Arc::downgrade(&files), ended);
+        }
+        Self::over(files)
+    }
+
+    fn over(files: Arc<Files>) -> Self {
+        let in_use = files.current();
+        Self {
+            files,
+            in_use,
+            known: Slots::new(ADDRESS_BITS),
+            places: Slots::new(RECORD_BITS),
+            networks: Slots::new(RECORD_BITS),
+        }
+    }
+
+    pub fn refresh(&mut self) {
+        if self.files.number.load(Ordering::Acquire) != self.in_use.number {
+            self.in_use = self.files.current();
+            self.known.clear();
+            self.places.clear();
+            self.networks.clear();
+        }
+    }
+
+    pub fn check_files(&self) {
+        self.files.check();
+    }
+
+    pub fn problems(&self) -> Vec<String> {
+        self.files.current().problems.clone()
+    }
+
+    pub fn versions(&self) -> Vec<String> {
+        self.files.current().versions.clone()
+    }
+}
+
+impl Clone for Geo {
+    fn clone(&self) -> Self {
+        Self::over(Arc::clone(&self.files))
+    }
+}
+
+impl GeoLookup for Geo {
+    fn lookup(&mut self, address: IpAddr) -> Known {
+        let Self { in_use, known, places, networks, .. } = self;
+        let hash = match address {
+            IpAddr::V4(v4) => xxh3_64(&v4.octets()),
+            IpAddr::V6(v6) => xxh3_64(&v6.octets()),
+        };
+        known.get_or_make(hash, address, || {
+            if !is_somewhere(address) {
+                return (None, None);
+            }
+            let place = first(&in_use.city, address, places, |record| {
+                record.decode::<RawPlace<'_>>().ok().flatten().and_then(|raw| raw.place())
+            });
+            let network = first(&in_use.asn, address, networks, |record| {
+                record.decode::<RawNetwork<'_>>().ok().flatten().and_then(|raw| raw.network())
+            });
+            (place, network)
+        })
+    }
+}
+
+/// What the first of the files that knows says.
+fn first<T>(
+    databases: &[Arc<Database>],
+    address: IpAddr,
+    decoded: &mut Slots<RecordKey, Option<Arc<T>>>,
+    decode: impl Fn(&Record<'_>) -> Option<T>,
+) -> Option<Arc<T>> {
+    databases.iter().enumerate().find_map(|(number, database)| {
+        let record = database.find(address)?;
+        let key = (number, record.offset()?);
+        // An offset has few changing bits, and some alike in all: an odd constant (2^64 over the golden ratio) spreads
+        // them into the upper ones.
+        let hash = ((key.1 as u64) << 4 | number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        decoded.get_or_make(hash, key, || decode(&record).map(Arc::new))
+    })
+}
+
+/// Whether the address can have a place: private, shared (RFC 6598), loopback, link-local, multicast and reserved ones
+/// have none, whatever a file says of them.
+fn is_somewhere(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let shared = v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64;
+            let reserved = v4.octets()[0] >= 240 || v4.octets()[0] == 0;
+            !(v4.is_private() || shared || v4.is_loopback() || v4.is_link_local() || v4.is_multicast() || reserved)
+                && v4 != Ipv4Addr::UNSPECIFIED
+        }
+        IpAddr::V6(v6) => {
+            !(v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local() || v6.is_multicast())
+                && v6 != Ipv6Addr::UNSPECIFIED
+        }
+    }
+}
+
+/// Looks at the files now and then until nobody uses them any more.
+fn watch(files: Weak<Files>, ended: Receiver<()>) {
+    let watching = std::thread::Builder::new().name("geoip".to_owned()).spawn(move || {
+        while ended.recv_timeout(CHECK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+            let Some(files) = files.upgrade() else { break };
+            files.check();
+        }
+    });
+    if let Err(error) = watching {
+        tracing::warn!(%error, "geoip files are not watched: a changed one is read at the next start");
+    }
+}
+
+impl Files {
+    fn current(&self) -> Arc<InUse> {
+        Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads what has changed; what is then intact is in use from the next refresh on.
+    fn check(&self) {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = false;
+        std::thread::scope(|scope| {
+            let checks: Vec<_> = watched.iter_mut().map(|file| scope.spawn(|| file.check())).collect();
+            for check in checks {
+                changed |= check.join().unwrap_or(false);
+            }
+        });
+        if changed {
+            let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+            let number = current.number + 1;
+            *current = Arc::new(InUse::of(number, &watched));
+            self.number.store(number, Ordering::Release);
+        }
+    }
+}
+
+impl Watched {
+    fn new(path: PathBuf, role: Role) -> Self {
+        Self { path, role, database: None, tried: None, problem: None }
+    }
+
+    /// Whether anything is otherwise than before: the content or the problem.
+    fn check(&mut self) -> bool {
+        let stamp = match Stamp::of(&self.path) {
+            Ok(stamp) if self.tried == Some(stamp) => return false,
+            Ok(stamp) => stamp,
+            Err(error) => {
+                self.tried = None;
+                return self.keep_old(&error);
+            }
+        };
+        match Database::open(&self.path, self.role) {
+            Ok(database) => {
+                self.tried = Some(stamp);
+                self.problem = None;
+                tracing::info!(file = %self.path.display(), version = database.version(), "geoip file read");
+                self.database = Some(Arc::new(database));
+                true
+            }
+            Err(error) => {
+                // What is being written is tried again, what is broken only when it has changed.
+                self.tried = (!matches!(error, DatabaseError::Changing)).then_some(stamp);
+                self.keep_old(&error)
+            }
+        }
+    }
+
+    fn keep_old(&mut self, error: &DatabaseError) -> bool {
+        let consequence = match self.database {
+            Some(_) => "the one read before stays in use",
+            None => "places or networks that it knows are missing; geoip/README.md says how to get files",
+        };
+        let problem = format!("{} {error}; {consequence}", self.path.display());
+        if self.problem.as_ref() == Some(&problem) {
+            return false;
+        }
+        tracing::warn!(problem, "geoip file cannot be used");
+        self.problem = Some(problem);
+        true
+    }
+}
+
+impl InUse {
+    fn of(number: u64, watched: &[Watched]) -> Self {
+        let of = |role| watched.iter().filter(move |file| file.role == role).filter_map(|file| file.database.clone());
+        let version = |file: &Watched| Some(format!("{}: {}", file.path.display(), file.database.as_ref()?.version()));
+        Self {
+            number,
+            city: of(Role::City).collect(),
+            asn: of(Role::Asn).collect(),
+            versions: watched.iter().filter_map(version).collect(),
+            problems: watched.iter().filter_map(|file| file.problem.clone()).collect(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Files {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Files").field("in_use", &self.current().versions).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for InUse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("InUse").field("versions", &self.versions).finish_non_exhaustive()
+    }
+}

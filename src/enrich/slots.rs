@@ -1,0 +1,65 @@
+//! A table of bounded size for what is dear to make and cheap to keep.
+
+/// Two places for each hash: the one used last stays, the other goes first. Bounded by construction, found by one
+/// probe, and an entry that is met often is not pushed out by many that are met once.
+#[derive(Debug)]
+pub(super) struct Slots<K, V> {
+    pairs: Box<[Pair<K, V>]>,
+}
+
+type Pair<K, V> = [Option<(K, V)>; 2];
+
+impl<K: PartialEq, V: Clone> Slots<K, V> {
+    /// Room for `2 << bits` entries.
+    pub fn new(bits: u32) -> Self {
+        Self { pairs: (0..1_usize << bits).map(|_| [None, None]).collect() }
+    }
+
+    /// The value of `key`, made where it is not there. `hash` must be well mixed.
+    pub fn get_or_make(&mut self, hash: u64, key: K, make: impl FnOnce() -> V) -> V {
+        let at = hash as usize & (self.pairs.len() - 1);
+        let Some([first, second]) = self.pairs.get_mut(at) else { return make() };
+        match (&*first, &*second) {
+            (Some((have, value)), _) if *have == key => value.clone(),
+            (_, Some((have, value))) if *have == key => {
+                let value = value.clone();
+                std::mem::swap(first, second);
+                value
+            }
+            _ => {
+                let value = make();
+                *second = first.replace((key, value.clone()));
+                value
+            }
+        }
+    }
+
+    pub fn clear(&mut self) {
+        self.pairs.fill_with(|| [None, None]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_made_is_found_again_until_two_others_came() {
+        let mut slots = Slots::new(0);
+        let mut get = |key: u32| {
+            let mut made = false;
+            let value = slots.get_or_make(0, key, || {
+                made = true;
+                key * 10
+            });
+            assert_eq!(value, key * 10);
+            made
+        };
+        assert!(get(1));
+        assert!(get(2));
+        assert!(!get(1), "still there beside the other, and now the one used last");
+        assert!(get(3), "pushes out 2");
+        assert!(!get(1));
+        assert!(get(2));
+    }
+}
