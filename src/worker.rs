@@ -28,6 +28,8 @@ const POLL_MESSAGES_MAX: usize = 1_000;
 const POLL_WAIT: Duration = Duration::from_millis(100);
 /// Waiting times between two attempts to write to the store double from the first to the second of these.
 const RETRY_WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// How long the source is left alone when it did not take a commit.
+const COMMIT_RETRY_MS: i64 = 1_000;
 /// How long a stop may take to bring the last epoch out.
 const STOP_WAIT_MS: i64 = 8_000;
 /// How long another member is kept waiting for its partitions: well below Kafka's `max.poll.interval.ms` (5 min).
@@ -93,6 +95,8 @@ pub struct Worker<S: Store> {
     /// Takes what is read again only to remember, and is thrown away.
     mute: Epoch<S::Rows>,
     flight: Flight<S::Rows>,
+    /// Not to be committed before this; wall clock.
+    commit_at: i64,
     /// What the source could not read to its end.
     faults: Vec<String>,
     outside: Outside<S>,
@@ -140,6 +144,7 @@ where
             opened_at: None,
             mute: epoch(false),
             flight: Flight::Idle(epoch(verdicts)),
+            commit_at: 0,
             faults: Vec::new(),
             outside,
         }
@@ -268,9 +273,12 @@ where
             }
             other => other,
         };
-        if let Flight::Stored(epoch) = &mut self.flight {
+        if let Flight::Stored(epoch) = &mut self.flight
+            && self.outside.clock.now_millis() >= self.commit_at
+        {
             match source.commit(&epoch.checkpoint, &epoch.letters) {
                 Ok(()) => {
+                    self.outside.health.source_failing(false);
                     self.outside.metrics.epoch_done(&epoch.tally);
                     self.partitions.count(&self.outside.metrics);
                     observe(epoch).map_err(WorkerError::Output)?;
@@ -282,6 +290,8 @@ where
                 }
                 Err(SourceError::Unavailable(reason)) => {
                     tracing::warn!(reason, "the source does not take what is done; trying again");
+                    self.outside.health.source_failing(true);
+                    self.commit_at = self.outside.clock.now_millis() + COMMIT_RETRY_MS;
                 }
                 Err(error) => return Err(error.into()),
             }

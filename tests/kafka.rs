@@ -181,14 +181,17 @@ fn dead_letters_keep_bytes_position_and_reason() {
         reason: "no JSON at line 1, column 1".to_owned(),
         payload: vec![0xff, 0x00, b'x'],
     };
-    source.commit(&Checkpoint::default(), &[letter]).expect("the letter is sent");
-    let read = KAFKA.consume("dead.dead-letters", 1);
+    let large = DeadLetter { payload: vec![b'x'; 3_000_000], ..letter.clone() };
+    source.commit(&Checkpoint::default(), &[letter, large]).expect("the letters are sent");
+    let read = KAFKA.consume("dead.dead-letters", 2);
     assert_eq!(read[0].payload, [0xff, 0x00, b'x']);
     let header = |name: &str| read[0].headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
     assert_eq!(header("source_topic"), Some(topic));
     assert_eq!(header("source_partition"), Some("0"));
     assert_eq!(header("source_offset"), Some("41"));
     assert_eq!(header("reason"), Some("no JSON at line 1, column 1"));
+    assert_eq!(read[1].payload.len(), 900_000);
+    assert!(read[1].headers.contains(&("cut_from_bytes".to_owned(), "3000000".to_owned())));
 }
 
 #[test]

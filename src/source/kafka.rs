@@ -5,15 +5,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, RebalanceProtocol};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Message as _, OwnedHeaders, OwnedMessage};
 use rdkafka::metadata::{Metadata, MetadataTopic};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer};
@@ -31,8 +31,13 @@ use crate::wire::Format;
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
 /// How long dead letters may take to be acknowledged before they are sent again.
 const LETTERS_WAIT: Duration = Duration::from_secs(5);
-/// At 20 ms each, how long the last commit may take to be confirmed at the end.
-const CLOSE_POLLS_MAX: usize = 100;
+/// Bytes of messages after which a poll ends, so that large ones do not flood an epoch.
+const POLL_BYTES_MAX: usize = 8 << 20;
+/// A dead letter longer than this is cut in its topic: brokers and librdkafka take 1,000,000 bytes by default, its
+/// headers included.
+const LETTER_BYTES_MAX: usize = 900_000;
+/// How long the last commit may take to be confirmed, before partitions are let go of and at the end.
+const CONFIRM_WAIT: Duration = Duration::from_secs(2);
 
 /// `[source.kafka]`.
 #[derive(Clone, Deserialize)]
@@ -74,6 +79,8 @@ pub struct KafkaSource {
     /// Revoked or lost, and still to be released.
     leaving: Option<TopicPartitionList>,
     paused: bool,
+    /// The last commit made, whose answer nobody waited for.
+    unconfirmed: Option<TopicPartitionList>,
     /// Came although the partitions are paused; the first to be handed over.
     stray: Option<OwnedMessage>,
     remember_messages_max: i64,
@@ -113,6 +120,7 @@ impl KafkaSource {
             owned: Vec::new(),
             leaving: None,
             paused: false,
+            unconfirmed: None,
             stray: None,
             remember_messages_max: settings.remember_messages_max.into(),
         })
@@ -173,6 +181,21 @@ impl KafkaSource {
         Ok(())
     }
 
+    /// Waits until the last commit has arrived, by making it once more: a commit's answer can be had only by blocking,
+    /// and without a broker that would be for minutes. The thread that then still blocks keeps the consumer from being
+    /// closed, which would block too; both end with the process.
+    fn confirm(&mut self) {
+        let Some(offsets) = self.unconfirmed.take() else { return };
+        let consumer = Arc::clone(&self.consumer);
+        let (answer, answered) = mpsc::channel();
+        std::thread::spawn(move || answer.send(consumer.commit(&offsets, CommitMode::Sync)));
+        match answered.recv_timeout(CONFIRM_WAIT) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the last offsets were not committed; they will be read again"),
+            Err(_) => tracing::warn!("the last offsets were not confirmed; they may be read again"),
+        }
+    }
+
     /// The error with what librdkafka said last, which often is the cause.
     fn unavailable(&self, error: &KafkaError) -> SourceError {
         SourceError::Unavailable(self.consumer.context().told(&error.to_string()))
@@ -187,14 +210,14 @@ impl Source for KafkaSource {
         take: &mut dyn FnMut(Message<'_>),
     ) -> Result<Polled, SourceError> {
         self.set_paused(max == 0)?;
-        let mut count = 0;
+        let (mut count, mut bytes) = (0, 0);
         if max > 0
             && let Some(stray) = self.stray.take()
         {
             hand_over(&mut self.owned, &stray, take);
             count = 1;
         }
-        while count < max.max(1) {
+        while count < max.max(1) && bytes < POLL_BYTES_MAX {
             let wait = if count == 0 { timeout } else { Duration::ZERO };
             match self.consumer.poll(wait) {
                 Some(Ok(message)) if max == 0 => {
@@ -204,6 +227,7 @@ impl Source for KafkaSource {
                 Some(Ok(message)) => {
                     hand_over(&mut self.owned, &message, take);
                     count += 1;
+                    bytes += message.payload_len();
                 }
                 Some(Err(error)) => {
                     if is_final(&error) {
@@ -249,15 +273,17 @@ impl Source for KafkaSource {
         if checkpoint.next.is_empty() {
             return Ok(());
         }
-        // Not waited for: that would take most of a minute without a broker. What fails is told by the callback, and
-        // done by the next commit or read again.
+        // Not waited for: that would take most of a minute without a broker. What fails is in librdkafka's log, and
+        // is done by the next commit or read again.
         self.consumer.commit(&offsets, CommitMode::Async).map_err(|error| self.unavailable(&error))?;
-        self.consumer.context().commits_open.fetch_add(1, Ordering::Relaxed);
+        self.unconfirmed = Some(offsets);
         Ok(())
     }
 
     fn release(&mut self) -> Result<(), SourceError> {
         let Some(leaving) = self.leaving.take() else { return Ok(()) };
+        // Whoever gets the partitions must find what we have committed.
+        self.confirm();
         for element in leaving.elements() {
             tracing::info!(topic = element.topic(), partition = element.partition(), "partition released");
             self.owned.retain(|owned| !owned.is(element.topic(), element.partition()));
@@ -277,21 +303,9 @@ impl Source for KafkaSource {
 
 impl Drop for KafkaSource {
     fn drop(&mut self) {
-        let member = Arc::clone(self.consumer.context());
         // Closing the consumer revokes its partitions once more, with nobody left to serve that.
-        member.closing.store(true, Ordering::Relaxed);
-        let paused = self.set_paused(true);
-        for _ in 0..CLOSE_POLLS_MAX {
-            if paused.is_err() || member.commits_open.load(Ordering::Relaxed) <= 0 {
-                return;
-            }
-            // A message that still comes is not committed, and so not lost.
-            let _ = self.consumer.poll(Duration::from_millis(20));
-        }
-        tracing::warn!("the last offsets were not confirmed; their messages may be read again");
-        // Closing would wait for that answer as long as librdkafka does, a minute and more. Left open, the consumer
-        // ends with the process, and the group finds out by its session's end.
-        std::mem::forget(Arc::clone(&self.consumer));
+        self.consumer.context().closing.store(true, Ordering::Relaxed);
+        self.confirm();
     }
 }
 
@@ -393,8 +407,6 @@ struct Member {
     /// The broker refused our credentials.
     refused: AtomicBool,
     closing: AtomicBool,
-    /// Commits that no answer has come to.
-    commits_open: AtomicI64,
     lag: Option<LagReport>,
 }
 
@@ -453,13 +465,6 @@ impl ClientContext for Member {
 }
 
 impl ConsumerContext for Member {
-    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
-        self.commits_open.fetch_sub(1, Ordering::Relaxed);
-        if let Err(error) = result {
-            tracing::warn!(%error, "offsets not committed; they will be with the next epoch, or read again");
-        }
-    }
-
     fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
         let assigned = error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         if self.closing.load(Ordering::Relaxed) {
@@ -528,7 +533,7 @@ impl DeadLetterTopic {
         let unavailable = |reason: String| SourceError::Unavailable(format!("topic `{}`: {reason}", self.name));
         for letter in letters {
             let (partition, offset) = (letter.position.partition.to_string(), letter.position.offset.to_string());
-            let headers = [
+            let mut headers = [
                 ("source_topic", letter.position.topic.as_bytes()),
                 ("source_partition", partition.as_bytes()),
                 ("source_offset", offset.as_bytes()),
@@ -536,8 +541,13 @@ impl DeadLetterTopic {
             ]
             .into_iter()
             .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) }));
+            let mut payload = letter.payload.as_slice();
+            if let Some(kept) = payload.get(..LETTER_BYTES_MAX) {
+                headers = headers.insert(Header { key: "cut_from_bytes", value: Some(&payload.len().to_string()) });
+                payload = kept;
+            }
             let key = format!("{}/{partition}/{offset}", letter.position.topic);
-            let mut record = BaseRecord::to(&self.name).key(&key).payload(&letter.payload).headers(headers);
+            let mut record = BaseRecord::to(&self.name).key(&key).payload(payload).headers(headers);
             // The producer's queue is bounded: where it is full, wait for it to empty.
             while let Err((error, back)) = self.producer.send(record) {
                 if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {

@@ -26,6 +26,7 @@ pub struct Health {
     /// When the worker last came round, milliseconds since the epoch, wall clock; 0 before it began.
     beat_at: AtomicI64,
     store_failing: AtomicBool,
+    source_failing: AtomicBool,
 }
 
 impl Health {
@@ -36,6 +37,10 @@ impl Health {
 
     pub fn store_failing(&self, failing: bool) {
         self.store_failing.store(failing, Ordering::Relaxed);
+    }
+
+    pub fn source_failing(&self, failing: bool) {
+        self.source_failing.store(failing, Ordering::Relaxed);
     }
 
     /// Why the process should be restarted, if it should.
@@ -51,6 +56,9 @@ impl Health {
         }
         if self.store_failing.load(Ordering::Relaxed) {
             return Some("the store is unavailable");
+        }
+        if self.source_failing.load(Ordering::Relaxed) {
+            return Some("the source does not take commits");
         }
         self.illness(now)
     }
