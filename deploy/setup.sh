@@ -108,8 +108,12 @@ need_geoip() {
     fi
     if ! is_current geoip/asn-ipv4.csv "$networks" || ! is_current geoip/asn-ipv6.csv "$networks"; then
         npm_package "$networks" 'GeoIP network data (RouteViews, DB-IP, CC BY 4.0)' 18
+        local version=${networks#* }
         for file in asn-ipv4.csv asn-ipv6.csv; do
             install_into "$scratch/package/$file" "geoip/$file" "$networks"
+            # The version ends in the date of the data, and what is made of the file takes its age from it.
+            touch -d "${version:4:8}" "$cache/geoip/$file"
+            rm -f "$cache/geoip/${file%.csv}.mmdb"
         done
     fi
 }

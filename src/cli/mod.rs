@@ -1,5 +1,6 @@
 //! The commands, one file each, and how they end.
 
+pub mod geoip;
 pub mod replay;
 pub mod run;
 pub mod sql;
@@ -28,6 +29,7 @@ enum Command {
     Replay(replay::Arguments),
     Validate(validate::Arguments),
     Sql(sql::Arguments),
+    Geoip(geoip::Arguments),
 }
 
 impl Cli {
@@ -38,6 +40,7 @@ impl Cli {
             Command::Replay(arguments) => replay::run(&arguments),
             Command::Validate(arguments) => validate::run(&arguments),
             Command::Sql(arguments) => sql::run(&arguments),
+            Command::Geoip(arguments) => geoip::run(&arguments),
         }
     }
 }

@@ -9,6 +9,8 @@ mod country;
 mod database;
 mod event_geo;
 mod geo;
+pub mod mmdb_source;
+pub mod mmdb_writer;
 mod network_class;
 mod record;
 mod slots;

@@ -1,0 +1,172 @@
+//! What [`mmdb_writer`](super::mmdb_writer) makes files from: tables of networks as registries' data are published,
+//! and small descriptions in JSON.
+
+use std::io::{self, BufRead};
+use std::net::IpAddr;
+
+use serde::Deserialize;
+
+use super::mmdb_writer::{Description, Family, TooLarge, Value, Writer};
+
+/// Why a source makes no file. Lines count from 1.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    #[error("cannot be read: {0}")]
+    Read(#[from] io::Error),
+    #[error("line {line}: {reason}")]
+    Line { line: usize, reason: &'static str },
+    #[error("{0}")]
+    Json(#[from] serde_json::Error),
+    #[error("network {network:?}: {reason}")]
+    Network { network: String, reason: &'static str },
+    #[error("has no networks in it")]
+    Empty,
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
+}
+
+/// Reads lines of `first address, last address, AS number, name of its holder` (RFC 4180, without a header), all of
+/// one address family, into records of MaxMind's ASN schema. Networks of nobody (AS 0) are left out.
+pub fn asn_csv(source: impl BufRead) -> Result<Writer, SourceError> {
+    let mut writer = None;
+    for (number, text) in source.lines().enumerate() {
+        let line = number + 1;
+        let wrong = |reason| SourceError::Line { line, reason };
+        let text = text?;
+        let fields = csv_fields(&text).ok_or_else(|| wrong("a quoted field does not end"))?;
+        let [first, last, asn, org] = fields.as_slice() else {
+            return Err(wrong("expected four fields: first address, last address, AS number, name"));
+        };
+        let address = |text: &str| text.parse::<IpAddr>().map_err(|_| wrong("the first two fields must be addresses"));
+        let (first, last) = (address(first)?, address(last)?);
+        let asn = asn.parse().map_err(|_| wrong("the third field must be the number of an AS"))?;
+        if asn == 0 {
+            continue;
+        }
+        let family = if first.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
+        let record = Value::Map(vec![
+            ("autonomous_system_number".to_owned(), Value::Uint32(asn)),
+            ("autonomous_system_organization".to_owned(), Value::Text(org.clone())),
+        ]);
+        if !writer.get_or_insert_with(|| Writer::new(family)).insert(first, last, &record)? {
+            return Err(wrong("the addresses must be in order, and of the same family as those before"));
+        }
+    }
+    writer.ok_or(SourceError::Empty)
+}
+
+/// The fields of one line; `None` where quotes do not close.
+fn csv_fields(line: &str) -> Option<Vec<String>> {
+    let mut fields = vec![String::new()];
+    let mut quoted = false;
+    let mut characters = line.trim_end_matches('\r').chars().peekable();
+    while let Some(character) = characters.next() {
+        let field = fields.last_mut()?;
+        match character {
+            // Inside quotes two of them stand for one.
+            '"' if quoted && characters.next_if_eq(&'"').is_some() => field.push('"'),
+            '"' => quoted = !quoted,
+            ',' if !quoted => fields.push(String::new()),
+            other => field.push(other),
+        }
+    }
+    (!quoted).then_some(fields)
+}
+
+/// A file described in JSON.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JsonFile {
+    database_type: String,
+    description: String,
+    build_epoch: u64,
+    ip_version: u8,
+    /// Prefix and record; of two that overlap the later one wins.
+    networks: Vec<(String, serde_json::Value)>,
+}
+
+/// Reads a whole file as JSON: `{database_type, description, build_epoch, ip_version, networks: [[PREFIX, RECORD], …]}`.
+pub fn json(text: &str) -> Result<(Writer, Description), SourceError> {
+    let file: JsonFile = serde_json::from_str(text)?;
+    let mut writer = Writer::new(if file.ip_version == 4 { Family::Ipv4 } else { Family::Ipv6 });
+    for (network, record) in file.networks {
+        let wrong = |reason| SourceError::Network { network: network.clone(), reason };
+        let (first, last) = range_of(&network).ok_or_else(|| wrong("is no prefix, as 192.0.2.0/24"))?;
+        let record = Value::from_json(&record).ok_or_else(|| wrong("has a null in its record"))?;
+        if !writer.insert(first, last, &record)? {
+            return Err(wrong("is not of the file's address family"));
+        }
+    }
+    let description =
+        Description { database_type: file.database_type, text: file.description, build_epoch: file.build_epoch };
+    Ok((writer, description))
+}
+
+/// First and last address of a prefix.
+fn range_of(prefix: &str) -> Option<(IpAddr, IpAddr)> {
+    let (address, length) = prefix.split_once('/')?;
+    let length: u32 = length.parse().ok()?;
+    Some(match address.parse().ok()? {
+        IpAddr::V4(v4) if length <= 32 => {
+            let host = u32::MAX.checked_shr(length).unwrap_or(0);
+            (IpAddr::V4((v4.to_bits() & !host).into()), IpAddr::V4((v4.to_bits() | host).into()))
+        }
+        IpAddr::V6(v6) if length <= 128 => {
+            let host = u128::MAX.checked_shr(length).unwrap_or(0);
+            (IpAddr::V6((v6.to_bits() & !host).into()), IpAddr::V6((v6.to_bits() | host).into()))
+        }
+        _ => return None,
+    })
+}
+
+impl Value {
+    /// Whole numbers become unsigned integers of the least width, others doubles; `None` where there is a null, which
+    /// the format cannot hold.
+    #[must_use]
+    pub fn from_json(json: &serde_json::Value) -> Option<Self> {
+        Some(match json {
+            serde_json::Value::Null => return None,
+            serde_json::Value::Bool(yes) => Self::Bool(*yes),
+            serde_json::Value::String(text) => Self::Text(text.clone()),
+            serde_json::Value::Array(values) => Self::List(values.iter().map(Self::from_json).collect::<Option<_>>()?),
+            serde_json::Value::Object(fields) => Self::Map(
+                fields
+                    .iter()
+                    .map(|(name, value)| Some((name.clone(), Self::from_json(value)?)))
+                    .collect::<Option<_>>()?,
+            ),
+            serde_json::Value::Number(number) => match number.as_u64() {
+                Some(whole) => u32::try_from(whole).map_or(Self::Uint64(whole), Self::Uint32),
+                None => Self::Double(number.as_f64()?),
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quoted_fields_may_hold_commas_and_quotes() {
+        let fields = csv_fields("1.0.0.0,1.0.0.255,13335,\"Cloudflare, \"\"Inc.\"\"\"\r").expect("closed");
+        assert_eq!(fields, ["1.0.0.0", "1.0.0.255", "13335", "Cloudflare, \"Inc.\""]);
+        assert_eq!(csv_fields("a,\"b"), None);
+    }
+
+    #[test]
+    fn a_mistake_names_its_line() {
+        for (source, message) in [
+            ("", "has no networks in it"),
+            ("192.0.2.0,192.0.2.255,64496", "line 1: expected four fields"),
+            ("192.0.2.0,192.0.2.255,64496,A\nx,y,1,B", "line 2: the first two fields"),
+            ("192.0.2.0,192.0.2.255,AS64496,A", "line 1: the third field"),
+            ("192.0.2.9,192.0.2.0,64496,A", "line 1: the addresses must be in order"),
+            ("192.0.2.0,192.0.2.255,64496,A\n2001:db8::,2001:db8::1,64496,A", "line 2: the addresses must be"),
+        ] {
+            let error = asn_csv(source.as_bytes()).err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(error.starts_with(message), "{source}: {error}");
+        }
+    }
+}
