@@ -282,6 +282,10 @@ impl Source for KafkaSource {
 
     fn release(&mut self) -> Result<(), SourceError> {
         let Some(leaving) = self.leaving.take() else { return Ok(()) };
+        if self.consumer.assignment_lost() {
+            // A commit that comes late, under a membership that has ended, fences a static member for good.
+            self.unconfirmed = None;
+        }
         // Whoever gets the partitions must find what we have committed.
         self.confirm();
         for element in leaving.elements() {
