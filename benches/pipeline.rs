@@ -129,7 +129,7 @@ fn whole(file: &std::path::Path) -> (Duration, Tally) {
         health: Arc::new(Health::default()),
         runtime: runtime.handle().clone(),
         limits: Limits::REPLAY,
-        rules: None,
+        reload: None,
     };
     let mut source: Box<dyn port::Source> =
         Box::new(FileSource::open(vec![file.to_owned()], Format::Native).expect("the file opens"));

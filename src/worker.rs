@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::checkpoint::Position;
@@ -112,8 +113,15 @@ pub struct Outside<S> {
     pub health: Arc<Health>,
     pub runtime: Handle,
     pub limits: Limits,
-    /// Newer rules, to be taken between two polls; `None` keeps the first ones.
-    pub rules: Option<tokio::sync::watch::Receiver<Arc<RuleSet>>>,
+    /// `None` keeps the first rules and GeoIP files.
+    pub reload: Option<Reload>,
+}
+
+/// Newer rules and GeoIP files, to be taken between two polls.
+pub struct Reload {
+    pub rules: watch::Receiver<Arc<RuleSet>>,
+    /// Set: look at the GeoIP files now. They are watched anyway.
+    pub look_at_files: Arc<AtomicBool>,
 }
 
 /// Keeps incidents until they are told and acted upon. Those that it has already change nothing.
@@ -222,9 +230,12 @@ where
 
     /// Swaps in rules and GeoIP files that have changed: between two polls, never within a message.
     fn refresh(&mut self) {
-        let Some(rules) = &mut self.outside.rules else { return };
-        if rules.has_changed().unwrap_or(false) {
-            self.pipeline.rules = rules.borrow_and_update().clone();
+        let Some(reload) = &mut self.outside.reload else { return };
+        if reload.rules.has_changed().unwrap_or(false) {
+            self.pipeline.rules = reload.rules.borrow_and_update().clone();
+        }
+        if reload.look_at_files.swap(false, Ordering::Relaxed) {
+            self.pipeline.enricher.check_files();
         }
         self.pipeline.enricher.refresh();
     }
@@ -281,6 +292,7 @@ where
                     self.outside.health.source_failing(false);
                     self.outside.metrics.epoch_done(&epoch.tally);
                     self.partitions.count(&self.outside.metrics);
+                    self.outside.metrics.geoip_problems(self.pipeline.enricher.problems().len());
                     observe(epoch).map_err(WorkerError::Output)?;
                     epoch.clear();
                     self.flight = match std::mem::replace(&mut self.flight, Flight::Changing) {

@@ -90,6 +90,27 @@ fn a_wrong_configuration_ends_with_78_and_one_line_that_tells_where() {
 }
 
 #[test]
+fn validate_tells_of_each_thing_in_a_line() {
+    let folder = folder();
+    write(folder.path(), "right.toml", "[source.kafka]\nbrokers = 'kafka.example:9092'");
+    let output = tokenwarden(folder.path(), &["validate", "--offline", "--config", "right.toml"]);
+    assert_eq!(status(&output), 0, "{}", stderr(&output));
+    insta::assert_snapshot!(stdout(&output), @r"
+    ok      configuration: right.toml
+    ok      rules: 14 from this build
+    ok      GeoIP: no files are configured, so places and networks are not judged
+    ");
+    write(folder.path(), "wrong.toml", "[geoip]\ncity = ['none.mmdb']\n[source.kafka]\nbrokers = 'kafka.example:9092'");
+    let output = tokenwarden(folder.path(), &["validate", "--offline", "--config", "wrong.toml"]);
+    assert_eq!(status(&output), 78);
+    insta::assert_snapshot!(stdout(&output), @r"
+    ok      configuration: wrong.toml
+    ok      rules: 14 from this build
+    FAILED  GeoIP: none.mmdb cannot be read: No such file or directory (os error 2); places or networks that it knows are missing; geoip/README.md says how to get files
+    ");
+}
+
+#[test]
 fn validate_asks_the_services_unless_told_not_to() {
     let folder = folder();
     let text = format!("[source.kafka]\nbrokers = '127.0.0.1:{0}'\n[store]\nurl = 'http://127.0.0.1:{0}'", free_port());

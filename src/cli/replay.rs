@@ -110,7 +110,7 @@ where
         health: Arc::new(Health::default()),
         runtime: runtime.handle().clone(),
         limits: Limits::REPLAY,
-        rules: None,
+        reload: None,
     };
     let mut worker = Worker::new(pipeline, Spread::Whole(arguments.format), verdicts.is_some(), outside);
     let done = worker.run(&mut source, &AtomicBool::new(false), &mut |epoch| {

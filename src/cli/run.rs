@@ -18,7 +18,7 @@ use crate::source::file::FileSource;
 use crate::source::kafka::KafkaSource;
 use crate::store::ClickHouse;
 use crate::telemetry::{self, Health, Metrics, SystemClock, admin};
-use crate::worker::{Limits, Outside, Spread, Worker};
+use crate::worker::{Limits, Outside, Reload, Spread, Worker};
 
 /// Run the service: events in, thefts caught, stored, told and taken back.
 #[derive(Debug, Args)]
@@ -51,16 +51,20 @@ fn serve(
     let health = Arc::new(Health::default());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let enricher = Enricher::new(&config.geoip, config.detection.trust_event_geo);
+    for version in enricher.versions() {
+        tracing::info!(version, "GeoIP file");
+    }
     for problem in enricher.problems() {
-        tracing::error!(%problem, "a GeoIP file is missing; places and networks are judged without it");
+        tracing::error!(problem, "a GeoIP file is missing; places and networks are judged without it");
     }
     let hasher = config.token_hasher()?;
     let (mut source, spread) = open_source(config, &metrics)?;
     let (rules_sender, rules_receiver) = watch::channel(Arc::clone(&rules));
     let stop = Arc::new(AtomicBool::new(false));
     let nudge = Arc::new(Notify::new());
+    let look_at_files = Arc::new(AtomicBool::new(false));
     runtime.block_on(async {
-        listen_to_signals(Arc::clone(&stop), Arc::clone(&nudge))
+        listen_to_signals(Arc::clone(&stop), Arc::clone(&nudge), Arc::clone(&look_at_files))
             .map_err(|error| Failure::Unavailable(format!("cannot listen to signals: {error}")))?;
         let pages = admin::Pages {
             metrics: Arc::clone(&metrics),
@@ -84,7 +88,7 @@ fn serve(
         health,
         runtime: runtime.handle().clone(),
         limits: Limits::LIVE,
-        rules: Some(rules_receiver),
+        reload: Some(Reload { rules: rules_receiver, look_at_files }),
     };
     tracing::info!(version = env!("CARGO_PKG_VERSION"), admin = %config.admin.listen, "started");
     let mut worker = Worker::new(pipeline, spread, false, outside);
@@ -108,8 +112,8 @@ fn open_source(config: &Config, metrics: &Arc<Metrics>) -> Result<(Box<dyn Sourc
     Err(Failure::Configuration(super::NO_SOURCE.to_owned()))
 }
 
-/// SIGTERM and SIGINT stop; SIGHUP reloads the rules.
-fn listen_to_signals(stop: Arc<AtomicBool>, nudge: Arc<Notify>) -> std::io::Result<()> {
+/// SIGTERM and SIGINT stop; SIGHUP reloads rules and GeoIP files.
+fn listen_to_signals(stop: Arc<AtomicBool>, rules: Arc<Notify>, look_at_files: Arc<AtomicBool>) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
@@ -118,7 +122,10 @@ fn listen_to_signals(stop: Arc<AtomicBool>, nudge: Arc<Notify>) -> std::io::Resu
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
-                _ = hang_up.recv() => nudge.notify_one(),
+                _ = hang_up.recv() => {
+                    rules.notify_one();
+                    look_at_files.store(true, Ordering::Relaxed);
+                }
             }
         }
         tracing::info!("stopping: what was taken is being stored and committed");

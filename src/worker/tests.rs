@@ -181,7 +181,7 @@ fn play(turns: Vec<Turn>, epoch_messages_max: u64, store: TestStore) -> Story {
         health: Arc::new(Health::default()),
         runtime: runtime.handle().clone(),
         limits: Limits { epoch_messages_max, ..Limits::REPLAY },
-        rules: None,
+        reload: None,
     };
     let stop = Arc::new(AtomicBool::new(false));
     let mut source = TestSource {
