@@ -25,10 +25,13 @@ const ADDRESS_BITS: u32 = 13;
 /// 16,384 decoded places, and as many networks: a decode costs ten times a walk.
 const RECORD_BITS: u32 = 13;
 
-/// Place and network of addresses, from files. A clone shares the files.
+/// The files on disk, watched until the last clone is dropped. Clones share them.
+#[derive(Clone)]
+pub struct GeoFiles(Arc<Files>);
+
+/// Place and network of addresses, from files, with tables of what was found.
 #[derive(Debug)]
 pub(super) struct Geo {
-    files: Arc<Files>,
     in_use: Arc<InUse>,
     known: Slots<IpAddr, Known>,
     places: Slots<RecordKey, Option<Arc<Place>>>,
@@ -41,15 +44,15 @@ type Known = (Option<Arc<Place>>, Option<Arc<Network>>);
 /// The file's place in its list, and the record's in the file.
 type RecordKey = (usize, usize);
 
-/// The files on disk, shared by all who look things up in them and by the thread that watches.
+/// What the users of the files and the thread that watches them share.
 struct Files {
     /// Held while files are read, by the watching thread or by whoever asks for a check; never by a look-up.
     watched: Mutex<Vec<Watched>>,
     current: Mutex<Arc<InUse>>,
     /// Number of `current`, so that seeing that nothing has changed takes no lock.
     number: AtomicU64,
-    /// Dropped with the last user of the files, which ends the watching thread.
-    _alive: Option<SyncSender<()>>,
+    /// Wakes the watching thread; dropped with the last user of the files, which ends it.
+    wake: SyncSender<()>,
 }
 
 /// One file on disk.
@@ -73,63 +76,71 @@ struct InUse {
     problems: Vec<String>,
 }
 
-impl Geo {
-    /// Reads the files, at once where there are several, and watches them until the last clone is dropped.
+impl GeoFiles {
+    /// Reads the files, several at a time, and watches them. One that is missing or corrupt is done without.
+    #[must_use]
     pub fn open(settings: &GeoSettings) -> Self {
         let of = |role| move |path: &PathBuf| Watched::new(path.clone(), role);
         let watched: Vec<_> =
             settings.city.iter().map(of(Role::City)).chain(settings.asn.iter().map(of(Role::Asn))).collect();
-        let (alive, ended) = sync_channel(0);
+        // One wish to be looked at is as good as many.
+        let (wake, woken) = sync_channel(1);
         let any = !watched.is_empty();
         let files = Arc::new(Files {
             watched: Mutex::new(watched),
             current: Mutex::default(),
             number: AtomicU64::new(0),
-            _alive: any.then_some(alive),
+            wake,
         });
         files.check();
         if any {
-            watch(Arc::downgrade(&files), ended);
+            watch(Arc::downgrade(&files), woken);
         }
-        Self::over(files)
+        Self(files)
     }
 
-    fn over(files: Arc<Files>) -> Self {
-        let in_use = files.current();
+    /// Looks at once whether files have changed, and reads those, on the thread that asks, which may take a second. The
+    /// next refresh of every enricher swaps them in.
+    pub fn check(&self) {
+        self.0.check();
+    }
+
+    pub(super) fn check_soon(&self) {
+        // A full channel means that a look is due already.
+        let _ = self.0.wake.try_send(());
+    }
+
+    /// What is wrong with the files, one sentence each.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        self.0.current().problems.clone()
+    }
+
+    /// The files in use: path, type and build date of each.
+    #[must_use]
+    pub fn versions(&self) -> Vec<String> {
+        self.0.current().versions.clone()
+    }
+}
+
+impl Geo {
+    pub fn over(files: &GeoFiles) -> Self {
         Self {
-            files,
-            in_use,
+            in_use: files.0.current(),
             known: Slots::new(ADDRESS_BITS),
             places: Slots::new(RECORD_BITS),
             networks: Slots::new(RECORD_BITS),
         }
     }
 
-    pub fn refresh(&mut self) {
-        if self.files.number.load(Ordering::Acquire) != self.in_use.number {
-            self.in_use = self.files.current();
+    /// Swaps in what was read since: costs one atomic load where nothing was.
+    pub fn refresh(&mut self, files: &GeoFiles) {
+        if files.0.number.load(Ordering::Acquire) != self.in_use.number {
+            self.in_use = files.0.current();
             self.known.clear();
             self.places.clear();
             self.networks.clear();
         }
-    }
-
-    pub fn check_files(&self) {
-        self.files.check();
-    }
-
-    pub fn problems(&self) -> Vec<String> {
-        self.files.current().problems.clone()
-    }
-
-    pub fn versions(&self) -> Vec<String> {
-        self.files.current().versions.clone()
-    }
-}
-
-impl Clone for Geo {
-    fn clone(&self) -> Self {
-        Self::over(Arc::clone(&self.files))
     }
 }
 
@@ -190,9 +201,9 @@ fn is_somewhere(address: IpAddr) -> bool {
 }
 
 /// Looks at the files now and then until nobody uses them any more.
-fn watch(files: Weak<Files>, ended: Receiver<()>) {
+fn watch(files: Weak<Files>, woken: Receiver<()>) {
     let watching = std::thread::Builder::new().name("geoip".to_owned()).spawn(move || {
-        while ended.recv_timeout(CHECK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+        while woken.recv_timeout(CHECK_INTERVAL) != Err(RecvTimeoutError::Disconnected) {
             let Some(files) = files.upgrade() else { break };
             files.check();
         }
@@ -286,9 +297,9 @@ impl InUse {
     }
 }
 
-impl std::fmt::Debug for Files {
+impl std::fmt::Debug for GeoFiles {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Files").field("in_use", &self.current().versions).finish_non_exhaustive()
+        f.debug_tuple("GeoFiles").field(&self.versions()).finish()
     }
 }
 

@@ -24,6 +24,7 @@ use serde::Deserialize;
 use self::client::Clients;
 use self::event_geo::EventPlaces;
 use self::geo::Geo;
+pub use self::geo::GeoFiles;
 use crate::enrichment::EnrichedEvent;
 use crate::event::Event;
 use crate::place::{Network, Place};
@@ -41,9 +42,10 @@ pub struct GeoSettings {
     pub asn: Vec<PathBuf>,
 }
 
-/// Adds to events what can be known of them without their past. A clone shares the files and has tables of its own.
+/// Adds to events what can be known of them without their past.
 #[derive(Debug)]
 pub struct Enricher {
+    files: GeoFiles,
     places: Places,
     event_places: Option<EventPlaces>,
     clients: Clients,
@@ -60,17 +62,21 @@ impl Enricher {
     /// [`Self::problems`]. With `trust_event_geo`, what an event says of its own place goes before the files.
     #[must_use]
     pub fn new(settings: &GeoSettings, trust_event_geo: bool) -> Self {
-        Self::of(Places::Files(Geo::open(settings)), trust_event_geo)
+        Self::over(GeoFiles::open(settings), trust_event_geo)
+    }
+
+    /// Over files that others use too: one enricher a thread, one copy of the files.
+    #[must_use]
+    pub fn over(files: GeoFiles, trust_event_geo: bool) -> Self {
+        let places = Places::Files(Geo::over(&files));
+        let event_places = trust_event_geo.then(EventPlaces::default);
+        Self { files, places, event_places, clients: Clients::default() }
     }
 
     /// With places from elsewhere than files.
     #[must_use]
     pub fn with_lookup(lookup: Box<dyn GeoLookup + Send>) -> Self {
-        Self::of(Places::Given(lookup), false)
-    }
-
-    fn of(places: Places, trust_event_geo: bool) -> Self {
-        Self { places, event_places: trust_event_geo.then(EventPlaces::default), clients: Clients::default() }
+        Self { places: Places::Given(lookup), ..Self::new(&GeoSettings::default(), false) }
     }
 
     pub fn enrich<'a>(&mut self, event: Event<'a>) -> EnrichedEvent<'a> {
@@ -92,34 +98,32 @@ impl Enricher {
     /// there are none.
     pub fn refresh(&mut self) {
         if let Places::Files(geo) = &mut self.places {
-            geo.refresh();
+            geo.refresh(&self.files);
         }
     }
 
-    /// Looks at once whether files have changed, and reads those: for a signal from the operator, off the hot path.
-    /// The next [`Self::refresh`] of every clone swaps them in.
+    /// Asks for a look at the files at once, on the thread that watches them: for a signal from the operator. A later
+    /// [`Self::refresh`] swaps in what it finds.
     pub fn check_files(&self) {
-        if let Places::Files(geo) = &self.places {
-            geo.check_files();
-        }
+        self.files.check_soon();
+    }
+
+    /// The files, to be shared with other threads' enrichers.
+    #[must_use]
+    pub const fn files(&self) -> &GeoFiles {
+        &self.files
     }
 
     /// What is wrong with the files, one sentence each.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
-        match &self.places {
-            Places::Files(geo) => geo.problems(),
-            Places::Given(_) => Vec::new(),
-        }
+        self.files.problems()
     }
 
     /// The files in use: path, type and build date of each.
     #[must_use]
     pub fn versions(&self) -> Vec<String> {
-        match &self.places {
-            Places::Files(geo) => geo.versions(),
-            Places::Given(_) => Vec::new(),
-        }
+        self.files.versions()
     }
 }
 
