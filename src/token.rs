@@ -10,11 +10,19 @@ use sha2::Sha256;
 use crate::secret;
 
 /// The name of a token: a `jti`, a provider's id or a hash. Holds no bearer value by construction, for the only ways
-/// to make one pass through [`TokenHasher`].
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// to make one are [`TokenHasher`] and a search that found no secret.
+///
+/// The default is the empty name, which names no token.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TokenId<'a>(Cow<'a, str>);
 
-impl TokenId<'_> {
+impl<'a> TokenId<'a> {
+    /// The name `text`, from a message in which [`secret::may_hold_secret`] found nothing.
+    #[must_use]
+    pub(crate) const fn from_clean(text: &'a str) -> Self {
+        Self(Cow::Borrowed(text))
+    }
+
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

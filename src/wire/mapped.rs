@@ -83,7 +83,7 @@ impl Mapper {
         record: &mut Flat<'_, 'a>,
         screen: &mut Screen<'_>,
     ) -> Result<Events<'a>, Fault> {
-        let mut base = Draft::new(screen);
+        let mut base = Draft::new();
         for row in self.mapping.fields {
             base.fill(row, payload, record, screen)?;
         }
@@ -152,8 +152,8 @@ struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    fn new(screen: &mut Screen<'_>) -> Self {
-        Self { event: blank(screen), timed: false, principal: None }
+    fn new() -> Self {
+        Self { event: blank(), timed: false, principal: None }
     }
 
     fn has_token(&self) -> bool {
@@ -181,7 +181,7 @@ impl<'a> Draft<'a> {
         let mut draft = self.clone();
         draft.event.kind = change.kind;
         for (field, _) in change.fields {
-            draft.clear(*field, screen);
+            draft.clear(*field);
         }
         for row in change.fields {
             draft.fill(row, payload, record, screen)?;
@@ -263,10 +263,10 @@ impl<'a> Draft<'a> {
     }
 
     /// Forgets what the used token had there, so that nothing of it passes for the changed one's.
-    fn clear(&mut self, field: Field, screen: &mut Screen<'_>) {
+    fn clear(&mut self, field: Field) {
         let event = &mut self.event;
         match field {
-            Field::TokenId => event.token_id = screen.token(Cow::Borrowed("")),
+            Field::TokenId => event.token_id = TokenId::default(),
             Field::TokenType => event.token_type = TokenType::default(),
             Field::FamilyId => event.family_id = None,
             Field::SessionId => event.session_id = None,

@@ -13,7 +13,6 @@ use super::error::{DecodeError, Fault};
 use super::scalar::Scalar;
 use super::text::{self, Screen, blank, cut};
 use crate::event::{Event, EventGeo, Kind, Timestamp, TokenType};
-use crate::token::TokenId;
 
 /// Decodes the one event in `text`, which begins at byte `base` of `payload`.
 pub fn decode<'a>(
@@ -130,7 +129,14 @@ impl<'de> Visitor<'de> for EventVisitor<'_, '_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Event<'de>, A::Error> {
         let Self { screen, fault } = self;
-        let mut draft = Draft { event: blank(screen), timestamp: None, attrs_omitted: 0 };
+        let mut draft = Draft {
+            event: blank(),
+            event_id: None,
+            token_id: None,
+            parent_token_id: None,
+            timestamp: None,
+            attrs_omitted: 0,
+        };
         let mut seen = 0_u32;
         while let Some(name) = members.next_key_seed(NameSeed(Field::parse))? {
             let field = match name {
@@ -144,21 +150,21 @@ impl<'de> Visitor<'de> for EventVisitor<'_, '_> {
                 return Err(stop(fault, field.name())("given twice"));
             }
             seen |= 1 << field as u32;
-            match field {
-                Field::Scopes | Field::Geo | Field::Attrs => {
-                    let reason = if field == Field::Scopes { "expected an array" } else { "expected an object" };
-                    *fault = Some(Fault { field: field.name(), reason });
-                    members.next_value_seed(Within {
-                        field,
-                        draft: &mut draft,
-                        screen: &mut *screen,
-                        fault: &mut *fault,
-                    })?;
-                }
-                _ => draft.set(field, members.next_value()?, screen).map_err(stop(fault, field.name()))?,
+            let read = if let Some((slot, limit)) = draft.text(field) {
+                members.next_value_seed(TextSeed { slot, limit, screen: &mut *screen, field, fault: &mut *fault })
+            } else if matches!(field, Field::Scopes | Field::Geo | Field::Attrs) {
+                let draft = &mut draft;
+                members.next_value_seed(Within { field, draft, screen: &mut *screen, fault: &mut *fault })
+            } else {
+                draft.set(field, members.next_value()?).map_err(stop(fault, field.name()))
+            };
+            if let Err(error) = read {
+                // The value is of another type than the field's.
+                fault.get_or_insert(Fault { field: field.name(), reason: field.expected() });
+                return Err(error);
             }
         }
-        draft.finish().map_err(|missing| stop(fault, missing.name())("missing"))
+        draft.finish(screen).map_err(|missing| stop(fault, missing.name())("missing"))
     }
 }
 
@@ -170,30 +176,118 @@ fn stop<E: Error>(fault: &mut Option<Fault>, field: &'static str) -> impl FnOnce
     }
 }
 
+impl Field {
+    const fn expected(self) -> &'static str {
+        match self {
+            Self::Scopes => "expected an array",
+            Self::Geo | Self::Attrs => "expected an object",
+            _ => "expected a string",
+        }
+    }
+}
+
+/// What becomes of a text that is too long.
+#[derive(Clone, Copy)]
+enum Limit {
+    /// An error: half an id is another id.
+    Whole(usize),
+    /// Cut there: the client has a hand in it.
+    Cut(usize),
+}
+
+/// Reads a text into its place.
+struct TextSeed<'v, 'a, 's> {
+    slot: &'v mut Option<Cow<'a, str>>,
+    limit: Limit,
+    screen: &'v mut Screen<'s>,
+    field: Field,
+    fault: &'v mut Option<Fault>,
+}
+
+impl<'a> TextSeed<'_, 'a, '_> {
+    fn put<E: Error>(self, text: Cow<'a, str>) -> Result<(), E> {
+        let text = self.screen.text(text);
+        *self.slot = match self.limit {
+            Limit::Whole(bytes_max) if text.len() > bytes_max => {
+                return Err(stop(self.fault, self.field.name())("too long"));
+            }
+            _ if text.is_empty() => None,
+            Limit::Whole(_) => Some(text),
+            Limit::Cut(bytes_max) => Some(cut(text, bytes_max)),
+        };
+        Ok(())
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for TextSeed<'_, 'de, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for TextSeed<'_, 'de, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<(), E> {
+        self.put(Cow::Borrowed(text))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
+        // Only an escape can stand for NUL, and a text with an escape is never borrowed.
+        if text.contains('\0') {
+            return Err(stop(self.fault, self.field.name())("holds a NUL character"));
+        }
+        self.put(Cow::Owned(text.to_owned()))
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+}
+
 /// An event in the making.
 struct Draft<'a> {
     event: Event<'a>,
+    event_id: Option<Cow<'a, str>>,
+    token_id: Option<Cow<'a, str>>,
+    parent_token_id: Option<Cow<'a, str>>,
     timestamp: Option<Timestamp>,
     attrs_omitted: u64,
 }
 
 impl<'a> Draft<'a> {
-    fn set(&mut self, field: Field, value: Scalar<'a>, screen: &mut Screen<'_>) -> Result<(), &'static str> {
+    /// Where the text of a field goes; `None` for a field that is no text.
+    fn text(&mut self, field: Field) -> Option<(&mut Option<Cow<'a, str>>, Limit)> {
+        const ID: Limit = Limit::Whole(text::ID_BYTES_MAX);
+        const WORD: Limit = Limit::Cut(text::WORD_BYTES_MAX);
+        let event = &mut self.event;
+        Some(match field {
+            Field::EventId => (&mut self.event_id, Limit::Whole(text::EVENT_ID_BYTES_MAX)),
+            Field::TokenId => (&mut self.token_id, Limit::Whole(text::TOKEN_ID_BYTES_MAX)),
+            Field::ParentTokenId => (&mut self.parent_token_id, Limit::Whole(text::TOKEN_ID_BYTES_MAX)),
+            Field::FamilyId => (&mut event.family_id, ID),
+            Field::SessionId => (&mut event.session_id, ID),
+            Field::UserId => (&mut event.user_id, ID),
+            Field::AppId => (&mut event.app_id, ID),
+            Field::TenantId => (&mut event.tenant_id, ID),
+            Field::Binding => (&mut event.binding, ID),
+            Field::UserAgent => (&mut event.user_agent, Limit::Cut(text::USER_AGENT_BYTES_MAX)),
+            Field::ClientFingerprint => (&mut event.client_fingerprint, WORD),
+            Field::Method => (&mut event.method, WORD),
+            Field::Endpoint => (&mut event.endpoint, Limit::Cut(text::ENDPOINT_BYTES_MAX)),
+            _ => return None,
+        })
+    }
+
+    fn set(&mut self, field: Field, value: Scalar<'a>) -> Result<(), &'static str> {
         let event = &mut self.event;
         match field {
-            Field::EventId => event.event_id = id(value, text::EVENT_ID_BYTES_MAX, screen)?.ok_or("empty")?,
-            Field::TokenId => event.token_id = token(value, screen)?.ok_or("empty")?,
-            Field::ParentTokenId => event.parent_token_id = token(value, screen)?,
-            Field::FamilyId => event.family_id = id(value, text::ID_BYTES_MAX, screen)?,
-            Field::SessionId => event.session_id = id(value, text::ID_BYTES_MAX, screen)?,
-            Field::UserId => event.user_id = id(value, text::ID_BYTES_MAX, screen)?,
-            Field::AppId => event.app_id = id(value, text::ID_BYTES_MAX, screen)?,
-            Field::TenantId => event.tenant_id = id(value, text::ID_BYTES_MAX, screen)?,
-            Field::Binding => event.binding = id(value, text::ID_BYTES_MAX, screen)?,
-            Field::UserAgent => event.user_agent = word(value, text::USER_AGENT_BYTES_MAX, screen)?,
-            Field::ClientFingerprint => event.client_fingerprint = word(value, text::WORD_BYTES_MAX, screen)?,
-            Field::Method => event.method = word(value, text::WORD_BYTES_MAX, screen)?,
-            Field::Endpoint => event.endpoint = word(value, text::ENDPOINT_BYTES_MAX, screen)?,
             Field::Timestamp => self.timestamp = value.timestamp()?,
             Field::IssuedAt => event.issued_at = value.timestamp()?,
             Field::ExpiresAt => event.expires_at = value.timestamp()?,
@@ -210,7 +304,7 @@ impl<'a> Draft<'a> {
                     event.token_type = TokenType::parse(&kind).ok_or("no such token type")?;
                 }
             }
-            Field::Scopes | Field::Geo | Field::Attrs => {}
+            _ => {}
         }
         Ok(())
     }
@@ -233,15 +327,12 @@ impl<'a> Draft<'a> {
     }
 
     /// The event, or the field it cannot do without.
-    fn finish(self) -> Result<Event<'a>, Field> {
-        let Self { mut event, timestamp, attrs_omitted } = self;
+    fn finish(self, screen: &mut Screen<'_>) -> Result<Event<'a>, Field> {
+        let Self { mut event, event_id, token_id, parent_token_id, timestamp, attrs_omitted } = self;
+        event.event_id = event_id.ok_or(Field::EventId)?;
         event.timestamp = timestamp.ok_or(Field::Timestamp)?;
-        if event.event_id.is_empty() {
-            return Err(Field::EventId);
-        }
-        if event.token_id.as_str().is_empty() {
-            return Err(Field::TokenId);
-        }
+        event.token_id = screen.token(token_id.ok_or(Field::TokenId)?);
+        event.parent_token_id = parent_token_id.map(|id| screen.token(id));
         if event.kind.is_sighting() && event.address.is_none() {
             return Err(Field::IpAddress);
         }
@@ -249,22 +340,6 @@ impl<'a> Draft<'a> {
             event.attrs.push((Cow::Borrowed(text::ATTRS_OMITTED), Cow::Owned(attrs_omitted.to_string())));
         }
         Ok(event)
-    }
-}
-
-/// The name of a token. Its length counts once it is a name: a bearer value may be longer.
-fn token<'a>(value: Scalar<'a>, screen: &mut Screen<'_>) -> Result<Option<TokenId<'a>>, &'static str> {
-    match value.text()?.map(|text| screen.token(text)) {
-        Some(name) if name.as_str().len() > text::TOKEN_ID_BYTES_MAX => Err("too long"),
-        name => Ok(name),
-    }
-}
-
-/// A text that must be kept whole.
-fn id<'a>(value: Scalar<'a>, bytes_max: usize, screen: &mut Screen<'_>) -> Result<Option<Cow<'a, str>>, &'static str> {
-    match value.text()? {
-        Some(text) if text.len() > bytes_max => Err("too long"),
-        text => Ok(text.map(|text| screen.text(text))),
     }
 }
 

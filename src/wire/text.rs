@@ -58,6 +58,9 @@ impl<'s> Screen<'s> {
 
     /// The name of a token.
     pub fn token<'a>(&mut self, text: Cow<'a, str>) -> TokenId<'a> {
+        if let (true, Cow::Borrowed(text)) = (self.clean, &text) {
+            return TokenId::from_clean(text);
+        }
         let (name, replaced) = self.hasher.name(text);
         *self.redactions += u64::from(replaced);
         name
@@ -150,12 +153,12 @@ fn escape(text: &[u8]) -> (usize, Option<char>) {
 }
 
 /// An event that says nothing yet.
-pub fn blank<'a>(screen: &mut Screen<'_>) -> Event<'a> {
+pub fn blank<'a>() -> Event<'a> {
     Event {
         event_id: Cow::Borrowed(""),
         timestamp: Timestamp::MIN,
         kind: Kind::default(),
-        token_id: screen.token(Cow::Borrowed("")),
+        token_id: TokenId::default(),
         token_type: TokenType::default(),
         family_id: None,
         parent_token_id: None,
