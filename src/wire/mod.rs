@@ -6,6 +6,7 @@ mod flat;
 mod mapped;
 mod mapping;
 mod native;
+mod plain;
 mod scalar;
 mod text;
 mod time;
@@ -87,7 +88,14 @@ impl Decoder {
         }
         let mut screen = Screen::new(text.as_bytes(), &self.hasher, &mut self.redactions);
         match &self.mapper {
-            None => take(native::decode(payload, base, text, &mut screen).map(Decoded::Event)),
+            None => {
+                if screen.is_clean()
+                    && let Some(event) = plain::decode(text, &mut screen)
+                {
+                    return take(Ok(Decoded::Event(event)));
+                }
+                take(native::decode(payload, base, text, &mut screen).map(Decoded::Event));
+            }
             Some(mapper) => mapper.decode(payload, base, text, &mut screen, take),
         }
     }

@@ -33,10 +33,10 @@ pub fn decode<'a>(
 macro_rules! fields {
     ($fields:ident, $of:literal: $($field:ident = $name:literal,)+) => {
         #[derive(Clone, Copy, PartialEq, Eq)]
-        enum $fields { $($field,)+ }
+        pub(super) enum $fields { $($field,)+ }
 
         impl $fields {
-            fn parse(name: &str) -> Option<Self> {
+            pub(super) fn parse(name: &str) -> Option<Self> {
                 match name { $($name => Some(Self::$field),)+ _ => None }
             }
 
@@ -150,7 +150,7 @@ impl<'de> Visitor<'de> for EventVisitor<'_, '_> {
                 return Err(stop(fault, field.name())("given twice"));
             }
             seen |= 1 << field as u32;
-            let read = if let Some((slot, limit)) = draft.text(field) {
+            let read = if let Some((limit, slot)) = field.limit().zip(draft.text(field)) {
                 members.next_value_seed(TextSeed { slot, limit, screen: &mut *screen, field, fault: &mut *fault })
             } else if matches!(field, Field::Scopes | Field::Geo | Field::Attrs) {
                 let draft = &mut draft;
@@ -177,6 +177,24 @@ fn stop<E: Error>(fault: &mut Option<Fault>, field: &'static str) -> impl FnOnce
 }
 
 impl Field {
+    /// Number of fields.
+    pub(super) const COUNT: usize = Self::Attrs as usize + 1;
+
+    /// How long a text may be; `None` for a field that is no text.
+    pub(super) const fn limit(self) -> Option<Limit> {
+        Some(match self {
+            Self::EventId => Limit::Whole(text::EVENT_ID_BYTES_MAX),
+            Self::TokenId | Self::ParentTokenId => Limit::Whole(text::TOKEN_ID_BYTES_MAX),
+            Self::FamilyId | Self::SessionId | Self::UserId | Self::AppId | Self::TenantId | Self::Binding => {
+                Limit::Whole(text::ID_BYTES_MAX)
+            }
+            Self::UserAgent => Limit::Cut(text::USER_AGENT_BYTES_MAX),
+            Self::ClientFingerprint | Self::Method => Limit::Cut(text::WORD_BYTES_MAX),
+            Self::Endpoint => Limit::Cut(text::ENDPOINT_BYTES_MAX),
+            _ => return None,
+        })
+    }
+
     const fn expected(self) -> &'static str {
         match self {
             Self::Scopes => "expected an array",
@@ -188,7 +206,7 @@ impl Field {
 
 /// What becomes of a text that is too long.
 #[derive(Clone, Copy)]
-enum Limit {
+pub(super) enum Limit {
     /// An error: half an id is another id.
     Whole(usize),
     /// Cut there: the client has a hand in it.
@@ -263,24 +281,22 @@ struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     /// Where the text of a field goes; `None` for a field that is no text.
-    fn text(&mut self, field: Field) -> Option<(&mut Option<Cow<'a, str>>, Limit)> {
-        const ID: Limit = Limit::Whole(text::ID_BYTES_MAX);
-        const WORD: Limit = Limit::Cut(text::WORD_BYTES_MAX);
+    fn text(&mut self, field: Field) -> Option<&mut Option<Cow<'a, str>>> {
         let event = &mut self.event;
         Some(match field {
-            Field::EventId => (&mut self.event_id, Limit::Whole(text::EVENT_ID_BYTES_MAX)),
-            Field::TokenId => (&mut self.token_id, Limit::Whole(text::TOKEN_ID_BYTES_MAX)),
-            Field::ParentTokenId => (&mut self.parent_token_id, Limit::Whole(text::TOKEN_ID_BYTES_MAX)),
-            Field::FamilyId => (&mut event.family_id, ID),
-            Field::SessionId => (&mut event.session_id, ID),
-            Field::UserId => (&mut event.user_id, ID),
-            Field::AppId => (&mut event.app_id, ID),
-            Field::TenantId => (&mut event.tenant_id, ID),
-            Field::Binding => (&mut event.binding, ID),
-            Field::UserAgent => (&mut event.user_agent, Limit::Cut(text::USER_AGENT_BYTES_MAX)),
-            Field::ClientFingerprint => (&mut event.client_fingerprint, WORD),
-            Field::Method => (&mut event.method, WORD),
-            Field::Endpoint => (&mut event.endpoint, Limit::Cut(text::ENDPOINT_BYTES_MAX)),
+            Field::EventId => &mut self.event_id,
+            Field::TokenId => &mut self.token_id,
+            Field::ParentTokenId => &mut self.parent_token_id,
+            Field::FamilyId => &mut event.family_id,
+            Field::SessionId => &mut event.session_id,
+            Field::UserId => &mut event.user_id,
+            Field::AppId => &mut event.app_id,
+            Field::TenantId => &mut event.tenant_id,
+            Field::Binding => &mut event.binding,
+            Field::UserAgent => &mut event.user_agent,
+            Field::ClientFingerprint => &mut event.client_fingerprint,
+            Field::Method => &mut event.method,
+            Field::Endpoint => &mut event.endpoint,
             _ => return None,
         })
     }

@@ -46,6 +46,11 @@ impl<'s> Screen<'s> {
         Self { hasher, redactions, clean: !may_hold_secret(raw) }
     }
 
+    /// Whether nothing in the message needs to be replaced but what the name of its field gives away.
+    pub const fn is_clean(&self) -> bool {
+        self.clean
+    }
+
     /// `text` without its secrets.
     pub fn text<'a>(&mut self, text: Cow<'a, str>) -> Cow<'a, str> {
         if self.clean && matches!(text, Cow::Borrowed(_)) {
