@@ -47,7 +47,7 @@ fn run<T: AsRef<[u8]>>(
 ) {
     group.throughput(Throughput::Elements(messages.len() as u64));
     group.bench_function(name, |bencher| {
-        bencher.iter(|| messages.iter().for_each(|message| each(black_box(message.as_ref()))))
+        bencher.iter(|| messages.iter().for_each(|message| each(black_box(message.as_ref()))));
     });
 }
 

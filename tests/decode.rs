@@ -5,14 +5,17 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Read as _;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokenwarden::event::{Event, Kind, TokenType};
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+use tokenwarden::event::{Event, Kind, Timestamp, TokenType};
 use tokenwarden::port::{Polled, Source as _};
 use tokenwarden::source::file::FileSource;
-use tokenwarden::token::TokenHasher;
-use tokenwarden::wire::{DecodeError, Decoded, Decoder, Format};
+use tokenwarden::token::{TokenHasher, looks_like_bearer};
+use tokenwarden::wire::{self, DecodeError, Decoded, Decoder, Format};
 
 fn decode_all(format: Format, payload: &[u8]) -> (Vec<Result<Decoded<'_>, DecodeError>>, u64) {
     let mut decoder = Decoder::new(format, TokenHasher::new(b"a key for tests"));
@@ -108,6 +111,406 @@ fn each_fault_is_told_by_field_reason_and_position() {
     }
 }
 
+#[test]
+fn hostile_messages_get_one_answer_each() {
+    let deep = |open: &str, close: &str| format!("{}{}", open.repeat(10_000), close.repeat(10_000));
+    for (message, told) in [
+        (native(&format!(r#","x":{}"#, deep("[", "]"))), "attrs: nested too deeply"),
+        (native(&format!(r#","x":{}1{}"#, "{\"a\":".repeat(10_000), "}".repeat(10_000))), "attrs: nested too deeply"),
+        (native(&format!(r#","user_id":{}"#, deep("[", "]"))), "user_id: expected a string"),
+        (deep("[", "]"), "expected a JSON object"),
+        ("x".repeat(10 << 20), "longer than 1048576 bytes"),
+        (native("").replace("\"e1\"", "\"\""), "event_id: missing"),
+        (native("").replace("\"at-1\"", "null"), "token_id: missing"),
+        (native("").replace("\"e1\"", &format!("\"{}\"", "e".repeat(129))), "event_id: too long"),
+        (native("").replace("\"at-1\"", &format!("\"{}\"", "t".repeat(4096))), "token_id: too long"),
+        (native("").replace("2026-", "0000-"), "timestamp: a time outside the years 1970 to 2199"),
+        (native("").replace("2026-", "9999-"), "timestamp: a time outside the years 1970 to 2199"),
+        (native("").replace("2026-", "292277-"), "timestamp: not an RFC 3339 time"),
+        (native("").replace("\"2026-11-22T10:15:30.123Z\"", "-1"), "timestamp: a time outside"),
+        (native("").replace("\"2026-11-22T10:15:30.123Z\"", "1e300"), "timestamp: a time outside"),
+        (native("").replace("192.0.2.1", "192.0.2.256"), "ip_address: not an IP address"),
+        (native("").replace("192.0.2.1", "192.0.2.1/24"), "ip_address: not an IP address"),
+        ("\0".to_owned(), "not JSON: expected value"),
+        (native("").replace("at-1", "at\0"), "not JSON: control character"),
+    ] {
+        let fault = fault(&message);
+        assert!(fault.contains(told), "{told}\n{fault}");
+        for format in Format::ALL {
+            let _ = decode_all(format, message.as_bytes());
+        }
+    }
+    assert!(fault([native("").as_bytes(), b"\xff"].concat()).starts_with("not UTF-8, at line 1 column"));
+}
+
+#[test]
+fn what_a_client_chooses_is_cut_and_never_makes_an_event_unreadable() {
+    let long = "é".repeat(5000);
+    let text = native(&format!(r#","user_agent":"{long}","endpoint":"{long}","method":"{long}","x":"{long}""#));
+    let event = event(Format::Native, &text);
+    let lengths = [&event.user_agent, &event.endpoint, &event.method].map(|text| text.as_deref().map_or(0, str::len));
+    assert_eq!(lengths, [1024, 2048, 256]);
+    assert_eq!(event.attrs[0].1.len(), 4096);
+    let many: String = (0..500).map(|number| format!(r#","x{number}":"""#)).collect();
+    let text = native(&many);
+    let event = self::event(Format::Native, &text);
+    assert_eq!(event.attrs.len(), 129);
+    assert_eq!(event.attrs[128], ("attrs_omitted".into(), "372".into()));
+}
+
+#[test]
+fn only_sightings_need_an_address() {
+    for kind in Kind::ALL {
+        let text = native(&format!(r#","kind":"{}""#, kind.as_str())).replace("\"192.0.2.1\"", "\"\"");
+        let (taken, _) = decode_all(Format::Native, text.as_bytes());
+        assert_eq!(taken[0].is_err(), kind.is_sighting(), "{kind:?}");
+    }
+}
+
+/// What every record of a format's samples becomes, for people to hold against the mapping.
+#[test]
+fn mapped_formats_read_as_their_tables_say() {
+    for format in [Format::Cloudtrail, Format::Okta, Format::Github, Format::Ocsf, Format::Ecs] {
+        let text = sample(format);
+        let mut shown = String::new();
+        for line in text.lines() {
+            let (taken, _) = decode_all(format, line.as_bytes());
+            for record in taken {
+                match record {
+                    Ok(Decoded::Event(event)) => shown += &show(&event),
+                    Ok(Decoded::Skipped(reason)) => writeln!(shown, "skipped: {reason}").expect("a string takes all"),
+                    Err(error) => writeln!(shown, "error: {error}").expect("a string takes all"),
+                }
+            }
+        }
+        insta::assert_snapshot!(format!("mapped_{format}"), shown);
+    }
+}
+
+/// The samples are strewn with made-up secrets: in bodies, queries, headers and messages.
+#[test]
+fn no_secret_of_the_samples_reaches_an_event() {
+    for format in Format::ALL.into_iter().filter(|format| *format != Format::Native) {
+        for line in sample(format).lines() {
+            let (taken, _) = decode_all(format, line.as_bytes());
+            let shown = format!("{taken:?}");
+            for secret in ["IQoJb3JpZ2lu", "x/Y+1a2B", "hunter2", "abcdef0123456789", "0123456789abcdef"] {
+                assert!(!shown.contains(secret), "{secret} in {shown}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_batch_yields_its_records_one_by_one() {
+    let records: Vec<String> = sample(Format::Cloudtrail).lines().map(str::to_owned).collect();
+    let single: usize = records.iter().map(|record| decode_all(Format::Cloudtrail, record.as_bytes()).0.len()).sum();
+    for batch in [
+        format!("{{\"Records\":[{}]}}", records.join(",")),
+        format!(" {{ \"Records\" : [\n{}\n], \"more\": {{}} }}\n", records.join(",\n")),
+        format!("[{}]", records.join(" , ")),
+    ] {
+        let (taken, _) = decode_all(Format::Cloudtrail, batch.as_bytes());
+        assert_eq!(taken.len(), single);
+        assert!(taken.iter().all(Result::is_ok));
+    }
+    // One record is broken in what it says, and the batch in its form after three.
+    let bad = records[1].replace("2026-11-22T10:15:30Z", "soon");
+    let batch = format!("{{\"Records\":[{},\n{bad},{},{{\"a\":", records[0], records[7]);
+    let (taken, _) = decode_all(Format::Cloudtrail, batch.as_bytes());
+    let faults: Vec<_> = taken.iter().filter_map(|record| record.as_ref().err().map(ToString::to_string)).collect();
+    assert_eq!(taken.len(), 4);
+    assert!(faults[0].starts_with("eventTime: not an RFC 3339 time, at line 2 column "), "{faults:?}");
+    assert!(faults[1].starts_with("not JSON: EOF while parsing"), "{faults:?}");
+}
+
+fn sample(format: Format) -> String {
+    let path = format!("{}/tests/data/formats/{format}.ndjson", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(path).expect("the samples are there")
+}
+
+/// An event by its fields, one a line, those that say nothing left out.
+fn show(event: &Event<'_>) -> String {
+    let mut out = format!("{} {} at {}\n", event.event_id, event.kind.as_str(), event.timestamp.millis());
+    let mut field = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            writeln!(out, "  {name}: {value}").expect("a string takes all");
+        }
+    };
+    let text = |text: &Option<std::borrow::Cow<'_, str>>| text.as_deref().map(str::to_owned);
+    field("token_id", Some(format!("{} ({})", event.token_id.as_str(), event.token_type.as_str())));
+    field("parent_token_id", event.parent_token_id.as_ref().map(|id| id.as_str().to_owned()));
+    for (name, value) in [
+        ("family_id", &event.family_id),
+        ("session_id", &event.session_id),
+        ("user_id", &event.user_id),
+        ("app_id", &event.app_id),
+        ("tenant_id", &event.tenant_id),
+        ("user_agent", &event.user_agent),
+        ("method", &event.method),
+        ("endpoint", &event.endpoint),
+    ] {
+        field(name, text(value));
+    }
+    field("address", event.address.map(|address| address.to_string()));
+    field("status", event.status.map(|status| status.to_string()));
+    field("bytes_out", event.bytes_out.map(|bytes| bytes.to_string()));
+    field("scopes", (!event.scopes.is_empty()).then(|| event.scopes.join(" ")));
+    field("issued_at", event.issued_at.map(|time| time.millis().to_string()));
+    field("expires_at", event.expires_at.map(|time| time.millis().to_string()));
+    field("geo", event.geo.as_ref().map(|geo| format!("{geo:?}")));
+    for (name, value) in &event.attrs {
+        field(&format!("[{name}]"), Some(value.to_string()));
+    }
+    out
+}
+
+/// A text field's value: identifiers, words of any script, and what JSON must escape.
+fn words(bytes_max: usize) -> impl Strategy<Value = String> {
+    prop_oneof!["[a-z0-9-]{1,24}", "[\\PC\\n\\t\"\\\\]{1,24}"]
+        .prop_filter("too long or a secret", move |text| text.len() <= bytes_max && !looks_like_bearer(text))
+}
+
+/// A native event as a JSON object, every field present at random.
+fn object() -> impl Strategy<Value = Map<String, Value>> {
+    let texts = ["family_id", "parent_token_id", "session_id", "user_id", "app_id", "tenant_id", "user_agent"]
+        .into_iter()
+        .chain(["client_fingerprint", "method", "endpoint", "binding"])
+        .map(|name| prop::option::of(words(128)).prop_map(move |text| text.map(|text| (name.to_owned(), json!(text)))))
+        .collect::<Vec<_>>();
+    let address = prop_oneof![any::<[u8; 4]>().prop_map(IpAddr::from), any::<[u8; 16]>().prop_map(IpAddr::from)];
+    let required = (words(128), 0..=Timestamp::MAX.millis(), words(128), address, any::<bool>());
+    let numbers = (prop::option::of(0..1000_u16), prop::option::of(any::<u64>()), prop::option::of(0..=2000_i64));
+    let scopes = prop::collection::vec(words(128), 0..4);
+    let attrs = prop::collection::btree_map("[a-z]{1,8}\\.x", words(200), 0..4);
+    let kinds = (0..Kind::ALL.len(), 0..TokenType::ALL.len());
+    (required, texts, numbers, scopes, attrs, kinds).prop_map(|(required, texts, numbers, scopes, attrs, kinds)| {
+        let (event_id, millis, token_id, address, as_text) = required;
+        let timestamp = format!("{:.3}", jiff::Timestamp::from_millisecond(millis).expect("in range"));
+        let mut object: Map<String, Value> = texts.into_iter().flatten().collect();
+        object.insert("event_id".into(), json!(event_id));
+        object.insert("timestamp".into(), if as_text { json!(timestamp) } else { json!(millis) });
+        object.insert("token_id".into(), json!(token_id));
+        object.insert("ip_address".into(), json!(address.to_string()));
+        object.insert("kind".into(), json!(Kind::ALL[kinds.0].as_str()));
+        object.insert("token_type".into(), json!(TokenType::ALL[kinds.1].as_str()));
+        object.insert("status".into(), json!(numbers.0));
+        object.insert("bytes_out".into(), json!(numbers.1));
+        object.insert("expires_at".into(), json!(numbers.2));
+        object.insert("scopes".into(), json!(scopes));
+        object.insert("attrs".into(), json!(attrs));
+        object
+    })
+}
+
+/// The JSON object that an event was read from, for comparison.
+fn object_of(event: &Event<'_>) -> Map<String, Value> {
+    let mut object = Map::new();
+    let mut put = |name: &str, value: Value| {
+        if !value.is_null() {
+            object.insert(name.to_owned(), value);
+        }
+    };
+    put("event_id", json!(event.event_id));
+    put("token_id", json!(event.token_id.as_str()));
+    put("parent_token_id", json!(event.parent_token_id.as_ref().map(|id| id.as_str().to_owned())));
+    put("timestamp", json!(event.timestamp.millis()));
+    put("expires_at", json!(event.expires_at.map(Timestamp::millis)));
+    put("kind", json!(event.kind.as_str()));
+    put("token_type", json!(event.token_type.as_str()));
+    put("ip_address", json!(event.address.map(|address| address.ip().to_string())));
+    put("status", json!(event.status));
+    put("bytes_out", json!(event.bytes_out));
+    put("scopes", json!(event.scopes));
+    put("attrs", Value::Object(event.attrs.iter().map(|(name, value)| (name.to_string(), json!(value))).collect()));
+    for (name, text) in [
+        ("family_id", &event.family_id),
+        ("session_id", &event.session_id),
+        ("user_id", &event.user_id),
+        ("app_id", &event.app_id),
+        ("tenant_id", &event.tenant_id),
+        ("user_agent", &event.user_agent),
+        ("client_fingerprint", &event.client_fingerprint),
+        ("method", &event.method),
+        ("endpoint", &event.endpoint),
+        ("binding", &event.binding),
+    ] {
+        put(name, json!(text));
+    }
+    object
+}
+
+/// Any JSON, as deep as it comes.
+fn any_json() -> impl Strategy<Value = Value> {
+    let name = prop_oneof![
+        "[a-z]{0,6}",
+        prop::sample::select(vec![
+            "event_id",
+            "timestamp",
+            "token_id",
+            "ip_address",
+            "geo",
+            "attrs",
+            "scopes",
+            "Records",
+            "userIdentity",
+            "eventTime",
+            "eventID",
+            "accessKeyId",
+            "target",
+            "type",
+            "id",
+            "actor",
+            "uuid",
+            "published",
+            "event",
+            "@timestamp",
+            "time",
+            "metadata",
+            "uid",
+            "_document_id",
+            "action",
+            "credentials",
+            "responseElements",
+        ])
+        .prop_map(str::to_owned),
+    ];
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "\\PC{0,20}".prop_map(Value::from),
+        Just(json!("2026-11-22T10:15:30Z")),
+    ];
+    leaf.prop_recursive(6, 64, 8, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+            prop::collection::btree_map(name.clone(), inner, 0..8)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_native_event_decodes_to_what_was_encoded(object in object()) {
+        let text = Value::Object(object.clone()).to_string();
+        let decoded = object_of(&event(Format::Native, &text));
+        let mut expected: Map<String, Value> = object.into_iter().filter(|(_, value)| !value.is_null()).collect();
+        let time = &expected["timestamp"];
+        let millis = time.as_str().map(|text| text.parse::<jiff::Timestamp>().expect("a time").as_millisecond());
+        expected.insert("timestamp".into(), json!(millis.or(time.as_i64())));
+        let address: IpAddr = expected["ip_address"].as_str().expect("a text").parse().expect("an address");
+        expected.insert("ip_address".into(), json!(address.to_canonical().to_string()));
+        prop_assert_eq!(decoded, expected);
+    }
+
+    #[test]
+    fn any_bytes_give_an_answer_in_every_format(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        for format in Format::ALL {
+            prop_assert!(!decode_all(format, &bytes).0.is_empty());
+        }
+    }
+
+    #[test]
+    fn any_json_gives_an_answer_in_every_format(json in any_json(), cut in any::<prop::sample::Index>()) {
+        let text = json.to_string();
+        for format in Format::ALL {
+            let batch = text.trim_ascii().starts_with('[') || text.starts_with("{\"Records\":[");
+            prop_assert!(batch || !decode_all(format, text.as_bytes()).0.is_empty());
+            let _ = decode_all(format, &text.as_bytes()[..cut.index(text.len())]);
+        }
+    }
+
+    #[test]
+    fn a_planted_token_is_found_in_every_field(
+        at in 0..PLACES.len(),
+        token in tokens(),
+        around in prop::sample::select(vec![("", ""), ("see ", " there"), ("/v1/x?access_token=", "&limit=1"), ("caf\u{e9} ", "\n")]),
+    ) {
+        let (before, after) = PLACES[at];
+        let value = Value::from(format!("{}{token}{}", around.0, around.1)).to_string();
+        let message = format!("{before}{value}{after}");
+        // An escape where none is needed hides nothing.
+        let first = format!("\\u{:04x}{}", token.as_bytes()[0], &token[1..]);
+        let hidden = message.replace(&token, &first);
+        let shown = format!("{:?}", decode_all(Format::Native, hidden.as_bytes()));
+        prop_assert!(!shown.contains(&token[1..]), "{}", shown);
+        let (taken, redactions) = decode_all(Format::Native, message.as_bytes());
+        prop_assert!(matches!(taken.as_slice(), [Ok(Decoded::Event(_))]), "{:?}", taken);
+        prop_assert!(!format!("{taken:?}").contains(&token), "{:?}", taken);
+        prop_assert!(redactions >= 1);
+        // The same in a dead letter, whole or broken off.
+        let hasher = TokenHasher::new(b"a key for tests");
+        for letter in [message.as_bytes(), &message.as_bytes()[..before.len() + value.len() - 1]] {
+            let clean = wire::redact(letter, &hasher);
+            prop_assert!(!String::from_utf8_lossy(&clean).contains(&token));
+        }
+    }
+
+    #[test]
+    fn no_fault_repeats_the_message(canary in "canary[a-z]{12}", field in prop::sample::select(vec![
+        "timestamp", "kind", "token_type", "ip_address", "status", "bytes_out", "issued_at", "geo", "scopes", "attrs",
+    ])) {
+        for message in [
+            format!(r#"{{"event_id":"e","{field}":"{canary}"}}"#),
+            format!(r#"{{"{canary}":"#),
+            canary.clone(),
+            format!(r#"{{"event_id":["{canary}"]}}"#),
+        ] {
+            for format in Format::ALL {
+                for record in decode_all(format, message.as_bytes()).0 {
+                    let Err(error) = record else { continue };
+                    let told = format!("{error} {error:?}");
+                    prop_assert!(!told.contains("canary"), "{}", told);
+                }
+            }
+        }
+    }
+}
+
+/// What stands before and after a value in an event, for every place where a text can be.
+const PLACES: &[(&str, &str)] = &[
+    (r#"{"event_id":"#, r#","timestamp":1,"token_id":"t","ip_address":"::1"}"#),
+    (r#"{"event_id":"e","timestamp":1,"ip_address":"::1","token_id":"#, "}"),
+    (r#"{"event_id":"e","timestamp":1,"token_id":"t","ip_address":"::1","parent_token_id":"#, "}"),
+    (r#"{"event_id":"e","timestamp":1,"token_id":"t","ip_address":"::1","family_id":"#, "}"),
+    (r#"{"event_id":"e","timestamp":1,"token_id":"t","ip_address":"::1","session_id":"#, "}"),
+    (r#"{"event_id":"e","timestamp":1,"token_id":"t","ip_address":"::1","user_id":"#, "}"),
+    (r#"{"event_id":"e","timestamp":1,"token_id":"t","ip_address":"::1","app_id":"#, "}"),
+    (r#"{"event_id":"e","timestamp":1,"token_id":"t","ip_address":"::1","tenant_id":"#, "}"),
+    (r#"{"event_id":"e","timestamp":1,"token_id":"t","ip_address":"::1","user_agent":"#, "}"),
+    (r#"{"event_id":"e","timestamp":1,"token_id":"t","ip_address":"::1","client_fingerprint":"#, "}"),
+    (r#"{"event_id":"e","timestamp":1,"token_id":"t","ip_address":"::1","method":"#, "}"),
+    (r#"{"event_id":"e","timestamp":1,"token_id":"t","ip_address":"::1","endpoint":"#, "}"),
+    (r#"{"event_id":"e","timestamp":1,"token_id":"t","ip_address":"::1","binding":"#, "}"),
+    (r#"{"event_id":"e","timestamp":1,"token_id":"t","ip_address":"::1","scopes":["a","#, "]}"),
+    (r#"{"event_id":"e","timestamp":1,"token_id":"t","ip_address":"::1","geo":{"country":"#, "}}"),
+    (r#"{"event_id":"e","timestamp":1,"token_id":"t","ip_address":"::1","geo":{"as_org":"#, "}}"),
+    (r#"{"event_id":"e","timestamp":1,"token_id":"t","ip_address":"::1","geo":{"note":"#, "}}"),
+    (r#"{"event_id":"e","timestamp":1,"token_id":"t","ip_address":"::1","attrs":{"a":"#, "}}"),
+    (r#"{"event_id":"e","timestamp":1,"token_id":"t","ip_address":"::1","attrs":{"a":[{"b": "#, "}]}}"),
+    (r#"{"event_id":"e","timestamp":1,"token_id":"t","ip_address":"::1","more":"#, "}"),
+    (r#"{"event_id":"e","timestamp":1,"token_id":"t","ip_address":"::1","more":{"a": ["#, "]}}"),
+];
+
+/// Made-up tokens of the common forms.
+fn tokens() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "eyJ[A-Za-z0-9]{20,40}\\.[A-Za-z0-9_-]{20,60}\\.[A-Za-z0-9_-]{43}",
+        "gh[pousr]_[A-Za-z0-9]{36}",
+        "github_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{59}",
+        "xox[abposr]-[0-9]{12}-[A-Za-z0-9]{24}",
+        "glpat-[A-Za-z0-9_]{20}",
+        "sk-[A-Za-z]{10}[0-9]{10}[A-Za-z]{28}",
+        "sk_live_[A-Za-z0-9]{24}",
+        "AIza[A-Za-z0-9_-]{34}a",
+        "ya29\\.[A-Za-z0-9_-]{60}",
+        "(FwoGZXIvYXdz|IQoJb3JpZ2luX2Vj)[A-Za-z0-9/+]{200}",
+    ]
+}
+
 /// Real CloudTrail records, where `TOKENWARDEN_SHARED_DATA` names the folder that has them.
 #[test]
 fn real_cloudtrail_is_read_to_the_last_record() {
@@ -152,7 +555,7 @@ fn drain(paths: Vec<PathBuf>, format: Format) -> Ledger {
                 Ok(Decoded::Skipped(_)) => ledger.skipped += 1,
                 Err(error) => {
                     ledger.faults += 1;
-                    ledger.shown += &format!("{:?}: {error}", message.position);
+                    write!(ledger.shown, "{:?}: {error}", message.position).expect("a string takes all");
                 }
             });
         })

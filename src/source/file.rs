@@ -125,6 +125,7 @@ struct Reader {
 impl Reader {
     fn open(path: &Path, format: Format, progress: &Progress) -> Result<Self, SourceError> {
         let counted = Arc::clone(&progress.read);
+        let read_before = progress.bytes_read();
         let input = if is_stdin(path) {
             Input::piped(Counted { inner: io::stdin(), counted })
         } else {
@@ -142,7 +143,7 @@ impl Reader {
             records: Records::new(format == Format::Cloudtrail),
             ended: false,
             fault: None,
-            read_before: progress.bytes_read(),
+            read_before,
         })
     }
 
@@ -291,5 +292,141 @@ fn unreadable(path: &Path, error: &io::Error) -> SourceError {
         ErrorKind::NotFound => SourceError::Misconfigured(format!("{path}: there is no such file")),
         ErrorKind::Unsupported => SourceError::Unusable(format!("{path}: {error}")),
         _ => SourceError::Unavailable(format!("{path}: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// Everything a source hands over until it ends, and its errors.
+    fn drain(source: &mut FileSource, max: usize) -> (Vec<(String, i64, String)>, Vec<SourceError>) {
+        let (mut messages, mut errors) = (Vec::new(), Vec::new());
+        loop {
+            let polled = source.poll(max, Duration::from_secs(5), &mut |message| {
+                assert_eq!(message.position.partition, 0);
+                let path =
+                    Path::new(&*message.position.topic).file_name().expect("a name").to_string_lossy().into_owned();
+                messages.push((path, message.position.offset, String::from_utf8_lossy(message.payload).into_owned()));
+            });
+            match polled {
+                Ok(Polled::End) => return (messages, errors),
+                Ok(_) => {}
+                Err(error) => errors.push(error),
+            }
+        }
+    }
+
+    fn file(folder: &TempDir, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).expect("a file");
+        path
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).expect("a vector takes all");
+        encoder.finish().expect("a vector takes all")
+    }
+
+    fn message(name: &str, number: i64, text: &str) -> (String, i64, String) {
+        (name.to_owned(), number, text.to_owned())
+    }
+
+    #[test]
+    fn plain_and_compressed_files_are_read_one_after_another() {
+        let folder = TempDir::new().expect("a folder");
+        let two_members = [gzip(b"c\n"), gzip(b"d\n")].concat();
+        let paths = vec![
+            file(&folder, "plain", b"a\nb"),
+            file(&folder, "empty", b""),
+            file(&folder, "gz", &two_members),
+            file(&folder, "zst", &zstd::encode_all(&b"e\n"[..], 1).expect("zstd")),
+        ];
+        let total: u64 = paths.iter().map(|path| path.metadata().expect("it is there").len()).sum();
+        for max in [1, 2, 100] {
+            let mut source = FileSource::open(paths.clone(), Format::Native).expect("the files open");
+            assert_eq!(source.progress().bytes_total(), Some(total));
+            let (messages, errors) = drain(&mut source, max);
+            let expected = [("plain", 0, "a"), ("plain", 1, "b"), ("gz", 0, "c"), ("gz", 1, "d"), ("zst", 0, "e")];
+            assert_eq!(messages, expected.map(|(name, number, text)| message(name, number, text)));
+            assert!(errors.is_empty());
+            assert_eq!(source.progress().bytes_read(), total);
+        }
+    }
+
+    #[test]
+    fn a_delivery_file_yields_its_records() {
+        let folder = TempDir::new().expect("a folder");
+        let path = file(&folder, "delivery", &gzip(br#"{"Records":[{"a":1},{"b":2}]}"#));
+        let mut source = FileSource::open(vec![path], Format::Cloudtrail).expect("the file opens");
+        let expected = vec![message("delivery", 0, r#"{"a":1}"#), message("delivery", 1, r#"{"b":2}"#)];
+        assert_eq!(drain(&mut source, 10).0, expected);
+    }
+
+    #[test]
+    fn a_truncated_file_yields_what_is_there_then_an_error_and_the_next_file_follows() {
+        let folder = TempDir::new().expect("a folder");
+        let lines: String = (0..20_000).fold(String::new(), |lines, number| lines + &format!("{{\"n\":{number}}}\n"));
+        let compressed = gzip(lines.as_bytes());
+        let zstd = zstd::encode_all(lines.as_bytes(), 1).expect("zstd");
+        for (name, whole) in [("cut.gz", compressed), ("cut.zst", zstd)] {
+            let cut = file(&folder, name, &whole[..whole.len() / 2]);
+            let after = file(&folder, "after", b"z\n");
+            let mut source = FileSource::open(vec![cut, after], Format::Native).expect("the files open");
+            let (messages, errors) = drain(&mut source, 1000);
+            let from_cut = messages.iter().filter(|(from, ..)| from == name).count();
+            // zstd gives out whole blocks only.
+            assert!(from_cut > 1000 || name == "cut.zst", "{name}: {from_cut}");
+            assert_eq!(messages.last(), Some(&message("after", 0, "z")));
+            let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            assert_eq!(told.len(), 1, "{told:?}");
+            assert!(told[0].contains(name) && told[0].contains(&format!("byte {}", whole.len() / 2)), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told_by_its_path() {
+        let folder = TempDir::new().expect("a folder");
+        let told = |path: PathBuf| match FileSource::open(vec![path], Format::Native) {
+            Ok(mut source) => drain(&mut source, 10).1.first().map(ToString::to_string).unwrap_or_default(),
+            Err(error) => error.to_string(),
+        };
+        assert!(told(folder.path().join("missing")).ends_with("missing: there is no such file"));
+        assert!(told(folder.path().to_owned()).ends_with("is a directory: name the files in it"));
+        let xz = file(&folder, "events.xz", b"\xfd7zXZ\0rest");
+        assert!(told(xz).ends_with("events.xz: xz data; only gzip and zstd are read"));
+        assert!(FileSource::open(Vec::new(), Format::Native).is_err());
+    }
+
+    #[test]
+    fn a_binary_file_comes_by_lines_of_bounded_length() {
+        let folder = TempDir::new().expect("a folder");
+        let bytes: Vec<u8> = (0..50_000_u32).map(|number| ((number * 7919) >> 3) as u8).collect();
+        let mut source = FileSource::open(vec![file(&folder, "binary", &bytes)], Format::Native).expect("it opens");
+        let (messages, errors) = drain(&mut source, 100);
+        assert!(!messages.is_empty() && errors.is_empty());
+    }
+
+    #[test]
+    fn a_pipe_does_not_make_the_poll_wait_beyond_its_time() {
+        let (reader, mut writer) = io::pipe().expect("a pipe");
+        let mut input = Input::piped(reader).expect("a thread");
+        let mut room = [0; 64];
+        let waited = input.read(&mut room, Duration::from_millis(10));
+        assert_eq!(waited.map_err(|error| error.kind()), Err(ErrorKind::TimedOut));
+        writer.write_all(b"one line\n").expect("the pipe takes it");
+        let mut line = Vec::new();
+        while line.len() < 9 {
+            let count = input.read(&mut room, Duration::from_secs(5)).expect("a part of the line");
+            line.extend_from_slice(&room[..count]);
+        }
+        assert_eq!(line, b"one line\n");
+        drop(writer);
+        assert_eq!(input.read(&mut room, Duration::from_secs(5)).expect("the end"), 0);
     }
 }

@@ -239,7 +239,11 @@ enum Lead {
 }
 
 fn lead(bytes: &[u8], tokens: &[&[u8]]) -> Lead {
-    let mut rest = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+    if bytes.len() < BYTE_ORDER_MARK.len() && BYTE_ORDER_MARK.starts_with(bytes) {
+        return Lead::Unfinished;
+    }
+    let mut rest = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     for token in tokens {
         rest = rest.trim_ascii_start();
         rest = match rest.strip_prefix(*token) {
@@ -286,5 +290,102 @@ impl Nesting {
             at += 1;
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The records of `bytes`, fed in pieces of `piece` bytes.
+    fn cut(bytes: &[u8], piece: usize, wrapping: bool) -> Vec<(i64, String)> {
+        let mut records = Records::new(wrapping);
+        let mut found = Vec::new();
+        let mut pieces = bytes.chunks(piece.max(1));
+        loop {
+            let next = pieces.next();
+            if let Some(piece) = next {
+                records.room()[..piece.len()].copy_from_slice(piece);
+                records.filled(piece.len());
+            }
+            while let Some((number, record)) = records.next(next.is_none()) {
+                found.push((number, String::from_utf8_lossy(record).into_owned()));
+            }
+            if next.is_none() {
+                return found;
+            }
+        }
+    }
+
+    fn records(bytes: &str) -> Vec<(i64, String)> {
+        let whole = cut(bytes.as_bytes(), usize::MAX, true);
+        for piece in [1, 2, 7] {
+            assert_eq!(cut(bytes.as_bytes(), piece, true), whole, "{bytes} by {piece}");
+        }
+        whole
+    }
+
+    fn numbered(records: &[(i64, &str)]) -> Vec<(i64, String)> {
+        records.iter().map(|(number, record)| (*number, (*record).to_owned())).collect()
+    }
+
+    #[test]
+    fn lines_are_counted_even_where_they_are_empty() {
+        assert_eq!(records("a\n\n b\r\n{\"x\":1}"), numbered(&[(0, "a"), (2, " b\r"), (3, "{\"x\":1}")]));
+        assert_eq!(records(""), []);
+        assert_eq!(records("\n \n"), []);
+        assert_eq!(records("{\"Recorder\":[1]}\n[1]\n"), numbered(&[(0, "{\"Recorder\":[1]}"), (1, "[1]")]));
+    }
+
+    #[test]
+    fn an_array_yields_its_elements() {
+        let elements = numbered(&[(0, r#"{"a":"]}\"{"}"#), (1, r#"{"b":[{}]}"#)]);
+        for text in [
+            r#"{"Records":[{"a":"]}\"{"},{"b":[{}]}]}"#,
+            "\u{feff} {\n \"Records\" : [ {\"a\":\"]}\\\"{\"} ,\n {\"b\":[{}]} ],\"x\":[{\"y\":\"]\"}] }\n",
+            r#"[{"a":"]}\"{"} , {"b":[{}]}]"#,
+            "{\"Records\":[{\"a\":\"]}\\\"{\"}]}\n{\"Records\":[]}\n{\"Records\":[{\"b\":[{}]}]}\n",
+        ] {
+            assert_eq!(records(text), elements, "{text}");
+        }
+        assert_eq!(cut(br#"{"Records":[{"a":1}]}"#, 99, false), numbered(&[(0, r#"{"Records":[{"a":1}]}"#)]));
+    }
+
+    #[test]
+    fn what_breaks_off_or_is_no_object_is_given_out_too() {
+        assert_eq!(records(r#"[{"a":1},{"b":"#), numbered(&[(0, r#"{"a":1}"#), (1, r#"{"b":"#)]));
+        assert_eq!(records("[{\"a\":1},2]\nx\n"), numbered(&[(0, r#"{"a":1}"#), (1, "2]"), (2, "x")]));
+    }
+
+    #[test]
+    fn a_too_long_record_comes_once_and_cut() {
+        let long = "x".repeat(RECORD_BYTES_MAX * 3);
+        let text = format!("a\n{long}\nb\n");
+        let lengths: Vec<_> =
+            cut(text.as_bytes(), 100_000, true).iter().map(|(at, record)| (*at, record.len())).collect();
+        assert_eq!(lengths, [(0, 1), (1, RECORD_BYTES_MAX + 1), (2, 1)]);
+        let text = format!("[{{\"a\":1}},{{\"b\":\"{long}\"}},{{\"c\":1}}]");
+        let lengths: Vec<_> =
+            cut(text.as_bytes(), 100_000, true).iter().map(|(at, record)| (*at, record.len())).collect();
+        assert_eq!(lengths, [(0, 7), (1, RECORD_BYTES_MAX + 1), (2, 7)]);
+        let just = format!("{}\nb", "x".repeat(RECORD_BYTES_MAX));
+        assert_eq!(cut(just.as_bytes(), 100_000, true).len(), 2);
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_make_no_difference(text in "[\\[\\]{}\",:\\\\ \nRa1]{0,60}|\\{\"Records\":\\[[\\[\\]{}\",:\\\\ \na1]{0,60}", piece in 1..9_usize) {
+            prop_assert_eq!(cut(text.as_bytes(), piece, true), cut(text.as_bytes(), usize::MAX, true));
+        }
+
+        #[test]
+        fn no_line_is_lost(lines in prop::collection::vec("[a-z{}]{0,20}", 0..20), piece in 1..50_usize) {
+            let text = lines.join("\n");
+            let expected = lines.iter().enumerate().filter(|(_, line)| !line.is_empty());
+            let expected: Vec<_> = expected.map(|(at, line)| (at as i64, line.clone())).collect();
+            prop_assert_eq!(cut(text.as_bytes(), piece, true), expected);
+        }
     }
 }

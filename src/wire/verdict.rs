@@ -116,3 +116,129 @@ fn text(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(bytes.get(copied..).unwrap_or_default());
     out.push(b'"');
 }
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::enrichment::{Client, Device};
+    use crate::event::Timestamp;
+    use crate::route::Route;
+    use crate::token::TokenHasher;
+    use crate::verdict::{Action, IncidentId, Mode, RuleId, Verdict};
+    use crate::wire::text::blank;
+
+    fn enriched(event_id: &str) -> EnrichedEvent<'_> {
+        let mut event = blank();
+        event.event_id = Cow::Borrowed(event_id);
+        event.token_id = TokenHasher::new(b"a key for tests").name(Cow::Borrowed("at-1")).0;
+        event.timestamp = Timestamp::from_millis(1_795_342_530_123).expect("in range");
+        let client = Client {
+            family: "curl".into(),
+            version: "8".into(),
+            device: Device::Machine,
+            family_key: 1,
+            version_key: 2,
+            agent_key: 3,
+        };
+        EnrichedEvent { event, place: None, network: None, client: Arc::new(client), route: Route::default() }
+    }
+
+    fn outcome(log_odds: f64, signals: Vec<Signal>) -> Outcome {
+        Outcome {
+            verdict: Verdict::Allow,
+            log_odds,
+            p_value: 1.0,
+            signals,
+            incident_id: None,
+            incident: None,
+            action: Action::None,
+            mode: Mode::Shadow,
+        }
+    }
+
+    fn line(event_id: &str, outcome: &Outcome) -> String {
+        let mut out = Vec::new();
+        encode(&mut out, &enriched(event_id), outcome);
+        String::from_utf8(out).expect("UTF-8")
+    }
+
+    #[test]
+    fn an_ordinary_verdict_is_one_line_with_the_fields_in_order() {
+        assert_eq!(
+            line("e1", &outcome(-7.0, Vec::new())),
+            "{\"event_id\":\"e1\",\"token_id\":\"at-1\",\"timestamp\":\"2026-11-22T10:15:30.123Z\",\"verdict\":\"allow\",\
+             \"score\":0.000911466,\"log_odds\":-7.0,\"p_value\":1.0,\"signals\":[],\"incident_id\":null,\"action\":\"none\",\
+             \"mode\":\"shadow\"}\n"
+        );
+    }
+
+    #[test]
+    fn a_signal_is_written_whole_and_an_incident_by_its_name() {
+        let signal = Signal {
+            rule: RuleId::ImpossibleTravel,
+            share: 2.600_000_4,
+            p_value: 2e-3,
+            fired: true,
+            observed: "Sydney, AU, AS1221".to_owned(),
+            expected: "Berlin, DE, AS3320 (412 of 413 sightings)".to_owned(),
+            reason: "15,900 km in 41 min".to_owned(),
+        };
+        let mut outcome = outcome(2.5, vec![signal.clone(), signal]);
+        outcome.incident_id = Some(IncidentId(42));
+        let signal = "{\"rule\":\"impossible_travel\",\"group\":\"place\",\"share\":2.6,\"p_value\":0.002,\
+                      \"observed\":\"Sydney, AU, AS1221\",\"expected\":\"Berlin, DE, AS3320 (412 of 413 sightings)\",\
+                      \"reason\":\"15,900 km in 41 min\"}";
+        let line = line("e1", &outcome);
+        let end = format!("\"signals\":[{signal},{signal}],\"incident_id\":\"{}\",", IncidentId(42));
+        assert!(line.contains(&end), "{line}");
+    }
+
+    #[test]
+    fn nothing_that_a_terminal_obeys_passes() {
+        let line = line("a\u{1b}[2J\u{7f}\u{9b}31m\u{85}\n\"\\é\u{a0}", &outcome(0.0, Vec::new()));
+        assert!(line.starts_with(r#"{"event_id":"a\u001b[2J\u007f\u009b31m\u0085\n\"\\é"#), "{line}");
+        assert!(line.trim_end().chars().all(|c| !c.is_control()));
+    }
+
+    #[test]
+    fn numbers_keep_six_digits() {
+        for (given, kept) in [
+            (0.0, 0.0),
+            (-0.0, 0.0),
+            (-7.000_000_1, -7.0),
+            (123_456.789, 123_457.0),
+            (1_234_567.8, 1_234_568.0),
+            (9.999_999_9, 10.0),
+            (0.001_234_567_8, 0.001_234_57),
+            (3.333_333_333e-9, 3.333_33e-9),
+        ] {
+            assert_eq!(round(given).to_bits(), f64::to_bits(kept), "{given}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_verdict_is_json_that_reads_back(
+            id in "\\PC{0,20}|[\\x00-\\x7f\u{80}-\u{ff}]{0,20}",
+            log_odds in -1e3..1e3_f64,
+            p_value in 0.0..1.0_f64,
+        ) {
+            let mut outcome = outcome(log_odds, Vec::new());
+            outcome.p_value = p_value;
+            let line = line(&id, &outcome);
+            let read: Value = serde_json::from_str(&line).expect("JSON");
+            prop_assert_eq!(read["event_id"].as_str(), Some(id.as_str()));
+            for (name, exact) in [("log_odds", log_odds), ("score", outcome.score()), ("p_value", p_value)] {
+                let read = read[name].as_f64().expect("a number");
+                prop_assert!((read - exact).abs() <= exact.abs() * 5.1e-6 + 1e-22, "{name}: {read} for {exact}");
+            }
+            prop_assert_eq!(line.matches('\n').count(), 1);
+        }
+    }
+}
