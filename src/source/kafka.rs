@@ -24,8 +24,8 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 
 use crate::checkpoint::{Checkpoint, DeadLetter, Position};
+use crate::format::Format;
 use crate::port::{Message, Polled, Source, SourceError};
-use crate::wire::Format;
 
 /// How long a broker may take to answer before it counts as absent.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
