@@ -15,7 +15,7 @@ use crate::config::{Config, cache_folder};
 use crate::enrich::{Enricher, GeoSettings};
 use crate::pipeline::{Epoch, Pipeline, Tally};
 use crate::port::{SourceError, Store};
-use crate::source::file::FileSource;
+use crate::source::file::{FileSource, Progress};
 use crate::store::{ClickHouse, NullStore, StoreSettings};
 use crate::telemetry::{self, Health, Metrics, SystemClock};
 use crate::token::TokenHasher;
@@ -100,7 +100,7 @@ where
     let runtime = super::runtime()?;
     let store = Arc::new(open(&runtime)?);
 
-    let mut told = Told::new(config, &enricher);
+    let mut told = Told::new(config, &enricher, source.progress());
     let pipeline = Pipeline::new(enricher, Arc::new(rules.rules), hasher(arguments, config)?, config.engine_settings());
     let outside = Outside {
         store,
@@ -190,7 +190,9 @@ impl VerdictFile {
 
 /// What people are told on stderr, as it goes and at the end.
 struct Told {
-    progress: Option<ProgressBar>,
+    /// Where stderr is a terminal.
+    bar: Option<ProgressBar>,
+    read: Progress,
     total: u64,
     letters: u64,
     first_letter: Option<String>,
@@ -198,18 +200,15 @@ struct Told {
 }
 
 impl Told {
-    fn new(config: &Config, enricher: &Enricher) -> Self {
-        let progress = std::io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})");
-            ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
-        });
+    fn new(config: &Config, enricher: &Enricher, read: Progress) -> Self {
         let mut parts = vec![format!("rules: from {}", config.rules_origin())];
         match enricher.versions() {
             none if none.is_empty() => parts.push("GeoIP: no files, so no places and networks".to_owned()),
             files => parts.extend(files.iter().map(|file| format!("GeoIP: {file}"))),
         }
         parts.extend(enricher.problems().iter().map(|problem| format!("GeoIP, done without: {problem}")));
-        Self { progress, total: 0, letters: 0, first_letter: None, parts }
+        let bar = std::io::stderr().is_terminal().then(|| progress_bar(read.bytes_total()));
+        Self { bar, read, total: 0, letters: 0, first_letter: None, parts }
     }
 
     fn epoch<R>(&mut self, epoch: &Epoch<R>) {
@@ -217,9 +216,9 @@ impl Told {
         for letter in &epoch.letters {
             self.letter(letter);
         }
-        if let Some(progress) = &self.progress {
-            progress.set_message(format!("{} records", grouped(self.total)));
-            progress.tick();
+        if let Some(bar) = &self.bar {
+            bar.set_position(self.read.bytes_read());
+            bar.set_message(format!("{} records", grouped(self.total)));
         }
     }
 
@@ -241,8 +240,8 @@ impl Told {
     }
 
     fn summary(&self, tally: &Tally, late: u64, store: &str) {
-        if let Some(progress) = &self.progress {
-            progress.finish_and_clear();
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
         }
         let seen = tally.events + tally.duplicates;
         self.say(&format!(
@@ -274,11 +273,20 @@ impl Told {
 
     fn say(&self, line: &str) {
         let line = printable(line);
-        match &self.progress {
-            Some(progress) => progress.suspend(|| to_stderr(&line)),
+        match &self.bar {
+            Some(bar) => bar.suspend(|| to_stderr(&line)),
             None => to_stderr(&line),
         }
     }
+}
+
+/// By bytes read, where it is known how many there are.
+fn progress_bar(bytes_total: Option<u64>) -> ProgressBar {
+    let (bar, template) = match bytes_total {
+        Some(total) => (ProgressBar::new(total), "{bar:40} {percent:>3} % {msg} {eta}"),
+        None => (ProgressBar::new_spinner(), "{spinner} {msg} {elapsed}"),
+    };
+    bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 fn to_stderr(line: &str) {
