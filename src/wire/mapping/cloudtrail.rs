@@ -23,7 +23,7 @@ pub static MAPPING: Mapping = Mapping {
         // A service's name, or `AWS Internal`, is no address: the call is the provider's own, and has no place.
         (Field::IpAddress, &[Path("sourceIPAddress")]),
         (Field::UserAgent, &[Path("userAgent")]),
-        (Field::Endpoint, &[Joined(&[Path("eventSource"), Path("eventName")], "/")]),
+        (Field::Endpoint, &[Joined(&[Path("eventSource"), Path("eventName")], " ")]),
         (Field::Method, &[Words("readOnly", &[("true", "read"), ("false", "write")])]),
         (
             Field::Status,
