@@ -11,6 +11,11 @@ use std::ops::Range;
 
 pub use name::is_secret_name;
 
+/// What stands for a secret begins with this, and a hash of [`HASH_LENGTH`] characters follows.
+pub const HASHED: &str = "hmac:";
+/// 24 bytes in base64url.
+pub const HASH_LENGTH: usize = 32;
+
 /// The secrets in `text`, in order, apart from one another. Ranges lie on character boundaries where `text` is UTF-8.
 pub fn secrets(text: &[u8]) -> impl Iterator<Item = Range<usize>> {
     Secrets { text, at: 0, prefixed: Next::Unknown, named: Next::Unknown }

@@ -87,7 +87,10 @@ impl TokenHasher {
         let mut mac = self.mac.clone();
         mac.update(secret);
         let digest = mac.finalize().into_bytes();
-        format!("hmac:{}", URL_SAFE_NO_PAD.encode(&digest[..24]))
+        let mut hash = URL_SAFE_NO_PAD.encode(digest);
+        hash.truncate(secret::HASH_LENGTH);
+        hash.insert_str(0, secret::HASHED);
+        hash
     }
 }
 

@@ -5,6 +5,7 @@ use std::ops::Range;
 use memchr::memchr2_iter;
 
 use super::prefix::word;
+use super::{HASH_LENGTH, HASHED};
 
 /// Whether a field of this name holds a secret: `access_token`, `clientSecret`, `X-Api-Key`.
 #[must_use]
@@ -48,7 +49,7 @@ fn assigned(text: &[u8], equals: usize) -> Option<Range<usize>> {
         byte < b' ' || DELIMITERS.contains(&byte) || value.get(at..).is_some_and(|rest| rest.starts_with(b"%26"))
     };
     let length = value.iter().enumerate().position(ends).unwrap_or(value.len());
-    (length >= NAMED_BYTES_MIN).then(|| start..start + length)
+    is_secret(value.get(..length)?).then(|| start..start + length)
 }
 
 /// The text after the `:` at `colon`, if it is a member of an object in JSON, escaped or not, and named as secrets are.
@@ -83,7 +84,13 @@ fn member(text: &[u8], colon: usize) -> Option<Range<usize>> {
         end += 1;
     }
     let end = end.min(text.len());
-    (end - start >= NAMED_BYTES_MIN).then_some(start..end)
+    is_secret(text.get(start..end)?).then_some(start..end)
+}
+
+/// Whether a value under a secret name is a secret, and not the hash that one has been replaced by.
+fn is_secret(value: &[u8]) -> bool {
+    let hashed = value.strip_prefix(HASHED.as_bytes()).is_some_and(|hash| hash.len() == HASH_LENGTH);
+    value.len() >= NAMED_BYTES_MIN && !hashed
 }
 
 /// The word that `text` ends with: no longer than a secret's name with its separators can be, and without the escape

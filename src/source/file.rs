@@ -377,7 +377,7 @@ mod tests {
         for (name, whole) in [("cut.gz", compressed), ("cut.zst", zstd)] {
             let cut = file(&folder, name, &whole[..whole.len() / 2]);
             let after = file(&folder, "after", b"z\n");
-            let mut source = FileSource::open(vec![cut, after], Format::Native).expect("the files open");
+            let mut source = FileSource::open(vec![after.clone(), cut, after], Format::Native).expect("the files open");
             let (messages, errors) = drain(&mut source, 1000);
             let from_cut = messages.iter().filter(|(from, ..)| from == name).count();
             // zstd gives out whole blocks only.
