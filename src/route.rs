@@ -44,14 +44,13 @@ impl Route {
 pub fn template(endpoint: &str) -> Cow<'_, str> {
     let mut text = Template::default();
     let call = scan(endpoint, &mut text);
-    if call.object.is_none() && text.length == call.endpoint.len() {
+    if call.object.is_none() && !text.cut {
         return Cow::Borrowed(call.endpoint);
     }
     String::from_utf8_lossy(text.as_bytes()).into_owned().into()
 }
 
-/// Longer templates are cut at the last delimiter before it: what an API calls by this many bytes is no longer a
-/// route but data.
+/// Longer templates are cut: what an API calls by this many bytes is no longer a route but data.
 pub const TEMPLATE_BYTES_MAX: usize = 256;
 
 /// Words of more bytes are data, whatever they consist of.
@@ -64,26 +63,27 @@ const HOLE: &[u8] = b"{}";
 struct Template {
     bytes: [u8; TEMPLATE_BYTES_MAX],
     length: usize,
+    cut: bool,
 }
 
 impl Default for Template {
     fn default() -> Self {
-        Self { bytes: [0; TEMPLATE_BYTES_MAX], length: 0 }
+        Self { bytes: [0; TEMPLATE_BYTES_MAX], length: 0, cut: false }
     }
 }
 
 impl Template {
-    /// False, and nothing written, where there is no room for all of `part`.
-    fn push(&mut self, part: &[u8]) -> bool {
-        let end = self.length + part.len();
-        match self.bytes.get_mut(self.length..end) {
-            Some(room) => {
-                room.copy_from_slice(part);
-                self.length = end;
-                true
-            }
-            None => false,
+    /// As much of `part`, which begins with a whole character, as there is room for, in whole characters; after that
+    /// nothing more.
+    fn push(&mut self, part: &[u8]) {
+        let room = TEMPLATE_BYTES_MAX - self.length;
+        let mut fits = if self.cut { 0 } else { part.len().min(room) };
+        while part.get(fits).is_some_and(|byte| byte & 0xc0 == 0x80) {
+            fits -= 1;
         }
+        self.bytes[self.length..self.length + fits].copy_from_slice(&part[..fits]);
+        self.length += fits;
+        self.cut |= fits < part.len();
     }
 
     fn as_bytes(&self) -> &[u8] {
@@ -100,41 +100,38 @@ struct Call<'a> {
     object: Option<u64>,
 }
 
-/// The one pass over an endpoint: word by word into `template`.
+/// The one pass over an endpoint, word by word. What is not templated away is copied in stretches, not in words.
 fn scan<'a>(endpoint: &'a str, template: &mut Template) -> Call<'a> {
-    let endpoint = without_query(endpoint);
     let bytes = endpoint.as_bytes();
     let mut object = None;
     let mut area = Area::default();
-    let mut start = 0;
-    loop {
+    let (mut start, mut copied) = (0, 0);
+    let end = loop {
         let (end, classes) = word_end(bytes, start);
         let word = &bytes[start..end];
-        let written = match id_length(word, classes) {
-            0 => template.push(word),
-            length => {
-                object = Some(xxh3_64_with_seed(&word[..length], object.unwrap_or_default()));
-                template.push(HOLE) && template.push(&word[length..])
-            }
-        };
-        let Some(delimiter) = bytes.get(end) else { break };
-        if !written {
-            break;
+        let id = id_length(word, classes);
+        if id > 0 {
+            object = Some(xxh3_64_with_seed(&word[..id], object.unwrap_or_default()));
+            template.push(&bytes[copied..start]);
+            template.push(HOLE);
+            copied = start + id;
         }
-        area.delimiter(*delimiter, word, template.length);
-        if !template.push(&[*delimiter]) {
-            break;
+        let length = template.length + end - copied;
+        match bytes.get(end) {
+            None | Some(b'?' | b'#') => break end,
+            Some(_) if length > TEMPLATE_BYTES_MAX => break bytes.len(),
+            Some(delimiter) => area.delimiter(*delimiter, word, length),
         }
         start = end + 1;
-    }
+    };
+    let endpoint = without_trailing_slashes(&endpoint[..end]);
+    template.push(&bytes[copied.min(endpoint.len())..endpoint.len()]);
     Call { endpoint, area_end: area.end(template.as_bytes()), object }
 }
 
-fn without_query(endpoint: &str) -> &str {
-    let end = endpoint.bytes().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(endpoint.len());
-    let cut = &endpoint[..end];
-    match cut.trim_end_matches('/') {
-        "" => &cut[..cut.len().min(1)],
+fn without_trailing_slashes(endpoint: &str) -> &str {
+    match endpoint.trim_end_matches('/') {
+        "" => &endpoint[..endpoint.len().min(1)],
         rest => rest,
     }
 }
@@ -169,7 +166,7 @@ impl Area {
     /// Names with dots and no delimiter (`repo.create`) belong to what stands before the first dot.
     fn end(&self, template: &[u8]) -> usize {
         let dotted = || if self.segments == 0 { template.iter().position(|&byte| byte == b'.') } else { None };
-        self.end.or_else(dotted).unwrap_or(template.len())
+        self.end.or_else(dotted).unwrap_or(template.len()).min(template.len())
     }
 }
 
@@ -202,7 +199,7 @@ const fn classes() -> [u8; 256] {
     let mut byte = 0;
     while byte < 256 {
         table[byte] = match byte as u8 {
-            b'/' | b' ' | b':' | b';' | b'=' | b'(' | b')' | b'\'' => DELIMITER,
+            b'/' | b' ' | b':' | b';' | b'=' | b'(' | b')' | b'\'' | b'?' | b'#' => DELIMITER,
             b'0'..=b'9' => DIGIT,
             b'a'..=b'f' => HEX | LOWER,
             b'A'..=b'F' => HEX | UPPER,
@@ -253,84 +250,131 @@ fn is_ending(text: &[u8]) -> bool {
 
 /// Whether `word` names one thing among many of its kind.
 fn is_id(word: &[u8]) -> bool {
-    let mut count = Counts::default();
-    let mut run = Counts::default();
+    if word.len() > WORD_BYTES_MAX {
+        return true;
+    }
+    let mut all = Counts::default();
+    let mut before_run = Counts::default();
     let mut random_run = false;
+    let mut last = 0;
     for &byte in word {
         let class = CLASSES[byte as usize];
-        count.add(class);
-        if class & JOINT == 0 {
-            run.add(class);
+        if class & JOINT != 0 {
+            random_run |= all.since(before_run).is_random();
+            all.add(class, last);
+            before_run = all;
+            last = 0;
         } else {
-            random_run |= run.is_random();
-            run = Counts::default();
+            all.add(class, last);
+            last = class;
         }
     }
-    random_run |= run.is_random();
-    let length = word.len() as u32;
-    if length > WORD_BYTES_MAX as u32 || random_run {
+    let run = all.since(before_run);
+    if random_run || run.is_random() {
         return true;
     }
     // An address of mail, its sign encoded or not; not `@me`.
-    if count.at == 1 && !word.starts_with(b"@") || count.other > 0 && word.windows(3).any(|part| part == b"%40") {
+    if all.at() == 1 && !word.starts_with(b"@") || all.other() > 0 && word.windows(3).any(|part| part == b"%40") {
         return true;
     }
-    if count.digits == 0 || count.at + count.other > 0 {
+    if all.digits() == 0 || all.at() + all.other() > 0 {
         return false;
     }
-    let letters = count.lower + count.upper;
-    if letters == 0 {
+    if all.lower() + all.upper() == 0 {
         // Numbers, dates, addresses, lists of them; not the `1.1` of a version.
         return !is_version(word);
     }
+    let one_case = all.lower() == 0 || all.upper() == 0;
     // uuids and hashes, with joints or without. Seven digits of hex may be a word (`ed25519`).
-    if count.hex + count.digits + count.joints == length && count.hex + count.digits >= 8 {
-        return true;
-    }
-    // A name with a number behind it: `user-42`, `order_1009`; not `phase-2`, not `GetDistribution2020_05_31`.
-    if run.digits >= 2 && run.lower + run.upper == 0 && count.joints > 0 && (count.lower == 0 || count.upper == 0) {
-        return true;
-    }
-    // Short ids of capitals and digits: `U012AB3CD`, `EXAMPLE1A2B3`.
-    count.lower == 0 && count.digits >= 3 && length >= 8
+    let hex = all.hex() + all.digits();
+    hex + all.joints() == word.len() as u8 && hex >= 8
+        // A name with a number behind it: `user-42`, `order_1009`; not `phase-2`, not `GetDistribution2020_05_31`.
+        || run.digits() >= 2 && run.lower() + run.upper() == 0 && all.joints() > 0 && one_case
+        // Short ids of capitals and digits: `U012AB3CD`, `EXAMPLE1A2B3`.
+        || all.lower() == 0 && all.digits() >= 3 && word.len() >= 8
 }
 
-/// How many bytes of each class.
-#[derive(Default)]
-struct Counts {
-    digits: u32,
-    hex: u32,
-    lower: u32,
-    upper: u32,
-    joints: u32,
-    at: u32,
-    other: u32,
-    /// Times that a digit follows a letter or a letter a digit.
-    turns: u32,
-    last: u8,
-}
+/// How many bytes of each class, a byte for each count: one addition counts a byte in all of them, and no word is
+/// long enough to overflow one.
+#[derive(Clone, Copy, Default)]
+struct Counts(u64);
+
+const _: () = assert!(WORD_BYTES_MAX < 256);
 
 impl Counts {
-    fn add(&mut self, class: u8) {
-        self.digits += u32::from(class & DIGIT != 0);
-        self.hex += u32::from(class & HEX != 0);
-        self.lower += u32::from(class & LOWER != 0);
-        self.upper += u32::from(class & UPPER != 0);
-        self.joints += u32::from(class & JOINT != 0);
-        self.at += u32::from(class & AT != 0);
-        self.other += u32::from(class & OTHER != 0);
-        self.turns += u32::from(self.last != 0 && (self.last ^ class) & DIGIT != 0);
-        self.last = class;
+    fn add(&mut self, class: u8, last: u8) {
+        self.0 += COUNTED[class as usize];
+        // The count of turns: times that a digit follows a letter or a letter a digit.
+        self.0 += u64::from(last != 0 && (last ^ class) & DIGIT != 0) << 56;
+    }
+
+    const fn since(self, before: Self) -> Self {
+        Self(self.0 - before.0)
+    }
+
+    const fn of(self, class: u8) -> u8 {
+        (self.0 >> (8 * (class.trailing_zeros() - 1))) as u8
+    }
+
+    const fn digits(self) -> u8 {
+        self.of(DIGIT)
+    }
+
+    const fn hex(self) -> u8 {
+        self.of(HEX)
+    }
+
+    const fn lower(self) -> u8 {
+        self.of(LOWER)
+    }
+
+    const fn upper(self) -> u8 {
+        self.of(UPPER)
+    }
+
+    const fn joints(self) -> u8 {
+        self.of(JOINT)
+    }
+
+    const fn at(self) -> u8 {
+        self.of(AT)
+    }
+
+    const fn other(self) -> u8 {
+        self.of(OTHER)
+    }
+
+    const fn turns(self) -> u8 {
+        (self.0 >> 56) as u8
     }
 
     /// Letters and digits mixed as words are not: `9s6XKzkNRiz8i3`, `AKIAIOSFODNN7EXAMPLE`. A name with a number in it
     /// or behind it (`ListFunctions20150331`, `GetFunction20150331v2`) turns at most three times.
-    fn is_random(&self) -> bool {
-        let length = self.digits + self.lower + self.upper;
-        let mixed = self.digits >= 2 && self.turns >= 4 && length >= 10;
-        let capitals = self.digits >= 1 && self.lower == 0 && length >= 16;
-        self.at + self.other == 0 && (mixed || capitals)
+    fn is_random(self) -> bool {
+        let length = self.digits() + self.lower() + self.upper();
+        let mixed = self.digits() >= 2 && self.turns() >= 4 && length >= 10;
+        let capitals = self.digits() >= 1 && self.lower() == 0 && length >= 16;
+        self.at() + self.other() == 0 && (mixed || capitals)
     }
+}
+
+/// For each set of classes what it adds to [`Counts`]: DIGIT to the lowest byte, OTHER to the seventh.
+const COUNTED: [u64; 256] = counted();
+
+const fn counted() -> [u64; 256] {
+    let mut table = [0; 256];
+    let mut classes = 0;
+    while classes < 256 {
+        let mut bit = 1;
+        while bit < 8 {
+            if classes & (1 << bit) != 0 {
+                table[classes] |= 1 << (8 * (bit - 1));
+            }
+            bit += 1;
+        }
+        classes += 1;
+    }
+    table
 }
 
 /// What the method says: `None` where it says nothing, as POST to an operation's name.
