@@ -66,6 +66,17 @@ impl Service {
         assert!(found.is_some(), "{sql}: {last} instead of {wanted}\n{}", self.log());
     }
 
+    /// Waits until `/metrics` has `line`.
+    fn until_metric(&self, line: &str) {
+        let told = || self.page("/metrics").lines().any(|told| told == line).then_some(());
+        eventually(Duration::from_secs(20), line, told).unwrap_or_else(|| panic!("{}", self.page("/metrics")));
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([name, &self.child.id().to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()));
+    }
+
     fn kill(mut self) {
         self.child.kill().expect("kill -9");
         self.child.wait().expect("it is gone");
@@ -73,8 +84,7 @@ impl Service {
 
     fn terminate(mut self) -> (ExitStatus, Duration) {
         let began = Instant::now();
-        let told = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
-        assert!(told.is_ok_and(|status| status.success()));
+        self.signal("-TERM");
         let status = eventually(Duration::from_secs(15), "it ends", || self.child.try_wait().expect("a child"));
         (status.unwrap_or_else(|| panic!("it does not end:\n{}", self.log())), began.elapsed())
     }
@@ -137,12 +147,17 @@ fn configure(folder: &Path, kafka: &Kafka, admin: u16) {
     let mut text = String::new();
     let _ = write!(
         text,
-        "[source.kafka]\nbrokers = '{}'\ntopics = ['{TOPIC}']\n\
+        "rules_dir = 'rules'\n[source.kafka]\nbrokers = '{}'\ntopics = ['{TOPIC}']\n\
          properties = {{ 'group.instance.id' = 'one' }}\n[store]\nurl = 'embedded:data'\n\
          [admin]\nlisten = '127.0.0.1:{admin}'\n",
         kafka.brokers
     );
     std::fs::write(folder.join("tokenwarden.toml"), text).expect("a configuration");
+    let rules = folder.join("rules");
+    std::fs::create_dir(&rules).expect("a folder");
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/rules")).expect("the rules").flatten() {
+        std::fs::copy(entry.path(), rules.join(entry.file_name())).expect("a rule");
+    }
 }
 
 #[test]
@@ -163,6 +178,16 @@ fn a_theft_is_caught_told_and_ended_and_a_kill_loses_nothing() {
     service.until("SELECT count() FROM token_events", "2000");
     service.until("SELECT count() FROM dead_letters", "3");
 
+    // Rules with a mistake in them change nothing; mended, they are taken.
+    let rule = folder.path().join("rules/new_country.toml");
+    let right = std::fs::read_to_string(&rule).expect("a rule");
+    std::fs::write(&rule, format!("severiti = 'high'\n{right}")).expect("a rule");
+    service.signal("-HUP");
+    service.until_metric("tokenwarden_rule_reloads_total{result=\"refused\"} 1");
+    assert!(service.log().contains("did you mean `severity`?"), "{}", service.log());
+    std::fs::write(&rule, right).expect("a rule");
+    service.until_metric("tokenwarden_rule_reloads_total{result=\"done\"} 1");
+
     // Killed while the next ones are on their way.
     ledger.ordinary(20_000);
     ledger.send(&kafka);
@@ -174,6 +199,7 @@ fn a_theft_is_caught_told_and_ended_and_a_kill_loses_nothing() {
     ledger.ordinary(500);
     ledger.send(&kafka);
     let service = Service::start(folder.path(), admin);
+    assert_eq!(service.page("/readyz"), "ok\n");
     service.until("SELECT count() FROM token_events", "22500");
     service.until("SELECT uniqExact(event_id) FROM token_events", "22500");
     let metrics = service.page("/metrics");
