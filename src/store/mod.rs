@@ -15,6 +15,7 @@ mod rows;
 mod settings;
 mod statement;
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -40,8 +41,16 @@ const PIECE_BYTES: usize = 1 << 20;
 /// A ClickHouse database, open for writing.
 #[derive(Debug)]
 pub struct ClickHouse {
-    client: Writer,
+    settings: StoreSettings,
+    /// Another one takes its place when the process that owned an embedded directory has gone.
+    link: Mutex<Arc<Link>>,
     inserts: Vec<(&'static str, String)>,
+}
+
+/// The way to the engine.
+#[derive(Debug)]
+struct Link {
+    client: Writer,
     owner: Option<embedded::Owner>,
 }
 
@@ -58,32 +67,36 @@ impl ClickHouse {
     /// Opens the store that `settings` name, and makes or updates its tables. An embedded directory is created where
     /// it is missing; where another process has it open already, that process is asked instead.
     pub async fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
-        let (client, owner) = connect(settings, Rights::Write).await?;
-        match migration::migrate(&client, settings).await {
-            Ok(client) => {
-                let client = client
-                    .with_setting("async_insert", "0")
-                    .with_setting("insert_deduplicate", "1")
-                    .with_setting("deduplicate_blocks_in_dependent_materialized_views", "1");
-                let inserts = TABLES.iter().map(|table| (table.name, table.insert())).collect();
-                Ok(Self { client: Writer(client), inserts, owner })
-            }
-            Err(error) => {
-                close(owner).await;
-                Err(error)
-            }
-        }
+        let link = Mutex::new(Arc::new(Link::open(settings).await?));
+        let inserts = TABLES.iter().map(|table| (table.name, table.insert())).collect();
+        Ok(Self { settings: settings.clone(), link, inserts })
     }
 
     /// Closes an embedded engine. Dropping does the same, but blocks the thread meanwhile.
     pub async fn close(self) {
-        close(self.owner).await;
+        let link = self.link.into_inner().unwrap_or_else(PoisonError::into_inner);
+        close(Arc::into_inner(link).and_then(|link| link.owner)).await;
     }
 
-    async fn insert(&self, batch: &Batch) -> Result<(), clickhouse::error::Error> {
+    fn link(&self) -> Arc<Link> {
+        Arc::clone(&self.link.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// An embedded directory whose owner does not answer may have been left: then it is ours to open. Where the owner
+    /// still has it, or another has taken it, this finds them.
+    async fn find_owner(&self, lost: &Link) {
+        if lost.owner.is_none()
+            && matches!(self.settings.location(), Ok(Location::Embedded(_)))
+            && let Ok(link) = Link::open(&self.settings).await
+        {
+            *self.link.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(link);
+        }
+    }
+
+    async fn insert(&self, link: &Link, batch: &Batch) -> Result<(), clickhouse::error::Error> {
         let statement = self.inserts.iter().find(|(table, _)| *table == batch.table.name);
         let statement = statement.map_or_else(|| batch.table.insert(), |(_, statement)| statement.clone());
-        let mut insert = self
+        let mut insert = link
             .client
             .0
             .insert_formatted_with(statement)
@@ -93,6 +106,25 @@ impl ClickHouse {
             insert.send(Bytes::copy_from_slice(piece)).await?;
         }
         insert.end().await
+    }
+}
+
+impl Link {
+    async fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
+        let (client, owner) = connect(settings, Rights::Write).await?;
+        match migration::migrate(&client, settings).await {
+            Ok(client) => {
+                let client = client
+                    .with_setting("async_insert", "0")
+                    .with_setting("insert_deduplicate", "1")
+                    .with_setting("deduplicate_blocks_in_dependent_materialized_views", "1");
+                Ok(Self { client: Writer(client), owner })
+            }
+            Err(error) => {
+                close(owner).await;
+                Err(error)
+            }
+        }
     }
 }
 
@@ -108,8 +140,12 @@ impl Store for ClickHouse {
         if rows.is_empty() {
             return Ok(());
         }
+        let link = self.link();
         for batch in rows.batches().into_iter().filter(|batch| !batch.is_empty()) {
-            let written = self.insert(batch).await;
+            let written = self.insert(&link, batch).await;
+            if written.as_ref().is_err_and(|error| fault::Fault::of(error) == fault::Fault::Network) {
+                self.find_owner(&link).await;
+            }
             written.map_err(|error| fault::store_error(&format!("writing to {}", batch.table.name), &error))?;
         }
         Ok(())

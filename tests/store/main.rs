@@ -380,6 +380,26 @@ async fn a_second_process_is_a_client_of_the_first() {
 }
 
 #[tokio::test]
+async fn a_client_takes_over_a_directory_whose_owner_has_gone() {
+    let _turn = turn().await;
+    let directory = TempDir::new().unwrap();
+    let mut owner = child::start("own", directory.path(), child::PLAIN);
+    assert_eq!(owner.line(), "ready");
+    let settings = embedded(directory.path());
+    let store = ClickHouse::open(&settings).await.unwrap();
+    store.write(&epoch(10..20)).await.unwrap();
+    owner.signal("KILL");
+    assert_eq!(owner.end(), None);
+    let lost = store.write(&epoch(20..30)).await;
+    assert!(matches!(lost, Err(StoreError::Retriable(_))), "{lost:?}");
+    store.write(&epoch(20..30)).await.expect("the directory is ours now");
+    let reader = Reader::open(&settings).await.unwrap();
+    assert_eq!(ask(&reader, "SELECT count() FROM token_events").await, "30");
+    reader.close().await;
+    store.close().await;
+}
+
+#[tokio::test]
 async fn however_a_process_ends_it_ends_in_order() {
     let directory = TempDir::new().unwrap();
     let leaver = child::start("leave", directory.path(), child::PLAIN);
