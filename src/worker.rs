@@ -198,10 +198,12 @@ where
                         return Err(StoreError::Retriable(reason.to_owned()).into());
                     }
                     self.partitions.remove(&partitions);
+                    self.partitions.count(&self.outside.metrics);
                     source.release()?;
                 }
                 Polled::Lost => {
                     self.abandon();
+                    self.partitions.count(&self.outside.metrics);
                     source.release()?;
                 }
                 Polled::End => {

@@ -20,25 +20,35 @@ const TOPIC: &str = "token-events";
 struct Service {
     child: Child,
     folder: PathBuf,
+    log: PathBuf,
     admin: u16,
 }
 
 impl Service {
     fn start(folder: &Path, admin: u16) -> Self {
-        let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).expect("a log file");
+        Self::start_as(folder, "one", admin)
+    }
+
+    /// `member`: its name in the consumer group, which it keeps over restarts.
+    fn start_as(folder: &Path, member: &str, admin: u16) -> Self {
+        let log = folder.join(format!("log of {member}"));
+        let out = std::fs::File::options().create(true).append(true).open(&log).expect("a log file");
         let child = Command::new(env!("CARGO_BIN_EXE_tokenwarden"))
             .args(["run", "--config", "tokenwarden.toml"])
             .current_dir(folder)
             .env_clear()
             .env("TOKENWARDEN_CACHE", cache())
-            .stderr(log)
+            .env("TOKENWARDEN__ADMIN__LISTEN", format!("127.0.0.1:{admin}"))
+            .env("TOKENWARDEN__OUTBOX__DIR", format!("outbox of {member}"))
+            .env("TOKENWARDEN__SOURCE__KAFKA__PROPERTIES__GROUP_INSTANCE_ID", member)
+            .stderr(out)
             .spawn()
             .expect("tokenwarden runs");
-        Self { child, folder: folder.to_owned(), admin }
+        Self { child, folder: folder.to_owned(), log, admin }
     }
 
     fn log(&self) -> String {
-        read(&self.folder.join("log"))
+        read(&self.log)
     }
 
     /// Waits for the page to answer with 200, and gives its text.
@@ -137,19 +147,25 @@ impl Ledger {
         }
     }
 
+    /// Every event is in the store, and no other.
+    fn compare(&self, folder: &Path) {
+        let found = ask_store(folder, "SELECT event_id FROM token_events");
+        let found: BTreeSet<String> = found.lines().map(|line| line.trim_matches('"').to_owned()).collect();
+        assert!(found == self.ids, "{} of {} events are stored", found.len(), self.ids.len());
+    }
+
     fn send(&mut self, kafka: &Kafka) {
         kafka.produce(TOPIC, self.messages.iter().map(|(key, text)| (key.as_str(), text.as_bytes())));
         self.messages.clear();
     }
 }
 
-fn configure(folder: &Path, kafka: &Kafka, admin: u16) {
+fn configure(folder: &Path, kafka: &Kafka) {
     let mut text = String::new();
     let _ = write!(
         text,
         "rules_dir = 'rules'\n[source.kafka]\nbrokers = '{}'\ntopics = ['{TOPIC}']\n\
-         properties = {{ 'group.instance.id' = 'one' }}\n[store]\nurl = 'embedded:data'\n\
-         [admin]\nlisten = '127.0.0.1:{admin}'\n",
+         properties = {{ 'session.timeout.ms' = '6000' }}\n[store]\nurl = 'embedded:data'\n",
         kafka.brokers
     );
     std::fs::write(folder.join("tokenwarden.toml"), text).expect("a configuration");
@@ -166,7 +182,7 @@ fn a_theft_is_caught_told_and_ended_and_a_kill_loses_nothing() {
     let kafka = Kafka::start();
     kafka.create_topic(TOPIC, 3);
     let admin = free_port();
-    configure(folder.path(), &kafka, admin);
+    configure(folder.path(), &kafka);
     let mut ledger = Ledger::default();
 
     let service = Service::start(folder.path(), admin);
@@ -210,13 +226,9 @@ fn a_theft_is_caught_told_and_ended_and_a_kill_loses_nothing() {
     assert_eq!(payloads, bad.into_iter().collect());
 
     let (status, took) = service.terminate();
-    assert_eq!(status.code(), Some(0), "{}", read(&folder.path().join("log")));
+    assert_eq!(status.code(), Some(0), "{}", read(&folder.path().join("log of one")));
     assert!(took < Duration::from_secs(10), "it took {took:?} to stop");
-    let found: BTreeSet<String> = ask_store(folder.path(), "SELECT event_id FROM token_events")
-        .lines()
-        .map(|line| line.trim_matches('"').to_owned())
-        .collect();
-    assert!(found == ledger.ids, "{} of {} events are stored", found.len(), ledger.ids.len());
+    ledger.compare(folder.path());
 }
 
 #[test]
@@ -226,7 +238,7 @@ fn a_broker_that_goes_and_comes_back_is_waited_for() {
     let mut kafka = Kafka::start();
     kafka.create_topic(TOPIC, 3);
     let admin = free_port();
-    configure(folder.path(), &kafka, admin);
+    configure(folder.path(), &kafka);
     let mut ledger = Ledger::default();
     let service = Service::start(folder.path(), admin);
     assert_eq!(service.page("/readyz"), "ok\n");
@@ -242,6 +254,72 @@ fn a_broker_that_goes_and_comes_back_is_waited_for() {
     service.until("SELECT uniqExact(event_id) FROM token_events", "2000");
     kafka.stop();
     let (status, took) = service.terminate();
-    assert_eq!(status.code(), Some(0), "{}", read(&folder.path().join("log")));
+    assert_eq!(status.code(), Some(0), "{}", read(&folder.path().join("log of one")));
     assert!(took < Duration::from_secs(10), "it took {took:?} to stop without a broker");
+}
+
+#[test]
+#[ignore = "slow: killed a dozen times"]
+fn killed_at_any_moment_nothing_is_missing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let kafka = Kafka::start();
+    kafka.create_topic(TOPIC, 3);
+    configure(folder.path(), &kafka);
+    let mut ledger = Ledger::default();
+    let admin = free_port();
+    for round in 0..12 {
+        let service = Service::start(folder.path(), admin);
+        assert_eq!(service.page("/readyz"), "ok\n");
+        ledger.ordinary(8_000);
+        ledger.send(&kafka);
+        // From reading the first to storing the last: spread over what an epoch takes.
+        std::thread::sleep(Duration::from_millis(150 * round));
+        service.kill();
+    }
+    let service = Service::start(folder.path(), admin);
+    assert_eq!(service.page("/readyz"), "ok\n");
+    service.until("SELECT uniqExact(event_id) FROM token_events", &ledger.ids.len().to_string());
+    assert_eq!(service.terminate().0.code(), Some(0));
+    ledger.compare(folder.path());
+}
+
+#[test]
+#[ignore = "slow: members wait for each other"]
+fn members_take_over_from_each_other_and_nothing_is_missing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let kafka = Kafka::start();
+    kafka.create_topic(TOPIC, 6);
+    configure(folder.path(), &kafka);
+    let mut ledger = Ledger::default();
+    let mut send = |count: usize| {
+        ledger.ordinary(count);
+        ledger.send(&kafka);
+        ledger.ids.len().to_string()
+    };
+    let stored = "SELECT uniqExact(event_id) FROM token_events";
+
+    let one = Service::start_as(folder.path(), "one", free_port());
+    assert_eq!(one.page("/readyz"), "ok\n");
+    send(5_000);
+    let two = Service::start_as(folder.path(), "two", free_port());
+    assert_eq!(two.page("/readyz"), "ok\n");
+    one.until_metric("tokenwarden_partitions 3");
+    one.until(stored, &send(5_000));
+    two.until_metric("tokenwarden_partitions 3");
+
+    // Stopped like a virtual machine that is moved: its partitions go to the other, and when it wakes up it has lost
+    // them.
+    two.signal("-STOP");
+    one.until(stored, &send(5_000));
+    two.signal("-CONT");
+    one.until(stored, &send(5_000));
+
+    // Killed while it works. It owns the embedded store no more, so that the other takes that over too.
+    let all = send(5_000);
+    one.kill();
+    two.until(stored, &all);
+    let all = send(5_000);
+    two.until(stored, &all);
+    assert_eq!(two.terminate().0.code(), Some(0));
+    ledger.compare(folder.path());
 }
