@@ -44,7 +44,7 @@ main() {
     mkdir -p "$cache"
     cache=$(cd "$cache" && pwd)
     # One at a time: two checkouts share the cache.
-    if command -v flock >/dev/null; then
+    if have flock; then
         exec 9>"$cache/.lock"
         flock -n 9 || { say 'waiting for another setup to end'; flock 9; }
     fi
@@ -74,16 +74,16 @@ need_rust() {
 
 need_system_packages() {
     local packages=()
-    command -v cc c++ make >/dev/null || packages+=(build-essential)
-    command -v pkg-config >/dev/null || packages+=(pkg-config)
+    have cc c++ make || packages+=(build-essential)
+    have pkg-config || packages+=(pkg-config)
     pkg-config --exists openssl 2>/dev/null || packages+=(libssl-dev)
     pkg-config --exists zlib 2>/dev/null || packages+=(zlib1g-dev)
-    if wants mail && ! is_current venv "$mail_requirements" || ! has_downloads && ! command -v npm >/dev/null; then
+    if wants mail && ! is_current venv "$mail_requirements" || ! has_downloads && ! have npm; then
         python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
     fi
     if wants kafka; then
         have_java || packages+=(default-jre-headless)
-        have_jars || command -v mvn >/dev/null || packages+=(maven)
+        have_jars || have mvn || packages+=(maven)
     fi
     [ ${#packages[@]} -eq 0 ] || install_packages "${packages[@]}"
 }
@@ -123,7 +123,7 @@ need_kafka() {
     rm -rf "$scratch/libs"
     watched 'Apache Kafka' 46 "$scratch/libs" \
         mvn --batch-mode --quiet --strict-checksums --file tests/kafka/pom.xml \
-        dependency:copy-dependencies "-DoutputDirectory=$scratch/libs" "-Dproject.build.directory=$scratch/maven"
+        org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies "-DoutputDirectory=$scratch/libs"
     verify_jars "$scratch/libs" || missing "the jars fetched for tests/kafka/pom.xml are not those of tests/kafka/libs.sha256"
     mkdir -p "$cache/kafka"
     install_into "$scratch/libs" kafka/libs "$(cat tests/kafka/libs.sha256)"
@@ -138,8 +138,7 @@ need_mail() {
 }
 
 need_lint() {
-    cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 ||
-        missing "rustfmt or clippy is missing: run 'rustup component add rustfmt clippy'"
+    have cargo-fmt cargo-clippy || missing "rustfmt or clippy is missing: run 'rustup component add rustfmt clippy'"
     is_current tools/bin/cargo-deny "$cargo_deny" && return
     CARGO_TARGET_DIR=$scratch/target watched "cargo-deny $cargo_deny (compiled here)" 0 "$scratch" \
         cargo install --quiet --locked --root "$scratch/tools" --version "$cargo_deny" cargo-deny
@@ -180,7 +179,7 @@ npm_package() {
 # Sets `npm`: the machine's own, or one from a Python package, kept for this run alone.
 find_npm() {
     [ -z "${npm+set}" ] || return 0
-    if command -v npm >/dev/null; then
+    if have npm; then
         npm=(npm)
         return
     fi
@@ -199,15 +198,14 @@ python_environment() {
 }
 
 install_packages() {
-    command -v apt-get >/dev/null ||
+    have apt-get ||
         missing "these Debian packages are missing, and there is no apt-get here; install what corresponds to them: $*"
     local as_root=()
     if [ "$(id -u)" -ne 0 ]; then
-        command -v sudo >/dev/null && { [ -t 0 ] || sudo -n true 2>/dev/null; } ||
-            missing "system packages are missing; as root, run: apt-get install $*"
         as_root=(sudo)
-        # Asked for here, while the terminal is free.
-        sudo true || missing "system packages are missing; as root, run: apt-get install $*"
+        # A password is asked for here, while the terminal is free, and not at all where there is none.
+        [ -t 0 ] || as_root+=(-n)
+        have sudo && "${as_root[@]}" true || missing "system packages are missing; as root, run: apt-get install $*"
     fi
     local apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get --yes --quiet)
     watched 'list of system packages' 0 "$scratch" "${apt[@]}" update
@@ -232,6 +230,14 @@ is_current() {
 
 # --- Small questions --------------------------------------------------------------------------------------------------
 
+# Whether every one of these commands is there.
+have() {
+    local command
+    for command in "$@"; do
+        command -v "$command" >/dev/null || return
+    done
+}
+
 wants() { [[ " ${parts[*]} " == *" $1 "* ]]; }
 
 has_downloads() {
@@ -241,7 +247,7 @@ has_downloads() {
 have_jars() { is_current kafka/libs "$(<tests/kafka/libs.sha256)"; }
 
 verify_jars() {
-    [ "$(ls "$1" | wc -l)" -eq "$(wc -l <tests/kafka/libs.sha256)" ] &&
+    [ "$(find "$1" -type f | wc -l)" -eq "$(wc -l <tests/kafka/libs.sha256)" ] &&
         (cd "$1" && sha256sum --check --quiet --strict -) <tests/kafka/libs.sha256 >&2
 }
 
@@ -291,7 +297,8 @@ watched() {
     trap - INT TERM
     clear_line
     if [ "$status" -ne 0 ]; then
-        tail -n 15 "$scratch/log" | tr -d '\033' >&2
+        # Colours meant for a terminal would run on into what follows.
+        tail -n 15 "$scratch/log" | sed 's/\x1b\[[0-9;]*[A-Za-z]//g' >&2
         missing "$label: failed with status $status, see above"
     fi
     say "$label: done in $((SECONDS - started)) s"
