@@ -1,8 +1,20 @@
 //! Judgement, whole: the state of one partition and the step that takes it from event to event.
 
-use crate::enrichment::EnrichedEvent;
+mod explain;
+mod judge;
+
+use std::num::NonZeroU32;
+
+use self::judge::{Judged, Scene};
+use crate::decide::{self, Alarm, Budget, Incidents, Tail};
+use crate::enrichment::{Device, EnrichedEvent};
+use crate::event::{Event, Kind as EventKind, TokenType};
+use crate::math::sigma;
+use crate::memory::baselines::Seed;
+use crate::memory::{Ended, Generations, Kind, Memory, Sighting, User};
 use crate::rule::RuleSet;
-use crate::verdict::{Action, Mode, Outcome, Verdict};
+use crate::term::lifecycle;
+use crate::verdict::{Action, Incident, Mode, Outcome, Severity, Target, Verdict};
 
 /// What the operator decides about judgement.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,11 +59,30 @@ pub struct Counters {
     pub incidents: u64,
 }
 
+/// Events among which the earliest is taken for the watermark.
+const WATERMARK_EVENTS: u32 = 256;
+
 /// Everything one partition remembers.
 #[derive(Debug)]
 pub struct State {
     settings: Settings,
     counters: Counters,
+    memory: Memory,
+    tail: Tail,
+    budget: Budget,
+    incidents: Incidents,
+    /// Ids of the last events.
+    recent: Generations<()>,
+    watermark: Watermark,
+}
+
+/// Event time that no more events are to come from before: the earliest of the last few hundred, so that neither one
+/// from a clock far ahead nor one that was held up moves it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Watermark {
+    at: i64,
+    earliest: i64,
+    events: u32,
 }
 
 /// What became of one event.
@@ -65,26 +96,113 @@ pub enum Step {
 impl State {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        Self { settings, counters: Counters::default() }
+        Self {
+            counters: Counters::default(),
+            memory: Memory::new(settings.baselines_max),
+            tail: Tail::default(),
+            budget: Budget::new(settings.alert_budget_per_day),
+            incidents: Incidents::default(),
+            recent: Generations::new(settings.recent_event_ids_max),
+            watermark: Watermark::default(),
+            settings,
+        }
     }
 
     #[must_use]
-    pub const fn counters(&self) -> Counters {
-        self.counters
+    pub fn counters(&self) -> Counters {
+        let baselines = &self.memory.baselines;
+        Counters { baselines: baselines.len() as u64, baselines_evicted: baselines.evicted(), ..self.counters }
     }
 
     /// Bytes held by baselines alone, and their number: for the figure of bytes a baseline.
     #[must_use]
     pub fn memory(&self) -> (usize, usize) {
-        (0, 0)
+        (self.memory.baselines.bytes(), self.memory.baselines.len())
+    }
+
+    /// Log-odds from which an alert is raised now.
+    #[must_use]
+    pub const fn alert_threshold(&self) -> f64 {
+        self.budget.threshold()
+    }
+
+    /// Ends the visits that are over, which tell how high the log-odds of honest visits go.
+    fn end_visits(&mut self) {
+        while let Some(number) = self.memory.visits.next_ended(self.watermark.at) {
+            let visit = self.memory.visits.get(number);
+            let (baseline, log_odds) = (visit.baseline, f64::from(visit.log_odds_max));
+            if log_odds.is_finite() {
+                self.tail.learn(log_odds, sigma(-log_odds));
+            }
+            if let Some(baseline) = self.memory.baselines.get_mut(baseline) {
+                let ended = |open: &&mut Option<NonZeroU32>| **open == Some(number);
+                if let Some(open) = baseline.open.iter_mut().find(ended) {
+                    *open = None;
+                }
+            }
+            self.memory.visits.close(number);
+        }
+        self.budget.reckon(&self.tail, self.watermark.at);
+    }
+}
+
+impl Watermark {
+    fn see(&mut self, at: i64) {
+        if self.events == 0 {
+            self.earliest = at;
+        }
+        self.earliest = self.earliest.min(at);
+        self.events += 1;
+        if self.events == WATERMARK_EVENTS {
+            self.at = self.at.max(self.earliest);
+            self.events = 0;
+        }
     }
 }
 
 /// Judges one event and learns from it. Total: any event in any order has an outcome; the same events in the same
 /// order have the same outcomes, byte for byte.
-pub fn step(state: &mut State, rules: &RuleSet, event: &EnrichedEvent<'_>) -> Step {
-    let _ = (rules, event);
-    Step::Judged(Outcome {
+pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) -> Step {
+    let event = &enriched.event;
+    if state.recent.insert(event.scoped_key(b'e', &event.event_id), ()) {
+        state.counters.duplicates += 1;
+        return Step::Duplicate;
+    }
+    state.counters.events += 1;
+    state.watermark.see(event.timestamp.millis());
+    state.end_visits();
+    let token = event.scoped_key(b't', event.token_id.as_str());
+    let baseline = baseline_key(event, token, &state.memory);
+    if !event.kind.is_sighting() {
+        take_note(state, event, baseline, token);
+        return Step::Judged(quiet(state));
+    }
+    let Some(sighting) = Sighting::of(enriched) else {
+        return Step::Judged(quiet(state));
+    };
+    let user = event.user_id.as_deref().map_or(baseline, |user| event.scoped_key(b'u', user));
+    let ended = ended(&state.memory, event, baseline, token);
+    let scene = Scene { enriched, sighting, baseline, token, user, ended };
+    if is_seed(&mut state.memory, &scene) {
+        return Step::Judged(quiet(state));
+    }
+    let judged = judge::judge(&mut state.memory, &state.settings, &scene);
+    state.counters.late += u64::from(judged.late);
+    Step::Judged(decided(state, rules, &scene, &judged))
+}
+
+/// Key of the baseline: the family's; where producers name none, that of the chain of tokens it was issued in; else the
+/// token's own.
+fn baseline_key(event: &Event<'_>, token: u64, memory: &Memory) -> u64 {
+    match event.family_id {
+        Some(_) => event.baseline_id().0,
+        None => memory.lineages.get(token).copied().unwrap_or(token),
+    }
+}
+
+/// Nothing is said of this event.
+fn quiet(state: &State) -> Outcome {
+    Outcome {
         verdict: Verdict::Allow,
         log_odds: state.settings.prior_log_odds,
         p_value: 1.0,
@@ -93,5 +211,223 @@ pub fn step(state: &mut State, rules: &RuleSet, event: &EnrichedEvent<'_>) -> St
         incident: None,
         action: Action::None,
         mode: state.settings.mode,
-    })
+    }
+}
+
+/// Takes in what happened to a token without anybody using it.
+fn take_note(state: &mut State, event: &Event<'_>, baseline: u64, token: u64) {
+    let memory = &mut state.memory;
+    let at = event.timestamp.millis();
+    match event.kind {
+        EventKind::Use | EventKind::Refreshed => {}
+        EventKind::Issued => {
+            let Some(parent) = &event.parent_token_id else { return };
+            let parent = event.scoped_key(b't', parent.as_str());
+            let mut family = baseline;
+            if event.family_id.is_none() {
+                family = memory.lineages.get(parent).copied().unwrap_or(parent);
+                memory.lineages.insert(token, family);
+                memory.lineages.insert(parent, family);
+            }
+            if event.token_type == TokenType::Refresh
+                && let Some(baseline) = memory.baselines.get_mut(family)
+            {
+                lifecycle::succeed(baseline.refreshes.get_or_insert_default(), parent, token, at);
+            }
+        }
+        EventKind::Revoked => {
+            let ended = |memory: &mut Memory, key: u64| {
+                let ended = memory.ended.entry(key, Ended::default);
+                if ended.revoked_at == 0 {
+                    ended.revoked_at = at;
+                }
+            };
+            ended(memory, token);
+            // A refresh token's end is its grant's (RFC 7009 section 2.1).
+            if event.token_type == TokenType::Refresh {
+                ended(memory, baseline);
+            }
+        }
+        EventKind::SessionEnded => {
+            let key = session_key(event).unwrap_or(token);
+            memory.ended.entry(key, Ended::default).session_ended_at = at;
+        }
+        EventKind::CredentialChanged => {
+            if let Some(user) = &event.user_id {
+                let user = event.scoped_key(b'u', user);
+                memory.users.entry(user, User::default).change_credential(at);
+            }
+        }
+    }
+}
+
+fn session_key(event: &Event<'_>) -> Option<u64> {
+    event.session_id.as_deref().map(|session| event.scoped_key(b's', session))
+}
+
+/// When the event's token, family or session was ended, whichever came first of each.
+fn ended(memory: &Memory, event: &Event<'_>, baseline: u64, token: u64) -> Ended {
+    if memory.ended.is_empty() {
+        return Ended::default();
+    }
+    let mut ended = Ended::default();
+    for key in [Some(token), Some(baseline), session_key(event)].into_iter().flatten() {
+        if let Some(found) = memory.ended.get(key) {
+            let earlier = |a: i64, b: i64| if a == 0 || b != 0 && b < a { b } else { a };
+            ended.revoked_at = earlier(ended.revoked_at, found.revoked_at);
+            ended.session_ended_at = earlier(ended.session_ended_at, found.session_ended_at);
+        }
+    }
+    ended
+}
+
+/// Whether the token is in its first, short visit and nothing is known of its user: then a seed is all it gets, so
+/// that a flood of new ids costs little and pushes nobody out.
+fn is_seed(memory: &mut Memory, scene: &Scene<'_>) -> bool {
+    let event = &scene.enriched.event;
+    if memory.baselines.get_mut(scene.baseline).is_some() {
+        return false;
+    }
+    let expired = event.expires_at.is_some_and(|expires_at| expires_at < event.timestamp);
+    if event.kind == EventKind::Refreshed || event.binding.is_some() || expired || scene.ended != Ended::default() {
+        return false;
+    }
+    if let Some(seed) = memory.baselines.seeds.get_mut(scene.baseline) {
+        return seed.goes_on(&scene.sighting);
+    }
+    let user = memory.users.entry(scene.user, User::default);
+    if user.is_known() {
+        return false;
+    }
+    let kind = Kind::new(event.token_type, scene.sighting.device == Device::Machine);
+    judge::learn_user(user, &mut memory.others.population, &scene.sighting, kind, 1.0);
+    memory.baselines.seeds.insert(scene.baseline, Seed::new(kind, &scene.sighting));
+    true
+}
+
+/// From the judgement to what the outside is to see of it.
+fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judged) -> Outcome {
+    explain::learn_names(&mut state.memory.names, scene, judged);
+    let evidence = decide::Evidence {
+        log_odds: judged.log_odds,
+        lifecycle: judged.evidence.lifecycle.get(),
+        fan: judged.app_fan.max(0.0) + judged.ip_fan.max(0.0),
+    };
+    let settings = &state.settings;
+    let mut verdict = decide::verdict(evidence, state.budget.threshold(), settings.revoke_margin, state.tail.visits());
+    let told = judged.changed || verdict >= Verdict::Watch;
+    let signals = if told { explain::signals(&mut state.memory, rules, scene, judged) } else { Vec::new() };
+    let leading = signals.iter().find(|signal| signal.fired).map(|signal| rules.rule(signal.rule));
+    let mode = leading.map_or(Mode::Shadow, |rule| rule.mode).min(settings.mode);
+    let fired = signals.iter().filter(|signal| signal.fired);
+    let severity = fired.clone().map(|signal| rules.rule(signal.rule).severity).max().unwrap_or(Severity::Medium);
+    let alarm = Alarm {
+        baseline: scene.baseline,
+        causes: causes(scene, judged),
+        at: scene.sighting.at,
+        severity: if verdict == Verdict::Revoke { severity.max(Severity::High) } else { severity },
+        verdict,
+        rules: fired.fold(0, |rules, signal| rules | 1 << signal.rule as u32),
+        acts: verdict == Verdict::Revoke,
+    };
+    // What people know of already costs no attention, and what is certain is worth any.
+    if verdict == Verdict::Alert
+        && !state.incidents.is_known(&alarm)
+        && !state.budget.spend(scene.sighting.at, judged.log_odds)
+    {
+        verdict = Verdict::Watch;
+    }
+    let mut outcome = Outcome {
+        verdict,
+        log_odds: judged.log_odds,
+        p_value: state.tail.p_value(judged.log_odds),
+        signals,
+        incident_id: None,
+        incident: None,
+        action: action(verdict, scene.enriched),
+        mode,
+    };
+    if verdict >= Verdict::Alert {
+        state.join(rules, scene, judged, &alarm, &mut outcome);
+    } else {
+        let open = state.incidents.of_baseline(scene.baseline, scene.sighting.at);
+        // What the owner does meanwhile is no part of it.
+        outcome.incident_id = open.filter(|_| verdict == Verdict::Watch).map(|open| open.id);
+    }
+    outcome
+}
+
+/// What others may join an incident by: the place that an application is used from, and the address.
+const fn causes(scene: &Scene<'_>, judged: &Judged) -> [u64; 2] {
+    let Sighting { app, tenant, network, address, .. } = scene.sighting;
+    if judged.net_level < 2 {
+        return [0, 0];
+    }
+    [app ^ (network as u64) << 8 ^ 1, tenant ^ (address as u64) << 8 ^ 2]
+}
+
+/// The narrowest thing that stops the thief: the token, or where it is one of a grant's, which would only get the
+/// next one, the grant.
+fn target(enriched: &EnrichedEvent<'_>) -> Target {
+    match &enriched.event.family_id {
+        Some(family) => Target::Family(family.to_string()),
+        None => Target::Token(enriched.event.token_id.as_str().to_owned()),
+    }
+}
+
+fn action(verdict: Verdict, enriched: &EnrichedEvent<'_>) -> Action {
+    match verdict {
+        Verdict::Allow | Verdict::Watch => Action::None,
+        Verdict::Alert => Action::Alert,
+        Verdict::Revoke if enriched.event.family_id.is_some() => Action::RevokeFamily,
+        Verdict::Revoke => Action::RevokeToken,
+    }
+}
+
+impl State {
+    fn join(&mut self, rules: &RuleSet, scene: &Scene<'_>, judged: &Judged, alarm: &Alarm, outcome: &mut Outcome) {
+        let joined = self.incidents.join(alarm);
+        self.counters.incidents += u64::from(joined.changed);
+        outcome.incident_id = Some(joined.open.id);
+        let revokes = outcome.verdict == Verdict::Revoke;
+        if !joined.changed && !(revokes && joined.new_baseline) {
+            return;
+        }
+        let event = &scene.enriched.event;
+        let text = |text: &Option<std::borrow::Cow<'_, str>>| text.as_deref().unwrap_or_default().to_owned();
+        let target = target(scene.enriched);
+        outcome.incident = Some(Box::new(Incident {
+            id: joined.open.id,
+            opened_at: timestamp(joined.open.opened_at, event),
+            updated_at: timestamp(joined.open.updated_at, event),
+            severity: joined.open.severity(),
+            verdict: joined.open.verdict(),
+            baseline: crate::event::BaselineId(scene.baseline),
+            subject: target.id().to_owned(),
+            tenant_id: text(&event.tenant_id),
+            token_id: event.token_id.as_str().to_owned(),
+            family_id: text(&event.family_id),
+            user_id: text(&event.user_id),
+            app_id: text(&event.app_id),
+            event_id: event.event_id.to_string(),
+            log_odds: judged.log_odds,
+            reason: explain::sentence(
+                rules,
+                &outcome.signals,
+                judged.log_odds,
+                self.settings.prior_log_odds,
+                self.budget.threshold(),
+                joined.open.baselines(),
+            ),
+            signals: outcome.signals.clone(),
+            action: outcome.action,
+            mode: outcome.mode,
+            tell: joined.tell,
+            revoke: revokes.then_some(target),
+        }));
+    }
+}
+
+fn timestamp(millis: i64, event: &Event<'_>) -> crate::event::Timestamp {
+    crate::event::Timestamp::from_millis(millis).unwrap_or(event.timestamp)
 }

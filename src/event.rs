@@ -140,6 +140,12 @@ impl Address {
         self.key(24, 48)
     }
 
+    /// The wider neighbourhood, IPv4 /16, IPv6 /32: what one holder was given, mostly.
+    #[must_use]
+    pub fn wide_key(self) -> u64 {
+        self.key(16, 32)
+    }
+
     fn key(self, v4_bits: u32, v6_bits: u32) -> u64 {
         match self.0 {
             IpAddr::V4(v4) => {

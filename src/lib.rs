@@ -4,7 +4,7 @@
 //! first. The house has five floors, and imports go down only (a test checks it):
 //!
 //! 0. words: [`event`], [`token`], [`secret`], [`mod@format`], [`place`], [`route`], [`enrichment`], [`verdict`], [`checkpoint`]
-//! 1. judgement: [`memory`], [`term`], [`rule`], [`decide`], [`engine`]
+//! 1. judgement: [`math`], [`memory`], [`term`], [`rule`], [`decide`], [`engine`]
 //! 2. ports: [`port`]
 //! 3. adapters: [`wire`], [`enrich`], [`source`], [`store`], [`notify`], [`revoke`]
 //! 4. running: [`pipeline`], [`worker`], [`deliver`], [`config`], [`telemetry`], [`simulate`], [`cli`]
@@ -29,6 +29,7 @@ pub mod verdict;
 
 pub mod decide;
 pub mod engine;
+pub mod math;
 pub mod memory;
 pub mod rule;
 pub mod term;

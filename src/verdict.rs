@@ -36,14 +36,21 @@ rule_ids! {
     NewNetwork = "new_network", Place;
     UnusualTime = "unusual_time", Time;
     VolumeSpike = "volume_spike", Volume;
+    BytesSpike = "bytes_spike", Volume;
     NewClient = "new_client", Client;
+    NewEndpoint = "new_endpoint", Calls;
+    SensitiveEndpoint = "sensitive_endpoint", Calls;
+    Enumeration = "enumeration", Calls;
     ConcurrentUse = "concurrent_use", Holders;
     RefreshReuse = "refresh_reuse", Lifecycle;
     UseAfterRevocation = "use_after_revocation", Lifecycle;
     UseAfterSessionEnd = "use_after_session_end", Lifecycle;
     UseAfterExpiry = "use_after_expiry", Lifecycle;
+    StaleAfterCredentialChange = "stale_after_credential_change", Lifecycle;
     BindingMismatch = "binding_mismatch", Lifecycle;
+    TokenAge = "token_age", Lifecycle;
     AppFanout = "app_fanout", Campaign;
+    IpFanout = "ip_fanout", Campaign;
 }
 
 impl RuleId {
@@ -68,6 +75,7 @@ pub enum Group {
     Time,
     Volume,
     Client,
+    Calls,
     Holders,
     Lifecycle,
     Campaign,
@@ -81,6 +89,7 @@ impl Group {
             Self::Time => "time",
             Self::Volume => "volume",
             Self::Client => "client",
+            Self::Calls => "calls",
             Self::Holders => "holders",
             Self::Lifecycle => "lifecycle",
             Self::Campaign => "campaign",

@@ -1,1 +1,144 @@
-//! What one partition remembers: visits, contexts, baselines, cohorts and the population.
+//! What one partition remembers: visits, contexts, baselines, cohorts, users and the population. All of it in event
+//! time, all of it bounded, and nothing of it in an order that hashes decide.
+
+pub mod baseline;
+pub mod baselines;
+pub mod bursts;
+pub mod cohort;
+pub mod context;
+pub mod fleet;
+pub mod generations;
+pub mod population;
+pub mod seen;
+pub mod sighting;
+pub mod user;
+pub mod visit;
+
+pub use baseline::Baseline;
+pub use baselines::Baselines;
+pub use bursts::Bursts;
+pub use cohort::{Cohorts, Kind};
+pub use context::{Context, Evidence, Nats};
+pub use fleet::Fleets;
+pub use generations::Generations;
+pub use population::Population;
+pub use seen::Sort;
+pub use sighting::{Sighting, Site};
+pub use user::User;
+pub use visit::{Visit, Visits};
+
+/// Visits open at a time in one partition: half an hour of a busy one.
+const VISITS_OPEN_MAX: usize = 1 << 20;
+const USERS_MAX: usize = 1 << 22;
+const ENDED_MAX: usize = 1 << 20;
+const LINEAGES_MAX: usize = 1 << 20;
+const NAMES_MAX: usize = 1 << 16;
+
+/// When something was ended for good, milliseconds since the epoch; 0: it was not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    pub revoked_at: i64,
+    pub session_ended_at: i64,
+}
+
+/// What others do: whom a holder is compared with.
+#[derive(Debug, Default)]
+pub struct Others {
+    pub population: Population,
+    pub cohorts: Cohorts,
+    pub fleets: Fleets,
+    pub bursts: Bursts,
+}
+
+#[derive(Debug)]
+pub struct Memory {
+    pub baselines: Baselines,
+    pub users: Generations<User>,
+    pub visits: Visits,
+    pub others: Others,
+    /// Tokens, families and sessions that were ended.
+    pub ended: Generations<Ended>,
+    /// The family that an issued token belongs to, where producers name none: the first refresh token of its chain.
+    pub lineages: Generations<u64>,
+    /// Names of networks and client families, for people to read.
+    pub names: Generations<Box<str>>,
+}
+
+impl Memory {
+    #[must_use]
+    pub fn new(baselines_max: usize) -> Self {
+        Self {
+            baselines: Baselines::new(baselines_max),
+            users: Generations::new(USERS_MAX),
+            visits: Visits::new(VISITS_OPEN_MAX),
+            others: Others::default(),
+            ended: Generations::new(ENDED_MAX),
+            lineages: Generations::new(LINEAGES_MAX),
+            names: Generations::new(NAMES_MAX),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::enrichment::Device;
+    use crate::place::NetworkClass;
+
+    /// Someone at home.
+    pub fn sighting() -> Sighting {
+        Sighting {
+            at: 1_790_000_000_000,
+            address: 1,
+            prefix: 2,
+            network: 3320,
+            class: NetworkClass::Access,
+            country: u32::from(b'D') << 8 | u32::from(b'E'),
+            agent: 4,
+            version: 5,
+            family: 6,
+            fingerprint: 7,
+            device: Device::Desktop,
+            site: Site::new(52.52, 13.40, 20, 1_790_000_000_000),
+            tenant: 8,
+            app: 9,
+            visit: 10,
+        }
+    }
+
+    /// A baseline that holds all it may hold.
+    fn full() -> Baseline {
+        let mut baseline = Baseline::new(1, Kind::new(crate::event::TokenType::Refresh, false), 0);
+        for number in 1..200 {
+            let mut seen = sighting();
+            for key in [
+                &mut seen.address,
+                &mut seen.prefix,
+                &mut seen.network,
+                &mut seen.country,
+                &mut seen.agent,
+                &mut seen.version,
+                &mut seen.family,
+                &mut seen.fingerprint,
+            ] {
+                *key = number;
+            }
+            baseline.learn_place(&seen, 1.0);
+            baseline.seen.learn(Sort::Route, number, 1.0, 20_000);
+            baseline.seen.learn(Sort::Area, number, 1.0, 20_000);
+            baseline.context(number, number, i64::from(number), 5);
+        }
+        baseline.grown = Some(Box::default());
+        baseline.refreshes = Some(Box::default());
+        baseline
+    }
+
+    #[test]
+    fn no_baseline_takes_more_than_1100_bytes() {
+        let bytes = full().bytes();
+        let young = Baseline::new(1, Kind::new(crate::event::TokenType::Access, false), 0).bytes();
+        println!("a full baseline takes {bytes} bytes, a new one {young}, a seed {}", size_of::<baselines::Seed>());
+        assert!(bytes <= 1_100, "{bytes}");
+        assert!(young <= 500, "{young}");
+    }
+}

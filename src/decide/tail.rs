@@ -1,0 +1,186 @@
+//! How high the log-odds of honest visits go: the measure of p-values, and of the threshold that spends the budget.
+
+use crate::math::{exp, ln};
+
+const LOWEST: f64 = -16.0;
+const HIGHEST: f64 = 24.0;
+const BINS_A_NAT: f64 = 8.0;
+const BINS: usize = ((HIGHEST - LOWEST) * BINS_A_NAT) as usize;
+
+/// Beyond this share of visits the tail is not counted but fitted.
+const FITTED_SHARE: f64 = 0.02;
+/// Visits between two fits.
+const REFIT_VISITS: u64 = 256;
+/// Visits without which nothing is fitted.
+const FIT_VISITS_MIN: u64 = 1_000;
+
+/// A histogram of visits' highest log-odds, each weighted by the probability that it was the owner's, and a generalised
+/// Pareto distribution beyond its 98th percentile (Pickands 1975), fitted by moments (Hosking and Wallis 1987).
+#[derive(Debug)]
+pub struct Tail {
+    bins: Vec<f64>,
+    total: f64,
+    visits: u64,
+    fit: Option<Fit>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Fit {
+    /// Where the fitted part begins, nats, and the share of visits beyond it.
+    from: f64,
+    share: f64,
+    shape: f64,
+    scale: f64,
+}
+
+impl Default for Tail {
+    fn default() -> Self {
+        Self { bins: vec![0.0; BINS], total: 0.0, visits: 0, fit: None }
+    }
+}
+
+impl Tail {
+    /// Visits seen.
+    #[must_use]
+    pub const fn visits(&self) -> u64 {
+        self.visits
+    }
+
+    pub fn learn(&mut self, log_odds: f64, weight: f64) {
+        self.bins[bin(log_odds)] += weight;
+        self.total += weight;
+        self.visits += 1;
+        if self.visits >= FIT_VISITS_MIN && self.visits.is_multiple_of(REFIT_VISITS) {
+            self.fit = self.refit();
+        }
+    }
+
+    /// Share of honest visits whose log-odds come as high, in (0, 1]; never below what so many visits can tell,
+    /// `.3/(visits + 100)`.
+    #[must_use]
+    pub fn p_value(&self, log_odds: f64) -> f64 {
+        let told = match self.fit {
+            Some(fit) if log_odds > fit.from => fit.beyond(log_odds),
+            _ => self.counted(log_odds),
+        };
+        told.clamp(0.3 / (self.visits as f64 + 100.0), 1.0)
+    }
+
+    /// Log-odds that this share of honest visits reaches.
+    #[must_use]
+    pub fn quantile(&self, share: f64) -> f64 {
+        // The p-value falls along the log-odds: halve until the bins are told apart.
+        let (mut low, mut high) = (LOWEST, HIGHEST);
+        for _ in 0..12 {
+            let middle = 0.5 * (low + high);
+            if self.p_value(middle) > share { low = middle } else { high = middle }
+        }
+        high
+    }
+
+    fn counted(&self, log_odds: f64) -> f64 {
+        if self.total <= 0.0 {
+            return 1.0;
+        }
+        let at = bin(log_odds);
+        let above: f64 = self.bins[at + 1..].iter().sum();
+        // Within the bin by how far it is passed.
+        let passed = ((log_odds - LOWEST) * BINS_A_NAT - at as f64).clamp(0.0, 1.0);
+        (above + (1.0 - passed) * self.bins[at]) / self.total
+    }
+
+    fn refit(&self) -> Option<Fit> {
+        let mut beyond = 0.0;
+        let first = (0..BINS).rev().find(|at| {
+            beyond += self.bins[*at];
+            beyond >= FITTED_SHARE * self.total
+        })?;
+        let from = value(first + 1);
+        let (mut weight, mut mean, mut square) = (0.0, 0.0, 0.0);
+        for at in first + 1..BINS {
+            let excess = value(at) + 0.5 / BINS_A_NAT - from;
+            weight += self.bins[at];
+            mean += self.bins[at] * excess;
+            square += self.bins[at] * excess * excess;
+        }
+        if weight < 10.0 {
+            return None;
+        }
+        mean /= weight;
+        let variance = square / weight - mean * mean;
+        let ratio = mean * mean / variance.max(1e-6);
+        Some(Fit {
+            from,
+            share: weight / self.total,
+            shape: (0.5 * (1.0 - ratio)).clamp(-0.5, 0.5),
+            scale: (0.5 * mean * (ratio + 1.0)).max(0.05),
+        })
+    }
+}
+
+impl Fit {
+    fn beyond(&self, log_odds: f64) -> f64 {
+        let excess = (log_odds - self.from) / self.scale;
+        if self.shape.abs() < 1e-3 {
+            return self.share * exp(-excess);
+        }
+        self.share * exp(-ln((1.0 + self.shape * excess).max(1e-9)) / self.shape)
+    }
+}
+
+fn bin(log_odds: f64) -> usize {
+    // A cast of a float saturates, and what is not a number is 0.
+    (((log_odds - LOWEST) * BINS_A_NAT) as usize).min(BINS - 1)
+}
+
+fn value(bin: usize) -> f64 {
+    LOWEST + bin as f64 / BINS_A_NAT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Log-odds with an exponential tail, evenly drawn.
+    fn exponential(visits: u64) -> Tail {
+        let mut tail = Tail::default();
+        for number in 0..visits {
+            // 2^64/φ: the places of a golden-ratio sequence are even.
+            let even = (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 11) as f64 / (1_u64 << 53) as f64;
+            tail.learn(-9.0 - (1.0 - even).ln(), 1.0);
+        }
+        tail
+    }
+
+    #[test]
+    fn p_values_are_the_shares_that_reach_them() {
+        let tail = exponential(100_000);
+        for reach in [1.0, 2.0, 4.0, 6.0, 8.0] {
+            let (told, nominal) = (tail.p_value(-9.0 + reach), (-reach).exp());
+            assert!((0.7..1.4).contains(&(told / nominal)), "{reach}: {told} against {nominal}");
+        }
+        assert!((tail.quantile(1e-3) - (-9.0 + 1_000_f64.ln())).abs() < 0.3);
+    }
+
+    #[test]
+    fn few_visits_tell_nothing_rare() {
+        let mut tail = Tail::default();
+        assert!((tail.p_value(5.0) - 1.0).abs() < 1e-12);
+        tail.learn(-9.0, 1.0);
+        assert!((tail.p_value(20.0) - 0.3 / 101.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn whatever_comes_the_tail_falls_and_stays_a_probability() {
+        let mut tail = exponential(5_000);
+        for odd in [f64::NEG_INFINITY, f64::INFINITY, f64::MAX, -1e300, 1e300] {
+            tail.learn(odd, 0.5);
+        }
+        let mut last = 1.0;
+        for step in 0..400 {
+            let p = tail.p_value(-16.0 + f64::from(step) * 0.1);
+            assert!(p > 0.0 && p <= last + 1e-12, "at {step}: {p} after {last}");
+            last = p;
+        }
+    }
+}

@@ -1,0 +1,395 @@
+//! The judgement in words: what each rule saw, what it expected, and what it weighs.
+
+use std::fmt::Write as _;
+
+use super::judge::{Judged, Scene};
+use crate::math::exp;
+use crate::memory::{Baseline, Generations, Memory, Sighting, Sort};
+use crate::rule::{RuleSet, Status};
+use crate::term::{CLIENT_WEIGHT, NET_WEIGHT, client, net};
+use crate::verdict::{RuleId, Signal};
+
+/// A share below this, nats, is not worth a word.
+const TOLD_FROM: f64 = 0.5;
+
+/// Notes how network and client family of a new holder are called, for those who later read what is usual.
+pub fn learn_names(names: &mut Generations<Box<str>>, scene: &Scene<'_>, judged: &Judged) {
+    if !judged.changed {
+        return;
+    }
+    let sighting = &scene.sighting;
+    if let Some(network) = &scene.enriched.network {
+        names.entry(network_name(sighting.network), || format!("AS{} {}", network.asn, network.org).into());
+    }
+    names.entry(family_name(sighting.family), || scene.enriched.client.family.clone());
+}
+
+const fn network_name(network: u32) -> u64 {
+    network as u64
+}
+
+const fn family_name(family: u32) -> u64 {
+    1 << 32 | family as u64
+}
+
+/// What the rules have to say, the largest share first.
+pub fn signals(memory: &mut Memory, rules: &RuleSet, scene: &Scene<'_>, judged: &Judged) -> Vec<Signal> {
+    let Memory { baselines, names, .. } = memory;
+    let Some(baseline) = baselines.get_mut(scene.baseline) else { return Vec::new() };
+    let words = Words { scene, judged, baseline, names };
+    let mut signals = Vec::new();
+    for (rule, share, p_value) in shares(judged) {
+        let configured = rules.rule(rule);
+        if share < TOLD_FROM || configured.status == Status::Disabled {
+            continue;
+        }
+        let (observed, expected, reason) = words.of(rule);
+        let fired = share >= configured.threshold;
+        signals.push(Signal { rule, share, p_value, fired, observed, expected, reason });
+    }
+    signals.sort_by(|one, other| other.share.total_cmp(&one.share));
+    signals
+}
+
+/// Each rule's part of the log-odds, and the owner's probability of something as odd.
+fn shares(judged: &Judged) -> impl Iterator<Item = (RuleId, f64, f64)> {
+    let evidence = &judged.evidence;
+    let net = NET_WEIGHT * (evidence.net.get() + judged.net_credit - evidence.travel.get());
+    let by_level = match judged.net_level {
+        net::level::KNOWN_ADDRESS => None,
+        net::level::KNOWN_PREFIX | net::level::KNOWN_NETWORK => Some(RuleId::NewIp),
+        net::level::NEW_COUNTRY => Some(RuleId::NewCountry),
+        _ => Some(RuleId::NewNetwork),
+    };
+    let likelihood = |share: f64| exp(-share.max(0.0));
+    let sensitive = evidence.sensitive.get().min(evidence.route.get().max(0.0));
+    let calls = evidence.route.get() + evidence.area.get().max(0.0) - sensitive;
+    let volume = evidence.volume.get() - evidence.objects.get();
+    let travel = NET_WEIGHT * evidence.travel.get();
+    [
+        // A network that was new when the holder came is still what speaks against it.
+        (by_level.unwrap_or(RuleId::NewIp), net, judged.net_p),
+        (RuleId::ImpossibleTravel, travel, likelihood(travel)),
+        (RuleId::NewClient, CLIENT_WEIGHT * (evidence.client.get() + judged.client_credit), judged.client_p),
+        (RuleId::UnusualTime, evidence.hour.get(), judged.hour_p),
+        (RuleId::NewEndpoint, calls, likelihood(calls)),
+        (RuleId::SensitiveEndpoint, sensitive, likelihood(sensitive)),
+        (RuleId::ConcurrentUse, evidence.switch.get(), likelihood(evidence.switch.get())),
+        (RuleId::VolumeSpike, volume, likelihood(volume)),
+        (RuleId::Enumeration, evidence.objects.get(), likelihood(evidence.objects.get())),
+        (
+            RuleId::BytesSpike,
+            evidence.bytes.get() * crate::term::volume::BYTES_WEIGHT,
+            likelihood(evidence.bytes.get()),
+        ),
+        (
+            judged.lifecycle_rule.unwrap_or(RuleId::UseAfterExpiry),
+            evidence.lifecycle.get(),
+            likelihood(evidence.lifecycle.get()),
+        ),
+        (RuleId::StaleAfterCredentialChange, evidence.credential.get(), likelihood(evidence.credential.get())),
+        (RuleId::AppFanout, judged.app_fan, likelihood(judged.app_fan)),
+        (RuleId::IpFanout, judged.ip_fan, likelihood(judged.ip_fan)),
+    ]
+    .into_iter()
+}
+
+/// What is needed to put a rule's finding into words.
+struct Words<'a> {
+    scene: &'a Scene<'a>,
+    judged: &'a Judged,
+    baseline: &'a Baseline,
+    names: &'a Generations<Box<str>>,
+}
+
+impl Words<'_> {
+    /// Observed, expected, and one sentence.
+    fn of(&self, rule: RuleId) -> (String, String, String) {
+        let judged = self.judged;
+        let visits = self.visits();
+        match rule {
+            RuleId::NewCountry | RuleId::NewNetwork | RuleId::NewIp => {
+                let (here, usual) = (self.here(), self.usual_place());
+                let what = match rule {
+                    RuleId::NewCountry => "used from a country that is new to it",
+                    RuleId::NewNetwork if judged.net_level == net::level::USERS_NETWORK => {
+                        "used from a network that only its user's other tokens know"
+                    }
+                    RuleId::NewNetwork => "used from a network that is new to it",
+                    _ if judged.net_level == net::level::KNOWN_ADDRESS => "used from an address that was new lately",
+                    _ => "used from a new address of a network that it knows",
+                };
+                let reason = format!("{what}: {here}, after {visits} from {usual}");
+                (here, usual, reason)
+            }
+            RuleId::ImpossibleTravel => {
+                let (here, usual) = (self.here(), self.last_place());
+                let reason = format!("in {here} too soon after its last use elsewhere for anybody to have travelled");
+                (here, usual, reason)
+            }
+            RuleId::NewClient => {
+                let client = &self.scene.enriched.client;
+                let observed = format!("{} {}", client.family, client.version).trim().to_owned();
+                let expected = self.usual_client();
+                let what = match judged.client_level {
+                    client::level::NEW_FINGERPRINT => "the agent is the usual one and its fingerprint is not",
+                    client::level::NEW_TEXT => "the user agent is written in a new way",
+                    client::level::NEW_VERSION => "the client's version is new",
+                    client::level::USERS_FAMILY => "a client that only its user's other tokens are used with",
+                    client::level::KNOWN => "the client was new lately",
+                    _ => "a client that it was never used with",
+                };
+                let reason = format!("{what}: {observed}, after {visits} with {expected}");
+                (observed, expected, reason)
+            }
+            RuleId::UnusualTime => {
+                let hour = self.scene.sighting.hour();
+                let observed = format!("{hour:02}:00 to {:02}:00 UTC", (hour + 1) % 24);
+                let expected = self.usual_hours();
+                let reason = format!("used between {observed}, when it hardly ever is; usually {expected}");
+                (observed, expected, reason)
+            }
+            RuleId::ConcurrentUse => {
+                let here = self.here();
+                let times = judged.switches;
+                let observed = match times {
+                    1 => "one change of network within the hour".to_owned(),
+                    times => format!("{times} changes of network back and forth"),
+                };
+                let per_day =
+                    f64::from(self.baseline.switches) / f64::from(self.baseline.active_minutes).max(1.0) * 60.0;
+                let expected = format!("{per_day:.2} changes an hour of activity");
+                let reason = format!("two holders in turns: {observed}, last from {here}; its owner has {expected}");
+                (observed, expected, reason)
+            }
+            RuleId::VolumeSpike | RuleId::Enumeration | RuleId::BytesSpike => self.volume(rule),
+            RuleId::NewEndpoint | RuleId::SensitiveEndpoint => self.calls(rule),
+            RuleId::AppFanout | RuleId::IpFanout => {
+                let here = self.here();
+                let app = self.scene.enriched.event.app_id.as_deref().unwrap_or("the same application");
+                let who = if rule == RuleId::AppFanout { format!("tokens of {app}") } else { "tokens".to_owned() };
+                let observed = format!("several users' {who} from {here} within two hours");
+                let expected = "each user from places of their own".to_owned();
+                let reason = format!("{observed}, and none of them at home there");
+                (observed, expected, reason)
+            }
+            _ => self.lifecycle(rule),
+        }
+    }
+
+    fn lifecycle(&self, rule: RuleId) -> (String, String, String) {
+        let event = &self.scene.enriched.event;
+        let at = event.timestamp.millis();
+        let answer = event.status.map_or_else(|| "no status".to_owned(), |status| format!("status {status}"));
+        let since =
+            |moment: i64| if moment == 0 { "earlier".to_owned() } else { format!("{} after it", span(at - moment)) };
+        let ended = self.scene.ended;
+        let (observed, expected, reason) = match rule {
+            RuleId::RefreshReuse => (
+                "a refresh token that was exchanged already".to_owned(),
+                "each refresh token is presented once",
+                "a refresh token was presented again after its successor had been issued: two hold it".to_owned(),
+            ),
+            RuleId::BindingMismatch => (
+                "proof of another key".to_owned(),
+                "the key of all earlier requests",
+                "the request proved possession of another key than all before: the token was copied, its key was not"
+                    .to_owned(),
+            ),
+            RuleId::UseAfterRevocation => (
+                format!("{answer}, {}", since(ended.revoked_at)),
+                "no use after revocation",
+                format!("used after it was revoked ({answer}, {}), from {}", since(ended.revoked_at), self.here()),
+            ),
+            RuleId::UseAfterSessionEnd => (
+                format!("{answer}, {}", since(ended.session_ended_at)),
+                "no use after the session's end",
+                format!("accepted after its session had ended ({})", since(ended.session_ended_at)),
+            ),
+            RuleId::UseAfterExpiry => {
+                let late = event.expires_at.map_or(0, |expires| at - expires.millis());
+                (
+                    format!("{answer}, {} late", span(late)),
+                    "no use after expiry",
+                    format!("accepted {} after it had expired", span(late)),
+                )
+            }
+            _ => (
+                "a new holder of an old token, days after its user's credential was changed".to_owned(),
+                "fresh tokens after a change of credential",
+                format!(
+                    "an old token turns up with a new holder right after its user's credential was changed, from {}",
+                    self.here()
+                ),
+            ),
+        };
+        (observed, expected.to_owned(), reason)
+    }
+
+    fn volume(&self, rule: RuleId) -> (String, String, String) {
+        let judged = self.judged;
+        let usual = |mean: f32| exp(f64::from(mean)).round();
+        let hours = self.baseline.calls.hours.round();
+        match rule {
+            RuleId::Enumeration => {
+                let observed = format!("about {:.0} different objects this hour", judged.objects);
+                let expected = format!("about {:.0} an hour", usual(self.baseline.objects.mean));
+                let reason = format!("walks through objects: {observed}, usually {expected}");
+                (observed, expected, reason)
+            }
+            RuleId::BytesSpike => {
+                let observed = format!("{:.0} kB read this hour", self.baseline.hour.kilobytes);
+                let expected = format!("about {:.0} kB an hour", usual(self.baseline.bytes.mean));
+                let reason = format!("{observed}, usually {expected}");
+                (observed, expected, reason)
+            }
+            _ => {
+                let observed = format!("{} calls this hour", judged.calls);
+                let expected = if hours >= 1.0 {
+                    format!("about {:.0} an hour (of {hours:.0} hours known)", usual(self.baseline.calls.mean))
+                } else {
+                    "few, as others of its kind make".to_owned()
+                };
+                let reason = format!("{observed}, usually {expected}");
+                (observed, expected, reason)
+            }
+        }
+    }
+
+    fn calls(&self, rule: RuleId) -> (String, String, String) {
+        let event = &self.scene.enriched.event;
+        let endpoint = crate::route::template(event.endpoint.as_deref().unwrap_or_default());
+        let observed = format!("{} {endpoint}", event.method.as_deref().unwrap_or_default()).trim().to_owned();
+        let (known, _) = self.baseline.seen.variety(Sort::Route);
+        let expected = format!("its usual {known} routes");
+        let reason = match rule {
+            RuleId::SensitiveEndpoint => format!("calls what thieves look for, lately {observed}"),
+            _ => format!("calls what it does not usually call, lately {observed}"),
+        };
+        (observed, expected, reason)
+    }
+
+    fn visits(&self) -> String {
+        match self.judged.visits {
+            1 => "one visit".to_owned(),
+            visits => format!("{visits} visits"),
+        }
+    }
+
+    /// `Sydney, AU, AS1221 Telstra`.
+    fn here(&self) -> String {
+        let mut here = String::new();
+        if let Some(place) = &self.scene.enriched.place {
+            if !place.city.is_empty() {
+                let _ = write!(here, "{}, ", place.city);
+            }
+            let _ = write!(here, "{}, ", place.country);
+        }
+        match &self.scene.enriched.network {
+            Some(network) => {
+                let _ = write!(here, "AS{} {}", network.asn, network.org);
+            }
+            None => {
+                let address = self.scene.enriched.event.address.map_or_else(String::new, |address| address.to_string());
+                let _ = write!(here, "{address}");
+            }
+        }
+        here
+    }
+
+    /// `DE, AS3320 Deutsche Telekom (412 of 413 sightings)`.
+    fn usual_place(&self) -> String {
+        let seen = &self.baseline.seen;
+        let mut usual = String::new();
+        if let Some((country, _)) = seen.most(Sort::Country) {
+            let _ = write!(usual, "{}, ", country_text(country));
+        }
+        match seen.most(Sort::Network) {
+            Some((network, weight)) => {
+                match (self.names.get(network_name(network)), Sighting::asn(network)) {
+                    (Some(name), _) => usual.push_str(name),
+                    (None, Some(asn)) => {
+                        let _ = write!(usual, "AS{asn}");
+                    }
+                    (None, None) => usual.push_str("networks that no file knows"),
+                }
+                let _ = write!(usual, " ({weight:.0} of {:.0} visits)", seen.total(Sort::Network).max(weight));
+            }
+            None => usual.push_str("places of its user's other tokens"),
+        }
+        usual
+    }
+
+    fn last_place(&self) -> String {
+        let network =
+            self.baseline.seen.most(Sort::Network).and_then(|(network, _)| self.names.get(network_name(network)));
+        network.map_or_else(|| "its last place".to_owned(), |name| format!("{name}, where it was last"))
+    }
+
+    fn usual_client(&self) -> String {
+        let usual = self.baseline.seen.most(Sort::Family);
+        let name = usual.and_then(|(family, _)| self.names.get(family_name(family)));
+        name.map_or_else(|| "clients of its user's other tokens".to_owned(), |name| name.to_string())
+    }
+
+    /// The hours with most of the visits, as a span: `08:00 to 17:00 UTC`.
+    fn usual_hours(&self) -> String {
+        let hours = &self.baseline.hours;
+        let total: u32 = hours.iter().map(|count| u32::from(*count)).sum();
+        if total == 0 {
+            return "as its user's other tokens".to_owned();
+        }
+        // The shortest stretch around the clock that holds nine visits in ten.
+        for length in 1..=24_usize {
+            for start in 0..24_usize {
+                let held: u32 = (0..length).map(|step| u32::from(hours[(start + step) % 24])).sum();
+                if held * 10 >= total * 9 {
+                    return format!("{start:02}:00 to {:02}:00 UTC", (start + length) % 24);
+                }
+            }
+        }
+        "at any hour".to_owned()
+    }
+}
+
+fn country_text(country: u32) -> String {
+    [(country >> 8) as u8, country as u8].into_iter().map(char::from).collect()
+}
+
+/// `41 min`, `3 h`, `2 days`.
+fn span(millis: i64) -> String {
+    let minutes = millis / 60_000;
+    match minutes {
+        ..1 => format!("{} s", millis / 1_000),
+        1..120 => format!("{minutes} min"),
+        120..2_880 => format!("{} h", minutes / 60),
+        _ => format!("{} days", minutes / 1_440),
+    }
+}
+
+/// One sentence for people: the reasons with their shares, the sum, and without which it would not have alerted.
+pub fn sentence(
+    rules: &RuleSet,
+    signals: &[Signal],
+    log_odds: f64,
+    prior: f64,
+    threshold: f64,
+    baselines: u32,
+) -> String {
+    let mut text = String::new();
+    if baselines > 1 {
+        let _ = write!(text, "{baselines} tokens, one cause: ");
+    }
+    for (place, signal) in signals.iter().take(4).enumerate() {
+        let separator = if place == 0 { "" } else { "; " };
+        let _ = write!(text, "{separator}{} ({:+.1})", signal.reason, signal.share);
+    }
+    let _ = write!(text, ". Before looking {prior}; in all {log_odds:.1}.");
+    if let Some(leading) = signals.first()
+        && log_odds - leading.share < threshold
+    {
+        let name = rules.rule(leading.rule).id;
+        let _ = write!(text, " Would not have alerted without {name}.");
+    }
+    text
+}

@@ -1,0 +1,301 @@
+//! The past of one grant, or of one token that belongs to none: whose past a sighting is held against.
+
+use std::num::NonZeroU32;
+
+use super::cohort::{Kind, LEVELS};
+use super::context::{CONTEXTS_MAX, Context};
+use super::seen::{Seen, Sort};
+use super::sighting::{Sighting, Site};
+use super::visit::VISITS_MAX;
+
+/// Places kept: where the token was lately.
+pub const SITES_MAX: usize = 3;
+
+/// How novel the visits were, a count for each level in sixteenths; halved when it would grow too old.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LevelCounts([u16; LEVELS]);
+
+impl LevelCounts {
+    #[must_use]
+    pub fn get(&self) -> [f64; LEVELS] {
+        self.0.map(|count| f64::from(count) / 16.0)
+    }
+
+    pub fn learn(&mut self, level: usize, weight: f64) {
+        // 200 visits: what somebody did before that says little of what they do now.
+        if self.0.iter().map(|count| u32::from(*count)).sum::<u32>() > 200 * 16 {
+            self.0 = self.0.map(|count| count / 2);
+        }
+        self.0[level] += (weight * 16.0 + 0.5) as u16;
+    }
+}
+
+/// Mean and variance of the logarithm of an hourly count, over so many hours.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Habit {
+    pub mean: f32,
+    pub variance: f32,
+    pub hours: f32,
+}
+
+impl Habit {
+    /// Takes in an hour; what lies more than `hours_max` hours back counts less and less.
+    pub fn learn(&mut self, value: f64, weight: f64, hours_max: f64) {
+        let hours = f64::from(self.hours) + weight;
+        let rate = weight / hours.max(weight);
+        let off = value - f64::from(self.mean);
+        self.mean = (f64::from(self.mean) + rate * off) as f32;
+        self.variance = ((1.0 - rate) * (f64::from(self.variance) + rate * off * off)) as f32;
+        self.hours = hours.min(hours_max) as f32;
+    }
+
+    /// Mean, variance and hours, with three hours of the cohort's among them.
+    #[must_use]
+    pub fn with(&self, (mean, variance): (f64, f64)) -> (f64, f64, f64) {
+        const COHORT_HOURS: f64 = 3.0;
+        let hours = f64::from(self.hours);
+        let all = hours + COHORT_HOURS;
+        let pooled = (hours * f64::from(self.mean) + COHORT_HOURS * mean) / all;
+        let own =
+            hours * (f64::from(self.variance) + (f64::from(self.mean) - pooled) * (f64::from(self.mean) - pooled));
+        (pooled, (own + COHORT_HOURS * variance) / all, hours)
+    }
+}
+
+/// The running hour: counted as it goes, and learnt when it is over.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Hour {
+    /// Hours since the epoch.
+    pub number: u32,
+    pub calls: u32,
+    pub reads: u32,
+    pub kilobytes: f32,
+    /// P(owner) of the hour's worst event.
+    pub weight: f32,
+    /// The largest evidence of a burst in it, before shared causes.
+    pub burst: f32,
+    /// Registers of a HyperLogLog sketch of the objects touched (Flajolet et al. 2007).
+    objects: [u8; OBJECT_REGISTERS],
+}
+
+/// 16: an error of a quarter, where owners' hours differ by factors of two.
+const OBJECT_REGISTERS: usize = 16;
+
+impl Hour {
+    #[must_use]
+    pub fn begin(number: u32) -> Self {
+        Self { number, weight: 1.0, ..Self::default() }
+    }
+
+    /// `object` is a hash. Whether the sketch has changed by it.
+    pub fn touch(&mut self, object: u64) -> bool {
+        let register = &mut self.objects[(object >> 60) as usize];
+        let rank = ((object << 4).leading_zeros() + 1) as u8;
+        let more = rank > *register;
+        *register = (*register).max(rank);
+        more
+    }
+
+    /// Distinct objects, estimated.
+    #[must_use]
+    pub fn objects(&self) -> f64 {
+        const M: f64 = OBJECT_REGISTERS as f64;
+        let empty = self.objects.iter().filter(|rank| **rank == 0).count();
+        let harmonic: f64 = self.objects.iter().map(|rank| libm::exp2(-f64::from(*rank))).sum();
+        let raw = 0.673 * M * M / harmonic;
+        // Small numbers by the share of empty registers (linear counting).
+        if raw <= 2.5 * M && empty > 0 { M * crate::math::ln(M / empty as f64) } else { raw }
+    }
+}
+
+/// What only baselines with some past have.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Grown {
+    /// Mean residual of each UTC hour's calls, weekdays before weekends, sixteenths of a nat.
+    pub season: [i8; 48],
+    /// Visits by UTC hour at weekends.
+    pub weekend: [u8; 24],
+    /// Sum of the visits' phases as vectors, for each of [`crate::term::hour::PERIODS_MS`], faded.
+    pub phases: [(f32, f32); 5],
+}
+
+impl Default for Grown {
+    fn default() -> Self {
+        Self { season: [0; 48], weekend: [0; 24], phases: [(0.0, 0.0); 5] }
+    }
+}
+
+/// A refresh token as it was presented.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Presented {
+    pub token: u64,
+    /// Milliseconds since the epoch; 0: never presented.
+    pub at: i64,
+    /// When a successor was issued or another one of the family presented; 0: not yet.
+    pub superseded_at: i64,
+    pub address: u32,
+    pub agent: u32,
+    /// Somebody has used what was issued in exchange.
+    pub successor_used: bool,
+    /// Presented again and again without a successor: it does not rotate.
+    pub lasting: bool,
+}
+
+/// The refresh tokens of a family: the last two in full, and the names of those before.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Refreshes {
+    pub last: [Presented; 2],
+    pub before: [u64; 6],
+}
+
+#[derive(Clone, Debug)]
+pub struct Baseline {
+    pub key: u64,
+    pub kind: Kind,
+    /// Milliseconds since the epoch.
+    pub first_at: i64,
+    pub last_at: i64,
+    /// Visits so far.
+    pub visits: u32,
+    pub net_levels: LevelCounts,
+    pub client_levels: LevelCounts,
+    /// Networks taken up, and how many of them rent out servers.
+    pub networks: u8,
+    pub hosting_networks: u8,
+    /// Events in a row that came long before the last: then it was the last that was wrong.
+    pub behind: u8,
+    /// Uses of one key in a row.
+    pub binding_streak: u8,
+    /// Key that the requests prove possession of; 0: none was seen.
+    pub binding: u32,
+    pub seen: Seen,
+    /// Visits by UTC hour, on weekdays or, before there are many, on all days; sixteenths.
+    pub hours: [u16; 24],
+    /// Suspected holders.
+    pub contexts: Vec<Context>,
+    /// Numbers of the open visits, the latest first.
+    pub open: [Option<NonZeroU32>; VISITS_MAX],
+    /// Network of the last event.
+    pub network: u32,
+    pub sites: [Site; SITES_MAX],
+    pub active_minutes: f32,
+    pub switches: f32,
+    pub hour: Hour,
+    pub calls: Habit,
+    pub objects: Habit,
+    pub bytes: Habit,
+    /// Calls that read, and all calls, faded.
+    pub reads: f32,
+    pub all_calls: f32,
+    /// Day of the last burst; 0: none.
+    pub burst_day: u32,
+    /// Day of the last hour that was learnt.
+    pub last_day: u32,
+    /// Weight of all calls of routes, and of all visits to areas, that were learnt.
+    pub routes_total: f32,
+    pub areas_total: f32,
+    /// The access token used last.
+    pub token: u32,
+    pub grown: Option<Box<Grown>>,
+    pub refreshes: Option<Box<Refreshes>>,
+}
+
+impl Baseline {
+    #[must_use]
+    pub fn new(key: u64, kind: Kind, at: i64) -> Self {
+        Self {
+            key,
+            kind,
+            first_at: at,
+            last_at: at,
+            visits: 0,
+            net_levels: LevelCounts::default(),
+            client_levels: LevelCounts::default(),
+            networks: 0,
+            hosting_networks: 0,
+            behind: 0,
+            binding_streak: 0,
+            binding: 0,
+            seen: Seen::default(),
+            hours: [0; 24],
+            contexts: Vec::new(),
+            open: [None; VISITS_MAX],
+            network: 0,
+            sites: [Site::default(); SITES_MAX],
+            active_minutes: 0.0,
+            switches: 0.0,
+            hour: Hour::begin(0),
+            calls: Habit::default(),
+            objects: Habit::default(),
+            bytes: Habit::default(),
+            reads: 0.0,
+            all_calls: 0.0,
+            burst_day: 0,
+            last_day: 0,
+            routes_total: 0.0,
+            areas_total: 0.0,
+            token: 0,
+            grown: None,
+            refreshes: None,
+        }
+    }
+
+    /// Bytes held, all told.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.seen.heap()
+            + self.contexts.capacity() * size_of::<Context>()
+            + self.grown.as_ref().map_or(0, |_| size_of::<Grown>())
+            + self.refreshes.as_ref().map_or(0, |_| size_of::<Refreshes>())
+    }
+
+    /// The place among the contexts of this network and client family, made where there is none: the one that was not
+    /// used for longest makes room. Its evidence has faded up to `at`.
+    pub fn context(&mut self, network: u32, family: u32, at: i64, level: u8) -> usize {
+        if let Some(found) = self.find_context(network, family) {
+            self.contexts[found].fade(at);
+            return found;
+        }
+        let born = Context::born(network, family, at, level);
+        if self.contexts.len() < CONTEXTS_MAX {
+            // One at a time: most baselines have one or two for ever.
+            self.contexts.reserve_exact(1);
+            self.contexts.push(born);
+            return self.contexts.len() - 1;
+        }
+        let oldest = (0..CONTEXTS_MAX).min_by_key(|place| self.contexts[*place].last_at).unwrap_or(0);
+        self.contexts[oldest] = born;
+        oldest
+    }
+
+    #[must_use]
+    pub fn find_context(&self, network: u32, family: u32) -> Option<usize> {
+        self.contexts.iter().position(|context| context.network == network && context.family == family)
+    }
+
+    /// Takes in where and with what a visit took place, by the probability that it was the owner's.
+    pub fn learn_place(&mut self, sighting: &Sighting, weight: f64) {
+        let day = sighting.day();
+        let mut learn = |sort, key| {
+            if key != 0 {
+                self.seen.learn(sort, key, weight, day);
+            }
+        };
+        learn(Sort::Address, sighting.address);
+        learn(Sort::Prefix, sighting.prefix);
+        learn(Sort::Network, sighting.network);
+        learn(Sort::Country, sighting.country);
+        learn(Sort::Agent, sighting.agent);
+        learn(Sort::Version, sighting.version);
+        learn(Sort::Family, sighting.family);
+        learn(Sort::Fingerprint, sighting.fingerprint);
+    }
+
+    /// What is to be given up last when there is no room: many visits, lately.
+    #[must_use]
+    pub fn worth(&self, now: i64) -> u64 {
+        let idle_weeks = (now - self.last_at).max(0) / (7 * 86_400_000);
+        (u64::from(self.visits.min(1 << 20)) << 8) >> idle_weeks.min(40)
+    }
+}

@@ -1,0 +1,204 @@
+//! All baselines of a partition, within their number; and the seeds that they grow from.
+
+use super::baseline::Baseline;
+use super::cohort::Kind;
+use super::generations::{Generations, Map};
+use super::sighting::Sighting;
+use super::visit::VISIT_GAP_MS;
+use crate::place::NetworkClass;
+
+/// Events of its first visit after which a token is worth a baseline even if it is never seen again.
+const SEED_EVENTS_MAX: u8 = 4;
+
+/// How many are weighed against each other when one must go.
+const CANDIDATES: usize = 8;
+
+/// A token that has been seen in one short visit: a flood of new ids leaves nothing larger than this behind.
+#[derive(Clone, Copy, Debug)]
+pub struct Seed {
+    pub kind: Kind,
+    /// Milliseconds since the epoch.
+    pub first_at: i64,
+    pub last_at: i64,
+    pub visit: u64,
+    pub events: u8,
+    pub hosting: bool,
+    address: u32,
+    prefix: u32,
+    network: u32,
+    country: u32,
+    agent: u32,
+    version: u32,
+    family: u32,
+    fingerprint: u32,
+    site: super::sighting::Site,
+}
+
+impl Seed {
+    #[must_use]
+    pub fn new(kind: Kind, sighting: &Sighting) -> Self {
+        let &Sighting {
+            at, visit, address, prefix, network, country, agent, version, family, fingerprint, site, ..
+        } = sighting;
+        let hosting = sighting.class != NetworkClass::Access;
+        Self {
+            kind,
+            first_at: at,
+            last_at: at,
+            visit,
+            events: 1,
+            hosting,
+            address,
+            prefix,
+            network,
+            country,
+            agent,
+            version,
+            family,
+            fingerprint,
+            site,
+        }
+    }
+
+    /// Counts an event. Whether this is still the first, short visit of a token that is hardly known.
+    pub fn goes_on(&mut self, sighting: &Sighting) -> bool {
+        self.events += 1;
+        let same = self.visit == sighting.visit && (sighting.at - self.last_at).abs() < VISIT_GAP_MS;
+        self.last_at = self.last_at.max(sighting.at);
+        same && self.events < SEED_EVENTS_MAX
+    }
+
+    /// The sighting that it was made of, as far as a baseline learns from it. `like` lends what the seed did not keep.
+    #[must_use]
+    pub const fn sighting(&self, like: &Sighting) -> Sighting {
+        Sighting {
+            at: self.first_at,
+            address: self.address,
+            prefix: self.prefix,
+            network: self.network,
+            class: if self.hosting { NetworkClass::Hosting } else { NetworkClass::Access },
+            country: self.country,
+            agent: self.agent,
+            version: self.version,
+            family: self.family,
+            fingerprint: self.fingerprint,
+            site: self.site,
+            visit: self.visit,
+            ..*like
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct Baselines {
+    places: Map<u64, u32>,
+    // Boxed, so that growing the list moves pointers and not gigabytes.
+    baselines: Vec<Box<Baseline>>,
+    pub seeds: Generations<Seed>,
+    max: usize,
+    hand: usize,
+    evicted: u64,
+}
+
+impl Baselines {
+    /// Beyond `max` baselines, and as many seeds, the least worth of some goes.
+    #[must_use]
+    pub fn new(max: usize) -> Self {
+        Self {
+            places: Map::default(),
+            baselines: Vec::new(),
+            seeds: Generations::new(max),
+            max: max.max(1),
+            hand: 0,
+            evicted: 0,
+        }
+    }
+
+    pub fn get_mut(&mut self, key: u64) -> Option<&mut Baseline> {
+        let place = *self.places.get(&key)?;
+        self.baselines.get_mut(place as usize).map(|baseline| &mut **baseline)
+    }
+
+    /// The baseline of `key`, a new one where there is none.
+    pub fn grow(&mut self, key: u64, kind: Kind, at: i64) -> &mut Baseline {
+        let place = match self.places.get(&key) {
+            Some(place) => *place as usize,
+            None => {
+                if self.baselines.len() >= self.max {
+                    self.evict(at);
+                }
+                self.places.insert(key, self.baselines.len() as u32);
+                self.baselines.push(Box::new(Baseline::new(key, kind, at)));
+                self.baselines.len() - 1
+            }
+        };
+        &mut self.baselines[place]
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.baselines.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.baselines.is_empty()
+    }
+
+    /// Baselines forgotten for want of room.
+    #[must_use]
+    pub const fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
+    /// Bytes of all baselines, their places among them.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let places = self.places.capacity() * (size_of::<(u64, u32)>() + 1);
+        let own: usize = self.baselines.iter().map(|baseline| baseline.bytes() + size_of::<usize>()).sum();
+        places + own
+    }
+
+    fn evict(&mut self, now: i64) {
+        let candidates =
+            (0..CANDIDATES.min(self.baselines.len())).map(|step| (self.hand + step) % self.baselines.len());
+        let Some(least) = candidates.min_by_key(|place| self.baselines[*place].worth(now)) else { return };
+        self.hand = (self.hand + CANDIDATES) % self.baselines.len();
+        let gone = self.baselines.swap_remove(least);
+        self.places.remove(&gone.key);
+        if let Some(moved) = self.baselines.get(least) {
+            self.places.insert(moved.key, least as u32);
+        }
+        self.evicted += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::TokenType;
+
+    #[test]
+    fn a_flood_of_new_ids_pushes_no_known_token_out() {
+        let kind = Kind::new(TokenType::Access, false);
+        let mut baselines = Baselines::new(1_000);
+        for key in 0..500 {
+            baselines.grow(key, kind, 0).visits = 20;
+        }
+        for key in 10_000..100_000 {
+            baselines.grow(key, kind, 1_000).visits = 1;
+        }
+        assert_eq!(baselines.len(), 1_000);
+        assert_eq!(baselines.evicted(), 89_500);
+        let left = (0..500).filter(|key| baselines.get_mut(*key).is_some()).count();
+        assert_eq!(left, 500);
+        for key in 99_990..100_000 {
+            assert!(baselines.get_mut(key).is_none_or(|baseline| baseline.key == key), "places are kept right");
+        }
+    }
+
+    #[test]
+    fn a_seed_is_small() {
+        assert!(size_of::<(u64, Seed)>() <= 96, "{}", size_of::<(u64, Seed)>());
+    }
+}

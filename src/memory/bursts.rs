@@ -1,0 +1,122 @@
+//! Bursts of calls, by how large they are and how many there are today: a deploy or a month's end is many at once.
+
+use super::generations::Generations;
+
+/// Sizes told apart, a nat each; the last holds all beyond.
+const SIZES: usize = 16;
+const TENANTS_MAX: usize = 1 << 14;
+/// How much a day counts in what is usual.
+const DAY_WEIGHT: f64 = 0.1;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Daily {
+    day: u32,
+    today: f64,
+    /// Faded mean of the days before.
+    usual: f64,
+}
+
+impl Daily {
+    fn on(&mut self, day: u32) -> &mut Self {
+        // A clock that is far ahead must not make this pass through every day up to it.
+        for _ in 0..(day.saturating_sub(self.day)).min(60) {
+            self.usual += DAY_WEIGHT * (self.today - self.usual);
+            self.today = 0.0;
+        }
+        self.day = self.day.max(day);
+        self
+    }
+
+    /// Today's number over the usual, with one burst of doubt on either side.
+    fn excess(&self, day: u32) -> f64 {
+        if day > self.day { 1.0 } else { (self.today + 1.0) / (self.usual + 1.0) }
+    }
+}
+
+#[derive(Debug)]
+pub struct Bursts {
+    /// Token-days with a burst of at least so many nats.
+    at_least: [f64; SIZES],
+    token_days: f64,
+    everybody: Daily,
+    tenants: Generations<Daily>,
+}
+
+impl Default for Bursts {
+    fn default() -> Self {
+        Self {
+            at_least: [0.0; SIZES],
+            token_days: 0.0,
+            everybody: Daily::default(),
+            tenants: Generations::new(TENANTS_MAX),
+        }
+    }
+}
+
+impl Bursts {
+    /// Another day on which a token is used.
+    pub fn token_day(&mut self) {
+        self.token_days += 1.0;
+    }
+
+    /// A token's burst of the day has grown from `before` nats (0: it begins) to `ratio`.
+    pub fn learn(&mut self, tenant: u64, day: u32, before: f64, ratio: f64) {
+        for size in before.ceil().max(1.0) as usize..SIZES {
+            if size as f64 <= ratio && size as f64 > before {
+                self.at_least[size] += 1.0;
+            }
+        }
+        if before < 1.0 && ratio >= 1.0 {
+            self.everybody.on(day).today += 1.0;
+            self.tenants.entry(tenant, Daily::default).on(day).today += 1.0;
+        }
+    }
+
+    /// Share of token-days with a burst of at least `ratio` nats.
+    #[must_use]
+    pub fn usual(&self, ratio: f64) -> f64 {
+        let size = (ratio.max(0.0) as usize).min(SIZES - 1);
+        // Of ten token-days before anything was seen, one in a hundred.
+        (self.at_least[size] + 0.1) / (self.token_days + 10.0)
+    }
+
+    /// How many times more of them there are today than usually: of the tenant or of everybody, whichever is more.
+    #[must_use]
+    pub fn excess(&self, tenant: u64, day: u32) -> f64 {
+        let tenants = self.tenants.get(tenant).map_or(1.0, |daily| daily.excess(day));
+        tenants.max(self.everybody.excess(day))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_on_which_all_burst_stands_out() {
+        let mut bursts = Bursts::default();
+        for day in 1..40 {
+            for _ in 0..100 {
+                bursts.token_day();
+            }
+            bursts.learn(1, day, 0.0, 3.5);
+        }
+        assert!((bursts.usual(3.5) - 39.1 / 3_910.0).abs() < 1e-9);
+        assert!((bursts.usual(9.0) - 0.1 / 3_910.0).abs() < 1e-9);
+        assert!(bursts.excess(1, 40) <= 1.2);
+        for _ in 0..30 {
+            bursts.learn(1, 40, 0.0, 3.5);
+            bursts.learn(1, 40, 3.5, 3.9);
+        }
+        assert!(bursts.excess(1, 40) > 10.0, "{}", bursts.excess(1, 40));
+        assert!(bursts.excess(2, 40) > 10.0, "everybody's count too");
+        assert!((bursts.excess(1, 41) - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_clock_far_ahead_costs_no_more_than_another() {
+        let mut bursts = Bursts::default();
+        bursts.learn(1, u32::MAX - 1, 0.0, f64::INFINITY);
+        assert!(bursts.usual(f64::INFINITY).is_finite());
+    }
+}

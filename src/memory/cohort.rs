@@ -1,0 +1,287 @@
+//! What baselines of one kind and age usually do: the prior of everyone who is one of them.
+
+use crate::event::TokenType;
+
+/// Levels of novelty, of networks and of clients.
+pub const LEVELS: usize = 6;
+
+/// ⌊log2(visits + 1)⌋ up to this: beyond 8,000 visits nothing changes with age.
+const AGES: usize = 14;
+const KINDS: usize = TokenType::ALL.len() * 2;
+
+/// Weight of the wider group in a cohort's shares, visits.
+const WIDER: f64 = 10.0;
+/// Weight of what is assumed before anything was seen, visits.
+const ASSUMED: f64 = 20.0;
+/// No owner is held to be so steady that something new has a lower probability than this.
+const SHARE_MIN: f64 = 5e-4;
+
+/// What is assumed of owners: new addresses are common, new networks rare, new countries rarer.
+const NET_ASSUMED: [f64; LEVELS] = [0.76, 0.05, 0.10, 0.03, 0.05, 0.01];
+const CLIENT_ASSUMED: [f64; LEVELS] = [0.90, 0.02, 0.01, 0.04, 0.01, 0.02];
+/// The same of a first visit whose user is known already: a new device is why new grants are made.
+const NET_ASSUMED_FIRST: [f64; LEVELS] = [0.30, 0.05, 0.10, 0.42, 0.10, 0.03];
+const CLIENT_ASSUMED_FIRST: [f64; LEVELS] = [0.30, 0.02, 0.02, 0.10, 0.36, 0.20];
+
+/// Token type, and whether a machine or a person holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind(u8);
+
+impl Kind {
+    #[must_use]
+    pub const fn new(token_type: TokenType, machine: bool) -> Self {
+        Self(token_type as u8 * 2 + machine as u8)
+    }
+
+    #[must_use]
+    pub const fn is_machine(self) -> bool {
+        self.0 % 2 == 1
+    }
+
+    /// From 0, for tables by class of token.
+    #[must_use]
+    pub const fn number(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Counts by level.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Levels {
+    counts: [f64; LEVELS],
+    total: f64,
+}
+
+impl Levels {
+    fn learn(&mut self, level: usize, weight: f64) {
+        self.counts[level] += weight;
+        self.total += weight;
+    }
+
+    fn shares(&self, prior: &[f64; LEVELS], weight: f64) -> [f64; LEVELS] {
+        std::array::from_fn(|level| (self.counts[level] + weight * prior[level]) / (self.total + weight))
+    }
+}
+
+/// A mean of something over visits or hours, with what is assumed of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Mean {
+    sum: f64,
+    total: f64,
+}
+
+impl Mean {
+    fn learn(&mut self, value: f64, weight: f64) {
+        self.sum += weight * value;
+        self.total += weight;
+    }
+
+    fn get(self, assumed: f64, weight: f64) -> f64 {
+        (self.sum + weight * assumed) / (self.total + weight)
+    }
+}
+
+/// Mean and variance of the logarithm of an hourly count.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Spread {
+    values: Mean,
+    squares: Mean,
+}
+
+impl Spread {
+    fn learn(&mut self, value: f64, own_mean: f64, weight: f64) {
+        self.values.learn(value, weight);
+        // Around the owner's own mean: how far owners stray from themselves, not from each other.
+        self.squares.learn((value - own_mean) * (value - own_mean), weight);
+    }
+
+    /// Mean and variance; before much was seen, the assumed ones.
+    fn get(self, (mean, deviation): (f64, f64)) -> (f64, f64) {
+        (self.values.get(mean, ASSUMED), self.squares.get(deviation * deviation, ASSUMED))
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Cohort {
+    net: Levels,
+    client: Levels,
+}
+
+/// What does not depend on age.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Wide {
+    net: Levels,
+    client: Levels,
+    hosting: Mean,
+    /// Changes of network per active minute.
+    switches: Mean,
+    /// Share of areas that are seen once and never again.
+    new_areas: Mean,
+    calls: Spread,
+    objects: Spread,
+    bytes: Spread,
+    reads: Mean,
+}
+
+/// All cohorts.
+#[derive(Debug)]
+pub struct Cohorts {
+    cohorts: Vec<Cohort>,
+    wide: Vec<Wide>,
+}
+
+/// Which hourly count is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hourly {
+    Calls,
+    Objects,
+    Bytes,
+}
+
+impl Hourly {
+    /// Mean and deviation of the logarithm that are assumed before anything was seen.
+    const fn assumed(self) -> (f64, f64) {
+        match self {
+            Self::Calls => (1.6, 0.9),
+            Self::Objects => (1.4, 0.8),
+            Self::Bytes => (2.5, 1.5),
+        }
+    }
+}
+
+impl Default for Cohorts {
+    fn default() -> Self {
+        Self { cohorts: vec![Cohort::default(); KINDS * AGES], wide: vec![Wide::default(); KINDS] }
+    }
+}
+
+impl Cohorts {
+    /// Owners' shares of each level of the network term, for baselines of `kind` with so many visits.
+    #[must_use]
+    pub fn net(&self, kind: Kind, visits: u32) -> [f64; LEVELS] {
+        let assumed = if visits == 0 { &NET_ASSUMED_FIRST } else { &NET_ASSUMED };
+        let wide = if visits == 0 { *assumed } else { self.wide[kind.number()].net.shares(assumed, ASSUMED) };
+        self.cohorts[index(kind, visits)].net.shares(&wide, WIDER).map(|share| share.max(SHARE_MIN))
+    }
+
+    /// The same of the client term.
+    #[must_use]
+    pub fn client(&self, kind: Kind, visits: u32) -> [f64; LEVELS] {
+        let assumed = if visits == 0 { &CLIENT_ASSUMED_FIRST } else { &CLIENT_ASSUMED };
+        let wide = if visits == 0 { *assumed } else { self.wide[kind.number()].client.shares(assumed, ASSUMED) };
+        self.cohorts[index(kind, visits)].client.shares(&wide, WIDER).map(|share| share.max(SHARE_MIN))
+    }
+
+    pub fn learn_visit(&mut self, kind: Kind, visits: u32, net: usize, client: usize, weight: f64) {
+        let cohort = &mut self.cohorts[index(kind, visits)];
+        cohort.net.learn(net, weight);
+        cohort.client.learn(client, weight);
+        if visits > 0 {
+            let wide = &mut self.wide[kind.number()];
+            wide.net.learn(net, weight);
+            wide.client.learn(client, weight);
+        }
+    }
+
+    /// Share of hosting among the networks of one's own.
+    #[must_use]
+    pub fn hosting(&self, kind: Kind) -> f64 {
+        self.wide[kind.number()].hosting.get(if kind.is_machine() { 0.5 } else { 0.06 }, ASSUMED)
+    }
+
+    pub fn learn_network(&mut self, kind: Kind, hosting: bool, weight: f64) {
+        self.wide[kind.number()].hosting.learn(f64::from(u8::from(hosting)), weight);
+    }
+
+    /// Changes of network per active minute.
+    #[must_use]
+    pub fn switches(&self, kind: Kind) -> f64 {
+        self.wide[kind.number()].switches.get(0.005, 3_000.0)
+    }
+
+    pub fn learn_activity(&mut self, kind: Kind, switches: f64, minutes: f64) {
+        let rate = &mut self.wide[kind.number()].switches;
+        rate.sum += switches;
+        rate.total += minutes;
+    }
+
+    /// Share of visits to areas that are new ones.
+    #[must_use]
+    pub fn new_areas(&self, kind: Kind) -> f64 {
+        self.wide[kind.number()].new_areas.get(0.1, ASSUMED)
+    }
+
+    pub fn learn_area(&mut self, kind: Kind, new: bool, weight: f64) {
+        self.wide[kind.number()].new_areas.learn(f64::from(u8::from(new)), weight);
+    }
+
+    /// Mean and variance of the logarithm of an hourly count.
+    #[must_use]
+    pub fn hourly(&self, kind: Kind, what: Hourly) -> (f64, f64) {
+        let wide = &self.wide[kind.number()];
+        let spread = match what {
+            Hourly::Calls => wide.calls,
+            Hourly::Objects => wide.objects,
+            Hourly::Bytes => wide.bytes,
+        };
+        spread.get(what.assumed())
+    }
+
+    pub fn learn_hourly(&mut self, kind: Kind, what: Hourly, value: f64, own_mean: f64, weight: f64) {
+        let wide = &mut self.wide[kind.number()];
+        let spread = match what {
+            Hourly::Calls => &mut wide.calls,
+            Hourly::Objects => &mut wide.objects,
+            Hourly::Bytes => &mut wide.bytes,
+        };
+        spread.learn(value, own_mean, weight);
+    }
+
+    /// Share of reading among calls.
+    #[must_use]
+    pub fn reads(&self, kind: Kind) -> f64 {
+        self.wide[kind.number()].reads.get(0.75, ASSUMED)
+    }
+
+    pub fn learn_reads(&mut self, kind: Kind, share: f64, weight: f64) {
+        self.wide[kind.number()].reads.learn(share, weight);
+    }
+}
+
+fn index(kind: Kind, visits: u32) -> usize {
+    let age = (u64::from(visits) + 1).ilog2() as usize;
+    kind.number() * AGES + age.min(AGES - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cohort_starts_from_what_is_assumed_and_learns_its_own() {
+        let mut cohorts = Cohorts::default();
+        let person = Kind::new(TokenType::Access, false);
+        let before = cohorts.net(person, 5)[4];
+        assert!((before - NET_ASSUMED[4]).abs() < 1e-12);
+        for _ in 0..100 {
+            cohorts.learn_visit(person, 5, 4, 0, 1.0);
+        }
+        let after = cohorts.net(person, 5)[4];
+        assert!(after > 0.9, "{after}");
+        let (older, machines) = (cohorts.net(person, 500)[4], cohorts.net(Kind::new(TokenType::Access, true), 5)[4]);
+        assert!(older > before && older < after, "an age of its own learns from the others, less");
+        assert!((machines - before).abs() < 1e-12, "machines are another kind");
+    }
+
+    #[test]
+    fn shares_are_a_distribution_and_never_nothing() {
+        let mut cohorts = Cohorts::default();
+        let kind = Kind::new(TokenType::ApiKey, true);
+        for _ in 0..1_000_000 {
+            cohorts.learn_visit(kind, 1_000, 0, 0, 1.0);
+        }
+        let shares = cohorts.net(kind, 1_000);
+        assert!(shares.iter().all(|share| *share >= SHARE_MIN));
+        assert!((shares.iter().sum::<f64>() - 1.0).abs() < 6.0 * SHARE_MIN);
+    }
+}

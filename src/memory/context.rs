@@ -1,0 +1,119 @@
+//! A suspected holder of a token: one network and one client family, with the evidence against it.
+
+use crate::math::faded;
+
+/// Contexts kept a baseline; the one that was not used for longest goes.
+pub const CONTEXTS_MAX: usize = 4;
+
+const MINUTE: i64 = 60_000;
+const DAY_MINUTES: f64 = 1_440.0;
+
+/// Nats of evidence in two bytes: 256ths, from −128 to 128. Four contexts so take 224 bytes of their baseline.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Nats(i16);
+
+impl Nats {
+    const UNIT: f64 = 256.0;
+
+    #[must_use]
+    pub fn new(nats: f64) -> Self {
+        // A cast of a float saturates.
+        Self(libm::round(nats * Self::UNIT) as i16)
+    }
+
+    #[must_use]
+    pub fn get(self) -> f64 {
+        f64::from(self.0) / Self::UNIT
+    }
+}
+
+/// Evidence for a thief, by term.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Evidence {
+    pub net: Nats,
+    /// The part of `net` that says that nobody travels so fast.
+    pub travel: Nats,
+    pub client: Nats,
+    pub hour: Nats,
+    pub route: Nats,
+    /// The part of `route` that comes of what its words promise a thief.
+    pub sensitive: Nats,
+    pub area: Nats,
+    pub switch: Nats,
+    pub volume: Nats,
+    /// The part of `volume` that comes of distinct objects.
+    pub objects: Nats,
+    pub bytes: Nats,
+    pub lifecycle: Nats,
+    pub credential: Nats,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Context {
+    /// [`crate::memory::Sighted::network`].
+    pub network: u32,
+    pub family: u32,
+    /// Minutes since the epoch.
+    pub born: u32,
+    /// Milliseconds since the epoch.
+    pub last_at: i64,
+    /// Level of the network term when it was born: how foreign it was.
+    pub level: u8,
+    /// Changes of holder that were credited to it.
+    pub switches: u8,
+    /// Which lifecycle rule its `lifecycle` evidence comes of, as its number.
+    pub lifecycle_rule: u8,
+    pub evidence: Evidence,
+    /// After its last event.
+    pub log_odds: Nats,
+}
+
+impl Context {
+    #[must_use]
+    pub fn born(network: u32, family: u32, at: i64, level: u8) -> Self {
+        Self {
+            network,
+            family,
+            born: (at / MINUTE) as u32,
+            last_at: at,
+            level,
+            switches: 0,
+            lifecycle_rule: u8::MAX,
+            evidence: Evidence::default(),
+            log_odds: Nats::new(f64::MIN),
+        }
+    }
+
+    /// Days since it was born.
+    #[must_use]
+    pub fn age_days(&self, at: i64) -> f64 {
+        (at / MINUTE - i64::from(self.born)) as f64 / DAY_MINUTES
+    }
+
+    /// Lets its evidence fade up to `at`: a doubt that nothing confirms is a move. Half of everything goes in a day,
+    /// half of `switch` in three. What spoke for the owner was true of that visit alone, but for routes and areas.
+    pub fn fade(&mut self, at: i64) {
+        let days = (at - self.last_at) as f64 / (DAY_MINUTES * MINUTE as f64);
+        let (fast, slow) = (faded(days, 1.0), faded(days, 3.0));
+        let carried = if self.age_days(at) > 10.0 { -1.0 } else { -5.0 };
+        let evidence = &mut self.evidence;
+        let doubts = [
+            &mut evidence.net,
+            &mut evidence.travel,
+            &mut evidence.client,
+            &mut evidence.sensitive,
+            &mut evidence.volume,
+            &mut evidence.objects,
+            &mut evidence.bytes,
+            &mut evidence.lifecycle,
+            &mut evidence.credential,
+        ];
+        for doubt in doubts {
+            *doubt = Nats::new(doubt.get().max(0.0) * fast);
+        }
+        for either in [&mut evidence.route, &mut evidence.area] {
+            *either = Nats::new((either.get() * fast).max(carried));
+        }
+        evidence.switch = Nats::new(evidence.switch.get() * slow);
+    }
+}

@@ -1,0 +1,135 @@
+//! Who has lately come from where with one application, or from one address: the ground on which a campaign is seen.
+
+use super::generations::Generations;
+
+/// Visitors kept a group, and for how long.
+const USERS_MAX: usize = 64;
+const WINDOW_MS: i64 = 2 * 3_600_000;
+const FLEETS_MAX: usize = 1 << 14;
+/// A group is weighed from so many users on.
+pub const USERS_MIN: usize = 3;
+
+/// One user's latest visit in a group.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Member {
+    user: u64,
+    at: i64,
+    /// How unlike its owner this visit is: route + ½ client + hour, clamped to −2 and 3.
+    oddness: f32,
+}
+
+/// Users who came new to one place.
+#[derive(Clone, Debug, Default)]
+pub struct Fleet {
+    members: Vec<Member>,
+}
+
+/// What a group says of one of its users.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Company {
+    /// Users of the last two hours, the asker among them.
+    pub users: usize,
+    /// Sum of the others' oddness.
+    pub oddness: f64,
+}
+
+/// Groups by application and network, by application and prefix, and by address.
+#[derive(Debug)]
+pub struct Fleets {
+    groups: Generations<Fleet>,
+    /// When an application was last used from networks that its users know, and how often lately.
+    homes: Generations<Home>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Home {
+    at: i64,
+    /// Visits, halved every two hours.
+    visits: f64,
+    /// The same over the last days: what is usual.
+    usual: f64,
+}
+
+impl Default for Fleets {
+    fn default() -> Self {
+        Self { groups: Generations::new(FLEETS_MAX), homes: Generations::new(FLEETS_MAX) }
+    }
+}
+
+impl Fleets {
+    /// Notes the latest oddness of `user` in a group, and tells what company they are in.
+    pub fn join(&mut self, group: u64, user: u64, at: i64, oddness: f64) -> Company {
+        let fleet = self.groups.entry(group, Fleet::default);
+        fleet.members.retain(|member| (at - member.at).abs() <= WINDOW_MS && member.user != user);
+        if fleet.members.len() >= USERS_MAX {
+            // The eldest makes room: 64 are a campaign as well as more are.
+            fleet.members.remove(0);
+        }
+        fleet.members.push(Member { user, at, oddness: oddness.clamp(-2.0, 3.0) as f32 });
+        fleet.company(user)
+    }
+
+    /// What company `user` is in, if they are in a group.
+    #[must_use]
+    pub fn company(&self, group: u64, user: u64) -> Company {
+        self.groups.get(group).map_or_else(Company::default, |fleet| fleet.company(user))
+    }
+
+    /// An application is used from where its users are at home.
+    pub fn at_home(&mut self, app: u64, at: i64) {
+        let home = self.homes.entry(app, Home::default);
+        let hours = (at - home.at).max(0) as f64 / 3_600_000.0;
+        home.visits = home.visits * crate::math::faded(hours, 1.0) + 1.0;
+        home.usual = home.usual * crate::math::faded(hours, 72.0) + 1.0;
+        home.at = home.at.max(at);
+    }
+
+    /// Share of its usual visits that an application still has from its users' own networks: near nothing after a
+    /// migration. 1 where nothing is known.
+    #[must_use]
+    pub fn home_share(&self, app: u64, at: i64) -> f64 {
+        let Some(home) = self.homes.get(app) else { return 1.0 };
+        let hours = (at - home.at).max(0) as f64 / 3_600_000.0;
+        // In a steady state each is its half-life over ln 2 times the rate.
+        let now = home.visits * crate::math::faded(hours, 1.0);
+        let usual = home.usual * crate::math::faded(hours, 72.0) / 72.0;
+        if usual < 1.0 { 1.0 } else { (now / usual).min(1.0) }
+    }
+}
+
+impl Fleet {
+    fn company(&self, user: u64) -> Company {
+        let others = self.members.iter().filter(|member| member.user != user);
+        let oddness = others.map(|member| f64::from(member.oddness)).sum();
+        Company { users: self.members.len(), oddness }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_counts_users_of_the_last_two_hours_once_each() {
+        let mut fleets = Fleets::default();
+        fleets.join(1, 7, 0, 1.0);
+        fleets.join(1, 7, 1_000, 2.0);
+        let company = fleets.join(1, 8, 2_000, -1.0);
+        assert_eq!((company.users, company.oddness.to_bits()), (2, 2.0_f64.to_bits()));
+        assert_eq!(fleets.join(1, 9, 3 * 3_600_000, 0.0).users, 1);
+        assert_eq!(fleets.join(2, 9, 0, 0.0).users, 1, "groups are kept apart");
+    }
+
+    #[test]
+    fn an_application_that_has_moved_falls_silent_at_home() {
+        let mut fleets = Fleets::default();
+        let hour = 3_600_000;
+        for step in 0..4_000 {
+            fleets.at_home(1, step * hour / 10);
+        }
+        let end = 400 * hour;
+        assert!(fleets.home_share(1, end) > 0.8);
+        assert!(fleets.home_share(1, end + 6 * hour) < 0.05);
+        assert!((fleets.home_share(2, end) - 1.0).abs() < 1e-12);
+    }
+}

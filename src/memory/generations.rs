@@ -1,0 +1,135 @@
+//! A bounded map that forgets what has not been touched for longest, a generation at a time.
+
+use std::hash::{BuildHasherDefault, Hasher};
+
+use hashbrown::HashMap;
+
+/// Keys are hashes already.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, key: u64) {
+        self.0 = key;
+    }
+
+    fn write_u32(&mut self, key: u32) {
+        // The table takes its tag from the upper bits and its place from the lower ones: both must vary.
+        self.0 = u64::from(key).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+pub type Map<K, V> = HashMap<K, V, BuildHasherDefault<AsItIs>>;
+
+/// The hasher of a [`Map`], where a constant needs it.
+#[must_use]
+pub const fn as_it_is() -> BuildHasherDefault<AsItIs> {
+    BuildHasherDefault::new()
+}
+
+/// At most `max` values, by keys that are hashes. When the younger half is full the older half is forgotten; what is
+/// written to counts as young again. Never iterated, so that no order of hashes reaches a verdict.
+#[derive(Debug)]
+pub struct Generations<V> {
+    young: Map<u64, V>,
+    old: Map<u64, V>,
+    half: usize,
+}
+
+impl<V> Generations<V> {
+    #[must_use]
+    pub fn new(max: usize) -> Self {
+        Self { young: Map::default(), old: Map::default(), half: (max / 2).max(1) }
+    }
+
+    #[must_use]
+    pub fn get(&self, key: u64) -> Option<&V> {
+        self.young.get(&key).or_else(|| self.old.get(&key))
+    }
+
+    /// The value of `key`, young again; made where there is none.
+    pub fn entry(&mut self, key: u64, make: impl FnOnce() -> V) -> &mut V {
+        if !self.young.contains_key(&key) {
+            let value = self.old.remove(&key).unwrap_or_else(make);
+            self.insert(key, value);
+        }
+        self.young.entry(key).or_insert_with(|| unreachable!("inserted above"))
+    }
+
+    /// The value of `key` to be changed, young again.
+    pub fn get_mut(&mut self, key: u64) -> Option<&mut V> {
+        if !self.young.contains_key(&key) {
+            let value = self.old.remove(&key)?;
+            self.insert(key, value);
+        }
+        self.young.get_mut(&key)
+    }
+
+    /// Whether `key` was there before.
+    pub fn insert(&mut self, key: u64, value: V) -> bool {
+        if self.young.len() >= self.half {
+            self.old = std::mem::take(&mut self.young);
+        }
+        let was_old = self.old.remove(&key).is_some();
+        self.young.insert(key, value).is_some() || was_old
+    }
+
+    pub fn remove(&mut self, key: u64) -> Option<V> {
+        let (young, old) = (self.young.remove(&key), self.old.remove(&key));
+        young.or(old)
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.young.len() + self.old.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.young.is_empty() && self.old.is_empty()
+    }
+}
+
+impl Generations<f32> {
+    /// Adds to a count that begins at nothing.
+    pub fn add(&mut self, key: u64, weight: f64) {
+        let count = self.entry(key, || 0.0);
+        *count += weight as f32;
+    }
+
+    #[must_use]
+    pub fn count(&self, key: u64) -> f64 {
+        self.get(key).map_or(0.0, |count| f64::from(*count))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_used_stays_and_the_rest_goes() {
+        let mut map = Generations::new(100);
+        map.insert(0, 0);
+        for key in 1..1_000_u64 {
+            assert!(!map.insert(key, 1));
+            *map.get_mut(0).expect("it is used all the time") += 1;
+            assert!(map.len() <= 100);
+        }
+        assert_eq!(map.get(0), Some(&999));
+        assert_eq!(map.get(1), None);
+        assert!(map.insert(999, 2), "it was there");
+        assert_eq!(map.remove(999), Some(2));
+        assert_eq!(map.get(999), None);
+    }
+}

@@ -1,0 +1,360 @@
+//! What is common among all tokens of a partition: networks, clients, routes, areas, hours and bursts.
+//!
+//! Every table is bounded. Pairs (tenant and network, family and route, …) are forgotten a generation at a time; the
+//! tables over which a sum of roots is kept take no more than their number of keys, and what comes later counts as
+//! unknown to everybody.
+
+use super::generations::{Generations, Map};
+use crate::math::{exp, ln};
+
+const KEYS_MAX: usize = 1 << 16;
+const PAIRS_MAX: usize = 1 << 20;
+
+/// How common each of many things is, and what a thief who chooses among them by popularity would take: the thief's
+/// preference for a thing is a power of its popularity, `(users + floor)^power`.
+#[derive(Debug)]
+pub struct Popularity {
+    users: Map<u32, f32>,
+    /// Σ (users + floor)^power.
+    preferences: f64,
+    total: f64,
+    floor: f64,
+    power: f64,
+}
+
+impl Popularity {
+    const fn new(floor: f64, power: f64) -> Self {
+        Self { users: Map::with_hasher(super::generations::as_it_is()), preferences: 0.0, total: 0.0, floor, power }
+    }
+
+    #[must_use]
+    pub fn users(&self, key: u32) -> f64 {
+        self.users.get(&key).map_or(0.0, |users| f64::from(*users))
+    }
+
+    /// Weight of all users.
+    #[must_use]
+    pub const fn total(&self) -> f64 {
+        self.total
+    }
+
+    /// How many things there are.
+    #[must_use]
+    pub fn kinds(&self) -> f64 {
+        self.users.len() as f64
+    }
+
+    /// The thief's probability of taking `key`; room is left for `unknown` things nobody has.
+    #[must_use]
+    pub fn thief(&self, key: u32, unknown: f64) -> f64 {
+        let preference = |users: f64| exp(self.power * ln(users + self.floor));
+        preference(self.users(key)) / (self.preferences + unknown * preference(0.0))
+    }
+
+    pub fn learn(&mut self, key: u32, weight: f64) {
+        if self.users.len() >= KEYS_MAX && !self.users.contains_key(&key) {
+            return;
+        }
+        let users = self.users.entry(key).or_insert(0.0);
+        let preference = |users: f32, known: bool| {
+            if known { exp(self.power * ln(f64::from(users) + self.floor)) } else { 0.0 }
+        };
+        let before = preference(*users, *users > 0.0);
+        *users += weight as f32;
+        self.preferences += preference(*users, true) - before;
+        self.total += weight;
+    }
+}
+
+/// One route as everybody uses it.
+#[derive(Clone, Copy, Debug, Default)]
+struct RouteUse {
+    count: f32,
+    /// How much its words promise a thief: 1 is an ordinary route.
+    promise: f32,
+}
+
+/// How often something happened among so many chances.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Rate {
+    happened: f64,
+    chances: f64,
+}
+
+impl Rate {
+    pub fn learn(&mut self, happened: bool, weight: f64) {
+        self.happened += if happened { weight } else { 0.0 };
+        self.chances += weight;
+    }
+
+    /// With `weight` chances of the assumed rate.
+    #[must_use]
+    pub fn get(self, assumed: f64, weight: f64) -> f64 {
+        (self.happened + weight * assumed) / (self.chances + weight)
+    }
+
+    #[must_use]
+    pub const fn happened(self) -> f64 {
+        self.happened
+    }
+
+    #[must_use]
+    pub const fn chances(self) -> f64 {
+        self.chances
+    }
+}
+
+/// Numbers of the tables that share one map of pairs.
+#[derive(Clone, Copy)]
+#[repr(u64)]
+enum Pair {
+    TenantNetwork = 1,
+    Tenant,
+    AppFamily,
+    App,
+    TypeFamily,
+    Type,
+    FamilyRoute,
+    Family,
+    ClassRoute,
+    Class,
+    TenantArea,
+    TenantAreas,
+    FingerprintFamily,
+    Fingerprint,
+}
+
+const fn pair(table: Pair, a: u64, b: u64) -> u64 {
+    // Two rounds of a multiplicative hash: keys are hashes or small numbers, and tables must not meet.
+    let mixed = (a ^ (table as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    (mixed ^ (mixed >> 32) ^ b.wrapping_mul(0xc4ce_b9fe_1a85_ec53)).wrapping_mul(0x9fb2_1c65_1e98_df25)
+}
+
+#[derive(Debug)]
+pub struct Population {
+    /// By network, of users.
+    pub networks: Popularity,
+    /// By client family, of users.
+    pub families: Popularity,
+    /// First visits of users who were known before, by network.
+    adoptions: Map<u32, f32>,
+    adoptions_total: f64,
+    pairs: Generations<f32>,
+    routes: Map<u32, RouteUse>,
+    routes_total: f64,
+    /// Σ (count + .3)^.5 · promise^.6.
+    route_preferences: f64,
+    hours: [f64; 24],
+    /// Visits whose speed was beyond what travel allows, by networks of access and of hosting.
+    pub fast_travel: [Rate; 2],
+    /// Visits within three days of a change of credentials.
+    pub after_change: Rate,
+}
+
+impl Default for Population {
+    fn default() -> Self {
+        Self {
+            networks: Popularity::new(0.1, 0.6),
+            families: Popularity::new(0.5, 0.5),
+            adoptions: Map::default(),
+            adoptions_total: 0.0,
+            pairs: Generations::new(PAIRS_MAX),
+            routes: Map::default(),
+            routes_total: 0.0,
+            route_preferences: 0.0,
+            hours: [1.0; 24],
+            fast_travel: [Rate::default(); 2],
+            after_change: Rate::default(),
+        }
+    }
+}
+
+impl Population {
+    /// The owner's probability of taking up `network`, as one of the tenant's.
+    #[must_use]
+    pub fn adopts(&self, tenant: u64, network: u32) -> f64 {
+        let networks = &self.networks;
+        let popularity = (networks.users(network) + 0.1) / (networks.total() + 0.1 * networks.kinds() + 5.0);
+        let everywhere = self.adoptions.get(&network).map_or(0.0, |count| f64::from(*count));
+        let anywhere = (everywhere + 30.0 * popularity) / (self.adoptions_total + 30.0);
+        let here = self.pairs.count(pair(Pair::TenantNetwork, tenant, u64::from(network)));
+        (here + 10.0 * anywhere) / (self.pairs.count(pair(Pair::Tenant, tenant, 0)) + 10.0)
+    }
+
+    /// A user's first visit from `network`; an adoption if the user was known before.
+    pub fn learn_network(&mut self, tenant: u64, network: u32, known_user: bool, weight: f64) {
+        self.networks.learn(network, weight);
+        if !known_user {
+            return;
+        }
+        if self.adoptions.len() < KEYS_MAX || self.adoptions.contains_key(&network) {
+            *self.adoptions.entry(network).or_insert(0.0) += weight as f32;
+            self.adoptions_total += weight;
+        }
+        self.pairs.add(pair(Pair::TenantNetwork, tenant, u64::from(network)), weight);
+        self.pairs.add(pair(Pair::Tenant, tenant, 0), weight);
+    }
+
+    /// The owner's probability of the client family: as users of the app, of the token type, of anything have it.
+    #[must_use]
+    pub fn has_family(&self, app: u64, token_type: usize, family: u32) -> f64 {
+        let families = &self.families;
+        let anyone = (families.users(family) + 0.5) / (families.total() + 0.5 * (families.kinds() + 2.0));
+        let share = |table, total, group: u64, wider: f64| {
+            let count = self.pairs.count(pair(table, group, u64::from(family)));
+            (count + 10.0 * wider) / (self.pairs.count(pair(total, group, 0)) + 10.0)
+        };
+        let of_type = share(Pair::TypeFamily, Pair::Type, token_type as u64, anyone);
+        share(Pair::AppFamily, Pair::App, app, of_type)
+    }
+
+    /// A user's first visit with a client family.
+    pub fn learn_family(&mut self, app: u64, token_type: usize, family: u32, weight: f64) {
+        self.families.learn(family, weight);
+        for (table, total, group) in
+            [(Pair::TypeFamily, Pair::Type, token_type as u64), (Pair::AppFamily, Pair::App, app)]
+        {
+            self.pairs.add(pair(table, group, u64::from(family)), weight);
+            self.pairs.add(pair(total, group, 0), weight);
+        }
+    }
+
+    /// A fingerprint that five tokens or more have, four in five of them with another client family, is borrowed.
+    #[must_use]
+    pub fn is_borrowed(&self, fingerprint: u32, family: u32) -> bool {
+        let tokens = self.pairs.count(pair(Pair::Fingerprint, u64::from(fingerprint), 0));
+        let alike = self.pairs.count(pair(Pair::FingerprintFamily, u64::from(fingerprint), u64::from(family)));
+        tokens >= 5.0 && alike <= 0.2 * tokens
+    }
+
+    pub fn learn_fingerprint(&mut self, fingerprint: u32, family: u32, weight: f64) {
+        self.pairs.add(pair(Pair::Fingerprint, u64::from(fingerprint), 0), weight);
+        self.pairs.add(pair(Pair::FingerprintFamily, u64::from(fingerprint), u64::from(family)), weight);
+    }
+
+    /// Probability of a route for users of this client family, else of this class of token, else of anybody's.
+    #[must_use]
+    pub fn takes_route(&self, family: u32, class: usize, route: u32) -> f64 {
+        let known = self.routes.get(&route).map_or(0.0, |known| f64::from(known.count));
+        let anyone = (known + 0.3) / (self.routes_total + 0.3 * (self.routes.len() as f64 + 20.0));
+        let share = |table, total, group: u64, wider: f64| {
+            let count = self.pairs.count(pair(table, group, u64::from(route)));
+            (count + 50.0 * wider) / (self.pairs.count(pair(total, group, 0)) + 50.0)
+        };
+        let of_class = share(Pair::ClassRoute, Pair::Class, class as u64, anyone);
+        share(Pair::FamilyRoute, Pair::Family, u64::from(family), of_class)
+    }
+
+    /// What the words of a route promise a thief, where the route is known.
+    #[must_use]
+    pub fn promise(&self, route: u32) -> Option<f64> {
+        self.routes.get(&route).map(|known| f64::from(known.promise))
+    }
+
+    /// The thief's probability of a route: by its popularity and by what its words promise.
+    #[must_use]
+    pub fn tempts(&self, route: u32, promise: f64) -> f64 {
+        let preference = |count: f64, promise: f64| exp(0.5 * ln(count + 0.3) + 0.6 * ln(promise));
+        let known = self.routes.get(&route).map_or(0.0, |known| f64::from(known.count));
+        preference(known, promise) / (self.route_preferences + 20.0 * preference(0.0, 1.0))
+    }
+
+    pub fn learn_route(&mut self, family: u32, class: usize, route: u32, promise: f64, weight: f64) {
+        if self.routes.len() < KEYS_MAX || self.routes.contains_key(&route) {
+            let known = self.routes.entry(route).or_insert(RouteUse { count: 0.0, promise: promise as f32 });
+            let preference = |known: RouteUse| {
+                let of_count = if known.count > 0.0 { 0.5 * ln(f64::from(known.count) + 0.3) } else { f64::MIN };
+                exp(of_count + 0.6 * ln(f64::from(known.promise)))
+            };
+            let before = preference(*known);
+            known.count += weight as f32;
+            self.route_preferences += preference(*known) - before;
+            self.routes_total += weight;
+        }
+        for (table, total, group) in
+            [(Pair::ClassRoute, Pair::Class, class as u64), (Pair::FamilyRoute, Pair::Family, u64::from(family))]
+        {
+            self.pairs.add(pair(table, group, u64::from(route)), weight);
+            self.pairs.add(pair(total, group, 0), weight);
+        }
+    }
+
+    /// How often others of the tenant touch an area: `own` is the weight of the asker's own part in it.
+    #[must_use]
+    pub fn touches(&self, tenant: u64, area: u32, own: f64) -> f64 {
+        let here = (self.pairs.count(pair(Pair::TenantArea, tenant, u64::from(area))) - own).max(0.0);
+        let all = self.pairs.count(pair(Pair::TenantAreas, tenant, 0));
+        (here + 0.5) / (all + 10.0)
+    }
+
+    pub fn learn_area(&mut self, tenant: u64, area: u32, weight: f64) {
+        self.pairs.add(pair(Pair::TenantArea, tenant, u64::from(area)), weight);
+        self.pairs.add(pair(Pair::TenantAreas, tenant, 0), weight);
+    }
+
+    /// Share of all visits in each hour of the day, UTC.
+    #[must_use]
+    pub fn hours(&self) -> [f64; 24] {
+        let total: f64 = self.hours.iter().sum();
+        self.hours.map(|count| count / total)
+    }
+
+    pub fn learn_hour(&mut self, hour: usize, weight: f64) {
+        self.hours[hour] += weight;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thief_prefers_what_is_popular_less_than_owners_do() {
+        let mut population = Population::default();
+        for _ in 0..900 {
+            population.learn_network(1, 3320, false, 1.0);
+        }
+        for network in 0..100 {
+            population.learn_network(1, network, false, 1.0);
+        }
+        let thief = |network| population.networks.thief(network, 5.0);
+        assert!(thief(3320) < 0.9 && thief(3320) > thief(5));
+        let all: f64 = (0..100).map(thief).sum::<f64>() + thief(3320) + 5.0 * thief(999_999);
+        assert!((all - 1.0).abs() < 1e-6, "{all}");
+    }
+
+    #[test]
+    fn what_a_tenant_takes_up_is_likely_there_and_less_so_elsewhere() {
+        let mut population = Population::default();
+        for _ in 0..200 {
+            population.learn_network(1, 9009, true, 1.0);
+            population.learn_network(2, 3320, true, 1.0);
+        }
+        assert!(population.adopts(1, 9009) > 0.9);
+        assert!(population.adopts(2, 9009) < 0.05 && population.adopts(2, 9009) > population.adopts(2, 12345));
+    }
+
+    #[test]
+    fn a_route_is_as_likely_as_the_nearest_group_that_is_known_has_it() {
+        let mut population = Population::default();
+        for _ in 0..500 {
+            population.learn_route(7, 0, 11, 1.0, 1.0);
+            population.learn_route(8, 0, 12, 1.0, 1.0);
+        }
+        assert!(population.takes_route(7, 0, 11) > 0.9);
+        assert!(population.takes_route(7, 0, 12) < 0.1);
+        assert!(population.takes_route(9, 0, 12) > 0.4, "an unknown family does as its class");
+        assert!(population.takes_route(7, 0, 99) < 1e-3);
+        assert!(population.tempts(99, 4.0) > population.tempts(99, 1.0));
+    }
+
+    #[test]
+    fn a_fingerprint_of_another_product_is_borrowed() {
+        let mut population = Population::default();
+        for _ in 0..6 {
+            population.learn_fingerprint(1, 100, 1.0);
+        }
+        assert!(population.is_borrowed(1, 200) && !population.is_borrowed(1, 100));
+        assert!(!population.is_borrowed(2, 200), "unknown to everybody");
+    }
+}

@@ -1,0 +1,185 @@
+//! A sighting in the numbers that memory holds: what judgement compares, without its texts.
+
+use crate::enrichment::{Device, EnrichedEvent};
+use crate::place::NetworkClass;
+
+const DAY_MS: i64 = 86_400_000;
+const MINUTE_MS: i64 = 60_000;
+const HOUR_MS: i64 = 3_600_000;
+
+/// Radius of a place whose file gives none, kilometres: a city's.
+const RADIUS_KM: u16 = 50;
+
+/// Set in the number that stands for a network where no file knows its autonomous system. AS numbers of private use
+/// (RFC 6996) end before it, so that the two do not meet in practice.
+const NO_ASN: u32 = 1 << 31;
+
+/// A place on earth, when the token was there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Site {
+    /// Hundredths of a degree.
+    latitude: i16,
+    longitude: i16,
+    pub radius_km: u16,
+    /// Minutes since the epoch; 0: there is none.
+    minute: u32,
+}
+
+impl Site {
+    #[must_use]
+    pub fn new(latitude: f32, longitude: f32, radius_km: u16, at: i64) -> Self {
+        let hundredths = |degrees: f32| libm::roundf(degrees * 100.0) as i16;
+        Self {
+            latitude: hundredths(latitude),
+            longitude: hundredths(longitude),
+            radius_km,
+            minute: (at / MINUTE_MS) as u32,
+        }
+    }
+
+    #[must_use]
+    pub const fn exists(&self) -> bool {
+        self.minute != 0
+    }
+
+    /// Milliseconds since the epoch, to the minute.
+    #[must_use]
+    pub const fn at(&self) -> i64 {
+        self.minute as i64 * MINUTE_MS
+    }
+
+    /// Between the middles, kilometres.
+    #[must_use]
+    pub fn distance_km(&self, other: &Self) -> f64 {
+        let degrees = |site: &Self| (f64::from(site.latitude) / 100.0, f64::from(site.longitude) / 100.0);
+        crate::math::distance_km(degrees(self), degrees(other))
+    }
+}
+
+/// Zeros stand for what is not known.
+#[derive(Clone, Copy, Debug)]
+pub struct Sighting {
+    /// Milliseconds since the epoch.
+    pub at: i64,
+    pub address: u32,
+    pub prefix: u32,
+    /// The AS number, or where no file knows it a number for the wider prefix (IPv4 /16, IPv6 /32).
+    pub network: u32,
+    pub class: NetworkClass,
+    pub country: u32,
+    pub agent: u32,
+    pub version: u32,
+    pub family: u32,
+    pub fingerprint: u32,
+    pub device: Device,
+    pub site: Site,
+    pub tenant: u64,
+    pub app: u64,
+    /// Of address, agent and fingerprint: what makes one visit.
+    pub visit: u64,
+}
+
+impl Sighting {
+    /// `None` without an address: then the call is the provider's own, and no place or client of it is judged.
+    #[must_use]
+    pub fn of(enriched: &EnrichedEvent<'_>) -> Option<Self> {
+        let event = &enriched.event;
+        let address = event.address?;
+        let at = event.timestamp.millis();
+        let (network, class) = match &enriched.network {
+            Some(network) => (network.asn, network.class),
+            None => (NO_ASN | (address.wide_key() as u32 >> 1), NetworkClass::Access),
+        };
+        let country = enriched.place.as_ref().map_or(0, |place| {
+            let [a, b] = place.country.bytes();
+            u32::from(a) << 8 | u32::from(b)
+        });
+        let site = enriched.place.as_ref().and_then(|place| place.coordinates).map_or_else(Site::default, |found| {
+            Site::new(found.latitude, found.longitude, found.accuracy_km.unwrap_or(RADIUS_KM), at)
+        });
+        let fingerprint = event.client_fingerprint.as_deref().map_or(0, |text| event.scoped_key(b'j', text) as u32 | 1);
+        let client_key = address.client_key();
+        Some(Self {
+            at,
+            address: fold(client_key),
+            prefix: fold(address.prefix_key()),
+            network: network.max(1),
+            class,
+            country,
+            agent: enriched.client.agent_key.max(1),
+            version: enriched.client.version_key.max(1),
+            family: enriched.client.family_key.max(1),
+            fingerprint,
+            device: enriched.client.device,
+            site,
+            tenant: event.scoped_key(b'o', ""),
+            app: event.scoped_key(b'a', event.app_id.as_deref().unwrap_or_default()),
+            visit: mix(client_key ^ mix(u64::from(enriched.client.agent_key) << 32 | u64::from(fingerprint))),
+        })
+    }
+
+    /// Days since the epoch.
+    #[must_use]
+    pub const fn day(&self) -> u32 {
+        (self.at / DAY_MS) as u32
+    }
+
+    /// Hours since the epoch.
+    #[must_use]
+    pub const fn hour_number(&self) -> u32 {
+        (self.at / HOUR_MS) as u32
+    }
+
+    /// Hour of the day, UTC.
+    #[must_use]
+    pub const fn hour(&self) -> usize {
+        (self.hour_number() % 24) as usize
+    }
+
+    /// Saturday or Sunday, UTC; the epoch was a Thursday.
+    #[must_use]
+    pub const fn is_weekend(&self) -> bool {
+        matches!((self.day() + 4) % 7, 0 | 6)
+    }
+
+    /// The AS number, where it is one.
+    #[must_use]
+    pub const fn asn(network: u32) -> Option<u32> {
+        if network & NO_ASN == 0 { Some(network) } else { None }
+    }
+}
+
+/// A key of 64 bits in 32, never 0.
+const fn fold(key: u64) -> u32 {
+    let folded = mix(key) as u32;
+    if folded == 0 { 1 } else { folded }
+}
+
+const fn mix(key: u64) -> u64 {
+    let mixed = (key ^ (key >> 31)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed ^ (mixed >> 29)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weekends_are_saturday_and_sunday() {
+        let at = |day: i64| {
+            let mut sighting = crate::memory::tests::sighting();
+            sighting.at = day * DAY_MS;
+            sighting.is_weekend()
+        };
+        // 2026-11-21 was a Saturday, day 20,778 of the epoch.
+        assert_eq!([20_777, 20_778, 20_779, 20_780].map(at), [false, true, true, false]);
+    }
+
+    #[test]
+    fn a_site_is_where_it_was_to_a_kilometre() {
+        let (berlin, sydney) = (Site::new(52.52, 13.40, 20, HOUR_MS), Site::new(-33.87, 151.21, 20, HOUR_MS));
+        assert!((berlin.distance_km(&sydney) - 16_090.0).abs() < 30.0);
+        assert_eq!(berlin.at(), HOUR_MS);
+        assert!(berlin.exists() && !Site::default().exists());
+    }
+}

@@ -1,0 +1,227 @@
+//! One stay of one client at one address: what terms run once for, and what they keep while it lasts.
+
+use std::collections::VecDeque;
+use std::num::NonZeroU32;
+
+/// Visits open at a time, of one baseline.
+pub const VISITS_MAX: usize = 3;
+
+/// A longer silence ends a visit, milliseconds.
+pub const VISIT_GAP_MS: i64 = 30 * 60_000;
+
+/// Routes and areas told apart within one visit; what comes beyond them counts as a repeat.
+const ROUTES_MAX: usize = 8;
+const AREAS_MAX: usize = 4;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Visit {
+    pub baseline: u64,
+    /// Of address, agent and fingerprint.
+    pub key: u64,
+    /// Milliseconds since the epoch.
+    pub began: i64,
+    pub last_at: i64,
+    pub calls: u32,
+    /// The network and the client family of its context.
+    pub network: u32,
+    pub family: u32,
+    /// How foreign network and client were when it began.
+    pub net_level: u8,
+    pub client_level: u8,
+    /// What net and client said for the owner, which is true of this visit alone.
+    pub net_credit: f32,
+    pub client_credit: f32,
+    /// Σ ln of thief over owner, and over the owner with a new task, of its routes.
+    pub route_owner: f32,
+    pub route_task: f32,
+    /// Evidence of routes from earlier visits.
+    pub route_before: f32,
+    /// Of the owner's probabilities: for the signals.
+    pub net_p: f32,
+    pub client_p: f32,
+    pub hour_p: f32,
+    pub travel_p: f32,
+    /// What the company says that it is in: by application, by address.
+    pub app_fan: f32,
+    pub ip_fan: f32,
+    pub log_odds_max: f32,
+    routes: [(u32, u16); ROUTES_MAX],
+    areas: [u32; AREAS_MAX],
+}
+
+impl Visit {
+    #[must_use]
+    pub fn begin(baseline: u64, key: u64, at: i64) -> Self {
+        Self {
+            baseline,
+            key,
+            began: at,
+            last_at: at,
+            calls: 0,
+            network: 0,
+            family: 0,
+            net_level: 0,
+            client_level: 0,
+            net_credit: 0.0,
+            client_credit: 0.0,
+            route_owner: 0.0,
+            route_task: 0.0,
+            route_before: 0.0,
+            net_p: 1.0,
+            client_p: 1.0,
+            hour_p: 1.0,
+            travel_p: 1.0,
+            app_fan: 0.0,
+            ip_fan: 0.0,
+            log_odds_max: f32::NEG_INFINITY,
+            routes: [(0, 0); ROUTES_MAX],
+            areas: [0; AREAS_MAX],
+        }
+    }
+
+    /// How often `route` has been called in this visit, this time included.
+    pub fn count_route(&mut self, route: u32) -> u16 {
+        match self.routes.iter_mut().find(|(known, count)| *known == route || *count == 0) {
+            Some((known, count)) => {
+                *known = route;
+                *count = count.saturating_add(1);
+                *count
+            }
+            None => {
+                // No room: the oldest makes way, so that a walk over many routes still counts each once.
+                self.routes.rotate_left(1);
+                self.routes[ROUTES_MAX - 1] = (route, 1);
+                1
+            }
+        }
+    }
+
+    /// Whether `area` is new to this visit.
+    pub fn enter_area(&mut self, area: u32) -> bool {
+        // 0 stands for an empty place: an area of that number is never new.
+        if self.areas.contains(&area) {
+            return false;
+        }
+        self.areas.rotate_right(1);
+        self.areas[0] = area;
+        true
+    }
+}
+
+/// The open visits of all baselines, each in a place that its baseline knows by number: idle baselines need not hold
+/// room for them.
+#[derive(Debug)]
+pub struct Visits {
+    places: Vec<Visit>,
+    free: Vec<NonZeroU32>,
+    /// Number and last known time of each open visit, in the order in which they are looked at again.
+    queue: VecDeque<(i64, NonZeroU32)>,
+    max: usize,
+}
+
+impl Visits {
+    /// Beyond `max` open visits the one looked at longest ago ends early.
+    #[must_use]
+    pub const fn new(max: usize) -> Self {
+        Self { places: Vec::new(), free: Vec::new(), queue: VecDeque::new(), max }
+    }
+
+    pub fn open(&mut self, visit: Visit) -> NonZeroU32 {
+        let began = visit.began;
+        let number = match self.free.pop() {
+            Some(number) => {
+                self.places[place(number)] = visit;
+                number
+            }
+            None => {
+                self.places.push(visit);
+                NonZeroU32::new(self.places.len() as u32).unwrap_or(NonZeroU32::MAX)
+            }
+        };
+        self.queue.push_back((began, number));
+        number
+    }
+
+    #[must_use]
+    pub fn get(&self, number: NonZeroU32) -> &Visit {
+        &self.places[place(number)]
+    }
+
+    pub fn get_mut(&mut self, number: NonZeroU32) -> &mut Visit {
+        &mut self.places[place(number)]
+    }
+
+    /// A visit that has ended by `watermark`, or the one looked at longest ago where there are too many. It keeps its
+    /// place until [`Self::close`]. Looks at two at the most, so that no event pays for many.
+    pub fn next_ended(&mut self, watermark: i64) -> Option<NonZeroU32> {
+        for _ in 0..2 {
+            let full = self.len() > self.max;
+            let &(since, number) = self.queue.front()?;
+            if !full && since + VISIT_GAP_MS > watermark {
+                return None;
+            }
+            self.queue.pop_front();
+            let last_at = self.get(number).last_at;
+            if full || last_at + VISIT_GAP_MS <= watermark {
+                return Some(number);
+            }
+            self.queue.push_back((last_at, number));
+        }
+        None
+    }
+
+    pub fn close(&mut self, number: NonZeroU32) {
+        self.free.push(number);
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+const fn place(number: NonZeroU32) -> usize {
+    number.get() as usize - 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_visit_ends_when_it_has_been_silent_and_no_sooner() {
+        let mut visits = Visits::new(10);
+        let number = visits.open(Visit::begin(1, 1, 0));
+        assert_eq!(visits.next_ended(VISIT_GAP_MS - 1), None);
+        visits.get_mut(number).last_at = 1_000;
+        assert_eq!(visits.next_ended(VISIT_GAP_MS), None, "it went on");
+        assert_eq!(visits.next_ended(VISIT_GAP_MS + 1_000), Some(number));
+        visits.close(number);
+        assert!(visits.is_empty());
+    }
+
+    #[test]
+    fn there_are_never_many_more_open_visits_than_allowed() {
+        let mut visits = Visits::new(10);
+        for baseline in 0..1_000 {
+            visits.open(Visit::begin(baseline, 1, 0));
+            if let Some(number) = visits.next_ended(0) {
+                visits.close(number);
+            }
+            assert!(visits.len() <= 11);
+        }
+    }
+
+    #[test]
+    fn a_walk_over_many_routes_counts_each_as_new() {
+        let mut visit = Visit::begin(1, 1, 0);
+        assert_eq!([5, 5, 6, 5].map(|route| visit.count_route(route)), [1, 2, 1, 3]);
+        assert!((100..200).all(|route| visit.count_route(route) == 1));
+        assert!(visit.enter_area(3) && !visit.enter_area(3) && visit.enter_area(4));
+    }
+}

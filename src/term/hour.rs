@@ -1,0 +1,156 @@
+//! Hour: when. Once a visit.
+
+use crate::math::{exp, ln};
+
+/// Neighbouring hours lend each other this much: people are not clocks.
+const KERNEL: [f64; 5] = [0.05, 0.2, 0.5, 0.2, 0.05];
+/// Weight of everybody's hours, visits.
+const OTHERS: f64 = 6.0;
+
+/// Periods on which schedules are looked for: a minute, five, fifteen, an hour, a day; milliseconds.
+pub const PERIODS_MS: [i64; 5] = [60_000, 300_000, 900_000, 3_600_000, 86_400_000];
+/// A schedule is one when so many visits agree so well (mean resultant length).
+const VISITS_MIN: f64 = 30.0;
+const AGREEMENT_MIN: f64 = 0.9;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Hour {
+    /// In [−1, 2.5], of the hour of the day.
+    pub of_day: f64,
+    /// In [−1, 3], of the phase of a schedule; 0 where there is none.
+    pub of_phase: f64,
+    /// The owner's probability of an hour as rare.
+    pub p_value: f64,
+}
+
+impl Hour {
+    /// In [−1, 4].
+    #[must_use]
+    pub fn sum(&self) -> f64 {
+        (self.of_day + self.of_phase).clamp(-1.0, 4.0)
+    }
+}
+
+/// `own`: past visits by UTC hour; `everybody`: shares by UTC hour that sum to one. Thieves come half around the
+/// clock, half when everybody does.
+#[must_use]
+pub fn judge(hour: usize, own: &[f64; 24], everybody: &[f64; 24], of_phase: f64) -> Hour {
+    let total: f64 = own.iter().sum();
+    let owner = |hour: usize| {
+        let near = (0..5).map(|step| KERNEL[step] * own[(hour + 22 + step) % 24]);
+        (near.sum::<f64>() + OTHERS * everybody[hour]) / (total + OTHERS)
+    };
+    let here = owner(hour);
+    let thief = 0.5 / 24.0 + 0.5 * everybody[hour];
+    let as_rare = (0..24).map(owner).filter(|other| *other <= here * (1.0 + 1e-9)).sum::<f64>();
+    Hour { of_day: ln(thief / here).clamp(-1.0, 2.5), of_phase, p_value: as_rare.min(1.0) }
+}
+
+/// Evidence of the phase: where visits keep to a schedule, one beside it is somebody else's, by the density of a von
+/// Mises distribution around the schedule against any phase at all (Mardia and Jupp, "Directional Statistics", 3.5.4).
+///
+/// `phases`: sum of the past visits' phases as vectors, a period each; `visits`: how many there were.
+#[must_use]
+pub fn phase(at: i64, phases: &[(f32, f32); 5], visits: f64) -> f64 {
+    if visits < VISITS_MIN {
+        return 0.0;
+    }
+    let mut sharpest: Option<(f64, f64)> = None;
+    for (period, sum) in PERIODS_MS.iter().zip(phases) {
+        let (x, y) = (f64::from(sum.0), f64::from(sum.1));
+        let agreement = (libm::sqrt(x * x + y * y) / visits).min(0.9999);
+        if agreement > AGREEMENT_MIN && sharpest.is_none_or(|(best, _)| agreement > best) {
+            let (here_x, here_y) = vector(at, *period);
+            sharpest = Some((agreement, (x * here_x + y * here_y) / (agreement * visits)));
+        }
+    }
+    let Some((agreement, cosine)) = sharpest else { return 0.0 };
+    // For narrow distributions, κ = 1/(2(1 − R)) (op. cit., 5.3.10), and ln I0(κ) = κ − ½ ln(2πκ).
+    let kappa = 0.5 / (1.0 - agreement);
+    let owner = kappa * (cosine - 1.0) + 0.5 * ln(kappa / std::f64::consts::TAU);
+    let thief = -ln(std::f64::consts::TAU);
+    (thief - owner).clamp(-1.0, 3.0)
+}
+
+/// The phase of a time in a period, as a vector of length one.
+#[must_use]
+pub fn vector(at: i64, period_ms: i64) -> (f64, f64) {
+    let angle = std::f64::consts::TAU * at.rem_euclid(period_ms) as f64 / period_ms as f64;
+    (libm::cos(angle), libm::sin(angle))
+}
+
+/// Value of the term after a visit: what was before counts for seven tenths at most.
+///
+/// `before` has faded up to the visit; `fade` is by how much.
+#[must_use]
+pub fn carried(before: f64, fade: f64, hour: f64) -> f64 {
+    before * fade.min(0.7) + 0.77 * hour
+}
+
+/// How visits forget their phases, a visit: about the last hundred count.
+pub const PHASE_FADE: f64 = 0.99;
+
+/// Visits that are left of `visits` under [`PHASE_FADE`].
+#[must_use]
+pub fn remembered(visits: u32) -> f64 {
+    (1.0 - exp(f64::from(visits) * ln(PHASE_FADE))) / (1.0 - PHASE_FADE)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn office() -> [f64; 24] {
+        std::array::from_fn(|hour| if (8..17).contains(&hour) { 40.0 } else { 0.0 })
+    }
+
+    const FLAT: [f64; 24] = [1.0 / 24.0; 24];
+
+    #[test]
+    fn night_is_odd_for_office_hours_and_overtime_is_hardly() {
+        let night = judge(2, &office(), &FLAT, 0.0);
+        // P_own = 6/24/366; thief 1/24: beyond the clamp.
+        assert!((night.of_day - 2.5).abs() < 1e-12);
+        assert!(night.p_value < 0.02);
+        assert!(judge(17, &office(), &FLAT, 0.0).of_day < 0.7);
+        let noon = judge(12, &office(), &FLAT, 0.0);
+        let expected = (1.0_f64 / 24.0 / ((40.0 + 0.25) / 366.0)).ln().max(-1.0);
+        assert!((noon.of_day - expected).abs() < 1e-9);
+    }
+
+    #[test]
+    fn nothing_is_known_of_a_new_token() {
+        let new = judge(3, &[0.0; 24], &FLAT, 0.0);
+        assert!(new.of_day.abs() < 1e-12, "{new:?}");
+        assert_eq!(phase(0, &[(0.0, 0.0); 5], 0.0).to_bits(), 0.0_f64.to_bits());
+    }
+
+    #[test]
+    fn a_visit_beside_the_schedule_is_somebody_elses() {
+        let mut phases = [(0.0_f32, 0.0_f32); 5];
+        for visit in 0..60_i64 {
+            let at = visit * 3_600_000 + 5_000 * (visit % 3);
+            for (sum, period) in phases.iter_mut().zip(PERIODS_MS) {
+                let (x, y) = vector(at, period);
+                *sum = (sum.0 + x as f32, sum.1 + y as f32);
+            }
+        }
+        assert!(phase(61 * 3_600_000 + 4_000, &phases, 60.0) < -0.5);
+        assert!(phase(61 * 3_600_000 + 1_700_000, &phases, 60.0) > 2.0);
+    }
+
+    proptest! {
+        #[test]
+        fn the_term_is_finite_and_in_its_bounds(
+            hour in 0..24_usize, own in proptest::collection::vec(0.0..4_000.0_f64, 24), at in 0..7_000_000_000_000_i64,
+            x in -100.0..100.0_f32, y in -100.0..100.0_f32, visits in 0.0..100.0_f64,
+        ) {
+            let own: [f64; 24] = own.try_into().expect("24");
+            let of_phase = phase(at, &[(x, y); 5], visits);
+            let sum = judge(hour, &own, &FLAT, of_phase).sum();
+            prop_assert!((-1.0..=4.0).contains(&sum));
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! Life cycle: what a token that is dead, exchanged or bound cannot honestly do. Near certain, and needs no past.
+
+use crate::memory::Ended;
+use crate::memory::baseline::{Presented, Refreshes};
+
+/// Log-odds of what only a copy explains.
+pub const CERTAIN: f64 = 14.0;
+
+const SECOND: i64 = 1_000;
+const MINUTE: i64 = 60_000;
+
+/// Two requests of one client race within this (the leeway that identity providers give).
+const RACE_MS: i64 = 30 * SECOND;
+/// The same, where address and client both differ.
+const RACE_ELSEWHERE_MS: i64 = 5 * SECOND;
+/// A lost answer is asked for again by the same client within this.
+const RETRY_MS: i64 = 10 * MINUTE;
+/// Calls under way when a token is revoked.
+const IN_FLIGHT_MS: i64 = 30 * SECOND;
+/// Tabs and background tasks go on for so long after a session's end.
+const SESSION_TAIL_MS: i64 = 10 * MINUTE;
+/// Uses of one key in a row that make it the key.
+const BINDING_STREAK: u8 = 3;
+/// Clocks differ by a minute.
+const SKEW_MINUTES: f64 = 1.0;
+
+/// How the service answered, as far as it tells whether the token was accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Accepted,
+    /// 401 or 403.
+    Refused,
+    /// No status, an overload or a fault: it says nothing of the token.
+    Unknown,
+}
+
+impl Answer {
+    /// Of an HTTP status. A 404 or 409 comes of a call that was let in.
+    #[must_use]
+    pub const fn of(status: Option<u16>) -> Self {
+        match status {
+            Some(401 | 403) => Self::Refused,
+            Some(429 | 500..) | None => Self::Unknown,
+            Some(_) => Self::Accepted,
+        }
+    }
+}
+
+/// How foreign the user is to the baseline.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Foreign {
+    /// Address is new.
+    pub address: bool,
+    /// Autonomous system is new.
+    pub network: bool,
+    /// Client family is new.
+    pub client: bool,
+}
+
+/// Notes that `token` is presented for refreshing, and says what that says.
+///
+/// A superseded token is only presented by a copy of it, unless two requests raced, or an answer was lost: then nobody
+/// has used what was issued, and the same client or address asks again within minutes. (RFC 9700 section 4.14.2;
+/// leeways as of Okta, Auth0 and Curity.) A token that is presented again and again without ever having been
+/// superseded does not rotate, and says nothing.
+pub fn refresh(refreshes: &mut Refreshes, token: u64, at: i64, address: u32, agent: u32) -> f64 {
+    if refreshes.before.contains(&token) {
+        return CERTAIN;
+    }
+    if let Some(known) = refreshes.last.iter_mut().find(|known| known.token == token) {
+        let elsewhere = known.at != 0 && known.address != address && known.agent != agent;
+        if known.at == 0 {
+            // Issued before, and presented now for the first time.
+            (known.at, known.address, known.agent) = (at, address, agent);
+            supersede_others(refreshes, token, at);
+            return 0.0;
+        }
+        if known.superseded_at == 0 {
+            known.lasting |= at - known.at > RETRY_MS;
+            (known.at, known.address, known.agent) = (at, address, agent);
+            return 0.0;
+        }
+        let since = at - known.superseded_at;
+        let reused = if known.successor_used {
+            since > if elsewhere { RACE_ELSEWHERE_MS } else { RACE_MS }
+        } else {
+            since > RETRY_MS || elsewhere && since > RACE_ELSEWHERE_MS
+        };
+        return if reused { CERTAIN } else { 0.0 };
+    }
+    take_in(refreshes, Presented { token, at, address, agent, ..Presented::default() });
+    supersede_others(refreshes, token, at);
+    0.0
+}
+
+/// Notes that `child`, another refresh token, was issued in exchange for `parent`.
+pub fn succeed(refreshes: &mut Refreshes, parent: u64, child: u64, at: i64) {
+    if parent == child || refreshes.before.contains(&parent) {
+        return;
+    }
+    if !refreshes.last.iter().any(|known| known.token == parent) {
+        take_in(refreshes, Presented { token: parent, at, ..Presented::default() });
+    }
+    for known in refreshes.last.iter_mut().filter(|known| known.token == parent && known.superseded_at == 0) {
+        known.superseded_at = at;
+    }
+    if !refreshes.last.iter().any(|known| known.token == child) && !refreshes.before.contains(&child) {
+        take_in(refreshes, Presented { token: child, ..Presented::default() });
+    }
+}
+
+/// Notes that an access token was used that the family had not used before: the last exchange's answer has arrived.
+pub fn successor_used(refreshes: &mut Refreshes, at: i64) {
+    for known in refreshes.last.iter_mut().filter(|known| known.at != 0 && known.at < at) {
+        known.successor_used = true;
+    }
+}
+
+/// Others of the family that were presented before are superseded by one that is presented now; that it is proves
+/// that it has arrived. One that lasts is not superseded by a sibling.
+fn supersede_others(refreshes: &mut Refreshes, token: u64, at: i64) {
+    for known in refreshes.last.iter_mut().filter(|known| known.token != token && known.at != 0 && !known.lasting) {
+        if known.superseded_at == 0 {
+            known.superseded_at = at;
+        }
+        known.successor_used = true;
+    }
+}
+
+/// The latest comes first; the last but one goes to the names of those before.
+fn take_in(refreshes: &mut Refreshes, presented: Presented) {
+    let [_, leaving] = refreshes.last;
+    if leaving.token != 0 && leaving.superseded_at != 0 {
+        refreshes.before.rotate_right(1);
+        refreshes.before[0] = leaving.token;
+    }
+    refreshes.last = [presented, refreshes.last[0]];
+}
+
+/// What a use after revocation says. Accepted: nobody but a service that has not heard of it, and the holder of a
+/// copy. Refused: a client that has not heard of it either, unless it comes from elsewhere.
+#[must_use]
+pub fn after_revocation(ended: Ended, at: i64, answer: Answer, foreign: Foreign) -> f64 {
+    if ended.revoked_at == 0 || at - ended.revoked_at <= IN_FLIGHT_MS {
+        return 0.0;
+    }
+    match answer {
+        Answer::Accepted => CERTAIN,
+        Answer::Refused | Answer::Unknown if foreign.network || foreign.client => 5.0,
+        Answer::Refused | Answer::Unknown if foreign.address => 2.5,
+        Answer::Refused | Answer::Unknown => 0.0,
+    }
+}
+
+/// What an accepted use after the session's end says.
+#[must_use]
+pub fn after_session_end(ended: Ended, at: i64, answer: Answer, foreign: Foreign) -> f64 {
+    let since = at - ended.session_ended_at;
+    if ended.session_ended_at == 0 || since <= IN_FLIGHT_MS || answer != Answer::Accepted {
+        0.0
+    } else if since < SESSION_TAIL_MS && !foreign.network {
+        5.0
+    } else {
+        CERTAIN
+    }
+}
+
+/// What an accepted use after expiry says: minutes late, less one for clocks, at most 14; at most 2 where the visit
+/// began in time.
+#[must_use]
+pub fn after_expiry(expires_at: Option<i64>, at: i64, visit_began: i64, answer: Answer) -> f64 {
+    let Some(expires_at) = expires_at else { return 0.0 };
+    if answer != Answer::Accepted {
+        return 0.0;
+    }
+    let late = (at - expires_at) as f64 / MINUTE as f64 - SKEW_MINUTES;
+    late.clamp(0.0, if visit_began < expires_at { 2.0 } else { CERTAIN })
+}
+
+/// Notes the key that a request proved possession of (0: none), and says what another key says: a copy of the token
+/// without its key. Where producers leave the key out it says nothing.
+pub const fn binding(known: &mut u32, streak: &mut u8, shown: u32) -> f64 {
+    if shown == 0 {
+        return 0.0;
+    }
+    if *known == shown {
+        *streak = streak.saturating_add(1);
+        return 0.0;
+    }
+    if *streak >= BINDING_STREAK {
+        return CERTAIN;
+    }
+    *known = shown;
+    *streak = 1;
+    0.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOON: i64 = 1_790_000_000_000;
+    const HOME: Foreign = Foreign { address: false, network: false, client: false };
+    const ELSEWHERE: Foreign = Foreign { address: true, network: true, client: true };
+
+    /// A family that has exchanged token 1 for 2, at noon, from address 1 with agent 1.
+    fn exchanged(used: bool) -> Refreshes {
+        let mut family = Refreshes::default();
+        assert!(refresh(&mut family, 1, NOON, 1, 1) < 1.0);
+        succeed(&mut family, 1, 2, NOON);
+        if used {
+            successor_used(&mut family, NOON + SECOND);
+        }
+        family
+    }
+
+    #[test]
+    fn an_exchanged_token_that_comes_back_is_a_copy() {
+        for (used, after, address, agent, certain) in [
+            (true, 10 * SECOND, 1, 1, false),
+            (true, 40 * SECOND, 1, 1, true),
+            (true, 10 * SECOND, 2, 2, true),
+            (true, 10 * SECOND, 2, 1, false),
+            (false, 5 * MINUTE, 1, 1, false),
+            (false, 5 * MINUTE, 2, 1, false),
+            (false, 5 * MINUTE, 2, 2, true),
+            (false, 11 * MINUTE, 1, 1, true),
+        ] {
+            let says = refresh(&mut exchanged(used), 1, NOON + after, address, agent) >= CERTAIN;
+            assert_eq!(says, certain, "used {used}, {after} ms later, from {address} with {agent}");
+        }
+    }
+
+    #[test]
+    fn a_token_of_long_ago_is_known_still() {
+        let mut family = Refreshes::default();
+        for number in 1..7_u64 {
+            let at = NOON + number as i64 * 60 * MINUTE;
+            assert!(refresh(&mut family, number, at, 1, 1) < 1.0);
+            succeed(&mut family, number, number + 1, at);
+            successor_used(&mut family, at + SECOND);
+        }
+        for old in 1..6 {
+            assert!(refresh(&mut family.clone(), old, NOON + 600 * MINUTE, 1, 1) >= CERTAIN, "{old}");
+        }
+        assert!(refresh(&mut family, 7, NOON + 600 * MINUTE, 9, 9) < 1.0, "the current one, from anywhere");
+    }
+
+    #[test]
+    fn without_issued_events_the_next_one_presented_supersedes() {
+        let mut family = Refreshes::default();
+        refresh(&mut family, 1, NOON, 1, 1);
+        refresh(&mut family, 2, NOON + 60 * MINUTE, 1, 1);
+        assert!(refresh(&mut family, 1, NOON + 61 * MINUTE, 1, 1) >= CERTAIN);
+    }
+
+    #[test]
+    fn a_token_that_does_not_rotate_says_nothing() {
+        let mut family = Refreshes::default();
+        for hour in 0..50 {
+            assert!(refresh(&mut family, 1, NOON + hour * 60 * MINUTE, hour as u32, hour as u32) < 1.0);
+        }
+        // Another device's token of the same grant does not supersede one that lasts.
+        assert!(refresh(&mut family, 2, NOON + 51 * 60 * MINUTE, 1, 1) < 1.0);
+        assert!(refresh(&mut family, 1, NOON + 52 * 60 * MINUTE, 1, 1) < 1.0);
+    }
+
+    #[test]
+    fn a_dead_token_that_is_accepted_is_a_copy_and_a_stale_client_is_not() {
+        let revoked = Ended { revoked_at: NOON, session_ended_at: 0 };
+        let at = |after, answer, foreign| after_revocation(revoked, NOON + after, answer, foreign);
+        assert!(at(20 * SECOND, Answer::Accepted, ELSEWHERE) < 1.0, "in flight");
+        assert!(at(MINUTE, Answer::Accepted, HOME) >= CERTAIN);
+        assert!(at(MINUTE, Answer::Refused, HOME) < 1.0);
+        assert!((at(MINUTE, Answer::Refused, ELSEWHERE) - 5.0).abs() < 1e-12);
+        assert!((at(MINUTE, Answer::Refused, Foreign { address: true, ..HOME }) - 2.5).abs() < 1e-12);
+        assert!(after_revocation(Ended::default(), NOON, Answer::Accepted, ELSEWHERE) < 1.0);
+    }
+
+    #[test]
+    fn a_session_has_a_tail_at_home() {
+        let ended = Ended { revoked_at: 0, session_ended_at: NOON };
+        let at = |after, answer, foreign| after_session_end(ended, NOON + after, answer, foreign);
+        assert!((at(5 * MINUTE, Answer::Accepted, HOME) - 5.0).abs() < 1e-12);
+        assert!(at(5 * MINUTE, Answer::Accepted, ELSEWHERE) >= CERTAIN);
+        assert!(at(20 * MINUTE, Answer::Accepted, HOME) >= CERTAIN);
+        assert!(at(20 * MINUTE, Answer::Refused, ELSEWHERE) < 1.0);
+    }
+
+    #[test]
+    fn expiry_counts_in_minutes() {
+        let at = |late, began| after_expiry(Some(NOON), NOON + late, began, Answer::Accepted);
+        assert!(at(MINUTE, NOON + 1) < 1e-9);
+        assert!((at(4 * MINUTE, NOON + 1) - 3.0).abs() < 1e-9);
+        assert!((at(400 * MINUTE, NOON + 1) - 14.0).abs() < 1e-9);
+        assert!((at(400 * MINUTE, NOON - 1) - 2.0).abs() < 1e-9);
+        assert!(after_expiry(Some(NOON), NOON + 400 * MINUTE, NOON + 1, Answer::Refused) < 1e-9);
+        assert!(after_expiry(None, NOON, NOON, Answer::Accepted) < 1e-9);
+    }
+
+    #[test]
+    fn another_key_after_three_of_one_is_a_copy() {
+        let (mut known, mut streak) = (0, 0);
+        let says: Vec<bool> =
+            [7, 0, 7, 8, 8, 8, 0, 9, 8].iter().map(|key| binding(&mut known, &mut streak, *key) > 1.0).collect();
+        assert_eq!(says, [false, false, false, false, false, false, false, true, false]);
+    }
+
+    #[test]
+    fn only_a_clear_answer_is_one() {
+        let answers = [Some(200), Some(404), Some(401), Some(403), Some(429), Some(503), None].map(Answer::of);
+        use Answer::{Accepted, Refused, Unknown};
+        assert_eq!(answers, [Accepted, Accepted, Refused, Refused, Unknown, Unknown, Unknown]);
+    }
+}

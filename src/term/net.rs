@@ -1,0 +1,220 @@
+//! Net: where from. Once a visit.
+
+use super::level_ratio;
+use crate::math::ln;
+use crate::memory::Site;
+use crate::memory::cohort::LEVELS;
+
+/// How foreign a network is to the owner.
+pub mod level {
+    pub const KNOWN_ADDRESS: usize = 0;
+    pub const KNOWN_PREFIX: usize = 1;
+    pub const KNOWN_NETWORK: usize = 2;
+    /// A network of the user's other tokens.
+    pub const USERS_NETWORK: usize = 3;
+    pub const NEW_NETWORK: usize = 4;
+    pub const NEW_COUNTRY: usize = 5;
+}
+
+/// Where thieves come from, by level: mostly from elsewhere, now and then from the next desk.
+pub const THIEF: [f64; LEVELS] = [0.05, 0.03, 0.10, 0.05, 0.42, 0.35];
+
+/// Below this distance beyond the radii nothing is said of travel, kilometres.
+const NEAR_KM: f64 = 300.0;
+/// Airliners fly at 800 to 900 km/h, gate to gate they are slower.
+const SPEED_KMH: f64 = 800.0;
+/// Added to what can be travelled: files place addresses wrongly by as much.
+const SLACK_KM: f64 = 100.0;
+const SLACK_HOURS: f64 = 1.0 / 60.0;
+/// Near a place of the last so many hours nobody has travelled: a second holder's or a VPN's place.
+const RETURN_KM: f64 = 100.0;
+const RETURN_MS: i64 = 12 * 3_600_000;
+/// Share of thieves who are seen to travel too fast.
+const THIEF_TOO_FAST: f64 = 0.35;
+
+/// What can be known of a visit's place and of the owner's.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// One of [`level`].
+    pub level: usize,
+    /// The baseline's past visits by level.
+    pub own: &'a [f64; LEVELS],
+    /// The cohort's shares by level.
+    pub cohort: &'a [f64; LEVELS],
+    /// Of a new network: the thief's probability of choosing it, and the owner's.
+    pub which: (f64, f64),
+    /// It rents out servers.
+    pub hosting: bool,
+    /// The owner's share of hosting among their networks.
+    pub own_hosting: f64,
+    /// Of a new network, where both places are known: whether it is too far, and how often owners are that.
+    pub travel: Option<Travel>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Travel {
+    pub too_fast: bool,
+    /// Owners' share of visits that are too fast.
+    pub owners: f64,
+}
+
+/// The term, taken apart.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Net {
+    /// Level, which network, hosting.
+    pub network: f64,
+    /// Of speed.
+    pub travel: f64,
+    /// The owner's probability of a level as new.
+    pub p_value: f64,
+}
+
+impl Net {
+    #[must_use]
+    pub const fn sum(&self) -> f64 {
+        self.network + self.travel
+    }
+}
+
+/// `ln P_T/P_O` of the level; for new networks also
+/// - which one, clamped ±3: thieves choose by popularity to the power .6, owners as their tenant does;
+/// - hosting or access: three thieves in five rent servers, three in four from a new country;
+/// - travel: whether anybody can have come so fast.
+#[must_use]
+pub fn judge(question: &Question<'_>) -> Net {
+    let of_level = level_ratio(question.level, &THIEF, question.own, question.cohort);
+    let mut net = Net { network: of_level.ratio, travel: 0.0, p_value: of_level.p_value };
+    if question.level >= level::NEW_NETWORK {
+        let (thief, owner) = question.which;
+        net.network += ln(thief / owner).clamp(-3.0, 3.0) + hosting_ratio(question);
+        if let Some(travel) = question.travel {
+            net.travel = travel_ratio(travel);
+        }
+    }
+    net
+}
+
+fn hosting_ratio(question: &Question<'_>) -> f64 {
+    let thief = if question.level == level::NEW_COUNTRY { 0.75 } else { 0.60 };
+    let owner = question.own_hosting.clamp(0.02, 0.95);
+    if question.hosting { ln(thief / owner) } else { ln((1.0 - thief) / (1.0 - owner)) }
+}
+
+fn travel_ratio(travel: Travel) -> f64 {
+    let owners = travel.owners.clamp(0.001, 0.9);
+    if travel.too_fast { ln(THIEF_TOO_FAST / owners) } else { ln((1.0 - THIEF_TOO_FAST) / (1.0 - owners)) }
+}
+
+/// Whether somebody can have come to `here` from the latest of `sites`, at the smallest distance that the radii allow
+/// and in either order of time. `None` where nothing can be said: no place, too near, or a place of the last hours.
+#[must_use]
+pub fn too_fast(sites: &[Site], here: &Site) -> Option<bool> {
+    if !here.exists() {
+        return None;
+    }
+    let known = || sites.iter().filter(|site| site.exists());
+    if known().any(|site| (here.at() - site.at()).abs() <= RETURN_MS && site.distance_km(here) <= RETURN_KM) {
+        return None;
+    }
+    let latest = known().max_by_key(|site| site.at())?;
+    let radii = f64::from(latest.radius_km) + f64::from(here.radius_km);
+    let distance = latest.distance_km(here) - radii;
+    if distance <= NEAR_KM {
+        return None;
+    }
+    let hours = (here.at() - latest.at()).abs() as f64 / 3_600_000.0;
+    Some(distance > SLACK_KM + SPEED_KMH * (hours + SLACK_HOURS))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MINUTE: i64 = 60_000;
+    const NOON: i64 = 1_790_000_040_000;
+    const COHORT: [f64; LEVELS] = [0.76, 0.05, 0.10, 0.03, 0.05, 0.01];
+    const HOME: [f64; LEVELS] = [100.0, 0.0, 0.0, 0.0, 0.0, 0.0];
+
+    fn berlin(at: i64) -> Site {
+        Site::new(52.52, 13.40, 20, at)
+    }
+
+    fn sydney(at: i64) -> Site {
+        Site::new(-33.87, 151.21, 20, at)
+    }
+
+    fn question(level: usize) -> Question<'static> {
+        Question {
+            level,
+            own: &HOME,
+            cohort: &COHORT,
+            which: (0.01, 0.01),
+            hosting: false,
+            own_hosting: 0.1,
+            travel: None,
+        }
+    }
+
+    #[test]
+    fn nobody_is_in_sydney_41_minutes_after_berlin() {
+        assert_eq!(too_fast(&[berlin(NOON)], &sydney(NOON + 41 * MINUTE)), Some(true));
+        assert_eq!(too_fast(&[sydney(NOON + 41 * MINUTE)], &berlin(NOON)), Some(true), "in either order");
+        assert_eq!(too_fast(&[berlin(NOON)], &sydney(NOON + 22 * 60 * MINUTE)), Some(false));
+    }
+
+    #[test]
+    fn nothing_is_said_where_the_files_say_too_little() {
+        let hamburg = Site::new(53.55, 9.99, 50, NOON + MINUTE);
+        assert_eq!(too_fast(&[berlin(NOON)], &hamburg), None, "within the radii and the slack");
+        assert_eq!(too_fast(&[berlin(NOON)], &Site::default()), None);
+        assert_eq!(too_fast(&[Site::default()], &berlin(NOON)), None);
+        let back = too_fast(&[berlin(NOON), sydney(NOON + 60 * MINUTE)], &berlin(NOON + 90 * MINUTE));
+        assert_eq!(back, None, "back at a place of the last hours");
+    }
+
+    #[test]
+    fn a_new_country_says_most_and_home_speaks_for_the_owner() {
+        // P_O(5) = 6·.01/36; the thief's .35 over it; access: ln(.25/.9).
+        let abroad = judge(&question(level::NEW_COUNTRY));
+        assert!((abroad.network - ((0.35_f64 / (0.06 / 36.0)).ln() + (0.25_f64 / 0.9).ln())).abs() < 1e-9);
+        let home = judge(&question(level::KNOWN_ADDRESS));
+        assert!(home.network < -2.0 && home.travel == 0.0);
+    }
+
+    #[test]
+    fn a_network_of_the_tenants_own_says_less_than_one_nobody_has() {
+        let tenants = Question { which: (0.01, 0.2), ..question(level::NEW_NETWORK) };
+        let nobodys = Question { which: (0.01, 0.0001), ..question(level::NEW_NETWORK) };
+        assert!((judge(&nobodys).network - judge(&tenants).network - (20.0_f64.ln() + 3.0)).abs() < 1e-9, "clamped");
+    }
+
+    #[test]
+    fn speed_counts_by_how_often_owners_are_seen_to_be_too_fast() {
+        let at = |too_fast, owners| {
+            judge(&Question { travel: Some(Travel { too_fast, owners }), ..question(level::NEW_COUNTRY) }).travel
+        };
+        assert!((at(true, 0.02) - (0.35_f64 / 0.02).ln()).abs() < 1e-9);
+        assert!(at(true, 0.35).abs() < 1e-9, "VPNs all the time");
+        assert!(at(false, 0.02) < 0.0);
+    }
+
+    proptest! {
+        #[test]
+        fn the_term_is_finite_whatever_comes(
+            level in 0..LEVELS, own in proptest::array::uniform6(0.0..1e6_f64), thief in 0.0..1.0_f64,
+            owner in 0.0..1.0_f64, hosting: bool, own_hosting in -1.0..2.0_f64, too_fast: bool, owners in -1.0..2.0_f64,
+        ) {
+            let travel = Some(Travel { too_fast, owners });
+            let question = Question { level, own: &own, cohort: &COHORT, which: (thief, owner), hosting, own_hosting, travel };
+            prop_assert!(judge(&question).sum().is_finite());
+        }
+
+        #[test]
+        fn more_time_makes_no_travel_too_fast(minutes in 0..5_000_i64, more in 0..5_000_i64) {
+            let at = |minutes| too_fast(&[berlin(NOON)], &sydney(NOON + minutes * MINUTE));
+            prop_assert!(at(minutes) != Some(false) || at(minutes + more) == Some(false));
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Switch: two holders in turns. At each change of network within an hour.
+
+use crate::math::{exp, ln};
+
+/// A change after a longer gap says nothing, minutes.
+pub const GAP_MINUTES_MAX: f64 = 60.0;
+/// A context older than this is no thief's, days.
+pub const AGE_DAYS_MAX: f64 = 10.0;
+/// The most that changes of holder say.
+pub const SUM_MAX: f64 = 10.0;
+
+/// A change of network after `gap` minutes, in nats: `ln[½(1 − e^−g/5)/(1 − e^−λg)]` in [−1, 6]. The owner changes as
+/// a Poisson process in active minutes, `λ = (k + 300·λ_cohort)/(active + 300)`; a second holder half the time within
+/// minutes. Times .3 for the first change that is credited to a context (people do move) and .7/√n for the n-th.
+///
+/// `changes`: k, the owner's own; `active`: minutes; `cohort`: λ_cohort, per minute; `nth`: from 1.
+#[must_use]
+pub fn judge(gap: f64, changes: f64, active: f64, cohort: f64, nth: u8) -> Switch {
+    // Two uses at one moment are no shorter apart than clocks agree.
+    let gap = gap.max(1.0 / 60.0);
+    let rate = (changes + 300.0 * cohort) / (active + 300.0);
+    let owner = 1.0 - exp(-rate * gap);
+    let ratio = ln(0.5 * (1.0 - exp(-gap / 5.0)) / owner).clamp(-1.0, 6.0);
+    let weight = if nth <= 1 { 0.3 } else { 0.7 / libm::sqrt(f64::from(nth)) };
+    Switch { share: weight * ratio, p_value: owner.min(1.0) }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Switch {
+    pub share: f64,
+    /// The owner's probability of changing within such a gap.
+    pub p_value: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn back_and_forth_within_minutes_is_two_holders() {
+        // λ = 300·.005/6300; g = 2 min: ln[.5·(1 − e^−.4)/(1 − e^−2λ)].
+        let rate: f64 = 1.5 / 6_300.0;
+        let expected = (0.5 * (1.0 - (-0.4_f64).exp()) / (1.0 - (-2.0 * rate).exp())).ln();
+        let second = judge(2.0, 0.0, 6_000.0, 0.005, 2);
+        assert!((second.share - expected * 0.7 / 2.0_f64.sqrt()).abs() < 1e-9);
+        let sum: f64 = (1..=6).map(|nth| judge(2.0, 0.0, 6_000.0, 0.005, nth).share).sum();
+        assert!(sum > 9.0, "{sum}");
+        let once = judge(2.0, 0.0, 6_000.0, 0.005, 1).share;
+        assert!(once <= 1.8, "one change is a move: {once}");
+    }
+
+    #[test]
+    fn who_changes_all_the_time_is_one_holder() {
+        assert!(judge(10.0, 600.0, 6_000.0, 0.005, 2).share < 0.0);
+    }
+
+    proptest! {
+        #[test]
+        fn the_term_is_finite_and_falls_with_the_owners_own_changes(
+            gap in 0.0..60.0_f64, changes in 0.0..1e4_f64, active in 0.0..1e6_f64, cohort in 1e-6..1.0_f64, nth in 0..=255_u8,
+        ) {
+            let one = judge(gap, changes, active, cohort, nth);
+            prop_assert!(one.share.is_finite() && (0.0..=1.0).contains(&one.p_value));
+            prop_assert!(judge(gap, changes + 1.0, active, cohort, nth).share <= one.share + 1e-12);
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Volume: how much in an hour. When a count doubles, so that a burst is seen while it runs.
+
+use crate::math::{exp, ln, ln_beta, student_tail};
+
+/// Thieves' bursts: half-normal above the owner's mean and half a nat, of this deviation.
+const THIEF_SPREAD: f64 = 1.8;
+const THIEF_FROM: f64 = 0.5;
+/// Weight of the larger of calls and objects, and the most that both say with the reads.
+const WEIGHT: f64 = 1.3;
+const MAX: f64 = 14.0;
+/// Bytes say little: a large download is mostly a rare route.
+pub const BYTES_WEIGHT: f64 = 0.3;
+/// A burst from so many nats on.
+pub const BURST: f64 = 1.0;
+/// What an hour leaves to the next.
+pub const LATER_HOUR: f64 = 0.7;
+/// Hours whose habit is remembered.
+pub const CALL_HOURS_MAX: f64 = 100.0;
+pub const OBJECT_HOURS_MAX: f64 = 40.0;
+
+/// An hourly count against the owner's habit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Burst {
+    /// Nats, ≥ 0.
+    pub ratio: f64,
+    /// The owner's probability of an hour as large.
+    pub p_value: f64,
+}
+
+impl Burst {
+    pub const NONE: Self = Self { ratio: 0.0, p_value: 1.0 };
+}
+
+/// `l = ½(n+4)·ln(1 + y²/(n+3)) − ½(max(0, x−m−.5)/1.8)² − ½`, ≥ 0, for `y = (x−m)/(s·√(1 + 1/(n+3))) > 1`: the tail
+/// of Student's t, in which few hours known make wide margins, against a thief's half-normal.
+///
+/// `count`: so far in the hour; `mean`, `variance`: of the logarithm of the owner's hours, the season of the hour added;
+/// `hours`: n. No owner is steadier than the noise of counting (variance of ln of a Poisson count: its mean's inverse)
+/// and a fifth.
+#[must_use]
+pub fn judge(count: f64, mean: f64, variance: f64, hours: f64) -> Burst {
+    let x = ln(count.max(1.0));
+    let deviation = libm::sqrt(variance.max(0.04 + 0.5 * exp(-mean.max(0.0))));
+    let y = (x - mean) / (deviation * libm::sqrt(1.0 + 1.0 / (hours + 3.0)));
+    if y <= 1.0 {
+        return Burst::NONE;
+    }
+    let owner = 0.5 * (hours + 4.0) * ln(1.0 + y * y / (hours + 3.0));
+    let beyond = (x - mean - THIEF_FROM).max(0.0) / THIEF_SPREAD;
+    Burst { ratio: (owner - 0.5 * beyond * beyond - 0.5).max(0.0), p_value: student_tail(y, hours + 3.0) }
+}
+
+/// The term, in 0 to 14: the larger of calls and distinct objects, and with it whether only reads were made.
+#[must_use]
+pub fn sum(calls: f64, objects: f64, reads: f64) -> f64 {
+    let larger = calls.max(objects);
+    (WEIGHT * larger + reads * (larger / 3.0).min(1.0)).clamp(0.0, MAX)
+}
+
+/// A harvester only reads: `reads` of `calls` of the hour under a beta-binomial of thieves (9, ½) against the owner's
+/// own (at most 50 calls' worth, with two of the cohort's). In [−2, 2].
+#[must_use]
+pub fn reads(reads: f64, calls: f64, own_reads: f64, own_calls: f64, cohort: f64) -> f64 {
+    let known = own_calls.min(50.0);
+    let share = if own_calls > 0.0 { (own_reads / own_calls).clamp(0.0, 1.0) } else { cohort };
+    let (a, b) = (known * share + 2.0 * cohort + 0.1, known * (1.0 - share) + 2.0 * (1.0 - cohort) + 0.1);
+    let fit = |a: f64, b: f64| ln_beta(a + reads, b + (calls - reads).max(0.0)) - ln_beta(a, b);
+    (fit(9.0, 0.5) - fit(a, b)).clamp(-2.0, 2.0)
+}
+
+/// A cause that many share: `l ← −ln[(1−ρ)·e^−l + ρ/2]`, where ρ is how likely such a burst has an honest cause of
+/// today's: the share of token-days with one as large, times how much more of them there are today than usually.
+///
+/// `usual`: F, share of token-days with a burst of at least `ratio`; `excess`: the largest of 1 and today's rates over
+/// the usual ones, of the tenant, of everybody, of the token; `returns`: its last burst lies whole weeks or a month
+/// back.
+#[must_use]
+pub fn shared(ratio: f64, usual: f64, excess: f64, returns: bool) -> f64 {
+    let cause = (usual * excess.max(1.0)).max(if returns { 0.3 } else { 0.0 }).clamp(0.0, 0.7);
+    (-ln((1.0 - cause) * exp(-ratio) + 0.5 * cause)).max(0.0)
+}
+
+/// Whether a burst today returns on the rhythm of weeks or months.
+#[must_use]
+pub const fn returns(day: u32, last_burst_day: u32) -> bool {
+    if last_burst_day == 0 || last_burst_day >= day {
+        return false;
+    }
+    let days = day - last_burst_day;
+    days.is_multiple_of(7) || days >= 27 && days <= 32
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_burst_is_held_against_the_owners_hours() {
+        // m = ln 12, s² = .2, n = 100: y = ln(125)/√(.2·1.0097).
+        let mean = 12.0_f64.ln();
+        let y = (1_500.0_f64.ln() - mean) / (0.2_f64 * (1.0 + 1.0 / 103.0)).sqrt();
+        let beyond = (1_500.0_f64.ln() - mean - 0.5) / 1.8;
+        let expected = 52.0 * (1.0 + y * y / 103.0).ln() - 0.5 * beyond * beyond - 0.5;
+        assert!((judge(1_500.0, mean, 0.2, 100.0).ratio - expected).abs() < 1e-9);
+        assert_eq!(judge(18.0, mean, 0.02, 100.0).ratio.to_bits(), 0.0_f64.to_bits(), "half as much again");
+    }
+
+    #[test]
+    fn few_hours_known_make_wide_margins() {
+        let mean = 12.0_f64.ln();
+        assert!(judge(200.0, mean, 0.5, 1.0).ratio < judge(200.0, mean, 0.5, 50.0).ratio);
+    }
+
+    #[test]
+    fn a_harvester_only_reads() {
+        assert!(reads(200.0, 200.0, 25.0, 50.0, 0.5) > 1.5, "who writes every other time now only reads");
+        assert!(reads(20.0, 40.0, 25.0, 50.0, 0.5) < 0.0);
+        assert!(reads(200.0, 200.0, 50.0, 50.0, 0.9).abs() < 1.0, "a reader reads");
+    }
+
+    #[test]
+    fn what_many_do_on_one_day_has_a_cause() {
+        let alone = shared(8.0, 0.001, 1.0, false);
+        let together = shared(8.0, 0.01, 60.0, false);
+        let monthly = shared(8.0, 0.001, 1.0, true);
+        assert!(alone > 6.5 && together < 1.5 && monthly < 2.0, "{alone} {together} {monthly}");
+        assert!((shared(0.0, 0.5, 1.0, false)).abs() < 0.3);
+        assert!(returns(100, 93) && returns(100, 70) && !returns(100, 99) && !returns(100, 0) && !returns(5, 12));
+    }
+
+    proptest! {
+        #[test]
+        fn a_larger_burst_never_counts_less(
+            count in 1.0..1e6_f64, more in 1.0..4.0_f64, mean in 0.0..8.0_f64, variance in 0.0..4.0_f64, hours in 0.0..100.0_f64,
+        ) {
+            // The owner's tail is heavier than the thief's: beyond e^5 times the mean the hour keeps its maximum.
+            prop_assume!(ln(count * more) - mean < 5.0 && hours > 20.0 && variance < 1.0);
+            let one = judge(count, mean, variance, hours);
+            prop_assert!(judge(count * more, mean, variance, hours).ratio >= one.ratio - 1e-9);
+            prop_assert!(one.ratio.is_finite() && (0.0..=1.0).contains(&one.p_value));
+        }
+
+        #[test]
+        fn the_sum_is_in_its_bounds(calls in 0.0..1e3_f64, objects in 0.0..1e3_f64, r in -2.0..2.0_f64) {
+            prop_assert!((0.0..=14.0).contains(&sum(calls, objects, r)));
+        }
+    }
+}
