@@ -40,6 +40,25 @@ pub struct Arguments {
     /// Another number makes another fortnight.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+    /// How many people the fortnight is about; machines go with them. Fewer than a few hundred leave judgement little
+    /// to compare with.
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(30..=100_000))]
+    people: u32,
+}
+
+impl Arguments {
+    fn settings(&self, now: i64) -> Settings {
+        let whole = Settings::fortnight(now);
+        let share = |count: u32| (u64::from(count) * u64::from(self.people) / u64::from(whole.people)) as u32;
+        Settings {
+            seed: self.seed,
+            people: self.people,
+            services: share(whole.services),
+            build_jobs: share(whole.build_jobs),
+            plugin_users: share(whole.plugin_users),
+            ..whole
+        }
+    }
 }
 
 /// Epochs are shorter than those of the service, so that alerts come as the fortnight goes by.
@@ -83,7 +102,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
 
     let runtime = super::runtime()?;
     let store = Arc::new(runtime.block_on(ClickHouse::open(&config.store))?);
-    let settings = Settings { seed: arguments.seed, ..Settings::fortnight(SystemClock.now_millis()) };
+    let settings = arguments.settings(SystemClock.now_millis());
     let screen = Screen::new(settings.days);
     let shown = work(&config, settings, &runtime, &store, &screen).and_then(|done| {
         screen.report(&done)?;
