@@ -58,7 +58,8 @@ fn step(criterion: &mut Criterion) {
 
 /// Lines of four days, and of the fifth, a Wednesday.
 fn days() -> (Vec<u8>, Vec<u8>) {
-    let settings = Settings { days: 5, people: 4_400, services: 400, build_jobs: 300, plugin_users: 150, ..fortnight() };
+    let settings =
+        Settings { days: 5, people: 4_400, services: 400, build_jobs: 300, plugin_users: 150, ..fortnight() };
     let mut simulation = Simulation::new(settings);
     let (mut warming, mut measured) = (Vec::new(), Vec::new());
     for _ in 0..4 {
@@ -87,12 +88,15 @@ fn decoded(lines: &[u8]) -> Vec<Event<'_>> {
 /// The same event so many days later, under an id of its own.
 fn day_later<'a>(event: &EnrichedEvent<'a>, days: i64) -> EnrichedEvent<'a> {
     let mut later = event.clone();
-    let shifted = |at: Timestamp| Timestamp::from_millis(at.millis() + days * DAY_MS).expect("before the year 2200");
-    later.event.timestamp = shifted(later.event.timestamp);
-    later.event.expires_at = later.event.expires_at.map(shifted);
-    later.event.issued_at = later.event.issued_at.map(shifted);
+    later.event.timestamp = shifted(later.event.timestamp, days);
+    later.event.expires_at = later.event.expires_at.map(|at| shifted(at, days));
+    later.event.issued_at = later.event.issued_at.map(|at| shifted(at, days));
     later.event.event_id = format!("{}-{days}", later.event.event_id).into();
     later
+}
+
+fn shifted(at: Timestamp, days: i64) -> Timestamp {
+    Timestamp::from_millis(at.millis() + days * DAY_MS).expect("before the year 2200")
 }
 
 fn geo() -> GeoSettings {

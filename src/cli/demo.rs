@@ -61,8 +61,8 @@ impl Arguments {
     }
 }
 
-/// Epochs are shorter than those of the service, so that alerts come as the fortnight goes by.
-const LIMITS: Limits = Limits { epoch_messages_max: 10_000, ..Limits::REPLAY };
+/// Epochs as in the service, so that alerts come as the fortnight goes by; somebody waits.
+const LIMITS: Limits = Limits { epoch_age_ms_max: Limits::LIVE.epoch_age_ms_max, ..Limits::REPLAY };
 
 /// The made-up tokens are none, so that any key serves.
 const KEY_OF_DEMOS: &[u8] = b"tokenwarden demo";
@@ -100,10 +100,10 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     make_anew(&folder)?;
     config.store.url = format!("embedded:{}", folder.display());
 
-    let runtime = super::runtime()?;
-    let store = Arc::new(runtime.block_on(ClickHouse::open(&config.store))?);
     let settings = arguments.settings(SystemClock.now_millis());
     let screen = Screen::new(settings.days);
+    let runtime = super::runtime()?;
+    let store = Arc::new(runtime.block_on(ClickHouse::open(&config.store))?);
     let shown = work(&config, settings, &runtime, &store, &screen).and_then(|done| {
         screen.report(&done)?;
         screen.say(&format!("\nthe data: {}", config.store.url))?;
@@ -160,9 +160,9 @@ fn work(
         reload: None,
     };
     let began = SystemClock.now_millis();
-    let (mut story, author) = Story::begin(settings, screen.bar.clone())?;
+    let (mut fortnight, author) = Story::begin(settings, screen.bar.clone())?;
     let mut worker = Worker::new(pipeline, Spread::Whole(Format::Native), false, outside);
-    let tally = worker.run(&mut story, &AtomicBool::new(false), &mut |_| Ok(()))?;
+    let tally = worker.run(&mut fortnight, &AtomicBool::new(false), &mut |_| Ok(()))?;
     let took_ms = SystemClock.now_millis() - began;
     let thefts = author.join().map_err(|_| Failure::Unavailable("the fortnight could not be made up".to_owned()))?;
     screen.bar.finish_and_clear();
@@ -285,7 +285,10 @@ impl Screen {
         // Hides itself where stderr is no terminal.
         let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr());
         let style = ProgressStyle::with_template("{bar:40} {percent:>3} % {msg} {eta}");
-        Self { bar: bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())) }
+        let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_message("starting ClickHouse, reading GeoIP files");
+        bar.tick();
+        Self { bar }
     }
 
     fn alert(&self, incident: &Incident) -> std::io::Result<()> {
@@ -314,12 +317,7 @@ impl Screen {
             found += kind.found;
             let after = kind.minutes_to_alert.map_or(String::new(), |minutes| format!("{minutes:.0} min (median)"));
             let missed = kind.planted - kind.found;
-            self.say(&format!(
-                "{:40} {:7} {:6} {missed:7}   {after}",
-                kind.kind.title(),
-                kind.planted,
-                kind.found
-            ))?;
+            self.say(&format!("{:40} {:7} {:6} {missed:7}   {after}", kind.kind.title(), kind.planted, kind.found))?;
         }
         self.say(&format!("{:40} {planted:7} {found:6} {:7}", "all", planted - found))?;
         self.say(&format!("raised falsely: {}", raised_falsely(&score.raised_falsely)))
