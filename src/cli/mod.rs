@@ -1,6 +1,7 @@
 //! The commands, one file each, and how they end.
 
 pub mod geoip;
+mod outside;
 pub mod replay;
 pub mod run;
 pub mod sql;
