@@ -180,7 +180,8 @@ fn a_mail_arrives_over_tls_with_a_password_and_says_what_matters() {
         let smtp = Smtp::start(tls);
         let rig = Rig::start(folder.path(), || email(smtp.port, tls, &smtp.ca_file(), PASSWORD), None, quick());
         rig.take(&[incident(7, Mode::Shadow)]);
-        let mail = smtp.wait_for(1).remove(0);
+        // Folded headers and quoted-printable lines put together again.
+        let mail = smtp.wait_for(1).remove(0).replace("=\r\n", "").replace("\r\n ", " ");
         for line in [
             "X-Tls: True",
             "X-Auth: True",
@@ -189,9 +190,10 @@ fn a_mail_arrives_over_tls_with_a_password_and_says_what_matters() {
             "References: <INC-0000000000000007@example.com>",
             "Content-Type: multipart/alternative",
         ] {
-            assert!(mail.replace("\r\n ", " ").contains(line), "{tls}: no {line} in\n{mail}");
+            assert!(mail.contains(line), "{tls}: no {line} in\n{mail}");
         }
-        assert!(!mail.contains("ana <b>\r\n<") && mail.contains("ana &lt;b&gt;"), "{mail}");
+        let (_, html) = mail.split_once("<!DOCTYPE html>").expect("HTML");
+        assert!(html.contains("ana &lt;b&gt;") && !html.contains("ana <b>"), "{html}");
         assert_eq!(rig.settled(), ["revoke_family shadow", "alert_email done"]);
         rig.stop();
     }

@@ -64,11 +64,15 @@ fn serve(
     let hasher = config.token_hasher()?;
     let (mut source, spread) = open_source(config, &metrics)?;
     let (rules_sender, rules_receiver) = watch::channel(Arc::clone(&rules));
-    let answer = outside::open(config, rules_receiver.clone(), &clock)?;
-    for warning in answer.warnings(config) {
-        tracing::warn!("{warning}");
-    }
-    let (outbox, deliverer) = answer.start(store, &clock, &metrics, &health, runtime.handle());
+    let (outbox, deliverer) = {
+        // The mail transport starts a task of its own.
+        let _inside = runtime.enter();
+        let answer = outside::open(config, rules_receiver.clone(), &clock)?;
+        for warning in answer.warnings(config) {
+            tracing::warn!("{warning}");
+        }
+        answer.start(store, &clock, &metrics, &health, runtime.handle())
+    };
     let stop = Arc::new(AtomicBool::new(false));
     let nudge = Arc::new(Notify::new());
     let look_at_files = Arc::new(AtomicBool::new(false));
