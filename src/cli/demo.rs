@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use clap::Args;
 use clap::builder::styling::{AnsiColor, Style};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -17,10 +18,11 @@ use super::sql::{self, Output};
 use super::{Failure, grouped, printable};
 use crate::checkpoint::Position;
 use crate::config::{Config, cache_folder};
+use crate::deliver::{self, Deliverer, Outbox};
 use crate::enrich::Enricher;
 use crate::notify;
 use crate::pipeline::{Pipeline, Tally};
-use crate::port::{Clock as _, Message, Polled, Source, SourceError};
+use crate::port::{Alert, Clock, DeliveryError, Message, Notifier, Polled, Source, SourceError};
 use crate::simulate::{Score, Settings, Simulation, Theft, score};
 use crate::store::ClickHouse;
 use crate::telemetry::{self, Health, Metrics, SystemClock};
@@ -64,6 +66,9 @@ impl Arguments {
 /// Epochs as in the service, so that alerts come as the fortnight goes by; somebody waits.
 const LIMITS: Limits = Limits { epoch_age_ms_max: Limits::LIVE.epoch_age_ms_max, ..Limits::REPLAY };
 
+/// How long the last alerts may take to be told and noted.
+const DELIVERY_PATIENCE: Duration = Duration::from_secs(30);
+
 /// The made-up tokens are none, so that any key serves.
 const KEY_OF_DEMOS: &[u8] = b"tokenwarden demo";
 
@@ -99,6 +104,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let folder = folder.ok_or_else(|| Failure::Usage("there is no cache folder: say --data DIR".to_owned()))?;
     make_anew(&folder)?;
     config.store.url = format!("embedded:{}", folder.display());
+    config.outbox.dir = folder.join("outbox");
 
     let settings = arguments.settings(SystemClock.now_millis());
     let screen = Screen::new(settings.days);
@@ -118,7 +124,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
 /// What there is to tell at the end.
 struct Done {
     tally: Tally,
-    /// Milliseconds of wall clock from the first event generated to the last one stored.
+    /// Milliseconds of wall clock from the first event made up to the last one stored and told.
     took_ms: i64,
     score: Score,
 }
@@ -135,26 +141,31 @@ fn work(
     if enricher.versions().is_empty() {
         screen.say("no GeoIP files: places and networks are not judged, and thefts are missed; run deploy/setup.sh")?;
     }
-    let alerts = Arc::new(Mutex::new(Vec::new()));
     let pipeline =
         Pipeline::new(enricher, Arc::new(rules.rules), TokenHasher::new(KEY_OF_DEMOS), config.engine_settings());
-    let outbox = {
-        let (screen, alerts) = (screen.clone(), Arc::clone(&alerts));
-        move |incidents: &[Incident]| {
-            let told = incidents.iter().filter(|incident| incident.tell);
-            for incident in told {
-                screen.alert(incident)?;
-                alerts.lock().unwrap_or_else(PoisonError::into_inner).push(incident.clone());
-            }
-            Ok(())
-        }
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let (metrics, health) = (Arc::new(Metrics::new()), Arc::new(Health::default()));
+    let console = Arc::new(Console { screen: screen.clone(), alerts: Mutex::default() });
+    let notifiers: Vec<Arc<dyn Notifier>> = vec![Arc::clone(&console) as _];
+    let outbox = Outbox::open(&config.outbox.dir, &notifiers, Arc::clone(&clock)).map(Arc::new);
+    let outbox = outbox.map_err(|error| Failure::Unavailable(format!("cannot open the outbox: {error}")))?;
+    let deliverer = Deliverer {
+        outbox: Arc::clone(&outbox),
+        notifiers,
+        revoker: None,
+        store: Arc::clone(store),
+        clock: Arc::clone(&clock),
+        metrics: Arc::clone(&metrics),
+        health: Arc::clone(&health),
+        settings: deliver::Settings { rows_wait: Duration::from_millis(100), ..deliver::Settings::default() },
     };
+    let deliverer = deliverer.start(runtime.handle());
     let outside = Outside {
         store: Arc::clone(store),
-        outbox: Some(Box::new(outbox)),
-        clock: Arc::new(SystemClock),
-        metrics: Arc::new(Metrics::new()),
-        health: Arc::new(Health::default()),
+        outbox: Some(Box::new(move |incidents| outbox.take(incidents))),
+        clock,
+        metrics,
+        health,
         runtime: runtime.handle().clone(),
         limits: LIMITS,
         reload: None,
@@ -162,12 +173,55 @@ fn work(
     let began = SystemClock.now_millis();
     let (mut fortnight, author) = Story::begin(settings, screen.bar.clone())?;
     let mut worker = Worker::new(pipeline, Spread::Whole(Format::Native), false, outside);
-    let tally = worker.run(&mut fortnight, &AtomicBool::new(false), &mut |_| Ok(()))?;
+    let done = worker.run(&mut fortnight, &AtomicBool::new(false), &mut |_| Ok(()));
+    let untold = runtime.block_on(async {
+        let left = deliverer.settle(DELIVERY_PATIENCE).await;
+        deliverer.stop(Duration::from_secs(1)).await;
+        left
+    });
+    let tally = done?;
     let took_ms = SystemClock.now_millis() - began;
     let thefts = author.join().map_err(|_| Failure::Unavailable("the fortnight could not be made up".to_owned()))?;
     screen.bar.finish_and_clear();
-    let alerts = std::mem::take(&mut *alerts.lock().unwrap_or_else(PoisonError::into_inner));
+    if untold > 0 {
+        return Err(Failure::Unavailable(format!("{untold} alerts could not be told in time")));
+    }
+    let alerts = std::mem::take(&mut *console.alerts.lock().unwrap_or_else(PoisonError::into_inner));
     Ok(Done { tally, took_ms, score: score(&thefts, &alerts) })
+}
+
+/// The channel of a demo: who is told sits in front of it.
+struct Console {
+    screen: Screen,
+    /// What was told, to be held against what was planted.
+    alerts: Mutex<Vec<Incident>>,
+}
+
+#[async_trait]
+impl Notifier for Console {
+    fn name(&self) -> &'static str {
+        "console"
+    }
+
+    fn target(&self) -> String {
+        "standard output".to_owned()
+    }
+
+    async fn notify(&self, alert: Alert<'_>, _: &str) -> Result<u16, DeliveryError> {
+        let told = match alert {
+            Alert::Incident { incident, .. } => {
+                self.alerts.lock().unwrap_or_else(PoisonError::into_inner).push(incident.clone());
+                self.screen.alert(incident)
+            }
+            Alert::Notice(notice) => self.screen.write(Style::new(), &notice.title),
+        };
+        // Nobody reads any more: the end of the demo says so.
+        told.map(|()| 0).map_err(|error| DeliveryError::Permanent { reason: error.to_string(), status: 0 })
+    }
+
+    async fn probe(&self) -> Result<(), DeliveryError> {
+        Ok(())
+    }
 }
 
 /// Runs the ready questions as `tokenwarden sql` would, each after the line that asks it.

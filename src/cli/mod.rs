@@ -2,6 +2,7 @@
 
 pub mod demo;
 pub mod geoip;
+mod outside;
 pub mod replay;
 pub mod rules;
 pub mod run;

@@ -1,6 +1,13 @@
 //! Telling people: by e-mail and by webhook, in the same words everywhere.
 
+mod email;
+mod mail;
+mod webhook;
 mod words;
+
+pub use self::email::{Email, EmailSettings, StartTls};
+pub use self::mail::{Mail, compose};
+pub use self::webhook::{Webhook, WebhookSettings};
 
 use std::fmt::Write as _;
 
