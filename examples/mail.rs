@@ -1,5 +1,5 @@
 //! Prints the HTML of an alert's mail, for a look or a picture:
-//! `cargo run --example mail > mail.html && chromium --headless --no-sandbox --window-size=720,1150 --screenshot=mail.png mail.html`
+//! `cargo run --example mail > mail.html && chromium --headless --no-sandbox --window-size=720,1450 --screenshot=mail.png mail.html`
 
 #![allow(clippy::print_stdout, reason = "it is an example")]
 
