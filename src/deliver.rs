@@ -86,7 +86,9 @@ impl Outbox {
     pub fn open(folder: &Path, notifiers: &[Arc<dyn Notifier>], clock: Arc<dyn Clock>) -> io::Result<Self> {
         let (mut journal, records) = Journal::open(folder)?;
         let mut state = State::default();
-        records.into_iter().for_each(|record| state.apply(record));
+        for record in records {
+            state.apply(record);
+        }
         journal.rewrite(&state.records())?;
         let rewritten_bytes = journal.bytes();
         let channels = notifiers.iter().map(|notifier| lane_of(&**notifier)).collect();
@@ -182,7 +184,9 @@ impl Outbox {
 impl Inner {
     fn append(&mut self, records: Vec<Record>) -> io::Result<()> {
         self.journal.append(&records)?;
-        records.into_iter().for_each(|record| self.state.apply(record));
+        for record in records {
+            self.state.apply(record);
+        }
         if self.journal.bytes() > 2 * self.rewritten_bytes + GROWTH_BYTES_MAX {
             self.journal.rewrite(&self.state.records())?;
             self.rewritten_bytes = self.journal.bytes();
@@ -277,7 +281,7 @@ where
         lanes.push(runtime.spawn(async move { revoking.revoke_all(revoke_stop).await }));
         let store_stop = stop.subscribe();
         lanes.push(runtime.spawn(async move {
-            this.end_orphans().await;
+            this.end_orphans();
             this.write_all(store_stop).await;
         }));
         Running { outbox, stop, lanes }
@@ -349,9 +353,9 @@ where
             let now = self.clock.now_millis();
             if let Some(refusal) = self.refusal(&task, incident, now) {
                 let row = self.row(&task, &key, now, word(&refusal), 0, said(&refusal));
-                let row = self.revocation_row(row, incident);
+                let row = revocation_row(row, incident);
                 self.metrics.revoked(word(&refusal));
-                let mut records = vec![self.ended(&task, refusal.clone(), row)];
+                let mut records = vec![ended(&task, refusal.clone(), row)];
                 if let Revocation::Capped(cap) = refusal {
                     records.extend(self.capped_notice(cap, now));
                 }
@@ -387,18 +391,18 @@ where
                 }
             };
             self.metrics.revoked(outcome);
-            let row = self.revocation_row(self.row(&task, &key, now, outcome, status, reason.clone()), incident);
+            let row = revocation_row(self.row(&task, &key, now, outcome, status, reason.clone()), incident);
             let mut records = Vec::new();
             let mut wait = None;
             match answer {
                 Ok(_) => {
                     trouble.over(REVOKE);
                     breaker_open = false;
-                    records.push(self.ended(&task, state, row));
+                    records.push(ended(&task, state, row));
                 }
                 Err(DeliveryError::Permanent { .. }) => {
                     trouble.again(REVOKE, &reason);
-                    records.push(self.ended(&task, state, row));
+                    records.push(ended(&task, state, row));
                 }
                 Err(DeliveryError::Retriable { retry_after, .. }) => {
                     trouble.again(REVOKE, &reason);
@@ -463,10 +467,6 @@ where
         (!task.called && made >= cap as usize).then_some(Revocation::Capped(cap))
     }
 
-    fn ended(&self, task: &Task, revocation: Revocation, row: ActionRow) -> Record {
-        Record::Ended { key: task.key.clone(), lane: REVOKE.to_owned(), revocation: Some(revocation), row: Some(row) }
-    }
-
     /// Once an hour at most: its key is that of the hour.
     fn capped_notice(&self, cap: u32, now: i64) -> Option<Record> {
         let text = format!(
@@ -523,13 +523,8 @@ where
         }
     }
 
-    fn revocation_row(&self, row: ActionRow, incident: &Incident) -> ActionRow {
-        let Some(target) = &incident.revoke else { return row };
-        ActionRow { kind: target.action().as_str().to_owned(), target: target.id().to_owned(), ..row }
-    }
-
     /// What waits for a channel that is configured no more is given up, and the trail says so.
-    async fn end_orphans(&self) {
+    fn end_orphans(&self) {
         let mut records = Vec::new();
         for (key, change) in &self.outbox.inner().state.open {
             for lane in change.effects.keys().filter(|lane| *lane != REVOKE && !self.outbox.channels.contains(lane)) {
@@ -548,6 +543,9 @@ where
                 let (key, lane) = (key.clone(), lane.clone());
                 records.push(Record::Ended { key, lane, revocation: None, row: Some(row) });
             }
+        }
+        if records.is_empty() {
+            return;
         }
         if let Err(error) = self.outbox.append(records) {
             tracing::error!(%error, "the outbox cannot be written");
@@ -573,7 +571,9 @@ where
                 continue;
             }
             let mut rows = self.store.new_rows();
-            waiting.iter().for_each(|row| rows.push_action(row));
+            for row in &waiting {
+                rows.push_action(row);
+            }
             match self.store.write(&rows).await {
                 Ok(()) => {
                     failures = 0;
@@ -687,6 +687,15 @@ impl Trouble {
         }
         *self = Self::default();
     }
+}
+
+fn ended(task: &Task, revocation: Revocation, row: ActionRow) -> Record {
+    Record::Ended { key: task.key.clone(), lane: REVOKE.to_owned(), revocation: Some(revocation), row: Some(row) }
+}
+
+fn revocation_row(row: ActionRow, incident: &Incident) -> ActionRow {
+    let Some(target) = &incident.revoke else { return row };
+    ActionRow { kind: target.action().as_str().to_owned(), target: target.id().to_owned(), ..row }
 }
 
 /// The outcome in the audit trail.

@@ -77,12 +77,11 @@ pub fn check_url(url: &Url, allow_private: bool) -> Result<(), String> {
 #[must_use]
 pub fn retry_after(headers: &HeaderMap, now: i64) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let wait = match text.parse::<u64>() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let at = jiff::fmt::rfc2822::parse(text).ok()?.timestamp().as_millisecond();
-            Duration::from_millis(u64::try_from(at - now).unwrap_or(0))
-        }
+    let wait = if let Ok(seconds) = text.parse() {
+        Duration::from_secs(seconds)
+    } else {
+        let at = jiff::fmt::rfc2822::parse(text).ok()?.timestamp().as_millisecond();
+        Duration::from_millis(u64::try_from(at - now).unwrap_or(0))
     };
     Some(wait.min(RETRY_AFTER_MAX))
 }
@@ -161,7 +160,7 @@ fn is_global_v6(ip: Ipv6Addr) -> bool {
             is_global_v4(Ipv4Addr::new(a, b, c, d))
         }
         // Documentation (RFC 3849), Teredo and other protocol assignments (RFC 2928).
-        [0x2001, 0xdb8, ..] | [0x2001, 0..0x200, ..] => false,
+        [0x2001, 0xdb8 | 0..0x200, ..] => false,
         // Global unicast (RFC 4291); all else is loopback, local, multicast or unassigned.
         [first, ..] => first & 0xe000 == 0x2000,
     }

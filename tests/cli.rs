@@ -99,6 +99,8 @@ fn validate_tells_of_each_thing_in_a_line() {
     ok      configuration: right.toml
     ok      rules: 14 from this build
     ok      GeoIP: no files are configured, so places and networks are not judged
+    ok      alerts: no channel is configured, so nobody is told
+    ok      revocation: no provider is configured
     ");
     write(folder.path(), "wrong.toml", "[geoip]\ncity = ['none.mmdb']\n[source.kafka]\nbrokers = 'kafka.example:9092'");
     let output = tokenwarden(folder.path(), &["validate", "--offline", "--config", "wrong.toml"]);
@@ -107,6 +109,8 @@ fn validate_tells_of_each_thing_in_a_line() {
     ok      configuration: wrong.toml
     ok      rules: 14 from this build
     FAILED  GeoIP: none.mmdb cannot be read: No such file or directory (os error 2); places or networks that it knows are missing; geoip/README.md says how to get files
+    ok      alerts: no channel is configured, so nobody is told
+    ok      revocation: no provider is configured
     ");
 }
 

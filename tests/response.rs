@@ -164,13 +164,13 @@ fn webhook(web: &Web) -> Vec<Arc<dyn Notifier>> {
     vec![Arc::new(Webhook::new(&settings, clock()).expect("settings"))]
 }
 
-fn revoker(web: &Web, preset: &str) -> Option<Arc<dyn Revoker>> {
+fn revoker(web: &Web, preset: &str) -> Arc<dyn Revoker> {
     let text = format!(
         "preset = '{preset}'\nurl = '{}/tokens'\nclient_id = 'warden'\nclient_secret = 'revoke-s3cret'",
         web.url
     );
     let settings: HttpRevokerSettings = toml::from_str(&text).expect("settings");
-    Some(Arc::new(HttpRevoker::new(&settings, clock()).expect("settings")))
+    Arc::new(HttpRevoker::new(&settings, clock()).expect("settings"))
 }
 
 #[test]
@@ -281,7 +281,7 @@ fn redirects_are_refused_and_410_ends_the_channel() {
 fn a_revocation_that_fails_is_repeated_under_its_key_and_never_after_it_is_done() {
     let (folder, web, hook) = (tempfile::tempdir().expect("a folder"), Web::start(), Web::start());
     web.answer(&[503, 200]);
-    let rig = Rig::start(folder.path(), || webhook(&hook), revoker(&web, "rfc7009"), quick());
+    let rig = Rig::start(folder.path(), || webhook(&hook), Some(revoker(&web, "rfc7009")), quick());
     rig.take(&[incident(7, Mode::Enforce)]);
     rig.settled();
     // A later change of the same incident asks for the same.
@@ -315,7 +315,7 @@ fn a_revocation_that_fails_is_repeated_under_its_key_and_never_after_it_is_done(
 fn a_token_that_is_gone_already_counts_as_done() {
     let (folder, web) = (tempfile::tempdir().expect("a folder"), Web::start());
     web.answer(&[404]);
-    let rig = Rig::start(folder.path(), Vec::new, revoker(&web, "by_id"), quick());
+    let rig = Rig::start(folder.path(), Vec::new, Some(revoker(&web, "by_id")), quick());
     rig.take(&[incident(7, Mode::Enforce)]);
     assert_eq!(rig.settled(), ["revoke_family already_gone"]);
     let request = web.requests().remove(0);
@@ -337,7 +337,7 @@ fn shadow_alert_ceiling_and_pause_call_nobody() {
             std::fs::write(folder.path().join(PAUSE_FILE), "").expect("a file");
         }
         let settings = Settings { mode: ceiling, ..quick() };
-        let rig = Rig::start(folder.path(), Vec::new, revoker(&web, "rfc7009"), settings);
+        let rig = Rig::start(folder.path(), Vec::new, Some(revoker(&web, "rfc7009")), settings);
         rig.take(&[incident(7, mode)]);
         assert_eq!(rig.settled(), [outcome]);
         rig.stop();
@@ -349,11 +349,11 @@ fn shadow_alert_ceiling_and_pause_call_nobody() {
 fn beyond_the_cap_people_are_told_and_nothing_is_called_also_after_a_restart() {
     let (folder, web, hook) = (tempfile::tempdir().expect("a folder"), Web::start(), Web::start());
     let settings = Settings { revocations_per_hour_max: 2, ..quick() };
-    let rig = Rig::start(folder.path(), || webhook(&hook), revoker(&web, "rfc7009"), settings.clone());
+    let rig = Rig::start(folder.path(), || webhook(&hook), Some(revoker(&web, "rfc7009")), settings.clone());
     rig.take(&[1, 2, 3].map(|number| incident(number, Mode::Enforce)));
     rig.settled();
     rig.stop();
-    let rig = Rig::start(folder.path(), || webhook(&hook), revoker(&web, "rfc7009"), settings);
+    let rig = Rig::start(folder.path(), || webhook(&hook), Some(revoker(&web, "rfc7009")), settings);
     rig.take(&[incident(4, Mode::Enforce)]);
     let trail = rig.settled();
     assert!(trail.contains(&"revoke_family capped".to_owned()), "{trail:?}");
@@ -367,7 +367,7 @@ fn beyond_the_cap_people_are_told_and_nothing_is_called_also_after_a_restart() {
 fn a_provider_that_fails_is_left_alone_and_people_are_told_once() {
     let (folder, web, hook) = (tempfile::tempdir().expect("a folder"), Web::start(), Web::start());
     web.answer(&[500; 6]);
-    let rig = Rig::start(folder.path(), || webhook(&hook), revoker(&web, "rfc7009"), quick());
+    let rig = Rig::start(folder.path(), || webhook(&hook), Some(revoker(&web, "rfc7009")), quick());
     rig.take(&[incident(1, Mode::Enforce)]);
     web.wait_for(5);
     rig.until("it is told", |_| hook.requests().iter().any(|r| r.body.contains("the provider does not revoke")));
@@ -383,7 +383,7 @@ fn a_provider_that_fails_is_left_alone_and_people_are_told_once() {
 #[test]
 fn killed_between_the_deed_and_the_note_it_is_repeated_under_the_same_key() {
     let (folder, web) = (tempfile::tempdir().expect("a folder"), Web::start());
-    let rig = Rig::start(folder.path(), Vec::new, revoker(&web, "rfc7009"), quick());
+    let rig = Rig::start(folder.path(), Vec::new, Some(revoker(&web, "rfc7009")), quick());
     rig.take(&[incident(7, Mode::Enforce)]);
     rig.settled();
     rig.stop();
@@ -393,7 +393,7 @@ fn killed_between_the_deed_and_the_note_it_is_repeated_under_the_same_key() {
     let kept: Vec<_> = text.lines().take_while(|line| !line.contains(r#""record":"ended""#)).collect();
     assert!(kept.iter().any(|line| line.contains(r#""record":"called""#)), "{text}");
     std::fs::write(&journal, format!("{}\n{{\"record\":\"end", kept.join("\n"))).expect("a journal");
-    let rig = Rig::start(folder.path(), Vec::new, revoker(&web, "rfc7009"), quick());
+    let rig = Rig::start(folder.path(), Vec::new, Some(revoker(&web, "rfc7009")), quick());
     rig.settled();
     let requests = web.requests();
     assert_eq!(requests.len(), 2);

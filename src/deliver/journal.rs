@@ -105,3 +105,41 @@ fn lines(records: &[Record]) -> io::Result<Vec<u8>> {
     }
     Ok(lines)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(key: &str) -> Record {
+        Record::Known { key: key.to_owned() }
+    }
+
+    fn keys(records: &[Record]) -> Vec<&str> {
+        records.iter().map(|record| if let Record::Known { key } = record { key.as_str() } else { "" }).collect()
+    }
+
+    #[test]
+    fn half_a_record_goes_and_a_damaged_one_is_kept_aside() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut journal, records) = Journal::open(folder.path()).expect("a journal");
+        assert!(records.is_empty());
+        journal.append(&[known("a"), known("b"), known("c")]).expect("it is written");
+        drop(journal);
+        let file = folder.path().join(FILE);
+        let text = std::fs::read_to_string(&file).expect("a file");
+        let damaged = format!("{}{{\"record\":\"kno", text.replace("{\"record\":\"known\",\"key\":\"b\"}", "\0\0\0"));
+        std::fs::write(&file, damaged).expect("a file");
+        let (mut journal, records) = Journal::open(folder.path()).expect("a journal");
+        assert_eq!(keys(&records), ["a", "c"]);
+        assert!(folder.path().join("journal.damaged").is_file());
+        journal.append(&[known("d")]).expect("it is written");
+        drop(journal);
+        let (mut journal, records) = Journal::open(folder.path()).expect("a journal");
+        assert_eq!(keys(&records), ["a", "c", "d"]);
+        journal.rewrite(&[known("e")]).expect("it is rewritten");
+        journal.append(&[known("f")]).expect("it is written");
+        drop(journal);
+        let (_, records) = Journal::open(folder.path()).expect("a journal");
+        assert_eq!(keys(&records), ["e", "f"]);
+    }
+}

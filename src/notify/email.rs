@@ -264,23 +264,21 @@ mod tests {
         Email::new(&settings(toml), rules)
     }
 
-    fn code(code: u16) -> Option<Code> {
-        let digits = code.to_string();
-        let mut reply = digits.clone();
-        reply.push_str(" x\r\n");
-        Some(reply.parse::<lettre::transport::smtp::response::Response>().expect("a reply").code())
+    fn code(code: u16) -> Code {
+        let reply = format!("{code} x\r\n");
+        reply.parse::<lettre::transport::smtp::response::Response>().expect("a reply").code()
     }
 
     #[test]
     fn replies_mean_what_the_protocol_says() {
         for (reply, expected) in [
             (None, Meaning::Later),
-            (code(421), Meaning::Later),
-            (code(451), Meaning::Later),
-            (code(550), Meaning::Never),
-            (code(554), Meaning::Never),
-            (code(535), Meaning::Credentials),
-            (code(530), Meaning::Credentials),
+            (Some(code(421)), Meaning::Later),
+            (Some(code(451)), Meaning::Later),
+            (Some(code(550)), Meaning::Never),
+            (Some(code(554)), Meaning::Never),
+            (Some(code(535)), Meaning::Credentials),
+            (Some(code(530)), Meaning::Credentials),
         ] {
             assert_eq!(meaning(reply), expected, "{reply:?}");
         }
