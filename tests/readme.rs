@@ -21,11 +21,20 @@ fn tokenwarden(arguments: &[&str]) -> Output {
 
 #[test]
 fn its_configuration_is_right() {
-    // Paths are relative to the file, which therefore lies where a reader would put it.
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let file = tempfile::Builder::new().prefix(".readme").suffix(".toml").tempfile_in(root).expect("a file");
-    std::fs::write(file.path(), block("toml", "[source.kafka]")).expect("written");
-    let output = tokenwarden(&["validate", "--offline", "--config", &file.path().to_string_lossy()]);
+    // Paths are relative to the file: beside it lie what a checkout has, and the secrets.
+    let (root, folder) = (Path::new(env!("CARGO_MANIFEST_DIR")), tempfile::tempdir().expect("a folder"));
+    for name in ["rules", "geoip"] {
+        std::os::unix::fs::symlink(root.join(name), folder.path().join(name)).expect("a link");
+    }
+    let text = block("toml", "[source.kafka]");
+    std::fs::create_dir(folder.path().join("secrets")).expect("a folder");
+    for (_, rest) in text.match_indices("_file = \"").map(|(at, key)| text.split_at(at + key.len())) {
+        let name = rest.split('"').next().expect("a name in quotes");
+        std::fs::write(folder.path().join(name), "a-secret-of-some-thirty-bytes").expect("written");
+    }
+    let file = folder.path().join("tokenwarden.toml");
+    std::fs::write(&file, text).expect("written");
+    let output = tokenwarden(&["validate", "--offline", "--config", &file.to_string_lossy()]);
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
     assert!(!told.contains("FAILED"), "{told}");
