@@ -5,7 +5,7 @@
 //!
 //! 0. words: [`event`], [`token`], [`secret`], [`mod@format`], [`place`], [`route`], [`enrichment`], [`verdict`], [`checkpoint`]
 //! 1. judgement: [`math`], [`memory`], [`term`], [`rule`], [`decide`], [`engine`]
-//! 2. ports: [`port`]
+//! 2. ports: [`port`], and the way out that two adapters share: [`outgoing`]
 //! 3. adapters: [`wire`], [`enrich`], [`source`], [`store`], [`notify`], [`revoke`]
 //! 4. running: [`pipeline`], [`worker`], [`deliver`], [`config`], [`telemetry`], [`simulate`], [`cli`]
 //!
@@ -34,6 +34,7 @@ pub mod memory;
 pub mod rule;
 pub mod term;
 
+pub mod outgoing;
 pub mod port;
 
 pub mod enrich;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Checkpoint, DeadLetter, Position};
 use crate::enrichment::EnrichedEvent;
@@ -34,7 +35,7 @@ pub struct EventRow<'a> {
 }
 
 /// One attempt, success, failure or refusal to act: a row of the audit trail.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ActionRow {
     /// Constant over the retries of one effect: its idempotency key.
     pub action_id: String,
@@ -49,7 +50,7 @@ pub struct ActionRow {
     pub mode: Mode,
     /// From 1.
     pub attempt: u32,
-    /// `done`, `already_gone`, `retry`, `failed`, `shadow`, `proposed`, `capped`.
+    /// `done`, `already_gone`, `retry`, `failed`, `shadow`, `proposed`, `capped`, `paused`.
     pub outcome: String,
     /// 0 where no HTTP answer came.
     pub http_status: u16,
@@ -107,6 +108,47 @@ pub enum DeliveryError {
     Permanent { reason: String, status: u16 },
 }
 
+/// What people are told.
+#[derive(Clone, Copy, Debug)]
+pub enum Alert<'a> {
+    /// An incident was opened or changed, and its revocation has come this far.
+    Incident { incident: &'a Incident, revocation: &'a Revocation },
+    /// Our own answer to incidents has changed: revocations are capped, or their provider fails.
+    Notice(&'a Notice),
+}
+
+/// What people must know that belongs to no single incident.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// Half a line.
+    pub title: String,
+    /// What it means and what to do.
+    pub text: String,
+    /// Milliseconds since the epoch, wall clock.
+    pub at: i64,
+}
+
+/// How far the revocation has come that an incident asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Revocation {
+    NotAsked,
+    /// In shadow: it would have been made.
+    Shadow,
+    /// In alert: people are asked to make it.
+    Proposed,
+    /// Not answered yet, or answered with something that another attempt may mend.
+    Waiting(String),
+    Done,
+    AlreadyGone,
+    /// Refused by us: this many were made within the hour.
+    Capped(u32),
+    /// Refused by us: somebody has stopped all actions.
+    Paused,
+    /// Refused by the provider, or impossible; no retry helps.
+    Failed(String),
+}
+
 /// A channel through which people are told.
 #[async_trait]
 pub trait Notifier: Send + Sync {
@@ -114,9 +156,9 @@ pub trait Notifier: Send + Sync {
     fn name(&self) -> &'static str;
     /// Whom it reaches, for the audit trail; no secret in it.
     fn target(&self) -> String;
-    /// Tells of `incident`. `key` is constant over retries, so that the receiver can drop a repetition.
+    /// Tells `alert`. `key` is constant over retries, so that the receiver can drop a repetition.
     /// Returns the HTTP status, 0 where the protocol has none.
-    async fn notify(&self, incident: &Incident, key: &str) -> Result<u16, DeliveryError>;
+    async fn notify(&self, alert: Alert<'_>, key: &str) -> Result<u16, DeliveryError>;
     /// Whether the channel answers and accepts our credentials, without telling anybody anything.
     async fn probe(&self) -> Result<(), DeliveryError>;
 }
@@ -133,13 +175,26 @@ pub enum Revoked {
     },
 }
 
+/// What a provider is asked to take away, with the names that its address and body may be built of.
+#[derive(Clone, Copy, Debug)]
+pub struct RevokeRequest<'a> {
+    pub target: &'a Target,
+    pub tenant_id: &'a str,
+    pub user_id: &'a str,
+    pub app_id: &'a str,
+    pub family_id: &'a str,
+    pub token_id: &'a str,
+    pub reason: &'a str,
+    /// Constant over retries, sent as `Idempotency-Key`.
+    pub key: &'a str,
+}
+
 /// A provider's way to take tokens away.
 #[async_trait]
 pub trait Revoker: Send + Sync {
     /// Whether this provider can be asked to revoke such a target.
     fn accepts(&self, target: &Target) -> bool;
-    /// `key` is constant over retries (sent as `Idempotency-Key`).
-    async fn revoke(&self, target: &Target, reason: &str, key: &str) -> Result<Revoked, DeliveryError>;
+    async fn revoke(&self, request: RevokeRequest<'_>) -> Result<Revoked, DeliveryError>;
 }
 
 /// Longest record that is read, bytes. A source that cuts records out of a stream cuts a longer one to one byte more,

@@ -99,6 +99,8 @@ fn validate_tells_of_each_thing_in_a_line() {
     ok      configuration: right.toml
     ok      rules: 14 from this build
     ok      GeoIP: no files are configured, so places and networks are not judged
+    ok      alerts: no channel is configured, so nobody is told
+    ok      revocation: no provider is configured
     ");
     write(folder.path(), "wrong.toml", "[geoip]\ncity = ['none.mmdb']\n[source.kafka]\nbrokers = 'kafka.example:9092'");
     let output = tokenwarden(folder.path(), &["validate", "--offline", "--config", "wrong.toml"]);
@@ -107,6 +109,8 @@ fn validate_tells_of_each_thing_in_a_line() {
     ok      configuration: wrong.toml
     ok      rules: 14 from this build
     FAILED  GeoIP: none.mmdb cannot be read: No such file or directory (os error 2); places or networks that it knows are missing; geoip/README.md says how to get files
+    ok      alerts: no channel is configured, so nobody is told
+    ok      revocation: no provider is configured
     ");
 }
 
@@ -244,4 +248,42 @@ fn a_store_that_does_not_answer_ends_with_69() {
     let store = format!("http://127.0.0.1:{}", free_port());
     let output = tokenwarden(folder.path(), &["replay", "e.ndjson", "--store", &store]);
     assert_eq!(status(&output), 69, "{}", stderr(&output));
+}
+
+#[test]
+fn rules_do_what_their_cases_say_or_the_status_is_78() {
+    let folder = folder();
+    let shipped = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("rules/new_ip.toml")).expect("it");
+    let (rule, _) = shipped.split_once("[[cases]]").expect("it has cases");
+    let case = |name: &str, expect: &str| {
+        format!("[[cases]]\nname = \"{name}\"\nexpect = \"{expect}\"\nevents = [{{ after = \"1h\" }}]\n")
+    };
+    let only = |cases: &[String]| {
+        std::fs::create_dir_all(folder.path().join("rules")).expect("a folder");
+        write(&folder.path().join("rules"), "new_ip.toml", format!("{rule}{}", cases.concat()));
+        tokenwarden(folder.path(), &["rules", "test", "--rules", "rules"])
+    };
+    let output = only(&[case("the first event of all", "quiet")]);
+    assert_eq!(status(&output), 0, "{}", stderr(&output));
+    let line = rule.lines().count() + 1;
+    let expected = format!(
+        "pass  rules/new_ip.toml:{line}: quiet: the first event of all\n1 cases of 1 rules from rules: 1 pass\n"
+    );
+    assert_eq!(stdout(&output), expected);
+    let output = only(&[case("the first event of all", "fires"), case("again", "quiet")]);
+    assert_eq!(status(&output), 78);
+    let told = stdout(&output);
+    assert!(told.starts_with(&format!("FAIL  rules/new_ip.toml:{line}: fires: the first event of all; ")), "{told}");
+    assert!(told.contains("\npass  rules/new_ip.toml:"), "{told}");
+    insta::assert_snapshot!(stderr(&output), @"tokenwarden: 1 of 2 cases of rules fail");
+}
+
+#[test]
+fn a_demo_takes_no_folder_that_it_has_not_made() {
+    let folder = folder();
+    write(folder.path(), "mine", "precious");
+    let output = tokenwarden(folder.path(), &["demo", "--data", "."]);
+    assert_eq!(status(&output), 2);
+    insta::assert_snapshot!(stderr(&output), @"tokenwarden: . holds something that no demo has made: name another folder");
+    assert!(folder.path().join("mine").exists());
 }

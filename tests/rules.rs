@@ -1,9 +1,11 @@
 //! Rule files: mistakes are told with line and fix, no text makes the reader panic, and what is shipped is sound.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use proptest::prelude::*;
-use tokenwarden::config::rule_file::{self, Expect};
+use tokenwarden::config::rule_file::{self, Expect, trial};
+use tokenwarden::engine;
 use tokenwarden::rule::Status;
 use tokenwarden::verdict::{Mode, RuleId};
 
@@ -189,6 +191,21 @@ fn every_shipped_rule_is_in_shadow_and_has_a_case_that_fires_and_one_that_is_qui
             assert!(cases.cases.iter().any(|case| case.expect == expect), "{} lacks {expect:?}", rule.id);
         }
     }
+}
+
+#[test]
+fn every_shipped_rule_does_what_its_cases_say() {
+    let loaded = rule_file::shipped().expect("the shipped files are good");
+    let mut wrong = String::new();
+    for cases in &loaded.cases {
+        for (case, trial) in trial::run(&loaded, cases, &engine::Settings::default()) {
+            if !trial.passed {
+                let (file, line, name) = (cases.file.display(), case.line, &case.name);
+                writeln!(wrong, "{file}:{line}: {:?}: {name}: {trial:?}", case.expect).expect("text takes everything");
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{wrong}");
 }
 
 #[test]

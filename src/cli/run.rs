@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 
-use super::Failure;
+use super::{Failure, outside};
 use crate::config::{Config, reload};
 use crate::enrich::Enricher;
 use crate::pipeline::Pipeline;
@@ -19,6 +20,9 @@ use crate::source::kafka::KafkaSource;
 use crate::store::ClickHouse;
 use crate::telemetry::{self, Health, Metrics, SystemClock, admin};
 use crate::worker::{Limits, Outside, Reload, Spread, Worker};
+
+/// How long effects under way may take to end at a stop; the others stay on disk.
+const DELIVERER_WAIT: Duration = Duration::from_millis(1_200);
 
 /// Run the service: events in, thefts caught, stored, told and taken back.
 #[derive(Debug, Args)]
@@ -60,6 +64,15 @@ fn serve(
     let hasher = config.token_hasher()?;
     let (mut source, spread) = open_source(config, &metrics)?;
     let (rules_sender, rules_receiver) = watch::channel(Arc::clone(&rules));
+    let (outbox, deliverer) = {
+        // The mail transport starts a task of its own.
+        let _inside = runtime.enter();
+        let answer = outside::open(config, rules_receiver.clone(), &clock)?;
+        for warning in answer.warnings(config) {
+            tracing::warn!("{warning}");
+        }
+        answer.start(store, &clock, &metrics, &health, runtime.handle())
+    };
     let stop = Arc::new(AtomicBool::new(false));
     let nudge = Arc::new(Notify::new());
     let look_at_files = Arc::new(AtomicBool::new(false));
@@ -82,7 +95,7 @@ fn serve(
     let pipeline = Pipeline::new(enricher, rules, hasher, config.engine_settings());
     let outside = Outside {
         store: Arc::clone(store),
-        outbox: None,
+        outbox: Some(outbox),
         clock,
         metrics,
         health,
@@ -94,6 +107,7 @@ fn serve(
     let mut worker = Worker::new(pipeline, spread, false, outside);
     let done = worker.run(&mut *source, &stop, &mut |_| Ok(()));
     drop(source);
+    runtime.block_on(deliverer.stop(DELIVERER_WAIT));
     let tally = done?;
     tracing::info!(events = tally.events, dead_letters = tally.dead_letters, "stopped");
     Ok(())

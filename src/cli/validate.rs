@@ -2,16 +2,21 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
+use tokio::sync::watch;
 
-use super::{Failure, printable};
+use super::{Failure, outside, printable};
 use crate::config::Config;
 use crate::enrich::Enricher;
-use crate::port::StoreError;
+use crate::port::{Clock, DeliveryError, StoreError};
+use crate::rule::RuleSet;
 use crate::source::file::FileSource;
 use crate::source::kafka::KafkaSource;
 use crate::store::{Reader, StoreSettings};
+use crate::telemetry::SystemClock;
+use crate::verdict::Mode;
 
 /// Check the configuration, the rules, the GeoIP files, and that the services answer.
 #[derive(Debug, Args)]
@@ -40,8 +45,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     check_rules(&config, &mut report)?;
     check_geoip(&config, &mut report)?;
+    let runtime = super::runtime()?;
+    runtime.block_on(check_outside(&config, arguments.offline, &mut report))?;
     if !arguments.offline {
-        let runtime = super::runtime()?;
         check_source(&config, &mut report)?;
         runtime.block_on(check_store(&config.store, &mut report))?;
     }
@@ -77,6 +83,37 @@ fn check_geoip(config: &Config, report: &mut Report) -> Result<(), Failure> {
         report.failed("GeoIP", &problem, Kind::Configuration)?;
     }
     Ok(())
+}
+
+/// Channels and revoker: whether they can be set up, and, unless offline, whether the mail server takes our password.
+/// A webhook or a provider cannot be asked without something coming of it.
+async fn check_outside(config: &Config, offline: bool, report: &mut Report) -> Result<(), Failure> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let (_, rules) = watch::channel(Arc::new(RuleSet::builtin()));
+    match outside::notifiers(config, rules, &clock) {
+        Ok(none) if none.is_empty() => Report::ok("alerts", "no channel is configured, so nobody is told")?,
+        Ok(notifiers) => {
+            for notifier in notifiers {
+                let what = format!("{} to {}", notifier.name(), notifier.target());
+                match if offline { Ok(()) } else { notifier.probe().await } {
+                    Ok(()) => Report::ok("alerts", &what)?,
+                    Err(DeliveryError::Retriable { reason, .. } | DeliveryError::Permanent { reason, .. }) => {
+                        report.failed("alerts", &format!("{what}: {reason}"), Kind::Unavailable)?;
+                    }
+                }
+            }
+        }
+        Err(error) => report.failed("alerts", &error.to_string(), Kind::Configuration)?,
+    }
+    match (outside::revoker(config, &clock), config.revoke.mode) {
+        (Ok(Some(_)), mode) => Report::ok("revocation", &format!("in mode {}", mode.as_str())),
+        (Ok(None), Mode::Enforce) => {
+            let reason = "revoke.mode is enforce, and there is no [revoke.http] to revoke with";
+            report.failed("revocation", reason, Kind::Configuration)
+        }
+        (Ok(None), _) => Report::ok("revocation", "no provider is configured"),
+        (Err(error), _) => report.failed("revocation", &error.to_string(), Kind::Configuration),
+    }
 }
 
 fn check_source(config: &Config, report: &mut Report) -> Result<(), Failure> {

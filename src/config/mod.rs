@@ -21,6 +21,8 @@ pub use self::tree::ConfigError;
 use self::tree::Tree;
 use crate::engine;
 use crate::enrich::GeoSettings;
+use crate::notify::{EmailSettings, WebhookSettings};
+use crate::revoke::HttpRevokerSettings;
 use crate::source::kafka::KafkaSettings;
 use crate::store::{StoreSettings, library_in};
 use crate::token::TokenHasher;
@@ -28,8 +30,17 @@ use crate::verdict::Mode;
 use crate::wire::Format;
 
 /// Keys of paths, besides those of secrets.
-const PATHS: [&str; 7] =
-    ["rules_dir", "geoip.city", "geoip.asn", "store.library", "alert.email.ca_file", "source.file.path", "outbox.dir"];
+const PATHS: [&str; 9] = [
+    "rules_dir",
+    "geoip.city",
+    "geoip.asn",
+    "store.library",
+    "alert.email.ca_file",
+    "alert.webhook.ca_file",
+    "revoke.http.ca_file",
+    "source.file.path",
+    "outbox.dir",
+];
 
 /// Everything the operator decides.
 #[derive(Debug, Default, Deserialize)]
@@ -40,6 +51,7 @@ pub struct Config {
     pub geoip: GeoSettings,
     pub source: SourceSection,
     pub store: StoreSettings,
+    pub alert: AlertSection,
     pub revoke: Revoke,
     pub detection: Detection,
     pub outbox: Outbox,
@@ -64,6 +76,14 @@ pub struct FileSection {
     pub format: Format,
 }
 
+/// How people are told.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AlertSection {
+    pub email: Option<EmailSettings>,
+    pub webhook: Option<WebhookSettings>,
+}
+
 /// How tokens are taken away.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -72,11 +92,12 @@ pub struct Revoke {
     pub mode: Mode,
     /// Beyond this many revocations an hour, the rest is left to people.
     pub max_per_hour: u32,
+    pub http: Option<HttpRevokerSettings>,
 }
 
 impl Default for Revoke {
     fn default() -> Self {
-        Self { mode: Mode::Shadow, max_per_hour: 20 }
+        Self { mode: Mode::Shadow, max_per_hour: 20, http: None }
     }
 }
 

@@ -3,6 +3,7 @@
 mod case;
 mod fields;
 mod places;
+pub mod trial;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

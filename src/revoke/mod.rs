@@ -1,1 +1,5 @@
-//! Providers that take tokens away.
+//! Taking tokens away: an HTTP request to their provider, built from configuration.
+
+mod http;
+
+pub use self::http::{HttpRevoker, HttpRevokerSettings};

@@ -27,6 +27,7 @@ pub struct Health {
     beat_at: AtomicI64,
     store_failing: AtomicBool,
     source_failing: AtomicBool,
+    outbox_failing: AtomicBool,
 }
 
 impl Health {
@@ -41,6 +42,10 @@ impl Health {
 
     pub fn source_failing(&self, failing: bool) {
         self.source_failing.store(failing, Ordering::Relaxed);
+    }
+
+    pub fn outbox_failing(&self, failing: bool) {
+        self.outbox_failing.store(failing, Ordering::Relaxed);
     }
 
     /// Why the process should be restarted, if it should.
@@ -59,6 +64,9 @@ impl Health {
         }
         if self.source_failing.load(Ordering::Relaxed) {
             return Some("the source does not take commits");
+        }
+        if self.outbox_failing.load(Ordering::Relaxed) {
+            return Some("the outbox cannot be written");
         }
         self.illness(now)
     }

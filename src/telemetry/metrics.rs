@@ -37,6 +37,11 @@ pub struct Metrics {
     store_retries: Counter,
     reloads: Family<Label, Counter>,
     geoip_problems: Gauge,
+    outbox_waiting: Gauge,
+    breaker_open: Gauge,
+    revocations_paused: Gauge,
+    alerts: Family<[(&'static str, Cow<'static, str>); 2], Counter>,
+    revocations: Family<Label, Counter>,
     lag: Family<[(&'static str, Cow<'static, str>); 2], Gauge>,
 }
 
@@ -82,6 +87,7 @@ impl Metrics {
         let skipped = family("skipped", "Records that speak of no token, by reason");
         let redactions = family("redactions", "Bearer values replaced by their hash, by topic");
         let reloads = family("rule_reloads", "Attempts to reload the rules, by result");
+        let revocations = family("revocations", "Attempts, and refusals, to revoke, by outcome");
         let mut gauge = |name, help| {
             let gauge = Gauge::default();
             registry.register(name, help, gauge.clone());
@@ -90,6 +96,11 @@ impl Metrics {
         let baselines = gauge("baselines", "Baselines in memory");
         let partitions = gauge("partitions", "Partitions that this process owns");
         let geoip_problems = gauge("geoip_problems", "GeoIP files that are missing or cannot be read");
+        let outbox_waiting = gauge("outbox_waiting", "Changes of incidents that wait to be told or acted upon");
+        let breaker_open = gauge("revocation_breaker_open", "1 while the provider fails and is left alone");
+        let revocations_paused = gauge("revocations_paused", "1 while all revocations are stopped by hand");
+        let alerts = Family::<[(&'static str, Cow<'static, str>); 2], Counter>::default();
+        registry.register("alerts", "Attempts to tell people, by channel and outcome", alerts.clone());
         let lag = Family::<[(&'static str, Cow<'static, str>); 2], Gauge>::default();
         registry.register("source_lag", "Messages still to be read, by topic and partition", lag.clone());
         Self {
@@ -111,6 +122,11 @@ impl Metrics {
             store_retries,
             reloads,
             geoip_problems,
+            outbox_waiting,
+            breaker_open,
+            revocations_paused,
+            alerts,
+            revocations,
             lag,
         }
     }
@@ -171,6 +187,28 @@ impl Metrics {
     pub fn lag(&self, topic: &str, partition: i32, messages: i64) {
         let labels = [("topic", topic.to_owned().into()), ("partition", partition.to_string().into())];
         self.lag.get_or_create(&labels).set(messages);
+    }
+
+    /// An attempt to tell people came to this.
+    pub fn delivered(&self, channel: &'static str, outcome: &'static str) {
+        self.alerts.get_or_create(&[("channel", channel.into()), ("outcome", outcome.into())]).inc();
+    }
+
+    /// An attempt to revoke, or the refusal to make one, came to this.
+    pub fn revoked(&self, outcome: &'static str) {
+        self.revocations.get_or_create(&[("outcome", outcome.into())]).inc();
+    }
+
+    pub fn waiting(&self, changes: usize) {
+        self.outbox_waiting.set(changes as i64);
+    }
+
+    pub fn breaker(&self, open: bool) {
+        self.breaker_open.set(i64::from(open));
+    }
+
+    pub fn paused(&self, paused: bool) {
+        self.revocations_paused.set(i64::from(paused));
     }
 
     pub fn geoip_problems(&self, count: usize) {

@@ -18,7 +18,7 @@ class Keeper:
 
     async def handle_DATA(self, server, session, envelope):
         self.count += 1
-        head = f"X-Tls: {session.ssl is not None}\r\nX-Auth: {session.authenticated}\r\n"
+        head = f"X-Tls: {server.transport.get_extra_info('ssl_object') is not None}\r\nX-Auth: {session.authenticated}\r\n"
         head += f"X-From: {envelope.mail_from}\r\nX-To: {','.join(envelope.rcpt_tos)}\r\n"
         draft = self.folder / f"{self.count}.part"
         draft.write_bytes(head.encode() + envelope.content)

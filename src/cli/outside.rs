@@ -1,0 +1,111 @@
+//! The configured channels, revoker and outbox, put together for the commands that use them.
+
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::Failure;
+use crate::config::Config;
+use crate::deliver::{Deliverer, Outbox, Running, Settings};
+use crate::notify::{Email, Webhook};
+use crate::port::{Clock, Notifier, Revoker, Store};
+use crate::revoke::HttpRevoker;
+use crate::rule::RuleSet;
+use crate::telemetry::{Health, Metrics};
+use crate::verdict::Mode;
+use crate::worker;
+
+/// All that incidents go out by.
+pub(super) struct Outside {
+    outbox: Arc<Outbox>,
+    notifiers: Vec<Arc<dyn Notifier>>,
+    revoker: Option<Arc<dyn Revoker>>,
+    settings: Settings,
+}
+
+/// Builds what is configured and takes hold of the outbox.
+pub(super) fn open(
+    config: &Config,
+    rules: watch::Receiver<Arc<RuleSet>>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Outside, Failure> {
+    let notifiers = notifiers(config, rules, clock)?;
+    let outbox = Outbox::open(&config.outbox.dir, &notifiers, Arc::clone(clock)).map_err(|error| {
+        Failure::Unavailable(format!("cannot open the outbox {} (outbox.dir): {error}", config.outbox.dir.display()))
+    })?;
+    let settings = Settings {
+        mode: config.revoke.mode,
+        revocations_per_hour_max: config.revoke.max_per_hour,
+        ..Settings::default()
+    };
+    Ok(Outside { outbox: Arc::new(outbox), notifiers, revoker: revoker(config, clock)?, settings })
+}
+
+impl Outside {
+    /// What the operator may not have meant.
+    pub(super) fn warnings(&self, config: &Config) -> Vec<&'static str> {
+        let mut warnings = Vec::new();
+        if self.notifiers.is_empty() {
+            warnings.push("nobody is told: there is no [alert.email] and no [alert.webhook]");
+        }
+        if config.revoke.mode == Mode::Enforce && self.revoker.is_none() {
+            warnings.push("nothing can be revoked: revoke.mode is enforce, and there is no [revoke.http]");
+        }
+        warnings
+    }
+
+    /// Starts the deliverer, and gives the worker's end of the outbox.
+    pub(super) fn start<S: Store + 'static>(
+        self,
+        store: &Arc<S>,
+        clock: &Arc<dyn Clock>,
+        metrics: &Arc<Metrics>,
+        health: &Arc<Health>,
+        runtime: &Handle,
+    ) -> (worker::Outbox, Running)
+    where
+        S::Rows: 'static,
+    {
+        let outbox = Arc::clone(&self.outbox);
+        let deliverer = Deliverer {
+            outbox: self.outbox,
+            notifiers: self.notifiers,
+            revoker: self.revoker,
+            store: Arc::clone(store),
+            clock: Arc::clone(clock),
+            metrics: Arc::clone(metrics),
+            health: Arc::clone(health),
+            settings: self.settings,
+        };
+        (Box::new(move |incidents| outbox.take(incidents)), deliverer.start(runtime))
+    }
+}
+
+/// One for each recipient of mail, and one for the webhook.
+pub(super) fn notifiers(
+    config: &Config,
+    rules: watch::Receiver<Arc<RuleSet>>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Vec<Arc<dyn Notifier>>, Failure> {
+    let mut notifiers: Vec<Arc<dyn Notifier>> = Vec::new();
+    if let Some(settings) = &config.alert.email {
+        for email in Email::new(settings, rules).map_err(wrong("alert.email"))? {
+            notifiers.push(Arc::new(email));
+        }
+    }
+    if let Some(settings) = &config.alert.webhook {
+        notifiers.push(Arc::new(Webhook::new(settings, Arc::clone(clock)).map_err(wrong("alert.webhook"))?));
+    }
+    Ok(notifiers)
+}
+
+/// What tokens are revoked with, where it is configured.
+pub(super) fn revoker(config: &Config, clock: &Arc<dyn Clock>) -> Result<Option<Arc<dyn Revoker>>, Failure> {
+    let Some(settings) = &config.revoke.http else { return Ok(None) };
+    Ok(Some(Arc::new(HttpRevoker::new(settings, Arc::clone(clock)).map_err(wrong("revoke.http"))?)))
+}
+
+fn wrong(section: &'static str) -> impl Fn((&'static str, String)) -> Failure {
+    move |(key, problem)| Failure::Configuration(format!("`{section}.{key}` {problem}"))
+}

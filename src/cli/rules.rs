@@ -1,0 +1,120 @@
+//! `tokenwarden rules`: what rules there are, and whether each does what its own cases say.
+
+use std::fmt::Write as _;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+
+use super::{Failure, printable};
+use crate::config::Config;
+use crate::config::rule_file::trial::{self, Trial};
+use crate::config::rule_file::{Case, Expect, LoadedRules};
+use crate::rule::Status;
+use crate::telemetry;
+
+/// Run the cases inside the rule files, or list the rules.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the cases inside the rule files; fails, with status 78, if one does not do as it says.
+    Test(From),
+    /// List the rules: id, severity, mode, status, title.
+    List(From),
+}
+
+/// Which rules are meant.
+#[derive(Debug, Args)]
+struct From {
+    /// Folder of rule files, instead of the configured ones.
+    #[arg(long, value_name = "DIR")]
+    rules: Option<PathBuf>,
+    /// Configuration file (TOML); without one every setting has its default.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Results go to stdout.
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    telemetry::start_logging("warn");
+    let (Command::Test(from) | Command::List(from)) = &arguments.command;
+    let mut config = Config::load(from.config.as_deref())?;
+    if let Some(rules) = &from.rules {
+        config.rules_dir = Some(rules.clone());
+    }
+    let loaded = super::load_rules(&config)?;
+    let mut out = std::io::stdout().lock();
+    match arguments.command {
+        Command::Test(_) => test(&config, &loaded, &mut out),
+        Command::List(_) => list(&loaded, &mut out),
+    }
+}
+
+fn test(config: &Config, loaded: &LoadedRules, out: &mut impl Write) -> Result<(), Failure> {
+    let (mut passed, mut failed, mut rules) = (0_usize, 0_usize, 0_usize);
+    for of_rule in &loaded.cases {
+        let rule = loaded.rules.rule(of_rule.rule);
+        if rule.status == Status::Disabled {
+            print(out, &format!("off   {}: {} is disabled", of_rule.file.display(), rule.id))?;
+            continue;
+        }
+        rules += 1;
+        for (case, trial) in trial::run(loaded, of_rule, &config.engine_settings()) {
+            let counter = if trial.passed { &mut passed } else { &mut failed };
+            *counter += 1;
+            print(out, &told(&of_rule.file, case, &trial, rule.threshold))?;
+        }
+    }
+    let cases = passed + failed;
+    print(out, &format!("{cases} cases of {rules} rules from {}: {passed} pass", config.rules_origin()))?;
+    if failed > 0 {
+        return Err(Failure::Configuration(format!("{failed} of {cases} cases of rules fail")));
+    }
+    Ok(())
+}
+
+/// One line on one case: `pass  rules/new_ip.toml:61: fires: the case's name`.
+fn told(file: &Path, case: &Case, trial: &Trial, threshold: f64) -> String {
+    let word = if trial.passed { "pass" } else { "FAIL" };
+    let expected = match case.expect {
+        Expect::Fires => "fires",
+        Expect::Quiet => "quiet",
+    };
+    let mut line = format!("{word}  {}:{}: {expected}: {}", file.display(), case.line, case.name);
+    if trial.passed {
+        return line;
+    }
+    // Writing into a text cannot fail.
+    let _ = match (&trial.mistake, &trial.highest) {
+        (Some((at, reason)), _) => write!(line, "; the event of line {at} is none: {reason}"),
+        (None, None) => write!(line, "; the rule finds nothing in any of its events"),
+        (None, Some(said)) => write!(
+            line,
+            "; the highest share is {:.2} of the {threshold} that it fires from, at line {}, in a sum of {:.2}: {}",
+            said.share, said.line, said.log_odds, said.reason
+        ),
+    };
+    line
+}
+
+fn list(loaded: &LoadedRules, out: &mut impl Write) -> Result<(), Failure> {
+    for rule in loaded.rules.iter() {
+        let status = match rule.status {
+            Status::Experimental => "experimental",
+            Status::Stable => "stable",
+            Status::Disabled => "disabled",
+        };
+        let (id, severity, mode) = (rule.id.as_str(), rule.severity.as_str(), rule.mode.as_str());
+        print(out, &format!("{id:22} {severity:9} {mode:8} {status:13} {}", rule.title))?;
+    }
+    Ok(())
+}
+
+fn print(out: &mut impl Write, line: &str) -> Result<(), Failure> {
+    writeln!(out, "{}", printable(line)).map_err(|error| Failure::output("the answer", &error))
+}

@@ -1,0 +1,322 @@
+//! Alerts by e-mail: one mail a recipient, so that one bad address keeps nobody else from being told.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use lettre::message::header::{HeaderName, HeaderValue};
+use lettre::message::{Mailbox, MultiPart};
+use lettre::transport::smtp::PoolConfig;
+use lettre::transport::smtp::authentication::Credentials;
+use lettre::transport::smtp::client::{Certificate, Tls, TlsParameters};
+use lettre::transport::smtp::response::Code;
+use lettre::{Address, AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Deserialize;
+use tokio::sync::watch;
+use url::Url;
+
+use super::mail;
+use crate::port::{Alert, DeliveryError, Notifier};
+use crate::rule::RuleSet;
+
+/// For one command to be answered.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// An unused connection is closed after this, before most servers do it.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// `[alert.email]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EmailSettings {
+    /// `smtps://host:465`, or `smtp://host:587`.
+    pub smtp_url: String,
+    /// Of `smtp://` only.
+    pub starttls: Option<StartTls>,
+    pub from: String,
+    pub to: Vec<String>,
+    pub username: Option<String>,
+    pub password: Option<SecretString>,
+    /// A private authority, PEM, trusted besides the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StartTls {
+    #[default]
+    Required,
+    Opportunistic,
+    None,
+}
+
+/// One recipient's way to be told.
+pub struct Email {
+    shared: Arc<Shared>,
+    to: Address,
+}
+
+/// What all recipients have in common.
+struct Shared {
+    transport: AsyncSmtpTransport<Tokio1Executor>,
+    from: Mailbox,
+    /// As it stands in each mail's header.
+    to: Vec<Mailbox>,
+    rules: watch::Receiver<Arc<RuleSet>>,
+}
+
+impl Email {
+    /// One for each recipient. `rules` have the runbooks that mails repeat. The error is the key below `[alert.email]`
+    /// and what is wrong with it; it names no secret.
+    pub fn new(
+        settings: &EmailSettings,
+        rules: watch::Receiver<Arc<RuleSet>>,
+    ) -> Result<Vec<Self>, (&'static str, String)> {
+        let mailbox = |key, text: &str| {
+            text.parse::<Mailbox>().map_err(|_| (key, format!("`{}` is no mail address", text.escape_debug())))
+        };
+        let from = mailbox("from", &settings.from)?;
+        let to = settings.to.iter().map(|to| mailbox("to", to)).collect::<Result<Vec<_>, _>>()?;
+        if to.is_empty() {
+            return Err(("to", "names nobody".to_owned()));
+        }
+        let recipients: Vec<_> = to.iter().map(|mailbox| mailbox.email.clone()).collect();
+        let shared = Arc::new(Shared { transport: transport(settings)?, from, to, rules });
+        Ok(recipients.into_iter().map(|to| Self { shared: Arc::clone(&shared), to }).collect())
+    }
+
+    fn message(&self, alert: Alert<'_>, key: &str) -> Result<Message, DeliveryError> {
+        let Shared { from, to, rules, .. } = &*self.shared;
+        let rules = Arc::clone(&rules.borrow());
+        let mail = mail::compose(alert, &rules);
+        let domain = from.email.domain();
+        let mut builder = Message::builder()
+            .from(from.clone())
+            .subject(mail.subject)
+            .message_id(Some(format!("<{key}@{domain}>")))
+            .raw_header(header("Auto-Submitted", "auto-generated"))
+            .raw_header(header("X-Auto-Response-Suppress", "All"));
+        for mailbox in to {
+            builder = builder.to(mailbox.clone());
+        }
+        if let Alert::Incident { incident, .. } = alert {
+            // The first mail and the later ones name the same root, which is what makes a thread of them.
+            let root = format!("<{}@{domain}>", incident.id);
+            builder = builder
+                .in_reply_to(root.clone())
+                .references(root)
+                .raw_header(header("X-Tokenwarden-Incident", &incident.id.to_string()));
+        }
+        let envelope = lettre::address::Envelope::new(Some(from.email.clone()), vec![self.to.clone()]);
+        let envelope = envelope.map_err(|error| permanent(format!("the mail cannot be addressed: {error}")))?;
+        builder
+            .envelope(envelope)
+            .multipart(MultiPart::alternative_plain_html(mail.text, mail.html))
+            .map_err(|error| permanent(format!("the mail cannot be written: {error}")))
+    }
+}
+
+#[async_trait]
+impl Notifier for Email {
+    fn name(&self) -> &'static str {
+        "email"
+    }
+
+    fn target(&self) -> String {
+        self.to.to_string()
+    }
+
+    async fn notify(&self, alert: Alert<'_>, key: &str) -> Result<u16, DeliveryError> {
+        let message = self.message(alert, key)?;
+        match self.shared.transport.send(message).await {
+            Ok(_) => Ok(0),
+            Err(error) => Err(delivery_error(&error)),
+        }
+    }
+
+    async fn probe(&self) -> Result<(), DeliveryError> {
+        match self.shared.transport.test_connection().await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(DeliveryError::Retriable {
+                reason: "the mail server does not answer".to_owned(),
+                status: 0,
+                retry_after: None,
+            }),
+            Err(error) => Err(delivery_error(&error)),
+        }
+    }
+}
+
+fn transport(settings: &EmailSettings) -> Result<AsyncSmtpTransport<Tokio1Executor>, (&'static str, String)> {
+    let url = Url::parse(&settings.smtp_url).map_err(|error| ("smtp_url", format!("is no URL: {error}")))?;
+    let wrong = |problem: &str| Err(("smtp_url", problem.to_owned()));
+    let Some(host) = url.host_str().filter(|host| !host.is_empty()) else { return wrong("names no host") };
+    if !url.username().is_empty() || url.password().is_some() {
+        return wrong("holds a user or password; give them as `username` and `password_file`");
+    }
+    if !matches!(url.path(), "" | "/") || url.query().is_some() {
+        return wrong("has more than a host and a port");
+    }
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let (tls, port): (fn(TlsParameters) -> Tls, u16) = match (url.scheme(), settings.starttls) {
+        ("smtps", None) => (Tls::Wrapper, 465),
+        ("smtps", Some(_)) => return Err(("starttls", "goes with smtp://, not with smtps://".to_owned())),
+        ("smtp", Some(StartTls::Opportunistic)) => (Tls::Opportunistic, 587),
+        ("smtp", Some(StartTls::None)) => (|_| Tls::None, 25),
+        ("smtp", _) => (Tls::Required, 587),
+        _ => return wrong("must begin with smtps:// or smtp://"),
+    };
+    let mut parameters = TlsParameters::builder(host.to_owned());
+    if let Some(file) = &settings.ca_file {
+        let pem = std::fs::read(file).map_err(|error| ("ca_file", format!("cannot be read: {error}")))?;
+        let authority = Certificate::from_pem(&pem).map_err(|_| ("ca_file", "is no certificate in PEM".to_owned()))?;
+        parameters = parameters.add_root_certificate(authority);
+    }
+    let parameters = parameters.build().map_err(|error| ("smtp_url", format!("TLS cannot be set up: {error}")))?;
+    let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(host)
+        .port(url.port().unwrap_or(port))
+        .tls(tls(parameters))
+        .timeout(Some(TIMEOUT))
+        .pool_config(PoolConfig::new().max_size(2).idle_timeout(IDLE_TIMEOUT));
+    match (&settings.username, &settings.password) {
+        (Some(user), Some(password)) => {
+            let credentials = Credentials::new(user.clone(), password.expose_secret().to_owned());
+            builder = builder.credentials(credentials);
+        }
+        (None, None) => {}
+        (Some(_), None) => return Err(("username", "needs `password_file` beside it".to_owned())),
+        (None, Some(_)) => return Err(("password", "needs `username` beside it".to_owned())),
+    }
+    Ok(builder.build())
+}
+
+/// `name` is one of ours, in ASCII; so is `value`.
+fn header(name: &'static str, value: &str) -> HeaderValue {
+    HeaderValue::new(HeaderName::new_from_ascii_str(name), value.to_owned())
+}
+
+fn permanent(reason: String) -> DeliveryError {
+    DeliveryError::Permanent { reason, status: 0 }
+}
+
+fn delivery_error(error: &lettre::transport::smtp::Error) -> DeliveryError {
+    let said = words_of(error);
+    let reason = match meaning(error.status()) {
+        Meaning::Credentials => format!("the mail server refuses our credentials ({said})"),
+        Meaning::Later | Meaning::Never if error.status().is_some() => format!("the mail server answered {said}"),
+        _ if error.is_timeout() => "the mail server does not answer in time".to_owned(),
+        _ if error.is_tls() => format!("no TLS with the mail server: {said}"),
+        _ => format!("the mail server cannot be reached: {said}"),
+    };
+    match meaning(error.status()) {
+        Meaning::Never => DeliveryError::Permanent { reason, status: 0 },
+        Meaning::Later | Meaning::Credentials => DeliveryError::Retriable { reason, status: 0, retry_after: None },
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Meaning {
+    /// Another attempt may help.
+    Later,
+    /// Once the operator has mended the password, another attempt helps.
+    Credentials,
+    /// This mail will never be taken.
+    Never,
+}
+
+/// What a reply's code means to the mail (RFC 5321, 4.2.1; RFC 4954, 6); `None`: there was no reply.
+fn meaning(code: Option<Code>) -> Meaning {
+    match code.map(u16::from) {
+        Some(530 | 534 | 535 | 538) => Meaning::Credentials,
+        Some(500..) => Meaning::Never,
+        _ => Meaning::Later,
+    }
+}
+
+/// The innermost cause on one line: a server's own words may come from anywhere.
+fn words_of(error: &lettre::transport::smtp::Error) -> String {
+    let mut said = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        said = inner.to_string();
+        cause = inner.source();
+    }
+    if let Some(code) = error.status() {
+        said = format!("{code} {said}");
+    }
+    super::words::shortened(&super::words::plain(&said), 200)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::incident;
+    use super::*;
+    use crate::port::Revocation;
+
+    fn settings(toml: &str) -> EmailSettings {
+        let common = "from = 'Warden <w@example.com>'\nto = ['a@example.com', 'b@example.org']\n";
+        toml::from_str(&format!("{common}{toml}")).expect("settings")
+    }
+
+    fn emails(toml: &str) -> Result<Vec<Email>, (&'static str, String)> {
+        let (_, rules) = watch::channel(Arc::new(RuleSet::builtin()));
+        Email::new(&settings(toml), rules)
+    }
+
+    fn code(code: u16) -> Code {
+        let reply = format!("{code} x\r\n");
+        reply.parse::<lettre::transport::smtp::response::Response>().expect("a reply").code()
+    }
+
+    #[test]
+    fn replies_mean_what_the_protocol_says() {
+        for (reply, expected) in [
+            (None, Meaning::Later),
+            (Some(code(421)), Meaning::Later),
+            (Some(code(451)), Meaning::Later),
+            (Some(code(550)), Meaning::Never),
+            (Some(code(554)), Meaning::Never),
+            (Some(code(535)), Meaning::Credentials),
+            (Some(code(530)), Meaning::Credentials),
+        ] {
+            assert_eq!(meaning(reply), expected, "{reply:?}");
+        }
+    }
+
+    #[test]
+    fn mistakes_are_told_by_key_and_without_the_secret() {
+        let mistake = |toml: &str| emails(toml).map(|_| ()).expect_err(toml);
+        assert_eq!(mistake("smtp_url = 'https://h'").0, "smtp_url");
+        assert_eq!(mistake("smtp_url = 'smtps://h:465'\nstarttls = 'required'").0, "starttls");
+        assert_eq!(mistake("smtp_url = 'smtp://h'\nusername = 'u'").0, "username");
+        assert_eq!(mistake("smtp_url = 'smtp://h'\nca_file = '/none'").0, "ca_file");
+        let (key, said) = mistake("smtp_url = 'smtp://me:s3cret@h'");
+        assert_eq!(key, "smtp_url");
+        assert!(!said.contains("s3cret"), "{said}");
+    }
+
+    #[tokio::test]
+    async fn changes_of_one_incident_make_one_thread() {
+        let emails = emails("smtp_url = 'smtp://127.0.0.1:2525'").expect("settings");
+        assert_eq!(emails.len(), 2, "one a recipient");
+        let mut incident = incident();
+        incident.reason = "x\r\nBcc: thief@example.net\r\n\r\nbody".to_owned();
+        let headers = |email: &Email, key: &str| {
+            let alert = Alert::Incident { incident: &incident, revocation: &Revocation::Done };
+            let mail = String::from_utf8(email.message(alert, key).expect("a mail").formatted()).expect("UTF-8");
+            let head = mail.split("\r\n\r\n").next().expect("a head").replace("\r\n ", " ");
+            head.lines().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let (first, second) = (headers(&emails[0], "INC-42-a"), headers(&emails[1], "INC-42-b"));
+        let has = |head: &[String], line: &str| head.iter().any(|found| found == line);
+        assert!(has(&first, "Message-ID: <INC-42-a@example.com>"), "{first:?}");
+        assert!(has(&second, "Message-ID: <INC-42-b@example.com>"), "{second:?}");
+        for head in [&first, &second] {
+            assert!(has(head, "References: <INC-0000000000000042@example.com>"), "{head:?}");
+            assert!(has(head, "In-Reply-To: <INC-0000000000000042@example.com>"), "{head:?}");
+            assert!(has(head, "Auto-Submitted: auto-generated"), "{head:?}");
+            assert!(!head.iter().any(|line| line.starts_with("Bcc")), "{head:?}");
+        }
+    }
+}

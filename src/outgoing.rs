@@ -1,0 +1,227 @@
+//! The one way in which requests of ours leave by HTTP: no redirects, TLS unless loopback, no address inside the
+//! network unless the operator allows it, no proxy, and a time limit.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::{Client, redirect};
+use url::{Host, Url};
+
+/// For a connection to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// For the whole answer's head to have come.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// A receiver that wants to be left alone for longer is asked again all the same.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
+
+/// A client for requests to `url` and its like. `ca_file`: PEM of authorities trusted besides the system's. The error
+/// names no secret.
+pub fn client(url: &Url, allow_private: bool, ca_file: Option<&Path>) -> Result<Client, String> {
+    check_url(url, allow_private)?;
+    let mut builder = Client::builder()
+        .redirect(redirect::Policy::none())
+        .no_proxy()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(TIMEOUT)
+        .user_agent(concat!("tokenwarden/", env!("CARGO_PKG_VERSION")))
+        .dns_resolver(Arc::new(Guard { allow_private }));
+    if let Some(file) = ca_file {
+        let pem = std::fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+        let authorities = reqwest::Certificate::from_pem_bundle(&pem)
+            .map_err(|_| format!("{} holds no certificates in PEM", file.display()))?;
+        if authorities.is_empty() {
+            return Err(format!("{} holds no certificates in PEM", file.display()));
+        }
+        builder = builder.tls_certs_merge(authorities);
+    }
+    builder.build().map_err(|error| format!("cannot make an HTTP client: {}", reason(&error)))
+}
+
+/// Whether requests may go to `url`, as far as it can be told without asking for its addresses. Those are looked at
+/// when they are known, at every connection.
+pub fn check_url(url: &Url, allow_private: bool) -> Result<(), String> {
+    let Some(host) = url.host() else { return Err("names no host".to_owned()) };
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("holds a user or password; give them by their own keys".to_owned());
+    }
+    let loopback = match host {
+        Host::Domain(name) => name == "localhost",
+        Host::Ipv4(ip) => ip.is_loopback(),
+        Host::Ipv6(ip) => ip.to_canonical().is_loopback(),
+    };
+    match url.scheme() {
+        "https" => {}
+        "http" if loopback => {}
+        "http" => return Err("must be https unless it is on loopback".to_owned()),
+        other => return Err(format!("must be https, not {other}")),
+    }
+    let address = match host {
+        Host::Domain(_) => None,
+        Host::Ipv4(ip) => Some(IpAddr::V4(ip)),
+        Host::Ipv6(ip) => Some(IpAddr::V6(ip)),
+    };
+    match address {
+        Some(address) if !loopback && !allow_private && !is_global(address) => {
+            Err(format!("{address} is inside the network; set allow_private = true if that is meant"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// How long the receiver asks to be left alone: `Retry-After` in seconds or as a date (RFC 9110, 10.2.3), an hour at
+/// most. `now`: milliseconds since the epoch.
+#[must_use]
+pub fn retry_after(headers: &HeaderMap, now: i64) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = if let Ok(seconds) = text.parse() {
+        Duration::from_secs(seconds)
+    } else {
+        let at = jiff::fmt::rfc2822::parse(text).ok()?.timestamp().as_millisecond();
+        Duration::from_millis(u64::try_from(at - now).unwrap_or(0))
+    };
+    Some(wait.min(RETRY_AFTER_MAX))
+}
+
+/// What went wrong with a request, without its address: the path may hold an id, and the query a secret.
+#[must_use]
+pub fn reason(error: &reqwest::Error) -> String {
+    let what = if error.is_timeout() {
+        "no answer in time"
+    } else if error.is_connect() {
+        "cannot connect"
+    } else {
+        "the request failed"
+    };
+    let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(error);
+    let mut last = None;
+    while let Some(inner) = cause {
+        last = Some(inner.to_string());
+        cause = inner.source();
+    }
+    last.map_or_else(|| what.to_owned(), |last| format!("{what}: {last}"))
+}
+
+/// Looks up names, and keeps back the addresses that requests may not go to: so that a name which leads inside, today
+/// or after the check, leads nowhere.
+struct Guard {
+    allow_private: bool,
+}
+
+impl Resolve for Guard {
+    fn resolve(&self, name: Name) -> Resolving {
+        let open = self.allow_private || name.as_str() == "localhost";
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let allowed: Vec<SocketAddr> = found.filter(|address| open || is_global(address.ip())).collect();
+            if allowed.is_empty() {
+                return Err(format!("{} has no address outside the network", name.as_str()).into());
+            }
+            let addresses: Addrs = Box::new(allowed.into_iter());
+            Ok(addresses)
+        })
+    }
+}
+
+/// Whether `address` can be reached over the Internet (the registries of RFC 6890), however it is written: IPv4 within
+/// IPv6 is judged as IPv4.
+fn is_global(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(ip) => is_global_v4(ip),
+        IpAddr::V6(ip) => is_global_v6(ip),
+    }
+}
+
+fn is_global_v4(ip: Ipv4Addr) -> bool {
+    let [a, b, c, _] = ip.octets();
+    !(ip.is_private()
+        || ip.is_loopback()
+        || ip.is_link_local()
+        || ip.is_broadcast()
+        || ip.is_documentation()
+        || ip.is_multicast()
+        || a == 0
+        || a >= 240
+        || (a == 100 && (64..128).contains(&b))
+        || (a == 192 && b == 0 && c == 0)
+        || (a == 198 && (b == 18 || b == 19)))
+}
+
+fn is_global_v6(ip: Ipv6Addr) -> bool {
+    let segments = ip.segments();
+    match segments {
+        // NAT64 (RFC 6052) and 6to4 (RFC 3056) lead to the IPv4 address within.
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => {
+            let [a, b] = high.to_be_bytes();
+            let [c, d] = low.to_be_bytes();
+            is_global_v4(Ipv4Addr::new(a, b, c, d))
+        }
+        // Documentation (RFC 3849), Teredo and other protocol assignments (RFC 2928).
+        [0x2001, 0xdb8 | 0..0x200, ..] => false,
+        // Global unicast (RFC 4291); all else is loopback, local, multicast or unassigned.
+        [first, ..] => first & 0xe000 == 0x2000,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(url: &str, allow_private: bool) -> Result<(), String> {
+        check_url(&Url::parse(url).expect("a URL"), allow_private)
+    }
+
+    #[test]
+    fn only_https_leaves_the_machine_and_only_to_the_outside() {
+        for url in ["https://hooks.example/x", "http://127.0.0.1:8080/x", "http://[::1]/", "http://localhost:1/"] {
+            assert_eq!(check(url, false), Ok(()), "{url}");
+        }
+        for url in ["http://hooks.example/x", "ftp://127.0.0.1/", "https://me:secret@hooks.example/", "data:x"] {
+            let said = check(url, true).expect_err(url);
+            assert!(!said.contains("secret"), "{said}");
+        }
+        for ip in ["10.1.2.3", "192.168.0.1", "172.31.9.9", "169.254.169.254", "100.64.0.1", "0.0.0.0"] {
+            assert!(check(&format!("https://{ip}/"), false).is_err(), "{ip}");
+            assert_eq!(check(&format!("https://{ip}/"), true), Ok(()), "{ip}");
+        }
+        for ip in ["fd00::1", "fe80::1", "::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::", "::", "ff02::1"] {
+            assert!(check(&format!("https://[{ip}]/"), false).is_err(), "{ip}");
+        }
+        for ip in ["2a00:1450:4001:80b::200e", "64:ff9b::808:808"] {
+            assert_eq!(check(&format!("https://[{ip}]/"), false), Ok(()), "{ip}");
+        }
+        // Other spellings of 127.0.0.1 and 10.0.0.1, as browsers take them.
+        assert_eq!(check("http://2130706433/", false), Ok(()));
+        assert!(check("https://0xa000001/", false).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_name_that_leads_inside_leads_nowhere() {
+        // Any name but `localhost` that leads to loopback; an address resolves to itself without a name server.
+        let found = |name: &'static str, allow_private| async move {
+            Guard { allow_private }.resolve(name.parse().expect("a name")).await.is_ok()
+        };
+        assert!(found("localhost", false).await);
+        assert!(!found("127.0.0.1", false).await);
+        assert!(found("127.0.0.1", true).await);
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date_and_an_hour_at_most() {
+        let wait = |text: &'static str| {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, text.parse().expect("a header"))]);
+            // Wed, 21 Oct 2026 07:28:00 GMT
+            retry_after(&headers, 1_792_567_680_000)
+        };
+        assert_eq!(wait("7"), Some(Duration::from_secs(7)));
+        assert_eq!(wait("86400"), Some(RETRY_AFTER_MAX));
+        assert_eq!(wait("Wed, 21 Oct 2026 07:28:30 GMT"), Some(Duration::from_secs(30)));
+        assert_eq!(wait("Wed, 21 Oct 2026 07:20:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(wait("soon"), None);
+        assert_eq!(wait("-5"), None);
+        assert_eq!(retry_after(&HeaderMap::new(), 0), None);
+    }
+}

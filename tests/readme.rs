@@ -1,0 +1,95 @@
+//! What README.md shows works as it is shown.
+
+#![allow(clippy::expect_used, clippy::disallowed_methods, reason = "a test that cannot go on says so")]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+const README: &str = include_str!("../README.md");
+
+/// The README's first block in `language` that holds `mark`.
+fn block(language: &str, mark: &str) -> &'static str {
+    let blocks = README.split("\n```").skip(1).step_by(2);
+    let of_language = blocks.filter_map(|block| block.strip_prefix(language)?.strip_prefix('\n'));
+    of_language.into_iter().find(|block| block.contains(mark)).expect("the README has such a block")
+}
+
+fn tokenwarden(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tokenwarden"));
+    command.args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("tokenwarden runs")
+}
+
+#[test]
+fn its_configuration_is_right() {
+    // Paths are relative to the file: beside it lie what a checkout has, and the secrets.
+    let (root, folder) = (Path::new(env!("CARGO_MANIFEST_DIR")), tempfile::tempdir().expect("a folder"));
+    for name in ["rules", "geoip"] {
+        std::os::unix::fs::symlink(root.join(name), folder.path().join(name)).expect("a link");
+    }
+    let text = block("toml", "[source.kafka]");
+    std::fs::create_dir(folder.path().join("secrets")).expect("a folder");
+    for (_, rest) in text.match_indices("_file = \"").map(|(at, key)| text.split_at(at + key.len())) {
+        let name = rest.split('"').next().expect("a name in quotes");
+        std::fs::write(folder.path().join(name), "a-secret-of-some-thirty-bytes").expect("written");
+    }
+    let file = folder.path().join("tokenwarden.toml");
+    std::fs::write(&file, text).expect("written");
+    let output = tokenwarden(&["validate", "--offline", "--config", &file.to_string_lossy()]);
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!told.contains("FAILED"), "{told}");
+}
+
+#[test]
+fn its_event_is_judged() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), block("json", "event_id")).expect("written");
+    let output = tokenwarden(&[
+        "replay",
+        "--strict",
+        "--geoip-asn",
+        "geoip/test/asn-ipv4.mmdb",
+        "--verdicts",
+        "-",
+        &file.path().to_string_lossy(),
+    ]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8_lossy(&output.stdout).starts_with("{\"event_id\":\"01JD8Z\",\"token_id\":\"at-5521\""));
+}
+
+#[test]
+fn its_rule_is_the_one_that_is_shipped() {
+    let shipped = include_str!("../rules/impossible_travel.toml");
+    for line in block("toml", "[[cases]]").lines() {
+        assert!(shipped.lines().any(|shipped| shipped == line), "{line}");
+    }
+}
+
+#[test]
+fn its_commands_are_there() {
+    let mut seen = 0;
+    for (at, _) in README.match_indices("tokenwarden ") {
+        let rest = &README[at + "tokenwarden ".len()..];
+        let before = README[..at].chars().next_back();
+        let Some(word) = rest.split(|c: char| !c.is_ascii_lowercase()).next().filter(|word| !word.is_empty()) else {
+            continue;
+        };
+        // Commands stand at the beginning of a line of code, or of code in the text.
+        if before == Some('`') || (before == Some('\n') && rest.contains("--")) {
+            let output = tokenwarden(&[word, "--help"]);
+            seen += usize::from(output.status.success());
+            assert!(output.status.success() || before == Some('\n'), "there is no command {word}");
+        }
+    }
+    assert!(seen >= 4, "only {seen} commands are found");
+}
+
+#[test]
+fn its_links_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let links: Vec<_> = README.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(to, _)| to).collect();
+    assert!(links.len() > 5);
+    for link in links.into_iter().filter(|link| !link.starts_with("http")) {
+        assert!(root.join(link).exists(), "{link}");
+    }
+}

@@ -1,0 +1,481 @@
+//! Stories: what honest owners and thieves do, told as events, and what judgement has to say of it.
+//!
+//! Each story happens in a town of forty other people who go about their days, so that there is a population to
+//! compare with. Everything but the judgement is as in the service: events are JSON, decoded by the real decoder.
+
+#![allow(clippy::expect_used, clippy::disallowed_methods, reason = "a test that cannot go on says so")]
+
+mod story;
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use story::{Atlas, Event, HOUR, MINUTE, SECOND, Story, address, fired, share};
+use tokenwarden::checkpoint::Position;
+use tokenwarden::engine;
+use tokenwarden::enrich::Enricher;
+use tokenwarden::notify;
+use tokenwarden::pipeline::{Epoch, Pipeline};
+use tokenwarden::port::Message;
+use tokenwarden::rule::RuleSet;
+use tokenwarden::simulate::{Settings, Simulation};
+use tokenwarden::source::file::FileSource;
+use tokenwarden::store::{MemoryRows, NullStore};
+use tokenwarden::telemetry::{Health, Metrics, SystemClock};
+use tokenwarden::token::TokenHasher;
+use tokenwarden::verdict::RuleId::{
+    BindingMismatch, ConcurrentUse, ImpossibleTravel, NewClient, NewCountry, NewIp, NewNetwork, RefreshReuse,
+    UseAfterExpiry, UseAfterRevocation, UseAfterSessionEnd,
+};
+use tokenwarden::verdict::{Action, Verdict};
+use tokenwarden::wire::Format;
+use tokenwarden::worker::{Limits, Outside, Spread, Worker};
+
+// --- Honest people ------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_traveller_who_took_the_time_is_let_be() {
+    let mut story = Story::in_town();
+    let ana = story.office_worker("ana", 30);
+    story.wait(36 * HOUR);
+    let arrived = story.see(&ana.from(address::SYDNEY));
+    assert!(!fired(&arrived, ImpossibleTravel), "{arrived:#?}");
+    assert!(arrived.verdict < Verdict::Alert, "{arrived:#?}");
+    for _ in 0..20 {
+        story.wait(40 * MINUTE);
+        let later = story.see(&ana.from(address::SYDNEY));
+        assert!(later.verdict < Verdict::Alert, "{later:#?}");
+    }
+}
+
+#[test]
+fn a_phone_that_roams_is_one_holder() {
+    let mut story = Story::in_town();
+    let bo = story.phone_user("bo", 30);
+    // Off the plane in Paris, three days on the local carrier, and home again: two changes, no more.
+    story.wait(8 * HOUR);
+    for number in 0..12 {
+        story.wait(2 * HOUR);
+        let abroad = story.see(&bo.from(&format!("198.19.7.{}", number + 1)));
+        assert!(!fired(&abroad, ConcurrentUse) && !fired(&abroad, ImpossibleTravel), "{abroad:#?}");
+        assert!(abroad.verdict < Verdict::Alert, "{abroad:#?}");
+    }
+    story.wait(8 * HOUR);
+    let home = story.see(&bo.from("198.18.3.77"));
+    assert!(!fired(&home, ConcurrentUse), "{home:#?}");
+    assert!(home.verdict < Verdict::Alert, "{home:#?}");
+}
+
+#[test]
+fn a_carrier_that_hands_out_a_new_address_each_time_is_no_news() {
+    let mut story = Story::in_town();
+    let bo = story.phone_user("bo", 30);
+    for number in 0..30 {
+        story.wait(90 * MINUTE);
+        let outcome = story.see(&bo.from(&format!("198.18.{}.{}", number % 8, 100 + number)));
+        assert!(!fired(&outcome, NewIp) && !fired(&outcome, NewNetwork), "{outcome:#?}");
+        assert!(outcome.verdict < Verdict::Watch, "{outcome:#?}");
+    }
+}
+
+#[test]
+fn both_stacks_of_one_line_are_one_holder() {
+    let mut story = Story::in_town();
+    let ana = story.office_worker("ana", 30);
+    story.wait(15 * HOUR);
+    for number in 0..30 {
+        story.wait(20 * SECOND);
+        let from = if number % 2 == 0 { "2001:db8:1:7::a1" } else { address::BERLIN };
+        let outcome = story.see(&ana.from(from));
+        assert!(!fired(&outcome, ConcurrentUse), "after {number}: {outcome:#?}");
+        assert!(outcome.verdict < Verdict::Alert, "after {number}: {outcome:#?}");
+    }
+}
+
+#[test]
+fn a_v4_mapped_address_is_the_v4_address() {
+    let told = |prefix: &str| {
+        let mut story = Story::in_town();
+        let ana = story.office_worker("ana", 30);
+        story.wait(15 * HOUR);
+        for from in [address::BERLIN, address::SYDNEY, address::BERLIN] {
+            story.wait(MINUTE);
+            story.see(&ana.from(&format!("{prefix}{from}")));
+        }
+        story.last_verdicts(3)
+    };
+    assert_eq!(told(""), told("::ffff:"));
+}
+
+#[test]
+fn requests_that_race_for_a_refresh_are_no_theft() {
+    let mut story = Story::in_town();
+    let mut ana = story.rotating("ana", 20);
+    let used = ana.refresh_token();
+    story.refresh(&mut ana);
+    for _ in 0..3 {
+        story.wait(8 * SECOND);
+        let again = story.see(&ana.presents(&used).from(address::BERLIN));
+        assert!(!fired(&again, RefreshReuse), "{again:#?}");
+        assert!(again.verdict < Verdict::Alert, "{again:#?}");
+    }
+}
+
+#[test]
+fn a_lost_answer_is_asked_for_again_by_the_same_phone() {
+    let mut story = Story::in_town();
+    let mut ana = story.rotating("ana", 20);
+    let used = ana.refresh_token();
+    // The answer is lost: nobody uses what was issued.
+    story.refresh(&mut ana);
+    story.wait(3 * MINUTE);
+    let again = story.see(&ana.presents(&used).from(address::BERLIN));
+    assert!(!fired(&again, RefreshReuse), "{again:#?}");
+}
+
+#[test]
+fn a_refresh_token_that_does_not_rotate_may_be_presented_for_ever() {
+    let mut story = Story::in_town();
+    let ana = story.rotating("ana", 1);
+    let forever = ana.refresh_token();
+    for _ in 0..50 {
+        story.wait(HOUR);
+        let outcome = story.see(&ana.presents(&forever).from(address::BERLIN));
+        assert!(!fired(&outcome, RefreshReuse), "{outcome:#?}");
+    }
+}
+
+#[test]
+fn the_next_token_of_a_family_has_the_past_of_its_family() {
+    let mut story = Story::in_town();
+    let mut ana = story.rotating("ana", 40);
+    for _ in 0..5 {
+        story.wait(HOUR);
+        story.refresh(&mut ana);
+        let outcome = story.see(&ana.uses().from(address::BERLIN));
+        assert!(outcome.signals.iter().all(|signal| !signal.fired), "{outcome:#?}");
+        assert_eq!(outcome.verdict, Verdict::Allow);
+    }
+}
+
+#[test]
+fn what_was_under_way_when_a_token_was_revoked_is_let_be() {
+    let mut story = Story::in_town();
+    let ana = story.office_worker("ana", 20);
+    story.wait(15 * HOUR);
+    story.see(&ana.clone().set("status", 200));
+    story.see(&ana.kind("revoked"));
+    story.wait(10 * SECOND);
+    let outcome = story.see(&ana.clone().set("status", 200));
+    assert!(!fired(&outcome, UseAfterRevocation), "{outcome:#?}");
+}
+
+#[test]
+fn a_client_that_has_not_heard_of_its_revocation_is_refused_and_let_be() {
+    let mut story = Story::in_town();
+    let ana = story.office_worker("ana", 20);
+    story.wait(15 * HOUR);
+    story.see(&ana.kind("revoked"));
+    for _ in 0..10 {
+        story.wait(5 * MINUTE);
+        let outcome = story.see(&ana.clone().set("status", 401));
+        assert!(!fired(&outcome, UseAfterRevocation), "{outcome:#?}");
+        assert!(outcome.verdict < Verdict::Alert, "{outcome:#?}");
+    }
+}
+
+#[test]
+fn clocks_that_differ_make_no_token_expired() {
+    let mut story = Story::in_town();
+    let ana = story.office_worker("ana", 20);
+    story.wait(15 * HOUR);
+    let outcome = story.see(&ana.clone().set("status", 200).set("expires_at", story.now() - 40 * SECOND));
+    assert!(!fired(&outcome, UseAfterExpiry), "{outcome:#?}");
+}
+
+#[test]
+fn a_binding_that_a_producer_leaves_out_is_no_mismatch() {
+    let mut story = Story::in_town();
+    let ana = story.office_worker("ana", 20);
+    story.wait(15 * HOUR);
+    for number in 0..12 {
+        story.wait(2 * MINUTE);
+        let bound = if number % 3 == 2 { ana.clone() } else { ana.clone().set("binding", "jkt:owner") };
+        let outcome = story.see(&bound);
+        assert!(!fired(&outcome, BindingMismatch), "{outcome:#?}");
+        assert!(outcome.verdict < Verdict::Alert, "{outcome:#?}");
+    }
+}
+
+// --- Thieves ------------------------------------------------------------------------------------------------------
+
+#[test]
+fn the_same_journey_in_forty_minutes_is_impossible() {
+    let mut story = Story::in_town();
+    let ana = story.office_worker("ana", 30);
+    story.wait(15 * HOUR);
+    story.see(&ana);
+    story.wait(40 * MINUTE);
+    let outcome = story.see(&ana.from(address::SYDNEY).agent("curl/8.9.1"));
+    assert!(fired(&outcome, ImpossibleTravel) && fired(&outcome, NewCountry), "{outcome:#?}");
+    assert!(fired(&outcome, NewClient), "{outcome:#?}");
+    assert!(outcome.verdict >= Verdict::Alert, "{outcome:#?}");
+    let reason = &outcome.signals.iter().find(|signal| signal.rule == ImpossibleTravel).expect("it fired").reason;
+    assert!(reason.contains("km") && reason.contains("40 min"), "{reason}");
+}
+
+#[test]
+fn a_journey_is_impossible_in_either_order_of_arrival() {
+    let mut story = Story::in_town();
+    let ana = story.office_worker("ana", 30);
+    story.wait(15 * HOUR);
+    story.see(&ana);
+    story.wait(45 * MINUTE);
+    story.see(&ana.from(address::SYDNEY));
+    // The use from Berlin that came before it arrives after it.
+    let berlin = story.see_at(story.now() - 4 * MINUTE, &ana);
+    story.wait(MINUTE);
+    let sydney = story.see(&ana.from(address::SYDNEY));
+    assert!(berlin.log_odds.is_finite() && sydney.log_odds.is_finite());
+    assert!(sydney.verdict >= Verdict::Watch, "{sydney:#?}");
+}
+
+#[test]
+fn two_holders_who_take_turns_are_caught_within_three_changes() {
+    let mut story = Story::in_town();
+    let ana = story.office_worker("ana", 30);
+    story.wait(15 * HOUR);
+    story.see(&ana);
+    let thief = ana.from(address::LEIPZIG_HOST);
+    let mut caught = None;
+    for turn in 1..=3 {
+        story.wait(70 * SECOND);
+        let by_thief = story.see(&thief);
+        story.wait(50 * SECOND);
+        let by_owner = story.see(&ana);
+        let both = [by_thief, by_owner];
+        if both.iter().any(|outcome| fired(outcome, ConcurrentUse) && outcome.verdict >= Verdict::Alert) {
+            caught = Some(turn);
+            break;
+        }
+    }
+    assert!(caught.is_some(), "{}", story.last_verdicts(6).join(""));
+}
+
+#[test]
+fn a_refresh_token_that_was_exchanged_comes_back_and_ends_its_family() {
+    let mut story = Story::in_town();
+    let mut ana = story.rotating("ana", 20);
+    let copied = ana.refresh_token();
+    story.refresh(&mut ana);
+    story.wait(5 * SECOND);
+    story.see(&ana.uses().from(address::BERLIN));
+    story.wait(20 * MINUTE);
+    let outcome = story.see(&ana.presents(&copied).from(address::LEIPZIG_HOST).agent("okhttp/4.12.0"));
+    assert!(fired(&outcome, RefreshReuse), "{outcome:#?}");
+    assert!(share(&outcome, RefreshReuse) >= 13.0, "{outcome:#?}");
+    assert_eq!((outcome.verdict, outcome.action), (Verdict::Revoke, Action::RevokeFamily), "{outcome:#?}");
+    let incident = outcome.incident.as_deref().expect("an incident opens");
+    assert!(incident.tell && incident.family_id == "grant-ana" && incident.user_id == "ana", "{incident:#?}");
+}
+
+#[test]
+fn a_revoked_token_that_is_still_accepted_is_seen() {
+    let mut story = Story::in_town();
+    let ana = story.office_worker("ana", 20);
+    story.wait(15 * HOUR);
+    story.see(&ana.kind("revoked"));
+    story.wait(5 * MINUTE);
+    let outcome = story.see(&ana.clone().set("status", 200));
+    assert!(fired(&outcome, UseAfterRevocation), "{outcome:#?}");
+    assert_eq!(outcome.verdict, Verdict::Revoke, "{outcome:#?}");
+}
+
+#[test]
+fn a_revoked_token_that_is_tried_from_elsewhere_is_seen_though_it_is_refused() {
+    let mut story = Story::in_town();
+    let ana = story.office_worker("ana", 20);
+    story.wait(15 * HOUR);
+    story.see(&ana.kind("revoked"));
+    story.wait(5 * MINUTE);
+    let outcome = story.see(&ana.from(address::LEIPZIG_HOST).agent("curl/8.9.1").set("status", 401));
+    assert!(fired(&outcome, UseAfterRevocation), "{outcome:#?}");
+}
+
+#[test]
+fn a_token_outlives_its_session() {
+    let mut story = Story::in_town();
+    let ana = story.office_worker("ana", 20).set("session_id", "s-1");
+    story.wait(15 * HOUR);
+    story.see(&ana);
+    story.wait(MINUTE);
+    story.see(&ana.kind("session_ended"));
+    story.wait(20 * MINUTE);
+    let outcome = story.see(&ana.clone().set("status", 200));
+    assert!(fired(&outcome, UseAfterSessionEnd), "{outcome:#?}");
+    assert_eq!(outcome.verdict, Verdict::Revoke, "{outcome:#?}");
+}
+
+#[test]
+fn a_token_is_accepted_long_after_it_expired() {
+    let mut story = Story::in_town();
+    let ana = story.office_worker("ana", 20);
+    story.wait(15 * HOUR);
+    let outcome = story.see(&ana.clone().set("status", 200).set("expires_at", story.now() - 20 * MINUTE));
+    assert!(fired(&outcome, UseAfterExpiry), "{outcome:#?}");
+    assert!(outcome.verdict >= Verdict::Alert, "{outcome:#?}");
+}
+
+#[test]
+fn a_bound_token_in_the_hands_of_another_key_is_seen() {
+    let mut story = Story::in_town();
+    let ana = story.office_worker("ana", 20);
+    story.wait(15 * HOUR);
+    for _ in 0..4 {
+        story.wait(2 * MINUTE);
+        story.see(&ana.clone().set("binding", "jkt:owner"));
+    }
+    story.wait(2 * MINUTE);
+    let outcome = story.see(&ana.clone().set("binding", "jkt:thief"));
+    assert!(fired(&outcome, BindingMismatch), "{outcome:#?}");
+    assert_eq!(outcome.verdict, Verdict::Revoke, "{outcome:#?}");
+}
+
+// --- What always holds --------------------------------------------------------------------------------------------
+
+#[test]
+fn an_event_that_is_delivered_twice_changes_nothing() {
+    let told = |twice: bool| {
+        let mut story = Story::in_town();
+        let ana = story.office_worker("ana", 20);
+        story.wait(15 * HOUR);
+        let mut delivered = Vec::new();
+        for from in [address::BERLIN, address::LEIPZIG_HOST, address::BERLIN, address::LEIPZIG_HOST] {
+            story.wait(MINUTE);
+            delivered.push(story.send(&ana.from(from)));
+            if twice {
+                for line in &delivered {
+                    assert!(story.judge(line).is_none(), "it is known by its id");
+                }
+            }
+        }
+        story.last_verdicts(4)
+    };
+    assert_eq!(told(false), told(true));
+}
+
+/// An hour's events, dealt out in a hundred orders: each is judged, nothing panics, and no sum leaves the reals.
+#[test]
+fn any_order_of_arrival_is_judged() {
+    let mut order: u64 = 1;
+    for _ in 0..20 {
+        let mut story = Story::empty();
+        let ana = Event::of("ana");
+        for _ in 0..40 {
+            order = order.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let at = story.now() - i64::try_from(order >> 33).expect("31 bits") % (3 * HOUR);
+            let from = [address::BERLIN, address::SYDNEY, address::LEIPZIG_HOST][(order >> 40) as usize % 3];
+            let kind = ["use", "refreshed", "revoked", "session_ended", "issued", "use"][(order >> 50) as usize % 6];
+            let outcome = story.see_at(at, &ana.from(from).kind(kind));
+            assert!(outcome.log_odds.is_finite() && (0.0..=1.0).contains(&outcome.p_value), "{outcome:#?}");
+        }
+    }
+}
+
+#[test]
+fn the_same_events_give_the_same_verdicts_whatever_the_batches() {
+    let mut simulation = Simulation::new(Settings {
+        people: 50,
+        services: 8,
+        build_jobs: 4,
+        plugin_users: 6,
+        ..Settings::fortnight(NOW)
+    });
+    let mut events = Vec::new();
+    while simulation.next_day(&mut events) {}
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), &events).expect("written");
+    let ten_thousand = verdicts(file.path(), 10_000);
+    assert!(ten_thousand.split(|byte| *byte == b'\n').count() > 10_000);
+    assert!(ten_thousand == verdicts(file.path(), 10_000), "the second time gives other verdicts");
+    assert!(ten_thousand == verdicts(file.path(), 1), "batches of one give other verdicts");
+}
+
+/// A thief's session with a token that the producer wrongly sends whole: found in no output at all.
+#[test]
+fn no_raw_token_is_in_any_output() {
+    const JWT: [&str; 3] = ["eyJhbGciOiJSUzI1NiJ9", "eyJzdWIiOiJhbmEtb2YtYWNtZSJ9", "c2lnbmF0dXJlLW9mLWFuYQ"];
+    let (jwt, personal) = (JWT.join("."), ["ghp", "0123456789abcdefghijABCDEFGHIJ012345"].join("_"));
+    let mut story = Story::empty();
+    let ana =
+        Event::of("ana").set("token_id", &*jwt).set("family_id", &*personal).set("endpoint", format!("/v1/{jwt}"));
+    let mut lines = vec![format!("{{\"event_id\":\"broken\",\"token_id\":\"{jwt}\"")];
+    for _ in 0..200 {
+        lines.push(story.write(&ana));
+        story.wait(HOUR);
+    }
+    lines.push(story.write(&ana.kind("revoked")));
+    for _ in 0..5 {
+        story.wait(2 * MINUTE);
+        lines.push(story.write(&ana.from(address::SYDNEY).agent(&personal)));
+    }
+
+    let mut pipeline = pipeline();
+    let mut partition = pipeline.partition(Format::Native);
+    let mut epoch = Epoch::new(MemoryRows::default(), true);
+    for (offset, line) in (0..).zip(&lines) {
+        let position = Position { topic: "events".into(), partition: 0, offset };
+        let message = Message { position: &position, key: None, payload: line.as_bytes(), replayed: false };
+        pipeline.process(&mut partition, &message, NOW, &mut epoch);
+    }
+    assert_eq!((epoch.tally.events, epoch.tally.dead_letters), (206, 1));
+    assert!(!epoch.incidents.is_empty(), "a theft is told");
+    let mut out = String::from_utf8(epoch.verdicts.take().unwrap_or_default()).expect("JSON is text");
+    for incident in &epoch.incidents {
+        out += &notify::line(incident);
+        out += &serde_json::to_string(incident).expect("an incident is JSON");
+    }
+    for letter in &epoch.letters {
+        out += &String::from_utf8_lossy(&letter.payload);
+    }
+    write!(out, "{:?}{:?}", epoch.rows, epoch.letters).expect("text takes everything");
+    assert!(out.contains("hmac:"), "the token is named by its hash");
+    for piece in JWT.iter().chain(&[&*personal]) {
+        assert!(!out.contains(piece), "{piece}");
+    }
+}
+
+/// Milliseconds since the epoch; any Monday will do.
+const NOW: i64 = 1_790_000_000_000;
+
+fn pipeline() -> Pipeline {
+    let enricher = Enricher::with_lookup(Box::new(Atlas));
+    let rules = Arc::new(RuleSet::builtin());
+    Pipeline::new(enricher, rules, TokenHasher::new(b"a key for stories"), engine::Settings::default())
+}
+
+/// The verdict lines of a file, taken in epochs of `epoch_messages_max`.
+fn verdicts(file: &std::path::Path, epoch_messages_max: u64) -> Vec<u8> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let outside = Outside {
+        store: Arc::new(NullStore),
+        outbox: None,
+        clock: Arc::new(SystemClock),
+        metrics: Arc::new(Metrics::new()),
+        health: Arc::new(Health::default()),
+        runtime: runtime.handle().clone(),
+        limits: Limits { epoch_messages_max, ..Limits::REPLAY },
+        reload: None,
+    };
+    let mut source = FileSource::open(vec![file.to_owned()], Format::Native).expect("the file opens");
+    let mut worker = Worker::new(pipeline(), Spread::Whole(Format::Native), true, outside);
+    let mut lines = Vec::new();
+    let done = worker.run(&mut source, &AtomicBool::new(false), &mut |epoch| {
+        lines.extend_from_slice(epoch.verdicts.as_deref().unwrap_or_default());
+        Ok(())
+    });
+    assert_eq!(done.expect("the file is read").dead_letters, 0);
+    lines
+}

@@ -1,0 +1,323 @@
+//! What stories are told with: a clock, a town, events, and the judgement of each.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+use tokenwarden::engine::{self, Settings, State, Step};
+use tokenwarden::enrich::Enricher;
+use tokenwarden::place::{Coordinates, Country, Network, NetworkClass, Place};
+use tokenwarden::port::GeoLookup;
+use tokenwarden::rule::RuleSet;
+use tokenwarden::token::TokenHasher;
+use tokenwarden::verdict::{Outcome, RuleId};
+use tokenwarden::wire::{self, Decoded, Decoder, Format};
+
+pub const SECOND: i64 = 1_000;
+pub const MINUTE: i64 = 60 * SECOND;
+pub const HOUR: i64 = 60 * MINUTE;
+pub const DAY: i64 = 24 * HOUR;
+
+/// Monday, 2 February 2026, 00:00 UTC.
+const START: i64 = 1_769_990_400_000;
+/// So many days have passed when a story is told; the last is a Tuesday, and it is 17:00.
+const TOWN_DAYS: i64 = 30;
+const NOW: i64 = START + (TOWN_DAYS - 1) * DAY + 17 * HOUR;
+
+pub mod address {
+    /// Of a fixed line.
+    pub const BERLIN: &str = "192.0.2.10";
+    pub const SYDNEY: &str = "198.51.100.9";
+    /// A rented server in the owner's country.
+    pub const LEIPZIG_HOST: &str = "203.0.113.66";
+}
+
+/// Where addresses are. Those outside the table lie by their first numbers, so that made-up traffic has places too.
+pub struct Atlas;
+
+impl GeoLookup for Atlas {
+    fn lookup(&mut self, address: IpAddr) -> (Option<Arc<Place>>, Option<Arc<Network>>) {
+        use NetworkClass::{Access, Hosting};
+        let parts = match address.to_canonical() {
+            IpAddr::V4(v4) => v4.octets(),
+            IpAddr::V6(v6) => [v6.octets()[0], v6.octets()[1], v6.octets()[4], v6.octets()[5]],
+        };
+        let (country, city, latitude, longitude, asn, org, class) = match parts {
+            [192, 0, 2, _] | [0x20, 0x01, 0, 1] => ("DE", "Berlin", 52.52, 13.40, 3320, "Deutsche Telekom AG", Access),
+            [198, 51, 100, _] => ("AU", "Sydney", -33.87, 151.21, 1221, "Telstra Limited", Access),
+            [203, 0, 113, _] => ("DE", "Leipzig", 51.34, 12.37, 24940, "Hetzner Online GmbH", Hosting),
+            [198, 18, ..] => ("DE", "Munich", 48.14, 11.58, 6805, "Telefonica Germany", Access),
+            [198, 19, ..] => ("FR", "Paris", 48.86, 2.35, 3215, "Orange S.A.", Access),
+            [a, b, ..] => {
+                let country = ["US", "GB", "IN", "BR", "JP"][usize::from(a % 5)];
+                let (latitude, longitude) = (f32::from(a % 60), f32::from(b % 150));
+                (country, "Somewhere", latitude, longitude, u32::from(a) << 8 | u32::from(b), "Some Net", Access)
+            }
+        };
+        let coordinates = Some(Coordinates { latitude, longitude, accuracy_km: Some(20) });
+        let country = Country::parse(country).expect("a country");
+        let place = Place { country, city: city.into(), coordinates };
+        (Some(Arc::new(place)), Some(Arc::new(Network { asn, org: org.into(), class })))
+    }
+}
+
+/// A native event in the making, without its id and its time.
+#[derive(Clone)]
+pub struct Event(Map<String, Value>);
+
+const CHROME: &str =
+    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/144.0.0.0 Safari/537.36";
+const IPHONE: &str = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_3 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.3 Mobile/15E148 Safari/604.1";
+
+impl Event {
+    /// The person's ordinary call, from Berlin.
+    pub fn of(person: &str) -> Self {
+        let fields = json!({
+            "token_id": format!("at-{person}"), "family_id": format!("grant-{person}"), "user_id": person,
+            "app_id": "crm", "tenant_id": "acme", "ip_address": address::BERLIN, "user_agent": CHROME,
+            "method": "GET", "endpoint": "/v1/contacts", "status": 200,
+        });
+        let Value::Object(fields) = fields else { unreachable!("it is written as an object") };
+        Self(fields)
+    }
+
+    pub fn set(mut self, field: &str, value: impl Into<Value>) -> Self {
+        self.0.insert(field.to_owned(), value.into());
+        self
+    }
+
+    pub fn from(&self, address: &str) -> Self {
+        self.clone().set("ip_address", address)
+    }
+
+    pub fn agent(&self, agent: &str) -> Self {
+        self.clone().set("user_agent", agent)
+    }
+
+    pub fn kind(&self, kind: &str) -> Self {
+        self.clone().set("kind", kind)
+    }
+}
+
+/// A family whose refresh tokens rotate, and how far it has come.
+pub struct Rotating {
+    person: Event,
+    name: String,
+    number: u32,
+}
+
+impl Rotating {
+    /// The newest.
+    pub fn refresh_token(&self) -> String {
+        format!("rt-{}-{}", self.name, self.number)
+    }
+
+    /// That refresh token, at the token endpoint.
+    pub fn presents(&self, refresh_token: &str) -> Event {
+        self.person.kind("refreshed").set("token_id", refresh_token).set("token_type", "refresh")
+    }
+
+    /// A call with the newest access token.
+    pub fn uses(&self) -> Event {
+        let token = format!("at-{}-{}", self.name, self.number);
+        self.person.clone().set("token_id", token).set("token_type", "access")
+    }
+
+    /// What the provider tells of an exchange of the newest refresh token.
+    fn exchange(&mut self) -> [Event; 3] {
+        let parent = self.refresh_token();
+        let presented = self.presents(&parent);
+        self.number += 1;
+        let issued = |token: String, token_type: &str| {
+            let event = self.person.kind("issued").set("token_id", token).set("token_type", token_type);
+            event.set("parent_token_id", &*parent)
+        };
+        let access = format!("at-{}-{}", self.name, self.number);
+        [presented, issued(self.refresh_token(), "refresh"), issued(access, "access")]
+    }
+}
+
+/// A course of events, judged one by one.
+pub struct Story {
+    decoder: Decoder,
+    enricher: Enricher,
+    rules: RuleSet,
+    state: State,
+    now: i64,
+    events: u32,
+    verdicts: Vec<String>,
+    /// Forty people's days, not yet lived.
+    town: Vec<(i64, Event)>,
+}
+
+impl Story {
+    /// Among forty people who have lived here for thirty days.
+    pub fn in_town() -> Self {
+        Self { town: (0..40).flat_map(neighbour).collect(), ..Self::empty() }
+    }
+
+    /// Where nothing is known of anybody.
+    pub fn empty() -> Self {
+        Self {
+            decoder: Decoder::new(Format::Native, TokenHasher::new(b"a key for stories")),
+            enricher: Enricher::with_lookup(Box::new(Atlas)),
+            rules: RuleSet::builtin(),
+            state: State::new(Settings::default()),
+            now: NOW,
+            events: 0,
+            verdicts: Vec::new(),
+            town: Vec::new(),
+        }
+    }
+
+    /// The ordinary call of a person who has worked here for so many days: one fixed line, one browser, from eight to
+    /// five.
+    pub fn office_worker(&mut self, name: &str, days: i64) -> Event {
+        let call = Event::of(name);
+        let mut past = Vec::new();
+        for day in TOWN_DAYS - days..TOWN_DAYS {
+            for (number, hour) in (0..).zip([8, 10, 13, 15]) {
+                for minute in 0..3 {
+                    let at = START + day * DAY + hour * HOUR + (7 * day % 31 + 11 * number + minute) * MINUTE;
+                    past.push((at, call.clone().set("endpoint", format!("/v1/contacts/{}", 100 + day + minute))));
+                }
+            }
+        }
+        self.live(past);
+        call
+    }
+
+    /// The ordinary call of a person with a phone, who gets an address of the carrier's pool at each visit.
+    pub fn phone_user(&mut self, name: &str, days: i64) -> Event {
+        let call = Event::of(name).agent(IPHONE).from("198.18.0.1");
+        let mut past = Vec::new();
+        for day in TOWN_DAYS - days..TOWN_DAYS {
+            for hour in (7..22).step_by(2) {
+                let from = format!("198.18.{}.{}", (day + hour) % 8, 1 + (day * 13 + hour * 7) % 250);
+                for minute in 0..2 {
+                    past.push((START + day * DAY + hour * HOUR + (day % 13 + minute) * MINUTE, call.from(&from)));
+                }
+            }
+        }
+        self.live(past);
+        call
+    }
+
+    /// A family that has been exchanged every hour, so many times; the newest exchange is an hour ago.
+    pub fn rotating(&mut self, name: &str, times: i64) -> Rotating {
+        let mut grant = Rotating { person: Event::of(name), name: name.to_owned(), number: 0 };
+        let mut past = Vec::new();
+        for time in 0..times {
+            let at = NOW - (times - time) * HOUR;
+            past.extend((0..).zip(grant.exchange()).map(|(number, event)| (at + 20 * number, event)));
+            past.extend((0..5).map(|call| (at + 5 * SECOND + call * 9 * MINUTE, grant.uses())));
+        }
+        self.live(past);
+        grant
+    }
+
+    /// The newest refresh token is exchanged, as is right.
+    pub fn refresh(&mut self, grant: &mut Rotating) {
+        for event in grant.exchange() {
+            self.see(&event);
+        }
+    }
+
+    pub const fn now(&self) -> i64 {
+        self.now
+    }
+
+    pub const fn wait(&mut self, millis: i64) {
+        self.now += millis;
+    }
+
+    /// The event happens now.
+    pub fn see(&mut self, event: &Event) -> Outcome {
+        self.see_at(self.now, event)
+    }
+
+    /// The event happened at `at`, and is told now.
+    pub fn see_at(&mut self, at: i64, event: &Event) -> Outcome {
+        let line = self.write_at(at, event);
+        self.judge(&line).expect("its id is new")
+    }
+
+    /// As [`Self::see`], for the message.
+    pub fn send(&mut self, event: &Event) -> String {
+        let line = self.write(event);
+        self.judge(&line).expect("its id is new");
+        line
+    }
+
+    /// The message of an event that happens now, not judged.
+    pub fn write(&mut self, event: &Event) -> String {
+        self.write_at(self.now, event)
+    }
+
+    fn write_at(&mut self, at: i64, event: &Event) -> String {
+        self.events += 1;
+        let event = event.clone().set("event_id", format!("e{}", self.events)).set("timestamp", at);
+        Value::Object(event.0).to_string()
+    }
+
+    /// `None` where its id was seen before.
+    pub fn judge(&mut self, line: &str) -> Option<Outcome> {
+        let Self { decoder, enricher, rules, state, verdicts, .. } = self;
+        let mut judged = None;
+        decoder.decode(line.as_bytes(), &mut |decoded| {
+            let Ok(Decoded::Event(event)) = decoded else { panic!("no event: {line}: {decoded:?}") };
+            let event = enricher.enrich(event);
+            let Step::Judged(outcome) = engine::step(state, rules, &event) else { return };
+            let mut verdict = Vec::new();
+            wire::verdict::encode(&mut verdict, &event, &outcome);
+            verdicts.push(String::from_utf8(verdict).expect("JSON is text"));
+            judged = Some(outcome);
+        });
+        judged
+    }
+
+    /// The verdict lines of the newest `count` events.
+    pub fn last_verdicts(&self, count: usize) -> Vec<String> {
+        self.verdicts[self.verdicts.len() - count..].to_vec()
+    }
+
+    /// The town's days go by until now, and `past` happens among them.
+    fn live(&mut self, past: Vec<(i64, Event)>) {
+        let mut days = std::mem::take(&mut self.town);
+        days.extend(past);
+        days.retain(|(at, _)| *at < NOW);
+        days.sort_by_key(|(at, _)| *at);
+        for (at, event) in days {
+            self.see_at(at, &event);
+        }
+    }
+}
+
+/// Three visits a day from one line, each of two calls, for thirty days.
+fn neighbour(number: i64) -> Vec<(i64, Event)> {
+    let from = match number % 4 {
+        0 | 1 => format!("192.0.2.{}", 100 + number),
+        2 => format!("198.18.{}.7", 100 + number),
+        _ => format!("198.51.100.{}", 100 + number),
+    };
+    let call = Event::of(&format!("neighbour-{number}")).from(&from);
+    let call = if number % 3 == 0 { call.agent(IPHONE) } else { call };
+    let mut past = Vec::new();
+    for day in 0..TOWN_DAYS {
+        for visit in 0..3 {
+            let at = START + day * DAY + (7 + number % 5 + visit * 4) * HOUR + (day * 17 + number * 7) % 50 * MINUTE;
+            past.push((at, call.clone()));
+            past.push((at + 90 * SECOND, call.clone().set("endpoint", "/v1/deals")));
+        }
+    }
+    past
+}
+
+pub fn fired(outcome: &Outcome, rule: RuleId) -> bool {
+    outcome.signals.iter().any(|signal| signal.rule == rule && signal.fired)
+}
+
+/// The rule's part of the log-odds; 0 where it says nothing.
+pub fn share(outcome: &Outcome, rule: RuleId) -> f64 {
+    outcome.signals.iter().find(|signal| signal.rule == rule).map_or(0.0, |signal| signal.share)
+}
