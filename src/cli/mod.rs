@@ -1,5 +1,6 @@
 //! The commands, one file each, and how they end.
 
+pub mod evaluate;
 pub mod geoip;
 pub mod replay;
 pub mod run;
@@ -27,6 +28,7 @@ pub struct Cli {
 enum Command {
     Run(run::Arguments),
     Replay(replay::Arguments),
+    Evaluate(evaluate::Arguments),
     Validate(validate::Arguments),
     Sql(sql::Arguments),
     Geoip(geoip::Arguments),
@@ -38,6 +40,7 @@ impl Cli {
         match self.command {
             Command::Run(arguments) => run::run(&arguments),
             Command::Replay(arguments) => replay::run(&arguments),
+            Command::Evaluate(arguments) => evaluate::run(&arguments),
             Command::Validate(arguments) => validate::run(&arguments),
             Command::Sql(arguments) => sql::run(&arguments),
             Command::Geoip(arguments) => geoip::run(&arguments),

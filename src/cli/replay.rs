@@ -24,7 +24,7 @@ use crate::worker::{Limits, Outside, Spread, Worker, WorkerError};
 
 /// Names of bearer values where the installation has no key of its own: the same on every machine, so that the same
 /// input gives the same verdicts. Why that is no risk, and when to set one: `docs/decisions/names-of-tokens.md`.
-const KEY_OF_REPLAYS: &[u8] = b"tokenwarden replay, no installation";
+pub(super) const KEY_OF_REPLAYS: &[u8] = b"tokenwarden replay, no installation";
 
 /// Dead letters told one by one; the rest are only counted.
 const LETTERS_TOLD_MAX: u64 = 10;
@@ -72,7 +72,8 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(rules) = &arguments.rules {
         config.rules_dir = Some(rules.clone());
     }
-    config.geoip = geo_settings(arguments, config.geoip)?;
+    let is_configured = arguments.config.is_some();
+    config.geoip = geo_settings(&arguments.geoip_city, &arguments.geoip_asn, is_configured, config.geoip)?;
     if arguments.store == "none" {
         return replay(arguments, &config, |_| Ok(NullStore));
     }
@@ -139,15 +140,20 @@ where
 }
 
 /// The files named on the command line, else the configured ones, else those that the setup script has brought.
-fn geo_settings(arguments: &Arguments, configured: GeoSettings) -> Result<GeoSettings, Failure> {
-    if !arguments.geoip_city.is_empty() || !arguments.geoip_asn.is_empty() {
-        let missing = arguments.geoip_city.iter().chain(&arguments.geoip_asn).find(|file| !file.is_file());
+pub(super) fn geo_settings(
+    city: &[PathBuf],
+    asn: &[PathBuf],
+    is_configured: bool,
+    configured: GeoSettings,
+) -> Result<GeoSettings, Failure> {
+    if !city.is_empty() || !asn.is_empty() {
+        let missing = city.iter().chain(asn).find(|file| !file.is_file());
         if let Some(file) = missing {
             return Err(Failure::Configuration(format!("GeoIP: there is no file {}", file.display())));
         }
-        return Ok(GeoSettings { city: arguments.geoip_city.clone(), asn: arguments.geoip_asn.clone() });
+        return Ok(GeoSettings { city: city.to_vec(), asn: asn.to_vec() });
     }
-    if arguments.config.is_some() {
+    if is_configured {
         return Ok(configured);
     }
     let installed = |names: [&str; 2]| -> Vec<PathBuf> {
@@ -281,7 +287,7 @@ impl Told {
 }
 
 /// By bytes read, where it is known how many there are.
-fn progress_bar(bytes_total: Option<u64>) -> ProgressBar {
+pub(super) fn progress_bar(bytes_total: Option<u64>) -> ProgressBar {
     let (bar, template) = match bytes_total {
         Some(total) => (ProgressBar::new(total), "{bar:40} {percent:>3} % {msg} {eta}"),
         None => (ProgressBar::new_spinner(), "{spinner} {msg} {elapsed}"),
@@ -289,7 +295,7 @@ fn progress_bar(bytes_total: Option<u64>) -> ProgressBar {
     bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-fn to_stderr(line: &str) {
+pub(super) fn to_stderr(line: &str) {
     // Where stderr is closed there is nobody to tell.
     let _ = writeln!(std::io::stderr(), "{line}");
 }
