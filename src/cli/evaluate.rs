@@ -1,21 +1,21 @@
 //! `tokenwarden evaluate`: how good the judgement is on labelled events.
 
 use std::fs::File;
-use std::io::{BufReader, IsTerminal as _, Write as _};
+use std::io::{BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Args;
 
 use super::Failure;
-use super::replay::{KEY_OF_REPLAYS, geo_settings, progress_bar, to_stderr};
+use super::reading::each_message;
+use super::replay::{KEY_OF_REPLAYS, geo_settings, to_stderr};
 use crate::config::Config;
 use crate::enrich::Enricher;
 use crate::evaluate::labels::Labels;
 use crate::evaluate::{Measure, Report};
 use crate::pipeline::{Epoch, Pipeline, Tally};
-use crate::port::{Polled, Source as _, SourceError};
+use crate::port::SourceError;
 use crate::source::file::FileSource;
 use crate::telemetry;
 use crate::token::TokenHasher;
@@ -24,8 +24,8 @@ use crate::wire::Format;
 /// What the events may lie in.
 const EVENT_FILES: [&str; 3] = ["events.ndjson", "events.ndjson.zst", "events.ndjson.gz"];
 const LABEL_FILE: &str = "labels.ndjson";
-const POLL_MESSAGES_MAX: usize = 10_000;
-const POLL_WAIT: Duration = Duration::from_millis(100);
+/// Between these lines of a page the tables stand.
+const MARKS: (&str, &str) = ("<!-- figures: begin -->", "<!-- figures: end -->");
 
 /// Measure the judgement on labelled events: thefts caught at equal false alerts, time to detect, calibration.
 #[derive(Debug, Args)]
@@ -57,6 +57,9 @@ pub struct Arguments {
     /// Print Markdown.
     #[arg(long)]
     markdown: bool,
+    /// Write the tables, as Markdown, into this page, between its lines `<!-- figures: begin -->` and `<!-- figures: end -->`.
+    #[arg(long, value_name = "PAGE.md")]
+    into: Option<PathBuf>,
     /// Write all figures to this file, as JSON.
     #[arg(long, value_name = "OUT.json")]
     json: Option<PathBuf>,
@@ -86,6 +89,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(out) = &arguments.roc {
         write(out, report.roc_svg().as_bytes())?;
     }
+    if let Some(page) = &arguments.into {
+        fill(page, &report.to_markdown())?;
+    }
     let text = if arguments.markdown { report.to_markdown() } else { super::printable(&report.to_text()) };
     let mut stdout = std::io::stdout().lock();
     stdout
@@ -106,25 +112,12 @@ fn measure(arguments: &Arguments, config: &Config, labels: Labels) -> Result<(Me
     let mut pipeline = Pipeline::new(enricher, Arc::new(rules.rules), hasher, config.engine_settings());
     let mut partition = pipeline.partition(Format::Native);
     let mut epoch = Epoch::new(Measure::new(labels, arguments.peers, arguments.warmup), false);
-    let read = source.progress();
-    let bar = std::io::stderr().is_terminal().then(|| progress_bar(read.bytes_total()));
-    loop {
-        let polled = source.poll(POLL_MESSAGES_MAX, POLL_WAIT, &mut |message| {
-            pipeline.process(&mut partition, &message, 0, &mut epoch);
-        })?;
+    each_message(&mut source, &mut |message| {
+        pipeline.process(&mut partition, message, 0, &mut epoch);
         // Nobody is to be told of anything.
         epoch.incidents.clear();
         epoch.letters.clear();
-        if let Some(bar) = &bar {
-            bar.set_position(read.bytes_read());
-        }
-        if polled == Polled::End {
-            break;
-        }
-    }
-    if let Some(bar) = bar {
-        bar.finish_and_clear();
-    }
+    })?;
     Ok((epoch.rows, epoch.tally))
 }
 
@@ -154,6 +147,18 @@ fn read_labels(arguments: &Arguments) -> Result<Labels, Failure> {
     let unreadable = |error: &dyn std::fmt::Display| format!("cannot read the labels {}: {error}", file.display());
     let input = File::open(&file).map_err(|error| Failure::Usage(unreadable(&error)))?;
     Labels::read(BufReader::new(input)).map_err(|error| Failure::Input(unreadable(&error)))
+}
+
+/// Puts `tables` between the marks of `page`, in the place of what stood there.
+fn fill(page: &Path, tables: &str) -> Result<(), Failure> {
+    let wrong = |said: String| Failure::Usage(format!("{}: {said}", page.display()));
+    let text = std::fs::read_to_string(page).map_err(|error| wrong(format!("cannot be read: {error}")))?;
+    let (begin, end) = MARKS;
+    let parts = text.split_once(begin).and_then(|(before, rest)| Some((before, rest.split_once(end)?.1)));
+    let Some((before, after)) = parts else {
+        return Err(wrong(format!("has no lines {begin} and {end} to write the tables between")));
+    };
+    write(page, format!("{before}{begin}\n\n{tables}\n{end}{after}").as_bytes())
 }
 
 fn write(file: &Path, bytes: &[u8]) -> Result<(), Failure> {

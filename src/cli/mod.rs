@@ -2,7 +2,9 @@
 
 pub mod evaluate;
 pub mod geoip;
+mod reading;
 pub mod replay;
+mod rule_diff;
 pub mod run;
 pub mod sql;
 pub mod validate;

@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Failure, printable};
+use super::{Failure, printable, rule_diff};
 use crate::checkpoint::DeadLetter;
 use crate::config::{Config, cache_folder};
 use crate::enrich::{Enricher, GeoSettings};
@@ -44,6 +44,9 @@ pub struct Arguments {
     /// Folder of rule files, instead of the configured ones.
     #[arg(long, value_name = "DIR")]
     rules: Option<PathBuf>,
+    /// Show which alerts appear and vanish against the rules in this folder, and nothing else.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["verdicts", "store", "strict"])]
+    against: Option<PathBuf>,
     /// GeoIP city file, instead of the configured ones; may be repeated.
     #[arg(long, value_name = "FILE")]
     geoip_city: Vec<PathBuf>,
@@ -74,6 +77,16 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let is_configured = arguments.config.is_some();
     config.geoip = geo_settings(&arguments.geoip_city, &arguments.geoip_asn, is_configured, config.geoip)?;
+    if let Some(old) = &arguments.against {
+        let again = Config::load(arguments.config.as_deref())?;
+        let against = Config { rules_dir: Some(old.clone()), geoip: config.geoip.clone(), ..again };
+        return rule_diff::run(
+            open_files(arguments)?,
+            arguments.format,
+            [&against, &config],
+            &hasher(arguments, &config)?,
+        );
+    }
     if arguments.store == "none" {
         return replay(arguments, &config, |_| Ok(NullStore));
     }
@@ -92,10 +105,7 @@ where
 {
     let rules = super::load_rules(config)?;
     let enricher = Enricher::new(&config.geoip, config.detection.trust_event_geo);
-    let mut source = FileSource::open(arguments.files.clone(), arguments.format).map_err(|error| match error {
-        SourceError::Misconfigured(said) => Failure::Usage(said),
-        other => other.into(),
-    })?;
+    let mut source = open_files(arguments)?;
     let mut verdicts =
         arguments.verdicts.as_deref().map(|out| VerdictFile::create(out, &arguments.files)).transpose()?;
     let runtime = super::runtime()?;
@@ -137,6 +147,13 @@ where
         Some(fault) if arguments.strict => Err(Failure::Input(fault)),
         _ => Ok(()),
     }
+}
+
+fn open_files(arguments: &Arguments) -> Result<FileSource, Failure> {
+    FileSource::open(arguments.files.clone(), arguments.format).map_err(|error| match error {
+        SourceError::Misconfigured(said) => Failure::Usage(said),
+        other => other.into(),
+    })
 }
 
 /// The files named on the command line, else the configured ones, else those that the setup script has brought.
