@@ -225,20 +225,26 @@ impl Peer for TwoAddresses {
 }
 
 /// After Freeman, Jain, Dürmuth, Biggio and Giacinto, "Who Are You? A Statistical Approach to Measuring User
-/// Authenticity", NDSS 2016: ln p(x) − ln p(x | user), summed over address and agent taken as independent, where
-/// p(x | user) backs off from the value itself to coarser ones: address, network, country, everybody; and agent,
-/// version, family, everybody. Attackers and users are taken as equally likely everywhere (the paper's
-/// unsupervised form). Its log-ins are visits here: the user's calls with one address and agent, gaps under 30 minutes.
+/// Authenticity", NDSS 2016: ln p(x) − ln p(x | user), summed over address and agent taken as independent, attackers
+/// and users taken as equally likely everywhere (the paper's form without attack data). p(x | user) is smoothed by
+/// backing off to coarser values: address, network, country, everybody; and agent, version, family, everybody. A level
+/// is left as often as the user's own past had new values at it (Witten and Bell, "The zero-frequency problem", 1991).
+/// Its log-ins are visits here: the user's calls with one address and agent, gaps under 30 minutes.
 #[derive(Default)]
 struct LikelihoodRatio {
     population: Counts,
     users: HashMap<u64, History>,
 }
 
-/// How often each value was seen, in visits, each level under keys of its own.
+const LEVELS: usize = 3;
+const FEATURES: usize = 2;
+
+/// How often each value of each level was seen, in visits.
 #[derive(Default)]
 struct Counts {
     values: HashMap<(u8, u64), u32>,
+    /// Different values, by level of each feature.
+    different: [[u32; LEVELS]; FEATURES],
     visits: u32,
 }
 
@@ -251,8 +257,6 @@ struct History {
 }
 
 impl LikelihoodRatio {
-    /// Weight of each level, the finest first; the rest is everybody's. The paper fits them; equal ones stand in.
-    const LEVEL: f64 = 0.25;
     const VISIT_GAP_MS: i64 = 1_800_000;
 }
 
@@ -275,54 +279,62 @@ impl Peer for LikelihoodRatio {
         let client = &event.client;
         let country = event.place.as_ref().map_or(0, |place| u64::from(u16::from_be_bytes(place.country.bytes())));
         let network = event.network.as_ref().map_or(0, |network| u64::from(network.asn));
+        // The finest level first.
         let features = [
             [address.client_key(), network, country],
             [client.agent_key, client.version_key, client.family_key].map(u64::from),
         ];
         let now = (features[0][0], features[1][0]);
         let history = self.users.entry(user(event)).or_default();
+        let known = history.counts.visits > 0;
         let goes_on = history.last == now && (at - history.last_at).abs() < Self::VISIT_GAP_MS;
         history.last_at = at;
-        if goes_on && history.counts.visits > 0 {
+        if known && goes_on {
             return history.score;
         }
         history.last = now;
-        history.score = 0.0;
-        if history.counts.visits > 0 {
-            for (feature, levels) in features.iter().enumerate() {
-                let own: f64 = levels
-                    .iter()
-                    .enumerate()
-                    .map(|(level, value)| {
-                        let key = ((feature * 3 + level) as u8, *value);
-                        // A coarser level's share within everybody cancels: p(ip | ASN) / p(ip) is 1 / p(ASN).
-                        Self::LEVEL * history.counts.share(key) / self.population.share_unseen(key)
-                    })
-                    .sum();
-                history.score -= (own + 1.0 - 3.0 * Self::LEVEL).ln() as f32;
-            }
-        }
-        for counts in [&mut history.counts, &mut self.population] {
-            counts.visits += 1;
-            for (feature, levels) in features.iter().enumerate() {
-                for (level, value) in levels.iter().enumerate() {
-                    *counts.values.entry(((feature * 3 + level) as u8, *value)).or_default() += 1;
-                }
-            }
-        }
+        history.score = if known { history.counts.surprise(&features, &self.population) as f32 } else { 0.0 };
+        history.counts.add(&features);
+        self.population.add(&features);
         history.score
     }
 }
 
 impl Counts {
-    fn share(&self, key: (u8, u64)) -> f64 {
-        f64::from(self.values.get(&key).copied().unwrap_or(0)) / f64::from(self.visits.max(1))
+    fn add(&mut self, features: &[[u64; LEVELS]; FEATURES]) {
+        self.visits += 1;
+        for (feature, levels) in features.iter().enumerate() {
+            for (level, value) in levels.iter().enumerate() {
+                let count = self.values.entry(key(feature, level, *value)).or_default();
+                self.different[feature][level] += u32::from(*count == 0);
+                *count += 1;
+            }
+        }
     }
 
-    /// With one visit more, so that what nobody was seen with is rare and not impossible.
-    fn share_unseen(&self, key: (u8, u64)) -> f64 {
-        f64::from(self.values.get(&key).copied().unwrap_or(0) + 1) / f64::from(self.visits + 1)
+    /// −Σ ln p(x | user) / p(x), these being the user's counts.
+    fn surprise(&self, features: &[[u64; LEVELS]; FEATURES], population: &Self) -> f64 {
+        let mut surprise = 0.0;
+        for (feature, levels) in features.iter().enumerate() {
+            // At the root, the user is everybody.
+            let mut ratio = 1.0;
+            for (level, value) in levels.iter().enumerate().rev() {
+                let key = key(feature, level, *value);
+                let count = |counts: &Self| f64::from(counts.values.get(&key).copied().unwrap_or(0));
+                // With one visit more, so that what nobody was seen with is rare and not impossible.
+                let everybodys = (count(population) + 1.0) / f64::from(population.visits + 1);
+                let (visits, different) = (f64::from(self.visits), f64::from(self.different[feature][level]));
+                // A finer value's share within its coarser one is everybody's, and cancels.
+                ratio = (count(self) / everybodys + different * ratio) / (visits + different);
+            }
+            surprise -= ratio.ln();
+        }
+        surprise
     }
+}
+
+const fn key(feature: usize, level: usize, value: u64) -> (u8, u64) {
+    ((feature * LEVELS + level) as u8, value)
 }
 
 #[cfg(test)]
@@ -441,9 +453,10 @@ mod tests {
         assert!(scores[0] < 0.0, "at home: {scores:?}");
         assert!(scores[0] < scores[1] && scores[1] < scores[2], "another address, another country: {scores:?}");
         assert_eq!(scores[2].to_bits(), scores[3].to_bits(), "one visit is judged once");
-        // By hand, for the new country: address and network and country are all unknown to the user, so 1/4 of
-        // everybody is left: +ln 4. Her agent is known in 22 of 22 visits, 22+1 of 42+1 visits of everybody's.
-        let agent = 0.75 * (22.0 / 22.0) / (23.0 / 43.0) + 0.25_f64;
-        assert!((f64::from(scores[2]) - (4_f64.ln() - agent.ln())).abs() < 1e-5, "{scores:?}");
+        // By hand, for the new country, after 22 visits with two addresses in one network and country: back-off from
+        // two of 24, one of 23 and one of 23. Her one agent: 23 of the 43 visits that everybody made, one more counted.
+        let address = (2.0 / 24.0) * (1.0 / 23.0) * (1.0 / 23.0_f64);
+        let agent = (0..3).fold(1.0_f64, |ratio, _| (22.0 / (23.0 / 43.0) + ratio) / 23.0);
+        assert!((f64::from(scores[2]) + address.ln() + agent.ln()).abs() < 1e-5, "{scores:?}");
     }
 }

@@ -63,9 +63,12 @@ impl Report {
     }
 
     fn tables(&self) -> Vec<Table> {
-        let mut tables = vec![self.comparison(), self.causes(), self.by_scenario()];
-        if self.detectors.len() > 1 {
-            tables.push(self.scenarios_of_all());
+        let mut tables = Vec::new();
+        if self.thefts > 0 {
+            tables.extend([self.comparison(), self.causes(), self.by_scenario()]);
+            if self.detectors.len() > 1 {
+                tables.push(self.scenarios_of_all());
+            }
         }
         tables.push(self.verdicts());
         if !self.false_revocations.is_empty() {
