@@ -134,18 +134,13 @@ fn open_events(folder: &Path) -> Result<FileSource, Failure> {
 }
 
 fn read_labels(arguments: &Arguments) -> Result<Labels, Failure> {
-    let file = match &arguments.labels {
-        Some(file) => file.clone(),
-        None => {
-            let beside = arguments.folder.join(LABEL_FILE);
-            if !beside.is_file() {
-                return Ok(Labels::in_attrs());
-            }
-            beside
-        }
-    };
+    let beside = arguments.folder.join(LABEL_FILE);
+    if arguments.labels.is_none() && !beside.is_file() {
+        return Ok(Labels::in_attrs());
+    }
+    let file = arguments.labels.as_ref().unwrap_or(&beside);
     let unreadable = |error: &dyn std::fmt::Display| format!("cannot read the labels {}: {error}", file.display());
-    let input = File::open(&file).map_err(|error| Failure::Usage(unreadable(&error)))?;
+    let input = File::open(file).map_err(|error| Failure::Usage(unreadable(&error)))?;
     Labels::read(BufReader::new(input)).map_err(|error| Failure::Input(unreadable(&error)))
 }
 

@@ -91,7 +91,6 @@ struct Alerts {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 struct Alert {
     event_id: String,
-    #[serde(serialize_with = "name")]
     verdict: Verdict,
     log_odds: f64,
     /// The rules that fired.
@@ -99,10 +98,6 @@ struct Alert {
     reason: String,
     /// The family or token that the baseline belongs to.
     subject: String,
-}
-
-fn name<S: serde::Serializer>(verdict: &Verdict, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(verdict.as_str())
 }
 
 impl Rows for Alerts {

@@ -6,6 +6,8 @@ use serde::Serialize;
 
 /// Resamplings behind an interval.
 const DRAWS: usize = 1_000;
+/// The normal distribution's 97.5th percentile.
+const Z: f64 = 1.959_964;
 
 /// Honest maxima, from which bars are read.
 #[derive(Clone, Debug)]
@@ -111,7 +113,6 @@ pub fn proportion(count: usize, total: usize) -> Share {
     if total == 0 {
         return Share { share: 0.0, low: 0.0, high: 1.0 };
     }
-    const Z: f64 = 1.959_964;
     let (n, share) = (total as f64, count as f64 / total as f64);
     let middle = (share + Z * Z / (2.0 * n)) / (1.0 + Z * Z / n);
     let half = Z / (1.0 + Z * Z / n) * (share * (1.0 - share) / n + Z * Z / (4.0 * n * n)).sqrt();

@@ -92,21 +92,7 @@ impl Labels {
     pub fn of(&mut self, event: &Event<'_>) -> Option<CaseNumber> {
         let named = match &self.by_event {
             Some(by_event) => by_event.get(&xxh3_64(event.event_id.as_bytes()))?.clone(),
-            None => {
-                let attr = |name: &str| {
-                    event
-                        .attrs
-                        .iter()
-                        .find(|(key, _)| key == name)
-                        .map_or_else(String::new, |(_, text)| text.to_string())
-                };
-                let theft = is_theft(&attr("label"))?;
-                let (scenario, case) = (attr("scenario"), attr("case"));
-                if !theft && scenario.is_empty() && case.is_empty() {
-                    return None;
-                }
-                self.name(theft, scenario, case)
-            }
+            None => self.carried_by(event)?,
         };
         Some(match named {
             Named::Case(number) => number,
@@ -126,6 +112,14 @@ impl Labels {
     #[must_use]
     pub fn cases(&self) -> &[Case] {
         &self.cases
+    }
+
+    fn carried_by(&mut self, event: &Event<'_>) -> Option<Named> {
+        let attr = |name| event.attrs.iter().find(|(key, _)| key == name).map(|(_, text)| text.to_string());
+        let theft = is_theft(&attr("label")?)?;
+        let (scenario, case) = (attr("scenario").unwrap_or_default(), attr("case").unwrap_or_default());
+        let plain = !theft && scenario.is_empty() && case.is_empty();
+        (!plain).then(|| self.name(theft, scenario, case))
     }
 
     fn name(&mut self, theft: bool, mut scenario: String, case: String) -> Named {

@@ -204,7 +204,7 @@ impl<'a> Scored<'a> {
             about: peer.map_or("the log-odds that somebody else holds the token", |peer| peer.about()),
             points: BUDGETS.iter().map(|budget| at(&self.bars, self.bars.at_budget(*budget))).collect(),
             by_cause: BUDGETS.iter().map(|budget| at(&self.by_cause, self.by_cause.at_budget(*budget))).collect(),
-            as_published: peer.and_then(|peer| peer.own_bar()).map(|bar| at(&self.bars, self.bars.at(bar))),
+            as_published: peer.and_then(super::Peer::own_bar).map(|bar| at(&self.bars, self.bars.at(bar))),
             curve: curve.collect(),
         }
     }
