@@ -53,8 +53,7 @@ pub enum Noted {
 pub struct Ledger {
     days: HashMap<(BaselineId, i64), TokenDay>,
     cases: BTreeMap<CaseNumber, CaseRecord>,
-    /// When a thief last used the token.
-    stolen: HashMap<BaselineId, i64>,
+    stolen: HashMap<BaselineId, Stolen>,
     /// Whether the first revocation of each token was right.
     revoked: HashMap<BaselineId, bool>,
     /// Incidents that a thief's event belongs to.
@@ -62,6 +61,15 @@ pub struct Ledger {
     pub calibration: Calibration,
     pub honest_events: u64,
     pub theft_events: u64,
+}
+
+/// A baseline that a thief has used.
+#[derive(Clone, Copy, Debug)]
+struct Stolen {
+    /// Event time of the thief's last use, milliseconds since the epoch.
+    at: i64,
+    /// Nobody has used it since.
+    is_last: bool,
 }
 
 /// What one baseline's honest events reached on one UTC day.
@@ -81,6 +89,8 @@ pub struct TokenDay {
 #[derive(Clone, Debug)]
 pub struct CaseRecord {
     pub events: u32,
+    /// How often the thief came to a token that nobody, or the owner, had used last.
+    pub turns: u32,
     /// Event time of the earliest event, milliseconds since the epoch.
     pub first_at: i64,
     /// Each time that a detector's score rose above all before: the last is its highest.
@@ -94,6 +104,8 @@ pub struct Rise {
     pub score: f32,
     /// Events of the case up to and with this one.
     pub events: u32,
+    /// Turns of the thief's, likewise.
+    pub turns: u32,
     /// Event time, milliseconds since the epoch.
     pub at: i64,
 }
@@ -101,16 +113,22 @@ pub struct Rise {
 impl Ledger {
     pub fn observe(&mut self, seen: &Observation) -> Noted {
         let theft = seen.case.is_some_and(|(_, theft)| theft);
+        let before = self.stolen.get_mut(&seen.baseline);
+        let new_turn = before.as_ref().is_none_or(|before| !before.is_last);
+        let mut stolen = theft;
         if theft {
             self.theft_events += 1;
-            self.stolen.insert(seen.baseline, seen.at);
+            self.stolen.insert(seen.baseline, Stolen { at: seen.at, is_last: true });
             self.true_incidents.extend(seen.incident);
         } else {
             self.honest_events += 1;
+            if let Some(before) = before {
+                before.is_last = false;
+                stolen = seen.at - before.at <= AFTERMATH_MS;
+            }
         }
-        let stolen = self.stolen.get(&seen.baseline).is_some_and(|last| seen.at - last <= AFTERMATH_MS);
         if let Some((number, _)) = seen.case {
-            self.cases.entry(number).or_insert_with(|| CaseRecord::new(seen.at)).add(seen);
+            self.cases.entry(number).or_insert_with(|| CaseRecord::new(seen.at)).add(seen, new_turn);
         }
         self.calibration.add(seen, theft);
         let day = self.days.entry((seen.baseline, seen.at.div_euclid(DAY_MS))).or_insert(TokenDay::NEW);
@@ -199,16 +217,17 @@ impl TokenDay {
 
 impl CaseRecord {
     fn new(at: i64) -> Self {
-        Self { events: 0, first_at: at, rises: std::array::from_fn(|_| Vec::new()), verdict: Verdict::Allow }
+        Self { events: 0, turns: 0, first_at: at, rises: std::array::from_fn(|_| Vec::new()), verdict: Verdict::Allow }
     }
 
-    fn add(&mut self, seen: &Observation) {
+    fn add(&mut self, seen: &Observation, new_turn: bool) {
         self.events += 1;
+        self.turns += u32::from(new_turn);
         self.first_at = self.first_at.min(seen.at);
         self.verdict = self.verdict.max(seen.verdict);
         for (rises, score) in self.rises.iter_mut().zip(seen.scores) {
             if rises.last().is_none_or(|last| score > last.score) {
-                rises.push(Rise { score, events: self.events, at: seen.at });
+                rises.push(Rise { score, events: self.events, turns: self.turns, at: seen.at });
             }
         }
     }
@@ -219,11 +238,10 @@ impl CaseRecord {
         self.rises[detector].last().map_or(f32::NEG_INFINITY, |rise| rise.score)
     }
 
-    /// The first event that goes over `bar`: how many events it took, and how many minutes.
+    /// The first event that goes over `bar`.
     #[must_use]
-    pub fn detected(&self, detector: usize, bar: f32) -> Option<(u32, f64)> {
-        let rise = self.rises[detector].iter().find(|rise| rise.score > bar)?;
-        Some((rise.events, (rise.at - self.first_at) as f64 / 60_000.0))
+    pub fn detected(&self, detector: usize, bar: f32) -> Option<Rise> {
+        self.rises[detector].iter().find(|rise| rise.score > bar).copied()
     }
 }
 
@@ -279,10 +297,24 @@ mod tests {
         let (_, case) = ledger.cases().next().expect("a case");
         assert_eq!(case.events, 5);
         assert!((case.highest(0) - 6.0).abs() < 1e-9);
-        assert_eq!(case.detected(0, -3.0), Some((1, 0.0)));
-        assert_eq!(case.detected(0, 0.0), Some((3, 1.0)));
-        assert_eq!(case.detected(0, 1.0), Some((5, 30.0)), "over the bar, not at it");
-        assert_eq!(case.detected(0, 6.0), None);
+        let detected = |bar| case.detected(0, bar).map(|rise| (rise.events, rise.at / 60_000));
+        assert_eq!(case.first_at, 10 * 60_000);
+        assert_eq!(detected(-3.0), Some((1, 10)));
+        assert_eq!(detected(0.0), Some((3, 11)));
+        assert_eq!(detected(1.0), Some((5, 40)), "over the bar, not at it");
+        assert_eq!(detected(6.0), None);
+    }
+
+    #[test]
+    fn a_turn_of_the_thiefs_begins_after_a_use_of_the_owners() {
+        let mut ledger = Ledger::default();
+        ledger.observe(&honest(1, 0, 0.0));
+        for (at, thief) in [(1, true), (2, true), (3, false), (4, true), (5, false), (6, false), (7, true)] {
+            ledger.observe(&if thief { theft(1, at, at as f32, 0) } else { honest(1, at, 0.0) });
+        }
+        let (_, case) = ledger.cases().next().expect("a case");
+        assert_eq!((case.events, case.turns), (4, 3));
+        assert_eq!(case.detected(0, 3.0).map(|rise| (rise.events, rise.turns)), Some((3, 2)));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::budget::{self, Bar, Bars, Share, Thefts};
 use super::calibration::{PTail, ZBin};
-use super::ledger::CaseRecord;
+use super::ledger::{CaseRecord, Rise};
 use super::{FalseRevocation, Measure, OURS};
 use crate::pipeline::Tally;
 use crate::verdict::Verdict;
@@ -83,6 +83,8 @@ pub struct Scenario {
     pub peers: Vec<Vec<f64>>,
     /// Of those caught at [`BUDGET_OF_TIMES`].
     pub events_to_detect: Option<Spread>,
+    /// How often the thief had come to the token, the owner having used it between.
+    pub turns_to_detect: Option<Spread>,
     pub minutes_to_detect: Option<Spread>,
     /// Share of cases with a verdict of alert or revoke.
     pub alerted: f64,
@@ -101,6 +103,7 @@ pub struct Spread {
 pub struct Precision {
     pub right: u64,
     pub wrong: u64,
+    pub wrong_per_million_token_days: f64,
     pub precision: Share,
 }
 
@@ -139,21 +142,20 @@ impl Report {
             (0..=peers.len()).map(|detector| Scored::new(&measure, detector, &thefts)).collect();
         let detectors =
             scored.iter().map(|scored| scored.told(peers.get(scored.detector.wrapping_sub(1)).map(AsRef::as_ref)));
-        let (right, wrong) = ledger.alerts();
-        let (revoked, revoked_wrongly) = ledger.revocations();
+        let token_days = scored[OURS].bars.token_days();
         let began = measure.first_at.unwrap_or_default() + measure.warmup_ms;
         Self {
             events: measure.events,
             duplicates: tally.duplicates,
             dead_letters: tally.dead_letters,
             days: (measure.last_at - began).max(0) as f64 / 86_400_000.0,
-            token_days: scored[OURS].bars.token_days(),
+            token_days,
             thefts: thefts.values().map(Vec::len).sum(),
             hard_cases: honest.values().map(Vec::len).sum(),
             detectors: detectors.collect(),
             scenarios: thefts.iter().map(|(scenario, cases)| Scenario::new(scenario, cases, &scored)).collect(),
-            alert: Precision::new(right, wrong),
-            revoke: Precision::new(revoked, revoked_wrongly),
+            alert: Precision::new(ledger.alerts(), token_days),
+            revoke: Precision::new(ledger.revocations(), token_days),
             false_revocations: measure.false_revocations.clone(),
             honest: honest.iter().map(|(scenario, cases)| HardCases::new(scenario, cases, &scored)).collect(),
             z: ledger.calibration.z(prior),
@@ -225,7 +227,10 @@ impl Scenario {
         let caught = |scored: &Scored<'_>, budget: f64| budget::caught(&scored.thefts[name], scored.bar(budget));
         let share = |wanted: Verdict| share(cases.iter().filter(|case| case.verdict >= wanted).count(), cases.len());
         let bar = scored[OURS].bar(BUDGET_OF_TIMES);
-        let detected: Vec<(u32, f64)> = cases.iter().filter_map(|case| case.detected(OURS, bar)).collect();
+        let detected: Vec<_> = cases.iter().filter_map(|case| Some((case, case.detected(OURS, bar)?))).collect();
+        let spread = |figure: fn(&CaseRecord, Rise) -> f64| {
+            Spread::of(detected.iter().map(|(case, rise)| figure(case, *rise)).collect())
+        };
         Self {
             scenario: name.to_owned(),
             cases: cases.len(),
@@ -234,8 +239,9 @@ impl Scenario {
                 .iter()
                 .map(|peer| BUDGETS.map(|budget| self::share(caught(peer, budget), cases.len())).to_vec())
                 .collect(),
-            events_to_detect: Spread::of(detected.iter().map(|(events, _)| f64::from(*events)).collect()),
-            minutes_to_detect: Spread::of(detected.iter().map(|(_, minutes)| *minutes).collect()),
+            events_to_detect: spread(|_, rise| f64::from(rise.events)),
+            turns_to_detect: spread(|_, rise| f64::from(rise.turns)),
+            minutes_to_detect: spread(|case, rise| (rise.at - case.first_at) as f64 / 60_000.0),
             alerted: share(Verdict::Alert),
             revoked: share(Verdict::Revoke),
         }
@@ -264,8 +270,14 @@ impl HardCases {
 }
 
 impl Precision {
-    fn new(right: u64, wrong: u64) -> Self {
-        Self { right, wrong, precision: budget::proportion(right as usize, (right + wrong) as usize) }
+    fn new((right, wrong): (u64, u64), token_days: usize) -> Self {
+        let wrong_per_million_token_days = wrong as f64 * 1e6 / token_days.max(1) as f64;
+        Self {
+            right,
+            wrong,
+            wrong_per_million_token_days,
+            precision: budget::proportion(right as usize, (right + wrong) as usize),
+        }
     }
 }
 
@@ -348,6 +360,7 @@ mod tests {
         close(&[report.scenarios[0].revoked], &[1.0]);
         assert_eq!((report.revoke.right, report.revoke.wrong), (2, 2));
         assert_eq!((report.alert.right, report.alert.wrong), (2, 2));
+        close(&[report.revoke.precision.share, report.revoke.wrong_per_million_token_days], &[0.5, 2_000.0]);
         // 9.5 is over no bar but one of 50 per 1,000.
         let travel = &report.honest[0];
         assert_eq!((travel.cases, travel.alerted.as_slice()), (2, &[0, 0, 0][..]));
@@ -394,7 +407,7 @@ mod tests {
         assert_eq!(svg.matches("<polyline").count(), report.detectors.len());
         assert!(
             markdown.contains(
-                "| foreign_host | 2 | 50 % (9–91) | 50 % (9–91) | 50 % (9–91) | 2, 2 | 3.0, 3.0 | 0 % | 0 % |"
+                "| foreign_host | 2 | 50 % (9–91) | 50 % (9–91) | 50 % (9–91) | 2, 2 | 1, 1 | 3.0, 3.0 | 0 % | 0 % |"
             ),
             "{markdown}"
         );

@@ -125,18 +125,19 @@ impl Report {
         let rows = self.scenarios.iter().map(|scenario| {
             let mut row = vec![scenario.scenario.clone(), scenario.cases.to_string()];
             row.extend(scenario.recall.iter().map(|share| interval(*share)));
-            row.extend([spread(scenario.events_to_detect, 0), spread(scenario.minutes_to_detect, 1)]);
+            row.extend([scenario.events_to_detect, scenario.turns_to_detect].map(|counts| spread(counts, 0)));
+            row.push(spread(scenario.minutes_to_detect, 1));
             row.extend([percent(scenario.alerted), percent(scenario.revoked)]);
             row
         });
         let mut header = vec!["theft".to_owned(), "cases".to_owned()];
         header.extend(BUDGETS.map(|budget| format!("at {budget}")));
-        header.extend(["events", "minutes", "alert", "revoke"].map(str::to_owned));
+        header.extend(["events", "turns", "minutes", "alert", "revoke"].map(str::to_owned));
         Table {
             title: "By kind of theft".to_owned(),
             note: format!(
-                "Share of cases caught with its 95 % interval (Wilson); events and minutes from the thief's first event to \
-                 detection at {BUDGET_OF_TIMES} per 1,000 token-days (median, ninetieth percentile of those caught); and \
+                "Share of cases caught with its 95 % interval (Wilson); events, turns (the owner's use between two) and \
+                 minutes from the thief's first event to detection at {BUDGET_OF_TIMES} per 1,000 token-days (median, ninetieth percentile of those caught); and \
                  the share with a verdict of alert or more, and of revoke, at the settings of the run."
             ),
             header,
@@ -161,14 +162,18 @@ impl Report {
     }
 
     fn verdicts(&self) -> Table {
-        let row = |name: &str, unit: &str, Precision { right, wrong, precision }: Precision| {
+        let row = |name: &str, unit: &str, of: Precision| {
+            let Precision { right, wrong, wrong_per_million_token_days, precision } = of;
             let share = if right + wrong == 0 { "–".to_owned() } else { fine_interval(precision) };
-            vec![name.to_owned(), unit.to_owned(), right.to_string(), wrong.to_string(), share]
+            let rate = format!("{wrong_per_million_token_days:.1}");
+            vec![name.to_owned(), unit.to_owned(), right.to_string(), wrong.to_string(), rate, share]
         };
         Table {
             title: "Verdicts at the settings of the run".to_owned(),
             note: "Right: a thief had used the token within the day before.".to_owned(),
-            header: ["verdict", "unit", "right", "wrong", "precision"].map(str::to_owned).to_vec(),
+            header: ["verdict", "unit", "right", "wrong", "wrong per 1,000,000 token-days", "precision"]
+                .map(str::to_owned)
+                .to_vec(),
             rows: vec![row("alert or more", "token-days", self.alert), row("revoke", "tokens", self.revoke)],
         }
     }
