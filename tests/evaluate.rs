@@ -126,7 +126,7 @@ fn what_cannot_be_measured_is_told_in_one_line() {
         assert_eq!(output.status.code(), Some(status), "{}", text(&output.stderr));
         text(&output.stderr)
     };
-    insta::assert_snapshot!(ends(2, &["evaluate", "."]), @"tokenwarden: there is no events.ndjson, events.ndjson.zst, events.ndjson.gz in .");
+    insta::assert_snapshot!(ends(2, &["evaluate", "."]), @"tokenwarden: there is no events.ndjson or events.ndjson.zst or events.ndjson.gz in .");
     labelled(folder.path(), "{\"event_id\":\"theft\",\"label\":\"stolen\"}\n");
     insta::assert_snapshot!(ends(65, &["evaluate", "."]), @r#"tokenwarden: cannot read the labels ./labels.ndjson: line 1: `label` is "stolen"; write "theft" or "honest""#);
     insta::assert_snapshot!(ends(2, &["evaluate", ".", "--labels", "none"]), @"tokenwarden: cannot read the labels none: No such file or directory (os error 2)");
@@ -134,6 +134,8 @@ fn what_cannot_be_measured_is_told_in_one_line() {
     std::fs::write(folder.path().join("page.md"), "nothing").expect("a page");
     insta::assert_snapshot!(ends(2, &["evaluate", ".", "--into", "page.md"]), @"tokenwarden: page.md: has no lines <!-- figures: begin --> and <!-- figures: end --> to write the tables between");
     insta::assert_snapshot!(ends(78, &["evaluate", ".", "--rules", "none"]), @"tokenwarden: none: the rules directory cannot be read: No such file or directory (os error 2)");
+    std::fs::write(folder.path().join("events.ndjson"), "").expect("a file");
+    insta::assert_snapshot!(ends(2, &["evaluate", "."]), @"tokenwarden: . holds more than one of events.ndjson, events.ndjson.zst, events.ndjson.gz; keep one");
 }
 
 #[test]

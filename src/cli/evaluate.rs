@@ -122,12 +122,16 @@ fn measure(arguments: &Arguments, config: &Config, labels: Labels) -> Result<(Me
 }
 
 fn open_events(folder: &Path) -> Result<FileSource, Failure> {
-    let file = EVENT_FILES
-        .iter()
-        .map(|name| folder.join(name))
-        .find(|file| file.is_file())
-        .ok_or_else(|| Failure::Usage(format!("there is no {} in {}", EVENT_FILES.join(", "), folder.display())))?;
-    FileSource::open(vec![file], Format::Native).map_err(|error| match error {
+    let files: Vec<_> = EVENT_FILES.iter().map(|name| folder.join(name)).filter(|file| file.is_file()).collect();
+    let wrong = match files.len() {
+        0 => Some(format!("there is no {} in {}", EVENT_FILES.join(" or "), folder.display())),
+        1 => None,
+        _ => Some(format!("{} holds more than one of {}; keep one", folder.display(), EVENT_FILES.join(", "))),
+    };
+    if let Some(said) = wrong {
+        return Err(Failure::Usage(said));
+    }
+    FileSource::open(files, Format::Native).map_err(|error| match error {
         SourceError::Misconfigured(said) => Failure::Usage(said),
         other => other.into(),
     })

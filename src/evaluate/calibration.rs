@@ -49,7 +49,8 @@ struct Visit {
 struct Bin {
     honest: u64,
     theft: u64,
-    log_odds_sum: f64,
+    /// In millionths: whole numbers add up to the same in any order, and visits end in none.
+    log_odds_sum: i64,
 }
 
 /// Honest visits, and how many of them had a p-value of at most each of [`NOMINAL`].
@@ -141,7 +142,7 @@ impl Calibration {
         let bins = self.bins.iter().enumerate().filter(|(_, bin)| bin.honest + bin.theft > 0);
         bins.map(|(index, bin)| {
             let visits = (bin.honest + bin.theft) as f64;
-            let log_odds = bin.log_odds_sum / visits - prior + set;
+            let log_odds = bin.log_odds_sum as f64 / 1e6 / visits - prior + set;
             ZBin {
                 from: Z_MIN + index as i32,
                 honest: bin.honest,
@@ -193,7 +194,7 @@ impl Visit {
     ) {
         let bin = (self.log_odds.floor() as i32).clamp(Z_MIN, Z_MAX - 1) - Z_MIN;
         let bin = &mut bins[bin as usize];
-        bin.log_odds_sum += self.log_odds;
+        bin.log_odds_sum += (self.log_odds * 1e6).round() as i64;
         if self.theft {
             bin.theft += 1;
             return;
