@@ -30,14 +30,9 @@ impl Report {
             names.push((y(detector.curve.last().map_or(0.0, |(_, recall)| *recall)), number));
         }
         for (at, number) in spread(names) {
-            let (colour, name) = (COLOURS[number % COLOURS.len()], self.detectors[number].name);
-            put(
-                &mut svg,
-                format_args!(
-                    "<text x=\"{:.1}\" y=\"{at:.1}\" fill=\"{colour}\" dominant-baseline=\"middle\">{name}</text>\n",
-                    FIELD[2] + 10.0
-                ),
-            );
+            let weight = if number == super::OURS { "bold" } else { "normal" };
+            let style = format!("fill=\"{}\" font-weight=\"{weight}\" dominant-baseline=\"middle\"", colour(number));
+            label(&mut svg, FIELD[2] + 10.0, at, &style, self.detectors[number].name);
         }
         svg.push_str("</svg>\n");
         svg
@@ -45,73 +40,49 @@ impl Report {
 }
 
 fn axes(svg: &mut String) {
+    const GRID: &str = "stroke=\"#dddddd\"";
+    const DOTTED: &str = "stroke=\"#888888\" stroke-dasharray=\"2 4\"";
     let [left, top, right, bottom] = FIELD;
-    put(
-        svg,
-        format_args!(
-            "<text x=\"{left}\" y=\"28\" font-size=\"16\">Thefts caught (mean over scenarios) at equal false alerts</text>\n"
-        ),
-    );
-    for step in 0..=5 {
-        let recall = f64::from(step) / 5.0;
-        let at = y(recall);
-        put(
-            svg,
-            format_args!("<line x1=\"{left}\" x2=\"{right}\" y1=\"{at:.1}\" y2=\"{at:.1}\" stroke=\"#dddddd\"/>\n"),
-        );
-        put(
-            svg,
-            format_args!(
-                "<text x=\"{:.1}\" y=\"{at:.1}\" text-anchor=\"end\" dominant-baseline=\"middle\">{:.0} %</text>\n",
-                left - 8.0,
-                recall * 100.0
-            ),
-        );
+    label(svg, left, 28.0, "font-size=\"16\"", "Thefts caught (mean over scenarios) at equal false alerts");
+    for fifth in 0..=5 {
+        let at = y(f64::from(fifth) / 5.0);
+        line(svg, [left, at, right, at], GRID);
+        label(svg, left - 8.0, at, "text-anchor=\"end\" dominant-baseline=\"middle\"", &format!("{} %", fifth * 20));
     }
     for budget in [0.1, 1.0, 10.0, 100.0] {
         let at = x(budget);
-        put(
-            svg,
-            format_args!("<line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{top}\" y2=\"{bottom}\" stroke=\"#dddddd\"/>\n"),
-        );
-        put(
-            svg,
-            format_args!("<text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{budget}</text>\n", bottom + 20.0),
-        );
+        line(svg, [at, top, at, bottom], GRID);
+        label(svg, at, bottom + 20.0, "text-anchor=\"middle\"", &budget.to_string());
     }
     for budget in BUDGETS {
-        let at = x(budget);
-        put(
-            svg,
-            format_args!(
-                "<line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{top}\" y2=\"{bottom}\" stroke=\"#888888\" stroke-dasharray=\"2 4\"/>\n"
-            ),
-        );
+        line(svg, [x(budget), top, x(budget), bottom], DOTTED);
     }
-    put(
-        svg,
-        format_args!(
-            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">false alerts per 1,000 token-days</text>\n",
-            f64::midpoint(left, right),
-            bottom + 44.0
-        ),
-    );
+    let middle = f64::midpoint(left, right);
+    label(svg, middle, bottom + 44.0, "text-anchor=\"middle\"", "false alerts per 1,000 token-days");
 }
 
 fn curve(svg: &mut String, number: usize, detector: &Detector) {
-    let mut points = String::new();
-    for (budget, recall) in &detector.curve {
-        put(&mut points, format_args!("{:.1},{:.1} ", x(*budget), y(*recall)));
-    }
+    let points: Vec<_> =
+        detector.curve.iter().map(|(budget, recall)| format!("{:.1},{:.1}", x(*budget), y(*recall))).collect();
     let width = if number == super::OURS { 3.0 } else { 1.75 };
+    let (colour, points) = (colour(number), points.join(" "));
     put(
         svg,
-        format_args!(
-            "<polyline fill=\"none\" stroke=\"{}\" stroke-width=\"{width}\" points=\"{}\"/>\n",
-            COLOURS[number % COLOURS.len()],
-            points.trim_end()
-        ),
+        format_args!("<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"{width}\" points=\"{points}\"/>\n"),
     );
+}
+
+fn line(svg: &mut String, [x1, y1, x2, y2]: [f64; 4], style: &str) {
+    put(svg, format_args!("<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" {style}/>\n"));
+}
+
+/// `text` is our own and needs no escapes.
+fn label(svg: &mut String, x: f64, y: f64, style: &str, text: &str) {
+    put(svg, format_args!("<text x=\"{x:.1}\" y=\"{y:.1}\" {style}>{text}</text>\n"));
+}
+
+fn colour(number: usize) -> &'static str {
+    COLOURS[number % COLOURS.len()]
 }
 
 fn x(budget: f64) -> f64 {

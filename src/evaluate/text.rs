@@ -23,9 +23,7 @@ impl Report {
         let mut text = self.head() + "\n";
         for table in self.tables() {
             put(&mut text, format_args!("\n{}\n", table.title));
-            if !table.note.is_empty() {
-                put(&mut text, format_args!("{}\n", table.note));
-            }
+            text.push_str(&wrapped(&table.note));
             table.aligned(&mut text);
         }
         text
@@ -291,6 +289,27 @@ impl Table {
     }
 }
 
+/// `text` in lines of at most 100 characters, as far as its words allow.
+fn wrapped(text: &str) -> String {
+    let (mut lines, mut length) = (String::new(), 0);
+    for word in text.split_whitespace() {
+        let width = word.chars().count();
+        if length > 0 && length + 1 + width > 100 {
+            lines.push('\n');
+            length = 0;
+        } else if length > 0 {
+            lines.push(' ');
+            length += 1;
+        }
+        lines.push_str(word);
+        length += width;
+    }
+    if length > 0 {
+        lines.push('\n');
+    }
+    lines
+}
+
 /// `text` without what would end a cell, begin an element or steer a terminal.
 fn escaped(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
@@ -342,6 +361,16 @@ fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn notes_are_wrapped_and_lose_no_word() {
+        let note = "word ".repeat(45);
+        let lines = wrapped(&note);
+        // Twenty words of four letters and the spaces between come to 99.
+        assert_eq!(lines.lines().map(str::len).collect::<Vec<_>>(), [99, 99, 24]);
+        assert_eq!(lines.split_whitespace().count(), 45);
+        assert_eq!(wrapped(""), "");
+    }
 
     #[test]
     fn tables_are_aligned_and_their_markdown_holds_what_came_from_outside() {
