@@ -209,11 +209,13 @@ mod tests {
             (key(1, 1), alert("gone", Verdict::Alert, &travel)),
             (key(1, 2), alert("same", Verdict::Alert, &travel)),
             (key(3, 3), alert("graver", Verdict::Alert, &travel)),
+            (key(3, 4), alert("other", Verdict::Alert, &travel)),
         ]);
         let new = ByDay::from([
             (key(1, 2), Alert { log_odds: 2.5, ..alert("same", Verdict::Alert, &travel) }),
             (key(2, 1), alert("come", Verdict::Alert, &travel)),
-            (key(3, 3), alert("graver", Verdict::Revoke, &[RuleId::ImpossibleTravel, RuleId::NewClient])),
+            (key(3, 3), alert("graver", Verdict::Revoke, &travel)),
+            (key(3, 4), alert("other", Verdict::Alert, &[RuleId::NewClient])),
         ]);
         let lines: Vec<_> = changes(&old, &new).iter().map(Change::to_line).collect();
         assert_eq!(
@@ -221,8 +223,9 @@ mod tests {
             [
                 "- gone: alert 2.0 (impossible_travel); event e-gone: 15,900 km in 41 min",
                 "+ come: alert 2.0 (impossible_travel); event e-come: 15,900 km in 41 min",
-                "~ graver: alert 2.0 (impossible_travel) → revoke 2.0 (impossible_travel, new_client); \
-                 event e-graver: 15,900 km in 41 min",
+                "~ graver: alert 2.0 (impossible_travel) → revoke 2.0 (impossible_travel); event e-graver: \
+                 15,900 km in 41 min",
+                "~ other: alert 2.0 (impossible_travel) → alert 2.0 (new_client); event e-other: 15,900 km in 41 min",
             ]
         );
     }

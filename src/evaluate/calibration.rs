@@ -239,8 +239,9 @@ mod tests {
             holder,
             ..honest(1, minute * MINUTE, 0.0)
         };
-        calibration.add(&seen(0, -5.5, 0.5, 1), false);
-        calibration.add(&seen(29, -3.5, 0.001, 1), false);
+        calibration.add(&seen(0, -3.5, 0.5, 1), false);
+        calibration.add(&seen(10, -5.5, 0.001, 1), false);
+        calibration.add(&seen(29, -5.5, 0.5, 1), false);
         calibration.add(&seen(30, -6.5, 0.9, 2), false);
         calibration.add(&seen(59, -6.5, 1.0, 1), false);
         calibration.finish();
