@@ -59,8 +59,6 @@ pub struct Ledger {
     /// Incidents that a thief's event belongs to.
     true_incidents: HashSet<IncidentId>,
     pub calibration: Calibration,
-    pub honest_events: u64,
-    pub theft_events: u64,
 }
 
 /// A baseline that a thief has used.
@@ -117,15 +115,11 @@ impl Ledger {
         let new_turn = before.as_ref().is_none_or(|before| !before.is_last);
         let mut stolen = theft;
         if theft {
-            self.theft_events += 1;
             self.stolen.insert(seen.baseline, Stolen { at: seen.at, is_last: true });
             self.true_incidents.extend(seen.incident);
-        } else {
-            self.honest_events += 1;
-            if let Some(before) = before {
-                before.is_last = false;
-                stolen = seen.at - before.at <= AFTERMATH_MS;
-            }
+        } else if let Some(before) = before {
+            before.is_last = false;
+            stolen = seen.at - before.at <= AFTERMATH_MS;
         }
         if let Some((number, _)) = seen.case {
             self.cases.entry(number).or_insert_with(|| CaseRecord::new(seen.at)).add(seen, new_turn);
@@ -150,6 +144,13 @@ impl Ledger {
     /// Token-days: baselines by the UTC days on which they had an honest event.
     pub fn token_days(&self) -> impl Iterator<Item = &TokenDay> {
         self.days.values().filter(|day| day.is_honest())
+    }
+
+    /// UTC days on which some baseline had an honest event.
+    #[must_use]
+    pub fn days(&self) -> usize {
+        let honest = self.days.iter().filter(|(_, day)| day.is_honest());
+        honest.map(|((_, day), _)| day).collect::<HashSet<_>>().len()
     }
 
     pub fn cases(&self) -> impl Iterator<Item = (CaseNumber, &CaseRecord)> {
@@ -265,9 +266,9 @@ mod tests {
         ledger.observe(&honest(1, 23 * HOUR + 1, -3.0));
         ledger.observe(&honest(1, 24 * HOUR, -5.0));
         ledger.observe(&honest(2, 24 * HOUR, -6.0));
-        ledger.observe(&theft(3, 24 * HOUR, 9.0, 0));
+        ledger.observe(&theft(3, 48 * HOUR, 9.0, 0));
         assert_eq!(maxima(&ledger), [-6.0, -5.0, -3.0]);
-        assert_eq!((ledger.honest_events, ledger.theft_events), (4, 1));
+        assert_eq!(ledger.days(), 2);
     }
 
     #[test]

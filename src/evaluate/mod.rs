@@ -39,7 +39,6 @@ pub struct Measure {
     /// Milliseconds of event time that pass, from the first event, before anything is measured.
     warmup_ms: i64,
     first_at: Option<i64>,
-    last_at: i64,
     ledger: Ledger,
     false_revocations: Vec<FalseRevocation>,
     events: usize,
@@ -68,7 +67,6 @@ impl Measure {
             peers: if with_peers { peer::all().into() } else { Vec::new() },
             warmup_ms: i64::from(warmup_days) * 86_400_000,
             first_at: None,
-            last_at: 0,
             ledger: Ledger::default(),
             false_revocations: Vec::new(),
             events: 0,
@@ -88,7 +86,6 @@ impl Measure {
             return;
         }
         self.events += 1;
-        self.last_at = self.last_at.max(at);
         let case = self.labels.of(&event.event);
         let address = event.event.address.map_or(0, crate::event::Address::client_key);
         let seen = Observation {

@@ -28,8 +28,8 @@ pub struct Report {
     pub events: usize,
     pub duplicates: u64,
     pub dead_letters: u64,
-    /// Of event time, from the first to the last event measured.
-    pub days: f64,
+    /// UTC days on which there was an honest event.
+    pub days: usize,
     /// Baselines by the UTC days on which they had an honest event.
     pub token_days: usize,
     pub thefts: usize,
@@ -143,12 +143,11 @@ impl Report {
         let detectors =
             scored.iter().map(|scored| scored.told(peers.get(scored.detector.wrapping_sub(1)).map(AsRef::as_ref)));
         let token_days = scored[OURS].bars.token_days();
-        let began = measure.first_at.unwrap_or_default() + measure.warmup_ms;
         Self {
             events: measure.events,
             duplicates: tally.duplicates,
             dead_letters: tally.dead_letters,
-            days: (measure.last_at - began).max(0) as f64 / 86_400_000.0,
+            days: ledger.days(),
             token_days,
             thefts: thefts.values().map(Vec::len).sum(),
             hard_cases: honest.values().map(Vec::len).sum(),

@@ -45,7 +45,7 @@ impl Report {
 
     fn head(&self) -> String {
         let mut head = format!(
-            "{} events of {:.1} days: {} token-days, {} thefts of {} kinds, {} honest hard cases of {} kinds.",
+            "{} events of {} days: {} token-days, {} thefts of {} kinds, {} honest hard cases of {} kinds.",
             self.events,
             self.days,
             self.token_days,
