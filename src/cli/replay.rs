@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Failure, printable, rule_diff};
+use super::{Failure, printable};
 use crate::checkpoint::DeadLetter;
 use crate::config::{Config, cache_folder};
 use crate::enrich::{Enricher, GeoSettings};
@@ -80,7 +80,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(old) = &arguments.against {
         let again = Config::load(arguments.config.as_deref())?;
         let against = Config { rules_dir: Some(old.clone()), geoip: config.geoip.clone(), ..again };
-        return rule_diff::run(
+        return super::rule_diff::run(
             open_files(arguments)?,
             arguments.format,
             [&against, &config],
