@@ -1,6 +1,6 @@
 # `make help` says what there is to make.
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench slow lint
+.PHONY: help demo evaluate test bench slow lint
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 CACHE := $(or $(TOKENWARDEN_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tokenwarden)
@@ -14,6 +14,18 @@ demo: ## builds tokenwarden and shows it at work on a generated fortnight
 	cargo build --release --locked --bin tokenwarden
 	@deploy/setup.sh convert $(TARGET)/release/tokenwarden
 	@$(TARGET)/release/tokenwarden demo
+
+# No setting was tuned on this seed.
+SEED ?= 7001
+MEASURED := $(TARGET)/evaluate-$(SEED)
+
+evaluate: ## simulates a quarter with SEED=7001, and writes what is measured on it into docs/detection.md
+	@deploy/setup.sh run
+	cargo build --release --locked --bin tokenwarden
+	@deploy/setup.sh convert $(TARGET)/release/tokenwarden
+	$(TARGET)/release/tokenwarden simulate --size quarter --seed $(SEED) --compress zstd --out $(MEASURED)
+	$(TARGET)/release/tokenwarden evaluate $(MEASURED) --peers --warmup 14 --json $(MEASURED)/figures.json \
+		--roc docs/detection.svg --into docs/detection.md
 
 test: ## runs every test, on a real Kafka, ClickHouse engine and mail server that it starts and stops
 	@deploy/setup.sh test

@@ -7,7 +7,7 @@
 //! 1. judgement: [`math`], [`memory`], [`term`], [`rule`], [`decide`], [`engine`]
 //! 2. ports: [`port`], and the way out that two adapters share: [`outgoing`]
 //! 3. adapters: [`wire`], [`enrich`], [`source`], [`store`], [`notify`], [`revoke`]
-//! 4. running: [`pipeline`], [`worker`], [`deliver`], [`config`], [`telemetry`], [`simulate`], [`cli`]
+//! 4. running: [`pipeline`], [`worker`], [`deliver`], [`config`], [`telemetry`], [`simulate`], [`evaluate`], [`cli`]
 //!
 //! What always holds:
 //! - [`engine::step`] is total: any events in any order, never a panic.
@@ -47,6 +47,7 @@ pub mod wire;
 pub mod cli;
 pub mod config;
 pub mod deliver;
+pub mod evaluate;
 pub mod pipeline;
 pub mod simulate;
 pub mod telemetry;

@@ -1,9 +1,12 @@
 //! The commands, one file each, and how they end.
 
 pub mod demo;
+pub mod evaluate;
 pub mod geoip;
 mod outside;
+mod reading;
 pub mod replay;
+mod rule_diff;
 pub mod rules;
 pub mod run;
 pub mod sql;
@@ -33,6 +36,7 @@ enum Command {
     Demo(demo::Arguments),
     Run(run::Arguments),
     Replay(replay::Arguments),
+    Evaluate(evaluate::Arguments),
     Validate(validate::Arguments),
     Rules(rules::Arguments),
     Sql(sql::Arguments),
@@ -46,6 +50,7 @@ impl Cli {
             Command::Demo(arguments) => demo::run(&arguments),
             Command::Run(arguments) => run::run(&arguments),
             Command::Replay(arguments) => replay::run(&arguments),
+            Command::Evaluate(arguments) => evaluate::run(&arguments),
             Command::Validate(arguments) => validate::run(&arguments),
             Command::Rules(arguments) => rules::run(&arguments),
             Command::Sql(arguments) => sql::run(&arguments),

@@ -26,7 +26,7 @@ use crate::worker::{Limits, Outside, Spread, Worker, WorkerError};
 
 /// Names of bearer values where the installation has no key of its own: the same on every machine, so that the same
 /// input gives the same verdicts. Why that is no risk, and when to set one: `docs/decisions/names-of-tokens.md`.
-const KEY_OF_REPLAYS: &[u8] = b"tokenwarden replay, no installation";
+pub(super) const KEY_OF_REPLAYS: &[u8] = b"tokenwarden replay, no installation";
 
 /// How long the end waits for what is to be sent and revoked.
 const DELIVERY_PATIENCE: Duration = Duration::from_secs(30);
@@ -49,6 +49,9 @@ pub struct Arguments {
     /// Folder of rule files, instead of the configured ones.
     #[arg(long, value_name = "DIR")]
     rules: Option<PathBuf>,
+    /// Show which alerts appear and vanish against the rules in this folder, and nothing else.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["verdicts", "store", "strict"])]
+    against: Option<PathBuf>,
     /// GeoIP city file, instead of the configured ones; may be repeated.
     #[arg(long, value_name = "FILE")]
     geoip_city: Vec<PathBuf>,
@@ -80,7 +83,18 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(rules) = &arguments.rules {
         config.rules_dir = Some(rules.clone());
     }
-    config.geoip = geo_settings(arguments, config.geoip)?;
+    let is_configured = arguments.config.is_some();
+    config.geoip = geo_settings(&arguments.geoip_city, &arguments.geoip_asn, is_configured, config.geoip)?;
+    if let Some(old) = &arguments.against {
+        let again = Config::load(arguments.config.as_deref())?;
+        let against = Config { rules_dir: Some(old.clone()), geoip: config.geoip.clone(), ..again };
+        return super::rule_diff::run(
+            open_files(arguments)?,
+            arguments.format,
+            [&against, &config],
+            &hasher(arguments, &config)?,
+        );
+    }
     if arguments.store == "none" {
         return replay(arguments, &config, |_| Ok(NullStore));
     }
@@ -99,10 +113,7 @@ where
 {
     let rules = super::load_rules(config)?;
     let enricher = Enricher::new(&config.geoip, config.detection.trust_event_geo);
-    let mut source = FileSource::open(arguments.files.clone(), arguments.format).map_err(|error| match error {
-        SourceError::Misconfigured(said) => Failure::Usage(said),
-        other => other.into(),
-    })?;
+    let mut source = open_files(arguments)?;
     let mut verdicts =
         arguments.verdicts.as_deref().map(|out| VerdictFile::create(out, &arguments.files)).transpose()?;
     let runtime = super::runtime()?;
@@ -174,16 +185,28 @@ where
     }
 }
 
+fn open_files(arguments: &Arguments) -> Result<FileSource, Failure> {
+    FileSource::open(arguments.files.clone(), arguments.format).map_err(|error| match error {
+        SourceError::Misconfigured(said) => Failure::Usage(said),
+        other => other.into(),
+    })
+}
+
 /// The files named on the command line, else the configured ones, else those that the setup script has brought.
-fn geo_settings(arguments: &Arguments, configured: GeoSettings) -> Result<GeoSettings, Failure> {
-    if !arguments.geoip_city.is_empty() || !arguments.geoip_asn.is_empty() {
-        let missing = arguments.geoip_city.iter().chain(&arguments.geoip_asn).find(|file| !file.is_file());
+pub(super) fn geo_settings(
+    city: &[PathBuf],
+    asn: &[PathBuf],
+    is_configured: bool,
+    configured: GeoSettings,
+) -> Result<GeoSettings, Failure> {
+    if !city.is_empty() || !asn.is_empty() {
+        let missing = city.iter().chain(asn).find(|file| !file.is_file());
         if let Some(file) = missing {
             return Err(Failure::Configuration(format!("GeoIP: there is no file {}", file.display())));
         }
-        return Ok(GeoSettings { city: arguments.geoip_city.clone(), asn: arguments.geoip_asn.clone() });
+        return Ok(GeoSettings { city: city.to_vec(), asn: asn.to_vec() });
     }
-    if arguments.config.is_some() {
+    if is_configured {
         return Ok(configured);
     }
     Ok(super::installed_geoip())
@@ -310,7 +333,7 @@ impl Told {
 }
 
 /// By bytes read, where it is known how many there are.
-fn progress_bar(bytes_total: Option<u64>) -> ProgressBar {
+pub(super) fn progress_bar(bytes_total: Option<u64>) -> ProgressBar {
     let (bar, template) = match bytes_total {
         Some(total) => (ProgressBar::new(total), "{bar:40} {percent:>3} % {msg} {eta}"),
         None => (ProgressBar::new_spinner(), "{spinner} {msg} {elapsed}"),
@@ -318,7 +341,7 @@ fn progress_bar(bytes_total: Option<u64>) -> ProgressBar {
     bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-fn to_stderr(line: &str) {
+pub(super) fn to_stderr(line: &str) {
     // Where stderr is closed there is nobody to tell.
     let _ = writeln!(std::io::stderr(), "{line}");
 }

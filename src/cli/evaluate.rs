@@ -1,0 +1,165 @@
+//! `tokenwarden evaluate`: how good the judgement is on labelled events.
+
+use std::fs::File;
+use std::io::{BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::Failure;
+use super::reading::each_message;
+use super::replay::{KEY_OF_REPLAYS, geo_settings, to_stderr};
+use crate::config::Config;
+use crate::enrich::Enricher;
+use crate::evaluate::labels::Labels;
+use crate::evaluate::{Measure, Report};
+use crate::pipeline::{Epoch, Pipeline, Tally};
+use crate::port::SourceError;
+use crate::source::file::FileSource;
+use crate::telemetry;
+use crate::token::TokenHasher;
+use crate::wire::Format;
+
+/// What the events may lie in.
+const EVENT_FILES: [&str; 3] = ["events.ndjson", "events.ndjson.zst", "events.ndjson.gz"];
+const LABEL_FILE: &str = "labels.ndjson";
+/// Between these lines of a page the tables stand.
+const MARKS: (&str, &str) = ("<!-- figures: begin -->", "<!-- figures: end -->");
+
+/// Measure the judgement on labelled events: thefts caught at equal false alerts, time to detect, calibration.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Folder with events.ndjson (or .zst, .gz) and labels.ndjson, as `simulate` writes them.
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+    /// The labels, if they lie elsewhere; without any, the events' attrs label, scenario and case are used.
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+    /// Configuration file (TOML); without one every setting has its default.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder of rule files, instead of the configured ones.
+    #[arg(long, value_name = "DIR")]
+    rules: Option<PathBuf>,
+    /// GeoIP city file, instead of the configured ones; may be repeated.
+    #[arg(long, value_name = "FILE")]
+    geoip_city: Vec<PathBuf>,
+    /// GeoIP network file, instead of the configured ones; may be repeated.
+    #[arg(long, value_name = "FILE")]
+    geoip_asn: Vec<PathBuf>,
+    /// Days at the beginning, in event time, in which everything learns and nothing is measured.
+    #[arg(long, value_name = "DAYS", default_value_t = 0)]
+    warmup: u32,
+    /// Run the comparison rules too, side by side.
+    #[arg(long)]
+    peers: bool,
+    /// Print Markdown.
+    #[arg(long)]
+    markdown: bool,
+    /// Write the tables, as Markdown, into this page, between its lines `<!-- figures: begin -->` and `<!-- figures: end -->`.
+    #[arg(long, value_name = "PAGE.md")]
+    into: Option<PathBuf>,
+    /// Write all figures to this file, as JSON.
+    #[arg(long, value_name = "OUT.json")]
+    json: Option<PathBuf>,
+    /// Draw macro recall over false alerts into this file.
+    #[arg(long, value_name = "OUT.svg")]
+    roc: Option<PathBuf>,
+}
+
+/// Measures; the tables go to stdout.
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    telemetry::start_logging("warn");
+    let mut config = Config::load(arguments.config.as_deref())?;
+    if let Some(rules) = &arguments.rules {
+        config.rules_dir = Some(rules.clone());
+    }
+    let is_configured = arguments.config.is_some();
+    config.geoip = geo_settings(&arguments.geoip_city, &arguments.geoip_asn, is_configured, config.geoip)?;
+    let labels = read_labels(arguments)?;
+    let (measure, tally) = measure(arguments, &config, labels)?;
+    let report = Report::new(measure, config.detection.prior_log_odds, &tally);
+    if let Some(out) = &arguments.json {
+        let mut text = serde_json::to_vec_pretty(&report)
+            .map_err(|error| Failure::Unavailable(format!("cannot write the figures: {error}")))?;
+        text.push(b'\n');
+        write(out, &text)?;
+    }
+    if let Some(out) = &arguments.roc {
+        write(out, report.roc_svg().as_bytes())?;
+    }
+    if let Some(page) = &arguments.into {
+        fill(page, &report.to_markdown())?;
+    }
+    let text = if arguments.markdown { report.to_markdown() } else { super::printable(&report.to_text()) };
+    let mut stdout = std::io::stdout().lock();
+    stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+        .map_err(|error| Failure::output("to stdout", &error))
+}
+
+fn measure(arguments: &Arguments, config: &Config, labels: Labels) -> Result<(Measure, Tally), Failure> {
+    let rules = super::load_rules(config)?;
+    let mut source = open_events(&arguments.folder)?;
+    let enricher = Enricher::new(&config.geoip, config.detection.trust_event_geo);
+    for problem in enricher.problems() {
+        to_stderr(&super::printable(&format!("GeoIP, done without: {problem}")));
+    }
+    // What is measured is nobody's installation: the names of tokens need no key of their own.
+    let hasher = TokenHasher::new(KEY_OF_REPLAYS);
+    let mut pipeline = Pipeline::new(enricher, Arc::new(rules.rules), hasher, config.engine_settings());
+    let mut partition = pipeline.partition(Format::Native);
+    let mut epoch = Epoch::new(Measure::new(labels, arguments.peers, arguments.warmup), false);
+    each_message(&mut source, &mut |message| {
+        pipeline.process(&mut partition, message, 0, &mut epoch);
+        // Nobody is to be told of anything.
+        epoch.incidents.clear();
+        epoch.letters.clear();
+    })?;
+    Ok((epoch.rows, epoch.tally))
+}
+
+fn open_events(folder: &Path) -> Result<FileSource, Failure> {
+    let files: Vec<_> = EVENT_FILES.iter().map(|name| folder.join(name)).filter(|file| file.is_file()).collect();
+    let wrong = match files.len() {
+        0 => Some(format!("there is no {} in {}", EVENT_FILES.join(" or "), folder.display())),
+        1 => None,
+        _ => Some(format!("{} holds more than one of {}; keep one", folder.display(), EVENT_FILES.join(", "))),
+    };
+    if let Some(said) = wrong {
+        return Err(Failure::Usage(said));
+    }
+    FileSource::open(files, Format::Native).map_err(|error| match error {
+        SourceError::Misconfigured(said) => Failure::Usage(said),
+        other => other.into(),
+    })
+}
+
+fn read_labels(arguments: &Arguments) -> Result<Labels, Failure> {
+    let beside = arguments.folder.join(LABEL_FILE);
+    if arguments.labels.is_none() && !beside.is_file() {
+        return Ok(Labels::in_attrs());
+    }
+    let file = arguments.labels.as_ref().unwrap_or(&beside);
+    let unreadable = |error: &dyn std::fmt::Display| format!("cannot read the labels {}: {error}", file.display());
+    let input = File::open(file).map_err(|error| Failure::Usage(unreadable(&error)))?;
+    Labels::read(BufReader::new(input)).map_err(|error| Failure::Input(unreadable(&error)))
+}
+
+/// Puts `tables` between the marks of `page`, in the place of what stood there.
+fn fill(page: &Path, tables: &str) -> Result<(), Failure> {
+    let wrong = |said: String| Failure::Usage(format!("{}: {said}", page.display()));
+    let text = std::fs::read_to_string(page).map_err(|error| wrong(format!("cannot be read: {error}")))?;
+    let (begin, end) = MARKS;
+    let parts = text.split_once(begin).and_then(|(before, rest)| Some((before, rest.split_once(end)?.1)));
+    let Some((before, after)) = parts else {
+        return Err(wrong(format!("has no lines {begin} and {end} to write the tables between")));
+    };
+    write(page, format!("{before}{begin}\n\n{tables}\n{end}{after}").as_bytes())
+}
+
+fn write(file: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    std::fs::write(file, bytes).map_err(|error| Failure::Usage(format!("cannot write {}: {error}", file.display())))
+}

@@ -1,0 +1,29 @@
+//! Files of events read through once, for commands that keep only figures of them.
+
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+use super::Failure;
+use super::replay::progress_bar;
+use crate::port::{Message, Polled, Source as _};
+use crate::source::file::FileSource;
+
+const MESSAGES_MAX: usize = 10_000;
+const WAIT: Duration = Duration::from_millis(100);
+
+/// Hands every message to `take`, in order; ends at the first file that cannot be read to its end.
+pub(super) fn each_message(source: &mut FileSource, take: &mut dyn FnMut(&Message<'_>)) -> Result<(), Failure> {
+    let read = source.progress();
+    let bar = std::io::stderr().is_terminal().then(|| progress_bar(read.bytes_total()));
+    let mut ended = Ok(false);
+    while let Ok(false) = ended {
+        ended = source.poll(MESSAGES_MAX, WAIT, &mut |message| take(&message)).map(|polled| polled == Polled::End);
+        if let Some(bar) = &bar {
+            bar.set_position(read.bytes_read());
+        }
+    }
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    ended.map(drop).map_err(Failure::from)
+}

@@ -1,0 +1,232 @@
+//! `tokenwarden replay --against`: the alerts that other rules would have raised, or not, on the same events.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{IsTerminal as _, Write as _};
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::reading::each_message;
+use super::replay::to_stderr;
+use super::{Failure, printable};
+use crate::checkpoint::DeadLetter;
+use crate::config::Config;
+use crate::enrich::Enricher;
+use crate::event::BaselineId;
+use crate::pipeline::{Epoch, Partition, Pipeline};
+use crate::port::{ActionRow, EventRow, Rows};
+use crate::source::file::FileSource;
+use crate::token::TokenHasher;
+use crate::verdict::{Incident, RuleId, Verdict};
+use crate::wire::Format;
+
+const DAY_MS: i64 = 86_400_000;
+
+/// Runs the events under both configurations, the old one first, and prints every alert that is not alike in both:
+/// lines for eyes on a terminal, JSON objects in a pipe. An alert is what one baseline's events of one UTC day come to.
+pub(super) fn run(
+    mut source: FileSource,
+    format: Format,
+    configs: [&Config; 2],
+    hasher: &TokenHasher,
+) -> Result<(), Failure> {
+    let [mut old, mut new] = [Side::new(configs[0], format, hasher)?, Side::new(configs[1], format, hasher)?];
+    each_message(&mut source, &mut |message| {
+        for side in [&mut old, &mut new] {
+            side.pipeline.process(&mut side.partition, message, 0, &mut side.epoch);
+            side.epoch.incidents.clear();
+            side.epoch.letters.clear();
+        }
+    })?;
+    let events = new.epoch.tally.events;
+    let (old, new) = (old.epoch.rows.by_day, new.epoch.rows.by_day);
+    let changes = changes(&old, &new);
+    let for_eyes = std::io::stdout().is_terminal();
+    let mut stdout = std::io::stdout().lock();
+    for change in &changes {
+        let line = if for_eyes { Ok(printable(&change.to_line())) } else { serde_json::to_string(change) };
+        line.map_err(std::io::Error::other)
+            .and_then(|line| writeln!(stdout, "{line}"))
+            .map_err(|error| Failure::output("to stdout", &error))?;
+    }
+    let count = |which: fn(&Change<'_>) -> bool| changes.iter().filter(|change| which(change)).count();
+    to_stderr(&format!(
+        "{events} events: {} alerts appear, {} vanish, {} change; {} before, {} now",
+        count(|change| matches!(change, Change::Appears { .. })),
+        count(|change| matches!(change, Change::Vanishes { .. })),
+        count(|change| matches!(change, Change::Changes { .. })),
+        old.len(),
+        new.len()
+    ));
+    Ok(())
+}
+
+/// One of the two runs.
+struct Side {
+    pipeline: Pipeline,
+    partition: Partition,
+    epoch: Epoch<Alerts>,
+}
+
+impl Side {
+    fn new(config: &Config, format: Format, hasher: &TokenHasher) -> Result<Self, Failure> {
+        let rules = Arc::new(super::load_rules(config)?.rules);
+        let enricher = Enricher::new(&config.geoip, config.detection.trust_event_geo);
+        let pipeline = Pipeline::new(enricher, rules, hasher.clone(), config.engine_settings());
+        let partition = pipeline.partition(format);
+        Ok(Self { pipeline, partition, epoch: Epoch::new(Alerts::default(), false) })
+    }
+}
+
+/// Alerts by UTC day and baseline.
+type ByDay = BTreeMap<(i64, BaselineId), Alert>;
+
+/// Keeps of every day what people would be told.
+#[derive(Default)]
+struct Alerts {
+    by_day: ByDay,
+}
+
+/// The gravest event of a baseline's day, the first of several.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct Alert {
+    event_id: String,
+    verdict: Verdict,
+    log_odds: f64,
+    /// The rules that fired.
+    rules: Vec<RuleId>,
+    reason: String,
+    /// The family or token that the baseline belongs to.
+    subject: String,
+}
+
+impl Rows for Alerts {
+    fn push_event(&mut self, row: &EventRow<'_>) {
+        let (event, outcome) = (&row.event.event, row.outcome);
+        if outcome.verdict < Verdict::Alert {
+            return;
+        }
+        let day = (event.timestamp.millis().div_euclid(DAY_MS), event.baseline_id());
+        if self.by_day.get(&day).is_some_and(|known| known.verdict >= outcome.verdict) {
+            return;
+        }
+        let alert = Alert {
+            event_id: event.event_id.to_string(),
+            verdict: outcome.verdict,
+            log_odds: outcome.log_odds,
+            rules: outcome.signals.iter().filter(|signal| signal.fired).map(|signal| signal.rule).collect(),
+            reason: outcome.signals.first().map_or_else(String::new, |signal| signal.reason.clone()),
+            subject: event.family_id.as_deref().unwrap_or_else(|| event.token_id.as_str()).to_owned(),
+        };
+        self.by_day.insert(day, alert);
+    }
+
+    fn push_incident(&mut self, _: &Incident) {}
+
+    fn push_action(&mut self, _: &ActionRow) {}
+
+    fn push_dead_letter(&mut self, _: &DeadLetter) {}
+
+    fn len(&self) -> usize {
+        self.by_day.len()
+    }
+
+    fn bytes(&self) -> usize {
+        0
+    }
+
+    fn clear(&mut self) {
+        self.by_day.clear();
+    }
+}
+
+/// One alert that is not alike under both rules.
+#[derive(Debug, Serialize)]
+#[serde(tag = "change", rename_all = "snake_case")]
+enum Change<'a> {
+    Appears {
+        new: &'a Alert,
+    },
+    Vanishes {
+        old: &'a Alert,
+    },
+    /// In its verdict, or in the rules that fired.
+    Changes {
+        old: &'a Alert,
+        new: &'a Alert,
+    },
+}
+
+/// By day, then by baseline.
+fn changes<'a>(old: &'a ByDay, new: &'a ByDay) -> Vec<Change<'a>> {
+    let days: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+    let change = |day| match (old.get(day), new.get(day)) {
+        (None, Some(new)) => Some(Change::Appears { new }),
+        (Some(old), None) => Some(Change::Vanishes { old }),
+        (Some(old), Some(new)) if old.verdict != new.verdict || old.rules != new.rules => {
+            Some(Change::Changes { old, new })
+        }
+        _ => None,
+    };
+    days.into_iter().filter_map(change).collect()
+}
+
+impl Change<'_> {
+    fn to_line(&self) -> String {
+        let said = |alert: &Alert| {
+            let rules: Vec<_> = alert.rules.iter().map(|rule| rule.as_str()).collect();
+            format!("{} {:.1} ({})", alert.verdict.as_str(), alert.log_odds, rules.join(", "))
+        };
+        let (sign, alert, verdicts) = match self {
+            Self::Appears { new } => ('+', new, said(new)),
+            Self::Vanishes { old } => ('-', old, said(old)),
+            Self::Changes { old, new } => ('~', new, format!("{} → {}", said(old), said(new))),
+        };
+        format!("{sign} {}: {verdicts}; event {}: {}", alert.subject, alert.event_id, alert.reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn alert(subject: &str, verdict: Verdict, rules: &[RuleId]) -> Alert {
+        Alert {
+            event_id: format!("e-{subject}"),
+            verdict,
+            log_odds: 2.0,
+            rules: rules.to_vec(),
+            reason: "15,900 km in 41 min".to_owned(),
+            subject: subject.to_owned(),
+        }
+    }
+
+    #[test]
+    fn alerts_appear_vanish_and_change() {
+        let travel = [RuleId::ImpossibleTravel];
+        let key = |day: i64, number: u64| (day, BaselineId(number));
+        let old = ByDay::from([
+            (key(1, 1), alert("gone", Verdict::Alert, &travel)),
+            (key(1, 2), alert("same", Verdict::Alert, &travel)),
+            (key(3, 3), alert("graver", Verdict::Alert, &travel)),
+            (key(3, 4), alert("other", Verdict::Alert, &travel)),
+        ]);
+        let new = ByDay::from([
+            (key(1, 2), Alert { log_odds: 2.5, ..alert("same", Verdict::Alert, &travel) }),
+            (key(2, 1), alert("come", Verdict::Alert, &travel)),
+            (key(3, 3), alert("graver", Verdict::Revoke, &travel)),
+            (key(3, 4), alert("other", Verdict::Alert, &[RuleId::NewClient])),
+        ]);
+        let lines: Vec<_> = changes(&old, &new).iter().map(Change::to_line).collect();
+        assert_eq!(
+            lines,
+            [
+                "- gone: alert 2.0 (impossible_travel); event e-gone: 15,900 km in 41 min",
+                "+ come: alert 2.0 (impossible_travel); event e-come: 15,900 km in 41 min",
+                "~ graver: alert 2.0 (impossible_travel) → revoke 2.0 (impossible_travel); event e-graver: \
+                 15,900 km in 41 min",
+                "~ other: alert 2.0 (impossible_travel) → alert 2.0 (new_client); event e-other: 15,900 km in 41 min",
+            ]
+        );
+    }
+}

@@ -1,0 +1,333 @@
+//! What is kept of a labelled run: for each token-day and each case what its scores reached, never the events.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::DETECTORS;
+use super::calibration::Calibration;
+use super::labels::CaseNumber;
+use crate::enrichment::Device;
+use crate::event::{BaselineId, TokenType};
+use crate::verdict::{IncidentId, Verdict};
+
+/// One score of each detector, more suspicious is higher: [`super::OURS`] first, then the peers'.
+pub type Scores = [f32; DETECTORS];
+
+/// Below every score: no event, or a detector that was not asked.
+pub const NONE: Scores = [f32::NEG_INFINITY; DETECTORS];
+
+/// How long after a theft's event an alert on the same token still speaks of the theft, milliseconds: the half-life
+/// of evidence, for the owner's next use may be what gives the theft away.
+const AFTERMATH_MS: i64 = 86_400_000;
+const DAY_MS: i64 = 86_400_000;
+
+/// One judged event, as the measures see it.
+#[derive(Clone, Debug)]
+pub struct Observation {
+    pub baseline: BaselineId,
+    /// Event time, milliseconds since the epoch.
+    pub at: i64,
+    /// The case that it is part of, and whether that is a theft.
+    pub case: Option<(CaseNumber, bool)>,
+    pub scores: Scores,
+    /// Natural log-odds of theft.
+    pub log_odds: f64,
+    pub p_value: f64,
+    pub verdict: Verdict,
+    pub incident: Option<IncidentId>,
+    /// Number of address and agent together: tells visits apart.
+    pub holder: u64,
+    pub token_type: TokenType,
+    pub device: Device,
+}
+
+/// What came of a [`Ledger::observe`] that somebody should be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Noted {
+    Nothing,
+    /// The verdict would have revoked a token that nobody had stolen, for the first time.
+    FalseRevocation,
+}
+
+/// The measures, as they are filled.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    days: HashMap<(BaselineId, i64), TokenDay>,
+    cases: BTreeMap<CaseNumber, CaseRecord>,
+    stolen: HashMap<BaselineId, Stolen>,
+    /// Whether the first revocation of each token was right.
+    revoked: HashMap<BaselineId, bool>,
+    /// Incidents that a thief's event belongs to.
+    true_incidents: HashSet<IncidentId>,
+    pub calibration: Calibration,
+}
+
+/// A baseline that a thief has used.
+#[derive(Clone, Copy, Debug)]
+struct Stolen {
+    /// Event time of the thief's last use, milliseconds since the epoch.
+    at: i64,
+    /// Nobody has used it since.
+    is_last: bool,
+}
+
+/// What one baseline's honest events reached on one UTC day.
+#[derive(Clone, Debug)]
+pub struct TokenDay {
+    /// The highest score of an honest event; [`NONE`] where the day had none.
+    pub maxima: Scores,
+    /// By detector: the highest came while, or shortly after, a thief used the token.
+    pub while_stolen: [bool; DETECTORS],
+    /// The incident of the event that our highest score belongs to.
+    pub incident: Option<IncidentId>,
+    /// The first verdict of alert or revoke on this day was right.
+    pub alerted: Option<bool>,
+}
+
+/// What the events of one case reached.
+#[derive(Clone, Debug)]
+pub struct CaseRecord {
+    pub events: u32,
+    /// How often the thief came to a token that nobody, or the owner, had used last.
+    pub turns: u32,
+    /// Event time of the earliest event, milliseconds since the epoch.
+    pub first_at: i64,
+    /// Each time that a detector's score rose above all before: the last is its highest.
+    pub rises: [Vec<Rise>; DETECTORS],
+    pub verdict: Verdict,
+}
+
+/// A score that no earlier event of the case had reached.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rise {
+    pub score: f32,
+    /// Events of the case up to and with this one.
+    pub events: u32,
+    /// Turns of the thief's, likewise.
+    pub turns: u32,
+    /// Event time, milliseconds since the epoch.
+    pub at: i64,
+}
+
+impl Ledger {
+    pub fn observe(&mut self, seen: &Observation) -> Noted {
+        let theft = seen.case.is_some_and(|(_, theft)| theft);
+        let before = self.stolen.get_mut(&seen.baseline);
+        let new_turn = before.as_ref().is_none_or(|before| !before.is_last);
+        let mut stolen = theft;
+        if theft {
+            self.stolen.insert(seen.baseline, Stolen { at: seen.at, is_last: true });
+            self.true_incidents.extend(seen.incident);
+        } else if let Some(before) = before {
+            before.is_last = false;
+            stolen = seen.at - before.at <= AFTERMATH_MS;
+        }
+        if let Some((number, _)) = seen.case {
+            self.cases.entry(number).or_insert_with(|| CaseRecord::new(seen.at)).add(seen, new_turn);
+        }
+        self.calibration.add(seen, theft);
+        let day = self.days.entry((seen.baseline, seen.at.div_euclid(DAY_MS))).or_insert(TokenDay::NEW);
+        if !theft {
+            day.add(seen, stolen);
+        }
+        if seen.verdict >= Verdict::Alert {
+            day.alerted.get_or_insert(stolen);
+        }
+        if seen.verdict == Verdict::Revoke && !self.revoked.contains_key(&seen.baseline) {
+            self.revoked.insert(seen.baseline, stolen);
+            if !stolen {
+                return Noted::FalseRevocation;
+            }
+        }
+        Noted::Nothing
+    }
+
+    /// Token-days: baselines by the UTC days on which they had an honest event.
+    pub fn token_days(&self) -> impl Iterator<Item = &TokenDay> {
+        self.days.values().filter(|day| day.is_honest())
+    }
+
+    /// UTC days on which some baseline had an honest event.
+    #[must_use]
+    pub fn days(&self) -> usize {
+        let honest = self.days.iter().filter(|(_, day)| day.is_honest());
+        honest.map(|((_, day), _)| day).collect::<HashSet<_>>().len()
+    }
+
+    pub fn cases(&self) -> impl Iterator<Item = (CaseNumber, &CaseRecord)> {
+        self.cases.iter().map(|(number, case)| (*number, case))
+    }
+
+    /// The highest honest score of every cause of a false alert: token-days that share an incident have one cause.
+    /// What belongs to a true incident, or befell a stolen token, is none.
+    #[must_use]
+    pub fn false_causes(&self, detector: usize) -> Vec<f32> {
+        let mut by_incident: HashMap<IncidentId, f32> = HashMap::new();
+        let mut causes = Vec::new();
+        for day in self.token_days().filter(|day| !day.while_stolen[detector]) {
+            match day.incident {
+                Some(incident) if detector == super::OURS => {
+                    if !self.true_incidents.contains(&incident) {
+                        let highest = by_incident.entry(incident).or_insert(f32::NEG_INFINITY);
+                        *highest = highest.max(day.maxima[detector]);
+                    }
+                }
+                _ => causes.push(day.maxima[detector]),
+            }
+        }
+        causes.extend(by_incident.into_values());
+        causes
+    }
+
+    /// Alerted token-days: rightly, falsely.
+    #[must_use]
+    pub fn alerts(&self) -> (u64, u64) {
+        split(self.days.values().filter_map(|day| day.alerted))
+    }
+
+    /// Revoked baselines: rightly, falsely.
+    #[must_use]
+    pub fn revocations(&self) -> (u64, u64) {
+        split(self.revoked.values().copied())
+    }
+}
+
+fn split(right: impl Iterator<Item = bool>) -> (u64, u64) {
+    right.fold((0, 0), |(yes, no), right| if right { (yes + 1, no) } else { (yes, no + 1) })
+}
+
+impl TokenDay {
+    const NEW: Self = Self { maxima: NONE, while_stolen: [false; DETECTORS], incident: None, alerted: None };
+
+    /// Every event gives our own score, so that one below all scores tells of a day without an honest event.
+    fn is_honest(&self) -> bool {
+        self.maxima[super::OURS] > f32::NEG_INFINITY
+    }
+
+    fn add(&mut self, seen: &Observation, stolen: bool) {
+        if seen.scores[super::OURS] > self.maxima[super::OURS] {
+            self.incident = seen.incident;
+        }
+        for (detector, score) in seen.scores.into_iter().enumerate() {
+            if score > self.maxima[detector] {
+                self.maxima[detector] = score;
+                self.while_stolen[detector] = stolen;
+            }
+        }
+    }
+}
+
+impl CaseRecord {
+    fn new(at: i64) -> Self {
+        Self { events: 0, turns: 0, first_at: at, rises: std::array::from_fn(|_| Vec::new()), verdict: Verdict::Allow }
+    }
+
+    fn add(&mut self, seen: &Observation, new_turn: bool) {
+        self.events += 1;
+        self.turns += u32::from(new_turn);
+        self.first_at = self.first_at.min(seen.at);
+        self.verdict = self.verdict.max(seen.verdict);
+        for (rises, score) in self.rises.iter_mut().zip(seen.scores) {
+            if rises.last().is_none_or(|last| score > last.score) {
+                rises.push(Rise { score, events: self.events, turns: self.turns, at: seen.at });
+            }
+        }
+    }
+
+    /// The highest score of any of its events.
+    #[must_use]
+    pub fn highest(&self, detector: usize) -> f32 {
+        self.rises[detector].last().map_or(f32::NEG_INFINITY, |rise| rise.score)
+    }
+
+    /// The first event that goes over `bar`.
+    #[must_use]
+    pub fn detected(&self, detector: usize, bar: f32) -> Option<Rise> {
+        self.rises[detector].iter().find(|rise| rise.score > bar).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{honest, theft};
+    use super::*;
+
+    const HOUR: i64 = 3_600_000;
+
+    fn maxima(ledger: &Ledger) -> Vec<f32> {
+        let mut all: Vec<f32> = ledger.token_days().map(|day| day.maxima[0]).collect();
+        all.sort_by(f32::total_cmp);
+        all
+    }
+
+    #[test]
+    fn a_token_day_is_a_baseline_on_a_utc_day_with_an_honest_event() {
+        let mut ledger = Ledger::default();
+        ledger.observe(&honest(1, 23 * HOUR, -7.0));
+        ledger.observe(&honest(1, 23 * HOUR + 1, -3.0));
+        ledger.observe(&honest(1, 24 * HOUR, -5.0));
+        ledger.observe(&honest(2, 24 * HOUR, -6.0));
+        ledger.observe(&theft(3, 48 * HOUR, 9.0, 0));
+        assert_eq!(maxima(&ledger), [-6.0, -5.0, -3.0]);
+        assert_eq!(ledger.days(), 2);
+    }
+
+    #[test]
+    fn token_days_of_one_incident_have_one_cause_and_a_true_incident_is_none() {
+        let mut ledger = Ledger::default();
+        let in_incident = |seen: Observation, id: u64| Observation { incident: Some(IncidentId(id)), ..seen };
+        ledger.observe(&in_incident(honest(1, 0, 3.0), 7));
+        ledger.observe(&in_incident(honest(2, 0, 4.0), 7));
+        ledger.observe(&in_incident(honest(3, 0, 5.0), 8));
+        ledger.observe(&in_incident(theft(4, 0, 6.0, 0), 8));
+        ledger.observe(&honest(5, 0, -7.0));
+        // Of the stolen token's owner, an hour later and two days later.
+        ledger.observe(&honest(4, HOUR, 2.0));
+        ledger.observe(&honest(4, 50 * HOUR, 1.0));
+        let mut causes = ledger.false_causes(0);
+        causes.sort_by(f32::total_cmp);
+        assert_eq!(causes, [-7.0, 1.0, 4.0]);
+        assert_eq!(maxima(&ledger).len(), 6, "the other count takes them all");
+    }
+
+    #[test]
+    fn a_case_remembers_when_its_score_rose() {
+        let mut ledger = Ledger::default();
+        for (minute, score) in [(10, -2.0), (12, -4.0), (11, 1.0), (30, 1.0), (40, 6.0)] {
+            ledger.observe(&theft(1, minute * 60_000, score, 0));
+        }
+        let (_, case) = ledger.cases().next().expect("a case");
+        assert_eq!(case.events, 5);
+        assert!((case.highest(0) - 6.0).abs() < 1e-9);
+        let detected = |bar| case.detected(0, bar).map(|rise| (rise.events, rise.at / 60_000));
+        assert_eq!(case.first_at, 10 * 60_000);
+        assert_eq!(detected(-3.0), Some((1, 10)));
+        assert_eq!(detected(0.0), Some((3, 11)));
+        assert_eq!(detected(1.0), Some((5, 40)), "over the bar, not at it");
+        assert_eq!(detected(6.0), None);
+    }
+
+    #[test]
+    fn a_turn_of_the_thiefs_begins_after_a_use_of_the_owners() {
+        let mut ledger = Ledger::default();
+        ledger.observe(&honest(1, 0, 0.0));
+        for (at, thief) in [(1, true), (2, true), (3, false), (4, true), (5, false), (6, false), (7, true)] {
+            ledger.observe(&if thief { theft(1, at, at as f32, 0) } else { honest(1, at, 0.0) });
+        }
+        let (_, case) = ledger.cases().next().expect("a case");
+        assert_eq!((case.events, case.turns), (4, 3));
+        assert_eq!(case.detected(0, 3.0).map(|rise| (rise.events, rise.turns)), Some((3, 2)));
+    }
+
+    #[test]
+    fn a_revocation_is_right_once_a_thief_has_the_token() {
+        let mut ledger = Ledger::default();
+        let revoke = |seen: Observation| Observation { verdict: Verdict::Revoke, ..seen };
+        assert_eq!(ledger.observe(&revoke(honest(1, 0, 9.0))), Noted::FalseRevocation);
+        assert_eq!(ledger.observe(&revoke(honest(1, 1, 9.0))), Noted::Nothing, "it is gone already");
+        ledger.observe(&theft(2, 0, 0.0, 0));
+        assert_eq!(ledger.observe(&revoke(honest(2, HOUR, 9.0))), Noted::Nothing);
+        assert_eq!(ledger.observe(&revoke(theft(3, 0, 9.0, 1))), Noted::Nothing);
+        assert_eq!(ledger.revocations(), (2, 1));
+        assert_eq!(ledger.alerts(), (2, 1), "a revocation is an alert too");
+    }
+}

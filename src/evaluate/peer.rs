@@ -1,0 +1,462 @@
+//! The rules that people know from elsewhere, run on the same events and measured by the same code.
+//!
+//! Each gives every event a score, 0 where the rule says nothing. A rule that only says yes or no gets the ranking
+//! among its hits that serves it best, so that it can be compared at equal false alerts; what it does as published is
+//! told too, at its [`own bar`](Peer::own_bar). All of them learn as published: from everything, thieves included.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::enrichment::EnrichedEvent;
+use crate::event::BaselineId;
+use crate::place::{Coordinates, Country};
+
+/// A comparison rule.
+pub trait Peer: Send + Sync {
+    fn name(&self) -> &'static str;
+    /// What it does and how its hits are ranked, one sentence.
+    fn about(&self) -> &'static str;
+    /// A score above this is what the rule, as published, would raise.
+    fn own_bar(&self) -> Option<f32>;
+    /// Judges one event, then learns from it.
+    fn score(&mut self, event: &EnrichedEvent<'_>) -> f32;
+}
+
+/// Number of comparison rules.
+pub const COUNT: usize = 5;
+
+/// One of each, nothing learnt.
+#[must_use]
+pub fn all() -> [Box<dyn Peer>; COUNT] {
+    [
+        Box::<NewCountry>::default(),
+        Box::<FixedSpeed>::default(),
+        Box::<NewAddress>::default(),
+        Box::<TwoAddresses>::default(),
+        Box::<LikelihoodRatio>::default(),
+    ]
+}
+
+/// A number for whoever the token speaks for: the user, else the baseline.
+fn user(event: &EnrichedEvent<'_>) -> u64 {
+    let event = &event.event;
+    event.user_id.as_deref().map_or_else(|| event.baseline_id().0, |user| event.scoped_key(b'u', user))
+}
+
+/// The first use from a country that the user was never seen in.
+#[derive(Default)]
+struct NewCountry {
+    seen: HashMap<u64, HashSet<Country>>,
+    /// Users seen in each country, all of it.
+    users: HashMap<Country, u32>,
+    pairs: u32,
+}
+
+impl Peer for NewCountry {
+    fn name(&self) -> &'static str {
+        "new country"
+    }
+
+    fn about(&self) -> &'static str {
+        "first use from a country new to the user; the rarer the country among all users, the higher"
+    }
+
+    fn own_bar(&self) -> Option<f32> {
+        Some(0.0)
+    }
+
+    fn score(&mut self, event: &EnrichedEvent<'_>) -> f32 {
+        let Some(place) = &event.place else { return 0.0 };
+        let countries = self.seen.entry(user(event)).or_default();
+        let first = countries.is_empty();
+        if !countries.insert(place.country) {
+            return 0.0;
+        }
+        let users = self.users.entry(place.country).or_default();
+        let score = (f64::from(self.pairs + 2) / f64::from(*users + 1)).ln() as f32;
+        *users += 1;
+        self.pairs += 1;
+        if first { 0.0 } else { score }
+    }
+}
+
+/// The speed between two sightings of a user, without error bars.
+#[derive(Default)]
+struct FixedSpeed {
+    last: HashMap<u64, (i64, Coordinates)>,
+}
+
+impl FixedSpeed {
+    /// Above an airliner's: what products publish lies between 800 and 1,000.
+    const LIMIT_KM_H: f32 = 1_000.0;
+    /// Two sightings at once are a second apart, or every dual stack would be infinitely fast.
+    const APART_MS_MIN: i64 = 1_000;
+}
+
+impl Peer for FixedSpeed {
+    fn name(&self) -> &'static str {
+        "fixed speed"
+    }
+
+    fn about(&self) -> &'static str {
+        "kilometres per hour from the user's sighting before, city centre to city centre; its own limit is 1,000"
+    }
+
+    fn own_bar(&self) -> Option<f32> {
+        Some(Self::LIMIT_KM_H)
+    }
+
+    fn score(&mut self, event: &EnrichedEvent<'_>) -> f32 {
+        let Some(here) = event.place.as_ref().and_then(|place| place.coordinates) else { return 0.0 };
+        let at = event.event.timestamp.millis();
+        let Some((before, there)) = self.last.insert(user(event), (at, here)) else { return 0.0 };
+        let hours = (at - before).abs().max(Self::APART_MS_MIN) as f64 / 3_600_000.0;
+        (distance_km(there, here) / hours) as f32
+    }
+}
+
+/// Great-circle distance on a sphere of 6,371 km, haversine formula.
+fn distance_km(a: Coordinates, b: Coordinates) -> f64 {
+    let radians = |degrees: f32| f64::from(degrees).to_radians();
+    let (north, east) = (radians(b.latitude) - radians(a.latitude), radians(b.longitude) - radians(a.longitude));
+    let h = (north / 2.0).sin().powi(2)
+        + radians(a.latitude).cos() * radians(b.latitude).cos() * (east / 2.0).sin().powi(2);
+    2.0 * 6_371.0 * h.sqrt().min(1.0).asin()
+}
+
+/// An address that the token was not used from in 30 days.
+#[derive(Default)]
+struct NewAddress {
+    tokens: HashMap<BaselineId, KnownAddresses>,
+}
+
+#[derive(Default)]
+struct KnownAddresses {
+    /// When each address was last used, milliseconds since the epoch.
+    last: HashMap<u64, i64>,
+    /// Uses since the last hit.
+    quiet: u32,
+}
+
+impl NewAddress {
+    const KEPT_MS: i64 = 30 * 86_400_000;
+}
+
+impl Peer for NewAddress {
+    fn name(&self) -> &'static str {
+        "new address"
+    }
+
+    fn about(&self) -> &'static str {
+        "an address the token was not used from in 30 days; the longer it kept to its addresses before, the higher"
+    }
+
+    fn own_bar(&self) -> Option<f32> {
+        Some(0.0)
+    }
+
+    fn score(&mut self, event: &EnrichedEvent<'_>) -> f32 {
+        let Some(address) = event.event.address else { return 0.0 };
+        let at = event.event.timestamp.millis();
+        let known = self.tokens.entry(event.event.baseline_id()).or_default();
+        let first = known.last.is_empty();
+        let before = known.last.insert(address.client_key(), at);
+        if first || before.is_some_and(|before| at - before <= Self::KEPT_MS) {
+            known.quiet += 1;
+            return 0.0;
+        }
+        // Here only, for it happens seldom: what is too old to be known needs no memory.
+        known.last.retain(|_, last| at - *last <= Self::KEPT_MS);
+        let score = 1.0 + f64::from(known.quiet).ln_1p() as f32;
+        known.quiet = 0;
+        score
+    }
+}
+
+/// Two addresses of one token in one bucket of 30 minutes.
+#[derive(Default)]
+struct TwoAddresses {
+    tokens: HashMap<BaselineId, Bucket>,
+}
+
+#[derive(Default)]
+struct Bucket {
+    number: i64,
+    addresses: Vec<u64>,
+    last: u64,
+    switches: u32,
+}
+
+impl TwoAddresses {
+    const BUCKET_MS: i64 = 1_800_000;
+    /// More are counted no further.
+    const ADDRESSES_MAX: usize = 64;
+}
+
+impl Peer for TwoAddresses {
+    fn name(&self) -> &'static str {
+        "two addresses"
+    }
+
+    fn about(&self) -> &'static str {
+        "two addresses of the token in one half hour of the clock; more addresses are higher, then more changes between them"
+    }
+
+    fn own_bar(&self) -> Option<f32> {
+        Some(0.0)
+    }
+
+    fn score(&mut self, event: &EnrichedEvent<'_>) -> f32 {
+        let Some(address) = event.event.address else { return 0.0 };
+        let (address, number) = (address.client_key(), event.event.timestamp.millis().div_euclid(Self::BUCKET_MS));
+        let bucket = self.tokens.entry(event.event.baseline_id()).or_default();
+        if bucket.number != number {
+            *bucket = Bucket { number, ..Bucket::default() };
+        }
+        if !bucket.addresses.contains(&address) && bucket.addresses.len() < Self::ADDRESSES_MAX {
+            bucket.addresses.push(address);
+        }
+        if bucket.last != address && bucket.addresses.len() > 1 {
+            bucket.switches += 1;
+        }
+        bucket.last = address;
+        let (others, switches) = (bucket.addresses.len() - 1, f64::from(bucket.switches));
+        if others == 0 { 0.0 } else { (others as f64 + switches / (switches + 1.0)) as f32 }
+    }
+}
+
+/// After Freeman, Jain, Dürmuth, Biggio and Giacinto, "Who Are You? A Statistical Approach to Measuring User
+/// Authenticity", NDSS 2016: ln p(x) − ln p(x | user), summed over address and agent taken as independent, attackers
+/// and users taken as equally likely everywhere (the paper's form without attack data). p(x | user) is smoothed by
+/// backing off to coarser values: address, network, country, everybody; and agent, version, family, everybody. A level
+/// is left as often as the user's own past had new values at it (Witten and Bell, "The zero-frequency problem", 1991).
+/// Its log-ins are visits here: the user's calls with one address and agent, gaps under 30 minutes.
+#[derive(Default)]
+struct LikelihoodRatio {
+    population: Counts,
+    users: HashMap<u64, History>,
+}
+
+const LEVELS: usize = 3;
+const FEATURES: usize = 2;
+
+/// How often each value of each level was seen, in visits.
+#[derive(Default)]
+struct Counts {
+    values: HashMap<(u8, u64), u32>,
+    /// Different values, by level of each feature.
+    different: [[u32; LEVELS]; FEATURES],
+    visits: u32,
+}
+
+#[derive(Default)]
+struct History {
+    counts: Counts,
+    last: (u64, u64),
+    last_at: i64,
+    score: f32,
+}
+
+impl LikelihoodRatio {
+    const VISIT_GAP_MS: i64 = 1_800_000;
+}
+
+impl Peer for LikelihoodRatio {
+    fn name(&self) -> &'static str {
+        "likelihood ratio"
+    }
+
+    fn about(&self) -> &'static str {
+        "Freeman et al. 2016: everybody's against the user's own probability of address and agent, each with back-off"
+    }
+
+    fn own_bar(&self) -> Option<f32> {
+        None
+    }
+
+    fn score(&mut self, event: &EnrichedEvent<'_>) -> f32 {
+        let Some(address) = event.event.address else { return 0.0 };
+        let at = event.event.timestamp.millis();
+        let client = &event.client;
+        let country = event.place.as_ref().map_or(0, |place| u64::from(u16::from_be_bytes(place.country.bytes())));
+        let network = event.network.as_ref().map_or(0, |network| u64::from(network.asn));
+        // The finest level first.
+        let features = [
+            [address.client_key(), network, country],
+            [client.agent_key, client.version_key, client.family_key].map(u64::from),
+        ];
+        let now = (features[0][0], features[1][0]);
+        let history = self.users.entry(user(event)).or_default();
+        let known = history.counts.visits > 0;
+        let goes_on = history.last == now && (at - history.last_at).abs() < Self::VISIT_GAP_MS;
+        history.last_at = at;
+        if known && goes_on {
+            return history.score;
+        }
+        history.last = now;
+        history.score = if known { history.counts.surprise(&features, &self.population) as f32 } else { 0.0 };
+        history.counts.add(&features);
+        self.population.add(&features);
+        history.score
+    }
+}
+
+impl Counts {
+    fn add(&mut self, features: &[[u64; LEVELS]; FEATURES]) {
+        self.visits += 1;
+        for (feature, levels) in features.iter().enumerate() {
+            for (level, value) in levels.iter().enumerate() {
+                let count = self.values.entry(key(feature, level, *value)).or_default();
+                self.different[feature][level] += u32::from(*count == 0);
+                *count += 1;
+            }
+        }
+    }
+
+    /// −Σ ln p(x | user) / p(x), these being the user's counts.
+    fn surprise(&self, features: &[[u64; LEVELS]; FEATURES], population: &Self) -> f64 {
+        let mut surprise = 0.0;
+        for (feature, levels) in features.iter().enumerate() {
+            // At the root, the user is everybody.
+            let mut ratio = 1.0;
+            for (level, value) in levels.iter().enumerate().rev() {
+                let key = key(feature, level, *value);
+                let count = |counts: &Self| f64::from(counts.values.get(&key).copied().unwrap_or(0));
+                // With one visit more, so that what nobody was seen with is rare and not impossible.
+                let everybodys = (count(population) + 1.0) / f64::from(population.visits + 1);
+                let (visits, different) = (f64::from(self.visits), f64::from(self.different[feature][level]));
+                // A finer value's share within its coarser one is everybody's, and cancels.
+                ratio = (count(self) / everybodys + different * ratio) / (visits + different);
+            }
+            surprise -= ratio.ln();
+        }
+        surprise
+    }
+}
+
+const fn key(feature: usize, level: usize, value: u64) -> (u8, u64) {
+    ((feature * LEVELS + level) as u8, value)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::enrich::Enricher;
+    use crate::evaluate::tests::event;
+    use crate::event::Address;
+    use crate::place::{Network, NetworkClass, Place};
+    use crate::port::GeoLookup;
+
+    const MINUTE: i64 = 60_000;
+    const DAY: i64 = 86_400_000;
+    const BERLIN: &str = "192.0.2.1";
+    const MUNICH: &str = "192.0.2.2";
+    const SYDNEY: &str = "198.51.100.1";
+
+    /// 192.0.2/24 is German, everything else Australian.
+    struct Two;
+
+    impl GeoLookup for Two {
+        fn lookup(&mut self, address: IpAddr) -> (Option<Arc<Place>>, Option<Arc<Network>>) {
+            let (country, latitude, longitude, asn) = match address.to_string().as_str() {
+                BERLIN => ("DE", 52.52, 13.40, 3320),
+                MUNICH => ("DE", 48.14, 11.58, 3320),
+                _ => ("AU", -33.87, 151.21, 1221),
+            };
+            let coordinates = Some(Coordinates { latitude, longitude, accuracy_km: Some(50) });
+            let country = Country::parse(country).expect("a code");
+            let place = Place { country, city: "".into(), coordinates };
+            (Some(Arc::new(place)), Some(Arc::new(Network { asn, org: "".into(), class: NetworkClass::Access })))
+        }
+    }
+
+    /// Scores of a story: user, time in minutes, address, agent.
+    fn scores(mut peer: impl Peer, story: &[(&str, i64, &str, &str)]) -> Vec<f32> {
+        let mut enricher = Enricher::with_lookup(Box::new(Two));
+        story
+            .iter()
+            .map(|(user, minute, address, agent)| {
+                let mut event = event("e", minute * MINUTE);
+                event.user_id = Some((*user).into());
+                event.family_id = Some((*user).into());
+                event.address = Some(Address::new(address.parse().expect("an address")));
+                event.user_agent = Some((*agent).into());
+                peer.score(&enricher.enrich(event))
+            })
+            .collect()
+    }
+
+    fn assert_close(scores: &[f32], expected: &[f32]) {
+        assert_eq!(scores.len(), expected.len());
+        let close = scores.iter().zip(expected).all(|(score, expected)| (score - expected).abs() < 1e-5);
+        assert!(close, "{scores:?} for {expected:?}");
+    }
+
+    #[test]
+    fn a_country_is_new_once_and_the_first_is_not() {
+        let story = [("u", 0, BERLIN, ""), ("u", 1, MUNICH, ""), ("u", 2, SYDNEY, ""), ("u", 3, SYDNEY, "")];
+        let scores = scores(NewCountry::default(), &story);
+        // One pair of user and country before, none of them with this country.
+        assert_close(&scores, &[0.0, 0.0, 3_f32.ln(), 0.0]);
+    }
+
+    #[test]
+    fn speed_is_distance_over_time() {
+        let story = [("u", 0, BERLIN, ""), ("u", 60, MUNICH, ""), ("u", 60, BERLIN, ""), ("v", 61, SYDNEY, "")];
+        let scores = scores(FixedSpeed::default(), &story);
+        // Berlin and Munich are 504 km apart.
+        assert!((scores[1] - 504.0).abs() < 3.0, "{scores:?}");
+        assert!((scores[2] / (3_600.0 * 504.0) - 1.0).abs() < 0.01, "{scores:?}");
+        assert_close(&[scores[0], scores[3]], &[0.0, 0.0]);
+    }
+
+    #[test]
+    fn an_address_is_forgotten_after_thirty_days() {
+        let day = DAY / MINUTE;
+        let story = [
+            ("u", 0, BERLIN, ""),
+            ("u", 1, BERLIN, ""),
+            ("u", 2, MUNICH, ""),
+            ("u", 30 * day, BERLIN, ""),
+            ("u", 61 * day, BERLIN, ""),
+            ("v", 61 * day, BERLIN, ""),
+        ];
+        let expected = [0.0, 0.0, 1.0 + 3_f32.ln(), 0.0, 1.0 + 2_f32.ln(), 0.0];
+        assert_close(&scores(NewAddress::default(), &story), &expected);
+    }
+
+    #[test]
+    fn two_addresses_count_within_one_half_hour_of_the_clock() {
+        let story = [
+            ("u", 0, BERLIN, ""),
+            ("u", 29, MUNICH, ""),
+            ("u", 29, BERLIN, ""),
+            ("u", 29, SYDNEY, ""),
+            ("u", 30, BERLIN, ""),
+            ("v", 30, MUNICH, ""),
+        ];
+        assert_close(&scores(TwoAddresses::default(), &story), &[0.0, 1.5, 1.0 + 2.0 / 3.0, 2.75, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn the_ratio_rises_with_what_is_new_to_the_user_and_common_to_others() {
+        let mut story: Vec<_> = (0..20).map(|visit| ("u", visit * 60, BERLIN, "curl/8.1.2")).collect();
+        story.extend((0..20).map(|visit| ("v", visit * 60, SYDNEY, "Go-http-client/2.0")));
+        let known = story.len();
+        story.push(("u", 2_000, BERLIN, "curl/8.1.2"));
+        story.push(("u", 2_001, MUNICH, "curl/8.1.2"));
+        story.push(("u", 2_002, SYDNEY, "curl/8.1.2"));
+        story.push(("u", 2_003, SYDNEY, "curl/8.1.2"));
+        let scores = &scores(LikelihoodRatio::default(), &story)[known..];
+        assert!(scores[0] < 0.0, "at home: {scores:?}");
+        assert!(scores[0] < scores[1] && scores[1] < scores[2], "another address, another country: {scores:?}");
+        assert_eq!(scores[2].to_bits(), scores[3].to_bits(), "one visit is judged once");
+        // By hand, for the new country, after 22 visits with two addresses in one network and country: back-off from
+        // two of 24, one of 23 and one of 23. Her one agent: 23 of the 43 visits that everybody made, one more counted.
+        let address = (2.0 / 24.0) * (1.0 / 23.0) * (1.0 / 23.0_f64);
+        let agent = (0..3).fold(1.0_f64, |ratio, _| (22.0 / (23.0 / 43.0) + ratio) / 23.0);
+        assert!((f64::from(scores[2]) + address.ln() + agent.ln()).abs() < 1e-5, "{scores:?}");
+    }
+}

@@ -1,0 +1,414 @@
+//! The figures, made from a [`Measure`] once everything has been seen.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::budget::{self, Bar, Bars, Share, Thefts};
+use super::calibration::{PTail, ZBin};
+use super::ledger::{CaseRecord, Rise};
+use super::{FalseRevocation, Measure, OURS};
+use crate::pipeline::Tally;
+use crate::verdict::Verdict;
+
+/// False alerts per 1,000 token-days at which everybody is measured.
+pub const BUDGETS: [f64; 3] = [1.0, 5.0, 20.0];
+/// The budget of which times to detection are told.
+pub const BUDGET_OF_TIMES: f64 = BUDGETS[1];
+/// False alerts per 1,000 token-days between which the curves run.
+pub const CURVE_BUDGETS: (f64, f64) = (0.1, 100.0);
+const CURVE_POINTS: u32 = 61;
+/// Of the intervals.
+const SEED: u64 = 1;
+
+/// Everything that was measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Events measured, warm-up left out.
+    pub events: usize,
+    pub duplicates: u64,
+    pub dead_letters: u64,
+    /// UTC days on which there was an honest event.
+    pub days: usize,
+    /// Baselines by the UTC days on which they had an honest event.
+    pub token_days: usize,
+    pub thefts: usize,
+    pub hard_cases: usize,
+    /// We first.
+    pub detectors: Vec<Detector>,
+    pub scenarios: Vec<Scenario>,
+    pub alert: Precision,
+    pub revoke: Precision,
+    pub false_revocations: Vec<FalseRevocation>,
+    pub honest: Vec<HardCases>,
+    pub z: Vec<ZBin>,
+    pub p: Vec<PTail>,
+}
+
+/// One ranking of the events, ours or a comparison rule's.
+#[derive(Clone, Debug, Serialize)]
+pub struct Detector {
+    pub name: &'static str,
+    pub about: &'static str,
+    /// At each of [`BUDGETS`], each token-day a unit.
+    pub points: Vec<Point>,
+    /// The same with each cause a unit, true incidents and stolen tokens left out.
+    pub by_cause: Vec<Point>,
+    /// As published, where it has a setting of its own.
+    pub as_published: Option<Point>,
+    /// False alerts per 1,000 token-days, macro recall.
+    pub curve: Vec<(f64, f64)>,
+}
+
+/// What a bar costs and catches.
+#[derive(Clone, Debug, Serialize)]
+pub struct Point {
+    /// A score alerts above it; `None` where everything does.
+    pub bar: Option<f32>,
+    pub false_alerts: usize,
+    /// False alerts that came within a day of a theft's event on the same token.
+    pub while_stolen: usize,
+    pub per_1000_token_days: f64,
+    pub macro_recall: Share,
+}
+
+/// One kind of theft.
+#[derive(Clone, Debug, Serialize)]
+pub struct Scenario {
+    pub scenario: String,
+    pub cases: usize,
+    /// Our recall at each of [`BUDGETS`].
+    pub recall: Vec<Share>,
+    /// The comparison rules' recall at each of [`BUDGETS`], by rule.
+    pub peers: Vec<Vec<f64>>,
+    /// Of those caught at [`BUDGET_OF_TIMES`].
+    pub events_to_detect: Option<Spread>,
+    /// How often the thief had come to the token, the owner having used it between.
+    pub turns_to_detect: Option<Spread>,
+    pub minutes_to_detect: Option<Spread>,
+    /// Share of cases with a verdict of alert or revoke.
+    pub alerted: f64,
+    pub revoked: f64,
+}
+
+/// Median and ninetieth percentile.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Spread {
+    pub median: f64,
+    pub p90: f64,
+}
+
+/// How often a verdict was right.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Precision {
+    pub right: u64,
+    pub wrong: u64,
+    pub wrong_per_million_token_days: f64,
+    pub precision: Share,
+}
+
+/// One kind of honest hard case.
+#[derive(Clone, Debug, Serialize)]
+pub struct HardCases {
+    pub scenario: String,
+    pub cases: usize,
+    /// Cases with an alert of ours at each of [`BUDGETS`].
+    pub alerted: Vec<usize>,
+    /// Cases with a verdict of alert or revoke, and of revoke.
+    pub verdict_alert: usize,
+    pub verdict_revoke: usize,
+    /// Cases with an alert at each of [`BUDGETS`], by comparison rule.
+    pub peers: Vec<Vec<usize>>,
+}
+
+impl Report {
+    /// `prior`: the log-odds that judgement starts from; `tally`: what became of the messages.
+    #[must_use]
+    pub fn new(mut measure: Measure, prior: f64, tally: &Tally) -> Self {
+        measure.ledger.calibration.finish();
+        let Measure { labels, peers, ledger, .. } = &measure;
+        let by_scenario = |theft: bool| {
+            let mut scenarios: BTreeMap<&str, Vec<&CaseRecord>> = BTreeMap::new();
+            for (number, record) in ledger.cases() {
+                let case = labels.case(number);
+                if case.theft == theft {
+                    scenarios.entry(&case.scenario).or_default().push(record);
+                }
+            }
+            scenarios
+        };
+        let (thefts, honest) = (by_scenario(true), by_scenario(false));
+        let scored: Vec<Scored<'_>> =
+            (0..=peers.len()).map(|detector| Scored::new(&measure, detector, &thefts)).collect();
+        let detectors =
+            scored.iter().map(|scored| scored.told(peers.get(scored.detector.wrapping_sub(1)).map(AsRef::as_ref)));
+        let token_days = scored[OURS].bars.token_days();
+        Self {
+            events: measure.events,
+            duplicates: tally.duplicates,
+            dead_letters: tally.dead_letters,
+            days: ledger.days(),
+            token_days,
+            thefts: thefts.values().map(Vec::len).sum(),
+            hard_cases: honest.values().map(Vec::len).sum(),
+            detectors: detectors.collect(),
+            scenarios: thefts.iter().map(|(scenario, cases)| Scenario::new(scenario, cases, &scored)).collect(),
+            alert: Precision::new(ledger.alerts(), token_days),
+            revoke: Precision::new(ledger.revocations(), token_days),
+            false_revocations: measure.false_revocations.clone(),
+            honest: honest.iter().map(|(scenario, cases)| HardCases::new(scenario, cases, &scored)).collect(),
+            z: ledger.calibration.z(prior),
+            p: ledger.calibration.p(),
+        }
+    }
+}
+
+/// One detector's scores, ready to be asked.
+struct Scored<'a> {
+    detector: usize,
+    bars: Bars,
+    by_cause: Bars,
+    /// Maxima that came while the token was stolen.
+    while_stolen: Bars,
+    thefts: Thefts<'a>,
+}
+
+impl<'a> Scored<'a> {
+    fn new(measure: &Measure, detector: usize, thefts: &BTreeMap<&'a str, Vec<&CaseRecord>>) -> Self {
+        let ledger = &measure.ledger;
+        let maxima: Vec<f32> = ledger.token_days().map(|day| day.maxima[detector]).collect();
+        let stolen = ledger.token_days().filter(|day| day.while_stolen[detector]).map(|day| day.maxima[detector]);
+        let token_days = maxima.len();
+        let highest = |cases: &Vec<&CaseRecord>| cases.iter().map(|case| case.highest(detector)).collect();
+        Self {
+            detector,
+            bars: Bars::new(maxima, token_days),
+            by_cause: Bars::new(ledger.false_causes(detector), token_days),
+            while_stolen: Bars::new(stolen.collect(), token_days),
+            thefts: thefts.iter().map(|(scenario, cases)| (*scenario, highest(cases))).collect(),
+        }
+    }
+
+    fn bar(&self, budget: f64) -> f32 {
+        self.bars.at_budget(budget).score
+    }
+
+    fn told(&self, peer: Option<&dyn super::Peer>) -> Detector {
+        let (from, to) = CURVE_BUDGETS;
+        let curve = (0..CURVE_POINTS).map(|step| {
+            let budget = from * (to / from).powf(f64::from(step) / f64::from(CURVE_POINTS - 1));
+            (budget, budget::macro_recall(&self.thefts, self.bar(budget)))
+        });
+        let at = |bars: &Bars, bar: Bar| self.point(bars, bar);
+        Detector {
+            name: peer.map_or("tokenwarden", |peer| peer.name()),
+            about: peer.map_or("the log-odds that somebody else holds the token", |peer| peer.about()),
+            points: BUDGETS.iter().map(|budget| at(&self.bars, self.bars.at_budget(*budget))).collect(),
+            by_cause: BUDGETS.iter().map(|budget| at(&self.by_cause, self.by_cause.at_budget(*budget))).collect(),
+            as_published: peer.and_then(super::Peer::own_bar).map(|bar| at(&self.bars, self.bars.at(bar))),
+            curve: curve.collect(),
+        }
+    }
+
+    fn point(&self, bars: &Bars, bar: Bar) -> Point {
+        Point {
+            bar: bar.score.is_finite().then_some(bar.score),
+            false_alerts: bar.false_alerts,
+            while_stolen: self.while_stolen.at(bar.score).false_alerts,
+            per_1000_token_days: bars.rate(bar),
+            macro_recall: budget::macro_recall_interval(&self.thefts, bar.score, SEED),
+        }
+    }
+}
+
+impl Scenario {
+    fn new(name: &str, cases: &[&CaseRecord], scored: &[Scored<'_>]) -> Self {
+        let caught = |scored: &Scored<'_>, budget: f64| budget::caught(&scored.thefts[name], scored.bar(budget));
+        let share = |wanted: Verdict| share(cases.iter().filter(|case| case.verdict >= wanted).count(), cases.len());
+        let bar = scored[OURS].bar(BUDGET_OF_TIMES);
+        let detected: Vec<_> = cases.iter().filter_map(|case| Some((case, case.detected(OURS, bar)?))).collect();
+        let spread = |figure: fn(&CaseRecord, Rise) -> f64| {
+            Spread::of(detected.iter().map(|(case, rise)| figure(case, *rise)).collect())
+        };
+        Self {
+            scenario: name.to_owned(),
+            cases: cases.len(),
+            recall: BUDGETS.map(|budget| budget::proportion(caught(&scored[OURS], budget), cases.len())).to_vec(),
+            peers: scored[OURS + 1..]
+                .iter()
+                .map(|peer| BUDGETS.map(|budget| self::share(caught(peer, budget), cases.len())).to_vec())
+                .collect(),
+            events_to_detect: spread(|_, rise| f64::from(rise.events)),
+            turns_to_detect: spread(|_, rise| f64::from(rise.turns)),
+            minutes_to_detect: spread(|case, rise| (rise.at - case.first_at) as f64 / 60_000.0),
+            alerted: share(Verdict::Alert),
+            revoked: share(Verdict::Revoke),
+        }
+    }
+}
+
+impl HardCases {
+    fn new(name: &str, cases: &[&CaseRecord], scored: &[Scored<'_>]) -> Self {
+        let alerted = |scored: &Scored<'_>| {
+            let over = |budget: f64| {
+                let bar = scored.bar(budget);
+                cases.iter().filter(|case| case.highest(scored.detector) > bar).count()
+            };
+            BUDGETS.map(over).to_vec()
+        };
+        let with = |wanted: Verdict| cases.iter().filter(|case| case.verdict >= wanted).count();
+        Self {
+            scenario: name.to_owned(),
+            cases: cases.len(),
+            alerted: alerted(&scored[OURS]),
+            verdict_alert: with(Verdict::Alert),
+            verdict_revoke: with(Verdict::Revoke),
+            peers: scored[OURS + 1..].iter().map(alerted).collect(),
+        }
+    }
+}
+
+impl Precision {
+    fn new((right, wrong): (u64, u64), token_days: usize) -> Self {
+        let wrong_per_million_token_days = wrong as f64 * 1e6 / token_days.max(1) as f64;
+        Self {
+            right,
+            wrong,
+            wrong_per_million_token_days,
+            precision: budget::proportion(right as usize, (right + wrong) as usize),
+        }
+    }
+}
+
+impl Spread {
+    fn of(mut values: Vec<f64>) -> Option<Self> {
+        values.sort_unstable_by(f64::total_cmp);
+        Some(Self { median: budget::percentile(&values, 0.5)?, p90: budget::percentile(&values, 0.9)? })
+    }
+}
+
+fn share(count: usize, total: usize) -> f64 {
+    count as f64 / total.max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::labels::Labels;
+    use super::super::ledger::Observation;
+    use super::super::tests::{honest, theft};
+    use super::*;
+
+    const MINUTE: i64 = 60_000;
+
+    /// 1,000 honest token-days with scores from 0 to 9.99; two hosts (9.985 after three minutes, 5), a campaign of
+    /// two tokens (20), and two honest travellers (9.5, 3).
+    fn measure() -> Measure {
+        let labels = r#"{"event_id":"a","label":"theft","scenario":"foreign_host","case":"1"}
+{"event_id":"b","label":"theft","scenario":"foreign_host","case":"2"}
+{"event_id":"c","label":"theft","scenario":"campaign","case":"3"}
+{"event_id":"d","label":"honest","scenario":"travel","case":"4"}
+{"event_id":"e","label":"honest","scenario":"travel","case":"5"}"#;
+        let mut measure = Measure::new(Labels::read(labels.as_bytes()).expect("the labels are right"), false, 0);
+        let ledger = &mut measure.ledger;
+        for number in 0..1_000_u64 {
+            let score = number as f32 / 100.0;
+            let case = match number {
+                950 => Some((3, false)),
+                300 => Some((4, false)),
+                _ => None,
+            };
+            let verdict = if number >= 998 { Verdict::Revoke } else { Verdict::Allow };
+            ledger.observe(&Observation { case, verdict, ..honest(number, 0, score) });
+        }
+        for (minute, score) in [(0, 1.0), (3, 9.985), (9, 2.0)] {
+            ledger.observe(&theft(2_000, minute * MINUTE, score, 0));
+        }
+        ledger.observe(&theft(2_001, 0, 5.0, 1));
+        for token in [2_002, 2_003] {
+            let seen = theft(token, 0, 20.0, 2);
+            ledger.observe(&Observation { verdict: Verdict::Revoke, ..seen });
+        }
+        measure
+    }
+
+    fn shares(points: &[Point]) -> Vec<f64> {
+        points.iter().map(|point| point.macro_recall.share).collect()
+    }
+
+    fn close(given: &[f64], expected: &[f64]) {
+        let same = given.len() == expected.len() && given.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6);
+        assert!(same, "{given:?} for {expected:?}");
+    }
+
+    #[test]
+    fn the_figures_by_hand() {
+        let report = Report::new(measure(), -7.0, &Tally::default());
+        assert_eq!((report.token_days, report.thefts, report.hard_cases), (1_000, 3, 2));
+        let ours = &report.detectors[OURS];
+        // Bars: 9.98, 9.94, 9.79. Over them: one host of two, and the campaign.
+        close(&shares(&ours.points), &[0.75, 0.75, 0.75]);
+        close(&ours.points.iter().map(|point| point.per_1000_token_days).collect::<Vec<_>>(), &[1.0, 5.0, 20.0]);
+        assert_eq!(
+            report.scenarios.iter().map(|s| (s.scenario.as_str(), s.cases)).collect::<Vec<_>>(),
+            [("campaign", 1), ("foreign_host", 2)]
+        );
+        let hosts = &report.scenarios[1];
+        close(&[hosts.recall[0].share, hosts.alerted, hosts.revoked], &[0.5, 0.0, 0.0]);
+        assert_eq!(hosts.events_to_detect, Some(Spread { median: 2.0, p90: 2.0 }));
+        assert_eq!(hosts.minutes_to_detect, Some(Spread { median: 3.0, p90: 3.0 }));
+        close(&[report.scenarios[0].revoked], &[1.0]);
+        assert_eq!((report.revoke.right, report.revoke.wrong), (2, 2));
+        assert_eq!((report.alert.right, report.alert.wrong), (2, 2));
+        close(&[report.revoke.precision.share, report.revoke.wrong_per_million_token_days], &[0.5, 2_000.0]);
+        // 9.5 is over no bar but one of 50 per 1,000.
+        let travel = &report.honest[0];
+        assert_eq!((travel.cases, travel.alerted.as_slice()), (2, &[0, 0, 0][..]));
+        // The curve ends at 100 per 1,000, where the bar is 8.99.
+        assert_eq!(ours.curve.len(), 61);
+        close(&[ours.curve[60].0, ours.curve[60].1], &[100.0, 0.75]);
+    }
+
+    #[test]
+    fn a_set_without_thefts_or_without_anything_has_a_report() {
+        let empty = || Measure::new(Labels::in_attrs(), true, 0);
+        let report = Report::new(empty(), -7.0, &Tally::default());
+        assert_eq!((report.token_days, report.thefts, report.detectors.len()), (0, 0, super::super::DETECTORS));
+        assert!(report.to_text().starts_with("0 events"));
+        let mut honest_only = empty();
+        honest_only.ledger.observe(&honest(1, 0, 2.0));
+        let report = Report::new(honest_only, -7.0, &Tally::default());
+        close(&shares(&report.detectors[OURS].points), &[0.0, 0.0, 0.0]);
+        assert_eq!(report.detectors[OURS].points[0].false_alerts, 0);
+    }
+
+    #[test]
+    fn alerts_on_a_stolen_token_are_told_and_are_no_cause() {
+        let mut measure = measure();
+        // The owner, an hour after the thief.
+        measure.ledger.observe(&honest(2_002, 60 * MINUTE, 30.0));
+        let report = Report::new(measure, -7.0, &Tally::default());
+        let ours = &report.detectors[OURS];
+        assert_eq!((ours.points[0].false_alerts, ours.points[0].while_stolen), (1, 1));
+        // 30 spends the budget of 1, and 9.99 is the bar; as a cause it is none, and 9.98 remains.
+        close(&shares(&ours.points), &[0.5, 0.75, 0.75]);
+        close(&shares(&ours.by_cause), &[0.75, 0.75, 0.75]);
+    }
+
+    #[test]
+    fn the_picture_and_the_tables_hold_every_detector() {
+        let report =
+            Report::new(Measure { peers: super::super::peer::all().into(), ..measure() }, -7.0, &Tally::default());
+        let (svg, text, markdown) = (report.roc_svg(), report.to_text(), report.to_markdown());
+        for detector in &report.detectors {
+            assert!(svg.contains(&format!(">{}</text>", detector.name)));
+            assert!(text.contains(detector.name) && markdown.contains(&format!("| {} |", detector.name)));
+        }
+        assert_eq!(svg.matches("<polyline").count(), report.detectors.len());
+        assert!(
+            markdown.contains(
+                "| foreign_host | 2 | 50 % (9–91) | 50 % (9–91) | 50 % (9–91) | 2, 2 | 1, 1 | 3.0, 3.0 | 0 % | 0 % |"
+            ),
+            "{markdown}"
+        );
+    }
+}

@@ -1,0 +1,389 @@
+//! The report as tables, for a terminal and for a page of the documentation.
+
+use std::fmt::Write as _;
+
+use super::OURS;
+use super::budget::Share;
+use super::calibration::NOMINAL;
+use super::report::{BUDGET_OF_TIMES, BUDGETS, Point, Precision, Report, Spread};
+
+/// Some figures under one heading.
+struct Table {
+    title: String,
+    /// What one must know to read it.
+    note: String,
+    header: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Report {
+    /// Aligned columns.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let mut text = self.head() + "\n";
+        for table in self.tables() {
+            put(&mut text, format_args!("\n{}\n", table.title));
+            text.push_str(&wrapped(&table.note));
+            table.aligned(&mut text);
+        }
+        text
+    }
+
+    /// Tables of a Markdown page, with headings of the third level.
+    #[must_use]
+    pub fn to_markdown(&self) -> String {
+        let mut text = escaped(&self.head()) + "\n";
+        for table in self.tables() {
+            put(&mut text, format_args!("\n### {}\n\n", escaped(&table.title)));
+            if !table.note.is_empty() {
+                put(&mut text, format_args!("{}\n\n", escaped(&table.note)));
+            }
+            table.markdown(&mut text);
+        }
+        text
+    }
+
+    fn head(&self) -> String {
+        let mut head = format!(
+            "{} events of {} days: {} token-days, {} thefts of {} kinds, {} honest hard cases of {} kinds.",
+            self.events,
+            self.days,
+            self.token_days,
+            self.thefts,
+            self.scenarios.len(),
+            self.hard_cases,
+            self.honest.len()
+        );
+        if self.dead_letters > 0 {
+            put(&mut head, format_args!(" {} records could not be decoded.", self.dead_letters));
+        }
+        head
+    }
+
+    fn tables(&self) -> Vec<Table> {
+        let mut tables = Vec::new();
+        if self.thefts > 0 {
+            tables.extend([self.comparison(), self.causes(), self.by_scenario()]);
+            if self.detectors.len() > 1 {
+                tables.push(self.scenarios_of_all());
+            }
+        }
+        tables.push(self.verdicts());
+        if !self.false_revocations.is_empty() {
+            tables.push(self.revoked_falsely());
+        }
+        tables.extend([self.hard_cases(), self.log_odds(), self.p_values()]);
+        tables.retain(|table| !table.rows.is_empty());
+        tables
+    }
+
+    fn comparison(&self) -> Table {
+        let rows = self.detectors.iter().map(|detector| {
+            let mut row = vec![detector.name.to_owned()];
+            row.extend(detector.points.iter().map(|point| interval(point.macro_recall)));
+            row.push(detector.as_published.as_ref().map_or_else(|| "–".to_owned(), as_published));
+            row
+        });
+        let mut header = vec!["detector".to_owned()];
+        header.extend(BUDGETS.map(|budget| format!("at {budget}")));
+        header.push("as published".to_owned());
+        let ours = self.detectors[OURS].points.iter();
+        let stolen: Vec<_> = ours.map(|point| format!("{} of {}", point.while_stolen, point.false_alerts)).collect();
+        Table {
+            title: "Thefts caught at equal false alerts".to_owned(),
+            note: format!(
+                "Macro recall with its 95 % interval, at false alerts per 1,000 token-days; as published: what the rule's \
+                 own setting catches, and its false alerts. Of tokenwarden's false alerts, {} befell a token that a thief \
+                 had used within a day.",
+                stolen.join(", ")
+            ),
+            header,
+            rows: rows.collect(),
+        }
+    }
+
+    fn causes(&self) -> Table {
+        let row = |detector: &super::report::Detector| {
+            let shares = detector.by_cause.iter().map(|point| interval(point.macro_recall));
+            std::iter::once(detector.name.to_owned()).chain(shares).collect()
+        };
+        let mut header = vec!["detector".to_owned()];
+        header.extend(BUDGETS.map(|budget| format!("at {budget}")));
+        Table {
+            title: "The same, one false alert a cause".to_owned(),
+            note: "Token-days of one incident count once; those of a true incident, and those of a token that a thief \
+                   had used within a day, are no false alerts."
+                .to_owned(),
+            header,
+            rows: self.detectors.iter().map(row).collect(),
+        }
+    }
+
+    fn by_scenario(&self) -> Table {
+        let rows = self.scenarios.iter().map(|scenario| {
+            let mut row = vec![scenario.scenario.clone(), scenario.cases.to_string()];
+            row.extend(scenario.recall.iter().map(|share| interval(*share)));
+            row.extend([scenario.events_to_detect, scenario.turns_to_detect].map(|counts| spread(counts, 0)));
+            row.push(spread(scenario.minutes_to_detect, 1));
+            row.extend([percent(scenario.alerted), percent(scenario.revoked)]);
+            row
+        });
+        let mut header = vec!["theft".to_owned(), "cases".to_owned()];
+        header.extend(BUDGETS.map(|budget| format!("at {budget}")));
+        header.extend(["events", "turns", "minutes", "alert", "revoke"].map(str::to_owned));
+        Table {
+            title: "By kind of theft".to_owned(),
+            note: format!(
+                "Share of cases caught with its 95 % interval (Wilson); events, turns (the owner's use between two) and \
+                 minutes from the thief's first event to detection at {BUDGET_OF_TIMES} per 1,000 token-days (median, ninetieth percentile of those caught); and \
+                 the share with a verdict of alert or more, and of revoke, at the settings of the run."
+            ),
+            header,
+            rows: rows.collect(),
+        }
+    }
+
+    fn scenarios_of_all(&self) -> Table {
+        let rows = self.scenarios.iter().map(|scenario| {
+            let ours: Vec<_> = scenario.recall.iter().map(|share| share.share).collect();
+            let all = std::iter::once(&ours).chain(&scenario.peers);
+            let shares = all.map(|shares| shares.iter().map(|share| whole(*share)).collect::<Vec<_>>().join(" / "));
+            std::iter::once(scenario.scenario.clone()).chain(shares).collect()
+        });
+        let names = self.detectors.iter().map(|detector| detector.name.to_owned());
+        Table {
+            title: "By kind of theft, side by side".to_owned(),
+            note: format!("Per cent of cases caught at {} false alerts per 1,000 token-days.", budgets()),
+            header: std::iter::once("theft".to_owned()).chain(names).collect(),
+            rows: rows.collect(),
+        }
+    }
+
+    fn verdicts(&self) -> Table {
+        let row = |name: &str, unit: &str, of: Precision| {
+            let Precision { right, wrong, wrong_per_million_token_days, precision } = of;
+            let share = if right + wrong == 0 { "–".to_owned() } else { fine_interval(precision) };
+            let rate = format!("{wrong_per_million_token_days:.1}");
+            vec![name.to_owned(), unit.to_owned(), right.to_string(), wrong.to_string(), rate, share]
+        };
+        Table {
+            title: "Verdicts at the settings of the run".to_owned(),
+            note: "Right: a thief had used the token within the day before.".to_owned(),
+            header: ["verdict", "unit", "right", "wrong", "wrong per 1,000,000 token-days", "precision"]
+                .map(str::to_owned)
+                .to_vec(),
+            rows: vec![row("alert or more", "token-days", self.alert), row("revoke", "tokens", self.revoke)],
+        }
+    }
+
+    fn revoked_falsely(&self) -> Table {
+        let rows = self.false_revocations.iter().map(|revoked| {
+            vec![
+                revoked.event_id.clone(),
+                revoked.subject.clone(),
+                revoked.scenario.clone().unwrap_or_else(|| "–".to_owned()),
+                format!("{:.1}", revoked.log_odds),
+                revoked.signals.join("; "),
+            ]
+        });
+        Table {
+            title: "False revocations".to_owned(),
+            note: String::new(),
+            header: ["event", "grant or token", "hard case", "log-odds", "signals"].map(str::to_owned).to_vec(),
+            rows: rows.collect(),
+        }
+    }
+
+    fn hard_cases(&self) -> Table {
+        let joined = |counts: &[usize]| counts.iter().map(ToString::to_string).collect::<Vec<_>>().join(" / ");
+        let rows = self.honest.iter().map(|hard| {
+            let mut row = vec![hard.scenario.clone(), hard.cases.to_string(), joined(&hard.alerted)];
+            row.extend([hard.verdict_alert, hard.verdict_revoke].map(|count| count.to_string()));
+            row.extend(hard.peers.iter().map(|counts| joined(counts)));
+            row
+        });
+        let mut header = ["hard case", "cases", "tokenwarden", "alert", "revoke"].map(str::to_owned).to_vec();
+        header.extend(self.detectors[OURS + 1..].iter().map(|detector| detector.name.to_owned()));
+        Table {
+            title: "Honest hard cases".to_owned(),
+            note: format!(
+                "Cases with a false alert at {} per 1,000 token-days; alert and revoke: cases with such a verdict at the \
+                 settings of the run.",
+                budgets()
+            ),
+            header,
+            rows: rows.collect(),
+        }
+    }
+
+    fn log_odds(&self) -> Table {
+        let last = self.z.len().saturating_sub(1);
+        let rows = self.z.iter().enumerate().map(|(at, bin)| {
+            let range = match at {
+                0 => format!("below {}", bin.from + 1),
+                _ if at == last => format!("from {}", bin.from),
+                _ => format!("{} to {}", bin.from, bin.from + 1),
+            };
+            let [observed, expected] = [bin.observed, bin.expected].map(|share| format!("{share:.4}"));
+            vec![range, bin.honest.to_string(), bin.theft.to_string(), observed, expected]
+        });
+        Table {
+            title: "Calibration of the log-odds".to_owned(),
+            note:
+                "Visits by their highest log-odds. Expected: what these promise, moved from the prior of judgement to \
+                   the share of thefts in this set."
+                    .to_owned(),
+            header: ["log-odds", "honest", "theft", "share of thefts", "expected"].map(str::to_owned).to_vec(),
+            rows: rows.collect(),
+        }
+    }
+
+    fn p_values(&self) -> Table {
+        let rows = self.p.iter().map(|tail| {
+            let ratios = tail.observed_over_nominal.map(|ratio| format!("{ratio:.2}"));
+            [tail.cohort.clone(), tail.visits.to_string()].into_iter().chain(ratios).collect()
+        });
+        let mut header = vec!["cohort".to_owned(), "honest visits".to_owned()];
+        header.extend(NOMINAL.map(|nominal| format!("at {nominal:e}")));
+        Table {
+            title: "Calibration of the p-value".to_owned(),
+            note: "Share of honest visits with a p-value of at most so much, over that: 1 is calibrated.".to_owned(),
+            header,
+            rows: rows.collect(),
+        }
+    }
+}
+
+impl Table {
+    /// Texts to the left, numbers to the right.
+    fn aligned(&self, out: &mut String) {
+        let columns = self.header.len();
+        let lines: Vec<&Vec<String>> = std::iter::once(&self.header).chain(&self.rows).collect();
+        let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        for line in lines {
+            let mut text = String::new();
+            for (column, (cell, width)) in line.iter().zip(&widths).enumerate() {
+                if self.is_numeric(column) {
+                    put(&mut text, format_args!("  {cell:>width$}"));
+                } else {
+                    put(&mut text, format_args!("  {cell:<width$}"));
+                }
+            }
+            put(out, format_args!("{}\n", text.trim_end()));
+        }
+    }
+
+    fn markdown(&self, out: &mut String) {
+        let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
+        out.push_str(&line(self.header.iter().map(|cell| escaped(cell)).collect()));
+        let rule = |column| if self.is_numeric(column) { "--:" } else { "---" }.to_owned();
+        out.push_str(&line((0..self.header.len()).map(rule).collect()));
+        for row in &self.rows {
+            out.push_str(&line(row.iter().map(|cell| escaped(cell)).collect()));
+        }
+    }
+
+    fn is_numeric(&self, column: usize) -> bool {
+        self.rows.iter().all(|row| row[column].starts_with(|c: char| c.is_ascii_digit() || c == '–'))
+    }
+}
+
+/// `text` in lines of at most 100 characters, as far as its words allow.
+fn wrapped(text: &str) -> String {
+    let (mut lines, mut length) = (String::new(), 0);
+    for word in text.split_whitespace() {
+        let width = word.chars().count();
+        if length > 0 && length + 1 + width > 100 {
+            lines.push('\n');
+            length = 0;
+        } else if length > 0 {
+            lines.push(' ');
+            length += 1;
+        }
+        lines.push_str(word);
+        length += width;
+    }
+    if length > 0 {
+        lines.push('\n');
+    }
+    lines
+}
+
+/// `text` without what would end a cell, begin an element or steer a terminal.
+fn escaped(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '|' | '<' | '`' | '\\' => shown.extend(['\\', character]),
+            other if other.is_control() => shown.push(' '),
+            other => shown.push(other),
+        }
+    }
+    shown
+}
+
+fn as_published(point: &Point) -> String {
+    format!("{} at {:.1}", percent(point.macro_recall.share), point.per_1000_token_days)
+}
+
+fn interval(Share { share, low, high }: Share) -> String {
+    format!("{} % ({}–{})", whole(share), whole(low), whole(high))
+}
+
+/// For shares near 1, where a tenth of a per cent matters.
+fn fine_interval(Share { share, low, high }: Share) -> String {
+    format!("{:.2} % ({:.2}–{:.2})", share * 100.0, low * 100.0, high * 100.0)
+}
+
+fn percent(share: f64) -> String {
+    format!("{} %", whole(share))
+}
+
+fn whole(share: f64) -> String {
+    format!("{:.0}", share * 100.0)
+}
+
+fn spread(spread: Option<Spread>, decimals: usize) -> String {
+    spread.map_or_else(|| "–".to_owned(), |Spread { median, p90 }| format!("{median:.decimals$}, {p90:.decimals$}"))
+}
+
+fn budgets() -> String {
+    let [first, middle, last] = BUDGETS;
+    format!("{first} / {middle} / {last}")
+}
+
+fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
+    // A String takes every text.
+    let _ = out.write_fmt(text);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_are_wrapped_and_lose_no_word() {
+        let note = "word ".repeat(45);
+        let lines = wrapped(&note);
+        // Twenty words of four letters and the spaces between come to 99.
+        assert_eq!(lines.lines().map(str::len).collect::<Vec<_>>(), [99, 99, 24]);
+        assert_eq!(lines.split_whitespace().count(), 45);
+        assert_eq!(wrapped(""), "");
+    }
+
+    #[test]
+    fn tables_are_aligned_and_their_markdown_holds_what_came_from_outside() {
+        let table = Table {
+            title: String::new(),
+            note: String::new(),
+            header: vec!["theft".to_owned(), "cases".to_owned()],
+            rows: vec![vec!["a|b<i>".to_owned(), "7".to_owned()], vec!["c\nd".to_owned(), "123".to_owned()]],
+        };
+        let (mut text, mut markdown) = (String::new(), String::new());
+        table.aligned(&mut text);
+        table.markdown(&mut markdown);
+        assert!(text.starts_with("  theft   cases\n  a|b<i>      7\n"), "{text}");
+        assert_eq!(markdown, "| theft | cases |\n| --- | --: |\n| a\\|b\\<i> | 7 |\n| c d | 123 |\n");
+    }
+}

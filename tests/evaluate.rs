@@ -1,0 +1,158 @@
+//! `tokenwarden evaluate` and `replay --against` as scripts see them.
+
+#![allow(clippy::expect_used, clippy::disallowed_methods, reason = "a test that cannot go on says so")]
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// Forty tokens used once a day for thirty days, each from an address of its own. The third travels on the fifteenth
+/// day, the first is used by a thief on the last, two more in a campaign.
+fn labelled(folder: &Path, labels: &str) {
+    let mut events = String::new();
+    let mut put = |id: &str, day: usize, hour: usize, token: usize, address: &str, attrs: &str| {
+        let at = format!("2026-06-{:02}T{hour:02}:00:00Z", day + 1);
+        writeln!(
+            events,
+            r#"{{"event_id":"{id}","timestamp":"{at}","token_id":"t{token}","ip_address":"{address}"{attrs}}}"#
+        )
+        .expect("text");
+    };
+    for day in 0..30 {
+        for token in 0..40 {
+            put(&format!("e{day}-{token}"), day, 10, token, &format!("192.0.2.{token}"), "");
+        }
+        if day == 14 {
+            put("travel", day, 11, 3, "198.51.100.3", r#","attrs":{"label":"honest","scenario":"travel","case":"t"}"#);
+        }
+    }
+    put("theft", 29, 11, 0, "198.51.100.1", r#","attrs":{"label":"theft","scenario":"foreign_host","case":"f"}"#);
+    for token in [1, 2] {
+        let attrs = r#","attrs":{"label":"theft","scenario":"campaign","case":"c"}"#;
+        put(&format!("campaign-{token}"), 29, 12, token, "198.51.100.2", attrs);
+    }
+    std::fs::write(folder.join("events.ndjson.zst"), zstd::encode_all(events.as_bytes(), 1).expect("zstd"))
+        .expect("a file");
+    if !labels.is_empty() {
+        std::fs::write(folder.join("labels.ndjson"), labels).expect("a file");
+    }
+}
+
+const LABELS: &str = r#"{"event_id":"theft","label":"theft","scenario":"foreign_host","case":"f"}
+{"event_id":"campaign-1","label":"theft","scenario":"campaign","case":"c"}
+{"event_id":"campaign-2","label":"theft","scenario":"campaign","case":"c"}
+{"event_id":"travel","label":"honest","scenario":"travel","case":"t"}
+"#;
+
+fn tokenwarden(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tokenwarden"))
+        .args(arguments)
+        .current_dir(folder)
+        .env_clear()
+        .env("TOKENWARDEN_CACHE", folder.join("no cache"))
+        .output()
+        .expect("tokenwarden runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn figures(folder: &Path, arguments: &[&str]) -> Value {
+    let arguments = [&["evaluate", ".", "--json", "figures.json"], arguments].concat();
+    let output = tokenwarden(folder, &arguments);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    serde_json::from_slice(&std::fs::read(folder.join("figures.json")).expect("figures")).expect("JSON")
+}
+
+#[test]
+fn a_labelled_set_is_measured() {
+    let folder = tempfile::tempdir().expect("a folder");
+    labelled(folder.path(), LABELS);
+    let report = figures(folder.path(), &["--peers", "--roc", "roc.svg"]);
+    assert_eq!((&report["events"], &report["token_days"]), (&Value::from(1_204), &Value::from(1_200)));
+    assert_eq!((&report["thefts"], &report["hard_cases"]), (&Value::from(2), &Value::from(1)));
+    let peers = report["detectors"].as_array().expect("detectors");
+    let new_address = peers.iter().find(|peer| peer["name"] == "new address").expect("the rule");
+    // One false alert in 1,200 token-days is within the budget: the traveller, who is less odd than the thefts.
+    assert_eq!(new_address["points"][0]["false_alerts"], 1);
+    assert_eq!(new_address["points"][0]["macro_recall"]["share"], 1.0);
+    let travel = report["honest"][0]["peers"].as_array().expect("by rule");
+    assert_eq!(travel[2], Value::from(vec![1, 1, 1]));
+    let svg = std::fs::read_to_string(folder.path().join("roc.svg")).expect("a picture");
+    assert!(svg.starts_with("<svg ") && svg.contains(">likelihood ratio</text>"));
+
+    // From the eleventh day on.
+    let report = figures(folder.path(), &["--warmup", "10"]);
+    assert_eq!((&report["events"], &report["token_days"]), (&Value::from(804), &Value::from(800)));
+    assert_eq!(report["detectors"].as_array().map(Vec::len), Some(1), "the rules run only where asked for");
+}
+
+#[test]
+fn events_may_carry_the_labels_and_the_figures_are_the_same() {
+    let (folder, other) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    labelled(folder.path(), LABELS);
+    labelled(other.path(), "");
+    assert_eq!(figures(folder.path(), &["--peers"]), figures(other.path(), &["--peers"]));
+}
+
+#[test]
+fn tables_go_to_stdout_and_into_a_page_between_its_marks() {
+    let folder = tempfile::tempdir().expect("a folder");
+    labelled(folder.path(), LABELS);
+    let page = folder.path().join("page.md");
+    std::fs::write(&page, "before\n<!-- figures: begin -->\nold\n<!-- figures: end -->\nafter\n").expect("a page");
+    for _ in 0..2 {
+        let output = tokenwarden(folder.path(), &["evaluate", ".", "--into", "page.md"]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        assert!(
+            text(&output.stdout).starts_with("1204 events of 30 days: 1200 token-days, 2 thefts of 2 kinds, 1 honest")
+        );
+        let filled = std::fs::read_to_string(&page).expect("a page");
+        assert!(filled.starts_with("before\n<!-- figures: begin -->\n\n1204 events"), "{filled}");
+        assert!(filled.ends_with("\n<!-- figures: end -->\nafter\n") && !filled.contains("old"), "{filled}");
+        assert_eq!(filled.matches("### By kind of theft").count(), 1);
+    }
+}
+
+#[test]
+fn what_cannot_be_measured_is_told_in_one_line() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ends = |status: i32, arguments: &[&str]| {
+        let output = tokenwarden(folder.path(), arguments);
+        assert_eq!(output.status.code(), Some(status), "{}", text(&output.stderr));
+        text(&output.stderr)
+    };
+    insta::assert_snapshot!(ends(2, &["evaluate", "."]), @"tokenwarden: there is no events.ndjson or events.ndjson.zst or events.ndjson.gz in .");
+    labelled(folder.path(), "{\"event_id\":\"theft\",\"label\":\"stolen\"}\n");
+    insta::assert_snapshot!(ends(65, &["evaluate", "."]), @r#"tokenwarden: cannot read the labels ./labels.ndjson: line 1: `label` is "stolen"; write "theft" or "honest""#);
+    insta::assert_snapshot!(ends(2, &["evaluate", ".", "--labels", "none"]), @"tokenwarden: cannot read the labels none: No such file or directory (os error 2)");
+    std::fs::write(folder.path().join("labels.ndjson"), LABELS).expect("a file");
+    std::fs::write(folder.path().join("page.md"), "nothing").expect("a page");
+    insta::assert_snapshot!(ends(2, &["evaluate", ".", "--into", "page.md"]), @"tokenwarden: page.md: has no lines <!-- figures: begin --> and <!-- figures: end --> to write the tables between");
+    insta::assert_snapshot!(ends(78, &["evaluate", ".", "--rules", "none"]), @"tokenwarden: none: the rules directory cannot be read: No such file or directory (os error 2)");
+    std::fs::write(folder.path().join("events.ndjson"), "").expect("a file");
+    insta::assert_snapshot!(ends(2, &["evaluate", "."]), @"tokenwarden: . holds more than one of events.ndjson, events.ndjson.zst, events.ndjson.gz; keep one");
+}
+
+#[test]
+fn rules_against_themselves_change_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    labelled(folder.path(), "");
+    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("rules");
+    let rules = rules.to_str().expect("a path");
+    let output = tokenwarden(folder.path(), &["replay", "events.ndjson.zst", "--rules", rules, "--against", rules]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), "");
+    assert!(
+        text(&output.stderr).starts_with("1204 events: 0 alerts appear, 0 vanish, 0 change"),
+        "{}",
+        text(&output.stderr)
+    );
+    let output = tokenwarden(folder.path(), &["replay", "events.ndjson.zst", "--rules", rules, "--against", "none"]);
+    assert_eq!(output.status.code(), Some(78));
+    let output = tokenwarden(folder.path(), &["replay", "events.ndjson.zst", "--against", rules, "--verdicts", "-"]);
+    assert_eq!(output.status.code(), Some(2));
+}
