@@ -7,15 +7,16 @@ const HIGHEST: f64 = 24.0;
 const BINS_A_NAT: f64 = 8.0;
 const BINS: usize = ((HIGHEST - LOWEST) * BINS_A_NAT) as usize;
 
-/// Beyond this share of visits the tail is not counted but fitted.
+/// Beyond this share of visits, and so many of them, the tail is not counted but fitted.
 const FITTED_SHARE: f64 = 0.02;
+const FITTED_VISITS: f64 = 200.0;
 /// Visits between two fits.
 const REFIT_VISITS: u64 = 256;
 /// Visits without which nothing is fitted.
 const FIT_VISITS_MIN: u64 = 1_000;
 
 /// A histogram of visits' highest log-odds, each weighted by the probability that it was the owner's, and a generalised
-/// Pareto distribution beyond its 98th percentile (Pickands 1975), fitted by moments (Hosking and Wallis 1987).
+/// Pareto distribution beyond its 98th percentile or the highest two hundred (Pickands 1975), fitted by moments (Hosking and Wallis 1987).
 #[derive(Debug)]
 pub struct Tail {
     bins: Vec<f64>,
@@ -93,7 +94,7 @@ impl Tail {
         let mut beyond = 0.0;
         let first = (0..BINS).rev().find(|at| {
             beyond += self.bins[*at];
-            beyond >= FITTED_SHARE * self.total
+            beyond >= (FITTED_SHARE * self.total).min(FITTED_VISITS)
         })?;
         let from = value(first + 1);
         let (mut weight, mut mean, mut square) = (0.0, 0.0, 0.0);
@@ -109,12 +110,8 @@ impl Tail {
         mean /= weight;
         let variance = square / weight - mean * mean;
         let ratio = mean * mean / variance.max(1e-6);
-        Some(Fit {
-            from,
-            share: weight / self.total,
-            shape: (0.5 * (1.0 - ratio)).clamp(-0.5, 0.5),
-            scale: (0.5 * mean * (ratio + 1.0)).max(0.05),
-        })
+        let shape = (0.5 * (1.0 - ratio)).clamp(-0.5, 0.5);
+        Some(Fit { from, share: weight / self.total, shape, scale: (mean * (1.0 - shape)).max(0.05) })
     }
 }
 

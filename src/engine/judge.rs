@@ -4,7 +4,7 @@ use super::Settings;
 use crate::enrichment::{Device, EnrichedEvent};
 use crate::event::{Kind as EventKind, TokenType};
 use crate::math::{faded, ln, sigma};
-use crate::memory::baseline::{Grown, Hour};
+use crate::memory::baseline::{Grown, Habit, Hour};
 use crate::memory::cohort::Hourly;
 use crate::memory::visit::VISIT_GAP_MS;
 use crate::memory::{Baseline, Ended, Evidence, Kind, Memory, Nats, Others, Sighting, Sort, User, Visit, Visits};
@@ -48,7 +48,6 @@ pub struct Judged {
     pub evidence: Evidence,
     pub app_fan: f64,
     pub ip_fan: f64,
-    pub sibling: f64,
     /// What net and client said for the owner in this visit.
     pub net_credit: f64,
     pub client_credit: f64,
@@ -152,7 +151,6 @@ pub fn judge(memory: &mut Memory, settings: &Settings, scene: &Scene<'_>) -> Jud
         evidence,
         app_fan: f64::from(visit.app_fan),
         ip_fan: f64::from(visit.ip_fan),
-        sibling,
         net_credit: f64::from(visit.net_credit),
         client_credit: f64::from(visit.client_credit),
         net_level: usize::from(visit.net_level),
@@ -456,7 +454,7 @@ impl Turn<'_> {
         let enriched = self.scene.enriched;
         let number = sighting.hour_number();
         if number > baseline.hour.number {
-            end_hour(baseline, others, self.kind);
+            end_hour(baseline, others, self.kind, number);
             baseline.hour = Hour::begin(number);
             for context in &mut baseline.contexts {
                 for evidence in
@@ -623,7 +621,7 @@ fn season(baseline: &Baseline, sighting: &Sighting) -> f64 {
     grown.map_or(0.0, |grown| f64::from(grown.season[season_bin(sighting.hour_number())]) / 16.0)
 }
 
-const fn habit(baseline: &Baseline, what: Hourly) -> &crate::memory::baseline::Habit {
+const fn habit(baseline: &Baseline, what: Hourly) -> &Habit {
     match what {
         Hourly::Calls => &baseline.calls,
         Hourly::Objects => &baseline.objects,
@@ -631,15 +629,15 @@ const fn habit(baseline: &Baseline, what: Hourly) -> &crate::memory::baseline::H
     }
 }
 
-/// Learns the hour that is over.
-fn end_hour(baseline: &mut Baseline, others: &mut Others, kind: Kind) {
+/// Learns the hour that is over, now that `next` (hours since the epoch) has begun.
+fn end_hour(baseline: &mut Baseline, others: &mut Others, kind: Kind, next: u32) {
     let hour = baseline.hour;
     if hour.calls == 0 {
         return;
     }
     let Others { cohorts, bursts, .. } = others;
     let weight = f64::from(hour.weight);
-    let mut learn = |what: Hourly, habit: &mut crate::memory::baseline::Habit, count: f64, off: f64, hours_max: f64| {
+    let mut learn = |what: Hourly, habit: &mut Habit, count: f64, off: f64, hours_max: f64| {
         if count > 0.0 {
             let value = ln(count) - off;
             let mean = if habit.hours > 0.0 { f64::from(habit.mean) } else { value };
@@ -665,12 +663,10 @@ fn end_hour(baseline: &mut Baseline, others: &mut Others, kind: Kind) {
     baseline.reads = (0.98 * f64::from(baseline.reads) + weight * f64::from(hour.reads)) as f32;
     baseline.all_calls = (0.98 * f64::from(baseline.all_calls) + weight * f64::from(hour.calls)) as f32;
     cohorts.learn_reads(kind, f64::from(hour.reads) / f64::from(hour.calls), weight);
-    let day = hour.number / 24;
     if f64::from(hour.burst) >= term::volume::BURST && weight > 0.5 {
-        baseline.burst_day = day;
+        baseline.burst_day = hour.number / 24;
     }
-    if baseline.last_day != day {
-        baseline.last_day = day;
+    if hour.number / 24 != next / 24 {
         bursts.token_day();
     }
 }

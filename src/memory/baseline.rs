@@ -116,12 +116,12 @@ pub struct Grown {
     /// Visits by UTC hour at weekends.
     pub weekend: [u8; 24],
     /// Sum of the visits' phases as vectors, for each of [`crate::term::hour::PERIODS_MS`], faded.
-    pub phases: [(f32, f32); 5],
+    pub phases: [(f32, f32); 4],
 }
 
 impl Default for Grown {
     fn default() -> Self {
-        Self { season: [0; 48], weekend: [0; 24], phases: [(0.0, 0.0); 5] }
+        Self { season: [0; 48], weekend: [0; 24], phases: [(0.0, 0.0); 4] }
     }
 }
 
@@ -145,7 +145,7 @@ pub struct Presented {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Refreshes {
     pub last: [Presented; 2],
-    pub before: [u64; 6],
+    pub before: [u64; 4],
 }
 
 #[derive(Clone, Debug)]
@@ -189,8 +189,6 @@ pub struct Baseline {
     pub all_calls: f32,
     /// Day of the last burst; 0: none.
     pub burst_day: u32,
-    /// Day of the last hour that was learnt.
-    pub last_day: u32,
     /// Weight of all calls of routes, and of all visits to areas, that were learnt.
     pub routes_total: f32,
     pub areas_total: f32,
@@ -231,7 +229,6 @@ impl Baseline {
             reads: 0.0,
             all_calls: 0.0,
             burst_day: 0,
-            last_day: 0,
             routes_total: 0.0,
             areas_total: 0.0,
             token: 0,

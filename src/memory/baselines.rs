@@ -1,5 +1,7 @@
 //! All baselines of a partition, within their number; and the seeds that they grow from.
 
+use std::collections::VecDeque;
+
 use super::baseline::Baseline;
 use super::cohort::Kind;
 use super::generations::{Generations, Map};
@@ -10,7 +12,10 @@ use crate::place::NetworkClass;
 /// Events of its first visit after which a token is worth a baseline even if it is never seen again.
 const SEED_EVENTS_MAX: u8 = 4;
 
-/// How many are weighed against each other when one must go.
+/// From so many visits on a token is established, and no flood of new ones pushes it out.
+const ESTABLISHED_VISITS: u32 = 4;
+
+/// How many established ones are weighed against each other when one of them must go.
 const CANDIDATES: usize = 8;
 
 /// A token that has been seen in one short visit: a flood of new ids leaves nothing larger than this behind.
@@ -95,21 +100,23 @@ pub struct Baselines {
     // Boxed, so that growing the list moves pointers and not gigabytes.
     baselines: Vec<Box<Baseline>>,
     pub seeds: Generations<Seed>,
+    /// Keys of those that were not established when they were last looked at, the eldest first.
+    young: VecDeque<u64>,
     max: usize,
-    hand: usize,
     evicted: u64,
 }
 
 impl Baselines {
-    /// Beyond `max` baselines, and as many seeds, the least worth of some goes.
+    /// Beyond `max` baselines the eldest that is not established goes, else the least worth of some; beyond as many
+    /// seeds the eldest.
     #[must_use]
     pub fn new(max: usize) -> Self {
         Self {
             places: Map::default(),
             baselines: Vec::new(),
             seeds: Generations::new(max),
+            young: VecDeque::new(),
             max: max.max(1),
-            hand: 0,
             evicted: 0,
         }
     }
@@ -127,6 +134,7 @@ impl Baselines {
                 if self.baselines.len() >= self.max {
                     self.evict(at);
                 }
+                self.young.push_back(key);
                 self.places.insert(key, self.baselines.len() as u32);
                 self.baselines.push(Box::new(Baseline::new(key, kind, at)));
                 self.baselines.len() - 1
@@ -160,14 +168,26 @@ impl Baselines {
     }
 
     fn evict(&mut self, now: i64) {
-        let candidates =
-            (0..CANDIDATES.min(self.baselines.len())).map(|step| (self.hand + step) % self.baselines.len());
-        let Some(least) = candidates.min_by_key(|place| self.baselines[*place].worth(now)) else { return };
-        self.hand = (self.hand + CANDIDATES) % self.baselines.len();
-        let gone = self.baselines.swap_remove(least);
+        while let Some(key) = self.young.pop_front() {
+            let Some(place) = self.places.get(&key).map(|place| *place as usize) else { continue };
+            if self.baselines[place].visits < ESTABLISHED_VISITS {
+                self.remove(place);
+                return;
+            }
+        }
+        // Spread over all by the number of those that have gone, for neighbours are of an age.
+        let spread = |step: u64| (self.evicted * CANDIDATES as u64 + step).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16;
+        let candidates = (0..CANDIDATES as u64).map(|step| spread(step) as usize % self.baselines.len());
+        if let Some(least) = candidates.min_by_key(|place| self.baselines[*place].worth(now)) {
+            self.remove(least);
+        }
+    }
+
+    fn remove(&mut self, place: usize) {
+        let gone = self.baselines.swap_remove(place);
         self.places.remove(&gone.key);
-        if let Some(moved) = self.baselines.get(least) {
-            self.places.insert(moved.key, least as u32);
+        if let Some(moved) = self.baselines.get(place) {
+            self.places.insert(moved.key, place as u32);
         }
         self.evicted += 1;
     }
@@ -192,6 +212,10 @@ mod tests {
         assert_eq!(baselines.evicted(), 89_500);
         let left = (0..500).filter(|key| baselines.get_mut(*key).is_some()).count();
         assert_eq!(left, 500);
+        for key in 200_000..200_600 {
+            baselines.grow(key, kind, 2_000).visits = 20;
+        }
+        assert_eq!(baselines.len(), 1_000, "established ones make room for each other");
         for key in 99_990..100_000 {
             assert!(baselines.get_mut(key).is_none_or(|baseline| baseline.key == key), "places are kept right");
         }

@@ -104,7 +104,7 @@ mod tests {
         let beyond = (1_500.0_f64.ln() - mean - 0.5) / 1.8;
         let expected = 52.0 * (1.0 + y * y / 103.0).ln() - 0.5 * beyond * beyond - 0.5;
         assert!((judge(1_500.0, mean, 0.2, 100.0).ratio - expected).abs() < 1e-9);
-        assert_eq!(judge(18.0, mean, 0.02, 100.0).ratio.to_bits(), 0.0_f64.to_bits(), "half as much again");
+        assert!(judge(18.0, mean, 0.02, 100.0).ratio < 0.6, "half as much again");
     }
 
     #[test]
@@ -117,7 +117,7 @@ mod tests {
     fn a_harvester_only_reads() {
         assert!(reads(200.0, 200.0, 25.0, 50.0, 0.5) > 1.5, "who writes every other time now only reads");
         assert!(reads(20.0, 40.0, 25.0, 50.0, 0.5) < 0.0);
-        assert!(reads(200.0, 200.0, 50.0, 50.0, 0.9).abs() < 1.0, "a reader reads");
+        assert!(reads(200.0, 200.0, 50.0, 50.0, 0.9) < 0.0, "a reader reads");
     }
 
     #[test]
@@ -132,11 +132,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_larger_burst_never_counts_less(
-            count in 1.0..1e6_f64, more in 1.0..4.0_f64, mean in 0.0..8.0_f64, variance in 0.0..4.0_f64, hours in 0.0..100.0_f64,
+        fn a_larger_burst_counts_more(
+            above in 0.0..3.5_f64, more in 1.0..4.0_f64, mean in 1.0..8.0_f64, variance in 0.0..0.8_f64, hours in 30.0..100.0_f64,
         ) {
-            // The owner's tail is heavier than the thief's: beyond e^5 times the mean the hour keeps its maximum.
-            prop_assume!(ln(count * more) - mean < 5.0 && hours > 20.0 && variance < 1.0);
+            // Further out the thief's tail ends before the owner's does, and the hour keeps its maximum.
+            let count = exp(mean + above);
             let one = judge(count, mean, variance, hours);
             prop_assert!(judge(count * more, mean, variance, hours).ratio >= one.ratio - 1e-9);
             prop_assert!(one.ratio.is_finite() && (0.0..=1.0).contains(&one.p_value));

@@ -154,6 +154,7 @@ mod tests {
             "2026-11-22T24:15:30Z",
             "2026-11-22T10:15:30.Z",
             "2026-11-22T10:15:30+2:00",
+            "2026-11-22T10:15:30+24:00",
             "292277-01-01T00:00:00Z",
             "２026-11-22T10:15:30Z",
         ] {
@@ -170,7 +171,7 @@ mod tests {
         fn agrees_with_jiff_on_every_time(
             year in 0..=9999_u16, month in 0..=13_u8, day in 0..=32_u8,
             hour in 0..=24_u8, minute in 0..=60_u8, second in 0..=60_u8,
-            fraction in "(\\.[0-9]{1,9})?", zone in "(Z|[+-][0-2][0-9]:[0-5][0-9])",
+            fraction in "(\\.[0-9]{1,9})?", zone in "(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])",
         ) {
             let text = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}{zone}");
             let oracle = text.parse::<jiff::Timestamp>().ok().and_then(|time| Timestamp::from_millis(time.as_millisecond()));
