@@ -124,7 +124,12 @@ impl Words<'_> {
             }
             RuleId::ImpossibleTravel => {
                 let (here, usual) = (self.here(), self.last_place());
-                let reason = format!("in {here} too soon after its last use elsewhere for anybody to have travelled");
+                let reason = if judged.travel_km > 0.0 {
+                    let (km, time) = (thousands(judged.travel_km), span((judged.travel_minutes * 60_000.0) as i64));
+                    format!("{km} km in {time}, to {here}")
+                } else {
+                    format!("in {here} soon after uses so far away that nobody can have travelled")
+                };
                 (here, usual, reason)
             }
             RuleId::NewClient => {
@@ -350,6 +355,12 @@ impl Words<'_> {
         }
         "at any hour".to_owned()
     }
+}
+
+/// `15,900`: to the hundred, for addresses are not placed better.
+fn thousands(km: f64) -> String {
+    let hundreds = (km / 100.0).round() as u64;
+    if hundreds < 10 { format!("{hundreds}00") } else { format!("{},{}00", hundreds / 10, hundreds % 10) }
 }
 
 fn country_text(country: u32) -> String {

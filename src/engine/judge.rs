@@ -58,6 +58,9 @@ pub struct Judged {
     pub net_p: f64,
     pub client_p: f64,
     pub hour_p: f64,
+    /// How far and in how long nobody travels; 0: nothing was said of this visit.
+    pub travel_km: f64,
+    pub travel_minutes: f64,
     /// Of the running hour.
     pub calls: u32,
     pub objects: f64,
@@ -159,6 +162,8 @@ pub fn judge(memory: &mut Memory, settings: &Settings, scene: &Scene<'_>) -> Jud
         net_p: f64::from(visit.net_p),
         client_p: f64::from(visit.client_p),
         hour_p: f64::from(visit.hour_p),
+        travel_km: f64::from(visit.travel_km),
+        travel_minutes: f64::from(visit.travel_minutes),
         calls: baseline.hour.calls,
         objects: baseline.hour.objects(),
         switches: context.switches,
@@ -286,11 +291,10 @@ impl Turn<'_> {
     /// Net, client, hour and credential: once a visit.
     fn begin_visit(&mut self, baseline: &mut Baseline, visit: &mut Visit, others: &Others) {
         let sighting = &self.scene.sighting;
-        let held = &mut baseline.contexts[self.held];
-        visit.route_before = held.evidence.route.get() as f32;
         if self.blank {
             return;
         }
+        let held = &baseline.contexts[self.held];
         let days = (sighting.at - held.last_at).max(0) as f64 / DAY_MS;
         let (hour_before, level) = (held.evidence.hour.get() * faded(days, 1.0), usize::from(visit.net_level));
 
@@ -301,7 +305,8 @@ impl Turn<'_> {
         let of_phase = baseline.grown.as_ref().map_or(0.0, |grown| {
             term::hour::phase(sighting.at, &grown.phases, term::hour::remembered(baseline.visits))
         });
-        let hour = term::hour::judge(sighting.hour(), &hours, &everybody, of_phase);
+        let shift = if level == net::level::NEW_COUNTRY { hours_east(baseline, sighting) } else { 0 };
+        let hour = term::hour::judge(sighting.hour(), &hours, &everybody, of_phase, shift);
 
         let held = &mut baseline.contexts[self.held];
         let evidence = &mut held.evidence;
@@ -319,6 +324,9 @@ impl Turn<'_> {
             visit.client_credit = client.ratio as f32;
         }
         evidence.hour = Nats::new(term::hour::carried(hour_before, faded(days, 1.0), hour.sum()));
+        if let Some(journey) = net.journey.filter(net::Journey::too_fast) {
+            (visit.travel_km, visit.travel_minutes) = (journey.km as f32, journey.minutes as f32);
+        }
         visit.net_p = net.p_value as f32;
         visit.client_p = client.p_value as f32;
         visit.hour_p = hour.p_value as f32;
@@ -343,7 +351,7 @@ impl Turn<'_> {
         let own = f64::from(baseline.hosting_networks) + 3.0 * cohorts.hosting(self.kind);
         // Relays and anonymisers say nothing of where the client is.
         let travels = sighting.class != NetworkClass::Anonymiser && level >= net::level::NEW_NETWORK;
-        let travel = travels.then(|| net::too_fast(&baseline.sites, &sighting.site)).flatten();
+        let travel = travels.then(|| net::journey(&baseline.sites, &sighting.site)).flatten();
         net::judge(&net::Question {
             level,
             own: &baseline.net_levels.get(),
@@ -354,7 +362,7 @@ impl Turn<'_> {
             ),
             hosting,
             own_hosting: own / (f64::from(baseline.networks) + 3.0),
-            travel: travel.map(|too_fast| net::Travel { too_fast, owners: fast_travel(others, hosting) }),
+            travel: travel.map(|journey| (journey, fast_travel(others, hosting))),
         })
     }
 
@@ -369,7 +377,7 @@ impl Turn<'_> {
     }
 
     /// Route: at its first call in a visit, and when its calls have doubled.
-    fn route(&mut self, baseline: &mut Baseline, visit: &mut Visit, others: &Others, learns: &mut Learns) {
+    fn route(&mut self, baseline: &mut Baseline, visit: &Visit, others: &Others, learns: &mut Learns) {
         let route = self.scene.enriched.route;
         let endpoint = self.scene.enriched.event.endpoint.as_deref().unwrap_or_default();
         let population = &others.population;
@@ -384,12 +392,14 @@ impl Turn<'_> {
         let b = population.takes_route(sighting.family, self.kind.number(), route.key);
         let thief = population.tempts(route.key, learns.promise);
         let call = term::route::judge(own, f64::from(baseline.routes_total), b, thief);
-        visit.route_owner += (learns.route * call.against_owner) as f32;
-        visit.route_task += (learns.route * call.against_task) as f32;
         let new_client = usize::from(visit.client_level) >= client::level::USERS_FAMILY;
-        let of_visit = term::route::visit(f64::from(visit.route_owner), f64::from(visit.route_task), new_client);
         let evidence = &mut baseline.contexts[self.held].evidence;
-        let after = Nats::new(term::route::carried(f64::from(visit.route_before), of_visit));
+        let (against_owner, against_task) = (
+            evidence.route_owner.get() + learns.route * call.against_owner,
+            evidence.route_task.get() + learns.route * call.against_task,
+        );
+        (evidence.route_owner, evidence.route_task) = (Nats::new(against_owner), Nats::new(against_task));
+        let after = Nats::new(term::route::holder(against_owner, against_task, new_client));
         self.changed |= after > evidence.route;
         if learns.promise > 1.0 && call.against_owner > 0.0 {
             let share = (learns.route * 0.6 * ln(learns.promise)).min(after.get().max(0.0));
@@ -602,6 +612,16 @@ fn sibling(baseline: &Baseline, held: usize, at: i64, prior: f64) -> f64 {
     others.map(|(_, other)| term::sibling::judge(other.log_odds.get(), prior)).fold(0.0, f64::max)
 }
 
+/// Time zones between here and the place of the owner's that is farthest from it.
+fn hours_east(baseline: &Baseline, sighting: &Sighting) -> i32 {
+    let home = baseline.sites.iter().filter(|site| site.exists());
+    let home = home.max_by(|a, b| a.distance_km(&sighting.site).total_cmp(&b.distance_km(&sighting.site)));
+    match home {
+        Some(home) if sighting.site.exists() => sighting.site.hours_east_of(home),
+        _ => 0,
+    }
+}
+
 fn own_hours(baseline: &Baseline, sighting: &Sighting) -> [f64; 24] {
     match &baseline.grown {
         Some(grown) if baseline.visits >= WEEKEND_VISITS && sighting.is_weekend() => grown.weekend.map(f64::from),
@@ -742,9 +762,9 @@ fn learn_visit(
         baseline.client_levels.learn(client_level, owner);
         if net_level >= net::level::NEW_NETWORK
             && sighting.class != NetworkClass::Anonymiser
-            && let Some(too_fast) = net::too_fast(&baseline.sites, &sighting.site)
+            && let Some(journey) = net::journey(&baseline.sites, &sighting.site)
         {
-            population.fast_travel[usize::from(hosting)].learn(too_fast, owner);
+            population.fast_travel[usize::from(hosting)].learn(journey.too_fast(), owner);
         }
     }
     if !baseline.seen.knows(Sort::Network, sighting.network) && owner > 0.5 {

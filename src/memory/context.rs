@@ -36,6 +36,9 @@ pub struct Evidence {
     pub client: Nats,
     pub hour: Nats,
     pub route: Nats,
+    /// What `route` is made of: against the owner, and against the owner with a new task.
+    pub route_owner: Nats,
+    pub route_task: Nats,
     /// The part of `route` that comes of what its words promise a thief.
     pub sensitive: Nats,
     pub area: Nats,
@@ -111,9 +114,10 @@ impl Context {
         for doubt in doubts {
             *doubt = Nats::new(doubt.get().max(0.0) * fast);
         }
-        for either in [&mut evidence.route, &mut evidence.area] {
+        for either in [&mut evidence.route, &mut evidence.route_owner, &mut evidence.area] {
             *either = Nats::new((either.get() * fast).max(carried));
         }
+        evidence.route_task = Nats::new(evidence.route_task.get() * fast);
         evidence.switch = Nats::new(evidence.switch.get() * slow);
     }
 }

@@ -48,6 +48,14 @@ impl Site {
         self.minute as i64 * MINUTE_MS
     }
 
+    /// Time zones by the sun, whole hours; from −12 to 12.
+    #[must_use]
+    pub fn hours_east_of(&self, other: &Self) -> i32 {
+        let degrees = f64::from(i32::from(self.longitude) - i32::from(other.longitude)) / 100.0;
+        let hours = libm::round(degrees / 15.0) as i32;
+        (hours + 36) % 24 - 12
+    }
+
     /// Between the middles, kilometres.
     #[must_use]
     pub fn distance_km(&self, other: &Self) -> f64 {
@@ -180,6 +188,9 @@ mod tests {
         let (berlin, sydney) = (Site::new(52.52, 13.40, 20, HOUR_MS), Site::new(-33.87, 151.21, 20, HOUR_MS));
         assert!((berlin.distance_km(&sydney) - 16_090.0).abs() < 30.0);
         assert_eq!(berlin.at(), HOUR_MS);
+        let apia = Site::new(-13.83, -171.77, 20, HOUR_MS);
+        assert_eq!((sydney.hours_east_of(&berlin), berlin.hours_east_of(&sydney)), (9, -9));
+        assert_eq!(apia.hours_east_of(&sydney), 2, "over the date line");
         assert!(berlin.exists() && !Site::default().exists());
     }
 }

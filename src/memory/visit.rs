@@ -31,16 +31,13 @@ pub struct Visit {
     /// What net and client said for the owner, which is true of this visit alone.
     pub net_credit: f32,
     pub client_credit: f32,
-    /// Σ ln of thief over owner, and over the owner with a new task, of its routes.
-    pub route_owner: f32,
-    pub route_task: f32,
-    /// Evidence of routes from earlier visits.
-    pub route_before: f32,
+    /// How far and in how long nobody travels; 0: there was nothing to say.
+    pub travel_km: f32,
+    pub travel_minutes: f32,
     /// Of the owner's probabilities: for the signals.
     pub net_p: f32,
     pub client_p: f32,
     pub hour_p: f32,
-    pub travel_p: f32,
     /// What the company says that it is in: by application, by address.
     pub app_fan: f32,
     pub ip_fan: f32,
@@ -64,13 +61,11 @@ impl Visit {
             client_level: 0,
             net_credit: 0.0,
             client_credit: 0.0,
-            route_owner: 0.0,
-            route_task: 0.0,
-            route_before: 0.0,
+            travel_km: 0.0,
+            travel_minutes: 0.0,
             net_p: 1.0,
             client_p: 1.0,
             hour_p: 1.0,
-            travel_p: 1.0,
             app_fan: 0.0,
             ip_fan: 0.0,
             log_odds_max: f32::NEG_INFINITY,

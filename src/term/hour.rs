@@ -31,14 +31,19 @@ impl Hour {
     }
 }
 
-/// `own`: past visits by UTC hour; `everybody`: shares by UTC hour that sum to one. Thieves come half around the
+/// `own`: past visits by UTC hour; `everybody`: shares by UTC hour that sum to one; `shift`: time zones that an owner
+/// would have gone east to be here: half of the travellers keep their hours by the sun. Thieves come half around the
 /// clock, half when everybody does.
 #[must_use]
-pub fn judge(hour: usize, own: &[f64; 24], everybody: &[f64; 24], of_phase: f64) -> Hour {
+pub fn judge(hour: usize, own: &[f64; 24], everybody: &[f64; 24], of_phase: f64, shift: i32) -> Hour {
     let total: f64 = own.iter().sum();
-    let owner = |hour: usize| {
+    let at_home = |hour: usize| {
         let near = (0..5).map(|step| KERNEL[step] * own[(hour + 22 + step) % 24]);
         (near.sum::<f64>() + OTHERS * everybody[hour]) / (total + OTHERS)
+    };
+    let owner = |hour: usize| {
+        let by_the_sun = (hour as i32 + shift).rem_euclid(24) as usize;
+        0.5 * at_home(hour) + 0.5 * at_home(by_the_sun)
     };
     let here = owner(hour);
     let thief = 0.5 / 24.0 + 0.5 * everybody[hour];
@@ -110,19 +115,26 @@ mod tests {
 
     #[test]
     fn night_is_odd_for_office_hours_and_overtime_is_hardly() {
-        let night = judge(2, &office(), &FLAT, 0.0);
+        let night = judge(2, &office(), &FLAT, 0.0, 0);
         // P_own = 6/24/366; thief 1/24: beyond the clamp.
         assert!((night.of_day - 2.5).abs() < 1e-12);
         assert!(night.p_value < 0.02);
-        assert!(judge(17, &office(), &FLAT, 0.0).of_day < 0.7);
-        let noon = judge(12, &office(), &FLAT, 0.0);
+        assert!(judge(17, &office(), &FLAT, 0.0, 0).of_day < 0.7);
+        let noon = judge(12, &office(), &FLAT, 0.0, 0);
         let expected = (1.0_f64 / 24.0 / ((40.0 + 0.25) / 366.0)).ln().max(-1.0);
         assert!((noon.of_day - expected).abs() < 1e-9);
     }
 
     #[test]
+    fn a_travellers_hours_go_with_the_sun() {
+        // Nine hours east, 01:00 UTC is ten in the morning.
+        let (at_home, in_sydney) = (judge(1, &office(), &FLAT, 0.0, 0), judge(1, &office(), &FLAT, 0.0, 9));
+        assert!(at_home.of_day > 2.4 && in_sydney.of_day < 0.0, "{at_home:?} {in_sydney:?}");
+    }
+
+    #[test]
     fn nothing_is_known_of_a_new_token() {
-        let new = judge(3, &[0.0; 24], &FLAT, 0.0);
+        let new = judge(3, &[0.0; 24], &FLAT, 0.0, 0);
         assert!(new.of_day.abs() < 1e-12, "{new:?}");
         assert_eq!(phase(0, &[(0.0, 0.0); 4], 0.0).to_bits(), 0.0_f64.to_bits());
     }
@@ -145,11 +157,11 @@ mod tests {
         #[test]
         fn the_term_is_finite_and_in_its_bounds(
             hour in 0..24_usize, own in proptest::collection::vec(0.0..4_000.0_f64, 24), at in 0..7_000_000_000_000_i64,
-            x in -100.0..100.0_f32, y in -100.0..100.0_f32, visits in 0.0..100.0_f64,
+            shift in -12..=12_i32, x in -100.0..100.0_f32, y in -100.0..100.0_f32, visits in 0.0..100.0_f64,
         ) {
             let own: [f64; 24] = own.try_into().expect("24");
             let of_phase = phase(at, &[(x, y); 4], visits);
-            let sum = judge(hour, &own, &FLAT, of_phase).sum();
+            let sum = judge(hour, &own, &FLAT, of_phase, shift).sum();
             prop_assert!((-1.0..=4.0).contains(&sum));
         }
     }

@@ -47,15 +47,24 @@ pub struct Question<'a> {
     pub hosting: bool,
     /// The owner's share of hosting among their networks.
     pub own_hosting: f64,
-    /// Of a new network, where both places are known: whether it is too far, and how often owners are that.
-    pub travel: Option<Travel>,
+    /// Of a new network, where both places are known: the way there, and owners' share of journeys that are too fast.
+    pub travel: Option<(Journey, f64)>,
 }
 
+/// From the latest place to this one.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Travel {
-    pub too_fast: bool,
-    /// Owners' share of visits that are too fast.
-    pub owners: f64,
+pub struct Journey {
+    /// The least that the radii allow.
+    pub km: f64,
+    pub minutes: f64,
+}
+
+impl Journey {
+    /// Faster than airliners.
+    #[must_use]
+    pub fn too_fast(&self) -> bool {
+        self.km > SLACK_KM + SPEED_KMH * (self.minutes / 60.0 + SLACK_HOURS)
+    }
 }
 
 /// The term, taken apart.
@@ -65,6 +74,7 @@ pub struct Net {
     pub network: f64,
     /// Of speed.
     pub travel: f64,
+    pub journey: Option<Journey>,
     /// The owner's probability of a level as new.
     pub p_value: f64,
 }
@@ -83,12 +93,13 @@ impl Net {
 #[must_use]
 pub fn judge(question: &Question<'_>) -> Net {
     let of_level = level_ratio(question.level, &THIEF, question.own, question.cohort);
-    let mut net = Net { network: of_level.ratio, travel: 0.0, p_value: of_level.p_value };
+    let mut net = Net { network: of_level.ratio, travel: 0.0, journey: None, p_value: of_level.p_value };
     if question.level >= level::NEW_NETWORK {
         let (thief, owner) = question.which;
         net.network += ln(thief / owner).clamp(-3.0, 3.0) + hosting_ratio(question);
-        if let Some(travel) = question.travel {
-            net.travel = travel_ratio(travel);
+        if let Some((journey, owners)) = question.travel {
+            net.travel = travel_ratio(journey.too_fast(), owners);
+            net.journey = Some(journey);
         }
     }
     net
@@ -100,15 +111,15 @@ fn hosting_ratio(question: &Question<'_>) -> f64 {
     if question.hosting { ln(thief / owner) } else { ln((1.0 - thief) / (1.0 - owner)) }
 }
 
-fn travel_ratio(travel: Travel) -> f64 {
-    let owners = travel.owners.clamp(0.001, 0.9);
-    if travel.too_fast { ln(THIEF_TOO_FAST / owners) } else { ln((1.0 - THIEF_TOO_FAST) / (1.0 - owners)) }
+fn travel_ratio(too_fast: bool, owners: f64) -> f64 {
+    let owners = owners.clamp(0.001, 0.9);
+    if too_fast { ln(THIEF_TOO_FAST / owners) } else { ln((1.0 - THIEF_TOO_FAST) / (1.0 - owners)) }
 }
 
-/// Whether somebody can have come to `here` from the latest of `sites`, at the smallest distance that the radii allow
-/// and in either order of time. `None` where nothing can be said: no place, too near, or a place of the last hours.
+/// The way from the latest of `sites` to `here`, at the smallest distance that the radii allow and in either order of
+/// time. `None` where nothing can be said: no place, too near, or a place of the last hours.
 #[must_use]
-pub fn too_fast(sites: &[Site], here: &Site) -> Option<bool> {
+pub fn journey(sites: &[Site], here: &Site) -> Option<Journey> {
     if !here.exists() {
         return None;
     }
@@ -118,12 +129,9 @@ pub fn too_fast(sites: &[Site], here: &Site) -> Option<bool> {
     }
     let latest = known().max_by_key(|site| site.at())?;
     let radii = f64::from(latest.radius_km) + f64::from(here.radius_km);
-    let distance = latest.distance_km(here) - radii;
-    if distance <= NEAR_KM {
-        return None;
-    }
-    let hours = (here.at() - latest.at()).abs() as f64 / 3_600_000.0;
-    Some(distance > SLACK_KM + SPEED_KMH * (hours + SLACK_HOURS))
+    let km = latest.distance_km(here) - radii;
+    let minutes = (here.at() - latest.at()).abs() as f64 / 60_000.0;
+    (km > NEAR_KM).then_some(Journey { km, minutes })
 }
 
 #[cfg(test)]
@@ -136,6 +144,10 @@ mod tests {
     const NOON: i64 = 1_790_000_040_000;
     const COHORT: [f64; LEVELS] = [0.76, 0.05, 0.10, 0.03, 0.05, 0.01];
     const HOME: [f64; LEVELS] = [100.0, 0.0, 0.0, 0.0, 0.0, 0.0];
+
+    fn too_fast(sites: &[Site], here: &Site) -> Option<bool> {
+        journey(sites, here).map(|journey| journey.too_fast())
+    }
 
     fn berlin(at: i64) -> Site {
         Site::new(52.52, 13.40, 20, at)
@@ -193,7 +205,8 @@ mod tests {
     #[test]
     fn speed_counts_by_how_often_owners_are_seen_to_be_too_fast() {
         let at = |too_fast, owners| {
-            judge(&Question { travel: Some(Travel { too_fast, owners }), ..question(level::NEW_COUNTRY) }).travel
+            let journey = Journey { km: 10_000.0, minutes: if too_fast { 30.0 } else { 3_000.0 } };
+            judge(&Question { travel: Some((journey, owners)), ..question(level::NEW_COUNTRY) }).travel
         };
         assert!((at(true, 0.02) - (0.35_f64 / 0.02).ln()).abs() < 1e-9);
         assert!(at(true, 0.35).abs() < 1e-9, "VPNs all the time");
@@ -204,9 +217,9 @@ mod tests {
         #[test]
         fn the_term_is_finite_whatever_comes(
             level in 0..LEVELS, own in proptest::array::uniform6(0.0..1e6_f64), thief in 0.0..1.0_f64,
-            owner in 0.0..1.0_f64, hosting: bool, own_hosting in -1.0..2.0_f64, too_fast: bool, owners in -1.0..2.0_f64,
+            owner in 0.0..1.0_f64, hosting: bool, own_hosting in -1.0..2.0_f64, km in 0.0..2e4_f64, minutes in 0.0..1e6_f64, owners in -1.0..2.0_f64,
         ) {
-            let travel = Some(Travel { too_fast, owners });
+            let travel = Some((Journey { km, minutes }, owners));
             let question = Question { level, own: &own, cohort: &COHORT, which: (thief, owner), hosting, own_hosting, travel };
             prop_assert!(judge(&question).sum().is_finite());
         }

@@ -43,18 +43,14 @@ pub fn weight(calls: u16) -> f64 {
     }
 }
 
-/// Evidence of a visit: `ln[.95/(.9·e^−A + .1·e^−N) + .05]`. The owner may have a new task (.1, or .4 with a client
-/// that is new too), the thief may mimic the owner (.05).
+/// Evidence of all calls of a holder, in [−6, 10]: `ln[.95/(.9·e^−A + .1·e^−N) + .05]`, of the sums over the calls of
+/// this visit and, faded, of earlier ones. The owner may have a new task (.1, or .4 with a client that is new too), the
+/// thief may mimic the owner (.05). A new task goes on for many visits: so the sums are carried, and weighed once.
 #[must_use]
-pub fn visit(against_owner: f64, against_task: f64, new_client: bool) -> f64 {
+pub fn holder(against_owner: f64, against_task: f64, new_client: bool) -> f64 {
     let new_task = if new_client { 0.4 } else { 0.1 };
-    ln(0.95 / ((1.0 - new_task) * exp(-against_owner) + new_task * exp(-against_task)) + 0.05)
-}
-
-/// With the faded evidence of earlier visits, in [−6, 10].
-#[must_use]
-pub fn carried(before: f64, visit: f64) -> f64 {
-    (before + visit).clamp(-6.0, 10.0)
+    let owner = (1.0 - new_task) * exp(-against_owner) + new_task * exp(-against_task);
+    ln(0.95 / owner + 0.05).clamp(-6.0, 10.0)
 }
 
 /// What a route's words promise a thief; 1 is an ordinary one. Words are looked for as they stand in the template, in
@@ -105,12 +101,13 @@ mod tests {
     #[test]
     fn a_new_task_of_the_owners_is_not_a_theft() {
         // Odd for the owner, usual for everybody with this client.
-        let task = visit(4.0, -1.0, false);
-        let theft = visit(4.0, 3.0, false);
+        let task = holder(4.0, -1.0, false);
+        let theft = holder(4.0, 3.0, false);
         assert!(task < 1.3 && theft > 3.5, "{task} {theft}");
-        assert!(visit(4.0, -1.0, true) < task, "a new client often has a new task");
-        assert!(visit(-3.0, -3.0, false) >= (0.05_f64).ln(), "a thief may mimic");
-        assert!(visit(0.0, 0.0, false).abs() < 1e-9, "nothing known, nothing said");
+        assert!(holder(20.0, -5.0, false) < task, "and goes on for days");
+        assert!(holder(4.0, -1.0, true) < task, "a new client often has a new task");
+        assert!(holder(-3.0, -3.0, false) >= (0.05_f64).ln(), "a thief may mimic");
+        assert!(holder(0.0, 0.0, false).abs() < 1e-9, "nothing known, nothing said");
     }
 
     #[test]
@@ -145,9 +142,9 @@ mod tests {
             new_client: bool,
         ) {
             let call = judge(own, total, others, thief);
-            let before = visit(call.against_owner, call.against_task, new_client);
+            let before = holder(call.against_owner, call.against_task, new_client);
             prop_assert!(before.is_finite());
-            prop_assert!(visit(call.against_owner + more, call.against_task + more, new_client) >= before - 1e-12);
+            prop_assert!(holder(call.against_owner + more, call.against_task + more, new_client) >= before - 1e-12);
         }
     }
 }
