@@ -3,6 +3,7 @@
 pub mod geoip;
 pub mod replay;
 pub mod run;
+pub mod simulate;
 pub mod sql;
 pub mod validate;
 
@@ -29,6 +30,7 @@ enum Command {
     Replay(replay::Arguments),
     Validate(validate::Arguments),
     Sql(sql::Arguments),
+    Simulate(simulate::Arguments),
     Geoip(geoip::Arguments),
 }
 
@@ -40,6 +42,7 @@ impl Cli {
             Command::Replay(arguments) => replay::run(&arguments),
             Command::Validate(arguments) => validate::run(&arguments),
             Command::Sql(arguments) => sql::run(&arguments),
+            Command::Simulate(arguments) => simulate::run(&arguments),
             Command::Geoip(arguments) => geoip::run(&arguments),
         }
     }

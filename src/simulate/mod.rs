@@ -1,48 +1,68 @@
-//! Made-up traffic with real manners: people and machines use tokens for a fortnight, and in its last two days some
-//! tokens are stolen. The same settings give the same bytes on every machine.
+//! Made-up traffic with real manners: people and machines use tokens for days or months, and some tokens are stolen.
+//! The same settings give the same bytes on every machine.
 //!
-//! What is in it, and what is not: `docs/simulator.md`. Labels are kept apart; no field of an event gives them away.
+//! What is in it, and from where its numbers are: `docs/simulator.md`. Labels are kept apart; no field of an event
+//! gives them away.
 
 mod apps;
+mod arrival;
 mod clients;
+mod company;
+mod crowd;
 mod grant;
+mod label;
 mod machine;
 mod networks;
 mod person;
 mod random;
 mod record;
 mod score;
+mod span;
 mod theft;
+mod thief;
 
+pub use crowd::Crowd;
 pub use score::{KindScore, Score, score};
+pub use span::Depth;
 pub use theft::{Theft, TheftKind};
 
+use apps::PLUGINS;
+use arrival::{Arrivals, Outage};
+use company::{Company, tenant};
 use machine::{Machine, Vendor};
-use networks::{Habit, Line, Network, Purpose};
-use person::{Company, DAY, HOUR, Person};
+use networks::Network;
+use person::Person;
 use random::Random;
-use record::Record;
+use span::{DAY, HOUR, Span};
 use theft::{Day, Planter};
 
 /// How much of everything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     pub seed: u64,
-    /// UTC midnight at which the story begins, milliseconds since the epoch; a Saturday, so that the thefts of the
-    /// last two days of a fortnight fall on workdays.
+    /// UTC midnight at which the story begins, milliseconds since the epoch.
     pub start: i64,
     pub days: u32,
+    pub depth: Depth,
     /// Each holds one to three grants.
     pub people: u32,
     pub services: u32,
+    /// Secrets that two sites share.
+    pub shared_accounts: u32,
     pub build_jobs: u32,
+    /// Vendors of plugins, at most twelve.
+    pub vendors: u32,
     /// Users of each vendor's plugin.
     pub plugin_users: u32,
+    /// Thefts happen in so many last days.
+    pub theft_days: u32,
+    /// How many thefts of each kind.
+    pub thefts: Vec<(TheftKind, u32)>,
 }
 
 impl Settings {
     /// The fortnight of `tokenwarden demo`: some 2,600 grants and keys, the last whole Saturday-to-Friday fortnight
-    /// before `now` (milliseconds since the epoch).
+    /// before `now` (milliseconds since the epoch), so that the thefts of the last two days fall on workdays.
     #[must_use]
     pub fn fortnight(now: i64) -> Self {
         // 1970-01-03 was a Saturday.
@@ -51,10 +71,51 @@ impl Settings {
             seed: 1,
             start: saturday - 14 * DAY,
             days: 14,
+            depth: Depth::Plain,
             people: 1_000,
             services: 130,
+            shared_accounts: 0,
             build_jobs: 110,
+            vendors: 3,
             plugin_users: 120,
+            theft_days: 2,
+            thefts: TheftKind::FORTNIGHT.to_vec(),
+        }
+    }
+
+    /// Ten days of a small world with all that makes life hard, and two thefts of each kind in the last six.
+    #[must_use]
+    pub fn afternoon(seed: u64, start: i64) -> Self {
+        Self {
+            seed,
+            start,
+            days: 10,
+            depth: Depth::Full,
+            people: 160,
+            services: 40,
+            shared_accounts: 4,
+            build_jobs: 30,
+            vendors: 3,
+            plugin_users: 25,
+            theft_days: 6,
+            thefts: TheftKind::DEEP.map(|kind| (kind, if kind == TheftKind::Campaign { 1 } else { 2 })).to_vec(),
+        }
+    }
+
+    /// Ninety days of some 4,500 grants and keys, and 26 thefts of each kind in the last sixty.
+    #[must_use]
+    pub fn quarter(seed: u64, start: i64) -> Self {
+        Self {
+            days: 90,
+            people: 1_500,
+            services: 260,
+            shared_accounts: 20,
+            build_jobs: 160,
+            vendors: 12,
+            plugin_users: 70,
+            theft_days: 60,
+            thefts: TheftKind::DEEP.map(|kind| (kind, 26)).to_vec(),
+            ..Self::afternoon(seed, start)
         }
     }
 }
@@ -63,69 +124,59 @@ impl Settings {
 pub struct Simulation {
     settings: Settings,
     networks: Vec<Network>,
+    companies: Vec<Company>,
     people: Vec<Person>,
     machines: Vec<Machine>,
     planter: Planter,
     thefts: Vec<Theft>,
-    /// Generated and not yet written, because something earlier may still come.
-    pending: Vec<Record>,
+    arrivals: Arrivals,
+    labels: Vec<u8>,
     day: u32,
-    written: u64,
 }
-
-/// Thefts happen in so many last days.
-const THEFT_DAYS: u32 = 2;
 
 /// Local days begin up to this long before the UTC day of their name, so that an event is final only before it.
 const EASTERNMOST: i64 = 14 * HOUR;
-
-const TENANTS: &[(&str, &[&str])] = &[
-    ("acme", &["Berlin", "Munich", "London"]),
-    ("globex", &["New York", "Chicago", "Dallas"]),
-    ("initech", &["Paris", "Lyon", "Madrid"]),
-    ("umbra", &["London", "Manchester", "Amsterdam"]),
-    ("tyrell", &["San Francisco", "Seattle", "Tokyo"]),
-    ("wayne", &["Sao Paulo", "New York"]),
-    ("stark", &["Bengaluru", "Mumbai", "Sydney"]),
-    ("cyber", &["Hamburg", "Warsaw", "Stockholm", "Toronto"]),
-];
 
 impl Simulation {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         let networks = networks::all();
-        let (seed, start, days) = (settings.seed, settings.start, i64::from(settings.days));
-        let companies = companies(seed, &networks);
-        let tenant = |number: u64| TENANTS[(number % TENANTS.len() as u64) as usize].0;
-        let people = (0..u64::from(settings.people))
-            .map(|number| Person::new(number, seed, start, days, &companies, &networks))
-            .collect();
+        let (seed, start, depth) = (settings.seed, settings.start, settings.depth);
+        let span = Span { seed, start, days: i64::from(settings.days), depth };
+        let companies = company::all(&span, &networks);
+        let people =
+            (0..u64::from(settings.people)).map(|number| Person::new(number, &span, &companies, &networks)).collect();
         let services = (0..u64::from(settings.services))
-            .map(|number| Machine::service(number, seed, start, days, tenant(number), &networks));
+            .map(|number| Machine::service(number, &span, tenant(number), &networks));
+        let shared = (0..u64::from(settings.shared_accounts))
+            .flat_map(|number| Machine::shared(number, &span, tenant(number).0, &networks));
         let build_jobs = (0..u64::from(settings.build_jobs))
-            .map(|number| Machine::build_job(number, seed, start, days, tenant(number), &networks));
-        let vendors = Vendor::all(seed, &networks);
+            .map(|number| Machine::build_job(number, &span, tenant(number).0, &networks));
+        let vendors = Vendor::all(settings.vendors as usize, &span, &networks);
         let plugins = vendors.iter().enumerate().flat_map(|(vendor_number, vendor)| {
+            let (span, networks) = (&span, &networks);
             (0..u64::from(settings.plugin_users)).map(move |user| {
                 let number = vendor_number as u64 * 1_000_000 + user;
-                Machine::plugin(number, seed, start, days, tenant(user), vendor)
+                Machine::plugin(number, span, tenant(user).0, vendor, networks)
             })
         });
-        let machines = services.chain(build_jobs).chain(plugins).collect();
+        let machines = services.chain(shared).chain(build_jobs).chain(plugins).collect();
         Self {
-            planter: Planter::new(seed),
+            planter: Planter::new(seed, &settings),
+            arrivals: Arrivals::new(seed, depth == Depth::Full, outages(&span)),
             settings,
             networks,
+            companies,
             people,
             machines,
             thefts: Vec::new(),
-            pending: Vec::new(),
+            labels: Vec::new(),
             day: 0,
-            written: 0,
         }
     }
 
-    /// Appends the next day's events to `out`, one JSON object a line, in time order. False when the story is over.
+    /// Appends the next day's events to `out`, one JSON object a line, in order of arrival. False when the story is
+    /// over.
     pub fn next_day(&mut self, out: &mut Vec<u8>) -> bool {
         if self.day >= self.settings.days {
             return false;
@@ -140,23 +191,39 @@ impl Simulation {
         for machine in &mut self.machines {
             machine.day(midnight, weekday, &self.networks, &mut today);
         }
+        for company in &mut self.companies {
+            if let Some(scan) = &mut company.scan
+                && (midnight..midnight + DAY).contains(&scan.at)
+            {
+                scan.run(company.tenant, self.settings.seed, &self.networks, &mut today);
+            }
+        }
         self.day += 1;
         let days_left = self.settings.days - self.day;
-        if days_left < THEFT_DAYS {
-            let day = Day { midnight, end: self.end(), theft_days_left: days_left as usize + 1 };
+        if days_left < self.settings.theft_days {
+            let day = Day { midnight, end: self.end(), number: self.settings.theft_days - days_left - 1 };
             self.planter.plant(&mut today, &day, &self.networks, &mut self.thefts);
         }
-        self.pending.append(&mut today);
-        let last = days_left == 0;
-        let final_before = if last { self.end() } else { midnight + DAY - EASTERNMOST };
-        self.write_before(final_before, out);
+        let (start, end) = (self.settings.start, self.end());
+        // The first local day begins before the story where the sun rises early.
+        for record in today.into_iter().filter(|record| (start..end).contains(&record.at)) {
+            self.arrivals.admit(record);
+        }
+        let final_before = if days_left == 0 { i64::MAX } else { midnight + DAY - EASTERNMOST };
+        let thefts = &mut self.thefts;
+        self.arrivals.write_before(final_before, out, &mut self.labels, |written| {
+            let stolen = written.record.label.filter(|label| label.theft);
+            if let Some(theft) = stolen.and_then(|label| thefts.get_mut(label.instance as usize)) {
+                theft.event_ids.push(written.event_id.clone());
+            }
+        });
         true
     }
 
-    /// Events written so far.
+    /// Events written so far, repeated deliveries included.
     #[must_use]
     pub const fn written(&self) -> u64 {
-        self.written
+        self.arrivals.written()
     }
 
     /// What was planted; complete when the story is over.
@@ -165,44 +232,30 @@ impl Simulation {
         &self.thefts
     }
 
+    /// The labels of the events written since the last call, one JSON object a line.
+    pub fn take_labels(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.labels)
+    }
+
+    /// Days of the story, and how many of them have been told.
+    #[must_use]
+    pub const fn progress(&self) -> (u32, u32) {
+        (self.settings.days, self.day)
+    }
+
     const fn end(&self) -> i64 {
         self.settings.start + self.settings.days as i64 * DAY
     }
-
-    fn write_before(&mut self, final_before: i64, out: &mut Vec<u8>) {
-        self.pending.sort_by_key(|record| record.at);
-        let ready = self.pending.partition_point(|record| record.at < final_before);
-        for record in self.pending.drain(..ready) {
-            // The first local day begins before the story where the sun rises early.
-            if record.at < self.settings.start {
-                continue;
-            }
-            self.written += 1;
-            record.write(self.written, out);
-            if let Some(theft) = record.theft.and_then(|number| self.thefts.get_mut(usize::from(number))) {
-                theft.event_ids.push(format!("e{:08}", self.written));
-            }
-        }
-    }
 }
 
-fn companies(seed: u64, networks: &[Network]) -> Vec<Company> {
-    let mut random = Random::new(seed, 2_000_000);
-    let mut line = |suits: &dyn Fn(&Network) -> bool| {
-        let suitable: Vec<usize> = networks.iter().enumerate().filter(|(_, n)| suits(n)).map(|(at, _)| at).collect();
-        let network = *random.pick(&suitable);
-        Line::new(networks, network, Habit::Fixed, &mut random)
-    };
-    TENANTS
-        .iter()
-        .enumerate()
-        .map(|(number, (tenant, cities))| Company {
-            tenant,
-            offices: cities
-                .iter()
-                .map(|&city| (city, line(&|n: &Network| n.purpose == Purpose::Home && n.city == city)))
-                .collect(),
-            vpn: (number % 3 == 0).then(|| line(&|n: &Network| n.purpose == Purpose::Cloud)),
+/// An hour or so, three times in a story, in which one application's events are held back.
+fn outages(span: &Span) -> Vec<Outage> {
+    let mut random = Random::new(span.seed, 8_000_001);
+    let apps = [apps::CRM.id, apps::WAREHOUSE.id, PLUGINS[0].id];
+    apps.into_iter()
+        .map(|app| {
+            let from = span.moment(&mut random);
+            Outage { app, from, until: from + random.within(HOUR / 4..HOUR) }
         })
         .collect()
 }
@@ -264,9 +317,9 @@ mod tests {
         }
         assert!(events >= 200_000, "{events}");
         assert!(tokens.len() >= 2_000, "{}", tokens.len());
-        for kind in TheftKind::ALL {
+        for (kind, planned) in TheftKind::FORTNIGHT {
             let of_kind: Vec<&Theft> = thefts.iter().filter(|theft| theft.kind == kind).collect();
-            assert_eq!(of_kind.len(), kind.planned(), "{kind:?}");
+            assert_eq!(of_kind.len(), planned as usize, "{kind:?}");
             for theft in of_kind {
                 assert!(theft.first_at >= end - 3 * DAY && !theft.event_ids.is_empty());
                 let expected = if kind == TheftKind::Campaign { 5.. } else { 1.. };
