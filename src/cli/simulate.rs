@@ -129,9 +129,9 @@ impl Outputs {
             Some(Compression::Gzip) => {
                 Encoder::Gzip(flate2::write::GzEncoder::new(sink, flate2::Compression::default()))
             }
-            Some(Compression::Zstd) => Encoder::Zstd(
-                zstd::Encoder::new(sink, 3).map_err(|error| Failure::output(&events_name, &error))?,
-            ),
+            Some(Compression::Zstd) => {
+                Encoder::Zstd(zstd::Encoder::new(sink, 3).map_err(|error| Failure::output(&events_name, &error))?)
+            }
         };
         Ok(Self { events, events_name, labels })
     }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::apps::{App, Taste, Tokens, WAREHOUSE, PLUGINS};
+use super::apps::{App, PLUGINS, Taste, Tokens, WAREHOUSE};
 use super::clients::{Client, LIBRARIES};
 use super::company::tenant;
 use super::networks::{self, Network, Purpose};
@@ -75,8 +75,8 @@ impl Crowd {
         let round = number / self.tokens;
         // A step without a common divisor visits every token once a round.
         let step = coprime_step(self.tokens);
-        let token = ((u128::from(number % self.tokens) * u128::from(step) + u128::from(round)) % u128::from(self.tokens))
-            as u64;
+        let token = ((u128::from(number % self.tokens) * u128::from(step) + u128::from(round))
+            % u128::from(self.tokens)) as u64;
         let at = self.start + (i128::from(SPAN) * i128::from(number) / i128::from(self.events())) as i64;
         let mut own = Random::new(self.seed, 10_000_000_000 + token);
         let app: &'static App = if own.chance(0.5) { &WAREHOUSE } else { own.pick(&PLUGINS) };

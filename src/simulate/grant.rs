@@ -100,8 +100,7 @@ impl Grant {
     /// What a client whose grant has ended tries at the token endpoint: it is refused.
     pub fn stale_refresh(&self, at: i64, label: Label, visitor: &Visitor) -> Option<Record> {
         self.holder.family?;
-        let mut record =
-            self.token_event(Kind::Refreshed, at, self.refresh, TokenType::Refresh, None, Some(visitor));
+        let mut record = self.token_event(Kind::Refreshed, at, self.refresh, TokenType::Refresh, None, Some(visitor));
         record.sighting.as_mut()?.status = 400;
         record.label = Some(label);
         Some(record)

@@ -78,6 +78,8 @@ mod tests {
         let lines: Vec<&str> = std::str::from_utf8(&out).expect("text").lines().collect();
         assert_eq!(lines[0], r#"{"event_id":"a","label":"theft","scenario":"foreign_host","case":"foreign_host-001"}"#);
         assert_eq!(lines[1], r#"{"event_id":"b","label":"honest","scenario":"travel","case":"travel-001"}"#);
-        assert!(lines[2].ends_with(r#""case":"foreign_host-002"}"#) && lines[3].ends_with(r#""case":"foreign_host-001"}"#));
+        assert!(
+            lines[2].ends_with(r#""case":"foreign_host-002"}"#) && lines[3].ends_with(r#""case":"foreign_host-001"}"#)
+        );
     }
 }

@@ -121,7 +121,12 @@ impl Vendor {
 
 impl Machine {
     /// `tenant` is its name and number.
-    pub fn service(number: u64, span: &Span, (tenant, tenant_number): (&'static str, u64), networks: &[Network]) -> Self {
+    pub fn service(
+        number: u64,
+        span: &Span,
+        (tenant, tenant_number): (&'static str, u64),
+        networks: &[Network],
+    ) -> Self {
         let mut random = Random::new(span.seed, 4_000_000 + number);
         let deep = span.depth == Depth::Full;
         let network = any(&[Purpose::Cloud], networks, &mut random);

@@ -1,5 +1,6 @@
 //! People: their hours, their lines to the internet, their devices, and the bursts in which they work.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::apps::{App, CRM, DOCS, FORGE, MAIL, TALK, Taste};
@@ -85,7 +86,6 @@ enum Turn {
     Revocation(usize),
     /// Everything is downloaded once.
     Export(usize),
-    Night,
 }
 
 /// Some days elsewhere.
@@ -266,10 +266,11 @@ impl Person {
             turns.extend(span.happens(share, random).map(|at| (at, turn(number))));
         };
         tool(0.15, Turn::NewTask, random);
-        tool(0.25, Turn::Revocation, random);
+        tool(0.4, Turn::Revocation, random);
         tool(0.2, Turn::Export, random);
-        tool(0.3, |_| Turn::Password, random);
-        tool(0.12, |_| Turn::Night, random);
+        tool(0.5, |_| Turn::Password, random);
+        let night = Label::honest("night_work", self.number);
+        self.night = span.happens(0.12, random).map(|at| (at, night));
         self.turns.extend(turns);
     }
 
@@ -299,12 +300,12 @@ impl Person {
         sessions.sort_unstable();
         for (local, number) in &sessions {
             let moment = Moment { at: begins_at + local, local: *local, works, weekday };
-            self.take_turns(moment.at, networks, out);
             if moment.at > self.tools[*number].busy_until && self.reachable(moment.at) {
                 self.with_tool(*number, |person, tool| {
                     tool.busy_until = person.session(tool, moment, networks, out) + MINUTE;
                 });
             }
+            self.take_turns(begins_at..moment.at, networks, out);
         }
         for number in 0..self.tools.len() {
             let tool = &self.tools[number];
@@ -324,10 +325,12 @@ impl Person {
         self.tools = tools;
     }
 
-    /// Takes what comes before `until`.
-    fn take_turns(&mut self, until: i64, networks: &[Network], out: &mut Vec<Record>) {
-        while self.turns.last().is_some_and(|(at, _)| *at < until) {
+    /// Takes what comes before the end of `span`. What came before its beginning, when nothing was done, is only
+    /// noticed then.
+    fn take_turns(&mut self, span: Range<i64>, networks: &[Network], out: &mut Vec<Record>) {
+        while self.turns.last().is_some_and(|(at, _)| *at < span.end) {
             let Some((at, turn)) = self.turns.pop() else { return };
+            let at = at.max(span.start);
             self.turned += 1;
             let label = |scenario| Label::honest(scenario, self.turned << 32 | self.number);
             let random = &mut self.random;
@@ -362,9 +365,10 @@ impl Person {
                 }
                 Turn::Password => {
                     let label = label("kept_credential");
-                    if let Some(tool) = self.tools.first() {
-                        out.push(tool.grant.credential_changes(at.max(tool.busy_until)));
-                    }
+                    let Some(tool) = self.tools.first() else { continue };
+                    // Mostly at the end of a session.
+                    let at = if tool.busy_until > span.start { tool.busy_until } else { at };
+                    out.push(tool.grant.credential_changes(at));
                     // Most go on with what they hold; a third is signed out on the other devices.
                     let signs_out = random.chance(0.33);
                     for (number, tool) in self.tools.iter_mut().enumerate() {
@@ -383,7 +387,6 @@ impl Person {
                     }
                 }
                 Turn::Export(number) => self.with_tool(number, |person, tool| person.export(tool, at, networks, out)),
-                Turn::Night => self.night = Some((at, label("night_work"))),
             }
         }
     }
@@ -586,9 +589,8 @@ fn trips(number: u64, span: &Span, carrier: usize, networks: &[Network], random:
 fn trip(instance: u64, span: &Span, carrier: usize, networks: &[Network], random: &mut Random) -> Trip {
     let city = networks[carrier].city;
     let foreign = span.depth == Depth::Full && random.chance(0.15);
-    let elsewhere = those(networks, |n| {
-        n.city != city && (n.purpose == Purpose::Home || foreign && n.purpose == Purpose::Abroad)
-    });
+    let elsewhere =
+        those(networks, |n| n.city != city && (n.purpose == Purpose::Home || foreign && n.purpose == Purpose::Abroad));
     let hotel = *random.pick(&elsewhere);
     let far = continent(networks[hotel].country) != continent(networks[carrier].country);
     let locals = those(networks, |n| n.purpose == Purpose::Mobile && n.city == networks[hotel].city);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use super::Settings;
 use super::apps::{App, DEPLOY, Tokens};
 use super::label::Label;
 use super::networks::{Network, Purpose, continent};
@@ -10,7 +11,6 @@ use super::random::Random;
 use super::record::{Holder, Record, Sighting};
 use super::span::{DAY, Depth, HOUR, MINUTE};
 use super::thief::{Manner, Thief, network_of};
-use super::Settings;
 use crate::event::{Kind, TokenType};
 
 /// What was planted.
@@ -139,6 +139,11 @@ impl TheftKind {
             Self::BindingMismatch => "used with another key",
             Self::StaleCredential => "used after the password changed",
         }
+    }
+
+    /// Comes after something that happens to few owners on a day.
+    const fn follows(self) -> bool {
+        matches!(self, Self::AfterRevocation | Self::AfterLogout | Self::StaleCredential)
     }
 
     /// Goes on for days.
@@ -272,8 +277,8 @@ impl Planter {
         let days = settings.theft_days.max(1);
         let mut planned: Vec<(u32, TheftKind)> = Vec::new();
         for &(kind, count) in &settings.thefts {
-            // Stays need some days of their own.
-            let within = if kind.stays() { (days * 3 / 4).max(1) } else { days };
+            // Stays need some days of their own, and others a day on which something ended.
+            let within = if kind.stays() || kind.follows() { (days * 2 / 3).max(1) } else { days };
             planned.extend((0..count).map(|n| match settings.depth {
                 Depth::Plain => (n % days, kind),
                 Depth::Full => (random.below(u64::from(within)) as u32, kind),
@@ -377,7 +382,10 @@ impl Planter {
         let mut thief = match kind {
             TheftKind::Insider => self.insider(taken, networks)?,
             TheftKind::LeakedCiSecret => self.far_thief(taken, networks, |network| {
-                matches!(network.purpose, Purpose::Rented | Purpose::Vpn | Purpose::Abroad | Purpose::Ci | Purpose::Cloud)
+                matches!(
+                    network.purpose,
+                    Purpose::Rented | Purpose::Vpn | Purpose::Abroad | Purpose::Ci | Purpose::Cloud
+                )
             })?,
             TheftKind::BindingMismatch => self.anywhere(taken, networks)?,
             TheftKind::SameCountryVpn => self.same_country_vpn(taken, networks)?,
@@ -629,16 +637,19 @@ impl Planter {
                 let fresh = past.uses.iter().filter(|record| tokens.insert(record.token));
                 fresh.copied().filter(|_| self.random.chance(0.8)).collect()
             }
-            TheftKind::SlowAndLow => {
-                (0..self.random.poisson(0.8)).filter_map(|_| past.uses.get(self.random.below(past.uses.len() as u64) as usize).copied()).collect()
-            }
-            _ => (0..self.random.poisson(2.0)).filter_map(|_| past.uses.get(self.random.below(past.uses.len() as u64) as usize).copied()).collect(),
+            TheftKind::SlowAndLow => (0..self.random.poisson(0.8))
+                .filter_map(|_| past.uses.get(self.random.below(past.uses.len() as u64) as usize).copied())
+                .collect(),
+            _ => (0..self.random.poisson(2.0))
+                .filter_map(|_| past.uses.get(self.random.below(past.uses.len() as u64) as usize).copied())
+                .collect(),
         };
         taken.sort_by_key(|record| record.at);
         let mut stolen = Vec::new();
         for owned in taken {
             let begins = owned.at + self.random.log_uniform(8_000.0, 2.0 * HOUR as f64) as i64;
-            let manner = Manner { calls: 1 + self.random.below(stay.manner.calls.min(12) as u64) as usize, ..stay.manner };
+            let manner =
+                Manner { calls: 1 + self.random.below(stay.manner.calls.min(12) as u64) as usize, ..stay.manner };
             if begins < stay.until {
                 let thief = &mut stay.thief;
                 stolen.extend(self.calls(past, owned, begins, owned.expires_at, thief, &manner, networks));
@@ -691,7 +702,8 @@ impl Planter {
     /// With a token whose grant was revoked, or whose session was ended: some servers do not look.
     fn after_the_end(&mut self, past: &Past<'_>, networks: &[Network]) -> Option<Vec<Record>> {
         let end = past.end?;
-        let taken = *past.uses.iter().rev().find(|record| record.at < end.at && record.token_type != TokenType::Refresh)?;
+        let taken =
+            *past.uses.iter().rev().find(|record| record.at < end.at && record.token_type != TokenType::Refresh)?;
         let mut thief = self.anywhere(taken, networks)?;
         thief.refused = if self.random.chance(0.2) { 0.9 } else { 0.0 };
         let begins = end.at + self.random.log_uniform(45_000.0, 20.0 * HOUR as f64) as i64;
@@ -834,12 +846,7 @@ impl Planter {
         Some(thief)
     }
 
-    fn far_thief(
-        &mut self,
-        owned: &Record,
-        networks: &[Network],
-        suits: impl Fn(&Network) -> bool,
-    ) -> Option<Thief> {
+    fn far_thief(&mut self, owned: &Record, networks: &[Network], suits: impl Fn(&Network) -> bool) -> Option<Thief> {
         Thief::new(owned, networks, suits, self.depth, &mut self.random)
     }
 }

@@ -75,7 +75,11 @@ impl Thief {
     pub fn phone(owned: &Record, random: &mut Random) -> Option<Arc<Client>> {
         let own = &owned.sighting.as_ref()?.client;
         let app = owned.holder.app.name;
-        Some(if random.chance(0.5) { Arc::clone(own) } else { random.pick(PHONES).client(app, 1 + random.below(2) as usize) })
+        Some(if random.chance(0.5) {
+            Arc::clone(own)
+        } else {
+            random.pick(PHONES).client(app, 1 + random.below(2) as usize)
+        })
     }
 
     /// One call with the token of `owned`, whose owner's calls of the day are `habits`.
