@@ -23,6 +23,8 @@ pub(super) struct App {
     pub binding: Binding,
     /// Its events name the browser's session.
     pub has_sessions: bool,
+    /// For so long after their expiry its servers take access tokens.
+    pub leeway_ms: i64,
     pub routes: &'static [Route],
 }
 
@@ -77,6 +79,7 @@ pub(super) const CRM: App = App {
     tokens: Tokens::Rotating { minutes: 60 },
     binding: Binding::None,
     has_sessions: true,
+    leeway_ms: 25_000,
     routes: &[
         get("/v1/contacts", 0.24, 22_000.0),
         get("/v1/contacts/{}", 0.26, 3_000.0),
@@ -97,6 +100,7 @@ pub(super) const DOCS: App = App {
     tokens: Tokens::Rotating { minutes: 480 },
     binding: Binding::Dpop,
     has_sessions: true,
+    leeway_ms: 300_000,
     routes: &[
         get("/api/pages/{}", 0.46, 30_000.0),
         get("/api/tree", 0.16, 12_000.0),
@@ -115,6 +119,7 @@ pub(super) const MAIL: App = App {
     tokens: Tokens::Rotating { minutes: 60 },
     binding: Binding::None,
     has_sessions: false,
+    leeway_ms: 25_000,
     routes: &[
         get("/v1/messages", 0.5, 14_000.0),
         get("/v1/messages/{}", 0.28, 20_000.0),
@@ -132,6 +137,7 @@ pub(super) const TALK: App = App {
     tokens: Tokens::Refreshing { minutes: 720 },
     binding: Binding::Dpop,
     has_sessions: false,
+    leeway_ms: 25_000,
     routes: &[
         get("/channels/{}/messages", 0.5, 9_000.0),
         write("POST", "/channels/{}/messages", 0.2),
@@ -149,6 +155,7 @@ pub(super) const FORGE: App = App {
     tokens: Tokens::Standing(TokenType::Personal),
     binding: Binding::None,
     has_sessions: false,
+    leeway_ms: 25_000,
     routes: &[
         write("POST", "/git-upload-pack", 0.4),
         get("/repos/{}/pulls", 0.2, 18_000.0),
@@ -169,6 +176,7 @@ pub(super) const WAREHOUSE: App = App {
     tokens: Tokens::Standing(TokenType::ApiKey),
     binding: Binding::Certificate,
     has_sessions: false,
+    leeway_ms: 25_000,
     routes: &[
         get("/v2/orders", 0.4, 40_000.0),
         get("/v2/orders/{}", 0.2, 3_000.0),
@@ -186,6 +194,7 @@ pub(super) const DEPLOY: App = App {
     tokens: Tokens::Standing(TokenType::ApiKey),
     binding: Binding::None,
     has_sessions: false,
+    leeway_ms: 25_000,
     routes: &[
         write("POST", "/v1/uploads", 0.3),
         write("POST", "/v1/releases", 0.1),
@@ -219,6 +228,7 @@ const fn plugin(id: &'static str) -> App {
         tokens: Tokens::Standing(TokenType::Access),
         binding: Binding::None,
         has_sessions: false,
+        leeway_ms: 25_000,
         routes: PLUGIN_ROUTES,
     }
 }

@@ -6,6 +6,7 @@ use std::collections::BinaryHeap;
 use super::label::{Label, LabelBook};
 use super::random::Random;
 use super::record::Record;
+use crate::event::Kind;
 
 /// Events on their way, and those that are to be delivered again.
 #[derive(Debug)]
@@ -13,19 +14,28 @@ pub(super) struct Arrivals {
     random: Random,
     /// Where it is false, everything arrives once, at its own time.
     untidy: bool,
-    outages: Vec<Outage>,
+    troubles: Vec<Trouble>,
     pending: BinaryHeap<Reverse<Pending>>,
     admitted: u64,
     written: u64,
     book: LabelBook,
 }
 
-/// A time in which one application's events were held back, and then came all at once.
+/// A time in which something was wrong with what one application's servers tell.
 #[derive(Clone, Debug)]
-pub(super) struct Outage {
+pub(super) struct Trouble {
     pub app: &'static str,
     pub from: i64,
     pub until: i64,
+    pub what: What,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum What {
+    /// Their events were held back, and then came all at once.
+    HeldBack,
+    /// Their clock was ahead, by so many milliseconds; the token endpoint's was not.
+    ClockAhead(i64),
 }
 
 #[derive(Debug)]
@@ -44,11 +54,11 @@ pub(super) struct Written<'a> {
 }
 
 impl Arrivals {
-    pub fn new(seed: u64, untidy: bool, outages: Vec<Outage>) -> Self {
+    pub fn new(seed: u64, untidy: bool, troubles: Vec<Trouble>) -> Self {
         Self {
             random: Random::new(seed, 8_000_000),
             untidy,
-            outages,
+            troubles,
             pending: BinaryHeap::new(),
             admitted: 0,
             written: 0,
@@ -103,13 +113,22 @@ impl Arrivals {
     fn delay(&mut self, record: &mut Record) -> i64 {
         let random = &mut self.random;
         let mut delay = random.log_normal(300.0, 0.9) as i64;
-        let scenario = if let Some(outage) = self
-            .outages
-            .iter()
-            .find(|outage| outage.app == record.holder.app.id && (outage.from..outage.until).contains(&record.at))
-        {
-            delay += outage.until - record.at;
-            Some(("held_back", outage.from as u64))
+        let about = |trouble: &&Trouble| {
+            trouble.app == record.holder.app.id && (trouble.from..trouble.until).contains(&record.at)
+        };
+        let trouble = self.troubles.iter().find(about);
+        let scenario = if let Some(Trouble { from, until, what, .. }) = trouble {
+            match *what {
+                What::HeldBack => {
+                    delay += until - record.at;
+                    Some(("held_back", *from as u64))
+                }
+                What::ClockAhead(by) if record.kind == Kind::Use => {
+                    record.at += by;
+                    Some(("clock_ahead", *from as u64))
+                }
+                What::ClockAhead(_) => None,
+            }
         } else if random.chance(0.002) {
             delay += random.log_normal(150_000.0, 1.3).min(4.0 * 3_600_000.0) as i64;
             Some(("late_event", self.admitted))

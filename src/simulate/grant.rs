@@ -190,7 +190,7 @@ impl Grant {
         let asked_at = at - random.within(120..700);
         if self.waits_for_401 && self.access_until > i64::MIN {
             // Servers bear with clocks that differ a little, and refuse afterwards.
-            let within_leeway = asked_at - self.access_until < 25_000;
+            let within_leeway = asked_at - self.access_until < self.holder.app.leeway_ms;
             let scenario = if within_leeway { "expiry_leeway" } else { "stale_client" };
             let tried_at = asked_at - random.within(30..110);
             let status = if within_leeway { 200 } else { 401 };
@@ -217,14 +217,20 @@ impl Grant {
         }
         let presented = self.exchange(asked_at, minutes, rotates, visitor, random, out);
         if rotates && random.chance(0.005) {
-            // Two requests of one client raced, and the later one is refused.
+            // Two requests of one client raced: the later one is refused, or answered with a token that nobody uses.
+            let label = Some(Label::honest("refresh_race", instance));
             let raced_at = asked_at + random.within(30..1_500);
             let mut race =
                 self.token_event(Kind::Refreshed, raced_at, presented, TokenType::Refresh, None, Some(visitor));
-            if let Some(sighting) = &mut race.sighting {
+            race.label = label;
+            if self.depth == Depth::Full && random.chance(0.5) {
+                let unused = random.bits();
+                let issued =
+                    self.token_event(Kind::Issued, raced_at + 21, unused, TokenType::Access, Some(presented), None);
+                out.push(Record { label, expires_at: Some(raced_at + minutes * 60_000), ..issued });
+            } else if let Some(sighting) = &mut race.sighting {
                 sighting.status = 400;
             }
-            race.label = Some(Label::honest("refresh_race", instance));
             out.push(race);
         }
         self.access_until

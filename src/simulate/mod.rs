@@ -27,7 +27,7 @@ pub use span::Depth;
 pub use theft::{Theft, TheftKind};
 
 use apps::PLUGINS;
-use arrival::{Arrivals, Outage};
+use arrival::{Arrivals, Trouble, What};
 use company::{Company, tenant};
 use machine::{Machine, Vendor};
 use networks::Network;
@@ -163,7 +163,7 @@ impl Simulation {
         let machines = services.chain(shared).chain(build_jobs).chain(plugins).collect();
         Self {
             planter: Planter::new(seed, &settings),
-            arrivals: Arrivals::new(seed, depth == Depth::Full, outages(&span)),
+            arrivals: Arrivals::new(seed, depth == Depth::Full, troubles(&span)),
             settings,
             networks,
             companies,
@@ -248,16 +248,18 @@ impl Simulation {
     }
 }
 
-/// An hour or so, three times in a story, in which one application's events are held back.
-fn outages(span: &Span) -> Vec<Outage> {
+/// Three times in a story one application's events are held back for up to an hour, and once for a day or two the
+/// clock of another's servers is ahead.
+fn troubles(span: &Span) -> Vec<Trouble> {
     let mut random = Random::new(span.seed, 8_000_001);
-    let apps = [apps::CRM.id, apps::WAREHOUSE.id, PLUGINS[0].id];
-    apps.into_iter()
-        .map(|app| {
-            let from = span.moment(&mut random);
-            Outage { app, from, until: from + random.within(HOUR / 4..HOUR) }
-        })
-        .collect()
+    let held_back = [apps::CRM.id, apps::WAREHOUSE.id, PLUGINS[0].id].map(|app| {
+        let from = span.moment(&mut random);
+        Trouble { app, from, until: from + random.within(HOUR / 4..HOUR), what: What::HeldBack }
+    });
+    let from = span.moment(&mut random);
+    let until = from + random.within(DAY..2 * DAY);
+    let ahead = Trouble { app: apps::MAIL.id, from, until, what: What::ClockAhead(random.within(20_000..90_000)) };
+    held_back.into_iter().chain([ahead]).collect()
 }
 
 #[cfg(test)]
@@ -368,6 +370,7 @@ mod tests {
             "backfill",
             "browser_upgrade",
             "client_update",
+            "clock_ahead",
             "deploy_day",
             "expiry_leeway",
             "held_back",

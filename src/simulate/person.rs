@@ -175,6 +175,11 @@ impl Person {
         let upgrades = self.random.chance(0.6);
         self.add(web, Device::Laptop, browser.client("", version), user, company, (1.8, 2.8));
         self.upgrade(upgrades, span, browser, "");
+        if self.depth == Depth::Full && self.random.chance(0.3) {
+            // The same application in a browser on a second device, with a login of its own.
+            let second = self.random.pick(BROWSERS).client("", version);
+            self.add(web, Device::Laptop, second, user, company, (0.3, 2.0));
+        }
         if self.random.chance(0.75) {
             let app: &'static App = if self.random.chance(0.5) { &MAIL } else { &TALK };
             let upgrades = self.random.chance(0.5);
