@@ -50,7 +50,7 @@ enum Compression {
 }
 
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let start = TimeZone::UTC.to_timestamp(arguments.start.at(0, 0, 0, 0)).map(|at| at.as_millisecond());
+    let start = TimeZone::UTC.to_timestamp(arguments.start.at(0, 0, 0, 0)).map(jiff::Timestamp::as_millisecond);
     let start = match start {
         Ok(start) if (1_971..=2_198).contains(&arguments.start.year()) => start,
         _ => return Err(Failure::Usage("--start: a year from 1971 to 2198".to_owned())),

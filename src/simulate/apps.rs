@@ -48,7 +48,7 @@ impl Binding {
 }
 
 /// One call, with `{}` where an object's number goes.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Route {
     pub method: &'static str,
     pub path: &'static str,
@@ -69,8 +69,9 @@ const fn write(method: &'static str, path: &'static str, weight: f64) -> Route {
 }
 
 /// A route behind the older gateway.
-const fn bare(route: Route) -> Route {
-    Route { bare: true, ..route }
+const fn bare(mut route: Route) -> Route {
+    route.bare = true;
+    route
 }
 
 pub(super) const CRM: App = App {

@@ -114,20 +114,20 @@ impl Scan {
         let mut found: Vec<u64> = Vec::new();
         for (number, record) in today.iter().enumerate() {
             let standing = matches!(record.holder.app.tokens, Tokens::Standing(_));
-            let known = record.kind == Kind::Use && record.at < self.at && record.holder.tenant == tenant;
-            if standing && known && last.insert(record.token, number).is_none() {
+            let in_use = record.kind == Kind::Use && record.at < self.at && record.holder.tenant == tenant;
+            if standing && in_use && last.insert(record.token, number).is_none() {
                 found.push(record.token);
             }
         }
         let mut at = self.at;
         for token in found {
-            let Some(Record { holder, sighting: Some(seen), .. }) = last.get(&token).map(|&number| &today[number])
+            let Some(Record { holder, sighting: Some(before), .. }) = last.get(&token).map(|&number| &today[number])
             else {
                 continue;
             };
             let app = holder.app;
             let call = Call { route: app.who_am_i(), object: random.below(1_000), bytes: 400 };
-            let (client, binding) = (Arc::clone(&client), seen.binding);
+            let (client, binding) = (Arc::clone(&client), before.binding);
             let sighting = Sighting { address, client, call: Some(call), status: 200, binding };
             let label = Some(Label::honest("security_scan", self.number));
             let record = Record { at, sighting: Some(sighting), label, ..today[last[&token]].clone() };

@@ -483,7 +483,7 @@ mod tests {
         assert!(case_events.len() > 80, "{}", case_events.len());
         let first = story.thefts.iter().map(|theft| theft.first_at).min().expect("thefts");
         // By field: what a rule could look at, as a number, and as text; with weight in thefts and in life.
-        let mut fields: BTreeMap<String, Vec<(Option<f64>, String, [f64; 2])>> = BTreeMap::new();
+        let mut fields: BTreeMap<String, Vec<Seen>> = BTreeMap::new();
         let (mut whole, mut number) = ([0.0; 2], 0.0);
         for line in story.lines() {
             let event: serde_json::Map<String, Value> = serde_json::from_str(line).expect("one object a line");
@@ -514,8 +514,11 @@ mod tests {
         }
     }
 
+    /// A value as a number and as text, and its weight in thefts and in life.
+    type Seen = (Option<f64>, String, [f64; 2]);
+
     /// Largest difference of the shares of thefts and of life that one rule on the field catches.
-    fn separation(seen: &mut [(Option<f64>, String, [f64; 2])], whole: [f64; 2]) -> f64 {
+    fn separation(seen: &mut [Seen], whole: [f64; 2]) -> f64 {
         let difference = |caught: [f64; 2]| (caught[0] / whole[0] - caught[1] / whole[1]).abs();
         let mut values: HashMap<&str, [f64; 2]> = HashMap::new();
         let mut present = [0.0; 2];

@@ -218,18 +218,18 @@ mod tests {
     fn summer_time_comes_and_goes_by_the_zone_s_own_rule() {
         const HOUR: i64 = 3_600_000;
         let networks = all();
-        let hours = |city: &str, at: &str| {
+        let tenths_of_hours = |city: &str, at: &str| {
             let network = networks.iter().find(|network| network.city == city).expect("a city of the table");
             let at = at.parse::<Instant>().expect("RFC 3339").as_millisecond();
-            network.zone.offset_ms(at) as f64 / HOUR as f64
+            network.zone.offset_ms(at) * 10 / HOUR
         };
-        assert_eq!(hours("Berlin", "2026-10-25T00:59:59Z"), 2.0);
-        assert_eq!(hours("Berlin", "2026-10-25T01:00:00Z"), 1.0);
-        assert_eq!(hours("New York", "2026-10-31T12:00:00Z"), -4.0);
-        assert_eq!(hours("New York", "2026-11-01T06:00:00Z"), -5.0);
-        assert_eq!(hours("Sydney", "2026-10-03T15:59:00Z"), 10.0);
-        assert_eq!(hours("Sydney", "2026-10-03T16:00:00Z"), 11.0);
-        assert_eq!(hours("Bengaluru", "2026-07-01T00:00:00Z"), 5.5);
+        assert_eq!(tenths_of_hours("Berlin", "2026-10-25T00:59:59Z"), 20);
+        assert_eq!(tenths_of_hours("Berlin", "2026-10-25T01:00:00Z"), 10);
+        assert_eq!(tenths_of_hours("New York", "2026-10-31T12:00:00Z"), -40);
+        assert_eq!(tenths_of_hours("New York", "2026-11-01T06:00:00Z"), -50);
+        assert_eq!(tenths_of_hours("Sydney", "2026-10-03T15:59:00Z"), 100);
+        assert_eq!(tenths_of_hours("Sydney", "2026-10-03T16:00:00Z"), 110);
+        assert_eq!(tenths_of_hours("Bengaluru", "2026-07-01T00:00:00Z"), 55);
     }
 
     #[test]

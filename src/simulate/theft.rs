@@ -249,7 +249,9 @@ impl Past<'_> {
             | TheftKind::SameCountryVpn
             | TheftKind::ResidentialProxy
             | TheftKind::Insider
-            | TheftKind::SlowAndLow => lives && app.id != DEPLOY.id,
+            | TheftKind::SlowAndLow
+            | TheftKind::RecordScraping
+            | TheftKind::BulkExport => lives && app.id != DEPLOY.id,
             TheftKind::BindingMismatch => lives && uses >= 3,
             TheftKind::TwoHolders if depth == Depth::Plain => family && uses >= 14,
             TheftKind::TwoHolders => lives && uses >= 8,
@@ -261,7 +263,6 @@ impl Past<'_> {
             TheftKind::PhishedSession => lives && app.has_sessions,
             TheftKind::ClonedMobile => lives && family && !app.has_sessions,
             TheftKind::LeakedCiSecret => lives && app.id == DEPLOY.id,
-            TheftKind::RecordScraping | TheftKind::BulkExport => lives && app.id != DEPLOY.id,
             TheftKind::RotationBypass => lives && self.rotates(),
             TheftKind::AfterRevocation => ended_by(Kind::Revoked),
             TheftKind::AfterLogout => ended_by(Kind::SessionEnded),
