@@ -129,7 +129,8 @@ impl Machine {
     ) -> Self {
         let mut random = Random::new(span.seed, 4_000_000 + number);
         let deep = span.depth == Depth::Full;
-        let network = any(&[Purpose::Cloud], networks, &mut random);
+        let clouds: &[Purpose] = if deep { &[Purpose::Cloud, Purpose::Rented] } else { &[Purpose::Cloud] };
+        let network = any(clouds, networks, &mut random);
         let own = |network: usize, random: &mut Random| {
             Hosts::Own((0..=random.below(2)).map(|_| networks[network].random_v4(random)).collect())
         };
@@ -167,7 +168,7 @@ impl Machine {
                     turns.push((at, Turn::Hosts(own(network, random), Label::honest("load_balancer", number))));
                 }
                 if let Some(at) = span.happens(0.08, random) {
-                    let region = any(&[Purpose::Cloud], networks, random);
+                    let region = any(clouds, networks, random);
                     turns.push((at, Turn::Hosts(own(region, random), Label::honest("region_move", number))));
                 }
                 // The whole fleet of the tenant gets a new version on the same day, a few at another time.

@@ -135,7 +135,7 @@ impl Person {
             Depth::Full if random.chance(0.4) => (away, away + random.within(3..22) * DAY),
             _ => (0, 0),
         };
-        let vpn = vpn(number, company, networks[home_network].country, networks, &mut random);
+        let vpn = vpn(number, span.depth, company, networks[home_network].country, networks, &mut random);
         let developer = random.chance(0.3);
         let mut person = Self {
             number,
@@ -557,6 +557,7 @@ fn home_habit(random: &mut Random) -> Habit {
 /// The company's VPN for some of its people, a commercial one for a few others; with its share of sessions.
 fn vpn(
     number: u64,
+    depth: Depth,
     company: &Company,
     country: &str,
     networks: &[Network],
@@ -567,12 +568,14 @@ fn vpn(
     {
         return Some((exit.clone(), 0.5));
     }
-    if !random.chance(0.06) {
+    let (share, own_server) = if depth == Depth::Full { (0.12, random.chance(0.3)) } else { (0.06, false) };
+    if !random.chance(share) {
         return None;
     }
     let anywhere = random.chance(0.2);
     let near = |n: &Network| anywhere || n.country == country || continent(n.country) == continent(country);
-    let exits = those(networks, |n| n.purpose == Purpose::Vpn && near(n));
+    let purpose = if own_server { Purpose::Rented } else { Purpose::Vpn };
+    let exits = those(networks, |n| n.purpose == purpose && near(n));
     if exits.is_empty() {
         return None;
     }
