@@ -9,6 +9,7 @@ pub mod replay;
 mod rule_diff;
 pub mod rules;
 pub mod run;
+pub mod simulate;
 pub mod sql;
 pub mod validate;
 
@@ -40,6 +41,7 @@ enum Command {
     Validate(validate::Arguments),
     Rules(rules::Arguments),
     Sql(sql::Arguments),
+    Simulate(simulate::Arguments),
     Geoip(geoip::Arguments),
 }
 
@@ -54,6 +56,7 @@ impl Cli {
             Command::Validate(arguments) => validate::run(&arguments),
             Command::Rules(arguments) => rules::run(&arguments),
             Command::Sql(arguments) => sql::run(&arguments),
+            Command::Simulate(arguments) => simulate::run(&arguments),
             Command::Geoip(arguments) => geoip::run(&arguments),
         }
     }

@@ -1,12 +1,15 @@
-//! How tokens live: standing secrets, and families that refresh.
+//! How tokens live: standing secrets, and families that refresh, end, and begin anew.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::apps::{App, Tokens};
+use super::apps::{App, Binding, Tokens};
 use super::clients::Client;
+use super::label::Label;
+use super::networks::Zone;
 use super::random::Random;
 use super::record::{Call, Holder, Record, Sighting};
+use super::span::Depth;
 use crate::event::{Kind, TokenType};
 
 /// What one holder was given for one application.
@@ -16,36 +19,64 @@ pub(super) struct Grant {
     access: u64,
     access_until: i64,
     refresh: u64,
+    /// The key it is bound to.
+    binding: Option<u64>,
+    /// Its client asks for a new access token only when the old one is refused.
+    waits_for_401: bool,
+    depth: Depth,
+    ended: Option<Kind>,
 }
 
 /// Where a visit comes from and with what.
 #[derive(Clone, Debug)]
 pub(super) struct Visitor {
     pub address: IpAddr,
+    /// Where the same device was a moment ago, or would be on its other network.
+    pub hop: Option<IpAddr>,
     pub client: Arc<Client>,
+    pub label: Option<Label>,
 }
 
 impl Grant {
     /// A grant from before the story begins: nobody saw it issued.
-    pub fn new(tenant: &'static str, user: &str, app: &'static App, offset_ms: i64, random: &mut Random) -> Self {
-        let family = match app.tokens {
-            Tokens::Standing(_) => None,
-            Tokens::Rotating { .. } | Tokens::Refreshing { .. } => Some(random.bits() >> 16),
-        };
-        let holder = Arc::new(Holder { tenant, user: user.to_owned(), app, family, offset_ms });
-        Self { holder, access: random.bits(), access_until: i64::MIN, refresh: random.bits() }
+    pub fn new(
+        tenant: &'static str,
+        user: &str,
+        app: &'static App,
+        zone: &Zone,
+        depth: Depth,
+        random: &mut Random,
+    ) -> Self {
+        let holder = Holder { tenant, user: user.to_owned(), app, family: family(app, random), zone: zone.clone() };
+        let deep = depth == Depth::Full;
+        let bound = deep && app.binding != Binding::None && random.chance(0.5);
+        Self {
+            holder: Arc::new(holder),
+            access: random.bits(),
+            access_until: i64::MIN,
+            refresh: random.bits(),
+            binding: bound.then(|| random.bits()),
+            waits_for_401: deep && random.chance(0.3),
+            depth,
+            ended: None,
+        }
+    }
+
+    pub const fn is_ended(&self) -> bool {
+        self.ended.is_some()
+    }
+
+    /// Behind its client's back.
+    pub fn was_revoked(&self) -> bool {
+        self.ended == Some(Kind::Revoked)
     }
 
     /// Uses the grant once at `at`, and refreshes it first where the access token has expired.
     pub fn call(&mut self, at: i64, visitor: &Visitor, call: Call, random: &mut Random, out: &mut Vec<Record>) {
-        let (token_type, expires_at) = match self.holder.app.tokens {
-            Tokens::Standing(token_type) => (token_type, None),
-            Tokens::Rotating { minutes } => {
-                (TokenType::Access, Some(self.refreshed(at, minutes, true, visitor, random, out)))
-            }
-            Tokens::Refreshing { minutes } => {
-                (TokenType::Access, Some(self.refreshed(at, minutes, false, visitor, random, out)))
-            }
+        let expires_at = match self.holder.app.tokens {
+            Tokens::Standing(_) => None,
+            Tokens::Rotating { minutes } => Some(self.refreshed(at, minutes, true, visitor, call, random, out)),
+            Tokens::Refreshing { minutes } => Some(self.refreshed(at, minutes, false, visitor, call, random, out)),
         };
         let status = match random.below(1_000) {
             0..=3 => 404,
@@ -54,21 +85,159 @@ impl Grant {
             7 => 403,
             _ => 200,
         };
-        out.push(Record {
-            at,
-            kind: Kind::Use,
-            token: self.access,
-            token_type,
-            parent: None,
-            holder: Arc::clone(&self.holder),
-            expires_at,
-            sighting: Some(sighting(visitor, Some(call), status)),
-            theft: None,
+        let mut record = self.use_of(self.access, at, visitor, call, status);
+        record.expires_at = expires_at;
+        out.push(record);
+    }
+
+    /// A call of a client that does not know yet that its grant has ended.
+    pub fn stale_call(&self, at: i64, status: u16, label: Label, visitor: &Visitor, call: Call) -> Record {
+        let expires_at = self.holder.family.map(|_| self.access_until);
+        let record = self.use_of(self.access, at, visitor, call, status);
+        Record { expires_at, label: Some(label), ..record }
+    }
+
+    /// What a client whose grant has ended tries at the token endpoint: it is refused.
+    pub fn stale_refresh(&self, at: i64, label: Label, visitor: &Visitor) -> Option<Record> {
+        self.holder.family?;
+        let mut record = self.token_event(Kind::Refreshed, at, self.refresh, TokenType::Refresh, None, Some(visitor));
+        record.sighting.as_mut()?.status = 400;
+        record.label = Some(label);
+        Some(record)
+    }
+
+    /// The grant ends, by `kind`: revoked, or its session ended. The event names the token that the server keeps.
+    pub fn end(&mut self, at: i64, kind: Kind, out: &mut Vec<Record>) {
+        let (token, token_type) = match self.holder.app.tokens {
+            Tokens::Standing(token_type) => (self.access, token_type),
+            Tokens::Rotating { .. } | Tokens::Refreshing { .. } => (self.refresh, TokenType::Refresh),
+        };
+        out.push(self.token_event(kind, at, token, token_type, None, None));
+        if kind == Kind::Revoked && self.holder.family.is_some() && at < self.access_until {
+            // The access token goes with it, as an event of its own.
+            out.push(self.token_event(kind, at + 15, self.access, TokenType::Access, None, None));
+        }
+        self.ended = Some(kind);
+    }
+
+    /// The user's password or factor changes; this grant is the one in whose session it happens.
+    pub fn credential_changes(&self, at: i64) -> Record {
+        let (token, token_type) = match self.holder.app.tokens {
+            Tokens::Standing(token_type) => (self.access, token_type),
+            Tokens::Rotating { .. } | Tokens::Refreshing { .. } => (self.access, TokenType::Access),
+        };
+        self.token_event(Kind::CredentialChanged, at, token, token_type, None, None)
+    }
+
+    /// Signs in again, or makes a new secret: other tokens, and another family.
+    pub fn begin_anew(&mut self, at: i64, label: Option<Label>, random: &mut Random, out: &mut Vec<Record>) {
+        let old = &self.holder;
+        self.holder = Arc::new(Holder {
+            tenant: old.tenant,
+            user: old.user.clone(),
+            app: old.app,
+            family: family(old.app, random),
+            zone: old.zone.clone(),
         });
+        (self.access, self.refresh) = (random.bits(), random.bits());
+        self.binding = self.binding.map(|_| random.bits());
+        self.ended = None;
+        let (parent, first) = match self.holder.app.tokens {
+            Tokens::Standing(token_type) => {
+                (None, self.token_event(Kind::Issued, at, self.access, token_type, None, None))
+            }
+            Tokens::Rotating { minutes } | Tokens::Refreshing { minutes } => {
+                self.access_until = at + minutes * 60_000;
+                let first = self.token_event(Kind::Issued, at, self.refresh, TokenType::Refresh, None, None);
+                (Some(self.refresh), first)
+            }
+        };
+        out.push(Record { label, ..first });
+        if parent.is_some() {
+            let access = self.token_event(Kind::Issued, at + 2, self.access, TokenType::Access, parent, None);
+            out.push(Record { label, expires_at: Some(self.access_until), ..access });
+        }
+    }
+
+    fn use_of(&self, token: u64, at: i64, visitor: &Visitor, call: Call, status: u16) -> Record {
+        let token_type = match self.holder.app.tokens {
+            Tokens::Standing(token_type) => token_type,
+            Tokens::Rotating { .. } | Tokens::Refreshing { .. } => TokenType::Access,
+        };
+        let mut record = self.token_event(Kind::Use, at, token, token_type, None, Some(visitor));
+        if let Some(sighting) = &mut record.sighting {
+            (sighting.call, sighting.status) = (Some(call), status);
+        }
+        record
     }
 
     /// Makes sure of a valid access token, in the second before `at`. Returns its expiry.
+    #[expect(clippy::too_many_arguments, reason = "one moment of a call, taken apart for nobody else")]
     fn refreshed(
+        &mut self,
+        at: i64,
+        minutes: i64,
+        rotates: bool,
+        visitor: &Visitor,
+        call: Call,
+        random: &mut Random,
+        out: &mut Vec<Record>,
+    ) -> i64 {
+        if at < self.access_until {
+            return self.access_until;
+        }
+        let instance = self.refresh;
+        let asked_at = at - random.within(120..700);
+        if self.waits_for_401 && self.access_until > i64::MIN {
+            // Servers bear with clocks that differ a little, and refuse afterwards.
+            let within_leeway = asked_at - self.access_until < self.holder.app.leeway_ms;
+            let scenario = if within_leeway { "expiry_leeway" } else { "stale_client" };
+            let tried_at = asked_at - random.within(30..110);
+            let status = if within_leeway { 200 } else { 401 };
+            out.push(self.stale_call(tried_at, status, Label::honest(scenario, instance), visitor, call));
+        }
+        if rotates && random.chance(0.002) {
+            // The answer was lost on the way: the same client asks again with what it has, and is answered.
+            let label = Label::honest("lost_refresh", instance);
+            let before = match self.depth {
+                Depth::Plain => random.within(3_000..25_000),
+                Depth::Full => random.log_uniform(2_000.0, 300_000.0) as i64,
+            };
+            let mut earlier = Visitor { label: Some(label), ..visitor.clone() };
+            if let Some(hop) = visitor.hop
+                && random.chance(0.35)
+            {
+                earlier.address = hop;
+            }
+            let presented = self.exchange(asked_at - before, minutes, rotates, &earlier, random, out);
+            self.refresh = presented;
+            let again = Visitor { label: Some(label), ..visitor.clone() };
+            self.exchange(asked_at, minutes, rotates, &again, random, out);
+            return self.access_until;
+        }
+        let presented = self.exchange(asked_at, minutes, rotates, visitor, random, out);
+        if rotates && random.chance(0.005) {
+            // Two requests of one client raced: the later one is refused, or answered with a token that nobody uses.
+            let label = Some(Label::honest("refresh_race", instance));
+            let raced_at = asked_at + random.within(30..1_500);
+            let mut race =
+                self.token_event(Kind::Refreshed, raced_at, presented, TokenType::Refresh, None, Some(visitor));
+            race.label = label;
+            if self.depth == Depth::Full && random.chance(0.5) {
+                let unused = random.bits();
+                let issued =
+                    self.token_event(Kind::Issued, raced_at + 21, unused, TokenType::Access, Some(presented), None);
+                out.push(Record { label, expires_at: Some(raced_at + minutes * 60_000), ..issued });
+            } else if let Some(sighting) = &mut race.sighting {
+                sighting.status = 400;
+            }
+            out.push(race);
+        }
+        self.access_until
+    }
+
+    /// Presents the refresh token, which it returns, and takes what is issued for it.
+    fn exchange(
         &mut self,
         at: i64,
         minutes: i64,
@@ -76,44 +245,20 @@ impl Grant {
         visitor: &Visitor,
         random: &mut Random,
         out: &mut Vec<Record>,
-    ) -> i64 {
-        if at < self.access_until {
-            return self.access_until;
+    ) -> u64 {
+        let presented = self.refresh;
+        out.push(self.token_event(Kind::Refreshed, at, presented, TokenType::Refresh, None, Some(visitor)));
+        if rotates {
+            self.refresh = random.bits();
+            let successor =
+                self.token_event(Kind::Issued, at + 20, self.refresh, TokenType::Refresh, Some(presented), None);
+            out.push(Record { label: visitor.label, ..successor });
         }
-        let asked_at = at - random.within(120..700);
-        let mut exchange = |grant: &mut Self, asked_at: i64, random: &mut Random| {
-            let presented = grant.refresh;
-            out.push(grant.token_event(Kind::Refreshed, asked_at, presented, TokenType::Refresh, None, Some(visitor)));
-            if rotates {
-                grant.refresh = random.bits();
-                let (refresh, kind) = (grant.refresh, TokenType::Refresh);
-                out.push(grant.token_event(Kind::Issued, asked_at + 20, refresh, kind, Some(presented), None));
-            }
-            grant.access = random.bits();
-            grant.access_until = asked_at + minutes * 60_000;
-            let access = grant.access;
-            let mut issued =
-                grant.token_event(Kind::Issued, asked_at + 21, access, TokenType::Access, Some(presented), None);
-            issued.expires_at = Some(grant.access_until);
-            out.push(issued);
-            presented
-        };
-        if rotates && random.chance(0.002) {
-            // The answer was lost on the way: the same client asks again with what it has, and is answered.
-            let before = random.within(3_000..25_000);
-            let presented = exchange(self, asked_at - before, random);
-            self.refresh = presented;
-        }
-        let presented = exchange(self, asked_at, random);
-        if rotates && random.chance(0.005) {
-            // Two requests of one client raced, and the later one is refused.
-            let raced_at = asked_at + random.within(30..1_500);
-            let mut race =
-                self.token_event(Kind::Refreshed, raced_at, presented, TokenType::Refresh, None, Some(visitor));
-            race.sighting = Some(sighting(visitor, None, 400));
-            out.push(race);
-        }
-        self.access_until
+        self.access = random.bits();
+        self.access_until = at + minutes * 60_000;
+        let access = self.token_event(Kind::Issued, at + 21, self.access, TokenType::Access, Some(presented), None);
+        out.push(Record { label: visitor.label, expires_at: Some(self.access_until), ..access });
+        presented
     }
 
     fn token_event(
@@ -133,12 +278,21 @@ impl Grant {
             parent,
             holder: Arc::clone(&self.holder),
             expires_at: None,
-            sighting: visitor.map(|visitor| sighting(visitor, None, 200)),
-            theft: None,
+            sighting: visitor.map(|visitor| Sighting {
+                address: visitor.address,
+                client: Arc::clone(&visitor.client),
+                call: None,
+                status: 200,
+                binding: self.binding,
+            }),
+            label: visitor.and_then(|visitor| visitor.label),
         }
     }
 }
 
-fn sighting(visitor: &Visitor, call: Option<Call>, status: u16) -> Sighting {
-    Sighting { address: visitor.address, client: Arc::clone(&visitor.client), call, status }
+fn family(app: &App, random: &mut Random) -> Option<u64> {
+    match app.tokens {
+        Tokens::Standing(_) => None,
+        Tokens::Rotating { .. } | Tokens::Refreshing { .. } => Some(random.bits() >> 16),
+    }
 }

@@ -3,36 +3,59 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::apps::{App, CALENDAR_PLUGIN, DEPLOY, LEADS_PLUGIN, NOTES_PLUGIN, Taste, WAREHOUSE};
+use super::apps::{App, DEPLOY, PLUGINS, Taste, WAREHOUSE};
 use super::clients::{Client, LIBRARIES};
 use super::grant::{Grant, Visitor};
-use super::networks::{Network, Purpose};
-use super::person::{DAY, HOUR};
+use super::label::{Label, News};
+use super::networks::{Network, Purpose, Zone};
 use super::random::Random;
 use super::record::{Call, Record};
+use super::span::{DAY, Depth, HOUR, MINUTE, Mood, Span, cluster, ends_month};
+use crate::event::Kind;
 
 /// One program with one secret.
 #[derive(Debug)]
 pub(super) struct Machine {
+    number: u64,
+    depth: Depth,
     random: Random,
     grant: Grant,
     client: Arc<Client>,
-    /// A new version is rolled out at some moment of the story.
-    deploy: Option<(i64, Arc<Client>)>,
     hosts: Hosts,
     rhythm: Rhythm,
     taste: Taste,
     /// Calls of a run, in the median.
     calls: f64,
     objects: u64,
+    mood: Mood,
+    /// Does many times its work on the last day of a month.
+    closes_months: bool,
+    /// What is still to come, the latest first.
+    turns: Vec<(i64, Turn)>,
+    news: Option<News>,
+    /// Runs nothing before.
+    down_until: i64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Hosts {
-    /// The service's own addresses, and when it moves to another of its provider's.
-    Own { addresses: Vec<IpAddr>, network: usize, moves_at: Option<i64> },
-    /// A fresh runner each time.
+    /// The service's own addresses.
+    Own(Vec<IpAddr>),
+    /// A fresh runner of one of these networks each time.
     Runners(Vec<usize>),
+}
+
+/// Something that changes a machine's ways.
+#[derive(Clone, Debug)]
+enum Turn {
+    Hosts(Hosts, Label),
+    /// A new version of the client; with `true` it has a new task as well.
+    Deploy(Arc<Client>, bool, Label),
+    /// A new secret replaces the old one, which a forgotten job goes on trying for a while.
+    NewSecret,
+    /// Work of many days in one.
+    Backfill(Label),
+    Outage(i64),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -41,9 +64,10 @@ enum Rhythm {
         period_ms: i64,
         jitter_ms: i64,
     },
-    /// At the hour of the day, once.
+    /// At a time of the day, once: the holder's own, or UTC.
     Daily {
         at_ms: i64,
+        local: bool,
     },
     /// When the team pushes: so many times a workday in the median.
     Pushes {
@@ -60,157 +84,360 @@ enum Rhythm {
 pub(super) struct Vendor {
     app: &'static App,
     addresses: Vec<IpAddr>,
-    network: usize,
     client: Arc<Client>,
+    /// What comes over all its users' tokens on one day.
+    turn: Option<(i64, Turn)>,
 }
 
 impl Vendor {
-    pub fn all(seed: u64, networks: &[Network]) -> Vec<Self> {
-        let mut random = Random::new(seed, 3_000_000);
-        let apps: [&'static App; 3] = [&CALENDAR_PLUGIN, &LEADS_PLUGIN, &NOTES_PLUGIN];
-        apps.into_iter()
-            .map(|app| {
-                let network = any(Purpose::Cloud, networks, &mut random);
-                let addresses = (0..3).map(|_| networks[network].random_v4(&mut random)).collect();
-                Self { app, addresses, network, client: random.pick(LIBRARIES).any_client(&mut random) }
-            })
-            .collect()
+    /// The first `count` vendors.
+    pub fn all(count: usize, span: &Span, networks: &[Network]) -> Vec<Self> {
+        let mut random = Random::new(span.seed, 3_000_000);
+        let make = |(number, app): (usize, &'static App)| {
+            let address = |random: &mut Random| {
+                let network = any(&[Purpose::Cloud, Purpose::Rented], networks, random);
+                (0..3).map(|_| networks[network].random_v4(random)).collect::<Vec<_>>()
+            };
+            let addresses = address(&mut random);
+            let client = random.pick(LIBRARIES).any_client(&mut random);
+            let moved = address(&mut random);
+            let at = span.moment(&mut random);
+            // Of each three vendors one moves house, one deploys, and one goes on as it is.
+            let turn = match number % 3 {
+                0 => Some(Turn::Hosts(Hosts::Own(moved), Label::honest("app_migration", number as u64))),
+                1 => Some(Turn::Deploy(
+                    random.pick(LIBRARIES).any_client(&mut random),
+                    true,
+                    Label::honest("deploy_day", 1_000 + number as u64),
+                )),
+                _ => None,
+            };
+            let turn = turn.filter(|_| span.depth == Depth::Full).map(|turn| (at, turn));
+            Self { app, addresses, client, turn }
+        };
+        PLUGINS.iter().take(count).enumerate().map(make).collect()
     }
 }
 
 impl Machine {
-    pub fn service(number: u64, seed: u64, start: i64, days: i64, tenant: &'static str, networks: &[Network]) -> Self {
-        let mut random = Random::new(seed, 4_000_000 + number);
-        let network = any(Purpose::Cloud, networks, &mut random);
-        let addresses = (0..=random.below(2)).map(|_| networks[network].random_v4(&mut random)).collect();
+    /// `tenant` is its name and number.
+    pub fn service(
+        number: u64,
+        span: &Span,
+        (tenant, tenant_number): (&'static str, u64),
+        networks: &[Network],
+    ) -> Self {
+        let mut random = Random::new(span.seed, 4_000_000 + number);
+        let deep = span.depth == Depth::Full;
+        let clouds: &[Purpose] = if deep { &[Purpose::Cloud, Purpose::Rented] } else { &[Purpose::Cloud] };
+        let network = any(clouds, networks, &mut random);
+        let own = |network: usize, random: &mut Random| {
+            Hosts::Own((0..=random.below(2)).map(|_| networks[network].random_v4(random)).collect())
+        };
+        let hosts = if deep && random.chance(0.12) {
+            // Functions without a server of their own.
+            Hosts::Runners(vec![network])
+        } else if deep && random.chance(0.08) {
+            // Out through a pool of gateways.
+            Hosts::Own((0..24).map(|_| networks[network].random_v4(&mut random)).collect())
+        } else {
+            own(network, &mut random)
+        };
         let rhythm = match random.below(10) {
             0 => Rhythm::Every { period_ms: HOUR / 6, jitter_ms: 4_000 },
             1..=2 => Rhythm::Every { period_ms: HOUR / 2, jitter_ms: 20_000 },
             3..=5 => Rhythm::Every { period_ms: HOUR, jitter_ms: 60_000 },
             6 => Rhythm::Every { period_ms: 4 * HOUR, jitter_ms: 60_000 },
             7..=8 => Rhythm::Webhooks { a_day: 14.0 },
-            _ => Rhythm::Daily { at_ms: random.within(0..24) * HOUR },
+            _ => Rhythm::Daily { at_ms: random.within(0..24) * HOUR, local: deep && random.chance(0.6) },
         };
         let calls = if matches!(rhythm, Rhythm::Daily { .. }) { 20.0 } else { 0.4 };
-        let moves_at = random.chance(0.06).then(|| start + random.within(0..days * DAY));
         let user = format!("svc-{}-{number}", random.pick(&["orders", "stock", "billing", "reports", "mirror"]));
-        let hosts = Hosts::Own { addresses, network, moves_at };
-        Self::new(random, &WAREHOUSE, tenant, &user, networks[network].offset_ms, hosts, rhythm, calls, (start, days))
+        let zone = any_zone(networks, &mut random);
+        let mut machine = Self::new(number, random, (&WAREHOUSE, tenant, &user, &zone), hosts, rhythm, calls, span);
+        let random = &mut machine.random;
+        let mut turns = Vec::new();
+        match span.depth {
+            Depth::Plain if random.chance(0.06) => {
+                let at = span.moment(random);
+                turns.push((at, Turn::Hosts(own(network, random), Label::honest("load_balancer", number))));
+            }
+            Depth::Plain => {}
+            Depth::Full => {
+                if let Some(at) = span.happens(0.08, random) {
+                    turns.push((at, Turn::Hosts(own(network, random), Label::honest("load_balancer", number))));
+                }
+                if let Some(at) = span.happens(0.08, random) {
+                    let region = any(clouds, networks, random);
+                    turns.push((at, Turn::Hosts(own(region, random), Label::honest("region_move", number))));
+                }
+                // The whole fleet of the tenant gets a new version on the same day, a few at another time.
+                let fleet = Random::new(span.seed, 7_000_000 + tenant_number).within(0..span.days * DAY);
+                if random.chance(0.7) {
+                    let at = span.start + fleet + random.within(0..3 * HOUR);
+                    let client = random.pick(LIBRARIES).any_client(random);
+                    let with_task = random.chance(0.5);
+                    turns.push((at, Turn::Deploy(client, with_task, Label::honest("deploy_day", tenant_number))));
+                }
+                turns.extend(span.happens(0.1, random).map(|at| (at, Turn::NewSecret)));
+                turns.extend(
+                    span.happens(0.12, random).map(|at| (at, Turn::Backfill(Label::honest("backfill", number)))),
+                );
+                let outage = random.within(2 * HOUR..30 * HOUR);
+                turns.extend(span.happens(0.3, random).map(|at| (at, Turn::Outage(outage))));
+                machine.closes_months = random.chance(0.15);
+            }
+        }
+        machine.come(turns);
+        machine
     }
 
-    pub fn build_job(
-        number: u64,
-        seed: u64,
-        start: i64,
-        days: i64,
-        tenant: &'static str,
-        networks: &[Network],
-    ) -> Self {
-        let mut random = Random::new(seed, 5_000_000 + number);
-        let runners = networks.iter().enumerate().filter(|(_, n)| n.purpose == Purpose::Ci).map(|(at, _)| at).collect();
+    /// One secret that two sites share for ever, each with its own schedule and its own program.
+    pub fn shared(number: u64, span: &Span, tenant: &'static str, networks: &[Network]) -> [Self; 2] {
+        let mut random = Random::new(span.seed, 4_500_000 + number);
+        let user = format!("shared-{number}");
+        let zone = any_zone(networks, &mut random);
+        let site = |random: &mut Random, offset: u64| {
+            let network = any(&[Purpose::Cloud, Purpose::Home, Purpose::Rented], networks, random);
+            let hosts = Hosts::Own(vec![networks[network].random_v4(random)]);
+            let rhythm = if random.chance(0.5) {
+                Rhythm::Every { period_ms: *random.pick(&[20 * MINUTE, HOUR, 3 * HOUR]), jitter_ms: 90_000 }
+            } else {
+                Rhythm::Webhooks { a_day: 12.0 }
+            };
+            let own = Random::new(span.seed, 4_600_000 + number * 2 + offset);
+            let mut machine = Self::new(number, own, (&WAREHOUSE, tenant, &user, &zone), hosts, rhythm, 0.6, span);
+            machine.news = Some(Label::honest("shared_account", number).until(i64::MAX));
+            machine
+        };
+        let (first, mut second) = (site(&mut random, 0), site(&mut random, 1));
+        second.grant = first.grant.clone();
+        [first, second]
+    }
+
+    pub fn build_job(number: u64, span: &Span, tenant: &'static str, networks: &[Network]) -> Self {
+        let mut random = Random::new(span.seed, 5_000_000 + number);
+        let runners: Vec<usize> = all_of(Purpose::Ci, networks);
+        // Before a larger pool is opened, jobs run in a part of it.
+        let deep = span.depth == Depth::Full;
+        let first = if deep { vec![*random.pick(&runners)] } else { runners.clone() };
         let rhythm = if random.chance(0.75) {
             let a_day = random.log_normal(4.0, 0.5);
             Rhythm::Pushes { a_day }
         } else {
-            Rhythm::Daily { at_ms: random.within(0..5) * HOUR }
+            Rhythm::Daily { at_ms: random.within(0..5) * HOUR, local: false }
         };
         let user = format!("ci-{}-{number}", random.pick(&["web", "api", "mobile", "infra", "docs"]));
-        let offset_ms = *random.pick(&[-5 * HOUR, HOUR, HOUR]);
-        Self::new(random, &DEPLOY, tenant, &user, offset_ms, Hosts::Runners(runners), rhythm, 4.0, (start, days))
-    }
-
-    /// One user's grant to a vendor's plugin.
-    pub fn plugin(number: u64, seed: u64, start: i64, days: i64, tenant: &'static str, vendor: &Vendor) -> Self {
-        let mut random = Random::new(seed, 6_000_000 + number);
-        let a_day = random.log_normal(4.0, 0.6);
-        let hosts = Hosts::Own { addresses: vendor.addresses.clone(), network: vendor.network, moves_at: None };
-        let offset_ms = *random.pick(&[-6 * HOUR, -5 * HOUR, 0, HOUR, HOUR]);
-        let user = format!("member-{number}");
-        let rhythm = Rhythm::Webhooks { a_day };
-        let mut machine = Self::new(random, vendor.app, tenant, &user, offset_ms, hosts, rhythm, 1.2, (start, days));
-        machine.client = Arc::clone(&vendor.client);
-        machine.deploy = None;
+        let zone = any_zone(networks, &mut random);
+        let hosts = Hosts::Runners(first);
+        let mut machine = Self::new(number, random, (&DEPLOY, tenant, &user, &zone), hosts, rhythm, 4.0, span);
+        let random = &mut machine.random;
+        let mut turns = Vec::new();
+        let more = Turn::Hosts(Hosts::Runners(runners), Label::honest("runner_pool", number));
+        turns.extend(span.happens(0.5, random).map(|at| (at, more)));
+        turns.extend(span.happens(0.08, random).map(|at| (at, Turn::NewSecret)));
+        let client = random.pick(LIBRARIES).any_client(random);
+        let deploy = Turn::Deploy(client, true, Label::honest("new_task", 5_000_000 + number));
+        turns.extend(span.happens(0.2, random).map(|at| (at, deploy)));
+        machine.come(turns);
         machine
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the common end of three ways to make one")]
+    /// One user's grant to a vendor's plugin.
+    pub fn plugin(number: u64, span: &Span, tenant: &'static str, vendor: &Vendor, networks: &[Network]) -> Self {
+        let mut random = Random::new(span.seed, 6_000_000 + number);
+        let a_day = match span.depth {
+            Depth::Plain => random.log_normal(4.0, 0.6),
+            Depth::Full => random.log_normal(3.0, 1.0).min(40.0),
+        };
+        let hosts = Hosts::Own(vendor.addresses.clone());
+        let zone = any_zone(networks, &mut random);
+        let user = format!("member-{number}");
+        let rhythm = Rhythm::Webhooks { a_day };
+        let mut machine = Self::new(number, random, (vendor.app, tenant, &user, &zone), hosts, rhythm, 1.2, span);
+        machine.client = Arc::clone(&vendor.client);
+        machine.turns.clear();
+        if let Some((at, turn)) = &vendor.turn {
+            // Rolled out over some hours.
+            let at = at + machine.random.within(0..4 * HOUR);
+            machine.turns.push((at, turn.clone()));
+        }
+        machine
+    }
+
     fn new(
+        number: u64,
         mut random: Random,
-        app: &'static App,
-        tenant: &'static str,
-        user: &str,
-        offset_ms: i64,
+        (app, tenant, user, zone): (&'static App, &'static str, &str, &Zone),
         hosts: Hosts,
         rhythm: Rhythm,
         calls: f64,
-        (start, days): (i64, i64),
+        span: &Span,
     ) -> Self {
-        let grant = Grant::new(tenant, user, app, offset_ms, &mut random);
+        let grant = Grant::new(tenant, user, app, zone, span.depth, &mut random);
         let taste = Taste::new(app, &mut random);
         let library = random.pick(LIBRARIES);
-        let deploy = random.chance(0.25).then(|| (start + random.within(0..days * DAY), library.client("", 1)));
         let objects = random.below(500_000);
-        Self { client: library.client("", 0), random, grant, deploy, hosts, rhythm, taste, calls, objects }
+        let update = random.chance(0.25).then(|| {
+            let label = Label::honest("client_update", number);
+            (span.moment(&mut random), Turn::Deploy(library.client("", 1), false, label))
+        });
+        Self {
+            number,
+            depth: span.depth,
+            client: library.client("", 0),
+            random,
+            grant,
+            hosts,
+            rhythm,
+            taste,
+            calls,
+            objects,
+            mood: Mood::default(),
+            closes_months: false,
+            turns: update.into_iter().collect(),
+            news: None,
+            down_until: 0,
+        }
+    }
+
+    fn come(&mut self, turns: Vec<(i64, Turn)>) {
+        self.turns.extend(turns);
+        self.turns.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
     }
 
     /// The events of one day that begins at `midnight`, UTC.
     pub fn day(&mut self, midnight: i64, weekday: u8, networks: &[Network], out: &mut Vec<Record>) {
+        let mood = self.mood.on(midnight, self.depth, &mut self.random);
         let random = &mut self.random;
         let workday = weekday < 5;
-        let local = |hour: f64, offset: i64| midnight - offset + (hour.clamp(0.0, 23.9) * HOUR as f64) as i64;
-        let offset = self.grant.holder.offset_ms;
+        let zone = &self.grant.holder.zone;
+        let offset = zone.offset_ms(midnight + 12 * HOUR);
+        let local = |hour: f64| midnight - offset + (hour.clamp(0.0, 23.9) * HOUR as f64) as i64;
+        let mut label = None;
         let mut runs: Vec<i64> = match self.rhythm {
             Rhythm::Every { period_ms, jitter_ms } => {
                 (0..DAY / period_ms).map(|n| midnight + n * period_ms + random.within(0..jitter_ms)).collect()
             }
-            Rhythm::Daily { at_ms } => vec![midnight + at_ms + random.within(0..120_000)],
+            Rhythm::Daily { at_ms, local: false } => vec![midnight + at_ms + random.within(0..120_000)],
+            Rhythm::Daily { at_ms, local: true } => {
+                if zone.offset_ms(midnight - 3 * DAY) != offset {
+                    label = Some(Label::honest("summer_time", self.number));
+                }
+                vec![midnight - offset + at_ms + random.within(0..120_000)]
+            }
             Rhythm::Pushes { a_day } => {
-                let count = random.count(if workday { a_day } else { a_day * 0.08 }, 0.6);
-                (0..count).map(|_| local(random.normal(14.0, 3.0), offset)).collect()
+                let count = random.count(if workday { a_day * mood } else { a_day * 0.08 }, 0.6);
+                (0..count).map(|_| local(random.normal(14.0, 3.0))).collect()
             }
             Rhythm::Webhooks { a_day } => {
-                let count = random.count(if workday { a_day } else { a_day * 0.3 }, 0.4);
-                (0..count).map(|_| local(random.normal(13.0, 4.0), offset)).collect()
+                let count = random.count(mood * if workday { a_day } else { a_day * 0.3 }, 0.4);
+                (0..count).map(|_| local(random.normal(13.0, 4.0))).collect()
             }
         };
-        runs.sort_unstable();
+        match self.rhythm {
+            Rhythm::Every { .. } | Rhythm::Daily { .. } => runs.sort_unstable(),
+            Rhythm::Pushes { .. } | Rhythm::Webhooks { .. } => cluster(&mut runs, self.depth, random),
+        }
+        let mut calls = self.calls;
+        if self.closes_months && ends_month(midnight) {
+            calls = (calls + 1.0) * random.log_uniform(10.0, 40.0) / (runs.len().max(1) as f64).sqrt();
+            label = Some(Label::honest("month_end", self.number << 16 | (midnight / DAY) as u64));
+        }
         for at in runs {
-            self.run(at, networks, out);
+            if let Some(backfill) = self.turn(at, networks, out) {
+                (calls, label) = (self.random.log_uniform(60.0, 900.0), Some(backfill));
+                self.run(at, calls, label, networks, out);
+                (calls, label) = (self.calls, None);
+            } else if at >= self.down_until {
+                self.run(at, calls, label, networks, out);
+            }
         }
     }
 
-    fn run(&mut self, begins: i64, networks: &[Network], out: &mut Vec<Record>) {
-        let random = &mut self.random;
-        if let Some((from, client)) = &self.deploy
-            && begins >= *from
-        {
-            self.client = Arc::clone(client);
-            self.deploy = None;
-        }
-        let address = match &mut self.hosts {
-            Hosts::Own { addresses, network, moves_at } => {
-                if moves_at.is_some_and(|moves_at| begins >= moves_at) {
-                    addresses.clear();
-                    addresses.push(networks[*network].random_v4(random));
-                    *moves_at = None;
+    /// Takes what has come by `at`. Returns the label of a backfill that starts now.
+    fn turn(&mut self, at: i64, networks: &[Network], out: &mut Vec<Record>) -> Option<Label> {
+        while self.turns.last().is_some_and(|(from, _)| at >= *from) {
+            let (from, turn) = self.turns.pop()?;
+            let mut news = |label: Label| self.news = Some(label.until(from + 3 * DAY));
+            match turn {
+                Turn::Hosts(hosts, label) => {
+                    self.hosts = hosts;
+                    news(label);
                 }
-                *random.pick(addresses)
+                Turn::Deploy(client, with_task, label) => {
+                    self.client = client;
+                    news(label);
+                    if with_task {
+                        self.taste = Taste::new(self.grant.holder.app, &mut self.random);
+                    }
+                }
+                Turn::NewSecret => self.new_secret(at, networks, out),
+                Turn::Backfill(label) => return Some(label),
+                Turn::Outage(lasts) => self.down_until = from + lasts,
             }
+        }
+        None
+    }
+
+    /// The old secret is revoked an hour after the new one is in use; one job in two was forgotten.
+    fn new_secret(&mut self, at: i64, networks: &[Network], out: &mut Vec<Record>) {
+        let visitor = self.visitor(None, networks);
+        let mut old = self.grant.clone();
+        let revoked_at = at + HOUR;
+        old.end(revoked_at, Kind::Revoked, out);
+        if self.random.chance(0.5) {
+            let label = Label::honest("stale_client", 1 << 40 | self.number);
+            let mut tried_at = revoked_at;
+            for _ in 0..self.random.within(2..12) {
+                tried_at += self.random.log_normal(2.0 * HOUR as f64, 1.2) as i64 + 35_000;
+                let call = self.make_call();
+                out.push(old.stale_call(tried_at, 401, label, &visitor, call));
+            }
+        }
+        let label = Label::honest("new_secret", self.number);
+        self.grant.begin_anew(at - 1_000, Some(label), &mut self.random, out);
+        self.news = Some(label.until(at + DAY));
+    }
+
+    fn run(&mut self, begins: i64, calls: f64, label: Option<Label>, networks: &[Network], out: &mut Vec<Record>) {
+        let label = label.or_else(|| self.news.and_then(|news| news.at(begins)));
+        let visitor = self.visitor(label, networks);
+        let mut at = begins;
+        let count = if calls > 40.0 { calls as u32 } else { self.random.count(calls, 0.5) };
+        for _ in 0..=count {
+            let call = self.make_call();
+            self.grant.call(at, &visitor, call, &mut self.random, out);
+            at += self.random.log_normal(900.0, 1.0) as i64 + 40;
+        }
+    }
+
+    fn visitor(&mut self, label: Option<Label>, networks: &[Network]) -> Visitor {
+        let random = &mut self.random;
+        let address = match &self.hosts {
+            Hosts::Own(addresses) => *random.pick(addresses),
             Hosts::Runners(pool) => networks[*random.pick(pool)].random_v4(random),
         };
-        let visitor = Visitor { address, client: Arc::clone(&self.client) };
-        let mut at = begins;
-        for _ in 0..=random.count(self.calls, 0.5) {
-            let route = self.taste.choose(self.grant.holder.app, random);
-            let object = self.objects + random.below(5_000);
-            let call = Call { route, object, bytes: route.answer_bytes(random) };
-            self.grant.call(at, &visitor, call, random, out);
-            at += random.log_normal(900.0, 1.0) as i64 + 40;
-        }
+        Visitor { address, hop: None, client: Arc::clone(&self.client), label }
+    }
+
+    fn make_call(&mut self) -> Call {
+        let random = &mut self.random;
+        let route = self.taste.choose(self.grant.holder.app, random);
+        Call { route, object: self.objects + random.below(5_000), bytes: route.answer_bytes(random) }
     }
 }
 
-fn any(purpose: Purpose, networks: &[Network], random: &mut Random) -> usize {
-    let all: Vec<usize> = networks.iter().enumerate().filter(|(_, n)| n.purpose == purpose).map(|(at, _)| at).collect();
-    *random.pick(&all)
+fn all_of(purpose: Purpose, networks: &[Network]) -> Vec<usize> {
+    networks.iter().enumerate().filter(|(_, n)| n.purpose == purpose).map(|(at, _)| at).collect()
+}
+
+fn any(purposes: &[Purpose], networks: &[Network], random: &mut Random) -> usize {
+    let purpose = *random.pick(purposes);
+    *random.pick(&all_of(purpose, networks))
+}
+
+/// Where the people live whose work the machine does.
+fn any_zone(networks: &[Network], random: &mut Random) -> Zone {
+    networks[any(&[Purpose::Home], networks, random)].zone.clone()
 }

@@ -4,6 +4,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use jiff::Timestamp as Instant;
+use jiff::tz::TimeZone;
+
+use super::label::News;
 use super::random::Random;
 
 /// What a network's addresses are used for.
@@ -30,11 +34,22 @@ pub(super) struct Network {
     pub purpose: Purpose,
     pub country: &'static str,
     pub city: &'static str,
-    /// Local time less UTC, milliseconds. Fixed: the fortnight crosses no change to or from summer time.
-    pub offset_ms: i64,
+    pub zone: Zone,
     pub asn: u32,
     v4: Vec<[u8; 3]>,
     v6: Vec<[u16; 3]>,
+}
+
+/// A time zone by its rule in POSIX form, so that no machine's own table decides what is made up.
+#[derive(Clone, Debug)]
+pub(super) struct Zone(TimeZone);
+
+impl Zone {
+    /// Local time less UTC at `at`, both in milliseconds.
+    pub fn offset_ms(&self, at: i64) -> i64 {
+        let instant = Instant::from_millisecond(at).unwrap_or(Instant::UNIX_EPOCH);
+        i64::from(self.0.to_offset(instant).seconds()) * 1_000
+    }
 }
 
 /// All networks of the table.
@@ -55,12 +70,12 @@ fn read(line: &'static str) -> Option<Network> {
         _ => return None,
     };
     let (country, city) = (columns.next()?, columns.next()?);
-    let offset_ms = columns.next()?.parse::<i64>().ok()? * 60_000;
+    let zone = Zone(TimeZone::posix(columns.next()?).ok()?);
     let asn = columns.next()?.parse().ok()?;
     let _holder = columns.next()?;
     let v4 = columns.next()?.split_whitespace().map(read_v4).collect::<Option<_>>()?;
     let v6 = columns.next()?.split_whitespace().map(read_v6).collect::<Option<_>>()?;
-    Some(Network { purpose, country, city, offset_ms, asn, v4, v6 })
+    Some(Network { purpose, country, city, zone, asn, v4, v6 })
 }
 
 fn read_v4(text: &str) -> Option<[u8; 3]> {
@@ -139,6 +154,8 @@ pub(super) struct Line {
     changed_at: i64,
     /// The line's /64, and how often its clients choose IPv6.
     v6: Option<([u16; 4], f64)>,
+    /// Why visits over this line are a hard case.
+    pub news: Option<News>,
 }
 
 impl Line {
@@ -147,7 +164,12 @@ impl Line {
         let dual_stack = matches!(line.purpose, Purpose::Home | Purpose::Mobile) && random.chance(0.45);
         let v6 =
             if dual_stack { line.random_64(random).map(|prefix| (prefix, 0.4 + 0.5 * random.unit())) } else { None };
-        Self { network, habit, v4: line.random_v4(random), changed_at: i64::MIN, v6 }
+        Self { network, habit, v4: line.random_v4(random), changed_at: i64::MIN, v6, news: None }
+    }
+
+    /// Whoever uses this line has this news.
+    pub fn with(self, news: News) -> Self {
+        Self { news: Some(news), ..self }
     }
 
     /// The address that a visit at `at` comes from.
@@ -190,6 +212,24 @@ mod tests {
     fn every_row_of_the_table_reads() {
         let rows = include_str!("networks.tsv").lines().filter(|line| !line.starts_with('#')).count();
         assert_eq!(all().len(), rows);
+    }
+
+    #[test]
+    fn summer_time_comes_and_goes_by_the_zone_s_own_rule() {
+        const HOUR: i64 = 3_600_000;
+        let networks = all();
+        let tenths_of_hours = |city: &str, at: &str| {
+            let network = networks.iter().find(|network| network.city == city).expect("a city of the table");
+            let at = at.parse::<Instant>().expect("RFC 3339").as_millisecond();
+            network.zone.offset_ms(at) * 10 / HOUR
+        };
+        assert_eq!(tenths_of_hours("Berlin", "2026-10-25T00:59:59Z"), 20);
+        assert_eq!(tenths_of_hours("Berlin", "2026-10-25T01:00:00Z"), 10);
+        assert_eq!(tenths_of_hours("New York", "2026-10-31T12:00:00Z"), -40);
+        assert_eq!(tenths_of_hours("New York", "2026-11-01T06:00:00Z"), -50);
+        assert_eq!(tenths_of_hours("Sydney", "2026-10-03T15:59:00Z"), 100);
+        assert_eq!(tenths_of_hours("Sydney", "2026-10-03T16:00:00Z"), 110);
+        assert_eq!(tenths_of_hours("Bengaluru", "2026-07-01T00:00:00Z"), 55);
     }
 
     #[test]

@@ -1,37 +1,31 @@
 //! People: their hours, their lines to the internet, their devices, and the bursts in which they work.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::apps::{App, CRM, DOCS, FORGE, MAIL, TALK, Taste};
-use super::clients::{BROWSERS, Client, LIBRARIES, PHONES, TOOLS};
+use super::clients::{BROWSERS, Client, LIBRARIES, PHONES, Product, TOOLS};
+use super::company::Company;
 use super::grant::{Grant, Visitor};
-use super::networks::{Habit, Line, Network, Purpose, continent};
+use super::label::{Label, News};
+use super::networks::{Habit, Line, Network, Purpose, Zone, continent};
 use super::random::Random;
 use super::record::{Call, Record};
-
-pub(super) const HOUR: i64 = 3_600_000;
-pub(super) const DAY: i64 = 24 * HOUR;
-
-/// A company: where its people sit, and how they reach the internet from there.
-#[derive(Clone, Debug)]
-pub(super) struct Company {
-    pub tenant: &'static str,
-    /// One office a city.
-    pub offices: Vec<(&'static str, Line)>,
-    /// Exit of the company's own VPN, where it has one.
-    pub vpn: Option<Line>,
-}
+use super::span::{DAY, Depth, HOUR, MINUTE, Mood, Span, cluster};
+use crate::event::Kind;
 
 /// One person and all they hold.
 #[derive(Debug)]
 pub(super) struct Person {
+    number: u64,
+    depth: Depth,
     random: Random,
-    offset_ms: i64,
+    zone: Zone,
     home: Line,
     office: Option<Line>,
     phone: Line,
     vpn: Option<(Line, f64)>,
-    trip: Option<Trip>,
+    trips: Vec<Trip>,
     /// Days without work, first and one past the last.
     holiday: (i64, i64),
     /// Local hour at which the day begins.
@@ -41,6 +35,13 @@ pub(super) struct Person {
     weekend: f64,
     /// Days of the week in the office, as bits from Monday.
     office_days: u8,
+    mood: Mood,
+    /// What is still to come, the latest first.
+    turns: Vec<(i64, Turn)>,
+    /// Counts turns, to tell their cases apart.
+    turned: u64,
+    /// The night of an incident at work.
+    night: Option<(i64, Label)>,
     tools: Vec<Tool>,
 }
 
@@ -50,8 +51,8 @@ struct Tool {
     grant: Grant,
     device: Device,
     client: Arc<Client>,
-    /// From when on a newer client is used.
-    upgrade: Option<(i64, Arc<Client>)>,
+    /// What is new about it.
+    news: Option<News>,
     taste: Taste,
     /// Sessions a day, in the median.
     sessions: f64,
@@ -59,12 +60,32 @@ struct Tool {
     calls: f64,
     busy_until: i64,
     objects: u64,
+    /// Share of the days that end with a logout.
+    logs_out: f64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Device {
     Laptop,
     Phone,
+}
+
+/// Something that changes a person's ways. Tools are named by number; a number too high means nothing.
+#[derive(Clone, Debug)]
+enum Turn {
+    /// Another line at home: another provider, or another city.
+    Home(Line),
+    Office(Line),
+    CompanyVpn(Line),
+    /// A newer version of the same program.
+    Upgrade(usize, Arc<Client>),
+    /// Another computer or phone: another program, and a new login on all but standing secrets.
+    Device(Device, Arc<Client>),
+    NewTask(usize),
+    Password,
+    Revocation(usize),
+    /// Everything is downloaded once.
+    Export(usize),
 }
 
 /// Some days elsewhere.
@@ -78,162 +99,350 @@ struct Trip {
     roaming: Line,
 }
 
+/// When and where a session is.
+#[derive(Clone, Copy)]
+struct Moment {
+    at: i64,
+    /// Milliseconds since local midnight.
+    local: i64,
+    works: bool,
+    weekday: u8,
+}
+
 impl Person {
-    pub fn new(number: u64, seed: u64, start: i64, days: i64, companies: &[Company], networks: &[Network]) -> Self {
-        let mut random = Random::new(seed, 1_000_000 + number);
+    pub fn new(number: u64, span: &Span, companies: &[Company], networks: &[Network]) -> Self {
+        let mut random = Random::new(span.seed, 1_000_000 + number);
+        let deep = span.depth == Depth::Full;
         let company = &companies[(number % companies.len() as u64) as usize];
-        let (city, office) = random.pick(&company.offices).clone();
-        let in_city = |purpose| {
-            let found = networks.iter().enumerate().filter(|(_, n)| n.purpose == purpose && n.city == city);
-            found.map(|(at, _)| at).collect::<Vec<_>>()
+        let office_number = random.below(company.offices.len() as u64) as usize;
+        let (city, office) = company.offices[office_number].clone();
+        // Some work for the company from wherever they live.
+        let remote = deep && random.chance(0.04);
+        let (home_network, phone_network) = if remote {
+            let abroad = *random.pick(&those(networks, |n| n.purpose == Purpose::Abroad));
+            (abroad, abroad)
+        } else {
+            let in_city = |purpose| those(networks, |n| n.purpose == purpose && n.city == city);
+            (*random.pick(&in_city(Purpose::Home)), *random.pick(&in_city(Purpose::Mobile)))
         };
-        let home_habit = match random.below(10) {
-            0..=5 => Habit::Fixed,
-            6..=7 => Habit::Changing(DAY),
-            _ => Habit::Changing(5 * DAY),
-        };
-        let home_network = *random.pick(&in_city(Purpose::Home));
-        let phone_network = *random.pick(&in_city(Purpose::Mobile));
-        let home = Line::new(networks, home_network, home_habit, &mut random);
+        let home = Line::new(networks, home_network, home_habit(&mut random), &mut random);
         let phone = Line::new(networks, phone_network, Habit::Pool, &mut random);
-        let offset_ms = networks[home_network].offset_ms;
+        let zone = networks[home_network].zone.clone();
         let user = user_name(number);
-        let trip = random.chance(0.05).then(|| trip(start, days, city, phone_network, networks, &mut random));
-        let away = start + random.within(0..days) * DAY;
-        let holiday = if random.chance(0.1) { (away, away + random.within(2..9) * DAY) } else { (0, 0) };
-        let vpn = vpn(company, networks[home_network].country, networks, &mut random);
+        let away = span.moment(&mut random).div_euclid(DAY) * DAY;
+        let holiday = match span.depth {
+            Depth::Plain if random.chance(0.1) => (away, away + random.within(2..9) * DAY),
+            Depth::Full if random.chance(0.4) => (away, away + random.within(3..22) * DAY),
+            _ => (0, 0),
+        };
+        let vpn = vpn(number, span.depth, company, networks[home_network].country, networks, &mut random);
         let developer = random.chance(0.3);
         let mut person = Self {
-            offset_ms,
+            number,
+            depth: span.depth,
+            zone,
             home,
-            office: random.chance(0.7).then_some(office),
+            office: (!remote && random.chance(0.7)).then_some(office),
             phone,
             vpn,
-            trip,
+            trips: trips(number, span, phone_network, networks, &mut random),
             holiday,
             begins: random.normal(8.7, 0.8),
             activity: random.log_normal(1.0, 0.6).min(4.0),
             weekend: random.unit() * 0.35,
             office_days: random.bits() as u8,
+            mood: Mood::default(),
+            turns: Vec::new(),
+            turned: 0,
+            night: None,
             tools: Vec::new(),
             random,
         };
-        let browser = person.random.pick(BROWSERS);
-        let handset = person.random.pick(PHONES);
-        let switch = person.random.chance(0.6).then(|| start + person.random.within(0..days * DAY));
-        let web: &'static App = if person.random.chance(0.5) { &CRM } else { &DOCS };
-        let version = usize::from(person.random.chance(0.85));
-        person.add(
-            web,
-            Device::Laptop,
-            browser.client("", version),
-            switch.map(|at| (at, browser.client("", 2))),
-            &user,
-            company,
-            (1.8, 2.8),
-        );
-        if person.random.chance(0.75) {
-            let app: &'static App = if person.random.chance(0.5) { &MAIL } else { &TALK };
-            let fresh = person
-                .random
-                .chance(0.5)
-                .then(|| (start + person.random.within(0..days * DAY), handset.client(app.name, 2)));
-            person.add(app, Device::Phone, handset.client(app.name, 1), fresh, &user, company, (2.0, 1.2));
+        person.equip(&user, company, developer, span);
+        if deep {
+            person.draw_turns(company, office_number, home_network, span, networks);
         }
-        if developer {
-            let tool = person.random.pick(TOOLS).client("", 1);
-            person.add(&FORGE, Device::Laptop, tool, None, &user, company, (1.4, 3.5));
-        }
+        person.turns.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
         person
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one tool, named where they are put together")]
+    /// A browser for everyone, a phone for most, and a developer's secret for some.
+    fn equip(&mut self, user: &str, company: &Company, developer: bool, span: &Span) {
+        let browser = self.random.pick(BROWSERS);
+        let handset = self.random.pick(PHONES);
+        let web: &'static App = if self.random.chance(0.5) { &CRM } else { &DOCS };
+        let version = usize::from(self.random.chance(0.85));
+        let upgrades = self.random.chance(0.6);
+        self.add(web, Device::Laptop, browser.client("", version), user, company, (1.8, 2.8));
+        self.upgrade(upgrades, span, browser, "");
+        if self.depth == Depth::Full && self.random.chance(0.3) {
+            // The same application in a browser on a second device, with a login of its own.
+            let second = self.random.pick(BROWSERS).client("", version);
+            self.add(web, Device::Laptop, second, user, company, (0.3, 2.0));
+        }
+        if self.random.chance(0.75) {
+            let app: &'static App = if self.random.chance(0.5) { &MAIL } else { &TALK };
+            let upgrades = self.random.chance(0.5);
+            self.add(app, Device::Phone, handset.client(app.name, 1), user, company, (2.0, 1.2));
+            self.upgrade(upgrades, span, handset, app.name);
+        }
+        if developer {
+            let tool = self.random.pick(TOOLS).client("", 1);
+            self.add(&FORGE, Device::Laptop, tool, user, company, (1.4, 3.5));
+        }
+    }
+
     fn add(
         &mut self,
         app: &'static App,
         device: Device,
         client: Arc<Client>,
-        upgrade: Option<(i64, Arc<Client>)>,
         user: &str,
         company: &Company,
         (sessions, calls): (f64, f64),
     ) {
-        let grant = Grant::new(company.tenant, user, app, self.offset_ms, &mut self.random);
-        let taste = Taste::new(app, &mut self.random);
-        let objects = self.random.below(90_000) + 1_000;
-        self.tools.push(Tool { grant, device, client, upgrade, taste, sessions, calls, busy_until: 0, objects });
+        let random = &mut self.random;
+        let grant = Grant::new(company.tenant, user, app, &self.zone, self.depth, random);
+        let taste = Taste::new(app, random);
+        let objects = random.below(90_000) + 1_000;
+        // Some use an application all day, others once in a week or two.
+        let keenness = if self.depth == Depth::Full { random.log_normal(0.8, 0.9).clamp(0.05, 4.0) } else { 1.0 };
+        let logs_out = if app.has_sessions && self.depth == Depth::Full && random.chance(0.25) {
+            random.log_uniform(0.02, 0.6)
+        } else {
+            0.0
+        };
+        let (sessions, news, busy_until) = (sessions * keenness, None, 0);
+        self.tools.push(Tool { grant, device, client, news, taste, sessions, calls, busy_until, objects, logs_out });
+    }
+
+    /// The tool added last gets a newer version some day.
+    fn upgrade(&mut self, upgrades: bool, span: &Span, product: &Product, app: &str) {
+        if upgrades {
+            let at = span.moment(&mut self.random);
+            self.turns.push((at, Turn::Upgrade(self.tools.len() - 1, product.client(app, 2))));
+        }
+    }
+
+    fn draw_turns(
+        &mut self,
+        company: &Company,
+        office_number: usize,
+        home_network: usize,
+        span: &Span,
+        networks: &[Network],
+    ) {
+        let Network { city, country, .. } = networks[home_network];
+        let random = &mut self.random;
+        let mut turns = Vec::new();
+        let mut another_home = |share: f64, suits: &dyn Fn(&Network) -> bool, scenario, random: &mut Random| {
+            let suitable = those(networks, |n| n.purpose == Purpose::Home && suits(n));
+            if let Some(at) = span.happens(share, random)
+                && !suitable.is_empty()
+            {
+                let network = *random.pick(&suitable);
+                let habit = home_habit(random);
+                let mut line = Line::new(networks, network, habit, random);
+                line.news = Some(Label::honest(scenario, self.number).until(at + 4 * DAY));
+                turns.push((at, Turn::Home(line)));
+            }
+        };
+        another_home(0.07, &|n| n.city == city, "provider_change", random);
+        another_home(0.03, &|n| n.city != city && n.country == country, "relocation", random);
+        if let Some((at, line)) = &company.vpn_rollout {
+            turns.push((*at, Turn::CompanyVpn(line.clone())));
+        }
+        if let Some((at, lines)) = &company.office_move
+            && self.office.is_some()
+        {
+            turns.push((*at, Turn::Office(lines[office_number].clone())));
+        }
+        let browser = random.pick(BROWSERS);
+        let version = 1 + usize::from(random.chance(0.5));
+        let laptop = Turn::Device(Device::Laptop, browser.client("", version));
+        turns.extend(span.happens(0.08, random).map(|at| (at, laptop)));
+        let phone_app = self.tools.iter().find(|tool| tool.device == Device::Phone).map(|tool| tool.grant.holder.app);
+        if let Some(app) = phone_app {
+            let phone = Turn::Device(Device::Phone, random.pick(PHONES).client(app.name, 2));
+            turns.extend(span.happens(0.08, random).map(|at| (at, phone)));
+        }
+        let mut tool = |share, turn: fn(usize) -> Turn, random: &mut Random| {
+            let number = random.below(self.tools.len() as u64) as usize;
+            turns.extend(span.happens(share, random).map(|at| (at, turn(number))));
+        };
+        tool(0.15, Turn::NewTask, random);
+        tool(0.4, Turn::Revocation, random);
+        tool(0.2, Turn::Export, random);
+        tool(0.5, |_| Turn::Password, random);
+        let night = Label::honest("night_work", self.number);
+        self.night = span.happens(0.12, random).map(|at| (at, night));
+        self.turns.extend(turns);
     }
 
     /// The events of one local day; `midnight` is its UTC time zero, before the offset.
     pub fn day(&mut self, midnight: i64, weekday: u8, networks: &[Network], out: &mut Vec<Record>) {
+        let offset = self.zone.offset_ms(midnight + 4 * HOUR);
         let works = weekday < 5 && !(self.holiday.0..self.holiday.1).contains(&midnight);
-        let mut tools = std::mem::take(&mut self.tools);
-        for tool in &mut tools {
+        let mood = self.mood.on(midnight, self.depth, &mut self.random);
+        let begins_at = midnight - offset;
+        let mut sessions: Vec<(i64, usize)> = Vec::new();
+        for (number, tool) in self.tools.iter().enumerate() {
             let rate = match (works, tool.device) {
                 (true, _) => 1.0,
                 (false, Device::Laptop) => 0.3 * self.weekend,
                 (false, Device::Phone) => 0.5 + self.weekend,
             };
-            let sessions = self.random.count(tool.sessions * rate, 0.5);
-            let mut begins: Vec<i64> = (0..sessions).map(|_| self.session_begins(tool.device)).collect();
-            begins.sort_unstable();
-            for local in begins {
-                let at = midnight - self.offset_ms + local;
-                if at > tool.busy_until && self.reachable(at) {
-                    tool.busy_until = self.session(tool, at, local, works, weekday, networks, out) + 60_000;
-                }
+            let (device, random) = (tool.device, &mut self.random);
+            let count = random.count(tool.sessions * rate * mood, 0.5);
+            let mut begins: Vec<i64> = (0..count).map(|_| session_begins(self.begins, device, random)).collect();
+            let night = self.night.is_some_and(|(night, _)| (begins_at..begins_at + DAY).contains(&night));
+            if night && device == Device::Laptop {
+                begins.extend((0..random.within(1..4)).map(|_| random.within(HOUR..5 * HOUR)));
             }
+            cluster(&mut begins, self.depth, random);
+            sessions.extend(begins.into_iter().map(|local| (local, number)));
+        }
+        sessions.sort_unstable();
+        for (local, number) in &sessions {
+            let moment = Moment { at: begins_at + local, local: *local, works, weekday };
+            if moment.at > self.tools[*number].busy_until && self.reachable(moment.at) {
+                self.with_tool(*number, |person, tool| {
+                    tool.busy_until = person.session(tool, moment, networks, out) + MINUTE;
+                });
+            }
+            self.take_turns(begins_at..moment.at, networks, out);
+        }
+        for number in 0..self.tools.len() {
+            let tool = &self.tools[number];
+            let used = sessions.iter().any(|(_, used)| *used == number) && tool.busy_until > begins_at;
+            if used && !tool.grant.is_ended() && self.random.chance(tool.logs_out) {
+                let moment = Moment { at: tool.busy_until, local: 18 * HOUR, works, weekday };
+                self.with_tool(number, |person, tool| person.log_out(tool, moment, networks, out));
+            }
+        }
+    }
+
+    fn with_tool(&mut self, number: usize, act: impl FnOnce(&mut Self, &mut Tool)) {
+        let mut tools = std::mem::take(&mut self.tools);
+        if let Some(tool) = tools.get_mut(number) {
+            act(self, tool);
         }
         self.tools = tools;
     }
 
-    /// Local time of day at which a session begins: mornings and afternoons at the desk, any waking hour on the phone.
-    fn session_begins(&mut self, device: Device) -> i64 {
-        let hour = match (device, self.random.below(10)) {
-            (Device::Laptop, 0..=4) => self.random.normal(self.begins + 0.8, 0.9),
-            (Device::Laptop, 5..=8) => self.random.normal(self.begins + 5.5, 1.6),
-            (Device::Laptop, _) => self.random.normal(20.0, 1.5),
-            (Device::Phone, 0..=2) => self.random.normal(self.begins - 0.7, 0.6),
-            (Device::Phone, _) => self.begins - 1.0 + self.random.unit() * 15.0,
+    /// Takes what comes before the end of `span`. What came before its beginning, when nothing was done, is only
+    /// noticed then.
+    fn take_turns(&mut self, span: Range<i64>, networks: &[Network], out: &mut Vec<Record>) {
+        while self.turns.last().is_some_and(|(at, _)| *at < span.end) {
+            let Some((at, turn)) = self.turns.pop() else { return };
+            let at = at.max(span.start);
+            self.turned += 1;
+            let label = |scenario| Label::honest(scenario, self.turned << 32 | self.number);
+            let random = &mut self.random;
+            match turn {
+                Turn::Home(line) => self.home = line,
+                Turn::Office(line) => self.office = Some(line),
+                Turn::CompanyVpn(line) => self.vpn = Some((line, 0.8)),
+                Turn::Upgrade(number, client) => {
+                    if let Some(tool) = self.tools.get_mut(number) {
+                        tool.client = client;
+                        tool.news = Some(label("browser_upgrade").until(at + DAY));
+                    }
+                }
+                Turn::Device(device, client) => {
+                    let label = label("new_device");
+                    for tool in self.tools.iter_mut().filter(|tool| tool.device == device) {
+                        tool.news = Some(label.until(at + 3 * DAY));
+                        if tool.grant.holder.family.is_some() {
+                            tool.client = Arc::clone(&client);
+                            tool.grant.begin_anew(at.max(tool.busy_until), Some(label), random, out);
+                        } else {
+                            tool.client = random.pick(TOOLS).any_client(random);
+                        }
+                    }
+                }
+                Turn::NewTask(number) => {
+                    if let Some(tool) = self.tools.get_mut(number) {
+                        tool.taste = Taste::new(tool.grant.holder.app, random);
+                        tool.objects = random.below(90_000) + 1_000;
+                        tool.news = Some(label("new_task").until(at + 3 * DAY));
+                    }
+                }
+                Turn::Password => {
+                    let label = label("kept_credential");
+                    let Some(tool) = self.tools.first() else { continue };
+                    // Mostly at the end of a session.
+                    let at = if tool.busy_until > span.start { tool.busy_until } else { at };
+                    out.push(tool.grant.credential_changes(at));
+                    // Most go on with what they hold; a third is signed out on the other devices.
+                    let signs_out = random.chance(0.33);
+                    for (number, tool) in self.tools.iter_mut().enumerate() {
+                        if signs_out && number > 0 && tool.grant.holder.family.is_some() && !tool.grant.is_ended() {
+                            tool.grant.end(at.max(tool.busy_until) + 4_000, Kind::Revoked, out);
+                        } else if tool.news.is_none_or(|news| news.until < at) {
+                            tool.news = Some(label.until(at + 3 * DAY));
+                        }
+                    }
+                }
+                Turn::Revocation(number) => {
+                    if let Some(tool) = self.tools.get_mut(number)
+                        && !tool.grant.is_ended()
+                    {
+                        tool.grant.end(at.max(tool.busy_until), Kind::Revoked, out);
+                    }
+                }
+                Turn::Export(number) => self.with_tool(number, |person, tool| person.export(tool, at, networks, out)),
+            }
+        }
+    }
+
+    /// Downloads everything once, for a report or a move.
+    fn export(&mut self, tool: &mut Tool, at: i64, networks: &[Network], out: &mut Vec<Record>) {
+        if tool.grant.is_ended() || !self.reachable(at) {
+            return;
+        }
+        let at = at.max(tool.busy_until + 1);
+        let local = (at + self.zone.offset_ms(at)).rem_euclid(DAY);
+        let visitor = self.visitor(tool, Moment { at, local, works: true, weekday: 0 }, networks);
+        let label = Some(Label::honest("honest_export", self.turned << 32 | self.number));
+        let visitor = Visitor { label, ..visitor };
+        let random = &mut self.random;
+        let app = tool.grant.holder.app;
+        let (route, calls, pause) = if random.chance(0.4) {
+            (app.largest_export(), random.within(1..6), 20_000.0)
+        } else {
+            (random.pick(app.routes), random.log_uniform(40.0, 900.0) as i64, 1_300.0)
         };
-        (hour.clamp(0.0, 23.9) * HOUR as f64) as i64
+        tool.busy_until = at;
+        for n in 0..calls {
+            let call = Call { route, object: tool.objects + n as u64, bytes: route.answer_bytes(random) };
+            tool.grant.call(tool.busy_until, &visitor, call, random, out);
+            tool.busy_until += random.log_normal(pause, 0.7) as i64;
+        }
     }
 
     /// Not on a plane.
     fn reachable(&self, at: i64) -> bool {
-        self.trip.as_ref().is_none_or(|trip| {
+        self.trips.iter().all(|trip| {
             !(trip.leaves..trip.leaves + trip.journey).contains(&at)
                 && !(trip.returns - trip.journey..trip.returns).contains(&at)
         })
     }
 
     /// One burst of calls; gaps are heavy-tailed. Returns when it ended.
-    #[expect(clippy::too_many_arguments, reason = "one moment of one day, taken apart for nobody else")]
-    fn session(
-        &mut self,
-        tool: &mut Tool,
-        begins: i64,
-        local: i64,
-        works: bool,
-        weekday: u8,
-        networks: &[Network],
-        out: &mut Vec<Record>,
-    ) -> i64 {
-        if let Some((from, client)) = &tool.upgrade
-            && begins >= *from
-        {
-            tool.client = Arc::clone(client);
-            tool.upgrade = None;
-        }
+    fn session(&mut self, tool: &mut Tool, moment: Moment, networks: &[Network], out: &mut Vec<Record>) -> i64 {
         let calls = 1 + self.random.count(tool.calls * self.activity, 1.0);
-        let mut visitor = self.visitor(tool, begins, local, works, weekday, networks);
-        let mut at = begins;
+        let mut visitor = self.visitor(tool, moment, networks);
+        let mut at = moment.at;
+        if tool.grant.is_ended() {
+            at = self.come_back(tool, at, &visitor, out);
+        }
         for call in 0..calls {
             if call > 0 {
                 at += (self.random.pareto(1.4, 0.85).min(1_100.0) * 1_000.0) as i64;
                 if tool.device == Device::Phone && self.random.chance(0.015) {
                     // Out of the wireless network's reach, or back in it.
-                    visitor = self.visitor(tool, at, local, works, weekday, networks);
+                    visitor = self.visitor(tool, Moment { at, ..moment }, networks);
                 }
             }
             let call = make_call(tool, &mut self.random);
@@ -242,25 +451,78 @@ impl Person {
         at
     }
 
-    fn visitor(&mut self, tool: &Tool, at: i64, local: i64, works: bool, weekday: u8, networks: &[Network]) -> Visitor {
+    /// The client learns that its grant has ended, and its user signs in again. Returns when.
+    fn come_back(&mut self, tool: &mut Tool, at: i64, visitor: &Visitor, out: &mut Vec<Record>) -> i64 {
+        let random = &mut self.random;
+        let stale = Label::honest("stale_client", at as u64 ^ self.number << 44);
+        let mut at = at;
+        if tool.grant.was_revoked() {
+            for _ in 0..random.within(1..4) {
+                let call = make_call(tool, random);
+                out.push(tool.grant.stale_call(at, 401, stale, visitor, call));
+                at += random.within(40..2_500);
+            }
+            out.extend(tool.grant.stale_refresh(at, stale, visitor));
+        }
+        at += random.log_normal(15_000.0, 0.6) as i64;
+        let label = Label::honest("new_login", at as u64 ^ self.number << 44);
+        tool.grant.begin_anew(at, Some(label), random, out);
+        if tool.news.is_none_or(|news| news.until < at) {
+            tool.news = Some(label.until(at + 20 * MINUTE));
+        }
+        at + random.within(80..900)
+    }
+
+    /// Logs out; a request may still be on its way, and another window tries for a while.
+    fn log_out(&mut self, tool: &mut Tool, moment: Moment, networks: &[Network], out: &mut Vec<Record>) {
+        let visitor = self.visitor(tool, moment, networks);
+        let random = &mut self.random;
+        let at = moment.at;
+        tool.grant.end(at, Kind::SessionEnded, out);
+        let instance = at as u64 ^ self.number << 44;
+        if random.chance(0.3) {
+            let call = make_call(tool, random);
+            let label = Label::honest("in_flight", instance);
+            out.push(tool.grant.stale_call(at + random.within(30..9_000), 200, label, &visitor, call));
+        }
+        if random.chance(0.25) {
+            let mut tried_at = at + 10_000;
+            for _ in 0..random.within(1..6) {
+                tried_at += random.log_normal(4.0 * MINUTE as f64, 1.3) as i64;
+                let call = make_call(tool, random);
+                let label = Label::honest("stale_client", instance);
+                out.push(tool.grant.stale_call(tried_at, 401, label, &visitor, call));
+            }
+        }
+    }
+
+    fn visitor(&mut self, tool: &Tool, moment: Moment, networks: &[Network]) -> Visitor {
+        let Moment { at, local, works, weekday } = moment;
         let random = &mut self.random;
         let at_work = works && (self.begins..self.begins + 8.5).contains(&(local as f64 / HOUR as f64));
         let in_office = at_work && self.office_days & (1 << weekday) != 0;
-        let on_trip = self.trip.as_ref().is_some_and(|trip| (trip.leaves..trip.returns).contains(&at));
+        let trip = self.trips.iter_mut().find(|trip| (trip.leaves..trip.returns).contains(&at));
         let wireless = random.chance(if tool.device == Device::Laptop { 1.0 } else { 0.55 });
-        let line = match (&mut self.trip, &mut self.office, &mut self.vpn) {
-            (Some(trip), ..) if on_trip && wireless => &mut trip.hotel,
-            (Some(trip), ..) if on_trip => &mut trip.roaming,
+        let line = match (trip, &mut self.office, &mut self.vpn) {
+            (Some(trip), ..) if wireless => &mut trip.hotel,
+            (Some(trip), ..) => &mut trip.roaming,
             (_, _, Some((vpn, share))) if tool.device == Device::Laptop && !in_office && random.chance(*share) => vpn,
             (_, Some(office), _) if in_office && wireless => office,
             _ if wireless => &mut self.home,
             _ => &mut self.phone,
         };
         let address = line.address(networks, at, random);
+        let of_line = line.news;
+        let hop = (self.depth == Depth::Full && tool.device == Device::Phone)
+            .then(|| (if wireless { &mut self.phone } else { &mut self.home }).address(networks, at, random));
         // Who has a standing secret at hand tries a script with it now and then.
         let by_script = tool.grant.holder.family.is_none() && random.chance(0.06);
         let client = if by_script { random.pick(LIBRARIES).any_client(random) } else { Arc::clone(&tool.client) };
-        Visitor { address, client }
+        let of_night = self.night.filter(|(night, _)| (*night - DAY..*night + DAY).contains(&at) && local < 5 * HOUR);
+        let label = [of_line, tool.news].into_iter().flatten().find_map(|news| news.at(at));
+        let label = label.or(of_night.map(|(_, label)| label));
+        let label = label.or_else(|| by_script.then(|| Label::honest("script", at as u64 ^ self.number << 44)));
+        Visitor { address, hop, client, label }
     }
 }
 
@@ -271,52 +533,91 @@ fn make_call(tool: &Tool, random: &mut Random) -> Call {
     Call { route, object, bytes: route.answer_bytes(random) }
 }
 
+/// Local time of day at which a session begins: mornings and afternoons at the desk, any waking hour on the phone.
+/// `day_begins` is a local hour.
+fn session_begins(day_begins: f64, device: Device, random: &mut Random) -> i64 {
+    let hour = match (device, random.below(10)) {
+        (Device::Laptop, 0..=4) => random.normal(day_begins + 0.8, 0.9),
+        (Device::Laptop, 5..=8) => random.normal(day_begins + 5.5, 1.6),
+        (Device::Laptop, _) => random.normal(20.0, 1.5),
+        (Device::Phone, 0..=2) => random.normal(day_begins - 0.7, 0.6),
+        (Device::Phone, _) => day_begins - 1.0 + random.unit() * 15.0,
+    };
+    (hour.clamp(0.0, 23.9) * HOUR as f64) as i64
+}
+
+fn home_habit(random: &mut Random) -> Habit {
+    match random.below(10) {
+        0..=5 => Habit::Fixed,
+        6..=7 => Habit::Changing(DAY),
+        _ => Habit::Changing(5 * DAY),
+    }
+}
+
 /// The company's VPN for some of its people, a commercial one for a few others; with its share of sessions.
-fn vpn(company: &Company, country: &str, networks: &[Network], random: &mut Random) -> Option<(Line, f64)> {
+fn vpn(
+    number: u64,
+    depth: Depth,
+    company: &Company,
+    country: &str,
+    networks: &[Network],
+    random: &mut Random,
+) -> Option<(Line, f64)> {
     if let Some(exit) = &company.vpn
         && random.chance(0.5)
     {
         return Some((exit.clone(), 0.5));
     }
-    if !random.chance(0.06) {
+    let (share, own_server) = if depth == Depth::Full { (0.12, random.chance(0.3)) } else { (0.06, false) };
+    if !random.chance(share) {
         return None;
     }
     let anywhere = random.chance(0.2);
     let near = |n: &Network| anywhere || n.country == country || continent(n.country) == continent(country);
-    let exits: Vec<usize> =
-        networks.iter().enumerate().filter(|(_, n)| n.purpose == Purpose::Vpn && near(n)).map(|(at, _)| at).collect();
+    let purpose = if own_server { Purpose::Rented } else { Purpose::Vpn };
+    let exits = those(networks, |n| n.purpose == purpose && near(n));
     if exits.is_empty() {
         return None;
     }
     let exit = *random.pick(&exits);
-    Some((Line::new(networks, exit, Habit::Pool, random), 0.2 + 0.4 * random.unit()))
+    let mut line = Line::new(networks, exit, Habit::Pool, random);
+    line.news = Some(Label::honest("vpn_on_off", number).until(i64::MAX));
+    // Some have it on nearly always, some hardly ever.
+    Some((line, random.log_uniform(0.03, 0.9)))
 }
 
-fn trip(start: i64, days: i64, city: &str, carrier: usize, networks: &[Network], random: &mut Random) -> Trip {
-    let elsewhere: Vec<usize> = networks
-        .iter()
-        .enumerate()
-        .filter(|(_, n)| n.purpose == Purpose::Home && n.city != city)
-        .map(|(at, _)| at)
-        .collect();
+fn trips(number: u64, span: &Span, carrier: usize, networks: &[Network], random: &mut Random) -> Vec<Trip> {
+    let count = match span.depth {
+        Depth::Plain => u32::from(random.chance(0.05)),
+        Depth::Full => random.poisson(0.3),
+    };
+    (0..count).map(|n| trip(u64::from(n) << 32 | number, span, carrier, networks, random)).collect()
+}
+
+fn trip(instance: u64, span: &Span, carrier: usize, networks: &[Network], random: &mut Random) -> Trip {
+    let city = networks[carrier].city;
+    let foreign = span.depth == Depth::Full && random.chance(0.15);
+    let elsewhere =
+        those(networks, |n| n.city != city && (n.purpose == Purpose::Home || foreign && n.purpose == Purpose::Abroad));
     let hotel = *random.pick(&elsewhere);
     let far = continent(networks[hotel].country) != continent(networks[carrier].country);
-    let locals: Vec<usize> = networks
-        .iter()
-        .enumerate()
-        .filter(|(_, n)| n.purpose == Purpose::Mobile && n.city == networks[hotel].city)
-        .map(|(at, _)| at)
-        .collect();
+    let locals = those(networks, |n| n.purpose == Purpose::Mobile && n.city == networks[hotel].city);
     // Roaming traffic is led home by most carriers; the others' travellers buy a local card.
     let roaming = if random.chance(0.5) || locals.is_empty() { carrier } else { *random.pick(&locals) };
-    let leaves = start + random.within(DAY..(days - 3).max(2) * DAY);
+    let leaves = span.start + random.within(DAY..(span.days - 3).max(2) * DAY);
+    let news = Label::honest("travel", instance).until(i64::MAX);
     Trip {
         leaves,
         returns: leaves + random.within(2 * DAY..6 * DAY),
         journey: if far { random.within(9 * HOUR..16 * HOUR) } else { random.within(3 * HOUR..6 * HOUR) },
-        hotel: Line::new(networks, hotel, Habit::Fixed, random),
-        roaming: Line::new(networks, roaming, Habit::Pool, random),
+        hotel: Line::new(networks, hotel, Habit::Fixed, random).with(news),
+        roaming: Line::new(networks, roaming, Habit::Pool, random).with(news),
     }
+}
+
+/// Numbers of the networks that suit.
+fn those(networks: &[Network], suits: impl Fn(&Network) -> bool) -> Vec<usize> {
+    networks.iter().enumerate().filter(|(_, n)| suits(n)).map(|(at, _)| at).collect()
 }
 
 /// A readable, unique name.

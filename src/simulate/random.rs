@@ -68,6 +68,11 @@ impl Random {
         min * libm::pow(1.0 - self.unit(), -1.0 / alpha)
     }
 
+    /// Between `min` and `max`, each order of magnitude as likely as the next.
+    pub fn log_uniform(&mut self, min: f64, max: f64) -> f64 {
+        min * libm::pow(max / min, self.unit())
+    }
+
     /// Poisson by counting exponential gaps: for small means.
     pub fn poisson(&mut self, mean: f64) -> u32 {
         let (limit, mut product, mut count) = (libm::exp(-mean), self.unit(), 0);

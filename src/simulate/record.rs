@@ -1,5 +1,6 @@
 //! One event of the generated traffic, before and after it is written as native JSON.
 
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,6 +9,8 @@ use jiff::Timestamp as Instant;
 
 use super::apps::{App, Route};
 use super::clients::Client;
+use super::label::Label;
+use super::networks::Zone;
 use crate::event::{Kind, TokenType};
 
 /// Whom a token speaks for.
@@ -18,8 +21,8 @@ pub(super) struct Holder {
     pub app: &'static App,
     /// Of a grant with refresh tokens.
     pub family: Option<u64>,
-    /// Local time less UTC where the holder lives, milliseconds.
-    pub offset_ms: i64,
+    /// Where the holder lives.
+    pub zone: Zone,
 }
 
 /// What a sighting adds: where from, with what, for which call.
@@ -30,6 +33,8 @@ pub(super) struct Sighting {
     /// Absent at the token endpoint.
     pub call: Option<Call>,
     pub status: u16,
+    /// Thumbprint of the key that the request proved possession of.
+    pub binding: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -51,21 +56,26 @@ pub(super) struct Record {
     /// Milliseconds since the epoch.
     pub expires_at: Option<i64>,
     pub sighting: Option<Sighting>,
-    /// Number of the theft that this is part of. Never written.
-    pub theft: Option<u16>,
+    /// Never written among the events.
+    pub label: Option<Label>,
 }
 
 impl Record {
     /// Appends the event as one line of JSON. All texts are our own and need no escapes.
-    pub fn write(&self, number: u64, out: &mut Vec<u8>) {
+    pub fn write(&self, event_id: &str, out: &mut Vec<u8>) {
         let holder = &self.holder;
-        put(out, format_args!("{{\"event_id\":\"e{number:08}\",\"timestamp\":\"{}\"", Rfc3339(self.at)));
+        put(out, format_args!("{{\"event_id\":\"{event_id}\",\"timestamp\":\"{}\"", Rfc3339(self.at)));
         if self.kind != Kind::Use {
             put(out, format_args!(",\"kind\":\"{}\"", self.kind.as_str()));
         }
         put(out, format_args!(",\"token_id\":\"{:016x}\",\"token_type\":\"{}\"", self.token, self.token_type.as_str()));
         if let Some(family) = holder.family {
             put(out, format_args!(",\"family_id\":\"g-{family:012x}\""));
+        }
+        if holder.app.has_sessions
+            && let Some(family) = holder.family
+        {
+            put(out, format_args!(",\"session_id\":\"s-{family:012x}\""));
         }
         if let Some(parent) = self.parent {
             put(out, format_args!(",\"parent_token_id\":\"{parent:016x}\""));
@@ -75,7 +85,13 @@ impl Record {
         if let Some(sighting) = &self.sighting {
             let Sighting { address, client, .. } = sighting;
             put(out, format_args!(",\"ip_address\":\"{address}\",\"user_agent\":\"{}\"", client.agent));
-            put(out, format_args!(",\"client_fingerprint\":\"{}\"", client.fingerprint));
+            // The gateway before some routes tells neither.
+            if !sighting.call.is_some_and(|call| call.route.bare) {
+                put(out, format_args!(",\"client_fingerprint\":\"{}\"", client.fingerprint));
+                if let Some(key) = sighting.binding {
+                    put(out, format_args!(",\"binding\":\"{}:{}\"", holder.app.binding.prefix(), Thumbprint(key)));
+                }
+            }
             if let Some(Call { route, object, bytes }) = sighting.call {
                 put(out, format_args!(",\"method\":\"{}\",\"endpoint\":\"", route.method));
                 match route.path.split_once("{}") {
@@ -90,6 +106,21 @@ impl Record {
             put(out, format_args!(",\"expires_at\":\"{}\"", Rfc3339(expires_at)));
         }
         out.extend_from_slice(b"}\n");
+    }
+}
+
+/// SHA-256 as base64url has it (RFC 7638): 43 characters, all drawn from `0`.
+struct Thumbprint(u64);
+
+impl std::fmt::Display for Thumbprint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        let mut bits = self.0;
+        for _ in 0..43 {
+            bits = bits.wrapping_mul(0xD134_2543_DE82_EF95).wrapping_add(0x9E37_79B9_7F4A_7C15);
+            f.write_char(char::from(DIGITS[(bits >> 58) as usize]))?;
+        }
+        Ok(())
     }
 }
 

@@ -1,0 +1,172 @@
+//! `tokenwarden simulate`: labelled traffic, made up from a seed.
+
+use std::fs::File;
+use std::io::{BufWriter, IsTerminal as _, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+
+use super::Failure;
+use crate::simulate::{Crowd, Settings, Simulation};
+
+/// Write made-up traffic with thefts in it, and apart from it the labels that tell which events are a thief's. The
+/// same seed gives the same bytes on every machine. What is in it: docs/simulator.md.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// How much of it.
+    #[arg(long, value_enum, default_value = "afternoon")]
+    size: Size,
+    /// Another seed makes other people and other thefts.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// First day, UTC; years 1971 to 2198.
+    #[arg(long, value_name = "YYYY-MM-DD", default_value = "2026-09-26")]
+    start: Date,
+    /// Folder for events.ndjson and labels.ndjson; - writes the events to standard output, and no labels.
+    #[arg(long, value_name = "DIR|-")]
+    out: PathBuf,
+    /// Compress the events.
+    #[arg(long, value_enum)]
+    compress: Option<Compression>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Size {
+    /// Ten days of a small world: tens of thousands of events.
+    Afternoon,
+    /// Ninety days, some 4,500 tokens: several million events.
+    Quarter,
+    /// Ten million tokens with simple holders, twenty million events.
+    Huge,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Compression {
+    Gzip,
+    Zstd,
+}
+
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let start = TimeZone::UTC.to_timestamp(arguments.start.at(0, 0, 0, 0)).map(jiff::Timestamp::as_millisecond);
+    let start = match start {
+        Ok(start) if (1_971..=2_198).contains(&arguments.start.year()) => start,
+        _ => return Err(Failure::Usage("--start: a year from 1971 to 2198".to_owned())),
+    };
+    let mut outputs = Outputs::create(&arguments.out, arguments.compress)?;
+    match arguments.size {
+        Size::Huge => write_crowd(Crowd::new(arguments.seed, start, Crowd::HUGE), &mut outputs)?,
+        Size::Quarter => write_story(Simulation::new(Settings::quarter(arguments.seed, start)), &mut outputs)?,
+        Size::Afternoon => write_story(Simulation::new(Settings::afternoon(arguments.seed, start)), &mut outputs)?,
+    }
+    outputs.finish()
+}
+
+fn write_story(mut story: Simulation, outputs: &mut Outputs) -> Result<(), Failure> {
+    let bar = progress_bar(u64::from(story.progress().0), "days");
+    let mut events = Vec::new();
+    while story.next_day(&mut events) {
+        outputs.write(&events, &story.take_labels())?;
+        events.clear();
+        bar.set_position(u64::from(story.progress().1));
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+fn write_crowd(mut crowd: Crowd, outputs: &mut Outputs) -> Result<(), Failure> {
+    let bar = progress_bar(crowd.events(), "events");
+    let mut events = Vec::new();
+    while crowd.next_events(&mut events) {
+        outputs.write(&events, &[])?;
+        events.clear();
+        bar.set_position(crowd.written());
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+fn progress_bar(whole: u64, unit: &str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template(&format!("{{bar:32}} {{human_pos}} of {{human_len}} {unit} ({{eta}})"));
+    ProgressBar::new(whole).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+/// Where events and labels go.
+struct Outputs {
+    events: Encoder,
+    events_name: String,
+    labels: Option<(BufWriter<File>, String)>,
+}
+
+enum Encoder {
+    Plain(Box<dyn Write>),
+    Gzip(flate2::write::GzEncoder<Box<dyn Write>>),
+    Zstd(zstd::Encoder<'static, Box<dyn Write>>),
+}
+
+impl Outputs {
+    fn create(out: &Path, compression: Option<Compression>) -> Result<Self, Failure> {
+        let (sink, events_name, labels): (Box<dyn Write>, _, _) = if out.as_os_str() == "-" {
+            (Box::new(BufWriter::new(std::io::stdout())), "the events".to_owned(), None)
+        } else {
+            let made = std::fs::create_dir_all(out);
+            made.map_err(|error| Failure::output(&out.display().to_string(), &error))?;
+            let ending = match compression {
+                None => "",
+                Some(Compression::Gzip) => ".gz",
+                Some(Compression::Zstd) => ".zst",
+            };
+            let (events, events_name) = create(&out.join(format!("events.ndjson{ending}")))?;
+            (Box::new(events), events_name, Some(create(&out.join("labels.ndjson"))?))
+        };
+        let events = match compression {
+            None => Encoder::Plain(sink),
+            Some(Compression::Gzip) => {
+                Encoder::Gzip(flate2::write::GzEncoder::new(sink, flate2::Compression::default()))
+            }
+            Some(Compression::Zstd) => {
+                Encoder::Zstd(zstd::Encoder::new(sink, 3).map_err(|error| Failure::output(&events_name, &error))?)
+            }
+        };
+        Ok(Self { events, events_name, labels })
+    }
+
+    fn write(&mut self, events: &[u8], labels: &[u8]) -> Result<(), Failure> {
+        let written = match &mut self.events {
+            Encoder::Plain(out) => out.write_all(events),
+            Encoder::Gzip(out) => out.write_all(events),
+            Encoder::Zstd(out) => out.write_all(events),
+        };
+        written.map_err(|error| Failure::output(&self.events_name, &error))?;
+        if let Some((out, name)) = &mut self.labels {
+            out.write_all(labels).map_err(|error| Failure::output(name, &error))?;
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<(), Failure> {
+        let flushed = match self.events {
+            Encoder::Plain(mut out) => out.flush(),
+            Encoder::Gzip(out) => out.finish().and_then(|mut out| out.flush()),
+            Encoder::Zstd(out) => out.finish().and_then(|mut out| out.flush()),
+        };
+        flushed.map_err(|error| Failure::output(&self.events_name, &error))?;
+        if let Some((mut out, name)) = self.labels {
+            out.flush().map_err(|error| Failure::output(&name, &error))?;
+        }
+        Ok(())
+    }
+}
+
+fn create(path: &Path) -> Result<(BufWriter<File>, String), Failure> {
+    let name = path.display().to_string();
+    match File::create(path) {
+        Ok(file) => Ok((BufWriter::new(file), name)),
+        Err(error) => Err(Failure::output(&name, &error)),
+    }
+}

@@ -1,0 +1,163 @@
+//! How events reach us: nearly in order, some late, a few twice.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::label::{Label, LabelBook};
+use super::random::Random;
+use super::record::Record;
+use crate::event::Kind;
+
+/// Events on their way, and those that are to be delivered again.
+#[derive(Debug)]
+pub(super) struct Arrivals {
+    random: Random,
+    /// Where it is false, everything arrives once, at its own time.
+    untidy: bool,
+    troubles: Vec<Trouble>,
+    pending: BinaryHeap<Reverse<Pending>>,
+    admitted: u64,
+    written: u64,
+    book: LabelBook,
+}
+
+/// A time in which something was wrong with what one application's servers tell.
+#[derive(Clone, Debug)]
+pub(super) struct Trouble {
+    pub app: &'static str,
+    pub from: i64,
+    pub until: i64,
+    pub what: What,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum What {
+    /// Their events were held back, and then came all at once.
+    HeldBack,
+    /// Their clock was ahead, by so many milliseconds; the token endpoint's was not.
+    ClockAhead(i64),
+}
+
+#[derive(Debug)]
+struct Pending {
+    arrives: i64,
+    admitted: u64,
+    /// Of an event that was delivered before.
+    again: Option<u64>,
+    record: Record,
+}
+
+/// One event on its way out.
+pub(super) struct Written<'a> {
+    pub record: &'a Record,
+    pub event_id: String,
+}
+
+impl Arrivals {
+    pub fn new(seed: u64, untidy: bool, troubles: Vec<Trouble>) -> Self {
+        Self {
+            random: Random::new(seed, 8_000_000),
+            untidy,
+            troubles,
+            pending: BinaryHeap::new(),
+            admitted: 0,
+            written: 0,
+            book: LabelBook::default(),
+        }
+    }
+
+    /// Events written so far, repeated deliveries included.
+    pub const fn written(&self) -> u64 {
+        self.written
+    }
+
+    pub fn admit(&mut self, mut record: Record) {
+        let mut arrives = record.at;
+        if self.untidy {
+            arrives += self.delay(&mut record);
+        }
+        self.admitted += 1;
+        self.pending.push(Reverse(Pending { arrives, admitted: self.admitted, again: None, record }));
+    }
+
+    /// Writes what arrives before `until`: the events to `out`, their labels to `labels`.
+    pub fn write_before(
+        &mut self,
+        until: i64,
+        out: &mut Vec<u8>,
+        labels: &mut Vec<u8>,
+        mut seen: impl FnMut(&Written<'_>),
+    ) {
+        while self.pending.peek().is_some_and(|Reverse(pending)| pending.arrives < until) {
+            let Some(Reverse(mut pending)) = self.pending.pop() else { return };
+            let number = pending.again.unwrap_or(self.written + 1);
+            self.written += 1;
+            let event_id = format!("e{number:08}");
+            pending.record.write(&event_id, out);
+            if let Some(label) = pending.record.label
+                && pending.again.is_none()
+            {
+                self.book.write(label, &event_id, labels);
+            }
+            seen(&Written { record: &pending.record, event_id });
+            // A producer that has seen no acknowledgement sends again.
+            if self.untidy && pending.again.is_none() && self.random.chance(0.001) {
+                pending.arrives += self.random.log_normal(4_000.0, 1.5) as i64 + 50;
+                pending.again = Some(number);
+                self.pending.push(Reverse(pending));
+            }
+        }
+    }
+
+    /// Milliseconds from an event's time to its arrival: some hundred, rarely minutes, and what an outage adds.
+    fn delay(&mut self, record: &mut Record) -> i64 {
+        let random = &mut self.random;
+        let mut delay = random.log_normal(300.0, 0.9) as i64;
+        let about = |trouble: &&Trouble| {
+            trouble.app == record.holder.app.id && (trouble.from..trouble.until).contains(&record.at)
+        };
+        let trouble = self.troubles.iter().find(about);
+        let scenario = if let Some(Trouble { from, until, what, .. }) = trouble {
+            match *what {
+                What::HeldBack => {
+                    delay += until - record.at;
+                    Some(("held_back", *from as u64))
+                }
+                What::ClockAhead(by) if record.kind == Kind::Use => {
+                    record.at += by;
+                    Some(("clock_ahead", *from as u64))
+                }
+                What::ClockAhead(_) => None,
+            }
+        } else if random.chance(0.002) {
+            delay += random.log_normal(150_000.0, 1.3).min(4.0 * 3_600_000.0) as i64;
+            Some(("late_event", self.admitted))
+        } else {
+            None
+        };
+        if record.label.is_none() {
+            record.label = scenario.map(|(scenario, instance)| Label::honest(scenario, instance));
+        }
+        delay
+    }
+}
+
+impl Ord for Pending {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.arrives, self.admitted).cmp(&(other.arrives, other.admitted))
+    }
+}
+
+impl PartialOrd for Pending {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Pending {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Pending {}

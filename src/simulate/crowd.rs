@@ -1,0 +1,153 @@
+//! Millions of simple holders, told event by event in a few bytes of memory: for measuring what a great many tokens
+//! cost. Nothing in it is stolen.
+
+use std::sync::Arc;
+
+use super::apps::{App, PLUGINS, Taste, Tokens, WAREHOUSE};
+use super::clients::{Client, LIBRARIES};
+use super::company::tenant;
+use super::networks::{self, Network, Purpose};
+use super::random::Random;
+use super::record::{Call, Holder, Record, Sighting};
+use super::span::DAY;
+use crate::event::{Kind, TokenType};
+
+/// The story of a crowd: every token is used once in each round, in an order that looks like none.
+pub struct Crowd {
+    seed: u64,
+    start: i64,
+    tokens: u64,
+    networks: Vec<Network>,
+    /// Where holders' lines are.
+    lines: Vec<usize>,
+    clients: Vec<Arc<Client>>,
+    written: u64,
+}
+
+/// How often each token is used.
+const ROUNDS: u64 = 2;
+
+/// Time that the story spans, milliseconds.
+const SPAN: i64 = 2 * DAY;
+
+/// Events that are made at once.
+const EVENTS_AT_ONCE: u64 = 10_000;
+
+impl Crowd {
+    /// Tokens of the size `huge`.
+    pub const HUGE: u64 = 10_000_000;
+
+    #[must_use]
+    pub fn new(seed: u64, start: i64, tokens: u64) -> Self {
+        let networks = networks::all();
+        let fixed = |n: &Network| matches!(n.purpose, Purpose::Home | Purpose::Cloud);
+        let lines = networks.iter().enumerate().filter(|(_, n)| fixed(n)).map(|(at, _)| at).collect();
+        let clients = LIBRARIES.iter().map(|library| library.client("", 1)).collect();
+        Self { seed, start, tokens, networks, lines, clients, written: 0 }
+    }
+
+    /// Events in all.
+    #[must_use]
+    pub const fn events(&self) -> u64 {
+        self.tokens * ROUNDS
+    }
+
+    #[must_use]
+    pub const fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Appends the next events to `out`, one JSON object a line, in time order. False when the story is over.
+    pub fn next_events(&mut self, out: &mut Vec<u8>) -> bool {
+        let until = (self.written + EVENTS_AT_ONCE).min(self.events());
+        if self.written == until {
+            return false;
+        }
+        while self.written < until {
+            let record = self.event(self.written);
+            self.written += 1;
+            record.write(&format!("e{:08}", self.written), out);
+        }
+        true
+    }
+
+    fn event(&self, number: u64) -> Record {
+        let round = number / self.tokens;
+        // A step without a common divisor visits every token once a round.
+        let step = coprime_step(self.tokens);
+        let token = ((u128::from(number % self.tokens) * u128::from(step) + u128::from(round))
+            % u128::from(self.tokens)) as u64;
+        let at = self.start + (i128::from(SPAN) * i128::from(number) / i128::from(self.events())) as i64;
+        let mut own = Random::new(self.seed, 10_000_000_000 + token);
+        let app: &'static App = if own.chance(0.5) { &WAREHOUSE } else { own.pick(&PLUGINS) };
+        let network = &self.networks[*own.pick(&self.lines)];
+        let address = network.random_v4(&mut own);
+        let client = Arc::clone(own.pick(&self.clients));
+        let (token_id, taste, object) = (own.bits(), Taste::new(app, &mut own), own.below(500_000));
+        let token_type = match app.tokens {
+            Tokens::Standing(token_type) => token_type,
+            Tokens::Rotating { .. } | Tokens::Refreshing { .. } => TokenType::Access,
+        };
+        let mut now = Random::new(self.seed, 20_000_000_000 + number);
+        let route = taste.choose(app, &mut now);
+        let call = Call { route, object: object + now.below(50), bytes: route.answer_bytes(&mut now) };
+        let holder = Holder {
+            tenant: tenant(token).0,
+            user: format!("holder-{token}"),
+            app,
+            family: None,
+            zone: network.zone.clone(),
+        };
+        Record {
+            at,
+            kind: Kind::Use,
+            token: token_id,
+            token_type,
+            parent: None,
+            holder: Arc::new(holder),
+            expires_at: None,
+            sighting: Some(Sighting { address, client, call: Some(call), status: 200, binding: None }),
+            label: None,
+        }
+    }
+}
+
+/// Some number near the golden section of `n` that shares no divisor with it.
+fn coprime_step(n: u64) -> u64 {
+    let divisor = |a: u64, b: u64| {
+        let (mut a, mut b) = (a, b);
+        while b != 0 {
+            (a, b) = (b, a % b);
+        }
+        a
+    };
+    let mut step = (n as f64 * 0.618) as u64 + 1;
+    while divisor(step, n) != 1 {
+        step += 1;
+    }
+    step
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    #[test]
+    fn every_token_is_used_once_a_round() {
+        let mut crowd = Crowd::new(1, 1_790_000_000_000, 1_000);
+        let (mut out, mut seen, mut last) = (Vec::new(), HashMap::<String, u64>::new(), String::new());
+        while crowd.next_events(&mut out) {}
+        for line in std::str::from_utf8(&out).expect("text").lines() {
+            let event: serde_json::Value = serde_json::from_str(line).expect("one object a line");
+            *seen.entry(event["token_id"].as_str().expect("text").to_owned()).or_default() += 1;
+            let at = event["timestamp"].as_str().expect("text").to_owned();
+            assert!(last <= at);
+            last = at;
+        }
+        assert_eq!(seen.len(), 1_000);
+        assert!(seen.values().all(|uses| *uses == ROUNDS));
+        assert_eq!(crowd.written(), crowd.events());
+    }
+}

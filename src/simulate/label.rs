@@ -1,0 +1,85 @@
+//! What is known about an event besides what is written: whether it is a theft's, or an honest life's that is hard to
+//! tell from one.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+
+/// The case that an event is part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Label {
+    pub theft: bool,
+    pub scenario: &'static str,
+    /// Which of the scenario's cases; any number that its author knows to be its own.
+    pub instance: u64,
+}
+
+/// An honest change that makes what follows look odd, for as long as it is new.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct News {
+    pub label: Label,
+    /// Milliseconds since the epoch.
+    pub until: i64,
+}
+
+impl Label {
+    pub const fn honest(scenario: &'static str, instance: u64) -> Self {
+        Self { theft: false, scenario, instance }
+    }
+
+    /// Makes news of it, until `until`.
+    pub const fn until(self, until: i64) -> News {
+        News { label: self, until }
+    }
+}
+
+impl News {
+    /// The label of what happens at `at`.
+    pub fn at(self, at: i64) -> Option<Label> {
+        (at < self.until).then_some(self.label)
+    }
+}
+
+/// Writes labels, and numbers the cases of each scenario as they come.
+#[derive(Debug, Default)]
+pub(super) struct LabelBook {
+    numbers: HashMap<(&'static str, u64), u32>,
+    last: HashMap<&'static str, u32>,
+}
+
+impl LabelBook {
+    /// Appends one line of JSON. All texts are our own and need no escapes.
+    pub fn write(&mut self, label: Label, event_id: &str, out: &mut Vec<u8>) {
+        let number = *self.numbers.entry((label.scenario, label.instance)).or_insert_with(|| {
+            let last = self.last.entry(label.scenario).or_default();
+            *last += 1;
+            *last
+        });
+        let (scenario, kind) = (label.scenario, if label.theft { "theft" } else { "honest" });
+        // Writing to memory cannot fail.
+        let _ = writeln!(
+            out,
+            "{{\"event_id\":\"{event_id}\",\"label\":\"{kind}\",\"scenario\":\"{scenario}\",\"case\":\"{scenario}-{number:03}\"}}"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cases_are_numbered_within_their_scenario() {
+        let (mut book, mut out) = (LabelBook::default(), Vec::new());
+        let theft = Label { theft: true, scenario: "foreign_host", instance: 900 };
+        book.write(theft, "a", &mut out);
+        book.write(Label::honest("travel", 4), "b", &mut out);
+        book.write(Label { instance: 7, ..theft }, "c", &mut out);
+        book.write(theft, "d", &mut out);
+        let lines: Vec<&str> = std::str::from_utf8(&out).expect("text").lines().collect();
+        assert_eq!(lines[0], r#"{"event_id":"a","label":"theft","scenario":"foreign_host","case":"foreign_host-001"}"#);
+        assert_eq!(lines[1], r#"{"event_id":"b","label":"honest","scenario":"travel","case":"travel-001"}"#);
+        assert!(
+            lines[2].ends_with(r#""case":"foreign_host-002"}"#) && lines[3].ends_with(r#""case":"foreign_host-001"}"#)
+        );
+    }
+}

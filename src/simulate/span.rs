@@ -1,0 +1,116 @@
+//! The time that a story spans, and the moods of those who live in it.
+
+use jiff::Timestamp as Instant;
+use jiff::tz::TimeZone;
+
+use super::random::Random;
+
+pub(super) const MINUTE: i64 = 60_000;
+pub(super) const HOUR: i64 = 60 * MINUTE;
+pub(super) const DAY: i64 = 24 * HOUR;
+
+/// How much of life is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// Days of work as they mostly are.
+    Plain,
+    /// And what makes them hard to judge: moves, migrations, outages, lost answers, quiet weeks.
+    Full,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span {
+    pub seed: u64,
+    /// UTC midnight, milliseconds since the epoch.
+    pub start: i64,
+    pub days: i64,
+    pub depth: Depth,
+}
+
+impl Span {
+    pub fn moment(&self, random: &mut Random) -> i64 {
+        self.start + random.within(0..self.days * DAY)
+    }
+
+    /// When something happens that a share of the actors go through in a story of full depth.
+    pub fn happens(&self, share: f64, random: &mut Random) -> Option<i64> {
+        (self.depth == Depth::Full && random.chance(share)).then(|| self.moment(random))
+    }
+}
+
+/// How much one does, from week to week: some weeks much, a few next to nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Mood {
+    week: i64,
+    level: f64,
+}
+
+impl Mood {
+    /// Relative to a usual week.
+    pub fn on(&mut self, midnight: i64, depth: Depth, random: &mut Random) -> f64 {
+        let week = midnight.div_euclid(7 * DAY);
+        if depth == Depth::Plain {
+            return 1.0;
+        }
+        if week != self.week {
+            self.week = week;
+            self.level = if random.chance(0.06) { 0.06 } else { random.log_normal(0.9, 0.5) };
+        }
+        self.level
+    }
+}
+
+/// One thing leads to another: moves some of the moments close behind the one before, by gaps with a heavy tail
+/// (Barabási, "The origin of bursts and heavy tails in human dynamics", Nature 435, 2005, found exponents near 1).
+pub(super) fn cluster(moments: &mut [i64], depth: Depth, random: &mut Random) {
+    moments.sort_unstable();
+    if depth == Depth::Plain {
+        return;
+    }
+    for at in 1..moments.len() {
+        if random.chance(0.4) {
+            let gap = random.pareto(150_000.0, 0.9).min(3.0 * HOUR as f64) as i64;
+            moments[at] = moments[at].min(moments[at - 1] + gap);
+        }
+    }
+    moments.sort_unstable();
+}
+
+/// Whether the day that begins at `midnight`, UTC, is the last of its month.
+pub(super) fn ends_month(midnight: i64) -> bool {
+    Instant::from_millisecond(midnight + DAY).is_ok_and(|tomorrow| TimeZone::UTC.to_datetime(tomorrow).day() == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> i64 {
+        text.parse::<jiff::Timestamp>().expect("RFC 3339").as_millisecond()
+    }
+
+    #[test]
+    fn months_end_when_they_do() {
+        assert!(ends_month(at("2026-09-30T00:00:00Z")));
+        assert!(ends_month(at("2028-02-29T00:00:00Z")));
+        assert!(!ends_month(at("2028-02-28T00:00:00Z")));
+        assert!(!ends_month(at("2026-10-01T00:00:00Z")));
+    }
+
+    #[test]
+    fn gaps_are_burstier_than_by_chance() {
+        // Goh and Barabási's burstiness, (σ − μ)/(σ + μ): 0 for a Poisson process, towards 1 for bursts.
+        let mut random = Random::new(3, 3);
+        let mut moments: Vec<i64> = (0..5_000).map(|_| random.within(0..90 * DAY)).collect();
+        let burstiness = |moments: &[i64]| {
+            let gaps: Vec<f64> = moments.windows(2).map(|pair| (pair[1] - pair[0]) as f64).collect();
+            let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
+            let deviation = (gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64).sqrt();
+            (deviation - mean) / (deviation + mean)
+        };
+        cluster(&mut moments, Depth::Plain, &mut random);
+        assert!(burstiness(&moments).abs() < 0.03, "{}", burstiness(&moments));
+        cluster(&mut moments, Depth::Full, &mut random);
+        assert!(burstiness(&moments) > 0.05, "{}", burstiness(&moments));
+    }
+}
