@@ -19,6 +19,9 @@ const COLD_VISITS: u64 = 5_000;
 const REVOKE_FROM: f64 = 7.0;
 /// And this without what others' tokens do: a fan-out alone would revoke an application's migration.
 const REVOKE_ALONE_FROM: f64 = 4.0;
+/// Nor where so many users' tokens turn up together: a scan by one's own people or an application's move looks like a
+/// campaign, and one question to one person tells them apart.
+const REVOKE_COMPANY: usize = 3;
 /// Visits of the population without which only the life cycle revokes.
 const REVOKE_VISITS: u64 = 20_000;
 /// A life-cycle signal that revokes by itself.
@@ -35,6 +38,8 @@ pub struct Evidence {
     pub lifecycle: f64,
     /// The part that comes of others' tokens.
     pub fan: f64,
+    /// Users whose tokens came new to the same place within two hours.
+    pub company: usize,
 }
 
 /// Which log-odds alert, so that people see no more than they can look at.
@@ -114,8 +119,9 @@ impl Budget {
 /// The verdict on one event, before the budget's cap.
 #[must_use]
 pub fn verdict(evidence: Evidence, threshold: f64, margin: f64, visits: u64) -> Verdict {
-    let Evidence { log_odds, lifecycle, fan } = evidence;
-    let by_behaviour = log_odds > REVOKE_FROM + margin && log_odds - fan > REVOKE_ALONE_FROM && visits >= REVOKE_VISITS;
+    let Evidence { log_odds, lifecycle, fan, company } = evidence;
+    let alone = log_odds - fan > REVOKE_ALONE_FROM && company < REVOKE_COMPANY;
+    let by_behaviour = log_odds > REVOKE_FROM + margin && alone && visits >= REVOKE_VISITS;
     if lifecycle >= LIFECYCLE_CERTAIN || by_behaviour {
         Verdict::Revoke
     } else if log_odds >= threshold {
@@ -132,7 +138,7 @@ mod tests {
     use super::*;
 
     fn evidence(log_odds: f64) -> Evidence {
-        Evidence { log_odds, lifecycle: 0.0, fan: 0.0 }
+        Evidence { log_odds, lifecycle: 0.0, fan: 0.0, company: 1 }
     }
 
     #[test]
@@ -147,9 +153,11 @@ mod tests {
     #[test]
     fn behaviour_revokes_only_among_a_known_population_and_not_by_company_alone() {
         assert_eq!(verdict(evidence(12.0), 1.0, 3.0, 100), Verdict::Alert);
-        let campaign = Evidence { log_odds: 12.0, lifecycle: 0.0, fan: 9.0 };
+        let campaign = Evidence { fan: 9.0, ..evidence(12.0) };
         assert_eq!(verdict(campaign, 1.0, 3.0, 1_000_000), Verdict::Alert);
-        let copy = Evidence { log_odds: 7.0, lifecycle: 14.0, fan: 0.0 };
+        let scan = Evidence { company: 3, ..evidence(20.0) };
+        assert_eq!(verdict(scan, 1.0, 3.0, 1_000_000), Verdict::Alert);
+        let copy = Evidence { lifecycle: 14.0, ..evidence(7.0) };
         assert_eq!(verdict(copy, 1.0, 3.0, 0), Verdict::Revoke);
     }
 

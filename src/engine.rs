@@ -312,6 +312,7 @@ fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judge
         log_odds: judged.log_odds,
         lifecycle: judged.evidence.lifecycle.get(),
         fan: judged.app_fan.max(0.0) + judged.ip_fan.max(0.0),
+        company: judged.company,
     };
     let settings = &state.settings;
     let mut verdict = decide::verdict(evidence, state.budget.threshold(), settings.revoke_margin, state.tail.visits());
@@ -359,11 +360,11 @@ fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judge
 
 /// What others may join an incident by: the place that an application is used from, and the address.
 const fn causes(scene: &Scene<'_>, judged: &Judged) -> [u64; 2] {
-    let Sighting { app, tenant, network, address, .. } = scene.sighting;
+    let Sighting { app, network, address, .. } = scene.sighting;
     if judged.net_level < 2 {
         return [0, 0];
     }
-    [app ^ (network as u64) << 8 ^ 1, tenant ^ (address as u64) << 8 ^ 2]
+    [app ^ (network as u64) << 8 ^ 1, (address as u64) << 8 ^ 2]
 }
 
 /// The narrowest thing that stops the thief: the token, or where it is one of a grant's, which would only get the

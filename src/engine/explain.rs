@@ -66,6 +66,8 @@ fn shares(judged: &Judged) -> impl Iterator<Item = (RuleId, f64, f64)> {
     let calls = evidence.route.get() + evidence.area.get().max(0.0) - sensitive;
     let volume = evidence.volume.get() - evidence.objects.get();
     let travel = NET_WEIGHT * evidence.travel.get();
+    // One holder who comes by many ways, or two who take turns: more than one place at a time either way.
+    let holders = evidence.switch.get() + judged.sibling;
     [
         // A network that was new when the holder came is still what speaks against it.
         (by_level.unwrap_or(RuleId::NewIp), net, judged.net_p),
@@ -74,7 +76,7 @@ fn shares(judged: &Judged) -> impl Iterator<Item = (RuleId, f64, f64)> {
         (RuleId::UnusualTime, evidence.hour.get(), judged.hour_p),
         (RuleId::NewEndpoint, calls, likelihood(calls)),
         (RuleId::SensitiveEndpoint, sensitive, likelihood(sensitive)),
-        (RuleId::ConcurrentUse, evidence.switch.get(), likelihood(evidence.switch.get())),
+        (RuleId::ConcurrentUse, holders, likelihood(holders)),
         (RuleId::VolumeSpike, volume, likelihood(volume)),
         (RuleId::Enumeration, evidence.objects.get(), likelihood(evidence.objects.get())),
         (
@@ -158,6 +160,7 @@ impl Words<'_> {
                 let here = self.here();
                 let times = judged.switches;
                 let observed = match times {
+                    0 => "it turns up by one way after another while an earlier holder is suspect".to_owned(),
                     1 => "one change of network within the hour".to_owned(),
                     times => format!("{times} changes of network back and forth"),
                 };

@@ -26,6 +26,9 @@ const WEEKEND_VISITS: u32 = 200;
 const ORDER_MS: i64 = 60_000;
 /// So many late events in a row, and it was the one before them that was wrong.
 const BEHIND_MAX: u8 = 3;
+/// The least weight of a sighting in what is learnt: what goes on for some twenty visits, alarms and all, and is not
+/// taken away is the owner's, and must not alarm for ever.
+const OWNER_MIN: f64 = 0.03;
 /// A volume is judged from so many calls an hour on.
 const CALLS_MIN: u32 = 8;
 
@@ -48,6 +51,9 @@ pub struct Judged {
     pub evidence: Evidence,
     pub app_fan: f64,
     pub ip_fan: f64,
+    pub sibling: f64,
+    /// Users who came new to the same place within two hours, this one among them.
+    pub company: usize,
     /// What net and client said for the owner in this visit.
     pub net_credit: f64,
     pub client_credit: f64,
@@ -154,6 +160,8 @@ pub fn judge(memory: &mut Memory, settings: &Settings, scene: &Scene<'_>) -> Jud
         evidence,
         app_fan: f64::from(visit.app_fan),
         ip_fan: f64::from(visit.ip_fan),
+        sibling,
+        company: usize::from(visit.company),
         net_credit: f64::from(visit.net_credit),
         client_credit: f64::from(visit.client_credit),
         net_level: usize::from(visit.net_level),
@@ -171,7 +179,7 @@ pub fn judge(memory: &mut Memory, settings: &Settings, scene: &Scene<'_>) -> Jud
         late,
         visits: baseline.visits,
     };
-    learn(baseline, user, visit, others, scene, kind, sigma(-log_odds), learns);
+    learn(baseline, user, visit, others, scene, kind, sigma(-log_odds).max(OWNER_MIN), learns);
     judged
 }
 
@@ -332,7 +340,7 @@ impl Turn<'_> {
         visit.hour_p = hour.p_value as f32;
 
         let days_since_change = self.user.days_since_change(sighting.at);
-        let is_old = baseline.first_at < self.user.changed_at();
+        let is_old = i64::from(baseline.first_minute) * 60_000 < self.user.changed_at();
         let born_after = i64::from(held.born) * 60_000 >= self.user.changed_at();
         if days_since_change.is_some_and(|days| days <= term::credential::DAYS_MAX)
             && is_old
@@ -443,7 +451,7 @@ impl Turn<'_> {
         let settled = ((f64::from(baseline.visits) + 2.0) / SETTLED_VISITS).min(1.0);
         let (changes, active) = (f64::from(baseline.switches), f64::from(baseline.active_minutes));
         let context = &mut baseline.contexts[younger];
-        learns.switch = Some(sigma(-context.log_odds.get()));
+        learns.switch = Some(sigma(-context.log_odds.get()).max(OWNER_MIN));
         if usize::from(context.level) < net::level::KNOWN_NETWORK
             || context.age_days(sighting.at) > term::switch::AGE_DAYS_MAX
             || self.blank
@@ -496,7 +504,7 @@ impl Turn<'_> {
         let objects = burst(Hourly::Objects, baseline.hour.objects(), 0.0);
         let bytes = burst(Hourly::Bytes, f64::from(baseline.hour.kilobytes), season);
         let day = sighting.day();
-        let returns = term::volume::returns(day, baseline.burst_day);
+        let returns = term::volume::returns(day, u32::from(baseline.burst_day));
         let excess = bursts.excess(sighting.tenant, day);
         let alone = |ratio: f64| term::volume::shared(ratio, bursts.usual(ratio), excess, returns);
         let reads = term::volume::reads(
@@ -529,7 +537,7 @@ impl Turn<'_> {
         let Scene { sighting, enriched, token, ended, .. } = self.scene;
         let event = &enriched.event;
         let at = sighting.at;
-        let answer = Answer::of(event.status);
+        let answer = Answer::of(event.status, event.kind == EventKind::Refreshed);
         let foreign = Foreign {
             address: usize::from(visit.net_level) > net::level::KNOWN_ADDRESS,
             network: usize::from(visit.net_level) >= net::level::USERS_NETWORK,
@@ -577,8 +585,10 @@ impl Turn<'_> {
         let evidence = &baseline.contexts[self.held].evidence;
         let client = evidence.client.get() + f64::from(visit.client_credit);
         let oddness = evidence.route.get() + 0.5 * client + evidence.hour.get();
+        let mut users = 0;
         let mut fan = |group: u64| {
             let company = fleets.join(group, self.scene.user, sighting.at, oddness);
+            users = users.max(company.users);
             term::fan::judge(company, fleets.home_share(sighting.app, sighting.at))
         };
         let by_prefix = fan(sighting.app ^ (u64::from(sighting.prefix) << 8 | 1));
@@ -587,8 +597,9 @@ impl Turn<'_> {
         } else {
             0.0
         };
-        let by_address = fan(sighting.tenant ^ (u64::from(sighting.address) << 8 | 3));
+        let by_address = fan(u64::from(sighting.address) << 8 | 3);
         let strongest = |a: f64, b: f64| if a.abs() > b.abs() { a } else { b };
+        visit.company = users as u8;
         visit.app_fan = strongest(by_prefix, by_network) as f32;
         // One company counts once: by address only what it says beyond the application's.
         visit.ip_fan = (by_address - f64::from(visit.app_fan).max(0.0)).max(0.0) as f32;
@@ -684,7 +695,7 @@ fn end_hour(baseline: &mut Baseline, others: &mut Others, kind: Kind, next: u32)
     baseline.all_calls = (0.98 * f64::from(baseline.all_calls) + weight * f64::from(hour.calls)) as f32;
     cohorts.learn_reads(kind, f64::from(hour.reads) / f64::from(hour.calls), weight);
     if f64::from(hour.burst) >= term::volume::BURST && weight > 0.5 {
-        baseline.burst_day = hour.number / 24;
+        baseline.burst_day = (hour.number / 24) as u16;
     }
     if hour.number / 24 != next / 24 {
         bursts.token_day();

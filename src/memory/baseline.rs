@@ -116,12 +116,12 @@ pub struct Grown {
     /// Visits by UTC hour at weekends.
     pub weekend: [u8; 24],
     /// Sum of the visits' phases as vectors, for each of [`crate::term::hour::PERIODS_MS`], faded.
-    pub phases: [(f32, f32); 4],
+    pub phases: [(f32, f32); 3],
 }
 
 impl Default for Grown {
     fn default() -> Self {
-        Self { season: [0; 48], weekend: [0; 24], phases: [(0.0, 0.0); 4] }
+        Self { season: [0; 48], weekend: [0; 24], phases: [(0.0, 0.0); 3] }
     }
 }
 
@@ -135,8 +135,8 @@ pub struct Presented {
     pub superseded_at: i64,
     pub address: u32,
     pub agent: u32,
-    /// Somebody has used what was issued in exchange.
-    pub successor_used: bool,
+    /// When somebody first used what was issued in exchange; 0: not yet.
+    pub used_at: i64,
     /// Presented again and again without a successor: it does not rotate.
     pub lasting: bool,
 }
@@ -153,8 +153,9 @@ pub struct Baseline {
     pub key: u64,
     pub kind: Kind,
     /// Milliseconds since the epoch.
-    pub first_at: i64,
     pub last_at: i64,
+    /// When it was seen first, minutes since the epoch.
+    pub first_minute: u32,
     /// Visits so far.
     pub visits: u32,
     pub net_levels: LevelCounts,
@@ -187,8 +188,8 @@ pub struct Baseline {
     /// Calls that read, and all calls, faded.
     pub reads: f32,
     pub all_calls: f32,
-    /// Day of the last burst; 0: none.
-    pub burst_day: u32,
+    /// Day of the last burst; 0: none. 16 bits last until 2149.
+    pub burst_day: u16,
     /// Weight of all calls of routes, and of all visits to areas, that were learnt.
     pub routes_total: f32,
     pub areas_total: f32,
@@ -204,8 +205,8 @@ impl Baseline {
         Self {
             key,
             kind,
-            first_at: at,
             last_at: at,
+            first_minute: (at / 60_000) as u32,
             visits: 0,
             net_levels: LevelCounts::default(),
             client_levels: LevelCounts::default(),

@@ -1,5 +1,7 @@
 //! A sighting in the numbers that memory holds: what judgement compares, without its texts.
 
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
 use crate::enrichment::{Device, EnrichedEvent};
 use crate::place::NetworkClass;
 
@@ -121,7 +123,8 @@ impl Sighting {
             device: enriched.client.device,
             site,
             tenant: event.scoped_key(b'o', ""),
-            app: event.scoped_key(b'a', event.app_id.as_deref().unwrap_or_default()),
+            // An application is its vendor's, whichever tenants use it: a breach of it spares none of them.
+            app: xxh3_64_with_seed(event.app_id.as_deref().unwrap_or_default().as_bytes(), u64::from(b'a')),
             visit: mix(client_key ^ mix(u64::from(enriched.client.agent_key) << 32 | u64::from(fingerprint))),
         })
     }

@@ -41,6 +41,8 @@ pub struct Visit {
     /// What the company says that it is in: by application, by address.
     pub app_fan: f32,
     pub ip_fan: f32,
+    /// Users who came new to the same address within two hours.
+    pub company: u8,
     pub log_odds_max: f32,
     routes: [(u32, u16); ROUTES_MAX],
     areas: [u32; AREAS_MAX],
@@ -68,6 +70,7 @@ impl Visit {
             hour_p: 1.0,
             app_fan: 0.0,
             ip_fan: 0.0,
+            company: 0,
             log_odds_max: f32::NEG_INFINITY,
             routes: [(0, 0); ROUTES_MAX],
             areas: [0; AREAS_MAX],

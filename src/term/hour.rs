@@ -7,8 +7,8 @@ const KERNEL: [f64; 5] = [0.05, 0.2, 0.5, 0.2, 0.05];
 /// Weight of everybody's hours, visits.
 const OTHERS: f64 = 6.0;
 
-/// Periods on which schedules are looked for: a minute, five, an hour, a day; milliseconds.
-pub const PERIODS_MS: [i64; 4] = [60_000, 300_000, 3_600_000, 86_400_000];
+/// Periods on which schedules are looked for: five minutes, an hour, a day; milliseconds.
+pub const PERIODS_MS: [i64; 3] = [300_000, 3_600_000, 86_400_000];
 /// A schedule is one when so many visits agree so well (mean resultant length).
 const VISITS_MIN: f64 = 30.0;
 const AGREEMENT_MIN: f64 = 0.9;
@@ -56,7 +56,7 @@ pub fn judge(hour: usize, own: &[f64; 24], everybody: &[f64; 24], of_phase: f64,
 ///
 /// `phases`: sum of the past visits' phases as vectors, a period each; `visits`: how many there were.
 #[must_use]
-pub fn phase(at: i64, phases: &[(f32, f32); 4], visits: f64) -> f64 {
+pub fn phase(at: i64, phases: &[(f32, f32); 3], visits: f64) -> f64 {
     if visits < VISITS_MIN {
         return 0.0;
     }
@@ -136,12 +136,12 @@ mod tests {
     fn nothing_is_known_of_a_new_token() {
         let new = judge(3, &[0.0; 24], &FLAT, 0.0, 0);
         assert!(new.of_day.abs() < 1e-12, "{new:?}");
-        assert_eq!(phase(0, &[(0.0, 0.0); 4], 0.0).to_bits(), 0.0_f64.to_bits());
+        assert_eq!(phase(0, &[(0.0, 0.0); 3], 0.0).to_bits(), 0.0_f64.to_bits());
     }
 
     #[test]
     fn a_visit_beside_the_schedule_is_somebody_elses() {
-        let mut phases = [(0.0_f32, 0.0_f32); 4];
+        let mut phases = [(0.0_f32, 0.0_f32); 3];
         for visit in 0..60_i64 {
             let at = visit * 3_600_000 + 5_000 * (visit % 3);
             for (sum, period) in phases.iter_mut().zip(PERIODS_MS) {
@@ -160,7 +160,7 @@ mod tests {
             shift in -12..=12_i32, x in -100.0..100.0_f32, y in -100.0..100.0_f32, visits in 0.0..100.0_f64,
         ) {
             let own: [f64; 24] = own.try_into().expect("24");
-            let of_phase = phase(at, &[(x, y); 4], visits);
+            let of_phase = phase(at, &[(x, y); 3], visits);
             let sum = judge(hour, &own, &FLAT, of_phase, shift).sum();
             prop_assert!((-1.0..=4.0).contains(&sum));
         }

@@ -28,18 +28,19 @@ const SKEW_MINUTES: f64 = 1.0;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     Accepted,
-    /// 401 or 403.
+    /// 401 or 403; at the token endpoint also 400 (`invalid_grant`, RFC 6749 section 5.2).
     Refused,
     /// No status, an overload or a fault: it says nothing of the token.
     Unknown,
 }
 
 impl Answer {
-    /// Of an HTTP status. A 404 or 409 comes of a call that was let in.
+    /// Of an HTTP status, at the token endpoint or elsewhere. A 404 or 409 comes of a call that was let in.
     #[must_use]
-    pub const fn of(status: Option<u16>) -> Self {
+    pub const fn of(status: Option<u16>, token_endpoint: bool) -> Self {
         match status {
             Some(401 | 403) => Self::Refused,
+            Some(400) if token_endpoint => Self::Refused,
             Some(429 | 500..) | None => Self::Unknown,
             Some(_) => Self::Accepted,
         }
@@ -81,7 +82,8 @@ pub fn refresh(refreshes: &mut Refreshes, token: u64, at: i64, address: u32, age
             return 0.0;
         }
         let since = at - known.superseded_at;
-        let reused = if known.successor_used {
+        // In event time: what was issued for this very request may be heard of first.
+        let reused = if known.used_at != 0 && known.used_at < at {
             since > if elsewhere { RACE_ELSEWHERE_MS } else { RACE_MS }
         } else {
             since > RETRY_MS || elsewhere && since > RACE_ELSEWHERE_MS
@@ -99,7 +101,8 @@ pub fn succeed(refreshes: &mut Refreshes, parent: u64, child: u64, at: i64) {
         return;
     }
     if !refreshes.last.iter().any(|known| known.token == parent) {
-        take_in(refreshes, Presented { token: parent, at, ..Presented::default() });
+        // Heard of before its being presented.
+        take_in(refreshes, Presented { token: parent, superseded_at: at, ..Presented::default() });
     }
     for known in refreshes.last.iter_mut().filter(|known| known.token == parent && known.superseded_at == 0) {
         known.superseded_at = at;
@@ -112,7 +115,7 @@ pub fn succeed(refreshes: &mut Refreshes, parent: u64, child: u64, at: i64) {
 /// Notes that an access token was used that the family had not used before: the last exchange's answer has arrived.
 pub fn successor_used(refreshes: &mut Refreshes, at: i64) {
     for known in refreshes.last.iter_mut().filter(|known| known.at != 0 && known.at < at) {
-        known.successor_used = true;
+        note_use(known, at);
     }
 }
 
@@ -123,12 +126,26 @@ fn supersede_others(refreshes: &mut Refreshes, token: u64, at: i64) {
         if known.superseded_at == 0 {
             known.superseded_at = at;
         }
-        known.successor_used = true;
+        note_use(known, at);
     }
 }
 
-/// The latest comes first; the last but one goes to the names of those before.
+const fn note_use(known: &mut Presented, at: i64) {
+    if known.used_at == 0 || at < known.used_at {
+        known.used_at = at;
+    }
+}
+
+/// The latest comes first. It takes the place of one that was issued and never presented, as when an answer was lost
+/// and another issued instead; else the last but one goes to the names of those before.
 fn take_in(refreshes: &mut Refreshes, presented: Presented) {
+    if let Some(unused) =
+        refreshes.last.iter().position(|known| known.token != 0 && known.at == 0 && known.superseded_at == 0)
+    {
+        refreshes.last[unused] = presented;
+        refreshes.last[..=unused].rotate_right(1);
+        return;
+    }
     let [_, leaving] = refreshes.last;
     if leaving.token != 0 && leaving.superseded_at != 0 {
         refreshes.before.rotate_right(1);
@@ -255,6 +272,27 @@ mod tests {
     }
 
     #[test]
+    fn two_answers_to_one_request_may_both_be_told_before_it() {
+        let mut family = exchanged(false);
+        succeed(&mut family, 1, 3, NOON + 10 * SECOND);
+        assert!(refresh(&mut family, 1, NOON + 10 * SECOND, 1, 1) < 1.0, "the answer was lost and asked for again");
+        assert!(refresh(&mut family, 3, NOON + 60 * MINUTE, 1, 1) < 1.0);
+        assert!(refresh(&mut family, 1, NOON + 61 * MINUTE, 1, 1) >= CERTAIN);
+    }
+
+    #[test]
+    fn order_of_arrival_does_not_matter() {
+        let mut family = Refreshes::default();
+        // The first answer before its request, and the use of the second answer before the request for it.
+        succeed(&mut family, 1, 2, NOON + 20);
+        assert!(refresh(&mut family, 1, NOON, 1, 1) < 1.0);
+        succeed(&mut family, 1, 3, NOON + MINUTE);
+        successor_used(&mut family, NOON + MINUTE + 100);
+        assert!(refresh(&mut family, 1, NOON + MINUTE - 20, 1, 1) < 1.0, "asked for again before it was used");
+        assert!(refresh(&mut family, 1, NOON + 3 * MINUTE, 1, 1) >= CERTAIN, "and again after");
+    }
+
+    #[test]
     fn a_token_that_does_not_rotate_says_nothing() {
         let mut family = Refreshes::default();
         for hour in 0..50 {
@@ -308,8 +346,10 @@ mod tests {
 
     #[test]
     fn only_a_clear_answer_is_one() {
-        let answers = [Some(200), Some(404), Some(401), Some(403), Some(429), Some(503), None].map(Answer::of);
         use Answer::{Accepted, Refused, Unknown};
-        assert_eq!(answers, [Accepted, Accepted, Refused, Refused, Unknown, Unknown, Unknown]);
+        let statuses = [Some(200), Some(404), Some(400), Some(401), Some(403), Some(429), Some(503), None];
+        let answers = statuses.map(|status| Answer::of(status, false));
+        assert_eq!(answers, [Accepted, Accepted, Accepted, Refused, Refused, Unknown, Unknown, Unknown]);
+        assert_eq!(Answer::of(Some(400), true), Refused);
     }
 }
