@@ -17,7 +17,8 @@ const COLD_ALERT_FROM: f64 = 2.0;
 const COLD_VISITS: u64 = 5_000;
 /// A revocation by behaviour needs this, and the margin that is set besides.
 const REVOKE_FROM: f64 = 7.0;
-/// And this without what others' tokens do: a fan-out alone would revoke an application's migration.
+/// And this without what others' tokens do, and without how much was called: a fan-out alone would revoke an
+/// application's migration, a volume alone the owner's first backfill.
 const REVOKE_ALONE_FROM: f64 = 4.0;
 /// Nor where so many users' tokens turn up together: a scan by one's own people or an application's move looks like a
 /// campaign, and one question to one person tells them apart.
@@ -38,6 +39,8 @@ pub struct Evidence {
     pub lifecycle: f64,
     /// The part that comes of others' tokens.
     pub fan: f64,
+    /// The part that comes of how much was called.
+    pub volume: f64,
     /// Users whose tokens came new to the same place within two hours.
     pub company: usize,
 }
@@ -119,8 +122,8 @@ impl Budget {
 /// The verdict on one event, before the budget's cap.
 #[must_use]
 pub fn verdict(evidence: Evidence, threshold: f64, margin: f64, visits: u64) -> Verdict {
-    let Evidence { log_odds, lifecycle, fan, company } = evidence;
-    let alone = log_odds - fan > REVOKE_ALONE_FROM && company < REVOKE_COMPANY;
+    let Evidence { log_odds, lifecycle, fan, volume, company } = evidence;
+    let alone = log_odds - fan.max(volume) > REVOKE_ALONE_FROM && company < REVOKE_COMPANY;
     let by_behaviour = log_odds > REVOKE_FROM + margin && alone && visits >= REVOKE_VISITS;
     if lifecycle >= LIFECYCLE_CERTAIN || by_behaviour {
         Verdict::Revoke
@@ -138,7 +141,7 @@ mod tests {
     use super::*;
 
     fn evidence(log_odds: f64) -> Evidence {
-        Evidence { log_odds, lifecycle: 0.0, fan: 0.0, company: 1 }
+        Evidence { log_odds, lifecycle: 0.0, fan: 0.0, volume: 0.0, company: 1 }
     }
 
     #[test]
@@ -155,6 +158,8 @@ mod tests {
         assert_eq!(verdict(evidence(12.0), 1.0, 3.0, 100), Verdict::Alert);
         let campaign = Evidence { fan: 9.0, ..evidence(12.0) };
         assert_eq!(verdict(campaign, 1.0, 3.0, 1_000_000), Verdict::Alert);
+        let backfill = Evidence { volume: 9.0, ..evidence(12.0) };
+        assert_eq!(verdict(backfill, 1.0, 3.0, 1_000_000), Verdict::Alert);
         let scan = Evidence { company: 3, ..evidence(20.0) };
         assert_eq!(verdict(scan, 1.0, 3.0, 1_000_000), Verdict::Alert);
         let copy = Evidence { lifecycle: 14.0, ..evidence(7.0) };

@@ -312,6 +312,7 @@ fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judge
         log_odds: judged.log_odds,
         lifecycle: judged.evidence.lifecycle.get(),
         fan: judged.app_fan.max(0.0) + judged.ip_fan.max(0.0),
+        volume: judged.evidence.volume.get(),
         company: judged.company,
     };
     let settings = &state.settings;

@@ -547,7 +547,11 @@ impl Turn<'_> {
         if event.kind == EventKind::Refreshed {
             let refreshes = baseline.refreshes.get_or_insert_default();
             reuse = term::lifecycle::refresh(refreshes, *token, at, sighting.address, sighting.agent);
-        } else if event.token_type != TokenType::Refresh && baseline.token != *token as u32 {
+        } else if answer == Answer::Accepted
+            && event.token_type != TokenType::Refresh
+            && baseline.token != *token as u32
+        {
+            // A token that the family had not used before, and that works: the answer that brought it has arrived.
             if let Some(refreshes) = &mut baseline.refreshes {
                 term::lifecycle::successor_used(refreshes, at);
             }
