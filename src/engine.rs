@@ -12,6 +12,7 @@ use crate::event::{Event, Kind as EventKind, TokenType};
 use crate::math::sigma;
 use crate::memory::baselines::Seed;
 use crate::memory::{Ended, Generations, Kind, Memory, Sighting, User};
+use crate::policy::{self, Finding};
 use crate::rule::RuleSet;
 use crate::term::lifecycle;
 use crate::verdict::{Action, Incident, Mode, Outcome, Severity, Target, Verdict};
@@ -183,12 +184,18 @@ pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) ->
     let user = event.user_id.as_deref().map_or(baseline, |user| event.scoped_key(b'u', user));
     let ended = ended(&state.memory, event, baseline, token);
     let scene = Scene { enriched, sighting, baseline, token, user, ended };
-    if is_seed(&mut state.memory, &scene) {
+    let findings = policy::judge(rules, event);
+    let seed = is_seed(&mut state.memory, &scene);
+    if seed && findings.is_empty() {
         return Step::Judged(quiet(state));
     }
-    let judged = judge::judge(&mut state.memory, &state.settings, &scene);
+    let judged = if seed {
+        Judged::nothing(state.settings.prior_log_odds)
+    } else {
+        judge::judge(&mut state.memory, &state.settings, &scene)
+    };
     state.counters.late += u64::from(judged.late);
-    Step::Judged(decided(state, rules, &scene, &judged))
+    Step::Judged(decided(state, rules, &scene, &judged, findings))
 }
 
 /// Key of the baseline: the family's; where producers name none, that of the chain of tokens it was issued in; else the
@@ -306,7 +313,7 @@ fn is_seed(memory: &mut Memory, scene: &Scene<'_>) -> bool {
 }
 
 /// From the judgement to what the outside is to see of it.
-fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judged) -> Outcome {
+fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judged, findings: Vec<Finding>) -> Outcome {
     explain::learn_names(&mut state.memory.names, scene, judged);
     let evidence = decide::Evidence {
         log_odds: judged.log_odds,
@@ -318,7 +325,13 @@ fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judge
     let settings = &state.settings;
     let mut verdict = decide::verdict(evidence, state.budget.threshold(), settings.revoke_margin, state.tail.visits());
     let told = judged.changed || verdict >= Verdict::Watch;
-    let signals = if told { explain::signals(&mut state.memory, rules, scene, judged) } else { Vec::new() };
+    let mut signals = if told { explain::signals(&mut state.memory, rules, scene, judged) } else { Vec::new() };
+    let wanted = findings.iter().map(|finding| finding.verdict).max().unwrap_or(Verdict::Allow);
+    let by_policy = wanted > verdict;
+    // What decided comes first.
+    let place = if by_policy { 0 } else { signals.len() };
+    signals.splice(place..place, findings.into_iter().map(Finding::signal));
+    verdict = verdict.max(wanted);
     let leading = signals.iter().find(|signal| signal.fired).map(|signal| rules.rule(signal.rule));
     let mode = leading.map_or(Mode::Shadow, |rule| rule.mode).min(settings.mode);
     let fired = signals.iter().filter(|signal| signal.fired);
@@ -332,8 +345,9 @@ fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judge
         rules: fired.fold(0, |rules, signal| rules | 1 << signal.rule as u32),
         acts: verdict == Verdict::Revoke,
     };
-    // What people know of already costs no attention, and what is certain is worth any.
+    // What people know of already costs no attention, and what is certain or was asked for is worth any.
     if verdict == Verdict::Alert
+        && !by_policy
         && !state.incidents.is_known(&alarm)
         && !state.budget.spend(scene.sighting.at, judged.log_odds)
     {

@@ -4,7 +4,7 @@
 //! first. The house has five floors, and imports go down only (a test checks it):
 //!
 //! 0. words: [`event`], [`token`], [`secret`], [`mod@format`], [`place`], [`route`], [`enrichment`], [`verdict`], [`checkpoint`]
-//! 1. judgement: [`math`], [`memory`], [`term`], [`rule`], [`decide`], [`engine`]
+//! 1. judgement: [`math`], [`memory`], [`term`], [`rule`], [`policy`], [`decide`], [`engine`]
 //! 2. ports: [`port`], and the way out that two adapters share: [`outgoing`]
 //! 3. adapters: [`wire`], [`enrich`], [`source`], [`store`], [`notify`], [`revoke`]
 //! 4. running: [`pipeline`], [`worker`], [`deliver`], [`config`], [`telemetry`], [`simulate`], [`evaluate`], [`cli`]
@@ -31,6 +31,7 @@ pub mod decide;
 pub mod engine;
 pub mod math;
 pub mod memory;
+pub mod policy;
 pub mod rule;
 pub mod term;
 

@@ -52,9 +52,30 @@ impl RuleId {
     /// The numbers that this rule's file may set under `[parameters]`.
     #[must_use]
     pub const fn parameters(self) -> &'static [Parameter] {
-        &[]
+        match self {
+            Self::TokenAge => &TOKEN_AGE,
+            _ => &[],
+        }
     }
 }
+
+/// Access tokens are to live minutes (RFC 9700 section 2.2.2), refresh tokens are to be given up after a month or so.
+const TOKEN_AGE: [Parameter; 2] = [
+    Parameter {
+        name: "access_hours_max",
+        default: 1.0,
+        min: 0.1,
+        max: 87_600.0,
+        meaning: "an access token older than this is told, hours",
+    },
+    Parameter {
+        name: "refresh_days_max",
+        default: 30.0,
+        min: 0.1,
+        max: 3_650.0,
+        meaning: "a refresh token older than this is told, days",
+    },
+];
 
 /// All rules, one of each id, in the order of [`RuleId::ALL`].
 #[derive(Clone, Debug, PartialEq)]

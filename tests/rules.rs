@@ -4,8 +4,10 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use proptest::prelude::*;
-use tokenwarden::config::rule_file::{self, Expect, trial};
+use tokenwarden::config::rule_file::{self, Expect, Places, trial};
 use tokenwarden::engine;
+use tokenwarden::place::NetworkClass;
+use tokenwarden::port::GeoLookup as _;
 use tokenwarden::rule::Status;
 use tokenwarden::verdict::{Mode, RuleId};
 
@@ -136,6 +138,37 @@ fn a_mistake_names_file_line_and_fix() {
         ),
     ] {
         assert_eq!(mistake(old, new), told, "for {new}");
+    }
+}
+
+#[test]
+fn a_file_sets_the_parameters_of_its_rule() {
+    let file = Path::new("rules/token_age.toml");
+    let text = std::fs::read_to_string(file).expect("a shipped file");
+    let values = |text: &str| rule_file::parse(file, text).map(|(rule, _)| rule.values);
+    assert_eq!(values(&text), Ok(vec![1.0, 30.0]));
+    let longer = text.replacen("access_hours_max = 1\n", "access_hours_max = 8.5\n", 1);
+    assert_eq!(values(&longer), Ok(vec![8.5, 30.0]));
+    assert_eq!(values(&text.replacen("access_hours_max = 1\n", "", 1)), Ok(vec![1.0, 30.0]), "its default");
+    for (new, told) in [
+        (
+            "acces_hours_max = 8",
+            "rules/token_age.toml:28: `parameters` has no key `acces_hours_max`; did you mean `access_hours_max`?",
+        ),
+        ("access_hours_max = 0", "rules/token_age.toml:28: `access_hours_max` must be between 0.1 and 87600"),
+    ] {
+        let errors = values(&text.replacen("access_hours_max = 1", new, 1)).expect_err(new);
+        assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), [told]);
+    }
+}
+
+#[test]
+fn a_network_of_a_case_is_of_the_class_that_its_name_tells() {
+    let text = GOOD.replacen("org = \"Telekom\"", "org = \"Hetzner Online GmbH\"", 1);
+    for (text, class) in [(GOOD, NetworkClass::Access), (&text, NetworkClass::Hosting)] {
+        let (_, cases) = rule_file::parse(Path::new("new_ip.toml"), text).expect("the file is good");
+        let (_, network) = Places::clone(&cases.places).lookup("192.0.2.1".parse().expect("an address"));
+        assert_eq!(network.map(|network| network.class), Some(class));
     }
 }
 

@@ -84,9 +84,10 @@ macro_rules! shipped_files {
 }
 
 const SHIPPED: &[(&str, &str)] = shipped_files! {
-    "new_country" "impossible_travel" "new_ip" "new_network" "unusual_time" "volume_spike" "new_client"
-    "concurrent_use" "refresh_reuse" "use_after_revocation" "use_after_session_end" "use_after_expiry"
-    "binding_mismatch" "app_fanout"
+    "new_country" "impossible_travel" "new_ip" "new_network" "unusual_time" "volume_spike" "bytes_spike" "new_client"
+    "new_endpoint" "sensitive_endpoint" "enumeration" "concurrent_use" "refresh_reuse" "use_after_revocation"
+    "use_after_session_end" "use_after_expiry" "stale_after_credential_change" "binding_mismatch" "token_age"
+    "app_fanout" "ip_fanout"
 };
 
 fn assemble(texts: impl Iterator<Item = (PathBuf, Result<String, String>)>) -> Result<LoadedRules, Vec<RuleFileError>> {

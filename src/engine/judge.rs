@@ -80,6 +80,34 @@ pub struct Judged {
     pub visits: u32,
 }
 
+impl Judged {
+    /// Of a token in its first visit: there is nothing to hold it against.
+    pub fn nothing(prior_log_odds: f64) -> Self {
+        Self {
+            log_odds: prior_log_odds,
+            evidence: Evidence::default(),
+            app_fan: 0.0,
+            ip_fan: 0.0,
+            net_credit: 0.0,
+            client_credit: 0.0,
+            net_level: net::level::KNOWN_ADDRESS,
+            client_level: client::level::KNOWN,
+            lifecycle_rule: None,
+            net_p: 1.0,
+            client_p: 1.0,
+            hour_p: 1.0,
+            travel_km: 0.0,
+            travel_minutes: 0.0,
+            calls: 0,
+            objects: 0.0,
+            switches: 0,
+            changed: false,
+            late: false,
+            visits: 0,
+        }
+    }
+}
+
 /// Judges a sighting of a token that has, or gets, a baseline, and learns from it.
 pub fn judge(memory: &mut Memory, settings: &Settings, scene: &Scene<'_>) -> Judged {
     let Scene { sighting, enriched, .. } = scene;

@@ -11,7 +11,7 @@ mod event_geo;
 mod geo;
 pub mod mmdb_source;
 pub mod mmdb_writer;
-mod network_class;
+pub mod network_class;
 mod record;
 mod slots;
 

@@ -153,7 +153,8 @@ const HOSTING_PAIRS: &[(&str, &str)] =
 const WORDS_MAX: usize = 24;
 
 /// The class of the network that is called `name`.
-pub(super) fn of(name: &str) -> NetworkClass {
+#[must_use]
+pub fn of(name: &str) -> NetworkClass {
     let name = name.to_lowercase();
     let words = || name.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).take(WORDS_MAX);
     let has = |list: &[&str]| words().any(|word| list.contains(&word));

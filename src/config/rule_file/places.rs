@@ -7,6 +7,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::fields::{Fields, Report, quoted};
+use crate::enrich::network_class;
 use crate::event::Address;
 use crate::place::{Coordinates, Country, Network, Place};
 use crate::port::GeoLookup;
@@ -112,7 +113,7 @@ fn read_network(fields: &Fields<'_, '_>, report: &mut Report<'_>) -> Option<Arc<
     }
     let asn = fields.whole_number("asn", 1, u32::MAX, report)?;
     let org = org.unwrap_or_default();
-    Some(Arc::new(Network { asn, org: org.into(), class: crate::place::NetworkClass::Access }))
+    Some(Arc::new(Network { asn, org: org.into(), class: network_class::of(org) }))
 }
 
 fn parse_prefix(text: &str) -> Option<(IpAddr, u8)> {
