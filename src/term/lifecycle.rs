@@ -308,8 +308,8 @@ mod tests {
 
     #[test]
     fn only_a_clear_answer_is_one() {
-        let answers = [Some(200), Some(404), Some(401), Some(403), Some(429), Some(503), None].map(Answer::of);
         use Answer::{Accepted, Refused, Unknown};
+        let answers = [Some(200), Some(404), Some(401), Some(403), Some(429), Some(503), None].map(Answer::of);
         assert_eq!(answers, [Accepted, Accepted, Refused, Refused, Unknown, Unknown, Unknown]);
     }
 }
