@@ -406,7 +406,7 @@ impl State {
         self.counters.incidents += u64::from(joined.changed);
         outcome.incident_id = Some(joined.open.id);
         let revokes = outcome.verdict == Verdict::Revoke;
-        if !joined.changed && !(revokes && joined.new_baseline) {
+        if !(joined.changed || revokes && joined.new_baseline) {
             return;
         }
         let event = &scene.enriched.event;

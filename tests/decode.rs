@@ -151,7 +151,7 @@ fn what_a_client_chooses_is_cut_and_never_makes_an_event_unreadable() {
     let lengths = [&event.user_agent, &event.endpoint, &event.method].map(|text| text.as_deref().map_or(0, str::len));
     assert_eq!(lengths, [1024, 2048, 256]);
     assert_eq!(event.attrs[0].1.len(), 4096);
-    let many: String = (0..500).map(|number| format!(r#","x{number}":"""#)).collect();
+    let many = (0..500).map(|number| format!(r#","x{number}":"""#)).collect::<Vec<_>>().concat();
     let text = native(&many);
     let event = self::event(Format::Native, &text);
     assert_eq!(event.attrs.len(), 129);
@@ -214,8 +214,8 @@ fn a_token_planted_in_any_text_of_a_sample_is_replaced() {
                     break;
                 }
                 let text = planted.to_string();
-                let (taken, _) = decode_all(format, text.as_bytes());
-                assert!(!format!("{taken:?}").contains(&token), "{text}\n{taken:?}");
+                let (decoded, _) = decode_all(format, text.as_bytes());
+                assert!(!format!("{decoded:?}").contains(&token), "{text}\n{decoded:?}");
             }
         }
     }

@@ -29,6 +29,7 @@ pub struct Open {
 
 /// What an alarming event is to its incident.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[allow(clippy::struct_excessive_bools, reason = "four independent answers about one event")]
 pub struct Joined {
     pub open: Open,
     /// It opened the incident.

@@ -293,14 +293,11 @@ impl Words<'_> {
             }
             let _ = write!(here, "{}, ", place.country);
         }
-        match &self.scene.enriched.network {
-            Some(network) => {
-                let _ = write!(here, "AS{} {}", network.asn, network.org);
-            }
-            None => {
-                let address = self.scene.enriched.event.address.map_or_else(String::new, |address| address.to_string());
-                let _ = write!(here, "{address}");
-            }
+        if let Some(network) = &self.scene.enriched.network {
+            let _ = write!(here, "AS{} {}", network.asn, network.org);
+        } else {
+            let address = self.scene.enriched.event.address.map_or_else(String::new, |address| address.to_string());
+            let _ = write!(here, "{address}");
         }
         here
     }
@@ -337,7 +334,7 @@ impl Words<'_> {
     fn usual_client(&self) -> String {
         let usual = self.baseline.seen.most(Sort::Family);
         let name = usual.and_then(|(family, _)| self.names.get(family_name(family)));
-        name.map_or_else(|| "clients of its user's other tokens".to_owned(), |name| name.to_string())
+        name.map_or_else(|| "clients of its user's other tokens".to_owned(), ToString::to_string)
     }
 
     /// The hours with most of the visits, as a span: `08:00 to 17:00 UTC`.

@@ -127,17 +127,16 @@ pub fn judge(memory: &mut Memory, settings: &Settings, scene: &Scene<'_>) -> Jud
     }
     let late = keep_time(baseline, at, settings.lateness_ms_max);
     let first = baseline.visits == 0;
-    let (number, began) = match find_visit(baseline, visits, sighting) {
-        Some(number) => (number, false),
-        None => {
-            let mut visit = Visit::begin(scene.baseline, sighting.visit, at);
-            let (net_level, client_level) = levels(baseline, user, others, sighting);
-            (visit.net_level, visit.client_level) = (net_level as u8, client_level as u8);
-            let number = visits.open(visit);
-            baseline.open.rotate_right(1);
-            baseline.open[0] = Some(number);
-            (number, true)
-        }
+    let (number, began) = if let Some(number) = find_visit(baseline, visits, sighting) {
+        (number, false)
+    } else {
+        let mut visit = Visit::begin(scene.baseline, sighting.visit, at);
+        let (net_level, client_level) = levels(baseline, user, others, sighting);
+        (visit.net_level, visit.client_level) = (net_level as u8, client_level as u8);
+        let number = visits.open(visit);
+        baseline.open.rotate_right(1);
+        baseline.open[0] = Some(number);
+        (number, true)
     };
     let visit = visits.get_mut(number);
     visit.last_at = visit.last_at.max(at);
@@ -587,7 +586,7 @@ impl Turn<'_> {
         }
         let shown = event.binding.as_deref().map_or(0, |key| event.scoped_key(b'k', key) as u32 | 1);
         let binding = term::lifecycle::binding(&mut baseline.binding, &mut baseline.binding_streak, shown);
-        let expires_at = event.expires_at.map(|at| at.millis());
+        let expires_at = event.expires_at.map(crate::event::Timestamp::millis);
         let found = [
             (RuleId::RefreshReuse, reuse),
             (RuleId::BindingMismatch, binding),

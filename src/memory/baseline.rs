@@ -100,6 +100,7 @@ impl Hour {
     #[must_use]
     pub fn objects(&self) -> f64 {
         const M: f64 = OBJECT_REGISTERS as f64;
+        #[allow(clippy::naive_bytecount, reason = "a few bytes, not worth a crate")]
         let empty = self.objects.iter().filter(|rank| **rank == 0).count();
         let harmonic: f64 = self.objects.iter().map(|rank| libm::exp2(-f64::from(*rank))).sum();
         let raw = 0.673 * M * M / harmonic;

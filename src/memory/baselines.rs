@@ -97,8 +97,8 @@ impl Seed {
 #[derive(Debug)]
 pub struct Baselines {
     places: Map<u64, u32>,
-    // Boxed, so that growing the list moves pointers and not gigabytes.
-    baselines: Vec<Box<Baseline>>,
+    #[allow(clippy::vec_box, reason = "growing the list moves pointers and not gigabytes")]
+    held: Vec<Box<Baseline>>,
     pub seeds: Generations<Seed>,
     /// Keys of those that were not established when they were last looked at, the eldest first.
     young: VecDeque<u64>,
@@ -113,7 +113,7 @@ impl Baselines {
     pub fn new(max: usize) -> Self {
         Self {
             places: Map::default(),
-            baselines: Vec::new(),
+            held: Vec::new(),
             seeds: Generations::new(max),
             young: VecDeque::new(),
             max: max.max(1),
@@ -123,34 +123,33 @@ impl Baselines {
 
     pub fn get_mut(&mut self, key: u64) -> Option<&mut Baseline> {
         let place = *self.places.get(&key)?;
-        self.baselines.get_mut(place as usize).map(|baseline| &mut **baseline)
+        self.held.get_mut(place as usize).map(|baseline| &mut **baseline)
     }
 
     /// The baseline of `key`, a new one where there is none.
     pub fn grow(&mut self, key: u64, kind: Kind, at: i64) -> &mut Baseline {
-        let place = match self.places.get(&key) {
-            Some(place) => *place as usize,
-            None => {
-                if self.baselines.len() >= self.max {
-                    self.evict(at);
-                }
-                self.young.push_back(key);
-                self.places.insert(key, self.baselines.len() as u32);
-                self.baselines.push(Box::new(Baseline::new(key, kind, at)));
-                self.baselines.len() - 1
+        let place = if let Some(place) = self.places.get(&key) {
+            *place as usize
+        } else {
+            if self.held.len() >= self.max {
+                self.evict(at);
             }
+            self.young.push_back(key);
+            self.places.insert(key, self.held.len() as u32);
+            self.held.push(Box::new(Baseline::new(key, kind, at)));
+            self.held.len() - 1
         };
-        &mut self.baselines[place]
+        &mut self.held[place]
     }
 
     #[must_use]
     pub fn len(&self) -> usize {
-        self.baselines.len()
+        self.held.len()
     }
 
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.baselines.is_empty()
+        self.held.is_empty()
     }
 
     /// Baselines forgotten for want of room.
@@ -163,30 +162,30 @@ impl Baselines {
     #[must_use]
     pub fn bytes(&self) -> usize {
         let places = self.places.capacity() * (size_of::<(u64, u32)>() + 1);
-        let own: usize = self.baselines.iter().map(|baseline| baseline.bytes() + size_of::<usize>()).sum();
+        let own: usize = self.held.iter().map(|baseline| baseline.bytes() + size_of::<usize>()).sum();
         places + own
     }
 
     fn evict(&mut self, now: i64) {
         while let Some(key) = self.young.pop_front() {
             let Some(place) = self.places.get(&key).map(|place| *place as usize) else { continue };
-            if self.baselines[place].visits < ESTABLISHED_VISITS {
+            if self.held[place].visits < ESTABLISHED_VISITS {
                 self.remove(place);
                 return;
             }
         }
         // Spread over all by the number of those that have gone, for neighbours are of an age.
         let spread = |step: u64| (self.evicted * CANDIDATES as u64 + step).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16;
-        let candidates = (0..CANDIDATES as u64).map(|step| spread(step) as usize % self.baselines.len());
-        if let Some(least) = candidates.min_by_key(|place| self.baselines[*place].worth(now)) {
+        let candidates = (0..CANDIDATES as u64).map(|step| spread(step) as usize % self.held.len());
+        if let Some(least) = candidates.min_by_key(|place| self.held[*place].worth(now)) {
             self.remove(least);
         }
     }
 
     fn remove(&mut self, place: usize) {
-        let gone = self.baselines.swap_remove(place);
+        let gone = self.held.swap_remove(place);
         self.places.remove(&gone.key);
-        if let Some(moved) = self.baselines.get(place) {
+        if let Some(moved) = self.held.get(place) {
             self.places.insert(moved.key, place as u32);
         }
         self.evicted += 1;

@@ -137,7 +137,6 @@ pub(crate) mod tests {
     fn no_baseline_takes_more_than_1100_bytes() {
         let bytes = full().bytes();
         let young = Baseline::new(1, Kind::new(crate::event::TokenType::Access, false), 0).bytes();
-        println!("a full baseline takes {bytes} bytes, a new one {young}, a seed {}", size_of::<baselines::Seed>());
         assert!(bytes <= 1_100, "{bytes}");
         assert!(young <= 500, "{young}");
     }

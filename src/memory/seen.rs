@@ -140,7 +140,7 @@ impl Seen {
 
 impl Entry {
     /// What is lost if this is forgotten, in 256ths of a sixteenth: its count, halved by every [`STALE_DAYS`].
-    fn worth(&self, now: u8) -> u32 {
+    fn worth(self, now: u8) -> u32 {
         let days = 2 * u32::from(now.wrapping_sub(self.age));
         (u32::from(self.count) << 8) >> (days / STALE_DAYS).min(31)
     }

@@ -79,18 +79,15 @@ impl Visit {
 
     /// How often `route` has been called in this visit, this time included.
     pub fn count_route(&mut self, route: u32) -> u16 {
-        match self.routes.iter_mut().find(|(known, count)| *known == route || *count == 0) {
-            Some((known, count)) => {
-                *known = route;
-                *count = count.saturating_add(1);
-                *count
-            }
-            None => {
-                // No room: the oldest makes way, so that a walk over many routes still counts each once.
-                self.routes.rotate_left(1);
-                self.routes[ROUTES_MAX - 1] = (route, 1);
-                1
-            }
+        if let Some((known, count)) = self.routes.iter_mut().find(|(known, count)| *known == route || *count == 0) {
+            *known = route;
+            *count = count.saturating_add(1);
+            *count
+        } else {
+            // No room: the oldest makes way, so that a walk over many routes still counts each once.
+            self.routes.rotate_left(1);
+            self.routes[ROUTES_MAX - 1] = (route, 1);
+            1
         }
     }
 
@@ -126,15 +123,12 @@ impl Visits {
 
     pub fn open(&mut self, visit: Visit) -> NonZeroU32 {
         let began = visit.began;
-        let number = match self.free.pop() {
-            Some(number) => {
-                self.places[place(number)] = visit;
-                number
-            }
-            None => {
-                self.places.push(visit);
-                NonZeroU32::new(self.places.len() as u32).unwrap_or(NonZeroU32::MAX)
-            }
+        let number = if let Some(number) = self.free.pop() {
+            self.places[place(number)] = visit;
+            number
+        } else {
+            self.places.push(visit);
+            NonZeroU32::new(self.places.len() as u32).unwrap_or(NonZeroU32::MAX)
         };
         self.queue.push_back((began, number));
         number

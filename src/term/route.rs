@@ -64,7 +64,7 @@ pub fn promise(template: &str, reads: bool) -> f64 {
         (0.5, &[]),
     ];
     let has = |word: &&str| contains_word(template.as_bytes(), word.as_bytes());
-    let found = WORDS.iter().find(|(_, words)| words.iter().any(|word| has(&word)));
+    let found = WORDS.iter().find(|(_, words)| words.iter().any(&has));
     match found {
         Some((promise, _)) => *promise,
         None if reads => 1.0,
