@@ -88,6 +88,8 @@ impl Judged {
             evidence: Evidence::default(),
             app_fan: 0.0,
             ip_fan: 0.0,
+            sibling: 0.0,
+            company: 0,
             net_credit: 0.0,
             client_credit: 0.0,
             net_level: net::level::KNOWN_ADDRESS,
