@@ -1,5 +1,6 @@
 //! Life cycle: what a token that is dead, exchanged or bound cannot honestly do. Near certain, and needs no past.
 
+use crate::math::faded;
 use crate::memory::Ended;
 use crate::memory::baseline::{Presented, Refreshes};
 
@@ -17,6 +18,9 @@ const RACE_ELSEWHERE_MS: i64 = 5 * SECOND;
 const RETRY_MS: i64 = 10 * MINUTE;
 /// Calls under way when a token is revoked.
 const IN_FLIGHT_MS: i64 = 30 * SECOND;
+/// Half of what a refused use from elsewhere says goes in so many days.
+const MOVED_DAYS: f64 = 3.0;
+const DAY_MS: f64 = 86_400_000.0;
 /// Tabs and background tasks go on for so long after a session's end.
 const SESSION_TAIL_MS: i64 = 10 * MINUTE;
 /// Uses of one key in a row that make it the key.
@@ -161,10 +165,12 @@ pub fn after_revocation(ended: Ended, at: i64, answer: Answer, foreign: Foreign)
     if ended.revoked_at == 0 || at - ended.revoked_at <= IN_FLIGHT_MS {
         return 0.0;
     }
+    let days = (at - ended.revoked_at) as f64 / DAY_MS;
     match answer {
         Answer::Accepted => CERTAIN,
-        Answer::Refused | Answer::Unknown if foreign.network || foreign.client => 5.0,
-        Answer::Refused | Answer::Unknown if foreign.address => 2.5,
+        // Whose clients ask for so long may have moved meanwhile.
+        Answer::Refused | Answer::Unknown if foreign.network || foreign.client => 5.0 * faded(days, MOVED_DAYS),
+        Answer::Refused | Answer::Unknown if foreign.address => 2.5 * faded(days, MOVED_DAYS),
         Answer::Refused | Answer::Unknown => 0.0,
     }
 }
@@ -310,8 +316,9 @@ mod tests {
         assert!(at(20 * SECOND, Answer::Accepted, ELSEWHERE) < 1.0, "in flight");
         assert!(at(MINUTE, Answer::Accepted, HOME) >= CERTAIN);
         assert!(at(MINUTE, Answer::Refused, HOME) < 1.0);
-        assert!((at(MINUTE, Answer::Refused, ELSEWHERE) - 5.0).abs() < 1e-12);
-        assert!((at(MINUTE, Answer::Refused, Foreign { address: true, ..HOME }) - 2.5).abs() < 1e-12);
+        assert!((at(MINUTE, Answer::Refused, ELSEWHERE) - 5.0).abs() < 1e-2);
+        assert!((at(3 * 1_440 * MINUTE, Answer::Refused, ELSEWHERE) - 2.5).abs() < 1e-9, "days later");
+        assert!((at(MINUTE, Answer::Refused, Foreign { address: true, ..HOME }) - 2.5).abs() < 1e-2);
         assert!(after_revocation(Ended::default(), NOON, Answer::Accepted, ELSEWHERE) < 1.0);
     }
 

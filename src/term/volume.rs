@@ -6,7 +6,7 @@ use crate::math::{exp, ln, ln_beta, student_tail};
 const THIEF_SPREAD: f64 = 1.8;
 const THIEF_FROM: f64 = 0.5;
 /// Weight of the larger of calls and objects, and the most that both say with the reads.
-const WEIGHT: f64 = 1.3;
+const WEIGHT: f64 = 1.0;
 const MAX: f64 = 14.0;
 /// Bytes say little: a large download is mostly a rare route.
 pub const BYTES_WEIGHT: f64 = 0.3;
@@ -65,7 +65,7 @@ pub fn reads(reads: f64, calls: f64, own_reads: f64, own_calls: f64, cohort: f64
     let share = if own_calls > 0.0 { (own_reads / own_calls).clamp(0.0, 1.0) } else { cohort };
     let (a, b) = (known * share + 2.0 * cohort + 0.1, known * (1.0 - share) + 2.0 * (1.0 - cohort) + 0.1);
     let fit = |a: f64, b: f64| ln_beta(a + reads, b + (calls - reads).max(0.0)) - ln_beta(a, b);
-    (fit(9.0, 0.5) - fit(a, b)).clamp(-2.0, 2.0)
+    (fit(9.0, 0.5) - fit(a, b)).clamp(-1.0, 1.0)
 }
 
 /// A cause that many share: `l ← −ln[(1−ρ)·e^−l + ρ/2]`, where ρ is how likely such a burst has an honest cause of
