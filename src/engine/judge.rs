@@ -228,6 +228,7 @@ fn sum(evidence: &Evidence, visit: &Visit, sibling: f64, prior: f64) -> f64 {
         + CLIENT_WEIGHT * (evidence.client.get() + f64::from(visit.client_credit))
         + others.into_iter().map(Nats::get).sum::<f64>()
         + term::volume::BYTES_WEIGHT * evidence.bytes.get()
+        + f64::from(visit.silence)
         + f64::from(visit.app_fan)
         + f64::from(visit.ip_fan)
         + sibling
@@ -345,6 +346,7 @@ impl Turn<'_> {
         let shift = if level == net::level::NEW_COUNTRY { hours_east(baseline, sighting) } else { 0 };
         let hour = term::hour::judge(sighting.hour(), &hours, &everybody, of_phase, shift);
 
+        visit.silence = self.silence(baseline, &hours) as f32;
         let held = &mut baseline.contexts[self.held];
         let evidence = &mut held.evidence;
         if net.sum() >= 0.0 {
@@ -379,6 +381,25 @@ impl Turn<'_> {
             let rate = others.population.after_change;
             evidence.credential = Nats::new(term::credential::judge(rate.chances(), rate.happened()));
         }
+    }
+
+    /// For a young holder: whether the one before has left, by the visits that were to be expected since.
+    fn silence(&self, baseline: &Baseline, hours: &[f64; 24]) -> f64 {
+        let sighting = &self.scene.sighting;
+        let held = &baseline.contexts[self.held];
+        let is_young = held.age_days(sighting.at) < term::switch::AGE_DAYS_MAX;
+        let elsewhere = baseline.contexts.iter().filter(|other| other.network != held.network);
+        let Some(last) = elsewhere.map(|other| other.last_at).max() else { return 0.0 };
+        let lived = (sighting.at - i64::from(baseline.first_minute) * 60_000) as f64 / DAY_MS;
+        if !is_young || usize::from(held.level) < net::level::KNOWN_NETWORK || lived < 3.0 {
+            return 0.0;
+        }
+        let a_day = f64::from(baseline.visits) / lived;
+        let total: f64 = hours.iter().sum::<f64>().max(1.0);
+        // Hour by hour, a week at the most.
+        let hours_since = ((sighting.at - last).max(0) / 3_600_000).min(168);
+        let spanned = (1..=hours_since).map(|back| hours[((sighting.at / 3_600_000 - back) % 24) as usize] / total);
+        term::switch::silence(a_day * spanned.sum::<f64>())
     }
 
     fn net(&self, baseline: &Baseline, others: &Others, level: usize) -> net::Net {

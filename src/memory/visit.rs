@@ -31,6 +31,8 @@ pub struct Visit {
     /// What net and client said for the owner, which is true of this visit alone.
     pub net_credit: f32,
     pub client_credit: f32,
+    /// What the silence of the earlier holder said for the owner.
+    pub silence: f32,
     /// How far and in how long nobody travels; 0: there was nothing to say.
     pub travel_km: f32,
     pub travel_minutes: f32,
@@ -63,6 +65,7 @@ impl Visit {
             client_level: 0,
             net_credit: 0.0,
             client_credit: 0.0,
+            silence: 0.0,
             travel_km: 0.0,
             travel_minutes: 0.0,
             net_p: 1.0,

@@ -25,6 +25,16 @@ pub fn judge(gap: f64, changes: f64, active: f64, cohort: f64, nth: u8) -> Switc
     Switch { share: weight * ratio, p_value: owner.min(1.0) }
 }
 
+/// What it says that the earlier holder has been silent since the last use elsewhere: `ln(.8·e^−E/2 + .2)`, in −1.6 to
+/// 0. An owner who has left takes the token along; one who was robbed goes on, unless away (.2). Rhythms are bursty, so
+/// the visits that were to be expected count half.
+///
+/// `expected`: E, visits that the owner would have made by their rate and hours.
+#[must_use]
+pub fn silence(expected: f64) -> f64 {
+    ln(0.8 * exp(-0.5 * expected.max(0.0)) + 0.2)
+}
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Switch {
     pub share: f64,
@@ -49,6 +59,13 @@ mod tests {
         assert!(sum > 9.0, "{sum}");
         let once = judge(2.0, 0.0, 6_000.0, 0.005, 1).share;
         assert!(once <= 1.8, "one change is a move: {once}");
+    }
+
+    #[test]
+    fn an_owner_who_has_left_is_silent_where_they_were() {
+        assert!(silence(0.0).abs() < 1e-12, "just now");
+        assert!((silence(4.0) - (0.8 * (-2.0_f64).exp() + 0.2).ln()).abs() < 1e-12);
+        assert!((silence(1e6) - 0.2_f64.ln()).abs() < 1e-9);
     }
 
     #[test]
