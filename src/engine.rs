@@ -15,7 +15,7 @@ use crate::memory::{Ended, Generations, Kind, Memory, Sighting, User};
 use crate::policy::{self, Finding};
 use crate::rule::RuleSet;
 use crate::term::lifecycle;
-use crate::verdict::{Action, Incident, Mode, Outcome, Severity, Target, Verdict};
+use crate::verdict::{Action, Incident, Mode, Outcome, RuleId, Severity, Target, Verdict};
 
 /// What the operator decides about judgement.
 #[derive(Clone, Debug, PartialEq)]
@@ -184,7 +184,7 @@ pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) ->
     let user = event.user_id.as_deref().map_or(baseline, |user| event.scoped_key(b'u', user));
     let ended = ended(&state.memory, event, baseline, token);
     let scene = Scene { enriched, sighting, baseline, token, user, ended };
-    let findings = policy::judge(rules, event);
+    let findings = policy::judge(rules, &mut state.memory.minutes, baseline, enriched);
     let seed = is_seed(&mut state.memory, &scene);
     if seed && findings.is_empty() {
         return Step::Judged(quiet(state));
@@ -323,17 +323,22 @@ fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judge
         company: judged.company,
     };
     let settings = &state.settings;
-    let mut verdict = decide::verdict(evidence, state.budget.threshold(), settings.revoke_margin, state.tail.visits());
-    let told = judged.changed || verdict >= Verdict::Watch;
+    let by_odds = decide::verdict(evidence, state.budget.threshold(), settings.revoke_margin, state.tail.visits());
+    let wanted = findings.first().map_or(Verdict::Allow, |finding| finding.verdict);
+    let mut verdict = by_odds.max(wanted);
+    let told = judged.changed || by_odds >= Verdict::Watch;
     let mut signals = if told { explain::signals(&mut state.memory, rules, scene, judged) } else { Vec::new() };
-    let wanted = findings.iter().map(|finding| finding.verdict).max().unwrap_or(Verdict::Allow);
-    let by_policy = wanted > verdict;
+    let mode_of = |rule: RuleId| rules.rule(rule).mode;
+    // Whoever comes to the verdict may do what their rule may: a policy in shadow holds nobody back.
+    let modes = [
+        signals.iter().find(|signal| signal.fired).filter(|_| by_odds == verdict).map(|signal| mode_of(signal.rule)),
+        findings.iter().filter(|finding| finding.verdict == verdict).map(|finding| mode_of(finding.rule)).max(),
+    ];
+    let mode = modes.into_iter().flatten().max().unwrap_or(Mode::Shadow).min(settings.mode);
     // What decided comes first.
+    let by_policy = wanted > by_odds;
     let place = if by_policy { 0 } else { signals.len() };
     signals.splice(place..place, findings.into_iter().map(Finding::signal));
-    verdict = verdict.max(wanted);
-    let leading = signals.iter().find(|signal| signal.fired).map(|signal| rules.rule(signal.rule));
-    let mode = leading.map_or(Mode::Shadow, |rule| rule.mode).min(settings.mode);
     let fired = signals.iter().filter(|signal| signal.fired);
     let severity = fired.clone().map(|signal| rules.rule(signal.rule).severity).max().unwrap_or(Severity::Medium);
     let alarm = Alarm {
@@ -347,7 +352,7 @@ fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judge
     };
     // What people know of already costs no attention, and what is certain or was asked for is worth any.
     if verdict == Verdict::Alert
-        && !by_policy
+        && wanted < Verdict::Alert
         && !state.incidents.is_known(&alarm)
         && !state.budget.spend(scene.sighting.at, judged.log_odds)
     {
@@ -364,7 +369,7 @@ fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judge
         mode,
     };
     if verdict >= Verdict::Alert {
-        state.join(rules, scene, judged, &alarm, &mut outcome);
+        state.join(rules, scene, judged, &alarm, by_policy, &mut outcome);
     } else {
         let open = state.incidents.of_baseline(scene.baseline, scene.sighting.at);
         // What the owner does meanwhile is no part of it.
@@ -401,7 +406,16 @@ fn action(verdict: Verdict, enriched: &EnrichedEvent<'_>) -> Action {
 }
 
 impl State {
-    fn join(&mut self, rules: &RuleSet, scene: &Scene<'_>, judged: &Judged, alarm: &Alarm, outcome: &mut Outcome) {
+    /// Joins an alarming event to its incident. `by_policy`: it alarms because people asked for it.
+    fn join(
+        &mut self,
+        rules: &RuleSet,
+        scene: &Scene<'_>,
+        judged: &Judged,
+        alarm: &Alarm,
+        by_policy: bool,
+        outcome: &mut Outcome,
+    ) {
         let joined = self.incidents.join(alarm);
         self.counters.incidents += u64::from(joined.changed);
         outcome.incident_id = Some(joined.open.id);
@@ -430,10 +444,13 @@ impl State {
             reason: explain::sentence(
                 rules,
                 &outcome.signals,
-                judged.log_odds,
-                self.settings.prior_log_odds,
-                self.budget.threshold(),
-                joined.open.baselines(),
+                &explain::Sum {
+                    log_odds: judged.log_odds,
+                    prior: self.settings.prior_log_odds,
+                    threshold: self.budget.threshold(),
+                    by_policy,
+                    baselines: joined.open.baselines(),
+                },
             ),
             signals: outcome.signals.clone(),
             action: outcome.action,

@@ -1,5 +1,7 @@
 //! Where a sighting came from: a place on earth and a network, as far as the address tells.
 
+use std::net::IpAddr;
+
 /// ISO 3166-1 alpha-2 code in upper case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Country([u8; 2]);
@@ -70,4 +72,81 @@ pub struct Network {
     pub asn: u32,
     pub org: Box<str>,
     pub class: NetworkClass,
+}
+
+/// Addresses that begin alike, as `192.0.2.0/24`. A v4-mapped prefix is the IPv4 one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    address: IpAddr,
+    bits: u8,
+}
+
+impl Prefix {
+    /// Of an address with its number of bits, or of a single address; `None` for anything else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (address, bits) = match text.split_once('/') {
+            Some((address, bits)) => (address, Some(bits.parse::<u8>().ok()?)),
+            None => (text, None),
+        };
+        let address = address.parse::<IpAddr>().ok()?.to_canonical();
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.unwrap_or(longest);
+        (bits <= longest).then_some(Self { address, bits })
+    }
+
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        self.bits
+    }
+
+    #[must_use]
+    pub fn covers(self, address: IpAddr) -> bool {
+        let bits = u32::from(self.bits);
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(prefix), IpAddr::V4(address)) => {
+                (prefix.to_bits() ^ address.to_bits()).checked_shr(32 - bits).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(prefix), IpAddr::V6(address)) => {
+                (prefix.to_bits() ^ address.to_bits()).checked_shr(128 - bits).unwrap_or(0) == 0
+            }
+            _ => false,
+        }
+    }
+}
+
+impl std::fmt::Display for Prefix {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.address, self.bits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_covers_what_begins_like_it() {
+        for (prefix, address, covers) in [
+            ("0.0.0.0/0", "192.0.2.1", true),
+            ("198.51.100.0/24", "198.51.100.8", true),
+            ("198.51.100.0/24", "198.51.101.8", false),
+            ("198.51.100.7", "198.51.100.7", true),
+            ("198.51.100.7", "198.51.100.8", false),
+            ("198.51.100.0/24", "::ffff:198.51.100.7", true),
+            ("2001:db8::/32", "2001:db8:9::1", true),
+            ("2001:db8::/32", "2001:db9::1", false),
+            ("::/0", "192.0.2.1", false),
+        ] {
+            let parsed = Prefix::parse(prefix).expect("a prefix");
+            assert_eq!(parsed.covers(address.parse().expect("an address")), covers, "{prefix} {address}");
+        }
+    }
+
+    #[test]
+    fn prefixes_that_are_none_are_refused() {
+        for wrong in ["", "here", "192.0.2.0/33", "2001:db8::/129", "192.0.2.0/-1", "192.0.2.0/24/8", "1.2.3"] {
+            assert_eq!(Prefix::parse(wrong), None, "{wrong}");
+        }
+    }
 }

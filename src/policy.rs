@@ -1,12 +1,89 @@
 //! Policy: what people simply want, whatever the odds that somebody else holds the token. A finding raises the verdict
 //! by itself and counts nothing in the log-odds.
 
+use std::fmt::{self, Write as _};
+
+use crate::enrichment::EnrichedEvent;
 use crate::event::{Event, TokenType};
-use crate::rule::{RuleSet, Status};
+use crate::memory::{Generations, Minute};
+use crate::place::{Country, Prefix};
+use crate::rule::{Rule, RuleSet, Status};
 use crate::verdict::{RuleId, Signal, Verdict};
 
-const HOUR_MS: f64 = 3_600_000.0;
-const DAY_MS: f64 = 86_400_000.0;
+const MINUTE_MS: i64 = 60_000;
+const HOUR_MS: i64 = 60 * MINUTE_MS;
+const DAY_MS: i64 = 24 * HOUR_MS;
+
+/// Rules whose files may hold policies.
+pub const RULES: [RuleId; 5] =
+    [RuleId::NewCountry, RuleId::NewNetwork, RuleId::UnusualTime, RuleId::NewClient, RuleId::VolumeSpike];
+
+/// One thing that people want, of some or all tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// What people call it.
+    pub name: String,
+    pub verdict: Verdict,
+    pub of: Selector,
+    pub wants: Wants,
+    pub exceptions: Vec<Exception>,
+}
+
+/// Whom a policy or an exception is about; what is absent is any.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selector {
+    pub tenant: Option<String>,
+    pub app: Option<String>,
+    pub token: Option<String>,
+}
+
+/// For whom a policy does not hold, and until when: somebody answers for it, and it ends by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exception {
+    pub author: String,
+    pub reason: String,
+    /// Milliseconds since the epoch, event time.
+    pub until: i64,
+    pub of: Selector,
+}
+
+/// What a policy holds events against. Where an event does not tell (a country that no file knows, no user agent), it
+/// finds nothing: losing GeoIP stops nobody.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Wants {
+    Countries(List<Country>),
+    Networks(List<NetworkRange>),
+    /// Client families as they are told, `Chrome` or `curl`, in any case.
+    Clients(List<String>),
+    Times(Times),
+    /// Of one grant in one clock minute.
+    CallsPerMinuteMax(u32),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum List<T> {
+    /// These, and no others.
+    Allow(Vec<T>),
+    /// All but these.
+    Deny(Vec<T>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetworkRange {
+    /// Number of an autonomous system.
+    Asn(u32),
+    Prefix(Prefix),
+}
+
+/// When tokens may be used, UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Times {
+    /// Minutes since midnight, from and before; from 22:00 to 06:00 goes over midnight. Both alike: all day.
+    pub from: u16,
+    pub to: u16,
+    /// Bit 0 is Monday.
+    pub weekdays: u8,
+}
 
 /// What policy has to say of one event.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +96,34 @@ pub struct Finding {
     pub reason: String,
 }
 
+/// All findings of one sighting, the gravest first. Allocates nothing where there are none. `baseline` is the key of
+/// the grant whose calls are counted.
+#[must_use]
+pub fn judge(
+    rules: &RuleSet,
+    minutes: &mut Generations<Minute>,
+    baseline: u64,
+    enriched: &EnrichedEvent<'_>,
+) -> Vec<Finding> {
+    let event = &enriched.event;
+    let mut findings: Vec<Finding> = token_age(rules, event).into_iter().collect();
+    for rule in RULES.iter().map(|id| rules.rule(*id)).filter(|rule| rule.status != Status::Disabled) {
+        let mut calls = None;
+        for policy in rule.policies.iter().filter(|policy| policy.holds_for(event)) {
+            let mut count = || {
+                let at = event.timestamp.millis();
+                // Counted once, whatever the number of ceilings.
+                *calls.get_or_insert_with(|| minutes.entry(baseline, Minute::default).count(at))
+            };
+            if policy.wants.broken_by(enriched, &mut count) {
+                findings.push(policy.finding(rule, enriched, calls.unwrap_or_default()));
+            }
+        }
+    }
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.verdict));
+    findings
+}
+
 impl Finding {
     /// As a signal: it speaks, and has no part in the log-odds.
     #[must_use]
@@ -28,11 +133,171 @@ impl Finding {
     }
 }
 
-/// All findings of one event. Allocates nothing where there are none.
-#[must_use]
-pub fn judge(rules: &RuleSet, event: &Event<'_>) -> Vec<Finding> {
-    token_age(rules, event).into_iter().collect()
+impl Selector {
+    fn selects(&self, event: &Event<'_>) -> bool {
+        let is = |wanted: &Option<String>, found: Option<&str>| wanted.is_none() || wanted.as_deref() == found;
+        is(&self.tenant, event.tenant_id.as_deref())
+            && is(&self.app, event.app_id.as_deref())
+            && is(&self.token, Some(event.token_id.as_str()))
+    }
 }
+
+impl Policy {
+    fn holds_for(&self, event: &Event<'_>) -> bool {
+        let at = event.timestamp.millis();
+        self.of.selects(event) && !self.exceptions.iter().any(|but| at < but.until && but.of.selects(event))
+    }
+
+    fn finding(&self, rule: &Rule, enriched: &EnrichedEvent<'_>, calls: u32) -> Finding {
+        let observed = self.wants.observed(enriched, calls);
+        let expected = self.wants.to_string();
+        let reason = format!("against the policy \"{}\": {observed}; {expected}", self.name);
+        Finding { rule: rule.id, verdict: self.verdict, observed, expected, reason }
+    }
+}
+
+impl Wants {
+    /// `calls` counts the event, and tells how many there were in its minute.
+    fn broken_by(&self, enriched: &EnrichedEvent<'_>, calls: &mut impl FnMut() -> u32) -> bool {
+        match self {
+            Self::Countries(list) => {
+                let country = enriched.place.as_ref().map(|place| place.country);
+                country.is_some_and(|country| list.refuses(|listed| *listed == country))
+            }
+            Self::Networks(list) => {
+                let asn = enriched.network.as_ref().map(|network| network.asn);
+                let address = enriched.event.address.map(crate::event::Address::ip);
+                let is_in = |range: &NetworkRange| match range {
+                    NetworkRange::Asn(listed) => asn == Some(*listed),
+                    NetworkRange::Prefix(prefix) => address.is_some_and(|address| prefix.covers(address)),
+                };
+                let needs_asn = |range: &NetworkRange| matches!(range, NetworkRange::Asn(_));
+                // An unknown network may be an allowed one.
+                let unsure = asn.is_none() && matches!(list, List::Allow(ranges) if ranges.iter().any(needs_asn));
+                !unsure && list.refuses(is_in)
+            }
+            Self::Clients(list) => {
+                let family = &enriched.client.family;
+                enriched.event.user_agent.is_some() && list.refuses(|listed| listed.eq_ignore_ascii_case(family))
+            }
+            Self::Times(times) => !times.include(enriched.event.timestamp.millis()),
+            Self::CallsPerMinuteMax(max) => calls() > *max,
+        }
+    }
+
+    fn observed(&self, enriched: &EnrichedEvent<'_>, calls: u32) -> String {
+        match self {
+            Self::Countries(_) => {
+                enriched.place.as_ref().map_or_else(String::new, |place| format!("used from {}", place.country))
+            }
+            Self::Networks(_) => {
+                let mut observed = "used from ".to_owned();
+                if let Some(network) = &enriched.network {
+                    // Writing into a text cannot fail.
+                    let _ = write!(observed, "AS{} {}, ", network.asn, network.org);
+                }
+                if let Some(address) = enriched.event.address {
+                    let _ = write!(observed, "{address}");
+                }
+                observed
+            }
+            Self::Clients(_) => format!("used with {}", enriched.client.family),
+            Self::Times(_) => {
+                let (weekday, minute) = clock(enriched.event.timestamp.millis());
+                format!("used on {} at {:02}:{:02} UTC", WEEKDAYS[weekday], minute / 60, minute % 60)
+            }
+            Self::CallsPerMinuteMax(_) => format!("{calls} calls within a minute"),
+        }
+    }
+}
+
+impl<T> List<T> {
+    fn refuses(&self, is: impl Fn(&T) -> bool) -> bool {
+        match self {
+            Self::Allow(listed) => !listed.iter().any(is),
+            Self::Deny(listed) => listed.iter().any(is),
+        }
+    }
+}
+
+/// As they are written in rule files; the first is bit 0.
+pub const WEEKDAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+
+impl Times {
+    fn include(self, at: i64) -> bool {
+        let (weekday, minute) = clock(at);
+        let within = if self.from < self.to {
+            (self.from..self.to).contains(&minute)
+        } else {
+            minute >= self.from || minute < self.to
+        };
+        within && self.weekdays >> weekday & 1 == 1
+    }
+}
+
+/// Day of the week, 0 for Monday, and minutes since midnight, UTC. The epoch was a Thursday.
+const fn clock(at: i64) -> (usize, u16) {
+    let weekday = (at.div_euclid(DAY_MS) + 3).rem_euclid(7) as usize;
+    (weekday, (at.rem_euclid(DAY_MS) / MINUTE_MS) as u16)
+}
+
+/// What is wanted, for people: `allowed are DE, AT`.
+impl fmt::Display for Wants {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Countries(list) => list.fmt(f),
+            Self::Networks(list) => list.fmt(f),
+            Self::Clients(list) => list.fmt(f),
+            Self::Times(times) => times.fmt(f),
+            Self::CallsPerMinuteMax(max) => write!(f, "allowed are {max}"),
+        }
+    }
+}
+
+impl<T: fmt::Display> fmt::Display for List<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// More of them would hide the rest of the sentence.
+        const SHOWN_MAX: usize = 8;
+        let (word, listed) = match self {
+            Self::Allow(listed) => ("allowed", listed),
+            Self::Deny(listed) => ("denied", listed),
+        };
+        write!(f, "{word} are ")?;
+        for (place, item) in listed.iter().take(SHOWN_MAX).enumerate() {
+            write!(f, "{}{item}", if place == 0 { "" } else { ", " })?;
+        }
+        if listed.len() > SHOWN_MAX { write!(f, " and {} more", listed.len() - SHOWN_MAX) } else { Ok(()) }
+    }
+}
+
+impl fmt::Display for NetworkRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Asn(asn) => write!(f, "AS{asn}"),
+            Self::Prefix(prefix) => prefix.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Times {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { from, to, weekdays } = self;
+        f.write_str("allowed is")?;
+        if from != to {
+            write!(f, " {:02}:{:02} to {:02}:{:02} UTC", from / 60, from % 60, to / 60, to % 60)?;
+        }
+        if *weekdays != ALL_WEEK {
+            f.write_str(" on")?;
+            for (_, name) in WEEKDAYS.iter().enumerate().filter(|(day, _)| weekdays >> day & 1 == 1) {
+                write!(f, " {name}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Every day of [`Times::weekdays`].
+pub const ALL_WEEK: u8 = 0x7f;
 
 /// A token in use longer after its issue than tokens of its type are to live. A copy of it was of use for as long.
 fn token_age(rules: &RuleSet, event: &Event<'_>) -> Option<Finding> {
@@ -42,7 +307,7 @@ fn token_age(rules: &RuleSet, event: &Event<'_>) -> Option<Finding> {
         (TokenType::Refresh, [_, refresh_days_max]) => (DAY_MS, "days", *refresh_days_max),
         _ => return None,
     };
-    let age = (event.timestamp.millis() - event.issued_at?.millis()) as f64 / unit_ms;
+    let age = (event.timestamp.millis() - event.issued_at?.millis()) as f64 / unit_ms as f64;
     if age <= max || rule.status == Status::Disabled {
         return None;
     }

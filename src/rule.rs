@@ -1,5 +1,6 @@
 //! Rules: what people configure and read about a term of the judgement. Parsing their files is `config::rule_file`'s.
 
+use crate::policy::Policy;
 use crate::verdict::{Mode, RuleId, Severity};
 
 /// One number of a rule that people may set.
@@ -39,6 +40,8 @@ pub struct Rule {
     pub threshold: f64,
     /// One value for each of [`RuleId::parameters`], in their order.
     pub values: Vec<f64>,
+    /// What people want besides, whatever the log-odds.
+    pub policies: Vec<Policy>,
     pub false_positives: Vec<String>,
     pub blind_spots: Vec<String>,
     /// What to do when it fires, in short imperative sentences.
@@ -109,6 +112,7 @@ impl RuleSet {
                     attack: Vec::new(),
                     threshold: THRESHOLD_DEFAULT,
                     values: id.parameters().iter().map(|p| p.default).collect(),
+                    policies: Vec::new(),
                     false_positives: Vec::new(),
                     blind_spots: Vec::new(),
                     runbook: Vec::new(),
@@ -121,6 +125,14 @@ impl RuleSet {
     #[must_use]
     pub fn rule(&self, id: RuleId) -> &Rule {
         &self.rules[id as usize]
+    }
+
+    /// These rules, with more policies in the rule `id`.
+    #[must_use]
+    pub fn with_policies(&self, id: RuleId, policies: &[Policy]) -> Self {
+        let mut rules = self.clone();
+        rules.rules[id as usize].policies.extend_from_slice(policies);
+        rules
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Rule> {

@@ -3,6 +3,7 @@
 mod case;
 mod fields;
 mod places;
+mod policies;
 pub mod trial;
 
 use std::path::{Path, PathBuf};
@@ -128,6 +129,7 @@ const RULE_KEYS: &[&str] = &[
     "false_positives",
     "blind_spots",
     "runbook",
+    "policies",
     "places",
     "base",
     "cases",
@@ -168,6 +170,7 @@ fn read_rule(file: &Path, text: &str, report: &mut Report<'_>) -> Option<(Rule, 
     let threshold = rule.number("threshold", 0.0, THRESHOLD_MAX, report).unwrap_or(THRESHOLD_DEFAULT);
     let attack = read_attack(&rule, report);
     let values = id.map(|id| read_parameters(id, &rule, report));
+    let policies = id.map(|id| policies::read(id, &rule, report));
     let mut notes = |key| {
         let texts = rule.texts(key, report);
         if rule.value(key).is_none_or(|value| value.get_ref().as_array().is_some_and(|array| array.is_empty())) {
@@ -178,7 +181,7 @@ fn read_rule(file: &Path, text: &str, report: &mut Report<'_>) -> Option<(Rule, 
     let (false_positives, blind_spots, runbook) = (notes("false_positives"), notes("blind_spots"), notes("runbook"));
     let places = Places::read(rule.value("places"), report);
     let base = case::read_base(&rule, &case::Base::new(), report);
-    let cases = rule.array("cases", report).iter().filter_map(|value| case::read(value, &base, &places, report));
+    let cases = rule.array("cases", report).iter().filter_map(|value| case::read(id, value, &base, &places, report));
     let cases: Vec<Case> = cases.collect();
     for (at, case) in cases.iter().enumerate() {
         if cases.iter().take(at).any(|before| before.name == case.name) {
@@ -197,6 +200,7 @@ fn read_rule(file: &Path, text: &str, report: &mut Report<'_>) -> Option<(Rule, 
         attack,
         threshold,
         values: values?,
+        policies: policies?,
         false_positives,
         blind_spots,
         runbook,

@@ -378,26 +378,37 @@ fn span(millis: i64) -> String {
     }
 }
 
+/// What the sentence adds up to.
+pub struct Sum {
+    pub log_odds: f64,
+    pub prior: f64,
+    /// Log-odds from which an alert is raised.
+    pub threshold: f64,
+    /// It is told because people asked for it, whatever the log-odds.
+    pub by_policy: bool,
+    /// Tokens or grants of the incident.
+    pub baselines: u32,
+}
+
 /// One sentence for people: the reasons with their shares, the sum, and without which it would not have alerted.
-pub fn sentence(
-    rules: &RuleSet,
-    signals: &[Signal],
-    log_odds: f64,
-    prior: f64,
-    threshold: f64,
-    baselines: u32,
-) -> String {
+pub fn sentence(rules: &RuleSet, signals: &[Signal], sum: &Sum) -> String {
     let mut text = String::new();
-    if baselines > 1 {
-        let _ = write!(text, "{baselines} tokens, one cause: ");
+    if sum.baselines > 1 {
+        let _ = write!(text, "{} tokens, one cause: ", sum.baselines);
     }
     for (place, signal) in signals.iter().take(4).enumerate() {
         let separator = if place == 0 { "" } else { "; " };
-        let _ = write!(text, "{separator}{} ({:+.1})", signal.reason, signal.share);
+        let _ = write!(text, "{separator}{}", signal.reason);
+        // A policy has no part in the sum.
+        if signal.share > 0.0 {
+            let _ = write!(text, " ({:+.1})", signal.share);
+        }
     }
-    let _ = write!(text, ". Before looking {prior}; in all {log_odds:.1}.");
-    if let Some(leading) = signals.first()
-        && log_odds - leading.share < threshold
+    let _ = write!(text, ". Before looking {}; in all {:.1}.", sum.prior, sum.log_odds);
+    if sum.by_policy {
+        text.push_str(" Told because of the policy.");
+    } else if let Some(leading) = signals.first()
+        && sum.log_odds - leading.share < sum.threshold
     {
         let name = rules.rule(leading.rule).id;
         let _ = write!(text, " Would not have alerted without {name}.");

@@ -8,6 +8,7 @@ pub mod cohort;
 pub mod context;
 pub mod fleet;
 pub mod generations;
+pub mod minute;
 pub mod population;
 pub mod seen;
 pub mod sighting;
@@ -21,6 +22,7 @@ pub use cohort::{Cohorts, Kind};
 pub use context::{Context, Evidence, Nats};
 pub use fleet::Fleets;
 pub use generations::Generations;
+pub use minute::Minute;
 pub use population::Population;
 pub use seen::Sort;
 pub use sighting::{Sighting, Site};
@@ -33,6 +35,7 @@ const USERS_MAX: usize = 1 << 22;
 const ENDED_MAX: usize = 1 << 20;
 const LINEAGES_MAX: usize = 1 << 20;
 const NAMES_MAX: usize = 1 << 16;
+const MINUTES_MAX: usize = 1 << 20;
 
 /// When something was ended for good, milliseconds since the epoch; 0: it was not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,6 +63,8 @@ pub struct Memory {
     pub ended: Generations<Ended>,
     /// The family that an issued token belongs to, where producers name none: the first refresh token of its chain.
     pub lineages: Generations<u64>,
+    /// Calls of the running minute, of the grants whose calls have a ceiling.
+    pub minutes: Generations<Minute>,
     /// Names of networks and client families, for people to read.
     pub names: Generations<Box<str>>,
 }
@@ -74,6 +79,7 @@ impl Memory {
             others: Others::default(),
             ended: Generations::new(ENDED_MAX),
             lineages: Generations::new(LINEAGES_MAX),
+            minutes: Generations::new(MINUTES_MAX),
             names: Generations::new(NAMES_MAX),
         }
     }

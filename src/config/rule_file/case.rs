@@ -7,7 +7,10 @@ use toml::de::DeValue;
 
 use super::fields::{Fields, Report, did_you_mean, quoted, type_name};
 use super::places::Places;
+use super::policies;
 use crate::event::Timestamp;
+use crate::policy::Policy;
+use crate::verdict::RuleId;
 
 /// What a case expects of its rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +28,8 @@ pub struct Case {
     /// Where the case begins in its file, from 1.
     pub line: usize,
     pub expect: Expect,
+    /// Policies in play besides those of the rule itself.
+    pub policies: Vec<Policy>,
     /// What went before: judged and learnt from, but whatever fires in it is not the case's question.
     pub history: Vec<CaseEvent>,
     pub events: Vec<CaseEvent>,
@@ -46,7 +51,7 @@ const EVENTS_MAX: usize = 100_000;
 /// Where a case's time begins unless it says so: Monday, 2 March 2026, 08:00 UTC.
 const START_DEFAULT: i64 = 1_772_438_400_000;
 
-const CASE_KEYS: &[&str] = &["name", "expect", "start", "base", "history", "events"];
+const CASE_KEYS: &[&str] = &["name", "expect", "start", "base", "policies", "history", "events"];
 /// What an entry may have besides the fields of an event.
 const ENTRY_KEYS: &[&str] = &["after", "repeat", "events"];
 /// The native event's fields, without `geo` and `attrs`: places are facts of `[places]`, and no rule reads attributes.
@@ -87,6 +92,7 @@ pub(super) fn read_base(fields: &Fields<'_, '_>, outer: &Base, report: &mut Repo
 
 /// Reads one `[[cases]]` table. `None` where a mistake was reported.
 pub(super) fn read(
+    rule: Option<RuleId>,
     value: &Spanned<DeValue<'_>>,
     base: &Base,
     places: &Places,
@@ -98,6 +104,7 @@ pub(super) fn read(
         report.add(fields.span(), "a case lacks the key `expect`: \"fires\" or \"quiet\"");
     }
     let expect = fields.one_of("expect", &["fires", "quiet"], parse_expect, report);
+    let policies = rule.map_or_else(Vec::new, |rule| policies::read(rule, &fields, report));
     let base = read_base(&fields, base, report);
     let start = match fields.value("start") {
         None => START_DEFAULT,
@@ -111,7 +118,7 @@ pub(super) fn read(
         return None;
     }
     let line = report.line(fields.span().start);
-    Some(Case { name: name?.to_owned(), line, expect: expect?, history, events })
+    Some(Case { name: name?.to_owned(), line, expect: expect?, policies, history, events })
 }
 
 fn parse_expect(text: &str) -> Option<Expect> {
@@ -321,7 +328,7 @@ fn to_json(value: &DeValue<'_>) -> Option<Value> {
 }
 
 /// A TOML time with its offset, an RFC 3339 string, or milliseconds since the epoch.
-fn read_time(value: &Spanned<DeValue<'_>>, key: &str, report: &mut Report<'_>) -> Option<i64> {
+pub(super) fn read_time(value: &Spanned<DeValue<'_>>, key: &str, report: &mut Report<'_>) -> Option<i64> {
     let millis = match value.get_ref() {
         DeValue::Datetime(time) => time.to_string().parse::<Instant>().ok().map(Instant::as_millisecond),
         DeValue::String(text) => text.parse::<Instant>().ok().map(Instant::as_millisecond),

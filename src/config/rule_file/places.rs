@@ -8,8 +8,7 @@ use toml::de::DeValue;
 
 use super::fields::{Fields, Report, quoted};
 use crate::enrich::network_class;
-use crate::event::Address;
-use crate::place::{Coordinates, Country, Network, Place};
+use crate::place::{Coordinates, Country, Network, Place, Prefix};
 use crate::port::GeoLookup;
 
 /// The `[places]` of one rule file: facts by address or prefix.
@@ -22,8 +21,7 @@ pub struct Places {
 
 #[derive(Clone, Debug, PartialEq)]
 struct Entry {
-    prefix: IpAddr,
-    bits: u8,
+    prefix: Prefix,
     place: Option<Arc<Place>>,
     network: Option<Arc<Network>>,
 }
@@ -41,7 +39,7 @@ impl Places {
             return places;
         };
         for (key, value) in table {
-            let Some((prefix, bits)) = parse_prefix(key.get_ref()) else {
+            let Some(prefix) = Prefix::parse(key.get_ref()) else {
                 let message =
                     format!("{} is no address or prefix, as \"192.0.2.7\" or \"2001:db8::/48\"", quoted(key.get_ref()));
                 report.add(&key.span(), message);
@@ -50,7 +48,7 @@ impl Places {
             if let Some(fields) = Fields::of_value(value, "a place", PLACE_KEYS, report) {
                 let place = read_place(&fields, report);
                 let network = read_network(&fields, report);
-                places.entries.push(Entry { prefix, bits, place, network });
+                places.entries.push(Entry { prefix, place, network });
             }
         }
         places.incomplete = report.len() > before;
@@ -71,8 +69,7 @@ impl Places {
 
     /// The longest prefix that covers `address`.
     fn entry(&self, address: IpAddr) -> Option<&Entry> {
-        let address = address.to_canonical();
-        self.entries.iter().filter(|entry| covers(entry, address)).max_by_key(|entry| entry.bits)
+        self.entries.iter().filter(|entry| entry.prefix.covers(address)).max_by_key(|entry| entry.prefix.bits())
     }
 }
 
@@ -116,30 +113,6 @@ fn read_network(fields: &Fields<'_, '_>, report: &mut Report<'_>) -> Option<Arc<
     Some(Arc::new(Network { asn, org: org.into(), class: network_class::of(org) }))
 }
 
-fn parse_prefix(text: &str) -> Option<(IpAddr, u8)> {
-    let (address, bits) = match text.split_once('/') {
-        Some((address, bits)) => (address, Some(bits.parse::<u8>().ok()?)),
-        None => (text, None),
-    };
-    let address = Address::new(address.parse().ok()?).ip();
-    let longest = if address.is_ipv4() { 32 } else { 128 };
-    let bits = bits.unwrap_or(longest);
-    (bits <= longest).then_some((address, bits))
-}
-
-fn covers(entry: &Entry, address: IpAddr) -> bool {
-    let bits = u32::from(entry.bits);
-    match (entry.prefix, address) {
-        (IpAddr::V4(prefix), IpAddr::V4(address)) => {
-            (prefix.to_bits() ^ address.to_bits()).checked_shr(32 - bits).unwrap_or(0) == 0
-        }
-        (IpAddr::V6(prefix), IpAddr::V6(address)) => {
-            (prefix.to_bits() ^ address.to_bits()).checked_shr(128 - bits).unwrap_or(0) == 0
-        }
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,10 +121,10 @@ mod tests {
     fn the_longest_prefix_that_covers_an_address_speaks_for_it() {
         let (mut places, mut asn) = (Places::default(), 0);
         for text in ["0.0.0.0/0", "198.51.100.0/24", "198.51.100.7", "2001:db8::/32"] {
-            let (prefix, bits) = parse_prefix(text).expect("a test prefix parses");
+            let prefix = Prefix::parse(text).expect("a test prefix parses");
             asn += 1;
             let network = Network { asn, org: "".into(), class: crate::place::NetworkClass::Access };
-            places.entries.push(Entry { prefix, bits, place: None, network: Some(Arc::new(network)) });
+            places.entries.push(Entry { prefix, place: None, network: Some(Arc::new(network)) });
         }
         let mut asn_of = |text: &str| places.lookup(text.parse().expect("parses")).1.map(|network| network.asn);
         assert_eq!(asn_of("192.0.2.1"), Some(1));
@@ -160,12 +133,5 @@ mod tests {
         assert_eq!(asn_of("::ffff:198.51.100.7"), Some(3));
         assert_eq!(asn_of("2001:db8:9::1"), Some(4));
         assert_eq!(asn_of("2001:db9::1"), None);
-    }
-
-    #[test]
-    fn prefixes_that_are_none_are_refused() {
-        for wrong in ["", "here", "192.0.2.0/33", "2001:db8::/129", "192.0.2.0/-1", "192.0.2.0/24/8", "1.2.3"] {
-            assert_eq!(parse_prefix(wrong), None, "{wrong}");
-        }
     }
 }

@@ -43,10 +43,11 @@ const KEY_OF_CASES: &[u8] = b"tokenwarden, cases of rules";
 pub fn run<'c>(loaded: &LoadedRules, cases: &'c RuleCases, settings: &engine::Settings) -> Vec<(&'c Case, Trial)> {
     let mut enricher = Enricher::with_lookup(Box::new((*cases.places).clone()));
     let mut judge = |case: &Case| {
+        let with_policies = (!case.policies.is_empty()).then(|| loaded.rules.with_policies(cases.rule, &case.policies));
         let mut stage = Stage {
             decoder: Decoder::new(Format::Native, TokenHasher::new(KEY_OF_CASES)),
             enricher: &mut enricher,
-            rules: &loaded.rules,
+            rules: with_policies.as_ref().unwrap_or(&loaded.rules),
             state: State::new(settings.clone()),
         };
         stage.play(cases.rule, case)
@@ -75,7 +76,7 @@ impl Stage<'_> {
             let said = outcome.as_ref().and_then(|outcome| sighted(rule, event.line, outcome));
             let Some(said) = said.filter(|_| at >= question_from) else { continue };
             fired |= said.fired;
-            if highest.as_ref().is_none_or(|before| said.share > before.share) {
+            if highest.as_ref().is_none_or(|before| (said.fired, said.share) > (before.fired, before.share)) {
                 highest = Some(said);
             }
         }
@@ -101,7 +102,9 @@ impl Stage<'_> {
 }
 
 fn sighted(rule: RuleId, line: usize, outcome: &Outcome) -> Option<Sighted> {
-    let signal = outcome.signals.iter().find(|signal| signal.rule == rule)?;
+    let of_rule = outcome.signals.iter().filter(|signal| signal.rule == rule);
+    // Besides its share of the log-odds a rule may have policies to speak for.
+    let signal = of_rule.max_by_key(|signal| signal.fired)?;
     Some(Sighted {
         line,
         share: signal.share,
