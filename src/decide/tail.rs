@@ -10,7 +10,7 @@ const BINS: usize = ((HIGHEST - LOWEST) * BINS_A_NAT) as usize;
 /// Beyond this share of visits, and so many of them, the tail is not counted but fitted.
 const FITTED_SHARE: f64 = 0.02;
 const FITTED_VISITS: f64 = 200.0;
-/// Visits between two fits.
+/// Visits between two reckonings.
 const REFIT_VISITS: u64 = 256;
 /// Visits without which nothing is fitted.
 const FIT_VISITS_MIN: u64 = 1_000;
@@ -20,6 +20,8 @@ const FIT_VISITS_MIN: u64 = 1_000;
 #[derive(Debug)]
 pub struct Tail {
     bins: Vec<f64>,
+    /// Weight in each bin and all above, and in all, as of the last reckoning: what p-values are read from.
+    above: Vec<f64>,
     total: f64,
     visits: u64,
     fit: Option<Fit>,
@@ -36,7 +38,7 @@ struct Fit {
 
 impl Default for Tail {
     fn default() -> Self {
-        Self { bins: vec![0.0; BINS], total: 0.0, visits: 0, fit: None }
+        Self { bins: vec![0.0; BINS], above: vec![0.0; BINS + 1], total: 0.0, visits: 0, fit: None }
     }
 }
 
@@ -49,10 +51,10 @@ impl Tail {
 
     pub fn learn(&mut self, log_odds: f64, weight: f64) {
         self.bins[bin(log_odds)] += weight;
-        self.total += weight;
         self.visits += 1;
-        if self.visits >= FIT_VISITS_MIN && self.visits.is_multiple_of(REFIT_VISITS) {
-            self.fit = self.refit();
+        // More often while little is known.
+        if self.visits.is_multiple_of(REFIT_VISITS) || self.visits < REFIT_VISITS && self.visits.is_power_of_two() {
+            self.reckon();
         }
     }
 
@@ -84,10 +86,20 @@ impl Tail {
             return 1.0;
         }
         let at = bin(log_odds);
-        let above: f64 = self.bins[at + 1..].iter().sum();
+        let above = self.above[at + 1];
         // Within the bin by how far it is passed.
         let passed = ((log_odds - LOWEST) * BINS_A_NAT - at as f64).clamp(0.0, 1.0);
-        (above + (1.0 - passed) * self.bins[at]) / self.total
+        (above + (1.0 - passed) * (self.above[at] - above)) / self.total
+    }
+
+    fn reckon(&mut self) {
+        for at in (0..BINS).rev() {
+            self.above[at] = self.above[at + 1] + self.bins[at];
+        }
+        self.total = self.above[0];
+        if self.visits >= FIT_VISITS_MIN {
+            self.fit = self.refit();
+        }
     }
 
     fn refit(&self) -> Option<Fit> {

@@ -240,7 +240,7 @@ impl Words<'_> {
         let hours = self.baseline.calls.hours.round();
         match rule {
             RuleId::Enumeration => {
-                let observed = format!("about {:.0} different objects this hour", judged.objects);
+                let observed = format!("about {:.0} different objects this hour", self.baseline.hour.objects());
                 let expected = format!("about {:.0} an hour", usual(self.baseline.objects.mean));
                 let reason = format!("walks through objects: {observed}, usually {expected}");
                 (observed, expected, reason)

@@ -69,7 +69,6 @@ pub struct Judged {
     pub travel_minutes: f64,
     /// Of the running hour.
     pub calls: u32,
-    pub objects: f64,
     /// Changes of holder that were credited to this one.
     pub switches: u8,
     /// Something was found that the event before did not show.
@@ -101,7 +100,6 @@ impl Judged {
             travel_km: 0.0,
             travel_minutes: 0.0,
             calls: 0,
-            objects: 0.0,
             switches: 0,
             changed: false,
             late: false,
@@ -202,7 +200,6 @@ pub fn judge(memory: &mut Memory, settings: &Settings, scene: &Scene<'_>) -> Jud
         travel_km: f64::from(visit.travel_km),
         travel_minutes: f64::from(visit.travel_minutes),
         calls: baseline.hour.calls,
-        objects: baseline.hour.objects(),
         switches: context.switches,
         changed,
         late,

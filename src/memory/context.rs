@@ -6,6 +6,8 @@ use crate::math::faded;
 pub const CONTEXTS_MAX: usize = 4;
 
 const MINUTE: i64 = 60_000;
+/// Milliseconds.
+const FADE_STEP: i64 = 10 * MINUTE;
 const DAY_MINUTES: f64 = 1_440.0;
 
 /// Nats of evidence in two bytes: 256ths, from −128 to 128. Four contexts so take 224 bytes of their baseline.
@@ -17,8 +19,8 @@ impl Nats {
 
     #[must_use]
     pub fn new(nats: f64) -> Self {
-        // A cast of a float saturates.
-        Self(libm::round(nats * Self::UNIT) as i16)
+        // To the nearest, away from zero; a cast of a float cuts, and saturates.
+        Self((nats * Self::UNIT + if nats < 0.0 { -0.5 } else { 0.5 }) as i16)
     }
 
     #[must_use]
@@ -95,8 +97,14 @@ impl Context {
 
     /// Lets its evidence fade up to `at`: a doubt that nothing confirms is a move. Half of everything goes in a day,
     /// half of `switch` in three. What spoke for the owner was true of that visit alone, but for routes and areas.
+    ///
+    /// In steps: an event in the same ten minutes as the last fades nothing, and so most events pay nothing.
     pub fn fade(&mut self, at: i64) {
-        let days = (at - self.last_at) as f64 / (DAY_MINUTES * MINUTE as f64);
+        let steps = at / FADE_STEP - self.last_at / FADE_STEP;
+        if steps <= 0 {
+            return;
+        }
+        let days = (steps * FADE_STEP) as f64 / (DAY_MINUTES * MINUTE as f64);
         let (fast, slow) = (faded(days, 1.0), faded(days, 3.0));
         let carried = if self.age_days(at) > 10.0 { -1.0 } else { -5.0 };
         let evidence = &mut self.evidence;
