@@ -59,11 +59,11 @@ impl<V> Generations<V> {
 
     /// The value of `key`, young again; made where there is none.
     pub fn entry(&mut self, key: u64, make: impl FnOnce() -> V) -> &mut V {
-        if !self.young.contains_key(&key) {
-            let value = self.old.remove(&key).unwrap_or_else(make);
-            self.insert(key, value);
+        if self.young.len() >= self.half && !self.young.contains_key(&key) {
+            self.old = std::mem::take(&mut self.young);
         }
-        self.young.entry(key).or_insert_with(|| unreachable!("inserted above"))
+        let old = &mut self.old;
+        self.young.entry(key).or_insert_with(|| old.remove(&key).unwrap_or_else(make))
     }
 
     /// The value of `key` to be changed, young again.

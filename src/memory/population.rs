@@ -8,23 +8,34 @@ use super::generations::{Generations, Map};
 use crate::math::{exp, ln};
 
 const KEYS_MAX: usize = 1 << 16;
+/// The thief's preference for an ordinary route that nobody uses: √.3.
+const NOBODYS: f64 = 0.547_722_557_505_166_1;
 const PAIRS_MAX: usize = 1 << 20;
 
-/// How common each of many things is, and what a thief who chooses among them by popularity would take: the thief's
-/// preference for a thing is a power of its popularity, `(users + floor)^power`.
+/// How common each of many things is, and what a thief who chooses among them by popularity would take.
 #[derive(Debug)]
 pub struct Popularity {
     users: Map<u32, f32>,
-    /// Σ (users + floor)^power.
+    /// Σ of the preferences.
     preferences: f64,
     total: f64,
-    floor: f64,
-    power: f64,
+    /// The thief's preference for a thing of so many users.
+    preference: fn(f64) -> f64,
+}
+
+/// `(users + .1)^.6`
+fn for_network(users: f64) -> f64 {
+    exp(0.6 * ln(users + 0.1))
+}
+
+/// `(users + .5)^.5`
+fn for_family(users: f64) -> f64 {
+    libm::sqrt(users + 0.5)
 }
 
 impl Popularity {
-    const fn new(floor: f64, power: f64) -> Self {
-        Self { users: Map::with_hasher(super::generations::as_it_is()), preferences: 0.0, total: 0.0, floor, power }
+    const fn new(preference: fn(f64) -> f64) -> Self {
+        Self { users: Map::with_hasher(super::generations::as_it_is()), preferences: 0.0, total: 0.0, preference }
     }
 
     #[must_use]
@@ -47,8 +58,7 @@ impl Popularity {
     /// The thief's probability of taking `key`; room is left for `unknown` things nobody has.
     #[must_use]
     pub fn thief(&self, key: u32, unknown: f64) -> f64 {
-        let preference = |users: f64| exp(self.power * ln(users + self.floor));
-        preference(self.users(key)) / (self.preferences + unknown * preference(0.0))
+        (self.preference)(self.users(key)) / (self.preferences + unknown * (self.preference)(0.0))
     }
 
     pub fn learn(&mut self, key: u32, weight: f64) {
@@ -56,12 +66,9 @@ impl Popularity {
             return;
         }
         let users = self.users.entry(key).or_insert(0.0);
-        let preference = |users: f32, known: bool| {
-            if known { exp(self.power * ln(f64::from(users) + self.floor)) } else { 0.0 }
-        };
-        let before = preference(*users, *users > 0.0);
+        let before = if *users > 0.0 { (self.preference)(f64::from(*users)) } else { 0.0 };
         *users += weight as f32;
-        self.preferences += preference(*users, true) - before;
+        self.preferences += (self.preference)(f64::from(*users)) - before;
         self.total += weight;
     }
 }
@@ -72,6 +79,19 @@ struct RouteUse {
     count: f32,
     /// How much its words promise a thief: 1 is an ordinary route.
     promise: f32,
+    /// promise^.6
+    lure: f32,
+}
+
+impl RouteUse {
+    fn new(promise: f64) -> Self {
+        Self { count: 0.0, promise: promise as f32, lure: exp(0.6 * ln(promise)) as f32 }
+    }
+
+    /// The thief's: `(count + .3)^.5 · promise^.6`.
+    fn preference(self) -> f64 {
+        libm::sqrt(f64::from(self.count) + 0.3) * f64::from(self.lure)
+    }
 }
 
 /// How often something happened among so many chances.
@@ -142,7 +162,7 @@ pub struct Population {
     pairs: Generations<f32>,
     routes: Map<u32, RouteUse>,
     routes_total: f64,
-    /// Σ (count + .3)^.5 · promise^.6.
+    /// Σ of the preferences.
     route_preferences: f64,
     hours: [f64; 24],
     /// Visits whose speed was beyond what travel allows, by networks of access and of hosting.
@@ -154,8 +174,8 @@ pub struct Population {
 impl Default for Population {
     fn default() -> Self {
         Self {
-            networks: Popularity::new(0.1, 0.6),
-            families: Popularity::new(0.5, 0.5),
+            networks: Popularity::new(for_network),
+            families: Popularity::new(for_family),
             adoptions: Map::default(),
             adoptions_total: 0.0,
             pairs: Generations::new(PAIRS_MAX),
@@ -254,21 +274,16 @@ impl Population {
     /// The thief's probability of a route: by its popularity and by what its words promise.
     #[must_use]
     pub fn tempts(&self, route: u32, promise: f64) -> f64 {
-        let preference = |count: f64, promise: f64| exp(0.5 * ln(count + 0.3) + 0.6 * ln(promise));
-        let known = self.routes.get(&route).map_or(0.0, |known| f64::from(known.count));
-        preference(known, promise) / (self.route_preferences + 20.0 * preference(0.0, 1.0))
+        let route = self.routes.get(&route).copied().unwrap_or_else(|| RouteUse::new(promise));
+        route.preference() / (self.route_preferences + 20.0 * NOBODYS)
     }
 
     pub fn learn_route(&mut self, family: u32, class: usize, route: u32, promise: f64, weight: f64) {
         if self.routes.len() < KEYS_MAX || self.routes.contains_key(&route) {
-            let known = self.routes.entry(route).or_insert(RouteUse { count: 0.0, promise: promise as f32 });
-            let preference = |known: RouteUse| {
-                let of_count = if known.count > 0.0 { 0.5 * ln(f64::from(known.count) + 0.3) } else { f64::MIN };
-                exp(of_count + 0.6 * ln(f64::from(known.promise)))
-            };
-            let before = preference(*known);
+            let known = self.routes.entry(route).or_insert_with(|| RouteUse::new(promise));
+            let before = if known.count > 0.0 { known.preference() } else { 0.0 };
             known.count += weight as f32;
-            self.route_preferences += preference(*known) - before;
+            self.route_preferences += known.preference() - before;
             self.routes_total += weight;
         }
         for (table, total, group) in
