@@ -109,13 +109,13 @@ fn an_exception_holds_for_whom_it_names_until_its_end_in_event_time() {
 
 #[test]
 fn a_ceiling_counts_each_call_once_whatever_the_number_of_ceilings() {
+    use Verdict::{Alert, Allow, Watch};
     let policies = r#"[
         { name = "three", calls_per_minute_max = 3, verdict = "watch" },
         { name = "five", calls_per_minute_max = 5, verdict = "alert" },
     ]"#;
     let uses: Vec<(i64, &str)> = (0..6).map(|second| (second, BERLIN)).chain([(60, BERLIN)]).collect();
     let told = outcomes("volume_spike", policies, Mode::Shadow, &uses);
-    use Verdict::{Alert, Allow, Watch};
     assert_eq!(
         told.iter().map(|told| told.verdict).collect::<Vec<_>>(),
         [Allow, Allow, Allow, Watch, Watch, Alert, Allow]
