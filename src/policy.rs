@@ -317,3 +317,38 @@ fn token_age(rules: &RuleSet, event: &Event<'_>) -> Option<Finding> {
     let reason = format!("the {kind} token is older than policy allows: {observed}, {max} {unit} at most");
     Some(Finding { rule: RuleId::TokenAge, verdict: Verdict::Watch, observed, expected, reason })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Monday, 2 March 2026, 00:00 UTC.
+    const MONDAY: i64 = 1_772_409_600_000;
+
+    #[test]
+    fn hours_begin_with_their_first_minute_and_end_before_their_last() {
+        let includes =
+            |from, to, minute: i64| Times { from, to, weekdays: ALL_WEEK }.include(MONDAY + minute * MINUTE_MS);
+        assert_eq!([419, 420, 1_139, 1_140].map(|minute| includes(420, 1_140, minute)), [false, true, true, false]);
+        assert_eq!(
+            [1_319, 1_320, 0, 359, 360].map(|minute| includes(1_320, 360, minute)),
+            [false, true, true, true, false]
+        );
+        assert!(includes(0, 0, 0) && includes(0, 0, 720), "all day");
+    }
+
+    #[test]
+    fn weekdays_are_those_of_utc() {
+        let times = Times { from: 0, to: 0, weekdays: 0b001_1111 };
+        let days = [0, 4, 5, 6, 7].map(|day| times.include(MONDAY + day * DAY_MS));
+        assert_eq!(days, [true, true, false, false, true]);
+        assert_eq!(times.to_string(), "allowed is on mon tue wed thu fri");
+        assert!(Times { weekdays: 0b000_1000, ..times }.include(0), "the epoch was a Thursday");
+    }
+
+    #[test]
+    fn a_long_list_is_cut_in_a_sentence() {
+        let list = List::Deny((1..=10).map(NetworkRange::Asn).collect());
+        assert_eq!(list.to_string(), "denied are AS1, AS2, AS3, AS4, AS5, AS6, AS7, AS8 and 2 more");
+    }
+}
