@@ -377,7 +377,6 @@ where
                 key: &key,
             };
             let answer = revoker.revoke(asked).await;
-            fail::fail_point!("revoked");
             let (outcome, status, reason, state) = match &answer {
                 Ok(Revoked::Done { status }) => ("done", *status, incident.reason.clone(), Revocation::Done),
                 Ok(Revoked::AlreadyGone { status }) => {

@@ -24,6 +24,7 @@ use support::process::{eventually, free_port};
 use support::smtp::{PASSWORD, Smtp, USER};
 use support::web::Web;
 
+const SECRET: &str = "a-secret-of-more-than-16-bytes";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn incident(number: u64, mode: Mode) -> Incident {
@@ -157,7 +158,7 @@ fn email(port: u16, tls: &str, ca_file: &Path, password: &str) -> Vec<Arc<dyn No
 fn webhook(web: &Web) -> Vec<Arc<dyn Notifier>> {
     let settings = WebhookSettings {
         url: format!("{}/hook", web.url),
-        secret: SecretString::from("a-secret-of-more-than-16-bytes"),
+        secret: SecretString::from(SECRET),
         allow_private: false,
         ca_file: None,
     };
@@ -236,9 +237,6 @@ fn a_wrong_password_is_one_clear_error_and_the_alert_waits() {
 
 #[test]
 fn a_webhook_is_tried_again_with_one_id_and_its_signature_verifies() {
-    use base64::Engine as _;
-    use hmac::{KeyInit as _, Mac as _};
-
     let (folder, web) = (tempfile::tempdir().expect("a folder"), Web::start());
     web.answer(&[500, 429, 200]);
     let rig = Rig::start(folder.path(), || webhook(&web), None, quick());
@@ -249,13 +247,8 @@ fn a_webhook_is_tried_again_with_one_id_and_its_signature_verifies() {
         ["revoke_family shadow", "alert_webhook retry", "alert_webhook retry", "alert_webhook done"]
     );
     for request in &requests {
-        let header = |name| request.header(name).expect("a header").to_owned();
-        assert_eq!(header("webhook-id"), requests[0].header("webhook-id").expect("a header"));
-        let signed = format!("{}.{}.{}", header("webhook-id"), header("webhook-timestamp"), request.body);
-        let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(b"a-secret-of-more-than-16-bytes").expect("a key");
-        mac.update(signed.as_bytes());
-        let expected = base64::engine::general_purpose::STANDARD.encode(mac.finalize().into_bytes());
-        assert_eq!(header("webhook-signature"), format!("v1,{expected}"));
+        assert_eq!(request.header("webhook-id"), requests[0].header("webhook-id"));
+        assert!(request.header("webhook-id").is_some() && request.is_signed_with(SECRET), "{request:?}");
     }
     let body: serde_json::Value = serde_json::from_str(&requests[0].body).expect("JSON");
     assert_eq!((&body["class_uid"], &body["incident"]["revocation"]), (&2004.into(), &"shadow".into()));
