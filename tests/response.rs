@@ -256,6 +256,75 @@ fn a_webhook_is_tried_again_with_one_id_and_its_signature_verifies() {
 }
 
 #[test]
+fn who_says_when_to_come_again_is_not_asked_before() {
+    let (folder, hook, api) = (tempfile::tempdir().expect("a folder"), Web::start(), Web::start());
+    hook.answer_come_again(1);
+    api.answer_come_again(2);
+    let rig = Rig::start(folder.path(), || webhook(&hook), Some(revoker(&api, "by_id")), quick());
+    rig.take(&[incident(7, Mode::Enforce)]);
+    rig.settled();
+    for (web, seconds) in [(&hook, 1), (&api, 2)] {
+        let requests = web.requests();
+        let waited = requests[1].at - requests[0].at;
+        assert!(waited >= Duration::from_secs(seconds), "{waited:?} instead of {seconds} s");
+    }
+    rig.stop();
+}
+
+#[test]
+fn what_one_channel_refuses_for_good_is_told_by_the_other() {
+    let (folder, smtp, hook) = (tempfile::tempdir().expect("a folder"), Smtp::start("smtps"), Web::start());
+    hook.answer(&[400, 400]);
+    let both = || [email(smtp.port, "smtps", &smtp.ca_file(), PASSWORD), webhook(&hook)].concat();
+    let rig = Rig::start(folder.path(), both, None, quick());
+    rig.take(&[incident(1, Mode::Shadow), incident(2, Mode::Shadow)]);
+    let trail = rig.settled();
+    let count = |wanted: &str| trail.iter().filter(|line| *line == wanted).count();
+    assert_eq!(count("alert_webhook failed"), 2, "{trail:?}");
+    let mails = smtp.mails();
+    let told = mails.iter().filter(|mail| mail.contains("a channel does not take alerts")).count();
+    assert!((1..=2).contains(&told), "{told} mails say so: once an hour, and the hour may turn");
+    assert_eq!(mails.len() - told, 2, "and both alerts are there");
+    assert_eq!(hook.requests().len(), 2, "it is not told of itself");
+    rig.stop();
+}
+
+#[test]
+fn alerts_of_one_moment_keep_their_order_also_after_a_restart() {
+    let (folder, hook) = (tempfile::tempdir().expect("a folder"), Web::start());
+    let incidents: Vec<_> = (1..=40).rev().map(|number| incident(number, Mode::Shadow)).collect();
+    let rig = Rig::start(folder.path(), || webhook(&hook), None, quick());
+    hook.hold(true);
+    rig.take(&incidents);
+    hook.wait_for(1);
+    rig.stop();
+    hook.hold(false);
+    let rig = Rig::start(folder.path(), || webhook(&hook), None, quick());
+    rig.settled();
+    let told: Vec<_> = hook.requests().iter().skip(1).map(|asked| asked.body.clone()).collect();
+    assert_eq!(told.len(), 40);
+    for (body, incident) in told.iter().zip(&incidents) {
+        assert!(body.contains(&incident.id.to_string()), "{} is not next, but {body}", incident.id);
+    }
+    rig.stop();
+}
+
+#[test]
+fn one_target_that_is_refused_does_not_speak_of_the_provider_and_refused_credentials_do() {
+    for (status, opens) in [(400, false), (401, true)] {
+        let (folder, web, hook) = (tempfile::tempdir().expect("a folder"), Web::start(), Web::start());
+        web.answer(&[status; 5]);
+        let rig = Rig::start(folder.path(), || webhook(&hook), Some(revoker(&web, "rfc7009")), quick());
+        rig.take(&(1..=5).map(|number| incident(number, Mode::Enforce)).collect::<Vec<_>>());
+        let trail = rig.settled();
+        assert_eq!(trail.iter().filter(|line| *line == "revoke_family failed").count(), 5, "{trail:?}");
+        let told = hook.requests().iter().any(|asked| asked.body.contains("the provider does not revoke"));
+        assert_eq!(told, opens, "{status}");
+        rig.stop();
+    }
+}
+
+#[test]
 fn redirects_are_refused_and_410_ends_the_channel() {
     let (folder, web) = (tempfile::tempdir().expect("a folder"), Web::start());
     web.answer(&[307, 410]);
