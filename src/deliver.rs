@@ -15,9 +15,10 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use xxhash_rust::xxh3::xxh3_64;
 
 use self::journal::Journal;
-use self::state::{REVOKE, Record, State, Work, change_key, revocation_key};
+use self::state::{Due, REVOKE, Record, State, Work, change_key, revocation_key};
 use crate::port::{
     ActionRow, Alert, Clock, DeliveryError, Notice, Notifier, Revocation, RevokeRequest, Revoked, Revoker, Rows as _,
     Store, StoreError,
@@ -29,6 +30,8 @@ use crate::verdict::{Incident, Mode};
 const OPEN_MAX: usize = 20_000;
 /// The journal is rewritten when it has grown by this much over twice its last size.
 const GROWTH_BYTES_MAX: u64 = 8 << 20;
+/// Some things are told once in so long.
+const HOUR_MS: i64 = 3_600_000;
 /// Rows written to the store at once.
 const ROWS_MAX: usize = 1_000;
 /// Rows that wait on a store that is down; beyond it, attempts that will be repeated get none.
@@ -161,9 +164,11 @@ impl Outbox {
     /// What `lane` has to do next: now, or when.
     fn next(&self, lane: &str) -> Next {
         let inner = self.inner();
-        let Some((due_at, key)) = inner.state.lanes.get(lane).and_then(|due| due.first()) else { return Next::Nothing };
-        if *due_at > self.clock.now_millis() {
-            return Next::At(*due_at);
+        let Some(Due { at, key, .. }) = inner.state.lanes.get(lane).and_then(|due| due.first()) else {
+            return Next::Nothing;
+        };
+        if *at > self.clock.now_millis() {
+            return Next::At(*at);
         }
         let Some(change) = inner.state.open.get(key) else { return Next::Nothing };
         let effect = change.effects.get(lane);
@@ -188,7 +193,10 @@ impl Inner {
             self.state.apply(record);
         }
         if self.journal.bytes() > 2 * self.rewritten_bytes + GROWTH_BYTES_MAX {
-            self.journal.rewrite(&self.state.records())?;
+            // The records are taken; that the file stays long is no reason to take them again.
+            if let Err(error) = self.journal.rewrite(&self.state.records()) {
+                tracing::warn!(%error, "the outbox's file cannot be rewritten and goes on growing");
+            }
             self.rewritten_bytes = self.journal.bytes();
         }
         Ok(())
@@ -337,7 +345,11 @@ where
                 }
                 Err(DeliveryError::Permanent { .. }) => {
                     tracing::error!(channel = lane, alert = task.key, reason, "an alert is given up");
-                    self.record(vec![ended()], &stop).await;
+                    let mut records = vec![ended()];
+                    if matches!(task.work, Work::Incident(_)) {
+                        records.extend(self.silent_channel_notice(&lane, &reason, began));
+                    }
+                    self.record(records, &stop).await;
                 }
             }
         }
@@ -377,7 +389,6 @@ where
                 key: &key,
             };
             let answer = revoker.revoke(asked).await;
-            fail::fail_point!("revoked");
             let (outcome, status, reason, state) = match &answer {
                 Ok(Revoked::Done { status }) => ("done", *status, incident.reason.clone(), Revocation::Done),
                 Ok(Revoked::AlreadyGone { status }) => {
@@ -401,7 +412,10 @@ where
                     records.push(ended(&task, state, row));
                 }
                 Err(DeliveryError::Permanent { .. }) => {
-                    trouble.again(REVOKE, &reason);
+                    tracing::error!(revocation = key, reason, "a revocation is given up");
+                    if speaks_of_provider(status) {
+                        trouble.count += 1;
+                    }
                     records.push(ended(&task, state, row));
                 }
                 Err(DeliveryError::Retriable { retry_after, .. }) => {
@@ -467,13 +481,30 @@ where
         (!task.called && made >= cap as usize).then_some(Revocation::Capped(cap))
     }
 
+    /// Whom `lane` would have told does not know of it; those of the other channels can tell them. Once an hour at most.
+    fn silent_channel_notice(&self, lane: &str, reason: &str, now: i64) -> Option<Record> {
+        let others: Vec<_> = self.outbox.channels.iter().filter(|channel| *channel != lane).cloned().collect();
+        let text = format!(
+            "{lane} does not take alerts, the last because {reason}. They are given up there; the other channels have \
+             them. Look in `actions` for what was missed, and mend the channel."
+        );
+        let key = format!("silent-{:016x}-{}", xxh3_64(lane.as_bytes()), now / HOUR_MS);
+        self.notice(key, "a channel does not take alerts", text, now, others)
+    }
+
     /// Once an hour at most: its key is that of the hour.
     fn capped_notice(&self, cap: u32, now: i64) -> Option<Record> {
         let text = format!(
             "{cap} revocations were asked for within an hour, which is revoke.max_per_hour. Until there are fewer, \
              incidents are only told: look whether this is an attack or a mistake, and revoke by hand."
         );
-        self.notice(format!("capped-{}", now / 3_600_000), "the cap on revocations is reached", text, now)
+        self.notice(
+            format!("capped-{}", now / HOUR_MS),
+            "the cap on revocations is reached",
+            text,
+            now,
+            self.outbox.channels.clone(),
+        )
     }
 
     fn breaker_notice(&self, reason: &str, now: i64) -> Option<Record> {
@@ -482,16 +513,16 @@ where
              one at a time; until one succeeds, revoke by hand.",
             self.settings.breaker_failures
         );
-        self.notice(format!("breaker-{now}"), "the provider does not revoke", text, now)
+        self.notice(format!("breaker-{now}"), "the provider does not revoke", text, now, self.outbox.channels.clone())
     }
 
-    fn notice(&self, key: String, title: &str, text: String, now: i64) -> Option<Record> {
+    fn notice(&self, key: String, title: &str, text: String, now: i64, lanes: Vec<String>) -> Option<Record> {
         tracing::error!("{title}: {text}");
-        if self.outbox.channels.is_empty() || self.outbox.inner().state.has(&key) {
+        if lanes.is_empty() || self.outbox.inner().state.has(&key) {
             return None;
         }
         let work = Work::Notice(Notice { title: title.to_owned(), text, at: now });
-        Some(Record::Taken { key, at: now, work, lanes: self.outbox.channels.clone() })
+        Some(Record::Taken { key, at: now, work, lanes })
     }
 
     fn row(
@@ -696,6 +727,12 @@ fn ended(task: &Task, revocation: Revocation, row: ActionRow) -> Record {
 fn revocation_row(row: ActionRow, incident: &Incident) -> ActionRow {
     let Some(target) = &incident.revoke else { return row };
     ActionRow { kind: target.action().as_str().to_owned(), target: target.id().to_owned(), ..row }
+}
+
+/// Whether a revocation given up with this status tells of the provider, or our way to it, and not of the one target: a
+/// refused credential, an address that is not there. 0: the request could not even be written for this target.
+const fn speaks_of_provider(status: u16) -> bool {
+    !matches!(status, 0 | 400 | 409 | 422)
 }
 
 /// The outcome in the audit trail.

@@ -31,6 +31,8 @@ const POLL_WAIT: Duration = Duration::from_millis(100);
 const RETRY_WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// How long the source is left alone when it did not take a commit.
 const COMMIT_RETRY_MS: i64 = 1_000;
+/// How long the outbox is left alone when it did not take incidents.
+const OUTBOX_RETRY_MS: i64 = 1_000;
 /// How long a stop may take to bring the last epoch out.
 const STOP_WAIT_MS: i64 = 8_000;
 /// How long another member is kept waiting for its partitions: well below Kafka's `max.poll.interval.ms` (5 min).
@@ -43,8 +45,8 @@ pub struct Limits {
     pub epoch_bytes_max: usize,
     /// `None` closes by count alone, so that the same input gives the same epochs.
     pub epoch_age_ms_max: Option<i64>,
-    /// How long a write to the store is tried again; `None` is for ever.
-    pub store_wait_ms_max: Option<i64>,
+    /// How long a write to the store, or to the outbox, is tried again; `None` is for ever.
+    pub wait_ms_max: Option<i64>,
 }
 
 impl Limits {
@@ -53,10 +55,10 @@ impl Limits {
         epoch_messages_max: 50_000,
         epoch_bytes_max: 64 << 20,
         epoch_age_ms_max: Some(1_000),
-        store_wait_ms_max: None,
+        wait_ms_max: None,
     };
     /// For past events, with somebody waiting.
-    pub const REPLAY: Self = Self { epoch_age_ms_max: None, store_wait_ms_max: Some(30_000), ..Self::LIVE };
+    pub const REPLAY: Self = Self { epoch_age_ms_max: None, wait_ms_max: Some(30_000), ..Self::LIVE };
 }
 
 /// How messages are spread over states.
@@ -98,6 +100,9 @@ pub struct Worker<S: Store> {
     flight: Flight<S::Rows>,
     /// Not to be committed before this; wall clock.
     commit_at: i64,
+    /// Not to be put into the outbox before this, and since when it refuses; wall clock.
+    outbox_at: i64,
+    outbox_failed_at: Option<i64>,
     /// What the source could not read to its end.
     faults: Vec<String>,
     outside: Outside<S>,
@@ -131,6 +136,8 @@ pub type Outbox = Box<dyn Fn(&[Incident]) -> std::io::Result<()> + Send>;
 enum Flight<R> {
     /// None is; this one's memory waits to be used again.
     Idle(Epoch<R>),
+    /// Its incidents are not in the outbox yet: a full disk, say. Nothing of it is visible outside.
+    Closed(Epoch<R>),
     Storing(JoinHandle<(Epoch<R>, Result<(), StoreError>)>),
     /// In the store, not yet committed.
     Stored(Epoch<R>),
@@ -153,6 +160,8 @@ where
             mute: epoch(false),
             flight: Flight::Idle(epoch(verdicts)),
             commit_at: 0,
+            outbox_at: 0,
+            outbox_failed_at: None,
             faults: Vec::new(),
             outside,
         }
@@ -194,7 +203,8 @@ where
                 Polled::Messages(_) => {}
                 Polled::Revoked(partitions) => {
                     if !self.drain(source, &mut observe, Some(HANDOVER_WAIT_MS))? {
-                        let reason = "the store did not answer while partitions were to be handed over";
+                        let reason =
+                            "store or outbox did not take what was done while partitions were to be handed over";
                         return Err(StoreError::Retriable(reason.to_owned()).into());
                     }
                     self.partitions.remove(&partitions);
@@ -310,7 +320,12 @@ where
                 Err(error) => return Err(error.into()),
             }
         }
-        if matches!(self.flight, Flight::Idle(_)) && !self.open.is_empty() && (all || self.is_due()) {
+        let due = match &self.flight {
+            Flight::Idle(_) => !self.open.is_empty() && (all || self.is_due()),
+            Flight::Closed(_) => self.outside.clock.now_millis() >= self.outbox_at,
+            _ => false,
+        };
+        if due {
             self.close()?;
         }
         Ok(())
@@ -325,25 +340,60 @@ where
         old || self.room() == 0
     }
 
-    /// Sends the open epoch on its way.
+    /// Sends the open epoch on its way, or the closed one that waits for the outbox.
     fn close(&mut self) -> Result<(), WorkerError> {
-        let Flight::Idle(spare) = std::mem::replace(&mut self.flight, Flight::Changing) else { return Ok(()) };
-        let epoch = std::mem::replace(&mut self.open, spare);
-        self.opened_at = None;
-        if let Some(outbox) = &self.outside.outbox
-            && !epoch.incidents.is_empty()
-        {
-            outbox(&epoch.incidents).map_err(WorkerError::Outbox)?;
+        let epoch = match std::mem::replace(&mut self.flight, Flight::Changing) {
+            Flight::Idle(spare) => {
+                self.opened_at = None;
+                std::mem::replace(&mut self.open, spare)
+            }
+            Flight::Closed(epoch) => epoch,
+            other => {
+                self.flight = other;
+                return Ok(());
+            }
+        };
+        if let Err(error) = self.hand_over(&epoch.incidents) {
+            self.flight = Flight::Closed(epoch);
+            return self.outbox_refused(error);
         }
         let store = Arc::clone(&self.outside.store);
         let clock = Arc::clone(&self.outside.clock);
         let metrics = Arc::clone(&self.outside.metrics);
         let health = Arc::clone(&self.outside.health);
-        let wait_ms_max = self.outside.limits.store_wait_ms_max;
+        let wait_ms_max = self.outside.limits.wait_ms_max;
         self.flight = Flight::Storing(self.outside.runtime.spawn(async move {
             let stored = write(&*store, &epoch.rows, wait_ms_max, &*clock, &metrics, &health).await;
             (epoch, stored)
         }));
+        Ok(())
+    }
+
+    fn hand_over(&mut self, incidents: &[Incident]) -> std::io::Result<()> {
+        let Some(outbox) = &self.outside.outbox else { return Ok(()) };
+        if incidents.is_empty() {
+            return Ok(());
+        }
+        outbox(incidents)?;
+        if self.outbox_failed_at.take().is_some() {
+            tracing::info!("the outbox takes incidents again");
+            self.outside.health.outbox_failing(false);
+        }
+        Ok(())
+    }
+
+    /// An alert is never lost: until the outbox takes it, its epoch is neither stored nor committed.
+    fn outbox_refused(&mut self, error: std::io::Error) -> Result<(), WorkerError> {
+        let now = self.outside.clock.now_millis();
+        let since = *self.outbox_failed_at.get_or_insert(now);
+        if self.outside.limits.wait_ms_max.is_some_and(|max| now - since >= max) {
+            return Err(WorkerError::Outbox(error));
+        }
+        if since == now {
+            tracing::error!(%error, "the outbox cannot be written; the source waits until it can");
+        }
+        self.outside.health.outbox_failing(true);
+        self.outbox_at = now + OUTBOX_RETRY_MS;
         Ok(())
     }
 
@@ -379,7 +429,7 @@ where
                 };
                 let _ = tokio::time::timeout(wait, until_done).await;
             }),
-            _ => runtime.block_on(tokio::time::sleep(wait)),
+            _ => runtime.block_on(async { tokio::time::sleep(wait).await }),
         }
     }
 

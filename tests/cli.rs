@@ -279,6 +279,32 @@ fn rules_do_what_their_cases_say_or_the_status_is_78() {
 }
 
 #[test]
+fn actions_are_paused_and_resumed_where_there_is_an_outbox() {
+    let folder = folder();
+    write(folder.path(), "t.toml", "[outbox]\ndir = 'box'\n");
+    let output = tokenwarden(folder.path(), &["pause-actions", "--config", "t.toml"]);
+    assert_eq!(status(&output), 78);
+    assert!(stderr(&output).contains("there is no outbox in box"), "{}", stderr(&output));
+    let switch = folder.path().join("box/pause-actions");
+    std::fs::create_dir(folder.path().join("box")).expect("a folder");
+    for (more, is_paused, said) in [
+        (&["--config", "t.toml"][..], true, "revocations are paused: box/pause-actions\n"),
+        (&["--outbox", "box"], true, "revocations are paused: box/pause-actions\n"),
+        (&["--resume", "--config", "t.toml"], false, "revocations go on: box/pause-actions\n"),
+        (&["--resume", "--outbox", "box"], false, "revocations go on: box/pause-actions\n"),
+    ] {
+        let output = tokenwarden(folder.path(), &[&["pause-actions"], more].concat());
+        assert_eq!((status(&output), stdout(&output).as_str()), (0, said), "{}", stderr(&output));
+        assert_eq!(switch.exists(), is_paused);
+    }
+    // With a configuration that cannot be read, the switch still can be set.
+    write(folder.path(), "t.toml", "[outbox");
+    let output = tokenwarden(folder.path(), &["pause-actions", "--config", "t.toml"]);
+    assert_eq!(status(&output), 78);
+    assert!(stderr(&output).contains("pause-actions --outbox DIR"), "{}", stderr(&output));
+}
+
+#[test]
 fn a_demo_takes_no_folder_that_it_has_not_made() {
     let folder = folder();
     write(folder.path(), "mine", "precious");

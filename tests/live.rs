@@ -6,15 +6,17 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use support::kafka::Kafka;
 use support::process::{cache, eventually, free_port, read};
+use support::smtp::{PASSWORD, Smtp, USER};
+use support::web::{Asked, Web};
 
 const TOPIC: &str = "token-events";
+const WEBHOOK_SECRET: &str = "a-secret-of-more-than-16-bytes";
 
 /// The service as an operator runs it.
 struct Service {
@@ -147,6 +149,51 @@ impl Ledger {
         }
     }
 
+    /// A day of a person's phone: every hour its refresh token is exchanged for the next, and the access token used.
+    fn rotating(&mut self, person: &str) {
+        for hour in 0..24 {
+            let at = 1_790_000_000_000_u64 + hour * 3_600_000;
+            let next = hour + 1;
+            let phone = r#""ip_address":"198.51.100.10","user_agent":"acme-mail/3.1 (iPhone; iOS 18.3)""#;
+            let refresh = format!(
+                r#""token_type":"refresh","token_id":"rt-{person}-{next}","parent_token_id":"rt-{person}-{hour}""#
+            );
+            let access = format!(r#""token_type":"access","token_id":"at-{person}-{next}""#);
+            self.of(
+                person,
+                &format!("{person}-asks-{hour}"),
+                at,
+                &format!(r#""kind":"refreshed","token_type":"refresh","token_id":"rt-{person}-{hour}",{phone}"#),
+            );
+            self.of(person, &format!("{person}-gets-{hour}"), at + 20, &format!(r#""kind":"issued",{refresh}"#));
+            self.of(
+                person,
+                &format!("{person}-uses-{hour}"),
+                at + 900,
+                &format!(r#"{access},{phone},"method":"GET","endpoint":"/v1/messages","status":200"#),
+            );
+        }
+    }
+
+    /// Somebody else presents a refresh token that was exchanged hours ago; returns the event's id.
+    fn theft(&mut self, person: &str) -> String {
+        let id = format!("{person}-theft");
+        // Each thief is another: thefts from one address would be one campaign, and one incident.
+        let host = person.as_bytes().first().copied().unwrap_or_default();
+        let at = 1_790_000_000_000_u64 + 23 * 3_600_000 + 1_200_000;
+        self.of(person, &id, at, &format!(r#""kind":"refreshed","token_type":"refresh","token_id":"rt-{person}-20","ip_address":"203.0.113.{host}","user_agent":"python-requests/2.32.3""#));
+        id
+    }
+
+    /// An event of the person's one grant.
+    fn of(&mut self, person: &str, id: &str, at: u64, rest: &str) {
+        let text = format!(
+            r#"{{"event_id":"{id}","timestamp":{at},"user_id":"{person}","family_id":"grant-{person}","app_id":"mail-of-{person}",{rest}}}"#
+        );
+        self.messages.push((person.to_owned(), text));
+        self.ids.insert(id.to_owned());
+    }
+
     /// Every event is in the store, and no other.
     fn compare(&self, folder: &Path) {
         let found = ask_store(folder, "SELECT event_id FROM token_events");
@@ -160,14 +207,101 @@ impl Ledger {
     }
 }
 
+/// Everybody who hears of a theft: a mail server, a webhook's receiver, and the API that revokes.
+struct Receivers {
+    smtp: Smtp,
+    hook: Web,
+    api: Web,
+}
+
+impl Receivers {
+    fn start() -> Self {
+        Self { smtp: Smtp::start("smtps"), hook: Web::start(), api: Web::start() }
+    }
+
+    /// Configures them in `folder`, with secrets in files of their own, and lets `refresh_reuse` revoke.
+    fn configure(&self, folder: &Path) {
+        let keep = |name: &str, text: &str| std::fs::write(folder.join(name), text).expect("a file");
+        keep("smtp.password", &format!("{PASSWORD}\n"));
+        keep("webhook.secret", WEBHOOK_SECRET);
+        keep("api.token", "api-s3cret");
+        let sections = format!(
+            "[alert.email]\nsmtp_url = 'smtps://localhost:{}'\nfrom = 'warden@example.com'\n\
+             to = ['security@example.com']\nusername = '{USER}'\npassword_file = 'smtp.password'\nca_file = '{}'\n\
+             [alert.webhook]\nurl = '{}/alerts'\nsecret_file = 'webhook.secret'\n\
+             [revoke]\nmode = 'enforce'\n\
+             [revoke.http]\npreset = 'by_id'\nurl = '{}/grants'\ntoken_file = 'api.token'\n",
+            self.smtp.port,
+            self.smtp.ca_file().display(),
+            self.hook.url,
+            self.api.url
+        );
+        let file = folder.join("tokenwarden.toml");
+        keep("tokenwarden.toml", &(read(&file) + &sections));
+        let rule = read(&folder.join("rules/refresh_reuse.toml"));
+        assert!(rule.contains("mode = \"shadow\""), "{rule}");
+        keep("rules/refresh_reuse.toml", &rule.replace("mode = \"shadow\"", "mode = \"enforce\""));
+    }
+
+    /// Waits until the theft of `person`'s token is told by mail and webhook and the token revoked, and gives these.
+    fn wait_for(&self, person: &str) -> Theft {
+        let found = eventually(Duration::from_secs(30), "it is told and revoked", || {
+            let theft = self.of(person);
+            (!theft.mails.is_empty() && !theft.hooks.is_empty() && !theft.revocations.is_empty()).then_some(theft)
+        });
+        found.unwrap_or_else(|| panic!("{person}: {:?}", self.of(person)))
+    }
+
+    /// What has arrived so far of the theft of `person`'s token.
+    fn of(&self, person: &str) -> Theft {
+        let grant = format!("grant-{person}");
+        // Quoted-printable lines and folded headers put together again.
+        let mails = self.smtp.mails().into_iter().map(|mail| mail.replace("=\r\n", "").replace("\r\n ", " "));
+        Theft {
+            mails: mails.filter(|mail| mail.contains(&grant)).collect(),
+            hooks: self.hook.requests().into_iter().filter(|asked| asked.body.contains(&grant)).collect(),
+            revocations: self.api.requests().into_iter().filter(|asked| asked.path.contains(&grant)).collect(),
+        }
+    }
+
+    fn heard(&self) -> [usize; 3] {
+        [self.smtp.mails().len(), self.hook.requests().len(), self.api.requests().len()]
+    }
+}
+
+/// What was heard of one theft.
+#[derive(Debug)]
+struct Theft {
+    mails: Vec<String>,
+    hooks: Vec<Asked>,
+    revocations: Vec<Asked>,
+}
+
+impl Theft {
+    fn message_ids(&self) -> BTreeSet<&str> {
+        let id = |mail| str::lines(mail).find(|line| line.starts_with("Message-ID: "));
+        self.mails.iter().map(|mail| id(mail).unwrap_or_else(|| panic!("no Message-ID in\n{mail}"))).collect()
+    }
+
+    fn webhook_ids(&self) -> BTreeSet<Option<&str>> {
+        self.hooks.iter().map(|asked| asked.header("webhook-id")).collect()
+    }
+
+    fn revocation_keys(&self) -> BTreeSet<Option<&str>> {
+        self.revocations.iter().map(|asked| asked.header("idempotency-key")).collect()
+    }
+}
+
 fn configure(folder: &Path, kafka: &Kafka) {
-    let mut text = String::new();
-    let _ = write!(
-        text,
-        "rules_dir = 'rules'\n[source.kafka]\nbrokers = '{}'\ntopics = ['{TOPIC}']\n\
-         properties = {{ 'session.timeout.ms' = '6000' }}\n[store]\nurl = 'embedded:data'\n",
+    let source = format!(
+        "[source.kafka]\nbrokers = '{}'\ntopics = ['{TOPIC}']\nproperties = {{ 'session.timeout.ms' = '6000' }}\n",
         kafka.brokers
     );
+    configure_from(folder, &source);
+}
+
+fn configure_from(folder: &Path, source: &str) {
+    let text = format!("rules_dir = 'rules'\n{source}[store]\nurl = 'embedded:data'\n");
     std::fs::write(folder.join("tokenwarden.toml"), text).expect("a configuration");
     let rules = folder.join("rules");
     std::fs::create_dir(&rules).expect("a folder");
@@ -177,7 +311,7 @@ fn configure(folder: &Path, kafka: &Kafka) {
 }
 
 #[test]
-fn a_theft_is_caught_told_and_ended_and_a_kill_loses_nothing() {
+fn what_cannot_be_read_is_parked_bad_rules_are_refused_and_a_kill_loses_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let kafka = Kafka::start();
     kafka.create_topic(TOPIC, 3);
@@ -229,6 +363,191 @@ fn a_theft_is_caught_told_and_ended_and_a_kill_loses_nothing() {
     assert_eq!(status.code(), Some(0), "{}", read(&folder.path().join("log of one")));
     assert!(took < Duration::from_secs(10), "it took {took:?} to stop");
     ledger.compare(folder.path());
+}
+
+#[test]
+fn a_theft_is_caught_stored_told_and_ended() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (kafka, receivers) = (Kafka::start(), Receivers::start());
+    kafka.create_topic(TOPIC, 3);
+    configure(folder.path(), &kafka);
+    receivers.configure(folder.path());
+    let mut ledger = Ledger::default();
+    let service = Service::start(folder.path(), free_port());
+    assert_eq!(service.page("/readyz"), "ok\n");
+    ledger.ordinary(1_000);
+    ledger.rotating("ana");
+    ledger.send(&kafka);
+    service.until("SELECT uniqExact(event_id) FROM token_events", &ledger.ids.len().to_string());
+    assert_eq!(receivers.heard(), [0, 0, 0], "an ordinary past");
+
+    let event = ledger.theft("ana");
+    ledger.send(&kafka);
+    let theft = receivers.wait_for("ana");
+    let [mail] = theft.mails.as_slice() else { panic!("{theft:?}") };
+    for line in [
+        "X-Tls: True",
+        "X-Auth: True",
+        "X-To: security@example.com",
+        "[CRITICAL] Token grant-ana",
+        "REVOKED",
+        // What, who, why, and what was done.
+        "CRITICAL: a refresh token was presented again after its successor had been issued: two hold it",
+        "User         ana",
+        "App          mail-of-ana",
+        "Revoked: the family grant-ana.",
+        "+14.0  refresh_reuse: ",
+    ] {
+        assert!(mail.contains(line), "no {line} in\n{mail}");
+    }
+    let [hook] = theft.hooks.as_slice() else { panic!("{theft:?}") };
+    assert!(hook.is_signed_with(WEBHOOK_SECRET) && !hook.is_signed_with("another-secret-of-16-bytes"), "{hook:?}");
+    let finding: serde_json::Value = serde_json::from_str(&hook.body).expect("JSON");
+    assert_eq!((&finding["class_uid"], &finding["incident"]["revocation"]), (&2004.into(), &"done".into()));
+    let [revocation] = theft.revocations.as_slice() else { panic!("{theft:?}") };
+    assert_eq!((revocation.method.as_str(), revocation.path.as_str()), ("DELETE", "/grants/grant-ana"));
+    assert_eq!(revocation.header("authorization"), Some("Bearer api-s3cret"));
+    assert!(revocation.header("idempotency-key").is_some_and(|key| key.starts_with("INC-")), "{revocation:?}");
+
+    let judged = format!(
+        "SELECT verdict, has(rules, 'refresh_reuse'), incident_id != '' FROM token_events WHERE event_id = '{event}'"
+    );
+    service.until(&judged, "\"revoke\",1,1");
+    service.until("SELECT count() FROM token_events WHERE verdict = 'revoke'", "1");
+    service.until(
+        "SELECT uniqExact(incident_id), any(user_id), any(action), any(verdict) FROM incidents",
+        "1,\"ana\",\"revoke_family\",\"revoke\"",
+    );
+    service.until(
+        "SELECT kind, target, outcome, http_status, incident_id IN (SELECT incident_id FROM incidents) FROM actions ORDER BY kind",
+        &format!(
+            "\"alert_email\",\"security@example.com\",\"done\",0,1\n\"alert_webhook\",\"{}\",\"done\",200,1\n\
+             \"revoke_family\",\"grant-ana\",\"done\",200,1",
+            receivers.hook.url
+        ),
+    );
+    for secret in [PASSWORD, WEBHOOK_SECRET, "api-s3cret"] {
+        assert!(!service.log().contains(secret) && !mail.contains(secret), "{secret}");
+    }
+    assert_eq!(service.terminate().0.code(), Some(0));
+    ledger.compare(folder.path());
+    assert_eq!(receivers.heard(), [1, 1, 1]);
+}
+
+#[test]
+fn killed_in_the_midst_of_telling_and_revoking_it_ends_under_the_same_keys() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (kafka, receivers) = (Kafka::start(), Receivers::start());
+    kafka.create_topic(TOPIC, 3);
+    configure(folder.path(), &kafka);
+    receivers.configure(folder.path());
+    let mut ledger = Ledger::default();
+    let start = || {
+        let service = Service::start(folder.path(), free_port());
+        assert_eq!(service.page("/readyz"), "ok\n");
+        service
+    };
+    let service = start();
+    for person in ["ana", "ben", "cem", "dan"] {
+        ledger.rotating(person);
+    }
+    ledger.theft("ana");
+    ledger.send(&kafka);
+    receivers.wait_for("ana");
+
+    // Killed when the mail server has the mail and has not said so, with events on their way.
+    receivers.smtp.hold();
+    ledger.theft("ben");
+    ledger.ordinary(10_000);
+    ledger.send(&kafka);
+    receivers.wait_for("ben");
+    service.kill();
+    receivers.smtp.answer();
+    let service = start();
+    let again = || Some(receivers.of("ben")).filter(|theft| theft.mails.len() >= 2);
+    let theft = eventually(Duration::from_secs(30), "the mail comes again", again).expect("a second mail");
+    assert_eq!(theft.message_ids().len(), 1, "{:?}", theft.message_ids());
+    assert_eq!((theft.revocations.len(), theft.webhook_ids().len()), (1, 1), "{theft:?}");
+
+    // Killed when the provider has been asked and has not answered.
+    receivers.api.hold(true);
+    ledger.theft("cem");
+    ledger.send(&kafka);
+    let asked = || Some(()).filter(|()| receivers.of("cem").revocations.len() == 1);
+    eventually(Duration::from_secs(30), "the provider is asked", asked).expect("a revocation");
+    service.kill();
+    receivers.api.hold(false);
+    let service = start();
+    receivers.wait_for("cem");
+    service.until("SELECT count() FROM actions WHERE target = 'grant-cem' AND outcome = 'done'", "1");
+    let theft = receivers.of("cem");
+    assert_eq!((theft.revocations.len(), theft.revocation_keys().len()), (2, 1), "{theft:?}");
+    assert_eq!((theft.message_ids().len(), theft.webhook_ids().len()), (1, 1), "{theft:?}");
+
+    // Told to stop while the provider, and then the webhook, do not answer.
+    receivers.api.hold(true);
+    receivers.hook.hold(true);
+    ledger.theft("dan");
+    ledger.send(&kafka);
+    let asked = || Some(()).filter(|()| receivers.of("dan").revocations.len() == 1);
+    eventually(Duration::from_secs(30), "the provider is asked", asked).expect("a revocation");
+    let (status, took) = service.terminate();
+    assert_eq!(status.code(), Some(0), "{}", read(&folder.path().join("log of one")));
+    assert!(took < Duration::from_secs(10), "it took {took:?} to stop");
+    receivers.api.hold(false);
+    receivers.hook.hold(false);
+    let service = start();
+    let theft = receivers.wait_for("dan");
+    assert_eq!((theft.revocation_keys().len(), theft.message_ids().len()), (1, 1), "{theft:?}");
+
+    service.until("SELECT uniqExact(event_id) FROM token_events", &ledger.ids.len().to_string());
+    service.until("SELECT count() FROM token_events WHERE verdict = 'revoke'", "4");
+    service.until("SELECT uniqExact(incident_id) FROM incidents", "4");
+    assert_eq!(service.terminate().0.code(), Some(0));
+    ledger.compare(folder.path());
+    for person in ["ana", "ben", "cem", "dan"] {
+        let theft = receivers.of(person);
+        let said = [theft.revocation_keys().len(), theft.message_ids().len(), theft.webhook_ids().len()];
+        assert_eq!(said, [1, 1, 1], "{person}: {theft:?}");
+    }
+}
+
+#[test]
+fn a_replay_sends_and_revokes_only_when_it_is_told_to() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let receivers = Receivers::start();
+    configure_from(folder.path(), "");
+    receivers.configure(folder.path());
+    let mut ledger = Ledger::default();
+    ledger.rotating("ana");
+    ledger.theft("ana");
+    let lines: Vec<_> = ledger.messages.iter().map(|(_, text)| text.as_str()).collect();
+    std::fs::write(folder.path().join("past.ndjson"), lines.join("\n")).expect("a file");
+    let replay = |more: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_tokenwarden"))
+            .args(["replay", "past.ndjson", "--config", "tokenwarden.toml"])
+            .args(more)
+            .current_dir(folder.path())
+            .env_clear()
+            .env("TOKENWARDEN_CACHE", cache())
+            .output()
+            .expect("tokenwarden runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        assert!(said.contains("1 revoke"), "{said}");
+    };
+    replay(&[]);
+    assert_eq!(receivers.heard(), [0, 0, 0]);
+    replay(&["--enforce", "--store", "embedded:data"]);
+    let theft = receivers.of("ana");
+    assert!(theft.mails[0].contains("REVOKED") && theft.hooks[0].is_signed_with(WEBHOOK_SECRET), "{theft:?}");
+    assert_eq!(theft.revocations[0].path, "/grants/grant-ana");
+    assert_eq!(receivers.heard(), [1, 1, 1]);
+    let done = ask_store(folder.path(), "SELECT kind, outcome FROM actions ORDER BY kind");
+    assert_eq!(done, "\"alert_email\",\"done\"\n\"alert_webhook\",\"done\"\n\"revoke_family\",\"done\"");
+    // What is done is not done again.
+    replay(&["--enforce"]);
+    assert_eq!(receivers.heard(), [1, 1, 1]);
 }
 
 #[test]

@@ -24,6 +24,7 @@ use support::process::{eventually, free_port};
 use support::smtp::{PASSWORD, Smtp, USER};
 use support::web::Web;
 
+const SECRET: &str = "a-secret-of-more-than-16-bytes";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn incident(number: u64, mode: Mode) -> Incident {
@@ -157,7 +158,7 @@ fn email(port: u16, tls: &str, ca_file: &Path, password: &str) -> Vec<Arc<dyn No
 fn webhook(web: &Web) -> Vec<Arc<dyn Notifier>> {
     let settings = WebhookSettings {
         url: format!("{}/hook", web.url),
-        secret: SecretString::from("a-secret-of-more-than-16-bytes"),
+        secret: SecretString::from(SECRET),
         allow_private: false,
         ca_file: None,
     };
@@ -236,9 +237,6 @@ fn a_wrong_password_is_one_clear_error_and_the_alert_waits() {
 
 #[test]
 fn a_webhook_is_tried_again_with_one_id_and_its_signature_verifies() {
-    use base64::Engine as _;
-    use hmac::{KeyInit as _, Mac as _};
-
     let (folder, web) = (tempfile::tempdir().expect("a folder"), Web::start());
     web.answer(&[500, 429, 200]);
     let rig = Rig::start(folder.path(), || webhook(&web), None, quick());
@@ -249,17 +247,81 @@ fn a_webhook_is_tried_again_with_one_id_and_its_signature_verifies() {
         ["revoke_family shadow", "alert_webhook retry", "alert_webhook retry", "alert_webhook done"]
     );
     for request in &requests {
-        let header = |name| request.header(name).expect("a header").to_owned();
-        assert_eq!(header("webhook-id"), requests[0].header("webhook-id").expect("a header"));
-        let signed = format!("{}.{}.{}", header("webhook-id"), header("webhook-timestamp"), request.body);
-        let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(b"a-secret-of-more-than-16-bytes").expect("a key");
-        mac.update(signed.as_bytes());
-        let expected = base64::engine::general_purpose::STANDARD.encode(mac.finalize().into_bytes());
-        assert_eq!(header("webhook-signature"), format!("v1,{expected}"));
+        assert_eq!(request.header("webhook-id"), requests[0].header("webhook-id"));
+        assert!(request.header("webhook-id").is_some() && request.is_signed_with(SECRET), "{request:?}");
     }
     let body: serde_json::Value = serde_json::from_str(&requests[0].body).expect("JSON");
     assert_eq!((&body["class_uid"], &body["incident"]["revocation"]), (&2004.into(), &"shadow".into()));
     rig.stop();
+}
+
+#[test]
+fn who_says_when_to_come_again_is_not_asked_before() {
+    let (folder, hook, api) = (tempfile::tempdir().expect("a folder"), Web::start(), Web::start());
+    hook.answer_come_again(1);
+    api.answer_come_again(2);
+    let rig = Rig::start(folder.path(), || webhook(&hook), Some(revoker(&api, "by_id")), quick());
+    rig.take(&[incident(7, Mode::Enforce)]);
+    rig.settled();
+    for (web, seconds) in [(&hook, 1), (&api, 2)] {
+        let requests = web.requests();
+        let waited = requests[1].at - requests[0].at;
+        assert!(waited >= Duration::from_secs(seconds), "{waited:?} instead of {seconds} s");
+    }
+    rig.stop();
+}
+
+#[test]
+fn what_one_channel_refuses_for_good_is_told_by_the_other() {
+    let (folder, smtp, hook) = (tempfile::tempdir().expect("a folder"), Smtp::start("smtps"), Web::start());
+    hook.answer(&[400, 400]);
+    let both = || [email(smtp.port, "smtps", &smtp.ca_file(), PASSWORD), webhook(&hook)].concat();
+    let rig = Rig::start(folder.path(), both, None, quick());
+    rig.take(&[incident(1, Mode::Shadow), incident(2, Mode::Shadow)]);
+    let trail = rig.settled();
+    let count = |wanted: &str| trail.iter().filter(|line| *line == wanted).count();
+    assert_eq!(count("alert_webhook failed"), 2, "{trail:?}");
+    let mails = smtp.mails();
+    let told = mails.iter().filter(|mail| mail.contains("a channel does not take alerts")).count();
+    assert!((1..=2).contains(&told), "{told} mails say so: once an hour, and the hour may turn");
+    assert_eq!(mails.len() - told, 2, "and both alerts are there");
+    assert_eq!(hook.requests().len(), 2, "it is not told of itself");
+    rig.stop();
+}
+
+#[test]
+fn alerts_of_one_moment_keep_their_order_also_after_a_restart() {
+    let (folder, hook) = (tempfile::tempdir().expect("a folder"), Web::start());
+    let incidents: Vec<_> = (1..=40).rev().map(|number| incident(number, Mode::Shadow)).collect();
+    let rig = Rig::start(folder.path(), || webhook(&hook), None, quick());
+    hook.hold(true);
+    rig.take(&incidents);
+    hook.wait_for(1);
+    rig.stop();
+    hook.hold(false);
+    let rig = Rig::start(folder.path(), || webhook(&hook), None, quick());
+    rig.settled();
+    let told: Vec<_> = hook.requests().iter().skip(1).map(|asked| asked.body.clone()).collect();
+    assert_eq!(told.len(), 40);
+    for (body, incident) in told.iter().zip(&incidents) {
+        assert!(body.contains(&incident.id.to_string()), "{} is not next, but {body}", incident.id);
+    }
+    rig.stop();
+}
+
+#[test]
+fn one_target_that_is_refused_does_not_speak_of_the_provider_and_refused_credentials_do() {
+    for (status, opens) in [(400, false), (401, true)] {
+        let (folder, web, hook) = (tempfile::tempdir().expect("a folder"), Web::start(), Web::start());
+        web.answer(&[status; 5]);
+        let rig = Rig::start(folder.path(), || webhook(&hook), Some(revoker(&web, "rfc7009")), quick());
+        rig.take(&(1..=5).map(|number| incident(number, Mode::Enforce)).collect::<Vec<_>>());
+        let trail = rig.settled();
+        assert_eq!(trail.iter().filter(|line| *line == "revoke_family failed").count(), 5, "{trail:?}");
+        let told = hook.requests().iter().any(|asked| asked.body.contains("the provider does not revoke"));
+        assert_eq!(told, opens, "{status}");
+        rig.stop();
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ pub mod demo;
 pub mod evaluate;
 pub mod geoip;
 mod outside;
+pub mod pause;
 mod reading;
 pub mod replay;
 mod rule_diff;
@@ -42,6 +43,7 @@ enum Command {
     Rules(rules::Arguments),
     Sql(sql::Arguments),
     Simulate(simulate::Arguments),
+    PauseActions(pause::Arguments),
     Geoip(geoip::Arguments),
 }
 
@@ -57,6 +59,7 @@ impl Cli {
             Command::Rules(arguments) => rules::run(&arguments),
             Command::Sql(arguments) => sql::run(&arguments),
             Command::Simulate(arguments) => simulate::run(&arguments),
+            Command::PauseActions(arguments) => pause::run(&arguments),
             Command::Geoip(arguments) => geoip::run(&arguments),
         }
     }

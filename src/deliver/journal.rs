@@ -17,6 +17,8 @@ pub(super) struct Journal {
     folder: PathBuf,
     file: File,
     bytes: u64,
+    /// The file may go on beyond `bytes` with what no one was promised.
+    is_torn: bool,
     _lock: File,
 }
 
@@ -53,7 +55,7 @@ impl Journal {
         }
         file.seek(SeekFrom::End(0))?;
         File::open(folder)?.sync_all()?;
-        Ok((Self { folder: folder.to_owned(), file, bytes: whole as u64, _lock: lock }, records))
+        Ok((Self { folder: folder.to_owned(), file, bytes: whole as u64, is_torn: false, _lock: lock }, records))
     }
 
     /// Size, bytes.
@@ -64,14 +66,26 @@ impl Journal {
     /// All of `records` are on the disk, or none.
     pub(super) fn append(&mut self, records: &[Record]) -> io::Result<()> {
         let lines = lines(records)?;
+        self.mend()?;
+        self.is_torn = true;
         let written = self.file.write_all(&lines).and_then(|()| self.file.sync_data());
         if let Err(error) = written {
-            // What was written of them must not be found by the next reader.
-            self.file.set_len(self.bytes)?;
-            self.file.seek(SeekFrom::Start(self.bytes))?;
+            // Where that fails too, the next append does it first.
+            let _ = self.mend();
             return Err(error);
         }
+        self.is_torn = false;
         self.bytes += lines.len() as u64;
+        Ok(())
+    }
+
+    /// What was written of a failed append must not be found by the next reader.
+    fn mend(&mut self) -> io::Result<()> {
+        if self.is_torn {
+            self.file.set_len(self.bytes)?;
+            self.file.seek(SeekFrom::Start(self.bytes))?;
+            self.is_torn = false;
+        }
         Ok(())
     }
 
@@ -86,6 +100,7 @@ impl Journal {
         File::open(&self.folder)?.sync_all()?;
         self.file = file;
         self.bytes = lines.len() as u64;
+        self.is_torn = false;
         Ok(())
     }
 }
@@ -116,6 +131,23 @@ mod tests {
 
     fn keys(records: &[Record]) -> Vec<&str> {
         records.iter().map(|record| if let Record::Known { key } = record { key.as_str() } else { "" }).collect()
+    }
+
+    #[test]
+    fn what_the_disk_did_not_take_leaves_no_trace() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut journal, _) = Journal::open(folder.path()).expect("a journal");
+        journal.append(&[known("a")]).expect("it is written");
+        let writable = std::mem::replace(&mut journal.file, File::open(folder.path().join(FILE)).expect("a file"));
+        journal.append(&[known("b")]).expect_err("it cannot be written");
+        journal.append(&[known("b")]).expect_err("nor mended");
+        journal.file = writable;
+        // As a disk leaves it that was full in the middle of a record.
+        journal.file.write_all(b"{\"record\":\"known\",\"key\":\"lost\"}\n{\"rec").expect("it is written");
+        journal.append(&[known("c")]).expect("it is written");
+        drop(journal);
+        let (_, records) = Journal::open(folder.path()).expect("a journal");
+        assert_eq!(keys(&records), ["a", "c"]);
     }
 
     #[test]

@@ -70,15 +70,28 @@ pub(super) struct Effect {
 #[derive(Clone, Debug)]
 pub(super) struct Change {
     pub at: i64,
+    /// Of changes that are due at one moment, the one that was taken first goes first.
+    number: u64,
     pub work: Work,
     pub effects: BTreeMap<String, Effect>,
+}
+
+/// When a change is due in a lane.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Due {
+    /// Milliseconds since the epoch, wall clock.
+    pub at: i64,
+    number: u64,
+    pub key: String,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub open: HashMap<String, Change>,
-    /// By lane, when which change is due.
-    pub lanes: HashMap<String, BTreeSet<(i64, String)>>,
+    /// By lane, when which change is due, in the order in which they are to be done.
+    pub lanes: HashMap<String, BTreeSet<Due>>,
+    /// Changes taken.
+    taken: u64,
     known: Remembered,
     /// By incident and target: how the revocation stands.
     settled: HashMap<String, Revocation>,
@@ -99,7 +112,8 @@ impl State {
                 {
                     self.set_settled(asked, Revocation::Waiting("not tried yet".to_owned()));
                 }
-                self.open.insert(key.clone(), Change { at, work, effects: BTreeMap::new() });
+                self.taken += 1;
+                self.open.insert(key.clone(), Change { at, number: self.taken, work, effects: BTreeMap::new() });
                 for lane in lanes {
                     let wait = if revokes && lane != REVOKE { REVOCATION_WAIT_MS } else { 0 };
                     self.put(&key, lane, Effect { attempts: 0, due_at: at + wait, called: false });
@@ -151,7 +165,7 @@ impl State {
         }));
         records.extend(self.calls.iter().map(|at| Record::Called { key: String::new(), at: *at }));
         let mut open: Vec<_> = self.open.iter().collect();
-        open.sort_by(|a, b| (a.1.at, a.0).cmp(&(b.1.at, b.0)));
+        open.sort_by_key(|(_, change)| change.number);
         for (key, change) in open {
             let (key, work) = (key.clone(), change.work.clone());
             records.push(Record::Taken { key: key.clone(), at: change.at, work, lanes: Vec::new() });
@@ -182,15 +196,17 @@ impl State {
 
     fn put(&mut self, key: &str, lane: String, effect: Effect) {
         if let Some(change) = self.open.get_mut(key) {
-            self.lanes.entry(lane.clone()).or_default().insert((effect.due_at, key.to_owned()));
+            let due = Due { at: effect.due_at, number: change.number, key: key.to_owned() };
+            self.lanes.entry(lane.clone()).or_default().insert(due);
             change.effects.insert(lane, effect);
         }
     }
 
     fn remove(&mut self, key: &str, lane: &str) -> Option<Effect> {
-        let effect = self.open.get_mut(key)?.effects.remove(lane)?;
+        let change = self.open.get_mut(key)?;
+        let effect = change.effects.remove(lane)?;
         if let Some(due) = self.lanes.get_mut(lane) {
-            due.remove(&(effect.due_at, key.to_owned()));
+            due.remove(&Due { at: effect.due_at, number: change.number, key: key.to_owned() });
         }
         Some(effect)
     }

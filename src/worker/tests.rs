@@ -164,6 +164,10 @@ struct Story {
 
 /// Lets a worker take `turns`, epochs of at most `epoch_messages_max`.
 fn play(turns: Vec<Turn>, epoch_messages_max: u64, store: TestStore) -> Story {
+    play_into(None, turns, Limits { epoch_messages_max, ..Limits::REPLAY }, store)
+}
+
+fn play_into(outbox: Option<Outbox>, turns: Vec<Turn>, limits: Limits, store: TestStore) -> Story {
     let log = Arc::clone(&store.log);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.expect("a runtime");
@@ -175,12 +179,12 @@ fn play(turns: Vec<Turn>, epoch_messages_max: u64, store: TestStore) -> Story {
     );
     let outside = Outside {
         store: Arc::new(store),
-        outbox: None,
+        outbox,
         clock: Arc::new(SystemClock),
         metrics: Arc::new(Metrics::new()),
         health: Arc::new(Health::default()),
         runtime: runtime.handle().clone(),
-        limits: Limits { epoch_messages_max, ..Limits::REPLAY },
+        limits,
         reload: None,
     };
     let stop = Arc::new(AtomicBool::new(false));
@@ -240,6 +244,53 @@ fn a_store_that_is_down_holds_the_source_and_loses_nothing() {
 fn a_store_that_refuses_ends_the_work_and_nothing_is_committed() {
     let story = play(vec![events(&["a"])], 10, TestStore { refuses: true, ..TestStore::default() });
     assert!(story.done.is_err_and(|error| error.to_string().contains("wrong password")));
+    assert_eq!(story.log, []);
+}
+
+/// A token that is revoked, and used an hour later: one incident.
+fn theft() -> Turn {
+    let event = |id: &str, at: &str, rest: &str| {
+        let event =
+            format!(r#"{{"event_id":"{id}","timestamp":"2026-11-22T{at}Z","token_id":"stolen","user_id":"v",{rest}}}"#);
+        (0, event)
+    };
+    Turn::Messages(vec![
+        event("end", "10:00:00", r#""kind":"revoked""#),
+        event("theft", "11:00:00", r#""ip_address":"192.0.2.7","status":200"#),
+    ])
+}
+
+#[test]
+fn an_outbox_that_cannot_be_written_holds_the_source_and_loses_no_alert() {
+    let ids: Vec<String> = (0..50).map(|number| format!("e{number}")).collect();
+    let turns = vec![theft(), events(&ids.iter().map(String::as_str).collect::<Vec<_>>())];
+    let kept = TestStore::default();
+    let (log, attempts) = (Arc::clone(&kept.log), Arc::new(AtomicUsize::new(0)));
+    let outbox: Outbox = {
+        let attempts = Arc::clone(&attempts);
+        Box::new(move |incidents| {
+            assert_eq!(incidents.len(), 1);
+            assert_eq!(*log.lock().expect("a lock"), [], "nothing of the epoch is visible yet");
+            match attempts.fetch_add(1, Ordering::Relaxed) {
+                0 | 1 => Err(std::io::ErrorKind::StorageFull.into()),
+                _ => Ok(()),
+            }
+        })
+    };
+    let story = play_into(Some(outbox), turns, Limits { epoch_messages_max: 10, ..Limits::REPLAY }, kept);
+    assert_eq!(story.done.expect("it ends").events, 52);
+    assert_eq!(attempts.load(Ordering::Relaxed), 3);
+    assert!(story.source.open_max <= 20, "{} messages were held in memory", story.source.open_max);
+    assert!(story.source.polls_without_room > 0, "the source was not polled while there was no room");
+    assert_eq!(story.log.iter().filter(|seen| matches!(seen, Seen::Stored(_))).count(), 6);
+}
+
+#[test]
+fn an_outbox_that_stays_full_ends_a_replay_and_nothing_is_committed() {
+    let outbox: Outbox = Box::new(|_| Err(std::io::ErrorKind::StorageFull.into()));
+    let story =
+        play_into(Some(outbox), vec![theft()], Limits { wait_ms_max: Some(0), ..Limits::REPLAY }, TestStore::default());
+    assert!(story.done.is_err_and(|error| matches!(error, WorkerError::Outbox(_))));
     assert_eq!(story.log, []);
 }
 

@@ -39,6 +39,15 @@ impl Smtp {
         mails
     }
 
+    /// From now on mails are kept and their senders left without an answer, until [`Self::answer`].
+    pub fn hold(&self) {
+        std::fs::write(self.folder.path().join("hold"), "").expect("a file");
+    }
+
+    pub fn answer(&self) {
+        std::fs::remove_file(self.folder.path().join("hold")).expect("it was held");
+    }
+
     /// Waits for at least `count` mails.
     pub fn wait_for(&self, count: usize) -> Vec<String> {
         eventually(Duration::from_secs(30), "the mails arrive", || {

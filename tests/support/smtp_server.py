@@ -1,5 +1,7 @@
 """A real SMTP server that asks for TLS and a password and keeps each mail as a file.
 
+While there is a file "hold" in the folder, it keeps mails and does not answer.
+
 Arguments: port, folder for mails, certificate, key, tls ("starttls" or "smtps"), user, password.
 """
 
@@ -23,6 +25,9 @@ class Keeper:
         draft = self.folder / f"{self.count}.part"
         draft.write_bytes(head.encode() + envelope.content)
         draft.rename(self.folder / f"{self.count}.eml")
+        # It has the mail, and does not say so yet.
+        while (self.folder / "hold").exists():
+            await asyncio.sleep(0.02)
         return "250 kept"
 
 

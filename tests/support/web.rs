@@ -1,13 +1,17 @@
 //! A web server that keeps what it is asked: the webhook's receiver, and the API that revokes.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::to_bytes;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use base64::Engine as _;
+use hmac::{KeyInit as _, Mac as _};
 
 use super::process::eventually;
 
@@ -20,11 +24,22 @@ pub struct Asked {
     /// Names in lower case.
     pub headers: Vec<(String, String)>,
     pub body: String,
+    pub at: Instant,
 }
 
 impl Asked {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether it is signed with `secret`, as Standard Webhooks 1.0 has it.
+    pub fn is_signed_with(&self, secret: &str) -> bool {
+        let header = |name| self.header(name).unwrap_or_default();
+        let signed = format!("{}.{}.{}", header("webhook-id"), header("webhook-timestamp"), self.body);
+        let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(secret.as_bytes()).expect("a key");
+        mac.update(signed.as_bytes());
+        let signature = base64::engine::general_purpose::STANDARD.encode(mac.finalize().into_bytes());
+        header("webhook-signature") == format!("v1,{signature}")
     }
 }
 
@@ -32,7 +47,13 @@ impl Asked {
 struct Seen {
     requests: Mutex<Vec<Asked>>,
     /// Statuses to answer with, in order; 200 once they are used up.
-    answers: Mutex<VecDeque<u16>>,
+    answers: Mutex<VecDeque<Answer>>,
+    held: AtomicBool,
+}
+
+struct Answer {
+    status: u16,
+    retry_after: Option<u32>,
 }
 
 pub struct Web {
@@ -56,7 +77,19 @@ impl Web {
 
     /// Answers the next requests with these statuses.
     pub fn answer(&self, statuses: &[u16]) {
-        self.seen.answers.lock().expect("a lock").extend(statuses);
+        let answers = statuses.iter().map(|status| Answer { status: *status, retry_after: None });
+        self.seen.answers.lock().expect("a lock").extend(answers);
+    }
+
+    /// Answers the next request with 429, and says after how many seconds to come again.
+    pub fn answer_come_again(&self, seconds: u32) {
+        let answer = Answer { status: 429, retry_after: Some(seconds) };
+        self.seen.answers.lock().expect("a lock").push_back(answer);
+    }
+
+    /// While held, requests are kept and their senders left without an answer.
+    pub fn hold(&self, held: bool) {
+        self.seen.held.store(held, Ordering::Relaxed);
     }
 
     pub fn requests(&self) -> Vec<Asked> {
@@ -71,16 +104,25 @@ impl Web {
     }
 }
 
-async fn keep(State(seen): State<Arc<Seen>>, request: Request) -> StatusCode {
+async fn keep(State(seen): State<Arc<Seen>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let body = to_bytes(body, 1 << 20).await.unwrap_or_default();
     let text = |value: &axum::http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     seen.requests.lock().expect("a lock").push(Asked {
         method: head.method.to_string(),
         path: head.uri.to_string(),
+        at: Instant::now(),
         headers: head.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect(),
         body: String::from_utf8_lossy(&body).into_owned(),
     });
-    let status = seen.answers.lock().expect("a lock").pop_front().unwrap_or(200);
-    StatusCode::from_u16(status).expect("a status")
+    while seen.held.load(Ordering::Relaxed) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let answer = seen.answers.lock().expect("a lock").pop_front();
+    let Answer { status, retry_after } = answer.unwrap_or(Answer { status: 200, retry_after: None });
+    let status = StatusCode::from_u16(status).expect("a status");
+    match retry_after {
+        Some(seconds) => (status, [(header::RETRY_AFTER, seconds.to_string())]).into_response(),
+        None => status.into_response(),
+    }
 }
