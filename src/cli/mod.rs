@@ -2,7 +2,9 @@
 
 pub mod demo;
 pub mod evaluate;
+pub mod explain;
 pub mod geoip;
+pub mod investigate;
 mod outside;
 mod reading;
 pub mod replay;
@@ -40,6 +42,8 @@ enum Command {
     Evaluate(evaluate::Arguments),
     Validate(validate::Arguments),
     Rules(rules::Arguments),
+    Explain(explain::Arguments),
+    Investigate(investigate::Arguments),
     Sql(sql::Arguments),
     Simulate(simulate::Arguments),
     Geoip(geoip::Arguments),
@@ -55,6 +59,8 @@ impl Cli {
             Command::Evaluate(arguments) => evaluate::run(&arguments),
             Command::Validate(arguments) => validate::run(&arguments),
             Command::Rules(arguments) => rules::run(&arguments),
+            Command::Explain(arguments) => explain::run(&arguments),
+            Command::Investigate(arguments) => investigate::run(&arguments),
             Command::Sql(arguments) => sql::run(&arguments),
             Command::Simulate(arguments) => simulate::run(&arguments),
             Command::Geoip(arguments) => geoip::run(&arguments),

@@ -150,7 +150,8 @@ where
         limits: Limits::REPLAY,
         reload: None,
     };
-    let mut worker = Worker::new(pipeline, Spread::BySubject(arguments.format, arguments.partitions), verdicts.is_some(), outside);
+    let mut worker =
+        Worker::new(pipeline, Spread::BySubject(arguments.format, arguments.partitions), verdicts.is_some(), outside);
     let done = worker.run(&mut source, &AtomicBool::new(false), &mut |epoch| {
         if let (Some(file), Some(lines)) = (&mut verdicts, &epoch.verdicts) {
             file.out.write_all(lines)?;
