@@ -245,6 +245,13 @@ impl Event<'_> {
         rest == subject.as_bytes()
     }
 
+    /// The partition among so many that a Kafka producer's usual partitioner puts this event's message on.
+    #[must_use]
+    pub fn partition_among(&self, partitions: usize) -> usize {
+        let hash = murmur2(self.subject_key().as_bytes()) & 0x7fff_ffff;
+        hash as usize % partitions.max(1)
+    }
+
     fn subject_parts(&self) -> (Option<&str>, &str) {
         let subject = self.user_id.as_deref().or(self.family_id.as_deref()).unwrap_or(self.token_id.as_str());
         (self.tenant_id.as_deref(), subject)
@@ -274,6 +281,23 @@ impl Event<'_> {
     }
 }
 
+/// MurmurHash2 (Appleby 2008) with the seed that Kafka's `DefaultPartitioner` has.
+fn murmur2(bytes: &[u8]) -> u32 {
+    const MIX: u32 = 0x5bd1_e995;
+    let mut hash = 0x9747_b28c ^ bytes.len() as u32;
+    let (words, rest) = bytes.as_chunks::<4>();
+    for word in words {
+        let word = u32::from_le_bytes(*word).wrapping_mul(MIX);
+        hash = hash.wrapping_mul(MIX) ^ (word ^ word >> 24).wrapping_mul(MIX);
+    }
+    if !rest.is_empty() {
+        let rest = rest.iter().rev().fold(0, |word, byte| word << 8 | u32::from(*byte));
+        hash = (hash ^ rest).wrapping_mul(MIX);
+    }
+    hash = (hash ^ hash >> 13).wrapping_mul(MIX);
+    hash ^ hash >> 15
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -301,6 +325,21 @@ mod tests {
         assert_ne!(address("192.0.2.7").client_key(), address("192.0.2.8").client_key());
         assert_eq!(address("192.0.2.7").prefix_key(), address("192.0.2.8").prefix_key());
         assert_ne!(address("192.0.2.7").prefix_key(), address("192.0.3.7").prefix_key());
+    }
+
+    /// The values of Kafka's own `UtilsTest`.
+    #[test]
+    fn keys_are_hashed_as_kafka_hashes_them() {
+        for (key, hash) in [
+            ("21", -973_932_308),
+            ("foobar", -790_332_482),
+            ("a-little-bit-long-string", -985_981_536),
+            ("a-little-bit-longer-string", -1_486_304_829),
+            ("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
+            ("abc", 479_470_107),
+        ] {
+            assert_eq!(murmur2(key.as_bytes()) as i32, hash, "{key}");
+        }
     }
 
     #[test]

@@ -26,10 +26,12 @@ pub struct Pipeline {
     settings: engine::Settings,
 }
 
-/// What one partition owns, and nobody else touches: its decoder, its state and how far it has come.
+/// What one partition owns, and nobody else touches: its decoder and its state; or what several own that are read as
+/// one.
 pub struct Partition {
     decoder: Decoder,
-    state: State,
+    /// At least one.
+    states: Vec<State>,
 }
 
 impl Pipeline {
@@ -41,8 +43,19 @@ impl Pipeline {
     /// A partition that remembers nothing yet, of messages in `format`.
     #[must_use]
     pub fn partition(&self, format: Format) -> Partition {
+        self.partitions(format, 1)
+    }
+
+    /// So many partitions that remember nothing yet and are read as one: each event meets the state of the partition
+    /// that its subject key belongs to, and results keep the order of the messages. They share the alert budget evenly,
+    /// rounded up.
+    #[must_use]
+    pub fn partitions(&self, format: Format, count: u16) -> Partition {
         let decoder = Decoder::new(format, self.hasher.clone());
-        Partition { decoder, state: State::new(self.settings.clone()) }
+        let count = u32::from(count.max(1));
+        let alert_budget_per_day = self.settings.alert_budget_per_day.div_ceil(count);
+        let settings = engine::Settings { alert_budget_per_day, ..self.settings.clone() };
+        Partition { decoder, states: (0..count).map(|_| State::new(settings.clone())).collect() }
     }
 
     /// Takes one message all the way into `epoch`. Total: a message that cannot be read, or that makes our own code
@@ -65,7 +78,7 @@ impl Pipeline {
     }
 
     fn take<R: Rows>(&mut self, partition: &mut Partition, message: &Message<'_>, now: i64, epoch: &mut Epoch<R>) {
-        let Partition { decoder, state } = partition;
+        let Partition { decoder, states } = partition;
         epoch.tally.messages += 1;
         decoder.decode(message.payload, &mut |decoded| {
             let event = match decoded {
@@ -79,6 +92,10 @@ impl Pipeline {
                 epoch.tally.key_mismatches += 1;
             }
             let event = self.enricher.enrich(event);
+            let state = match states.as_mut_slice() {
+                [only] => only,
+                several => &mut several[event.event.partition_among(several.len())],
+            };
             match engine::step(state, &self.rules, &event) {
                 Step::Duplicate => epoch.tally.duplicates += 1,
                 Step::Judged(outcome) => epoch.fan_out(&event, outcome, message.position, now),
@@ -88,9 +105,8 @@ impl Pipeline {
 }
 
 impl Partition {
-    #[must_use]
-    pub const fn state(&self) -> &State {
-        &self.state
+    pub fn states(&self) -> impl Iterator<Item = &State> {
+        self.states.iter()
     }
 
     /// Bearer values that the decoder has replaced so far.

@@ -66,6 +66,8 @@ impl Limits {
 pub enum Spread {
     /// One state for all: past events in files.
     Whole(Format),
+    /// As many states as a topic keyed by subject has partitions: past events in files.
+    BySubject(Format, u16),
     /// One for each partition of each topic, in the topic's format.
     ByPartition(HashMap<Arc<str>, Format>),
 }
@@ -231,7 +233,7 @@ where
 
     /// The state of each partition that is owned now.
     pub fn states(&self) -> impl Iterator<Item = &engine::State> {
-        self.partitions.owned.iter().map(|owned| owned.partition.state())
+        self.partitions.owned.iter().flat_map(|owned| owned.partition.states())
     }
 
     /// What the source could not read to its end, and why.
@@ -499,18 +501,19 @@ impl Partitions {
     /// The partition of a message at `position`; new ones remember nothing.
     fn of(&mut self, position: &Position, pipeline: &Pipeline) -> &mut Partition {
         let at = match &self.spread {
-            Spread::Whole(_) if !self.owned.is_empty() => Some(0),
-            Spread::Whole(_) => None,
+            Spread::Whole(_) | Spread::BySubject(..) => (!self.owned.is_empty()).then_some(0),
             Spread::ByPartition(_) => {
                 self.owned.iter().position(|owned| owned.number == position.partition && owned.topic == position.topic)
             }
         };
         let at = at.unwrap_or_else(|| {
-            let format = match &self.spread {
-                Spread::Whole(format) => *format,
-                Spread::ByPartition(formats) => formats.get(&position.topic).copied().unwrap_or_default(),
+            let partition = match &self.spread {
+                Spread::Whole(format) => pipeline.partition(*format),
+                Spread::BySubject(format, count) => pipeline.partitions(*format, *count),
+                Spread::ByPartition(formats) => {
+                    pipeline.partition(formats.get(&position.topic).copied().unwrap_or_default())
+                }
             };
-            let partition = pipeline.partition(format);
             self.owned.push(Owned {
                 topic: Arc::clone(&position.topic),
                 number: position.partition,
@@ -529,8 +532,8 @@ impl Partitions {
 
     fn counters(&self) -> engine::Counters {
         let mut sum = engine::Counters::default();
-        for owned in &self.owned {
-            let counters = owned.partition.state().counters();
+        for state in self.owned.iter().flat_map(|owned| owned.partition.states()) {
+            let counters = state.counters();
             sum.late += counters.late;
             sum.baselines += counters.baselines;
             sum.baselines_evicted += counters.baselines_evicted;

@@ -2,7 +2,9 @@
 
 pub mod demo;
 pub mod evaluate;
+pub mod explain;
 pub mod geoip;
+pub mod investigate;
 mod outside;
 pub mod pause;
 mod reading;
@@ -41,6 +43,8 @@ enum Command {
     Evaluate(evaluate::Arguments),
     Validate(validate::Arguments),
     Rules(rules::Arguments),
+    Explain(explain::Arguments),
+    Investigate(investigate::Arguments),
     Sql(sql::Arguments),
     Simulate(simulate::Arguments),
     PauseActions(pause::Arguments),
@@ -57,6 +61,8 @@ impl Cli {
             Command::Evaluate(arguments) => evaluate::run(&arguments),
             Command::Validate(arguments) => validate::run(&arguments),
             Command::Rules(arguments) => rules::run(&arguments),
+            Command::Explain(arguments) => explain::run(&arguments),
+            Command::Investigate(arguments) => investigate::run(&arguments),
             Command::Sql(arguments) => sql::run(&arguments),
             Command::Simulate(arguments) => simulate::run(&arguments),
             Command::PauseActions(arguments) => pause::run(&arguments),

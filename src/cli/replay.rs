@@ -50,8 +50,12 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR")]
     rules: Option<PathBuf>,
     /// Show which alerts appear and vanish against the rules in this folder, and nothing else.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["verdicts", "store", "strict"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["verdicts", "store", "strict", "partitions"])]
     against: Option<PathBuf>,
+    /// Judge as a topic with so many partitions would be: each user's events meet the memory of one of them, and each
+    /// has its part of the alert budget.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    partitions: u16,
     /// GeoIP city file, instead of the configured ones; may be repeated.
     #[arg(long, value_name = "FILE")]
     geoip_city: Vec<PathBuf>,
@@ -146,7 +150,8 @@ where
         limits: Limits::REPLAY,
         reload: None,
     };
-    let mut worker = Worker::new(pipeline, Spread::Whole(arguments.format), verdicts.is_some(), outside);
+    let mut worker =
+        Worker::new(pipeline, Spread::BySubject(arguments.format, arguments.partitions), verdicts.is_some(), outside);
     let done = worker.run(&mut source, &AtomicBool::new(false), &mut |epoch| {
         if let (Some(file), Some(lines)) = (&mut verdicts, &epoch.verdicts) {
             file.out.write_all(lines)?;

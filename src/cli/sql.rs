@@ -99,7 +99,7 @@ pub async fn answer(
     printed.and_then(|()| to.flush().map_err(|error| output_failed(&error)))
 }
 
-fn failure(error: &StoreError, permanent: impl FnOnce(String) -> Failure) -> Failure {
+pub(super) fn failure(error: &StoreError, permanent: impl FnOnce(String) -> Failure) -> Failure {
     match error {
         StoreError::Retriable(_) => Failure::Unavailable(error.to_string()),
         _ => permanent(error.to_string()),
@@ -146,7 +146,7 @@ fn cut_off(bytes: &[u8]) -> usize {
     })
 }
 
-fn picture(character: char) -> char {
+pub(super) fn picture(character: char) -> char {
     match character {
         '\n' => character,
         '\0'..='\u{1f}' => char::from_u32(0x2400 + u32::from(character)).unwrap_or(char::REPLACEMENT_CHARACTER),

@@ -5,6 +5,7 @@
 
 #![allow(clippy::expect_used, clippy::disallowed_methods, reason = "a test that cannot go on says so")]
 
+mod attack;
 mod story;
 
 use std::fmt::Write as _;
@@ -29,7 +30,7 @@ use tokenwarden::verdict::RuleId::{
     UseAfterExpiry, UseAfterRevocation, UseAfterSessionEnd,
 };
 use tokenwarden::verdict::{Action, Verdict};
-use tokenwarden::wire::Format;
+use tokenwarden::wire::{Decoded, Decoder, Format};
 use tokenwarden::worker::{Limits, Outside, Spread, Worker};
 
 // --- Honest people ------------------------------------------------------------------------------------------------
@@ -396,10 +397,48 @@ fn the_same_events_give_the_same_verdicts_whatever_the_batches() {
     while simulation.next_day(&mut events) {}
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), &events).expect("written");
-    let ten_thousand = verdicts(file.path(), 10_000);
+    let told = |spread, batch| verdicts(file.path(), spread, batch);
+    let ten_thousand = told(Spread::Whole(Format::Native), 10_000);
     assert!(ten_thousand.split(|byte| *byte == b'\n').count() > 10_000);
-    assert!(ten_thousand == verdicts(file.path(), 10_000), "the second time gives other verdicts");
-    assert!(ten_thousand == verdicts(file.path(), 1), "batches of one give other verdicts");
+    // Shares, what was observed, what was expected and the reasons are among the bytes that are compared.
+    let signals =
+        ten_thousand.split(|byte| *byte == b'\n').filter(|line| line.windows(9).any(|at| at == b"expected\""));
+    assert!(signals.count() > 100, "there is something to say");
+    assert!(ten_thousand == told(Spread::Whole(Format::Native), 10_000), "the second time gives other verdicts");
+    assert!(ten_thousand == told(Spread::Whole(Format::Native), 1), "batches of one give other verdicts");
+    assert!(ten_thousand == told(Spread::BySubject(Format::Native, 1), 10_000), "one partition is no other than all");
+
+    // Three partitions say of each user's events what they say alone, in the order of the input.
+    let together = told(Spread::BySubject(Format::Native, 3), 10_000);
+    assert!(together != ten_thousand, "each partition has a population of its own");
+    let mut parts = [Vec::new(), Vec::new(), Vec::new()];
+    let mut order = Vec::new();
+    let mut decoder = Decoder::new(Format::Native, TokenHasher::new(b"a key for stories"));
+    for line in events.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        decoder.decode(line, &mut |decoded| {
+            let Ok(Decoded::Event(event)) = decoded else { panic!("made-up events are events") };
+            let part = event.partition_among(3);
+            parts[part].extend_from_slice(line);
+            parts[part].push(b'\n');
+            order.push((part, event.event_id.to_string()));
+        });
+    }
+    let settings = engine::Settings { alert_budget_per_day: 7, ..engine::Settings::default() };
+    let mut alone = parts.map(|part| {
+        std::fs::write(file.path(), &part).expect("written");
+        let lines = verdicts_of(pipeline_with(settings.clone()), file.path(), Spread::Whole(Format::Native), 10_000);
+        String::from_utf8(lines).expect("JSON is text").lines().rev().map(str::to_owned).collect::<Vec<_>>()
+    });
+    let mut merged = String::new();
+    for (part, id) in order {
+        let starts = format!("{{\"event_id\":\"{id}\"");
+        // A second delivery has no verdict.
+        if let Some(line) = alone[part].pop_if(|line| line.starts_with(&starts)) {
+            merged += &line;
+            merged.push('\n');
+        }
+    }
+    assert!(merged.as_bytes() == together, "a partition is judged otherwise beside others than alone");
 }
 
 /// A thief's session with a token that the producer wrongly sends whole: found in no output at all.
@@ -450,13 +489,21 @@ fn no_raw_token_is_in_any_output() {
 const NOW: i64 = 1_790_000_000_000;
 
 fn pipeline() -> Pipeline {
+    pipeline_with(engine::Settings::default())
+}
+
+fn pipeline_with(settings: engine::Settings) -> Pipeline {
     let enricher = Enricher::with_lookup(Box::new(Atlas));
     let rules = Arc::new(RuleSet::builtin());
-    Pipeline::new(enricher, rules, TokenHasher::new(b"a key for stories"), engine::Settings::default())
+    Pipeline::new(enricher, rules, TokenHasher::new(b"a key for stories"), settings)
 }
 
 /// The verdict lines of a file, taken in epochs of `epoch_messages_max`.
-fn verdicts(file: &std::path::Path, epoch_messages_max: u64) -> Vec<u8> {
+fn verdicts(file: &std::path::Path, spread: Spread, epoch_messages_max: u64) -> Vec<u8> {
+    verdicts_of(pipeline(), file, spread, epoch_messages_max)
+}
+
+fn verdicts_of(pipeline: Pipeline, file: &std::path::Path, spread: Spread, epoch_messages_max: u64) -> Vec<u8> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.expect("a runtime");
     let outside = Outside {
@@ -470,7 +517,7 @@ fn verdicts(file: &std::path::Path, epoch_messages_max: u64) -> Vec<u8> {
         reload: None,
     };
     let mut source = FileSource::open(vec![file.to_owned()], Format::Native).expect("the file opens");
-    let mut worker = Worker::new(pipeline(), Spread::Whole(Format::Native), true, outside);
+    let mut worker = Worker::new(pipeline, spread, true, outside);
     let mut lines = Vec::new();
     let done = worker.run(&mut source, &AtomicBool::new(false), &mut |epoch| {
         lines.extend_from_slice(epoch.verdicts.as_deref().unwrap_or_default());

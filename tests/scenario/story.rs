@@ -153,16 +153,25 @@ pub struct Story {
 impl Story {
     /// Among forty people who have lived here for thirty days.
     pub fn in_town() -> Self {
-        Self { town: (0..40).flat_map(neighbour).collect(), ..Self::empty() }
+        Self::in_town_with(Settings::default())
     }
 
     /// Where nothing is known of anybody.
     pub fn empty() -> Self {
+        Self::with(Settings::default())
+    }
+
+    /// As [`Self::in_town`], with settings of its own.
+    pub fn in_town_with(settings: Settings) -> Self {
+        Self { town: (0..40).flat_map(neighbour).collect(), ..Self::with(settings) }
+    }
+
+    fn with(settings: Settings) -> Self {
         Self {
             decoder: Decoder::new(Format::Native, TokenHasher::new(b"a key for stories")),
             enricher: Enricher::with_lookup(Box::new(Atlas)),
             rules: RuleSet::builtin(),
-            state: State::new(Settings::default()),
+            state: State::new(settings),
             now: NOW,
             events: 0,
             verdicts: Vec::new(),
@@ -222,6 +231,10 @@ impl Story {
         for event in grant.exchange() {
             self.see(&event);
         }
+    }
+
+    pub const fn state(&self) -> &State {
+        &self.state
     }
 
     pub const fn now(&self) -> i64 {

@@ -1,0 +1,225 @@
+//! `tokenwarden explain`: why an event was judged as it was, and what came of an incident, read back from the store.
+
+use std::fmt::Write as _;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::Failure;
+use super::sql::{failure, picture};
+use crate::config::Config;
+use crate::store::{Reader, StoreSettings};
+
+/// Never an alert below these log-odds, whatever the budget leaves.
+const ALERT_FROM: f64 = 1.0;
+
+/// Why an event was judged as it was, or what an incident came to.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub(super) asked: Asked,
+    /// An event, or an incident by its INC-… name.
+    #[arg(value_name = "EVENT_ID|INCIDENT_ID")]
+    id: String,
+}
+
+/// Which store is asked, and how the answer is shown.
+#[derive(Debug, Args)]
+pub(super) struct Asked {
+    /// Configuration file (TOML).
+    #[arg(long, value_name = "FILE")]
+    config: Option<std::path::PathBuf>,
+    /// The store to ask, instead of the configured one: embedded:DIR, or the URL of a ClickHouse server.
+    #[arg(long, value_name = "embedded:DIR|URL")]
+    store: Option<String>,
+    /// How to show the answer; text on a terminal, JSON otherwise.
+    #[arg(long, value_enum)]
+    output: Option<Output>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+/// Looks the event or the incident up and prints what the store knows of it.
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let config = Config::load(arguments.asked.config())?;
+    let prior = config.detection.prior_log_odds;
+    arguments.asked.answer(config.store, text, async |reader| {
+        let incident = reader.rows(INCIDENT, &[&arguments.id]).await.map_err(asking)?;
+        let events = reader.rows(EVENT, &[&arguments.id]).await.map_err(asking)?;
+        let Some(found) = incident.into_iter().next() else {
+            if events.is_empty() {
+                return Err(Failure::Usage(format!("the store knows no event and no incident {}", arguments.id)));
+            }
+            let explained: Vec<_> = events.iter().map(|event| explained(event, prior)).collect();
+            let of = events.first().map(|event| said(event, "incident_id")).unwrap_or_default();
+            let incident = if of.is_empty() { Value::Null } else { incident_of(reader, &of).await? };
+            return Ok(json!({ "events": explained, "incident": incident }));
+        };
+        let opening = reader.rows(OPENING, &[&arguments.id]).await.map_err(asking)?;
+        let explained: Vec<_> = opening.iter().map(|event| explained(event, prior)).collect();
+        let id = said(&found, "incident_id");
+        Ok(json!({ "events": explained, "incident": incident_of(reader, &id).await? }))
+    })
+}
+
+impl Asked {
+    pub(super) fn config(&self) -> Option<&std::path::Path> {
+        self.config.as_deref()
+    }
+
+    /// Opens the store, has `look` answer, and prints that: `text` of it for eyes.
+    pub(super) fn answer(
+        &self,
+        mut settings: StoreSettings,
+        text: fn(&Value) -> String,
+        look: impl AsyncFnOnce(&Reader) -> Result<Value, Failure>,
+    ) -> Result<(), Failure> {
+        use std::io::{IsTerminal as _, Write as _};
+        if let Some(url) = &self.store {
+            settings.url.clone_from(url);
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Failure::Unavailable(format!("cannot start: {error}")))?;
+        let answer = runtime.block_on(async {
+            let reader = Reader::open(&settings).await.map_err(|error| failure(&error, Failure::Configuration))?;
+            let answer = look(&reader).await;
+            reader.close().await;
+            answer
+        })?;
+        let mut stdout = std::io::stdout().lock();
+        let for_eyes = self.output.map_or_else(|| stdout.is_terminal(), |output| output == Output::Text);
+        let shown = if for_eyes { text(&answer) } else { format!("{answer}\n") };
+        stdout.write_all(shown.as_bytes()).map_err(|error| Failure::output("the answer", &error))
+    }
+}
+
+const EVENT: &str = "SELECT * FROM token_events WHERE event_id = ? ORDER BY timestamp LIMIT 10";
+const INCIDENT: &str = "SELECT * FROM incidents_latest WHERE incident_id = ?";
+/// The event that raised the incident's suspicion most.
+const OPENING: &str = "SELECT * FROM token_events WHERE incident_id = ? ORDER BY log_odds DESC, timestamp LIMIT 1";
+const TIMELINE: &str = "SELECT at, what, id, outcome, summary FROM incident_timeline WHERE incident_id = ? ORDER BY at, what, id LIMIT 500";
+const ACTIONS: &str = "SELECT requested_at, kind, target, mode, attempt, outcome, http_status, requested_by, reason \
+                       FROM actions WHERE incident_id = ? ORDER BY requested_at, action_id, attempt LIMIT 500";
+
+async fn incident_of(reader: &Reader, id: &str) -> Result<Value, Failure> {
+    let Some(mut incident) = reader.rows(INCIDENT, &[id]).await.map_err(asking)?.into_iter().next() else {
+        return Ok(Value::Null);
+    };
+    incident["timeline"] = reader.rows(TIMELINE, &[id]).await.map_err(asking)?.into();
+    incident["actions"] = reader.rows(ACTIONS, &[id]).await.map_err(asking)?.into();
+    Ok(incident)
+}
+
+/// An event's verdict taken apart. What the listed signals and the log-odds before looking leave is what was too small
+/// to be listed, and what others of the same token said.
+fn explained(event: &Value, prior: f64) -> Value {
+    let log_odds = event["log_odds"].as_f64().unwrap_or_default();
+    let column = |name: &str, at: usize| event[name].get(at).cloned().unwrap_or(Value::Null);
+    let count = event["rules"].as_array().map_or(0, Vec::len);
+    let signals: Vec<Value> = (0..count)
+        .map(|at| {
+            json!({
+                "rule": column("rules", at), "share": column("signal_shares", at),
+                "p_value": column("signal_p_values", at), "fired": column("signal_fired", at),
+                "observed": column("signal_observed", at), "expected": column("signal_expected", at),
+                "reason": column("reasons", at),
+            })
+        })
+        .collect();
+    let share = |signal: &Value| signal["share"].as_f64().unwrap_or_default();
+    let listed: f64 = signals.iter().map(share).sum();
+    let alarming = matches!(event["verdict"].as_str(), Some("alert" | "revoke"));
+    let needed: Vec<&Value> = signals
+        .iter()
+        .filter(|signal| alarming && log_odds >= ALERT_FROM && log_odds - share(signal) < ALERT_FROM)
+        .map(|signal| &signal["rule"])
+        .collect();
+    json!({
+        "event": event, "before_looking": prior, "signals": signals, "unlisted": log_odds - prior - listed,
+        "log_odds": log_odds, "would_not_have_alerted_without": needed,
+    })
+}
+
+fn text(answer: &Value) -> String {
+    let mut text = String::new();
+    for explained in answer["events"].as_array().into_iter().flatten() {
+        event_text(&mut text, explained);
+    }
+    let incident = &answer["incident"];
+    if !incident.is_null() {
+        line(
+            &mut text,
+            &[
+                "incident ",
+                &said(incident, "incident_id"),
+                ": ",
+                &said(incident, "severity"),
+                ", ",
+                &said(incident, "verdict"),
+            ],
+        );
+        line(&mut text, &["  ", &said(incident, "reason")]);
+        for step in incident["timeline"].as_array().into_iter().flatten() {
+            let [at, what, outcome, summary] = ["at", "what", "outcome", "summary"].map(|name| said(step, name));
+            line(&mut text, &["  ", &at, "  ", &format!("{what:<8} {outcome:<8} "), &summary]);
+        }
+    }
+    text
+}
+
+fn event_text(text: &mut String, explained: &Value) {
+    let event = &explained["event"];
+    let [id, at, verdict, kind, method, endpoint] =
+        ["event_id", "timestamp", "verdict", "kind", "method", "endpoint"].map(|name| said(event, name));
+    line(text, &["event ", &id, " at ", &at, ": ", &verdict]);
+    let [address, city, country, org] = ["address", "city", "country", "as_org"].map(|name| said(event, name));
+    line(text, &["  ", &kind, " ", &method, " ", &endpoint, " from ", &address, " ", &city, " ", &country, " ", &org]);
+    let number = |name: &str| explained[name].as_f64().unwrap_or_default();
+    line(text, &[&format!("  {:+7.2}  before looking", number("before_looking"))]);
+    for signal in explained["signals"].as_array().into_iter().flatten() {
+        let [rule, observed, expected, reason] =
+            ["rule", "observed", "expected", "reason"].map(|name| said(signal, name));
+        let fired = if signal["fired"].as_bool() == Some(true) { "" } else { " (below its threshold)" };
+        let share = signal["share"].as_f64().unwrap_or_default();
+        line(text, &[&format!("  {share:+7.2}  "), &rule, fired, ": ", &reason]);
+        line(text, &["           observed ", &observed, "; expected ", &expected]);
+    }
+    line(text, &[&format!("  {:+7.2}  what was too small to be listed", number("unlisted"))]);
+    line(text, &[&format!("  {:+7.2}  in all", number("log_odds"))]);
+    let needed = &explained["would_not_have_alerted_without"];
+    let needed: Vec<String> = needed.as_array().into_iter().flatten().map(plain).collect();
+    if !needed.is_empty() {
+        line(text, &["  would not have alerted without ", &needed.join(", nor without ")]);
+    }
+}
+
+/// A line that nothing in it can steer a terminal by, or end.
+pub(super) fn line(text: &mut String, parts: &[&str]) {
+    for character in parts.concat().chars() {
+        text.push(if character == '\n' { '␊' } else { picture(character) });
+    }
+    text.push('\n');
+}
+
+pub(super) fn said(row: &Value, name: &str) -> String {
+    plain(&row[name])
+}
+
+fn plain(value: &Value) -> String {
+    let mut plain = String::new();
+    // A String takes everything.
+    let _ = match value {
+        Value::Null => Ok(()),
+        Value::String(text) => plain.write_str(text),
+        other => write!(plain, "{other}"),
+    };
+    plain
+}
+
+pub(super) fn asking(error: crate::port::StoreError) -> Failure {
+    failure(&error, Failure::Unavailable)
+}

@@ -1,0 +1,140 @@
+//! `tokenwarden investigate`: what one token, user, application or address touched, when and from where.
+
+use std::net::IpAddr;
+
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+use super::Failure;
+use super::explain::{Asked, asking, line, said};
+use crate::config::Config;
+use crate::event::Address;
+
+/// What was touched, when and from where, by a token or grant, a user, an application or an address.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    asked: Asked,
+    /// What the id names.
+    #[arg(value_enum)]
+    kind: Subject,
+    /// Its id; of a token also its family's.
+    #[arg(value_name = "ID")]
+    id: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Subject {
+    Token,
+    User,
+    App,
+    Ip,
+}
+
+impl Subject {
+    /// Its events; every question mark is the id.
+    const fn condition(self) -> &'static str {
+        match self {
+            Self::Token => "(token_id = ? OR family_id = ?)",
+            Self::User => "user_id = ?",
+            Self::App => "app_id = ?",
+            Self::Ip => "ip_address = toIPv6(?)",
+        }
+    }
+}
+
+/// The parts of the answer, and the query for each.
+const PARTS: [(&str, &str); 5] = [
+    (
+        "places",
+        "SELECT address, any(country) AS country, any(city) AS city, any(asn) AS asn, any(as_org) AS as_org, \
+         min(timestamp) AS first_seen, max(timestamp) AS last_seen, count() AS calls, \
+         countIf(verdict IN ('alert', 'revoke')) AS suspect_calls \
+         FROM token_events WHERE SUBJECT GROUP BY address ORDER BY suspect_calls DESC, calls DESC, address LIMIT 50",
+    ),
+    (
+        "routes",
+        "SELECT method, route, count() AS calls, countIf(status NOT IN (401, 403)) AS accepted, \
+         sum(bytes_out) AS bytes_out, min(timestamp) AS first_seen, max(timestamp) AS last_seen, \
+         countIf(verdict IN ('alert', 'revoke')) AS suspect_calls \
+         FROM token_events WHERE SUBJECT AND route != '' GROUP BY method, route \
+         ORDER BY suspect_calls DESC, calls DESC, method, route LIMIT 50",
+    ),
+    (
+        "clients",
+        "SELECT user_agent, any(client_family) AS client, min(timestamp) AS first_seen, max(timestamp) AS last_seen, \
+         count() AS calls, countIf(verdict IN ('alert', 'revoke')) AS suspect_calls \
+         FROM token_events WHERE SUBJECT GROUP BY user_agent ORDER BY suspect_calls DESC, calls DESC, user_agent LIMIT 50",
+    ),
+    (
+        "tokens",
+        "SELECT tenant_id, user_id, app_id, family_id, uniq(token_id) AS tokens, argMax(token_id, timestamp) AS token_id, \
+         min(timestamp) AS first_seen, max(timestamp) AS last_seen, count() AS calls, \
+         countIf(verdict IN ('alert', 'revoke')) AS suspect_calls, max(score) AS score_max \
+         FROM token_events WHERE SUBJECT GROUP BY tenant_id, user_id, app_id, family_id, if(family_id = '', token_events.token_id, '') \
+         ORDER BY suspect_calls DESC, calls DESC, token_id LIMIT 50",
+    ),
+    (
+        "incidents",
+        "SELECT incident_id, opened_at, updated_at, severity, verdict, token_id, reason FROM incidents_latest \
+         WHERE incident_id IN (SELECT incident_id FROM token_events WHERE SUBJECT AND incident_id != '') \
+         ORDER BY updated_at DESC, incident_id LIMIT 50",
+    ),
+];
+
+const SUMMARY: &str = "SELECT count() AS events, min(timestamp) AS first_seen, max(timestamp) AS last_seen, \
+                       uniq(ip_address) AS addresses, uniq(route) AS routes, countIf(status IN (401, 403)) AS refused, \
+                       countIf(verdict = 'watch') AS watched, countIf(verdict = 'alert') AS alerted, \
+                       countIf(verdict = 'revoke') AS revoked FROM token_events WHERE SUBJECT";
+
+/// Asks the store and prints what it knows.
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let settings = Config::load(arguments.asked.config())?.store;
+    let id = match arguments.kind {
+        Subject::Ip => {
+            let address: IpAddr = arguments.id.parse().map_err(|_| {
+                Failure::Usage(format!("{} is no IP address; write it as 192.0.2.7 or 2001:db8::7", arguments.id))
+            })?;
+            Address::new(address).to_ipv6().to_string()
+        }
+        _ => arguments.id.clone(),
+    };
+    let condition = arguments.kind.condition();
+    let bound: Vec<&str> = condition.matches('?').map(|_| &*id).collect();
+    arguments.asked.answer(settings, text, async |reader| {
+        let ask = async |sql: &str| reader.rows(&sql.replace("SUBJECT", condition), &bound).await.map_err(asking);
+        let summary = ask(SUMMARY).await?.into_iter().next().unwrap_or_default();
+        if summary["events"].as_u64().unwrap_or_default() == 0 {
+            return Err(Failure::Usage(format!("the store knows no event of {}", arguments.id)));
+        }
+        let mut answer = json!({ "id": arguments.id, "summary": summary });
+        for (part, sql) in PARTS {
+            answer[part] = ask(sql).await?.into();
+        }
+        Ok(answer)
+    })
+}
+
+fn text(answer: &Value) -> String {
+    let mut text = String::new();
+    line(&mut text, &[&said(answer, "id")]);
+    fields(&mut text, &answer["summary"]);
+    for (part, _) in PARTS {
+        let rows = answer[part].as_array().map(Vec::as_slice).unwrap_or_default();
+        if !rows.is_empty() {
+            line(&mut text, &[part]);
+        }
+        for row in rows {
+            fields(&mut text, row);
+        }
+    }
+    text
+}
+
+/// `  name value, name value`: what is absent is left out.
+fn fields(text: &mut String, row: &Value) {
+    let named = row.as_object().into_iter().flatten();
+    let named = named.map(|(name, _)| (name, said(row, name))).filter(|(_, value)| !value.is_empty());
+    let fields: Vec<String> = named.map(|(name, value)| format!("{} {value}", name.replace('_', " "))).collect();
+    line(text, &["  ", &fields.join(", ")]);
+}
