@@ -220,6 +220,7 @@ fn plain(value: &Value) -> String {
     plain
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "as map_err hands it over")]
 pub(super) fn asking(error: crate::port::StoreError) -> Failure {
     failure(&error, Failure::Unavailable)
 }

@@ -84,8 +84,8 @@ fn flood(ids: u32) {
     let (head, tail) = like.split_once("\"event_id\":\"").expect("it has an id");
     let (_, tail) = tail.split_once('"').expect("its id ends");
     for number in 0..ids {
-        let line = format!("{head}\"event_id\":\"flood-{number}\"{tail}").replace("NEW", &format!("new-{number}"));
-        story.judge(&line).expect("its id is new");
+        let event = format!("{head}\"event_id\":\"flood-{number}\"{tail}").replace("NEW", &format!("new-{number}"));
+        story.judge(&event).expect("its id is new");
     }
     let (after, baselines) = story.state().memory();
     assert!(baselines <= 1_000, "{baselines}");
