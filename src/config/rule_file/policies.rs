@@ -170,12 +170,11 @@ fn read_times(fields: &Fields<'_, '_>, report: &mut Report<'_>) -> Option<Times>
     let days = fields.texts("weekdays", report);
     let mut weekdays = if fields.value("weekdays").is_none() { ALL_WEEK } else { 0 };
     for text in &days {
-        match WEEKDAYS.iter().position(|day| day == text) {
-            Some(day) => weekdays |= 1 << day,
-            None => {
-                let message = format!("{} is no weekday: {}", quoted(text), WEEKDAYS.join(", "));
-                report.add(&fields.span_of("weekdays"), message);
-            }
+        if let Some(day) = WEEKDAYS.iter().position(|day| day == text) {
+            weekdays |= 1 << day;
+        } else {
+            let message = format!("{} is no weekday: {}", quoted(text), WEEKDAYS.join(", "));
+            report.add(&fields.span_of("weekdays"), message);
         }
     }
     if fields.value("weekdays").is_some() && days.is_empty() {
