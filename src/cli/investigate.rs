@@ -68,11 +68,11 @@ const PARTS: [(&str, &str); 5] = [
     ),
     (
         "tokens",
-        "SELECT tenant_id, user_id, app_id, family_id, uniq(token_id) AS tokens, argMax(token_id, timestamp) AS token_id, \
+        "SELECT tenant_id, user_id, app_id, family_id, uniq(token_id) AS tokens, argMax(token_id, timestamp) AS last_token, \
          min(timestamp) AS first_seen, max(timestamp) AS last_seen, count() AS calls, \
          countIf(verdict IN ('alert', 'revoke')) AS suspect_calls, max(score) AS score_max \
-         FROM token_events WHERE SUBJECT GROUP BY tenant_id, user_id, app_id, family_id, if(family_id = '', token_events.token_id, '') \
-         ORDER BY suspect_calls DESC, calls DESC, token_id LIMIT 50",
+         FROM token_events WHERE SUBJECT GROUP BY tenant_id, user_id, app_id, family_id, if(family_id = '', token_id, '') \
+         ORDER BY suspect_calls DESC, calls DESC, last_token LIMIT 50",
     ),
     (
         "incidents",
