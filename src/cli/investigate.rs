@@ -102,7 +102,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let condition = arguments.kind.condition();
     let bound: Vec<&str> = condition.matches('?').map(|_| &*id).collect();
     arguments.asked.answer(settings, text, async |reader| {
-        let ask = async |sql: &str| reader.rows(&sql.replace("SUBJECT", condition), &bound).await.map_err(asking);
+        let ask = async |sql: &str| {
+            reader.rows(&sql.replace("SUBJECT", condition), &bound).await.map_err(|error| asking(&error))
+        };
         let summary = ask(SUMMARY).await?.into_iter().next().unwrap_or_default();
         if summary["events"].as_u64().unwrap_or_default() == 0 {
             return Err(Failure::Usage(format!("the store knows no event of {}", arguments.id)));
