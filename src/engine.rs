@@ -49,6 +49,15 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// For one of so many partitions, which share the alert budget evenly, rounded up: none waits for what another has
+    /// spent, so that each judges as if it were alone.
+    #[must_use]
+    pub fn for_one_of(&self, partitions: u32) -> Self {
+        Self { alert_budget_per_day: self.alert_budget_per_day.div_ceil(partitions.max(1)), ..self.clone() }
+    }
+}
+
 /// Counters of what judgement did, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {

@@ -53,8 +53,7 @@ impl Pipeline {
     pub fn partitions(&self, format: Format, count: u16) -> Partition {
         let decoder = Decoder::new(format, self.hasher.clone());
         let count = u32::from(count.max(1));
-        let alert_budget_per_day = self.settings.alert_budget_per_day.div_ceil(count);
-        let settings = engine::Settings { alert_budget_per_day, ..self.settings.clone() };
+        let settings = self.settings.for_one_of(count);
         Partition { decoder, states: (0..count).map(|_| State::new(settings.clone())).collect() }
     }
 

@@ -48,8 +48,8 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let config = Config::load(arguments.asked.config())?;
     let prior = config.detection.prior_log_odds;
     arguments.asked.answer(config.store, text, async |reader| {
-        let incident = reader.rows(INCIDENT, &[&arguments.id]).await.map_err(asking)?;
-        let events = reader.rows(EVENT, &[&arguments.id]).await.map_err(asking)?;
+        let incident = reader.rows(INCIDENT, &[&arguments.id]).await.map_err(|error| asking(&error))?;
+        let events = reader.rows(EVENT, &[&arguments.id]).await.map_err(|error| asking(&error))?;
         let Some(found) = incident.into_iter().next() else {
             if events.is_empty() {
                 return Err(Failure::Usage(format!("the store knows no event and no incident {}", arguments.id)));
@@ -59,7 +59,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             let incident = if of.is_empty() { Value::Null } else { incident_of(reader, &of).await? };
             return Ok(json!({ "events": explained, "incident": incident }));
         };
-        let opening = reader.rows(OPENING, &[&arguments.id]).await.map_err(asking)?;
+        let opening = reader.rows(OPENING, &[&arguments.id]).await.map_err(|error| asking(&error))?;
         let explained: Vec<_> = opening.iter().map(|event| explained(event, prior)).collect();
         let id = said(&found, "incident_id");
         Ok(json!({ "events": explained, "incident": incident_of(reader, &id).await? }))
@@ -106,11 +106,12 @@ const ACTIONS: &str = "SELECT requested_at, kind, target, mode, attempt, outcome
                        FROM actions WHERE incident_id = ? ORDER BY requested_at, action_id, attempt LIMIT 500";
 
 async fn incident_of(reader: &Reader, id: &str) -> Result<Value, Failure> {
-    let Some(mut incident) = reader.rows(INCIDENT, &[id]).await.map_err(asking)?.into_iter().next() else {
+    let Some(mut incident) = reader.rows(INCIDENT, &[id]).await.map_err(|error| asking(&error))?.into_iter().next()
+    else {
         return Ok(Value::Null);
     };
-    incident["timeline"] = reader.rows(TIMELINE, &[id]).await.map_err(asking)?.into();
-    incident["actions"] = reader.rows(ACTIONS, &[id]).await.map_err(asking)?.into();
+    incident["timeline"] = reader.rows(TIMELINE, &[id]).await.map_err(|error| asking(&error))?.into();
+    incident["actions"] = reader.rows(ACTIONS, &[id]).await.map_err(|error| asking(&error))?.into();
     Ok(incident)
 }
 
@@ -220,7 +221,6 @@ fn plain(value: &Value) -> String {
     plain
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "as map_err hands it over")]
-pub(super) fn asking(error: crate::port::StoreError) -> Failure {
-    failure(&error, Failure::Unavailable)
+pub(super) fn asking(error: &crate::port::StoreError) -> Failure {
+    failure(error, Failure::Unavailable)
 }

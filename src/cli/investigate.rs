@@ -68,11 +68,11 @@ const PARTS: [(&str, &str); 5] = [
     ),
     (
         "tokens",
-        "SELECT tenant_id, user_id, app_id, family_id, uniq(token_id) AS tokens, argMax(token_id, timestamp) AS token_id, \
+        "SELECT tenant_id, user_id, app_id, family_id, uniq(token_id) AS tokens, argMax(token_id, timestamp) AS last_token, \
          min(timestamp) AS first_seen, max(timestamp) AS last_seen, count() AS calls, \
          countIf(verdict IN ('alert', 'revoke')) AS suspect_calls, max(score) AS score_max \
-         FROM token_events WHERE SUBJECT GROUP BY tenant_id, user_id, app_id, family_id, if(family_id = '', token_events.token_id, '') \
-         ORDER BY suspect_calls DESC, calls DESC, token_id LIMIT 50",
+         FROM token_events WHERE SUBJECT GROUP BY tenant_id, user_id, app_id, family_id, if(family_id = '', token_id, '') \
+         ORDER BY suspect_calls DESC, calls DESC, last_token LIMIT 50",
     ),
     (
         "incidents",
@@ -102,7 +102,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let condition = arguments.kind.condition();
     let bound: Vec<&str> = condition.matches('?').map(|_| &*id).collect();
     arguments.asked.answer(settings, text, async |reader| {
-        let ask = async |sql: &str| reader.rows(&sql.replace("SUBJECT", condition), &bound).await.map_err(asking);
+        let ask = async |sql: &str| {
+            reader.rows(&sql.replace("SUBJECT", condition), &bound).await.map_err(|error| asking(&error))
+        };
         let summary = ask(SUMMARY).await?.into_iter().next().unwrap_or_default();
         if summary["events"].as_u64().unwrap_or_default() == 0 {
             return Err(Failure::Usage(format!("the store knows no event of {}", arguments.id)));

@@ -62,7 +62,7 @@ fn serve(
         tracing::error!(problem, "a GeoIP file is missing; places and networks are judged without it");
     }
     let hasher = config.token_hasher()?;
-    let (mut source, spread) = open_source(config, &metrics)?;
+    let (mut source, spread, partitions) = open_source(config, &metrics)?;
     let (rules_sender, rules_receiver) = watch::channel(Arc::clone(&rules));
     let (outbox, deliverer) = {
         // The mail transport starts a task of its own.
@@ -92,7 +92,7 @@ fn serve(
     if let Some(dir) = config.rules_dir.clone() {
         runtime.spawn(reload::follow(dir, rules_sender, nudge, Arc::clone(&metrics)));
     }
-    let pipeline = Pipeline::new(enricher, rules, hasher, config.engine_settings());
+    let pipeline = Pipeline::new(enricher, rules, hasher, config.engine_settings().for_one_of(partitions));
     let outside = Outside {
         store: Arc::clone(store),
         outbox: Some(outbox),
@@ -113,15 +113,18 @@ fn serve(
     Ok(())
 }
 
-fn open_source(config: &Config, metrics: &Arc<Metrics>) -> Result<(Box<dyn Source>, Spread), Failure> {
+/// The source, how its messages are spread, and over how many partitions.
+fn open_source(config: &Config, metrics: &Arc<Metrics>) -> Result<(Box<dyn Source>, Spread, u32), Failure> {
     if let Some(kafka) = &config.source.kafka {
         let metrics = Arc::clone(metrics);
         let lag = Box::new(move |topic: &str, partition, messages| metrics.lag(topic, partition, messages));
-        return Ok((Box::new(KafkaSource::open(kafka, lag)?), Spread::ByPartition(kafka.formats())));
+        let source = KafkaSource::open(kafka, lag)?;
+        let partitions = source.partitions();
+        return Ok((Box::new(source), Spread::ByPartition(kafka.formats()), partitions));
     }
     if let Some(file) = &config.source.file {
         let source = FileSource::open(vec![file.path.clone()], file.format)?;
-        return Ok((Box::new(source), Spread::Whole(file.format)));
+        return Ok((Box::new(source), Spread::Whole(file.format), 1));
     }
     Err(Failure::Configuration(super::NO_SOURCE.to_owned()))
 }

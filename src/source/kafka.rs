@@ -84,6 +84,8 @@ pub struct KafkaSource {
     /// Came although the partitions are paused; the first to be handed over.
     stray: Option<OwnedMessage>,
     remember_messages_max: i64,
+    /// Of all topics, when it was opened.
+    partitions: u32,
 }
 
 /// A partition that this member owns.
@@ -110,7 +112,7 @@ impl KafkaSource {
         config.set("statistics.interval.ms", "10000");
         let member = Member { lag: Some(lag), ..Member::default() };
         let consumer = BaseConsumer::from_config_and_context(&config, member).map_err(misconfigured)?;
-        check_topics(&consumer, settings)?;
+        let partitions = check_topics(&consumer, settings)?;
         let dead_letters = DeadLetterTopic::open(settings)?;
         let topics: Vec<_> = settings.topics.iter().map(|topic| topic.topic.as_str()).collect();
         consumer.subscribe(&topics).map_err(misconfigured)?;
@@ -123,14 +125,21 @@ impl KafkaSource {
             unconfirmed: None,
             stray: None,
             remember_messages_max: settings.remember_messages_max.into(),
+            partitions,
         })
+    }
+
+    /// Partitions of all topics together, whoever of the group owns them, as they were when it was opened.
+    #[must_use]
+    pub const fn partitions(&self) -> u32 {
+        self.partitions
     }
 
     /// Whether the brokers answer, let us in and have the topics; joins no group.
     pub fn probe(settings: &KafkaSettings) -> Result<(), SourceError> {
         let config = settings.client_config()?;
         let consumer = BaseConsumer::from_config_and_context(&config, Member::default()).map_err(misconfigured)?;
-        check_topics(&consumer, settings)
+        check_topics(&consumer, settings).map(drop)
     }
 
     /// Starts to read newly assigned partitions, each from far enough back to remember.
@@ -358,14 +367,18 @@ fn misconfigured(error: KafkaError) -> SourceError {
     SourceError::Misconfigured(reason)
 }
 
-/// Asks for every topic, so that a wrong name, address or password is told at once and clearly.
-fn check_topics(consumer: &BaseConsumer<Member>, settings: &KafkaSettings) -> Result<(), SourceError> {
+/// Asks for every topic, so that a wrong name, address or password is told at once and clearly. Returns the number of
+/// their partitions.
+fn check_topics(consumer: &BaseConsumer<Member>, settings: &KafkaSettings) -> Result<u32, SourceError> {
+    let mut partitions = 0;
     if settings.topics.is_empty() {
         return Err(SourceError::Misconfigured("source.kafka.topics is empty; name at least one topic".to_owned()));
     }
     for topic in &settings.topics {
         let metadata = ask(consumer, &topic.topic, &settings.brokers)?;
-        let error = metadata.topics().iter().find(|t| t.name() == topic.topic).and_then(MetadataTopic::error);
+        let found = metadata.topics().iter().find(|t| t.name() == topic.topic);
+        partitions += found.map_or(0, |topic| topic.partitions().len() as u32);
+        let error = found.and_then(MetadataTopic::error);
         match error.map(RDKafkaErrorCode::from) {
             None => {}
             Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
@@ -379,7 +392,7 @@ fn check_topics(consumer: &BaseConsumer<Member>, settings: &KafkaSettings) -> Re
             }
         }
     }
-    Ok(())
+    Ok(partitions)
 }
 
 /// Metadata of `topic`, or why there is none: a refused login is told without waiting for the whole time.

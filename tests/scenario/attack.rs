@@ -79,9 +79,9 @@ fn flood(ids: u32) {
     let ana = story.office_worker("ana", 30);
     story.wait(15 * HOUR);
     let (before, _) = story.state().memory();
-    let like = Event::of("x").agent("curl/8.5.0").from("203.0.113.5");
-    let like = story.write(&like.set("token_id", "NEW").set("family_id", "NEW").set("user_id", "NEW"));
-    let (head, tail) = like.split_once("\"event_id\":\"").expect("it has an id");
+    let call = Event::of("x").agent("curl/8.5.0").from("203.0.113.5");
+    let call = story.write(&call.set("token_id", "NEW").set("family_id", "NEW").set("user_id", "NEW"));
+    let (head, tail) = call.split_once("\"event_id\":\"").expect("it has an id");
     let (_, tail) = tail.split_once('"').expect("its id ends");
     for number in 0..ids {
         let event = format!("{head}\"event_id\":\"flood-{number}\"{tail}").replace("NEW", &format!("new-{number}"));

@@ -6,6 +6,7 @@
 #![recursion_limit = "256"]
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod ask;
 mod child;
 mod http;
 mod rows;

@@ -17,7 +17,7 @@ use super::{ask, embedded, row, turn};
 
 /// Ten ordinary calls of the owner; then a thief, four calls from elsewhere, one of them refused; between them one
 /// more of the owner; and another user's token, used from the thief's address as well.
-fn theft() -> EpochRows {
+pub fn theft() -> EpochRows {
     let mut rows = EpochRows::new();
     for number in 0..10 {
         push(&mut rows, &placed(event(number), 7, "DE", 3320), &allowed(), number as i64);

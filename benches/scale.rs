@@ -1,0 +1,86 @@
+//! Judgement with very many baselines: what `engine::step` costs an event when hardly one of them is in a cache, and
+//! what the process holds. `cargo bench --bench scale` takes ten million tokens; `cargo bench --bench scale -- 2000000`
+//! as many as it says.
+//!
+//! Every token makes one call a day from its own address for three days; the fourth day, in another order, is measured.
+
+#![allow(clippy::expect_used, clippy::print_stdout, clippy::disallowed_methods, reason = "a bench measures time")]
+
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
+
+use tokenwarden::engine::{self, State};
+use tokenwarden::enrich::{Enricher, GeoSettings};
+use tokenwarden::event::{Address, Event, Timestamp};
+use tokenwarden::rule::RuleSet;
+use tokenwarden::token::TokenHasher;
+use tokenwarden::wire::{Decoded, Decoder, Format};
+
+const TOKENS: u64 = 10_000_000;
+const DAYS: u64 = 4;
+const DAY_MS: i64 = 86_400_000;
+/// Monday, 2 February 2026, 00:00 UTC.
+const START: i64 = 1_769_990_400_000;
+/// Events made before their judgement is timed.
+const BATCH: u64 = 10_000;
+/// Of a caller from a common browser; the rest is each token's own.
+const CALL: &[u8] = br#"{"event_id":"e","timestamp":1769990400000,"token_id":"t","user_id":"u","app_id":"crm","tenant_id":"acme","ip_address":"192.0.2.1","user_agent":"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/144.0.0.0 Safari/537.36","method":"GET","endpoint":"/v1/contacts","status":200}"#;
+
+fn main() {
+    let tokens = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(TOKENS);
+    let mut decoder = Decoder::new(Format::Native, TokenHasher::new(b"a key for the bench"));
+    decoder.decode(CALL, &mut |decoded| {
+        let Ok(Decoded::Event(call)) = decoded else { unreachable!("the call is an event") };
+        measure(tokens, &call);
+    });
+}
+
+fn measure(tokens: u64, call: &Event<'_>) {
+    let mut enricher = Enricher::new(&GeoSettings::default(), false);
+    let rules = RuleSet::builtin();
+    let mut state = State::new(engine::Settings::default());
+    for day in 0..DAYS {
+        let mut spent = Duration::ZERO;
+        let mut number = 0;
+        while number < tokens {
+            let events = (number..tokens.min(number + BATCH)).map(|number| {
+                // A prime apart and then around: neighbours in time are no neighbours in memory.
+                let token = (number * 1_000_003 + day * 7_919) % tokens;
+                enricher.enrich(called(call, day, token, number as i64 * DAY_MS / tokens as i64))
+            });
+            let events: Vec<_> = events.collect();
+            let began = Instant::now();
+            for event in &events {
+                black_box(engine::step(&mut state, &rules, event));
+            }
+            spent += began.elapsed();
+            number += BATCH;
+        }
+        let (bytes, baselines) = state.memory();
+        println!(
+            "scale: day {}: {} ns an event; {baselines} baselines of {} bytes; {} MB resident",
+            day + 1,
+            spent.as_nanos() / u128::from(tokens),
+            bytes / baselines.max(1),
+            resident_kb() / 1_024
+        );
+    }
+}
+
+fn called<'a>(call: &Event<'a>, day: u64, token: u64, at: i64) -> Event<'a> {
+    let mut event = call.clone();
+    event.event_id = format!("{day}-{token}").into();
+    event.family_id = Some(format!("grant-{token}").into());
+    event.user_id = Some(format!("user-{token}").into());
+    event.address = Some(Address::new(IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 | token as u32))));
+    event.timestamp = Timestamp::from_millis(START + day as i64 * DAY_MS + at).expect("before the year 2200");
+    event
+}
+
+/// Memory of this process that is in RAM, kB (proc(5)).
+fn resident_kb() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux tells");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it is among them");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
