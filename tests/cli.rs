@@ -97,7 +97,7 @@ fn validate_tells_of_each_thing_in_a_line() {
     assert_eq!(status(&output), 0, "{}", stderr(&output));
     insta::assert_snapshot!(stdout(&output), @r"
     ok      configuration: right.toml
-    ok      rules: 14 from this build
+    ok      rules: 21 from this build
     ok      GeoIP: no files are configured, so places and networks are not judged
     ok      alerts: no channel is configured, so nobody is told
     ok      revocation: no provider is configured
@@ -107,7 +107,7 @@ fn validate_tells_of_each_thing_in_a_line() {
     assert_eq!(status(&output), 78);
     insta::assert_snapshot!(stdout(&output), @r"
     ok      configuration: wrong.toml
-    ok      rules: 14 from this build
+    ok      rules: 21 from this build
     FAILED  GeoIP: none.mmdb cannot be read: No such file or directory (os error 2); places or networks that it knows are missing; geoip/README.md says how to get files
     ok      alerts: no channel is configured, so nobody is told
     ok      revocation: no provider is configured
