@@ -26,8 +26,9 @@ const WEEKEND_VISITS: u32 = 200;
 const ORDER_MS: i64 = 60_000;
 /// So many late events in a row, and it was the one before them that was wrong.
 const BEHIND_MAX: u8 = 3;
-/// The least weight of a sighting in what is learnt: what goes on for some twenty visits, alarms and all, and is not
-/// taken away is the owner's, and must not alarm for ever.
+/// The least weight of a sighting in what is counted in full numbers: changes of network, the habits of hours, cohorts
+/// and population. What goes on, alarms and all, and is not taken away is the owner's, and must not alarm for ever. The
+/// tables of sixteenths cut it to nothing: a place or client that alarms like that is never learnt as the owner's.
 const OWNER_MIN: f64 = 0.03;
 /// A volume is judged from so many calls an hour on.
 const CALLS_MIN: u32 = 8;
