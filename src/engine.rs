@@ -378,7 +378,7 @@ fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judge
         mode,
     };
     if verdict >= Verdict::Alert {
-        state.join(rules, scene, judged, &alarm, by_policy, &mut outcome);
+        state.join(scene, judged, &alarm, by_policy, &mut outcome);
     } else {
         let open = state.incidents.of_baseline(scene.baseline, scene.sighting.at);
         // What the owner does meanwhile is no part of it.
@@ -416,15 +416,7 @@ fn action(verdict: Verdict, enriched: &EnrichedEvent<'_>) -> Action {
 
 impl State {
     /// Joins an alarming event to its incident. `by_policy`: it alarms because people asked for it.
-    fn join(
-        &mut self,
-        rules: &RuleSet,
-        scene: &Scene<'_>,
-        judged: &Judged,
-        alarm: &Alarm,
-        by_policy: bool,
-        outcome: &mut Outcome,
-    ) {
+    fn join(&mut self, scene: &Scene<'_>, judged: &Judged, alarm: &Alarm, by_policy: bool, outcome: &mut Outcome) {
         let joined = self.incidents.join(alarm);
         self.counters.incidents += u64::from(joined.changed);
         outcome.incident_id = Some(joined.open.id);
@@ -451,7 +443,6 @@ impl State {
             event_id: event.event_id.to_string(),
             log_odds: judged.log_odds,
             reason: explain::sentence(
-                rules,
                 &outcome.signals,
                 &explain::Sum {
                     log_odds: judged.log_odds,

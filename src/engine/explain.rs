@@ -391,10 +391,13 @@ pub struct Sum {
 }
 
 /// One sentence for people: the reasons with their shares, the sum, and without which it would not have alerted.
-pub fn sentence(rules: &RuleSet, signals: &[Signal], sum: &Sum) -> String {
+pub fn sentence(signals: &[Signal], sum: &Sum) -> String {
     let mut text = String::new();
     if sum.baselines > 1 {
         let _ = write!(text, "{} tokens, one cause: ", sum.baselines);
+    }
+    if signals.is_empty() {
+        text.push_str("many small signs, or rules that are disabled, and none to name");
     }
     for (place, signal) in signals.iter().take(4).enumerate() {
         let separator = if place == 0 { "" } else { "; " };
@@ -410,8 +413,22 @@ pub fn sentence(rules: &RuleSet, signals: &[Signal], sum: &Sum) -> String {
     } else if let Some(leading) = signals.first()
         && sum.log_odds - leading.share < sum.threshold
     {
-        let name = rules.rule(leading.rule).id;
-        let _ = write!(text, " Would not have alerted without {name}.");
+        let _ = write!(text, " Would not have alerted without {}.", leading.rule);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sentence_says_what_happened_even_where_no_rule_may_speak() {
+        let sum = Sum { log_odds: 2.4, prior: -7.0, threshold: 1.0, by_policy: false, baselines: 1 };
+        let told = sentence(&[], &sum);
+        assert_eq!(
+            told,
+            "many small signs, or rules that are disabled, and none to name. Before looking -7; in all 2.4."
+        );
+    }
 }
