@@ -146,7 +146,15 @@ impl Words<'_> {
                     client::level::KNOWN => "the client was new lately",
                     _ => "a client that it was never used with",
                 };
-                let reason = format!("{what}: {observed}, after {visits} with {expected}");
+                let learnt =
+                    self.baseline.seen.most(Sort::Family).is_some_and(|(usual, _)| usual == self.scene.sighting.family);
+                let reason = match judged.client_level {
+                    // Its evidence outlasts the visit that made it known.
+                    client::level::NEW_FAMILY | client::level::USERS_FAMILY if learnt => {
+                        format!("the client was new lately: {observed}")
+                    }
+                    _ => format!("{what}: {observed}, after {visits} with {expected}"),
+                };
                 (observed, expected, reason)
             }
             RuleId::UnusualTime => {
@@ -253,10 +261,11 @@ impl Words<'_> {
             }
             _ => {
                 let observed = format!("{} calls this hour", judged.calls);
-                let expected = if hours >= 1.0 {
-                    format!("about {:.0} an hour (of {hours:.0} hours known)", usual(self.baseline.calls.mean))
-                } else {
-                    "few, as others of its kind make".to_owned()
+                let mean = usual(self.baseline.calls.mean);
+                let expected = match hours {
+                    ..1.0 => "few, as others of its kind make".to_owned(),
+                    1.0..2.0 => format!("about {mean:.0} (one hour is known)"),
+                    _ => format!("about {mean:.0} an hour ({hours:.0} hours are known)"),
                 };
                 let reason = format!("{observed}, usually {expected}");
                 (observed, expected, reason)

@@ -663,11 +663,13 @@ fn fast_travel(others: &Others, hosting: bool) -> f64 {
     others.population.fast_travel[usize::from(hosting)].get(assumed, 20.0)
 }
 
-/// The worst of the baseline's other holders of the last day: those that were there before.
+/// The worst of the baseline's other holders of the last day: those that were there before, by another network. One
+/// address with several clients is a console, or somebody's desk.
 fn sibling(baseline: &Baseline, held: usize, at: i64, prior: f64) -> f64 {
     let own = &baseline.contexts[held];
     let others = baseline.contexts.iter().enumerate().filter(|(place, other)| {
         *place != held
+            && other.network != own.network
             && other.born <= own.born
             && usize::from(own.level) >= net::level::KNOWN_NETWORK
             && (at - other.last_at).abs() < DAY_MS as i64

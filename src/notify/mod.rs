@@ -14,7 +14,7 @@ use std::fmt::Write as _;
 use crate::verdict::{Action, Incident, Mode};
 
 /// The incident on one line, for people, without colours; nothing in it can steer a terminal:
-/// `HIGH     acme ci-deploy (user ana, app crm): used from … ; log-odds 8.1, would revoke the family (INC-…)`.
+/// `HIGH     acme ci-deploy (user ana, app crm): used from … in all 8.1; would revoke the family (INC-…)`.
 #[must_use]
 pub fn line(incident: &Incident) -> String {
     let severity = incident.severity.as_str().to_uppercase();
@@ -24,9 +24,9 @@ pub fn line(incident: &Incident) -> String {
         let _ = write!(line, " ({holder})");
     }
     let reason = words::plain(&incident.reason);
-    let _ = write!(line, ": {}; log-odds {:.1}", reason.trim_end_matches('.'), incident.log_odds);
+    let _ = write!(line, ": {}", reason.trim_end_matches('.'));
     if let Some(answer) = answer(incident) {
-        let _ = write!(line, ", {answer}");
+        let _ = write!(line, "; {answer}");
     }
     let _ = write!(line, " ({})", incident.id);
     line
@@ -110,7 +110,7 @@ pub(crate) mod tests {
         let mut incident = incident();
         assert_eq!(
             line(&incident),
-            "HIGH     acme ci-deploy (user ana, app crm): two holders, DE and BR, within 9 minutes; log-odds 8.1, \
+            "HIGH     acme ci-deploy (user ana, app crm): two holders, DE and BR, within 9 minutes; \
              revokes the family (INC-0000000000000042)"
         );
         incident.mode = Mode::Shadow;
@@ -120,7 +120,7 @@ pub(crate) mod tests {
         incident.subject = "x\u{1b}[2J\ny".to_owned();
         assert_eq!(
             line(&incident),
-            "HIGH     x�[2J�y: two holders, DE and BR, within 9 minutes; log-odds 8.1, would revoke the family \
+            "HIGH     x�[2J�y: two holders, DE and BR, within 9 minutes; would revoke the family \
              (INC-0000000000000042)"
         );
     }
