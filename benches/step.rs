@@ -21,7 +21,7 @@ use tokenwarden::wire::{Decoded, Decoder, Format};
 
 const DAY_MS: i64 = 86_400_000;
 /// Events of one measured batch.
-const BATCH: usize = 10_000;
+const BATCH: usize = 200;
 
 fn step(criterion: &mut Criterion) {
     let (warming, measured) = days();

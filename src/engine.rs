@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 
 use self::judge::{Judged, Scene};
 use crate::decide::{self, Alarm, Budget, Incidents, Tail};
-use crate::enrichment::{Device, EnrichedEvent};
+use crate::enrichment::EnrichedEvent;
 use crate::event::{Event, Kind as EventKind, TokenType};
 use crate::math::sigma;
 use crate::memory::baselines::Seed;
@@ -315,7 +315,7 @@ fn is_seed(memory: &mut Memory, scene: &Scene<'_>) -> bool {
     if user.is_known() {
         return false;
     }
-    let kind = Kind::new(event.token_type, scene.sighting.device == Device::Machine);
+    let kind = Kind::new(event.token_type, scene.sighting.device);
     judge::learn_user(user, &mut memory.others.population, &scene.sighting, kind, 1.0);
     memory.baselines.seeds.insert(scene.baseline, Seed::new(kind, &scene.sighting));
     true

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::judge::{Judged, Scene};
+use super::judge::{CALLS_MIN, Judged, Scene};
 use crate::math::exp;
 use crate::memory::{Baseline, Generations, Memory, Sighting, Sort};
 use crate::rule::{RuleSet, Status};
@@ -224,11 +224,13 @@ impl Words<'_> {
             ),
             RuleId::UseAfterExpiry => {
                 let late = event.expires_at.map_or(0, |expires| at - expires.millis());
-                (
-                    format!("{answer}, {} late", span(late)),
-                    "no use after expiry",
-                    format!("accepted {} after it had expired", span(late)),
-                )
+                let (observed, reason) = if late > 0 {
+                    (format!("{answer}, {} late", span(late)), format!("accepted {} after it had expired", span(late)))
+                } else {
+                    // What is suspected of a holder outlasts the event that showed it.
+                    ("a late use before".to_owned(), "this holder's token was accepted after it had expired".to_owned())
+                };
+                (observed, "no use after expiry", reason)
             }
             _ => (
                 "a new holder of an old token, days after its user's credential was changed".to_owned(),
@@ -260,7 +262,11 @@ impl Words<'_> {
                 (observed, expected, reason)
             }
             _ => {
-                let observed = format!("{} calls this hour", judged.calls);
+                let observed = if judged.calls < CALLS_MIN {
+                    "many calls in an hour before".to_owned()
+                } else {
+                    format!("{} calls this hour", judged.calls)
+                };
                 let mean = usual(self.baseline.calls.mean);
                 let expected = match hours {
                     ..1.0 => "few, as others of its kind make".to_owned(),

@@ -1,7 +1,7 @@
 //! One sighting against the past of its baseline: the terms in turn, their sum, and what is learnt of it.
 
 use super::Settings;
-use crate::enrichment::{Device, EnrichedEvent};
+use crate::enrichment::EnrichedEvent;
 use crate::event::{Kind as EventKind, TokenType};
 use crate::math::{faded, ln, sigma};
 use crate::memory::baseline::{Grown, Habit, Hour};
@@ -31,7 +31,7 @@ const BEHIND_MAX: u8 = 3;
 /// tables of sixteenths cut it to nothing: a place or client that alarms like that is never learnt as the owner's.
 const OWNER_MIN: f64 = 0.03;
 /// A volume is judged from so many calls an hour on.
-const CALLS_MIN: u32 = 8;
+pub const CALLS_MIN: u32 = 8;
 
 /// One sighting, in its numbers.
 pub struct Scene<'a> {
@@ -114,11 +114,15 @@ pub fn judge(memory: &mut Memory, settings: &Settings, scene: &Scene<'_>) -> Jud
     let Scene { sighting, enriched, .. } = scene;
     let event = &enriched.event;
     let at = sighting.at;
-    let kind = Kind::new(event.token_type, sighting.device == Device::Machine);
     let Memory { baselines, users, visits, others, .. } = memory;
     let user = users.entry(scene.user, User::default);
     let seed = baselines.seeds.remove(scene.baseline);
-    let baseline = baselines.grow(scene.baseline, kind, seed.map_or(at, |seed| seed.first_at));
+    let baseline = match seed {
+        Some(seed) => baselines.grow(scene.baseline, seed.kind, seed.first_at),
+        None => baselines.grow(scene.baseline, Kind::new(event.token_type, sighting.device), at),
+    };
+    // The owner's, as the token began: a thief does not choose whom they are compared with.
+    let kind = baseline.kind;
     if let Some(seed) = seed {
         // The first visit is the owner's: there was nothing to hold it against.
         learn_times(baseline, &seed.sighting(sighting), 1.0);
@@ -402,7 +406,7 @@ impl Turn<'_> {
 
     fn net(&self, baseline: &Baseline, others: &Others, level: usize) -> net::Net {
         let sighting = &self.scene.sighting;
-        let Others { population, cohorts, .. } = others;
+        let cohorts = &others.cohorts;
         let hosting = sighting.class != NetworkClass::Access;
         let own = f64::from(baseline.hosting_networks) + 3.0 * cohorts.hosting(self.kind);
         // Relays and anonymisers say nothing of where the client is.
@@ -412,19 +416,25 @@ impl Turn<'_> {
             level,
             own: &baseline.net_levels.get(),
             cohort: &cohorts.net(self.kind, baseline.visits),
-            which: (
-                population.networks.thief(sighting.network, 5.0),
-                population.adopts(sighting.tenant, sighting.network),
-            ),
+            which: if level >= net::level::NEW_NETWORK { self.which_network(baseline, others) } else { (1.0, 1.0) },
             hosting,
             own_hosting: own / (f64::from(baseline.networks) + 3.0),
             travel: travel.map(|journey| (journey, fast_travel(others, hosting))),
         })
     }
 
+    /// Probabilities of this network among others, as a thief's and as the owner's.
+    fn which_network(&self, baseline: &Baseline, others: &Others) -> (f64, f64) {
+        let sighting = &self.scene.sighting;
+        let mut known: Vec<u32> = baseline.seen.known(Sort::Country).chain(self.user.countries()).collect();
+        known.sort_unstable();
+        known.dedup();
+        others.population.chooses(sighting.tenant, sighting.network, sighting.country, &known)
+    }
+
     fn client(&self, baseline: &Baseline, others: &Others, level: usize) -> term::LevelRatio {
         let sighting = &self.scene.sighting;
-        let token_type = self.kind.number() / 2;
+        let token_type = self.kind.token_type();
         let which = (
             others.population.families.thief(sighting.family, 2.0),
             others.population.has_family(sighting.app, token_type, sighting.family),
@@ -860,9 +870,9 @@ pub fn learn_user(
     kind: Kind,
     owner: f64,
 ) {
-    let token_type = kind.number() / 2;
+    let token_type = kind.token_type();
     if !user.has_network(sighting.network) {
-        population.learn_network(sighting.tenant, sighting.network, user.is_known(), owner);
+        population.learn_network(sighting.tenant, sighting.network, sighting.country, user.is_known(), owner);
     }
     if !user.has_family(sighting.family) {
         population.learn_family(sighting.app, token_type, sighting.family, owner);

@@ -195,11 +195,12 @@ impl Baselines {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::enrichment::Device;
     use crate::event::TokenType;
 
     #[test]
     fn a_flood_of_new_ids_pushes_no_known_token_out() {
-        let kind = Kind::new(TokenType::Access, false);
+        let kind = Kind::new(TokenType::Access, Device::Desktop);
         let mut baselines = Baselines::new(1_000);
         for key in 0..500 {
             baselines.grow(key, kind, 0).visits = 20;

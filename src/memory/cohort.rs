@@ -1,5 +1,6 @@
 //! What baselines of one kind and age usually do: the prior of everyone who is one of them.
 
+use crate::enrichment::Device;
 use crate::event::TokenType;
 
 /// Levels of novelty, of networks and of clients.
@@ -7,7 +8,9 @@ pub const LEVELS: usize = 6;
 
 /// ⌊log2(visits + 1)⌋ up to this: beyond 8,000 visits nothing changes with age.
 const AGES: usize = 14;
-const KINDS: usize = TokenType::ALL.len() * 2;
+/// Kinds of device that are told apart: a machine, a phone, anything else.
+const DEVICES: usize = 3;
+const KINDS: usize = TokenType::ALL.len() * DEVICES;
 
 /// Weight of the wider group in a cohort's shares, visits.
 const WIDER: f64 = 10.0;
@@ -23,19 +26,30 @@ const CLIENT_ASSUMED: [f64; LEVELS] = [0.90, 0.02, 0.01, 0.04, 0.01, 0.02];
 const NET_ASSUMED_FIRST: [f64; LEVELS] = [0.30, 0.05, 0.10, 0.42, 0.10, 0.03];
 const CLIENT_ASSUMED_FIRST: [f64; LEVELS] = [0.30, 0.02, 0.02, 0.10, 0.36, 0.20];
 
-/// Token type, and whether a machine or a person holds it.
+/// Token type, and whether a machine holds it, or a person with a phone or with something larger: phones change their
+/// network as nothing else does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind(u8);
 
 impl Kind {
     #[must_use]
-    pub const fn new(token_type: TokenType, machine: bool) -> Self {
-        Self(token_type as u8 * 2 + machine as u8)
+    pub const fn new(token_type: TokenType, device: Device) -> Self {
+        let device = match device {
+            Device::Desktop | Device::Unknown => 0,
+            Device::Machine => 1,
+            Device::Mobile => 2,
+        };
+        Self(token_type as u8 * DEVICES as u8 + device)
     }
 
     #[must_use]
     pub const fn is_machine(self) -> bool {
-        self.0 % 2 == 1
+        self.0 % DEVICES as u8 == 1
+    }
+
+    #[must_use]
+    pub const fn token_type(self) -> usize {
+        self.0 as usize / DEVICES
     }
 
     /// From 0, for tables by class of token.
@@ -260,7 +274,7 @@ mod tests {
     #[test]
     fn a_cohort_starts_from_what_is_assumed_and_learns_its_own() {
         let mut cohorts = Cohorts::default();
-        let person = Kind::new(TokenType::Access, false);
+        let person = Kind::new(TokenType::Access, Device::Desktop);
         let before = cohorts.net(person, 5)[4];
         assert!((before - NET_ASSUMED[4]).abs() < 1e-12);
         for _ in 0..100 {
@@ -268,7 +282,8 @@ mod tests {
         }
         let after = cohorts.net(person, 5)[4];
         assert!(after > 0.9, "{after}");
-        let (older, machines) = (cohorts.net(person, 500)[4], cohorts.net(Kind::new(TokenType::Access, true), 5)[4]);
+        let (older, machines) =
+            (cohorts.net(person, 500)[4], cohorts.net(Kind::new(TokenType::Access, Device::Machine), 5)[4]);
         assert!(older > before && older < after, "an age of its own learns from the others, less");
         assert!((machines - before).abs() < 1e-12, "machines are another kind");
     }
@@ -276,7 +291,7 @@ mod tests {
     #[test]
     fn shares_are_a_distribution_and_never_nothing() {
         let mut cohorts = Cohorts::default();
-        let kind = Kind::new(TokenType::ApiKey, true);
+        let kind = Kind::new(TokenType::ApiKey, Device::Machine);
         for _ in 0..1_000_000 {
             cohorts.learn_visit(kind, 1_000, 0, 0, 1.0);
         }

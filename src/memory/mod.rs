@@ -114,7 +114,7 @@ pub(crate) mod tests {
 
     /// A baseline that holds all it may hold.
     fn full() -> Baseline {
-        let mut baseline = Baseline::new(1, Kind::new(crate::event::TokenType::Refresh, false), 0);
+        let mut baseline = Baseline::new(1, Kind::new(crate::event::TokenType::Refresh, Device::Desktop), 0);
         for number in 1..200 {
             let mut seen = sighting();
             for key in [
@@ -142,7 +142,7 @@ pub(crate) mod tests {
     #[test]
     fn no_baseline_takes_more_than_1100_bytes() {
         let bytes = full().bytes();
-        let young = Baseline::new(1, Kind::new(crate::event::TokenType::Access, false), 0).bytes();
+        let young = Baseline::new(1, Kind::new(crate::event::TokenType::Access, Device::Desktop), 0).bytes();
         assert!(bytes <= 1_100, "{bytes}");
         assert!(young <= 500, "{young}");
     }

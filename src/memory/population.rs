@@ -58,7 +58,12 @@ impl Popularity {
     /// The thief's probability of taking `key`; room is left for `unknown` things nobody has.
     #[must_use]
     pub fn thief(&self, key: u32, unknown: f64) -> f64 {
-        (self.preference)(self.users(key)) / (self.preferences + unknown * (self.preference)(0.0))
+        self.share((self.preference)(self.users(key)), unknown)
+    }
+
+    /// Of all preferences.
+    fn share(&self, preferences: f64, unknown: f64) -> f64 {
+        preferences / (self.preferences + unknown * (self.preference)(0.0))
     }
 
     pub fn learn(&mut self, key: u32, weight: f64) {
@@ -124,11 +129,27 @@ impl Rate {
     }
 }
 
+/// Sums over the networks of a country.
+#[derive(Clone, Copy, Debug, Default)]
+struct Country {
+    users: f32,
+    adoptions: f32,
+    networks: f32,
+    /// Σ of the thief's preferences.
+    preferences: f64,
+}
+
+/// A network as it is used from one country: some span the world.
+const fn place(network: u32, country: u32) -> u32 {
+    network ^ country.wrapping_mul(0x9e37_79b1)
+}
+
 /// Numbers of the tables that share one map of pairs.
 #[derive(Clone, Copy)]
 #[repr(u64)]
 enum Pair {
     TenantNetwork = 1,
+    TenantCountry,
     Tenant,
     AppFamily,
     App,
@@ -159,6 +180,8 @@ pub struct Population {
     /// First visits of users who were known before, by network.
     adoptions: Map<u32, f32>,
     adoptions_total: f64,
+    /// What the networks of each country come to.
+    countries: Map<u32, Country>,
     pairs: Generations<f32>,
     routes: Map<u32, RouteUse>,
     routes_total: f64,
@@ -178,6 +201,7 @@ impl Default for Population {
             families: Popularity::new(for_family),
             adoptions: Map::default(),
             adoptions_total: 0.0,
+            countries: Map::default(),
             pairs: Generations::new(PAIRS_MAX),
             routes: Map::default(),
             routes_total: 0.0,
@@ -190,28 +214,60 @@ impl Default for Population {
 }
 
 impl Population {
-    /// The owner's probability of taking up `network`, as one of the tenant's.
+    /// Probabilities of choosing `network` of `country`, as a thief and as one of the tenant's, given that it lies in
+    /// one of the countries that are `known` to the owner or, where this one is not among them, in another.
     #[must_use]
-    pub fn adopts(&self, tenant: u64, network: u32) -> f64 {
+    pub fn chooses(&self, tenant: u64, network: u32, country: u32, known: &[u32]) -> (f64, f64) {
         let networks = &self.networks;
-        let popularity = (networks.users(network) + 0.1) / (networks.total() + 0.1 * networks.kinds() + 5.0);
-        let everywhere = self.adoptions.get(&network).map_or(0.0, |count| f64::from(*count));
-        let anywhere = (everywhere + 30.0 * popularity) / (self.adoptions_total + 30.0);
-        let here = self.pairs.count(pair(Pair::TenantNetwork, tenant, u64::from(network)));
-        (here + 10.0 * anywhere) / (self.pairs.count(pair(Pair::Tenant, tenant, 0)) + 10.0)
+        let place = place(network, country);
+        let all = networks.total() + 0.1 * networks.kinds() + 5.0;
+        let of_tenant = self.pairs.count(pair(Pair::Tenant, tenant, 0));
+        let owner = |users: f64, adoptions: f64, here: f64| {
+            let anywhere = (adoptions + 30.0 * users / all) / (self.adoptions_total + 30.0);
+            (here + 10.0 * anywhere) / (of_tenant + 10.0)
+        };
+        let adoptions = self.adoptions.get(&place).map_or(0.0, |count| f64::from(*count));
+        let here = self.pairs.count(pair(Pair::TenantNetwork, tenant, u64::from(place)));
+        let chosen = (networks.thief(place, 5.0), owner(networks.users(place) + 0.1, adoptions, here));
+        // Of all that lies in the known countries.
+        let (mut thiefs, mut owners) = (0.0, 0.0);
+        for country in known {
+            let sums = self.countries.get(country).copied().unwrap_or_default();
+            let here = self.pairs.count(pair(Pair::TenantCountry, tenant, u64::from(*country)));
+            thiefs += networks.share(sums.preferences, 5.0);
+            owners += owner(f64::from(sums.users) + 0.1 * f64::from(sums.networks), f64::from(sums.adoptions), here);
+        }
+        let given = |chosen: f64, known_countries: f64, unknown: bool| {
+            let of = if unknown { 1.0 - known_countries } else { known_countries };
+            chosen / of.max(chosen).max(0.01)
+        };
+        let unknown = !known.contains(&country);
+        (given(chosen.0, thiefs, unknown), given(chosen.1, owners, unknown))
     }
 
     /// A user's first visit from `network`; an adoption if the user was known before.
-    pub fn learn_network(&mut self, tenant: u64, network: u32, known_user: bool, weight: f64) {
-        self.networks.learn(network, weight);
+    pub fn learn_network(&mut self, tenant: u64, network: u32, country: u32, known_user: bool, weight: f64) {
+        let place = place(network, country);
+        let new = self.networks.users(place) <= 0.0;
+        let before = self.networks.preferences;
+        self.networks.learn(place, weight);
+        if self.countries.len() >= KEYS_MAX && !self.countries.contains_key(&country) {
+            return;
+        }
+        let sums = self.countries.entry(country).or_default();
+        sums.users += weight as f32;
+        sums.preferences += self.networks.preferences - before;
+        sums.networks += f32::from(u8::from(new));
         if !known_user {
             return;
         }
-        if self.adoptions.len() < KEYS_MAX || self.adoptions.contains_key(&network) {
-            *self.adoptions.entry(network).or_insert(0.0) += weight as f32;
+        sums.adoptions += weight as f32;
+        if self.adoptions.len() < KEYS_MAX || self.adoptions.contains_key(&place) {
+            *self.adoptions.entry(place).or_insert(0.0) += weight as f32;
             self.adoptions_total += weight;
         }
-        self.pairs.add(pair(Pair::TenantNetwork, tenant, u64::from(network)), weight);
+        self.pairs.add(pair(Pair::TenantNetwork, tenant, u64::from(place)), weight);
+        self.pairs.add(pair(Pair::TenantCountry, tenant, u64::from(country)), weight);
         self.pairs.add(pair(Pair::Tenant, tenant, 0), weight);
     }
 
@@ -327,12 +383,12 @@ mod tests {
     fn a_thief_prefers_what_is_popular_less_than_owners_do() {
         let mut population = Population::default();
         for _ in 0..900 {
-            population.learn_network(1, 3320, false, 1.0);
+            population.learn_network(1, 3320, 49, false, 1.0);
         }
         for network in 0..100 {
-            population.learn_network(1, network, false, 1.0);
+            population.learn_network(1, network, 49, false, 1.0);
         }
-        let thief = |network| population.networks.thief(network, 5.0);
+        let thief = |network| population.networks.thief(place(network, 49), 5.0);
         assert!(thief(3320) < 0.9 && thief(3320) > thief(5));
         let all: f64 = (0..100).map(thief).sum::<f64>() + thief(3320) + 5.0 * thief(999_999);
         assert!((all - 1.0).abs() < 1e-6, "{all}");
@@ -342,11 +398,33 @@ mod tests {
     fn what_a_tenant_takes_up_is_likely_there_and_less_so_elsewhere() {
         let mut population = Population::default();
         for _ in 0..200 {
-            population.learn_network(1, 9009, true, 1.0);
-            population.learn_network(2, 3320, true, 1.0);
+            population.learn_network(1, 9009, 49, true, 1.0);
+            population.learn_network(2, 3320, 49, true, 1.0);
         }
-        assert!(population.adopts(1, 9009) > 0.9);
-        assert!(population.adopts(2, 9009) < 0.05 && population.adopts(2, 9009) > population.adopts(2, 12345));
+        let adopts = |tenant, network| population.chooses(tenant, network, 49, &[49]).1;
+        assert!(adopts(1, 9009) > 0.9);
+        assert!(adopts(2, 9009) < 0.05 && adopts(2, 9009) > adopts(2, 12345));
+    }
+
+    #[test]
+    fn who_is_abroad_chooses_among_the_networks_there() {
+        let mut population = Population::default();
+        for _ in 0..300 {
+            population.learn_network(1, 3320, 49, true, 1.0);
+        }
+        for _ in 0..3 {
+            population.learn_network(1, 1221, 61, true, 1.0);
+        }
+        let choice = |known: &[u32]| population.chooses(1, 1221, 61, known);
+        let ((thief_abroad, owner_abroad), (thief_at_home, owner_at_home)) = (choice(&[49]), choice(&[49, 61]));
+        // An owner with Germany at home who is elsewhere is in all likelihood where colleagues were.
+        assert!(owner_abroad > 0.2 && owner_abroad > 10.0 * owner_at_home, "{owner_abroad} {owner_at_home}");
+        assert!(thief_abroad > thief_at_home && thief_abroad < 1.0);
+        assert!(owner_at_home < 0.05);
+        // Whatever is known, there is a probability.
+        for (thief, owner) in [choice(&[]), choice(&[61]), population.chooses(9, 9, 9, &[49, 61])] {
+            assert!(thief > 0.0 && thief <= 1.0 && owner > 0.0 && owner <= 1.0, "{thief} {owner}");
+        }
     }
 
     #[test]

@@ -66,6 +66,11 @@ impl Seen {
         self.of(sort).any(|entry| entry.count >= KNOWN)
     }
 
+    /// All that is known of the sort.
+    pub fn known(&self, sort: Sort) -> impl Iterator<Item = u32> {
+        self.of(sort).filter(|entry| entry.count >= KNOWN).map(|entry| entry.key)
+    }
+
     /// How many of the sort are known, and how many of them hardly so: seen about once.
     #[must_use]
     pub fn variety(&self, sort: Sort) -> (usize, usize) {

@@ -44,6 +44,10 @@ impl User {
         self.countries.contains(&country)
     }
 
+    pub fn countries(&self) -> impl Iterator<Item = u32> {
+        self.countries.into_iter().filter(|country| *country != 0)
+    }
+
     /// Whether any country of theirs is known.
     #[must_use]
     pub fn has_countries(&self) -> bool {
