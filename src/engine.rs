@@ -11,7 +11,7 @@ use crate::enrichment::EnrichedEvent;
 use crate::event::{Event, Kind as EventKind, TokenType};
 use crate::math::sigma;
 use crate::memory::baselines::Seed;
-use crate::memory::{Ended, Generations, Kind, Memory, Sighting, User};
+use crate::memory::{Ended, Kind, Memory, Recent, Sighting, User};
 use crate::policy::{self, Finding};
 use crate::rule::RuleSet;
 use crate::term::lifecycle;
@@ -82,7 +82,7 @@ pub struct State {
     budget: Budget,
     incidents: Incidents,
     /// Ids of the last events.
-    recent: Generations<()>,
+    recent: Recent,
     watermark: Watermark,
 }
 
@@ -112,7 +112,7 @@ impl State {
             tail: Tail::default(),
             budget: Budget::new(settings.alert_budget_per_day),
             incidents: Incidents::default(),
-            recent: Generations::new(settings.recent_event_ids_max),
+            recent: Recent::new(settings.recent_event_ids_max),
             watermark: Watermark::default(),
             settings,
         }
@@ -174,25 +174,27 @@ impl Watermark {
 /// order have the same outcomes, byte for byte.
 pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) -> Step {
     let event = &enriched.event;
-    if state.recent.insert(event.scoped_key(b'e', &event.event_id), ()) {
+    let scope = event.scope();
+    if state.recent.insert(scope.key(b'e', &event.event_id)) {
         state.counters.duplicates += 1;
         return Step::Duplicate;
     }
     state.counters.events += 1;
     state.watermark.see(event.timestamp.millis());
     state.end_visits();
-    let token = event.scoped_key(b't', event.token_id.as_str());
+    let token = scope.key(b't', event.token_id.as_str());
     let baseline = baseline_key(event, token, &state.memory);
     if !event.kind.is_sighting() {
         take_note(state, event, baseline, token);
         return Step::Judged(quiet(state));
     }
-    let Some(sighting) = Sighting::of(enriched) else {
+    let Some(sighting) = Sighting::of(enriched, scope) else {
         return Step::Judged(quiet(state));
     };
-    let user = event.user_id.as_deref().map_or(baseline, |user| event.scoped_key(b'u', user));
+    let user = event.user_id.as_deref().map_or(baseline, |user| scope.key(b'u', user));
     let ended = ended(&state.memory, event, baseline, token);
-    let scene = Scene { enriched, sighting, baseline, token, user, ended };
+    let place = state.memory.baselines.find(baseline);
+    let scene = Scene { enriched, sighting, scope, baseline, place, token, user, ended };
     let findings = policy::judge(rules, &mut state.memory.minutes, baseline, enriched);
     let seed = is_seed(&mut state.memory, &scene);
     if seed && findings.is_empty() {
@@ -301,7 +303,7 @@ fn ended(memory: &Memory, event: &Event<'_>, baseline: u64, token: u64) -> Ended
 /// that a flood of new ids costs little and pushes nobody out.
 fn is_seed(memory: &mut Memory, scene: &Scene<'_>) -> bool {
     let event = &scene.enriched.event;
-    if memory.baselines.get_mut(scene.baseline).is_some() {
+    if scene.place.is_some() {
         return false;
     }
     let expired = event.expires_at.is_some_and(|expires_at| expires_at < event.timestamp);

@@ -2,9 +2,10 @@
 
 use super::Settings;
 use crate::enrichment::EnrichedEvent;
-use crate::event::{Kind as EventKind, TokenType};
+use crate::event::{Kind as EventKind, Scope, TokenType};
 use crate::math::{faded, ln, sigma};
 use crate::memory::baseline::{Grown, Habit, Hour};
+use crate::memory::baselines::{Baselines, Place};
 use crate::memory::cohort::Hourly;
 use crate::memory::visit::VISIT_GAP_MS;
 use crate::memory::{Baseline, Ended, Evidence, Kind, Memory, Nats, Others, Sighting, Sort, User, Visit, Visits};
@@ -37,10 +38,13 @@ pub const CALLS_MIN: u32 = 8;
 pub struct Scene<'a> {
     pub enriched: &'a EnrichedEvent<'a>,
     pub sighting: Sighting,
+    pub scope: Scope,
     /// Keys of its baseline, token and user.
     pub baseline: u64,
     pub token: u64,
     pub user: u64,
+    /// Where the baseline is; `None`: it has none yet.
+    pub place: Option<Place>,
     /// When its token, family or session was ended.
     pub ended: Ended,
 }
@@ -115,33 +119,26 @@ pub fn judge(memory: &mut Memory, settings: &Settings, scene: &Scene<'_>) -> Jud
     let event = &enriched.event;
     let at = sighting.at;
     let Memory { baselines, users, visits, others, .. } = memory;
-    let user = users.entry(scene.user, User::default);
-    let seed = baselines.seeds.remove(scene.baseline);
-    let baseline = match seed {
-        Some(seed) => baselines.grow(scene.baseline, seed.kind, seed.first_at),
-        None => baselines.grow(scene.baseline, Kind::new(event.token_type, sighting.device), at),
+    let baseline = match scene.place {
+        Some(place) => baselines.at(place),
+        None => begin_baseline(baselines, scene),
     };
     // The owner's, as the token began: a thief does not choose whom they are compared with.
     let kind = baseline.kind;
-    if let Some(seed) = seed {
-        // The first visit is the owner's: there was nothing to hold it against.
-        learn_times(baseline, &seed.sighting(sighting), 1.0);
-        baseline.learn_place(&seed.sighting(sighting), 1.0);
-        baseline.visits = 1;
-        baseline.last_at = seed.last_at;
-    }
     let late = keep_time(baseline, at, settings.lateness_ms_max);
     let first = baseline.visits == 0;
-    let (number, began) = if let Some(number) = find_visit(baseline, visits, sighting) {
-        (number, false)
+    let (number, mut user) = if let Some(number) = find_visit(baseline, visits, sighting) {
+        (number, None)
     } else {
+        // Only where a visit begins is its user asked for.
+        let user = users.entry(scene.user, User::default);
         let mut visit = Visit::begin(scene.baseline, sighting.visit, at);
         let (net_level, client_level) = levels(baseline, user, others, sighting);
         (visit.net_level, visit.client_level) = (net_level as u8, client_level as u8);
         let number = visits.open(visit);
         baseline.open.rotate_right(1);
         baseline.open[0] = Some(number);
-        (number, true)
+        (number, Some(user))
     };
     let visit = visits.get_mut(number);
     visit.last_at = visit.last_at.max(at);
@@ -151,16 +148,15 @@ pub fn judge(memory: &mut Memory, settings: &Settings, scene: &Scene<'_>) -> Jud
     let mut turn = Turn {
         scene,
         kind,
-        user,
         held,
         // Nothing of its own to be held against, nor of its user's: nothing is said.
-        blank: first && !user.is_known(),
-        changed: began || before != baseline.contexts.len(),
+        blank: first && user.as_deref().is_some_and(|user| !user.is_known()),
+        changed: user.is_some() || before != baseline.contexts.len(),
     };
-    if began {
-        turn.begin_visit(baseline, visit, others);
+    if let Some(user) = &mut user {
+        turn.begin_visit(baseline, visit, user, others);
     }
-    let mut learns = Learns { began, first, ..Learns::default() };
+    let mut learns = Learns { first, ..Learns::default() };
     if event.kind == EventKind::Use && event.endpoint.is_some() {
         learns.route = term::route::weight(visit.count_route(enriched.route.key));
         if learns.route > 0.0 {
@@ -212,6 +208,21 @@ pub fn judge(memory: &mut Memory, settings: &Settings, scene: &Scene<'_>) -> Jud
     };
     learn(baseline, user, visit, others, scene, kind, sigma(-log_odds).max(OWNER_MIN), learns);
     judged
+}
+
+/// From the seed of its first visit, where there is one.
+fn begin_baseline<'m>(baselines: &'m mut Baselines, scene: &Scene<'_>) -> &'m mut Baseline {
+    let Scene { sighting, enriched, .. } = scene;
+    let Some(seed) = baselines.seeds.remove(scene.baseline) else {
+        return baselines.grow(scene.baseline, Kind::new(enriched.event.token_type, sighting.device), sighting.at);
+    };
+    let baseline = baselines.grow(scene.baseline, seed.kind, seed.first_at);
+    // The first visit is the owner's: there was nothing to hold it against.
+    learn_times(baseline, &seed.sighting(sighting), 1.0);
+    baseline.learn_place(&seed.sighting(sighting), 1.0);
+    baseline.visits = 1;
+    baseline.last_at = seed.last_at;
+    baseline
 }
 
 /// `z = π + .8 net + .85 client + hour + route + area + switch + volume + lifecycle + credential + fan + sibling`.
@@ -304,7 +315,6 @@ fn levels(baseline: &Baseline, user: &User, others: &Others, sighting: &Sighting
 /// What one event gives to learn, by which of the terms ran.
 #[derive(Clone, Copy, Debug, Default)]
 struct Learns {
-    began: bool,
     first: bool,
     /// Weight of the route's call; 0: a repeat.
     route: f64,
@@ -320,7 +330,6 @@ struct Learns {
 struct Turn<'a> {
     scene: &'a Scene<'a>,
     kind: Kind,
-    user: &'a User,
     /// Place of the holder among the baseline's contexts.
     held: usize,
     blank: bool,
@@ -329,7 +338,7 @@ struct Turn<'a> {
 
 impl Turn<'_> {
     /// Net, client, hour and credential: once a visit.
-    fn begin_visit(&mut self, baseline: &mut Baseline, visit: &mut Visit, others: &Others) {
+    fn begin_visit(&mut self, baseline: &mut Baseline, visit: &mut Visit, user: &User, others: &Others) {
         let sighting = &self.scene.sighting;
         if self.blank {
             return;
@@ -338,7 +347,7 @@ impl Turn<'_> {
         let days = (sighting.at - held.last_at).max(0) as f64 / DAY_MS;
         let (hour_before, level) = (held.evidence.hour.get() * faded(days, 1.0), usize::from(visit.net_level));
 
-        let net = self.net(baseline, others, level);
+        let net = self.net(baseline, user, others, level);
         let client = self.client(baseline, others, usize::from(visit.client_level));
         let everybody = others.population.hours();
         let hours = own_hours(baseline, sighting);
@@ -372,9 +381,9 @@ impl Turn<'_> {
         visit.client_p = client.p_value as f32;
         visit.hour_p = hour.p_value as f32;
 
-        let days_since_change = self.user.days_since_change(sighting.at);
-        let is_old = i64::from(baseline.first_minute) * 60_000 < self.user.changed_at();
-        let born_after = i64::from(held.born) * 60_000 >= self.user.changed_at();
+        let days_since_change = user.days_since_change(sighting.at);
+        let is_old = i64::from(baseline.first_minute) * 60_000 < user.changed_at();
+        let born_after = i64::from(held.born) * 60_000 >= user.changed_at();
         if days_since_change.is_some_and(|days| days <= term::credential::DAYS_MAX)
             && is_old
             && born_after
@@ -404,7 +413,7 @@ impl Turn<'_> {
         term::switch::silence(a_day * spanned.sum::<f64>())
     }
 
-    fn net(&self, baseline: &Baseline, others: &Others, level: usize) -> net::Net {
+    fn net(&self, baseline: &Baseline, user: &User, others: &Others, level: usize) -> net::Net {
         let sighting = &self.scene.sighting;
         let cohorts = &others.cohorts;
         let hosting = sighting.class != NetworkClass::Access;
@@ -416,7 +425,11 @@ impl Turn<'_> {
             level,
             own: &baseline.net_levels.get(),
             cohort: &cohorts.net(self.kind, baseline.visits),
-            which: if level >= net::level::NEW_NETWORK { self.which_network(baseline, others) } else { (1.0, 1.0) },
+            which: if level >= net::level::NEW_NETWORK {
+                self.which_network(baseline, user, others)
+            } else {
+                (1.0, 1.0)
+            },
             hosting,
             own_hosting: own / (f64::from(baseline.networks) + 3.0),
             travel: travel.map(|journey| (journey, fast_travel(others, hosting))),
@@ -424,9 +437,9 @@ impl Turn<'_> {
     }
 
     /// Probabilities of this network among others, as a thief's and as the owner's.
-    fn which_network(&self, baseline: &Baseline, others: &Others) -> (f64, f64) {
+    fn which_network(&self, baseline: &Baseline, user: &User, others: &Others) -> (f64, f64) {
         let sighting = &self.scene.sighting;
-        let mut known: Vec<u32> = baseline.seen.known(Sort::Country).chain(self.user.countries()).collect();
+        let mut known: Vec<u32> = baseline.seen.known(Sort::Country).chain(user.countries()).collect();
         known.sort_unstable();
         known.dedup();
         others.population.chooses(sighting.tenant, sighting.network, sighting.country, &known)
@@ -592,7 +605,7 @@ impl Turn<'_> {
 
     /// Life cycle: at every event, for it needs no past.
     fn lifecycle(&mut self, baseline: &mut Baseline, visit: &Visit) {
-        let Scene { sighting, enriched, token, ended, .. } = self.scene;
+        let Scene { sighting, enriched, scope, token, ended, .. } = self.scene;
         let event = &enriched.event;
         let at = sighting.at;
         let answer = Answer::of(event.status, event.kind == EventKind::Refreshed);
@@ -615,7 +628,7 @@ impl Turn<'_> {
             }
             baseline.token = *token as u32;
         }
-        let shown = event.binding.as_deref().map_or(0, |key| event.scoped_key(b'k', key) as u32 | 1);
+        let shown = event.binding.as_deref().map_or(0, |key| scope.key(b'k', key) as u32 | 1);
         let binding = term::lifecycle::binding(&mut baseline.binding, &mut baseline.binding_streak, shown);
         let expires_at = event.expires_at.map(crate::event::Timestamp::millis);
         let found = [
@@ -770,7 +783,7 @@ fn end_hour(baseline: &mut Baseline, others: &mut Others, kind: Kind, next: u32)
 #[expect(clippy::too_many_arguments, reason = "all that learns, each lent for itself")]
 fn learn(
     baseline: &mut Baseline,
-    user: &mut User,
+    user: Option<&mut User>,
     visit: &Visit,
     others: &mut Others,
     scene: &Scene<'_>,
@@ -806,7 +819,7 @@ fn learn(
     if learns.active_minutes > 0.0 || learns.switch.is_some() {
         cohorts.learn_activity(kind, learns.switch.unwrap_or(0.0), learns.active_minutes);
     }
-    if learns.began {
+    if let Some(user) = user {
         learn_visit(baseline, user, visit, population, cohorts, scene, kind, owner, learns.first);
     }
     baseline.last_at = baseline.last_at.max(sighting.at);

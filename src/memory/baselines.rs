@@ -94,6 +94,10 @@ impl Seed {
     }
 }
 
+/// Where a baseline is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place(u32);
+
 #[derive(Debug)]
 pub struct Baselines {
     places: Map<u64, u32>,
@@ -122,24 +126,29 @@ impl Baselines {
     }
 
     pub fn get_mut(&mut self, key: u64) -> Option<&mut Baseline> {
-        let place = *self.places.get(&key)?;
-        self.held.get_mut(place as usize).map(|baseline| &mut **baseline)
+        self.find(key).map(|place| self.at(place))
     }
 
-    /// The baseline of `key`, a new one where there is none.
+    /// Where the baseline of `key` is, until the next one is made.
+    #[must_use]
+    pub fn find(&self, key: u64) -> Option<Place> {
+        self.places.get(&key).map(|place| Place(*place))
+    }
+
+    pub fn at(&mut self, place: Place) -> &mut Baseline {
+        &mut self.held[place.0 as usize]
+    }
+
+    /// Makes a baseline for `key`, which has none.
     pub fn grow(&mut self, key: u64, kind: Kind, at: i64) -> &mut Baseline {
-        let place = if let Some(place) = self.places.get(&key) {
-            *place as usize
-        } else {
-            if self.held.len() >= self.max {
-                self.evict(at);
-            }
-            self.young.push_back(key);
-            self.places.insert(key, self.held.len() as u32);
-            self.held.push(Box::new(Baseline::new(key, kind, at)));
-            self.held.len() - 1
-        };
-        &mut self.held[place]
+        if self.held.len() >= self.max {
+            self.evict(at);
+        }
+        let place = Place(self.held.len() as u32);
+        self.young.push_back(key);
+        self.places.insert(key, place.0);
+        self.held.push(Box::new(Baseline::new(key, kind, at)));
+        self.at(place)
     }
 
     #[must_use]

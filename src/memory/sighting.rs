@@ -3,6 +3,7 @@
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::enrichment::{Device, EnrichedEvent};
+use crate::event::Scope;
 use crate::place::NetworkClass;
 
 const DAY_MS: i64 = 86_400_000;
@@ -92,7 +93,7 @@ pub struct Sighting {
 impl Sighting {
     /// `None` without an address: then the call is the provider's own, and no place or client of it is judged.
     #[must_use]
-    pub fn of(enriched: &EnrichedEvent<'_>) -> Option<Self> {
+    pub fn of(enriched: &EnrichedEvent<'_>, scope: Scope) -> Option<Self> {
         let event = &enriched.event;
         let address = event.address?;
         let at = event.timestamp.millis();
@@ -107,7 +108,7 @@ impl Sighting {
         let site = enriched.place.as_ref().and_then(|place| place.coordinates).map_or_else(Site::default, |found| {
             Site::new(found.latitude, found.longitude, found.accuracy_km.unwrap_or(RADIUS_KM), at)
         });
-        let fingerprint = event.client_fingerprint.as_deref().map_or(0, |text| event.scoped_key(b'j', text) as u32 | 1);
+        let fingerprint = event.client_fingerprint.as_deref().map_or(0, |text| scope.key(b'j', text) as u32 | 1);
         let client_key = address.client_key();
         Some(Self {
             at,
@@ -122,7 +123,7 @@ impl Sighting {
             fingerprint,
             device: enriched.client.device,
             site,
-            tenant: event.scoped_key(b'o', ""),
+            tenant: scope.key(b'o', ""),
             // An application is its vendor's, whichever tenants use it: a breach of it spares none of them.
             app: xxh3_64_with_seed(event.app_id.as_deref().unwrap_or_default().as_bytes(), u64::from(b'a')),
             visit: mix(client_key ^ mix(u64::from(enriched.client.agent_key) << 32 | u64::from(fingerprint))),

@@ -37,13 +37,15 @@ impl Hour {
 #[must_use]
 pub fn judge(hour: usize, own: &[f64; 24], everybody: &[f64; 24], of_phase: f64, shift: i32) -> Hour {
     let total: f64 = own.iter().sum();
-    let at_home = |hour: usize| {
-        let near = (0..5).map(|step| KERNEL[step] * own[(hour + 22 + step) % 24]);
+    // With the neighbours over midnight.
+    let around: [f64; 28] = std::array::from_fn(|at| own[(at + 22) % 24]);
+    let at_home: [f64; 24] = std::array::from_fn(|hour| {
+        let near = KERNEL.iter().zip(&around[hour..]).map(|(weight, visits)| weight * visits);
         (near.sum::<f64>() + OTHERS * everybody[hour]) / (total + OTHERS)
-    };
+    });
     let owner = |hour: usize| {
         let by_the_sun = (hour as i32 + shift).rem_euclid(24) as usize;
-        0.5 * at_home(hour) + 0.5 * at_home(by_the_sun)
+        0.5 * at_home[hour] + 0.5 * at_home[by_the_sun]
     };
     let here = owner(hour);
     let thief = 0.5 / 24.0 + 0.5 * everybody[hour];
