@@ -9,6 +9,7 @@
 mod ask;
 mod child;
 mod http;
+mod replay;
 mod rows;
 mod sql;
 mod views;
