@@ -6,8 +6,9 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokenwarden::store::Reader;
 
-use super::{library, turn};
+use super::{embedded, library, turn};
 
 /// Shaped as AWS shapes them, and in three places of each record where AWS writes such things.
 const SESSION_TOKEN: &str = "IQoJb3JpZ2luX2VjEMv7kq0WmT2xRb9LrYd4NhZs8uPf3GcVa6EoJtKi5wQy1BnXp0SdMhRzUgCe7AvLk";
@@ -16,6 +17,8 @@ fn tokenwarden(folder: &Path, arguments: &[&str]) -> (Output, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_tokenwarden"))
         .args(arguments)
         .current_dir(folder)
+        // No GeoIP files: reading them takes longer than all the rest.
+        .env("TOKENWARDEN_CACHE", folder)
         .env("TOKENWARDEN__STORE__LIBRARY", library())
         .output()
         .unwrap();
@@ -55,7 +58,8 @@ fn replay(folder: &Path, text: &str) -> (String, String) {
 fn sql(folder: &Path, query: &str) -> String {
     let (output, told) = tokenwarden(folder, &["sql", "--store", "embedded:data", "--output", "json", query]);
     assert!(output.status.success(), "{query}: {told}");
-    String::from_utf8(output.stdout).unwrap()
+    // States of aggregates are bytes.
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// Every column of every row of every table and view.
@@ -83,26 +87,26 @@ async fn session_tokens_of_cloudtrail_are_written_nowhere_and_nothing_else_is_mi
     let records = json!({"Records": [first, issued, service, first, last]});
 
     let (verdicts, told) = replay(folder.path(), &records.to_string());
-    assert!(told.contains("4 events, 1 of them delivered twice; 1 records of no token; 0 dead letters\n"), "{told}");
-    assert_eq!(verdicts.lines().count(), 3);
+    assert!(told.contains("5 events, 1 of them delivered twice; 1 records of no token; 0 dead letters\n"), "{told}");
+    assert_eq!(verdicts.lines().count(), 4, "the call that issues a key is one of its caller's too");
+
+    // What cannot be read is kept too, and again without the token, be it cut in the midst of one.
+    let mut cut = call("ct-6", "2026-11-22T10:19:00Z").to_string();
+    cut.truncate(cut.rfind(SESSION_TOKEN).unwrap() + 50);
+    let (more, told_more) = replay(folder.path(), &format!("{}\n{cut}", call("ct-5", "soon")));
+    assert!(told_more.contains("0 events, 0 of them delivered twice; 0 records of no token; 2 dead letters\n"));
+
+    // While one process has the engine open, others ask it, which is quicker than to open it for each question.
+    let reader = Reader::open(&embedded(&folder.path().join("data"))).await.unwrap();
     let dumped = dump(folder.path());
-    for kept in ["ct-1", "ct-2", "ct-4", "ASIAEXAMPLE000000001", "ASIAEXAMPLE000000002", "The security token "] {
+    let counts = "SELECT count() AS n, uniqExact(event_id) AS ids FROM token_events";
+    assert_eq!(sql(folder.path(), counts), "{\"n\":4,\"ids\":4}\n");
+    assert_eq!(sql(folder.path(), "SELECT count() AS n FROM dead_letters"), "{\"n\":2}\n");
+    reader.close().await;
+    let ids = ["ct-1", "ct-2", "ct-4", "ct-5", "ct-6"];
+    for kept in [&ids[..], &["ASIAEXAMPLE000000001", "ASIAEXAMPLE000000002", "The security token "]].concat() {
         assert!(dumped.contains(kept), "{kept} is not in\n{dumped}");
     }
-    let count = "SELECT count() AS n, uniqExact(event_id) AS ids FROM token_events";
-    assert_eq!(sql(folder.path(), count), "{\"n\":3,\"ids\":3}\n");
-
-    // What cannot be read is kept too, and again without the token.
-    let broken = call("ct-5", "soon").to_string() + "\n" + &call("ct-6", "2026-11-22T10:19:00Z").to_string()[..900];
-    let (more, told_more) = replay(folder.path(), &broken);
-    assert!(
-        told_more.contains("0 events, 0 of them delivered twice; 0 records of no token; 2 dead letters"),
-        "{told_more}"
-    );
-    let dumped = dumped + &dump(folder.path());
-    assert!(dumped.contains("ct-5") && dumped.contains("ct-6") && dumped.contains("not an RFC 3339 time"), "{dumped}");
-    assert_eq!(sql(folder.path(), "SELECT count() AS n FROM dead_letters"), "{\"n\":2}\n");
-
     for (what, text) in
         [("tables", dumped), ("verdicts", verdicts + &more), ("what the terminal shows", told + &told_more)]
     {
