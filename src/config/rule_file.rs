@@ -192,7 +192,9 @@ fn read_rule(file: &Path, text: &str, report: &mut Report<'_>) -> Option<(Rule, 
     let (false_positives, blind_spots, runbook) = (notes("false_positives"), notes("blind_spots"), notes("runbook"));
     let places = Places::read(rule.value("places"), report);
     let base = case::read_base(&rule, &case::Base::new(), report);
-    let cases = rule.array("cases", report).iter().filter_map(|value| case::read(id, value, &base, &places, report));
+    let mut room = case::FILE_EVENTS_BYTES_MAX;
+    let cases = rule.array("cases", report).iter();
+    let cases = cases.filter_map(|value| case::read(id, value, &base, &places, &mut room, report));
     let cases: Vec<Case> = cases.collect();
     for (at, case) in cases.iter().enumerate() {
         if cases.iter().take(at).any(|before| before.name == case.name) {
