@@ -85,7 +85,6 @@ fn a_wrong_configuration_ends_with_78_and_one_line_that_tells_where() {
     insta::assert_snapshot!(refused("[store]\nurl = 'tcp://clickhouse:9000'"), @"tokenwarden: t.toml:2: `store.url` is neither embedded:DIR nor http(s)://HOST:PORT");
     insta::assert_snapshot!(refused("[store]\nurl = 'https://me:hunter2@clickhouse:8443'"), @"tokenwarden: t.toml:2: `store.url` holds a user or password: they belong in store.user and store.password_file");
     insta::assert_snapshot!(refused("[store]\npassword_file = 'none'"), @"tokenwarden: t.toml:2: cannot read `password_file` none: No such file or directory (os error 2)");
-    insta::assert_snapshot!(refused("[source.file]\npath = 'none'\n"), @"tokenwarden: `source.file.path`: none: there is no such file");
     insta::assert_snapshot!(refused("rules_dir = 'none'"), @"tokenwarden: none: the rules directory cannot be read: No such file or directory (os error 2)");
     insta::assert_snapshot!(refused("[admin]\nlisten = '[::]:9464'"), @"tokenwarden: t.toml:2: `admin.listen` is open to other machines: set `admin.token_file`, or listen on 127.0.0.1");
     let output = tokenwarden(folder.path(), &["run", "--config", "none.toml"]);
@@ -137,7 +136,14 @@ fn validate_asks_the_services_unless_told_not_to() {
     let told = stdout(&output);
     let failed: Vec<_> = told.lines().filter(|line| line.starts_with("FAILED")).collect();
     assert_eq!(failed.len(), 2, "{told}");
-    assert!(failed[0].contains("Kafka") && failed[1].contains("store"), "{told}");
+    assert!(failed[0].contains(" (source.kafka.brokers): ") && failed[1].contains(" (store.url): "), "{told}");
+    for (path, said) in [("none", "none: there is no such file"), (".", ". is a directory: name the files in it")] {
+        write(folder.path(), "t.toml", format!("[source.file]\npath = '{path}'\n[store]\nurl = 'http://127.0.0.1:1'"));
+        let output = tokenwarden(folder.path(), &["validate", "--config", "t.toml"]);
+        assert_eq!(status(&output), 78, "a wrong configuration outweighs a service that is down");
+        let told = stdout(&output);
+        assert!(told.contains(&format!("FAILED  source: `source.file.path`: {said}\n")), "{told}");
+    }
 }
 
 #[test]

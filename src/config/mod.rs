@@ -277,7 +277,7 @@ impl Config {
     }
 }
 
-/// Where `make setup` puts what it fetches: `TOKENWARDEN_CACHE`, or `tokenwarden` in the user's cache folder. `None`
+/// Where `deploy/setup.sh` puts what it fetches: `TOKENWARDEN_CACHE`, or `tokenwarden` in the user's cache folder. `None`
 /// where the environment names no home.
 #[must_use]
 pub fn cache_folder() -> Option<PathBuf> {

@@ -127,7 +127,7 @@ fn the_commands_tell_of_a_wrong_password_in_one_line_and_name_the_keys() {
         said
     };
     let config = config.display().to_string();
-    assert_eq!(refused(&["run", "--config", &config]), ["".to_owned(), format!("tokenwarden: {told}\n")]);
+    assert_eq!(refused(&["run", "--config", &config]), [String::new(), format!("tokenwarden: {told}\n")]);
     let [checks, _] = refused(&["validate", "--config", &config]);
     let failed: Vec<_> = checks.lines().filter(|line| line.starts_with("FAILED")).collect();
     assert_eq!(failed, [format!("FAILED  store: {told}")]);
