@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use support::process::free_port;
+use support::process::{free_port, keep_one_rule};
 
 /// Runs tokenwarden in `folder` with nothing in its environment that could change what it does.
 fn tokenwarden(folder: &Path, arguments: &[&str]) -> Output {
@@ -137,8 +137,13 @@ fn validate_asks_the_services_unless_told_not_to() {
     let failed: Vec<_> = told.lines().filter(|line| line.starts_with("FAILED")).collect();
     assert_eq!(failed.len(), 2, "{told}");
     assert!(failed[0].contains(" (source.kafka.brokers): ") && failed[1].contains(" (store.url): "), "{told}");
+    keep_one_rule(folder.path());
     for (path, said) in [("none", "none: there is no such file"), (".", ". is a directory: name the files in it")] {
-        write(folder.path(), "t.toml", format!("[source.file]\npath = '{path}'\n[store]\nurl = 'http://127.0.0.1:1'"));
+        write(
+            folder.path(),
+            "t.toml",
+            format!("rules_dir = 'rules'\n[source.file]\npath = '{path}'\n[store]\nurl = 'http://127.0.0.1:1'"),
+        );
         let output = tokenwarden(folder.path(), &["validate", "--config", "t.toml"]);
         assert_eq!(status(&output), 78, "a wrong configuration outweighs a service that is down");
         let told = stdout(&output);
@@ -159,6 +164,7 @@ fn input_that_cannot_be_opened_is_a_usage_mistake() {
 #[test]
 fn each_kind_of_bad_record_is_one_dead_letter_and_the_next_event_is_judged() {
     let folder = folder();
+    keep_one_rule(folder.path());
     let with = |from: &str, to: &str| event(0).replace(from, to).into_bytes();
     let deep = format!(r#","ip_address":"192.0.2.7","x":{}{}"#, "[".repeat(10_000), "]".repeat(10_000));
     let bad: [(Vec<u8>, &str); 10] = [
@@ -181,7 +187,7 @@ fn each_kind_of_bad_record_is_one_dead_letter_and_the_next_event_is_judged() {
         bytes = [bytes, b"\n".to_vec(), bad.clone(), b"\n".to_vec(), event(number + 2).into_bytes()].concat();
     }
     write(folder.path(), "bad.ndjson", bytes);
-    let output = tokenwarden(folder.path(), &["replay", "bad.ndjson", "--verdicts", "-"]);
+    let output = tokenwarden(folder.path(), &["replay", "--rules", "rules", "bad.ndjson", "--verdicts", "-"]);
     assert_eq!(status(&output), 0, "{}", stderr(&output));
     let judged: Vec<String> = stdout(&output).lines().filter_map(|line| line.get(..19)).map(str::to_owned).collect();
     let expected: Vec<_> =
@@ -200,6 +206,7 @@ fn each_kind_of_bad_record_is_one_dead_letter_and_the_next_event_is_judged() {
 #[test]
 fn a_file_that_was_cut_off_gives_what_is_in_it_and_one_error_that_tells_where() {
     let folder = folder();
+    keep_one_rule(folder.path());
     let text = events(5_000);
     let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gz.write_all(text.as_bytes()).expect("gzip");
@@ -212,7 +219,8 @@ fn a_file_that_was_cut_off_gives_what_is_in_it_and_one_error_that_tells_where() 
     for (name, whole) in [("cut.gz", gz.finish().expect("gzip")), ("cut.zst", zst.finish().expect("zstd"))] {
         let cut = whole.len() / 2;
         write(folder.path(), name, &whole[..cut]);
-        let output = tokenwarden(folder.path(), &["replay", name, "after.ndjson", "--verdicts", "-"]);
+        let output =
+            tokenwarden(folder.path(), &["replay", "--rules", "rules", name, "after.ndjson", "--verdicts", "-"]);
         let told = stderr(&output);
         assert_eq!(status(&output), 0, "{told}");
         let judged = stdout(&output).lines().map(str::to_owned).collect::<Vec<_>>();
@@ -224,7 +232,7 @@ fn a_file_that_was_cut_off_gives_what_is_in_it_and_one_error_that_tells_where() 
         let place = format!("{name}: unreadable from byte {cut} on, near record ");
         let faults: Vec<_> = told.lines().filter(|line| line.starts_with("unreadable: ")).collect();
         assert!(faults.len() == 1 && faults[0].starts_with(&format!("unreadable: {place}")), "{told}");
-        let output = tokenwarden(folder.path(), &["replay", name, "--strict"]);
+        let output = tokenwarden(folder.path(), &["replay", "--rules", "rules", name, "--strict"]);
         assert_eq!(status(&output), 65);
         let told = stderr(&output);
         let last = told.lines().last().unwrap_or_default();
@@ -255,6 +263,7 @@ fn bad_records_are_parked_and_counted_and_strictness_fails() {
 #[test]
 fn empty_and_binary_files_are_taken_for_what_they_are() {
     let folder = folder();
+    keep_one_rule(folder.path());
     write(folder.path(), "empty", "");
     let output = tokenwarden(folder.path(), &["replay", "empty", "--strict"]);
     assert_eq!(status(&output), 0, "{}", stderr(&output));
@@ -267,7 +276,7 @@ fn empty_and_binary_files_are_taken_for_what_they_are() {
     assert!(told.bytes().all(|byte| byte == b'\n' || byte >= b' '), "control characters reach the terminal");
     assert!(told.lines().count() < 30, "a binary file floods the terminal");
     write(folder.path(), "e.ndjson", event(7));
-    let output = tokenwarden(folder.path(), &["replay", "binary", "e.ndjson", "--verdicts", "-"]);
+    let output = tokenwarden(folder.path(), &["replay", "--rules", "rules", "binary", "e.ndjson", "--verdicts", "-"]);
     assert_eq!(status(&output), 0, "{}", stderr(&output));
     let told = stdout(&output);
     assert!(told.lines().count() == 1 && told.starts_with(r#"{"event_id":"e7","#), "{told}");

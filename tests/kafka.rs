@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use support::kafka::Kafka;
-use support::process::{cache, free_port};
+use support::process::{cache, free_port, keep_one_rule};
 use tokenwarden::checkpoint::{Checkpoint, DeadLetter, Position};
 use tokenwarden::port::{Message, Polled, Source as _, SourceError};
 use tokenwarden::source::kafka::{KafkaSettings, KafkaSource, Topic};
@@ -249,7 +249,8 @@ fn the_commands_end_in_seconds_with_one_line_that_names_the_key() {
     // All at once: most of them wait for an answer that does not come.
     let running = cases.map(|(brokers, topic, properties, told)| {
         let folder = tempfile::tempdir().expect("a folder");
-        let text = format!("[source.kafka]\nbrokers = '{brokers}'\ntopics = ['{topic}']\n[source.kafka.properties]\n");
+        keep_one_rule(folder.path());
+        let text = format!("rules_dir = 'rules'\n[source.kafka]\nbrokers = '{brokers}'\ntopics = ['{topic}']\n[source.kafka.properties]\n");
         std::fs::write(folder.path().join("t.toml"), text + properties).expect("a configuration");
         let start = |command: &str| {
             Command::new(env!("CARGO_BIN_EXE_tokenwarden"))

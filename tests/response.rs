@@ -20,7 +20,7 @@ use tokenwarden::store::MemoryStore;
 use tokenwarden::telemetry::{Health, Metrics, SystemClock};
 use tokenwarden::verdict::{Action, Incident, IncidentId, Mode, RuleId, Severity, Signal, Target, Verdict};
 
-use support::process::{cache, eventually, free_port};
+use support::process::{cache, eventually, free_port, keep_one_rule};
 use support::smtp::{PASSWORD, Smtp, USER};
 use support::web::Web;
 
@@ -242,10 +242,11 @@ fn validate_asks_whether_the_mail_server_takes_our_password() {
     let keep = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("a file");
     let (port, ca) = (smtp.port, smtp.ca_file());
     let email = format!(
-        "[source.file]\npath = 'events'\n[alert.email]\nfrom = 'warden@example.com'\nto = ['sec@example.com']\n\
+        "rules_dir = 'rules'\n[source.file]\npath = 'events'\n[alert.email]\nfrom = 'warden@example.com'\nto = ['sec@example.com']\n\
          username = '{USER}'\npassword_file = 'password'\nca_file = '{}'\n",
         ca.display()
     );
+    keep_one_rule(folder.path());
     let validate = |password: &str, port: u16| {
         keep("events", "");
         keep("password", password);
