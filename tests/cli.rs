@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use support::process::free_port;
+use support::process::{free_port, keep_one_rule};
 
 /// Runs tokenwarden in `folder` with nothing in its environment that could change what it does.
 fn tokenwarden(folder: &Path, arguments: &[&str]) -> Output {
@@ -82,11 +82,23 @@ fn a_wrong_configuration_ends_with_78_and_one_line_that_tells_where() {
     insta::assert_snapshot!(refused("[source.kafka]\nbrokers = 'x'\n[source.kafka.properties]\n'sasl.password' = 5"), @"tokenwarden: t.toml:4: `source.kafka.properties.sasl.password` must be a text in quotes, not something else");
     insta::assert_snapshot!(refused("[store]\nurl = 'embedded:data'\npasword_file = 'x'"), @"tokenwarden: t.toml:3: unknown key `store.pasword_file`; did you mean `password_file`?");
     insta::assert_snapshot!(refused("[source.file]\npath = '-'\n[source.kafka]\nbrokers = 'x'"), @"tokenwarden: t.toml:1: `source` has both kafka and file; keep one");
+    insta::assert_snapshot!(refused("[store]\nurl = 'tcp://clickhouse:9000'"), @"tokenwarden: t.toml:2: `store.url` is neither embedded:DIR nor http(s)://HOST:PORT");
+    insta::assert_snapshot!(refused("[store]\nurl = 'https://me:hunter2@clickhouse:8443'"), @"tokenwarden: t.toml:2: `store.url` holds a user or password: they belong in store.user and store.password_file");
+    insta::assert_snapshot!(refused("[store]\npassword_file = 'none'"), @"tokenwarden: t.toml:2: cannot read `password_file` none: No such file or directory (os error 2)");
     insta::assert_snapshot!(refused("rules_dir = 'none'"), @"tokenwarden: none: the rules directory cannot be read: No such file or directory (os error 2)");
     insta::assert_snapshot!(refused("[admin]\nlisten = '[::]:9464'"), @"tokenwarden: t.toml:2: `admin.listen` is open to other machines: set `admin.token_file`, or listen on 127.0.0.1");
     let output = tokenwarden(folder.path(), &["run", "--config", "none.toml"]);
     assert_eq!(status(&output), 78);
     insta::assert_snapshot!(stderr(&output), @"tokenwarden: none.toml: cannot read the configuration: No such file or directory (os error 2)");
+    let program = std::fs::read(env!("CARGO_BIN_EXE_tokenwarden")).expect("the program");
+    write(folder.path(), "binary.toml", &program[..4096]);
+    for (name, said) in [("binary.toml", "stream did not contain valid UTF-8"), (".", "Is a directory (os error 21)")] {
+        let told = format!("{name}: cannot read the configuration: {said}");
+        let output = tokenwarden(folder.path(), &["run", "--config", name]);
+        assert_eq!((status(&output), stderr(&output)), (78, format!("tokenwarden: {told}\n")));
+        let output = tokenwarden(folder.path(), &["validate", "--config", name]);
+        assert_eq!((status(&output), stdout(&output)), (78, format!("FAILED  configuration: {told}\n")));
+    }
 }
 
 #[test]
@@ -124,7 +136,19 @@ fn validate_asks_the_services_unless_told_not_to() {
     let told = stdout(&output);
     let failed: Vec<_> = told.lines().filter(|line| line.starts_with("FAILED")).collect();
     assert_eq!(failed.len(), 2, "{told}");
-    assert!(failed[0].contains("Kafka") && failed[1].contains("store"), "{told}");
+    assert!(failed[0].contains(" (source.kafka.brokers): ") && failed[1].contains(" (store.url): "), "{told}");
+    keep_one_rule(folder.path());
+    for (path, said) in [("none", "none: there is no such file"), (".", ". is a directory: name the files in it")] {
+        write(
+            folder.path(),
+            "t.toml",
+            format!("rules_dir = 'rules'\n[source.file]\npath = '{path}'\n[store]\nurl = 'http://127.0.0.1:1'"),
+        );
+        let output = tokenwarden(folder.path(), &["validate", "--config", "t.toml"]);
+        assert_eq!(status(&output), 78, "a wrong configuration outweighs a service that is down");
+        let told = stdout(&output);
+        assert!(told.contains(&format!("FAILED  source: `source.file.path`: {said}\n")), "{told}");
+    }
 }
 
 #[test]
@@ -134,6 +158,85 @@ fn input_that_cannot_be_opened_is_a_usage_mistake() {
         let output = tokenwarden(folder.path(), &["replay", name]);
         assert_eq!(status(&output), 2, "{name}");
         assert!(stderr(&output).contains(said), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn each_kind_of_bad_record_is_one_dead_letter_and_the_next_event_is_judged() {
+    let folder = folder();
+    keep_one_rule(folder.path());
+    let with = |from: &str, to: &str| event(0).replace(from, to).into_bytes();
+    let deep = format!(r#","ip_address":"192.0.2.7","x":{}{}"#, "[".repeat(10_000), "]".repeat(10_000));
+    let bad: [(Vec<u8>, &str); 10] = [
+        (b"event_id=e0 token_id=tok".to_vec(), "not JSON: expected value, at line 1 column 1 (byte 0)"),
+        (event(0).into_bytes()[..60].to_vec(), "not JSON: EOF while parsing"),
+        (with("\"u\"", &format!("\"{}\"", "u".repeat(1 << 20))), "longer than 1048576 bytes, at line 1 column "),
+        (with(r#","ip_address":"192.0.2.7""#, &deep), "attrs: nested too deeply, at line 1 column "),
+        (with("\"u\"", "42"), "user_id: expected a string, at line 1 column "),
+        (
+            [&event(0).as_bytes()[..90], b"\xff\xfe", &event(0).as_bytes()[90..]].concat(),
+            "not UTF-8, at line 1 column 91",
+        ),
+        (with("2026-11-22", "9999-12-31"), "timestamp: a time outside the years 1970 to 2199, at line 1 column "),
+        (with("2026-11-22", "2026-02-30"), "timestamp: not an RFC 3339 time, at line 1 column "),
+        (with("192.0.2.7", "192.0.2.256"), "ip_address: not an IP address, at line 1 column "),
+        (with("\"tok\"", "null"), "token_id: missing, at line 1 column "),
+    ];
+    let mut bytes = event(1).into_bytes();
+    for (number, (bad, _)) in bad.iter().enumerate() {
+        bytes = [bytes, b"\n".to_vec(), bad.clone(), b"\n".to_vec(), event(number + 2).into_bytes()].concat();
+    }
+    write(folder.path(), "bad.ndjson", bytes);
+    let output = tokenwarden(folder.path(), &["replay", "--rules", "rules", "bad.ndjson", "--verdicts", "-"]);
+    assert_eq!(status(&output), 0, "{}", stderr(&output));
+    let judged: Vec<String> = stdout(&output).lines().filter_map(|line| line.get(..19)).map(str::to_owned).collect();
+    let expected: Vec<_> =
+        (1..=11).map(|number| format!(r#"{{"event_id":"e{number}","token"#)[..19].to_owned()).collect();
+    assert_eq!(judged, expected, "the events before, between and behind them");
+    let told = stderr(&output);
+    let letters: Vec<_> = told.lines().filter(|line| line.starts_with("dead letter: ")).collect();
+    assert_eq!(letters.len(), bad.len(), "{told}");
+    for (number, (letter, (_, reason))) in letters.iter().zip(&bad).enumerate() {
+        let expected = format!("dead letter: bad.ndjson:{}: {reason}", 2 * number + 2);
+        assert!(letter.starts_with(&expected), "{letter}\n{expected}");
+    }
+    assert!(told.contains("11 events") && told.contains("10 dead letters"), "{told}");
+}
+
+#[test]
+fn a_file_that_was_cut_off_gives_what_is_in_it_and_one_error_that_tells_where() {
+    let folder = folder();
+    keep_one_rule(folder.path());
+    let text = events(5_000);
+    let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gz.write_all(text.as_bytes()).expect("gzip");
+    let mut zst = zstd::Encoder::new(Vec::new(), 1).expect("zstd");
+    // A block ends at a flush, and none is given out before its end.
+    for piece in text.as_bytes().chunks(50_000) {
+        zst.write_all(piece).and_then(|()| zst.flush()).expect("zstd");
+    }
+    write(folder.path(), "after.ndjson", event(9_999));
+    for (name, whole) in [("cut.gz", gz.finish().expect("gzip")), ("cut.zst", zst.finish().expect("zstd"))] {
+        let cut = whole.len() / 2;
+        write(folder.path(), name, &whole[..cut]);
+        let output =
+            tokenwarden(folder.path(), &["replay", "--rules", "rules", name, "after.ndjson", "--verdicts", "-"]);
+        let told = stderr(&output);
+        assert_eq!(status(&output), 0, "{told}");
+        let judged = stdout(&output).lines().map(str::to_owned).collect::<Vec<_>>();
+        assert!(judged.len() > 1_000 && judged.len() < 4_900, "{name}: {} events", judged.len());
+        for (number, line) in judged[..judged.len() - 1].iter().enumerate() {
+            assert!(line.starts_with(&format!(r#"{{"event_id":"e{number}","#)), "{name}: {line}");
+        }
+        assert!(judged[judged.len() - 1].starts_with(r#"{"event_id":"e9999","#), "{name}: the next file is read");
+        let place = format!("{name}: unreadable from byte {cut} on, near record ");
+        let faults: Vec<_> = told.lines().filter(|line| line.starts_with("unreadable: ")).collect();
+        assert!(faults.len() == 1 && faults[0].starts_with(&format!("unreadable: {place}")), "{told}");
+        let output = tokenwarden(folder.path(), &["replay", "--rules", "rules", name, "--strict"]);
+        assert_eq!(status(&output), 65);
+        let told = stderr(&output);
+        let last = told.lines().last().unwrap_or_default();
+        assert!(last.starts_with(&format!("tokenwarden: {place}")), "{told}");
     }
 }
 
@@ -160,6 +263,7 @@ fn bad_records_are_parked_and_counted_and_strictness_fails() {
 #[test]
 fn empty_and_binary_files_are_taken_for_what_they_are() {
     let folder = folder();
+    keep_one_rule(folder.path());
     write(folder.path(), "empty", "");
     let output = tokenwarden(folder.path(), &["replay", "empty", "--strict"]);
     assert_eq!(status(&output), 0, "{}", stderr(&output));
@@ -171,6 +275,11 @@ fn empty_and_binary_files_are_taken_for_what_they_are() {
     let told = stderr(&output);
     assert!(told.bytes().all(|byte| byte == b'\n' || byte >= b' '), "control characters reach the terminal");
     assert!(told.lines().count() < 30, "a binary file floods the terminal");
+    write(folder.path(), "e.ndjson", event(7));
+    let output = tokenwarden(folder.path(), &["replay", "--rules", "rules", "binary", "e.ndjson", "--verdicts", "-"]);
+    assert_eq!(status(&output), 0, "{}", stderr(&output));
+    let told = stdout(&output);
+    assert!(told.lines().count() == 1 && told.starts_with(r#"{"event_id":"e7","#), "{told}");
 }
 
 #[test]
@@ -248,6 +357,18 @@ fn a_store_that_does_not_answer_ends_with_69() {
     let store = format!("http://127.0.0.1:{}", free_port());
     let output = tokenwarden(folder.path(), &["replay", "e.ndjson", "--store", &store]);
     assert_eq!(status(&output), 69, "{}", stderr(&output));
+}
+
+#[test]
+fn a_store_that_is_none_is_a_usage_mistake() {
+    let folder = folder();
+    write(folder.path(), "e.ndjson", events(1));
+    for arguments in [&["replay", "e.ndjson"][..], &["sql", "SELECT 1"]] {
+        let output =
+            tokenwarden(folder.path(), &[arguments, &["--store", "tcp://me:hunter2@clickhouse:9000"]].concat());
+        let said = "tokenwarden: --store is neither embedded:DIR nor http(s)://HOST:PORT\n";
+        assert_eq!((status(&output), stderr(&output).as_str()), (2, said));
+    }
 }
 
 #[test]

@@ -5,10 +5,12 @@
 mod support;
 
 use std::collections::{BTreeMap, HashSet};
+use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use support::kafka::Kafka;
+use support::process::{cache, free_port, keep_one_rule};
 use tokenwarden::checkpoint::{Checkpoint, DeadLetter, Position};
 use tokenwarden::port::{Message, Polled, Source as _, SourceError};
 use tokenwarden::source::kafka::{KafkaSettings, KafkaSource, Topic};
@@ -230,4 +232,59 @@ fn what_keeps_us_out_is_told_clearly() {
     wrong.properties.insert("enable.auto.commit".to_owned(), "true".to_owned());
     let (said, _) = refusal(&wrong);
     assert!(said.contains("may not set `enable.auto.commit`"), "{said}");
+}
+
+#[test]
+fn the_commands_end_in_seconds_with_one_line_that_names_the_key() {
+    KAFKA.create_topic("commands", 1);
+    let sasl = "'security.protocol' = 'SASL_PLAINTEXT'\n'sasl.mechanism' = 'PLAIN'\n'sasl.username' = 'tokenwarden'\n\
+                'sasl.password' = 'wr0ng-secret'\n";
+    let absent = format!("127.0.0.1:{}", free_port());
+    let cases = [
+        (&KAFKA.brokers, "no-such-topic", "", "has no topic `no-such-topic`; create it or correct source.kafka.topics"),
+        (&absent, "commands", "", "does not answer (source.kafka.brokers): "),
+        (&KAFKA.guarded, "commands", sasl, "does not let us in (source.kafka.properties): "),
+    ];
+    let began = Instant::now();
+    // All at once: most of them wait for an answer that does not come.
+    let running = cases.map(|(brokers, topic, properties, told)| {
+        let folder = tempfile::tempdir().expect("a folder");
+        keep_one_rule(folder.path());
+        let text = format!("rules_dir = 'rules'\n[source.kafka]\nbrokers = '{brokers}'\ntopics = ['{topic}']\n[source.kafka.properties]\n");
+        std::fs::write(folder.path().join("t.toml"), text + properties).expect("a configuration");
+        let start = |command: &str| {
+            Command::new(env!("CARGO_BIN_EXE_tokenwarden"))
+                .args([command, "--config", "t.toml"])
+                .current_dir(folder.path())
+                .env_clear()
+                .env("TOKENWARDEN_CACHE", cache())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .expect("tokenwarden runs")
+        };
+        let told = format!("Kafka at {brokers} {told}");
+        (start("validate"), start("run"), told, folder)
+    });
+    for (validate, run, told, _folder) in running {
+        let end = |child: Child| {
+            let output = child.wait_with_output().expect("it ends");
+            let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+            assert_eq!(output.status.code(), Some(69), "{said:?}");
+            assert!(!said.concat().contains("wr0ng-secret"), "{said:?}");
+            said
+        };
+        let [checks, _] = end(validate);
+        let failed: Vec<_> = checks.lines().filter(|line| line.starts_with("FAILED")).collect();
+        assert!(failed.len() == 1 && failed[0].starts_with(&format!("FAILED  Kafka: {told}")), "{checks}");
+        let [_, said] = end(run);
+        let (ends, logged): (Vec<_>, Vec<_>) = said.lines().partition(|line| line.starts_with("tokenwarden: "));
+        assert!(ends.len() == 1 && ends[0].starts_with(&format!("tokenwarden: {told}")), "{said}");
+        // The rest is the log, and each line of it one JSON object that names each thing once.
+        for line in logged {
+            let object = serde_json::from_str::<BTreeMap<String, serde_json::Value>>(line).expect("JSON");
+            assert_eq!(line.matches("\"message\":").count(), 1, "{object:?}");
+        }
+    }
+    assert!(began.elapsed() < Duration::from_secs(40), "{:?}", began.elapsed());
 }

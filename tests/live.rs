@@ -323,10 +323,28 @@ fn what_cannot_be_read_is_parked_bad_rules_are_refused_and_a_kill_loses_nothing(
     assert_eq!(service.page("/readyz"), "ok\n");
     ledger.ordinary(2_000);
     ledger.send(&kafka);
-    let bad: [&[u8]; 3] = [b"{\"event_id\":", b"\xff\xfe\x00", b"{\"event_id\":\"x\",\"timestamp\":\"never\"}"];
-    kafka.produce(TOPIC, bad.iter().map(|payload| ("user-1", *payload)));
+    let deep = format!("{{\"event_id\":\"x\",\"more\":{}{}}}", "[".repeat(10_000), "]".repeat(10_000));
+    let bad: [(&[u8], &str); 7] = [
+        (b"", "an empty message"),
+        (b"{\"event_id\":", "not JSON: EOF while parsing a value, at line 1 column 12"),
+        (b"\xff\xfe\x00", "not UTF-8, at line 1 column 1"),
+        (deep.as_bytes(), "attrs: nested too deeply, at line 1 column "),
+        (b"{\"event_id\":5}", "event_id: expected a string, at line 1 column "),
+        (b"{\"event_id\":\"x\",\"timestamp\":\"never\"}", "timestamp: not an RFC 3339 time, at line 1 column "),
+        (b"{\"event_id\":\"x\",\"ip_address\":\"1.2.3\"}", "ip_address: not an IP address, at line 1 column "),
+    ];
+    // One key, so that they lie in one partition, one after another.
+    kafka.produce(TOPIC, bad.iter().map(|(payload, _)| ("user-1", *payload)));
     service.until("SELECT count() FROM token_events", "2000");
-    service.until("SELECT count() FROM dead_letters", "3");
+    service.until("SELECT count(), uniqExact(source_offset) FROM dead_letters", "7,7");
+    let places =
+        "SELECT DISTINCT source_topic, max(source_offset) OVER () - min(source_offset) OVER () FROM dead_letters";
+    assert_eq!(service.sql(places), format!("\"{TOPIC}\",6"));
+    let letters = service.sql("SELECT reason, hex(payload) FROM dead_letters ORDER BY source_offset");
+    for (letter, (payload, reason)) in letters.lines().zip(bad) {
+        let bytes = payload.iter().fold(String::new(), |bytes, byte| bytes + &format!("{byte:02X}"));
+        assert!(letter.starts_with(&format!("\"{reason}")) && letter.ends_with(&format!("\"{bytes}\"")), "{letter}");
+    }
 
     // Rules with a mistake in them change nothing; mended, they are taken.
     let rule = folder.path().join("rules/new_country.toml");
@@ -355,9 +373,9 @@ fn what_cannot_be_read_is_parked_bad_rules_are_refused_and_a_kill_loses_nothing(
     let metrics = service.page("/metrics");
     assert!(metrics.contains("tokenwarden_partitions 3"), "{metrics}");
 
-    let letters = kafka.consume("tokenwarden.dead-letters", 3);
+    let letters = kafka.consume("tokenwarden.dead-letters", bad.len());
     let payloads: BTreeSet<&[u8]> = letters.iter().map(|letter| letter.payload.as_slice()).collect();
-    assert_eq!(payloads, bad.into_iter().collect());
+    assert_eq!(payloads, bad.iter().map(|(payload, _)| *payload).collect());
 
     let (status, took) = service.terminate();
     assert_eq!(status.code(), Some(0), "{}", read(&folder.path().join("log of one")));

@@ -1,7 +1,7 @@
 //! What comes of an incident outside: mail on a real SMTP server, a webhook, a revocation at an API; with each of them
 //! failing in its own way.
 
-#![allow(clippy::expect_used, reason = "a test that cannot go on says so")]
+#![allow(clippy::expect_used, clippy::disallowed_methods, reason = "a test that cannot go on says so")]
 
 mod support;
 
@@ -20,7 +20,7 @@ use tokenwarden::store::MemoryStore;
 use tokenwarden::telemetry::{Health, Metrics, SystemClock};
 use tokenwarden::verdict::{Action, Incident, IncidentId, Mode, RuleId, Severity, Signal, Target, Verdict};
 
-use support::process::{eventually, free_port};
+use support::process::{cache, eventually, free_port, keep_one_rule};
 use support::smtp::{PASSWORD, Smtp, USER};
 use support::web::Web;
 
@@ -233,6 +233,48 @@ fn a_wrong_password_is_one_clear_error_and_the_alert_waits() {
     assert!(!row.reason.contains("wr0ng"), "{}", row.reason);
     assert_eq!(rig.outbox.waiting(), 1);
     rig.stop();
+}
+
+#[test]
+fn validate_asks_whether_the_mail_server_takes_our_password() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let smtp = Smtp::start("starttls");
+    let keep = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("a file");
+    let (port, ca) = (smtp.port, smtp.ca_file());
+    let email = format!(
+        "rules_dir = 'rules'\n[source.file]\npath = 'events'\n[alert.email]\nfrom = 'warden@example.com'\nto = ['sec@example.com']\n\
+         username = '{USER}'\npassword_file = 'password'\nca_file = '{}'\n",
+        ca.display()
+    );
+    keep_one_rule(folder.path());
+    let validate = |password: &str, port: u16| {
+        keep("events", "");
+        keep("password", password);
+        keep("tokenwarden.toml", &format!("{email}smtp_url = 'smtp://localhost:{port}'\n"));
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_tokenwarden"))
+            .args(["validate", "--config", "tokenwarden.toml"])
+            .current_dir(folder.path())
+            .env_clear()
+            .env("TOKENWARDEN_CACHE", cache())
+            .output()
+            .expect("tokenwarden runs");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(!said.contains(password) && !String::from_utf8_lossy(&output.stderr).contains(password), "{output:?}");
+        let failed: Vec<_> = said.lines().filter(|line| line.starts_with("FAILED")).map(str::to_owned).collect();
+        (output.status.code(), failed.join("\n"), said)
+    };
+    let (status, failed, said) = validate(PASSWORD, port);
+    assert_eq!((status, failed.as_str()), (Some(0), ""), "{said}");
+    let (status, failed, _) = validate("wr0ng-secret", port);
+    assert_eq!(status, Some(69));
+    assert!(
+        failed.starts_with("FAILED  alerts: email to sec@example.com: the mail server refuses our credentials (535 "),
+        "{failed}"
+    );
+    assert!(failed.ends_with("); correct alert.email.username or its password"), "{failed}");
+    let (status, failed, _) = validate(PASSWORD, free_port());
+    assert_eq!(status, Some(69));
+    assert!(failed.contains(": the mail server (alert.email.smtp_url) cannot be reached: "), "{failed}");
 }
 
 #[test]

@@ -206,6 +206,13 @@ fn nested_repeats_of_nothing_end() {
 }
 
 #[test]
+fn repeats_of_a_long_event_do_not_fill_the_memory() {
+    let long = format!("{{ repeat = {{ every = \"1s\", times = 1000 }}, user_agent = \"{}\" }}", "x".repeat(100_000));
+    let told = mistake("{ after = \"1h\", token_id = \"t\", kind = \"revoked\" }", &long);
+    assert_eq!(told, "new_ip.toml:29: the events of the file come to more than 67108864 bytes: lower `times`");
+}
+
+#[test]
 fn the_rules_of_a_directory_are_those_that_are_shipped() {
     let from_directory = rule_file::load(Path::new("rules")).expect("the shipped files are good");
     let shipped = rule_file::shipped().expect("the shipped files are good");
@@ -260,8 +267,8 @@ fn a_directory_that_cannot_be_read_or_holds_no_rule_is_an_error() {
     assert!(told(&dir.path().join("none")).contains("cannot be read"));
     std::fs::create_dir(dir.path().join("new_ip.toml")).expect("made");
     assert!(told(dir.path()).contains("cannot be read"));
-    std::fs::write(dir.path().join("new_country.toml"), [0xff, 0xfe]).expect("written");
-    assert!(told(dir.path()).contains("new_country.toml: cannot be read"));
+    std::fs::write(dir.path().join("new_country.toml"), b"id = \"new_country\"\ntitle = \"\xff\"\n").expect("written");
+    assert!(told(dir.path()).ends_with("new_country.toml:2: is no text: it must be UTF-8"));
 }
 
 proptest! {

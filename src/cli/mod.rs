@@ -22,9 +22,10 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::config::rule_file::LoadedRules;
-use crate::config::{Config, ConfigError, cache_folder};
+use crate::config::{Config, ConfigError, FileSection, cache_folder};
 use crate::enrich::GeoSettings;
 use crate::port::{SourceError, StoreError};
+use crate::source::file::FileSource;
 use crate::worker::WorkerError;
 
 /// Catches stolen OAuth and API tokens while they are being used, and takes them away from the thief.
@@ -156,6 +157,14 @@ impl From<WorkerError> for Failure {
             other => Self::Unavailable(other.to_string()),
         }
     }
+}
+
+/// The configured file of events.
+fn open_file(file: &FileSection) -> Result<FileSource, Failure> {
+    FileSource::open(vec![file.path.clone()], file.format).map_err(|error| match error {
+        SourceError::Misconfigured(said) => Failure::Configuration(format!("`source.file.path`: {said}")),
+        other => other.into(),
+    })
 }
 
 /// The configured rules; mistakes in their files are told all at once.

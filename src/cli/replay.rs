@@ -103,6 +103,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         return replay(arguments, &config, |_| Ok(NullStore));
     }
     let settings = StoreSettings { url: arguments.store.clone(), ..config.store.clone() };
+    settings.check_url().map_err(|problem| Failure::Usage(format!("--store {problem}")))?;
     let open = |runtime: &tokio::runtime::Runtime| Ok(runtime.block_on(ClickHouse::open(&settings))?);
     replay(arguments, &config, open)
 }
@@ -289,9 +290,10 @@ impl Told {
         self.first_letter.get_or_insert(said);
     }
 
-    /// The first record or file that could not be read, and how many more there were.
+    /// The first file that could not be read to its end, else the first such record, and how many more there were. The
+    /// record that a file was cut in would say less.
     fn first_fault(&self, files: &[String]) -> Option<String> {
-        let first = self.first_letter.as_ref().or(files.first())?;
+        let first = files.first().or(self.first_letter.as_ref())?;
         let more = self.letters + files.len() as u64 - 1;
         Some(if more > 0 { format!("{first}, and {more} more") } else { first.clone() })
     }

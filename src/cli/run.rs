@@ -15,7 +15,6 @@ use crate::enrich::Enricher;
 use crate::pipeline::Pipeline;
 use crate::port::{Clock, Source};
 use crate::rule::RuleSet;
-use crate::source::file::FileSource;
 use crate::source::kafka::KafkaSource;
 use crate::store::ClickHouse;
 use crate::telemetry::{self, Health, Metrics, SystemClock, admin};
@@ -123,7 +122,7 @@ fn open_source(config: &Config, metrics: &Arc<Metrics>) -> Result<(Box<dyn Sourc
         return Ok((Box::new(source), Spread::ByPartition(kafka.formats()), partitions));
     }
     if let Some(file) = &config.source.file {
-        let source = FileSource::open(vec![file.path.clone()], file.format)?;
+        let source = super::open_file(file)?;
         return Ok((Box::new(source), Spread::Whole(file.format), 1));
     }
     Err(Failure::Configuration(super::NO_SOURCE.to_owned()))

@@ -60,6 +60,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut settings = Config::load(arguments.config.as_deref())?.store;
     if let Some(url) = &arguments.store {
         settings.url.clone_from(url);
+        settings.check_url().map_err(|problem| Failure::Usage(format!("--store {problem}")))?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Unavailable(format!("cannot start: {error}")))?;

@@ -12,7 +12,6 @@ use crate::config::Config;
 use crate::enrich::Enricher;
 use crate::port::{Clock, DeliveryError, StoreError};
 use crate::rule::RuleSet;
-use crate::source::file::FileSource;
 use crate::source::kafka::KafkaSource;
 use crate::store::{Reader, StoreSettings};
 use crate::telemetry::SystemClock;
@@ -127,9 +126,9 @@ fn check_source(config: &Config, report: &mut Report) -> Result<(), Failure> {
         }
     }
     if let Some(file) = &config.source.file {
-        match FileSource::open(vec![file.path.clone()], file.format) {
+        match super::open_file(file) {
             Ok(_) => Report::ok("source", &file.path.display().to_string())?,
-            Err(error) => report.failed("source", &error.to_string(), Kind::of(&error.into()))?,
+            Err(error) => report.failed("source", &error.to_string(), Kind::of(&error))?,
         }
     }
     Ok(())

@@ -252,6 +252,9 @@ impl Config {
         if self.source.kafka.is_some() && self.source.file.is_some() {
             return wrong("source", "has both kafka and file; keep one");
         }
+        if let Err(problem) = self.store.check_url() {
+            return wrong("store.url", problem);
+        }
         if !(-20.0..=0.0).contains(&detection.prior_log_odds) {
             return wrong("detection.prior_log_odds", "must lie between -20 and 0; -7 is one stolen token in 1,100");
         }
@@ -274,7 +277,7 @@ impl Config {
     }
 }
 
-/// Where `make setup` puts what it fetches: `TOKENWARDEN_CACHE`, or `tokenwarden` in the user's cache folder. `None`
+/// Where `deploy/setup.sh` puts what it fetches: `TOKENWARDEN_CACHE`, or `tokenwarden` in the user's cache folder. `None`
 /// where the environment names no home.
 #[must_use]
 pub fn cache_folder() -> Option<PathBuf> {

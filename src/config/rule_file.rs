@@ -54,7 +54,7 @@ pub fn load(dir: &Path) -> Result<LoadedRules, Vec<RuleFileError>> {
     let texts = files.into_iter().map(|file| {
         let text = match std::fs::metadata(&file) {
             Ok(about) if about.len() > FILE_BYTES_MAX => Err(format!("is larger than {FILE_BYTES_MAX} bytes")),
-            Ok(_) => std::fs::read_to_string(&file).map_err(|error| format!("cannot be read: {error}")),
+            Ok(_) => std::fs::read(&file).map_err(|error| format!("cannot be read: {error}")),
             Err(error) => Err(format!("cannot be read: {error}")),
         };
         (file, text)
@@ -64,12 +64,21 @@ pub fn load(dir: &Path) -> Result<LoadedRules, Vec<RuleFileError>> {
 
 /// The rules that come with this build.
 pub fn shipped() -> Result<LoadedRules, Vec<RuleFileError>> {
-    assemble(SHIPPED.iter().map(|(name, text)| (Path::new("rules").join(name), Ok((*text).to_owned()))))
+    assemble(SHIPPED.iter().map(|(name, text)| (Path::new("rules").join(name), Ok(text.as_bytes().to_vec()))))
 }
 
-/// Reads the text of one rule file; `file` must be named after the rule. Total: any text gives a rule or errors.
-pub fn parse(file: &Path, text: &str) -> Result<(Rule, RuleCases), Vec<RuleFileError>> {
-    let mut report = Report::new(file, text);
+/// Reads what is in one rule file; `file` must be named after the rule. Total: any bytes give a rule or errors.
+pub fn parse(file: &Path, text: impl AsRef<[u8]>) -> Result<(Rule, RuleCases), Vec<RuleFileError>> {
+    let bytes = text.as_ref();
+    let mut report = Report::new(file, bytes);
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => {
+            let at = error.valid_up_to();
+            report.add(&(at..at), "is no text: it must be UTF-8");
+            return Err(report.into_errors());
+        }
+    };
     let parsed = read_rule(file, text, &mut report);
     match parsed {
         Some(parsed) if report.is_empty() => Ok(parsed),
@@ -91,7 +100,9 @@ const SHIPPED: &[(&str, &str)] = shipped_files! {
     "app_fanout" "ip_fanout"
 };
 
-fn assemble(texts: impl Iterator<Item = (PathBuf, Result<String, String>)>) -> Result<LoadedRules, Vec<RuleFileError>> {
+fn assemble(
+    texts: impl Iterator<Item = (PathBuf, Result<Vec<u8>, String>)>,
+) -> Result<LoadedRules, Vec<RuleFileError>> {
     let (mut rules, mut cases, mut errors) = (Vec::new(), Vec::new(), Vec::new());
     for (file, text) in texts {
         let parsed = match text {
@@ -181,7 +192,9 @@ fn read_rule(file: &Path, text: &str, report: &mut Report<'_>) -> Option<(Rule, 
     let (false_positives, blind_spots, runbook) = (notes("false_positives"), notes("blind_spots"), notes("runbook"));
     let places = Places::read(rule.value("places"), report);
     let base = case::read_base(&rule, &case::Base::new(), report);
-    let cases = rule.array("cases", report).iter().filter_map(|value| case::read(id, value, &base, &places, report));
+    let mut room = case::FILE_EVENTS_BYTES_MAX;
+    let cases = rule.array("cases", report).iter();
+    let cases = cases.filter_map(|value| case::read(id, value, &base, &places, &mut room, report));
     let cases: Vec<Case> = cases.collect();
     for (at, case) in cases.iter().enumerate() {
         if cases.iter().take(at).any(|before| before.name == case.name) {

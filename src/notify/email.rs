@@ -203,11 +203,13 @@ fn permanent(reason: String) -> DeliveryError {
 fn delivery_error(error: &lettre::transport::smtp::Error) -> DeliveryError {
     let said = words_of(error);
     let reason = match meaning(error.status()) {
-        Meaning::Credentials => format!("the mail server refuses our credentials ({said})"),
+        Meaning::Credentials => {
+            format!("the mail server refuses our credentials ({said}); correct alert.email.username or its password")
+        }
         Meaning::Later | Meaning::Never if error.status().is_some() => format!("the mail server answered {said}"),
-        _ if error.is_timeout() => "the mail server does not answer in time".to_owned(),
-        _ if error.is_tls() => format!("no TLS with the mail server: {said}"),
-        _ => format!("the mail server cannot be reached: {said}"),
+        _ if error.is_timeout() => "the mail server (alert.email.smtp_url) does not answer in time".to_owned(),
+        _ if error.is_tls() => format!("no TLS with the mail server (alert.email.smtp_url): {said}"),
+        _ => format!("the mail server (alert.email.smtp_url) cannot be reached: {said}"),
     };
     match meaning(error.status()) {
         Meaning::Never => DeliveryError::Permanent { reason, status: 0 },

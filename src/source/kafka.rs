@@ -407,9 +407,15 @@ fn ask(consumer: &BaseConsumer<Member>, topic: &str, brokers: &str) -> Result<Me
                 while consumer.poll(Duration::ZERO).is_some() {}
                 waited += slice;
                 let context = consumer.context();
-                if waited >= ANSWER_WAIT || context.refused.load(Ordering::Relaxed) {
+                let refused = context.refused.load(Ordering::Relaxed);
+                if refused || waited >= ANSWER_WAIT {
+                    let what = if refused {
+                        "does not let us in (source.kafka.properties)"
+                    } else {
+                        "does not answer (source.kafka.brokers)"
+                    };
                     let told = context.told(&error.to_string());
-                    return Err(SourceError::Unavailable(format!("Kafka at {brokers} does not let us in: {told}")));
+                    return Err(SourceError::Unavailable(format!("Kafka at {brokers} {what}: {told}")));
                 }
             }
         }
@@ -504,14 +510,14 @@ impl ConsumerContext for Member {
 }
 
 /// librdkafka's own log lines, which hold names and addresses but no message.
-fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+fn log(level: RDKafkaLogLevel, facility: &str, said: &str) {
     match level {
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
-            tracing::error!(facility, message, "kafka");
+            tracing::error!(facility, said, "kafka");
         }
-        RDKafkaLogLevel::Warning => tracing::warn!(facility, message, "kafka"),
-        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => tracing::info!(facility, message, "kafka"),
-        RDKafkaLogLevel::Debug => tracing::debug!(facility, message, "kafka"),
+        RDKafkaLogLevel::Warning => tracing::warn!(facility, said, "kafka"),
+        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => tracing::info!(facility, said, "kafka"),
+        RDKafkaLogLevel::Debug => tracing::debug!(facility, said, "kafka"),
     }
 }
 

@@ -20,7 +20,7 @@ use libloading::Library;
 #[non_exhaustive]
 pub(super) enum EngineError {
     #[error(
-        "the embedded ClickHouse engine is not at {}: `make setup` fetches it, store.library names another place, or \
+        "the embedded ClickHouse engine is not at {}: `deploy/setup.sh run` fetches it, store.library names another place, or \
          store.url points to a ClickHouse server",
         .0.display()
     )]
@@ -298,7 +298,7 @@ impl Symbols {
             reason: error.to_string(),
         };
         // SAFETY: loading runs the library's initialisers, which are those of the ClickHouse engine; the operator
-        // named this file, or `make setup` fetched and checked it.
+        // named this file, or `deploy/setup.sh` fetched and checked it.
         let library = unsafe { Library::new(path) }.map_err(unusable)?;
         let library: &'static Library = Box::leak(Box::new(library));
         /// The function `name`, with the type that the field it goes to asks for.

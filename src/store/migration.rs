@@ -26,7 +26,7 @@ pub(super) async fn migrate(client: &Client, settings: &StoreSettings) -> Result
     let at = client.clone().with_database(settings.database.as_str());
     let databases =
         client.query("SELECT count() FROM system.databases WHERE name = ?").bind(settings.database.as_str());
-    if databases.fetch_one::<u64>().await.map_err(|error| store_error("opening the store", &error))? == 0 {
+    if databases.fetch_one::<u64>().await.map_err(|error| store_error(&settings.opening(), &error))? == 0 {
         let create =
             client.query("CREATE DATABASE IF NOT EXISTS ?").bind(clickhouse::sql::Identifier(&settings.database));
         create.execute().await.map_err(|error| store_error("making the database (store.database)", &error))?;

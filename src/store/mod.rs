@@ -167,7 +167,7 @@ impl Reader {
         let error = match there.bind(settings.database.as_str()).fetch_one::<u64>().await {
             Ok(1) => return Ok(reader),
             Ok(_) => StoreError::Permanent(format!("there is no database {} (store.database)", settings.database)),
-            Err(error) => fault::store_error("opening the store", &error),
+            Err(error) => fault::store_error(&settings.opening(), &error),
         };
         reader.close().await;
         Err(error)

@@ -55,23 +55,34 @@ pub(super) enum Location {
 }
 
 impl StoreSettings {
-    pub(super) fn location(&self) -> Result<Location, StoreError> {
-        if let Some(directory) = self.url.strip_prefix("embedded:") {
-            return match directory {
-                "" => Err(StoreError::Permanent("store.url names no directory: embedded:DIR".to_owned())),
-                directory => Ok(Location::Embedded(directory.into())),
-            };
-        }
-        // The text may hold a password, so that it is not repeated.
-        let url = Url::parse(&self.url).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-        let wrong = "store.url is neither embedded:DIR nor http(s)://HOST:PORT";
-        let url = url.ok_or_else(|| StoreError::Permanent(wrong.to_owned()))?;
-        if !url.username().is_empty() || url.password().is_some() {
-            let told = "store.url holds a user or password: they belong in store.user and store.password_file";
-            return Err(StoreError::Permanent(told.to_owned()));
-        }
-        Ok(Location::Server(url))
+    /// What is wrong with `url`, to be said after its name; the text itself may hold a password and is not repeated.
+    pub fn check_url(&self) -> Result<(), &'static str> {
+        read_url(&self.url).map(drop)
     }
+
+    /// What is being done, where opening fails.
+    pub(super) fn opening(&self) -> String {
+        format!("opening {} (store.url)", self.url)
+    }
+
+    pub(super) fn location(&self) -> Result<Location, StoreError> {
+        read_url(&self.url).map_err(|problem| StoreError::Permanent(format!("store.url {problem}")))
+    }
+}
+
+fn read_url(text: &str) -> Result<Location, &'static str> {
+    if let Some(directory) = text.strip_prefix("embedded:") {
+        return match directory {
+            "" => Err("names no directory: embedded:DIR"),
+            directory => Ok(Location::Embedded(directory.into())),
+        };
+    }
+    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    let url = url.ok_or("is neither embedded:DIR nor http(s)://HOST:PORT")?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("holds a user or password: they belong in store.user and store.password_file");
+    }
+    Ok(Location::Server(url))
 }
 
 #[cfg(test)]

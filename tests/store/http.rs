@@ -109,6 +109,30 @@ async fn a_wrong_password_is_told_and_not_repeated() {
     assert!(error.to_string().contains("refused"), "{error}");
 }
 
+#[test]
+fn the_commands_tell_of_a_wrong_password_in_one_line_and_name_the_keys() {
+    let (_owner, directory, access) = owner();
+    let url = access.text("url");
+    std::fs::write(directory.path().join("password"), "wr0ng-secret").unwrap();
+    let config = directory.path().join("tokenwarden.toml");
+    let text = "[source.file]\npath = 'password'\n[store]\nuser = 'tokenwarden'\npassword_file = 'password'\n";
+    std::fs::write(&config, format!("{text}url = '{url}'\n")).unwrap();
+    let told =
+        format!("the store refused: opening {url} (store.url): user or password is wrong (store.user, store.password)");
+    let refused = |arguments: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_tokenwarden")).args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(69), "{output:?}");
+        let said = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+        assert!(!said.concat().contains("wr0ng-secret"), "{said:?}");
+        said
+    };
+    let config = config.display().to_string();
+    assert_eq!(refused(&["run", "--config", &config]), [String::new(), format!("tokenwarden: {told}\n")]);
+    let [checks, _] = refused(&["validate", "--config", &config]);
+    let failed: Vec<_> = checks.lines().filter(|line| line.starts_with("FAILED")).collect();
+    assert_eq!(failed, [format!("FAILED  store: {told}")]);
+}
+
 #[derive(Debug, PartialEq, Row, Serialize, Deserialize)]
 struct Note {
     number: u32,

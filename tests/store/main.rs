@@ -9,6 +9,7 @@
 mod ask;
 mod child;
 mod http;
+mod replay;
 mod rows;
 mod sql;
 mod views;
@@ -324,7 +325,7 @@ async fn a_directory_that_cannot_be_used_is_one_clear_error() {
     let told = open(StoreSettings { library: None, ..embedded(&fresh) }).await;
     assert!(told.contains("set store.library"), "{told}");
     let told = open(StoreSettings { library: Some("/nonexistent/libchdb.so".into()), ..embedded(&fresh) }).await;
-    assert!(told.contains("not at /nonexistent/libchdb.so: `make setup` fetches it"), "{told}");
+    assert!(told.contains("not at /nonexistent/libchdb.so: `deploy/setup.sh run` fetches it"), "{told}");
     let told = open(StoreSettings { listen: Some(([192, 0, 2, 1], 8123).into()), ..embedded(&fresh) }).await;
     assert!(told.contains("loopback alone"), "{told}");
 }

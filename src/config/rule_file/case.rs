@@ -48,6 +48,9 @@ pub struct CaseEvent {
 /// the memory.
 const EVENTS_MAX: usize = 100_000;
 
+/// Bytes that all events of one file may come to, written out: twice what as many events of 300 bytes need.
+pub(super) const FILE_EVENTS_BYTES_MAX: usize = 64 << 20;
+
 /// Where a case's time begins unless it says so: Monday, 2 March 2026, 08:00 UTC.
 const START_DEFAULT: i64 = 1_772_438_400_000;
 
@@ -90,12 +93,14 @@ pub(super) fn read_base(fields: &Fields<'_, '_>, outer: &Base, report: &mut Repo
     base.map_or_else(|| outer.clone(), |base| inherit(outer, &base, report))
 }
 
-/// Reads one `[[cases]]` table. `None` where a mistake was reported.
+/// Reads one `[[cases]]` table, with events of at most `room` bytes, which are taken from it. `None` where a mistake was
+/// reported.
 pub(super) fn read(
     rule: Option<RuleId>,
     value: &Spanned<DeValue<'_>>,
     base: &Base,
     places: &Places,
+    room: &mut usize,
     report: &mut Report<'_>,
 ) -> Option<Case> {
     let fields = Fields::of_value(value, "a case", CASE_KEYS, report)?;
@@ -110,7 +115,7 @@ pub(super) fn read(
         None => START_DEFAULT,
         Some(value) => read_time(value, "start", report)?,
     };
-    let mut writer = Writer { places, report, now: start, steps: 0, counts: Vec::new(), out: Vec::new() };
+    let mut writer = Writer { places, room, report, now: start, steps: 0, counts: Vec::new(), out: Vec::new() };
     let history = writer.write_list(&fields, "history", &base)?;
     let events = writer.write_list(&fields, "events", &base)?;
     if events.is_empty() {
@@ -132,6 +137,7 @@ fn parse_expect(text: &str) -> Option<Expect> {
 /// Writes entries out into events, with a clock that goes on from entry to entry.
 struct Writer<'w, 'r> {
     places: &'w Places,
+    room: &'w mut usize,
     report: &'w mut Report<'r>,
     /// Time of the event before, milliseconds since the epoch.
     now: i64,
@@ -209,8 +215,16 @@ impl Writer<'_, '_> {
             self.report.add(&fields.span_of("ip_address"), message);
             return None;
         }
+        let json = Value::Object(json).to_string();
+        let Some(room) = self.room.checked_sub(json.len()) else {
+            let message =
+                format!("the events of the file come to more than {FILE_EVENTS_BYTES_MAX} bytes: lower `times`");
+            self.report.add(fields.span(), message);
+            return None;
+        };
+        *self.room = room;
         let line = self.report.line(fields.span().start);
-        self.out.push(CaseEvent { line, json: Value::Object(json).to_string() });
+        self.out.push(CaseEvent { line, json });
         Some(())
     }
 

@@ -28,8 +28,8 @@ pub(super) struct Report<'t> {
 }
 
 impl<'t> Report<'t> {
-    pub fn new(file: &'t Path, text: &str) -> Self {
-        let after_newline = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
+    pub fn new(file: &'t Path, text: &[u8]) -> Self {
+        let after_newline = text.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
         Self { file, line_starts: std::iter::once(0).chain(after_newline).collect(), errors: Vec::new() }
     }
 
