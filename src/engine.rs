@@ -194,7 +194,7 @@ pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) ->
     let user = event.user_id.as_deref().map_or(baseline, |user| scope.key(b'u', user));
     let ended = ended(&state.memory, event, baseline, token);
     let place = state.memory.baselines.find(baseline);
-    let scene = Scene { enriched, sighting, scope, baseline, place, token, user, ended };
+    let scene = Scene { enriched, sighting, scope, baseline, token, user, place, ended };
     let findings = policy::judge(rules, &mut state.memory.minutes, baseline, enriched);
     let seed = is_seed(&mut state.memory, &scene);
     if seed && findings.is_empty() {

@@ -44,6 +44,8 @@ pub fn signals(memory: &mut Memory, rules: &RuleSet, scene: &Scene<'_>, judged: 
             continue;
         }
         let (observed, expected, reason) = words.of(rule);
+        // A likelihood ratio of e^share against the owner comes by chance with e^−share at the most.
+        let p_value = p_value.unwrap_or_else(|| exp(-share));
         let fired = share >= configured.threshold;
         signals.push(Signal { rule, share, p_value, fired, observed, expected, reason });
     }
@@ -51,8 +53,8 @@ pub fn signals(memory: &mut Memory, rules: &RuleSet, scene: &Scene<'_>, judged: 
     signals
 }
 
-/// Each rule's part of the log-odds, and the owner's probability of something as odd.
-fn shares(judged: &Judged) -> impl Iterator<Item = (RuleId, f64, f64)> {
+/// Each rule's part of the log-odds, and the owner's probability of something as odd where the term knows it.
+fn shares(judged: &Judged) -> impl Iterator<Item = (RuleId, f64, Option<f64>)> {
     let evidence = &judged.evidence;
     let net = NET_WEIGHT * (evidence.net.get() + judged.net_credit - evidence.travel.get());
     let by_level = match judged.net_level {
@@ -61,37 +63,28 @@ fn shares(judged: &Judged) -> impl Iterator<Item = (RuleId, f64, f64)> {
         net::level::NEW_COUNTRY => Some(RuleId::NewCountry),
         _ => Some(RuleId::NewNetwork),
     };
-    let likelihood = |share: f64| exp(-share.max(0.0));
+    let client = CLIENT_WEIGHT * (evidence.client.get() + judged.client_credit);
     let sensitive = evidence.sensitive.get().min(evidence.route.get().max(0.0));
     let calls = evidence.route.get() + evidence.area.get().max(0.0) - sensitive;
     let volume = evidence.volume.get() - evidence.objects.get();
-    let travel = NET_WEIGHT * evidence.travel.get();
     // One holder who comes by many ways, or two who take turns: more than one place at a time either way.
     let holders = evidence.switch.get() + judged.sibling;
     [
         // A network that was new when the holder came is still what speaks against it.
-        (by_level.unwrap_or(RuleId::NewIp), net, judged.net_p),
-        (RuleId::ImpossibleTravel, travel, likelihood(travel)),
-        (RuleId::NewClient, CLIENT_WEIGHT * (evidence.client.get() + judged.client_credit), judged.client_p),
-        (RuleId::UnusualTime, evidence.hour.get(), judged.hour_p),
-        (RuleId::NewEndpoint, calls, likelihood(calls)),
-        (RuleId::SensitiveEndpoint, sensitive, likelihood(sensitive)),
-        (RuleId::ConcurrentUse, holders, likelihood(holders)),
-        (RuleId::VolumeSpike, volume, likelihood(volume)),
-        (RuleId::Enumeration, evidence.objects.get(), likelihood(evidence.objects.get())),
-        (
-            RuleId::BytesSpike,
-            evidence.bytes.get() * crate::term::volume::BYTES_WEIGHT,
-            likelihood(evidence.bytes.get()),
-        ),
-        (
-            judged.lifecycle_rule.unwrap_or(RuleId::UseAfterExpiry),
-            evidence.lifecycle.get(),
-            likelihood(evidence.lifecycle.get()),
-        ),
-        (RuleId::StaleAfterCredentialChange, evidence.credential.get(), likelihood(evidence.credential.get())),
-        (RuleId::AppFanout, judged.app_fan, likelihood(judged.app_fan)),
-        (RuleId::IpFanout, judged.ip_fan, likelihood(judged.ip_fan)),
+        (by_level.unwrap_or(RuleId::NewIp), net, Some(judged.net_p)),
+        (RuleId::ImpossibleTravel, NET_WEIGHT * evidence.travel.get(), None),
+        (RuleId::NewClient, client, Some(judged.client_p)),
+        (RuleId::UnusualTime, evidence.hour.get(), Some(judged.hour_p)),
+        (RuleId::NewEndpoint, calls, None),
+        (RuleId::SensitiveEndpoint, sensitive, None),
+        (RuleId::ConcurrentUse, holders, None),
+        (RuleId::VolumeSpike, volume, None),
+        (RuleId::Enumeration, evidence.objects.get(), None),
+        (RuleId::BytesSpike, evidence.bytes.get() * crate::term::volume::BYTES_WEIGHT, None),
+        (judged.lifecycle_rule.unwrap_or(RuleId::UseAfterExpiry), evidence.lifecycle.get(), None),
+        (RuleId::StaleAfterCredentialChange, evidence.credential.get(), None),
+        (RuleId::AppFanout, judged.app_fan, None),
+        (RuleId::IpFanout, judged.ip_fan, None),
     ]
     .into_iter()
 }
@@ -360,10 +353,13 @@ impl Words<'_> {
             return "as its user's other tokens".to_owned();
         }
         // The shortest stretch around the clock that holds nine visits in ten.
-        for length in 1..=24_usize {
+        let mut sums = [0_u32; 48];
+        for hour in 1..48 {
+            sums[hour] = sums[hour - 1] + u32::from(hours[(hour - 1) % 24]);
+        }
+        for length in 1..=23_usize {
             for start in 0..24_usize {
-                let held: u32 = (0..length).map(|step| u32::from(hours[(start + step) % 24])).sum();
-                if held * 10 >= total * 9 {
+                if (sums[start + length] - sums[start]) * 10 >= total * 9 {
                     return format!("{start:02}:00 to {:02}:00 UTC", (start + length) % 24);
                 }
             }

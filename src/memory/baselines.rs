@@ -118,7 +118,7 @@ impl Baselines {
         Self {
             places: Map::default(),
             held: Vec::new(),
-            seeds: Generations::new(max),
+            seeds: Generations::new(max.saturating_mul(2)),
             young: VecDeque::new(),
             max: max.max(1),
             evicted: 0,

@@ -38,11 +38,19 @@ impl Hour {
 pub fn judge(hour: usize, own: &[f64; 24], everybody: &[f64; 24], of_phase: f64, shift: i32) -> Hour {
     let total: f64 = own.iter().sum();
     // With the neighbours over midnight.
-    let around: [f64; 28] = std::array::from_fn(|at| own[(at + 22) % 24]);
-    let at_home: [f64; 24] = std::array::from_fn(|hour| {
-        let near = KERNEL.iter().zip(&around[hour..]).map(|(weight, visits)| weight * visits);
-        (near.sum::<f64>() + OTHERS * everybody[hour]) / (total + OTHERS)
-    });
+    let mut around = [0.0; 28];
+    around[2..26].copy_from_slice(own);
+    around[..2].copy_from_slice(&own[22..]);
+    around[26..].copy_from_slice(&own[..2]);
+    let mut at_home = [0.0; 24];
+    for (step, weight) in KERNEL.iter().enumerate() {
+        for (near, visits) in at_home.iter_mut().zip(&around[step..]) {
+            *near += weight * visits;
+        }
+    }
+    for (near, everybody) in at_home.iter_mut().zip(everybody) {
+        *near = (*near + OTHERS * everybody) / (total + OTHERS);
+    }
     let owner = |hour: usize| {
         let by_the_sun = (hour as i32 + shift).rem_euclid(24) as usize;
         0.5 * at_home[hour] + 0.5 * at_home[by_the_sun]
