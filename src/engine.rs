@@ -2,6 +2,8 @@
 
 mod explain;
 mod judge;
+mod learn;
+mod turn;
 
 use std::num::NonZeroU32;
 
@@ -14,7 +16,7 @@ use crate::memory::baselines::Seed;
 use crate::memory::{Ended, Kind, Memory, Recent, Sighting, User};
 use crate::policy::{self, Finding};
 use crate::rule::RuleSet;
-use crate::term::lifecycle;
+use crate::term::{Term, lifecycle};
 use crate::verdict::{Action, Incident, Mode, Outcome, RuleId, Severity, Target, Verdict};
 
 /// What the operator decides about judgement.
@@ -33,6 +35,8 @@ pub struct Settings {
     pub baselines_max: usize,
     /// Recent event ids kept to recognise duplicate deliveries.
     pub recent_event_ids_max: usize,
+    /// Terms that are left out of the sum, to measure what they are worth.
+    pub without: Vec<Term>,
 }
 
 impl Default for Settings {
@@ -45,6 +49,7 @@ impl Default for Settings {
             revoke_margin: 3.0,
             baselines_max: 10_000_000,
             recent_event_ids_max: 1 << 20,
+            without: Vec::new(),
         }
     }
 }
@@ -318,7 +323,7 @@ fn is_seed(memory: &mut Memory, scene: &Scene<'_>) -> bool {
         return false;
     }
     let kind = Kind::new(event.token_type, scene.sighting.device);
-    judge::learn_user(user, &mut memory.others.population, &scene.sighting, kind, 1.0);
+    learn::learn_user(user, &mut memory.others.population, &scene.sighting, kind, 1.0);
     memory.baselines.seeds.insert(scene.baseline, Seed::new(kind, &scene.sighting));
     true
 }

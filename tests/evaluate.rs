@@ -90,6 +90,25 @@ fn a_labelled_set_is_measured() {
     assert_eq!(report["detectors"].as_array().map(Vec::len), Some(1), "the rules run only where asked for");
 }
 
+/// Macro recall of the judgement itself at one false alert per 1,000 token-days.
+fn recall(report: &Value) -> f64 {
+    report["detectors"][0]["points"][0]["macro_recall"]["share"].as_f64().expect("a share")
+}
+
+#[test]
+fn a_term_may_be_left_out_to_see_what_it_is_worth() {
+    let folder = tempfile::tempdir().expect("a folder");
+    labelled(folder.path(), LABELS);
+    let whole = recall(&figures(folder.path(), &[]));
+    assert!(whole > 0.9, "{whole}");
+    // Nothing but the address is odd about these thefts.
+    assert!(recall(&figures(folder.path(), &["--without", "net", "--without", "fan"])) < 0.1);
+    assert!((recall(&figures(folder.path(), &["--without", "client"])) - whole).abs() < 1e-9);
+    let output = tokenwarden(folder.path(), &["evaluate", ".", "--without", "weather"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("possible values: net, client, hour,"), "{}", text(&output.stderr));
+}
+
 #[test]
 fn events_may_carry_the_labels_and_the_figures_are_the_same() {
     let (folder, other) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));

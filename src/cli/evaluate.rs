@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::Failure;
 use super::reading::each_message;
 use super::replay::{KEY_OF_REPLAYS, geo_settings, to_stderr};
 use crate::config::Config;
+use crate::engine;
 use crate::enrich::Enricher;
 use crate::evaluate::labels::Labels;
 use crate::evaluate::{Measure, Report};
@@ -18,6 +20,7 @@ use crate::pipeline::{Epoch, Pipeline, Tally};
 use crate::port::SourceError;
 use crate::source::file::FileSource;
 use crate::telemetry;
+use crate::term::Term;
 use crate::token::TokenHasher;
 use crate::wire::Format;
 
@@ -51,6 +54,9 @@ pub struct Arguments {
     /// Days at the beginning, in event time, in which everything learns and nothing is measured.
     #[arg(long, value_name = "DAYS", default_value_t = 0)]
     warmup: u32,
+    /// Leave a term of the judgement out, to see what it is worth; may be repeated.
+    #[arg(long, value_name = "TERM", value_parser = terms())]
+    without: Vec<Term>,
     /// Run the comparison rules too, side by side.
     #[arg(long)]
     peers: bool,
@@ -109,7 +115,8 @@ fn measure(arguments: &Arguments, config: &Config, labels: Labels) -> Result<(Me
     }
     // What is measured is nobody's installation: the names of tokens need no key of their own.
     let hasher = TokenHasher::new(KEY_OF_REPLAYS);
-    let mut pipeline = Pipeline::new(enricher, Arc::new(rules.rules), hasher, config.engine_settings());
+    let settings = engine::Settings { without: arguments.without.clone(), ..config.engine_settings() };
+    let mut pipeline = Pipeline::new(enricher, Arc::new(rules.rules), hasher, settings);
     let mut partition = pipeline.partition(Format::Native);
     let mut epoch = Epoch::new(Measure::new(labels, arguments.peers, arguments.warmup), false);
     each_message(&mut source, &mut |message| {
@@ -119,6 +126,12 @@ fn measure(arguments: &Arguments, config: &Config, labels: Labels) -> Result<(Me
         epoch.letters.clear();
     })?;
     Ok((epoch.rows, epoch.tally))
+}
+
+fn terms() -> impl TypedValueParser<Value = Term> {
+    PossibleValuesParser::new(Term::ALL.map(Term::name)).try_map(|name| {
+        Term::ALL.into_iter().find(|term| term.name() == name).ok_or_else(|| format!("there is no term {name}"))
+    })
 }
 
 fn open_events(folder: &Path) -> Result<FileSource, Failure> {

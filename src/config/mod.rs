@@ -217,6 +217,7 @@ impl Config {
             revoke_margin: self.detection.revoke_margin,
             baselines_max: self.detection.baselines_max,
             recent_event_ids_max: self.detection.recent_event_ids_max,
+            without: Vec::new(),
         }
     }
 

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::judge::{CALLS_MIN, Judged, Scene};
+use super::judge::{Judged, Scene};
+use super::turn::CALLS_MIN;
 use crate::math::exp;
 use crate::memory::{Baseline, Generations, Memory, Sighting, Sort};
 use crate::rule::{RuleSet, Status};

@@ -23,6 +23,55 @@ use crate::memory::cohort::LEVELS;
 pub const NET_WEIGHT: f64 = 0.8;
 pub const CLIENT_WEIGHT: f64 = 0.85;
 
+/// The terms by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Term {
+    Net,
+    Client,
+    Hour,
+    Route,
+    Area,
+    Switch,
+    Volume,
+    Lifecycle,
+    Credential,
+    Fan,
+    Sibling,
+}
+
+impl Term {
+    pub const ALL: [Self; 11] = [
+        Self::Net,
+        Self::Client,
+        Self::Hour,
+        Self::Route,
+        Self::Area,
+        Self::Switch,
+        Self::Volume,
+        Self::Lifecycle,
+        Self::Credential,
+        Self::Fan,
+        Self::Sibling,
+    ];
+
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Net => "net",
+            Self::Client => "client",
+            Self::Hour => "hour",
+            Self::Route => "route",
+            Self::Area => "area",
+            Self::Switch => "switch",
+            Self::Volume => "volume",
+            Self::Lifecycle => "lifecycle",
+            Self::Credential => "credential",
+            Self::Fan => "fan",
+            Self::Sibling => "sibling",
+        }
+    }
+}
+
 /// What a level of novelty says.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LevelRatio {

@@ -1,0 +1,219 @@
+//! What is learnt of an event, by the probability that it was the owner's: a thief teaches little.
+
+use super::judge::Scene;
+use crate::math::{ln, sigma};
+use crate::memory::baseline::{Grown, Habit};
+use crate::memory::cohort::Hourly;
+use crate::memory::{Baseline, Kind, Others, Population, Sighting, Sort, User, Visit};
+use crate::place::NetworkClass;
+use crate::term::{self, net};
+
+/// Visits from which seasons and schedules are looked for, and weekends kept apart.
+const GROWN_VISITS: u32 = 24;
+pub const WEEKEND_VISITS: u32 = 200;
+
+/// The least weight of a sighting in what is counted in full numbers: changes of network, the habits of hours, cohorts
+/// and population. What goes on, alarms and all, and is not taken away is the owner's, and must not alarm for ever. The
+/// tables of sixteenths cut it to nothing: a place or client that alarms like that is never learnt as the owner's.
+const OWNER_MIN: f64 = 0.03;
+
+/// Probability by which a sighting is learnt as the owner's.
+pub fn owner(log_odds: f64) -> f64 {
+    sigma(-log_odds).max(OWNER_MIN)
+}
+
+/// What one event gives to learn, by which of the terms ran.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Learns {
+    pub first: bool,
+    /// Weight of the route's call; 0: a repeat.
+    pub route: f64,
+    pub promise: f64,
+    pub area: bool,
+    /// A change of network, and the probability that it was the owner's.
+    pub switch: Option<f64>,
+    /// Minutes of activity since the event before.
+    pub active_minutes: f64,
+}
+
+/// One event as it is to be learnt.
+#[derive(Clone, Copy)]
+pub struct Lesson<'a> {
+    pub scene: &'a Scene<'a>,
+    pub visit: &'a Visit,
+    pub kind: Kind,
+    /// Probability that it was the owner's.
+    pub owner: f64,
+    pub learns: Learns,
+}
+
+/// Bin of the season: the UTC hour, weekdays before weekends.
+pub const fn season_bin(hour: u32) -> usize {
+    let weekend = matches!((hour / 24 + 4) % 7, 0 | 6);
+    (hour % 24) as usize + if weekend { 24 } else { 0 }
+}
+
+/// Learns the hour that is over, now that `next` (hours since the epoch) has begun.
+pub fn end_hour(baseline: &mut Baseline, others: &mut Others, kind: Kind, next: u32) {
+    let hour = baseline.hour;
+    if hour.calls == 0 {
+        return;
+    }
+    let Others { cohorts, bursts, .. } = others;
+    let weight = f64::from(hour.weight);
+    let mut learn = |what: Hourly, habit: &mut Habit, count: f64, off: f64, hours_max: f64| {
+        if count > 0.0 {
+            let value = ln(count) - off;
+            let mean = if habit.hours > 0.0 { f64::from(habit.mean) } else { value };
+            cohorts.learn_hourly(kind, what, value, mean, weight);
+            habit.learn(value, weight, hours_max);
+        }
+    };
+    let bin = season_bin(hour.number);
+    let before = baseline.grown.as_ref().map_or(0.0, |grown| f64::from(grown.season[bin]) / 16.0);
+    let value = ln(f64::from(hour.calls));
+    let mean = f64::from(baseline.calls.mean);
+    learn(Hourly::Calls, &mut baseline.calls, f64::from(hour.calls), before, term::volume::CALL_HOURS_MAX);
+    learn(Hourly::Objects, &mut baseline.objects, hour.objects(), 0.0, term::volume::OBJECT_HOURS_MAX);
+    learn(Hourly::Bytes, &mut baseline.bytes, f64::from(hour.kilobytes), before, term::volume::CALL_HOURS_MAX);
+    if let Some(grown) = &mut baseline.grown
+        && baseline.calls.hours > 8.0
+    {
+        // The season forgets a tenth (at weekends, which are rarer, a seventh) at each such hour, and begins at nothing.
+        let rate = weight * if bin >= 24 { 0.15 } else { 0.1 };
+        let season = before + rate * (value - mean - before);
+        grown.season[bin] = libm::round(season * 16.0) as i8;
+    }
+    baseline.reads = (0.98 * f64::from(baseline.reads) + weight * f64::from(hour.reads)) as f32;
+    baseline.all_calls = (0.98 * f64::from(baseline.all_calls) + weight * f64::from(hour.calls)) as f32;
+    cohorts.learn_reads(kind, f64::from(hour.reads) / f64::from(hour.calls), weight);
+    if f64::from(hour.burst) >= term::volume::BURST && weight > 0.5 {
+        baseline.burst_day = (hour.number / 24) as u16;
+    }
+    if hour.number / 24 != next / 24 {
+        bursts.token_day();
+    }
+}
+
+/// Takes in an event. `user` is there where a visit begins.
+pub fn learn(baseline: &mut Baseline, user: Option<&mut User>, others: &mut Others, lesson: &Lesson<'_>) {
+    let Lesson { scene, kind, owner, learns, .. } = *lesson;
+    let Scene { sighting, enriched, .. } = scene;
+    let Others { population, cohorts, .. } = others;
+    let day = sighting.day();
+    baseline.hour.weight = baseline.hour.weight.min(owner as f32);
+    if learns.route > 0.0 {
+        let weight = owner * learns.route / term::route::weight(1);
+        let route = enriched.route.key;
+        baseline.seen.learn(Sort::Route, route, weight, day);
+        baseline.routes_total = (f64::from(baseline.routes_total) + weight).min(2_000.0) as f32;
+        population.learn_route(sighting.family, kind.number(), route, learns.promise, weight);
+    }
+    if learns.area {
+        let area = enriched.route.area;
+        let new = !baseline.seen.knows(Sort::Area, area);
+        baseline.seen.learn(Sort::Area, area, owner, day);
+        baseline.areas_total = (f64::from(baseline.areas_total) + owner).min(2_000.0) as f32;
+        population.learn_area(sighting.tenant, area, owner);
+        if baseline.visits > 3 {
+            cohorts.learn_area(kind, new, owner);
+        }
+    }
+    if let Some(switched) = learns.switch {
+        baseline.switches += switched as f32;
+    }
+    baseline.active_minutes += learns.active_minutes as f32;
+    if learns.active_minutes > 0.0 || learns.switch.is_some() {
+        cohorts.learn_activity(kind, learns.switch.unwrap_or(0.0), learns.active_minutes);
+    }
+    if let Some(user) = user {
+        learn_visit(baseline, user, others, lesson);
+    }
+    baseline.last_at = baseline.last_at.max(sighting.at);
+    baseline.network = sighting.network;
+}
+
+/// Takes in where, when and with what a visit took place.
+fn learn_visit(baseline: &mut Baseline, user: &mut User, others: &mut Others, lesson: &Lesson<'_>) {
+    let Lesson { scene, visit, kind, owner, learns } = *lesson;
+    let first = learns.first;
+    let Others { population, cohorts, .. } = others;
+    let sighting = &scene.sighting;
+    let (net_level, client_level) = (usize::from(visit.net_level), usize::from(visit.client_level));
+    let hosting = sighting.class != NetworkClass::Access;
+    if !first || user.is_known() {
+        cohorts.learn_visit(kind, baseline.visits, net_level, client_level, owner);
+    }
+    if !first {
+        baseline.net_levels.learn(net_level, owner);
+        baseline.client_levels.learn(client_level, owner);
+        if net_level >= net::level::NEW_NETWORK
+            && sighting.class != NetworkClass::Anonymiser
+            && let Some(journey) = net::journey(&baseline.sites, &sighting.site)
+        {
+            population.fast_travel[usize::from(hosting)].learn(journey.too_fast(), owner);
+        }
+    }
+    if !baseline.seen.knows(Sort::Network, sighting.network) && owner > 0.5 {
+        baseline.networks = baseline.networks.saturating_add(1);
+        baseline.hosting_networks = baseline.hosting_networks.saturating_add(u8::from(hosting));
+        cohorts.learn_network(kind, hosting, owner);
+    }
+    if sighting.fingerprint != 0 && !baseline.seen.knows(Sort::Fingerprint, sighting.fingerprint) {
+        population.learn_fingerprint(sighting.fingerprint, sighting.family, owner);
+    }
+    baseline.learn_place(sighting, owner);
+    learn_times(baseline, sighting, owner);
+    population.learn_hour(sighting.hour(), owner);
+    let recent = user.days_since_change(sighting.at).is_some_and(|days| days <= term::credential::DAYS_MAX);
+    population.after_change.learn(recent, owner);
+    learn_user(user, population, sighting, kind, owner);
+    baseline.visits = baseline.visits.saturating_add(1);
+    if baseline.visits == GROWN_VISITS {
+        baseline.grown = Some(Box::new(Grown::default()));
+    }
+}
+
+/// Takes in a visit as one of its user's.
+pub fn learn_user(user: &mut User, population: &mut Population, sighting: &Sighting, kind: Kind, owner: f64) {
+    let token_type = kind.token_type();
+    if !user.has_network(sighting.network) {
+        population.learn_network(sighting.tenant, sighting.network, sighting.country, user.is_known(), owner);
+    }
+    if !user.has_family(sighting.family) {
+        population.learn_family(sighting.app, token_type, sighting.family, owner);
+    }
+    if owner > 0.5 {
+        user.learn(sighting.network, sighting.family, sighting.country);
+    }
+}
+
+/// Takes in when a visit began, and where it was then.
+pub fn learn_times(baseline: &mut Baseline, sighting: &Sighting, owner: f64) {
+    let hour = sighting.hour();
+    let weekend = baseline.visits >= WEEKEND_VISITS && sighting.is_weekend();
+    if let Some(grown) = &mut baseline.grown {
+        for (sum, period) in grown.phases.iter_mut().zip(term::hour::PERIODS_MS) {
+            let (x, y) = term::hour::vector(sighting.at, period);
+            let fade = |before: f32, new: f64| (f64::from(before) * term::hour::PHASE_FADE + owner * new) as f32;
+            *sum = (fade(sum.0, x), fade(sum.1, y));
+        }
+        if sighting.is_weekend() && owner > 0.5 {
+            grown.weekend[hour] = grown.weekend[hour].saturating_add(1);
+        }
+    }
+    if !weekend {
+        // 400 visits: then the older half of them counts half.
+        if baseline.hours.iter().map(|count| u32::from(*count)).sum::<u32>() > 400 * 16 {
+            baseline.hours = baseline.hours.map(|count| count / 2);
+        }
+        baseline.hours[hour] = baseline.hours[hour].saturating_add((owner * 16.0 + 0.5) as u16);
+    }
+    if sighting.site.exists() && owner > 0.5 {
+        let same = baseline.sites.iter().position(|site| site.exists() && site.distance_km(&sighting.site) < 50.0);
+        // The eldest makes room.
+        let place = same.unwrap_or(baseline.sites.len() - 1);
+        baseline.sites[..=place].rotate_right(1);
+        baseline.sites[0] = sighting.site;
+    }
+}
