@@ -72,6 +72,9 @@ pub struct Counters {
     pub baselines: u64,
     pub baselines_evicted: u64,
     pub incidents: u64,
+    /// Confirmations by owners and analysts, and those of them that a suspicion worth an alert stood against.
+    pub confirmed: u64,
+    pub confirmed_alarms: u64,
 }
 
 /// Events among which the earliest is taken for the watermark.
@@ -274,6 +277,13 @@ fn take_note(state: &mut State, event: &Event<'_>, baseline: u64, token: u64) {
         EventKind::SessionEnded => {
             let key = session_key(event).unwrap_or(token);
             memory.ended.entry(key, Ended::default).session_ended_at = at;
+        }
+        EventKind::Confirmed => {
+            let Some(baseline) = memory.baselines.get_mut(baseline) else { return };
+            let suspected = baseline.contexts.iter().map(|holder| holder.log_odds.get()).fold(f64::MIN, f64::max);
+            state.counters.confirmed += 1;
+            state.counters.confirmed_alarms += u64::from(suspected >= state.budget.threshold());
+            learn::confirm(baseline, at);
         }
         EventKind::CredentialChanged => {
             if let Some(user) = &event.user_id {

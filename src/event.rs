@@ -42,11 +42,20 @@ pub enum Kind {
     Revoked,
     SessionEnded,
     CredentialChanged,
+    /// The owner, or an analyst for them, confirms that the uses so far are theirs.
+    Confirmed,
 }
 
 impl Kind {
-    pub const ALL: [Self; 6] =
-        [Self::Use, Self::Issued, Self::Refreshed, Self::Revoked, Self::SessionEnded, Self::CredentialChanged];
+    pub const ALL: [Self; 7] = [
+        Self::Use,
+        Self::Issued,
+        Self::Refreshed,
+        Self::Revoked,
+        Self::SessionEnded,
+        Self::CredentialChanged,
+        Self::Confirmed,
+    ];
 
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -57,6 +66,7 @@ impl Kind {
             Self::Revoked => "revoked",
             Self::SessionEnded => "session_ended",
             Self::CredentialChanged => "credential_changed",
+            Self::Confirmed => "confirmed",
         }
     }
 

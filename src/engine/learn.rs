@@ -133,6 +133,14 @@ pub fn learn(baseline: &mut Baseline, user: Option<&mut User>, others: &mut Othe
     baseline.network = sighting.network;
 }
 
+/// Takes those who held the token up to `at` for the owner: nothing is held against them any more, nor that their
+/// network and client are new, so that what they do from then on is learnt in full.
+pub fn confirm(baseline: &mut Baseline, at: i64) {
+    for holder in baseline.contexts.iter_mut().filter(|holder| i64::from(holder.born) * 60_000 <= at) {
+        holder.confirm();
+    }
+}
+
 /// Takes in where, when and with what a visit took place.
 fn learn_visit(baseline: &mut Baseline, user: &mut User, others: &mut Others, lesson: &Lesson<'_>) {
     let Lesson { scene, visit, kind, owner, learns } = *lesson;

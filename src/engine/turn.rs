@@ -56,7 +56,7 @@ impl Turn<'_> {
         let held = &mut baseline.contexts[self.held];
         let evidence = &mut held.evidence;
         if net.sum() >= 0.0 {
-            if net.sum() >= evidence.net.get() {
+            if net.sum() >= evidence.net.get() && !held.confirmed {
                 evidence.net = Nats::new(net.sum());
                 evidence.travel = Nats::new(net.travel);
             }
@@ -64,7 +64,9 @@ impl Turn<'_> {
             visit.net_credit = net.sum() as f32;
         }
         if client.ratio >= 0.0 {
-            evidence.client = evidence.client.max(Nats::new(client.ratio));
+            if !held.confirmed {
+                evidence.client = evidence.client.max(Nats::new(client.ratio));
+            }
         } else {
             visit.client_credit = client.ratio as f32;
         }

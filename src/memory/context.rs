@@ -66,6 +66,8 @@ pub struct Context {
     pub level: u8,
     /// Changes of holder that were credited to it.
     pub switches: u8,
+    /// The owner, or an analyst for them, has said that this is the owner.
+    pub confirmed: bool,
     /// Which lifecycle rule its `lifecycle` evidence comes of, as its number.
     pub lifecycle_rule: u8,
     pub evidence: Evidence,
@@ -83,10 +85,20 @@ impl Context {
             last_at: at,
             level,
             switches: 0,
+            confirmed: false,
             lifecycle_rule: u8::MAX,
             evidence: Evidence::default(),
             log_odds: Nats::new(f64::MIN),
         }
+    }
+
+    /// It is the owner: nothing is held against it any more.
+    pub fn confirm(&mut self) {
+        self.confirmed = true;
+        self.evidence = Evidence::default();
+        self.log_odds = Nats::new(f64::MIN);
+        self.switches = 0;
+        self.lifecycle_rule = u8::MAX;
     }
 
     /// Days since it was born.

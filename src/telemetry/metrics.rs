@@ -31,6 +31,8 @@ pub struct Metrics {
     redactions: Family<Label, Counter>,
     baselines: Gauge,
     baselines_evicted: Counter,
+    confirmed: Counter,
+    confirmed_alarms: Counter,
     partitions: Gauge,
     epochs: Counter,
     store_seconds: Histogram,
@@ -76,6 +78,8 @@ impl Metrics {
         let key_mismatches = counter("key_mismatches", "Events whose message is not keyed by their subject key");
         let incidents = counter("incidents", "Incidents opened or changed");
         let baselines_evicted = counter("baselines_evicted", "Baselines forgotten for want of room");
+        let confirmed = counter("confirmed", "Grants and tokens whose uses were confirmed as their owner's");
+        let confirmed_alarms = counter("confirmed_alarms", "Those of them that were suspected enough for an alert");
         let epochs = counter("epochs", "Epochs stored and committed");
         let store_retries = counter("store_retries", "Writes to the store that failed and were tried again");
         let mut family = |name, help| {
@@ -116,6 +120,8 @@ impl Metrics {
             redactions,
             baselines,
             baselines_evicted,
+            confirmed,
+            confirmed_alarms,
             partitions,
             epochs,
             store_seconds,
@@ -165,6 +171,8 @@ impl Metrics {
         self.baselines.set(now.baselines as i64);
         self.late.inc_by(now.late.saturating_sub(before.late));
         self.baselines_evicted.inc_by(now.baselines_evicted.saturating_sub(before.baselines_evicted));
+        self.confirmed.inc_by(now.confirmed.saturating_sub(before.confirmed));
+        self.confirmed_alarms.inc_by(now.confirmed_alarms.saturating_sub(before.confirmed_alarms));
     }
 
     pub fn redacted(&self, topic: &str, count: u64) {

@@ -124,6 +124,32 @@ fn requests_that_race_for_a_refresh_are_no_theft() {
 }
 
 #[test]
+fn what_is_confirmed_is_the_owners_from_then_on_and_nothing_else_is() {
+    let suspect = |story: &mut Story, ana: &Event| {
+        story.wait(HOUR);
+        story.see(&ana.from(address::LEIPZIG_HOST).agent("curl/8.9.1"))
+    };
+    let (mut asked, mut unasked) = (Story::in_town(), Story::in_town());
+    let ana = asked.office_worker("ana", 30);
+    unasked.office_worker("ana", 30);
+    assert!(suspect(&mut asked, &ana).verdict >= Verdict::Alert);
+    suspect(&mut unasked, &ana);
+    asked.wait(MINUTE);
+    asked.see(&ana.kind("confirmed"));
+    assert_eq!((asked.state().counters().confirmed, asked.state().counters().confirmed_alarms), (1, 1));
+    let (confirmed, alarming) = (suspect(&mut asked, &ana), suspect(&mut unasked, &ana));
+    assert!(alarming.verdict >= Verdict::Alert, "{alarming:#?}");
+    assert_eq!(confirmed.verdict, Verdict::Allow, "{confirmed:#?}");
+    assert!(!fired(&confirmed, NewClient) && !fired(&confirmed, NewNetwork), "{confirmed:#?}");
+    // Another place is as foreign as before, and somebody else's confirmation says nothing.
+    let mut elsewhere = asked.see(&ana.from(address::SYDNEY).agent("axios/1.13.2"));
+    assert!(elsewhere.verdict >= Verdict::Alert, "{elsewhere:#?}");
+    asked.see(&ana.kind("confirmed").set("family_id", "grant-of-nobody").set("token_id", "at-of-nobody"));
+    elsewhere = asked.see(&ana.from(address::SYDNEY).agent("axios/1.13.2"));
+    assert!(elsewhere.verdict >= Verdict::Alert, "{elsewhere:#?}");
+}
+
+#[test]
 fn a_lost_answer_is_asked_for_again_by_the_same_phone() {
     let mut story = Story::in_town();
     let mut ana = story.rotating("ana", 20);
