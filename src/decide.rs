@@ -23,6 +23,8 @@ const REVOKE_ALONE_FROM: f64 = 4.0;
 /// Nor where so many users' tokens turn up together: a scan by one's own people or an application's move looks like a
 /// campaign, and one question to one person tells them apart.
 const REVOKE_COMPANY: usize = 3;
+/// Nor before the suspect has called so often in a visit: whoever tries a company's tokens, one call each, is asked first.
+const REVOKE_CALLS: u32 = 3;
 /// Visits of the population without which only the life cycle revokes.
 const REVOKE_VISITS: u64 = 20_000;
 /// A life-cycle signal that revokes by itself.
@@ -43,6 +45,8 @@ pub struct Evidence {
     pub volume: f64,
     /// Users whose tokens came new to the same place within two hours.
     pub company: usize,
+    /// Calls of the visit so far.
+    pub calls: u32,
 }
 
 /// Which log-odds alert, so that people see no more than they can look at.
@@ -122,9 +126,10 @@ impl Budget {
 /// The verdict on one event, before the budget's cap.
 #[must_use]
 pub fn verdict(evidence: Evidence, threshold: f64, margin: f64, visits: u64) -> Verdict {
-    let Evidence { log_odds, lifecycle, fan, volume, company } = evidence;
+    let Evidence { log_odds, lifecycle, fan, volume, company, calls } = evidence;
     let alone = log_odds - fan.max(volume) > REVOKE_ALONE_FROM && company < REVOKE_COMPANY;
-    let by_behaviour = log_odds > REVOKE_FROM + margin && alone && visits >= REVOKE_VISITS;
+    let persists = calls >= REVOKE_CALLS;
+    let by_behaviour = log_odds > REVOKE_FROM + margin && alone && persists && visits >= REVOKE_VISITS;
     if lifecycle >= LIFECYCLE_CERTAIN || by_behaviour {
         Verdict::Revoke
     } else if log_odds >= threshold {
@@ -141,7 +146,7 @@ mod tests {
     use super::*;
 
     fn evidence(log_odds: f64) -> Evidence {
-        Evidence { log_odds, lifecycle: 0.0, fan: 0.0, volume: 0.0, company: 1 }
+        Evidence { log_odds, lifecycle: 0.0, fan: 0.0, volume: 0.0, company: 1, calls: 3 }
     }
 
     #[test]
@@ -162,6 +167,8 @@ mod tests {
         assert_eq!(verdict(backfill, 1.0, 3.0, 1_000_000), Verdict::Alert);
         let scan = Evidence { company: 3, ..evidence(20.0) };
         assert_eq!(verdict(scan, 1.0, 3.0, 1_000_000), Verdict::Alert);
+        let tried = Evidence { calls: 2, ..evidence(20.0) };
+        assert_eq!(verdict(tried, 1.0, 3.0, 1_000_000), Verdict::Alert);
         let copy = Evidence { lifecycle: 14.0, ..evidence(7.0) };
         assert_eq!(verdict(copy, 1.0, 3.0, 0), Verdict::Revoke);
     }

@@ -347,6 +347,7 @@ fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judge
         fan: judged.app_fan.max(0.0) + judged.ip_fan.max(0.0),
         volume: judged.evidence.volume.get(),
         company: judged.company,
+        calls: judged.visit_calls,
     };
     let settings = &state.settings;
     let by_odds = decide::verdict(evidence, state.budget.threshold(), settings.revoke_margin, state.tail.visits());

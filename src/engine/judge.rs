@@ -41,7 +41,11 @@ pub struct Judged {
     pub silence: f64,
     pub app_fan: f64,
     pub ip_fan: f64,
+    /// What is taken off because a whole company came along; at most 0.
+    pub together: f64,
     pub sibling: f64,
+    /// Calls of the visit.
+    pub visit_calls: u32,
     /// Users who came new to the same place within two hours, this one among them.
     pub company: usize,
     /// What net and client said for the owner in this visit.
@@ -78,7 +82,9 @@ impl Judged {
             silence: 0.0,
             app_fan: 0.0,
             ip_fan: 0.0,
+            together: 0.0,
             sibling: 0.0,
+            visit_calls: 0,
             company: 0,
             net_credit: 0.0,
             client_credit: 0.0,
@@ -110,6 +116,7 @@ impl Judged {
             + self.silence
             + self.app_fan
             + self.ip_fan
+            + self.together
             + self.sibling
     }
 
@@ -136,7 +143,7 @@ impl Judged {
             Term::Volume => (evidence.volume, evidence.objects, evidence.bytes) = (nothing, nothing, nothing),
             Term::Lifecycle => evidence.lifecycle = nothing,
             Term::Credential => evidence.credential = nothing,
-            Term::Fan => (self.app_fan, self.ip_fan) = (0.0, 0.0),
+            Term::Fan => (self.app_fan, self.ip_fan, self.together) = (0.0, 0.0, 0.0),
             Term::Sibling => self.sibling = 0.0,
         }
     }
@@ -213,7 +220,9 @@ pub fn judge(memory: &mut Memory, settings: &Settings, scene: &Scene<'_>) -> Jud
         silence: f64::from(visit.silence),
         app_fan: f64::from(visit.app_fan),
         ip_fan: f64::from(visit.ip_fan),
+        together: f64::from(visit.together),
         sibling,
+        visit_calls: visit.calls,
         company: usize::from(visit.company),
         net_credit: f64::from(visit.net_credit),
         client_credit: f64::from(visit.client_credit),
@@ -239,7 +248,8 @@ pub fn judge(memory: &mut Memory, settings: &Settings, scene: &Scene<'_>) -> Jud
     context.log_odds = Nats::new(judged.log_odds);
     context.last_at = context.last_at.max(at);
     visit.log_odds_max = visit.log_odds_max.max(judged.log_odds as f32);
-    let owner = learn::owner(judged.log_odds);
+    // A company's move explains why many are strange together, and proves of nobody that they are the owner.
+    let owner = learn::owner(judged.log_odds - judged.together);
     learn::learn(baseline, user, others, &Lesson { scene, visit, kind, owner, learns });
     judged
 }

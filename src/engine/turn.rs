@@ -6,11 +6,12 @@ use crate::event::{Kind as EventKind, TokenType};
 use crate::math::{faded, ln};
 use crate::memory::baseline::{Habit, Hour};
 use crate::memory::cohort::Hourly;
+use crate::memory::fleet::Member;
 use crate::memory::{Baseline, Kind, Nats, Others, Sighting, Sort, User, Visit};
 use crate::place::NetworkClass;
 use crate::route;
 use crate::term::lifecycle::{Answer, Foreign};
-use crate::term::{self, client, net};
+use crate::term::{self, CLIENT_WEIGHT, NET_WEIGHT, client, net};
 use crate::verdict::RuleId;
 
 const MINUTE_MS: f64 = 60_000.0;
@@ -357,24 +358,32 @@ impl Turn<'_> {
         let evidence = &baseline.contexts[self.held].evidence;
         let client = evidence.client.get() + f64::from(visit.client_credit);
         let oddness = evidence.route.get() + 0.5 * client + evidence.hour.get();
+        let Sighting { tenant, app, at, .. } = *sighting;
+        let member = Member { user: self.scene.user, tenant, app, at, oddness };
         let mut users = 0;
         let mut fan = |group: u64| {
-            let company = fleets.join(group, self.scene.user, sighting.at, oddness);
+            let company = fleets.join(group, member);
             users = users.max(company.users);
-            term::fan::judge(company, fleets.home_share(sighting.app, sighting.at))
+            (term::fan::judge(company, fleets.home_share(app, at)), company)
         };
-        let by_prefix = fan(sighting.app ^ (u64::from(sighting.prefix) << 8 | 1));
+        let (by_prefix, _) = fan(sighting.app ^ (u64::from(sighting.prefix) << 8 | 1));
         let by_network = if level >= net::level::USERS_NETWORK {
-            fan(sighting.app ^ (u64::from(sighting.network) << 8 | 2))
+            fan(sighting.app ^ (u64::from(sighting.network) << 8 | 2)).0
         } else {
             0.0
         };
-        let by_address = fan(u64::from(sighting.address) << 8 | 3);
+        let (by_address, company) = fan(u64::from(sighting.address) << 8 | 3);
         let strongest = |a: f64, b: f64| if a.abs() > b.abs() { a } else { b };
         visit.company = users as u8;
         visit.app_fan = strongest(by_prefix, by_network) as f32;
         // One company counts once: by address only what it says beyond the application's.
         visit.ip_fan = (by_address - f64::from(visit.app_fan).max(0.0)).max(0.0) as f32;
+        let strange = NET_WEIGHT * (evidence.net.get() + f64::from(visit.net_credit))
+            + CLIENT_WEIGHT * client
+            + evidence.hour.get()
+            + f64::from(visit.app_fan)
+            + f64::from(visit.ip_fan);
+        visit.together = (term::fan::together(strange, company) - strange) as f32;
     }
 }
 

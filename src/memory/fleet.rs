@@ -11,11 +11,14 @@ pub const USERS_MIN: usize = 3;
 
 /// One user's latest visit in a group.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Member {
-    user: u64,
-    at: i64,
+pub struct Member {
+    pub user: u64,
+    pub tenant: u64,
+    pub app: u64,
+    /// Milliseconds since the epoch.
+    pub at: i64,
     /// How unlike its owner this visit is: route + ½ client + hour, clamped to −2 and 3.
-    oddness: f32,
+    pub oddness: f64,
 }
 
 /// Users who came new to one place.
@@ -31,6 +34,8 @@ pub struct Company {
     pub users: usize,
     /// Sum of the others' oddness.
     pub oddness: f64,
+    /// Their applications, where all of them are of one tenant; else 0.
+    pub apps: usize,
 }
 
 /// Groups by application and network, by application and prefix, and by address.
@@ -57,22 +62,17 @@ impl Default for Fleets {
 }
 
 impl Fleets {
-    /// Notes the latest oddness of `user` in a group, and tells what company they are in.
-    pub fn join(&mut self, group: u64, user: u64, at: i64, oddness: f64) -> Company {
+    /// Notes a user's latest visit in a group, and tells what company they are in.
+    pub fn join(&mut self, group: u64, member: Member) -> Company {
         let fleet = self.groups.entry(group, Fleet::default);
-        fleet.members.retain(|member| (at - member.at).abs() <= WINDOW_MS && member.user != user);
+        fleet.members.retain(|other| (member.at - other.at).abs() <= WINDOW_MS && other.user != member.user);
+        let others = fleet.members.iter().map(|other| other.oddness).sum();
         if fleet.members.len() >= USERS_MAX {
             // The eldest makes room: 64 are a campaign as well as more are.
             fleet.members.remove(0);
         }
-        fleet.members.push(Member { user, at, oddness: oddness.clamp(-2.0, 3.0) as f32 });
-        fleet.company(user)
-    }
-
-    /// What company `user` is in, if they are in a group.
-    #[must_use]
-    pub fn company(&self, group: u64, user: u64) -> Company {
-        self.groups.get(group).map_or_else(Company::default, |fleet| fleet.company(user))
+        fleet.members.push(Member { oddness: member.oddness.clamp(-2.0, 3.0), ..member });
+        Company { users: fleet.members.len(), oddness: others, apps: fleet.apps() }
     }
 
     /// An application is used from where its users are at home.
@@ -98,10 +98,14 @@ impl Fleets {
 }
 
 impl Fleet {
-    fn company(&self, user: u64) -> Company {
-        let others = self.members.iter().filter(|member| member.user != user);
-        let oddness = others.map(|member| f64::from(member.oddness)).sum();
-        Company { users: self.members.len(), oddness }
+    /// Different applications of the only tenant; 0 of several tenants.
+    fn apps(&self) -> usize {
+        let Some((first, others)) = self.members.split_first() else { return 0 };
+        if others.iter().any(|other| other.tenant != first.tenant) {
+            return 0;
+        }
+        let is_first = |at: &usize| self.members[..*at].iter().all(|before| before.app != self.members[*at].app);
+        (0..self.members.len()).filter(is_first).count()
     }
 }
 
@@ -112,12 +116,17 @@ mod tests {
     #[test]
     fn a_group_counts_users_of_the_last_two_hours_once_each() {
         let mut fleets = Fleets::default();
-        fleets.join(1, 7, 0, 1.0);
-        fleets.join(1, 7, 1_000, 2.0);
-        let company = fleets.join(1, 8, 2_000, -1.0);
-        assert_eq!((company.users, company.oddness.to_bits()), (2, 2.0_f64.to_bits()));
-        assert_eq!(fleets.join(1, 9, 3 * 3_600_000, 0.0).users, 1);
-        assert_eq!(fleets.join(2, 9, 0, 0.0).users, 1, "groups are kept apart");
+        let member = |user, at, oddness| Member { user, tenant: 1, app: user, at, oddness };
+        fleets.join(1, member(7, 0, 1.0));
+        fleets.join(1, member(7, 1_000, 2.0));
+        let company = fleets.join(1, member(8, 2_000, -1.0));
+        assert_eq!(company, Company { users: 2, oddness: 2.0, apps: 2 });
+        let stranger = Member { tenant: 2, ..member(10, 2_000, 0.0) };
+        assert_eq!(fleets.join(1, stranger).apps, 0, "not all of one tenant");
+        assert_eq!(fleets.join(1, member(9, 3 * 3_600_000, 0.0)).users, 1);
+        assert_eq!(fleets.join(2, member(9, 0, 0.0)).users, 1, "groups are kept apart");
+        let same_app = Member { app: 9, ..member(11, 0, 0.0) };
+        assert_eq!(fleets.join(2, same_app), Company { users: 2, oddness: 0.0, apps: 1 });
     }
 
     #[test]

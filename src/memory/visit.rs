@@ -43,6 +43,8 @@ pub struct Visit {
     /// What the company says that it is in: by application, by address.
     pub app_fan: f32,
     pub ip_fan: f32,
+    /// What is taken off place, client and hour because a whole company came along; at most 0.
+    pub together: f32,
     /// Users who came new to the same address within two hours.
     pub company: u8,
     pub log_odds_max: f32,
@@ -73,6 +75,7 @@ impl Visit {
             hour_p: 1.0,
             app_fan: 0.0,
             ip_fan: 0.0,
+            together: 0.0,
             company: 0,
             log_odds_max: f32::NEG_INFINITY,
             routes: [(0, 0); ROUTES_MAX],

@@ -1,6 +1,6 @@
 //! Fan: many users' tokens of one application, or from one address, new to the same place within two hours.
 
-use crate::math::ln;
+use crate::math::{exp, ln};
 use crate::memory::fleet::{Company, USERS_MIN};
 
 /// Share of its usual visits below which an application has left home: it was moved, and nobody stole it.
@@ -20,17 +20,54 @@ pub fn judge(company: Company, home_share: f64) -> f64 {
     if home_share < MOVED_BELOW { 0.3 * pooled } else { pooled }
 }
 
+/// Users of one tenant, with so many applications, from whom on their coming together explains itself.
+const TOGETHER_USERS: usize = 6;
+const TOGETHER_APPS: usize = 3;
+/// The probability that it does, a user, and at most.
+const TOGETHER_A_USER: f64 = 0.03;
+const TOGETHER_MAX: f64 = 0.5;
+
+/// What is left of `ratio`, nats for a thief by place, client and hour, where one tenant's people and services with
+/// all their applications come to the same new address within two hours: a shared cause, `−ln[(1−ρ)e^−ratio + ρ]`.
+///
+/// A new office or VPN, or a scan of a company's tokens by its own security team, looks like that, and so does whoever
+/// has the company's vault. The first of them raise the question; that the others are in the same place with the same
+/// client is no news any more. What they do there (routes, volume, life cycle) stays.
+#[must_use]
+pub fn together(ratio: f64, company: Company) -> f64 {
+    if ratio <= 0.0 || company.users < TOGETHER_USERS || company.apps < TOGETHER_APPS {
+        return ratio;
+    }
+    let explained = (TOGETHER_A_USER * (company.users + 1 - TOGETHER_USERS) as f64).min(TOGETHER_MAX);
+    -ln((1.0 - explained) * exp(-ratio) + explained)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn a_company_that_comes_together_explains_itself_and_a_campaign_does_not() {
+        let company = |users, apps| Company { users, oddness: 0.0, apps };
+        // ρ = .03·10 = .3
+        let expected = -(0.7 * (-12.0_f64).exp() + 0.3).ln();
+        assert!((together(12.0, company(15, 4)) - expected).abs() < 1e-12);
+        assert!(together(12.0, company(6, 3)) < 3.6);
+        for unexplained in [company(5, 5), company(60, 2), company(60, 0)] {
+            assert!((together(12.0, unexplained) - 12.0).abs() < 1e-12, "{unexplained:?}");
+        }
+        assert!((together(-2.0, company(60, 9)) + 2.0).abs() < 1e-12, "what speaks for the owner stays");
+        let more: Vec<f64> = (6..64).map(|users| together(12.0, company(users, 3))).collect();
+        assert!(more.is_sorted_by(|a, b| a >= b) && more.iter().all(|left| (0.0..12.0).contains(left)));
+    }
+
+    #[test]
     fn a_campaign_pools_high_and_a_migration_does_not() {
-        let campaign = judge(Company { users: 8, oddness: 14.0 }, 1.0);
+        let campaign = judge(Company { users: 8, oddness: 14.0, apps: 1 }, 1.0);
         assert!((campaign - (8.4 + 6.0_f64.ln()).min(10.0)).abs() < 1e-12);
-        assert!(judge(Company { users: 60, oddness: -60.0 }, 1.0) < -2.9, "usual calls and clients");
-        let moved = judge(Company { users: 8, oddness: 5.0 }, 0.01);
+        assert!(judge(Company { users: 60, oddness: -60.0, apps: 1 }, 1.0) < -2.9, "usual calls and clients");
+        let moved = judge(Company { users: 8, oddness: 5.0, apps: 1 }, 0.01);
         assert!((moved - 0.3 * (3.0 + 6.0_f64.ln())).abs() < 1e-12);
-        assert_eq!(judge(Company { users: 2, oddness: 6.0 }, 1.0).to_bits(), 0.0_f64.to_bits());
+        assert_eq!(judge(Company { users: 2, oddness: 6.0, apps: 1 }, 1.0).to_bits(), 0.0_f64.to_bits());
     }
 }

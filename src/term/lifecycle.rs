@@ -70,7 +70,11 @@ pub struct Foreign {
 /// superseded does not rotate, and says nothing.
 pub fn refresh(refreshes: &mut Refreshes, token: u64, at: i64, address: u32, agent: u32) -> f64 {
     if refreshes.before.contains(&token) {
-        return CERTAIN;
+        // When it was superseded is forgotten: before the last but one was heard of. What was presented before that,
+        // and is told hours later, may have been presented for the first time.
+        let [_, earlier] = refreshes.last;
+        let heard_of = if earlier.at == 0 { earlier.superseded_at } else { earlier.at };
+        return if at > heard_of { CERTAIN } else { 0.0 };
     }
     if let Some(known) = refreshes.last.iter_mut().find(|known| known.token == token) {
         let elsewhere = known.at != 0 && known.address != address && known.agent != agent;
