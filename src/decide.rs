@@ -38,7 +38,9 @@ const DAY_MS: i64 = 86_400_000;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Evidence {
     pub log_odds: f64,
+    /// The part that comes of the life cycle, where its rule speaks, and where it may not: then it takes no token away.
     pub lifecycle: f64,
+    pub unspoken: f64,
     /// The part that comes of others' tokens.
     pub fan: f64,
     /// The part that comes of how much was called.
@@ -86,6 +88,9 @@ impl Budget {
     /// Sets the threshold that spends the budget on the tail: as many visits a day as there were so far, of which
     /// as many alert as people can look at.
     pub fn reckon(&mut self, tail: &Tail, watermark: i64) {
+        if watermark == 0 {
+            return;
+        }
         let day = (watermark / DAY_MS) as u32;
         let first_day = *self.first_day.get_or_insert(day);
         if tail.visits() < COLD_VISITS || tail.visits() < self.reckoned_at + 256 {
@@ -97,10 +102,10 @@ impl Budget {
         self.threshold = tail.quantile(self.per_day as f64 / visits_a_day).max(ALERT_FROM);
     }
 
-    /// Whether a new incident may be told: within the budget; beyond it only if it is worse than the mildest of the day
+    /// Whether a new incident may be told on the watermark's day: within the budget; beyond it only if it is worse than the mildest of the day
     /// that was told, and never more than twice the budget.
-    pub fn spend(&mut self, at: i64, log_odds: f64) -> bool {
-        let day = (at / DAY_MS) as u32;
+    pub fn spend(&mut self, watermark: i64, log_odds: f64) -> bool {
+        let day = (watermark / DAY_MS) as u32;
         if day > self.day {
             self.day = day;
             self.told.clear();
@@ -126,10 +131,11 @@ impl Budget {
 /// The verdict on one event, before the budget's cap.
 #[must_use]
 pub fn verdict(evidence: Evidence, threshold: f64, margin: f64, visits: u64) -> Verdict {
-    let Evidence { log_odds, lifecycle, fan, volume, company, calls } = evidence;
-    let alone = log_odds - fan.max(volume) > REVOKE_ALONE_FROM && company < REVOKE_COMPANY;
+    let Evidence { log_odds, lifecycle, unspoken, fan, volume, company, calls } = evidence;
+    let behaviour = log_odds - unspoken;
+    let alone = behaviour - fan.max(volume) > REVOKE_ALONE_FROM && company < REVOKE_COMPANY;
     let persists = calls >= REVOKE_CALLS;
-    let by_behaviour = log_odds > REVOKE_FROM + margin && alone && persists && visits >= REVOKE_VISITS;
+    let by_behaviour = behaviour > REVOKE_FROM + margin && alone && persists && visits >= REVOKE_VISITS;
     if lifecycle >= LIFECYCLE_CERTAIN || by_behaviour {
         Verdict::Revoke
     } else if log_odds >= threshold {
@@ -146,7 +152,7 @@ mod tests {
     use super::*;
 
     fn evidence(log_odds: f64) -> Evidence {
-        Evidence { log_odds, lifecycle: 0.0, fan: 0.0, volume: 0.0, company: 1, calls: 3 }
+        Evidence { log_odds, lifecycle: 0.0, unspoken: 0.0, fan: 0.0, volume: 0.0, company: 1, calls: 3 }
     }
 
     #[test]
@@ -167,6 +173,8 @@ mod tests {
         assert_eq!(verdict(backfill, 1.0, 3.0, 1_000_000), Verdict::Alert);
         let scan = Evidence { company: 3, ..evidence(20.0) };
         assert_eq!(verdict(scan, 1.0, 3.0, 1_000_000), Verdict::Alert);
+        let silenced = Evidence { unspoken: 14.0, ..evidence(15.0) };
+        assert_eq!(verdict(silenced, 1.0, 3.0, 1_000_000), Verdict::Alert, "its rule is disabled");
         let tried = Evidence { calls: 2, ..evidence(20.0) };
         assert_eq!(verdict(tried, 1.0, 3.0, 1_000_000), Verdict::Alert);
         let copy = Evidence { lifecycle: 14.0, ..evidence(7.0) };
@@ -178,12 +186,14 @@ mod tests {
         let mut tail = Tail::default();
         let mut budget = Budget::new(20);
         budget.reckon(&tail, 0);
+        assert!(budget.first_day.is_none(), "before anything is known no day begins");
+        budget.reckon(&tail, 20_000 * DAY_MS);
         assert!((budget.threshold() - COLD_ALERT_FROM).abs() < 1e-12);
         for number in 0..100_000_u32 {
             // One visit in 100 lies evenly between −2 and 8.
             tail.learn(if number % 100 == 0 { -2.0 + f64::from(number / 100 % 100) / 10.0 } else { -8.0 }, 1.0);
         }
-        budget.reckon(&tail, 10 * DAY_MS);
+        budget.reckon(&tail, 20_010 * DAY_MS);
         // 10,000 visits a day, of them 100 above −2 and 20 above 6.
         assert!((5.0..7.0).contains(&budget.threshold()), "{}", budget.threshold());
     }

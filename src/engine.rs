@@ -1,5 +1,6 @@
 //! Judgement, whole: the state of one partition and the step that takes it from event to event.
 
+mod clock;
 mod explain;
 mod judge;
 mod learn;
@@ -7,6 +8,7 @@ mod turn;
 
 use std::num::NonZeroU32;
 
+use self::clock::Clock;
 use self::judge::{Judged, Scene};
 use crate::decide::{self, Alarm, Budget, Incidents, Tail};
 use crate::enrichment::EnrichedEvent;
@@ -72,13 +74,12 @@ pub struct Counters {
     pub baselines: u64,
     pub baselines_evicted: u64,
     pub incidents: u64,
+    /// Events a month ahead of all others: they are stored and not judged.
+    pub far_ahead: u64,
     /// Confirmations by owners and analysts, and those of them that a suspicion worth an alert stood against.
     pub confirmed: u64,
     pub confirmed_alarms: u64,
 }
-
-/// Events among which the earliest is taken for the watermark.
-const WATERMARK_EVENTS: u32 = 256;
 
 /// Everything one partition remembers.
 #[derive(Debug)]
@@ -91,16 +92,7 @@ pub struct State {
     incidents: Incidents,
     /// Ids of the last events.
     recent: Recent,
-    watermark: Watermark,
-}
-
-/// Event time that no more events are to come from before: the earliest of the last few hundred, so that neither one
-/// from a clock far ahead nor one that was held up moves it.
-#[derive(Clone, Copy, Debug, Default)]
-struct Watermark {
-    at: i64,
-    earliest: i64,
-    events: u32,
+    clock: Clock,
 }
 
 /// What became of one event.
@@ -121,7 +113,7 @@ impl State {
             budget: Budget::new(settings.alert_budget_per_day),
             incidents: Incidents::default(),
             recent: Recent::new(settings.recent_event_ids_max),
-            watermark: Watermark::default(),
+            clock: Clock::default(),
             settings,
         }
     }
@@ -146,7 +138,7 @@ impl State {
 
     /// Ends the visits that are over, which tell how high the log-odds of honest visits go.
     fn end_visits(&mut self) {
-        while let Some(number) = self.memory.visits.next_ended(self.watermark.at) {
+        while let Some(number) = self.memory.visits.next_ended(self.clock.watermark()) {
             let visit = self.memory.visits.get(number);
             let (baseline, log_odds) = (visit.baseline, f64::from(visit.log_odds_max));
             if log_odds.is_finite() {
@@ -160,21 +152,7 @@ impl State {
             }
             self.memory.visits.close(number);
         }
-        self.budget.reckon(&self.tail, self.watermark.at);
-    }
-}
-
-impl Watermark {
-    fn see(&mut self, at: i64) {
-        if self.events == 0 {
-            self.earliest = at;
-        }
-        self.earliest = self.earliest.min(at);
-        self.events += 1;
-        if self.events == WATERMARK_EVENTS {
-            self.at = self.at.max(self.earliest);
-            self.events = 0;
-        }
+        self.budget.reckon(&self.tail, self.clock.watermark());
     }
 }
 
@@ -188,8 +166,14 @@ pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) ->
         return Step::Duplicate;
     }
     state.counters.events += 1;
-    state.watermark.see(event.timestamp.millis());
+    let at = event.timestamp.millis();
+    state.clock.see(at);
     state.end_visits();
+    if state.clock.is_far_ahead(at) {
+        // Nothing may remember a time that is no time.
+        state.counters.far_ahead += 1;
+        return Step::Judged(quiet(state));
+    }
     let token = scope.key(b't', event.token_id.as_str());
     let baseline = baseline_key(event, token, &state.memory);
     if !event.kind.is_sighting() {
@@ -202,7 +186,9 @@ pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) ->
     let user = event.user_id.as_deref().map_or(baseline, |user| scope.key(b'u', user));
     let ended = ended(&state.memory, event, baseline, token);
     let place = state.memory.baselines.find(baseline);
-    let scene = Scene { enriched, sighting, scope, baseline, token, user, place, ended };
+    let expired = event.expires_at.is_some_and(|expires_at| expires_at < event.timestamp);
+    let ahead = if expired { state.clock.ahead(at) } else { 0 };
+    let scene = Scene { enriched, sighting, scope, baseline, token, user, place, ended, ahead };
     let findings = policy::judge(rules, &mut state.memory.minutes, baseline, enriched);
     let seed = is_seed(&mut state.memory, &scene);
     if seed && findings.is_empty() {
@@ -264,7 +250,7 @@ fn take_note(state: &mut State, event: &Event<'_>, baseline: u64, token: u64) {
         EventKind::Revoked => {
             let ended = |memory: &mut Memory, key: u64| {
                 let ended = memory.ended.entry(key, Ended::default);
-                if ended.revoked_at == 0 {
+                if ended.revoked_at == 0 || at < ended.revoked_at {
                     ended.revoked_at = at;
                 }
             };
@@ -341,9 +327,12 @@ fn is_seed(memory: &mut Memory, scene: &Scene<'_>) -> bool {
 /// From the judgement to what the outside is to see of it.
 fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judged, findings: Vec<Finding>) -> Outcome {
     explain::learn_names(&mut state.memory.names, scene, judged);
+    let lifecycle = judged.evidence.lifecycle.get();
+    let speaks = judged.lifecycle_rule.map(|rule| rules.rule(rule)).is_some_and(|rule| rule.speaks(lifecycle));
     let evidence = decide::Evidence {
         log_odds: judged.log_odds,
-        lifecycle: judged.evidence.lifecycle.get(),
+        lifecycle: if speaks { lifecycle } else { 0.0 },
+        unspoken: if speaks { 0.0 } else { lifecycle },
         fan: judged.app_fan.max(0.0) + judged.ip_fan.max(0.0),
         volume: judged.evidence.volume.get(),
         company: judged.company,
@@ -381,7 +370,7 @@ fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judge
     if verdict == Verdict::Alert
         && wanted < Verdict::Alert
         && !state.incidents.is_known(&alarm)
-        && !state.budget.spend(scene.sighting.at, judged.log_odds)
+        && !state.budget.spend(state.clock.watermark(), judged.log_odds)
     {
         verdict = Verdict::Watch;
     }

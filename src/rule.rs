@@ -48,6 +48,14 @@ pub struct Rule {
     pub runbook: Vec<String>,
 }
 
+impl Rule {
+    /// Whether it fires at this share, nats.
+    #[must_use]
+    pub fn speaks(&self, share: f64) -> bool {
+        self.status != Status::Disabled && share >= self.threshold
+    }
+}
+
 /// Share from which a rule fires where its file says nothing.
 pub const THRESHOLD_DEFAULT: f64 = 1.5;
 

@@ -537,6 +537,7 @@ impl Partitions {
             sum.late += counters.late;
             sum.baselines += counters.baselines;
             sum.baselines_evicted += counters.baselines_evicted;
+            sum.far_ahead += counters.far_ahead;
             sum.confirmed += counters.confirmed;
             sum.confirmed_alarms += counters.confirmed_alarms;
         }

@@ -10,6 +10,12 @@ use crate::rule::{RuleSet, Status};
 use crate::term::{CLIENT_WEIGHT, NET_WEIGHT, client, net};
 use crate::verdict::{RuleId, Signal};
 
+/// What an owner does as often as this is not what speaks against them: evidence of an earlier visit is.
+const ORDINARY_P: f64 = 0.2;
+
+/// A route that was called so often is none that it does not usually call.
+const USUAL_CALLS: f64 = 3.0;
+
 /// A share below this, nats, is not worth a word.
 const TOLD_FROM: f64 = 0.5;
 
@@ -47,7 +53,7 @@ pub fn signals(memory: &mut Memory, rules: &RuleSet, scene: &Scene<'_>, judged: 
         let (observed, expected, reason) = words.of(rule);
         // A likelihood ratio of e^share against the owner comes by chance with e^−share at the most.
         let p_value = p_value.unwrap_or_else(|| exp(-share));
-        let fired = share >= configured.threshold;
+        let fired = configured.speaks(share);
         signals.push(Signal { rule, share, p_value, fired, observed, expected, reason });
     }
     signals.sort_by(|one, other| other.share.total_cmp(&one.share));
@@ -119,14 +125,14 @@ impl Words<'_> {
                 (here, usual, reason)
             }
             RuleId::ImpossibleTravel => {
-                let (here, usual) = (self.here(), self.last_place());
+                let here = self.here();
                 let reason = if judged.travel_km > 0.0 {
                     let (km, time) = (thousands(judged.travel_km), span((judged.travel_minutes * 60_000.0) as i64));
                     format!("{km} km in {time}, to {here}")
                 } else {
                     format!("in {here} soon after uses so far away that nobody can have travelled")
                 };
-                (here, usual, reason)
+                (here, "a place that can be reached from the last one in time".to_owned(), reason)
             }
             RuleId::NewClient => {
                 let client = &self.scene.enriched.client;
@@ -155,7 +161,11 @@ impl Words<'_> {
                 let hour = self.scene.sighting.hour();
                 let observed = format!("{hour:02}:00 to {:02}:00 UTC", (hour + 1) % 24);
                 let expected = self.usual_hours();
-                let reason = format!("used between {observed}, when it hardly ever is; usually {expected}");
+                if judged.hour_p > ORDINARY_P {
+                    let reason = format!("used at unusual hours lately; usually {expected}");
+                    return ("unusual hours lately".to_owned(), expected, reason);
+                }
+                let reason = format!("used from {observed}, when it hardly ever is; usually {expected}");
                 (observed, expected, reason)
             }
             RuleId::ConcurrentUse => {
@@ -279,10 +289,16 @@ impl Words<'_> {
         let observed = format!("{} {endpoint}", event.method.as_deref().unwrap_or_default()).trim().to_owned();
         let (known, _) = self.baseline.seen.variety(Sort::Route);
         let expected = format!("its usual {known} routes");
-        let reason = match rule {
-            RuleId::SensitiveEndpoint => format!("calls what thieves look for, lately {observed}"),
-            _ => format!("calls what it does not usually call, lately {observed}"),
+        let what = match rule {
+            RuleId::SensitiveEndpoint => "calls what thieves look for",
+            _ => "calls what it does not usually call",
         };
+        // What was odd may lie a few calls back.
+        let is_usual = self.baseline.seen.count(Sort::Route, self.scene.enriched.route.key) >= USUAL_CALLS;
+        if is_usual || observed.is_empty() {
+            return ("calls a while ago".to_owned(), expected, format!("{what}, or did a while ago"));
+        }
+        let reason = format!("{what}, lately {observed}");
         (observed, expected, reason)
     }
 
@@ -332,12 +348,6 @@ impl Words<'_> {
             None => usual.push_str("places of its user's other tokens"),
         }
         usual
-    }
-
-    fn last_place(&self) -> String {
-        let network =
-            self.baseline.seen.most(Sort::Network).and_then(|(network, _)| self.names.get(network_name(network)));
-        network.map_or_else(|| "its last place".to_owned(), |name| format!("{name}, where it was last"))
     }
 
     fn usual_client(&self) -> String {
@@ -390,6 +400,9 @@ fn span(millis: i64) -> String {
     }
 }
 
+/// Reasons in a sentence.
+const TOLD_MAX: usize = 4;
+
 /// What the sentence adds up to.
 pub struct Sum {
     pub log_odds: f64,
@@ -411,7 +424,7 @@ pub fn sentence(signals: &[Signal], sum: &Sum) -> String {
     if signals.is_empty() {
         text.push_str("many small signs, or rules that are disabled, and none to name");
     }
-    for (place, signal) in signals.iter().take(4).enumerate() {
+    for (place, signal) in signals.iter().take(TOLD_MAX).enumerate() {
         let separator = if place == 0 { "" } else { "; " };
         let _ = write!(text, "{separator}{}", signal.reason);
         // A policy has no part in the sum.
@@ -419,7 +432,13 @@ pub fn sentence(signals: &[Signal], sum: &Sum) -> String {
             let _ = write!(text, " ({:+.1})", signal.share);
         }
     }
-    let _ = write!(text, ". Before looking {}; in all {:.1}.", sum.prior, sum.log_odds);
+    let told: f64 = signals.iter().take(TOLD_MAX).map(|signal| signal.share).sum();
+    let rest = sum.log_odds - sum.prior - told;
+    let _ = write!(text, ". Before looking {}", sum.prior);
+    if rest.abs() >= TOLD_FROM {
+        let _ = write!(text, "; the rest {rest:+.1}");
+    }
+    let _ = write!(text, "; in all {:.1}.", sum.log_odds);
     if sum.by_policy {
         text.push_str(" Told because of the policy.");
     } else if let Some(leading) = signals.first()
@@ -440,7 +459,7 @@ mod tests {
         let told = sentence(&[], &sum);
         assert_eq!(
             told,
-            "many small signs, or rules that are disabled, and none to name. Before looking -7; in all 2.4."
+            "many small signs, or rules that are disabled, and none to name. Before looking -7; the rest +9.4; in all 2.4."
         );
     }
 }

@@ -30,6 +30,8 @@ pub struct Scene<'a> {
     pub place: Option<Place>,
     /// When its token, family or session was ended.
     pub ended: Ended,
+    /// Of an event after its token's expiry: by how much its clock is ahead of others, milliseconds.
+    pub ahead: i64,
 }
 
 /// What judgement found, before it is put into words.
@@ -105,7 +107,7 @@ impl Judged {
     }
 
     /// All terms: `z − π = .8 net + .85 client + hour + route + area + switch + volume + lifecycle + credential + fan +
-    /// sibling`.
+    /// sibling`. The silence of the holder before belongs to switch, bytes to volume, a company's move to fan.
     fn sum(&self) -> f64 {
         let Evidence { net, client, hour, route, area, switch, volume, bytes, lifecycle, credential, .. } =
             self.evidence;
@@ -277,6 +279,7 @@ fn keep_time(baseline: &mut Baseline, at: i64, lateness_ms_max: i64) -> bool {
     if baseline.behind >= BEHIND_MAX {
         baseline.last_at = at;
         baseline.behind = 0;
+        baseline.hour.number = baseline.hour.number.min((at / 3_600_000) as u32);
         for context in &mut baseline.contexts {
             context.last_at = context.last_at.min(at);
         }
@@ -332,4 +335,51 @@ fn levels(baseline: &Baseline, user: &User, others: &Others, sighting: &Sighting
         client::level::NEW_FAMILY
     };
     (net, client)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_terms_are_all_of_the_sum_and_each_can_be_left_out() {
+        let evidence = Evidence {
+            net: Nats::new(1.0),
+            travel: Nats::new(0.5),
+            client: Nats::new(2.0),
+            hour: Nats::new(0.25),
+            route: Nats::new(4.0),
+            sensitive: Nats::new(0.5),
+            area: Nats::new(0.75),
+            switch: Nats::new(1.5),
+            volume: Nats::new(3.0),
+            objects: Nats::new(1.0),
+            bytes: Nats::new(2.0),
+            lifecycle: Nats::new(14.0),
+            credential: Nats::new(2.5),
+            ..Evidence::default()
+        };
+        let whole = Judged {
+            evidence,
+            silence: -0.5,
+            app_fan: 5.0,
+            ip_fan: 1.0,
+            together: -2.0,
+            sibling: 3.5,
+            net_credit: -0.25,
+            client_credit: -0.5,
+            ..Judged::nothing(-7.0)
+        };
+        let worth = Term::ALL.map(|term| {
+            let mut without = whole;
+            without.leave_out(term);
+            whole.sum() - without.sum()
+        });
+        let bytes = term::volume::BYTES_WEIGHT * 2.0;
+        let expected = [0.8 * 0.75, 0.85 * 1.5, 0.25, 4.0, 0.75, 1.0, 3.0 + bytes, 14.0, 2.5, 4.0, 3.5];
+        for ((term, worth), expected) in Term::ALL.iter().zip(worth).zip(expected) {
+            assert!((worth - expected).abs() < 1e-9, "{}: {worth} instead of {expected}", term.name());
+        }
+        assert!((worth.iter().sum::<f64>() - whole.sum()).abs() < 1e-9, "nothing else is in the sum");
+    }
 }

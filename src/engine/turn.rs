@@ -303,7 +303,7 @@ impl Turn<'_> {
 
     /// Life cycle: at every event, for it needs no past.
     pub fn lifecycle(&mut self, baseline: &mut Baseline, visit: &Visit) {
-        let Scene { sighting, enriched, scope, token, ended, .. } = self.scene;
+        let Scene { sighting, enriched, scope, token, ended, ahead, .. } = self.scene;
         let event = &enriched.event;
         let at = sighting.at;
         let answer = Answer::of(event.status, event.kind == EventKind::Refreshed);
@@ -312,14 +312,12 @@ impl Turn<'_> {
             network: usize::from(visit.net_level) >= net::level::USERS_NETWORK,
             client: usize::from(visit.client_level) >= client::level::USERS_FAMILY,
         };
+        let new_token = baseline.token != *token as u32;
         let mut reuse = 0.0;
         if event.kind == EventKind::Refreshed {
             let refreshes = baseline.refreshes.get_or_insert_default();
             reuse = term::lifecycle::refresh(refreshes, *token, at, sighting.address, sighting.agent);
-        } else if answer == Answer::Accepted
-            && event.token_type != TokenType::Refresh
-            && baseline.token != *token as u32
-        {
+        } else if answer == Answer::Accepted && event.token_type != TokenType::Refresh && new_token {
             // A token that the family had not used before, and that works: the answer that brought it has arrived.
             if let Some(refreshes) = &mut baseline.refreshes {
                 term::lifecycle::successor_used(refreshes, at);
@@ -327,14 +325,17 @@ impl Turn<'_> {
             baseline.token = *token as u32;
         }
         let shown = event.binding.as_deref().map_or(0, |key| scope.key(b'k', key) as u32 | 1);
-        let binding = term::lifecycle::binding(&mut baseline.binding, &mut baseline.binding_streak, shown);
+        let binding = term::lifecycle::binding(&mut baseline.binding, &mut baseline.binding_streak, shown, new_token);
         let expires_at = event.expires_at.map(crate::event::Timestamp::millis);
         let found = [
             (RuleId::RefreshReuse, reuse),
             (RuleId::BindingMismatch, binding),
             (RuleId::UseAfterRevocation, term::lifecycle::after_revocation(*ended, at, answer, foreign)),
             (RuleId::UseAfterSessionEnd, term::lifecycle::after_session_end(*ended, at, answer, foreign)),
-            (RuleId::UseAfterExpiry, term::lifecycle::after_expiry(expires_at, at, visit.began, answer)),
+            (
+                RuleId::UseAfterExpiry,
+                term::lifecycle::after_expiry(expires_at, at - ahead, visit.began - ahead, answer),
+            ),
         ];
         for (rule, share) in found {
             let context = &mut baseline.contexts[self.held];

@@ -5,7 +5,7 @@ use super::generations::Generations;
 /// Visitors kept a group, and for how long.
 const USERS_MAX: usize = 64;
 const WINDOW_MS: i64 = 2 * 3_600_000;
-const FLEETS_MAX: usize = 1 << 14;
+const FLEETS_MAX: usize = 1 << 17;
 /// A group is weighed from so many users on.
 pub const USERS_MIN: usize = 3;
 

@@ -215,7 +215,8 @@ impl Default for Population {
 
 impl Population {
     /// Probabilities of choosing `network` of `country`, as a thief and as one of the tenant's, given that it lies in
-    /// one of the countries that are `known` to the owner or, where this one is not among them, in another.
+    /// one of the countries that are `known` to the owner or, where this one is not among them, in another. Among all
+    /// networks where no file knows the country (0).
     #[must_use]
     pub fn chooses(&self, tenant: u64, network: u32, country: u32, known: &[u32]) -> (f64, f64) {
         let networks = &self.networks;
@@ -229,6 +230,9 @@ impl Population {
         let adoptions = self.adoptions.get(&place).map_or(0.0, |count| f64::from(*count));
         let here = self.pairs.count(pair(Pair::TenantNetwork, tenant, u64::from(place)));
         let chosen = (networks.thief(place, 5.0), owner(networks.users(place) + 0.1, adoptions, here));
+        if country == 0 {
+            return chosen;
+        }
         // Of all that lies in the known countries.
         let (mut thiefs, mut owners) = (0.0, 0.0);
         for country in known {
@@ -421,6 +425,8 @@ mod tests {
         assert!(owner_abroad > 0.2 && owner_abroad > 10.0 * owner_at_home, "{owner_abroad} {owner_at_home}");
         assert!(thief_abroad > thief_at_home && thief_abroad < 1.0);
         assert!(owner_at_home < 0.05);
+        let (_, owner_nowhere) = population.chooses(1, 3320, 0, &[49]);
+        assert!(owner_nowhere < 0.2, "no file knows it, and it is not for that abroad: {owner_nowhere}");
         // Whatever is known, there is a probability.
         for (thief, owner) in [choice(&[]), choice(&[61]), population.chooses(9, 9, 9, &[49, 61])] {
             assert!(thief > 0.0 && thief <= 1.0 && owner > 0.0 && owner <= 1.0, "{thief} {owner}");

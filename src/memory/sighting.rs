@@ -125,7 +125,11 @@ impl Sighting {
             site,
             tenant: scope.key(b'o', ""),
             // An application is its vendor's, whichever tenants use it: a breach of it spares none of them.
-            app: xxh3_64_with_seed(event.app_id.as_deref().unwrap_or_default().as_bytes(), u64::from(b'a')),
+            // Tokens of no application that we know have no more than their tenant in common.
+            app: match event.app_id.as_deref() {
+                Some(app) => xxh3_64_with_seed(app.as_bytes(), u64::from(b'a')),
+                None => scope.key(b'a', ""),
+            },
             visit: mix(client_key ^ mix(u64::from(enriched.client.agent_key) << 32 | u64::from(fingerprint))),
         })
     }

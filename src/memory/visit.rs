@@ -9,6 +9,9 @@ pub const VISITS_MAX: usize = 3;
 /// A longer silence ends a visit, milliseconds.
 pub const VISIT_GAP_MS: i64 = 30 * 60_000;
 
+/// A visit that is to end so long after the watermark does not wait at the head of the queue.
+const AHEAD_MS: i64 = 6 * 3_600_000;
+
 /// Routes and areas told apart within one visit; what comes beyond them counts as a repeat.
 const ROUTES_MAX: usize = 8;
 const AREAS_MAX: usize = 4;
@@ -156,6 +159,11 @@ impl Visits {
             let full = self.len() > self.max;
             let &(since, number) = self.queue.front()?;
             if !full && since + VISIT_GAP_MS > watermark {
+                if since > watermark + AHEAD_MS {
+                    // A clock that is ahead holds nobody up.
+                    self.queue.rotate_left(1);
+                    continue;
+                }
                 return None;
             }
             self.queue.pop_front();
@@ -201,6 +209,14 @@ mod tests {
         assert_eq!(visits.next_ended(VISIT_GAP_MS + 1_000), Some(number));
         visits.close(number);
         assert!(visits.is_empty());
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_holds_no_other_visit_open() {
+        let mut visits = Visits::new(10);
+        visits.open(Visit::begin(1, 1, 24 * 3_600_000));
+        let honest = visits.open(Visit::begin(2, 2, 0));
+        assert_eq!(visits.next_ended(VISIT_GAP_MS), Some(honest));
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub struct Metrics {
     redactions: Family<Label, Counter>,
     baselines: Gauge,
     baselines_evicted: Counter,
+    far_ahead: Counter,
     confirmed: Counter,
     confirmed_alarms: Counter,
     partitions: Gauge,
@@ -78,6 +79,7 @@ impl Metrics {
         let key_mismatches = counter("key_mismatches", "Events whose message is not keyed by their subject key");
         let incidents = counter("incidents", "Incidents opened or changed");
         let baselines_evicted = counter("baselines_evicted", "Baselines forgotten for want of room");
+        let far_ahead = counter("events_far_ahead", "Events a month ahead of all others: stored, not judged");
         let confirmed = counter("confirmed", "Grants and tokens whose uses were confirmed as their owner's");
         let confirmed_alarms = counter("confirmed_alarms", "Those of them that were suspected enough for an alert");
         let epochs = counter("epochs", "Epochs stored and committed");
@@ -120,6 +122,7 @@ impl Metrics {
             redactions,
             baselines,
             baselines_evicted,
+            far_ahead,
             confirmed,
             confirmed_alarms,
             partitions,
@@ -171,6 +174,7 @@ impl Metrics {
         self.baselines.set(now.baselines as i64);
         self.late.inc_by(now.late.saturating_sub(before.late));
         self.baselines_evicted.inc_by(now.baselines_evicted.saturating_sub(before.baselines_evicted));
+        self.far_ahead.inc_by(now.far_ahead.saturating_sub(before.far_ahead));
         self.confirmed.inc_by(now.confirmed.saturating_sub(before.confirmed));
         self.confirmed_alarms.inc_by(now.confirmed_alarms.saturating_sub(before.confirmed_alarms));
     }

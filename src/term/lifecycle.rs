@@ -205,8 +205,9 @@ pub fn after_expiry(expires_at: Option<i64>, at: i64, visit_began: i64, answer: 
 }
 
 /// Notes the key that a request proved possession of (0: none), and says what another key says: a copy of the token
-/// without its key. Where producers leave the key out it says nothing.
-pub const fn binding(known: &mut u32, streak: &mut u8, shown: u32) -> f64 {
+/// without its key. Where producers leave the key out it says nothing; nor does a `new_token`, which may be bound to a
+/// new key, as after a certificate was renewed (RFC 8705 section 3).
+pub const fn binding(known: &mut u32, streak: &mut u8, shown: u32, new_token: bool) -> f64 {
     if shown == 0 {
         return 0.0;
     }
@@ -214,7 +215,7 @@ pub const fn binding(known: &mut u32, streak: &mut u8, shown: u32) -> f64 {
         *streak = streak.saturating_add(1);
         return 0.0;
     }
-    if *streak >= BINDING_STREAK {
+    if *streak >= BINDING_STREAK && !new_token {
         return CERTAIN;
     }
     *known = shown;
@@ -351,8 +352,33 @@ mod tests {
     fn another_key_after_three_of_one_is_a_copy() {
         let (mut known, mut streak) = (0, 0);
         let says: Vec<bool> =
-            [7, 0, 7, 8, 8, 8, 0, 9, 8].iter().map(|key| binding(&mut known, &mut streak, *key) > 1.0).collect();
+            [7, 0, 7, 8, 8, 8, 0, 9, 8].iter().map(|key| binding(&mut known, &mut streak, *key, false) > 1.0).collect();
         assert_eq!(says, [false, false, false, false, false, false, false, true, false]);
+    }
+
+    #[test]
+    fn a_new_token_may_have_a_new_key_and_an_old_one_may_not() {
+        let (mut known, mut streak) = (7, 30);
+        assert!(binding(&mut known, &mut streak, 8, true) < 1.0, "a certificate was renewed");
+        for _ in 0..3 {
+            assert!(binding(&mut known, &mut streak, 8, false) < 1.0);
+        }
+        assert!(binding(&mut known, &mut streak, 7, false) > 1.0, "a copy");
+    }
+
+    #[test]
+    fn what_is_told_hours_late_was_presented_for_the_first_time() {
+        let mut refreshes = Refreshes::default();
+        let hour = 60 * MINUTE;
+        // The first is heard of as the second's parent, and told when the third has been presented.
+        succeed(&mut refreshes, 1, 2, NOON);
+        for (round, token) in (1..4).zip(2..) {
+            assert!(refresh(&mut refreshes, token, NOON + round * hour, 1, 1) < 1.0);
+            succeed(&mut refreshes, token, token + 1, NOON + round * hour + 20);
+        }
+        assert!(refreshes.before.contains(&1));
+        assert!(refresh(&mut refreshes, 1, NOON - 20, 1, 1) < 1.0, "late");
+        assert!(refresh(&mut refreshes, 1, NOON + 5 * hour, 2, 2) > 13.0, "a copy");
     }
 
     #[test]
