@@ -4,10 +4,13 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use tokenwarden::cli::Cli;
+use tokenwarden::source::stdin;
 use tokenwarden::telemetry;
 
 fn main() -> ExitCode {
     telemetry::hush_panics();
+    // A process without standard input has none to keep.
+    let _ = stdin::keep();
     match Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -65,9 +65,9 @@ pub struct Arguments {
     /// Write one verdict an event to this file, as JSON lines; - is standard output.
     #[arg(long, value_name = "OUT.ndjson")]
     verdicts: Option<PathBuf>,
-    /// Where to store what comes of it.
-    #[arg(long, value_name = "none|embedded:DIR|URL", default_value = "none")]
-    store: String,
+    /// Where to store what comes of it; without it nowhere, but with --enforce where the configuration says.
+    #[arg(long, value_name = "none|embedded:DIR|URL")]
+    store: Option<String>,
     /// Send alerts and revoke tokens, as the configuration allows, for what is found.
     #[arg(long, requires = "config")]
     enforce: bool,
@@ -99,18 +99,27 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             &hasher(arguments, &config)?,
         );
     }
-    if arguments.store == "none" {
-        return replay(arguments, &config, |_| Ok(NullStore));
-    }
-    let settings = StoreSettings { url: arguments.store.clone(), ..config.store.clone() };
+    let url = match arguments.store.as_deref() {
+        // What is sent and revoked must be found again in the table of actions.
+        Some("none") if arguments.enforce => {
+            return Err(Failure::Usage(
+                "--enforce needs a store, for every action is kept; leave --store none out".to_owned(),
+            ));
+        }
+        None if arguments.enforce => config.store.url.clone(),
+        None | Some("none") => return replay(arguments, &config, "none", |_| Ok(NullStore)),
+        Some(url) => url.to_owned(),
+    };
+    let settings = StoreSettings { url, ..config.store.clone() };
     settings.check_url().map_err(|problem| Failure::Usage(format!("--store {problem}")))?;
     let open = |runtime: &tokio::runtime::Runtime| Ok(runtime.block_on(ClickHouse::open(&settings))?);
-    replay(arguments, &config, open)
+    replay(arguments, &config, &settings.url, open)
 }
 
 fn replay<S: Store + 'static>(
     arguments: &Arguments,
     config: &Config,
+    stored: &str,
     open: impl FnOnce(&tokio::runtime::Runtime) -> Result<S, Failure>,
 ) -> Result<(), Failure>
 where
@@ -178,7 +187,7 @@ where
     for fault in worker.faults() {
         told.say(&format!("unreadable: {fault}"));
     }
-    told.summary(&tally, late, &arguments.store);
+    told.summary(&tally, late, stored);
     if left > 0 {
         told.say(&format!(
             "{left} alerts or revocations still wait in {}; the next run delivers them",

@@ -57,6 +57,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 fn test(config: &Config, loaded: &LoadedRules, out: &mut impl Write) -> Result<(), Failure> {
     let (mut passed, mut failed, mut rules) = (0_usize, 0_usize, 0_usize);
+    for missing in &loaded.missing {
+        print(out, &format!("off   {missing} has no file and is disabled"))?;
+    }
     for of_rule in &loaded.cases {
         let rule = loaded.rules.rule(of_rule.rule);
         if rule.status == Status::Disabled {

@@ -331,7 +331,10 @@ impl Words<'_> {
     fn usual_place(&self) -> String {
         let seen = &self.baseline.seen;
         let mut usual = String::new();
-        if let Some((country, _)) = seen.most(Sort::Country) {
+        // The country that is new here may be learnt already, and be the only one that is known.
+        let is_new =
+            |country: u32| self.judged.net_level == net::level::NEW_COUNTRY && country == self.scene.sighting.country;
+        if let Some((country, _)) = seen.most(Sort::Country).filter(|(country, _)| !is_new(*country)) {
             let _ = write!(usual, "{}, ", country_text(country));
         }
         match seen.most(Sort::Network) {

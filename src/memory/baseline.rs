@@ -146,7 +146,8 @@ pub struct Presented {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Refreshes {
     pub last: [Presented; 2],
-    pub before: [u64; 4],
+    /// 32 bits of each.
+    pub before: [u32; 8],
 }
 
 #[derive(Clone, Debug)]

@@ -127,7 +127,7 @@ impl Reader {
         let counted = Arc::clone(&progress.read);
         let read_before = progress.bytes_read();
         let input = if is_stdin(path) {
-            Input::piped(Counted { inner: io::stdin(), counted })
+            super::stdin::open().and_then(|inner| Input::piped(Counted { inner, counted }))
         } else {
             let inner = File::open(path).map_err(|error| unreadable(path, &error))?;
             match size_of(path)? {

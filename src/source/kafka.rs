@@ -18,7 +18,7 @@ use rdkafka::message::{Header, Message as _, OwnedHeaders, OwnedMessage};
 use rdkafka::metadata::{Metadata, MetadataTopic};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer};
 use rdkafka::statistics::Statistics;
-use rdkafka::types::RDKafkaRespErr;
+use rdkafka::types::{RDKafkaConfRes, RDKafkaRespErr};
 use rdkafka::{Offset, TopicPartitionList};
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
@@ -361,6 +361,10 @@ fn is_final(error: &KafkaError) -> bool {
 
 fn misconfigured(error: KafkaError) -> SourceError {
     let reason = match error {
+        // The reason repeats the value, which may be a secret.
+        KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_INVALID, _, key, _) => {
+            format!("source.kafka.properties, `{key}`: librdkafka does not take its value")
+        }
         KafkaError::ClientConfig(_, reason, key, _) => format!("source.kafka.properties, `{key}`: {reason}"),
         other => other.to_string(),
     };

@@ -82,6 +82,9 @@ fn read_url(text: &str) -> Result<Location, &'static str> {
     if !url.username().is_empty() || url.password().is_some() {
         return Err("holds a user or password: they belong in store.user and store.password_file");
     }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("holds more than http(s)://HOST:PORT: user, password and settings have keys of their own");
+    }
     Ok(Location::Server(url))
 }
 
@@ -104,7 +107,10 @@ mod tests {
 
     #[test]
     fn a_password_in_the_url_is_refused_and_not_repeated() {
-        let told = location("http://me:hunter2@host:8123").map_err(|error| error.to_string());
-        assert!(told.is_err_and(|told| !told.contains("hunter2")));
+        for url in ["http://me:hunter2@host:8123", "http://host:8123/?user=me&password=hunter2", "http://host/#hunter2"]
+        {
+            let told = location(url).map_err(|error| error.to_string());
+            assert!(told.is_err_and(|told| !told.contains("hunter2")), "{url}");
+        }
     }
 }

@@ -69,7 +69,7 @@ pub struct Foreign {
 /// leeways as of Okta, Auth0 and Curity.) A token that is presented again and again without ever having been
 /// superseded does not rotate, and says nothing.
 pub fn refresh(refreshes: &mut Refreshes, token: u64, at: i64, address: u32, agent: u32) -> f64 {
-    if refreshes.before.contains(&token) {
+    if refreshes.before.contains(&(token as u32)) {
         // When it was superseded is forgotten: before the last but one was heard of. What was presented before that,
         // and is told hours later, may have been presented for the first time.
         let [_, earlier] = refreshes.last;
@@ -105,7 +105,7 @@ pub fn refresh(refreshes: &mut Refreshes, token: u64, at: i64, address: u32, age
 
 /// Notes that `child`, another refresh token, was issued in exchange for `parent`.
 pub fn succeed(refreshes: &mut Refreshes, parent: u64, child: u64, at: i64) {
-    if parent == child || refreshes.before.contains(&parent) {
+    if parent == child || refreshes.before.contains(&(parent as u32)) {
         return;
     }
     if !refreshes.last.iter().any(|known| known.token == parent) {
@@ -115,7 +115,7 @@ pub fn succeed(refreshes: &mut Refreshes, parent: u64, child: u64, at: i64) {
     for known in refreshes.last.iter_mut().filter(|known| known.token == parent && known.superseded_at == 0) {
         known.superseded_at = at;
     }
-    if !refreshes.last.iter().any(|known| known.token == child) && !refreshes.before.contains(&child) {
+    if !refreshes.last.iter().any(|known| known.token == child) && !refreshes.before.contains(&(child as u32)) {
         take_in(refreshes, Presented { token: child, ..Presented::default() });
     }
 }
@@ -157,7 +157,7 @@ fn take_in(refreshes: &mut Refreshes, presented: Presented) {
     let [_, leaving] = refreshes.last;
     if leaving.token != 0 && leaving.superseded_at != 0 {
         refreshes.before.rotate_right(1);
-        refreshes.before[0] = leaving.token;
+        refreshes.before[0] = leaving.token as u32;
     }
     refreshes.last = [presented, refreshes.last[0]];
 }

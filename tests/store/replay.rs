@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -53,6 +53,32 @@ fn replay(folder: &Path, text: &str) -> (String, String) {
     let (output, told) = tokenwarden(folder, &arguments);
     assert!(output.status.success(), "{told}");
     (String::from_utf8(output.stdout).unwrap(), told)
+}
+
+#[tokio::test]
+async fn events_on_standard_input_are_ours_and_not_the_engines() {
+    let _turn = turn().await;
+    let folder = TempDir::new().unwrap();
+    let at = |number: i64| 1_790_000_000_000 + number * 1_000;
+    let event = |n: i64| {
+        json!({"event_id": format!("e{n}"), "timestamp": at(n), "token_id": "t", "ip_address": "192.0.2.1"}).to_string()
+    };
+    let events = (0..50).map(event).collect::<Vec<_>>().join("\n");
+    // All of it waits in the pipe when the engine is opened and makes its tables.
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tokenwarden"))
+        .args(["replay", "-", "--store", "embedded:data"])
+        .current_dir(folder.path())
+        .env("TOKENWARDEN_CACHE", folder.path())
+        .env("TOKENWARDEN__STORE__LIBRARY", library())
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(events.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let counted = sql(folder.path(), "SELECT toString((uniqExact(event_id), count())) FROM token_events");
+    assert!(counted.contains("(50,50)"), "{counted}");
 }
 
 fn sql(folder: &Path, query: &str) -> String {
