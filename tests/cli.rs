@@ -388,7 +388,7 @@ fn rules_do_what_their_cases_say_or_the_status_is_78() {
     assert_eq!(status(&output), 0, "{}", stderr(&output));
     let line = rule.lines().count() + 1;
     let expected = format!(
-        "pass  rules/new_ip.toml:{line}: quiet: the first event of all\n1 cases of 1 rules from rules: 1 pass\n"
+        "pass  rules/new_ip.toml:{line}: quiet: the first event of all\n1 cases of 1 rules from rules: 1 pass; rules without a file, disabled: 20\n"
     );
     assert_eq!(stdout(&output), expected);
     let output = only(&[case("the first event of all", "fires"), case("again", "quiet")]);

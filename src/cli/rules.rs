@@ -57,9 +57,6 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 fn test(config: &Config, loaded: &LoadedRules, out: &mut impl Write) -> Result<(), Failure> {
     let (mut passed, mut failed, mut rules) = (0_usize, 0_usize, 0_usize);
-    for missing in &loaded.missing {
-        print(out, &format!("off   {missing} has no file and is disabled"))?;
-    }
     for of_rule in &loaded.cases {
         let rule = loaded.rules.rule(of_rule.rule);
         if rule.status == Status::Disabled {
@@ -74,7 +71,11 @@ fn test(config: &Config, loaded: &LoadedRules, out: &mut impl Write) -> Result<(
         }
     }
     let cases = passed + failed;
-    print(out, &format!("{cases} cases of {rules} rules from {}: {passed} pass", config.rules_origin()))?;
+    let missing = match loaded.missing.len() {
+        0 => String::new(),
+        rules => format!("; rules without a file, disabled: {rules}"),
+    };
+    print(out, &format!("{cases} cases of {rules} rules from {}: {passed} pass{missing}", config.rules_origin()))?;
     if failed > 0 {
         return Err(Failure::Configuration(format!("{failed} of {cases} cases of rules fail")));
     }

@@ -347,11 +347,31 @@ fn a_token_outlives_its_session() {
 #[test]
 fn a_token_is_accepted_long_after_it_expired() {
     let mut story = Story::in_town();
-    let ana = story.office_worker("ana", 20);
+    let (ana, bob) = (story.office_worker("ana", 20), story.office_worker("bob", 20));
     story.wait(15 * HOUR);
+    // Others tell what time it is.
+    for _ in 0..9 {
+        story.wait(20 * SECOND);
+        story.see(&bob);
+    }
     let outcome = story.see(&ana.clone().set("status", 200).set("expires_at", story.now() - 20 * MINUTE));
     assert!(fired(&outcome, UseAfterExpiry), "{outcome:#?}");
     assert!(outcome.verdict >= Verdict::Alert, "{outcome:#?}");
+}
+
+#[test]
+fn a_clock_that_is_ahead_makes_no_token_late() {
+    let mut story = Story::in_town();
+    let (ana, bob) = (story.office_worker("ana", 20), story.office_worker("bob", 20));
+    for _ in 0..9 {
+        story.wait(20 * SECOND);
+        story.see(&bob);
+    }
+    // Her producer's clock is 65 minutes ahead, and the issuer's is right: ten minutes are left.
+    let expires_at = story.now() + 10 * MINUTE;
+    let ahead = story.now() + 65 * MINUTE;
+    let outcome = story.see_at(ahead, &ana.set("status", 200).set("expires_at", expires_at));
+    assert!(!fired(&outcome, UseAfterExpiry) && outcome.verdict < Verdict::Alert, "{outcome:#?}");
 }
 
 #[test]
