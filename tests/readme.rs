@@ -40,6 +40,38 @@ fn its_configuration_is_right() {
     assert!(!told.contains("FAILED"), "{told}");
 }
 
+/// The configuration that is shipped, under the environment that the unit sets: all that this machine has no part in.
+#[test]
+fn what_is_shipped_to_run_it_with_is_right() {
+    let unit = include_str!("../deploy/tokenwarden.service");
+    let environment = unit.lines().filter_map(|line| line.strip_prefix("Environment=")?.split_once('='));
+    let output = Command::new(env!("CARGO_BIN_EXE_tokenwarden"))
+        .args(["validate", "--offline", "--config", concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/tokenwarden.toml")])
+        .env_clear()
+        .env("TOKENWARDEN__RULES_DIR", concat!(env!("CARGO_MANIFEST_DIR"), "/rules"))
+        .envs(environment)
+        .output()
+        .expect("tokenwarden runs");
+    let told = String::from_utf8_lossy(&output.stdout);
+    // GeoIP files are not shipped, and it runs without.
+    for checked in ["configuration", "rules", "alerts", "revocation"] {
+        assert!(told.lines().any(|line| line.starts_with("ok ") && line.contains(checked)), "{checked}: {told}");
+    }
+    for word in unit.lines().filter_map(|line| line.strip_prefix("ExecStart=")).flat_map(str::split_whitespace) {
+        assert!(["/usr/bin/tokenwarden", "run", "--config", "/etc/tokenwarden/tokenwarden.toml"].contains(&word));
+    }
+    // What the container is made of is there.
+    let copied = include_str!("../deploy/Containerfile").lines().filter_map(|line| line.strip_prefix("COPY "));
+    for source in copied.filter(|line| !line.contains("--from")).flat_map(|line| {
+        let mut words: Vec<_> = line.split_whitespace().collect();
+        words.pop();
+        words
+    }) {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(source.trim_end_matches('/'));
+        assert!(path.exists(), "{source}");
+    }
+}
+
 #[test]
 fn its_event_is_judged() {
     let file = tempfile::NamedTempFile::new().expect("a file");

@@ -253,6 +253,15 @@ impl Config {
         if self.source.kafka.is_some() && self.source.file.is_some() {
             return wrong("source", "has both kafka and file; keep one");
         }
+        if let Some(kafka) = &self.source.kafka {
+            if kafka.topics.is_empty() {
+                return wrong("source.kafka.topics", "is empty; name at least one topic");
+            }
+            let again = |at: usize| kafka.topics[..at].iter().any(|before| before.topic == kafka.topics[at].topic);
+            if (0..kafka.topics.len()).any(again) {
+                return wrong("source.kafka.topics", "names a topic twice");
+            }
+        }
         if let Err(problem) = self.store.check_url() {
             return wrong("store.url", problem);
         }
