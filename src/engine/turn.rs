@@ -353,7 +353,7 @@ impl Turn<'_> {
         let level = usize::from(visit.net_level);
         let fleets = &mut others.fleets;
         if level == net::level::KNOWN_ADDRESS {
-            fleets.at_home(sighting.app, sighting.at);
+            fleets.at_home(sighting.app, sighting.tenant, sighting.at);
             return;
         }
         let evidence = &baseline.contexts[self.held].evidence;
@@ -384,7 +384,8 @@ impl Turn<'_> {
             + evidence.hour.get()
             + f64::from(visit.app_fan)
             + f64::from(visit.ip_fan);
-        visit.together = (term::fan::together(strange, company) - strange) as f32;
+        let of_tenant = fleets.tenant_share(app, tenant, at);
+        visit.together = (term::fan::together(strange, company, of_tenant) - strange) as f32;
     }
 }
 

@@ -75,13 +75,28 @@ impl Fleets {
         Company { users: fleet.members.len(), oddness: others, apps: fleet.apps() }
     }
 
-    /// An application is used from where its users are at home.
-    pub fn at_home(&mut self, app: u64, at: i64) {
-        let home = self.homes.entry(app, Home::default);
-        let hours = (at - home.at).max(0) as f64 / 3_600_000.0;
-        home.visits = home.visits * crate::math::faded(hours, 1.0) + 1.0;
-        home.usual = home.usual * crate::math::faded(hours, 72.0) + 1.0;
-        home.at = home.at.max(at);
+    /// An application is used by a tenant from where its users are at home.
+    pub fn at_home(&mut self, app: u64, tenant: u64, at: i64) {
+        for key in [app, app ^ tenant] {
+            let home = self.homes.entry(key, Home::default);
+            let hours = (at - home.at).max(0) as f64 / 3_600_000.0;
+            home.visits = home.visits * crate::math::faded(hours, 1.0) + 1.0;
+            home.usual = home.usual * crate::math::faded(hours, 72.0) + 1.0;
+            home.at = home.at.max(at);
+        }
+    }
+
+    /// The tenant's part of an application's usual visits; 1 where nothing is known.
+    #[must_use]
+    pub fn tenant_share(&self, app: u64, tenant: u64, at: i64) -> f64 {
+        let usual = |key: u64| {
+            let home = self.homes.get(key)?;
+            Some(home.usual * crate::math::faded((at - home.at).max(0) as f64 / 3_600_000.0, 72.0))
+        };
+        match (usual(app ^ tenant), usual(app)) {
+            (Some(of_tenant), Some(all)) if all > 0.0 => (of_tenant / all).min(1.0),
+            _ => 1.0,
+        }
     }
 
     /// Share of its usual visits that an application still has from its users' own networks: near nothing after a
@@ -134,11 +149,13 @@ mod tests {
         let mut fleets = Fleets::default();
         let hour = 3_600_000;
         for step in 0..4_000 {
-            fleets.at_home(1, step * hour / 10);
+            fleets.at_home(1, 7 + step as u64 % 4, step * hour / 10);
         }
         let end = 400 * hour;
         assert!(fleets.home_share(1, end) > 0.8);
         assert!(fleets.home_share(1, end + 6 * hour) < 0.05);
         assert!((fleets.home_share(2, end) - 1.0).abs() < 1e-12);
+        assert!((fleets.tenant_share(1, 7, end) - 0.25).abs() < 0.02, "one tenant of four");
+        assert!((fleets.tenant_share(2, 7, end) - 1.0).abs() < 1e-12);
     }
 }

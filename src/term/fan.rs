@@ -23,19 +23,23 @@ pub fn judge(company: Company, home_share: f64) -> f64 {
 /// Users of one tenant, with so many applications, from whom on their coming together explains itself.
 const TOGETHER_USERS: usize = 6;
 const TOGETHER_APPS: usize = 3;
+/// Or with one that has so many of its users elsewhere that its breach would show other tenants too.
+const TENANT_SHARE_MAX: f64 = 0.5;
 /// The probability that it does, a user, and at most.
 const TOGETHER_A_USER: f64 = 0.03;
 const TOGETHER_MAX: f64 = 0.5;
 
-/// What is left of `ratio`, nats for a thief by place, client and hour, where one tenant's people and services with
-/// all their applications come to the same new address within two hours: a shared cause, `−ln[(1−ρ)e^−ratio + ρ]`.
+/// What is left of `ratio`, nats for a thief by place, client and hour, where one tenant's people and services come to
+/// the same new address within two hours: a shared cause, `−ln[(1−ρ)e^−ratio + ρ]`. `tenant_share`: the tenant's part
+/// of the application's usual visits.
 ///
 /// A new office or VPN, or a scan of a company's tokens by its own security team, looks like that, and so does whoever
 /// has the company's vault. The first of them raise the question; that the others are in the same place with the same
 /// client is no news any more. What they do there (routes, volume, life cycle) stays.
 #[must_use]
-pub fn together(ratio: f64, company: Company) -> f64 {
-    if ratio <= 0.0 || company.users < TOGETHER_USERS || company.apps < TOGETHER_APPS {
+pub fn together(ratio: f64, company: Company, tenant_share: f64) -> f64 {
+    let of_tenant = company.apps >= TOGETHER_APPS || company.apps > 0 && tenant_share < TENANT_SHARE_MAX;
+    if ratio <= 0.0 || company.users < TOGETHER_USERS || !of_tenant {
         return ratio;
     }
     let explained = (TOGETHER_A_USER * (company.users + 1 - TOGETHER_USERS) as f64).min(TOGETHER_MAX);
@@ -51,13 +55,15 @@ mod tests {
         let company = |users, apps| Company { users, oddness: 0.0, apps };
         // ρ = .03·10 = .3
         let expected = -(0.7 * (-12.0_f64).exp() + 0.3).ln();
-        assert!((together(12.0, company(15, 4)) - expected).abs() < 1e-12);
-        assert!(together(12.0, company(6, 3)) < 3.6);
+        assert!((together(12.0, company(15, 4), 1.0) - expected).abs() < 1e-12);
+        assert!(together(12.0, company(6, 3), 1.0) < 3.6);
+        assert!(together(12.0, company(6, 1), 0.2) < 3.6, "one tenant's alone, of an application of many");
         for unexplained in [company(5, 5), company(60, 2), company(60, 0)] {
-            assert!((together(12.0, unexplained) - 12.0).abs() < 1e-12, "{unexplained:?}");
+            assert!((together(12.0, unexplained, 0.6) - 12.0).abs() < 1e-12, "{unexplained:?}");
         }
-        assert!((together(-2.0, company(60, 9)) + 2.0).abs() < 1e-12, "what speaks for the owner stays");
-        let more: Vec<f64> = (6..64).map(|users| together(12.0, company(users, 3))).collect();
+        assert!((together(12.0, company(60, 0), 0.1) - 12.0).abs() < 1e-12, "several tenants: a breach");
+        assert!((together(-2.0, company(60, 9), 0.1) + 2.0).abs() < 1e-12, "what speaks for the owner stays");
+        let more: Vec<f64> = (6..64).map(|users| together(12.0, company(users, 3), 1.0)).collect();
         assert!(more.is_sorted_by(|a, b| a >= b) && more.iter().all(|left| (0.0..12.0).contains(left)));
     }
 
