@@ -68,8 +68,8 @@ pub struct Topic {
     pub format: Format,
 }
 
-/// Called now and then with a topic, a partition and how many messages are still to be read in it.
-pub type LagReport = Box<dyn Fn(&str, i32, i64) + Send + Sync>;
+/// Called now and then with a topic, a partition and how many messages are still to be read in it; `None`: it is not ours.
+pub type LagReport = Box<dyn Fn(&str, i32, Option<i64>) + Send + Sync>;
 
 /// A member of the consumer group.
 pub struct KafkaSource {
@@ -484,8 +484,10 @@ impl ClientContext for Member {
     fn stats(&self, statistics: Statistics) {
         let Some(lag) = &self.lag else { return };
         for (name, topic) in &statistics.topics {
-            for partition in topic.partitions.values().filter(|partition| partition.consumer_lag >= 0) {
-                lag(name, partition.partition, partition.consumer_lag);
+            // The number −1 stands for messages that have no partition yet.
+            for partition in topic.partitions.values().filter(|partition| partition.partition >= 0) {
+                let is_ours = partition.fetch_state == "active" && partition.consumer_lag >= 0;
+                lag(name, partition.partition, is_ours.then_some(partition.consumer_lag));
             }
         }
     }

@@ -195,10 +195,13 @@ impl Metrics {
         self.reloads.get_or_create(&[("result", result.into())]).inc();
     }
 
-    /// Messages that are still to be read in a partition.
-    pub fn lag(&self, topic: &str, partition: i32, messages: i64) {
+    /// Messages that are still to be read in a partition; `None` where it is not ours to read, or not any more.
+    pub fn lag(&self, topic: &str, partition: i32, messages: Option<i64>) {
         let labels = [("topic", topic.to_owned().into()), ("partition", partition.to_string().into())];
-        self.lag.get_or_create(&labels).set(messages);
+        match messages {
+            Some(messages) => _ = self.lag.get_or_create(&labels).set(messages),
+            None => _ = self.lag.remove(&labels),
+        }
     }
 
     /// An attempt to tell people came to this.
@@ -231,6 +234,16 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_lag_of_a_partition_goes_with_it() {
+        let metrics = Metrics::new();
+        metrics.lag("token-events", 3, Some(41));
+        let line = "tokenwarden_source_lag{topic=\"token-events\",partition=\"3\"} 41";
+        assert!(metrics.text().contains(line), "{}", metrics.text());
+        metrics.lag("token-events", 3, None);
+        assert!(!metrics.text().contains("token-events"), "{}", metrics.text());
+    }
 
     #[test]
     fn an_epoch_is_told_in_the_text_that_prometheus_reads() {
