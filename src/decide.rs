@@ -102,8 +102,8 @@ impl Budget {
         self.threshold = tail.quantile(self.per_day as f64 / visits_a_day).max(ALERT_FROM);
     }
 
-    /// Whether a new incident may be told on the watermark's day: within the budget; beyond it only if it is worse than the mildest of the day
-    /// that was told, and never more than twice the budget.
+    /// Whether a new incident may be told on the watermark's day: within the budget; beyond it only if it is worse than
+    /// the mildest of the day that was told, and never more than twice the budget.
     pub fn spend(&mut self, watermark: i64, log_odds: f64) -> bool {
         let day = (watermark / DAY_MS) as u32;
         if day > self.day {

@@ -383,13 +383,19 @@ fn what_cannot_be_read_is_parked_bad_rules_are_refused_and_a_kill_loses_nothing(
     ledger.compare(folder.path());
 }
 
-#[test]
-fn a_theft_is_caught_stored_told_and_ended() {
+/// A folder whose configuration names a broker with the topic, and those who are told and asked to revoke.
+fn staged() -> (tempfile::TempDir, Kafka, Receivers) {
     let folder = tempfile::tempdir().expect("a folder");
     let (kafka, receivers) = (Kafka::start(), Receivers::start());
     kafka.create_topic(TOPIC, 3);
     configure(folder.path(), &kafka);
     receivers.configure(folder.path());
+    (folder, kafka, receivers)
+}
+
+#[test]
+fn a_theft_is_caught_stored_told_and_ended() {
+    let (folder, kafka, receivers) = staged();
     let mut ledger = Ledger::default();
     let service = Service::start(folder.path(), free_port());
     assert_eq!(service.page("/readyz"), "ok\n");
@@ -454,11 +460,7 @@ fn a_theft_is_caught_stored_told_and_ended() {
 
 #[test]
 fn killed_in_the_midst_of_telling_and_revoking_it_ends_under_the_same_keys() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let (kafka, receivers) = (Kafka::start(), Receivers::start());
-    kafka.create_topic(TOPIC, 3);
-    configure(folder.path(), &kafka);
-    receivers.configure(folder.path());
+    let (folder, kafka, receivers) = staged();
     let mut ledger = Ledger::default();
     let start = || {
         let service = Service::start(folder.path(), free_port());

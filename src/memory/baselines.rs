@@ -111,8 +111,8 @@ pub struct Baselines {
 }
 
 impl Baselines {
-    /// Beyond `max` baselines the eldest that is not established goes, else the least worth of some; beyond as many
-    /// seeds the eldest.
+    /// Beyond `max` baselines the eldest that is not established goes, else the least worth of some; beyond twice
+    /// as many seeds the elder half of them.
     #[must_use]
     pub fn new(max: usize) -> Self {
         Self {
