@@ -6,13 +6,11 @@ mod judge;
 mod learn;
 mod turn;
 
-use std::num::NonZeroU32;
-
 use self::clock::Clock;
 use self::judge::{Judged, Scene};
 use crate::decide::{self, Alarm, Budget, Incidents, Tail};
 use crate::enrichment::EnrichedEvent;
-use crate::event::{Event, Kind as EventKind, TokenType};
+use crate::event::{Event, Kind as EventKind, Scope, TokenType};
 use crate::math::sigma;
 use crate::memory::baselines::Seed;
 use crate::memory::{Ended, Kind, Memory, Recent, Sighting, User};
@@ -139,16 +137,9 @@ impl State {
     /// Ends the visits that are over, which tell how high the log-odds of honest visits go.
     fn end_visits(&mut self) {
         while let Some(number) = self.memory.visits.next_ended(self.clock.watermark()) {
-            let visit = self.memory.visits.get(number);
-            let (baseline, log_odds) = (visit.baseline, f64::from(visit.log_odds_max));
+            let log_odds = f64::from(self.memory.visits.get(number).log_odds_max);
             if log_odds.is_finite() {
                 self.tail.learn(log_odds, sigma(-log_odds));
-            }
-            if let Some(baseline) = self.memory.baselines.get_mut(baseline) {
-                let ended = |open: &&mut Option<NonZeroU32>| **open == Some(number);
-                if let Some(open) = baseline.open.iter_mut().find(ended) {
-                    *open = None;
-                }
             }
             self.memory.visits.close(number);
         }
@@ -175,7 +166,7 @@ pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) ->
         return Step::Judged(quiet(state));
     }
     let token = scope.key(b't', event.token_id.as_str());
-    let baseline = baseline_key(event, token, &state.memory);
+    let baseline = baseline_key(event, scope, token, &state.memory);
     if !event.kind.is_sighting() {
         take_note(state, event, baseline, token);
         return Step::Judged(quiet(state));
@@ -205,9 +196,9 @@ pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) ->
 
 /// Key of the baseline: the family's; where producers name none, that of the chain of tokens it was issued in; else the
 /// token's own.
-fn baseline_key(event: &Event<'_>, token: u64, memory: &Memory) -> u64 {
-    match event.family_id {
-        Some(_) => event.baseline_id().0,
+fn baseline_key(event: &Event<'_>, scope: Scope, token: u64, memory: &Memory) -> u64 {
+    match &event.family_id {
+        Some(family) => scope.key(b'f', family),
         None => memory.lineages.get(token).copied().unwrap_or(token),
     }
 }
@@ -353,8 +344,10 @@ fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judge
     let mode = modes.into_iter().flatten().max().unwrap_or(Mode::Shadow).min(settings.mode);
     // What decided comes first.
     let by_policy = wanted > by_odds;
-    let place = if by_policy { 0 } else { signals.len() };
-    signals.splice(place..place, findings.into_iter().map(Finding::signal));
+    if !findings.is_empty() {
+        let place = if by_policy { 0 } else { signals.len() };
+        signals.splice(place..place, findings.into_iter().map(Finding::signal));
+    }
     let fired = signals.iter().filter(|signal| signal.fired);
     let severity = fired.clone().map(|signal| rules.rule(signal.rule).severity).max().unwrap_or(Severity::Medium);
     let alarm = Alarm {
@@ -386,10 +379,9 @@ fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judge
     };
     if verdict >= Verdict::Alert {
         state.join(scene, judged, &alarm, by_policy, &mut outcome);
-    } else {
-        let open = state.incidents.of_baseline(scene.baseline, scene.sighting.at);
+    } else if verdict == Verdict::Watch {
         // What the owner does meanwhile is no part of it.
-        outcome.incident_id = open.filter(|_| verdict == Verdict::Watch).map(|open| open.id);
+        outcome.incident_id = state.incidents.of_baseline(scene.baseline, scene.sighting.at).map(|open| open.id);
     }
     outcome
 }

@@ -1,27 +1,159 @@
-//! The functions of probability that judgement needs, from `libm`: written in Rust alone, they give the same bits on
-//! every machine, which the platform's own `ln` and `exp` do not.
+//! The functions of probability that judgement needs. Written here in additions and multiplications alone, which IEEE
+//! 754 rounds alike everywhere, they give the same bits on every machine, which the platform's own `ln` and `exp` do not;
+//! by tables of a few cache lines they take a third of the time of `libm`'s. What is rare is left to `libm`, which is
+//! Rust throughout.
+//!
+//! The tables are those of Tang, "Table-driven implementation of the exponential function in IEEE floating-point
+//! arithmetic", ACM Trans. Math. Softw. 15(2), 1989, and of "… of the logarithm function …", 16(4), 1990: reduce to the
+//! nearest entry, and add a short series.
 
-/// Natural logarithm; of anything below the smallest positive number, that number's.
-#[must_use]
-pub fn ln(x: f64) -> f64 {
-    libm::log(x.max(f64::MIN_POSITIVE))
+use std::f64::consts::LN_2;
+
+/// Entries of the exponential's table: powers of two a 32nd apart.
+const POWERS: usize = 32;
+const POWERS_OF_TWO: [f64; POWERS] = powers_of_two();
+
+/// Entries of the logarithm's table: from 1 to 2, a 64th apart, both ends among them.
+const STEPS: usize = 64;
+const LOGARITHMS: [(f64, f64); STEPS + 1] = logarithms();
+
+const fn powers_of_two() -> [f64; POWERS] {
+    let mut powers = [1.0; POWERS];
+    let mut at = 1;
+    while at < POWERS {
+        // Taylor's series of e^x, the smallest summand first.
+        let x = LN_2 * at as f64 / POWERS as f64;
+        let mut power = 1.0;
+        let mut term = 24;
+        while term > 0 {
+            power = 1.0 + power * x / term as f64;
+            term -= 1;
+        }
+        powers[at] = power;
+        at += 1;
+    }
+    powers
 }
 
+/// Of each step its inverse and its logarithm.
+const fn logarithms() -> [(f64, f64); STEPS + 1] {
+    let mut logarithms = [(1.0, 0.0); STEPS + 1];
+    let mut at = 1;
+    while at <= STEPS {
+        let step = 1.0 + at as f64 / STEPS as f64;
+        // ln x = 2 artanh((x − 1)/(x + 1)); the smallest summand first.
+        let z = (step - 1.0) / (step + 1.0);
+        let mut sum = 0.0;
+        let mut power = 41;
+        while power > 0 {
+            sum = sum * z * z + 1.0 / power as f64;
+            power -= 2;
+        }
+        logarithms[at] = (1.0 / step, 2.0 * z * sum);
+        at += 1;
+    }
+    // So that the logarithm of 1 is nothing from either side.
+    logarithms[STEPS].1 = LN_2;
+    logarithms
+}
+
+/// Natural logarithm, to 4e-16 or four parts in 10^16, whichever is more; of anything below the smallest normal number,
+/// that number's.
 #[must_use]
+#[inline]
+pub fn ln(x: f64) -> f64 {
+    const FRACTION: u64 = (1 << 52) - 1;
+    let x = x.max(f64::MIN_POSITIVE);
+    if x == f64::INFINITY {
+        return x;
+    }
+    let bits = x.to_bits();
+    let exponent = (bits >> 52) as i32 - 1_023;
+    let fraction = f64::from_bits(bits & FRACTION | 1.0_f64.to_bits());
+    // To the nearest step.
+    let step = ((bits & FRACTION) + (1 << 45)) >> 46;
+    let (inverse, logarithm) = LOGARITHMS[step as usize];
+    let r = fraction * inverse - 1.0;
+    // ln(1 + r), |r| ≤ 1/128: the eighth summand would be below 2e-18.
+    // In pairs, so that a processor need not wait for one product after another (Estrin's scheme).
+    let square = r * r;
+    let low = (1.0 / 3.0 - 0.25 * r) * r - 0.5;
+    let high = (1.0 / 7.0 * r - 1.0 / 6.0) * r + 0.2;
+    let series = r + square * (low + square * r * high);
+    f64::from(exponent) * LN_2 + (logarithm + series)
+}
+
+/// e^x, to a part in 10^15; 0 where it would be no normal number.
+#[must_use]
+#[inline]
 pub fn exp(x: f64) -> f64 {
-    libm::exp(x)
+    // In two parts, so that the product with a whole number below 2^20 is exact by the first.
+    const LN_2_HIGH: f64 = 6.931_471_803_691_238e-1;
+    const LN_2_LOW: f64 = 1.908_214_929_270_587_7e-10;
+    let scaled = nearest(x * (POWERS as f64 / LN_2));
+    let r = (x - scaled * (LN_2_HIGH / POWERS as f64)) - scaled * (LN_2_LOW / POWERS as f64);
+    power(x, scaled, r)
+}
+
+/// 2^x, to a part in 10^15; 0 where it would be no normal number.
+#[must_use]
+#[inline]
+pub fn exp2(x: f64) -> f64 {
+    let scaled = nearest(x * POWERS as f64);
+    power(x * LN_2, scaled, (x - scaled / POWERS as f64) * LN_2)
+}
+
+/// The whole number next to `x`, for |x| < 2^51.
+#[inline]
+fn nearest(x: f64) -> f64 {
+    // Where only whole numbers are left between numbers of this size.
+    const WHOLE: f64 = 6_755_399_441_055_744.0;
+    (x + WHOLE) - WHOLE
+}
+
+/// `2^(scaled/32)·e^r` for the power `x` of e that both make, |r| ≤ ln 2/64.
+#[inline]
+fn power(x: f64, scaled: f64, r: f64) -> f64 {
+    if !(-708.0..=709.0).contains(&x) {
+        return if x < 0.0 { 0.0 } else { x * f64::INFINITY };
+    }
+    let scaled = scaled as i32;
+    let entry = POWERS_OF_TWO[scaled as usize % POWERS];
+    // e^r: the seventh summand would be below 4e-18.
+    let square = r * r;
+    let low = 0.5 + 1.0 / 6.0 * r;
+    let high = (1.0 / 24.0 + 1.0 / 120.0 * r) + 1.0 / 720.0 * square;
+    let series = 1.0 + (r + square * (low + square * high));
+    let exponent = i64::from(scaled.div_euclid(POWERS as i32));
+    entry * series * f64::from_bits(((exponent + 1_023) as u64) << 52)
 }
 
 /// Probability of log-odds: `1/(1 + e^−x)`.
 #[must_use]
 pub fn sigma(x: f64) -> f64 {
-    1.0 / (1.0 + libm::exp(-x))
+    1.0 / (1.0 + exp(-x))
 }
 
 /// What remains of one after `elapsed` at a given half-life, both in the same unit; 1 for negative times.
 #[must_use]
 pub fn faded(elapsed: f64, half_life: f64) -> f64 {
-    libm::exp2(-elapsed.max(0.0) / half_life)
+    exp2(-elapsed.max(0.0) / half_life)
+}
+
+/// Logarithm of the gamma function of x > 0, by Stirling's series from 8 on (Abramowitz and Stegun 6.1.41), to 1e-10.
+#[must_use]
+pub fn ln_gamma(x: f64) -> f64 {
+    /// ½ ln 2π.
+    const HALF_LN_TAU: f64 = 0.918_938_533_204_672_8;
+    let (mut x, mut below) = (x, 1.0);
+    while x < 8.0 {
+        below *= x;
+        x += 1.0;
+    }
+    let inverse = 1.0 / x;
+    let square = inverse * inverse;
+    let series = inverse * (1.0 / 12.0 - square * (1.0 / 360.0 - square * (1.0 / 1_260.0 - square / 1_680.0)));
+    (x - 0.5) * ln(x) - x + HALF_LN_TAU + series - ln(below)
 }
 
 /// Probability that Student's t of `freedom` degrees exceeds `t` ≥ 0.
@@ -35,7 +167,7 @@ pub fn student_tail(t: f64, freedom: f64) -> f64 {
 /// Logarithm of the beta function.
 #[must_use]
 pub fn ln_beta(a: f64, b: f64) -> f64 {
-    libm::lgamma(a) + libm::lgamma(b) - libm::lgamma(a + b)
+    ln_gamma(a) + ln_gamma(b) - ln_gamma(a + b)
 }
 
 /// Regularised incomplete beta function I_x(a, b), by its continued fraction (Lentz's method; Numerical Recipes 6.4).
@@ -108,7 +240,31 @@ mod tests {
         assert!((faded(-5.0, 24.0) - 1.0).abs() < 1e-15, "time that runs backwards fades nothing");
     }
 
+    #[test]
+    fn what_is_certain_is_exact() {
+        assert_eq!(
+            (ln(1.0).to_bits(), exp(0.0).to_bits(), exp2(-3.0).to_bits()),
+            (0, 1.0_f64.to_bits(), 0.125_f64.to_bits())
+        );
+        assert_eq!((exp(-1e9), exp(f64::NEG_INFINITY), exp2(-2_000.0)), (0.0, 0.0, 0.0));
+        assert_eq!((exp(f64::INFINITY), exp(1e9), ln(f64::INFINITY)), (f64::INFINITY, f64::INFINITY, f64::INFINITY));
+        assert!(exp(f64::NAN).is_nan());
+        assert!(ln(-1.0) < -708.0 && ln(0.0) < -708.0);
+    }
+
     proptest! {
+        #[test]
+        fn they_are_those_of_libm(x in -708.0..708.0_f64, y in -1_000.0..1_000.0_f64, large in 1e-3..1e6_f64) {
+            let close = |ours: f64, theirs: f64| (ours - theirs).abs() <= 1e-15 * theirs.abs();
+            prop_assert!(close(exp(x), libm::exp(x)));
+            prop_assert!(close(exp2(y), libm::exp2(y)));
+            let theirs = libm::exp(x);
+            prop_assert!((ln(theirs) - libm::log(theirs)).abs() <= 4e-16 * libm::log(theirs).abs().max(1.0));
+            let near_one = 1.0 + 0.01 * x / 708.0;
+            prop_assert!((ln(near_one) - libm::log(near_one)).abs() <= 4e-16);
+            prop_assert!((ln_gamma(large) - libm::lgamma(large)).abs() <= 1e-10 * libm::lgamma(large).abs().max(1.0));
+        }
+
         #[test]
         fn the_tail_of_student_is_that_of_statrs(t in 0.0..60.0_f64, freedom in 1.0..200.0_f64) {
             let theirs = StudentsT::new(0.0, 1.0, freedom).expect("a distribution").sf(t);

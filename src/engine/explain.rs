@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 
 use super::judge::{Judged, Scene};
-use super::turn::CALLS_MIN;
+use super::turn::{CALLS_MIN, burst};
 use crate::math::exp;
-use crate::memory::{Baseline, Generations, Memory, Sighting, Sort};
+use crate::memory::cohort::Hourly;
+use crate::memory::{Baseline, Cohorts, Generations, Memory, Sighting, Sort};
 use crate::rule::{RuleSet, Status};
 use crate::term::{CLIENT_WEIGHT, NET_WEIGHT, client, net};
 use crate::verdict::{RuleId, Signal};
@@ -41,9 +42,9 @@ const fn family_name(family: u32) -> u64 {
 
 /// What the rules have to say, the largest share first.
 pub fn signals(memory: &mut Memory, rules: &RuleSet, scene: &Scene<'_>, judged: &Judged) -> Vec<Signal> {
-    let Memory { baselines, names, .. } = memory;
+    let Memory { baselines, names, others, .. } = memory;
     let Some(baseline) = baselines.get_mut(scene.baseline) else { return Vec::new() };
-    let words = Words { scene, judged, baseline, names };
+    let words = Words { scene, judged, baseline, names, cohorts: &others.cohorts };
     let mut signals = Vec::new();
     for (rule, share, p_value) in shares(judged) {
         let configured = rules.rule(rule);
@@ -52,7 +53,7 @@ pub fn signals(memory: &mut Memory, rules: &RuleSet, scene: &Scene<'_>, judged: 
         }
         let (observed, expected, reason) = words.of(rule);
         // A likelihood ratio of e^share against the owner comes by chance with e^−share at the most.
-        let p_value = p_value.unwrap_or_else(|| exp(-share));
+        let p_value = p_value.or_else(|| words.p_value_of_hour(rule)).unwrap_or_else(|| exp(-share));
         let fired = configured.speaks(share);
         signals.push(Signal { rule, share, p_value, fired, observed, expected, reason });
     }
@@ -102,9 +103,23 @@ struct Words<'a> {
     judged: &'a Judged,
     baseline: &'a Baseline,
     names: &'a Generations<Box<str>>,
+    cohorts: &'a Cohorts,
 }
 
 impl Words<'_> {
+    /// The owner's probability of an hour as large as this one, where the rule is of that.
+    fn p_value_of_hour(&self, rule: RuleId) -> Option<f64> {
+        let what = match rule {
+            RuleId::VolumeSpike => Hourly::Calls,
+            RuleId::Enumeration => Hourly::Objects,
+            RuleId::BytesSpike => Hourly::Bytes,
+            _ => return None,
+        };
+        let (hour, number) = (&self.baseline.hour, self.scene.sighting.hour_number());
+        let runs = hour.number == number && hour.calls >= CALLS_MIN;
+        runs.then(|| burst(self.baseline, self.cohorts, self.baseline.kind, what, number).p_value())
+    }
+
     /// Observed, expected, and one sentence.
     fn of(&self, rule: RuleId) -> (String, String, String) {
         let judged = self.judged;

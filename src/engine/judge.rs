@@ -280,7 +280,7 @@ fn keep_time(baseline: &mut Baseline, at: i64, lateness_ms_max: i64) -> bool {
         baseline.last_at = at;
         baseline.behind = 0;
         baseline.hour.number = baseline.hour.number.min((at / 3_600_000) as u32);
-        for context in &mut baseline.contexts {
+        for context in &mut *baseline.contexts {
             context.last_at = context.last_at.min(at);
         }
         return false;

@@ -4,13 +4,15 @@ use super::judge::Scene;
 use super::learn::{Learns, WEEKEND_VISITS, end_hour, owner, season_bin};
 use crate::event::{Kind as EventKind, TokenType};
 use crate::math::{faded, ln};
-use crate::memory::baseline::{Habit, Hour};
+use crate::memory::baseline::Hour;
 use crate::memory::cohort::Hourly;
 use crate::memory::fleet::Member;
-use crate::memory::{Baseline, Kind, Nats, Others, Sighting, Sort, User, Visit};
+use crate::memory::population::RouteUse;
+use crate::memory::{Baseline, Cohorts, Kind, Nats, Others, Sighting, Sort, User, Visit};
 use crate::place::NetworkClass;
 use crate::route;
 use crate::term::lifecycle::{Answer, Foreign};
+use crate::term::volume::Burst;
 use crate::term::{self, CLIENT_WEIGHT, NET_WEIGHT, client, net};
 use crate::verdict::RuleId;
 
@@ -146,10 +148,14 @@ impl Turn<'_> {
     fn client(&self, baseline: &Baseline, others: &Others, level: usize) -> term::LevelRatio {
         let sighting = &self.scene.sighting;
         let token_type = self.kind.token_type();
-        let which = (
-            others.population.families.thief(sighting.family, 2.0),
-            others.population.has_family(sighting.app, token_type, sighting.family),
-        );
+        let which = if level >= client::level::USERS_FAMILY {
+            (
+                others.population.families.thief(sighting.family, 2.0),
+                others.population.has_family(sighting.app, token_type, sighting.family),
+            )
+        } else {
+            (1.0, 1.0)
+        };
         client::judge(level, &baseline.client_levels.get(), &others.cohorts.client(self.kind, baseline.visits), which)
     }
 
@@ -158,16 +164,17 @@ impl Turn<'_> {
         let route = self.scene.enriched.route;
         let endpoint = self.scene.enriched.event.endpoint.as_deref().unwrap_or_default();
         let population = &others.population;
-        learns.promise = population
-            .promise(route.key)
-            .unwrap_or_else(|| term::route::promise(&route::template(endpoint), route.reads));
+        let used = population
+            .route(route.key)
+            .unwrap_or_else(|| RouteUse::new(term::route::promise(&route::template(endpoint), route.reads)));
+        learns.promise = f64::from(used.promise);
         if self.blank {
             return;
         }
         let sighting = &self.scene.sighting;
         let own = baseline.seen.count(Sort::Route, route.key);
-        let b = population.takes_route(sighting.family, self.kind.number(), route.key);
-        let thief = population.tempts(route.key, learns.promise);
+        let b = population.takes_route(sighting.family, self.kind.number(), route.key, used);
+        let thief = population.tempts(used);
         let call = term::route::judge(own, f64::from(baseline.routes_total), b, thief);
         let new_client = usize::from(visit.client_level) >= client::level::USERS_FAMILY;
         let evidence = &mut baseline.contexts[self.held].evidence;
@@ -243,7 +250,7 @@ impl Turn<'_> {
         if number > baseline.hour.number {
             end_hour(baseline, others, self.kind, number);
             baseline.hour = Hour::begin(number);
-            for context in &mut baseline.contexts {
+            for context in &mut *baseline.contexts {
                 for evidence in
                     [&mut context.evidence.volume, &mut context.evidence.objects, &mut context.evidence.bytes]
                 {
@@ -264,14 +271,8 @@ impl Turn<'_> {
             return;
         }
         let Others { cohorts, bursts, .. } = others;
-        let season = season(baseline, sighting);
-        let burst = |what: Hourly, count: f64, season: f64| {
-            let (mean, variance, hours) = habit(baseline, what).with(cohorts.hourly(self.kind, what));
-            term::volume::judge(count, mean + season, variance, hours)
-        };
-        let calls = burst(Hourly::Calls, f64::from(baseline.hour.calls), season);
-        let objects = burst(Hourly::Objects, baseline.hour.objects(), 0.0);
-        let bytes = burst(Hourly::Bytes, f64::from(baseline.hour.kilobytes), season);
+        let [calls, objects, bytes] = [Hourly::Calls, Hourly::Objects, Hourly::Bytes]
+            .map(|what| burst(baseline, cohorts, self.kind, what, number));
         let day = sighting.day();
         let returns = term::volume::returns(day, u32::from(baseline.burst_day));
         let excess = bursts.excess(sighting.tenant, day);
@@ -425,16 +426,15 @@ fn own_hours(baseline: &Baseline, sighting: &Sighting) -> [f64; 24] {
     }
 }
 
-/// What this hour of the day usually has more of than others, nats.
-fn season(baseline: &Baseline, sighting: &Sighting) -> f64 {
-    let grown = baseline.grown.as_ref();
-    grown.map_or(0.0, |grown| f64::from(grown.season[season_bin(sighting.hour_number())]) / 16.0)
-}
-
-const fn habit(baseline: &Baseline, what: Hourly) -> &Habit {
-    match what {
-        Hourly::Calls => &baseline.calls,
-        Hourly::Objects => &baseline.objects,
-        Hourly::Bytes => &baseline.bytes,
-    }
+/// The running hour, `number` since the epoch, against what the owner's hours are like.
+pub fn burst(baseline: &Baseline, cohorts: &Cohorts, kind: Kind, what: Hourly, number: u32) -> Burst {
+    // What this hour of the day usually has more of than others, nats.
+    let season = baseline.grown.as_ref().map_or(0.0, |grown| f64::from(grown.season[season_bin(number)]) / 16.0);
+    let (habit, count, season) = match what {
+        Hourly::Calls => (&baseline.calls, f64::from(baseline.hour.calls), season),
+        Hourly::Objects => (&baseline.objects, baseline.hour.objects(), 0.0),
+        Hourly::Bytes => (&baseline.bytes, f64::from(baseline.hour.kilobytes), season),
+    };
+    let (mean, variance, hours) = habit.with(cohorts.hourly(kind, what));
+    term::volume::judge(count, mean + season, variance, hours)
 }

@@ -102,11 +102,16 @@ impl Hour {
         const M: f64 = OBJECT_REGISTERS as f64;
         #[allow(clippy::naive_bytecount, reason = "a few bytes, not worth a crate")]
         let empty = self.objects.iter().filter(|rank| **rank == 0).count();
-        let harmonic: f64 = self.objects.iter().map(|rank| libm::exp2(-f64::from(*rank))).sum();
+        let harmonic: f64 = self.objects.iter().map(|rank| power_of_half(*rank)).sum();
         let raw = 0.673 * M * M / harmonic;
         // Small numbers by the share of empty registers (linear counting).
         if raw <= 2.5 * M && empty > 0 { M * crate::math::ln(M / empty as f64) } else { raw }
     }
+}
+
+/// 2^−rank, by its bits.
+const fn power_of_half(rank: u8) -> f64 {
+    f64::from_bits((1_023 - rank as u64) << 52)
 }
 
 /// What only baselines with some past have.
@@ -175,7 +180,7 @@ pub struct Baseline {
     /// Visits by UTC hour, on weekdays or, before there are many, on all days; sixteenths.
     pub hours: [u16; 24],
     /// Suspected holders.
-    pub contexts: Vec<Context>,
+    pub contexts: Box<[Context]>,
     /// Numbers of the open visits, the latest first.
     pub open: [Option<NonZeroU32>; VISITS_MAX],
     /// Network of the last event.
@@ -219,7 +224,7 @@ impl Baseline {
             binding: 0,
             seen: Seen::default(),
             hours: [0; 24],
-            contexts: Vec::new(),
+            contexts: Box::default(),
             open: [None; VISITS_MAX],
             network: 0,
             sites: [Site::default(); SITES_MAX],
@@ -245,7 +250,7 @@ impl Baseline {
     pub fn bytes(&self) -> usize {
         size_of::<Self>()
             + self.seen.heap()
-            + self.contexts.capacity() * size_of::<Context>()
+            + size_of_val(&*self.contexts)
             + self.grown.as_ref().map_or(0, |_| size_of::<Grown>())
             + self.refreshes.as_ref().map_or(0, |_| size_of::<Refreshes>())
     }
@@ -260,8 +265,10 @@ impl Baseline {
         let born = Context::born(network, family, at, level);
         if self.contexts.len() < CONTEXTS_MAX {
             // One at a time: most baselines have one or two for ever.
-            self.contexts.reserve_exact(1);
-            self.contexts.push(born);
+            let mut contexts = std::mem::take(&mut self.contexts).into_vec();
+            contexts.reserve_exact(1);
+            contexts.push(born);
+            self.contexts = contexts.into_boxed_slice();
             return self.contexts.len() - 1;
         }
         let oldest = (0..CONTEXTS_MAX).min_by_key(|place| self.contexts[*place].last_at).unwrap_or(0);

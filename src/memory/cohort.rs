@@ -10,7 +10,7 @@ pub const LEVELS: usize = 6;
 const AGES: usize = 14;
 /// Kinds of device that are told apart: a machine, a phone, anything else.
 const DEVICES: usize = 3;
-const KINDS: usize = TokenType::ALL.len() * DEVICES;
+pub const KINDS: usize = TokenType::ALL.len() * DEVICES;
 
 /// Weight of the wider group in a cohort's shares, visits.
 const WIDER: f64 = 10.0;
@@ -73,7 +73,8 @@ impl Levels {
     }
 
     fn shares(&self, prior: &[f64; LEVELS], weight: f64) -> [f64; LEVELS] {
-        std::array::from_fn(|level| (self.counts[level] + weight * prior[level]) / (self.total + weight))
+        let whole = 1.0 / (self.total + weight);
+        std::array::from_fn(|level| (self.counts[level] + weight * prior[level]) * whole)
     }
 }
 

@@ -34,7 +34,7 @@ pub struct Company {
     pub users: usize,
     /// Sum of the others' oddness.
     pub oddness: f64,
-    /// Their applications, where all of them are of one tenant; else 0.
+    /// Their applications, where there are [`USERS_MIN`] users and all of them are of one tenant; else 0.
     pub apps: usize,
 }
 
@@ -72,7 +72,8 @@ impl Fleets {
             fleet.members.remove(0);
         }
         fleet.members.push(Member { oddness: member.oddness.clamp(-2.0, 3.0), ..member });
-        Company { users: fleet.members.len(), oddness: others, apps: fleet.apps() }
+        let users = fleet.members.len();
+        Company { users, oddness: others, apps: if users >= USERS_MIN { fleet.apps() } else { 0 } }
     }
 
     /// An application is used by a tenant from where its users are at home.
@@ -135,13 +136,13 @@ mod tests {
         fleets.join(1, member(7, 0, 1.0));
         fleets.join(1, member(7, 1_000, 2.0));
         let company = fleets.join(1, member(8, 2_000, -1.0));
-        assert_eq!(company, Company { users: 2, oddness: 2.0, apps: 2 });
+        assert_eq!(company, Company { users: 2, oddness: 2.0, apps: 0 });
+        let same_app = Member { app: 8, ..member(9, 2_000, 0.0) };
+        assert_eq!(fleets.join(1, same_app), Company { users: 3, oddness: 1.0, apps: 2 });
         let stranger = Member { tenant: 2, ..member(10, 2_000, 0.0) };
         assert_eq!(fleets.join(1, stranger).apps, 0, "not all of one tenant");
         assert_eq!(fleets.join(1, member(9, 3 * 3_600_000, 0.0)).users, 1);
         assert_eq!(fleets.join(2, member(9, 0, 0.0)).users, 1, "groups are kept apart");
-        let same_app = Member { app: 9, ..member(11, 0, 0.0) };
-        assert_eq!(fleets.join(2, same_app), Company { users: 2, oddness: 0.0, apps: 1 });
     }
 
     #[test]

@@ -4,6 +4,9 @@
 //! tables over which a sum of roots is kept take no more than their number of keys, and what comes later counts as
 //! unknown to everybody.
 
+use hashbrown::hash_map::Entry;
+
+use super::cohort::KINDS;
 use super::generations::{Generations, Map};
 use crate::math::{exp, ln};
 
@@ -80,16 +83,18 @@ impl Popularity {
 
 /// One route as everybody uses it.
 #[derive(Clone, Copy, Debug, Default)]
-struct RouteUse {
+pub struct RouteUse {
     count: f32,
     /// How much its words promise a thief: 1 is an ordinary route.
-    promise: f32,
+    pub promise: f32,
     /// promise^.6
     lure: f32,
 }
 
 impl RouteUse {
-    fn new(promise: f64) -> Self {
+    /// One that nobody uses yet.
+    #[must_use]
+    pub fn new(promise: f64) -> Self {
         Self { count: 0.0, promise: promise as f32, lure: exp(0.6 * ln(promise)) as f32 }
     }
 
@@ -158,7 +163,6 @@ enum Pair {
     FamilyRoute,
     Family,
     ClassRoute,
-    Class,
     TenantArea,
     TenantAreas,
     FingerprintFamily,
@@ -187,6 +191,8 @@ pub struct Population {
     routes_total: f64,
     /// Σ of the preferences.
     route_preferences: f64,
+    /// Weight of all calls by class of token.
+    class_calls: [f64; KINDS],
     hours: [f64; 24],
     /// Visits whose speed was beyond what travel allows, by networks of access and of hosting.
     pub fast_travel: [Rate; 2],
@@ -206,6 +212,7 @@ impl Default for Population {
             routes: Map::default(),
             routes_total: 0.0,
             route_preferences: 0.0,
+            class_calls: [0.0; KINDS],
             hours: [1.0; 24],
             fast_travel: [Rate::default(); 2],
             after_change: Rate::default(),
@@ -314,44 +321,45 @@ impl Population {
 
     /// Probability of a route for users of this client family, else of this class of token, else of anybody's.
     #[must_use]
-    pub fn takes_route(&self, family: u32, class: usize, route: u32) -> f64 {
-        let known = self.routes.get(&route).map_or(0.0, |known| f64::from(known.count));
-        let anyone = (known + 0.3) / (self.routes_total + 0.3 * (self.routes.len() as f64 + 20.0));
-        let share = |table, total, group: u64, wider: f64| {
-            let count = self.pairs.count(pair(table, group, u64::from(route)));
-            (count + 50.0 * wider) / (self.pairs.count(pair(total, group, 0)) + 50.0)
+    pub fn takes_route(&self, family: u32, class: usize, route: u32, used: RouteUse) -> f64 {
+        let anyone = (f64::from(used.count) + 0.3) / (self.routes_total + 0.3 * (self.routes.len() as f64 + 20.0));
+        let share = |table, group: u64, total: f64, wider: f64| {
+            (self.pairs.count(pair(table, group, u64::from(route))) + 50.0 * wider) / (total + 50.0)
         };
-        let of_class = share(Pair::ClassRoute, Pair::Class, class as u64, anyone);
-        share(Pair::FamilyRoute, Pair::Family, u64::from(family), of_class)
+        let of_class = share(Pair::ClassRoute, class as u64, self.class_calls[class], anyone);
+        let of_family = self.pairs.count(pair(Pair::Family, u64::from(family), 0));
+        share(Pair::FamilyRoute, u64::from(family), of_family, of_class)
     }
 
-    /// What the words of a route promise a thief, where the route is known.
+    /// A route as everybody uses it; `None` where nobody does.
     #[must_use]
-    pub fn promise(&self, route: u32) -> Option<f64> {
-        self.routes.get(&route).map(|known| f64::from(known.promise))
+    pub fn route(&self, route: u32) -> Option<RouteUse> {
+        self.routes.get(&route).copied()
     }
 
     /// The thief's probability of a route: by its popularity and by what its words promise.
     #[must_use]
-    pub fn tempts(&self, route: u32, promise: f64) -> f64 {
-        let route = self.routes.get(&route).copied().unwrap_or_else(|| RouteUse::new(promise));
-        route.preference() / (self.route_preferences + 20.0 * NOBODYS)
+    pub fn tempts(&self, used: RouteUse) -> f64 {
+        used.preference() / (self.route_preferences + 20.0 * NOBODYS)
     }
 
     pub fn learn_route(&mut self, family: u32, class: usize, route: u32, promise: f64, weight: f64) {
-        if self.routes.len() < KEYS_MAX || self.routes.contains_key(&route) {
-            let known = self.routes.entry(route).or_insert_with(|| RouteUse::new(promise));
-            let before = if known.count > 0.0 { known.preference() } else { 0.0 };
-            known.count += weight as f32;
-            self.route_preferences += known.preference() - before;
+        let full = self.routes.len() >= KEYS_MAX;
+        let used = match self.routes.entry(route) {
+            Entry::Occupied(used) => Some(used.into_mut()),
+            Entry::Vacant(_) if full => None,
+            Entry::Vacant(free) => Some(free.insert(RouteUse::new(promise))),
+        };
+        if let Some(used) = used {
+            let before = if used.count > 0.0 { used.preference() } else { 0.0 };
+            used.count += weight as f32;
+            self.route_preferences += used.preference() - before;
             self.routes_total += weight;
         }
-        for (table, total, group) in
-            [(Pair::ClassRoute, Pair::Class, class as u64), (Pair::FamilyRoute, Pair::Family, u64::from(family))]
-        {
-            self.pairs.add(pair(table, group, u64::from(route)), weight);
-            self.pairs.add(pair(total, group, 0), weight);
-        }
+        self.class_calls[class] += weight;
+        self.pairs.add(pair(Pair::ClassRoute, class as u64, u64::from(route)), weight);
+        self.pairs.add(pair(Pair::FamilyRoute, u64::from(family), u64::from(route)), weight);
+        self.pairs.add(pair(Pair::Family, u64::from(family), 0), weight);
     }
 
     /// How often others of the tenant touch an area: `own` is the weight of the asker's own part in it.
@@ -370,8 +378,8 @@ impl Population {
     /// Share of all visits in each hour of the day, UTC.
     #[must_use]
     pub fn hours(&self) -> [f64; 24] {
-        let total: f64 = self.hours.iter().sum();
-        self.hours.map(|count| count / total)
+        let whole = 1.0 / self.hours.iter().sum::<f64>();
+        self.hours.map(|count| count * whole)
     }
 
     pub fn learn_hour(&mut self, hour: usize, weight: f64) {
@@ -440,11 +448,13 @@ mod tests {
             population.learn_route(7, 0, 11, 1.0, 1.0);
             population.learn_route(8, 0, 12, 1.0, 1.0);
         }
-        assert!(population.takes_route(7, 0, 11) > 0.9);
-        assert!(population.takes_route(7, 0, 12) < 0.1);
-        assert!(population.takes_route(9, 0, 12) > 0.4, "an unknown family does as its class");
-        assert!(population.takes_route(7, 0, 99) < 1e-3);
-        assert!(population.tempts(99, 4.0) > population.tempts(99, 1.0));
+        let used = |route| population.route(route).unwrap_or_default();
+        let takes = |family, route| population.takes_route(family, 0, route, used(route));
+        assert!(takes(7, 11) > 0.9);
+        assert!(takes(7, 12) < 0.1);
+        assert!(takes(9, 12) > 0.4, "an unknown family does as its class");
+        assert!(takes(7, 99) < 1e-3);
+        assert!(population.tempts(RouteUse::new(4.0)) > population.tempts(RouteUse::new(1.0)));
     }
 
     #[test]

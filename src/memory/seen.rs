@@ -18,8 +18,9 @@ pub enum Sort {
     Area,
 }
 
+const SORTS: usize = 10;
 /// Entries kept of each sort: people have few countries and many addresses. 40 in all.
-const QUOTA: [usize; 10] = [6, 4, 5, 3, 3, 2, 3, 2, 8, 4];
+const QUOTA: [usize; SORTS] = [6, 4, 5, 3, 3, 2, 3, 2, 8, 4];
 
 /// Counts are kept in sixteenths, so that a sighting can count by the probability that it was the owner's.
 const UNIT: f64 = 16.0;
@@ -31,21 +32,23 @@ const KNOWN: u16 = 8;
 const STALE_DAYS: u32 = 30;
 
 /// One thing that was seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Entry {
     key: u32,
     /// Sixteenths.
     count: u16,
     /// When it was last seen, in pairs of days, wrapping after a year and a half.
     age: u8,
-    sort: Sort,
 }
 
 /// Sightings by sort and key. The weakest of a sort makes room for what is new once it has been outweighed (Misra and
 /// Gries's frequent-items rule), so that a flood of novelties does not wash away what is usual.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
-    entries: Vec<Entry>,
+    /// Those of a sort lie together, so that nothing else is looked at; behind the last is room for more.
+    entries: Box<[Entry]>,
+    /// Where the entries of each sort end.
+    ends: [u8; SORTS],
 }
 
 impl Seen {
@@ -63,32 +66,32 @@ impl Seen {
     /// Whether anything of the sort is known.
     #[must_use]
     pub fn knows_any(&self, sort: Sort) -> bool {
-        self.of(sort).any(|entry| entry.count >= KNOWN)
+        self.of(sort).iter().any(|entry| entry.count >= KNOWN)
     }
 
     /// All that is known of the sort.
     pub fn known(&self, sort: Sort) -> impl Iterator<Item = u32> {
-        self.of(sort).filter(|entry| entry.count >= KNOWN).map(|entry| entry.key)
+        self.of(sort).iter().filter(|entry| entry.count >= KNOWN).map(|entry| entry.key)
     }
 
     /// How many of the sort are known, and how many of them hardly so: seen about once.
     #[must_use]
     pub fn variety(&self, sort: Sort) -> (usize, usize) {
-        let known = self.of(sort).filter(|entry| entry.count >= KNOWN);
+        let known = self.of(sort).iter().filter(|entry| entry.count >= KNOWN);
         known.fold((0, 0), |(all, once), entry| (all + 1, once + usize::from(f64::from(entry.count) < 1.5 * UNIT)))
     }
 
     /// The most usual of a sort, with its weight.
     #[must_use]
     pub fn most(&self, sort: Sort) -> Option<(u32, f64)> {
-        let most = self.of(sort).reduce(|most, entry| if entry.count > most.count { entry } else { most })?;
+        let most = self.of(sort).iter().reduce(|most, entry| if entry.count > most.count { entry } else { most })?;
         Some((most.key, f64::from(most.count) / UNIT))
     }
 
     /// Weight of all that is kept of a sort.
     #[must_use]
     pub fn total(&self, sort: Sort) -> f64 {
-        self.of(sort).map(|entry| f64::from(entry.count)).sum::<f64>() / UNIT
+        self.of(sort).iter().map(|entry| f64::from(entry.count)).sum::<f64>() / UNIT
     }
 
     /// Counts a sighting on `day` (since the epoch) with a weight of 0 to 1.
@@ -98,48 +101,56 @@ impl Seen {
             return;
         }
         let age = (day / 2) as u8;
-        let mut size = 0;
-        let mut weakest: Option<(u32, usize)> = None;
-        for (at, entry) in self.entries.iter_mut().enumerate().filter(|(_, entry)| entry.sort == sort) {
-            if entry.key == key {
-                entry.count = entry.count.saturating_add(weight);
-                entry.age = age;
-                return;
+        let new = Entry { key, count: weight, age };
+        let range = self.range(sort);
+        let entries = &mut self.entries[range];
+        if let Some(entry) = entries.iter_mut().find(|entry| entry.key == key) {
+            entry.count = entry.count.saturating_add(weight);
+            entry.age = age;
+        } else if entries.len() < QUOTA[sort as usize] {
+            self.insert(sort, new);
+        } else if let Some(weakest) = entries.iter_mut().min_by_key(|entry| entry.worth(age)) {
+            if weakest.worth(age) <= u32::from(weight) << 8 {
+                *weakest = new;
+            } else {
+                weakest.count = weakest.count.saturating_sub(weight);
             }
-            size += 1;
-            let worth = entry.worth(age);
-            if weakest.is_none_or(|(least, _)| worth < least) {
-                weakest = Some((worth, at));
-            }
-        }
-        let new = Entry { key, count: weight, age, sort };
-        match weakest.filter(|_| size >= QUOTA[sort as usize]) {
-            None => self.push(new),
-            Some((worth, at)) if worth <= u32::from(weight) << 8 => self.entries[at] = new,
-            Some((_, at)) => self.entries[at].count = self.entries[at].count.saturating_sub(weight),
         }
     }
 
     /// Bytes held outside the struct itself.
     #[must_use]
     pub fn heap(&self) -> usize {
-        self.entries.capacity() * size_of::<Entry>()
+        size_of_val(&*self.entries)
     }
 
     /// Room grows by eight entries at a time: doubling would waste half of what most baselines hold.
-    fn push(&mut self, entry: Entry) {
-        if self.entries.len() == self.entries.capacity() {
-            self.entries.reserve_exact(8);
+    fn insert(&mut self, sort: Sort, entry: Entry) {
+        let (at, len) = (usize::from(self.ends[sort as usize]), usize::from(self.ends[SORTS - 1]));
+        if len == self.entries.len() {
+            let mut entries = std::mem::take(&mut self.entries).into_vec();
+            entries.reserve_exact(8);
+            entries.resize(len + 8, Entry::default());
+            self.entries = entries.into_boxed_slice();
         }
-        self.entries.push(entry);
+        self.entries.copy_within(at..len, at + 1);
+        self.entries[at] = entry;
+        for end in &mut self.ends[sort as usize..] {
+            *end += 1;
+        }
     }
 
-    fn of(&self, sort: Sort) -> impl Iterator<Item = &Entry> {
-        self.entries.iter().filter(move |entry| entry.sort == sort)
+    fn range(&self, sort: Sort) -> std::ops::Range<usize> {
+        let begin = (sort as usize).checked_sub(1).map_or(0, |before| self.ends[before]);
+        usize::from(begin)..usize::from(self.ends[sort as usize])
+    }
+
+    fn of(&self, sort: Sort) -> &[Entry] {
+        &self.entries[self.range(sort)]
     }
 
     fn find(&self, sort: Sort, key: u32) -> Option<&Entry> {
-        self.entries.iter().find(|entry| entry.key == key && entry.sort == sort)
+        self.of(sort).iter().find(|entry| entry.key == key)
     }
 }
 
@@ -203,7 +214,7 @@ mod tests {
             for key in 0..100 {
                 seen.learn(sort, key, 1.0, key);
             }
-            assert_eq!(seen.of(sort).count(), QUOTA[sort as usize]);
+            assert_eq!(seen.of(sort).len(), QUOTA[sort as usize]);
         }
         assert!(seen.heap() <= 40 * 8);
     }

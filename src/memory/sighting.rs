@@ -31,7 +31,8 @@ pub struct Site {
 impl Site {
     #[must_use]
     pub fn new(latitude: f32, longitude: f32, radius_km: u16, at: i64) -> Self {
-        let hundredths = |degrees: f32| libm::roundf(degrees * 100.0) as i16;
+        // To the nearest, away from zero; a cast of a float cuts, and saturates.
+        let hundredths = |degrees: f32| (degrees * 100.0 + 0.5_f32.copysign(degrees)) as i16;
         Self {
             latitude: hundredths(latitude),
             longitude: hundredths(longitude),

@@ -176,7 +176,9 @@ impl Visits {
         None
     }
 
+    /// Gives its place back. Its baseline may hold its number still, and finds there that the visit is no longer its own.
     pub fn close(&mut self, number: NonZeroU32) {
+        (self.get_mut(number).baseline, self.get_mut(number).key) = (0, 0);
         self.free.push(number);
     }
 

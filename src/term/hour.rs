@@ -19,7 +19,7 @@ pub struct Hour {
     pub of_day: f64,
     /// In [−1, 3], of the phase of a schedule; 0 where there is none.
     pub of_phase: f64,
-    /// The owner's probability of an hour as rare.
+    /// The owner's probability of an hour as rare; 1 where the hour speaks for the owner.
     pub p_value: f64,
 }
 
@@ -36,29 +36,25 @@ impl Hour {
 /// clock, half when everybody does.
 #[must_use]
 pub fn judge(hour: usize, own: &[f64; 24], everybody: &[f64; 24], of_phase: f64, shift: i32) -> Hour {
-    let total: f64 = own.iter().sum();
-    // With the neighbours over midnight.
-    let mut around = [0.0; 28];
-    around[2..26].copy_from_slice(own);
-    around[..2].copy_from_slice(&own[22..]);
-    around[26..].copy_from_slice(&own[..2]);
-    let mut at_home = [0.0; 24];
-    for (step, weight) in KERNEL.iter().enumerate() {
-        for (near, visits) in at_home.iter_mut().zip(&around[step..]) {
-            *near += weight * visits;
-        }
-    }
-    for (near, everybody) in at_home.iter_mut().zip(everybody) {
-        *near = (*near + OTHERS * everybody) / (total + OTHERS);
-    }
+    let total: f64 = own.iter().sum::<f64>() + OTHERS;
+    let at_home = |hour: usize| {
+        // With the neighbours over midnight.
+        let near = KERNEL.iter().enumerate().map(|(step, weight)| weight * own[(hour + 22 + step) % 24]);
+        (near.sum::<f64>() + OTHERS * everybody[hour]) / total
+    };
     let owner = |hour: usize| {
         let by_the_sun = (hour as i32 + shift).rem_euclid(24) as usize;
-        0.5 * at_home[hour] + 0.5 * at_home[by_the_sun]
+        if by_the_sun == hour { at_home(hour) } else { 0.5 * at_home(hour) + 0.5 * at_home(by_the_sun) }
     };
     let here = owner(hour);
     let thief = 0.5 / 24.0 + 0.5 * everybody[hour];
-    let as_rare = (0..24).map(owner).filter(|other| *other <= here * (1.0 + 1e-9)).sum::<f64>();
-    Hour { of_day: ln(thief / here).clamp(-1.0, 2.5), of_phase, p_value: as_rare.min(1.0) }
+    let of_day = ln(thief / here).clamp(-1.0, 2.5);
+    let p_value = if of_day > 0.0 {
+        (0..24).map(owner).filter(|other| *other <= here * (1.0 + 1e-9)).sum::<f64>().min(1.0)
+    } else {
+        1.0
+    };
+    Hour { of_day, of_phase, p_value }
 }
 
 /// Evidence of the phase: where visits keep to a schedule, one beside it is somebody else's, by the density of a von

@@ -23,12 +23,17 @@ pub const OBJECT_HOURS_MAX: f64 = 40.0;
 pub struct Burst {
     /// Nats, ≥ 0.
     pub ratio: f64,
-    /// The owner's probability of an hour as large.
-    pub p_value: f64,
+    /// How far it lies above the owner's mean, in deviations, and the degrees of freedom of their spread.
+    t: f64,
+    freedom: f64,
 }
 
 impl Burst {
-    pub const NONE: Self = Self { ratio: 0.0, p_value: 1.0 };
+    /// The owner's probability of an hour as large. By a long series: asked for where a burst is told.
+    #[must_use]
+    pub fn p_value(&self) -> f64 {
+        if self.t > 0.0 { student_tail(self.t, self.freedom) } else { 1.0 }
+    }
 }
 
 /// `l = ½(n+4)·ln(1 + y²/(n+3)) − ½(max(0, x−m−.5)/1.8)² − ½`, ≥ 0, for `y = (x−m)/(s·√(1 + 1/(n+3))) > 1`: the tail
@@ -41,13 +46,14 @@ impl Burst {
 pub fn judge(count: f64, mean: f64, variance: f64, hours: f64) -> Burst {
     let x = ln(count.max(1.0));
     let deviation = libm::sqrt(variance.max(0.04 + 0.5 * exp(-mean.max(0.0))));
-    let y = (x - mean) / (deviation * libm::sqrt(1.0 + 1.0 / (hours + 3.0)));
-    if y <= 1.0 {
-        return Burst::NONE;
+    let freedom = hours + 3.0;
+    let t = (x - mean) / (deviation * libm::sqrt(1.0 + 1.0 / freedom));
+    if t <= 1.0 {
+        return Burst { ratio: 0.0, t, freedom };
     }
-    let owner = 0.5 * (hours + 4.0) * ln(1.0 + y * y / (hours + 3.0));
+    let owner = 0.5 * (freedom + 1.0) * ln(1.0 + t * t / freedom);
     let beyond = (x - mean - THIEF_FROM).max(0.0) / THIEF_SPREAD;
-    Burst { ratio: (owner - 0.5 * beyond * beyond - 0.5).max(0.0), p_value: student_tail(y, hours + 3.0) }
+    Burst { ratio: (owner - 0.5 * beyond * beyond - 0.5).max(0.0), t, freedom }
 }
 
 /// The term, in 0 to 14: the larger of calls and distinct objects, and with it whether only reads were made.
@@ -139,7 +145,7 @@ mod tests {
             let count = exp(mean + above);
             let one = judge(count, mean, variance, hours);
             prop_assert!(judge(count * more, mean, variance, hours).ratio >= one.ratio - 1e-9);
-            prop_assert!(one.ratio.is_finite() && (0.0..=1.0).contains(&one.p_value));
+            prop_assert!(one.ratio.is_finite() && (0.0..=1.0).contains(&one.p_value()));
         }
 
         #[test]
