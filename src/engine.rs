@@ -152,6 +152,10 @@ impl State {
 pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) -> Step {
     let event = &enriched.event;
     let scope = event.scope();
+    let token = scope.key(b't', event.token_id.as_str());
+    let baseline = baseline_key(event, scope, token, &state.memory);
+    // Before anything depends on it: memory is far away, and what is asked for at once comes at once.
+    let place = state.memory.baselines.find(baseline);
     if state.recent.insert(scope.key(b'e', &event.event_id)) {
         state.counters.duplicates += 1;
         return Step::Duplicate;
@@ -165,8 +169,6 @@ pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) ->
         state.counters.far_ahead += 1;
         return Step::Judged(quiet(state));
     }
-    let token = scope.key(b't', event.token_id.as_str());
-    let baseline = baseline_key(event, scope, token, &state.memory);
     if !event.kind.is_sighting() {
         take_note(state, event, baseline, token);
         return Step::Judged(quiet(state));
@@ -176,7 +178,6 @@ pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) ->
     };
     let user = event.user_id.as_deref().map_or(baseline, |user| scope.key(b'u', user));
     let ended = ended(&state.memory, event, baseline, token);
-    let place = state.memory.baselines.find(baseline);
     let expired = event.expires_at.is_some_and(|expires_at| expires_at < event.timestamp);
     let ahead = if expired { state.clock.ahead(at) } else { 0 };
     let scene = Scene { enriched, sighting, scope, baseline, token, user, place, ended, ahead };
