@@ -103,6 +103,8 @@ fn ordinary() -> Outcome {
     Outcome {
         verdict: Verdict::Allow,
         log_odds: -7.0,
+        prior_log_odds: -7.0,
+        alert_from: 2.5,
         p_value: 1.0,
         signals: Vec::new(),
         incident_id: None,

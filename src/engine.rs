@@ -209,6 +209,8 @@ fn quiet(state: &State) -> Outcome {
     Outcome {
         verdict: Verdict::Allow,
         log_odds: state.settings.prior_log_odds,
+        prior_log_odds: state.settings.prior_log_odds,
+        alert_from: state.budget.threshold(),
         p_value: 1.0,
         signals: Vec::new(),
         incident_id: None,
@@ -371,6 +373,8 @@ fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judge
     let mut outcome = Outcome {
         verdict,
         log_odds: judged.log_odds,
+        prior_log_odds: state.settings.prior_log_odds,
+        alert_from: state.budget.threshold(),
         p_value: state.tail.p_value(judged.log_odds),
         signals,
         incident_id: None,

@@ -306,6 +306,9 @@ pub struct Outcome {
     pub verdict: Verdict,
     /// Natural log-odds that somebody else holds the token; always finite.
     pub log_odds: f64,
+    /// The log-odds before looking, and those from which an alert was raised when this was judged.
+    pub prior_log_odds: f64,
+    pub alert_from: f64,
     /// Share of honest visits with log-odds at least as high, in (0, 1].
     pub p_value: f64,
     /// The largest share first; empty for an ordinary event.
@@ -318,7 +321,18 @@ pub struct Outcome {
     pub mode: Mode,
 }
 
+/// The signals without any one of which `log_odds` would have stayed below `alert_from`; none where they do anyway.
+pub fn decisive(signals: &[Signal], log_odds: f64, alert_from: f64) -> impl Iterator<Item = &Signal> {
+    signals.iter().filter(move |signal| log_odds >= alert_from && log_odds - signal.share < alert_from)
+}
+
 impl Outcome {
+    /// The rules without any one of which this would have been no alert; none where it is none.
+    pub fn decisive(&self) -> impl Iterator<Item = RuleId> {
+        let alarms = self.verdict >= Verdict::Alert;
+        decisive(&self.signals, self.log_odds, self.alert_from).filter(move |_| alarms).map(|signal| signal.rule)
+    }
+
     /// `ln(1 + e^log_odds)`: finite, ≥ 0, rising with suspicion.
     #[must_use]
     pub fn score(&self) -> f64 {
@@ -343,6 +357,8 @@ mod tests {
         let at = |log_odds| Outcome {
             verdict: Verdict::Allow,
             log_odds,
+            prior_log_odds: -7.0,
+            alert_from: 2.0,
             p_value: 1.0,
             signals: Vec::new(),
             incident_id: None,

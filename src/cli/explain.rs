@@ -10,9 +10,6 @@ use super::sql::{failure, picture};
 use crate::config::Config;
 use crate::store::{Reader, StoreSettings};
 
-/// Never an alert below these log-odds, whatever the budget leaves.
-const ALERT_FROM: f64 = 1.0;
-
 /// Why an event was judged as it was, or what an incident came to.
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -116,7 +113,7 @@ async fn incident_of(reader: &Reader, id: &str) -> Result<Value, Failure> {
 }
 
 /// An event's verdict taken apart. What the listed signals and the log-odds before looking leave is what was too small
-/// to be listed, and what others of the same token said.
+/// to be listed, and what others of the same token said. `prior`: the log-odds before looking as they are configured now.
 fn explained(event: &Value, prior: f64) -> Value {
     let log_odds = event["log_odds"].as_f64().unwrap_or_default();
     let column = |name: &str, at: usize| event[name].get(at).cloned().unwrap_or(Value::Null);
@@ -133,15 +130,11 @@ fn explained(event: &Value, prior: f64) -> Value {
         .collect();
     let share = |signal: &Value| signal["share"].as_f64().unwrap_or_default();
     let listed: f64 = signals.iter().map(share).sum();
-    let alarming = matches!(event["verdict"].as_str(), Some("alert" | "revoke"));
-    let needed: Vec<&Value> = signals
-        .iter()
-        .filter(|signal| alarming && log_odds >= ALERT_FROM && log_odds - share(signal) < ALERT_FROM)
-        .map(|signal| &signal["rule"])
-        .collect();
+    // Rows of earlier schemas do not have it.
+    let prior = event["prior_log_odds"].as_f64().unwrap_or(prior);
     json!({
         "event": event, "before_looking": prior, "signals": signals, "unlisted": log_odds - prior - listed,
-        "log_odds": log_odds, "would_not_have_alerted_without": needed,
+        "log_odds": log_odds, "alert_from": event["alert_from"], "would_not_have_alerted_without": event["decisive"],
     })
 }
 
@@ -191,6 +184,9 @@ fn event_text(text: &mut String, explained: &Value) {
     }
     line(text, &[&format!("  {:+7.2}  what was too small to be listed", number("unlisted"))]);
     line(text, &[&format!("  {:+7.2}  in all", number("log_odds"))]);
+    if explained["alert_from"].is_number() {
+        line(text, &[&format!("  {:+7.2}  would have been an alert", number("alert_from"))]);
+    }
     let needed = &explained["would_not_have_alerted_without"];
     let needed: Vec<String> = needed.as_array().into_iter().flatten().map(plain).collect();
     if !needed.is_empty() {

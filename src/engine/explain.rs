@@ -9,7 +9,7 @@ use crate::memory::cohort::Hourly;
 use crate::memory::{Baseline, Cohorts, Generations, Memory, Sighting, Sort};
 use crate::rule::{RuleSet, Status};
 use crate::term::{CLIENT_WEIGHT, NET_WEIGHT, client, net};
-use crate::verdict::{RuleId, Signal};
+use crate::verdict::{RuleId, Signal, decisive};
 
 /// What an owner does as often as this is not what speaks against them: evidence of an earlier visit is.
 const ORDINARY_P: f64 = 0.2;
@@ -459,9 +459,7 @@ pub fn sentence(signals: &[Signal], sum: &Sum) -> String {
     let _ = write!(text, "; in all {:.1}.", sum.log_odds);
     if sum.by_policy {
         text.push_str(" Told because of the policy.");
-    } else if let Some(leading) = signals.first()
-        && sum.log_odds - leading.share < sum.threshold
-    {
+    } else if let Some(leading) = decisive(signals, sum.log_odds, sum.threshold).next() {
         let _ = write!(text, " Would not have alerted without {}.", leading.rule);
     }
     text

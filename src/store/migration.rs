@@ -13,10 +13,11 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 3] = [
+const MIGRATIONS: [Migration; 4] = [
     Migration { version: 1, name: "tables", sql: include_str!("migrations/0001_tables.sql") },
     Migration { version: 2, name: "rollup", sql: include_str!("migrations/0002_rollup.sql") },
     Migration { version: 3, name: "views", sql: include_str!("migrations/0003_views.sql") },
+    Migration { version: 4, name: "decisive", sql: include_str!("migrations/0004_decisive.sql") },
 ];
 
 /// Makes the database if there is none and brings it to this build's schema, then checks that every column that is

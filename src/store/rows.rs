@@ -79,6 +79,8 @@ static TOKEN_EVENTS: Table = Table {
         ("score", "Float64"),
         ("log_odds", "Float64"),
         ("p_value", "Float64"),
+        ("prior_log_odds", "Nullable(Float64)"),
+        ("alert_from", "Nullable(Float64)"),
         ("rules", WORDS),
         ("reasons", TEXTS),
         ("signal_shares", NUMBERS),
@@ -86,6 +88,7 @@ static TOKEN_EVENTS: Table = Table {
         ("signal_fired", "Array(Bool)"),
         ("signal_observed", TEXTS),
         ("signal_expected", TEXTS),
+        ("decisive", WORDS),
         ("incident_id", TEXT),
         ("action", WORD),
         ("mode", WORD),
@@ -155,7 +158,11 @@ fn put_event(to: &mut Vec<u8>, row: &EventRow<'_>) {
     put::f64(to, outcome.score());
     put::f64(to, outcome.log_odds);
     put::f64(to, outcome.p_value);
+    put::nullable(to, Some(outcome.prior_log_odds), put::f64);
+    put::nullable(to, Some(outcome.alert_from), put::f64);
     put_signals(to, &outcome.signals);
+    let decisive: smallvec::SmallVec<[_; 8]> = outcome.decisive().collect();
+    put::array(to, decisive.iter(), |to, rule| put::text(to, rule.as_str()));
     match outcome.incident_id {
         // Few events belong to an incident.
         Some(id) => put::text(to, &id.to_string()),

@@ -1,7 +1,7 @@
 //! A verdict as one line of JSON: the form that verdict files and the verdicts topic have.
 
 use crate::enrichment::EnrichedEvent;
-use crate::verdict::{Outcome, Signal};
+use crate::verdict::{Outcome, Signal, Verdict};
 
 use super::time;
 
@@ -40,7 +40,26 @@ pub fn encode(out: &mut Vec<u8>, event: &EnrichedEvent<'_>, outcome: &Outcome) {
     out.extend_from_slice(outcome.action.as_str().as_bytes());
     out.extend_from_slice(b"\",\"mode\":\"");
     out.extend_from_slice(outcome.mode.as_str().as_bytes());
-    out.extend_from_slice(b"\"}\n");
+    out.push(b'"');
+    if outcome.verdict >= Verdict::Alert {
+        measure(out, outcome);
+    }
+    out.extend_from_slice(b"}\n");
+}
+
+/// What an alarm was measured by: for people, who ask what would have made it none.
+fn measure(out: &mut Vec<u8>, outcome: &Outcome) {
+    out.extend_from_slice(b",\"prior_log_odds\":");
+    number(out, outcome.prior_log_odds);
+    out.extend_from_slice(b",\"alert_from\":");
+    number(out, outcome.alert_from);
+    out.extend_from_slice(b",\"decisive\":[");
+    for (at, rule) in outcome.decisive().enumerate() {
+        out.extend_from_slice(if at > 0 { b",\"" } else { b"\"" });
+        out.extend_from_slice(rule.as_str().as_bytes());
+        out.push(b'"');
+    }
+    out.push(b']');
 }
 
 fn signal(out: &mut Vec<u8>, signal: &Signal) {
@@ -130,7 +149,7 @@ mod tests {
     use crate::event::Timestamp;
     use crate::route::Route;
     use crate::token::TokenHasher;
-    use crate::verdict::{Action, IncidentId, Mode, RuleId, Verdict};
+    use crate::verdict::{Action, IncidentId, Mode, RuleId};
     use crate::wire::text::blank;
 
     fn enriched(event_id: &str) -> EnrichedEvent<'_> {
@@ -153,6 +172,8 @@ mod tests {
         Outcome {
             verdict: Verdict::Allow,
             log_odds,
+            prior_log_odds: -7.0,
+            alert_from: 2.0,
             p_value: 1.0,
             signals,
             incident_id: None,
@@ -197,6 +218,33 @@ mod tests {
         let line = line("e1", &outcome);
         let end = format!("\"signals\":[{signal},{signal}],\"incident_id\":\"{}\",", IncidentId(42));
         assert!(line.contains(&end), "{line}");
+        assert!(!line.contains("decisive"), "it is no alarm: {line}");
+    }
+
+    #[test]
+    fn an_alarm_says_what_it_was_measured_by_and_what_would_have_made_it_none() {
+        let signal = |rule, share| Signal {
+            rule,
+            share,
+            p_value: 1e-3,
+            fired: true,
+            observed: String::new(),
+            expected: String::new(),
+            reason: String::new(),
+        };
+        let signals = vec![signal(RuleId::NewClient, 6.0), signal(RuleId::NewNetwork, 4.5), signal(RuleId::NewIp, 1.0)];
+        let mut alarm = outcome(5.25, signals);
+        alarm.verdict = Verdict::Alert;
+        let told = |alarm: &Outcome| {
+            let line = line("e1", alarm);
+            line.split_once("\"shadow\"").expect("it has a mode").1.to_owned()
+        };
+        let expected = ",\"prior_log_odds\":-7.0,\"alert_from\":2.0,\"decisive\":[\"new_client\",\"new_network\"]}\n";
+        assert_eq!(told(&alarm), expected);
+        alarm.log_odds = 9.0;
+        assert!(told(&alarm).ends_with("\"decisive\":[]}\n"), "each alone could be missing");
+        alarm.log_odds = 1.0;
+        assert!(told(&alarm).ends_with("\"decisive\":[]}\n"), "a policy asked for it");
     }
 
     #[test]

@@ -42,15 +42,16 @@ async fn a_theft_is_explained_and_investigated_from_the_store() {
     store.close().await;
     let directory = directory.path();
 
-    // 4.5 in all: −7 before looking, 6.25 and −0.5 that are listed, the rest too small to be. 4.5 − 6.25 is no alert.
+    // 4.5 in all: −7.5 before looking, 6.25 and −0.5 that are listed, the rest too small to be. 4.5 − 6.25 is no alert.
     let event = read(&ask(directory, &["explain", "event-11"]));
     let explained = &event["events"][0];
     let signals = explained["signals"].as_array().unwrap();
     assert_eq!(signals.iter().map(|signal| &signal["rule"]).collect::<Vec<_>>(), ["new_country", "unusual_time"]);
     for (value, expected) in [
         (&signals[0]["share"], 6.25),
-        (&explained["before_looking"], -7.0),
-        (&explained["unlisted"], 4.5 + 7.0 - 6.25 + 0.5),
+        (&explained["before_looking"], -7.5),
+        (&explained["alert_from"], 2.5),
+        (&explained["unlisted"], 4.5 + 7.5 - 6.25 + 0.5),
         (&explained["log_odds"], 4.5),
     ] {
         assert!(close_to(value, expected), "{value} is not {expected}");

@@ -101,7 +101,7 @@ async fn every_column_comes_back_as_it_went_in() {
         "endpoint": NASTY, "route": tokenwarden::route::template(NASTY), "status": u16::MAX, "bytes_out": u64::MAX,
         "scopes": [NASTY, ""], "issued_at": "1970-01-01 00:00:00.000", "expires_at": "2199-12-31 23:59:59.999",
         "binding": NASTY, "verdict": "alert", "score": alarming(1).score(), "log_odds": 4.5, "p_value": 1e-4,
-        "rules": ["new_country", "unusual_time"], "reasons": [NASTY, "at night"], "signal_shares": [6.25, -0.5],
+        "prior_log_odds": -7.5, "alert_from": 2.5, "decisive": ["new_country"], "rules": ["new_country", "unusual_time"], "reasons": [NASTY, "at night"], "signal_shares": [6.25, -0.5],
         "signal_p_values": [0.001, 0.001], "signal_fired": [true, false],
         "signal_observed": [format!("observed {NASTY}"), "observed at night"],
         "signal_expected": [format!("expected {NASTY}"), "expected at night"],
@@ -291,6 +291,27 @@ async fn a_schema_that_does_not_fit_is_told_before_rows_are_lost() {
     change(&settings, "ALTER TABLE tokenwarden.token_events MODIFY COLUMN asn String").await;
     let told = ClickHouse::open(&settings).await.expect_err("a column was changed").to_string();
     assert!(told.contains("column token_events.asn is String; this build writes UInt32"), "{told}");
+}
+
+#[tokio::test]
+async fn a_store_of_an_earlier_schema_keeps_its_rows() {
+    let _turn = turn().await;
+    let directory = TempDir::new().unwrap();
+    let settings = embedded(directory.path());
+    let store = ClickHouse::open(&settings).await.unwrap();
+    store.write(&epoch(0..3)).await.unwrap();
+    store.close().await;
+    let columns = "DROP COLUMN prior_log_odds, DROP COLUMN alert_from, DROP COLUMN decisive";
+    change(&settings, &format!("ALTER TABLE tokenwarden.token_events {columns}")).await;
+    change(&settings, "ALTER TABLE tokenwarden.schema_migrations DELETE WHERE version > 3 SETTINGS mutations_sync = 2")
+        .await;
+
+    let store = ClickHouse::open(&settings).await.expect("the schema is brought up to date");
+    store.write(&epoch(3..5)).await.unwrap();
+    let reader = Reader::open(&settings).await.unwrap();
+    let told = "SELECT countIf(prior_log_odds IS NULL AND decisive = []), countIf(prior_log_odds < 0) FROM token_events FORMAT CSV";
+    assert_eq!(ask(&reader, told).await, "3,2");
+    store.close().await;
 }
 
 /// Runs a statement with the owner's rights, as an administrator might.

@@ -145,6 +145,8 @@ pub fn allowed() -> Outcome {
     Outcome {
         verdict: Verdict::Allow,
         log_odds: -7.0,
+        prior_log_odds: -7.0,
+        alert_from: 2.5,
         p_value: 1.0,
         signals: Vec::new(),
         incident_id: None,
@@ -171,6 +173,8 @@ pub fn alarming(id: u64) -> Outcome {
     Outcome {
         verdict: Verdict::Alert,
         log_odds: 4.5,
+        prior_log_odds: -7.5,
+        alert_from: 2.5,
         p_value: 1e-4,
         signals: vec![signal(RuleId::NewCountry, 6.25, NASTY), signal(RuleId::UnusualTime, -0.5, "at night")],
         incident_id: Some(IncidentId(id)),
