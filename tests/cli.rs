@@ -102,6 +102,25 @@ fn a_wrong_configuration_ends_with_78_and_one_line_that_tells_where() {
 }
 
 #[test]
+fn what_only_a_channel_can_see_is_told_with_its_place_too() {
+    let folder = folder();
+    write(folder.path(), "secret", "short");
+    let refused = |text: &str| {
+        write(folder.path(), "t.toml", format!("[source.file]\npath = 'events'\n{text}"));
+        let output = tokenwarden(folder.path(), &["validate", "--offline", "--config", "t.toml"]);
+        assert_eq!(status(&output), 78, "{text}: {}", stdout(&output));
+        let failed = stdout(&output).lines().find(|line| line.starts_with("FAILED")).map(str::to_owned);
+        failed.expect("something failed")
+    };
+    write(folder.path(), "events", events(1));
+    let mail = "[alert.email]\nsmtp_url = 'smtps://mail.example:465'\nfrom = 'w@example.com'\n";
+    insta::assert_snapshot!(refused(&format!("{mail}to = []")), @"FAILED  alerts: t.toml:6: `alert.email.to` names nobody");
+    insta::assert_snapshot!(refused(&mail.replace("smtps", "imap").replace("'\nfrom", "'\nto = ['a@example.com']\nfrom")), @"FAILED  alerts: t.toml:4: `alert.email.smtp_url` must begin with smtps:// or smtp://");
+    insta::assert_snapshot!(refused("[alert.webhook]\nurl = 'https://hooks.example/x'\nsecret_file = 'secret'"), @"FAILED  alerts: t.toml:5: `alert.webhook.secret` is shorter than 16 bytes");
+    insta::assert_snapshot!(refused("[revoke.http]\nurl = 'https://id.example/revoke'\nclient_id = 'me'"), @"FAILED  revocation: t.toml:5: `revoke.http.client_id` needs `client_secret_file` beside it");
+}
+
+#[test]
 fn validate_tells_of_each_thing_in_a_line() {
     let folder = folder();
     write(folder.path(), "right.toml", "[source.kafka]\nbrokers = 'kafka.example:9092'");
@@ -147,7 +166,7 @@ fn validate_asks_the_services_unless_told_not_to() {
         let output = tokenwarden(folder.path(), &["validate", "--config", "t.toml"]);
         assert_eq!(status(&output), 78, "a wrong configuration outweighs a service that is down");
         let told = stdout(&output);
-        assert!(told.contains(&format!("FAILED  source: `source.file.path`: {said}\n")), "{told}");
+        assert!(told.contains(&format!("FAILED  source: t.toml:3: `source.file.path`: {said}\n")), "{told}");
     }
 }
 

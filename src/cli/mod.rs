@@ -160,9 +160,12 @@ impl From<WorkerError> for Failure {
 }
 
 /// The configured file of events.
-fn open_file(file: &FileSection) -> Result<FileSource, Failure> {
+fn open_file(config: &Config, file: &FileSection) -> Result<FileSource, Failure> {
     FileSource::open(vec![file.path.clone()], file.format).map_err(|error| match error {
-        SourceError::Misconfigured(said) => Failure::Configuration(format!("`source.file.path`: {said}")),
+        SourceError::Misconfigured(said) => {
+            let key = "source.file.path";
+            Failure::Configuration(config.mistake(key, format!("`{key}`: {said}")).to_string())
+        }
         other => other.into(),
     })
 }

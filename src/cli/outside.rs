@@ -90,12 +90,12 @@ pub(super) fn notifiers(
 ) -> Result<Vec<Arc<dyn Notifier>>, Failure> {
     let mut notifiers: Vec<Arc<dyn Notifier>> = Vec::new();
     if let Some(settings) = &config.alert.email {
-        for email in Email::new(settings, rules).map_err(wrong("alert.email"))? {
+        for email in Email::new(settings, rules).map_err(wrong(config, "alert.email"))? {
             notifiers.push(Arc::new(email));
         }
     }
     if let Some(settings) = &config.alert.webhook {
-        notifiers.push(Arc::new(Webhook::new(settings, Arc::clone(clock)).map_err(wrong("alert.webhook"))?));
+        notifiers.push(Arc::new(Webhook::new(settings, Arc::clone(clock)).map_err(wrong(config, "alert.webhook"))?));
     }
     Ok(notifiers)
 }
@@ -103,9 +103,12 @@ pub(super) fn notifiers(
 /// What tokens are revoked with, where it is configured.
 pub(super) fn revoker(config: &Config, clock: &Arc<dyn Clock>) -> Result<Option<Arc<dyn Revoker>>, Failure> {
     let Some(settings) = &config.revoke.http else { return Ok(None) };
-    Ok(Some(Arc::new(HttpRevoker::new(settings, Arc::clone(clock)).map_err(wrong("revoke.http"))?)))
+    Ok(Some(Arc::new(HttpRevoker::new(settings, Arc::clone(clock)).map_err(wrong(config, "revoke.http"))?)))
 }
 
-fn wrong(section: &'static str) -> impl Fn((&'static str, String)) -> Failure {
-    move |(key, problem)| Failure::Configuration(format!("`{section}.{key}` {problem}"))
+fn wrong(config: &Config, section: &'static str) -> impl Fn((&'static str, String)) -> Failure {
+    move |(key, problem)| {
+        let key = format!("{section}.{key}");
+        Failure::Configuration(config.mistake(&key, format!("`{key}` {problem}")).to_string())
+    }
 }

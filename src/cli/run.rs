@@ -122,7 +122,7 @@ fn open_source(config: &Config, metrics: &Arc<Metrics>) -> Result<(Box<dyn Sourc
         return Ok((Box::new(source), Spread::ByPartition(kafka.formats()), partitions));
     }
     if let Some(file) = &config.source.file {
-        let source = super::open_file(file)?;
+        let source = super::open_file(config, file)?;
         return Ok((Box::new(source), Spread::Whole(file.format), 1));
     }
     Err(Failure::Configuration(super::NO_SOURCE.to_owned()))

@@ -126,7 +126,7 @@ fn check_source(config: &Config, report: &mut Report) -> Result<(), Failure> {
         }
     }
     if let Some(file) = &config.source.file {
-        match super::open_file(file) {
+        match super::open_file(config, file) {
             Ok(_) => Report::ok("source", &file.path.display().to_string())?,
             Err(error) => report.failed("source", &error.to_string(), Kind::of(&error))?,
         }

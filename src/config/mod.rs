@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 use self::rule_file::{LoadedRules, RuleFileError};
 pub use self::tree::ConfigError;
-use self::tree::Tree;
+use self::tree::{Places, Tree};
 use crate::engine;
 use crate::enrich::GeoSettings;
 use crate::notify::{EmailSettings, WebhookSettings};
@@ -57,6 +57,8 @@ pub struct Config {
     pub outbox: Outbox,
     pub privacy: Privacy,
     pub admin: Admin,
+    #[serde(skip)]
+    pub(crate) places: Places,
 }
 
 /// Where events come from: one of the two.
@@ -201,9 +203,15 @@ impl Config {
             let directory = url.strip_prefix("embedded:")?;
             Some(format!("embedded:{}", base.join(directory).display()))
         });
-        let config: Self = tree.deserialize()?;
-        config.check().map_err(|(key, problem)| ConfigError::new(tree.place(key), problem))?;
+        let mut config: Self = tree.deserialize()?;
+        config.places = tree.places().clone();
+        config.check().map_err(|(key, problem)| config.mistake(key, problem))?;
         Ok(config)
+    }
+
+    /// What is wrong with the value of `key`, as those found who were to use it: with the place where it was given.
+    pub fn mistake(&self, key: &str, problem: impl Into<String>) -> ConfigError {
+        ConfigError::new(self.places.of(key), problem)
     }
 
     /// What the judgement of one partition is told.

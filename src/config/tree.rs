@@ -41,13 +41,36 @@ enum Origin {
     Environment(String),
 }
 
-/// Values by key, each with its origin. A path is written `alert.email.to[1]`.
+/// Where each value came from, by its path, which is written `alert.email.to[1]`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Places {
+    origins: HashMap<String, Origin>,
+    file: PathBuf,
+}
+
+/// Values by key, each with its place.
 pub(super) struct Tree {
     root: Table,
-    origins: HashMap<String, Origin>,
+    places: Places,
     /// Other readings of a value from the environment, which has no types of its own: tried in turn.
     readings: BTreeMap<String, Vec<Value>>,
-    file: PathBuf,
+}
+
+impl Places {
+    /// Where the value at `path`, or the nearest section around it, was given.
+    pub(super) fn of(&self, path: &str) -> String {
+        let mut path = path;
+        loop {
+            match self.origins.get(path) {
+                Some(Origin::Line(line)) => return format!("{}:{line}", self.file.display()),
+                Some(origin) => return origin.to_string(),
+                None => match path.rfind(['.', '[']) {
+                    Some(end) => path = &path[..end],
+                    None => return self.file.display().to_string(),
+                },
+            }
+        }
+    }
 }
 
 impl Tree {
@@ -62,7 +85,7 @@ impl Tree {
         let root: Table = toml::from_str(text).map_err(|error| place(&error))?;
         let mut origins = HashMap::new();
         note_lines(spans.get_ref(), "", &line_of, &mut origins);
-        Ok(Self { root, origins, readings: BTreeMap::new(), file: file.to_owned() })
+        Ok(Self { root, places: Places { origins, file: file.to_owned() }, readings: BTreeMap::new() })
     }
 
     /// Sets every value that `environment` gives over the one in the file.
@@ -86,7 +109,7 @@ impl Tree {
             let (last, sections) = keys.split_last().unwrap_or((&path, &[]));
             for section in sections {
                 join(&mut walked, section);
-                self.origins.entry(walked.clone()).or_insert_with(|| Origin::Environment(name.clone()));
+                self.places.origins.entry(walked.clone()).or_insert_with(|| Origin::Environment(name.clone()));
                 let entry = table.entry(section.clone()).or_insert_with(|| Value::Table(Table::new()));
                 let Value::Table(inner) = entry else {
                     return Err(ConfigError::new(Origin::Environment(name), format!("`{walked}` is not a section")));
@@ -101,14 +124,14 @@ impl Tree {
             let mut readings = readings(&text);
             table.insert(last.clone(), readings.remove(0));
             self.readings.insert(path.clone(), readings);
-            self.origins.insert(path, Origin::Environment(name));
+            self.places.origins.insert(path, Origin::Environment(name));
         }
         Ok(())
     }
 
     /// Takes relative paths in the file at `path`, a text or an array of texts, as relative to the file.
     pub(super) fn resolve(&mut self, path: &str, relative: impl Fn(&str) -> Option<String>) {
-        if !matches!(self.origins.get(path), Some(Origin::Line(_))) {
+        if !matches!(self.places.origins.get(path), Some(Origin::Line(_))) {
             return;
         }
         match self.get_mut(path) {
@@ -133,8 +156,8 @@ impl Tree {
             let section_path = section.join(".");
             let mut path = section_path.clone();
             join(&mut path, &file_key);
-            let origin = self.origins.get(&path).cloned();
-            let fail = |problem: String| Err(ConfigError::new(self.place(&path), problem));
+            let origin = self.places.origins.get(&path).cloned();
+            let fail = |problem: String| Err(ConfigError::new(self.places.of(&path), problem));
             let Some(table) = section.iter().try_fold(&self.root, |table, key| table.get(key)?.as_table()) else {
                 continue;
             };
@@ -160,10 +183,15 @@ impl Tree {
             let mut secret_path = section_path;
             join(&mut secret_path, &key);
             if let Some(origin) = origin {
-                self.origins.insert(secret_path, origin);
+                self.places.origins.insert(secret_path, origin);
             }
         }
         Ok(())
+    }
+
+    /// Where its values came from, for mistakes that only those who use them can see.
+    pub(super) fn places(&self) -> &Places {
+        &self.places
     }
 
     /// The tree as `T`, or the first mistake in it.
@@ -184,21 +212,6 @@ impl Tree {
                 return Err(told);
             }
             first = Some((path, told));
-        }
-    }
-
-    /// Where the value at `path`, or the nearest section around it, was given.
-    pub(super) fn place(&self, path: &str) -> String {
-        let mut path = path;
-        loop {
-            match self.origins.get(path) {
-                Some(Origin::Line(line)) => return format!("{}:{line}", self.file.display()),
-                Some(origin) => return origin.to_string(),
-                None => match path.rfind(['.', '[']) {
-                    Some(end) => path = &path[..end],
-                    None => return self.file.display().to_string(),
-                },
-            }
         }
     }
 
@@ -244,11 +257,11 @@ impl Tree {
                 None => format!("known here: {}", known.join(", ")),
             };
             let of = if what == "key" { String::new() } else { format!(" of `{path}`") };
-            return ConfigError::new(self.place(&full), format!("unknown {what} `{shown}`{of}; {hint}"));
+            return ConfigError::new(self.places.of(&full), format!("unknown {what} `{shown}`{of}; {hint}"));
         }
         if let Some(missing) = message.strip_prefix("missing field ") {
             let section = if path == "." { "the file".to_owned() } else { format!("[{path}]") };
-            return ConfigError::new(self.place(path), format!("{section} needs {missing}"));
+            return ConfigError::new(self.places.of(path), format!("{section} needs {missing}"));
         }
         // serde repeats the value that it found; a secret of the wrong type must not be shown.
         let problem = match message.split_once(", expected ") {
@@ -260,7 +273,7 @@ impl Tree {
             None if is_secret(path) => format!("`{path}` is not a text"),
             None => format!("`{path}`: {}", in_words(message)),
         };
-        ConfigError::new(self.place(path), problem)
+        ConfigError::new(self.places.of(path), problem)
     }
 
     fn table_mut(&mut self, section: &[String]) -> Option<&mut Table> {
