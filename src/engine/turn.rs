@@ -140,7 +140,10 @@ impl Turn<'_> {
         let mut known: Vec<u32> = baseline.seen.known(Sort::Country).chain(user.countries()).collect();
         known.sort_unstable();
         known.dedup();
-        others.population.chooses(sighting.tenant, sighting.network, sighting.country, &known)
+        let (thief, owner) = others.population.chooses(sighting.tenant, sighting.network, sighting.country, &known);
+        let is_known = baseline.seen.knows(Sort::Network, sighting.network) || user.has_network(sighting.network);
+        let stays = if is_known { net::STAYS } else { 0.0 };
+        (thief, stays + (1.0 - stays) * owner)
     }
 
     fn client(&self, baseline: &Baseline, others: &Others, level: usize) -> term::LevelRatio {
