@@ -46,6 +46,8 @@ pub struct Judged {
     /// What is taken off because a whole company came along; at most 0.
     pub together: f64,
     pub sibling: f64,
+    /// The part of route that comes of calls amid the owner's own.
+    pub amid: f64,
     /// Calls of the visit.
     pub visit_calls: u32,
     /// Users who came new to the same place within two hours, this one among them.
@@ -86,6 +88,7 @@ impl Judged {
             ip_fan: 0.0,
             together: 0.0,
             sibling: 0.0,
+            amid: 0.0,
             visit_calls: 0,
             company: 0,
             net_credit: 0.0,
@@ -136,7 +139,10 @@ impl Judged {
                 self.client_credit = 0.0;
             }
             Term::Hour => evidence.hour = nothing,
-            Term::Route => (evidence.route, evidence.sensitive) = (nothing, nothing),
+            Term::Route => {
+                (evidence.route, evidence.sensitive) = (nothing, nothing);
+                self.amid = 0.0;
+            }
             Term::Area => evidence.area = nothing,
             Term::Switch => {
                 evidence.switch = nothing;
@@ -216,14 +222,18 @@ pub fn judge(memory: &mut Memory, settings: &Settings, scene: &Scene<'_>) -> Jud
     let (changed, blank) = (turn.changed, turn.blank);
     let sibling = if blank { 0.0 } else { sibling(baseline, held, at, settings.prior_log_odds) };
     let context = &baseline.contexts[held];
+    // What is called amid the owner's calls is said in its visit only, and as one with the route term.
+    let evidence =
+        Evidence { route: Nats::new(context.evidence.route.get() + f64::from(visit.amid)), ..context.evidence };
     let mut judged = Judged {
         log_odds: settings.prior_log_odds,
-        evidence: context.evidence,
+        evidence,
         silence: f64::from(visit.silence),
         app_fan: f64::from(visit.app_fan),
         ip_fan: f64::from(visit.ip_fan),
         together: f64::from(visit.together),
         sibling,
+        amid: f64::from(visit.amid),
         visit_calls: visit.calls,
         company: usize::from(visit.company),
         net_credit: f64::from(visit.net_credit),

@@ -19,7 +19,7 @@ const DAY_MS: f64 = 86_400_000.0;
 
 /// Visits of one's own after which changes of network count in full: new grants are still being set up.
 const SETTLED_VISITS: f64 = 10.0;
-/// A volume is judged from so many calls an hour on.
+/// Calls and objects are judged from so many calls an hour on; bytes from the first.
 pub const CALLS_MIN: u32 = 8;
 
 /// One event's turn over the terms.
@@ -157,7 +157,7 @@ impl Turn<'_> {
     }
 
     /// Route: at its first call in a visit, and when its calls have doubled.
-    pub fn route(&mut self, baseline: &mut Baseline, visit: &Visit, others: &Others, learns: &mut Learns) {
+    pub fn route(&mut self, baseline: &mut Baseline, visit: &mut Visit, others: &Others, learns: &mut Learns) {
         let route = self.scene.enriched.route;
         let endpoint = self.scene.enriched.event.endpoint.as_deref().unwrap_or_default();
         let population = &others.population;
@@ -173,19 +173,34 @@ impl Turn<'_> {
         let thief = population.tempts(route.key, learns.promise);
         let call = term::route::judge(own, f64::from(baseline.routes_total), b, thief);
         let new_client = usize::from(visit.client_level) >= client::level::USERS_FAMILY;
-        let evidence = &mut baseline.contexts[self.held].evidence;
+        let rate = others.cohorts.new_routes(self.kind);
+        let held = &mut baseline.contexts[self.held];
+        let settled = held.age_days(sighting.at) > term::route::SETTLED_DAYS;
+        let evidence = &mut held.evidence;
         let (against_owner, against_task) = (
             evidence.route_owner.get() + learns.route * call.against_owner,
             evidence.route_task.get() + learns.route * call.against_task,
         );
         (evidence.route_owner, evidence.route_task) = (Nats::new(against_owner), Nats::new(against_task));
-        let after = Nats::new(term::route::holder(against_owner, against_task, new_client));
-        self.changed |= after > evidence.route;
-        if learns.promise > 1.0 && call.against_owner > 0.0 {
-            let share = (learns.route * 0.6 * ln(learns.promise)).min(after.get().max(0.0));
-            evidence.sensitive = Nats::new((evidence.sensitive.get() + share).min(after.get().max(0.0)));
+        let of_holder = term::route::holder(against_owner, against_task, term::route::new_task(rate, new_client));
+        let before = evidence.route.get() + f64::from(visit.amid);
+        visit.amid = 0.0;
+        if settled {
+            let sums = (f64::from(visit.amid_owner), f64::from(visit.amid_task));
+            let (owner, task) = term::route::amid(sums, &call, learns.route);
+            (visit.amid_owner, visit.amid_task) = (owner as f32, task as f32);
+            if owner > 0.0 {
+                let of_guest = term::route::holder(owner, task, term::route::new_task(rate, false));
+                visit.amid = if of_guest > 0.0 { (of_guest - of_holder).max(0.0) as f32 } else { 0.0 };
+            }
         }
-        evidence.route = after;
+        let after = of_holder + f64::from(visit.amid);
+        self.changed |= Nats::new(after) > Nats::new(before);
+        if learns.promise > 1.0 && call.against_owner > 0.0 {
+            let share = (learns.route * 0.6 * ln(learns.promise)).min(after.max(0.0));
+            evidence.sensitive = Nats::new((evidence.sensitive.get() + share).min(after.max(0.0)));
+        }
+        evidence.route = Nats::new(of_holder);
     }
 
     /// Area: at its first call in a visit.
@@ -263,22 +278,28 @@ impl Turn<'_> {
         if let Some(object) = enriched.route.object {
             hour.touch(object);
         }
-        if hour.calls < CALLS_MIN || !hour.calls.is_power_of_two() || self.blank {
+        if !hour.calls.is_power_of_two() || self.blank {
             return;
         }
         let Others { cohorts, bursts, .. } = others;
         let season = season(baseline, sighting);
-        let burst = |what: Hourly, count: f64, season: f64| {
+        let burst = |baseline: &Baseline, what: Hourly, count: f64, season: f64| {
             let (mean, variance, hours) = habit(baseline, what).with(cohorts.hourly(self.kind, what));
             term::volume::judge(count, mean + season, variance, hours)
         };
-        let calls = burst(Hourly::Calls, f64::from(baseline.hour.calls), season);
-        let objects = burst(Hourly::Objects, baseline.hour.objects(), 0.0);
-        let bytes = burst(Hourly::Bytes, f64::from(baseline.hour.kilobytes), season);
+        let bytes = burst(baseline, Hourly::Bytes, f64::from(baseline.hour.kilobytes), season);
         let day = sighting.day();
         let returns = term::volume::returns(day, u32::from(baseline.burst_day));
         let excess = bursts.excess(sighting.tenant, day);
         let alone = |ratio: f64| term::volume::shared(ratio, bursts.usual(ratio), excess, returns);
+        // A single answer may be as large as all of a day; a few calls are no burst.
+        let evidence = &mut baseline.contexts[self.held].evidence;
+        evidence.bytes = evidence.bytes.max(Nats::new(alone(bytes.ratio)));
+        if baseline.hour.calls < CALLS_MIN {
+            return;
+        }
+        let calls = burst(baseline, Hourly::Calls, f64::from(baseline.hour.calls), season);
+        let objects = burst(baseline, Hourly::Objects, baseline.hour.objects(), 0.0);
         let reads = term::volume::reads(
             f64::from(baseline.hour.reads),
             f64::from(baseline.hour.calls),
@@ -296,7 +317,6 @@ impl Turn<'_> {
             evidence.objects = Nats::new((volume.get() - by_calls).max(0.0));
             self.changed = true;
         }
-        evidence.bytes = evidence.bytes.max(Nats::new(alone(bytes.ratio)));
         let largest = calls.ratio.max(objects.ratio);
         if largest > f64::from(baseline.hour.burst) && largest >= term::volume::BURST {
             bursts.learn(sighting.tenant, day, f64::from(baseline.hour.burst), largest);
