@@ -43,7 +43,9 @@ pub struct Evidence {
     pub unspoken: f64,
     /// The part that comes of others' tokens.
     pub fan: f64,
-    /// The part that comes of how much was called.
+    /// The part that comes of calls amid the owner's own, where the owner is: nobody is shut out by revoking there.
+    pub amid: f64,
+    /// The part that comes of how much was called and answered.
     pub volume: f64,
     /// Users whose tokens came new to the same place within two hours.
     pub company: usize,
@@ -131,8 +133,8 @@ impl Budget {
 /// The verdict on one event, before the budget's cap.
 #[must_use]
 pub fn verdict(evidence: Evidence, threshold: f64, margin: f64, visits: u64) -> Verdict {
-    let Evidence { log_odds, lifecycle, unspoken, fan, volume, company, calls } = evidence;
-    let behaviour = log_odds - unspoken;
+    let Evidence { log_odds, lifecycle, unspoken, fan, amid, volume, company, calls } = evidence;
+    let behaviour = log_odds - unspoken - amid;
     let alone = behaviour - fan.max(volume) > REVOKE_ALONE_FROM && company < REVOKE_COMPANY;
     let persists = calls >= REVOKE_CALLS;
     let by_behaviour = behaviour > REVOKE_FROM + margin && alone && persists && visits >= REVOKE_VISITS;
@@ -152,7 +154,7 @@ mod tests {
     use super::*;
 
     fn evidence(log_odds: f64) -> Evidence {
-        Evidence { log_odds, lifecycle: 0.0, unspoken: 0.0, fan: 0.0, volume: 0.0, company: 1, calls: 3 }
+        Evidence { log_odds, lifecycle: 0.0, unspoken: 0.0, fan: 0.0, amid: 0.0, volume: 0.0, company: 1, calls: 3 }
     }
 
     #[test]
@@ -171,6 +173,8 @@ mod tests {
         assert_eq!(verdict(campaign, 1.0, 3.0, 1_000_000), Verdict::Alert);
         let backfill = Evidence { volume: 9.0, ..evidence(12.0) };
         assert_eq!(verdict(backfill, 1.0, 3.0, 1_000_000), Verdict::Alert);
+        let guest = Evidence { amid: 3.0, ..evidence(12.0) };
+        assert_eq!(verdict(guest, 1.0, 3.0, 1_000_000), Verdict::Alert);
         let scan = Evidence { company: 3, ..evidence(20.0) };
         assert_eq!(verdict(scan, 1.0, 3.0, 1_000_000), Verdict::Alert);
         let silenced = Evidence { unspoken: 14.0, ..evidence(15.0) };

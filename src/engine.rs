@@ -16,7 +16,7 @@ use crate::memory::baselines::Seed;
 use crate::memory::{Ended, Kind, Memory, Recent, Sighting, User};
 use crate::policy::{self, Finding};
 use crate::rule::RuleSet;
-use crate::term::{Term, lifecycle};
+use crate::term::{self, Term, lifecycle};
 use crate::verdict::{Action, Incident, Mode, Outcome, RuleId, Severity, Target, Verdict};
 
 /// What the operator decides about judgement.
@@ -328,7 +328,8 @@ fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judge
         lifecycle: if speaks { lifecycle } else { 0.0 },
         unspoken: if speaks { 0.0 } else { lifecycle },
         fan: judged.app_fan.max(0.0) + judged.ip_fan.max(0.0),
-        volume: judged.evidence.volume.get(),
+        amid: judged.amid,
+        volume: judged.evidence.volume.get() + term::volume::BYTES_WEIGHT * judged.evidence.bytes.get(),
         company: judged.company,
         calls: judged.visit_calls,
     };

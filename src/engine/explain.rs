@@ -116,7 +116,7 @@ impl Words<'_> {
             _ => return None,
         };
         let (hour, number) = (&self.baseline.hour, self.scene.sighting.hour_number());
-        let runs = hour.number == number && hour.calls >= CALLS_MIN;
+        let runs = hour.number == number && (hour.calls >= CALLS_MIN || rule == RuleId::BytesSpike);
         runs.then(|| burst(self.baseline, self.cohorts, self.baseline.kind, what, number).p_value())
     }
 

@@ -46,6 +46,8 @@ pub struct Judged {
     /// What is taken off because a whole company came along; at most 0.
     pub together: f64,
     pub sibling: f64,
+    /// The part of route that comes of calls amid the owner's own.
+    pub amid: f64,
     /// Calls of the visit.
     pub visit_calls: u32,
     /// Users who came new to the same place within two hours, this one among them.
@@ -86,6 +88,7 @@ impl Judged {
             ip_fan: 0.0,
             together: 0.0,
             sibling: 0.0,
+            amid: 0.0,
             visit_calls: 0,
             company: 0,
             net_credit: 0.0,
@@ -136,7 +139,10 @@ impl Judged {
                 self.client_credit = 0.0;
             }
             Term::Hour => evidence.hour = nothing,
-            Term::Route => (evidence.route, evidence.sensitive) = (nothing, nothing),
+            Term::Route => {
+                (evidence.route, evidence.sensitive) = (nothing, nothing);
+                self.amid = 0.0;
+            }
             Term::Area => evidence.area = nothing,
             Term::Switch => {
                 evidence.switch = nothing;
@@ -216,14 +222,18 @@ pub fn judge(memory: &mut Memory, settings: &Settings, scene: &Scene<'_>) -> Jud
     let (changed, blank) = (turn.changed, turn.blank);
     let sibling = if blank { 0.0 } else { sibling(baseline, held, at, settings.prior_log_odds) };
     let context = &baseline.contexts[held];
+    // What is called amid the owner's calls is said in its visit only, and as one with the route term.
+    let evidence =
+        Evidence { route: Nats::new(context.evidence.route.get() + f64::from(visit.amid)), ..context.evidence };
     let mut judged = Judged {
         log_odds: settings.prior_log_odds,
-        evidence: context.evidence,
+        evidence,
         silence: f64::from(visit.silence),
         app_fan: f64::from(visit.app_fan),
         ip_fan: f64::from(visit.ip_fan),
         together: f64::from(visit.together),
         sibling,
+        amid: f64::from(visit.amid),
         visit_calls: visit.calls,
         company: usize::from(visit.company),
         net_credit: f64::from(visit.net_credit),
@@ -300,19 +310,20 @@ fn find_visit(baseline: &Baseline, visits: &Visits, sighting: &Sighting) -> Opti
 fn levels(baseline: &Baseline, user: &User, others: &Others, sighting: &Sighting) -> (usize, usize) {
     let seen = &baseline.seen;
     let knows_countries = seen.knows_any(Sort::Country) || user.has_countries();
+    // A network that spans countries is known in those where the owner was.
+    let new_country = sighting.country != 0
+        && knows_countries
+        && !seen.knows(Sort::Country, sighting.country)
+        && !user.has_country(sighting.country);
     let net = if seen.knows(Sort::Address, sighting.address) {
         net::level::KNOWN_ADDRESS
     } else if seen.knows(Sort::Prefix, sighting.prefix) {
         net::level::KNOWN_PREFIX
-    } else if seen.knows(Sort::Network, sighting.network) {
+    } else if !new_country && seen.knows(Sort::Network, sighting.network) {
         net::level::KNOWN_NETWORK
-    } else if user.has_network(sighting.network) {
+    } else if !new_country && user.has_network(sighting.network) {
         net::level::USERS_NETWORK
-    } else if sighting.country != 0
-        && knows_countries
-        && !seen.knows(Sort::Country, sighting.country)
-        && !user.has_country(sighting.country)
-    {
+    } else if new_country {
         net::level::NEW_COUNTRY
     } else {
         net::level::NEW_NETWORK
@@ -340,6 +351,25 @@ fn levels(baseline: &Baseline, user: &User, others: &Others, sighting: &Sighting
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_network_that_spans_countries_is_known_where_the_owner_was() {
+        let (others, mut user) = (Others::default(), User::default());
+        let home = crate::memory::tests::sighting();
+        let mut baseline = Baseline::new(1, Kind::new(crate::event::TokenType::ApiKey, home.device), 0);
+        baseline.learn_place(&home, 1.0);
+        let level = |user: &User, network, country| {
+            let elsewhere = Sighting { address: 77, prefix: 78, network, country, ..home };
+            levels(&baseline, user, &others, &elsewhere).0
+        };
+        let abroad = u32::from(b'A') << 8 | u32::from(b'U');
+        assert_eq!(level(&user, home.network, home.country), net::level::KNOWN_NETWORK);
+        assert_eq!(level(&user, home.network, abroad), net::level::NEW_COUNTRY, "another region of the same cloud");
+        assert_eq!(level(&user, home.network, 0), net::level::KNOWN_NETWORK, "no file knows the country");
+        user.learn(1221, 1, abroad);
+        assert_eq!(level(&user, home.network, abroad), net::level::KNOWN_NETWORK, "the user has been there");
+        assert_eq!(level(&user, 1221, abroad), net::level::USERS_NETWORK);
+    }
 
     #[test]
     fn the_terms_are_all_of_the_sum_and_each_can_be_left_out() {

@@ -105,6 +105,9 @@ pub fn learn(baseline: &mut Baseline, user: Option<&mut User>, others: &mut Othe
     if learns.route > 0.0 {
         let weight = owner * learns.route / term::route::weight(1);
         let route = enriched.route.key;
+        if learns.route >= term::route::weight(1) && baseline.visits > 3 {
+            cohorts.learn_route(kind, !baseline.seen.knows(Sort::Route, route), owner);
+        }
         baseline.seen.learn(Sort::Route, route, weight, day);
         baseline.routes_total = (f64::from(baseline.routes_total) + weight).min(2_000.0) as f32;
         population.learn_route(sighting.family, kind.number(), route, learns.promise, weight);

@@ -21,7 +21,7 @@ const DAY_MS: f64 = 86_400_000.0;
 
 /// Visits of one's own after which changes of network count in full: new grants are still being set up.
 const SETTLED_VISITS: f64 = 10.0;
-/// A volume is judged from so many calls an hour on.
+/// Calls and objects are judged from so many calls an hour on; bytes from the first.
 pub const CALLS_MIN: u32 = 8;
 
 /// One event's turn over the terms.
@@ -142,7 +142,10 @@ impl Turn<'_> {
         let mut known: Vec<u32> = baseline.seen.known(Sort::Country).chain(user.countries()).collect();
         known.sort_unstable();
         known.dedup();
-        others.population.chooses(sighting.tenant, sighting.network, sighting.country, &known)
+        let (thief, owner) = others.population.chooses(sighting.tenant, sighting.network, sighting.country, &known);
+        let is_known = baseline.seen.knows(Sort::Network, sighting.network) || user.has_network(sighting.network);
+        let stays = if is_known { net::STAYS } else { 0.0 };
+        (thief, stays + (1.0 - stays) * owner)
     }
 
     fn client(&self, baseline: &Baseline, others: &Others, level: usize) -> term::LevelRatio {
@@ -160,7 +163,7 @@ impl Turn<'_> {
     }
 
     /// Route: at its first call in a visit, and when its calls have doubled.
-    pub fn route(&mut self, baseline: &mut Baseline, visit: &Visit, others: &Others, learns: &mut Learns) {
+    pub fn route(&mut self, baseline: &mut Baseline, visit: &mut Visit, others: &Others, learns: &mut Learns) {
         let route = self.scene.enriched.route;
         let endpoint = self.scene.enriched.event.endpoint.as_deref().unwrap_or_default();
         let population = &others.population;
@@ -177,19 +180,34 @@ impl Turn<'_> {
         let thief = population.tempts(used);
         let call = term::route::judge(own, f64::from(baseline.routes_total), b, thief);
         let new_client = usize::from(visit.client_level) >= client::level::USERS_FAMILY;
-        let evidence = &mut baseline.contexts[self.held].evidence;
+        let rate = others.cohorts.new_routes(self.kind);
+        let held = &mut baseline.contexts[self.held];
+        let settled = held.age_days(sighting.at) > term::route::SETTLED_DAYS;
+        let evidence = &mut held.evidence;
         let (against_owner, against_task) = (
             evidence.route_owner.get() + learns.route * call.against_owner,
             evidence.route_task.get() + learns.route * call.against_task,
         );
         (evidence.route_owner, evidence.route_task) = (Nats::new(against_owner), Nats::new(against_task));
-        let after = Nats::new(term::route::holder(against_owner, against_task, new_client));
-        self.changed |= after > evidence.route;
-        if learns.promise > 1.0 && call.against_owner > 0.0 {
-            let share = (learns.route * 0.6 * ln(learns.promise)).min(after.get().max(0.0));
-            evidence.sensitive = Nats::new((evidence.sensitive.get() + share).min(after.get().max(0.0)));
+        let of_holder = term::route::holder(against_owner, against_task, term::route::new_task(rate, new_client));
+        let before = evidence.route.get() + f64::from(visit.amid);
+        visit.amid = 0.0;
+        if settled {
+            let sums = (f64::from(visit.amid_owner), f64::from(visit.amid_task));
+            let (owner, task) = term::route::amid(sums, &call, learns.route);
+            (visit.amid_owner, visit.amid_task) = (owner as f32, task as f32);
+            if owner > 0.0 {
+                let of_guest = term::route::holder(owner, task, term::route::new_task(rate, false));
+                visit.amid = if of_guest > 0.0 { (of_guest - of_holder).max(0.0) as f32 } else { 0.0 };
+            }
         }
-        evidence.route = after;
+        let after = of_holder + f64::from(visit.amid);
+        self.changed |= Nats::new(after) > Nats::new(before);
+        if learns.promise > 1.0 && call.against_owner > 0.0 {
+            let share = (learns.route * 0.6 * ln(learns.promise)).min(after.max(0.0));
+            evidence.sensitive = Nats::new((evidence.sensitive.get() + share).min(after.max(0.0)));
+        }
+        evidence.route = Nats::new(of_holder);
     }
 
     /// Area: at its first call in a visit.
@@ -267,16 +285,23 @@ impl Turn<'_> {
         if let Some(object) = enriched.route.object {
             hour.touch(object);
         }
-        if hour.calls < CALLS_MIN || !hour.calls.is_power_of_two() || self.blank {
+        if !hour.calls.is_power_of_two() || self.blank {
             return;
         }
         let Others { cohorts, bursts, .. } = others;
-        let [calls, objects, bytes] = [Hourly::Calls, Hourly::Objects, Hourly::Bytes]
-            .map(|what| burst(baseline, cohorts, self.kind, what, number));
+        let bytes = burst(baseline, cohorts, self.kind, Hourly::Bytes, number);
         let day = sighting.day();
         let returns = term::volume::returns(day, u32::from(baseline.burst_day));
         let excess = bursts.excess(sighting.tenant, day);
         let alone = |ratio: f64| term::volume::shared(ratio, bursts.usual(ratio), excess, returns);
+        // A single answer may be as large as all of a day; a few calls are no burst.
+        let evidence = &mut baseline.contexts[self.held].evidence;
+        evidence.bytes = evidence.bytes.max(Nats::new(alone(bytes.ratio)));
+        if baseline.hour.calls < CALLS_MIN {
+            return;
+        }
+        let [calls, objects] =
+            [Hourly::Calls, Hourly::Objects].map(|what| burst(baseline, cohorts, self.kind, what, number));
         let reads = term::volume::reads(
             f64::from(baseline.hour.reads),
             f64::from(baseline.hour.calls),
@@ -294,7 +319,6 @@ impl Turn<'_> {
             evidence.objects = Nats::new((volume.get() - by_calls).max(0.0));
             self.changed = true;
         }
-        evidence.bytes = evidence.bytes.max(Nats::new(alone(bytes.ratio)));
         let largest = calls.ratio.max(objects.ratio);
         if largest > f64::from(baseline.hour.burst) && largest >= term::volume::BURST {
             bursts.learn(sighting.tenant, day, f64::from(baseline.hour.burst), largest);

@@ -132,6 +132,8 @@ struct Wide {
     switches: Mean,
     /// Share of areas that are seen once and never again.
     new_areas: Mean,
+    /// Share of routes that are new to the owner, among those called first in a visit.
+    new_routes: Mean,
     calls: Spread,
     objects: Spread,
     bytes: Spread,
@@ -230,6 +232,16 @@ impl Cohorts {
         self.wide[kind.number()].new_areas.learn(f64::from(u8::from(new)), weight);
     }
 
+    /// Share of routes that are new to the owner, among those called first in a visit.
+    #[must_use]
+    pub fn new_routes(&self, kind: Kind) -> f64 {
+        self.wide[kind.number()].new_routes.get(0.1, ASSUMED)
+    }
+
+    pub fn learn_route(&mut self, kind: Kind, new: bool, weight: f64) {
+        self.wide[kind.number()].new_routes.learn(f64::from(u8::from(new)), weight);
+    }
+
     /// Mean and variance of the logarithm of an hourly count.
     #[must_use]
     pub fn hourly(&self, kind: Kind, what: Hourly) -> (f64, f64) {
@@ -287,6 +299,20 @@ mod tests {
             (cohorts.net(person, 500)[4], cohorts.net(Kind::new(TokenType::Access, Device::Machine), 5)[4]);
         assert!(older > before && older < after, "an age of its own learns from the others, less");
         assert!((machines - before).abs() < 1e-12, "machines are another kind");
+    }
+
+    #[test]
+    fn machines_call_new_routes_less_often_than_people_and_thieves_teach_little_of_it() {
+        let mut cohorts = Cohorts::default();
+        let kind = |device| Kind::new(TokenType::ApiKey, device);
+        for number in 0..1_000 {
+            cohorts.learn_route(kind(Device::Machine), false, 1.0);
+            cohorts.learn_route(kind(Device::Desktop), number % 20 == 0, 1.0);
+        }
+        let (machines, people) = (cohorts.new_routes(kind(Device::Machine)), cohorts.new_routes(kind(Device::Desktop)));
+        assert!(machines < 0.005 && (0.04..0.06).contains(&people), "{machines} {people}");
+        cohorts.learn_route(kind(Device::Machine), true, 0.03);
+        assert!(cohorts.new_routes(kind(Device::Machine)) < machines * 1.02);
     }
 
     #[test]

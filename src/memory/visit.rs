@@ -50,6 +50,11 @@ pub struct Visit {
     pub together: f32,
     /// Users who came new to the same address within two hours.
     pub company: u8,
+    /// Sums against the owner, and against the owner with a new task, of the calls since the owner's last usual ones; and
+    /// by how much the route term is more for them.
+    pub amid_owner: f32,
+    pub amid_task: f32,
+    pub amid: f32,
     pub log_odds_max: f32,
     routes: [(u32, u16); ROUTES_MAX],
     areas: [u32; AREAS_MAX],
@@ -80,6 +85,9 @@ impl Visit {
             ip_fan: 0.0,
             together: 0.0,
             company: 0,
+            amid_owner: 0.0,
+            amid_task: 0.0,
+            amid: 0.0,
             log_odds_max: f32::NEG_INFINITY,
             routes: [(0, 0); ROUTES_MAX],
             areas: [0; AREAS_MAX],

@@ -32,6 +32,10 @@ const RETURN_MS: i64 = 12 * 3_600_000;
 /// Share of thieves who are seen to travel too fast.
 const THIEF_TOO_FAST: f64 = 0.35;
 
+/// Share of the owners in a new country who are there in a network that they know from elsewhere: their cloud's other
+/// region, their VPN's other exit.
+pub const STAYS: f64 = 0.5;
+
 /// What can be known of a visit's place and of the owner's.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'a> {

@@ -4,13 +4,21 @@ use crate::math::{exp, ln};
 
 /// Weight of one route's ratio in a visit: calls of one visit are not independent.
 const DEPENDENCE: f64 = 0.6;
+/// The most that a call says against the owner.
+const AGAINST_OWNER_MAX: f64 = 8.0;
+/// Share of visits in which an owner has a new task: by the cohort's rate of new routes, within these, and with a client
+/// that is new too.
+const NEW_TASK: (f64, f64) = (0.002, 0.1);
+const NEW_TASK_NEW_CLIENT: f64 = 0.4;
+/// Days after which a context is the owner's own, and a thief in it one who came later.
+pub const SETTLED_DAYS: f64 = 10.0;
 /// Own calls beyond this are no surer.
 const OTHERS: f64 = 12.0;
 
 /// What one call of a route says, thief against owner and against an owner with a new task.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Call {
-    /// In [−3, 5].
+    /// In [−3, 8].
     pub against_owner: f64,
     /// In [−3, 4].
     pub against_task: f64,
@@ -26,7 +34,7 @@ pub struct Call {
 pub fn judge(own: f64, own_total: f64, others: f64, thief: f64) -> Call {
     let owner = (own + OTHERS * others) / (own_total.max(own) + OTHERS);
     Call {
-        against_owner: ln(thief / owner).clamp(-3.0, 5.0),
+        against_owner: ln(thief / owner).clamp(-3.0, AGAINST_OWNER_MAX),
         against_task: ln(thief / others).clamp(-3.0, 4.0),
         p_value: owner.min(1.0),
     }
@@ -43,14 +51,29 @@ pub fn weight(calls: u16) -> f64 {
     }
 }
 
-/// Evidence of all calls of a holder, in [−6, 10]: `ln[.95/(.9·e^−A + .1·e^−N) + .05]`, of the sums over the calls of
-/// this visit and, faded, of earlier ones. The owner may have a new task (.1, or .4 with a client that is new too), the
-/// thief may mimic the owner (.05). A new task goes on for many visits: so the sums are carried, and weighed once.
+/// Evidence of all calls of a holder, in [−6, 10]: `ln[.95/((1 − t)·e^−A + t·e^−N) + .05]`, of the sums over the calls of
+/// this visit and, faded, of earlier ones. The owner may have a new task (t, see [`new_task`]), the thief
+/// may mimic the owner (.05). A new task goes on for many visits: so the sums are carried, and weighed once.
 #[must_use]
-pub fn holder(against_owner: f64, against_task: f64, new_client: bool) -> f64 {
-    let new_task = if new_client { 0.4 } else { 0.1 };
+pub fn holder(against_owner: f64, against_task: f64, new_task: f64) -> f64 {
     let owner = (1.0 - new_task) * exp(-against_owner) + new_task * exp(-against_task);
     ln(0.95 / owner + 0.05).clamp(-6.0, 10.0)
+}
+
+/// Probability that the owner has a new task: as the cohort calls new routes, `rate` of those that a visit begins with,
+/// in .002 to .1; .4 with a client that is new too.
+#[must_use]
+pub fn new_task(rate: f64, new_client: bool) -> f64 {
+    if new_client { NEW_TASK_NEW_CLIENT } else { rate.clamp(NEW_TASK.0, NEW_TASK.1) }
+}
+
+/// Sums (A, N) of the calls since the last moment at which A was not above nothing: Page's cumulative sum ("Continuous
+/// Inspection Schemes", Biometrika 1954). Whoever sits where the owner sits may begin amid the owner's own calls, and
+/// those that came before speak for nobody.
+#[must_use]
+pub fn amid((against_owner, against_task): (f64, f64), call: &Call, weight: f64) -> (f64, f64) {
+    let owner = against_owner + weight * call.against_owner;
+    if owner > 0.0 { (owner, against_task + weight * call.against_task) } else { (0.0, 0.0) }
 }
 
 /// What a route's words promise a thief; 1 is an ordinary one. Words are looked for as they stand in the template, in
@@ -93,7 +116,9 @@ mod tests {
         let usual = judge(80.0, 100.0, 0.5, 0.02);
         assert!((usual.against_owner - (0.02_f64 / (86.0 / 112.0)).ln().max(-3.0)).abs() < 1e-9);
         let strange = judge(0.0, 100.0, 1e-4, 0.01);
-        assert!((strange.against_owner - 5.0).abs() < 1e-9, "clamped");
+        // (12·10⁻⁴)/112 for the owner, a hundredth for the thief.
+        assert!((strange.against_owner - (0.01_f64 / (0.0012 / 112.0)).ln()).abs() < 1e-9);
+        assert!((judge(0.0, 1e4, 1e-5, 0.01).against_owner - 8.0).abs() < 1e-9, "clamped");
         assert!((strange.against_task - 4.0).abs() < 1e-9, "clamped");
         assert!(judge(0.0, 0.0, 0.02, 0.02).against_owner.abs() < 1e-9, "nothing is known of a new token");
     }
@@ -101,13 +126,32 @@ mod tests {
     #[test]
     fn a_new_task_of_the_owners_is_not_a_theft() {
         // Odd for the owner, usual for everybody with this client.
-        let task = holder(4.0, -1.0, false);
-        let theft = holder(4.0, 3.0, false);
+        let task = holder(4.0, -1.0, 0.1);
+        let theft = holder(4.0, 3.0, 0.1);
         assert!(task < 1.3 && theft > 3.5, "{task} {theft}");
-        assert!(holder(20.0, -5.0, false) < task, "and goes on for days");
-        assert!(holder(4.0, -1.0, true) < task, "a new client often has a new task");
-        assert!(holder(-3.0, -3.0, false) >= (0.05_f64).ln(), "a thief may mimic");
-        assert!(holder(0.0, 0.0, false).abs() < 1e-9, "nothing known, nothing said");
+        assert!(holder(20.0, -5.0, 0.1) < task, "and goes on for days");
+        assert!(holder(4.0, -1.0, new_task(0.1, true)) < task, "a new client often has a new task");
+        assert!(holder(-3.0, -3.0, 0.1) >= (0.05_f64).ln(), "a thief may mimic");
+        assert!(holder(0.0, 0.0, 0.1).abs() < 1e-9, "nothing known, nothing said");
+    }
+
+    #[test]
+    fn a_steady_machine_has_a_new_task_less_often_than_people() {
+        assert_eq!([0.0, 0.03, 0.5].map(|rate| new_task(rate, false).to_bits()), [0.002, 0.03, 0.1].map(f64::to_bits));
+        assert!(holder(4.0, 1.5, new_task(0.0, false)) > holder(4.0, 1.5, new_task(0.1, false)) + 0.5);
+    }
+
+    #[test]
+    fn who_begins_amid_the_owners_calls_is_seen_as_if_alone() {
+        let usual = judge(80.0, 100.0, 0.5, 0.02);
+        let strange = judge(0.0, 1_000.0, 1e-4, 0.01);
+        let alone = amid((0.0, 0.0), &strange, weight(1));
+        assert!((alone.0 - 0.6 * strange.against_owner).abs() < 1e-9);
+        assert!((alone.1 - 0.6 * strange.against_task).abs() < 1e-9);
+        let owner_first = (0..5).fold((0.0, 0.0), |sums, _| amid(sums, &usual, weight(1)));
+        assert_eq!(amid(owner_first, &strange, weight(1)), alone);
+        let owner_after = (0..5).fold(alone, |sums, _| amid(sums, &usual, weight(1)));
+        assert_eq!(owner_after, (0.0, 0.0), "calls of one's own end the doubt");
     }
 
     #[test]
@@ -139,12 +183,13 @@ mod tests {
         #[test]
         fn the_term_is_finite_and_rises_with_oddness(
             own in 0.0..1e5_f64, total in 0.0..1e5_f64, others in 0.0..1.0_f64, thief in 0.0..1.0_f64, more in 0.0..5.0_f64,
-            new_client: bool,
+            rate in 0.0..1.0_f64, new_client: bool,
         ) {
             let call = judge(own, total, others, thief);
-            let before = holder(call.against_owner, call.against_task, new_client);
+            let task = new_task(rate, new_client);
+            let before = holder(call.against_owner, call.against_task, task);
             prop_assert!(before.is_finite());
-            prop_assert!(holder(call.against_owner + more, call.against_task + more, new_client) >= before - 1e-12);
+            prop_assert!(holder(call.against_owner + more, call.against_task + more, task) >= before - 1e-12);
         }
     }
 }

@@ -8,8 +8,8 @@ const THIEF_FROM: f64 = 0.5;
 /// Weight of the larger of calls and objects, and the most that both say with the reads.
 const WEIGHT: f64 = 1.0;
 const MAX: f64 = 14.0;
-/// Bytes say little: a large download is mostly a rare route.
-pub const BYTES_WEIGHT: f64 = 0.3;
+/// Bytes say half: a large download is mostly a rare route.
+pub const BYTES_WEIGHT: f64 = 0.5;
 /// A burst from so many nats on.
 pub const BURST: f64 = 1.0;
 /// What an hour leaves to the next.
