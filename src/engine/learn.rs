@@ -4,6 +4,7 @@ use super::judge::Scene;
 use crate::math::{ln, sigma};
 use crate::memory::baseline::{Grown, Habit};
 use crate::memory::cohort::Hourly;
+use crate::memory::seen::sixteenths;
 use crate::memory::{Baseline, Kind, Others, Population, Sighting, Sort, User, Visit};
 use crate::place::NetworkClass;
 use crate::term::{self, net};
@@ -12,9 +13,8 @@ use crate::term::{self, net};
 const GROWN_VISITS: u32 = 24;
 pub const WEEKEND_VISITS: u32 = 200;
 
-/// The least weight of a sighting in what is counted in full numbers: changes of network, the habits of hours, cohorts
-/// and population. What goes on, alarms and all, and is not taken away is the owner's, and must not alarm for ever. The
-/// tables of sixteenths cut it to nothing: a place or client that alarms like that is never learnt as the owner's.
+/// The least weight of a sighting: what goes on, alarms and all, and is neither taken away nor confirmed is the owner's,
+/// and must not alarm for ever. A place is known after some seventeen visits of its holder.
 const OWNER_MIN: f64 = 0.03;
 
 /// Probability by which a sighting is learnt as the owner's.
@@ -100,7 +100,7 @@ pub fn learn(baseline: &mut Baseline, user: Option<&mut User>, others: &mut Othe
     let Lesson { scene, kind, owner, learns, .. } = *lesson;
     let Scene { sighting, enriched, .. } = scene;
     let Others { population, cohorts, .. } = others;
-    let day = sighting.day();
+    let minute = sighting.minute();
     baseline.hour.weight = baseline.hour.weight.min(owner as f32);
     if learns.route > 0.0 {
         let weight = owner * learns.route / term::route::weight(1);
@@ -108,14 +108,14 @@ pub fn learn(baseline: &mut Baseline, user: Option<&mut User>, others: &mut Othe
         if learns.route >= term::route::weight(1) && baseline.visits > 3 {
             cohorts.learn_route(kind, !baseline.seen.knows(Sort::Route, route), owner);
         }
-        baseline.seen.learn(Sort::Route, route, weight, day);
+        baseline.seen.learn(Sort::Route, route, weight, minute);
         baseline.routes_total = (f64::from(baseline.routes_total) + weight).min(2_000.0) as f32;
         population.learn_route(sighting.family, kind.number(), route, learns.promise, weight);
     }
     if learns.area {
         let area = enriched.route.area;
         let new = !baseline.seen.knows(Sort::Area, area);
-        baseline.seen.learn(Sort::Area, area, owner, day);
+        baseline.seen.learn(Sort::Area, area, owner, minute);
         baseline.areas_total = (f64::from(baseline.areas_total) + owner).min(2_000.0) as f32;
         population.learn_area(sighting.tenant, area, owner);
         if baseline.visits > 3 {
@@ -156,8 +156,8 @@ fn learn_visit(baseline: &mut Baseline, user: &mut User, others: &mut Others, le
         cohorts.learn_visit(kind, baseline.visits, net_level, client_level, owner);
     }
     if !first {
-        baseline.net_levels.learn(net_level, owner);
-        baseline.client_levels.learn(client_level, owner);
+        baseline.net_levels.learn(net_level, owner, sighting.minute());
+        baseline.client_levels.learn(client_level, owner, sighting.minute());
         if net_level >= net::level::NEW_NETWORK
             && sighting.class != NetworkClass::Anonymiser
             && let Some(journey) = net::journey(&baseline.sites, &sighting.site)
@@ -218,7 +218,7 @@ pub fn learn_times(baseline: &mut Baseline, sighting: &Sighting, owner: f64) {
         if baseline.hours.iter().map(|count| u32::from(*count)).sum::<u32>() > 400 * 16 {
             baseline.hours = baseline.hours.map(|count| count / 2);
         }
-        baseline.hours[hour] = baseline.hours[hour].saturating_add((owner * 16.0 + 0.5) as u16);
+        baseline.hours[hour] = baseline.hours[hour].saturating_add(sixteenths(owner, sighting.minute()));
     }
     if sighting.site.exists() && owner > 0.5 {
         let same = baseline.sites.iter().position(|site| site.exists() && site.distance_km(&sighting.site) < 50.0);

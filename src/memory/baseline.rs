@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use super::cohort::{Kind, LEVELS};
 use super::context::{CONTEXTS_MAX, Context};
-use super::seen::{Seen, Sort};
+use super::seen::{Seen, Sort, sixteenths};
 use super::sighting::{Sighting, Site};
 use super::visit::VISITS_MAX;
 
@@ -21,12 +21,12 @@ impl LevelCounts {
         self.0.map(|count| f64::from(count) / 16.0)
     }
 
-    pub fn learn(&mut self, level: usize, weight: f64) {
+    pub fn learn(&mut self, level: usize, weight: f64, minute: u32) {
         // 200 visits: what somebody did before that says little of what they do now.
         if self.0.iter().map(|count| u32::from(*count)).sum::<u32>() > 200 * 16 {
             self.0 = self.0.map(|count| count / 2);
         }
-        self.0[level] += (weight * 16.0 + 0.5) as u16;
+        self.0[level] += sixteenths(weight, minute);
     }
 }
 
@@ -283,10 +283,10 @@ impl Baseline {
 
     /// Takes in where and with what a visit took place, by the probability that it was the owner's.
     pub fn learn_place(&mut self, sighting: &Sighting, weight: f64) {
-        let day = sighting.day();
+        let minute = sighting.minute();
         let mut learn = |sort, key| {
             if key != 0 {
-                self.seen.learn(sort, key, weight, day);
+                self.seen.learn(sort, key, weight, minute);
             }
         };
         learn(Sort::Address, sighting.address);

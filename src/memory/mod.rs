@@ -132,8 +132,8 @@ pub(crate) mod tests {
                 *key = number;
             }
             baseline.learn_place(&seen, 1.0);
-            baseline.seen.learn(Sort::Route, number, 1.0, 20_000);
-            baseline.seen.learn(Sort::Area, number, 1.0, 20_000);
+            baseline.seen.learn(Sort::Route, number, 1.0, 20_000 * 1_440);
+            baseline.seen.learn(Sort::Area, number, 1.0, 20_000 * 1_440);
             baseline.context(number, number, i64::from(number), 5);
         }
         baseline.grown = Some(Box::default());

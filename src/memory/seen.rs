@@ -25,6 +25,20 @@ const QUOTA: [usize; SORTS] = [6, 4, 5, 3, 3, 2, 3, 2, 8, 4];
 /// Counts are kept in sixteenths, so that a sighting can count by the probability that it was the owner's.
 const UNIT: f64 = 16.0;
 
+/// `weight`, 0 to 1, in sixteenths, for what was seen at `minute` (since the epoch). It is rounded up as often as what
+/// would be cut off is large, by a sequence that is spread evenly (multiples of the golden ratio): so the least of
+/// weights adds up too, and what goes on for long is learnt.
+#[must_use]
+pub fn sixteenths(weight: f64, minute: u32) -> u16 {
+    /// 2^32 over the golden ratio.
+    const GOLDEN: u32 = 0x9e37_79b9;
+    let rounding = f64::from(minute.wrapping_mul(GOLDEN)) / f64::from(u32::MAX) * (1.0 - f64::EPSILON);
+    (weight * UNIT + rounding) as u16
+}
+
+/// Minutes.
+const DAY: u32 = 1_440;
+
 /// From this weight on something counts as known: half a sure sighting.
 const KNOWN: u16 = 8;
 
@@ -94,13 +108,13 @@ impl Seen {
         self.of(sort).iter().map(|entry| f64::from(entry.count)).sum::<f64>() / UNIT
     }
 
-    /// Counts a sighting on `day` (since the epoch) with a weight of 0 to 1.
-    pub fn learn(&mut self, sort: Sort, key: u32, weight: f64, day: u32) {
-        let weight = (weight * UNIT + 0.5) as u16;
+    /// Counts a sighting at `minute` (since the epoch) with a weight of 0 to 1.
+    pub fn learn(&mut self, sort: Sort, key: u32, weight: f64, minute: u32) {
+        let weight = sixteenths(weight, minute);
         if weight == 0 {
             return;
         }
-        let age = (day / 2) as u8;
+        let age = (minute / (2 * DAY)) as u8;
         let new = Entry { key, count: weight, age };
         let range = self.range(sort);
         let entries = &mut self.entries[range];
@@ -167,26 +181,36 @@ mod tests {
     use super::*;
 
     #[test]
+    fn nothing_is_lost_by_rounding() {
+        for weight in [0.0, 0.01, 0.03, 0.5, 0.97, 1.0] {
+            let sum: u32 = (0..10_000).map(|minute| u32::from(sixteenths(weight, minute))).sum();
+            assert!((f64::from(sum) - 160_000.0 * weight).abs() < 100.0, "{weight}: {sum}");
+        }
+    }
+
+    #[test]
     fn a_thief_teaches_little() {
         let mut seen = Seen::default();
-        seen.learn(Sort::Address, 1, 1.0, 100);
-        seen.learn(Sort::Address, 2, 0.05, 100);
+        seen.learn(Sort::Address, 1, 1.0, 100 * DAY);
+        seen.learn(Sort::Address, 2, 0.05, 100 * DAY);
         assert!(seen.knows(Sort::Address, 1) && !seen.knows(Sort::Address, 2));
         assert!(!seen.knows(Sort::Prefix, 1), "sorts are kept apart");
-        for _ in 0..10 {
-            seen.learn(Sort::Address, 2, 0.05, 100);
-        }
-        assert!(seen.knows(Sort::Address, 2), "what goes on unconfirmed is a move");
+        let visits = (1..100).take_while(|visit| {
+            seen.learn(Sort::Address, 2, 0.03, 100 * DAY + visit * 61);
+            !seen.knows(Sort::Address, 2)
+        });
+        // Half a sighting, .03 at a time.
+        assert!((10..20).contains(&visits.count()), "what goes on unconfirmed is a move");
     }
 
     #[test]
     fn a_flood_of_new_things_does_not_wash_away_the_usual() {
         let mut seen = Seen::default();
         for _ in 0..200 {
-            seen.learn(Sort::Address, 7, 1.0, 100);
+            seen.learn(Sort::Address, 7, 1.0, 100 * DAY);
         }
         for key in 1_000..1_100 {
-            seen.learn(Sort::Address, key, 1.0, 101);
+            seen.learn(Sort::Address, key, 1.0, 101 * DAY);
         }
         assert!(seen.knows(Sort::Address, 7));
         assert!(seen.heap() <= 8 * size_of::<Entry>());
@@ -197,11 +221,11 @@ mod tests {
         let mut seen = Seen::default();
         for key in 0..6 {
             for _ in 0..20 {
-                seen.learn(Sort::Address, key, 1.0, 100);
+                seen.learn(Sort::Address, key, 1.0, 100 * DAY);
             }
         }
         for _ in 0..3 {
-            seen.learn(Sort::Address, 99, 1.0, 300);
+            seen.learn(Sort::Address, 99, 1.0, 300 * DAY);
         }
         assert!(seen.knows(Sort::Address, 99));
     }
@@ -212,7 +236,7 @@ mod tests {
         let sorts = [Sort::Address, Sort::Prefix, Sort::Network, Sort::Country, Sort::Agent, Sort::Version];
         for sort in sorts.into_iter().chain([Sort::Family, Sort::Fingerprint, Sort::Route, Sort::Area]) {
             for key in 0..100 {
-                seen.learn(sort, key, 1.0, key);
+                seen.learn(sort, key, 1.0, key * DAY);
             }
             assert_eq!(seen.of(sort).len(), QUOTA[sort as usize]);
         }

@@ -135,6 +135,12 @@ impl Sighting {
         })
     }
 
+    /// Minutes since the epoch.
+    #[must_use]
+    pub const fn minute(&self) -> u32 {
+        (self.at / MINUTE_MS) as u32
+    }
+
     /// Days since the epoch.
     #[must_use]
     pub const fn day(&self) -> u32 {
