@@ -105,6 +105,7 @@ fn ordinary() -> Outcome {
         log_odds: -7.0,
         prior_log_odds: -7.0,
         alert_from: 2.5,
+        by_policy: false,
         p_value: 1.0,
         signals: Vec::new(),
         incident_id: None,

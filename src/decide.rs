@@ -6,7 +6,7 @@ pub mod tail;
 pub use incidents::{Alarm, Incidents, Joined};
 pub use tail::Tail;
 
-use crate::verdict::Verdict;
+use crate::verdict::{LIFECYCLE_CERTAIN, Verdict};
 
 /// Watched from here on, whatever the budget.
 const WATCH_FROM: f64 = -2.0;
@@ -27,8 +27,6 @@ const REVOKE_COMPANY: usize = 3;
 const REVOKE_CALLS: u32 = 3;
 /// Visits of the population without which only the life cycle revokes.
 const REVOKE_VISITS: u64 = 20_000;
-/// A life-cycle signal that revokes by itself.
-const LIFECYCLE_CERTAIN: f64 = 13.0;
 /// On a bad day so many times the budget are told, and no more.
 const CAP: usize = 2;
 

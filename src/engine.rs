@@ -211,6 +211,7 @@ fn quiet(state: &State) -> Outcome {
         log_odds: state.settings.prior_log_odds,
         prior_log_odds: state.settings.prior_log_odds,
         alert_from: state.budget.threshold(),
+        by_policy: false,
         p_value: 1.0,
         signals: Vec::new(),
         incident_id: None,
@@ -346,10 +347,9 @@ fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judge
         findings.iter().filter(|finding| finding.verdict == verdict).map(|finding| mode_of(finding.rule)).max(),
     ];
     let mode = modes.into_iter().flatten().max().unwrap_or(Mode::Shadow).min(settings.mode);
-    // What decided comes first.
-    let by_policy = wanted > by_odds;
     if !findings.is_empty() {
-        let place = if by_policy { 0 } else { signals.len() };
+        // What decided comes first.
+        let place = if wanted > by_odds { 0 } else { signals.len() };
         signals.splice(place..place, findings.into_iter().map(Finding::signal));
     }
     let fired = signals.iter().filter(|signal| signal.fired);
@@ -376,6 +376,7 @@ fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judge
         log_odds: judged.log_odds,
         prior_log_odds: state.settings.prior_log_odds,
         alert_from: state.budget.threshold(),
+        by_policy: wanted >= Verdict::Alert,
         p_value: state.tail.p_value(judged.log_odds),
         signals,
         incident_id: None,
@@ -384,7 +385,7 @@ fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judge
         mode,
     };
     if verdict >= Verdict::Alert {
-        state.join(scene, judged, &alarm, by_policy, &mut outcome);
+        state.join(scene, judged, &alarm, &mut outcome);
     } else if verdict == Verdict::Watch {
         // What the owner does meanwhile is no part of it.
         outcome.incident_id = state.incidents.of_baseline(scene.baseline, scene.sighting.at).map(|open| open.id);
@@ -420,8 +421,8 @@ fn action(verdict: Verdict, enriched: &EnrichedEvent<'_>) -> Action {
 }
 
 impl State {
-    /// Joins an alarming event to its incident. `by_policy`: it alarms because people asked for it.
-    fn join(&mut self, scene: &Scene<'_>, judged: &Judged, alarm: &Alarm, by_policy: bool, outcome: &mut Outcome) {
+    /// Joins an alarming event to its incident.
+    fn join(&mut self, scene: &Scene<'_>, judged: &Judged, alarm: &Alarm, outcome: &mut Outcome) {
         let joined = self.incidents.join(alarm);
         self.counters.incidents += u64::from(joined.changed);
         outcome.incident_id = Some(joined.open.id);
@@ -453,7 +454,7 @@ impl State {
                     log_odds: judged.log_odds,
                     prior: self.settings.prior_log_odds,
                     threshold: self.budget.threshold(),
-                    by_policy,
+                    by_policy: outcome.by_policy,
                     baselines: joined.open.baselines(),
                 },
             ),

@@ -83,7 +83,7 @@ pub fn ln(x: f64) -> f64 {
     f64::from(exponent) * LN_2 + (logarithm + series)
 }
 
-/// e^x, to a part in 10^15; 0 where it would be no normal number.
+/// e^x, to a part in 10^15; 0 below e^−708.
 #[must_use]
 #[inline]
 pub fn exp(x: f64) -> f64 {
@@ -95,7 +95,7 @@ pub fn exp(x: f64) -> f64 {
     power(x, scaled, r)
 }
 
-/// 2^x, to a part in 10^15; 0 where it would be no normal number.
+/// 2^x, to a part in 10^15; 0 below e^−708.
 #[must_use]
 #[inline]
 pub fn exp2(x: f64) -> f64 {

@@ -309,6 +309,8 @@ pub struct Outcome {
     /// The log-odds before looking, and those from which an alert was raised when this was judged.
     pub prior_log_odds: f64,
     pub alert_from: f64,
+    /// A policy asks for the alert, whatever the log-odds.
+    pub by_policy: bool,
     /// Share of honest visits with log-odds at least as high, in (0, 1].
     pub p_value: f64,
     /// The largest share first; empty for an ordinary event.
@@ -321,15 +323,22 @@ pub struct Outcome {
     pub mode: Mode,
 }
 
-/// The signals without any one of which `log_odds` would have stayed below `alert_from`; none where they do anyway.
+/// A life-cycle signal of so many nats revokes by itself.
+pub const LIFECYCLE_CERTAIN: f64 = 13.0;
+
+/// The signals without any one of which this would have been no alert: what is certain by itself, or else those without
+/// which `log_odds` would have stayed below `alert_from`; none where they do anyway.
 pub fn decisive(signals: &[Signal], log_odds: f64, alert_from: f64) -> impl Iterator<Item = &Signal> {
-    signals.iter().filter(move |signal| log_odds >= alert_from && log_odds - signal.share < alert_from)
+    let certain = |signal: &Signal| signal.rule.group() == Group::Lifecycle && signal.share >= LIFECYCLE_CERTAIN;
+    let is_certain = signals.iter().any(certain);
+    let needed = move |signal: &Signal| log_odds >= alert_from && log_odds - signal.share < alert_from;
+    signals.iter().filter(move |signal| if is_certain { certain(signal) } else { needed(signal) })
 }
 
 impl Outcome {
     /// The rules without any one of which this would have been no alert; none where it is none.
     pub fn decisive(&self) -> impl Iterator<Item = RuleId> {
-        let alarms = self.verdict >= Verdict::Alert;
+        let alarms = self.verdict >= Verdict::Alert && !self.by_policy;
         decisive(&self.signals, self.log_odds, self.alert_from).filter(move |_| alarms).map(|signal| signal.rule)
     }
 
@@ -359,6 +368,7 @@ mod tests {
             log_odds,
             prior_log_odds: -7.0,
             alert_from: 2.0,
+            by_policy: false,
             p_value: 1.0,
             signals: Vec::new(),
             incident_id: None,

@@ -53,7 +53,10 @@ pub fn signals(memory: &mut Memory, rules: &RuleSet, scene: &Scene<'_>, judged: 
         }
         let (observed, expected, reason) = words.of(rule);
         // A likelihood ratio of e^share against the owner comes by chance with e^−share at the most.
-        let p_value = p_value.or_else(|| words.p_value_of_hour(rule)).unwrap_or_else(|| exp(-share));
+        let by_chance = exp(-share);
+        // The hour that showed it may be over.
+        let of_hour = || words.p_value_of_hour(rule).map(|p_value| p_value.min(by_chance));
+        let p_value = p_value.or_else(of_hour).unwrap_or(by_chance);
         let fired = configured.speaks(share);
         signals.push(Signal { rule, share, p_value, fired, observed, expected, reason });
     }

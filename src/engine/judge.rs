@@ -14,6 +14,7 @@ use crate::verdict::RuleId;
 
 /// Events older than the last of their baseline by more than this came out of order.
 const ORDER_MS: i64 = 60_000;
+const HOUR_MS: i64 = 3_600_000;
 /// So many late events in a row, and it was the one before them that was wrong.
 const BEHIND_MAX: u8 = 3;
 
@@ -189,6 +190,7 @@ pub fn judge(memory: &mut Memory, settings: &Settings, scene: &Scene<'_>) -> Jud
     visit.calls = visit.calls.saturating_add(1);
     let before = baseline.contexts.len();
     let held = baseline.context(sighting.network, sighting.family, at, visit.net_level);
+    let gone_on = baseline.contexts[held].last_at / HOUR_MS < at / HOUR_MS;
     let mut turn = Turn {
         scene,
         kind,
@@ -223,11 +225,10 @@ pub fn judge(memory: &mut Memory, settings: &Settings, scene: &Scene<'_>) -> Jud
     let sibling = if blank { 0.0 } else { sibling(baseline, held, at, settings.prior_log_odds) };
     let context = &baseline.contexts[held];
     // What is called amid the owner's calls is said in its visit only, and as one with the route term.
-    let evidence =
-        Evidence { route: Nats::new(context.evidence.route.get() + f64::from(visit.amid)), ..context.evidence };
+    let route = Nats::new(context.evidence.route.get() + f64::from(visit.amid));
     let mut judged = Judged {
         log_odds: settings.prior_log_odds,
-        evidence,
+        evidence: Evidence { route, ..context.evidence },
         silence: f64::from(visit.silence),
         app_fan: f64::from(visit.app_fan),
         ip_fan: f64::from(visit.ip_fan),
@@ -257,12 +258,13 @@ pub fn judge(memory: &mut Memory, settings: &Settings, scene: &Scene<'_>) -> Jud
     }
     judged.log_odds += judged.sum();
     let context = &mut baseline.contexts[held];
-    context.log_odds = Nats::new(judged.log_odds);
+    // What is said of calls amid the owner's own ends with its visit.
+    context.log_odds = Nats::new(judged.log_odds - judged.amid);
     context.last_at = context.last_at.max(at);
     visit.log_odds_max = visit.log_odds_max.max(judged.log_odds as f32);
     // A company's move explains why many are strange together, and proves of nobody that they are the owner.
-    let owner = learn::owner(judged.log_odds - judged.together);
-    learn::learn(baseline, user, others, &Lesson { scene, visit, kind, owner, learns });
+    let lesson = Lesson::new(scene, visit, kind, learns);
+    learn::learn(baseline, user, others, &lesson.of(judged.log_odds - judged.together, gone_on));
     judged
 }
 
@@ -289,7 +291,7 @@ fn keep_time(baseline: &mut Baseline, at: i64, lateness_ms_max: i64) -> bool {
     if baseline.behind >= BEHIND_MAX {
         baseline.last_at = at;
         baseline.behind = 0;
-        baseline.hour.number = baseline.hour.number.min((at / 3_600_000) as u32);
+        baseline.hour.number = baseline.hour.number.min((at / HOUR_MS) as u32);
         for context in &mut *baseline.contexts {
             context.last_at = context.last_at.min(at);
         }

@@ -14,12 +14,18 @@ const GROWN_VISITS: u32 = 24;
 pub const WEEKEND_VISITS: u32 = 200;
 
 /// The least weight of a sighting: what goes on, alarms and all, and is neither taken away nor confirmed is the owner's,
-/// and must not alarm for ever. A place is known after some seventeen visits of its holder.
+/// and must not alarm for ever. A place is known after some seventeen visits of a holder, in as many hours of the clock:
+/// a crowd of clients in one minute has gone on for no longer than one of them.
 const OWNER_MIN: f64 = 0.03;
 
 /// Probability by which a sighting is learnt as the owner's.
 pub fn owner(log_odds: f64) -> f64 {
     sigma(-log_odds).max(OWNER_MIN)
+}
+
+/// The same for what then is known: [`OWNER_MIN`] is for who has gone on.
+fn known_weight(log_odds: f64, gone_on: bool) -> f64 {
+    if gone_on { owner(log_odds) } else { sigma(-log_odds) }
 }
 
 /// What one event gives to learn, by which of the terms ran.
@@ -42,9 +48,22 @@ pub struct Lesson<'a> {
     pub scene: &'a Scene<'a>,
     pub visit: &'a Visit,
     pub kind: Kind,
-    /// Probability that it was the owner's.
+    /// Probability that it was the owner's: for what is counted in full numbers, and for what then is known.
     pub owner: f64,
+    pub known_owner: f64,
     pub learns: Learns,
+}
+
+impl<'a> Lesson<'a> {
+    /// For a holder who is the owner.
+    pub const fn new(scene: &'a Scene<'a>, visit: &'a Visit, kind: Kind, learns: Learns) -> Self {
+        Self { scene, visit, kind, owner: 1.0, known_owner: 1.0, learns }
+    }
+
+    /// For a holder of these log-odds, who has `gone_on` where their last event is of an earlier hour.
+    pub fn of(self, log_odds: f64, gone_on: bool) -> Self {
+        Self { owner: owner(log_odds), known_owner: known_weight(log_odds, gone_on), ..self }
+    }
 }
 
 /// Bin of the season: the UTC hour, weekdays before weekends.
@@ -97,7 +116,7 @@ pub fn end_hour(baseline: &mut Baseline, others: &mut Others, kind: Kind, next: 
 
 /// Takes in an event. `user` is there where a visit begins.
 pub fn learn(baseline: &mut Baseline, user: Option<&mut User>, others: &mut Others, lesson: &Lesson<'_>) {
-    let Lesson { scene, kind, owner, learns, .. } = *lesson;
+    let Lesson { scene, kind, owner, known_owner, learns, .. } = *lesson;
     let Scene { sighting, enriched, .. } = scene;
     let Others { population, cohorts, .. } = others;
     let minute = sighting.minute();
@@ -108,14 +127,14 @@ pub fn learn(baseline: &mut Baseline, user: Option<&mut User>, others: &mut Othe
         if learns.route >= term::route::weight(1) && baseline.visits > 3 {
             cohorts.learn_route(kind, !baseline.seen.knows(Sort::Route, route), owner);
         }
-        baseline.seen.learn(Sort::Route, route, weight, minute);
+        baseline.seen.learn(Sort::Route, route, known_owner * learns.route / term::route::weight(1), minute);
         baseline.routes_total = (f64::from(baseline.routes_total) + weight).min(2_000.0) as f32;
         population.learn_route(sighting.family, kind.number(), route, learns.promise, weight);
     }
     if learns.area {
         let area = enriched.route.area;
         let new = !baseline.seen.knows(Sort::Area, area);
-        baseline.seen.learn(Sort::Area, area, owner, minute);
+        baseline.seen.learn(Sort::Area, area, known_owner, minute);
         baseline.areas_total = (f64::from(baseline.areas_total) + owner).min(2_000.0) as f32;
         population.learn_area(sighting.tenant, area, owner);
         if baseline.visits > 3 {
@@ -146,7 +165,7 @@ pub fn confirm(baseline: &mut Baseline, at: i64) {
 
 /// Takes in where, when and with what a visit took place.
 fn learn_visit(baseline: &mut Baseline, user: &mut User, others: &mut Others, lesson: &Lesson<'_>) {
-    let Lesson { scene, visit, kind, owner, learns } = *lesson;
+    let Lesson { scene, visit, kind, owner, known_owner, learns } = *lesson;
     let first = learns.first;
     let Others { population, cohorts, .. } = others;
     let sighting = &scene.sighting;
@@ -156,8 +175,8 @@ fn learn_visit(baseline: &mut Baseline, user: &mut User, others: &mut Others, le
         cohorts.learn_visit(kind, baseline.visits, net_level, client_level, owner);
     }
     if !first {
-        baseline.net_levels.learn(net_level, owner, sighting.minute());
-        baseline.client_levels.learn(client_level, owner, sighting.minute());
+        baseline.net_levels.learn(net_level, known_owner, sighting.minute());
+        baseline.client_levels.learn(client_level, known_owner, sighting.minute());
         if net_level >= net::level::NEW_NETWORK
             && sighting.class != NetworkClass::Anonymiser
             && let Some(journey) = net::journey(&baseline.sites, &sighting.site)
@@ -173,8 +192,8 @@ fn learn_visit(baseline: &mut Baseline, user: &mut User, others: &mut Others, le
     if sighting.fingerprint != 0 && !baseline.seen.knows(Sort::Fingerprint, sighting.fingerprint) {
         population.learn_fingerprint(sighting.fingerprint, sighting.family, owner);
     }
-    baseline.learn_place(sighting, owner);
-    learn_times(baseline, sighting, owner);
+    baseline.learn_place(sighting, known_owner);
+    learn_times(baseline, sighting, known_owner);
     population.learn_hour(sighting.hour(), owner);
     let recent = user.days_since_change(sighting.at).is_some_and(|days| days <= term::credential::DAYS_MAX);
     population.after_change.learn(recent, owner);
@@ -218,7 +237,7 @@ pub fn learn_times(baseline: &mut Baseline, sighting: &Sighting, owner: f64) {
         if baseline.hours.iter().map(|count| u32::from(*count)).sum::<u32>() > 400 * 16 {
             baseline.hours = baseline.hours.map(|count| count / 2);
         }
-        baseline.hours[hour] = baseline.hours[hour].saturating_add(sixteenths(owner, sighting.minute()));
+        baseline.hours[hour] = baseline.hours[hour].saturating_add(sixteenths(owner, hour as u32, sighting.minute()));
     }
     if sighting.site.exists() && owner > 0.5 {
         let same = baseline.sites.iter().position(|site| site.exists() && site.distance_km(&sighting.site) < 50.0);
@@ -226,5 +245,19 @@ pub fn learn_times(baseline: &mut Baseline, sighting: &Sighting, owner: f64) {
         let place = same.unwrap_or(baseline.sites.len() - 1);
         baseline.sites[..=place].rotate_right(1);
         baseline.sites[0] = sighting.site;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_weight_makes_known_only_who_has_gone_on() {
+        // Log-odds of 10: e^−10 for the owner.
+        let weights = |gone_on| known_weight(10.0, gone_on);
+        assert!((weights(true) - OWNER_MIN).abs() < 1e-12);
+        assert!(weights(false) < 1e-4, "a crowd of clients in one minute");
+        assert!((known_weight(-7.0, false) - owner(-7.0)).abs() < 1e-12, "an owner is learnt at once");
     }
 }

@@ -57,6 +57,8 @@ impl Turn<'_> {
 
         visit.silence = self.silence(baseline, &hours) as f32;
         let held = &mut baseline.contexts[self.held];
+        // Once it is known, it need not be taken at its word any more, from wherever it comes next.
+        held.confirmed &= net.sum() >= 0.0 || client.ratio >= 0.0;
         let evidence = &mut held.evidence;
         if net.sum() >= 0.0 {
             if net.sum() >= evidence.net.get() && !held.confirmed {
@@ -197,7 +199,7 @@ impl Turn<'_> {
             let (owner, task) = term::route::amid(sums, &call, learns.route);
             (visit.amid_owner, visit.amid_task) = (owner as f32, task as f32);
             if owner > 0.0 {
-                let of_guest = term::route::holder(owner, task, term::route::new_task(rate, false));
+                let of_guest = term::route::holder(owner, task, term::route::new_task(rate, new_client));
                 visit.amid = if of_guest > 0.0 { (of_guest - of_holder).max(0.0) as f32 } else { 0.0 };
             }
         }
@@ -281,11 +283,14 @@ impl Turn<'_> {
         let hour = &mut baseline.hour;
         hour.calls = hour.calls.saturating_add(1);
         hour.reads += u32::from(enriched.route.reads);
+        let before = hour.kilobytes;
         hour.kilobytes += enriched.event.bytes_out.map_or(0.0, |bytes| bytes as f32 / 1024.0);
+        let doublings = |kilobytes: f32| (kilobytes as u64 + 1).ilog2();
+        let more_bytes = doublings(hour.kilobytes) > doublings(before);
         if let Some(object) = enriched.route.object {
             hour.touch(object);
         }
-        if !hour.calls.is_power_of_two() || self.blank {
+        if !(hour.calls.is_power_of_two() || more_bytes) || self.blank {
             return;
         }
         let Others { cohorts, bursts, .. } = others;
@@ -297,7 +302,7 @@ impl Turn<'_> {
         // A single answer may be as large as all of a day; a few calls are no burst.
         let evidence = &mut baseline.contexts[self.held].evidence;
         evidence.bytes = evidence.bytes.max(Nats::new(alone(bytes.ratio)));
-        if baseline.hour.calls < CALLS_MIN {
+        if baseline.hour.calls < CALLS_MIN || !baseline.hour.calls.is_power_of_two() {
             return;
         }
         let [calls, objects] =

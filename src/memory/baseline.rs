@@ -26,7 +26,7 @@ impl LevelCounts {
         if self.0.iter().map(|count| u32::from(*count)).sum::<u32>() > 200 * 16 {
             self.0 = self.0.map(|count| count / 2);
         }
-        self.0[level] += sixteenths(weight, minute);
+        self.0[level] += sixteenths(weight, level as u32, minute);
     }
 }
 

@@ -191,8 +191,8 @@ pub struct Population {
     routes_total: f64,
     /// Σ of the preferences.
     route_preferences: f64,
-    /// Weight of all calls by class of token.
-    class_calls: [f64; KINDS],
+    /// Weight of all calls by class of token; as its parts among the pairs, it grows no more from 2^24 on.
+    class_calls: [f32; KINDS],
     hours: [f64; 24],
     /// Visits whose speed was beyond what travel allows, by networks of access and of hosting.
     pub fast_travel: [Rate; 2],
@@ -326,7 +326,7 @@ impl Population {
         let share = |table, group: u64, total: f64, wider: f64| {
             (self.pairs.count(pair(table, group, u64::from(route))) + 50.0 * wider) / (total + 50.0)
         };
-        let of_class = share(Pair::ClassRoute, class as u64, self.class_calls[class], anyone);
+        let of_class = share(Pair::ClassRoute, class as u64, f64::from(self.class_calls[class]), anyone);
         let of_family = self.pairs.count(pair(Pair::Family, u64::from(family), 0));
         share(Pair::FamilyRoute, u64::from(family), of_family, of_class)
     }
@@ -356,7 +356,7 @@ impl Population {
             self.route_preferences += used.preference() - before;
             self.routes_total += weight;
         }
-        self.class_calls[class] += weight;
+        self.class_calls[class] += weight as f32;
         self.pairs.add(pair(Pair::ClassRoute, class as u64, u64::from(route)), weight);
         self.pairs.add(pair(Pair::FamilyRoute, u64::from(family), u64::from(route)), weight);
         self.pairs.add(pair(Pair::Family, u64::from(family), 0), weight);

@@ -25,14 +25,15 @@ const QUOTA: [usize; SORTS] = [6, 4, 5, 3, 3, 2, 3, 2, 8, 4];
 /// Counts are kept in sixteenths, so that a sighting can count by the probability that it was the owner's.
 const UNIT: f64 = 16.0;
 
-/// `weight`, 0 to 1, in sixteenths, for what was seen at `minute` (since the epoch). It is rounded up as often as what
-/// would be cut off is large, by a sequence that is spread evenly (multiples of the golden ratio): so the least of
-/// weights adds up too, and what goes on for long is learnt.
+/// `weight`, 0 to 1, in sixteenths, for what `key` stands for and was seen at `minute` (since the epoch). It is rounded up
+/// as often as what would be cut off is large, by a hash of both, so that no rhythm of visits meets the same rounding
+/// again and again: the least of weights adds up too, and what goes on for long is learnt.
 #[must_use]
-pub fn sixteenths(weight: f64, minute: u32) -> u16 {
-    /// 2^32 over the golden ratio.
-    const GOLDEN: u32 = 0x9e37_79b9;
-    let rounding = f64::from(minute.wrapping_mul(GOLDEN)) / f64::from(u32::MAX) * (1.0 - f64::EPSILON);
+pub fn sixteenths(weight: f64, key: u32, minute: u32) -> u16 {
+    let mut mixed = (u64::from(minute) << 32 | u64::from(key)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    // Of 2^32 parts, so that a whole sighting is never more than that.
+    let rounding = (mixed >> 32) as f64 / 4_294_967_296.0;
     (weight * UNIT + rounding) as u16
 }
 
@@ -110,7 +111,7 @@ impl Seen {
 
     /// Counts a sighting at `minute` (since the epoch) with a weight of 0 to 1.
     pub fn learn(&mut self, sort: Sort, key: u32, weight: f64, minute: u32) {
-        let weight = sixteenths(weight, minute);
+        let weight = sixteenths(weight, key, minute);
         if weight == 0 {
             return;
         }
@@ -183,8 +184,11 @@ mod tests {
     #[test]
     fn nothing_is_lost_by_rounding() {
         for weight in [0.0, 0.01, 0.03, 0.5, 0.97, 1.0] {
-            let sum: u32 = (0..10_000).map(|minute| u32::from(sixteenths(weight, minute))).sum();
-            assert!((f64::from(sum) - 160_000.0 * weight).abs() < 100.0, "{weight}: {sum}");
+            for every in [1, 55, 89, 144, 1_440] {
+                let sum: u32 = (0..10_000).map(|visit| u32::from(sixteenths(weight, 7, visit * every))).sum();
+                // Five deviations of as many throws of a coin.
+                assert!((f64::from(sum) - 160_000.0 * weight).abs() < 250.0, "{weight} every {every} min: {sum}");
+            }
         }
     }
 
@@ -200,7 +204,7 @@ mod tests {
             !seen.knows(Sort::Address, 2)
         });
         // Half a sighting, .03 at a time.
-        assert!((10..20).contains(&visits.count()), "what goes on unconfirmed is a move");
+        assert!((8..30).contains(&visits.count()), "what goes on unconfirmed is a move");
     }
 
     #[test]

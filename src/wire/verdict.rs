@@ -174,6 +174,7 @@ mod tests {
             log_odds,
             prior_log_odds: -7.0,
             alert_from: 2.0,
+            by_policy: false,
             p_value: 1.0,
             signals,
             incident_id: None,
@@ -243,8 +244,13 @@ mod tests {
         assert_eq!(told(&alarm), expected);
         alarm.log_odds = 9.0;
         assert!(told(&alarm).ends_with("\"decisive\":[]}\n"), "each alone could be missing");
-        alarm.log_odds = 1.0;
-        assert!(told(&alarm).ends_with("\"decisive\":[]}\n"), "a policy asked for it");
+        alarm.log_odds = 5.25;
+        alarm.by_policy = true;
+        assert!(told(&alarm).ends_with("\"decisive\":[]}\n"), "a policy asked for it as well");
+        alarm.by_policy = false;
+        alarm.log_odds = 15.0;
+        alarm.signals.insert(0, signal(RuleId::RefreshReuse, 14.0));
+        assert!(told(&alarm).ends_with("\"decisive\":[\"refresh_reuse\"]}\n"), "it is certain by itself");
     }
 
     #[test]
