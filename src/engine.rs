@@ -198,10 +198,7 @@ pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) ->
 /// Key of the baseline: the family's; where producers name none, that of the chain of tokens it was issued in; else the
 /// token's own.
 fn baseline_key(event: &Event<'_>, scope: Scope, token: u64, memory: &Memory) -> u64 {
-    match &event.family_id {
-        Some(family) => scope.key(b'f', family),
-        None => memory.lineages.get(token).copied().unwrap_or(token),
-    }
+    event.family_key(scope).unwrap_or_else(|| memory.lineages.get(token).copied().unwrap_or(token))
 }
 
 /// Nothing is said of this event.

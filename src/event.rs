@@ -270,10 +270,14 @@ impl Event<'_> {
     /// Whose past this event is held against.
     #[must_use]
     pub fn baseline_id(&self) -> BaselineId {
-        match self.family_id.as_deref() {
-            Some(family) => BaselineId(self.scoped_key(b'f', family)),
-            None => BaselineId(self.scoped_key(b't', self.token_id.as_str())),
-        }
+        let scope = self.scope();
+        BaselineId(self.family_key(scope).unwrap_or_else(|| scope.key(b't', self.token_id.as_str())))
+    }
+
+    /// Number of the family, where the event names one; `scope` is the event's.
+    #[must_use]
+    pub fn family_key(&self, scope: Scope) -> Option<u64> {
+        self.family_id.as_deref().map(|family| scope.key(b'f', family))
     }
 
     /// Where this event's names are names: its tenant.

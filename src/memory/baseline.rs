@@ -181,7 +181,7 @@ pub struct Baseline {
     pub hours: [u16; 24],
     /// Suspected holders.
     pub contexts: Box<[Context]>,
-    /// Numbers of the open visits, the latest first.
+    /// Numbers of the last visits, the latest first. One that is over may be another baseline's by now.
     pub open: [Option<NonZeroU32>; VISITS_MAX],
     /// Network of the last event.
     pub network: u32,
