@@ -106,8 +106,9 @@ pub fn judge(
     enriched: &EnrichedEvent<'_>,
 ) -> Vec<Finding> {
     let event = &enriched.event;
-    let mut findings: Vec<Finding> = token_age(rules, event).into_iter().collect();
-    for rule in RULES.iter().map(|id| rules.rule(*id)).filter(|rule| rule.status != Status::Disabled) {
+    let mut findings = Vec::new();
+    findings.extend(token_age(rules, event));
+    for rule in rules.policed() {
         let mut calls = None;
         for policy in rule.policies.iter().filter(|policy| policy.holds_for(event)) {
             let mut count = || {

@@ -92,6 +92,8 @@ const TOKEN_AGE: [Parameter; 2] = [
 #[derive(Clone, Debug, PartialEq)]
 pub struct RuleSet {
     rules: Vec<Rule>,
+    /// Those that hold policies: hardly any, and every event asks for them.
+    with_policies: Vec<RuleId>,
 }
 
 impl RuleSet {
@@ -106,7 +108,7 @@ impl RuleSet {
     #[must_use]
     pub fn new(given: Vec<Rule>) -> Self {
         let mut given = given;
-        let rules = RuleId::ALL
+        let rules: Vec<Rule> = RuleId::ALL
             .iter()
             .map(|&id| match given.iter().position(|rule| rule.id == id) {
                 Some(at) => given.swap_remove(at),
@@ -127,7 +129,9 @@ impl RuleSet {
                 },
             })
             .collect();
-        Self { rules }
+        let has_policies = |rule: &&Rule| rule.status != Status::Disabled && !rule.policies.is_empty();
+        let with_policies = rules.iter().filter(has_policies).map(|rule| rule.id).collect();
+        Self { rules, with_policies }
     }
 
     #[must_use]
@@ -138,9 +142,14 @@ impl RuleSet {
     /// These rules, with more policies in the rule `id`.
     #[must_use]
     pub fn with_policies(&self, id: RuleId, policies: &[Policy]) -> Self {
-        let mut rules = self.clone();
-        rules.rules[id as usize].policies.extend_from_slice(policies);
-        rules
+        let mut rules = self.rules.clone();
+        rules[id as usize].policies.extend_from_slice(policies);
+        Self::new(rules)
+    }
+
+    /// The rules that hold policies and are not disabled.
+    pub fn policed(&self) -> impl Iterator<Item = &Rule> {
+        self.with_policies.iter().map(|id| self.rule(*id))
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Rule> {

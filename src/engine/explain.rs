@@ -194,9 +194,9 @@ impl Words<'_> {
                     1 => "one change of network within the hour".to_owned(),
                     times => format!("{times} changes of network back and forth"),
                 };
-                let per_day =
+                let an_hour =
                     f64::from(self.baseline.switches) / f64::from(self.baseline.active_minutes).max(1.0) * 60.0;
-                let expected = format!("{per_day:.2} changes an hour of activity");
+                let expected = format!("{} changes an hour of activity", hundredths(an_hour));
                 let reason = format!("two holders in turns: {observed}, last from {here}; its owner has {expected}");
                 (observed, expected, reason)
             }
@@ -268,18 +268,18 @@ impl Words<'_> {
 
     fn volume(&self, rule: RuleId) -> (String, String, String) {
         let judged = self.judged;
-        let usual = |mean: f32| exp(f64::from(mean)).round();
-        let hours = self.baseline.calls.hours.round();
+        let usual = |mean: f32| whole(exp(f64::from(mean)));
+        let hours = whole(f64::from(self.baseline.calls.hours));
         match rule {
             RuleId::Enumeration => {
-                let observed = format!("about {:.0} different objects this hour", self.baseline.hour.objects());
-                let expected = format!("about {:.0} an hour", usual(self.baseline.objects.mean));
+                let observed = format!("about {} different objects this hour", whole(self.baseline.hour.objects()));
+                let expected = format!("about {} an hour", usual(self.baseline.objects.mean));
                 let reason = format!("walks through objects: {observed}, usually {expected}");
                 (observed, expected, reason)
             }
             RuleId::BytesSpike => {
-                let observed = format!("{:.0} kB read this hour", self.baseline.hour.kilobytes);
-                let expected = format!("about {:.0} kB an hour", usual(self.baseline.bytes.mean));
+                let observed = format!("{} kB read this hour", whole(f64::from(self.baseline.hour.kilobytes)));
+                let expected = format!("about {} kB an hour", usual(self.baseline.bytes.mean));
                 let reason = format!("{observed}, usually {expected}");
                 (observed, expected, reason)
             }
@@ -291,9 +291,9 @@ impl Words<'_> {
                 };
                 let mean = usual(self.baseline.calls.mean);
                 let expected = match hours {
-                    ..1.0 => "few, as others of its kind make".to_owned(),
-                    1.0..2.0 => format!("about {mean:.0} (one hour is known)"),
-                    _ => format!("about {mean:.0} an hour ({hours:.0} hours are known)"),
+                    0 => "few, as others of its kind make".to_owned(),
+                    1 => format!("about {mean} (one hour is known)"),
+                    _ => format!("about {mean} an hour ({hours} hours are known)"),
                 };
                 let reason = format!("{observed}, usually {expected}");
                 (observed, expected, reason)
@@ -364,7 +364,8 @@ impl Words<'_> {
                     }
                     (None, None) => usual.push_str("networks that no file knows"),
                 }
-                let _ = write!(usual, " ({weight:.0} of {:.0} visits)", seen.total(Sort::Network).max(weight));
+                let all = whole(seen.total(Sort::Network).max(weight));
+                let _ = write!(usual, " ({} of {all} visits)", whole(weight));
             }
             None => usual.push_str("places of its user's other tokens"),
         }
@@ -398,6 +399,17 @@ impl Words<'_> {
         }
         "at any hour".to_owned()
     }
+}
+
+/// To the nearest; a whole number is written in a tenth of the time that a float takes.
+fn whole(number: f64) -> u64 {
+    number.round() as u64
+}
+
+/// `0.07`
+fn hundredths(number: f64) -> String {
+    let hundredths = whole(number * 100.0);
+    format!("{}.{:02}", hundredths / 100, hundredths % 100)
 }
 
 /// `15,900`: to the hundred, for addresses are not placed better.

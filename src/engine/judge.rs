@@ -263,8 +263,8 @@ pub fn judge(memory: &mut Memory, settings: &Settings, scene: &Scene<'_>) -> Jud
     context.last_at = context.last_at.max(at);
     visit.log_odds_max = visit.log_odds_max.max(judged.log_odds as f32);
     // A company's move explains why many are strange together, and proves of nobody that they are the owner.
-    let lesson = Lesson::new(scene, visit, kind, learns);
-    learn::learn(baseline, user, others, &lesson.of(judged.log_odds - judged.together, gone_on));
+    let lesson = Lesson::new(scene, visit, kind, learns, (judged.log_odds - judged.together, gone_on));
+    learn::learn(baseline, user, others, &lesson);
     judged
 }
 

@@ -23,11 +23,6 @@ pub fn owner(log_odds: f64) -> f64 {
     sigma(-log_odds).max(OWNER_MIN)
 }
 
-/// The same for what then is known: [`OWNER_MIN`] is for who has gone on.
-fn known_weight(log_odds: f64, gone_on: bool) -> f64 {
-    if gone_on { owner(log_odds) } else { sigma(-log_odds) }
-}
-
 /// What one event gives to learn, by which of the terms ran.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Learns {
@@ -55,15 +50,24 @@ pub struct Lesson<'a> {
 }
 
 impl<'a> Lesson<'a> {
-    /// For a holder who is the owner.
-    pub const fn new(scene: &'a Scene<'a>, visit: &'a Visit, kind: Kind, learns: Learns) -> Self {
-        Self { scene, visit, kind, owner: 1.0, known_owner: 1.0, learns }
+    /// For a holder of these log-odds, who has `gone_on` where their last event is of an earlier hour: only for them
+    /// [`OWNER_MIN`] makes known.
+    pub fn new(
+        scene: &'a Scene<'a>,
+        visit: &'a Visit,
+        kind: Kind,
+        learns: Learns,
+        (log_odds, gone_on): (f64, bool),
+    ) -> Self {
+        let (owner, known_owner) = weights(log_odds, gone_on);
+        Self { scene, visit, kind, owner, known_owner, learns }
     }
+}
 
-    /// For a holder of these log-odds, who has `gone_on` where their last event is of an earlier hour.
-    pub fn of(self, log_odds: f64, gone_on: bool) -> Self {
-        Self { owner: owner(log_odds), known_owner: known_weight(log_odds, gone_on), ..self }
-    }
+fn weights(log_odds: f64, gone_on: bool) -> (f64, f64) {
+    let sure = sigma(-log_odds);
+    let owner = sure.max(OWNER_MIN);
+    (owner, if gone_on { owner } else { sure })
 }
 
 /// Bin of the season: the UTC hour, weekdays before weekends.
@@ -255,9 +259,9 @@ mod tests {
     #[test]
     fn the_least_weight_makes_known_only_who_has_gone_on() {
         // Log-odds of 10: e^−10 for the owner.
-        let weights = |gone_on| known_weight(10.0, gone_on);
-        assert!((weights(true) - OWNER_MIN).abs() < 1e-12);
-        assert!(weights(false) < 1e-4, "a crowd of clients in one minute");
-        assert!((known_weight(-7.0, false) - owner(-7.0)).abs() < 1e-12, "an owner is learnt at once");
+        assert_eq!(weights(10.0, true), (OWNER_MIN, OWNER_MIN));
+        assert!(weights(10.0, false).1 < 1e-4, "a crowd of clients in one minute");
+        let (counted, known) = weights(-7.0, false);
+        assert!((counted - known).abs() < 1e-12 && known > 0.99, "an owner is learnt at once");
     }
 }

@@ -297,8 +297,11 @@ impl Turn<'_> {
         let bytes = burst(baseline, cohorts, self.kind, Hourly::Bytes, number);
         let day = sighting.day();
         let returns = term::volume::returns(day, u32::from(baseline.burst_day));
-        let excess = bursts.excess(sighting.tenant, day);
-        let alone = |ratio: f64| term::volume::shared(ratio, bursts.usual(ratio), excess, returns);
+        let alone = |ratio: f64| {
+            // Hardly an hour is a burst, and only for one are others asked.
+            let excess = if ratio > 0.0 { bursts.excess(sighting.tenant, day) } else { 1.0 };
+            term::volume::shared(ratio, bursts.usual(ratio), excess, returns)
+        };
         // A single answer may be as large as all of a day; a few calls are no burst.
         let evidence = &mut baseline.contexts[self.held].evidence;
         evidence.bytes = evidence.bytes.max(Nats::new(alone(bytes.ratio)));

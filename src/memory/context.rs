@@ -27,6 +27,11 @@ impl Nats {
     pub fn get(self) -> f64 {
         f64::from(self.0) / Self::UNIT
     }
+
+    /// What is left of it, in 65,536ths: to the nearest, in whole numbers.
+    const fn faded(self, left: i32) -> Self {
+        Self(((self.0 as i32 * left + (1 << 15)) >> 16) as i16)
+    }
 }
 
 /// Evidence for a thief, by term.
@@ -117,8 +122,9 @@ impl Context {
             return;
         }
         let days = (steps * FADE_STEP) as f64 / (DAY_MINUTES * MINUTE as f64);
-        let (fast, slow) = (faded(days, 1.0), faded(days, 3.0));
-        let carried = if self.age_days(at) > 10.0 { -1.0 } else { -5.0 };
+        let left = |half_life: f64| (faded(days, half_life) * 65_536.0) as i32;
+        let (fast, slow) = (left(1.0), left(3.0));
+        let carried = Nats::new(if self.age_days(at) > 10.0 { -1.0 } else { -5.0 });
         let evidence = &mut self.evidence;
         let doubts = [
             &mut evidence.net,
@@ -132,12 +138,12 @@ impl Context {
             &mut evidence.credential,
         ];
         for doubt in doubts {
-            *doubt = Nats::new(doubt.get().max(0.0) * fast);
+            *doubt = (*doubt).max(Nats::default()).faded(fast);
         }
         for either in [&mut evidence.route, &mut evidence.route_owner, &mut evidence.area] {
-            *either = Nats::new((either.get() * fast).max(carried));
+            *either = either.faded(fast).max(carried);
         }
-        evidence.route_task = Nats::new(evidence.route_task.get() * fast);
-        evidence.switch = Nats::new(evidence.switch.get() * slow);
+        evidence.route_task = evidence.route_task.faded(fast);
+        evidence.switch = evidence.switch.faded(slow);
     }
 }

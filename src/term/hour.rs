@@ -36,15 +36,10 @@ impl Hour {
 /// clock, half when everybody does.
 #[must_use]
 pub fn judge(hour: usize, own: &[f64; 24], everybody: &[f64; 24], of_phase: f64, shift: i32) -> Hour {
-    let total: f64 = own.iter().sum::<f64>() + OTHERS;
-    let at_home = |hour: usize| {
-        // With the neighbours over midnight.
-        let near = KERNEL.iter().enumerate().map(|(step, weight)| weight * own[(hour + 22 + step) % 24]);
-        (near.sum::<f64>() + OTHERS * everybody[hour]) / total
-    };
+    let at_home = smoothed(own, everybody);
     let owner = |hour: usize| {
         let by_the_sun = (hour as i32 + shift).rem_euclid(24) as usize;
-        if by_the_sun == hour { at_home(hour) } else { 0.5 * at_home(hour) + 0.5 * at_home(by_the_sun) }
+        0.5 * at_home[hour] + 0.5 * at_home[by_the_sun]
     };
     let here = owner(hour);
     let thief = 0.5 / 24.0 + 0.5 * everybody[hour];
@@ -55,6 +50,20 @@ pub fn judge(hour: usize, own: &[f64; 24], everybody: &[f64; 24], of_phase: f64,
         1.0
     };
     Hour { of_day, of_phase, p_value }
+}
+
+/// The owner's share of each hour: their own visits, neighbours lending each other over midnight, and everybody's.
+fn smoothed(own: &[f64; 24], everybody: &[f64; 24]) -> [f64; 24] {
+    // Two hours more at either end, so that all hours are alike to the processor.
+    let mut around = [0.0; 28];
+    around[..2].copy_from_slice(&own[22..]);
+    around[2..26].copy_from_slice(own);
+    around[26..].copy_from_slice(&own[..2]);
+    let whole = 1.0 / (own.iter().sum::<f64>() + OTHERS);
+    std::array::from_fn(|hour| {
+        let near = KERNEL.iter().enumerate().map(|(step, weight)| weight * around[hour + step]);
+        (near.sum::<f64>() + OTHERS * everybody[hour]) * whole
+    })
 }
 
 /// Evidence of the phase: where visits keep to a schedule, one beside it is somebody else's, by the density of a von

@@ -82,6 +82,9 @@ pub fn reads(reads: f64, calls: f64, own_reads: f64, own_calls: f64, cohort: f64
 /// back.
 #[must_use]
 pub fn shared(ratio: f64, usual: f64, excess: f64, returns: bool) -> f64 {
+    if ratio <= 0.0 {
+        return 0.0;
+    }
     let cause = (usual * excess.max(1.0)).max(if returns { 0.3 } else { 0.0 }).clamp(0.0, 0.7);
     (-ln((1.0 - cause) * exp(-ratio) + 0.5 * cause)).max(0.0)
 }
@@ -132,7 +135,7 @@ mod tests {
         let together = shared(8.0, 0.01, 60.0, false);
         let monthly = shared(8.0, 0.001, 1.0, true);
         assert!(alone > 6.5 && together < 1.5 && monthly < 2.0, "{alone} {together} {monthly}");
-        assert!((shared(0.0, 0.5, 1.0, false)).abs() < 0.3);
+        assert!(shared(0.0, 0.5, 1.0, true).abs() < 1e-12, "where there is no burst, no cause is asked for");
         assert!(returns(100, 93) && returns(100, 70) && !returns(100, 99) && !returns(100, 0) && !returns(5, 12));
     }
 
