@@ -30,6 +30,8 @@ pub struct Learns {
     /// Weight of the route's call; 0: a repeat.
     pub route: f64,
     pub promise: f64,
+    /// It is a route that hardly anybody calls.
+    pub nobodys: bool,
     pub area: bool,
     /// A change of network, and the probability that it was the owner's.
     pub switch: Option<f64>,
@@ -126,20 +128,20 @@ pub fn learn(baseline: &mut Baseline, user: Option<&mut User>, others: &mut Othe
     let minute = sighting.minute();
     baseline.hour.weight = baseline.hour.weight.min(owner as f32);
     if learns.route > 0.0 {
-        let weight = owner * learns.route / term::route::weight(1);
+        let weight = learns.route / term::route::weight(1);
         let route = enriched.route.key;
         if learns.route >= term::route::weight(1) && baseline.visits > 3 {
-            cohorts.learn_route(kind, !baseline.seen.knows(Sort::Route, route), owner);
+            cohorts.learn_route(kind, !baseline.seen.knows(Sort::Route, route), learns.nobodys, owner);
         }
-        baseline.seen.learn(Sort::Route, route, known_owner * learns.route / term::route::weight(1), minute);
-        baseline.routes_total = (f64::from(baseline.routes_total) + weight).min(2_000.0) as f32;
-        population.learn_route(sighting.family, kind.number(), route, learns.promise, weight);
+        let known = baseline.seen.count(Sort::Route, route) > 0.0;
+        baseline.routes.learn(known, learns.nobodys, owner * weight, route, minute);
+        baseline.seen.learn(Sort::Route, route, known_owner * weight, minute);
+        population.learn_route(sighting.app, sighting.family, route, learns.promise, owner * weight);
     }
     if learns.area {
         let area = enriched.route.area;
         let new = !baseline.seen.knows(Sort::Area, area);
-        baseline.seen.learn(Sort::Area, area, known_owner, minute);
-        baseline.areas_total = (f64::from(baseline.areas_total) + owner).min(2_000.0) as f32;
+        baseline.learn_area(area, owner, known_owner, minute);
         population.learn_area(sighting.tenant, area, owner);
         if baseline.visits > 3 {
             cohorts.learn_area(kind, new, owner);

@@ -178,11 +178,18 @@ impl Turn<'_> {
         }
         let sighting = &self.scene.sighting;
         let own = baseline.seen.count(Sort::Route, route.key);
-        let b = population.takes_route(sighting.family, self.kind.number(), route.key, used);
-        let thief = population.tempts(used);
-        let call = term::route::judge(own, f64::from(baseline.routes_total), b, thief);
+        let totals = &baseline.routes;
+        learns.nobodys = population.is_nobodys(used);
+        let call = if learns.nobodys && own <= 0.0 {
+            let cohort = others.cohorts.nobodys_routes(self.kind);
+            term::route::nobodys(totals.nobodys(), totals.all(), cohort, used.lure())
+        } else {
+            let likely = population.calls(sighting.app, sighting.family, route.key, used);
+            term::route::judge(own, totals.all(), totals.others(), likely.others, likely.thief)
+        };
         let new_client = usize::from(visit.client_level) >= client::level::USERS_FAMILY;
         let rate = others.cohorts.new_routes(self.kind);
+        visit.weighed = visit.weighed.saturating_add(1);
         let held = &mut baseline.contexts[self.held];
         let settled = held.age_days(sighting.at) > term::route::SETTLED_DAYS;
         let evidence = &mut held.evidence;
@@ -199,7 +206,8 @@ impl Turn<'_> {
             let (owner, task) = term::route::amid(sums, &call, learns.route);
             (visit.amid_owner, visit.amid_task) = (owner as f32, task as f32);
             if owner > 0.0 {
-                let of_guest = term::route::holder(owner, task, term::route::new_task(rate, new_client));
+                let of_guest = term::route::holder(owner, task, term::route::new_task(rate, new_client))
+                    - ln(f64::from(visit.weighed));
                 visit.amid = if of_guest > 0.0 { (of_guest - of_holder).max(0.0) as f32 } else { 0.0 };
             }
         }
@@ -221,7 +229,7 @@ impl Turn<'_> {
         let own = baseline.seen.count(Sort::Area, area);
         let (_, once) = baseline.seen.variety(Sort::Area);
         let tenant = others.population.touches(self.scene.sighting.tenant, area, own);
-        let total = f64::from(baseline.areas_total).max(own);
+        let total = baseline.areas_total().max(own);
         let (share, _) = term::area::judge(own, total, once as f64, others.cohorts.new_areas(self.kind), tenant);
         let evidence = &mut baseline.contexts[self.held].evidence;
         evidence.area = Nats::new(term::area::carried(evidence.area.get(), share));

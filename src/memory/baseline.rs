@@ -114,6 +114,49 @@ const fn power_of_half(rank: u8) -> f64 {
     f64::from_bits((1_023 - rank as u64) << 52)
 }
 
+/// Calls of routes that were learnt, each by its weight; sixteenths. More than the table of what is [`Seen`] holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RouteTotals {
+    all: u16,
+    /// Of those that were not in the table, as others' are and as nobody's are.
+    others: u16,
+    nobodys: u16,
+}
+
+impl RouteTotals {
+    #[must_use]
+    pub fn all(&self) -> f64 {
+        f64::from(self.all) / 16.0
+    }
+
+    /// Calls of others' routes that were not in the table.
+    #[must_use]
+    pub fn others(&self) -> f64 {
+        f64::from(self.others) / 16.0
+    }
+
+    /// Calls of nobody's routes that were not in the table.
+    #[must_use]
+    pub fn nobodys(&self) -> f64 {
+        f64::from(self.nobodys) / 16.0
+    }
+
+    /// Takes in calls of a route that was in the table or not, and is nobody's or not.
+    pub fn learn(&mut self, known: bool, nobodys: bool, weight: f64, route: u32, minute: u32) {
+        // 2,000 calls: what was before them counts less and less.
+        if self.all >= 2_000 * 16 {
+            for total in [&mut self.all, &mut self.others, &mut self.nobodys] {
+                *total -= *total / 16;
+            }
+        }
+        let weight = sixteenths(weight, route, minute);
+        self.all += weight;
+        if !known {
+            *(if nobodys { &mut self.nobodys } else { &mut self.others }) += weight;
+        }
+    }
+}
+
 /// What only baselines with some past have.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grown {
@@ -197,9 +240,9 @@ pub struct Baseline {
     pub all_calls: f32,
     /// Day of the last burst; 0: none. 16 bits last until 2149.
     pub burst_day: u16,
-    /// Weight of all calls of routes, and of all visits to areas, that were learnt.
-    pub routes_total: f32,
-    pub areas_total: f32,
+    pub routes: RouteTotals,
+    /// Visits to areas that were learnt, sixteenths.
+    areas: u16,
     /// The access token used last.
     pub token: u32,
     pub grown: Option<Box<Grown>>,
@@ -237,8 +280,8 @@ impl Baseline {
             reads: 0.0,
             all_calls: 0.0,
             burst_day: 0,
-            routes_total: 0.0,
-            areas_total: 0.0,
+            routes: RouteTotals::default(),
+            areas: 0,
             token: 0,
             grown: None,
             refreshes: None,
@@ -297,6 +340,18 @@ impl Baseline {
         learn(Sort::Version, sighting.version);
         learn(Sort::Family, sighting.family);
         learn(Sort::Fingerprint, sighting.fingerprint);
+    }
+
+    /// Visits to areas that were learnt.
+    #[must_use]
+    pub fn areas_total(&self) -> f64 {
+        f64::from(self.areas) / 16.0
+    }
+
+    /// Takes in a visit to an area.
+    pub fn learn_area(&mut self, area: u32, weight: f64, known_weight: f64, minute: u32) {
+        self.seen.learn(Sort::Area, area, known_weight, minute);
+        self.areas = (self.areas + sixteenths(weight, area, minute)).min(2_000 * 16);
     }
 
     /// What is to be given up last when there is no room: many visits, lately.

@@ -134,6 +134,8 @@ struct Wide {
     new_areas: Mean,
     /// Share of routes that are new to the owner, among those called first in a visit.
     new_routes: Mean,
+    /// Share of routes that are nobody's, among the same.
+    nobodys_routes: Mean,
     calls: Spread,
     objects: Spread,
     bytes: Spread,
@@ -238,8 +240,16 @@ impl Cohorts {
         self.wide[kind.number()].new_routes.get(0.1, ASSUMED)
     }
 
-    pub fn learn_route(&mut self, kind: Kind, new: bool, weight: f64) {
-        self.wide[kind.number()].new_routes.learn(f64::from(u8::from(new)), weight);
+    /// Share of routes that hardly anybody calls, among those called first in a visit.
+    #[must_use]
+    pub fn nobodys_routes(&self, kind: Kind) -> f64 {
+        self.wide[kind.number()].nobodys_routes.get(0.01, 10.0 * ASSUMED).max(SHARE_MIN)
+    }
+
+    pub fn learn_route(&mut self, kind: Kind, new: bool, nobodys: bool, weight: f64) {
+        let wide = &mut self.wide[kind.number()];
+        wide.new_routes.learn(f64::from(u8::from(new)), weight);
+        wide.nobodys_routes.learn(f64::from(u8::from(nobodys)), weight);
     }
 
     /// Mean and variance of the logarithm of an hourly count.
@@ -306,12 +316,12 @@ mod tests {
         let mut cohorts = Cohorts::default();
         let kind = |device| Kind::new(TokenType::ApiKey, device);
         for number in 0..1_000 {
-            cohorts.learn_route(kind(Device::Machine), false, 1.0);
-            cohorts.learn_route(kind(Device::Desktop), number % 20 == 0, 1.0);
+            cohorts.learn_route(kind(Device::Machine), false, false, 1.0);
+            cohorts.learn_route(kind(Device::Desktop), number % 20 == 0, false, 1.0);
         }
         let (machines, people) = (cohorts.new_routes(kind(Device::Machine)), cohorts.new_routes(kind(Device::Desktop)));
         assert!(machines < 0.005 && (0.04..0.06).contains(&people), "{machines} {people}");
-        cohorts.learn_route(kind(Device::Machine), true, 0.03);
+        cohorts.learn_route(kind(Device::Machine), true, false, 0.03);
         assert!(cohorts.new_routes(kind(Device::Machine)) < machines * 1.02);
     }
 

@@ -101,10 +101,11 @@ impl<V> Generations<V> {
 }
 
 impl Generations<f32> {
-    /// Adds to a count that begins at nothing.
-    pub fn add(&mut self, key: u64, weight: f64) {
+    /// Adds to a count that begins at nothing; the count, then.
+    pub fn add(&mut self, key: u64, weight: f64) -> f64 {
         let count = self.entry(key, || 0.0);
         *count += weight as f32;
+        f64::from(*count)
     }
 
     #[must_use]

@@ -6,11 +6,15 @@
 
 use hashbrown::hash_map::Entry;
 
-use super::cohort::KINDS;
 use super::generations::{Generations, Map};
 use crate::math::{exp, ln};
 
 const KEYS_MAX: usize = 1 << 16;
+/// A route that so few calls of anybody's went to is nobody's, once so many calls are known.
+const NOBODYS_CALLS: f32 = 2.0;
+const KNOWN_CALLS: f64 = 2_000.0;
+/// Routes that a thief would try and that nobody uses, and their weight against all that are used.
+const UNKNOWN_ROUTES: f64 = 20.0;
 /// The thief's preference for an ordinary route that nobody uses: √.3.
 const NOBODYS: f64 = 0.547_722_557_505_166_1;
 const PAIRS_MAX: usize = 1 << 20;
@@ -98,10 +102,37 @@ impl RouteUse {
         Self { count: 0.0, promise: promise as f32, lure: exp(0.6 * ln(promise)) as f32 }
     }
 
+    /// promise^.6: how much more a thief takes of it than of an ordinary one.
+    #[must_use]
+    pub fn lure(self) -> f64 {
+        f64::from(self.lure)
+    }
+
     /// The thief's: `(count + .3)^.5 · promise^.6`.
     fn preference(self) -> f64 {
-        libm::sqrt(f64::from(self.count) + 0.3) * f64::from(self.lure)
+        self.preference_of(f64::from(self.count))
     }
+
+    fn preference_of(self, count: f64) -> f64 {
+        libm::sqrt(count + 0.3) * f64::from(self.lure)
+    }
+}
+
+/// The calls of one application.
+#[derive(Clone, Copy, Debug, Default)]
+struct AppUse {
+    calls: f32,
+    /// Σ of the thief's preferences over its routes.
+    preferences: f32,
+}
+
+/// How likely a call is, for whom.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Likely {
+    /// For others with this client and application.
+    pub others: f64,
+    /// For a thief.
+    pub thief: f64,
 }
 
 /// How often something happened among so many chances.
@@ -149,6 +180,11 @@ const fn place(network: u32, country: u32) -> u32 {
     network ^ country.wrapping_mul(0x9e37_79b1)
 }
 
+/// A client family as one application's users have it.
+const fn client(app: u64, family: u32) -> u64 {
+    app ^ (family as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
 /// Numbers of the tables that share one map of pairs.
 #[derive(Clone, Copy)]
 #[repr(u64)]
@@ -160,9 +196,9 @@ enum Pair {
     App,
     TypeFamily,
     Type,
-    FamilyRoute,
-    Family,
-    ClassRoute,
+    ClientRoute,
+    Client,
+    AppRoute,
     TenantArea,
     TenantAreas,
     FingerprintFamily,
@@ -191,8 +227,7 @@ pub struct Population {
     routes_total: f64,
     /// Σ of the preferences.
     route_preferences: f64,
-    /// Weight of all calls by class of token; as its parts among the pairs, it grows no more from 2^24 on.
-    class_calls: [f32; KINDS],
+    apps: Generations<AppUse>,
     hours: [f64; 24],
     /// Visits whose speed was beyond what travel allows, by networks of access and of hosting.
     pub fast_travel: [Rate; 2],
@@ -212,7 +247,7 @@ impl Default for Population {
             routes: Map::default(),
             routes_total: 0.0,
             route_preferences: 0.0,
-            class_calls: [0.0; KINDS],
+            apps: Generations::new(KEYS_MAX),
             hours: [1.0; 24],
             fast_travel: [Rate::default(); 2],
             after_change: Rate::default(),
@@ -319,16 +354,30 @@ impl Population {
         self.pairs.add(pair(Pair::FingerprintFamily, u64::from(fingerprint), u64::from(family)), weight);
     }
 
-    /// Probability of a route for users of this client family, else of this class of token, else of anybody's.
+    /// Probabilities of a route: for others with this client `family` and application, else with the application, else
+    /// for anybody; and for a thief, who chooses among what the application calls by popularity and by what words promise,
+    /// and among all there is where little is known of it.
     #[must_use]
-    pub fn takes_route(&self, family: u32, class: usize, route: u32, used: RouteUse) -> f64 {
+    pub fn calls(&self, app: u64, family: u32, route: u32, used: RouteUse) -> Likely {
         let anyone = (f64::from(used.count) + 0.3) / (self.routes_total + 0.3 * (self.routes.len() as f64 + 20.0));
-        let share = |table, group: u64, total: f64, wider: f64| {
-            (self.pairs.count(pair(table, group, u64::from(route))) + 50.0 * wider) / (total + 50.0)
-        };
-        let of_class = share(Pair::ClassRoute, class as u64, f64::from(self.class_calls[class]), anyone);
-        let of_family = self.pairs.count(pair(Pair::Family, u64::from(family), 0));
-        share(Pair::FamilyRoute, u64::from(family), of_family, of_class)
+        let of_app = self.apps.get(app).copied().unwrap_or_default();
+        let in_app = self.pairs.count(pair(Pair::AppRoute, app, u64::from(route)));
+        let with_app = (in_app + 50.0 * anyone) / (f64::from(of_app.calls) + 50.0);
+        let client = client(app, family);
+        let with_client = self.pairs.count(pair(Pair::ClientRoute, client, u64::from(route)));
+        let others = (with_client + 50.0 * with_app) / (self.pairs.count(pair(Pair::Client, client, 0)) + 50.0);
+        // As much of the choice as is unknown of the application is made among all routes.
+        let unknown = UNKNOWN_ROUTES * NOBODYS;
+        let anywhere = used.preference() / (self.route_preferences + unknown);
+        let preference = if in_app > 0.0 { used.preference_of(in_app) } else { 0.0 };
+        let thief = (preference + unknown * anywhere) / (f64::from(of_app.preferences) + unknown);
+        Likely { others, thief }
+    }
+
+    /// Whether a route is nobody's: an id in a path that cannot be told from a word, a name, or a wild guess.
+    #[must_use]
+    pub fn is_nobodys(&self, used: RouteUse) -> bool {
+        used.count < NOBODYS_CALLS && self.routes_total > KNOWN_CALLS
     }
 
     /// A route as everybody uses it; `None` where nobody does.
@@ -337,29 +386,27 @@ impl Population {
         self.routes.get(&route).copied()
     }
 
-    /// The thief's probability of a route: by its popularity and by what its words promise.
-    #[must_use]
-    pub fn tempts(&self, used: RouteUse) -> f64 {
-        used.preference() / (self.route_preferences + 20.0 * NOBODYS)
-    }
-
-    pub fn learn_route(&mut self, family: u32, class: usize, route: u32, promise: f64, weight: f64) {
+    pub fn learn_route(&mut self, app: u64, family: u32, route: u32, promise: f64, weight: f64) {
         let full = self.routes.len() >= KEYS_MAX;
         let used = match self.routes.entry(route) {
             Entry::Occupied(used) => Some(used.into_mut()),
             Entry::Vacant(_) if full => None,
             Entry::Vacant(free) => Some(free.insert(RouteUse::new(promise))),
         };
-        if let Some(used) = used {
-            let before = if used.count > 0.0 { used.preference() } else { 0.0 };
-            used.count += weight as f32;
-            self.route_preferences += used.preference() - before;
-            self.routes_total += weight;
-        }
-        self.class_calls[class] += weight as f32;
-        self.pairs.add(pair(Pair::ClassRoute, class as u64, u64::from(route)), weight);
-        self.pairs.add(pair(Pair::FamilyRoute, u64::from(family), u64::from(route)), weight);
-        self.pairs.add(pair(Pair::Family, u64::from(family), 0), weight);
+        let Some(used) = used else { return };
+        let before = if used.count > 0.0 { used.preference() } else { 0.0 };
+        used.count += weight as f32;
+        self.route_preferences += used.preference() - before;
+        self.routes_total += weight;
+        let used = *used;
+        let in_app = self.pairs.add(pair(Pair::AppRoute, app, u64::from(route)), weight);
+        let before = if in_app > weight { used.preference_of(in_app - weight) } else { 0.0 };
+        let of_app = self.apps.entry(app, AppUse::default);
+        of_app.calls += weight as f32;
+        of_app.preferences += (used.preference_of(in_app) - before) as f32;
+        let client = client(app, family);
+        self.pairs.add(pair(Pair::ClientRoute, client, u64::from(route)), weight);
+        self.pairs.add(pair(Pair::Client, client, 0), weight);
     }
 
     /// How often others of the tenant touch an area: `own` is the weight of the asker's own part in it.
@@ -445,16 +492,51 @@ mod tests {
     fn a_route_is_as_likely_as_the_nearest_group_that_is_known_has_it() {
         let mut population = Population::default();
         for _ in 0..500 {
-            population.learn_route(7, 0, 11, 1.0, 1.0);
-            population.learn_route(8, 0, 12, 1.0, 1.0);
+            population.learn_route(1, 7, 11, 1.0, 1.0);
+            population.learn_route(1, 8, 12, 1.0, 1.0);
+            population.learn_route(2, 7, 13, 1.0, 1.0);
         }
-        let used = |route| population.route(route).unwrap_or_default();
-        let takes = |family, route| population.takes_route(family, 0, route, used(route));
-        assert!(takes(7, 11) > 0.9);
-        assert!(takes(7, 12) < 0.1);
-        assert!(takes(9, 12) > 0.4, "an unknown family does as its class");
-        assert!(takes(7, 99) < 1e-3);
-        assert!(population.tempts(RouteUse::new(4.0)) > population.tempts(RouteUse::new(1.0)));
+        let calls = |app, family, route| {
+            let used = population.route(route).unwrap_or_else(|| RouteUse::new(1.0));
+            population.calls(app, family, route, used)
+        };
+        let others = |app, family, route| calls(app, family, route).others;
+        assert!(others(1, 7, 11) > 0.9);
+        assert!(others(1, 7, 12) < 0.1 && others(1, 7, 13) < 0.02);
+        assert!(others(1, 9, 12) > 0.4, "an unknown family does as the application's other clients do");
+        assert!(others(3, 7, 12) > 0.3, "an unknown application is used as others are");
+        assert!(others(1, 7, 99) < 1e-3);
+        // Who has a token of the second application calls what that can call, or anything.
+        assert!(calls(2, 7, 13).thief > 0.6 && calls(2, 7, 11).thief < 0.2);
+        assert!(calls(1, 7, 13).thief > 0.0);
+    }
+
+    #[test]
+    fn a_thief_is_tempted_by_words_and_the_choices_add_up() {
+        let mut population = Population::default();
+        for route in 0..40 {
+            for _ in 0..10 {
+                population.learn_route(1, 7, route, if route == 0 { 4.0 } else { 1.0 }, 1.0);
+            }
+        }
+        let thief = |route| population.calls(1, 7, route, population.route(route).unwrap_or_default()).thief;
+        assert!(thief(0) > 2.0 * thief(1));
+        let all: f64 = (0..40).map(thief).sum();
+        // What is left is for what nobody calls.
+        assert!(all > 0.85 && all < 1.0, "{all}");
+    }
+
+    #[test]
+    fn what_hardly_anybody_calls_is_nobodys() {
+        let mut population = Population::default();
+        population.learn_route(1, 7, 11, 1.0, 1.0);
+        let used = |population: &Population, route| population.route(route).unwrap_or_default();
+        assert!(!population.is_nobodys(used(&population, 11)), "nothing is known of anybody yet");
+        for _ in 0..3_000 {
+            population.learn_route(1, 7, 12, 1.0, 1.0);
+        }
+        assert!(population.is_nobodys(used(&population, 11)) && population.is_nobodys(used(&population, 99)));
+        assert!(!population.is_nobodys(used(&population, 12)));
     }
 
     #[test]

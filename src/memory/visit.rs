@@ -13,8 +13,8 @@ pub const VISIT_GAP_MS: i64 = 30 * 60_000;
 const AHEAD_MS: i64 = 6 * 3_600_000;
 
 /// Routes and areas told apart within one visit; what comes beyond them counts as a repeat.
-const ROUTES_MAX: usize = 8;
-const AREAS_MAX: usize = 4;
+const ROUTES_MAX: usize = 32;
+const AREAS_MAX: usize = 16;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Visit {
@@ -50,13 +50,18 @@ pub struct Visit {
     pub together: f32,
     /// Users who came new to the same address within two hours.
     pub company: u8,
+    /// Calls whose routes were weighed.
+    pub weighed: u16,
     /// Sums against the owner, and against the owner with a new task, of the calls since the owner's last usual ones; and
     /// by how much the route term is more for them.
     pub amid_owner: f32,
     pub amid_task: f32,
     pub amid: f32,
     pub log_odds_max: f32,
-    routes: [(u32, u16); ROUTES_MAX],
+    /// Routes in the order in which they were called first, 0 for none, and how often each was; all that found no place
+    /// are one.
+    routes: [u32; ROUTES_MAX],
+    route_calls: [u16; ROUTES_MAX + 1],
     areas: [u32; AREAS_MAX],
 }
 
@@ -85,38 +90,39 @@ impl Visit {
             ip_fan: 0.0,
             together: 0.0,
             company: 0,
+            weighed: 0,
             amid_owner: 0.0,
             amid_task: 0.0,
             amid: 0.0,
             log_odds_max: f32::NEG_INFINITY,
-            routes: [(0, 0); ROUTES_MAX],
+            routes: [0; ROUTES_MAX],
+            route_calls: [0; ROUTES_MAX + 1],
             areas: [0; AREAS_MAX],
         }
     }
 
-    /// How often `route` has been called in this visit, this time included.
+    /// How often `route` has been called in this visit, this time included. Beyond so many routes all others count as one:
+    /// a walk over ever more of them says less and less, as repeats do.
     pub fn count_route(&mut self, route: u32) -> u16 {
-        if let Some((known, count)) = self.routes.iter_mut().find(|(known, count)| *known == route || *count == 0) {
-            *known = route;
-            *count = count.saturating_add(1);
-            *count
-        } else {
-            // No room: the oldest makes way, so that a walk over many routes still counts each once.
-            self.routes.rotate_left(1);
-            self.routes[ROUTES_MAX - 1] = (route, 1);
-            1
+        // 0 stands for an empty place.
+        let route = route.max(1);
+        let place = self.routes.iter().position(|known| *known == route || *known == 0);
+        if let Some(free) = place.and_then(|place| self.routes.get_mut(place)) {
+            *free = route;
         }
+        let calls = &mut self.route_calls[place.unwrap_or(ROUTES_MAX)];
+        *calls = calls.saturating_add(1);
+        *calls
     }
 
     /// Whether `area` is new to this visit.
     pub fn enter_area(&mut self, area: u32) -> bool {
-        // 0 stands for an empty place: an area of that number is never new.
-        if self.areas.contains(&area) {
-            return false;
-        }
-        self.areas.rotate_right(1);
-        self.areas[0] = area;
-        true
+        let area = area.max(1);
+        let place = self.areas.iter().position(|known| *known == area || *known == 0);
+        let Some(place) = place.map(|place| &mut self.areas[place]) else { return false };
+        let new = *place == 0;
+        *place = area;
+        new
     }
 }
 
@@ -242,10 +248,20 @@ mod tests {
     }
 
     #[test]
-    fn a_walk_over_many_routes_counts_each_as_new() {
+    fn a_usual_round_over_many_routes_counts_each_as_new_once() {
         let mut visit = Visit::begin(1, 1, 0);
         assert_eq!([5, 5, 6, 5].map(|route| visit.count_route(route)), [1, 2, 1, 3]);
-        assert!((100..200).all(|route| visit.count_route(route) == 1));
-        assert!(visit.enter_area(3) && !visit.enter_area(3) && visit.enter_area(4));
+        for round in 1..=9 {
+            assert!((100..130).all(|route| visit.count_route(route) == round), "thirty routes and the two before");
+        }
+        let beyond: Vec<u16> = (200..300).map(|route| visit.count_route(route)).collect();
+        assert_eq!(beyond, (1..=100).collect::<Vec<_>>(), "a walk over ever more is told, less and less");
+    }
+
+    #[test]
+    fn an_area_is_entered_once_a_visit() {
+        let mut visit = Visit::begin(1, 1, 0);
+        assert!(visit.enter_area(3) && !visit.enter_area(3) && visit.enter_area(4) && !visit.enter_area(3));
+        assert_eq!((100..200).filter(|area| visit.enter_area(*area)).count(), AREAS_MAX - 2);
     }
 }

@@ -12,6 +12,8 @@ const NEW_TASK: (f64, f64) = (0.002, 0.1);
 const NEW_TASK_NEW_CLIENT: f64 = 0.4;
 /// Days after which a context is the owner's own, and a thief in it one who came later.
 pub const SETTLED_DAYS: f64 = 10.0;
+/// A thief's share of calls to routes that nobody calls.
+const NOBODYS_THIEF: f64 = 0.05;
 /// Own calls beyond this are no surer.
 const OTHERS: f64 = 12.0;
 
@@ -26,18 +28,36 @@ pub struct Call {
     pub p_value: f64,
 }
 
-/// `ln P_T/P_own` and `ln P_T/B`, with `P_own = (c + 12·B)/(n + 12)`.
-///
-/// `own`: own calls of this route; `own_total`: of all; `others`: B, probability of the route for others with this
-/// client; `thief`: P_T.
-#[must_use]
-pub fn judge(own: f64, own_total: f64, others: f64, thief: f64) -> Call {
-    let owner = (own + OTHERS * others) / (own_total.max(own) + OTHERS);
-    Call {
-        against_owner: ln(thief / owner).clamp(-3.0, AGAINST_OWNER_MAX),
-        against_task: ln(thief / others).clamp(-3.0, 4.0),
-        p_value: owner.min(1.0),
+impl Call {
+    fn new(thief: f64, owner: f64, others: f64) -> Self {
+        Self {
+            against_owner: ln(thief / owner).clamp(-3.0, AGAINST_OWNER_MAX),
+            against_task: ln(thief / others).clamp(-3.0, 4.0),
+            p_value: owner.min(1.0),
+        }
     }
+}
+
+/// `ln P_T/P_own` and `ln P_T/B`, with `P_own = (c + (12 + e)·B)/(n + 12)`: whoever calls many routes calls another one as
+/// easily as others do.
+///
+/// `own`: own calls of this route that are remembered; `own_total`: n, of all; `elsewhere`: e, of those that none are
+/// remembered of; `others`: B, probability of the route for others with this client; `thief`: P_T.
+#[must_use]
+pub fn judge(own: f64, own_total: f64, elsewhere: f64, others: f64, thief: f64) -> Call {
+    let owner = (own + (OTHERS + elsewhere) * others) / (own_total.max(own) + OTHERS);
+    Call::new(thief, owner, others)
+}
+
+/// The same of a route that hardly anybody calls, as of one of many: which one it is says nothing. `P_own = (v + 12·ν)/(n +
+/// 12)`, P_T one in twenty, more where its words promise more.
+///
+/// `own`: v, own calls of nobody's routes; `own_total`: n, of all; `cohort`: ν, the share of such calls for others of the
+/// kind; `lure`: promise^.6.
+#[must_use]
+pub fn nobodys(own: f64, own_total: f64, cohort: f64, lure: f64) -> Call {
+    let owner = (own + OTHERS * cohort) / (own_total.max(own) + OTHERS);
+    Call::new((NOBODYS_THIEF * lure).min(0.5), owner, cohort)
 }
 
 /// Weight of the n-th call of a route in a visit, for the whole stretch of calls up to the next power of two: the
@@ -113,14 +133,32 @@ mod tests {
 
     #[test]
     fn a_route_of_ones_own_speaks_for_the_owner_and_a_strange_one_against() {
-        let usual = judge(80.0, 100.0, 0.5, 0.02);
+        let usual = judge(80.0, 100.0, 0.0, 0.5, 0.02);
         assert!((usual.against_owner - (0.02_f64 / (86.0 / 112.0)).ln().max(-3.0)).abs() < 1e-9);
-        let strange = judge(0.0, 100.0, 1e-4, 0.01);
+        let strange = judge(0.0, 100.0, 0.0, 1e-4, 0.01);
         // (12·10⁻⁴)/112 for the owner, a hundredth for the thief.
         assert!((strange.against_owner - (0.01_f64 / (0.0012 / 112.0)).ln()).abs() < 1e-9);
-        assert!((judge(0.0, 1e4, 1e-5, 0.01).against_owner - 8.0).abs() < 1e-9, "clamped");
+        assert!((judge(0.0, 1e4, 0.0, 1e-5, 0.01).against_owner - 8.0).abs() < 1e-9, "clamped");
         assert!((strange.against_task - 4.0).abs() < 1e-9, "clamped");
-        assert!(judge(0.0, 0.0, 0.02, 0.02).against_owner.abs() < 1e-9, "nothing is known of a new token");
+        assert!(judge(0.0, 0.0, 0.0, 0.02, 0.02).against_owner.abs() < 1e-9, "nothing is known of a new token");
+    }
+
+    #[test]
+    fn who_calls_many_routes_calls_another_one_as_easily() {
+        // (12 + 900)·.01/1,012 for the owner: nine in a thousand.
+        let wide = judge(0.0, 1_000.0, 900.0, 0.01, 0.01);
+        assert!((wide.against_owner - (0.01_f64 / (9.12 / 1_012.0)).ln()).abs() < 1e-9);
+        assert!(judge(0.0, 1_000.0, 0.0, 0.01, 0.01).against_owner > wide.against_owner + 4.0);
+    }
+
+    #[test]
+    fn what_nobody_calls_is_odd_for_who_never_did_so() {
+        let steady = nobodys(0.0, 500.0, 0.01, 1.0);
+        assert!((steady.against_owner - (0.05_f64 / (0.12 / 512.0)).ln()).abs() < 1e-9);
+        assert!((steady.against_task - 5.0_f64.ln()).abs() < 1e-9);
+        let explorer = nobodys(300.0, 500.0, 0.01, 1.0);
+        assert!(explorer.against_owner < -2.0, "one to whom it is usual");
+        assert!(nobodys(0.0, 500.0, 0.01, 2.3).against_owner > steady.against_owner + 0.8);
     }
 
     #[test]
@@ -143,8 +181,8 @@ mod tests {
 
     #[test]
     fn who_begins_amid_the_owners_calls_is_seen_as_if_alone() {
-        let usual = judge(80.0, 100.0, 0.5, 0.02);
-        let strange = judge(0.0, 1_000.0, 1e-4, 0.01);
+        let usual = judge(80.0, 100.0, 0.0, 0.5, 0.02);
+        let strange = judge(0.0, 1_000.0, 0.0, 1e-4, 0.01);
         let alone = amid((0.0, 0.0), &strange, weight(1));
         assert!((alone.0 - 0.6 * strange.against_owner).abs() < 1e-9);
         assert!((alone.1 - 0.6 * strange.against_task).abs() < 1e-9);
@@ -182,10 +220,10 @@ mod tests {
     proptest! {
         #[test]
         fn the_term_is_finite_and_rises_with_oddness(
-            own in 0.0..1e5_f64, total in 0.0..1e5_f64, others in 0.0..1.0_f64, thief in 0.0..1.0_f64, more in 0.0..5.0_f64,
+            own in 0.0..1e5_f64, total in 0.0..1e5_f64, elsewhere in 0.0..1e5_f64, others in 0.0..1.0_f64, thief in 0.0..1.0_f64, more in 0.0..5.0_f64,
             rate in 0.0..1.0_f64, new_client: bool,
         ) {
-            let call = judge(own, total, others, thief);
+            let call = judge(own, total, elsewhere, others, thief);
             let task = new_task(rate, new_client);
             let before = holder(call.against_owner, call.against_task, task);
             prop_assert!(before.is_finite());
