@@ -257,20 +257,22 @@ fn is_id(word: &[u8]) -> bool {
     let mut before_run = Counts::default();
     let mut random_run = false;
     let mut last = 0;
+    let mut first = 0;
     for &byte in word {
         let class = CLASSES[byte as usize];
         if class & JOINT != 0 {
-            random_run |= all.since(before_run).is_random();
+            random_run |= all.since(before_run).is_random(first, before_run.is_prefix());
             all.add(class, last);
             before_run = all;
             last = 0;
         } else {
             all.add(class, last);
+            first = if last == 0 { class } else { first };
             last = class;
         }
     }
     let run = all.since(before_run);
-    if random_run || run.is_random() {
+    if random_run || run.is_random(first, before_run.is_prefix()) {
         return true;
     }
     // An address of mail, its sign encoded or not; not `@me`.
@@ -297,23 +299,28 @@ fn is_id(word: &[u8]) -> bool {
 /// How many bytes of each class, a byte for each count: one addition counts a byte in all of them, and no word is
 /// long enough to overflow one.
 #[derive(Clone, Copy, Default)]
-struct Counts(u64);
+struct Counts {
+    classes: u64,
+    /// Times that a capital follows a small letter, a digit a letter or a letter a digit.
+    breaks: u8,
+}
 
 const _: () = assert!(WORD_BYTES_MAX < 256);
 
 impl Counts {
     fn add(&mut self, class: u8, last: u8) {
-        self.0 += COUNTED[class as usize];
-        // The count of turns: times that a digit follows a letter or a letter a digit.
-        self.0 += u64::from(last != 0 && (last ^ class) & DIGIT != 0) << 56;
+        let turns = last != 0 && (last ^ class) & DIGIT != 0;
+        // The count of turns is the highest: times that a digit follows a letter or a letter a digit.
+        self.classes += COUNTED[class as usize] + (u64::from(turns) << 56);
+        self.breaks += u8::from(turns || last & LOWER != 0 && class & UPPER != 0);
     }
 
     const fn since(self, before: Self) -> Self {
-        Self(self.0 - before.0)
+        Self { classes: self.classes - before.classes, breaks: self.breaks - before.breaks }
     }
 
     const fn of(self, class: u8) -> u8 {
-        (self.0 >> (8 * (class.trailing_zeros() - 1))) as u8
+        (self.classes >> (8 * (class.trailing_zeros() - 1))) as u8
     }
 
     const fn digits(self) -> u8 {
@@ -345,16 +352,28 @@ impl Counts {
     }
 
     const fn turns(self) -> u8 {
-        (self.0 >> 56) as u8
+        (self.classes >> 56) as u8
     }
 
-    /// Letters and digits mixed as words are not: `9s6XKzkNRiz8i3`, `AKIAIOSFODNN7EXAMPLE`. A name with a number in it
-    /// or behind it (`ListFunctions20150331`, `GetFunction20150331v2`) turns at most three times.
-    fn is_random(self) -> bool {
+    /// `cus_`, `acct_`: small letters and a joint, before what they say the kind of.
+    const fn is_prefix(self) -> bool {
+        self.joints() == 1 && self.lower() >= 2 && self.lower() <= 6 && self.digits() + self.upper() + self.other() == 0
+    }
+
+    /// Letters and digits mixed as words are not, in a run whose first byte is of class `first`. A name with a number in
+    /// it or behind it (`ListFunctions20150331`, `GetFunction20150331v2`) turns at most three times, and one of many
+    /// words (`ListKeysV2`) breaks no more than three times in ten letters, where letters and digits at random do so
+    /// nearly every other time.
+    fn is_random(self, first: u8, prefixed: bool) -> bool {
         let length = self.digits() + self.lower() + self.upper();
+        let both_cases = self.lower() > 0 && self.upper() > 0 && self.digits() > 0;
         let mixed = self.digits() >= 2 && self.turns() >= 4 && length >= 10;
+        let broken = both_cases && length >= 10 && u16::from(self.breaks) * 20 >= u16::from(length) * 7;
+        let after_prefix = prefixed && both_cases && length >= 14;
+        // As no name does: `0015g00000XyZab`.
+        let from_digit = first & DIGIT != 0 && self.digits() >= 3 && self.digits() < length && length >= 10;
         let capitals = self.digits() >= 1 && self.lower() == 0 && length >= 16;
-        self.at() + self.other() == 0 && (mixed || capitals)
+        self.at() + self.other() == 0 && (mixed || broken || after_prefix || from_digit || capitals)
     }
 }
 
@@ -431,6 +450,11 @@ mod tests {
             ("/1.1/statuses/home_timeline.json", "/1.1/statuses/home_timeline.json"),
             ("/v2beta1/phase-2/oauth2/ed25519/utf-8", "/v2beta1/phase-2/oauth2/ed25519/utf-8"),
             ("arn:aws:iam::123456789012:user/ann", "arn:aws:iam::{}:user/ann"),
+            ("/v1/customers/cus_PQrStUvWxYzab1", "/v1/customers/{}"),
+            ("/v1/charges/ch_aBcD3EfGhiJklM", "/v1/charges/{}"),
+            ("/sobjects/Account/0015g00000XyZabAAB", "/sobjects/Account/{}"),
+            ("/files/1BxiMVs0XRA5nFMdKvBdBZjg", "/files/{}"),
+            ("/v1/list_customers2/search_listKeysV2", "/v1/list_customers2/search_listKeysV2"),
             ("/users/", "/users"),
             ("/", "/"),
             ("", ""),
@@ -446,6 +470,11 @@ mod tests {
             "lambda.amazonaws.com ListFunctions20150331",
             "lambda.amazonaws.com UpdateFunctionCode20150331v2",
             "s3.amazonaws.com ListObjectsV2",
+            "kms.amazonaws.com ListKeysV2",
+            "wafv2.amazonaws.com GetWebACLForResource",
+            "cognito-idp.amazonaws.com AdminSetUserMFAPreference",
+            "ec2.amazonaws.com DescribeVpcEndpointServicePermissionsV2",
+            "com.salesforce 3DSecureSettings",
             "rds.amazonaws.com DescribeDBClusterParameterGroups",
             "cloudfront.amazonaws.com GetDistribution2020_05_31",
             "repo.create",

@@ -8,7 +8,7 @@ use crate::memory::baseline::Hour;
 use crate::memory::cohort::Hourly;
 use crate::memory::fleet::Member;
 use crate::memory::population::RouteUse;
-use crate::memory::{Baseline, Cohorts, Kind, Nats, Others, Sighting, Sort, User, Visit};
+use crate::memory::{Baseline, Cohorts, Context, Kind, Nats, Others, Sighting, Sort, User, Visit};
 use crate::place::NetworkClass;
 use crate::route;
 use crate::term::lifecycle::{Answer, Foreign};
@@ -56,6 +56,7 @@ impl Turn<'_> {
         let hour = term::hour::judge(sighting.hour(), &hours, &everybody, of_phase, shift);
 
         visit.silence = self.silence(baseline, &hours) as f32;
+        let (knows_place, knows_client) = self.vouched(baseline);
         let held = &mut baseline.contexts[self.held];
         // Once it is known, it need not be taken at its word any more, from wherever it comes next.
         held.confirmed &= net.sum() >= 0.0 || client.ratio >= 0.0;
@@ -66,14 +67,14 @@ impl Turn<'_> {
                 evidence.travel = Nats::new(net.travel);
             }
         } else {
-            visit.net_credit = net.sum() as f32;
+            visit.net_credit = if knows_place { net.sum() as f32 } else { 0.0 };
         }
         if client.ratio >= 0.0 {
             if !held.confirmed {
                 evidence.client = evidence.client.max(Nats::new(client.ratio));
             }
         } else {
-            visit.client_credit = client.ratio as f32;
+            visit.client_credit = if knows_client { client.ratio as f32 } else { 0.0 };
         }
         evidence.hour = Nats::new(term::hour::carried(hour_before, faded(days, 1.0), hour.sum()));
         if let Some(journey) = net.journey.filter(net::Journey::too_fast) {
@@ -94,6 +95,17 @@ impl Turn<'_> {
             let rate = others.population.after_change;
             evidence.credential = Nats::new(term::credential::judge(rate.chances(), rate.happened()));
         }
+    }
+
+    /// Whether somebody else than the holder has made place and client known: nobody vouches for themselves. A thief who
+    /// comes back is at a known address with a known client as surely as an owner who has moved.
+    fn vouched(&self, baseline: &Baseline) -> (bool, bool) {
+        let held = &baseline.contexts[self.held];
+        let is_new = held.age_days(self.scene.sighting.at) < term::switch::AGE_DAYS_MAX
+            && usize::from(held.level) >= net::level::NEW_NETWORK
+            && !held.confirmed;
+        let same_client = |other: &Context| other.family == held.family && other.born < held.born;
+        (!is_new, !is_new || baseline.contexts.iter().any(same_client))
     }
 
     /// For a young holder: whether the one before has left, by the visits that were to be expected since.

@@ -156,6 +156,13 @@ fn program_name(agent: &str) -> Named {
     } else {
         Device::Machine
     };
+    // A vendor's programs in one API: `Stripe/v1 NodeBindings/16.6.0`, and the same with RubyBindings.
+    if product.of_api
+        && let Some(program) = named.find(|next| !next.version.is_empty())
+    {
+        let family = format!("{} {}", product.name, program.name);
+        return Named { family, version: program.version.to_owned(), device };
+    }
     Named { family: product.name.to_owned(), version: product.version.to_owned(), device }
 }
 
@@ -173,6 +180,8 @@ struct Product<'a> {
     name: &'a str,
     /// Without the `v` of `v1.28`; empty where there is none.
     version: &'a str,
+    /// The version is an API's (`v1`) and no program's (`v1.28`, `2`).
+    of_api: bool,
 }
 
 /// The products of an agent, in order, comments left out. Words without a version before a product belong to its name
@@ -202,15 +211,16 @@ fn products(agent: &str) -> impl Iterator<Item = Product<'_>> {
                     versioned.find(|c: char| c.is_whitespace() || "()[];,".contains(c)).unwrap_or(versioned.len());
                 let (version, after) = versioned.split_at(end);
                 rest = after;
-                return Some(Product { name, version: bare(version) });
+                let of_api = version != bare(version) && bare(version).bytes().all(|byte| byte.is_ascii_digit());
+                return Some(Product { name, version: bare(version), of_api });
             }
             rest = after;
             // `Slack 23.05.10 (iPhone; …)`
             return Some(match name.rsplit_once(' ') {
                 Some((name, version)) if bare(version).starts_with(|c: char| c.is_ascii_digit()) => {
-                    Product { name, version: bare(version) }
+                    Product { name, version: bare(version), of_api: false }
                 }
-                _ => Product { name, version: "" },
+                _ => Product { name, ..Product::default() },
             });
         }
     })
@@ -272,6 +282,9 @@ aws-cli|2.2.0|machine|[aws-cli/2.2.0 Python/3.8.8 Linux/5.4.0]
 Boto3|1.26.165|machine|Boto3/1.26.165 Python/3.9.16 Linux/5.10 Botocore/1.29.165
 Terraform|1.5.7|machine|APN/1.0 HashiCorp/1.0 Terraform/1.5.7 (+https://www.terraform.io) terraform-provider-aws/5.0.0
 Terraform|1.0.0|machine|HashiCorp Terraform/1.0.0 (+https://www.terraform.io)
+Stripe NodeBindings|16.6.0|machine|Stripe/v1 NodeBindings/16.6.0 AppInfo/shop/1.2
+Stripe RubyBindings|12.1.0|machine|Stripe/v1 RubyBindings/12.1.0
+Stripe|1|machine|Stripe/v1 (https://stripe.com)
 kubectl|1.28.2|machine|kubectl/v1.28.2 (linux/amd64) kubernetes/89a4ea3
 okta-sdk-python|2.9.5|machine|okta-sdk-python/2.9.5 python/3.11.4 Linux/5.15
 AWS Internal||machine|AWS Internal
