@@ -17,8 +17,9 @@ const COLD_ALERT_FROM: f64 = 2.0;
 const COLD_VISITS: u64 = 5_000;
 /// A revocation by behaviour needs this, and the margin that is set besides.
 const REVOKE_FROM: f64 = 7.0;
-/// And this without what others' tokens do, and without how much was called: a fan-out alone would revoke an
-/// application's migration, a volume alone the owner's first backfill.
+/// And this without what others' tokens do, and without how much was called, and where the owner is also without what was
+/// called: a fan-out alone would revoke an application's migration, a volume alone the owner's first backfill, and new
+/// calls in numbers their quarterly audit.
 const REVOKE_ALONE_FROM: f64 = 4.0;
 /// Nor where so many users' tokens turn up together: a scan by one's own people or an application's move looks like a
 /// campaign, and one question to one person tells them apart.
@@ -45,6 +46,8 @@ pub struct Evidence {
     pub amid: f64,
     /// The part that comes of how much was called and answered.
     pub volume: f64,
+    /// The part that comes of what was called by a holder who sits where the owner does.
+    pub calls_at_home: f64,
     /// Users whose tokens came new to the same place within two hours.
     pub company: usize,
     /// Calls of the visit so far.
@@ -131,9 +134,9 @@ impl Budget {
 /// The verdict on one event, before the budget's cap.
 #[must_use]
 pub fn verdict(evidence: Evidence, threshold: f64, margin: f64, visits: u64) -> Verdict {
-    let Evidence { log_odds, lifecycle, unspoken, fan, amid, volume, company, calls } = evidence;
+    let Evidence { log_odds, lifecycle, unspoken, fan, amid, volume, calls_at_home, company, calls } = evidence;
     let behaviour = log_odds - unspoken - amid;
-    let alone = behaviour - fan.max(volume) > REVOKE_ALONE_FROM && company < REVOKE_COMPANY;
+    let alone = behaviour - fan.max(volume + calls_at_home) > REVOKE_ALONE_FROM && company < REVOKE_COMPANY;
     let persists = calls >= REVOKE_CALLS;
     let by_behaviour = behaviour > REVOKE_FROM + margin && alone && persists && visits >= REVOKE_VISITS;
     if lifecycle >= LIFECYCLE_CERTAIN || by_behaviour {
@@ -152,7 +155,17 @@ mod tests {
     use super::*;
 
     fn evidence(log_odds: f64) -> Evidence {
-        Evidence { log_odds, lifecycle: 0.0, unspoken: 0.0, fan: 0.0, amid: 0.0, volume: 0.0, company: 1, calls: 3 }
+        Evidence {
+            log_odds,
+            lifecycle: 0.0,
+            unspoken: 0.0,
+            fan: 0.0,
+            amid: 0.0,
+            volume: 0.0,
+            calls_at_home: 0.0,
+            company: 1,
+            calls: 3,
+        }
     }
 
     #[test]
@@ -171,6 +184,8 @@ mod tests {
         assert_eq!(verdict(campaign, 1.0, 3.0, 1_000_000), Verdict::Alert);
         let backfill = Evidence { volume: 9.0, ..evidence(12.0) };
         assert_eq!(verdict(backfill, 1.0, 3.0, 1_000_000), Verdict::Alert);
+        let audit = Evidence { volume: 4.5, calls_at_home: 4.5, ..evidence(12.0) };
+        assert_eq!(verdict(audit, 1.0, 3.0, 1_000_000), Verdict::Alert, "what is called and how much, at home");
         let guest = Evidence { amid: 3.0, ..evidence(12.0) };
         assert_eq!(verdict(guest, 1.0, 3.0, 1_000_000), Verdict::Alert);
         let scan = Evidence { company: 3, ..evidence(20.0) };

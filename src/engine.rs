@@ -328,6 +328,11 @@ fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judge
         fan: judged.app_fan.max(0.0) + judged.ip_fan.max(0.0),
         amid: judged.amid,
         volume: judged.evidence.volume.get() + term::volume::BYTES_WEIGHT * judged.evidence.bytes.get(),
+        calls_at_home: if judged.at_home {
+            judged.evidence.route.get().max(0.0) + judged.evidence.area.get().max(0.0) - judged.amid
+        } else {
+            0.0
+        },
         company: judged.company,
         calls: judged.visit_calls,
     };

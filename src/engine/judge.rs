@@ -3,7 +3,7 @@
 
 use super::Settings;
 use super::learn::{self, Learns, Lesson};
-use super::turn::{Turn, sibling};
+use super::turn::{Turn, is_new_place, sibling};
 use crate::enrichment::EnrichedEvent;
 use crate::event::{Kind as EventKind, Scope};
 use crate::memory::baselines::{Baselines, Place};
@@ -49,6 +49,8 @@ pub struct Judged {
     pub sibling: f64,
     /// The part of route that comes of calls amid the owner's own.
     pub amid: f64,
+    /// The holder sits where the owner does: in a network that was known when they came, or for long.
+    pub at_home: bool,
     /// Calls of the visit.
     pub visit_calls: u32,
     /// Users who came new to the same place within two hours, this one among them.
@@ -90,6 +92,7 @@ impl Judged {
             together: 0.0,
             sibling: 0.0,
             amid: 0.0,
+            at_home: false,
             visit_calls: 0,
             company: 0,
             net_credit: 0.0,
@@ -235,6 +238,7 @@ pub fn judge(memory: &mut Memory, settings: &Settings, scene: &Scene<'_>) -> Jud
         together: f64::from(visit.together),
         sibling,
         amid: f64::from(visit.amid),
+        at_home: !is_new_place(context, at),
         visit_calls: visit.calls,
         company: usize::from(visit.company),
         net_credit: f64::from(visit.net_credit),

@@ -133,9 +133,7 @@ pub fn learn(baseline: &mut Baseline, user: Option<&mut User>, others: &mut Othe
         if learns.route >= term::route::weight(1) && baseline.visits > 3 {
             cohorts.learn_route(kind, !baseline.seen.knows(Sort::Route, route), learns.nobodys, owner);
         }
-        let known = baseline.seen.count(Sort::Route, route) > 0.0;
-        baseline.routes.learn(known, learns.nobodys, owner * weight, route, minute);
-        baseline.seen.learn(Sort::Route, route, known_owner * weight, minute);
+        baseline.learn_route(route, learns.nobodys, owner * weight, known_owner * weight, minute);
         population.learn_route(sighting.app, sighting.family, route, learns.promise, owner * weight);
     }
     if learns.area {

@@ -101,9 +101,7 @@ impl Turn<'_> {
     /// comes back is at a known address with a known client as surely as an owner who has moved.
     fn vouched(&self, baseline: &Baseline) -> (bool, bool) {
         let held = &baseline.contexts[self.held];
-        let is_new = held.age_days(self.scene.sighting.at) < term::switch::AGE_DAYS_MAX
-            && usize::from(held.level) >= net::level::NEW_NETWORK
-            && !held.confirmed;
+        let is_new = is_new_place(held, self.scene.sighting.at) && !held.confirmed;
         let same_client = |other: &Context| other.family == held.family && other.born < held.born;
         (!is_new, !is_new || baseline.contexts.iter().any(same_client))
     }
@@ -189,16 +187,20 @@ impl Turn<'_> {
             return;
         }
         let sighting = &self.scene.sighting;
-        let own = baseline.seen.count(Sort::Route, route.key);
-        let totals = &baseline.routes;
+        let own = baseline.own_route(route.key);
+        let calls = f64::from(visit.calls);
         learns.nobodys = population.is_nobodys(used);
-        let call = if learns.nobodys && own <= 0.0 {
+        let (call, weight) = if learns.nobodys && own.of_route <= 0.0 {
             let cohort = others.cohorts.nobodys_routes(self.kind);
-            term::route::nobodys(totals.nobodys(), totals.all(), cohort, used.lure())
+            let call = term::route::nobodys(&baseline.own_nobodys(), cohort, used.lure(), calls);
+            (call, term::route::weight(visit.count_nobodys()))
         } else {
             let likely = population.calls(sighting.app, sighting.family, route.key, used);
-            term::route::judge(own, totals.all(), totals.others(), likely.others, likely.thief)
+            (term::route::judge(&own, likely.others, likely.thief, calls), learns.route)
         };
+        if weight <= 0.0 {
+            return;
+        }
         let new_client = usize::from(visit.client_level) >= client::level::USERS_FAMILY;
         let rate = others.cohorts.new_routes(self.kind);
         visit.weighed = visit.weighed.saturating_add(1);
@@ -206,8 +208,8 @@ impl Turn<'_> {
         let settled = held.age_days(sighting.at) > term::route::SETTLED_DAYS;
         let evidence = &mut held.evidence;
         let (against_owner, against_task) = (
-            evidence.route_owner.get() + learns.route * call.against_owner,
-            evidence.route_task.get() + learns.route * call.against_task,
+            evidence.route_owner.get() + weight * call.against_owner,
+            evidence.route_task.get() + weight * call.against_task,
         );
         (evidence.route_owner, evidence.route_task) = (Nats::new(against_owner), Nats::new(against_task));
         let of_holder = term::route::holder(against_owner, against_task, term::route::new_task(rate, new_client));
@@ -215,7 +217,7 @@ impl Turn<'_> {
         visit.amid = 0.0;
         if settled {
             let sums = (f64::from(visit.amid_owner), f64::from(visit.amid_task));
-            let (owner, task) = term::route::amid(sums, &call, learns.route);
+            let (owner, task) = term::route::amid(sums, &call, weight);
             (visit.amid_owner, visit.amid_task) = (owner as f32, task as f32);
             if owner > 0.0 {
                 let of_guest = term::route::holder(owner, task, term::route::new_task(rate, new_client))
@@ -226,7 +228,7 @@ impl Turn<'_> {
         let after = of_holder + f64::from(visit.amid);
         self.changed |= Nats::new(after) > Nats::new(before);
         if learns.promise > 1.0 && call.against_owner > 0.0 {
-            let share = (learns.route * 0.6 * ln(learns.promise)).min(after.max(0.0));
+            let share = (weight * 0.6 * ln(learns.promise)).min(after.max(0.0));
             evidence.sensitive = Nats::new((evidence.sensitive.get() + share).min(after.max(0.0)));
         }
         evidence.route = Nats::new(of_holder);
@@ -440,6 +442,11 @@ impl Turn<'_> {
         let of_tenant = fleets.tenant_share(app, tenant, at);
         visit.together = (term::fan::together(strange, company, of_tenant) - strange) as f32;
     }
+}
+
+/// Whether a holder is young, and came from a network that was new.
+pub fn is_new_place(held: &Context, at: i64) -> bool {
+    held.age_days(at) < term::switch::AGE_DAYS_MAX && usize::from(held.level) >= net::level::NEW_NETWORK
 }
 
 fn fast_travel(others: &Others, hosting: bool) -> f64 {

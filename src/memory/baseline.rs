@@ -114,47 +114,15 @@ const fn power_of_half(rank: u8) -> f64 {
     f64::from_bits((1_023 - rank as u64) << 52)
 }
 
-/// Calls of routes that were learnt, each by its weight; sixteenths. More than the table of what is [`Seen`] holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RouteTotals {
-    all: u16,
-    /// Of those that were not in the table, as others' are and as nobody's are.
-    others: u16,
-    nobodys: u16,
-}
-
-impl RouteTotals {
-    #[must_use]
-    pub fn all(&self) -> f64 {
-        f64::from(self.all) / 16.0
-    }
-
-    /// Calls of others' routes that were not in the table.
-    #[must_use]
-    pub fn others(&self) -> f64 {
-        f64::from(self.others) / 16.0
-    }
-
-    /// Calls of nobody's routes that were not in the table.
-    #[must_use]
-    pub fn nobodys(&self) -> f64 {
-        f64::from(self.nobodys) / 16.0
-    }
-
-    /// Takes in calls of a route that was in the table or not, and is nobody's or not.
-    pub fn learn(&mut self, known: bool, nobodys: bool, weight: f64, route: u32, minute: u32) {
-        // 2,000 calls: what was before them counts less and less.
-        if self.all >= 2_000 * 16 {
-            for total in [&mut self.all, &mut self.others, &mut self.nobodys] {
-                *total -= *total / 16;
-            }
-        }
-        let weight = sixteenths(weight, route, minute);
-        self.all += weight;
-        if !known {
-            *(if nobodys { &mut self.nobodys } else { &mut self.others }) += weight;
-        }
-    }
+/// The calls of a baseline, as far as one of a route is weighed against them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OwnCalls {
+    /// Of this route, or of nobody's.
+    pub of_route: f64,
+    /// Of all routes.
+    pub of_all: f64,
+    /// Of those that are not remembered by name.
+    pub elsewhere: f64,
 }
 
 /// What only baselines with some past have.
@@ -240,7 +208,10 @@ pub struct Baseline {
     pub all_calls: f32,
     /// Day of the last burst; 0: none. 16 bits last until 2149.
     pub burst_day: u16,
-    pub routes: RouteTotals,
+    /// Calls of routes that were learnt, each by its weight, and of them those of nobody's routes that were not yet among
+    /// what is `seen`; sixteenths.
+    routes: u16,
+    nobodys_routes: u16,
     /// Visits to areas that were learnt, sixteenths.
     areas: u16,
     /// The access token used last.
@@ -280,7 +251,8 @@ impl Baseline {
             reads: 0.0,
             all_calls: 0.0,
             burst_day: 0,
-            routes: RouteTotals::default(),
+            routes: 0,
+            nobodys_routes: 0,
             areas: 0,
             token: 0,
             grown: None,
@@ -340,6 +312,39 @@ impl Baseline {
         learn(Sort::Version, sighting.version);
         learn(Sort::Family, sighting.family);
         learn(Sort::Fingerprint, sighting.fingerprint);
+    }
+
+    /// What a call of `route` is held against.
+    #[must_use]
+    pub fn own_route(&self, route: u32) -> OwnCalls {
+        let of_all = f64::from(self.routes) / 16.0;
+        // The table keeps the most usual ones, and of the others what is left of them.
+        let elsewhere = of_all - f64::from(self.nobodys_routes) / 16.0 - self.seen.total(Sort::Route);
+        OwnCalls { of_route: self.seen.count(Sort::Route, route), of_all, elsewhere: elsewhere.max(0.0) }
+    }
+
+    /// What a call of a route that hardly anybody calls is held against.
+    #[must_use]
+    pub fn own_nobodys(&self) -> OwnCalls {
+        let in_calls = |sixteenths: u16| f64::from(sixteenths) / 16.0;
+        OwnCalls { of_route: in_calls(self.nobodys_routes), of_all: in_calls(self.routes), elsewhere: 0.0 }
+    }
+
+    /// Takes in a call of a route, which is one of `nobodys` or not.
+    pub fn learn_route(&mut self, route: u32, nobodys: bool, weight: f64, known_weight: f64, minute: u32) {
+        const CALLS_MAX: u16 = 2_000 * 16;
+        // What was before so many calls counts less and less.
+        if self.routes >= CALLS_MAX {
+            self.routes -= self.routes / 16;
+            self.nobodys_routes -= self.nobodys_routes / 16;
+            self.seen.fade(Sort::Route);
+        }
+        let sixteenths = sixteenths(weight, route, minute);
+        self.routes += sixteenths;
+        if nobodys && self.seen.count(Sort::Route, route) <= 0.0 {
+            self.nobodys_routes += sixteenths;
+        }
+        self.seen.learn(Sort::Route, route, known_weight, minute);
     }
 
     /// Visits to areas that were learnt.

@@ -62,6 +62,7 @@ pub struct Visit {
     /// are one.
     routes: [u32; ROUTES_MAX],
     route_calls: [u16; ROUTES_MAX + 1],
+    nobodys_calls: u16,
     areas: [u32; AREAS_MAX],
 }
 
@@ -97,6 +98,7 @@ impl Visit {
             log_odds_max: f32::NEG_INFINITY,
             routes: [0; ROUTES_MAX],
             route_calls: [0; ROUTES_MAX + 1],
+            nobodys_calls: 0,
             areas: [0; AREAS_MAX],
         }
     }
@@ -113,6 +115,12 @@ impl Visit {
         let calls = &mut self.route_calls[place.unwrap_or(ROUTES_MAX)];
         *calls = calls.saturating_add(1);
         *calls
+    }
+
+    /// How often routes that hardly anybody calls have been called in this visit, this time included.
+    pub const fn count_nobodys(&mut self) -> u16 {
+        self.nobodys_calls = self.nobodys_calls.saturating_add(1);
+        self.nobodys_calls
     }
 
     /// Whether `area` is new to this visit.

@@ -1,6 +1,7 @@
 //! Route: what is called. In full at a route's first call in a visit, less at its repeats.
 
 use crate::math::{exp, ln};
+use crate::memory::baseline::OwnCalls;
 
 /// Weight of one route's ratio in a visit: calls of one visit are not independent.
 const DEPENDENCE: f64 = 0.6;
@@ -28,36 +29,44 @@ pub struct Call {
     pub p_value: f64,
 }
 
+/// `P_own = (c + (12 + e)·B)/(n + 12)`: whoever calls many routes calls another one as easily as others do.
+fn probability(own: &OwnCalls, others: f64) -> f64 {
+    (own.of_route + (OTHERS + own.elsewhere) * others) / (own.of_all.max(own.of_route) + OTHERS)
+}
+
 impl Call {
-    fn new(thief: f64, owner: f64, others: f64) -> Self {
+    /// Of a route that comes up for the first time, or once more often than before, in a visit of so many `calls`: the
+    /// more there were, the likelier any route was to come up, `1 − e^−NP`. Of the first call it is P, nearly.
+    fn new(thief: f64, owner: f64, others: f64, calls: f64) -> Self {
+        let comes_up = |probability: f64| {
+            let expected = calls * probability;
+            // The series where the difference would lose its digits.
+            if expected < 1e-3 { expected * (1.0 - 0.5 * expected) } else { 1.0 - exp(-expected) }
+        };
+        let thief = comes_up(thief);
         Self {
-            against_owner: ln(thief / owner).clamp(-3.0, AGAINST_OWNER_MAX),
-            against_task: ln(thief / others).clamp(-3.0, 4.0),
+            against_owner: ln(thief / comes_up(owner)).clamp(-3.0, AGAINST_OWNER_MAX),
+            against_task: ln(thief / comes_up(others)).clamp(-3.0, 4.0),
             p_value: owner.min(1.0),
         }
     }
 }
 
-/// `ln P_T/P_own` and `ln P_T/B`, with `P_own = (c + (12 + e)·B)/(n + 12)`: whoever calls many routes calls another one as
-/// easily as others do.
+/// `ln P_T/P_own` and `ln P_T/B` of a call that is the N-th of its visit (`calls`).
 ///
-/// `own`: own calls of this route that are remembered; `own_total`: n, of all; `elsewhere`: e, of those that none are
-/// remembered of; `others`: B, probability of the route for others with this client; `thief`: P_T.
+/// `others`: B, probability of the route for others with this client; `thief`: P_T.
 #[must_use]
-pub fn judge(own: f64, own_total: f64, elsewhere: f64, others: f64, thief: f64) -> Call {
-    let owner = (own + (OTHERS + elsewhere) * others) / (own_total.max(own) + OTHERS);
-    Call::new(thief, owner, others)
+pub fn judge(own: &OwnCalls, others: f64, thief: f64, calls: f64) -> Call {
+    Call::new(thief, probability(own, others), others, calls)
 }
 
-/// The same of a route that hardly anybody calls, as of one of many: which one it is says nothing. `P_own = (v + 12·ν)/(n +
-/// 12)`, P_T one in twenty, more where its words promise more.
+/// The same of a route that hardly anybody calls, as of one of many: which one it is says nothing. A thief's calls go to
+/// such routes one time in twenty, more often where words promise more.
 ///
-/// `own`: v, own calls of nobody's routes; `own_total`: n, of all; `cohort`: ν, the share of such calls for others of the
-/// kind; `lure`: promise^.6.
+/// `cohort`: the share of such calls for others of the kind; `lure`: promise^.6.
 #[must_use]
-pub fn nobodys(own: f64, own_total: f64, cohort: f64, lure: f64) -> Call {
-    let owner = (own + OTHERS * cohort) / (own_total.max(own) + OTHERS);
-    Call::new((NOBODYS_THIEF * lure).min(0.5), owner, cohort)
+pub fn nobodys(own: &OwnCalls, cohort: f64, lure: f64, calls: f64) -> Call {
+    Call::new((NOBODYS_THIEF * lure).min(0.5), probability(own, cohort), cohort, calls)
 }
 
 /// Weight of the n-th call of a route in a visit, for the whole stretch of calls up to the next power of two: the
@@ -131,34 +140,54 @@ mod tests {
 
     use super::*;
 
+    /// Of a visit's first call.
+    fn first(of_route: f64, of_all: f64, others: f64, thief: f64) -> Call {
+        judge(&OwnCalls { of_route, of_all, elsewhere: 0.0 }, others, thief, 1.0)
+    }
+
+    /// `1 − e^−x`
+    fn comes_up(x: f64) -> f64 {
+        1.0 - (-x).exp()
+    }
+
     #[test]
     fn a_route_of_ones_own_speaks_for_the_owner_and_a_strange_one_against() {
-        let usual = judge(80.0, 100.0, 0.0, 0.5, 0.02);
-        assert!((usual.against_owner - (0.02_f64 / (86.0 / 112.0)).ln().max(-3.0)).abs() < 1e-9);
-        let strange = judge(0.0, 100.0, 0.0, 1e-4, 0.01);
+        let usual = first(80.0, 100.0, 0.5, 0.02);
+        assert!((usual.against_owner - (comes_up(0.02) / comes_up(86.0 / 112.0)).ln().max(-3.0)).abs() < 1e-9);
+        let strange = first(0.0, 100.0, 1e-4, 0.01);
         // (12·10⁻⁴)/112 for the owner, a hundredth for the thief.
-        assert!((strange.against_owner - (0.01_f64 / (0.0012 / 112.0)).ln()).abs() < 1e-9);
-        assert!((judge(0.0, 1e4, 0.0, 1e-5, 0.01).against_owner - 8.0).abs() < 1e-9, "clamped");
+        assert!((strange.against_owner - (comes_up(0.01) / comes_up(0.0012 / 112.0)).ln()).abs() < 1e-6);
+        assert!((first(0.0, 1e4, 1e-5, 0.01).against_owner - 8.0).abs() < 1e-9, "clamped");
         assert!((strange.against_task - 4.0).abs() < 1e-9, "clamped");
-        assert!(judge(0.0, 0.0, 0.0, 0.02, 0.02).against_owner.abs() < 1e-9, "nothing is known of a new token");
+        assert!(first(0.0, 0.0, 0.02, 0.02).against_owner.abs() < 1e-9, "nothing is known of a new token");
     }
 
     #[test]
     fn who_calls_many_routes_calls_another_one_as_easily() {
         // (12 + 900)·.01/1,012 for the owner: nine in a thousand.
-        let wide = judge(0.0, 1_000.0, 900.0, 0.01, 0.01);
-        assert!((wide.against_owner - (0.01_f64 / (9.12 / 1_012.0)).ln()).abs() < 1e-9);
-        assert!(judge(0.0, 1_000.0, 0.0, 0.01, 0.01).against_owner > wide.against_owner + 4.0);
+        let own = |elsewhere| OwnCalls { of_route: 0.0, of_all: 1_000.0, elsewhere };
+        let wide = judge(&own(900.0), 0.01, 0.01, 1.0);
+        assert!((wide.against_owner - (comes_up(0.01) / comes_up(9.12 / 1_012.0)).ln()).abs() < 1e-9);
+        assert!(judge(&own(0.0), 0.01, 0.01, 1.0).against_owner > wide.against_owner + 4.0);
+    }
+
+    #[test]
+    fn what_comes_up_once_in_thousands_of_calls_was_to_be_expected() {
+        let rare = |calls| judge(&OwnCalls { of_route: 2.0, of_all: 2_000.0, elsewhere: 0.0 }, 0.001, 0.05, calls);
+        assert!(rare(1.0).against_owner > 3.5);
+        assert!(rare(5_000.0).against_owner < 0.01);
+        let strange = judge(&OwnCalls { of_route: 0.0, of_all: 2_000.0, elsewhere: 0.0 }, 1e-5, 0.01, 5_000.0);
+        assert!(strange.against_owner > 7.0, "what is none of the owner's is odd after any number");
     }
 
     #[test]
     fn what_nobody_calls_is_odd_for_who_never_did_so() {
-        let steady = nobodys(0.0, 500.0, 0.01, 1.0);
-        assert!((steady.against_owner - (0.05_f64 / (0.12 / 512.0)).ln()).abs() < 1e-9);
-        assert!((steady.against_task - 5.0_f64.ln()).abs() < 1e-9);
-        let explorer = nobodys(300.0, 500.0, 0.01, 1.0);
-        assert!(explorer.against_owner < -2.0, "one to whom it is usual");
-        assert!(nobodys(0.0, 500.0, 0.01, 2.3).against_owner > steady.against_owner + 0.8);
+        let of = |of_route, lure| nobodys(&OwnCalls { of_route, of_all: 500.0, elsewhere: 0.0 }, 0.01, lure, 1.0);
+        let steady = of(0.0, 1.0);
+        assert!((steady.against_owner - (comes_up(0.05) / comes_up(0.12 / 512.0)).ln()).abs() < 1e-6);
+        assert!((steady.against_task - (comes_up(0.05) / comes_up(0.01)).ln()).abs() < 1e-9);
+        assert!(of(300.0, 1.0).against_owner < -2.0, "one to whom it is usual");
+        assert!(of(0.0, 2.3).against_owner > steady.against_owner + 0.7);
     }
 
     #[test]
@@ -181,8 +210,8 @@ mod tests {
 
     #[test]
     fn who_begins_amid_the_owners_calls_is_seen_as_if_alone() {
-        let usual = judge(80.0, 100.0, 0.0, 0.5, 0.02);
-        let strange = judge(0.0, 1_000.0, 0.0, 1e-4, 0.01);
+        let usual = first(80.0, 100.0, 0.5, 0.02);
+        let strange = first(0.0, 1_000.0, 1e-4, 0.01);
         let alone = amid((0.0, 0.0), &strange, weight(1));
         assert!((alone.0 - 0.6 * strange.against_owner).abs() < 1e-9);
         assert!((alone.1 - 0.6 * strange.against_task).abs() < 1e-9);
@@ -220,10 +249,11 @@ mod tests {
     proptest! {
         #[test]
         fn the_term_is_finite_and_rises_with_oddness(
-            own in 0.0..1e5_f64, total in 0.0..1e5_f64, elsewhere in 0.0..1e5_f64, others in 0.0..1.0_f64, thief in 0.0..1.0_f64, more in 0.0..5.0_f64,
+            own in 0.0..1e5_f64, total in 0.0..1e5_f64, elsewhere in 0.0..1e5_f64,
+            calls in 1.0..1e6_f64, others in 0.0..1.0_f64, thief in 0.0..1.0_f64, more in 0.0..5.0_f64,
             rate in 0.0..1.0_f64, new_client: bool,
         ) {
-            let call = judge(own, total, elsewhere, others, thief);
+            let call = judge(&OwnCalls { of_route: own, of_all: total, elsewhere }, others, thief, calls);
             let task = new_task(rate, new_client);
             let before = holder(call.against_owner, call.against_task, task);
             prop_assert!(before.is_finite());
