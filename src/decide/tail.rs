@@ -10,6 +10,8 @@ const BINS: usize = ((HIGHEST - LOWEST) * BINS_A_NAT) as usize;
 /// Beyond this share of visits, and so many of them, the tail is not counted but fitted.
 const FITTED_SHARE: f64 = 0.02;
 const FITTED_VISITS: f64 = 200.0;
+/// Visits that are remembered: enough for p-values of some millionths.
+const REMEMBERED_VISITS: f64 = 200_000.0;
 /// Visits between two reckonings.
 const REFIT_VISITS: u64 = 256;
 /// Visits without which nothing is fitted.
@@ -59,14 +61,14 @@ impl Tail {
     }
 
     /// Share of honest visits whose log-odds come as high, in (0, 1]; never below what so many visits can tell,
-    /// `.3/(visits + 100)`.
+    /// `.3/(visits + 100)` of those remembered.
     #[must_use]
     pub fn p_value(&self, log_odds: f64) -> f64 {
         let told = match self.fit {
             Some(fit) if log_odds > fit.from => fit.beyond(log_odds),
             _ => self.counted(log_odds),
         };
-        told.clamp(0.3 / (self.visits as f64 + 100.0), 1.0)
+        told.clamp(0.3 / ((self.visits as f64).min(REMEMBERED_VISITS) + 100.0), 1.0)
     }
 
     /// Log-odds that this share of honest visits reaches.
@@ -93,6 +95,11 @@ impl Tail {
     }
 
     fn reckon(&mut self) {
+        // What visits were like before so many of them counts less and less: the population gets to be known.
+        if self.total > REMEMBERED_VISITS {
+            let kept = REMEMBERED_VISITS / self.total;
+            self.bins.iter_mut().for_each(|weight| *weight *= kept);
+        }
         for at in (0..BINS).rev() {
             self.above[at] = self.above[at + 1] + self.bins[at];
         }
