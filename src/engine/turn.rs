@@ -190,7 +190,7 @@ impl Turn<'_> {
         let own = baseline.own_route(route.key);
         let calls = f64::from(visit.calls);
         learns.nobodys = population.is_nobodys(used);
-        let (call, weight) = if learns.nobodys && own.of_route <= 0.0 {
+        let (mut call, weight) = if learns.nobodys && own.of_route <= 0.0 {
             let cohort = others.cohorts.nobodys_routes(self.kind);
             let call = term::route::nobodys(&baseline.own_nobodys(), cohort, used.lure(), calls);
             (call, term::route::weight(visit.count_nobodys()))
@@ -200,6 +200,10 @@ impl Turn<'_> {
         };
         if weight <= 0.0 {
             return;
+        }
+        if call.against_task > 0.0 {
+            visit.task_calls = visit.task_calls.saturating_add(1);
+            call.against_task = term::route::of_one_task(call.against_task, visit.task_calls);
         }
         let new_client = usize::from(visit.client_level) >= client::level::USERS_FAMILY;
         let rate = others.cohorts.new_routes(self.kind);

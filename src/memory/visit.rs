@@ -50,8 +50,9 @@ pub struct Visit {
     pub together: f32,
     /// Users who came new to the same address within two hours.
     pub company: u8,
-    /// Calls whose routes were weighed.
+    /// Calls whose routes were weighed, and of them those that were odd for others too.
     pub weighed: u16,
+    pub task_calls: u16,
     /// Sums against the owner, and against the owner with a new task, of the calls since the owner's last usual ones; and
     /// by how much the route term is more for them.
     pub amid_owner: f32,
@@ -92,6 +93,7 @@ impl Visit {
             together: 0.0,
             company: 0,
             weighed: 0,
+            task_calls: 0,
             amid_owner: 0.0,
             amid_task: 0.0,
             amid: 0.0,

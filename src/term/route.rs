@@ -69,6 +69,13 @@ pub fn nobodys(own: &OwnCalls, cohort: f64, lure: f64, calls: f64) -> Call {
     Call::new((NOBODYS_THIEF * lure).min(0.5), probability(own, cohort), cohort, calls)
 }
 
+/// What the n-th odd call of a visit says against an owner with a new task: calls of one task come together, so that the
+/// first speaks and the others add to it as repeats do.
+#[must_use]
+pub fn of_one_task(against_task: f64, number: u16) -> f64 {
+    against_task / f64::from(number.max(1))
+}
+
 /// Weight of the n-th call of a route in a visit, for the whole stretch of calls up to the next power of two: the
 /// n-th repeat counts .3/n, and so the stretch .3·ln 2. 0 in between.
 #[must_use]
@@ -219,6 +226,14 @@ mod tests {
         assert_eq!(amid(owner_first, &strange, weight(1)), alone);
         let owner_after = (0..5).fold(alone, |sums, _| amid(sums, &usual, weight(1)));
         assert_eq!(owner_after, (0.0, 0.0), "calls of one's own end the doubt");
+    }
+
+    #[test]
+    fn odd_calls_of_one_visit_are_of_one_task() {
+        let sum: f64 = (1..=5).map(|number| of_one_task(4.0, number)).sum();
+        // Harmonic: 1 + 1/2 + 1/3 + 1/4 + 1/5.
+        assert!((sum - 4.0 * 137.0 / 60.0).abs() < 1e-9, "five as much as two and a third");
+        assert!((of_one_task(4.0, 0) - 4.0).abs() < 1e-9);
     }
 
     #[test]
