@@ -281,7 +281,10 @@ fn begin_baseline<'m>(baselines: &'m mut Baselines, scene: &Scene<'_>) -> &'m mu
     let baseline = baselines.grow(scene.baseline, seed.kind, seed.first_at);
     // The first visit is the owner's: there was nothing to hold it against.
     learn::learn_times(baseline, &seed.sighting(sighting), 1.0);
-    baseline.learn_place(&seed.sighting(sighting), 1.0);
+    let first = seed.sighting(sighting);
+    baseline.learn_place(&first, 1.0);
+    let held = baseline.context(first.network, first.family, seed.first_at, net::level::KNOWN_ADDRESS as u8);
+    baseline.contexts[held].last_at = seed.last_at;
     baseline.visits = 1;
     baseline.last_at = seed.last_at;
     baseline
