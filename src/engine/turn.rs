@@ -7,7 +7,7 @@ use crate::math::{faded, ln};
 use crate::memory::baseline::Hour;
 use crate::memory::cohort::Hourly;
 use crate::memory::fleet::Member;
-use crate::memory::population::RouteUse;
+use crate::memory::routes::RouteUse;
 use crate::memory::{Baseline, Cohorts, Context, Kind, Nats, Others, Sighting, Sort, User, Visit};
 use crate::place::NetworkClass;
 use crate::route;

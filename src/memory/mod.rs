@@ -11,6 +11,7 @@ pub mod generations;
 pub mod minute;
 pub mod population;
 pub mod recent;
+pub mod routes;
 pub mod seen;
 pub mod sighting;
 pub mod user;

@@ -4,19 +4,11 @@
 //! tables over which a sum of roots is kept take no more than their number of keys, and what comes later counts as
 //! unknown to everybody.
 
-use hashbrown::hash_map::Entry;
-
 use super::generations::{Generations, Map};
+use super::routes::{RouteUse, Routes, UNKNOWN};
 use crate::math::{exp, ln};
 
 const KEYS_MAX: usize = 1 << 16;
-/// A route that so few calls of anybody's went to is nobody's, once so many calls are known.
-const NOBODYS_CALLS: f32 = 2.0;
-const KNOWN_CALLS: f64 = 2_000.0;
-/// Routes that a thief would try and that nobody uses, and their weight against all that are used.
-const UNKNOWN_ROUTES: f64 = 20.0;
-/// The thief's preference for an ordinary route that nobody uses: √.3.
-const NOBODYS: f64 = 0.547_722_557_505_166_1;
 const PAIRS_MAX: usize = 1 << 20;
 
 /// How common each of many things is, and what a thief who chooses among them by popularity would take.
@@ -82,39 +74,6 @@ impl Popularity {
         *users += weight as f32;
         self.preferences += (self.preference)(f64::from(*users)) - before;
         self.total += weight;
-    }
-}
-
-/// One route as everybody uses it.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct RouteUse {
-    count: f32,
-    /// How much its words promise a thief: 1 is an ordinary route.
-    pub promise: f32,
-    /// promise^.6
-    lure: f32,
-}
-
-impl RouteUse {
-    /// One that nobody uses yet.
-    #[must_use]
-    pub fn new(promise: f64) -> Self {
-        Self { count: 0.0, promise: promise as f32, lure: exp(0.6 * ln(promise)) as f32 }
-    }
-
-    /// promise^.6: how much more a thief takes of it than of an ordinary one.
-    #[must_use]
-    pub fn lure(self) -> f64 {
-        f64::from(self.lure)
-    }
-
-    /// The thief's: `(count + .3)^.5 · promise^.6`.
-    fn preference(self) -> f64 {
-        self.preference_of(f64::from(self.count))
-    }
-
-    fn preference_of(self, count: f64) -> f64 {
-        libm::sqrt(count + 0.3) * f64::from(self.lure)
     }
 }
 
@@ -223,10 +182,7 @@ pub struct Population {
     /// What the networks of each country come to.
     countries: Map<u32, Country>,
     pairs: Generations<f32>,
-    routes: Map<u32, RouteUse>,
-    routes_total: f64,
-    /// Σ of the preferences.
-    route_preferences: f64,
+    routes: Routes,
     apps: Generations<AppUse>,
     hours: [f64; 24],
     /// Visits whose speed was beyond what travel allows, by networks of access and of hosting.
@@ -244,9 +200,7 @@ impl Default for Population {
             adoptions_total: 0.0,
             countries: Map::default(),
             pairs: Generations::new(PAIRS_MAX),
-            routes: Map::default(),
-            routes_total: 0.0,
-            route_preferences: 0.0,
+            routes: Routes::default(),
             apps: Generations::new(KEYS_MAX),
             hours: [1.0; 24],
             fast_travel: [Rate::default(); 2],
@@ -359,46 +313,34 @@ impl Population {
     /// and among all there is where little is known of it.
     #[must_use]
     pub fn calls(&self, app: u64, family: u32, route: u32, used: RouteUse) -> Likely {
-        let anyone = (f64::from(used.count) + 0.3) / (self.routes_total + 0.3 * (self.routes.len() as f64 + 20.0));
+        let (anyone, anywhere) = (self.routes.taken(used), self.routes.tempts(used));
         let of_app = self.apps.get(app).copied().unwrap_or_default();
         let in_app = self.pairs.count(pair(Pair::AppRoute, app, u64::from(route)));
-        let with_app = (in_app + 50.0 * anyone) / (f64::from(of_app.calls) + 50.0);
+        // What is forgotten of totals and not of their parts makes no probability beyond one.
+        let with_app = ((in_app + 50.0 * anyone) / (f64::from(of_app.calls) + 50.0)).min(1.0);
         let client = client(app, family);
         let with_client = self.pairs.count(pair(Pair::ClientRoute, client, u64::from(route)));
         let others = (with_client + 50.0 * with_app) / (self.pairs.count(pair(Pair::Client, client, 0)) + 50.0);
         // As much of the choice as is unknown of the application is made among all routes.
-        let unknown = UNKNOWN_ROUTES * NOBODYS;
-        let anywhere = used.preference() / (self.route_preferences + unknown);
         let preference = if in_app > 0.0 { used.preference_of(in_app) } else { 0.0 };
-        let thief = (preference + unknown * anywhere) / (f64::from(of_app.preferences) + unknown);
-        Likely { others, thief }
+        let thief = (preference + UNKNOWN * anywhere) / (f64::from(of_app.preferences) + UNKNOWN);
+        Likely { others: others.min(1.0), thief: thief.min(1.0) }
     }
 
     /// Whether a route is nobody's: an id in a path that cannot be told from a word, a name, or a wild guess.
     #[must_use]
     pub fn is_nobodys(&self, used: RouteUse) -> bool {
-        used.count < NOBODYS_CALLS && self.routes_total > KNOWN_CALLS
+        self.routes.is_nobodys(used)
     }
 
     /// A route as everybody uses it; `None` where nobody does.
     #[must_use]
     pub fn route(&self, route: u32) -> Option<RouteUse> {
-        self.routes.get(&route).copied()
+        self.routes.get(route)
     }
 
     pub fn learn_route(&mut self, app: u64, family: u32, route: u32, promise: f64, weight: f64) {
-        let full = self.routes.len() >= KEYS_MAX;
-        let used = match self.routes.entry(route) {
-            Entry::Occupied(used) => Some(used.into_mut()),
-            Entry::Vacant(_) if full => None,
-            Entry::Vacant(free) => Some(free.insert(RouteUse::new(promise))),
-        };
-        let Some(used) = used else { return };
-        let before = if used.count > 0.0 { used.preference() } else { 0.0 };
-        used.count += weight as f32;
-        self.route_preferences += used.preference() - before;
-        self.routes_total += weight;
-        let used = *used;
+        let used = self.routes.learn(route, promise, weight);
         let in_app = self.pairs.add(pair(Pair::AppRoute, app, u64::from(route)), weight);
         let before = if in_app > weight { used.preference_of(in_app - weight) } else { 0.0 };
         let of_app = self.apps.entry(app, AppUse::default);
