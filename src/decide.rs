@@ -40,6 +40,8 @@ pub struct Evidence {
     /// The part that comes of the life cycle, where its rule speaks, and where it may not: then it takes no token away.
     pub lifecycle: f64,
     pub unspoken: f64,
+    /// It is that the token was revoked already, and works.
+    pub revoked_already: bool,
     /// The part that comes of others' tokens.
     pub fan: f64,
     /// The part that comes of calls amid the owner's own, where the owner is: nobody is shut out by revoking there.
@@ -134,12 +136,15 @@ impl Budget {
 /// The verdict on one event, before the budget's cap.
 #[must_use]
 pub fn verdict(evidence: Evidence, threshold: f64, margin: f64, visits: u64) -> Verdict {
-    let Evidence { log_odds, lifecycle, unspoken, fan, amid, volume, calls_at_home, company, calls } = evidence;
+    let Evidence { log_odds, lifecycle, unspoken, fan, amid, volume, calls_at_home, company, calls, .. } = evidence;
     let behaviour = log_odds - unspoken - amid;
-    let alone = behaviour - fan.max(volume + calls_at_home) > REVOKE_ALONE_FROM && company < REVOKE_COMPANY;
+    let in_company = company >= REVOKE_COMPANY;
+    let alone = behaviour - fan.max(volume + calls_at_home) > REVOKE_ALONE_FROM && !in_company;
     let persists = calls >= REVOKE_CALLS;
     let by_behaviour = behaviour > REVOKE_FROM + margin && alone && persists && visits >= REVOKE_VISITS;
-    if lifecycle >= LIFECYCLE_CERTAIN || by_behaviour {
+    // Whoever tries all tokens of their company finds one that should not work, and nothing is lost by asking them.
+    let certain = lifecycle >= LIFECYCLE_CERTAIN && !(evidence.revoked_already && in_company);
+    if certain || by_behaviour {
         Verdict::Revoke
     } else if log_odds >= threshold {
         Verdict::Alert
@@ -159,6 +164,7 @@ mod tests {
             log_odds,
             lifecycle: 0.0,
             unspoken: 0.0,
+            revoked_already: false,
             fan: 0.0,
             amid: 0.0,
             volume: 0.0,
@@ -196,6 +202,10 @@ mod tests {
         assert_eq!(verdict(tried, 1.0, 3.0, 1_000_000), Verdict::Alert);
         let copy = Evidence { lifecycle: 14.0, ..evidence(7.0) };
         assert_eq!(verdict(copy, 1.0, 3.0, 0), Verdict::Revoke);
+        let found = Evidence { revoked_already: true, ..copy };
+        assert_eq!(verdict(found, 1.0, 3.0, 0), Verdict::Revoke);
+        assert_eq!(verdict(Evidence { company: 3, ..found }, 1.0, 3.0, 0), Verdict::Alert);
+        assert_eq!(verdict(Evidence { company: 3, ..copy }, 1.0, 3.0, 0), Verdict::Revoke);
     }
 
     #[test]
