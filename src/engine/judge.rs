@@ -213,7 +213,7 @@ pub fn judge(memory: &mut Memory, settings: &Settings, scene: &Scene<'_>) -> Jud
         }
         learns.area = visit.enter_area(enriched.route.area);
         if learns.area {
-            turn.area(baseline, others);
+            turn.area(baseline, visit, others);
         }
     }
     if at >= baseline.last_at - ORDER_MS {

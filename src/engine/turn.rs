@@ -190,12 +190,13 @@ impl Turn<'_> {
         let own = baseline.own_route(route.key);
         let calls = f64::from(visit.calls);
         learns.nobodys = population.is_nobodys(used);
-        let (mut call, weight) = if learns.nobodys && own.of_route <= 0.0 {
+        let (mut call, weight) = if learns.nobodys && own.of_this <= 0.0 {
             let cohort = others.cohorts.nobodys_routes(self.kind);
             let call = term::route::nobodys(&baseline.own_nobodys(), cohort, used.lure(), calls);
             (call, term::route::weight(visit.count_nobodys()))
         } else {
             let likely = population.calls(sighting.app, sighting.family, route.key, used);
+            let own = if own.of_this > 0.0 { own } else { own.spread(self.routes_remembered(baseline, visit, others)) };
             (term::route::judge(&own, likely.others, likely.thief, calls), learns.route)
         };
         if weight <= 0.0 {
@@ -238,17 +239,32 @@ impl Turn<'_> {
         evidence.route = Nats::new(of_holder);
     }
 
+    /// Others' share of calls to the routes that the owner's memory holds.
+    fn routes_remembered(&self, baseline: &Baseline, visit: &mut Visit, others: &Others) -> f32 {
+        let Sighting { app, family, .. } = self.scene.sighting;
+        let population = &others.population;
+        let share =
+            |(route, _)| population.calls(app, family, route, population.route(route).unwrap_or_default()).others;
+        *visit.routes_remembered.get_or_insert_with(|| baseline.seen.each(Sort::Route).map(share).sum::<f64>() as f32)
+    }
+
+    /// The same of visits to areas.
+    fn areas_remembered(&self, baseline: &Baseline, visit: &mut Visit, others: &Others) -> f32 {
+        let share = |(area, own)| others.population.touches(self.scene.sighting.tenant, area, own);
+        *visit.areas_remembered.get_or_insert_with(|| baseline.seen.each(Sort::Area).map(share).sum::<f64>() as f32)
+    }
+
     /// Area: at its first call in a visit.
-    pub fn area(&mut self, baseline: &mut Baseline, others: &Others) {
+    pub fn area(&mut self, baseline: &mut Baseline, visit: &mut Visit, others: &Others) {
         if self.blank {
             return;
         }
         let area = self.scene.enriched.route.area;
-        let own = baseline.seen.count(Sort::Area, area);
+        let own = baseline.own_area(area);
+        let own = if own.of_this > 0.0 { own } else { own.spread(self.areas_remembered(baseline, visit, others)) };
         let (_, once) = baseline.seen.variety(Sort::Area);
-        let tenant = others.population.touches(self.scene.sighting.tenant, area, own);
-        let total = baseline.areas_total().max(own);
-        let (share, _) = term::area::judge(own, total, once as f64, others.cohorts.new_areas(self.kind), tenant);
+        let tenant = others.population.touches(self.scene.sighting.tenant, area, own.of_this);
+        let (share, _) = term::area::judge(&own, once as f64, others.cohorts.new_areas(self.kind), tenant);
         let evidence = &mut baseline.contexts[self.held].evidence;
         evidence.area = Nats::new(term::area::carried(evidence.area.get(), share));
         self.changed |= share > 0.0;

@@ -11,6 +11,9 @@ use super::visit::VISITS_MAX;
 /// Places kept: where the token was lately.
 pub const SITES_MAX: usize = 3;
 
+/// Calls that are counted, in sixteenths: what was before 2,000 of them counts less and less.
+const CALLS_MAX: u16 = 2_000 * 16;
+
 /// How novel the visits were, a count for each level in sixteenths; halved when it would grow too old.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LevelCounts([u16; LEVELS]);
@@ -114,15 +117,23 @@ const fn power_of_half(rank: u8) -> f64 {
     f64::from_bits((1_023 - rank as u64) << 52)
 }
 
-/// The calls of a baseline, as far as one of a route is weighed against them.
+/// The calls of a baseline, as far as one of a route, or a visit to an area, is weighed against them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OwnCalls {
-    /// Of this route, or of nobody's.
-    pub of_route: f64,
-    /// Of all routes.
+    /// Of this route or area, or of nobody's.
+    pub of_this: f64,
+    /// Of all of them.
     pub of_all: f64,
     /// Of those that are not remembered by name.
     pub elsewhere: f64,
+}
+
+impl OwnCalls {
+    /// With what is elsewhere spread over what is not remembered alone, of which others' `remembered` is none.
+    #[must_use]
+    pub fn spread(self, remembered: f32) -> Self {
+        Self { elsewhere: self.elsewhere / (1.0 - f64::from(remembered)).max(0.05), ..self }
+    }
 }
 
 /// What only baselines with some past have.
@@ -320,20 +331,18 @@ impl Baseline {
         let of_all = f64::from(self.routes) / 16.0;
         // The table keeps the most usual ones, and of the others what is left of them.
         let elsewhere = of_all - f64::from(self.nobodys_routes) / 16.0 - self.seen.total(Sort::Route);
-        OwnCalls { of_route: self.seen.count(Sort::Route, route), of_all, elsewhere: elsewhere.max(0.0) }
+        OwnCalls { of_this: self.seen.count(Sort::Route, route), of_all, elsewhere: elsewhere.max(0.0) }
     }
 
     /// What a call of a route that hardly anybody calls is held against.
     #[must_use]
     pub fn own_nobodys(&self) -> OwnCalls {
         let in_calls = |sixteenths: u16| f64::from(sixteenths) / 16.0;
-        OwnCalls { of_route: in_calls(self.nobodys_routes), of_all: in_calls(self.routes), elsewhere: 0.0 }
+        OwnCalls { of_this: in_calls(self.nobodys_routes), of_all: in_calls(self.routes), elsewhere: 0.0 }
     }
 
     /// Takes in a call of a route, which is one of `nobodys` or not.
     pub fn learn_route(&mut self, route: u32, nobodys: bool, weight: f64, known_weight: f64, minute: u32) {
-        const CALLS_MAX: u16 = 2_000 * 16;
-        // What was before so many calls counts less and less.
         if self.routes >= CALLS_MAX {
             self.routes -= self.routes / 16;
             self.nobodys_routes -= self.nobodys_routes / 16;
@@ -347,16 +356,22 @@ impl Baseline {
         self.seen.learn(Sort::Route, route, known_weight, minute);
     }
 
-    /// Visits to areas that were learnt.
+    /// What a visit to `area` is held against.
     #[must_use]
-    pub fn areas_total(&self) -> f64 {
-        f64::from(self.areas) / 16.0
+    pub fn own_area(&self, area: u32) -> OwnCalls {
+        let of_all = f64::from(self.areas) / 16.0;
+        let elsewhere = (of_all - self.seen.total(Sort::Area)).max(0.0);
+        OwnCalls { of_this: self.seen.count(Sort::Area, area), of_all, elsewhere }
     }
 
     /// Takes in a visit to an area.
     pub fn learn_area(&mut self, area: u32, weight: f64, known_weight: f64, minute: u32) {
+        if self.areas >= CALLS_MAX {
+            self.areas -= self.areas / 16;
+            self.seen.fade(Sort::Area);
+        }
+        self.areas += sixteenths(weight, area, minute);
         self.seen.learn(Sort::Area, area, known_weight, minute);
-        self.areas = (self.areas + sixteenths(weight, area, minute)).min(2_000 * 16);
     }
 
     /// What is to be given up last when there is no room: many visits, lately.

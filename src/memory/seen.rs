@@ -89,6 +89,11 @@ impl Seen {
         self.of(sort).iter().filter(|entry| entry.count >= KNOWN).map(|entry| entry.key)
     }
 
+    /// All of the sort, with their weights.
+    pub fn each(&self, sort: Sort) -> impl Iterator<Item = (u32, f64)> {
+        self.of(sort).iter().map(|entry| (entry.key, f64::from(entry.count) / UNIT))
+    }
+
     /// How many of the sort are known, and how many of them hardly so: seen about once.
     #[must_use]
     pub fn variety(&self, sort: Sort) -> (usize, usize) {

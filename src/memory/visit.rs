@@ -65,6 +65,9 @@ pub struct Visit {
     route_calls: [u16; ROUTES_MAX + 1],
     nobodys_calls: u16,
     areas: [u32; AREAS_MAX],
+    /// What others' calls and visits the owner's remembered routes and areas come to; worked out once.
+    pub routes_remembered: Option<f32>,
+    pub areas_remembered: Option<f32>,
 }
 
 impl Visit {
@@ -102,6 +105,8 @@ impl Visit {
             route_calls: [0; ROUTES_MAX + 1],
             nobodys_calls: 0,
             areas: [0; AREAS_MAX],
+            routes_remembered: None,
+            areas_remembered: None,
         }
     }
 

@@ -31,7 +31,7 @@ pub struct Call {
 
 /// `P_own = (c + (12 + e)·B)/(n + 12)`: whoever calls many routes calls another one as easily as others do.
 fn probability(own: &OwnCalls, others: f64) -> f64 {
-    (own.of_route + (OTHERS + own.elsewhere) * others) / (own.of_all.max(own.of_route) + OTHERS)
+    (own.of_this + (OTHERS + own.elsewhere) * others) / (own.of_all.max(own.of_this) + OTHERS)
 }
 
 impl Call {
@@ -149,7 +149,7 @@ mod tests {
 
     /// Of a visit's first call.
     fn first(of_route: f64, of_all: f64, others: f64, thief: f64) -> Call {
-        judge(&OwnCalls { of_route, of_all, elsewhere: 0.0 }, others, thief, 1.0)
+        judge(&OwnCalls { of_this: of_route, of_all, elsewhere: 0.0 }, others, thief, 1.0)
     }
 
     /// `1 − e^−x`
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn who_calls_many_routes_calls_another_one_as_easily() {
         // (12 + 900)·.01/1,012 for the owner: nine in a thousand.
-        let own = |elsewhere| OwnCalls { of_route: 0.0, of_all: 1_000.0, elsewhere };
+        let own = |elsewhere| OwnCalls { of_this: 0.0, of_all: 1_000.0, elsewhere };
         let wide = judge(&own(900.0), 0.01, 0.01, 1.0);
         assert!((wide.against_owner - (comes_up(0.01) / comes_up(9.12 / 1_012.0)).ln()).abs() < 1e-9);
         assert!(judge(&own(0.0), 0.01, 0.01, 1.0).against_owner > wide.against_owner + 4.0);
@@ -180,16 +180,17 @@ mod tests {
 
     #[test]
     fn what_comes_up_once_in_thousands_of_calls_was_to_be_expected() {
-        let rare = |calls| judge(&OwnCalls { of_route: 2.0, of_all: 2_000.0, elsewhere: 0.0 }, 0.001, 0.05, calls);
+        let rare = |calls| judge(&OwnCalls { of_this: 2.0, of_all: 2_000.0, elsewhere: 0.0 }, 0.001, 0.05, calls);
         assert!(rare(1.0).against_owner > 3.5);
         assert!(rare(5_000.0).against_owner < 0.01);
-        let strange = judge(&OwnCalls { of_route: 0.0, of_all: 2_000.0, elsewhere: 0.0 }, 1e-5, 0.01, 5_000.0);
+        let strange = judge(&OwnCalls { of_this: 0.0, of_all: 2_000.0, elsewhere: 0.0 }, 1e-5, 0.01, 5_000.0);
         assert!(strange.against_owner > 7.0, "what is none of the owner's is odd after any number");
     }
 
     #[test]
     fn what_nobody_calls_is_odd_for_who_never_did_so() {
-        let of = |of_route, lure| nobodys(&OwnCalls { of_route, of_all: 500.0, elsewhere: 0.0 }, 0.01, lure, 1.0);
+        let of =
+            |of_route, lure| nobodys(&OwnCalls { of_this: of_route, of_all: 500.0, elsewhere: 0.0 }, 0.01, lure, 1.0);
         let steady = of(0.0, 1.0);
         assert!((steady.against_owner - (comes_up(0.05) / comes_up(0.12 / 512.0)).ln()).abs() < 1e-6);
         assert!((steady.against_task - (comes_up(0.05) / comes_up(0.01)).ln()).abs() < 1e-9);
@@ -268,7 +269,7 @@ mod tests {
             calls in 1.0..1e6_f64, others in 0.0..1.0_f64, thief in 0.0..1.0_f64, more in 0.0..5.0_f64,
             rate in 0.0..1.0_f64, new_client: bool,
         ) {
-            let call = judge(&OwnCalls { of_route: own, of_all: total, elsewhere }, others, thief, calls);
+            let call = judge(&OwnCalls { of_this: own, of_all: total, elsewhere }, others, thief, calls);
             let task = new_task(rate, new_client);
             let before = holder(call.against_owner, call.against_task, task);
             prop_assert!(before.is_finite());
