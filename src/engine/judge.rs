@@ -180,13 +180,7 @@ pub fn judge(memory: &mut Memory, settings: &Settings, scene: &Scene<'_>) -> Jud
     } else {
         // Only where a visit begins is its user asked for.
         let user = users.entry(scene.user, User::default);
-        let mut visit = Visit::begin(scene.baseline, sighting.visit, at);
-        let (net_level, client_level) = levels(baseline, user, others, sighting);
-        (visit.net_level, visit.client_level) = (net_level as u8, client_level as u8);
-        let number = visits.open(visit);
-        baseline.open.rotate_right(1);
-        baseline.open[0] = Some(number);
-        (number, Some(user))
+        (begin_visit(baseline, user, visits, others, scene), Some(user))
     };
     let visit = visits.get_mut(number);
     visit.last_at = visit.last_at.max(at);
@@ -313,6 +307,23 @@ fn find_visit(baseline: &Baseline, visits: &Visits, sighting: &Sighting) -> Opti
         let near = sighting.at < visit.last_at + VISIT_GAP_MS && sighting.at > visit.began - VISIT_GAP_MS;
         visit.key == sighting.visit && visit.baseline == baseline.key && near
     })
+}
+
+fn begin_visit(
+    baseline: &mut Baseline,
+    user: &User,
+    visits: &mut Visits,
+    others: &Others,
+    scene: &Scene<'_>,
+) -> std::num::NonZeroU32 {
+    let sighting = &scene.sighting;
+    let mut visit = Visit::begin(scene.baseline, sighting.visit, sighting.at);
+    let (net_level, client_level) = levels(baseline, user, others, sighting);
+    (visit.net_level, visit.client_level) = (net_level as u8, client_level as u8);
+    let number = visits.open(visit);
+    baseline.open.rotate_right(1);
+    baseline.open[0] = Some(number);
+    number
 }
 
 /// How foreign network and client are to the owner.
