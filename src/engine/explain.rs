@@ -1,5 +1,6 @@
 //! The judgement in words: what each rule saw, what it expected, and what it weighs.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use super::judge::{Judged, Scene};
@@ -139,22 +140,22 @@ impl Words<'_> {
                     _ if judged.net_level == net::level::KNOWN_ADDRESS => "used from an address that was new lately",
                     _ => "used from a new address of a network that it knows",
                 };
-                let reason = format!("{what}: {here}, after {visits} from {usual}");
+                let reason = [what, ": ", &here, ", after ", &visits, " from ", &usual].concat();
                 (here, usual, reason)
             }
             RuleId::ImpossibleTravel => {
                 let here = self.here();
                 let reason = if judged.travel_km > 0.0 {
                     let (km, time) = (thousands(judged.travel_km), span((judged.travel_minutes * 60_000.0) as i64));
-                    format!("{km} km in {time}, to {here}")
+                    [&km, " km in ", &time, ", to ", &here].concat()
                 } else {
-                    format!("in {here} soon after uses so far away that nobody can have travelled")
+                    ["in ", &here, " soon after uses so far away that nobody can have travelled"].concat()
                 };
                 (here, "a place that can be reached from the last one in time".to_owned(), reason)
             }
             RuleId::NewClient => {
                 let client = &self.scene.enriched.client;
-                let observed = format!("{} {}", client.family, client.version).trim().to_owned();
+                let observed = both(&client.family, &client.version);
                 let expected = self.usual_client();
                 let what = match judged.client_level {
                     client::level::NEW_FINGERPRINT => "the agent is the usual one and its fingerprint is not",
@@ -169,21 +170,21 @@ impl Words<'_> {
                 let reason = match judged.client_level {
                     // Its evidence outlasts the visit that made it known.
                     client::level::NEW_FAMILY | client::level::USERS_FAMILY if learnt => {
-                        format!("the client was new lately: {observed}")
+                        ["the client was new lately: ", &observed].concat()
                     }
-                    _ => format!("{what}: {observed}, after {visits} with {expected}"),
+                    _ => [what, ": ", &observed, ", after ", &visits, " with ", &expected].concat(),
                 };
                 (observed, expected, reason)
             }
             RuleId::UnusualTime => {
                 let hour = self.scene.sighting.hour();
-                let observed = format!("{hour:02}:00 to {:02}:00 UTC", (hour + 1) % 24);
+                let observed = hours_text(hour, (hour + 1) % 24);
                 let expected = self.usual_hours();
                 if judged.hour_p > ORDINARY_P {
-                    let reason = format!("used at unusual hours lately; usually {expected}");
+                    let reason = ["used at unusual hours lately; usually ", &expected].concat();
                     return ("unusual hours lately".to_owned(), expected, reason);
                 }
-                let reason = format!("used from {observed}, when it hardly ever is; usually {expected}");
+                let reason = ["used from ", &observed, ", when it hardly ever is; usually ", &expected].concat();
                 (observed, expected, reason)
             }
             RuleId::ConcurrentUse => {
@@ -192,12 +193,14 @@ impl Words<'_> {
                 let observed = match times {
                     0 => "it turns up by one way after another while an earlier holder is suspect".to_owned(),
                     1 => "one change of network within the hour".to_owned(),
-                    times => format!("{times} changes of network back and forth"),
+                    times => [&times.to_string(), " changes of network back and forth"].concat(),
                 };
                 let an_hour =
                     f64::from(self.baseline.switches) / f64::from(self.baseline.active_minutes).max(1.0) * 60.0;
-                let expected = format!("{} changes an hour of activity", hundredths(an_hour));
-                let reason = format!("two holders in turns: {observed}, last from {here}; its owner has {expected}");
+                let expected = [&hundredths(an_hour), " changes an hour of activity"].concat();
+                let reason =
+                    ["two holders in turns: ", &observed, ", last from ", &here, "; its owner has ", &expected]
+                        .concat();
                 (observed, expected, reason)
             }
             RuleId::VolumeSpike | RuleId::Enumeration | RuleId::BytesSpike => self.volume(rule),
@@ -205,10 +208,10 @@ impl Words<'_> {
             RuleId::AppFanout | RuleId::IpFanout => {
                 let here = self.here();
                 let app = self.scene.enriched.event.app_id.as_deref().unwrap_or("the same application");
-                let who = if rule == RuleId::AppFanout { format!("tokens of {app}") } else { "tokens".to_owned() };
-                let observed = format!("several users' {who} from {here} within two hours");
+                let (of, app) = if rule == RuleId::AppFanout { (" of ", app) } else { ("", "") };
+                let observed = ["several users' tokens", of, app, " from ", &here, " within two hours"].concat();
                 let expected = "each user from places of their own".to_owned();
-                let reason = format!("{observed}, and none of them at home there");
+                let reason = [&observed, ", and none of them at home there"].concat();
                 (observed, expected, reason)
             }
             _ => self.lifecycle(rule),
@@ -272,30 +275,31 @@ impl Words<'_> {
         let hours = whole(f64::from(self.baseline.calls.hours));
         match rule {
             RuleId::Enumeration => {
-                let observed = format!("about {} different objects this hour", whole(self.baseline.hour.objects()));
-                let expected = format!("about {} an hour", usual(self.baseline.objects.mean));
-                let reason = format!("walks through objects: {observed}, usually {expected}");
+                let observed =
+                    ["about ", &whole(self.baseline.hour.objects()), " different objects this hour"].concat();
+                let expected = ["about ", &usual(self.baseline.objects.mean), " an hour"].concat();
+                let reason = ["walks through objects: ", &observed, ", usually ", &expected].concat();
                 (observed, expected, reason)
             }
             RuleId::BytesSpike => {
-                let observed = format!("{} kB read this hour", whole(f64::from(self.baseline.hour.kilobytes)));
-                let expected = format!("about {} kB an hour", usual(self.baseline.bytes.mean));
-                let reason = format!("{observed}, usually {expected}");
+                let observed = [&whole(f64::from(self.baseline.hour.kilobytes)), " kB read this hour"].concat();
+                let expected = ["about ", &usual(self.baseline.bytes.mean), " kB an hour"].concat();
+                let reason = [&observed, ", usually ", &expected].concat();
                 (observed, expected, reason)
             }
             _ => {
                 let observed = if judged.calls < CALLS_MIN {
                     "many calls in an hour before".to_owned()
                 } else {
-                    format!("{} calls this hour", judged.calls)
+                    [&judged.calls.to_string(), " calls this hour"].concat()
                 };
                 let mean = usual(self.baseline.calls.mean);
-                let expected = match hours {
-                    0 => "few, as others of its kind make".to_owned(),
-                    1 => format!("about {mean} (one hour is known)"),
-                    _ => format!("about {mean} an hour ({hours} hours are known)"),
+                let expected = match hours.as_str() {
+                    "0" => "few, as others of its kind make".to_owned(),
+                    "1" => ["about ", &mean, " (one hour is known)"].concat(),
+                    hours => ["about ", &mean, " an hour (", hours, " hours are known)"].concat(),
                 };
-                let reason = format!("{observed}, usually {expected}");
+                let reason = [&observed, ", usually ", &expected].concat();
                 (observed, expected, reason)
             }
         }
@@ -304,9 +308,9 @@ impl Words<'_> {
     fn calls(&self, rule: RuleId) -> (String, String, String) {
         let event = &self.scene.enriched.event;
         let endpoint = crate::route::template(event.endpoint.as_deref().unwrap_or_default());
-        let observed = format!("{} {endpoint}", event.method.as_deref().unwrap_or_default()).trim().to_owned();
+        let observed = both(event.method.as_deref().unwrap_or_default(), &endpoint);
         let (known, _) = self.baseline.seen.variety(Sort::Route);
-        let expected = format!("its usual {known} routes");
+        let expected = ["its usual ", &known.to_string(), " routes"].concat();
         let what = match rule {
             RuleId::SensitiveEndpoint => "calls what thieves look for",
             _ => "calls what it does not usually call",
@@ -314,62 +318,49 @@ impl Words<'_> {
         // What was odd may lie a few calls back.
         let is_usual = self.baseline.seen.count(Sort::Route, self.scene.enriched.route.key) >= USUAL_CALLS;
         if is_usual || observed.is_empty() {
-            return ("calls a while ago".to_owned(), expected, format!("{what}, or did a while ago"));
+            return ("calls a while ago".to_owned(), expected, [what, ", or did a while ago"].concat());
         }
-        let reason = format!("{what}, lately {observed}");
+        let reason = [what, ", lately ", &observed].concat();
         (observed, expected, reason)
     }
 
     fn visits(&self) -> String {
         match self.judged.visits {
             1 => "one visit".to_owned(),
-            visits => format!("{visits} visits"),
+            visits => [&visits.to_string(), " visits"].concat(),
         }
     }
 
     /// `Sydney, AU, AS1221 Telstra`.
     fn here(&self) -> String {
-        let mut here = String::new();
-        if let Some(place) = &self.scene.enriched.place {
-            if !place.city.is_empty() {
-                let _ = write!(here, "{}, ", place.city);
-            }
-            let _ = write!(here, "{}, ", place.country);
-        }
-        if let Some(network) = &self.scene.enriched.network {
-            let _ = write!(here, "AS{} {}", network.asn, network.org);
-        } else {
-            let address = self.scene.enriched.event.address.map_or_else(String::new, |address| address.to_string());
-            let _ = write!(here, "{address}");
-        }
-        here
+        let enriched = self.scene.enriched;
+        let (city, country) = enriched.place.as_ref().map_or(("", ""), |place| (&*place.city, place.country.as_str()));
+        let comma = |text: &str| if text.is_empty() { "" } else { ", " };
+        let (number, by, name) = match &enriched.network {
+            Some(network) => (["AS", &network.asn.to_string()].concat(), " ", &*network.org),
+            None => (enriched.event.address.map_or_else(String::new, |address| address.to_string()), "", ""),
+        };
+        [city, comma(city), country, comma(country), &number, by, name].concat()
     }
 
     /// `DE, AS3320 Deutsche Telekom (412 of 413 sightings)`.
     fn usual_place(&self) -> String {
         let seen = &self.baseline.seen;
-        let mut usual = String::new();
         // The country that is new here may be learnt already, and be the only one that is known.
         let is_new =
             |country: u32| self.judged.net_level == net::level::NEW_COUNTRY && country == self.scene.sighting.country;
-        if let Some((country, _)) = seen.most(Sort::Country).filter(|(country, _)| !is_new(*country)) {
-            let _ = write!(usual, "{}, ", country_text(country));
-        }
-        match seen.most(Sort::Network) {
-            Some((network, weight)) => {
-                match (self.names.get(network_name(network)), Sighting::asn(network)) {
-                    (Some(name), _) => usual.push_str(name),
-                    (None, Some(asn)) => {
-                        let _ = write!(usual, "AS{asn}");
-                    }
-                    (None, None) => usual.push_str("networks that no file knows"),
-                }
-                let all = whole(seen.total(Sort::Network).max(weight));
-                let _ = write!(usual, " ({} of {all} visits)", whole(weight));
-            }
-            None => usual.push_str("places of its user's other tokens"),
-        }
-        usual
+        let country = seen.most(Sort::Country).filter(|(country, _)| !is_new(*country));
+        let country = country.map_or_else(String::new, |(country, _)| country_text(country) + ", ");
+        let Some((network, weight)) = seen.most(Sort::Network) else {
+            return country + "places of its user's other tokens";
+        };
+        let name = match (self.names.get(network_name(network)), Sighting::asn(network)) {
+            (Some(name), _) => Cow::Borrowed(&**name),
+            (None, Some(asn)) => Cow::Owned(format!("AS{asn}")),
+            (None, None) => Cow::Borrowed("networks that no file knows"),
+        };
+        let all = whole(seen.total(Sort::Network).max(weight));
+        [country.as_str(), &name, " (", &whole(weight), " of ", &all, " visits)"].concat()
     }
 
     fn usual_client(&self) -> String {
@@ -385,30 +376,44 @@ impl Words<'_> {
         if total == 0 {
             return "as its user's other tokens".to_owned();
         }
-        // The shortest stretch around the clock that holds nine visits in ten.
-        let mut sums = [0_u32; 48];
-        for hour in 1..48 {
-            sums[hour] = sums[hour - 1] + u32::from(hours[(hour - 1) % 24]);
-        }
-        for length in 1..=23_usize {
-            for start in 0..24_usize {
-                if (sums[start + length] - sums[start]) * 10 >= total * 9 {
-                    return format!("{start:02}:00 to {:02}:00 UTC", (start + length) % 24);
-                }
+        // The shortest stretch around the clock that holds nine visits in ten: the end moves on with the beginning.
+        let at = |hour: usize| u32::from(hours[hour % 24]);
+        let (mut end, mut held) = (0, 0);
+        let stretches = (0..24).map(|start| {
+            while held * 10 < total * 9 {
+                held += at(end);
+                end += 1;
             }
+            held -= at(start);
+            (end - start, start)
+        });
+        match stretches.min() {
+            Some((length @ ..24, start)) => hours_text(start, (start + length) % 24),
+            _ => "at any hour".to_owned(),
         }
-        "at any hour".to_owned()
     }
 }
 
 /// To the nearest; a whole number is written in a tenth of the time that a float takes.
-fn whole(number: f64) -> u64 {
-    number.round() as u64
+fn whole(number: f64) -> String {
+    (number.round() as u64).to_string()
+}
+
+/// Both words, where there are both.
+fn both(one: &str, other: &str) -> String {
+    let (one, other) = (one.trim(), other.trim());
+    let between = if one.is_empty() || other.is_empty() { "" } else { " " };
+    [one, between, other].concat()
+}
+
+/// `08:00 to 17:00 UTC`
+fn hours_text(from: usize, to: usize) -> String {
+    format!("{from:02}:00 to {to:02}:00 UTC")
 }
 
 /// `0.07`
 fn hundredths(number: f64) -> String {
-    let hundredths = whole(number * 100.0);
+    let hundredths = (number * 100.0).round() as u64;
     format!("{}.{:02}", hundredths / 100, hundredths % 100)
 }
 
