@@ -58,8 +58,8 @@ fn event() -> EnrichedEvent<'static> {
         city: "Berlin".into(),
         coordinates: Some(Coordinates { latitude: 52.52, longitude: 13.4, accuracy_km: Some(20) }),
     };
-    EnrichedEvent {
-        event: Event {
+    EnrichedEvent::new(
+        Event {
             event_id: "0192f5c1-7a3e-7c4d-9f1e-2b7c8d9e0f1a".into(),
             timestamp: Timestamp::from_millis(1_790_000_000_000).unwrap_or(Timestamp::MIN),
             kind: Kind::Use,
@@ -85,9 +85,9 @@ fn event() -> EnrichedEvent<'static> {
             geo: None,
             attrs: Vec::new(),
         },
-        place: Some(Arc::new(place)),
-        network: Some(Arc::new(Network { asn: 3320, org: "Deutsche Telekom AG".into(), class: NetworkClass::Access })),
-        client: Arc::new(Client {
+        Some(Arc::new(place)),
+        Some(Arc::new(Network { asn: 3320, org: "Deutsche Telekom AG".into(), class: NetworkClass::Access })),
+        Arc::new(Client {
             family: "Firefox".into(),
             version: "133.0".into(),
             device: Device::Desktop,
@@ -95,8 +95,8 @@ fn event() -> EnrichedEvent<'static> {
             version_key: 2,
             agent_key: 3,
         }),
-        route: Route::default(),
-    }
+        Route::default(),
+    )
 }
 
 fn ordinary() -> Outcome {

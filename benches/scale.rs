@@ -51,8 +51,11 @@ fn measure(tokens: u64, call: &Event<'_>) {
             });
             let events: Vec<_> = events.collect();
             let began = Instant::now();
-            for event in &events {
-                black_box(engine::step(&mut state, &rules, event));
+            for group in events.chunks(engine::GROUP) {
+                engine::look_ahead(group.iter().map(|event| (&state, event)));
+                for event in group {
+                    black_box(engine::step(&mut state, &rules, event));
+                }
             }
             spent += began.elapsed();
             number += BATCH;

@@ -1,16 +1,18 @@
 //! Judgement, whole: the state of one partition and the step that takes it from event to event.
 
+mod ahead;
 mod clock;
 mod explain;
 mod judge;
 mod learn;
 mod turn;
 
+pub use self::ahead::{GROUP, look_ahead};
 use self::clock::Clock;
 use self::judge::{Judged, Scene};
 use crate::decide::{self, Alarm, Budget, Incidents, Tail};
-use crate::enrichment::EnrichedEvent;
-use crate::event::{Event, Kind as EventKind, Scope, TokenType};
+use crate::enrichment::{EnrichedEvent, Keys};
+use crate::event::{Event, Kind as EventKind, TokenType};
 use crate::math::sigma;
 use crate::memory::baselines::Seed;
 use crate::memory::{Ended, Kind, Memory, Recent, Sighting, User};
@@ -150,13 +152,11 @@ impl State {
 /// Judges one event and learns from it. Total: any event in any order has an outcome; the same events in the same
 /// order have the same outcomes, byte for byte.
 pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) -> Step {
-    let event = &enriched.event;
-    let scope = event.scope();
-    let token = scope.key(b't', event.token_id.as_str());
-    let baseline = baseline_key(event, scope, token, &state.memory);
+    let EnrichedEvent { event, keys, .. } = enriched;
+    let baseline = baseline_key(keys, &state.memory);
     // Before anything depends on it: memory is far away, and what is asked for at once comes at once.
     let place = state.memory.baselines.find(baseline);
-    if state.recent.insert(scope.key(b'e', &event.event_id)) {
+    if state.recent.insert(keys.event) {
         state.counters.duplicates += 1;
         return Step::Duplicate;
     }
@@ -170,17 +170,17 @@ pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) ->
         return Step::Judged(quiet(state));
     }
     if !event.kind.is_sighting() {
-        take_note(state, event, baseline, token);
+        take_note(state, event, keys, baseline);
         return Step::Judged(quiet(state));
     }
-    let Some(sighting) = Sighting::of(enriched, scope) else {
+    let Some(sighting) = Sighting::of(enriched) else {
         return Step::Judged(quiet(state));
     };
-    let user = event.user_id.as_deref().map_or(baseline, |user| scope.key(b'u', user));
-    let ended = ended(&state.memory, event, baseline, token);
+    let user = keys.user.unwrap_or(baseline);
+    let ended = ended(&state.memory, event, keys, baseline);
     let expired = event.expires_at.is_some_and(|expires_at| expires_at < event.timestamp);
     let ahead = if expired { state.clock.ahead(at) } else { 0 };
-    let scene = Scene { enriched, sighting, scope, baseline, token, user, place, ended, ahead };
+    let scene = Scene { enriched, sighting, baseline, user, place, ended, ahead };
     let findings = policy::judge(rules, &mut state.memory.minutes, baseline, enriched);
     let seed = is_seed(&mut state.memory, &scene);
     if seed && findings.is_empty() {
@@ -197,8 +197,8 @@ pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) ->
 
 /// Key of the baseline: the family's; where producers name none, that of the chain of tokens it was issued in; else the
 /// token's own.
-fn baseline_key(event: &Event<'_>, scope: Scope, token: u64, memory: &Memory) -> u64 {
-    event.family_key(scope).unwrap_or_else(|| memory.lineages.get(token).copied().unwrap_or(token))
+fn baseline_key(keys: &Keys, memory: &Memory) -> u64 {
+    keys.family.unwrap_or_else(|| memory.lineages.get(keys.token).copied().unwrap_or(keys.token))
 }
 
 /// Nothing is said of this event.
@@ -219,14 +219,15 @@ fn quiet(state: &State) -> Outcome {
 }
 
 /// Takes in what happened to a token without anybody using it.
-fn take_note(state: &mut State, event: &Event<'_>, baseline: u64, token: u64) {
+fn take_note(state: &mut State, event: &Event<'_>, keys: &Keys, baseline: u64) {
     let memory = &mut state.memory;
+    let token = keys.token;
     let at = event.timestamp.millis();
     match event.kind {
         EventKind::Use | EventKind::Refreshed => {}
         EventKind::Issued => {
             let Some(parent) = &event.parent_token_id else { return };
-            let parent = event.scoped_key(b't', parent.as_str());
+            let parent = keys.scope.key(b't', parent.as_str());
             let mut family = baseline;
             if event.family_id.is_none() {
                 family = memory.lineages.get(parent).copied().unwrap_or(parent);
@@ -253,7 +254,7 @@ fn take_note(state: &mut State, event: &Event<'_>, baseline: u64, token: u64) {
             }
         }
         EventKind::SessionEnded => {
-            let key = session_key(event).unwrap_or(token);
+            let key = session_key(event, keys).unwrap_or(token);
             memory.ended.entry(key, Ended::default).session_ended_at = at;
         }
         EventKind::Confirmed => {
@@ -264,25 +265,24 @@ fn take_note(state: &mut State, event: &Event<'_>, baseline: u64, token: u64) {
             learn::confirm(baseline, at);
         }
         EventKind::CredentialChanged => {
-            if let Some(user) = &event.user_id {
-                let user = event.scoped_key(b'u', user);
+            if let Some(user) = keys.user {
                 memory.users.entry(user, User::default).change_credential(at);
             }
         }
     }
 }
 
-fn session_key(event: &Event<'_>) -> Option<u64> {
-    event.session_id.as_deref().map(|session| event.scoped_key(b's', session))
+fn session_key(event: &Event<'_>, keys: &Keys) -> Option<u64> {
+    event.session_id.as_deref().map(|session| keys.scope.key(b's', session))
 }
 
 /// When the event's token, family or session was ended, whichever came first of each.
-fn ended(memory: &Memory, event: &Event<'_>, baseline: u64, token: u64) -> Ended {
+fn ended(memory: &Memory, event: &Event<'_>, keys: &Keys, baseline: u64) -> Ended {
     if memory.ended.is_empty() {
         return Ended::default();
     }
     let mut ended = Ended::default();
-    for key in [Some(token), Some(baseline), session_key(event)].into_iter().flatten() {
+    for key in [Some(keys.token), Some(baseline), session_key(event, keys)].into_iter().flatten() {
         if let Some(found) = memory.ended.get(key) {
             let earlier = |a: i64, b: i64| if a == 0 || b != 0 && b < a { b } else { a };
             ended.revoked_at = earlier(ended.revoked_at, found.revoked_at);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::event::Event;
+use crate::event::{Event, Scope};
 use crate::place::{Network, Place};
 use crate::route::Route;
 
@@ -51,4 +51,42 @@ pub struct EnrichedEvent<'a> {
     pub network: Option<Arc<Network>>,
     pub client: Arc<Client>,
     pub route: Route,
+    pub keys: Keys,
+}
+
+impl<'a> EnrichedEvent<'a> {
+    #[must_use]
+    pub fn new(
+        event: Event<'a>,
+        place: Option<Arc<Place>>,
+        network: Option<Arc<Network>>,
+        client: Arc<Client>,
+        route: Route,
+    ) -> Self {
+        let keys = Keys::of(&event);
+        Self { event, place, network, client, route, keys }
+    }
+}
+
+/// The numbers by which memory knows what an event names: reckoned once, for they are asked for before its turn comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keys {
+    pub scope: Scope,
+    pub event: u64,
+    pub token: u64,
+    pub family: Option<u64>,
+    pub user: Option<u64>,
+}
+
+impl Keys {
+    fn of(event: &Event<'_>) -> Self {
+        let scope = event.scope();
+        Self {
+            scope,
+            event: scope.key(b'e', &event.event_id),
+            token: scope.key(b't', event.token_id.as_str()),
+            family: event.family_key(scope),
+            user: event.user_id.as_deref().map(|user| scope.key(b'u', user)),
+        }
+    }
 }

@@ -1,11 +1,15 @@
 //! The way of an event, whole and in order: `decode → enrich → step → fan out`. Read this file first.
 //!
-//! One thread drives it, message by message. Everything before the fan-out is memory only; the fan-out writes into
+//! One thread drives it, a few messages at a time. Everything before the fan-out is memory only; the fan-out writes into
 //! an [`Epoch`], and nothing of an epoch is visible outside before it is closed, by the [`worker`](crate::worker).
 //! An ordinary event is borrowed from its message from end to end and allocates nothing.
 
+mod group;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+
+pub use self::group::Group;
 
 use crate::checkpoint::{Checkpoint, DeadLetter, Position};
 use crate::engine::{self, State, Step};
@@ -57,50 +61,110 @@ impl Pipeline {
         Partition { decoder, states: (0..count).map(|_| State::new(settings.clone())).collect() }
     }
 
-    /// Takes one message all the way into `epoch`. Total: a message that cannot be read, or that makes our own code
-    /// panic, becomes a dead letter and the next one is taken as if nothing had been.
+    /// Takes messages, in their order, all the way into `epoch`. Total: a message that cannot be read, or that makes our
+    /// own code panic, becomes a dead letter and the next one is taken as if nothing had been. How many are taken at a
+    /// time changes nothing but the speed.
     ///
     /// `now`: milliseconds since the epoch, wall clock; stamped on rows, never judged.
     pub fn process<R: Rows>(
         &mut self,
         partition: &mut Partition,
-        message: &Message<'_>,
+        messages: &[Message<'_>],
         now: i64,
         epoch: &mut Epoch<R>,
     ) {
-        let taken = catch_unwind(AssertUnwindSafe(|| self.take(partition, message, now, epoch)));
-        if taken.is_err() {
-            let place = telemetry::panicked_at().map_or_else(String::new, |place| format!(" at {place}"));
-            epoch.park(message, now, format!("this message made the program panic{place}"), &self.hasher);
+        for group in messages.chunks(engine::GROUP) {
+            self.take(partition, group, now, epoch);
         }
-        epoch.checkpoint.advance(message.position);
     }
 
-    fn take<R: Rows>(&mut self, partition: &mut Partition, message: &Message<'_>, now: i64, epoch: &mut Epoch<R>) {
+    /// Takes a group: all of it is read before any of it is judged, so that its events' memory can be fetched at once.
+    fn take<R: Rows>(&mut self, partition: &mut Partition, group: &[Message<'_>], now: i64, epoch: &mut Epoch<R>) {
+        // One allocation a group: events borrow from its messages, and cannot outlive them.
+        let mut found = Vec::with_capacity(group.len());
+        for message in group {
+            self.read(partition, message, &mut found, epoch);
+        }
+        let states = &partition.states;
+        engine::look_ahead(found.iter().filter_map(|(_, found)| match found {
+            Found::Event { state, event } => Some((&states[*state], event)),
+            Found::Skipped(_) | Found::Unreadable(_) => None,
+        }));
+        let mut failed = None;
+        for (message, found) in found {
+            // What else there is in a message that was given up is in its dead letter.
+            if failed.is_some_and(|failed| std::ptr::eq(failed, message)) {
+                continue;
+            }
+            match found {
+                Found::Event { state, event } => {
+                    let state = &mut partition.states[state];
+                    let judged = catch_unwind(AssertUnwindSafe(|| match engine::step(state, &self.rules, &event) {
+                        Step::Duplicate => epoch.tally.duplicates += 1,
+                        Step::Judged(outcome) => epoch.fan_out(&event, outcome, message.position, now),
+                    }));
+                    if judged.is_err() {
+                        epoch.park(message, now, panicked(), &self.hasher);
+                        failed = Some(message);
+                    }
+                }
+                Found::Skipped(reason) => epoch.tally.skip(reason),
+                Found::Unreadable(reason) => epoch.park(message, now, reason, &self.hasher),
+            }
+        }
+        for message in group {
+            epoch.checkpoint.advance(message.position);
+        }
+    }
+
+    /// Decodes and enriches what is in a message.
+    fn read<'g, 'm, R: Rows>(
+        &mut self,
+        partition: &mut Partition,
+        message: &'g Message<'m>,
+        found: &mut Vec<(&'g Message<'m>, Found<'m>)>,
+        epoch: &mut Epoch<R>,
+    ) {
         let Partition { decoder, states } = partition;
         epoch.tally.messages += 1;
-        decoder.decode(message.payload, &mut |decoded| {
-            let event = match decoded {
-                Ok(Decoded::Event(event)) => event,
-                Ok(Decoded::Skipped(reason)) => return epoch.tally.skip(reason),
-                Err(error) => return epoch.park(message, now, error.to_string(), &self.hasher),
-            };
-            if let Some(key) = message.key
-                && !event.is_keyed_by(key)
-            {
-                epoch.tally.key_mismatches += 1;
-            }
-            let event = self.enricher.enrich(event);
-            let state = match states.as_mut_slice() {
-                [only] => only,
-                several => &mut several[event.event.partition_among(several.len())],
-            };
-            match engine::step(state, &self.rules, &event) {
-                Step::Duplicate => epoch.tally.duplicates += 1,
-                Step::Judged(outcome) => epoch.fan_out(&event, outcome, message.position, now),
-            }
-        });
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            decoder.decode(message.payload, &mut |decoded| {
+                let event = match decoded {
+                    Ok(Decoded::Event(event)) => event,
+                    Ok(Decoded::Skipped(reason)) => return found.push((message, Found::Skipped(reason))),
+                    Err(error) => return found.push((message, Found::Unreadable(error.to_string()))),
+                };
+                if let Some(key) = message.key
+                    && !event.is_keyed_by(key)
+                {
+                    epoch.tally.key_mismatches += 1;
+                }
+                let state = if states.len() == 1 { 0 } else { event.partition_among(states.len()) };
+                found.push((message, Found::Event { state, event: self.enricher.enrich(event) }));
+            });
+        }));
+        if done.is_err() {
+            found.push((message, Found::Unreadable(panicked())));
+        }
     }
+}
+
+/// What was found in a message.
+#[allow(clippy::large_enum_variant, reason = "nearly all of it is events")]
+enum Found<'m> {
+    Event {
+        /// Place of the partition's state that it belongs to.
+        state: usize,
+        event: EnrichedEvent<'m>,
+    },
+    Skipped(&'static str),
+    Unreadable(String),
+}
+
+/// Why a message is a dead letter that made our own code panic.
+fn panicked() -> String {
+    let place = telemetry::panicked_at().map_or_else(String::new, |place| format!(" at {place}"));
+    format!("this message made the program panic{place}")
 }
 
 impl Partition {
@@ -258,5 +322,87 @@ impl Tally {
             Verdict::Revoke => self.revoked += 1,
         }
         self.incidents += u64::from(outcome.incident.is_some());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+    use crate::place::{Network, Place};
+    use crate::port::{ActionRow, GeoLookup};
+
+    /// Knows no place, and breaks at one address.
+    struct Breaks;
+
+    impl GeoLookup for Breaks {
+        fn lookup(&mut self, address: IpAddr) -> (Option<Arc<Place>>, Option<Arc<Network>>) {
+            assert_ne!(address, IpAddr::from([192, 0, 2, 66]), "it breaks in reading");
+            (None, None)
+        }
+    }
+
+    /// Event ids and reasons, in their order.
+    #[derive(Default)]
+    struct Told(Vec<String>);
+
+    impl Rows for Told {
+        fn push_event(&mut self, row: &EventRow<'_>) {
+            assert_ne!(row.event.event.event_id, "poison", "it breaks in writing");
+            self.0.push(format!("{} at {}", row.event.event.event_id, row.position.offset));
+        }
+        fn push_incident(&mut self, _: &Incident) {}
+        fn push_action(&mut self, _: &ActionRow) {}
+        fn push_dead_letter(&mut self, letter: &DeadLetter) {
+            let reason = letter.reason.split(" at src").next().unwrap_or_default();
+            self.0.push(format!("{}: {reason}", letter.position.offset));
+        }
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+        fn bytes(&self) -> usize {
+            0
+        }
+        fn clear(&mut self) {
+            self.0.clear();
+        }
+    }
+
+    #[test]
+    fn what_is_taken_together_fares_as_what_is_taken_alone() {
+        let event = |id: &str, address: &str| {
+            format!(r#"{{"event_id":"{id}","timestamp":1790000000000,"token_id":"t","ip_address":"{address}"}}"#)
+        };
+        let mut payloads: Vec<String> = (0..40).map(|number| event(&format!("e{number}"), "192.0.2.7")).collect();
+        payloads[3] = event("broken", "192.0.2.66");
+        payloads[5] = event("poison", "192.0.2.7");
+        payloads[6] = "no event".to_owned();
+        payloads[8] = event("e7", "192.0.2.7");
+        let positions: Vec<_> = (0..40).map(|offset| Position { topic: "t".into(), partition: 0, offset }).collect();
+        let messages: Vec<_> = payloads
+            .iter()
+            .zip(&positions)
+            .map(|(payload, position)| Message { position, key: None, payload: payload.as_bytes(), replayed: false })
+            .collect();
+        let taken = |at_a_time: usize| {
+            let enricher = Enricher::with_lookup(Box::new(Breaks));
+            let hasher = TokenHasher::new(b"a key for tests");
+            let mut pipeline =
+                Pipeline::new(enricher, Arc::new(RuleSet::builtin()), hasher, engine::Settings::default());
+            let mut partition = pipeline.partition(Format::Native);
+            let mut epoch = Epoch::new(Told::default(), false);
+            for messages in messages.chunks(at_a_time) {
+                pipeline.process(&mut partition, messages, 0, &mut epoch);
+            }
+            (epoch.rows.0, epoch.tally, epoch.checkpoint)
+        };
+        let (told, tally, checkpoint) = taken(40);
+        assert_eq!((tally.messages, tally.events, tally.duplicates, tally.dead_letters), (40, 37, 1, 3));
+        assert_eq!(told[2..6].iter().map(|told| &told[..2]).collect::<Vec<_>>(), ["e2", "3:", "e4", "5:"]);
+        assert_eq!(checkpoint.next[0].offset, 40);
+        for at_a_time in [1, 7] {
+            assert_eq!(taken(at_a_time), (told.clone(), tally.clone(), checkpoint.clone()));
+        }
     }
 }

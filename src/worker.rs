@@ -16,8 +16,8 @@ use tokio::task::JoinHandle;
 
 use crate::checkpoint::Position;
 use crate::engine;
-use crate::pipeline::{Epoch, Partition, Pipeline, Tally};
-use crate::port::{Clock, Polled, Rows as _, Source, SourceError, Store, StoreError};
+use crate::pipeline::{Epoch, Group, Partition, Pipeline, Tally};
+use crate::port::{Clock, Message, Polled, Rows as _, Source, SourceError, Store, StoreError};
 use crate::rule::RuleSet;
 use crate::telemetry::{Health, Metrics};
 use crate::verdict::Incident;
@@ -93,6 +93,8 @@ pub enum WorkerError {
 pub struct Worker<S: Store> {
     pipeline: Pipeline,
     partitions: Partitions,
+    /// Messages on their way into an epoch; empty between two polls.
+    group: Group,
     /// Collects what is new.
     open: Epoch<S::Rows>,
     /// When the first message came into the open epoch, milliseconds since the epoch, wall clock.
@@ -157,6 +159,7 @@ where
         Self {
             pipeline,
             partitions: Partitions { spread, owned: Vec::new(), counted: engine::Counters::default() },
+            group: Group::default(),
             open: epoch(verdicts),
             opened_at: None,
             mute: epoch(false),
@@ -264,16 +267,21 @@ where
     }
 
     fn poll(&mut self, source: &mut dyn Source, room: usize) -> Result<Polled, SourceError> {
-        let Self { pipeline, partitions, open, mute, opened_at, outside, .. } = self;
+        let Self { pipeline, partitions, group, open, mute, opened_at, outside, .. } = self;
         // One reading of the clock serves a whole poll: it stamps rows, and nothing is judged by it.
         let now = outside.clock.now_millis();
         outside.health.beat(now);
         let wait = if room == 0 { Duration::ZERO } else { POLL_WAIT };
+        let mut take = |messages: &[Message<'_>]| {
+            let Some(first) = messages.first() else { return };
+            let partition = partitions.of(first.position, pipeline);
+            let epoch = if first.replayed { &mut *mute } else { &mut *open };
+            pipeline.process(partition, messages, now, epoch);
+        };
         let polled = source.poll(room.min(POLL_MESSAGES_MAX), wait, &mut |message| {
-            let partition = partitions.of(message.position, pipeline);
-            let epoch = if message.replayed { &mut *mute } else { &mut *open };
-            pipeline.process(partition, &message, now, epoch);
+            group.add(&message, &mut take);
         });
+        group.hand_over(&mut take);
         mute.clear();
         if opened_at.is_none() && !open.is_empty() {
             *opened_at = Some(now);

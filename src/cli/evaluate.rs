@@ -9,7 +9,7 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::Failure;
-use super::reading::each_message;
+use super::reading::all_messages;
 use super::replay::{KEY_OF_REPLAYS, geo_settings, to_stderr};
 use crate::config::Config;
 use crate::engine;
@@ -119,8 +119,8 @@ fn measure(arguments: &Arguments, config: &Config, labels: Labels) -> Result<(Me
     let mut pipeline = Pipeline::new(enricher, Arc::new(rules.rules), hasher, settings);
     let mut partition = pipeline.partition(Format::Native);
     let mut epoch = Epoch::new(Measure::new(labels, arguments.peers, arguments.warmup), false);
-    each_message(&mut source, &mut |message| {
-        pipeline.process(&mut partition, message, 0, &mut epoch);
+    all_messages(&mut source, &mut |messages| {
+        pipeline.process(&mut partition, messages, 0, &mut epoch);
         // Nobody is to be told of anything.
         epoch.incidents.clear();
         epoch.letters.clear();

@@ -5,19 +5,23 @@ use std::time::Duration;
 
 use super::Failure;
 use super::replay::progress_bar;
+use crate::pipeline::Group;
 use crate::port::{Message, Polled, Source as _};
 use crate::source::file::FileSource;
 
 const MESSAGES_MAX: usize = 10_000;
 const WAIT: Duration = Duration::from_millis(100);
 
-/// Hands every message to `take`, in order; ends at the first file that cannot be read to its end.
-pub(super) fn each_message(source: &mut FileSource, take: &mut dyn FnMut(&Message<'_>)) -> Result<(), Failure> {
+/// Hands all messages to `take`, in order, some at a time; ends at the first file that cannot be read to its end.
+pub(super) fn all_messages(source: &mut FileSource, take: &mut dyn FnMut(&[Message<'_>])) -> Result<(), Failure> {
     let read = source.progress();
     let bar = std::io::stderr().is_terminal().then(|| progress_bar(read.bytes_total()));
+    let mut group = Group::default();
     let mut ended = Ok(false);
     while let Ok(false) = ended {
-        ended = source.poll(MESSAGES_MAX, WAIT, &mut |message| take(&message)).map(|polled| polled == Polled::End);
+        let polled = source.poll(MESSAGES_MAX, WAIT, &mut |message| group.add(&message, take));
+        group.hand_over(take);
+        ended = polled.map(|polled| polled == Polled::End);
         if let Some(bar) = &bar {
             bar.set_position(read.bytes_read());
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::reading::each_message;
+use super::reading::all_messages;
 use super::replay::to_stderr;
 use super::{Failure, printable};
 use crate::checkpoint::DeadLetter;
@@ -31,9 +31,9 @@ pub(super) fn run(
     hasher: &TokenHasher,
 ) -> Result<(), Failure> {
     let [mut old, mut new] = [Side::new(configs[0], format, hasher)?, Side::new(configs[1], format, hasher)?];
-    each_message(&mut source, &mut |message| {
+    all_messages(&mut source, &mut |messages| {
         for side in [&mut old, &mut new] {
-            side.pipeline.process(&mut side.partition, message, 0, &mut side.epoch);
+            side.pipeline.process(&mut side.partition, messages, 0, &mut side.epoch);
             side.epoch.incidents.clear();
             side.epoch.letters.clear();
         }

@@ -5,7 +5,7 @@ use super::Settings;
 use super::learn::{self, Learns, Lesson};
 use super::turn::{Turn, is_new_place, sibling};
 use crate::enrichment::EnrichedEvent;
-use crate::event::{Kind as EventKind, Scope};
+use crate::event::Kind as EventKind;
 use crate::memory::baselines::{Baselines, Place};
 use crate::memory::visit::VISIT_GAP_MS;
 use crate::memory::{Baseline, Ended, Evidence, Kind, Memory, Nats, Others, Sighting, Sort, User, Visit, Visits};
@@ -22,10 +22,8 @@ const BEHIND_MAX: u8 = 3;
 pub struct Scene<'a> {
     pub enriched: &'a EnrichedEvent<'a>,
     pub sighting: Sighting,
-    pub scope: Scope,
-    /// Keys of its baseline, token and user.
+    /// Keys of its baseline and user.
     pub baseline: u64,
-    pub token: u64,
     pub user: u64,
     /// Where the baseline is; `None`: it has none yet.
     pub place: Option<Place>,

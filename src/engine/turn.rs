@@ -2,6 +2,7 @@
 
 use super::judge::Scene;
 use super::learn::{Learns, WEEKEND_VISITS, end_hour, owner, season_bin};
+use crate::enrichment::Keys;
 use crate::event::{Kind as EventKind, TokenType};
 use crate::math::{faded, ln};
 use crate::memory::baseline::Hour;
@@ -378,8 +379,8 @@ impl Turn<'_> {
 
     /// Life cycle: at every event, for it needs no past.
     pub fn lifecycle(&mut self, baseline: &mut Baseline, visit: &Visit) {
-        let Scene { sighting, enriched, scope, token, ended, ahead, .. } = self.scene;
-        let event = &enriched.event;
+        let Scene { sighting, enriched, ended, ahead, .. } = self.scene;
+        let (event, Keys { scope, token, .. }) = (&enriched.event, &enriched.keys);
         let at = sighting.at;
         let answer = Answer::of(event.status, event.kind == EventKind::Refreshed);
         let foreign = Foreign {

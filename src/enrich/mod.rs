@@ -91,7 +91,7 @@ impl Enricher {
         let client = self.clients.of(event.user_agent.as_deref());
         let route =
             Route::of(event.method.as_deref().unwrap_or_default(), event.endpoint.as_deref().unwrap_or_default());
-        EnrichedEvent { event, place, network, client, route }
+        EnrichedEvent::new(event, place, network, client, route)
     }
 
     /// Swaps in the files that were read anew since the last call: for batch boundaries, costs one atomic load where

@@ -271,6 +271,22 @@ impl Baseline {
         }
     }
 
+    /// Fetches it; what it returns has no meaning.
+    #[must_use]
+    pub fn touch(&self) -> u64 {
+        let numbers = [self.first_minute, self.network, self.active_minutes.to_bits(), self.token, self.behind.into()];
+        numbers.into_iter().fold(self.key ^ u64::from(self.hours[23]), |touched, number| touched ^ u64::from(number))
+    }
+
+    /// Fetches what lies elsewhere and most events need, once the baseline itself is there; what it returns has no
+    /// meaning.
+    #[must_use]
+    pub fn touch_parts(&self) -> u64 {
+        let contexts = self.contexts.iter().fold(0, |touched, context| touched ^ context.touch());
+        let grown = self.grown.as_ref().map_or(0, |grown| grown.season[0] as u64 ^ u64::from(grown.weekend[23]));
+        self.seen.touch() ^ contexts ^ grown
+    }
+
     /// Bytes held, all told.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -379,5 +395,26 @@ impl Baseline {
     pub fn worth(&self, now: i64) -> u64 {
         let idle_weeks = (now - self.last_at).max(0) / (7 * 86_400_000);
         (u64::from(self.visits.min(1 << 20)) << 8) >> idle_weeks.min(40)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::offset_of;
+
+    use super::*;
+
+    #[test]
+    fn touching_it_leaves_out_none_of_its_cache_lines() {
+        let touched = [
+            offset_of!(Baseline, key),
+            offset_of!(Baseline, hours) + 2 * 23,
+            offset_of!(Baseline, first_minute),
+            offset_of!(Baseline, network),
+            offset_of!(Baseline, active_minutes),
+            offset_of!(Baseline, token),
+            offset_of!(Baseline, behind),
+        ];
+        crate::memory::tests::assert_no_line_is_left_out(touched, size_of::<Baseline>());
     }
 }

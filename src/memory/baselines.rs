@@ -135,6 +135,11 @@ impl Baselines {
         self.places.get(&key).map(|place| Place(*place))
     }
 
+    #[must_use]
+    pub fn get(&self, place: Place) -> &Baseline {
+        &self.held[place.0 as usize]
+    }
+
     pub fn at(&mut self, place: Place) -> &mut Baseline {
         &mut self.held[place.0 as usize]
     }

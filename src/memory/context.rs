@@ -97,6 +97,12 @@ impl Context {
         }
     }
 
+    /// Fetches it; what it returns has no meaning.
+    #[must_use]
+    pub fn touch(&self) -> u64 {
+        u64::from(self.network) ^ self.last_at as u64 ^ u64::from(self.switches)
+    }
+
     /// It is the owner: nothing is held against it any more.
     pub fn confirm(&mut self) {
         self.confirmed = true;

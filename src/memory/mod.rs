@@ -142,6 +142,13 @@ pub(crate) mod tests {
         baseline
     }
 
+    /// Whether something of `size` bytes is fetched whole, wherever it begins, by looking at these places of it.
+    pub fn assert_no_line_is_left_out<const N: usize>(mut places: [usize; N], size: usize) {
+        places.sort_unstable();
+        assert!(places[0] < 64 && size - places[N - 1] <= 64, "{places:?} of {size}");
+        assert!(places.windows(2).all(|next| next[1] - next[0] <= 64), "{places:?} of {size}");
+    }
+
     #[test]
     fn no_baseline_takes_more_than_1100_bytes() {
         let bytes = full().bytes();

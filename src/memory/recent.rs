@@ -24,6 +24,13 @@ impl Recent {
         Self { places: vec![Place::default(); places], mask: places as u64 - 1 }
     }
 
+    /// Fetches the place of `key`; what it returns has no meaning.
+    #[must_use]
+    pub fn touch(&self, key: u64) -> u64 {
+        let Place(place) = self.places[(key.max(1) & self.mask) as usize];
+        place[0]
+    }
+
     /// Whether `key`, which is a hash, was there before.
     pub fn insert(&mut self, key: u64) -> bool {
         // 0 stands for an empty one.

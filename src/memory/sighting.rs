@@ -3,7 +3,6 @@
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::enrichment::{Device, EnrichedEvent};
-use crate::event::Scope;
 use crate::place::NetworkClass;
 
 const DAY_MS: i64 = 86_400_000;
@@ -94,8 +93,8 @@ pub struct Sighting {
 impl Sighting {
     /// `None` without an address: then the call is the provider's own, and no place or client of it is judged.
     #[must_use]
-    pub fn of(enriched: &EnrichedEvent<'_>, scope: Scope) -> Option<Self> {
-        let event = &enriched.event;
+    pub fn of(enriched: &EnrichedEvent<'_>) -> Option<Self> {
+        let (event, scope) = (&enriched.event, enriched.keys.scope);
         let address = event.address?;
         let at = event.timestamp.millis();
         let (network, class) = match &enriched.network {

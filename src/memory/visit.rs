@@ -110,6 +110,14 @@ impl Visit {
         }
     }
 
+    /// Fetches it; what it returns has no meaning.
+    #[must_use]
+    pub fn touch(&self) -> u64 {
+        let calls = [self.route_calls[4], self.route_calls[ROUTES_MAX]].map(u32::from);
+        let numbers = [self.routes[8], self.routes[24], self.areas[2], self.calls, self.app_fan.to_bits()];
+        numbers.into_iter().chain(calls).fold(self.key, |touched, number| touched ^ u64::from(number))
+    }
+
     /// How often `route` has been called in this visit, this time included. Beyond so many routes all others count as one:
     /// a walk over ever more of them says less and less, as repeats do.
     pub fn count_route(&mut self, route: u32) -> u16 {
@@ -228,7 +236,24 @@ const fn place(number: NonZeroU32) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::mem::offset_of;
+
     use super::*;
+
+    #[test]
+    fn touching_it_leaves_out_none_of_its_cache_lines() {
+        let touched = [
+            offset_of!(Visit, key),
+            offset_of!(Visit, routes) + 4 * 8,
+            offset_of!(Visit, routes) + 4 * 24,
+            offset_of!(Visit, areas) + 4 * 2,
+            offset_of!(Visit, calls),
+            offset_of!(Visit, app_fan),
+            offset_of!(Visit, route_calls) + 2 * 4,
+            offset_of!(Visit, route_calls) + 2 * ROUTES_MAX,
+        ];
+        crate::memory::tests::assert_no_line_is_left_out(touched, size_of::<Visit>());
+    }
 
     #[test]
     fn a_visit_ends_when_it_has_been_silent_and_no_sooner() {

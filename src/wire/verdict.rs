@@ -165,7 +165,7 @@ mod tests {
             version_key: 2,
             agent_key: 3,
         };
-        EnrichedEvent { event, place: None, network: None, client: Arc::new(client), route: Route::default() }
+        EnrichedEvent::new(event, None, None, Arc::new(client), Route::default())
     }
 
     fn outcome(log_odds: f64, signals: Vec<Signal>) -> Outcome {

@@ -512,7 +512,7 @@ fn no_raw_token_is_in_any_output() {
     for (offset, line) in (0..).zip(&lines) {
         let position = Position { topic: "events".into(), partition: 0, offset };
         let message = Message { position: &position, key: None, payload: line.as_bytes(), replayed: false };
-        pipeline.process(&mut partition, &message, NOW, &mut epoch);
+        pipeline.process(&mut partition, &[message], NOW, &mut epoch);
     }
     assert_eq!((epoch.tally.events, epoch.tally.dead_letters), (206, 1));
     assert!(!epoch.incidents.is_empty(), "a theft is told");

@@ -34,8 +34,8 @@ pub fn token(text: &str) -> TokenId<'static> {
 
 /// The ordinary event number `number`: one a second.
 pub fn event(number: u64) -> EnrichedEvent<'static> {
-    EnrichedEvent {
-        event: Event {
+    EnrichedEvent::new(
+        Event {
             event_id: format!("event-{number}").into(),
             timestamp: at(START + number as i64 * 1000),
             kind: Kind::Use,
@@ -61,11 +61,11 @@ pub fn event(number: u64) -> EnrichedEvent<'static> {
             geo: None,
             attrs: Vec::new(),
         },
-        place: None,
-        network: None,
-        client: client("curl", "8.5.0", Device::Machine),
-        route: Route::default(),
-    }
+        None,
+        None,
+        client("curl", "8.5.0", Device::Machine),
+        Route::default(),
+    )
 }
 
 /// An event that says nothing but what it must.

@@ -1,0 +1,110 @@
+//! Messages that are taken together.
+
+use std::ops::Range;
+
+use smallvec::SmallVec;
+
+use crate::checkpoint::Position;
+use crate::engine;
+use crate::port::Message;
+
+/// Bytes gathered at the most, before the last of them: large messages need no company.
+const BYTES_MAX: usize = 256 * 1024;
+
+/// Messages of one partition, copied as they come, until there are enough of them to be taken together. A source may then
+/// use the memory of each again as soon as it has handed it over; the copy is a fiftieth of what decoding it takes.
+#[derive(Debug, Default)]
+pub struct Group {
+    bytes: Vec<u8>,
+    parts: Vec<Part>,
+}
+
+#[derive(Debug)]
+struct Part {
+    position: Position,
+    key: Option<Range<usize>>,
+    payload: Range<usize>,
+    replayed: bool,
+}
+
+impl Group {
+    /// Adds a message. Hands over what is there before, where that is enough or this one does not go with it.
+    pub fn add(&mut self, message: &Message<'_>, take: &mut dyn FnMut(&[Message<'_>])) {
+        let full = self.parts.len() >= engine::GROUP || self.bytes.len() >= BYTES_MAX;
+        if full || !self.parts.first().is_none_or(|first| first.goes_with(message)) {
+            self.hand_over(take);
+        }
+        let key = message.key.map(|key| self.copy(key));
+        let payload = self.copy(message.payload);
+        self.parts.push(Part { position: message.position.clone(), key, payload, replayed: message.replayed });
+    }
+
+    /// Hands over what is there.
+    pub fn hand_over(&mut self, take: &mut dyn FnMut(&[Message<'_>])) {
+        if !self.parts.is_empty() {
+            take(&self.messages());
+        }
+        self.bytes.clear();
+        self.parts.clear();
+    }
+
+    fn messages(&self) -> SmallVec<[Message<'_>; engine::GROUP]> {
+        let bytes = |range: &Range<usize>| self.bytes.get(range.clone()).unwrap_or_default();
+        let messages = self.parts.iter().map(|Part { position, key, payload, replayed }| {
+            let (key, payload) = (key.as_ref().map(bytes), bytes(payload));
+            Message { position, key, payload, replayed: *replayed }
+        });
+        messages.collect()
+    }
+
+    fn copy(&mut self, text: &[u8]) -> Range<usize> {
+        let from = self.bytes.len();
+        self.bytes.extend_from_slice(text);
+        from..self.bytes.len()
+    }
+}
+
+impl Part {
+    /// Of the same partition, and as new to us.
+    fn goes_with(&self, message: &Message<'_>) -> bool {
+        let (one, other) = (&self.position, message.position);
+        one.partition == other.partition && one.topic == other.topic && self.replayed == message.replayed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_come_in_their_order_and_never_with_those_of_another_partition() {
+        let mut group = Group::default();
+        let mut taken = Vec::new();
+        let mut take = |messages: &[Message<'_>]| {
+            let whole = |message: &Message<'_>| {
+                assert_eq!(message.key, Some(&b"key"[..]));
+                (message.position.partition, message.position.offset, message.replayed, message.payload.to_vec())
+            };
+            taken.push(messages.iter().map(whole).collect::<Vec<_>>());
+        };
+        let mut given = Vec::new();
+        for offset in 0..100 {
+            // Runs of seven, of thirty, and one large message.
+            let partition = if offset < 21 { (offset / 7) as i32 } else { 9 };
+            let replayed = offset >= 90;
+            let payload = if offset == 60 { vec![b'x'; BYTES_MAX] } else { offset.to_string().into_bytes() };
+            let position = Position { topic: "events".into(), partition, offset };
+            group.add(&Message { position: &position, key: Some(b"key"), payload: &payload, replayed }, &mut take);
+            given.push((partition, offset, replayed, payload));
+        }
+        group.hand_over(&mut take);
+        group.hand_over(&mut take);
+        assert_eq!(taken.concat(), given, "each once, as it came");
+        for together in &taken {
+            assert!((1..=engine::GROUP).contains(&together.len()));
+            assert!(together.iter().all(|one| (one.0, one.2) == (together[0].0, together[0].2)));
+        }
+        let large = taken.iter().find(|together| together.iter().any(|one| one.1 == 60)).expect("it is there");
+        assert_eq!(large.last().map(|last| last.1), Some(60), "nothing is gathered after a large one");
+    }
+}
