@@ -2,7 +2,9 @@
 //! what the process holds. `cargo bench --bench scale` takes ten million tokens; `cargo bench --bench scale -- 2000000`
 //! as many as it says.
 //!
-//! Every token makes one call a day from its own address for three days; the fourth day, in another order, is measured.
+//! Every token is used once a day from its own address, in another order each day. On the first and the third day each
+//! use is one call, so that every event begins a visit; on the second and the fourth it is four calls, to four routes,
+//! some minutes apart, which is more like life. The last two days are what to look at.
 
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::disallowed_methods, reason = "a bench measures time")]
 
@@ -18,12 +20,15 @@ use tokenwarden::token::TokenHasher;
 use tokenwarden::wire::{Decoded, Decoder, Format};
 
 const TOKENS: u64 = 10_000_000;
-const DAYS: u64 = 4;
+/// Calls a visit, by day.
+const DAYS: [u64; 4] = [1, 4, 1, 4];
+/// Visits that begin between two calls of one: a few minutes' worth, and far more than any cache holds.
+const APART: u64 = 50_000;
 const DAY_MS: i64 = 86_400_000;
 /// Monday, 2 February 2026, 00:00 UTC.
 const START: i64 = 1_769_990_400_000;
 /// Events made before their judgement is timed.
-const BATCH: u64 = 10_000;
+const BATCH: u64 = 256;
 /// Of a caller from a common browser; the rest is each token's own.
 const CALL: &[u8] = br#"{"event_id":"e","timestamp":1769990400000,"token_id":"t","user_id":"u","app_id":"crm","tenant_id":"acme","ip_address":"192.0.2.1","user_agent":"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/144.0.0.0 Safari/537.36","method":"GET","endpoint":"/v1/contacts","status":200}"#;
 
@@ -40,14 +45,16 @@ fn measure(tokens: u64, call: &Event<'_>) {
     let mut enricher = Enricher::new(&GeoSettings::default(), false);
     let rules = RuleSet::builtin();
     let mut state = State::new(engine::Settings::default());
-    for day in 0..DAYS {
+    for (day, calls) in (0..).zip(DAYS) {
         let mut spent = Duration::ZERO;
         let mut number = 0;
-        while number < tokens {
-            let events = (number..tokens.min(number + BATCH)).map(|number| {
+        while number < tokens * calls {
+            let events = (number..(tokens * calls).min(number + BATCH)).map(|number| {
+                let (visit, nth) = (number / calls + tokens, number % calls);
                 // A prime apart and then around: neighbours in time are no neighbours in memory.
-                let token = (number * 1_000_003 + day * 7_919) % tokens;
-                enricher.enrich(called(call, day, token, number as i64 * DAY_MS / tokens as i64))
+                let token = ((visit - nth * APART % tokens) * 1_000_003 + day * 7_919) % tokens;
+                let at = day as i64 * DAY_MS + (number as i64 * DAY_MS) / (tokens * calls) as i64;
+                enricher.enrich(called(call, token, nth as usize, at))
             });
             let events: Vec<_> = events.collect();
             let began = Instant::now();
@@ -62,22 +69,25 @@ fn measure(tokens: u64, call: &Event<'_>) {
         }
         let (bytes, baselines) = state.memory();
         println!(
-            "scale: day {}: {} ns an event; {baselines} baselines of {} bytes; {} MB resident",
+            "scale: day {}, {calls} a visit: {} ns an event; {baselines} baselines of {} bytes; {} MB resident",
             day + 1,
-            spent.as_nanos() / u128::from(tokens),
+            spent.as_nanos() / u128::from(tokens * calls),
             bytes / baselines.max(1),
             resident_kb() / 1_024
         );
     }
 }
 
-fn called<'a>(call: &Event<'a>, day: u64, token: u64, at: i64) -> Event<'a> {
+/// The `nth` call of a visit, `at` so many milliseconds after the beginning.
+fn called<'a>(call: &Event<'a>, token: u64, nth: usize, at: i64) -> Event<'a> {
+    const ROUTES: [&str; 4] = ["/v1/contacts", "/v1/deals", "/v1/notes", "/v1/contacts/search"];
     let mut event = call.clone();
-    event.event_id = format!("{day}-{token}").into();
+    event.event_id = format!("{at}-{token}").into();
+    event.endpoint = Some(ROUTES[nth].into());
     event.family_id = Some(format!("grant-{token}").into());
     event.user_id = Some(format!("user-{token}").into());
     event.address = Some(Address::new(IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 | token as u32))));
-    event.timestamp = Timestamp::from_millis(START + day as i64 * DAY_MS + at).expect("before the year 2200");
+    event.timestamp = Timestamp::from_millis(START + at).expect("before the year 2200");
     event
 }
 

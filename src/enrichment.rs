@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
 use crate::event::{Event, Scope};
 use crate::place::{Network, Place};
 use crate::route::Route;
@@ -76,6 +78,10 @@ pub struct Keys {
     pub token: u64,
     pub family: Option<u64>,
     pub user: Option<u64>,
+    pub tenant: u64,
+    /// An application is its vendor's, whichever tenants use it: a breach of it spares none of them. Tokens of no
+    /// application that we know have no more than their tenant in common.
+    pub app: u64,
 }
 
 impl Keys {
@@ -87,6 +93,11 @@ impl Keys {
             token: scope.key(b't', event.token_id.as_str()),
             family: event.family_key(scope),
             user: event.user_id.as_deref().map(|user| scope.key(b'u', user)),
+            tenant: scope.key(b'o', ""),
+            app: match event.app_id.as_deref() {
+                Some(app) => xxh3_64_with_seed(app.as_bytes(), u64::from(b'a')),
+                None => scope.key(b'a', ""),
+            },
         }
     }
 }

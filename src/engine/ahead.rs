@@ -18,28 +18,32 @@ pub const GROUP: usize = 32;
 
 /// Fetches what the judgement of `events`, each in its state, will touch first.
 pub fn look_ahead<'a>(events: impl Iterator<Item = (&'a State, &'a EnrichedEvent<'a>)>) {
-    // A step for each distance from what is at hand: all events go one step before any goes the next.
-    let events: SmallVec<[_; GROUP]> = events.map(|(state, event)| (state, &event.keys)).collect();
+    // All events go a step before any goes the next, and hardly a step depends on what another one has fetched.
+    let events: SmallVec<[_; GROUP]> = events.collect();
     let mut touched = 0;
-    for (state, keys) in &events {
-        touched ^= state.recent.touch(keys.event);
+    for (state, event) in &events {
+        touched ^= state.recent.touch(event.keys.event);
     }
     let found: SmallVec<[_; GROUP]> = events
         .iter()
-        .filter_map(|(State { memory, .. }, keys)| {
-            memory.baselines.find(baseline_key(keys, memory)).map(|place| (memory, place))
+        .filter_map(|(State { memory, .. }, event)| {
+            memory.baselines.find(baseline_key(&event.keys, memory)).map(|place| (memory, event, place))
         })
         .collect();
-    for (memory, place) in &found {
+    for (memory, _, place) in &found {
         touched ^= memory.baselines.get(*place).touch();
     }
-    for (memory, place) in &found {
-        touched ^= memory.baselines.get(*place).touch_parts();
+    for (memory, event, place) in &found {
+        let baseline = memory.baselines.get(*place);
+        touched ^= baseline.touch_parts();
+        touched ^= match (baseline.visit_at(event.event.timestamp.millis()), event.keys.user) {
+            (Some(number), _) => memory.visits.get(number).touch(),
+            (None, Some(user)) => memory.users.get(user).map_or(0, |user| u64::from(user.visits())),
+            (None, None) => 0,
+        };
     }
-    for (memory, place) in &found {
-        if let Some(number) = memory.baselines.get(*place).open[0] {
-            touched ^= memory.visits.get(number).touch();
-        }
+    if let Some((state, _)) = events.first() {
+        touched ^= state.memory.visits.touch_due(state.clock.watermark(), GROUP);
     }
     black_box(touched);
 }

@@ -300,6 +300,10 @@ fn keep_time(baseline: &mut Baseline, at: i64, lateness_ms_max: i64) -> bool {
 }
 
 fn find_visit(baseline: &Baseline, visits: &Visits, sighting: &Sighting) -> Option<std::num::NonZeroU32> {
+    // Without a look at visits that may be far away: all of them are over.
+    if sighting.at >= baseline.last_at + VISIT_GAP_MS {
+        return None;
+    }
     baseline.open.iter().flatten().copied().find(|number| {
         let visit = visits.get(*number);
         let near = sighting.at < visit.last_at + VISIT_GAP_MS && sighting.at > visit.began - VISIT_GAP_MS;

@@ -48,13 +48,13 @@ impl Turn<'_> {
 
         let net = self.net(baseline, user, others, level);
         let client = self.client(baseline, others, usize::from(visit.client_level));
-        let everybody = others.population.hours();
         let hours = own_hours(baseline, sighting);
         let of_phase = baseline.grown.as_ref().map_or(0.0, |grown| {
             term::hour::phase(sighting.at, &grown.phases, term::hour::remembered(baseline.visits))
         });
         let shift = if level == net::level::NEW_COUNTRY { hours_east(baseline, sighting) } else { 0 };
-        let hour = term::hour::judge(sighting.hour(), &hours, &everybody, of_phase, shift);
+        let everybody = |hour| others.population.share_of_hour(hour);
+        let hour = term::hour::judge(sighting.hour(), &hours, everybody, of_phase, shift);
 
         visit.silence = self.silence(baseline, &hours) as f32;
         let (knows_place, knows_client) = self.vouched(baseline);
@@ -108,7 +108,7 @@ impl Turn<'_> {
     }
 
     /// For a young holder: whether the one before has left, by the visits that were to be expected since.
-    fn silence(&self, baseline: &Baseline, hours: &[f64; 24]) -> f64 {
+    fn silence(&self, baseline: &Baseline, hours: &[u16; 24]) -> f64 {
         let sighting = &self.scene.sighting;
         let held = &baseline.contexts[self.held];
         let is_young = held.age_days(sighting.at) < term::switch::AGE_DAYS_MAX;
@@ -119,11 +119,12 @@ impl Turn<'_> {
             return 0.0;
         }
         let a_day = f64::from(baseline.visits) / lived;
-        let total: f64 = hours.iter().sum::<f64>().max(1.0);
+        let total = hours.iter().map(|count| u32::from(*count)).sum::<u32>().max(16);
         // Hour by hour, a week at the most.
         let hours_since = ((sighting.at - last).max(0) / 3_600_000).min(168);
-        let spanned = (1..=hours_since).map(|back| hours[((sighting.at / 3_600_000 - back) % 24) as usize] / total);
-        term::switch::silence(a_day * spanned.sum::<f64>())
+        let hour = sighting.at / 3_600_000;
+        let spanned = (1..=hours_since).map(|back| u32::from(hours[((hour - back) % 24) as usize])).sum::<u32>();
+        term::switch::silence(a_day * f64::from(spanned) / f64::from(total))
     }
 
     fn net(&self, baseline: &Baseline, user: &User, others: &Others, level: usize) -> net::Net {
@@ -436,12 +437,12 @@ impl Turn<'_> {
         let client = evidence.client.get() + f64::from(visit.client_credit);
         let oddness = evidence.route.get() + 0.5 * client + evidence.hour.get();
         let Sighting { tenant, app, at, .. } = *sighting;
-        let member = Member { user: self.scene.user, tenant, app, at, oddness };
+        let member = Member::new(self.scene.user, tenant, app, at, oddness);
         let mut users = 0;
         let mut fan = |group: u64| {
             let company = fleets.join(group, member);
             users = users.max(company.users);
-            (term::fan::judge(company, fleets.home_share(app, at)), company)
+            (term::fan::judge(company, || fleets.home_share(app, at)), company)
         };
         let (by_prefix, _) = fan(sighting.app ^ (u64::from(sighting.prefix) << 8 | 1));
         let by_network = if level >= net::level::USERS_NETWORK {
@@ -460,7 +461,7 @@ impl Turn<'_> {
             + evidence.hour.get()
             + f64::from(visit.app_fan)
             + f64::from(visit.ip_fan);
-        let of_tenant = fleets.tenant_share(app, tenant, at);
+        let of_tenant = || fleets.tenant_share(app, tenant, at);
         visit.together = (term::fan::together(strange, company, of_tenant) - strange) as f32;
     }
 }
@@ -499,10 +500,13 @@ fn hours_east(baseline: &Baseline, sighting: &Sighting) -> i32 {
     }
 }
 
-fn own_hours(baseline: &Baseline, sighting: &Sighting) -> [f64; 24] {
+/// Past visits by UTC hour, in sixteenths.
+fn own_hours(baseline: &Baseline, sighting: &Sighting) -> [u16; 24] {
     match &baseline.grown {
-        Some(grown) if baseline.visits >= WEEKEND_VISITS && sighting.is_weekend() => grown.weekend.map(f64::from),
-        _ => baseline.hours.map(|count| f64::from(count) / 16.0),
+        Some(grown) if baseline.visits >= WEEKEND_VISITS && sighting.is_weekend() => {
+            grown.weekend.map(|count| u16::from(count) * 16)
+        }
+        _ => baseline.hours,
     }
 }
 

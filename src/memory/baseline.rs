@@ -6,7 +6,7 @@ use super::cohort::{Kind, LEVELS};
 use super::context::{CONTEXTS_MAX, Context};
 use super::seen::{Seen, Sort, sixteenths};
 use super::sighting::{Sighting, Site};
-use super::visit::VISITS_MAX;
+use super::visit::{VISIT_GAP_MS, VISITS_MAX};
 
 /// Places kept: where the token was lately.
 pub const SITES_MAX: usize = 3;
@@ -285,6 +285,12 @@ impl Baseline {
         let contexts = self.contexts.iter().fold(0, |touched, context| touched ^ context.touch());
         let grown = self.grown.as_ref().map_or(0, |grown| grown.season[0] as u64 ^ u64::from(grown.weekend[23]));
         self.seen.touch() ^ contexts ^ grown
+    }
+
+    /// The latest of its visits, if that may still be going on at `at`.
+    #[must_use]
+    pub fn visit_at(&self, at: i64) -> Option<NonZeroU32> {
+        self.open[0].filter(|_| at < self.last_at + VISIT_GAP_MS)
     }
 
     /// Bytes held, all told.

@@ -4,25 +4,38 @@ use super::generations::Generations;
 
 /// Visitors kept a group, and for how long.
 const USERS_MAX: usize = 64;
-const WINDOW_MS: i64 = 2 * 3_600_000;
+const WINDOW_SECONDS: u32 = 2 * 3_600;
 const FLEETS_MAX: usize = 1 << 17;
 /// A group is weighed from so many users on.
 pub const USERS_MIN: usize = 3;
+/// So many applications are several.
+pub const APPS_MAX: usize = 3;
+/// What an application does at home fades in such steps: it is used thousands of times in between.
+const FADE_STEP_MS: i64 = 60_000;
 
-/// One user's latest visit in a group.
+/// One user's latest visit in a group. Most groups have one member for ever, and so it is kept small.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Member {
-    pub user: u64,
-    pub tenant: u64,
-    pub app: u64,
-    /// Milliseconds since the epoch.
-    pub at: i64,
-    /// How unlike its owner this visit is: route + ½ client + hour, clamped to −2 and 3.
-    pub oddness: f64,
+    user: u64,
+    /// 32 bits of the keys.
+    tenant: u32,
+    app: u32,
+    /// Since the epoch.
+    second: u32,
+    oddness: f32,
+}
+
+impl Member {
+    /// `at`: milliseconds since the epoch; `oddness`: how unlike its owner this visit is, route + ½ client + hour.
+    #[must_use]
+    pub fn new(user: u64, tenant: u64, app: u64, at: i64, oddness: f64) -> Self {
+        let oddness = oddness.clamp(-2.0, 3.0) as f32;
+        Self { user, tenant: tenant as u32, app: app as u32, second: (at / 1_000) as u32, oddness }
+    }
 }
 
 /// Users who came new to one place.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Fleet {
     members: Vec<Member>,
 }
@@ -34,7 +47,8 @@ pub struct Company {
     pub users: usize,
     /// Sum of the others' oddness.
     pub oddness: f64,
-    /// Their applications, where there are [`USERS_MIN`] users and all of them are of one tenant; else 0.
+    /// Their applications, counted up to [`APPS_MAX`], where there are [`USERS_MIN`] users and all of them are of one
+    /// tenant; else 0.
     pub apps: usize,
 }
 
@@ -48,6 +62,7 @@ pub struct Fleets {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Home {
+    /// Up to when it has faded, milliseconds since the epoch.
     at: i64,
     /// Visits, halved every two hours.
     visits: f64,
@@ -64,14 +79,18 @@ impl Default for Fleets {
 impl Fleets {
     /// Notes a user's latest visit in a group, and tells what company they are in.
     pub fn join(&mut self, group: u64, member: Member) -> Company {
-        let fleet = self.groups.entry(group, Fleet::default);
-        fleet.members.retain(|other| (member.at - other.at).abs() <= WINDOW_MS && other.user != member.user);
-        let others = fleet.members.iter().map(|other| other.oddness).sum();
+        let fleet = self.groups.entry(group, || Fleet { members: Vec::with_capacity(1) });
+        let mut others = 0.0;
+        fleet.members.retain(|other| {
+            let stays = member.second.abs_diff(other.second) <= WINDOW_SECONDS && other.user != member.user;
+            others += if stays { f64::from(other.oddness) } else { 0.0 };
+            stays
+        });
         if fleet.members.len() >= USERS_MAX {
             // The eldest makes room: 64 are a campaign as well as more are.
             fleet.members.remove(0);
         }
-        fleet.members.push(Member { oddness: member.oddness.clamp(-2.0, 3.0), ..member });
+        fleet.members.push(member);
         let users = fleet.members.len();
         Company { users, oddness: others, apps: if users >= USERS_MIN { fleet.apps() } else { 0 } }
     }
@@ -80,10 +99,14 @@ impl Fleets {
     pub fn at_home(&mut self, app: u64, tenant: u64, at: i64) {
         for key in [app, app ^ tenant] {
             let home = self.homes.entry(key, Home::default);
-            let hours = (at - home.at).max(0) as f64 / 3_600_000.0;
-            home.visits = home.visits * crate::math::faded(hours, 1.0) + 1.0;
-            home.usual = home.usual * crate::math::faded(hours, 72.0) + 1.0;
-            home.at = home.at.max(at);
+            if at - home.at >= FADE_STEP_MS {
+                let hours = (at - home.at) as f64 / 3_600_000.0;
+                home.visits *= crate::math::faded(hours, 1.0);
+                home.usual *= crate::math::faded(hours, 72.0);
+                home.at = at;
+            }
+            home.visits += 1.0;
+            home.usual += 1.0;
         }
     }
 
@@ -114,14 +137,21 @@ impl Fleets {
 }
 
 impl Fleet {
-    /// Different applications of the only tenant; 0 of several tenants.
+    /// Different applications of the only tenant, up to [`APPS_MAX`]; 0 of several tenants.
     fn apps(&self) -> usize {
-        let Some((first, others)) = self.members.split_first() else { return 0 };
-        if others.iter().any(|other| other.tenant != first.tenant) {
-            return 0;
+        let Some(first) = self.members.first() else { return 0 };
+        let mut apps = [first.app; APPS_MAX];
+        let mut found = 1;
+        for other in &self.members {
+            if other.tenant != first.tenant {
+                return 0;
+            }
+            if found < APPS_MAX && !apps.contains(&other.app) {
+                apps[found] = other.app;
+                found += 1;
+            }
         }
-        let is_first = |at: &usize| self.members[..*at].iter().all(|before| before.app != self.members[*at].app);
-        (0..self.members.len()).filter(is_first).count()
+        found
     }
 }
 
@@ -132,14 +162,14 @@ mod tests {
     #[test]
     fn a_group_counts_users_of_the_last_two_hours_once_each() {
         let mut fleets = Fleets::default();
-        let member = |user, at, oddness| Member { user, tenant: 1, app: user, at, oddness };
+        let member = |user, at, oddness| Member::new(user, 1, user, at, oddness);
         fleets.join(1, member(7, 0, 1.0));
         fleets.join(1, member(7, 1_000, 2.0));
         let company = fleets.join(1, member(8, 2_000, -1.0));
         assert_eq!(company, Company { users: 2, oddness: 2.0, apps: 0 });
-        let same_app = Member { app: 8, ..member(9, 2_000, 0.0) };
+        let same_app = Member::new(9, 1, 8, 2_000, 0.0);
         assert_eq!(fleets.join(1, same_app), Company { users: 3, oddness: 1.0, apps: 2 });
-        let stranger = Member { tenant: 2, ..member(10, 2_000, 0.0) };
+        let stranger = Member::new(10, 2, 10, 2_000, 0.0);
         assert_eq!(fleets.join(1, stranger).apps, 0, "not all of one tenant");
         assert_eq!(fleets.join(1, member(9, 3 * 3_600_000, 0.0)).users, 1);
         assert_eq!(fleets.join(2, member(9, 0, 0.0)).users, 1, "groups are kept apart");

@@ -60,7 +60,7 @@ impl<V> Generations<V> {
     /// The value of `key`, young again; made where there is none.
     pub fn entry(&mut self, key: u64, make: impl FnOnce() -> V) -> &mut V {
         if self.young.len() >= self.half && !self.young.contains_key(&key) {
-            self.old = std::mem::take(&mut self.young);
+            self.turn_over();
         }
         let old = &mut self.old;
         self.young.entry(key).or_insert_with(|| old.remove(&key).unwrap_or_else(make))
@@ -78,10 +78,16 @@ impl<V> Generations<V> {
     /// Whether `key` was there before.
     pub fn insert(&mut self, key: u64, value: V) -> bool {
         if self.young.len() >= self.half {
-            self.old = std::mem::take(&mut self.young);
+            self.turn_over();
         }
         let was_old = self.old.remove(&key).is_some();
         self.young.insert(key, value).is_some() || was_old
+    }
+
+    /// The younger half is the older one now. The room of what is forgotten is used again: it has the right size.
+    fn turn_over(&mut self) {
+        std::mem::swap(&mut self.old, &mut self.young);
+        self.young.clear();
     }
 
     pub fn remove(&mut self, key: u64) -> Option<V> {

@@ -185,6 +185,9 @@ pub struct Population {
     routes: Routes,
     apps: Generations<AppUse>,
     hours: [f64; 24],
+    /// Their sum, and its inverse.
+    visits: f64,
+    visit_share: f64,
     /// Visits whose speed was beyond what travel allows, by networks of access and of hosting.
     pub fast_travel: [Rate; 2],
     /// Visits within three days of a change of credentials.
@@ -203,6 +206,8 @@ impl Default for Population {
             routes: Routes::default(),
             apps: Generations::new(KEYS_MAX),
             hours: [1.0; 24],
+            visits: 24.0,
+            visit_share: 1.0 / 24.0,
             fast_travel: [Rate::default(); 2],
             after_change: Rate::default(),
         }
@@ -364,15 +369,16 @@ impl Population {
         self.pairs.add(pair(Pair::TenantAreas, tenant, 0), weight);
     }
 
-    /// Share of all visits in each hour of the day, UTC.
+    /// Share of all visits in an hour of the day, UTC.
     #[must_use]
-    pub fn hours(&self) -> [f64; 24] {
-        let whole = 1.0 / self.hours.iter().sum::<f64>();
-        self.hours.map(|count| count * whole)
+    pub fn share_of_hour(&self, hour: usize) -> f64 {
+        self.hours[hour] * self.visit_share
     }
 
     pub fn learn_hour(&mut self, hour: usize, weight: f64) {
         self.hours[hour] += weight;
+        self.visits += weight;
+        self.visit_share = 1.0 / self.visits;
     }
 }
 

@@ -1,7 +1,5 @@
 //! A sighting in the numbers that memory holds: what judgement compares, without its texts.
 
-use xxhash_rust::xxh3::xxh3_64_with_seed;
-
 use crate::enrichment::{Device, EnrichedEvent};
 use crate::place::NetworkClass;
 
@@ -94,7 +92,7 @@ impl Sighting {
     /// `None` without an address: then the call is the provider's own, and no place or client of it is judged.
     #[must_use]
     pub fn of(enriched: &EnrichedEvent<'_>) -> Option<Self> {
-        let (event, scope) = (&enriched.event, enriched.keys.scope);
+        let event = &enriched.event;
         let address = event.address?;
         let at = event.timestamp.millis();
         let (network, class) = match &enriched.network {
@@ -108,7 +106,8 @@ impl Sighting {
         let site = enriched.place.as_ref().and_then(|place| place.coordinates).map_or_else(Site::default, |found| {
             Site::new(found.latitude, found.longitude, found.accuracy_km.unwrap_or(RADIUS_KM), at)
         });
-        let fingerprint = event.client_fingerprint.as_deref().map_or(0, |text| scope.key(b'j', text) as u32 | 1);
+        let fingerprint =
+            event.client_fingerprint.as_deref().map_or(0, |text| enriched.keys.scope.key(b'j', text) as u32 | 1);
         let client_key = address.client_key();
         Some(Self {
             at,
@@ -123,13 +122,8 @@ impl Sighting {
             fingerprint,
             device: enriched.client.device,
             site,
-            tenant: scope.key(b'o', ""),
-            // An application is its vendor's, whichever tenants use it: a breach of it spares none of them.
-            // Tokens of no application that we know have no more than their tenant in common.
-            app: match event.app_id.as_deref() {
-                Some(app) => xxh3_64_with_seed(app.as_bytes(), u64::from(b'a')),
-                None => scope.key(b'a', ""),
-            },
+            tenant: enriched.keys.tenant,
+            app: enriched.keys.app,
             visit: mix(client_key ^ mix(u64::from(enriched.client.agent_key) << 32 | u64::from(fingerprint))),
         })
     }

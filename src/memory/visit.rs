@@ -213,6 +213,14 @@ impl Visits {
         None
     }
 
+    /// Fetches what [`Self::next_ended`] looks at, of the next `count` that it will; what it returns has no meaning.
+    #[must_use]
+    pub fn touch_due(&self, watermark: i64, count: usize) -> u64 {
+        let due = self.queue.iter().take(count).take_while(|(since, _)| since + VISIT_GAP_MS <= watermark);
+        due.map(|(_, number)| self.get(*number))
+            .fold(0, |touched, visit| touched ^ visit.last_at as u64 ^ u64::from(visit.log_odds_max.to_bits()))
+    }
+
     /// Gives its place back. Its baseline may hold its number still, and finds there that the visit is no longer its own.
     pub fn close(&mut self, number: NonZeroU32) {
         (self.get_mut(number).baseline, self.get_mut(number).key) = (0, 0);

@@ -1,7 +1,7 @@
 //! Fan: many users' tokens of one application, or from one address, new to the same place within two hours.
 
 use crate::math::{exp, ln};
-use crate::memory::fleet::{Company, USERS_MIN};
+use crate::memory::fleet::{APPS_MAX, Company, USERS_MIN};
 
 /// Share of its usual visits below which an application has left home: it was moved, and nobody stole it.
 const MOVED_BELOW: f64 = 0.1;
@@ -12,17 +12,16 @@ const MOVED_BELOW: f64 = 0.1;
 /// `home_share`: what the application still has of its usual visits from elsewhere, 0 to 1. After a migration it is
 /// nothing, and the term counts .3.
 #[must_use]
-pub fn judge(company: Company, home_share: f64) -> f64 {
+pub fn judge(company: Company, home_share: impl FnOnce() -> f64) -> f64 {
     if company.users < USERS_MIN {
         return 0.0;
     }
     let pooled = (0.6 * company.oddness + ln(company.users as f64 - 2.0)).clamp(-3.0, 10.0);
-    if home_share < MOVED_BELOW { 0.3 * pooled } else { pooled }
+    if home_share() < MOVED_BELOW { 0.3 * pooled } else { pooled }
 }
 
 /// Users of one tenant, with so many applications, from whom on their coming together explains itself.
 const TOGETHER_USERS: usize = 6;
-const TOGETHER_APPS: usize = 3;
 /// Or with one that has so many of its users elsewhere that its breach would show other tenants too.
 const TENANT_SHARE_MAX: f64 = 0.5;
 /// The probability that it does, a user, and at most.
@@ -37,9 +36,11 @@ const TOGETHER_MAX: f64 = 0.5;
 /// has the company's vault. The first of them raise the question; that the others are in the same place with the same
 /// client is no news any more. What they do there (routes, volume, life cycle) stays.
 #[must_use]
-pub fn together(ratio: f64, company: Company, tenant_share: f64) -> f64 {
-    let of_tenant = company.apps >= TOGETHER_APPS || company.apps > 0 && tenant_share < TENANT_SHARE_MAX;
-    if ratio <= 0.0 || company.users < TOGETHER_USERS || !of_tenant {
+pub fn together(ratio: f64, company: Company, tenant_share: impl FnOnce() -> f64) -> f64 {
+    if ratio <= 0.0 || company.users < TOGETHER_USERS || company.apps == 0 {
+        return ratio;
+    }
+    if company.apps < APPS_MAX && tenant_share() >= TENANT_SHARE_MAX {
         return ratio;
     }
     let explained = (TOGETHER_A_USER * (company.users + 1 - TOGETHER_USERS) as f64).min(TOGETHER_MAX);
@@ -55,25 +56,25 @@ mod tests {
         let company = |users, apps| Company { users, oddness: 0.0, apps };
         // ρ = .03·10 = .3
         let expected = -(0.7 * (-12.0_f64).exp() + 0.3).ln();
-        assert!((together(12.0, company(15, 4), 1.0) - expected).abs() < 1e-12);
-        assert!(together(12.0, company(6, 3), 1.0) < 3.6);
-        assert!(together(12.0, company(6, 1), 0.2) < 3.6, "one tenant's alone, of an application of many");
+        assert!((together(12.0, company(15, 4), || 1.0) - expected).abs() < 1e-12);
+        assert!(together(12.0, company(6, 3), || 1.0) < 3.6);
+        assert!(together(12.0, company(6, 1), || 0.2) < 3.6, "one tenant's alone, of an application of many");
         for unexplained in [company(5, 5), company(60, 2), company(60, 0)] {
-            assert!((together(12.0, unexplained, 0.6) - 12.0).abs() < 1e-12, "{unexplained:?}");
+            assert!((together(12.0, unexplained, || 0.6) - 12.0).abs() < 1e-12, "{unexplained:?}");
         }
-        assert!((together(12.0, company(60, 0), 0.1) - 12.0).abs() < 1e-12, "several tenants: a breach");
-        assert!((together(-2.0, company(60, 9), 0.1) + 2.0).abs() < 1e-12, "what speaks for the owner stays");
-        let more: Vec<f64> = (6..64).map(|users| together(12.0, company(users, 3), 1.0)).collect();
+        assert!((together(12.0, company(60, 0), || 0.1) - 12.0).abs() < 1e-12, "several tenants: a breach");
+        assert!((together(-2.0, company(60, 9), || 0.1) + 2.0).abs() < 1e-12, "what speaks for the owner stays");
+        let more: Vec<f64> = (6..64).map(|users| together(12.0, company(users, 3), || 1.0)).collect();
         assert!(more.is_sorted_by(|a, b| a >= b) && more.iter().all(|left| (0.0..12.0).contains(left)));
     }
 
     #[test]
     fn a_campaign_pools_high_and_a_migration_does_not() {
-        let campaign = judge(Company { users: 8, oddness: 14.0, apps: 1 }, 1.0);
+        let campaign = judge(Company { users: 8, oddness: 14.0, apps: 1 }, || 1.0);
         assert!((campaign - (8.4 + 6.0_f64.ln()).min(10.0)).abs() < 1e-12);
-        assert!(judge(Company { users: 60, oddness: -60.0, apps: 1 }, 1.0) < -2.9, "usual calls and clients");
-        let moved = judge(Company { users: 8, oddness: 5.0, apps: 1 }, 0.01);
+        assert!(judge(Company { users: 60, oddness: -60.0, apps: 1 }, || 1.0) < -2.9, "usual calls and clients");
+        let moved = judge(Company { users: 8, oddness: 5.0, apps: 1 }, || 0.01);
         assert!((moved - 0.3 * (3.0 + 6.0_f64.ln())).abs() < 1e-12);
-        assert_eq!(judge(Company { users: 2, oddness: 6.0, apps: 1 }, 1.0).to_bits(), 0.0_f64.to_bits());
+        assert_eq!(judge(Company { users: 2, oddness: 6.0, apps: 1 }, || 1.0).to_bits(), 0.0_f64.to_bits());
     }
 }

@@ -1,9 +1,10 @@
 //! Hour: when. Once a visit.
 
-use crate::math::{exp, ln};
+use crate::math::{exp, ln, turn};
 
-/// Neighbouring hours lend each other this much: people are not clocks.
-const KERNEL: [f64; 5] = [0.05, 0.2, 0.5, 0.2, 0.05];
+/// Neighbouring hours lend each other this much, in parts of their sum: people are not clocks.
+const KERNEL: [u32; 5] = [1, 4, 10, 4, 1];
+const KERNEL_SUM: f64 = 20.0;
 /// Weight of everybody's hours, visits.
 const OTHERS: f64 = 6.0;
 
@@ -31,18 +32,28 @@ impl Hour {
     }
 }
 
-/// `own`: past visits by UTC hour; `everybody`: shares by UTC hour that sum to one; `shift`: time zones that an owner
-/// would have gone east to be here: half of the travellers keep their hours by the sun. Thieves come half around the
-/// clock, half when everybody does.
+/// `own`: past visits by UTC hour, in sixteenths; `everybody`: the share of an hour in all visits; `shift`: time zones
+/// that an owner would have gone east to be here: half of the travellers keep their hours by the sun. Thieves come half
+/// around the clock, half when everybody does.
 #[must_use]
-pub fn judge(hour: usize, own: &[f64; 24], everybody: &[f64; 24], of_phase: f64, shift: i32) -> Hour {
-    let at_home = smoothed(own, everybody);
-    let owner = |hour: usize| {
-        let by_the_sun = (hour as i32 + shift).rem_euclid(24) as usize;
-        0.5 * at_home[hour] + 0.5 * at_home[by_the_sun]
+pub fn judge(hour: usize, own: &[u16; 24], everybody: impl Fn(usize) -> f64, of_phase: f64, shift: i32) -> Hour {
+    // Two hours more at either end: neighbours lend each other over midnight.
+    let mut around = [0; 28];
+    for (hour, count) in around.iter_mut().enumerate() {
+        *count = u32::from(own[(hour + 22) % 24]);
+    }
+    let visits = around[2..26].iter().sum::<u32>();
+    let whole = 1.0 / (f64::from(visits) / 16.0 + OTHERS);
+    let at_home = |hour: usize| {
+        let near = KERNEL.iter().zip(&around[hour..hour + 5]).map(|(weight, count)| weight * count).sum::<u32>();
+        (f64::from(near) / (16.0 * KERNEL_SUM) + OTHERS * everybody(hour)) * whole
+    };
+    let owner = |hour: usize| match shift {
+        0 => at_home(hour),
+        shift => 0.5 * at_home(hour) + 0.5 * at_home((hour as i32 + shift).rem_euclid(24) as usize),
     };
     let here = owner(hour);
-    let thief = 0.5 / 24.0 + 0.5 * everybody[hour];
+    let thief = 0.5 / 24.0 + 0.5 * everybody(hour);
     let of_day = ln(thief / here).clamp(-1.0, 2.5);
     let p_value = if of_day > 0.0 {
         (0..24).map(owner).filter(|other| *other <= here * (1.0 + 1e-9)).sum::<f64>().min(1.0)
@@ -50,20 +61,6 @@ pub fn judge(hour: usize, own: &[f64; 24], everybody: &[f64; 24], of_phase: f64,
         1.0
     };
     Hour { of_day, of_phase, p_value }
-}
-
-/// The owner's share of each hour: their own visits, neighbours lending each other over midnight, and everybody's.
-fn smoothed(own: &[f64; 24], everybody: &[f64; 24]) -> [f64; 24] {
-    // Two hours more at either end, so that all hours are alike to the processor.
-    let mut around = [0.0; 28];
-    around[..2].copy_from_slice(&own[22..]);
-    around[2..26].copy_from_slice(own);
-    around[26..].copy_from_slice(&own[..2]);
-    let whole = 1.0 / (own.iter().sum::<f64>() + OTHERS);
-    std::array::from_fn(|hour| {
-        let near = KERNEL.iter().enumerate().map(|(step, weight)| weight * around[hour + step]);
-        (near.sum::<f64>() + OTHERS * everybody[hour]) * whole
-    })
 }
 
 /// Evidence of the phase: where visits keep to a schedule, one beside it is somebody else's, by the density of a von
@@ -95,8 +92,7 @@ pub fn phase(at: i64, phases: &[(f32, f32); 3], visits: f64) -> f64 {
 /// The phase of a time in a period, as a vector of length one.
 #[must_use]
 pub fn vector(at: i64, period_ms: i64) -> (f64, f64) {
-    let angle = std::f64::consts::TAU * at.rem_euclid(period_ms) as f64 / period_ms as f64;
-    (libm::cos(angle), libm::sin(angle))
+    turn(at.rem_euclid(period_ms) as f64 / period_ms as f64)
 }
 
 /// Value of the term after a visit: what was before counts for seven tenths at most.
@@ -113,7 +109,8 @@ pub const PHASE_FADE: f64 = 0.99;
 /// Visits that are left of `visits` under [`PHASE_FADE`].
 #[must_use]
 pub fn remembered(visits: u32) -> f64 {
-    (1.0 - exp(f64::from(visits) * ln(PHASE_FADE))) / (1.0 - PHASE_FADE)
+    const LN_FADE: f64 = -0.010_050_335_853_501_45;
+    (1.0 - exp(f64::from(visits) * LN_FADE)) / (1.0 - PHASE_FADE)
 }
 
 #[cfg(test)]
@@ -122,20 +119,22 @@ mod tests {
 
     use super::*;
 
-    fn office() -> [f64; 24] {
-        std::array::from_fn(|hour| if (8..17).contains(&hour) { 40.0 } else { 0.0 })
+    fn office() -> [u16; 24] {
+        std::array::from_fn(|hour| if (8..17).contains(&hour) { 16 * 40 } else { 0 })
     }
 
-    const FLAT: [f64; 24] = [1.0 / 24.0; 24];
+    fn flat(_: usize) -> f64 {
+        1.0 / 24.0
+    }
 
     #[test]
     fn night_is_odd_for_office_hours_and_overtime_is_hardly() {
-        let night = judge(2, &office(), &FLAT, 0.0, 0);
+        let night = judge(2, &office(), flat, 0.0, 0);
         // P_own = 6/24/366; thief 1/24: beyond the clamp.
         assert!((night.of_day - 2.5).abs() < 1e-12);
         assert!(night.p_value < 0.02);
-        assert!(judge(17, &office(), &FLAT, 0.0, 0).of_day < 0.7);
-        let noon = judge(12, &office(), &FLAT, 0.0, 0);
+        assert!(judge(17, &office(), flat, 0.0, 0).of_day < 0.7);
+        let noon = judge(12, &office(), flat, 0.0, 0);
         let expected = (1.0_f64 / 24.0 / ((40.0 + 0.25) / 366.0)).ln().max(-1.0);
         assert!((noon.of_day - expected).abs() < 1e-9);
     }
@@ -143,13 +142,13 @@ mod tests {
     #[test]
     fn a_travellers_hours_go_with_the_sun() {
         // Nine hours east, 01:00 UTC is ten in the morning.
-        let (at_home, in_sydney) = (judge(1, &office(), &FLAT, 0.0, 0), judge(1, &office(), &FLAT, 0.0, 9));
+        let (at_home, in_sydney) = (judge(1, &office(), flat, 0.0, 0), judge(1, &office(), flat, 0.0, 9));
         assert!(at_home.of_day > 2.4 && in_sydney.of_day < 0.0, "{at_home:?} {in_sydney:?}");
     }
 
     #[test]
     fn nothing_is_known_of_a_new_token() {
-        let new = judge(3, &[0.0; 24], &FLAT, 0.0, 0);
+        let new = judge(3, &[0; 24], flat, 0.0, 0);
         assert!(new.of_day.abs() < 1e-12, "{new:?}");
         assert_eq!(phase(0, &[(0.0, 0.0); 3], 0.0).to_bits(), 0.0_f64.to_bits());
     }
@@ -171,12 +170,11 @@ mod tests {
     proptest! {
         #[test]
         fn the_term_is_finite_and_in_its_bounds(
-            hour in 0..24_usize, own in proptest::collection::vec(0.0..4_000.0_f64, 24), at in 0..7_000_000_000_000_i64,
+            hour in 0..24_usize, own in proptest::array::uniform24(0..32_000_u16), at in 0..7_000_000_000_000_i64,
             shift in -12..=12_i32, x in -100.0..100.0_f32, y in -100.0..100.0_f32, visits in 0.0..100.0_f64,
         ) {
-            let own: [f64; 24] = own.try_into().expect("24");
             let of_phase = phase(at, &[(x, y); 3], visits);
-            let sum = judge(hour, &own, &FLAT, of_phase, shift).sum();
+            let sum = judge(hour, &own, flat, of_phase, shift).sum();
             prop_assert!((-1.0..=4.0).contains(&sum));
         }
     }

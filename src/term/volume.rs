@@ -23,7 +23,7 @@ pub const OBJECT_HOURS_MAX: f64 = 40.0;
 pub struct Burst {
     /// Nats, ≥ 0.
     pub ratio: f64,
-    /// How far it lies above the owner's mean, in deviations, and the degrees of freedom of their spread.
+    /// How far it lies above the owner's mean, in deviations, and the degrees of freedom of their spread; 0: not above.
     t: f64,
     freedom: f64,
 }
@@ -45,6 +45,9 @@ impl Burst {
 #[must_use]
 pub fn judge(count: f64, mean: f64, variance: f64, hours: f64) -> Burst {
     let x = ln(count.max(1.0));
+    if x <= mean {
+        return Burst { ratio: 0.0, t: 0.0, freedom: hours + 3.0 };
+    }
     let deviation = libm::sqrt(variance.max(0.04 + 0.5 * exp(-mean.max(0.0))));
     let freedom = hours + 3.0;
     let t = (x - mean) / (deviation * libm::sqrt(1.0 + 1.0 / freedom));
