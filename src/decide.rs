@@ -50,6 +50,8 @@ pub struct Evidence {
     pub volume: f64,
     /// The part that comes of what was called by a holder who sits where the owner does.
     pub calls_at_home: f64,
+    /// A machine's token is in use where people are: a colleague's hands, as likely as a thief's.
+    pub in_hands: bool,
     /// Users whose tokens came new to the same place within two hours.
     pub company: usize,
     /// Calls of the visit so far.
@@ -140,8 +142,8 @@ pub fn verdict(evidence: Evidence, threshold: f64, margin: f64, visits: u64) -> 
     let behaviour = log_odds - unspoken - amid;
     let in_company = company >= REVOKE_COMPANY;
     let alone = behaviour - fan.max(volume + calls_at_home) > REVOKE_ALONE_FROM && !in_company;
-    let persists = calls >= REVOKE_CALLS;
-    let by_behaviour = behaviour > REVOKE_FROM + margin && alone && persists && visits >= REVOKE_VISITS;
+    let asked_first = calls < REVOKE_CALLS || evidence.in_hands;
+    let by_behaviour = behaviour > REVOKE_FROM + margin && alone && !asked_first && visits >= REVOKE_VISITS;
     // Whoever tries all tokens of their company finds one that should not work, and nothing is lost by asking them.
     let certain = lifecycle >= LIFECYCLE_CERTAIN && !(evidence.revoked_already && in_company);
     if certain || by_behaviour {
@@ -169,6 +171,7 @@ mod tests {
             amid: 0.0,
             volume: 0.0,
             calls_at_home: 0.0,
+            in_hands: false,
             company: 1,
             calls: 3,
         }
@@ -196,6 +199,8 @@ mod tests {
         assert_eq!(verdict(guest, 1.0, 3.0, 1_000_000), Verdict::Alert);
         let scan = Evidence { company: 3, ..evidence(20.0) };
         assert_eq!(verdict(scan, 1.0, 3.0, 1_000_000), Verdict::Alert);
+        let colleague = Evidence { in_hands: true, ..evidence(20.0) };
+        assert_eq!(verdict(colleague, 1.0, 3.0, 1_000_000), Verdict::Alert, "who took the service's key home");
         let silenced = Evidence { unspoken: 14.0, ..evidence(15.0) };
         assert_eq!(verdict(silenced, 1.0, 3.0, 1_000_000), Verdict::Alert, "its rule is disabled");
         let tried = Evidence { calls: 2, ..evidence(20.0) };

@@ -9,7 +9,7 @@ mod turn;
 
 pub use self::ahead::{GROUP, look_ahead};
 use self::clock::Clock;
-use self::judge::{Judged, Scene};
+use self::judge::{Judged, Scene, Sits};
 use crate::decide::{self, Alarm, Budget, Incidents, Tail};
 use crate::enrichment::{EnrichedEvent, Keys};
 use crate::event::{Event, Kind as EventKind, TokenType};
@@ -18,7 +18,8 @@ use crate::memory::baselines::Seed;
 use crate::memory::{Ended, Kind, Memory, Recent, Sighting, User};
 use crate::policy::{self, Finding};
 use crate::rule::RuleSet;
-use crate::term::{self, Term, lifecycle};
+use crate::term::lifecycle::{self, Expiry};
+use crate::term::{self, Term};
 use crate::verdict::{Action, Incident, Mode, Outcome, RuleId, Severity, Target, Verdict};
 
 /// What the operator decides about judgement.
@@ -178,9 +179,9 @@ pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) ->
     };
     let user = keys.user.unwrap_or(baseline);
     let ended = ended(&state.memory, event, keys, baseline);
-    let expired = event.expires_at.is_some_and(|expires_at| expires_at < event.timestamp);
-    let ahead = if expired { state.clock.ahead(at) } else { 0 };
-    let scene = Scene { enriched, sighting, baseline, user, place, ended, ahead };
+    let expiry = expiry(&state.memory, event, keys);
+    let ahead = if expiry.is_some_and(|expiry| expiry.at < at) { state.clock.ahead(at) } else { 0 };
+    let scene = Scene { enriched, sighting, baseline, user, place, ended, expiry, ahead };
     let findings = policy::judge(rules, &mut state.memory.minutes, baseline, enriched);
     let seed = is_seed(&mut state.memory, &scene);
     if seed && findings.is_empty() {
@@ -226,6 +227,13 @@ fn take_note(state: &mut State, event: &Event<'_>, keys: &Keys, baseline: u64) {
     match event.kind {
         EventKind::Use | EventKind::Refreshed => {}
         EventKind::Issued => {
+            // With a refresh token producers often name the end of the access token beside it (`expires_in`, RFC 6749
+            // section 5.1).
+            if let Some(expires_at) = event.expires_at
+                && event.token_type != TokenType::Refresh
+            {
+                memory.expiries.insert(token, expires_at.millis());
+            }
             let Some(parent) = &event.parent_token_id else { return };
             let parent = keys.scope.key(b't', parent.as_str());
             let mut family = baseline;
@@ -292,6 +300,17 @@ fn ended(memory: &Memory, event: &Event<'_>, keys: &Keys, baseline: u64) -> Ende
     ended
 }
 
+/// When the event's token expires: as the event says, or else as was said when the token was issued.
+fn expiry(memory: &Memory, event: &Event<'_>, keys: &Keys) -> Option<Expiry> {
+    if let Some(at) = event.expires_at {
+        return Some(Expiry { at: at.millis(), said_at_issue: false });
+    }
+    if memory.expiries.is_empty() {
+        return None;
+    }
+    memory.expiries.get(keys.token).map(|at| Expiry { at: *at, said_at_issue: true })
+}
+
 /// Whether the token is in its first, short visit and nothing is known of its user: then a seed is all it gets, so
 /// that a flood of new ids costs little and pushes nobody out.
 fn is_seed(memory: &mut Memory, scene: &Scene<'_>) -> bool {
@@ -299,7 +318,7 @@ fn is_seed(memory: &mut Memory, scene: &Scene<'_>) -> bool {
     if scene.place.is_some() {
         return false;
     }
-    let expired = event.expires_at.is_some_and(|expires_at| expires_at < event.timestamp);
+    let expired = scene.expiry.is_some_and(|expiry| expiry.at < scene.sighting.at);
     if event.kind == EventKind::Refreshed || event.binding.is_some() || expired || scene.ended != Ended::default() {
         return false;
     }
@@ -329,11 +348,12 @@ fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judge
         fan: judged.app_fan.max(0.0) + judged.ip_fan.max(0.0),
         amid: judged.amid,
         volume: judged.evidence.volume.get() + term::volume::BYTES_WEIGHT * judged.evidence.bytes.get(),
-        calls_at_home: if judged.at_home {
+        calls_at_home: if judged.sits == Sits::AtHome {
             judged.evidence.route.get().max(0.0) + judged.evidence.area.get().max(0.0) - judged.amid
         } else {
             0.0
         },
+        in_hands: judged.sits == Sits::AmongPeople,
         company: judged.company,
         calls: judged.visit_calls,
     };

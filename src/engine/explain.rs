@@ -248,7 +248,7 @@ impl Words<'_> {
                 format!("accepted after its session had ended ({})", since(ended.session_ended_at)),
             ),
             RuleId::UseAfterExpiry => {
-                let late = event.expires_at.map_or(0, |expires| at - expires.millis());
+                let late = self.scene.expiry.map_or(0, |expiry| at - expiry.at);
                 let (observed, reason) = if late > 0 {
                     (format!("{answer}, {} late", span(late)), format!("accepted {} after it had expired", span(late)))
                 } else {

@@ -9,6 +9,8 @@ use crate::event::Kind as EventKind;
 use crate::memory::baselines::{Baselines, Place};
 use crate::memory::visit::VISIT_GAP_MS;
 use crate::memory::{Baseline, Ended, Evidence, Kind, Memory, Nats, Others, Sighting, Sort, User, Visit, Visits};
+use crate::place::NetworkClass;
+use crate::term::lifecycle::Expiry;
 use crate::term::{self, CLIENT_WEIGHT, NET_WEIGHT, Term, client, net};
 use crate::verdict::RuleId;
 
@@ -29,8 +31,32 @@ pub struct Scene<'a> {
     pub place: Option<Place>,
     /// When its token, family or session was ended.
     pub ended: Ended,
+    pub expiry: Option<Expiry>,
     /// Of an event after its token's expiry: by how much its clock is ahead of others, milliseconds.
     pub ahead: i64,
+}
+
+/// Where a holder sits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sits {
+    /// Where the owner does: in a network that was known when they came, or for long.
+    AtHome,
+    /// A machine's token is used where people are, from an address that is not known.
+    AmongPeople,
+    Elsewhere,
+}
+
+impl Sits {
+    const fn of(kind: Kind, sighting: &Sighting, visit: &Visit, is_new_place: bool) -> Self {
+        let is_known = visit.net_level as usize == net::level::KNOWN_ADDRESS;
+        if kind.is_machine() && matches!(sighting.class, NetworkClass::Access) && !is_known {
+            Self::AmongPeople
+        } else if is_new_place {
+            Self::Elsewhere
+        } else {
+            Self::AtHome
+        }
+    }
 }
 
 /// What judgement found, before it is put into words.
@@ -44,11 +70,12 @@ pub struct Judged {
     pub ip_fan: f64,
     /// What is taken off because a whole company came along; at most 0.
     pub together: f64,
+    /// What is taken off because a colleague of the owner's may hold a machine's token; at most 0.
+    pub colleague: f64,
     pub sibling: f64,
     /// The part of route that comes of calls amid the owner's own.
     pub amid: f64,
-    /// The holder sits where the owner does: in a network that was known when they came, or for long.
-    pub at_home: bool,
+    pub sits: Sits,
     /// Calls of the visit.
     pub visit_calls: u32,
     /// Users who came new to the same place within two hours, this one among them.
@@ -88,9 +115,10 @@ impl Judged {
             app_fan: 0.0,
             ip_fan: 0.0,
             together: 0.0,
+            colleague: 0.0,
             sibling: 0.0,
             amid: 0.0,
-            at_home: false,
+            sits: Sits::AtHome,
             visit_calls: 0,
             company: 0,
             net_credit: 0.0,
@@ -124,6 +152,18 @@ impl Judged {
             + self.app_fan
             + self.ip_fan
             + self.together
+            + self.colleague
+            + self.sibling
+    }
+
+    /// What is said by place, client, hour and change of holder: who somebody is, and not what they do.
+    fn strange(&self) -> f64 {
+        let Evidence { net, client, hour, switch, .. } = self.evidence;
+        NET_WEIGHT * (net.get() + self.net_credit)
+            + CLIENT_WEIGHT * (client.get() + self.client_credit)
+            + hour.get()
+            + switch.get()
+            + self.silence
             + self.sibling
     }
 
@@ -212,13 +252,28 @@ pub fn judge(memory: &mut Memory, settings: &Settings, scene: &Scene<'_>) -> Jud
         turn.switch(baseline, others, &mut learns);
     }
     turn.volume(baseline, others);
-    turn.lifecycle(baseline, visit);
+    turn.lifecycle(baseline, visit, others);
     if turn.changed {
         turn.fan(baseline, visit, others);
     }
-    let (changed, blank) = (turn.changed, turn.blank);
-    let sibling = if blank { 0.0 } else { sibling(baseline, held, at, settings.prior_log_odds) };
-    let context = &baseline.contexts[held];
+    let judged = sum_up(baseline, visit, &turn, settings, late);
+    let context = &mut baseline.contexts[held];
+    // What is said of calls amid the owner's own ends with its visit.
+    context.log_odds = Nats::new(judged.log_odds - judged.amid);
+    context.last_at = context.last_at.max(at);
+    visit.log_odds_max = visit.log_odds_max.max(judged.log_odds as f32);
+    // A company's move explains why many are strange together, and a colleague why one is; neither proves that somebody is
+    // the owner.
+    let unexplained = judged.log_odds - judged.together - judged.colleague;
+    let lesson = Lesson::new(scene, visit, kind, learns, (unexplained, gone_on));
+    learn::learn(baseline, user, others, &lesson);
+    judged
+}
+
+/// All that the turn has found of a holder.
+fn sum_up(baseline: &Baseline, visit: &Visit, turn: &Turn<'_>, settings: &Settings, late: bool) -> Judged {
+    let (sighting, context) = (&turn.scene.sighting, &baseline.contexts[turn.held]);
+    let sibling = if turn.blank { 0.0 } else { sibling(baseline, turn.held, sighting.at, settings.prior_log_odds) };
     // What is called amid the owner's calls is said in its visit only, and as one with the route term.
     let route = Nats::new(context.evidence.route.get() + f64::from(visit.amid));
     let mut judged = Judged {
@@ -228,9 +283,10 @@ pub fn judge(memory: &mut Memory, settings: &Settings, scene: &Scene<'_>) -> Jud
         app_fan: f64::from(visit.app_fan),
         ip_fan: f64::from(visit.ip_fan),
         together: f64::from(visit.together),
+        colleague: 0.0,
         sibling,
         amid: f64::from(visit.amid),
-        at_home: !is_new_place(context, at),
+        sits: Sits::of(turn.kind, sighting, visit, is_new_place(context, sighting.at)),
         visit_calls: visit.calls,
         company: usize::from(visit.company),
         net_credit: f64::from(visit.net_credit),
@@ -245,22 +301,17 @@ pub fn judge(memory: &mut Memory, settings: &Settings, scene: &Scene<'_>) -> Jud
         travel_minutes: f64::from(visit.travel_minutes),
         calls: baseline.hour.calls,
         switches: context.switches,
-        changed,
+        changed: turn.changed,
         late,
         visits: baseline.visits,
     };
     for term in &settings.without {
         judged.leave_out(*term);
     }
+    if judged.sits == Sits::AmongPeople {
+        judged.colleague = term::colleague::explained(judged.strange()) - judged.strange();
+    }
     judged.log_odds += judged.sum();
-    let context = &mut baseline.contexts[held];
-    // What is said of calls amid the owner's own ends with its visit.
-    context.log_odds = Nats::new(judged.log_odds - judged.amid);
-    context.last_at = context.last_at.max(at);
-    visit.log_odds_max = visit.log_odds_max.max(judged.log_odds as f32);
-    // A company's move explains why many are strange together, and proves of nobody that they are the owner.
-    let lesson = Lesson::new(scene, visit, kind, learns, (judged.log_odds - judged.together, gone_on));
-    learn::learn(baseline, user, others, &lesson);
     judged
 }
 

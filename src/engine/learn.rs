@@ -199,6 +199,11 @@ fn learn_visit(baseline: &mut Baseline, user: &mut User, others: &mut Others, le
     baseline.learn_place(sighting, known_owner);
     learn_times(baseline, sighting, known_owner);
     population.learn_hour(sighting.hour(), owner);
+    if let Some(expiry) = scene.expiry
+        && expiry.said_at_issue
+    {
+        population.learn_outlived(sighting.app, sighting.at > expiry.at, owner);
+    }
     let recent = user.days_since_change(sighting.at).is_some_and(|days| days <= term::credential::DAYS_MAX);
     population.after_change.learn(recent, owner);
     learn_user(user, population, sighting, kind, owner);

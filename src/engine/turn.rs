@@ -22,6 +22,9 @@ const DAY_MS: f64 = 86_400_000.0;
 
 /// Visits of one's own after which changes of network count in full: new grants are still being set up.
 const SETTLED_VISITS: f64 = 10.0;
+/// So long a holder's place and client are news: who is still there later, and was neither taken for a thief nor for the
+/// owner by anybody, is less and less likely to be one.
+const NEWS_DAYS: f64 = 7.0;
 /// Calls and objects are judged from so many calls an hour on; bytes from the first.
 pub const CALLS_MIN: u32 = 8;
 
@@ -61,18 +64,24 @@ impl Turn<'_> {
         let held = &mut baseline.contexts[self.held];
         // Once it is known, it need not be taken at its word any more, from wherever it comes next.
         held.confirmed &= net.sum() >= 0.0 || client.ratio >= 0.0;
+        // Only of what makes this a holder of its own: what is new within the owner's network, or program, is news.
+        let left = NEWS_DAYS / held.age_days(sighting.at).max(NEWS_DAYS);
+        let news = |sort, key| if baseline.seen.knows(sort, key) { 1.0 } else { left };
+        let place_is_news = news(Sort::Network, sighting.network);
+        let client_is_news = news(Sort::Family, sighting.family);
         let evidence = &mut held.evidence;
         if net.sum() >= 0.0 {
-            if net.sum() >= evidence.net.get() && !held.confirmed {
-                evidence.net = Nats::new(net.sum());
-                evidence.travel = Nats::new(net.travel);
+            let told = place_is_news * net.sum();
+            if told >= evidence.net.get() && !held.confirmed {
+                evidence.net = Nats::new(told);
+                evidence.travel = Nats::new(place_is_news * net.travel);
             }
         } else {
             visit.net_credit = if knows_place { net.sum() as f32 } else { 0.0 };
         }
         if client.ratio >= 0.0 {
             if !held.confirmed {
-                evidence.client = evidence.client.max(Nats::new(client.ratio));
+                evidence.client = evidence.client.max(Nats::new(client_is_news * client.ratio));
             }
         } else {
             visit.client_credit = if knows_client { client.ratio as f32 } else { 0.0 };
@@ -379,8 +388,8 @@ impl Turn<'_> {
     }
 
     /// Life cycle: at every event, for it needs no past.
-    pub fn lifecycle(&mut self, baseline: &mut Baseline, visit: &Visit) {
-        let Scene { sighting, enriched, ended, ahead, .. } = self.scene;
+    pub fn lifecycle(&mut self, baseline: &mut Baseline, visit: &Visit, others: &Others) {
+        let Scene { sighting, enriched, ended, expiry, ahead, .. } = self.scene;
         let (event, Keys { scope, token, .. }) = (&enriched.event, &enriched.keys);
         let at = sighting.at;
         let answer = Answer::of(event.status, event.kind == EventKind::Refreshed);
@@ -403,16 +412,17 @@ impl Turn<'_> {
         }
         let shown = event.binding.as_deref().map_or(0, |key| scope.key(b'k', key) as u32 | 1);
         let binding = term::lifecycle::binding(&mut baseline.binding, &mut baseline.binding_streak, shown, new_token);
-        let expires_at = event.expires_at.map(crate::event::Timestamp::millis);
+        let expired = expiry.map_or(0.0, |expiry| {
+            let at_issue = || term::lifecycle::said_at_issue(others.population.outlives(sighting.app));
+            let most = if expiry.said_at_issue { at_issue() } else { term::lifecycle::CERTAIN };
+            term::lifecycle::after_expiry(expiry, most, at - ahead, visit.began - ahead, answer)
+        });
         let found = [
             (RuleId::RefreshReuse, reuse),
             (RuleId::BindingMismatch, binding),
             (RuleId::UseAfterRevocation, term::lifecycle::after_revocation(*ended, at, answer, foreign)),
             (RuleId::UseAfterSessionEnd, term::lifecycle::after_session_end(*ended, at, answer, foreign)),
-            (
-                RuleId::UseAfterExpiry,
-                term::lifecycle::after_expiry(expires_at, at - ahead, visit.began - ahead, answer),
-            ),
+            (RuleId::UseAfterExpiry, expired),
         ];
         for (rule, share) in found {
             let context = &mut baseline.contexts[self.held];
@@ -437,7 +447,9 @@ impl Turn<'_> {
         let client = evidence.client.get() + f64::from(visit.client_credit);
         let oddness = evidence.route.get() + 0.5 * client + evidence.hour.get();
         let Sighting { tenant, app, at, .. } = *sighting;
-        let member = Member::new(self.scene.user, tenant, app, at, oddness);
+        // Of tokens of no application each is a thing of its own.
+        let own_app = if self.scene.enriched.event.app_id.is_some() { app } else { self.scene.user };
+        let member = Member::new(self.scene.user, tenant, own_app, at, oddness);
         let mut users = 0;
         let mut fan = |group: u64| {
             let company = fleets.join(group, member);

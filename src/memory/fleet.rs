@@ -8,8 +8,9 @@ const WINDOW_SECONDS: u32 = 2 * 3_600;
 const FLEETS_MAX: usize = 1 << 17;
 /// A group is weighed from so many users on.
 pub const USERS_MIN: usize = 3;
-/// So many applications are several.
+/// So many applications are several, and so many tenants few.
 pub const APPS_MAX: usize = 3;
+const TENANTS_MAX: usize = 3;
 /// What an application does at home fades in such steps: it is used thousands of times in between.
 const FADE_STEP_MS: i64 = 60_000;
 
@@ -47,8 +48,8 @@ pub struct Company {
     pub users: usize,
     /// Sum of the others' oddness.
     pub oddness: f64,
-    /// Their applications, counted up to [`APPS_MAX`], where there are [`USERS_MIN`] users and all of them are of one
-    /// tenant; else 0.
+    /// Their applications, counted up to [`APPS_MAX`], where there are [`USERS_MIN`] users and they are a company's own;
+    /// else 0.
     pub apps: usize,
 }
 
@@ -92,7 +93,7 @@ impl Fleets {
         }
         fleet.members.push(member);
         let users = fleet.members.len();
-        Company { users, oddness: others, apps: if users >= USERS_MIN { fleet.apps() } else { 0 } }
+        Company { users, oddness: others, apps: if users >= USERS_MIN { fleet.apps(member.tenant) } else { 0 } }
     }
 
     /// An application is used by a tenant from where its users are at home.
@@ -137,22 +138,31 @@ impl Fleets {
 }
 
 impl Fleet {
-    /// Different applications of the only tenant, up to [`APPS_MAX`]; 0 of several tenants.
-    fn apps(&self) -> usize {
-        let Some(first) = self.members.first() else { return 0 };
-        let mut apps = [first.app; APPS_MAX];
-        let mut found = 1;
-        for other in &self.members {
-            if other.tenant != first.tenant {
-                return 0;
-            }
-            if found < APPS_MAX && !apps.contains(&other.app) {
-                apps[found] = other.app;
-                found += 1;
-            }
+    /// Different applications, up to [`APPS_MAX`], of a company's own people and services: where three in four members
+    /// are of `tenant`; or where there are several applications and few tenants, for a company has more than one account.
+    /// Else 0.
+    fn apps(&self, tenant: u32) -> usize {
+        let own = self.members.iter().filter(|member| member.tenant == tenant);
+        if 4 * own.clone().count() >= 3 * self.members.len() {
+            return distinct::<APPS_MAX>(own.map(|member| member.app));
         }
-        found
+        let tenants = distinct::<{ TENANTS_MAX + 1 }>(self.members.iter().map(|member| member.tenant));
+        let apps = distinct::<APPS_MAX>(self.members.iter().map(|member| member.app));
+        if tenants <= TENANTS_MAX && apps == APPS_MAX { apps } else { 0 }
     }
+}
+
+/// How many are different, up to `MAX`.
+fn distinct<const MAX: usize>(of: impl Iterator<Item = u32>) -> usize {
+    let mut known = [0; MAX];
+    let mut found = 0;
+    for one in of {
+        if found < MAX && !known[..found].contains(&one) {
+            known[found] = one;
+            found += 1;
+        }
+    }
+    found
 }
 
 #[cfg(test)]
@@ -169,8 +179,11 @@ mod tests {
         assert_eq!(company, Company { users: 2, oddness: 2.0, apps: 0 });
         let same_app = Member::new(9, 1, 8, 2_000, 0.0);
         assert_eq!(fleets.join(1, same_app), Company { users: 3, oddness: 1.0, apps: 2 });
-        let stranger = Member::new(10, 2, 10, 2_000, 0.0);
-        assert_eq!(fleets.join(1, stranger).apps, 0, "not all of one tenant");
+        let stranger = |user, tenant, app| Member::new(user, tenant, app, 2_000, 0.0);
+        assert_eq!(fleets.join(1, stranger(10, 2, 8)).apps, 0, "another tenant's, of few applications");
+        assert_eq!(fleets.join(1, stranger(11, 2, 12)).apps, 3, "another account of the same company's");
+        assert_eq!(fleets.join(1, stranger(12, 3, 12)).apps, 3);
+        assert_eq!(fleets.join(1, stranger(13, 4, 12)).apps, 0, "so many companies are no company");
         assert_eq!(fleets.join(1, member(9, 3 * 3_600_000, 0.0)).users, 1);
         assert_eq!(fleets.join(2, member(9, 0, 0.0)).users, 1, "groups are kept apart");
     }

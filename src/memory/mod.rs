@@ -37,6 +37,7 @@ const VISITS_OPEN_MAX: usize = 1 << 20;
 const USERS_MAX: usize = 1 << 22;
 const ENDED_MAX: usize = 1 << 20;
 const LINEAGES_MAX: usize = 1 << 20;
+const EXPIRIES_MAX: usize = 1 << 20;
 const NAMES_MAX: usize = 1 << 16;
 const MINUTES_MAX: usize = 1 << 20;
 
@@ -66,6 +67,8 @@ pub struct Memory {
     pub ended: Generations<Ended>,
     /// The family that an issued token belongs to, where producers name none: the first refresh token of its chain.
     pub lineages: Generations<u64>,
+    /// When issued tokens expire, milliseconds since the epoch.
+    pub expiries: Generations<i64>,
     /// Calls of the running minute, of the grants whose calls have a ceiling.
     pub minutes: Generations<Minute>,
     /// Names of networks and client families, for people to read.
@@ -82,6 +85,7 @@ impl Memory {
             others: Others::default(),
             ended: Generations::new(ENDED_MAX),
             lineages: Generations::new(LINEAGES_MAX),
+            expiries: Generations::new(EXPIRIES_MAX),
             minutes: Generations::new(MINUTES_MAX),
             names: Generations::new(NAMES_MAX),
         }

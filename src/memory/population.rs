@@ -162,6 +162,8 @@ enum Pair {
     TenantAreas,
     FingerprintFamily,
     Fingerprint,
+    Outlived,
+    Expiring,
 }
 
 const fn pair(table: Pair, a: u64, b: u64) -> u64 {
@@ -306,6 +308,20 @@ impl Population {
         let tokens = self.pairs.count(pair(Pair::Fingerprint, u64::from(fingerprint), 0));
         let alike = self.pairs.count(pair(Pair::FingerprintFamily, u64::from(fingerprint), u64::from(family)));
         tokens >= 5.0 && alike <= 0.2 * tokens
+    }
+
+    /// Share of an application's visits with tokens whose expiry was said at their issue that come after it.
+    #[must_use]
+    pub fn outlives(&self, app: u64) -> f64 {
+        let count = |table| self.pairs.count(pair(table, app, 0));
+        (count(Pair::Outlived) + 50.0 * 0.002) / (count(Pair::Expiring) + 50.0)
+    }
+
+    pub fn learn_outlived(&mut self, app: u64, outlived: bool, weight: f64) {
+        if outlived {
+            self.pairs.add(pair(Pair::Outlived, app, 0), weight);
+        }
+        self.pairs.add(pair(Pair::Expiring, app, 0), weight);
     }
 
     pub fn learn_fingerprint(&mut self, fingerprint: u32, family: u32, weight: f64) {

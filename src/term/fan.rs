@@ -21,7 +21,7 @@ pub fn judge(company: Company, home_share: impl FnOnce() -> f64) -> f64 {
 }
 
 /// Users of one tenant, with so many applications, from whom on their coming together explains itself.
-const TOGETHER_USERS: usize = 6;
+const TOGETHER_USERS: usize = 4;
 /// Or with one that has so many of its users elsewhere that its breach would show other tenants too.
 const TENANT_SHARE_MAX: f64 = 0.5;
 /// The probability that it does, a user, and at most.
@@ -54,12 +54,12 @@ mod tests {
     #[test]
     fn a_company_that_comes_together_explains_itself_and_a_campaign_does_not() {
         let company = |users, apps| Company { users, oddness: 0.0, apps };
-        // ρ = .03·10 = .3
-        let expected = -(0.7 * (-12.0_f64).exp() + 0.3).ln();
+        // ρ = .03·12 = .36
+        let expected = -(0.64 * (-12.0_f64).exp() + 0.36).ln();
         assert!((together(12.0, company(15, 4), || 1.0) - expected).abs() < 1e-12);
-        assert!(together(12.0, company(6, 3), || 1.0) < 3.6);
-        assert!(together(12.0, company(6, 1), || 0.2) < 3.6, "one tenant's alone, of an application of many");
-        for unexplained in [company(5, 5), company(60, 2), company(60, 0)] {
+        assert!(together(12.0, company(4, 3), || 1.0) < 3.6);
+        assert!(together(12.0, company(4, 1), || 0.2) < 3.6, "one tenant's alone, of an application of many");
+        for unexplained in [company(3, 3), company(60, 2), company(60, 0)] {
             assert!((together(12.0, unexplained, || 0.6) - 12.0).abs() < 1e-12, "{unexplained:?}");
         }
         assert!((together(12.0, company(60, 0), || 0.1) - 12.0).abs() < 1e-12, "several tenants: a breach");

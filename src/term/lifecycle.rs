@@ -1,6 +1,6 @@
 //! Life cycle: what a token that is dead, exchanged or bound cannot honestly do. Near certain, and needs no past.
 
-use crate::math::faded;
+use crate::math::{faded, ln};
 use crate::memory::Ended;
 use crate::memory::baseline::{Presented, Refreshes};
 
@@ -192,16 +192,32 @@ pub fn after_session_end(ended: Ended, at: i64, answer: Answer, foreign: Foreign
     }
 }
 
-/// What an accepted use after expiry says: minutes late, less one for clocks, at most 14; at most 2 where the visit
-/// began in time.
+/// When a token expires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expiry {
+    /// Milliseconds since the epoch.
+    pub at: i64,
+    /// It was said when the token was issued, and not by the use itself: it may have been prolonged since.
+    pub said_at_issue: bool,
+}
+
+/// What an accepted use after expiry says: minutes late, less one for clocks, at most `most` ([`CERTAIN`], or
+/// [`said_at_issue`]); at most 2 where the visit began in time.
 #[must_use]
-pub fn after_expiry(expires_at: Option<i64>, at: i64, visit_began: i64, answer: Answer) -> f64 {
-    let Some(expires_at) = expires_at else { return 0.0 };
+pub fn after_expiry(expiry: Expiry, most: f64, at: i64, visit_began: i64, answer: Answer) -> f64 {
     if answer != Answer::Accepted {
         return 0.0;
     }
-    let late = (at - expires_at) as f64 / MINUTE as f64 - SKEW_MINUTES;
-    late.clamp(0.0, if visit_began < expires_at { 2.0 } else { CERTAIN })
+    let late = (at - expiry.at) as f64 / MINUTE as f64 - SKEW_MINUTES;
+    late.clamp(0.0, if visit_began < expiry.at { most.min(2.0) } else { most })
+}
+
+/// The most that a use after an expiry says which was said at the token's issue alone: sessions are prolonged by use, and
+/// producers put the end of one token on another. `ln(.5/rate)` in [0, 8], of the `rate` of the application's visits that
+/// come after such an expiry; by itself it revokes nothing.
+#[must_use]
+pub fn said_at_issue(rate: f64) -> f64 {
+    ln(0.5 / rate).clamp(0.0, 8.0)
 }
 
 /// Notes the key that a request proved possession of (0: none), and says what another key says: a copy of the token
@@ -226,6 +242,7 @@ pub const fn binding(known: &mut u32, streak: &mut u8, shown: u32, new_token: bo
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::verdict::LIFECYCLE_CERTAIN;
 
     const NOON: i64 = 1_790_000_000_000;
     const HOME: Foreign = Foreign { address: false, network: false, client: false };
@@ -339,13 +356,24 @@ mod tests {
 
     #[test]
     fn expiry_counts_in_minutes() {
-        let at = |late, began| after_expiry(Some(NOON), NOON + late, began, Answer::Accepted);
+        let noon = Expiry { at: NOON, said_at_issue: false };
+        let at = |late, began| after_expiry(noon, CERTAIN, NOON + late, began, Answer::Accepted);
         assert!(at(MINUTE, NOON + 1) < 1e-9);
         assert!((at(4 * MINUTE, NOON + 1) - 3.0).abs() < 1e-9);
         assert!((at(400 * MINUTE, NOON + 1) - 14.0).abs() < 1e-9);
         assert!((at(400 * MINUTE, NOON - 1) - 2.0).abs() < 1e-9);
-        assert!(after_expiry(Some(NOON), NOON + 400 * MINUTE, NOON + 1, Answer::Refused) < 1e-9);
-        assert!(after_expiry(None, NOON, NOON, Answer::Accepted) < 1e-9);
+        assert!(after_expiry(noon, CERTAIN, NOON + 400 * MINUTE, NOON + 1, Answer::Refused) < 1e-9);
+    }
+
+    #[test]
+    fn an_expiry_that_was_said_at_issue_says_what_others_make_of_such_ones() {
+        // Of 2 in 1,000 visits: ln 250. Where half of all visits come later, sessions are prolonged.
+        assert!((said_at_issue(0.002) - 250.0_f64.ln()).abs() < 1e-12);
+        assert!(said_at_issue(1e-9) < LIFECYCLE_CERTAIN && said_at_issue(0.7) < 1e-12);
+        let noon = Expiry { at: NOON, said_at_issue: true };
+        let most = said_at_issue(0.002);
+        let late = after_expiry(noon, most, NOON + 400 * MINUTE, NOON + 1, Answer::Accepted);
+        assert!((late - most).abs() < 1e-12);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 pub mod area;
 pub mod client;
+pub mod colleague;
 pub mod credential;
 pub mod fan;
 pub mod hour;
