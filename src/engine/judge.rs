@@ -140,7 +140,7 @@ impl Judged {
     }
 
     /// All terms: `z − π = .8 net + .85 client + hour + route + area + switch + volume + lifecycle + credential + fan +
-    /// sibling`. The silence of the holder before belongs to switch, bytes to volume, a company's move to fan.
+    /// sibling + colleague`. The silence of the holder before belongs to switch, bytes to volume, a company's move to fan.
     fn sum(&self) -> f64 {
         let Evidence { net, client, hour, route, area, switch, volume, bytes, lifecycle, credential, .. } =
             self.evidence;
@@ -195,6 +195,7 @@ impl Judged {
             Term::Credential => evidence.credential = nothing,
             Term::Fan => (self.app_fan, self.ip_fan, self.together) = (0.0, 0.0, 0.0),
             Term::Sibling => self.sibling = 0.0,
+            Term::Colleague => self.colleague = 0.0,
         }
     }
 }
@@ -308,7 +309,7 @@ fn sum_up(baseline: &Baseline, visit: &Visit, turn: &Turn<'_>, settings: &Settin
     for term in &settings.without {
         judged.leave_out(*term);
     }
-    if judged.sits == Sits::AmongPeople {
+    if judged.sits == Sits::AmongPeople && !settings.without.contains(&Term::Colleague) {
         judged.colleague = term::colleague::explained(judged.strange()) - judged.strange();
     }
     judged.log_odds += judged.sum();
@@ -445,6 +446,29 @@ mod tests {
     }
 
     #[test]
+    fn a_machines_token_among_people_may_be_in_a_colleagues_hands() {
+        use crate::enrichment::Device::{Desktop, Machine};
+        let home = crate::memory::tests::sighting();
+        let sits = |device, class, net_level: usize, is_new| {
+            let mut visit = Visit::begin(1, 1, 0);
+            visit.net_level = net_level as u8;
+            let kind = Kind::new(crate::event::TokenType::ApiKey, device);
+            Sits::of(kind, &Sighting { class, ..home }, &visit, is_new)
+        };
+        let (new, known) = (net::level::NEW_NETWORK, net::level::KNOWN_ADDRESS);
+        assert_eq!(sits(Machine, NetworkClass::Access, new, true), Sits::AmongPeople);
+        assert_eq!(sits(Machine, NetworkClass::Access, new, false), Sits::AmongPeople, "and after weeks");
+        assert_eq!(sits(Machine, NetworkClass::Access, known, false), Sits::AtHome, "a machine in somebody's cellar");
+        assert_eq!(sits(Machine, NetworkClass::Hosting, new, true), Sits::Elsewhere);
+        assert_eq!(sits(Desktop, NetworkClass::Access, new, true), Sits::Elsewhere, "a person's own");
+
+        let strange =
+            Evidence { net: Nats::new(10.0), client: Nats::new(5.0), route: Nats::new(3.0), ..Evidence::default() };
+        let judged = Judged { evidence: strange, silence: -0.5, ..Judged::nothing(-7.0) };
+        assert!((judged.strange() - (8.0 + 4.25 - 0.5)).abs() < 1e-9, "what they call is no part of it");
+    }
+
+    #[test]
     fn the_terms_are_all_of_the_sum_and_each_can_be_left_out() {
         let evidence = Evidence {
             net: Nats::new(1.0),
@@ -468,6 +492,7 @@ mod tests {
             app_fan: 5.0,
             ip_fan: 1.0,
             together: -2.0,
+            colleague: -1.0,
             sibling: 3.5,
             net_credit: -0.25,
             client_credit: -0.5,
@@ -479,7 +504,7 @@ mod tests {
             whole.sum() - without.sum()
         });
         let bytes = term::volume::BYTES_WEIGHT * 2.0;
-        let expected = [0.8 * 0.75, 0.85 * 1.5, 0.25, 4.0, 0.75, 1.0, 3.0 + bytes, 14.0, 2.5, 4.0, 3.5];
+        let expected = [0.8 * 0.75, 0.85 * 1.5, 0.25, 4.0, 0.75, 1.0, 3.0 + bytes, 14.0, 2.5, 4.0, 3.5, -1.0];
         for ((term, worth), expected) in Term::ALL.iter().zip(worth).zip(expected) {
             assert!((worth - expected).abs() < 1e-9, "{}: {worth} instead of {expected}", term.name());
         }

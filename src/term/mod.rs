@@ -1,6 +1,6 @@
 //! The terms of the log-odds: one file a summand, each a pure function of what memory holds, in nats for a thief.
 //!
-//! `z = π + .8 net + .85 client + hour + route + area + switch + volume + lifecycle + credential + fan + sibling`
+//! `z = π + .8 net + .85 client + hour + route + area + switch + volume + lifecycle + credential + fan + sibling + colleague`
 //!
 //! The weights of net and client come of a logistic fit on labelled traffic; all others lay so near one that they are
 //! one. `docs/detection.md` tells the whole model.
@@ -38,10 +38,11 @@ pub enum Term {
     Credential,
     Fan,
     Sibling,
+    Colleague,
 }
 
 impl Term {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Net,
         Self::Client,
         Self::Hour,
@@ -53,6 +54,7 @@ impl Term {
         Self::Credential,
         Self::Fan,
         Self::Sibling,
+        Self::Colleague,
     ];
 
     #[must_use]
@@ -69,6 +71,7 @@ impl Term {
             Self::Credential => "credential",
             Self::Fan => "fan",
             Self::Sibling => "sibling",
+            Self::Colleague => "colleague",
         }
     }
 }

@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use story::{Atlas, Event, HOUR, MINUTE, SECOND, Story, address, fired, share};
+use story::{Atlas, DAY, Event, HOUR, MINUTE, SECOND, Story, address, fired, share};
 use tokenwarden::checkpoint::Position;
 use tokenwarden::engine;
 use tokenwarden::enrich::Enricher;
@@ -121,6 +121,52 @@ fn requests_that_race_for_a_refresh_are_no_theft() {
         assert!(!fired(&again, RefreshReuse), "{again:#?}");
         assert!(again.verdict < Verdict::Alert, "{again:#?}");
     }
+}
+
+#[test]
+fn a_stranger_who_comes_back_for_weeks_is_no_news_any_more() {
+    let mut story = Story::in_town();
+    let ana = story.office_worker("ana", 30);
+    let stranger = ana.from(address::SYDNEY).agent("axios/1.13.2");
+    let first = story.see(&stranger);
+    let mut last = first.clone();
+    for _ in 0..21 {
+        story.wait(DAY);
+        story.see(&ana);
+        last = story.see(&stranger);
+    }
+    assert!(fired(&first, NewCountry) && first.verdict >= Verdict::Alert, "{first:#?}");
+    assert!(last.log_odds < first.log_odds - 3.0, "{} and then {}", first.log_odds, last.log_odds);
+}
+
+#[test]
+fn a_company_that_looks_at_its_own_keys_is_one_question() {
+    let scan = |app: Option<&str>| {
+        let mut story = Story::in_town();
+        let app = app.map_or(serde_json::Value::Null, Into::into);
+        let keys: Vec<Event> =
+            (0..9).map(|number| Event::of(&format!("key-{number}")).set("app_id", app.clone())).collect();
+        for _ in 0..12 {
+            for key in &keys {
+                story.wait(MINUTE);
+                story.see(key);
+                story.wait(5 * SECOND);
+                story.see(&key.clone().set("endpoint", "/v1/deals"));
+            }
+            story.wait(DAY);
+        }
+        let mut told = Vec::new();
+        for key in &keys {
+            story.wait(2 * SECOND);
+            told.push(story.see(&key.from(address::SYDNEY).agent("axios/1.13.2")).log_odds);
+        }
+        told
+    };
+    let of_one_application = scan(Some("crm"));
+    assert!(of_one_application[8] > of_one_application[0], "a breach of the application: {of_one_application:?}");
+    let of_no_application = scan(None);
+    assert!(of_no_application[0] > 0.0, "the first are asked about: {of_no_application:?}");
+    assert!(of_no_application[8] < of_no_application[0] - 3.0, "and not the last: {of_no_application:?}");
 }
 
 #[test]
@@ -357,6 +403,28 @@ fn a_token_is_accepted_long_after_it_expired() {
     let outcome = story.see(&ana.clone().set("status", 200).set("expires_at", story.now() - 20 * MINUTE));
     assert!(fired(&outcome, UseAfterExpiry), "{outcome:#?}");
     assert!(outcome.verdict >= Verdict::Alert, "{outcome:#?}");
+}
+
+#[test]
+fn an_expiry_that_was_told_at_issue_is_remembered() {
+    let late = |token_type: &str| {
+        let mut story = Story::in_town();
+        let (ana, bob) = (story.office_worker("ana", 20), story.office_worker("bob", 20));
+        let token = ana.clone().set("token_id", "at-new").set("token_type", token_type);
+        story.see(&token.kind("issued").set("expires_at", story.now() + HOUR));
+        story.wait(15 * HOUR);
+        for _ in 0..9 {
+            story.wait(20 * SECOND);
+            story.see(&bob);
+        }
+        story.see(&token)
+    };
+    let outcome = late("access");
+    assert!(fired(&outcome, UseAfterExpiry), "{outcome:#?}");
+    // It may have been prolonged: that is for people to know.
+    assert!(outcome.verdict < Verdict::Revoke, "{outcome:#?}");
+    // Of a refresh token it is often the access token's beside it.
+    assert!(!fired(&late("refresh"), UseAfterExpiry));
 }
 
 #[test]
