@@ -50,7 +50,7 @@ pub struct Evidence {
     pub volume: f64,
     /// The part that comes of what was called by a holder who sits where the owner does.
     pub calls_at_home: f64,
-    /// A machine's token is in use where people are: a colleague's hands, as likely as a thief's.
+    /// The token of a machine on servers is used where people are: a colleague's hands look like a thief's.
     pub in_hands: bool,
     /// Users whose tokens came new to the same place within two hours.
     pub company: usize,

@@ -305,7 +305,8 @@ fn expiry(memory: &Memory, event: &Event<'_>, keys: &Keys) -> Option<Expiry> {
     if let Some(at) = event.expires_at {
         return Some(Expiry { at: at.millis(), said_at_issue: false });
     }
-    if memory.expiries.is_empty() {
+    // What is exchanged is a refresh token, whatever the producer calls it.
+    if memory.expiries.is_empty() || event.kind == EventKind::Refreshed {
         return None;
     }
     memory.expiries.get(keys.token).map(|at| Expiry { at: *at, said_at_issue: true })

@@ -65,28 +65,29 @@ pub fn signals(memory: &mut Memory, rules: &RuleSet, scene: &Scene<'_>, judged: 
     signals
 }
 
-/// Each rule's part of the log-odds, and the owner's probability of something as odd where the term knows it.
+/// Each rule's part of the log-odds, of what a company or a colleague leaves of it, and the owner's probability of something as odd where the term knows it.
 fn shares(judged: &Judged) -> impl Iterator<Item = (RuleId, f64, Option<f64>)> {
     let evidence = &judged.evidence;
-    let net = NET_WEIGHT * (evidence.net.get() + judged.net_credit - evidence.travel.get());
+    let kept = judged.unexplained();
+    let net = kept * NET_WEIGHT * (evidence.net.get() + judged.net_credit - evidence.travel.get());
     let by_level = match judged.net_level {
         net::level::KNOWN_ADDRESS => None,
         net::level::KNOWN_PREFIX | net::level::KNOWN_NETWORK => Some(RuleId::NewIp),
         net::level::NEW_COUNTRY => Some(RuleId::NewCountry),
         _ => Some(RuleId::NewNetwork),
     };
-    let client = CLIENT_WEIGHT * (evidence.client.get() + judged.client_credit);
+    let client = kept * CLIENT_WEIGHT * (evidence.client.get() + judged.client_credit);
     let sensitive = evidence.sensitive.get().min(evidence.route.get().max(0.0));
     let calls = evidence.route.get() + evidence.area.get().max(0.0) - sensitive;
     let volume = evidence.volume.get() - evidence.objects.get();
     // One holder who comes by many ways, or two who take turns: more than one place at a time either way.
-    let holders = evidence.switch.get() + judged.sibling;
+    let holders = kept * (evidence.switch.get() + judged.sibling);
     [
         // A network that was new when the holder came is still what speaks against it.
         (by_level.unwrap_or(RuleId::NewIp), net, Some(judged.net_p)),
-        (RuleId::ImpossibleTravel, NET_WEIGHT * evidence.travel.get(), None),
+        (RuleId::ImpossibleTravel, kept * NET_WEIGHT * evidence.travel.get(), None),
         (RuleId::NewClient, client, Some(judged.client_p)),
-        (RuleId::UnusualTime, evidence.hour.get(), Some(judged.hour_p)),
+        (RuleId::UnusualTime, kept * evidence.hour.get(), Some(judged.hour_p)),
         (RuleId::NewEndpoint, calls, None),
         (RuleId::SensitiveEndpoint, sensitive, None),
         (RuleId::ConcurrentUse, holders, None),
@@ -95,8 +96,8 @@ fn shares(judged: &Judged) -> impl Iterator<Item = (RuleId, f64, Option<f64>)> {
         (RuleId::BytesSpike, evidence.bytes.get() * crate::term::volume::BYTES_WEIGHT, None),
         (judged.lifecycle_rule.unwrap_or(RuleId::UseAfterExpiry), evidence.lifecycle.get(), None),
         (RuleId::StaleAfterCredentialChange, evidence.credential.get(), None),
-        (RuleId::AppFanout, judged.app_fan, None),
-        (RuleId::IpFanout, judged.ip_fan, None),
+        (RuleId::AppFanout, kept * judged.app_fan, None),
+        (RuleId::IpFanout, kept * judged.ip_fan, None),
     ]
     .into_iter()
 }
@@ -249,8 +250,13 @@ impl Words<'_> {
             ),
             RuleId::UseAfterExpiry => {
                 let late = self.scene.expiry.map_or(0, |expiry| at - expiry.at);
+                let told = if self.scene.expiry.is_some_and(|expiry| expiry.said_at_issue) {
+                    "the expiry that was told when it was issued"
+                } else {
+                    "it had expired"
+                };
                 let (observed, reason) = if late > 0 {
-                    (format!("{answer}, {} late", span(late)), format!("accepted {} after it had expired", span(late)))
+                    (format!("{answer}, {} late", span(late)), format!("accepted {} after {told}", span(late)))
                 } else {
                     // What is suspected of a holder outlasts the event that showed it.
                     ("a late use before".to_owned(), "this holder's token was accepted after it had expired".to_owned())

@@ -41,15 +41,15 @@ pub struct Scene<'a> {
 pub enum Sits {
     /// Where the owner does: in a network that was known when they came, or for long.
     AtHome,
-    /// A machine's token is used where people are, from an address that is not known.
+    /// The token of a machine that lives on servers is used where people are, from an address that is not known.
     AmongPeople,
     Elsewhere,
 }
 
 impl Sits {
-    const fn of(kind: Kind, sighting: &Sighting, visit: &Visit, is_new_place: bool) -> Self {
-        let is_known = visit.net_level as usize == net::level::KNOWN_ADDRESS;
-        if kind.is_machine() && matches!(sighting.class, NetworkClass::Access) && !is_known {
+    /// `service`: it is the token of a machine that lives on servers; `class`: of the network, where a file knows it.
+    fn of(service: bool, class: Option<NetworkClass>, net_level: usize, is_new_place: bool) -> Self {
+        if service && class == Some(NetworkClass::Access) && net_level > net::level::KNOWN_ADDRESS {
             Self::AmongPeople
         } else if is_new_place {
             Self::Elsewhere
@@ -167,6 +167,12 @@ impl Judged {
             + self.sibling
     }
 
+    /// What company and colleague leave of what is said by who somebody is, and by whom they came with; 1: all of it.
+    pub fn unexplained(&self) -> f64 {
+        let said = self.strange() + self.app_fan + self.ip_fan;
+        if said > 0.0 { ((said + self.together + self.colleague) / said).clamp(0.0, 1.0) } else { 1.0 }
+    }
+
     /// Takes a term out of the sum, to see what it is worth.
     fn leave_out(&mut self, term: Term) {
         let evidence = &mut self.evidence;
@@ -259,8 +265,8 @@ pub fn judge(memory: &mut Memory, settings: &Settings, scene: &Scene<'_>) -> Jud
     }
     let judged = sum_up(baseline, visit, &turn, settings, late);
     let context = &mut baseline.contexts[held];
-    // What is said of calls amid the owner's own ends with its visit.
-    context.log_odds = Nats::new(judged.log_odds - judged.amid);
+    // What is said of calls amid the owner's own ends with its visit, and a colleague is no owner.
+    context.log_odds = Nats::new(judged.log_odds - judged.amid - judged.colleague);
     context.last_at = context.last_at.max(at);
     visit.log_odds_max = visit.log_odds_max.max(judged.log_odds as f32);
     // A company's move explains why many are strange together, and a colleague why one is; neither proves that somebody is
@@ -287,7 +293,12 @@ fn sum_up(baseline: &Baseline, visit: &Visit, turn: &Turn<'_>, settings: &Settin
         colleague: 0.0,
         sibling,
         amid: f64::from(visit.amid),
-        sits: Sits::of(turn.kind, sighting, visit, is_new_place(context, sighting.at)),
+        sits: Sits::of(
+            turn.kind.is_machine() && baseline.lives_on_servers(),
+            turn.scene.enriched.network.as_ref().map(|network| network.class),
+            usize::from(visit.net_level),
+            is_new_place(context, sighting.at),
+        ),
         visit_calls: visit.calls,
         company: usize::from(visit.company),
         net_credit: f64::from(visit.net_credit),
@@ -310,7 +321,9 @@ fn sum_up(baseline: &Baseline, visit: &Visit, turn: &Turn<'_>, settings: &Settin
         judged.leave_out(*term);
     }
     if judged.sits == Sits::AmongPeople && !settings.without.contains(&Term::Colleague) {
-        judged.colleague = term::colleague::explained(judged.strange()) - judged.strange();
+        // Of what a company that came along has left of it.
+        let strange = judged.strange() + judged.together;
+        judged.colleague = term::colleague::explained(strange) - strange;
     }
     judged.log_odds += judged.sum();
     judged
@@ -327,6 +340,7 @@ fn begin_baseline<'m>(baselines: &'m mut Baselines, scene: &Scene<'_>) -> &'m mu
     learn::learn_times(baseline, &seed.sighting(sighting), 1.0);
     let first = seed.sighting(sighting);
     baseline.learn_place(&first, 1.0);
+    (baseline.networks, baseline.hosting_networks) = (1, u8::from(seed.hosting));
     let held = baseline.context(first.network, first.family, seed.first_at, net::level::KNOWN_ADDRESS as u8);
     baseline.contexts[held].last_at = seed.last_at;
     baseline.visits = 1;
@@ -352,7 +366,7 @@ fn keep_time(baseline: &mut Baseline, at: i64, lateness_ms_max: i64) -> bool {
 }
 
 fn find_visit(baseline: &Baseline, visits: &Visits, sighting: &Sighting) -> Option<std::num::NonZeroU32> {
-    // Without a look at visits that may be far away: all of them are over.
+    // Without a look at visits that may be far away: all of them are over, or began by a clock that was wrong.
     if sighting.at >= baseline.last_at + VISIT_GAP_MS {
         return None;
     }
@@ -447,25 +461,21 @@ mod tests {
 
     #[test]
     fn a_machines_token_among_people_may_be_in_a_colleagues_hands() {
-        use crate::enrichment::Device::{Desktop, Machine};
-        let home = crate::memory::tests::sighting();
-        let sits = |device, class, net_level: usize, is_new| {
-            let mut visit = Visit::begin(1, 1, 0);
-            visit.net_level = net_level as u8;
-            let kind = Kind::new(crate::event::TokenType::ApiKey, device);
-            Sits::of(kind, &Sighting { class, ..home }, &visit, is_new)
-        };
         let (new, known) = (net::level::NEW_NETWORK, net::level::KNOWN_ADDRESS);
-        assert_eq!(sits(Machine, NetworkClass::Access, new, true), Sits::AmongPeople);
-        assert_eq!(sits(Machine, NetworkClass::Access, new, false), Sits::AmongPeople, "and after weeks");
-        assert_eq!(sits(Machine, NetworkClass::Access, known, false), Sits::AtHome, "a machine in somebody's cellar");
-        assert_eq!(sits(Machine, NetworkClass::Hosting, new, true), Sits::Elsewhere);
-        assert_eq!(sits(Desktop, NetworkClass::Access, new, true), Sits::Elsewhere, "a person's own");
+        let (access, hosting) = (Some(NetworkClass::Access), Some(NetworkClass::Hosting));
+        assert_eq!(Sits::of(true, access, new, true), Sits::AmongPeople);
+        assert_eq!(Sits::of(true, access, new, false), Sits::AmongPeople, "and after weeks");
+        assert_eq!(Sits::of(true, access, known, false), Sits::AtHome, "their own desk, by now");
+        assert_eq!(Sits::of(true, hosting, new, true), Sits::Elsewhere);
+        assert_eq!(Sits::of(true, None, new, true), Sits::Elsewhere, "no file knows where");
+        assert_eq!(Sits::of(false, access, new, true), Sits::Elsewhere, "a person's, or a command line's");
 
         let strange =
             Evidence { net: Nats::new(10.0), client: Nats::new(5.0), route: Nats::new(3.0), ..Evidence::default() };
         let judged = Judged { evidence: strange, silence: -0.5, ..Judged::nothing(-7.0) };
         assert!((judged.strange() - (8.0 + 4.25 - 0.5)).abs() < 1e-9, "what they call is no part of it");
+        let halved = Judged { together: -5.875, ..judged };
+        assert!((halved.unexplained() - 0.5).abs() < 1e-9);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::memory::cohort::Hourly;
 use crate::memory::seen::sixteenths;
 use crate::memory::{Baseline, Kind, Others, Population, Sighting, Sort, User, Visit};
 use crate::place::NetworkClass;
-use crate::term::{self, net};
+use crate::term::{self, lifecycle, net};
 
 /// Visits from which seasons and schedules are looked for, and weekends kept apart.
 const GROWN_VISITS: u32 = 24;
@@ -199,10 +199,12 @@ fn learn_visit(baseline: &mut Baseline, user: &mut User, others: &mut Others, le
     baseline.learn_place(sighting, known_owner);
     learn_times(baseline, sighting, known_owner);
     population.learn_hour(sighting.hour(), owner);
+    let event = &scene.enriched.event;
     if let Some(expiry) = scene.expiry
         && expiry.said_at_issue
+        && lifecycle::Answer::of(event.status, false) == lifecycle::Answer::Accepted
     {
-        population.learn_outlived(sighting.app, sighting.at > expiry.at, owner);
+        population.learn_outlived(sighting.tenant, sighting.app, expiry.is_over(sighting.at - scene.ahead), owner);
     }
     let recent = user.days_since_change(sighting.at).is_some_and(|days| days <= term::credential::DAYS_MAX);
     population.after_change.learn(recent, owner);

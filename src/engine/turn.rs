@@ -22,8 +22,9 @@ const DAY_MS: f64 = 86_400_000.0;
 
 /// Visits of one's own after which changes of network count in full: new grants are still being set up.
 const SETTLED_VISITS: f64 = 10.0;
-/// So long a holder's place and client are news: who is still there later, and was neither taken for a thief nor for the
-/// owner by anybody, is less and less likely to be one.
+/// So long a holder's place and client are news, and again after so long an absence: who has gone on for longer, and was
+/// neither taken for a thief nor for the owner by anybody, is less and less likely to be one. One call of a thief's makes no
+/// old acquaintance.
 const NEWS_DAYS: f64 = 7.0;
 /// Calls and objects are judged from so many calls an hour on; bytes from the first.
 pub const CALLS_MIN: u32 = 8;
@@ -65,7 +66,7 @@ impl Turn<'_> {
         // Once it is known, it need not be taken at its word any more, from wherever it comes next.
         held.confirmed &= net.sum() >= 0.0 || client.ratio >= 0.0;
         // Only of what makes this a holder of its own: what is new within the owner's network, or program, is news.
-        let left = NEWS_DAYS / held.age_days(sighting.at).max(NEWS_DAYS);
+        let left = if days > NEWS_DAYS { 1.0 } else { NEWS_DAYS / held.age_days(sighting.at).max(NEWS_DAYS) };
         let news = |sort, key| if baseline.seen.knows(sort, key) { 1.0 } else { left };
         let place_is_news = news(Sort::Network, sighting.network);
         let client_is_news = news(Sort::Family, sighting.family);
@@ -413,7 +414,7 @@ impl Turn<'_> {
         let shown = event.binding.as_deref().map_or(0, |key| scope.key(b'k', key) as u32 | 1);
         let binding = term::lifecycle::binding(&mut baseline.binding, &mut baseline.binding_streak, shown, new_token);
         let expired = expiry.map_or(0.0, |expiry| {
-            let at_issue = || term::lifecycle::said_at_issue(others.population.outlives(sighting.app));
+            let at_issue = || term::lifecycle::said_at_issue(others.population.outlives(sighting.tenant, sighting.app));
             let most = if expiry.said_at_issue { at_issue() } else { term::lifecycle::CERTAIN };
             term::lifecycle::after_expiry(expiry, most, at - ahead, visit.began - ahead, answer)
         });
@@ -447,8 +448,9 @@ impl Turn<'_> {
         let client = evidence.client.get() + f64::from(visit.client_credit);
         let oddness = evidence.route.get() + 0.5 * client + evidence.hour.get();
         let Sighting { tenant, app, at, .. } = *sighting;
-        // Of tokens of no application each is a thing of its own.
-        let own_app = if self.scene.enriched.event.app_id.is_some() { app } else { self.scene.user };
+        // Of a tenant's tokens of no application each is a thing of its own; where no tenant is named, who knows whose.
+        let event = &self.scene.enriched.event;
+        let own_app = if event.app_id.is_none() && event.tenant_id.is_some() { self.scene.user } else { app };
         let member = Member::new(self.scene.user, tenant, own_app, at, oddness);
         let mut users = 0;
         let mut fan = |group: u64| {

@@ -396,6 +396,12 @@ impl Baseline {
         self.seen.learn(Sort::Area, area, known_weight, minute);
     }
 
+    /// More of its networks rent out servers than do not.
+    #[must_use]
+    pub const fn lives_on_servers(&self) -> bool {
+        2 * self.hosting_networks as u16 > self.networks as u16
+    }
+
     /// What is to be given up last when there is no room: many visits, lately.
     #[must_use]
     pub fn worth(&self, now: i64) -> u64 {

@@ -8,9 +8,8 @@ const WINDOW_SECONDS: u32 = 2 * 3_600;
 const FLEETS_MAX: usize = 1 << 17;
 /// A group is weighed from so many users on.
 pub const USERS_MIN: usize = 3;
-/// So many applications are several, and so many tenants few.
-pub const APPS_MAX: usize = 3;
-const TENANTS_MAX: usize = 3;
+/// So many applications are several.
+pub const SEVERAL_APPS: usize = 3;
 /// What an application does at home fades in such steps: it is used thousands of times in between.
 const FADE_STEP_MS: i64 = 60_000;
 
@@ -48,8 +47,8 @@ pub struct Company {
     pub users: usize,
     /// Sum of the others' oddness.
     pub oddness: f64,
-    /// Their applications, counted up to [`APPS_MAX`], where there are [`USERS_MIN`] users and they are a company's own;
-    /// else 0.
+    /// Their applications, counted up to [`SEVERAL_APPS`], where there are [`USERS_MIN`] users and three in four of
+    /// them are of the asker's tenant; else 0.
     pub apps: usize,
 }
 
@@ -138,31 +137,20 @@ impl Fleets {
 }
 
 impl Fleet {
-    /// Different applications, up to [`APPS_MAX`], of a company's own people and services: where three in four members
-    /// are of `tenant`; or where there are several applications and few tenants, for a company has more than one account.
-    /// Else 0.
+    /// Different applications of `tenant`, up to [`SEVERAL_APPS`], where three in four members are its own: members of
+    /// other tenants may be anybody's, and explain nobody. Else 0.
     fn apps(&self, tenant: u32) -> usize {
-        let own = self.members.iter().filter(|member| member.tenant == tenant);
-        if 4 * own.clone().count() >= 3 * self.members.len() {
-            return distinct::<APPS_MAX>(own.map(|member| member.app));
+        let mut apps = [0; SEVERAL_APPS];
+        let (mut found, mut own) = (0, 0);
+        for member in self.members.iter().filter(|member| member.tenant == tenant) {
+            own += 1;
+            if found < SEVERAL_APPS && !apps[..found].contains(&member.app) {
+                apps[found] = member.app;
+                found += 1;
+            }
         }
-        let tenants = distinct::<{ TENANTS_MAX + 1 }>(self.members.iter().map(|member| member.tenant));
-        let apps = distinct::<APPS_MAX>(self.members.iter().map(|member| member.app));
-        if tenants <= TENANTS_MAX && apps == APPS_MAX { apps } else { 0 }
+        if 4 * own >= 3 * self.members.len() { found } else { 0 }
     }
-}
-
-/// How many are different, up to `MAX`.
-fn distinct<const MAX: usize>(of: impl Iterator<Item = u32>) -> usize {
-    let mut known = [0; MAX];
-    let mut found = 0;
-    for one in of {
-        if found < MAX && !known[..found].contains(&one) {
-            known[found] = one;
-            found += 1;
-        }
-    }
-    found
 }
 
 #[cfg(test)]
@@ -179,11 +167,16 @@ mod tests {
         assert_eq!(company, Company { users: 2, oddness: 2.0, apps: 0 });
         let same_app = Member::new(9, 1, 8, 2_000, 0.0);
         assert_eq!(fleets.join(1, same_app), Company { users: 3, oddness: 1.0, apps: 2 });
-        let stranger = |user, tenant, app| Member::new(user, tenant, app, 2_000, 0.0);
-        assert_eq!(fleets.join(1, stranger(10, 2, 8)).apps, 0, "another tenant's, of few applications");
-        assert_eq!(fleets.join(1, stranger(11, 2, 12)).apps, 3, "another account of the same company's");
-        assert_eq!(fleets.join(1, stranger(12, 3, 12)).apps, 3);
-        assert_eq!(fleets.join(1, stranger(13, 4, 12)).apps, 0, "so many companies are no company");
+        let stranger = |user, tenant| Member::new(user, tenant, user, 2_000, 0.0);
+        assert_eq!(fleets.join(1, stranger(10, 2)).apps, 0, "a guest of another tenant's");
+        assert_eq!(fleets.join(1, Member::new(11, 1, 11, 2_000, 0.0)).apps, 3, "who is with four of their own");
+        for user in 12..20 {
+            assert_eq!(
+                fleets.join(1, stranger(user, 2 + user % 2)).apps,
+                0,
+                "accounts of a thief's own explain nothing"
+            );
+        }
         assert_eq!(fleets.join(1, member(9, 3 * 3_600_000, 0.0)).users, 1);
         assert_eq!(fleets.join(2, member(9, 0, 0.0)).users, 1, "groups are kept apart");
     }

@@ -310,18 +310,19 @@ impl Population {
         tokens >= 5.0 && alike <= 0.2 * tokens
     }
 
-    /// Share of an application's visits with tokens whose expiry was said at their issue that come after it.
+    /// Of a tenant's accepted visits by an application with tokens whose expiry was said at their issue: the share of those
+    /// that come after it.
     #[must_use]
-    pub fn outlives(&self, app: u64) -> f64 {
-        let count = |table| self.pairs.count(pair(table, app, 0));
+    pub fn outlives(&self, tenant: u64, app: u64) -> f64 {
+        let count = |table| self.pairs.count(pair(table, app, tenant));
         (count(Pair::Outlived) + 50.0 * 0.002) / (count(Pair::Expiring) + 50.0)
     }
 
-    pub fn learn_outlived(&mut self, app: u64, outlived: bool, weight: f64) {
+    pub fn learn_outlived(&mut self, tenant: u64, app: u64, outlived: bool, weight: f64) {
         if outlived {
-            self.pairs.add(pair(Pair::Outlived, app, 0), weight);
+            self.pairs.add(pair(Pair::Outlived, app, tenant), weight);
         }
-        self.pairs.add(pair(Pair::Expiring, app, 0), weight);
+        self.pairs.add(pair(Pair::Expiring, app, tenant), weight);
     }
 
     pub fn learn_fingerprint(&mut self, fingerprint: u32, family: u32, weight: f64) {

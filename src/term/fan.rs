@@ -1,7 +1,7 @@
 //! Fan: many users' tokens of one application, or from one address, new to the same place within two hours.
 
 use crate::math::{exp, ln};
-use crate::memory::fleet::{APPS_MAX, Company, USERS_MIN};
+use crate::memory::fleet::{Company, SEVERAL_APPS, USERS_MIN};
 
 /// Share of its usual visits below which an application has left home: it was moved, and nobody stole it.
 const MOVED_BELOW: f64 = 0.1;
@@ -40,7 +40,7 @@ pub fn together(ratio: f64, company: Company, tenant_share: impl FnOnce() -> f64
     if ratio <= 0.0 || company.users < TOGETHER_USERS || company.apps == 0 {
         return ratio;
     }
-    if company.apps < APPS_MAX && tenant_share() >= TENANT_SHARE_MAX {
+    if company.apps < SEVERAL_APPS && tenant_share() >= TENANT_SHARE_MAX {
         return ratio;
     }
     let explained = (TOGETHER_A_USER * (company.users + 1 - TOGETHER_USERS) as f64).min(TOGETHER_MAX);

@@ -201,6 +201,18 @@ pub struct Expiry {
     pub said_at_issue: bool,
 }
 
+impl Expiry {
+    /// Minutes late, less one for clocks; negative before.
+    fn late(self, at: i64) -> f64 {
+        (at - self.at) as f64 / MINUTE as f64 - SKEW_MINUTES
+    }
+
+    #[must_use]
+    pub fn is_over(self, at: i64) -> bool {
+        self.late(at) > 0.0
+    }
+}
+
 /// What an accepted use after expiry says: minutes late, less one for clocks, at most `most` ([`CERTAIN`], or
 /// [`said_at_issue`]); at most 2 where the visit began in time.
 #[must_use]
@@ -208,8 +220,7 @@ pub fn after_expiry(expiry: Expiry, most: f64, at: i64, visit_began: i64, answer
     if answer != Answer::Accepted {
         return 0.0;
     }
-    let late = (at - expiry.at) as f64 / MINUTE as f64 - SKEW_MINUTES;
-    late.clamp(0.0, if visit_began < expiry.at { most.min(2.0) } else { most })
+    expiry.late(at).clamp(0.0, if visit_began < expiry.at { most.min(2.0) } else { most })
 }
 
 /// The most that a use after an expiry says which was said at the token's issue alone: sessions are prolonged by use, and

@@ -137,6 +137,17 @@ fn a_stranger_who_comes_back_for_weeks_is_no_news_any_more() {
     }
     assert!(fired(&first, NewCountry) && first.verdict >= Verdict::Alert, "{first:#?}");
     assert!(last.log_odds < first.log_odds - 3.0, "{} and then {}", first.log_odds, last.log_odds);
+
+    // One call, and nothing for weeks, makes nobody known.
+    let mut story = Story::in_town();
+    let ana = story.office_worker("ana", 30);
+    let first = story.see(&stranger);
+    for _ in 0..21 {
+        story.wait(DAY);
+        story.see(&ana);
+    }
+    let last = story.see(&stranger);
+    assert!(last.log_odds > first.log_odds - 2.0, "{} and then {}", first.log_odds, last.log_odds);
 }
 
 #[test]
