@@ -15,6 +15,7 @@ use crate::checkpoint::{Checkpoint, DeadLetter, Position};
 use crate::engine::{self, State, Step};
 use crate::enrich::Enricher;
 use crate::enrichment::EnrichedEvent;
+use crate::event::Event;
 use crate::port::{EventRow, Message, Rows};
 use crate::rule::RuleSet;
 use crate::telemetry;
@@ -73,80 +74,42 @@ impl Pipeline {
         now: i64,
         epoch: &mut Epoch<R>,
     ) {
-        for group in messages.chunks(engine::GROUP) {
-            self.take(partition, group, now, epoch);
-        }
-    }
-
-    /// Takes a group: all of it is read before any of it is judged, so that its events' memory can be fetched at once.
-    fn take<R: Rows>(&mut self, partition: &mut Partition, group: &[Message<'_>], now: i64, epoch: &mut Epoch<R>) {
-        // One allocation a group: events borrow from its messages, and cannot outlive them.
-        let mut found = Vec::with_capacity(group.len());
-        for message in group {
-            self.read(partition, message, &mut found, epoch);
-        }
-        let states = &partition.states;
-        engine::look_ahead(found.iter().filter_map(|(_, found)| match found {
-            Found::Event { state, event } => Some((&states[*state], event)),
-            Found::Skipped(_) | Found::Unreadable(_) => None,
-        }));
-        let mut failed = None;
-        for (message, found) in found {
-            // What else there is in a message that was given up is in its dead letter.
-            if failed.is_some_and(|failed| std::ptr::eq(failed, message)) {
-                continue;
-            }
-            match found {
-                Found::Event { state, event } => {
-                    let state = &mut partition.states[state];
-                    let judged = catch_unwind(AssertUnwindSafe(|| match engine::step(state, &self.rules, &event) {
-                        Step::Duplicate => epoch.tally.duplicates += 1,
-                        Step::Judged(outcome) => epoch.fan_out(&event, outcome, message.position, now),
-                    }));
-                    if judged.is_err() {
-                        epoch.park(message, now, panicked(), &self.hasher);
-                        failed = Some(message);
-                    }
-                }
-                Found::Skipped(reason) => epoch.tally.skip(reason),
-                Found::Unreadable(reason) => epoch.park(message, now, reason, &self.hasher),
+        let Self { enricher, rules, hasher, .. } = self;
+        let Partition { decoder, states } = partition;
+        // One allocation for all of them: events borrow from the messages, and cannot outlive them.
+        let found = Vec::with_capacity(messages.len().min(engine::GROUP));
+        let mut turn = Turn { states, rules, hasher, now, epoch, found, given_up: None };
+        for message in messages {
+            turn.epoch.tally.messages += 1;
+            let done = catch_unwind(AssertUnwindSafe(|| {
+                decoder.decode(message.payload, &mut |decoded| match decoded {
+                    Ok(Decoded::Event(event)) => turn.add(message, event, enricher),
+                    Ok(Decoded::Skipped(reason)) => turn.epoch.tally.skip(reason),
+                    Err(error) => turn.found(message, Found::Unreadable(error.to_string())),
+                });
+            }));
+            if done.is_err() {
+                turn.found(message, Found::Unreadable(panicked()));
             }
         }
-        for message in group {
+        turn.judge();
+        for message in messages {
             epoch.checkpoint.advance(message.position);
         }
     }
+}
 
-    /// Decodes and enriches what is in a message.
-    fn read<'g, 'm, R: Rows>(
-        &mut self,
-        partition: &mut Partition,
-        message: &'g Message<'m>,
-        found: &mut Vec<(&'g Message<'m>, Found<'m>)>,
-        epoch: &mut Epoch<R>,
-    ) {
-        let Partition { decoder, states } = partition;
-        epoch.tally.messages += 1;
-        let done = catch_unwind(AssertUnwindSafe(|| {
-            decoder.decode(message.payload, &mut |decoded| {
-                let event = match decoded {
-                    Ok(Decoded::Event(event)) => event,
-                    Ok(Decoded::Skipped(reason)) => return found.push((message, Found::Skipped(reason))),
-                    Err(error) => return found.push((message, Found::Unreadable(error.to_string()))),
-                };
-                if let Some(key) = message.key
-                    && !event.is_keyed_by(key)
-                {
-                    epoch.tally.key_mismatches += 1;
-                }
-                let state = if states.len() == 1 { 0 } else { event.partition_among(states.len()) };
-                found.push((message, Found::Event { state, event: self.enricher.enrich(event) }));
-            });
-        }));
-        if done.is_err() {
-            found.push((message, Found::Unreadable(panicked())));
-        }
-    }
+/// Some messages' turn: what was read of them and is not judged yet. All that is looked ahead for at a time is read before
+/// any of it is judged, so that its memory can be fetched at once.
+struct Turn<'a, 'm, R> {
+    states: &'a mut [State],
+    rules: &'a RuleSet,
+    hasher: &'a TokenHasher,
+    now: i64,
+    epoch: &'a mut Epoch<R>,
+    found: Vec<(&'m Message<'m>, Found<'m>)>,
+    /// What else there is in it is in its dead letter.
+    given_up: Option<&'m Message<'m>>,
 }
 
 /// What was found in a message.
@@ -157,8 +120,58 @@ enum Found<'m> {
         state: usize,
         event: EnrichedEvent<'m>,
     },
-    Skipped(&'static str),
     Unreadable(String),
+}
+
+impl<'m, R: Rows> Turn<'_, 'm, R> {
+    fn add(&mut self, message: &'m Message<'m>, event: Event<'m>, enricher: &mut Enricher) {
+        if let Some(key) = message.key
+            && !event.is_keyed_by(key)
+        {
+            self.epoch.tally.key_mismatches += 1;
+        }
+        let state = if self.states.len() == 1 { 0 } else { event.partition_among(self.states.len()) };
+        self.found(message, Found::Event { state, event: enricher.enrich(event) });
+    }
+
+    fn found(&mut self, message: &'m Message<'m>, found: Found<'m>) {
+        self.found.push((message, found));
+        // A message may hold any number of them.
+        if self.found.len() >= engine::GROUP {
+            self.judge();
+        }
+    }
+
+    /// Judges what was read, in its order.
+    fn judge(&mut self) {
+        let Self { states, rules, hasher, now, epoch, found, given_up } = self;
+        let (rules, now) = (*rules, *now);
+        let ahead = found.iter().filter_map(|(_, found)| match found {
+            Found::Event { state, event } => Some((&states[*state], event)),
+            Found::Unreadable(_) => None,
+        });
+        // Nothing depends on it.
+        let _ = catch_unwind(AssertUnwindSafe(|| engine::look_ahead(ahead)));
+        for (message, found) in found.drain(..) {
+            if given_up.is_some_and(|given_up| std::ptr::eq(given_up, message)) {
+                continue;
+            }
+            match found {
+                Found::Event { state, event } => {
+                    let state = &mut states[state];
+                    let judged = catch_unwind(AssertUnwindSafe(|| match engine::step(state, rules, &event) {
+                        Step::Duplicate => epoch.tally.duplicates += 1,
+                        Step::Judged(outcome) => epoch.fan_out(&event, outcome, message.position, now),
+                    }));
+                    if judged.is_err() {
+                        epoch.park(message, now, panicked(), hasher);
+                        *given_up = Some(message);
+                    }
+                }
+                Found::Unreadable(reason) => epoch.park(message, now, reason, hasher),
+            }
+        }
+    }
 }
 
 /// Why a message is a dead letter that made our own code panic.
@@ -369,6 +382,48 @@ mod tests {
         }
     }
 
+    fn pipeline() -> Pipeline {
+        let enricher = Enricher::with_lookup(Box::new(Breaks));
+        let hasher = TokenHasher::new(b"a key for tests");
+        Pipeline::new(enricher, Arc::new(RuleSet::builtin()), hasher, engine::Settings::default())
+    }
+
+    #[test]
+    fn a_message_of_many_records_is_given_up_once_and_as_a_whole() {
+        let record = |id: &str, address: &str| {
+            format!(
+                r#"{{"eventID":"{id}","eventTime":"2026-09-21T10:00:00Z","eventSource":"s3.amazonaws.com","eventName":"GetObject","sourceIPAddress":"{address}","userIdentity":{{"type":"IAMUser","accessKeyId":"AKIA1","userName":"ana","accountId":"1"}}}}"#
+            )
+        };
+        // More than are judged at a time, before it breaks.
+        let many: Vec<String> = (0..50).map(|number| record(&format!("r{number}"), "192.0.2.7")).collect();
+        let broken = |id, address| format!(r#"{{"Records":[{},{},{}]}}"#, many.join(","), record(id, address), many[0]);
+        let payloads = [
+            broken("poison", "192.0.2.7"),
+            broken("fine", "192.0.2.66"),
+            format!(r#"{{"Records":[{}]}}"#, record("last", "192.0.2.7")),
+        ];
+        let positions: Vec<_> = (0..3).map(|offset| Position { topic: "t".into(), partition: 0, offset }).collect();
+        let messages: Vec<_> = payloads
+            .iter()
+            .zip(&positions)
+            .map(|(payload, position)| Message { position, key: None, payload: payload.as_bytes(), replayed: false })
+            .collect();
+        let mut pipeline = pipeline();
+        let mut partition = pipeline.partition(Format::Cloudtrail);
+        let mut epoch = Epoch::new(Told::default(), false);
+        pipeline.process(&mut partition, &messages, 0, &mut epoch);
+        let told = &epoch.rows.0;
+        assert_eq!(
+            (epoch.tally.dead_letters, epoch.tally.duplicates),
+            (2, 50),
+            "the second repeats the first: {told:?}"
+        );
+        assert!(told[49].starts_with("r49 at 0") && told[50].starts_with("0: this message made"), "{told:?}");
+        assert!(told[51].starts_with("1: this message made") && told[52] == "last at 2", "{told:?}");
+        assert_eq!(epoch.checkpoint.next[0].offset, 3);
+    }
+
     #[test]
     fn what_is_taken_together_fares_as_what_is_taken_alone() {
         let event = |id: &str, address: &str| {
@@ -386,10 +441,7 @@ mod tests {
             .map(|(payload, position)| Message { position, key: None, payload: payload.as_bytes(), replayed: false })
             .collect();
         let taken = |at_a_time: usize| {
-            let enricher = Enricher::with_lookup(Box::new(Breaks));
-            let hasher = TokenHasher::new(b"a key for tests");
-            let mut pipeline =
-                Pipeline::new(enricher, Arc::new(RuleSet::builtin()), hasher, engine::Settings::default());
+            let mut pipeline = pipeline();
             let mut partition = pipeline.partition(Format::Native);
             let mut epoch = Epoch::new(Told::default(), false);
             for messages in messages.chunks(at_a_time) {

@@ -70,6 +70,17 @@ pub struct Visit {
     pub areas_remembered: Option<f32>,
 }
 
+super::touch!(Visit {
+    key,
+    routes[8],
+    routes[24],
+    areas[2],
+    calls,
+    app_fan.to_bits(),
+    route_calls[4],
+    route_calls[ROUTES_MAX],
+});
+
 impl Visit {
     #[must_use]
     pub fn begin(baseline: u64, key: u64, at: i64) -> Self {
@@ -108,14 +119,6 @@ impl Visit {
             routes_remembered: None,
             areas_remembered: None,
         }
-    }
-
-    /// Fetches it; what it returns has no meaning.
-    #[must_use]
-    pub fn touch(&self) -> u64 {
-        let calls = [self.route_calls[4], self.route_calls[ROUTES_MAX]].map(u32::from);
-        let numbers = [self.routes[8], self.routes[24], self.areas[2], self.calls, self.app_fan.to_bits()];
-        numbers.into_iter().chain(calls).fold(self.key, |touched, number| touched ^ u64::from(number))
     }
 
     /// How often `route` has been called in this visit, this time included. Beyond so many routes all others count as one:
@@ -244,23 +247,11 @@ const fn place(number: NonZeroU32) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::mem::offset_of;
-
     use super::*;
 
     #[test]
     fn touching_it_leaves_out_none_of_its_cache_lines() {
-        let touched = [
-            offset_of!(Visit, key),
-            offset_of!(Visit, routes) + 4 * 8,
-            offset_of!(Visit, routes) + 4 * 24,
-            offset_of!(Visit, areas) + 4 * 2,
-            offset_of!(Visit, calls),
-            offset_of!(Visit, app_fan),
-            offset_of!(Visit, route_calls) + 2 * 4,
-            offset_of!(Visit, route_calls) + 2 * ROUTES_MAX,
-        ];
-        crate::memory::tests::assert_no_line_is_left_out(touched, size_of::<Visit>());
+        crate::memory::tests::assert_no_line_is_left_out(Visit::begin(1, 1, 0).touched(), size_of::<Visit>());
     }
 
     #[test]

@@ -49,7 +49,7 @@ impl Group {
     }
 
     fn messages(&self) -> SmallVec<[Message<'_>; engine::GROUP]> {
-        let bytes = |range: &Range<usize>| self.bytes.get(range.clone()).unwrap_or_default();
+        let bytes = |range: &Range<usize>| &self.bytes[range.clone()];
         let messages = self.parts.iter().map(|Part { position, key, payload, replayed }| {
             let (key, payload) = (key.as_ref().map(bytes), bytes(payload));
             Message { position, key, payload, replayed: *replayed }
