@@ -2,7 +2,7 @@
 //!
 //! One thread drives it, a few messages at a time. Everything before the fan-out is memory only; the fan-out writes into
 //! an [`Epoch`], and nothing of an epoch is visible outside before it is closed, by the [`worker`](crate::worker).
-//! An ordinary event is borrowed from its message from end to end and allocates nothing.
+//! An ordinary event is borrowed from its message from end to end and allocates nothing; some of them share a list.
 
 mod group;
 

@@ -42,6 +42,7 @@ pub fn look_ahead<'a>(events: impl Iterator<Item = (&'a State, &'a EnrichedEvent
             (None, None) => 0,
         };
     }
+    // Of the first one's state: only past events that are read as several partitions have more than one.
     if let Some((state, _)) = events.first() {
         touched ^= state.memory.visits.touch_due(state.clock.watermark(), GROUP);
     }

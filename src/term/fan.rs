@@ -20,7 +20,7 @@ pub fn judge(company: Company, home_share: impl FnOnce() -> f64) -> f64 {
     if home_share() < MOVED_BELOW { 0.3 * pooled } else { pooled }
 }
 
-/// Users of one tenant, with so many applications, from whom on their coming together explains itself.
+/// Users, most of them of one tenant, with so many applications, from whom on their coming together explains itself.
 const TOGETHER_USERS: usize = 4;
 /// Or with one that has so many of its users elsewhere that its breach would show other tenants too.
 const TENANT_SHARE_MAX: f64 = 0.5;
