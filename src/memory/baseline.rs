@@ -391,10 +391,10 @@ impl Baseline {
         self.seen.learn(Sort::Area, area, known_weight, minute);
     }
 
-    /// More of its networks rent out servers than do not.
+    /// Of its networks as many rent out servers as do not, or more: a colleague who has come for long is among them.
     #[must_use]
     pub const fn lives_on_servers(&self) -> bool {
-        2 * self.hosting_networks as u16 > self.networks as u16
+        self.hosting_networks > 0 && 2 * self.hosting_networks as u16 >= self.networks as u16
     }
 
     /// What is to be given up last when there is no room: many visits, lately.
@@ -414,5 +414,15 @@ mod tests {
         let baseline =
             Baseline::new(1, Kind::new(crate::event::TokenType::ApiKey, crate::enrichment::Device::Machine), 0);
         crate::memory::tests::assert_no_line_is_left_out(baseline.touched(), size_of::<Baseline>());
+    }
+
+    #[test]
+    fn who_lives_on_servers_may_have_a_colleague() {
+        let kind = Kind::new(crate::event::TokenType::ApiKey, crate::enrichment::Device::Machine);
+        let lives = |networks, hosting_networks| {
+            Baseline { networks, hosting_networks, ..Baseline::new(1, kind, 0) }.lives_on_servers()
+        };
+        assert!(lives(1, 1) && lives(2, 1) && !lives(3, 1));
+        assert!(!lives(0, 0) && !lives(2, 0), "what is not known lives nowhere");
     }
 }
