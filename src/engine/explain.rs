@@ -44,7 +44,9 @@ const fn family_name(family: u32) -> u64 {
 /// What the rules have to say, the largest share first.
 pub fn signals(memory: &mut Memory, rules: &RuleSet, scene: &Scene<'_>, judged: &Judged) -> Vec<Signal> {
     let Memory { baselines, names, others, .. } = memory;
-    let Some(baseline) = baselines.get_mut(scene.baseline) else { return Vec::new() };
+    // One that was only just made was not there to be found.
+    let Some(place) = scene.place.or_else(|| baselines.find(scene.baseline)) else { return Vec::new() };
+    let baseline = baselines.get(place);
     let words = Words { scene, judged, baseline, names, cohorts: &others.cohorts };
     let mut signals = Vec::new();
     for (rule, share, p_value) in shares(judged) {
@@ -128,7 +130,7 @@ impl Words<'_> {
     /// Observed, expected, and one sentence.
     fn of(&self, rule: RuleId) -> (String, String, String) {
         let judged = self.judged;
-        let visits = self.visits();
+        let mut digits = itoa::Buffer::new();
         match rule {
             RuleId::NewCountry | RuleId::NewNetwork | RuleId::NewIp => {
                 let (here, usual) = (self.here(), self.usual_place());
@@ -141,7 +143,8 @@ impl Words<'_> {
                     _ if judged.net_level == net::level::KNOWN_ADDRESS => "used from an address that was new lately",
                     _ => "used from a new address of a network that it knows",
                 };
-                let reason = [what, ": ", &here, ", after ", &visits, " from ", &usual].concat();
+                let (visits, noun) = self.visits(&mut digits);
+                let reason = [what, ": ", &here, ", after ", visits, noun, " from ", &usual].concat();
                 (here, usual, reason)
             }
             RuleId::ImpossibleTravel => {
@@ -173,7 +176,10 @@ impl Words<'_> {
                     client::level::NEW_FAMILY | client::level::USERS_FAMILY if learnt => {
                         ["the client was new lately: ", &observed].concat()
                     }
-                    _ => [what, ": ", &observed, ", after ", &visits, " with ", &expected].concat(),
+                    _ => {
+                        let (visits, noun) = self.visits(&mut digits);
+                        [what, ": ", &observed, ", after ", visits, noun, " with ", &expected].concat()
+                    }
                 };
                 (observed, expected, reason)
             }
@@ -194,7 +200,7 @@ impl Words<'_> {
                 let observed = match times {
                     0 => "it turns up by one way after another while an earlier holder is suspect".to_owned(),
                     1 => "one change of network within the hour".to_owned(),
-                    times => [&times.to_string(), " changes of network back and forth"].concat(),
+                    times => [digits.format(times), " changes of network back and forth"].concat(),
                 };
                 let an_hour =
                     f64::from(self.baseline.switches) / f64::from(self.baseline.active_minutes).max(1.0) * 60.0;
@@ -278,18 +284,19 @@ impl Words<'_> {
     fn volume(&self, rule: RuleId) -> (String, String, String) {
         let judged = self.judged;
         let usual = |mean: f32| whole(exp(f64::from(mean)));
-        let hours = whole(f64::from(self.baseline.calls.hours));
+        let (mut digits, mut of_hours) = (itoa::Buffer::new(), itoa::Buffer::new());
         match rule {
             RuleId::Enumeration => {
-                let observed =
-                    ["about ", &whole(self.baseline.hour.objects()), " different objects this hour"].concat();
-                let expected = ["about ", &usual(self.baseline.objects.mean), " an hour"].concat();
+                let objects = digits.format(whole(self.baseline.hour.objects()));
+                let observed = ["about ", objects, " different objects this hour"].concat();
+                let expected = ["about ", digits.format(usual(self.baseline.objects.mean)), " an hour"].concat();
                 let reason = ["walks through objects: ", &observed, ", usually ", &expected].concat();
                 (observed, expected, reason)
             }
             RuleId::BytesSpike => {
-                let observed = [&whole(f64::from(self.baseline.hour.kilobytes)), " kB read this hour"].concat();
-                let expected = ["about ", &usual(self.baseline.bytes.mean), " kB an hour"].concat();
+                let kilobytes = digits.format(whole(f64::from(self.baseline.hour.kilobytes)));
+                let observed = [kilobytes, " kB read this hour"].concat();
+                let expected = ["about ", digits.format(usual(self.baseline.bytes.mean)), " kB an hour"].concat();
                 let reason = [&observed, ", usually ", &expected].concat();
                 (observed, expected, reason)
             }
@@ -297,13 +304,13 @@ impl Words<'_> {
                 let observed = if judged.calls < CALLS_MIN {
                     "many calls in an hour before".to_owned()
                 } else {
-                    [&judged.calls.to_string(), " calls this hour"].concat()
+                    [digits.format(judged.calls), " calls this hour"].concat()
                 };
-                let mean = usual(self.baseline.calls.mean);
-                let expected = match hours.as_str() {
-                    "0" => "few, as others of its kind make".to_owned(),
-                    "1" => ["about ", &mean, " (one hour is known)"].concat(),
-                    hours => ["about ", &mean, " an hour (", hours, " hours are known)"].concat(),
+                let mean = digits.format(usual(self.baseline.calls.mean));
+                let expected = match whole(f64::from(self.baseline.calls.hours)) {
+                    0 => "few, as others of its kind make".to_owned(),
+                    1 => ["about ", mean, " (one hour is known)"].concat(),
+                    hours => ["about ", mean, " an hour (", of_hours.format(hours), " hours are known)"].concat(),
                 };
                 let reason = [&observed, ", usually ", &expected].concat();
                 (observed, expected, reason)
@@ -316,7 +323,7 @@ impl Words<'_> {
         let endpoint = crate::route::template(event.endpoint.as_deref().unwrap_or_default());
         let observed = both(event.method.as_deref().unwrap_or_default(), &endpoint);
         let (known, _) = self.baseline.seen.variety(Sort::Route);
-        let expected = ["its usual ", &known.to_string(), " routes"].concat();
+        let expected = ["its usual ", itoa::Buffer::new().format(known), " routes"].concat();
         let what = match rule {
             RuleId::SensitiveEndpoint => "calls what thieves look for",
             _ => "calls what it does not usually call",
@@ -330,10 +337,10 @@ impl Words<'_> {
         (observed, expected, reason)
     }
 
-    fn visits(&self) -> String {
+    fn visits<'a>(&self, digits: &'a mut itoa::Buffer) -> (&'a str, &'static str) {
         match self.judged.visits {
-            1 => "one visit".to_owned(),
-            visits => [&visits.to_string(), " visits"].concat(),
+            1 => ("one", " visit"),
+            visits => (digits.format(visits), " visits"),
         }
     }
 
@@ -342,11 +349,18 @@ impl Words<'_> {
         let enriched = self.scene.enriched;
         let (city, country) = enriched.place.as_ref().map_or(("", ""), |place| (&*place.city, place.country.as_str()));
         let comma = |text: &str| if text.is_empty() { "" } else { ", " };
-        let (number, by, name) = match &enriched.network {
-            Some(network) => (["AS", &network.asn.to_string()].concat(), " ", &*network.org),
-            None => (enriched.event.address.map_or_else(String::new, |address| address.to_string()), "", ""),
+        let mut digits = itoa::Buffer::new();
+        let address;
+        let (by, number, name) = match (&enriched.network, enriched.event.address) {
+            (Some(network), _) => ("AS", digits.format(network.asn), &*network.org),
+            (None, Some(found)) => {
+                address = found.to_string();
+                ("", address.as_str(), "")
+            }
+            (None, None) => ("", "", ""),
         };
-        [city, comma(city), country, comma(country), &number, by, name].concat()
+        let space = if name.is_empty() { "" } else { " " };
+        [city, comma(city), country, comma(country), by, number, space, name].concat()
     }
 
     /// `DE, AS3320 Deutsche Telekom (412 of 413 sightings)`.
@@ -356,17 +370,22 @@ impl Words<'_> {
         let is_new =
             |country: u32| self.judged.net_level == net::level::NEW_COUNTRY && country == self.scene.sighting.country;
         let country = seen.most(Sort::Country).filter(|(country, _)| !is_new(*country));
-        let country = country.map_or_else(String::new, |(country, _)| country_text(country) + ", ");
+        let letters = country.map_or([0; 2], |(country, _)| [(country >> 8) as u8, country as u8]);
+        let (country, comma) = match str::from_utf8(&letters) {
+            Ok(country) if letters != [0; 2] => (country, ", "),
+            _ => ("", ""),
+        };
         let Some((network, weight)) = seen.most(Sort::Network) else {
-            return country + "places of its user's other tokens";
+            return [country, comma, "places of its user's other tokens"].concat();
         };
         let name = match (self.names.get(network_name(network)), Sighting::asn(network)) {
             (Some(name), _) => Cow::Borrowed(&**name),
             (None, Some(asn)) => Cow::Owned(format!("AS{asn}")),
             (None, None) => Cow::Borrowed("networks that no file knows"),
         };
-        let all = whole(seen.total(Sort::Network).max(weight));
-        [country.as_str(), &name, " (", &whole(weight), " of ", &all, " visits)"].concat()
+        let (mut here, mut all) = (itoa::Buffer::new(), itoa::Buffer::new());
+        let (here, all) = (here.format(whole(weight)), all.format(whole(seen.total(Sort::Network).max(weight))));
+        [country, comma, &name, " (", here, " of ", all, " visits)"].concat()
     }
 
     fn usual_client(&self) -> String {
@@ -401,8 +420,8 @@ impl Words<'_> {
 }
 
 /// To the nearest; a whole number is written in a tenth of the time that a float takes.
-fn whole(number: f64) -> String {
-    (number.round() as u64).to_string()
+fn whole(number: f64) -> u64 {
+    number.round() as u64
 }
 
 /// Both words, where there are both.
@@ -414,7 +433,8 @@ fn both(one: &str, other: &str) -> String {
 
 /// `08:00 to 17:00 UTC`
 fn hours_text(from: usize, to: usize) -> String {
-    format!("{from:02}:00 to {to:02}:00 UTC")
+    let digits = |hour: usize| [b'0' + (hour / 10) as u8, b'0' + (hour % 10) as u8].map(char::from);
+    digits(from).into_iter().chain(":00 to ".chars()).chain(digits(to)).chain(":00 UTC".chars()).collect()
 }
 
 /// `0.07`
@@ -427,10 +447,6 @@ fn hundredths(number: f64) -> String {
 fn thousands(km: f64) -> String {
     let hundreds = (km / 100.0).round() as u64;
     if hundreds < 10 { format!("{hundreds}00") } else { format!("{},{}00", hundreds / 10, hundreds % 10) }
-}
-
-fn country_text(country: u32) -> String {
-    [(country >> 8) as u8, country as u8].into_iter().map(char::from).collect()
 }
 
 /// `41 min`, `3 h`, `2 days`.

@@ -8,8 +8,9 @@ use crate::math::{faded, ln};
 use crate::memory::baseline::Hour;
 use crate::memory::cohort::Hourly;
 use crate::memory::fleet::Member;
+use crate::memory::population::Callers;
 use crate::memory::routes::RouteUse;
-use crate::memory::{Baseline, Cohorts, Context, Kind, Nats, Others, Sighting, Sort, User, Visit};
+use crate::memory::{Baseline, Cohorts, Context, Kind, Nats, Others, Population, Sighting, Sort, User, Visit};
 use crate::place::NetworkClass;
 use crate::route;
 use crate::term::lifecycle::{Answer, Foreign};
@@ -207,8 +208,10 @@ impl Turn<'_> {
             let call = term::route::nobodys(&baseline.own_nobodys(), cohort, used.lure(), calls);
             (call, term::route::weight(visit.count_nobodys()))
         } else {
-            let likely = population.calls(sighting.app, sighting.family, route.key, used);
-            let own = if own.of_this > 0.0 { own } else { own.spread(self.routes_remembered(baseline, visit, others)) };
+            let callers = population.callers(sighting.app, sighting.family);
+            let likely = population.calls(&callers, route.key, used);
+            let mut remembered = || Self::routes_remembered(baseline, visit, &callers, population);
+            let own = if own.of_this > 0.0 { own } else { own.spread(remembered()) };
             (term::route::judge(&own, likely.others, likely.thief, calls), learns.route)
         };
         if weight <= 0.0 {
@@ -252,11 +255,8 @@ impl Turn<'_> {
     }
 
     /// Others' share of calls to the routes that the owner's memory holds.
-    fn routes_remembered(&self, baseline: &Baseline, visit: &mut Visit, others: &Others) -> f32 {
-        let Sighting { app, family, .. } = self.scene.sighting;
-        let population = &others.population;
-        let share =
-            |(route, _)| population.calls(app, family, route, population.route(route).unwrap_or_default()).others;
+    fn routes_remembered(baseline: &Baseline, visit: &mut Visit, callers: &Callers, population: &Population) -> f32 {
+        let share = |(route, _)| population.calls(callers, route, population.route(route).unwrap_or_default()).others;
         *visit.routes_remembered.get_or_insert_with(|| baseline.seen.each(Sort::Route).map(share).sum::<f64>() as f32)
     }
 

@@ -1,5 +1,7 @@
 //! Who has lately come from where with one application, or from one address: the ground on which a campaign is seen.
 
+use smallvec::SmallVec;
+
 use super::generations::Generations;
 
 /// Visitors kept a group, and for how long.
@@ -37,7 +39,8 @@ impl Member {
 /// Users who came new to one place.
 #[derive(Clone, Debug)]
 pub struct Fleet {
-    members: Vec<Member>,
+    /// One lies in the group itself.
+    members: SmallVec<[Member; 1]>,
 }
 
 /// What a group says of one of its users.
@@ -79,7 +82,7 @@ impl Default for Fleets {
 impl Fleets {
     /// Notes a user's latest visit in a group, and tells what company they are in.
     pub fn join(&mut self, group: u64, member: Member) -> Company {
-        let fleet = self.groups.entry(group, || Fleet { members: Vec::with_capacity(1) });
+        let fleet = self.groups.entry(group, || Fleet { members: SmallVec::new() });
         let mut others = 0.0;
         fleet.members.retain(|other| {
             let stays = member.second.abs_diff(other.second) <= WINDOW_SECONDS && other.user != member.user;

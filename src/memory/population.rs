@@ -85,6 +85,15 @@ struct AppUse {
     preferences: f32,
 }
 
+/// Who calls with one client family and application, and how much they do.
+#[derive(Clone, Copy, Debug)]
+pub struct Callers {
+    app: u64,
+    client: u64,
+    of_app: AppUse,
+    of_client: f64,
+}
+
 /// How likely a call is, for whom.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Likely {
@@ -330,19 +339,26 @@ impl Population {
         self.pairs.add(pair(Pair::FingerprintFamily, u64::from(fingerprint), u64::from(family)), weight);
     }
 
-    /// Probabilities of a route: for others with this client `family` and application, else with the application, else
-    /// for anybody; and for a thief, who chooses among what the application calls by popularity and by what words promise,
-    /// and among all there is where little is known of it.
+    /// Those who call as this client `family` of an application.
     #[must_use]
-    pub fn calls(&self, app: u64, family: u32, route: u32, used: RouteUse) -> Likely {
-        let (anyone, anywhere) = (self.routes.taken(used), self.routes.tempts(used));
+    pub fn callers(&self, app: u64, family: u32) -> Callers {
+        let client = client(app, family);
         let of_app = self.apps.get(app).copied().unwrap_or_default();
+        Callers { app, client, of_app, of_client: self.pairs.count(pair(Pair::Client, client, 0)) }
+    }
+
+    /// Probabilities of a route: for others with the callers' client family and application, else with the application,
+    /// else for anybody; and for a thief, who chooses among what the application calls by popularity and by what words
+    /// promise, and among all there is where little is known of it.
+    #[must_use]
+    pub fn calls(&self, callers: &Callers, route: u32, used: RouteUse) -> Likely {
+        let Callers { app, client, of_app, of_client } = *callers;
+        let (anyone, anywhere) = (self.routes.taken(used), self.routes.tempts(used));
         let in_app = self.pairs.count(pair(Pair::AppRoute, app, u64::from(route)));
         // What is forgotten of totals and not of their parts makes no probability beyond one.
         let with_app = ((in_app + 50.0 * anyone) / (f64::from(of_app.calls) + 50.0)).min(1.0);
-        let client = client(app, family);
         let with_client = self.pairs.count(pair(Pair::ClientRoute, client, u64::from(route)));
-        let others = (with_client + 50.0 * with_app) / (self.pairs.count(pair(Pair::Client, client, 0)) + 50.0);
+        let others = (with_client + 50.0 * with_app) / (of_client + 50.0);
         // As much of the choice as is unknown of the application is made among all routes.
         let preference = if in_app > 0.0 { used.preference_of(in_app) } else { 0.0 };
         let thief = (preference + UNKNOWN * anywhere) / (f64::from(of_app.preferences) + UNKNOWN);
@@ -463,7 +479,7 @@ mod tests {
         }
         let calls = |app, family, route| {
             let used = population.route(route).unwrap_or_else(|| RouteUse::new(1.0));
-            population.calls(app, family, route, used)
+            population.calls(&population.callers(app, family), route, used)
         };
         let others = |app, family, route| calls(app, family, route).others;
         assert!(others(1, 7, 11) > 0.9);
@@ -484,7 +500,9 @@ mod tests {
                 population.learn_route(1, 7, route, if route == 0 { 4.0 } else { 1.0 }, 1.0);
             }
         }
-        let thief = |route| population.calls(1, 7, route, population.route(route).unwrap_or_default()).thief;
+        let thief = |route| {
+            population.calls(&population.callers(1, 7), route, population.route(route).unwrap_or_default()).thief
+        };
         assert!(thief(0) > 2.0 * thief(1));
         let all: f64 = (0..40).map(thief).sum();
         // What is left is for what nobody calls.
