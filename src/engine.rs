@@ -13,7 +13,6 @@ use self::judge::{Judged, Scene, Sits};
 use crate::decide::{self, Alarm, Budget, Incidents, Tail};
 use crate::enrichment::{EnrichedEvent, Keys};
 use crate::event::{Event, Kind as EventKind, TokenType};
-use crate::math::sigma;
 use crate::memory::baselines::Seed;
 use crate::memory::{Ended, Kind, Memory, Recent, Sighting, User};
 use crate::policy::{self, Finding};
@@ -142,7 +141,7 @@ impl State {
         while let Some(number) = self.memory.visits.next_ended(self.clock.watermark()) {
             let log_odds = f64::from(self.memory.visits.get(number).log_odds_max);
             if log_odds.is_finite() {
-                self.tail.learn(log_odds, sigma(-log_odds));
+                self.tail.learn(log_odds, Tail::honest(log_odds));
             }
             self.memory.visits.close(number);
         }

@@ -1,6 +1,6 @@
 //! How high the log-odds of honest visits go: the measure of p-values, and of the threshold that spends the budget.
 
-use crate::math::{exp, ln};
+use crate::math::{exp, ln, sigma};
 
 const LOWEST: f64 = -16.0;
 const HIGHEST: f64 = 24.0;
@@ -16,6 +16,10 @@ const REMEMBERED_VISITS: f64 = 200_000.0;
 const REFIT_VISITS: u64 = 256;
 /// Visits without which nothing is fitted.
 const FIT_VISITS_MIN: u64 = 1_000;
+
+/// Of what the highest log-odds of a visit say so much is true, on average: the highest of many looks overstates. A
+/// logistic fit of thefts on it gives .46 to .54 (`docs/decisions/half-of-a-visits-word.md`).
+const TRUE: f64 = 0.5;
 
 /// A histogram of visits' highest log-odds, each weighted by the probability that it was the owner's, and a generalised
 /// Pareto distribution beyond its 98th percentile or the highest two hundred (Pickands 1975), fitted by moments (Hosking and Wallis 1987).
@@ -49,6 +53,12 @@ impl Tail {
     #[must_use]
     pub const fn visits(&self) -> u64 {
         self.visits
+    }
+
+    /// Probability that a visit with these highest log-odds was honest, by which it is to be learnt.
+    #[must_use]
+    pub fn honest(log_odds: f64) -> f64 {
+        sigma(-TRUE * log_odds)
     }
 
     pub fn learn(&mut self, log_odds: f64, weight: f64) {
@@ -176,6 +186,13 @@ mod tests {
             assert!((0.7..1.4).contains(&(told / nominal)), "{reach}: {told} against {nominal}");
         }
         assert!((tail.quantile(1e-3) - (-9.0 + 1_000_f64.ln())).abs() < 0.3);
+    }
+
+    #[test]
+    fn the_highest_of_a_visit_is_believed_by_half() {
+        assert!((Tail::honest(0.0) - 0.5).abs() < 1e-12);
+        // e^2.5 to one, and not e^5.
+        assert!((Tail::honest(5.0) - 1.0 / (1.0 + 2.5_f64.exp())).abs() < 1e-12);
     }
 
     #[test]
