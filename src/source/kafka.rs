@@ -3,70 +3,34 @@
 //! All calls happen on the thread that polls, rebalances included: a rebalance is noted by the callback and served
 //! by the next poll, so that a partition is let go of only after its work has been committed.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+mod letters;
+mod member;
+mod settings;
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::ClientContext;
-use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, RebalanceProtocol};
+use rdkafka::config::FromClientConfigAndContext as _;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, RebalanceProtocol};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, Message as _, OwnedHeaders, OwnedMessage};
+use rdkafka::message::{Message as _, OwnedMessage};
 use rdkafka::metadata::{Metadata, MetadataTopic};
-use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer};
-use rdkafka::statistics::Statistics;
-use rdkafka::types::{RDKafkaConfRes, RDKafkaRespErr};
+use rdkafka::types::RDKafkaConfRes;
 use rdkafka::{Offset, TopicPartitionList};
-use serde::Deserialize;
-use serde::de::value::MapAccessDeserializer;
 
+use self::letters::DeadLetterTopic;
+use self::member::{Member, Rebalance};
+pub use self::settings::{KafkaSettings, Topic};
 use crate::checkpoint::{Checkpoint, DeadLetter, Position};
-use crate::format::Format;
 use crate::port::{Message, Polled, Source, SourceError};
 
 /// How long a broker may take to answer before it counts as absent.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
-/// How long dead letters may take to be acknowledged before they are sent again.
-const LETTERS_WAIT: Duration = Duration::from_secs(5);
 /// Bytes of messages after which a poll ends, so that large ones do not flood an epoch.
 const POLL_BYTES_MAX: usize = 8 << 20;
-/// A dead letter longer than this is cut in its topic: brokers and librdkafka take 1,000,000 bytes by default, its
-/// headers included.
-const LETTER_BYTES_MAX: usize = 900_000;
 /// How long the last commit may take to be confirmed, before partitions are let go of and at the end.
 const CONFIRM_WAIT: Duration = Duration::from_secs(2);
-
-/// `[source.kafka]`.
-#[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KafkaSettings {
-    /// `host:port`, several with commas.
-    pub brokers: String,
-    #[serde(default = "topics_default")]
-    pub topics: Vec<Topic>,
-    #[serde(default = "name_default")]
-    pub group_id: String,
-    /// What our own topics begin with: `<prefix>.dead-letters`.
-    #[serde(default = "name_default")]
-    pub prefix: String,
-    /// Anything else that librdkafka takes, TLS and SASL above all.
-    #[serde(default)]
-    pub properties: BTreeMap<String, String>,
-    /// Messages of a partition, before the committed one, that are read again when the partition is taken over: from
-    /// them its baselines are remembered. Nothing else comes of them.
-    #[serde(default = "remember_default")]
-    pub remember_messages_max: u32,
-}
-
-/// A topic and what its messages are written in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Topic {
-    pub topic: String,
-    pub format: Format,
-}
 
 /// Called now and then with a topic, a partition and how many messages are still to be read in it; `None`: it is not ours.
 pub type LagReport = Box<dyn Fn(&str, i32, Option<i64>) + Send + Sync>;
@@ -110,8 +74,7 @@ impl KafkaSource {
         // Offsets are committed by us alone, and only after everything they stand for is done.
         config.set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
         config.set("statistics.interval.ms", "10000");
-        let member = Member { lag: Some(lag), ..Member::default() };
-        let consumer = BaseConsumer::from_config_and_context(&config, member).map_err(misconfigured)?;
+        let consumer = BaseConsumer::from_config_and_context(&config, Member::reporting(lag)).map_err(misconfigured)?;
         let partitions = check_topics(&consumer, settings)?;
         let dead_letters = DeadLetterTopic::open(settings)?;
         let topics: Vec<_> = settings.topics.iter().map(|topic| topic.topic.as_str()).collect();
@@ -424,289 +387,4 @@ fn ask(consumer: &BaseConsumer<Member>, topic: &str, brokers: &str) -> Result<Me
             }
         }
     }
-}
-
-/// What the callbacks leave for the thread that polls.
-#[derive(Default)]
-struct Member {
-    rebalances: Mutex<Vec<Rebalance>>,
-    last_error: Mutex<Option<String>>,
-    /// The broker refused our credentials.
-    refused: AtomicBool,
-    closing: AtomicBool,
-    lag: Option<LagReport>,
-}
-
-enum Rebalance {
-    Assigned(TopicPartitionList),
-    Revoked(TopicPartitionList),
-    Lost(TopicPartitionList),
-}
-
-impl Member {
-    fn take_rebalance(&self) -> Option<Rebalance> {
-        let mut rebalances = unpoisoned(&self.rebalances);
-        (!rebalances.is_empty()).then(|| rebalances.remove(0))
-    }
-
-    fn put_back(&self, rebalance: Rebalance) {
-        unpoisoned(&self.rebalances).insert(0, rebalance);
-    }
-
-    /// `error`, and what was said before it if that tells more.
-    fn told(&self, error: &str) -> String {
-        match &*unpoisoned(&self.last_error) {
-            Some(reason) => reason.clone(),
-            None => error.to_owned(),
-        }
-    }
-}
-
-fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl ClientContext for Member {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        if let Some(RDKafkaErrorCode::Authentication) = error.rdkafka_error_code() {
-            self.refused.store(true, Ordering::Relaxed);
-        }
-        // "all brokers down" follows upon a reason and says less than it.
-        if !matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::AllBrokersDown)) {
-            *unpoisoned(&self.last_error) = Some(reason.to_owned());
-        }
-    }
-
-    fn stats(&self, statistics: Statistics) {
-        let Some(lag) = &self.lag else { return };
-        for (name, topic) in &statistics.topics {
-            // The number −1 stands for messages that have no partition yet.
-            for partition in topic.partitions.values().filter(|partition| partition.partition >= 0) {
-                let is_ours = partition.fetch_state == "active" && partition.consumer_lag >= 0;
-                lag(name, partition.partition, is_ours.then_some(partition.consumer_lag));
-            }
-        }
-    }
-}
-
-impl ConsumerContext for Member {
-    fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
-        let assigned = error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
-        if self.closing.load(Ordering::Relaxed) {
-            let _ = match consumer.rebalance_protocol() {
-                RebalanceProtocol::Cooperative if assigned => Ok(()),
-                RebalanceProtocol::Cooperative => consumer.incremental_unassign(partitions),
-                _ => consumer.unassign(),
-            };
-            return;
-        }
-        let partitions = partitions.clone();
-        unpoisoned(&self.rebalances).push(if assigned {
-            Rebalance::Assigned(partitions)
-        } else if consumer.assignment_lost() {
-            Rebalance::Lost(partitions)
-        } else {
-            Rebalance::Revoked(partitions)
-        });
-    }
-}
-
-/// librdkafka's own log lines, which hold names and addresses but no message.
-fn log(level: RDKafkaLogLevel, facility: &str, said: &str) {
-    match level {
-        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
-            tracing::error!(facility, said, "kafka");
-        }
-        RDKafkaLogLevel::Warning => tracing::warn!(facility, said, "kafka"),
-        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => tracing::info!(facility, said, "kafka"),
-        RDKafkaLogLevel::Debug => tracing::debug!(facility, said, "kafka"),
-    }
-}
-
-/// Where messages go that cannot be decoded.
-struct DeadLetterTopic {
-    producer: ThreadedProducer<Sender>,
-    name: String,
-}
-
-impl DeadLetterTopic {
-    /// Makes the topic where it is missing and we may.
-    fn open(settings: &KafkaSettings) -> Result<Self, SourceError> {
-        let name = format!("{}.dead-letters", settings.prefix);
-        let mut config = settings.client_config()?;
-        let admin = AdminClient::from_config_and_context(&config, Sender::default()).map_err(misconfigured)?;
-        let topic = NewTopic::new(&name, 1, TopicReplication::Fixed(-1));
-        let options = AdminOptions::new().request_timeout(Some(ANSWER_WAIT));
-        match futures::executor::block_on(admin.create_topics([&topic], &options)) {
-            Ok(results) => {
-                for result in results {
-                    match result {
-                        Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-                        Err((name, code)) => tracing::warn!(topic = name, %code, "topic not created; make it by hand"),
-                    }
-                }
-            }
-            Err(error) => tracing::warn!(topic = name, %error, "topic not created; make it by hand"),
-        }
-        config.set("enable.idempotence", "true").set("message.timeout.ms", "30000").set("linger.ms", "5");
-        let producer = ThreadedProducer::from_config_and_context(&config, Sender::default()).map_err(misconfigured)?;
-        Ok(Self { producer, name })
-    }
-
-    /// Returns once the brokers have all of them.
-    fn send(&self, letters: &[DeadLetter]) -> Result<(), SourceError> {
-        let unavailable = |reason: String| SourceError::Unavailable(format!("topic `{}`: {reason}", self.name));
-        for letter in letters {
-            let (partition, offset) = (letter.position.partition.to_string(), letter.position.offset.to_string());
-            let mut headers = [
-                ("source_topic", letter.position.topic.as_bytes()),
-                ("source_partition", partition.as_bytes()),
-                ("source_offset", offset.as_bytes()),
-                ("reason", letter.reason.as_bytes()),
-            ]
-            .into_iter()
-            .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) }));
-            let mut payload = letter.payload.as_slice();
-            if let Some(kept) = payload.get(..LETTER_BYTES_MAX) {
-                headers = headers.insert(Header { key: "cut_from_bytes", value: Some(&payload.len().to_string()) });
-                payload = kept;
-            }
-            let key = format!("{}/{partition}/{offset}", letter.position.topic);
-            let mut record = BaseRecord::to(&self.name).key(&key).payload(payload).headers(headers);
-            // The producer's queue is bounded: where it is full, wait for it to empty.
-            while let Err((error, back)) = self.producer.send(record) {
-                if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
-                    return Err(unavailable(error.to_string()));
-                }
-                self.producer.flush(LETTERS_WAIT).map_err(|error| unavailable(error.to_string()))?;
-                record = back;
-            }
-        }
-        if letters.is_empty() {
-            return Ok(());
-        }
-        if let Err(error) = self.producer.flush(LETTERS_WAIT) {
-            // They will all be sent again.
-            self.producer.purge(PurgeConfig::default().queue().inflight());
-            return Err(unavailable(error.to_string()));
-        }
-        match unpoisoned(&self.producer.context().failed).take() {
-            Some(error) => Err(unavailable(error.to_string())),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Notes deliveries that failed.
-#[derive(Default)]
-struct Sender {
-    failed: Mutex<Option<KafkaError>>,
-}
-
-impl ClientContext for Sender {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "kafka producer");
-    }
-}
-
-impl ProducerContext for Sender {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, delivered: &rdkafka::producer::DeliveryResult<'_>, (): ()) {
-        if let Err((error, _)) = delivered {
-            *unpoisoned(&self.failed) = Some(error.clone());
-        }
-    }
-}
-
-impl KafkaSettings {
-    /// The format of each topic.
-    #[must_use]
-    pub fn formats(&self) -> HashMap<Arc<str>, Format> {
-        self.topics.iter().map(|topic| (topic.topic.as_str().into(), topic.format)).collect()
-    }
-
-    fn client_config(&self) -> Result<ClientConfig, SourceError> {
-        // Each of these is ours: the first two have keys of their own, with the others messages would be lost.
-        const OURS: [(&str, &str); 4] = [
-            ("bootstrap.servers", "set source.kafka.brokers"),
-            ("group.id", "set source.kafka.group_id"),
-            ("enable.auto.commit", "offsets are committed only after their events are stored"),
-            ("enable.auto.offset.store", "offsets are committed only after their events are stored"),
-        ];
-        let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", &self.brokers).set("client.id", "tokenwarden");
-        config.set_log_level(RDKafkaLogLevel::Info);
-        for (key, value) in &self.properties {
-            if let Some((_, why)) = OURS.iter().find(|(ours, _)| ours == key) {
-                return Err(SourceError::Misconfigured(format!("source.kafka.properties may not set `{key}`: {why}")));
-            }
-            config.set(key, value);
-        }
-        Ok(config)
-    }
-}
-
-impl fmt::Debug for KafkaSettings {
-    /// Without the properties' values: they hold passwords.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KafkaSettings")
-            .field("brokers", &self.brokers)
-            .field("topics", &self.topics)
-            .field("group_id", &self.group_id)
-            .field("prefix", &self.prefix)
-            .field("properties", &self.properties.keys())
-            .finish_non_exhaustive()
-    }
-}
-
-impl<'de> Deserialize<'de> for Topic {
-    /// `"name"`, or `{ topic = "name", format = "cloudtrail" }`.
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Table {
-            topic: String,
-            #[serde(default)]
-            format: Format,
-        }
-        struct Visitor;
-        impl<'de> serde::de::Visitor<'de> for Visitor {
-            type Value = Topic;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a topic's name, or { topic = \"…\", format = \"…\" }")
-            }
-
-            fn visit_str<E>(self, name: &str) -> Result<Topic, E> {
-                Ok(Topic { topic: name.to_owned(), format: Format::default() })
-            }
-
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<Topic, A::Error> {
-                let Table { topic, format } = Table::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(Topic { topic, format })
-            }
-        }
-        deserializer.deserialize_any(Visitor)
-    }
-}
-
-fn topics_default() -> Vec<Topic> {
-    vec![Topic { topic: "token-events".to_owned(), format: Format::default() }]
-}
-
-fn name_default() -> String {
-    "tokenwarden".to_owned()
-}
-
-const fn remember_default() -> u32 {
-    1_000_000
 }

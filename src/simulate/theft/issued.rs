@@ -1,0 +1,111 @@
+//! Thefts that get a thief tokens of their own: by a copied refresh token, or by the owner's sign-in.
+
+use std::sync::Arc;
+
+use super::past::Past;
+use super::{Loot, Planter};
+use crate::event::{Kind, TokenType};
+use crate::simulate::apps::Tokens;
+use crate::simulate::networks::Network;
+use crate::simulate::record::{Holder, Record, Sighting};
+use crate::simulate::span::{Depth, HOUR, MINUTE};
+use crate::simulate::thief::Manner;
+
+impl Planter {
+    /// A copy of a refresh token that the owner has since exchanged, or is going to.
+    pub(super) fn refresh_reuse(&mut self, past: &Past<'_>, networks: &[Network]) -> Option<Loot> {
+        let Tokens::Rotating { minutes } = past.holder.app.tokens else { return None };
+        let answered = |record: &&&Record| record.sighting.as_ref().is_some_and(|sighting| sighting.status == 200);
+        let refreshes: Vec<&Record> = past.refreshes.iter().filter(answered).copied().collect();
+        let thief_is_first = self.depth == Depth::Full && self.random.chance(0.4);
+        let (_, earlier) = refreshes.split_last().filter(|(_, earlier)| !earlier.is_empty())?;
+        let copied = *self.random.pick(if thief_is_first { &refreshes[1..] } else { earlier });
+        let mut made_odd = Vec::new();
+        let begins = if thief_is_first {
+            // The owner's client presents what the thief has exchanged minutes or hours before.
+            let before = refreshes.iter().rev().find(|before| before.at < copied.at - 20 * MINUTE)?;
+            made_odd.push((copied.token, copied.at));
+            copied.at - self.random.within(8 * MINUTE..copied.at - before.at - 2 * MINUTE)
+        } else {
+            let next = refreshes.iter().find(|later| later.at > copied.at + MINUTE)?;
+            next.at + self.random.within(10 * MINUTE..5 * HOUR)
+        };
+        let mut thief = match self.depth {
+            Depth::Plain => self.far_thief(copied, networks, |_| true)?,
+            Depth::Full => self.anywhere(copied, networks)?,
+        };
+        let refused = !thief_is_first && self.random.chance(0.5);
+        let sighting = Sighting {
+            address: thief.address,
+            client: Arc::clone(&thief.client),
+            call: None,
+            status: if refused { 400 } else { 200 },
+            binding: None,
+        };
+        let mut stolen = vec![Record { at: begins, sighting: Some(sighting), ..copied.clone() }];
+        if !refused {
+            // A provider that does not check: the thief now has tokens of their own in the family.
+            let (refresh, access) = (self.random.bits(), self.random.bits());
+            let expires_at = begins + minutes * MINUTE;
+            let issued = |token, token_type, expires_at, after| Record {
+                at: begins + after,
+                kind: Kind::Issued,
+                token,
+                token_type,
+                parent: Some(copied.token),
+                expires_at,
+                sighting: None,
+                ..copied.clone()
+            };
+            stolen.push(issued(refresh, TokenType::Refresh, None, 20));
+            stolen.push(issued(access, TokenType::Access, Some(expires_at), 21));
+            let mut taken = (*past.uses.first()?).clone();
+            (taken.token, taken.expires_at) = (access, Some(expires_at));
+            let mut manner = Manner::any(&mut self.random);
+            manner.calls = self.random.within(3..12) as usize;
+            stolen.extend(self.calls(past, &taken, begins + 700, Some(expires_at), &mut thief, &manner, networks));
+        }
+        Some(Loot { records: stolen, made_odd, stay: None })
+    }
+
+    /// The owner signs in through the thief's proxy, and the session that begins is the thief's.
+    pub(super) fn phished_session(&mut self, past: &Past<'_>, networks: &[Network]) -> Option<Vec<Record>> {
+        let (Tokens::Rotating { minutes } | Tokens::Refreshing { minutes }) = past.holder.app.tokens else {
+            return None;
+        };
+        let owned = *self.random.pick(&past.uses);
+        let mut thief = self.anywhere(owned, networks)?;
+        let begins = owned.at + self.random.log_uniform(60_000.0, 4.0 * HOUR as f64) as i64;
+        let old = past.holder;
+        let holder = Arc::new(Holder {
+            tenant: old.tenant,
+            user: old.user.clone(),
+            app: old.app,
+            family: Some(self.random.bits() >> 16),
+            zone: old.zone.clone(),
+        });
+        let (refresh, access, expires_at) = (self.random.bits(), self.random.bits(), begins + minutes * MINUTE);
+        let issued = |token, token_type, parent, expires_at, after| Record {
+            at: begins + after,
+            kind: Kind::Issued,
+            token,
+            token_type,
+            parent,
+            holder: Arc::clone(&holder),
+            expires_at,
+            sighting: None,
+            label: None,
+        };
+        let mut stolen = vec![
+            issued(refresh, TokenType::Refresh, None, None, 0),
+            issued(access, TokenType::Access, Some(refresh), Some(expires_at), 2),
+        ];
+        let mut taken = owned.clone();
+        (taken.token, taken.expires_at, taken.holder) = (access, Some(expires_at), Arc::clone(&holder));
+        let mut manner = Manner::any(&mut self.random);
+        manner.calls = manner.calls.max(2);
+        let begins = begins + self.random.log_uniform(400.0, 240_000.0) as i64;
+        stolen.extend(self.calls(past, &taken, begins, Some(expires_at), &mut thief, &manner, networks));
+        (stolen.len() > 2).then_some(stolen)
+    }
+}

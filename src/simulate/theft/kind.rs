@@ -1,0 +1,140 @@
+//! The kinds of thefts: what each is called, and how many of each a story has.
+
+/// What was planted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TheftKind {
+    /// Used from another country.
+    Foreign,
+    /// Used by the owner and a thief of the same country in turns.
+    TwoHolders,
+    /// Hundreds of calls in the owner's night.
+    NightBurst,
+    /// A refresh token presented again after its successor was in use.
+    RefreshReuse,
+    /// Many users' tokens of one application, used from few new addresses.
+    Campaign,
+    /// From a VPN's exit or a rented server in the owner's country.
+    SameCountryVpn,
+    /// From homes in the owner's country, another every few calls.
+    ResidentialProxy,
+    /// From the owner's own line, or the house next door.
+    Insider,
+    /// A call or two on some days, for weeks.
+    SlowAndLow,
+    /// A new session of the owner's that began in a thief's hands.
+    PhishedSession,
+    /// A phone's tokens on another phone.
+    ClonedMobile,
+    /// A build job's secret outside the build.
+    LeakedCiSecret,
+    /// Hundreds of objects, one after the other.
+    RecordScraping,
+    /// Each fresh access token of the owner's is used elsewhere, for days.
+    RotationBypass,
+    /// A few calls that answer much.
+    BulkExport,
+    AfterRevocation,
+    AfterLogout,
+    AfterExpiry,
+    /// With another key than the token is bound to.
+    BindingMismatch,
+    /// From elsewhere, after the owner's password has changed, with what was issued before.
+    StaleCredential,
+}
+
+impl TheftKind {
+    /// The thefts of the fortnight, and how many of each.
+    pub const FORTNIGHT: [(Self, u32); 5] = [
+        (Self::Foreign, 6),
+        (Self::TwoHolders, 6),
+        (Self::NightBurst, 6),
+        (Self::RefreshReuse, 6),
+        (Self::Campaign, 3),
+    ];
+
+    /// The thefts of a world of full depth.
+    pub const DEEP: [Self; 19] = [
+        Self::Foreign,
+        Self::SameCountryVpn,
+        Self::ResidentialProxy,
+        Self::Insider,
+        Self::SlowAndLow,
+        Self::PhishedSession,
+        Self::ClonedMobile,
+        Self::LeakedCiSecret,
+        Self::RecordScraping,
+        Self::TwoHolders,
+        Self::RotationBypass,
+        Self::RefreshReuse,
+        Self::BulkExport,
+        Self::Campaign,
+        Self::AfterRevocation,
+        Self::AfterLogout,
+        Self::AfterExpiry,
+        Self::BindingMismatch,
+        Self::StaleCredential,
+    ];
+
+    /// The name in labels.
+    #[must_use]
+    pub const fn scenario(self) -> &'static str {
+        match self {
+            Self::Foreign => "foreign_host",
+            Self::TwoHolders => "online_theft",
+            Self::NightBurst | Self::RecordScraping => "record_scraping",
+            Self::RefreshReuse => "refresh_reuse",
+            Self::Campaign => "app_campaign",
+            Self::SameCountryVpn => "same_country_vpn",
+            Self::ResidentialProxy => "residential_proxy",
+            Self::Insider => "insider",
+            Self::SlowAndLow => "slow_and_low",
+            Self::PhishedSession => "phished_session",
+            Self::ClonedMobile => "cloned_mobile_session",
+            Self::LeakedCiSecret => "leaked_ci_secret",
+            Self::RotationBypass => "rotation_bypass",
+            Self::BulkExport => "bulk_export",
+            Self::AfterRevocation => "use_after_revocation",
+            Self::AfterLogout => "use_after_logout",
+            Self::AfterExpiry => "use_after_expiry",
+            Self::BindingMismatch => "binding_mismatch",
+            Self::StaleCredential => "stale_credential",
+        }
+    }
+
+    /// One line for people.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Foreign => "used from another continent",
+            Self::TwoHolders => "used by two holders at once",
+            Self::NightBurst => "a burst of calls by night",
+            Self::RefreshReuse => "a refresh token presented twice",
+            Self::Campaign => "one app's tokens from one new network",
+            Self::SameCountryVpn => "used over a VPN in the owner's country",
+            Self::ResidentialProxy => "used through homes in the owner's country",
+            Self::Insider => "used from the owner's own network",
+            Self::SlowAndLow => "a call now and then for weeks",
+            Self::PhishedSession => "a session that began with the thief",
+            Self::ClonedMobile => "a phone's tokens on another phone",
+            Self::LeakedCiSecret => "a build secret outside the build",
+            Self::RecordScraping => "records read one after the other",
+            Self::RotationBypass => "each fresh token used elsewhere too",
+            Self::BulkExport => "everything exported at once",
+            Self::AfterRevocation => "used after its revocation",
+            Self::AfterLogout => "used after its session ended",
+            Self::AfterExpiry => "used after it expired",
+            Self::BindingMismatch => "used with another key",
+            Self::StaleCredential => "used after the password changed",
+        }
+    }
+
+    /// Comes after something that happens to few owners on a day.
+    pub(super) const fn follows(self) -> bool {
+        matches!(self, Self::AfterRevocation | Self::AfterLogout | Self::StaleCredential)
+    }
+
+    /// Goes on for days.
+    pub(super) const fn stays(self) -> bool {
+        matches!(self, Self::SlowAndLow | Self::RotationBypass | Self::ClonedMobile)
+    }
+}

@@ -1,0 +1,113 @@
+//! What each holder has done today: the past that a theft needs, and whom a kind of theft can happen to.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::TheftKind;
+use crate::event::{Kind, TokenType};
+use crate::simulate::apps::{App, DEPLOY, Tokens};
+use crate::simulate::record::{Holder, Record};
+use crate::simulate::span::Depth;
+
+/// One holder's events of the day, in time order.
+pub(super) struct Past<'r> {
+    /// The family, else the token.
+    pub(super) id: u64,
+    pub(super) holder: &'r Arc<Holder>,
+    pub(super) uses: Vec<&'r Record>,
+    pub(super) refreshes: Vec<&'r Record>,
+    /// Revocation or end of session.
+    pub(super) end: Option<&'r Record>,
+    /// When the user's credential changed today.
+    pub(super) changed_at: Option<i64>,
+}
+
+impl Past<'_> {
+    fn is_bound(&self) -> bool {
+        self.uses.iter().any(|record| record.sighting.as_ref().is_some_and(|sighting| sighting.binding.is_some()))
+    }
+
+    fn rotates(&self) -> bool {
+        matches!(self.holder.app.tokens, Tokens::Rotating { .. })
+    }
+
+    /// Whether the thief of `kind` can do anything with this holder's day.
+    pub(super) fn suits(&self, kind: TheftKind, depth: Depth) -> bool {
+        let app = self.holder.app;
+        let family = self.holder.family.is_some();
+        let uses = self.uses.len();
+        let ended_by = |kind| self.end.is_some_and(|end| end.kind == kind);
+        let lives = self.end.is_none();
+        if self.is_bound() != (kind == TheftKind::BindingMismatch) || uses == 0 {
+            return false;
+        }
+        match kind {
+            TheftKind::Foreign if depth == Depth::Plain => family && uses > 3,
+            TheftKind::Foreign
+            | TheftKind::SameCountryVpn
+            | TheftKind::ResidentialProxy
+            | TheftKind::Insider
+            | TheftKind::SlowAndLow
+            | TheftKind::RecordScraping
+            | TheftKind::BulkExport => lives && app.id != DEPLOY.id,
+            TheftKind::BindingMismatch => lives && uses >= 3,
+            TheftKind::TwoHolders if depth == Depth::Plain => family && uses >= 14,
+            TheftKind::TwoHolders => lives && uses >= 8,
+            TheftKind::NightBurst => {
+                uses <= 150 && matches!(app.tokens, Tokens::Standing(TokenType::Personal | TokenType::ApiKey))
+            }
+            TheftKind::RefreshReuse => lives && self.rotates() && self.refreshes.len() >= 2,
+            TheftKind::Campaign => is_plugin(app),
+            TheftKind::PhishedSession => lives && app.has_sessions,
+            TheftKind::ClonedMobile => lives && family && !app.has_sessions,
+            TheftKind::LeakedCiSecret => lives && app.id == DEPLOY.id,
+            TheftKind::RotationBypass => lives && self.rotates(),
+            TheftKind::AfterRevocation => ended_by(Kind::Revoked),
+            TheftKind::AfterLogout => ended_by(Kind::SessionEnded),
+            TheftKind::AfterExpiry => lives && family,
+            TheftKind::StaleCredential => lives && self.changed_at.is_some(),
+        }
+    }
+}
+
+/// Each holder's day, in the order of their ids.
+pub(super) fn pasts(records: &[Record]) -> Vec<Past<'_>> {
+    let mut pasts: BTreeMap<u64, Past<'_>> = BTreeMap::new();
+    let mut changes: BTreeMap<(&str, &str), i64> = BTreeMap::new();
+    for record in records {
+        if record.kind == Kind::CredentialChanged {
+            changes.insert((record.holder.tenant, &record.holder.user), record.at);
+        }
+        let id = victim(record);
+        let past = pasts.entry(id).or_insert_with(|| Past {
+            id,
+            holder: &record.holder,
+            uses: Vec::new(),
+            refreshes: Vec::new(),
+            end: None,
+            changed_at: None,
+        });
+        match record.kind {
+            Kind::Use if record.sighting.as_ref().is_some_and(|sighting| sighting.status != 401) => {
+                past.uses.push(record);
+            }
+            Kind::Refreshed => past.refreshes.push(record),
+            Kind::Revoked | Kind::SessionEnded => past.end = Some(record),
+            _ => {}
+        }
+    }
+    for past in pasts.values_mut() {
+        past.uses.sort_by_key(|record| record.at);
+        past.refreshes.sort_by_key(|record| record.at);
+        past.changed_at = changes.get(&(past.holder.tenant, past.holder.user.as_str())).copied();
+    }
+    pasts.into_values().collect()
+}
+
+fn is_plugin(app: &App) -> bool {
+    matches!(app.tokens, Tokens::Standing(TokenType::Access))
+}
+
+pub(super) fn victim(record: &Record) -> u64 {
+    record.holder.family.unwrap_or(record.token)
+}

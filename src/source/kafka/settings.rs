@@ -1,0 +1,125 @@
+//! What the operator decides about Kafka, and librdkafka's configuration made of it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+
+use crate::format::Format;
+use crate::port::SourceError;
+
+/// `[source.kafka]`.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KafkaSettings {
+    /// `host:port`, several with commas.
+    pub brokers: String,
+    #[serde(default = "topics_default")]
+    pub topics: Vec<Topic>,
+    #[serde(default = "name_default")]
+    pub group_id: String,
+    /// What our own topics begin with: `<prefix>.dead-letters`.
+    #[serde(default = "name_default")]
+    pub prefix: String,
+    /// Anything else that librdkafka takes, TLS and SASL above all.
+    #[serde(default)]
+    pub properties: BTreeMap<String, String>,
+    /// Messages of a partition, before the committed one, that are read again when the partition is taken over: from
+    /// them its baselines are remembered. Nothing else comes of them.
+    #[serde(default = "remember_default")]
+    pub remember_messages_max: u32,
+}
+
+/// A topic and what its messages are written in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topic {
+    pub topic: String,
+    pub format: Format,
+}
+
+impl KafkaSettings {
+    /// The format of each topic.
+    #[must_use]
+    pub fn formats(&self) -> HashMap<Arc<str>, Format> {
+        self.topics.iter().map(|topic| (topic.topic.as_str().into(), topic.format)).collect()
+    }
+
+    pub(super) fn client_config(&self) -> Result<ClientConfig, SourceError> {
+        // Each of these is ours: the first two have keys of their own, with the others messages would be lost.
+        const OURS: [(&str, &str); 4] = [
+            ("bootstrap.servers", "set source.kafka.brokers"),
+            ("group.id", "set source.kafka.group_id"),
+            ("enable.auto.commit", "offsets are committed only after their events are stored"),
+            ("enable.auto.offset.store", "offsets are committed only after their events are stored"),
+        ];
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.brokers).set("client.id", "tokenwarden");
+        config.set_log_level(RDKafkaLogLevel::Info);
+        for (key, value) in &self.properties {
+            if let Some((_, why)) = OURS.iter().find(|(ours, _)| ours == key) {
+                return Err(SourceError::Misconfigured(format!("source.kafka.properties may not set `{key}`: {why}")));
+            }
+            config.set(key, value);
+        }
+        Ok(config)
+    }
+}
+
+impl fmt::Debug for KafkaSettings {
+    /// Without the properties' values: they hold passwords.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaSettings")
+            .field("brokers", &self.brokers)
+            .field("topics", &self.topics)
+            .field("group_id", &self.group_id)
+            .field("prefix", &self.prefix)
+            .field("properties", &self.properties.keys())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'de> Deserialize<'de> for Topic {
+    /// `"name"`, or `{ topic = "name", format = "cloudtrail" }`.
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            topic: String,
+            #[serde(default)]
+            format: Format,
+        }
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Topic;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a topic's name, or { topic = \"…\", format = \"…\" }")
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<Topic, E> {
+                Ok(Topic { topic: name.to_owned(), format: Format::default() })
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<Topic, A::Error> {
+                let Table { topic, format } = Table::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Topic { topic, format })
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+fn topics_default() -> Vec<Topic> {
+    vec![Topic { topic: "token-events".to_owned(), format: Format::default() }]
+}
+
+fn name_default() -> String {
+    "tokenwarden".to_owned()
+}
+
+const fn remember_default() -> u32 {
+    1_000_000
+}
