@@ -399,6 +399,7 @@ impl Turn<'_> {
             network: usize::from(visit.net_level) >= net::level::USERS_NETWORK,
             client: usize::from(visit.client_level) >= client::level::USERS_FAMILY,
         };
+        let at_home = usize::from(visit.net_level) <= net::level::KNOWN_PREFIX && !foreign.client;
         let new_token = baseline.token != *token as u32;
         let mut reuse = 0.0;
         if event.kind == EventKind::Refreshed {
@@ -412,10 +413,12 @@ impl Turn<'_> {
             baseline.token = *token as u32;
         }
         let shown = event.binding.as_deref().map_or(0, |key| scope.key(b'k', key) as u32 | 1);
-        let binding = term::lifecycle::binding(&mut baseline.binding, &mut baseline.binding_streak, shown, new_token);
+        let binding =
+            term::lifecycle::binding(&mut baseline.binding, &mut baseline.binding_streak, shown, new_token, at_home);
         let expired = expiry.map_or(0.0, |expiry| {
             let at_issue = || term::lifecycle::said_at_issue(others.population.outlives(sighting.tenant, sighting.app));
-            let most = if expiry.said_at_issue { at_issue() } else { term::lifecycle::CERTAIN };
+            let said = if expiry.said_at_issue { at_issue() } else { term::lifecycle::CERTAIN };
+            let most = if at_home { said.min(term::lifecycle::EVEN_BET) } else { said };
             term::lifecycle::after_expiry(expiry, most, at - ahead, visit.began - ahead, answer)
         });
         let found = [

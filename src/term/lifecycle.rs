@@ -6,6 +6,9 @@ use crate::memory::baseline::{Presented, Refreshes};
 
 /// Log-odds of what only a copy explains.
 pub const CERTAIN: f64 = 14.0;
+/// Log-odds of the same where the owner's own machine did it, as far as one can see: an even bet before place and client
+/// are looked at. Clients crash before they keep what they were given, certificates are renewed, servers are lax.
+pub const EVEN_BET: f64 = 7.0;
 
 const SECOND: i64 = 1_000;
 const MINUTE: i64 = 60_000;
@@ -66,7 +69,8 @@ pub struct Foreign {
 ///
 /// A superseded token is only presented by a copy of it, unless two requests raced, or an answer was lost: then nobody
 /// has used what was issued, and the same client or address asks again within minutes. (RFC 9700 section 4.14.2;
-/// leeways as of Okta, Auth0 and Curity.) A token that is presented again and again without ever having been
+/// leeways as of Okta, Auth0 and Curity.) Where the very client presents it that had exchanged it, from the same address,
+/// it is an [`EVEN_BET`]: it may have crashed before it kept the new one. A token that is presented again and again without ever having been
 /// superseded does not rotate, and says nothing.
 pub fn refresh(refreshes: &mut Refreshes, token: u64, at: i64, address: u32, agent: u32) -> f64 {
     if refreshes.before.contains(&(token as u32)) {
@@ -78,6 +82,7 @@ pub fn refresh(refreshes: &mut Refreshes, token: u64, at: i64, address: u32, age
     }
     if let Some(known) = refreshes.last.iter_mut().find(|known| known.token == token) {
         let elsewhere = known.at != 0 && known.address != address && known.agent != agent;
+        let says = if known.address == address && known.agent == agent { EVEN_BET } else { CERTAIN };
         if known.at == 0 {
             // Issued before, and presented now for the first time.
             (known.at, known.address, known.agent) = (at, address, agent);
@@ -96,7 +101,7 @@ pub fn refresh(refreshes: &mut Refreshes, token: u64, at: i64, address: u32, age
         } else {
             since > RETRY_MS || elsewhere && since > RACE_ELSEWHERE_MS
         };
-        return if reused { CERTAIN } else { 0.0 };
+        return if reused { says } else { 0.0 };
     }
     take_in(refreshes, Presented { token, at, address, agent, ..Presented::default() });
     supersede_others(refreshes, token, at);
@@ -213,8 +218,8 @@ impl Expiry {
     }
 }
 
-/// What an accepted use after expiry says: minutes late, less one for clocks, at most `most` ([`CERTAIN`], or
-/// [`said_at_issue`]); at most 2 where the visit began in time.
+/// What an accepted use after expiry says: minutes late, less one for clocks, at most `most` ([`CERTAIN`], [`EVEN_BET`]
+/// where the owner is at home, or [`said_at_issue`]); at most 2 where the visit began in time.
 #[must_use]
 pub fn after_expiry(expiry: Expiry, most: f64, at: i64, visit_began: i64, answer: Answer) -> f64 {
     if answer != Answer::Accepted {
@@ -233,8 +238,9 @@ pub fn said_at_issue(rate: f64) -> f64 {
 
 /// Notes the key that a request proved possession of (0: none), and says what another key says: a copy of the token
 /// without its key. Where producers leave the key out it says nothing; nor does a `new_token`, which may be bound to a
-/// new key, as after a certificate was renewed (RFC 8705 section 3).
-pub const fn binding(known: &mut u32, streak: &mut u8, shown: u32, new_token: bool) -> f64 {
+/// new key, as after a certificate was renewed (RFC 8705 section 3). Where the owner is `at_home`, a key that goes on is
+/// soon the key.
+pub const fn binding(known: &mut u32, streak: &mut u8, shown: u32, new_token: bool, at_home: bool) -> f64 {
     if shown == 0 {
         return 0.0;
     }
@@ -243,7 +249,11 @@ pub const fn binding(known: &mut u32, streak: &mut u8, shown: u32, new_token: bo
         return 0.0;
     }
     if *streak >= BINDING_STREAK && !new_token {
-        return CERTAIN;
+        if !at_home {
+            return CERTAIN;
+        }
+        *streak /= 2;
+        return EVEN_BET;
     }
     *known = shown;
     *streak = 1;
@@ -272,18 +282,25 @@ mod tests {
 
     #[test]
     fn an_exchanged_token_that_comes_back_is_a_copy() {
-        for (used, after, address, agent, certain) in [
-            (true, 10 * SECOND, 1, 1, false),
-            (true, 40 * SECOND, 1, 1, true),
-            (true, 10 * SECOND, 2, 2, true),
-            (true, 10 * SECOND, 2, 1, false),
-            (false, 5 * MINUTE, 1, 1, false),
-            (false, 5 * MINUTE, 2, 1, false),
-            (false, 5 * MINUTE, 2, 2, true),
-            (false, 11 * MINUTE, 1, 1, true),
+        for (used, after, address, agent, expected) in [
+            (true, 10 * SECOND, 1, 1, 0.0),
+            (true, 40 * SECOND, 2, 1, CERTAIN),
+            (true, 40 * SECOND, 1, 2, CERTAIN),
+            (true, 10 * SECOND, 2, 2, CERTAIN),
+            (true, 10 * SECOND, 2, 1, 0.0),
+            (false, 5 * MINUTE, 1, 1, 0.0),
+            (false, 5 * MINUTE, 2, 1, 0.0),
+            (false, 5 * MINUTE, 2, 2, CERTAIN),
+            (false, 11 * MINUTE, 2, 1, CERTAIN),
+            // The client itself, which may have crashed.
+            (true, 40 * SECOND, 1, 1, EVEN_BET),
+            (false, 11 * MINUTE, 1, 1, EVEN_BET),
         ] {
-            let says = refresh(&mut exchanged(used), 1, NOON + after, address, agent) >= CERTAIN;
-            assert_eq!(says, certain, "used {used}, {after} ms later, from {address} with {agent}");
+            let says = refresh(&mut exchanged(used), 1, NOON + after, address, agent);
+            assert!(
+                (says - expected).abs() < 1e-12,
+                "used {used}, {after} ms later, from {address} with {agent}: {says}"
+            );
         }
     }
 
@@ -307,7 +324,7 @@ mod tests {
         let mut family = Refreshes::default();
         refresh(&mut family, 1, NOON, 1, 1);
         refresh(&mut family, 2, NOON + 60 * MINUTE, 1, 1);
-        assert!(refresh(&mut family, 1, NOON + 61 * MINUTE, 1, 1) >= CERTAIN);
+        assert!(refresh(&mut family, 1, NOON + 61 * MINUTE, 2, 1) >= CERTAIN);
     }
 
     #[test]
@@ -316,7 +333,7 @@ mod tests {
         succeed(&mut family, 1, 3, NOON + 10 * SECOND);
         assert!(refresh(&mut family, 1, NOON + 10 * SECOND, 1, 1) < 1.0, "the answer was lost and asked for again");
         assert!(refresh(&mut family, 3, NOON + 60 * MINUTE, 1, 1) < 1.0);
-        assert!(refresh(&mut family, 1, NOON + 61 * MINUTE, 1, 1) >= CERTAIN);
+        assert!(refresh(&mut family, 1, NOON + 61 * MINUTE, 2, 1) >= CERTAIN);
     }
 
     #[test]
@@ -328,7 +345,7 @@ mod tests {
         succeed(&mut family, 1, 3, NOON + MINUTE);
         successor_used(&mut family, NOON + MINUTE + 100);
         assert!(refresh(&mut family, 1, NOON + MINUTE - 20, 1, 1) < 1.0, "asked for again before it was used");
-        assert!(refresh(&mut family, 1, NOON + 3 * MINUTE, 1, 1) >= CERTAIN, "and again after");
+        assert!(refresh(&mut family, 1, NOON + 3 * MINUTE, 2, 1) >= CERTAIN, "and again after");
     }
 
     #[test]
@@ -390,19 +407,31 @@ mod tests {
     #[test]
     fn another_key_after_three_of_one_is_a_copy() {
         let (mut known, mut streak) = (0, 0);
-        let says: Vec<bool> =
-            [7, 0, 7, 8, 8, 8, 0, 9, 8].iter().map(|key| binding(&mut known, &mut streak, *key, false) > 1.0).collect();
+        let says: Vec<bool> = [7, 0, 7, 8, 8, 8, 0, 9, 8]
+            .iter()
+            .map(|key| binding(&mut known, &mut streak, *key, false, false) > 1.0)
+            .collect();
         assert_eq!(says, [false, false, false, false, false, false, false, true, false]);
     }
 
     #[test]
     fn a_new_token_may_have_a_new_key_and_an_old_one_may_not() {
         let (mut known, mut streak) = (7, 30);
-        assert!(binding(&mut known, &mut streak, 8, true) < 1.0, "a certificate was renewed");
+        assert!(binding(&mut known, &mut streak, 8, true, false) < 1.0, "a certificate was renewed");
         for _ in 0..3 {
-            assert!(binding(&mut known, &mut streak, 8, false) < 1.0);
+            assert!(binding(&mut known, &mut streak, 8, false, false) < 1.0);
         }
-        assert!(binding(&mut known, &mut streak, 7, false) > 1.0, "a copy");
+        assert!(binding(&mut known, &mut streak, 7, false, false) > 1.0, "a copy");
+    }
+
+    #[test]
+    fn at_home_a_new_key_is_a_question_and_then_the_key() {
+        let (mut known, mut streak) = (7, 200);
+        let says: Vec<f64> = (0..10).map(|_| binding(&mut known, &mut streak, 8, false, true)).collect();
+        // 200, 100, 50, 25, 12, 6, 3: seven questions.
+        assert_eq!(says.iter().filter(|says| **says > 0.0).count(), 7);
+        assert!(says.iter().all(|says| *says < LIFECYCLE_CERTAIN) && known == 8);
+        assert!(binding(&mut known, &mut streak, 7, false, false) >= CERTAIN, "from elsewhere it is a copy");
     }
 
     #[test]
