@@ -40,7 +40,7 @@ pub struct Evidence {
     /// The part that comes of the life cycle, where its rule speaks, and where it may not: then it takes no token away.
     pub lifecycle: f64,
     pub unspoken: f64,
-    /// It is that the token was revoked already, and works.
+    /// The token was revoked already.
     pub revoked_already: bool,
     /// The part that comes of others' tokens.
     pub fan: f64,
@@ -142,7 +142,8 @@ pub fn verdict(evidence: Evidence, threshold: f64, margin: f64, visits: u64) -> 
     let behaviour = log_odds - unspoken - amid;
     let in_company = company >= REVOKE_COMPANY;
     let alone = behaviour - fan.max(volume + calls_at_home) > REVOKE_ALONE_FROM && !in_company;
-    let asked_first = calls < REVOKE_CALLS || evidence.in_hands;
+    // What is dead is not killed again for what is done with it in vain.
+    let asked_first = calls < REVOKE_CALLS || evidence.in_hands || evidence.revoked_already;
     let by_behaviour = behaviour > REVOKE_FROM + margin && alone && !asked_first && visits >= REVOKE_VISITS;
     // Whoever tries all tokens of their company finds one that should not work, and nothing is lost by asking them.
     let certain = lifecycle >= LIFECYCLE_CERTAIN && !(evidence.revoked_already && in_company);
@@ -203,6 +204,8 @@ mod tests {
         assert_eq!(verdict(colleague, 1.0, 3.0, 1_000_000), Verdict::Alert, "who took the service's key home");
         let silenced = Evidence { unspoken: 14.0, ..evidence(15.0) };
         assert_eq!(verdict(silenced, 1.0, 3.0, 1_000_000), Verdict::Alert, "its rule is disabled");
+        let dead = Evidence { revoked_already: true, lifecycle: 5.0, ..evidence(20.0) };
+        assert_eq!(verdict(dead, 1.0, 3.0, 1_000_000), Verdict::Alert, "and refused");
         let tried = Evidence { calls: 2, ..evidence(20.0) };
         assert_eq!(verdict(tried, 1.0, 3.0, 1_000_000), Verdict::Alert);
         let copy = Evidence { lifecycle: 14.0, ..evidence(7.0) };

@@ -344,7 +344,7 @@ fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judge
         log_odds: judged.log_odds,
         lifecycle: if speaks { lifecycle } else { 0.0 },
         unspoken: if speaks { 0.0 } else { lifecycle },
-        revoked_already: judged.lifecycle_rule == Some(RuleId::UseAfterRevocation),
+        revoked_already: scene.ended.revoked_at != 0,
         fan: judged.app_fan.max(0.0) + judged.ip_fan.max(0.0),
         amid: judged.amid,
         volume: judged.evidence.volume.get() + term::volume::BYTES_WEIGHT * judged.evidence.bytes.get(),
