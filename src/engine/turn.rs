@@ -418,7 +418,7 @@ impl Turn<'_> {
         let expired = expiry.map_or(0.0, |expiry| {
             let at_issue = || term::lifecycle::said_at_issue(others.population.outlives(sighting.tenant, sighting.app));
             let said = if expiry.said_at_issue { at_issue() } else { term::lifecycle::CERTAIN };
-            let most = if at_home { said.min(term::lifecycle::EVEN_BET) } else { said };
+            let most = if at_home { said.min(term::lifecycle::AT_HOME) } else { said };
             term::lifecycle::after_expiry(expiry, most, at - ahead, visit.began - ahead, answer)
         });
         let found = [

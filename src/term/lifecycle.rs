@@ -6,9 +6,9 @@ use crate::memory::baseline::{Presented, Refreshes};
 
 /// Log-odds of what only a copy explains.
 pub const CERTAIN: f64 = 14.0;
-/// Log-odds of the same where the owner's own machine did it, as far as one can see: an even bet before place and client
-/// are looked at. Clients crash before they keep what they were given, certificates are renewed, servers are lax.
-pub const EVEN_BET: f64 = 7.0;
+/// The same where the owner's own machine did it, as far as one can see: clients crash before they keep what they were
+/// given, certificates are renewed, servers are lax. By itself it revokes nothing (`docs/decisions/broken-at-home.md`).
+pub const AT_HOME: f64 = 10.0;
 
 const SECOND: i64 = 1_000;
 const MINUTE: i64 = 60_000;
@@ -70,7 +70,7 @@ pub struct Foreign {
 /// A superseded token is only presented by a copy of it, unless two requests raced, or an answer was lost: then nobody
 /// has used what was issued, and the same client or address asks again within minutes. (RFC 9700 section 4.14.2;
 /// leeways as of Okta, Auth0 and Curity.) Where the very client presents it that had exchanged it, from the same address,
-/// it is an [`EVEN_BET`]: it may have crashed before it kept the new one. A token that is presented again and again without ever having been
+/// it says [`AT_HOME`]: it may have crashed before it kept the new one. A token that is presented again and again without ever having been
 /// superseded does not rotate, and says nothing.
 pub fn refresh(refreshes: &mut Refreshes, token: u64, at: i64, address: u32, agent: u32) -> f64 {
     if refreshes.before.contains(&(token as u32)) {
@@ -82,7 +82,7 @@ pub fn refresh(refreshes: &mut Refreshes, token: u64, at: i64, address: u32, age
     }
     if let Some(known) = refreshes.last.iter_mut().find(|known| known.token == token) {
         let elsewhere = known.at != 0 && known.address != address && known.agent != agent;
-        let says = if known.address == address && known.agent == agent { EVEN_BET } else { CERTAIN };
+        let says = if known.address == address && known.agent == agent { AT_HOME } else { CERTAIN };
         if known.at == 0 {
             // Issued before, and presented now for the first time.
             (known.at, known.address, known.agent) = (at, address, agent);
@@ -218,7 +218,7 @@ impl Expiry {
     }
 }
 
-/// What an accepted use after expiry says: minutes late, less one for clocks, at most `most` ([`CERTAIN`], [`EVEN_BET`]
+/// What an accepted use after expiry says: minutes late, less one for clocks, at most `most` ([`CERTAIN`], [`AT_HOME`]
 /// where the owner is at home, or [`said_at_issue`]); at most 2 where the visit began in time.
 #[must_use]
 pub fn after_expiry(expiry: Expiry, most: f64, at: i64, visit_began: i64, answer: Answer) -> f64 {
@@ -253,7 +253,7 @@ pub const fn binding(known: &mut u32, streak: &mut u8, shown: u32, new_token: bo
             return CERTAIN;
         }
         *streak /= 2;
-        return EVEN_BET;
+        return AT_HOME;
     }
     *known = shown;
     *streak = 1;
@@ -293,8 +293,8 @@ mod tests {
             (false, 5 * MINUTE, 2, 2, CERTAIN),
             (false, 11 * MINUTE, 2, 1, CERTAIN),
             // The client itself, which may have crashed.
-            (true, 40 * SECOND, 1, 1, EVEN_BET),
-            (false, 11 * MINUTE, 1, 1, EVEN_BET),
+            (true, 40 * SECOND, 1, 1, AT_HOME),
+            (false, 11 * MINUTE, 1, 1, AT_HOME),
         ] {
             let says = refresh(&mut exchanged(used), 1, NOON + after, address, agent);
             assert!(
