@@ -8,8 +8,9 @@ pub use tail::Tail;
 
 use crate::verdict::{LIFECYCLE_CERTAIN, Verdict};
 
-/// Watched from here on, whatever the budget.
+/// Watched from here on, whatever the budget; and from such evidence of the life cycle, whatever else speaks for the owner.
 const WATCH_FROM: f64 = -2.0;
+const WATCH_LIFECYCLE_FROM: f64 = 9.0;
 /// Never an alert below: more likely a thief than not.
 const ALERT_FROM: f64 = 1.0;
 /// An alert only above this while the tail is unknown, and how many visits make it known.
@@ -40,8 +41,10 @@ pub struct Evidence {
     /// The part that comes of the life cycle, where its rule speaks, and where it may not: then it takes no token away.
     pub lifecycle: f64,
     pub unspoken: f64,
-    /// The token was revoked already.
+    /// It is that the token was revoked already, and works.
     pub revoked_already: bool,
+    /// What would be revoked has been already.
+    pub dead: bool,
     /// The part that comes of others' tokens.
     pub fan: f64,
     /// The part that comes of calls amid the owner's own, where the owner is: nobody is shut out by revoking there.
@@ -143,7 +146,7 @@ pub fn verdict(evidence: Evidence, threshold: f64, margin: f64, visits: u64) -> 
     let in_company = company >= REVOKE_COMPANY;
     let alone = behaviour - fan.max(volume + calls_at_home) > REVOKE_ALONE_FROM && !in_company;
     // What is dead is not killed again for what is done with it in vain.
-    let asked_first = calls < REVOKE_CALLS || evidence.in_hands || evidence.revoked_already;
+    let asked_first = calls < REVOKE_CALLS || evidence.in_hands || evidence.dead;
     let by_behaviour = behaviour > REVOKE_FROM + margin && alone && !asked_first && visits >= REVOKE_VISITS;
     // Whoever tries all tokens of their company finds one that should not work, and nothing is lost by asking them.
     let certain = lifecycle >= LIFECYCLE_CERTAIN && !(evidence.revoked_already && in_company);
@@ -151,7 +154,7 @@ pub fn verdict(evidence: Evidence, threshold: f64, margin: f64, visits: u64) -> 
         Verdict::Revoke
     } else if log_odds >= threshold {
         Verdict::Alert
-    } else if log_odds >= WATCH_FROM {
+    } else if log_odds >= WATCH_FROM || lifecycle >= WATCH_LIFECYCLE_FROM {
         Verdict::Watch
     } else {
         Verdict::Allow
@@ -168,6 +171,7 @@ mod tests {
             lifecycle: 0.0,
             unspoken: 0.0,
             revoked_already: false,
+            dead: false,
             fan: 0.0,
             amid: 0.0,
             volume: 0.0,
@@ -204,10 +208,12 @@ mod tests {
         assert_eq!(verdict(colleague, 1.0, 3.0, 1_000_000), Verdict::Alert, "who took the service's key home");
         let silenced = Evidence { unspoken: 14.0, ..evidence(15.0) };
         assert_eq!(verdict(silenced, 1.0, 3.0, 1_000_000), Verdict::Alert, "its rule is disabled");
-        let dead = Evidence { revoked_already: true, lifecycle: 5.0, ..evidence(20.0) };
+        let dead = Evidence { dead: true, lifecycle: 5.0, ..evidence(20.0) };
         assert_eq!(verdict(dead, 1.0, 3.0, 1_000_000), Verdict::Alert, "and refused");
         let tried = Evidence { calls: 2, ..evidence(20.0) };
         assert_eq!(verdict(tried, 1.0, 3.0, 1_000_000), Verdict::Alert);
+        let at_home = Evidence { lifecycle: 10.0, ..evidence(-4.0) };
+        assert_eq!(verdict(at_home, 1.0, 3.0, 1_000_000), Verdict::Watch, "a key that is new at home");
         let copy = Evidence { lifecycle: 14.0, ..evidence(7.0) };
         assert_eq!(verdict(copy, 1.0, 3.0, 0), Verdict::Revoke);
         let found = Evidence { revoked_already: true, ..copy };

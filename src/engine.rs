@@ -344,7 +344,8 @@ fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judge
         log_odds: judged.log_odds,
         lifecycle: if speaks { lifecycle } else { 0.0 },
         unspoken: if speaks { 0.0 } else { lifecycle },
-        revoked_already: scene.ended.revoked_at != 0,
+        revoked_already: judged.lifecycle_rule == Some(RuleId::UseAfterRevocation),
+        dead: scene.ended.revoked_at != 0 && is_dead(&state.memory, scene),
         fan: judged.app_fan.max(0.0) + judged.ip_fan.max(0.0),
         amid: judged.amid,
         volume: judged.evidence.volume.get() + term::volume::BYTES_WEIGHT * judged.evidence.bytes.get(),
@@ -414,6 +415,13 @@ fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judge
         outcome.incident_id = state.incidents.of_baseline(scene.baseline, scene.sighting.at).map(|open| open.id);
     }
     outcome
+}
+
+/// Whether what a revocation would end, the grant or else the token, was ended before.
+fn is_dead(memory: &Memory, scene: &Scene<'_>) -> bool {
+    let Keys { family, token, .. } = scene.enriched.keys;
+    let ended = memory.ended.get(family.unwrap_or(token));
+    ended.is_some_and(|ended| ended.revoked_at != 0 && ended.revoked_at <= scene.sighting.at)
 }
 
 /// What others may join an incident by: the place that an application is used from, and the address.

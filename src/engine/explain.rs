@@ -236,12 +236,15 @@ impl Words<'_> {
             RuleId::RefreshReuse => (
                 "a refresh token that was exchanged already".to_owned(),
                 "each refresh token is presented once",
-                "a refresh token was presented again after its successor had been issued: two hold it".to_owned(),
+                "a refresh token was presented again after its successor had been issued: two hold it, or its client lost \
+                 the new one"
+                    .to_owned(),
             ),
             RuleId::BindingMismatch => (
                 "proof of another key".to_owned(),
                 "the key of all earlier requests",
-                "the request proved possession of another key than all before: the token was copied, its key was not"
+                "the request proved possession of another key than all before: the token was copied without its key, or \
+                 has a new one"
                     .to_owned(),
             ),
             RuleId::UseAfterRevocation => (
@@ -419,7 +422,7 @@ impl Words<'_> {
     }
 }
 
-/// To the nearest; a whole number is written in a tenth of the time that a float takes.
+/// To the nearest: a whole number is written in a tenth of the time that a float takes.
 fn whole(number: f64) -> u64 {
     number.round() as u64
 }

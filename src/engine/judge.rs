@@ -259,7 +259,7 @@ pub fn judge(memory: &mut Memory, settings: &Settings, scene: &Scene<'_>) -> Jud
         turn.switch(baseline, others, &mut learns);
     }
     turn.volume(baseline, others);
-    turn.lifecycle(baseline, visit, others);
+    turn.lifecycle(baseline, visit, others, gone_on);
     if turn.changed {
         turn.fan(baseline, visit, others);
     }

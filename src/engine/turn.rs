@@ -27,6 +27,8 @@ const SETTLED_VISITS: f64 = 10.0;
 /// neither taken for a thief nor for the owner by anybody, is less and less likely to be one. One call of a thief's makes no
 /// old acquaintance.
 const NEWS_DAYS: f64 = 7.0;
+/// Visits from a prefix that make it a usual one.
+const USUAL_VISITS: f64 = 3.0;
 /// Calls and objects are judged from so many calls an hour on; bytes from the first.
 pub const CALLS_MIN: u32 = 8;
 
@@ -388,8 +390,22 @@ impl Turn<'_> {
         }
     }
 
-    /// Life cycle: at every event, for it needs no past.
-    pub fn lifecycle(&mut self, baseline: &mut Baseline, visit: &Visit, others: &Others) {
+    /// Whether the owner's own machine seems to be at work: the holder was there from the beginning or is an old one, at a
+    /// usual prefix, with a client that is known and not made to look so. By what is known now: a visit may last for weeks.
+    fn at_home(&self, baseline: &Baseline, others: &Others) -> bool {
+        let sighting = &self.scene.sighting;
+        let (held, seen) = (&baseline.contexts[self.held], &baseline.seen);
+        let is_new = is_new_place(held, sighting.at) && !held.confirmed && held.born != baseline.first_minute;
+        let prefix = sighting.prefix;
+        let is_usual = seen.count(Sort::Prefix, prefix) >= USUAL_VISITS
+            || seen.most(Sort::Prefix).is_some_and(|(most, _)| most == prefix);
+        let borrowed = !seen.knows(Sort::Fingerprint, sighting.fingerprint)
+            && others.population.is_borrowed(sighting.fingerprint, sighting.family);
+        !is_new && is_usual && seen.knows(Sort::Family, sighting.family) && !borrowed
+    }
+
+    /// Life cycle: at every event. `gone_on`: the holder's last one is of an earlier hour.
+    pub fn lifecycle(&mut self, baseline: &mut Baseline, visit: &Visit, others: &Others, gone_on: bool) {
         let Scene { sighting, enriched, ended, expiry, ahead, .. } = self.scene;
         let (event, Keys { scope, token, .. }) = (&enriched.event, &enriched.keys);
         let at = sighting.at;
@@ -399,7 +415,6 @@ impl Turn<'_> {
             network: usize::from(visit.net_level) >= net::level::USERS_NETWORK,
             client: usize::from(visit.client_level) >= client::level::USERS_FAMILY,
         };
-        let at_home = usize::from(visit.net_level) <= net::level::KNOWN_PREFIX && !foreign.client;
         let new_token = baseline.token != *token as u32;
         let mut reuse = 0.0;
         if event.kind == EventKind::Refreshed {
@@ -413,14 +428,16 @@ impl Turn<'_> {
             baseline.token = *token as u32;
         }
         let shown = event.binding.as_deref().map_or(0, |key| scope.key(b'k', key) as u32 | 1);
-        let binding =
-            term::lifecycle::binding(&mut baseline.binding, &mut baseline.binding_streak, shown, new_token, at_home);
+        let at_home = || self.at_home(baseline, others);
+        let (mut key, mut streak) = (baseline.binding, baseline.binding_streak);
+        let binding = term::lifecycle::binding(&mut key, &mut streak, shown, new_token, gone_on, at_home);
         let expired = expiry.map_or(0.0, |expiry| {
             let at_issue = || term::lifecycle::said_at_issue(others.population.outlives(sighting.tenant, sighting.app));
             let said = if expiry.said_at_issue { at_issue() } else { term::lifecycle::CERTAIN };
-            let most = if at_home { said.min(term::lifecycle::AT_HOME) } else { said };
+            let most = if expiry.is_over(at) && at_home() { said.min(term::lifecycle::AT_HOME) } else { said };
             term::lifecycle::after_expiry(expiry, most, at - ahead, visit.began - ahead, answer)
         });
+        (baseline.binding, baseline.binding_streak) = (key, streak);
         let found = [
             (RuleId::RefreshReuse, reuse),
             (RuleId::BindingMismatch, binding),

@@ -1,4 +1,5 @@
-//! Life cycle: what a token that is dead, exchanged or bound cannot honestly do. Near certain, and needs no past.
+//! Life cycle: what a token that is dead, exchanged or bound cannot honestly do. Near certain, but where the owner is at
+//! home.
 
 use crate::math::{faded, ln};
 use crate::memory::Ended;
@@ -90,8 +91,9 @@ pub fn refresh(refreshes: &mut Refreshes, token: u64, at: i64, address: u32, age
             return 0.0;
         }
         if known.superseded_at == 0 {
+            // Whoever came first stays the one that others are compared with.
             known.lasting |= at - known.at > RETRY_MS;
-            (known.at, known.address, known.agent) = (at, address, agent);
+            known.at = at;
             return 0.0;
         }
         let since = at - known.superseded_at;
@@ -238,9 +240,16 @@ pub fn said_at_issue(rate: f64) -> f64 {
 
 /// Notes the key that a request proved possession of (0: none), and says what another key says: a copy of the token
 /// without its key. Where producers leave the key out it says nothing; nor does a `new_token`, which may be bound to a
-/// new key, as after a certificate was renewed (RFC 8705 section 3). Where the owner is `at_home`, a key that goes on is
-/// soon the key.
-pub const fn binding(known: &mut u32, streak: &mut u8, shown: u32, new_token: bool, at_home: bool) -> f64 {
+/// new key, as after a certificate was renewed (RFC 8705 section 3). At home a key that goes on `for_long`, into another
+/// hour, is soon the key.
+pub fn binding(
+    known: &mut u32,
+    streak: &mut u8,
+    shown: u32,
+    new_token: bool,
+    for_long: bool,
+    at_home: impl FnOnce() -> bool,
+) -> f64 {
     if shown == 0 {
         return 0.0;
     }
@@ -249,10 +258,10 @@ pub const fn binding(known: &mut u32, streak: &mut u8, shown: u32, new_token: bo
         return 0.0;
     }
     if *streak >= BINDING_STREAK && !new_token {
-        if !at_home {
+        if !at_home() {
             return CERTAIN;
         }
-        *streak /= 2;
+        *streak /= if for_long { 2 } else { 1 };
         return AT_HOME;
     }
     *known = shown;
@@ -301,6 +310,16 @@ mod tests {
                 (says - expected).abs() < 1e-12,
                 "used {used}, {after} ms later, from {address} with {agent}: {says}"
             );
+        }
+    }
+
+    #[test]
+    fn who_tries_a_copy_early_is_no_client_that_crashed() {
+        // No `issued` events: the copy is tried before the owner has gone on, and once more after.
+        let mut family = Refreshes::default();
+        for (token, after, place, expected) in [(1, 0, 1, 0.0), (1, 5, 2, 0.0), (2, 60, 1, 0.0), (1, 70, 2, CERTAIN)] {
+            let says = refresh(&mut family, token, NOON + after * MINUTE, place, place);
+            assert!((says - expected).abs() < 1e-12, "{after} minutes after: {says}");
         }
     }
 
@@ -409,7 +428,7 @@ mod tests {
         let (mut known, mut streak) = (0, 0);
         let says: Vec<bool> = [7, 0, 7, 8, 8, 8, 0, 9, 8]
             .iter()
-            .map(|key| binding(&mut known, &mut streak, *key, false, false) > 1.0)
+            .map(|key| binding(&mut known, &mut streak, *key, false, true, || false) > 1.0)
             .collect();
         assert_eq!(says, [false, false, false, false, false, false, false, true, false]);
     }
@@ -417,21 +436,23 @@ mod tests {
     #[test]
     fn a_new_token_may_have_a_new_key_and_an_old_one_may_not() {
         let (mut known, mut streak) = (7, 30);
-        assert!(binding(&mut known, &mut streak, 8, true, false) < 1.0, "a certificate was renewed");
+        assert!(binding(&mut known, &mut streak, 8, true, true, || false) < 1.0, "a certificate was renewed");
         for _ in 0..3 {
-            assert!(binding(&mut known, &mut streak, 8, false, false) < 1.0);
+            assert!(binding(&mut known, &mut streak, 8, false, true, || false) < 1.0);
         }
-        assert!(binding(&mut known, &mut streak, 7, false, false) > 1.0, "a copy");
+        assert!(binding(&mut known, &mut streak, 7, false, true, || false) > 1.0, "a copy");
     }
 
     #[test]
     fn at_home_a_new_key_is_a_question_and_then_the_key() {
         let (mut known, mut streak) = (7, 200);
-        let says: Vec<f64> = (0..10).map(|_| binding(&mut known, &mut streak, 8, false, true)).collect();
+        let quick: Vec<f64> = (0..99).map(|_| binding(&mut known, &mut streak, 8, false, false, || true)).collect();
+        assert!(quick.iter().all(|says| *says > 0.0) && known == 7, "in one hour nobody is convinced");
+        let says: Vec<f64> = (0..10).map(|_| binding(&mut known, &mut streak, 8, false, true, || true)).collect();
         // 200, 100, 50, 25, 12, 6, 3: seven questions.
         assert_eq!(says.iter().filter(|says| **says > 0.0).count(), 7);
         assert!(says.iter().all(|says| *says < LIFECYCLE_CERTAIN) && known == 8);
-        assert!(binding(&mut known, &mut streak, 7, false, false) >= CERTAIN, "from elsewhere it is a copy");
+        assert!(binding(&mut known, &mut streak, 7, false, true, || false) >= CERTAIN, "from elsewhere it is a copy");
     }
 
     #[test]

@@ -219,7 +219,7 @@ fn a_lost_answer_is_asked_for_again_by_the_same_phone() {
 }
 
 #[test]
-fn a_client_that_crashed_before_it_kept_its_next_token_is_a_question() {
+fn a_client_that_crashed_before_it_kept_its_next_token_keeps_its_grant() {
     let mut story = Story::in_town();
     let mut ana = story.rotating("ana", 20);
     let kept = ana.refresh_token();
@@ -227,8 +227,8 @@ fn a_client_that_crashed_before_it_kept_its_next_token_is_a_question() {
     story.see(&ana.uses().from(address::BERLIN));
     story.wait(2 * HOUR);
     let again = story.see(&ana.presents(&kept).from(address::BERLIN));
-    assert!(fired(&again, RefreshReuse), "{again:#?}");
-    assert!(again.verdict < Verdict::Revoke, "{again:#?}");
+    assert!(share(&again, RefreshReuse) >= 9.0, "{again:#?}");
+    assert!((Verdict::Watch..Verdict::Revoke).contains(&again.verdict), "{again:#?}");
 }
 
 #[test]
@@ -244,11 +244,44 @@ fn a_certificate_that_is_renewed_at_home_takes_no_token_away_and_is_soon_the_key
         story.wait(12 * HOUR);
         let outcome = story.see(&sensor.clone().set("binding", "x5t#S256:new"));
         assert!(outcome.verdict < Verdict::Alert, "{outcome:#?}");
+        assert_eq!(outcome.verdict == Verdict::Watch, share(&outcome, BindingMismatch) >= 9.0, "{outcome:#?}");
         share(&outcome, BindingMismatch)
     });
-    assert!(shares[0] > 9.0 && shares[7] < 4.0, "a question, and then old news: {shares:?}");
+    assert!(shares[0] > 9.0 && shares[7] < 4.0, "watched, and then old news: {shares:?}");
     let copy = story.see(&sensor.from(address::LEIPZIG_HOST).set("binding", "x5t#S256:thief"));
     assert_eq!(copy.verdict, Verdict::Revoke, "{copy:#?}");
+}
+
+#[test]
+fn a_machine_whose_one_visit_lasts_for_days_keeps_its_token_when_its_certificate_is_renewed() {
+    let mut story = Story::in_town();
+    let sensor = Event::of("sensor").from("198.18.7.7").agent("sensor-fw/3.1").set("binding", "x5t#S256:old");
+    for _ in 0..5 * 144 {
+        story.wait(10 * MINUTE);
+        story.see(&sensor);
+    }
+    let renewed = story.see(&sensor.clone().set("binding", "x5t#S256:new"));
+    assert!(share(&renewed, BindingMismatch) >= 9.0, "{renewed:#?}");
+    assert!(renewed.verdict < Verdict::Revoke, "{renewed:#?}");
+}
+
+#[test]
+fn one_quiet_visit_makes_no_home() {
+    // From where the owner was never, and from the owner's provider.
+    for place in ["198.18.9.9", "192.0.77.10"] {
+        let mut story = Story::in_town();
+        let ana = story.office_worker("ana", 20);
+        story.wait(15 * HOUR);
+        for _ in 0..6 {
+            story.wait(2 * MINUTE);
+            story.see(&ana.clone().set("binding", "jkt:owner"));
+        }
+        story.wait(HOUR);
+        story.see(&ana.from(place));
+        story.wait(HOUR);
+        let copy = story.see(&ana.from(place).set("binding", "jkt:thief"));
+        assert_eq!(copy.verdict, Verdict::Revoke, "from {place}: {copy:#?}");
+    }
 }
 
 #[test]
@@ -300,6 +333,36 @@ fn a_client_that_has_not_heard_of_its_revocation_is_refused_and_let_be() {
         assert!(!fired(&outcome, UseAfterRevocation), "{outcome:#?}");
         assert!(outcome.verdict < Verdict::Alert, "{outcome:#?}");
     }
+}
+
+#[test]
+fn a_grant_that_is_dead_is_not_killed_again_and_one_that_lost_a_token_is() {
+    let worst = |revoked: &dyn Fn(&Event) -> Event| {
+        let mut story = Story::in_town();
+        let ana = story.office_worker("ana", 20);
+        // Before 20,000 visits behaviour revokes nobody.
+        for round in 0..900 {
+            story.wait(32 * MINUTE);
+            for number in (0..40).filter(|number| number % 4 < 2) {
+                story.see(&Event::of(&format!("neighbour-{number}")).from(&format!("192.0.2.{}", 100 + number)));
+            }
+            if round % 15 == 0 {
+                story.see(&ana);
+            }
+        }
+        story.see(&revoked(&ana));
+        story.wait(HOUR);
+        let thief = ana.from(address::SYDNEY).agent("python-requests/2.32.3").set("status", 401);
+        let calls = (0..8).map(|call| {
+            story.wait(20 * SECOND);
+            story.see(&thief.clone().set("endpoint", format!("/v1/export/secrets/list{call}"))).verdict
+        });
+        calls.max()
+    };
+    let grant = |ana: &Event| ana.kind("revoked").set("token_id", "rt-ana").set("token_type", "refresh");
+    assert_eq!(worst(&grant), Some(Verdict::Alert), "people hear of it, and there is nothing left to take away");
+    assert_eq!(worst(&|ana| ana.kind("revoked")), Some(Verdict::Revoke), "the grant has other tokens");
+    assert_eq!(worst(&|ana| ana.kind("session_ended").set("session_id", "s-9")), Some(Verdict::Revoke));
 }
 
 #[test]
@@ -447,7 +510,11 @@ fn a_token_is_accepted_long_after_it_expired() {
     let expired = ana.clone().set("status", 200).set("expires_at", story.now() - 20 * MINUTE);
     let at_home = story.see(&expired);
     assert!(fired(&at_home, UseAfterExpiry), "{at_home:#?}");
-    assert!(at_home.verdict < Verdict::Alert, "the server is lax, and the owner is where she always is: {at_home:#?}");
+    assert_eq!(
+        at_home.verdict,
+        Verdict::Watch,
+        "the server is lax, and the owner is where she always is: {at_home:#?}"
+    );
     let outcome = story.see(&expired.from(address::LEIPZIG_HOST));
     assert!(fired(&outcome, UseAfterExpiry), "{outcome:#?}");
     assert_eq!(outcome.verdict, Verdict::Revoke, "{outcome:#?}");

@@ -43,7 +43,9 @@ impl GeoLookup for Atlas {
             IpAddr::V6(v6) => [v6.octets()[0], v6.octets()[1], v6.octets()[4], v6.octets()[5]],
         };
         let (country, city, latitude, longitude, asn, org, class) = match parts {
-            [192, 0, 2, _] | [0x20, 0x01, 0, 1] => ("DE", "Berlin", 52.52, 13.40, 3320, "Deutsche Telekom AG", Access),
+            [192, 0, 2 | 77, _] | [0x20, 0x01, 0, 1] => {
+                ("DE", "Berlin", 52.52, 13.40, 3320, "Deutsche Telekom AG", Access)
+            }
             [198, 51, 100, _] => ("AU", "Sydney", -33.87, 151.21, 1221, "Telstra Limited", Access),
             [203, 0, 113, _] => ("DE", "Leipzig", 51.34, 12.37, 24940, "Hetzner Online GmbH", Hosting),
             [198, 18, ..] => ("DE", "Munich", 48.14, 11.58, 6805, "Telefonica Germany", Access),
