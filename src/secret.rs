@@ -180,15 +180,6 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_for_a_secret_is_none_however_it_begins() {
-        let hash = format!("sk-{}", noise(HASH_LENGTH - 3));
-        assert_eq!(found(&format!("the key {hash}")), [&hash]);
-        assert_eq!(found(&format!("{{\"token_id\":\"{HASHED}{hash}\"}}")), Vec::<&str>::new());
-        let longer = format!("{hash}a");
-        assert_eq!(found(&format!("{HASHED}{longer}")), [&longer], "no hash is as long");
-    }
-
-    #[test]
     fn a_text_made_of_prefixes_takes_no_longer_than_its_length_warrants() {
         // A quadratic search would take minutes here.
         for stem in ["sk-", "eyJ-", "ghp_ ", "Bearer ", "token=", "\"token\":", "\"token\":\"\\"] {

@@ -7,8 +7,6 @@ use aho_corasick::{AhoCorasick, Input, packed};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::{HASH_LENGTH, HASHED};
-
 /// The next secret with a known prefix, at or after `from`.
 pub(super) fn next(text: &[u8], from: usize) -> Option<Range<usize>> {
     let stems = FINDER.as_ref()?;
@@ -17,7 +15,7 @@ pub(super) fn next(text: &[u8], from: usize) -> Option<Range<usize>> {
     let mut barren = [0; Body::KINDS];
     while let Some(start) = stems.find(text, at) {
         at = start + 1;
-        if !begins_word(text, start) || is_hash(text, start) {
+        if !begins_word(text, start) {
             continue;
         }
         let rest = text.get(start..)?;
@@ -36,13 +34,6 @@ pub(super) fn next(text: &[u8], from: usize) -> Option<Range<usize>> {
         }
     }
     None
-}
-
-/// Whether what stands for a secret begins at `start`: by chance one in some 100,000 hashes begins as secrets do.
-fn is_hash(text: &[u8], start: usize) -> bool {
-    let (before, rest) = text.split_at_checked(start).unwrap_or((text, &[]));
-    let length = rest.iter().take(HASH_LENGTH + 1).take_while(|&&byte| word(byte)).count();
-    before.ends_with(HASHED.as_bytes()) && length == HASH_LENGTH
 }
 
 /// How the bytes after a prefix must look for it to open a secret.
