@@ -8,7 +8,8 @@ pub use tail::Tail;
 
 use crate::verdict::{LIFECYCLE_CERTAIN, Verdict};
 
-/// Watched from here on, whatever the budget; and from such evidence of the life cycle, whatever else speaks for the owner.
+/// Watched from here on, whatever the budget; and from such evidence of the life cycle, whatever else speaks for the
+/// owner.
 const WATCH_FROM: f64 = -2.0;
 const WATCH_LIFECYCLE_FROM: f64 = 9.0;
 /// Never an alert below: more likely a thief than not.

@@ -18,7 +18,7 @@ const REFIT_VISITS: u64 = 256;
 const FIT_VISITS_MIN: u64 = 1_000;
 
 /// Of what the highest log-odds of a visit say so much is true, on average: the highest of many looks overstates. A
-/// logistic fit of thefts on it gives .46 to .54 (`docs/decisions/half-of-a-visits-word.md`).
+/// logistic fit of thefts on it gives .47 (`docs/decisions/half-of-a-visits-word.md`).
 const TRUE: f64 = 0.5;
 
 /// A histogram of visits' highest log-odds, each weighted by the probability that it was the owner's, and a generalised
@@ -193,6 +193,19 @@ mod tests {
         assert!((Tail::honest(0.0) - 0.5).abs() < 1e-12);
         // e^2.5 to one, and not e^5.
         assert!((Tail::honest(5.0) - 1.0 / (1.0 + 2.5_f64.exp())).abs() < 1e-12);
+    }
+
+    #[test]
+    fn many_odd_visits_lift_what_is_rare_and_few_do_not() {
+        let lifted = |odd: u64| {
+            let mut tail = exponential(200_000);
+            let before = tail.quantile(1e-3);
+            (0..odd).for_each(|_| tail.learn(4.5, Tail::honest(4.5)));
+            tail.reckon();
+            tail.quantile(1e-3) - before
+        };
+        let (few, many) = (lifted(100), lifted(2_000));
+        assert!((0.0..0.2).contains(&few) && (2.5..3.5).contains(&many), "nats: {few} {many}");
     }
 
     #[test]

@@ -236,8 +236,8 @@ impl Words<'_> {
             RuleId::RefreshReuse => (
                 "a refresh token that was exchanged already".to_owned(),
                 "each refresh token is presented once",
-                "a refresh token was presented again after its successor had been issued: two hold it, or its client lost \
-                 the new one"
+                "a refresh token was presented again after its successor had been issued: two hold it, or its client \
+                 lost the new one"
                     .to_owned(),
             ),
             RuleId::BindingMismatch => (

@@ -70,9 +70,9 @@ pub struct Foreign {
 ///
 /// A superseded token is only presented by a copy of it, unless two requests raced, or an answer was lost: then nobody
 /// has used what was issued, and the same client or address asks again within minutes. (RFC 9700 section 4.14.2;
-/// leeways as of Okta, Auth0 and Curity.) Where the very client presents it that had exchanged it, from the same address,
-/// it says [`AT_HOME`]: it may have crashed before it kept the new one. A token that is presented again and again without ever having been
-/// superseded does not rotate, and says nothing.
+/// leeways as of Okta, Auth0 and Curity.) Where the very client presents it that had exchanged it, from the same
+/// address, it says [`AT_HOME`]: it may have crashed before it kept the new one. A token that is presented again and
+/// again without ever having been superseded does not rotate, and says nothing.
 pub fn refresh(refreshes: &mut Refreshes, token: u64, at: i64, address: u32, agent: u32) -> f64 {
     if refreshes.before.contains(&(token as u32)) {
         // When it was superseded is forgotten: before the last but one was heard of. What was presented before that,
@@ -261,7 +261,9 @@ pub fn binding(
         if !at_home() {
             return CERTAIN;
         }
-        *streak /= if for_long { 2 } else { 1 };
+        if for_long {
+            *streak /= 2;
+        }
         return AT_HOME;
     }
     *known = shown;
@@ -444,12 +446,12 @@ mod tests {
     }
 
     #[test]
-    fn at_home_a_new_key_is_a_question_and_then_the_key() {
+    fn at_home_a_new_key_is_odd_for_some_hours_and_then_the_key() {
         let (mut known, mut streak) = (7, 200);
         let quick: Vec<f64> = (0..99).map(|_| binding(&mut known, &mut streak, 8, false, false, || true)).collect();
         assert!(quick.iter().all(|says| *says > 0.0) && known == 7, "in one hour nobody is convinced");
         let says: Vec<f64> = (0..10).map(|_| binding(&mut known, &mut streak, 8, false, true, || true)).collect();
-        // 200, 100, 50, 25, 12, 6, 3: seven questions.
+        // 200, 100, 50, 25, 12, 6, 3: seven hours.
         assert_eq!(says.iter().filter(|says| **says > 0.0).count(), 7);
         assert!(says.iter().all(|says| *says < LIFECYCLE_CERTAIN) && known == 8);
         assert!(binding(&mut known, &mut streak, 7, false, true, || false) >= CERTAIN, "from elsewhere it is a copy");

@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use story::{Atlas, DAY, Event, HOUR, MINUTE, SECOND, Story, address, fired, share};
+use story::{Atlas, DAY, Event, HOUR, MINUTE, SECOND, Story, address, fired, neighbours_call, share};
 use tokenwarden::checkpoint::Position;
 use tokenwarden::engine;
 use tokenwarden::enrich::Enricher;
@@ -236,10 +236,7 @@ fn a_certificate_that_is_renewed_at_home_takes_no_token_away_and_is_soon_the_key
     let mut story = Story::in_town();
     let sensor = story.office_worker("ana", 20);
     story.wait(15 * HOUR);
-    for _ in 0..12 {
-        story.wait(2 * MINUTE);
-        story.see(&sensor.clone().set("binding", "x5t#S256:old"));
-    }
+    story.see_bound(&sensor, "x5t#S256:old", 12);
     let shares = [0; 8].map(|_| {
         story.wait(12 * HOUR);
         let outcome = story.see(&sensor.clone().set("binding", "x5t#S256:new"));
@@ -272,10 +269,7 @@ fn one_quiet_visit_makes_no_home() {
         let mut story = Story::in_town();
         let ana = story.office_worker("ana", 20);
         story.wait(15 * HOUR);
-        for _ in 0..6 {
-            story.wait(2 * MINUTE);
-            story.see(&ana.clone().set("binding", "jkt:owner"));
-        }
+        story.see_bound(&ana, "jkt:owner", 6);
         story.wait(HOUR);
         story.see(&ana.from(place));
         story.wait(HOUR);
@@ -343,8 +337,8 @@ fn a_grant_that_is_dead_is_not_killed_again_and_one_that_lost_a_token_is() {
         // Before 20,000 visits behaviour revokes nobody.
         for round in 0..900 {
             story.wait(32 * MINUTE);
-            for number in (0..40).filter(|number| number % 4 < 2) {
-                story.see(&Event::of(&format!("neighbour-{number}")).from(&format!("192.0.2.{}", 100 + number)));
+            for number in 0..20 {
+                story.see(&neighbours_call(number));
             }
             if round % 15 == 0 {
                 story.see(&ana);
@@ -562,10 +556,7 @@ fn a_bound_token_in_the_hands_of_another_key_is_seen() {
     let mut story = Story::in_town();
     let ana = story.office_worker("ana", 20);
     story.wait(15 * HOUR);
-    for _ in 0..4 {
-        story.wait(2 * MINUTE);
-        story.see(&ana.clone().set("binding", "jkt:owner"));
-    }
+    story.see_bound(&ana, "jkt:owner", 4);
     story.wait(2 * MINUTE);
     let outcome = story.see(&ana.from(address::LEIPZIG_HOST).set("binding", "jkt:thief"));
     assert!(fired(&outcome, BindingMismatch), "{outcome:#?}");

@@ -292,6 +292,14 @@ impl Story {
         judged
     }
 
+    /// The token is used so many times, two minutes apart, with proof of a key.
+    pub fn see_bound(&mut self, event: &Event, key: &str, times: usize) {
+        for _ in 0..times {
+            self.wait(2 * MINUTE);
+            self.see(&event.clone().set("binding", key));
+        }
+    }
+
     /// The verdict lines of the newest `count` events.
     pub fn last_verdicts(&self, count: usize) -> Vec<String> {
         self.verdicts[self.verdicts.len() - count..].to_vec()
@@ -309,15 +317,20 @@ impl Story {
     }
 }
 
-/// Three visits a day from one line, each of two calls, for thirty days.
-fn neighbour(number: i64) -> Vec<(i64, Event)> {
+/// A neighbour's ordinary call.
+pub fn neighbours_call(number: i64) -> Event {
     let from = match number % 4 {
         0 | 1 => format!("192.0.2.{}", 100 + number),
         2 => format!("198.18.{}.7", 100 + number),
         _ => format!("198.51.100.{}", 100 + number),
     };
     let call = Event::of(&format!("neighbour-{number}")).from(&from);
-    let call = if number % 3 == 0 { call.agent(IPHONE) } else { call };
+    if number % 3 == 0 { call.agent(IPHONE) } else { call }
+}
+
+/// Three visits a day from one line, each of two calls, for thirty days.
+fn neighbour(number: i64) -> Vec<(i64, Event)> {
+    let call = neighbours_call(number);
     let mut past = Vec::new();
     for day in 0..TOWN_DAYS {
         for visit in 0..3 {
