@@ -19,7 +19,7 @@ use crate::policy::{self, Finding};
 use crate::rule::RuleSet;
 use crate::term::lifecycle::{self, Expiry};
 use crate::term::{self, Term};
-use crate::verdict::{Action, Incident, Mode, Outcome, RuleId, Severity, Target, Verdict};
+use crate::verdict::{Action, Incident, IncidentId, Mode, Outcome, RuleId, Severity, Signal, Target, Verdict};
 
 /// What the operator decides about judgement.
 #[derive(Clone, Debug, PartialEq)]
@@ -136,8 +136,9 @@ impl State {
         self.budget.threshold()
     }
 
-    /// Ends the visits that are over, which tell how high the log-odds of honest visits go.
-    fn end_visits(&mut self) {
+    /// Ends the visits that are over, which tell how high the log-odds of honest visits go, and forgets who is in no
+    /// company any more.
+    fn keep_time(&mut self) {
         while let Some(number) = self.memory.visits.next_ended(self.clock.watermark()) {
             let log_odds = f64::from(self.memory.visits.get(number).log_odds_max);
             if log_odds.is_finite() {
@@ -146,6 +147,7 @@ impl State {
             self.memory.visits.close(number);
         }
         self.budget.reckon(&self.tail, self.clock.watermark());
+        self.memory.others.fleets.forget(self.clock.watermark());
     }
 }
 
@@ -163,7 +165,7 @@ pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) ->
     state.counters.events += 1;
     let at = event.timestamp.millis();
     state.clock.see(at);
-    state.end_visits();
+    state.keep_time();
     if state.clock.is_far_ahead(at) {
         // Nothing may remember a time that is no time.
         state.counters.far_ahead += 1;
@@ -395,26 +397,30 @@ fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judge
     {
         verdict = Verdict::Watch;
     }
-    let mut outcome = Outcome {
+    let by_policy = wanted >= Verdict::Alert;
+    let (incident_id, incident) = if verdict >= Verdict::Alert {
+        let (id, incident) = state.join(scene, judged, &alarm, &signals, (by_policy, mode));
+        (Some(id), incident)
+    } else if verdict == Verdict::Watch {
+        // What the owner does meanwhile is no part of it.
+        let open = state.incidents.of_baseline(scene.baseline, scene.sighting.at);
+        (open.map(|open| open.id), None)
+    } else {
+        (None, None)
+    };
+    Outcome {
         verdict,
         log_odds: judged.log_odds,
         prior_log_odds: state.settings.prior_log_odds,
         alert_from: state.budget.threshold(),
-        by_policy: wanted >= Verdict::Alert,
+        by_policy,
         p_value: state.tail.p_value(judged.log_odds),
         signals,
-        incident_id: None,
-        incident: None,
+        incident_id,
+        incident,
         action: action(verdict, scene.enriched),
         mode,
-    };
-    if verdict >= Verdict::Alert {
-        state.join(scene, judged, &alarm, &mut outcome);
-    } else if verdict == Verdict::Watch {
-        // What the owner does meanwhile is no part of it.
-        outcome.incident_id = state.incidents.of_baseline(scene.baseline, scene.sighting.at).map(|open| open.id);
     }
-    outcome
 }
 
 /// Whether what a revocation would end, the grant or else the token, was ended before.
@@ -452,20 +458,27 @@ fn action(verdict: Verdict, enriched: &EnrichedEvent<'_>) -> Action {
 }
 
 impl State {
-    /// Joins an alarming event to its incident.
-    fn join(&mut self, scene: &Scene<'_>, judged: &Judged, alarm: &Alarm, outcome: &mut Outcome) {
+    /// Joins an alarming event to its incident; what is to be told of that where the event opened or changed it.
+    fn join(
+        &mut self,
+        scene: &Scene<'_>,
+        judged: &Judged,
+        alarm: &Alarm,
+        signals: &[Signal],
+        (by_policy, mode): (bool, Mode),
+    ) -> (IncidentId, Option<Box<Incident>>) {
         let joined = self.incidents.join(alarm);
         self.counters.incidents += u64::from(joined.changed);
-        outcome.incident_id = Some(joined.open.id);
-        let revokes = outcome.verdict == Verdict::Revoke;
+        let id = joined.open.id;
+        let revokes = alarm.verdict == Verdict::Revoke;
         if !(joined.changed || revokes && joined.new_baseline) {
-            return;
+            return (id, None);
         }
         let event = &scene.enriched.event;
         let text = |text: &Option<std::borrow::Cow<'_, str>>| text.as_deref().unwrap_or_default().to_owned();
         let target = target(scene.enriched);
-        outcome.incident = Some(Box::new(Incident {
-            id: joined.open.id,
+        let incident = Incident {
+            id,
             opened_at: timestamp(joined.open.opened_at, event),
             updated_at: timestamp(joined.open.updated_at, event),
             severity: joined.open.severity(),
@@ -480,21 +493,22 @@ impl State {
             event_id: event.event_id.to_string(),
             log_odds: judged.log_odds,
             reason: explain::sentence(
-                &outcome.signals,
+                signals,
                 &explain::Sum {
                     log_odds: judged.log_odds,
                     prior: self.settings.prior_log_odds,
                     threshold: self.budget.threshold(),
-                    by_policy: outcome.by_policy,
+                    by_policy,
                     baselines: joined.open.baselines(),
                 },
             ),
-            signals: outcome.signals.clone(),
-            action: outcome.action,
-            mode: outcome.mode,
+            signals: signals.to_vec(),
+            action: action(alarm.verdict, scene.enriched),
+            mode,
             tell: joined.tell,
             revoke: revokes.then_some(target),
-        }));
+        };
+        (id, Some(Box::new(incident)))
     }
 }
 

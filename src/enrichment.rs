@@ -65,7 +65,7 @@ impl<'a> EnrichedEvent<'a> {
         client: Arc<Client>,
         route: Route,
     ) -> Self {
-        let keys = Keys::of(&event);
+        let keys = Keys::of(&event, &client);
         Self { event, place, network, client, route, keys }
     }
 }
@@ -82,11 +82,17 @@ pub struct Keys {
     /// An application is its vendor's, whichever tenants use it: a breach of it spares none of them. Tokens of no
     /// application that we know have no more than their tenant in common.
     pub app: u64,
+    /// Of the client's fingerprint; 0: it has none.
+    pub fingerprint: u32,
+    /// Of address, agent and fingerprint: what makes one visit.
+    pub visit: u64,
 }
 
 impl Keys {
-    fn of(event: &Event<'_>) -> Self {
+    fn of(event: &Event<'_>, client: &Client) -> Self {
         let scope = event.scope();
+        let fingerprint = event.client_fingerprint.as_deref().map_or(0, |text| scope.key(b'j', text) as u32 | 1);
+        let address = event.address.map_or(0, |address| address.client_key());
         Self {
             scope,
             event: scope.key(b'e', &event.event_id),
@@ -98,6 +104,15 @@ impl Keys {
                 Some(app) => xxh3_64_with_seed(app.as_bytes(), u64::from(b'a')),
                 None => scope.key(b'a', ""),
             },
+            fingerprint,
+            visit: mix(address ^ mix(u64::from(client.agent_key.max(1)) << 32 | u64::from(fingerprint))),
         }
     }
+}
+
+/// A number whose bits depend on all of the key's.
+#[must_use]
+pub const fn mix(key: u64) -> u64 {
+    let mixed = (key ^ (key >> 31)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed ^ (mixed >> 29)
 }

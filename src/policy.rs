@@ -302,13 +302,14 @@ pub const ALL_WEEK: u8 = 0x7f;
 
 /// A token in use longer after its issue than tokens of its type are to live. A copy of it was of use for as long.
 fn token_age(rules: &RuleSet, event: &Event<'_>) -> Option<Finding> {
+    let issued_at = event.issued_at?;
     let rule = rules.rule(RuleId::TokenAge);
     let (unit_ms, unit, max) = match (event.token_type, rule.values.as_slice()) {
         (TokenType::Access, [access_hours_max, _]) => (HOUR_MS, "hours", *access_hours_max),
         (TokenType::Refresh, [_, refresh_days_max]) => (DAY_MS, "days", *refresh_days_max),
         _ => return None,
     };
-    let age = (event.timestamp.millis() - event.issued_at?.millis()) as f64 / unit_ms as f64;
+    let age = (event.timestamp.millis() - issued_at.millis()) as f64 / unit_ms as f64;
     if age <= max || rule.status == Status::Disabled {
         return None;
     }

@@ -26,10 +26,12 @@ const TRUE: f64 = 0.5;
 #[derive(Debug)]
 pub struct Tail {
     bins: Vec<f64>,
-    /// Weight in each bin and all above, and in all, as of the last reckoning: what p-values are read from.
+    /// Share of all in each bin and all above, as of the last reckoning: what p-values are read from.
     above: Vec<f64>,
     total: f64,
     visits: u64,
+    /// The least p-value that so many visits can tell.
+    least: f64,
     fit: Option<Fit>,
 }
 
@@ -44,7 +46,15 @@ struct Fit {
 
 impl Default for Tail {
     fn default() -> Self {
-        Self { bins: vec![0.0; BINS], above: vec![0.0; BINS + 1], total: 0.0, visits: 0, fit: None }
+        Self {
+            bins: vec![0.0; BINS],
+            // Before anything is known, nothing is unusual.
+            above: vec![1.0; BINS + 1],
+            total: 0.0,
+            visits: 0,
+            least: least(0),
+            fit: None,
+        }
     }
 }
 
@@ -64,21 +74,21 @@ impl Tail {
     pub fn learn(&mut self, log_odds: f64, weight: f64) {
         self.bins[bin(log_odds)] += weight;
         self.visits += 1;
+        self.least = least(self.visits);
         // More often while little is known.
         if self.visits.is_multiple_of(REFIT_VISITS) || self.visits < REFIT_VISITS && self.visits.is_power_of_two() {
             self.reckon();
         }
     }
 
-    /// Share of honest visits whose log-odds come as high, in (0, 1]; never below what so many visits can tell,
-    /// `.3/(visits + 100)` of those remembered.
+    /// Share of honest visits whose log-odds come as high, in (0, 1]; never below what so many visits can tell.
     #[must_use]
     pub fn p_value(&self, log_odds: f64) -> f64 {
         let told = match self.fit {
             Some(fit) if log_odds > fit.from => fit.beyond(log_odds),
             _ => self.counted(log_odds),
         };
-        told.clamp(0.3 / ((self.visits as f64).min(REMEMBERED_VISITS) + 100.0), 1.0)
+        told.clamp(self.least, 1.0)
     }
 
     /// Log-odds that this share of honest visits reaches.
@@ -94,14 +104,11 @@ impl Tail {
     }
 
     fn counted(&self, log_odds: f64) -> f64 {
-        if self.total <= 0.0 {
-            return 1.0;
-        }
         let at = bin(log_odds);
         let above = self.above[at + 1];
         // Within the bin by how far it is passed.
         let passed = ((log_odds - LOWEST) * BINS_A_NAT - at as f64).clamp(0.0, 1.0);
-        (above + (1.0 - passed) * (self.above[at] - above)) / self.total
+        above + (1.0 - passed) * (self.above[at] - above)
     }
 
     fn reckon(&mut self) {
@@ -110,10 +117,16 @@ impl Tail {
             let kept = REMEMBERED_VISITS / self.total;
             self.bins.iter_mut().for_each(|weight| *weight *= kept);
         }
-        for at in (0..BINS).rev() {
-            self.above[at] = self.above[at + 1] + self.bins[at];
+        self.total = self.bins.iter().sum();
+        if self.total <= 0.0 {
+            return;
         }
-        self.total = self.above[0];
+        let mut above = 0.0;
+        for (share, weight) in self.above.iter_mut().rev().skip(1).zip(self.bins.iter().rev()) {
+            above += weight;
+            *share = above / self.total;
+        }
+        self.above[BINS] = 0.0;
         if self.visits >= FIT_VISITS_MIN {
             self.fit = self.refit();
         }
@@ -157,6 +170,11 @@ impl Fit {
 fn bin(log_odds: f64) -> usize {
     // A cast of a float saturates, and what is not a number is 0.
     (((log_odds - LOWEST) * BINS_A_NAT) as usize).min(BINS - 1)
+}
+
+/// `.3/(visits + 100)` of those remembered.
+fn least(visits: u64) -> f64 {
+    0.3 / ((visits as f64).min(REMEMBERED_VISITS) + 100.0)
 }
 
 fn value(bin: usize) -> f64 {

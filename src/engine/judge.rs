@@ -366,11 +366,7 @@ fn keep_time(baseline: &mut Baseline, at: i64, lateness_ms_max: i64) -> bool {
 }
 
 fn find_visit(baseline: &Baseline, visits: &Visits, sighting: &Sighting) -> Option<std::num::NonZeroU32> {
-    // Without a look at visits that may be far away: all of them are over, or began by a clock that was wrong.
-    if sighting.at >= baseline.last_at + VISIT_GAP_MS {
-        return None;
-    }
-    baseline.open.iter().flatten().copied().find(|number| {
+    baseline.visits_of(sighting.visit, sighting.at).find(|number| {
         let visit = visits.get(*number);
         let near = sighting.at < visit.last_at + VISIT_GAP_MS && sighting.at > visit.began - VISIT_GAP_MS;
         visit.key == sighting.visit && visit.baseline == baseline.key && near
@@ -385,12 +381,11 @@ fn begin_visit(
     scene: &Scene<'_>,
 ) -> std::num::NonZeroU32 {
     let sighting = &scene.sighting;
-    let mut visit = Visit::begin(scene.baseline, sighting.visit, sighting.at);
     let (net_level, client_level) = levels(baseline, user, others, sighting);
+    let number = visits.open(scene.baseline, sighting.visit, sighting.at);
+    let visit = visits.get_mut(number);
     (visit.net_level, visit.client_level) = (net_level as u8, client_level as u8);
-    let number = visits.open(visit);
-    baseline.open.rotate_right(1);
-    baseline.open[0] = Some(number);
+    baseline.begin_visit(sighting.visit, number);
     number
 }
 

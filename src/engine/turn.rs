@@ -366,14 +366,20 @@ impl Turn<'_> {
         }
         let [calls, objects] =
             [Hourly::Calls, Hourly::Objects].map(|what| burst(baseline, cohorts, self.kind, what, number));
-        let reads = term::volume::reads(
-            f64::from(baseline.hour.reads),
-            f64::from(baseline.hour.calls),
-            f64::from(baseline.reads),
-            f64::from(baseline.all_calls),
-            cohorts.reads(self.kind),
-        );
         let (of_calls, of_objects) = (alone(calls.ratio), alone(objects.ratio));
+        let hour = &baseline.hour;
+        let reads = if of_calls.max(of_objects) > 0.0 {
+            term::volume::reads(
+                f64::from(hour.reads),
+                f64::from(hour.calls),
+                f64::from(baseline.reads),
+                f64::from(baseline.all_calls),
+                cohorts.reads(self.kind),
+            )
+        } else {
+            // Where nothing is large it has nothing to go with.
+            0.0
+        };
         let volume = Nats::new(term::volume::sum(of_calls, of_objects, reads));
         let evidence = &mut baseline.contexts[self.held].evidence;
         if volume > evidence.volume {

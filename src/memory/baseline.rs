@@ -177,6 +177,14 @@ pub struct Refreshes {
     pub before: [u32; 8],
 }
 
+/// A visit that has begun. One that is over may be another baseline's by now.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    /// 32 bits of the visit's.
+    key: u32,
+    number: NonZeroU32,
+}
+
 #[derive(Clone, Debug)]
 pub struct Baseline {
     pub key: u64,
@@ -203,8 +211,8 @@ pub struct Baseline {
     pub hours: [u16; 24],
     /// Suspected holders.
     pub contexts: Box<[Context]>,
-    /// Numbers of the last visits, the latest first. One that is over may be another baseline's by now.
-    pub open: [Option<NonZeroU32>; VISITS_MAX],
+    /// The last visits, the latest first.
+    open: [Option<Open>; VISITS_MAX],
     /// Network of the last event.
     pub network: u32,
     pub sites: [Site; SITES_MAX],
@@ -273,19 +281,29 @@ impl Baseline {
         }
     }
 
-    /// Fetches what lies elsewhere and most events need, once the baseline itself is there; what it returns has no
-    /// meaning.
+    /// Fetches what lies elsewhere and most events need, or a refresh, once the baseline itself is there; what it returns has
+    /// no meaning.
     #[must_use]
-    pub fn touch_parts(&self) -> u64 {
+    pub fn touch_parts(&self, for_refresh: bool) -> u64 {
         let contexts = self.contexts.iter().fold(0, |touched, context| touched ^ context.touch());
         let grown = self.grown.as_ref().map_or(0, |grown| grown.season[0] as u64 ^ u64::from(grown.weekend[23]));
-        self.seen.touch() ^ contexts ^ grown
+        let refreshes = self.refreshes.as_ref().filter(|_| for_refresh);
+        let refreshes = refreshes.map_or(0, |refreshes| {
+            refreshes.last[0].token ^ refreshes.last[1].token ^ u64::from(refreshes.before[7])
+        });
+        self.seen.touch() ^ contexts ^ grown ^ refreshes
     }
 
-    /// The latest of its visits, if that may still be going on at `at`.
-    #[must_use]
-    pub fn visit_at(&self, at: i64) -> Option<NonZeroU32> {
-        self.open[0].filter(|_| at < self.last_at + VISIT_GAP_MS)
+    /// Numbers of the visits that may be `key`'s and still be going on at `at`: hardly ever more than one.
+    pub fn visits_of(&self, key: u64, at: i64) -> impl Iterator<Item = NonZeroU32> {
+        let may_go_on = at < self.last_at + VISIT_GAP_MS;
+        self.open.iter().flatten().filter(move |open| may_go_on && open.key == key as u32).map(|open| open.number)
+    }
+
+    /// Notes the visit of `key` that has just begun.
+    pub fn begin_visit(&mut self, key: u64, number: NonZeroU32) {
+        self.open.rotate_right(1);
+        self.open[0] = Some(Open { key: key as u32, number });
     }
 
     /// Bytes held, all told.

@@ -17,10 +17,16 @@ pub struct Nats(i16);
 impl Nats {
     const UNIT: f64 = 256.0;
 
+    /// To the nearest, within what two bytes hold; of what is not a number, the least.
     #[must_use]
     pub fn new(nats: f64) -> Self {
-        // To the nearest, away from zero; a cast of a float cuts, and saturates.
-        Self((nats * Self::UNIT + if nats < 0.0 { -0.5 } else { 0.5 }) as i16)
+        // Where only whole numbers are left between numbers of this size, whose last bits are those of the whole number: a
+        // cast would look at each for what cannot be cast.
+        const WHOLE: f64 = 6_755_399_441_055_744.0;
+        let units = nats * Self::UNIT;
+        let above = if units > f64::from(i16::MIN) { units } else { f64::from(i16::MIN) };
+        let within = if above < f64::from(i16::MAX) { above } else { f64::from(i16::MAX) };
+        Self((within + WHOLE).to_bits() as i16)
     }
 
     #[must_use]

@@ -7,6 +7,7 @@ use super::generations::Generations;
 /// Visitors kept a group, and for how long.
 const USERS_MAX: usize = 64;
 const WINDOW_SECONDS: u32 = 2 * 3_600;
+const WINDOW_MS: i64 = WINDOW_SECONDS as i64 * 1_000;
 const FLEETS_MAX: usize = 1 << 17;
 /// A group is weighed from so many users on.
 pub const USERS_MIN: usize = 3;
@@ -59,6 +60,8 @@ pub struct Company {
 #[derive(Debug)]
 pub struct Fleets {
     groups: Generations<Fleet>,
+    /// When groups were forgotten last, milliseconds since the epoch.
+    forgot_at: i64,
     /// When an application was last used from networks that its users know, and how often lately.
     homes: Generations<Home>,
 }
@@ -75,11 +78,20 @@ struct Home {
 
 impl Default for Fleets {
     fn default() -> Self {
-        Self { groups: Generations::new(FLEETS_MAX), homes: Generations::new(FLEETS_MAX) }
+        Self { groups: Generations::new(FLEETS_MAX), forgot_at: 0, homes: Generations::new(FLEETS_MAX) }
     }
 }
 
 impl Fleets {
+    /// Forgets the groups that nobody has come to within the window before `watermark`, milliseconds since the epoch:
+    /// most are such, and those that are not stay near the processor.
+    pub fn forget(&mut self, watermark: i64) {
+        if watermark - self.forgot_at > WINDOW_MS {
+            self.groups.turn_over();
+            self.forgot_at = watermark;
+        }
+    }
+
     /// Notes a user's latest visit in a group, and tells what company they are in.
     pub fn join(&mut self, group: u64, member: Member) -> Company {
         let fleet = self.groups.entry(group, || Fleet { members: SmallVec::new() });

@@ -85,7 +85,7 @@ impl<V> Generations<V> {
     }
 
     /// The younger half is the older one now. The room of what is forgotten is used again: it has the right size.
-    fn turn_over(&mut self) {
+    pub fn turn_over(&mut self) {
         std::mem::swap(&mut self.old, &mut self.young);
         self.young.clear();
     }

@@ -1,6 +1,6 @@
 //! A sighting in the numbers that memory holds: what judgement compares, without its texts.
 
-use crate::enrichment::{Device, EnrichedEvent};
+use crate::enrichment::{Device, EnrichedEvent, mix};
 use crate::place::NetworkClass;
 
 const DAY_MS: i64 = 86_400_000;
@@ -106,12 +106,9 @@ impl Sighting {
         let site = enriched.place.as_ref().and_then(|place| place.coordinates).map_or_else(Site::default, |found| {
             Site::new(found.latitude, found.longitude, found.accuracy_km.unwrap_or(RADIUS_KM), at)
         });
-        let fingerprint =
-            event.client_fingerprint.as_deref().map_or(0, |text| enriched.keys.scope.key(b'j', text) as u32 | 1);
-        let client_key = address.client_key();
         Some(Self {
             at,
-            address: fold(client_key),
+            address: fold(address.client_key()),
             prefix: fold(address.prefix_key()),
             network: network.max(1),
             class,
@@ -119,12 +116,12 @@ impl Sighting {
             agent: enriched.client.agent_key.max(1),
             version: enriched.client.version_key.max(1),
             family: enriched.client.family_key.max(1),
-            fingerprint,
+            fingerprint: enriched.keys.fingerprint,
             device: enriched.client.device,
             site,
             tenant: enriched.keys.tenant,
             app: enriched.keys.app,
-            visit: mix(client_key ^ mix(u64::from(enriched.client.agent_key) << 32 | u64::from(fingerprint))),
+            visit: enriched.keys.visit,
         })
     }
 
@@ -169,11 +166,6 @@ impl Sighting {
 const fn fold(key: u64) -> u32 {
     let folded = mix(key) as u32;
     if folded == 0 { 1 } else { folded }
-}
-
-const fn mix(key: u64) -> u64 {
-    let mixed = (key ^ (key >> 31)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    mixed ^ (mixed >> 29)
 }
 
 #[cfg(test)]

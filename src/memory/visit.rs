@@ -16,7 +16,10 @@ const AHEAD_MS: i64 = 6 * 3_600_000;
 const ROUTES_MAX: usize = 32;
 const AREAS_MAX: usize = 16;
 
+/// It begins with a line of the processor's cache: what was written across two of them cannot be read before both are
+/// there.
 #[derive(Clone, Debug, PartialEq)]
+#[repr(align(64))]
 pub struct Visit {
     pub baseline: u64,
     /// Of address, agent and fingerprint.
@@ -25,9 +28,6 @@ pub struct Visit {
     pub began: i64,
     pub last_at: i64,
     pub calls: u32,
-    /// The network and the client family of its context.
-    pub network: u32,
-    pub family: u32,
     /// How foreign network and client were when it began.
     pub net_level: u8,
     pub client_level: u8,
@@ -82,43 +82,46 @@ super::touch!(Visit {
 });
 
 impl Visit {
-    #[must_use]
-    pub fn begin(baseline: u64, key: u64, at: i64) -> Self {
-        Self {
-            baseline,
-            key,
-            began: at,
-            last_at: at,
-            calls: 0,
-            network: 0,
-            family: 0,
-            net_level: 0,
-            client_level: 0,
-            net_credit: 0.0,
-            client_credit: 0.0,
-            silence: 0.0,
-            travel_km: 0.0,
-            travel_minutes: 0.0,
-            net_p: 1.0,
-            client_p: 1.0,
-            hour_p: 1.0,
-            app_fan: 0.0,
-            ip_fan: 0.0,
-            together: 0.0,
-            company: 0,
-            weighed: 0,
-            task_calls: 0,
-            amid_owner: 0.0,
-            amid_task: 0.0,
-            amid: 0.0,
-            log_odds_max: f32::NEG_INFINITY,
-            routes: [0; ROUTES_MAX],
-            route_calls: [0; ROUTES_MAX + 1],
-            nobodys_calls: 0,
-            areas: [0; AREAS_MAX],
-            routes_remembered: None,
-            areas_remembered: None,
-        }
+    /// One that nothing is known of.
+    const NEW: Self = Self {
+        baseline: 0,
+        key: 0,
+        began: 0,
+        last_at: 0,
+        calls: 0,
+        net_level: 0,
+        client_level: 0,
+        net_credit: 0.0,
+        client_credit: 0.0,
+        silence: 0.0,
+        travel_km: 0.0,
+        travel_minutes: 0.0,
+        net_p: 1.0,
+        client_p: 1.0,
+        hour_p: 1.0,
+        app_fan: 0.0,
+        ip_fan: 0.0,
+        together: 0.0,
+        company: 0,
+        weighed: 0,
+        task_calls: 0,
+        amid_owner: 0.0,
+        amid_task: 0.0,
+        amid: 0.0,
+        log_odds_max: f32::NEG_INFINITY,
+        routes: [0; ROUTES_MAX],
+        route_calls: [0; ROUTES_MAX + 1],
+        nobodys_calls: 0,
+        areas: [0; AREAS_MAX],
+        routes_remembered: None,
+        areas_remembered: None,
+    };
+
+    /// Makes it one that begins now.
+    fn begin(&mut self, baseline: u64, key: u64, at: i64) {
+        *self = Self::NEW;
+        (self.baseline, self.key) = (baseline, key);
+        (self.began, self.last_at) = (at, at);
     }
 
     /// How often `route` has been called in this visit, this time included. Beyond so many routes all others count as one:
@@ -170,16 +173,14 @@ impl Visits {
         Self { places: Vec::new(), free: Vec::new(), queue: VecDeque::new(), max }
     }
 
-    pub fn open(&mut self, visit: Visit) -> NonZeroU32 {
-        let began = visit.began;
-        let number = if let Some(number) = self.free.pop() {
-            self.places[place(number)] = visit;
-            number
-        } else {
-            self.places.push(visit);
+    /// Begins a visit, in its place: made elsewhere and moved, it could not be read before all of it had arrived.
+    pub fn open(&mut self, baseline: u64, key: u64, at: i64) -> NonZeroU32 {
+        let number = self.free.pop().unwrap_or_else(|| {
+            self.places.push(Visit::NEW);
             NonZeroU32::new(self.places.len() as u32).unwrap_or(NonZeroU32::MAX)
-        };
-        self.queue.push_back((began, number));
+        });
+        self.get_mut(number).begin(baseline, key, at);
+        self.queue.push_back((at, number));
         number
     }
 
@@ -216,12 +217,18 @@ impl Visits {
         None
     }
 
-    /// Fetches what [`Self::next_ended`] looks at, of the next `count` that it will; what it returns has no meaning.
+    /// Fetches the next `count` visits that [`Self::next_ended`] looks at, all of each: those that begin meanwhile get their
+    /// places. What it returns has no meaning.
     #[must_use]
     pub fn touch_due(&self, watermark: i64, count: usize) -> u64 {
         let due = self.queue.iter().take(count).take_while(|(since, _)| since + VISIT_GAP_MS <= watermark);
-        due.map(|(_, number)| self.get(*number))
-            .fold(0, |touched, visit| touched ^ visit.last_at as u64 ^ u64::from(visit.log_odds_max.to_bits()))
+        due.fold(0, |touched, (_, number)| touched ^ self.get(*number).touch())
+    }
+
+    /// Fetches the places that the next `count` visits get; what it returns has no meaning.
+    #[must_use]
+    pub fn touch_free(&self, count: usize) -> u64 {
+        self.free.iter().rev().take(count).fold(0, |touched, number| touched ^ self.get(*number).touch())
     }
 
     /// Gives its place back. Its baseline may hold its number still, and finds there that the visit is no longer its own.
@@ -251,13 +258,13 @@ mod tests {
 
     #[test]
     fn touching_it_leaves_out_none_of_its_cache_lines() {
-        crate::memory::tests::assert_no_line_is_left_out(Visit::begin(1, 1, 0).touched(), size_of::<Visit>());
+        crate::memory::tests::assert_no_line_is_left_out(Visit::NEW.touched(), size_of::<Visit>());
     }
 
     #[test]
     fn a_visit_ends_when_it_has_been_silent_and_no_sooner() {
         let mut visits = Visits::new(10);
-        let number = visits.open(Visit::begin(1, 1, 0));
+        let number = visits.open(1, 1, 0);
         assert_eq!(visits.next_ended(VISIT_GAP_MS - 1), None);
         visits.get_mut(number).last_at = 1_000;
         assert_eq!(visits.next_ended(VISIT_GAP_MS), None, "it went on");
@@ -269,8 +276,8 @@ mod tests {
     #[test]
     fn a_clock_that_is_ahead_holds_no_other_visit_open() {
         let mut visits = Visits::new(10);
-        visits.open(Visit::begin(1, 1, 24 * 3_600_000));
-        let honest = visits.open(Visit::begin(2, 2, 0));
+        visits.open(1, 1, 24 * 3_600_000);
+        let honest = visits.open(2, 2, 0);
         assert_eq!(visits.next_ended(VISIT_GAP_MS), Some(honest));
     }
 
@@ -278,7 +285,7 @@ mod tests {
     fn there_are_never_many_more_open_visits_than_allowed() {
         let mut visits = Visits::new(10);
         for baseline in 0..1_000 {
-            visits.open(Visit::begin(baseline, 1, 0));
+            visits.open(baseline, 1, 0);
             if let Some(number) = visits.next_ended(0) {
                 visits.close(number);
             }
@@ -288,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_usual_round_over_many_routes_counts_each_as_new_once() {
-        let mut visit = Visit::begin(1, 1, 0);
+        let mut visit = Visit::NEW;
         assert_eq!([5, 5, 6, 5].map(|route| visit.count_route(route)), [1, 2, 1, 3]);
         for round in 1..=9 {
             assert!((100..130).all(|route| visit.count_route(route) == round), "thirty routes and the two before");
@@ -299,7 +306,7 @@ mod tests {
 
     #[test]
     fn an_area_is_entered_once_a_visit() {
-        let mut visit = Visit::begin(1, 1, 0);
+        let mut visit = Visit::NEW;
         assert!(visit.enter_area(3) && !visit.enter_area(3) && visit.enter_area(4) && !visit.enter_area(3));
         assert_eq!((100..200).filter(|area| visit.enter_area(*area)).count(), AREAS_MAX - 2);
     }
