@@ -22,7 +22,7 @@ use tokenwarden::wire::{Decoded, Decoder, Format};
 const WARMING_DAYS: u32 = 4;
 const DAYS: u32 = 9;
 /// Events decoded and enriched before they are judged and timed.
-const BATCH: usize = 256;
+const BATCH: usize = engine::GROUP;
 
 fn main() {
     // A Monday to begin with: the days that are timed begin with the Friday, and the weekend is among them.

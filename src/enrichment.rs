@@ -84,6 +84,9 @@ pub struct Keys {
     pub app: u64,
     /// Of the client's fingerprint; 0: it has none.
     pub fingerprint: u32,
+    /// Of the address and of its neighbourhood; without meaning where there is none.
+    pub address: u32,
+    pub prefix: u32,
     /// Of address, agent and fingerprint: what makes one visit.
     pub visit: u64,
 }
@@ -92,7 +95,7 @@ impl Keys {
     fn of(event: &Event<'_>, client: &Client) -> Self {
         let scope = event.scope();
         let fingerprint = event.client_fingerprint.as_deref().map_or(0, |text| scope.key(b'j', text) as u32 | 1);
-        let address = event.address.map_or(0, |address| address.client_key());
+        let (address, prefix) = event.address.map_or((0, 0), |address| (address.client_key(), address.prefix_key()));
         Self {
             scope,
             event: scope.key(b'e', &event.event_id),
@@ -105,14 +108,21 @@ impl Keys {
                 None => scope.key(b'a', ""),
             },
             fingerprint,
+            address: fold(address),
+            prefix: fold(prefix),
             visit: mix(address ^ mix(u64::from(client.agent_key.max(1)) << 32 | u64::from(fingerprint))),
         }
     }
 }
 
+/// A key of 64 bits in 32, never 0.
+const fn fold(key: u64) -> u32 {
+    let folded = mix(key) as u32;
+    if folded == 0 { 1 } else { folded }
+}
+
 /// A number whose bits depend on all of the key's.
-#[must_use]
-pub const fn mix(key: u64) -> u64 {
+const fn mix(key: u64) -> u64 {
     let mixed = (key ^ (key >> 31)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed ^ (mixed >> 29)
 }

@@ -57,16 +57,14 @@ const fn logarithms() -> [(f64, f64); STEPS + 1] {
     logarithms
 }
 
-/// Natural logarithm, to 4e-16 or four parts in 10^16, whichever is more; of anything below the smallest normal number,
-/// that number's.
+/// Natural logarithm, to 6e-12; of anything below the smallest normal number, that number's, and of what is infinite that of
+/// 2^1024.
 #[must_use]
 #[inline]
 pub fn ln(x: f64) -> f64 {
     const FRACTION: u64 = (1 << 52) - 1;
-    let x = x.max(f64::MIN_POSITIVE);
-    if x == f64::INFINITY {
-        return x;
-    }
+    // Of what is not a number, too: `max` would ask for that apart.
+    let x = if x > f64::MIN_POSITIVE { x } else { f64::MIN_POSITIVE };
     let bits = x.to_bits();
     let exponent = (bits >> 52) as i32 - 1_023;
     let fraction = f64::from_bits(bits & FRACTION | 1.0_f64.to_bits());
@@ -74,16 +72,14 @@ pub fn ln(x: f64) -> f64 {
     let step = ((bits & FRACTION) + (1 << 45)) >> 46;
     let (inverse, logarithm) = LOGARITHMS[step as usize];
     let r = fraction * inverse - 1.0;
-    // ln(1 + r), |r| ≤ 1/128: the eighth summand would be below 2e-18.
+    // ln(1 + r), |r| ≤ 1/128: the fifth summand would be below 6e-12, and evidence is kept in 256ths.
     // In pairs, so that a processor need not wait for one product after another (Estrin's scheme).
     let square = r * r;
-    let low = (1.0 / 3.0 - 0.25 * r) * r - 0.5;
-    let high = (1.0 / 7.0 * r - 1.0 / 6.0) * r + 0.2;
-    let series = r + square * (low + square * r * high);
+    let series = r + square * ((1.0 / 3.0 * r - 0.5) - 0.25 * square);
     f64::from(exponent) * LN_2 + (logarithm + series)
 }
 
-/// e^x, to a part in 10^15; 0 below e^−708.
+/// e^x, to two parts in 10^12; 0 below e^−708.
 #[must_use]
 #[inline]
 pub fn exp(x: f64) -> f64 {
@@ -95,7 +91,7 @@ pub fn exp(x: f64) -> f64 {
     power(x, scaled, r)
 }
 
-/// 2^x, to a part in 10^15; 0 below e^−708.
+/// 2^x, to two parts in 10^12; 0 below e^−708.
 #[must_use]
 #[inline]
 pub fn exp2(x: f64) -> f64 {
@@ -119,11 +115,9 @@ fn power(x: f64, scaled: f64, r: f64) -> f64 {
     }
     let scaled = scaled as i32;
     let entry = POWERS_OF_TWO[scaled as usize % POWERS];
-    // e^r: the seventh summand would be below 4e-18.
+    // e^r: the sixth summand would be below 2e-12.
     let square = r * r;
-    let low = 0.5 + 1.0 / 6.0 * r;
-    let high = (1.0 / 24.0 + 1.0 / 120.0 * r) + 1.0 / 720.0 * square;
-    let series = 1.0 + (r + square * (low + square * high));
+    let series = 1.0 + (r + square * ((0.5 + 1.0 / 6.0 * r) + 1.0 / 24.0 * square));
     let exponent = i64::from(scaled.div_euclid(POWERS as i32));
     entry * series * f64::from_bits(((exponent + 1_023) as u64) << 52)
 }
@@ -270,7 +264,8 @@ mod tests {
             (0, 1.0_f64.to_bits(), 0.125_f64.to_bits())
         );
         assert_eq!((exp(-1e9), exp(f64::NEG_INFINITY), exp2(-2_000.0)), (0.0, 0.0, 0.0));
-        assert_eq!((exp(f64::INFINITY), exp(1e9), ln(f64::INFINITY)), (f64::INFINITY, f64::INFINITY, f64::INFINITY));
+        assert_eq!((exp(f64::INFINITY), exp(1e9)), (f64::INFINITY, f64::INFINITY));
+        assert!((ln(f64::INFINITY) - 1_024.0 * LN_2).abs() < 1e-9);
         assert!(exp(f64::NAN).is_nan());
         assert!(ln(-1.0) < -708.0 && ln(0.0) < -708.0);
     }
@@ -278,13 +273,13 @@ mod tests {
     proptest! {
         #[test]
         fn they_are_those_of_libm(x in -708.0..708.0_f64, y in -1_000.0..1_000.0_f64, large in 1e-3..1e6_f64) {
-            let close = |ours: f64, theirs: f64| (ours - theirs).abs() <= 1e-15 * theirs.abs();
+            let close = |ours: f64, theirs: f64| (ours - theirs).abs() <= 2e-12 * theirs.abs();
             prop_assert!(close(exp(x), libm::exp(x)));
             prop_assert!(close(exp2(y), libm::exp2(y)));
             let theirs = libm::exp(x);
-            prop_assert!((ln(theirs) - libm::log(theirs)).abs() <= 4e-16 * libm::log(theirs).abs().max(1.0));
+            prop_assert!((ln(theirs) - libm::log(theirs)).abs() <= 6e-12);
             let near_one = 1.0 + 0.01 * x / 708.0;
-            prop_assert!((ln(near_one) - libm::log(near_one)).abs() <= 4e-16);
+            prop_assert!((ln(near_one) - libm::log(near_one)).abs() <= 6e-12);
             prop_assert!((ln_gamma(large) - libm::lgamma(large)).abs() <= 1e-10 * libm::lgamma(large).abs().max(1.0));
         }
 
@@ -303,8 +298,8 @@ mod tests {
 
         #[test]
         fn logarithms_are_finite_whatever_comes(x in proptest::num::f64::ANY) {
-            prop_assume!(!x.is_nan() && x < f64::INFINITY);
             prop_assert!(ln(x).is_finite());
+            prop_assume!(!x.is_nan());
             prop_assert!((0.0..=1.0).contains(&sigma(x)));
         }
     }

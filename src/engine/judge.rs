@@ -282,7 +282,10 @@ fn sum_up(baseline: &Baseline, visit: &Visit, turn: &Turn<'_>, settings: &Settin
     let (sighting, context) = (&turn.scene.sighting, &baseline.contexts[turn.held]);
     let sibling = if turn.blank { 0.0 } else { sibling(baseline, turn.held, sighting.at, settings.prior_log_odds) };
     // What is called amid the owner's calls is said in its visit only, and as one with the route term.
-    let route = Nats::new(context.evidence.route.get() + f64::from(visit.amid));
+    let route = match context.evidence.route {
+        of_holder if visit.amid > 0.0 => Nats::new(of_holder.get() + f64::from(visit.amid)),
+        of_holder => of_holder,
+    };
     let mut judged = Judged {
         log_odds: settings.prior_log_odds,
         evidence: Evidence { route, ..context.evidence },

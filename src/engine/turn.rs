@@ -189,7 +189,7 @@ impl Turn<'_> {
         client::judge(level, &baseline.client_levels.get(), &others.cohorts.client(self.kind, baseline.visits), which)
     }
 
-    /// Route: at its first call in a visit, and when its calls have doubled.
+    /// Route: at its first call in a visit, and whenever there are four times as many.
     pub fn route(&mut self, baseline: &mut Baseline, visit: &mut Visit, others: &Others, learns: &mut Learns) {
         let route = self.scene.enriched.route;
         let endpoint = self.scene.enriched.event.endpoint.as_deref().unwrap_or_default();

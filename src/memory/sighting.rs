@@ -1,6 +1,6 @@
 //! A sighting in the numbers that memory holds: what judgement compares, without its texts.
 
-use crate::enrichment::{Device, EnrichedEvent, mix};
+use crate::enrichment::{Device, EnrichedEvent};
 use crate::place::NetworkClass;
 
 const DAY_MS: i64 = 86_400_000;
@@ -108,8 +108,8 @@ impl Sighting {
         });
         Some(Self {
             at,
-            address: fold(address.client_key()),
-            prefix: fold(address.prefix_key()),
+            address: enriched.keys.address,
+            prefix: enriched.keys.prefix,
             network: network.max(1),
             class,
             country,
@@ -160,12 +160,6 @@ impl Sighting {
     pub const fn asn(network: u32) -> Option<u32> {
         if network & NO_ASN == 0 { Some(network) } else { None }
     }
-}
-
-/// A key of 64 bits in 32, never 0.
-const fn fold(key: u64) -> u32 {
-    let folded = mix(key) as u32;
-    if folded == 0 { 1 } else { folded }
 }
 
 #[cfg(test)]

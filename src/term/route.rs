@@ -76,13 +76,15 @@ pub fn of_one_task(against_task: f64, number: u16) -> f64 {
     against_task / f64::from(number.max(1))
 }
 
-/// Weight of the n-th call of a route in a visit, for the whole stretch of calls up to the next power of two: the
-/// n-th repeat counts .3/n, and so the stretch .3·ln 2. 0 in between.
+/// Weight of the n-th call of a route in a visit, for the whole stretch of calls up to the next power of four: the
+/// n-th repeat counts .3/n, and so the stretch .3·ln 4. 0 in between.
 #[must_use]
 pub fn weight(calls: u16) -> f64 {
     match calls {
         1 => DEPENDENCE,
-        calls if calls.is_power_of_two() => DEPENDENCE * 0.3 * std::f64::consts::LN_2,
+        calls if calls.is_power_of_two() && calls.trailing_zeros().is_multiple_of(2) => {
+            DEPENDENCE * 0.3 * (2.0 * std::f64::consts::LN_2)
+        }
         _ => 0.0,
     }
 }
