@@ -24,6 +24,9 @@ pub fn look_ahead<'a>(events: impl Iterator<Item = (&'a State, &'a EnrichedEvent
     let mut touched = 0;
     for (state, event) in &events {
         touched ^= state.recent.touch(event.keys.event);
+        if !event.event.kind.is_sighting() || event.event.expires_at.is_none() {
+            touched ^= state.memory.expiries.get(event.keys.token).map_or(0, |at| *at as u64);
+        }
     }
     let found: SmallVec<[_; GROUP]> = events
         .iter()

@@ -21,9 +21,9 @@ const USUAL_CALLS: f64 = 3.0;
 /// A share below this, nats, is not worth a word.
 const TOLD_FROM: f64 = 0.5;
 
-/// Notes how network and client family of a new holder are called, for those who later read what is usual.
+/// Notes how network and client family are called where a visit begins, for those who later read what is usual.
 pub fn learn_names(names: &mut Generations<Box<str>>, scene: &Scene<'_>, judged: &Judged) {
-    if !judged.changed {
+    if judged.visit_calls != 1 {
         return;
     }
     let sighting = &scene.sighting;

@@ -271,8 +271,8 @@ pub fn judge(memory: &mut Memory, settings: &Settings, scene: &Scene<'_>) -> Jud
     visit.log_odds_max = visit.log_odds_max.max(judged.log_odds as f32);
     // A company's move explains why many are strange together, and a colleague why one is; neither proves that somebody is
     // the owner.
-    let unexplained = judged.log_odds - judged.together - judged.colleague;
-    let lesson = Lesson::new(scene, visit, kind, learns, (unexplained, gone_on));
+    let log_odds = judged.log_odds - judged.together - judged.colleague;
+    let lesson = Lesson { scene, visit, kind, log_odds, gone_on, learns };
     learn::learn(baseline, user, others, &lesson);
     judged
 }

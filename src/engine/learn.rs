@@ -45,31 +45,26 @@ pub struct Lesson<'a> {
     pub scene: &'a Scene<'a>,
     pub visit: &'a Visit,
     pub kind: Kind,
-    /// Probability that it was the owner's: for what is counted in full numbers, and for what then is known.
-    pub owner: f64,
-    pub known_owner: f64,
+    /// Log-odds of theft, of what nothing but a theft explains.
+    pub log_odds: f64,
+    /// The holder's last event is of an earlier hour: only for them [`OWNER_MIN`] makes known.
+    pub gone_on: bool,
     pub learns: Learns,
 }
 
-impl<'a> Lesson<'a> {
-    /// For a holder of these log-odds, who has `gone_on` where their last event is of an earlier hour: only for them
-    /// [`OWNER_MIN`] makes known.
-    pub fn new(
-        scene: &'a Scene<'a>,
-        visit: &'a Visit,
-        kind: Kind,
-        learns: Learns,
-        (log_odds, gone_on): (f64, bool),
-    ) -> Self {
-        let (owner, known_owner) = weights(log_odds, gone_on);
-        Self { scene, visit, kind, owner, known_owner, learns }
-    }
+/// Probability that an event was the owner's: for what is counted in full numbers, and for what then is known.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Weights {
+    counted: f64,
+    known: f64,
 }
 
-fn weights(log_odds: f64, gone_on: bool) -> (f64, f64) {
-    let sure = sigma(-log_odds);
-    let owner = sure.max(OWNER_MIN);
-    (owner, if gone_on { owner } else { sure })
+impl Weights {
+    fn of(log_odds: f64, gone_on: bool) -> Self {
+        let sure = sigma(-log_odds);
+        let counted = sure.max(OWNER_MIN);
+        Self { counted, known: if gone_on { counted } else { sure } }
+    }
 }
 
 /// Bin of the season: the UTC hour, weekdays before weekends.
@@ -85,7 +80,7 @@ pub fn end_hour(baseline: &mut Baseline, others: &mut Others, kind: Kind, next: 
         return;
     }
     let Others { cohorts, bursts, .. } = others;
-    let weight = f64::from(hour.weight);
+    let weight = owner(f64::from(hour.log_odds_max));
     let mut learn = |what: Hourly, habit: &mut Habit, count: f64, off: f64, hours_max: f64| {
         if count > 0.0 {
             let value = ln(count) - off;
@@ -122,27 +117,15 @@ pub fn end_hour(baseline: &mut Baseline, others: &mut Others, kind: Kind, next: 
 
 /// Takes in an event. `user` is there where a visit begins.
 pub fn learn(baseline: &mut Baseline, user: Option<&mut User>, others: &mut Others, lesson: &Lesson<'_>) {
-    let Lesson { scene, kind, owner, known_owner, learns, .. } = *lesson;
-    let Scene { sighting, enriched, .. } = scene;
-    let Others { population, cohorts, .. } = others;
-    let minute = sighting.minute();
-    baseline.hour.weight = baseline.hour.weight.min(owner as f32);
-    if learns.route > 0.0 {
-        let weight = learns.route / term::route::weight(1);
-        let route = enriched.route.key;
-        if learns.route >= term::route::weight(1) && baseline.visits > 3 {
-            cohorts.learn_route(kind, !baseline.seen.knows(Sort::Route, route), learns.nobodys, owner);
-        }
-        baseline.learn_route(route, learns.nobodys, owner * weight, known_owner * weight, minute);
-        population.learn_route(sighting.app, sighting.family, route, learns.promise, owner * weight);
-    }
-    if learns.area {
-        let area = enriched.route.area;
-        let new = !baseline.seen.knows(Sort::Area, area);
-        baseline.learn_area(area, owner, known_owner, minute);
-        population.learn_area(sighting.tenant, area, owner);
-        if baseline.visits > 3 {
-            cohorts.learn_area(kind, new, owner);
+    let Lesson { scene, kind, learns, .. } = lesson;
+    let hour = &mut baseline.hour;
+    hour.log_odds_max = hour.log_odds_max.max(lesson.log_odds as f32);
+    // Most events are repeats, which show nothing to be weighed.
+    if learns.route > 0.0 || learns.area || user.is_some() {
+        let weights = Weights::of(lesson.log_odds, lesson.gone_on);
+        learn_call(baseline, others, lesson, weights);
+        if let Some(user) = user {
+            learn_visit(baseline, user, others, lesson, weights);
         }
     }
     if let Some(switched) = learns.switch {
@@ -150,13 +133,37 @@ pub fn learn(baseline: &mut Baseline, user: Option<&mut User>, others: &mut Othe
     }
     baseline.active_minutes += learns.active_minutes as f32;
     if learns.active_minutes > 0.0 || learns.switch.is_some() {
-        cohorts.learn_activity(kind, learns.switch.unwrap_or(0.0), learns.active_minutes);
+        others.cohorts.learn_activity(*kind, learns.switch.unwrap_or(0.0), learns.active_minutes);
     }
-    if let Some(user) = user {
-        learn_visit(baseline, user, others, lesson);
+    baseline.last_at = baseline.last_at.max(scene.sighting.at);
+    baseline.network = scene.sighting.network;
+}
+
+/// Takes in what was called.
+fn learn_call(baseline: &mut Baseline, others: &mut Others, lesson: &Lesson<'_>, weights: Weights) {
+    let Lesson { scene, kind, learns, .. } = *lesson;
+    let Scene { sighting, enriched, .. } = scene;
+    let Others { population, cohorts, .. } = others;
+    let Weights { counted, known } = weights;
+    let minute = sighting.minute();
+    if learns.route > 0.0 {
+        let weight = learns.route / term::route::weight(1);
+        let route = enriched.route.key;
+        if learns.route >= term::route::weight(1) && baseline.visits > 3 {
+            cohorts.learn_route(kind, !baseline.seen.knows(Sort::Route, route), learns.nobodys, counted);
+        }
+        baseline.learn_route(route, learns.nobodys, counted * weight, known * weight, minute);
+        population.learn_route(sighting.app, sighting.family, route, learns.promise, counted * weight);
     }
-    baseline.last_at = baseline.last_at.max(sighting.at);
-    baseline.network = sighting.network;
+    if learns.area {
+        let area = enriched.route.area;
+        let new = !baseline.seen.knows(Sort::Area, area);
+        baseline.learn_area(area, counted, known, minute);
+        population.learn_area(sighting.tenant, area, counted);
+        if baseline.visits > 3 {
+            cohorts.learn_area(kind, new, counted);
+        }
+    }
 }
 
 /// Takes those who held the token up to `at` for the owner: nothing is held against them any more, nor that their
@@ -168,8 +175,14 @@ pub fn confirm(baseline: &mut Baseline, at: i64) {
 }
 
 /// Takes in where, when and with what a visit took place.
-fn learn_visit(baseline: &mut Baseline, user: &mut User, others: &mut Others, lesson: &Lesson<'_>) {
-    let Lesson { scene, visit, kind, owner, known_owner, learns } = *lesson;
+fn learn_visit(
+    baseline: &mut Baseline,
+    user: &mut User,
+    others: &mut Others,
+    lesson: &Lesson<'_>,
+    Weights { counted: owner, known: known_owner }: Weights,
+) {
+    let Lesson { scene, visit, kind, learns, .. } = *lesson;
     let first = learns.first;
     let Others { population, cohorts, .. } = others;
     let sighting = &scene.sighting;
@@ -266,9 +279,9 @@ mod tests {
     #[test]
     fn the_least_weight_makes_known_only_who_has_gone_on() {
         // Log-odds of 10: e^−10 for the owner.
-        assert_eq!(weights(10.0, true), (OWNER_MIN, OWNER_MIN));
-        assert!(weights(10.0, false).1 < 1e-4, "a crowd of clients in one minute");
-        let (counted, known) = weights(-7.0, false);
+        assert_eq!(Weights::of(10.0, true), Weights { counted: OWNER_MIN, known: OWNER_MIN });
+        assert!(Weights::of(10.0, false).known < 1e-4, "a crowd of clients in one minute");
+        let Weights { counted, known } = Weights::of(-7.0, false);
         assert!((counted - known).abs() < 1e-12 && known > 0.99, "an owner is learnt at once");
     }
 }

@@ -51,7 +51,8 @@ impl Turn<'_> {
         }
         let held = &baseline.contexts[self.held];
         let days = (sighting.at - held.last_at).max(0) as f64 / DAY_MS;
-        let (hour_before, level) = (held.evidence.hour.get() * faded(days, 1.0), usize::from(visit.net_level));
+        let left_of_hour = faded(days, 1.0);
+        let (hour_before, level) = (held.evidence.hour.get() * left_of_hour, usize::from(visit.net_level));
 
         let net = self.net(baseline, user, others, level);
         let client = self.client(baseline, others, usize::from(visit.client_level));
@@ -90,7 +91,7 @@ impl Turn<'_> {
         } else {
             visit.client_credit = if knows_client { client.ratio as f32 } else { 0.0 };
         }
-        evidence.hour = Nats::new(term::hour::carried(hour_before, faded(days, 1.0), hour.sum()));
+        evidence.hour = Nats::new(term::hour::carried(hour_before, left_of_hour, hour.sum()));
         if let Some(journey) = net.journey.filter(net::Journey::too_fast) {
             (visit.travel_km, visit.travel_minutes) = (journey.km as f32, journey.minutes as f32);
         }

@@ -73,8 +73,8 @@ pub struct Hour {
     pub calls: u32,
     pub reads: u32,
     pub kilobytes: f32,
-    /// P(owner) of the hour's worst event.
-    pub weight: f32,
+    /// Of the hour's worst event.
+    pub log_odds_max: f32,
     /// The largest evidence of a burst in it, before shared causes.
     pub burst: f32,
     /// Registers of a HyperLogLog sketch of the objects touched (Flajolet et al. 2007).
@@ -87,7 +87,7 @@ const OBJECT_REGISTERS: usize = 16;
 impl Hour {
     #[must_use]
     pub fn begin(number: u32) -> Self {
-        Self { number, weight: 1.0, ..Self::default() }
+        Self { number, log_odds_max: f32::NEG_INFINITY, ..Self::default() }
     }
 
     /// `object` is a hash. Whether the sketch has changed by it.

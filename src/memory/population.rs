@@ -153,7 +153,7 @@ const fn client(app: u64, family: u32) -> u64 {
     app ^ (family as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-/// Numbers of the tables that share one map of pairs.
+/// Numbers of the tables that share a map of pairs.
 #[derive(Clone, Copy)]
 #[repr(u64)]
 enum Pair {
@@ -193,6 +193,8 @@ pub struct Population {
     /// What the networks of each country come to.
     countries: Map<u32, Country>,
     pairs: Generations<f32>,
+    /// Those that are asked for at every route and area, apart: so they lie near each other.
+    calls: Generations<f32>,
     routes: Routes,
     apps: Generations<AppUse>,
     hours: [f64; 24],
@@ -214,6 +216,7 @@ impl Default for Population {
             adoptions_total: 0.0,
             countries: Map::default(),
             pairs: Generations::new(PAIRS_MAX),
+            calls: Generations::new(PAIRS_MAX),
             routes: Routes::default(),
             apps: Generations::new(KEYS_MAX),
             hours: [1.0; 24],
@@ -344,7 +347,7 @@ impl Population {
     pub fn callers(&self, app: u64, family: u32) -> Callers {
         let client = client(app, family);
         let of_app = self.apps.get(app).copied().unwrap_or_default();
-        Callers { app, client, of_app, of_client: self.pairs.count(pair(Pair::Client, client, 0)) }
+        Callers { app, client, of_app, of_client: self.calls.count(pair(Pair::Client, client, 0)) }
     }
 
     /// Probabilities of a route: for others with the callers' client family and application, else with the application,
@@ -354,10 +357,10 @@ impl Population {
     pub fn calls(&self, callers: &Callers, route: u32, used: RouteUse) -> Likely {
         let Callers { app, client, of_app, of_client } = *callers;
         let (anyone, anywhere) = (self.routes.taken(used), self.routes.tempts(used));
-        let in_app = self.pairs.count(pair(Pair::AppRoute, app, u64::from(route)));
+        let in_app = self.calls.count(pair(Pair::AppRoute, app, u64::from(route)));
         // What is forgotten of totals and not of their parts makes no probability beyond one.
         let with_app = ((in_app + 50.0 * anyone) / (f64::from(of_app.calls) + 50.0)).min(1.0);
-        let with_client = self.pairs.count(pair(Pair::ClientRoute, client, u64::from(route)));
+        let with_client = self.calls.count(pair(Pair::ClientRoute, client, u64::from(route)));
         let others = (with_client + 50.0 * with_app) / (of_client + 50.0);
         // As much of the choice as is unknown of the application is made among all routes.
         let preference = if in_app > 0.0 { used.preference_of(in_app) } else { 0.0 };
@@ -379,27 +382,27 @@ impl Population {
 
     pub fn learn_route(&mut self, app: u64, family: u32, route: u32, promise: f64, weight: f64) {
         let used = self.routes.learn(route, promise, weight);
-        let in_app = self.pairs.add(pair(Pair::AppRoute, app, u64::from(route)), weight);
+        let in_app = self.calls.add(pair(Pair::AppRoute, app, u64::from(route)), weight);
         let before = if in_app > weight { used.preference_of(in_app - weight) } else { 0.0 };
         let of_app = self.apps.entry(app, AppUse::default);
         of_app.calls += weight as f32;
         of_app.preferences += (used.preference_of(in_app) - before) as f32;
         let client = client(app, family);
-        self.pairs.add(pair(Pair::ClientRoute, client, u64::from(route)), weight);
-        self.pairs.add(pair(Pair::Client, client, 0), weight);
+        self.calls.add(pair(Pair::ClientRoute, client, u64::from(route)), weight);
+        self.calls.add(pair(Pair::Client, client, 0), weight);
     }
 
     /// How often others of the tenant touch an area: `own` is the weight of the asker's own part in it.
     #[must_use]
     pub fn touches(&self, tenant: u64, area: u32, own: f64) -> f64 {
-        let here = (self.pairs.count(pair(Pair::TenantArea, tenant, u64::from(area))) - own).max(0.0);
-        let all = self.pairs.count(pair(Pair::TenantAreas, tenant, 0));
+        let here = (self.calls.count(pair(Pair::TenantArea, tenant, u64::from(area))) - own).max(0.0);
+        let all = self.calls.count(pair(Pair::TenantAreas, tenant, 0));
         (here + 0.5) / (all + 10.0)
     }
 
     pub fn learn_area(&mut self, tenant: u64, area: u32, weight: f64) {
-        self.pairs.add(pair(Pair::TenantArea, tenant, u64::from(area)), weight);
-        self.pairs.add(pair(Pair::TenantAreas, tenant, 0), weight);
+        self.calls.add(pair(Pair::TenantArea, tenant, u64::from(area)), weight);
+        self.calls.add(pair(Pair::TenantAreas, tenant, 0), weight);
     }
 
     /// Share of all visits in an hour of the day, UTC.
