@@ -106,8 +106,11 @@ pub fn judge(
     enriched: &EnrichedEvent<'_>,
 ) -> Vec<Finding> {
     let event = &enriched.event;
-    let mut findings = Vec::new();
-    findings.extend(token_age(rules, event));
+    let too_old = token_age(rules, event);
+    if too_old.is_none() && !rules.has_policies() {
+        return Vec::new();
+    }
+    let mut findings: Vec<_> = too_old.into_iter().collect();
     for rule in rules.policed() {
         let mut calls = None;
         for policy in rule.policies.iter().filter(|policy| policy.holds_for(event)) {

@@ -319,7 +319,7 @@ impl Turn<'_> {
         self.changed = true;
     }
 
-    /// Volume: when a count of the running hour has doubled.
+    /// Volume: when calls of the running hour have doubled, or bytes beyond what is usual.
     pub fn volume(&mut self, baseline: &mut Baseline, others: &mut Others) {
         let sighting = &self.scene.sighting;
         let enriched = self.scene.enriched;
@@ -327,6 +327,8 @@ impl Turn<'_> {
         if number > baseline.hour.number {
             end_hour(baseline, others, self.kind, number);
             baseline.hour = Hour::begin(number);
+            let (mean, variance, hours) = hourly(baseline, &others.cohorts, self.kind, Hourly::Bytes, number);
+            baseline.hour.kilobytes_usual = term::volume::usual(mean, variance, hours) as f32;
             for context in &mut *baseline.contexts {
                 for evidence in
                     [&mut context.evidence.volume, &mut context.evidence.objects, &mut context.evidence.bytes]
@@ -342,16 +344,18 @@ impl Turn<'_> {
         hour.reads += u32::from(enriched.route.reads);
         let before = hour.kilobytes;
         hour.kilobytes += enriched.event.bytes_out.map_or(0.0, |bytes| bytes as f32 / 1024.0);
-        let doublings = |kilobytes: f32| (kilobytes as u64 + 1).ilog2();
+        // 0 for what is usual; 1, 2, 3 from so much, twice and four times as much on.
+        let usual = hour.kilobytes_usual;
+        let doublings = |kilobytes: f32| ((kilobytes / usual) as u64).checked_ilog2().map_or(0, |more| more + 1);
         let more_bytes = doublings(hour.kilobytes) > doublings(before);
+        let more_calls = hour.calls >= CALLS_MIN && hour.calls.is_power_of_two();
         if let Some(object) = enriched.route.object {
             hour.touch(object);
         }
-        if !(hour.calls.is_power_of_two() || more_bytes) || self.blank {
+        if !(more_calls || more_bytes) || self.blank {
             return;
         }
         let Others { cohorts, bursts, .. } = others;
-        let bytes = burst(baseline, cohorts, self.kind, Hourly::Bytes, number);
         let day = sighting.day();
         let returns = term::volume::returns(day, u32::from(baseline.burst_day));
         let alone = |ratio: f64| {
@@ -360,9 +364,12 @@ impl Turn<'_> {
             term::volume::shared(ratio, bursts.usual(ratio), excess, returns)
         };
         // A single answer may be as large as all of a day; a few calls are no burst.
-        let evidence = &mut baseline.contexts[self.held].evidence;
-        evidence.bytes = evidence.bytes.max(Nats::new(alone(bytes.ratio)));
-        if baseline.hour.calls < CALLS_MIN || !baseline.hour.calls.is_power_of_two() {
+        if more_bytes {
+            let bytes = burst(baseline, cohorts, self.kind, Hourly::Bytes, number);
+            let evidence = &mut baseline.contexts[self.held].evidence;
+            evidence.bytes = evidence.bytes.max(Nats::new(alone(bytes.ratio)));
+        }
+        if !more_calls {
             return;
         }
         let [calls, objects] =
@@ -553,13 +560,24 @@ fn own_hours(baseline: &Baseline, sighting: &Sighting) -> [u16; 24] {
 
 /// The running hour, `number` since the epoch, against what the owner's hours are like.
 pub fn burst(baseline: &Baseline, cohorts: &Cohorts, kind: Kind, what: Hourly, number: u32) -> Burst {
+    let count = match what {
+        Hourly::Calls => f64::from(baseline.hour.calls),
+        Hourly::Objects => baseline.hour.objects(),
+        Hourly::Bytes => f64::from(baseline.hour.kilobytes),
+    };
+    let (mean, variance, hours) = hourly(baseline, cohorts, kind, what, number);
+    term::volume::judge(count, mean, variance, hours)
+}
+
+/// Mean, variance and number of the owner's hours, for the hour `number`, which has a season of its own.
+fn hourly(baseline: &Baseline, cohorts: &Cohorts, kind: Kind, what: Hourly, number: u32) -> (f64, f64, f64) {
     // What this hour of the day usually has more of than others, nats.
     let season = baseline.grown.as_ref().map_or(0.0, |grown| f64::from(grown.season[season_bin(number)]) / 16.0);
-    let (habit, count, season) = match what {
-        Hourly::Calls => (&baseline.calls, f64::from(baseline.hour.calls), season),
-        Hourly::Objects => (&baseline.objects, baseline.hour.objects(), 0.0),
-        Hourly::Bytes => (&baseline.bytes, f64::from(baseline.hour.kilobytes), season),
+    let (habit, season) = match what {
+        Hourly::Calls => (&baseline.calls, season),
+        Hourly::Objects => (&baseline.objects, 0.0),
+        Hourly::Bytes => (&baseline.bytes, season),
     };
     let (mean, variance, hours) = habit.with(cohorts.hourly(kind, what));
-    term::volume::judge(count, mean + season, variance, hours)
+    (mean + season, variance, hours)
 }

@@ -73,6 +73,8 @@ pub struct Hour {
     pub calls: u32,
     pub reads: u32,
     pub kilobytes: f32,
+    /// More of them may be a burst.
+    pub kilobytes_usual: f32,
     /// Of the hour's worst event.
     pub log_odds_max: f32,
     /// The largest evidence of a burst in it, before shared causes.

@@ -45,18 +45,29 @@ impl Burst {
 #[must_use]
 pub fn judge(count: f64, mean: f64, variance: f64, hours: f64) -> Burst {
     let x = ln(count.max(1.0));
-    if x <= mean {
-        return Burst { ratio: 0.0, t: 0.0, freedom: hours + 3.0 };
-    }
-    let deviation = libm::sqrt(variance.max(0.04 + 0.5 * exp(-mean.max(0.0))));
     let freedom = hours + 3.0;
-    let t = (x - mean) / (deviation * libm::sqrt(1.0 + 1.0 / freedom));
+    if x <= mean {
+        return Burst { ratio: 0.0, t: 0.0, freedom };
+    }
+    let t = (x - mean) / margin(mean, variance, hours);
     if t <= 1.0 {
         return Burst { ratio: 0.0, t, freedom };
     }
     let owner = 0.5 * (freedom + 1.0) * ln(1.0 + t * t / freedom);
     let beyond = (x - mean - THIEF_FROM).max(0.0) / THIEF_SPREAD;
     Burst { ratio: (owner - 0.5 * beyond * beyond - 0.5).max(0.0), t, freedom }
+}
+
+/// The largest count of which [`judge`] says nothing.
+#[must_use]
+pub fn usual(mean: f64, variance: f64, hours: f64) -> f64 {
+    exp(mean + margin(mean, variance, hours))
+}
+
+/// `s·√(1 + 1/(n+3))`
+fn margin(mean: f64, variance: f64, hours: f64) -> f64 {
+    let deviation = libm::sqrt(variance.max(0.04 + 0.5 * exp(-mean.max(0.0))));
+    deviation * libm::sqrt(1.0 + 1.0 / (hours + 3.0))
 }
 
 /// The term, in 0 to 14: the larger of calls and distinct objects, and with it whether only reads were made.
