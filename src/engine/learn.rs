@@ -5,7 +5,7 @@ use crate::math::{ln, sigma};
 use crate::memory::baseline::{Grown, Habit};
 use crate::memory::cohort::Hourly;
 use crate::memory::seen::sixteenths;
-use crate::memory::{Baseline, Kind, Others, Population, Sighting, Sort, User, Visit};
+use crate::memory::{Baseline, Kind, Nats, Others, Population, Sighting, Sort, User, Visit};
 use crate::place::NetworkClass;
 use crate::term::{self, lifecycle, net};
 
@@ -80,7 +80,7 @@ pub fn end_hour(baseline: &mut Baseline, others: &mut Others, kind: Kind, next: 
         return;
     }
     let Others { cohorts, bursts, .. } = others;
-    let weight = owner(f64::from(hour.log_odds_max));
+    let weight = owner(hour.log_odds_max.get());
     let mut learn = |what: Hourly, habit: &mut Habit, count: f64, off: f64, hours_max: f64| {
         if count > 0.0 {
             let value = ln(count) - off;
@@ -119,7 +119,7 @@ pub fn end_hour(baseline: &mut Baseline, others: &mut Others, kind: Kind, next: 
 pub fn learn(baseline: &mut Baseline, user: Option<&mut User>, others: &mut Others, lesson: &Lesson<'_>) {
     let Lesson { scene, kind, learns, .. } = lesson;
     let hour = &mut baseline.hour;
-    hour.log_odds_max = hour.log_odds_max.max(lesson.log_odds as f32);
+    hour.log_odds_max = hour.log_odds_max.max(Nats::new(lesson.log_odds));
     // Most events are repeats, which show nothing to be weighed.
     if learns.route > 0.0 || learns.area || user.is_some() {
         let weights = Weights::of(lesson.log_odds, lesson.gone_on);

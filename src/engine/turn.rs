@@ -319,7 +319,7 @@ impl Turn<'_> {
         self.changed = true;
     }
 
-    /// Volume: when calls of the running hour have doubled, or bytes beyond what is usual.
+    /// Volume: when calls of the running hour have doubled, or bytes to more than is usual.
     pub fn volume(&mut self, baseline: &mut Baseline, others: &mut Others) {
         let sighting = &self.scene.sighting;
         let enriched = self.scene.enriched;
@@ -328,7 +328,7 @@ impl Turn<'_> {
             end_hour(baseline, others, self.kind, number);
             baseline.hour = Hour::begin(number);
             let (mean, variance, hours) = hourly(baseline, &others.cohorts, self.kind, Hourly::Bytes, number);
-            baseline.hour.kilobytes_usual = term::volume::usual(mean, variance, hours) as f32;
+            baseline.hour.doublings_usual = Hour::doublings(term::volume::usual(mean, variance, hours) as f32);
             for context in &mut *baseline.contexts {
                 for evidence in
                     [&mut context.evidence.volume, &mut context.evidence.objects, &mut context.evidence.bytes]
@@ -344,10 +344,8 @@ impl Turn<'_> {
         hour.reads += u32::from(enriched.route.reads);
         let before = hour.kilobytes;
         hour.kilobytes += enriched.event.bytes_out.map_or(0.0, |bytes| bytes as f32 / 1024.0);
-        // 0 for what is usual; 1, 2, 3 from so much, twice and four times as much on.
-        let usual = hour.kilobytes_usual;
-        let doublings = |kilobytes: f32| ((kilobytes / usual) as u64).checked_ilog2().map_or(0, |more| more + 1);
-        let more_bytes = doublings(hour.kilobytes) > doublings(before);
+        let doublings = Hour::doublings(hour.kilobytes);
+        let more_bytes = doublings > Hour::doublings(before) && doublings >= hour.doublings_usual;
         let more_calls = hour.calls >= CALLS_MIN && hour.calls.is_power_of_two();
         if let Some(object) = enriched.route.object {
             hour.touch(object);

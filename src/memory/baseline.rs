@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 
 use super::cohort::{Kind, LEVELS};
-use super::context::{CONTEXTS_MAX, Context};
+use super::context::{CONTEXTS_MAX, Context, Nats};
 use super::seen::{Seen, Sort, sixteenths};
 use super::sighting::{Sighting, Site};
 use super::visit::{VISIT_GAP_MS, VISITS_MAX};
@@ -73,10 +73,10 @@ pub struct Hour {
     pub calls: u32,
     pub reads: u32,
     pub kilobytes: f32,
-    /// More of them may be a burst.
-    pub kilobytes_usual: f32,
+    /// From so many doublings of them on they may be a burst.
+    pub doublings_usual: u8,
     /// Of the hour's worst event.
-    pub log_odds_max: f32,
+    pub log_odds_max: Nats,
     /// The largest evidence of a burst in it, before shared causes.
     pub burst: f32,
     /// Registers of a HyperLogLog sketch of the objects touched (Flajolet et al. 2007).
@@ -89,7 +89,13 @@ const OBJECT_REGISTERS: usize = 16;
 impl Hour {
     #[must_use]
     pub fn begin(number: u32) -> Self {
-        Self { number, log_odds_max: f32::NEG_INFINITY, ..Self::default() }
+        Self { number, log_odds_max: Nats::new(f64::MIN), ..Self::default() }
+    }
+
+    /// How often the bytes have doubled from one kilobyte on.
+    #[must_use]
+    pub const fn doublings(kilobytes: f32) -> u8 {
+        (kilobytes as u64).saturating_add(1).ilog2() as u8
     }
 
     /// `object` is a hash. Whether the sketch has changed by it.
@@ -179,14 +185,6 @@ pub struct Refreshes {
     pub before: [u32; 8],
 }
 
-/// A visit that has begun. One that is over may be another baseline's by now.
-#[derive(Clone, Copy, Debug)]
-struct Open {
-    /// 32 bits of the visit's.
-    key: u32,
-    number: NonZeroU32,
-}
-
 #[derive(Clone, Debug)]
 pub struct Baseline {
     pub key: u64,
@@ -213,8 +211,10 @@ pub struct Baseline {
     pub hours: [u16; 24],
     /// Suspected holders.
     pub contexts: Box<[Context]>,
-    /// The last visits, the latest first.
-    open: [Option<Open>; VISITS_MAX],
+    /// Numbers of the last visits, the latest first, and 8 bits of the key of each. One that is over may be another
+    /// baseline's by now.
+    open: [Option<NonZeroU32>; VISITS_MAX],
+    open_keys: [u8; VISITS_MAX],
     /// Network of the last event.
     pub network: u32,
     pub sites: [Site; SITES_MAX],
@@ -263,6 +263,7 @@ impl Baseline {
             hours: [0; 24],
             contexts: Box::default(),
             open: [None; VISITS_MAX],
+            open_keys: [0; VISITS_MAX],
             network: 0,
             sites: [Site::default(); SITES_MAX],
             active_minutes: 0.0,
@@ -299,13 +300,15 @@ impl Baseline {
     /// Numbers of the visits that may be `key`'s and still be going on at `at`: hardly ever more than one.
     pub fn visits_of(&self, key: u64, at: i64) -> impl Iterator<Item = NonZeroU32> {
         let may_go_on = at < self.last_at + VISIT_GAP_MS;
-        self.open.iter().flatten().filter(move |open| may_go_on && open.key == key as u32).map(|open| open.number)
+        let open = self.open.iter().zip(self.open_keys).filter(move |(_, open)| may_go_on && *open == key as u8);
+        open.filter_map(|(number, _)| *number)
     }
 
     /// Notes the visit of `key` that has just begun.
     pub fn begin_visit(&mut self, key: u64, number: NonZeroU32) {
         self.open.rotate_right(1);
-        self.open[0] = Some(Open { key: key as u32, number });
+        self.open_keys.rotate_right(1);
+        (self.open[0], self.open_keys[0]) = (Some(number), key as u8);
     }
 
     /// Bytes held, all told.
