@@ -46,72 +46,85 @@ const KNOWN: u16 = 8;
 /// Half of an entry's weight in the choice of what to forget goes in so many days.
 const STALE_DAYS: u32 = 30;
 
-/// One thing that was seen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Entry {
-    key: u32,
-    /// Sixteenths.
-    count: u16,
-    /// When it was last seen, in pairs of days, wrapping after a year and a half.
-    age: u8,
-}
+/// Where the places of each sort begin, and the last ones end.
+const BEGIN: [usize; SORTS + 1] = {
+    let mut begin = [0; SORTS + 1];
+    let mut sort = 0;
+    while sort < SORTS {
+        begin[sort + 1] = begin[sort] + QUOTA[sort];
+        sort += 1;
+    }
+    begin
+};
+const PLACES: usize = BEGIN[SORTS];
 
 /// Sightings by sort and key. The weakest of a sort makes room for what is new once it has been outweighed (Misra and
 /// Gries's frequent-items rule), so that a flood of novelties does not wash away what is usual.
-#[derive(Clone, Debug, Default)]
+///
+/// Those of a sort lie together, and all keys of it are compared at once: a search that ends where it finds something
+/// ends elsewhere each time, which no processor foresees.
+#[derive(Clone, Debug)]
 pub struct Seen {
-    /// Those of a sort lie together, so that nothing else is looked at; behind the last is room for more.
-    entries: Box<[Entry]>,
-    /// Where the entries of each sort end.
-    ends: [u8; SORTS],
+    keys: [u32; PLACES],
+    /// Sixteenths; 0: the place is free.
+    counts: [u16; PLACES],
+    /// When each was last seen, in pairs of days, wrapping after a year and a half.
+    ages: [u8; PLACES],
+}
+
+super::touch!(Seen { keys[0], keys[15], keys[31], counts[0], counts[31], ages[0], ages[39] });
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self { keys: [0; PLACES], counts: [0; PLACES], ages: [0; PLACES] }
+    }
 }
 
 impl Seen {
     /// Weight of the sightings of `key`; 0 where there are none, or forgotten ones.
     #[must_use]
     pub fn count(&self, sort: Sort, key: u32) -> f64 {
-        self.find(sort, key).map_or(0.0, |entry| f64::from(entry.count) / UNIT)
+        f64::from(self.sixteenths_of(sort, key)) / UNIT
     }
 
     #[must_use]
     pub fn knows(&self, sort: Sort, key: u32) -> bool {
-        self.find(sort, key).is_some_and(|entry| entry.count >= KNOWN)
+        self.sixteenths_of(sort, key) >= KNOWN
     }
 
     /// Whether anything of the sort is known.
     #[must_use]
     pub fn knows_any(&self, sort: Sort) -> bool {
-        self.of(sort).iter().any(|entry| entry.count >= KNOWN)
+        self.of(sort).any(|(_, count)| count >= KNOWN)
     }
 
     /// All that is known of the sort.
     pub fn known(&self, sort: Sort) -> impl Iterator<Item = u32> {
-        self.of(sort).iter().filter(|entry| entry.count >= KNOWN).map(|entry| entry.key)
+        self.of(sort).filter(|(_, count)| *count >= KNOWN).map(|(key, _)| key)
     }
 
     /// All of the sort, with their weights.
     pub fn each(&self, sort: Sort) -> impl Iterator<Item = (u32, f64)> {
-        self.of(sort).iter().map(|entry| (entry.key, f64::from(entry.count) / UNIT))
+        self.of(sort).filter(|(_, count)| *count > 0).map(|(key, count)| (key, f64::from(count) / UNIT))
     }
 
     /// How many of the sort are known, and how many of them hardly so: seen about once.
     #[must_use]
     pub fn variety(&self, sort: Sort) -> (usize, usize) {
-        let known = self.of(sort).iter().filter(|entry| entry.count >= KNOWN);
-        known.fold((0, 0), |(all, once), entry| (all + 1, once + usize::from(f64::from(entry.count) < 1.5 * UNIT)))
+        let known = self.of(sort).filter(|(_, count)| *count >= KNOWN);
+        known.fold((0, 0), |(all, once), (_, count)| (all + 1, once + usize::from(f64::from(count) < 1.5 * UNIT)))
     }
 
     /// The most usual of a sort, with its weight.
     #[must_use]
     pub fn most(&self, sort: Sort) -> Option<(u32, f64)> {
-        let most = self.of(sort).iter().reduce(|most, entry| if entry.count > most.count { entry } else { most })?;
-        Some((most.key, f64::from(most.count) / UNIT))
+        self.each(sort).reduce(|most, other| if other.1 > most.1 { other } else { most })
     }
 
     /// Weight of all that is kept of a sort.
     #[must_use]
     pub fn total(&self, sort: Sort) -> f64 {
-        self.of(sort).iter().map(|entry| f64::from(entry.count)).sum::<f64>() / UNIT
+        f64::from(self.of(sort).map(|(_, count)| u32::from(count)).sum::<u32>()) / UNIT
     }
 
     /// Counts a sighting at `minute` (since the epoch) with a weight of 0 to 1.
@@ -120,80 +133,45 @@ impl Seen {
         if weight == 0 {
             return;
         }
-        let age = (minute / (2 * DAY)) as u8;
-        let new = Entry { key, count: weight, age };
-        let range = self.range(sort);
-        let entries = &mut self.entries[range];
-        if let Some(entry) = entries.iter_mut().find(|entry| entry.key == key) {
-            entry.count = entry.count.saturating_add(weight);
-            entry.age = age;
-        } else if entries.len() < QUOTA[sort as usize] {
-            self.insert(sort, new);
-        } else if let Some(weakest) = entries.iter_mut().min_by_key(|entry| entry.worth(age)) {
-            if weakest.worth(age) <= u32::from(weight) << 8 {
-                *weakest = new;
-            } else {
-                weakest.count = weakest.count.saturating_sub(weight);
-            }
+        let now = (minute / (2 * DAY)) as u8;
+        let [begin, end] = [BEGIN[sort as usize], BEGIN[sort as usize + 1]];
+        let found = (begin..end).fold(PLACES, |found, place| if self.keys[place] == key { place } else { found });
+        if found < PLACES {
+            self.counts[found] = self.counts[found].saturating_add(weight);
+            self.ages[found] = now;
+            return;
+        }
+        let Some(weakest) = (begin..end).min_by_key(|place| self.worth(*place, now)) else { return };
+        if self.worth(weakest, now) <= u32::from(weight) << 8 {
+            (self.keys[weakest], self.counts[weakest], self.ages[weakest]) = (key, weight, now);
+        } else {
+            self.counts[weakest] = self.counts[weakest].saturating_sub(weight);
         }
     }
 
     /// Takes a sixteenth off everything of a sort.
     pub fn fade(&mut self, sort: Sort) {
-        let range = self.range(sort);
-        for entry in &mut self.entries[range] {
-            entry.count -= entry.count / 16;
+        for count in &mut self.counts[BEGIN[sort as usize]..BEGIN[sort as usize + 1]] {
+            *count -= *count / 16;
         }
     }
 
-    /// Fetches the entries; what it returns has no meaning.
-    #[must_use]
-    pub fn touch(&self) -> u64 {
-        const PER_LINE: usize = 64 / size_of::<Entry>();
-        self.entries.iter().step_by(PER_LINE).fold(0, |touched, entry| touched ^ u64::from(entry.key))
+    /// Keys and counts of all places of a sort, the free ones among them.
+    fn of(&self, sort: Sort) -> impl Iterator<Item = (u32, u16)> {
+        let places = BEGIN[sort as usize]..BEGIN[sort as usize + 1];
+        self.keys[places.clone()].iter().copied().zip(self.counts[places].iter().copied())
     }
 
-    /// Bytes held outside the struct itself.
-    #[must_use]
-    pub fn heap(&self) -> usize {
-        size_of_val(&*self.entries)
+    /// 0 where `key` is not kept.
+    #[inline]
+    fn sixteenths_of(&self, sort: Sort, key: u32) -> u16 {
+        self.of(sort).fold(0, |found, (other, count)| found | if other == key { count } else { 0 })
     }
 
-    /// Room grows by eight entries at a time: doubling would waste half of what most baselines hold.
-    fn insert(&mut self, sort: Sort, entry: Entry) {
-        let (at, len) = (usize::from(self.ends[sort as usize]), usize::from(self.ends[SORTS - 1]));
-        if len == self.entries.len() {
-            let mut entries = std::mem::take(&mut self.entries).into_vec();
-            entries.reserve_exact(8);
-            entries.resize(len + 8, Entry::default());
-            self.entries = entries.into_boxed_slice();
-        }
-        self.entries.copy_within(at..len, at + 1);
-        self.entries[at] = entry;
-        for end in &mut self.ends[sort as usize..] {
-            *end += 1;
-        }
-    }
-
-    fn range(&self, sort: Sort) -> std::ops::Range<usize> {
-        let begin = (sort as usize).checked_sub(1).map_or(0, |before| self.ends[before]);
-        usize::from(begin)..usize::from(self.ends[sort as usize])
-    }
-
-    fn of(&self, sort: Sort) -> &[Entry] {
-        &self.entries[self.range(sort)]
-    }
-
-    fn find(&self, sort: Sort, key: u32) -> Option<&Entry> {
-        self.of(sort).iter().find(|entry| entry.key == key)
-    }
-}
-
-impl Entry {
-    /// What is lost if this is forgotten, in 256ths of a sixteenth: its count, halved by every [`STALE_DAYS`].
-    fn worth(self, now: u8) -> u32 {
-        let days = 2 * u32::from(now.wrapping_sub(self.age));
-        (u32::from(self.count) << 8) >> (days / STALE_DAYS).min(31)
+    /// What is lost if a place is given up, in 256ths of a sixteenth: its count, halved by every [`STALE_DAYS`].
+    fn worth(&self, place: usize, now: u8) -> u32 {
+        let days = 2 * u32::from(now.wrapping_sub(self.ages[place]));
+        (u32::from(self.counts[place]) << 8) >> (days / STALE_DAYS).min(31)
     }
 }
 
@@ -237,7 +215,7 @@ mod tests {
             seen.learn(Sort::Address, key, 1.0, 101 * DAY);
         }
         assert!(seen.knows(Sort::Address, 7));
-        assert!(seen.heap() <= 8 * size_of::<Entry>());
+        assert_eq!(seen.each(Sort::Address).count(), QUOTA[Sort::Address as usize]);
     }
 
     #[test]
@@ -262,8 +240,7 @@ mod tests {
             for key in 0..100 {
                 seen.learn(sort, key, 1.0, key * DAY);
             }
-            assert_eq!(seen.of(sort).len(), QUOTA[sort as usize]);
+            assert_eq!(seen.each(sort).count(), QUOTA[sort as usize]);
         }
-        assert!(seen.heap() <= 40 * 8);
     }
 }
