@@ -414,13 +414,11 @@ fn levels(baseline: &Baseline, user: &User, others: &Others, sighting: &Sighting
     } else {
         net::level::NEW_NETWORK
     };
-    let borrowed = sighting.fingerprint != 0 && others.population.is_borrowed(sighting.fingerprint, sighting.family);
-    let client = if borrowed && !seen.knows(Sort::Fingerprint, sighting.fingerprint) {
+    let new_fingerprint = sighting.fingerprint != 0 && !seen.knows(Sort::Fingerprint, sighting.fingerprint);
+    let client = if new_fingerprint && others.population.is_borrowed(sighting.fingerprint, sighting.family) {
         client::level::NEW_FAMILY
     } else if seen.knows(Sort::Agent, sighting.agent) {
-        let new = sighting.fingerprint != 0
-            && seen.knows_any(Sort::Fingerprint)
-            && !seen.knows(Sort::Fingerprint, sighting.fingerprint);
+        let new = new_fingerprint && seen.knows_any(Sort::Fingerprint);
         if new { client::level::NEW_FINGERPRINT } else { client::level::KNOWN }
     } else if seen.knows(Sort::Version, sighting.version) {
         client::level::NEW_TEXT

@@ -318,8 +318,8 @@ impl Population {
     #[must_use]
     pub fn is_borrowed(&self, fingerprint: u32, family: u32) -> bool {
         let tokens = self.pairs.count(pair(Pair::Fingerprint, u64::from(fingerprint), 0));
-        let alike = self.pairs.count(pair(Pair::FingerprintFamily, u64::from(fingerprint), u64::from(family)));
-        tokens >= 5.0 && alike <= 0.2 * tokens
+        let alike = || self.pairs.count(pair(Pair::FingerprintFamily, u64::from(fingerprint), u64::from(family)));
+        tokens >= 5.0 && alike() <= 0.2 * tokens
     }
 
     /// Of a tenant's accepted visits by an application with tokens whose expiry was said at their issue: the share of those
