@@ -291,9 +291,8 @@ impl Baseline {
         let contexts = self.contexts.iter().fold(0, |touched, context| touched ^ context.touch());
         let grown = self.grown.as_ref().map_or(0, |grown| grown.season[0] as u64 ^ u64::from(grown.weekend[23]));
         let refreshes = self.refreshes.as_ref().filter(|_| for_refresh);
-        let refreshes = refreshes.map_or(0, |refreshes| {
-            refreshes.last[0].token ^ refreshes.last[1].token ^ u64::from(refreshes.before[7])
-        });
+        let refreshes = refreshes
+            .map_or(0, |refreshes| refreshes.last[0].token ^ refreshes.last[1].token ^ u64::from(refreshes.before[7]));
         contexts ^ grown ^ refreshes
     }
 
