@@ -147,7 +147,7 @@ impl State {
             self.memory.visits.close(number);
         }
         self.budget.reckon(&self.tail, self.clock.watermark());
-        self.memory.others.fleets.forget(self.clock.watermark());
+        self.memory.others.fleets.forget(self.clock.watermark(), || self.clock.now());
     }
 }
 

@@ -50,6 +50,11 @@ impl Clock {
         self.watermark
     }
 
+    /// When it is, as the last events have it: one clock that is ahead moves it nowhere.
+    pub fn now(&self) -> i64 {
+        self.sorted()[LAST / 2].max(self.watermark)
+    }
+
     /// Whether `at` cannot be true: a month after what others say.
     pub fn is_far_ahead(&self, at: i64) -> bool {
         self.watermark != 0 && at > self.watermark + FAR_MS && at > self.sorted()[LAST / 2] + FAR_MS

@@ -17,15 +17,15 @@ pub struct Nats(i16);
 impl Nats {
     const UNIT: f64 = 256.0;
 
-    /// To the nearest, within what two bytes hold; of what is not a number, the least.
+    /// To the nearest, within what two bytes hold; what is not a number is held against the holder.
     #[must_use]
     pub fn new(nats: f64) -> Self {
         // Where only whole numbers are left between numbers of this size, whose last bits are those of the whole number: a
         // cast would look at each for what cannot be cast.
         const WHOLE: f64 = 6_755_399_441_055_744.0;
         let units = nats * Self::UNIT;
-        let above = if units > f64::from(i16::MIN) { units } else { f64::from(i16::MIN) };
-        let within = if above < f64::from(i16::MAX) { above } else { f64::from(i16::MAX) };
+        let below = if units < f64::from(i16::MAX) { units } else { f64::from(i16::MAX) };
+        let within = if below > f64::from(i16::MIN) { below } else { f64::from(i16::MIN) };
         Self((within + WHOLE).to_bits() as i16)
     }
 
@@ -157,5 +157,19 @@ impl Context {
         }
         evidence.route_task = evidence.route_task.faded(fast);
         evidence.switch = evidence.switch.faded(slow);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nats_are_kept_to_the_nearest_256th() {
+        let units = |nats: f64| Nats::new(nats).0;
+        assert_eq!([0.0, 1.0, -1.0, 3.5, -127.0].map(units), [0, 256, -256, 896, -32_512]);
+        assert_eq!([0.6, -0.6, 1.4, -1.4].map(|part| units(part / 256.0)), [1, -1, 1, -1]);
+        assert_eq!([1e9, f64::INFINITY, f64::NAN].map(units), [i16::MAX; 3]);
+        assert_eq!([-1e9, f64::NEG_INFINITY, f64::MIN].map(units), [i16::MIN; 3]);
     }
 }

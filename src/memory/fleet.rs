@@ -83,12 +83,13 @@ impl Default for Fleets {
 }
 
 impl Fleets {
-    /// Forgets the groups that nobody has come to within the window before `watermark`, milliseconds since the epoch:
-    /// most are such, and those that are not stay near the processor.
-    pub fn forget(&mut self, watermark: i64) {
+    /// Forgets the groups that nobody has come to within the window before `watermark`: most are such, and those that are
+    /// not stay near the processor. `now` may be far ahead of a watermark that hardly moves, and groups are joined now. Both
+    /// in milliseconds since the epoch.
+    pub fn forget(&mut self, watermark: i64, now: impl FnOnce() -> i64) {
         if watermark - self.forgot_at > WINDOW_MS {
             self.groups.turn_over();
-            self.forgot_at = watermark;
+            self.forgot_at = now();
         }
     }
 
@@ -194,6 +195,23 @@ mod tests {
         }
         assert_eq!(fleets.join(1, member(9, 3 * 3_600_000, 0.0)).users, 1);
         assert_eq!(fleets.join(2, member(9, 0, 0.0)).users, 1, "groups are kept apart");
+    }
+
+    #[test]
+    fn a_group_is_forgotten_when_nobody_came_for_two_hours_and_no_sooner() {
+        let mut fleets = Fleets::default();
+        let member = |user, at| Member::new(user, 1, user, at, 0.0);
+        let (hour, minute) = (3_600_000, 60_000);
+        // A quiet night: the watermark lies hours behind what goes on.
+        let begin = 1_000 * hour;
+        fleets.join(1, member(7, begin + 5 * hour));
+        fleets.forget(begin, || begin + 5 * hour);
+        // A busy morning moves it on at once.
+        fleets.forget(begin + 5 * hour, || begin + 5 * hour + 6 * minute);
+        assert_eq!(fleets.join(1, member(8, begin + 5 * hour + 6 * minute)).users, 2, "who came minutes ago is known");
+        fleets.forget(begin + 8 * hour, || begin + 8 * hour);
+        fleets.forget(begin + 11 * hour, || begin + 11 * hour);
+        assert_eq!(fleets.groups.len(), 0);
     }
 
     #[test]

@@ -141,7 +141,9 @@ impl Seen {
             self.ages[found] = now;
             return;
         }
-        let Some(weakest) = (begin..end).min_by_key(|place| self.worth(*place, now)) else { return };
+        let Some(weakest) = (begin..end).min_by_key(|place| (self.counts[*place] > 0, self.worth(*place, now))) else {
+            return;
+        };
         if self.worth(weakest, now) <= u32::from(weight) << 8 {
             (self.keys[weakest], self.counts[weakest], self.ages[weakest]) = (key, weight, now);
         } else {

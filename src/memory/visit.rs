@@ -138,7 +138,7 @@ impl Visit {
         *calls
     }
 
-    /// How often routes that hardly anybody calls have been called in this visit, this time included.
+    /// How often routes that hardly anybody calls have been weighed in this visit, this time included.
     pub const fn count_nobodys(&mut self) -> u16 {
         self.nobodys_calls = self.nobodys_calls.saturating_add(1);
         self.nobodys_calls

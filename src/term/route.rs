@@ -241,6 +241,7 @@ mod tests {
 
     #[test]
     fn repeats_count_less_and_less() {
+        assert!(weight(2) == 0.0 && weight(4) > 0.0 && weight(8) == 0.0, "at powers of four");
         let sum: f64 = (1..=64).map(weight).sum();
         assert!((sum - 0.6 * (1.0 + 6.0 * 0.3 * 2.0_f64.ln())).abs() < 1e-9);
     }
