@@ -138,7 +138,7 @@ impl State {
 
     /// Ends the visits that are over, which tell how high the log-odds of honest visits go, and forgets who is in no
     /// company any more.
-    fn keep_time(&mut self) {
+    fn let_time_pass(&mut self) {
         while let Some(number) = self.memory.visits.next_ended(self.clock.watermark()) {
             let log_odds = f64::from(self.memory.visits.get(number).log_odds_max);
             if log_odds.is_finite() {
@@ -165,7 +165,7 @@ pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) ->
     state.counters.events += 1;
     let at = event.timestamp.millis();
     state.clock.see(at);
-    state.keep_time();
+    state.let_time_pass();
     if state.clock.is_far_ahead(at) {
         // Nothing may remember a time that is no time.
         state.counters.far_ahead += 1;

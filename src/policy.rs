@@ -107,7 +107,7 @@ pub fn judge(
 ) -> Vec<Finding> {
     let event = &enriched.event;
     let too_old = token_age(rules, event);
-    if too_old.is_none() && !rules.has_policies() {
+    if too_old.is_none() && rules.policed().next().is_none() {
         return Vec::new();
     }
     let mut findings: Vec<_> = too_old.into_iter().collect();

@@ -147,11 +147,6 @@ impl RuleSet {
         Self::new(rules)
     }
 
-    #[must_use]
-    pub fn has_policies(&self) -> bool {
-        !self.with_policies.is_empty()
-    }
-
     /// The rules that hold policies and are not disabled.
     pub fn policed(&self) -> impl Iterator<Item = &Rule> {
         self.with_policies.iter().map(|id| self.rule(*id))

@@ -282,10 +282,10 @@ fn sum_up(baseline: &Baseline, visit: &Visit, turn: &Turn<'_>, settings: &Settin
     let (sighting, context) = (&turn.scene.sighting, &baseline.contexts[turn.held]);
     let sibling = if turn.blank { 0.0 } else { sibling(baseline, turn.held, sighting.at, settings.prior_log_odds) };
     // What is called amid the owner's calls is said in its visit only, and as one with the route term.
-    let route = match context.evidence.route {
-        of_holder if visit.amid > 0.0 => Nats::new(of_holder.get() + f64::from(visit.amid)),
-        of_holder => of_holder,
-    };
+    let mut route = context.evidence.route;
+    if visit.amid > 0.0 {
+        route = Nats::new(route.get() + f64::from(visit.amid));
+    }
     let mut judged = Judged {
         log_odds: settings.prior_log_odds,
         evidence: Evidence { route, ..context.evidence },
@@ -453,6 +453,18 @@ mod tests {
         user.learn(1221, 1, abroad);
         assert_eq!(level(&user, home.network, abroad), net::level::KNOWN_NETWORK, "the user has been there");
         assert_eq!(level(&user, 1221, abroad), net::level::USERS_NETWORK);
+    }
+
+    #[test]
+    fn a_visit_is_told_by_its_whole_key() {
+        let (home, mut visits) = (crate::memory::tests::sighting(), Visits::new(10));
+        let mut baseline = Baseline::new(1, Kind::new(crate::event::TokenType::ApiKey, home.device), home.at);
+        let number = visits.open(1, home.visit, home.at);
+        baseline.begin_visit(home.visit, number);
+        assert_eq!(find_visit(&baseline, &visits, &home), Some(number));
+        let alike = Sighting { visit: home.visit + 256, ..home };
+        assert_eq!(baseline.visits_of(alike.visit, alike.at).next(), Some(number), "eight bits are the same");
+        assert_eq!(find_visit(&baseline, &visits, &alike), None);
     }
 
     #[test]

@@ -20,7 +20,7 @@ const OWNER_MIN: f64 = 0.03;
 
 /// Probability by which a sighting is learnt as the owner's.
 pub fn owner(log_odds: f64) -> f64 {
-    sigma(-log_odds).max(OWNER_MIN)
+    Weights::of(log_odds, false).counted
 }
 
 /// What one event gives to learn, by which of the terms ran.
@@ -180,7 +180,7 @@ fn learn_visit(
     user: &mut User,
     others: &mut Others,
     lesson: &Lesson<'_>,
-    Weights { counted: owner, known: known_owner }: Weights,
+    Weights { counted, known }: Weights,
 ) {
     let Lesson { scene, visit, kind, learns, .. } = *lesson;
     let first = learns.first;
@@ -189,39 +189,39 @@ fn learn_visit(
     let (net_level, client_level) = (usize::from(visit.net_level), usize::from(visit.client_level));
     let hosting = sighting.class != NetworkClass::Access;
     if !first || user.is_known() {
-        cohorts.learn_visit(kind, baseline.visits, net_level, client_level, owner);
+        cohorts.learn_visit(kind, baseline.visits, net_level, client_level, counted);
     }
     if !first {
-        baseline.net_levels.learn(net_level, known_owner, sighting.minute());
-        baseline.client_levels.learn(client_level, known_owner, sighting.minute());
+        baseline.net_levels.learn(net_level, known, sighting.minute());
+        baseline.client_levels.learn(client_level, known, sighting.minute());
         if net_level >= net::level::NEW_NETWORK
             && sighting.class != NetworkClass::Anonymiser
             && let Some(journey) = net::journey(&baseline.sites, &sighting.site)
         {
-            population.fast_travel[usize::from(hosting)].learn(journey.too_fast(), owner);
+            population.fast_travel[usize::from(hosting)].learn(journey.too_fast(), counted);
         }
     }
-    if !baseline.seen.knows(Sort::Network, sighting.network) && owner > 0.5 {
+    if !baseline.seen.knows(Sort::Network, sighting.network) && counted > 0.5 {
         baseline.networks = baseline.networks.saturating_add(1);
         baseline.hosting_networks = baseline.hosting_networks.saturating_add(u8::from(hosting));
-        cohorts.learn_network(kind, hosting, owner);
+        cohorts.learn_network(kind, hosting, counted);
     }
     if sighting.fingerprint != 0 && !baseline.seen.knows(Sort::Fingerprint, sighting.fingerprint) {
-        population.learn_fingerprint(sighting.fingerprint, sighting.family, owner);
+        population.learn_fingerprint(sighting.fingerprint, sighting.family, counted);
     }
-    baseline.learn_place(sighting, known_owner);
-    learn_times(baseline, sighting, known_owner);
-    population.learn_hour(sighting.hour(), owner);
+    baseline.learn_place(sighting, known);
+    learn_times(baseline, sighting, known);
+    population.learn_hour(sighting.hour(), counted);
     let event = &scene.enriched.event;
     if let Some(expiry) = scene.expiry
         && expiry.said_at_issue
         && lifecycle::Answer::of(event.status, false) == lifecycle::Answer::Accepted
     {
-        population.learn_outlived(sighting.tenant, sighting.app, expiry.is_over(sighting.at - scene.ahead), owner);
+        population.learn_outlived(sighting.tenant, sighting.app, expiry.is_over(sighting.at - scene.ahead), counted);
     }
     let recent = user.days_since_change(sighting.at).is_some_and(|days| days <= term::credential::DAYS_MAX);
-    population.after_change.learn(recent, owner);
-    learn_user(user, population, sighting, kind, owner);
+    population.after_change.learn(recent, counted);
+    learn_user(user, population, sighting, kind, counted);
     baseline.visits = baseline.visits.saturating_add(1);
     if baseline.visits == GROWN_VISITS {
         baseline.grown = Some(Box::new(Grown::default()));

@@ -235,6 +235,14 @@ mod tests {
     }
 
     #[test]
+    fn nothing_makes_room_while_there_is_some() {
+        let mut seen = Seen::default();
+        seen.learn(Sort::Country, 1, 1.0, 100 * DAY);
+        seen.learn(Sort::Country, 2, 1.0, 600 * DAY);
+        assert!(seen.knows(Sort::Country, 1), "where they go once in a year and a half");
+    }
+
+    #[test]
     fn no_baseline_holds_more_than_its_quota() {
         let mut seen = Seen::default();
         let sorts = [Sort::Address, Sort::Prefix, Sort::Network, Sort::Country, Sort::Agent, Sort::Version];

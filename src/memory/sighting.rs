@@ -91,7 +91,7 @@ pub struct Sighting {
 impl Sighting {
     /// `None` without an address: then the call is the provider's own, and no place or client of it is judged.
     #[must_use]
-    #[inline]
+    #[inline] // Every event makes one, and would wait for it to come back through memory.
     pub fn of(enriched: &EnrichedEvent<'_>) -> Option<Self> {
         let event = &enriched.event;
         let address = event.address?;

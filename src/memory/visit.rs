@@ -117,13 +117,6 @@ impl Visit {
         areas_remembered: None,
     };
 
-    /// Makes it one that begins now.
-    fn begin(&mut self, baseline: u64, key: u64, at: i64) {
-        *self = Self::NEW;
-        (self.baseline, self.key) = (baseline, key);
-        (self.began, self.last_at) = (at, at);
-    }
-
     /// How often `route` has been called in this visit, this time included. Beyond so many routes all others count as one:
     /// a walk over ever more of them says less and less, as repeats do.
     pub fn count_route(&mut self, route: u32) -> u16 {
@@ -179,7 +172,10 @@ impl Visits {
             self.places.push(Visit::NEW);
             NonZeroU32::new(self.places.len() as u32).unwrap_or(NonZeroU32::MAX)
         });
-        self.get_mut(number).begin(baseline, key, at);
+        let visit = self.get_mut(number);
+        *visit = Visit::NEW;
+        (visit.baseline, visit.key) = (baseline, key);
+        (visit.began, visit.last_at) = (at, at);
         self.queue.push_back((at, number));
         number
     }

@@ -58,7 +58,7 @@ pub fn judge(count: f64, mean: f64, variance: f64, hours: f64) -> Burst {
     Burst { ratio: (owner - 0.5 * beyond * beyond - 0.5).max(0.0), t, freedom }
 }
 
-/// The largest count of which [`judge`] says nothing.
+/// The largest count of one or more of which [`judge`] says nothing.
 #[must_use]
 pub fn usual(mean: f64, variance: f64, hours: f64) -> f64 {
     exp(mean + margin(mean, variance, hours))
@@ -154,6 +154,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn up_to_what_is_usual_nothing_is_said(mean in 0.0..12.0_f64, variance in 0.0..9.0_f64, hours in 0.0..100.0_f64) {
+            let usual = usual(mean, variance, hours);
+            prop_assert!(judge(0.999 * usual, mean, variance, hours).t <= 1.0);
+            prop_assert!(judge(1.001 * usual, mean, variance, hours).t > 1.0);
+        }
+
         #[test]
         fn a_larger_burst_counts_more(
             above in 0.0..3.5_f64, more in 1.0..4.0_f64, mean in 1.0..8.0_f64, variance in 0.0..0.8_f64, hours in 30.0..100.0_f64,
