@@ -37,7 +37,8 @@ bench: ## measures speed, as ratios of runs made in turn
 	@deploy/setup.sh run
 	cargo build --release --locked --bin tokenwarden
 	@deploy/setup.sh convert $(TARGET)/release/tokenwarden
-	TOKENWARDEN_CACHE=$(CACHE) cargo bench --locked
+	@# With huge pages where the system gives them, as deploy/tokenwarden.service runs it.
+	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 TOKENWARDEN_CACHE=$(CACHE) cargo bench --locked
 
 slow: ## tests that take minutes: every test, those marked as slow too, and each fuzz target for two minutes
 	@deploy/setup.sh slow
