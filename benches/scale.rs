@@ -22,8 +22,9 @@ use tokenwarden::wire::{Decoded, Decoder, Format};
 const TOKENS: u64 = 10_000_000;
 /// Calls a visit, by day.
 const DAYS: [u64; 4] = [1, 4, 1, 4];
-/// Visits that begin between two calls of one: a few minutes' worth, and far more than any cache holds.
-const APART: u64 = 50_000;
+/// Between two calls of a visit so many tokens' share begin theirs: seven minutes' worth, and with ten million tokens far
+/// more than any cache holds.
+const APART: u64 = 200;
 const DAY_MS: i64 = 86_400_000;
 /// Monday, 2 February 2026, 00:00 UTC.
 const START: i64 = 1_769_990_400_000;
@@ -52,7 +53,7 @@ fn measure(tokens: u64, call: &Event<'_>) {
             let events = (number..(tokens * calls).min(number + BATCH)).map(|number| {
                 let (visit, nth) = (number / calls + tokens, number % calls);
                 // A prime apart and then around: neighbours in time are no neighbours in memory.
-                let token = ((visit - nth * APART % tokens) * 1_000_003 + day * 7_919) % tokens;
+                let token = ((visit - nth * (tokens / APART)) * 1_000_003 + day * 7_919) % tokens;
                 let at = day as i64 * DAY_MS + (number as i64 * DAY_MS) / (tokens * calls) as i64;
                 enricher.enrich(called(call, token, nth as usize, at))
             });

@@ -14,7 +14,7 @@ use crate::decide::{self, Alarm, Budget, Incidents, Tail};
 use crate::enrichment::{EnrichedEvent, Keys};
 use crate::event::{Event, Kind as EventKind, TokenType};
 use crate::memory::baselines::Seed;
-use crate::memory::{Ended, Kind, Memory, Recent, Sighting, User};
+use crate::memory::{Ended, Kind, Memory, Recent, Sighting};
 use crate::policy::{self, Finding};
 use crate::rule::RuleSet;
 use crate::term::lifecycle::{self, Expiry};
@@ -64,6 +64,9 @@ impl Settings {
         Self { alert_budget_per_day: self.alert_budget_per_day.div_ceil(partitions.max(1)), ..self.clone() }
     }
 }
+
+/// Open visits looked at, whether they are over, at each event: no fewer than need it, and no event pays for many.
+const LOOKS: usize = 2;
 
 /// Counters of what judgement did, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -139,7 +142,8 @@ impl State {
     /// Ends the visits that are over, which tell how high the log-odds of honest visits go, and forgets who is in no
     /// company any more.
     fn let_time_pass(&mut self) {
-        while let Some(number) = self.memory.visits.next_ended(self.clock.watermark()) {
+        for _ in 0..LOOKS {
+            let Some(number) = self.memory.visits.next_ended(self.clock.watermark()) else { continue };
             let log_odds = f64::from(self.memory.visits.get(number).log_odds_max);
             if log_odds.is_finite() {
                 self.tail.learn(log_odds, Tail::honest(log_odds));
@@ -275,7 +279,7 @@ fn take_note(state: &mut State, event: &Event<'_>, keys: &Keys, baseline: u64) {
         }
         EventKind::CredentialChanged => {
             if let Some(user) = keys.user {
-                memory.users.entry(user, User::default).change_credential(at);
+                memory.users.entry(user, at).change_credential(at);
             }
         }
     }
@@ -327,7 +331,7 @@ fn is_seed(memory: &mut Memory, scene: &Scene<'_>) -> bool {
     if let Some(seed) = memory.baselines.seeds.get_mut(scene.baseline) {
         return seed.goes_on(&scene.sighting);
     }
-    let user = memory.users.entry(scene.user, User::default);
+    let user = memory.users.entry(scene.user, scene.sighting.at);
     if user.is_known() {
         return false;
     }

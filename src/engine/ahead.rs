@@ -39,21 +39,24 @@ pub fn look_ahead<'a>(events: impl Iterator<Item = (&'a State, &'a EnrichedEvent
         touched ^= memory.baselines.get(*place).touch();
     }
     let mut begin = events.len() - found.len();
+    let mut users: SmallVec<[_; GROUP]> = SmallVec::new();
     for (memory, event, place) in &found {
         let baseline = memory.baselines.get(*place);
         touched ^= baseline.touch_parts(event.event.kind == Kind::Refreshed);
-        let visit = baseline.visits_of(event.keys.visit, event.event.timestamp.millis()).next();
-        begin += usize::from(visit.is_none());
-        touched ^= match (visit, event.keys.user) {
-            (Some(number), _) => memory.visits.get(number).touch(),
-            (None, Some(user)) => memory.users.get(user).map_or(0, |user| u64::from(user.visits())),
-            (None, None) => 0,
-        };
+        if let Some(visit) = baseline.visits_of(event.keys.visit, event.event.timestamp.millis()).next() {
+            touched ^= memory.visits.get(visit).touch();
+        } else {
+            begin += 1;
+            let user = event.keys.user.unwrap_or(baseline.key);
+            users.extend(memory.users.find(user).map(|place| (&memory.users, place)));
+        }
+    }
+    for (users, place) in users {
+        touched ^= users.touch(place);
     }
     // Of the first one's state: only past events that are read as several partitions have more than one.
     if let Some((state, _)) = events.first() {
-        let visits = &state.memory.visits;
-        touched ^= visits.touch_free(begin) ^ visits.touch_due(state.clock.watermark(), GROUP);
+        touched ^= state.memory.visits.touch(state.clock.watermark(), GROUP * super::LOOKS, begin);
     }
     black_box(touched);
 }

@@ -224,7 +224,7 @@ pub fn judge(memory: &mut Memory, settings: &Settings, scene: &Scene<'_>) -> Jud
         (number, None)
     } else {
         // Only where a visit begins is its user asked for.
-        let user = users.entry(scene.user, User::default);
+        let user = users.entry(scene.user, at);
         (begin_visit(baseline, user, visits, others, scene), Some(user))
     };
     let visit = visits.get_mut(number);

@@ -36,6 +36,7 @@ pub mod routes;
 pub mod seen;
 pub mod sighting;
 pub mod user;
+pub mod users;
 pub mod visit;
 
 pub use baseline::Baseline;
@@ -51,11 +52,11 @@ pub use recent::Recent;
 pub use seen::Sort;
 pub use sighting::{Sighting, Site};
 pub use user::User;
+pub use users::Users;
 pub use visit::{Visit, Visits};
 
 /// Visits open at a time in one partition: half an hour of a busy one.
 const VISITS_OPEN_MAX: usize = 1 << 20;
-const USERS_MAX: usize = 1 << 22;
 const ENDED_MAX: usize = 1 << 20;
 const LINEAGES_MAX: usize = 1 << 20;
 const EXPIRIES_MAX: usize = 1 << 20;
@@ -81,7 +82,7 @@ pub struct Others {
 #[derive(Debug)]
 pub struct Memory {
     pub baselines: Baselines,
-    pub users: Generations<User>,
+    pub users: Users,
     pub visits: Visits,
     pub others: Others,
     /// Tokens, families and sessions that were ended.
@@ -101,7 +102,7 @@ impl Memory {
     pub fn new(baselines_max: usize) -> Self {
         Self {
             baselines: Baselines::new(baselines_max),
-            users: Generations::new(USERS_MAX),
+            users: Users::new(baselines_max),
             visits: Visits::new(VISITS_OPEN_MAX),
             others: Others::default(),
             ended: Generations::new(ENDED_MAX),

@@ -6,7 +6,9 @@ const FAMILIES_MAX: usize = 4;
 const COUNTRIES_MAX: usize = 3;
 
 /// Seen with a probability of one half or more; the one that was new longest ago makes room.
+/// It lies in one line of the processor's cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[repr(align(64))]
 pub struct User {
     networks: [u32; NETWORKS_MAX],
     families: [u32; FAMILIES_MAX],
@@ -14,9 +16,18 @@ pub struct User {
     /// Minutes since the epoch; 0: never.
     changed_at: u32,
     visits: u16,
+    /// On which they were last asked for, since the epoch.
+    last_day: u16,
 }
 
+super::touch!(User { visits });
+
 const MINUTE: i64 = 60_000;
+
+/// Since the epoch; within 179 years of it.
+const fn day(at: i64) -> u16 {
+    (at / (1_440 * MINUTE)) as u16
+}
 
 impl User {
     #[must_use]
@@ -27,6 +38,19 @@ impl User {
     #[must_use]
     pub const fn visits(&self) -> u16 {
         self.visits
+    }
+
+    /// Somebody asks for them.
+    pub(super) const fn seen(&mut self, at: i64) {
+        let day = day(at);
+        self.last_day = if day > self.last_day { day } else { self.last_day };
+    }
+
+    /// What it would cost to forget them: visits, half as many for each month of absence; then whoever was away for longer
+    /// goes first.
+    pub(super) fn worth(&self, now: i64) -> (u16, u16) {
+        let months = u32::from(day(now).saturating_sub(self.last_day)) / 30;
+        (self.visits.checked_shr(months).unwrap_or(0), self.last_day)
     }
 
     #[must_use]
@@ -85,5 +109,34 @@ fn remember<const MAX: usize>(known: &mut [u32; MAX], key: u32) {
     if key != 0 && !known.contains(&key) {
         known.rotate_right(1);
         known[0] = key;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: i64 = 86_400_000;
+
+    #[test]
+    fn touching_it_leaves_out_none_of_its_cache_lines() {
+        crate::memory::tests::assert_no_line_is_left_out(User::default().touched(), size_of::<User>());
+    }
+
+    #[test]
+    fn many_visits_lately_are_worth_the_most() {
+        let seen = |visits, day| {
+            let mut user = User::default();
+            (0..visits).for_each(|_| user.learn(7, 7, 7));
+            user.seen(day * DAY);
+            user.seen(0);
+            user
+        };
+        let now = 20_000 * DAY;
+        assert!(seen(9, 20_000).worth(now) > seen(8, 20_000).worth(now));
+        assert!(seen(9, 19_970).worth(now) < seen(5, 20_000).worth(now), "a month away");
+        assert!(seen(9, 19_971).worth(now) > seen(9, 19_972 - 30).worth(now));
+        assert!(seen(1, 19_999).worth(now) < seen(1, 20_000).worth(now));
+        assert!(seen(u16::MAX, 1).worth(now) < seen(1, 20_000).worth(now), "for decades");
     }
 }

@@ -117,6 +117,10 @@ impl Visit {
         areas_remembered: None,
     };
 
+    const fn has_ended(&self, watermark: i64) -> bool {
+        self.last_at + VISIT_GAP_MS <= watermark
+    }
+
     /// How often `route` has been called in this visit, this time included. Beyond so many routes all others count as one:
     /// a walk over ever more of them says less and less, as repeats do.
     pub fn count_route(&mut self, route: u32) -> u16 {
@@ -189,42 +193,40 @@ impl Visits {
         &mut self.places[place(number)]
     }
 
-    /// A visit that has ended by `watermark`, or the one looked at longest ago where there are too many. It keeps its
-    /// place until [`Self::close`]. Looks at two at the most, so that no event pays for many.
+    /// Looks at one visit: it is returned if it has ended by `watermark`, or if there are too many and it is the one looked
+    /// at longest ago. It keeps its place until [`Self::close`].
     pub fn next_ended(&mut self, watermark: i64) -> Option<NonZeroU32> {
-        for _ in 0..2 {
-            let full = self.len() > self.max;
-            let &(since, number) = self.queue.front()?;
-            if !full && since + VISIT_GAP_MS > watermark {
-                if since > watermark + AHEAD_MS {
-                    // A clock that is ahead holds nobody up.
-                    self.queue.rotate_left(1);
-                    continue;
-                }
-                return None;
+        let full = self.len() > self.max;
+        let &(since, number) = self.queue.front()?;
+        if !full && since + VISIT_GAP_MS > watermark {
+            if since > watermark + AHEAD_MS {
+                // A clock that is ahead holds nobody up.
+                self.queue.rotate_left(1);
             }
-            self.queue.pop_front();
-            let last_at = self.get(number).last_at;
-            if full || last_at + VISIT_GAP_MS <= watermark {
-                return Some(number);
-            }
-            self.queue.push_back((last_at, number));
+            return None;
         }
+        self.queue.pop_front();
+        let visit = self.get(number);
+        if full || visit.has_ended(watermark) {
+            return Some(number);
+        }
+        let last_at = visit.last_at;
+        self.queue.push_back((last_at, number));
         None
     }
 
-    /// Fetches the next `count` visits that [`Self::next_ended`] looks at, all of each: those that begin meanwhile get their
-    /// places. What it returns has no meaning.
+    /// Fetches what the next `looks` of [`Self::next_ended`] look at, and the places of `begin` visits that begin
+    /// meanwhile. What it returns has no meaning.
     #[must_use]
-    pub fn touch_due(&self, watermark: i64, count: usize) -> u64 {
-        let due = self.queue.iter().take(count).take_while(|(since, _)| since + VISIT_GAP_MS <= watermark);
-        due.fold(0, |touched, (_, number)| touched ^ self.get(*number).touch())
-    }
-
-    /// Fetches the places that the next `count` visits get; what it returns has no meaning.
-    #[must_use]
-    pub fn touch_free(&self, count: usize) -> u64 {
-        self.free.iter().rev().take(count).fold(0, |touched, number| touched ^ self.get(*number).touch())
+    pub fn touch(&self, watermark: i64, looks: usize, begin: usize) -> u64 {
+        let due = self.queue.iter().take(looks).take_while(|(since, _)| since + VISIT_GAP_MS <= watermark);
+        let due = due.map(|(_, number)| self.get(*number));
+        // A line of each tells which of them end; those that begin get the places of these first.
+        let told = due.clone().fold(0, |touched, visit| touched ^ visit.last_at as u64);
+        let ended = due.filter(|visit| visit.has_ended(watermark));
+        let free = self.free.iter().rev().map(|number| self.get(*number));
+        let places = free.take(begin.saturating_sub(ended.clone().count()));
+        ended.chain(places).fold(told, |touched, visit| touched ^ visit.touch())
     }
 
     /// Gives its place back. Its baseline may hold its number still, and finds there that the visit is no longer its own.
@@ -274,7 +276,7 @@ mod tests {
         let mut visits = Visits::new(10);
         visits.open(1, 1, 24 * 3_600_000);
         let honest = visits.open(2, 2, 0);
-        assert_eq!(visits.next_ended(VISIT_GAP_MS), Some(honest));
+        assert_eq!([0, 1].map(|_| visits.next_ended(VISIT_GAP_MS)), [None, Some(honest)]);
     }
 
     #[test]

@@ -1,0 +1,110 @@
+//! All users of a partition, within their number.
+
+use super::generations::Map;
+use super::user::User;
+
+/// How many users are weighed against each other when one of them must go.
+const NEIGHBOURS: usize = 16;
+
+/// Each user has a place of its own, so that it is fetched before it is asked for, and a visit that begins waits for
+/// nothing.
+#[derive(Debug)]
+pub struct Users {
+    places: Map<u64, u32>,
+    held: Vec<User>,
+    /// By place.
+    keys: Vec<u64>,
+    /// Where one that must go is looked for next.
+    next: usize,
+    max: usize,
+}
+
+impl Users {
+    /// Beyond `max` users one of some neighbours goes.
+    #[must_use]
+    pub fn new(max: usize) -> Self {
+        Self { places: Map::default(), held: Vec::new(), keys: Vec::new(), next: 0, max: max.max(1) }
+    }
+
+    /// Where the user of `key` is, until the next one is made.
+    #[must_use]
+    pub fn find(&self, key: u64) -> Option<u32> {
+        self.places.get(&key).copied()
+    }
+
+    /// Fetches a user; what it returns has no meaning.
+    #[must_use]
+    pub fn touch(&self, place: u32) -> u64 {
+        self.held[place as usize].touch()
+    }
+
+    /// The user of `key`, who is asked for; made where there is none.
+    pub fn entry(&mut self, key: u64, at: i64) -> &mut User {
+        let place = self.find(key).map_or_else(|| self.make(key, at), |place| place as usize);
+        let user = &mut self.held[place];
+        user.seen(at);
+        user
+    }
+
+    fn make(&mut self, key: u64, at: i64) -> usize {
+        let place = if self.held.len() < self.max {
+            self.held.push(User::default());
+            self.keys.push(key);
+            self.held.len() - 1
+        } else {
+            let place = self.least(at);
+            self.places.remove(&self.keys[place]);
+            (self.held[place], self.keys[place]) = (User::default(), key);
+            place
+        };
+        self.places.insert(key, place as u32);
+        place
+    }
+
+    /// Of the next few who are neighbours, the one least worth. Of a flood of new ones each takes the place of one before.
+    fn least(&mut self, now: i64) -> usize {
+        let neighbours = self.next..(self.next + NEIGHBOURS).min(self.max);
+        self.next = if neighbours.end == self.max { 0 } else { neighbours.end };
+        neighbours.clone().min_by_key(|place| self.held[*place].worth(now)).unwrap_or(neighbours.start)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: i64 = 86_400_000;
+    const MONDAY: i64 = 1_790_000_000_000;
+
+    #[test]
+    fn a_flood_of_new_users_leaves_those_that_are_known() {
+        let mut users = Users::new(1_000);
+        for day in 0..20 {
+            for key in 0..800 {
+                users.entry(key, MONDAY + day * DAY).learn(7, 7, 7);
+            }
+            for key in 0..10_000 {
+                users.entry(1_000_000 * (day as u64 + 1) + key, MONDAY + day * DAY).learn(8, 8, 8);
+            }
+        }
+        assert_eq!((users.held.len(), users.places.len()), (1_000, 1_000));
+        let left = (0..800).filter(|key| users.find(*key).is_some()).count();
+        assert!(left >= 750, "of sixteen neighbours one is of the flood: {left}");
+        for (key, place) in &users.places {
+            assert_eq!(users.keys[*place as usize], *key, "places are kept right");
+        }
+    }
+
+    #[test]
+    fn who_does_not_come_back_goes_however_many_their_visits_were() {
+        let mut users = Users::new(100);
+        for day in 0..50 {
+            (0..100).for_each(|key| users.entry(key, MONDAY + day * DAY).learn(7, 7, 7));
+        }
+        for day in 0..20 {
+            let later = MONDAY + (300 + day) * DAY;
+            (1_000..1_090).for_each(|key| users.entry(key, later).learn(8, 8, 8));
+        }
+        assert_eq!((1_000..1_090).filter(|key| users.find(*key).is_some()).count(), 90);
+    }
+}
