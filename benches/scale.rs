@@ -2,9 +2,10 @@
 //! what the process holds. `cargo bench --bench scale` takes ten million tokens; `cargo bench --bench scale -- 2000000`
 //! as many as it says.
 //!
-//! Every token is used once a day from its own address, in another order each day. On the first and the third day each
-//! use is one call, so that every event begins a visit; on the second and the fourth it is four calls, to four routes,
-//! some minutes apart, which is more like life. The last two days are what to look at.
+//! Every token is used once a day from its own address, at the same hour, within which the order is another one each day:
+//! no two that follow each other did so before, and so they do not lie beside each other in memory either. On the first
+//! and the third day each use is one call, so that every event begins a visit; on the second and the fourth it is four
+//! calls, to four routes, some minutes apart, which is more like life. The last two days are what to look at.
 
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::disallowed_methods, reason = "a bench measures time")]
 
@@ -12,7 +13,7 @@ use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
-use tokenwarden::engine::{self, State};
+use tokenwarden::engine::{self, State, Step};
 use tokenwarden::enrich::{Enricher, GeoSettings};
 use tokenwarden::event::{Address, Event, Timestamp};
 use tokenwarden::rule::RuleSet;
@@ -22,6 +23,8 @@ use tokenwarden::wire::{Decoded, Decoder, Format};
 const TOKENS: u64 = 10_000_000;
 /// Calls a visit, by day.
 const DAYS: [u64; 4] = [1, 4, 1, 4];
+/// By day: of those of an hour every so many-th comes next, around and around.
+const STRIDES: [u64; 4] = [1_000_003, 1_299_709, 1_500_007, 1_799_999];
 /// Between two calls of a visit so many tokens' share begin theirs: seven minutes' worth, and with ten million tokens far
 /// more than any cache holds.
 const APART: u64 = 200;
@@ -46,15 +49,14 @@ fn measure(tokens: u64, call: &Event<'_>) {
     let mut enricher = Enricher::new(&GeoSettings::default(), false);
     let rules = RuleSet::builtin();
     let mut state = State::new(engine::Settings::default());
-    for (day, calls) in (0..).zip(DAYS) {
+    for (day, (calls, stride)) in (0..).zip(DAYS.into_iter().zip(STRIDES)) {
         let mut spent = Duration::ZERO;
-        let mut number = 0;
+        let (mut number, mut told) = (0, 0);
         while number < tokens * calls {
             let events = (number..(tokens * calls).min(number + BATCH)).map(|number| {
-                let (visit, nth) = (number / calls + tokens, number % calls);
-                // A prime apart and then around: neighbours in time are no neighbours in memory.
-                let token = ((visit - nth * (tokens / APART)) * 1_000_003 + day * 7_919) % tokens;
-                let at = day as i64 * DAY_MS + (number as i64 * DAY_MS) / (tokens * calls) as i64;
+                let (visit, nth) = (number / calls, number % calls);
+                let token = nth_token((visit + tokens - nth * (tokens / APART)) % tokens, tokens, stride);
+                let at = day * DAY_MS + (number as i64 * DAY_MS) / (tokens * calls) as i64;
                 enricher.enrich(called(call, token, nth as usize, at))
             });
             let events: Vec<_> = events.collect();
@@ -62,7 +64,9 @@ fn measure(tokens: u64, call: &Event<'_>) {
             for group in events.chunks(engine::GROUP) {
                 engine::look_ahead(group.iter().map(|event| (&state, event)));
                 for event in group {
-                    black_box(&engine::step(&mut state, &rules, event));
+                    if let Step::Judged(outcome) = black_box(&engine::step(&mut state, &rules, event)) {
+                        told += u64::from(!outcome.signals.is_empty());
+                    }
                 }
             }
             spent += began.elapsed();
@@ -70,13 +74,21 @@ fn measure(tokens: u64, call: &Event<'_>) {
         }
         let (bytes, baselines) = state.memory();
         println!(
-            "scale: day {}, {calls} a visit: {} ns an event; {baselines} baselines of {} bytes; {} MB resident",
+            "scale: day {}, {calls} a visit: {} ns an event, {} % with signals; {baselines} baselines of {} bytes; {} MB resident",
             day + 1,
             spent.as_nanos() / u128::from(tokens * calls),
+            100 * told / (tokens * calls),
             bytes / baselines.max(1),
             resident_kb() / 1_024
         );
     }
+}
+
+/// The token whose turn is `turn`-th of a day.
+fn nth_token(turn: u64, tokens: u64, stride: u64) -> u64 {
+    let of_hour = tokens.div_ceil(24);
+    let first = turn / of_hour * of_hour;
+    first + (turn - first) * stride % of_hour.min(tokens - first)
 }
 
 /// The `nth` call of a visit, `at` so many milliseconds after the beginning.

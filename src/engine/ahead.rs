@@ -41,9 +41,13 @@ pub fn look_ahead<'a>(events: impl Iterator<Item = (&'a State, &'a EnrichedEvent
     let mut begin = events.len() - found.len();
     let mut users: SmallVec<[_; GROUP]> = SmallVec::new();
     for (memory, event, place) in &found {
-        let baseline = memory.baselines.get(*place);
+        let (baseline, at) = (memory.baselines.get(*place), event.event.timestamp.millis());
         touched ^= baseline.touch_parts(event.event.kind == Kind::Refreshed);
-        if let Some(visit) = baseline.visits_of(event.keys.visit, event.event.timestamp.millis()).next() {
+        let visit = baseline.visits_of(event.keys.visit, at).next();
+        if visit.is_none() || baseline.begins_hour(at) {
+            touched ^= baseline.touch_habits();
+        }
+        if let Some(visit) = visit {
             touched ^= memory.visits.get(visit).touch();
         } else {
             begin += 1;

@@ -222,7 +222,7 @@ impl Turn<'_> {
         }
         if call.against_task > 0.0 {
             visit.task_calls = visit.task_calls.saturating_add(1);
-            call.against_task = term::route::of_one_task(call.against_task, visit.task_calls);
+            call.against_task = term::route::of_one_task(call.against_task, visit.task_calls.into());
         }
         let new_client = usize::from(visit.client_level) >= client::level::USERS_FAMILY;
         let rate = others.cohorts.new_routes(self.kind);

@@ -11,6 +11,8 @@ use super::visit::{VISIT_GAP_MS, VISITS_MAX};
 /// Places kept: where the token was lately.
 pub const SITES_MAX: usize = 3;
 
+const HOUR_MS: i64 = 3_600_000;
+
 /// Calls that are counted, in sixteenths: what was before 2,000 of them counts less and less.
 const CALLS_MAX: u16 = 2_000 * 16;
 
@@ -185,18 +187,34 @@ pub struct Refreshes {
     pub before: [u32; 8],
 }
 
+/// In the order in which it is asked: at every event, and then where a visit or an hour begins. Memory fetches lines of 64
+/// bytes, and most events so do with four of nine.
 #[derive(Clone, Debug)]
+#[repr(C, align(64))]
 pub struct Baseline {
     pub key: u64,
-    pub kind: Kind,
     /// Milliseconds since the epoch.
     pub last_at: i64,
-    /// When it was seen first, minutes since the epoch.
-    pub first_minute: u32,
+    /// Suspected holders.
+    pub contexts: Box<[Context]>,
+    pub grown: Option<Box<Grown>>,
+    pub refreshes: Option<Box<Refreshes>>,
+    pub hour: Hour,
+    /// Numbers of the last visits, the latest first, and 8 bits of the key of each. One that is over may be another
+    /// baseline's by now.
+    open: [Option<NonZeroU32>; VISITS_MAX],
+    open_keys: [u8; VISITS_MAX],
+    pub kind: Kind,
+    /// Network of the last event.
+    pub network: u32,
+    /// The access token used last.
+    pub token: u32,
+    /// Key that the requests prove possession of; 0: none was seen.
+    pub binding: u32,
     /// Visits so far.
     pub visits: u32,
-    pub net_levels: LevelCounts,
-    pub client_levels: LevelCounts,
+    pub active_minutes: f32,
+    pub switches: f32,
     /// Networks taken up, and how many of them rent out servers.
     pub networks: u8,
     pub hosting_networks: u8,
@@ -204,96 +222,97 @@ pub struct Baseline {
     pub behind: u8,
     /// Uses of one key in a row.
     pub binding_streak: u8,
-    /// Key that the requests prove possession of; 0: none was seen.
-    pub binding: u32,
-    pub seen: Seen,
-    /// Visits by UTC hour, on weekdays or, before there are many, on all days; sixteenths.
-    pub hours: [u16; 24],
-    /// Suspected holders.
-    pub contexts: Box<[Context]>,
-    /// Numbers of the last visits, the latest first, and 8 bits of the key of each. One that is over may be another
-    /// baseline's by now.
-    open: [Option<NonZeroU32>; VISITS_MAX],
-    open_keys: [u8; VISITS_MAX],
-    /// Network of the last event.
-    pub network: u32,
-    pub sites: [Site; SITES_MAX],
-    pub active_minutes: f32,
-    pub switches: f32,
-    pub hour: Hour,
-    pub calls: Habit,
-    pub objects: Habit,
-    pub bytes: Habit,
-    /// Calls that read, and all calls, faded.
-    pub reads: f32,
-    pub all_calls: f32,
-    /// Day of the last burst; 0: none. 16 bits last until 2149.
-    pub burst_day: u16,
     /// Calls of routes that were learnt, each by its weight, and of them those of nobody's routes that were not yet among
     /// what is `seen`; sixteenths.
     routes: u16,
     nobodys_routes: u16,
     /// Visits to areas that were learnt, sixteenths.
     areas: u16,
-    /// The access token used last.
-    pub token: u32,
-    pub grown: Option<Box<Grown>>,
-    pub refreshes: Option<Box<Refreshes>>,
+    /// Day of the last burst; 0: none. 16 bits last until 2149.
+    pub burst_day: u16,
+    /// Of calls first, and then of visits.
+    pub seen: Seen,
+    /// When it was seen first, minutes since the epoch.
+    pub first_minute: u32,
+    pub calls: Habit,
+    pub objects: Habit,
+    pub bytes: Habit,
+    /// Calls that read, and all calls, faded.
+    pub reads: f32,
+    pub all_calls: f32,
+    pub net_levels: LevelCounts,
+    pub client_levels: LevelCounts,
+    /// Visits by UTC hour, on weekdays or, before there are many, on all days; sixteenths.
+    pub hours: [u16; 24],
+    pub sites: [Site; SITES_MAX],
 }
 
-super::touch!(Baseline { key, hours[23], first_minute, network, active_minutes.to_bits(), token, behind, seen.touch() });
+super::touch!(Baseline { key, network, routes, seen.of_calls.ages[11] });
+super::touch!(Baseline: touch_beginnings, touched_beginnings {
+    seen.of_visits.keys[10],
+    seen.of_visits.keys[25],
+    seen.of_visits.ages[0],
+    hours[0],
+    hours[23],
+});
 
 impl Baseline {
     #[must_use]
     pub fn new(key: u64, kind: Kind, at: i64) -> Self {
         Self {
             key,
-            kind,
             last_at: at,
-            first_minute: (at / 60_000) as u32,
+            contexts: Box::default(),
+            grown: None,
+            refreshes: None,
+            hour: Hour::begin(0),
+            open: [None; VISITS_MAX],
+            open_keys: [0; VISITS_MAX],
+            kind,
+            network: 0,
+            token: 0,
+            binding: 0,
             visits: 0,
-            net_levels: LevelCounts::default(),
-            client_levels: LevelCounts::default(),
+            active_minutes: 0.0,
+            switches: 0.0,
             networks: 0,
             hosting_networks: 0,
             behind: 0,
             binding_streak: 0,
-            binding: 0,
+            routes: 0,
+            nobodys_routes: 0,
+            areas: 0,
+            burst_day: 0,
             seen: Seen::default(),
-            hours: [0; 24],
-            contexts: Box::default(),
-            open: [None; VISITS_MAX],
-            open_keys: [0; VISITS_MAX],
-            network: 0,
-            sites: [Site::default(); SITES_MAX],
-            active_minutes: 0.0,
-            switches: 0.0,
-            hour: Hour::begin(0),
+            first_minute: (at / 60_000) as u32,
             calls: Habit::default(),
             objects: Habit::default(),
             bytes: Habit::default(),
             reads: 0.0,
             all_calls: 0.0,
-            burst_day: 0,
-            routes: 0,
-            nobodys_routes: 0,
-            areas: 0,
-            token: 0,
-            grown: None,
-            refreshes: None,
+            net_levels: LevelCounts::default(),
+            client_levels: LevelCounts::default(),
+            hours: [0; 24],
+            sites: [Site::default(); SITES_MAX],
         }
     }
 
-    /// Fetches what lies elsewhere and most events need, or a refresh, once the baseline itself is there; what it returns has
-    /// no meaning.
+    /// Fetches what lies elsewhere and all events need, or a refresh, once the baseline itself is there; what it returns
+    /// has no meaning.
     #[must_use]
     pub fn touch_parts(&self, for_refresh: bool) -> u64 {
         let contexts = self.contexts.iter().fold(0, |touched, context| touched ^ context.touch());
-        let grown = self.grown.as_ref().map_or(0, |grown| grown.season[0] as u64 ^ u64::from(grown.weekend[23]));
         let refreshes = self.refreshes.as_ref().filter(|_| for_refresh);
         let refreshes = refreshes
             .map_or(0, |refreshes| refreshes.last[0].token ^ refreshes.last[1].token ^ u64::from(refreshes.before[7]));
-        contexts ^ grown ^ refreshes
+        contexts ^ refreshes
+    }
+
+    /// Fetches what is asked where a visit or an hour begins; what it returns has no meaning.
+    #[must_use]
+    pub fn touch_habits(&self) -> u64 {
+        let grown = self.grown.as_ref().map_or(0, |grown| grown.season[0] as u64 ^ u64::from(grown.weekend[23]));
+        self.touch_beginnings() ^ grown
     }
 
     /// Numbers of the visits that may be `key`'s and still be going on at `at`: hardly ever more than one.
@@ -301,6 +320,12 @@ impl Baseline {
         let may_go_on = at < self.last_at + VISIT_GAP_MS;
         let open = self.open.iter().zip(self.open_keys).filter(move |(_, open)| may_go_on && *open == key as u8);
         open.filter_map(|(number, _)| *number)
+    }
+
+    /// Whether an hour begins with an event at `at`.
+    #[must_use]
+    pub const fn begins_hour(&self, at: i64) -> bool {
+        at / HOUR_MS > self.hour.number as i64
     }
 
     /// Notes the visit of `key` that has just begun.
@@ -434,9 +459,11 @@ mod tests {
     fn touching_it_leaves_out_none_of_its_cache_lines() {
         let baseline =
             Baseline::new(1, Kind::new(crate::event::TokenType::ApiKey, crate::enrichment::Device::Machine), 0);
-        let of_seen = baseline.seen.touched().into_iter().map(|place| place + std::mem::offset_of!(Baseline, seen));
-        let places = baseline.touched().into_iter().chain(of_seen).collect();
-        crate::memory::tests::assert_no_line_is_left_out(places, size_of::<Baseline>());
+        let of_visits = std::mem::offset_of!(Baseline, seen) + std::mem::offset_of!(Seen, of_visits);
+        crate::memory::tests::assert_no_line_is_left_out(&baseline.touched(), 0, of_visits);
+        let beginnings = of_visits.next_multiple_of(64);
+        let size = size_of::<Baseline>();
+        crate::memory::tests::assert_no_line_is_left_out(&baseline.touched_beginnings(), beginnings, size);
     }
 
     #[test]

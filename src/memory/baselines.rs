@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::baseline::Baseline;
+use super::blocks::Blocks;
 use super::cohort::Kind;
 use super::generations::{Generations, Map};
 use super::sighting::Sighting;
@@ -101,8 +102,7 @@ pub struct Place(u32);
 #[derive(Debug)]
 pub struct Baselines {
     places: Map<u64, u32>,
-    #[allow(clippy::vec_box, reason = "growing the list moves pointers and not gigabytes")]
-    held: Vec<Box<Baseline>>,
+    held: Blocks<Baseline>,
     pub seeds: Generations<Seed>,
     /// Keys of those that were not established when they were last looked at, the eldest first.
     young: VecDeque<u64>,
@@ -117,7 +117,7 @@ impl Baselines {
     pub fn new(max: usize) -> Self {
         Self {
             places: Map::default(),
-            held: Vec::new(),
+            held: Blocks::default(),
             seeds: Generations::new(max.saturating_mul(2)),
             young: VecDeque::new(),
             max: max.max(1),
@@ -152,7 +152,7 @@ impl Baselines {
         let place = Place(self.held.len() as u32);
         self.young.push_back(key);
         self.places.insert(key, place.0);
-        self.held.push(Box::new(Baseline::new(key, kind, at)));
+        self.held.push(Baseline::new(key, kind, at));
         self.at(place)
     }
 
@@ -176,7 +176,7 @@ impl Baselines {
     #[must_use]
     pub fn bytes(&self) -> usize {
         let places = self.places.capacity() * (size_of::<(u64, u32)>() + 1);
-        let own: usize = self.held.iter().map(|baseline| baseline.bytes() + size_of::<usize>()).sum();
+        let own: usize = self.held.iter().map(Baseline::bytes).sum();
         places + own
     }
 
@@ -197,10 +197,10 @@ impl Baselines {
     }
 
     fn remove(&mut self, place: usize) {
-        let gone = self.held.swap_remove(place);
+        let Some(gone) = self.held.swap_remove(place) else { return };
         self.places.remove(&gone.key);
-        if let Some(moved) = self.held.get(place) {
-            self.places.insert(moved.key, place as u32);
+        if place < self.held.len() {
+            self.places.insert(self.held[place].key, place as u32);
         }
         self.evicted += 1;
     }

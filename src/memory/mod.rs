@@ -1,21 +1,24 @@
 //! What one partition remembers: visits, contexts, baselines, cohorts, users and the population. All of it in event
 //! time, all of it bounded, and nothing of it in an order that hashes decide.
 
-/// Declares what is read of a struct in order to fetch it into a cache; a test sees where that lies.
+/// Declares what is read of a struct in order to fetch it, or a part of it, into a cache; a test sees where that lies.
 macro_rules! touch {
-    ($of:ty { $($field:ident $([$at:expr])? $(. $bits:ident ())?),+ $(,)? }) => {
+    ($of:ty { $($fields:tt)+ }) => {
+        touch!($of: touch, touched { $($fields)+ });
+    };
+    ($of:ty: $touch:ident, $touched:ident { $($($field:ident).+ $([$at:expr])?),+ $(,)? }) => {
         impl $of {
             /// Fetches it; what it returns has no meaning.
             #[must_use]
-            pub fn touch(&self) -> u64 {
-                0 $(^ u64::from(self.$field $([$at])? $(.$bits())?))+
+            pub fn $touch(&self) -> u64 {
+                0 $(^ u64::from(self.$($field).+ $([$at])?))+
             }
 
             /// Where what is read lies in it, bytes.
             #[cfg(test)]
-            pub(super) fn touched(&self) -> Vec<usize> {
+            pub(super) fn $touched(&self) -> Vec<usize> {
                 let begin = std::ptr::from_ref(self).addr();
-                vec![$(std::ptr::from_ref(&self.$field $([$at])?).addr() - begin),+]
+                vec![$(std::ptr::from_ref(&self.$($field).+ $([$at])?).addr() - begin),+]
             }
         }
     };
@@ -24,6 +27,7 @@ use touch;
 
 pub mod baseline;
 pub mod baselines;
+pub mod blocks;
 pub mod bursts;
 pub mod cohort;
 pub mod context;
@@ -41,6 +45,7 @@ pub mod visit;
 
 pub use baseline::Baseline;
 pub use baselines::Baselines;
+pub use blocks::Blocks;
 pub use bursts::Bursts;
 pub use cohort::{Cohorts, Kind};
 pub use context::{Context, Evidence, Nats};
@@ -168,13 +173,10 @@ pub(crate) mod tests {
         baseline
     }
 
-    /// Looking at these places of something of `size` bytes leaves out none of its cache lines but for what lies before
-    /// the first of them and behind the last.
-    pub fn assert_no_line_is_left_out(mut places: Vec<usize>, size: usize) {
-        places.sort_unstable();
-        let gaps = places.windows(2).map(|next| next[1] - next[0]);
-        let ends = places.first().into_iter().chain(places.last().map(|last| size - last).as_ref()).copied().max();
-        assert!(gaps.max() <= Some(64) && ends <= Some(64), "{places:?} of {size}");
+    /// Looking at these places, bytes from the beginning of a cache line, leaves out none of the lines from `from` to `to`.
+    pub fn assert_no_line_is_left_out(places: &[usize], from: usize, to: usize) {
+        let touched: std::collections::BTreeSet<_> = places.iter().map(|place| place / 64).collect();
+        assert!(touched.into_iter().eq(from / 64..to.div_ceil(64)), "{places:?} of {from} to {to}");
     }
 
     #[test]

@@ -1,4 +1,6 @@
-//! What one baseline has seen, of every sort, in one small exact table.
+//! What one baseline has seen, of every sort, in two small exact tables.
+
+use std::ops::Range;
 
 /// What is seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +48,7 @@ const KNOWN: u16 = 8;
 /// Half of an entry's weight in the choice of what to forget goes in so many days.
 const STALE_DAYS: u32 = 30;
 
-/// Where the places of each sort begin, and the last ones end.
+/// Where the entries of each sort begin, and the last ones end.
 const BEGIN: [usize; SORTS + 1] = {
     let mut begin = [0; SORTS + 1];
     let mut sort = 0;
@@ -56,27 +58,50 @@ const BEGIN: [usize; SORTS + 1] = {
     }
     begin
 };
-const PLACES: usize = BEGIN[SORTS];
+/// From these on sorts are asked for at calls; those before, where a visit begins.
+const OF_CALLS: usize = Sort::Route as usize;
+const OF_VISITS_ENTRIES: usize = BEGIN[OF_CALLS];
+const OF_CALLS_ENTRIES: usize = BEGIN[SORTS] - OF_VISITS_ENTRIES;
 
 /// Sightings by sort and key. The weakest of a sort makes room for what is new once it has been outweighed (Misra and
 /// Gries's frequent-items rule), so that a flood of novelties does not wash away what is usual.
 ///
 /// Those of a sort lie together, and all keys of it are compared at once: a search that ends where it finds something
 /// ends elsewhere each time, which no processor foresees.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
+#[repr(C)]
 pub struct Seen {
-    keys: [u32; PLACES],
-    /// Sixteenths; 0: the place is free.
-    counts: [u16; PLACES],
-    /// When each was last seen, in pairs of days, wrapping after a year and a half.
-    ages: [u8; PLACES],
+    pub(super) of_calls: Table<OF_CALLS_ENTRIES>,
+    pub(super) of_visits: Table<OF_VISITS_ENTRIES>,
 }
 
-super::touch!(Seen { keys[0], keys[15], keys[31], counts[0], counts[31], ages[0], ages[39] });
+#[derive(Clone, Debug)]
+#[repr(C)]
+pub(super) struct Table<const ENTRIES: usize> {
+    pub(super) keys: [u32; ENTRIES],
+    /// Sixteenths; 0: the entry is free.
+    counts: [u16; ENTRIES],
+    /// When each was last seen, in pairs of days, wrapping after a year and a half.
+    pub(super) ages: [u8; ENTRIES],
+}
 
-impl Default for Seen {
+impl<const ENTRIES: usize> Default for Table<ENTRIES> {
     fn default() -> Self {
-        Self { keys: [0; PLACES], counts: [0; PLACES], ages: [0; PLACES] }
+        Self { keys: [0; ENTRIES], counts: [0; ENTRIES], ages: [0; ENTRIES] }
+    }
+}
+
+impl<const ENTRIES: usize> Table<ENTRIES> {
+    fn entries(&self, places: Range<usize>) -> (&[u32], &[u16]) {
+        (&self.keys[places.clone()], &self.counts[places])
+    }
+
+    fn entries_mut(&mut self, places: Range<usize>) -> Entries<'_> {
+        Entries {
+            keys: &mut self.keys[places.clone()],
+            counts: &mut self.counts[places.clone()],
+            ages: &mut self.ages[places],
+        }
     }
 }
 
@@ -128,20 +153,85 @@ impl Seen {
     }
 
     /// Counts a sighting at `minute` (since the epoch) with a weight of 0 to 1.
+    #[inline]
     pub fn learn(&mut self, sort: Sort, key: u32, weight: f64, minute: u32) {
         let weight = sixteenths(weight, key, minute);
-        if weight == 0 {
-            return;
+        if weight > 0 {
+            self.entries_mut(sort).learn(key, weight, (minute / (2 * DAY)) as u8);
         }
-        let now = (minute / (2 * DAY)) as u8;
-        let [begin, end] = [BEGIN[sort as usize], BEGIN[sort as usize + 1]];
-        let found = (begin..end).fold(PLACES, |found, place| if self.keys[place] == key { place } else { found });
-        if found < PLACES {
-            self.counts[found] = self.counts[found].saturating_add(weight);
-            self.ages[found] = now;
-            return;
+    }
+
+    /// Takes a sixteenth off everything of a sort.
+    pub fn fade(&mut self, sort: Sort) {
+        for count in self.entries_mut(sort).counts {
+            *count -= *count / 16;
         }
-        let Some(weakest) = (begin..end).min_by_key(|place| (self.counts[*place] > 0, self.worth(*place, now))) else {
+    }
+
+    /// Keys and counts of all entries of a sort, the free ones among them.
+    fn of(&self, sort: Sort) -> impl Iterator<Item = (u32, u16)> {
+        let (keys, counts) = self.entries(sort);
+        keys.iter().copied().zip(counts.iter().copied())
+    }
+
+    #[inline]
+    fn entries(&self, sort: Sort) -> (&[u32], &[u16]) {
+        if sort.is_of_calls() { self.of_calls.entries(sort.places()) } else { self.of_visits.entries(sort.places()) }
+    }
+
+    #[inline]
+    fn entries_mut(&mut self, sort: Sort) -> Entries<'_> {
+        if sort.is_of_calls() {
+            self.of_calls.entries_mut(sort.places())
+        } else {
+            self.of_visits.entries_mut(sort.places())
+        }
+    }
+
+    /// 0 where `key` is not kept.
+    #[inline]
+    fn sixteenths_of(&self, sort: Sort, key: u32) -> u16 {
+        self.of(sort).fold(0, |found, (other, count)| found | if other == key { count } else { 0 })
+    }
+}
+
+impl Sort {
+    const fn is_of_calls(self) -> bool {
+        self as usize >= OF_CALLS
+    }
+
+    /// Of its entries in their table.
+    const fn places(self) -> Range<usize> {
+        let before = if self.is_of_calls() { OF_VISITS_ENTRIES } else { 0 };
+        BEGIN[self as usize] - before..BEGIN[self as usize + 1] - before
+    }
+}
+
+/// Those of a sort.
+struct Entries<'a> {
+    keys: &'a mut [u32],
+    counts: &'a mut [u16],
+    ages: &'a mut [u8],
+}
+
+impl Entries<'_> {
+    #[inline]
+    fn learn(self, key: u32, weight: u16, now: u8) {
+        let keys = self.keys.iter().enumerate();
+        let found = keys.fold(usize::MAX, |found, (place, other)| if *other == key { place } else { found });
+        if let (Some(count), Some(age)) = (self.counts.get_mut(found), self.ages.get_mut(found)) {
+            *count = count.saturating_add(weight);
+            *age = now;
+        } else {
+            self.make_room(key, weight, now);
+        }
+    }
+
+    /// The weakest makes room, if it is outweighed.
+    #[inline(never)]
+    fn make_room(self, key: u32, weight: u16, now: u8) {
+        let places = 0..self.keys.len();
+        let Some(weakest) = places.min_by_key(|place| (self.counts[*place] > 0, self.worth(*place, now))) else {
             return;
         };
         if self.worth(weakest, now) <= u32::from(weight) << 8 {
@@ -149,25 +239,6 @@ impl Seen {
         } else {
             self.counts[weakest] = self.counts[weakest].saturating_sub(weight);
         }
-    }
-
-    /// Takes a sixteenth off everything of a sort.
-    pub fn fade(&mut self, sort: Sort) {
-        for count in &mut self.counts[BEGIN[sort as usize]..BEGIN[sort as usize + 1]] {
-            *count -= *count / 16;
-        }
-    }
-
-    /// Keys and counts of all places of a sort, the free ones among them.
-    fn of(&self, sort: Sort) -> impl Iterator<Item = (u32, u16)> {
-        let places = BEGIN[sort as usize]..BEGIN[sort as usize + 1];
-        self.keys[places.clone()].iter().copied().zip(self.counts[places].iter().copied())
-    }
-
-    /// 0 where `key` is not kept.
-    #[inline]
-    fn sixteenths_of(&self, sort: Sort, key: u32) -> u16 {
-        self.of(sort).fold(0, |found, (other, count)| found | if other == key { count } else { 0 })
     }
 
     /// What is lost if a place is given up, in 256ths of a sixteenth: its count, halved by every [`STALE_DAYS`].

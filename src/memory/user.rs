@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn touching_it_leaves_out_none_of_its_cache_lines() {
-        crate::memory::tests::assert_no_line_is_left_out(User::default().touched(), size_of::<User>());
+        crate::memory::tests::assert_no_line_is_left_out(&User::default().touched(), 0, size_of::<User>());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! All users of a partition, within their number.
 
+use super::blocks::Blocks;
 use super::generations::Map;
 use super::user::User;
 
@@ -11,7 +12,7 @@ const NEIGHBOURS: usize = 16;
 #[derive(Debug)]
 pub struct Users {
     places: Map<u64, u32>,
-    held: Vec<User>,
+    held: Blocks<User>,
     /// By place.
     keys: Vec<u64>,
     /// Where one that must go is looked for next.
@@ -23,7 +24,7 @@ impl Users {
     /// Beyond `max` users one of some neighbours goes.
     #[must_use]
     pub fn new(max: usize) -> Self {
-        Self { places: Map::default(), held: Vec::new(), keys: Vec::new(), next: 0, max: max.max(1) }
+        Self { places: Map::default(), held: Blocks::default(), keys: Vec::new(), next: 0, max: max.max(1) }
     }
 
     /// Where the user of `key` is, until the next one is made.

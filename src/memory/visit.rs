@@ -15,9 +15,11 @@ const AHEAD_MS: i64 = 6 * 3_600_000;
 /// Routes and areas told apart within one visit; what comes beyond them counts as a repeat.
 const ROUTES_MAX: usize = 32;
 const AREAS_MAX: usize = 16;
+/// Most visits go to no more than so many of them.
+const ROUTES_FEW: usize = 8;
+const AREAS_FEW: usize = 4;
 
-/// It begins with a line of the processor's cache: what was written across two of them cannot be read before both are
-/// there.
+/// It is three lines of the processor's cache: what was written across two of them cannot be read before both are there.
 #[derive(Clone, Debug, PartialEq)]
 #[repr(align(64))]
 pub struct Visit {
@@ -52,34 +54,33 @@ pub struct Visit {
     pub company: u8,
     /// Calls whose routes were weighed, and of them those that were odd for others too.
     pub weighed: u16,
-    pub task_calls: u16,
+    pub task_calls: u8,
     /// Sums against the owner, and against the owner with a new task, of the calls since the owner's last usual ones; and
     /// by how much the route term is more for them.
     pub amid_owner: f32,
     pub amid_task: f32,
     pub amid: f32,
     pub log_odds_max: f32,
-    /// Routes in the order in which they were called first, 0 for none, and how often each was; all that found no place
-    /// are one.
-    routes: [u32; ROUTES_MAX],
-    route_calls: [u16; ROUTES_MAX + 1],
+    /// Routes in the order in which they were called first, 0 for none, and how often each was.
+    routes: [u32; ROUTES_FEW],
+    route_calls: [u16; ROUTES_FEW],
     nobodys_calls: u16,
-    areas: [u32; AREAS_MAX],
+    areas: [u32; AREAS_FEW],
+    more: Option<Box<More>>,
     /// What others' calls and visits the owner's remembered routes and areas come to; worked out once.
     pub routes_remembered: Option<f32>,
     pub areas_remembered: Option<f32>,
 }
 
-super::touch!(Visit {
-    key,
-    routes[8],
-    routes[24],
-    areas[2],
-    calls,
-    app_fan.to_bits(),
-    route_calls[4],
-    route_calls[ROUTES_MAX],
-});
+super::touch!(Visit { key, calls, nobodys_calls });
+
+/// What only visits to many routes or areas have. All routes that found no place are one, the last.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct More {
+    routes: [u32; ROUTES_MAX - ROUTES_FEW],
+    route_calls: [u16; ROUTES_MAX - ROUTES_FEW + 1],
+    areas: [u32; AREAS_MAX - AREAS_FEW],
+}
 
 impl Visit {
     /// One that nothing is known of.
@@ -109,10 +110,11 @@ impl Visit {
         amid_task: 0.0,
         amid: 0.0,
         log_odds_max: f32::NEG_INFINITY,
-        routes: [0; ROUTES_MAX],
-        route_calls: [0; ROUTES_MAX + 1],
+        routes: [0; ROUTES_FEW],
+        route_calls: [0; ROUTES_FEW],
         nobodys_calls: 0,
-        areas: [0; AREAS_MAX],
+        areas: [0; AREAS_FEW],
+        more: None,
         routes_remembered: None,
         areas_remembered: None,
     };
@@ -124,13 +126,13 @@ impl Visit {
     /// How often `route` has been called in this visit, this time included. Beyond so many routes all others count as one:
     /// a walk over ever more of them says less and less, as repeats do.
     pub fn count_route(&mut self, route: u32) -> u16 {
-        // 0 stands for an empty place.
-        let route = route.max(1);
-        let place = self.routes.iter().position(|known| *known == route || *known == 0);
-        if let Some(free) = place.and_then(|place| self.routes.get_mut(place)) {
-            *free = route;
-        }
-        let calls = &mut self.route_calls[place.unwrap_or(ROUTES_MAX)];
+        let calls = if let Some((place, _)) = place_of(&mut self.routes, route) {
+            &mut self.route_calls[place]
+        } else {
+            let More { routes, route_calls, .. } = &mut **self.more.get_or_insert_default();
+            let place = place_of(routes, route).map_or(routes.len(), |(place, _)| place);
+            &mut route_calls[place]
+        };
         *calls = calls.saturating_add(1);
         *calls
     }
@@ -143,13 +145,20 @@ impl Visit {
 
     /// Whether `area` is new to this visit.
     pub fn enter_area(&mut self, area: u32) -> bool {
-        let area = area.max(1);
-        let place = self.areas.iter().position(|known| *known == area || *known == 0);
-        let Some(place) = place.map(|place| &mut self.areas[place]) else { return false };
-        let new = *place == 0;
-        *place = area;
-        new
+        let found = place_of(&mut self.areas, area);
+        let found = found.or_else(|| place_of(&mut self.more.get_or_insert_default().areas, area));
+        found.is_some_and(|(_, new)| new)
     }
+}
+
+/// Where `key` is, or is from now on, and whether it is new; `None`: there is no room for it.
+fn place_of(keys: &mut [u32], key: u32) -> Option<(usize, bool)> {
+    // 0 stands for an empty place.
+    let key = key.max(1);
+    let place = keys.iter().position(|known| *known == key || *known == 0)?;
+    let new = keys[place] == 0;
+    keys[place] = key;
+    Some((place, new))
 }
 
 /// The open visits of all baselines, each in a place that its baseline knows by number: idle baselines need not hold
@@ -231,7 +240,8 @@ impl Visits {
 
     /// Gives its place back. Its baseline may hold its number still, and finds there that the visit is no longer its own.
     pub fn close(&mut self, number: NonZeroU32) {
-        (self.get_mut(number).baseline, self.get_mut(number).key) = (0, 0);
+        let visit = self.get_mut(number);
+        (visit.baseline, visit.key, visit.more) = (0, 0, None);
         self.free.push(number);
     }
 
@@ -256,7 +266,8 @@ mod tests {
 
     #[test]
     fn touching_it_leaves_out_none_of_its_cache_lines() {
-        crate::memory::tests::assert_no_line_is_left_out(Visit::NEW.touched(), size_of::<Visit>());
+        crate::memory::tests::assert_no_line_is_left_out(&Visit::NEW.touched(), 0, size_of::<Visit>());
+        assert_eq!(size_of::<Visit>(), 3 * 64);
     }
 
     #[test]
