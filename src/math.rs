@@ -203,17 +203,23 @@ fn beta_fraction(a: f64, b: f64, x: f64) -> f64 {
     fraction
 }
 
-/// Cosine and sine of a part of a full turn, 0 to 1, to 2e-16.
+/// Cosine and sine of a part of a full turn, 0 to 1, to 7e-12.
 #[must_use]
 pub fn turn(part: f64) -> (f64, f64) {
     // To the nearest quarter; what is left is an eighth of a turn at most.
     let quarters = nearest(4.0 * part);
     let x = (part - 0.25 * quarters) * std::f64::consts::TAU;
+    // Taylor's series: the next summands would be below 7e-12 and 4e-13. In pairs, as in `ln`.
     let square = x * x;
-    // Taylor's series: the next summands would be below 5e-17.
-    let series = |inverses: [f64; 8]| inverses.into_iter().rev().fold(1.0, |sum, inverse| 1.0 - square * inverse * sum);
-    let sine = x * series([6.0, 20.0, 42.0, 72.0, 110.0, 156.0, 210.0, 272.0].map(|product| 1.0 / product));
-    let cosine = series([2.0, 12.0, 30.0, 56.0, 90.0, 132.0, 182.0, 240.0].map(|product| 1.0 / product));
+    let fourth = square * square;
+    let eighth = fourth * fourth;
+    let sine = x
+        * ((1.0 - 1.0 / 6.0 * square)
+            + fourth * (1.0 / 120.0 - 1.0 / 5_040.0 * square)
+            + eighth * (1.0 / 362_880.0 - 1.0 / 39_916_800.0 * square));
+    let cosine = (1.0 - 0.5 * square)
+        + fourth * (1.0 / 24.0 - 1.0 / 720.0 * square)
+        + eighth * ((1.0 / 40_320.0 - 1.0 / 3_628_800.0 * square) + 1.0 / 479_001_600.0 * fourth);
     match quarters as i32 & 3 {
         0 => (cosine, sine),
         1 => (-sine, cosine),
@@ -287,7 +293,7 @@ mod tests {
         fn a_turn_goes_round_the_circle(part in 0.0..1.0_f64) {
             let (cosine, sine) = turn(part);
             let angle = std::f64::consts::TAU * part;
-            prop_assert!((cosine - libm::cos(angle)).abs() < 1e-15 && (sine - libm::sin(angle)).abs() < 1e-15);
+            prop_assert!((cosine - libm::cos(angle)).abs() <= 7e-12 && (sine - libm::sin(angle)).abs() <= 7e-12);
         }
 
         #[test]

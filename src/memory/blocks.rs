@@ -6,45 +6,48 @@ use std::ops::{Index, IndexMut};
 const BLOCK: usize = 1 << 16;
 
 #[derive(Debug)]
-pub struct Blocks<T>(Vec<Vec<T>>);
+pub struct Blocks<T> {
+    blocks: Vec<Vec<T>>,
+    len: usize,
+}
 
 impl<T> Default for Blocks<T> {
     fn default() -> Self {
-        Self(Vec::new())
+        Self { blocks: Vec::new(), len: 0 }
     }
 }
 
 impl<T> Blocks<T> {
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.0.last().map_or(0, |last| (self.0.len() - 1) * BLOCK + last.len())
+    pub const fn len(&self) -> usize {
+        self.len
     }
 
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     pub fn push(&mut self, item: T) {
-        if self.len().is_multiple_of(BLOCK) {
-            self.0.push(Vec::with_capacity(BLOCK));
+        let block = self.len / BLOCK;
+        if block == self.blocks.len() {
+            self.blocks.push(Vec::with_capacity(BLOCK));
         }
-        if let Some(last) = self.0.last_mut() {
-            last.push(item);
-        }
+        self.blocks[block].push(item);
+        self.len += 1;
     }
 
-    /// Takes out what is at `place`, where the last one goes.
+    /// Takes out what is at `place`, where the last one goes. A block that is empty by it stays: whoever makes room fills it
+    /// again at once.
     pub fn swap_remove(&mut self, place: usize) -> Option<T> {
-        let last = self.0.last_mut()?.pop()?;
-        if self.0.last().is_some_and(Vec::is_empty) {
-            self.0.pop();
-        }
-        if place == self.len() { Some(last) } else { Some(std::mem::replace(&mut self[place], last)) }
+        let left = self.len.checked_sub(1)?;
+        let last = self.blocks[left / BLOCK].pop()?;
+        self.len = left;
+        if place == left { Some(last) } else { Some(std::mem::replace(&mut self[place], last)) }
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &T> {
-        self.0.iter().flatten()
+        self.blocks.iter().flatten()
     }
 }
 
@@ -52,13 +55,13 @@ impl<T> Index<usize> for Blocks<T> {
     type Output = T;
 
     fn index(&self, place: usize) -> &T {
-        &self.0[place / BLOCK][place % BLOCK]
+        &self.blocks[place / BLOCK][place % BLOCK]
     }
 }
 
 impl<T> IndexMut<usize> for Blocks<T> {
     fn index_mut(&mut self, place: usize) -> &mut T {
-        &mut self.0[place / BLOCK][place % BLOCK]
+        &mut self.blocks[place / BLOCK][place % BLOCK]
     }
 }
 
@@ -89,5 +92,19 @@ mod tests {
             assert_eq!(blocks.swap_remove(list.len()), Some(last));
         }
         assert!(blocks.is_empty() && blocks.swap_remove(0).is_none());
+    }
+
+    #[test]
+    fn making_room_where_a_block_begins_gives_no_block_back() {
+        let mut blocks = Blocks::default();
+        for number in 0..=BLOCK {
+            blocks.push(number);
+        }
+        let begins = |blocks: &Blocks<usize>| &raw const blocks[BLOCK];
+        let before = begins(&blocks);
+        assert_eq!(blocks.swap_remove(3), Some(3));
+        assert_eq!((blocks.blocks.len(), blocks.len()), (2, BLOCK));
+        blocks.push(7);
+        assert!(begins(&blocks) == before && (blocks[3], blocks[BLOCK]) == (BLOCK, 7));
     }
 }

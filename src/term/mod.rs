@@ -98,10 +98,11 @@ pub fn level_ratio(level: usize, thief: &[f64; LEVELS], own: &[f64; LEVELS], coh
     let total: f64 = own.iter().sum();
     let sure = total.min(OWN_MAX);
     let own_weight = if total > 0.0 { sure / total } else { 0.0 };
-    let owner = |level: usize| (own[level] * own_weight + COHORT * cohort[level]) / (sure + COHORT);
+    let all = sure + COHORT;
+    let of_all = |level: usize| own[level] * own_weight + COHORT * cohort[level];
     // Everything is at least as new as what is known.
-    let p_value = if level == 0 { 1.0 } else { (level..LEVELS).map(owner).sum::<f64>().min(1.0) };
-    LevelRatio { ratio: ln(thief[level] / owner(level)), p_value }
+    let p_value = if level == 0 { 1.0 } else { ((level..LEVELS).map(of_all).sum::<f64>() / all).min(1.0) };
+    LevelRatio { ratio: ln(thief[level] * all / of_all(level)), p_value }
 }
 
 #[cfg(test)]
