@@ -2,13 +2,14 @@
 //! what the process holds. `cargo bench --bench scale` takes ten million tokens; `cargo bench --bench scale -- 2000000`
 //! as many as it says.
 //!
-//! Every token is used once a day from its own address, at the same hour, within which the order is another one each day:
-//! no two that follow each other did so before, and so they do not lie beside each other in memory either. On the first
+//! Every token is used once a day from its own address, at the same hour, within which the order is shuffled anew each
+//! day: who follow each other did not do so before, and do not lie beside each other in memory either. On the first
 //! and the third day each use is one call, so that every event begins a visit; on the second and the fourth it is four
 //! calls, to four routes, some minutes apart, which is more like life. The last two days are what to look at.
 
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::disallowed_methods, reason = "a bench measures time")]
 
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
@@ -23,8 +24,6 @@ use tokenwarden::wire::{Decoded, Decoder, Format};
 const TOKENS: u64 = 10_000_000;
 /// Calls a visit, by day.
 const DAYS: [u64; 4] = [1, 4, 1, 4];
-/// By day: of those of an hour every so many-th comes next, around and around.
-const STRIDES: [u64; 4] = [1_000_003, 1_299_709, 1_500_007, 1_799_999];
 /// Between two calls of a visit so many tokens' share begin theirs: seven minutes' worth, and with ten million tokens far
 /// more than any cache holds.
 const APART: u64 = 200;
@@ -38,6 +37,8 @@ const CALL: &[u8] = br#"{"event_id":"e","timestamp":1769990400000,"token_id":"t"
 
 fn main() {
     let tokens = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(TOKENS);
+    // As many in each hour.
+    let tokens: u64 = tokens.next_multiple_of(24);
     let mut decoder = Decoder::new(Format::Native, TokenHasher::new(b"a key for the bench"));
     decoder.decode(CALL, &mut |decoded| {
         let Ok(Decoded::Event(call)) = decoded else { unreachable!("the call is an event") };
@@ -49,13 +50,14 @@ fn measure(tokens: u64, call: &Event<'_>) {
     let mut enricher = Enricher::new(&GeoSettings::default(), false);
     let rules = RuleSet::builtin();
     let mut state = State::new(engine::Settings::default());
-    for (day, (calls, stride)) in (0..).zip(DAYS.into_iter().zip(STRIDES)) {
+    for (day, calls) in (0..).zip(DAYS) {
+        let order = order(day, tokens / 24);
         let mut spent = Duration::ZERO;
         let (mut number, mut told) = (0, 0);
         while number < tokens * calls {
             let events = (number..(tokens * calls).min(number + BATCH)).map(|number| {
                 let (visit, nth) = (number / calls, number % calls);
-                let token = nth_token((visit + tokens - nth * (tokens / APART)) % tokens, tokens, stride);
+                let token = nth_token((visit + tokens - nth * (tokens / APART)) % tokens, &order);
                 let at = day * DAY_MS + (number as i64 * DAY_MS) / (tokens * calls) as i64;
                 enricher.enrich(called(call, token, nth as usize, at))
             });
@@ -84,11 +86,17 @@ fn measure(tokens: u64, call: &Event<'_>) {
     }
 }
 
+/// In which order the tokens of an hour come on a day: shuffled, another way each day.
+fn order(day: i64, tokens: u64) -> Vec<u64> {
+    let mut order: Vec<u64> = (0..tokens).collect();
+    order.sort_by_cached_key(|token| BuildHasherDefault::<DefaultHasher>::default().hash_one((day, token)));
+    order
+}
+
 /// The token whose turn is `turn`-th of a day.
-fn nth_token(turn: u64, tokens: u64, stride: u64) -> u64 {
-    let of_hour = tokens.div_ceil(24);
-    let first = turn / of_hour * of_hour;
-    first + (turn - first) * stride % of_hour.min(tokens - first)
+fn nth_token(turn: u64, order: &[u64]) -> u64 {
+    let of_hour = order.len() as u64;
+    turn / of_hour * of_hour + order[(turn % of_hour) as usize]
 }
 
 /// The `nth` call of a visit, `at` so many milliseconds after the beginning.

@@ -33,7 +33,7 @@ pub struct Settings {
     pub mode: Mode,
     /// Added to the log-odds that a behavioural revocation needs.
     pub revoke_margin: f64,
-    /// Baselines kept; beyond it the least recently used goes, counted.
+    /// Baselines kept, and users; beyond it a new one of few visits goes, else one of those least worth; counted.
     pub baselines_max: usize,
     /// Recent event ids kept to recognise duplicate deliveries.
     pub recent_event_ids_max: usize,

@@ -37,10 +37,10 @@ impl<T> Blocks<T> {
         self.len += 1;
     }
 
-    /// Takes out what is at `place`, where the last one goes. A block that is empty by it stays: whoever makes room fills it
+    /// Takes out what is at `place`, if anything is, and the last one goes there. A block that is empty by it stays: whoever makes room fills it
     /// again at once.
     pub fn swap_remove(&mut self, place: usize) -> Option<T> {
-        let left = self.len.checked_sub(1)?;
+        let left = self.len.checked_sub(1).filter(|left| place <= *left)?;
         let last = self.blocks[left / BLOCK].pop()?;
         self.len = left;
         if place == left { Some(last) } else { Some(std::mem::replace(&mut self[place], last)) }
@@ -92,6 +92,8 @@ mod tests {
             assert_eq!(blocks.swap_remove(list.len()), Some(last));
         }
         assert!(blocks.is_empty() && blocks.swap_remove(0).is_none());
+        blocks.push(1);
+        assert!(blocks.swap_remove(1).is_none() && blocks.len() == 1);
     }
 
     #[test]

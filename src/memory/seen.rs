@@ -243,7 +243,11 @@ impl Entries<'_> {
 
     /// What is lost if a place is given up, in 256ths of a sixteenth: its count, halved by every [`STALE_DAYS`].
     fn worth(&self, place: usize, now: u8) -> u32 {
+        // Ages go round every 512 days. Who seems to have been away for nearly as long was seen after `now`, by an event that
+        // came late or a clock that was ahead.
+        const AHEAD_DAYS: u32 = 32;
         let days = 2 * u32::from(now.wrapping_sub(self.ages[place]));
+        let days = if days >= 512 - AHEAD_DAYS { 0 } else { days };
         (u32::from(self.counts[place]) << 8) >> (days / STALE_DAYS).min(31)
     }
 }
@@ -276,6 +280,20 @@ mod tests {
         });
         // Half a sighting, .03 at a time.
         assert!((8..30).contains(&visits.count()), "what goes on unconfirmed is a move");
+    }
+
+    #[test]
+    fn what_comes_late_or_after_a_clock_that_was_ahead_pushes_nothing_usual_out() {
+        for (home_at, odd_at) in [(100 * DAY, 100 * DAY - 1), (128 * DAY, 100 * DAY)] {
+            let mut seen = Seen::default();
+            for _ in 0..20 {
+                seen.learn(Sort::Address, 7, 1.0, home_at);
+            }
+            for odd in 100..110 {
+                seen.learn(Sort::Address, odd, 1.0, odd_at);
+            }
+            assert!(seen.knows(Sort::Address, 7), "{home_at} {odd_at}");
+        }
     }
 
     #[test]
