@@ -2,7 +2,7 @@
 
 use std::ops::{Index, IndexMut};
 
-/// Of each block but the last; a power of two.
+/// Places in a block; a power of two.
 const BLOCK: usize = 1 << 16;
 
 #[derive(Debug)]
@@ -37,8 +37,8 @@ impl<T> Blocks<T> {
         self.len += 1;
     }
 
-    /// Takes out what is at `place`, if anything is, and the last one goes there. A block that is empty by it stays: whoever makes room fills it
-    /// again at once.
+    /// Takes out what is at `place`, if anything is, and the last one goes there. A block that is empty by it stays:
+    /// whoever makes room fills it again at once.
     pub fn swap_remove(&mut self, place: usize) -> Option<T> {
         let left = self.len.checked_sub(1).filter(|left| place <= *left)?;
         let last = self.blocks[left / BLOCK].pop()?;

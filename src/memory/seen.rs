@@ -243,8 +243,8 @@ impl Entries<'_> {
 
     /// What is lost if a place is given up, in 256ths of a sixteenth: its count, halved by every [`STALE_DAYS`].
     fn worth(&self, place: usize, now: u8) -> u32 {
-        // Ages go round every 512 days. Who seems to have been away for nearly as long was seen after `now`, by an event that
-        // came late or a clock that was ahead.
+        // Ages go round every 512 days. What seems to have been away for nearly as long was seen after `now`: that comes late,
+        // or the clock before it was ahead, by no more than an event's may be.
         const AHEAD_DAYS: u32 = 32;
         let days = 2 * u32::from(now.wrapping_sub(self.ages[place]));
         let days = if days >= 512 - AHEAD_DAYS { 0 } else { days };
