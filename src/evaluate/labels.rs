@@ -13,6 +13,8 @@ use crate::event::{BaselineId, Event};
 pub struct Case {
     /// What kind of theft or of hard case, as `foreign_host`.
     pub scenario: String,
+    /// As the labels name it, or else the number of its baseline.
+    pub name: String,
     pub theft: bool,
 }
 
@@ -134,8 +136,8 @@ impl Labels {
 
     fn number(&mut self, theft: bool, scenario: String, case: String) -> CaseNumber {
         let cases = &mut self.cases;
-        *self.by_name.entry((theft, scenario.clone(), case)).or_insert_with(|| {
-            cases.push(Case { scenario, theft });
+        *self.by_name.entry((theft, scenario.clone(), case.clone())).or_insert_with(|| {
+            cases.push(Case { scenario, name: case, theft });
             (cases.len() - 1) as CaseNumber
         })
     }
@@ -168,7 +170,8 @@ mod tests {
         let of = |labels: &mut Labels, id: &str| labels.of(&event(id, 0));
         assert_eq!([of(&mut labels, "a"), of(&mut labels, "b"), of(&mut labels, "c")], [Some(0), Some(0), Some(1)]);
         assert_eq!(of(&mut labels, "d"), None);
-        assert_eq!(labels.case(1), &Case { scenario: "deploy_day".to_owned(), theft: false });
+        let deploy = Case { scenario: "deploy_day".to_owned(), name: "campaign-1".to_owned(), theft: false };
+        assert_eq!(labels.case(1), &deploy);
     }
 
     #[test]

@@ -13,16 +13,18 @@ pub mod report;
 mod roc;
 mod text;
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 
-use self::labels::Labels;
+use self::labels::{CaseNumber, Labels};
 use self::ledger::{Ledger, NONE, Noted, Observation, Scores};
 use self::peer::Peer;
 pub use self::report::Report;
 use crate::checkpoint::DeadLetter;
 use crate::event::Event;
 use crate::port::{ActionRow, EventRow, Rows};
-use crate::verdict::Incident;
+use crate::verdict::{Incident, Signal};
 
 /// Everything that scores: we, and the comparison rules after us.
 pub const DETECTORS: usize = 1 + peer::COUNT;
@@ -41,20 +43,29 @@ pub struct Measure {
     first_at: Option<i64>,
     ledger: Ledger,
     false_revocations: Vec<FalseRevocation>,
+    /// Of each theft the event that says most.
+    telling: HashMap<CaseNumber, ToldEvent>,
     events: usize,
+}
+
+/// An event that is worth looking at by itself.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ToldEvent {
+    pub event_id: String,
+    /// The family or token that the baseline belongs to.
+    pub subject: String,
+    pub log_odds: f64,
+    /// Rule, share in nats and reason of each signal.
+    pub signals: Vec<String>,
 }
 
 /// A token of which judgement was sure that it is stolen, and it was not.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct FalseRevocation {
-    pub event_id: String,
-    /// The family or token that the baseline belongs to.
-    pub subject: String,
+    #[serde(flatten)]
+    pub event: ToldEvent,
     /// The honest hard case that it is part of.
     pub scenario: Option<String>,
-    pub log_odds: f64,
-    /// Rule and reason of each signal.
-    pub signals: Vec<String>,
 }
 
 impl Measure {
@@ -69,6 +80,7 @@ impl Measure {
             first_at: None,
             ledger: Ledger::default(),
             false_revocations: Vec::new(),
+            telling: HashMap::new(),
             events: 0,
         }
     }
@@ -104,12 +116,27 @@ impl Measure {
         let noted = self.ledger.observe(&seen);
         if noted == Noted::FalseRevocation && self.false_revocations.len() < FALSE_REVOCATIONS_TOLD_MAX {
             self.false_revocations.push(FalseRevocation {
-                event_id: event.event.event_id.to_string(),
-                subject: subject(&event.event).to_owned(),
+                event: ToldEvent::of(row),
                 scenario: case.map(|number| self.labels.case(number).scenario.clone()),
-                log_odds: outcome.log_odds,
-                signals: outcome.signals.iter().map(|signal| format!("{}: {}", signal.rule, signal.reason)).collect(),
             });
+        }
+        if let Some((number, true)) = seen.case
+            && self.telling.get(&number).is_none_or(|before| outcome.log_odds > before.log_odds)
+        {
+            self.telling.insert(number, ToldEvent::of(row));
+        }
+    }
+}
+
+impl ToldEvent {
+    fn of(row: &EventRow<'_>) -> Self {
+        let EventRow { event, outcome, .. } = row;
+        let told = |signal: &Signal| format!("{} {:+.1}: {}", signal.rule, signal.share, signal.reason);
+        Self {
+            event_id: event.event.event_id.to_string(),
+            subject: subject(&event.event).to_owned(),
+            log_odds: outcome.log_odds,
+            signals: outcome.signals.iter().map(told).collect(),
         }
     }
 }

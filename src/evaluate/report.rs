@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::budget::{self, Bar, Bars, Share, Thefts};
 use super::calibration::{PTail, ZBin};
 use super::ledger::{CaseRecord, Rise};
-use super::{FalseRevocation, Measure, OURS};
+use super::{FalseRevocation, Measure, OURS, ToldEvent};
 use crate::pipeline::Tally;
 use crate::verdict::Verdict;
 
@@ -37,6 +37,8 @@ pub struct Report {
     /// We first.
     pub detectors: Vec<Detector>,
     pub scenarios: Vec<Scenario>,
+    /// Each theft by itself: what was missed is there to be looked at.
+    pub cases: Vec<Theft>,
     pub alert: Precision,
     pub revoke: Precision,
     pub false_revocations: Vec<FalseRevocation>,
@@ -89,6 +91,18 @@ pub struct Scenario {
     /// Share of cases with a verdict of alert or revoke.
     pub alerted: f64,
     pub revoked: f64,
+}
+
+/// One theft, and the event of it that says most.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Theft {
+    pub scenario: String,
+    pub case: String,
+    pub events: u32,
+    /// The least of [`BUDGETS`] at which it is caught.
+    pub caught_at: Option<f64>,
+    pub verdict: Verdict,
+    pub telling: Option<ToldEvent>,
 }
 
 /// Median and ninetieth percentile.
@@ -153,6 +167,7 @@ impl Report {
             hard_cases: honest.values().map(Vec::len).sum(),
             detectors: detectors.collect(),
             scenarios: thefts.iter().map(|(scenario, cases)| Scenario::new(scenario, cases, &scored)).collect(),
+            cases: Theft::all(&measure, &scored[OURS]),
             alert: Precision::new(ledger.alerts(), token_days),
             revoke: Precision::new(ledger.revocations(), token_days),
             false_revocations: measure.false_revocations.clone(),
@@ -244,6 +259,21 @@ impl Scenario {
             alerted: share(Verdict::Alert),
             revoked: share(Verdict::Revoke),
         }
+    }
+}
+
+impl Theft {
+    fn all(measure: &Measure, ours: &Scored<'_>) -> Vec<Self> {
+        let labelled = measure.ledger.cases().map(|(number, record)| (number, measure.labels.case(number), record));
+        let thefts = labelled.filter(|(_, case, _)| case.theft).map(|(number, case, record)| Self {
+            scenario: case.scenario.clone(),
+            case: case.name.clone(),
+            events: record.events,
+            caught_at: BUDGETS.into_iter().find(|budget| record.highest(OURS) > ours.bar(*budget)),
+            verdict: record.verdict,
+            telling: measure.telling.get(&number).cloned(),
+        });
+        thefts.collect()
     }
 }
 
@@ -360,6 +390,8 @@ mod tests {
         assert_eq!((report.revoke.right, report.revoke.wrong), (2, 2));
         assert_eq!((report.alert.right, report.alert.wrong), (2, 2));
         close(&[report.revoke.precision.share, report.revoke.wrong_per_million_token_days], &[0.5, 2_000.0]);
+        let cases: Vec<_> = report.cases.iter().map(|case| (case.case.as_str(), case.caught_at)).collect();
+        assert_eq!(cases, [("1", Some(1.0)), ("2", None), ("3", Some(1.0))], "thefts alone, one by one");
         // 9.5 is over no bar but one of 50 per 1,000.
         let travel = &report.honest[0];
         assert_eq!((travel.cases, travel.alerted.as_slice()), (2, &[0, 0, 0][..]));

@@ -178,12 +178,13 @@ impl Report {
 
     fn revoked_falsely(&self) -> Table {
         let rows = self.false_revocations.iter().map(|revoked| {
+            let event = &revoked.event;
             vec![
-                revoked.event_id.clone(),
-                revoked.subject.clone(),
+                event.event_id.clone(),
+                event.subject.clone(),
                 revoked.scenario.clone().unwrap_or_else(|| "–".to_owned()),
-                format!("{:.1}", revoked.log_odds),
-                revoked.signals.join("; "),
+                format!("{:.1}", event.log_odds),
+                event.signals.join("; "),
             ]
         });
         Table {
