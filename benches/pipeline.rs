@@ -12,15 +12,15 @@
     reason = "a test that cannot go on says so"
 )]
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
+#[path = "wall/bare.rs"]
+mod bare;
+
 use std::hint::black_box;
 use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
 use tokenwarden::checkpoint::Position;
 use tokenwarden::config::cache_folder;
 use tokenwarden::engine::{self, State, Step};
@@ -39,38 +39,6 @@ use tokenwarden::worker::{Limits, Outside, Spread, Worker};
 const TURNS: usize = 7;
 const KEY: &[u8] = b"a key for the bench";
 
-/// A native event as serde alone would read it: every field, borrowed where it can be, nothing checked.
-#[derive(Deserialize)]
-#[expect(dead_code, reason = "decoding is what is measured")]
-struct Bare<'a> {
-    #[serde(borrow)]
-    event_id: Cow<'a, str>,
-    #[serde(borrow)]
-    timestamp: Cow<'a, str>,
-    kind: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    token_id: Cow<'a, str>,
-    token_type: Option<Cow<'a, str>>,
-    family_id: Option<Cow<'a, str>>,
-    parent_token_id: Option<Cow<'a, str>>,
-    session_id: Option<Cow<'a, str>>,
-    user_id: Option<Cow<'a, str>>,
-    app_id: Option<Cow<'a, str>>,
-    tenant_id: Option<Cow<'a, str>>,
-    ip_address: Option<Cow<'a, str>>,
-    user_agent: Option<Cow<'a, str>>,
-    client_fingerprint: Option<Cow<'a, str>>,
-    method: Option<Cow<'a, str>>,
-    endpoint: Option<Cow<'a, str>>,
-    status: Option<u16>,
-    bytes_out: Option<u64>,
-    scopes: Option<Vec<Cow<'a, str>>>,
-    issued_at: Option<Cow<'a, str>>,
-    expires_at: Option<Cow<'a, str>>,
-    binding: Option<Cow<'a, str>>,
-    attrs: Option<BTreeMap<Cow<'a, str>, Cow<'a, str>>>,
-}
-
 fn main() {
     let events = fortnight();
     let lines = events.split(|byte| *byte == b'\n').count() - 1;
@@ -79,7 +47,7 @@ fn main() {
     println!("{lines} events of {} bytes on average", events.len() / lines);
     let mut ratios = Vec::new();
     for _ in 0..TURNS {
-        let bare = bare(&events);
+        let bare = bare::decode(&events);
         let (whole, tally) = whole(file.path());
         assert_eq!(tally.dead_letters, 0, "the made-up events are all right");
         let each = |took: Duration| took.as_nanos() as f64 / lines as f64;
@@ -89,7 +57,7 @@ fn main() {
     }
     let mut parts: [(&str, Vec<f64>); 4] = ["decode", "enrich", "step", "encode"].map(|name| (name, Vec::new()));
     for _ in 0..TURNS {
-        let bare = bare(&events);
+        let bare = bare::decode(&events);
         for (part, took) in parts.iter_mut().zip(parts_of(&events)) {
             part.1.push(took.as_secs_f64() / bare.as_secs_f64());
         }
@@ -150,15 +118,6 @@ fn fortnight() -> Vec<u8> {
     let mut events = Vec::new();
     while simulation.next_day(&mut events) {}
     events
-}
-
-fn bare(events: &[u8]) -> Duration {
-    let began = Instant::now();
-    let text = std::str::from_utf8(events).expect("UTF-8");
-    for line in text.lines() {
-        black_box(serde_json::from_str::<Bare<'_>>(line).expect("an event"));
-    }
-    began.elapsed()
 }
 
 /// One thread does it all, as `replay --verdicts` does.

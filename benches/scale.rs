@@ -9,6 +9,11 @@
 
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::disallowed_methods, reason = "a bench measures time")]
 
+#[path = "wall/bare.rs"]
+mod bare;
+#[path = "wall/memory.rs"]
+mod memory;
+
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
@@ -32,13 +37,22 @@ const DAY_MS: i64 = 86_400_000;
 const START: i64 = 1_769_990_400_000;
 /// Events made before their judgement is timed.
 const BATCH: u64 = 256;
+/// For the wall of decoding.
+const CALLS_DECODED: usize = 100_000;
 /// Of a caller from a common browser; the rest is each token's own.
-const CALL: &[u8] = br#"{"event_id":"e","timestamp":1769990400000,"token_id":"t","user_id":"u","app_id":"crm","tenant_id":"acme","ip_address":"192.0.2.1","user_agent":"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/144.0.0.0 Safari/537.36","method":"GET","endpoint":"/v1/contacts","status":200}"#;
+const CALL: &[u8] = br#"{"event_id":"e","timestamp":"2026-02-02T00:00:00Z","token_id":"t","user_id":"u","app_id":"crm","tenant_id":"acme","ip_address":"192.0.2.1","user_agent":"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/144.0.0.0 Safari/537.36","method":"GET","endpoint":"/v1/contacts","status":200}"#;
 
 fn main() {
     let tokens = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(TOKENS);
     // As many in each hour.
     let tokens: u64 = tokens.next_multiple_of(24);
+    let (one_by_one, ahead) = memory::entry(tokens as usize, engine::GROUP);
+    println!(
+        "scale: walls: an entry of nine lines {one_by_one:.0} ns, {ahead:.0} ns where {} are looked ahead for",
+        engine::GROUP
+    );
+    let lines = [CALL, b"\n"].concat().repeat(CALLS_DECODED);
+    println!("scale: walls: bare decode of a call {} ns", bare::decode(&lines).as_nanos() as usize / CALLS_DECODED);
     let mut decoder = Decoder::new(Format::Native, TokenHasher::new(b"a key for the bench"));
     decoder.decode(CALL, &mut |decoded| {
         let Ok(Decoded::Event(call)) = decoded else { unreachable!("the call is an event") };
@@ -104,7 +118,8 @@ fn called<'a>(call: &Event<'a>, token: u64, nth: usize, at: i64) -> Event<'a> {
     const ROUTES: [&str; 4] = ["/v1/contacts", "/v1/deals", "/v1/notes", "/v1/contacts/search"];
     let mut event = call.clone();
     event.event_id = format!("{at}-{token}").into();
-    event.endpoint = Some(ROUTES[nth].into());
+    // The one call of a short visit goes to any of what the token calls in long ones.
+    event.endpoint = Some(ROUTES[(nth + token as usize) % ROUTES.len()].into());
     event.family_id = Some(format!("grant-{token}").into());
     event.user_id = Some(format!("user-{token}").into());
     event.address = Some(Address::new(IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 | token as u32))));

@@ -6,6 +6,9 @@
 
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::disallowed_methods, reason = "a bench measures time")]
 
+#[path = "wall/bare.rs"]
+mod bare;
+
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -37,7 +40,7 @@ fn main() {
     let mut simulation = Simulation::new(settings);
     let mut enricher = Enricher::new(&geo(), false);
     let mut state = State::new(engine::Settings::default());
-    let mut each = Vec::new();
+    let (mut each, mut shares) = (Vec::new(), Vec::new());
     for day in 1..=DAYS {
         let mut lines = Vec::new();
         simulation.next_day(&mut lines);
@@ -45,14 +48,18 @@ fn main() {
         println!("step: day {day}: {timed}");
         if day > WARMING_DAYS {
             each.push(timed.each());
+            shares.push(timed.took.as_secs_f64() / bare::decode(&lines).as_secs_f64());
         }
     }
     let (bytes, baselines) = state.memory();
-    each.sort_by(f64::total_cmp);
+    let [each, share] = [each, shares].map(|mut days| {
+        days.sort_by(f64::total_cmp);
+        days[days.len() / 2]
+    });
     println!(
-        "step: {:.0} ns an event (median of {} days), {baselines} baselines of {} bytes on average",
-        each[each.len() / 2],
-        each.len(),
+        "step: {each:.0} ns an event, {share:.2} times bare decode (medians of {} days), {baselines} baselines of {} bytes on \
+         average",
+        DAYS - WARMING_DAYS,
         bytes / baselines.max(1)
     );
 }

@@ -106,17 +106,17 @@ impl<V> Generations<V> {
     }
 }
 
-impl Generations<f32> {
+impl Generations<f64> {
     /// Adds to a count that begins at nothing; the count, then.
     pub fn add(&mut self, key: u64, weight: f64) -> f64 {
         let count = self.entry(key, || 0.0);
-        *count += weight as f32;
-        f64::from(*count)
+        *count += weight;
+        *count
     }
 
     #[must_use]
     pub fn count(&self, key: u64) -> f64 {
-        self.get(key).map_or(0.0, |count| f64::from(*count))
+        self.get(key).copied().unwrap_or(0.0)
     }
 }
 
@@ -138,5 +138,15 @@ mod tests {
         assert!(map.insert(999, 2), "it was there");
         assert_eq!(map.remove(999), Some(2));
         assert_eq!(map.get(999), None);
+    }
+
+    #[test]
+    fn a_large_count_goes_on() {
+        let mut counts = Generations::new(100);
+        counts.add(7, f64::from(1_u32 << 26));
+        for _ in 0..1_000 {
+            counts.add(7, 0.25);
+        }
+        assert!((counts.count(7) - f64::from((1_u32 << 26) + 250)).abs() < 1e-6, "{}", counts.count(7));
     }
 }

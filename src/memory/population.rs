@@ -14,7 +14,7 @@ const PAIRS_MAX: usize = 1 << 20;
 /// How common each of many things is, and what a thief who chooses among them by popularity would take.
 #[derive(Debug)]
 pub struct Popularity {
-    users: Map<u32, f32>,
+    users: Map<u32, f64>,
     /// Σ of the preferences.
     preferences: f64,
     total: f64,
@@ -39,7 +39,7 @@ impl Popularity {
 
     #[must_use]
     pub fn users(&self, key: u32) -> f64 {
-        self.users.get(&key).map_or(0.0, |users| f64::from(*users))
+        self.users.get(&key).copied().unwrap_or(0.0)
     }
 
     /// Weight of all users.
@@ -70,9 +70,9 @@ impl Popularity {
             return;
         }
         let users = self.users.entry(key).or_insert(0.0);
-        let before = if *users > 0.0 { (self.preference)(f64::from(*users)) } else { 0.0 };
-        *users += weight as f32;
-        self.preferences += (self.preference)(f64::from(*users)) - before;
+        let before = if *users > 0.0 { (self.preference)(*users) } else { 0.0 };
+        *users += weight;
+        self.preferences += (self.preference)(*users) - before;
         self.total += weight;
     }
 }
@@ -80,9 +80,9 @@ impl Popularity {
 /// The calls of one application.
 #[derive(Clone, Copy, Debug, Default)]
 struct AppUse {
-    calls: f32,
+    calls: f64,
     /// Σ of the thief's preferences over its routes.
-    preferences: f32,
+    preferences: f64,
 }
 
 /// Who calls with one client family and application, and how much they do.
@@ -136,9 +136,9 @@ impl Rate {
 /// Sums over the networks of a country.
 #[derive(Clone, Copy, Debug, Default)]
 struct Country {
-    users: f32,
-    adoptions: f32,
-    networks: f32,
+    users: f64,
+    adoptions: f64,
+    networks: f64,
     /// Σ of the thief's preferences.
     preferences: f64,
 }
@@ -188,13 +188,13 @@ pub struct Population {
     /// By client family, of users.
     pub families: Popularity,
     /// First visits of users who were known before, by network.
-    adoptions: Map<u32, f32>,
+    adoptions: Map<u32, f64>,
     adoptions_total: f64,
     /// What the networks of each country come to.
     countries: Map<u32, Country>,
-    pairs: Generations<f32>,
+    pairs: Generations<f64>,
     /// Those that are asked for at every route and area, apart: so they lie near each other.
-    calls: Generations<f32>,
+    calls: Generations<f64>,
     routes: Routes,
     apps: Generations<AppUse>,
     hours: [f64; 24],
@@ -242,7 +242,7 @@ impl Population {
             let anywhere = (adoptions + 30.0 * users / all) / (self.adoptions_total + 30.0);
             (here + 10.0 * anywhere) / (of_tenant + 10.0)
         };
-        let adoptions = self.adoptions.get(&place).map_or(0.0, |count| f64::from(*count));
+        let adoptions = self.adoptions.get(&place).copied().unwrap_or(0.0);
         let here = self.pairs.count(pair(Pair::TenantNetwork, tenant, u64::from(place)));
         let chosen = (networks.thief(place, 5.0), owner(networks.users(place) + 0.1, adoptions, here));
         if country == 0 {
@@ -254,7 +254,7 @@ impl Population {
             let sums = self.countries.get(country).copied().unwrap_or_default();
             let here = self.pairs.count(pair(Pair::TenantCountry, tenant, u64::from(*country)));
             thiefs += networks.share(sums.preferences, 5.0);
-            owners += owner(f64::from(sums.users) + 0.1 * f64::from(sums.networks), f64::from(sums.adoptions), here);
+            owners += owner(sums.users + 0.1 * sums.networks, sums.adoptions, here);
         }
         let given = |chosen: f64, known_countries: f64, unknown: bool| {
             let of = if unknown { 1.0 - known_countries } else { known_countries };
@@ -274,15 +274,15 @@ impl Population {
             return;
         }
         let sums = self.countries.entry(country).or_default();
-        sums.users += weight as f32;
+        sums.users += weight;
         sums.preferences += self.networks.preferences - before;
-        sums.networks += f32::from(u8::from(new));
+        sums.networks += f64::from(u8::from(new));
         if !known_user {
             return;
         }
-        sums.adoptions += weight as f32;
+        sums.adoptions += weight;
         if self.adoptions.len() < KEYS_MAX || self.adoptions.contains_key(&place) {
-            *self.adoptions.entry(place).or_insert(0.0) += weight as f32;
+            *self.adoptions.entry(place).or_insert(0.0) += weight;
             self.adoptions_total += weight;
         }
         self.pairs.add(pair(Pair::TenantNetwork, tenant, u64::from(place)), weight);
@@ -359,12 +359,12 @@ impl Population {
         let (anyone, anywhere) = (self.routes.taken(used), self.routes.tempts(used));
         let in_app = self.calls.count(pair(Pair::AppRoute, app, u64::from(route)));
         // What is forgotten of totals and not of their parts makes no probability beyond one.
-        let with_app = ((in_app + 50.0 * anyone) / (f64::from(of_app.calls) + 50.0)).min(1.0);
+        let with_app = ((in_app + 50.0 * anyone) / (of_app.calls + 50.0)).min(1.0);
         let with_client = self.calls.count(pair(Pair::ClientRoute, client, u64::from(route)));
         let others = (with_client + 50.0 * with_app) / (of_client + 50.0);
         // As much of the choice as is unknown of the application is made among all routes.
         let preference = if in_app > 0.0 { used.preference_of(in_app) } else { 0.0 };
-        let thief = (preference + UNKNOWN * anywhere) / (f64::from(of_app.preferences) + UNKNOWN);
+        let thief = (preference + UNKNOWN * anywhere) / (of_app.preferences + UNKNOWN);
         Likely { others: others.min(1.0), thief: thief.min(1.0) }
     }
 
@@ -385,8 +385,8 @@ impl Population {
         let in_app = self.calls.add(pair(Pair::AppRoute, app, u64::from(route)), weight);
         let before = if in_app > weight { used.preference_of(in_app - weight) } else { 0.0 };
         let of_app = self.apps.entry(app, AppUse::default);
-        of_app.calls += weight as f32;
-        of_app.preferences += (used.preference_of(in_app) - before) as f32;
+        of_app.calls += weight;
+        of_app.preferences += used.preference_of(in_app) - before;
         let client = client(app, family);
         self.calls.add(pair(Pair::ClientRoute, client, u64::from(route)), weight);
         self.calls.add(pair(Pair::Client, client, 0), weight);

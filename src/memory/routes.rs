@@ -6,7 +6,7 @@ use crate::math::{exp, ln};
 /// Routes of a generation: of two of them, what is called goes on into the younger one.
 const GENERATION: usize = 1 << 15;
 /// A route that so few calls of anybody's went to is nobody's, once so many calls are known.
-const NOBODYS_CALLS: f32 = 2.0;
+const NOBODYS_CALLS: f64 = 2.0;
 const KNOWN_CALLS: f64 = 2_000.0;
 /// The thief's preference for all that nobody calls: twenty ordinary routes, √.3 each.
 pub const UNKNOWN: f64 = 20.0 * 0.547_722_557_505_166_1;
@@ -14,7 +14,7 @@ pub const UNKNOWN: f64 = 20.0 * 0.547_722_557_505_166_1;
 /// One route as everybody uses it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RouteUse {
-    count: f32,
+    count: f64,
     /// How much its words promise a thief: 1 is an ordinary route.
     pub promise: f32,
     /// promise^.6
@@ -36,7 +36,7 @@ impl RouteUse {
 
     /// The thief's: `(count + .3)^.5 · promise^.6`.
     fn preference(self) -> f64 {
-        self.preference_of(f64::from(self.count))
+        self.preference_of(self.count)
     }
 
     /// The same where so many calls count.
@@ -58,7 +58,7 @@ struct Generation {
 impl Generation {
     fn take(&mut self, route: u32) -> Option<RouteUse> {
         let used = self.routes.remove(&route)?;
-        self.calls -= f64::from(used.count);
+        self.calls -= used.count;
         self.preferences -= used.preference();
         Some(used)
     }
@@ -88,10 +88,10 @@ impl Routes {
         let mut before = 0.0;
         let used = young.routes.entry(route).and_modify(|used| before = used.preference()).or_insert_with(|| {
             let found = old.take(route).unwrap_or_else(|| RouteUse::new(promise));
-            calls += f64::from(found.count);
+            calls += found.count;
             found
         });
-        used.count += weight as f32;
+        used.count += weight;
         young.calls += calls;
         young.preferences += used.preference() - before;
         *used
@@ -101,7 +101,7 @@ impl Routes {
     #[must_use]
     pub fn taken(&self, used: RouteUse) -> f64 {
         let routes = self.young.routes.len() + self.old.routes.len();
-        (f64::from(used.count) + 0.3) / (self.calls() + 0.3 * (routes as f64 + 20.0))
+        (used.count + 0.3) / (self.calls() + 0.3 * (routes as f64 + 20.0))
     }
 
     /// The thief's probability of a route among all of them.
@@ -135,14 +135,14 @@ mod tests {
             }
         }
         let used = routes.get(7).expect("it is called all the time");
-        assert!((f64::from(used.count) - 2_000.0).abs() < 1.0);
+        assert!((used.count - 2_000.0).abs() < 1.0);
         assert!(routes.young.routes.len() + routes.old.routes.len() <= 2 * GENERATION);
         assert!(routes.get(1_000).is_none(), "called once, long ago");
         assert!(routes.is_nobodys(RouteUse::new(1.0)) && !routes.is_nobodys(used));
         // The sums are those of what is there.
         let all: Vec<RouteUse> = routes.young.routes.values().chain(routes.old.routes.values()).copied().collect();
         let (calls, preferences) =
-            all.iter().fold((0.0, 0.0), |sums, used| (sums.0 + f64::from(used.count), sums.1 + used.preference()));
+            all.iter().fold((0.0, 0.0), |sums, used| (sums.0 + used.count, sums.1 + used.preference()));
         assert!((routes.calls() - calls).abs() < 1e-6 * calls);
         assert!((routes.young.preferences + routes.old.preferences - preferences).abs() < 1e-6 * preferences);
         assert!((all.iter().map(|used| routes.taken(*used)).sum::<f64>() - 1.0).abs() < 1e-3);
