@@ -29,17 +29,21 @@ pub fn look_ahead<'a>(events: impl Iterator<Item = (&'a State, &'a EnrichedEvent
             touched ^= state.memory.expiries.get(event.keys.token).map_or(0, |at| *at as u64);
         }
     }
-    let found: SmallVec<[_; GROUP]> = events
-        .iter()
-        .filter_map(|(State { memory, .. }, event)| {
-            memory.baselines.find(baseline_key(&event.keys, memory)).map(|place| (memory, event, place))
-        })
-        .collect();
+    let mut found: SmallVec<[_; GROUP]> = SmallVec::new();
+    let mut users: SmallVec<[_; GROUP]> = SmallVec::new();
+    for (State { memory, .. }, event) in &events {
+        let key = baseline_key(&event.keys, memory);
+        if let Some(place) = memory.baselines.find(key) {
+            found.push((memory, event, place));
+        } else {
+            let user = event.keys.user.unwrap_or(key);
+            users.extend(memory.users.find(user).map(|place| (&memory.users, place)));
+        }
+    }
     for (memory, _, place) in &found {
         touched ^= memory.baselines.get(*place).touch();
     }
     let mut begin = events.len() - found.len();
-    let mut users: SmallVec<[_; GROUP]> = SmallVec::new();
     for (memory, event, place) in &found {
         let (baseline, at) = (memory.baselines.get(*place), event.event.timestamp.millis());
         touched ^= baseline.touch_parts(event.event.kind == Kind::Refreshed);

@@ -203,7 +203,7 @@ impl Words<'_> {
                     times => [digits.format(times), " changes of network back and forth"].concat(),
                 };
                 let an_hour =
-                    f64::from(self.baseline.switches) / f64::from(self.baseline.active_minutes).max(1.0) * 60.0;
+                    f64::from(self.baseline.switches) / self.baseline.active_minutes().max(1.0) * 60.0;
                 let expected = [&hundredths(an_hour), " changes an hour of activity"].concat();
                 let reason =
                     ["two holders in turns: ", &observed, ", last from ", &here, "; its owner has ", &expected]

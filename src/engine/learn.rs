@@ -35,8 +35,8 @@ pub struct Learns {
     pub area: bool,
     /// A change of network, and the probability that it was the owner's.
     pub switch: Option<f64>,
-    /// Minutes of activity since the event before.
-    pub active_minutes: f64,
+    /// Milliseconds of activity since the event before.
+    pub active_ms: i64,
 }
 
 /// One event as it is to be learnt.
@@ -128,12 +128,10 @@ pub fn learn(baseline: &mut Baseline, user: Option<&mut User>, others: &mut Othe
             learn_visit(baseline, user, others, lesson, weights);
         }
     }
-    if let Some(switched) = learns.switch {
-        baseline.switches += switched as f32;
-    }
-    baseline.active_minutes += learns.active_minutes as f32;
-    if learns.active_minutes > 0.0 || learns.switch.is_some() {
-        others.cohorts.learn_activity(*kind, learns.switch.unwrap_or(0.0), learns.active_minutes);
+    if learns.active_ms > 0 || learns.switch.is_some() {
+        let switched = learns.switch.unwrap_or(0.0);
+        baseline.learn_activity(switched, learns.active_ms);
+        others.cohorts.learn_activity(*kind, switched, learns.active_ms as f64 / 60_000.0);
     }
     baseline.last_at = baseline.last_at.max(scene.sighting.at);
     baseline.network = scene.sighting.network;

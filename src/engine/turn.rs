@@ -21,6 +21,10 @@ use crate::verdict::RuleId;
 const MINUTE_MS: f64 = 60_000.0;
 const DAY_MS: f64 = 86_400_000.0;
 
+/// Between two calls: a longer silence is no activity, and of a shorter one no more is.
+const PAUSE_MS: i64 = 30 * 60_000;
+const SITTING_MS: i64 = 10 * 60_000;
+
 /// Visits of one's own after which changes of network count in full: new grants are still being set up.
 const SETTLED_VISITS: f64 = 10.0;
 /// So long a holder's place and client are news, and again after so long an absence: who has gone on for longer, and was
@@ -288,9 +292,10 @@ impl Turn<'_> {
     /// Switch: at a change of network within an hour.
     pub fn switch(&mut self, baseline: &mut Baseline, others: &Others, learns: &mut Learns) {
         let sighting = &self.scene.sighting;
-        let gap = (sighting.at - baseline.last_at).max(0) as f64 / MINUTE_MS;
+        let gap_ms = (sighting.at - baseline.last_at).max(0);
         // A pause is no activity; what lies between two calls of one sitting is.
-        learns.active_minutes = if gap < 30.0 { gap.min(10.0) } else { 0.0 };
+        learns.active_ms = if gap_ms < PAUSE_MS { gap_ms.min(SITTING_MS) } else { 0 };
+        let gap = gap_ms as f64 / MINUTE_MS;
         if baseline.network == 0 || baseline.network == sighting.network || gap >= term::switch::GAP_MINUTES_MAX {
             return;
         }
@@ -302,7 +307,7 @@ impl Turn<'_> {
             _ => self.held,
         };
         let settled = ((f64::from(baseline.visits) + 2.0) / SETTLED_VISITS).min(1.0);
-        let (changes, active) = (f64::from(baseline.switches), f64::from(baseline.active_minutes));
+        let (changes, active) = (f64::from(baseline.switches), baseline.active_minutes());
         let context = &mut baseline.contexts[younger];
         learns.switch = Some(owner(context.log_odds.get()));
         if usize::from(context.level) < net::level::KNOWN_NETWORK

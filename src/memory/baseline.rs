@@ -213,7 +213,8 @@ pub struct Baseline {
     pub binding: u32,
     /// Visits so far.
     pub visits: u32,
-    pub active_minutes: f32,
+    /// Milliseconds of activity, in whole ones: a busy token's are too short to be added to days of them otherwise.
+    active_ms: u32,
     pub switches: f32,
     /// Networks taken up, and how many of them rent out servers.
     pub networks: u8,
@@ -273,7 +274,7 @@ impl Baseline {
             token: 0,
             binding: 0,
             visits: 0,
-            active_minutes: 0.0,
+            active_ms: 0,
             switches: 0.0,
             networks: 0,
             hosting_networks: 0,
@@ -388,6 +389,23 @@ impl Baseline {
         learn(Sort::Fingerprint, sighting.fingerprint);
     }
 
+    /// Minutes of activity that [`Self::switches`] came in.
+    #[must_use]
+    pub fn active_minutes(&self) -> f64 {
+        f64::from(self.active_ms) / 60_000.0
+    }
+
+    /// Takes in so many milliseconds of activity, and a change of network by the probability that it was the owner's. After
+    /// some twenty-five days of activity both count half.
+    pub fn learn_activity(&mut self, switched: f64, active_ms: i64) {
+        self.switches += switched as f32;
+        self.active_ms += active_ms as u32;
+        if self.active_ms > u32::MAX / 2 {
+            self.active_ms /= 2;
+            self.switches /= 2.0;
+        }
+    }
+
     /// What a call of `route` is held against.
     #[must_use]
     pub fn own_route(&self, route: u32) -> OwnCalls {
@@ -464,6 +482,25 @@ mod tests {
         let beginnings = of_visits.next_multiple_of(64);
         let size = size_of::<Baseline>();
         crate::memory::tests::assert_no_line_is_left_out(&baseline.touched_beginnings(), beginnings, size);
+    }
+
+    #[test]
+    fn a_busy_tokens_activity_is_all_counted() {
+        let kind = Kind::new(crate::event::TokenType::ApiKey, crate::enrichment::Device::Machine);
+        let mut baseline = Baseline::new(1, kind, 0);
+        let ten_minutes = 600_000;
+        for _ in 0..1_000 {
+            baseline.learn_activity(0.01, ten_minutes);
+        }
+        for _ in 0..60_000 {
+            baseline.learn_activity(0.0, 1);
+        }
+        assert!((baseline.active_minutes() - 10_001.0).abs() < 1e-9, "{}", baseline.active_minutes());
+        let rate = |baseline: &Baseline| f64::from(baseline.switches) / baseline.active_minutes();
+        for _ in 0..100_000 {
+            baseline.learn_activity(0.01, ten_minutes);
+        }
+        assert!((rate(&baseline) - 0.001).abs() < 1e-5, "what is forgotten leaves the rate: {}", rate(&baseline));
     }
 
     #[test]

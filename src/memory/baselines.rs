@@ -172,12 +172,13 @@ impl Baselines {
         self.evicted
     }
 
-    /// Bytes of all baselines, their places among them.
+    /// Bytes of all baselines, with what finds them; without the room in the last block, which is of one size.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let places = self.places.capacity() * (size_of::<(u64, u32)>() + 1);
+        let young = self.young.capacity() * size_of::<u64>();
         let own: usize = self.held.iter().map(Baseline::bytes).sum();
-        places + own
+        places + young + own
     }
 
     fn evict(&mut self, now: i64) {

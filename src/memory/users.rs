@@ -13,7 +13,7 @@ pub struct Users {
     places: Map<u64, u32>,
     held: Blocks<User>,
     /// By place.
-    keys: Vec<u64>,
+    keys: Blocks<u64>,
     /// Where one that must go is looked for next.
     next: usize,
     max: usize,
@@ -23,7 +23,7 @@ impl Users {
     /// Beyond `max` users one of some neighbours goes.
     #[must_use]
     pub fn new(max: usize) -> Self {
-        Self { places: Map::default(), held: Blocks::default(), keys: Vec::new(), next: 0, max: max.max(1) }
+        Self { places: Map::default(), held: Blocks::default(), keys: Blocks::default(), next: 0, max: max.max(1) }
     }
 
     /// Where the user of `key` is, until the next one is made.

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
 
+use super::blocks::Blocks;
+
 /// Visits open at a time, of one baseline.
 pub const VISITS_MAX: usize = 3;
 
@@ -165,7 +167,7 @@ fn place_of(keys: &mut [u32], key: u32) -> Option<(usize, bool)> {
 /// room for them.
 #[derive(Debug)]
 pub struct Visits {
-    places: Vec<Visit>,
+    places: Blocks<Visit>,
     free: Vec<NonZeroU32>,
     /// Number and last known time of each open visit, in the order in which they are looked at again.
     queue: VecDeque<(i64, NonZeroU32)>,
@@ -175,8 +177,8 @@ pub struct Visits {
 impl Visits {
     /// Beyond `max` open visits the one looked at longest ago ends early.
     #[must_use]
-    pub const fn new(max: usize) -> Self {
-        Self { places: Vec::new(), free: Vec::new(), queue: VecDeque::new(), max }
+    pub fn new(max: usize) -> Self {
+        Self { places: Blocks::default(), free: Vec::new(), queue: VecDeque::new(), max }
     }
 
     /// Begins a visit, in its place: made elsewhere and moved, it could not be read before all of it had arrived.
