@@ -1,4 +1,5 @@
-//! Judgement alone, on warm state: what `engine::step` costs an event, and what a baseline costs in memory.
+//! Judgement alone, on warm state: what `engine::step` costs an event, by itself and against bare decoding of the same
+//! events in turn, and what a baseline costs in memory.
 //! `cargo bench --bench step`
 //!
 //! Ten thousand baselines live through four days; then five more days are timed, each of them new. An event is judged

@@ -127,7 +127,7 @@ impl State {
         Counters { baselines: baselines.len() as u64, baselines_evicted: baselines.evicted(), ..self.counters }
     }
 
-    /// Bytes held by baselines alone, and their number: for the figure of bytes a baseline.
+    /// Bytes held by baselines and what finds them, and their number: for the figure of bytes a baseline.
     #[must_use]
     pub fn memory(&self) -> (usize, usize) {
         (self.memory.baselines.bytes(), self.memory.baselines.len())

@@ -74,6 +74,12 @@ fn a_labelled_set_is_measured() {
     let report = figures(folder.path(), &["--peers", "--roc", "roc.svg"]);
     assert_eq!((&report["events"], &report["token_days"]), (&Value::from(1_204), &Value::from(1_200)));
     assert_eq!((&report["thefts"], &report["hard_cases"]), (&Value::from(2), &Value::from(1)));
+    let [theft, campaign] = [0, 1].map(|number| &report["each_theft"][number]);
+    assert_eq!((&theft["case"], &theft["caught_at"]), (&"f".into(), &1.0.into()));
+    let said = theft["most_telling"]["signals"][0].as_str().expect("a reason");
+    assert!(said.starts_with("new_network +4.9: used from a network that is new to it: 198.51.100.1"), "{said}");
+    // The second of a company that comes together is a little less odd.
+    assert_eq!(campaign["most_telling"]["event_id"], "campaign-1");
     let peers = report["detectors"].as_array().expect("detectors");
     let new_address = peers.iter().find(|peer| peer["name"] == "new address").expect("the rule");
     // One false alert in 1,200 token-days is within the budget: the traveller, who is less odd than the thefts.

@@ -1,21 +1,26 @@
 //! Memory, the wall of everything that remembers more than a cache holds.
 
 use std::hint::black_box;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// Lines of a baseline in the processor's cache, of eight words each.
-const LINES: usize = 9;
-const VISITS: usize = 1 << 20;
+use tokenwarden::memory::Baseline;
 
-type Entry = [[u64; 8]; LINES];
+const WORDS: usize = 8;
+/// Lines of a baseline in the processor's cache.
+const LINES: usize = size_of::<Baseline>() / (8 * WORDS);
+const GROUPS: usize = 1 << 15;
 
-/// Nanoseconds that reading all lines of an entry takes, among so many, where which is next shows only after the one
-/// before; and where as many as `group` are known at a time, and looked ahead for.
+#[derive(Clone)]
+#[repr(align(64))]
+struct Entry([[u64; WORDS]; LINES]);
+
+/// Nanoseconds that reading all lines of an entry as large as a baseline takes, among so many, where which is next shows only
+/// after the one before; and where as many as `group` are known at a time, and looked ahead for.
 pub fn entry(entries: usize, group: usize) -> (f64, f64) {
-    let mut held: Vec<Entry> = vec![[[0; 8]; LINES]; entries];
+    let mut held: Vec<Entry> = vec![Entry([[0; WORDS]; LINES]); entries];
     // Memory that nobody has written to is all one page.
-    for entry in &mut held {
-        entry[0][0] = black_box(0);
+    for Entry(lines) in &mut held {
+        lines[0][0] = black_box(0);
     }
     let mut random = 1_u64;
     let mut next = move || {
@@ -25,11 +30,11 @@ pub fn entry(entries: usize, group: usize) -> (f64, f64) {
         random ^= random << 17;
         random
     };
-    let sum = |entry: &Entry| entry.iter().fold(0, |sum, line| sum ^ line[0] ^ line[7]);
+    let sum = |Entry(lines): &Entry| lines.iter().fold(0, |sum, line| sum ^ line[0]);
 
     let began = Instant::now();
     let mut last = 0;
-    for _ in 0..VISITS {
+    for _ in 0..GROUPS * group {
         // All is nothing, but the processor cannot know.
         last = sum(&held[(next() ^ last) as usize % entries]);
     }
@@ -38,7 +43,7 @@ pub fn entry(entries: usize, group: usize) -> (f64, f64) {
 
     let began = Instant::now();
     let mut places = vec![0; group];
-    for _ in 0..VISITS / group {
+    for _ in 0..GROUPS {
         places.fill_with(|| next() as usize % entries);
         black_box(places.iter().fold(0, |touched, place| touched ^ sum(&held[*place])));
         for place in &places {
@@ -47,6 +52,6 @@ pub fn entry(entries: usize, group: usize) -> (f64, f64) {
     }
     black_box(last);
     let ahead = began.elapsed();
-    let each = |took: std::time::Duration| took.as_nanos() as f64 / VISITS as f64;
+    let each = |took: Duration| took.as_nanos() as f64 / (GROUPS * group) as f64;
     (each(one_by_one), each(ahead))
 }

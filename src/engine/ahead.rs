@@ -30,14 +30,14 @@ pub fn look_ahead<'a>(events: impl Iterator<Item = (&'a State, &'a EnrichedEvent
         }
     }
     let mut found: SmallVec<[_; GROUP]> = SmallVec::new();
+    // A user is asked for where a visit begins, and where a token is new.
     let mut users: SmallVec<[_; GROUP]> = SmallVec::new();
     for (State { memory, .. }, event) in &events {
         let key = baseline_key(&event.keys, memory);
         if let Some(place) = memory.baselines.find(key) {
             found.push((memory, event, place));
-        } else {
-            let user = event.keys.user.unwrap_or(key);
-            users.extend(memory.users.find(user).map(|place| (&memory.users, place)));
+        } else if event.event.kind.is_sighting() {
+            users.push((&memory.users, event.keys.user.unwrap_or(key)));
         }
     }
     for (memory, _, place) in &found {
@@ -55,12 +55,12 @@ pub fn look_ahead<'a>(events: impl Iterator<Item = (&'a State, &'a EnrichedEvent
             touched ^= memory.visits.get(visit).touch();
         } else {
             begin += 1;
-            let user = event.keys.user.unwrap_or(baseline.key);
-            users.extend(memory.users.find(user).map(|place| (&memory.users, place)));
+            users.push((&memory.users, event.keys.user.unwrap_or(baseline.key)));
         }
     }
-    for (users, place) in users {
-        touched ^= users.touch(place);
+    let places: SmallVec<[_; GROUP]> = users.iter().map(|(users, key)| (users, users.find(*key))).collect();
+    for (users, place) in places {
+        touched ^= place.map_or(0, |place| users.touch(place));
     }
     // Of the first one's state: only past events that are read as several partitions have more than one.
     if let Some((state, _)) = events.first() {

@@ -202,8 +202,8 @@ impl Words<'_> {
                     1 => "one change of network within the hour".to_owned(),
                     times => [digits.format(times), " changes of network back and forth"].concat(),
                 };
-                let an_hour =
-                    f64::from(self.baseline.switches) / self.baseline.active_minutes().max(1.0) * 60.0;
+                let activity = self.baseline.activity;
+                let an_hour = activity.changes() / activity.minutes().max(1.0) * 60.0;
                 let expected = [&hundredths(an_hour), " changes an hour of activity"].concat();
                 let reason =
                     ["two holders in turns: ", &observed, ", last from ", &here, "; its owner has ", &expected]

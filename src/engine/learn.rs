@@ -36,7 +36,7 @@ pub struct Learns {
     /// A change of network, and the probability that it was the owner's.
     pub switch: Option<f64>,
     /// Milliseconds of activity since the event before.
-    pub active_ms: i64,
+    pub active_ms: u32,
 }
 
 /// One event as it is to be learnt.
@@ -130,8 +130,8 @@ pub fn learn(baseline: &mut Baseline, user: Option<&mut User>, others: &mut Othe
     }
     if learns.active_ms > 0 || learns.switch.is_some() {
         let switched = learns.switch.unwrap_or(0.0);
-        baseline.learn_activity(switched, learns.active_ms);
-        others.cohorts.learn_activity(*kind, switched, learns.active_ms as f64 / 60_000.0);
+        baseline.activity.learn(switched, learns.active_ms);
+        others.cohorts.learn_activity(*kind, switched, f64::from(learns.active_ms) / 60_000.0);
     }
     baseline.last_at = baseline.last_at.max(scene.sighting.at);
     baseline.network = scene.sighting.network;

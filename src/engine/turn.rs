@@ -21,9 +21,10 @@ use crate::verdict::RuleId;
 const MINUTE_MS: f64 = 60_000.0;
 const DAY_MS: f64 = 86_400_000.0;
 
-/// Between two calls: a longer silence is no activity, and of a shorter one no more is.
+/// A silence of so long is a pause.
 const PAUSE_MS: i64 = 30 * 60_000;
-const SITTING_MS: i64 = 10 * 60_000;
+/// Of a shorter silence so much counts as activity at the most.
+const ACTIVE_MS_MAX: i64 = 10 * 60_000;
 
 /// Visits of one's own after which changes of network count in full: new grants are still being set up.
 const SETTLED_VISITS: f64 = 10.0;
@@ -294,7 +295,7 @@ impl Turn<'_> {
         let sighting = &self.scene.sighting;
         let gap_ms = (sighting.at - baseline.last_at).max(0);
         // A pause is no activity; what lies between two calls of one sitting is.
-        learns.active_ms = if gap_ms < PAUSE_MS { gap_ms.min(SITTING_MS) } else { 0 };
+        learns.active_ms = if gap_ms < PAUSE_MS { gap_ms.min(ACTIVE_MS_MAX) as u32 } else { 0 };
         let gap = gap_ms as f64 / MINUTE_MS;
         if baseline.network == 0 || baseline.network == sighting.network || gap >= term::switch::GAP_MINUTES_MAX {
             return;
@@ -307,7 +308,7 @@ impl Turn<'_> {
             _ => self.held,
         };
         let settled = ((f64::from(baseline.visits) + 2.0) / SETTLED_VISITS).min(1.0);
-        let (changes, active) = (f64::from(baseline.switches), baseline.active_minutes());
+        let (changes, active) = (baseline.activity.changes(), baseline.activity.minutes());
         let context = &mut baseline.contexts[younger];
         learns.switch = Some(owner(context.log_odds.get()));
         if usize::from(context.level) < net::level::KNOWN_NETWORK

@@ -1,6 +1,7 @@
 //! What is known of the events of a labelled set: which are a thief's, and which belong to an honest hard case.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::BufRead;
 
 use serde::Deserialize;
@@ -135,11 +136,14 @@ impl Labels {
     }
 
     fn number(&mut self, theft: bool, scenario: String, case: String) -> CaseNumber {
-        let cases = &mut self.cases;
-        *self.by_name.entry((theft, scenario.clone(), case.clone())).or_insert_with(|| {
-            cases.push(Case { scenario, name: case, theft });
-            (cases.len() - 1) as CaseNumber
-        })
+        match self.by_name.entry((theft, scenario, case)) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => {
+                let (theft, scenario, name) = new.key().clone();
+                self.cases.push(Case { scenario, name, theft });
+                *new.insert((self.cases.len() - 1) as CaseNumber)
+            }
+        }
     }
 }
 

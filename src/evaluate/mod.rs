@@ -43,8 +43,8 @@ pub struct Measure {
     first_at: Option<i64>,
     ledger: Ledger,
     false_revocations: Vec<FalseRevocation>,
-    /// Of each theft the event that says most.
-    telling: HashMap<CaseNumber, ToldEvent>,
+    /// Of each theft the event with the highest log-odds.
+    most_telling: HashMap<CaseNumber, ToldEvent>,
     events: usize,
 }
 
@@ -80,7 +80,7 @@ impl Measure {
             first_at: None,
             ledger: Ledger::default(),
             false_revocations: Vec::new(),
-            telling: HashMap::new(),
+            most_telling: HashMap::new(),
             events: 0,
         }
     }
@@ -121,9 +121,9 @@ impl Measure {
             });
         }
         if let Some((number, true)) = seen.case
-            && self.telling.get(&number).is_none_or(|before| outcome.log_odds > before.log_odds)
+            && self.most_telling.get(&number).is_none_or(|before| outcome.log_odds > before.log_odds)
         {
-            self.telling.insert(number, ToldEvent::of(row));
+            self.most_telling.insert(number, ToldEvent::of(row));
         }
     }
 }

@@ -37,8 +37,8 @@ pub struct Report {
     /// We first.
     pub detectors: Vec<Detector>,
     pub scenarios: Vec<Scenario>,
-    /// Each theft by itself: what was missed is there to be looked at.
-    pub cases: Vec<Theft>,
+    /// What was missed is there to be looked at.
+    pub each_theft: Vec<TheftCase>,
     pub alert: Precision,
     pub revoke: Precision,
     pub false_revocations: Vec<FalseRevocation>,
@@ -93,16 +93,17 @@ pub struct Scenario {
     pub revoked: f64,
 }
 
-/// One theft, and the event of it that says most.
+/// One theft by itself.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Theft {
+pub struct TheftCase {
     pub scenario: String,
     pub case: String,
     pub events: u32,
-    /// The least of [`BUDGETS`] at which it is caught.
+    /// The least of [`BUDGETS`] at which it is caught; `None`: it is missed at all of them.
     pub caught_at: Option<f64>,
     pub verdict: Verdict,
-    pub telling: Option<ToldEvent>,
+    /// Its event with the highest log-odds.
+    pub most_telling: Option<ToldEvent>,
 }
 
 /// Median and ninetieth percentile.
@@ -167,7 +168,7 @@ impl Report {
             hard_cases: honest.values().map(Vec::len).sum(),
             detectors: detectors.collect(),
             scenarios: thefts.iter().map(|(scenario, cases)| Scenario::new(scenario, cases, &scored)).collect(),
-            cases: Theft::all(&measure, &scored[OURS]),
+            each_theft: TheftCase::all(&measure, &scored[OURS]),
             alert: Precision::new(ledger.alerts(), token_days),
             revoke: Precision::new(ledger.revocations(), token_days),
             false_revocations: measure.false_revocations.clone(),
@@ -262,7 +263,7 @@ impl Scenario {
     }
 }
 
-impl Theft {
+impl TheftCase {
     fn all(measure: &Measure, ours: &Scored<'_>) -> Vec<Self> {
         let labelled = measure.ledger.cases().map(|(number, record)| (number, measure.labels.case(number), record));
         let thefts = labelled.filter(|(_, case, _)| case.theft).map(|(number, case, record)| Self {
@@ -271,7 +272,7 @@ impl Theft {
             events: record.events,
             caught_at: BUDGETS.into_iter().find(|budget| record.highest(OURS) > ours.bar(*budget)),
             verdict: record.verdict,
-            telling: measure.telling.get(&number).cloned(),
+            most_telling: measure.most_telling.get(&number).cloned(),
         });
         thefts.collect()
     }
@@ -390,14 +391,27 @@ mod tests {
         assert_eq!((report.revoke.right, report.revoke.wrong), (2, 2));
         assert_eq!((report.alert.right, report.alert.wrong), (2, 2));
         close(&[report.revoke.precision.share, report.revoke.wrong_per_million_token_days], &[0.5, 2_000.0]);
-        let cases: Vec<_> = report.cases.iter().map(|case| (case.case.as_str(), case.caught_at)).collect();
-        assert_eq!(cases, [("1", Some(1.0)), ("2", None), ("3", Some(1.0))], "thefts alone, one by one");
         // 9.5 is over no bar but one of 50 per 1,000.
         let travel = &report.honest[0];
         assert_eq!((travel.cases, travel.alerted.as_slice()), (2, &[0, 0, 0][..]));
         // The curve ends at 100 per 1,000, where the bar is 8.99.
         assert_eq!(ours.curve.len(), 61);
         close(&[ours.curve[60].0, ours.curve[60].1], &[100.0, 0.75]);
+    }
+
+    #[test]
+    fn each_theft_is_told_with_the_least_budget_that_catches_it() {
+        let told = |measure| {
+            let report = Report::new(measure, -7.0, &Tally::default());
+            let each = report.each_theft.into_iter();
+            each.map(|theft| (theft.case, theft.events, theft.caught_at)).collect::<Vec<_>>()
+        };
+        let case = |name: &str, events, caught_at| (name.to_owned(), events, caught_at);
+        assert_eq!(told(measure()), [case("1", 3, Some(1.0)), case("2", 1, None), case("3", 2, Some(1.0))]);
+        let mut later = measure();
+        // Over the bar of 5 per 1,000, which is 9.94.
+        later.ledger.observe(&theft(2_001, MINUTE, 9.96, 1));
+        assert_eq!(told(later)[1], case("2", 2, Some(5.0)));
     }
 
     #[test]

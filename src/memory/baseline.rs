@@ -187,6 +187,37 @@ pub struct Refreshes {
     pub before: [u32; 8],
 }
 
+/// Changes of network, and the activity that they came in.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Activity {
+    /// In whole milliseconds: a busy token's are too short to be added to days of them otherwise.
+    ms: u32,
+    changes: f32,
+}
+
+impl Activity {
+    /// Takes in the time since the event before, at most some minutes, and a change by the probability that it was the
+    /// owner's. After some twenty-five days of activity both count half.
+    pub fn learn(&mut self, changed: f64, ms: u32) {
+        self.ms = self.ms.saturating_add(ms);
+        self.changes += changed as f32;
+        if self.ms > u32::MAX / 2 {
+            self.ms /= 2;
+            self.changes /= 2.0;
+        }
+    }
+
+    #[must_use]
+    pub fn minutes(&self) -> f64 {
+        f64::from(self.ms) / 60_000.0
+    }
+
+    #[must_use]
+    pub fn changes(&self) -> f64 {
+        f64::from(self.changes)
+    }
+}
+
 /// In the order in which it is asked: at every event, and then where a visit or an hour begins. Memory fetches lines of 64
 /// bytes, and most events so do with four of nine.
 #[derive(Clone, Debug)]
@@ -213,9 +244,7 @@ pub struct Baseline {
     pub binding: u32,
     /// Visits so far.
     pub visits: u32,
-    /// Milliseconds of activity, in whole ones: a busy token's are too short to be added to days of them otherwise.
-    active_ms: u32,
-    pub switches: f32,
+    pub activity: Activity,
     /// Networks taken up, and how many of them rent out servers.
     pub networks: u8,
     pub hosting_networks: u8,
@@ -274,8 +303,7 @@ impl Baseline {
             token: 0,
             binding: 0,
             visits: 0,
-            active_ms: 0,
-            switches: 0.0,
+            activity: Activity::default(),
             networks: 0,
             hosting_networks: 0,
             behind: 0,
@@ -389,23 +417,6 @@ impl Baseline {
         learn(Sort::Fingerprint, sighting.fingerprint);
     }
 
-    /// Minutes of activity that [`Self::switches`] came in.
-    #[must_use]
-    pub fn active_minutes(&self) -> f64 {
-        f64::from(self.active_ms) / 60_000.0
-    }
-
-    /// Takes in so many milliseconds of activity, and a change of network by the probability that it was the owner's. After
-    /// some twenty-five days of activity both count half.
-    pub fn learn_activity(&mut self, switched: f64, active_ms: i64) {
-        self.switches += switched as f32;
-        self.active_ms += active_ms as u32;
-        if self.active_ms > u32::MAX / 2 {
-            self.active_ms /= 2;
-            self.switches /= 2.0;
-        }
-    }
-
     /// What a call of `route` is held against.
     #[must_use]
     pub fn own_route(&self, route: u32) -> OwnCalls {
@@ -486,21 +497,20 @@ mod tests {
 
     #[test]
     fn a_busy_tokens_activity_is_all_counted() {
-        let kind = Kind::new(crate::event::TokenType::ApiKey, crate::enrichment::Device::Machine);
-        let mut baseline = Baseline::new(1, kind, 0);
-        let ten_minutes = 600_000;
+        const TEN_MINUTES: u32 = 600_000;
+        let mut activity = Activity::default();
         for _ in 0..1_000 {
-            baseline.learn_activity(0.01, ten_minutes);
+            activity.learn(0.01, TEN_MINUTES);
         }
         for _ in 0..60_000 {
-            baseline.learn_activity(0.0, 1);
+            activity.learn(0.0, 1);
         }
-        assert!((baseline.active_minutes() - 10_001.0).abs() < 1e-9, "{}", baseline.active_minutes());
-        let rate = |baseline: &Baseline| f64::from(baseline.switches) / baseline.active_minutes();
+        assert!((activity.minutes() - 10_001.0).abs() < 1e-9, "{}", activity.minutes());
         for _ in 0..100_000 {
-            baseline.learn_activity(0.01, ten_minutes);
+            activity.learn(0.01, TEN_MINUTES);
         }
-        assert!((rate(&baseline) - 0.001).abs() < 1e-5, "what is forgotten leaves the rate: {}", rate(&baseline));
+        let rate = activity.changes() / activity.minutes();
+        assert!((rate - 0.001).abs() < 1e-5, "what is forgotten leaves the rate: {rate}");
     }
 
     #[test]

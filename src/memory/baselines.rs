@@ -172,7 +172,8 @@ impl Baselines {
         self.evicted
     }
 
-    /// Bytes of all baselines, with what finds them; without the room in the last block, which is of one size.
+    /// Bytes of all baselines, of the table that finds them and of the queue of the young ones. What is free in the last
+    /// block is not among them, nor are seeds.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let places = self.places.capacity() * (size_of::<(u64, u32)>() + 1);

@@ -496,6 +496,37 @@ mod tests {
     }
 
     #[test]
+    fn a_large_population_still_counts_each_call() {
+        let mut population = Population::default();
+        let large = f64::from(1_u32 << 25);
+        for route in [11, 12] {
+            population.learn_route(1, 7, route, 1.0, large);
+        }
+        for _ in 0..1_000 {
+            population.learn_route(1, 7, 11, 1.0, 0.25);
+        }
+        let used = population.route(12).expect("it was called");
+        let found = population.calls(&population.callers(1, 7), 12, used);
+        let all = 2.0 * large + 250.0;
+        let anyone = (large + 0.3) / (all + 0.3 * 22.0);
+        let with_app = (large + 50.0 * anyone) / (all + 50.0);
+        let others = (large + 50.0 * with_app) / (all + 50.0);
+        assert!((found.others - others).abs() < 1e-12, "{} and {others}", found.others);
+    }
+
+    #[test]
+    fn a_first_call_is_all_of_what_its_application_prefers() {
+        let mut population = Population::default();
+        // One that is no single float.
+        population.learn_route(1, 7, 11, 1.0, 0.999);
+        let used = population.route(11).expect("it was called");
+        let found = population.calls(&population.callers(1, 7), 11, used);
+        let preference = 1.299_f64.sqrt();
+        let expected = preference * (1.0 + UNKNOWN / (preference + UNKNOWN)) / (preference + UNKNOWN);
+        assert!((found.thief - expected).abs() < 1e-9, "{} and {expected}", found.thief);
+    }
+
+    #[test]
     fn a_thief_is_tempted_by_words_and_the_choices_add_up() {
         let mut population = Population::default();
         for route in 0..40 {

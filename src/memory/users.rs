@@ -7,7 +7,7 @@ use super::user::User;
 /// How many users are weighed against each other when one of them must go.
 const NEIGHBOURS: usize = 16;
 
-/// Each user has a place of its own, so that it is fetched before a visit of a known token asks for it.
+/// Each user has a place of its own, so that it is fetched before a visit asks for it.
 #[derive(Debug)]
 pub struct Users {
     places: Map<u64, u32>,
