@@ -21,7 +21,7 @@ use self::outbox::{Next, Task};
 pub use self::outbox::{Outbox, PAUSE_FILE};
 use self::state::{Record, Work};
 use crate::port::{ActionRow, Clock, Notice, Notifier, Revoker, Rows as _, Store, StoreError};
-use crate::telemetry::{Health, Metrics};
+use crate::telemetry::{Condition, Health, Metrics};
 use crate::verdict::Mode;
 
 /// Some things are told once in so long.
@@ -245,13 +245,13 @@ where
         loop {
             match self.outbox.append(records.clone()) {
                 Ok(()) => {
-                    self.health.outbox_failing(false);
+                    self.health.set(Condition::Outbox, false);
                     self.metrics.waiting(self.outbox.waiting());
                     return;
                 }
                 Err(error) => {
                     tracing::error!(%error, "the outbox cannot be written; trying again");
-                    self.health.outbox_failing(true);
+                    self.health.set(Condition::Outbox, true);
                 }
             }
             if *stop.borrow() {

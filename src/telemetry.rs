@@ -1,6 +1,7 @@
-//! How the service is seen from outside: its clock, its logs, its numbers, its door.
+//! What the service reports about itself: clock, logs, metrics, health, admin endpoints.
 
 pub mod admin;
+mod health;
 mod metrics;
 
 use std::cell::Cell;
@@ -9,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tracing_subscriber::EnvFilter;
 
-pub use self::admin::Health;
+pub use self::health::{Condition, Health};
 pub use self::metrics::Metrics;
 use crate::port::Clock;
 

@@ -19,7 +19,7 @@ use crate::engine;
 use crate::pipeline::{Epoch, Group, Partition, Pipeline, Tally};
 use crate::port::{Clock, Message, Polled, Rows as _, Source, SourceError, Store, StoreError};
 use crate::rule::RuleSet;
-use crate::telemetry::{Health, Metrics};
+use crate::telemetry::{Condition, Health, Metrics};
 use crate::verdict::Incident;
 use crate::wire::Format;
 
@@ -311,7 +311,7 @@ where
         {
             match source.commit(&epoch.checkpoint, &epoch.letters) {
                 Ok(()) => {
-                    self.outside.health.source_failing(false);
+                    self.outside.health.set(Condition::Commit, false);
                     self.outside.metrics.epoch_done(&epoch.tally);
                     self.partitions.count(&self.outside.metrics);
                     self.outside.metrics.geoip_problems(self.pipeline.enricher.problems().len());
@@ -324,7 +324,7 @@ where
                 }
                 Err(SourceError::Unavailable(reason)) => {
                     tracing::warn!(reason, "the source does not take what is done; trying again");
-                    self.outside.health.source_failing(true);
+                    self.outside.health.set(Condition::Commit, true);
                     self.commit_at = self.outside.clock.now_millis() + COMMIT_RETRY_MS;
                 }
                 Err(error) => return Err(error.into()),
@@ -387,7 +387,7 @@ where
         outbox(incidents)?;
         if self.outbox_failed_at.take().is_some() {
             tracing::info!("the outbox takes incidents again");
-            self.outside.health.outbox_failing(false);
+            self.outside.health.set(Condition::Outbox, false);
         }
         Ok(())
     }
@@ -402,7 +402,7 @@ where
         if since == now {
             tracing::error!(%error, "the outbox cannot be written; the source waits until it can");
         }
-        self.outside.health.outbox_failing(true);
+        self.outside.health.set(Condition::Outbox, true);
         self.outbox_at = now + OUTBOX_RETRY_MS;
         Ok(())
     }
@@ -473,14 +473,14 @@ async fn write<S: Store>(
     loop {
         match store.write(rows).await {
             Ok(()) => {
-                health.store_failing(false);
+                health.set(Condition::Store, false);
                 metrics.store_took(clock.now_millis() - began);
                 return Ok(());
             }
             Err(StoreError::Retriable(reason)) if wait_ms_max.is_none_or(|max| clock.now_millis() - began < max) => {
                 tracing::warn!(reason, "the store is unavailable; trying again");
                 metrics.store_retried();
-                health.store_failing(true);
+                health.set(Condition::Store, true);
             }
             Err(error) => return Err(error),
         }

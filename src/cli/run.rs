@@ -83,6 +83,7 @@ fn serve(
             health: Arc::clone(&health),
             clock: Arc::clone(&clock),
             token: config.admin.token.clone(),
+            hosts: admin::Hosts::new(config.admin.listen, &config.admin.hosts),
         };
         admin::serve(config.admin.listen, pages).await.map_err(|error| {
             Failure::Unavailable(format!("cannot listen on {} (admin.listen): {error}", config.admin.listen))

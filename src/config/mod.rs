@@ -162,11 +162,13 @@ pub struct Admin {
     pub listen: SocketAddr,
     /// Bearer token that callers must show; required off loopback.
     pub token: Option<SecretString>,
+    /// Names, besides those of loopback and the address listened on, that callers may send as `Host`.
+    pub hosts: Vec<String>,
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464), token: None }
+        Self { listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464), token: None, hosts: Vec::new() }
     }
 }
 

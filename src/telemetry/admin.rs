@@ -1,11 +1,11 @@
-//! The service's own door: `/metrics`, `/healthz`, `/readyz`.
+//! The admin endpoints: `/metrics`, `/healthz`, `/readyz`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use axum::Router;
 use axum::extract::{Request, State};
+use axum::http::uri::Authority;
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -14,63 +14,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use subtle::ConstantTimeEq as _;
 use tokio::net::TcpListener;
 
-use super::Metrics;
+use super::{Health, Metrics};
 use crate::port::Clock;
-
-/// A worker that has not come round for this long hangs.
-const BEAT_MS_MAX: i64 = 60_000;
-
-/// Whether the service lives, and whether it does its work.
-#[derive(Debug, Default)]
-pub struct Health {
-    /// When the worker last came round, milliseconds since the epoch, wall clock; 0 before it began.
-    beat_at: AtomicI64,
-    store_failing: AtomicBool,
-    source_failing: AtomicBool,
-    outbox_failing: AtomicBool,
-}
-
-impl Health {
-    /// The worker has come round.
-    pub fn beat(&self, now: i64) {
-        self.beat_at.store(now, Ordering::Relaxed);
-    }
-
-    pub fn store_failing(&self, failing: bool) {
-        self.store_failing.store(failing, Ordering::Relaxed);
-    }
-
-    pub fn source_failing(&self, failing: bool) {
-        self.source_failing.store(failing, Ordering::Relaxed);
-    }
-
-    pub fn outbox_failing(&self, failing: bool) {
-        self.outbox_failing.store(failing, Ordering::Relaxed);
-    }
-
-    /// Why the process should be restarted, if it should.
-    fn illness(&self, now: i64) -> Option<&'static str> {
-        let beat_at = self.beat_at.load(Ordering::Relaxed);
-        (beat_at != 0 && now - beat_at > BEAT_MS_MAX).then_some("the worker hangs")
-    }
-
-    /// Why the service does not do its work now, if it does not.
-    fn obstacle(&self, now: i64) -> Option<&'static str> {
-        if self.beat_at.load(Ordering::Relaxed) == 0 {
-            return Some("starting");
-        }
-        if self.store_failing.load(Ordering::Relaxed) {
-            return Some("the store is unavailable");
-        }
-        if self.source_failing.load(Ordering::Relaxed) {
-            return Some("the source does not take commits");
-        }
-        if self.outbox_failing.load(Ordering::Relaxed) {
-            return Some("the outbox cannot be written");
-        }
-        self.illness(now)
-    }
-}
 
 /// What the pages are made of.
 pub struct Pages {
@@ -79,6 +24,45 @@ pub struct Pages {
     pub clock: Arc<dyn Clock>,
     /// Callers must show it as `Authorization: Bearer …`.
     pub token: Option<SecretString>,
+    pub hosts: Hosts,
+}
+
+/// The values of `Host` under which the endpoints may be called. A page in an operator's browser that has its own name
+/// resolved to our address (DNS rebinding) sends that name, and is refused.
+#[derive(Clone, Debug)]
+pub struct Hosts {
+    listen: IpAddr,
+    /// Lower case, without a trailing dot.
+    names: Vec<String>,
+}
+
+impl Hosts {
+    /// The names of loopback, the address listened on, and `names` (`admin.hosts`).
+    #[must_use]
+    pub fn new(listen: SocketAddr, names: &[String]) -> Self {
+        let names = names.iter().map(|name| bare(name).to_ascii_lowercase()).collect();
+        Self { listen: listen.ip(), names }
+    }
+
+    /// Whether `host`, with or without a port, is one of ours. Any port is: one may be forwarded to ours.
+    fn allow(&self, host: &str) -> bool {
+        let Ok(authority) = host.parse::<Authority>() else { return false };
+        if authority.as_str().contains('@') {
+            return false;
+        }
+        let name = bare(authority.host()).to_ascii_lowercase();
+        match name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+            // Listening on all addresses, which of them the caller used cannot be known behind a port forwarding; a
+            // browser sends an address only to a page that was loaded from it.
+            Ok(address) => address.is_loopback() || address == self.listen || self.listen.is_unspecified(),
+            Err(_) => name == "localhost" || self.names.contains(&name),
+        }
+    }
+}
+
+/// A host's name without the dot that ends a fully qualified one.
+fn bare(name: &str) -> &str {
+    name.strip_suffix('.').unwrap_or(name)
 }
 
 /// Listens on `address` and answers until the returned task is aborted.
@@ -101,8 +85,14 @@ fn router(pages: Arc<Pages>) -> Router {
         .with_state(pages)
 }
 
-/// Lets in who shows the token, where one is asked for.
+/// Refuses a `Host` that is not ours, and, where a token is configured, callers without it.
 async fn guard(State(pages): State<Arc<Pages>>, request: Request, next: Next) -> Response {
+    let mut hosts = request.headers().get_all(header::HOST).iter().map(|host| host.to_str().unwrap_or_default());
+    let target = request.uri().authority().map(Authority::as_str);
+    let one_of_ours = hosts.next().is_some_and(|host| pages.hosts.allow(host)) && hosts.next().is_none();
+    if !one_of_ours || target.is_some_and(|target| !pages.hosts.allow(target)) {
+        return (StatusCode::MISDIRECTED_REQUEST, "unknown host; see admin.hosts\n").into_response();
+    }
     if let Some(token) = &pages.token {
         let shown = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let shown = shown.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
@@ -114,28 +104,34 @@ async fn guard(State(pages): State<Arc<Pages>>, request: Request, next: Next) ->
 }
 
 async fn metrics(State(pages): State<Arc<Pages>>) -> Response {
+    pages.metrics.conditions(&pages.health, pages.clock.now_millis());
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], pages.metrics.text()).into_response()
 }
 
 async fn healthz(State(pages): State<Arc<Pages>>) -> Response {
-    answer(pages.health.illness(pages.clock.now_millis()))
+    answer(&pages.health.restart_reasons(pages.clock.now_millis()))
 }
 
 async fn readyz(State(pages): State<Arc<Pages>>) -> Response {
-    answer(pages.health.obstacle(pages.clock.now_millis()))
+    answer(&pages.health.unready_reasons(pages.clock.now_millis()))
 }
 
-fn answer(trouble: Option<&'static str>) -> Response {
-    match trouble {
-        None => "ok\n".into_response(),
-        Some(trouble) => (StatusCode::SERVICE_UNAVAILABLE, format!("{trouble}\n")).into_response(),
+/// 200 without reasons; else 503 with one reason a line.
+fn answer(reasons: &[String]) -> Response {
+    if reasons.is_empty() {
+        return "ok\n".into_response();
     }
+    (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n").into_response()
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
     use super::*;
+    use crate::telemetry::Condition;
 
     struct At(i64);
 
@@ -151,6 +147,7 @@ mod tests {
             health,
             clock: Arc::new(At(now)),
             token: token.map(SecretString::from),
+            hosts: Hosts::new("192.0.2.7:9464".parse().expect("an address"), &["Metrics.example.".to_owned()]),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let base = format!("http://{}", listener.local_addr().expect("an address"));
@@ -163,15 +160,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn readiness_waits_for_the_worker_and_the_store() {
+    async fn readyz_waits_for_the_worker_and_the_store() {
         let health = Arc::new(Health::default());
         let base = start(Arc::clone(&health), 100_000, None).await;
         assert_eq!(status(format!("{base}/readyz")).await, 503);
         assert_eq!(status(format!("{base}/healthz")).await, 200);
         health.beat(99_000);
         assert_eq!(status(format!("{base}/readyz")).await, 200);
-        health.store_failing(true);
-        assert_eq!(status(format!("{base}/readyz")).await, 503);
+        health.set(Condition::Store, true);
+        health.set_of(Condition::Lane, "email", true);
+        let answer = reqwest::get(format!("{base}/readyz")).await.expect("an answer");
+        assert_eq!(answer.status(), 503);
+        let text = answer.text().await.expect("a text");
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(text.starts_with("store: ") && text.contains("\nlane (email): "), "{text}");
         assert_eq!(status(format!("{base}/healthz")).await, 200);
         health.beat(1);
         assert_eq!(status(format!("{base}/healthz")).await, 503);
@@ -186,5 +188,61 @@ mod tests {
         let ask = |token: &str| reqwest::Client::new().get(format!("{base}/metrics")).bearer_auth(token).send();
         assert_eq!(ask("s3crez").await.expect("an answer").status(), 401);
         assert_eq!(ask("s3cret").await.expect("an answer").status(), 200);
+    }
+
+    /// The status of `/metrics` asked for with `lines` as request line and headers.
+    async fn raw(base: &str, lines: &str) -> u16 {
+        let mut stream = TcpStream::connect(base.trim_start_matches("http://")).await.expect("a connection");
+        stream.write_all(format!("{lines}Connection: close\r\n\r\n").as_bytes()).await.expect("a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("an answer");
+        answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
+    }
+
+    #[tokio::test]
+    async fn admin_refuses_hosts_that_are_not_ours() {
+        let base = start(Arc::default(), 0, None).await;
+        for ours in [
+            "localhost",
+            "LocalHost:9464",
+            "localhost.",
+            "127.0.0.1:9464",
+            "127.8.8.8",
+            "[::1]:1",
+            "192.0.2.7:9464",
+            "metrics.EXAMPLE:80",
+        ] {
+            let answer = raw(&base, &format!("GET /metrics HTTP/1.1\r\nHost: {ours}\r\n")).await;
+            assert_eq!(answer, 200, "{ours}");
+        }
+        for other in [
+            "rebound.example",
+            "localhost.rebound.example",
+            "127.0.0.1.rebound.example",
+            "metrics.example.rebound.example",
+            "localhost@rebound.example",
+            "rebound.example@localhost",
+            "192.0.2.8",
+            "0.0.0.0",
+            "",
+            "localhost, rebound.example",
+        ] {
+            for path in ["/metrics", "/healthz", "/readyz", "/other"] {
+                let answer = raw(&base, &format!("GET {path} HTTP/1.1\r\nHost: {other}\r\n")).await;
+                assert_eq!(answer, 421, "{other}");
+            }
+        }
+        let two = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nHost: rebound.example\r\n";
+        assert_eq!(raw(&base, two).await, 421);
+        let whole = "GET http://rebound.example/metrics HTTP/1.1\r\nHost: localhost\r\n";
+        assert_eq!(raw(&base, whole).await, 421);
+        assert_eq!(raw(&base, "GET /metrics HTTP/1.0\r\n").await, 421, "no host");
+    }
+
+    #[test]
+    fn admin_on_all_addresses_takes_any_address_but_no_name() {
+        let hosts = Hosts::new("0.0.0.0:9464".parse().expect("an address"), &[]);
+        assert!(hosts.allow("198.51.100.4:9464") && hosts.allow("[2001:db8::1]:9464"));
+        assert!(!hosts.allow("rebound.example:9464") && !hosts.allow("198.51.100.4.example"));
     }
 }

@@ -10,6 +10,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::{Condition, Health};
 use crate::engine;
 use crate::pipeline::Tally;
 
@@ -46,6 +47,7 @@ pub struct Metrics {
     alerts: Family<[(&'static str, Cow<'static, str>); 2], Counter>,
     revocations: Family<Label, Counter>,
     lag: Family<[(&'static str, Cow<'static, str>); 2], Gauge>,
+    unready: Family<Label, Gauge>,
 }
 
 impl Default for Metrics {
@@ -109,6 +111,12 @@ impl Metrics {
         registry.register("alerts", "Attempts to tell people, by channel and outcome", alerts.clone());
         let lag = Family::<[(&'static str, Cow<'static, str>); 2], Gauge>::default();
         registry.register("source_lag", "Messages still to be read, by topic and partition", lag.clone());
+        let unready = Family::<Label, Gauge>::default();
+        registry.register(
+            "unready",
+            "1 while the condition keeps /readyz from being 200, by condition",
+            unready.clone(),
+        );
         Self {
             registry,
             messages,
@@ -137,6 +145,7 @@ impl Metrics {
             alerts,
             revocations,
             lag,
+            unready,
         }
     }
 
@@ -147,6 +156,14 @@ impl Metrics {
         // Writing to a string fails only where a metric's own encoder does; what was written by then is told.
         let _ = encode(&mut text, &self.registry);
         text
+    }
+
+    /// Sets the gauge of each condition from `health`, as it is at `now`, milliseconds since the epoch.
+    pub fn conditions(&self, health: &Health, now: i64) {
+        for condition in Condition::ALL {
+            let holds = health.holds(condition, now);
+            self.unready.get_or_create(&[("condition", condition.name().into())]).set(i64::from(holds));
+        }
     }
 
     /// An epoch is stored and committed.

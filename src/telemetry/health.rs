@@ -1,0 +1,245 @@
+//! Whether the service works, as `/readyz` and `/healthz` report it.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A worker that has not polled its source for this long hangs.
+const BEAT_MS_MAX: i64 = 60_000;
+
+/// A reason why the service does not do all of its work now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Condition {
+    /// The worker has not polled its source yet.
+    Starting,
+    /// The worker has stopped polling its source.
+    Hung,
+    /// The consumer group has assigned nothing to this member yet, not even an empty set of partitions.
+    NoPartitions,
+    /// Baselines are being rebuilt from messages that were committed before.
+    Rebuilding,
+    /// No Kafka broker has answered for 15 s.
+    Broker,
+    /// The last offset commit failed.
+    Commit,
+    /// A committed offset lies outside the log, and no valid one has been committed since.
+    OffsetGap,
+    /// The dead-letter topic does not take messages; the table `dead_letters` has them.
+    DeadLetterTopic,
+    /// ClickHouse does not take rows.
+    Store,
+    /// The spool of rows for ClickHouse is full.
+    SpoolFull,
+    /// The outbox cannot be written.
+    Outbox,
+    /// Lines of the outbox's file are damaged.
+    OutboxDamaged,
+    /// A delivery lane has failed and is being restarted.
+    Lane,
+    /// A delivery lane has ended and cannot be restarted inside this process.
+    LaneEnded,
+    /// An alert channel rejects alerts.
+    Channel,
+}
+
+impl Condition {
+    pub const ALL: [Self; 15] = [
+        Self::Starting,
+        Self::Hung,
+        Self::NoPartitions,
+        Self::Rebuilding,
+        Self::Broker,
+        Self::Commit,
+        Self::OffsetGap,
+        Self::DeadLetterTopic,
+        Self::Store,
+        Self::SpoolFull,
+        Self::Outbox,
+        Self::OutboxDamaged,
+        Self::Lane,
+        Self::LaneEnded,
+        Self::Channel,
+    ];
+
+    /// The name at the start of its line in `/readyz`, and the label in `tokenwarden_unready`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Hung => "hung",
+            Self::NoPartitions => "no_partitions",
+            Self::Rebuilding => "rebuilding",
+            Self::Broker => "broker",
+            Self::Commit => "commit",
+            Self::OffsetGap => "offset_gap",
+            Self::DeadLetterTopic => "dead_letter_topic",
+            Self::Store => "store",
+            Self::SpoolFull => "spool_full",
+            Self::Outbox => "outbox",
+            Self::OutboxDamaged => "outbox_damaged",
+            Self::Lane => "lane",
+            Self::LaneEnded => "lane_ended",
+            Self::Channel => "channel",
+        }
+    }
+
+    const fn text(self) -> &'static str {
+        match self {
+            Self::Starting => "the worker has not polled its source yet",
+            Self::Hung => "the worker has not polled its source for 60 s",
+            Self::NoPartitions => "the consumer group has not assigned partitions to this member yet",
+            Self::Rebuilding => "baselines are being rebuilt from messages of the partitions taken over",
+            Self::Broker => "no Kafka broker has answered for 15 s",
+            Self::Commit => "the last offset commit failed",
+            Self::OffsetGap => "the committed offset is outside the log; messages may be lost or read again",
+            Self::DeadLetterTopic => "the dead-letter topic cannot be written; the table dead_letters has the messages",
+            Self::Store => "ClickHouse is unavailable",
+            Self::SpoolFull => "the spool is full; partitions are paused until ClickHouse takes rows",
+            Self::Outbox => "the outbox cannot be written",
+            Self::OutboxDamaged => "lines of the outbox are damaged; alerts or revocations may be lost",
+            Self::Lane => "the delivery lane has failed and is being restarted",
+            Self::LaneEnded => "the delivery lane has ended; restart the process",
+            Self::Channel => "the alert channel rejects alerts",
+        }
+    }
+
+    /// Whether a restart of the process repairs it, so that `/healthz` fails too.
+    const fn needs_restart(self) -> bool {
+        matches!(self, Self::Hung | Self::LaneEnded)
+    }
+}
+
+/// The conditions that hold now. Set by whatever part of the service notices them.
+#[derive(Debug, Default)]
+pub struct Health {
+    /// When the worker last polled, milliseconds since the epoch, wall clock; 0 before the first time.
+    beat_at: AtomicI64,
+    /// Conditions that hold, each with the part that it concerns: a lane, a channel; empty where there is only one.
+    holding: Mutex<BTreeSet<(Condition, String)>>,
+}
+
+impl Health {
+    /// The worker polls its source at `now`, milliseconds since the epoch.
+    pub fn beat(&self, now: i64) {
+        self.beat_at.store(now, Ordering::Relaxed);
+    }
+
+    /// Notes whether `condition` holds.
+    pub fn set(&self, condition: Condition, holds: bool) {
+        self.set_of(condition, "", holds);
+    }
+
+    /// Notes whether `condition` holds for one of several parts: a lane, a channel, a partition. `part` is shown in
+    /// `/readyz`, so it must hold no secret and no value of an event.
+    pub fn set_of(&self, condition: Condition, part: &str, holds: bool) {
+        let mut holding = self.holding();
+        if holds {
+            holding.insert((condition, part.to_owned()));
+        } else {
+            holding.retain(|(held, of)| *held != condition || of != part);
+        }
+    }
+
+    /// Notes that `condition` holds for no part any more.
+    pub fn clear(&self, condition: Condition) {
+        self.holding().retain(|(held, _)| *held != condition);
+    }
+
+    /// Whether `condition` holds at `now`, for any part.
+    #[must_use]
+    pub fn holds(&self, condition: Condition, now: i64) -> bool {
+        let beat_at = self.beat_at.load(Ordering::Relaxed);
+        match condition {
+            Condition::Starting => beat_at == 0,
+            Condition::Hung => beat_at != 0 && now - beat_at > BEAT_MS_MAX,
+            _ => self.holding().iter().any(|(held, _)| *held == condition),
+        }
+    }
+
+    /// Why the service is not ready at `now`: a line for each condition and part.
+    #[must_use]
+    pub fn unready_reasons(&self, now: i64) -> Vec<String> {
+        let mut held = self.holding().clone();
+        held.extend(
+            [Condition::Starting, Condition::Hung]
+                .into_iter()
+                .filter(|condition| self.holds(*condition, now))
+                .map(|condition| (condition, String::new())),
+        );
+        held.iter().map(|(condition, part)| line(*condition, part)).collect()
+    }
+
+    /// Why the process should be restarted: a line for each condition and part.
+    #[must_use]
+    pub fn restart_reasons(&self, now: i64) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if self.holds(Condition::Hung, now) {
+            reasons.push(line(Condition::Hung, ""));
+        }
+        let holding = self.holding();
+        let held = holding.iter().filter(|(condition, _)| condition.needs_restart());
+        reasons.extend(held.map(|(condition, part)| line(*condition, part)));
+        reasons
+    }
+
+    fn holding(&self) -> MutexGuard<'_, BTreeSet<(Condition, String)>> {
+        self.holding.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn line(condition: Condition, part: &str) -> String {
+    let mut line = condition.name().to_owned();
+    if !part.is_empty() {
+        // A control character in a name from the configuration must not begin a line of its own.
+        let _ = write!(line, " ({})", part.escape_debug());
+    }
+    let _ = write!(line, ": {}", condition.text());
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn health_lists_every_condition_that_holds() {
+        let health = Health::default();
+        assert_eq!(health.unready_reasons(1), ["starting: the worker has not polled its source yet"]);
+        health.beat(1);
+        assert_eq!(health.unready_reasons(1), Vec::<String>::new());
+        health.set_of(Condition::Channel, "webhook", true);
+        health.set(Condition::Store, true);
+        health.set_of(Condition::Channel, "email\nstore: ok", true);
+        assert_eq!(
+            health.unready_reasons(1),
+            [
+                "store: ClickHouse is unavailable",
+                "channel (email\\nstore: ok): the alert channel rejects alerts",
+                "channel (webhook): the alert channel rejects alerts",
+            ]
+        );
+        health.set_of(Condition::Channel, "webhook", false);
+        health.set(Condition::Store, false);
+        assert_eq!(health.unready_reasons(1).len(), 1, "one part recovers without the other");
+        health.clear(Condition::Channel);
+        assert_eq!(health.unready_reasons(1), Vec::<String>::new());
+    }
+
+    #[test]
+    fn healthz_fails_only_for_what_a_restart_repairs() {
+        for condition in Condition::ALL {
+            let health = Health::default();
+            health.beat(1);
+            health.set(condition, true);
+            let restart = !health.restart_reasons(1).is_empty();
+            assert_eq!(restart, matches!(condition, Condition::Hung | Condition::LaneEnded), "{condition:?}");
+        }
+        let health = Health::default();
+        assert_eq!(health.restart_reasons(100_000), Vec::<String>::new(), "it may take long to start");
+        health.beat(1);
+        assert_eq!(health.restart_reasons(60_001), Vec::<String>::new());
+        assert_eq!(health.restart_reasons(60_002), ["hung: the worker has not polled its source for 60 s"]);
+        assert_eq!(health.unready_reasons(60_002), health.restart_reasons(60_002));
+    }
+}
