@@ -128,6 +128,15 @@ pub struct Notice {
     pub at: i64,
 }
 
+/// Where the event path hands over what people are to be told and what is to be revoked.
+pub trait Outbox: Send + Sync {
+    /// Stores `incidents` on disk before it returns, all or none. Incidents that are stored already change nothing.
+    fn take(&self, incidents: &[Incident]) -> std::io::Result<()>;
+    /// Stores `notice` on disk before it returns; it is then sent on every channel. A second notice under the same
+    /// `key` changes nothing. The key and the texts must hold no value of an event.
+    fn notify(&self, key: &str, notice: Notice) -> std::io::Result<()>;
+}
+
 /// How far the revocation has come that an incident asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

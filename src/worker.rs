@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use crate::checkpoint::Position;
 use crate::engine;
 use crate::pipeline::{Epoch, Group, Partition, Pipeline, Tally};
-use crate::port::{Clock, Message, Polled, Rows as _, Source, SourceError, Store, StoreError};
+use crate::port::{Clock, Message, Outbox, Polled, Rows as _, Source, SourceError, Store, StoreError};
 use crate::rule::RuleSet;
 use crate::telemetry::{Condition, Health, Metrics};
 use crate::verdict::Incident;
@@ -115,8 +115,8 @@ pub struct Worker<S: Store> {
 /// All that a worker needs of the world around it.
 pub struct Outside<S> {
     pub store: Arc<S>,
-    /// Takes incidents for good before it returns; `None`: nothing is sent or revoked.
-    pub outbox: Option<Outbox>,
+    /// `None`: nothing is sent or revoked.
+    pub outbox: Option<Arc<dyn Outbox>>,
     pub clock: Arc<dyn Clock>,
     pub metrics: Arc<Metrics>,
     pub health: Arc<Health>,
@@ -132,9 +132,6 @@ pub struct Reload {
     /// Set: look at the GeoIP files now. They are watched anyway.
     pub look_at_files: Arc<AtomicBool>,
 }
-
-/// Keeps incidents until they are told and acted upon. Those that it has already change nothing.
-pub type Outbox = Box<dyn Fn(&[Incident]) -> std::io::Result<()> + Send>;
 
 /// The closed epoch on its way out.
 enum Flight<R> {
@@ -384,7 +381,7 @@ where
         if incidents.is_empty() {
             return Ok(());
         }
-        outbox(incidents)?;
+        outbox.take(incidents)?;
         if self.outbox_failed_at.take().is_some() {
             tracing::info!("the outbox takes incidents again");
             self.outside.health.set(Condition::Outbox, false);

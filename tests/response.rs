@@ -13,7 +13,7 @@ use secrecy::SecretString;
 use tokenwarden::deliver::{Deliverer, Outbox, PAUSE_FILE, Running, Settings};
 use tokenwarden::event::{BaselineId, Timestamp};
 use tokenwarden::notify::{Email, EmailSettings, StartTls, Webhook, WebhookSettings};
-use tokenwarden::port::{ActionRow, Clock, Notifier, Revoker, StoreError};
+use tokenwarden::port::{ActionRow, Clock, Notice, Notifier, Outbox as _, Revoker, StoreError};
 use tokenwarden::revoke::{HttpRevoker, HttpRevokerSettings};
 use tokenwarden::rule::RuleSet;
 use tokenwarden::store::MemoryStore;
@@ -115,6 +115,11 @@ impl Rig {
 
     fn take(&self, incidents: &[Incident]) {
         self.outbox.take(incidents).expect("they are taken");
+    }
+
+    fn notify(&self, key: &str, title: &str) {
+        let notice = Notice { title: title.to_owned(), text: "What to do.".to_owned(), at: 1_795_000_000_000 };
+        self.outbox.notify(key, notice).expect("it is stored");
     }
 
     /// Waits until nothing waits, then gives the trail as `kind outcome` lines.
@@ -515,6 +520,34 @@ fn the_store_being_down_holds_up_nothing_and_its_rows_come_later() {
     rig.take(&[incident(7, Mode::Shadow)]);
     hook.wait_for(1);
     rig.until("the rows come", |rows| rows.len() == 2);
+    rig.stop();
+}
+
+#[test]
+fn notice_is_sent_once_per_key_also_after_restart() {
+    let (folder, hook) = (tempfile::tempdir().expect("a folder"), Web::start());
+    for _ in 0..2 {
+        let rig = Rig::start(folder.path(), || webhook(&hook), None, quick());
+        rig.notify("spool-full", "the spool is full");
+        rig.notify("spool-full", "the spool is full again");
+        rig.notify("a key with spaces\r\nX-Header: 1", "topic not writable");
+        rig.settled();
+        rig.stop();
+    }
+    let requests = hook.requests();
+    let keys: Vec<_> = requests.iter().filter_map(|request| request.header("webhook-id")).collect();
+    assert_eq!(keys.len(), 2, "{requests:?}");
+    assert_eq!(keys[0], "notice-spool-full");
+    assert!(keys[1].starts_with("notice-") && !keys[1].contains(' '), "{keys:?}");
+    assert!(requests[0].body.contains("the spool is full\""), "{requests:?}");
+}
+
+#[test]
+fn notice_without_channel_is_not_left_waiting() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = Rig::start(folder.path(), Vec::new, None, quick());
+    rig.notify("spool-full", "the spool is full");
+    assert_eq!(rig.outbox.waiting(), 0);
     rig.stop();
 }
 

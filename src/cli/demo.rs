@@ -162,7 +162,7 @@ fn work(
     let deliverer = deliverer.start(runtime.handle());
     let outside = Outside {
         store: Arc::clone(store),
-        outbox: Some(Box::new(move |incidents| outbox.take(incidents))),
+        outbox: Some(outbox),
         clock,
         metrics,
         health,

@@ -9,12 +9,11 @@ use super::Failure;
 use crate::config::Config;
 use crate::deliver::{Deliverer, Outbox, Running, Settings};
 use crate::notify::{Email, Webhook};
-use crate::port::{Clock, Notifier, Revoker, Store};
+use crate::port::{self, Clock, Notifier, Revoker, Store};
 use crate::revoke::HttpRevoker;
 use crate::rule::RuleSet;
 use crate::telemetry::{Health, Metrics};
 use crate::verdict::Mode;
-use crate::worker;
 
 /// All that incidents go out by.
 pub(super) struct Outside {
@@ -63,7 +62,7 @@ impl Outside {
         metrics: &Arc<Metrics>,
         health: &Arc<Health>,
         runtime: &Handle,
-    ) -> (worker::Outbox, Running)
+    ) -> (Arc<dyn port::Outbox>, Running)
     where
         S::Rows: 'static,
     {
@@ -78,7 +77,7 @@ impl Outside {
             health: Arc::clone(health),
             settings: self.settings,
         };
-        (Box::new(move |incidents| outbox.take(incidents)), deliverer.start(runtime))
+        (outbox, deliverer.start(runtime))
     }
 }
 

@@ -5,14 +5,19 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::journal::Journal;
 use super::state::{Due, REVOKE, Record, State, Work, change_key, revocation_key};
-use crate::port::{Clock, Notifier, Revocation};
+use crate::port::{self, Clock, Notice, Notifier, Revocation};
 use crate::verdict::Incident;
 
 /// Changes that may wait. Beyond it the worker is told to wait: nothing is dropped.
 const OPEN_MAX: usize = 20_000;
+/// Notices that may wait beyond [`OPEN_MAX`], so that a full outbox can be reported.
+const NOTICES_MAX: usize = 1_000;
+/// A longer key of a notice is hashed.
+const NOTICE_KEY_BYTES_MAX: usize = 100;
 /// The journal is rewritten when it has grown by this much over twice its last size.
 const GROWTH_BYTES_MAX: u64 = 8 << 20;
 /// While this file is in the outbox's folder, nothing is revoked.
@@ -48,45 +53,6 @@ impl Outbox {
         let channels = notifiers.iter().map(|notifier| lane_of(&**notifier)).collect();
         let inner = Mutex::new(Inner { journal, state, rewritten_bytes });
         Ok(Self { inner, folder: folder.to_owned(), channels, clock, changed: watch::Sender::new(()) })
-    }
-
-    /// Takes incidents for good before it returns, all or none; those that it knows change nothing.
-    pub fn take(&self, incidents: &[Incident]) -> io::Result<()> {
-        let now = self.clock.now_millis();
-        let mut inner = self.inner();
-        let mut records: Vec<Record> = Vec::new();
-        let mut asked: Vec<String> = Vec::new();
-        let mut keys: Vec<String> = Vec::new();
-        for incident in incidents {
-            let key = change_key(incident);
-            if inner.state.has(&key) || keys.contains(&key) {
-                continue;
-            }
-            let mut lanes = if incident.tell { self.channels.clone() } else { Vec::new() };
-            if let Some(revocation) = revocation_key(incident)
-                && inner.state.revocation(incident).is_none()
-                && !asked.contains(&revocation)
-            {
-                asked.push(revocation);
-                lanes.push(REVOKE.to_owned());
-            }
-            if !lanes.is_empty() {
-                keys.push(key.clone());
-                let work = Work::Incident(Box::new(incident.clone()));
-                records.push(Record::Taken { key, at: now, work, lanes });
-            }
-        }
-        if records.is_empty() {
-            return Ok(());
-        }
-        if inner.state.open.len() + records.len() > OPEN_MAX {
-            let said = format!("{OPEN_MAX} changes of incidents wait to be delivered; bring the channels back");
-            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, said));
-        }
-        inner.append(records)?;
-        drop(inner);
-        self.changed.send_replace(());
-        Ok(())
     }
 
     /// Changes that are not done with.
@@ -135,6 +101,79 @@ impl Outbox {
             revocation,
         }))
     }
+}
+
+impl port::Outbox for Outbox {
+    fn take(&self, incidents: &[Incident]) -> io::Result<()> {
+        let now = self.clock.now_millis();
+        let mut inner = self.inner();
+        let mut records: Vec<Record> = Vec::new();
+        let mut asked: Vec<String> = Vec::new();
+        let mut keys: Vec<String> = Vec::new();
+        for incident in incidents {
+            let key = change_key(incident);
+            if inner.state.has(&key) || keys.contains(&key) {
+                continue;
+            }
+            let mut lanes = if incident.tell { self.channels.clone() } else { Vec::new() };
+            if let Some(revocation) = revocation_key(incident)
+                && inner.state.revocation(incident).is_none()
+                && !asked.contains(&revocation)
+            {
+                asked.push(revocation);
+                lanes.push(REVOKE.to_owned());
+            }
+            if !lanes.is_empty() {
+                keys.push(key.clone());
+                let work = Work::Incident(Box::new(incident.clone()));
+                records.push(Record::Taken { key, at: now, work, lanes });
+            }
+        }
+        if records.is_empty() {
+            return Ok(());
+        }
+        if inner.state.open.len() + records.len() > OPEN_MAX {
+            return Err(full());
+        }
+        inner.append(records)?;
+        drop(inner);
+        self.changed.send_replace(());
+        Ok(())
+    }
+
+    fn notify(&self, key: &str, notice: Notice) -> io::Result<()> {
+        let key = notice_key(key);
+        let mut inner = self.inner();
+        if inner.state.has(&key) {
+            return Ok(());
+        }
+        if inner.state.open.len() >= OPEN_MAX + NOTICES_MAX {
+            return Err(full());
+        }
+        // The log line is written once per key too. Without a channel it is all that there is.
+        tracing::error!("{}: {}", notice.title, notice.text);
+        let record = if self.channels.is_empty() {
+            Record::Known { key }
+        } else {
+            Record::Taken { key, at: notice.at, work: Work::Notice(notice), lanes: self.channels.clone() }
+        };
+        inner.append(vec![record])?;
+        drop(inner);
+        self.changed.send_replace(());
+        Ok(())
+    }
+}
+
+fn full() -> io::Error {
+    let reason = format!("{OPEN_MAX} changes of incidents wait to be delivered; bring the channels back");
+    io::Error::new(io::ErrorKind::QuotaExceeded, reason)
+}
+
+/// The key of a notice stands in headers of mails and requests, so any other text is hashed.
+fn notice_key(key: &str) -> String {
+    let is_plain = key.len() <= NOTICE_KEY_BYTES_MAX
+        && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    if is_plain { format!("notice-{key}") } else { format!("notice-{:016x}", xxh3_64(key.as_bytes())) }
 }
 
 impl Inner {

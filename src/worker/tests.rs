@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::*;
 use crate::checkpoint::{Checkpoint, DeadLetter};
 use crate::enrich::{Enricher, GeoSettings};
-use crate::port::{ActionRow, EventRow, Message, Rows};
+use crate::port::{ActionRow, EventRow, Message, Notice, Rows};
 use crate::telemetry::SystemClock;
 use crate::token::TokenHasher;
 use crate::verdict::Incident;
@@ -167,7 +167,20 @@ fn play(turns: Vec<Turn>, epoch_messages_max: u64, store: TestStore) -> Story {
     play_into(None, turns, Limits { epoch_messages_max, ..Limits::REPLAY }, store)
 }
 
-fn play_into(outbox: Option<Outbox>, turns: Vec<Turn>, limits: Limits, store: TestStore) -> Story {
+/// An outbox that answers with a function.
+struct TestOutbox<F>(F);
+
+impl<F: Fn(&[Incident]) -> std::io::Result<()> + Send + Sync> Outbox for TestOutbox<F> {
+    fn take(&self, incidents: &[Incident]) -> std::io::Result<()> {
+        self.0(incidents)
+    }
+
+    fn notify(&self, _: &str, _: Notice) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn play_into(outbox: Option<Arc<dyn Outbox>>, turns: Vec<Turn>, limits: Limits, store: TestStore) -> Story {
     let log = Arc::clone(&store.log);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.expect("a runtime");
@@ -266,9 +279,9 @@ fn an_outbox_that_cannot_be_written_holds_the_source_and_loses_no_alert() {
     let turns = vec![theft(), events(&ids.iter().map(String::as_str).collect::<Vec<_>>())];
     let kept = TestStore::default();
     let (log, attempts) = (Arc::clone(&kept.log), Arc::new(AtomicUsize::new(0)));
-    let outbox: Outbox = {
+    let outbox = {
         let attempts = Arc::clone(&attempts);
-        Box::new(move |incidents| {
+        TestOutbox(move |incidents: &[Incident]| {
             assert_eq!(incidents.len(), 1);
             assert_eq!(*log.lock().expect("a lock"), [], "nothing of the epoch is visible yet");
             match attempts.fetch_add(1, Ordering::Relaxed) {
@@ -277,7 +290,7 @@ fn an_outbox_that_cannot_be_written_holds_the_source_and_loses_no_alert() {
             }
         })
     };
-    let story = play_into(Some(outbox), turns, Limits { epoch_messages_max: 10, ..Limits::REPLAY }, kept);
+    let story = play_into(Some(Arc::new(outbox)), turns, Limits { epoch_messages_max: 10, ..Limits::REPLAY }, kept);
     assert_eq!(story.done.expect("it ends").events, 52);
     assert_eq!(attempts.load(Ordering::Relaxed), 3);
     assert!(story.source.open_max <= 20, "{} messages were held in memory", story.source.open_max);
@@ -287,9 +300,9 @@ fn an_outbox_that_cannot_be_written_holds_the_source_and_loses_no_alert() {
 
 #[test]
 fn an_outbox_that_stays_full_ends_a_replay_and_nothing_is_committed() {
-    let outbox: Outbox = Box::new(|_| Err(std::io::ErrorKind::StorageFull.into()));
-    let story =
-        play_into(Some(outbox), vec![theft()], Limits { wait_ms_max: Some(0), ..Limits::REPLAY }, TestStore::default());
+    let outbox = TestOutbox(|_: &[Incident]| Err(std::io::ErrorKind::StorageFull.into()));
+    let limits = Limits { wait_ms_max: Some(0), ..Limits::REPLAY };
+    let story = play_into(Some(Arc::new(outbox)), vec![theft()], limits, TestStore::default());
     assert!(story.done.is_err_and(|error| matches!(error, WorkerError::Outbox(_))));
     assert_eq!(story.log, []);
 }
