@@ -120,6 +120,7 @@ fn event() -> Event<'static> {
         method: None,
         endpoint: None,
         status: Some(200),
+        reuse_reported: false,
         bytes_out: Some(512),
         scopes: Vec::new(),
         issued_at: None,

@@ -11,6 +11,23 @@ pub struct Position {
     pub offset: i64,
 }
 
+/// When a log took a message, by the log's own record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogTime {
+    /// Milliseconds since the epoch.
+    pub millis: i64,
+    pub kind: LogTimeKind,
+}
+
+/// Whose clock a [`LogTime`] is of: Kafka's `message.timestamp.type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogTimeKind {
+    /// `LogAppendTime`: the broker's, when it appended the message.
+    Append,
+    /// `CreateTime`: the producer's, who may choose it.
+    Create,
+}
+
 /// The offsets to read next, one a topic and partition: everything before them has reached the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checkpoint {

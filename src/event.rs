@@ -214,8 +214,10 @@ pub struct Event<'a> {
     pub client_fingerprint: Option<Cow<'a, str>>,
     pub method: Option<Cow<'a, str>>,
     pub endpoint: Option<Cow<'a, str>>,
-    /// HTTP status of the answer: 401 and 403 are refusals.
+    /// HTTP status of the answer: with 401 the event is an attempt, not a use.
     pub status: Option<u16>,
+    /// The provider itself reports that this refresh token was presented after it had been superseded.
+    pub reuse_reported: bool,
     pub bytes_out: Option<u64>,
     pub scopes: Vec<Cow<'a, str>>,
     pub issued_at: Option<Timestamp>,
@@ -292,10 +294,15 @@ impl Event<'_> {
         self.scope().key(class, text)
     }
 
-    /// The answer refused the token (RFC 6750 section 3.1: 401 `invalid_token`, 403 `insufficient_scope`).
+    /// Whether the credential was not accepted: 401 (RFC 9110 section 15.5.2; RFC 6750 section 3.1), or at the token
+    /// endpoint 400 (`invalid_grant`, RFC 6749 section 5.2). A 403 refuses a call of an accepted credential: a use.
     #[must_use]
-    pub const fn is_refused(&self) -> bool {
-        matches!(self.status, Some(401 | 403))
+    pub const fn is_attempt(&self) -> bool {
+        match self.status {
+            Some(401) => true,
+            Some(400) => matches!(self.kind, Kind::Refreshed),
+            _ => false,
+        }
     }
 }
 

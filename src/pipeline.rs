@@ -407,7 +407,13 @@ mod tests {
         let messages: Vec<_> = payloads
             .iter()
             .zip(&positions)
-            .map(|(payload, position)| Message { position, key: None, payload: payload.as_bytes(), replayed: false })
+            .map(|(payload, position)| Message {
+                position,
+                key: None,
+                payload: payload.as_bytes(),
+                logged_at: None,
+                replayed: false,
+            })
             .collect();
         let mut pipeline = pipeline();
         let mut partition = pipeline.partition(Format::Cloudtrail);
@@ -438,7 +444,13 @@ mod tests {
         let messages: Vec<_> = payloads
             .iter()
             .zip(&positions)
-            .map(|(payload, position)| Message { position, key: None, payload: payload.as_bytes(), replayed: false })
+            .map(|(payload, position)| Message {
+                position,
+                key: None,
+                payload: payload.as_bytes(),
+                logged_at: None,
+                replayed: false,
+            })
             .collect();
         let taken = |at_a_time: usize| {
             let mut pipeline = pipeline();

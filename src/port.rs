@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{Checkpoint, DeadLetter, Position};
+use crate::checkpoint::{Checkpoint, DeadLetter, LogTime, Position};
 use crate::enrichment::EnrichedEvent;
 use crate::place::{Network, Place};
 use crate::verdict::{Incident, Mode, Outcome, Target};
@@ -217,6 +217,8 @@ pub struct Message<'a> {
     /// What the producer keyed it by; `None` where the source has no keys.
     pub key: Option<&'a [u8]>,
     pub payload: &'a [u8],
+    /// When the log took it; `None` where the source has no such record.
+    pub logged_at: Option<LogTime>,
     /// Done before this start, and read again only to remember: it changes the state and nothing else.
     pub replayed: bool,
 }

@@ -36,6 +36,7 @@ fn event(address: &str) -> Event<'static> {
         method: Some("GET".into()),
         endpoint: Some("/users/42/keys".into()),
         status: None,
+        reuse_reported: false,
         bytes_out: None,
         scopes: Vec::new(),
         issued_at: None,

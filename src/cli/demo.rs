@@ -315,7 +315,7 @@ impl Source for Story {
         for line in self.today.get(self.read..).unwrap_or_default().split_inclusive(|byte| *byte == b'\n').take(max) {
             self.read += line.len();
             let payload = line.trim_ascii_end();
-            take(Message { position: &self.position, key: None, payload, replayed: false });
+            take(Message { position: &self.position, key: None, payload, logged_at: None, replayed: false });
             self.position.offset += 1;
             count += 1;
         }

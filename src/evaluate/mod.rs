@@ -197,6 +197,7 @@ mod tests {
             method: None,
             endpoint: None,
             status: None,
+            reuse_reported: false,
             bytes_out: None,
             scopes: Vec::new(),
             issued_at: None,

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
-use crate::checkpoint::Position;
+use crate::checkpoint::{LogTime, Position};
 use crate::engine;
 use crate::port::Message;
 
@@ -24,6 +24,7 @@ struct Part {
     position: Position,
     key: Option<Range<usize>>,
     payload: Range<usize>,
+    logged_at: Option<LogTime>,
     replayed: bool,
 }
 
@@ -36,7 +37,8 @@ impl Group {
         }
         let key = message.key.map(|key| self.copy(key));
         let payload = self.copy(message.payload);
-        self.parts.push(Part { position: message.position.clone(), key, payload, replayed: message.replayed });
+        let &Message { logged_at, replayed, .. } = message;
+        self.parts.push(Part { position: message.position.clone(), key, payload, logged_at, replayed });
     }
 
     /// Hands over what is there.
@@ -50,9 +52,9 @@ impl Group {
 
     fn messages(&self) -> SmallVec<[Message<'_>; engine::GROUP]> {
         let bytes = |range: &Range<usize>| &self.bytes[range.clone()];
-        let messages = self.parts.iter().map(|Part { position, key, payload, replayed }| {
+        let messages = self.parts.iter().map(|Part { position, key, payload, logged_at, replayed }| {
             let (key, payload) = (key.as_ref().map(bytes), bytes(payload));
-            Message { position, key, payload, replayed: *replayed }
+            Message { position, key, payload, logged_at: *logged_at, replayed: *replayed }
         });
         messages.collect()
     }
@@ -75,6 +77,11 @@ impl Part {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::LogTimeKind;
+
+    fn logged_at(offset: i64) -> Option<LogTime> {
+        (offset % 2 == 0).then_some(LogTime { millis: offset, kind: LogTimeKind::Append })
+    }
 
     #[test]
     fn messages_come_in_their_order_and_never_with_those_of_another_partition() {
@@ -83,6 +90,7 @@ mod tests {
         let mut take = |messages: &[Message<'_>]| {
             let whole = |message: &Message<'_>| {
                 assert_eq!(message.key, Some(&b"key"[..]));
+                assert_eq!(message.logged_at, logged_at(message.position.offset));
                 (message.position.partition, message.position.offset, message.replayed, message.payload.to_vec())
             };
             taken.push(messages.iter().map(whole).collect::<Vec<_>>());
@@ -94,7 +102,9 @@ mod tests {
             let replayed = offset >= 90;
             let payload = if offset == 60 { vec![b'x'; BYTES_MAX] } else { offset.to_string().into_bytes() };
             let position = Position { topic: "events".into(), partition, offset };
-            group.add(&Message { position: &position, key: Some(b"key"), payload: &payload, replayed }, &mut take);
+            let logged_at = logged_at(offset);
+            let message = Message { position: &position, key: Some(b"key"), payload: &payload, logged_at, replayed };
+            group.add(&message, &mut take);
             given.push((partition, offset, replayed, payload));
         }
         group.hand_over(&mut take);

@@ -93,7 +93,7 @@ impl Source for FileSource {
             };
             if let Some((number, payload)) = reader.records.next(reader.ended) {
                 reader.position.offset = number;
-                take(Message { position: &reader.position, payload, key: None, replayed: false });
+                take(Message { position: &reader.position, payload, key: None, logged_at: None, replayed: false });
                 count += 1;
             } else if !reader.ended {
                 let patience = if count == 0 { timeout } else { Duration::ZERO };

@@ -22,7 +22,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use self::letters::DeadLetterTopic;
 use self::member::{Member, Rebalance};
 pub use self::settings::{KafkaSettings, Topic};
-use crate::checkpoint::{Checkpoint, DeadLetter, Position};
+use crate::checkpoint::{Checkpoint, DeadLetter, LogTime, LogTimeKind, Position};
 use crate::port::{Message, Polled, Source, SourceError};
 
 /// How long a broker may take to answer before it counts as absent.
@@ -303,8 +303,19 @@ fn hand_over(owned: &mut Vec<Owned>, message: &impl rdkafka::Message, take: &mut
         position,
         key: Some(message.key().unwrap_or_default()),
         payload: message.payload().unwrap_or_default(),
+        logged_at: log_time(message.timestamp()),
         replayed: message.offset() < *live_from,
     });
+}
+
+/// The record's timestamp; negative is Kafka's "none".
+fn log_time(timestamp: rdkafka::Timestamp) -> Option<LogTime> {
+    let (millis, kind) = match timestamp {
+        rdkafka::Timestamp::NotAvailable => return None,
+        rdkafka::Timestamp::CreateTime(millis) => (millis, LogTimeKind::Create),
+        rdkafka::Timestamp::LogAppendTime(millis) => (millis, LogTimeKind::Append),
+    };
+    (millis >= 0).then_some(LogTime { millis, kind })
 }
 
 /// Whether waiting cannot help.
@@ -386,5 +397,19 @@ fn ask(consumer: &BaseConsumer<Member>, topic: &str, brokers: &str) -> Result<Me
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn log_time_names_the_clock_and_is_never_negative() {
+        let of = |millis, kind| Some(LogTime { millis, kind });
+        assert_eq!(log_time(rdkafka::Timestamp::LogAppendTime(7)), of(7, LogTimeKind::Append));
+        assert_eq!(log_time(rdkafka::Timestamp::CreateTime(7)), of(7, LogTimeKind::Create));
+        assert_eq!(log_time(rdkafka::Timestamp::CreateTime(-1)), None);
+        assert_eq!(log_time(rdkafka::Timestamp::NotAvailable), None);
     }
 }

@@ -138,6 +138,7 @@ impl<'a> Found<'a> {
             method: owned(Field::Method),
             endpoint: owned(Field::Endpoint),
             status: self.status,
+            reuse_reported: false,
             bytes_out: self.bytes_out,
             scopes: self.scopes,
             issued_at: self.issued_at,

@@ -177,6 +177,7 @@ pub fn blank<'a>() -> Event<'a> {
         method: None,
         endpoint: None,
         status: None,
+        reuse_reported: false,
         bytes_out: None,
         scopes: Vec::new(),
         issued_at: None,

@@ -125,7 +125,7 @@ impl Source for TestSource {
         for (partition, payload) in &messages {
             let position = Position { topic: "t".into(), partition: *partition, offset: self.offset };
             self.offset += 1;
-            take(Message { position: &position, key: None, payload: payload.as_bytes(), replayed });
+            take(Message { position: &position, key: None, payload: payload.as_bytes(), logged_at: None, replayed });
         }
         self.open_max = self.open_max.max(self.offset - self.committed);
         Ok(Polled::Messages(messages.len()))

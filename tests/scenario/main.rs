@@ -685,7 +685,8 @@ fn no_raw_token_is_in_any_output() {
     let mut epoch = Epoch::new(MemoryRows::default(), true);
     for (offset, line) in (0..).zip(&lines) {
         let position = Position { topic: "events".into(), partition: 0, offset };
-        let message = Message { position: &position, key: None, payload: line.as_bytes(), replayed: false };
+        let message =
+            Message { position: &position, key: None, payload: line.as_bytes(), logged_at: None, replayed: false };
         pipeline.process(&mut partition, &[message], NOW, &mut epoch);
     }
     assert_eq!((epoch.tally.events, epoch.tally.dead_letters), (206, 1));
