@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::disallowed_methods, reason = "a test that cannot go on says so")]
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -121,6 +122,54 @@ fn events_may_carry_the_labels_and_the_figures_are_the_same() {
     labelled(folder.path(), LABELS);
     labelled(other.path(), "");
     assert_eq!(figures(folder.path(), &["--peers"]), figures(other.path(), &["--peers"]));
+}
+
+#[test]
+fn compressed_labels_are_found_beside_the_events() {
+    // One theft, where the attributes of the events name two.
+    let labels = LABELS.lines().next().expect("a label");
+    let plain = tempfile::tempdir().expect("a folder");
+    labelled(plain.path(), labels);
+    let expected = figures(plain.path(), &[]);
+    assert_eq!(expected["thefts"], 1);
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(labels.as_bytes()).expect("gzip");
+    let zstd = zstd::encode_all(labels.as_bytes(), 1).expect("zstd");
+    for (name, bytes) in [("labels.ndjson.gz", gzip.finish().expect("gzip")), ("labels.ndjson.zst", zstd)] {
+        let folder = tempfile::tempdir().expect("a folder");
+        labelled(folder.path(), "");
+        std::fs::write(folder.path().join(name), &bytes).expect("a file");
+        assert_eq!(figures(folder.path(), &[]), expected, "{name}");
+        std::fs::write(folder.path().join("labels.ndjson"), labels).expect("a file");
+        let output = tokenwarden(folder.path(), &["evaluate", "."]);
+        assert_eq!(output.status.code(), Some(2), "two files of labels");
+        std::fs::rename(folder.path().join(name), folder.path().join("elsewhere")).expect("moved");
+        assert_eq!(figures(folder.path(), &["--labels", "elsewhere"]), expected, "{name}");
+    }
+}
+
+#[test]
+fn labels_that_match_no_event_are_an_error() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ends = |status: i32, arguments: &[&str]| {
+        let output = tokenwarden(folder.path(), &[&["evaluate", "."], arguments].concat());
+        assert_eq!(output.status.code(), Some(status), "{}", text(&output.stderr));
+        text(&output.stderr)
+    };
+    let other = "{\"event_id\":\"other\",\"label\":\"theft\"}\n";
+    labelled(folder.path(), other);
+    insta::assert_snapshot!(ends(65, &[]), @"tokenwarden: none of the 1 labels is of one of the events: compare the `event_id` of both files");
+    labelled(folder.path(), &format!("{LABELS}{other}"));
+    insta::assert_snapshot!(ends(0, &[]), @"1 of the 5 labels are of none of the events");
+    // The thefts are on the last day, the traveller's label is on the fifteenth.
+    assert_eq!(ends(0, &["--warmup", "20"]), "1 of the 5 labels are of none of the events\n");
+    std::fs::remove_file(folder.path().join("labels.ndjson")).expect("removed");
+    let events = (0..3).map(|number| {
+        format!("{{\"event_id\":\"e{number}\",\"timestamp\":{number},\"token_id\":\"t\",\"attrs\":{{\"label\":\"stolen\"}}}}\n")
+    });
+    std::fs::remove_file(folder.path().join("events.ndjson.zst")).expect("removed");
+    std::fs::write(folder.path().join("events.ndjson"), events.collect::<String>()).expect("a file");
+    insta::assert_snapshot!(ends(65, &[]), @r#"tokenwarden: there are no labels: no labels.ndjson or labels.ndjson.zst or labels.ndjson.gz beside the events, and no event has an attribute `label` of "theft" or "honest""#);
 }
 
 #[test]

@@ -1,6 +1,5 @@
 //! `tokenwarden evaluate`: how good the judgement is on labelled events.
 
-use std::fs::File;
 use std::io::{BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,22 +17,23 @@ use crate::evaluate::labels::Labels;
 use crate::evaluate::{Measure, Report};
 use crate::pipeline::{Epoch, Pipeline, Tally};
 use crate::port::SourceError;
-use crate::source::file::FileSource;
+use crate::source::file::{FileSource, contents};
 use crate::telemetry;
 use crate::term::Term;
 use crate::token::TokenHasher;
 use crate::wire::Format;
 
-/// What the events may lie in.
+/// Names that the file of events may have.
 const EVENT_FILES: [&str; 3] = ["events.ndjson", "events.ndjson.zst", "events.ndjson.gz"];
-const LABEL_FILE: &str = "labels.ndjson";
+/// Names that the file of labels may have.
+const LABEL_FILES: [&str; 3] = ["labels.ndjson", "labels.ndjson.zst", "labels.ndjson.gz"];
 /// Between these lines of a page the tables stand.
 const MARKS: (&str, &str) = ("<!-- figures: begin -->", "<!-- figures: end -->");
 
 /// Measure the judgement on labelled events: thefts caught at equal false alerts, time to detect, calibration.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Folder with events.ndjson (or .zst, .gz) and labels.ndjson, as `simulate` writes them.
+    /// Folder with events.ndjson and labels.ndjson (each also .zst or .gz), as `simulate` writes them.
     #[arg(value_name = "DIR")]
     folder: PathBuf,
     /// The labels, if they lie elsewhere; without any, the events' attrs label, scenario and case are used.
@@ -85,6 +85,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     config.geoip = geo_settings(&arguments.geoip_city, &arguments.geoip_asn, is_configured, config.geoip)?;
     let labels = read_labels(arguments)?;
     let (measure, tally) = measure(arguments, &config, labels)?;
+    check_labels(measure.labels())?;
     let report = Report::new(measure, config.detection.prior_log_odds, &tally);
     if let Some(out) = &arguments.json {
         let mut text = serde_json::to_vec_pretty(&report)
@@ -135,30 +136,55 @@ fn terms() -> impl TypedValueParser<Value = Term> {
 }
 
 fn open_events(folder: &Path) -> Result<FileSource, Failure> {
-    let files: Vec<_> = EVENT_FILES.iter().map(|name| folder.join(name)).filter(|file| file.is_file()).collect();
-    let wrong = match files.len() {
-        0 => Some(format!("there is no {} in {}", EVENT_FILES.join(" or "), folder.display())),
-        1 => None,
-        _ => Some(format!("{} holds more than one of {}; keep one", folder.display(), EVENT_FILES.join(", "))),
-    };
-    if let Some(said) = wrong {
-        return Err(Failure::Usage(said));
-    }
-    FileSource::open(files, Format::Native).map_err(|error| match error {
+    let file = only_file(folder, EVENT_FILES)?
+        .ok_or_else(|| Failure::Usage(format!("there is no {} in {}", EVENT_FILES.join(" or "), folder.display())))?;
+    FileSource::open(vec![file], Format::Native).map_err(|error| match error {
         SourceError::Misconfigured(said) => Failure::Usage(said),
         other => other.into(),
     })
 }
 
 fn read_labels(arguments: &Arguments) -> Result<Labels, Failure> {
-    let beside = arguments.folder.join(LABEL_FILE);
-    if arguments.labels.is_none() && !beside.is_file() {
-        return Ok(Labels::in_attrs());
-    }
-    let file = arguments.labels.as_ref().unwrap_or(&beside);
+    let file = match &arguments.labels {
+        Some(file) => file.clone(),
+        None => match only_file(&arguments.folder, LABEL_FILES)? {
+            Some(file) => file,
+            None => return Ok(Labels::in_attrs()),
+        },
+    };
     let unreadable = |error: &dyn std::fmt::Display| format!("cannot read the labels {}: {error}", file.display());
-    let input = File::open(file).map_err(|error| Failure::Usage(unreadable(&error)))?;
+    let input = contents(&file).map_err(|error| Failure::Usage(unreadable(&error)))?;
     Labels::read(BufReader::new(input)).map_err(|error| Failure::Input(unreadable(&error)))
+}
+
+/// The one file in `folder` that has one of `names`.
+fn only_file(folder: &Path, names: [&str; 3]) -> Result<Option<PathBuf>, Failure> {
+    let mut files = names.iter().map(|name| folder.join(name)).filter(|file| file.is_file());
+    let first = files.next();
+    if files.next().is_some() {
+        let said = format!("{} holds more than one of {}; keep one", folder.display(), names.join(", "));
+        return Err(Failure::Usage(said));
+    }
+    Ok(first)
+}
+
+/// Figures without a single matching label are no result: every theft would count as honest use.
+fn check_labels(labels: &Labels) -> Result<(), Failure> {
+    match (labels.matched(), labels.in_file()) {
+        (0, Some(count)) => Err(Failure::Input(format!(
+            "none of the {count} labels is of one of the events: compare the `event_id` of both files"
+        ))),
+        (0, None) => Err(Failure::Input(format!(
+            "there are no labels: no {} beside the events, and no event has an attribute `label` of \"theft\" or \
+             \"honest\"",
+            LABEL_FILES.join(" or ")
+        ))),
+        (matched, Some(count)) if matched < count => {
+            to_stderr(&format!("{} of the {count} labels are of none of the events", count - matched));
+            Ok(())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Puts `tables` between the marks of `page`, in the place of what stood there.

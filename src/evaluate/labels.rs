@@ -28,7 +28,16 @@ pub struct Labels {
     cases: Vec<Case>,
     by_name: HashMap<(bool, String, String), CaseNumber>,
     /// By the hash of the event id: a set of ten million labels meets two equal ones with odds of 1 in 100,000.
-    by_event: Option<HashMap<u64, Named>>,
+    by_event: Option<HashMap<u64, Label>>,
+    /// Events whose label was found, each counted once.
+    matched: usize,
+}
+
+/// What a labels file holds about one event.
+#[derive(Debug)]
+struct Label {
+    named: Named,
+    matched: bool,
 }
 
 /// A label whose case is named, or is the baseline's own within a scenario.
@@ -76,8 +85,9 @@ impl Labels {
             let theft = is_theft(&line.label)
                 .ok_or_else(|| wrong(format!("`label` is \"{}\"; write \"theft\" or \"honest\"", line.label)))?;
             let named = labels.name(theft, line.scenario, line.case);
-            let before = by_event.insert(xxh3_64(line.event_id.as_bytes()), named.clone());
-            if before.is_some_and(|before| before != named) {
+            let label = Label { named: named.clone(), matched: false };
+            let before = by_event.insert(xxh3_64(line.event_id.as_bytes()), label);
+            if before.is_some_and(|before| before.named != named) {
                 return Err(wrong(format!("the event \"{}\" is labelled twice, and not alike", line.event_id)));
             }
         }
@@ -93,8 +103,13 @@ impl Labels {
 
     /// The case that an event is part of; `None` for plain honest use.
     pub fn of(&mut self, event: &Event<'_>) -> Option<CaseNumber> {
-        let named = match &self.by_event {
-            Some(by_event) => by_event.get(&xxh3_64(event.event_id.as_bytes()))?.clone(),
+        let named = match &mut self.by_event {
+            Some(by_event) => {
+                let label = by_event.get_mut(&xxh3_64(event.event_id.as_bytes()))?;
+                self.matched += usize::from(!label.matched);
+                label.matched = true;
+                label.named.clone()
+            }
             None => self.carried_by(event)?,
         };
         Some(match named {
@@ -104,6 +119,18 @@ impl Labels {
                 self.number(theft, scenario.into(), format!("{baseline:016x}"))
             }
         })
+    }
+
+    /// Labels whose event was seen.
+    #[must_use]
+    pub const fn matched(&self) -> usize {
+        self.matched
+    }
+
+    /// Labels in the file; `None` where the events' `attrs` carry them.
+    #[must_use]
+    pub fn in_file(&self) -> Option<usize> {
+        self.by_event.as_ref().map(HashMap::len)
     }
 
     #[must_use]
@@ -120,6 +147,7 @@ impl Labels {
     fn carried_by(&mut self, event: &Event<'_>) -> Option<Named> {
         let attr = |name| event.attrs.iter().find(|(key, _)| key == name).map(|(_, text)| text.to_string());
         let theft = is_theft(&attr("label")?)?;
+        self.matched += 1;
         let (scenario, case) = (attr("scenario").unwrap_or_default(), attr("case").unwrap_or_default());
         let plain = !theft && scenario.is_empty() && case.is_empty();
         (!plain).then(|| self.name(theft, scenario, case))

@@ -85,6 +85,12 @@ impl Measure {
         }
     }
 
+    /// The labels, with a count of those that matched an event.
+    #[must_use]
+    pub const fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
     fn observe(&mut self, row: &EventRow<'_>) {
         let EventRow { event, outcome, .. } = row;
         let at = event.event.timestamp.millis();
@@ -94,11 +100,12 @@ impl Measure {
             *score = peer.score(event);
         }
         let first_at = *self.first_at.get_or_insert(at);
+        // A label of an event in the warm-up counts as matched.
+        let case = self.labels.of(&event.event);
         if at - first_at < self.warmup_ms {
             return;
         }
         self.events += 1;
-        let case = self.labels.of(&event.event);
         let address = event.event.address.map_or(0, crate::event::Address::client_key);
         let seen = Observation {
             baseline: event.event.baseline_id(),

@@ -230,6 +230,11 @@ fn read_some(input: &mut impl Read, room: &mut [u8]) -> io::Result<usize> {
     }
 }
 
+/// The contents of the file at `path`, decompressed as a [`FileSource`] would.
+pub fn contents(path: &Path) -> io::Result<impl Read> {
+    plain(File::open(path)?)
+}
+
 /// Decompresses what its first bytes say is compressed.
 fn plain(mut raw: impl Read + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
     let mut head = Vec::with_capacity(MAGIC_BYTES_MAX as usize);
