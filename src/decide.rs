@@ -3,7 +3,7 @@
 pub mod incidents;
 pub mod tail;
 
-pub use incidents::{Alarm, Incidents, Joined};
+pub use incidents::{Alarm, Cause, Incidents, Joined};
 pub use tail::Tail;
 
 use crate::verdict::{LIFECYCLE_CERTAIN, Verdict};

@@ -10,7 +10,7 @@ mod turn;
 pub use self::ahead::{GROUP, look_ahead};
 use self::clock::Clock;
 use self::judge::{Judged, Scene, Sits};
-use crate::decide::{self, Alarm, Budget, Incidents, Tail};
+use crate::decide::{self, Alarm, Budget, Cause, Incidents, Tail};
 use crate::enrichment::{EnrichedEvent, Keys};
 use crate::event::{Event, Kind as EventKind, TokenType};
 use crate::memory::baselines::Seed;
@@ -18,8 +18,8 @@ use crate::memory::{Ended, Kind, Memory, Recent, Sighting};
 use crate::policy::{self, Finding};
 use crate::rule::RuleSet;
 use crate::term::lifecycle::{self, Expiry};
-use crate::term::{self, Term};
-use crate::verdict::{Action, Incident, IncidentId, Mode, Outcome, RuleId, Severity, Signal, Target, Verdict};
+use crate::term::{self, Term, net};
+use crate::verdict::{Action, Incident, IncidentId, Mode, Outcome, RuleId, Severity, Signal, Target, Verdict, Victim};
 
 /// What the operator decides about judgement.
 #[derive(Clone, Debug, PartialEq)]
@@ -435,12 +435,13 @@ fn is_dead(memory: &Memory, scene: &Scene<'_>) -> bool {
 }
 
 /// What others may join an incident by: the place that an application is used from, and the address.
-const fn causes(scene: &Scene<'_>, judged: &Judged) -> [u64; 2] {
-    let Sighting { app, network, address, .. } = scene.sighting;
-    if judged.net_level < 2 {
-        return [0, 0];
+fn causes(scene: &Scene<'_>, judged: &Judged) -> [Cause; 2] {
+    let Sighting { tenant, app, network, address, .. } = scene.sighting;
+    if judged.net_level < net::level::KNOWN_NETWORK {
+        return [Cause::default(); 2];
     }
-    [app ^ (network as u64) << 8 ^ 1, (address as u64) << 8 ^ 2]
+    [app ^ u64::from(network) << 8 ^ 1, u64::from(address) << 8 ^ 2]
+        .map(|of_all| Cause { of_tenant: (of_all ^ tenant.rotate_left(32)).max(1), of_all })
 }
 
 /// The narrowest thing that stops the thief: the token, or where it is one of a grant's, which would only get the
@@ -471,15 +472,20 @@ impl State {
         signals: &[Signal],
         (by_policy, mode): (bool, Mode),
     ) -> (IncidentId, Option<Box<Incident>>) {
-        let joined = self.incidents.join(alarm);
-        self.counters.incidents += u64::from(joined.changed);
-        let id = joined.open.id;
-        let revokes = alarm.verdict == Verdict::Revoke;
-        if !(joined.changed || revokes && joined.new_baseline) {
-            return (id, None);
-        }
         let event = &scene.enriched.event;
         let text = |text: &Option<std::borrow::Cow<'_, str>>| text.as_deref().unwrap_or_default().to_owned();
+        let joined = self.incidents.join(alarm, || Victim {
+            token_id: event.token_id.as_str().to_owned(),
+            family_id: text(&event.family_id),
+            user_id: text(&event.user_id),
+            app_id: text(&event.app_id),
+        });
+        self.counters.incidents += u64::from(joined.tell);
+        let id = joined.open.id;
+        if !joined.tell {
+            return (id, None);
+        }
+        let revokes = alarm.verdict == Verdict::Revoke;
         let target = target(scene.enriched);
         let incident = Incident {
             id,
@@ -495,6 +501,10 @@ impl State {
             user_id: text(&event.user_id),
             app_id: text(&event.app_id),
             event_id: event.event_id.to_string(),
+            change: scene.enriched.keys.event,
+            campaign_id: joined.open.campaign,
+            victims: self.incidents.victims(id).to_vec(),
+            victims_total: joined.open.baselines(),
             log_odds: judged.log_odds,
             reason: explain::sentence(
                 signals,

@@ -230,6 +230,28 @@ impl fmt::Display for IncidentId {
     }
 }
 
+/// Links the incidents of several tenants that have one cause. Only the operator of all tenants may see it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct CampaignId(pub u64);
+
+impl fmt::Display for CampaignId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CAM-{:016X}", self.0)
+    }
+}
+
+/// A grant, or a token that belongs to none, that an incident is about. A field is empty where the event has none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Victim {
+    pub token_id: String,
+    pub family_id: String,
+    pub user_id: String,
+    pub app_id: String,
+}
+
+/// Victims that an incident lists; beyond them it only counts.
+pub const VICTIMS_MAX: usize = 100;
+
 /// What a revocation takes away.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -287,6 +309,18 @@ pub struct Incident {
     pub app_id: String,
     /// The event that changed it last.
     pub event_id: String,
+    /// Identity of that event by tenant, id and content: two events may have one id.
+    #[serde(default)]
+    pub change: u64,
+    /// Incidents of other tenants with the same cause have the same campaign.
+    #[serde(default)]
+    pub campaign_id: CampaignId,
+    /// The first [`VICTIMS_MAX`] grants and tokens of the incident, in the order in which they joined.
+    #[serde(default)]
+    pub victims: Vec<Victim>,
+    /// All of them.
+    #[serde(default)]
+    pub victims_total: u32,
     pub log_odds: f64,
     /// The largest first.
     pub signals: Vec<Signal>,
@@ -294,7 +328,7 @@ pub struct Incident {
     pub reason: String,
     pub action: Action,
     pub mode: Mode,
-    /// People are to be told: it is new, graver, has a new rule, or an action is taken.
+    /// To be reported: it is new, its severity rose, it has a new rule or a new victim, or an action is taken.
     pub tell: bool,
     /// To be revoked, as far as `mode` allows; asked for once an incident and target.
     pub revoke: Option<Target>,

@@ -18,7 +18,7 @@ use tokenwarden::revoke::{HttpRevoker, HttpRevokerSettings};
 use tokenwarden::rule::RuleSet;
 use tokenwarden::store::MemoryStore;
 use tokenwarden::telemetry::{Health, Metrics, SystemClock};
-use tokenwarden::verdict::{Action, Incident, IncidentId, Mode, RuleId, Severity, Signal, Target, Verdict};
+use tokenwarden::verdict::{Action, CampaignId, Incident, IncidentId, Mode, RuleId, Severity, Signal, Target, Verdict};
 
 use support::process::{cache, eventually, free_port, keep_one_rule};
 use support::smtp::{PASSWORD, Smtp, USER};
@@ -43,6 +43,10 @@ fn incident(number: u64, mode: Mode) -> Incident {
         user_id: "ana <b>".to_owned(),
         app_id: "crm".to_owned(),
         event_id: format!("event-{number}"),
+        change: number,
+        campaign_id: CampaignId(0x43),
+        victims: Vec::new(),
+        victims_total: 1,
         log_odds: 8.1,
         signals: vec![Signal {
             rule: RuleId::ConcurrentUse,
@@ -394,7 +398,7 @@ fn a_revocation_that_fails_is_repeated_under_its_key_and_never_after_it_is_done(
     rig.take(&[incident(7, Mode::Enforce)]);
     rig.settled();
     // A later change of the same incident asks for the same.
-    rig.take(&[Incident { event_id: "event-8".to_owned(), ..incident(7, Mode::Enforce) }]);
+    rig.take(&[Incident { event_id: "event-8".to_owned(), change: 8, ..incident(7, Mode::Enforce) }]);
     let trail = rig.settled();
     assert_eq!(
         trail.iter().filter(|line| line.starts_with("revoke")).collect::<Vec<_>>(),

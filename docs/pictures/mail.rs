@@ -7,7 +7,7 @@ use tokenwarden::event::{BaselineId, Timestamp};
 use tokenwarden::notify::compose;
 use tokenwarden::port::{Alert, Revocation};
 use tokenwarden::rule::RuleSet;
-use tokenwarden::verdict::{Action, Incident, IncidentId, Mode, RuleId, Severity, Signal, Target, Verdict};
+use tokenwarden::verdict::{Action, CampaignId, Incident, IncidentId, Mode, RuleId, Severity, Signal, Target, Verdict};
 
 fn main() {
     let signal = |rule, share, observed: &str, expected: &str, reason: &str| Signal {
@@ -33,6 +33,10 @@ fn main() {
         user_id: "ana".to_owned(),
         app_id: "crm".to_owned(),
         event_id: "event-1".to_owned(),
+        change: 1,
+        campaign_id: CampaignId(1),
+        victims: Vec::new(),
+        victims_total: 1,
         log_odds: 8.1,
         signals: vec![
             signal(

@@ -1,21 +1,21 @@
-//! Signals join incidents: one a baseline and day, or one a campaign, so that one cause is one question to one person.
+//! Signals join incidents: one a baseline and day, or one a cause within a tenant. Incidents of several tenants that
+//! have one cause are one campaign.
 
 use crate::memory::Generations;
-use crate::verdict::{IncidentId, Severity, Verdict};
+use crate::verdict::{CampaignId, IncidentId, Severity, VICTIMS_MAX, Verdict, Victim};
 
 /// Open incidents kept.
 const INCIDENTS_MAX: usize = 1 << 14;
 /// What a baseline does later than this is another incident.
 const BASELINE_MS: i64 = 24 * 3_600_000;
-/// What others from the same application or address do within this is the same campaign.
+/// What others from the same application or address do within this has the same cause.
 const CAUSE_MS: i64 = 2 * 3_600_000;
-/// At so many baselines an incident is a campaign: worth telling once more.
-const CAMPAIGN_BASELINES: u32 = 3;
 
 /// What is known of an incident that may still grow.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Open {
     pub id: IncidentId,
+    pub campaign: CampaignId,
     /// Milliseconds since the epoch, event time.
     pub opened_at: i64,
     pub updated_at: i64,
@@ -29,15 +29,12 @@ pub struct Open {
 
 /// What an alarming event is to its incident.
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[allow(clippy::struct_excessive_bools, reason = "four independent answers about one event")]
 pub struct Joined {
     pub open: Open,
     /// It opened the incident.
     pub new: bool,
-    /// Something about it is worth telling: it is new, graver, has a new rule, is a campaign, or an action is taken.
+    /// To be reported and stored: it is new, its severity rose, it has a new rule or a new victim, or an action is taken.
     pub tell: bool,
-    /// Something about it is worth storing.
-    pub changed: bool,
     /// The baseline is new to it: its token is still to be taken away.
     pub new_baseline: bool,
 }
@@ -46,8 +43,7 @@ pub struct Joined {
 #[derive(Clone, Copy, Debug)]
 pub struct Alarm {
     pub baseline: u64,
-    /// By which others may join: the place of its application, its address. 0: none.
-    pub causes: [u64; 2],
+    pub causes: [Cause; 2],
     pub at: i64,
     pub severity: Severity,
     pub verdict: Verdict,
@@ -55,18 +51,43 @@ pub struct Alarm {
     pub acts: bool,
 }
 
+/// What others may join by: the place of an application, or an address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cause {
+    /// Within the tenant: others of it join the incident. 0: none.
+    pub of_tenant: u64,
+    /// Of all tenants: their incidents join the campaign.
+    pub of_all: u64,
+}
+
+/// The campaign that a cause belonged to last.
+#[derive(Clone, Copy, Debug)]
+struct Campaign {
+    id: CampaignId,
+    updated_at: i64,
+}
+
 #[derive(Debug)]
 pub struct Incidents {
     open: Generations<Open>,
-    /// Incident of each baseline, and of each cause.
+    /// Of each open incident, up to [`VICTIMS_MAX`].
+    victims: Generations<Vec<Victim>>,
+    /// Incident of each baseline, and of each cause within a tenant.
     of_baseline: Generations<u64>,
     of_cause: Generations<u64>,
+    campaigns: Generations<Campaign>,
 }
 
 impl Default for Incidents {
     fn default() -> Self {
         let new = || Generations::new(INCIDENTS_MAX);
-        Self { open: Generations::new(INCIDENTS_MAX), of_baseline: new(), of_cause: new() }
+        Self {
+            open: Generations::new(INCIDENTS_MAX),
+            victims: Generations::new(INCIDENTS_MAX),
+            of_baseline: new(),
+            of_cause: new(),
+            campaigns: Generations::new(INCIDENTS_MAX),
+        }
     }
 }
 
@@ -84,25 +105,27 @@ impl Incidents {
         self.find(alarm).is_some()
     }
 
-    /// Joins the incident of its baseline or of its cause, or opens one.
-    pub fn join(&mut self, alarm: &Alarm) -> Joined {
+    /// Joins the incident of its baseline or of its cause, or opens one. `victim` names the baseline.
+    pub fn join(&mut self, alarm: &Alarm, victim: impl FnOnce() -> Victim) -> Joined {
         let found = self.find(alarm);
         let new = found.is_none();
-        let open = found.unwrap_or_else(|| Open {
-            id: IncidentId(identity(alarm.baseline, alarm.at)),
-            opened_at: alarm.at,
-            updated_at: alarm.at,
-            severity: alarm.severity,
-            verdict: alarm.verdict,
-            rules: 0,
-            acted: false,
-            baselines: 0,
+        let open = found.unwrap_or_else(|| {
+            let id = identity(alarm.baseline, alarm.at);
+            Open {
+                id: IncidentId(id),
+                campaign: self.campaign(alarm).unwrap_or(CampaignId(mixed(id))),
+                opened_at: alarm.at,
+                updated_at: alarm.at,
+                severity: alarm.severity,
+                verdict: alarm.verdict,
+                rules: 0,
+                acted: false,
+                baselines: 0,
+            }
         });
         let new_baseline = self.of_baseline.get(alarm.baseline) != Some(&open.id.0);
         let graver = alarm.severity > open.severity || alarm.verdict > open.verdict;
         let more_rules = alarm.rules & !open.rules != 0;
-        let baselines = open.baselines + u32::from(new_baseline);
-        let campaign = new_baseline && baselines == CAMPAIGN_BASELINES;
         let acts = alarm.acts && !open.acted;
         let open = Open {
             updated_at: open.updated_at.max(alarm.at),
@@ -110,33 +133,63 @@ impl Incidents {
             verdict: open.verdict.max(alarm.verdict),
             rules: open.rules | alarm.rules,
             acted: open.acted || alarm.acts,
-            baselines,
+            baselines: open.baselines.saturating_add(u32::from(new_baseline)),
             ..open
         };
         self.open.insert(open.id.0, open);
-        self.of_baseline.insert(alarm.baseline, open.id.0);
-        for cause in alarm.causes.into_iter().filter(|cause| *cause != 0) {
-            self.of_cause.insert(cause, open.id.0);
+        let victims = self.victims.entry(open.id.0, Vec::new);
+        if new_baseline && victims.len() < VICTIMS_MAX {
+            victims.push(victim());
         }
-        let tell = new || graver || more_rules || campaign || acts;
-        Joined { open, new, tell, changed: tell || new_baseline, new_baseline }
+        self.of_baseline.insert(alarm.baseline, open.id.0);
+        for cause in alarm.causes.into_iter().filter(Cause::exists) {
+            self.of_cause.insert(cause.of_tenant, open.id.0);
+            self.campaigns.insert(cause.of_all, Campaign { id: open.campaign, updated_at: open.updated_at });
+        }
+        // A new victim is told whatever was told before: an earlier member of the incident may be a decoy.
+        let tell = new || graver || more_rules || new_baseline || acts;
+        Joined { open, new, tell, new_baseline }
+    }
+
+    /// The first victims of an open incident, in the order in which they joined.
+    #[must_use]
+    pub fn victims(&self, id: IncidentId) -> &[Victim] {
+        self.victims.get(id.0).map_or(&[], Vec::as_slice)
     }
 
     fn find(&self, alarm: &Alarm) -> Option<Open> {
         if let Some(open) = self.of_baseline(alarm.baseline, alarm.at) {
             return Some(*open);
         }
-        let causes = alarm.causes.iter().filter(|cause| **cause != 0);
+        let causes = alarm.causes.iter().filter(|cause| cause.exists());
         causes
-            .filter_map(|cause| self.open.get(*self.of_cause.get(*cause)?))
+            .filter_map(|cause| self.open.get(*self.of_cause.get(cause.of_tenant)?))
             .find(|open| (alarm.at - open.updated_at).abs() <= CAUSE_MS)
             .copied()
+    }
+
+    fn campaign(&self, alarm: &Alarm) -> Option<CampaignId> {
+        let causes = alarm.causes.iter().filter(|cause| cause.exists());
+        causes
+            .filter_map(|cause| self.campaigns.get(cause.of_all))
+            .find(|campaign| (alarm.at - campaign.updated_at).abs() <= CAUSE_MS)
+            .map(|campaign| campaign.id)
+    }
+}
+
+impl Cause {
+    const fn exists(&self) -> bool {
+        self.of_tenant != 0
     }
 }
 
 /// The same baseline and moment always give the same name.
 const fn identity(baseline: u64, at: i64) -> u64 {
-    let mixed = (baseline ^ (at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    mixed(baseline ^ (at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}
+
+const fn mixed(number: u64) -> u64 {
+    let mixed = number.wrapping_mul(0xff51_afd7_ed55_8ccd);
     mixed ^ (mixed >> 33)
 }
 
@@ -163,10 +216,11 @@ mod tests {
 
     const HOUR: i64 = 3_600_000;
 
+    /// Of tenant 5, from the place of all `alarm`s.
     fn alarm(baseline: u64, at: i64) -> Alarm {
         Alarm {
             baseline,
-            causes: [500, 0],
+            causes: [cause(5, 500), Cause::default()],
             at,
             severity: Severity::High,
             verdict: Verdict::Alert,
@@ -175,29 +229,58 @@ mod tests {
         }
     }
 
-    #[test]
-    fn people_are_told_once_and_again_only_when_something_changes() {
-        let mut incidents = Incidents::default();
-        let first = incidents.join(&alarm(1, 0));
-        assert!(first.new && first.tell && first.new_baseline);
-        let again = incidents.join(&alarm(1, HOUR));
-        assert!(!again.new && !again.tell && !again.changed && again.open.id == first.open.id);
-        assert!(incidents.join(&Alarm { rules: 0b10, ..alarm(1, HOUR) }).tell, "a new rule");
-        assert!(incidents.join(&Alarm { severity: Severity::Critical, ..alarm(1, HOUR) }).tell, "graver");
-        assert!(incidents.join(&Alarm { acts: true, ..alarm(1, HOUR) }).tell, "an action");
-        assert!(!incidents.join(&Alarm { acts: true, ..alarm(1, HOUR) }).tell, "the same action");
-        assert!(incidents.join(&alarm(1, 30 * HOUR)).new, "another day is another incident");
+    const fn cause(tenant: u64, of_all: u64) -> Cause {
+        Cause { of_tenant: tenant << 32 | of_all, of_all }
+    }
+
+    fn join(incidents: &mut Incidents, alarm: &Alarm) -> Joined {
+        let family_id = format!("grant-{}", alarm.baseline);
+        incidents.join(alarm, || Victim { family_id, ..Victim::default() })
     }
 
     #[test]
-    fn one_cause_is_one_incident() {
+    fn incident_is_told_again_only_when_it_changes() {
         let mut incidents = Incidents::default();
-        let first = incidents.join(&alarm(1, 0));
-        let told: Vec<bool> = (2..12).map(|baseline| incidents.join(&alarm(baseline, HOUR)).tell).collect();
-        assert_eq!(told.iter().filter(|tell| **tell).count(), 1, "once, that it is a campaign");
-        let last = incidents.join(&alarm(12, 2 * HOUR));
-        assert_eq!((last.open.id, last.open.baselines(), last.new_baseline), (first.open.id, 12, true));
-        assert!(incidents.join(&alarm(13, 6 * HOUR)).new, "hours later");
-        assert!(incidents.join(&Alarm { causes: [501, 0], ..alarm(14, 0) }).new, "from elsewhere");
+        let mut join = |alarm: Alarm| join(&mut incidents, &alarm);
+        let first = join(alarm(1, 0));
+        assert!(first.new && first.tell && first.new_baseline);
+        let again = join(alarm(1, HOUR));
+        assert!(!again.new && !again.tell && again.open.id == first.open.id);
+        assert!(join(Alarm { rules: 0b10, ..alarm(1, HOUR) }).tell, "a new rule");
+        assert!(join(Alarm { severity: Severity::Critical, ..alarm(1, HOUR) }).tell, "graver");
+        assert!(join(Alarm { acts: true, ..alarm(1, HOUR) }).tell, "an action");
+        assert!(!join(Alarm { acts: true, ..alarm(1, HOUR) }).tell, "the same action");
+        assert!(join(alarm(1, 30 * HOUR)).new, "another day is another incident");
+    }
+
+    #[test]
+    fn incident_of_one_cause_tells_each_victim() {
+        let mut incidents = Incidents::default();
+        let first = join(&mut incidents, &alarm(1, 0));
+        for baseline in 2..200 {
+            let joined = join(&mut incidents, &alarm(baseline, HOUR));
+            assert!(joined.tell && joined.new_baseline && joined.open.id == first.open.id, "{baseline}");
+            assert!(!join(&mut incidents, &alarm(baseline, HOUR)).tell, "{baseline} is told once");
+        }
+        let last = join(&mut incidents, &alarm(200, 2 * HOUR));
+        assert_eq!((last.open.id, last.open.baselines(), last.new_baseline), (first.open.id, 200, true));
+        let victims = incidents.victims(first.open.id);
+        assert_eq!((victims.len(), &*victims[0].family_id, &*victims[99].family_id), (100, "grant-1", "grant-100"));
+        assert!(join(&mut incidents, &alarm(201, 6 * HOUR)).new, "hours later");
+        assert!(join(&mut incidents, &Alarm { causes: [cause(5, 501); 2], ..alarm(202, 0) }).new, "from elsewhere");
+    }
+
+    #[test]
+    fn campaign_links_incidents_of_several_tenants() {
+        let mut incidents = Incidents::default();
+        let decoy = join(&mut incidents, &alarm(1, 0));
+        let of_other = |at| Alarm { causes: [Cause::default(), cause(6, 500)], ..alarm(2, at) };
+        let other = join(&mut incidents, &of_other(HOUR));
+        assert!(other.new && other.tell && other.open.id != decoy.open.id, "a decoy of another tenant hides nothing");
+        assert_eq!(other.open.campaign, decoy.open.campaign);
+        assert_ne!(other.open.campaign.0, decoy.open.id.0, "it does not give another tenant's incident away");
+        assert_eq!(incidents.victims(other.open.id).len(), 1, "nor its victims");
+        let later = join(&mut incidents, &of_other(40 * HOUR));
+        assert!(later.new && later.open.campaign != decoy.open.campaign, "another day");
     }
 }

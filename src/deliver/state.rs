@@ -266,9 +266,10 @@ impl Remembered {
     }
 }
 
-/// Identity of one change of an incident: the event that made it. It stands in headers, so it is plain.
+/// Identity of one change of an incident: the event that made it. Producers choose event ids, and two events may share
+/// one. It stands in headers, so it is plain.
 pub(super) fn change_key(incident: &Incident) -> String {
-    format!("{}-{:016x}", incident.id, xxh3_64(incident.event_id.as_bytes()))
+    format!("{}-{:016x}", incident.id, incident.change)
 }
 
 /// The idempotency key of an incident's revocation: constant over its changes.

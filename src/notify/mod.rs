@@ -51,7 +51,7 @@ fn answer(incident: &Incident) -> Option<String> {
 pub(crate) mod tests {
     use super::*;
     use crate::event::{BaselineId, Timestamp};
-    use crate::verdict::{IncidentId, RuleId, Severity, Signal, Target, Verdict};
+    use crate::verdict::{CampaignId, IncidentId, RuleId, Severity, Signal, Target, Verdict};
 
     /// The incident that the tests of this module tell.
     pub(crate) fn incident() -> Incident {
@@ -79,6 +79,10 @@ pub(crate) mod tests {
             user_id: "ana".to_owned(),
             app_id: "crm".to_owned(),
             event_id: "e-1".to_owned(),
+            change: 1,
+            campaign_id: CampaignId(0x43),
+            victims: Vec::new(),
+            victims_total: 1,
             log_odds: 8.1,
             signals: vec![
                 signal(

@@ -76,7 +76,7 @@ fn speaks_of(alert: &Incident, theft: &Theft) -> bool {
 mod tests {
     use super::*;
     use crate::event::{BaselineId, Timestamp};
-    use crate::verdict::{Action, Mode, Severity, Verdict};
+    use crate::verdict::{Action, CampaignId, Mode, Severity, Verdict};
 
     fn theft(kind: TheftKind, victim: &str, first_at: i64) -> Theft {
         Theft {
@@ -105,6 +105,10 @@ mod tests {
             user_id: String::new(),
             app_id: "crm".to_owned(),
             event_id: event.to_owned(),
+            change: 0,
+            campaign_id: CampaignId(0x43),
+            victims: Vec::new(),
+            victims_total: 1,
             log_odds: 3.0,
             signals: Vec::new(),
             reason: String::new(),

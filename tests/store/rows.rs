@@ -13,7 +13,9 @@ use tokenwarden::port::{ActionRow, EventRow, Rows as _};
 use tokenwarden::route::Route;
 use tokenwarden::store::EpochRows;
 use tokenwarden::token::{TokenHasher, TokenId};
-use tokenwarden::verdict::{Action, Incident, IncidentId, Mode, Outcome, RuleId, Severity, Signal, Target, Verdict};
+use tokenwarden::verdict::{
+    Action, CampaignId, Incident, IncidentId, Mode, Outcome, RuleId, Severity, Signal, Target, Verdict,
+};
 
 /// 2023-11-14T22:13:20Z: older than any retention, as past events are when they are replayed.
 pub const START: i64 = 1_700_000_000_000;
@@ -205,6 +207,10 @@ pub fn incident(id: u64, number: u64, severity: Severity) -> Incident {
         user_id: "user-1".to_owned(),
         app_id: "app-1".to_owned(),
         event_id: event.event.event_id.into_owned(),
+        change: number,
+        campaign_id: CampaignId(0x43),
+        victims: Vec::new(),
+        victims_total: 1,
         log_odds: 4.5,
         signals: alarming(id).signals,
         reason: format!("change by {number}: {NASTY}"),
