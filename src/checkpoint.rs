@@ -45,14 +45,33 @@ impl Checkpoint {
     }
 }
 
+/// Place of a fault within a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spot {
+    /// From 0.
+    pub byte: usize,
+    /// From 1.
+    pub line: usize,
+    /// In bytes, from 1.
+    pub column: usize,
+}
+
+impl std::fmt::Display for Spot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "line {} column {} (byte {})", self.line, self.column, self.byte)
+    }
+}
+
 /// A message that could not be decoded, kept whole where people can find it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeadLetter {
     pub position: Position,
     /// Milliseconds since the epoch, wall clock.
     pub received_at: i64,
-    /// What was wrong and where in the message; holds no part of the message.
+    /// What was wrong: the same text for the same fault. Holds no part of the message.
     pub reason: String,
+    /// Where in the message it was noticed; `None` where it is the message as a whole.
+    pub at: Option<Spot>,
     /// The original bytes, with bearer values replaced.
     pub payload: Vec<u8>,
 }

@@ -232,6 +232,43 @@ pub struct Event<'a> {
 pub struct BaselineId(pub u64);
 
 impl Event<'_> {
+    /// The same event, borrowed from nothing.
+    #[must_use]
+    pub fn into_owned(self) -> Event<'static> {
+        fn own(text: Cow<'_, str>) -> Cow<'static, str> {
+            Cow::Owned(text.into_owned())
+        }
+        Event {
+            event_id: own(self.event_id),
+            token_id: self.token_id.into_owned(),
+            family_id: self.family_id.map(own),
+            parent_token_id: self.parent_token_id.map(TokenId::into_owned),
+            session_id: self.session_id.map(own),
+            user_id: self.user_id.map(own),
+            app_id: self.app_id.map(own),
+            tenant_id: self.tenant_id.map(own),
+            user_agent: self.user_agent.map(own),
+            client_fingerprint: self.client_fingerprint.map(own),
+            method: self.method.map(own),
+            endpoint: self.endpoint.map(own),
+            scopes: self.scopes.into_iter().map(own).collect(),
+            binding: self.binding.map(own),
+            geo: self
+                .geo
+                .map(|geo| Box::new(EventGeo { country: geo.country.map(own), as_org: geo.as_org.map(own), ..*geo })),
+            attrs: self.attrs.into_iter().map(|(name, value)| (own(name), own(value))).collect(),
+            timestamp: self.timestamp,
+            kind: self.kind,
+            token_type: self.token_type,
+            address: self.address,
+            status: self.status,
+            reuse_reported: self.reuse_reported,
+            bytes_out: self.bytes_out,
+            issued_at: self.issued_at,
+            expires_at: self.expires_at,
+        }
+    }
+
     /// The text that groups all of a user's tokens on one partition: the first present of user, family and token,
     /// prefixed by the tenant.
     #[must_use]

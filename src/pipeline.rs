@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 pub use self::group::Group;
 
-use crate::checkpoint::{Checkpoint, DeadLetter, Position};
+use crate::checkpoint::{Checkpoint, DeadLetter, Position, Spot};
 use crate::engine::{self, State, Step};
 use crate::enrich::Enricher;
 use crate::enrichment::EnrichedEvent;
@@ -85,14 +85,17 @@ impl Pipeline {
                 decoder.decode(message.payload, &mut |decoded| match decoded {
                     Ok(Decoded::Event(event)) => turn.add(message, event, enricher),
                     Ok(Decoded::Skipped(reason)) => turn.epoch.tally.skip(reason),
-                    Err(error) => turn.found(message, Found::Unreadable(error.to_string())),
+                    Err(error) => turn.found(message, Found::Unreadable(error.cause(), Some(error.at))),
                 });
             }));
             if done.is_err() {
-                turn.found(message, Found::Unreadable(panicked()));
+                turn.found(message, Found::Unreadable(panicked(), None));
             }
         }
         turn.judge();
+        if let Some(first) = messages.first() {
+            epoch.tally.note_decoding(&first.position.topic, &decoder.take_notes());
+        }
         for message in messages {
             epoch.checkpoint.advance(message.position);
         }
@@ -120,7 +123,8 @@ enum Found<'m> {
         state: usize,
         event: EnrichedEvent<'m>,
     },
-    Unreadable(String),
+    /// Why it is no event, and where in the message.
+    Unreadable(String, Option<Spot>),
 }
 
 impl<'m, R: Rows> Turn<'_, 'm, R> {
@@ -129,6 +133,9 @@ impl<'m, R: Rows> Turn<'_, 'm, R> {
             && !event.is_keyed_by(key)
         {
             self.epoch.tally.key_mismatches += 1;
+        }
+        if event.kind.is_sighting() && event.address.is_none() {
+            self.epoch.tally.note(&message.position.topic, Note::WithoutAddress, 1);
         }
         let state = if self.states.len() == 1 { 0 } else { event.partition_among(self.states.len()) };
         self.found(message, Found::Event { state, event: enricher.enrich(event) });
@@ -148,7 +155,7 @@ impl<'m, R: Rows> Turn<'_, 'm, R> {
         let (rules, now) = (*rules, *now);
         let ahead = found.iter().filter_map(|(_, found)| match found {
             Found::Event { state, event } => Some((&states[*state], event)),
-            Found::Unreadable(_) => None,
+            Found::Unreadable(..) => None,
         });
         // Nothing depends on it.
         let _ = catch_unwind(AssertUnwindSafe(|| engine::look_ahead(ahead)));
@@ -164,11 +171,11 @@ impl<'m, R: Rows> Turn<'_, 'm, R> {
                         Step::Judged(outcome) => epoch.fan_out(&event, outcome, message.position, now),
                     }));
                     if judged.is_err() {
-                        epoch.park(message, now, panicked(), hasher);
+                        epoch.park(message, now, (panicked(), None), hasher);
                         *given_up = Some(message);
                     }
                 }
-                Found::Unreadable(reason) => epoch.park(message, now, reason, hasher),
+                Found::Unreadable(reason, at) => epoch.park(message, now, (reason, at), hasher),
             }
         }
     }
@@ -183,12 +190,6 @@ fn panicked() -> String {
 impl Partition {
     pub fn states(&self) -> impl Iterator<Item = &State> {
         self.states.iter()
-    }
-
-    /// Bearer values that the decoder has replaced so far.
-    #[must_use]
-    pub fn redactions(&self) -> u64 {
-        self.decoder.redactions()
     }
 }
 
@@ -258,12 +259,13 @@ impl<R: Rows> Epoch<R> {
     }
 
     /// Keeps the whole message, bearer values replaced, where people can find it.
-    fn park(&mut self, message: &Message<'_>, now: i64, reason: String, hasher: &TokenHasher) {
+    fn park(&mut self, message: &Message<'_>, now: i64, (reason, at): (String, Option<Spot>), hasher: &TokenHasher) {
         self.tally.dead_letters += 1;
         let letter = DeadLetter {
             position: message.position.clone(),
             received_at: now,
             reason,
+            at,
             payload: wire::redact(message.payload, hasher),
         };
         self.rows.push_dead_letter(&letter);
@@ -289,6 +291,19 @@ pub struct Tally {
     pub incidents: u64,
     /// Records that speak of no token, by reason.
     pub skipped: Vec<(&'static str, u64)>,
+    /// What a topic's producers should know of, with how many times it was seen.
+    pub noted: Vec<(Arc<str>, Note, u64)>,
+}
+
+/// What is counted by topic, because it is the topic's producers who can change it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Note {
+    /// An optional field, by its name in the topic's format, that could not be read in a record.
+    Unreadable(&'static str),
+    /// A use without an address that can be read.
+    WithoutAddress,
+    /// A value that was replaced because it looked like a bearer token.
+    Redacted,
 }
 
 impl Tally {
@@ -305,6 +320,26 @@ impl Tally {
         self.incidents += other.incidents;
         for (reason, count) in &other.skipped {
             *self.skipped_for(reason) += count;
+        }
+        for (topic, note, count) in &other.noted {
+            self.note(topic, *note, *count);
+        }
+    }
+
+    /// Counts `note` of a topic so many times more.
+    pub fn note(&mut self, topic: &Arc<str>, note: Note, count: u64) {
+        match self.noted.iter_mut().find(|(of, known, _)| *known == note && of == topic) {
+            Some((.., known)) => *known += count,
+            None => self.noted.push((Arc::clone(topic), note, count)),
+        }
+    }
+
+    fn note_decoding(&mut self, topic: &Arc<str>, notes: &wire::Notes) {
+        if notes.redactions > 0 {
+            self.note(topic, Note::Redacted, notes.redactions);
+        }
+        for (field, count) in &notes.unreadable {
+            self.note(topic, Note::Unreadable(field), *count);
         }
     }
 

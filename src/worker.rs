@@ -5,7 +5,7 @@
 //! offsets to the source. While one epoch is under way the next is being collected; if that is full too, the source
 //! waits. A process that dies at any point therefore reads again what was not committed, and nothing is missing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 
 use crate::checkpoint::Position;
 use crate::engine;
-use crate::pipeline::{Epoch, Group, Partition, Pipeline, Tally};
+use crate::pipeline::{Epoch, Group, Note, Partition, Pipeline, Tally};
 use crate::port::{Clock, Message, Outbox, Polled, Rows as _, Source, SourceError, Store, StoreError};
 use crate::rule::RuleSet;
 use crate::telemetry::{Condition, Health, Metrics};
@@ -109,6 +109,8 @@ pub struct Worker<S: Store> {
     outbox_failed_at: Option<i64>,
     /// What the source could not read to its end.
     faults: Vec<String>,
+    /// What the log has of each topic: each once, so that no producer fills it.
+    warned: HashSet<(Arc<str>, Note)>,
     outside: Outside<S>,
 }
 
@@ -165,6 +167,7 @@ where
             outbox_at: 0,
             outbox_failed_at: None,
             faults: Vec::new(),
+            warned: HashSet::new(),
             outside,
         }
     }
@@ -310,6 +313,7 @@ where
                 Ok(()) => {
                     self.outside.health.set(Condition::Commit, false);
                     self.outside.metrics.epoch_done(&epoch.tally);
+                    warn(&mut self.warned, &epoch.tally);
                     self.partitions.count(&self.outside.metrics);
                     self.outside.metrics.geoip_problems(self.pipeline.enricher.problems().len());
                     observe(epoch).map_err(WorkerError::Output)?;
@@ -453,6 +457,27 @@ where
     }
 }
 
+/// Logs what a topic's producers should know of, once for each topic.
+fn warn(warned: &mut HashSet<(Arc<str>, Note)>, tally: &Tally) {
+    for (topic, note, _) in &tally.noted {
+        if !warned.insert((Arc::clone(topic), *note)) {
+            continue;
+        }
+        let topic = &**topic;
+        match note {
+            Note::Unreadable(field) => {
+                tracing::warn!(topic, field, "a field of some events cannot be read and counts as absent");
+            }
+            // Some formats have no addresses at all: the metric and the documentation are enough.
+            Note::WithoutAddress => {}
+            Note::Redacted => tracing::warn!(
+                topic,
+                "a producer sends bearer values instead of ids; they are replaced by keyed hashes"
+            ),
+        }
+    }
+}
+
 /// Writes `rows`, again and again while the store says that it may help.
 async fn write<S: Store>(
     store: &S,
@@ -498,8 +523,6 @@ struct Owned {
     topic: Arc<str>,
     number: i32,
     partition: Partition,
-    /// Bearer values told so far.
-    redactions: u64,
 }
 
 impl Partitions {
@@ -519,12 +542,7 @@ impl Partitions {
                     pipeline.partition(formats.get(&position.topic).copied().unwrap_or_default())
                 }
             };
-            self.owned.push(Owned {
-                topic: Arc::clone(&position.topic),
-                number: position.partition,
-                partition,
-                redactions: 0,
-            });
+            self.owned.push(Owned { topic: Arc::clone(&position.topic), number: position.partition, partition });
             self.owned.len() - 1
         });
         &mut self.owned[at].partition
@@ -549,24 +567,11 @@ impl Partitions {
         sum
     }
 
-    /// Tells what the states and decoders did since they last told.
+    /// Counts what the states did since they were last counted.
     fn count(&mut self, metrics: &Metrics) {
         let now = self.counters();
         metrics.states(self.owned.len(), now, self.counted);
         self.counted = now;
-        for owned in &mut self.owned {
-            let redactions = owned.partition.redactions();
-            if redactions > owned.redactions {
-                if owned.redactions == 0 {
-                    tracing::warn!(
-                        topic = &*owned.topic,
-                        "a producer sends bearer values instead of ids; they are replaced by keyed hashes"
-                    );
-                }
-                metrics.redacted(&owned.topic, redactions - owned.redactions);
-                owned.redactions = redactions;
-            }
-        }
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use support::kafka::Kafka;
 use support::process::{cache, free_port, keep_one_rule};
-use tokenwarden::checkpoint::{Checkpoint, DeadLetter, Position};
+use tokenwarden::checkpoint::{Checkpoint, DeadLetter, Position, Spot};
 use tokenwarden::port::{Message, Polled, Source as _, SourceError};
 use tokenwarden::source::kafka::{KafkaSettings, KafkaSource, Topic};
 use tokenwarden::wire::Format;
@@ -180,7 +180,8 @@ fn dead_letters_keep_bytes_position_and_reason() {
     let letter = DeadLetter {
         position: Position { topic: topic.into(), partition: 0, offset: 41 },
         received_at: 0,
-        reason: "no JSON at line 1, column 1".to_owned(),
+        reason: "not JSON: looks like gzip".to_owned(),
+        at: Some(Spot { byte: 4, line: 1, column: 5 }),
         payload: vec![0xff, 0x00, b'x'],
     };
     let large = DeadLetter { payload: vec![b'x'; 3_000_000], ..letter.clone() };
@@ -191,7 +192,8 @@ fn dead_letters_keep_bytes_position_and_reason() {
     assert_eq!(header("source_topic"), Some(topic));
     assert_eq!(header("source_partition"), Some("0"));
     assert_eq!(header("source_offset"), Some("41"));
-    assert_eq!(header("reason"), Some("no JSON at line 1, column 1"));
+    assert_eq!(header("reason"), Some("not JSON: looks like gzip"));
+    assert_eq!(header("place"), Some("line 1 column 5 (byte 4)"));
     assert_eq!(read[1].payload.len(), 900_000);
     assert!(read[1].headers.contains(&("cut_from_bytes".to_owned(), "3000000".to_owned())));
 }

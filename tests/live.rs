@@ -323,15 +323,15 @@ fn what_cannot_be_read_is_parked_bad_rules_are_refused_and_a_kill_loses_nothing(
     assert_eq!(service.page("/readyz"), "ok\n");
     ledger.ordinary(2_000);
     ledger.send(&kafka);
-    let deep = format!("{{\"event_id\":\"x\",\"more\":{}{}}}", "[".repeat(10_000), "]".repeat(10_000));
+    let deep = format!("{{\"event_id\":\"x\",\"timestamp\":{}{}}}", "[".repeat(10_000), "]".repeat(10_000));
     let bad: [(&[u8], &str); 7] = [
         (b"", "an empty message"),
-        (b"{\"event_id\":", "not JSON: EOF while parsing a value, at line 1 column 12"),
-        (b"\xff\xfe\x00", "not UTF-8, at line 1 column 1"),
-        (deep.as_bytes(), "attrs: nested too deeply, at line 1 column "),
-        (b"{\"event_id\":5}", "event_id: expected a string, at line 1 column "),
-        (b"{\"event_id\":\"x\",\"timestamp\":\"never\"}", "timestamp: not an RFC 3339 time, at line 1 column "),
-        (b"{\"event_id\":\"x\",\"ip_address\":\"1.2.3\"}", "ip_address: not an IP address, at line 1 column "),
+        (b"{\"event_id\":", "not JSON: looks like truncated JSON"),
+        (b"\xff\xfe\x00", "not UTF-8: looks like UTF-16"),
+        (deep.as_bytes(), "timestamp: expected an RFC 3339 time or integer milliseconds"),
+        (b"{\"event_id\":5}", "event_id: expected a string"),
+        (b"{\"event_id\":\"x\",\"timestamp\":\"never\"}", "timestamp: not an RFC 3339 time"),
+        (b"{\"event_id\":\"x\",\"ip_address\":\"1.2.3\"}", "timestamp: missing"),
     ];
     // One key, so that they lie in one partition, one after another.
     kafka.produce(TOPIC, bad.iter().map(|(payload, _)| ("user-1", *payload)));
@@ -343,7 +343,7 @@ fn what_cannot_be_read_is_parked_bad_rules_are_refused_and_a_kill_loses_nothing(
     let letters = service.sql("SELECT reason, hex(payload) FROM dead_letters ORDER BY source_offset");
     for (letter, (payload, reason)) in letters.lines().zip(bad) {
         let bytes = payload.iter().fold(String::new(), |bytes, byte| bytes + &format!("{byte:02X}"));
-        assert!(letter.starts_with(&format!("\"{reason}")) && letter.ends_with(&format!("\"{bytes}\"")), "{letter}");
+        assert!(letter.starts_with(&format!("\"{reason}\",")) && letter.ends_with(&format!("\"{bytes}\"")), "{letter}");
     }
 
     // Rules with a mistake in them change nothing; mended, they are taken.

@@ -1,5 +1,6 @@
 //! `tokenwarden replay`: past events through the same engine, in event time.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use super::{Failure, grouped, outside, printable};
 use crate::checkpoint::DeadLetter;
 use crate::config::Config;
 use crate::enrich::{Enricher, GeoSettings};
-use crate::pipeline::{Epoch, Pipeline, Tally};
+use crate::pipeline::{Epoch, Note, Pipeline, Tally};
 use crate::port::{Clock, SourceError, Store};
 use crate::source::file::{FileSource, Progress};
 use crate::store::{ClickHouse, NullStore, StoreSettings};
@@ -292,7 +293,8 @@ impl Told {
     fn letter(&mut self, letter: &DeadLetter) {
         self.letters += 1;
         // Offsets of files count lines from 0; people count from 1.
-        let said = format!("{}:{}: {}", letter.position.topic, letter.position.offset + 1, letter.reason);
+        let place = letter.at.map_or_else(String::new, |at| format!(", at {at}"));
+        let said = format!("{}:{}: {}{place}", letter.position.topic, letter.position.offset + 1, letter.reason);
         if self.letters <= LETTERS_TOLD_MAX {
             self.say(&format!("dead letter: {said}"));
         }
@@ -324,6 +326,9 @@ impl Told {
         for (reason, count) in skipped {
             self.say(&format!("  no token: {}: {reason}", grouped(count)));
         }
+        for line in noted(tally) {
+            self.say(&line);
+        }
         let allowed = tally.events - tally.watched - tally.alerted - tally.revoked;
         self.say(&format!(
             "verdicts: {} allow, {} watch, {} alert, {} revoke; {} came late",
@@ -346,6 +351,23 @@ impl Told {
             None => to_stderr(&line),
         }
     }
+}
+
+/// What the topics' producers should know of, over all files.
+fn noted(tally: &Tally) -> Vec<String> {
+    let mut counts = BTreeMap::new();
+    for (_, note, count) in &tally.noted {
+        *counts.entry(note).or_insert(0) += count;
+    }
+    let line = |(note, count): (&Note, u64)| {
+        let count = grouped(count);
+        match note {
+            Note::Unreadable(field) => format!("  unreadable, so absent: {field} in {count} events"),
+            Note::WithoutAddress => format!("  without an address: {count} uses"),
+            Note::Redacted => format!("  bearer values replaced by their hash: {count}"),
+        }
+    };
+    counts.into_iter().map(line).collect()
 }
 
 /// By bytes read, where it is known how many there are.

@@ -440,7 +440,7 @@ mod tests {
             });
             assert_eq!(events, 1);
         }
-        assert_eq!(decoder.redactions(), 0);
+        assert_eq!(decoder.take_notes().redactions, 0);
         assert!(!kinds.contains(&Kind::Confirmed), "nobody is asked");
         assert_eq!(kinds.len(), Kind::ALL.len() - 1);
         assert!(bound > 1_000 && bare > 1_000 && again > 10, "{bound} {bare} {again}");

@@ -302,6 +302,9 @@ static DEAD_LETTERS: Table = Table {
         ("source_offset", "Int64"),
         ("received_at", TIME),
         ("reason", TEXT),
+        ("fault_byte", "UInt64"),
+        ("fault_line", "UInt32"),
+        ("fault_column", "UInt32"),
         ("payload", TEXT),
     ],
 };
@@ -312,6 +315,11 @@ fn put_dead_letter(to: &mut Vec<u8>, letter: &DeadLetter) {
     put::i64(to, letter.position.offset);
     put::i64(to, letter.received_at);
     put::text(to, &letter.reason);
+    // Lines count from 1, so 0 stands for the message as a whole.
+    let (byte, line, column) = letter.at.map_or((0, 0, 0), |at| (at.byte, at.line, at.column));
+    put::u64(to, byte as u64);
+    put::u32(to, u32::try_from(line).unwrap_or(u32::MAX));
+    put::u32(to, u32::try_from(column).unwrap_or(u32::MAX));
     put::bytes(to, &letter.payload);
 }
 
@@ -440,11 +448,13 @@ impl Rows for EpochRows {
     }
 
     fn push_dead_letter(&mut self, letter: &DeadLetter) {
+        let byte = letter.at.map_or(0, |at| at.byte as u64);
         let identity = [
             letter.position.topic.as_bytes(),
             &letter.position.partition.to_le_bytes(),
             &letter.position.offset.to_le_bytes(),
             letter.reason.as_bytes(),
+            &byte.to_le_bytes(),
             &letter.payload,
         ];
         self.dead_letters.push(&identity, |to| put_dead_letter(to, letter));

@@ -12,7 +12,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::{Condition, Health};
 use crate::engine;
-use crate::pipeline::Tally;
+use crate::pipeline::{Note, Tally};
 
 /// One label: its name and value.
 type Label = [(&'static str, Cow<'static, str>); 1];
@@ -30,6 +30,8 @@ pub struct Metrics {
     key_mismatches: Counter,
     incidents: Counter,
     redactions: Family<Label, Counter>,
+    unreadable: Family<[(&'static str, Cow<'static, str>); 2], Counter>,
+    without_address: Family<Label, Counter>,
     baselines: Gauge,
     baselines_evicted: Counter,
     far_ahead: Counter,
@@ -94,6 +96,8 @@ impl Metrics {
         let events = family("events", "Events judged, by verdict");
         let skipped = family("skipped", "Records that speak of no token, by reason");
         let redactions = family("redactions", "Bearer values replaced by their hash, by topic");
+        let without_address =
+            family("events_without_address", "Uses whose address is absent or cannot be read, by topic");
         let reloads = family("rule_reloads", "Attempts to reload the rules, by result");
         let revocations = family("revocations", "Attempts, and refusals, to revoke, by outcome");
         let mut gauge = |name, help| {
@@ -109,6 +113,12 @@ impl Metrics {
         let revocations_paused = gauge("revocations_paused", "1 while all revocations are stopped by hand");
         let alerts = Family::<[(&'static str, Cow<'static, str>); 2], Counter>::default();
         registry.register("alerts", "Attempts to tell people, by channel and outcome", alerts.clone());
+        let unreadable = Family::<[(&'static str, Cow<'static, str>); 2], Counter>::default();
+        registry.register(
+            "unreadable_fields",
+            "Optional fields that could not be read and count as absent, by topic and field",
+            unreadable.clone(),
+        );
         let lag = Family::<[(&'static str, Cow<'static, str>); 2], Gauge>::default();
         registry.register("source_lag", "Messages still to be read, by topic and partition", lag.clone());
         let unready = Family::<Label, Gauge>::default();
@@ -128,6 +138,8 @@ impl Metrics {
             key_mismatches,
             incidents,
             redactions,
+            unreadable,
+            without_address,
             baselines,
             baselines_evicted,
             far_ahead,
@@ -183,6 +195,15 @@ impl Metrics {
         for (reason, count) in &tally.skipped {
             self.skipped.get_or_create(&[("reason", (*reason).into())]).inc_by(*count);
         }
+        for (topic, note, count) in &tally.noted {
+            let topic = ("topic", topic.to_string().into());
+            match *note {
+                Note::Unreadable(field) => self.unreadable.get_or_create(&[topic, ("field", field.into())]),
+                Note::WithoutAddress => self.without_address.get_or_create(&[topic]),
+                Note::Redacted => self.redactions.get_or_create(&[topic]),
+            }
+            .inc_by(*count);
+        }
     }
 
     /// What the partitions' states hold now, and what they did since they were last counted.
@@ -194,10 +215,6 @@ impl Metrics {
         self.far_ahead.inc_by(now.far_ahead.saturating_sub(before.far_ahead));
         self.confirmed.inc_by(now.confirmed.saturating_sub(before.confirmed));
         self.confirmed_alarms.inc_by(now.confirmed_alarms.saturating_sub(before.confirmed_alarms));
-    }
-
-    pub fn redacted(&self, topic: &str, count: u64) {
-        self.redactions.get_or_create(&[("topic", topic.to_owned().into())]).inc_by(count);
     }
 
     pub fn store_took(&self, millis: i64) {
@@ -267,6 +284,8 @@ mod tests {
         let metrics = Metrics::new();
         let tally =
             Tally { messages: 9, events: 7, alerted: 2, skipped: vec![("a service call", 2)], ..Tally::default() };
+        let mut tally = tally;
+        tally.note(&"t".into(), Note::Unreadable("user_agent"), 3);
         metrics.epoch_done(&tally);
         let text = metrics.text();
         for line in [
@@ -274,6 +293,7 @@ mod tests {
             "tokenwarden_events_total{verdict=\"allow\"} 5",
             "tokenwarden_events_total{verdict=\"alert\"} 2",
             "tokenwarden_skipped_total{reason=\"a service call\"} 2",
+            "tokenwarden_unreadable_fields_total{topic=\"t\",field=\"user_agent\"} 3",
         ] {
             assert!(text.lines().any(|told| told == line), "{line} is missing in\n{text}");
         }

@@ -3,18 +3,22 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use super::shape;
+use crate::checkpoint::Spot;
+
+/// Why a field that a record has twice cannot be read.
+pub(crate) const TWICE: &str = "given twice";
+
 /// What is wrong with a message, and where. Holds and shows no part of the message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DecodeError {
     /// The field at fault, by its name in the message's format; empty where it is the message as a whole.
     pub field: Cow<'static, str>,
+    /// The same text for the same fault, wherever it is: people group dead letters by it.
     pub reason: Cow<'static, str>,
-    /// Where the fault was noticed: byte of the message, from 0.
-    pub byte: usize,
-    /// From 1.
-    pub line: usize,
-    /// In bytes, from 1.
-    pub column: usize,
+    pub at: Spot,
+    /// The message is not JSON, or not the JSON that this reader takes.
+    is_syntax: bool,
 }
 
 impl DecodeError {
@@ -25,15 +29,7 @@ impl DecodeError {
         field: impl Into<Cow<'static, str>>,
         reason: impl Into<Cow<'static, str>>,
     ) -> Self {
-        let before = payload.get(..byte).unwrap_or(payload);
-        let line_start = memchr::memrchr(b'\n', before).map_or(0, |at| at + 1);
-        Self {
-            field: field.into(),
-            reason: reason.into(),
-            byte: before.len(),
-            line: memchr::memchr_iter(b'\n', before).count() + 1,
-            column: before.len() - line_start + 1,
-        }
+        Self { field: field.into(), reason: reason.into(), at: spot(payload, byte), is_syntax: false }
     }
 
     /// What the JSON reader says of `text`, a part of `payload` that begins at byte `base`. `fault` is what we
@@ -51,21 +47,63 @@ impl DecodeError {
         };
         let at = base + (line_start + error.column().saturating_sub(1)).min(text.len());
         if !error.is_data() {
-            // The reader's words about syntax are fixed; its words about data would quote the data.
-            let words = error.to_string();
-            let reason = words.rsplit_once(" at line ").map_or(words.as_str(), |(reason, _)| reason);
-            return Self::new(payload, at, "", format!("not JSON: {reason}"));
+            return Self { is_syntax: true, ..Self::new(payload, at, "", not_json(text, error)) };
         }
         let Fault { field, reason } = fault.unwrap_or(Fault { field: "", reason: "expected a JSON object" });
         Self::new(payload, at, field, reason)
+    }
+
+    /// The message is not UTF-8 from byte `at` on, so that it is no JSON.
+    pub(crate) fn not_utf8(payload: &[u8], at: usize) -> Self {
+        let reason = format!("not UTF-8: looks like {}", shape::of(payload));
+        Self { is_syntax: true, ..Self::new(payload, at, "", reason) }
+    }
+
+    pub(crate) const fn is_syntax(&self) -> bool {
+        self.is_syntax
+    }
+
+    /// The same fault at byte `byte` of `payload`.
+    pub(crate) fn moved_to(self, payload: &[u8], byte: usize) -> Self {
+        Self { at: spot(payload, byte), ..self }
+    }
+
+    /// Field and reason, without the position: the same text for the same fault.
+    #[must_use]
+    pub fn cause(&self) -> String {
+        let Self { field, reason, .. } = self;
+        if field.is_empty() { reason.to_string() } else { format!("{field}: {reason}") }
+    }
+}
+
+/// Why `text` is not JSON: what it looks like, or where it begins as JSON does, what breaks it.
+fn not_json(text: &str, error: &serde_json::Error) -> String {
+    if !text.trim_ascii_start().starts_with(['{', '[']) {
+        return format!("not JSON: looks like {}", shape::of(text.as_bytes()));
+    }
+    if error.is_eof() {
+        return "not JSON: looks like truncated JSON".to_owned();
+    }
+    // The reader's words about syntax are fixed; its words about data would quote the data.
+    let words = error.to_string();
+    let reason = words.rsplit_once(" at line ").map_or(words.as_str(), |(reason, _)| reason);
+    format!("not JSON: {reason}")
+}
+
+/// The place of byte `byte` in `payload`, or of its end.
+fn spot(payload: &[u8], byte: usize) -> Spot {
+    let before = payload.get(..byte).unwrap_or(payload);
+    let line_start = memchr::memrchr(b'\n', before).map_or(0, |at| at + 1);
+    Spot {
+        byte: before.len(),
+        line: memchr::memchr_iter(b'\n', before).count() + 1,
+        column: before.len() - line_start + 1,
     }
 }
 
 impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { field, reason, byte, line, column } = self;
-        let separator = if field.is_empty() { "" } else { ": " };
-        write!(f, "{field}{separator}{reason}, at line {line} column {column} (byte {byte})")
+        write!(f, "{}, at {}", self.cause(), self.at)
     }
 }
 
@@ -79,7 +117,8 @@ pub(crate) struct Fault {
 }
 
 /// Where `part` lies in `whole`, if it was borrowed from it.
-pub(crate) fn offset_in(whole: &[u8], part: &str) -> Option<usize> {
+pub(crate) fn offset_in(whole: &[u8], part: impl AsRef<[u8]>) -> Option<usize> {
+    let part = part.as_ref();
     let at = part.as_ptr().addr().checked_sub(whole.as_ptr().addr())?;
     (at + part.len() <= whole.len()).then_some(at)
 }

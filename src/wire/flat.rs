@@ -6,9 +6,14 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use smallvec::SmallVec;
 
+use super::error::TWICE;
 use super::mapping::Mapping;
+use super::repair::{BAD_TEXT, shown};
 use super::scalar::Scalar;
-use super::text::{ATTR_NAME_BYTES_MAX, ATTRS_MAX, char_boundary};
+use super::text::{ATTR_NAME_BYTES_MAX, ATTRS_MAX, DEPTH_MAX, char_boundary};
+
+/// Why an object can be in no field.
+pub const NESTED: &str = "expected a text or a number";
 
 /// The paths that a mapping reads, and those that it keeps out.
 #[derive(Debug)]
@@ -67,11 +72,15 @@ pub struct Flat<'p, 'a> {
     /// Everything else, as it came.
     rest: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     omitted: u64,
+    /// Something nests deeper than [`DEPTH_MAX`] and was left out.
+    too_deep: bool,
 }
 
 #[derive(Clone, Default)]
 struct Found<'a> {
     texts: SmallVec<[Cow<'a, str>; 1]>,
+    /// Why no field can take it, whatever its texts are.
+    fault: Option<&'static str>,
     /// A field has taken it.
     used: bool,
 }
@@ -84,9 +93,9 @@ impl<'p, 'a> Flat<'p, 'a> {
         json: &mut serde_json::Deserializer<serde_json::de::StrRead<'a>>,
     ) -> Result<Self, serde_json::Error> {
         let found = vec![Found::default(); paths.wanted.len()];
-        let mut flat = Self { paths, found, rest: Vec::new(), omitted: 0 };
+        let mut flat = Self { paths, found, rest: Vec::new(), omitted: 0, too_deep: false };
         let mut path = String::new();
-        let mut node = Node { flat: &mut flat, path: &mut path, absent, array_length: None, hidden: false };
+        let mut node = Node { flat: &mut flat, path: &mut path, absent, array_length: None, hidden: false, depth: 0 };
         json.deserialize_map(node.reborrow())?;
         json.end()?;
         Ok(flat)
@@ -100,6 +109,16 @@ impl<'p, 'a> Flat<'p, 'a> {
     /// All texts at a wanted path.
     pub fn texts(&self, path: &str) -> &[Cow<'a, str>] {
         self.paths.slot(path).and_then(|slot| self.found.get(slot)).map_or(&[], |found| &found.texts)
+    }
+
+    /// Why the texts at a wanted path can be in no field.
+    pub fn fault(&self, path: &str) -> Option<&'static str> {
+        self.paths.slot(path).and_then(|slot| self.found.get(slot)).and_then(|found| found.fault)
+    }
+
+    /// Something was left out because it nests too deeply.
+    pub const fn is_too_deep(&self) -> bool {
+        self.too_deep
     }
 
     /// The text is in a field now, and no attribute.
@@ -131,8 +150,14 @@ impl<'p, 'a> Flat<'p, 'a> {
     fn put(&mut self, path: &str, array_length: Option<usize>, hidden: bool, text: Cow<'a, str>) {
         let known = array_length.and_then(|length| path.get(..length)).unwrap_or(path);
         if let Some(found) = self.paths.slot(known).and_then(|slot| self.found.get_mut(slot)) {
+            // Only an escape can stand for NUL, and a text with an escape is never borrowed.
+            if matches!(&text, Cow::Owned(text) if text.contains('\0')) {
+                found.fault = Some(BAD_TEXT);
+            } else if array_length.is_none() {
+                found.begin();
+            }
             if found.texts.len() < ATTRS_MAX {
-                found.texts.push(text);
+                found.texts.push(shown(text));
             }
         } else if hidden {
             // Bodies are passed over.
@@ -145,6 +170,15 @@ impl<'p, 'a> Flat<'p, 'a> {
     }
 }
 
+impl Found<'_> {
+    /// Another value begins that stands here. Two readers that take different ones of them see different records.
+    fn begin(&mut self) {
+        if !self.texts.is_empty() {
+            self.fault = Some(TWICE);
+        }
+    }
+}
+
 /// A value on its way into a [`Flat`].
 struct Node<'n, 'p, 'a> {
     flat: &'n mut Flat<'p, 'a>,
@@ -153,11 +187,20 @@ struct Node<'n, 'p, 'a> {
     /// In an array: length of the array's own path.
     array_length: Option<usize>,
     hidden: bool,
+    /// Objects and arrays around it.
+    depth: usize,
 }
 
 impl<'p, 'a> Node<'_, 'p, 'a> {
     fn reborrow(&mut self) -> Node<'_, 'p, 'a> {
         Node { flat: &mut *self.flat, path: &mut *self.path, ..*self }
+    }
+
+    /// Notes what an object or array is to the field that is looked for here.
+    fn enter(&mut self, note: fn(&mut Found<'a>)) {
+        if let Some(found) = self.flat.paths.slot(self.path).and_then(|slot| self.flat.found.get_mut(slot)) {
+            note(found);
+        }
     }
 
     /// Takes in one value. Null and the empty text say nothing.
@@ -184,6 +227,13 @@ impl<'de> Visitor<'de> for Node<'_, '_, 'de> {
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut members: A) -> Result<(), A::Error> {
+        self.enter(|found| found.fault = Some(NESTED));
+        if self.depth >= DEPTH_MAX {
+            self.flat.too_deep = true;
+            while members.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+            return Ok(());
+        }
+        let depth = self.depth + 1;
         let outer = self.path.len();
         while let Some(name) = members.next_key::<Scalar<'de>>()? {
             let Scalar::Text(name) = name else { continue };
@@ -196,7 +246,7 @@ impl<'de> Visitor<'de> for Node<'_, '_, 'de> {
                 members.next_value::<IgnoredAny>()?;
             } else {
                 let hidden = self.hidden || excluded.is_some();
-                members.next_value_seed(Node { hidden, array_length: None, ..self.reborrow() })?;
+                members.next_value_seed(Node { hidden, depth, array_length: None, ..self.reborrow() })?;
             }
             self.path.truncate(outer);
         }
@@ -204,11 +254,18 @@ impl<'de> Visitor<'de> for Node<'_, '_, 'de> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<(), A::Error> {
+        self.enter(Found::begin);
+        if self.depth >= DEPTH_MAX {
+            self.flat.too_deep = true;
+            while items.next_element::<IgnoredAny>()?.is_some() {}
+            return Ok(());
+        }
+        let depth = self.depth + 1;
         let outer = self.path.len();
         for index in 0.. {
             self.path.push('.');
             self.path.push_str(&index.to_string());
-            let item = items.next_element_seed(Node { array_length: Some(outer), ..self.reborrow() })?;
+            let item = items.next_element_seed(Node { depth, array_length: Some(outer), ..self.reborrow() })?;
             self.path.truncate(outer);
             if item.is_none() {
                 break;

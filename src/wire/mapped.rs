@@ -4,10 +4,11 @@ use std::borrow::Cow;
 use std::str::FromStr;
 
 use super::Decoded;
-use super::error::{DecodeError, offset_in};
-use super::flat::{Flat, Paths};
+use super::error::{DecodeError, TWICE, offset_in};
+use super::flat::{Flat, NESTED, Paths};
 use super::mapping::{Change, Field, Mapping, Row, Source, matches};
-use super::scalar::Scalar;
+use super::repair::BAD_TEXT;
+use super::scalar::{STATUS_MAX, Scalar};
 use super::text::{self, Screen, blank, cut};
 use crate::event::{Event, EventGeo, Timestamp, TokenType};
 use crate::token::TokenId;
@@ -19,8 +20,8 @@ pub struct Mapper {
     paths: Paths,
 }
 
-/// What a field's faults come to. Only what an event cannot be without makes a record unreadable; the rest of a
-/// foreign record's oddities stay among its attributes.
+/// Why a record is no event: what it cannot be without is missing or cannot be read. Any other field that cannot be read
+/// counts as absent, is named in the event's attributes, and what was sent for it stays there.
 struct Fault {
     path: &'static str,
     reason: &'static str,
@@ -53,7 +54,12 @@ impl Mapper {
             Ok(record) => record,
             Err(error) => return take(Err(DecodeError::json(payload, base, text, &error, None))),
         };
-        let skip = self.mapping.skips.iter().find(|skip| record.text(skip.path).is_some_and(|word| word == skip.word));
+        if record.is_too_deep() {
+            screen.unreadable("attrs", text::TOO_DEEP);
+        }
+        let skip = self.mapping.skips.iter().find(|skip| {
+            record.fault(skip.path).is_none() && record.text(skip.path).is_some_and(|word| word == skip.word)
+        });
         if let Some(skip) = skip.filter(|skip| !skip.unless_change) {
             return take(Ok(Decoded::Skipped(skip.reason)));
         }
@@ -132,13 +138,15 @@ fn attrs<'a>(record: Flat<'_, 'a>, screen: &mut Screen<'_>) -> Vec<(Cow<'a, str>
     if omitted > 0 {
         attrs.push((Cow::Borrowed(text::ATTRS_OMITTED), Cow::Owned(omitted.to_string())));
     }
+    screen.name_unreadable(&mut attrs);
     attrs
 }
 
 impl Change {
     fn applies(&self, record: &Flat<'_, '_>) -> bool {
         self.when.iter().all(|(path, patterns)| {
-            record.texts(path).iter().any(|text| patterns.iter().any(|pattern| matches(pattern, text)))
+            record.fault(path).is_none()
+                && record.texts(path).iter().any(|text| patterns.iter().any(|pattern| matches(pattern, text)))
         })
     }
 }
@@ -197,29 +205,40 @@ impl<'a> Draft<'a> {
         record: &mut Flat<'_, 'a>,
         screen: &mut Screen<'_>,
     ) -> Result<(), Fault> {
-        if *field == Field::Scopes {
-            for source in *sources {
-                let Source::Path(path) = source else { continue };
-                self.event.scopes.extend(scopes(record.texts(path)).map(|scope| screen.text(scope)));
-                source.mark_used(record);
-            }
-            return Ok(());
-        }
+        let required = matches!(field, Field::EventId | Field::Timestamp | Field::TokenId);
+        // The first source that cannot be read, where none after it can.
+        let mut unreadable = None;
         for source in *sources {
-            let Some(text) = source.text(record) else { continue };
-            let at = offset_in(payload, &text);
-            match self.set(*field, text, screen) {
+            let fault = source.fault(record, required);
+            let Some(text) = source.text(record).or(fault.map(|_| Cow::Borrowed(""))) else { continue };
+            let at = offset_in(payload, text.as_bytes());
+            let set = match fault {
+                Some((_, reason)) => Err(reason),
+                None if *field == Field::Scopes => {
+                    let Source::Path(path) = source else { continue };
+                    self.event.scopes.extend(scopes(record.texts(path)).map(|scope| screen.text(scope)));
+                    Ok(())
+                }
+                None => self.set(*field, text, screen),
+            };
+            match set {
                 Ok(()) => {
                     source.mark_used(record);
-                    break;
+                    if *field != Field::Scopes {
+                        return Ok(());
+                    }
                 }
-                Err(reason) if matches!(field, Field::EventId | Field::Timestamp | Field::TokenId) => {
-                    let mut path = "";
-                    source.paths(&mut |read| path = read);
-                    return Err(Fault { path, reason, at });
+                Err(reason) => {
+                    let path = fault.map_or_else(|| source.last_path(), |(path, _)| path);
+                    if required {
+                        return Err(Fault { path, reason, at });
+                    }
+                    unreadable.get_or_insert((path, reason));
                 }
-                Err(_) => {}
             }
+        }
+        if let Some((path, reason)) = unreadable {
+            screen.unreadable(path, reason);
         }
         Ok(())
     }
@@ -247,8 +266,8 @@ impl<'a> Draft<'a> {
             Field::UserAgent => event.user_agent = Some(cut(screen.text(text), text::USER_AGENT_BYTES_MAX)),
             Field::Method => event.method = Some(cut(screen.text(text), text::WORD_BYTES_MAX)),
             Field::Endpoint => event.endpoint = Some(cut(screen.text(text), text::ENDPOINT_BYTES_MAX)),
-            Field::Status => event.status = Some(number(&text).filter(|status| *status <= 999).ok_or("no status")?),
-            Field::BytesOut => event.bytes_out = Some(number(&text).ok_or("no number of bytes")?),
+            Field::Status => event.status = Scalar::Text(text).integer(STATUS_MAX)?.map(|status| status as u16),
+            Field::BytesOut => event.bytes_out = Scalar::Text(text).integer(u64::MAX)?,
             Field::IssuedAt => event.issued_at = Some(timestamp(text)?),
             Field::ExpiresAt => event.expires_at = Some(timestamp(text)?),
             Field::GeoCountry => geo(event).country = Some(cut(screen.text(text), text::WORD_BYTES_MAX)),
@@ -281,7 +300,7 @@ impl<'a> Draft<'a> {
 /// A text that must be kept whole.
 fn id<'a>(text: Cow<'a, str>, bytes_max: usize, screen: &mut Screen<'_>) -> Result<Cow<'a, str>, &'static str> {
     if text.contains('\0') {
-        return Err("holds a NUL character");
+        return Err(BAD_TEXT);
     }
     let text = screen.text(text);
     if text.len() > bytes_max { Err("too long") } else { Ok(text) }
@@ -331,6 +350,9 @@ impl Source {
     fn text<'a>(&self, record: &Flat<'_, 'a>) -> Option<Cow<'a, str>> {
         match *self {
             Self::Path(path) => record.text(path).cloned(),
+            Self::Except(path, patterns) => {
+                record.text(path).filter(|text| !patterns.iter().any(|pattern| matches(pattern, text))).cloned()
+            }
             Self::Tail(path, before) => {
                 let text = record.text(path)?;
                 let start = text.rfind(before).map_or(0, |at| at + before.len_utf8());
@@ -356,10 +378,30 @@ impl Source {
         }
     }
 
+    /// The path that makes this source unreadable, and why. A `required` field may be given twice with one value, and
+    /// an object in its place is no value.
+    fn fault(&self, record: &Flat<'_, '_>, required: bool) -> Option<(&'static str, &'static str)> {
+        let mut found = None;
+        self.paths(&mut |path| {
+            let same = || record.texts(path).windows(2).all(|pair| pair.first() == pair.last());
+            let ignored = |reason| required && (reason == NESTED || reason == TWICE && same());
+            let fault = record.fault(path).filter(|reason| !ignored(*reason));
+            found = found.or(fault.map(|reason| (path, reason)));
+        });
+        found
+    }
+
+    /// The last of the paths that this source reads.
+    fn last_path(&self) -> &'static str {
+        let mut last = "";
+        self.paths(&mut |path| last = path);
+        last
+    }
+
     /// Notes that a field holds what this source gave.
     fn mark_used(&self, record: &mut Flat<'_, '_>) {
         match self {
-            Self::Path(path) => record.mark_used(path),
+            Self::Path(path) | Self::Except(path, _) => record.mark_used(path),
             Self::Joined(parts, _) => parts.iter().for_each(|part| part.mark_used(record)),
             // Something of the text is lost, so it remains an attribute too.
             Self::Tail(..) | Self::Words(..) | Self::Typed { .. } | Self::Text(_) => {}

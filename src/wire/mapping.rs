@@ -78,6 +78,8 @@ pub enum Field {
 #[derive(Debug)]
 pub enum Source {
     Path(&'static str),
+    /// A path's text, unless it has one of these patterns: then it is another thing than the field holds.
+    Except(&'static str, &'static [&'static str]),
     /// What follows the last such character in a path's text.
     Tail(&'static str, char),
     /// All of these with the text between.
@@ -131,7 +133,7 @@ impl Source {
     /// Calls `visit` with every path that this source reads.
     pub fn paths(&self, visit: &mut dyn FnMut(&'static str)) {
         match self {
-            Self::Path(path) | Self::Tail(path, _) | Self::Words(path, _) => visit(path),
+            Self::Path(path) | Self::Except(path, _) | Self::Tail(path, _) | Self::Words(path, _) => visit(path),
             Self::Joined(parts, _) => parts.iter().for_each(|part| part.paths(visit)),
             Self::Typed { .. } | Self::Text(_) => {}
         }

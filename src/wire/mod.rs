@@ -7,12 +7,15 @@ mod mapped;
 mod mapping;
 mod native;
 mod plain;
+mod repair;
 mod scalar;
+mod shape;
 mod text;
 mod time;
 pub mod verdict;
 
 pub use error::DecodeError;
+pub use text::{Notes, UNREADABLE};
 
 pub use crate::format::Format;
 
@@ -43,19 +46,18 @@ pub struct Decoder {
     /// None for the native format.
     mapper: Option<Mapper>,
     hasher: TokenHasher,
-    redactions: u64,
+    notes: Notes,
 }
 
 impl Decoder {
     #[must_use]
     pub fn new(format: Format, hasher: TokenHasher) -> Self {
-        Self { mapper: mapping::of(format).map(Mapper::new), hasher, redactions: 0 }
+        Self { mapper: mapping::of(format).map(Mapper::new), hasher, notes: Notes::default() }
     }
 
-    /// Values replaced so far because they looked like bearer tokens.
-    #[must_use]
-    pub const fn redactions(&self) -> u64 {
-        self.redactions
+    /// What was noted since this was last called.
+    pub fn take_notes(&mut self) -> Notes {
+        std::mem::take(&mut self.notes)
     }
 
     /// Hands everything in `payload` to `take`, in order. A record is one event as a rule. A record that is no event
@@ -66,14 +68,26 @@ impl Decoder {
         if payload.len() > bytes_max {
             return take(Err(too_long(payload, 0, bytes_max)));
         }
-        let text = match text_of(payload) {
-            Ok(text) => text,
-            Err(error) => return take(Err(error)),
-        };
+        match text_of(payload) {
+            Ok(text) => self.records(payload, text, Pass::First, take),
+            Err(error) if error.is_syntax() => self.repaired(payload, payload, error, take),
+            Err(error) => take(Err(error)),
+        }
+    }
+
+    /// The records in `text`, a part of `payload`.
+    fn records<'a>(
+        &mut self,
+        payload: &'a [u8],
+        text: &'a str,
+        pass: Pass,
+        take: &mut dyn FnMut(Result<Decoded<'a>, DecodeError>),
+    ) {
         match self.mapper.as_ref().and_then(|mapper| batch::of(text, mapper.batch())) {
-            None => self.record(payload, text, take),
+            None => self.record(payload, text, pass, take),
             Some(records) => {
-                if let Err(error) = batch::each(payload, records, &mut |record| self.record(payload, record, take)) {
+                let mut each = |record| self.record(payload, record, pass, take);
+                if let Err(error) = batch::each(payload, records, &mut each) {
                     take(Err(error));
                 }
             }
@@ -81,12 +95,31 @@ impl Decoder {
     }
 
     /// The one record in `text`, a part of `payload`.
-    fn record<'a>(&mut self, payload: &'a [u8], text: &'a str, take: &mut dyn FnMut(Result<Decoded<'a>, DecodeError>)) {
-        let base = offset_in(payload, text).unwrap_or_default();
-        if text.len() > RECORD_BYTES_MAX {
+    fn record<'a>(
+        &mut self,
+        payload: &'a [u8],
+        text: &'a str,
+        pass: Pass,
+        take: &mut dyn FnMut(Result<Decoded<'a>, DecodeError>),
+    ) {
+        if text.len() > pass.record_bytes_max() {
+            let base = offset_in(payload, text).unwrap_or_default();
             return take(Err(too_long(payload, base, RECORD_BYTES_MAX)));
         }
-        let mut screen = Screen::new(text.as_bytes(), &self.hasher, &mut self.redactions);
+        let mut failed = None;
+        self.strict(payload, text, &mut |decoded| match decoded {
+            Err(error) if error.is_syntax() && pass == Pass::First => failed = Some(error),
+            decoded => take(decoded),
+        });
+        if let Some(error) = failed {
+            self.repaired(payload, text.as_bytes(), error, take);
+        }
+    }
+
+    /// The one record in `text`, a part of `payload`, if it is JSON in all its parts.
+    fn strict<'a>(&mut self, payload: &'a [u8], text: &'a str, take: &mut dyn FnMut(Result<Decoded<'a>, DecodeError>)) {
+        let base = offset_in(payload, text).unwrap_or_default();
+        let mut screen = Screen::new(text.as_bytes(), &self.hasher, &mut self.notes);
         match &self.mapper {
             None => {
                 if screen.is_clean()
@@ -99,6 +132,64 @@ impl Decoder {
             Some(mapper) => mapper.decode(payload, base, text, &mut screen, take),
         }
     }
+
+    /// What `part` of `payload` holds once it is repaired. It has failed with `error`, which stands where the repair
+    /// does not help. Events are copied here, because they outlive the repaired text.
+    fn repaired<'a>(
+        &mut self,
+        payload: &'a [u8],
+        part: &[u8],
+        error: DecodeError,
+        take: &mut dyn FnMut(Result<Decoded<'a>, DecodeError>),
+    ) {
+        let Some(repaired) = repair::repair(part) else { return take(Err(error)) };
+        let base = offset_in(payload, part).unwrap_or_default();
+        let bytes = repaired.text.as_bytes();
+        let mut error = Some(error);
+        let mut take = |decoded: Result<Decoded<'_>, DecodeError>| match decoded {
+            Ok(decoded) => take(Ok(decoded.into_owned())),
+            Err(again) if again.is_syntax() => {
+                // The first error has the place where the message breaks, and is handed on once.
+                if let Some(error) = error.take() {
+                    take(Err(error));
+                }
+            }
+            Err(again) => {
+                let byte = base + repaired.origin(again.at.byte);
+                take(Err(again.moved_to(payload, byte)));
+            }
+        };
+        match text_of(bytes) {
+            Ok(text) => self.records(bytes, text, Pass::Repaired, &mut take),
+            Err(error) => take(Err(error)),
+        }
+    }
+}
+
+/// How often a text was read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    First,
+    Repaired,
+}
+
+impl Pass {
+    /// A repair makes a text longer, by [`repair::GROWTH_BYTES_MAX`] at the most.
+    const fn record_bytes_max(self) -> usize {
+        match self {
+            Self::First => RECORD_BYTES_MAX,
+            Self::Repaired => RECORD_BYTES_MAX + repair::GROWTH_BYTES_MAX,
+        }
+    }
+}
+
+impl Decoded<'_> {
+    fn into_owned(self) -> Decoded<'static> {
+        match self {
+            Self::Event(event) => Decoded::Event(event.into_owned()),
+            Self::Skipped(reason) => Decoded::Skipped(reason),
+        }
+    }
 }
 
 /// A message's text, without a byte order mark.
@@ -106,7 +197,7 @@ fn text_of(payload: &[u8]) -> Result<&str, DecodeError> {
     let text = std::str::from_utf8(payload).map_err(|error| match error.error_len() {
         // Cut by its source, and in the middle of a character.
         None if payload.len() > RECORD_BYTES_MAX => too_long(payload, 0, RECORD_BYTES_MAX),
-        _ => DecodeError::new(payload, error.valid_up_to(), "", "not UTF-8"),
+        _ => DecodeError::not_utf8(payload, error.valid_up_to()),
     })?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if text.trim_ascii().is_empty() { Err(DecodeError::new(payload, 0, "", "an empty message")) } else { Ok(text) }

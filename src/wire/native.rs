@@ -1,16 +1,19 @@
 //! The token event of `docs/event.md`, read in one pass into fields that borrow from the message.
 //!
-//! A field given twice is an error: two readers that take different ones of them see different events, and a thief
-//! could choose which. Unknown fields are kept as attributes, and there the same name may come twice.
+//! Only `event_id`, `timestamp` and `token_id` are required. Any other field that cannot be read counts as absent, is
+//! named in the attribute [`text::UNREADABLE`] and is counted: the client chooses most of them, and must not be able to
+//! keep its own use from being judged. A field given twice cannot be read either: two readers that take different ones
+//! of its values see different events. Unknown fields are kept as attributes, and there the same name may come twice.
 
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::error::{DecodeError, Fault};
-use super::scalar::Scalar;
+use super::error::{DecodeError, Fault, TWICE};
+use super::repair::{BAD_TEXT, repair};
+use super::scalar::{STATUS_MAX, Scalar};
 use super::text::{self, Screen, blank, cut};
 use crate::event::{Event, EventGeo, Kind, Timestamp, TokenType};
 
@@ -31,13 +34,13 @@ pub fn decode<'a>(
 
 /// Declares members by their names on the wire; an error names them after what they are members of.
 macro_rules! fields {
-    ($fields:ident, $of:literal: $($field:ident = $name:literal,)+) => {
+    ($fields:ident, $of:literal: $($field:ident = $name:literal $(| $alias:literal)?,)+) => {
         #[derive(Clone, Copy, PartialEq, Eq)]
         pub(super) enum $fields { $($field,)+ }
 
         impl $fields {
             pub(super) fn parse(name: &str) -> Option<Self> {
-                match name { $($name => Some(Self::$field),)+ _ => None }
+                match name { $($name $(| $alias)? => Some(Self::$field),)+ _ => None }
             }
 
             const fn name(self) -> &'static str {
@@ -66,7 +69,8 @@ fields! { Field, "":
     Endpoint = "endpoint",
     Status = "status",
     BytesOut = "bytes_out",
-    Scopes = "scopes",
+    // The second is OAuth's own name for them (RFC 6749 section 3.3).
+    Scopes = "scopes" | "scope",
     IssuedAt = "issued_at",
     ExpiresAt = "expires_at",
     Binding = "binding",
@@ -142,26 +146,41 @@ impl<'de> Visitor<'de> for EventVisitor<'_, '_> {
             let field = match name {
                 Name::Known(field) => field,
                 Name::Unknown(name) => {
-                    draft.attr(name, members.next_value()?, screen).map_err(stop(fault, "attrs"))?;
+                    draft.attr(name, members.next_value()?, screen);
                     continue;
                 }
             };
-            if seen & (1 << field as u32) != 0 {
-                return Err(stop(fault, field.name())("given twice"));
-            }
-            seen |= 1 << field as u32;
-            let read = if let Some((limit, slot)) = field.limit().zip(draft.text(field)) {
-                members.next_value_seed(TextSeed { slot, limit, screen: &mut *screen, field, fault: &mut *fault })
-            } else if matches!(field, Field::Scopes | Field::Geo | Field::Attrs) {
-                let draft = &mut draft;
-                members.next_value_seed(Within { field, draft, screen: &mut *screen, fault: &mut *fault })
-            } else {
-                draft.set(field, members.next_value()?).map_err(stop(fault, field.name()))
+            let bit = 1 << field as u32;
+            let again = seen & bit != 0;
+            seen |= bit;
+            let read = match field {
+                _ if again && !field.is_required() => {
+                    members.next_value::<IgnoredAny>()?;
+                    draft.clear(field);
+                    Err(TWICE)
+                }
+                Field::Scopes | Field::Geo | Field::Attrs => {
+                    members.next_value_seed(Within { field, draft: &mut draft, screen })?
+                }
+                _ => {
+                    let value: Scalar<'_> = members.next_value()?;
+                    let before = again.then(|| draft.required());
+                    let read = draft.set(field, value.clone(), screen);
+                    match (read, before) {
+                        (Ok(()), Some(before)) if before != draft.required() => Err(TWICE),
+                        (Err(_), None) if !field.is_required() => {
+                            draft.keep_sent(field, value, screen);
+                            read
+                        }
+                        _ => read,
+                    }
+                }
             };
-            if let Err(error) = read {
-                // The value is of another type than the field's.
-                fault.get_or_insert(Fault { field: field.name(), reason: field.expected() });
-                return Err(error);
+            match read {
+                Ok(()) => {}
+                // Two readers of such a record would see different events, and its sender could choose which.
+                Err(reason) if field.is_required() => return Err(stop(fault, field.name())(reason)),
+                Err(reason) => screen.unreadable(field.name(), reason),
             }
         }
         draft.finish(screen).map_err(|missing| stop(fault, missing.name())("missing"))
@@ -180,6 +199,11 @@ impl Field {
     /// Number of fields.
     pub(super) const COUNT: usize = Self::Attrs as usize + 1;
 
+    /// Without it, or where it cannot be read, a record is no event.
+    const fn is_required(self) -> bool {
+        matches!(self, Self::EventId | Self::Timestamp | Self::TokenId)
+    }
+
     /// How long a text may be; `None` for a field that is no text.
     pub(super) const fn limit(self) -> Option<Limit> {
         Some(match self {
@@ -194,79 +218,15 @@ impl Field {
             _ => return None,
         })
     }
-
-    const fn expected(self) -> &'static str {
-        match self {
-            Self::Scopes => "expected an array",
-            Self::Geo | Self::Attrs => "expected an object",
-            _ => "expected a string",
-        }
-    }
 }
 
 /// What becomes of a text that is too long.
 #[derive(Clone, Copy)]
 pub(super) enum Limit {
-    /// An error: half an id is another id.
+    /// It cannot be read: half an id is another id.
     Whole(usize),
-    /// Cut there: the client has a hand in it.
+    /// It is cut there: the client chooses it.
     Cut(usize),
-}
-
-/// Reads a text into its place.
-struct TextSeed<'v, 'a, 's> {
-    slot: &'v mut Option<Cow<'a, str>>,
-    limit: Limit,
-    screen: &'v mut Screen<'s>,
-    field: Field,
-    fault: &'v mut Option<Fault>,
-}
-
-impl<'a> TextSeed<'_, 'a, '_> {
-    fn put<E: Error>(self, text: Cow<'a, str>) -> Result<(), E> {
-        let text = self.screen.text(text);
-        *self.slot = match self.limit {
-            Limit::Whole(bytes_max) if text.len() > bytes_max => {
-                return Err(stop(self.fault, self.field.name())("too long"));
-            }
-            _ if text.is_empty() => None,
-            Limit::Whole(_) => Some(text),
-            Limit::Cut(bytes_max) => Some(cut(text, bytes_max)),
-        };
-        Ok(())
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for TextSeed<'_, 'de, '_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for TextSeed<'_, 'de, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string")
-    }
-
-    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<(), E> {
-        self.put(Cow::Borrowed(text))
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
-        // Only an escape can stand for NUL, and a text with an escape is never borrowed.
-        if text.contains('\0') {
-            return Err(stop(self.fault, self.field.name())("holds a NUL character"));
-        }
-        self.put(Cow::Owned(text.to_owned()))
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<(), E> {
-        Ok(())
-    }
 }
 
 /// An event in the making.
@@ -301,23 +261,32 @@ impl<'a> Draft<'a> {
         })
     }
 
-    fn set(&mut self, field: Field, value: Scalar<'a>) -> Result<(), &'static str> {
+    /// The fields whose second value must be the first one.
+    fn required(&self) -> (Option<Cow<'a, str>>, Option<Cow<'a, str>>, Option<Timestamp>) {
+        (self.event_id.clone(), self.token_id.clone(), self.timestamp)
+    }
+
+    fn set(&mut self, field: Field, value: Scalar<'a>, screen: &mut Screen<'_>) -> Result<(), &'static str> {
+        if let Some((limit, slot)) = field.limit().zip(self.text(field)) {
+            *slot = limited(value, limit, screen)?;
+            return Ok(());
+        }
         let event = &mut self.event;
         match field {
             Field::Timestamp => self.timestamp = value.timestamp()?,
             Field::IssuedAt => event.issued_at = value.timestamp()?,
             Field::ExpiresAt => event.expires_at = value.timestamp()?,
             Field::IpAddress => event.address = value.address()?,
-            Field::Status => event.status = value.integer(999)?.map(|status| status as u16),
+            Field::Status => event.status = value.integer(STATUS_MAX)?.map(|status| status as u16),
             Field::BytesOut => event.bytes_out = value.integer(u64::MAX)?,
             Field::Kind => {
                 if let Some(kind) = value.text()? {
-                    event.kind = Kind::parse(&kind).ok_or("no such kind")?;
+                    event.kind = Kind::parse(&kind.to_ascii_lowercase()).ok_or("no such kind")?;
                 }
             }
             Field::TokenType => {
                 if let Some(kind) = value.text()? {
-                    event.token_type = TokenType::parse(&kind).ok_or("no such token type")?;
+                    event.token_type = TokenType::parse(&kind.to_ascii_lowercase()).ok_or("no such token type")?;
                 }
             }
             _ => {}
@@ -325,21 +294,59 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    /// Keeps what has no field of its own.
-    fn attr(&mut self, name: Cow<'a, str>, value: &'a RawValue, screen: &mut Screen<'_>) -> Result<(), &'static str> {
-        if self.event.attrs.len() >= text::ATTRS_MAX {
-            self.attrs_omitted += 1;
-            return Ok(());
+    /// Makes an optional field absent again.
+    fn clear(&mut self, field: Field) {
+        if let Some(slot) = self.text(field) {
+            *slot = None;
+            return;
         }
+        let event = &mut self.event;
+        match field {
+            Field::IssuedAt => event.issued_at = None,
+            Field::ExpiresAt => event.expires_at = None,
+            Field::IpAddress => event.address = None,
+            Field::Status => event.status = None,
+            Field::BytesOut => event.bytes_out = None,
+            Field::Kind => event.kind = Kind::default(),
+            Field::TokenType => event.token_type = TokenType::default(),
+            Field::Scopes => event.scopes.clear(),
+            Field::Geo => event.geo = None,
+            // Attributes are not judged, so those of the first value may stay.
+            _ => {}
+        }
+    }
+
+    /// Keeps a value that its field could not take among the attributes, for people to look at.
+    fn keep_sent(&mut self, field: Field, value: Scalar<'a>, screen: &mut Screen<'_>) {
+        // What names a token could be the token itself.
+        if field != Field::ParentTokenId
+            && let Some(sent) = value.shown()
+        {
+            self.attr_text(Cow::Borrowed(field.name()), sent, screen);
+        }
+    }
+
+    /// Keeps what has no field of its own.
+    fn attr(&mut self, name: Cow<'a, str>, value: &'a RawValue, screen: &mut Screen<'_>) {
         let raw = value.get();
         let plain = raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"'));
         let value = match plain {
             Some(plain) if !plain.contains('\\') => Cow::Borrowed(plain),
-            Some(_) => Cow::Owned(serde_json::from_str(raw).map_err(|_| "a string with an impossible escape")?),
-            None => text::compact(raw)?,
+            Some(_) => Cow::Owned(unescaped(raw)),
+            None => match text::compact(raw) {
+                Ok(compact) => compact,
+                Err(reason) => return screen.unreadable(Field::Attrs.name(), reason),
+            },
         };
-        self.event.attrs.push(screen.attr(name, value));
-        Ok(())
+        self.attr_text(name, value, screen);
+    }
+
+    fn attr_text(&mut self, name: Cow<'a, str>, value: Cow<'a, str>, screen: &mut Screen<'_>) {
+        if self.event.attrs.len() >= text::ATTRS_MAX {
+            self.attrs_omitted += 1;
+        } else {
+            self.event.attrs.push(screen.attr(name, value));
+        }
     }
 
     /// The event, or the field it cannot do without.
@@ -349,100 +356,171 @@ impl<'a> Draft<'a> {
         event.timestamp = timestamp.ok_or(Field::Timestamp)?;
         event.token_id = screen.token(token_id.ok_or(Field::TokenId)?);
         event.parent_token_id = parent_token_id.map(|id| screen.token(id));
-        if event.kind.is_sighting() && event.address.is_none() {
-            return Err(Field::IpAddress);
-        }
         if attrs_omitted > 0 {
             event.attrs.push((Cow::Borrowed(text::ATTRS_OMITTED), Cow::Owned(attrs_omitted.to_string())));
         }
+        screen.name_unreadable(&mut event.attrs);
         Ok(event)
     }
 }
 
-/// A text that the client has a hand in: cut where it is too long.
-fn word<'a>(
-    value: Scalar<'a>,
-    bytes_max: usize,
-    screen: &mut Screen<'_>,
-) -> Result<Option<Cow<'a, str>>, &'static str> {
-    Ok(value.text()?.map(|text| cut(screen.text(text), bytes_max)))
+/// The text of a JSON string, in which an escape may stand for no character.
+fn unescaped(raw: &str) -> String {
+    serde_json::from_str(raw).unwrap_or_else(|_| {
+        let repaired = repair(raw.as_bytes()).and_then(|repaired| serde_json::from_str(&repaired.text).ok());
+        repaired.unwrap_or_default()
+    })
 }
 
-/// The value of a field that holds more than one.
+/// A text within its limit.
+fn limited<'a>(value: Scalar<'a>, limit: Limit, screen: &mut Screen<'_>) -> Result<Option<Cow<'a, str>>, &'static str> {
+    let Some(text) = value.text()?.map(|text| screen.text(text)) else { return Ok(None) };
+    match limit {
+        Limit::Whole(bytes_max) if text.len() > bytes_max => Err("too long"),
+        Limit::Whole(_) => Ok(Some(text)),
+        Limit::Cut(bytes_max) => Ok(Some(cut(text, bytes_max))),
+    }
+}
+
+/// The value of a field that holds more than one: unreadable, or read as far as possible.
 struct Within<'v, 'a, 's> {
     field: Field,
     draft: &'v mut Draft<'a>,
     screen: &'v mut Screen<'s>,
-    fault: &'v mut Option<Fault>,
+}
+
+impl Within<'_, '_, '_> {
+    const fn wrong_type(&self) -> Result<(), &'static str> {
+        Err(match self.field {
+            Field::Scopes => "expected an array or a string",
+            _ => "expected an object",
+        })
+    }
 }
 
 impl<'de> DeserializeSeed<'de> for Within<'_, 'de, '_> {
-    type Value = ();
+    type Value = Result<(), &'static str>;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
 impl<'de> Visitor<'de> for Within<'_, 'de, '_> {
-    type Value = ();
+    type Value = Result<(), &'static str>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an array or an object")
     }
 
-    fn visit_unit<E: Error>(self) -> Result<(), E> {
-        Ok(())
+    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+        Ok(Ok(()))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+    fn visit_bool<E: Error>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(self.wrong_type())
+    }
+
+    fn visit_u64<E: Error>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(self.wrong_type())
+    }
+
+    fn visit_i64<E: Error>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(self.wrong_type())
+    }
+
+    fn visit_f64<E: Error>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(self.wrong_type())
+    }
+
+    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
         if self.field != Field::Scopes {
-            return Err(A::Error::custom("an array"));
+            return Ok(self.wrong_type());
         }
-        let scopes = &mut self.draft.event.scopes;
+        let Self { draft, screen, .. } = self;
+        draft.event.scopes.extend(text::scopes(text).map(|scope| screen.text(Cow::Borrowed(scope))));
+        Ok(Ok(()))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+        if self.field != Field::Scopes {
+            return Ok(self.wrong_type());
+        }
+        if text.contains('\0') {
+            return Ok(Err(BAD_TEXT));
+        }
+        let Self { draft, screen, .. } = self;
+        draft.event.scopes.extend(text::scopes(text).map(|scope| screen.text(Cow::Owned(scope.to_owned()))));
+        Ok(Ok(()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        let mut read = if self.field == Field::Scopes { Ok(()) } else { self.wrong_type() };
+        let Self { field, draft, screen } = self;
+        let scopes = &mut draft.event.scopes;
         while let Some(item) = items.next_element::<Scalar<'_>>()? {
-            let Some(scope) = item.text().map_err(stop(self.fault, "scopes"))? else { continue };
-            if scopes.len() < text::SCOPES_MAX {
-                scopes.push(cut(self.screen.text(scope), text::WORD_BYTES_MAX));
+            match item.text() {
+                Ok(Some(scope)) if read.is_ok() && scopes.len() < text::SCOPES_MAX => {
+                    scopes.push(cut(screen.text(scope), text::WORD_BYTES_MAX));
+                }
+                Ok(_) => {}
+                Err(reason) => read = read.and(Err(reason)),
             }
         }
-        Ok(())
+        if field == Field::Scopes && read.is_err() {
+            scopes.clear();
+        }
+        Ok(read)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
-        let Self { field, draft, screen, fault } = self;
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+        let wrong_type = self.wrong_type();
+        let Self { field, draft, screen } = self;
         match field {
             Field::Attrs => {
                 while let Some(Name::Unknown(name)) = members.next_key_seed(NameSeed(|_| None::<Field>))? {
-                    draft.attr(name, members.next_value()?, screen).map_err(stop(fault, field.name()))?;
+                    draft.attr(name, members.next_value()?, screen);
                 }
-                Ok(())
+                Ok(Ok(()))
             }
             Field::Geo => {
-                let geo = &mut *draft.event.geo.insert(Box::default());
-                let mut unknown = Vec::new();
+                let mut geo = Box::<EventGeo<'_>>::default();
                 let mut seen = 0_u8;
                 while let Some(name) = members.next_key_seed(NameSeed(GeoField::parse))? {
-                    match name {
-                        Name::Known(field) if seen & (1 << field as u8) != 0 => {
-                            return Err(stop(fault, field.name())("given twice"));
+                    let field = match name {
+                        Name::Known(field) => field,
+                        Name::Unknown(name) => {
+                            draft.attr(Cow::Owned(format!("geo.{name}")), members.next_value()?, screen);
+                            continue;
                         }
-                        Name::Known(field) => {
-                            seen |= 1 << field as u8;
-                            set_geo(geo, field, members.next_value()?, screen).map_err(stop(fault, field.name()))?;
-                        }
-                        Name::Unknown(name) => unknown.push((name, members.next_value()?)),
+                    };
+                    let value: Scalar<'_> = members.next_value()?;
+                    let bit = 1 << field as u8;
+                    let read = if seen & bit == 0 {
+                        set_geo(&mut geo, field, value, screen)
+                    } else {
+                        let _ = set_geo(&mut geo, field, Scalar::Null, screen);
+                        Err(TWICE)
+                    };
+                    seen |= bit;
+                    if let Err(reason) = read {
+                        screen.unreadable(field.name(), reason);
                     }
                 }
-                for (name, value) in unknown {
-                    let name = Cow::Owned(format!("geo.{name}"));
-                    draft.attr(name, value, screen).map_err(stop(fault, field.name()))?;
-                }
-                Ok(())
+                draft.event.geo = Some(geo);
+                Ok(Ok(()))
             }
-            _ => Err(A::Error::custom("an object")),
+            _ => {
+                while members.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(wrong_type)
+            }
         }
     }
+}
+
+/// A text that the client chooses: cut where it is too long.
+fn word<'a>(value: Scalar<'a>, screen: &mut Screen<'_>) -> Result<Option<Cow<'a, str>>, &'static str> {
+    limited(value, Limit::Cut(text::WORD_BYTES_MAX), screen)
 }
 
 fn set_geo<'a>(
@@ -452,8 +530,8 @@ fn set_geo<'a>(
     screen: &mut Screen<'_>,
 ) -> Result<(), &'static str> {
     match field {
-        GeoField::Country => geo.country = word(value, text::WORD_BYTES_MAX, screen)?,
-        GeoField::AsOrg => geo.as_org = word(value, text::WORD_BYTES_MAX, screen)?,
+        GeoField::Country => geo.country = word(value, screen)?,
+        GeoField::AsOrg => geo.as_org = word(value, screen)?,
         GeoField::Latitude => geo.latitude = value.number(-90.0, 90.0)?.map(|degrees| degrees as f32),
         GeoField::Longitude => geo.longitude = value.number(-180.0, 180.0)?.map(|degrees| degrees as f32),
         // No place is known worse than half the globe's girth.

@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 
 use super::native::{Field, Limit};
+use super::scalar::STATUS_MAX;
 use super::text::{self, Screen};
 use super::time;
 use crate::event::{Address, Event, Kind, Timestamp, TokenType};
@@ -72,10 +73,14 @@ impl<'a> Found<'a> {
             Field::IssuedAt => self.issued_at = Some(json.timestamp()?),
             Field::ExpiresAt => self.expires_at = Some(json.timestamp()?),
             Field::IpAddress => self.address = Some(Address::new(json.string()?.parse().ok()?)),
-            Field::Status => self.status = Some(json.integer().filter(|status| *status <= 999)? as u16),
+            Field::Status => self.status = Some(json.integer().filter(|status| *status <= STATUS_MAX)? as u16),
             Field::BytesOut => self.bytes_out = Some(json.integer()?),
             Field::Kind => self.kind = Kind::parse(json.string()?)?,
             Field::TokenType => self.token_type = TokenType::parse(json.string()?)?,
+            Field::Scopes if json.peek()? == b'"' => {
+                let listed = json.string()?;
+                self.scopes.extend(text::scopes(listed).map(Cow::Borrowed));
+            }
             Field::Scopes => {
                 json.token(b'[')?;
                 loop {
@@ -117,9 +122,6 @@ impl<'a> Found<'a> {
     fn event(self) -> Option<Event<'a>> {
         let text = |field: Field| self.texts.get(field as usize).copied().flatten();
         let owned = |field: Field| text(field).map(Cow::Borrowed);
-        if self.kind.is_sighting() && self.address.is_none() {
-            return None;
-        }
         Some(Event {
             event_id: owned(Field::EventId)?,
             timestamp: self.timestamp?,
@@ -243,13 +245,14 @@ mod tests {
 
     use super::*;
     use crate::token::TokenHasher;
+    use crate::wire::Notes;
     use crate::wire::native;
 
     /// Both readers on one text; the short one only where it may be asked.
     fn both(text: &str) -> (Option<Event<'_>>, Option<Event<'_>>) {
         let hasher = TokenHasher::new(b"a key for tests");
-        let mut redactions = 0;
-        let mut screen = Screen::new(text.as_bytes(), &hasher, &mut redactions);
+        let mut notes = Notes::default();
+        let mut screen = Screen::new(text.as_bytes(), &hasher, &mut notes);
         let short = if screen.is_clean() { decode(text, &mut screen) } else { None };
         let long = native::decode(text.as_bytes(), 0, text, &mut screen).ok();
         (short, long)
@@ -273,14 +276,14 @@ mod tests {
             8 => prop::sample::select(vec![
                 "event_id", "timestamp", "kind", "token_id", "token_type", "family_id", "parent_token_id", "user_id",
                 "tenant_id", "ip_address", "user_agent", "method", "endpoint", "status", "bytes_out", "scopes", "issued_at",
-                "expires_at", "attrs", "geo", "binding",
+                "expires_at", "attrs", "geo", "binding", "scope",
             ]).prop_map(str::to_owned),
             1 => "[a-z\\\\ ]{0,6}",
         ];
         let value = prop_oneof![
             8 => prop::sample::select(vec![
                 "\"e1\"", "\"\"", "\"2026-11-22T10:15:30Z\"", "\"192.0.2.1\"", "\"::1\"", "\"use\"", "\"revoked\"", "\"access\"", "0",
-                "200", "1795342530123", "18446744073709551615", "9999999999999999999", "00", "-1", "1.0", "1e2", "null", "true",
+                "200", "\"200\"", "\"read write\"", "12.5", "1795342530123", "18446744073709551615", "9999999999999999999", "00", "-1", "1.0", "1e2", "null", "true",
                 "[]", "[\"a\"]", "[\"a\",\"\"]", "[1]", "{}", "{\"k\":\"v\"}", "{\"k\":1}", "{\"asn\":1}", "\"a\\u0000\"", "\"\\u0041\"", "\"\t\"",
             ]).prop_map(str::to_owned),
             2 => "\"\\PC{0,40}\"",

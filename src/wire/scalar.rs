@@ -5,8 +5,12 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::repair::{BAD_TEXT, shown};
 use super::time;
 use crate::event::{Address, Timestamp};
+
+/// Largest HTTP status, three digits (RFC 9110 section 15).
+pub const STATUS_MAX: u64 = 999;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Scalar<'a> {
@@ -27,21 +31,41 @@ impl<'a> Scalar<'a> {
         match self {
             Self::Null => Ok(None),
             // Only an escape can stand for NUL, and a text with an escape is never borrowed.
-            Self::Text(Cow::Owned(text)) if text.contains('\0') => Err("holds a NUL character"),
+            Self::Text(Cow::Owned(text)) if text.contains('\0') => Err(BAD_TEXT),
             Self::Text(text) => Ok((!text.is_empty()).then_some(text)),
             _ => Err("expected a string"),
         }
     }
 
-    /// An integer from 0 to `max`.
-    pub fn integer(self, max: u64) -> Result<Option<u64>, &'static str> {
+    /// The value as it was sent, for people to look at; `None` where it is null or nested.
+    pub fn shown(self) -> Option<Cow<'a, str>> {
         match self {
-            Self::Null => Ok(None),
-            Self::Unsigned(number) if number <= max => Ok(Some(number)),
-            Self::Unsigned(_) => Err("too large"),
-            Self::Negative(_) => Err("negative"),
-            _ => Err("expected an integer"),
+            Self::Null | Self::Nested => None,
+            Self::Bool(value) => Some(Cow::Borrowed(if value { "true" } else { "false" })),
+            Self::Unsigned(number) => Some(Cow::Owned(number.to_string())),
+            Self::Negative(number) => Some(Cow::Owned(number.to_string())),
+            Self::Float(number) => Some(Cow::Owned(number.to_string())),
+            Self::Text(text) => Some(shown(text)),
         }
+    }
+
+    /// An integer from 0 to `max`, as a number or as its digits in a text.
+    pub fn integer(self, max: u64) -> Result<Option<u64>, &'static str> {
+        const EXPECTED: &str = "expected an integer";
+        // Integers up to here are exact as floating-point numbers (IEEE 754).
+        const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+        let number = match self {
+            Self::Null => return Ok(None),
+            Self::Unsigned(number) => number,
+            Self::Negative(_) => return Err("negative"),
+            Self::Float(number) if number < 0.0 => return Err("negative"),
+            Self::Float(number) if number > EXACT_MAX => return Err("too large"),
+            Self::Float(number) if number.fract() == 0.0 => number as u64,
+            Self::Text(text) if text.is_empty() => return Ok(None),
+            Self::Text(text) => digits(&text)?.ok_or(EXPECTED)?,
+            Self::Float(_) | Self::Bool(_) | Self::Nested => return Err(EXPECTED),
+        };
+        if number <= max { Ok(Some(number)) } else { Err("too large") }
     }
 
     /// A number from `min` to `max`.
@@ -60,11 +84,17 @@ impl<'a> Scalar<'a> {
     pub fn timestamp(self) -> Result<Option<Timestamp>, &'static str> {
         let millis = match self {
             Self::Text(text) if text.is_empty() => return Ok(None),
-            Self::Text(text) => return time::parse(&text).map(Some),
+            Self::Text(text) => match digits(&text) {
+                Ok(Some(millis)) => i64::try_from(millis).unwrap_or(i64::MAX),
+                Ok(None) => return time::parse(&text).map(Some),
+                Err(_) => i64::MAX,
+            },
             Self::Null => return Ok(None),
             Self::Unsigned(millis) => i64::try_from(millis).unwrap_or(i64::MAX),
             Self::Negative(millis) => millis,
-            Self::Float(_) => i64::MAX,
+            // A cast saturates, and what is beyond the range is refused below.
+            Self::Float(millis) if millis.fract() == 0.0 => millis as i64,
+            Self::Float(_) => return Err("expected whole milliseconds"),
             Self::Bool(_) | Self::Nested => return Err("expected an RFC 3339 time or integer milliseconds"),
         };
         Timestamp::from_millis(millis).map(Some).ok_or(time::OUT_OF_RANGE)
@@ -75,6 +105,14 @@ impl<'a> Scalar<'a> {
         let Some(text) = self.text()? else { return Ok(None) };
         text.parse().map(|ip| Some(Address::new(ip))).map_err(|_| "not an IP address")
     }
+}
+
+/// The number that a text of decimal digits stands for, `None` where it is another text.
+fn digits(text: &str) -> Result<Option<u64>, &'static str> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| "too large")
 }
 
 impl<'de> Deserialize<'de> for Scalar<'de> {

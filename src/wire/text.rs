@@ -1,7 +1,9 @@
 //! What every text of a message goes through on its way into an event: limits, and the search for secrets.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 
+use super::repair::{BAD_TEXT, shown};
 use crate::event::{Event, Kind, Timestamp, TokenType};
 use crate::secret::{is_secret_name, may_hold_secret};
 use crate::token::{TokenHasher, TokenId};
@@ -29,21 +31,61 @@ pub const ATTR_NAME_BYTES_MAX: usize = 256;
 pub const ATTR_VALUE_BYTES_MAX: usize = 4096;
 /// Deepest nesting that an attribute may have, beyond the event's own.
 pub const DEPTH_MAX: usize = 64;
+/// Why what nests deeper than [`DEPTH_MAX`] is left out.
+pub const TOO_DEEP: &str = "nested too deeply";
 /// Name of the attribute that counts those left out.
 pub const ATTRS_OMITTED: &str = "attrs_omitted";
+/// Name of the attribute that names the fields that could not be read, each with the reason.
+pub const UNREADABLE: &str = "unreadable_fields";
 
-/// Replaces the secrets of one message and counts them.
+/// What decoding noted beside events.
+#[derive(Debug, Default)]
+pub struct Notes {
+    /// Values replaced because they looked like bearer tokens.
+    pub redactions: u64,
+    /// Optional fields that could not be read, and in how many records.
+    pub unreadable: Vec<(&'static str, u64)>,
+}
+
+/// Replaces the secrets of one record and notes which of its fields cannot be read.
 pub struct Screen<'s> {
     hasher: &'s TokenHasher,
-    redactions: &'s mut u64,
-    /// The message's bytes hold no secret, so what is borrowed from them holds none.
+    notes: &'s mut Notes,
+    /// The record's bytes hold no secret, so what is borrowed from them holds none.
     clean: bool,
+    /// Names of the unreadable fields, each once, and the reasons.
+    unreadable: Vec<(&'static str, &'static str)>,
 }
 
 impl<'s> Screen<'s> {
-    /// For the texts of the message `raw`.
-    pub fn new(raw: &[u8], hasher: &'s TokenHasher, redactions: &'s mut u64) -> Self {
-        Self { hasher, redactions, clean: !may_hold_secret(raw) }
+    /// For the texts of the record `raw`.
+    pub fn new(raw: &[u8], hasher: &'s TokenHasher, notes: &'s mut Notes) -> Self {
+        Self { hasher, notes, clean: !may_hold_secret(raw), unreadable: Vec::new() }
+    }
+
+    /// Notes that an optional field cannot be read and counts as absent.
+    pub fn unreadable(&mut self, field: &'static str, reason: &'static str) {
+        if self.unreadable.iter().all(|(known, _)| *known != field) {
+            self.unreadable.push((field, reason));
+        }
+    }
+
+    /// Counts the unreadable fields of a record that is an event, and names them among its attributes: first, so that
+    /// no attribute of that name that a client sent stands before it.
+    pub fn name_unreadable<'a>(&mut self, attrs: &mut Vec<(Cow<'a, str>, Cow<'a, str>)>) {
+        if self.unreadable.is_empty() {
+            return;
+        }
+        let mut named = String::new();
+        for (field, reason) in self.unreadable.drain(..) {
+            let separator = if named.is_empty() { "" } else { "; " };
+            let _ = write!(named, "{separator}{field}: {reason}");
+            match self.notes.unreadable.iter_mut().find(|(known, _)| *known == field) {
+                Some((_, count)) => *count += 1,
+                None => self.notes.unreadable.push((field, 1)),
+            }
+        }
+        attrs.insert(0, (Cow::Borrowed(UNREADABLE), Cow::Owned(named)));
     }
 
     /// Whether nothing in the message needs to be replaced but what the name of its field gives away.
@@ -57,7 +99,7 @@ impl<'s> Screen<'s> {
             return text;
         }
         let (text, replaced) = self.hasher.redact(text);
-        *self.redactions += u64::from(replaced);
+        self.notes.redactions += u64::from(replaced);
         text
     }
 
@@ -67,15 +109,24 @@ impl<'s> Screen<'s> {
             return TokenId::from_clean(text);
         }
         let (name, replaced) = self.hasher.name(text);
-        *self.redactions += u64::from(replaced);
+        self.notes.redactions += u64::from(replaced);
         name
+    }
+
+    /// An attribute is not judged, so what can be read of it is kept.
+    fn readable<'a>(&mut self, text: Cow<'a, str>) -> Cow<'a, str> {
+        if matches!(&text, Cow::Owned(text) if text.contains('\0')) {
+            self.unreadable("attrs", BAD_TEXT);
+        }
+        shown(text)
     }
 
     /// An attribute, cut to its limits. One that is named as secrets are is hashed whole, whatever it looks like.
     pub fn attr<'a>(&mut self, name: Cow<'a, str>, value: Cow<'a, str>) -> (Cow<'a, str>, Cow<'a, str>) {
+        let (name, value) = (self.readable(name), self.readable(value));
         let last = name.rsplit('.').next().unwrap_or_default();
         let value = if is_secret_name(last.as_bytes()) && !value.is_empty() {
-            *self.redactions += 1;
+            self.notes.redactions += 1;
             Cow::Owned(self.hasher.hash(value.as_bytes()))
         } else {
             cut(self.text(value), ATTR_VALUE_BYTES_MAX)
@@ -97,6 +148,12 @@ pub fn cut(text: Cow<'_, str>, bytes_max: usize) -> Cow<'_, str> {
             Cow::Owned(text)
         }
     }
+}
+
+/// The scopes in a text, separated by spaces (RFC 6749 section 3.3) or commas, as far as they are kept.
+pub fn scopes(text: &str) -> impl Iterator<Item = &str> {
+    let scopes = text.split(|c: char| c == ',' || c.is_ascii_whitespace()).filter(|scope| !scope.is_empty());
+    scopes.take(SCOPES_MAX).map(|scope| scope.get(..char_boundary(scope, WORD_BYTES_MAX)).unwrap_or_default())
 }
 
 /// The last boundary between characters at or before byte `most`.
@@ -126,7 +183,7 @@ pub fn compact(raw: &str) -> Result<Cow<'_, str>, &'static str> {
             _ => {}
         }
         if depth > DEPTH_MAX {
-            return Err("nested too deeply");
+            return Err(TOO_DEEP);
         }
         if let Some(instead) = instead {
             out.push_str(raw.get(copied..at).unwrap_or_default());

@@ -151,6 +151,7 @@ async fn every_column_comes_back_as_it_went_in() {
         &json!({
             "source_topic": "token-events", "source_partition": 3, "source_offset": 9,
             "received_at": "2024-03-09 16:00:00.000", "reason": format!("not JSON at byte 9: {NASTY}"),
+            "fault_byte": 70_000, "fault_line": 3, "fault_column": 9,
             "payload": (0..=255_u8).map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().concat(),
         }),
     );

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
-use tokenwarden::checkpoint::{DeadLetter, Position};
+use tokenwarden::checkpoint::{DeadLetter, Position, Spot};
 use tokenwarden::enrichment::{Client, Device, EnrichedEvent};
 use tokenwarden::event::{Address, Event, Kind, Timestamp, TokenType};
 use tokenwarden::place::{Coordinates, Country, Network, NetworkClass, Place};
@@ -244,6 +244,7 @@ pub fn dead_letter(offset: i64) -> DeadLetter {
         position: position(offset),
         received_at: INGESTED,
         reason: format!("not JSON at byte {offset}: {NASTY}"),
+        at: Some(Spot { byte: 70_000, line: 3, column: 9 }),
         payload: (0..=255).collect(),
     }
 }

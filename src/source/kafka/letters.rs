@@ -57,11 +57,13 @@ impl DeadLetterTopic {
         let unavailable = |reason: String| SourceError::Unavailable(format!("topic `{}`: {reason}", self.name));
         for letter in letters {
             let (partition, offset) = (letter.position.partition.to_string(), letter.position.offset.to_string());
+            let place = letter.at.map_or_else(String::new, |at| at.to_string());
             let mut headers = [
                 ("source_topic", letter.position.topic.as_bytes()),
                 ("source_partition", partition.as_bytes()),
                 ("source_offset", offset.as_bytes()),
                 ("reason", letter.reason.as_bytes()),
+                ("place", place.as_bytes()),
             ]
             .into_iter()
             .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) }));

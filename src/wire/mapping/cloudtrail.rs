@@ -1,7 +1,7 @@
 //! AWS CloudTrail. Source: the AWS CloudTrail user guide, "CloudTrail record contents" and "userIdentity element".
 
 use super::{Change, Field, Mapping, Skip, Source};
-use Source::{Joined, Path, Tail, Words};
+use Source::{Except, Joined, Path, Tail, Words};
 
 use crate::event::Kind;
 
@@ -21,7 +21,7 @@ pub static MAPPING: Mapping = Mapping {
         (Field::UserId, &[Path("userIdentity.arn")]),
         (Field::TenantId, &[Path("recipientAccountId"), Path("userIdentity.accountId")]),
         // A service's name, or `AWS Internal`, is no address: the call is the provider's own, and has no place.
-        (Field::IpAddress, &[Path("sourceIPAddress")]),
+        (Field::IpAddress, &[Except("sourceIPAddress", SERVICES)]),
         (Field::UserAgent, &[Path("userAgent")]),
         (Field::Endpoint, &[Joined(&[Path("eventSource"), Path("eventName")], " ")]),
         (Field::Method, &[Words("readOnly", &[("true", "read"), ("false", "write")])]),
@@ -76,6 +76,9 @@ pub static MAPPING: Mapping = Mapping {
     absent: &[],
     batch: Some("Records"),
 };
+
+/// What stands for an address in a call of the provider's own.
+const SERVICES: &[&str] = &["*.amazonaws.com", "*.amazonaws.com.cn", "*.aws.internal", "AWS Internal*"];
 
 const KEY_TYPES: &[(&str, &str)] = &[("ASIA*", "session"), ("AKIA*", "api_key")];
 
