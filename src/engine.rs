@@ -37,6 +37,8 @@ pub struct Settings {
     pub baselines_max: usize,
     /// Recent event ids kept to recognise duplicate deliveries.
     pub recent_event_ids_max: usize,
+    /// Whether `confirmed` events are believed.
+    pub confirmed: bool,
     /// Terms that are left out of the sum, to measure what they are worth.
     pub without: Vec<Term>,
 }
@@ -51,6 +53,7 @@ impl Default for Settings {
             revoke_margin: 3.0,
             baselines_max: 10_000_000,
             recent_event_ids_max: 1 << 20,
+            confirmed: false,
             without: Vec::new(),
         }
     }
@@ -271,6 +274,9 @@ fn take_note(state: &mut State, event: &Event<'_>, keys: &Keys, baseline: u64) {
             memory.ended.entry(key, Ended::default).session_ended_at = at;
         }
         EventKind::Confirmed => {
+            if !state.settings.confirmed {
+                return;
+            }
             let Some(baseline) = memory.baselines.get_mut(baseline) else { return };
             let suspected = baseline.contexts.iter().map(|holder| holder.log_odds.get()).fold(f64::MIN, f64::max);
             state.counters.confirmed += 1;
