@@ -3,21 +3,27 @@
 mod ahead;
 mod clock;
 mod explain;
+pub(crate) mod failpoint;
 mod judge;
 mod learn;
+mod notes;
 mod turn;
+mod undo;
 
 pub use self::ahead::{GROUP, look_ahead};
-use self::clock::Clock;
-use self::judge::{Judged, Scene, Sits};
+use self::clock::{Clock, Range, Voter};
+use self::failpoint::{Failpoint, failpoint};
+use self::judge::{Judged, Scene, Sits, Standing};
+use self::notes::{expiry, is_dead, take_note};
+use self::undo::Undo;
 use crate::decide::{self, Alarm, Budget, Cause, Incidents, Tail};
 use crate::enrichment::{EnrichedEvent, Keys};
-use crate::event::{Event, Kind as EventKind, TokenType};
-use crate::memory::baselines::Seed;
-use crate::memory::{Ended, Kind, Memory, Recent, Sighting};
+use crate::event::{Event, Kind as EventKind};
+use crate::memory::baselines::{Place, Seed};
+use crate::memory::{Ended, Kind, Memory, Minute, Recent, Sighting};
 use crate::policy::{self, Finding};
 use crate::rule::RuleSet;
-use crate::term::lifecycle::{self, Expiry};
+use crate::term::lifecycle;
 use crate::term::{self, Term, net};
 use crate::verdict::{Action, Incident, IncidentId, Mode, Outcome, RuleId, Severity, Signal, Target, Verdict, Victim};
 
@@ -27,8 +33,10 @@ pub struct Settings {
     /// π: log-odds of theft before looking (natural log); −7 is 1 token in 1,100.
     pub prior_log_odds: f64,
     pub alert_budget_per_day: u32,
-    /// Events later than this behind the watermark are judged only with what needs no order.
+    /// Events older than the newest of their baseline by more than this are judged only with what needs no order.
     pub lateness_ms_max: i64,
+    /// An event whose time lies farther than this from the stream's moves no time, and is judged by what needs none.
+    pub clock_skew_ms_max: i64,
     /// Ceiling over every rule's own mode.
     pub mode: Mode,
     /// Added to the log-odds that a behavioural revocation needs.
@@ -37,8 +45,6 @@ pub struct Settings {
     pub baselines_max: usize,
     /// Recent event ids kept to recognise duplicate deliveries.
     pub recent_event_ids_max: usize,
-    /// Whether `confirmed` events are believed.
-    pub confirmed: bool,
     /// Terms that are left out of the sum, to measure what they are worth.
     pub without: Vec<Term>,
 }
@@ -49,11 +55,11 @@ impl Default for Settings {
             prior_log_odds: -7.0,
             alert_budget_per_day: 20,
             lateness_ms_max: 900_000,
+            clock_skew_ms_max: 86_400_000,
             mode: Mode::Shadow,
             revoke_margin: 3.0,
             baselines_max: 10_000_000,
             recent_event_ids_max: 1 << 20,
-            confirmed: false,
             without: Vec::new(),
         }
     }
@@ -71,6 +77,12 @@ impl Settings {
 /// Open visits looked at, whether they are over, at each event: no fewer than need it, and no event pays for many.
 const LOOKS: usize = 2;
 
+/// Room for ids of attempts, as a part of that for events.
+const ATTEMPTS_PART: usize = 8;
+
+/// Visits from which on a baseline's events tell the time ([`Clock`]): names that somebody invents have no past.
+const ESTABLISHED_VISITS: u32 = 4;
+
 /// Counters of what judgement did, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -80,8 +92,11 @@ pub struct Counters {
     pub baselines: u64,
     pub baselines_evicted: u64,
     pub incidents: u64,
-    /// Events a month ahead of all others: they are stored and not judged.
-    pub far_ahead: u64,
+    /// Events whose time is not believed: too far ahead of the stream's, or behind it.
+    pub ahead: u64,
+    pub behind: u64,
+    /// Requests whose credential was not accepted.
+    pub attempts: u64,
     /// Confirmations by owners and analysts, and those of them that a suspicion worth an alert stood against.
     pub confirmed: u64,
     pub confirmed_alarms: u64,
@@ -96,9 +111,11 @@ pub struct State {
     tail: Tail,
     budget: Budget,
     incidents: Incidents,
-    /// Ids of the last events.
+    /// Ids of the last events; attempts have room of their own, so that those who have no token push out no other.
     recent: Recent,
+    recent_attempts: Recent,
     clock: Clock,
+    undo: Undo,
 }
 
 /// What became of one event.
@@ -119,7 +136,9 @@ impl State {
             budget: Budget::new(settings.alert_budget_per_day),
             incidents: Incidents::default(),
             recent: Recent::new(settings.recent_event_ids_max),
-            clock: Clock::default(),
+            recent_attempts: Recent::new(settings.recent_event_ids_max / ATTEMPTS_PART),
+            clock: Clock::new(settings.clock_skew_ms_max),
+            undo: Undo::default(),
             settings,
         }
     }
@@ -154,54 +173,179 @@ impl State {
             self.memory.visits.close(number);
         }
         self.budget.reckon(&self.tail, self.clock.watermark());
-        self.memory.others.fleets.forget(self.clock.watermark(), || self.clock.now());
+        if let Some(now) = self.clock.now() {
+            self.memory.others.fleets.forget(self.clock.watermark(), now);
+        }
+    }
+
+    /// After a panic inside [`step`]: puts back what the event had changed, as if it had not come.
+    pub fn restore(&mut self) {
+        self.undo.put_back(&mut self.memory);
     }
 }
 
 /// Judges one event and learns from it. Total: any event in any order has an outcome; the same events in the same
 /// order have the same outcomes, byte for byte.
+///
+/// It first judges, and then learns. Until it learns it has changed nothing but what [`State::restore`] puts back.
 pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) -> Step {
-    let EnrichedEvent { event, keys, .. } = enriched;
+    let EnrichedEvent { event, keys, appended_at, .. } = enriched;
     let baseline = baseline_key(keys, &state.memory);
     // Before anything depends on it: memory is far away, and what is asked for at once comes at once.
     let place = state.memory.baselines.find(baseline);
-    if state.recent.insert(keys.event) {
+    let is_attempt = event.is_attempt();
+    let recent = if is_attempt { &state.recent_attempts } else { &state.recent };
+    if recent.contains(keys.event) {
         state.counters.duplicates += 1;
         return Step::Duplicate;
     }
-    state.counters.events += 1;
-    let at = event.timestamp.millis();
-    state.clock.see(at);
-    state.let_time_pass();
-    if state.clock.is_far_ahead(at) {
-        // Nothing may remember a time that is no time.
-        state.counters.far_ahead += 1;
-        return Step::Judged(quiet(state));
-    }
-    if !event.kind.is_sighting() {
-        take_note(state, event, keys, baseline);
-        return Step::Judged(quiet(state));
-    }
-    let Some(sighting) = Sighting::of(enriched) else {
-        return Step::Judged(quiet(state));
+    let voter = Voter {
+        subject: keys.user.unwrap_or(baseline),
+        tenant: keys.tenant,
+        established: place.is_some_and(|place| state.memory.baselines.get(place).visits >= ESTABLISHED_VISITS),
     };
-    let user = keys.user.unwrap_or(baseline);
-    let ended = ended(&state.memory, event, keys, baseline);
-    let expiry = expiry(&state.memory, event, keys);
-    let ahead = if expiry.is_some_and(|expiry| expiry.at < at) { state.clock.ahead(at) } else { 0 };
-    let scene = Scene { enriched, sighting, baseline, user, place, ended, expiry, ahead };
-    let findings = policy::judge(rules, &mut state.memory.minutes, baseline, enriched);
-    let seed = is_seed(&mut state.memory, &scene);
-    if seed && findings.is_empty() {
-        return Step::Judged(quiet(state));
+    // Who can be nobody tells no time.
+    let votes = event.kind.is_sighting() && !is_attempt;
+    let own_time = event.timestamp.millis();
+    let mut range = state.clock.range(own_time, *appended_at);
+    if range != Range::Within && votes {
+        state.clock.consult(own_time, voter, *appended_at);
+        range = state.clock.range(own_time, *appended_at);
     }
-    let judged = if seed {
-        Judged::nothing(state.settings.prior_log_odds)
+    let timed = range == Range::Within;
+    let at = if timed { own_time } else { state.clock.now().or(*appended_at).unwrap_or(own_time) };
+    let subject = Subject { baseline, place, at, timed, is_attempt };
+    let outcome = if event.kind.is_sighting() {
+        sighted(state, rules, enriched, subject)
     } else {
-        judge::judge(&mut state.memory, &state.settings, &scene)
+        if !is_attempt {
+            take_note(state, event, keys, subject);
+        }
+        quiet(state)
+    };
+
+    state.counters.events += 1;
+    state.counters.attempts += u64::from(is_attempt);
+    state.counters.ahead += u64::from(range == Range::Ahead);
+    state.counters.behind += u64::from(range == Range::Behind);
+    if is_attempt {
+        state.recent_attempts.insert(keys.event);
+    } else {
+        state.recent.insert(keys.event);
+        if timed && votes {
+            state.clock.take(at, voter, *appended_at);
+        }
+        state.let_time_pass();
+    }
+    Step::Judged(outcome)
+}
+
+/// Whom an event is about, and when.
+#[derive(Clone, Copy)]
+struct Subject {
+    /// Key of the baseline, and where it is; `None`: there is none yet.
+    baseline: u64,
+    place: Option<Place>,
+    /// The event's own time where that is believed (`timed`), else the stream's; milliseconds since the epoch.
+    at: i64,
+    timed: bool,
+    is_attempt: bool,
+}
+
+/// Judges the use of a token, or the attempt of one.
+fn sighted(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>, subject: Subject) -> Outcome {
+    let EnrichedEvent { event, keys, .. } = enriched;
+    let Subject { baseline, place, at, timed, is_attempt } = subject;
+    let Some(sighting) = Sighting::of(enriched, at) else {
+        return quiet(state);
+    };
+    let standing = if is_attempt && !is_reuse(&state.memory, enriched, &sighting, place) {
+        Standing::Attempt
+    } else if timed {
+        Standing::Use
+    } else {
+        Standing::Untimed
+    };
+    let latest = state.clock.latest();
+    let found = notes::ends(&mut state.memory.ends, enriched, subject, latest);
+    let expiry = expiry(&state.memory, event, keys).filter(|_| timed);
+    let ahead = if expiry.is_some_and(|expiry| expiry.at < at) { state.clock.ahead(at) } else { 0 };
+    let mut scene = Scene {
+        enriched,
+        sighting,
+        standing,
+        timed,
+        now: state.clock.now().unwrap_or(at),
+        latest,
+        seed: None,
+        baseline,
+        user: keys.user.unwrap_or(baseline),
+        place,
+        ended: found.ended,
+        expiry,
+        ahead,
+    };
+    let mut minute = None;
+    let time = if timed { policy::Time::Known(at) } else { policy::Time::Unknown(at) };
+    let findings = policy::judge(rules, enriched, time, &mut || {
+        // Of a rate only what was let in is a part.
+        if standing != Standing::Use {
+            return 0;
+        }
+        let mut running = state.memory.minutes.get(baseline).copied().unwrap_or_default();
+        let calls = running.count(at);
+        minute = Some(running);
+        calls
+    });
+    let (seed, is_seed) = seed(&state.memory, &scene);
+    scene.seed = seed;
+    if is_seed && findings.is_empty() {
+        note_minute(&mut state.memory, baseline, minute);
+        learn_first_visit(&mut state.memory, &scene);
+        return quiet(state);
+    }
+    let (judged, lesson) = if is_seed {
+        (Judged::nothing(state.settings.prior_log_odds), None)
+    } else {
+        let (judged, lesson) = judge::judge(&mut state.memory, &mut state.undo, &state.settings, &scene);
+        (judged, Some(lesson))
     };
     state.counters.late += u64::from(judged.late);
-    Step::Judged(decided(state, rules, &scene, &judged, findings))
+    let weighed = weighed(state, rules, &scene, &judged, findings);
+    match standing {
+        Standing::Use => {
+            state.undo.accept();
+            note_minute(&mut state.memory, baseline, minute);
+            match lesson {
+                Some(lesson) => learn::learn(&mut state.memory, &scene, &lesson),
+                None => learn_first_visit(&mut state.memory, &scene),
+            }
+            notes::learn_use(&mut state.memory.ends, enriched, baseline, found);
+            explain::learn_names(&mut state.memory.names, &scene, &judged);
+        }
+        Standing::Attempt => state.undo.put_back(&mut state.memory),
+        Standing::Untimed => {
+            state.undo.put_back(&mut state.memory);
+            if event.kind == EventKind::Refreshed
+                && let Some(baseline) = state.memory.baselines.get_mut(baseline)
+            {
+                let refreshes = baseline.refreshes.get_or_insert_default();
+                // What it says is in the verdict already.
+                let _ = lifecycle::refresh(refreshes, keys.token, at, sighting.address, sighting.agent);
+            }
+        }
+    }
+    decided(state, rules, &scene, &judged, weighed)
+}
+
+/// Whether an attempt shows that a refresh token is in two hands: it counts whatever the answer was.
+fn is_reuse(memory: &Memory, enriched: &EnrichedEvent<'_>, sighting: &Sighting, place: Option<Place>) -> bool {
+    if enriched.event.reuse_reported {
+        return true;
+    }
+    let refreshes = place.and_then(|place| memory.baselines.get(place).refreshes.as_deref());
+    let (EventKind::Refreshed, Some(refreshes)) = (enriched.event.kind, refreshes) else { return false };
+    lifecycle::refresh(&mut refreshes.clone(), enriched.keys.token, sighting.at, sighting.address, sighting.agent) > 0.0
 }
 
 /// Key of the baseline: the family's; where producers name none, that of the chain of tokens it was issued in; else the
@@ -227,129 +371,59 @@ fn quiet(state: &State) -> Outcome {
     }
 }
 
-/// Takes in what happened to a token without anybody using it.
-fn take_note(state: &mut State, event: &Event<'_>, keys: &Keys, baseline: u64) {
-    let memory = &mut state.memory;
-    let token = keys.token;
-    let at = event.timestamp.millis();
-    match event.kind {
-        EventKind::Use | EventKind::Refreshed => {}
-        EventKind::Issued => {
-            // With a refresh token producers often name the end of the access token beside it (`expires_in`, RFC 6749
-            // section 5.1).
-            if let Some(expires_at) = event.expires_at
-                && event.token_type != TokenType::Refresh
-            {
-                memory.expiries.insert(token, expires_at.millis());
-            }
-            let Some(parent) = &event.parent_token_id else { return };
-            let parent = keys.scope.key(b't', parent.as_str());
-            let mut family = baseline;
-            if event.family_id.is_none() {
-                family = memory.lineages.get(parent).copied().unwrap_or(parent);
-                memory.lineages.insert(token, family);
-                memory.lineages.insert(parent, family);
-            }
-            if event.token_type == TokenType::Refresh
-                && let Some(baseline) = memory.baselines.get_mut(family)
-            {
-                lifecycle::succeed(baseline.refreshes.get_or_insert_default(), parent, token, at);
-            }
-        }
-        EventKind::Revoked => {
-            let ended = |memory: &mut Memory, key: u64| {
-                let ended = memory.ended.entry(key, Ended::default);
-                if ended.revoked_at == 0 || at < ended.revoked_at {
-                    ended.revoked_at = at;
-                }
-            };
-            ended(memory, token);
-            // A refresh token's end is its grant's (RFC 7009 section 2.1).
-            if event.token_type == TokenType::Refresh {
-                ended(memory, baseline);
-            }
-        }
-        EventKind::SessionEnded => {
-            let key = session_key(event, keys).unwrap_or(token);
-            memory.ended.entry(key, Ended::default).session_ended_at = at;
-        }
-        EventKind::Confirmed => {
-            if !state.settings.confirmed {
-                return;
-            }
-            let Some(baseline) = memory.baselines.get_mut(baseline) else { return };
-            let suspected = baseline.contexts.iter().map(|holder| holder.log_odds.get()).fold(f64::MIN, f64::max);
-            state.counters.confirmed += 1;
-            state.counters.confirmed_alarms += u64::from(suspected >= state.budget.threshold());
-            learn::confirm(baseline, at);
-        }
-        EventKind::CredentialChanged => {
-            if let Some(user) = keys.user {
-                memory.users.entry(user, at).change_credential(at);
-            }
-        }
-    }
-}
-
-fn session_key(event: &Event<'_>, keys: &Keys) -> Option<u64> {
-    event.session_id.as_deref().map(|session| keys.scope.key(b's', session))
-}
-
-/// When the event's token, family or session was ended, whichever came first of each.
-fn ended(memory: &Memory, event: &Event<'_>, keys: &Keys, baseline: u64) -> Ended {
-    if memory.ended.is_empty() {
-        return Ended::default();
-    }
-    let mut ended = Ended::default();
-    for key in [Some(keys.token), Some(baseline), session_key(event, keys)].into_iter().flatten() {
-        if let Some(found) = memory.ended.get(key) {
-            let earlier = |a: i64, b: i64| if a == 0 || b != 0 && b < a { b } else { a };
-            ended.revoked_at = earlier(ended.revoked_at, found.revoked_at);
-            ended.session_ended_at = earlier(ended.session_ended_at, found.session_ended_at);
-        }
-    }
-    ended
-}
-
-/// When the event's token expires: as the event says, or else as was said when the token was issued.
-fn expiry(memory: &Memory, event: &Event<'_>, keys: &Keys) -> Option<Expiry> {
-    if let Some(at) = event.expires_at {
-        return Some(Expiry { at: at.millis(), said_at_issue: false });
-    }
-    // What is exchanged is a refresh token, whatever the producer calls it.
-    if memory.expiries.is_empty() || event.kind == EventKind::Refreshed {
-        return None;
-    }
-    memory.expiries.get(keys.token).map(|at| Expiry { at: *at, said_at_issue: true })
-}
-
-/// Whether the token is in its first, short visit and nothing is known of its user: then a seed is all it gets, so
-/// that a flood of new ids costs little and pushes nobody out.
-fn is_seed(memory: &mut Memory, scene: &Scene<'_>) -> bool {
+/// The seed of a token without a baseline as it is with this event, and whether that is all it gets: it is in its first,
+/// short visit and nothing is known of its user, so that a flood of new ids costs little and pushes nobody out.
+fn seed(memory: &Memory, scene: &Scene<'_>) -> (Option<Seed>, bool) {
     let event = &scene.enriched.event;
     if scene.place.is_some() {
-        return false;
+        return (None, false);
     }
+    let mut seed = memory.baselines.seeds.get(scene.baseline).copied();
     let expired = scene.expiry.is_some_and(|expiry| expiry.at < scene.sighting.at);
-    if event.kind == EventKind::Refreshed || event.binding.is_some() || expired || scene.ended != Ended::default() {
-        return false;
+    let is_plain = event.kind == EventKind::Use
+        && !event.reuse_reported
+        && event.binding.is_none()
+        && !expired
+        && scene.ended == Ended::default();
+    if !is_plain {
+        return (seed, false);
     }
-    if let Some(seed) = memory.baselines.seeds.get_mut(scene.baseline) {
-        return seed.goes_on(&scene.sighting);
+    if let Some(seed) = &mut seed {
+        let goes_on = seed.goes_on(&scene.sighting);
+        return (Some(*seed), goes_on);
     }
-    let user = memory.users.entry(scene.user, scene.sighting.at);
-    if user.is_known() {
-        return false;
-    }
+    let is_known = memory.users.known(scene.user).is_known();
     let kind = Kind::new(event.token_type, scene.sighting.device);
-    learn::learn_user(user, &mut memory.others.population, &scene.sighting, kind, 1.0);
-    memory.baselines.seeds.insert(scene.baseline, Seed::new(kind, &scene.sighting));
-    true
+    let begins = (!is_known).then(|| Seed::new(kind, &scene.sighting));
+    (begins, !is_known)
 }
 
-/// From the judgement to what the outside is to see of it.
-fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judged, findings: Vec<Finding>) -> Outcome {
-    explain::learn_names(&mut state.memory.names, scene, judged);
+/// Keeps the calls of the grant's running minute, where a ceiling asked for them.
+fn note_minute(memory: &mut Memory, baseline: u64, minute: Option<Minute>) {
+    if let Some(minute) = minute {
+        memory.minutes.insert(baseline, minute);
+    }
+}
+
+/// Takes in a use in a token's first visit.
+fn learn_first_visit(memory: &mut Memory, scene: &Scene<'_>) {
+    let Some(seed) = scene.seed.filter(|_| scene.standing == Standing::Use) else { return };
+    if !memory.baselines.seeds.insert(scene.baseline, seed) {
+        let user = memory.users.entry(scene.user, scene.sighting.at.min(scene.now));
+        learn::learn_user(user, &mut memory.others.population, &scene.sighting, seed.kind, 1.0);
+    }
+}
+
+/// What comes of a judgement before anything is written of it.
+struct Weighed {
+    by_odds: Verdict,
+    signals: Vec<Signal>,
+    findings: Vec<Finding>,
+}
+
+/// From the judgement to the verdict by the odds, and its reasons in words.
+fn weighed(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judged, findings: Vec<Finding>) -> Weighed {
+    failpoint(Failpoint::Words);
     let lifecycle = judged.evidence.lifecycle.get();
     let speaks = judged.lifecycle_rule.map(|rule| rules.rule(rule)).is_some_and(|rule| rule.speaks(lifecycle));
     let evidence = decide::Evidence {
@@ -357,7 +431,7 @@ fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judge
         lifecycle: if speaks { lifecycle } else { 0.0 },
         unspoken: if speaks { 0.0 } else { lifecycle },
         revoked_already: judged.lifecycle_rule == Some(RuleId::UseAfterRevocation),
-        dead: scene.ended.revoked_at != 0 && is_dead(&state.memory, scene),
+        dead: scene.ended.revoked_at != 0 && is_dead(&mut state.memory.ends, scene.enriched, scene.sighting.at),
         fan: judged.app_fan.max(0.0) + judged.ip_fan.max(0.0),
         amid: judged.amid,
         volume: judged.evidence.volume.get() + term::volume::BYTES_WEIGHT * judged.evidence.bytes.get(),
@@ -372,15 +446,28 @@ fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judge
     };
     let settings = &state.settings;
     let by_odds = decide::verdict(evidence, state.budget.threshold(), settings.revoke_margin, state.tail.visits());
-    let wanted = findings.first().map_or(Verdict::Allow, |finding| finding.verdict);
-    let mut verdict = by_odds.max(wanted);
     let told = judged.changed || by_odds >= Verdict::Watch;
-    let mut signals = if told { explain::signals(&mut state.memory, rules, scene, judged) } else { Vec::new() };
+    let signals = if told { explain::signals(&state.memory, rules, scene, judged) } else { Vec::new() };
+    Weighed { by_odds, signals, findings }
+}
+
+/// From the judgement to what the outside is to see of it.
+fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judged, weighed: Weighed) -> Outcome {
+    let Weighed { by_odds, mut signals, findings } = weighed;
+    let most = if scene.standing == Standing::Attempt { Verdict::Watch } else { Verdict::Revoke };
+    let by_odds = by_odds.min(most);
+    let settings = &state.settings;
+    let wanted = findings.first().map_or(Verdict::Allow, |finding| finding.verdict).min(most);
+    let mut verdict = by_odds.max(wanted);
     let mode_of = |rule: RuleId| rules.rule(rule).mode;
     // Whoever comes to the verdict may do what their rule may: a policy in shadow holds nobody back.
     let modes = [
         signals.iter().find(|signal| signal.fired).filter(|_| by_odds == verdict).map(|signal| mode_of(signal.rule)),
-        findings.iter().filter(|finding| finding.verdict == verdict).map(|finding| mode_of(finding.rule)).max(),
+        findings
+            .iter()
+            .filter(|finding| finding.verdict.min(most) == verdict)
+            .map(|finding| mode_of(finding.rule))
+            .max(),
     ];
     let mode = modes.into_iter().flatten().max().unwrap_or(Mode::Shadow).min(settings.mode);
     if !findings.is_empty() {
@@ -431,13 +518,6 @@ fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judge
         action: action(verdict, scene.enriched),
         mode,
     }
-}
-
-/// Whether what a revocation would end, the grant or else the token, was ended before.
-fn is_dead(memory: &Memory, scene: &Scene<'_>) -> bool {
-    let Keys { family, token, .. } = scene.enriched.keys;
-    let ended = memory.ended.get(family.unwrap_or(token));
-    ended.is_some_and(|ended| ended.revoked_at != 0 && ended.revoked_at <= scene.sighting.at)
 }
 
 /// What others may join an incident by: the place that an application is used from, and the address.

@@ -54,6 +54,8 @@ pub struct EnrichedEvent<'a> {
     pub client: Arc<Client>,
     pub route: Route,
     pub keys: Keys,
+    /// When the log appended the record, by a clock that no producer can choose; milliseconds since the epoch.
+    pub appended_at: Option<i64>,
 }
 
 impl<'a> EnrichedEvent<'a> {
@@ -66,7 +68,7 @@ impl<'a> EnrichedEvent<'a> {
         route: Route,
     ) -> Self {
         let keys = Keys::of(&event, &client);
-        Self { event, place, network, client, route, keys }
+        Self { event, place, network, client, route, keys, appended_at: None }
     }
 }
 

@@ -11,18 +11,17 @@ use std::sync::Arc;
 
 pub use self::group::Group;
 
-use crate::checkpoint::{Checkpoint, DeadLetter, Position, Spot};
+use crate::checkpoint::{Checkpoint, DeadLetter, LogTimeKind, Position, Spot};
 use crate::engine::{self, State, Step};
 use crate::enrich::Enricher;
 use crate::enrichment::EnrichedEvent;
-use crate::event::{Event, Kind};
-use crate::feed::Feed;
+use crate::event::Event;
 use crate::port::{EventRow, Message, Rows};
 use crate::rule::RuleSet;
 use crate::telemetry;
 use crate::token::TokenHasher;
 use crate::verdict::{Incident, Outcome, Verdict};
-use crate::wire::{self, Decoded, Decoder};
+use crate::wire::{self, Decoded, Decoder, Format};
 
 /// What all partitions of one thread share.
 pub struct Pipeline {
@@ -36,7 +35,6 @@ pub struct Pipeline {
 /// one.
 pub struct Partition {
     decoder: Decoder,
-    feed: Feed,
     /// At least one.
     states: Vec<State>,
 }
@@ -47,27 +45,27 @@ impl Pipeline {
         Self { enricher, rules, hasher, settings }
     }
 
-    /// A partition that remembers nothing yet, of messages from `feed`.
+    /// A partition that remembers nothing yet, of messages in `format`.
     #[must_use]
-    pub fn partition(&self, feed: impl Into<Feed>) -> Partition {
-        self.partitions(feed, 1)
+    pub fn partition(&self, format: Format) -> Partition {
+        self.partitions(format, 1)
     }
 
     /// So many partitions that remember nothing yet and are read as one: each event meets the state of the partition
     /// that its subject key belongs to, and results keep the order of the messages. They share the alert budget evenly,
     /// rounded up.
     #[must_use]
-    pub fn partitions(&self, feed: impl Into<Feed>, count: u16) -> Partition {
-        let feed = feed.into();
-        let decoder = Decoder::new(feed, self.hasher.clone());
+    pub fn partitions(&self, format: Format, count: u16) -> Partition {
+        let decoder = Decoder::new(format, self.hasher.clone());
         let count = u32::from(count.max(1));
-        let settings = engine::Settings { confirmed: feed.confirmed, ..self.settings.for_one_of(count) };
-        Partition { decoder, feed, states: (0..count).map(|_| State::new(settings.clone())).collect() }
+        let settings = self.settings.for_one_of(count);
+        Partition { decoder, states: (0..count).map(|_| State::new(settings.clone())).collect() }
     }
 
     /// Takes messages, in their order, all the way into `epoch`. Total: a message that cannot be read, or that makes our
-    /// own code panic, becomes a dead letter and the next one is taken as if nothing had been. How many are taken at a
-    /// time changes nothing but the speed.
+    /// own code panic, becomes a dead letter. An event whose judgement panics has changed nothing: the state is put back
+    /// to what it was before ([`State::restore`]). Where the panic comes later, in learning or in encoding, the event may
+    /// have been learnt in part. How many messages are taken at a time changes nothing but the speed.
     ///
     /// `now`: milliseconds since the epoch, wall clock; stamped on rows, never judged.
     pub fn process<R: Rows>(
@@ -78,10 +76,10 @@ impl Pipeline {
         epoch: &mut Epoch<R>,
     ) {
         let Self { enricher, rules, hasher, .. } = self;
-        let Partition { decoder, feed, states } = partition;
+        let Partition { decoder, states } = partition;
         // One allocation for all of them: events borrow from the messages, and cannot outlive them.
         let found = Vec::with_capacity(messages.len().min(engine::GROUP));
-        let mut turn = Turn { feed: *feed, states, rules, hasher, now, epoch, found, given_up: None };
+        let mut turn = Turn { states, rules, hasher, now, epoch, found, given_up: None };
         for message in messages {
             turn.epoch.tally.messages += 1;
             let done = catch_unwind(AssertUnwindSafe(|| {
@@ -108,7 +106,6 @@ impl Pipeline {
 /// Some messages' turn: what was read of them and is not judged yet. All that is looked ahead for at a time is read before
 /// any of it is judged, so that its memory can be fetched at once.
 struct Turn<'a, 'm, R> {
-    feed: Feed,
     states: &'a mut [State],
     rules: &'a RuleSet,
     hasher: &'a TokenHasher,
@@ -135,8 +132,6 @@ impl<'m, R: Rows> Turn<'_, 'm, R> {
     fn add(&mut self, message: &'m Message<'m>, event: Event<'m>, enricher: &mut Enricher) {
         if let Some(key) = message.key
             && !event.is_keyed_by(key)
-            // A producer need not know which tenant the operator has given its topic.
-            && (self.feed.tenant.is_none() || !event.is_keyed_in_any_tenant(key))
         {
             self.epoch.tally.key_mismatches += 1;
         }
@@ -144,7 +139,10 @@ impl<'m, R: Rows> Turn<'_, 'm, R> {
             self.epoch.tally.note(&message.position.topic, Note::WithoutAddress, 1);
         }
         let state = if self.states.len() == 1 { 0 } else { event.partition_among(self.states.len()) };
-        self.found(message, Found::Event { state, event: enricher.enrich(event) });
+        let mut event = enricher.enrich(event);
+        // Of Kafka's two clocks only the broker's is none that a producer can choose.
+        event.appended_at = message.logged_at.filter(|at| at.kind == LogTimeKind::Append).map(|at| at.millis);
+        self.found(message, Found::Event { state, event });
     }
 
     fn found(&mut self, message: &'m Message<'m>, found: Found<'m>) {
@@ -157,7 +155,7 @@ impl<'m, R: Rows> Turn<'_, 'm, R> {
 
     /// Judges what was read, in its order.
     fn judge(&mut self) {
-        let Self { feed, states, rules, hasher, now, epoch, found, given_up } = self;
+        let Self { states, rules, hasher, now, epoch, found, given_up } = self;
         let (rules, now) = (*rules, *now);
         let ahead = found.iter().filter_map(|(_, found)| match found {
             Found::Event { state, event } => Some((&states[*state], event)),
@@ -174,14 +172,10 @@ impl<'m, R: Rows> Turn<'_, 'm, R> {
                     let state = &mut states[state];
                     let judged = catch_unwind(AssertUnwindSafe(|| match engine::step(state, rules, &event) {
                         Step::Duplicate => epoch.tally.duplicates += 1,
-                        Step::Judged(outcome) => {
-                            if event.event.kind == Kind::Confirmed && !feed.confirmed {
-                                epoch.tally.note(&message.position.topic, Note::ConfirmedIgnored, 1);
-                            }
-                            epoch.fan_out(&event, outcome, message.position, now);
-                        }
+                        Step::Judged(outcome) => epoch.fan_out(&event, outcome, message.position, now),
                     }));
                     if judged.is_err() {
+                        state.restore();
                         epoch.park(message, now, (panicked(), None), hasher);
                         *given_up = Some(message);
                     }
@@ -313,8 +307,6 @@ pub enum Note {
     Unreadable(&'static str),
     /// A use without an address that can be read.
     WithoutAddress,
-    /// A `confirmed` event of a topic whose confirmations are not believed.
-    ConfirmedIgnored,
     /// A value that was replaced because it looked like a bearer token.
     Redacted,
 }
@@ -391,7 +383,7 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
-    use crate::format::Format;
+    use crate::engine::failpoint::{self, Failpoint};
     use crate::place::{Network, Place};
     use crate::port::{ActionRow, GeoLookup};
 
@@ -435,6 +427,106 @@ mod tests {
         let enricher = Enricher::with_lookup(Box::new(Breaks));
         let hasher = TokenHasher::new(b"a key for tests");
         Pipeline::new(enricher, Arc::new(RuleSet::builtin()), hasher, engine::Settings::default())
+    }
+
+    /// Messages of five people over ten days; the places of some that do different things to the state.
+    fn days_of_five() -> Vec<String> {
+        let mut lines = Vec::new();
+        for call in 0..400_i64 {
+            let (person, visit) = (call % 5, call / 5);
+            let at = 1_790_000_000_000 + visit * 3_000_000 + call % 3 * 60_000;
+            let kind = if visit % 10 == 9 { "refreshed" } else { "use" };
+            lines.push(format!(
+                r#"{{"event_id":"e{call}","timestamp":{at},"kind":"{kind}","token_id":"t{person}-{}","family_id":"f{person}","user_id":"u{person}","tenant_id":"acme","app_id":"crm","ip_address":"198.51.100.{}","user_agent":"curl/8.{}","endpoint":"/v1/{}","binding":"jkt:{person}","status":200,"bytes_out":{}}}"#,
+                visit / 10,
+                person * 20 + visit % 7,
+                visit % 3,
+                visit % 13,
+                1_000 << (visit % 9),
+            ));
+        }
+        lines
+    }
+
+    /// What the state is, and the verdict lines, after `lines`; before the message at `broken` the judgement is made to
+    /// panic at `point`.
+    fn judged(lines: &[String], broken: usize, point: Option<Failpoint>) -> (String, String, u64) {
+        let settings =
+            engine::Settings { recent_event_ids_max: 64, baselines_max: 1_000, ..engine::Settings::default() };
+        let enricher = Enricher::with_lookup(Box::new(Breaks));
+        let hasher = TokenHasher::new(b"a key for tests");
+        let mut pipeline = Pipeline::new(enricher, Arc::new(RuleSet::builtin()), hasher, settings);
+        let mut partition = pipeline.partition(Format::Native);
+        let mut epoch = Epoch::new(Told::default(), true);
+        for (place, line) in lines.iter().enumerate() {
+            if place == broken {
+                point.map(failpoint::arm);
+            }
+            let position = Position { topic: "events".into(), partition: 0, offset: place as i64 };
+            let message =
+                Message { position: &position, key: None, payload: line.as_bytes(), logged_at: None, replayed: false };
+            pipeline.process(&mut partition, &[message], 0, &mut epoch);
+        }
+        let state = partition.states().map(|state| format!("{state:?}")).collect();
+        let verdicts = String::from_utf8(epoch.verdicts.take().unwrap_or_default()).expect("JSON is text");
+        (state, verdicts, epoch.tally.dead_letters)
+    }
+
+    #[test]
+    fn panic_in_judgement_leaves_the_state_as_it_was() {
+        let lines = days_of_five();
+        // A visit that goes on, one that begins in a new hour, a refresh, and a token that is new.
+        let new = lines[333].replace("f3", "f-new").replace("t3-", "t-new-");
+        for (broken, line) in [(301, None), (300, None), (395, None), (333, Some(new)), (2, None)] {
+            let mut lines = lines.clone();
+            if let Some(line) = line {
+                lines[broken] = line;
+            }
+            let mut unread = lines.clone();
+            unread[broken] = "no JSON".to_owned();
+            let expected = judged(&unread, broken, None);
+            assert_ne!(judged(&lines, broken, None).0, expected.0, "the message at {broken} changes something");
+            for point in [Failpoint::Terms, Failpoint::Sum, Failpoint::Words] {
+                let told = judged(&lines, broken, Some(point));
+                assert_eq!(told.2, 1, "it is a dead letter");
+                assert!(told.1 == expected.1, "verdicts differ after a panic at {point:?} of {broken}");
+                assert!(told.0 == expected.0, "the state differs after a panic at {point:?} of {broken}");
+            }
+        }
+    }
+
+    /// A refused request is judged and leaves the state as it was, whatever it is of.
+    #[test]
+    fn attempt_leaves_the_state_as_it_was() {
+        let lines = days_of_five();
+        let (expected, verdicts, _) = judged(&lines, 0, None);
+        let without = |state: String| {
+            // What differs is known: the ids of attempts, and how many there were.
+            let from = state.find("recent_attempts").expect("it has them");
+            let until = state[from..].find("clock: ").expect("the clock is next");
+            let counters = state.find("memory: ").expect("it has a memory");
+            [&state[counters..from], &state[from + until..]].concat()
+        };
+        for (place, from) in [(301, "203.0.113.7"), (300, "203.0.113.7"), (333, "198.51.100.61"), (395, "203.0.113.7")]
+        {
+            let address = lines[place].split("\"ip_address\":\"").nth(1).and_then(|rest| rest.split('"').next());
+            let refused = lines[place]
+                .replace(address.expect("it has one"), from)
+                .replace("\"status\":200", "\"status\":401")
+                .replace("\"event_id\":\"e", "\"event_id\":\"refused-")
+                .replace("jkt:", "jkt:another-");
+            let new = refused.replace("\"f", "\"f-new").replace("\"t", "\"t-new").replace("\"u", "\"u-new");
+            for refused in [refused, new.replace("\"t-new", "\"t")] {
+                let mut more = lines.clone();
+                (0..3)
+                    .for_each(|number| more.insert(place, refused.replace("refused-", &format!("refused-{number}-"))));
+                let (state, told, letters) = judged(&more, 0, None);
+                assert_eq!(letters, 0, "{refused}");
+                let told: Vec<_> = told.lines().filter(|line| !line.contains("refused-")).collect();
+                assert!(told.into_iter().eq(verdicts.lines()), "verdicts differ after attempts at {place}");
+                assert!(without(state) == without(expected.clone()), "the state differs after attempts at {place}");
+            }
+        }
     }
 
     #[test]

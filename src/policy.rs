@@ -5,7 +5,6 @@ use std::fmt::{self, Write as _};
 
 use crate::enrichment::EnrichedEvent;
 use crate::event::{Event, TokenType};
-use crate::memory::{Generations, Minute};
 use crate::place::{Country, Prefix};
 use crate::rule::{Rule, RuleSet, Status};
 use crate::verdict::{RuleId, Signal, Verdict};
@@ -96,30 +95,50 @@ pub struct Finding {
     pub reason: String,
 }
 
-/// All findings of one sighting, the gravest first. Allocates nothing where there are none. `baseline` is the key of
-/// the grant whose calls are counted.
+/// When an event took place, as far as policy asks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Time {
+    /// Milliseconds since the epoch.
+    Known(i64),
+    /// Its own time is not believed. Policies about hours, ages and rates find nothing; exceptions end by this one.
+    Unknown(i64),
+}
+
+impl Time {
+    const fn known(self) -> Option<i64> {
+        match self {
+            Self::Known(at) => Some(at),
+            Self::Unknown(_) => None,
+        }
+    }
+
+    const fn millis(self) -> i64 {
+        let (Self::Known(at) | Self::Unknown(at)) = self;
+        at
+    }
+}
+
+/// All findings of one sighting, the gravest first. Allocates nothing where there are none. `count` counts a call of its
+/// grant and returns the calls of its minute so far.
 #[must_use]
 pub fn judge(
     rules: &RuleSet,
-    minutes: &mut Generations<Minute>,
-    baseline: u64,
     enriched: &EnrichedEvent<'_>,
+    time: Time,
+    count: &mut dyn FnMut() -> u32,
 ) -> Vec<Finding> {
     let event = &enriched.event;
-    let too_old = token_age(rules, event);
+    let too_old = time.known().and_then(|at| token_age(rules, event, at));
     if too_old.is_none() && rules.policed().next().is_none() {
         return Vec::new();
     }
     let mut findings: Vec<_> = too_old.into_iter().collect();
+    let mut calls = None;
     for rule in rules.policed() {
-        let mut calls = None;
-        for policy in rule.policies.iter().filter(|policy| policy.holds_for(event)) {
-            let mut count = || {
-                let at = event.timestamp.millis();
-                // Counted once, whatever the number of ceilings.
-                *calls.get_or_insert_with(|| minutes.entry(baseline, Minute::default).count(at))
-            };
-            if policy.wants.broken_by(enriched, &mut count) {
+        for policy in rule.policies.iter().filter(|policy| policy.holds_for(event, time.millis())) {
+            // Counted once, whatever the number of ceilings.
+            let mut counted = || *calls.get_or_insert_with(&mut *count);
+            if policy.wants.broken_by(enriched, time, &mut counted) {
                 findings.push(policy.finding(rule, enriched, calls.unwrap_or_default()));
             }
         }
@@ -147,8 +166,7 @@ impl Selector {
 }
 
 impl Policy {
-    fn holds_for(&self, event: &Event<'_>) -> bool {
-        let at = event.timestamp.millis();
+    fn holds_for(&self, event: &Event<'_>, at: i64) -> bool {
         self.of.selects(event) && !self.exceptions.iter().any(|but| at < but.until && but.of.selects(event))
     }
 
@@ -162,7 +180,7 @@ impl Policy {
 
 impl Wants {
     /// `calls` counts the event, and tells how many there were in its minute.
-    fn broken_by(&self, enriched: &EnrichedEvent<'_>, calls: &mut impl FnMut() -> u32) -> bool {
+    fn broken_by(&self, enriched: &EnrichedEvent<'_>, time: Time, calls: &mut impl FnMut() -> u32) -> bool {
         match self {
             Self::Countries(list) => {
                 let country = enriched.place.as_ref().map(|place| place.country);
@@ -184,8 +202,8 @@ impl Wants {
                 let family = &enriched.client.family;
                 enriched.event.user_agent.is_some() && list.refuses(|listed| listed.eq_ignore_ascii_case(family))
             }
-            Self::Times(times) => !times.include(enriched.event.timestamp.millis()),
-            Self::CallsPerMinuteMax(max) => calls() > *max,
+            Self::Times(times) => time.known().is_some_and(|at| !times.include(at)),
+            Self::CallsPerMinuteMax(max) => time.known().is_some() && calls() > *max,
         }
     }
 
@@ -304,7 +322,7 @@ impl fmt::Display for Times {
 pub const ALL_WEEK: u8 = 0x7f;
 
 /// A token in use longer after its issue than tokens of its type are to live. A copy of it was of use for as long.
-fn token_age(rules: &RuleSet, event: &Event<'_>) -> Option<Finding> {
+fn token_age(rules: &RuleSet, event: &Event<'_>, at: i64) -> Option<Finding> {
     let issued_at = event.issued_at?;
     let rule = rules.rule(RuleId::TokenAge);
     let (unit_ms, unit, max) = match (event.token_type, rule.values.as_slice()) {
@@ -312,7 +330,7 @@ fn token_age(rules: &RuleSet, event: &Event<'_>) -> Option<Finding> {
         (TokenType::Refresh, [_, refresh_days_max]) => (DAY_MS, "days", *refresh_days_max),
         _ => return None,
     };
-    let age = (event.timestamp.millis() - issued_at.millis()) as f64 / unit_ms as f64;
+    let age = (at - issued_at.millis()) as f64 / unit_ms as f64;
     if age <= max || rule.status == Status::Disabled {
         return None;
     }

@@ -16,12 +16,12 @@ use tokio::task::JoinHandle;
 
 use crate::checkpoint::Position;
 use crate::engine;
-use crate::feed::Feed;
 use crate::pipeline::{Epoch, Group, Note, Partition, Pipeline, Tally};
 use crate::port::{Clock, Message, Outbox, Polled, Rows as _, Source, SourceError, Store, StoreError};
 use crate::rule::RuleSet;
 use crate::telemetry::{Condition, Health, Metrics};
 use crate::verdict::Incident;
+use crate::wire::Format;
 
 /// Messages taken between two looks at everything else.
 const POLL_MESSAGES_MAX: usize = 1_000;
@@ -65,11 +65,11 @@ impl Limits {
 #[derive(Clone, Debug)]
 pub enum Spread {
     /// One state for all: past events in files.
-    Whole(Feed),
+    Whole(Format),
     /// As many states as a topic keyed by subject has partitions: past events in files.
-    BySubject(Feed, u16),
-    /// One for each partition of each topic.
-    ByPartition(HashMap<Arc<str>, Feed>),
+    BySubject(Format, u16),
+    /// One for each partition of each topic, in the topic's format.
+    ByPartition(HashMap<Arc<str>, Format>),
 }
 
 /// Why a worker ended before its source or its stop.
@@ -470,10 +470,6 @@ fn warn(warned: &mut HashSet<(Arc<str>, Note)>, tally: &Tally) {
             }
             // Some formats have no addresses at all: the metric and the documentation are enough.
             Note::WithoutAddress => {}
-            Note::ConfirmedIgnored => tracing::warn!(
-                topic,
-                "`confirmed` events are stored and ignored; set confirmed = true for this source to believe them"
-            ),
             Note::Redacted => tracing::warn!(
                 topic,
                 "a producer sends bearer values instead of ids; they are replaced by keyed hashes"
@@ -527,6 +523,8 @@ struct Owned {
     topic: Arc<str>,
     number: i32,
     partition: Partition,
+    /// Events with a time ahead of the stream's, and behind it, counted so far.
+    skewed: [u64; 2],
 }
 
 impl Partitions {
@@ -540,13 +538,18 @@ impl Partitions {
         };
         let at = at.unwrap_or_else(|| {
             let partition = match &self.spread {
-                Spread::Whole(feed) => pipeline.partition(*feed),
-                Spread::BySubject(feed, count) => pipeline.partitions(*feed, *count),
-                Spread::ByPartition(feeds) => {
-                    pipeline.partition(feeds.get(&position.topic).copied().unwrap_or_default())
+                Spread::Whole(format) => pipeline.partition(*format),
+                Spread::BySubject(format, count) => pipeline.partitions(*format, *count),
+                Spread::ByPartition(formats) => {
+                    pipeline.partition(formats.get(&position.topic).copied().unwrap_or_default())
                 }
             };
-            self.owned.push(Owned { topic: Arc::clone(&position.topic), number: position.partition, partition });
+            self.owned.push(Owned {
+                topic: Arc::clone(&position.topic),
+                number: position.partition,
+                partition,
+                skewed: [0; 2],
+            });
             self.owned.len() - 1
         });
         &mut self.owned[at].partition
@@ -564,7 +567,7 @@ impl Partitions {
             sum.late += counters.late;
             sum.baselines += counters.baselines;
             sum.baselines_evicted += counters.baselines_evicted;
-            sum.far_ahead += counters.far_ahead;
+            sum.attempts += counters.attempts;
             sum.confirmed += counters.confirmed;
             sum.confirmed_alarms += counters.confirmed_alarms;
         }
@@ -576,6 +579,19 @@ impl Partitions {
         let now = self.counters();
         metrics.states(self.owned.len(), now, self.counted);
         self.counted = now;
+        for owned in &mut self.owned {
+            let mut skewed = [0; 2];
+            for counters in owned.partition.states().map(engine::State::counters) {
+                skewed = [skewed[0] + counters.ahead, skewed[1] + counters.behind];
+            }
+            for (direction, (now, before)) in ["ahead", "behind"].into_iter().zip(skewed.into_iter().zip(owned.skewed))
+            {
+                if now > before {
+                    metrics.clock_skewed(&owned.topic, direction, now - before);
+                }
+            }
+            owned.skewed = skewed;
+        }
     }
 }
 

@@ -21,7 +21,6 @@ pub use self::tree::ConfigError;
 use self::tree::{Places, Tree};
 use crate::engine;
 use crate::enrich::GeoSettings;
-use crate::feed::{Feed, Tenant};
 use crate::notify::{EmailSettings, WebhookSettings};
 use crate::revoke::HttpRevokerSettings;
 use crate::source::kafka::KafkaSettings;
@@ -77,18 +76,6 @@ pub struct FileSection {
     pub path: PathBuf,
     #[serde(default)]
     pub format: Format,
-    #[serde(default)]
-    pub confirmed: bool,
-    #[serde(default)]
-    pub tenant: Option<Tenant>,
-}
-
-impl FileSection {
-    /// What is said of its events.
-    #[must_use]
-    pub const fn feed(&self) -> Feed {
-        Feed { format: self.format, confirmed: self.confirmed, tenant: self.tenant }
-    }
 }
 
 /// How people are told.
@@ -122,6 +109,7 @@ impl Default for Revoke {
 pub struct Detection {
     pub alert_budget_per_day: u32,
     pub lateness_ms_max: i64,
+    pub clock_skew_ms_max: i64,
     /// Whether a place named by the producer is believed.
     pub trust_event_geo: bool,
     pub prior_log_odds: f64,
@@ -138,6 +126,7 @@ impl Default for Detection {
         Self {
             alert_budget_per_day: engine.alert_budget_per_day,
             lateness_ms_max: engine.lateness_ms_max,
+            clock_skew_ms_max: engine.clock_skew_ms_max,
             trust_event_geo: false,
             prior_log_odds: engine.prior_log_odds,
             revoke_margin: engine.revoke_margin,
@@ -236,11 +225,11 @@ impl Config {
             prior_log_odds: self.detection.prior_log_odds,
             alert_budget_per_day: self.detection.alert_budget_per_day,
             lateness_ms_max: self.detection.lateness_ms_max,
+            clock_skew_ms_max: self.detection.clock_skew_ms_max,
             mode: self.revoke.mode,
             revoke_margin: self.detection.revoke_margin,
             baselines_max: self.detection.baselines_max,
             recent_event_ids_max: self.detection.recent_event_ids_max,
-            confirmed: false,
             without: Vec::new(),
         }
     }
@@ -298,6 +287,10 @@ impl Config {
         if !(0..=86_400_000).contains(&detection.lateness_ms_max) {
             return wrong("detection.lateness_ms_max", "must lie between 0 and 86400000, a day");
         }
+        if !(3_600_000..=2_592_000_000).contains(&detection.clock_skew_ms_max) {
+            let problem = "must lie between 3600000, an hour, and 2592000000, thirty days";
+            return wrong("detection.clock_skew_ms_max", problem);
+        }
         if detection.baselines_max == 0 {
             return wrong("detection.baselines_max", "must be at least 1");
         }
@@ -345,25 +338,12 @@ mod tests {
         insta::assert_snapshot!(mistake("[revoke]\nmode = 'enforced'"), @"etc/tokenwarden.toml:2: unknown value `enforced` of `revoke.mode`; did you mean `enforce`?");
         insta::assert_snapshot!(mistake("[revoke]\nmax_per_hour = 'many'"), @r#"etc/tokenwarden.toml:2: `revoke.max_per_hour` must be a whole number from 0, not string "many""#);
         insta::assert_snapshot!(mistake("[detection]\n\nlateness_ms_max = -5"), @"etc/tokenwarden.toml:3: `detection.lateness_ms_max` must lie between 0 and 86400000, a day");
+        insta::assert_snapshot!(mistake("[detection]\nclock_skew_ms_max = 60000"), @"etc/tokenwarden.toml:2: `detection.clock_skew_ms_max` must lie between 3600000, an hour, and 2592000000, thirty days");
         insta::assert_snapshot!(mistake("[detction]\nlateness_ms_max = 5"), @"etc/tokenwarden.toml:1: unknown key `detction`; did you mean `detection`?");
         insta::assert_snapshot!(mistake("[revoke\nmode = 'shadow'"), @"etc/tokenwarden.toml:1: unclosed table, expected `]`");
         insta::assert_snapshot!(mistake("[admin]\nlisten = '0.0.0.0:9464'"), @"etc/tokenwarden.toml:2: `admin.listen` is open to other machines: set `admin.token_file`, or listen on 127.0.0.1");
         insta::assert_snapshot!(mistake("[admin]\nlisten = 'localhost'"), @"etc/tokenwarden.toml:2: `admin.listen`: write ADDRESS:PORT, as 127.0.0.1:9464");
         insta::assert_snapshot!(mistake("admin = 5"), @"etc/tokenwarden.toml:1: `admin` must be a section, not integer `5`");
-    }
-
-    #[test]
-    fn source_says_confirmed_and_tenant() {
-        let config = load(
-            "[source.kafka]\nbrokers = 'x'\ntopics = ['a', { topic = 'b', format = 'okta', confirmed = true, tenant = 'acme' }]",
-        );
-        let feeds = config.expect("the configuration is right").source.kafka.expect("Kafka").feeds();
-        let said = Feed { format: Format::Okta, confirmed: true, tenant: Tenant::new("acme") };
-        assert_eq!((feeds["a"], feeds["b"]), (Feed::default(), said));
-        let config = load("[source.file]\npath = '-'\nformat = 'okta'\nconfirmed = true\ntenant = 'acme'");
-        assert_eq!(config.expect("the configuration is right").source.file.map(|file| file.feed()), Some(said));
-        insta::assert_snapshot!(mistake("[source.file]\npath = '-'\ntenant = ''"), @"etc/tokenwarden.toml:3: `source.file.tenant`: a tenant's name, 1 to 1024 bytes without control characters");
-        insta::assert_snapshot!(mistake("[source.kafka]\nbrokers = 'x'\ntopics = [{ topic = 'b', confirmd = true }]"), @"etc/tokenwarden.toml:3: unknown key `source.kafka.topics[0].confirmd`; did you mean `confirmed`?");
     }
 
     #[test]

@@ -42,7 +42,7 @@ const fn family_name(family: u32) -> u64 {
 }
 
 /// What the rules have to say, the largest share first.
-pub fn signals(memory: &mut Memory, rules: &RuleSet, scene: &Scene<'_>, judged: &Judged) -> Vec<Signal> {
+pub fn signals(memory: &Memory, rules: &RuleSet, scene: &Scene<'_>, judged: &Judged) -> Vec<Signal> {
     let Memory { baselines, names, others, .. } = memory;
     // One that was only just made was not there to be found.
     let Some(place) = scene.place.or_else(|| baselines.find(scene.baseline)) else { return Vec::new() };
@@ -227,7 +227,7 @@ impl Words<'_> {
 
     fn lifecycle(&self, rule: RuleId) -> (String, String, String) {
         let event = &self.scene.enriched.event;
-        let at = event.timestamp.millis();
+        let at = self.scene.sighting.at;
         let answer = event.status.map_or_else(|| "no status".to_owned(), |status| format!("status {status}"));
         let since =
             |moment: i64| if moment == 0 { "earlier".to_owned() } else { format!("{} after it", span(at - moment)) };

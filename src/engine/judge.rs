@@ -1,12 +1,14 @@
-//! One sighting against the past of its baseline: the terms in turn ([`super::turn`]), their sum, and what is learnt of
-//! it ([`super::learn`]).
+//! One sighting against the past of its baseline: the terms in turn ([`super::turn`]) and their sum. What is learnt of
+//! it afterwards is in [`super::learn`].
 
 use super::Settings;
+use super::failpoint::{Failpoint, failpoint};
 use super::learn::{self, Learns, Lesson};
 use super::turn::{Turn, is_new_place, sibling};
+use super::undo::Undo;
 use crate::enrichment::EnrichedEvent;
 use crate::event::Kind as EventKind;
-use crate::memory::baselines::{Baselines, Place};
+use crate::memory::baselines::{Place, Seed};
 use crate::memory::visit::VISIT_GAP_MS;
 use crate::memory::{Baseline, Ended, Evidence, Kind, Memory, Nats, Others, Sighting, Sort, User, Visit, Visits};
 use crate::place::NetworkClass;
@@ -14,16 +16,35 @@ use crate::term::lifecycle::Expiry;
 use crate::term::{self, CLIENT_WEIGHT, NET_WEIGHT, Term, client, net};
 use crate::verdict::RuleId;
 
-/// Events older than the last of their baseline by more than this came out of order.
-const ORDER_MS: i64 = 60_000;
 const HOUR_MS: i64 = 3_600_000;
+const DAY_MS: i64 = 24 * HOUR_MS;
 /// So many late events in a row, and it was the one before them that was wrong.
 const BEHIND_MAX: u8 = 3;
+
+/// What a sighting counts for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// A use of the token, or what counts like one: it is learnt.
+    Use,
+    /// Its credential was not accepted: it is judged and leaves no trace.
+    Attempt,
+    /// Its time is not believed: it is judged by what needs no time, and teaches nothing but its refresh token.
+    Untimed,
+}
 
 /// One sighting, in its numbers.
 pub struct Scene<'a> {
     pub enriched: &'a EnrichedEvent<'a>,
+    /// At the event's own time where that is believed, else at the stream's.
     pub sighting: Sighting,
+    pub standing: Standing,
+    /// The sighting's time is the event's own.
+    pub timed: bool,
+    /// The stream's time, and the latest that is believed; milliseconds since the epoch.
+    pub now: i64,
+    pub latest: i64,
+    /// Of the first visit, where the token has no baseline yet.
+    pub seed: Option<Seed>,
     /// Keys of its baseline and user.
     pub baseline: u64,
     pub user: u64,
@@ -34,6 +55,13 @@ pub struct Scene<'a> {
     pub expiry: Option<Expiry>,
     /// Of an event after its token's expiry: by how much its clock is ahead of others, milliseconds.
     pub ahead: i64,
+}
+
+impl Scene<'_> {
+    /// Days since the epoch, for what is counted of many baselines together: a clock that is ahead begins no day.
+    pub fn day(&self) -> u32 {
+        (self.sighting.at.min(self.now) / DAY_MS) as u32
+    }
 }
 
 /// Where a holder sits.
@@ -206,26 +234,39 @@ impl Judged {
     }
 }
 
-/// Judges a sighting of a token that has, or gets, a baseline, and learns from it.
-pub fn judge(memory: &mut Memory, settings: &Settings, scene: &Scene<'_>) -> Judged {
+/// Judges a sighting of a token that has, or gets, a baseline. Changes nothing but that baseline's holders, hour and
+/// visit, all of which `undo` can put back; the rest is in the lesson that it returns.
+pub fn judge(memory: &mut Memory, undo: &mut Undo, settings: &Settings, scene: &Scene<'_>) -> (Judged, Lesson) {
     let Scene { sighting, enriched, .. } = scene;
     let event = &enriched.event;
     let at = sighting.at;
-    let Memory { baselines, users, visits, others, .. } = memory;
-    let baseline = match scene.place {
-        Some(place) => baselines.at(place),
-        None => begin_baseline(baselines, scene),
+    let place = match scene.place {
+        Some(place) => {
+            let baseline = memory.baselines.at(place);
+            if baseline.last_at > scene.latest && scene.standing == Standing::Use {
+                baseline.limit(at);
+            }
+            let for_refresh = event.kind == EventKind::Refreshed || baseline.token != enriched.keys.token as u32;
+            undo.keep_baseline(place, baseline, at, for_refresh);
+            place
+        }
+        None => begin_baseline(memory, undo, scene),
     };
+    let Memory { baselines, users, visits, others, .. } = memory;
+    let baseline = baselines.at(place);
     // The owner's, as the token began: a thief does not choose whom they are compared with.
     let kind = baseline.kind;
-    let late = keep_time(baseline, at, settings.lateness_ms_max);
+    let late = scene.timed && keep_time(baseline, at, scene.now, settings.lateness_ms_max);
     let first = baseline.visits == 0;
-    let (number, mut user) = if let Some(number) = find_visit(baseline, visits, sighting) {
+    let (number, user) = if let Some(number) = find_visit(baseline, visits, sighting) {
+        undo.keep_visit(number, visits.get(number));
         (number, None)
     } else {
         // Only where a visit begins is its user asked for.
-        let user = users.entry(scene.user, at);
-        (begin_visit(baseline, user, visits, others, scene), Some(user))
+        let user = users.known(scene.user);
+        let number = begin_visit(baseline, &user, visits, others, scene);
+        undo.opened_visit(number);
+        (number, Some(user))
     };
     let visit = visits.get_mut(number);
     visit.last_at = visit.last_at.max(at);
@@ -238,12 +279,14 @@ pub fn judge(memory: &mut Memory, settings: &Settings, scene: &Scene<'_>) -> Jud
         kind,
         held,
         // Nothing of its own to be held against, nor of its user's: nothing is said.
-        blank: first && user.as_deref().is_some_and(|user| !user.is_known()),
+        blank: first && user.is_some_and(|user| !user.is_known()),
         changed: user.is_some() || before != baseline.contexts.len(),
+        late,
     };
-    if let Some(user) = &mut user {
+    if let Some(user) = &user {
         turn.begin_visit(baseline, visit, user, others);
     }
+    failpoint(Failpoint::Terms);
     let mut learns = Learns { first, ..Learns::default() };
     if event.kind == EventKind::Use && event.endpoint.is_some() {
         learns.route = term::route::weight(visit.count_route(enriched.route.key));
@@ -255,15 +298,14 @@ pub fn judge(memory: &mut Memory, settings: &Settings, scene: &Scene<'_>) -> Jud
             turn.area(baseline, visit, others);
         }
     }
-    if at >= baseline.last_at - ORDER_MS {
-        turn.switch(baseline, others, &mut learns);
-    }
-    turn.volume(baseline, others);
+    turn.switch(baseline, others, &mut learns);
+    turn.volume(baseline, others, &mut learns);
     turn.lifecycle(baseline, visit, others, gone_on);
     if turn.changed {
-        turn.fan(baseline, visit, others);
+        turn.fan(baseline, visit, others, &mut learns);
     }
     let judged = sum_up(baseline, visit, &turn, settings, late);
+    failpoint(Failpoint::Sum);
     let context = &mut baseline.contexts[held];
     // What is said of calls amid the owner's own ends with its visit, and a colleague is no owner.
     context.log_odds = Nats::new(judged.log_odds - judged.amid - judged.colleague);
@@ -272,9 +314,18 @@ pub fn judge(memory: &mut Memory, settings: &Settings, scene: &Scene<'_>) -> Jud
     // A company's move explains why many are strange together, and a colleague why one is; neither proves that somebody is
     // the owner.
     let log_odds = judged.log_odds - judged.together - judged.colleague;
-    let lesson = Lesson { scene, visit, kind, log_odds, gone_on, learns };
-    learn::learn(baseline, user, others, &lesson);
-    judged
+    let lesson = Lesson {
+        place,
+        is_new: scene.place.is_none(),
+        visit: number,
+        begins_visit: user.is_some(),
+        kind,
+        log_odds,
+        gone_on,
+        late,
+        learns,
+    };
+    (judged, lesson)
 }
 
 /// All that the turn has found of a holder.
@@ -333,12 +384,18 @@ fn sum_up(baseline: &Baseline, visit: &Visit, turn: &Turn<'_>, settings: &Settin
 }
 
 /// From the seed of its first visit, where there is one.
-fn begin_baseline<'m>(baselines: &'m mut Baselines, scene: &Scene<'_>) -> &'m mut Baseline {
+fn begin_baseline(memory: &mut Memory, undo: &mut Undo, scene: &Scene<'_>) -> Place {
     let Scene { sighting, enriched, .. } = scene;
-    let Some(seed) = baselines.seeds.remove(scene.baseline) else {
-        return baselines.grow(scene.baseline, Kind::new(enriched.event.token_type, sighting.device), sighting.at);
+    let baselines = &mut memory.baselines;
+    let Some(seed) = scene.seed else {
+        let kind = Kind::new(enriched.event.token_type, sighting.device);
+        let place = baselines.grow(scene.baseline, kind, sighting.at);
+        undo.made_baseline(place);
+        return place;
     };
-    let baseline = baselines.grow(scene.baseline, seed.kind, seed.first_at);
+    let place = baselines.grow(scene.baseline, seed.kind, sighting.at);
+    undo.made_baseline(place);
+    let baseline = baselines.at(place);
     // The first visit is the owner's: there was nothing to hold it against.
     learn::learn_times(baseline, &seed.sighting(sighting), 1.0);
     let first = seed.sighting(sighting);
@@ -348,14 +405,15 @@ fn begin_baseline<'m>(baselines: &'m mut Baselines, scene: &Scene<'_>) -> &'m mu
     baseline.contexts[held].last_at = seed.last_at;
     baseline.visits = 1;
     baseline.last_at = seed.last_at;
-    baseline
+    place
 }
 
-/// Whether `at` is later than lateness allows; and how far the baseline has come. A time far ahead that others of the
-/// same token do not follow was a clock's mistake.
-fn keep_time(baseline: &mut Baseline, at: i64, lateness_ms_max: i64) -> bool {
+/// Whether `at` is later than lateness allows; and how far the baseline has come. A time ahead of the stream's that other
+/// events of the same token do not follow came of a wrong clock.
+fn keep_time(baseline: &mut Baseline, at: i64, now: i64, lateness_ms_max: i64) -> bool {
     let late = at < baseline.last_at - lateness_ms_max;
-    baseline.behind = if late { baseline.behind + 1 } else { 0 };
+    let after_wrong_clock = late && baseline.last_at > now + lateness_ms_max;
+    baseline.behind = if after_wrong_clock { baseline.behind + 1 } else { 0 };
     if baseline.behind >= BEHIND_MAX {
         baseline.last_at = at;
         baseline.behind = 0;

@@ -1,11 +1,15 @@
 //! What is learnt of an event, by the probability that it was the owner's: a thief teaches little.
 
+use std::num::NonZeroU32;
+
 use super::judge::Scene;
 use crate::math::{ln, sigma};
 use crate::memory::baseline::{Grown, Habit};
+use crate::memory::baselines::Place;
 use crate::memory::cohort::Hourly;
+use crate::memory::fleet::Member;
 use crate::memory::seen::sixteenths;
-use crate::memory::{Baseline, Kind, Nats, Others, Population, Sighting, Sort, User, Visit};
+use crate::memory::{Baseline, Kind, Memory, Nats, Others, Population, Sighting, Sort, User, Visit};
 use crate::place::NetworkClass;
 use crate::term::{self, lifecycle, net};
 
@@ -37,18 +41,54 @@ pub struct Learns {
     pub switch: Option<f64>,
     /// Milliseconds of activity since the event before.
     pub active_ms: u32,
+    /// The hour before, which has ended.
+    pub hour: Option<EndedHour>,
+    /// Evidence of a burst in the running hour has grown: from and to, nats.
+    pub burst: Option<(f64, f64)>,
+    pub came: Came,
 }
 
-/// One event as it is to be learnt.
-#[derive(Clone, Copy)]
-pub struct Lesson<'a> {
-    pub scene: &'a Scene<'a>,
-    pub visit: &'a Visit,
+/// Where the holder came to, as far as others' judgement depends on it.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Came {
+    #[default]
+    Nowhere,
+    Home,
+    /// To places with others who are new there.
+    Among {
+        member: Member,
+        groups: [Option<u64>; 3],
+    },
+}
+
+/// An hour of a baseline that has ended, as far as others' judgement depends on it.
+#[derive(Clone, Copy, Debug)]
+pub struct EndedHour {
+    /// Logarithm of the count, and the owner's own mean of it, by [`Hourly`].
+    hourly: [Option<(f64, f64)>; 3],
+    /// Share of reading among calls.
+    reads: f64,
+    /// Probability that it was the owner's.
+    weight: f64,
+    last_of_day: bool,
+}
+
+/// One event as it is to be learnt: all that is written of it outside its own baseline's holders, hour and visit.
+#[derive(Clone, Copy, Debug)]
+pub struct Lesson {
+    pub place: Place,
+    /// The baseline was made for this event.
+    pub is_new: bool,
+    pub visit: NonZeroU32,
+    /// It began the visit.
+    pub begins_visit: bool,
     pub kind: Kind,
     /// Log-odds of theft, of what nothing but a theft explains.
     pub log_odds: f64,
     /// The holder's last event is of an earlier hour: only for them [`OWNER_MIN`] makes known.
     pub gone_on: bool,
+    /// It came after later ones of its baseline.
+    pub late: bool,
     pub learns: Learns,
 }
 
@@ -73,19 +113,20 @@ pub const fn season_bin(hour: u32) -> usize {
     (hour % 24) as usize + if weekend { 24 } else { 0 }
 }
 
-/// Learns the hour that is over, now that `next` (hours since the epoch) has begun.
-pub fn end_hour(baseline: &mut Baseline, others: &mut Others, kind: Kind, next: u32) {
+/// The baseline learns the hour that is over, now that `next` (hours since the epoch) has begun; returns what others
+/// are to learn of it.
+pub fn end_hour(baseline: &mut Baseline, next: u32) -> Option<EndedHour> {
     let hour = baseline.hour;
     if hour.calls == 0 {
-        return;
+        return None;
     }
-    let Others { cohorts, bursts, .. } = others;
     let weight = owner(hour.log_odds_max.get());
+    let mut hourly = [None; 3];
     let mut learn = |what: Hourly, habit: &mut Habit, count: f64, off: f64, hours_max: f64| {
         if count > 0.0 {
             let value = ln(count) - off;
             let mean = if habit.hours > 0.0 { f64::from(habit.mean) } else { value };
-            cohorts.learn_hourly(kind, what, value, mean, weight);
+            hourly[what as usize] = Some((value, mean));
             habit.learn(value, weight, hours_max);
         }
     };
@@ -106,40 +147,78 @@ pub fn end_hour(baseline: &mut Baseline, others: &mut Others, kind: Kind, next: 
     }
     baseline.reads = (0.98 * f64::from(baseline.reads) + weight * f64::from(hour.reads)) as f32;
     baseline.all_calls = (0.98 * f64::from(baseline.all_calls) + weight * f64::from(hour.calls)) as f32;
-    cohorts.learn_reads(kind, f64::from(hour.reads) / f64::from(hour.calls), weight);
     if f64::from(hour.burst) >= term::volume::BURST && weight > 0.5 {
         baseline.burst_day = (hour.number / 24) as u16;
     }
-    if hour.number / 24 != next / 24 {
-        bursts.token_day();
-    }
+    let reads = f64::from(hour.reads) / f64::from(hour.calls);
+    Some(EndedHour { hourly, reads, weight, last_of_day: hour.number / 24 != next / 24 })
 }
 
-/// Takes in an event. `user` is there where a visit begins.
-pub fn learn(baseline: &mut Baseline, user: Option<&mut User>, others: &mut Others, lesson: &Lesson<'_>) {
-    let Lesson { scene, kind, learns, .. } = lesson;
+/// Takes in an event. From the first line on it counts, whatever becomes of the rest.
+pub fn learn(memory: &mut Memory, scene: &Scene<'_>, lesson: &Lesson) {
+    let Memory { baselines, users, visits, others, .. } = memory;
+    let &Lesson { kind, learns, .. } = lesson;
+    if lesson.is_new {
+        baselines.seeds.remove(scene.baseline);
+    }
+    let baseline = baselines.at(lesson.place);
+    let visit = visits.get(lesson.visit);
+    learn_of_others(others, scene, lesson);
     let hour = &mut baseline.hour;
     hour.log_odds_max = hour.log_odds_max.max(Nats::new(lesson.log_odds));
     // Most events are repeats, which show nothing to be weighed.
-    if learns.route > 0.0 || learns.area || user.is_some() {
+    if learns.route > 0.0 || learns.area || lesson.begins_visit {
         let weights = Weights::of(lesson.log_odds, lesson.gone_on);
-        learn_call(baseline, others, lesson, weights);
-        if let Some(user) = user {
-            learn_visit(baseline, user, others, lesson, weights);
+        learn_call(baseline, others, (scene, lesson), weights);
+        if lesson.begins_visit {
+            let user = users.entry(scene.user, scene.sighting.at.min(scene.now));
+            learn_visit(baseline, user, others, (scene, lesson, visit), weights);
         }
     }
     if learns.active_ms > 0 || learns.switch.is_some() {
         let switched = learns.switch.unwrap_or(0.0);
         baseline.activity.learn(switched, learns.active_ms);
-        others.cohorts.learn_activity(*kind, switched, f64::from(learns.active_ms) / 60_000.0);
+        others.cohorts.learn_activity(kind, switched, f64::from(learns.active_ms) / 60_000.0);
     }
     baseline.last_at = baseline.last_at.max(scene.sighting.at);
-    baseline.network = scene.sighting.network;
+    if !lesson.late {
+        baseline.network = scene.sighting.network;
+    }
+    if lesson.is_new {
+        baselines.fit(scene.sighting.at);
+    }
+}
+
+/// What was put off until the event counts: hours, bursts and company.
+fn learn_of_others(others: &mut Others, scene: &Scene<'_>, lesson: &Lesson) {
+    let Others { cohorts, fleets, bursts, .. } = others;
+    let Sighting { app, tenant, at, .. } = scene.sighting;
+    if let Some(EndedHour { hourly, reads, weight, last_of_day }) = lesson.learns.hour {
+        for (what, counted) in [Hourly::Calls, Hourly::Objects, Hourly::Bytes].into_iter().zip(hourly) {
+            if let Some((value, mean)) = counted {
+                cohorts.learn_hourly(lesson.kind, what, value, mean, weight);
+            }
+        }
+        cohorts.learn_reads(lesson.kind, reads, weight);
+        if last_of_day {
+            bursts.token_day();
+        }
+    }
+    if let Some((from, to)) = lesson.learns.burst {
+        bursts.learn(tenant, scene.day(), from, to);
+    }
+    match lesson.learns.came {
+        Came::Nowhere => {}
+        Came::Home => fleets.at_home(app, tenant, at.min(scene.now)),
+        Came::Among { member, groups } => {
+            groups.into_iter().flatten().for_each(|group| fleets.join(group, member));
+        }
+    }
 }
 
 /// Takes in what was called.
-fn learn_call(baseline: &mut Baseline, others: &mut Others, lesson: &Lesson<'_>, weights: Weights) {
-    let Lesson { scene, kind, learns, .. } = *lesson;
+fn learn_call(baseline: &mut Baseline, others: &mut Others, (scene, lesson): (&Scene<'_>, &Lesson), weights: Weights) {
+    let &Lesson { kind, learns, .. } = lesson;
     let Scene { sighting, enriched, .. } = scene;
     let Others { population, cohorts, .. } = others;
     let Weights { counted, known } = weights;
@@ -177,11 +256,10 @@ fn learn_visit(
     baseline: &mut Baseline,
     user: &mut User,
     others: &mut Others,
-    lesson: &Lesson<'_>,
+    (scene, lesson, visit): (&Scene<'_>, &Lesson, &Visit),
     Weights { counted, known }: Weights,
 ) {
-    let Lesson { scene, visit, kind, learns, .. } = *lesson;
-    let first = learns.first;
+    let &Lesson { kind, learns: Learns { first, .. }, .. } = lesson;
     let Others { population, cohorts, .. } = others;
     let sighting = &scene.sighting;
     let (net_level, client_level) = (usize::from(visit.net_level), usize::from(visit.client_level));

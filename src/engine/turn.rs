@@ -1,7 +1,7 @@
 //! The terms in their turn: what of memory each is asked with, and where its answer is kept.
 
-use super::judge::Scene;
-use super::learn::{Learns, WEEKEND_VISITS, end_hour, owner, season_bin};
+use super::judge::{Scene, Standing};
+use super::learn::{Came, Learns, WEEKEND_VISITS, end_hour, owner, season_bin};
 use crate::enrichment::Keys;
 use crate::event::{Kind as EventKind, TokenType};
 use crate::math::{faded, ln};
@@ -21,6 +21,8 @@ use crate::verdict::RuleId;
 const MINUTE_MS: f64 = 60_000.0;
 const DAY_MS: f64 = 86_400_000.0;
 
+/// Events older than the last of their baseline by more than this came out of order.
+const ORDER_MS: i64 = 60_000;
 /// A silence of so long is a pause.
 const PAUSE_MS: i64 = 30 * 60_000;
 /// Of a shorter silence so much counts as activity at the most.
@@ -45,6 +47,8 @@ pub struct Turn<'a> {
     pub held: usize,
     pub blank: bool,
     pub changed: bool,
+    /// It came so long after later ones of its baseline that it is judged only with what needs no order.
+    pub late: bool,
 }
 
 impl Turn<'_> {
@@ -67,9 +71,9 @@ impl Turn<'_> {
         });
         let shift = if level == net::level::NEW_COUNTRY { hours_east(baseline, sighting) } else { 0 };
         let everybody = |hour| others.population.share_of_hour(hour);
-        let hour = term::hour::judge(sighting.hour(), &hours, everybody, of_phase, shift);
+        let hour = self.scene.timed.then(|| term::hour::judge(sighting.hour(), &hours, everybody, of_phase, shift));
 
-        visit.silence = self.silence(baseline, &hours) as f32;
+        visit.silence = if self.in_order() { self.silence(baseline, &hours) as f32 } else { 0.0 };
         let (knows_place, knows_client) = self.vouched(baseline);
         let held = &mut baseline.contexts[self.held];
         // Once it is known, it need not be taken at its word any more, from wherever it comes next.
@@ -96,18 +100,21 @@ impl Turn<'_> {
         } else {
             visit.client_credit = if knows_client { client.ratio as f32 } else { 0.0 };
         }
-        evidence.hour = Nats::new(term::hour::carried(hour_before, left_of_hour, hour.sum()));
+        if let Some(hour) = hour {
+            evidence.hour = Nats::new(term::hour::carried(hour_before, left_of_hour, hour.sum()));
+            visit.hour_p = hour.p_value as f32;
+        }
         if let Some(journey) = net.journey.filter(net::Journey::too_fast) {
             (visit.travel_km, visit.travel_minutes) = (journey.km as f32, journey.minutes as f32);
         }
         visit.net_p = net.p_value as f32;
         visit.client_p = client.p_value as f32;
-        visit.hour_p = hour.p_value as f32;
 
         let days_since_change = user.days_since_change(sighting.at);
         let is_old = i64::from(baseline.first_minute) * 60_000 < user.changed_at();
         let born_after = i64::from(held.born) * 60_000 >= user.changed_at();
-        if days_since_change.is_some_and(|days| days <= term::credential::DAYS_MAX)
+        if self.scene.timed
+            && days_since_change.is_some_and(|days| days <= term::credential::DAYS_MAX)
             && is_old
             && born_after
             && usize::from(held.level) >= net::level::KNOWN_NETWORK
@@ -115,6 +122,11 @@ impl Turn<'_> {
             let rate = others.population.after_change;
             evidence.credential = Nats::new(term::credential::judge(rate.chances(), rate.happened()));
         }
+    }
+
+    /// Whether the event's place among those of its baseline is known.
+    const fn in_order(&self) -> bool {
+        self.scene.timed && !self.late
     }
 
     /// Whether somebody else than the holder has made place and client known: nobody vouches for themselves. A thief who
@@ -152,7 +164,8 @@ impl Turn<'_> {
         let hosting = sighting.class != NetworkClass::Access;
         let own = f64::from(baseline.hosting_networks) + 3.0 * cohorts.hosting(self.kind);
         // Relays and anonymisers say nothing of where the client is.
-        let travels = sighting.class != NetworkClass::Anonymiser && level >= net::level::NEW_NETWORK;
+        let travels =
+            self.scene.timed && sighting.class != NetworkClass::Anonymiser && level >= net::level::NEW_NETWORK;
         let travel = travels.then(|| net::journey(&baseline.sites, &sighting.site)).flatten();
         net::judge(&net::Question {
             level,
@@ -293,6 +306,9 @@ impl Turn<'_> {
     /// Switch: at a change of network within an hour.
     pub fn switch(&mut self, baseline: &mut Baseline, others: &Others, learns: &mut Learns) {
         let sighting = &self.scene.sighting;
+        if !self.in_order() || sighting.at < baseline.last_at - ORDER_MS {
+            return;
+        }
         let gap_ms = (sighting.at - baseline.last_at).max(0);
         // A pause is no activity; what lies between two calls of one sitting is.
         learns.active_ms = if gap_ms < PAUSE_MS { gap_ms.min(ACTIVE_MS_MAX) as u32 } else { 0 };
@@ -325,13 +341,16 @@ impl Turn<'_> {
         self.changed = true;
     }
 
-    /// Volume: when calls of the running hour have doubled, or bytes to more than is usual.
-    pub fn volume(&mut self, baseline: &mut Baseline, others: &mut Others) {
+    /// Volume: when calls of the running hour have doubled, or bytes to more than is usual. What was refused was no call.
+    pub fn volume(&mut self, baseline: &mut Baseline, others: &Others, learns: &mut Learns) {
         let sighting = &self.scene.sighting;
         let enriched = self.scene.enriched;
+        if !self.in_order() || self.scene.standing == Standing::Attempt {
+            return;
+        }
         let number = sighting.hour_number();
         if number > baseline.hour.number {
-            end_hour(baseline, others, self.kind, number);
+            learns.hour = end_hour(baseline, number);
             baseline.hour = Hour::begin(number);
             let (mean, variance, hours) = hourly(baseline, &others.cohorts, self.kind, Hourly::Bytes, number);
             baseline.hour.doublings_usual = Hour::doublings(term::volume::usual(mean, variance, hours) as f32);
@@ -360,7 +379,7 @@ impl Turn<'_> {
             return;
         }
         let Others { cohorts, bursts, .. } = others;
-        let day = sighting.day();
+        let day = self.scene.day();
         let returns = term::volume::returns(day, u32::from(baseline.burst_day));
         let alone = |ratio: f64| {
             // Hardly an hour is a burst, and only for one are others asked.
@@ -403,7 +422,7 @@ impl Turn<'_> {
         }
         let largest = calls.ratio.max(objects.ratio);
         if largest > f64::from(baseline.hour.burst) && largest >= term::volume::BURST {
-            bursts.learn(sighting.tenant, day, f64::from(baseline.hour.burst), largest);
+            learns.burst = Some((f64::from(baseline.hour.burst), largest));
             baseline.hour.burst = largest as f32;
         }
     }
@@ -435,7 +454,10 @@ impl Turn<'_> {
         };
         let new_token = baseline.token != *token as u32;
         let mut reuse = 0.0;
-        if event.kind == EventKind::Refreshed {
+        if event.reuse_reported {
+            // The provider has compared the tokens itself.
+            reuse = term::lifecycle::CERTAIN;
+        } else if event.kind == EventKind::Refreshed {
             let refreshes = baseline.refreshes.get_or_insert_default();
             reuse = term::lifecycle::refresh(refreshes, *token, at, sighting.address, sighting.agent);
         } else if answer == Answer::Accepted && event.token_type != TokenType::Refresh && new_token {
@@ -448,7 +470,11 @@ impl Turn<'_> {
         let shown = event.binding.as_deref().map_or(0, |key| scope.key(b'k', key) as u32 | 1);
         let at_home = || self.at_home(baseline, others);
         let (mut key, mut streak) = (baseline.binding, baseline.binding_streak);
-        let binding = term::lifecycle::binding(&mut key, &mut streak, shown, new_token, gone_on, at_home);
+        let mut binding = term::lifecycle::binding(&mut key, &mut streak, shown, new_token, gone_on, at_home);
+        if !self.in_order() {
+            // It may be the key of before a change.
+            (binding, key, streak) = (binding.min(term::lifecycle::AT_HOME), baseline.binding, baseline.binding_streak);
+        }
         let expired = expiry.map_or(0.0, |expiry| {
             let at_issue = || term::lifecycle::said_at_issue(others.population.outlives(sighting.tenant, sighting.app));
             let said = if expiry.said_at_issue { at_issue() } else { term::lifecycle::CERTAIN };
@@ -474,12 +500,15 @@ impl Turn<'_> {
     }
 
     /// Fan: when what is odd about the holder has changed.
-    pub fn fan(&self, baseline: &Baseline, visit: &mut Visit, others: &mut Others) {
+    pub fn fan(&self, baseline: &Baseline, visit: &mut Visit, others: &Others, learns: &mut Learns) {
         let sighting = &self.scene.sighting;
         let level = usize::from(visit.net_level);
-        let fleets = &mut others.fleets;
+        let fleets = &others.fleets;
+        if !self.scene.timed {
+            return;
+        }
         if level == net::level::KNOWN_ADDRESS {
-            fleets.at_home(sighting.app, sighting.tenant, sighting.at);
+            learns.came = Came::Home;
             return;
         }
         let evidence = &baseline.contexts[self.held].evidence;
@@ -491,8 +520,12 @@ impl Turn<'_> {
         let own_app = if event.app_id.is_none() && event.tenant_id.is_some() { self.scene.user } else { app };
         let member = Member::new(self.scene.user, tenant, own_app, at, oddness);
         let mut users = 0;
+        let mut groups = [None; 3];
         let mut fan = |group: u64| {
-            let company = fleets.join(group, member);
+            if let Some(place) = groups.iter_mut().find(|place| place.is_none()) {
+                *place = Some(group);
+            }
+            let company = fleets.company(group, &member);
             users = users.max(company.users);
             (term::fan::judge(company, || fleets.home_share(app, at)), company)
         };
@@ -503,6 +536,7 @@ impl Turn<'_> {
             0.0
         };
         let (by_address, company) = fan(u64::from(sighting.address) << 8 | 3);
+        learns.came = Came::Among { member, groups };
         let strongest = |a: f64, b: f64| if a.abs() > b.abs() { a } else { b };
         visit.company = users as u8;
         visit.app_fan = strongest(by_prefix, by_network) as f32;

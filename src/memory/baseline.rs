@@ -185,6 +185,8 @@ pub struct Refreshes {
     pub last: [Presented; 2],
     /// 32 bits of each.
     pub before: [u32; 8],
+    /// Successors are reported: what is not known here is none of the latest.
+    pub chained: bool,
 }
 
 /// Changes of network, and the activity that they came in.
@@ -286,6 +288,104 @@ super::touch!(Baseline: touch_beginnings, touched_beginnings {
     hours[23],
 });
 
+/// What the terms change of a baseline, as it was before them: to be put back where an event counts for nothing, or
+/// where our own code has failed. What learning changes is not among it. It has room of its own for all parts, so that
+/// keeping allocates nothing.
+#[derive(Clone, Debug)]
+pub struct KeptBaseline {
+    contexts: [Context; CONTEXTS_MAX],
+    contexts_len: usize,
+    /// Only a refresh and a use of another token change it: where the event is neither it is not kept.
+    refreshes: Option<Option<Refreshes>>,
+    hour: Hour,
+    open: [Option<NonZeroU32>; VISITS_MAX],
+    open_keys: [u8; VISITS_MAX],
+    last_at: i64,
+    token: u32,
+    binding: u32,
+    behind: u8,
+    binding_streak: u8,
+    /// What the end of an hour changes, where one has ended.
+    habits: Option<KeptHabits>,
+}
+
+#[derive(Clone, Debug)]
+struct KeptHabits {
+    grown: Option<Grown>,
+    calls: Habit,
+    objects: Habit,
+    bytes: Habit,
+    reads: f32,
+    all_calls: f32,
+    burst_day: u16,
+}
+
+impl Default for KeptBaseline {
+    fn default() -> Self {
+        Self {
+            contexts: [Context::born(0, 0, 0, 0); CONTEXTS_MAX],
+            contexts_len: 0,
+            refreshes: None,
+            hour: Hour::begin(0),
+            open: [None; VISITS_MAX],
+            open_keys: [0; VISITS_MAX],
+            last_at: 0,
+            token: 0,
+            binding: 0,
+            behind: 0,
+            binding_streak: 0,
+            habits: None,
+        }
+    }
+}
+
+impl KeptBaseline {
+    /// `at`: of the event that is to be judged; `for_refresh`: it may change what is known of refresh tokens.
+    pub fn keep(&mut self, baseline: &Baseline, at: i64, for_refresh: bool) {
+        let len = baseline.contexts.len();
+        self.contexts[..len].copy_from_slice(&baseline.contexts);
+        self.contexts_len = len;
+        self.refreshes = for_refresh.then(|| baseline.refreshes.as_deref().cloned());
+        self.hour = baseline.hour;
+        (self.open, self.open_keys) = (baseline.open, baseline.open_keys);
+        (self.last_at, self.behind) = (baseline.last_at, baseline.behind);
+        self.token = baseline.token;
+        (self.binding, self.binding_streak) = (baseline.binding, baseline.binding_streak);
+        self.habits = baseline.begins_hour(at).then(|| KeptHabits {
+            grown: baseline.grown.as_deref().cloned(),
+            calls: baseline.calls,
+            objects: baseline.objects,
+            bytes: baseline.bytes,
+            reads: baseline.reads,
+            all_calls: baseline.all_calls,
+            burst_day: baseline.burst_day,
+        });
+    }
+
+    pub fn put_back(&self, baseline: &mut Baseline) {
+        let contexts = &self.contexts[..self.contexts_len];
+        if baseline.contexts.len() == contexts.len() {
+            baseline.contexts.copy_from_slice(contexts);
+        } else {
+            baseline.contexts = contexts.into();
+        }
+        if let Some(refreshes) = &self.refreshes {
+            baseline.refreshes = refreshes.clone().map(Box::new);
+        }
+        baseline.hour = self.hour;
+        (baseline.open, baseline.open_keys) = (self.open, self.open_keys);
+        (baseline.last_at, baseline.behind) = (self.last_at, self.behind);
+        baseline.token = self.token;
+        (baseline.binding, baseline.binding_streak) = (self.binding, self.binding_streak);
+        if let Some(KeptHabits { grown, calls, objects, bytes, reads, all_calls, burst_day }) = &self.habits {
+            baseline.grown = grown.clone().map(Box::new);
+            (baseline.calls, baseline.objects, baseline.bytes) = (*calls, *objects, *bytes);
+            (baseline.reads, baseline.all_calls) = (*reads, *all_calls);
+            baseline.burst_day = *burst_day;
+        }
+    }
+}
+
 impl Baseline {
     #[must_use]
     pub fn new(key: u64, kind: Kind, at: i64) -> Self {
@@ -323,6 +423,24 @@ impl Baseline {
             client_levels: LevelCounts::default(),
             hours: [0; 24],
             sites: [Site::default(); SITES_MAX],
+        }
+    }
+
+    /// All of it was at `at` at the latest, milliseconds since the epoch: what is later came of a clock that was wrong.
+    pub fn limit(&mut self, at: i64) {
+        let minute = (at / 60_000) as u32;
+        (self.last_at, self.behind) = (self.last_at.min(at), 0);
+        self.first_minute = self.first_minute.min(minute);
+        self.hour.number = self.hour.number.min((at / HOUR_MS) as u32);
+        self.burst_day = self.burst_day.min((at / (24 * HOUR_MS)) as u16);
+        self.contexts.iter_mut().for_each(|context| context.limit(at));
+        self.sites.iter_mut().for_each(|site| site.limit(at));
+        if let Some(refreshes) = &mut self.refreshes {
+            for known in &mut refreshes.last {
+                known.at = known.at.min(at);
+                known.superseded_at = known.superseded_at.min(at);
+                known.used_at = known.used_at.min(at);
+            }
         }
     }
 

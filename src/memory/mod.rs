@@ -31,6 +31,7 @@ pub mod blocks;
 pub mod bursts;
 pub mod cohort;
 pub mod context;
+pub mod ends;
 pub mod fleet;
 pub mod generations;
 pub mod minute;
@@ -49,6 +50,7 @@ pub use blocks::Blocks;
 pub use bursts::Bursts;
 pub use cohort::{Cohorts, Kind};
 pub use context::{Context, Evidence, Nats};
+pub use ends::{Ended, Ends};
 pub use fleet::Fleets;
 pub use generations::Generations;
 pub use minute::Minute;
@@ -62,18 +64,10 @@ pub use visit::{Visit, Visits};
 
 /// Visits open at a time in one partition: half an hour of a busy one.
 const VISITS_OPEN_MAX: usize = 1 << 20;
-const ENDED_MAX: usize = 1 << 20;
 const LINEAGES_MAX: usize = 1 << 20;
 const EXPIRIES_MAX: usize = 1 << 20;
 const NAMES_MAX: usize = 1 << 16;
 const MINUTES_MAX: usize = 1 << 20;
-
-/// When something was ended for good, milliseconds since the epoch; 0: it was not.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ended {
-    pub revoked_at: i64,
-    pub session_ended_at: i64,
-}
 
 /// What others do: whom a holder is compared with.
 #[derive(Debug, Default)]
@@ -90,8 +84,7 @@ pub struct Memory {
     pub users: Users,
     pub visits: Visits,
     pub others: Others,
-    /// Tokens, families and sessions that were ended.
-    pub ended: Generations<Ended>,
+    pub ends: Ends,
     /// The family that an issued token belongs to, where producers name none: the first refresh token of its chain.
     pub lineages: Generations<u64>,
     /// When issued tokens expire, milliseconds since the epoch.
@@ -110,7 +103,7 @@ impl Memory {
             users: Users::new(baselines_max),
             visits: Visits::new(VISITS_OPEN_MAX),
             others: Others::default(),
-            ended: Generations::new(ENDED_MAX),
+            ends: Ends::default(),
             lineages: Generations::new(LINEAGES_MAX),
             expiries: Generations::new(EXPIRIES_MAX),
             minutes: Generations::new(MINUTES_MAX),

@@ -31,6 +31,14 @@ impl Recent {
         place[0]
     }
 
+    /// Whether `key`, which is a hash, is there.
+    #[must_use]
+    pub fn contains(&self, key: u64) -> bool {
+        let key = key.max(1);
+        let Place(place) = &self.places[(key & self.mask) as usize];
+        place.contains(&key)
+    }
+
     /// Whether `key`, which is a hash, was there before.
     pub fn insert(&mut self, key: u64) -> bool {
         // 0 stands for an empty one.

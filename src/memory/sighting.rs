@@ -49,6 +49,11 @@ impl Site {
         self.minute as i64 * MINUTE_MS
     }
 
+    /// It was there at `at` at the latest, milliseconds since the epoch.
+    pub(super) fn limit(&mut self, at: i64) {
+        self.minute = self.minute.min((at / MINUTE_MS) as u32);
+    }
+
     /// Time zones by the sun, whole hours; from −12 to 12.
     #[must_use]
     pub fn hours_east_of(&self, other: &Self) -> i32 {
@@ -89,13 +94,11 @@ pub struct Sighting {
 }
 
 impl Sighting {
-    /// `None` without an address: then the call is the provider's own, and no place or client of it is judged.
+    /// At `at`, which need not be the event's own time. `None` without an address: then the call is the provider's own, and no place or client of it is judged.
     #[must_use]
     #[inline] // Every event makes one, and would wait for it to come back through memory.
-    pub fn of(enriched: &EnrichedEvent<'_>) -> Option<Self> {
-        let event = &enriched.event;
-        let address = event.address?;
-        let at = event.timestamp.millis();
+    pub fn of(enriched: &EnrichedEvent<'_>, at: i64) -> Option<Self> {
+        let address = enriched.event.address?;
         let (network, class) = match &enriched.network {
             Some(network) => (network.asn, network.class),
             None => (NO_ASN | (address.wide_key() as u32 >> 1), NetworkClass::Access),

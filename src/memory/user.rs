@@ -78,9 +78,10 @@ impl User {
         self.countries != [0; COUNTRIES_MAX]
     }
 
-    /// The password or factor was changed.
-    pub fn change_credential(&mut self, at: i64) {
-        self.changed_at = self.changed_at.max((at / MINUTE) as u32);
+    /// The password or factor was changed. A change after `latest`, which no clock that is right can show, is forgotten.
+    pub fn change_credential(&mut self, at: i64, latest: i64) {
+        let before = if self.changed_at() > latest { 0 } else { self.changed_at };
+        self.changed_at = before.max((at / MINUTE) as u32);
     }
 
     /// Days since the credential was changed; `None` if never, or not yet.

@@ -38,6 +38,12 @@ impl Users {
         self.held[place as usize].touch()
     }
 
+    /// What is known of the user of `key`: nothing where there is none.
+    #[must_use]
+    pub fn known(&self, key: u64) -> User {
+        self.find(key).map_or_else(User::default, |place| self.held[place as usize])
+    }
+
     /// The user of `key`, who is asked for; made where there is none.
     pub fn entry(&mut self, key: u64, at: i64) -> &mut User {
         let place = self.find(key).map_or_else(|| self.make(key, at), |place| place as usize);

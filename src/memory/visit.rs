@@ -76,8 +76,40 @@ pub struct Visit {
 
 super::touch!(Visit { key, calls, nobodys_calls });
 
+/// A visit as it was, to be put back. It has room of its own for all parts, so that keeping allocates nothing.
+#[derive(Clone, Debug)]
+pub struct KeptVisit {
+    visit: Visit,
+    more: Option<More>,
+}
+
+impl Default for KeptVisit {
+    fn default() -> Self {
+        Self { visit: Visit::NEW, more: None }
+    }
+}
+
+impl KeptVisit {
+    pub fn keep(&mut self, visit: &Visit) {
+        self.visit = Visit { more: None, ..*visit };
+        self.more = visit.more.as_deref().copied();
+    }
+
+    pub fn put_back(&self, visit: &mut Visit) {
+        let room = visit.more.take();
+        *visit = Visit { more: None, ..self.visit };
+        visit.more = self.more.map(|more| match room {
+            Some(mut room) => {
+                *room = more;
+                room
+            }
+            None => Box::new(more),
+        });
+    }
+}
+
 /// What only visits to many routes or areas have. All routes that found no place are one, the last.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct More {
     routes: [u32; ROUTES_MAX - ROUTES_FEW],
     route_calls: [u16; ROUTES_MAX - ROUTES_FEW + 1],
@@ -202,6 +234,12 @@ impl Visits {
 
     pub fn get_mut(&mut self, number: NonZeroU32) -> &mut Visit {
         &mut self.places[place(number)]
+    }
+
+    /// Takes back the visit that was opened last.
+    pub fn take_back(&mut self, number: NonZeroU32) {
+        self.queue.pop_back();
+        self.close(number);
     }
 
     /// Looks at one visit: it is returned if it has ended by `watermark`, or if there are too many and it is the one looked

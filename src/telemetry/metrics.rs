@@ -10,10 +10,9 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::notes::Notes;
 use super::{Condition, Health};
 use crate::engine;
-use crate::pipeline::Tally;
+use crate::pipeline::{Note, Tally};
 
 /// One label: its name and value.
 type Label = [(&'static str, Cow<'static, str>); 1];
@@ -30,10 +29,13 @@ pub struct Metrics {
     dead_letters: Counter,
     key_mismatches: Counter,
     incidents: Counter,
-    notes: Notes,
+    redactions: Family<Label, Counter>,
+    unreadable: Family<[(&'static str, Cow<'static, str>); 2], Counter>,
+    without_address: Family<Label, Counter>,
     baselines: Gauge,
     baselines_evicted: Counter,
-    far_ahead: Counter,
+    attempts: Counter,
+    clock_skewed: Family<[(&'static str, Cow<'static, str>); 2], Counter>,
     confirmed: Counter,
     confirmed_alarms: Counter,
     partitions: Gauge,
@@ -77,12 +79,15 @@ impl Metrics {
         };
         let messages = counter("messages", "Messages taken from the source");
         let duplicates = counter("duplicates", "Events seen before under the same event id");
-        let late = counter("late", "Events later than lateness_ms_max, judged with what needs no order");
+        let late = counter(
+            "late",
+            "Events older than the newest of their grant or token by more than lateness_ms_max, judged with what needs no order",
+        );
         let dead_letters = counter("dead_letters", "Messages that could not be decoded");
         let key_mismatches = counter("key_mismatches", "Events whose message is not keyed by their subject key");
         let incidents = counter("incidents", "Incidents opened or changed");
         let baselines_evicted = counter("baselines_evicted", "Baselines forgotten for want of room");
-        let far_ahead = counter("events_far_ahead", "Events a month ahead of all others: stored, not judged");
+        let attempts = counter("attempts", "Events whose credential was not accepted: judged, not learnt");
         let confirmed = counter("confirmed", "Grants and tokens whose uses were confirmed as their owner's");
         let confirmed_alarms = counter("confirmed_alarms", "Those of them that were suspected enough for an alert");
         let epochs = counter("epochs", "Epochs stored and committed");
@@ -94,6 +99,9 @@ impl Metrics {
         };
         let events = family("events", "Events judged, by verdict");
         let skipped = family("skipped", "Records that speak of no token, by reason");
+        let redactions = family("redactions", "Bearer values replaced by their hash, by topic");
+        let without_address =
+            family("events_without_address", "Uses whose address is absent or cannot be read, by topic");
         let reloads = family("rule_reloads", "Attempts to reload the rules, by result");
         let revocations = family("revocations", "Attempts, and refusals, to revoke, by outcome");
         let mut gauge = |name, help| {
@@ -107,9 +115,20 @@ impl Metrics {
         let outbox_waiting = gauge("outbox_waiting", "Changes of incidents that wait to be told or acted upon");
         let breaker_open = gauge("revocation_breaker_open", "1 while the provider fails and is left alone");
         let revocations_paused = gauge("revocations_paused", "1 while all revocations are stopped by hand");
+        let clock_skewed = Family::<[(&'static str, Cow<'static, str>); 2], Counter>::default();
+        registry.register(
+            "events_clock_skewed",
+            "Events whose time lies farther than clock_skew_ms_max from the stream's, by topic and direction",
+            clock_skewed.clone(),
+        );
         let alerts = Family::<[(&'static str, Cow<'static, str>); 2], Counter>::default();
         registry.register("alerts", "Attempts to tell people, by channel and outcome", alerts.clone());
-        let notes = Notes::register(&mut registry);
+        let unreadable = Family::<[(&'static str, Cow<'static, str>); 2], Counter>::default();
+        registry.register(
+            "unreadable_fields",
+            "Optional fields that could not be read and count as absent, by topic and field",
+            unreadable.clone(),
+        );
         let lag = Family::<[(&'static str, Cow<'static, str>); 2], Gauge>::default();
         registry.register("source_lag", "Messages still to be read, by topic and partition", lag.clone());
         let unready = Family::<Label, Gauge>::default();
@@ -128,10 +147,13 @@ impl Metrics {
             dead_letters,
             key_mismatches,
             incidents,
-            notes,
+            redactions,
+            unreadable,
+            without_address,
             baselines,
             baselines_evicted,
-            far_ahead,
+            attempts,
+            clock_skewed,
             confirmed,
             confirmed_alarms,
             partitions,
@@ -184,7 +206,15 @@ impl Metrics {
         for (reason, count) in &tally.skipped {
             self.skipped.get_or_create(&[("reason", (*reason).into())]).inc_by(*count);
         }
-        self.notes.count(tally);
+        for (topic, note, count) in &tally.noted {
+            let topic = ("topic", topic.to_string().into());
+            match *note {
+                Note::Unreadable(field) => self.unreadable.get_or_create(&[topic, ("field", field.into())]),
+                Note::WithoutAddress => self.without_address.get_or_create(&[topic]),
+                Note::Redacted => self.redactions.get_or_create(&[topic]),
+            }
+            .inc_by(*count);
+        }
     }
 
     /// What the partitions' states hold now, and what they did since they were last counted.
@@ -193,9 +223,15 @@ impl Metrics {
         self.baselines.set(now.baselines as i64);
         self.late.inc_by(now.late.saturating_sub(before.late));
         self.baselines_evicted.inc_by(now.baselines_evicted.saturating_sub(before.baselines_evicted));
-        self.far_ahead.inc_by(now.far_ahead.saturating_sub(before.far_ahead));
+        self.attempts.inc_by(now.attempts.saturating_sub(before.attempts));
         self.confirmed.inc_by(now.confirmed.saturating_sub(before.confirmed));
         self.confirmed_alarms.inc_by(now.confirmed_alarms.saturating_sub(before.confirmed_alarms));
+    }
+
+    /// So many events of `topic` had a time that is not believed, by `direction`: `ahead` or `behind`.
+    pub fn clock_skewed(&self, topic: &str, direction: &'static str, count: u64) {
+        let labels = [("topic", topic.to_owned().into()), ("direction", direction.into())];
+        self.clock_skewed.get_or_create(&labels).inc_by(count);
     }
 
     pub fn store_took(&self, millis: i64) {
@@ -266,7 +302,7 @@ mod tests {
         let tally =
             Tally { messages: 9, events: 7, alerted: 2, skipped: vec![("a service call", 2)], ..Tally::default() };
         let mut tally = tally;
-        tally.note(&"t".into(), crate::pipeline::Note::Unreadable("user_agent"), 3);
+        tally.note(&"t".into(), Note::Unreadable("user_agent"), 3);
         metrics.epoch_done(&tally);
         let text = metrics.text();
         for line in [

@@ -110,8 +110,35 @@ pub fn refresh(refreshes: &mut Refreshes, token: u64, at: i64, address: u32, age
     0.0
 }
 
+/// What is known of a refresh token's place in its grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefreshToken {
+    /// It may be exchanged.
+    Current,
+    /// Another one has taken its place.
+    Superseded,
+    Unknown,
+}
+
+#[must_use]
+pub fn standing(refreshes: &Refreshes, token: u64) -> RefreshToken {
+    match refreshes.last.iter().find(|known| known.token == token) {
+        Some(known) if known.superseded_at == 0 => RefreshToken::Current,
+        Some(_) => RefreshToken::Superseded,
+        None if refreshes.before.contains(&(token as u32)) => RefreshToken::Superseded,
+        None => RefreshToken::Unknown,
+    }
+}
+
+/// When the refresh token was presented last, milliseconds since the epoch.
+#[must_use]
+pub fn presented_at(refreshes: &Refreshes, token: u64) -> Option<i64> {
+    refreshes.last.iter().find(|known| known.token == token && known.at != 0).map(|known| known.at)
+}
+
 /// Notes that `child`, another refresh token, was issued in exchange for `parent`.
 pub fn succeed(refreshes: &mut Refreshes, parent: u64, child: u64, at: i64) {
+    refreshes.chained = true;
     if parent == child || refreshes.before.contains(&(parent as u32)) {
         return;
     }

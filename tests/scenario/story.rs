@@ -125,8 +125,13 @@ impl Rotating {
         self.person.clone().set("token_id", token).set("token_type", "access")
     }
 
+    /// Exchanges so far.
+    pub const fn number(&self) -> u32 {
+        self.number
+    }
+
     /// What the provider tells of an exchange of the newest refresh token.
-    fn exchange(&mut self) -> [Event; 3] {
+    pub fn exchange(&mut self) -> [Event; 3] {
         let parent = self.refresh_token();
         let presented = self.presents(&parent);
         self.number += 1;
@@ -147,6 +152,7 @@ pub struct Story {
     state: State,
     now: i64,
     events: u32,
+    events_apart: u32,
     verdicts: Vec<String>,
     /// Forty people's days, not yet lived.
     town: Vec<(i64, Event)>,
@@ -156,11 +162,6 @@ impl Story {
     /// Among forty people who have lived here for thirty days.
     pub fn in_town() -> Self {
         Self::in_town_with(Settings::default())
-    }
-
-    /// As [`Self::in_town`], where the source's confirmations are believed.
-    pub fn in_town_confirmed() -> Self {
-        Self::in_town_with(Settings { confirmed: true, ..Settings::default() })
     }
 
     /// Where nothing is known of anybody.
@@ -181,6 +182,7 @@ impl Story {
             state: State::new(settings),
             now: NOW,
             events: 0,
+            events_apart: 0,
             verdicts: Vec::new(),
             town: Vec::new(),
         }
@@ -261,6 +263,24 @@ impl Story {
     pub fn see_at(&mut self, at: i64, event: &Event) -> Outcome {
         let line = self.write_at(at, event);
         self.judge(&line).expect("its id is new")
+    }
+
+    /// As [`Self::see`], with an id that leaves the ids of other events as they are without it.
+    pub fn see_apart(&mut self, event: &Event) -> Outcome {
+        let line = self.write_apart(event);
+        self.judge(&line).expect("its id is new")
+    }
+
+    /// The message of [`Self::see_apart`], not judged.
+    pub fn write_apart(&mut self, event: &Event) -> String {
+        self.events_apart += 1;
+        let event = event.clone().set("event_id", format!("apart{}", self.events_apart)).set("timestamp", self.now);
+        Value::Object(event.0).to_string()
+    }
+
+    /// Events judged so far.
+    pub const fn judged(&self) -> usize {
+        self.verdicts.len()
     }
 
     /// As [`Self::see`], for the message.

@@ -48,8 +48,7 @@ pub fn run<'c>(loaded: &LoadedRules, cases: &'c RuleCases, settings: &engine::Se
             decoder: Decoder::new(Format::Native, TokenHasher::new(KEY_OF_CASES)),
             enricher: &mut enricher,
             rules: with_policies.as_ref().unwrap_or(&loaded.rules),
-            // The operator writes the cases.
-            state: State::new(engine::Settings { confirmed: true, ..settings.clone() }),
+            state: State::new(settings.clone()),
         };
         stage.play(cases.rule, case)
     };

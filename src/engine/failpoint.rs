@@ -1,0 +1,42 @@
+//! Places where a test makes judgement fail, to see that nothing half-done is left behind.
+
+/// Between these an event changes the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(test), allow(dead_code, reason = "tests name them"))]
+pub enum Failpoint {
+    /// The visit has begun, and the terms are to come.
+    Terms,
+    /// All terms have run.
+    Sum,
+    /// The verdict is put into words.
+    Words,
+}
+
+#[cfg(not(test))]
+pub const fn failpoint(_: Failpoint) {}
+
+#[cfg(test)]
+pub use armed::{arm, failpoint};
+
+#[cfg(test)]
+mod armed {
+    use std::cell::Cell;
+
+    use super::Failpoint;
+
+    thread_local! {
+        static ARMED: Cell<Option<Failpoint>> = const { Cell::new(None) };
+    }
+
+    /// The next event that comes to `point` makes this thread panic.
+    pub fn arm(point: Failpoint) {
+        ARMED.set(Some(point));
+    }
+
+    pub fn failpoint(point: Failpoint) {
+        if ARMED.get() == Some(point) {
+            ARMED.set(None);
+            panic!("failpoint {point:?}");
+        }
+    }
+}

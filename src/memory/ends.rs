@@ -1,0 +1,144 @@
+//! How tokens, grants and sessions ended, by what their providers report.
+
+use super::generations::Generations;
+
+const TOKENS_MAX: usize = 1 << 20;
+const GRANTS_MAX: usize = 1 << 18;
+const EXCHANGED_MAX: usize = 1 << 20;
+
+/// When something was ended for good, milliseconds since the epoch; 0: it was not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    pub revoked_at: i64,
+    pub session_ended_at: i64,
+}
+
+/// A grant ended with its refresh token (RFC 7009 section 2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndedGrant {
+    /// Milliseconds since the epoch.
+    pub at: i64,
+    /// Key of the refresh token that was revoked.
+    pub by: u64,
+}
+
+#[derive(Debug)]
+pub struct Ends {
+    /// Of tokens and of sessions, by key.
+    tokens: Generations<Ended>,
+    /// By key of the baseline; a token of that key is no grant of it.
+    grants: Generations<EndedGrant>,
+    /// Refresh tokens that were exchanged: what a grant itself remembers of them are the last ten.
+    exchanged: Generations<()>,
+}
+
+impl Default for Ends {
+    fn default() -> Self {
+        Self {
+            tokens: Generations::new(TOKENS_MAX),
+            grants: Generations::new(GRANTS_MAX),
+            exchanged: Generations::new(EXCHANGED_MAX),
+        }
+    }
+}
+
+impl Ends {
+    /// Nothing has ended yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
+    }
+
+    /// When the token or session of `key` ended. An end noted after `latest`, when a wrong clock was believed, took place
+    /// by then.
+    pub fn of(&mut self, key: u64, latest: i64) -> Ended {
+        let Some(found) = self.tokens.get(key) else { return Ended::default() };
+        let ended =
+            Ended { revoked_at: found.revoked_at.min(latest), session_ended_at: found.session_ended_at.min(latest) };
+        if *found != ended {
+            self.tokens.insert(key, ended);
+        }
+        ended
+    }
+
+    /// When the grant of `key` ended.
+    pub fn of_grant(&mut self, key: u64, latest: i64) -> Option<EndedGrant> {
+        let found = self.grants.get(key)?;
+        let ended = EndedGrant { at: found.at.min(latest), ..*found };
+        if *found != ended {
+            self.grants.insert(key, ended);
+        }
+        Some(ended)
+    }
+
+    /// The token of `key` was revoked; the earliest time counts.
+    pub fn revoke(&mut self, key: u64, at: i64) {
+        let ended = self.tokens.entry(key, Ended::default);
+        ended.revoked_at = earlier(ended.revoked_at, at);
+    }
+
+    /// The session of `key` has ended; the earliest time counts.
+    pub fn end_session(&mut self, key: u64, at: i64) {
+        let ended = self.tokens.entry(key, Ended::default);
+        ended.session_ended_at = earlier(ended.session_ended_at, at);
+    }
+
+    /// The grant of `key` has ended; the earliest time counts.
+    pub fn end_grant(&mut self, key: u64, end: EndedGrant) {
+        let ended = self.grants.entry(key, || end);
+        if end.at < ended.at {
+            *ended = end;
+        }
+    }
+
+    /// The grant of `key` goes on.
+    pub fn revive_grant(&mut self, key: u64) {
+        self.grants.remove(key);
+    }
+
+    /// The refresh token of `key` was presented, or another one was issued for it.
+    pub fn exchange(&mut self, key: u64) {
+        self.exchanged.insert(key, ());
+    }
+
+    #[must_use]
+    pub fn was_exchanged(&self, key: u64) -> bool {
+        self.exchanged.get(key).is_some()
+    }
+}
+
+/// The earlier of two times, where 0 is none.
+#[must_use]
+pub const fn earlier(one: i64, other: i64) -> i64 {
+    if one == 0 || other != 0 && other < one { other } else { one }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn end_counts_from_its_earliest_report() {
+        let mut ends = Ends::default();
+        for at in [30, 20, 40] {
+            ends.revoke(1, at);
+            ends.end_session(2, at);
+            ends.end_grant(3, EndedGrant { at, by: at as u64 });
+        }
+        assert_eq!(ends.of(1, i64::MAX), Ended { revoked_at: 20, session_ended_at: 0 });
+        assert_eq!(ends.of(2, i64::MAX), Ended { revoked_at: 0, session_ended_at: 20 });
+        assert_eq!(ends.of_grant(3, i64::MAX), Some(EndedGrant { at: 20, by: 20 }));
+        ends.revive_grant(3);
+        assert_eq!(ends.of_grant(3, i64::MAX), None);
+    }
+
+    #[test]
+    fn end_ahead_of_the_clock_is_no_later_than_the_clock() {
+        let mut ends = Ends::default();
+        ends.revoke(1, 900);
+        ends.end_grant(1, EndedGrant { at: 900, by: 7 });
+        assert_eq!(ends.of(1, 100).revoked_at, 100);
+        assert_eq!(ends.of(1, 500).revoked_at, 100, "and stays where it was put");
+        assert_eq!(ends.of_grant(1, 100), Some(EndedGrant { at: 100, by: 7 }));
+    }
+}

@@ -1,0 +1,197 @@
+//! Requests whose credential was not accepted: they are judged, and change nothing.
+
+use tokenwarden::verdict::RuleId::{BindingMismatch, NewCountry, RefreshReuse};
+use tokenwarden::verdict::Verdict;
+
+use super::story::{DAY, Event, HOUR, MINUTE, SECOND, Story, address, fired, neighbours_call};
+
+/// A town whose population is known well enough for revocations by behaviour.
+fn known_town() -> (Story, Event) {
+    let mut story = Story::in_town();
+    let ana = story.office_worker("ana", 30);
+    for _ in 0..900 {
+        story.wait(32 * MINUTE);
+        for number in 0..20 {
+            story.see(&neighbours_call(number));
+        }
+    }
+    (story, ana)
+}
+
+/// What a thief does with the token of each of twenty people: three calls, each from one address. Returns the verdicts.
+fn use_of_all(story: &mut Story, status: u16) -> Vec<Verdict> {
+    let mut verdicts = Vec::new();
+    for number in 0..20 {
+        let stolen = neighbours_call(number).from(&format!("11.{number}.7.9")).agent("python-requests/2.32.3");
+        for call in 0..3 {
+            let call = stolen.clone().set("status", status).set("endpoint", format!("/v1/export/secrets/list{call}"));
+            verdicts.push(story.see_apart(&call).verdict);
+        }
+    }
+    verdicts
+}
+
+/// A day of the same people and of the owner, and then a theft from one of the addresses.
+fn day_after(story: &mut Story, ana: &Event) -> Vec<String> {
+    let before = story.judged();
+    for _ in 0..12 {
+        story.wait(2 * HOUR);
+        for number in 0..20 {
+            story.see(&neighbours_call(number));
+        }
+        story.see(ana);
+    }
+    for call in 0..4 {
+        story.wait(20 * SECOND);
+        let thief = ana.from("11.3.7.9").agent("python-requests/2.32.3");
+        story.see(&thief.set("endpoint", format!("/v1/export/secrets/list{call}")));
+    }
+    story.last_verdicts(story.judged() - before)
+}
+
+#[test]
+fn attempts_revoke_nobody_and_change_no_later_verdict() {
+    let (mut spared, ana) = known_town();
+    let expected = day_after(&mut spared, &ana);
+
+    let (mut story, ana) = known_town();
+    let refused = use_of_all(&mut story, 401);
+    assert!(refused.iter().all(|verdict| *verdict <= Verdict::Watch), "{refused:?}");
+    assert!(refused.contains(&Verdict::Watch), "they are judged: {refused:?}");
+    let bound = neighbours_call(1).from("11.1.7.9").set("status", 401).set("binding", "jkt:another");
+    assert!(story.see_apart(&bound).verdict <= Verdict::Watch);
+    assert_eq!(day_after(&mut story, &ana), expected);
+
+    let (mut control, _) = known_town();
+    let accepted = use_of_all(&mut control, 200);
+    assert!(accepted.iter().filter(|verdict| **verdict >= Verdict::Alert).count() >= 20, "{accepted:?}");
+    assert!(accepted.contains(&Verdict::Revoke), "{accepted:?}");
+}
+
+#[test]
+fn attempt_with_another_key_proves_no_copy() {
+    let told = |status: u16| {
+        let mut story = Story::in_town();
+        let ana = story.office_worker("ana", 20).set("token_type", "access");
+        story.wait(15 * HOUR);
+        story.see_bound(&ana, "jkt:owner", 6);
+        let other = ana.from(address::LEIPZIG_HOST).set("binding", "jkt:thief").set("status", status);
+        let forged = story.see_apart(&other);
+        let bound = ana.set("binding", "jkt:owner");
+        let later = (0..6).map(|_| {
+            story.wait(MINUTE);
+            story.see(&bound)
+        });
+        let later: Vec<_> = later.collect();
+        (forged, later, story.last_verdicts(6))
+    };
+    let (forged, later, _) = told(401);
+    assert!(fired(&forged, BindingMismatch) && forged.verdict == Verdict::Watch, "{forged:#?}");
+    assert!(later.iter().all(|outcome| outcome.verdict == Verdict::Allow), "{later:#?}");
+    let (control, _, _) = told(200);
+    assert_eq!(control.verdict, Verdict::Revoke, "{control:#?}");
+}
+
+/// A take-over whose address and client were refused before it: once, and each day for weeks.
+#[test]
+fn refused_sign_ins_make_no_take_over_familiar() {
+    let take_over = |guesses: i64, status: u16| {
+        let mut story = Story::in_town();
+        let ana = story.office_worker("ana", 30);
+        let guess = ana.from(address::SYDNEY).agent("axios/1.13.2").set("status", status);
+        for day in 0..35 {
+            story.wait(DAY);
+            if day >= 35 - guesses {
+                let refused = story.see_apart(&guess);
+                assert!(status != 401 || refused.verdict <= Verdict::Watch, "{refused:#?}");
+            }
+            story.see(&ana);
+        }
+        let verdicts: Vec<_> = (0..15)
+            .map(|call| {
+                story.wait(40 * SECOND);
+                let call = ana.from(address::SYDNEY).agent("axios/1.13.2").set("endpoint", format!("/v1/files/{call}"));
+                story.see(&call)
+            })
+            .collect();
+        assert!(fired(&verdicts[0], NewCountry) || status == 200, "{:#?}", verdicts[0]);
+        (verdicts[0].log_odds, story.last_verdicts(15))
+    };
+    let control = take_over(0, 401);
+    assert!(control.0 > 2.0, "{}", control.0);
+    assert_eq!(take_over(1, 401), control);
+    assert_eq!(take_over(35, 401), control);
+    let (accepted, _) = take_over(35, 200);
+    assert!(accepted < control.0 - 2.0, "what is let in for weeks is known: {accepted}");
+}
+
+/// Those who have no token fill no table that others need.
+#[test]
+fn attempts_push_no_known_event_id_out() {
+    let settings = tokenwarden::engine::Settings { recent_event_ids_max: 1 << 10, ..Default::default() };
+    let mut story = Story::in_town_with(settings);
+    let ana = story.office_worker("ana", 5);
+    let delivered = story.send(&ana);
+    let (baselines, _) = story.state().memory();
+    let mut first = None;
+    for number in 0..20_000 {
+        let forged = Event::of(&format!("nobody-{number}")).from(address::SYDNEY).set("status", 401);
+        let line = story.write_apart(&forged);
+        story.judge(&line).expect("its id is new");
+        if number == 19_990 {
+            first = Some(line);
+        }
+    }
+    assert!(story.judge(&delivered).is_none(), "a second delivery is known");
+    assert!(story.judge(&first.expect("it was sent")).is_none(), "also of an attempt");
+    assert_eq!(story.state().memory().0, baselines, "no baseline is made of them");
+    assert_eq!(story.state().counters().attempts, 20_000);
+}
+
+/// The endpoint answers 400 (`invalid_grant`), and yet it shows that two hold the token.
+#[test]
+fn superseded_refresh_token_counts_though_it_is_refused() {
+    let mut story = Story::in_town();
+    let mut ana = story.rotating("ana", 20);
+    let (copied, current) = (ana.refresh_token(), {
+        story.refresh(&mut ana);
+        ana.refresh_token()
+    });
+    story.wait(5 * SECOND);
+    story.see(&ana.uses().from(address::BERLIN));
+    story.wait(20 * MINUTE);
+    let elsewhere = |token: &str| ana.presents(token).from(address::LEIPZIG_HOST).agent("okhttp/4.12.0");
+    for status in [400, 401] {
+        let guess = story.see_apart(&elsewhere(&current).set("status", status));
+        assert!(guess.verdict <= Verdict::Watch && !fired(&guess, RefreshReuse), "{guess:#?}");
+    }
+    let outcome = story.see(&elsewhere(&copied).set("status", 400));
+    assert!(fired(&outcome, RefreshReuse) && outcome.verdict == Verdict::Revoke, "{outcome:#?}");
+    assert!(outcome.incident.is_some_and(|incident| incident.tell));
+}
+
+/// What a refused request asked for was not done.
+#[test]
+fn refused_revocation_ends_nothing() {
+    for kind in ["revoked", "session_ended", "credential_changed", "issued"] {
+        let mut story = Story::in_town();
+        let ana = story.office_worker("ana", 20).set("session_id", "s-1");
+        story.wait(15 * HOUR);
+        story.see(&ana);
+        story.see(&ana.kind(kind).set("status", 401));
+        story.wait(20 * MINUTE);
+        let outcome = story.see(&ana);
+        assert_eq!(outcome.verdict, Verdict::Allow, "after {kind}: {outcome:#?}");
+    }
+}
+
+#[test]
+fn forbidden_call_of_an_accepted_token_is_a_use() {
+    let mut story = Story::in_town();
+    let ana = story.office_worker("ana", 20);
+    story.wait(15 * HOUR);
+    story.see_bound(&ana, "jkt:owner", 6);
+    let copy = ana.from(address::LEIPZIG_HOST).set("binding", "jkt:thief").set("status", 403);
+    let outcome = story.see(&copy);
+    assert_eq!(outcome.verdict, Verdict::Revoke, "{outcome:#?}");
+}
