@@ -139,7 +139,7 @@ fn whole(file: &std::path::Path) -> (Duration, Tally) {
     };
     let mut source: Box<dyn port::Source> =
         Box::new(FileSource::open(vec![file.to_owned()], Format::Native).expect("the file opens"));
-    let mut worker = Worker::new(pipeline, Spread::Whole(Format::Native), true, outside);
+    let mut worker = Worker::new(pipeline, Spread::Whole(Format::Native.into()), true, outside);
     let began = Instant::now();
     let tally = worker.run(&mut *source, &AtomicBool::new(false), &mut |epoch| {
         black_box(&epoch.verdicts);

@@ -45,6 +45,8 @@ pub struct Settings {
     pub baselines_max: usize,
     /// Recent event ids kept to recognise duplicate deliveries.
     pub recent_event_ids_max: usize,
+    /// Whether `confirmed` events are believed.
+    pub confirmed: bool,
     /// Terms that are left out of the sum, to measure what they are worth.
     pub without: Vec<Term>,
 }
@@ -60,6 +62,7 @@ impl Default for Settings {
             revoke_margin: 3.0,
             baselines_max: 10_000_000,
             recent_event_ids_max: 1 << 20,
+            confirmed: false,
             without: Vec::new(),
         }
     }

@@ -294,6 +294,13 @@ impl Event<'_> {
         rest == subject.as_bytes()
     }
 
+    /// Whether `key` is the subject key that this event would have in another tenant or in none.
+    #[must_use]
+    pub fn is_keyed_in_any_tenant(&self, key: &[u8]) -> bool {
+        let (_, subject) = self.subject_parts();
+        matches!(key.strip_suffix(subject.as_bytes()), Some([] | [.., b'/']))
+    }
+
     /// The partition among so many that a Kafka producer's usual partitioner puts this event's message on.
     #[must_use]
     pub fn partition_among(&self, partitions: usize) -> usize {

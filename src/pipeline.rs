@@ -15,13 +15,14 @@ use crate::checkpoint::{Checkpoint, DeadLetter, LogTimeKind, Position, Spot};
 use crate::engine::{self, State, Step};
 use crate::enrich::Enricher;
 use crate::enrichment::EnrichedEvent;
-use crate::event::Event;
+use crate::event::{Event, Kind};
+use crate::feed::Feed;
 use crate::port::{EventRow, Message, Rows};
 use crate::rule::RuleSet;
 use crate::telemetry;
 use crate::token::TokenHasher;
 use crate::verdict::{Incident, Outcome, Verdict};
-use crate::wire::{self, Decoded, Decoder, Format};
+use crate::wire::{self, Decoded, Decoder};
 
 /// What all partitions of one thread share.
 pub struct Pipeline {
@@ -35,6 +36,7 @@ pub struct Pipeline {
 /// one.
 pub struct Partition {
     decoder: Decoder,
+    feed: Feed,
     /// At least one.
     states: Vec<State>,
 }
@@ -45,21 +47,22 @@ impl Pipeline {
         Self { enricher, rules, hasher, settings }
     }
 
-    /// A partition that remembers nothing yet, of messages in `format`.
+    /// A partition that remembers nothing yet, of messages from `feed`.
     #[must_use]
-    pub fn partition(&self, format: Format) -> Partition {
-        self.partitions(format, 1)
+    pub fn partition(&self, feed: impl Into<Feed>) -> Partition {
+        self.partitions(feed, 1)
     }
 
     /// So many partitions that remember nothing yet and are read as one: each event meets the state of the partition
     /// that its subject key belongs to, and results keep the order of the messages. They share the alert budget evenly,
     /// rounded up.
     #[must_use]
-    pub fn partitions(&self, format: Format, count: u16) -> Partition {
-        let decoder = Decoder::new(format, self.hasher.clone());
+    pub fn partitions(&self, feed: impl Into<Feed>, count: u16) -> Partition {
+        let feed = feed.into();
+        let decoder = Decoder::new(feed, self.hasher.clone());
         let count = u32::from(count.max(1));
-        let settings = self.settings.for_one_of(count);
-        Partition { decoder, states: (0..count).map(|_| State::new(settings.clone())).collect() }
+        let settings = engine::Settings { confirmed: feed.confirmed, ..self.settings.for_one_of(count) };
+        Partition { decoder, feed, states: (0..count).map(|_| State::new(settings.clone())).collect() }
     }
 
     /// Takes messages, in their order, all the way into `epoch`. Total: a message that cannot be read, or that makes our
@@ -76,10 +79,10 @@ impl Pipeline {
         epoch: &mut Epoch<R>,
     ) {
         let Self { enricher, rules, hasher, .. } = self;
-        let Partition { decoder, states } = partition;
+        let Partition { decoder, feed, states } = partition;
         // One allocation for all of them: events borrow from the messages, and cannot outlive them.
         let found = Vec::with_capacity(messages.len().min(engine::GROUP));
-        let mut turn = Turn { states, rules, hasher, now, epoch, found, given_up: None };
+        let mut turn = Turn { feed: *feed, states, rules, hasher, now, epoch, found, given_up: None };
         for message in messages {
             turn.epoch.tally.messages += 1;
             let done = catch_unwind(AssertUnwindSafe(|| {
@@ -106,6 +109,7 @@ impl Pipeline {
 /// Some messages' turn: what was read of them and is not judged yet. All that is looked ahead for at a time is read before
 /// any of it is judged, so that its memory can be fetched at once.
 struct Turn<'a, 'm, R> {
+    feed: Feed,
     states: &'a mut [State],
     rules: &'a RuleSet,
     hasher: &'a TokenHasher,
@@ -132,6 +136,8 @@ impl<'m, R: Rows> Turn<'_, 'm, R> {
     fn add(&mut self, message: &'m Message<'m>, event: Event<'m>, enricher: &mut Enricher) {
         if let Some(key) = message.key
             && !event.is_keyed_by(key)
+            // A producer need not know which tenant the operator has given its topic.
+            && (self.feed.tenant.is_none() || !event.is_keyed_in_any_tenant(key))
         {
             self.epoch.tally.key_mismatches += 1;
         }
@@ -155,7 +161,7 @@ impl<'m, R: Rows> Turn<'_, 'm, R> {
 
     /// Judges what was read, in its order.
     fn judge(&mut self) {
-        let Self { states, rules, hasher, now, epoch, found, given_up } = self;
+        let Self { feed, states, rules, hasher, now, epoch, found, given_up } = self;
         let (rules, now) = (*rules, *now);
         let ahead = found.iter().filter_map(|(_, found)| match found {
             Found::Event { state, event } => Some((&states[*state], event)),
@@ -172,7 +178,12 @@ impl<'m, R: Rows> Turn<'_, 'm, R> {
                     let state = &mut states[state];
                     let judged = catch_unwind(AssertUnwindSafe(|| match engine::step(state, rules, &event) {
                         Step::Duplicate => epoch.tally.duplicates += 1,
-                        Step::Judged(outcome) => epoch.fan_out(&event, outcome, message.position, now),
+                        Step::Judged(outcome) => {
+                            if event.event.kind == Kind::Confirmed && !feed.confirmed {
+                                epoch.tally.note(&message.position.topic, Note::ConfirmedIgnored, 1);
+                            }
+                            epoch.fan_out(&event, outcome, message.position, now);
+                        }
                     }));
                     if judged.is_err() {
                         state.restore();
@@ -307,6 +318,8 @@ pub enum Note {
     Unreadable(&'static str),
     /// A use without an address that can be read.
     WithoutAddress,
+    /// A `confirmed` event of a topic whose confirmations are not believed.
+    ConfirmedIgnored,
     /// A value that was replaced because it looked like a bearer token.
     Redacted,
 }
@@ -384,6 +397,7 @@ mod tests {
 
     use super::*;
     use crate::engine::failpoint::{self, Failpoint};
+    use crate::format::Format;
     use crate::place::{Network, Place};
     use crate::port::{ActionRow, GeoLookup};
 

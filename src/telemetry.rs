@@ -3,6 +3,7 @@
 pub mod admin;
 mod health;
 mod metrics;
+mod notes;
 
 use std::cell::Cell;
 use std::io::{IsTerminal as _, Write as _};

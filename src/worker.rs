@@ -16,12 +16,12 @@ use tokio::task::JoinHandle;
 
 use crate::checkpoint::Position;
 use crate::engine;
+use crate::feed::Feed;
 use crate::pipeline::{Epoch, Group, Note, Partition, Pipeline, Tally};
 use crate::port::{Clock, Message, Outbox, Polled, Rows as _, Source, SourceError, Store, StoreError};
 use crate::rule::RuleSet;
 use crate::telemetry::{Condition, Health, Metrics};
 use crate::verdict::Incident;
-use crate::wire::Format;
 
 /// Messages taken between two looks at everything else.
 const POLL_MESSAGES_MAX: usize = 1_000;
@@ -65,11 +65,11 @@ impl Limits {
 #[derive(Clone, Debug)]
 pub enum Spread {
     /// One state for all: past events in files.
-    Whole(Format),
+    Whole(Feed),
     /// As many states as a topic keyed by subject has partitions: past events in files.
-    BySubject(Format, u16),
-    /// One for each partition of each topic, in the topic's format.
-    ByPartition(HashMap<Arc<str>, Format>),
+    BySubject(Feed, u16),
+    /// One for each partition of each topic.
+    ByPartition(HashMap<Arc<str>, Feed>),
 }
 
 /// Why a worker ended before its source or its stop.
@@ -470,6 +470,10 @@ fn warn(warned: &mut HashSet<(Arc<str>, Note)>, tally: &Tally) {
             }
             // Some formats have no addresses at all: the metric and the documentation are enough.
             Note::WithoutAddress => {}
+            Note::ConfirmedIgnored => tracing::warn!(
+                topic,
+                "`confirmed` events are stored and ignored; set confirmed = true for this source to believe them"
+            ),
             Note::Redacted => tracing::warn!(
                 topic,
                 "a producer sends bearer values instead of ids; they are replaced by keyed hashes"
@@ -538,10 +542,10 @@ impl Partitions {
         };
         let at = at.unwrap_or_else(|| {
             let partition = match &self.spread {
-                Spread::Whole(format) => pipeline.partition(*format),
-                Spread::BySubject(format, count) => pipeline.partitions(*format, *count),
-                Spread::ByPartition(formats) => {
-                    pipeline.partition(formats.get(&position.topic).copied().unwrap_or_default())
+                Spread::Whole(feed) => pipeline.partition(*feed),
+                Spread::BySubject(feed, count) => pipeline.partitions(*feed, *count),
+                Spread::ByPartition(feeds) => {
+                    pipeline.partition(feeds.get(&position.topic).copied().unwrap_or_default())
                 }
             };
             self.owned.push(Owned {

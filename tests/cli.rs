@@ -244,6 +244,26 @@ fn replay_summary_counts_unreadable_fields() {
 }
 
 #[test]
+fn replay_takes_confirmed_and_tenant_from_config() {
+    let folder = folder();
+    let confirmed = event(1).replace('{', r#"{"kind":"confirmed","#);
+    write(folder.path(), "events.ndjson", format!("{}\n{confirmed}\n", event(0)));
+    for (config, ignored) in [("", true), ("confirmed = true\ntenant = 'acme'", false)] {
+        write(folder.path(), "t.toml", format!("[source.file]\npath = '-'\n{config}\n"));
+        let output = tokenwarden(folder.path(), &["replay", "--config", "t.toml", "events.ndjson"]);
+        let told = stderr(&output);
+        assert!(told.contains("2 events"), "{told}");
+        assert_eq!(told.contains("  ignored: 1 `confirmed` events"), ignored, "{told}");
+    }
+    write(folder.path(), "okta.toml", "[source.file]\npath = '-'\nformat = 'okta'\n");
+    let format = |more: &[&str]| {
+        let arguments = [&["replay", "--config", "okta.toml", "events.ndjson"], more].concat();
+        stderr(&tokenwarden(folder.path(), &arguments)).contains("2 events")
+    };
+    assert!(!format(&[]) && format(&["--format", "native"]), "the command line counts before the configuration");
+}
+
+#[test]
 fn a_file_that_was_cut_off_gives_what_is_in_it_and_one_error_that_tells_where() {
     let folder = folder();
     keep_one_rule(folder.path());

@@ -21,7 +21,7 @@ static KAFKA: LazyLock<Kafka> = LazyLock::new(Kafka::start);
 fn settings(topic: &str) -> KafkaSettings {
     KafkaSettings {
         brokers: KAFKA.brokers.clone(),
-        topics: vec![Topic { topic: topic.to_owned(), format: Format::Native }],
+        topics: vec![Topic { topic: topic.to_owned(), feed: Format::Native.into() }],
         group_id: format!("group of {topic}"),
         prefix: topic.to_owned(),
         properties: BTreeMap::new(),

@@ -172,7 +172,7 @@ fn work(
     };
     let began = SystemClock.now_millis();
     let (mut fortnight, author) = Story::begin(settings, screen.bar.clone())?;
-    let mut worker = Worker::new(pipeline, Spread::Whole(Format::Native), false, outside);
+    let mut worker = Worker::new(pipeline, Spread::Whole(Format::Native.into()), false, outside);
     let done = worker.run(&mut fortnight, &AtomicBool::new(false), &mut |_| Ok(()));
     let untold = runtime.block_on(async {
         let left = deliverer.settle(DELIVERY_PATIENCE).await;

@@ -14,8 +14,9 @@ use tokio::sync::watch;
 
 use super::{Failure, grouped, outside, printable};
 use crate::checkpoint::DeadLetter;
-use crate::config::Config;
+use crate::config::{Config, FileSection};
 use crate::enrich::{Enricher, GeoSettings};
+use crate::feed::Feed;
 use crate::pipeline::{Epoch, Note, Pipeline, Tally};
 use crate::port::{Clock, SourceError, Store};
 use crate::source::file::{FileSource, Progress};
@@ -41,9 +42,10 @@ pub struct Arguments {
     /// Files of events, also .gz and .zst; - is standard input.
     #[arg(required = true, value_name = "FILE|-")]
     files: Vec<PathBuf>,
-    /// What the events are written in: native, ocsf, ecs, cloudtrail, okta or github.
-    #[arg(long, value_name = "FORMAT", default_value = "native", value_parser = parse_format)]
-    format: Format,
+    /// What the events are written in: native, ocsf, ecs, cloudtrail, okta or github; without it as [source.file] of the
+    /// configuration has it, else native.
+    #[arg(long, value_name = "FORMAT", value_parser = parse_format)]
+    format: Option<Format>,
     /// Configuration file (TOML); without one every setting has its default.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -90,12 +92,13 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let is_configured = arguments.config.is_some();
     config.geoip = geo_settings(&arguments.geoip_city, &arguments.geoip_asn, is_configured, config.geoip)?;
+    let feed = feed(arguments, &config);
     if let Some(old) = &arguments.against {
         let again = Config::load(arguments.config.as_deref())?;
         let against = Config { rules_dir: Some(old.clone()), geoip: config.geoip.clone(), ..again };
         return super::rule_diff::run(
-            open_files(arguments)?,
-            arguments.format,
+            open_files(arguments, feed)?,
+            feed,
             [&against, &config],
             &hasher(arguments, &config)?,
         );
@@ -128,7 +131,8 @@ where
 {
     let rules = super::load_rules(config)?;
     let enricher = Enricher::new(&config.geoip, config.detection.trust_event_geo);
-    let mut source = open_files(arguments)?;
+    let feed = feed(arguments, config);
+    let mut source = open_files(arguments, feed)?;
     let mut verdicts =
         arguments.verdicts.as_deref().map(|out| VerdictFile::create(out, &arguments.files)).transpose()?;
     let runtime = super::runtime()?;
@@ -161,8 +165,7 @@ where
         limits: Limits::REPLAY,
         reload: None,
     };
-    let mut worker =
-        Worker::new(pipeline, Spread::BySubject(arguments.format, arguments.partitions), verdicts.is_some(), outside);
+    let mut worker = Worker::new(pipeline, Spread::BySubject(feed, arguments.partitions), verdicts.is_some(), outside);
     let done = worker.run(&mut source, &AtomicBool::new(false), &mut |epoch| {
         if let (Some(file), Some(lines)) = (&mut verdicts, &epoch.verdicts) {
             file.out.write_all(lines)?;
@@ -201,8 +204,14 @@ where
     }
 }
 
-fn open_files(arguments: &Arguments) -> Result<FileSource, Failure> {
-    FileSource::open(arguments.files.clone(), arguments.format).map_err(|error| match error {
+/// What the operator says of the files: as of `[source.file]`.
+fn feed(arguments: &Arguments, config: &Config) -> Feed {
+    let configured = config.source.file.as_ref().map(FileSection::feed).unwrap_or_default();
+    Feed { format: arguments.format.unwrap_or(configured.format), ..configured }
+}
+
+fn open_files(arguments: &Arguments, feed: Feed) -> Result<FileSource, Failure> {
+    FileSource::open(arguments.files.clone(), feed.format).map_err(|error| match error {
         SourceError::Misconfigured(said) => Failure::Usage(said),
         other => other.into(),
     })
@@ -364,6 +373,9 @@ fn noted(tally: &Tally) -> Vec<String> {
         match note {
             Note::Unreadable(field) => format!("  unreadable, so absent: {field} in {count} events"),
             Note::WithoutAddress => format!("  without an address: {count} uses"),
+            Note::ConfirmedIgnored => {
+                format!("  ignored: {count} `confirmed` events, for the source has not confirmed = true")
+            }
             Note::Redacted => format!("  bearer values replaced by their hash: {count}"),
         }
     };

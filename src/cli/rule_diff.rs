@@ -13,12 +13,12 @@ use crate::checkpoint::DeadLetter;
 use crate::config::Config;
 use crate::enrich::Enricher;
 use crate::event::BaselineId;
+use crate::feed::Feed;
 use crate::pipeline::{Epoch, Partition, Pipeline};
 use crate::port::{ActionRow, EventRow, Rows};
 use crate::source::file::FileSource;
 use crate::token::TokenHasher;
 use crate::verdict::{Incident, RuleId, Verdict};
-use crate::wire::Format;
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -26,11 +26,11 @@ const DAY_MS: i64 = 86_400_000;
 /// lines for eyes on a terminal, JSON objects in a pipe. An alert is what one baseline's events of one UTC day come to.
 pub(super) fn run(
     mut source: FileSource,
-    format: Format,
+    feed: Feed,
     configs: [&Config; 2],
     hasher: &TokenHasher,
 ) -> Result<(), Failure> {
-    let [mut old, mut new] = [Side::new(configs[0], format, hasher)?, Side::new(configs[1], format, hasher)?];
+    let [mut old, mut new] = [Side::new(configs[0], feed, hasher)?, Side::new(configs[1], feed, hasher)?];
     all_messages(&mut source, &mut |messages| {
         for side in [&mut old, &mut new] {
             side.pipeline.process(&mut side.partition, messages, 0, &mut side.epoch);
@@ -69,11 +69,11 @@ struct Side {
 }
 
 impl Side {
-    fn new(config: &Config, format: Format, hasher: &TokenHasher) -> Result<Self, Failure> {
+    fn new(config: &Config, feed: Feed, hasher: &TokenHasher) -> Result<Self, Failure> {
         let rules = Arc::new(super::load_rules(config)?.rules);
         let enricher = Enricher::new(&config.geoip, config.detection.trust_event_geo);
         let pipeline = Pipeline::new(enricher, rules, hasher.clone(), config.engine_settings());
-        let partition = pipeline.partition(format);
+        let partition = pipeline.partition(feed);
         Ok(Self { pipeline, partition, epoch: Epoch::new(Alerts::default(), false) })
     }
 }

@@ -120,11 +120,11 @@ fn open_source(config: &Config, metrics: &Arc<Metrics>) -> Result<(Box<dyn Sourc
         let lag = Box::new(move |topic: &str, partition, messages| metrics.lag(topic, partition, messages));
         let source = KafkaSource::open(kafka, lag)?;
         let partitions = source.partitions();
-        return Ok((Box::new(source), Spread::ByPartition(kafka.formats()), partitions));
+        return Ok((Box::new(source), Spread::ByPartition(kafka.feeds()), partitions));
     }
     if let Some(file) = &config.source.file {
         let source = super::open_file(config, file)?;
-        return Ok((Box::new(source), Spread::Whole(file.format), 1));
+        return Ok((Box::new(source), Spread::Whole(file.feed()), 1));
     }
     Err(Failure::Configuration(super::NO_SOURCE.to_owned()))
 }

@@ -21,6 +21,7 @@ pub use self::tree::ConfigError;
 use self::tree::{Places, Tree};
 use crate::engine;
 use crate::enrich::GeoSettings;
+use crate::feed::{Feed, Tenant};
 use crate::notify::{EmailSettings, WebhookSettings};
 use crate::revoke::HttpRevokerSettings;
 use crate::source::kafka::KafkaSettings;
@@ -76,6 +77,18 @@ pub struct FileSection {
     pub path: PathBuf,
     #[serde(default)]
     pub format: Format,
+    #[serde(default)]
+    pub confirmed: bool,
+    #[serde(default)]
+    pub tenant: Option<Tenant>,
+}
+
+impl FileSection {
+    /// What is said of its events.
+    #[must_use]
+    pub const fn feed(&self) -> Feed {
+        Feed { format: self.format, confirmed: self.confirmed, tenant: self.tenant }
+    }
 }
 
 /// How people are told.
@@ -230,6 +243,7 @@ impl Config {
             revoke_margin: self.detection.revoke_margin,
             baselines_max: self.detection.baselines_max,
             recent_event_ids_max: self.detection.recent_event_ids_max,
+            confirmed: false,
             without: Vec::new(),
         }
     }
@@ -344,6 +358,20 @@ mod tests {
         insta::assert_snapshot!(mistake("[admin]\nlisten = '0.0.0.0:9464'"), @"etc/tokenwarden.toml:2: `admin.listen` is open to other machines: set `admin.token_file`, or listen on 127.0.0.1");
         insta::assert_snapshot!(mistake("[admin]\nlisten = 'localhost'"), @"etc/tokenwarden.toml:2: `admin.listen`: write ADDRESS:PORT, as 127.0.0.1:9464");
         insta::assert_snapshot!(mistake("admin = 5"), @"etc/tokenwarden.toml:1: `admin` must be a section, not integer `5`");
+    }
+
+    #[test]
+    fn source_says_confirmed_and_tenant() {
+        let config = load(
+            "[source.kafka]\nbrokers = 'x'\ntopics = ['a', { topic = 'b', format = 'okta', confirmed = true, tenant = 'acme' }]",
+        );
+        let feeds = config.expect("the configuration is right").source.kafka.expect("Kafka").feeds();
+        let said = Feed { format: Format::Okta, confirmed: true, tenant: Tenant::new("acme") };
+        assert_eq!((feeds["a"], feeds["b"]), (Feed::default(), said));
+        let config = load("[source.file]\npath = '-'\nformat = 'okta'\nconfirmed = true\ntenant = 'acme'");
+        assert_eq!(config.expect("the configuration is right").source.file.map(|file| file.feed()), Some(said));
+        insta::assert_snapshot!(mistake("[source.file]\npath = '-'\ntenant = ''"), @"etc/tokenwarden.toml:3: `source.file.tenant`: a tenant's name, 1 to 1024 bytes without control characters");
+        insta::assert_snapshot!(mistake("[source.kafka]\nbrokers = 'x'\ntopics = [{ topic = 'b', confirmd = true }]"), @"etc/tokenwarden.toml:3: unknown key `source.kafka.topics[0].confirmd`; did you mean `confirmed`?");
     }
 
     #[test]

@@ -22,6 +22,9 @@ pub fn take_note(state: &mut State, event: &Event<'_>, keys: &Keys, subject: Sub
         Kind::Revoked => revoked(memory, event, keys, subject),
         Kind::SessionEnded => memory.ends.end_session(session_key(event, keys).unwrap_or(keys.token), at),
         Kind::Confirmed => {
+            if !state.settings.confirmed {
+                return;
+            }
             let Some(baseline) = memory.baselines.get_mut(baseline) else { return };
             let suspected = baseline.contexts.iter().map(|holder| holder.log_odds.get()).fold(f64::MIN, f64::max);
             state.counters.confirmed += 1;

@@ -169,7 +169,7 @@ impl Store for MemoryStore {
         add_new(&mut kept.incidents, &rows.incidents, PartialEq::eq);
         add_new(&mut kept.actions, &rows.actions, PartialEq::eq);
         add_new(&mut kept.dead_letters, &rows.dead_letters, |a, b| {
-            a.position == b.position && a.reason == b.reason && a.payload == b.payload
+            a.position == b.position && a.reason == b.reason && a.at == b.at && a.payload == b.payload
         });
         Ok(())
     }

@@ -10,9 +10,10 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::notes::Notes;
 use super::{Condition, Health};
 use crate::engine;
-use crate::pipeline::{Note, Tally};
+use crate::pipeline::Tally;
 
 /// One label: its name and value.
 type Label = [(&'static str, Cow<'static, str>); 1];
@@ -29,9 +30,7 @@ pub struct Metrics {
     dead_letters: Counter,
     key_mismatches: Counter,
     incidents: Counter,
-    redactions: Family<Label, Counter>,
-    unreadable: Family<[(&'static str, Cow<'static, str>); 2], Counter>,
-    without_address: Family<Label, Counter>,
+    notes: Notes,
     baselines: Gauge,
     baselines_evicted: Counter,
     attempts: Counter,
@@ -99,9 +98,6 @@ impl Metrics {
         };
         let events = family("events", "Events judged, by verdict");
         let skipped = family("skipped", "Records that speak of no token, by reason");
-        let redactions = family("redactions", "Bearer values replaced by their hash, by topic");
-        let without_address =
-            family("events_without_address", "Uses whose address is absent or cannot be read, by topic");
         let reloads = family("rule_reloads", "Attempts to reload the rules, by result");
         let revocations = family("revocations", "Attempts, and refusals, to revoke, by outcome");
         let mut gauge = |name, help| {
@@ -123,12 +119,7 @@ impl Metrics {
         );
         let alerts = Family::<[(&'static str, Cow<'static, str>); 2], Counter>::default();
         registry.register("alerts", "Attempts to tell people, by channel and outcome", alerts.clone());
-        let unreadable = Family::<[(&'static str, Cow<'static, str>); 2], Counter>::default();
-        registry.register(
-            "unreadable_fields",
-            "Optional fields that could not be read and count as absent, by topic and field",
-            unreadable.clone(),
-        );
+        let notes = Notes::register(&mut registry);
         let lag = Family::<[(&'static str, Cow<'static, str>); 2], Gauge>::default();
         registry.register("source_lag", "Messages still to be read, by topic and partition", lag.clone());
         let unready = Family::<Label, Gauge>::default();
@@ -147,9 +138,7 @@ impl Metrics {
             dead_letters,
             key_mismatches,
             incidents,
-            redactions,
-            unreadable,
-            without_address,
+            notes,
             baselines,
             baselines_evicted,
             attempts,
@@ -206,15 +195,7 @@ impl Metrics {
         for (reason, count) in &tally.skipped {
             self.skipped.get_or_create(&[("reason", (*reason).into())]).inc_by(*count);
         }
-        for (topic, note, count) in &tally.noted {
-            let topic = ("topic", topic.to_string().into());
-            match *note {
-                Note::Unreadable(field) => self.unreadable.get_or_create(&[topic, ("field", field.into())]),
-                Note::WithoutAddress => self.without_address.get_or_create(&[topic]),
-                Note::Redacted => self.redactions.get_or_create(&[topic]),
-            }
-            .inc_by(*count);
-        }
+        self.notes.count(tally);
     }
 
     /// What the partitions' states hold now, and what they did since they were last counted.
@@ -302,7 +283,7 @@ mod tests {
         let tally =
             Tally { messages: 9, events: 7, alerted: 2, skipped: vec![("a service call", 2)], ..Tally::default() };
         let mut tally = tally;
-        tally.note(&"t".into(), Note::Unreadable("user_agent"), 3);
+        tally.note(&"t".into(), crate::pipeline::Note::Unreadable("user_agent"), 3);
         metrics.epoch_done(&tally);
         let text = metrics.text();
         for line in [

@@ -14,12 +14,15 @@ mod text;
 mod time;
 pub mod verdict;
 
+use std::borrow::Cow;
+
 pub use error::DecodeError;
 pub use text::{Notes, UNREADABLE};
 
 pub use crate::format::Format;
 
 use crate::event::Event;
+use crate::feed::{Feed, Tenant};
 use crate::port::RECORD_BYTES_MAX;
 use crate::secret::secrets;
 use crate::token::TokenHasher;
@@ -45,14 +48,16 @@ pub const BATCH_BYTES_MAX: usize = 64 << 20;
 pub struct Decoder {
     /// None for the native format.
     mapper: Option<Mapper>,
+    tenant: Option<Tenant>,
     hasher: TokenHasher,
     notes: Notes,
 }
 
 impl Decoder {
     #[must_use]
-    pub fn new(format: Format, hasher: TokenHasher) -> Self {
-        Self { mapper: mapping::of(format).map(Mapper::new), hasher, notes: Notes::default() }
+    pub fn new(feed: impl Into<Feed>, hasher: TokenHasher) -> Self {
+        let Feed { format, tenant, .. } = feed.into();
+        Self { mapper: mapping::of(format).map(Mapper::new), tenant, hasher, notes: Notes::default() }
     }
 
     /// What was noted since this was last called.
@@ -64,6 +69,14 @@ impl Decoder {
     /// is handed on as an error, and the next one is read. A message of a mapped format may hold many records: as a
     /// JSON array, or as CloudTrail's `{"Records":[…]}`.
     pub fn decode<'a>(&mut self, payload: &'a [u8], take: &mut dyn FnMut(Result<Decoded<'a>, DecodeError>)) {
+        match self.tenant {
+            None => self.message(payload, take),
+            Some(tenant) => self.message(payload, &mut |decoded| take(decoded.map(|decoded| decoded.within(tenant)))),
+        }
+    }
+
+    /// Everything in `payload`, in the tenants that events name.
+    fn message<'a>(&mut self, payload: &'a [u8], take: &mut dyn FnMut(Result<Decoded<'a>, DecodeError>)) {
         let bytes_max = if self.mapper.is_some() { BATCH_BYTES_MAX } else { RECORD_BYTES_MAX };
         if payload.len() > bytes_max {
             return take(Err(too_long(payload, 0, bytes_max)));
@@ -184,6 +197,17 @@ impl Pass {
 }
 
 impl Decoded<'_> {
+    /// The same in the tenant that the operator names. What the event says of its tenant is kept as an attribute.
+    fn within(mut self, tenant: Tenant) -> Self {
+        if let Self::Event(event) = &mut self {
+            let sent = event.tenant_id.replace(Cow::Borrowed(tenant.as_str()));
+            if let Some(sent) = sent.filter(|sent| sent != tenant.as_str()) {
+                event.attrs.push((Cow::Borrowed("tenant_id"), sent));
+            }
+        }
+        self
+    }
+
     fn into_owned(self) -> Decoded<'static> {
         match self {
             Self::Event(event) => Decoded::Event(event.into_owned()),

@@ -8,6 +8,7 @@
 mod attack;
 mod ends;
 mod refused;
+mod source;
 mod story;
 
 use std::fmt::Write as _;
@@ -188,7 +189,7 @@ fn what_is_confirmed_is_the_owners_from_then_on_and_nothing_else_is() {
         story.wait(HOUR);
         story.see(&ana.from(address::LEIPZIG_HOST).agent("curl/8.9.1"))
     };
-    let (mut asked, mut unasked) = (Story::in_town(), Story::in_town());
+    let (mut asked, mut unasked) = (Story::in_town_confirmed(), Story::in_town_confirmed());
     let ana = asked.office_worker("ana", 30);
     unasked.office_worker("ana", 30);
     assert!(suspect(&mut asked, &ana).verdict >= Verdict::Alert);
@@ -620,18 +621,21 @@ fn the_same_events_give_the_same_verdicts_whatever_the_batches() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), &events).expect("written");
     let told = |spread, batch| verdicts(file.path(), spread, batch);
-    let ten_thousand = told(Spread::Whole(Format::Native), 10_000);
+    let ten_thousand = told(Spread::Whole(Format::Native.into()), 10_000);
     assert!(ten_thousand.split(|byte| *byte == b'\n').count() > 10_000);
     // Shares, what was observed, what was expected and the reasons are among the bytes that are compared.
     let signals =
         ten_thousand.split(|byte| *byte == b'\n').filter(|line| line.windows(9).any(|at| at == b"expected\""));
     assert!(signals.count() > 100, "there is something to say");
-    assert!(ten_thousand == told(Spread::Whole(Format::Native), 10_000), "the second time gives other verdicts");
-    assert!(ten_thousand == told(Spread::Whole(Format::Native), 1), "batches of one give other verdicts");
-    assert!(ten_thousand == told(Spread::BySubject(Format::Native, 1), 10_000), "one partition is no other than all");
+    assert!(ten_thousand == told(Spread::Whole(Format::Native.into()), 10_000), "the second time gives other verdicts");
+    assert!(ten_thousand == told(Spread::Whole(Format::Native.into()), 1), "batches of one give other verdicts");
+    assert!(
+        ten_thousand == told(Spread::BySubject(Format::Native.into(), 1), 10_000),
+        "one partition is no other than all"
+    );
 
     // Three partitions say of each user's events what they say alone, in the order of the input.
-    let together = told(Spread::BySubject(Format::Native, 3), 10_000);
+    let together = told(Spread::BySubject(Format::Native.into(), 3), 10_000);
     assert!(together != ten_thousand, "each partition has a population of its own");
     let mut parts = [Vec::new(), Vec::new(), Vec::new()];
     let mut order = Vec::new();
@@ -648,7 +652,8 @@ fn the_same_events_give_the_same_verdicts_whatever_the_batches() {
     let settings = engine::Settings { alert_budget_per_day: 7, ..engine::Settings::default() };
     let mut alone = parts.map(|part| {
         std::fs::write(file.path(), &part).expect("written");
-        let lines = verdicts_of(pipeline_with(settings.clone()), file.path(), Spread::Whole(Format::Native), 10_000);
+        let lines =
+            verdicts_of(pipeline_with(settings.clone()), file.path(), Spread::Whole(Format::Native.into()), 10_000);
         String::from_utf8(lines).expect("JSON is text").lines().rev().map(str::to_owned).collect::<Vec<_>>()
     });
     let mut merged = String::new();

@@ -164,6 +164,11 @@ impl Story {
         Self::in_town_with(Settings::default())
     }
 
+    /// As [`Self::in_town`], where the source's confirmations are believed.
+    pub fn in_town_confirmed() -> Self {
+        Self::in_town_with(Settings { confirmed: true, ..Settings::default() })
+    }
+
     /// Where nothing is known of anybody.
     pub fn empty() -> Self {
         Self::with(Settings::default())

@@ -48,7 +48,8 @@ pub fn run<'c>(loaded: &LoadedRules, cases: &'c RuleCases, settings: &engine::Se
             decoder: Decoder::new(Format::Native, TokenHasher::new(KEY_OF_CASES)),
             enricher: &mut enricher,
             rules: with_policies.as_ref().unwrap_or(&loaded.rules),
-            state: State::new(settings.clone()),
+            // The operator writes the cases.
+            state: State::new(engine::Settings { confirmed: true, ..settings.clone() }),
         };
         stage.play(cases.rule, case)
     };

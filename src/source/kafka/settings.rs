@@ -8,6 +8,7 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 
+use crate::feed::{Feed, Tenant};
 use crate::format::Format;
 use crate::port::SourceError;
 
@@ -33,18 +34,18 @@ pub struct KafkaSettings {
     pub remember_messages_max: u32,
 }
 
-/// A topic and what its messages are written in.
+/// A topic and what the operator says of its messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topic {
     pub topic: String,
-    pub format: Format,
+    pub feed: Feed,
 }
 
 impl KafkaSettings {
-    /// The format of each topic.
+    /// What is said of each topic.
     #[must_use]
-    pub fn formats(&self) -> HashMap<Arc<str>, Format> {
-        self.topics.iter().map(|topic| (topic.topic.as_str().into(), topic.format)).collect()
+    pub fn feeds(&self) -> HashMap<Arc<str>, Feed> {
+        self.topics.iter().map(|topic| (topic.topic.as_str().into(), topic.feed)).collect()
     }
 
     pub(super) fn client_config(&self) -> Result<ClientConfig, SourceError> {
@@ -82,7 +83,7 @@ impl fmt::Debug for KafkaSettings {
 }
 
 impl<'de> Deserialize<'de> for Topic {
-    /// `"name"`, or `{ topic = "name", format = "cloudtrail" }`.
+    /// `"name"`, or `{ topic = "name", format = "cloudtrail", confirmed = true, tenant = "acme" }`.
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
@@ -90,6 +91,10 @@ impl<'de> Deserialize<'de> for Topic {
             topic: String,
             #[serde(default)]
             format: Format,
+            #[serde(default)]
+            confirmed: bool,
+            #[serde(default)]
+            tenant: Option<Tenant>,
         }
         struct Visitor;
         impl<'de> serde::de::Visitor<'de> for Visitor {
@@ -100,12 +105,13 @@ impl<'de> Deserialize<'de> for Topic {
             }
 
             fn visit_str<E>(self, name: &str) -> Result<Topic, E> {
-                Ok(Topic { topic: name.to_owned(), format: Format::default() })
+                Ok(Topic { topic: name.to_owned(), feed: Feed::default() })
             }
 
             fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<Topic, A::Error> {
-                let Table { topic, format } = Table::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(Topic { topic, format })
+                let table = Table::deserialize(MapAccessDeserializer::new(map))?;
+                let Table { topic, format, confirmed, tenant } = table;
+                Ok(Topic { topic, feed: Feed { format, confirmed, tenant } })
             }
         }
         deserializer.deserialize_any(Visitor)
@@ -113,7 +119,7 @@ impl<'de> Deserialize<'de> for Topic {
 }
 
 fn topics_default() -> Vec<Topic> {
-    vec![Topic { topic: "token-events".to_owned(), format: Format::default() }]
+    vec![Topic { topic: "token-events".to_owned(), feed: Feed::default() }]
 }
 
 fn name_default() -> String {

@@ -1,0 +1,61 @@
+//! Metrics of what a topic's producers can change: one family a kind of note, all labelled by topic.
+
+use std::borrow::Cow;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+
+use crate::pipeline::{Note, Tally};
+
+type Label<const N: usize> = [(&'static str, Cow<'static, str>); N];
+
+/// Counters of each [`Note`].
+#[derive(Debug)]
+pub(super) struct Notes {
+    unreadable: Family<Label<2>, Counter>,
+    without_address: Family<Label<1>, Counter>,
+    confirmed_ignored: Family<Label<1>, Counter>,
+    redactions: Family<Label<1>, Counter>,
+}
+
+impl Notes {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let unreadable = Family::default();
+        registry.register(
+            "unreadable_fields",
+            "Optional fields that could not be read and count as absent, by topic and field",
+            Family::clone(&unreadable),
+        );
+        let mut family = |name, help| {
+            let family = Family::default();
+            registry.register(name, help, Family::clone(&family));
+            family
+        };
+        Self {
+            unreadable,
+            without_address: family(
+                "events_without_address",
+                "Uses whose address is absent or cannot be read, by topic",
+            ),
+            confirmed_ignored: family(
+                "confirmed_ignored",
+                "Confirmed events of sources without confirmed = true, by topic",
+            ),
+            redactions: family("redactions", "Bearer values replaced by their hash, by topic"),
+        }
+    }
+
+    pub(super) fn count(&self, tally: &Tally) {
+        for (topic, note, count) in &tally.noted {
+            let topic = ("topic", topic.to_string().into());
+            match *note {
+                Note::Unreadable(field) => self.unreadable.get_or_create(&[topic, ("field", field.into())]),
+                Note::WithoutAddress => self.without_address.get_or_create(&[topic]),
+                Note::ConfirmedIgnored => self.confirmed_ignored.get_or_create(&[topic]),
+                Note::Redacted => self.redactions.get_or_create(&[topic]),
+            }
+            .inc_by(*count);
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! What a client, or a producer of a topic, writes into events so that a theft is not judged.
+
+use tokenwarden::checkpoint::Position;
+use tokenwarden::engine;
+use tokenwarden::enrich::Enricher;
+use tokenwarden::feed::{Feed, Tenant};
+use tokenwarden::format::Format;
+use tokenwarden::pipeline::{Epoch, Note, Pipeline};
+use tokenwarden::port::Message;
+use tokenwarden::rule::RuleSet;
+use tokenwarden::store::MemoryRows;
+use tokenwarden::token::TokenHasher;
+use tokenwarden::verdict::Verdict;
+use tokenwarden::wire::{Decoded, Decoder};
+
+use super::story::{Atlas, HOUR, MINUTE, SECOND, Story, address};
+
+/// The gravest verdict on a thief's twelve calls, each message changed by `write`.
+fn theft(write: impl Fn(String) -> String) -> Verdict {
+    let mut story = Story::in_town();
+    let ana = story.office_worker("ana", 30);
+    story.wait(4 * HOUR);
+    let mut gravest = Verdict::Allow;
+    for number in 0..12 {
+        story.wait(20 * SECOND);
+        let call = ana.from(address::SYDNEY).agent("AGENT").set("endpoint", format!("/v1/admin/secrets/{number}"));
+        let line = write(story.write(&call));
+        gravest = gravest.max(story.judge(&line).expect("its id is new").verdict);
+    }
+    gravest
+}
+
+#[test]
+fn unreadable_fields_do_not_hide_a_theft() {
+    let member = |member: &str| {
+        let member = member.to_owned();
+        move |line: String| line.replacen('{', &format!("{{{member},"), 1)
+    };
+    let agent = |agent: &str| {
+        let agent = agent.to_owned();
+        move |line: String| line.replace("\"AGENT\"", &agent)
+    };
+    assert!(theft(|line| line) >= Verdict::Alert, "the control");
+    for (what, verdict) in [
+        ("NUL", theft(agent(r#""python\u0000""#))),
+        ("lone surrogate", theft(agent(r#""python\ud800""#))),
+        ("control character", theft(agent("\"python\u{1}\""))),
+        ("invalid escape", theft(agent(r#""python\x00""#))),
+        ("number", theft(agent("7"))),
+        ("given twice", theft(agent(r#""python","user_agent":"curl""#))),
+        ("negative bytes", theft(member(r#""bytes_out":-1"#))),
+        ("status as text", theft(member(r#""status":"200""#))),
+        ("scope as text", theft(member(r#""scope":"read write""#))),
+        ("huge number", theft(member(r#""bytes_out":1e999"#))),
+        ("deep nesting", theft(member(&format!(r#""x":{}{}"#, "[".repeat(5_000), "]".repeat(5_000))))),
+        ("unknown kind", theft(member(r#""kind":"ignore""#))),
+        ("unknown token type", theft(member(r#""token_type":"ignore""#))),
+        ("surrogate in a name", theft(member(r#""\udc00":1"#))),
+    ] {
+        assert!(verdict >= Verdict::Alert, "{what}: {verdict:?}");
+    }
+}
+
+/// The verdict on a thief's calls after a `confirmed` event, and on those of a control without one.
+fn confirmed_theft(mut story: Story) -> (Verdict, Verdict) {
+    let ana = story.office_worker("ana", 30);
+    let thief = ana.from(address::LEIPZIG_HOST).agent("curl/8.9.1");
+    story.wait(HOUR);
+    let before = story.see(&thief).verdict;
+    for _ in 0..3 {
+        story.wait(MINUTE);
+        story.see(&ana.kind("confirmed"));
+    }
+    story.wait(HOUR);
+    (before, story.see(&thief).verdict)
+}
+
+#[test]
+fn confirmed_of_another_source_is_ignored() {
+    let (before, after) = confirmed_theft(Story::in_town());
+    assert!(before >= Verdict::Alert && after >= Verdict::Alert, "{before:?} {after:?}");
+    let (before, after) = confirmed_theft(Story::in_town_confirmed());
+    assert!(before >= Verdict::Alert && after == Verdict::Allow, "the control: {before:?} {after:?}");
+}
+
+/// `confirmed` events before the theft must teach nothing either: a thief's place that was vouched for is as new.
+#[test]
+fn confirmed_of_another_source_teaches_nothing() {
+    let verdict = |vouched: bool| {
+        let mut story = Story::in_town();
+        let ana = story.office_worker("ana", 30);
+        for _ in 0..20 {
+            story.wait(MINUTE);
+            if vouched {
+                story.see(&ana.from(address::SYDNEY).agent("curl/8.9.1").kind("confirmed"));
+            }
+        }
+        story.wait(HOUR);
+        story.see(&ana.from(address::SYDNEY).agent("curl/8.9.1"))
+    };
+    let (vouched, control) = (verdict(true), verdict(false));
+    assert!((vouched.log_odds - control.log_odds).abs() < 1e-9, "{} {}", vouched.log_odds, control.log_odds);
+    assert!(control.verdict >= Verdict::Alert);
+}
+
+/// Rows and counts of some messages of one topic.
+fn process(feed: Feed, messages: &[(Option<&str>, String)]) -> Epoch<MemoryRows> {
+    let enricher = Enricher::with_lookup(Box::new(Atlas));
+    let hasher = TokenHasher::new(b"a key for sources");
+    let rules = RuleSet::builtin().into();
+    let mut pipeline = Pipeline::new(enricher, rules, hasher, engine::Settings::default());
+    let mut partition = pipeline.partition(feed);
+    let mut epoch = Epoch::new(MemoryRows::default(), false);
+    for (offset, (key, line)) in (0..).zip(messages) {
+        let position = Position { topic: "events".into(), partition: 0, offset };
+        let payload = line.as_bytes();
+        let message =
+            Message { position: &position, key: key.map(str::as_bytes), payload, logged_at: None, replayed: false };
+        pipeline.process(&mut partition, &[message], 0, &mut epoch);
+    }
+    epoch
+}
+
+fn event(id: &str, members: &str) -> String {
+    format!(r#"{{"event_id":"{id}","timestamp":"2026-11-22T10:15:30Z","token_id":"t","user_id":"u"{members}}}"#)
+}
+
+#[test]
+fn confirmed_of_another_source_is_stored_and_counted() {
+    let messages = [(None, event("e1", r#","kind":"confirmed""#)), (None, event("e2", r#","kind":"confirmed""#))];
+    let count = |confirmed| {
+        let epoch = process(Feed { confirmed, ..Feed::default() }, &messages);
+        assert_eq!((epoch.tally.events, epoch.tally.dead_letters), (2, 0));
+        let noted = epoch.tally.noted.iter().find(|(_, note, _)| *note == Note::ConfirmedIgnored);
+        noted.map_or(0, |(topic, _, count)| {
+            assert_eq!(&**topic, "events");
+            *count
+        })
+    };
+    assert_eq!((count(false), count(true)), (2, 0));
+}
+
+#[test]
+fn fixed_tenant_replaces_what_events_say() {
+    let feed = Feed { tenant: Tenant::new("acme"), ..Feed::default() };
+    let messages = [
+        (Some("u"), event("e1", "")),
+        (Some("globex/u"), event("e2", r#","tenant_id":"globex""#)),
+        (Some("acme/u"), event("e3", r#","tenant_id":"acme""#)),
+        (Some("someone"), event("e4", r#","tenant_id":7"#)),
+    ];
+    let tenants = |feed: Feed| messages.each_ref().map(|(_, line)| tenant_and_attrs(feed, line).0);
+    assert_eq!(tenants(feed), ["acme"; 4]);
+    assert_eq!(tenants(Feed::default()), ["", "globex", "acme", ""], "the control");
+    let epoch = process(feed, &messages);
+    assert_eq!(epoch.tally.key_mismatches, 1, "a producer need not know its tenant");
+}
+
+/// The tenant and the attributes of the one event in `line`.
+fn tenant_and_attrs(feed: Feed, line: &str) -> (String, Vec<(String, String)>) {
+    let mut found = None;
+    Decoder::new(feed, TokenHasher::new(b"a key for sources")).decode(line.as_bytes(), &mut |decoded| {
+        let Ok(Decoded::Event(event)) = decoded else { panic!("no event: {line}") };
+        let attrs = event.attrs.into_iter().map(|(name, value)| (name.into_owned(), value.into_owned()));
+        found = Some((event.tenant_id.unwrap_or_default().into_owned(), attrs.collect()));
+    });
+    found.expect("there is an event")
+}
+
+#[test]
+fn fixed_tenant_keeps_what_was_sent() {
+    let feed = Feed { tenant: Tenant::new("acme"), ..Feed::default() };
+    let (_, attrs) = tenant_and_attrs(feed, &event("e1", r#","tenant_id":"globex","attrs":{"a":"b"}"#));
+    let attrs: Vec<_> = attrs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    assert_eq!(attrs, [("a", "b"), ("tenant_id", "globex")]);
+}
+
+/// An event without an address is stored and counted.
+#[test]
+fn use_without_address_is_counted() {
+    let ip = |address: &str| format!(r#","ip_address":{address}"#);
+    let messages = [
+        (None, event("e1", "")),
+        (None, event("e2", &ip("\"not an address\""))),
+        (None, event("e3", &ip("\"192.0.2.1\""))),
+        (None, event("e4", r#","kind":"revoked""#)),
+    ];
+    let epoch = process(Feed::default(), &messages);
+    assert_eq!((epoch.tally.events, epoch.tally.dead_letters), (4, 0));
+    let noted = |note| epoch.tally.noted.iter().find(|(_, known, _)| *known == note).map(|(.., count)| *count);
+    assert_eq!(noted(Note::WithoutAddress), Some(2));
+    assert_eq!(noted(Note::Unreadable("ip_address")), Some(1));
+}
