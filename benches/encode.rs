@@ -85,6 +85,7 @@ fn event() -> EnrichedEvent<'static> {
             binding: None,
             geo: None,
             attrs: Vec::new(),
+            facts: None,
         },
         Some(Arc::new(place)),
         Some(Arc::new(Network { asn: 3320, org: "Deutsche Telekom AG".into(), class: NetworkClass::Access })),

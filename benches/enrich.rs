@@ -128,6 +128,7 @@ fn event() -> Event<'static> {
         binding: None,
         geo: None,
         attrs: Vec::new(),
+        facts: None,
     }
 }
 

@@ -3,7 +3,7 @@
 //! Every text is borrowed from the message's bytes where it can be, so an event never outlives its message.
 
 use std::borrow::Cow;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
@@ -114,14 +114,31 @@ impl TokenType {
     }
 }
 
-/// An IP address in canonical form: a v4-mapped IPv6 address is the IPv4 address.
+/// An IP address in canonical form: an IPv6 address that is only another notation of an IPv4 address, or a translator's
+/// for one, is the IPv4 address. These are v4-mapped and v4-compatible addresses (RFC 4291 section 2.5.5), NAT64's
+/// well-known prefix (RFC 6052) and 6to4 (RFC 3056). NAT64 prefixes of a network's own (RFC 8215 among them) cannot be
+/// told from other addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address(IpAddr);
 
 impl Address {
     #[must_use]
     pub fn new(address: IpAddr) -> Self {
-        Self(address.to_canonical())
+        match address {
+            IpAddr::V6(v6) => Self(v4_within(v6).map_or(address, IpAddr::V4)),
+            IpAddr::V4(_) => Self(address),
+        }
+    }
+
+    /// The address whose place is that of the client: of a Teredo address (RFC 4380 section 4) the client's own IPv4
+    /// address behind the relay, which the address holds inverted; else the address itself.
+    #[must_use]
+    pub const fn located(self) -> IpAddr {
+        let IpAddr::V6(v6) = self.0 else { return self.0 };
+        match v6.octets() {
+            [0x20, 0x01, 0, 0, .., a, b, c, d] => IpAddr::V4(Ipv4Addr::new(!a, !b, !c, !d)),
+            _ => self.0,
+        }
     }
 
     #[must_use]
@@ -179,6 +196,19 @@ impl std::fmt::Display for Address {
     }
 }
 
+/// The IPv4 address that `v6` is another notation of.
+const fn v4_within(v6: Ipv6Addr) -> Option<Ipv4Addr> {
+    let (a, b, c, d) = match v6.octets() {
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+        | [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d]
+        | [0x20, 0x02, a, b, c, d, ..] => (a, b, c, d),
+        // 0.0.0.0/8 holds no host (RFC 1122), and `::1` is the loopback address.
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d] if a != 0 => (a, b, c, d),
+        _ => return None,
+    };
+    Some(Ipv4Addr::new(a, b, c, d))
+}
+
 /// A place named by the producer. Used for judgement only where the operator trusts it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EventGeo<'a> {
@@ -192,6 +222,37 @@ pub struct EventGeo<'a> {
     pub accuracy_km: Option<u16>,
     pub asn: Option<u32>,
     pub as_org: Option<Cow<'a, str>>,
+}
+
+/// What a change of tokens is one of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Concerns {
+    /// The event's token, or its family or session.
+    #[default]
+    Token,
+    /// All tokens of the event's user that there are by then.
+    User,
+    /// All tokens of the event's application that there are by then.
+    App,
+}
+
+/// What only providers' own logs say. Most events have none of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ProviderFacts<'a> {
+    /// The provider made the call itself, on behalf of the token's holder: neither the place nor the client is the
+    /// holder's.
+    pub own_call: bool,
+    /// Another name of the token: the one by which the provider's life-cycle events call it.
+    pub alias: Option<TokenId<'a>>,
+    /// The part of the tenant in which the token was used or lost its access, as an organization of an enterprise.
+    pub realm: Option<Cow<'a, str>>,
+    pub concerns: Concerns,
+    /// The name of the token goes on with a new secret: only what was used under it so far ends.
+    pub renewed: bool,
+    /// The token of this name, which was ended, is alive again.
+    pub reinstated_token: Option<TokenId<'a>>,
+    /// All that was ended with this user is alive again.
+    pub reinstated_user: Option<Cow<'a, str>>,
 }
 
 /// One token event after decoding. Field meanings: `docs/event.md`.
@@ -208,7 +269,7 @@ pub struct Event<'a> {
     pub user_id: Option<Cow<'a, str>>,
     pub app_id: Option<Cow<'a, str>>,
     pub tenant_id: Option<Cow<'a, str>>,
-    /// Absent where the provider itself made the call: then no place is judged.
+    /// Where it is absent, all but the place is judged; of a provider's own call nothing is.
     pub address: Option<Address>,
     pub user_agent: Option<Cow<'a, str>>,
     pub client_fingerprint: Option<Cow<'a, str>>,
@@ -225,6 +286,7 @@ pub struct Event<'a> {
     pub binding: Option<Cow<'a, str>>,
     pub geo: Option<Box<EventGeo<'a>>>,
     pub attrs: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    pub facts: Option<Box<ProviderFacts<'a>>>,
 }
 
 /// Number of a baseline: of the family within its tenant, or of the token where there is no family.
@@ -257,6 +319,18 @@ impl Event<'_> {
                 .geo
                 .map(|geo| Box::new(EventGeo { country: geo.country.map(own), as_org: geo.as_org.map(own), ..*geo })),
             attrs: self.attrs.into_iter().map(|(name, value)| (own(name), own(value))).collect(),
+            facts: self.facts.map(|facts| {
+                let ProviderFacts { own_call, concerns, renewed, .. } = *facts;
+                Box::new(ProviderFacts {
+                    own_call,
+                    alias: facts.alias.map(TokenId::into_owned),
+                    realm: facts.realm.map(own),
+                    concerns,
+                    renewed,
+                    reinstated_token: facts.reinstated_token.map(TokenId::into_owned),
+                    reinstated_user: facts.reinstated_user.map(own),
+                })
+            }),
             timestamp: self.timestamp,
             kind: self.kind,
             token_type: self.token_type,
@@ -267,6 +341,12 @@ impl Event<'_> {
             issued_at: self.issued_at,
             expires_at: self.expires_at,
         }
+    }
+
+    /// The provider made the call itself, on behalf of the token's holder.
+    #[must_use]
+    pub fn is_own_call(&self) -> bool {
+        self.facts.as_ref().is_some_and(|facts| facts.own_call)
     }
 
     /// The text that groups all of a user's tokens on one partition: the first present of user, family and token,
@@ -389,9 +469,24 @@ mod tests {
     }
 
     #[test]
-    fn a_v4_mapped_address_is_the_v4_address() {
-        assert_eq!(address("::ffff:192.0.2.7"), address("192.0.2.7"));
-        assert_eq!(address("::ffff:192.0.2.7").to_string(), "192.0.2.7");
+    fn address_that_holds_an_ipv4_address_is_that() {
+        for text in ["::ffff:192.0.2.7", "::192.0.2.7", "64:ff9b::192.0.2.7", "2002:c000:207::1", "2002:c000:207:9::"] {
+            assert_eq!(address(text).to_string(), "192.0.2.7", "{text}");
+        }
+        for text in ["::1", "::", "::7:1", "64:ff9b:1::c000:207", "64:ff9b::1:0:1:c000:207", "2003:c000:207::1"] {
+            assert!(address(text).ip().is_ipv6(), "{text}");
+        }
+    }
+
+    #[test]
+    fn teredo_address_is_located_by_its_client() {
+        // 192.0.2.45 inverted is 3fff:fdd2.
+        let teredo = address("2001:0:4136:e378:8000:63bf:3fff:fdd2");
+        assert!(teredo.ip().is_ipv6(), "the address stays what it is");
+        assert_eq!(teredo.located().to_string(), "192.0.2.45");
+        for text in ["2001:db8::7", "2001:1::1", "192.0.2.7"] {
+            assert_eq!(address(text).located(), address(text).ip(), "{text}");
+        }
     }
 
     #[test]

@@ -36,6 +36,19 @@ impl Format {
         }
     }
 
+    /// Its name in a sentence.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Native => "token event",
+            Self::Ocsf => "OCSF",
+            Self::Ecs => "ECS",
+            Self::Cloudtrail => "CloudTrail",
+            Self::Okta => "Okta System Log",
+            Self::Github => "GitHub audit log",
+        }
+    }
+
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|format| format.as_str() == text)

@@ -210,6 +210,9 @@ pub trait Revoker: Send + Sync {
 /// so that decoding refuses it once, at its position.
 pub const RECORD_BYTES_MAX: usize = 1 << 20;
 
+/// Longest message that is read, bytes: it may hold many records. The same for what a compressed one expands to.
+pub const BATCH_BYTES_MAX: usize = 64 << 20;
+
 /// One raw record and where it stood.
 #[derive(Debug)]
 pub struct Message<'a> {

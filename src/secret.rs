@@ -132,6 +132,27 @@ mod tests {
         ] {
             assert_eq!(found(&text), [&secret], "{text}");
         }
+        for (text, hidden) in [
+            ("/login/token/redirect?stateToken=02.id.{}", "02.id.{}"),
+            ("/login?STATETOKEN={}&x=1", "{}"),
+            ("/x?%73tateToken={}", "{}"),
+            ("/x?%2573tate%5FToken={}", "{}"),
+            ("/oauth2/v1/token?device_code={}", "{}"),
+            ("/activate?user%5Fcode={}", "{}"),
+            ("/app/x;jsessionid={}?q=1", "{}"),
+            ("/app/x;JSESSIONID={}", "{}"),
+            ("/cb?code={}&state=abc", "{}"),
+            ("/cb#state=abc&code={}", "{}"),
+            ("/token?grant_type=authorization_code&Code={}", "{}"),
+            ("/in?next=%2Fcb%3Fcode%3D{}%26state%3D1&lang=de", "{}"),
+            ("/in?next=%252Fcb%253FstateToken%253D{}%2526x%253D1%26y%3D2", "{}"),
+            ("/a?u=%25252Fb%25253FrecoveryToken%25253D{}%252526z", "{}"),
+            ("Referer: https://h/login?otp={}", "{}"),
+        ] {
+            let (text, hidden) = (text.replace("{}", &secret), hidden.replace("{}", &secret));
+            assert_eq!(found(&text), [&hidden], "{text}");
+            assert!(may_hold_secret(text.as_bytes()), "{text}");
+        }
         for name in
             ["access_token", "Access-Token", "clientSecret", "X-Api-Key", "sessionToken", "AWS_SECRET_ACCESS_KEY"]
         {
@@ -166,6 +187,10 @@ mod tests {
             "Basic authentication failed",
             "Bearer authentication",
             "a bearer of news",
+            "/v1/x?code=abcdefghijkl&limit=10000000",
+            "/v1/x?country_code=abcdefghijkl&state=abcdefghijkl&q=abcdefghijkl",
+            "/v1/x?zip%5Fcode=abcdefghijkl&client_id=abcdefghijkl",
+            "code=abcdefghijkl in the state of 2026",
             "/v1/tasks/desk-1234567890abcdef12345?page_token=abcdefghijkl&cursor=eyJpZCI6MTIzNDU2Nzg5MH0",
             "/oauth2/token",
             "token=short",
@@ -182,7 +207,18 @@ mod tests {
     #[test]
     fn a_text_made_of_prefixes_takes_no_longer_than_its_length_warrants() {
         // A quadratic search would take minutes here.
-        for stem in ["sk-", "eyJ-", "ghp_ ", "Bearer ", "token=", "\"token\":", "\"token\":\"\\"] {
+        for stem in [
+            "sk-",
+            "eyJ-",
+            "ghp_ ",
+            "Bearer ",
+            "token=",
+            "\"token\":",
+            "\"token\":\"\\",
+            "code=abcdef&",
+            "%25",
+            "%253D",
+        ] {
             let text = stem.repeat((1 << 20) / stem.len());
             let _ = secrets(text.as_bytes()).count();
         }

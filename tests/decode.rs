@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
-use tokenwarden::event::{Event, Kind, Timestamp, TokenType};
+use tokenwarden::event::{Address, Event, Kind, Timestamp, TokenType};
 use tokenwarden::port::{Polled, Source as _};
 use tokenwarden::source::file::FileSource;
 use tokenwarden::token::{TokenHasher, looks_like_bearer};
@@ -86,7 +86,7 @@ fn fault_of_a_record_has_field_reason_and_place() {
         (native(r#","event_id":"e2""#), "event_id: given twice, at line 1 column 115 (byte 114)"),
         (native(r#","x":nul"#).replace(r#""e1""#, "42"), "event_id: expected a string, at line 1"),
         (r#"{"event_id":"e"}"#.to_owned(), "timestamp: missing, at line 1 column 16"),
-        ("[]".to_owned(), "expected a JSON object"),
+        ("3".to_owned(), "expected a JSON object"),
         (" \n".to_owned(), "an empty message"),
         (
             "{\n\"event_id\": \"e\",\n\"timestamp\": \"yesterday\"}".to_owned(),
@@ -128,7 +128,7 @@ fn hostile_messages_get_one_answer_each() {
     assert!(
         fault([native("").as_bytes(), b"\xff"].concat()).starts_with("not UTF-8: looks like damaged JSON, at line 1")
     );
-    assert!(fault(b"\x1f\x8b\x08\0\0").starts_with("not UTF-8: looks like gzip"));
+    assert!(fault(b"\x1f\x8b\x08\0\0").starts_with("damaged compressed data"));
 }
 
 #[test]
@@ -426,7 +426,7 @@ proptest! {
         let millis = time.as_str().map(|text| text.parse::<jiff::Timestamp>().expect("a time").as_millisecond());
         expected.insert("timestamp".into(), json!(millis.or(time.as_i64())));
         let address: IpAddr = expected["ip_address"].as_str().expect("a text").parse().expect("an address");
-        expected.insert("ip_address".into(), json!(address.to_canonical().to_string()));
+        expected.insert("ip_address".into(), json!(Address::new(address).to_string()));
         prop_assert_eq!(decoded, expected);
     }
 
@@ -567,7 +567,7 @@ struct Ledger {
 }
 
 fn drain(paths: Vec<PathBuf>, format: Format) -> Ledger {
-    let mut source = FileSource::open(paths, format).expect("the files open");
+    let mut source = FileSource::open(paths).expect("the files open");
     let mut decoder = Decoder::new(format, TokenHasher::new(b"a key for tests"));
     let mut ledger = Ledger::default();
     while source

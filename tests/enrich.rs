@@ -44,6 +44,7 @@ fn event(address: &str) -> Event<'static> {
         binding: None,
         geo: None,
         attrs: Vec::new(),
+        facts: None,
     }
 }
 
@@ -88,6 +89,12 @@ fn every_schema_is_read() {
     for (file, address, place) in [
         (&maxmind, "192.0.2.7", "DE Berlin 52.52,13.41 20 km"),
         (&maxmind, "::ffff:192.0.2.7", "DE Berlin 52.52,13.41 20 km"),
+        (&maxmind, "::192.0.2.7", "DE Berlin 52.52,13.41 20 km"),
+        (&maxmind, "64:ff9b::c000:207", "DE Berlin 52.52,13.41 20 km"),
+        (&maxmind, "2002:c000:207::1", "DE Berlin 52.52,13.41 20 km"),
+        (&maxmind, "2001:0:4136:e378:8000:63bf:3fff:fdf8", "DE Berlin 52.52,13.41 20 km"),
+        (&maxmind, "64:ff9b::a00:1", ""),
+        (&maxmind, "2002:a00:1::1", ""),
         (&maxmind, "192.0.2.200", "DE "),
         (&maxmind, "198.51.100.1", ""),
         (&maxmind, "2001:db8:1::9", "AU Sydney -33.87,151.21 5 km"),

@@ -138,7 +138,7 @@ fn terms() -> impl TypedValueParser<Value = Term> {
 fn open_events(folder: &Path) -> Result<FileSource, Failure> {
     let file = only_file(folder, EVENT_FILES)?
         .ok_or_else(|| Failure::Usage(format!("there is no {} in {}", EVENT_FILES.join(" or "), folder.display())))?;
-    FileSource::open(vec![file], Format::Native).map_err(|error| match error {
+    FileSource::open(vec![file]).map_err(|error| match error {
         SourceError::Misconfigured(said) => Failure::Usage(said),
         other => other.into(),
     })

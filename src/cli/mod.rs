@@ -161,7 +161,7 @@ impl From<WorkerError> for Failure {
 
 /// The configured file of events.
 fn open_file(config: &Config, file: &FileSection) -> Result<FileSource, Failure> {
-    FileSource::open(vec![file.path.clone()], file.format).map_err(|error| match error {
+    FileSource::open(vec![file.path.clone()]).map_err(|error| match error {
         SourceError::Misconfigured(said) => {
             let key = "source.file.path";
             Failure::Configuration(config.mistake(key, format!("`{key}`: {said}")).to_string())

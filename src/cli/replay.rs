@@ -97,7 +97,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         let again = Config::load(arguments.config.as_deref())?;
         let against = Config { rules_dir: Some(old.clone()), geoip: config.geoip.clone(), ..again };
         return super::rule_diff::run(
-            open_files(arguments, feed)?,
+            open_files(arguments)?,
             feed,
             [&against, &config],
             &hasher(arguments, &config)?,
@@ -132,7 +132,7 @@ where
     let rules = super::load_rules(config)?;
     let enricher = Enricher::new(&config.geoip, config.detection.trust_event_geo);
     let feed = feed(arguments, config);
-    let mut source = open_files(arguments, feed)?;
+    let mut source = open_files(arguments)?;
     let mut verdicts =
         arguments.verdicts.as_deref().map(|out| VerdictFile::create(out, &arguments.files)).transpose()?;
     let runtime = super::runtime()?;
@@ -210,8 +210,8 @@ fn feed(arguments: &Arguments, config: &Config) -> Feed {
     Feed { format: arguments.format.unwrap_or(configured.format), ..configured }
 }
 
-fn open_files(arguments: &Arguments, feed: Feed) -> Result<FileSource, Failure> {
-    FileSource::open(arguments.files.clone(), feed.format).map_err(|error| match error {
+fn open_files(arguments: &Arguments) -> Result<FileSource, Failure> {
+    FileSource::open(arguments.files.clone()).map_err(|error| match error {
         SourceError::Misconfigured(said) => Failure::Usage(said),
         other => other.into(),
     })

@@ -81,7 +81,7 @@ impl Enricher {
 
     pub fn enrich<'a>(&mut self, event: Event<'a>) -> EnrichedEvent<'a> {
         let (mut place, mut network) = match event.address {
-            Some(address) => self.places.lookup(address.ip()),
+            Some(address) => self.places.lookup(address.located()),
             None => (None, None),
         };
         if let (Some(trusted), Some(geo)) = (&mut self.event_places, &event.geo) {

@@ -212,6 +212,7 @@ mod tests {
             binding: None,
             geo: None,
             attrs: Vec::new(),
+            facts: None,
         }
     }
 

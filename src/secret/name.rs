@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use memchr::memchr2_iter;
+use memchr::{memchr2_iter, memrchr2_iter};
 
 use super::prefix::word;
 use super::{HASH_LENGTH, HASHED};
@@ -10,14 +10,92 @@ use super::{HASH_LENGTH, HASHED};
 /// Whether a field of this name holds a secret: `access_token`, `clientSecret`, `X-Api-Key`.
 #[must_use]
 pub fn is_secret_name(name: &[u8]) -> bool {
-    let mut folded = [0; SECRET_NAME_MAX];
-    let mut length = 0;
-    for &byte in name.iter().filter(|&&byte| byte != b'_' && byte != b'-') {
-        let Some(slot) = folded.get_mut(length) else { return false };
-        *slot = byte.to_ascii_lowercase();
-        length += 1;
+    Folded::of(name).is_some_and(|name| SECRET_NAMES.contains(&name.as_bytes()))
+}
+
+/// A name in lower case, without `_` and `-`.
+struct Folded {
+    bytes: [u8; SECRET_NAME_MAX],
+    length: usize,
+}
+
+impl Folded {
+    /// `None` for a name that is longer than any secret's.
+    fn of(name: &[u8]) -> Option<Self> {
+        let mut folded = Self { bytes: [0; SECRET_NAME_MAX], length: 0 };
+        for &byte in name.iter().filter(|&&byte| byte != b'_' && byte != b'-') {
+            *folded.bytes.get_mut(folded.length)? = byte.to_ascii_lowercase();
+            folded.length += 1;
+        }
+        Some(folded)
     }
-    folded.get(..length).is_some_and(|folded| SECRET_NAMES.contains(&folded))
+
+    /// The name that `text` ends with, letters of which may be percent-encoded. `None` where it is too long.
+    fn last(text: &[u8]) -> Option<Self> {
+        // Room for an escape (`\\u0026`, `\\n`) that the name seems to begin with.
+        const ESCAPE_BYTES_MAX: usize = 5;
+        let mut name = [0; SECRET_NAME_MAX + ESCAPE_BYTES_MAX];
+        let mut first = name.len();
+        let mut rest = text;
+        while let Some((byte, length)) = last_character(rest).filter(|(byte, _)| word(*byte)) {
+            if byte != b'_' && byte != b'-' {
+                first = first.checked_sub(1)?;
+                *name.get_mut(first)? = byte;
+            }
+            rest = rest.get(..rest.len() - length)?;
+        }
+        let name = name.get(first..)?;
+        Self::of(match (rest.last(), name.first()) {
+            (Some(b'\\'), Some(b'u')) => name.get(ESCAPE_BYTES_MAX..)?,
+            (Some(b'\\'), Some(_)) => name.get(1..)?,
+            _ => name,
+        })
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+}
+
+/// The character that `text` ends with, and its length: `%5F` is one, and so is `%255F`.
+fn last_character(text: &[u8]) -> Option<(u8, usize)> {
+    for depth in 0..ENCODINGS_MAX {
+        let length = 3 + 2 * depth;
+        let Some([b'%', nested @ .., high, low]) = text.len().checked_sub(length).and_then(|at| text.get(at..)) else {
+            continue;
+        };
+        let digit = |byte: u8| char::from(byte).to_digit(16);
+        if nested.chunks(2).all(|code| code == b"25")
+            && let (Some(high), Some(low)) = (digit(*high), digit(*low))
+        {
+            return Some(((high << 4 | low) as u8, length));
+        }
+    }
+    text.last().map(|byte| (*byte, 1))
+}
+
+/// What the name of a parameter says of its value.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Parameter {
+    Secret,
+    /// A `code`: a secret only as the authorization code of OAuth (RFC 6749 section 4.1.2).
+    Code,
+    Other,
+}
+
+impl Parameter {
+    /// The parameter whose name `text` ends with.
+    fn before(text: &[u8]) -> Self {
+        let Some(name) = Folded::last(text) else { return Self::Other };
+        let name = name.as_bytes();
+        if SECRET_NAMES.contains(&name) || SECRET_PARAMETERS.contains(&name) {
+            Self::Secret
+        } else if name == b"code" {
+            Self::Code
+        } else {
+            Self::Other
+        }
+    }
 }
 
 /// The value of the next `name=value` with the name of a secret, as in a query string, at or after `from`.
@@ -37,19 +115,71 @@ pub(super) fn next(text: &[u8], from: usize) -> Option<Range<usize>> {
 /// The value after the `=` at `equals`, which may be escaped, if the name before it is a secret's.
 fn assigned(text: &[u8], equals: usize) -> Option<Range<usize>> {
     const DELIMITERS: &[u8] = b"&#;, \"'<>\\)]}";
-    let rest = text.get(equals..)?;
-    let mark = ["=", "%3D", "%3d", "\\u003d", "\\u003D"].into_iter().find(|mark| rest.starts_with(mark.as_bytes()))?;
-    if !is_secret_name(last_word(text.get(..equals)?)) {
+    let (before, rest) = (text.get(..equals)?, text.get(equals..)?);
+    let (length, depth) = equals_sign(rest)?;
+    let parameter = Parameter::before(before);
+    if parameter == Parameter::Other {
         return None;
     }
-    let quoted = matches!(rest.get(mark.len()), Some(b'"' | b'\''));
-    let start = equals + mark.len() + usize::from(quoted);
+    let quoted = matches!(rest.get(length), Some(b'"' | b'\''));
+    let start = equals + length + usize::from(quoted);
     let value = text.get(start..)?;
+    // A matrix parameter ends where the query begins: `;jsessionid=…?q=1`.
+    let is_matrix = before.iter().rev().find(|&&byte| !word(byte)) == Some(&b';');
     let ends = |(at, &byte): (usize, &u8)| {
-        byte < b' ' || DELIMITERS.contains(&byte) || value.get(at..).is_some_and(|rest| rest.starts_with(b"%26"))
+        byte < b' '
+            || DELIMITERS.contains(&byte)
+            || byte == b'?' && is_matrix
+            || byte == b'%' && value.get(at..).is_some_and(|rest| delimiter_depth(rest).is_some_and(|at| at <= depth))
     };
     let length = value.iter().enumerate().position(ends).unwrap_or(value.len());
-    is_secret(value.get(..length)?).then(|| start..start + length)
+    let found = is_secret(value.get(..length)?) && (parameter == Parameter::Secret || is_of_oauth(text, equals));
+    found.then_some(start..start + length)
+}
+
+/// Length of the `=` that `text` begins with, and how often it is percent-encoded.
+fn equals_sign(text: &[u8]) -> Option<(usize, usize)> {
+    match text {
+        [b'=', ..] => Some((1, 0)),
+        [b'\\', b'u', b'0', b'0', b'3', b'd' | b'D', ..] => Some((6, 0)),
+        [b'%', ..] => percent_encoded(text, |code| matches!(code, [b'3', b'd' | b'D'])),
+        _ => None,
+    }
+}
+
+/// How often the `&`, `#` or `;` that `text` begins with is percent-encoded.
+fn delimiter_depth(text: &[u8]) -> Option<usize> {
+    percent_encoded(text, |code| matches!(code, b"26" | b"23" | [b'3', b'b' | b'B'])).map(|(_, depth)| depth)
+}
+
+/// Length and depth of the percent-encoding that `text` begins with: `%3D`, and as a part of something that is encoded
+/// again, `%253D`.
+fn percent_encoded(text: &[u8], is_code: impl Fn(&[u8]) -> bool) -> Option<(usize, usize)> {
+    let mut rest = text.strip_prefix(b"%")?;
+    for depth in 1..=ENCODINGS_MAX {
+        if rest.get(..2).is_some_and(&is_code) {
+            return Some((text.len() - rest.len() + 2, depth));
+        }
+        rest = rest.strip_prefix(b"25")?;
+    }
+    None
+}
+
+/// Whether the `code` before `equals` stands beside another parameter of an OAuth request or redirect.
+fn is_of_oauth(text: &[u8], equals: usize) -> bool {
+    let breaks = |byte: &u8| *byte <= b' ' || b"\"'<>".contains(byte);
+    let before = text.get(equals.saturating_sub(QUERY_WINDOW_BYTES)..equals).unwrap_or_default();
+    let before = before.rsplit(breaks).next().unwrap_or_default();
+    let after = text.get(equals..text.len().min(equals + QUERY_WINDOW_BYTES)).unwrap_or_default();
+    let after = after.split(breaks).next().unwrap_or_default();
+    let named = |query: &[u8], at: usize| {
+        let name = query.get(at..).and_then(equals_sign).and_then(|_| Folded::last(query.get(..at)?));
+        name.map(|name| OAUTH_PARAMETERS.contains(&name.as_bytes()))
+    };
+    // The nearest few, so that a text of nothing but codes is not read once for each of them.
+    let earlier = memrchr2_iter(b'=', b'%', before).filter_map(|at| named(before, at)).take(PARAMETERS_MAX);
+    let later = memchr2_iter(b'=', b'%', after).skip(1).filter_map(|at| named(after, at)).take(PARAMETERS_MAX);
+    earlier.chain(later).any(|is_of_oauth| is_of_oauth)
 }
 
 /// The text after the `:` at `colon`, if it is a member of an object in JSON, escaped or not, and named as secrets are.
@@ -108,8 +238,19 @@ fn last_word(text: &[u8]) -> &[u8] {
     word.get(escape..).unwrap_or_default()
 }
 
-/// Longest of [`SECRET_NAMES`].
-const SECRET_NAME_MAX: usize = 18;
+/// Longest of [`SECRET_NAMES`] and [`SECRET_PARAMETERS`].
+const SECRET_NAME_MAX: usize = 22;
+
+/// Percent-encodings around one another that are looked through: a URL in a URL in a URL.
+const ENCODINGS_MAX: usize = 3;
+/// Bytes on either side of a `code=` among which they lie.
+const QUERY_WINDOW_BYTES: usize = 512;
+
+/// Parameters on either side of a `code` that are looked at.
+const PARAMETERS_MAX: usize = 4;
+
+/// Parameters that stand beside an authorization code (RFC 6749 sections 4.1.2 and 4.1.3, RFC 7636, RFC 9207).
+const OAUTH_PARAMETERS: &[&[u8]] = &[b"state", b"granttype", b"redirecturi", b"codeverifier", b"sessionstate", b"iss"];
 
 /// Names of secrets, in lower case, without `_` and `-`.
 const SECRET_NAMES: &[&[u8]] = &[
@@ -153,6 +294,51 @@ const SECRET_NAMES: &[&[u8]] = &[
     b"signature",
     b"xamzsignature",
     b"xgoogsignature",
+    b"sharedaccesssignature",
+    b"subscriptionkey",
+    b"ocpapimsubscriptionkey",
+    b"passphrase",
+    b"newpassword",
+    b"oldpassword",
+    b"assertion",
+    b"codeverifier",
+    b"idtokenhint",
+    // Okta: tokens of a sign-in, recovery or activation under way (Authentication API, Identity Engine).
+    b"statetoken",
+    b"statehandle",
+    b"recoverytoken",
+    b"activationtoken",
+    b"resettoken",
+    b"logintoken",
+    b"interactionhandle",
+    b"interactioncode",
+    b"oktakey",
+    b"devicecode",
+    b"devicesecret",
+    b"devicetoken",
+    // Of servlet containers and PHP.
+    b"jsessionid",
+    b"phpsessid",
+];
+
+/// Names that mean a secret in the query of a URL, and often something else as the name of a field.
+const SECRET_PARAMETERS: &[&[u8]] = &[
+    b"usercode",
+    b"passcode",
+    b"otp",
+    b"totp",
+    b"pwd",
+    b"authcode",
+    b"authorizationcode",
+    b"verificationcode",
+    b"csrftoken",
+    b"xsrftoken",
+    b"sessionid",
+    b"ssotoken",
+    b"magictoken",
+    b"invitetoken",
+    b"logouttoken",
+    b"accesskey",
 ];
 
 /// A value under a secret name is a secret from this length: shorter ones are flags and counts.

@@ -12,11 +12,11 @@ use flate2::bufread::MultiGzDecoder;
 
 use super::records::Records;
 use crate::checkpoint::Position;
-use crate::format::Format;
 use crate::port::{Message, Polled, Source, SourceError};
 
-/// The records of one file after another. A file that is one JSON array, bare or as `{"Records":[…]}` in CloudTrail's
-/// format, yields its elements; any other yields its lines. gzip and zstd are told by their first bytes.
+/// The records of one file after another. A file that is one JSON array, bare or as the first member of an object
+/// (`{"Records":[…]}`), yields its elements; any other yields its lines, and JSON values over several lines as one record
+/// each. gzip and zstd are told by their first bytes.
 ///
 /// A record's position is its file's path, partition 0 and its number from 0; lines count even where they are empty. A
 /// file that cannot be read to its end yields what could be read and then an error; polling again goes on with the
@@ -24,7 +24,6 @@ use crate::port::{Message, Polled, Source, SourceError};
 pub struct FileSource {
     waiting: std::vec::IntoIter<PathBuf>,
     current: Option<Reader>,
-    format: Format,
     progress: Progress,
 }
 
@@ -52,7 +51,7 @@ impl Progress {
 impl FileSource {
     /// Files are read in the order given; `-` is standard input. Fails at once for a path that cannot be read, so that
     /// nothing is done by halves.
-    pub fn open(paths: Vec<PathBuf>, format: Format) -> Result<Self, SourceError> {
+    pub fn open(paths: Vec<PathBuf>) -> Result<Self, SourceError> {
         if paths.is_empty() {
             return Err(SourceError::Misconfigured("no file is given".to_owned()));
         }
@@ -62,7 +61,7 @@ impl FileSource {
             total = total.zip(size).map(|(total, size)| total + size);
         }
         let progress = Progress { read: Arc::default(), total };
-        Ok(Self { waiting: paths.into_iter(), current: None, format, progress })
+        Ok(Self { waiting: paths.into_iter(), current: None, progress })
     }
 
     #[must_use]
@@ -86,7 +85,7 @@ impl Source for FileSource {
                     break;
                 }
                 match self.waiting.next() {
-                    Some(path) => self.current = Some(Reader::open(&path, self.format, &self.progress)?),
+                    Some(path) => self.current = Some(Reader::open(&path, &self.progress)?),
                     None => return Ok(Polled::End),
                 }
                 continue;
@@ -123,7 +122,7 @@ struct Reader {
 }
 
 impl Reader {
-    fn open(path: &Path, format: Format, progress: &Progress) -> Result<Self, SourceError> {
+    fn open(path: &Path, progress: &Progress) -> Result<Self, SourceError> {
         let counted = Arc::clone(&progress.read);
         let read_before = progress.bytes_read();
         let input = if is_stdin(path) {
@@ -140,7 +139,7 @@ impl Reader {
         Ok(Self {
             position: Position { topic, partition: 0, offset: 0 },
             input,
-            records: Records::new(format == Format::Cloudtrail),
+            records: Records::new(),
             ended: false,
             fault: None,
             read_before,
@@ -354,7 +353,7 @@ mod tests {
         ];
         let total: u64 = paths.iter().map(|path| path.metadata().expect("it is there").len()).sum();
         for max in [1, 2, 100] {
-            let mut source = FileSource::open(paths.clone(), Format::Native).expect("the files open");
+            let mut source = FileSource::open(paths.clone()).expect("the files open");
             assert_eq!(source.progress().bytes_total(), Some(total));
             let (messages, errors) = drain(&mut source, max);
             let expected = [("plain", 0, "a"), ("plain", 1, "b"), ("gz", 0, "c"), ("gz", 1, "d"), ("zst", 0, "e")];
@@ -368,7 +367,7 @@ mod tests {
     fn a_delivery_file_yields_its_records() {
         let folder = TempDir::new().expect("a folder");
         let path = file(&folder, "delivery", &gzip(br#"{"Records":[{"a":1},{"b":2}]}"#));
-        let mut source = FileSource::open(vec![path], Format::Cloudtrail).expect("the file opens");
+        let mut source = FileSource::open(vec![path]).expect("the file opens");
         let expected = vec![message("delivery", 0, r#"{"a":1}"#), message("delivery", 1, r#"{"b":2}"#)];
         assert_eq!(drain(&mut source, 10).0, expected);
     }
@@ -382,7 +381,7 @@ mod tests {
         for (name, whole) in [("cut.gz", compressed), ("cut.zst", zstd)] {
             let cut = file(&folder, name, &whole[..whole.len() / 2]);
             let after = file(&folder, "after", b"z\n");
-            let mut source = FileSource::open(vec![after.clone(), cut, after], Format::Native).expect("the files open");
+            let mut source = FileSource::open(vec![after.clone(), cut, after]).expect("the files open");
             let (messages, errors) = drain(&mut source, 1000);
             let from_cut = messages.iter().filter(|(from, ..)| from == name).count();
             // zstd gives out whole blocks only.
@@ -397,7 +396,7 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_told_by_its_path() {
         let folder = TempDir::new().expect("a folder");
-        let told = |path: PathBuf| match FileSource::open(vec![path], Format::Native) {
+        let told = |path: PathBuf| match FileSource::open(vec![path]) {
             Ok(mut source) => drain(&mut source, 10).1.first().map(ToString::to_string).unwrap_or_default(),
             Err(error) => error.to_string(),
         };
@@ -405,14 +404,14 @@ mod tests {
         assert!(told(folder.path().to_owned()).ends_with("is a directory: name the files in it"));
         let xz = file(&folder, "events.xz", b"\xfd7zXZ\0rest");
         assert!(told(xz).ends_with("events.xz: xz data; only gzip and zstd are read"));
-        assert!(FileSource::open(Vec::new(), Format::Native).is_err());
+        assert!(FileSource::open(Vec::new()).is_err());
     }
 
     #[test]
     fn a_binary_file_comes_by_lines_of_bounded_length() {
         let folder = TempDir::new().expect("a folder");
         let bytes: Vec<u8> = (0..50_000_u32).map(|number| ((number * 7919) >> 3) as u8).collect();
-        let mut source = FileSource::open(vec![file(&folder, "binary", &bytes)], Format::Native).expect("it opens");
+        let mut source = FileSource::open(vec![file(&folder, "binary", &bytes)]).expect("it opens");
         let (messages, errors) = drain(&mut source, 100);
         assert!(!messages.is_empty() && errors.is_empty());
     }

@@ -1,11 +1,12 @@
-//! Cuts records out of a stream of bytes: lines, or the elements of one JSON array, bare or as CloudTrail delivers it
-//! (`{"Records":[…]}`). Memory stays within the longest record, whatever the stream's size.
+//! Cuts records out of a stream of bytes: lines, JSON values that are printed over several lines or stand one behind
+//! another, or the elements of one JSON array, bare or as the first member of an object (`{"Records":[…]}`). Memory stays
+//! within the longest record, whatever the stream's size.
 
 use std::ops::Range;
 
-use memchr::{memchr, memchr2};
+use memchr::{memchr, memchr2, memchr3};
 
-use crate::port::RECORD_BYTES_MAX;
+use crate::port::{BATCH_BYTES_MAX, RECORD_BYTES_MAX};
 
 /// Bytes asked for at a time: large enough that a call costs nothing, small enough to stay in the cache.
 const CHUNK_BYTES: usize = 128 * 1024;
@@ -21,8 +22,6 @@ pub struct Records {
     layout: Layout,
     /// Number of the next record.
     number: i64,
-    /// `{"Records":[…]}` is an array, and no record.
-    wrapping: bool,
 }
 
 /// How records lie in the stream.
@@ -32,6 +31,10 @@ enum Layout {
     Unknown,
     /// One a line.
     Lines,
+    /// Within a JSON value that its first line does not end.
+    Value(Value),
+    /// Behind such a value, or the rest of one that was too long.
+    AfterValue,
     /// The rest of a line that was too long, which has been given out already, cut.
     LongLine,
     /// Between the elements of an array; `wrapped` where the array is a member of an object.
@@ -52,9 +55,8 @@ enum Purpose {
 }
 
 impl Records {
-    /// `wrapping`: whether `{"Records":[…]}` is an array of records, and not a record.
-    pub fn new(wrapping: bool) -> Self {
-        Self { buffer: Vec::new(), start: 0, end: 0, scanned: 0, layout: Layout::Unknown, number: 0, wrapping }
+    pub const fn new() -> Self {
+        Self { buffer: Vec::new(), start: 0, end: 0, scanned: 0, layout: Layout::Unknown, number: 0 }
     }
 
     /// Where to put more bytes of the stream.
@@ -77,7 +79,8 @@ impl Records {
     }
 
     /// The next record and its number (from 0; lines count even where they are empty), or `None` until there are more
-    /// bytes. `ended`: there will be none. A record longer than [`RECORD_BYTES_MAX`] comes once, cut to one byte more.
+    /// bytes. `ended`: there will be none. A record that is too long comes once, cut to one byte more than the limit:
+    /// [`BATCH_BYTES_MAX`] for JSON, which may hold many events, and [`RECORD_BYTES_MAX`] for anything else.
     pub fn next(&mut self, ended: bool) -> Option<(i64, &[u8])> {
         loop {
             let record = match self.step(ended) {
@@ -97,7 +100,7 @@ impl Records {
         let pending = self.buffer.get(self.start..self.end).unwrap_or_default();
         let fresh = pending.get(self.scanned..).unwrap_or_default();
         match self.layout {
-            Layout::Unknown => match Opening::of(pending, self.wrapping) {
+            Layout::Unknown => match Opening::of(pending) {
                 Opening::Array { length, wrapped } => {
                     self.start += length;
                     self.layout = Layout::Between { wrapped };
@@ -110,9 +113,35 @@ impl Records {
                 }
             },
             Layout::Lines => match memchr(b'\n', fresh) {
+                Some(at) if goes_on(pending.get(..self.scanned + at).unwrap_or_default()) => {
+                    self.pass(0, Layout::Value(Value::default()))
+                }
                 Some(at) => self.give(self.scanned + at, 1),
+                // A stream of values without line breaks, or one long value.
+                None if is_json(pending) && (ended || pending.len() > RECORD_BYTES_MAX) => {
+                    self.pass(0, Layout::Value(Value::default()))
+                }
+                None if is_json(pending) => self.starve(),
                 None => self.give_long_or_last(ended, Layout::LongLine),
             },
+            Layout::Value(mut value) => match value.end(fresh) {
+                Some(end) => {
+                    self.layout = Layout::AfterValue;
+                    self.give(self.scanned + end, 0)
+                }
+                None => {
+                    self.layout = Layout::Value(value);
+                    self.give_long_or_last(ended, Layout::AfterValue)
+                }
+            },
+            Layout::AfterValue => {
+                let passed = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b',');
+                match pending.iter().position(|byte| !passed(byte)) {
+                    Some(at) if pending.get(at) == Some(&b'\n') => self.pass(at + 1, Layout::Lines),
+                    Some(at) => self.pass(at, Layout::Lines),
+                    None => self.pass_all(),
+                }
+            }
             Layout::LongLine => match memchr(b'\n', fresh) {
                 Some(at) => self.pass(at + 1, Layout::Lines),
                 None => self.pass_all(),
@@ -154,16 +183,28 @@ impl Records {
 
     /// Gives out `length` pending bytes, cut to the limit, and passes over them and `after` more.
     fn give(&mut self, length: usize, after: usize) -> Step {
-        let record = self.start..self.start + length.min(RECORD_BYTES_MAX + 1);
+        let record = self.start..self.start + length.min(self.bytes_max() + 1);
         self.start += length + after;
         self.scanned = 0;
         Step::Record(record)
     }
 
+    /// Longest record of the kind that is pending.
+    fn bytes_max(&self) -> usize {
+        let pending = self.buffer.get(self.start..self.end).unwrap_or_default();
+        if is_json(pending) { BATCH_BYTES_MAX } else { RECORD_BYTES_MAX }
+    }
+
+    /// More bytes are needed to tell where the record ends.
+    fn starve(&mut self) -> Step {
+        self.scanned = self.end - self.start;
+        Step::Starved
+    }
+
     /// The record's end is not among the pending bytes: they are too many already, or the last, or more are needed.
     fn give_long_or_last(&mut self, ended: bool, rest: Layout) -> Step {
         self.scanned = self.end - self.start;
-        if self.scanned > RECORD_BYTES_MAX {
+        if self.scanned > self.bytes_max() {
             self.layout = rest;
             self.give(self.scanned, 0)
         } else if ended && self.scanned > 0 {
@@ -207,18 +248,19 @@ enum Opening {
 }
 
 impl Opening {
-    /// `wrapping`: an array may be the first member, `Records`, of an object. An array of anything but objects is a
-    /// line like another.
-    fn of(bytes: &[u8], wrapping: bool) -> Self {
-        let forms: [(&[&[u8]], _, _); 3] = [
+    /// An array of anything but objects is a line like another.
+    fn of(bytes: &[u8]) -> Self {
+        let forms: [(&[&[u8]], _, _); 5] = [
+            // CloudTrail's files, the answer of `lookup-events`, and Azure's and Firehose's batches.
             (&[b"{", b"\"Records\"", b":", b"["], 0, true),
+            (&[b"{", b"\"Events\"", b":", b"["], 0, true),
+            (&[b"{", b"\"records\"", b":", b"["], 0, true),
             // The first element, or the array's end, is for later.
             (&[b"[", b"{"], 1, false),
             (&[b"[", b"]"], 1, false),
         ];
         for (tokens, stays, wrapped) in forms {
             match lead(bytes, tokens) {
-                _ if wrapped && !wrapping => {}
                 Lead::Length(length) => return Self::Array { length: length - stays, wrapped },
                 // A stream that opens with so much white space is none of these.
                 Lead::Unfinished if bytes.len() < CHUNK_BYTES => return Self::Unfinished,
@@ -238,8 +280,9 @@ enum Lead {
     Other,
 }
 
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 fn lead(bytes: &[u8], tokens: &[&[u8]]) -> Lead {
-    const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
     if bytes.len() < BYTE_ORDER_MARK.len() && BYTE_ORDER_MARK.starts_with(bytes) {
         return Lead::Unfinished;
     }
@@ -255,8 +298,74 @@ fn lead(bytes: &[u8], tokens: &[&[u8]]) -> Lead {
     Lead::Length(bytes.len() - rest.len())
 }
 
+/// Whether `bytes` begin as a JSON object or array does.
+fn is_json(bytes: &[u8]) -> bool {
+    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
+    matches!(bytes.trim_ascii_start().first(), Some(b'{' | b'['))
+}
+
+/// Whether a line begins a JSON value that the next lines go on with, as printers with indentation break it.
+fn goes_on(line: &[u8]) -> bool {
+    is_json(line) && matches!(line.trim_ascii_end().last(), Some(b'{' | b'[' | b',' | b':'))
+}
+
+/// A JSON value over several lines. One that is broken must not swallow what follows: it ends where a line ends in the
+/// middle of a string, and where a line begins with an object although the line before it was complete.
+#[derive(Clone, Copy, Debug, Default)]
+struct Value {
+    nesting: Nesting,
+    /// The last byte before this one that is no white space.
+    before: u8,
+    /// No byte of this line has been read.
+    begins_line: bool,
+}
+
+impl Value {
+    /// Reads on through `bytes` to the end of the value: the number of bytes up to it.
+    fn end(&mut self, bytes: &[u8]) -> Option<usize> {
+        let mut at = 0;
+        while let Some(&byte) = bytes.get(at) {
+            if self.nesting.in_string {
+                if self.nesting.escaped {
+                    self.nesting.escaped = false;
+                } else {
+                    at += memchr3(b'"', b'\\', b'\n', bytes.get(at..)?)?;
+                    match bytes.get(at) {
+                        Some(b'\n') => return Some(at),
+                        Some(b'"') => self.nesting.in_string = false,
+                        _ => self.nesting.escaped = true,
+                    }
+                }
+                self.before = b'"';
+            } else {
+                if self.begins_line && matches!(byte, b'{' | b'[') && !matches!(self.before, b'{' | b'[' | b',' | b':')
+                {
+                    return Some(at);
+                }
+                match byte {
+                    b'"' => self.nesting.in_string = true,
+                    b'{' | b'[' => self.nesting.depth += 1,
+                    b'}' | b']' => {
+                        self.nesting.depth = self.nesting.depth.saturating_sub(1);
+                        if self.nesting.depth == 0 {
+                            return Some(at + 1);
+                        }
+                    }
+                    _ => {}
+                }
+                if !byte.is_ascii_whitespace() {
+                    self.before = byte;
+                }
+            }
+            self.begins_line = byte == b'\n';
+            at += 1;
+        }
+        None
+    }
+}
+
 /// How deep in a JSON text we are.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Nesting {
     depth: usize,
     in_string: bool,
@@ -300,8 +409,8 @@ mod tests {
     use super::*;
 
     /// The records of `bytes`, fed in pieces of `piece` bytes.
-    fn cut(bytes: &[u8], piece: usize, wrapping: bool) -> Vec<(i64, String)> {
-        let mut records = Records::new(wrapping);
+    fn cut(bytes: &[u8], piece: usize) -> Vec<(i64, String)> {
+        let mut records = Records::new();
         let mut found = Vec::new();
         let mut pieces = bytes.chunks(piece.max(1));
         loop {
@@ -320,9 +429,9 @@ mod tests {
     }
 
     fn records(bytes: &str) -> Vec<(i64, String)> {
-        let whole = cut(bytes.as_bytes(), usize::MAX, true);
+        let whole = cut(bytes.as_bytes(), usize::MAX);
         for piece in [1, 2, 7] {
-            assert_eq!(cut(bytes.as_bytes(), piece, true), whole, "{bytes} by {piece}");
+            assert_eq!(cut(bytes.as_bytes(), piece), whole, "{bytes} by {piece}");
         }
         whole
     }
@@ -347,10 +456,11 @@ mod tests {
             "\u{feff} {\n \"Records\" : [ {\"a\":\"]}\\\"{\"} ,\n {\"b\":[{}]} ],\"x\":[{\"y\":\"]\"}] }\n",
             r#"[{"a":"]}\"{"} , {"b":[{}]}]"#,
             "{\"Records\":[{\"a\":\"]}\\\"{\"}]}\n{\"Records\":[]}\n{\"Records\":[{\"b\":[{}]}]}\n",
+            "{\n  \"Events\": [\n    {\"a\":\"]}\\\"{\"},\n    {\"b\":[{}]}\n  ],\n  \"NextToken\": \"x\"\n}\n",
+            r#"{"records":[{"a":"]}\"{"},{"b":[{}]}]}"#,
         ] {
             assert_eq!(records(text), elements, "{text}");
         }
-        assert_eq!(cut(br#"{"Records":[{"a":1}]}"#, 99, false), numbered(&[(0, r#"{"Records":[{"a":1}]}"#)]));
     }
 
     #[test]
@@ -360,32 +470,62 @@ mod tests {
     }
 
     #[test]
+    fn value_over_several_lines_is_one_record() {
+        let value = "{\n  \"a\": {\n    \"b\": [\n      1,\n      2\n    ]\n  },\n  \"c\": \"} {\"\n}";
+        assert_eq!(records(value), numbered(&[(0, value)]));
+        let several = format!("{value}\n{{\"x\":1}}\n{value},\n{value}{{\"y\":2}}\n[1,\n2]\n");
+        let expected = [(0, value), (1, r#"{"x":1}"#), (2, value), (3, value), (4, r#"{"y":2}"#), (5, "[1,\n2]")];
+        assert_eq!(records(&several), numbered(&expected));
+        assert_eq!(records("\u{feff}{\n\"a\":1}\n"), numbered(&[(0, "\u{feff}{\n\"a\":1}")]));
+    }
+
+    #[test]
+    fn broken_value_costs_no_more_than_its_neighbour() {
+        for (text, expected) in [
+            ("{\n\"a\": \"x\n{\"b\":1}\n", &["{\n\"a\": \"x", "{\"b\":1}"][..]),
+            ("{\n\"a\": 1\n{\"b\":1}\n{\"c\":1}\n", &["{\n\"a\": 1\n", "{\"b\":1}", "{\"c\":1}"]),
+            ("{\"a\":1,\n{\"b\":1}\n{\"c\":1}\n", &["{\"a\":1,\n{\"b\":1}\n", "{\"c\":1}"]),
+            ("{\"a\":\n", &["{\"a\":\n"]),
+        ] {
+            let found: Vec<_> = records(text).into_iter().map(|(_, record)| record).collect();
+            assert_eq!(found, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn values_without_line_breaks_come_one_by_one() {
+        assert_eq!(
+            records(r#"{"a":1}{"b":2} {"c":3}"#),
+            numbered(&[(0, r#"{"a":1}"#), (1, r#"{"b":2}"#), (2, r#"{"c":3}"#)])
+        );
+    }
+
+    #[test]
     fn a_too_long_record_comes_once_and_cut() {
         let long = "x".repeat(RECORD_BYTES_MAX * 3);
         let text = format!("a\n{long}\nb\n");
-        let lengths: Vec<_> =
-            cut(text.as_bytes(), 100_000, true).iter().map(|(at, record)| (*at, record.len())).collect();
+        let lengths: Vec<_> = cut(text.as_bytes(), 100_000).iter().map(|(at, record)| (*at, record.len())).collect();
         assert_eq!(lengths, [(0, 1), (1, RECORD_BYTES_MAX + 1), (2, 1)]);
+        let long = "x".repeat(BATCH_BYTES_MAX + 9);
         let text = format!("[{{\"a\":1}},{{\"b\":\"{long}\"}},{{\"c\":1}}]");
-        let lengths: Vec<_> =
-            cut(text.as_bytes(), 100_000, true).iter().map(|(at, record)| (*at, record.len())).collect();
-        assert_eq!(lengths, [(0, 7), (1, RECORD_BYTES_MAX + 1), (2, 7)]);
+        let lengths: Vec<_> = cut(text.as_bytes(), 100_000).iter().map(|(at, record)| (*at, record.len())).collect();
+        assert_eq!(lengths, [(0, 7), (1, BATCH_BYTES_MAX + 1), (2, 7)]);
         let just = format!("{}\nb", "x".repeat(RECORD_BYTES_MAX));
-        assert_eq!(cut(just.as_bytes(), 100_000, true).len(), 2);
+        assert_eq!(cut(just.as_bytes(), 100_000).len(), 2);
     }
 
     proptest! {
         #[test]
-        fn pieces_make_no_difference(text in "[\\[\\]{}\",:\\\\ \nRa1]{0,60}|\\{\"Records\":\\[[\\[\\]{}\",:\\\\ \na1]{0,60}", piece in 1..9_usize) {
-            prop_assert_eq!(cut(text.as_bytes(), piece, true), cut(text.as_bytes(), usize::MAX, true));
+        fn pieces_make_no_difference(text in "[\\[\\]{}\",:\\\\ \nRa1]{0,60}|\\{\"(Records|Events)\":\\[[\\[\\]{}\",:\\\\ \na1]{0,60}", piece in 1..9_usize) {
+            prop_assert_eq!(cut(text.as_bytes(), piece), cut(text.as_bytes(), usize::MAX));
         }
 
         #[test]
-        fn no_line_is_lost(lines in prop::collection::vec("[a-z{}]{0,20}", 0..20), piece in 1..50_usize) {
-            let text = lines.join("\n");
+        fn no_line_is_lost(lines in prop::collection::vec("([a-z{}]{0,20}[a-z])?", 0..20), piece in 1..50_usize) {
+            let text = lines.join("\n") + "\n";
             let expected = lines.iter().enumerate().filter(|(_, line)| !line.is_empty());
             let expected: Vec<_> = expected.map(|(at, line)| (at as i64, line.clone())).collect();
-            prop_assert_eq!(cut(text.as_bytes(), piece, true), expected);
+            prop_assert_eq!(cut(text.as_bytes(), piece), expected);
         }
     }
 }

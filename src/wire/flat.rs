@@ -4,10 +4,12 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
 use smallvec::SmallVec;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
 
 use super::error::TWICE;
-use super::mapping::Mapping;
+use super::mapping::{Mapping, Source};
 use super::repair::{BAD_TEXT, shown};
 use super::scalar::Scalar;
 use super::text::{ATTR_NAME_BYTES_MAX, ATTRS_MAX, DEPTH_MAX, char_boundary};
@@ -21,6 +23,12 @@ pub struct Paths {
     /// Sorted.
     wanted: Vec<Wanted>,
     excluded: Vec<Excluded>,
+    /// Arrays of objects that are looked into.
+    arrays: Vec<&'static str>,
+    /// Where an object may stand as JSON in a text.
+    embedded: &'static [&'static str],
+    absent: &'static [&'static str],
+    volatile: &'static [&'static str],
 }
 
 #[derive(Debug)]
@@ -39,24 +47,41 @@ struct Excluded {
 
 impl Paths {
     pub fn of(mapping: &Mapping) -> Self {
-        let mut paths = Vec::new();
-        let mut note = |path| paths.push(path);
-        let changes = mapping.changes.iter();
-        for (_, sources) in mapping.fields.iter().chain(changes.clone().flat_map(|change| change.fields)) {
-            sources.iter().for_each(|source| source.paths(&mut note));
-        }
-        changes.flat_map(|change| change.when).for_each(|(path, _)| note(path));
-        mapping.skips.iter().for_each(|skip| note(skip.path));
+        let Mapping {
+            marks,
+            weak_marks,
+            fields,
+            changes,
+            reinstatements,
+            skips,
+            excluded,
+            embedded,
+            absent,
+            volatile,
+            ..
+        } = mapping;
+        let reinstated =
+            reinstatements.iter().flat_map(|reinstatement| reinstatement.token.iter().chain(reinstatement.user));
+        let rows = fields.iter().chain(changes.iter().flat_map(|change| change.fields));
+        let sources: Vec<&Source> = rows.flat_map(|(_, sources)| *sources).chain(reinstated).collect();
+        let tests = changes.iter().flat_map(|change| change.when.iter().chain(change.unless));
+        let tests = tests.chain(skips.iter().flat_map(|skip| skip.when.iter().chain(skip.unless)));
+        let tests = tests.chain(reinstatements.iter().flat_map(|reinstatement| reinstatement.when));
+        let mut paths: Vec<_> = marks.iter().chain(*weak_marks).copied().chain(tests.map(|(path, _)| *path)).collect();
+        sources.iter().for_each(|source| source.paths(&mut |path| paths.push(path)));
         paths.sort_unstable();
         paths.dedup();
-        let under = |path: &str, parent: &str| path.strip_prefix(parent).is_some_and(|rest| rest.starts_with('.'));
-        let excluded = mapping
-            .excluded
+        let mut arrays: Vec<_> = changes.iter().filter_map(|change| change.each.map(|each| each.array)).collect();
+        arrays.extend(sources.iter().filter_map(|source| source.array()));
+        arrays.sort_unstable();
+        arrays.dedup();
+        let excluded = excluded
             .iter()
-            .map(|parent| Excluded { path: parent, holds_wanted: paths.iter().any(|path| under(path, parent)) });
-        let hidden = |path: &str| mapping.excluded.iter().any(|parent| under(path, parent));
-        let wanted = paths.iter().map(|path| Wanted { path, hidden: hidden(path) });
-        Self { excluded: excluded.collect(), wanted: wanted.collect() }
+            .map(|parent| Excluded { path: parent, holds_wanted: paths.iter().any(|path| is_under(path, parent)) })
+            .collect::<Vec<_>>();
+        let hidden = |path: &str| excluded.iter().any(|parent| is_under(path, parent.path));
+        let wanted = paths.iter().map(|path| Wanted { path, hidden: hidden(path) }).collect();
+        Self { wanted, excluded, arrays, embedded, absent, volatile }
     }
 
     fn slot(&self, path: &str) -> Option<usize> {
@@ -64,11 +89,23 @@ impl Paths {
     }
 }
 
+/// Whether `path` leads on from `parent`.
+fn is_under(path: &str, parent: &str) -> bool {
+    path.strip_prefix(parent).is_some_and(|rest| rest.starts_with('.'))
+}
+
+/// Texts kept of the elements of arrays that are looked into.
+const ELEMENTS_MAX: usize = 1024;
+
 /// One record, flat.
 pub struct Flat<'p, 'a> {
     paths: &'p Paths,
     /// What stands at each wanted path: one text, or those of an array.
     found: Vec<Found<'a>>,
+    /// The members of the elements of [`Paths::arrays`], by their paths.
+    elements: Vec<(String, Cow<'a, str>)>,
+    /// Sum of the hashes of all texts that count for the record's identity, where they are asked for.
+    digest: Option<u128>,
     /// Everything else, as it came.
     rest: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     omitted: u64,
@@ -86,19 +123,42 @@ struct Found<'a> {
 }
 
 impl<'p, 'a> Flat<'p, 'a> {
-    /// Reads the object in `json`. `absent`: texts that stand for nothing.
+    /// Reads the object in `json`.
     pub fn read(
         paths: &'p Paths,
-        absent: &'static [&'static str],
         json: &mut serde_json::Deserializer<serde_json::de::StrRead<'a>>,
     ) -> Result<Self, serde_json::Error> {
+        Self::read_into(Self::new(paths), json)
+    }
+
+    /// A number of what the record in `text` says, whatever the order in which it says it: the same for every delivery of
+    /// the same record.
+    pub fn digest(paths: &'p Paths, text: &'a str) -> Result<u128, serde_json::Error> {
+        let flat = Self { digest: Some(0), ..Self::new(paths) };
+        let flat = Self::read_into(flat, &mut serde_json::Deserializer::from_str(text))?;
+        Ok(flat.digest.unwrap_or_default())
+    }
+
+    fn new(paths: &'p Paths) -> Self {
         let found = vec![Found::default(); paths.wanted.len()];
-        let mut flat = Self { paths, found, rest: Vec::new(), omitted: 0, too_deep: false };
+        Self { paths, found, elements: Vec::new(), digest: None, rest: Vec::new(), omitted: 0, too_deep: false }
+    }
+
+    fn read_into(
+        mut flat: Self,
+        json: &mut serde_json::Deserializer<serde_json::de::StrRead<'a>>,
+    ) -> Result<Self, serde_json::Error> {
         let mut path = String::new();
-        let mut node = Node { flat: &mut flat, path: &mut path, absent, array_length: None, hidden: false, depth: 0 };
+        let mut node = Node { flat: &mut flat, path: &mut path, array_length: None, hidden: false, depth: 0 };
         json.deserialize_map(node.reborrow())?;
         json.end()?;
         Ok(flat)
+    }
+
+    /// Whether anything stands at a wanted path.
+    pub fn has(&self, path: &str) -> bool {
+        let found = self.paths.slot(path).and_then(|slot| self.found.get(slot));
+        found.is_some_and(|found| !found.texts.is_empty() || found.fault.is_some())
     }
 
     /// The text at a wanted path, or the first of several.
@@ -128,15 +188,34 @@ impl<'p, 'a> Flat<'p, 'a> {
         }
     }
 
+    /// The objects in `array` that have the type `kind`, by their places.
+    fn of_type<'f>(&'f self, array: &'f str, kind: &'f str) -> impl Iterator<Item = &'f str> {
+        let of_kind = self.elements.iter().filter(move |(_, text)| text == kind);
+        of_kind.filter_map(move |(path, _)| path.strip_prefix(array)?.strip_prefix('.')?.strip_suffix(".type"))
+    }
+
+    fn element(&self, array: &str, place: &str, member: &str) -> Option<&Cow<'a, str>> {
+        let of_member = |path: &str| {
+            path.strip_prefix(array)
+                .and_then(|rest| rest.strip_prefix('.')?.strip_prefix(place)?.strip_prefix('.'))
+                .is_some_and(|rest| rest == member)
+        };
+        self.elements.iter().find(|(path, _)| of_member(path)).map(|(_, text)| text)
+    }
+
     /// The text of `member` in the first object in `array` with such a `type`.
     pub fn typed(&self, array: &str, kind: &str, member: &str) -> Option<&Cow<'a, str>> {
-        let element = self
-            .rest
-            .iter()
-            .filter(|(_, text)| text == kind)
-            .find_map(|(path, _)| path.strip_prefix(array)?.strip_prefix('.')?.strip_suffix(".type"))?;
-        let wanted = format!("{array}.{element}.{member}");
-        self.rest.iter().find(|(path, _)| *path == wanted).map(|(_, text)| text)
+        self.of_type(array, kind).find_map(|place| self.element(array, place, member))
+    }
+
+    /// The texts of `member` in all objects in `array` with such a `type`.
+    pub fn all_typed<'f>(
+        &'f self,
+        array: &'f str,
+        kind: &'f str,
+        member: &'f str,
+    ) -> impl Iterator<Item = &'f Cow<'a, str>> {
+        self.of_type(array, kind).filter_map(move |place| self.element(array, place, member))
     }
 
     /// What no field has taken, and the number of texts beyond the limit.
@@ -148,6 +227,17 @@ impl<'p, 'a> Flat<'p, 'a> {
     }
 
     fn put(&mut self, path: &str, array_length: Option<usize>, hidden: bool, text: Cow<'a, str>) {
+        if let Some(digest) = &mut self.digest {
+            let volatile = |parent: &&str| path == &**parent || is_under(path, parent);
+            if !hidden && !self.paths.volatile.iter().any(volatile) {
+                let seed = xxh3_64(path.as_bytes());
+                *digest = digest.wrapping_add(xxh3_128_with_seed(text.as_bytes(), seed));
+            }
+            return;
+        }
+        if self.elements.len() < ELEMENTS_MAX && self.paths.arrays.iter().any(|array| is_under(path, array)) {
+            self.elements.push((path.to_owned(), text.clone()));
+        }
         let known = array_length.and_then(|length| path.get(..length)).unwrap_or(path);
         if let Some(found) = self.paths.slot(known).and_then(|slot| self.found.get_mut(slot)) {
             // Only an escape can stand for NUL, and a text with an escape is never borrowed.
@@ -183,7 +273,6 @@ impl Found<'_> {
 struct Node<'n, 'p, 'a> {
     flat: &'n mut Flat<'p, 'a>,
     path: &'n mut String,
-    absent: &'static [&'static str],
     /// In an array: length of the array's own path.
     array_length: Option<usize>,
     hidden: bool,
@@ -205,8 +294,43 @@ impl<'p, 'a> Node<'_, 'p, 'a> {
 
     /// Takes in one value. Null and the empty text say nothing.
     fn put(self, text: Cow<'a, str>) {
-        if !text.is_empty() && !self.absent.contains(&text.as_ref()) {
-            self.flat.put(self.path, self.array_length, self.hidden, text);
+        if text.is_empty() || self.flat.paths.absent.contains(&text.as_ref()) {
+            return;
+        }
+        if text.starts_with('{') && self.flat.paths.embedded.contains(&self.path.as_str()) {
+            // What is no JSON is a body like another.
+            if let Ok(body @ Value::Object(_)) = serde_json::from_str(&text) {
+                self.graft(body);
+            }
+            return;
+        }
+        self.flat.put(self.path, self.array_length, self.hidden, text);
+    }
+
+    /// Takes in what stood as JSON in a text. serde_json reads no deeper than 128.
+    fn graft(mut self, value: Value) {
+        let outer = self.path.len();
+        match value {
+            Value::Object(members) => {
+                for (name, value) in members {
+                    self.path.push('.');
+                    self.path.push_str(&name);
+                    Node { array_length: None, ..self.reborrow() }.graft(value);
+                    self.path.truncate(outer);
+                }
+            }
+            Value::Array(items) => {
+                for (index, value) in items.into_iter().enumerate() {
+                    self.path.push('.');
+                    self.path.push_str(&index.to_string());
+                    Node { array_length: Some(outer), ..self.reborrow() }.graft(value);
+                    self.path.truncate(outer);
+                }
+            }
+            Value::Null => {}
+            Value::String(text) if text.is_empty() => {}
+            Value::String(text) => self.flat.put(self.path, self.array_length, self.hidden, Cow::Owned(text)),
+            other => self.flat.put(self.path, self.array_length, self.hidden, Cow::Owned(other.to_string())),
         }
     }
 }
@@ -241,7 +365,9 @@ impl<'de> Visitor<'de> for Node<'_, '_, 'de> {
                 self.path.push('.');
             }
             self.path.push_str(&name);
-            let excluded = self.flat.paths.excluded.iter().find(|excluded| excluded.path == self.path);
+            // A name may have dots in it, and lead past the excluded path itself.
+            let within = |excluded: &&Excluded| excluded.path == self.path || is_under(self.path, excluded.path);
+            let excluded = if self.hidden { None } else { self.flat.paths.excluded.iter().find(within) };
             if let Some(Excluded { holds_wanted: false, .. }) = excluded {
                 members.next_value::<IgnoredAny>()?;
             } else {

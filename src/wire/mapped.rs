@@ -6,11 +6,12 @@ use std::str::FromStr;
 use super::Decoded;
 use super::error::{DecodeError, TWICE, offset_in};
 use super::flat::{Flat, NESTED, Paths};
-use super::mapping::{Change, Field, Mapping, Row, Source, matches};
+use super::mapping::{Change, Field, Mapping, Reinstatement, Row, Skip, Source, Test, is_lasting, matches};
 use super::repair::BAD_TEXT;
 use super::scalar::{STATUS_MAX, Scalar};
 use super::text::{self, Screen, blank, cut};
-use crate::event::{Event, EventGeo, Timestamp, TokenType};
+use super::time;
+use crate::event::{Concerns, Event, EventGeo, ProviderFacts, Timestamp, TokenType};
 use crate::token::TokenId;
 
 /// A mapping, made ready.
@@ -20,6 +21,18 @@ pub struct Mapper {
     paths: Paths,
 }
 
+/// Why nothing was handed on of an object: a record may stand in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// It has none of the members that every record of the format has some of.
+    Foreign,
+    /// The same, but it may be a record of the format that speaks of no token.
+    NoToken,
+}
+
+/// Why a record is skipped that names neither a token nor who holds one.
+pub const NO_TOKEN: &str = "no token and no principal";
+
 /// Why a record is no event: what it cannot be without is missing or cannot be read. Any other field that cannot be read
 /// counts as absent, is named in the event's attributes, and what was sent for it stays there.
 struct Fault {
@@ -28,89 +41,138 @@ struct Fault {
     at: Option<usize>,
 }
 
+/// One record on its way through a mapping.
+struct Reading<'r, 's, 'p, 'a> {
+    payload: &'a [u8],
+    record: &'r mut Flat<'p, 'a>,
+    screen: &'r mut Screen<'s>,
+}
+
 impl Mapper {
     pub fn new(mapping: &'static Mapping) -> Self {
         Self { mapping, paths: Paths::of(mapping) }
     }
 
-    /// Name of the first member of an object around an array of records.
-    pub fn batch(&self) -> Option<&'static str> {
-        self.mapping.batch
-    }
-
-    /// Decodes the one record in `text`, which begins at byte `base` of `payload`. It gives one event, or two where
-    /// its call was made with one token and changed another: the `use` of the former comes first, under the record's
-    /// id with `:use` after it, for ids are for single events.
+    /// Decodes the one record in `text`, which begins at byte `base` of `payload`. It gives one event, or several where
+    /// its call was made with one token and changed others: the `use` of the former comes first, under the record's id
+    /// with `:use` after it, for ids are for single events.
     pub fn decode<'a>(
         &self,
         payload: &'a [u8],
-        base: usize,
         text: &'a str,
         screen: &mut Screen<'_>,
         take: &mut dyn FnMut(Result<Decoded<'a>, DecodeError>),
-    ) {
+    ) -> Result<(), Unread> {
+        let base = offset_in(payload, text).unwrap_or_default();
         let mut json = serde_json::Deserializer::from_str(text);
-        let mut record = match Flat::read(&self.paths, self.mapping.absent, &mut json) {
+        let mut record = match Flat::read(&self.paths, &mut json) {
             Ok(record) => record,
-            Err(error) => return take(Err(DecodeError::json(payload, base, text, &error, None))),
+            Err(error) => {
+                take(Err(DecodeError::json(payload, base, text, &error, None)));
+                return Ok(());
+            }
         };
+        if !self.mapping.marks.iter().any(|mark| record.has(mark)) {
+            let weak = self.mapping.weak_marks.iter().any(|mark| record.has(mark));
+            return Err(if weak { Unread::NoToken } else { Unread::Foreign });
+        }
         if record.is_too_deep() {
             screen.unreadable("attrs", text::TOO_DEEP);
         }
-        let skip = self.mapping.skips.iter().find(|skip| {
-            record.fault(skip.path).is_none() && record.text(skip.path).is_some_and(|word| word == skip.word)
-        });
+        let skip = self.mapping.skips.iter().find(|skip| skip.applies(&record));
         if let Some(skip) = skip.filter(|skip| !skip.unless_change) {
-            return take(Ok(Decoded::Skipped(skip.reason)));
+            take(Ok(Decoded::Skipped(skip.reason)));
+            return Ok(());
         }
-        let read = self.read(payload, &mut record, screen);
+        let read = self.read(&mut Reading { payload, record: &mut record, screen });
         let Events { used, changed } = match read {
             Ok(events) => events,
             Err(Fault { path, reason, at }) => {
-                return take(Err(DecodeError::new(payload, at.unwrap_or(base), path, reason)));
+                take(Err(DecodeError::new(payload, at.unwrap_or(base), path, reason)));
+                return Ok(());
             }
         };
         let used = used.filter(|_| skip.is_none());
+        let Some(first) = used.as_ref().or(changed.first()) else {
+            take(Ok(Decoded::Skipped(skip.map_or(NO_TOKEN, |skip| skip.reason))));
+            return Ok(());
+        };
+        let event_id = if first.event_id.is_empty() {
+            Cow::Owned(screen.content_id(Flat::digest(&self.paths, text).unwrap_or_default()))
+        } else {
+            first.event_id.clone()
+        };
         let attrs = attrs(record, screen);
-        match (used, changed) {
-            (None, None) => take(Ok(Decoded::Skipped(skip.map_or("no token and no principal", |skip| skip.reason)))),
-            (Some(event), None) | (None, Some(event)) => take(Ok(Decoded::Event(Event { attrs, ..event }))),
-            (Some(used), Some(changed)) => {
-                let event_id = Cow::Owned(format!("{}:use", used.event_id));
-                take(Ok(Decoded::Event(Event { event_id, attrs: attrs.clone(), ..used })));
-                take(Ok(Decoded::Event(Event { attrs, ..changed })));
-            }
+        if let Some(used) = used {
+            let event_id = if changed.is_empty() { event_id.clone() } else { Cow::Owned(format!("{event_id}:use")) };
+            take(Ok(Decoded::Event(Event { event_id, attrs: attrs.clone(), ..used })));
         }
+        for (number, changed) in changed.into_iter().enumerate() {
+            let event_id =
+                if number == 0 { event_id.clone() } else { Cow::Owned(format!("{event_id}:{}", number + 1)) };
+            take(Ok(Decoded::Event(Event { event_id, attrs: attrs.clone(), ..changed })));
+        }
+        Ok(())
     }
 
-    fn read<'a>(
-        &self,
-        payload: &[u8],
-        record: &mut Flat<'_, 'a>,
-        screen: &mut Screen<'_>,
-    ) -> Result<Events<'a>, Fault> {
+    fn read<'a>(&self, reading: &mut Reading<'_, '_, '_, 'a>) -> Result<Events<'a>, Fault> {
         let mut base = Draft::new();
+        // The first one, told where the record speaks of a token at all.
+        let mut fault = None;
+        let mut token_unreadable = false;
         for row in self.mapping.fields {
-            base.fill(row, payload, record, screen)?;
-        }
-        for (field, filled) in [(Field::EventId, !base.event.event_id.is_empty()), (Field::Timestamp, base.timed)] {
-            if !filled {
-                return Err(Fault { path: self.first_path(field), reason: "missing", at: None });
+            if let Err(found) = base.fill(row, reading) {
+                token_unreadable |= row.0 == Field::TokenId;
+                fault.get_or_insert(found);
             }
         }
         let failed = base.event.status.is_some_and(|status| status >= 400);
-        let change = self.mapping.changes.iter().find(|change| !failed && change.applies(record));
-        let changed = match change {
-            Some(change) => base.changed(change, payload, record, screen)?,
-            None => None,
-        };
-        let used = match &changed {
+        let mut changed = Vec::new();
+        for change in self.mapping.changes.iter().filter(|change| !failed || change.failed_too) {
+            if change.applies(reading.record) {
+                changed = base.changed(change, reading)?;
+                if !changed.is_empty() {
+                    break;
+                }
+            }
+        }
+        let reinstated = self.mapping.reinstatements.iter().find(|one| !failed && one.applies(reading.record));
+        let timed = base.timed;
+        let mut used = if token_unreadable
             // One token, one event.
-            Some(changed) if changed.token_id == base.event.token_id => None,
+            || changed.iter().any(|changed| changed.token_id == base.event.token_id)
             // A caller without a token of its own leaves nothing to judge beside what it changed.
-            Some(_) if !base.has_token() => None,
-            _ => base.used(screen),
+            || !changed.is_empty() && !base.has_token()
+        {
+            None
+        } else {
+            base.used(reading.screen)
         };
+        if used.is_some() || !changed.is_empty() || token_unreadable {
+            if let Some(fault) = fault {
+                return Err(fault);
+            }
+            if !timed {
+                return Err(Fault { path: self.first_path(Field::Timestamp), reason: "missing", at: None });
+            }
+        }
+        if let Some(used) = &mut used
+            && !changed.is_empty()
+            && let Some(facts) = &mut used.facts
+        {
+            // The other name that the record has may be that of the changed token.
+            facts.alias = None;
+        }
+        if let (Some(reinstated), Some(event)) = (reinstated, used.as_mut().or(changed.first_mut())) {
+            let token = Source::first_of(reinstated.token, reading.record);
+            let user = Source::first_of(reinstated.user, reading.record);
+            let token = token.and_then(|text| token_id(text, reading.screen).ok());
+            let user = user.and_then(|text| id(text, text::ID_BYTES_MAX, reading.screen).ok());
+            if token.is_some() || user.is_some() {
+                let facts = facts(event);
+                (facts.reinstated_token, facts.reinstated_user) = (token, user);
+            }
+        }
         Ok(Events { used, changed })
     }
 
@@ -124,11 +186,14 @@ impl Mapper {
     }
 }
 
-/// What one record tells: of the token it used, and of one it changed.
+/// What one record tells: of the token it used, and of those it changed.
 struct Events<'a> {
     used: Option<Event<'a>>,
-    changed: Option<Event<'a>>,
+    changed: Vec<Event<'a>>,
 }
+
+/// Tokens of one record that are told of; more are left out.
+const CHANGED_MAX: usize = 64;
 
 /// What no field took, without its secrets.
 fn attrs<'a>(record: Flat<'_, 'a>, screen: &mut Screen<'_>) -> Vec<(Cow<'a, str>, Cow<'a, str>)> {
@@ -142,12 +207,27 @@ fn attrs<'a>(record: Flat<'_, 'a>, screen: &mut Screen<'_>) -> Vec<(Cow<'a, str>
     attrs
 }
 
+/// Whether a test holds: for a field that cannot be read none does.
+fn holds((path, patterns): &Test, record: &Flat<'_, '_>) -> bool {
+    record.fault(path).is_none()
+        && record.texts(path).iter().any(|text| patterns.iter().any(|pattern| matches(pattern, text)))
+}
+
 impl Change {
     fn applies(&self, record: &Flat<'_, '_>) -> bool {
-        self.when.iter().all(|(path, patterns)| {
-            record.fault(path).is_none()
-                && record.texts(path).iter().any(|text| patterns.iter().any(|pattern| matches(pattern, text)))
-        })
+        self.when.iter().all(|test| holds(test, record)) && !self.unless.iter().any(|test| holds(test, record))
+    }
+}
+
+impl Reinstatement {
+    fn applies(&self, record: &Flat<'_, '_>) -> bool {
+        self.when.iter().all(|test| holds(test, record))
+    }
+}
+
+impl Skip {
+    fn applies(&self, record: &Flat<'_, '_>) -> bool {
+        self.when.iter().all(|test| holds(test, record)) && !self.unless.iter().any(|test| holds(test, record))
     }
 }
 
@@ -178,52 +258,65 @@ impl<'a> Draft<'a> {
         Some(event)
     }
 
-    /// The change of a token, if the record says which.
-    fn changed(
-        &self,
-        change: &Change,
-        payload: &[u8],
-        record: &mut Flat<'_, 'a>,
-        screen: &mut Screen<'_>,
-    ) -> Result<Option<Event<'a>>, Fault> {
+    /// The changes of tokens, if the record says of which.
+    fn changed(&self, change: &Change, reading: &mut Reading<'_, '_, '_, 'a>) -> Result<Vec<Event<'a>>, Fault> {
         let mut draft = self.clone();
         draft.event.kind = change.kind;
+        draft.event.reuse_reported = change.reuse;
+        if let Some(facts) = &mut draft.event.facts {
+            facts.alias = None;
+        }
         for (field, _) in change.fields {
             draft.clear(*field);
         }
         for row in change.fields {
-            draft.fill(row, payload, record, screen)?;
+            draft.fill(row, reading)?;
         }
-        Ok(draft.has_token().then_some(draft.event))
+        if change.renewed || change.concerns != Concerns::Token {
+            let facts = facts(&mut draft.event);
+            (facts.renewed, facts.concerns) = (change.renewed, change.concerns);
+        }
+        let Some(each) = change.each else {
+            return Ok(if draft.has_token() { vec![draft.event] } else { Vec::new() });
+        };
+        let mut events = Vec::new();
+        for (kind, token_type) in each.kinds {
+            let ids: Vec<_> = reading.record.all_typed(each.array, kind, "id").take(CHANGED_MAX).cloned().collect();
+            for text in ids {
+                let at = offset_in(reading.payload, text.as_bytes());
+                let token_id =
+                    token_id(text, reading.screen).map_err(|reason| Fault { path: each.array, reason, at })?;
+                events.push(Event { token_id, token_type: *token_type, ..draft.event.clone() });
+            }
+        }
+        Ok(events)
     }
 
     /// Fills a field from the first of its sources that gives what it can take.
-    fn fill(
-        &mut self,
-        (field, sources): &Row,
-        payload: &[u8],
-        record: &mut Flat<'_, 'a>,
-        screen: &mut Screen<'_>,
-    ) -> Result<(), Fault> {
-        let required = matches!(field, Field::EventId | Field::Timestamp | Field::TokenId);
+    fn fill(&mut self, (field, sources): &Row, reading: &mut Reading<'_, '_, '_, 'a>) -> Result<(), Fault> {
+        if matches!(field, Field::Timestamp | Field::IssuedAt | Field::ExpiresAt) {
+            return self.fill_time(*field, sources, reading);
+        }
+        let required = matches!(field, Field::EventId | Field::TokenId);
         // The first source that cannot be read, where none after it can.
         let mut unreadable = None;
         for source in *sources {
-            let fault = source.fault(record, required);
-            let Some(text) = source.text(record).or(fault.map(|_| Cow::Borrowed(""))) else { continue };
-            let at = offset_in(payload, text.as_bytes());
+            let fault = source.fault(reading.record, required);
+            let Some(text) = source.text(reading.record).or(fault.map(|_| Cow::Borrowed(""))) else { continue };
+            let at = offset_in(reading.payload, text.as_bytes());
             let set = match fault {
                 Some((_, reason)) => Err(reason),
                 None if *field == Field::Scopes => {
                     let Source::Path(path) = source else { continue };
-                    self.event.scopes.extend(scopes(record.texts(path)).map(|scope| screen.text(scope)));
+                    let texts = reading.record.texts(path);
+                    self.event.scopes.extend(scopes(texts).map(|scope| reading.screen.text(scope)));
                     Ok(())
                 }
-                None => self.set(*field, text, screen),
+                None => self.set(*field, text, reading.screen),
             };
             match set {
                 Ok(()) => {
-                    source.mark_used(record);
+                    source.mark_used(reading.record);
                     if *field != Field::Scopes {
                         return Ok(());
                     }
@@ -238,7 +331,59 @@ impl<'a> Draft<'a> {
             }
         }
         if let Some((path, reason)) = unreadable {
-            screen.unreadable(path, reason);
+            reading.screen.unreadable(path, reason);
+        }
+        Ok(())
+    }
+
+    /// Fills a time. Producers get the unit of a number wrong: where a time as text stands beside it that is more than a
+    /// day off, the text counts.
+    fn fill_time(
+        &mut self,
+        field: Field,
+        sources: &'static [Source],
+        reading: &mut Reading<'_, '_, '_, 'a>,
+    ) -> Result<(), Fault> {
+        let required = field == Field::Timestamp;
+        let (mut number, mut text, mut fault) = (None, None, None);
+        for source in sources {
+            let found = source.fault(reading.record, required);
+            let Some(said) = source.text(reading.record).or(found.map(|_| Cow::Borrowed(""))) else { continue };
+            let at = offset_in(reading.payload, said.as_bytes());
+            let time = match found {
+                Some((_, reason)) => Err(reason),
+                // A zero stands for no time.
+                None if !required && said == "0" => continue,
+                None => time(&said),
+            };
+            match time {
+                Ok(Time::Number(time)) => _ = number.get_or_insert((time, source)),
+                Ok(Time::Text(time)) => _ = text.get_or_insert((time, source)),
+                Err(reason) => {
+                    let path = found.map_or_else(|| source.last_path(), |(path, _)| path);
+                    fault.get_or_insert(Fault { path, reason, at });
+                }
+            }
+        }
+        let chosen = match (number, text) {
+            (Some((number, _)), Some(text)) if (number.millis() - text.0.millis()).abs() > DAY_MS => Some(text),
+            (number, text) => number.or(text),
+        };
+        let Some((time, source)) = chosen else {
+            return match fault {
+                Some(fault) if required => Err(fault),
+                Some(Fault { path, reason, .. }) => {
+                    reading.screen.unreadable(path, reason);
+                    Ok(())
+                }
+                None => Ok(()),
+            };
+        };
+        source.mark_used(reading.record);
+        match field {
+            Field::IssuedAt => self.event.issued_at = Some(time),
+            Field::ExpiresAt => self.event.expires_at = Some(time),
+            _ => (self.event.timestamp, self.timed) = (time, true),
         }
         Ok(())
     }
@@ -249,12 +394,11 @@ impl<'a> Draft<'a> {
         let event = &mut self.event;
         match field {
             Field::EventId => event.event_id = id(text, text::EVENT_ID_BYTES_MAX, screen)?,
-            Field::Timestamp => {
-                event.timestamp = timestamp(text)?;
-                self.timed = true;
-            }
-            Field::TokenId => event.token_id = token(text, screen)?,
-            Field::ParentTokenId => event.parent_token_id = Some(token(text, screen)?),
+            Field::TokenId => event.token_id = token_id(text, screen)?,
+            Field::TokenAlias => facts(event).alias = Some(token_id(text, screen)?),
+            Field::Realm => facts(event).realm = Some(id(text, text::ID_BYTES_MAX, screen)?),
+            Field::OwnCall => facts(event).own_call = true,
+            Field::ParentTokenId => event.parent_token_id = Some(token_id(text, screen)?),
             Field::PrincipalId => self.principal = Some(id(text, text::TOKEN_ID_BYTES_MAX, screen)?),
             Field::TokenType => event.token_type = TokenType::parse(&text).ok_or("no such token type")?,
             Field::FamilyId => event.family_id = Some(id(text, text::ID_BYTES_MAX, screen)?),
@@ -264,19 +408,20 @@ impl<'a> Draft<'a> {
             Field::TenantId => event.tenant_id = Some(id(text, text::ID_BYTES_MAX, screen)?),
             Field::IpAddress => event.address = Scalar::Text(text).address()?,
             Field::UserAgent => event.user_agent = Some(cut(screen.text(text), text::USER_AGENT_BYTES_MAX)),
+            Field::ClientFingerprint => {
+                event.client_fingerprint = Some(cut(screen.text(text), text::WORD_BYTES_MAX));
+            }
             Field::Method => event.method = Some(cut(screen.text(text), text::WORD_BYTES_MAX)),
             Field::Endpoint => event.endpoint = Some(cut(screen.text(text), text::ENDPOINT_BYTES_MAX)),
             Field::Status => event.status = Scalar::Text(text).integer(STATUS_MAX)?.map(|status| status as u16),
             Field::BytesOut => event.bytes_out = Scalar::Text(text).integer(u64::MAX)?,
-            Field::IssuedAt => event.issued_at = Some(timestamp(text)?),
-            Field::ExpiresAt => event.expires_at = Some(timestamp(text)?),
             Field::GeoCountry => geo(event).country = Some(cut(screen.text(text), text::WORD_BYTES_MAX)),
             Field::GeoLatitude => geo(event).latitude = Some(degrees(&text, 90.0)?),
             Field::GeoLongitude => geo(event).longitude = Some(degrees(&text, 180.0)?),
             Field::Asn => geo(event).asn = Some(number(text.trim_start_matches("AS")).ok_or("no network's number")?),
             Field::AsOrg => geo(event).as_org = Some(cut(screen.text(text), text::WORD_BYTES_MAX)),
-            // Filled from all its texts at once.
-            Field::Scopes => {}
+            // Filled from all texts at once.
+            Field::Scopes | Field::Timestamp | Field::IssuedAt | Field::ExpiresAt => {}
         }
         Ok(())
     }
@@ -290,6 +435,12 @@ impl<'a> Draft<'a> {
             Field::FamilyId => event.family_id = None,
             Field::SessionId => event.session_id = None,
             Field::UserId => event.user_id = None,
+            Field::AppId => event.app_id = None,
+            Field::Realm => {
+                if let Some(facts) = &mut event.facts {
+                    facts.realm = None;
+                }
+            }
             Field::IssuedAt => event.issued_at = None,
             Field::ExpiresAt => event.expires_at = None,
             _ => {}
@@ -306,18 +457,44 @@ fn id<'a>(text: Cow<'a, str>, bytes_max: usize, screen: &mut Screen<'_>) -> Resu
     if text.len() > bytes_max { Err("too long") } else { Ok(text) }
 }
 
-fn token<'a>(text: Cow<'a, str>, screen: &mut Screen<'_>) -> Result<TokenId<'a>, &'static str> {
+fn token_id<'a>(text: Cow<'a, str>, screen: &mut Screen<'_>) -> Result<TokenId<'a>, &'static str> {
     let text = id(text, text::TOKEN_ID_BYTES_MAX, screen)?;
     Ok(screen.token(text))
 }
 
-/// RFC 3339, or milliseconds since the epoch.
-fn timestamp(text: Cow<'_, str>) -> Result<Timestamp, &'static str> {
-    let time = match number(&text) {
-        Some(millis) => Scalar::Unsigned(millis),
-        None => Scalar::Text(text),
+/// A time, by how it was written.
+enum Time {
+    Number(Timestamp),
+    Text(Timestamp),
+}
+
+const DAY_MS: i64 = 86_400_000;
+
+/// RFC 3339, or milliseconds since 1970. A number that is too small or too large for these is in another unit.
+fn time(text: &str) -> Result<Time, &'static str> {
+    // In milliseconds March 1973, and in seconds the year 5138.
+    const MILLIS_MIN: f64 = 1e11;
+    const MICROS_MIN: f64 = 1e14;
+    const NANOS_MIN: f64 = 1e17;
+    let Some(number) = number::<f64>(text).filter(|number| number.is_finite()) else {
+        return time::parse(text).map(Time::Text);
     };
-    time.timestamp()?.ok_or("empty")
+    if (0.0..MILLIS_MIN).contains(&number) {
+        return Err("looks like seconds, where milliseconds are expected");
+    }
+    let unit = if number >= NANOS_MIN {
+        "looks like nanoseconds, where milliseconds are expected"
+    } else if number >= MICROS_MIN {
+        "looks like microseconds, where milliseconds are expected"
+    } else {
+        time::OUT_OF_RANGE
+    };
+    Timestamp::from_millis(number as i64).map(Time::Number).ok_or(unit)
+}
+
+/// What only a provider's own log says of `event`.
+fn facts<'e, 'a>(event: &'e mut Event<'a>) -> &'e mut ProviderFacts<'a> {
+    event.facts.get_or_insert_default()
 }
 
 fn number<T: FromStr>(text: &str) -> Option<T> {
@@ -353,13 +530,25 @@ impl Source {
             Self::Except(path, patterns) => {
                 record.text(path).filter(|text| !patterns.iter().any(|pattern| matches(pattern, text))).cloned()
             }
-            Self::Tail(path, before) => {
-                let text = record.text(path)?;
-                let start = text.rfind(before).map_or(0, |at| at + before.len_utf8());
-                Some(match text {
-                    Cow::Borrowed(text) => Cow::Borrowed(text.get(start..)?),
-                    Cow::Owned(text) => Cow::Owned(text.get(start..)?.to_owned()),
-                })
+            Self::Head(path, after) => record.text(path).and_then(|text| slice(text, 0..text.rfind(after)?)),
+            Self::Part(path, between, number) => record.text(path).and_then(|text| {
+                let part = text.split(between).nth(number).filter(|part| !part.is_empty())?;
+                let start = part.as_ptr().addr() - text.as_ptr().addr();
+                slice(text, start..start + part.len())
+            }),
+            Self::Name(path, before) => record.text(path).and_then(|text| {
+                let start = text.rfind(before)? + before.len_utf8();
+                slice(text, start..text.len()).filter(|name| !name.is_empty() && is_lasting(name))
+            }),
+            Self::Named(path, before) => {
+                let is_named = |text: &&Cow<'_, str>| text.rsplit_once(before).is_none_or(|(_, name)| is_lasting(name));
+                record.text(path).filter(is_named).cloned()
+            }
+            Self::When(tests, source) => {
+                tests.iter().all(|test| holds(test, record)).then(|| source.text(record)).flatten()
+            }
+            Self::Unless(tests, source) => {
+                (!tests.iter().any(|test| holds(test, record))).then(|| source.text(record)).flatten()
             }
             Self::Joined(parts, between) => {
                 let mut joined = String::new();
@@ -378,11 +567,21 @@ impl Source {
         }
     }
 
+    /// The first text that any of `sources` gives.
+    fn first_of<'a>(sources: &[Self], record: &Flat<'_, 'a>) -> Option<Cow<'a, str>> {
+        sources.iter().find_map(|source| source.text(record))
+    }
+
     /// The path that makes this source unreadable, and why. A `required` field may be given twice with one value, and
     /// an object in its place is no value.
     fn fault(&self, record: &Flat<'_, '_>, required: bool) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::When(tests, _) if !tests.iter().all(|test| holds(test, record)) => return None,
+            Self::Unless(tests, _) if tests.iter().any(|test| holds(test, record)) => return None,
+            _ => {}
+        }
         let mut found = None;
-        self.paths(&mut |path| {
+        self.value_paths(&mut |path| {
             let same = || record.texts(path).windows(2).all(|pair| pair.first() == pair.last());
             let ignored = |reason| required && (reason == NESTED || reason == TWICE && same());
             let fault = record.fault(path).filter(|reason| !ignored(*reason));
@@ -394,17 +593,27 @@ impl Source {
     /// The last of the paths that this source reads.
     fn last_path(&self) -> &'static str {
         let mut last = "";
-        self.paths(&mut |path| last = path);
+        self.value_paths(&mut |path| last = path);
         last
     }
 
     /// Notes that a field holds what this source gave.
     fn mark_used(&self, record: &mut Flat<'_, '_>) {
         match self {
-            Self::Path(path) | Self::Except(path, _) => record.mark_used(path),
+            Self::Path(path) | Self::Except(path, _) | Self::Named(path, _) => record.mark_used(path),
             Self::Joined(parts, _) => parts.iter().for_each(|part| part.mark_used(record)),
+            Self::When(_, source) | Self::Unless(_, source) => source.mark_used(record),
             // Something of the text is lost, so it remains an attribute too.
-            Self::Tail(..) | Self::Words(..) | Self::Typed { .. } | Self::Text(_) => {}
+            Self::Head(..) | Self::Part(..) | Self::Name(..) | Self::Words(..) | Self::Typed { .. } | Self::Text(_) => {
+            }
         }
     }
+}
+
+/// A part of `text`, borrowed where the whole is.
+fn slice<'a>(text: &Cow<'a, str>, part: std::ops::Range<usize>) -> Option<Cow<'a, str>> {
+    Some(match text {
+        Cow::Borrowed(text) => Cow::Borrowed(text.get(part)?),
+        Cow::Owned(text) => Cow::Owned(text.get(part)?.to_owned()),
+    })
 }

@@ -1,12 +1,14 @@
-//! How other systems' records map to token events: the words of the tables, one table a format.
+//! How other systems' records map to token events: the words of the tables, one table a format. `docs/formats.md` states
+//! each table with its sources.
 
+mod aws;
 mod cloudtrail;
 mod ecs;
 mod github;
 mod ocsf;
 mod okta;
 
-use crate::event::Kind;
+use crate::event::{Concerns, Kind, TokenType};
 use crate::format::Format;
 
 /// The table of `format`; the native one needs none.
@@ -24,22 +26,35 @@ pub fn of(format: Format) -> Option<&'static Mapping> {
 /// One format. A record is read as a `use` of a token, and besides as a change of one where [`Self::changes`] says so.
 #[derive(Debug)]
 pub struct Mapping {
+    /// Paths of which every record of this format has at least one: what has none is another record, or wraps one.
+    pub marks: &'static [&'static str],
+    /// An object with one of these and no mark may be a record of this format, if no record stands in it.
+    pub weak_marks: &'static [&'static str],
+    /// Paths that no other format has together: by these a stray record is told.
+    pub looks: &'static [&'static str],
     /// Where each field comes from.
     pub fields: &'static [Row],
-    /// What a record tells of tokens besides that one was used; the first that matches counts.
+    /// What a record tells of tokens besides that one was used; the first that matches and names a token counts.
     pub changes: &'static [Change],
+    /// Records after which something that was ended is alive again.
+    pub reinstatements: &'static [Reinstatement],
     /// Records that speak of nobody's token.
     pub skips: &'static [Skip],
     /// Bodies of requests and responses: they hold secrets, so nothing under these paths becomes an attribute.
     pub excluded: &'static [&'static str],
-    /// Texts that stand for no id.
+    /// Paths at which an object may stand as JSON in a text.
+    pub embedded: &'static [&'static str],
+    /// Texts that stand for nothing.
     pub absent: &'static [&'static str],
-    /// Name of the first member of an object around an array of records, where records come so.
-    pub batch: Option<&'static str>,
+    /// Paths under which two deliveries of one record differ. They count for no id that is made of the content.
+    pub volatile: &'static [&'static str],
 }
 
 /// A field, and its sources: the first that gives a value it can take.
 pub type Row = (Field, &'static [Source]);
+
+/// One of the texts at a path matches one of the patterns.
+pub type Test = (&'static str, &'static [&'static str]);
 
 /// What a table can fill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +62,8 @@ pub enum Field {
     EventId,
     Timestamp,
     TokenId,
+    /// Another name of the token: the one that life-cycle events call it by.
+    TokenAlias,
     /// Stands in for the token where a record names none: who the token speaks for.
     PrincipalId,
     TokenType,
@@ -56,8 +73,13 @@ pub enum Field {
     UserId,
     AppId,
     TenantId,
+    /// The part of the tenant in which the token was used or lost its access.
+    Realm,
     IpAddress,
+    /// Any text: the provider made the call itself.
+    OwnCall,
     UserAgent,
+    ClientFingerprint,
     Method,
     Endpoint,
     Status,
@@ -80,8 +102,14 @@ pub enum Source {
     Path(&'static str),
     /// A path's text, unless it has one of these patterns: then it is another thing than the field holds.
     Except(&'static str, &'static [&'static str]),
-    /// What follows the last such character in a path's text.
-    Tail(&'static str, char),
+    /// What precedes the last such character in a path's text.
+    Head(&'static str, char),
+    /// One of the parts that such a character separates, from 0.
+    Part(&'static str, char, usize),
+    /// What follows the last such character in a path's text, if it is a name that stays: not one that a program makes for each session ([`is_lasting`]).
+    Name(&'static str, char),
+    /// The whole of a path's text, if [`Self::Name`] gives its tail.
+    Named(&'static str, char),
     /// All of these with the text between.
     Joined(&'static [Source], &'static str),
     /// The word beside the first pattern that a path's text matches. The text itself stays an attribute.
@@ -94,24 +122,70 @@ pub enum Source {
     },
     /// This very text.
     Text(&'static str),
+    /// Another source where every test holds.
+    When(&'static [Test], &'static Source),
+    /// Another source where no test holds.
+    Unless(&'static [Test], &'static Source),
 }
 
-/// A record whose call issued, refreshed or took away a token, or changed a credential. Failed calls change nothing.
+/// A record whose call issued, refreshed or took away a token, or changed a credential.
 #[derive(Debug)]
 pub struct Change {
     pub kind: Kind,
-    /// Each path's text must match one of its patterns.
-    pub when: &'static [(&'static str, &'static [&'static str])],
+    /// Every test must hold.
+    pub when: &'static [Test],
+    /// None may.
+    pub unless: &'static [Test],
+    /// The changed tokens are the elements of an array; one event each.
+    pub each: Option<Each>,
     /// Fields that tell of the changed token, in place of those of the one that was used. Where this names a token, a
     /// record without its id is but a use; where it does not, the token is the used one, and must have an id too.
     pub fields: &'static [Row],
+    /// What the change is one of.
+    pub concerns: Concerns,
+    /// The name of the token goes on with a new secret.
+    pub renewed: bool,
+    /// The provider reports the re-use of a refresh token.
+    pub reuse: bool,
+    /// It counts also where the call failed. Other failed calls change nothing.
+    pub failed_too: bool,
 }
 
-/// A record to pass over: one with `word` at `path`.
+/// The usual change, for tables to name what is different.
+const CHANGE: Change = Change {
+    kind: Kind::Use,
+    when: &[],
+    unless: &[],
+    each: None,
+    fields: &[],
+    concerns: Concerns::Token,
+    renewed: false,
+    reuse: false,
+    failed_too: false,
+};
+
+/// Elements of an array of objects, by their `type`.
+#[derive(Clone, Copy, Debug)]
+pub struct Each {
+    pub array: &'static str,
+    /// Types, and the tokens that they are. The member `id` names the token.
+    pub kinds: &'static [(&'static str, TokenType)],
+}
+
+/// A record after which a token, or all of a user's, that were ended are alive again.
+#[derive(Debug)]
+pub struct Reinstatement {
+    pub when: &'static [Test],
+    pub token: &'static [Source],
+    pub user: &'static [Source],
+}
+
+/// A record to pass over.
 #[derive(Debug)]
 pub struct Skip {
-    pub path: &'static str,
-    pub word: &'static str,
+    pub when: &'static [Test],
+    /// It is read nevertheless where one of these holds.
+    pub unless: &'static [Test],
     pub reason: &'static str,
     /// It is read nevertheless where it changes a token.
     pub unless_change: bool,
@@ -130,19 +204,91 @@ pub fn matches(pattern: &str, text: &str) -> bool {
 }
 
 impl Source {
+    /// Calls `visit` with every path that this source takes a text from.
+    pub fn value_paths(&self, visit: &mut dyn FnMut(&'static str)) {
+        match self {
+            Self::Path(path)
+            | Self::Except(path, _)
+            | Self::Head(path, _)
+            | Self::Part(path, ..)
+            | Self::Name(path, _)
+            | Self::Named(path, _)
+            | Self::Words(path, _) => visit(path),
+            Self::Joined(parts, _) => parts.iter().for_each(|part| part.value_paths(visit)),
+            Self::When(_, source) | Self::Unless(_, source) => source.value_paths(visit),
+            Self::Typed { .. } | Self::Text(_) => {}
+        }
+    }
+
     /// Calls `visit` with every path that this source reads.
     pub fn paths(&self, visit: &mut dyn FnMut(&'static str)) {
         match self {
-            Self::Path(path) | Self::Except(path, _) | Self::Tail(path, _) | Self::Words(path, _) => visit(path),
             Self::Joined(parts, _) => parts.iter().for_each(|part| part.paths(visit)),
-            Self::Typed { .. } | Self::Text(_) => {}
+            Self::When(tests, source) | Self::Unless(tests, source) => {
+                tests.iter().for_each(|(path, _)| visit(path));
+                source.paths(visit);
+            }
+            _ => self.value_paths(visit),
+        }
+    }
+
+    /// The array of objects that this source looks into.
+    pub fn array(&self) -> Option<&'static str> {
+        match self {
+            Self::Typed { array, .. } => Some(array),
+            Self::When(_, source) | Self::Unless(_, source) => source.array(),
+            _ => None,
         }
     }
 }
 
+/// Whether a name of a session is one that stays, or names a person, and not one that a program made up for this session
+/// alone: with a time, a date, or the id of a task, an instance, a pod or a commit in it. Numbers of up to eight digits
+/// stay, for they may be a person's.
+pub fn is_lasting(name: &str) -> bool {
+    // Mail addresses are people's (IAM Identity Center, federation).
+    if name.split_once('@').is_some_and(|(_, domain)| domain.contains('.')) {
+        return true;
+    }
+    !(has_number(name) || has_date(name) || has_hash(name))
+}
+
+/// Nine digits in a row: seconds, milliseconds or nanoseconds since 1970, ticks, numbers of runs.
+fn has_number(name: &str) -> bool {
+    name.split(|c: char| !c.is_ascii_digit()).any(|digits| digits.len() >= 9)
+}
+
+/// A date with its year, as `2026-09-21`, `20260921` or `21.09.2026`.
+fn has_date(name: &str) -> bool {
+    let number = |part: &str| part.parse::<u32>().unwrap_or_default();
+    let is_date = |year: &str, month: &str, day: &str| {
+        (1970..2200).contains(&number(year)) && (1..=12).contains(&number(month)) && (1..=31).contains(&number(day))
+    };
+    let runs: Vec<&str> = name.split(|c: char| !c.is_ascii_digit()).collect();
+    let together = runs.iter().any(|run| {
+        let part = |from: usize, to: usize| run.get(from..to).unwrap_or_default();
+        run.len() == 8 && is_date(part(0, 4), part(4, 6), part(6, 8))
+    });
+    together
+        || runs.windows(3).any(|parts| match parts {
+            [a, b, c] if a.len() == 4 && b.len() == 2 && c.len() == 2 => is_date(a, b, c),
+            [a, b, c] if a.len() == 2 && b.len() == 2 && c.len() == 4 => is_date(c, b, a),
+            _ => false,
+        })
+}
+
+/// Eight hexadecimal digits or more in a row, two of them letters and two of them numbers: ids of tasks, instances and
+/// pods, UUIDs, hashes of commits.
+fn has_hash(name: &str) -> bool {
+    name.split(|c: char| !c.is_ascii_hexdigit()).any(|run| {
+        let digits = run.bytes().filter(u8::is_ascii_digit).count();
+        run.len() >= 8 && digits >= 2 && run.len() - digits >= 2
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::matches;
+    use super::{is_lasting, matches};
 
     #[test]
     fn stars_stand_for_any_text() {
@@ -159,6 +305,45 @@ mod tests {
             ("*", "", true),
         ] {
             assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn session_names_that_programs_make_do_not_last() {
+        for name in [
+            "botocore-session-1790028800",
+            "aws-sdk-java-1790028800123",
+            "aws-go-sdk-1790028800123456789",
+            "1790028800123456789",
+            "AWS-CLI-session-1790028800",
+            "aws-dotnet-sdk-session-639000000000000000",
+            "terraform-2026-09-21T10-00-00Z",
+            "nightly-20260921",
+            "export_21.09.2026",
+            "0f3e9a7c5b1d4e8f9a2b3c4d5e6f7a8b",
+            "i-0abc123def4567890",
+            "eks-prod-web-7d9f8b6c5d-4a1b2c3d-5e6f-7a8b-9c0d-1e2f3a4b5c6d",
+            "build-3f9a2c1b",
+            "web-identity-token-1790028800",
+            "AWSCodeBuild-1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed",
+        ] {
+            assert!(!is_lasting(name), "{name}");
+        }
+        for name in [
+            "dev-a@example.com",
+            "1234567890@example.com",
+            "deploy-77",
+            "GitHubActions",
+            "AWSCLI-Session",
+            "jane.doe",
+            "E1234567",
+            "facade",
+            "cafebabe",
+            "prod-eu-central-1",
+            "order-service-v2",
+            "",
+        ] {
+            assert!(is_lasting(name), "{name}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! From bytes to events and from verdicts to bytes.
 
 mod batch;
+mod envelope;
 mod error;
 mod flat;
 mod mapped;
@@ -23,12 +24,14 @@ pub use crate::format::Format;
 
 use crate::event::Event;
 use crate::feed::{Feed, Tenant};
-use crate::port::RECORD_BYTES_MAX;
+use crate::port::{BATCH_BYTES_MAX, RECORD_BYTES_MAX};
 use crate::secret::secrets;
 use crate::token::TokenHasher;
 
+use envelope::{Budget, Compression, Part};
 use error::offset_in;
-use mapped::Mapper;
+use mapped::{Mapper, NO_TOKEN, Unread};
+use mapping::Mapping;
 use text::Screen;
 
 /// What one record holds.
@@ -40,12 +43,10 @@ pub enum Decoded<'a> {
     Skipped(&'static str),
 }
 
-/// Longest message that holds a batch of records, bytes.
-pub const BATCH_BYTES_MAX: usize = 64 << 20;
-
 /// Reads messages of one format.
 #[derive(Debug)]
 pub struct Decoder {
+    format: Format,
     /// None for the native format.
     mapper: Option<Mapper>,
     tenant: Option<Tenant>,
@@ -53,11 +54,39 @@ pub struct Decoder {
     notes: Notes,
 }
 
+/// Why a Kafka message without a value is skipped.
+const TOMBSTONE: &str = "a message without a value";
+/// Why a wrapping is skipped that holds nothing, or nothing that can be a record.
+const EMPTY: &str = "an envelope without a record";
+
+/// What became of an object.
+enum Found {
+    /// It was handed on: as an event, as skipped, or as an error.
+    Record,
+    /// Nothing was: it may be a record that speaks of no token.
+    NoToken,
+    /// A wrapping with nothing of use inside.
+    Empty,
+    /// It is no record, and holds none; in which place of the message it lies.
+    Foreign(DecodeError),
+}
+
+/// How what is read lies in its message.
+struct Depth {
+    /// Wrappings around it.
+    levels: usize,
+    /// What may still be expanded of the message.
+    budget: Budget,
+}
+
+/// Where records are handed to.
+type Take<'t, 'a> = dyn FnMut(Result<Decoded<'a>, DecodeError>) + 't;
+
 impl Decoder {
     #[must_use]
     pub fn new(feed: impl Into<Feed>, hasher: TokenHasher) -> Self {
         let Feed { format, tenant, .. } = feed.into();
-        Self { mapper: mapping::of(format).map(Mapper::new), tenant, hasher, notes: Notes::default() }
+        Self { format, mapper: mapping::of(format).map(Mapper::new), tenant, hasher, notes: Notes::default() }
     }
 
     /// What was noted since this was last called.
@@ -66,25 +95,72 @@ impl Decoder {
     }
 
     /// Hands everything in `payload` to `take`, in order. A record is one event as a rule. A record that is no event
-    /// is handed on as an error, and the next one is read. A message of a mapped format may hold many records: as a
-    /// JSON array, or as CloudTrail's `{"Records":[…]}`.
+    /// is handed on as an error, and the next one is read. A message may hold many records: as a JSON array, one behind
+    /// another, or in the [wrappings](envelope) in which their senders deliver them; and it may be compressed.
     pub fn decode<'a>(&mut self, payload: &'a [u8], take: &mut dyn FnMut(Result<Decoded<'a>, DecodeError>)) {
         match self.tenant {
-            None => self.message(payload, take),
-            Some(tenant) => self.message(payload, &mut |decoded| take(decoded.map(|decoded| decoded.within(tenant)))),
+            None => self.whole(payload, take),
+            Some(tenant) => self.whole(payload, &mut |decoded| take(decoded.map(|decoded| decoded.within(tenant)))),
         }
     }
 
     /// Everything in `payload`, in the tenants that events name.
-    fn message<'a>(&mut self, payload: &'a [u8], take: &mut dyn FnMut(Result<Decoded<'a>, DecodeError>)) {
-        let bytes_max = if self.mapper.is_some() { BATCH_BYTES_MAX } else { RECORD_BYTES_MAX };
-        if payload.len() > bytes_max {
-            return take(Err(too_long(payload, 0, bytes_max)));
+    fn whole<'a>(&mut self, payload: &'a [u8], take: &mut Take<'_, 'a>) {
+        if payload.is_empty() {
+            return take(Ok(Decoded::Skipped(TOMBSTONE)));
         }
-        match text_of(payload) {
-            Ok(text) => self.records(payload, text, Pass::First, take),
-            Err(error) if error.is_syntax() => self.repaired(payload, payload, error, take),
-            Err(error) => take(Err(error)),
+        if payload.len() > BATCH_BYTES_MAX {
+            return take(Err(too_long(payload, 0, BATCH_BYTES_MAX)));
+        }
+        let mut depth = Depth { levels: 0, budget: Budget::new() };
+        let found = self.message(payload, &mut depth, take);
+        settle(found, take);
+    }
+
+    /// What is in `payload`: a message, or what stood in another one.
+    fn message<'a>(&mut self, payload: &'a [u8], depth: &mut Depth, take: &mut Take<'_, 'a>) -> Found {
+        if let Some(compression) = Compression::of(payload) {
+            return match compression.expand(payload, &mut depth.budget) {
+                Ok(bytes) => self.inside(payload, 0, &bytes, depth, take),
+                Err(reason) => {
+                    take(Err(DecodeError::new(payload, 0, "", reason)));
+                    Found::Record
+                }
+            };
+        }
+        match text_of(payload, envelope::without_schema_number(payload)) {
+            Ok(text) => self.records(payload, text, Pass::First, depth, take),
+            Err(error) if error.is_syntax() => self.repaired(payload, payload, error, depth, take),
+            Err(error) => {
+                take(Err(error));
+                Found::Record
+            }
+        }
+    }
+
+    /// What is in `bytes`, which stood at byte `at` of `payload` in another form. Events are copied, because they outlive
+    /// the bytes.
+    fn inside<'a>(
+        &mut self,
+        payload: &[u8],
+        at: usize,
+        bytes: &[u8],
+        depth: &mut Depth,
+        take: &mut Take<'_, 'a>,
+    ) -> Found {
+        if depth.levels >= envelope::LEVELS_MAX {
+            take(Err(DecodeError::new(payload, at, "", "too many envelopes in one another")));
+            return Found::Record;
+        }
+        depth.levels += 1;
+        let mut owned = |decoded: Result<Decoded<'_>, DecodeError>| {
+            take(decoded.map(Decoded::into_owned).map_err(|error| error.moved_to(payload, at)));
+        };
+        let found = self.message(bytes, depth, &mut owned);
+        depth.levels -= 1;
+        match found {
+            Found::Foreign(error) => Found::Foreign(error.moved_to(payload, at)),
+            found => found,
         }
     }
 
@@ -94,17 +170,20 @@ impl Decoder {
         payload: &'a [u8],
         text: &'a str,
         pass: Pass,
-        take: &mut dyn FnMut(Result<Decoded<'a>, DecodeError>),
-    ) {
-        match self.mapper.as_ref().and_then(|mapper| batch::of(text, mapper.batch())) {
-            None => self.record(payload, text, pass, take),
-            Some(records) => {
-                let mut each = |record| self.record(payload, record, pass, take);
-                if let Err(error) = batch::each(payload, records, &mut each) {
-                    take(Err(error));
-                }
-            }
+        depth: &mut Depth,
+        take: &mut Take<'_, 'a>,
+    ) -> Found {
+        let Some(records) = batch::of(text) else { return self.record(payload, text, pass, depth, take) };
+        let mut each = |record| {
+            let found = self.record(payload, record, pass, depth, take);
+            settle(found, take);
+        };
+        match batch::each(payload, records, &mut each) {
+            Ok(0) => return Found::Empty,
+            Ok(_) => {}
+            Err(error) => take(Err(error)),
         }
+        Found::Record
     }
 
     /// The one record in `text`, a part of `payload`.
@@ -113,36 +192,110 @@ impl Decoder {
         payload: &'a [u8],
         text: &'a str,
         pass: Pass,
-        take: &mut dyn FnMut(Result<Decoded<'a>, DecodeError>),
-    ) {
-        if text.len() > pass.record_bytes_max() {
-            let base = offset_in(payload, text).unwrap_or_default();
-            return take(Err(too_long(payload, base, RECORD_BYTES_MAX)));
-        }
+        depth: &mut Depth,
+        take: &mut Take<'_, 'a>,
+    ) -> Found {
         let mut failed = None;
-        self.strict(payload, text, &mut |decoded| match decoded {
-            Err(error) if error.is_syntax() && pass == Pass::First => failed = Some(error),
-            decoded => take(decoded),
-        });
-        if let Some(error) = failed {
-            self.repaired(payload, text.as_bytes(), error, take);
+        let found = if text.len() > pass.record_bytes_max() {
+            let base = offset_in(payload, text).unwrap_or_default();
+            Found::Foreign(too_long(payload, base, RECORD_BYTES_MAX))
+        } else {
+            self.strict(payload, text, &mut |decoded| match decoded {
+                Err(error) if error.is_syntax() && pass == Pass::First => failed = Some(error),
+                decoded => take(decoded),
+            })
+        };
+        match (failed, found) {
+            (Some(error), _) => match batch::in_a_row(text) {
+                Some(records) => {
+                    for record in records {
+                        let found = self.records(payload, record, pass, depth, take);
+                        settle(found, take);
+                    }
+                    Found::Record
+                }
+                None => self.repaired(payload, text.as_bytes(), error, depth, take),
+            },
+            (None, found @ (Found::Foreign(_) | Found::NoToken)) => {
+                self.unwrapped(payload, text, (pass, found), depth, take)
+            }
+            (None, found) => found,
         }
     }
 
     /// The one record in `text`, a part of `payload`, if it is JSON in all its parts.
-    fn strict<'a>(&mut self, payload: &'a [u8], text: &'a str, take: &mut dyn FnMut(Result<Decoded<'a>, DecodeError>)) {
+    fn strict<'a>(&mut self, payload: &'a [u8], text: &'a str, take: &mut Take<'_, 'a>) -> Found {
         let base = offset_in(payload, text).unwrap_or_default();
         let mut screen = Screen::new(text.as_bytes(), &self.hasher, &mut self.notes);
-        match &self.mapper {
-            None => {
-                if screen.is_clean()
-                    && let Some(event) = plain::decode(text, &mut screen)
-                {
-                    return take(Ok(Decoded::Event(event)));
-                }
-                take(native::decode(payload, base, text, &mut screen).map(Decoded::Event));
+        let Some(mapper) = &self.mapper else {
+            if screen.is_clean()
+                && let Some(event) = plain::decode(text, &mut screen)
+            {
+                take(Ok(Decoded::Event(event)));
+                return Found::Record;
             }
-            Some(mapper) => mapper.decode(payload, base, text, &mut screen, take),
+            return match native::decode(payload, base, text, &mut screen) {
+                Err(error) if !error.is_syntax() && !envelope::has_any(text, native::MARKS) => Found::Foreign(
+                    foreign(self.format, text).map_or(error, |reason| DecodeError::new(payload, base, "", reason)),
+                ),
+                decoded => {
+                    take(decoded.map(Decoded::Event));
+                    Found::Record
+                }
+            };
+        };
+        match mapper.decode(payload, text, &mut screen, take) {
+            Ok(()) => Found::Record,
+            Err(Unread::NoToken) => Found::NoToken,
+            Err(Unread::Foreign) => {
+                let reason = foreign(self.format, text).unwrap_or_else(|| format!("no {} record", self.format.title()));
+                Found::Foreign(DecodeError::new(payload, base, "", reason))
+            }
+        }
+    }
+
+    /// The records that stand in the object in `text`, which is none itself: it was `found` to be none.
+    fn unwrapped<'a>(
+        &mut self,
+        payload: &'a [u8],
+        text: &'a str,
+        (pass, found): (Pass, Found),
+        depth: &mut Depth,
+        take: &mut Take<'_, 'a>,
+    ) -> Found {
+        let Some(contents) = envelope::open(text).filter(|_| depth.levels < envelope::LEVELS_MAX) else { return found };
+        depth.levels += 1;
+        let mut foreign = None;
+        for member in contents.members {
+            let at = offset_in(payload, member.get()).unwrap_or_default();
+            let mut any = false;
+            envelope::parts(member, &mut |part| {
+                let inner = match part {
+                    Part::Object(text) => self.record(payload, text, pass, depth, take),
+                    Part::Bytes(bytes) => self.inside(payload, at, &bytes, depth, take),
+                };
+                match inner {
+                    Found::Record => any = true,
+                    Found::NoToken => {
+                        take(Ok(Decoded::Skipped(NO_TOKEN)));
+                        any = true;
+                    }
+                    Found::Empty => {}
+                    Found::Foreign(error) => foreign = foreign.take().or(Some(error)),
+                }
+            });
+            if any {
+                depth.levels -= 1;
+                return Found::Record;
+            }
+        }
+        depth.levels -= 1;
+        match (foreign, found) {
+            // A record of another format in it says more than that the wrapping is no record.
+            (Some(error), _) if contents.is_envelope && names_another_format(&error) => Found::Foreign(error),
+            (_, Found::NoToken) => Found::NoToken,
+            (_, _) if contents.is_envelope => Found::Empty,
+            (_, found) => found,
         }
     }
 
@@ -153,9 +306,13 @@ impl Decoder {
         payload: &'a [u8],
         part: &[u8],
         error: DecodeError,
-        take: &mut dyn FnMut(Result<Decoded<'a>, DecodeError>),
-    ) {
-        let Some(repaired) = repair::repair(part) else { return take(Err(error)) };
+        depth: &mut Depth,
+        take: &mut Take<'_, 'a>,
+    ) -> Found {
+        let Some(repaired) = repair::repair(part) else {
+            take(Err(error));
+            return Found::Record;
+        };
         let base = offset_in(payload, part).unwrap_or_default();
         let bytes = repaired.text.as_bytes();
         let mut error = Some(error);
@@ -172,11 +329,47 @@ impl Decoder {
                 take(Err(again.moved_to(payload, byte)));
             }
         };
-        match text_of(bytes) {
-            Ok(text) => self.records(bytes, text, Pass::Repaired, &mut take),
-            Err(error) => take(Err(error)),
+        match text_of(bytes, bytes) {
+            Ok(text) => match self.records(bytes, text, Pass::Repaired, depth, &mut take) {
+                Found::Foreign(error) => {
+                    let byte = base + repaired.origin(error.at.byte);
+                    Found::Foreign(error.moved_to(payload, byte))
+                }
+                found => found,
+            },
+            Err(error) => {
+                take(Err(error));
+                Found::Record
+            }
         }
     }
+}
+
+/// Hands on what an object was found to be that nothing else is to be looked for in.
+fn settle(found: Found, take: &mut Take<'_, '_>) {
+    match found {
+        Found::Record => {}
+        Found::NoToken => take(Ok(Decoded::Skipped(NO_TOKEN))),
+        Found::Empty => take(Ok(Decoded::Skipped(EMPTY))),
+        Found::Foreign(error) => take(Err(error)),
+    }
+}
+
+/// What the object in `text` looks like, which is no record of `format`: of which format it is one.
+fn foreign(format: Format, text: &str) -> Option<String> {
+    let is_native = || format != Format::Native && envelope::has_any(text, native::MARKS);
+    let of_mapping =
+        |of: Format| mapping::of(of).is_some_and(|mapping: &Mapping| envelope::has_all(text, mapping.looks));
+    let other = Format::ALL.into_iter().find(|other| *other != format && of_mapping(*other));
+    let other = other.or_else(|| is_native().then_some(Format::Native))?;
+    Some(format!("no {} record: {LOOKS_LIKE}{}", format.title(), other.title()))
+}
+
+const LOOKS_LIKE: &str = "looks like ";
+
+/// Whether an error says what a foreign object looks like.
+fn names_another_format(error: &DecodeError) -> bool {
+    error.field.is_empty() && error.reason.contains(LOOKS_LIKE)
 }
 
 /// How often a text was read.
@@ -216,9 +409,9 @@ impl Decoded<'_> {
     }
 }
 
-/// A message's text, without a byte order mark.
-fn text_of(payload: &[u8]) -> Result<&str, DecodeError> {
-    let text = std::str::from_utf8(payload).map_err(|error| match error.error_len() {
+/// The text of `body`, the end of a message, without a byte order mark.
+fn text_of<'a>(payload: &[u8], body: &'a [u8]) -> Result<&'a str, DecodeError> {
+    let text = std::str::from_utf8(body).map_err(|error| match error.error_len() {
         // Cut by its source, and in the middle of a character.
         None if payload.len() > RECORD_BYTES_MAX => too_long(payload, 0, RECORD_BYTES_MAX),
         _ => DecodeError::not_utf8(payload, error.valid_up_to()),

@@ -17,6 +17,9 @@ use super::scalar::{STATUS_MAX, Scalar};
 use super::text::{self, Screen, blank, cut};
 use crate::event::{Event, EventGeo, Kind, Timestamp, TokenType};
 
+/// Members of which every event has one.
+pub const MARKS: &[&str] = &["event_id", "token_id"];
+
 /// Decodes the one event in `text`, which begins at byte `base` of `payload`.
 pub fn decode<'a>(
     payload: &[u8],

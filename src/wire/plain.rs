@@ -148,6 +148,7 @@ impl<'a> Found<'a> {
             binding: owned(Field::Binding),
             geo: None,
             attrs: self.attrs,
+            facts: None,
         })
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::repair::{BAD_TEXT, shown};
 use crate::event::{Event, Kind, Timestamp, TokenType};
-use crate::secret::{is_secret_name, may_hold_secret};
+use crate::secret::{HASHED, is_secret_name, may_hold_secret};
 use crate::token::{TokenHasher, TokenId};
 
 /// Longest event id, bytes.
@@ -101,6 +101,13 @@ impl<'s> Screen<'s> {
         let (text, replaced) = self.hasher.redact(text);
         self.notes.redactions += u64::from(replaced);
         text
+    }
+
+    /// An id for a record that has none of its own, made of the number of its content. The key keeps anybody from trying
+    /// which content an id is made of.
+    pub fn content_id(&self, content: u128) -> String {
+        let hash = self.hasher.hash(&content.to_be_bytes());
+        format!("content:{}", hash.strip_prefix(HASHED).unwrap_or(&hash))
     }
 
     /// The name of a token.
@@ -242,5 +249,6 @@ pub fn blank<'a>() -> Event<'a> {
         binding: None,
         geo: None,
         attrs: Vec::new(),
+        facts: None,
     }
 }

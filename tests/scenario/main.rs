@@ -744,7 +744,7 @@ fn verdicts_of(pipeline: Pipeline, file: &std::path::Path, spread: Spread, epoch
         limits: Limits { epoch_messages_max, ..Limits::REPLAY },
         reload: None,
     };
-    let mut source = FileSource::open(vec![file.to_owned()], Format::Native).expect("the file opens");
+    let mut source = FileSource::open(vec![file.to_owned()]).expect("the file opens");
     let mut worker = Worker::new(pipeline, spread, true, outside);
     let mut lines = Vec::new();
     let done = worker.run(&mut source, &AtomicBool::new(false), &mut |epoch| {

@@ -63,6 +63,7 @@ pub fn event(number: u64) -> EnrichedEvent<'static> {
             binding: None,
             geo: None,
             attrs: Vec::new(),
+            facts: None,
         },
         None,
         None,
@@ -123,6 +124,7 @@ pub fn full_event() -> EnrichedEvent<'static> {
         geo: None,
         // A name and a text of more than 127 bytes have a length of two.
         attrs: vec![(NASTY.into(), "x".repeat(300).into()), ("".into(), NASTY.into())],
+        facts: None,
     };
     enriched.place = Some(Arc::new(Place {
         country: Country::parse("de").expect("a code"),

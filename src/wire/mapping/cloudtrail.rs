@@ -1,106 +1,331 @@
 //! AWS CloudTrail. Source: the AWS CloudTrail user guide, "CloudTrail record contents" and "userIdentity element".
 
-use super::{Change, Field, Mapping, Skip, Source};
-use Source::{Except, Joined, Path, Tail, Words};
+use super::{CHANGE, Change, Field, Mapping, Reinstatement, Row, Skip, Source, Test, aws};
+use Source::{Except, Joined, Name, Named, Part, Path, Text, When, Words};
 
-use crate::event::Kind;
+use crate::event::{Concerns, Kind};
 
 pub static MAPPING: Mapping = Mapping {
+    marks: &[
+        "eventTime",
+        "eventType",
+        "eventCategory",
+        "userIdentity.type",
+        "userIdentity.accessKeyId",
+        "digestS3Object",
+    ],
+    weak_marks: &[],
+    looks: &["eventName", "eventSource", "userIdentity"],
     fields: &[
         (Field::EventId, &[Path("eventID")]),
         (Field::Timestamp, &[Path("eventTime")]),
-        (Field::TokenId, &[Path("userIdentity.accessKeyId")]),
-        (Field::PrincipalId, &[Path("userIdentity.principalId"), Path("userIdentity.arn")]),
-        (Field::TokenType, &[Words("userIdentity.accessKeyId", KEY_TYPES)]),
+        (Field::TokenId, &[Path("userIdentity.accessKeyId"), Path("userIdentity.credentialId")]),
         (
-            Field::FamilyId,
-            // An assumed role's keys change by the hour; role and session name stay.
-            &[Joined(&[Path("userIdentity.sessionContext.sessionIssuer.arn"), Tail("userIdentity.arn", '/')], "/")],
+            Field::PrincipalId,
+            &[
+                Named("userIdentity.principalId", ':'),
+                Path(ISSUER_ID),
+                Path("userIdentity.principalId"),
+                Path("userIdentity.onBehalfOf.userId"),
+                Path("userIdentity.arn"),
+                Path("userIdentity.userName"),
+            ],
         ),
-        (Field::SessionId, &[Path("userIdentity.principalId")]),
-        (Field::UserId, &[Path("userIdentity.arn")]),
-        (Field::TenantId, &[Path("recipientAccountId"), Path("userIdentity.accountId")]),
-        // A service's name, or `AWS Internal`, is no address: the call is the provider's own, and has no place.
-        (Field::IpAddress, &[Except("sourceIPAddress", SERVICES)]),
+        (Field::TokenType, &[Words("userIdentity.accessKeyId", aws::KEY_TYPES), When(PORTAL, &Text("session"))]),
+        // A role's keys change by the hour; role and session name stay, as far as a person has chosen the name.
+        (Field::FamilyId, &[Joined(&[Path(ISSUER), Name("userIdentity.arn", '/')], "/"), Path(ISSUER)]),
+        (Field::SessionId, &[Path("userIdentity.principalId"), Path("userIdentity.credentialId")]),
+        (
+            Field::UserId,
+            &[
+                Named("userIdentity.arn", '/'),
+                Path(ISSUER),
+                Path("userIdentity.arn"),
+                Path("userIdentity.onBehalfOf.userId"),
+                Path("userIdentity.principalId"),
+                Path("userIdentity.userName"),
+            ],
+        ),
+        // Where the credential belongs, not where it was used.
+        (Field::TenantId, &[Path("userIdentity.accountId"), Path("recipientAccountId")]),
+        (Field::IpAddress, &[Except("sourceIPAddress", aws::SERVICES)]),
+        (Field::OwnCall, &[When(&[("sourceIPAddress", aws::SERVICES)], &Text("own"))]),
         (Field::UserAgent, &[Path("userAgent")]),
         (Field::Endpoint, &[Joined(&[Path("eventSource"), Path("eventName")], " ")]),
         (Field::Method, &[Words("readOnly", &[("true", "read"), ("false", "write")])]),
         (
             Field::Status,
             &[
-                Words("errorCode", ERRORS),
-                Words("responseElements.ConsoleLogin", &[("Failure", "401")]),
-                Source::Text("200"),
+                When(&[("eventSource", aws::COGNITO)], &Words("errorCode", aws::COGNITO_ERRORS)),
+                Words("errorCode", aws::ERRORS),
+                Words("responseElements.ConsoleLogin", aws::SIGN_IN),
+                Words("responseElements.CheckMfa", aws::SIGN_IN),
+                Words("responseElements.SwitchRole", &[("Failure", "403")]),
+                Words("serviceEventDetails.CredentialVerification", aws::SIGN_IN),
+                Words("serviceEventDetails.CredentialChallenge", aws::SIGN_IN),
+                Words("serviceEventDetails.UserAuthentication", aws::SIGN_IN),
+                Words("errorMessage", &[("Failed authentication", "401"), ("No username found*", "401")]),
+                Text("200"),
             ],
         ),
         (Field::BytesOut, &[Path("additionalEventData.bytesTransferredOut")]),
         (Field::IssuedAt, &[Path("userIdentity.sessionContext.attributes.creationDate")]),
     ],
-    changes: &[Change {
-        kind: Kind::Issued,
-        when: &[
-            ("eventSource", &["sts.amazonaws.com"]),
-            ("eventName", &["AssumeRole*", "GetSessionToken", "GetFederationToken"]),
-        ],
-        fields: &[
-            (Field::TokenId, &[Path("responseElements.credentials.accessKeyId")]),
-            (Field::ParentTokenId, &[Path("userIdentity.accessKeyId")]),
-            (Field::TokenType, &[Words("responseElements.credentials.accessKeyId", KEY_TYPES)]),
-            // As the new key's own uses will name them. Keys from GetSessionToken remain the user's.
-            (
-                Field::FamilyId,
-                &[Joined(&[Path("requestParameters.roleArn"), Tail("responseElements.assumedRoleUser.arn", '/')], "/")],
-            ),
-            (
-                Field::SessionId,
-                &[Path("responseElements.assumedRoleUser.assumedRoleId"), Path("userIdentity.principalId")],
-            ),
-            (
-                Field::UserId,
-                &[
-                    Path("responseElements.assumedRoleUser.arn"),
-                    Path("responseElements.federatedUser.arn"),
-                    Path("userIdentity.arn"),
-                ],
-            ),
-            (Field::IssuedAt, &[Path("eventTime")]),
-        ],
-    }],
-    skips: &[Skip {
-        path: "userIdentity.type",
-        word: "AWSService",
-        reason: "an AWS service's own call",
-        unless_change: false,
-    }],
+    changes: &[
+        Change {
+            kind: Kind::Issued,
+            when: &[("eventSource", aws::ISSUERS), ("eventName", aws::ASSUME_ROLE)],
+            fields: &[
+                NEW_KEY,
+                NEW_KEY_TYPE,
+                PARENT,
+                (
+                    Field::FamilyId,
+                    &[
+                        Joined(&[Path("requestParameters.roleArn"), Name(ROLE_SESSION, '/')], "/"),
+                        Path("requestParameters.roleArn"),
+                    ],
+                ),
+                (
+                    Field::SessionId,
+                    &[Path("responseElements.assumedRoleUser.assumedRoleId"), Path("userIdentity.principalId")],
+                ),
+                (Field::UserId, &[Named(ROLE_SESSION, '/'), Path("requestParameters.roleArn"), Path(ROLE_SESSION)]),
+                (Field::TenantId, &[Part(ROLE_SESSION, ':', 4), Path("userIdentity.accountId")]),
+                ISSUED_NOW,
+            ],
+            ..CHANGE
+        },
+        Change {
+            kind: Kind::Issued,
+            when: &[("eventSource", aws::ISSUERS), ("eventName", &["AssumeRoot"])],
+            fields: &[
+                NEW_KEY,
+                NEW_KEY_TYPE,
+                PARENT,
+                (Field::FamilyId, &[]),
+                (Field::SessionId, &[]),
+                // An account's number, or its root user.
+                (
+                    Field::UserId,
+                    &[
+                        When(
+                            &[("requestParameters.targetPrincipal", &["arn:*"])],
+                            &Path("requestParameters.targetPrincipal"),
+                        ),
+                        Joined(&[Text("arn:aws:iam:"), Path("requestParameters.targetPrincipal"), Text("root")], ":"),
+                    ],
+                ),
+                (
+                    Field::TenantId,
+                    &[Part("requestParameters.targetPrincipal", ':', 4), Path("requestParameters.targetPrincipal")],
+                ),
+                ISSUED_NOW,
+            ],
+            ..CHANGE
+        },
+        Change {
+            kind: Kind::Issued,
+            when: &[("eventSource", aws::ISSUERS), ("eventName", &["GetFederationToken"])],
+            fields: &[
+                NEW_KEY,
+                NEW_KEY_TYPE,
+                PARENT,
+                // The issuer of the federated session is the caller.
+                (
+                    Field::FamilyId,
+                    &[
+                        Joined(&[Path("userIdentity.arn"), Name("responseElements.federatedUser.arn", '/')], "/"),
+                        Path("userIdentity.arn"),
+                    ],
+                ),
+                (Field::SessionId, &[Path("responseElements.federatedUser.federatedUserId")]),
+                (Field::UserId, &[Named("responseElements.federatedUser.arn", '/'), Path("userIdentity.arn")]),
+                ISSUED_NOW,
+            ],
+            ..CHANGE
+        },
+        // Keys of the user's own remain the user's.
+        Change {
+            kind: Kind::Issued,
+            when: &[("eventSource", aws::ISSUERS), ("eventName", aws::OWN_SESSION)],
+            fields: &[NEW_KEY, NEW_KEY_TYPE, PARENT, (Field::FamilyId, &[]), ISSUED_NOW],
+            ..CHANGE
+        },
+        Change {
+            kind: Kind::Issued,
+            when: &[("eventSource", aws::IAM), ("eventName", aws::ISSUE_KEY)],
+            fields: &[
+                (Field::TokenId, &[Path("responseElements.accessKey.accessKeyId")]),
+                (Field::TokenType, &[Text("api_key")]),
+                (Field::FamilyId, &[]),
+                (Field::SessionId, &[]),
+                (Field::UserId, &[USER_OF_KEY, CALLER]),
+                ISSUED_NOW,
+            ],
+            ..CHANGE
+        },
+        Change {
+            kind: Kind::Issued,
+            when: &[("eventSource", aws::IAM), ("eventName", aws::ISSUE_SERVICE_KEY)],
+            fields: &[
+                (Field::TokenId, &[Path("responseElements.serviceSpecificCredential.serviceSpecificCredentialId")]),
+                (Field::TokenType, &[Text("api_key")]),
+                (Field::FamilyId, &[]),
+                (Field::SessionId, &[]),
+                (Field::UserId, &[USER_OF_SERVICE_KEY, CALLER]),
+                ISSUED_NOW,
+            ],
+            ..CHANGE
+        },
+        Change {
+            kind: Kind::Revoked,
+            when: &[("eventSource", aws::IAM), ("eventName", aws::DELETE_KEY)],
+            fields: ENDED_KEY,
+            ..CHANGE
+        },
+        Change {
+            kind: Kind::Revoked,
+            when: &[
+                ("eventSource", aws::IAM),
+                ("eventName", aws::UPDATE_KEY),
+                ("requestParameters.status", aws::INACTIVE),
+            ],
+            fields: ENDED_KEY,
+            ..CHANGE
+        },
+        Change {
+            kind: Kind::CredentialChanged,
+            when: &[("eventSource", aws::IAM), ("eventName", aws::CHANGE_CREDENTIAL)],
+            fields: OF_IAM_USER,
+            ..CHANGE
+        },
+        Change {
+            kind: Kind::Revoked,
+            when: &[("eventSource", aws::IAM), ("eventName", aws::DELETE_USER)],
+            fields: OF_IAM_USER,
+            concerns: Concerns::User,
+            ..CHANGE
+        },
+        Change {
+            kind: Kind::CredentialChanged,
+            when: &[("eventSource", aws::DIRECTORY), ("eventName", aws::CHANGE_DIRECTORY_CREDENTIAL)],
+            fields: OF_DIRECTORY_USER,
+            ..CHANGE
+        },
+        Change {
+            kind: Kind::Revoked,
+            when: &[("eventSource", aws::DIRECTORY), ("eventName", aws::DELETE_DIRECTORY_USER)],
+            fields: OF_DIRECTORY_USER,
+            concerns: Concerns::User,
+            ..CHANGE
+        },
+        Change {
+            kind: Kind::SessionEnded,
+            when: &[("eventSource", &["sso.amazonaws.com", "signin.amazonaws.com"]), ("eventName", aws::LOGOUT)],
+            ..CHANGE
+        },
+    ],
+    reinstatements: &[
+        Reinstatement {
+            when: &[
+                ("eventSource", aws::IAM),
+                ("eventName", aws::UPDATE_KEY),
+                ("requestParameters.status", aws::ACTIVE),
+            ],
+            token: KEY_OF_REQUEST,
+            user: &[],
+        },
+        Reinstatement {
+            when: &[("eventSource", aws::DIRECTORY), ("eventName", &["EnableUser"])],
+            token: &[],
+            user: &[Path("requestParameters.userId")],
+        },
+    ],
+    skips: &[
+        Skip {
+            when: &[("userIdentity.type", &["AWSService"])],
+            unless: &[],
+            reason: "an AWS service's own call",
+            unless_change: false,
+        },
+        Skip {
+            when: &[("digestS3Object", &["*"])],
+            unless: &[],
+            reason: "a digest file of CloudTrail",
+            unless_change: false,
+        },
+        Skip {
+            when: &[("eventSource", &["aws:s3"])],
+            unless: &[],
+            reason: "a notification of Amazon S3",
+            unless_change: false,
+        },
+        Skip {
+            when: &[("eventCategory", &["Insight"])],
+            unless: &[],
+            reason: "an insight of CloudTrail",
+            unless_change: false,
+        },
+    ],
     excluded: &["requestParameters", "responseElements"],
-    absent: &[],
-    batch: Some("Records"),
+    embedded: &["requestParameters", "responseElements"],
+    absent: &["HIDDEN_DUE_TO_SECURITY_REASONS"],
+    volatile: &[],
 };
 
-/// What stands for an address in a call of the provider's own.
-const SERVICES: &[&str] = &["*.amazonaws.com", "*.amazonaws.com.cn", "*.aws.internal", "AWS Internal*"];
+const ISSUER: &str = "userIdentity.sessionContext.sessionIssuer.arn";
+const ISSUER_ID: &str = "userIdentity.sessionContext.sessionIssuer.principalId";
+const ROLE_SESSION: &str = "responseElements.assumedRoleUser.arn";
 
-const KEY_TYPES: &[(&str, &str)] = &[("ASIA*", "session"), ("AKIA*", "api_key")];
+/// A user of IAM Identity Center, whose credential is the session of the access portal.
+const PORTAL: &[Test] = &[("userIdentity.credentialId", &["*"])];
 
-/// Status of the answer by its error code. Codes that do not tell are the caller's mistakes, by far the most.
-const ERRORS: &[(&str, &str)] = &[
-    ("*AccessDenied*", "403"),
-    ("*Unauthorized*", "403"),
-    ("*Forbidden*", "403"),
-    ("*NotAuthorized*", "403"),
-    ("*ExpiredToken*", "401"),
-    ("*InvalidClientTokenId*", "401"),
-    ("*InvalidAccessKeyId*", "401"),
-    ("*UnrecognizedClient*", "401"),
-    ("*SignatureDoesNotMatch*", "401"),
-    ("*AuthFailure*", "401"),
-    ("*Throttl*", "429"),
-    ("*TooManyRequests*", "429"),
-    ("*RequestLimitExceeded*", "429"),
-    ("*SlowDown*", "503"),
-    ("*ServiceUnavailable*", "503"),
-    ("*Internal*", "500"),
-    ("*NotFound*", "404"),
-    ("*NoSuch*", "404"),
-    ("*", "400"),
+const NEW_KEY: Row = (Field::TokenId, &[Path("responseElements.credentials.accessKeyId")]);
+const NEW_KEY_TYPE: Row = (Field::TokenType, &[Words("responseElements.credentials.accessKeyId", aws::KEY_TYPES)]);
+const PARENT: Row = (Field::ParentTokenId, &[Path("userIdentity.accessKeyId"), Path("userIdentity.credentialId")]);
+const ISSUED_NOW: Row = (Field::IssuedAt, &[Path("eventTime")]);
+const CALLER: Source = Path("userIdentity.arn");
+
+// ARNs of the caller's account's IAM users, made of their names: right for users without a path, as nearly all are.
+const USER_OF_KEY: Source = Joined(&[ACCOUNT, USER_PATH, Path("responseElements.accessKey.userName")], "");
+const USER_OF_SERVICE_KEY: Source =
+    Joined(&[ACCOUNT, USER_PATH, Path("responseElements.serviceSpecificCredential.userName")], "");
+const USER_OF_REQUEST: Source = Joined(&[ACCOUNT, USER_PATH, Path("requestParameters.userName")], "");
+const USER_PATH: Source = Text(":user/");
+/// `arn:aws:iam::111122223333`
+const ACCOUNT: Source = Joined(
+    &[Text("arn"), Part("userIdentity.arn", ':', 1), Text("iam"), Text(""), Part("userIdentity.arn", ':', 4)],
+    ":",
+);
+
+const KEY_OF_REQUEST: &[Source] =
+    &[Path("requestParameters.accessKeyId"), Path("requestParameters.serviceSpecificCredentialId")];
+
+const ENDED_KEY: &[Row] = &[
+    (Field::TokenId, KEY_OF_REQUEST),
+    (Field::TokenType, &[Text("api_key")]),
+    (Field::FamilyId, &[]),
+    (Field::SessionId, &[]),
+    (Field::UserId, &[USER_OF_REQUEST, CALLER]),
+    (Field::IssuedAt, &[]),
+];
+
+/// Whose credential it is: an administrator may have changed another's. The user stands in for the token.
+const OF_IAM_USER: &[Row] = &[
+    (Field::TokenId, &[USER_OF_REQUEST, CALLER]),
+    (Field::TokenType, &[]),
+    (Field::FamilyId, &[]),
+    (Field::SessionId, &[]),
+    (Field::UserId, &[USER_OF_REQUEST, CALLER]),
+    (Field::IssuedAt, &[]),
+];
+
+const OF_DIRECTORY_USER: &[Row] = &[
+    (Field::TokenId, &[Path("requestParameters.userId")]),
+    (Field::TokenType, &[]),
+    (Field::FamilyId, &[]),
+    (Field::SessionId, &[]),
+    (Field::UserId, &[Path("requestParameters.userId")]),
+    (Field::IssuedAt, &[]),
 ];

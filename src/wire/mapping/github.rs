@@ -1,71 +1,162 @@
 //! GitHub audit log. Source: GitHub documentation, "Audit log events for your enterprise" and "Identifying audit log
 //! events performed by an access token".
 
-use super::{Change, Field, Mapping, Row, Source};
-use Source::{Path, Words};
+use super::{CHANGE, Change, Field, Mapping, Reinstatement, Row, Source};
+use Source::{Except, Path, Text, When, Words};
 
-use crate::event::Kind;
+use crate::event::{Concerns, Kind};
 
 pub static MAPPING: Mapping = Mapping {
+    marks: &["action", "_document_id"],
+    weak_marks: &[],
+    looks: &["action", "actor", "@timestamp"],
     fields: &[
         (Field::EventId, &[Path("_document_id")]),
         (Field::Timestamp, &[Path("@timestamp"), Path("created_at")]),
         // The SHA-256 of the token that the call was made with.
         (Field::TokenId, &[Path("hashed_token")]),
+        (Field::TokenAlias, NUMBER),
         (Field::PrincipalId, &[Path("actor_id"), Path("actor")]),
         (Field::TokenType, &[Words("programmatic_access_type", ACCESS_TYPES)]),
         (Field::UserId, &[Path("actor_id"), Path("actor")]),
-        (Field::AppId, &[Path("oauth_application_id"), Path("application_client_id")]),
-        (Field::TenantId, &[Path("org_id"), Path("business_id")]),
+        (Field::AppId, APP),
+        // A token belongs to its enterprise, in however many organizations it is used.
+        (Field::TenantId, &[Path("business_id")]),
+        (Field::Realm, &[Path("org_id")]),
         (Field::IpAddress, &[Path("actor_ip")]),
         (Field::UserAgent, &[Path("user_agent")]),
         // Of API requests the action says no more than that they are some.
-        (Field::Endpoint, &[Path("url_path"), Path("action")]),
+        (Field::Endpoint, &[Path("url_path"), When(&[("action", &["api.request"])], &Path("route")), Path("action")]),
         (Field::Method, &[Path("request_method")]),
-        (Field::Status, &[Path("status_code")]),
+        (
+            Field::Status,
+            &[Path("status_code"), Words("action", &[("user.failed_login", "401"), ("*_challenge_failure", "401")])],
+        ),
         (Field::Scopes, &[Path("token_scopes")]),
         (Field::GeoCountry, &[Path("actor_location.country_code")]),
     ],
     changes: &[
         Change {
             kind: Kind::Issued,
-            when: &[(
-                "action",
-                &[
-                    "oauth_access.create",
-                    "oauth_access.regenerate",
-                    "personal_access_token.create",
-                    "personal_access_token.access_granted",
-                ],
-            )],
+            when: &[("action", ISSUE)],
             fields: &[
-                (Field::TokenId, &[Path("token_id"), Path("user_programmatic_access_id"), Path("hashed_token")]),
+                (
+                    Field::TokenId,
+                    &[
+                        Except("token_id", NO_NUMBER),
+                        Except("user_programmatic_access_id", NO_NUMBER),
+                        Path("hashed_token"),
+                    ],
+                ),
                 TYPE,
+                OWNER,
+                NO_REALM,
             ],
+            ..CHANGE
         },
-        // `hashed_token` is no source here: it is the token that asked, not the one that was taken away.
+        // What had the number before ends, and another secret has it from now on.
+        Change { kind: Kind::Issued, when: &[("action", REGENERATE)], fields: NUMBERED, renewed: true, ..CHANGE },
+        Change { kind: Kind::Revoked, when: &[("action", RENEW)], fields: NUMBERED, renewed: true, ..CHANGE },
+        Change { kind: Kind::Revoked, when: &[("action", REVOKE)], fields: NUMBERED, ..CHANGE },
+        // The access to one organization ends; in others the token goes on.
+        Change { kind: Kind::Revoked, when: &[("action", REVOKE_IN_ORG)], fields: NUMBERED_IN_ORG, ..CHANGE },
         Change {
             kind: Kind::Revoked,
-            when: &[(
-                "action",
-                &[
-                    "oauth_access.destroy",
-                    "oauth_access.revoke",
-                    "personal_access_token.destroy",
-                    "personal_access_token.access_revoked",
-                ],
-            )],
-            fields: &[(Field::TokenId, &[Path("token_id"), Path("user_programmatic_access_id")]), TYPE],
+            when: &[("action", REVOKE_OF_APP)],
+            fields: &[(Field::TokenId, APP), (Field::TokenType, &[Text("access")]), (Field::UserId, &[]), NO_REALM],
+            concerns: Concerns::App,
+            ..CHANGE
         },
+        Change {
+            kind: Kind::SessionEnded,
+            when: &[("action", END_SESSIONS)],
+            fields: OF_OWNER,
+            concerns: Concerns::User,
+            ..CHANGE
+        },
+        Change {
+            kind: Kind::Revoked,
+            when: &[("action", END_USER)],
+            fields: OF_OWNER,
+            concerns: Concerns::User,
+            ..CHANGE
+        },
+        Change { kind: Kind::CredentialChanged, when: &[("action", CHANGE_CREDENTIAL)], fields: OF_OWNER, ..CHANGE },
     ],
+    reinstatements: &[Reinstatement {
+        when: &[("action", &["user.unsuspend"])],
+        token: &[],
+        user: &[Path("user_id"), Path("user")],
+    }],
     skips: &[],
     excluded: &["request_body"],
+    embedded: &[],
     absent: &[],
-    batch: None,
+    volatile: &[],
 };
 
-const TYPE: Row =
-    (Field::TokenType, &[Words("action", &[("oauth_access.*", "access"), ("personal_access_token.*", "personal")])]);
+/// The number of a token by which its life-cycle events call it. Tokens of GitHub Apps have the number 0, which is none.
+const NUMBER: &[Source] = &[Except("token_id", NO_NUMBER), Except("user_programmatic_access_id", NO_NUMBER)];
+pub const NO_NUMBER: &[&str] = &["0"];
 
-const ACCESS_TYPES: &[(&str, &str)] =
+const APP: &[Source] =
+    &[Path("oauth_application_id"), Path("application_client_id"), Path("integration_id"), Path("application_id")];
+
+const TYPE: Row =
+    (Field::TokenType, &[Words("action", &[("oauth_*", "access"), ("personal_access_token.*", "personal")])]);
+/// Whose token it is: the actor may be an owner of the organization.
+const OWNER: Row = (Field::UserId, &[Path("user_id"), Path("actor_id"), Path("actor")]);
+const NO_REALM: Row = (Field::Realm, &[]);
+
+/// `hashed_token` is no source here: it is the token that asked, not the one that was changed.
+const NUMBERED: &[Row] = &[(Field::TokenId, NUMBER), TYPE, OWNER, NO_REALM];
+const NUMBERED_IN_ORG: &[Row] = &[(Field::TokenId, NUMBER), TYPE, OWNER];
+
+/// The user stands in for the token.
+const OF_OWNER: &[Row] = &[
+    (Field::TokenId, &[Path("user_id"), Path("user"), Path("actor_id"), Path("actor")]),
+    (Field::TokenType, &[]),
+    (Field::UserId, &[Path("user_id"), Path("user"), Path("actor_id"), Path("actor")]),
+    NO_REALM,
+];
+
+pub const ISSUE: &[&str] = &[
+    "oauth_access.create",
+    "personal_access_token.create",
+    "personal_access_token.access_granted",
+    "org_credential_authorization.grant",
+];
+pub const REGENERATE: &[&str] = &["oauth_access.regenerate"];
+pub const RENEW: &[&str] = &["personal_access_token.credential_regenerated"];
+pub const REVOKE: &[&str] = &[
+    "oauth_access.destroy",
+    "oauth_access.revoke",
+    "oauth_authorization.destroy",
+    "personal_access_token.destroy",
+    "personal_access_token.credential_revoked",
+    "personal_access_token.credential_expired",
+    "personal_access_token.expired",
+    "oauth_application.revoke_tokens",
+    "integration.revoke_tokens",
+];
+pub const REVOKE_IN_ORG: &[&str] = &[
+    "personal_access_token.access_revoked",
+    "org_credential_authorization.revoke",
+    "org_credential_authorization.deauthorize",
+];
+pub const REVOKE_OF_APP: &[&str] = &["integration.revoke_all_tokens", "oauth_application.revoke_all_tokens"];
+pub const END_SESSIONS: &[&str] = &["*.revoke_sso_session"];
+pub const END_USER: &[&str] = &["user.suspend", "user.delete"];
+pub const CHANGE_CREDENTIAL: &[&str] = &[
+    "user.change_password",
+    "user.password_reset",
+    "user.reset_password",
+    "two_factor_authentication.*",
+    "security_key.*",
+    "passkey.*",
+    "*.revoke_external_identity",
+    "account_recovery_token.recover",
+];
+
+pub const ACCESS_TYPES: &[(&str, &str)] =
     &[("*ersonal access token*", "personal"), ("*OAuth*", "access"), ("*GitHub App*", "access"), ("*key*", "api_key")];

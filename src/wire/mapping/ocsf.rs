@@ -1,36 +1,107 @@
-//! OCSF, classes API Activity (6003) and Authentication (3002). Source: schema.ocsf.io, 1.1 and later.
+//! OCSF: the classes of identity and access management (3001 to 3006), Web Resources Activity (6001) and API Activity
+//! (6003). Source: schema.ocsf.io, 1.1 and later; ocsf/examples, the mappings of CloudTrail and Okta.
 
-use super::{Change, Field, Mapping, Row, Source};
-use Source::{Path, Words};
+use super::{CHANGE, Change, Field, Mapping, Reinstatement, Row, Skip, Source, Test, aws, okta};
+use Source::{Except, Head, Joined, Name, Named, Path, Text, Unless, When, Words};
 
-use crate::event::Kind;
+use crate::event::{Concerns, Kind};
 
 pub static MAPPING: Mapping = Mapping {
+    marks: &["class_uid", "type_uid", "category_uid"],
+    weak_marks: &[],
+    looks: &["class_uid", "metadata"],
     fields: &[
         (Field::EventId, &[Path("metadata.uid")]),
+        // Milliseconds, as producers mean them to be.
         (Field::Timestamp, &[Path("time"), Path("time_dt")]),
-        (Field::TokenId, &[Path("api.token.uid"), Path("actor.session.uid"), Path("session.uid")]),
-        (Field::PrincipalId, &[Path("actor.user.uid"), Path("user.uid")]),
+        (Field::TokenId, TOKEN),
+        (
+            Field::PrincipalId,
+            &[
+                When(ROLE_ID, &Named("actor.user.uid", ':')),
+                When(ROLE_ID, &Head("actor.user.uid", ':')),
+                USER_ID,
+                USER_ALT,
+                SUBJECT_ID,
+                Path("actor.user.email_addr"),
+                Path("user.email_addr"),
+            ],
+        ),
         (
             Field::TokenType,
             &[
                 Words("api.token.type_id", TOKEN_TYPES),
-                Words("actor.session.uid", SESSION),
-                Words("session.uid", SESSION),
+                Words("actor.user.credential_uid", aws::KEY_TYPES),
+                Words("actor.session.credential_uid", aws::KEY_TYPES),
+                Words(FIRST_CREDENTIAL, aws::KEY_TYPES),
+                Unless(HAS_CREDENTIAL, &When(&[("actor.session.uid", &["*"])], &Text("session"))),
+                Unless(HAS_CREDENTIAL, &When(&[("session.uid", &["*"])], &Text("session"))),
             ],
         ),
-        (Field::SessionId, &[Path("actor.session.uid"), Path("session.uid")]),
-        (Field::UserId, &[Path("actor.user.uid"), Path("user.uid")]),
+        // As of an assumed role in CloudTrail: the issuer and the session's name, as far as a person has chosen it.
+        (
+            Field::FamilyId,
+            &[
+                Joined(&[Path(ISSUER), Name("actor.user.uid", '/')], "/"),
+                Joined(&[Path(ISSUER), Name("actor.user.uid", ':')], "/"),
+                Path(ISSUER),
+                When(ASSUMED_ROLE, &Joined(&[Head("actor.user.uid", '/'), Name("actor.user.uid", '/')], "/")),
+                When(ASSUMED_ROLE, &Head("actor.user.uid", '/')),
+                When(ROLE_ID, &Joined(&[Head("actor.user.uid", ':'), Name("actor.user.uid", ':')], "/")),
+                When(ROLE_ID, &Head("actor.user.uid", ':')),
+                Path("unmapped.authenticationContext.rootSessionId"),
+            ],
+        ),
+        (Field::SessionId, &[Except("actor.session.uid", LOGON_IDS), Except("session.uid", LOGON_IDS)]),
+        (
+            Field::UserId,
+            &[
+                When(ASSUMED_ROLE, &Named("actor.user.uid", '/')),
+                When(ASSUMED_ROLE, &Path(ISSUER)),
+                When(ASSUMED_ROLE, &Head("actor.user.uid", '/')),
+                When(ROLE_ID, &Named("actor.user.uid", ':')),
+                When(ROLE_ID, &Path(ISSUER)),
+                When(ROLE_ID, &Head("actor.user.uid", ':')),
+                USER_ID,
+                USER_ALT,
+                SUBJECT_ID,
+                Path("actor.user.email_addr"),
+                Path("actor.user.name"),
+            ],
+        ),
         (Field::AppId, &[Path("actor.app_uid")]),
-        (Field::TenantId, &[Path("metadata.tenant_uid")]),
-        (Field::IpAddress, &[Path("src_endpoint.ip")]),
+        (Field::TenantId, &[Path("metadata.tenant_uid"), Path("actor.user.account.uid"), Path("cloud.account.uid")]),
+        (Field::IpAddress, &[Except("src_endpoint.ip", aws::SERVICES)]),
+        (
+            Field::OwnCall,
+            &[
+                When(&[("src_endpoint.ip", aws::SERVICES)], &Text("own")),
+                Unless(&[("src_endpoint.ip", &["*"])], &When(&[("src_endpoint.domain", aws::SERVICES)], &Text("own"))),
+            ],
+        ),
         (Field::UserAgent, &[Path("http_request.user_agent")]),
+        (
+            Field::ClientFingerprint,
+            &[Path("tls.ja4_fingerprint_list.0.value"), Path("unmapped.debugContext.debugData.dtHash")],
+        ),
         (Field::Endpoint, &[Path("api.operation"), Path("http_request.url.path"), Path("activity_name")]),
         (Field::Method, &[Path("http_request.http_method")]),
-        (Field::Status, &[Path("http_response.code"), Words("status_id", &[("1", "200"), ("2", "403")])]),
+        (
+            Field::Status,
+            &[
+                Path("http_response.code"),
+                Words("api.response.error", aws::ERRORS),
+                Words("api.response.code", &[("401", "401"), ("403", "403"), ("404", "404"), ("429", "429")]),
+                When(&[AUTHENTICATION], &Words("status_id", &[("2", "401")])),
+                When(&[AUTHENTICATION], &Words("status", &[("Failure", "401")])),
+                When(&[("metadata.event_code", okta::SIGN_INS)], &Words("status_id", &[("2", "401")])),
+                Words("status_id", &[("1", "200"), ("2", "403")]),
+                Words("status", &[("Success", "200"), ("Failure", "403")]),
+            ],
+        ),
         (Field::BytesOut, &[Path("http_response.length")]),
-        (Field::IssuedAt, &[Path("actor.session.created_time")]),
-        (Field::ExpiresAt, &[Path("actor.session.expiration_time")]),
+        (Field::IssuedAt, &[Path("actor.session.created_time"), Path("actor.session.created_time_dt")]),
+        (Field::ExpiresAt, &[Path("actor.session.expiration_time"), Path("actor.session.expiration_time_dt")]),
         (Field::GeoCountry, &[Path("src_endpoint.location.country")]),
         (Field::GeoLatitude, &[Path("src_endpoint.location.lat")]),
         (Field::GeoLongitude, &[Path("src_endpoint.location.long")]),
@@ -38,10 +109,160 @@ pub static MAPPING: Mapping = Mapping {
         (Field::AsOrg, &[Path("src_endpoint.autonomous_system.name")]),
     ],
     changes: &[
-        Change { kind: Kind::Issued, when: &[AUTHENTICATION, ("activity_id", &["1"])], fields: SUBJECT },
-        Change { kind: Kind::SessionEnded, when: &[AUTHENTICATION, ("activity_id", &["2"])], fields: SUBJECT },
+        Change {
+            kind: Kind::Refreshed,
+            when: &[("metadata.event_code", okta::DETECT_REUSE)],
+            fields: &[
+                (Field::TokenId, &[Path("api.token.uid"), Path("unmapped.target.0.id"), SUBJECT_ID, USER_ID]),
+                (Field::TokenType, &[Text("refresh")]),
+                (Field::FamilyId, &[]),
+                (Field::SessionId, &[]),
+                SUBJECT_USER,
+            ],
+            reuse: true,
+            failed_too: true,
+            ..CHANGE
+        },
+        Change { kind: Kind::SessionEnded, when: &[("metadata.event_code", okta::END_SESSION)], ..CHANGE },
+        Change {
+            kind: Kind::SessionEnded,
+            when: &[("metadata.event_code", okta::END_SESSIONS)],
+            fields: OF_SUBJECT,
+            concerns: Concerns::User,
+            ..CHANGE
+        },
+        // Keys by their calls, as CloudTrail's bodies name them.
+        Change {
+            kind: Kind::Issued,
+            when: &[("api.operation", aws::ASSUME_ROLE)],
+            fields: &[
+                (Field::TokenId, &[NEW_KEY, NEW_KEY_UNMAPPED]),
+                (
+                    Field::TokenType,
+                    &[Words(NEW_KEY_PATH, aws::KEY_TYPES), Words(NEW_KEY_UNMAPPED_PATH, aws::KEY_TYPES)],
+                ),
+                PARENT,
+                (
+                    Field::FamilyId,
+                    &[
+                        Joined(&[Path(ROLE), Name(ROLE_SESSION, '/')], "/"),
+                        Path(ROLE),
+                        Joined(&[Path(ROLE_UNMAPPED), Name(ROLE_SESSION_UNMAPPED, '/')], "/"),
+                        Path(ROLE_UNMAPPED),
+                    ],
+                ),
+                (Field::SessionId, &[]),
+                (
+                    Field::UserId,
+                    &[Named(ROLE_SESSION, '/'), Path(ROLE), Named(ROLE_SESSION_UNMAPPED, '/'), Path(ROLE_UNMAPPED)],
+                ),
+                ISSUED_NOW,
+            ],
+            ..CHANGE
+        },
+        Change {
+            kind: Kind::Issued,
+            when: &[("api.operation", &["AssumeRoot", "GetFederationToken", "GetSessionToken"])],
+            fields: &[
+                (Field::TokenId, &[NEW_KEY, NEW_KEY_UNMAPPED]),
+                (
+                    Field::TokenType,
+                    &[Words(NEW_KEY_PATH, aws::KEY_TYPES), Words(NEW_KEY_UNMAPPED_PATH, aws::KEY_TYPES)],
+                ),
+                PARENT,
+                (Field::FamilyId, &[]),
+                (Field::SessionId, &[]),
+                ISSUED_NOW,
+            ],
+            ..CHANGE
+        },
+        Change {
+            kind: Kind::Issued,
+            when: &[("api.operation", aws::ISSUE_KEY)],
+            fields: &[
+                (
+                    Field::TokenId,
+                    &[
+                        Path("api.response.data.accessKey.accessKeyId"),
+                        Path("unmapped.responseElements.accessKey.accessKeyId"),
+                    ],
+                ),
+                (Field::TokenType, &[Text("api_key")]),
+                (Field::FamilyId, &[]),
+                (Field::SessionId, &[]),
+                SUBJECT_USER,
+                ISSUED_NOW,
+            ],
+            ..CHANGE
+        },
+        Change { kind: Kind::Revoked, when: &[("api.operation", aws::DELETE_KEY)], fields: ENDED_KEY, ..CHANGE },
+        Change {
+            kind: Kind::Revoked,
+            when: &[("api.operation", aws::UPDATE_KEY), ("api.request.data.status", aws::INACTIVE)],
+            fields: ENDED_KEY,
+            ..CHANGE
+        },
+        Change {
+            kind: Kind::Revoked,
+            when: &[("api.operation", aws::UPDATE_KEY), ("unmapped.requestParameters.status", aws::INACTIVE)],
+            fields: ENDED_KEY,
+            ..CHANGE
+        },
+        Change { kind: Kind::Issued, when: &[AUTHENTICATION, ("activity_id", &["1"])], fields: SUBJECT, ..CHANGE },
+        Change {
+            kind: Kind::SessionEnded,
+            when: &[AUTHENTICATION, ("activity_id", &["2"])],
+            fields: SUBJECT,
+            ..CHANGE
+        },
+        // Password Change, Password Reset, MFA Factor Enable and MFA Factor Disable.
+        Change {
+            kind: Kind::CredentialChanged,
+            when: &[ACCOUNT_CHANGE, ("activity_id", &["3", "4", "10", "11"])],
+            unless: BY_AWS,
+            fields: OF_SUBJECT,
+            ..CHANGE
+        },
+        // Disable and Delete.
+        Change {
+            kind: Kind::Revoked,
+            when: &[ACCOUNT_CHANGE, ("activity_id", &["5", "6"])],
+            unless: BY_AWS,
+            fields: OF_SUBJECT,
+            concerns: Concerns::User,
+            ..CHANGE
+        },
+        Change {
+            kind: Kind::CredentialChanged,
+            when: &[("metadata.event_code", okta::CHANGE_CREDENTIAL)],
+            fields: OF_SUBJECT,
+            ..CHANGE
+        },
     ],
-    skips: &[],
+    reinstatements: &[
+        Reinstatement {
+            when: &[("api.operation", aws::UPDATE_KEY), ("api.request.data.status", aws::ACTIVE)],
+            token: KEY_OF_REQUEST,
+            user: &[],
+        },
+        Reinstatement {
+            when: &[("api.operation", aws::UPDATE_KEY), ("unmapped.requestParameters.status", aws::ACTIVE)],
+            token: KEY_OF_REQUEST,
+            user: &[],
+        },
+        // Enable.
+        Reinstatement {
+            when: &[ACCOUNT_CHANGE, ("activity_id", &["2"])],
+            token: &[],
+            user: &[Unless(BY_AWS, &SUBJECT_ID)],
+        },
+    ],
+    skips: &[Skip {
+        when: &[("class_uid", &["*"])],
+        unless: &[("class_uid", CLASSES)],
+        reason: "an OCSF class that holds no token",
+        unless_change: false,
+    }],
     excluded: &[
         "api.request.data",
         "api.response",
@@ -53,21 +274,137 @@ pub static MAPPING: Mapping = Mapping {
         "unmapped.requestParameters",
         "unmapped.responseElements",
     ],
-    absent: &[],
-    batch: None,
+    embedded: &["api.request.data", "api.response.data", "unmapped.requestParameters", "unmapped.responseElements"],
+    absent: &["-"],
+    volatile: &[
+        "metadata.logged_time",
+        "metadata.logged_time_dt",
+        "metadata.processed_time",
+        "metadata.processed_time_dt",
+    ],
 };
 
-const AUTHENTICATION: (&str, &[&str]) = ("class_uid", &["3002"]);
+const CLASSES: &[&str] = &["3001", "3002", "3003", "3004", "3005", "3006", "6001", "6003"];
+const AUTHENTICATION: Test = ("class_uid", &["3002"]);
+const ACCOUNT_CHANGE: Test = ("class_uid", &["3001"]);
+
+/// Numbers of Windows' logon sessions: they say nothing beyond their host.
+const LOGON_IDS: &[&str] = &["0x*", "0X*"];
+/// Accounts of the machine itself. Source: Microsoft, "Well-known SIDs".
+pub const MACHINES: &[&str] = &[
+    "S-1-0-*",
+    "S-1-1-*",
+    "S-1-2-*",
+    "S-1-3-*",
+    "S-1-5-1",
+    "S-1-5-2",
+    "S-1-5-3",
+    "S-1-5-4",
+    "S-1-5-6",
+    "S-1-5-7",
+    "S-1-5-8",
+    "S-1-5-9",
+    "S-1-5-10",
+    "S-1-5-11",
+    "S-1-5-13",
+    "S-1-5-14",
+    "S-1-5-15",
+    "S-1-5-17",
+    "S-1-5-18",
+    "S-1-5-19",
+    "S-1-5-20",
+    "S-1-5-80-*",
+    "S-1-5-82-*",
+    "S-1-5-83-*",
+    "S-1-5-90-*",
+    "S-1-5-96-*",
+    "NT AUTHORITY\\*",
+    "NT SERVICE\\*",
+    "*$",
+];
+
+const ISSUER: &str = "actor.session.issuer";
+const FIRST_CREDENTIAL: &str = "actor.user.programmatic_credentials.0.uid";
+/// The user is a session of a role, by its ARN or by the role's id.
+const ASSUMED_ROLE: &[Test] = &[("actor.user.uid", &["arn:aws*:assumed-role/*"])];
+const ROLE_ID: &[Test] = &[("actor.user.uid", &["AROA*:*"])];
+/// The mapping of CloudTrail names the caller as the user that an account change is about.
+const BY_AWS: &[Test] = &[("metadata.product.vendor_name", &["AWS"]), ("cloud.provider", &["AWS"])];
+
+const TOKEN: &[Source] = &[
+    Path("api.token.uid"),
+    Path("actor.user.credential_uid"),
+    Path("actor.session.credential_uid"),
+    Path(FIRST_CREDENTIAL),
+    Except("actor.session.uid", LOGON_IDS),
+    Except("session.uid", LOGON_IDS),
+];
+/// The token is another credential than the session.
+const HAS_CREDENTIAL: &[Test] = &[
+    ("api.token.uid", &["*"]),
+    ("actor.user.credential_uid", &["*"]),
+    ("actor.session.credential_uid", &["*"]),
+    (FIRST_CREDENTIAL, &["*"]),
+];
+
+const USER_ID: Source = Except("actor.user.uid", MACHINES);
+const USER_ALT: Source = Except("actor.user.uid_alt", MACHINES);
+const SUBJECT_ID: Source = Except("user.uid", MACHINES);
+const SUBJECT_USER: Row = (Field::UserId, &[SUBJECT_ID, USER_ID, USER_ALT]);
 
 /// Authentication speaks of the user and session that it concerns, and of the actor where somebody else asked.
 const SUBJECT: &[Row] = &[
-    (Field::TokenId, &[Path("api.token.uid"), Path("session.uid"), Path("actor.session.uid")]),
-    (Field::SessionId, &[Path("session.uid"), Path("actor.session.uid")]),
-    (Field::UserId, &[Path("user.uid"), Path("actor.user.uid")]),
-    (Field::IssuedAt, &[Path("session.created_time")]),
-    (Field::ExpiresAt, &[Path("session.expiration_time")]),
+    (
+        Field::TokenId,
+        &[
+            Path("api.token.uid"),
+            Path("user.credential_uid"),
+            Path("session.credential_uid"),
+            Except("session.uid", LOGON_IDS),
+            Except("actor.session.uid", LOGON_IDS),
+        ],
+    ),
+    (Field::SessionId, &[Except("session.uid", LOGON_IDS), Except("actor.session.uid", LOGON_IDS)]),
+    SUBJECT_USER,
+    (Field::IssuedAt, &[Path("session.created_time"), Path("session.created_time_dt")]),
+    (Field::ExpiresAt, &[Path("session.expiration_time"), Path("session.expiration_time_dt")]),
 ];
 
-const TOKEN_TYPES: &[(&str, &str)] = &[("7", "api_key"), ("6", "access"), ("4", "refresh"), ("*", "other")];
+/// The user stands in for the token.
+const OF_SUBJECT: &[Row] = &[
+    (Field::TokenId, &[SUBJECT_ID, USER_ID, USER_ALT]),
+    (Field::TokenType, &[]),
+    (Field::FamilyId, &[]),
+    (Field::SessionId, &[]),
+    SUBJECT_USER,
+    (Field::IssuedAt, &[]),
+    (Field::ExpiresAt, &[]),
+];
 
-const SESSION: &[(&str, &str)] = &[("*", "session")];
+const NEW_KEY_PATH: &str = "api.response.data.credentials.accessKeyId";
+const NEW_KEY_UNMAPPED_PATH: &str = "unmapped.responseElements.credentials.accessKeyId";
+const NEW_KEY: Source = Path(NEW_KEY_PATH);
+const NEW_KEY_UNMAPPED: Source = Path(NEW_KEY_UNMAPPED_PATH);
+const ROLE: &str = "api.request.data.roleArn";
+const ROLE_UNMAPPED: &str = "unmapped.requestParameters.roleArn";
+const ROLE_SESSION: &str = "api.response.data.assumedRoleUser.arn";
+const ROLE_SESSION_UNMAPPED: &str = "unmapped.responseElements.assumedRoleUser.arn";
+const PARENT: Row = (Field::ParentTokenId, &[Path("actor.user.credential_uid"), Path("actor.session.credential_uid")]);
+const ISSUED_NOW: Row = (Field::IssuedAt, &[Path("time"), Path("time_dt")]);
+
+const KEY_OF_REQUEST: &[Source] = &[
+    Path("api.request.data.accessKeyId"),
+    Path("unmapped.requestParameters.accessKeyId"),
+    Path("api.request.data.serviceSpecificCredentialId"),
+];
+const ENDED_KEY: &[Row] = &[
+    (Field::TokenId, KEY_OF_REQUEST),
+    (Field::TokenType, &[Text("api_key")]),
+    (Field::FamilyId, &[]),
+    (Field::SessionId, &[]),
+    SUBJECT_USER,
+    (Field::IssuedAt, &[]),
+];
+
+/// `api.token.type_id`.
+const TOKEN_TYPES: &[(&str, &str)] = &[("7", "api_key"), ("6", "access"), ("4", "refresh"), ("*", "other")];

@@ -1,25 +1,41 @@
 //! Okta System Log. Source: the Okta developer reference, "System Log API" and "Event types".
 
-use super::{Change, Field, Mapping, Skip, Source};
-use Source::{Path, Typed, Words};
+use super::{CHANGE, Change, Each, Field, Mapping, Reinstatement, Row, Skip, Source, Test};
+use Source::{Except, Path, Text, Typed, Unless, When, Words};
 
-use crate::event::Kind;
+use crate::event::{Concerns, Kind, TokenType};
 
 pub static MAPPING: Mapping = Mapping {
+    marks: &["uuid", "published"],
+    weak_marks: &[],
+    looks: &["eventType", "published", "actor"],
     fields: &[
         (Field::EventId, &[Path("uuid")]),
         (Field::Timestamp, &[Path("published")]),
-        (Field::TokenId, &[Path("authenticationContext.externalSessionId")]),
-        (Field::PrincipalId, &[Path("actor.id")]),
-        (Field::TokenType, &[Words("authenticationContext.externalSessionId", &[("*", "session")])]),
-        (Field::FamilyId, &[Path("authenticationContext.rootSessionId")]),
+        // The session of a call that was made with an API token is the call's own.
+        (Field::TokenId, &[Path(API_TOKEN), Path("authenticationContext.externalSessionId")]),
+        (Field::PrincipalId, &[Unless(NO_HOLDER, &Path("actor.id"))]),
+        (
+            Field::TokenType,
+            &[Words(API_TOKEN, API_TOKEN_TYPES), Words("authenticationContext.externalSessionId", &[("*", "session")])],
+        ),
+        (Field::FamilyId, &[Unless(BY_API_TOKEN, &Path("authenticationContext.rootSessionId"))]),
         (Field::SessionId, &[Path("authenticationContext.externalSessionId")]),
-        (Field::UserId, &[Path("actor.id")]),
-        (Field::AppId, &[Path("client.id")]),
+        // An application, an address or Okta itself is no user.
+        (Field::UserId, &[Unless(NO_USER, &Path("actor.id"))]),
+        (Field::AppId, &[Path("client.id"), When(BY_APP, &Path("actor.id"))]),
         (Field::IpAddress, &[Path("client.ipAddress")]),
         (Field::UserAgent, &[Path("client.userAgent.rawUserAgent")]),
+        // The hash of the cookie by which Okta knows a browser again.
+        (Field::ClientFingerprint, &[Path("debugContext.debugData.dtHash")]),
         (Field::Endpoint, &[Path("eventType")]),
-        (Field::Status, &[Words("outcome.result", OUTCOMES)]),
+        (
+            Field::Status,
+            &[
+                When(&[("eventType", SIGN_INS)], &Words("outcome.result", SIGN_IN_OUTCOMES)),
+                Words("outcome.result", OUTCOMES),
+            ],
+        ),
         (Field::GeoCountry, &[Path("client.geographicalContext.country")]),
         (Field::GeoLatitude, &[Path("client.geographicalContext.geolocation.lat")]),
         (Field::GeoLongitude, &[Path("client.geographicalContext.geolocation.lon")]),
@@ -27,72 +43,201 @@ pub static MAPPING: Mapping = Mapping {
         (Field::AsOrg, &[Path("securityContext.asOrg")]),
     ],
     changes: &[
-        Change { kind: Kind::SessionEnded, when: &[("eventType", &["user.session.end"])], fields: &[] },
         Change {
-            kind: Kind::Issued,
-            when: &[("eventType", &["app.oauth2.*token.grant*", "system.api_token.create"])],
-            fields: TOKEN,
+            kind: Kind::Refreshed,
+            when: &[("eventType", DETECT_REUSE)],
+            fields: &[
+                // Without the token among the targets the user stands in: the verdict must not be lost.
+                (Field::TokenId, &[target("refresh_token"), target("User"), Path("actor.id")]),
+                (Field::TokenType, &[Text("refresh")]),
+                (Field::FamilyId, &[]),
+                (Field::SessionId, &[]),
+                USER,
+            ],
+            reuse: true,
+            failed_too: true,
+            ..CHANGE
+        },
+        Change { kind: Kind::SessionEnded, when: &[("eventType", END_SESSION)], ..CHANGE },
+        Change {
+            kind: Kind::SessionEnded,
+            when: &[("eventType", END_SESSIONS)],
+            fields: OF_USER,
+            concerns: Concerns::User,
+            ..CHANGE
         },
         Change {
             kind: Kind::Revoked,
-            when: &[("eventType", &["app.oauth2.*token.revoke*", "system.api_token.revoke"])],
-            fields: TOKEN,
+            when: &[("eventType", END_USER)],
+            fields: OF_USER,
+            concerns: Concerns::User,
+            ..CHANGE
+        },
+        // Before the tokens that are named: these name none.
+        Change {
+            kind: Kind::Revoked,
+            when: &[("eventType", REVOKE_OF_USER)],
+            fields: &[
+                (Field::TokenId, &[target("User")]),
+                (Field::TokenType, &[Text("refresh")]),
+                FAMILY,
+                SESSION,
+                USER,
+            ],
+            concerns: Concerns::User,
+            ..CHANGE
         },
         Change {
-            kind: Kind::CredentialChanged,
-            when: &[(
-                "eventType",
-                &[
-                    "user.account.update_password",
-                    "user.account.reset_password",
-                    "user.mfa.factor.activate",
-                    "user.mfa.factor.deactivate",
-                    "user.mfa.factor.reset_all",
-                    "user.mfa.factor.update",
-                ],
-            )],
-            // Whose credential it is: an administrator may have changed another's.
+            kind: Kind::Revoked,
+            when: &[("eventType", REVOKE_OF_APP)],
             fields: &[
-                (Field::TokenId, &[user("id"), Path("actor.id")]),
-                (Field::UserId, &[user("id"), Path("actor.id")]),
-                (Field::TokenType, &[]),
-                (Field::FamilyId, &[]),
-                (Field::SessionId, &[]),
+                (Field::TokenId, APP_TARGET),
+                (Field::TokenType, &[Text("refresh")]),
+                FAMILY,
+                SESSION,
+                (Field::UserId, &[]),
+                (Field::AppId, APP_TARGET),
             ],
+            concerns: Concerns::App,
+            ..CHANGE
         },
+        Change { kind: Kind::Issued, when: &[("eventType", ISSUE)], each: Some(TOKENS), fields: OF_TOKEN, ..CHANGE },
+        Change { kind: Kind::Revoked, when: &[("eventType", REVOKE)], each: Some(TOKENS), fields: OF_TOKEN, ..CHANGE },
+        Change { kind: Kind::CredentialChanged, when: &[("eventType", CHANGE_CREDENTIAL)], fields: OF_USER, ..CHANGE },
     ],
+    reinstatements: &[Reinstatement {
+        when: &[("eventType", REINSTATE_USER)],
+        token: &[],
+        user: &[target("User"), Path("actor.id")],
+    }],
     skips: &[Skip {
-        path: "actor.type",
-        word: "SystemPrincipal",
+        when: &[("actor.type", &["SystemPrincipal"])],
+        unless: &[],
         reason: "the system's own doing",
         unless_change: true,
     }],
     excluded: &[],
+    embedded: &[],
     absent: &["unknown"],
-    batch: None,
+    volatile: &[],
 };
 
-/// The token that an event is about is among its targets.
-const TOKEN: &[super::Row] = &[
-    (Field::TokenId, &[target("access_token"), target("refresh_token"), target("Token")]),
-    (
-        Field::TokenType,
-        &[
-            Words("eventType", &[("*access_token", "access"), ("*refresh_token", "refresh")]),
-            Words("eventType", &[("system.api_token.*", "api_key")]),
-        ],
-    ),
-    (Field::FamilyId, &[]),
+const API_TOKEN: &str = "transaction.detail.requestApiTokenId";
+const BY_API_TOKEN: &[Test] = &[(API_TOKEN, &["*"])];
+/// Ids of OAuth access tokens begin with `AT.`.
+pub const API_TOKEN_TYPES: &[(&str, &str)] = &[("AT.*", "access"), ("*", "api_key")];
+
+const BY_APP: &[Test] = &[("actor.type", APPS)];
+const NO_USER: &[Test] = &[("actor.type", APPS), ("actor.type", NOBODY)];
+const NO_HOLDER: &[Test] = &[("actor.type", NOBODY)];
+/// Types of actors that are applications: `PublicClientApp`, `ServiceApp`.
+pub const APPS: &[&str] = &["*App", "*Application", "*Client", "*AppInstance", "*Service*"];
+/// Types of actors that hold no token.
+pub const NOBODY: &[&str] = &["SystemPrincipal", "IP*", "*Address*", "*Agent", "Device*", "Unknown", "unknown"];
+
+/// What a token's events name: the token itself among the targets, and the user it is for.
+const OF_TOKEN: &[Row] = &[(Field::TokenId, &[]), (Field::TokenType, &[]), FAMILY, SESSION, USER];
+const FAMILY: Row = (Field::FamilyId, &[]);
+const SESSION: Row = (Field::SessionId, &[]);
+const USER: Row = (Field::UserId, &[target("User"), Unless(NO_USER, &Path("actor.id"))]);
+
+/// Whose sessions or credential it is: an administrator may have asked. The user stands in for the token.
+const OF_USER: &[Row] = &[
+    (Field::TokenId, &[target("User"), Path("actor.id")]),
+    (Field::TokenType, &[]),
+    FAMILY,
+    SESSION,
+    (Field::UserId, &[target("User"), Path("actor.id")]),
 ];
+
+const TOKENS: Each = Each {
+    array: "target",
+    kinds: &[
+        ("access_token", TokenType::Access),
+        ("refresh_token", TokenType::Refresh),
+        ("device_secret", TokenType::Other),
+        ("Token", TokenType::ApiKey),
+        ("API Token", TokenType::ApiKey),
+        ("ApiToken", TokenType::ApiKey),
+    ],
+};
 
 const fn target(kind: &'static str) -> Source {
     Typed { array: "target", kind, member: "id" }
 }
 
-const fn user(member: &'static str) -> Source {
-    Typed { array: "target", kind: "User", member }
-}
+const APP_TARGET: &[Source] = &[
+    target("PublicClientApp"),
+    target("AppInstance"),
+    target("Application"),
+    Path("client.id"),
+    Except("actor.id", &["00u*"]),
+];
 
-/// A failure of which no more is told is taken for a refusal: it was not an accepted use.
-const OUTCOMES: &[(&str, &str)] =
-    &[("SUCCESS", "200"), ("ALLOW", "200"), ("CHALLENGE", "401"), ("DENY", "403"), ("FAILURE", "401")];
+// Names of events, which other formats pass on.
+
+pub const DETECT_REUSE: &[&str] = &["app.oauth2.*token.detect_reuse"];
+pub const END_SESSION: &[&str] = &["user.session.end", "user.session.expire", "user.session.impersonation.end"];
+pub const END_SESSIONS: &[&str] = &["user.session.clear", "user.lifecycle.suspend"];
+/// With the user all that is theirs ends.
+pub const END_USER: &[&str] = &["user.lifecycle.deactivate", "user.lifecycle.delete.*"];
+pub const REINSTATE_USER: &[&str] =
+    &["user.lifecycle.activate", "user.lifecycle.reactivate", "user.lifecycle.unsuspend"];
+pub const REVOKE_OF_USER: &[&str] = &[
+    "app.oauth2.*token.revoke.implicit.user",
+    "app.oauth2.*consent.revoke.user",
+    "app.oauth2.*consent.revoke.implicit.user",
+];
+pub const REVOKE_OF_APP: &[&str] = &[
+    "app.oauth2.*token.revoke.implicit.client",
+    "app.oauth2.*consent.revoke.implicit.client",
+    "app.oauth2.client.lifecycle.deactivate",
+    "app.oauth2.client.lifecycle.delete",
+];
+pub const ISSUE: &[&str] = &[
+    "app.oauth2.*token.grant*",
+    "app.oauth2.*authorize.implicit.access_token",
+    "system.api_token.create",
+    "system.api_token.enable",
+];
+pub const REVOKE: &[&str] = &["app.oauth2.*token.revoke*", "system.api_token.revoke", "system.api_token.disable"];
+pub const CHANGE_CREDENTIAL: &[&str] = &[
+    "user.account.update_password",
+    "user.account.reset_password",
+    "user.account.expire_password",
+    "user.import.password",
+    "user.mfa.factor.*",
+];
+
+/// Events of signing in, of which a failure says that the credential was not accepted.
+pub const SIGN_INS: &[&str] = &[
+    "user.session.start",
+    "user.authentication.*",
+    "user.mfa.okta_verify*",
+    "user.mfa.attempt_bypass",
+    "user.account.lock*",
+    "user.account.use_token",
+    "app.oauth2.*token.grant*",
+    "app.oauth2.*token.detect_reuse",
+    "app.oauth2.*authorize*",
+    "app.oauth2.signon",
+    "app.oauth2.*interact*",
+    "app.oauth2.invalid_client_credentials",
+    "app.generic.unauth_app_access_attempt",
+    "app.kerberos_rich_client.*",
+    "policy.evaluate_sign_on",
+    "security.authenticator*",
+    "security.request.blocked",
+];
+/// A challenge has been answered by nobody yet.
+const SIGN_IN_OUTCOMES: &[(&str, &str)] =
+    &[("FAILURE", "401"), ("DENY", "401"), ("CHALLENGE", "401"), ("ABANDONED", "401"), ("UNANSWERED", "401")];
+/// Of any other call a failure says that it was refused to a holder whose credential was accepted.
+const OUTCOMES: &[(&str, &str)] = &[
+    ("SUCCESS", "200"),
+    ("ALLOW", "200"),
+    ("CHALLENGE", "401"),
+    ("DENY", "403"),
+    ("FAILURE", "403"),
+    ("RATE_LIMIT", "429"),
+];

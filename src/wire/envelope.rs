@@ -1,0 +1,327 @@
+//! Records inside other records: what carries them on their way, and how to get at them.
+//!
+//! An object that is no record of the format may hold some in certain members: as objects, in arrays, as JSON in a text
+//! (which may be wrapped once more), or as text that is compressed and in base64. Whatever is taken out is bounded: levels
+//! in one another ([`LEVELS_MAX`]) and bytes of one message ([`Budget`]).
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io::Read;
+
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+use flate2::bufread::MultiGzDecoder;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::port::BATCH_BYTES_MAX;
+
+/// Wrappings in one another that are looked into.
+pub const LEVELS_MAX: usize = 8;
+
+/// Members that hold records, and what writes them. The first of an object's that yields a record counts, for some hold
+/// the same one twice.
+const MEMBERS: &[&str] = &[
+    // `aws cloudtrail lookup-events`.
+    "CloudTrailEvent",
+    // Amazon EventBridge, also with Okta's log streams.
+    "detail",
+    // CloudTrail's files, and events of AWS Lambda.
+    "Records",
+    "Events",
+    // Azure Event Hubs, Amazon Data Firehose.
+    "records",
+    // CloudWatch Logs subscriptions, to Lambda and to anything else.
+    "awslogs",
+    "logEvents",
+    // Okta event hooks, CloudEvents, Amazon Kinesis, Google Pub/Sub.
+    "data",
+    "data_base64",
+    "events",
+    // Elastic's agents and Logstash.
+    "event.original",
+    "original",
+    "json",
+    // Elasticsearch.
+    "_source",
+    "hits",
+    // Splunk: HTTP event collector, and exports.
+    "event",
+    "result",
+    "results",
+    "_raw",
+    // Amazon SNS and SQS.
+    "Message",
+    "Messages",
+    "Sns",
+    "body",
+    "Body",
+    "kinesis",
+    // Syslog relays, container runtimes, Kafka Connect and REST proxies.
+    "message",
+    "@message",
+    "log",
+    "MESSAGE",
+    "payload",
+    "value",
+];
+
+/// Members that only a wrapping has: an object with one of them is one, even where nothing of use is inside.
+const SIGNATURES: &[&str] = &[
+    "detail-type",
+    "cloudEventsVersion",
+    "specversion",
+    "logEvents",
+    "awslogs",
+    "Records",
+    "records",
+    "Events",
+    "TopicArn",
+    "_index",
+    "hits",
+];
+
+/// What stands in an object that is no record.
+pub struct Contents<'a> {
+    /// The members that may hold records, in the order in which they are to be tried.
+    pub members: Vec<&'a RawValue>,
+    /// It is a wrapping for sure.
+    pub is_envelope: bool,
+}
+
+/// The contents of the object in `text`; `None` where it is no object.
+pub fn open(text: &str) -> Option<Contents<'_>> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let Members { mut found, is_envelope } = json.deserialize_map(MembersVisitor).ok()?;
+    found.sort_by_key(|(priority, _)| *priority);
+    Some(Contents { members: found.into_iter().map(|(_, value)| value).collect(), is_envelope })
+}
+
+/// What may be a record or hold some.
+pub enum Part<'a> {
+    /// An object, as it stands in the message.
+    Object(&'a str),
+    /// What stood in a text: JSON, or what is yet to be decompressed.
+    Bytes(Vec<u8>),
+}
+
+/// Hands on what stands in the member `value`, in order.
+pub fn parts<'a>(value: &'a RawValue, take: &mut dyn FnMut(Part<'a>)) {
+    match value.get().as_bytes().first() {
+        Some(b'{') => take(Part::Object(value.get())),
+        Some(b'[') => {
+            let items = serde_json::from_str::<Vec<&'a RawValue>>(value.get()).unwrap_or_default();
+            // An array in an array is no batch of anything that is known.
+            items.into_iter().filter(|item| !item.get().starts_with('[')).for_each(|item| parts(item, take));
+        }
+        Some(b'"') => {
+            let Ok(text) = serde_json::from_str::<Cow<'a, str>>(value.get()) else { return };
+            let start = text.trim_ascii_start();
+            if start.starts_with(['{', '[']) {
+                take(Part::Bytes(text.into_owned().into_bytes()));
+            } else if let Some(bytes) = from_base64(start.trim_ascii_end()) {
+                take(Part::Bytes(bytes));
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The bytes that stand in base64 in `text`, if they are compressed or JSON.
+fn from_base64(text: &str) -> Option<Vec<u8>> {
+    const ENGINE: GeneralPurpose = GeneralPurpose::new(
+        &STANDARD,
+        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+    );
+    // The shortest record is longer.
+    const BYTES_MIN: usize = 16;
+    if text.len() < BYTES_MIN || !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte)) {
+        return None;
+    }
+    let bytes = ENGINE.decode(text).ok()?;
+    let is_json = matches!(bytes.trim_ascii_start().first(), Some(b'{' | b'['));
+    (is_json || Compression::of(&bytes).is_some()).then_some(bytes)
+}
+
+/// The record behind the prefix that serializers of the Confluent Schema Registry put before JSON: a zero byte and the
+/// schema's number in four bytes (its documentation, "Wire format").
+pub fn without_schema_number(payload: &[u8]) -> &[u8] {
+    match payload {
+        [0, _, _, _, _, rest @ ..] if matches!(rest.trim_ascii_start().first(), Some(b'{' | b'[')) => rest,
+        _ => payload,
+    }
+}
+
+/// Compressions of whole messages that are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    Gzip,
+    Zstd,
+}
+
+/// Why compressed data is unreadable.
+pub const DAMAGED: &str = "damaged compressed data";
+/// Why compressed data is not read.
+pub const BOMB: &str = "compressed data that expands to too many bytes";
+
+impl Compression {
+    /// By the first bytes (RFC 1952, RFC 8878).
+    pub fn of(bytes: &[u8]) -> Option<Self> {
+        match bytes {
+            [0x1f, 0x8b, ..] => Some(Self::Gzip),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Self::Zstd),
+            _ => None,
+        }
+    }
+
+    /// What `bytes` expand to.
+    pub fn expand(self, bytes: &[u8], budget: &mut Budget) -> Result<Vec<u8>, &'static str> {
+        match self {
+            Self::Gzip => budget.read(bytes.len(), MultiGzDecoder::new(bytes)),
+            Self::Zstd => {
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(bytes).map_err(|_| DAMAGED)?;
+                // A window takes memory before there is any output.
+                decoder.window_log_max(BATCH_BYTES_MAX.ilog2()).map_err(|_| DAMAGED)?;
+                budget.read(bytes.len(), decoder)
+            }
+        }
+    }
+}
+
+/// Bytes that one message may still expand to.
+pub struct Budget(usize);
+
+impl Budget {
+    /// For one message.
+    pub const fn new() -> Self {
+        Self(BATCH_BYTES_MAX)
+    }
+
+    /// Logs compress to a tenth or a thirtieth; what expands two hundred times is made to.
+    const RATIO_MAX: usize = 200;
+    /// So much is always read.
+    const BYTES_MIN: usize = 1 << 20;
+
+    fn read(&mut self, compressed: usize, from: impl Read) -> Result<Vec<u8>, &'static str> {
+        let most = self.0.min(compressed.saturating_mul(Self::RATIO_MAX).max(Self::BYTES_MIN));
+        let mut out = Vec::new();
+        from.take(most as u64 + 1).read_to_end(&mut out).map_err(|_| DAMAGED)?;
+        if out.len() > most {
+            return Err(BOMB);
+        }
+        self.0 -= out.len();
+        Ok(out)
+    }
+}
+
+/// Whether the object in `text` has one of these members, or the objects in it where a name has dots.
+pub fn has_any(text: &str, paths: &[&str]) -> bool {
+    paths.iter().any(|path| has(text, path))
+}
+
+/// Whether it has all of them.
+pub fn has_all(text: &str, paths: &[&str]) -> bool {
+    paths.iter().all(|path| has(text, path))
+}
+
+fn has(text: &str, path: &str) -> bool {
+    let find = |name| {
+        let mut json = serde_json::Deserializer::from_str(text);
+        json.deserialize_map(MemberVisitor(name)).ok().flatten()
+    };
+    let is_something = |value: &RawValue| !matches!(value.get(), "null" | "\"\"");
+    if find(path).is_some_and(is_something) {
+        return true;
+    }
+    path.split_once('.').is_some_and(|(first, rest)| find(first).is_some_and(|value| has(value.get(), rest)))
+}
+
+struct Members<'a> {
+    found: Vec<(usize, &'a RawValue)>,
+    is_envelope: bool,
+}
+
+struct MembersVisitor;
+
+impl<'de> Visitor<'de> for MembersVisitor {
+    type Value = Members<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+        let mut all = Members { found: Vec::new(), is_envelope: false };
+        while let Some(name) = members.next_key::<Cow<'de, str>>()? {
+            all.is_envelope |= SIGNATURES.contains(&name.as_ref());
+            match MEMBERS.iter().position(|member| *member == name) {
+                Some(priority) => all.found.push((priority, members.next_value()?)),
+                None => _ = members.next_value::<IgnoredAny>()?,
+            }
+        }
+        Ok(all)
+    }
+}
+
+struct MemberVisitor<'n>(&'n str);
+
+impl<'de> Visitor<'de> for MemberVisitor<'_> {
+    type Value = Option<&'de RawValue>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+        let mut found = None;
+        while let Some(name) = members.next_key::<Cow<'de, str>>()? {
+            if found.is_none() && name == self.0 {
+                found = Some(members.next_value()?);
+            } else {
+                members.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(bytes).expect("a vector takes all");
+        encoder.finish().expect("a vector takes all")
+    }
+
+    #[test]
+    fn compressed_data_expands_within_its_budget() {
+        let text = b"{\"event_id\":\"e\"}".repeat(100);
+        for (compression, bytes) in
+            [(Compression::Gzip, gzip(&text)), (Compression::Zstd, zstd::encode_all(&text[..], 3).expect("zstd"))]
+        {
+            assert_eq!(Compression::of(&bytes), Some(compression));
+            assert_eq!(compression.expand(&bytes, &mut Budget::new()).as_deref(), Ok(&text[..]));
+            assert_eq!(compression.expand(&bytes, &mut Budget(100)), Err(BOMB));
+            assert_eq!(compression.expand(&bytes[..bytes.len() - 9], &mut Budget::new()), Err(DAMAGED));
+        }
+        let bomb = gzip(&vec![b' '; 8 << 20]);
+        assert_eq!(Compression::Gzip.expand(&bomb, &mut Budget::new()), Err(BOMB));
+    }
+
+    #[test]
+    fn members_are_found_at_any_depth() {
+        let text = r#"{"a":{"b":{"c":1}},"d.e":2,"f":null,"g":""}"#;
+        for (path, expected) in
+            [("a", true), ("a.b.c", true), ("a.c", false), ("d.e", true), ("d", false), ("f", false), ("g", false)]
+        {
+            assert_eq!(has_any(text, &[path]), expected, "{path}");
+        }
+        assert!(!has_any("[1]", &["a"]));
+    }
+}

@@ -1,0 +1,107 @@
+//! What CloudTrail's own records and their forms in OCSF and ECS have in common.
+
+/// What stands for an address in a call of the provider's own: a service's name, or `AWS Internal`. Source: AWS CloudTrail
+/// user guide, "CloudTrail record contents", `sourceIPAddress`.
+pub const SERVICES: &[&str] =
+    &["*.amazonaws.com", "*.amazonaws.com.cn", "*.amazon.com", "*.aws.internal", "AWS Internal*", "*.amazonaws.eu"];
+
+/// Type of a key by its id. Source: AWS IAM user guide, "IAM identifiers", unique identifiers.
+pub const KEY_TYPES: &[(&str, &str)] = &[("ASIA*", "session"), ("AKIA*", "api_key"), ("ACCA*", "api_key")];
+
+/// Status of the answer by its error code: 401 where the credential was not accepted, 403 where it was and may not do
+/// this. Codes that do not tell are the caller's mistakes, by far the most. Source: the AWS API references' lists of
+/// common errors, and those of IAM, STS, Amazon EC2, IAM Identity Center OIDC and Amazon Cognito.
+pub const ERRORS: &[(&str, &str)] = &[
+    ("*ExpiredToken*", "401"),
+    ("*InvalidClientTokenId*", "401"),
+    ("*InvalidAccessKeyId*", "401"),
+    ("*UnrecognizedClient*", "401"),
+    ("*SignatureDoesNotMatch*", "401"),
+    ("*InvalidSignature*", "401"),
+    ("*IncompleteSignature*", "401"),
+    ("*AuthFailure.*", "403"),
+    ("*AuthFailure*", "401"),
+    ("*AuthenticationFailed*", "401"),
+    ("*MissingAuthenticationToken*", "401"),
+    ("*InvalidToken*", "401"),
+    ("*InvalidSecurityToken*", "401"),
+    ("*TokenRefreshRequired*", "401"),
+    ("*RequestExpired*", "401"),
+    ("*InvalidIdentityToken*", "401"),
+    ("*IDPRejectedClaim*", "401"),
+    ("*InvalidGrantException*", "401"),
+    ("*InvalidClientException*", "401"),
+    ("*UnauthorizedClientException*", "401"),
+    ("*AccessDenied*", "403"),
+    ("*Unauthorized*", "403"),
+    ("*Forbidden*", "403"),
+    ("*NotAuthorized*", "403"),
+    ("*OptInRequired*", "403"),
+    ("*Throttl*", "429"),
+    ("*TooManyRequests*", "429"),
+    ("*RequestLimitExceeded*", "429"),
+    ("*SlowDown*", "503"),
+    ("*ServiceUnavailable*", "503"),
+    ("*Internal*", "500"),
+    ("*NotFound*", "404"),
+    ("*NoSuch*", "404"),
+    ("*", "400"),
+];
+
+/// A user pool's answers to sign-ins have the code of missing permissions.
+pub const COGNITO: &[&str] = &["cognito-idp.amazonaws.com"];
+pub const COGNITO_ERRORS: &[(&str, &str)] = &[
+    ("NotAuthorizedException", "401"),
+    ("UserNotFoundException", "401"),
+    ("UserNotConfirmedException", "401"),
+    ("PasswordResetRequiredException", "401"),
+    ("CodeMismatchException", "401"),
+    ("ExpiredCodeException", "401"),
+];
+
+/// Sign-ins that failed, by what the answer says of each step.
+pub const SIGN_IN: &[(&str, &str)] = &[("Failure", "401")];
+
+/// Services that issue temporary keys.
+pub const ISSUERS: &[&str] =
+    &["sts.amazonaws.com", "eks-auth.amazonaws.com", "cognito-identity.amazonaws.com", "sts.amazonaws.com.cn"];
+
+/// Calls that issue the keys of a role's session.
+pub const ASSUME_ROLE: &[&str] = &["AssumeRole*"];
+/// Calls that issue a user's own temporary keys.
+pub const OWN_SESSION: &[&str] = &["GetSessionToken", "GetCredentialsForIdentity"];
+
+pub const IAM: &[&str] = &["iam.amazonaws.com"];
+
+/// Calls that give an IAM user a secret: a key, or credentials of one service (Bedrock, CodeCommit, Keyspaces).
+pub const ISSUE_KEY: &[&str] = &["CreateAccessKey"];
+pub const ISSUE_SERVICE_KEY: &[&str] = &["CreateServiceSpecificCredential"];
+pub const DELETE_KEY: &[&str] = &["DeleteAccessKey", "DeleteServiceSpecificCredential"];
+pub const UPDATE_KEY: &[&str] = &["UpdateAccessKey", "UpdateServiceSpecificCredential"];
+pub const INACTIVE: &[&str] = &["Inactive"];
+pub const ACTIVE: &[&str] = &["Active"];
+
+/// Calls that change the password or a factor of an IAM user.
+pub const CHANGE_CREDENTIAL: &[&str] = &[
+    "CreateLoginProfile",
+    "UpdateLoginProfile",
+    "DeleteLoginProfile",
+    "ChangePassword",
+    "EnableMFADevice",
+    "DeactivateMFADevice",
+    "ResyncMFADevice",
+    "ResetServiceSpecificCredential",
+];
+pub const DELETE_USER: &[&str] = &["DeleteUser"];
+
+/// The directory of IAM Identity Center.
+pub const DIRECTORY: &[&str] = &["sso-directory.amazonaws.com", "identitystore.amazonaws.com", "sso.amazonaws.com"];
+pub const CHANGE_DIRECTORY_CREDENTIAL: &[&str] = &[
+    "UpdatePassword",
+    "CompleteVirtualMfaDeviceRegistration",
+    "CompleteWebAuthnDeviceRegistration",
+    "DeleteMfaDeviceForUser",
+];
+pub const DELETE_DIRECTORY_USER: &[&str] = &["DeleteUser", "DisableUser"];
+/// The end of a session of the access portal.
+pub const LOGOUT: &[&str] = &["Logout", "SignOut"];
