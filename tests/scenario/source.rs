@@ -4,7 +4,6 @@ use tokenwarden::checkpoint::Position;
 use tokenwarden::engine;
 use tokenwarden::enrich::Enricher;
 use tokenwarden::feed::{Feed, Tenant};
-use tokenwarden::format::Format;
 use tokenwarden::pipeline::{Epoch, Note, Pipeline};
 use tokenwarden::port::Message;
 use tokenwarden::rule::RuleSet;
