@@ -137,8 +137,7 @@ fn whole(file: &std::path::Path) -> (Duration, Tally) {
         limits: Limits::REPLAY,
         reload: None,
     };
-    let mut source: Box<dyn port::Source> =
-        Box::new(FileSource::open(vec![file.to_owned()]).expect("the file opens"));
+    let mut source: Box<dyn port::Source> = Box::new(FileSource::open(vec![file.to_owned()]).expect("the file opens"));
     let mut worker = Worker::new(pipeline, Spread::Whole(Format::Native.into()), true, outside);
     let began = Instant::now();
     let tally = worker.run(&mut *source, &AtomicBool::new(false), &mut |epoch| {

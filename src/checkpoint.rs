@@ -37,10 +37,20 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// Notes that the message at `position` is done.
     pub fn advance(&mut self, position: &Position) {
-        let next_offset = position.offset + 1;
+        self.reach(position, position.offset + 1);
+    }
+
+    /// Notes that everything before `other` is done too.
+    pub fn merge(&mut self, other: &Self) {
+        for position in &other.next {
+            self.reach(position, position.offset);
+        }
+    }
+
+    fn reach(&mut self, position: &Position, offset: i64) {
         match self.next.iter_mut().find(|p| p.partition == position.partition && p.topic == position.topic) {
-            Some(known) => known.offset = known.offset.max(next_offset),
-            None => self.next.push(Position { offset: next_offset, ..position.clone() }),
+            Some(known) => known.offset = known.offset.max(offset),
+            None => self.next.push(Position { offset, ..position.clone() }),
         }
     }
 }
@@ -88,5 +98,7 @@ mod tests {
             checkpoint.advance(&position);
         }
         assert_eq!(checkpoint.next, vec![at(0, 6), at(1, 10)]);
+        checkpoint.merge(&Checkpoint { next: vec![at(1, 12), at(0, 2), at(2, 5)] });
+        assert_eq!(checkpoint.next, vec![at(0, 6), at(1, 12), at(2, 5)]);
     }
 }

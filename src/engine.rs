@@ -105,6 +105,44 @@ pub struct Counters {
     pub confirmed_alarms: u64,
 }
 
+impl Counters {
+    /// The sum of each counter and its like.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            events: self.events + other.events,
+            duplicates: self.duplicates + other.duplicates,
+            late: self.late + other.late,
+            baselines: self.baselines + other.baselines,
+            baselines_evicted: self.baselines_evicted + other.baselines_evicted,
+            incidents: self.incidents + other.incidents,
+            ahead: self.ahead + other.ahead,
+            behind: self.behind + other.behind,
+            attempts: self.attempts + other.attempts,
+            confirmed: self.confirmed + other.confirmed,
+            confirmed_alarms: self.confirmed_alarms + other.confirmed_alarms,
+        }
+    }
+
+    /// What was added to each counter since it stood at `earlier`.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Self {
+        Self {
+            events: self.events.saturating_sub(earlier.events),
+            duplicates: self.duplicates.saturating_sub(earlier.duplicates),
+            late: self.late.saturating_sub(earlier.late),
+            baselines: self.baselines.saturating_sub(earlier.baselines),
+            baselines_evicted: self.baselines_evicted.saturating_sub(earlier.baselines_evicted),
+            incidents: self.incidents.saturating_sub(earlier.incidents),
+            ahead: self.ahead.saturating_sub(earlier.ahead),
+            behind: self.behind.saturating_sub(earlier.behind),
+            attempts: self.attempts.saturating_sub(earlier.attempts),
+            confirmed: self.confirmed.saturating_sub(earlier.confirmed),
+            confirmed_alarms: self.confirmed_alarms.saturating_sub(earlier.confirmed_alarms),
+        }
+    }
+}
+
 /// Everything one partition remembers.
 #[derive(Debug)]
 pub struct State {

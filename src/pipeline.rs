@@ -240,12 +240,17 @@ impl<R: Rows> Epoch<R> {
     /// Forgets everything, keeps the memory.
     pub fn clear(&mut self) {
         self.rows.clear();
+        self.checkpoint.next.clear();
+        self.clear_published();
+    }
+
+    /// Forgets what leaves before the rows: all but these and the checkpoint.
+    pub fn clear_published(&mut self) {
         self.incidents.clear();
         self.letters.clear();
         if let Some(verdicts) = &mut self.verdicts {
             verdicts.clear();
         }
-        self.checkpoint.next.clear();
         self.tally = Tally::default();
     }
 

@@ -77,7 +77,17 @@ pub trait Rows: Send + Sync {
     fn clear(&mut self);
 }
 
-/// Why the store did not take an epoch.
+/// Rows that can wait, in memory or on disk, until the store takes them.
+pub trait SavedRows: Rows + Sized {
+    /// Adds the rows of `other` after these, as if they had been pushed here.
+    fn append(&mut self, other: &Self);
+    /// Adds to `to` the bytes that [`Self::load`] reads. The format is for this build alone.
+    fn save(&self, to: &mut Vec<u8>);
+    /// Adds saved rows after these; `None` where `from` is not what was saved.
+    fn load(&mut self, from: &[u8]) -> Option<()>;
+}
+
+/// Why the store did not take rows.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {

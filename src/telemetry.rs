@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tracing_subscriber::EnvFilter;
 
 pub use self::health::{Condition, Health};
-pub use self::metrics::Metrics;
+pub use self::metrics::{Metrics, StoreState};
 use crate::port::Clock;
 
 /// The wall clock.

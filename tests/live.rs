@@ -3,6 +3,8 @@
 
 #![allow(clippy::expect_used, clippy::disallowed_methods, reason = "a test that cannot go on says so")]
 
+#[path = "live/outage.rs"]
+mod outage;
 mod support;
 
 use std::collections::BTreeSet;

@@ -18,7 +18,7 @@ use crate::config::{Config, FileSection};
 use crate::enrich::{Enricher, GeoSettings};
 use crate::feed::Feed;
 use crate::pipeline::{Epoch, Note, Pipeline, Tally};
-use crate::port::{Clock, SourceError, Store};
+use crate::port::{Clock, SavedRows, SourceError, Store};
 use crate::source::file::{FileSource, Progress};
 use crate::store::{ClickHouse, NullStore, StoreSettings};
 use crate::telemetry::{self, Health, Metrics, SystemClock};
@@ -96,12 +96,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(old) = &arguments.against {
         let again = Config::load(arguments.config.as_deref())?;
         let against = Config { rules_dir: Some(old.clone()), geoip: config.geoip.clone(), ..again };
-        return super::rule_diff::run(
-            open_files(arguments)?,
-            feed,
-            [&against, &config],
-            &hasher(arguments, &config)?,
-        );
+        return super::rule_diff::run(open_files(arguments)?, feed, [&against, &config], &hasher(arguments, &config)?);
     }
     let url = match arguments.store.as_deref() {
         // What is sent and revoked must be found again in the table of actions.
@@ -127,7 +122,7 @@ fn replay<S: Store + 'static>(
     open: impl FnOnce(&tokio::runtime::Runtime) -> Result<S, Failure>,
 ) -> Result<(), Failure>
 where
-    S::Rows: 'static,
+    S::Rows: SavedRows + 'static,
 {
     let rules = super::load_rules(config)?;
     let enricher = Enricher::new(&config.geoip, config.detection.trust_event_geo);

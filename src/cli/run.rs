@@ -13,15 +13,23 @@ use super::{Failure, outside};
 use crate::config::{Config, reload};
 use crate::enrich::Enricher;
 use crate::pipeline::Pipeline;
-use crate::port::{Clock, Source};
+use crate::port::{Clock, Source, StoreError};
 use crate::rule::RuleSet;
 use crate::source::kafka::KafkaSource;
 use crate::store::ClickHouse;
-use crate::telemetry::{self, Health, Metrics, SystemClock, admin};
-use crate::worker::{Limits, Outside, Reload, Spread, Worker};
+use crate::telemetry::{self, Condition, Health, Metrics, SystemClock, admin};
+use crate::worker::{Limits, Outside, Reload, SpoolSettings, Spread, Worker};
 
 /// How long effects under way may take to end at a stop; the others stay on disk.
 const DELIVERER_WAIT: Duration = Duration::from_millis(1_200);
+/// How long the start waits for the store. After that the service starts without it.
+const STORE_WAIT: Duration = Duration::from_secs(3);
+/// How long an absent store is left alone between two attempts to open it.
+const STORE_RETRY: Duration = Duration::from_secs(5);
+/// How long tasks may take to end at a stop.
+const TASKS_WAIT: Duration = Duration::from_millis(500);
+/// A stop that takes longer ends the process at once: everything that counts is on disk or will be read again.
+const STOP_MAX: Duration = Duration::from_millis(9_500);
 
 /// Run the service: events in, thefts caught, stored, told and taken back.
 #[derive(Debug, Args)]
@@ -40,8 +48,12 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         tracing::warn!(rule = missing.as_str(), "this rule has no file and is disabled");
     }
     let runtime = super::runtime()?;
-    let store = Arc::new(runtime.block_on(ClickHouse::open(&config.store))?);
-    serve(&config, Arc::new(rules.rules), &runtime, &store)
+    let store = Arc::new(ClickHouse::new(&config.store));
+    let done = serve(&config, Arc::new(rules.rules), &runtime, &store);
+    // With the tasks that hold the store ended, an embedded engine is closed here.
+    runtime.shutdown_timeout(TASKS_WAIT);
+    drop(store);
+    done
 }
 
 fn serve(
@@ -52,6 +64,7 @@ fn serve(
 ) -> Result<(), Failure> {
     let metrics = Arc::new(Metrics::new());
     let health = Arc::new(Health::default());
+    open_store(config, runtime, store, &health)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let enricher = Enricher::new(&config.geoip, config.detection.trust_event_geo);
     for version in enricher.versions() {
@@ -104,13 +117,50 @@ fn serve(
         reload: Some(Reload { rules: rules_receiver, look_at_files }),
     };
     tracing::info!(version = env!("CARGO_PKG_VERSION"), admin = %config.admin.listen, "started");
-    let mut worker = Worker::new(pipeline, spread, false, outside);
+    let spool = SpoolSettings {
+        dir: config.store.spool_dir.clone().unwrap_or_else(|| config.outbox.dir.join("spool")),
+        bytes_max: config.store.spool_bytes_max,
+    };
+    let mut worker = Worker::new(pipeline, spread, false, outside).with_spool(spool);
     let done = worker.run(&mut *source, &stop, &mut |_| Ok(()));
     drop(source);
     runtime.block_on(deliverer.stop(DELIVERER_WAIT));
     let tally = done?;
     tracing::info!(events = tally.events, dead_letters = tally.dead_letters, "stopped");
     Ok(())
+}
+
+/// Opens the store, in the background where that takes longer than [`STORE_WAIT`]. Only an embedded engine that cannot be
+/// had is an error: that is this machine's fault, and waiting does not mend it.
+fn open_store(
+    config: &Config,
+    runtime: &tokio::runtime::Runtime,
+    store: &Arc<ClickHouse>,
+    health: &Arc<Health>,
+) -> Result<(), Failure> {
+    let (store, health, is_embedded) = (Arc::clone(store), Arc::clone(health), config.store.is_embedded());
+    let mut opening = runtime.spawn(async move {
+        let mut told = String::new();
+        loop {
+            let opened = store.connect().await;
+            health.set(Condition::Store, opened.is_err());
+            match opened {
+                Err(StoreError::Permanent(_)) if is_embedded => return opened,
+                Err(error) if told == error.to_string() => {}
+                Err(error) => {
+                    told = error.to_string();
+                    tracing::error!(reason = told, "the store cannot be opened; trying again");
+                }
+                Ok(()) => return opened,
+            }
+            tokio::time::sleep(STORE_RETRY).await;
+        }
+    });
+    let Ok(opened) = runtime.block_on(async { tokio::time::timeout(STORE_WAIT, &mut opening).await }) else {
+        tracing::warn!("starting without the store; rows wait for it");
+        return Ok(());
+    };
+    opened.map_err(|error| Failure::Unavailable(error.to_string()))?.map_err(Failure::from)
 }
 
 /// The source, how its messages are spread, and over how many partitions.
@@ -147,6 +197,12 @@ fn listen_to_signals(stop: Arc<AtomicBool>, rules: Arc<Notify>, look_at_files: A
         }
         tracing::info!("stopping: what was taken is being stored and committed");
         stop.store(true, Ordering::Relaxed);
+        // A thread, for it must not depend on anything that may hang.
+        std::thread::spawn(|| {
+            std::thread::sleep(STOP_MAX);
+            tracing::warn!("the stop takes too long; ending at once, and what was not committed is read again");
+            std::process::exit(0);
+        });
     });
     Ok(())
 }

@@ -31,11 +31,12 @@ use crate::verdict::Mode;
 use crate::wire::Format;
 
 /// Keys of paths, besides those of secrets.
-const PATHS: [&str; 9] = [
+const PATHS: [&str; 10] = [
     "rules_dir",
     "geoip.city",
     "geoip.asn",
     "store.library",
+    "store.spool_dir",
     "alert.email.ca_file",
     "alert.webhook.ca_file",
     "revoke.http.ca_file",

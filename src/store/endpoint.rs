@@ -30,8 +30,8 @@ use super::{fault, statement};
 
 /// A statement, or rows inside one. Rows of an INSERT whose statement stands in the URL have no limit of their own.
 const STATEMENT_BYTES_MAX: usize = 256 << 20;
-/// How long queries may go on when the endpoint is to end, before they are stopped.
-const GRACE: Duration = Duration::from_secs(3);
+/// How long queries may go on when the endpoint is to end, before they are stopped; then how long that may take.
+const GRACE: Duration = Duration::from_secs(1);
 /// Memory that one analyst's query may take, so that a wide join does not end the process that it runs in.
 const READER_MEMORY_BYTES_MAX: &str = "4000000000";
 /// Result of one query, which is held whole until it is sent.

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use crate::checkpoint::{DeadLetter, Position};
 use crate::event::Timestamp;
-use crate::port::{ActionRow, EventRow, Rows, Store, StoreError};
+use crate::port::{ActionRow, EventRow, Rows, SavedRows, Store, StoreError};
 use crate::verdict::{Incident, Outcome};
 
 /// Takes everything and keeps nothing.
@@ -45,6 +45,21 @@ impl Rows for NullRows {
 
     fn clear(&mut self) {
         self.0 = 0;
+    }
+}
+
+impl SavedRows for NullRows {
+    fn append(&mut self, other: &Self) {
+        self.0 += other.0;
+    }
+
+    fn save(&self, to: &mut Vec<u8>) {
+        to.extend_from_slice(&self.0.to_le_bytes());
+    }
+
+    fn load(&mut self, from: &[u8]) -> Option<()> {
+        self.0 += usize::from_le_bytes(from.try_into().ok()?);
+        Some(())
     }
 }
 

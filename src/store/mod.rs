@@ -15,7 +15,7 @@ mod rows;
 mod settings;
 mod statement;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,6 +23,7 @@ use bytes::Bytes;
 use clickhouse::query::BytesCursor;
 use clickhouse::{Client, Compression};
 use secrecy::{ExposeSecret as _, SecretString};
+use tokio::sync::Mutex;
 
 pub use self::memory::{MemoryRows, MemoryStore, NullRows, NullStore, StoredEvent};
 pub use self::rows::EpochRows;
@@ -31,19 +32,21 @@ use self::settings::Location;
 pub use self::settings::{StoreSettings, library_in};
 use crate::port::{Rows as _, Store, StoreError};
 
+/// For the server to answer all that opening asks it.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 /// For one piece of an insert to leave; the server must take it within.
-const SEND_TIMEOUT: Duration = Duration::from_secs(30);
-/// For the server to have written an insert.
-const END_TIMEOUT: Duration = Duration::from_secs(180);
+const SEND_TIMEOUT: Duration = Duration::from_secs(15);
+/// For the server to have written an insert. A server that hangs for longer is sent the insert again.
+const END_TIMEOUT: Duration = Duration::from_secs(60);
 /// An insert goes out in pieces of this size.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// A ClickHouse database, open for writing.
+/// A ClickHouse database for writing. It is opened by the first write, where it is not open already.
 #[derive(Debug)]
 pub struct ClickHouse {
     settings: StoreSettings,
-    /// Another one takes its place when the process that owned an embedded directory has gone.
-    link: Mutex<Arc<Link>>,
+    /// `None` until it is opened, and after a failure that opening it again may end.
+    link: Mutex<Option<Arc<Link>>>,
     inserts: Vec<(&'static str, String)>,
 }
 
@@ -64,32 +67,48 @@ impl std::fmt::Debug for Writer {
 }
 
 impl ClickHouse {
+    /// The store that `settings` name, not opened yet.
+    #[must_use]
+    pub fn new(settings: &StoreSettings) -> Self {
+        let inserts = TABLES.iter().map(|table| (table.name, table.insert())).collect();
+        Self { settings: settings.clone(), link: Mutex::default(), inserts }
+    }
+
     /// Opens the store that `settings` name, and makes or updates its tables. An embedded directory is created where
     /// it is missing; where another process has it open already, that process is asked instead.
     pub async fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
-        let link = Mutex::new(Arc::new(Link::open(settings).await?));
-        let inserts = TABLES.iter().map(|table| (table.name, table.insert())).collect();
-        Ok(Self { settings: settings.clone(), link, inserts })
+        let store = Self::new(settings);
+        store.connect().await?;
+        Ok(store)
+    }
+
+    /// Opens the store unless it is open.
+    pub async fn connect(&self) -> Result<(), StoreError> {
+        self.link().await.map(drop)
     }
 
     /// Closes an embedded engine. Dropping does the same, but blocks the thread meanwhile.
     pub async fn close(self) {
-        let link = self.link.into_inner().unwrap_or_else(PoisonError::into_inner);
-        close(Arc::into_inner(link).and_then(|link| link.owner)).await;
+        close(self.link.into_inner().and_then(Arc::into_inner).and_then(|link| link.owner)).await;
     }
 
-    fn link(&self) -> Arc<Link> {
-        Arc::clone(&self.link.lock().unwrap_or_else(PoisonError::into_inner))
+    async fn link(&self) -> Result<Arc<Link>, StoreError> {
+        let mut slot = self.link.lock().await;
+        if let Some(link) = &*slot {
+            return Ok(Arc::clone(link));
+        }
+        let link = Arc::new(Link::open(&self.settings).await?);
+        *slot = Some(Arc::clone(&link));
+        Ok(link)
     }
 
-    /// An embedded directory whose owner does not answer may have been left: then it is ours to open. Where the owner
-    /// still has it, or another has taken it, this finds them.
-    async fn find_owner(&self, lost: &Link) {
-        if lost.owner.is_none()
-            && matches!(self.settings.location(), Ok(Location::Embedded(_)))
-            && let Ok(link) = Link::open(&self.settings).await
-        {
-            *self.link.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(link);
+    /// Lets the next write open the store again, if that can help: the owner of an embedded directory may have gone, so
+    /// that it is ours to open; tables or rights of a server may have been restored.
+    async fn reopen_after(&self, fault: fault::Fault, lost: &Arc<Link>) {
+        let mut slot = self.link.lock().await;
+        let may_help = fault == fault::Fault::Network || !fault.is_retriable();
+        if may_help && lost.owner.is_none() && slot.as_ref().is_some_and(|link| Arc::ptr_eq(link, lost)) {
+            *slot = None;
         }
     }
 
@@ -112,7 +131,9 @@ impl ClickHouse {
 impl Link {
     async fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
         let (client, owner) = connect(settings, Rights::Write).await?;
-        match migration::migrate(&client, settings).await {
+        let migrated = tokio::time::timeout(OPEN_TIMEOUT, migration::migrate(&client, settings)).await;
+        let late = || StoreError::Retriable(format!("{}: no answer", settings.opening()));
+        match migrated.unwrap_or_else(|_| Err(late())) {
             Ok(client) => {
                 let client = client
                     .with_setting("async_insert", "0")
@@ -140,13 +161,12 @@ impl Store for ClickHouse {
         if rows.is_empty() {
             return Ok(());
         }
-        let link = self.link();
+        let link = self.link().await?;
         for batch in rows.batches().into_iter().filter(|batch| !batch.is_empty()) {
-            let written = self.insert(&link, batch).await;
-            if written.as_ref().is_err_and(|error| fault::Fault::of(error) == fault::Fault::Network) {
-                self.find_owner(&link).await;
+            if let Err(error) = self.insert(&link, batch).await {
+                self.reopen_after(fault::Fault::of(&error), &link).await;
+                return Err(fault::store_error(&format!("writing to {}", batch.table.name), &error));
             }
-            written.map_err(|error| fault::store_error(&format!("writing to {}", batch.table.name), &error))?;
         }
         Ok(())
     }

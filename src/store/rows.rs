@@ -6,7 +6,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::row_binary as put;
 use crate::checkpoint::DeadLetter;
 use crate::place::NetworkClass;
-use crate::port::{ActionRow, EventRow, Rows};
+use crate::port::{ActionRow, EventRow, Rows, SavedRows};
 use crate::route;
 use crate::verdict::{Incident, Signal};
 
@@ -333,6 +333,8 @@ pub(super) struct Batch {
     buffer: Vec<u8>,
     header_bytes: usize,
     rows: usize,
+    /// Parts that went into `identity`.
+    parts: u32,
     /// Hash of what makes the rows the ones they are, in order; times of writing are not part of it, so that the same
     /// events read again after a crash have the same identity.
     identity: u128,
@@ -344,7 +346,7 @@ impl Batch {
         put::length(&mut buffer, table.columns.len());
         table.columns.iter().for_each(|(name, _)| put::text(&mut buffer, name));
         table.columns.iter().for_each(|(_, kind)| put::text(&mut buffer, kind));
-        Self { table, header_bytes: buffer.len(), buffer, rows: 0, identity: 0 }
+        Self { table, header_bytes: buffer.len(), buffer, rows: 0, parts: 0, identity: 0 }
     }
 
     fn push(&mut self, identity: &[&[u8]], write: impl FnOnce(&mut Vec<u8>)) {
@@ -353,13 +355,48 @@ impl Batch {
             // once costs a third of feeding them all to one hasher.
             self.identity = self.identity.wrapping_mul(IDENTITY_FACTOR).wrapping_add(xxh3_128(part));
         }
+        self.parts = self.parts.wrapping_add(identity.len() as u32);
         self.rows += 1;
         write(&mut self.buffer);
+    }
+
+    /// Adds rows encoded elsewhere, with the identity that pushing them here would have given.
+    fn extend(&mut self, rows: usize, parts: u32, identity: u128, body: &[u8]) {
+        self.identity = self.identity.wrapping_mul(IDENTITY_FACTOR.wrapping_pow(parts)).wrapping_add(identity);
+        self.parts = self.parts.wrapping_add(parts);
+        self.rows += rows;
+        self.buffer.extend_from_slice(body);
+    }
+
+    /// The rows without the header.
+    fn body(&self) -> &[u8] {
+        self.buffer.get(self.header_bytes..).unwrap_or_default()
+    }
+
+    fn save(&self, to: &mut Vec<u8>) {
+        to.extend_from_slice(&(self.rows as u64).to_le_bytes());
+        to.extend_from_slice(&self.parts.to_le_bytes());
+        to.extend_from_slice(&self.identity.to_le_bytes());
+        to.extend_from_slice(&(self.body().len() as u64).to_le_bytes());
+        to.extend_from_slice(self.body());
+    }
+
+    /// Adds the rows that `from` begins with; the bytes after them.
+    fn load<'a>(&mut self, from: &'a [u8]) -> Option<&'a [u8]> {
+        let (rows, from) = from.split_first_chunk()?;
+        let (parts, from) = from.split_first_chunk()?;
+        let (identity, from) = from.split_first_chunk()?;
+        let (length, from) = from.split_first_chunk()?;
+        let (body, rest) = from.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
+        let rows = usize::try_from(u64::from_le_bytes(*rows)).ok()?;
+        self.extend(rows, u32::from_le_bytes(*parts), u128::from_le_bytes(*identity), body);
+        Some(rest)
     }
 
     fn clear(&mut self) {
         self.buffer.truncate(self.header_bytes);
         self.rows = 0;
+        self.parts = 0;
         self.identity = 0;
     }
 
@@ -408,6 +445,10 @@ impl EpochRows {
     /// In the order of writing: what an incident points to is there before it.
     pub(super) const fn batches(&self) -> [&Batch; 4] {
         [&self.events, &self.incidents, &self.actions, &self.dead_letters]
+    }
+
+    const fn batches_mut(&mut self) -> [&mut Batch; 4] {
+        [&mut self.events, &mut self.incidents, &mut self.actions, &mut self.dead_letters]
     }
 }
 
@@ -465,13 +506,72 @@ impl Rows for EpochRows {
     }
 
     fn bytes(&self) -> usize {
-        self.batches().iter().map(|batch| batch.buffer.len() - batch.header_bytes).sum()
+        self.batches().iter().map(|batch| batch.body().len()).sum()
     }
 
     fn clear(&mut self) {
-        self.events.clear();
-        self.incidents.clear();
-        self.actions.clear();
-        self.dead_letters.clear();
+        self.batches_mut().into_iter().for_each(Batch::clear);
+    }
+}
+
+impl SavedRows for EpochRows {
+    fn append(&mut self, other: &Self) {
+        for (to, from) in self.batches_mut().into_iter().zip(other.batches()) {
+            to.extend(from.rows, from.parts, from.identity, from.body());
+        }
+    }
+
+    fn save(&self, to: &mut Vec<u8>) {
+        self.batches().into_iter().for_each(|batch| batch.save(to));
+    }
+
+    fn load(&mut self, from: &[u8]) -> Option<()> {
+        let rest = self.batches_mut().into_iter().try_fold(from, |from, batch| batch.load(from))?;
+        rest.is_empty().then_some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn letter(offset: i64) -> DeadLetter {
+        let position = crate::checkpoint::Position { topic: "t".into(), partition: 0, offset };
+        let payload = vec![0xff; offset as usize];
+        DeadLetter { position, received_at: 7, reason: "unreadable".to_owned(), at: None, payload }
+    }
+
+    fn rows(offsets: std::ops::Range<i64>) -> EpochRows {
+        let mut rows = EpochRows::new();
+        offsets.for_each(|offset| rows.push_dead_letter(&letter(offset)));
+        rows
+    }
+
+    fn sent(rows: &EpochRows) -> Vec<(String, Vec<u8>)> {
+        rows.batches().iter().map(|batch| (batch.deduplication_token(), batch.bytes().to_vec())).collect()
+    }
+
+    #[test]
+    fn rows_saved_or_appended_are_sent_as_if_pushed() {
+        let (first, second) = (rows(0..20), rows(20..33));
+        let mut appended = rows(0..0);
+        appended.append(&first);
+        appended.append(&second);
+        let mut loaded = rows(0..0);
+        for part in [&first, &second] {
+            let mut saved = Vec::new();
+            part.save(&mut saved);
+            loaded.load(&saved).expect("what was saved");
+            for length in 0..saved.len() {
+                assert!(rows(0..0).load(&saved[..length]).is_none(), "cut at {length}");
+            }
+        }
+        for together in [&appended, &loaded] {
+            assert_eq!(together.len(), 33);
+            assert_eq!(sent(together), sent(&rows(0..33)));
+        }
+        let mut other_order = second;
+        other_order.append(&first);
+        assert_ne!(sent(&other_order), sent(&appended));
     }
 }

@@ -25,6 +25,10 @@ pub struct StoreSettings {
     pub listen: Option<SocketAddr>,
     /// How long events, dead letters and the rollup are kept after they were written; 0 keeps them for ever.
     pub retention_days: u32,
+    /// Where rows wait that the store does not take; a folder in `outbox.dir` where none is set.
+    pub spool_dir: Option<PathBuf>,
+    /// Bytes on disk that they may take, compressed.
+    pub spool_bytes_max: u64,
 }
 
 impl Default for StoreSettings {
@@ -37,6 +41,8 @@ impl Default for StoreSettings {
             library: None,
             listen: None,
             retention_days: 180,
+            spool_dir: None,
+            spool_bytes_max: 4 << 30,
         }
     }
 }
@@ -58,6 +64,12 @@ impl StoreSettings {
     /// What is wrong with `url`, to be said after its name; the text itself may hold a password and is not repeated.
     pub fn check_url(&self) -> Result<(), &'static str> {
         read_url(&self.url).map(drop)
+    }
+
+    /// Whether `url` names a directory on this machine.
+    #[must_use]
+    pub fn is_embedded(&self) -> bool {
+        matches!(read_url(&self.url), Ok(Location::Embedded(_)))
     }
 
     /// What is being done, where opening fails.

@@ -29,7 +29,7 @@ pub enum Condition {
     DeadLetterTopic,
     /// ClickHouse does not take rows.
     Store,
-    /// The spool of rows for ClickHouse is full.
+    /// The spool of rows for ClickHouse is full, or its disk fails.
     SpoolFull,
     /// The outbox cannot be written.
     Outbox,
@@ -95,7 +95,7 @@ impl Condition {
             Self::OffsetGap => "the committed offset is outside the log; messages may be lost or read again",
             Self::DeadLetterTopic => "the dead-letter topic cannot be written; the table dead_letters has the messages",
             Self::Store => "ClickHouse is unavailable",
-            Self::SpoolFull => "the spool is full; partitions are paused until ClickHouse takes rows",
+            Self::SpoolFull => "the spool takes no rows for ClickHouse; partitions are paused",
             Self::Outbox => "the outbox cannot be written",
             Self::OutboxDamaged => "lines of the outbox are damaged; alerts or revocations may be lost",
             Self::Lane => "the delivery lane has failed and is being restarted",

@@ -41,6 +41,7 @@ pub struct Metrics {
     epochs: Counter,
     store_seconds: Histogram,
     store_retries: Counter,
+    spool: Spool,
     reloads: Family<Label, Counter>,
     geoip_problems: Gauge,
     outbox_waiting: Gauge,
@@ -50,6 +51,49 @@ pub struct Metrics {
     revocations: Family<Label, Counter>,
     lag: Family<[(&'static str, Cow<'static, str>); 2], Gauge>,
     unready: Family<Label, Gauge>,
+}
+
+/// Whether the store takes rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreState {
+    Ok,
+    /// It does not answer, or asks for another attempt.
+    Unavailable,
+    /// It rejects the rows or the credentials.
+    Refusing,
+}
+
+impl StoreState {
+    const ALL: [Self; 3] = [Self::Ok, Self::Unavailable, Self::Refusing];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Unavailable => "unavailable",
+            Self::Refusing => "refusing",
+        }
+    }
+}
+
+/// The store's state, and what waits for it on disk.
+#[derive(Debug, Default)]
+struct Spool {
+    state: Family<Label, Gauge>,
+    bytes: Gauge,
+    rows: Gauge,
+    oldest_seconds: Gauge,
+}
+
+impl Spool {
+    fn register(registry: &mut Registry) -> Self {
+        let this = Self::default();
+        registry.register("store_state", "1 for the state that the store is in", this.state.clone());
+        registry.register("spool_bytes", "Bytes on disk that wait for the store", this.bytes.clone());
+        registry.register("spool_rows", "Rows on disk that wait for the store", this.rows.clone());
+        let help = "Seconds since the first message was taken whose rows wait on disk";
+        registry.register("spool_oldest_seconds", help, this.oldest_seconds.clone());
+        this
+    }
 }
 
 impl Default for Metrics {
@@ -89,7 +133,7 @@ impl Metrics {
         let attempts = counter("attempts", "Events whose credential was not accepted: judged, not learnt");
         let confirmed = counter("confirmed", "Grants and tokens whose uses were confirmed as their owner's");
         let confirmed_alarms = counter("confirmed_alarms", "Those of them that were suspected enough for an alert");
-        let epochs = counter("epochs", "Epochs stored and committed");
+        let epochs = counter("epochs", "Epochs whose rows are in the store");
         let store_retries = counter("store_retries", "Writes to the store that failed and were tried again");
         let mut family = |name, help| {
             let family = Family::<Label, Counter>::default();
@@ -117,6 +161,7 @@ impl Metrics {
             "Events whose time lies farther than clock_skew_ms_max from the stream's, by topic and direction",
             clock_skewed.clone(),
         );
+        let spool = Spool::register(&mut registry);
         let alerts = Family::<[(&'static str, Cow<'static, str>); 2], Counter>::default();
         registry.register("alerts", "Attempts to tell people, by channel and outcome", alerts.clone());
         let notes = Notes::register(&mut registry);
@@ -149,6 +194,7 @@ impl Metrics {
             epochs,
             store_seconds,
             store_retries,
+            spool,
             reloads,
             geoip_problems,
             outbox_waiting,
@@ -178,9 +224,8 @@ impl Metrics {
         }
     }
 
-    /// An epoch is stored and committed.
+    /// Messages are judged, and their incidents are in the outbox.
     pub fn epoch_done(&self, tally: &Tally) {
-        self.epochs.inc();
         self.messages.inc_by(tally.messages);
         self.duplicates.inc_by(tally.duplicates);
         self.dead_letters.inc_by(tally.dead_letters);
@@ -198,29 +243,49 @@ impl Metrics {
         self.notes.count(tally);
     }
 
-    /// What the partitions' states hold now, and what they did since they were last counted.
-    pub fn states(&self, partitions: usize, now: engine::Counters, before: engine::Counters) {
+    /// What is in memory now.
+    pub fn partitions(&self, partitions: usize, baselines: u64) {
         self.partitions.set(partitions as i64);
-        self.baselines.set(now.baselines as i64);
-        self.late.inc_by(now.late.saturating_sub(before.late));
-        self.baselines_evicted.inc_by(now.baselines_evicted.saturating_sub(before.baselines_evicted));
-        self.attempts.inc_by(now.attempts.saturating_sub(before.attempts));
-        self.confirmed.inc_by(now.confirmed.saturating_sub(before.confirmed));
-        self.confirmed_alarms.inc_by(now.confirmed_alarms.saturating_sub(before.confirmed_alarms));
+        self.baselines.set(baselines as i64);
     }
 
-    /// So many events of `topic` had a time that is not believed, by `direction`: `ahead` or `behind`.
-    pub fn clock_skewed(&self, topic: &str, direction: &'static str, count: u64) {
-        let labels = [("topic", topic.to_owned().into()), ("direction", direction.into())];
-        self.clock_skewed.get_or_create(&labels).inc_by(count);
+    /// What the states of a partition of `topic` counted since they were last reported.
+    pub fn states(&self, topic: &str, counters: engine::Counters) {
+        self.late.inc_by(counters.late);
+        self.baselines_evicted.inc_by(counters.baselines_evicted);
+        self.attempts.inc_by(counters.attempts);
+        self.confirmed.inc_by(counters.confirmed);
+        self.confirmed_alarms.inc_by(counters.confirmed_alarms);
+        for (direction, count) in [("ahead", counters.ahead), ("behind", counters.behind)] {
+            if count > 0 {
+                let labels = [("topic", topic.to_owned().into()), ("direction", direction.into())];
+                self.clock_skewed.get_or_create(&labels).inc_by(count);
+            }
+        }
     }
 
+    /// The store has taken the rows of an epoch, after so long.
     pub fn store_took(&self, millis: i64) {
+        self.epochs.inc();
         self.store_seconds.observe(millis as f64 / 1000.0);
     }
 
     pub fn store_retried(&self) {
         self.store_retries.inc();
+    }
+
+    /// Whether the store takes rows.
+    pub fn store_state(&self, state: StoreState) {
+        for each in StoreState::ALL {
+            self.spool.state.get_or_create(&[("state", each.name().into())]).set(i64::from(each == state));
+        }
+    }
+
+    /// What waits on disk for the store: its bytes and rows, and how long ago the oldest of its messages was taken.
+    pub fn spool(&self, bytes: u64, rows: usize, oldest_ms: i64) {
+        self.spool.bytes.set(bytes as i64);
+        self.spool.rows.set(rows as i64);
+        self.spool.oldest_seconds.set(oldest_ms / 1_000);
     }
 
     pub fn reloaded(&self, result: &'static str) {

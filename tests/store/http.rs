@@ -127,10 +127,33 @@ fn the_commands_tell_of_a_wrong_password_in_one_line_and_name_the_keys() {
         said
     };
     let config = config.display().to_string();
-    assert_eq!(refused(&["run", "--config", &config]), [String::new(), format!("tokenwarden: {told}\n")]);
+    let query = ["sql", "--config", &config, "SELECT 1"];
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_tokenwarden")).args(query).output().unwrap();
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), format!("tokenwarden: {told}\n"));
     let [checks, _] = refused(&["validate", "--config", &config]);
     let failed: Vec<_> = checks.lines().filter(|line| line.starts_with("FAILED")).collect();
     assert_eq!(failed, [format!("FAILED  store: {told}")]);
+
+    // The service does not need the store: it says what is wrong, and goes on.
+    let log = directory.path().join("log");
+    let mut service = std::process::Command::new(env!("CARGO_BIN_EXE_tokenwarden"))
+        .args(["run", "--config", &config])
+        .env("TOKENWARDEN__ADMIN__LISTEN", "127.0.0.1:0")
+        .stderr(std::fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    for _ in 0..600 {
+        said = std::fs::read_to_string(&log).unwrap();
+        if said.contains("the store takes no rows") {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    assert!(said.contains(&told) && said.contains("detection goes on"), "{said}");
+    assert!(!said.contains("wr0ng-secret"), "{said}");
+    assert!(std::process::Command::new("kill").arg(service.id().to_string()).status().unwrap().success());
+    assert_eq!(service.wait().unwrap().code(), Some(0), "{}", std::fs::read_to_string(&log).unwrap());
 }
 
 #[derive(Debug, PartialEq, Row, Serialize, Deserialize)]

@@ -1,0 +1,207 @@
+//! The partitions that a worker owns: the state of each, and what its messages came to since rows were last sealed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::spool::Lent;
+use crate::checkpoint::{Checkpoint, Position};
+use crate::engine::{Counters, State};
+use crate::feed::Feed;
+use crate::pipeline::{Epoch, Partition, Pipeline};
+use crate::port::{Message, SavedRows};
+use crate::telemetry::Metrics;
+
+/// How messages are spread over states.
+#[derive(Clone, Debug)]
+pub enum Spread {
+    /// One state for all: past events in files.
+    Whole(Feed),
+    /// As many states as a topic keyed by subject has partitions: past events in files.
+    BySubject(Feed, u16),
+    /// One for each partition of each topic.
+    ByPartition(HashMap<Arc<str>, Feed>),
+}
+
+/// One taking over of a partition. A partition that goes and comes back is another ownership.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ownership(u64);
+
+/// Rows of one partition that are sealed, and the offset that they reach.
+#[derive(Debug)]
+pub(super) struct Part<R> {
+    pub owner: Ownership,
+    pub checkpoint: Checkpoint,
+    pub rows: R,
+}
+
+/// See the module's text.
+pub(super) struct Partitions<R> {
+    spread: Spread,
+    owned: Vec<Owned<R>>,
+    next_ownership: u64,
+    /// Buffers to be used again.
+    spare: Vec<R>,
+    new_rows: Box<dyn Fn() -> R + Send>,
+    with_verdicts: bool,
+}
+
+pub(super) struct Owned<R> {
+    ownership: Ownership,
+    topic: Arc<str>,
+    number: i32,
+    partition: Partition,
+    /// Of messages whose rows are not sealed yet; what else there is of them leaves it earlier.
+    pub open: Epoch<R>,
+    /// Messages whose rows are in the store and whose offsets are not committed.
+    pub stored: Checkpoint,
+    /// What the state's counters stood at when they were last reported, and what replayed messages added since.
+    counted: Counters,
+}
+
+impl<R: SavedRows> Partitions<R> {
+    pub(super) fn new(spread: Spread, with_verdicts: bool, new_rows: impl Fn() -> R + Send + 'static) -> Self {
+        let new_rows = Box::new(new_rows);
+        Self { spread, owned: Vec::new(), next_ownership: 0, spare: Vec::new(), new_rows, with_verdicts }
+    }
+
+    /// The partition of a message at `position`; new ones remember nothing.
+    pub(super) fn of(&mut self, position: &Position, pipeline: &Pipeline) -> &mut Owned<R> {
+        let at = match &self.spread {
+            Spread::Whole(_) | Spread::BySubject(..) => (!self.owned.is_empty()).then_some(0),
+            Spread::ByPartition(_) => {
+                self.owned.iter().position(|owned| owned.number == position.partition && owned.topic == position.topic)
+            }
+        };
+        let at = at.unwrap_or_else(|| {
+            let partition = match &self.spread {
+                Spread::Whole(feed) => pipeline.partition(*feed),
+                Spread::BySubject(feed, count) => pipeline.partitions(*feed, *count),
+                Spread::ByPartition(feeds) => {
+                    pipeline.partition(feeds.get(&position.topic).copied().unwrap_or_default())
+                }
+            };
+            self.owned.push(Owned {
+                ownership: Ownership(self.next_ownership),
+                topic: Arc::clone(&position.topic),
+                number: position.partition,
+                partition,
+                open: Epoch::new((self.new_rows)(), self.with_verdicts),
+                stored: Checkpoint::default(),
+                counted: Counters::default(),
+            });
+            self.next_ownership += 1;
+            self.owned.len() - 1
+        });
+        &mut self.owned[at]
+    }
+
+    pub(super) fn states(&self) -> impl Iterator<Item = &State> {
+        self.owned.iter().flat_map(|owned| owned.partition.states())
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Owned<R>> {
+        self.owned.iter_mut()
+    }
+
+    /// The epoch of each partition.
+    pub(super) fn open(&self) -> impl Iterator<Item = &Epoch<R>> {
+        self.owned.iter().map(|owned| &owned.open)
+    }
+
+    pub(super) fn owns(&self, ownership: Ownership) -> bool {
+        self.owned.iter().any(|owned| owned.ownership == ownership)
+    }
+
+    pub(super) fn remove(&mut self, gone: &[(Arc<str>, i32)]) {
+        self.owned.retain(|owned| !gone.iter().any(|(topic, number)| *number == owned.number && *topic == owned.topic));
+    }
+
+    pub(super) fn remove_all(&mut self) {
+        self.owned.clear();
+    }
+
+    /// Whether messages were taken whose rows are not sealed.
+    pub(super) fn has_open(&self) -> bool {
+        self.owned.iter().any(Owned::has_open)
+    }
+
+    /// Takes the rows that are not sealed. Everything else must have left their epochs.
+    pub(super) fn seal(&mut self) -> Vec<Part<R>> {
+        let Self { owned, spare, new_rows, .. } = self;
+        let owned = owned.iter_mut().filter(|owned| owned.has_open());
+        let seal = |owned: &mut Owned<R>| Part {
+            owner: owned.ownership,
+            checkpoint: std::mem::take(&mut owned.open.checkpoint),
+            rows: std::mem::replace(&mut owned.open.rows, spare.pop().unwrap_or_else(&**new_rows)),
+        };
+        owned.map(seal).collect()
+    }
+
+    /// The rows that are not sealed, to be copied from before [`Self::clear_open`].
+    pub(super) fn lend(&self) -> impl Iterator<Item = Lent<'_, R>> {
+        let owned = self.owned.iter().filter(|owned| owned.has_open());
+        owned.map(|owned| Lent { owner: owned.ownership, checkpoint: &owned.open.checkpoint, rows: &owned.open.rows })
+    }
+
+    pub(super) fn clear_open(&mut self) {
+        self.owned.iter_mut().for_each(|owned| owned.open.clear());
+    }
+
+    /// Notes that the store has the rows of `part`, and keeps their memory for others.
+    pub(super) fn stored(&mut self, mut part: Part<R>) {
+        if let Some(owned) = self.owned.iter_mut().find(|owned| owned.ownership == part.owner) {
+            owned.stored.merge(&part.checkpoint);
+        }
+        if self.spare.len() < self.owned.len() {
+            part.rows.clear();
+            self.spare.push(part.rows);
+        }
+    }
+
+    /// What can be committed.
+    pub(super) fn checkpoint(&self) -> Checkpoint {
+        let mut checkpoint = Checkpoint::default();
+        checkpoint.next.extend(self.owned.iter().flat_map(|owned| &owned.stored.next).cloned());
+        checkpoint
+    }
+
+    /// Notes that what [`Self::checkpoint`] gave is committed.
+    pub(super) fn committed(&mut self) {
+        self.owned.iter_mut().for_each(|owned| owned.stored.next.clear());
+    }
+
+    /// Reports what the states did since they were last reported; replayed messages count for nothing.
+    pub(super) fn count(&mut self, metrics: &Metrics) {
+        let baselines = self.states().map(|state| state.counters().baselines).sum();
+        metrics.partitions(self.owned.len(), baselines);
+        for owned in &mut self.owned {
+            let now = owned.counters();
+            metrics.states(&owned.topic, now.since(owned.counted));
+            owned.counted = now;
+        }
+    }
+}
+
+impl<R: SavedRows> Owned<R> {
+    /// Takes new messages into the open epoch.
+    pub(super) fn take(&mut self, pipeline: &mut Pipeline, messages: &[Message<'_>], now: i64) {
+        pipeline.process(&mut self.partition, messages, now, &mut self.open);
+    }
+
+    /// Takes messages that change the state and nothing else.
+    pub(super) fn remember(&mut self, pipeline: &mut Pipeline, messages: &[Message<'_>], mute: &mut Epoch<R>) {
+        let before = self.counters();
+        // Their rows are thrown away, so that no one sees when they were ingested.
+        pipeline.process(&mut self.partition, messages, 0, mute);
+        mute.clear();
+        self.counted = self.counted.plus(self.counters().since(before));
+    }
+
+    fn has_open(&self) -> bool {
+        !self.open.checkpoint.next.is_empty()
+    }
+
+    fn counters(&self) -> Counters {
+        self.partition.states().map(State::counters).fold(Counters::default(), Counters::plus)
+    }
+}

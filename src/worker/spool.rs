@@ -1,0 +1,266 @@
+//! Rows that the store does not take yet, on disk, in order.
+//!
+//! The spool belongs to one run of the process: it is memory that lies on disk. A row in it is not in the store, so the
+//! offset of its message is not committed, and another process makes the row again. Files that an earlier process left
+//! are therefore deleted, nothing is synchronized to the disk, and what each file holds is known in memory alone.
+//!
+//! A file holds the rows of one seal: for each partition one zstd frame, whose checksum is verified when it is read.
+
+use std::collections::VecDeque;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock, statvfs};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::partitions::{Ownership, Part};
+use crate::checkpoint::Checkpoint;
+use crate::port::SavedRows;
+
+/// Names of the spool's files end in this.
+const EXTENSION: &str = "rows";
+/// Rows shrink to about an eighth of their size; higher levels take longer than a second's events last.
+const ZSTD_LEVEL: i32 = 1;
+/// Bytes that the spool leaves free on its disk, which may be the outbox's too.
+const FREE_BYTES_MIN: u64 = 256 << 20;
+
+/// Where rows wait for the store.
+#[derive(Clone, Debug)]
+pub struct SpoolSettings {
+    /// Made where it is missing. One process at a time has it.
+    pub dir: PathBuf,
+    /// Bytes that all files together may take.
+    pub bytes_max: u64,
+}
+
+/// Why the spool did not take rows.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refused {
+    #[error("the spool holds {bytes} of {bytes_max} bytes")]
+    Full { bytes: u64, bytes_max: u64 },
+    #[error("{0}")]
+    Disk(#[from] io::Error),
+}
+
+/// A file of the spool does not hold what was written to it.
+#[derive(Debug, thiserror::Error)]
+#[error("the spool file {} is damaged: {reason}", .file.display())]
+pub struct Damaged {
+    file: PathBuf,
+    reason: String,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub(super) struct Spool {
+    settings: SpoolSettings,
+    /// Held while the folder is ours.
+    lock: Option<File>,
+    files: VecDeque<Spooled>,
+    next_number: u64,
+    bytes: u64,
+    rows: usize,
+}
+
+/// One file.
+#[derive(Debug)]
+struct Spooled {
+    number: u64,
+    bytes: u64,
+    /// When the first of its messages was taken; milliseconds since the epoch, wall clock.
+    taken_at: i64,
+    sections: Vec<Section>,
+}
+
+/// One partition's rows in a file.
+#[derive(Debug)]
+struct Section {
+    owner: Ownership,
+    checkpoint: Checkpoint,
+    rows: usize,
+    offset: u64,
+    bytes: usize,
+    /// Before compression.
+    saved_bytes: usize,
+    checksum: u64,
+}
+
+/// What is sealed together, lent to be spooled.
+pub(super) struct Lent<'a, R> {
+    pub owner: Ownership,
+    pub checkpoint: &'a Checkpoint,
+    pub rows: &'a R,
+}
+
+impl Spool {
+    /// A spool in `settings.dir`. A folder that cannot be used now is tried again when rows are to be spooled.
+    pub(super) fn open(settings: SpoolSettings) -> Self {
+        let mut spool = Self { settings, lock: None, files: VecDeque::new(), next_number: 0, bytes: 0, rows: 0 };
+        if let Err(error) = spool.take_folder() {
+            tracing::error!(dir = %spool.settings.dir.display(), %error, "the spool folder cannot be used");
+        }
+        spool
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// On disk, of all files together.
+    pub(super) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(super) const fn bytes_max(&self) -> u64 {
+        self.settings.bytes_max
+    }
+
+    pub(super) const fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// When the first message was taken whose rows are here; milliseconds since the epoch, wall clock.
+    pub(super) fn taken_at(&self) -> Option<i64> {
+        self.files.front().map(|file| file.taken_at)
+    }
+
+    /// Adds rows after all others: all of `parts`, or none.
+    pub(super) fn push<'a, R: SavedRows + 'a>(
+        &mut self,
+        parts: impl Iterator<Item = Lent<'a, R>>,
+        taken_at: i64,
+    ) -> Result<(), Refused> {
+        let full = Refused::Full { bytes: self.bytes, bytes_max: self.settings.bytes_max };
+        if self.bytes >= self.settings.bytes_max {
+            return Err(full);
+        }
+        self.take_folder()?;
+        let (mut sections, mut frames, mut saved) = (Vec::new(), Vec::new(), Vec::new());
+        for Lent { owner, checkpoint, rows } in parts {
+            saved.clear();
+            rows.save(&mut saved);
+            let frame = zstd::bulk::compress(&saved, ZSTD_LEVEL)?;
+            sections.push(Section {
+                owner,
+                checkpoint: checkpoint.clone(),
+                rows: rows.len(),
+                offset: frames.len() as u64,
+                bytes: frame.len(),
+                saved_bytes: saved.len(),
+                checksum: xxh3_64(&frame),
+            });
+            frames.extend_from_slice(&frame);
+        }
+        let bytes = frames.len() as u64;
+        if self.bytes + bytes > self.settings.bytes_max {
+            return Err(full);
+        }
+        let disk = statvfs(&self.settings.dir).map_err(io::Error::from)?;
+        if disk.f_bavail * disk.f_frsize < bytes + FREE_BYTES_MIN {
+            return Err(io::Error::from(io::ErrorKind::StorageFull).into());
+        }
+        let number = self.next_number;
+        let path = self.path(number);
+        if let Err(error) = write(&path, &frames) {
+            // What was written of it would only take room.
+            let _ = fs::remove_file(path);
+            return Err(error.into());
+        }
+        self.next_number += 1;
+        self.bytes += bytes;
+        self.rows += sections.iter().map(|section| section.rows).sum::<usize>();
+        self.files.push_back(Spooled { number, bytes, taken_at, sections });
+        Ok(())
+    }
+
+    /// The oldest rows, which stay here until [`Self::pop`].
+    pub(super) fn front<R: SavedRows>(&self, new_rows: impl Fn() -> R) -> Result<Option<Vec<Part<R>>>, Damaged> {
+        let Some(file) = self.files.front() else { return Ok(None) };
+        let path = self.path(file.number);
+        let damaged = |reason: String| Damaged { file: path.clone(), reason };
+        let mut from = File::open(&path).map_err(|error| damaged(error.to_string()))?;
+        let mut parts = Vec::with_capacity(file.sections.len());
+        for section in &file.sections {
+            let mut frame = vec![0; section.bytes];
+            from.seek(SeekFrom::Start(section.offset)).map_err(|error| damaged(error.to_string()))?;
+            from.read_exact(&mut frame).map_err(|error| damaged(error.to_string()))?;
+            if xxh3_64(&frame) != section.checksum {
+                return Err(damaged("wrong checksum".to_owned()));
+            }
+            let saved = zstd::bulk::decompress(&frame, section.saved_bytes).map_err(|e| damaged(e.to_string()))?;
+            let mut rows = new_rows();
+            rows.load(&saved).ok_or_else(|| damaged("not rows".to_owned()))?;
+            parts.push(Part { owner: section.owner, checkpoint: section.checkpoint.clone(), rows });
+        }
+        Ok(Some(parts))
+    }
+
+    /// Deletes the oldest rows: the store has them.
+    pub(super) fn pop(&mut self) {
+        if let Some(file) = self.files.pop_front() {
+            self.rows -= file.sections.iter().map(|section| section.rows).sum::<usize>();
+            self.delete(&file);
+        }
+    }
+
+    /// Deletes the rows of partitions that are owned no more.
+    pub(super) fn retain(&mut self, is_owned: impl Fn(Ownership) -> bool) {
+        for mut file in std::mem::take(&mut self.files) {
+            let gone = file.sections.extract_if(.., |section| !is_owned(section.owner));
+            self.rows -= gone.map(|section| section.rows).sum::<usize>();
+            if file.sections.is_empty() {
+                self.delete(&file);
+            } else {
+                self.files.push_back(file);
+            }
+        }
+    }
+
+    fn delete(&mut self, file: &Spooled) {
+        self.bytes -= file.bytes;
+        if let Err(error) = fs::remove_file(self.path(file.number)) {
+            tracing::warn!(%error, "a spool file cannot be deleted");
+        }
+    }
+
+    fn path(&self, number: u64) -> PathBuf {
+        self.settings.dir.join(format!("{number:012}.{EXTENSION}"))
+    }
+
+    /// Makes the folder, locks it, and deletes what an earlier process left, unless that was done before.
+    fn take_folder(&mut self) -> io::Result<()> {
+        if self.lock.is_some() {
+            return Ok(());
+        }
+        let dir = &self.settings.dir;
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(dir.join("lock"))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+            let reason = "another process has it; give each process its own store.spool_dir";
+            io::Error::new(io::ErrorKind::ResourceBusy, reason)
+        })?;
+        for entry in fs::read_dir(dir)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == EXTENSION) {
+                fs::remove_file(path)?;
+            }
+        }
+        self.lock = Some(lock);
+        Ok(())
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        while !self.is_empty() {
+            self.pop();
+        }
+    }
+}
+
+/// The rows name people, so that only their owner may read them.
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(bytes)
+}
