@@ -23,6 +23,24 @@ pub enum Status {
     Disabled,
 }
 
+impl Status {
+    pub const ALL: [Self; 3] = [Self::Experimental, Self::Stable, Self::Disabled];
+
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Experimental => "experimental",
+            Self::Stable => "stable",
+            Self::Disabled => "disabled",
+        }
+    }
+
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == text)
+    }
+}
+
 /// One rule, complete.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rule {

@@ -109,6 +109,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 fn measure(arguments: &Arguments, config: &Config, labels: Labels) -> Result<(Measure, Tally), Failure> {
     let rules = super::load_rules(config)?;
+    if let Some(note) = rules.missing_note() {
+        to_stderr(&note);
+    }
     let mut source = open_events(&arguments.folder)?;
     let enricher = Enricher::new(&config.geoip, config.detection.trust_event_geo);
     for problem in enricher.problems() {

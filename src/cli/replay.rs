@@ -134,6 +134,7 @@ where
     let store = Arc::new(open(&runtime)?);
 
     let mut told = Told::new(config, &enricher, source.progress());
+    told.parts.extend(rules.missing_note());
     let rules = Arc::new(rules.rules);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (metrics, health) = (Arc::new(Metrics::new()), Arc::new(Health::default()));

@@ -70,9 +70,12 @@ struct Side {
 
 impl Side {
     fn new(config: &Config, feed: Feed, hasher: &TokenHasher) -> Result<Self, Failure> {
-        let rules = Arc::new(super::load_rules(config)?.rules);
+        let rules = super::load_rules(config)?;
+        if let Some(note) = rules.missing_note() {
+            to_stderr(&printable(&format!("{}: {note}", config.rules_origin())));
+        }
         let enricher = Enricher::new(&config.geoip, config.detection.trust_event_geo);
-        let pipeline = Pipeline::new(enricher, rules, hasher.clone(), config.engine_settings());
+        let pipeline = Pipeline::new(enricher, Arc::new(rules.rules), hasher.clone(), config.engine_settings());
         let partition = pipeline.partition(feed);
         Ok(Self { pipeline, partition, epoch: Epoch::new(Alerts::default(), false) })
     }

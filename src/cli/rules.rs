@@ -108,12 +108,8 @@ fn told(file: &Path, case: &Case, trial: &Trial, threshold: f64) -> String {
 
 fn list(loaded: &LoadedRules, out: &mut impl Write) -> Result<(), Failure> {
     for rule in loaded.rules.iter() {
-        let status = match rule.status {
-            Status::Experimental => "experimental",
-            Status::Stable => "stable",
-            Status::Disabled => "disabled",
-        };
-        let (id, severity, mode) = (rule.id.as_str(), rule.severity.as_str(), rule.mode.as_str());
+        let (id, severity) = (rule.id.as_str(), rule.severity.as_str());
+        let (mode, status) = (rule.mode.as_str(), rule.status.as_str());
         print(out, &format!("{id:22} {severity:9} {mode:8} {status:13} {}", rule.title))?;
     }
     Ok(())

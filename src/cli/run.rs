@@ -10,11 +10,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 
 use super::{Failure, outside};
-use crate::config::{Config, reload};
+use crate::config::Config;
+use crate::config::reload::Follower;
+use crate::config::rule_file::LoadedRules;
 use crate::enrich::Enricher;
 use crate::pipeline::Pipeline;
 use crate::port::{Clock, Source, StoreError};
-use crate::rule::RuleSet;
 use crate::source::kafka::KafkaSource;
 use crate::store::ClickHouse;
 use crate::telemetry::{self, Condition, Health, Metrics, SystemClock, admin};
@@ -44,12 +45,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     telemetry::start_logging("info");
     let config = Config::load(Some(&arguments.config))?;
     let rules = super::load_rules(&config)?;
-    for missing in &rules.missing {
-        tracing::warn!(rule = missing.as_str(), "this rule has no file and is disabled");
-    }
     let runtime = super::runtime()?;
     let store = Arc::new(ClickHouse::new(&config.store));
-    let done = serve(&config, Arc::new(rules.rules), &runtime, &store);
+    let done = serve(&config, rules, &runtime, &store);
     // With the tasks that hold the store ended, an embedded engine is closed here.
     runtime.shutdown_timeout(TASKS_WAIT);
     drop(store);
@@ -58,7 +56,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 fn serve(
     config: &Config,
-    rules: Arc<RuleSet>,
+    loaded: LoadedRules,
     runtime: &tokio::runtime::Runtime,
     store: &Arc<ClickHouse>,
 ) -> Result<(), Failure> {
@@ -75,6 +73,7 @@ fn serve(
     }
     let hasher = config.token_hasher()?;
     let (mut source, spread, partitions) = open_source(config, &metrics)?;
+    let rules = Arc::new(loaded.rules.clone());
     let (rules_sender, rules_receiver) = watch::channel(Arc::clone(&rules));
     let (outbox, deliverer) = {
         // The mail transport starts a task of its own.
@@ -103,7 +102,16 @@ fn serve(
         })
     })?;
     if let Some(dir) = config.rules_dir.clone() {
-        runtime.spawn(reload::follow(dir, rules_sender, nudge, Arc::clone(&metrics)));
+        let follower = Follower {
+            dir,
+            in_force: loaded,
+            rules: rules_sender,
+            nudge,
+            metrics: Arc::clone(&metrics),
+            outbox: Arc::clone(&outbox),
+            clock: Arc::clone(&clock),
+        };
+        runtime.spawn(follower.run());
     }
     let pipeline = Pipeline::new(enricher, rules, hasher, config.engine_settings().for_one_of(partitions));
     let outside = Outside {

@@ -24,8 +24,17 @@ use fields::{Fields, Report, did_you_mean, quoted};
 pub struct LoadedRules {
     pub rules: RuleSet,
     pub cases: Vec<RuleCases>,
-    /// Rules that have no file. They are disabled: who deletes a file wants to hear no more of its rule.
+    /// Rules that have no file. They are disabled; a reload that would add to them is refused.
     pub missing: Vec<RuleId>,
+}
+
+impl LoadedRules {
+    /// Names the rules that are disabled because they have no file, if there are any.
+    #[must_use]
+    pub fn missing_note(&self) -> Option<String> {
+        let names: Vec<_> = self.missing.iter().map(|id| id.as_str()).collect();
+        (!names.is_empty()).then(|| format!("rules without a file, disabled: {}", names.join(", ")))
+    }
 }
 
 /// The cases of one rule file and the places they speak of.
@@ -166,7 +175,7 @@ fn read_rule(file: &Path, text: &str, report: &mut Report<'_>) -> Option<(Rule, 
         report.add(&rule.span_of("title"), "`title` must be one line that begins with \"Detects \"");
     }
     let description = rule.required_text("description", report);
-    let status = rule.one_of("status", &["experimental", "stable", "disabled"], parse_status, report);
+    let status = rule.one_of("status", &Status::ALL.map(Status::as_str), Status::parse, report);
     let severity = rule.one_of("severity", &Severity::ALL.map(Severity::as_str), Severity::parse, report);
     let mode = rule.one_of("mode", &Mode::ALL.map(Mode::as_str), Mode::parse, report);
     for (key, fix) in [
@@ -233,15 +242,6 @@ fn read_id(file: &Path, rule: &Fields<'_, '_>, report: &mut Report<'_>) -> Optio
         report.add(&rule.span_of("id"), format!("the file of the rule `{id}` must be called {id}.toml"));
     }
     Some(id)
-}
-
-fn parse_status(text: &str) -> Option<Status> {
-    match text {
-        "experimental" => Some(Status::Experimental),
-        "stable" => Some(Status::Stable),
-        "disabled" => Some(Status::Disabled),
-        _ => None,
-    }
 }
 
 /// Technique ids of MITRE ATT&CK: `T1528`, `T1550.001`.

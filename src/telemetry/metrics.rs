@@ -43,6 +43,8 @@ pub struct Metrics {
     store_retries: Counter,
     spool: Spool,
     reloads: Family<Label, Counter>,
+    rules_refused: Gauge,
+    rules_without_file: Gauge,
     geoip_problems: Gauge,
     outbox_waiting: Gauge,
     breaker_open: Gauge,
@@ -104,6 +106,7 @@ impl Default for Metrics {
 
 impl Metrics {
     #[must_use]
+    #[allow(clippy::too_many_lines, reason = "a line or two for each metric")]
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("tokenwarden");
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
@@ -152,6 +155,9 @@ impl Metrics {
         let baselines = gauge("baselines", "Baselines in memory");
         let partitions = gauge("partitions", "Partitions that this process owns");
         let geoip_problems = gauge("geoip_problems", "GeoIP files that are missing or cannot be read");
+        let rules_refused =
+            gauge("rules_reload_refused", "1 while the rules in the folder are refused, older ones are in force");
+        let rules_without_file = gauge("rules_without_file", "Rules that are disabled because they have no file");
         let outbox_waiting = gauge("outbox_waiting", "Changes of incidents that wait to be told or acted upon");
         let breaker_open = gauge("revocation_breaker_open", "1 while the provider fails and is left alone");
         let revocations_paused = gauge("revocations_paused", "1 while all revocations are stopped by hand");
@@ -196,6 +202,8 @@ impl Metrics {
             store_retries,
             spool,
             reloads,
+            rules_refused,
+            rules_without_file,
             geoip_problems,
             outbox_waiting,
             breaker_open,
@@ -290,6 +298,15 @@ impl Metrics {
 
     pub fn reloaded(&self, result: &'static str) {
         self.reloads.get_or_create(&[("result", result.into())]).inc();
+    }
+
+    /// Whether the rules in the folder are refused, so that older ones are in force.
+    pub fn rules_refused(&self, refused: bool) {
+        self.rules_refused.set(i64::from(refused));
+    }
+
+    pub fn rules_without_file(&self, count: usize) {
+        self.rules_without_file.set(count as i64);
     }
 
     /// Messages that are still to be read in a partition; `None` where it is not ours to read, or not any more.
