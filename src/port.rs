@@ -43,7 +43,7 @@ pub struct ActionRow {
     pub incident_id: String,
     /// Milliseconds since the epoch, wall clock.
     pub requested_at: i64,
-    /// `alert_email`, `alert_webhook`, `revoke_token`, `revoke_family`, `revoke_app`.
+    /// `alert_email`, `alert_webhook`, `revoke_token`, `revoke_family`.
     pub kind: String,
     /// Id of what is revoked, or the channel's address without secrets.
     pub target: String,

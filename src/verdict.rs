@@ -188,7 +188,6 @@ pub enum Action {
     Alert,
     RevokeToken,
     RevokeFamily,
-    RevokeApp,
 }
 
 impl Action {
@@ -199,7 +198,6 @@ impl Action {
             Self::Alert => "alert",
             Self::RevokeToken => "revoke_token",
             Self::RevokeFamily => "revoke_family",
-            Self::RevokeApp => "revoke_app",
         }
     }
 }
@@ -258,24 +256,22 @@ pub const VICTIMS_MAX: usize = 100;
 pub enum Target {
     Token(String),
     Family(String),
-    App(String),
 }
 
 impl Target {
-    /// `token`, `family` or `app`.
+    /// `token` or `family`.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Token(_) => "token",
             Self::Family(_) => "family",
-            Self::App(_) => "app",
         }
     }
 
     #[must_use]
     pub fn id(&self) -> &str {
         match self {
-            Self::Token(id) | Self::Family(id) | Self::App(id) => id,
+            Self::Token(id) | Self::Family(id) => id,
         }
     }
 
@@ -284,7 +280,6 @@ impl Target {
         match self {
             Self::Token(_) => Action::RevokeToken,
             Self::Family(_) => Action::RevokeFamily,
-            Self::App(_) => Action::RevokeApp,
         }
     }
 }

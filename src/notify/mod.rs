@@ -38,7 +38,6 @@ fn answer(incident: &Incident) -> Option<String> {
         Action::None | Action::Alert => return None,
         Action::RevokeToken => "the token",
         Action::RevokeFamily => "the family",
-        Action::RevokeApp => "the app's tokens",
     };
     Some(match incident.mode {
         Mode::Shadow => format!("would revoke {what}"),

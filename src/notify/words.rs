@@ -42,7 +42,6 @@ pub(super) fn target(target: &Target) -> String {
     let what = match target {
         Target::Token(_) => "the token",
         Target::Family(_) => "the family",
-        Target::App(_) => "all tokens of the app",
     };
     format!("{what} {}", plain(target.id()))
 }

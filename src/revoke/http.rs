@@ -78,7 +78,6 @@ pub enum BodyFormat {
 pub enum TargetKind {
     Token,
     Family,
-    App,
 }
 
 impl TargetKind {
@@ -86,7 +85,6 @@ impl TargetKind {
         match target {
             Target::Token(_) => Self::Token,
             Target::Family(_) => Self::Family,
-            Target::App(_) => Self::App,
         }
     }
 }
@@ -141,11 +139,7 @@ impl HttpRevoker {
         if basic.is_some() && settings.token.is_some() {
             return Err(("token", "cannot go with `client_id`; keep one".to_owned()));
         }
-        let targets = settings.targets.clone().unwrap_or_else(|| match preset {
-            // An app's id in the place of a token's would revoke the wrong thing.
-            Preset::Rfc7009 | Preset::ById => vec![TargetKind::Token, TargetKind::Family],
-            Preset::Custom => vec![TargetKind::Token, TargetKind::Family, TargetKind::App],
-        });
+        let targets = settings.targets.clone().unwrap_or_else(|| vec![TargetKind::Token, TargetKind::Family]);
         Ok(Self {
             client: client.map_err(wrong(if settings.ca_file.is_some() { "ca_file" } else { "url" }))?,
             clock,
@@ -521,13 +515,18 @@ mod tests {
     }
 
     #[test]
-    fn presets_accept_no_app() {
-        for preset in ["rfc7009", "by_id"] {
-            let revoker = revoker(&format!("preset = '{preset}'\nurl = 'https://h.example/x'")).expect("a revoker");
-            assert!(revoker.accepts(&Target::Token("a".to_owned())));
-            assert!(revoker.accepts(&Target::Family("a".to_owned())));
-            assert!(!revoker.accepts(&Target::App("a".to_owned())));
+    fn targets_limit_what_is_accepted() {
+        let accepted = |toml: &str| {
+            let revoker = revoker(&format!("url = 'https://h.example/x'\n{toml}")).expect("a revoker");
+            let target = [Target::Token("a".to_owned()), Target::Family("a".to_owned())];
+            target.map(|target| revoker.accepts(&target))
+        };
+        for preset in ["", "preset = 'rfc7009'", "preset = 'by_id'"] {
+            assert_eq!(accepted(preset), [true, true], "{preset}");
         }
+        assert_eq!(accepted("targets = ['family']"), [false, true]);
+        let app = toml::from_str::<HttpRevokerSettings>("url = 'https://h.example/x'\ntargets = ['app']");
+        assert!(app.is_err(), "nothing asks for the revocation of an app yet");
     }
 
     #[test]
