@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use statrs::distribution::{Beta, ContinuousCDF as _};
 
 /// Resamplings behind an interval.
 const DRAWS: usize = 1_000;
-/// The normal distribution's 97.5th percentile.
-const Z: f64 = 1.959_964;
+/// Probability left out at each end of an interval of 95 %.
+const TAIL: f64 = 0.025;
 
 /// Honest maxima, from which bars are read.
 #[derive(Clone, Debug)]
@@ -107,16 +108,20 @@ pub fn macro_recall_interval(thefts: &Thefts<'_>, bar: f32, seed: u64) -> Share 
     Share { share, low: draws[DRAWS / 40], high: draws[DRAWS - 1 - DRAWS / 40] }
 }
 
-/// `count` of `total` with Wilson's interval: unlike a resampling it has a width where all or none were caught.
+/// `count` of `total` with the exact interval of Clopper and Pearson (Biometrika 26, 1934), which covers the true share in
+/// at least 95 % of samples, and has a width where all or none were caught.
 #[must_use]
 pub fn proportion(count: usize, total: usize) -> Share {
     if total == 0 {
         return Share { share: 0.0, low: 0.0, high: 1.0 };
     }
-    let (n, share) = (total as f64, count as f64 / total as f64);
-    let middle = (share + Z * Z / (2.0 * n)) / (1.0 + Z * Z / n);
-    let half = Z / (1.0 + Z * Z / n) * (share * (1.0 - share) / n + Z * Z / (4.0 * n * n)).sqrt();
-    Share { share, low: (middle - half).max(0.0), high: (middle + half).min(1.0) }
+    // Both parameters are at least 1, so that there is such a distribution.
+    let quantile =
+        |a: usize, b: usize, p: f64| Beta::new(a as f64, b as f64).map_or(f64::NAN, |beta| beta.inverse_cdf(p));
+    let missed = total - count;
+    let low = if count == 0 { 0.0 } else { quantile(count, missed + 1, TAIL) };
+    let high = if missed == 0 { 1.0 } else { quantile(count + 1, missed, 1.0 - TAIL) };
+    Share { share: count as f64 / total as f64, low, high }
 }
 
 /// The value below which `share` of the sorted `values` lie, by nearest rank.
@@ -149,6 +154,7 @@ impl SplitMix {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use statrs::distribution::{Binomial, DiscreteCDF as _};
 
     use super::*;
 
@@ -207,11 +213,15 @@ mod tests {
     }
 
     #[test]
-    fn wilsons_interval_by_hand() {
-        let all = proportion(10, 10);
-        assert!(is(all.share, 1.0) && (all.low - 0.7225).abs() < 1e-3 && is(all.high, 1.0), "{all:?}");
-        let half = proportion(5, 10);
-        assert!((half.low - 0.2366).abs() < 1e-3 && (half.high - 0.7634).abs() < 1e-3, "{half:?}");
+    fn proportion_has_the_interval_of_published_tables() {
+        // All of ten: the tenth root of 0.025. The others: Clopper and Pearson's charts, to four digits.
+        for (count, total, low, high) in
+            [(10, 10, 0.6915, 1.0), (0, 10, 0.0, 0.3085), (5, 10, 0.1871, 0.8129), (1, 20, 0.0013, 0.2487)]
+        {
+            let found = proportion(count, total);
+            assert!((found.low - low).abs() < 1e-4 && (found.high - high).abs() < 1e-4, "{found:?}");
+        }
+        assert_eq!(proportion(0, 0), Share { share: 0.0, low: 0.0, high: 1.0 });
     }
 
     #[test]
@@ -222,6 +232,21 @@ mod tests {
     }
 
     proptest! {
+        /// The ends are where a sample as extreme as this one has a probability of 2.5 %.
+        #[test]
+        fn proportion_inverts_the_binomial(total in 1..2_000_000_usize, part in 0.0..=1.0_f64) {
+            let count = ((total as f64 * part) as usize).min(total);
+            let Share { share, low, high } = proportion(count, total);
+            prop_assert!((0.0..=share).contains(&low) && (share..=1.0).contains(&high), "{low} {share} {high}");
+            let binomial = |p| Binomial::new(p, total as u64).expect("a distribution");
+            if count > 0 {
+                prop_assert!((1.0 - binomial(low).cdf(count as u64 - 1) - TAIL).abs() < 2e-5);
+            }
+            if count < total {
+                prop_assert!((binomial(high).cdf(count as u64) - TAIL).abs() < 2e-5);
+            }
+        }
+
         #[test]
         fn a_larger_budget_costs_within_itself_and_never_catches_less(
             maxima in prop::collection::vec((-8_i8..12).prop_map(f32::from), 1..300),

@@ -452,7 +452,7 @@ mod tests {
         assert_eq!(svg.matches("<polyline").count(), report.detectors.len());
         assert!(
             markdown.contains(
-                "| foreign_host | 2 | 50 % (9–91) | 50 % (9–91) | 50 % (9–91) | 2, 2 | 1, 1 | 3.0, 3.0 | 0 % | 0 % |"
+                "| foreign_host | 2 | 50 % (1–99) | 50 % (1–99) | 50 % (1–99) | 2, 2 | 1, 1 | 3.0, 3.0 | 0 % | 0 % |"
             ),
             "{markdown}"
         );

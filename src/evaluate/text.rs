@@ -134,7 +134,7 @@ impl Report {
         Table {
             title: "By kind of theft".to_owned(),
             note: format!(
-                "Share of cases caught with its 95 % interval (Wilson); events, turns (the owner's use between two) and \
+                "Share of cases caught with its 95 % interval (Clopper and Pearson); events, turns (the owner's use between two) and \
                  minutes from the thief's first event to detection at {BUDGET_OF_TIMES} per 1,000 token-days (median, ninetieth percentile of those caught); and \
                  the share with a verdict of alert or more, and of revoke, at the settings of the run."
             ),
