@@ -48,11 +48,7 @@ pub fn check_url(url: &Url, allow_private: bool) -> Result<(), String> {
     if !url.username().is_empty() || url.password().is_some() {
         return Err("holds a user or password; give them by their own keys".to_owned());
     }
-    let loopback = match host {
-        Host::Domain(name) => name == "localhost",
-        Host::Ipv4(ip) => ip.is_loopback(),
-        Host::Ipv6(ip) => ip.to_canonical().is_loopback(),
-    };
+    let loopback = is_loopback(&host.to_string());
     match url.scheme() {
         "https" => {}
         "http" if loopback => {}
@@ -70,6 +66,13 @@ pub fn check_url(url: &Url, allow_private: bool) -> Result<(), String> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whether `host`, a name or an address as it stands in a URL, is this machine.
+#[must_use]
+pub fn is_loopback(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|ip: IpAddr| ip.to_canonical().is_loopback())
 }
 
 /// How long the receiver asks to be left alone: `Retry-After` in seconds or as a date (RFC 9110, 10.2.3), an hour at

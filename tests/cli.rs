@@ -5,10 +5,11 @@
 mod support;
 
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use support::process::{free_port, keep_one_rule};
+use support::process::{free_port, keep_one_rule, keep_secret};
 
 /// Runs tokenwarden in `folder` with nothing in its environment that could change what it does.
 fn tokenwarden(folder: &Path, arguments: &[&str]) -> Output {
@@ -85,6 +86,12 @@ fn a_wrong_configuration_ends_with_78_and_one_line_that_tells_where() {
     insta::assert_snapshot!(refused("[store]\nurl = 'tcp://clickhouse:9000'"), @"tokenwarden: t.toml:2: `store.url` is neither embedded:DIR nor http(s)://HOST:PORT");
     insta::assert_snapshot!(refused("[store]\nurl = 'https://me:hunter2@clickhouse:8443'"), @"tokenwarden: t.toml:2: `store.url` holds a user or password: they belong in store.user and store.password_file");
     insta::assert_snapshot!(refused("[store]\npassword_file = 'none'"), @"tokenwarden: t.toml:2: cannot read `password_file` none: No such file or directory (os error 2)");
+    let open = write(folder.path(), "open", "s3cret");
+    std::fs::set_permissions(open, PermissionsExt::from_mode(0o644)).expect("permissions");
+    insta::assert_snapshot!(refused("[store]\npassword_file = 'open'"), @"tokenwarden: t.toml:2: cannot read `password_file` open: others can read or change it (mode 0644); run `chmod 600 open`");
+    insta::assert_snapshot!(refused("[source.kafka]\nbrokers = 'kafka:9093'\n[source.kafka.properties]\n'ssl.key.location' = 'open'"), @"tokenwarden: t.toml:3: the file of `ssl.key.location`: others can read or change it (mode 0644); run `chmod 600 open`");
+    insta::assert_snapshot!(refused("[store]\nurl = 'http://clickhouse:8123'\npassword = 's3cret'"), @"tokenwarden: t.toml:2: `store.url` would send the password unencrypted: use https://, or set store.allow_plaintext = true");
+    insta::assert_snapshot!(refused("[source.kafka]\nbrokers = 'kafka:9092'\nproperties = { 'security.protocol' = 'sasl_plaintext' }"), @"tokenwarden: t.toml:3: `security.protocol` lets credentials be sent unencrypted: use SASL_SSL, or set source.kafka.allow_plaintext = true");
     insta::assert_snapshot!(refused("rules_dir = 'none'"), @"tokenwarden: none: the rules directory cannot be read: No such file or directory (os error 2)");
     insta::assert_snapshot!(refused("[admin]\nlisten = '[::]:9464'"), @"tokenwarden: t.toml:2: `admin.listen` is open to other machines: set `admin.token_file`, or listen on 127.0.0.1");
     let output = tokenwarden(folder.path(), &["run", "--config", "none.toml"]);
@@ -104,7 +111,7 @@ fn a_wrong_configuration_ends_with_78_and_one_line_that_tells_where() {
 #[test]
 fn what_only_a_channel_can_see_is_told_with_its_place_too() {
     let folder = folder();
-    write(folder.path(), "secret", "short");
+    keep_secret(&folder.path().join("secret"), "short");
     let refused = |text: &str| {
         write(folder.path(), "t.toml", format!("[source.file]\npath = 'events'\n{text}"));
         let output = tokenwarden(folder.path(), &["validate", "--offline", "--config", "t.toml"]);
@@ -116,6 +123,19 @@ fn what_only_a_channel_can_see_is_told_with_its_place_too() {
     let mail = "[alert.email]\nsmtp_url = 'smtps://mail.example:465'\nfrom = 'w@example.com'\n";
     insta::assert_snapshot!(refused(&format!("{mail}to = []")), @"FAILED  alerts: t.toml:6: `alert.email.to` names nobody");
     insta::assert_snapshot!(refused(&mail.replace("smtps", "imap").replace("'\nfrom", "'\nto = ['a@example.com']\nfrom")), @"FAILED  alerts: t.toml:4: `alert.email.smtp_url` must begin with smtps:// or smtp://");
+    let plain =
+        format!("{mail}to = ['a@example.com']\nusername = 'me'\npassword = 's3cret'\n").replace("smtps", "smtp");
+    for starttls in ["none", "opportunistic"] {
+        let text = format!("{plain}starttls = '{starttls}'");
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(refused(&text), @r#"FAILED  alerts: t.toml:9: `alert.email.starttls` lets the password be sent unencrypted: use "required", or set alert.email.allow_plaintext = true"#);
+        }
+        for (from, to) in [("smtp://mail.example", "smtp://127.0.0.1"), ("to = ", "allow_plaintext = true\nto = ")] {
+            write(folder.path(), "t.toml", format!("[source.file]\npath = 'events'\n{}", text.replace(from, to)));
+            let output = tokenwarden(folder.path(), &["validate", "--offline", "--config", "t.toml"]);
+            assert_eq!(status(&output), 0, "{to}: {}", stdout(&output));
+        }
+    }
     insta::assert_snapshot!(refused("[alert.webhook]\nurl = 'https://hooks.example/x'\nsecret_file = 'secret'"), @"FAILED  alerts: t.toml:5: `alert.webhook.secret` is shorter than 16 bytes");
     insta::assert_snapshot!(refused("[revoke.http]\nurl = 'https://id.example/revoke'\nclient_id = 'me'"), @"FAILED  revocation: t.toml:5: `revoke.http.client_id` needs `client_secret_file` beside it");
 }

@@ -25,6 +25,7 @@ fn settings(topic: &str) -> KafkaSettings {
         group_id: format!("group of {topic}"),
         prefix: topic.to_owned(),
         properties: BTreeMap::new(),
+        allow_plaintext: false,
         remember_messages_max: 0,
     }
 }

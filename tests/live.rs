@@ -13,7 +13,7 @@ use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use support::kafka::Kafka;
-use support::process::{cache, eventually, free_port, read};
+use support::process::{cache, eventually, free_port, keep_secret, read};
 use support::smtp::{PASSWORD, Smtp, USER};
 use support::web::{Asked, Web};
 
@@ -223,7 +223,7 @@ impl Receivers {
 
     /// Configures them in `folder`, with secrets in files of their own, and lets `refresh_reuse` revoke.
     fn configure(&self, folder: &Path) {
-        let keep = |name: &str, text: &str| std::fs::write(folder.join(name), text).expect("a file");
+        let keep = |name: &str, text: &str| keep_secret(&folder.join(name), text);
         keep("smtp.password", &format!("{PASSWORD}\n"));
         keep("webhook.secret", WEBHOOK_SECRET);
         keep("api.token", "api-s3cret");

@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::disallowed_methods, reason = "a test that cannot go on says so")]
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -30,7 +31,9 @@ fn its_configuration_is_right() {
     std::fs::create_dir(folder.path().join("secrets")).expect("a folder");
     for (_, rest) in text.match_indices("_file = \"").map(|(at, key)| text.split_at(at + key.len())) {
         let name = rest.split('"').next().expect("a name in quotes");
-        std::fs::write(folder.path().join(name), "a-secret-of-some-thirty-bytes").expect("written");
+        let file = folder.path().join(name);
+        std::fs::write(&file, "a-secret-of-some-thirty-bytes").expect("written");
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).expect("permissions");
     }
     let file = folder.path().join("tokenwarden.toml");
     std::fs::write(&file, text).expect("written");

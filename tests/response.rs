@@ -20,7 +20,7 @@ use tokenwarden::store::MemoryStore;
 use tokenwarden::telemetry::{Health, Metrics, SystemClock};
 use tokenwarden::verdict::{Action, CampaignId, Incident, IncidentId, Mode, RuleId, Severity, Signal, Target, Verdict};
 
-use support::process::{cache, eventually, free_port, keep_one_rule};
+use support::process::{cache, eventually, free_port, keep_one_rule, keep_secret};
 use support::smtp::{PASSWORD, Smtp, USER};
 use support::web::Web;
 
@@ -157,6 +157,7 @@ fn email(port: u16, tls: &str, ca_file: &Path, password: &str) -> Vec<Arc<dyn No
         to: vec!["sec@example.com".to_owned()],
         username: Some(USER.to_owned()),
         password: Some(SecretString::from(password)),
+        allow_plaintext: false,
         ca_file: Some(ca_file.to_owned()),
     };
     let (_, rules) = tokio::sync::watch::channel(Arc::new(RuleSet::builtin()));
@@ -258,7 +259,7 @@ fn validate_asks_whether_the_mail_server_takes_our_password() {
     keep_one_rule(folder.path());
     let validate = |password: &str, port: u16| {
         keep("events", "");
-        keep("password", password);
+        keep_secret(&folder.path().join("password"), password);
         keep("tokenwarden.toml", &format!("{email}smtp_url = 'smtp://localhost:{port}'\n"));
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_tokenwarden"))
             .args(["validate", "--config", "tokenwarden.toml"])

@@ -44,6 +44,9 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     telemetry::start_logging("info");
     let config = Config::load(Some(&arguments.config))?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
     let rules = super::load_rules(&config)?;
     let runtime = super::runtime()?;
     let store = Arc::new(ClickHouse::new(&config.store));

@@ -42,6 +42,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         (None, None) => report.failed("configuration", super::NO_SOURCE, Kind::Configuration)?,
         _ => Report::ok("configuration", &arguments.config.display().to_string())?,
     }
+    for warning in &config.warnings {
+        tell(&format!("warning configuration: {warning}"))?;
+    }
     check_rules(&config, &mut report)?;
     check_geoip(&config, &mut report)?;
     let runtime = super::runtime()?;

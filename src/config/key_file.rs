@@ -5,6 +5,8 @@ use std::io::{ErrorKind, Read as _, Result, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+use super::secret_file;
+
 const KEY_BYTES: usize = 32;
 
 /// The key in `file`; a missing file is made, with random bytes from the operating system. Two processes that make it
@@ -34,7 +36,7 @@ pub(super) fn read_or_make(file: &Path) -> Result<Vec<u8>> {
 }
 
 fn read(file: &Path) -> Result<Vec<u8>> {
-    let key = std::fs::read(file)?;
+    let key = secret_file::read(file)?;
     if key.len() < KEY_BYTES {
         Err(std::io::Error::new(ErrorKind::InvalidData, "the key is cut short"))
     } else {
@@ -44,7 +46,7 @@ fn read(file: &Path) -> Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 
@@ -65,6 +67,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("token.key");
         std::fs::write(&file, b"short").expect("a file");
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).expect("permissions");
         assert_eq!(read_or_make(&file).expect_err("it is cut short").kind(), ErrorKind::InvalidData);
     }
 }

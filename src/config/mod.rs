@@ -8,8 +8,10 @@
 mod key_file;
 pub mod reload;
 pub mod rule_file;
+mod secret_file;
 mod tree;
 
+use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -44,6 +46,9 @@ const PATHS: [&str; 10] = [
     "outbox.dir",
 ];
 
+/// Properties of librdkafka that name files with private keys.
+const KAFKA_SECRET_FILES: [&str; 3] = ["ssl.key.location", "ssl.keystore.location", "sasl.kerberos.keytab"];
+
 /// Everything the operator decides.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -61,6 +66,12 @@ pub struct Config {
     pub admin: Admin,
     #[serde(skip)]
     pub(crate) places: Places,
+    /// Choices that the operator may not have meant, a sentence each.
+    #[serde(skip)]
+    pub warnings: Vec<String>,
+    /// Path of a secret that stands in the file itself.
+    #[serde(skip)]
+    pub(crate) secret_in_file: Option<String>,
 }
 
 /// Where events come from: one of the two.
@@ -191,15 +202,23 @@ impl Default for Admin {
 impl Config {
     /// Reads the file at `path`, if one is given, and the environment over it.
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
-        let text = match path {
-            Some(path) => std::fs::read_to_string(path)
+        let (text, about) = match path {
+            Some(path) => read_text(path)
+                .map(|(text, about)| (text, Some(about)))
                 .map_err(|error| ConfigError::new(path.display(), format!("cannot read the configuration: {error}")))?,
-            None => String::new(),
+            None => (String::new(), None),
         };
         // A variable that is not UTF-8 can be none of ours.
         let environment =
             std::env::vars_os().filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?)));
-        let mut config = Self::from_text(&text, path.unwrap_or(Path::new("configuration")), environment)?;
+        let file = path.unwrap_or(Path::new("configuration"));
+        let mut config = Self::from_text(&text, file, environment)?;
+        if let (Some(key), Some(about)) = (&config.secret_in_file, &about)
+            && let Some(problem) = secret_file::exposure(about, file)
+        {
+            let warning = format!("`{key}` stands in {}, and {problem}, or give `{key}_file`", file.display());
+            config.warnings.push(warning);
+        }
         config.store.library = config.store.library.or_else(|| Some(library_in(&cache_folder()?)));
         Ok(config)
     }
@@ -213,6 +232,7 @@ impl Config {
         let base = file.parent().unwrap_or(Path::new(""));
         let mut tree = Tree::parse(text, file)?;
         tree.override_from(environment)?;
+        let secret_in_file = tree.secret_in_file();
         tree.read_secrets(base)?;
         for path in PATHS {
             tree.resolve(path, |text| (text != "-").then(|| base.join(text).to_string_lossy().into_owned()));
@@ -223,7 +243,13 @@ impl Config {
         });
         let mut config: Self = tree.deserialize()?;
         config.places = tree.places().clone();
+        config.secret_in_file = secret_in_file;
         config.check().map_err(|(key, problem)| config.mistake(key, problem))?;
+        if !config.admin.listen.ip().is_loopback() {
+            let warning = "callers of `admin.listen` send `admin.token` unencrypted: put a TLS proxy before it, or \
+                           listen on 127.0.0.1";
+            config.warnings.push(warning.to_owned());
+        }
         Ok(config)
     }
 
@@ -290,6 +316,19 @@ impl Config {
                 return wrong("source.kafka.topics", "names a topic twice");
             }
         }
+        if let Some(kafka) = &self.source.kafka {
+            if let Err(problem) = kafka.check_plaintext() {
+                return Err(("source.kafka.properties", problem));
+            }
+            for key in KAFKA_SECRET_FILES {
+                let file = kafka.properties.get(key).map(Path::new);
+                // A missing file is reported by librdkafka.
+                let exposed = file.and_then(|file| secret_file::exposure(&file.metadata().ok()?, file));
+                if let Some(problem) = exposed {
+                    return Err(("source.kafka.properties", format!("the file of `{key}`: {problem}")));
+                }
+            }
+        }
         if let Err(problem) = self.store.check_url() {
             return wrong("store.url", problem);
         }
@@ -319,6 +358,13 @@ impl Config {
     }
 }
 
+fn read_text(path: &Path) -> std::io::Result<(String, std::fs::Metadata)> {
+    let mut file = std::fs::File::open(path)?;
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok((text, file.metadata()?))
+}
+
 /// Where `deploy/setup.sh` puts what it fetches: `TOKENWARDEN_CACHE`, or `tokenwarden` in the user's cache folder. `None`
 /// where the environment names no home.
 #[must_use]
@@ -331,6 +377,8 @@ pub fn cache_folder() -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn load(text: &str) -> Result<Config, String> {
@@ -414,7 +462,9 @@ mod tests {
     #[test]
     fn secrets_come_from_files_and_the_environment_wins() {
         let folder = tempfile::tempdir().expect("a folder");
-        std::fs::write(folder.path().join("secret"), "s3cret\n").expect("a file");
+        let secret = folder.path().join("secret");
+        std::fs::write(&secret, "s3cret\n").expect("a file");
+        std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o600)).expect("permissions");
         let file = folder.path().join("tokenwarden.toml");
         let load = |text: &str, environment: &[(&str, &str)]| {
             let environment = environment.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
@@ -433,6 +483,50 @@ mod tests {
             Err("both `token` and `token_file` are given; keep one".into())
         );
         assert!(load("[admin]\ntoken_file = 'none'", &[]).is_err_and(|said| said.contains("cannot read `token_file`")));
+        std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o604)).expect("permissions");
+        let variable = [("TOKENWARDEN__ADMIN__TOKEN_FILE", file.as_str())];
+        assert!(load("", &variable).is_err_and(|said| said.contains("others can read or change it (mode 0604)")));
+    }
+
+    #[test]
+    fn secret_in_an_open_configuration_is_a_warning() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("t.toml");
+        let warnings = |text: &str, mode| {
+            std::fs::write(&file, text).expect("a file");
+            std::fs::set_permissions(&file, PermissionsExt::from_mode(mode)).expect("permissions");
+            Config::load(Some(&file)).expect("the configuration is right").warnings
+        };
+        let kafka = "[source.kafka]\nbrokers = 'kafka:9093'\n[source.kafka.properties]\n";
+        let password = format!("{kafka}'sasl.password' = 's3cret'");
+        for (text, key) in
+            [(password.as_str(), "source.kafka.properties.sasl.password"), ("[admin]\ntoken = 's3cret'", "admin.token")]
+        {
+            let told = warnings(text, 0o644);
+            assert!(told.len() == 1 && told[0].starts_with(&format!("`{key}` stands in ")), "{told:?}");
+            assert!(!told[0].contains("s3cret"), "{told:?}");
+            assert_eq!(warnings(text, 0o600), [""; 0], "{key}");
+        }
+        assert_eq!(warnings(&format!("{kafka}'sasl.username' = 'me'"), 0o644), [""; 0]);
+    }
+
+    #[test]
+    fn plaintext_credentials_need_to_be_allowed() {
+        let kafka = |brokers: &str, more: &str| {
+            load(&format!("[source.kafka]\nbrokers = '{brokers}'\n{more}")).err().unwrap_or_default()
+        };
+        let properties = "properties = { 'security.protocol' = 'SASL_PLAINTEXT', 'sasl.mechanism' = 'PLAIN' }";
+        for brokers in ["kafka:9092", "127.0.0.1:9092,10.0.0.7:9092", "[fd00::7]:9092"] {
+            assert!(kafka(brokers, properties).contains("credentials be sent unencrypted"), "{brokers}");
+        }
+        assert_eq!(kafka("127.0.0.1:9092, localhost:9093,[::1]:9094", properties), "");
+        assert_eq!(kafka("kafka:9092", &format!("allow_plaintext = true\n{properties}")), "");
+        assert_eq!(kafka("kafka:9092", &properties.replace("PLAINTEXT", "SSL")), "");
+        let endpoint = "properties = { 'sasl.oauthbearer.token.endpoint.url' = 'http://id.example/token' }";
+        assert!(kafka("kafka:9092", endpoint).contains("the client's secret"), "{}", kafka("kafka:9092", endpoint));
+        assert_eq!(kafka("kafka:9092", &endpoint.replace("http:", "https:")), "");
+        let open = load("[admin]\nlisten = '0.0.0.0:9464'\ntoken = 's3cret'").expect("it is right");
+        assert!(open.warnings.iter().any(|warning| warning.contains("unencrypted")), "{:?}", open.warnings);
     }
 
     #[test]

@@ -9,6 +9,8 @@ use serde::de::DeserializeOwned;
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
+use super::secret_file;
+
 /// Environment variables that override configuration begin so: `TOKENWARDEN__STORE__URL` sets `url` of `[store]`.
 const PREFIX: &str = "TOKENWARDEN__";
 
@@ -169,10 +171,14 @@ impl Tree {
                 return fail(format!("both `{key}` and `{file_key}` are given; keep one"));
             }
             let name = if matches!(origin, Some(Origin::Line(_))) { base.join(name) } else { PathBuf::from(name) };
-            let secret = match std::fs::read_to_string(&name) {
-                Ok(text) => text.trim_end_matches(['\r', '\n']).to_owned(),
+            let contents = match secret_file::read(&name) {
+                Ok(contents) => contents,
                 Err(error) => return fail(format!("cannot read `{file_key}` {}: {error}", name.display())),
             };
+            let Ok(text) = String::from_utf8(contents) else {
+                return fail(format!("`{file_key}` {} is not UTF-8 text", name.display()));
+            };
+            let secret = text.trim_end_matches(['\r', '\n']).to_owned();
             if secret.is_empty() {
                 return fail(format!("`{file_key}` {} is empty", name.display()));
             }
@@ -187,6 +193,15 @@ impl Tree {
             }
         }
         Ok(())
+    }
+
+    /// The path of the first secret that stands in the file itself. Properties of librdkafka count if their name says so.
+    pub(super) fn secret_in_file(&mut self) -> Option<String> {
+        let origins = self.places.origins.iter().filter(|(_, origin)| matches!(origin, Origin::Line(_)));
+        let mut paths: Vec<String> = origins.map(|(path, _)| path.clone()).filter(|path| names_secret(path)).collect();
+        paths.sort();
+        // A variable of the environment may have taken the value away.
+        paths.into_iter().find(|path| self.get_mut(path).is_some_and(|value| value.is_str()))
     }
 
     /// Where its values came from, for mistakes that only those who use them can see.
@@ -313,6 +328,17 @@ impl fmt::Display for Origin {
 fn is_secret(path: &str) -> bool {
     let key = path.rsplit('.').next().unwrap_or(path);
     SECRETS.contains(&key) || path.contains(".properties.")
+}
+
+/// Whether the value at `path` is a secret, as far as its name says.
+fn names_secret(path: &str) -> bool {
+    let key = path.rsplit('.').next().unwrap_or(path);
+    match path.split_once(".properties.") {
+        Some((_, property)) => {
+            !property.ends_with("_file") && ["password", "secret", "key.pem"].iter().any(|word| property.contains(word))
+        }
+        None => SECRETS.contains(&key),
+    }
 }
 
 /// The keys that a variable's name stands for.

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use url::Url;
 
 use super::mail;
+use crate::outgoing::is_loopback;
 use crate::port::{Alert, DeliveryError, Notifier};
 use crate::rule::RuleSet;
 
@@ -38,6 +39,9 @@ pub struct EmailSettings {
     pub to: Vec<String>,
     pub username: Option<String>,
     pub password: Option<SecretString>,
+    /// Whether the password may go to another machine unencrypted.
+    #[serde(default)]
+    pub allow_plaintext: bool,
     /// A private authority, PEM, trusted besides the system's.
     pub ca_file: Option<PathBuf>,
 }
@@ -167,6 +171,13 @@ fn transport(settings: &EmailSettings) -> Result<AsyncSmtpTransport<Tokio1Execut
         ("smtp", _) => (Tls::Required, 587),
         _ => return wrong("must begin with smtps:// or smtp://"),
     };
+    // With opportunistic STARTTLS whoever is on the way can take the offer out, and reads the password.
+    let may_be_plaintext = matches!(settings.starttls, Some(StartTls::Opportunistic | StartTls::None));
+    if may_be_plaintext && settings.password.is_some() && !settings.allow_plaintext && !is_loopback(host) {
+        let problem =
+            "lets the password be sent unencrypted: use \"required\", or set alert.email.allow_plaintext = true";
+        return Err(("starttls", problem.to_owned()));
+    }
     let mut parameters = TlsParameters::builder(host.to_owned());
     if let Some(file) = &settings.ca_file {
         let pem = std::fs::read(file).map_err(|error| ("ca_file", format!("cannot be read: {error}")))?;

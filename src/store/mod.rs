@@ -30,6 +30,7 @@ pub use self::rows::EpochRows;
 use self::rows::{Batch, TABLES};
 use self::settings::Location;
 pub use self::settings::{StoreSettings, library_in};
+use crate::outgoing::is_loopback;
 use crate::port::{Rows as _, Store, StoreError};
 
 /// For the server to answer all that opening asks it.
@@ -293,12 +294,9 @@ async fn connect(settings: &StoreSettings, rights: Rights) -> Result<(Client, Op
             Ok((with_credentials(client, Some(&user), Some(&password)), owner))
         }
         Location::Server(url) => {
-            let client = match url.host() {
-                // Bytes cost less than compressing them where they do not leave the machine.
-                Some(url::Host::Ipv4(ip)) if ip.is_loopback() => client.with_compression(Compression::None),
-                Some(url::Host::Domain("localhost")) => client.with_compression(Compression::None),
-                _ => client.with_compression(Compression::Lz4),
-            };
+            // Bytes cost less than compressing them where they do not leave the machine.
+            let is_near = url.host_str().is_some_and(is_loopback);
+            let client = client.with_compression(if is_near { Compression::None } else { Compression::Lz4 });
             let client = client.with_url(url);
             Ok((with_credentials(client, settings.user.as_deref(), settings.password.as_ref()), None))
         }

@@ -7,6 +7,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use url::Url;
 
+use crate::outgoing::is_loopback;
 use crate::port::StoreError;
 
 /// Section `[store]` of the configuration.
@@ -19,6 +20,8 @@ pub struct StoreSettings {
     /// Of a server; an embedded store has its own.
     pub user: Option<String>,
     pub password: Option<SecretString>,
+    /// Whether the password may go to another machine unencrypted.
+    pub allow_plaintext: bool,
     /// Where libchdb.so is; an embedded store needs it.
     pub library: Option<PathBuf>,
     /// Where an embedded store answers ClickHouse's HTTP protocol, loopback only; a free port where none is set.
@@ -38,6 +41,7 @@ impl Default for StoreSettings {
             database: "tokenwarden".to_owned(),
             user: None,
             password: None,
+            allow_plaintext: false,
             library: None,
             listen: None,
             retention_days: 180,
@@ -63,7 +67,7 @@ pub(super) enum Location {
 impl StoreSettings {
     /// What is wrong with `url`, to be said after its name; the text itself may hold a password and is not repeated.
     pub fn check_url(&self) -> Result<(), &'static str> {
-        read_url(&self.url).map(drop)
+        self.read_url().map(drop)
     }
 
     /// Whether `url` names a directory on this machine.
@@ -78,7 +82,20 @@ impl StoreSettings {
     }
 
     pub(super) fn location(&self) -> Result<Location, StoreError> {
-        read_url(&self.url).map_err(|problem| StoreError::Permanent(format!("store.url {problem}")))
+        self.read_url().map_err(|problem| StoreError::Permanent(format!("store.url {problem}")))
+    }
+
+    fn read_url(&self) -> Result<Location, &'static str> {
+        let location = read_url(&self.url)?;
+        if let Location::Server(url) = &location
+            && url.scheme() == "http"
+            && self.password.is_some()
+            && !self.allow_plaintext
+            && !url.host_str().is_some_and(is_loopback)
+        {
+            return Err("would send the password unencrypted: use https://, or set store.allow_plaintext = true");
+        }
+        Ok(location)
     }
 }
 
@@ -114,6 +131,29 @@ mod tests {
         assert!(matches!(location("https://clickhouse.example:8443"), Ok(Location::Server(_))));
         for wrong in ["", "embedded:", "data", "tcp://host:9000", "http://"] {
             assert!(location(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn plaintext_password_leaves_the_machine_only_if_allowed() {
+        let store = |url: &str, password: Option<&str>, allow_plaintext| StoreSettings {
+            url: url.to_owned(),
+            password: password.map(Into::into),
+            allow_plaintext,
+            ..StoreSettings::default()
+        };
+        for url in ["http://clickhouse:8123", "http://10.0.0.7:8123", "http://localhost.example", "http://[fd00::7]"] {
+            assert!(
+                store(url, Some("s3cret"), false)
+                    .location()
+                    .is_err_and(|told| told.to_string().contains("allow_plaintext"))
+            );
+            assert!(
+                store(url, Some("s3cret"), true).check_url().is_ok() && store(url, None, false).check_url().is_ok()
+            );
+        }
+        for url in ["https://clickhouse:8443", "http://127.0.0.1:8123", "http://LocalHost:8123", "http://[::1]:8123"] {
+            assert_eq!(store(url, Some("s3cret"), false).check_url(), Ok(()), "{url}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Servers that die with the test, whichever way it ends.
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -80,6 +80,14 @@ pub fn keep_one_rule(folder: &Path) {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("rules/new_ip.toml");
     std::fs::create_dir(folder.join("rules")).expect("a folder");
     std::fs::copy(shipped, folder.join("rules/new_ip.toml")).expect("a rule");
+}
+
+/// Writes a file that holds a secret: only its owner may read it.
+pub fn keep_secret(file: &Path, secret: &str) {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(file).expect("a file");
+    file.write_all(secret.as_bytes()).expect("written");
 }
 
 /// Where the setup script puts the parts that tests run on.

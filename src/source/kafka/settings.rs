@@ -7,9 +7,11 @@ use std::sync::Arc;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
+use url::Url;
 
 use crate::feed::{Feed, Tenant};
 use crate::format::Format;
+use crate::outgoing::is_loopback;
 use crate::port::SourceError;
 
 /// `[source.kafka]`.
@@ -28,6 +30,9 @@ pub struct KafkaSettings {
     /// Anything else that librdkafka takes, TLS and SASL above all.
     #[serde(default)]
     pub properties: BTreeMap<String, String>,
+    /// Whether credentials may go to another machine unencrypted.
+    #[serde(default)]
+    pub allow_plaintext: bool,
     /// Messages of a partition, before the committed one, that are read again when the partition is taken over: from
     /// them its baselines are remembered. Nothing else comes of them.
     #[serde(default = "remember_default")]
@@ -46,6 +51,28 @@ impl KafkaSettings {
     #[must_use]
     pub fn feeds(&self) -> HashMap<Arc<str>, Feed> {
         self.topics.iter().map(|topic| (topic.topic.as_str().into(), topic.feed)).collect()
+    }
+
+    /// Whether credentials would be sent unencrypted to another machine; the error says which property decides.
+    pub fn check_plaintext(&self) -> Result<(), String> {
+        let property = |key: &str| self.properties.get(key).map_or("", String::as_str);
+        if self.allow_plaintext {
+            return Ok(());
+        }
+        let fix = "or set source.kafka.allow_plaintext = true";
+        let is_far = |broker: &str| {
+            let address = broker.trim().rsplit_once("://").map_or(broker.trim(), |(_, address)| address);
+            !is_loopback(address.rsplit_once(':').map_or(address, |(host, _)| host))
+        };
+        if property("security.protocol").eq_ignore_ascii_case("sasl_plaintext") && self.brokers.split(',').any(is_far) {
+            return Err(format!("`security.protocol` lets credentials be sent unencrypted: use SASL_SSL, {fix}"));
+        }
+        let endpoint = "sasl.oauthbearer.token.endpoint.url";
+        let is_plain = |url: &Url| url.scheme() == "http" && !url.host_str().is_some_and(is_loopback);
+        if Url::parse(property(endpoint)).is_ok_and(|url| is_plain(&url)) {
+            return Err(format!("`{endpoint}` lets the client's secret be sent unencrypted: use https://, {fix}"));
+        }
+        Ok(())
     }
 
     pub(super) fn client_config(&self) -> Result<ClientConfig, SourceError> {
