@@ -92,11 +92,16 @@ need_system_packages() {
 }
 
 need_engine() {
-    is_current libchdb.so "$chdb" && return
+    if is_current libchdb.so "$chdb"; then
+        # A library that others can change is not loaded.
+        chmod go-w "$cache/libchdb.so" 2>/dev/null || true
+        return
+    fi
     [ "$(uname -sm)" = 'Linux x86_64' ] || missing "the ClickHouse engine is published for Linux on x86-64, not for $(uname -sm):
-       use a ClickHouse server ([store] url), or put a libchdb of your own at $cache/libchdb.so.
-       Then, to say so: printf '%s' '$chdb' > $cache/.libchdb.so.version"
+       use a ClickHouse server ([store] url), or put a libchdb of your own at $cache/libchdb.so, with its SHA-256 as
+       store.library_sha256. Then, to say so: printf '%s' '$chdb' > $cache/.libchdb.so.version"
     npm_package "$chdb" 'ClickHouse engine' 159 package/libchdb.so
+    chmod go-w "$scratch/package/libchdb.so"
     install_into "$scratch/package/libchdb.so" libchdb.so "$chdb"
 }
 

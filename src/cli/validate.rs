@@ -142,11 +142,10 @@ async fn check_store(settings: &StoreSettings, report: &mut Report) -> Result<()
     if let Some(directory) = settings.url.strip_prefix("embedded:")
         && !Path::new(directory).exists()
     {
-        if settings.library.as_deref().is_some_and(Path::is_file) {
-            return Report::ok("store", &format!("{directory} will be made"));
-        }
-        let reason = "the engine's libchdb.so is not there; set store.library, or run deploy/setup.sh";
-        return report.failed("store", reason, Kind::Configuration);
+        return match settings.check_library() {
+            Ok(()) => Report::ok("store", &format!("{directory} will be made")),
+            Err(reason) => report.failed("store", &reason, Kind::Configuration),
+        };
     }
     match Reader::open(settings).await {
         Ok(reader) => {

@@ -332,6 +332,9 @@ impl Config {
         if let Err(problem) = self.store.check_url() {
             return wrong("store.url", problem);
         }
+        if let Err(problem) = self.store.check_sha256() {
+            return wrong("store.library_sha256", problem);
+        }
         if !(-20.0..=0.0).contains(&detection.prior_log_odds) {
             return wrong("detection.prior_log_odds", "must lie between -20 and 0; -7 is one stolen token in 1,100");
         }

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::endpoint::{self, Credentials};
-use super::engine::{Engine, EngineError};
+use super::engine::{Engine, EngineError, LibraryFile};
 use crate::port::StoreError;
 
 /// Name of the owner's user, who may do everything.
@@ -71,7 +71,7 @@ impl Drop for Owner {
 /// With `create`, makes the directory; without, one that holds no store is an error.
 pub(super) fn open(
     directory: &Path,
-    library: Option<&Path>,
+    library: Option<&LibraryFile>,
     listen: Option<SocketAddr>,
     create: bool,
 ) -> Result<(Access, Option<Owner>), StoreError> {
@@ -122,7 +122,7 @@ fn lock(directory: &Path) -> io::Result<Option<File>> {
 fn own(
     directory: &Path,
     engine_directory: &Path,
-    library: Option<&Path>,
+    library: Option<&LibraryFile>,
     listen: Option<SocketAddr>,
     lock: File,
 ) -> Result<(Access, Option<Owner>), StoreError> {

@@ -37,6 +37,11 @@ const READER_MEMORY_BYTES_MAX: &str = "4000000000";
 /// Result of one query, which is held whole until it is sent.
 const RESULT_BYTES_MAX: &str = "1000000000";
 
+/// ClickHouse compiles queries that come again. Without that, no memory of the process need be both writable and
+/// executable, and systemd's `MemoryDenyWriteExecute=` can forbid it.
+const NO_CODE_AT_RUN_TIME: [(&str, &str); 3] =
+    [("compile_expressions", "0"), ("compile_aggregate_expressions", "0"), ("compile_sort_description", "0")];
+
 /// Who may ask.
 #[derive(Debug)]
 pub(super) struct Credentials {
@@ -160,6 +165,7 @@ impl Endpoint {
             session.query(format!("USE {}", quoted_name(database)).as_bytes(), "Null", &[])?;
         }
         let mut settings = BTreeMap::from([("max_result_bytes", RESULT_BYTES_MAX), ("session_timezone", "UTC")]);
+        settings.extend(NO_CODE_AT_RUN_TIME);
         if read_only {
             // `final`: a row that was written twice counts once.
             settings.extend([("max_memory_usage", READER_MEMORY_BYTES_MAX), ("final", "1")]);

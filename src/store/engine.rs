@@ -7,13 +7,34 @@
 
 #![expect(unsafe_code, reason = "the engine is a C library; every block says why it is sound")]
 
+use std::error::Error as _;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::fmt;
+use std::fmt::{self, Write as _};
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::slice;
 use std::sync::{Mutex, Once, OnceLock, PoisonError};
 
 use libloading::Library;
+use sha2::{Digest as _, Sha256};
+
+/// SHA-256 of `libchdb.so` in the npm package `@chdb/lib-linux-x64-gnu` 26.5.3, which `deploy/setup.sh` fetches.
+pub(super) const SHA256: &str = "4330da79405733f7572f27c1442f46c03a08301f00859dce0368645731b1e1dc";
+/// Bytes of the library hashed at a time.
+const HASHED_BYTES: usize = 1 << 20;
+/// Bits of a mode that let the group or others write.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+
+/// A library that may be loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct LibraryFile {
+    pub(super) path: PathBuf,
+    /// SHA-256 of its contents, lower-case hexadecimal.
+    pub(super) sha256: String,
+}
 
 /// Why the engine cannot be had.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -25,6 +46,12 @@ pub(super) enum EngineError {
         .0.display()
     )]
     Missing(PathBuf),
+    #[error(
+        "{} has the SHA-256 {found}, not {expected}, and is not loaded: `deploy/setup.sh run` fetches the right one; if this \
+         one is meant, set store.library_sha256 = \"{found}\"",
+        .library.display()
+    )]
+    Changed { library: PathBuf, found: String, expected: String },
     #[error("{} is not a libchdb that this build can use: {reason}", .library.display())]
     Unusable { library: PathBuf, reason: String },
     #[error(
@@ -41,6 +68,45 @@ pub(super) enum EngineError {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Exception(pub String);
+
+impl LibraryFile {
+    /// Opens the file, if it has the expected contents and only this process's user or root can change it.
+    pub(super) fn open_checked(&self) -> Result<File, EngineError> {
+        if !self.path.is_file() {
+            return Err(EngineError::Missing(self.path.clone()));
+        }
+        let unusable = |reason: String| EngineError::Unusable { library: self.path.clone(), reason };
+        let mut file = File::open(&self.path).map_err(|error| unusable(error.to_string()))?;
+        let about = file.metadata().map_err(|error| unusable(error.to_string()))?;
+        let is_ours = about.uid() == 0 || about.uid() == rustix::process::geteuid().as_raw();
+        if !is_ours || about.mode() & WRITABLE_BY_OTHERS != 0 {
+            let (owner, mode) = (about.uid(), about.mode() & 0o777);
+            let reason = format!(
+                "others can change it (owner {owner}, mode {mode:04o}); it must belong to root or to the service's user, \
+                 and `chmod go-w` must have been run on it"
+            );
+            return Err(unusable(reason));
+        }
+        let mut hash = Sha256::new();
+        let mut piece = vec![0; HASHED_BYTES];
+        loop {
+            match file.read(&mut piece).map_err(|error| unusable(error.to_string()))? {
+                0 => break,
+                length => hash.update(&piece[..length]),
+            }
+        }
+        let found = hash.finalize().iter().fold(String::new(), |mut found, byte| {
+            // Writing into a text cannot fail.
+            let _ = write!(found, "{byte:02x}");
+            found
+        });
+        if found == self.sha256 {
+            Ok(file)
+        } else {
+            Err(EngineError::Changed { library: self.path.clone(), found, expected: self.sha256.clone() })
+        }
+    }
+}
 
 /// The engine, open on a directory, until it is dropped.
 #[derive(Debug)]
@@ -60,7 +126,7 @@ static OPEN: Mutex<Option<Open>> = Mutex::new(None);
 
 impl Engine {
     /// Loads the library, the first time in this process, and opens `directory`, which must exist.
-    pub(super) fn open(library: &Path, directory: &Path) -> Result<Self, EngineError> {
+    pub(super) fn open(library: &LibraryFile, directory: &Path) -> Result<Self, EngineError> {
         let symbols = Symbols::load(library)?;
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(open) = &*open {
@@ -283,22 +349,27 @@ impl fmt::Debug for Symbols {
 
 impl Symbols {
     /// The library stays loaded until the process ends: its threads outlive every connection.
-    fn load(path: &Path) -> Result<&'static Self, EngineError> {
-        static LOADED: OnceLock<Result<Symbols, EngineError>> = OnceLock::new();
-        if !path.is_file() {
-            return Err(EngineError::Missing(path.to_owned()));
+    fn load(library: &LibraryFile) -> Result<&'static Self, EngineError> {
+        static LOADED: OnceLock<(LibraryFile, Symbols)> = OnceLock::new();
+        if let Some((_, symbols)) = LOADED.get().filter(|(loaded, _)| loaded == library) {
+            return Ok(symbols);
         }
-        LOADED.get_or_init(|| Self::load_first(path)).as_ref().map_err(Clone::clone)
+        let symbols = Self::load_first(library)?;
+        Ok(&LOADED.get_or_init(|| (library.clone(), symbols)).1)
     }
 
-    fn load_first(path: &Path) -> Result<Self, EngineError> {
+    fn load_first(file: &LibraryFile) -> Result<Self, EngineError> {
         let unusable = |error: libloading::Error| EngineError::Unusable {
-            library: path.to_owned(),
-            // The loader's text names the cause: not a library, another architecture, a missing symbol.
-            reason: error.to_string(),
+            library: file.path.clone(),
+            // The loader's own text, behind it, names the cause: not a library, another architecture, a missing symbol.
+            reason: error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}")),
         };
-        // SAFETY: loading runs the library's initialisers, which are those of the ClickHouse engine; the operator
-        // named this file, or `deploy/setup.sh` fetched and checked it.
+        // Loaded by the descriptor that was hashed: another file under the same name is not loaded. The descriptor
+        // stays open, because the library opens itself for the symbols of a stack trace.
+        let opened: &'static File = Box::leak(Box::new(file.open_checked()?));
+        let path = format!("/proc/self/fd/{}", opened.as_raw_fd());
+        // SAFETY: loading runs the library's initialisers, which are those of the ClickHouse engine: the contents have
+        // the digest of the build that `chdb.h` comes with, or the one that the operator vouches for.
         let library = unsafe { Library::new(path) }.map_err(unusable)?;
         let library: &'static Library = Box::leak(Box::new(library));
         /// The function `name`, with the type that the field it goes to asks for.

@@ -284,9 +284,9 @@ async fn connect(settings: &StoreSettings, rights: Rights) -> Result<(Client, Op
     let client = Client::default().with_product_info("tokenwarden", env!("CARGO_PKG_VERSION"));
     match settings.location()? {
         Location::Embedded(directory) => {
-            let (library, listen) = (settings.library.clone(), settings.listen);
+            let (library, listen) = (settings.library_file(), settings.listen);
             let opened = tokio::task::spawn_blocking(move || {
-                embedded::open(&directory, library.as_deref(), listen, rights == Rights::Write)
+                embedded::open(&directory, library.as_ref(), listen, rights == Rights::Write)
             });
             let (access, owner) = opened.await.map_err(|error| StoreError::Permanent(error.to_string()))??;
             let (user, password) = if rights == Rights::Write { access.owner } else { access.analyst };

@@ -7,6 +7,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use url::Url;
 
+use super::engine::{self, LibraryFile};
 use crate::outgoing::is_loopback;
 use crate::port::StoreError;
 
@@ -24,6 +25,8 @@ pub struct StoreSettings {
     pub allow_plaintext: bool,
     /// Where libchdb.so is; an embedded store needs it.
     pub library: Option<PathBuf>,
+    /// SHA-256 of that file in hexadecimal, where it is not the one that `deploy/setup.sh` fetches.
+    pub library_sha256: Option<String>,
     /// Where an embedded store answers ClickHouse's HTTP protocol, loopback only; a free port where none is set.
     pub listen: Option<SocketAddr>,
     /// How long events, dead letters and the rollup are kept after they were written; 0 keeps them for ever.
@@ -43,6 +46,7 @@ impl Default for StoreSettings {
             password: None,
             allow_plaintext: false,
             library: None,
+            library_sha256: None,
             listen: None,
             retention_days: 180,
             spool_dir: None,
@@ -74,6 +78,27 @@ impl StoreSettings {
     #[must_use]
     pub fn is_embedded(&self) -> bool {
         matches!(read_url(&self.url), Ok(Location::Embedded(_)))
+    }
+
+    /// What is wrong with `library_sha256`, to be said after its name.
+    pub fn check_sha256(&self) -> Result<(), &'static str> {
+        let is_digest = |text: &String| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if self.library_sha256.as_ref().is_none_or(is_digest) {
+            Ok(())
+        } else {
+            Err("must be 64 hexadecimal digits, as `sha256sum` prints them")
+        }
+    }
+
+    /// Checks the engine's library as loading does; an embedded store needs it.
+    pub fn check_library(&self) -> Result<(), String> {
+        let library = self.library_file().ok_or("set store.library, or run deploy/setup.sh")?;
+        library.open_checked().map(drop).map_err(|error| error.to_string())
+    }
+
+    pub(super) fn library_file(&self) -> Option<LibraryFile> {
+        let sha256 = self.library_sha256.as_deref().unwrap_or(engine::SHA256).to_ascii_lowercase();
+        self.library.clone().map(|path| LibraryFile { path, sha256 })
     }
 
     /// What is being done, where opening fails.

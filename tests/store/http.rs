@@ -1,6 +1,7 @@
 //! The embedded store's endpoint, as a ClickHouse server is used: by this program with a URL, by the `clickhouse`
 //! crate, by curl and by dashboards; and by somebody who should not.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use clickhouse::Row;
@@ -113,7 +114,9 @@ async fn a_wrong_password_is_told_and_not_repeated() {
 fn the_commands_tell_of_a_wrong_password_in_one_line_and_name_the_keys() {
     let (_owner, directory, access) = owner();
     let url = access.text("url");
-    std::fs::write(directory.path().join("password"), "wr0ng-secret").unwrap();
+    let password = directory.path().join("password");
+    std::fs::write(&password, "wr0ng-secret").unwrap();
+    std::fs::set_permissions(&password, PermissionsExt::from_mode(0o600)).unwrap();
     let config = directory.path().join("tokenwarden.toml");
     let text = "[source.file]\npath = 'password'\n[store]\nuser = 'tokenwarden'\npassword_file = 'password'\n";
     std::fs::write(&config, format!("{text}url = '{url}'\n")).unwrap();

@@ -14,6 +14,7 @@ mod rows;
 mod sql;
 mod views;
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -348,6 +349,18 @@ async fn a_directory_that_cannot_be_used_is_one_clear_error() {
     assert!(told.contains("set store.library"), "{told}");
     let told = open(StoreSettings { library: Some("/nonexistent/libchdb.so".into()), ..embedded(&fresh) }).await;
     assert!(told.contains("not at /nonexistent/libchdb.so: `deploy/setup.sh run` fetches it"), "{told}");
+    // A file that is no library: refused by its digest, and by the loader where the operator vouches for the digest.
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
+    let other = StoreSettings { library: Some(file.clone()), ..embedded(&fresh) };
+    let told = open(other.clone()).await;
+    assert!(told.contains("is not loaded") && told.contains("store.library_sha256 = \""), "{told}");
+    let found = told.rsplit('"').nth(1).unwrap().to_uppercase();
+    let vouched = StoreSettings { library_sha256: Some(found), ..other };
+    let told = open(vouched.clone()).await;
+    assert!(told.contains("is not a libchdb that this build can use: dlopen failed: /proc/self/fd/"), "{told}");
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o620)).unwrap();
+    let told = open(vouched).await;
+    assert!(told.contains("others can change it (owner ") && told.contains("mode 0620"), "{told}");
     let told = open(StoreSettings { listen: Some(([192, 0, 2, 1], 8123).into()), ..embedded(&fresh) }).await;
     assert!(told.contains("loopback alone"), "{told}");
 }
