@@ -1,6 +1,6 @@
 # `make help` says what there is to make.
 .DEFAULT_GOAL := help
-.PHONY: help demo evaluate test bench slow lint
+.PHONY: help demo evaluate test bench slow lint advisories
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 CACHE := $(or $(TOKENWARDEN_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tokenwarden)
@@ -51,8 +51,13 @@ slow: ## tests that take minutes: every test, those marked as slow too, and each
 		cargo fuzz run --fuzz-dir tests/fuzz --target-dir $(TARGET)/fuzz --sanitizer none $$target \
 		$(TARGET)/fuzz/found/$$target rules tests/data/formats -- -max_total_time=120 || exit 1; done
 
-lint: ## formatting, clippy, and what the dependencies may be
+lint: ## formatting, clippy, what the dependencies may be, and how far the systemd unit is confined
 	@deploy/setup.sh lint
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
 	$(CACHE)/tools/bin/cargo-deny --locked check bans licenses sources
+	@.ci/exposure deploy/tokenwarden.service
+
+advisories: ## known vulnerabilities of the dependencies, where the database of them can be fetched
+	@deploy/setup.sh lint
+	@.ci/advisories $(CACHE)/tools/bin/cargo-deny

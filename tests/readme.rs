@@ -75,6 +75,65 @@ fn what_is_shipped_to_run_it_with_is_right() {
     }
 }
 
+/// Puts a program `name` that runs `script` into `folder`.
+fn program(folder: &Path, name: &str, script: &str) -> String {
+    let file = folder.join(name);
+    std::fs::write(&file, format!("#!/bin/sh\n{script}\n")).expect("written");
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o755)).expect("permissions");
+    file.to_string_lossy().into_owned()
+}
+
+#[test]
+fn advisories_fail_ci_only_where_they_are_known() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let check = |script: &str| {
+        let deny = program(folder.path(), "cargo-deny", script);
+        let root = env!("CARGO_MANIFEST_DIR");
+        let output = Command::new(format!("{root}/.ci/advisories")).arg(deny).output().expect("it runs");
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (passed, said) = check("echo 'cannot resolve github.com'; exit 1");
+    assert!(passed && said.starts_with("not checked here: known vulnerabilities"), "{said}");
+    assert!(said.contains("cannot resolve github.com"), "{said}");
+    let (passed, said) = check("[ \"$1\" = fetch ] || { echo RUSTSEC-2026-0001; exit 1; }");
+    assert!(!passed && said.contains("RUSTSEC-2026-0001"), "{said}");
+    let (passed, said) = check("exit 0");
+    assert!(passed && said.is_empty(), "{said}");
+}
+
+#[test]
+fn unit_is_confined_as_far_as_it_can_be() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let check = |unit: &str, path: Option<&str>| {
+        let mut command = Command::new(format!("{root}/.ci/exposure"));
+        if let Some(path) = path {
+            command.env("PATH", path);
+        }
+        let output = command.arg(unit).output().expect("it runs");
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let unit = format!("{root}/deploy/tokenwarden.service");
+    let (passed, said) = check(&unit, None);
+    assert!(passed, "{said}");
+    if said.contains("not checked here") {
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), said.as_bytes());
+    } else {
+        assert!(said.contains(": exposure ") && said.ends_with(" of 10\n"), "{said}");
+        let folder = tempfile::tempdir().expect("a folder");
+        let open = folder.path().join("open.service");
+        std::fs::write(&open, "[Service]\nExecStart=/bin/true\n").expect("written");
+        assert!(!check(&open.to_string_lossy(), None).0, "a unit without any confinement");
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    for tool in ["bash", "sed"] {
+        let found = Command::new("sh").args(["-c", &format!("command -v {tool}")]).output().expect("it runs");
+        let found = String::from_utf8(found.stdout).expect("a path");
+        std::os::unix::fs::symlink(found.trim(), folder.path().join(tool)).expect("a link");
+    }
+    let (passed, said) = check(&unit, folder.path().to_str());
+    assert!(passed && said.starts_with("not checked here: the confinement of "), "{said}");
+}
+
 #[test]
 fn its_event_is_judged() {
     let file = tempfile::NamedTempFile::new().expect("a file");
@@ -102,21 +161,20 @@ fn its_rule_is_the_one_that_is_shipped() {
 
 #[test]
 fn its_commands_are_there() {
+    let in_blocks =
+        README.split("\n```sh\n").skip(1).filter_map(|rest| rest.split_once("\n```")).map(|(block, _)| block);
+    let in_text = README.split("\n```").step_by(2).flat_map(|text| text.split('`').skip(1).step_by(2));
     let mut seen = 0;
-    for (at, _) in README.match_indices("tokenwarden ") {
-        let rest = &README[at + "tokenwarden ".len()..];
-        let before = README[..at].chars().next_back();
-        let Some(word) = rest.split(|c: char| !c.is_ascii_lowercase()).next().filter(|word| !word.is_empty()) else {
+    for line in in_blocks.flat_map(str::lines).chain(in_text) {
+        let Some(rest) = line.strip_prefix("tokenwarden ").or_else(|| line.strip_prefix("target/release/tokenwarden "))
+        else {
             continue;
         };
-        // Commands stand at the beginning of a line of code, or of code in the text.
-        if before == Some('`') || (before == Some('\n') && rest.contains("--")) {
-            let output = tokenwarden(&[word, "--help"]);
-            seen += usize::from(output.status.success());
-            assert!(output.status.success() || before == Some('\n'), "there is no command {word}");
-        }
+        let command = rest.split(' ').next().unwrap_or_default();
+        assert!(tokenwarden(&[command, "--help"]).status.success(), "there is no command `{command}`: {line}");
+        seen += 1;
     }
-    assert!(seen >= 4, "only {seen} commands are found");
+    assert!(seen >= 6, "only {seen} commands are found");
 }
 
 #[test]
