@@ -23,7 +23,7 @@ use futures::StreamExt as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use subtle::ConstantTimeEq as _;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::engine::{Answer, Engine, Exception};
 use super::{fault, statement};
@@ -32,10 +32,45 @@ use super::{fault, statement};
 const STATEMENT_BYTES_MAX: usize = 256 << 20;
 /// How long queries may go on when the endpoint is to end, before they are stopped; then how long that may take.
 const GRACE: Duration = Duration::from_secs(1);
-/// Memory that one analyst's query may take, so that a wide join does not end the process that it runs in.
-const READER_MEMORY_BYTES_MAX: &str = "4000000000";
-/// Result of one query, which is held whole until it is sent.
+/// Result of one query of the owner, which is held whole until it is sent.
 const RESULT_BYTES_MAX: &str = "1000000000";
+/// A reader's statement, bytes.
+const READER_STATEMENT_BYTES_MAX: usize = 1 << 20;
+/// Queries of analysts at a time.
+const READERS_MAX: usize = 4;
+/// What one query of a reader may take, so that it does not end the process that it runs in. The caller may ask for
+/// less.
+const READER_LIMITS: [(&str, u64); 6] = [
+    ("max_memory_usage", 1_000_000_000),
+    // Seconds.
+    ("max_execution_time", 120),
+    ("max_result_bytes", 250_000_000),
+    ("max_result_rows", 10_000_000),
+    ("max_temporary_data_on_disk_size_for_query", 1_000_000_000),
+    ("max_threads", 4),
+];
+/// Settings that a reader may choose, besides lower limits: none of them names a file or lifts a limit.
+const READER_SETTINGS: [&str; 16] = [
+    "date_time_output_format",
+    "extremes",
+    "final",
+    "join_use_nulls",
+    "limit",
+    "log_comment",
+    "max_bytes_to_read",
+    "max_rows_to_read",
+    "offset",
+    "output_format_decimal_trailing_zeros",
+    "output_format_write_statistics",
+    "read_overflow_mode",
+    "result_overflow_mode",
+    "session_timezone",
+    "timeout_overflow_mode",
+    "union_default_mode",
+];
+/// The same, by how their names begin.
+const READER_SETTING_FAMILIES: [&str; 4] =
+    ["output_format_csv_", "output_format_json_", "output_format_pretty_", "output_format_tsv_"];
 
 /// ClickHouse compiles queries that come again. Without that, no memory of the process need be both writable and
 /// executable, and systemd's `MemoryDenyWriteExecute=` can forbid it.
@@ -54,6 +89,8 @@ pub(super) struct Credentials {
 struct Endpoint {
     engine: Engine,
     credentials: Credentials,
+    /// A permit for each query of an analyst that may run now.
+    readers: Arc<Semaphore>,
 }
 
 /// Serves until `stop` is sent or dropped, then ends what runs and closes the engine.
@@ -63,7 +100,7 @@ pub(super) async fn serve(
     credentials: Credentials,
     stop: oneshot::Receiver<()>,
 ) -> std::io::Result<()> {
-    let endpoint = Arc::new(Endpoint { engine, credentials });
+    let endpoint = Arc::new(Endpoint { engine, credentials, readers: Arc::new(Semaphore::new(READERS_MAX)) });
     let router = Router::new()
         .route("/ping", get(|| async { "Ok.\n" }))
         .route("/", any(answer))
@@ -118,17 +155,24 @@ async fn answer_to(
     let role = endpoint.credentials.role(headers, asked)?;
     asked.refuse_unserved(headers)?;
     let read_only = role == Role::Analyst || method != Method::POST;
+    let permit = if role == Role::Analyst {
+        let busy = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, 202, "too many queries of analysts at a time");
+        Some(Arc::clone(&endpoint.readers).try_acquire_owned().map_err(|_| busy())?)
+    } else {
+        None
+    };
 
     // The statement may stand in the URL, in the body or in both, one after the other.
     let in_url = asked.query.take().unwrap_or_default();
-    let work = if let Some(insert) = statement::insert(in_url.as_bytes()) {
+    let work = if let Some(insert) = statement::insert(in_url.as_bytes()).filter(|_| !read_only) {
         let mut rows = Rows::new()?;
         rows.write(insert.rows)?;
         rows.receive(body).await?;
         Work::Insert { statement: rows.insert(&insert), rows }
     } else {
         let mut text = in_url.into_bytes();
-        let body = axum::body::to_bytes(body, STATEMENT_BYTES_MAX).await.map_err(|error| Refusal::body(&error))?;
+        let bytes_max = if read_only { READER_STATEMENT_BYTES_MAX } else { STATEMENT_BYTES_MAX };
+        let body = axum::body::to_bytes(body, bytes_max).await.map_err(|error| Refusal::body(&error))?;
         if !text.is_empty() && !body.is_empty() {
             text.push(b'\n');
         }
@@ -136,7 +180,7 @@ async fn answer_to(
             Some(boundary) => asked.take_multipart(&body, &boundary, &mut text)?,
             None => text.extend_from_slice(&body),
         }
-        if let Some(insert) = statement::insert(&text) {
+        if let Some(insert) = statement::insert(&text).filter(|_| !read_only) {
             let mut rows = Rows::new()?;
             rows.write(insert.rows)?;
             Work::Insert { statement: rows.insert(&insert), rows }
@@ -151,7 +195,12 @@ async fn answer_to(
     let format = statement::format(work.text()).map_or_else(|| asked.default_format().to_owned(), str::to_owned);
     let endpoint = Arc::clone(endpoint);
     let query_id = asked.query_id.clone();
-    let answer = tokio::task::spawn_blocking(move || endpoint.run(&asked, &work, read_only)).await;
+    let answer = tokio::task::spawn_blocking(move || {
+        let answer = endpoint.run(&asked, &work, read_only);
+        drop(permit);
+        answer
+    });
+    let answer = answer.await;
     let answer =
         answer.map_err(|_| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, 1001, "the query's thread failed"))??;
     Ok(response(answer, &format, query_id.as_deref()))
@@ -164,15 +213,15 @@ impl Endpoint {
         if let Some(database) = &asked.database {
             session.query(format!("USE {}", quoted_name(database)).as_bytes(), "Null", &[])?;
         }
-        let mut settings = BTreeMap::from([("max_result_bytes", RESULT_BYTES_MAX), ("session_timezone", "UTC")]);
-        settings.extend(NO_CODE_AT_RUN_TIME);
+        let mut settings = asked.settings.clone();
+        settings.entry("session_timezone".to_owned()).or_insert_with(|| "UTC".to_owned());
         if read_only {
-            // `final`: a row that was written twice counts once.
-            settings.extend([("max_memory_usage", READER_MEMORY_BYTES_MAX), ("final", "1")]);
+            limit(&mut settings)?;
+        } else {
+            settings.entry("max_result_bytes".to_owned()).or_insert_with(|| RESULT_BYTES_MAX.to_owned());
         }
-        settings.extend(asked.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-        if read_only {
-            settings.remove("readonly");
+        for (name, value) in NO_CODE_AT_RUN_TIME {
+            settings.entry(name.to_owned()).or_insert_with(|| value.to_owned());
         }
         let mut set: Vec<String> =
             settings.iter().map(|(name, value)| format!("{} = {}", quoted_name(name), quoted_text(value))).collect();
@@ -181,6 +230,30 @@ impl Endpoint {
         session.query(format!("SET {}", set.join(", ")).as_bytes(), "Null", &[])?;
         session.query(work.text(), asked.default_format(), &asked.parameters)
     }
+}
+
+/// Keeps the settings of a reader's query to what [`READER_LIMITS`] and [`READER_SETTINGS`] allow.
+fn limit(settings: &mut BTreeMap<String, String>) -> Result<(), Exception> {
+    // It is set to 1 whatever the caller says.
+    settings.remove("readonly");
+    let is_free = |name: &String| {
+        READER_LIMITS.iter().any(|(limited, _)| limited == name)
+            || READER_SETTINGS.contains(&name.as_str())
+            || READER_SETTING_FAMILIES.iter().any(|family| name.starts_with(family))
+    };
+    if let Some(other) = settings.keys().find(|name| !is_free(name)) {
+        let name = fault::brief(other);
+        return Err(Exception(format!(
+            "Code: 164. DB::Exception: Cannot modify '{name}' setting in readonly mode. (READONLY)"
+        )));
+    }
+    for (name, max) in READER_LIMITS {
+        let asked = settings.get(name).and_then(|value| value.parse().ok()).filter(|value| (1..=max).contains(value));
+        settings.insert(name.to_owned(), asked.unwrap_or(max).to_string());
+    }
+    // A row that was written twice counts once.
+    settings.entry("final".to_owned()).or_insert_with(|| "1".to_owned());
+    Ok(())
 }
 
 /// What is to be run.
@@ -387,7 +460,7 @@ impl From<Exception> for Refusal {
         let code = fault::code(&text).unwrap_or(1002);
         // As `exceptionCodeToHTTPStatus` of the server does, as far as clients tell them apart.
         let status = match code {
-            497 | 516 => StatusCode::FORBIDDEN,
+            164 | 497 | 516 => StatusCode::FORBIDDEN,
             27 | 36 | 38 | 41 | 43 | 53 | 62 | 72 | 117 | 349 | 457 => StatusCode::BAD_REQUEST,
             16 | 46 | 47 | 50 | 60 | 73 | 81 | 115 => StatusCode::NOT_FOUND,
             _ => StatusCode::INTERNAL_SERVER_ERROR,

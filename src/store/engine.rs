@@ -59,6 +59,11 @@ pub(super) enum EngineError {
         .0.display()
     )]
     Refused(PathBuf),
+    #[error(
+        "the embedded store {} has tables in its database `default`, which must stay empty; start an earlier build and move them",
+        .0.display()
+    )]
+    DefaultInUse(PathBuf),
     /// The library keeps one directory a process.
     #[error("this process has the embedded store {} open and cannot open {} beside it", .open.display(), .asked.display())]
     Occupied { open: PathBuf, asked: PathBuf },
@@ -138,7 +143,10 @@ impl Engine {
         // The engine would take over SIGSEGV and its like from the runtime and hang for minutes in a crash.
         // SAFETY: the call takes an int and sets a flag and signal dispositions of the process.
         unsafe { (symbols.set_signal_handlers_enabled)(0) };
-        let anchor = Session::connect(symbols, &path_argument).ok_or_else(refused)?;
+        let mut anchor = Session::connect(symbols, &path_argument).ok_or_else(refused)?;
+        if !anchor.replace_default().map_err(|_| refused())? {
+            return Err(EngineError::DefaultInUse(directory.to_owned()));
+        }
         *open = Some(Open { directory: directory.to_owned(), anchor });
         drop(open);
         end_at_exit();
@@ -210,6 +218,18 @@ impl Session {
         // SAFETY: a pointer that is not null was made by `chdb_connect` and is open, so it may be read.
         let usable = !connection.is_null() && !unsafe { *connection }.is_null();
         usable.then_some(Self { symbols, connection })
+    }
+
+    /// Puts an empty database in the place of `default`, in which every name of a file is a table: with it, whoever may
+    /// query can find out which files exist. `false` where it has tables.
+    fn replace_default(&mut self) -> Result<bool, Exception> {
+        let tables = self.query(b"SELECT count() FROM system.tables WHERE database = 'default'", "TSV", &[])?;
+        if tables.as_ref() != b"0\n" {
+            return Ok(false);
+        }
+        self.query(b"DROP DATABASE default", "Null", &[])?;
+        self.query(b"CREATE DATABASE default ENGINE = Memory", "Null", &[])?;
+        Ok(true)
     }
 
     /// Runs one statement; `format` holds where the statement names none. `parameters` are name and value of

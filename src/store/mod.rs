@@ -283,6 +283,10 @@ enum Rights {
 async fn connect(settings: &StoreSettings, rights: Rights) -> Result<(Client, Option<embedded::Owner>), StoreError> {
     let client = Client::default().with_product_info("tokenwarden", env!("CARGO_PKG_VERSION"));
     match settings.location()? {
+        Location::Embedded(_) if settings.database == "default" => {
+            let told = "store.database is `default`: the embedded store keeps nothing there; choose another name";
+            Err(StoreError::Permanent(told.to_owned()))
+        }
         Location::Embedded(directory) => {
             let (library, listen) = (settings.library_file(), settings.listen);
             let opened = tokio::task::spawn_blocking(move || {

@@ -16,6 +16,97 @@ pub(super) struct Insert<'a> {
     pub rows: &'a [u8],
 }
 
+/// Table functions of ClickHouse 26.5 (`system.table_functions`) that open files, servers, programs or tables of any
+/// name, some of them even when a query is only explained; and functions that read a file or ask the network. Lower case.
+const OUTSIDE: &[&str] = &[
+    "arrowflight",
+    "arrowstream",
+    "azureblobstorage",
+    "azureblobstoragecluster",
+    "catboostevaluate",
+    "cluster",
+    "clusterallreplicas",
+    "cosn",
+    "deltalake",
+    "deltalakeazure",
+    "deltalakeazurecluster",
+    "deltalakecluster",
+    "deltalakelocal",
+    "deltalakes3",
+    "deltalakes3cluster",
+    "dictionary",
+    "executable",
+    "file",
+    "filecluster",
+    "filesystem",
+    "fuzzjson",
+    "fuzzquery",
+    "gcs",
+    "generaterandom",
+    "hdfs",
+    "hdfscluster",
+    "hudi",
+    "hudicluster",
+    "iceberg",
+    "icebergazure",
+    "icebergazurecluster",
+    "icebergcluster",
+    "iceberghdfs",
+    "iceberghdfscluster",
+    "iceberglocal",
+    "iceberglocalcluster",
+    "icebergs3",
+    "icebergs3cluster",
+    "input",
+    "jdbc",
+    "loop",
+    "merge",
+    "mergetreeanalyzeindexes",
+    "mergetreeanalyzeindexesuuid",
+    "mergetreeindex",
+    "mergetreeprojection",
+    "mergetreetextindex",
+    "mongodb",
+    "mysql",
+    "odbc",
+    "oss",
+    "paimon",
+    "paimonazure",
+    "paimonazurecluster",
+    "paimoncluster",
+    "paimonhdfs",
+    "paimonhdfscluster",
+    "paimonlocal",
+    "paimons3",
+    "paimons3cluster",
+    "postgresql",
+    "prometheusquery",
+    "prometheusqueryrange",
+    "python",
+    "redis",
+    "remote",
+    "remotesecure",
+    "reversednsquery",
+    "s3",
+    "s3cluster",
+    "sqlite",
+    "sqlstandardvalues",
+    "timeseriesdata",
+    "timeseriesmetrics",
+    "timeseriesselector",
+    "timeseriestags",
+    "url",
+    "urlcluster",
+    "viewexplain",
+    "viewifpermitted",
+    "ytsaurus",
+];
+
+/// Whether a reader may not call `name`.
+fn is_outside(name: &[u8]) -> bool {
+    OUTSIDE.iter().any(|outside| outside.as_bytes().eq_ignore_ascii_case(name))
+}
+
 /// Reads `text` as an INSERT whose rows follow; `None` for all else, `INSERT … SELECT` and `… VALUES` included.
 pub(super) fn insert(text: &[u8]) -> Option<Insert<'_>> {
     let mut tokens = Tokens::new(text).filter(|token| token.depth == 0);
@@ -93,9 +184,15 @@ pub(super) fn check_read_only(text: &[u8]) -> Result<(), &'static str> {
         let called = tokens.peek().is_some_and(|next| next.kind == Kind::Symbol(b'('));
         match token.kind {
             Kind::Unclear => return Err("nested comments, unclosed quotes and symbols beyond ASCII are not read here"),
+            // The engine lets a subquery's own settings pass, `readonly` or not.
+            Kind::Word if token.is("SETTINGS") && sets_one(tokens.clone()) => {
+                return Err("SETTINGS are not to be had here; they may stand in the URL");
+            }
             // Escapes could spell any name inside quotes.
             Kind::Quoted(b'"' | b'`') if called => return Err("a function's name must stand without quotes here"),
-            Kind::Word if called && token.is("file") => return Err("the function file is not to be had here"),
+            Kind::Word if called && is_outside(token.text) => {
+                return Err("functions that open files, servers or programs are not to be had here");
+            }
             // DESCRIBE opens what a table function names: a file, a URL.
             Kind::Word if called && describes && !token.is("DESCRIBE") && !token.is("DESC") && !token.is("TABLE") => {
                 return Err("DESCRIBE takes a table's name or a query without functions here");
@@ -104,6 +201,12 @@ pub(super) fn check_read_only(text: &[u8]) -> Result<(), &'static str> {
         }
     }
     Ok(())
+}
+
+/// Whether a name and a `=` follow.
+fn sets_one<'a>(mut tokens: impl Iterator<Item = Token<'a>>) -> bool {
+    let is_name = tokens.next().is_some_and(|name| matches!(name.kind, Kind::Word | Kind::Quoted(_) | Kind::Unclear));
+    is_name && tokens.next().is_some_and(|sign| sign.kind == Kind::Symbol(b'='))
 }
 
 /// What follows a format's name is rows, after spaces and one line break.
@@ -153,6 +256,7 @@ impl Token<'_> {
 }
 
 /// The tokens of ClickHouse SQL, comments left out.
+#[derive(Clone)]
 struct Tokens<'a> {
     text: &'a [u8],
     at: usize,
@@ -299,6 +403,8 @@ mod tests {
             "EXPLAIN indexes = 1 SELECT 1",
             "SHOW CREATE TABLE `token_events`",
             "SELECT `a b`, \"c\" FROM t -- naïve\n",
+            "SELECT url, settings FROM t WHERE settings = 'x' AND file = 1",
+            "SHOW SETTINGS LIKE '%memory%'",
         ] {
             assert_eq!(check_read_only(text.as_bytes()), Ok(()), "{text}");
         }
@@ -315,6 +421,9 @@ mod tests {
             "DESCRIBE TABLE url('http://169.254.169.254/')",
             "DESC s3('http://169.254.169.254/')",
             "SELECT 'unclosed",
+            "SELECT * FROM (SELECT 1 SETTINGS max_memory_usage = 0)",
+            "SELECT * FROM (SELECT 1 settings /* x */ `max_memory_usage`=0)",
+            "EXPLAIN SELECT * FROM S3 ('http://169.254.169.254/')",
         ] {
             assert!(check_read_only(text.as_bytes()).is_err(), "{text}");
         }
