@@ -254,7 +254,7 @@ pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) ->
         range = state.clock.range(own_time, *appended_at);
     }
     let timed = range == Range::Within;
-    let at = if timed { own_time } else { state.clock.now().or(*appended_at).unwrap_or(own_time) };
+    let at = if timed { own_time } else { state.clock.newest().or(*appended_at).unwrap_or(own_time) };
     let subject = Subject { baseline, place, at, timed, is_attempt };
     let outcome = if event.kind.is_sighting() {
         sighted(state, rules, enriched, subject)
@@ -317,6 +317,7 @@ fn sighted(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>, sub
         standing,
         timed,
         now: state.clock.now().unwrap_or(at),
+        newest: state.clock.newest().unwrap_or(at),
         latest,
         seed: None,
         baseline,

@@ -266,6 +266,12 @@ where
         self.partitions.states()
     }
 
+    /// What the states of all partitions that are owned now have counted.
+    #[must_use]
+    pub fn counters(&self) -> engine::Counters {
+        self.states().map(engine::State::counters).fold(engine::Counters::default(), engine::Counters::plus)
+    }
+
     /// What the source could not read to its end, and why.
     #[must_use]
     pub fn faults(&self) -> &[String] {

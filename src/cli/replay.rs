@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use super::{Failure, grouped, outside, printable};
 use crate::checkpoint::DeadLetter;
 use crate::config::{Config, FileSection};
+use crate::engine;
 use crate::enrich::{Enricher, GeoSettings};
 use crate::feed::Feed;
 use crate::pipeline::{Epoch, Note, Pipeline, Tally};
@@ -183,11 +184,11 @@ where
         Err(error) => return Err(error.into()),
     };
     flushed.map_err(|error| Failure::output("the verdicts", &error))?;
-    let late = worker.states().map(|state| state.counters().late).sum();
+    let counters = worker.counters();
     for fault in worker.faults() {
         told.say(&format!("unreadable: {fault}"));
     }
-    told.summary(&tally, late, stored);
+    told.summary(&tally, counters, stored);
     if left > 0 {
         told.say(&format!(
             "{left} alerts or revocations still wait in {}; the next run delivers them",
@@ -314,7 +315,7 @@ impl Told {
         Some(if more > 0 { format!("{first}, and {more} more") } else { first.clone() })
     }
 
-    fn summary(&self, tally: &Tally, late: u64, store: &str) {
+    fn summary(&self, tally: &Tally, counters: engine::Counters, store: &str) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
@@ -341,8 +342,20 @@ impl Told {
             grouped(tally.watched),
             grouped(tally.alerted),
             grouped(tally.revoked),
-            grouped(late)
+            grouped(counters.late)
         ));
+        if counters.attempts > 0 {
+            self.say(&format!("{} attempts: their credential was not accepted", grouped(counters.attempts)));
+        }
+        for (count, where_it_lies) in [(counters.ahead, "ahead of"), (counters.behind, "behind")] {
+            if count > 0 {
+                self.say(&format!(
+                    "{} events with a time more than detection.clock_skew_ms_max {where_it_lies} the stream's: judged by \
+                     what needs no time",
+                    grouped(count)
+                ));
+            }
+        }
         for part in &self.parts {
             self.say(part);
         }

@@ -216,6 +216,12 @@ impl Clock {
         self.now
     }
 
+    /// The latest time of the subjects that spoke last: what stands in for a time that is not believed.
+    #[must_use]
+    pub fn newest(&self) -> Option<i64> {
+        self.now.map(|_| self.newest)
+    }
+
     /// The latest time that is believed: what memory holds of a later one came of a clock that was wrong.
     #[must_use]
     pub fn latest(&self) -> i64 {

@@ -40,8 +40,10 @@ pub struct Scene<'a> {
     pub standing: Standing,
     /// The sighting's time is the event's own.
     pub timed: bool,
-    /// The stream's time, and the latest that is believed; milliseconds since the epoch.
+    /// The stream's time, the latest of those that spoke last, and the latest that is believed; milliseconds since the
+    /// epoch.
     pub now: i64,
+    pub newest: i64,
     pub latest: i64,
     /// Of the first visit, where the token has no baseline yet.
     pub seed: Option<Seed>,
@@ -256,7 +258,7 @@ pub fn judge(memory: &mut Memory, undo: &mut Undo, settings: &Settings, scene: &
     let baseline = baselines.at(place);
     // The owner's, as the token began: a thief does not choose whom they are compared with.
     let kind = baseline.kind;
-    let late = scene.timed && keep_time(baseline, at, scene.now, settings.lateness_ms_max);
+    let late = scene.timed && keep_time(baseline, at, scene.newest, settings.lateness_ms_max);
     let first = baseline.visits == 0;
     let (number, user) = if let Some(number) = find_visit(baseline, visits, sighting) {
         undo.keep_visit(number, visits.get(number));
@@ -410,9 +412,9 @@ fn begin_baseline(memory: &mut Memory, undo: &mut Undo, scene: &Scene<'_>) -> Pl
 
 /// Whether `at` is later than lateness allows; and how far the baseline has come. A time ahead of the stream's that other
 /// events of the same token do not follow came of a wrong clock.
-fn keep_time(baseline: &mut Baseline, at: i64, now: i64, lateness_ms_max: i64) -> bool {
+fn keep_time(baseline: &mut Baseline, at: i64, newest: i64, lateness_ms_max: i64) -> bool {
     let late = at < baseline.last_at - lateness_ms_max;
-    let after_wrong_clock = late && baseline.last_at > now + lateness_ms_max;
+    let after_wrong_clock = late && baseline.last_at > newest + lateness_ms_max;
     baseline.behind = if after_wrong_clock { baseline.behind + 1 } else { 0 };
     if baseline.behind >= BEHIND_MAX {
         baseline.last_at = at;

@@ -29,6 +29,8 @@ const DAY_MS: f64 = 86_400_000.0;
 const SESSION_TAIL_MS: i64 = 10 * MINUTE;
 /// Uses of one key in a row that make it the key.
 const BINDING_STREAK: u8 = 3;
+/// A service that accepts a token expired for longer is hardly known.
+const EXPIRED_MS_MAX: i64 = 30 * 24 * 60 * MINUTE;
 /// Clocks differ by a minute.
 const SKEW_MINUTES: f64 = 1.0;
 
@@ -248,12 +250,14 @@ impl Expiry {
 }
 
 /// What an accepted use after expiry says: minutes late, less one for clocks, at most `most` ([`CERTAIN`], [`AT_HOME`]
-/// where the owner is at home, or [`said_at_issue`]); at most 2 where the visit began in time.
+/// where the owner is at home, or [`said_at_issue`]); at most 2 where the visit began in time. An expiry of more than
+/// thirty days ago may be a mistake of its producer, such as 1970 for "never": by itself it revokes nothing.
 #[must_use]
 pub fn after_expiry(expiry: Expiry, most: f64, at: i64, visit_began: i64, answer: Answer) -> f64 {
     if answer != Answer::Accepted {
         return 0.0;
     }
+    let most = if at - expiry.at > EXPIRED_MS_MAX { most.min(AT_HOME) } else { most };
     expiry.late(at).clamp(0.0, if visit_began < expiry.at { most.min(2.0) } else { most })
 }
 

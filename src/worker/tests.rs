@@ -389,6 +389,37 @@ fn an_outbox_that_stays_full_ends_a_replay_and_nothing_is_committed() {
     assert_eq!(story.log, []);
 }
 
+/// What was done before a start is read again: nothing of it reaches the outside a second time, and what follows is
+/// judged as if it had never stopped.
+#[test]
+fn replayed_messages_change_the_state_and_nothing_else() {
+    let Turn::Messages(mut before) = theft("v") else { unreachable!("it is written as messages") };
+    before.push((0, "no JSON".to_owned()));
+    before.push((0, event("seen")));
+    let incidents = Arc::new(AtomicUsize::new(0));
+    let outbox = {
+        let incidents = Arc::clone(&incidents);
+        TestOutbox::new(move |taken: &[Incident]| {
+            incidents.fetch_add(taken.len(), Ordering::Relaxed);
+            Ok(())
+        })
+    };
+    let again = theft_again();
+    let turns = vec![Turn::Replayed(before), events(&["seen", "new"]), again];
+    let story = play_into(Some(Arc::new(outbox)), turns, Limits::REPLAY, TestStore::default());
+    let tally = story.done.expect("it ends");
+    assert_eq!((tally.messages, tally.events, tally.duplicates, tally.dead_letters), (3, 2, 1, 0));
+    assert_eq!(story.log, [Seen::Observed(3), stored(&["new", "again v"]), Seen::Committed(vec![(0, 7)])]);
+    assert_eq!(incidents.load(Ordering::Relaxed), 0, "people know of it");
+}
+
+/// The thief of [`theft`] goes on: people have heard of it.
+fn theft_again() -> Turn {
+    let Turn::Messages(mut messages) = theft("v") else { unreachable!("it is written as messages") };
+    let (partition, last) = messages.pop().expect("the theft");
+    Turn::Messages(vec![(partition, last.replace("theft v", "again v").replace("11:00:00", "11:01:00"))])
+}
+
 #[test]
 fn a_stop_brings_out_what_was_taken() {
     let story = play(vec![events(&["a"]), Turn::Stop, events(&["never"])], 10, TestStore::default());
