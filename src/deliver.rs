@@ -1,14 +1,17 @@
-//! What touches the outside: incidents are taken into an outbox on disk, and from there told and acted upon.
+//! What touches the outside: incidents are stored in an outbox on disk, and from there reported and acted upon.
 //!
 //! Every effect is done at least once, with a key that stays the same: a crash between its success and our note of it
 //! repeats it under the same key. Each channel, and the provider that revokes, has a lane of its own, so that one that
-//! is down holds up no other. The store is told of every attempt when it can be; nothing waits for it.
+//! is down holds up no other. A lane that panics is restarted. The store gets a row for every attempt when it can;
+//! nothing waits for it.
 
+mod alert;
 mod journal;
+mod lane;
 mod outbox;
+mod record;
 mod revoke;
 mod state;
-mod tell;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,31 +20,45 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use self::outbox::{Next, Task};
-pub use self::outbox::{Outbox, PAUSE_FILE};
-use self::state::{Record, Work};
-use crate::port::{ActionRow, Clock, Notice, Notifier, Revoker, Rows as _, Store, StoreError};
+pub use self::outbox::{DAMAGED_FILE, Outbox, PAUSE_FILE};
+use self::record::{REVOKE, Record};
+use self::state::Caps;
+use crate::port::{ActionRow, Clock, Notifier, Revoker, Rows as _, Store, StoreError};
 use crate::telemetry::{Condition, Health, Metrics};
 use crate::verdict::Mode;
 
-/// Some things are told once in so long.
+/// Some notices are sent once in so long.
 const HOUR_MS: i64 = 3_600_000;
+const DAY_MS: i64 = 24 * HOUR_MS;
 /// Rows written to the store at once.
 const ROWS_MAX: usize = 1_000;
 /// Rows that wait on a store that is down; beyond it, attempts that will be repeated get none.
 const ROWS_WAITING_MAX: usize = 100_000;
+/// The lane of the store's rows.
+const ROWS: &str = "rows";
+/// How often the outbox is looked at while its last deliveries are waited for.
+const SETTLE_LOOK: Duration = Duration::from_millis(20);
+/// How often the damaged copy of the journal is looked for, so that `/readyz` recovers when it is removed.
+const DAMAGE_LOOK: Duration = Duration::from_secs(10);
 
-/// How the deliverer goes about it.
+/// Timing and limits of deliveries.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The ceiling over every incident's own mode.
     pub mode: Mode,
+    /// Revocations of one tenant within an hour.
     pub revocations_per_hour_max: u32,
+    /// Revocations of all tenants within an hour.
+    pub revocations_per_hour_total_max: u32,
     /// Waiting times between two attempts double from the first to the second of these.
     pub retry_wait: (Duration, Duration),
-    /// After so many failed attempts in a row no revocation is asked for during `breaker_wait`.
+    /// The same for a revocation that its provider refused.
+    pub refused_wait: (Duration, Duration),
+    /// After so many failed attempts in a row no revocation is requested during `breaker_wait`.
     pub breaker_failures: u32,
     pub breaker_wait: Duration,
+    /// A call that takes longer than this has failed.
+    pub call_wait: Duration,
     /// Rows are collected for this long before they are written.
     pub rows_wait: Duration,
 }
@@ -51,9 +68,12 @@ impl Default for Settings {
         Self {
             mode: Mode::Shadow,
             revocations_per_hour_max: 20,
+            revocations_per_hour_total_max: 100,
             retry_wait: (Duration::from_secs(2), Duration::from_secs(300)),
+            refused_wait: (Duration::from_secs(900), Duration::from_secs(86_400)),
             breaker_failures: 5,
             breaker_wait: Duration::from_secs(120),
+            call_wait: Duration::from_secs(60),
             rows_wait: Duration::from_secs(1),
         }
     }
@@ -92,11 +112,19 @@ impl Running {
         }
     }
 
-    /// Waits until nothing waits any more, at most for `patience`; returns the changes that are left.
+    /// Deliveries that wait until their cause is gone.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.outbox.held()
+    }
+
+    /// No more events come: reports what was put off, and waits for at most `patience` until nothing waits. Returns the
+    /// deliveries that are left, without held ones.
     pub async fn settle(&self, patience: Duration) -> usize {
+        self.outbox.flush();
         let done = async {
             while self.outbox.waiting() > 0 || !self.outbox.inner().state.rows.is_empty() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                tokio::time::sleep(SETTLE_LOOK).await;
             }
         };
         let _ = tokio::time::timeout(patience, done).await;
@@ -113,73 +141,44 @@ where
         let outbox = Arc::clone(&self.outbox);
         let stop = watch::Sender::new(false);
         let this = Arc::new(self);
+        this.metrics.outbox_damaged(outbox.damaged());
         let mut lanes = Vec::new();
         for notifier in &this.notifiers {
-            let (this, notifier, stop) = (Arc::clone(&this), Arc::clone(notifier), stop.subscribe());
-            lanes.push(runtime.spawn(async move { this.tell_all(&*notifier, stop).await }));
+            let (lane, notifier) = (outbox::lane_of(&**notifier), Arc::clone(notifier));
+            let run = move |this: Arc<Self>, stop| {
+                let notifier = Arc::clone(&notifier);
+                async move { this.send_alerts(&*notifier, stop).await }
+            };
+            lanes.push(runtime.spawn(lane::supervise(Arc::clone(&this), lane, stop.subscribe(), run)));
         }
-        let (revoking, revoke_stop) = (Arc::clone(&this), stop.subscribe());
-        lanes.push(runtime.spawn(async move { revoking.revoke_all(revoke_stop).await }));
-        let store_stop = stop.subscribe();
-        lanes.push(runtime.spawn(async move {
+        let revoke = |this: Arc<Self>, stop| async move { this.revoke_all(stop).await };
+        lanes.push(runtime.spawn(lane::supervise(Arc::clone(&this), REVOKE.to_owned(), stop.subscribe(), revoke)));
+        let rows = |this: Arc<Self>, stop| async move {
             this.end_orphans();
-            this.write_all(store_stop).await;
-        }));
+            this.write_rows(stop).await;
+        };
+        lanes.push(runtime.spawn(lane::supervise(this, ROWS.to_owned(), stop.subscribe(), rows)));
         Running { outbox, stop, lanes }
     }
 
-    fn notice(&self, key: String, title: &str, text: String, now: i64, lanes: Vec<String>) -> Option<Record> {
-        tracing::error!("{title}: {text}");
-        if lanes.is_empty() || self.outbox.inner().state.has(&key) {
-            return None;
-        }
-        let work = Work::Notice(Notice { title: title.to_owned(), text, at: now });
-        Some(Record::Taken { key, at: now, work, lanes })
-    }
-
-    fn row(
-        &self,
-        task: &Task,
-        action_id: &str,
-        began: i64,
-        outcome: &str,
-        http_status: u16,
-        reason: String,
-    ) -> ActionRow {
-        let (incident_id, mode) = match &task.work {
-            Work::Incident(incident) => (incident.id.to_string(), incident.mode.min(self.settings.mode)),
-            Work::Notice(_) => (String::new(), self.settings.mode),
-        };
-        ActionRow {
-            action_id: action_id.to_owned(),
-            incident_id,
-            requested_at: began,
-            kind: String::new(),
-            target: String::new(),
-            mode,
-            attempt: task.attempt,
-            outcome: outcome.to_owned(),
-            http_status,
-            latency_ms: u32::try_from(self.clock.now_millis() - began).unwrap_or(0),
-            requested_by: "tokenwarden".to_owned(),
-            reason,
-        }
-    }
-
-    /// Brings the waiting rows to the store, for as long as it takes.
-    async fn write_all(&self, mut stop: watch::Receiver<bool>) {
+    /// Brings the waiting rows to the store, for as long as it takes, and watches over the damaged copy of the journal.
+    async fn write_rows(&self, mut stop: watch::Receiver<bool>) {
         let mut changed = self.outbox.changed.subscribe();
         let mut failures = 0;
         loop {
             changed.borrow_and_update();
+            let is_damaged = self.outbox.keeps_damage();
+            self.health.set(Condition::OutboxDamaged, is_damaged);
             let waiting: Vec<ActionRow> = self.outbox.inner().state.rows.iter().take(ROWS_MAX).cloned().collect();
             let stopped = *stop.borrow();
             if waiting.is_empty() {
                 if stopped {
                     return;
                 }
+                self.lane_works(ROWS);
                 tokio::select! {
                     _ = changed.changed() => self.pause(self.settings.rows_wait, &mut stop).await,
+                    () = self.clock.sleep(DAMAGE_LOOK), if is_damaged => {}
                     _ = stop.changed() => {}
                 }
                 continue;
@@ -188,16 +187,22 @@ where
             for row in &waiting {
                 rows.push_action(row);
             }
-            match self.store.write(&rows).await {
+            let written = tokio::select! {
+                written = self.store.write(&rows) => written,
+                () = self.clock.sleep(self.settings.call_wait) => {
+                    Err(StoreError::Retriable(format!("no answer within {} s", self.settings.call_wait.as_secs())))
+                }
+            };
+            match written {
                 Ok(()) => {
                     failures = 0;
-                    self.record(vec![Record::Written { rows: waiting.len() }], &stop).await;
+                    self.record(ROWS, vec![Record::Written { rows: waiting.len() }], &stop).await;
                 }
                 Err(error) => {
                     failures += 1;
                     match error {
-                        StoreError::Retriable(reason) => tracing::warn!(reason, "what was done waits for the store"),
-                        StoreError::Permanent(reason) => tracing::error!(reason, "what was done waits for the store"),
+                        StoreError::Retriable(reason) => tracing::warn!(reason, "rows of actions wait for the store"),
+                        StoreError::Permanent(reason) => tracing::error!(reason, "rows of actions wait for the store"),
                     }
                     if stopped {
                         return;
@@ -208,97 +213,7 @@ where
         }
     }
 
-    /// The lane's next task when it is due; `None` once it is to stop.
-    async fn next_task(
-        &self,
-        lane: &str,
-        changed: &mut watch::Receiver<()>,
-        stop: &mut watch::Receiver<bool>,
-    ) -> Option<Task> {
-        loop {
-            if *stop.borrow_and_update() {
-                return None;
-            }
-            changed.borrow_and_update();
-            let wait = match self.outbox.next(lane) {
-                Next::Now(task) => return Some(*task),
-                Next::At(at) => Duration::from_millis(u64::try_from(at - self.clock.now_millis()).unwrap_or(0)),
-                Next::Nothing => Duration::from_secs(3_600),
-            };
-            tokio::select! {
-                _ = changed.changed() => {}
-                _ = stop.changed() => {}
-                () = tokio::time::sleep(wait) => {}
-            }
-        }
-    }
-
-    /// Notes what was done. While the disk does not take it, the lane waits: to go on would be to forget it.
-    async fn record(&self, mut records: Vec<Record>, stop: &watch::Receiver<bool>) {
-        if self.outbox.inner().state.rows.len() > ROWS_WAITING_MAX {
-            for record in &mut records {
-                if let Record::Tried { row, .. } = record {
-                    *row = None;
-                }
-            }
-        }
-        loop {
-            match self.outbox.append(records.clone()) {
-                Ok(()) => {
-                    self.health.set(Condition::Outbox, false);
-                    self.metrics.waiting(self.outbox.waiting());
-                    return;
-                }
-                Err(error) => {
-                    tracing::error!(%error, "the outbox cannot be written; trying again");
-                    self.health.set(Condition::Outbox, true);
-                }
-            }
-            if *stop.borrow() {
-                return;
-            }
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-    }
-
-    fn due_at(&self, attempt: u32, retry_after: Option<Duration>) -> i64 {
-        self.clock.now_millis() + self.wait(attempt, retry_after).as_millis() as i64
-    }
-
-    /// How long to wait after so many failures.
-    fn wait(&self, failures: u32, retry_after: Option<Duration>) -> Duration {
-        let (first, last) = self.settings.retry_wait;
-        let doubled = first.saturating_mul(1 << failures.saturating_sub(1).min(20)).min(last);
-        doubled.max(retry_after.unwrap_or_default())
-    }
-
-    async fn pause(&self, wait: Duration, stop: &mut watch::Receiver<bool>) {
-        if !*stop.borrow() {
-            let _ = tokio::time::timeout(wait, stop.changed()).await;
-        }
-    }
-}
-
-/// A lane's failures in a row, told once as long as they have one reason.
-#[derive(Default)]
-struct Trouble {
-    count: u32,
-    reason: String,
-}
-
-impl Trouble {
-    fn again(&mut self, lane: &str, reason: &str) {
-        self.count += 1;
-        if self.reason != reason {
-            reason.clone_into(&mut self.reason);
-            tracing::error!(lane, reason, "it will be tried again");
-        }
-    }
-
-    fn over(&mut self, lane: &str) {
-        if self.count > 0 {
-            tracing::info!(lane, failures = self.count, "it works again");
-        }
-        *self = Self::default();
+    const fn caps(&self) -> Caps {
+        Caps { of_tenant: self.settings.revocations_per_hour_max, total: self.settings.revocations_per_hour_total_max }
     }
 }

@@ -1,6 +1,7 @@
 //! The one way in which requests of ours leave by HTTP: no redirects, TLS unless loopback, no address inside the
 //! network unless the operator allows it, no proxy, and a time limit.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -17,6 +18,34 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// A receiver that wants to be left alone for longer is asked again all the same.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
+
+/// Waiting times between attempts: they double up to a maximum. Each is shortened by up to half at random, so that
+/// processes and items that failed together are not tried again together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    first: Duration,
+    last: Duration,
+}
+
+impl Backoff {
+    #[must_use]
+    pub const fn new(first: Duration, last: Duration) -> Self {
+        Self { first, last }
+    }
+
+    /// How long to wait after `failures` failures in a row, from 1.
+    #[must_use]
+    pub fn wait(self, failures: u32) -> Duration {
+        let doublings = failures.saturating_sub(1).min(DOUBLINGS_MAX);
+        let longest = self.first.saturating_mul(1 << doublings).min(self.last);
+        // The standard library's hasher is seeded at random.
+        let random = RandomState::new().hash_one(failures) >> 32;
+        longest.mul_f64(1.0 - random as f64 / f64::from(u32::MAX) / 2.0)
+    }
+}
+
+/// Beyond this any waiting time has reached its maximum.
+const DOUBLINGS_MAX: u32 = 20;
 
 /// A client for requests to `url` and its like. `ca_file`: PEM of authorities trusted besides the system's. The error
 /// names no secret.
@@ -210,6 +239,20 @@ mod tests {
         assert!(found("localhost", false).await);
         assert!(!found("127.0.0.1", false).await);
         assert!(found("127.0.0.1", true).await);
+    }
+
+    #[test]
+    fn backoff_doubles_within_its_bounds_and_varies() {
+        let backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(300));
+        for (failures, longest) in [(0, 2), (1, 2), (2, 4), (3, 8), (8, 256), (9, 300), (u32::MAX, 300)] {
+            let longest = Duration::from_secs(longest);
+            for _ in 0..100 {
+                let wait = backoff.wait(failures);
+                assert!((longest / 2..=longest).contains(&wait), "{failures}: {wait:?}");
+            }
+        }
+        let waits: std::collections::BTreeSet<_> = (0..100).map(|_| backoff.wait(9)).collect();
+        assert!(waits.len() > 90, "{} different waits", waits.len());
     }
 
     #[test]

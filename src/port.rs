@@ -10,12 +10,17 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::{Checkpoint, DeadLetter, LogTime, Position};
 use crate::enrichment::EnrichedEvent;
 use crate::place::{Network, Place};
-use crate::verdict::{Incident, Mode, Outcome, Target};
+use crate::verdict::{Incident, Mode, Outcome, Target, Victim};
 
 /// Wall-clock time, for what happens outside event time: ingestion stamps, retries, caps. Never for judgement.
+#[async_trait]
 pub trait Clock: Send + Sync {
     /// Milliseconds since the epoch.
     fn now_millis(&self) -> i64;
+    /// Waits for `wait` of this clock's time.
+    async fn sleep(&self, wait: Duration) {
+        tokio::time::sleep(wait).await;
+    }
 }
 
 /// Place and network of an address, from whatever files are at hand.
@@ -108,7 +113,7 @@ pub trait Store: Send + Sync {
     async fn write(&self, rows: &Self::Rows) -> Result<(), StoreError>;
 }
 
-/// Why an alert or a revocation did not go through.
+/// Why an alert or a revocation did not go through. `reason` is logged, so it holds no secret and no value of an event.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeliveryError {
@@ -116,15 +121,50 @@ pub enum DeliveryError {
     Retriable { reason: String, status: u16, retry_after: Option<Duration> },
     #[error("given up: {reason}")]
     Permanent { reason: String, status: u16 },
+    /// As `Permanent`. The receiver's own words may repeat what was sent: they are for the audit trail only.
+    #[error("given up: {reason}")]
+    Rejected { reason: String, words: String },
 }
 
 /// What people are told.
 #[derive(Clone, Copy, Debug)]
 pub enum Alert<'a> {
-    /// An incident was opened or changed, and its revocation has come this far.
-    Incident { incident: &'a Incident, revocation: &'a Revocation },
+    /// An incident was opened or changed, or one of its revocations has an outcome.
+    Incident { incident: &'a Incident, progress: &'a Progress },
     /// Our own answer to incidents has changed: revocations are capped, or their provider fails.
     Notice(&'a Notice),
+}
+
+/// What has happened to an incident besides its last change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// How the revocation stands that the incident's last change asks for.
+    pub revocation: Revocation,
+    /// All revocations of the incident, those first that the receiver does not know of. Bounded.
+    pub outcomes: Vec<Asked>,
+    /// Of all revocations of the incident: those after which the token no longer works, and those that were to be made
+    /// and are not.
+    pub revoked: usize,
+    pub not_revoked: usize,
+    /// All of them.
+    pub outcomes_total: usize,
+    /// Victims that the receiver does not know of. Bounded.
+    pub joined: Vec<Victim>,
+}
+
+impl Progress {
+    /// Of an incident with one victim.
+    #[must_use]
+    pub const fn of(revocation: Revocation) -> Self {
+        Self { revocation, outcomes: Vec::new(), revoked: 0, not_revoked: 0, outcomes_total: 0, joined: Vec::new() }
+    }
+}
+
+/// A revocation that was asked for, and how it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    pub target: Target,
+    pub revocation: Revocation,
 }
 
 /// What people must know that belongs to no single incident.
@@ -160,11 +200,11 @@ pub enum Revocation {
     Waiting(String),
     Done,
     AlreadyGone,
-    /// Refused by us: this many were made within the hour.
+    /// Not requested: this many were requested within the hour. It will be, once the cap has room.
     Capped(u32),
-    /// Refused by us: somebody has stopped all actions.
+    /// Not requested: somebody has paused all actions. It will be, once they are resumed.
     Paused,
-    /// Refused by the provider, or impossible; no retry helps.
+    /// Refused by the provider, impossible, or given up.
     Failed(String),
 }
 

@@ -5,7 +5,7 @@
 
 use tokenwarden::event::{BaselineId, Timestamp};
 use tokenwarden::notify::compose;
-use tokenwarden::port::{Alert, Revocation};
+use tokenwarden::port::{Alert, Progress, Revocation};
 use tokenwarden::rule::RuleSet;
 use tokenwarden::verdict::{Action, CampaignId, Incident, IncidentId, Mode, RuleId, Severity, Signal, Target, Verdict};
 
@@ -68,5 +68,8 @@ fn main() {
         revoke: Some(Target::Family("ci-deploy".to_owned())),
     };
     let rules = tokenwarden::config::rule_file::shipped().map_or_else(|_| RuleSet::builtin(), |loaded| loaded.rules);
-    println!("{}", compose(Alert::Incident { incident: &incident, revocation: &Revocation::Done }, &rules).html);
+    println!(
+        "{}",
+        compose(Alert::Incident { incident: &incident, progress: &Progress::of(Revocation::Done) }, &rules).html
+    );
 }

@@ -22,7 +22,7 @@ use crate::deliver::{self, Deliverer, Outbox};
 use crate::enrich::Enricher;
 use crate::notify;
 use crate::pipeline::{Pipeline, Tally};
-use crate::port::{Alert, Clock, DeliveryError, Message, Notifier, Polled, Source, SourceError};
+use crate::port::{self, Alert, Clock, DeliveryError, Message, Notice, Notifier, Polled, Source, SourceError};
 use crate::simulate::{Score, Settings, Simulation, Theft, score};
 use crate::store::ClickHouse;
 use crate::telemetry::{self, Health, Metrics, SystemClock};
@@ -145,8 +145,7 @@ fn work(
         Pipeline::new(enricher, Arc::new(rules.rules), TokenHasher::new(KEY_OF_DEMOS), config.engine_settings());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (metrics, health) = (Arc::new(Metrics::new()), Arc::new(Health::default()));
-    let console = Arc::new(Console { screen: screen.clone(), alerts: Mutex::default() });
-    let notifiers: Vec<Arc<dyn Notifier>> = vec![Arc::clone(&console) as _];
+    let notifiers: Vec<Arc<dyn Notifier>> = vec![Arc::new(Console { screen: screen.clone() })];
     let outbox = Outbox::open(&config.outbox.dir, &notifiers, Arc::clone(&clock)).map(Arc::new);
     let outbox = outbox.map_err(|error| Failure::Unavailable(format!("cannot open the outbox: {error}")))?;
     let deliverer = Deliverer {
@@ -160,9 +159,10 @@ fn work(
         settings: deliver::Settings { rows_wait: Duration::from_millis(100), ..deliver::Settings::default() },
     };
     let deliverer = deliverer.start(runtime.handle());
+    let alerts = Arc::new(Alerts { outbox, taken: Mutex::default() });
     let outside = Outside {
         store: Arc::clone(store),
-        outbox: Some(outbox),
+        outbox: Some(Arc::clone(&alerts) as _),
         clock,
         metrics,
         health,
@@ -186,15 +186,32 @@ fn work(
     if untold > 0 {
         return Err(Failure::Unavailable(format!("{untold} alerts could not be told in time")));
     }
-    let alerts = std::mem::take(&mut *console.alerts.lock().unwrap_or_else(PoisonError::into_inner));
+    let alerts = std::mem::take(&mut *alerts.taken.lock().unwrap_or_else(PoisonError::into_inner));
     Ok(Done { tally, took_ms, score: score(&thefts, &alerts) })
 }
 
 /// The channel of a demo: who is told sits in front of it.
 struct Console {
     screen: Screen,
-    /// What was told, to be held against what was planted.
-    alerts: Mutex<Vec<Incident>>,
+}
+
+/// Keeps what is alerted, to be compared with what was planted: a message may combine several changes of an incident.
+struct Alerts {
+    outbox: Arc<Outbox>,
+    taken: Mutex<Vec<Incident>>,
+}
+
+impl port::Outbox for Alerts {
+    fn take(&self, incidents: &[Incident]) -> std::io::Result<()> {
+        self.outbox.take(incidents)?;
+        let told = incidents.iter().filter(|incident| incident.tell).cloned();
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).extend(told);
+        Ok(())
+    }
+
+    fn notify(&self, key: &str, notice: Notice) -> std::io::Result<()> {
+        self.outbox.notify(key, notice)
+    }
 }
 
 #[async_trait]
@@ -209,10 +226,7 @@ impl Notifier for Console {
 
     async fn notify(&self, alert: Alert<'_>, _: &str) -> Result<u16, DeliveryError> {
         let told = match alert {
-            Alert::Incident { incident, .. } => {
-                self.alerts.lock().unwrap_or_else(PoisonError::into_inner).push(incident.clone());
-                self.screen.alert(incident)
-            }
+            Alert::Incident { incident, .. } => self.screen.alert(incident),
             Alert::Notice(notice) => self.screen.write(Style::new(), &notice.title),
         };
         // Nobody reads any more: the end of the demo says so.

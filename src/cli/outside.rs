@@ -36,6 +36,7 @@ pub(super) fn open(
     let settings = Settings {
         mode: config.revoke.mode,
         revocations_per_hour_max: config.revoke.max_per_hour,
+        revocations_per_hour_total_max: config.revoke.total_per_hour(),
         ..Settings::default()
     };
     Ok(Outside { outbox: Arc::new(outbox), notifiers, revoker: revoker(config, clock)?, settings })

@@ -12,7 +12,7 @@ use crate::deliver::PAUSE_FILE;
 /// Stop all revocations at once, until they are resumed; people are still told.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Let revocations go on. What came up meanwhile stays with people.
+    /// Resume revocations. Those that came up meanwhile are requested then, as far as the caps allow.
     #[arg(long)]
     resume: bool,
     /// Configuration file (TOML), which names the outbox.

@@ -170,11 +170,12 @@ where
         told.epoch(epoch);
         Ok(())
     });
-    let left = deliverer.map_or(0, |deliverer| {
+    let (left, held) = deliverer.map_or((0, 0), |deliverer| {
         runtime.block_on(async {
             let left = deliverer.settle(DELIVERY_PATIENCE).await;
+            let held = deliverer.held();
             deliverer.stop(Duration::from_secs(1)).await;
-            left
+            (left, held)
         })
     });
     let flushed = verdicts.as_mut().map_or(Ok(()), |file| file.out.flush());
@@ -189,10 +190,14 @@ where
         told.say(&format!("unreadable: {fault}"));
     }
     told.summary(&tally, counters, stored);
+    let outbox = config.outbox.dir.display();
     if left > 0 {
+        told.say(&format!("{left} alerts or revocations still wait in {outbox}; the next run delivers them"));
+    }
+    if held > 0 {
         told.say(&format!(
-            "{left} alerts or revocations still wait in {}; the next run delivers them",
-            config.outbox.dir.display()
+            "{held} alerts or revocations are held in {outbox}: rejected, capped, paused or refused; the next run \
+             tries them again"
         ));
     }
     match told.first_fault(worker.faults()) {

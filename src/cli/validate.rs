@@ -99,7 +99,11 @@ async fn check_outside(config: &Config, offline: bool, report: &mut Report) -> R
                 let what = format!("{} to {}", notifier.name(), notifier.target());
                 match if offline { Ok(()) } else { notifier.probe().await } {
                     Ok(()) => Report::ok("alerts", &what)?,
-                    Err(DeliveryError::Retriable { reason, .. } | DeliveryError::Permanent { reason, .. }) => {
+                    Err(
+                        DeliveryError::Retriable { reason, .. }
+                        | DeliveryError::Permanent { reason, .. }
+                        | DeliveryError::Rejected { reason, .. },
+                    ) => {
                         report.failed("alerts", &format!("{what}: {reason}"), Kind::Unavailable)?;
                     }
                 }

@@ -117,14 +117,27 @@ pub struct AlertSection {
 pub struct Revoke {
     /// The ceiling over every rule's own mode.
     pub mode: Mode,
-    /// Beyond this many revocations an hour, the rest is left to people.
+    /// Beyond this many revocations of one tenant an hour, the rest waits.
     pub max_per_hour: u32,
+    /// The same for all tenants; by default five times as many.
+    pub max_per_hour_total: Option<u32>,
     pub http: Option<HttpRevokerSettings>,
 }
 
+/// So many tenants can be at their cap on revocations before the total is reached, where it is not configured.
+const TENANTS_AT_CAP: u32 = 5;
+
 impl Default for Revoke {
     fn default() -> Self {
-        Self { mode: Mode::Shadow, max_per_hour: 20, http: None }
+        Self { mode: Mode::Shadow, max_per_hour: 20, max_per_hour_total: None, http: None }
+    }
+}
+
+impl Revoke {
+    /// Revocations of all tenants within an hour.
+    #[must_use]
+    pub fn total_per_hour(&self) -> u32 {
+        self.max_per_hour_total.unwrap_or(self.max_per_hour.saturating_mul(TENANTS_AT_CAP))
     }
 }
 
@@ -350,6 +363,9 @@ impl Config {
         }
         if detection.baselines_max == 0 {
             return wrong("detection.baselines_max", "must be at least 1");
+        }
+        if self.revoke.max_per_hour_total.is_some_and(|total| total < self.revoke.max_per_hour) {
+            return wrong("revoke.max_per_hour_total", "must not be less than `max_per_hour`, which is for one tenant");
         }
         if detection.recent_event_ids_max == 0 {
             return wrong("detection.recent_event_ids_max", "must be at least 1");

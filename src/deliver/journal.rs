@@ -1,4 +1,5 @@
-//! The outbox's file: one JSON record a line, appended and synchronised to the disk before anything counts as taken.
+//! The outbox's file: one JSON record a line behind its checksum, appended and synchronised to the disk before anything
+//! counts as taken.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -7,9 +8,26 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::state::Record;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+
+use super::outbox::DAMAGED_FILE;
+use super::record::Record;
 
 const FILE: &str = "journal.ndjson";
+/// A checksum in hexadecimal (XXH3, 64 bits), and a space.
+const CHECKSUM_BYTES: usize = 17;
+/// Copies of damaged files that are kept besides the last one.
+const DAMAGED_COPIES_MAX: usize = 9;
+
+/// What stood in the file when it was opened.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub records: Vec<Record>,
+    /// Lines that cannot be read.
+    pub damaged: usize,
+    /// Identity of the file as it stood.
+    pub fingerprint: u128,
+}
 
 /// The open file, and the lock on its folder.
 #[derive(Debug)]
@@ -24,9 +42,9 @@ pub(super) struct Journal {
 
 impl Journal {
     /// Takes hold of `folder`, which is made where it is missing, and reads what is there. A last line that a crash
-    /// has cut short was never promised to anybody and goes; any other line that cannot be read is left out, told, and
-    /// kept in a copy.
-    pub(super) fn open(folder: &Path) -> io::Result<(Self, Vec<Record>)> {
+    /// has cut short was never promised to anybody and goes. Any other line that cannot be read, or differs from its
+    /// checksum, is left out and kept in a copy of the file.
+    pub(super) fn open(folder: &Path) -> io::Result<(Self, Opened)> {
         std::fs::create_dir_all(folder)?;
         let lock = private().open(folder.join("lock"))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
@@ -40,22 +58,23 @@ impl Journal {
             tracing::warn!(bytes = held.len() - whole, "the outbox ends with half a record, which was never taken");
             file.set_len(whole as u64)?;
         }
-        let mut records = Vec::new();
-        let mut unreadable = 0;
-        for line in held[..whole].split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            match serde_json::from_slice(line) {
-                Ok(record) => records.push(record),
-                Err(_) => unreadable += 1,
+        let lines = held[..whole].split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let (mut records, mut damaged) = (Vec::new(), 0);
+        for record in lines.map(read) {
+            match record {
+                Some(record) => records.push(record),
+                None => damaged += 1,
             }
         }
-        if unreadable > 0 {
-            let copy = folder.join("journal.damaged");
+        if damaged > 0 {
+            let copy = copy_of_damage(folder);
             std::fs::copy(folder.join(FILE), &copy)?;
-            tracing::error!(records = unreadable, copy = %copy.display(), "the outbox is damaged; what can be read goes on");
+            tracing::error!(records = damaged, copy = %copy.display(), "the outbox is damaged");
         }
         file.seek(SeekFrom::End(0))?;
         File::open(folder)?.sync_all()?;
-        Ok((Self { folder: folder.to_owned(), file, bytes: whole as u64, is_torn: false, _lock: lock }, records))
+        let journal = Self { folder: folder.to_owned(), file, bytes: whole as u64, is_torn: false, _lock: lock };
+        Ok((journal, Opened { records, damaged, fingerprint: xxh3_128(&held) }))
     }
 
     /// Size, bytes.
@@ -115,10 +134,34 @@ fn private() -> OpenOptions {
 fn lines(records: &[Record]) -> io::Result<Vec<u8>> {
     let mut lines = Vec::new();
     for record in records {
-        serde_json::to_writer(&mut lines, record)?;
-        lines.push(b'\n');
+        let record = serde_json::to_vec(record)?;
+        writeln!(lines, "{:016x} {}", xxh3_64(&record), String::from_utf8_lossy(&record))?;
     }
     Ok(lines)
+}
+
+/// The record in a line; `None` where it is damaged. A line of an earlier version has no checksum.
+fn read(line: &[u8]) -> Option<Record> {
+    if line.starts_with(b"{") {
+        return serde_json::from_slice(line).ok();
+    }
+    let (checksum, record) = line.split_at_checked(CHECKSUM_BYTES)?;
+    let checksum = std::str::from_utf8(checksum).ok()?.strip_suffix(' ')?;
+    let is_whole = u64::from_str_radix(checksum, 16) == Ok(xxh3_64(record));
+    if is_whole { serde_json::from_slice(record).ok() } else { None }
+}
+
+/// Where a damaged file is kept: beside those of earlier times, which nobody may have looked at yet.
+fn copy_of_damage(folder: &Path) -> PathBuf {
+    let earlier = (1..=DAMAGED_COPIES_MAX).map(|number| folder.join(format!("{DAMAGED_FILE}.{number}")));
+    let last = folder.join(DAMAGED_FILE);
+    if last.exists()
+        && let Some(free) = earlier.into_iter().find(|path| !path.exists())
+    {
+        // The newest has the plain name. If it cannot be moved it is replaced.
+        let _ = std::fs::rename(&last, free);
+    }
+    last
 }
 
 #[cfg(test)]
@@ -146,32 +189,71 @@ mod tests {
         journal.file.write_all(b"{\"record\":\"known\",\"key\":\"lost\"}\n{\"rec").expect("it is written");
         journal.append(&[known("c")]).expect("it is written");
         drop(journal);
-        let (_, records) = Journal::open(folder.path()).expect("a journal");
-        assert_eq!(keys(&records), ["a", "c"]);
+        let (_, opened) = Journal::open(folder.path()).expect("a journal");
+        assert_eq!((keys(&opened.records), opened.damaged), (vec!["a", "c"], 0));
     }
 
     #[test]
     fn half_a_record_goes_and_a_damaged_one_is_kept_aside() {
         let folder = tempfile::tempdir().expect("a folder");
-        let (mut journal, records) = Journal::open(folder.path()).expect("a journal");
-        assert!(records.is_empty());
+        let (mut journal, opened) = Journal::open(folder.path()).expect("a journal");
+        assert!(opened.records.is_empty());
         journal.append(&[known("a"), known("b"), known("c")]).expect("it is written");
         drop(journal);
         let file = folder.path().join(FILE);
         let text = std::fs::read_to_string(&file).expect("a file");
-        let damaged = format!("{}{{\"record\":\"kno", text.replace("{\"record\":\"known\",\"key\":\"b\"}", "\0\0\0"));
+        let damaged = format!("{}0123456789abcdef {{\"record\":\"kno", text.replace("\"b\"", "\"B\""));
         std::fs::write(&file, damaged).expect("a file");
-        let (mut journal, records) = Journal::open(folder.path()).expect("a journal");
-        assert_eq!(keys(&records), ["a", "c"]);
-        assert!(folder.path().join("journal.damaged").is_file());
+        let (mut journal, opened) = Journal::open(folder.path()).expect("a journal");
+        assert_eq!((keys(&opened.records), opened.damaged), (vec!["a", "c"], 1), "it still reads as JSON");
+        assert!(folder.path().join(DAMAGED_FILE).is_file());
         journal.append(&[known("d")]).expect("it is written");
         drop(journal);
-        let (mut journal, records) = Journal::open(folder.path()).expect("a journal");
-        assert_eq!(keys(&records), ["a", "c", "d"]);
+        let (mut journal, opened) = Journal::open(folder.path()).expect("a journal");
+        assert_eq!(keys(&opened.records), ["a", "c", "d"]);
         journal.rewrite(&[known("e")]).expect("it is rewritten");
         journal.append(&[known("f")]).expect("it is written");
         drop(journal);
-        let (_, records) = Journal::open(folder.path()).expect("a journal");
-        assert_eq!(keys(&records), ["e", "f"]);
+        let (_, opened) = Journal::open(folder.path()).expect("a journal");
+        assert_eq!((keys(&opened.records), opened.damaged), (vec!["e", "f"], 0));
+    }
+
+    #[test]
+    fn damaged_files_are_kept_beside_each_other() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for number in 0..3 {
+            std::fs::write(folder.path().join(FILE), format!("damage {number}\n")).expect("a file");
+            let (_, opened) = Journal::open(folder.path()).expect("a journal");
+            assert_eq!(opened.damaged, 1);
+        }
+        let kept = |name: &str| std::fs::read_to_string(folder.path().join(name)).expect("a copy");
+        assert_eq!(kept("journal.damaged"), "damage 2\n");
+        assert_eq!((kept("journal.damaged.1"), kept("journal.damaged.2")), ("damage 0\n".into(), "damage 1\n".into()));
+    }
+
+    #[test]
+    fn lines_without_checksum_are_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join(FILE), "{\"record\":\"known\",\"key\":\"old\"}\n").expect("a file");
+        let (mut journal, opened) = Journal::open(folder.path()).expect("a journal");
+        assert_eq!((keys(&opened.records), opened.damaged), (vec!["old"], 0));
+        journal.append(&[known("new")]).expect("it is written");
+        let text = std::fs::read_to_string(folder.path().join(FILE)).expect("a file");
+        assert!(text.lines().nth(1).is_some_and(|line| !line.starts_with('{')), "{text}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn changed_byte_of_a_line_is_found(at in 0_usize..10_000, byte in 0_u8..=255) {
+            let line = lines(&[known("some-key")]).expect("a line");
+            let line = &line[..line.len() - 1];
+            let mut changed = line.to_vec();
+            let at = at % changed.len();
+            changed[at] = byte;
+            let hex_case = at < CHECKSUM_BYTES && changed[at].eq_ignore_ascii_case(&line[at]);
+            if byte != b'\n' {
+                proptest::prop_assert_eq!(read(&changed).is_some(), changed == line || hex_case);
+            }
+        }
     }
 }

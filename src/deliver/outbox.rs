@@ -1,5 +1,6 @@
-//! The outbox: incidents that are taken for good, and what each lane has to do next.
+//! The outbox: incidents and notices that are stored durably, and what each lane has to do next.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,11 +9,12 @@ use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::journal::Journal;
-use super::state::{Due, REVOKE, Record, State, Work, change_key, revocation_key};
-use crate::port::{self, Clock, Notice, Notifier, Revocation};
+use super::record::{Effect, Hold, REVOKE, Record, Sent, Subject, Work};
+use super::state::{Caps, Due, Item, REVOCATION_MS_MAX, State, change_key, revocation_key};
+use crate::port::{self, Asked, Clock, Notice, Notifier, Progress, Revocation};
 use crate::verdict::Incident;
 
-/// Changes that may wait. Beyond it the worker is told to wait: nothing is dropped.
+/// Deliveries that may wait. Beyond it the worker has to wait: nothing is dropped.
 const OPEN_MAX: usize = 20_000;
 /// Notices that may wait beyond [`OPEN_MAX`], so that a full outbox can be reported.
 const NOTICES_MAX: usize = 1_000;
@@ -22,8 +24,14 @@ const NOTICE_KEY_BYTES_MAX: usize = 100;
 const GROWTH_BYTES_MAX: u64 = 8 << 20;
 /// While this file is in the outbox's folder, nothing is revoked.
 pub const PAUSE_FILE: &str = "pause-actions";
+/// Lines that could not be read are kept in this file; while it is there, `/readyz` reports the damage.
+pub const DAMAGED_FILE: &str = "journal.damaged";
+/// How often the folder is looked at for [`PAUSE_FILE`] while revocations wait for its removal.
+const PAUSE_LOOK_MS: i64 = 10_000;
+/// Outcomes that a message names; the others are counted.
+const OUTCOMES_MAX: usize = 100;
 
-/// Incidents that wait to be told and acted upon, safe on disk.
+/// Incidents that wait to be reported and acted upon, safe on disk.
 pub struct Outbox {
     inner: Mutex<Inner>,
     folder: PathBuf,
@@ -31,6 +39,8 @@ pub struct Outbox {
     pub(super) channels: Vec<String>,
     clock: Arc<dyn Clock>,
     pub(super) changed: watch::Sender<()>,
+    /// Lines of the journal that could not be read when it was opened.
+    damaged: usize,
 }
 
 #[derive(Debug)]
@@ -43,22 +53,57 @@ pub(super) struct Inner {
 impl Outbox {
     /// Opens the outbox in `folder` for `notifiers`; one process at a time has it. What waits there goes on.
     pub fn open(folder: &Path, notifiers: &[Arc<dyn Notifier>], clock: Arc<dyn Clock>) -> io::Result<Self> {
-        let (mut journal, records) = Journal::open(folder)?;
+        let (mut journal, opened) = Journal::open(folder)?;
         let mut state = State::default();
-        for record in records {
+        for record in opened.records {
             state.apply(record);
+        }
+        state.try_again(clock.now_millis());
+        let channels: Vec<String> = notifiers.iter().map(|notifier| lane_of(&**notifier)).collect();
+        if opened.damaged > 0 {
+            let key = notice_key(&format!("outbox-damaged-{:032x}", opened.fingerprint));
+            let text = format!(
+                "{} lines of the outbox cannot be read: alerts or revocations in them are lost. The other lines are \
+                 worked through. The damaged file is kept as {DAMAGED_FILE} in outbox.dir; look into it, check the \
+                 disk, and remove it.",
+                opened.damaged
+            );
+            let notice = Notice { title: "the outbox is damaged".to_owned(), text, at: clock.now_millis() };
+            tracing::error!("{}: {}", notice.title, notice.text);
+            if !channels.is_empty() && !state.has(&key) {
+                let lanes = channels.clone();
+                state.apply(Record::Taken { key, at: notice.at, work: Work::Notice(notice), lanes });
+            }
         }
         journal.rewrite(&state.records())?;
         let rewritten_bytes = journal.bytes();
-        let channels = notifiers.iter().map(|notifier| lane_of(&**notifier)).collect();
         let inner = Mutex::new(Inner { journal, state, rewritten_bytes });
-        Ok(Self { inner, folder: folder.to_owned(), channels, clock, changed: watch::Sender::new(()) })
+        let (changed, damaged) = (watch::Sender::new(()), opened.damaged);
+        Ok(Self { inner, folder: folder.to_owned(), channels, clock, changed, damaged })
     }
 
-    /// Changes that are not done with.
+    /// Deliveries that are not done with, without those that wait for something other than us (see [`Self::held`]).
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.inner().state.open.len()
+        self.inner().state.waiting()
+    }
+
+    /// Deliveries that wait until their cause is gone: revocations that are capped, paused or refused, and messages
+    /// that their channel rejects.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.inner().state.held()
+    }
+
+    /// Lines of the journal that could not be read when it was opened.
+    #[must_use]
+    pub const fn damaged(&self) -> usize {
+        self.damaged
+    }
+
+    /// Whether the damaged lines of this or an earlier start are still kept for somebody to look at.
+    pub(super) fn keeps_damage(&self) -> bool {
+        matches!(self.folder.join(DAMAGED_FILE).try_exists(), Ok(true))
     }
 
     /// Whether somebody has stopped all revocations.
@@ -66,6 +111,13 @@ impl Outbox {
     pub fn is_paused(&self) -> bool {
         // Where it cannot be told, nothing is revoked.
         !matches!(self.folder.join(PAUSE_FILE).try_exists(), Ok(false))
+    }
+
+    /// No more events come: what was put off to be reported together is reported.
+    pub(super) fn flush(&self) {
+        let now = self.clock.now_millis();
+        self.inner().state.flush(now);
+        self.changed.send_replace(());
     }
 
     pub(super) fn append(&self, records: Vec<Record>) -> io::Result<()> {
@@ -78,27 +130,87 @@ impl Outbox {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What `lane` has to do next: now, or when.
-    pub(super) fn next(&self, lane: &str) -> Next {
+    /// What a channel has to do next: now, or when.
+    pub(super) fn next_message(&self, lane: &str) -> Next<Message> {
         let inner = self.inner();
-        let Some(Due { at, key, .. }) = inner.state.lanes.get(lane).and_then(|due| due.first()) else {
-            return Next::Nothing;
+        let state = &inner.state;
+        let now = self.clock.now_millis();
+        let item = match state.first(lane) {
+            None => return Next::Nothing,
+            Some(Due { at, .. }) if *at > now => return Next::At(*at),
+            Some(due) => &due.item,
         };
-        if *at > self.clock.now_millis() {
-            return Next::At(*at);
+        let message = match item {
+            Item::Thread(id) => state.threads.get(id).and_then(|thread| {
+                let effect = thread.pending.get(lane)?.clone();
+                let incident = thread.incident.clone()?;
+                let since = thread.sent.get(lane).map_or(0, |sent| sent.seq);
+                let outcomes = state.outcomes(*id, since);
+                let revocation = revocation_key(&incident)
+                    .and_then(|name| state.settled(&name))
+                    .map_or(Revocation::NotAsked, |settled| settled.revocation.clone());
+                let progress = Progress {
+                    revocation,
+                    revoked: outcomes.iter().filter(|(_, revocation)| is_revoked(revocation)).count(),
+                    not_revoked: outcomes.iter().filter(|(_, revocation)| is_not_revoked(revocation)).count(),
+                    outcomes_total: outcomes.len(),
+                    outcomes: outcomes.into_iter().take(OUTCOMES_MAX).map(asked).collect(),
+                    joined: thread.joined_since(lane),
+                };
+                let sent = thread.sent_by(lane, incident.severity, now);
+                let report = Report { incident, progress, sent };
+                Some(Message { key: thread.key.clone(), effect, what: What::Report(Box::new(report)) })
+            }),
+            Item::Notice(key) => state.notices.get(key).and_then(|pending| {
+                let effect = pending.lanes.get(lane)?.clone();
+                Some(Message { key: key.clone(), effect, what: What::Notice(pending.notice.clone()) })
+            }),
+            Item::Revocation(_) => None,
+        };
+        message.map_or(Next::Nothing, |message| Next::Now(Box::new(message)))
+    }
+
+    /// What the revoker has to do next: now, or when. Revocations that wait for a cap or for the end of a pause go
+    /// first, in the order in which they were asked for.
+    pub(super) fn next_revocation(&self, caps: Caps) -> Next<ToRevoke> {
+        let is_paused = self.is_paused();
+        let inner = self.inner();
+        let state = &inner.state;
+        let now = self.clock.now_millis();
+        let mut wake_at = i64::MAX;
+        let mut found = None;
+        if let Some((at, key)) = state.oldest_revocation() {
+            wake_at = wake_at.min(at + REVOCATION_MS_MAX);
+            found = (wake_at <= now).then(|| key.to_owned());
         }
-        let Some(change) = inner.state.open.get(key) else { return Next::Nothing };
-        let effect = change.effects.get(lane);
-        let revocation = match &change.work {
-            Work::Incident(incident) => inner.state.revocation(incident).cloned().unwrap_or(Revocation::NotAsked),
-            Work::Notice(_) => Revocation::NotAsked,
+        let is_expired = found.is_some();
+        if let (None, Some(key)) = (&found, state.first_paused()) {
+            wake_at = wake_at.min(now + PAUSE_LOOK_MS);
+            found = (!is_paused).then(|| key.to_owned());
+        }
+        if found.is_none() && !is_paused {
+            match state.first_capped(caps, now) {
+                Ok(key) => found = Some(key),
+                Err(room_at) => wake_at = wake_at.min(room_at),
+            }
+        }
+        if found.is_none()
+            && let Some(Due { at, item: Item::Revocation(key), .. }) = state.first(REVOKE)
+        {
+            wake_at = wake_at.min(*at);
+            found = (*at <= now).then(|| key.clone());
+        }
+        let Some(key) = found else {
+            return if wake_at == i64::MAX { Next::Nothing } else { Next::At(wake_at) };
         };
-        Next::Now(Box::new(Task {
-            key: key.clone(),
-            work: change.work.clone(),
-            attempt: effect.map_or(0, |effect| effect.attempts) + 1,
-            called: effect.is_some_and(|effect| effect.called),
-            revocation,
+        let Some(asked) = state.revocations.get(&key) else { return Next::Nothing };
+        Next::Now(Box::new(ToRevoke {
+            key,
+            name: asked.name.clone(),
+            incident: asked.incident.clone(),
+            effect: asked.effect.clone(),
+            is_paused,
+            is_expired,
         }))
     }
 }
@@ -108,23 +220,30 @@ impl port::Outbox for Outbox {
         let now = self.clock.now_millis();
         let mut inner = self.inner();
         let mut records: Vec<Record> = Vec::new();
-        let mut asked: Vec<String> = Vec::new();
-        let mut keys: Vec<String> = Vec::new();
+        let mut asked: HashSet<String> = HashSet::new();
+        let mut keys: HashSet<String> = HashSet::new();
         for incident in incidents {
             let key = change_key(incident);
-            if inner.state.has(&key) || keys.contains(&key) {
+            if inner.state.has(&key) || !keys.insert(key.clone()) {
                 continue;
             }
             let mut lanes = if incident.tell { self.channels.clone() } else { Vec::new() };
-            if let Some(revocation) = revocation_key(incident)
-                && inner.state.revocation(incident).is_none()
-                && !asked.contains(&revocation)
-            {
-                asked.push(revocation);
-                lanes.push(REVOKE.to_owned());
+            if let Some(name) = revocation_key(incident).filter(|name| !asked.contains(name)) {
+                let given_up = || {
+                    // What was given up is asked for again when the thief goes on.
+                    let settled = inner.state.settled(&name);
+                    settled.is_none_or(|settled| matches!(settled.revocation, Revocation::Failed(_)))
+                };
+                match inner.state.open_revocation(&name) {
+                    Some((key, open)) if open.effect.hold == Some(Hold::Refused) => {
+                        records.push(Record::Nudged { key: key.clone(), at: now });
+                    }
+                    None if given_up() => lanes.push(REVOKE.to_owned()),
+                    Some(_) | None => {}
+                }
+                asked.insert(name);
             }
             if !lanes.is_empty() {
-                keys.push(key.clone());
                 let work = Work::Incident(Box::new(incident.clone()));
                 records.push(Record::Taken { key, at: now, work, lanes });
             }
@@ -132,7 +251,7 @@ impl port::Outbox for Outbox {
         if records.is_empty() {
             return Ok(());
         }
-        if inner.state.open.len() + records.len() > OPEN_MAX {
+        if inner.state.waiting() + records.len() > OPEN_MAX {
             return Err(full());
         }
         inner.append(records)?;
@@ -147,7 +266,7 @@ impl port::Outbox for Outbox {
         if inner.state.has(&key) {
             return Ok(());
         }
-        if inner.state.open.len() >= OPEN_MAX + NOTICES_MAX {
+        if inner.state.waiting() >= OPEN_MAX + NOTICES_MAX {
             return Err(full());
         }
         // The log line is written once per key too. Without a channel it is all that there is.
@@ -165,7 +284,7 @@ impl port::Outbox for Outbox {
 }
 
 fn full() -> io::Error {
-    let reason = format!("{OPEN_MAX} changes of incidents wait to be delivered; bring the channels back");
+    let reason = format!("{OPEN_MAX} deliveries wait; bring the channels back");
     io::Error::new(io::ErrorKind::QuotaExceeded, reason)
 }
 
@@ -193,20 +312,55 @@ impl Inner {
     }
 }
 
-pub(super) enum Next {
-    Now(Box<Task>),
+pub(super) enum Next<T> {
+    Now(Box<T>),
     At(i64),
     Nothing,
 }
 
-/// One attempt at one effect.
-pub(super) struct Task {
-    pub(super) key: String,
-    pub(super) work: Work,
-    /// From 1.
-    pub(super) attempt: u32,
-    pub(super) called: bool,
-    pub(super) revocation: Revocation,
+/// One attempt at one message.
+pub(super) struct Message {
+    pub key: String,
+    pub effect: Effect,
+    pub what: What,
+}
+
+pub(super) enum What {
+    Report(Box<Report>),
+    Notice(Notice),
+}
+
+/// An incident as one channel is informed of it.
+pub(super) struct Report {
+    pub incident: Box<Incident>,
+    pub progress: Progress,
+    /// What the channel has once it accepts this.
+    pub sent: Sent,
+}
+
+fn asked((of, revocation): (&Subject, &Revocation)) -> Asked {
+    Asked { target: of.target.clone(), revocation: revocation.clone() }
+}
+
+const fn is_revoked(revocation: &Revocation) -> bool {
+    matches!(revocation, Revocation::Done | Revocation::AlreadyGone)
+}
+
+const fn is_not_revoked(revocation: &Revocation) -> bool {
+    matches!(revocation, Revocation::Waiting(_) | Revocation::Capped(_) | Revocation::Paused | Revocation::Failed(_))
+}
+
+/// One attempt at one revocation.
+pub(super) struct ToRevoke {
+    /// Of the change that asked for it.
+    pub key: String,
+    /// Its idempotency key.
+    pub name: String,
+    pub incident: Box<Incident>,
+    pub effect: Effect,
+    pub is_paused: bool,
+    /// It has been open for as long as any may.
+    pub is_expired: bool,
 }
 
 pub(super) fn lane_of(notifier: &dyn Notifier) -> String {

@@ -217,13 +217,16 @@ fn delivery_error(error: &lettre::transport::smtp::Error) -> DeliveryError {
         Meaning::Credentials => {
             format!("the mail server refuses our credentials ({said}); correct alert.email.username or its password")
         }
-        Meaning::Later | Meaning::Never if error.status().is_some() => format!("the mail server answered {said}"),
+        // Its words may repeat what was sent; the codes do not.
+        Meaning::Later | Meaning::Never if error.status().is_some() => {
+            format!("the mail server answered {}", codes(&said))
+        }
         _ if error.is_timeout() => "the mail server (alert.email.smtp_url) does not answer in time".to_owned(),
         _ if error.is_tls() => format!("no TLS with the mail server (alert.email.smtp_url): {said}"),
         _ => format!("the mail server (alert.email.smtp_url) cannot be reached: {said}"),
     };
     match meaning(error.status()) {
-        Meaning::Never => DeliveryError::Permanent { reason, status: 0 },
+        Meaning::Never => DeliveryError::Rejected { reason, words: said },
         Meaning::Later | Meaning::Credentials => DeliveryError::Retriable { reason, status: 0, retry_after: None },
     }
 }
@@ -247,6 +250,12 @@ fn meaning(code: Option<Code>) -> Meaning {
     }
 }
 
+/// The reply code and, where there is one, the enhanced status code (RFC 3463) that a reply begins with.
+fn codes(said: &str) -> String {
+    let is_code = |word: &&str| word.len() <= 9 && word.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    said.split(' ').take(2).take_while(is_code).collect::<Vec<_>>().join(" ")
+}
+
 /// The innermost cause on one line: a server's own words may come from anywhere.
 fn words_of(error: &lettre::transport::smtp::Error) -> String {
     let mut said = error.to_string();
@@ -265,7 +274,7 @@ fn words_of(error: &lettre::transport::smtp::Error) -> String {
 mod tests {
     use super::super::tests::incident;
     use super::*;
-    use crate::port::Revocation;
+    use crate::port::{Progress, Revocation};
 
     fn settings(toml: &str) -> EmailSettings {
         let common = "from = 'Warden <w@example.com>'\nto = ['a@example.com', 'b@example.org']\n";
@@ -298,6 +307,13 @@ mod tests {
     }
 
     #[test]
+    fn reply_codes_are_taken_without_words() {
+        assert_eq!(codes("550 5.1.1 <ana@example.com> unknown"), "550 5.1.1");
+        assert_eq!(codes("554 ana is unknown"), "554");
+        assert_eq!(codes("451"), "451");
+    }
+
+    #[test]
     fn mistakes_are_told_by_key_and_without_the_secret() {
         let mistake = |toml: &str| emails(toml).map(|_| ()).expect_err(toml);
         assert_eq!(mistake("smtp_url = 'https://h'").0, "smtp_url");
@@ -316,7 +332,7 @@ mod tests {
         let mut incident = incident();
         incident.reason = "x\r\nBcc: thief@example.net\r\n\r\nbody".to_owned();
         let headers = |email: &Email, key: &str| {
-            let alert = Alert::Incident { incident: &incident, revocation: &Revocation::Done };
+            let alert = Alert::Incident { incident: &incident, progress: &Progress::of(Revocation::Done) };
             let mail = String::from_utf8(email.message(alert, key).expect("a mail").formatted()).expect("UTF-8");
             let head = mail.split("\r\n\r\n").next().expect("a head").replace("\r\n ", " ");
             head.lines().map(str::to_owned).collect::<Vec<_>>()

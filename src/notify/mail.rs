@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::words;
-use crate::port::{Alert, Notice, Revocation};
+use crate::port::{Alert, Notice, Progress, Revocation};
 use crate::rule::RuleSet;
 use crate::verdict::{Incident, Severity, Signal};
 
@@ -13,6 +13,10 @@ const REASON_CHARS_MAX: usize = 90;
 const STEPS_MAX: usize = 6;
 /// Signals that are shown.
 const SIGNALS_MAX: usize = 8;
+/// Victims that are named; the others are counted.
+const VICTIMS_MAX: usize = 50;
+/// Revocations of other targets that are named; the others are counted.
+const OUTCOMES_MAX: usize = 50;
 
 /// A mail's texts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +31,7 @@ pub struct Mail {
 #[must_use]
 pub fn compose(alert: Alert<'_>, rules: &RuleSet) -> Mail {
     match alert {
-        Alert::Incident { incident, revocation } => Story::of(incident, revocation, rules).mail(),
+        Alert::Incident { incident, progress } => Story::of(incident, progress, rules).mail(),
         Alert::Notice(notice) => of_notice(notice),
     }
 }
@@ -35,18 +39,20 @@ pub fn compose(alert: Alert<'_>, rules: &RuleSet) -> Mail {
 /// All that the mail tells, in plain words, before it is text or HTML.
 struct Story<'a> {
     incident: &'a Incident,
-    revocation: &'a Revocation,
+    progress: &'a Progress,
     facts: Vec<(&'static str, String)>,
     /// The signals that speak for theft, the strongest first.
     signals: Vec<&'a Signal>,
     odds: String,
     answer: String,
+    outcomes: Vec<String>,
+    victims: Vec<String>,
     steps: Vec<String>,
     queries: Vec<(&'static str, String)>,
 }
 
 impl<'a> Story<'a> {
-    fn of(incident: &'a Incident, revocation: &'a Revocation, rules: &RuleSet) -> Self {
+    fn of(incident: &'a Incident, progress: &'a Progress, rules: &RuleSet) -> Self {
         let names = [
             ("User", &incident.user_id),
             ("App", &incident.app_id),
@@ -61,13 +67,25 @@ impl<'a> Story<'a> {
             facts.push(("Last change", time(incident.updated_at.millis())));
         }
         let signals: Vec<_> = incident.signals.iter().filter(|signal| signal.share > 0.0).take(SIGNALS_MAX).collect();
+        let (mut outcomes, more) = words::other_outcomes(incident, progress, OUTCOMES_MAX);
+        if more > 0 {
+            outcomes.push(format!("{more} more revocations: \"All revocations\" below lists them."));
+        }
+        let (mut victims, more) = words::victims(incident, progress, VICTIMS_MAX);
+        if incident.victims_total <= 1 {
+            victims.clear();
+        } else if more > 0 {
+            victims.push(format!("{more} more: \"All grants and tokens\" below lists them."));
+        }
         Self {
             incident,
-            revocation,
+            progress,
             facts,
             odds: odds(incident.log_odds),
-            answer: words::answer(incident, revocation),
-            steps: steps(&signals, revocation, rules),
+            answer: words::answer(incident, &progress.revocation),
+            outcomes,
+            victims,
+            steps: steps(&signals, progress, rules),
             signals,
             queries: queries(incident),
         }
@@ -81,8 +99,8 @@ impl<'a> Story<'a> {
     fn subject(&self) -> String {
         let incident = self.incident;
         let reason = words::shortened(words::plain(&incident.reason).trim_end_matches('.'), REASON_CHARS_MAX);
-        let whose = words::shortened(&words::subject(incident, '/'), REASON_CHARS_MAX);
-        let badge = words::badge(self.revocation).map_or_else(String::new, |badge| format!(", {badge}"));
+        let whose = words::shortened(&words::subjects(incident, '/'), REASON_CHARS_MAX);
+        let badge = words::badge(self.progress).map_or_else(String::new, |badge| format!(", {badge}"));
         format!("[{}] Token {whose}: {reason}{badge} ({})", severity(incident.severity), incident.id)
     }
 
@@ -94,7 +112,18 @@ impl<'a> Story<'a> {
             let _ = writeln!(text, "  {name:<12} {value}");
         }
         let _ = writeln!(text, "  {:<12} {}\n", "Incident", incident.id);
-        let _ = writeln!(text, "WHAT WAS DONE\n  {}\n", self.answer);
+        let _ = writeln!(text, "WHAT WAS DONE\n  {}", self.answer);
+        for outcome in &self.outcomes {
+            let _ = writeln!(text, "  {outcome}");
+        }
+        text.push('\n');
+        if !self.victims.is_empty() {
+            let _ = writeln!(text, "GRANTS AND TOKENS ({})", incident.victims_total);
+            for victim in &self.victims {
+                let _ = writeln!(text, "  {victim}");
+            }
+            text.push('\n');
+        }
         let _ = writeln!(text, "WHY\n  {}", self.odds);
         for signal in &self.signals {
             let _ = writeln!(text, "  {:>+5.1}  {}: {}", signal.share, signal.rule, words::plain(&signal.reason));
@@ -117,9 +146,14 @@ impl<'a> Story<'a> {
     fn html(&self) -> String {
         let incident = self.incident;
         let mut page = Page::new(severity(incident.severity), colour(incident.severity), &self.subject());
-        page.title(&format!("Token {}", words::subject(incident, '/')), &incident.reason);
-        page.banner(&self.answer, banner_colours(self.revocation));
+        page.title(&format!("Token {}", words::subjects(incident, '/')), &incident.reason);
+        page.banner(&self.answer, banner_colours(&self.progress.revocation));
+        page.list(&self.outcomes);
         page.facts(self.facts.iter().map(|(name, value)| (*name, value.as_str())));
+        if !self.victims.is_empty() {
+            page.heading(&format!("Grants and tokens ({})", incident.victims_total));
+            page.list(&self.victims);
+        }
         page.heading("Why");
         page.paragraph(&self.odds);
         page.signals(&self.signals);
@@ -213,11 +247,10 @@ fn time(millis: i64) -> String {
 }
 
 /// The runbooks of the rules that spoke, the leading one first, without repetitions.
-fn steps(signals: &[&Signal], revocation: &Revocation, rules: &RuleSet) -> Vec<String> {
+fn steps(signals: &[&Signal], progress: &Progress, rules: &RuleSet) -> Vec<String> {
     let mut steps: Vec<String> = Vec::new();
-    if matches!(revocation, Revocation::Waiting(_) | Revocation::Capped(_) | Revocation::Paused | Revocation::Failed(_))
-    {
-        steps.push("Revoke it by hand at its provider: tokenwarden has not.".to_owned());
+    if progress.not_revoked > 0 || words::is_not_revoked(&progress.revocation) {
+        steps.push("Revoke by hand at the provider what tokenwarden has not revoked.".to_owned());
     }
     let spoke = signals.iter().filter(|signal| signal.fired);
     for step in spoke.flat_map(|signal| &rules.rule(signal.rule).runbook) {
@@ -237,7 +270,24 @@ fn queries(incident: &Incident) -> Vec<(&'static str, String)> {
         (family, _) => ("family_id", family),
     };
     let command = |sql: String| format!("tokenwarden sql --config FILE \"{sql}\"");
-    vec![
+    let mut queries = Vec::new();
+    if incident.victims_total > 1 {
+        queries.push((
+            "All grants and tokens",
+            command(format!(
+                "SELECT family_id, token_id, user_id, app_id, min(timestamp), count() FROM token_events WHERE \
+                 incident_id = '{id}' GROUP BY ALL ORDER BY 5"
+            )),
+        ));
+        queries.push((
+            "All revocations",
+            command(format!(
+                "SELECT requested_at, kind, target, outcome, reason FROM actions WHERE incident_id = '{id}' AND kind \
+                 LIKE 'revoke%' ORDER BY 1"
+            )),
+        ));
+    }
+    queries.extend([
         (
             "What happened, step by step",
             command(format!(
@@ -259,7 +309,8 @@ fn queries(incident: &Incident) -> Vec<(&'static str, String)> {
                 literal(name)
             )),
         ),
-    ]
+    ]);
+    queries
 }
 
 /// `text` as an SQL text that means nothing to a shell either, inside double quotes: letters, digits and a few marks
@@ -359,6 +410,14 @@ impl Page {
         self.row("padding-top:4px;", &escaped(text));
     }
 
+    fn list(&mut self, lines: &[String]) {
+        if lines.is_empty() {
+            return;
+        }
+        let lines: Vec<_> = lines.iter().map(|line| escaped(line)).collect();
+        self.row("padding-top:8px;word-break:break-word;", &lines.join("<br>"));
+    }
+
     fn signals(&mut self, signals: &[&Signal]) {
         let largest = signals.iter().map(|signal| signal.share).fold(1.0, f64::max);
         let mut rows = String::new();
@@ -434,8 +493,9 @@ mod tests {
 
     use super::super::tests::incident;
     use super::*;
+    use crate::port::Asked;
     use crate::rule::{Rule, RuleSet};
-    use crate::verdict::{RuleId, Target};
+    use crate::verdict::{RuleId, Target, Victim};
 
     fn rules() -> RuleSet {
         let mut rule: Rule = RuleSet::builtin().rule(RuleId::ConcurrentUse).clone();
@@ -444,7 +504,11 @@ mod tests {
     }
 
     fn mail(incident: &Incident, revocation: &Revocation) -> Mail {
-        compose(Alert::Incident { incident, revocation }, &rules())
+        mail_of(incident, &Progress::of(revocation.clone()))
+    }
+
+    fn mail_of(incident: &Incident, progress: &Progress) -> Mail {
+        compose(Alert::Incident { incident, progress }, &rules())
     }
 
     #[test]
@@ -470,9 +534,42 @@ mod tests {
     #[test]
     fn a_revocation_that_did_not_happen_is_the_first_thing_to_do() {
         let mail = mail(&incident(), &Revocation::Failed("the provider answered 401".to_owned()));
-        assert!(mail.text.contains("1. Revoke it by hand"), "{}", mail.text);
+        assert!(mail.text.contains("1. Revoke by hand"), "{}", mail.text);
         assert!(mail.text.contains("the provider answered 401"), "{}", mail.text);
         assert!(mail.html.contains("Ask the &lt;owner&gt; by phone."), "{}", mail.html);
+    }
+
+    #[test]
+    fn mail_about_many_victims_names_or_counts_all() {
+        let victim = |number: u32| Victim { family_id: format!("g-{number}"), ..Victim::default() };
+        let victims: Vec<_> = (0..100).map(victim).collect();
+        let asked = |number: u32, revocation| Asked { target: Target::Family(format!("g-{number}")), revocation };
+        let incident = Incident { victims, victims_total: 240, ..incident() };
+        let progress = Progress {
+            outcomes: vec![asked(239, Revocation::Capped(20)), asked(3, Revocation::Done)],
+            revoked: 20,
+            not_revoked: 220,
+            outcomes_total: 240,
+            joined: vec![victim(238), victim(239)],
+            revocation: Revocation::Done,
+        };
+        let mail = mail_of(&incident, &progress);
+        let start = "[HIGH] Token acme/ci-deploy and 239 others: two holders, DE and BR, within 9 minutes, 20 REVOKED, \
+                     220 NOT REVOKED (";
+        assert!(mail.subject.starts_with(start), "{}", mail.subject);
+        let listed: Vec<_> = mail.text.lines().filter_map(|line| line.strip_prefix("  grant ")).collect();
+        assert_eq!((listed.len(), listed[0], listed[1], listed[49]), (50, "g-239", "g-238", "g-47"));
+        for line in [
+            "  190 more: \"All grants and tokens\" below lists them.",
+            "  NOT revoked: the family g-239. The cap of 20 revocations an hour is reached. It will be requested when \
+             the cap has room; revoke it by hand if that is too late.",
+            "  Revoked: the family g-3.",
+            "  238 more revocations: \"All revocations\" below lists them.",
+            "  1. Revoke by hand at the provider what tokenwarden has not revoked.",
+        ] {
+            assert!(mail.text.lines().any(|found| found == line), "{line} is missing in\n{}", mail.text);
+            assert!(mail.html.contains(&escaped(line.trim().trim_start_matches("1. "))), "{line}\n{}", mail.html);
+        }
     }
 
     #[test]
@@ -505,8 +602,20 @@ mod tests {
                 signal.reason.clone_from(&text);
             }
             evil.revoke = Some(Target::Family(text.clone()));
-            let waiting = Revocation::Waiting(text);
-            let (evil, plain) = (mail(&evil, &waiting), mail(&incident(), &waiting));
+            evil.victims_total = 3;
+            let progress = |text: &str| Progress {
+                revocation: Revocation::Waiting(text.to_owned()),
+                outcomes: vec![Asked {
+                    target: Target::Token(format!("x{text}")),
+                    revocation: Revocation::Failed(text.to_owned()),
+                }],
+                outcomes_total: 2,
+                not_revoked: 2,
+                revoked: 0,
+                joined: vec![Victim { family_id: text.to_owned(), ..Victim::default() }],
+            };
+            let plain = Incident { victims_total: 3, ..incident() };
+            let (evil, plain) = (mail_of(&evil, &progress(&text)), mail_of(&plain, &progress("x")));
             let marks = |html: &str| html.matches(['<', '>', '"', '\'']).collect::<String>();
             let paragraphs = |html: &str| html.matches(['<', '>']).count();
             prop_assert_eq!(paragraphs(&evil.html), paragraphs(&plain.html));

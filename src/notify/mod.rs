@@ -11,14 +11,18 @@ pub use self::webhook::{Webhook, WebhookSettings};
 
 use std::fmt::Write as _;
 
+use crate::port::{Progress, Revocation};
 use crate::verdict::{Action, Incident, Mode};
+
+/// Outcomes that are printed on a terminal; the others are counted.
+const OUTCOME_LINES_MAX: usize = 20;
 
 /// The incident on one line, for people, without colours; nothing in it can steer a terminal:
 /// `HIGH     acme ci-deploy (user ana, app crm): used from … in all 8.1; would revoke the family (INC-…)`.
 #[must_use]
 pub fn line(incident: &Incident) -> String {
     let severity = incident.severity.as_str().to_uppercase();
-    let mut line = format!("{severity:<8} {}", words::subject(incident, ' '));
+    let mut line = format!("{severity:<8} {}", words::subjects(incident, ' '));
     let holder = words::holder(incident);
     if !holder.is_empty() {
         let _ = write!(line, " ({holder})");
@@ -30,6 +34,19 @@ pub fn line(incident: &Incident) -> String {
     }
     let _ = write!(line, " ({})", incident.id);
     line
+}
+
+/// The outcome of each revocation that the receiver does not know of, a line each, for people.
+#[must_use]
+pub fn outcome_lines(incident: &Incident, progress: &Progress) -> Vec<String> {
+    let (mut lines, more) = words::other_outcomes(incident, progress, OUTCOME_LINES_MAX);
+    if incident.revoke.is_some() && progress.revocation != Revocation::NotAsked {
+        lines.insert(0, words::answer(incident, &progress.revocation));
+    }
+    if more > 0 {
+        lines.push(format!("{more} more revocations of {}", incident.id));
+    }
+    lines
 }
 
 /// What the incident calls for, as its mode allows it.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,7 +17,7 @@ use sha2::Sha256;
 
 use super::words;
 use crate::outgoing;
-use crate::port::{Alert, Clock, DeliveryError, Notice, Notifier, Revocation};
+use crate::port::{Alert, Asked, Clock, DeliveryError, Notice, Notifier, Progress, Revocation};
 use crate::verdict::{Incident, Severity};
 
 /// `[alert.webhook]`.
@@ -40,8 +40,8 @@ pub struct Webhook {
     url: Url,
     keys: Vec<Hmac<Sha256>>,
     clock: Arc<dyn Clock>,
-    /// The receiver has said that it is gone for good.
-    gone: AtomicBool,
+    /// Until when nothing is sent, because the receiver has answered 410; milliseconds since the epoch, wall clock.
+    gone_until: AtomicI64,
 }
 
 impl Webhook {
@@ -52,7 +52,7 @@ impl Webhook {
         let client = outgoing::client(&url, settings.allow_private, settings.ca_file.as_deref())
             .map_err(|problem| ("ca_file", problem))?;
         let keys = keys(settings.secret.expose_secret()).map_err(|problem| ("secret", problem.to_owned()))?;
-        Ok(Self { client, url, keys, clock, gone: AtomicBool::new(false) })
+        Ok(Self { client, url, keys, clock, gone_until: AtomicI64::new(0) })
     }
 }
 
@@ -68,10 +68,10 @@ impl Notifier for Webhook {
     }
 
     async fn notify(&self, alert: Alert<'_>, key: &str) -> Result<u16, DeliveryError> {
-        if self.gone.load(Ordering::Relaxed) {
+        let now = self.clock.now_millis();
+        if now < self.gone_until.load(Ordering::Relaxed) {
             return Err(DeliveryError::Permanent { reason: GONE.to_owned(), status: 410 });
         }
-        let now = self.clock.now_millis();
         let seconds = now / 1000;
         let body = body(alert, key).to_string();
         let sent = self
@@ -91,8 +91,8 @@ impl Notifier for Webhook {
         })?;
         let status = answer.status().as_u16();
         let judged = judge(status, outgoing::retry_after(answer.headers(), now));
-        if status == 410 && !self.gone.swap(true, Ordering::Relaxed) {
-            tracing::error!("{GONE}: alerts go there no more until the next start");
+        if status == 410 {
+            self.gone_until.store(now + GONE_MS, Ordering::Relaxed);
         }
         judged
     }
@@ -103,6 +103,9 @@ impl Notifier for Webhook {
     }
 }
 
+/// A receiver that answered 410 is sent nothing for this long: slightly less than the day after which a rejected alert is
+/// sent again.
+const GONE_MS: i64 = 23 * 3_600_000;
 const GONE: &str = "the webhook's receiver has gone for good (410)";
 
 /// What an answer's status means. What the receiver may mend, a wrong path or key among it, is tried again; what lies
@@ -150,12 +153,15 @@ fn signature(keys: &[Hmac<Sha256>], id: &str, seconds: i64, body: &str) -> Strin
 
 fn body(alert: Alert<'_>, key: &str) -> Value {
     match alert {
-        Alert::Incident { incident, revocation } => of_incident(incident, revocation, key),
+        Alert::Incident { incident, progress } => of_incident(incident, progress, key),
         Alert::Notice(notice) => of_notice(notice, key),
     }
 }
 
-fn of_incident(incident: &Incident, revocation: &Revocation, key: &str) -> Value {
+/// Victims and outcomes that a body names; the others are counted.
+const NAMED_MAX: usize = 100;
+
+fn of_incident(incident: &Incident, progress: &Progress, key: &str) -> Value {
     let created = incident.opened_at == incident.updated_at;
     let (activity, activity_name) = if created { (1, "Create") } else { (2, "Update") };
     let mut finding = finding(key, activity, activity_name, severity(incident.severity), incident.updated_at.millis());
@@ -164,8 +170,8 @@ fn of_incident(incident: &Incident, revocation: &Revocation, key: &str) -> Value
     finding["message"] = json!(incident.reason);
     finding["finding_info"] = json!({
         "uid": incident.id.to_string(),
-        "title": format!("Token {}: {}", words::subject(incident, '/'), incident.reason),
-        "desc": words::answer(incident, revocation),
+        "title": format!("Token {}: {}", words::subjects(incident, '/'), incident.reason),
+        "desc": words::answer(incident, &progress.revocation),
         "created_time": incident.opened_at.millis(),
         "modified_time": incident.updated_at.millis(),
         "types": incident.signals.iter().filter(|signal| signal.fired).map(|s| s.rule.as_str()).collect::<Vec<_>>(),
@@ -200,9 +206,26 @@ fn of_incident(incident: &Incident, revocation: &Revocation, key: &str) -> Value
         "action": incident.action,
         "mode": incident.mode,
         "target": incident.revoke.as_ref().map(|target| json!({ "kind": target.kind(), "id": target.id() })),
-        "revocation": revocation_word(revocation),
+        "revocation": revocation_word(&progress.revocation),
+        "campaign_id": incident.campaign_id.to_string(),
+        "victims": incident.victims.iter().take(NAMED_MAX).collect::<Vec<_>>(),
+        "victims_total": incident.victims_total,
+        "victims_new": progress.joined,
+        "revocations": progress.outcomes.iter().take(NAMED_MAX).map(of_outcome).collect::<Vec<_>>(),
+        "revocations_total": progress.outcomes_total,
+        "revocations_done": progress.revoked,
+        "revocations_not_done": progress.not_revoked,
     });
     finding
+}
+
+fn of_outcome(asked: &Asked) -> Value {
+    let reason = match &asked.revocation {
+        Revocation::Failed(reason) | Revocation::Waiting(reason) => reason.as_str(),
+        _ => "",
+    };
+    let (kind, id) = (asked.target.kind(), asked.target.id());
+    json!({ "kind": kind, "id": id, "revocation": revocation_word(&asked.revocation), "reason": reason })
 }
 
 fn of_notice(notice: &Notice, key: &str) -> Value {
@@ -310,7 +333,7 @@ mod tests {
     #[test]
     fn the_body_is_a_detection_finding() {
         let incident = incident();
-        let alert = Alert::Incident { incident: &incident, revocation: &Revocation::Done };
+        let alert = Alert::Incident { incident: &incident, progress: &Progress::of(Revocation::Done) };
         let mut body = body(alert, "INC-42-a");
         body["metadata"]["product"]["version"] = "any".into();
         insta::assert_snapshot!(serde_json::to_string_pretty(&body).expect("JSON"));

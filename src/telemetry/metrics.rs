@@ -1,5 +1,7 @@
 //! The numbers that `/metrics` tells, in the text format of Prometheus.
 
+mod delivery;
+
 use std::borrow::Cow;
 
 use prometheus_client::encoding::text::encode;
@@ -10,6 +12,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use self::delivery::Delivery;
 use super::notes::Notes;
 use super::{Condition, Health};
 use crate::engine;
@@ -46,11 +49,7 @@ pub struct Metrics {
     rules_refused: Gauge,
     rules_without_file: Gauge,
     geoip_problems: Gauge,
-    outbox_waiting: Gauge,
-    breaker_open: Gauge,
-    revocations_paused: Gauge,
-    alerts: Family<[(&'static str, Cow<'static, str>); 2], Counter>,
-    revocations: Family<Label, Counter>,
+    delivery: Delivery,
     lag: Family<[(&'static str, Cow<'static, str>); 2], Gauge>,
     unready: Family<Label, Gauge>,
 }
@@ -146,7 +145,6 @@ impl Metrics {
         let events = family("events", "Events judged, by verdict");
         let skipped = family("skipped", "Records that speak of no token, by reason");
         let reloads = family("rule_reloads", "Attempts to reload the rules, by result");
-        let revocations = family("revocations", "Attempts, and refusals, to revoke, by outcome");
         let mut gauge = |name, help| {
             let gauge = Gauge::default();
             registry.register(name, help, gauge.clone());
@@ -158,9 +156,6 @@ impl Metrics {
         let rules_refused =
             gauge("rules_reload_refused", "1 while the rules in the folder are refused, older ones are in force");
         let rules_without_file = gauge("rules_without_file", "Rules that are disabled because they have no file");
-        let outbox_waiting = gauge("outbox_waiting", "Changes of incidents that wait to be told or acted upon");
-        let breaker_open = gauge("revocation_breaker_open", "1 while the provider fails and is left alone");
-        let revocations_paused = gauge("revocations_paused", "1 while all revocations are stopped by hand");
         let clock_skewed = Family::<[(&'static str, Cow<'static, str>); 2], Counter>::default();
         registry.register(
             "events_clock_skewed",
@@ -168,9 +163,8 @@ impl Metrics {
             clock_skewed.clone(),
         );
         let spool = Spool::register(&mut registry);
-        let alerts = Family::<[(&'static str, Cow<'static, str>); 2], Counter>::default();
-        registry.register("alerts", "Attempts to tell people, by channel and outcome", alerts.clone());
         let notes = Notes::register(&mut registry);
+        let delivery = Delivery::new(&mut registry);
         let lag = Family::<[(&'static str, Cow<'static, str>); 2], Gauge>::default();
         registry.register("source_lag", "Messages still to be read, by topic and partition", lag.clone());
         let unready = Family::<Label, Gauge>::default();
@@ -205,11 +199,7 @@ impl Metrics {
             rules_refused,
             rules_without_file,
             geoip_problems,
-            outbox_waiting,
-            breaker_open,
-            revocations_paused,
-            alerts,
-            revocations,
+            delivery,
             lag,
             unready,
         }
@@ -316,28 +306,6 @@ impl Metrics {
             Some(messages) => _ = self.lag.get_or_create(&labels).set(messages),
             None => _ = self.lag.remove(&labels),
         }
-    }
-
-    /// An attempt to tell people came to this.
-    pub fn delivered(&self, channel: &'static str, outcome: &'static str) {
-        self.alerts.get_or_create(&[("channel", channel.into()), ("outcome", outcome.into())]).inc();
-    }
-
-    /// An attempt to revoke, or the refusal to make one, came to this.
-    pub fn revoked(&self, outcome: &'static str) {
-        self.revocations.get_or_create(&[("outcome", outcome.into())]).inc();
-    }
-
-    pub fn waiting(&self, changes: usize) {
-        self.outbox_waiting.set(changes as i64);
-    }
-
-    pub fn breaker(&self, open: bool) {
-        self.breaker_open.set(i64::from(open));
-    }
-
-    pub fn paused(&self, paused: bool) {
-        self.revocations_paused.set(i64::from(paused));
     }
 
     pub fn geoip_problems(&self, count: usize) {

@@ -8,6 +8,7 @@
     reason = "a test that cannot go on says so"
 )]
 
+pub mod clock;
 pub mod kafka;
 pub mod process;
 pub mod smtp;

@@ -48,6 +48,15 @@ impl Smtp {
         std::fs::remove_file(self.folder.path().join("hold")).expect("it was held");
     }
 
+    /// From now on mails are rejected with `reply`, until [`Self::accept`].
+    pub fn reject(&self, reply: &str) {
+        std::fs::write(self.folder.path().join("reject"), reply).expect("a file");
+    }
+
+    pub fn accept(&self) {
+        std::fs::remove_file(self.folder.path().join("reject")).expect("it was rejected");
+    }
+
     /// Waits for at least `count` mails.
     pub fn wait_for(&self, count: usize) -> Vec<String> {
         eventually(Duration::from_secs(30), "the mails arrive", || {

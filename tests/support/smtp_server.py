@@ -1,6 +1,7 @@
 """A real SMTP server that asks for TLS and a password and keeps each mail as a file.
 
-While there is a file "hold" in the folder, it keeps mails and does not answer.
+While there is a file "hold" in the folder, it keeps mails and does not answer. While there is a file "reject", it
+rejects mails with the reply that the file holds.
 
 Arguments: port, folder for mails, certificate, key, tls ("starttls" or "smtps"), user, password.
 """
@@ -19,6 +20,9 @@ class Keeper:
         self.count = 0
 
     async def handle_DATA(self, server, session, envelope):
+        reject = self.folder / "reject"
+        if reject.exists():
+            return reject.read_text()
         self.count += 1
         head = f"X-Tls: {server.transport.get_extra_info('ssl_object') is not None}\r\nX-Auth: {session.authenticated}\r\n"
         head += f"X-From: {envelope.mail_from}\r\nX-To: {','.join(envelope.rcpt_tos)}\r\n"

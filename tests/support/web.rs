@@ -51,9 +51,11 @@ struct Seen {
     held: AtomicBool,
 }
 
+#[derive(Default)]
 struct Answer {
     status: u16,
     retry_after: Option<u32>,
+    body: String,
 }
 
 pub struct Web {
@@ -77,13 +79,19 @@ impl Web {
 
     /// Answers the next requests with these statuses.
     pub fn answer(&self, statuses: &[u16]) {
-        let answers = statuses.iter().map(|status| Answer { status: *status, retry_after: None });
+        let answers = statuses.iter().map(|status| Answer { status: *status, ..Answer::default() });
         self.seen.answers.lock().expect("a lock").extend(answers);
     }
 
     /// Answers the next request with 429, and says after how many seconds to come again.
     pub fn answer_come_again(&self, seconds: u32) {
-        let answer = Answer { status: 429, retry_after: Some(seconds) };
+        let answer = Answer { status: 429, retry_after: Some(seconds), ..Answer::default() };
+        self.seen.answers.lock().expect("a lock").push_back(answer);
+    }
+
+    /// Answers the next request with this status and body.
+    pub fn answer_body(&self, status: u16, body: &str) {
+        let answer = Answer { status, body: body.to_owned(), ..Answer::default() };
         self.seen.answers.lock().expect("a lock").push_back(answer);
     }
 
@@ -119,10 +127,10 @@ async fn keep(State(seen): State<Arc<Seen>>, request: Request) -> Response {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let answer = seen.answers.lock().expect("a lock").pop_front();
-    let Answer { status, retry_after } = answer.unwrap_or(Answer { status: 200, retry_after: None });
+    let Answer { status, retry_after, body } = answer.unwrap_or(Answer { status: 200, ..Answer::default() });
     let status = StatusCode::from_u16(status).expect("a status");
     match retry_after {
-        Some(seconds) => (status, [(header::RETRY_AFTER, seconds.to_string())]).into_response(),
-        None => status.into_response(),
+        Some(seconds) => (status, [(header::RETRY_AFTER, seconds.to_string())], body).into_response(),
+        None => (status, body).into_response(),
     }
 }

@@ -1,0 +1,226 @@
+//! A channel's lane: each message is sent until it is accepted, or given up.
+
+use tokio::sync::watch;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::lane::{Attempt, Failed, Trouble};
+use super::outbox::{Message, What, lane_of};
+use super::record::{Hold, REVOKE, Record, Sent};
+use super::{DAY_MS, Deliverer, HOUR_MS};
+use crate::port::{ActionRow, Alert, DeliveryError, Notifier, Store};
+use crate::telemetry::Condition;
+
+/// A message whose attempts panicked this often is put aside, so that the next ones are sent.
+const PANICS_MAX: u32 = 3;
+/// A channel that failed this often in a row is reported as one that does not work.
+const FAILURES_MAX: u32 = 5;
+
+/// What becomes of a message after an attempt.
+enum Fate {
+    Accepted,
+    Retry {
+        retry_after: Option<std::time::Duration>,
+    },
+    /// Kept for the channel, and sent again after a day.
+    Keep,
+    /// Other channels have it.
+    GiveUp,
+}
+
+/// How an attempt went.
+struct Answer {
+    fate: Fate,
+    status: u16,
+    reason: String,
+    /// The receiver's own, for the row only.
+    words: String,
+    panicked: bool,
+}
+
+impl Answer {
+    const fn of(fate: Fate, reason: String) -> Self {
+        Self { fate, status: 0, reason, words: String::new(), panicked: false }
+    }
+}
+
+impl<S: Store + 'static> Deliverer<S>
+where
+    S::Rows: 'static,
+{
+    pub(super) async fn send_alerts(&self, notifier: &dyn Notifier, mut stop: watch::Receiver<bool>) {
+        let lane = lane_of(notifier);
+        let mut changed = self.outbox.changed.subscribe();
+        let mut trouble = Trouble::default();
+        let next = || self.outbox.next_message(&lane);
+        while let Some(message) = self.next_task(&lane, next, &mut changed, &mut stop).await {
+            let alert = match &message.what {
+                What::Report(report) => Alert::Incident { incident: &report.incident, progress: &report.progress },
+                What::Notice(notice) => Alert::Notice(notice),
+            };
+            let began = self.clock.now_millis();
+            let answer = self.guarded(&lane, notifier.notify(alert, &message.key)).await;
+            let Answer { fate, status, reason, words, panicked } = self.judge(&lane, &message, answer);
+            let outcome = match fate {
+                Fate::Accepted => "done",
+                Fate::Retry { .. } => "retry",
+                Fate::Keep | Fate::GiveUp => "failed",
+            };
+            self.metrics.delivered(notifier.name(), outcome);
+            let attempt = message.effect.attempts + 1;
+            let row = self.row(
+                Attempt {
+                    action_id: format!("{}/{lane}", message.key),
+                    incident: if let What::Report(report) = &message.what { Some(&report.incident) } else { None },
+                    kind: format!("alert_{}", notifier.name()),
+                    target: notifier.target(),
+                    number: attempt,
+                    outcome,
+                    status,
+                },
+                began,
+                if words.is_empty() { reason.clone() } else { format!("{reason}: {words}") },
+            );
+            let (key, at, row) = (message.key.clone(), self.clock.now_millis(), Some(row));
+            let mut records = Vec::new();
+            let mut wait = None;
+            match fate {
+                Fate::Accepted => {
+                    trouble.over(&lane);
+                    self.channel_works(&lane, true);
+                    let sent = match message.what {
+                        What::Report(report) => report.sent,
+                        What::Notice(_) => Sent::of_notice(at),
+                    };
+                    records.push(ended(key, &lane, row, Some(sent), at));
+                }
+                Fate::Retry { retry_after } => {
+                    trouble.again(&lane, &reason);
+                    if trouble.count >= FAILURES_MAX && !self.others_accept(&lane) {
+                        self.channel_works(&lane, false);
+                    }
+                    let due_at = self.due_at(attempt, retry_after);
+                    let lane = lane.clone();
+                    records.push(Record::Tried { key, lane, attempt, due_at, revocation: None, row, at, panicked });
+                    wait = Some(self.wait(trouble.count, retry_after));
+                }
+                Fate::Keep => {
+                    tracing::error!(
+                        channel = lane,
+                        alert = key,
+                        reason,
+                        "a message is kept and sent again after a day"
+                    );
+                    self.channel_works(&lane, false);
+                    records.extend(self.silent_channel_notice(&lane, &reason, &message));
+                    records.push(Record::Held {
+                        key,
+                        lane: lane.clone(),
+                        attempt,
+                        at,
+                        due_at: at + DAY_MS,
+                        hold: Hold::Rejected,
+                        revocation: None,
+                        row,
+                        channels: Vec::new(),
+                    });
+                }
+                Fate::GiveUp => {
+                    tracing::error!(channel = lane, alert = key, reason, "a message is given up");
+                    self.metrics.channel_rejecting(&lane, true);
+                    records.extend(self.silent_channel_notice(&lane, &reason, &message));
+                    records.push(ended(key, &lane, row, None, at));
+                }
+            }
+            self.record(&lane, records, &stop).await;
+            if let Some(wait) = wait {
+                self.pause(wait, &mut stop).await;
+            }
+        }
+    }
+
+    fn judge(&self, lane: &str, message: &Message, answer: Result<u16, Failed>) -> Answer {
+        let Failed { error, panicked } = match answer {
+            Ok(status) => return Answer { status, ..Answer::of(Fate::Accepted, String::new()) },
+            Err(failed) => failed,
+        };
+        let rejected = || {
+            let is_elsewhere = self.others_accept(lane) || self.outbox.inner().state.keeps_enough(lane);
+            if is_elsewhere { Fate::GiveUp } else { Fate::Keep }
+        };
+        match error {
+            DeliveryError::Retriable { reason, status, .. } if panicked && message.effect.panics + 1 >= PANICS_MAX => {
+                Answer { status, panicked, ..Answer::of(Fate::Keep, reason) }
+            }
+            DeliveryError::Retriable { reason, status, retry_after } => {
+                Answer { status, panicked, ..Answer::of(Fate::Retry { retry_after }, reason) }
+            }
+            DeliveryError::Permanent { reason, status } => Answer { status, ..Answer::of(rejected(), reason) },
+            DeliveryError::Rejected { reason, words } => Answer { words, ..Answer::of(rejected(), reason) },
+        }
+    }
+
+    /// Whether another channel has what `lane` rejects.
+    fn others_accept(&self, lane: &str) -> bool {
+        let inner = self.outbox.inner();
+        self.outbox.channels.iter().any(|channel| channel != lane && !inner.state.is_rejecting(channel))
+    }
+
+    fn channel_works(&self, lane: &str, works: bool) {
+        self.metrics.channel_rejecting(lane, !works);
+        self.health.set_of(Condition::Channel, lane, !works);
+    }
+
+    /// The recipients of `lane` do not have the message; those of the other channels can inform them. Once an hour at
+    /// most, and not about a notice.
+    fn silent_channel_notice(&self, lane: &str, reason: &str, message: &Message) -> Option<Record> {
+        if matches!(message.what, What::Notice(_)) {
+            return None;
+        }
+        let others: Vec<_> = self.outbox.channels.iter().filter(|channel| *channel != lane).cloned().collect();
+        let text = format!(
+            "{lane} does not accept alerts. The last reason: {reason}. The other channels have them. Look in `actions` \
+             for what is missing there, and repair the channel."
+        );
+        let hour = self.clock.now_millis() / HOUR_MS;
+        self.notice(
+            format!("silent-{:016x}-{hour}", xxh3_64(lane.as_bytes())),
+            "a channel does not accept alerts",
+            text,
+            others,
+        )
+    }
+
+    /// What waits for a channel that is no longer configured is given up, with a row for each.
+    pub(super) fn end_orphans(&self) {
+        let mut records = Vec::new();
+        let began = self.clock.now_millis();
+        for (key, lane, incident) in self.outbox.inner().state.pending_messages() {
+            if lane == REVOKE || self.outbox.channels.contains(&lane) {
+                continue;
+            }
+            tracing::warn!(channel = lane, alert = key, "a message is given up: its channel is no longer configured");
+            let (name, target) = lane.split_once(' ').unwrap_or((&lane, ""));
+            let attempt = Attempt {
+                action_id: format!("{key}/{lane}"),
+                incident: incident.as_deref(),
+                kind: format!("alert_{name}"),
+                target: target.to_owned(),
+                number: 1,
+                outcome: "failed",
+                status: 0,
+            };
+            let row = self.row(attempt, began, "the channel is no longer configured".to_owned());
+            records.push(ended(key, &lane, Some(row), None, began));
+        }
+        if records.is_empty() {
+            return;
+        }
+        if let Err(error) = self.outbox.append(records) {
+            tracing::error!(%error, "the outbox cannot be written");
+        }
+    }
+}
+
+fn ended(key: String, lane: &str, row: Option<ActionRow>, sent: Option<Sent>, at: i64) -> Record {
+    Record::Ended { key, lane: lane.to_owned(), revocation: None, row, at, channels: Vec::new(), sent }
+}

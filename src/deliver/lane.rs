@@ -1,0 +1,237 @@
+//! What all lanes have in common: supervision, waiting, guarded calls, and the notes that they make.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use tokio::sync::watch;
+
+use super::outbox::Next;
+use super::record::Record;
+use super::{Deliverer, ROWS_WAITING_MAX};
+use crate::outgoing::Backoff;
+use crate::port::{ActionRow, DeliveryError, Notice, Store};
+use crate::telemetry::{self, Condition};
+
+/// Waiting times before a lane that panicked is restarted.
+const RESTART_WAIT: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+/// A lane that worked for this long has recovered.
+const RECOVERED_MS: i64 = 60_000;
+/// How long the disk is left alone when it did not take a note.
+const DISK_WAIT: Duration = Duration::from_secs(1);
+
+/// Runs a lane until it is stopped. Where it panics it is restarted with back-off, counted and reported.
+pub(super) async fn supervise<S, R, F>(
+    deliverer: Arc<Deliverer<S>>,
+    lane: String,
+    mut stop: watch::Receiver<bool>,
+    run: R,
+) where
+    S: Store + 'static,
+    S::Rows: 'static,
+    R: Fn(Arc<Deliverer<S>>, watch::Receiver<bool>) -> F,
+    F: Future<Output = ()>,
+{
+    let mut failures = 0;
+    loop {
+        let began = deliverer.clock.now_millis();
+        let ended = AssertUnwindSafe(run(Arc::clone(&deliverer), stop.clone())).catch_unwind().await;
+        if ended.is_ok() {
+            return;
+        }
+        failures = if deliverer.clock.now_millis() - began >= RECOVERED_MS { 1 } else { failures + 1 };
+        deliverer.lane_panicked(&lane);
+        deliverer.pause(RESTART_WAIT.wait(failures), &mut stop).await;
+        if *stop.borrow() {
+            return;
+        }
+    }
+}
+
+/// How a call to the outside failed.
+pub(super) struct Failed {
+    pub error: DeliveryError,
+    pub panicked: bool,
+}
+
+impl<S: Store + 'static> Deliverer<S>
+where
+    S::Rows: 'static,
+{
+    /// Counts and reports a panic. Its place is logged, its message is not: it may quote the text that caused it.
+    fn lane_panicked(&self, lane: &str) {
+        let place = telemetry::panicked_at().unwrap_or_default();
+        tracing::error!(lane, place, "a delivery lane panicked");
+        self.metrics.lane_panicked(lane);
+        self.health.set_of(Condition::Lane, lane, true);
+    }
+
+    /// The lane has done an attempt without a panic, or has nothing to do.
+    pub(super) fn lane_works(&self, lane: &str) {
+        self.health.set_of(Condition::Lane, lane, false);
+    }
+
+    /// Makes a call of a lane. A panic, or no answer in time, is a failed attempt.
+    pub(super) async fn guarded<T>(
+        &self,
+        lane: &str,
+        call: impl Future<Output = Result<T, DeliveryError>>,
+    ) -> Result<T, Failed> {
+        let retriable = |reason: String| DeliveryError::Retriable { reason, status: 0, retry_after: None };
+        let wait = self.settings.call_wait;
+        let answer = tokio::select! {
+            answer = AssertUnwindSafe(call).catch_unwind() => answer,
+            () = self.clock.sleep(wait) => Ok(Err(retriable(format!("no answer within {} s", wait.as_secs())))),
+        };
+        if let Ok(answer) = answer {
+            self.lane_works(lane);
+            return answer.map_err(|error| Failed { error, panicked: false });
+        }
+        self.lane_panicked(lane);
+        Err(Failed { error: retriable("the program panicked".to_owned()), panicked: true })
+    }
+
+    /// The lane's next task when it is due; `None` once it is to stop.
+    pub(super) async fn next_task<T>(
+        &self,
+        lane: &str,
+        next: impl Fn() -> Next<T>,
+        changed: &mut watch::Receiver<()>,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Option<T> {
+        loop {
+            if *stop.borrow_and_update() {
+                return None;
+            }
+            changed.borrow_and_update();
+            let wait = match next() {
+                Next::Now(task) => return Some(*task),
+                Next::At(at) => Some(Duration::from_millis(u64::try_from(at - self.clock.now_millis()).unwrap_or(0))),
+                Next::Nothing => None,
+            };
+            self.lane_works(lane);
+            tokio::select! {
+                _ = changed.changed() => {}
+                _ = stop.changed() => {}
+                () = self.clock.sleep(wait.unwrap_or_default()), if wait.is_some() => {}
+            }
+        }
+    }
+
+    /// Notes what was done. While the disk does not take it, the lane waits: to go on would be to forget it.
+    pub(super) async fn record(&self, lane: &str, mut records: Vec<Record>, stop: &watch::Receiver<bool>) {
+        if self.outbox.inner().state.rows.len() > ROWS_WAITING_MAX {
+            for record in &mut records {
+                if let Record::Tried { row, .. } = record {
+                    *row = None;
+                }
+            }
+        }
+        loop {
+            match self.outbox.append(records.clone()) {
+                Ok(()) => {
+                    self.health.set(Condition::Outbox, false);
+                    self.metrics.waiting(self.outbox.waiting(), self.outbox.held());
+                    return;
+                }
+                Err(error) => {
+                    tracing::error!(lane, %error, "the outbox cannot be written; trying again");
+                    self.health.set(Condition::Outbox, true);
+                }
+            }
+            if *stop.borrow() {
+                return;
+            }
+            self.clock.sleep(DISK_WAIT).await;
+        }
+    }
+
+    pub(super) async fn pause(&self, wait: Duration, stop: &mut watch::Receiver<bool>) {
+        if *stop.borrow() {
+            return;
+        }
+        tokio::select! {
+            _ = stop.changed() => {}
+            () = self.clock.sleep(wait) => {}
+        }
+    }
+
+    pub(super) fn due_at(&self, attempt: u32, retry_after: Option<Duration>) -> i64 {
+        self.clock.now_millis() + self.wait(attempt, retry_after).as_millis() as i64
+    }
+
+    /// How long to wait after so many failures.
+    pub(super) fn wait(&self, failures: u32, retry_after: Option<Duration>) -> Duration {
+        let (first, last) = self.settings.retry_wait;
+        Backoff::new(first, last).wait(failures).max(retry_after.unwrap_or_default())
+    }
+
+    /// A notice for `channels`, once per key. Its texts hold no value of an event: they are logged.
+    pub(super) fn notice(&self, key: String, title: &str, text: String, channels: Vec<String>) -> Option<Record> {
+        if self.outbox.inner().state.has(&key) {
+            return None;
+        }
+        tracing::error!("{title}: {text}");
+        let at = self.clock.now_millis();
+        let work = super::record::Work::Notice(Notice { title: title.to_owned(), text, at });
+        if channels.is_empty() {
+            return Some(Record::Known { key });
+        }
+        Some(Record::Taken { key, at, work, lanes: channels })
+    }
+
+    /// The row of an attempt that began at `began`.
+    pub(super) fn row(&self, attempt: Attempt<'_>, began: i64, reason: String) -> ActionRow {
+        ActionRow {
+            action_id: attempt.action_id,
+            incident_id: attempt.incident.map_or_else(String::new, |incident| incident.id.to_string()),
+            requested_at: began,
+            kind: attempt.kind,
+            target: attempt.target,
+            mode: attempt.incident.map_or(self.settings.mode, |incident| incident.mode.min(self.settings.mode)),
+            attempt: attempt.number,
+            outcome: attempt.outcome.to_owned(),
+            http_status: attempt.status,
+            latency_ms: u32::try_from(self.clock.now_millis() - began).unwrap_or(0),
+            requested_by: "tokenwarden".to_owned(),
+            reason,
+        }
+    }
+}
+
+/// What a row says about an attempt.
+pub(super) struct Attempt<'a> {
+    pub action_id: String,
+    pub incident: Option<&'a crate::verdict::Incident>,
+    pub kind: String,
+    pub target: String,
+    pub number: u32,
+    pub outcome: &'static str,
+    pub status: u16,
+}
+
+/// A lane's failures in a row, logged once as long as they have one reason.
+#[derive(Default)]
+pub(super) struct Trouble {
+    pub count: u32,
+    reason: String,
+}
+
+impl Trouble {
+    pub(super) fn again(&mut self, lane: &str, reason: &str) {
+        self.count += 1;
+        if self.reason != reason {
+            reason.clone_into(&mut self.reason);
+            tracing::error!(lane, reason, "an attempt failed and will be repeated");
+        }
+    }
+
+    pub(super) fn over(&mut self, lane: &str) {
+        if self.count > 0 {
+            tracing::info!(lane, failures = self.count, "the lane works again");
+        }
+        *self = Self::default();
+    }
+}

@@ -1,0 +1,104 @@
+//! The numbers of the delivery of alerts and revocations.
+
+use std::borrow::Cow;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::{Label, Metrics};
+
+/// See the help texts.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    outbox_waiting: Gauge,
+    outbox_held: Gauge,
+    outbox_damaged: Gauge,
+    lane_panics: Family<Label, Counter>,
+    channel_rejecting: Family<Label, Gauge>,
+    breaker_open: Gauge,
+    revocations_paused: Gauge,
+    alerts: Family<[(&'static str, Cow<'static, str>); 2], Counter>,
+    revocations: Family<Label, Counter>,
+}
+
+impl Delivery {
+    pub(super) fn new(registry: &mut Registry) -> Self {
+        let mut gauge = |name, help| {
+            let gauge = Gauge::default();
+            registry.register(name, help, gauge.clone());
+            gauge
+        };
+        let outbox_waiting = gauge("outbox_waiting", "Messages and revocations that wait to be sent");
+        let outbox_held = gauge(
+            "outbox_held",
+            "Messages that their channel rejects, and revocations that are capped, paused or refused: kept for later",
+        );
+        let outbox_damaged = gauge("outbox_damaged", "Lines of the outbox that could not be read at the start");
+        let breaker_open = gauge("revocation_breaker_open", "1 while the provider fails and is left alone");
+        let revocations_paused = gauge("revocations_paused", "1 while all revocations are stopped by hand");
+        let mut family = |name, help| {
+            let family = Family::<Label, Counter>::default();
+            registry.register(name, help, family.clone());
+            family
+        };
+        let revocations = family("revocations", "Attempts, and refusals, to revoke, by outcome");
+        let lane_panics = family("lane_panics", "Panics in the delivery of alerts and revocations, by lane");
+        let channel_rejecting = Family::<Label, Gauge>::default();
+        let help = "1 while a channel rejects alerts or fails again and again";
+        registry.register("channel_rejecting", help, channel_rejecting.clone());
+        let alerts = Family::<[(&'static str, Cow<'static, str>); 2], Counter>::default();
+        registry.register("alerts", "Attempts to send an alert, by channel and outcome", alerts.clone());
+        Self {
+            outbox_waiting,
+            outbox_held,
+            outbox_damaged,
+            lane_panics,
+            channel_rejecting,
+            breaker_open,
+            revocations_paused,
+            alerts,
+            revocations,
+        }
+    }
+}
+
+impl Metrics {
+    /// An attempt to send an alert came to this.
+    pub fn delivered(&self, channel: &'static str, outcome: &'static str) {
+        self.delivery.alerts.get_or_create(&[("channel", channel.into()), ("outcome", outcome.into())]).inc();
+    }
+
+    /// An attempt to revoke, or the refusal to make one, came to this.
+    pub fn revoked(&self, outcome: &'static str) {
+        self.delivery.revocations.get_or_create(&[("outcome", outcome.into())]).inc();
+    }
+
+    /// Deliveries in the outbox: those that wait, and those that are held.
+    pub fn waiting(&self, waiting: usize, held: usize) {
+        self.delivery.outbox_waiting.set(waiting as i64);
+        self.delivery.outbox_held.set(held as i64);
+    }
+
+    pub fn outbox_damaged(&self, lines: usize) {
+        self.delivery.outbox_damaged.set(lines as i64);
+    }
+
+    pub fn lane_panicked(&self, lane: &str) {
+        self.delivery.lane_panics.get_or_create(&[("lane", lane.to_owned().into())]).inc();
+    }
+
+    pub fn channel_rejecting(&self, channel: &str, rejects: bool) {
+        let labels = [("channel", channel.to_owned().into())];
+        self.delivery.channel_rejecting.get_or_create(&labels).set(i64::from(rejects));
+    }
+
+    pub fn breaker(&self, open: bool) {
+        self.delivery.breaker_open.set(i64::from(open));
+    }
+
+    pub fn paused(&self, paused: bool) {
+        self.delivery.revocations_paused.set(i64::from(paused));
+    }
+}
