@@ -908,6 +908,35 @@ fn revocation_is_given_up_after_a_week() {
     rig.stop();
 }
 
+#[test]
+fn refusal_in_the_body_of_a_200_is_no_success() {
+    for (keys, status, body, outcome) in [
+        ("done_when = '\"ok\":true'", 200, r#"{"ok":false,"error":"not_authed"}"#, "failed"),
+        ("already_gone_when = 'token_revoked'", 200, r#"{"ok":false,"error":"token_revoked"}"#, "already_gone"),
+        ("done_when = '\"ok\":true'", 200, r#"{"ok":true,"revoked":true}"#, "done"),
+        (
+            "preset = 'rfc7009'\nalready_gone_when = 'invalid_token'",
+            400,
+            r#"{"error":"invalid_token"}"#,
+            "already_gone",
+        ),
+        ("preset = 'rfc7009'\nalready_gone_when = 'invalid_token'", 400, r#"{"error":"invalid_request"}"#, "failed"),
+    ] {
+        let (folder, api, hook) = (tempfile::tempdir().expect("a folder"), Web::start(), Web::start());
+        api.answer_body(status, body);
+        let settings = format!("url = '{}/revoke'\ntoken = 'example'\n{keys}", api.url);
+        let settings: HttpRevokerSettings = toml::from_str(&settings).expect("settings");
+        let revoker = Arc::new(HttpRevoker::new(&settings, clock()).expect("settings"));
+        let rig = Rig::start(folder.path(), || webhook(&hook), Some(revoker), quick());
+        rig.take(&[incident(7, Mode::Enforce)]);
+        rig.settled();
+        assert_eq!(rig.revocations(), [format!("grant-7 {outcome}")], "{body}");
+        let told = messages(&hook);
+        assert_eq!(told[0].1["revocation"], outcome, "{body}");
+        rig.stop();
+    }
+}
+
 /// What a test channel or revoker does with what concerns one incident.
 #[derive(Clone, Copy, PartialEq)]
 enum Fault {

@@ -1,9 +1,10 @@
-//! A revoker made of configuration: method, address, headers and body are templates, and the status of the answer
-//! says how it went. The presets are such templates.
+//! A revoker made of configuration: method, address, headers and body are templates; the status of the answer, and
+//! where it is configured its body, decide the outcome. The presets are such templates.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -41,8 +42,12 @@ pub struct HttpRevokerSettings {
     pub targets: Option<Vec<TargetKind>>,
     /// Statuses that mean: it is revoked.
     pub done: Option<Vec<u16>>,
+    /// What the body must hold besides, for providers that refuse with status 200.
+    pub done_when: Option<BodyTest>,
     /// Statuses that mean: the provider does not know it any more.
     pub already_gone: Option<Vec<u16>>,
+    /// A body that means the same, whatever the status; it is not looked at with 401 and 403.
+    pub already_gone_when: Option<BodyTest>,
     /// Statuses after which another attempt may help. Any other status means to give up.
     pub retry: Option<Vec<u16>>,
     /// Whether the provider may be inside the network.
@@ -63,6 +68,14 @@ pub enum Preset {
     Rfc7009,
     /// `DELETE {url}/{id}`.
     ById,
+    /// Slack's `auth.revoke`: `POST`, `token=…`; refusals have status 200 (<https://api.slack.com/methods/auth.revoke>).
+    Slack,
+    /// Google's revocation endpoint: `POST`, `token=…`; 400 `invalid_token` for a token that is already revoked
+    /// (<https://developers.google.com/identity/protocols/oauth2/web-server#tokenrevoke>).
+    Google,
+    /// Twitch: `POST`, `client_id=…&token=…`; 400 `Invalid token` for a token that is already revoked
+    /// (<https://dev.twitch.tv/docs/authentication/revoke-tokens>).
+    Twitch,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -98,7 +111,7 @@ pub struct HttpRevoker {
     headers: HeaderMap,
     body: Option<(Template, BodyFormat)>,
     targets: Vec<TargetKind>,
-    statuses: Statuses,
+    answers: Answers,
     basic: Option<(String, SecretString)>,
     bearer: Option<SecretString>,
 }
@@ -121,16 +134,28 @@ impl HttpRevoker {
             (None, Preset::ById) => Method::DELETE,
             (None, _) => Method::POST,
         };
+        // Encoded, it holds no brace that a template could take for a value.
+        let twitch_body =
+            format!("client_id={}&token={{id}}", form_encoded(settings.client_id.as_deref().unwrap_or_default()));
         let body = match (settings.body.as_deref(), preset) {
             (Some(body), _) => Some((body, settings.body_format.unwrap_or_default())),
             (None, Preset::Rfc7009) => Some(("token={id}&token_type_hint={hint}", BodyFormat::Form)),
-            (None, _) => None,
+            (None, Preset::Slack | Preset::Google) => Some(("token={id}", BodyFormat::Form)),
+            (None, Preset::Twitch) => Some((&*twitch_body, BodyFormat::Form)),
+            (None, Preset::Custom | Preset::ById) => None,
         };
         let body = match body {
             Some((text, format)) => Some((Template::parse(text).map_err(wrong("body"))?, format)),
             None => None,
         };
         let basic = match (&settings.client_id, &settings.client_secret) {
+            (Some(_), None) if preset == Preset::Twitch => None,
+            (None, _) if preset == Preset::Twitch => {
+                return Err((
+                    "client_id",
+                    "is missing: Twitch revokes a token for the client that it belongs to".to_owned(),
+                ));
+            }
             (Some(id), Some(secret)) => Some((id.clone(), secret.clone())),
             (None, None) => None,
             (Some(_), None) => return Err(("client_id", "needs `client_secret_file` beside it".to_owned())),
@@ -148,7 +173,7 @@ impl HttpRevoker {
             headers: headers(settings).map_err(wrong("headers"))?,
             body,
             targets,
-            statuses: Statuses::of(settings),
+            answers: Answers::of(settings)?,
             basic,
             bearer: settings.token.clone(),
         })
@@ -192,51 +217,191 @@ impl Revoker for HttpRevoker {
     }
 
     async fn revoke(&self, asked: RevokeRequest<'_>) -> Result<Revoked, DeliveryError> {
-        let answer = self.request(&asked)?.send().await.map_err(|error| DeliveryError::Retriable {
-            reason: outgoing::reason(&error),
+        let failed = |error: &reqwest::Error| DeliveryError::Retriable {
+            reason: outgoing::reason(error),
             status: 0,
             retry_after: None,
-        })?;
-        let wait = outgoing::retry_after(answer.headers(), self.clock.now_millis());
-        self.statuses.judge(answer.status().as_u16(), wait)
+        };
+        let mut answer = self.request(&asked)?.send().await.map_err(|error| failed(&error))?;
+        let retry_after = outgoing::retry_after(answer.headers(), self.clock.now_millis());
+        let status = answer.status().as_u16();
+        let mut body = Vec::new();
+        if self.answers.look_at_body() {
+            while let Some(part) = answer.chunk().await.map_err(|error| failed(&error))? {
+                let room = BODY_BYTES_MAX - body.len();
+                body.extend_from_slice(&part[..part.len().min(room)]);
+                if part.len() >= room {
+                    break;
+                }
+            }
+        }
+        self.answers.judge(&Answer { status, retry_after, body: &body })
     }
 }
 
-/// What an answer's status means.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Statuses {
+/// An answer's body is read up to here, bytes.
+const BODY_BYTES_MAX: usize = 64 << 10;
+
+/// What a provider answered.
+struct Answer<'a> {
+    status: u16,
+    retry_after: Option<Duration>,
+    /// Its first [`BODY_BYTES_MAX`] bytes; empty where no test of the body is configured.
+    body: &'a [u8],
+}
+
+impl Answer<'_> {
+    /// The error code in a JSON body, as RFC 6749 and most APIs give it. Anything else in a body may be a secret or a
+    /// value of an event, and is repeated nowhere.
+    fn error_code(&self) -> Option<String> {
+        let body: serde_json::Value = serde_json::from_slice(self.body).ok()?;
+        let code = body.get("error")?.as_str()?;
+        let is_code = !code.is_empty()
+            && code.len() <= ERROR_CODE_BYTES_MAX
+            && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        is_code.then(|| code.to_owned())
+    }
+
+    fn reason(&self, verb: &str) -> String {
+        let code = self.error_code().map_or_else(String::new, |code| format!(" ({code})"));
+        format!("the provider {verb} {}{code}", self.status)
+    }
+}
+
+/// Longest error code that is repeated; a token is longer.
+const ERROR_CODE_BYTES_MAX: usize = 30;
+
+/// What the body of an answer must hold.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "a text that the body must hold, a list of such texts, or { pointer = \"/ok\", equals = true }"
+)]
+pub enum BodyTest {
+    /// This text, white space aside.
+    Text(String),
+    /// One of these texts, white space aside.
+    AnyText(Vec<String>),
+    /// In JSON, this value at this place.
+    Value(ValueTest),
+}
+
+/// See [`BodyTest::Value`].
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ValueTest {
+    /// A JSON pointer (RFC 6901).
+    pub pointer: String,
+    pub equals: serde_json::Value,
+}
+
+impl BodyTest {
+    /// What is wrong with it, if anything: an empty text would be held by every body.
+    fn check(&self) -> Result<(), String> {
+        let texts = match self {
+            Self::Text(text) => std::slice::from_ref(text),
+            Self::AnyText(texts) => texts,
+            Self::Value(test) if test.pointer.is_empty() || test.pointer.starts_with('/') => return Ok(()),
+            Self::Value(_) => return Err("has a `pointer` that does not begin with `/`, as \"/ok\"".to_owned()),
+        };
+        if texts.is_empty() || texts.iter().any(|text| text.trim().is_empty()) {
+            return Err("is empty: every answer would match it".to_owned());
+        }
+        Ok(())
+    }
+
+    fn holds(&self, body: &[u8]) -> bool {
+        match self {
+            Self::Text(text) => holds_text(body, text),
+            Self::AnyText(texts) => texts.iter().any(|text| holds_text(body, text)),
+            Self::Value(test) => serde_json::from_slice::<serde_json::Value>(body)
+                .is_ok_and(|body| body.pointer(&test.pointer) == Some(&test.equals)),
+        }
+    }
+}
+
+fn holds_text(body: &[u8], text: &str) -> bool {
+    let without_space = |bytes: &[u8]| bytes.iter().copied().filter(|b| !b.is_ascii_whitespace()).collect::<Vec<_>>();
+    memchr::memmem::find(&without_space(body), &without_space(text.as_bytes())).is_some()
+}
+
+/// What an answer means.
+#[derive(Clone, Debug, PartialEq)]
+struct Answers {
     done: Option<Vec<u16>>,
+    done_when: Option<BodyTest>,
     already_gone: Vec<u16>,
+    already_gone_when: Option<BodyTest>,
     retry: Option<Vec<u16>>,
 }
 
-impl Statuses {
-    fn of(settings: &HttpRevokerSettings) -> Self {
-        // To RFC 7009 an unknown token is a success: 404 can only mean that the address is wrong.
-        let gone = if settings.preset == Preset::Rfc7009 { Vec::new() } else { vec![404, 410] };
-        Self {
+impl Answers {
+    /// The error is a key below `[revoke.http]` and what is wrong with it.
+    fn of(settings: &HttpRevokerSettings) -> Result<Self, (&'static str, String)> {
+        let gone = match settings.preset {
+            Preset::Custom | Preset::ById => vec![404, 410],
+            // To RFC 7009 an unknown token is a success, and the others have statuses and texts of their own: 404 can
+            // only mean that the address or the client is wrong.
+            Preset::Rfc7009 | Preset::Slack | Preset::Google | Preset::Twitch => Vec::new(),
+        };
+        let value = |pointer: &str, equals: serde_json::Value| {
+            Some(BodyTest::Value(ValueTest { pointer: pointer.to_owned(), equals }))
+        };
+        let texts = |texts: &[&str]| Some(BodyTest::AnyText(texts.iter().map(|text| (*text).to_owned()).collect()));
+        let (done_when, already_gone_when) = match settings.preset {
+            Preset::Custom | Preset::Rfc7009 | Preset::ById => (None, None),
+            Preset::Slack => (value("/ok", true.into()), texts(&SLACK_GONE)),
+            Preset::Google => (None, value("/error", "invalid_token".into())),
+            Preset::Twitch => (None, value("/message", "Invalid token".into())),
+        };
+        let answers = Self {
             done: settings.done.clone(),
+            done_when: settings.done_when.clone().or(done_when),
             already_gone: settings.already_gone.clone().unwrap_or(gone),
+            already_gone_when: settings.already_gone_when.clone().or(already_gone_when),
             retry: settings.retry.clone(),
+        };
+        for (key, test) in [("done_when", &answers.done_when), ("already_gone_when", &answers.already_gone_when)] {
+            test.as_ref().map_or(Ok(()), BodyTest::check).map_err(|problem| (key, problem))?;
         }
+        Ok(answers)
     }
 
-    /// Done, already gone, worth another attempt, or to be given up.
-    fn judge(&self, status: u16, retry_after: Option<std::time::Duration>) -> Result<Revoked, DeliveryError> {
+    const fn look_at_body(&self) -> bool {
+        self.done_when.is_some() || self.already_gone_when.is_some()
+    }
+
+    /// Done, already gone, worth another attempt, or refused.
+    fn judge(&self, answer: &Answer<'_>) -> Result<Revoked, DeliveryError> {
+        let Answer { status, retry_after, body } = *answer;
+        let holds = |test: &Option<BodyTest>| test.as_ref().map(|test| test.holds(body));
+        // These statuses refuse our own credentials; an `invalid_token` beside them is not the one to be revoked.
+        let speaks_of_us = matches!(status, 401 | 403);
+        if !speaks_of_us && holds(&self.already_gone_when) == Some(true) {
+            return Ok(Revoked::AlreadyGone { status });
+        }
         let done = self.done.as_ref().map_or((200..300).contains(&status), |done| done.contains(&status));
         let retry =
             self.retry.as_ref().map_or(matches!(status, 408 | 425 | 429 | 500..=599), |retry| retry.contains(&status));
         if done {
-            Ok(Revoked::Done { status })
-        } else if self.already_gone.contains(&status) {
+            return match holds(&self.done_when) {
+                Some(false) => Err(DeliveryError::Permanent { reason: answer.reason("refused with status"), status }),
+                Some(true) | None => Ok(Revoked::Done { status }),
+            };
+        }
+        if self.already_gone.contains(&status) {
             Ok(Revoked::AlreadyGone { status })
         } else if retry {
-            Err(DeliveryError::Retriable { reason: format!("the provider answered {status}"), status, retry_after })
+            Err(DeliveryError::Retriable { reason: answer.reason("answered"), status, retry_after })
         } else {
-            Err(DeliveryError::Permanent { reason: format!("the provider answered {status}"), status })
+            Err(DeliveryError::Permanent { reason: answer.reason("answered"), status })
         }
     }
 }
+
+/// Errors of Slack's `auth.revoke` that say that the token no longer works.
+const SLACK_GONE: [&str; 3] =
+    [r#""error":"token_revoked""#, r#""error":"token_expired""#, r#""error":"account_inactive""#];
 
 fn refused(reason: String) -> DeliveryError {
     DeliveryError::Permanent { reason, status: 0 }
@@ -414,8 +579,6 @@ impl Value {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -533,7 +696,8 @@ mod tests {
     fn statuses_mean_what_the_protocol_says() {
         let meaning = |toml: &str, status: u16| {
             let settings: HttpRevokerSettings = toml::from_str(toml).expect("settings");
-            match Statuses::of(&settings).judge(status, Some(Duration::from_secs(9))) {
+            let answer = Answer { status, retry_after: Some(Duration::from_secs(9)), body: b"" };
+            match Answers::of(&settings).expect("settings").judge(&answer) {
                 Ok(Revoked::Done { .. }) => "done",
                 Ok(Revoked::AlreadyGone { .. }) => "gone",
                 Err(DeliveryError::Retriable { retry_after: Some(_), .. }) => "retry",
@@ -556,5 +720,85 @@ mod tests {
             told(own),
             ["give up", "give up", "done", "gone", "retry", "give up", "give up", "give up", "give up", "give up"]
         );
+    }
+
+    fn outcome(toml: &str, status: u16, body: &str) -> Result<&'static str, String> {
+        let settings: HttpRevokerSettings = toml::from_str(toml).expect("settings");
+        let answers = Answers::of(&settings).expect("settings");
+        match answers.judge(&Answer { status, retry_after: None, body: body.as_bytes() }) {
+            Ok(Revoked::Done { .. }) => Ok("done"),
+            Ok(Revoked::AlreadyGone { .. }) => Ok("already_gone"),
+            Err(DeliveryError::Retriable { .. }) => Ok("retry"),
+            Err(DeliveryError::Permanent { reason, .. } | DeliveryError::Rejected { reason, .. }) => Err(reason),
+        }
+    }
+
+    #[test]
+    fn body_of_an_answer_decides_where_configured() {
+        let own = "url = 'https://h.example/'\ndone_when = '\"ok\":true'\nalready_gone_when = 'token_revoked'";
+        let refused = |code: &str| Err(format!("the provider refused with status 200 ({code})"));
+        assert_eq!(outcome(own, 200, r#"{"ok":false,"error":"not_authed"}"#), refused("not_authed"));
+        assert_eq!(outcome(own, 200, r#"{"ok":false,"error":"token_revoked"}"#), Ok("already_gone"));
+        assert_eq!(outcome(own, 200, "{\n  \"ok\" : true, \"revoked\": true}"), Ok("done"), "white space aside");
+        assert_eq!(outcome(own, 200, ""), Err("the provider refused with status 200".to_owned()));
+        assert_eq!(outcome(own, 500, r#"{"ok":true}"#), Ok("retry"), "the status comes first");
+        let rfc7009 = "preset = 'rfc7009'\nurl = 'https://h.example/'\nalready_gone_when = 'invalid_token'";
+        assert_eq!(outcome(rfc7009, 400, r#"{"error":"invalid_token"}"#), Ok("already_gone"));
+        let said = "the provider answered 400 (invalid_request)".to_owned();
+        assert_eq!(outcome(rfc7009, 400, r#"{"error":"invalid_request"}"#), Err(said));
+        for status in [401, 403] {
+            let said = format!("the provider answered {status} (invalid_token)");
+            assert_eq!(outcome(rfc7009, status, r#"{"error":"invalid_token"}"#), Err(said), "our own token");
+        }
+        let value = "url = 'https://h.example/'\ndone_when = { pointer = '/result/ok', equals = true }";
+        assert_eq!(outcome(value, 200, r#"{"result":{"ok":true}}"#), Ok("done"));
+        assert!(outcome(value, 200, r#"{"result":{"ok":"true"}}"#).is_err());
+        assert!(outcome(value, 200, r#"{"result":{"ok":true"#).is_err(), "cut short");
+    }
+
+    #[test]
+    fn body_of_an_answer_is_not_repeated() {
+        let own = "url = 'https://h.example/'\ndone_when = 'yes'";
+        for body in [r#"{"error":"xoxb-1-2-abcdefghij"}"#, r#"{"error":"user ana@example.com"}"#, "secret", "{"] {
+            assert_eq!(outcome(own, 200, body), Err("the provider refused with status 200".to_owned()), "{body}");
+        }
+    }
+
+    #[test]
+    fn presets_know_what_their_vendors_answer() {
+        let preset = |name: &str| format!("preset = '{name}'\nclient_id = 'c'\nurl = 'https://h.example/'");
+        let (slack, google, twitch) = (preset("slack"), preset("google"), preset("twitch"));
+        assert_eq!(outcome(&slack, 200, r#"{"ok": true, "revoked": true}"#), Ok("done"));
+        assert_eq!(outcome(&slack, 200, r#"{"ok": false, "error": "token_revoked"}"#), Ok("already_gone"));
+        assert!(outcome(&slack, 200, r#"{"ok": false, "error": "invalid_auth"}"#).is_err());
+        assert_eq!(outcome(&slack, 429, ""), Ok("retry"));
+        assert_eq!(outcome(&google, 200, ""), Ok("done"));
+        assert_eq!(outcome(&google, 400, r#"{"error": "invalid_token"}"#), Ok("already_gone"));
+        assert!(outcome(&google, 400, r#"{"error": "invalid_request"}"#).is_err());
+        assert_eq!(outcome(&twitch, 400, r#"{"status": 400, "message": "Invalid token"}"#), Ok("already_gone"));
+        assert!(outcome(&twitch, 404, r#"{"status": 404, "message": "client does not exist"}"#).is_err());
+    }
+
+    #[test]
+    fn twitch_preset_sends_the_client_in_the_body() {
+        let twitch =
+            revoker("preset = 'twitch'\nclient_id = 'a{id}&b'\nurl = 'https://h.example/'").expect("a revoker");
+        let target = Target::Token("t".to_owned());
+        let (template, _) = twitch.body.as_ref().expect("a body");
+        let body = template.fill(&asked(&target, "t&u"), Escape::Form);
+        assert_eq!(body.as_deref(), Ok("client_id=a%7Bid%7D%26b&token=t"));
+        assert!(twitch.basic.is_none());
+        assert_eq!(
+            revoker("preset = 'twitch'\nurl = 'https://h.example/'").map(|_| ()).expect_err("a key").0,
+            "client_id"
+        );
+    }
+
+    #[test]
+    fn body_test_that_every_answer_passes_is_refused() {
+        let mistake = |line: &str| revoker(&format!("url = 'https://h.example/'\n{line}")).map(|_| ()).expect_err(line);
+        assert_eq!(mistake("done_when = ' '").0, "done_when");
+        assert_eq!(mistake("already_gone_when = []").0, "already_gone_when");
+        assert_eq!(mistake("done_when = { pointer = 'ok', equals = true }").0, "done_when");
     }
 }
