@@ -273,6 +273,7 @@ pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) ->
         state.recent_attempts.insert(keys.event);
     } else {
         state.recent.insert(keys.event);
+        notes::reinstate(&mut state.memory.ends, event, keys);
         if timed && votes {
             state.clock.take(at, voter, *appended_at);
         }
@@ -308,7 +309,8 @@ fn sighted(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>, sub
         Standing::Untimed
     };
     let latest = state.clock.latest();
-    let found = notes::ends(&mut state.memory.ends, enriched, subject, latest);
+    let since = state.memory.baselines.first_seen(baseline, place);
+    let found = notes::ends(&mut state.memory.ends, enriched, subject, (since, latest));
     let expiry = expiry(&state.memory, event, keys).filter(|_| timed);
     let ahead = if expiry.is_some_and(|expiry| expiry.at < at) { state.clock.ahead(at) } else { 0 };
     let mut scene = Scene {
@@ -344,6 +346,7 @@ fn sighted(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>, sub
     if is_seed && findings.is_empty() {
         note_minute(&mut state.memory, baseline, minute);
         learn_first_visit(&mut state.memory, &scene);
+        notes::learn_names(&mut state.memory.ends, enriched);
         return quiet(state);
     }
     let (judged, lesson) = if is_seed {

@@ -274,7 +274,8 @@ pub fn judge(memory: &mut Memory, undo: &mut Undo, settings: &Settings, scene: &
     visit.last_at = visit.last_at.max(at);
     visit.calls = visit.calls.saturating_add(1);
     let before = baseline.contexts.len();
-    let held = baseline.context(sighting.network, sighting.family, at, visit.net_level);
+    let network = holders_network(baseline, sighting);
+    let held = baseline.context(network, sighting.family, at, visit.net_level);
     let gone_on = baseline.contexts[held].last_at / HOUR_MS < at / HOUR_MS;
     let mut turn = Turn {
         scene,
@@ -385,6 +386,16 @@ fn sum_up(baseline: &Baseline, visit: &Visit, turn: &Turn<'_>, settings: &Settin
     judged
 }
 
+/// The network that the holder of a sighting is known by. Without an address it is that of the latest holder with the same
+/// client, if there is one.
+fn holders_network(baseline: &Baseline, sighting: &Sighting) -> u32 {
+    if sighting.has_place() {
+        return sighting.network;
+    }
+    let same_client = baseline.contexts.iter().filter(|holder| holder.family == sighting.family);
+    same_client.max_by_key(|holder| holder.last_at).map_or(sighting.network, |holder| holder.network)
+}
+
 /// From the seed of its first visit, where there is one.
 fn begin_baseline(memory: &mut Memory, undo: &mut Undo, scene: &Scene<'_>) -> Place {
     let Scene { sighting, enriched, .. } = scene;
@@ -461,7 +472,8 @@ fn levels(baseline: &Baseline, user: &User, others: &Others, sighting: &Sighting
         && knows_countries
         && !seen.knows(Sort::Country, sighting.country)
         && !user.has_country(sighting.country);
-    let net = if seen.knows(Sort::Address, sighting.address) {
+    // Where nothing is known of the place, nothing is said of it.
+    let net = if !sighting.has_place() || seen.knows(Sort::Address, sighting.address) {
         net::level::KNOWN_ADDRESS
     } else if seen.knows(Sort::Prefix, sighting.prefix) {
         net::level::KNOWN_PREFIX

@@ -181,7 +181,7 @@ pub fn learn(memory: &mut Memory, scene: &Scene<'_>, lesson: &Lesson) {
         others.cohorts.learn_activity(kind, switched, f64::from(learns.active_ms) / 60_000.0);
     }
     baseline.last_at = baseline.last_at.max(scene.sighting.at);
-    if !lesson.late {
+    if !lesson.late && scene.sighting.has_place() {
         baseline.network = scene.sighting.network;
     }
     if lesson.is_new {
@@ -265,10 +265,13 @@ fn learn_visit(
     let (net_level, client_level) = (usize::from(visit.net_level), usize::from(visit.client_level));
     let hosting = sighting.class != NetworkClass::Access;
     if !first || user.is_known() {
+        let net_level = sighting.has_place().then_some(net_level);
         cohorts.learn_visit(kind, baseline.visits, net_level, client_level, counted);
     }
     if !first {
-        baseline.net_levels.learn(net_level, known, sighting.minute());
+        if sighting.has_place() {
+            baseline.net_levels.learn(net_level, known, sighting.minute());
+        }
         baseline.client_levels.learn(client_level, known, sighting.minute());
         if net_level >= net::level::NEW_NETWORK
             && sighting.class != NetworkClass::Anonymiser
@@ -277,7 +280,7 @@ fn learn_visit(
             population.fast_travel[usize::from(hosting)].learn(journey.too_fast(), counted);
         }
     }
-    if !baseline.seen.knows(Sort::Network, sighting.network) && counted > 0.5 {
+    if sighting.has_place() && !baseline.seen.knows(Sort::Network, sighting.network) && counted > 0.5 {
         baseline.networks = baseline.networks.saturating_add(1);
         baseline.hosting_networks = baseline.hosting_networks.saturating_add(u8::from(hosting));
         cohorts.learn_network(kind, hosting, counted);
@@ -307,7 +310,7 @@ fn learn_visit(
 /// Takes in a visit as one of its user's.
 pub fn learn_user(user: &mut User, population: &mut Population, sighting: &Sighting, kind: Kind, owner: f64) {
     let token_type = kind.token_type();
-    if !user.has_network(sighting.network) {
+    if sighting.has_place() && !user.has_network(sighting.network) {
         population.learn_network(sighting.tenant, sighting.network, sighting.country, user.is_known(), owner);
     }
     if !user.has_family(sighting.family) {

@@ -2,7 +2,7 @@
 
 use super::{State, Subject, learn};
 use crate::enrichment::{EnrichedEvent, Keys};
-use crate::event::{Event, Kind, TokenType};
+use crate::event::{Concerns, Event, Kind, TokenType};
 use crate::memory::ends::{EndedGrant, Ends, earlier};
 use crate::memory::{Ended, Memory};
 use crate::term::lifecycle::{self, Answer, Expiry, RefreshToken};
@@ -20,7 +20,11 @@ pub fn take_note(state: &mut State, event: &Event<'_>, keys: &Keys, subject: Sub
         Kind::Use | Kind::Refreshed => {}
         Kind::Issued => issued(memory, event, keys, subject),
         Kind::Revoked => revoked(memory, event, keys, subject),
-        Kind::SessionEnded => memory.ends.end_session(session_key(event, keys).unwrap_or(keys.token), at),
+        Kind::SessionEnded => {
+            let of_all = All::of(event, keys).map(|all| all.key(OfAll::Sessions));
+            let key = of_all.or_else(|| session_key(event, keys)).unwrap_or(keys.token);
+            memory.ends.end_session(key, at);
+        }
         Kind::Confirmed => {
             if !state.settings.confirmed {
                 return;
@@ -42,6 +46,9 @@ pub fn take_note(state: &mut State, event: &Event<'_>, keys: &Keys, subject: Sub
 fn issued(memory: &mut Memory, event: &Event<'_>, keys: &Keys, subject: Subject) {
     let Subject { baseline, at, timed, .. } = subject;
     let (token, is_refresh) = (keys.token, event.token_type == TokenType::Refresh);
+    if event.facts.as_ref().is_some_and(|facts| facts.renewed) {
+        end_former(&mut memory.ends, keys, at);
+    }
     // With a refresh token producers often name the end of the access token beside it (`expires_in`, RFC 6749 section
     // 5.1). An expiry before its issue is a mistake, as is one by a clock that is wrong.
     if let Some(expires_at) = event.expires_at
@@ -79,10 +86,116 @@ fn issued(memory: &mut Memory, event: &Event<'_>, keys: &Keys, subject: Subject)
 
 fn revoked(memory: &mut Memory, event: &Event<'_>, keys: &Keys, subject: Subject) {
     let Subject { baseline, at, .. } = subject;
+    if let Some(all) = All::of(event, keys) {
+        let what = if event.token_type == TokenType::Refresh { OfAll::OauthTokens } else { OfAll::Everything };
+        return memory.ends.revoke(all.key(what), at);
+    }
+    let facts = event.facts.as_deref();
+    if facts.is_some_and(|facts| facts.renewed) {
+        return end_former(&mut memory.ends, keys, at);
+    }
+    if let Some(realm) = realm(event, keys) {
+        return memory.ends.revoke(keys.token ^ realm, at);
+    }
     memory.ends.revoke(keys.token, at);
     if ends_grant(memory, event, keys, subject) {
         memory.ends.end_grant(baseline, EndedGrant { at, by: keys.token });
     }
+}
+
+/// The name of a token goes on with a new secret: what was used under it so far ends.
+fn end_former(ends: &mut Ends, keys: &Keys, at: i64) {
+    if let Some(former) = ends.alias(keys.token) {
+        ends.revoke(former, at);
+    }
+}
+
+/// Key of the part of the tenant that an event names.
+fn realm(event: &Event<'_>, keys: &Keys) -> Option<u64> {
+    let realm = event.facts.as_ref()?.realm.as_deref()?;
+    Some(keys.scope.key(b'r', realm))
+}
+
+/// Key of the other name of an event's token: as the event has it, or as one before it had.
+fn alias(ends: &Ends, event: &Event<'_>, keys: &Keys) -> Option<u64> {
+    let named = event.facts.as_ref().and_then(|facts| facts.alias.as_ref());
+    named.map(|alias| keys.scope.key(b't', alias.as_str())).or_else(|| ends.alias(keys.token))
+}
+
+/// All that a user or an application holds.
+struct All(u64);
+
+/// Which of it.
+#[derive(Clone, Copy)]
+enum OfAll {
+    Everything,
+    Sessions,
+    OauthTokens,
+}
+
+impl All {
+    /// Of whom a change takes away everything.
+    fn of(event: &Event<'_>, keys: &Keys) -> Option<Self> {
+        match event.facts.as_ref()?.concerns {
+            Concerns::Token => None,
+            Concerns::User => event.user_id.as_deref().map(|user| Self::of_user(user, keys)),
+            Concerns::App => event.app_id.as_deref().map(|app| Self::of_app(app, keys)),
+        }
+    }
+
+    fn of_user(user: &str, keys: &Keys) -> Self {
+        Self(keys.scope.key(b'U', user))
+    }
+
+    fn of_app(app: &str, keys: &Keys) -> Self {
+        Self(keys.scope.key(b'A', app))
+    }
+
+    const fn key(&self, what: OfAll) -> u64 {
+        self.0 ^ (what as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+
+    /// Keys under which a token of this type ends with all others.
+    fn keys(&self, token_type: TokenType) -> [Option<u64>; 2] {
+        let narrow = match token_type {
+            TokenType::Session => Some(OfAll::Sessions),
+            TokenType::Access | TokenType::Refresh => Some(OfAll::OauthTokens),
+            _ => None,
+        };
+        [Some(self.key(OfAll::Everything)), narrow.map(|what| self.key(what))]
+    }
+}
+
+/// Takes in that what was ended is alive again.
+pub fn reinstate(ends: &mut Ends, event: &Event<'_>, keys: &Keys) {
+    let Some(facts) = &event.facts else { return };
+    if let Some(token) = &facts.reinstated_token {
+        ends.reinstate(keys.scope.key(b't', token.as_str()));
+    }
+    if let Some(user) = &facts.reinstated_user {
+        let all = All::of_user(user, keys);
+        for what in [OfAll::Everything, OfAll::Sessions, OfAll::OauthTokens] {
+            ends.reinstate(all.key(what));
+        }
+    }
+}
+
+/// When all that the event's user or application held was taken away, if its token was there by then.
+fn ended_with_all(ends: &mut Ends, enriched: &EnrichedEvent<'_>, since: Option<i64>, latest: i64) -> Ended {
+    let EnrichedEvent { event, keys, .. } = enriched;
+    let mut ended = Ended::default();
+    let Some(since) = event.issued_at.map(crate::event::Timestamp::millis).or(since) else { return ended };
+    let user = event.user_id.as_deref().map(|user| All::of_user(user, keys));
+    let app = event.app_id.as_deref().map(|app| All::of_app(app, keys));
+    for all in [user, app].into_iter().flatten() {
+        for key in all.keys(event.token_type).into_iter().flatten() {
+            let found = ends.of(key, latest);
+            let by_then = |at: i64| if since < at { at } else { 0 };
+            ended.revoked_at = earlier(ended.revoked_at, by_then(found.revoked_at));
+            ended.session_ended_at = earlier(ended.session_ended_at, by_then(found.session_ended_at));
+        }
+    }
+    ended
 }
 
 /// Whether the revocation of a token ends its grant: that of its current refresh token does (RFC 7009 section 2.1). The
@@ -121,12 +234,27 @@ pub struct Found {
 }
 
 /// When the event's token, grant or session was ended.
-pub fn ends(ends: &mut Ends, enriched: &EnrichedEvent<'_>, subject: Subject, latest: i64) -> Found {
+///
+/// `since`: when the token was seen first, if it was.
+pub fn ends(
+    ends: &mut Ends,
+    enriched: &EnrichedEvent<'_>,
+    subject: Subject,
+    (since, latest): (Option<i64>, i64),
+) -> Found {
     if ends.is_empty() {
         return Found::default();
     }
     let EnrichedEvent { event, keys, .. } = enriched;
-    let mut ended = ends.of(keys.token, latest);
+    let mut ended = ended_with_all(ends, enriched, since, latest);
+    let realm = realm(event, keys);
+    for name in [Some(keys.token), alias(ends, event, keys)].into_iter().flatten() {
+        for key in [Some(name), realm.map(|realm| name ^ realm)].into_iter().flatten() {
+            let found = ends.of(key, latest);
+            ended.revoked_at = earlier(ended.revoked_at, found.revoked_at);
+            ended.session_ended_at = earlier(ended.session_ended_at, found.session_ended_at);
+        }
+    }
     if let Some(session) = session_key(event, keys) {
         ended.session_ended_at = earlier(ended.session_ended_at, ends.of(session, latest).session_ended_at);
     }
@@ -148,6 +276,14 @@ pub fn learn_use(ends: &mut Ends, enriched: &EnrichedEvent<'_>, baseline: u64, f
     }
     if enriched.event.kind == Kind::Refreshed {
         ends.exchange(enriched.keys.token);
+    }
+    learn_names(ends, enriched);
+}
+
+/// Takes in that a token has two names.
+pub fn learn_names(ends: &mut Ends, enriched: &EnrichedEvent<'_>) {
+    if let Some(alias) = enriched.event.facts.as_ref().and_then(|facts| facts.alias.as_ref()) {
+        ends.join(enriched.keys.token, enriched.keys.scope.key(b't', alias.as_str()));
     }
 }
 

@@ -63,7 +63,7 @@ impl Turn<'_> {
         let left_of_hour = faded(days, 1.0);
         let (hour_before, level) = (held.evidence.hour.get() * left_of_hour, usize::from(visit.net_level));
 
-        let net = self.net(baseline, user, others, level);
+        let net = if sighting.has_place() { self.net(baseline, user, others, level) } else { net::Net::NOTHING };
         let client = self.client(baseline, others, usize::from(visit.client_level));
         let hours = own_hours(baseline, sighting);
         let of_phase = baseline.grown.as_ref().map_or(0.0, |grown| {
@@ -141,6 +141,9 @@ impl Turn<'_> {
     /// For a young holder: whether the one before has left, by the visits that were to be expected since.
     fn silence(&self, baseline: &Baseline, hours: &[u16; 24]) -> f64 {
         let sighting = &self.scene.sighting;
+        if !sighting.has_place() {
+            return 0.0;
+        }
         let held = &baseline.contexts[self.held];
         let is_young = held.age_days(sighting.at) < term::switch::AGE_DAYS_MAX;
         let elsewhere = baseline.contexts.iter().filter(|other| other.network != held.network);
@@ -313,7 +316,7 @@ impl Turn<'_> {
         // A pause is no activity; what lies between two calls of one sitting is.
         learns.active_ms = if gap_ms < PAUSE_MS { gap_ms.min(ACTIVE_MS_MAX) as u32 } else { 0 };
         let gap = gap_ms as f64 / MINUTE_MS;
-        if baseline.network == 0 || baseline.network == sighting.network || gap >= term::switch::GAP_MINUTES_MAX {
+        if !sighting.has_place() || baseline.network == 0 || baseline.network == sighting.network || gap >= term::switch::GAP_MINUTES_MAX {
             return;
         }
         let other = (0..baseline.contexts.len())
@@ -434,7 +437,8 @@ impl Turn<'_> {
         let (held, seen) = (&baseline.contexts[self.held], &baseline.seen);
         let is_new = is_new_place(held, sighting.at) && !held.confirmed && held.born != baseline.first_minute;
         let prefix = sighting.prefix;
-        let is_usual = seen.count(Sort::Prefix, prefix) >= USUAL_VISITS
+        let is_usual = !sighting.has_place()
+            || seen.count(Sort::Prefix, prefix) >= USUAL_VISITS
             || seen.most(Sort::Prefix).is_some_and(|(most, _)| most == prefix);
         let borrowed = !seen.knows(Sort::Fingerprint, sighting.fingerprint)
             && others.population.is_borrowed(sighting.fingerprint, sighting.family);
@@ -505,6 +509,9 @@ impl Turn<'_> {
         let level = usize::from(visit.net_level);
         let fleets = &others.fleets;
         if !self.scene.timed {
+            return;
+        }
+        if !sighting.has_place() {
             return;
         }
         if level == net::level::KNOWN_ADDRESS {

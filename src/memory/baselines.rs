@@ -135,6 +135,16 @@ impl Baselines {
         self.places.get(&key).map(|place| Place(*place))
     }
 
+    /// When the token of `key` was first seen, as far as that is remembered: in milliseconds since the epoch, at most
+    /// a minute early. `place` is where its baseline is, if it has one.
+    #[must_use]
+    pub fn first_seen(&self, key: u64, place: Option<Place>) -> Option<i64> {
+        match place {
+            Some(place) => Some(i64::from(self.get(place).first_minute) * 60_000),
+            None => self.seeds.get(key).map(|seed| seed.first_at),
+        }
+    }
+
     #[must_use]
     pub fn get(&self, place: Place) -> &Baseline {
         &self.held[place.0 as usize]

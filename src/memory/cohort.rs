@@ -191,13 +191,17 @@ impl Cohorts {
         self.cohorts[index(kind, visits)].client.shares(&wide, WIDER).map(|share| share.max(SHARE_MIN))
     }
 
-    pub fn learn_visit(&mut self, kind: Kind, visits: u32, net: usize, client: usize, weight: f64) {
+    pub fn learn_visit(&mut self, kind: Kind, visits: u32, net: Option<usize>, client: usize, weight: f64) {
         let cohort = &mut self.cohorts[index(kind, visits)];
-        cohort.net.learn(net, weight);
+        if let Some(net) = net {
+            cohort.net.learn(net, weight);
+        }
         cohort.client.learn(client, weight);
         if visits > 0 {
             let wide = &mut self.wide[kind.number()];
-            wide.net.learn(net, weight);
+            if let Some(net) = net {
+                wide.net.learn(net, weight);
+            }
             wide.client.learn(client, weight);
         }
     }
@@ -301,7 +305,7 @@ mod tests {
         let before = cohorts.net(person, 5)[4];
         assert!((before - NET_ASSUMED[4]).abs() < 1e-12);
         for _ in 0..100 {
-            cohorts.learn_visit(person, 5, 4, 0, 1.0);
+            cohorts.learn_visit(person, 5, Some(4), 0, 1.0);
         }
         let after = cohorts.net(person, 5)[4];
         assert!(after > 0.9, "{after}");
@@ -330,7 +334,7 @@ mod tests {
         let mut cohorts = Cohorts::default();
         let kind = Kind::new(TokenType::ApiKey, Device::Machine);
         for _ in 0..1_000_000 {
-            cohorts.learn_visit(kind, 1_000, 0, 0, 1.0);
+            cohorts.learn_visit(kind, 1_000, Some(0), 0, 1.0);
         }
         let shares = cohorts.net(kind, 1_000);
         assert!(shares.iter().all(|share| *share >= SHARE_MIN));

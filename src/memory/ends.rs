@@ -4,6 +4,7 @@ use super::generations::Generations;
 
 const TOKENS_MAX: usize = 1 << 20;
 const GRANTS_MAX: usize = 1 << 18;
+const ALIASES_MAX: usize = 1 << 20;
 const EXCHANGED_MAX: usize = 1 << 20;
 
 /// When something was ended for good, milliseconds since the epoch; 0: it was not.
@@ -28,6 +29,8 @@ pub struct Ends {
     tokens: Generations<Ended>,
     /// By key of the baseline; a token of that key is no grant of it.
     grants: Generations<EndedGrant>,
+    /// The other name of a token, in both directions, where its provider has two for it.
+    aliases: Generations<u64>,
     /// Refresh tokens that were exchanged: what a grant itself remembers of them are the last ten.
     exchanged: Generations<()>,
 }
@@ -37,6 +40,7 @@ impl Default for Ends {
         Self {
             tokens: Generations::new(TOKENS_MAX),
             grants: Generations::new(GRANTS_MAX),
+            aliases: Generations::new(ALIASES_MAX),
             exchanged: Generations::new(EXCHANGED_MAX),
         }
     }
@@ -81,6 +85,27 @@ impl Ends {
     pub fn end_session(&mut self, key: u64, at: i64) {
         let ended = self.tokens.entry(key, Ended::default);
         ended.session_ended_at = earlier(ended.session_ended_at, at);
+    }
+
+    /// What had ended under `key` is alive again.
+    pub fn reinstate(&mut self, key: u64) {
+        self.tokens.remove(key);
+    }
+
+    /// Two keys are of one token. The last pair counts.
+    pub fn join(&mut self, key: u64, alias: u64) {
+        if self.alias(key) != Some(alias) {
+            self.aliases.insert(key, alias);
+        }
+        if self.alias(alias) != Some(key) {
+            self.aliases.insert(alias, key);
+        }
+    }
+
+    /// The other key of a token.
+    #[must_use]
+    pub fn alias(&self, key: u64) -> Option<u64> {
+        self.aliases.get(key).copied()
     }
 
     /// The grant of `key` has ended; the earliest time counts.

@@ -14,6 +14,9 @@ const RADIUS_KM: u16 = 50;
 /// (RFC 6996) end before it, so that the two do not meet in practice.
 const NO_ASN: u32 = 1 << 31;
 
+/// The network of an event without an address.
+const NO_NETWORK: u32 = 0;
+
 /// A place on earth, when the token was there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Site {
@@ -94,27 +97,33 @@ pub struct Sighting {
 }
 
 impl Sighting {
-    /// At `at`, which need not be the event's own time. `None` without an address: then the call is the provider's own, and no place or client of it is judged.
+    /// At `at`, which need not be the event's own time. `None` for a provider's own call, of which neither place nor client
+    /// is the holder's. Without an address all but the place is judged.
     #[must_use]
     #[inline] // Every event makes one, and would wait for it to come back through memory.
     pub fn of(enriched: &EnrichedEvent<'_>, at: i64) -> Option<Self> {
-        let address = enriched.event.address?;
-        let (network, class) = match &enriched.network {
-            Some(network) => (network.asn, network.class),
-            None => (NO_ASN | (address.wide_key() as u32 >> 1), NetworkClass::Access),
+        let event = &enriched.event;
+        if event.is_own_call() {
+            return None;
+        }
+        let (network, class) = match (&enriched.network, event.address) {
+            (Some(network), _) => (network.asn.max(1), network.class),
+            (None, Some(address)) => ((NO_ASN | (address.wide_key() as u32 >> 1)).max(1), NetworkClass::Access),
+            (None, None) => (NO_NETWORK, NetworkClass::Access),
         };
-        let country = enriched.place.as_ref().map_or(0, |place| {
+        let located = if network == NO_NETWORK { None } else { enriched.place.as_ref() };
+        let country = located.map_or(0, |place| {
             let [a, b] = place.country.bytes();
             u32::from(a) << 8 | u32::from(b)
         });
-        let site = enriched.place.as_ref().and_then(|place| place.coordinates).map_or_else(Site::default, |found| {
+        let site = located.and_then(|place| place.coordinates).map_or_else(Site::default, |found| {
             Site::new(found.latitude, found.longitude, found.accuracy_km.unwrap_or(RADIUS_KM), at)
         });
         Some(Self {
             at,
-            address: enriched.keys.address,
-            prefix: enriched.keys.prefix,
-            network: network.max(1),
+            address: if event.address.is_some() { enriched.keys.address } else { 0 },
+            prefix: if event.address.is_some() { enriched.keys.prefix } else { 0 },
+            network,
             class,
             country,
             agent: enriched.client.agent_key.max(1),
@@ -127,6 +136,12 @@ impl Sighting {
             app: enriched.keys.app,
             visit: enriched.keys.visit,
         })
+    }
+
+    /// It is known where it was, at least by the network.
+    #[must_use]
+    pub const fn has_place(&self) -> bool {
+        self.network != NO_NETWORK
     }
 
     /// Minutes since the epoch.

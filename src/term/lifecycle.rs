@@ -84,8 +84,10 @@ pub fn refresh(refreshes: &mut Refreshes, token: u64, at: i64, address: u32, age
         return if at > heard_of { CERTAIN } else { 0.0 };
     }
     if let Some(known) = refreshes.last.iter_mut().find(|known| known.token == token) {
-        let elsewhere = known.at != 0 && known.address != address && known.agent != agent;
-        let says = if known.address == address && known.agent == agent { AT_HOME } else { CERTAIN };
+        // Without an address nothing speaks against the same place.
+        let same_address = known.address == address || known.address == 0 || address == 0;
+        let elsewhere = known.at != 0 && !same_address && known.agent != agent;
+        let says = if same_address && known.agent == agent { AT_HOME } else { CERTAIN };
         if known.at == 0 {
             // Issued before, and presented now for the first time.
             (known.at, known.address, known.agent) = (at, address, agent);

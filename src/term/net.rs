@@ -84,6 +84,9 @@ pub struct Net {
 }
 
 impl Net {
+    /// Of an event that nothing is known of where it came from.
+    pub const NOTHING: Self = Self { network: 0.0, travel: 0.0, journey: None, p_value: 1.0 };
+
     #[must_use]
     pub const fn sum(&self) -> f64 {
         self.network + self.travel

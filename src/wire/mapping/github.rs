@@ -2,7 +2,7 @@
 //! events performed by an access token".
 
 use super::{CHANGE, Change, Field, Mapping, Reinstatement, Row, Source};
-use Source::{Except, Path, Text, When, Words};
+use Source::{Except, Path, Text, Unless, When, Words};
 
 use crate::event::{Concerns, Kind};
 
@@ -30,7 +30,12 @@ pub static MAPPING: Mapping = Mapping {
         (Field::Method, &[Path("request_method")]),
         (
             Field::Status,
-            &[Path("status_code"), Words("action", &[("user.failed_login", "401"), ("*_challenge_failure", "401")])],
+            &[
+                Path("status_code"),
+                Words("action", &[("user.failed_login", "401"), ("*_challenge_failure", "401")]),
+                // What is in the log was done, but of a request it is not said whether it was.
+                Unless(&[("action", &["api.request"])], &When(&[("action", &["*"])], &Text("200"))),
+            ],
         ),
         (Field::Scopes, &[Path("token_scopes")]),
         (Field::GeoCountry, &[Path("actor_location.country_code")]),
