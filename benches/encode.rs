@@ -108,6 +108,7 @@ fn ordinary() -> Outcome {
         prior_log_odds: -7.0,
         alert_from: 2.5,
         by_policy: false,
+        withheld: false,
         p_value: 1.0,
         signals: Vec::new(),
         incident_id: None,

@@ -1,8 +1,10 @@
 //! From log-odds to a verdict, an incident and an action.
 
+pub mod budget;
 pub mod incidents;
 pub mod tail;
 
+pub use budget::Budget;
 pub use incidents::{Alarm, Cause, Incidents, Joined};
 pub use tail::Tail;
 
@@ -12,11 +14,6 @@ use crate::verdict::{LIFECYCLE_CERTAIN, Verdict};
 /// owner.
 const WATCH_FROM: f64 = -2.0;
 const WATCH_LIFECYCLE_FROM: f64 = 9.0;
-/// Never an alert below: more likely a thief than not.
-const ALERT_FROM: f64 = 1.0;
-/// An alert only above this while the tail is unknown, and how many visits make it known.
-const COLD_ALERT_FROM: f64 = 2.0;
-const COLD_VISITS: u64 = 5_000;
 /// A revocation by behaviour needs this, and the margin that is set besides.
 const REVOKE_FROM: f64 = 7.0;
 /// And this without what others' tokens do, and without how much was called, and where the owner is also without what was
@@ -30,11 +27,6 @@ const REVOKE_COMPANY: usize = 3;
 const REVOKE_CALLS: u32 = 3;
 /// Visits of the population without which only the life cycle revokes.
 const REVOKE_VISITS: u64 = 20_000;
-/// On a bad day so many times the budget are told, and no more.
-const CAP: usize = 2;
-
-const DAY_MS: i64 = 86_400_000;
-
 /// What a verdict is made of.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Evidence {
@@ -62,84 +54,7 @@ pub struct Evidence {
     pub calls: u32,
 }
 
-/// Which log-odds alert, so that people see no more than they can look at.
-#[derive(Debug)]
-pub struct Budget {
-    per_day: usize,
-    threshold: f64,
-    /// First and last day, and the visits when the threshold was reckoned.
-    first_day: Option<u32>,
-    reckoned_at: u64,
-    /// Log-odds of the incidents that were told on `day`.
-    told: Vec<f64>,
-    told_count: usize,
-    day: u32,
-}
-
-impl Budget {
-    #[must_use]
-    pub const fn new(per_day: u32) -> Self {
-        Self {
-            per_day: per_day as usize,
-            threshold: COLD_ALERT_FROM,
-            first_day: None,
-            reckoned_at: 0,
-            told: Vec::new(),
-            told_count: 0,
-            day: 0,
-        }
-    }
-
-    /// Log-odds from which an alert is raised now.
-    #[must_use]
-    pub const fn threshold(&self) -> f64 {
-        self.threshold
-    }
-
-    /// Sets the threshold that spends the budget on the tail: as many visits a day as there were so far, of which
-    /// as many alert as people can look at.
-    pub fn reckon(&mut self, tail: &Tail, watermark: i64) {
-        if watermark == 0 {
-            return;
-        }
-        let day = (watermark / DAY_MS) as u32;
-        let first_day = *self.first_day.get_or_insert(day);
-        if tail.visits() < COLD_VISITS || tail.visits() < self.reckoned_at + 256 {
-            return;
-        }
-        self.reckoned_at = tail.visits();
-        let days = f64::from(day.saturating_sub(first_day)).max(1.0);
-        let visits_a_day = tail.visits() as f64 / days;
-        self.threshold = tail.quantile(self.per_day as f64 / visits_a_day).max(ALERT_FROM);
-    }
-
-    /// Whether a new incident may be told on the watermark's day: within the budget; beyond it only if it is worse than
-    /// the mildest of the day that was told, and never more than twice the budget.
-    pub fn spend(&mut self, watermark: i64, log_odds: f64) -> bool {
-        let day = (watermark / DAY_MS) as u32;
-        if day > self.day {
-            self.day = day;
-            self.told.clear();
-            self.told_count = 0;
-        }
-        if self.told.len() < self.per_day {
-            self.told.push(log_odds);
-            self.told_count += 1;
-            return true;
-        }
-        let mildest = self.told.iter_mut().reduce(|mildest, told| if *told < *mildest { told } else { mildest });
-        match mildest {
-            Some(mildest) if log_odds > *mildest && self.told_count < CAP * self.per_day => {
-                *mildest = log_odds;
-                self.told_count += 1;
-                true
-            }
-            _ => false,
-        }
-    }
-}
-
-/// The verdict on one event, before the budget's cap.
+/// The verdict on one event, before the alert budget.
 #[must_use]
 pub fn verdict(evidence: Evidence, threshold: f64, margin: f64, visits: u64) -> Verdict {
     let Evidence { log_odds, lifecycle, unspoken, fan, amid, volume, calls_at_home, company, calls, .. } = evidence;
@@ -221,31 +136,5 @@ mod tests {
         assert_eq!(verdict(found, 1.0, 3.0, 0), Verdict::Revoke);
         assert_eq!(verdict(Evidence { company: 3, ..found }, 1.0, 3.0, 0), Verdict::Alert);
         assert_eq!(verdict(Evidence { company: 3, ..copy }, 1.0, 3.0, 0), Verdict::Revoke);
-    }
-
-    #[test]
-    fn the_threshold_spends_the_budget() {
-        let mut tail = Tail::default();
-        let mut budget = Budget::new(20);
-        budget.reckon(&tail, 0);
-        assert!(budget.first_day.is_none(), "before anything is known no day begins");
-        budget.reckon(&tail, 20_000 * DAY_MS);
-        assert!((budget.threshold() - COLD_ALERT_FROM).abs() < 1e-12);
-        for number in 0..100_000_u32 {
-            // One visit in 100 lies evenly between −2 and 8.
-            tail.learn(if number % 100 == 0 { -2.0 + f64::from(number / 100 % 100) / 10.0 } else { -8.0 }, 1.0);
-        }
-        budget.reckon(&tail, 20_010 * DAY_MS);
-        // 10,000 visits a day, of them 100 above −2 and 20 above 6.
-        assert!((5.0..7.0).contains(&budget.threshold()), "{}", budget.threshold());
-    }
-
-    #[test]
-    fn a_bad_day_is_capped_at_the_worst() {
-        let mut budget = Budget::new(3);
-        let told = [2.0, 3.0, 4.0, 1.5, 5.0, 6.0, 7.0, 8.0].map(|log_odds| budget.spend(0, log_odds));
-        assert_eq!(told, [true, true, true, false, true, true, true, false]);
-        assert!(budget.spend(DAY_MS, 1.5), "another day");
-        assert!(!Budget::new(0).spend(0, 9.0));
     }
 }

@@ -32,7 +32,9 @@ use crate::verdict::{Action, Incident, IncidentId, Mode, Outcome, RuleId, Severi
 pub struct Settings {
     /// π: log-odds of theft before looking (natural log); −7 is 1 token in 1,100.
     pub prior_log_odds: f64,
+    /// New incidents a day and tenant, and a day of all tenants together beyond that.
     pub alert_budget_per_day: u32,
+    pub alert_budget_total_per_day: u32,
     /// Events older than the newest of their baseline by more than this are judged only with what needs no order.
     pub lateness_ms_max: i64,
     /// An event whose time lies farther than this from the stream's moves no time, and is judged by what needs none.
@@ -56,6 +58,7 @@ impl Default for Settings {
         Self {
             prior_log_odds: -7.0,
             alert_budget_per_day: 20,
+            alert_budget_total_per_day: 20,
             lateness_ms_max: 900_000,
             clock_skew_ms_max: 86_400_000,
             mode: Mode::Shadow,
@@ -73,7 +76,12 @@ impl Settings {
     /// spent, so that each judges as if it were alone.
     #[must_use]
     pub fn for_one_of(&self, partitions: u32) -> Self {
-        Self { alert_budget_per_day: self.alert_budget_per_day.div_ceil(partitions.max(1)), ..self.clone() }
+        let share = |budget: u32| budget.div_ceil(partitions.max(1));
+        Self {
+            alert_budget_per_day: share(self.alert_budget_per_day),
+            alert_budget_total_per_day: share(self.alert_budget_total_per_day),
+            ..self.clone()
+        }
     }
 }
 
@@ -174,7 +182,7 @@ impl State {
             counters: Counters::default(),
             memory: Memory::new(settings.baselines_max),
             tail: Tail::default(),
-            budget: Budget::new(settings.alert_budget_per_day),
+            budget: Budget::new(settings.alert_budget_per_day, settings.alert_budget_total_per_day),
             incidents: Incidents::default(),
             recent: Recent::new(settings.recent_event_ids_max),
             recent_attempts: Recent::new(settings.recent_event_ids_max / ATTEMPTS_PART),
@@ -213,7 +221,7 @@ impl State {
             }
             self.memory.visits.close(number);
         }
-        self.budget.reckon(&self.tail, self.clock.watermark());
+        self.budget.calculate_threshold(&self.tail, self.clock.watermark());
         if let Some(now) = self.clock.now() {
             self.memory.others.fleets.forget(self.clock.watermark(), now);
         }
@@ -362,7 +370,12 @@ fn sighted(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>, sub
             state.undo.accept();
             note_minute(&mut state.memory, baseline, minute);
             match lesson {
-                Some(lesson) => learn::learn(&mut state.memory, &scene, &lesson),
+                Some(lesson) => {
+                    if lesson.begins_visit {
+                        state.budget.count_visit(sighting.tenant);
+                    }
+                    learn::learn(&mut state.memory, &scene, &lesson);
+                }
                 None => learn_first_visit(&mut state.memory, &scene),
             }
             notes::learn_use(&mut state.memory.ends, enriched, baseline, found);
@@ -407,6 +420,7 @@ fn quiet(state: &State) -> Outcome {
         prior_log_odds: state.settings.prior_log_odds,
         alert_from: state.budget.threshold(),
         by_policy: false,
+        withheld: false,
         p_value: 1.0,
         signals: Vec::new(),
         incident_id: None,
@@ -531,12 +545,12 @@ fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judge
         rules: fired.fold(0, |rules, signal| rules | 1 << signal.rule as u32),
         acts: verdict == Verdict::Revoke,
     };
-    // What people know of already costs no attention, and what is certain or was asked for is worth any.
-    if verdict == Verdict::Alert
+    // An incident that people know of costs no attention, and neither a revocation nor a policy is withheld.
+    let withheld = verdict == Verdict::Alert
         && wanted < Verdict::Alert
         && !state.incidents.is_known(&alarm)
-        && !state.budget.spend(state.clock.watermark(), judged.log_odds)
-    {
+        && !state.budget.spend(scene.sighting.tenant, scene.now, judged.log_odds);
+    if withheld {
         verdict = Verdict::Watch;
     }
     let by_policy = wanted >= Verdict::Alert;
@@ -556,6 +570,7 @@ fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judge
         prior_log_odds: state.settings.prior_log_odds,
         alert_from: state.budget.threshold(),
         by_policy,
+        withheld,
         p_value: state.tail.p_value(judged.log_odds),
         signals,
         incident_id,

@@ -294,8 +294,29 @@ impl<R: Rows> Epoch<R> {
     }
 }
 
+/// Alerts that the alert budget withholds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Withheld {
+    pub alerts: u64,
+    /// The highest log-odds among them.
+    pub highest: f64,
+}
+
+impl Default for Withheld {
+    fn default() -> Self {
+        Self { alerts: 0, highest: f64::NEG_INFINITY }
+    }
+}
+
+impl Withheld {
+    pub fn add(&mut self, other: Self) {
+        self.alerts += other.alerts;
+        self.highest = self.highest.max(other.highest);
+    }
+}
+
 /// Counts of what became of messages and events.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tally {
     pub messages: u64,
     /// Judged and handed on.
@@ -310,6 +331,7 @@ pub struct Tally {
     pub revoked: u64,
     /// Incidents opened or changed.
     pub incidents: u64,
+    pub withheld: Withheld,
     /// Records that speak of no token, by reason.
     pub skipped: Vec<(&'static str, u64)>,
     /// What a topic's producers should know of, with how many times it was seen.
@@ -341,6 +363,7 @@ impl Tally {
         self.alerted += other.alerted;
         self.revoked += other.revoked;
         self.incidents += other.incidents;
+        self.withheld.add(other.withheld);
         for (reason, count) in &other.skipped {
             *self.skipped_for(reason) += count;
         }
@@ -393,6 +416,9 @@ impl Tally {
             Verdict::Revoke => self.revoked += 1,
         }
         self.incidents += u64::from(outcome.incident.is_some());
+        if outcome.withheld {
+            self.withheld.add(Withheld { alerts: 1, highest: outcome.log_odds });
+        }
     }
 }
 

@@ -340,6 +340,8 @@ pub struct Outcome {
     pub alert_from: f64,
     /// A policy asks for the alert, whatever the log-odds.
     pub by_policy: bool,
+    /// It would have been an alert if the tenant's alert budget were not spent.
+    pub withheld: bool,
     /// Share of honest visits with log-odds at least as high, in (0, 1].
     pub p_value: f64,
     /// The largest share first; empty for an ordinary event.
@@ -398,6 +400,7 @@ mod tests {
             prior_log_odds: -7.0,
             alert_from: 2.0,
             by_policy: false,
+            withheld: false,
             p_value: 1.0,
             signals: Vec::new(),
             incident_id: None,

@@ -258,6 +258,7 @@ where
         if !self.drain(source, &mut observe, Self::is_worth_a_stop)? {
             tracing::warn!("stopped before all rows were stored; their messages will be read again");
         }
+        self.notices.report_withheld(self.now());
         Ok(total)
     }
 
@@ -402,6 +403,7 @@ where
         for owned in self.partitions.iter_mut().filter(|owned| owned.open.tally.messages > 0) {
             self.outside.metrics.epoch_done(&owned.open.tally);
             warn(&mut self.warned, &owned.open.tally);
+            self.notices.withheld(owned.open.tally.withheld, now);
             observe(&owned.open).map_err(WorkerError::Output)?;
             self.letters.append(&mut owned.open.letters);
             owned.open.clear_published();

@@ -18,7 +18,7 @@ use crate::config::{Config, FileSection};
 use crate::engine;
 use crate::enrich::{Enricher, GeoSettings};
 use crate::feed::Feed;
-use crate::pipeline::{Epoch, Note, Pipeline, Tally};
+use crate::pipeline::{Epoch, Note, Pipeline, Tally, Withheld};
 use crate::port::{Clock, SavedRows, SourceError, Store};
 use crate::source::file::{FileSource, Progress};
 use crate::store::{ClickHouse, NullStore, StoreSettings};
@@ -360,6 +360,13 @@ impl Told {
                     grouped(count)
                 ));
             }
+        }
+        let Withheld { alerts, highest } = tally.withheld;
+        if alerts > 0 {
+            let alerts = grouped(alerts);
+            self.say(&format!(
+                "  withheld by the alert budget: {alerts} alerts, the highest with log-odds {highest:.1}"
+            ));
         }
         for part in &self.parts {
             self.say(part);

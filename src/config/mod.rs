@@ -145,7 +145,10 @@ impl Revoke {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Detection {
+    /// A tenant.
     pub alert_budget_per_day: u32,
+    /// Of all tenants together, beyond what is each tenant's own.
+    pub alert_budget_total_per_day: u32,
     pub lateness_ms_max: i64,
     pub clock_skew_ms_max: i64,
     /// Whether a place named by the producer is believed.
@@ -163,6 +166,7 @@ impl Default for Detection {
         let engine = engine::Settings::default();
         Self {
             alert_budget_per_day: engine.alert_budget_per_day,
+            alert_budget_total_per_day: engine.alert_budget_total_per_day,
             lateness_ms_max: engine.lateness_ms_max,
             clock_skew_ms_max: engine.clock_skew_ms_max,
             trust_event_geo: false,
@@ -277,6 +281,7 @@ impl Config {
         engine::Settings {
             prior_log_odds: self.detection.prior_log_odds,
             alert_budget_per_day: self.detection.alert_budget_per_day,
+            alert_budget_total_per_day: self.detection.alert_budget_total_per_day,
             lateness_ms_max: self.detection.lateness_ms_max,
             clock_skew_ms_max: self.detection.clock_skew_ms_max,
             mode: self.revoke.mode,

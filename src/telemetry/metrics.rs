@@ -33,6 +33,7 @@ pub struct Metrics {
     dead_letters: Counter,
     key_mismatches: Counter,
     incidents: Counter,
+    withheld: Counter,
     notes: Notes,
     baselines: Gauge,
     baselines_evicted: Counter,
@@ -131,6 +132,7 @@ impl Metrics {
         let dead_letters = counter("dead_letters", "Messages that could not be decoded");
         let key_mismatches = counter("key_mismatches", "Events whose message is not keyed by their subject key");
         let incidents = counter("incidents", "Incidents opened or changed");
+        let withheld = counter("alerts_withheld", "Alerts withheld because a tenant's alert budget was spent");
         let baselines_evicted = counter("baselines_evicted", "Baselines forgotten for want of room");
         let attempts = counter("attempts", "Events whose credential was not accepted: judged, not learnt");
         let confirmed = counter("confirmed", "Grants and tokens whose uses were confirmed as their owner's");
@@ -183,6 +185,7 @@ impl Metrics {
             dead_letters,
             key_mismatches,
             incidents,
+            withheld,
             notes,
             baselines,
             baselines_evicted,
@@ -229,6 +232,7 @@ impl Metrics {
         self.dead_letters.inc_by(tally.dead_letters);
         self.key_mismatches.inc_by(tally.key_mismatches);
         self.incidents.inc_by(tally.incidents);
+        self.withheld.inc_by(tally.withheld.alerts);
         let allowed = tally.events - tally.watched - tally.alerted - tally.revoked;
         let verdicts =
             [("allow", allowed), ("watch", tally.watched), ("alert", tally.alerted), ("revoke", tally.revoked)];

@@ -175,6 +175,7 @@ mod tests {
             prior_log_odds: -7.0,
             alert_from: 2.0,
             by_policy: false,
+            withheld: false,
             p_value: 1.0,
             signals,
             incident_id: None,

@@ -1,8 +1,9 @@
-//! What people are told of the store and the spool.
+//! Notices to people about the store, the spool and the alert budget.
 
 use std::sync::Arc;
 
 use super::backlog::Trouble;
+use crate::pipeline::Withheld;
 use crate::port::{Notice, Outbox};
 
 const MINUTE_MS: i64 = 60_000;
@@ -11,6 +12,8 @@ const DAY_MS: i64 = 86_400_000;
 const ABSENT_MS: i64 = 5 * MINUTE_MS;
 /// The same for a store that refuses rows: waiting is not expected to help.
 const REFUSING_MS: i64 = MINUTE_MS;
+/// Alerts that are withheld are counted for this long before the first notice of them.
+const WITHHELD_MS: i64 = 60 * MINUTE_MS;
 /// How long the outbox is left alone when it did not take a notice.
 const RETRY_MS: i64 = 10_000;
 
@@ -19,6 +22,11 @@ pub(super) struct Notices {
     outbox: Option<Arc<dyn Outbox>>,
     store_day: Option<i64>,
     spool_day: Option<i64>,
+    /// Not reported yet, and since when.
+    withheld: Withheld,
+    withheld_since: i64,
+    /// When withheld alerts were last reported.
+    withheld_at: Option<i64>,
     /// Not to be tried before this; wall clock.
     retry_at: i64,
 }
@@ -32,17 +40,45 @@ pub(super) struct Outage {
 }
 
 impl Notices {
-    pub(super) const fn new(outbox: Option<Arc<dyn Outbox>>) -> Self {
-        Self { outbox, store_day: None, spool_day: None, retry_at: 0 }
+    pub(super) fn new(outbox: Option<Arc<dyn Outbox>>) -> Self {
+        let withheld = Withheld::default();
+        Self { outbox, store_day: None, spool_day: None, withheld, withheld_since: 0, withheld_at: None, retry_at: 0 }
+    }
+
+    /// Counts withheld alerts for the next notice of them.
+    pub(super) fn withheld(&mut self, withheld: Withheld, now: i64) {
+        if self.withheld.alerts == 0 {
+            self.withheld_since = now;
+        }
+        self.withheld.add(withheld);
+    }
+
+    /// Reports withheld alerts at the end of a run, whose next notice would not come.
+    pub(super) fn report_withheld(&mut self, now: i64) {
+        let Some(outbox) = &self.outbox else { return };
+        if self.withheld.alerts == 0 {
+            return;
+        }
+        // One key for each count: a notice that the outbox has already reports other alerts.
+        let key = format!("withheld-{}", self.withheld_since);
+        if outbox.notify(&key, withheld_notice(self.withheld, now - self.withheld_since, now)).is_err() {
+            self.retry_at = now + RETRY_MS;
+            return;
+        }
+        self.withheld = Withheld::default();
+        self.withheld_at = Some(now);
     }
 
     /// Reports what lasts and was not reported on the day of `now`, milliseconds since the epoch, wall clock.
     pub(super) fn report(&mut self, outage: &Outage, now: i64) {
-        let Some(outbox) = &self.outbox else { return };
         if now < self.retry_at {
             return;
         }
         let day = Some(now / DAY_MS);
+        if now - self.withheld_since >= WITHHELD_MS && self.withheld_at.is_none_or(|at| now - at >= DAY_MS) {
+            self.report_withheld(now);
+        }
+        let Some(outbox) = &self.outbox else { return };
         if let Some(trouble) = outage.spool
             && self.spool_day != day
         {
@@ -63,6 +99,18 @@ impl Notices {
             self.store_day = day;
         }
     }
+}
+
+fn withheld_notice(withheld: Withheld, period_ms: i64, now: i64) -> Notice {
+    let Withheld { alerts, highest } = withheld;
+    let hours = (period_ms as f64 / (60 * MINUTE_MS) as f64).ceil().max(1.0);
+    let text = format!(
+        "{alerts} alerts were withheld in {hours} h because the alert budget of their tenants was spent \
+         (detection.alert_budget_per_day, detection.alert_budget_total_per_day). The highest of them has log-odds \
+         {highest:.1}. Their events are in token_events with the verdict watch: SELECT * FROM token_events WHERE verdict = \
+         'watch' ORDER BY score DESC LIMIT 100."
+    );
+    Notice { title: "Alerts are withheld by the alert budget".to_owned(), text, at: now }
 }
 
 fn store_notice(outage: &Outage, trouble: Trouble, now: i64) -> Notice {
@@ -92,4 +140,60 @@ fn spool_notice(outage: &Outage, trouble: Trouble, now: i64) -> Notice {
         outage.spool_bytes, outage.spool_bytes_max
     );
     Notice { title: "Detection is paused: rows cannot be stored".to_owned(), text, at: now }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::verdict::Incident;
+
+    #[derive(Default)]
+    struct Sent(Mutex<Vec<(String, Notice)>>);
+
+    impl Outbox for Sent {
+        fn take(&self, _: &[Incident]) -> std::io::Result<()> {
+            Ok(())
+        }
+
+        fn notify(&self, key: &str, notice: Notice) -> std::io::Result<()> {
+            self.0.lock().expect("no test panics with it").push((key.to_owned(), notice));
+            Ok(())
+        }
+    }
+
+    const QUIET: Outage = Outage { store: None, spool: None, spool_bytes: 0, spool_bytes_max: 0 };
+
+    #[test]
+    fn withheld_alerts_are_reported_once_a_day() {
+        let sent = Arc::new(Sent::default());
+        let mut notices = Notices::new(Some(sent.clone()));
+        let begin = 20_000 * DAY_MS;
+        for minute in 0..3 * 24 * 60 {
+            let now = begin + minute * MINUTE_MS;
+            notices.withheld(Withheld { alerts: 1, highest: 4.0 + minute as f64 / 1e3 }, now);
+            notices.report(&QUIET, now);
+        }
+        let sent = sent.0.lock().expect("no test panics with it");
+        let counts = [61, 1_440, 1_440];
+        assert_eq!(sent.len(), counts.len());
+        for ((_, notice), count) in sent.iter().zip(counts) {
+            assert!(notice.text.starts_with(&format!("{count} alerts were withheld")), "{}", notice.text);
+        }
+        assert!(sent[1].1.text.contains("log-odds 5.5"), "{}", sent[1].1.text);
+        assert!(sent[0].0 != sent[1].0 && sent[1].0 != sent[2].0, "each has a key of its own");
+    }
+
+    #[test]
+    fn withheld_alerts_are_reported_at_the_end() {
+        let sent = Arc::new(Sent::default());
+        let mut notices = Notices::new(Some(sent.clone()));
+        notices.report_withheld(0);
+        assert!(sent.0.lock().expect("no test panics with it").is_empty(), "none was withheld");
+        notices.withheld(Withheld { alerts: 2, highest: 3.0 }, 0);
+        notices.report_withheld(MINUTE_MS);
+        notices.report_withheld(MINUTE_MS);
+        assert_eq!(sent.0.lock().expect("no test panics with it").len(), 1);
+    }
 }

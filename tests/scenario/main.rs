@@ -661,7 +661,8 @@ fn the_same_events_give_the_same_verdicts_whatever_the_batches() {
             order.push((part, event.event_id.to_string()));
         });
     }
-    let settings = engine::Settings { alert_budget_per_day: 7, ..engine::Settings::default() };
+    let settings =
+        engine::Settings { alert_budget_per_day: 7, alert_budget_total_per_day: 7, ..engine::Settings::default() };
     let mut alone = parts.map(|part| {
         std::fs::write(file.path(), &part).expect("written");
         let lines =

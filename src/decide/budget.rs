@@ -1,0 +1,230 @@
+//! The alert budget: from which log-odds an alert is raised, and how many new incidents a tenant's people get.
+//!
+//! Each tenant has an allowance of its own that no other tenant can spend. An allowance is a token bucket: it holds at
+//! most a day's budget and refills by rate, so that no calendar day and no jump of the clock fills it at once. What goes
+//! beyond a tenant's allowance takes from an allowance that all tenants share. An alert that ranks above every alert of
+//! the last 24 hours of its allowance is never withheld.
+
+use crate::memory::Generations;
+use crate::memory::generations::Map;
+
+use super::Tail;
+
+/// Never an alert below: more likely a thief than not.
+const ALERT_FROM: f64 = 1.0;
+/// An alert only above this while the tail is unknown, and how many visits make it known.
+const COLD_ALERT_FROM: f64 = 2.0;
+const COLD_VISITS: u64 = 5_000;
+/// Visits between two calculations of the threshold.
+const THRESHOLD_VISITS: u64 = 256;
+/// Visits that make a tenant known. Before, it shares an allowance with all others like it: anyone can invent a tenant.
+const KNOWN_VISITS: u32 = 1_000;
+/// Known tenants kept; later ones go on sharing the allowance of those that are not known.
+const KNOWN_MAX: usize = 1 << 16;
+const NEWCOMERS_MAX: usize = 1 << 14;
+
+const DAY_MS: i64 = 86_400_000;
+
+/// Decides which alerts people see.
+#[derive(Debug)]
+pub struct Budget {
+    /// New incidents a day and tenant.
+    per_day: f64,
+    threshold: f64,
+    /// First day, and the visits when the threshold was calculated.
+    first_day: Option<u32>,
+    calculated_at: u64,
+    known: Map<u64, Allowance>,
+    /// Visits of tenants that are not known yet.
+    newcomers: Generations<u32>,
+    of_newcomers: Allowance,
+    beyond: Bucket,
+}
+
+/// What a tenant may spend, and what its highest alert of the last 24 hours was.
+#[derive(Clone, Copy, Debug)]
+struct Allowance {
+    bucket: Bucket,
+    /// Log-odds.
+    highest: f64,
+    /// Milliseconds since the epoch.
+    highest_at: i64,
+}
+
+/// A token bucket. Full before anything is known.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    per_day: f64,
+    level: f64,
+    /// When it was last refilled, milliseconds since the epoch; `None`: never.
+    at: Option<i64>,
+}
+
+impl Budget {
+    /// `per_day`: new incidents a day and tenant; `total_per_day`: those of all tenants together beyond that.
+    #[must_use]
+    pub fn new(per_day: u32, total_per_day: u32) -> Self {
+        Self {
+            per_day: f64::from(per_day),
+            threshold: COLD_ALERT_FROM,
+            first_day: None,
+            calculated_at: 0,
+            known: Map::default(),
+            newcomers: Generations::new(NEWCOMERS_MAX),
+            of_newcomers: Allowance::new(f64::from(per_day)),
+            beyond: Bucket::new(f64::from(total_per_day)),
+        }
+    }
+
+    /// Log-odds from which an alert is raised now.
+    #[must_use]
+    pub const fn threshold(&self) -> f64 {
+        self.threshold
+    }
+
+    /// Sets the threshold that spends a tenant's budget on the tail of all visits: it takes as many visits a day as there
+    /// were so far. `watermark`: milliseconds since the epoch; 0: not known.
+    pub fn calculate_threshold(&mut self, tail: &Tail, watermark: i64) {
+        if watermark == 0 {
+            return;
+        }
+        let day = (watermark / DAY_MS) as u32;
+        let first_day = *self.first_day.get_or_insert(day);
+        if tail.visits() < COLD_VISITS || tail.visits() < self.calculated_at + THRESHOLD_VISITS {
+            return;
+        }
+        self.calculated_at = tail.visits();
+        let days = f64::from(day.saturating_sub(first_day)).max(1.0);
+        let visits_a_day = tail.visits() as f64 / days;
+        self.threshold = tail.quantile(self.per_day / visits_a_day).max(ALERT_FROM);
+    }
+
+    /// Counts a visit of `tenant`.
+    pub fn count_visit(&mut self, tenant: u64) {
+        if self.known.contains_key(&tenant) {
+            return;
+        }
+        let visits = self.newcomers.entry(tenant, || 0);
+        *visits = visits.saturating_add(1);
+        if *visits >= KNOWN_VISITS && self.known.len() < KNOWN_MAX {
+            self.known.insert(tenant, Allowance::new(self.per_day));
+        }
+    }
+
+    /// Whether a new incident of `tenant` is reported; if not, it is withheld. `now`: milliseconds since the epoch, in
+    /// the stream's time.
+    pub fn spend(&mut self, tenant: u64, now: i64, log_odds: f64) -> bool {
+        let allowance = self.known.get_mut(&tenant).unwrap_or(&mut self.of_newcomers);
+        let ranks_highest = allowance.ranks_highest(now, log_odds);
+        let reported = allowance.bucket.spend(now) || ranks_highest || self.beyond.spend(now);
+        if reported && ranks_highest {
+            (allowance.highest, allowance.highest_at) = (log_odds, now);
+        }
+        reported
+    }
+}
+
+impl Allowance {
+    const fn new(per_day: f64) -> Self {
+        Self { bucket: Bucket::new(per_day), highest: f64::NEG_INFINITY, highest_at: 0 }
+    }
+
+    /// Whether no alert of the last 24 hours was as high.
+    fn ranks_highest(&self, now: i64, log_odds: f64) -> bool {
+        log_odds > self.highest || (now - self.highest_at).abs() > DAY_MS
+    }
+}
+
+impl Bucket {
+    const fn new(per_day: f64) -> Self {
+        Self { per_day, level: per_day, at: None }
+    }
+
+    fn spend(&mut self, now: i64) -> bool {
+        // A time that went back, as after a backfill, refills nothing and counts from here on.
+        let passed = self.at.map_or(0, |at| (now - at).max(0));
+        self.level = (self.level + self.per_day * passed as f64 / DAY_MS as f64).min(self.per_day);
+        self.at = Some(now);
+        let enough = self.level >= 1.0;
+        self.level -= f64::from(u8::from(enough));
+        enough
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR_MS: i64 = DAY_MS / 24;
+    const NOON: i64 = 20_000 * DAY_MS + DAY_MS / 2;
+    const KNOWN: u64 = 7;
+
+    fn budget(per_day: u32, total_per_day: u32) -> Budget {
+        let mut budget = Budget::new(per_day, total_per_day);
+        (0..KNOWN_VISITS).for_each(|_| budget.count_visit(KNOWN));
+        budget
+    }
+
+    /// How many of `times` equal alerts are reported.
+    fn reported(budget: &mut Budget, tenant: u64, now: i64, times: usize) -> usize {
+        (0..times).filter(|_| budget.spend(tenant, now, 5.0)).count()
+    }
+
+    #[test]
+    fn threshold_spends_the_budget() {
+        let mut tail = Tail::default();
+        let mut budget = Budget::new(20, 20);
+        budget.calculate_threshold(&tail, 0);
+        assert!(budget.first_day.is_none(), "before anything is known no day begins");
+        budget.calculate_threshold(&tail, 20_000 * DAY_MS);
+        assert!((budget.threshold() - COLD_ALERT_FROM).abs() < 1e-12);
+        for number in 0..100_000_u32 {
+            // One visit in 100 lies evenly between −2 and 8.
+            tail.learn(if number % 100 == 0 { -2.0 + f64::from(number / 100 % 100) / 10.0 } else { -8.0 }, 1.0);
+        }
+        budget.calculate_threshold(&tail, 20_010 * DAY_MS);
+        // 10,000 visits a day, of them 100 above −2 and 20 above 6.
+        assert!((5.0..7.0).contains(&budget.threshold()), "{}", budget.threshold());
+    }
+
+    #[test]
+    fn budget_refills_by_rate() {
+        let mut budget = budget(24, 0);
+        assert_eq!(reported(&mut budget, KNOWN, NOON, 100), 24);
+        assert_eq!(reported(&mut budget, KNOWN, NOON + 12 * HOUR_MS, 100), 12, "midnight fills nothing");
+        assert_eq!(reported(&mut budget, KNOWN, NOON + 13 * HOUR_MS, 100), 1);
+        assert_eq!(reported(&mut budget, KNOWN, NOON + 400 * DAY_MS, 100), 24, "never more than a day's");
+        assert_eq!(reported(&mut budget, KNOWN, NOON, 100), 1, "a day away from the highest, and nothing else");
+        assert_eq!(reported(&mut budget, KNOWN, NOON + HOUR_MS, 100), 1, "a time that went back refills again");
+    }
+
+    #[test]
+    fn tenant_spends_its_own_budget_alone() {
+        let mut budget = budget(20, 5);
+        let invented = 1_000..2_000;
+        let told: usize = invented.map(|tenant| reported(&mut budget, tenant, NOON, 3)).sum();
+        assert_eq!(told, 25, "tenants that nobody knows share one allowance, and what all share");
+        assert_eq!(reported(&mut budget, KNOWN, NOON, 100), 20);
+        let other = 8;
+        (0..KNOWN_VISITS).for_each(|_| budget.count_visit(other));
+        assert_eq!(reported(&mut budget, other, NOON, 100), 20);
+    }
+
+    #[test]
+    fn known_tenants_outlast_a_flood_of_invented_ones() {
+        let mut budget = budget(20, 0);
+        (0..100_000).for_each(|number| budget.count_visit(1_000 + number));
+        assert_eq!(reported(&mut budget, 1_000, NOON, 100), 20);
+        assert_eq!(reported(&mut budget, KNOWN, NOON, 100), 20);
+    }
+
+    #[test]
+    fn highest_alert_of_a_day_is_never_withheld() {
+        let mut budget = budget(3, 0);
+        assert_eq!(reported(&mut budget, KNOWN, NOON, 10), 3);
+        assert!(budget.spend(KNOWN, NOON, 6.0) && budget.spend(KNOWN, NOON, 9.0));
+        assert!(!budget.spend(KNOWN, NOON, 9.0) && !budget.spend(KNOWN, NOON, 8.0));
+        let mut none = Budget::new(0, 0);
+        assert!(none.spend(KNOWN, NOON, 9.0) && !none.spend(KNOWN, NOON, 9.0));
+    }
+}
