@@ -24,7 +24,7 @@ pub enum Spread {
 
 /// One taking over of a partition. A partition that goes and comes back is another ownership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ownership(u64);
+pub(super) struct Ownership(pub(super) u64);
 
 /// Rows of one partition that are sealed, and the offset that they reach.
 #[derive(Debug)]

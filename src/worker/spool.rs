@@ -264,3 +264,101 @@ impl Drop for Spool {
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::store::EpochRows;
+
+    /// What is done to a spool.
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// Partitions, and how many rows each has.
+        Push(Vec<(u64, usize)>),
+        Pop,
+        Gone(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => prop::collection::vec((0..4_u64, 0..5_usize), 1..4).prop_map(Step::Push),
+            2 => Just(Step::Pop),
+            1 => (0..4_u64).prop_map(Step::Gone),
+        ]
+    }
+
+    fn rows(count: usize, mark: u64) -> EpochRows {
+        let mut rows = EpochRows::new();
+        for number in 0..count {
+            let position = crate::checkpoint::Position { topic: "t".into(), partition: 0, offset: number as i64 };
+            let reason = format!("{mark}");
+            let letter =
+                crate::checkpoint::DeadLetter { position, received_at: 0, reason, at: None, payload: b"x".to_vec() };
+            crate::port::Rows::push_dead_letter(&mut rows, &letter);
+        }
+        rows
+    }
+
+    /// The bytes that would be sent.
+    fn saved(rows: &EpochRows) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        rows.save(&mut bytes);
+        bytes
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn spool_gives_back_what_is_still_owned_in_order(steps in prop::collection::vec(step(), 1..40)) {
+            let folder = tempfile::tempdir().expect("a folder");
+            let settings = SpoolSettings { dir: folder.path().join("spool"), bytes_max: 1 << 30 };
+            let mut spool = Spool::open(settings);
+            let mut model: VecDeque<Vec<(Ownership, Vec<u8>)>> = VecDeque::new();
+            for (mark, step) in (0..).zip(steps) {
+                match step {
+                    Step::Push(parts) => {
+                        let parts: Vec<_> = parts.iter().map(|(owner, count)| (Ownership(*owner), rows(*count, mark))).collect();
+                        let checkpoint = Checkpoint::default();
+                        let lent = parts.iter().map(|(owner, rows)| Lent { owner: *owner, checkpoint: &checkpoint, rows });
+                        spool.push(lent, mark as i64).expect("there is room");
+                        model.push_back(parts.iter().map(|(owner, rows)| (*owner, saved(rows))).collect());
+                    }
+                    Step::Pop => {
+                        spool.pop();
+                        model.pop_front();
+                    }
+                    Step::Gone(gone) => {
+                        spool.retain(|owner| owner != Ownership(gone));
+                        model.iter_mut().for_each(|parts| parts.retain(|(owner, _)| *owner != Ownership(gone)));
+                        model.retain(|parts| !parts.is_empty());
+                    }
+                }
+                let front = spool.front(EpochRows::new).expect("it can be read");
+                let front = front.map(|parts| parts.iter().map(|part| (part.owner, saved(&part.rows))).collect::<Vec<_>>());
+                prop_assert_eq!(front.as_ref(), model.front());
+                let files = fs::read_dir(folder.path().join("spool")).expect("a folder").flatten();
+                let sizes = files.filter(|file| file.file_name() != "lock").map(|file| file.metadata().expect("a size").len());
+                prop_assert_eq!(spool.bytes(), sizes.sum::<u64>());
+                prop_assert_eq!(spool.is_empty(), model.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn spool_takes_all_of_an_epoch_or_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dir = folder.path().join("spool");
+        let mut spool = Spool::open(SpoolSettings { dir: dir.clone(), bytes_max: 10 });
+        let (checkpoint, rows) = (Checkpoint::default(), rows(50, 7));
+        let lent = Lent { owner: Ownership(1), checkpoint: &checkpoint, rows: &rows };
+        assert!(matches!(spool.push([lent].into_iter(), 0), Err(Refused::Full { bytes: 0, bytes_max: 10 })));
+        assert!(spool.is_empty() && spool.rows() == 0 && fs::read_dir(dir).expect("a folder").count() == 1);
+        let mode = std::os::unix::fs::PermissionsExt::mode(
+            &fs::metadata(folder.path().join("spool")).expect("a folder").permissions(),
+        );
+        assert_eq!(mode & 0o777, 0o700, "rows name people");
+    }
+}

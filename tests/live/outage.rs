@@ -81,8 +81,7 @@ impl ClickHouse {
     fn configure(&self, folder: &Path) {
         let endpoint = read(&self.folder.path().join("data/endpoint.json"));
         let endpoint: serde_json::Value = serde_json::from_str(&endpoint).expect("JSON");
-        std::fs::write(folder.join("store.password"), endpoint["password"].as_str().expect("a password"))
-            .expect("a file");
+        keep_secret(&folder.join("store.password"), endpoint["password"].as_str().expect("a password"));
         let file = folder.join("tokenwarden.toml");
         let section =
             format!("url = 'http://127.0.0.1:{}'\nuser = 'tokenwarden'\npassword_file = 'store.password'\n", self.port);
