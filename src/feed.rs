@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
 use crate::format::Format;
+use crate::sanitize::is_unsafe;
 
 /// How the events of one topic or file are read, and how far they are believed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,10 +31,10 @@ impl Tenant {
     /// Longest name, bytes: as of an event's `tenant_id`.
     pub const BYTES_MAX: usize = 1024;
 
-    /// `None` for an empty name, one that is too long, and one that holds a control character.
+    /// `None` for an empty name, one that is too long, and one that holds a character that is not seen.
     #[must_use]
     pub fn new(name: &str) -> Option<Self> {
-        let fits = (1..=Self::BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control);
+        let fits = (1..=Self::BYTES_MAX).contains(&name.len()) && !name.chars().any(is_unsafe);
         fits.then(|| Self(Box::leak(name.into())))
     }
 
@@ -46,7 +47,7 @@ impl Tenant {
 impl<'de> Deserialize<'de> for Tenant {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = String::deserialize(deserializer)?;
-        Self::new(&name).ok_or_else(|| D::Error::custom("a tenant's name, 1 to 1024 bytes without control characters"))
+        Self::new(&name).ok_or_else(|| D::Error::custom("a tenant's name, 1 to 1024 bytes of visible characters"))
     }
 }
 

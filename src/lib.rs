@@ -3,7 +3,7 @@
 //! The way of an event is `decode → enrich → step → fan out (store | alert | revoke) → checkpoint`: read [`pipeline`]
 //! first. The house has five floors, and imports go down only (a test checks it):
 //!
-//! 0. words: [`event`], [`token`], [`secret`], [`mod@format`], [`feed`], [`place`], [`route`], [`enrichment`], [`verdict`], [`checkpoint`]
+//! 0. words: [`event`], [`token`], [`secret`], [`sanitize`], [`mod@format`], [`feed`], [`place`], [`route`], [`enrichment`], [`verdict`], [`checkpoint`]
 //! 1. judgement: [`math`], [`memory`], [`term`], [`rule`], [`policy`], [`decide`], [`engine`]
 //! 2. ports: [`port`], and the way out that two adapters share: [`outgoing`]
 //! 3. adapters: [`wire`], [`enrich`], [`source`], [`store`], [`notify`], [`revoke`]
@@ -24,6 +24,7 @@ pub mod feed;
 pub mod format;
 pub mod place;
 pub mod route;
+pub mod sanitize;
 pub mod secret;
 pub mod token;
 pub mod verdict;

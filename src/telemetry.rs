@@ -14,6 +14,7 @@ use tracing_subscriber::EnvFilter;
 pub use self::health::{Condition, Health};
 pub use self::metrics::{Metrics, StoreState};
 use crate::port::Clock;
+use crate::sanitize;
 
 /// The wall clock.
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,13 +30,31 @@ impl Clock for SystemClock {
 /// Sends logs to stderr: lines for people on a terminal, JSON elsewhere. `RUST_LOG` chooses what is logged.
 pub fn start_logging(default_level: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_level));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // Colours would be escape sequences, of which none passes.
+    let builder = tracing_subscriber::fmt().with_ansi(false).with_target(false);
+    let builder = builder.with_env_filter(filter).with_writer(|| LogLines(std::io::stderr()));
     // A second call, as in tests, finds a subscriber in place and leaves it there.
     let _ = if std::io::stderr().is_terminal() {
         builder.try_init()
     } else {
         builder.json().flatten_event(true).try_init()
     };
+}
+
+/// Writes log entries, each on one line that cannot steer a terminal. The subscriber writes an entry at once.
+struct LogLines<W>(W);
+
+impl<W: std::io::Write> std::io::Write for LogLines<W> {
+    fn write(&mut self, entry: &[u8]) -> std::io::Result<usize> {
+        let text = String::from_utf8_lossy(entry);
+        let line = sanitize::line(text.strip_suffix('\n').unwrap_or(&text));
+        self.0.write_all(format!("{line}\n").as_bytes())?;
+        Ok(entry.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
 }
 
 thread_local! {
@@ -60,4 +79,16 @@ pub fn hush_panics() {
 #[must_use]
 pub fn panicked_at() -> Option<String> {
     PANICKED_AT.take()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn log_lines_cannot_be_forged() {
+        let mut written = Vec::new();
+        LogLines(&mut written).write_all("WARN a\nERROR b\u{1b}[2J\u{202e}c\n".as_bytes()).expect("a vector takes all");
+        assert_eq!(String::from_utf8_lossy(&written), "WARN a␊ERROR b␛[2J\u{fffd}c\n");
+    }
 }

@@ -9,6 +9,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use tokenwarden::sanitize::is_unsafe;
+
 use support::process::{free_port, keep_one_rule, keep_secret};
 
 /// Runs tokenwarden in `folder` with nothing in its environment that could change what it does.
@@ -260,6 +262,26 @@ fn replay_summary_counts_unreadable_fields() {
         "  without an address: 2 uses",
     ] {
         assert!(told.lines().any(|told| told == line), "{line} is not in\n{told}");
+    }
+}
+
+#[test]
+fn terminal_shows_no_unsafe_character() {
+    let folder = folder();
+    let nasty = "a\u{1b}[2J\u{202e}\u{2066}\u{200b}\u{e0041}";
+    write(folder.path(), nasty, "{");
+    write(folder.path(), "t.toml", format!("[source.file]\npath = '{}'\nx = 1\n", &nasty[5..]));
+    for arguments in [
+        &["replay", nasty][..],
+        &["replay", nasty, "--strict"],
+        &["replay", "missing\u{202e}"],
+        &["validate", "--config", "t.toml"],
+        &["replay", "--config", "none\u{202e}.toml", nasty],
+        &["replay", "--verdicts", nasty, nasty],
+    ] {
+        let output = tokenwarden(folder.path(), arguments);
+        let shown = stdout(&output) + &stderr(&output);
+        assert!(!shown.is_empty() && !shown.contains(|c| c != '\n' && is_unsafe(c)), "{arguments:?}: {shown:?}");
     }
 }
 

@@ -194,7 +194,7 @@ fn all_mistakes_are_told_at_once_in_the_order_of_their_lines() {
 #[test]
 fn text_from_a_file_reaches_no_terminal_unescaped() {
     let told = mistake("severity = \"low\"", "severity = \"\\u001b[2Jlow\"");
-    assert!(told.contains("\\u{1b}[2Jlow") && !told.contains('\u{1b}'), "{told}");
+    assert!(told.contains("␛[2Jlow") && !told.contains('\u{1b}'), "{told}");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use clap::builder::styling::{AnsiColor, Style};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::sql::{self, Output};
-use super::{Failure, grouped, printable};
+use super::{Failure, grouped};
 use crate::checkpoint::Position;
 use crate::config::{Config, cache_folder};
 use crate::deliver::{self, Deliverer, Outbox};
@@ -23,6 +23,7 @@ use crate::enrich::Enricher;
 use crate::notify;
 use crate::pipeline::{Pipeline, Tally};
 use crate::port::{self, Alert, Clock, DeliveryError, Message, Notice, Notifier, Polled, Source, SourceError};
+use crate::sanitize;
 use crate::simulate::{Score, Settings, Simulation, Theft, score};
 use crate::store::ClickHouse;
 use crate::telemetry::{self, Health, Metrics, SystemClock};
@@ -397,7 +398,7 @@ impl Screen {
     }
 
     fn write(&self, style: Style, text: &str) -> std::io::Result<()> {
-        let text = printable(text);
+        let text = sanitize::lines(text);
         self.bar.suspend(|| writeln!(anstream::stdout().lock(), "{style}{text}{style:#}"))
     }
 }

@@ -17,6 +17,7 @@ use crate::evaluate::labels::Labels;
 use crate::evaluate::{Measure, Report};
 use crate::pipeline::{Epoch, Pipeline, Tally};
 use crate::port::SourceError;
+use crate::sanitize;
 use crate::source::file::{FileSource, contents};
 use crate::telemetry;
 use crate::term::Term;
@@ -99,7 +100,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(page) = &arguments.into {
         fill(page, &report.to_markdown())?;
     }
-    let text = if arguments.markdown { report.to_markdown() } else { super::printable(&report.to_text()) };
+    let text = if arguments.markdown { report.to_markdown() } else { sanitize::lines(&report.to_text()) };
     let mut stdout = std::io::stdout().lock();
     stdout
         .write_all(text.as_bytes())
@@ -115,7 +116,7 @@ fn measure(arguments: &Arguments, config: &Config, labels: Labels) -> Result<(Me
     let mut source = open_events(&arguments.folder)?;
     let enricher = Enricher::new(&config.geoip, config.detection.trust_event_geo);
     for problem in enricher.problems() {
-        to_stderr(&super::printable(&format!("GeoIP, done without: {problem}")));
+        to_stderr(&sanitize::lines(&format!("GeoIP, done without: {problem}")));
     }
     // What is measured is nobody's installation: the names of tokens need no key of their own.
     let hasher = TokenHasher::new(KEY_OF_REPLAYS);

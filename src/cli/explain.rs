@@ -6,8 +6,9 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::Failure;
-use super::sql::{failure, picture};
+use super::sql::failure;
 use crate::config::Config;
+use crate::sanitize;
 use crate::store::{Reader, StoreSettings};
 
 /// Why an event was judged as it was, or what an incident came to.
@@ -196,9 +197,7 @@ fn event_text(text: &mut String, explained: &Value) {
 
 /// A line that nothing in it can steer a terminal by, or end.
 pub(super) fn line(text: &mut String, parts: &[&str]) {
-    for character in parts.concat().chars() {
-        text.push(if character == '\n' { '␊' } else { picture(character) });
-    }
+    text.push_str(&sanitize::line(&parts.concat()));
     text.push('\n');
 }
 

@@ -8,6 +8,7 @@ use clap::Args;
 use super::Failure;
 use crate::config::Config;
 use crate::deliver::PAUSE_FILE;
+use crate::sanitize;
 
 /// Stop all revocations at once, until they are resumed; people are still told.
 #[derive(Debug, Args)]
@@ -47,6 +48,6 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     done.map_err(|error| Failure::Unavailable(format!("cannot change {}: {error}", switch.display())))?;
     let state = if arguments.resume { "go on" } else { "are paused" };
-    writeln!(std::io::stdout(), "revocations {state}: {}", super::printable(&switch.display().to_string()))
+    writeln!(std::io::stdout(), "revocations {state}: {}", sanitize::lines(&switch.display().to_string()))
         .map_err(|error| Failure::output("the answer", &error))
 }

@@ -12,7 +12,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::watch;
 
-use super::{Failure, grouped, outside, printable};
+use super::{Failure, grouped, outside};
 use crate::checkpoint::DeadLetter;
 use crate::config::{Config, FileSection};
 use crate::engine;
@@ -20,6 +20,7 @@ use crate::enrich::{Enricher, GeoSettings};
 use crate::feed::Feed;
 use crate::pipeline::{Epoch, Note, Pipeline, Tally, Withheld};
 use crate::port::{Clock, SavedRows, SourceError, Store};
+use crate::sanitize;
 use crate::source::file::{FileSource, Progress};
 use crate::store::{ClickHouse, NullStore, StoreSettings};
 use crate::telemetry::{self, Health, Metrics, SystemClock};
@@ -375,7 +376,7 @@ impl Told {
     }
 
     fn say(&self, line: &str) {
-        let line = printable(line);
+        let line = sanitize::lines(line);
         match &self.bar {
             Some(bar) => bar.suspend(|| to_stderr(&line)),
             None => to_stderr(&line),

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::Failure;
 use super::reading::all_messages;
 use super::replay::to_stderr;
-use super::{Failure, printable};
 use crate::checkpoint::DeadLetter;
 use crate::config::Config;
 use crate::enrich::Enricher;
@@ -16,6 +16,7 @@ use crate::event::BaselineId;
 use crate::feed::Feed;
 use crate::pipeline::{Epoch, Partition, Pipeline};
 use crate::port::{ActionRow, EventRow, Rows};
+use crate::sanitize;
 use crate::source::file::FileSource;
 use crate::token::TokenHasher;
 use crate::verdict::{Incident, RuleId, Verdict};
@@ -44,7 +45,7 @@ pub(super) fn run(
     let for_eyes = std::io::stdout().is_terminal();
     let mut stdout = std::io::stdout().lock();
     for change in &changes {
-        let line = if for_eyes { Ok(printable(&change.to_line())) } else { serde_json::to_string(change) };
+        let line = if for_eyes { Ok(sanitize::lines(&change.to_line())) } else { serde_json::to_string(change) };
         line.map_err(std::io::Error::other)
             .and_then(|line| writeln!(stdout, "{line}"))
             .map_err(|error| Failure::output("to stdout", &error))?;
@@ -72,7 +73,7 @@ impl Side {
     fn new(config: &Config, feed: Feed, hasher: &TokenHasher) -> Result<Self, Failure> {
         let rules = super::load_rules(config)?;
         if let Some(note) = rules.missing_note() {
-            to_stderr(&printable(&format!("{}: {note}", config.rules_origin())));
+            to_stderr(&sanitize::lines(&format!("{}: {note}", config.rules_origin())));
         }
         let enricher = Enricher::new(&config.geoip, config.detection.trust_event_geo);
         let pipeline = Pipeline::new(enricher, Arc::new(rules.rules), hasher.clone(), config.engine_settings());

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
-use super::{Failure, printable};
+use super::Failure;
 use crate::config::Config;
 use crate::config::rule_file::trial::{self, Trial};
 use crate::config::rule_file::{Case, Expect, LoadedRules};
 use crate::rule::Status;
+use crate::sanitize;
 use crate::telemetry;
 
 /// Run the cases inside the rule files, or list the rules.
@@ -116,5 +117,5 @@ fn list(loaded: &LoadedRules, out: &mut impl Write) -> Result<(), Failure> {
 }
 
 fn print(out: &mut impl Write, line: &str) -> Result<(), Failure> {
-    writeln!(out, "{}", printable(line)).map_err(|error| Failure::output("the answer", &error))
+    writeln!(out, "{}", sanitize::lines(line)).map_err(|error| Failure::output("the answer", &error))
 }

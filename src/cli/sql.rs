@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use super::Failure;
 use crate::config::Config;
 use crate::port::StoreError;
+use crate::sanitize;
 use crate::store::{Reader, StoreSettings, names_format};
 
 /// Ask the store a question in SQL. Nothing can be changed by it.
@@ -113,8 +114,7 @@ fn output_failed(error: &std::io::Error) -> Failure {
 
 /// Turns an answer into text that cannot steer a terminal, piece by piece.
 ///
-/// What came in an event may hold escape sequences or marks that reorder what follows. Each control character is
-/// shown by its picture in U+2400…, which has the width of one column, so that tables stay in line.
+/// Each unsafe character is replaced by one as wide, so that tables stay in line.
 #[derive(Default)]
 struct Screen {
     /// The first bytes of a character that the last piece ended in.
@@ -126,7 +126,7 @@ impl Screen {
         self.pending.extend_from_slice(bytes);
         let whole = self.pending.len() - cut_off(&self.pending);
         let rest = self.pending.split_off(whole);
-        let text: String = String::from_utf8_lossy(&self.pending).chars().map(picture).collect();
+        let text = sanitize::lines(&String::from_utf8_lossy(&self.pending));
         self.pending = rest;
         text
     }
@@ -145,18 +145,6 @@ fn cut_off(bytes: &[u8]) -> usize {
         let there = tail.len() - start;
         if there < length { there } else { 0 }
     })
-}
-
-pub(super) fn picture(character: char) -> char {
-    match character {
-        '\n' => character,
-        '\0'..='\u{1f}' => char::from_u32(0x2400 + u32::from(character)).unwrap_or(char::REPLACEMENT_CHARACTER),
-        '\u{7f}' => '\u{2421}',
-        '\u{80}'..='\u{9f}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-            char::REPLACEMENT_CHARACTER
-        }
-        other => other,
-    }
 }
 
 #[cfg(test)]

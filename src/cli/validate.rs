@@ -7,11 +7,12 @@ use std::sync::Arc;
 use clap::Args;
 use tokio::sync::watch;
 
-use super::{Failure, outside, printable};
+use super::{Failure, outside};
 use crate::config::Config;
 use crate::enrich::Enricher;
 use crate::port::{Clock, DeliveryError, StoreError};
 use crate::rule::RuleSet;
+use crate::sanitize;
 use crate::source::kafka::KafkaSource;
 use crate::store::{Reader, StoreSettings};
 use crate::telemetry::SystemClock;
@@ -209,5 +210,5 @@ impl Report {
 }
 
 fn tell(line: &str) -> Result<(), Failure> {
-    writeln!(std::io::stdout(), "{}", printable(line)).map_err(|error| Failure::output("to stdout", &error))
+    writeln!(std::io::stdout(), "{}", sanitize::lines(line)).map_err(|error| Failure::output("to stdout", &error))
 }

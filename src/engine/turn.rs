@@ -316,7 +316,11 @@ impl Turn<'_> {
         // A pause is no activity; what lies between two calls of one sitting is.
         learns.active_ms = if gap_ms < PAUSE_MS { gap_ms.min(ACTIVE_MS_MAX) as u32 } else { 0 };
         let gap = gap_ms as f64 / MINUTE_MS;
-        if !sighting.has_place() || baseline.network == 0 || baseline.network == sighting.network || gap >= term::switch::GAP_MINUTES_MAX {
+        if !sighting.has_place()
+            || baseline.network == 0
+            || baseline.network == sighting.network
+            || gap >= term::switch::GAP_MINUTES_MAX
+        {
             return;
         }
         let other = (0..baseline.contexts.len())

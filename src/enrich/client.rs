@@ -11,6 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::slots::Slots;
 use crate::enrichment::{Client, Device};
+use crate::sanitize;
 
 /// 4,096 agents: more than an installation's clients in use at a time, and 1.5 MB at most.
 const TABLE_BITS: u32 = 11;
@@ -54,8 +55,8 @@ fn parse(agent: &str) -> Client {
         browser if browser.starts_with("Mozilla/") || browser.starts_with("Opera/") => browser_name(browser),
         other => program_name(other),
     };
-    let family = printable(&named.family, FAMILY_CHARS_MAX);
-    let version = printable(&named.version, VERSION_CHARS_MAX);
+    let family = sanitize::name(&named.family, FAMILY_CHARS_MAX);
+    let version = sanitize::name(&named.version, VERSION_CHARS_MAX);
     let (family, device) =
         if family.is_empty() || &*family == "-" { (UNKNOWN.into(), Device::Unknown) } else { (family, named.device) };
     Client {
@@ -244,11 +245,6 @@ fn after_comment(text: &str) -> &str {
 
 fn bare(version: &str) -> &str {
     version.strip_prefix(['v', 'V']).filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit())).unwrap_or(version)
-}
-
-/// Without control characters, cut to size.
-fn printable(text: &str, chars_max: usize) -> Box<str> {
-    text.chars().filter(|character| !character.is_control()).take(chars_max).collect()
 }
 
 #[cfg(test)]

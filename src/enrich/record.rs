@@ -16,6 +16,7 @@ use serde::{Deserialize, Deserializer};
 use super::country;
 use super::network_class;
 use crate::place::{Coordinates, Country, Network, NetworkClass, Place};
+use crate::sanitize;
 
 /// Names in files are cut after this many characters.
 const NAME_CHARS_MAX: usize = 100;
@@ -110,12 +111,12 @@ impl RawNetwork<'_> {
 
 /// A place of plain facts.
 pub(super) fn place(country: Country, city: &str, coordinates: Option<Coordinates>) -> Place {
-    Place { country, city: printable(city), coordinates }
+    Place { country, city: sanitize::name(city, NAME_CHARS_MAX), coordinates }
 }
 
 /// A network of plain facts, classed by its name.
 pub(super) fn network(asn: u32, org: &str) -> Network {
-    Network { asn, org: printable(org), class: network_class::of(org) }
+    Network { asn, org: sanitize::name(org, NAME_CHARS_MAX), class: network_class::of(org) }
 }
 
 /// `None` for what is no point on earth, and for 0, 0, which is in the sea and stands for "unknown".
@@ -127,11 +128,6 @@ pub(super) fn coordinates(latitude: f64, longitude: f64, accuracy_km: Option<f64
         // A radius of 0 is none: no address is known to the metre.
         accuracy_km: accuracy_km.filter(|&km| km > 0.0).map(|km| km.ceil() as u16),
     })
-}
-
-/// `text` without control characters, cut to a sane length.
-fn printable(text: &str) -> Box<str> {
-    text.trim().chars().filter(|character| !character.is_control()).take(NAME_CHARS_MAX).collect()
 }
 
 /// A field that is a text, a number, or one of MaxMind's maps: of those with `iso_code` or `names` the code or the

@@ -6,6 +6,7 @@ use super::OURS;
 use super::budget::Share;
 use super::calibration::NOMINAL;
 use super::report::{BUDGET_OF_TIMES, BUDGETS, Point, Precision, Report, Spread};
+use crate::sanitize;
 
 /// Some figures under one heading.
 struct Table {
@@ -317,8 +318,8 @@ fn escaped(text: &str) -> String {
     for character in text.chars() {
         match character {
             '|' | '<' | '`' | '\\' => shown.extend(['\\', character]),
-            other if other.is_control() => shown.push(' '),
-            other => shown.push(other),
+            '\n' => shown.push(' '),
+            other => shown.push(sanitize::shown(other)),
         }
     }
     shown

@@ -21,6 +21,7 @@ use super::mail;
 use crate::outgoing::is_loopback;
 use crate::port::{Alert, DeliveryError, Notifier};
 use crate::rule::RuleSet;
+use crate::sanitize;
 
 /// For one command to be answered.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -78,7 +79,7 @@ impl Email {
         rules: watch::Receiver<Arc<RuleSet>>,
     ) -> Result<Vec<Self>, (&'static str, String)> {
         let mailbox = |key, text: &str| {
-            text.parse::<Mailbox>().map_err(|_| (key, format!("`{}` is no mail address", text.escape_debug())))
+            text.parse::<Mailbox>().map_err(|_| (key, format!("`{}` is no mail address", sanitize::line(text))))
         };
         let from = mailbox("from", &settings.from)?;
         let to = settings.to.iter().map(|to| mailbox("to", to)).collect::<Result<Vec<_>, _>>()?;

@@ -495,6 +495,7 @@ mod tests {
     use super::*;
     use crate::port::Asked;
     use crate::rule::{Rule, RuleSet};
+    use crate::sanitize::is_unsafe;
     use crate::verdict::{RuleId, Target, Victim};
 
     fn rules() -> RuleSet {
@@ -589,7 +590,7 @@ mod tests {
     proptest! {
         /// Whatever stands in an event, a mail has the tags of an ordinary one, and one line of subject.
         #[test]
-        fn nothing_from_an_event_becomes_markup(text in "(\\PC|[<>&\"'\r\n\0\u{202e}]){1,40}") {
+        fn nothing_from_an_event_becomes_markup(text in "(\\PC|[<>&\"'\r\n\0\u{202e}\u{2066}\u{200b}\u{e0041}]){1,40}") {
             let mut evil = incident();
             evil.reason.clone_from(&text);
             for field in [&mut evil.subject, &mut evil.tenant_id, &mut evil.user_id, &mut evil.app_id,
@@ -620,8 +621,8 @@ mod tests {
             let paragraphs = |html: &str| html.matches(['<', '>']).count();
             prop_assert_eq!(paragraphs(&evil.html), paragraphs(&plain.html));
             prop_assert_eq!(marks(&evil.html), marks(&plain.html));
-            prop_assert!(!evil.subject.chars().any(char::is_control));
-            prop_assert!(evil.text.chars().all(|c| c == '\n' || !c.is_control()));
+            prop_assert!(!evil.subject.contains(is_unsafe));
+            prop_assert!(evil.text.chars().chain(evil.html.chars()).all(|c| c == '\n' || !is_unsafe(c)));
             prop_assert_eq!(evil.text.lines().count(), plain.text.lines().count());
         }
     }

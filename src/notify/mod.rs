@@ -140,7 +140,7 @@ pub(crate) mod tests {
         incident.subject = "x\u{1b}[2J\ny".to_owned();
         assert_eq!(
             line(&incident),
-            "HIGH     x�[2J�y: two holders, DE and BR, within 9 minutes; would revoke the family \
+            "HIGH     x␛[2J␊y: two holders, DE and BR, within 9 minutes; would revoke the family \
              (INC-0000000000000042)"
         );
     }

@@ -18,6 +18,7 @@ use sha2::Sha256;
 use super::words;
 use crate::outgoing;
 use crate::port::{Alert, Asked, Clock, DeliveryError, Notice, Notifier, Progress, Revocation};
+use crate::sanitize;
 use crate::verdict::{Incident, Severity};
 
 /// `[alert.webhook]`.
@@ -73,7 +74,7 @@ impl Notifier for Webhook {
             return Err(DeliveryError::Permanent { reason: GONE.to_owned(), status: 410 });
         }
         let seconds = now / 1000;
-        let body = body(alert, key).to_string();
+        let body = sanitize::json(&body(alert, key).to_string());
         let sent = self
             .client
             .post(self.url.clone())
@@ -167,10 +168,10 @@ fn of_incident(incident: &Incident, progress: &Progress, key: &str) -> Value {
     let mut finding = finding(key, activity, activity_name, severity(incident.severity), incident.updated_at.millis());
     finding["status_id"] = json!(1);
     finding["status"] = json!("New");
-    finding["message"] = json!(incident.reason);
+    finding["message"] = json!(words::plain(&incident.reason));
     finding["finding_info"] = json!({
         "uid": incident.id.to_string(),
-        "title": format!("Token {}: {}", words::subjects(incident, '/'), incident.reason),
+        "title": format!("Token {}: {}", words::subjects(incident, '/'), words::plain(&incident.reason)),
         "desc": words::answer(incident, &progress.revocation),
         "created_time": incident.opened_at.millis(),
         "modified_time": incident.updated_at.millis(),
@@ -328,6 +329,23 @@ mod tests {
             "retry", "retry", "retry",
         ];
         assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn body_holds_no_unsafe_character() {
+        let mut incident = incident();
+        for text in [&mut incident.subject, &mut incident.user_id, &mut incident.token_id, &mut incident.reason] {
+            text.push_str("\u{1b}[2J\u{202e}\u{200b}\u{2028}\u{e0041}\n");
+        }
+        let progress = Progress::of(Revocation::Failed("\u{202e}".to_owned()));
+        let alert = Alert::Incident { incident: &incident, progress: &progress };
+        let body = body(alert, "INC-42-a");
+        for text in [&body["message"], &body["finding_info"]["title"], &body["finding_info"]["desc"]] {
+            assert!(!text.as_str().is_none_or(|text| text.contains(sanitize::is_unsafe)), "{text}");
+        }
+        let sent = sanitize::json(&body.to_string());
+        assert!(!sent.contains(sanitize::is_unsafe), "{sent}");
+        assert_eq!(serde_json::from_str::<Value>(&sent).expect("JSON"), body, "ids are sent as they are");
     }
 
     #[test]

@@ -3,17 +3,7 @@
 use crate::port::{Progress, Revocation};
 use crate::verdict::{Incident, Target, Victim};
 
-/// `text` on one line, with nothing in it that could steer a terminal, break a header or turn the reading direction.
-pub(super) fn plain(text: &str) -> String {
-    text.chars().map(|character| if is_unseen(character) { '\u{fffd}' } else { character }).collect()
-}
-
-/// Control characters, line and paragraph separators, and what reorders or hides text (Unicode TR 36).
-fn is_unseen(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
-}
+pub(super) use crate::sanitize::line as plain;
 
 /// At most `max` characters of `text`, cut at a word where there is one.
 pub(super) fn shortened(text: &str, max: usize) -> String {
@@ -145,11 +135,6 @@ pub(super) const fn is_not_revoked(revocation: &Revocation) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn nothing_that_steers_or_hides_stays() {
-        assert_eq!(plain("a\r\nBcc: x\u{1b}[31m\u{202e}b\u{200b}\u{2028}é"), "a��Bcc: x�[31m�b��é");
-    }
 
     #[test]
     fn long_texts_are_cut_at_a_word() {

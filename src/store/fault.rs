@@ -3,6 +3,7 @@
 use clickhouse::error::Error;
 
 use crate::port::StoreError;
+use crate::sanitize;
 
 /// What came back instead of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,7 +143,7 @@ pub(super) fn brief(text: &str) -> String {
     const CHARS_MAX: usize = 400;
     // The engine nests an exception's text in another's; the innermost says it all, its name in capitals included.
     let text = text.trim().rsplit("DB::Exception: ").next().unwrap_or(text);
-    let line: String = text.chars().take(CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let line: String = text.chars().take(CHARS_MAX).map(sanitize::shown).collect();
     if text.chars().nth(CHARS_MAX).is_some() { format!("{line}…") } else { line }
 }
 
@@ -198,7 +199,7 @@ mod tests {
     #[test]
     fn a_told_error_is_one_short_line_without_controls() {
         let told = brief(&format!("Code: 1. DB::Exception: Code: 36. DB::Exception: \x1b[31m\r\n{}", "é".repeat(1000)));
-        assert!(told.starts_with(" [31m  é"), "{told}");
+        assert!(told.starts_with("␛[31m␍␊é"), "{told}");
         assert_eq!(told.chars().count(), 401);
         assert!(!told.contains(char::is_control));
     }

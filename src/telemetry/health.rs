@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::sanitize;
+
 /// A worker that has not polled its source for this long hangs.
 const BEAT_MS_MAX: i64 = 60_000;
 
@@ -192,7 +194,7 @@ fn line(condition: Condition, part: &str) -> String {
     let mut line = condition.name().to_owned();
     if !part.is_empty() {
         // A control character in a name from the configuration must not begin a line of its own.
-        let _ = write!(line, " ({})", part.escape_debug());
+        let _ = write!(line, " ({})", sanitize::line(part));
     }
     let _ = write!(line, ": {}", condition.text());
     line
@@ -215,7 +217,7 @@ mod tests {
             health.unready_reasons(1),
             [
                 "store: ClickHouse is unavailable",
-                "channel (email\\nstore: ok): the alert channel rejects alerts",
+                "channel (email␊store: ok): the alert channel rejects alerts",
                 "channel (webhook): the alert channel rejects alerts",
             ]
         );

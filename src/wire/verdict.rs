@@ -1,6 +1,7 @@
 //! A verdict as one line of JSON: the form that verdict files and the verdicts topic have.
 
 use crate::enrichment::EnrichedEvent;
+use crate::sanitize;
 use crate::verdict::{Outcome, Signal, Verdict};
 
 use super::time;
@@ -105,35 +106,27 @@ fn round(number: f64) -> f64 {
     (number * power).round() / power + 0.0
 }
 
-/// A string. Besides what JSON demands, control characters that a terminal might obey are escaped: DEL and U+0080 to
-/// U+009F.
+/// A string. Besides what JSON demands, every character is escaped that could steer or mislead whoever prints it.
 fn text(out: &mut Vec<u8>, text: &str) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let bytes = text.as_bytes();
     out.push(b'"');
-    let mut copied = 0;
-    for (at, &byte) in bytes.iter().enumerate() {
-        // The second byte of a C1 control character follows 0xC2, which is copied last.
-        let c1 = matches!(byte, 0x80..=0x9f) && at > 0 && bytes.get(at - 1) == Some(&0xc2);
-        if !(byte < b' ' || byte == b'"' || byte == b'\\' || byte == 0x7f || c1) {
-            continue;
-        }
-        out.extend_from_slice(bytes.get(copied..at - usize::from(c1)).unwrap_or_default());
-        copied = at + 1;
-        match byte {
-            b'"' => out.extend_from_slice(b"\\\""),
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            _ => {
-                out.extend_from_slice(b"\\u00");
-                out.extend([HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
-            }
-        }
+    let plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+    if text.as_bytes().iter().all(plain) {
+        out.extend_from_slice(text.as_bytes());
+    } else {
+        text.chars().for_each(|character| put_character(out, character));
     }
-    out.extend_from_slice(bytes.get(copied..).unwrap_or_default());
     out.push(b'"');
+}
+
+fn put_character(out: &mut Vec<u8>, character: char) {
+    match character {
+        '"' => out.extend_from_slice(b"\\\""),
+        '\\' => out.extend_from_slice(b"\\\\"),
+        '\n' => out.extend_from_slice(b"\\n"),
+        '\r' => out.extend_from_slice(b"\\r"),
+        '\t' => out.extend_from_slice(b"\\t"),
+        other => sanitize::put_json(out, other),
+    }
 }
 
 #[cfg(test)]
@@ -256,8 +249,9 @@ mod tests {
 
     #[test]
     fn nothing_that_a_terminal_obeys_passes() {
-        let line = line("a\u{1b}[2J\u{7f}\u{9b}31m\u{85}\n\"\\é\u{a0}", &outcome(0.0, Vec::new()));
+        let line = line("a\u{1b}[2J\u{7f}\u{9b}31m\u{85}\n\"\\é\u{a0}\u{202e}\u{e0041}", &outcome(0.0, Vec::new()));
         assert!(line.starts_with(r#"{"event_id":"a\u001b[2J\u007f\u009b31m\u0085\n\"\\é"#), "{line}");
+        assert!(line.contains("\u{a0}\\u202e\\udb40\\udc41\""), "{line}");
         assert!(line.trim_end().chars().all(|c| !c.is_control()));
     }
 

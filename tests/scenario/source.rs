@@ -4,15 +4,17 @@ use tokenwarden::checkpoint::Position;
 use tokenwarden::engine;
 use tokenwarden::enrich::Enricher;
 use tokenwarden::feed::{Feed, Tenant};
+use tokenwarden::notify;
 use tokenwarden::pipeline::{Epoch, Note, Pipeline};
-use tokenwarden::port::Message;
+use tokenwarden::port::{Alert, Message, Progress, Revocation};
 use tokenwarden::rule::RuleSet;
+use tokenwarden::sanitize::is_unsafe;
 use tokenwarden::store::MemoryRows;
 use tokenwarden::token::TokenHasher;
 use tokenwarden::verdict::Verdict;
 use tokenwarden::wire::{Decoded, Decoder};
 
-use super::story::{Atlas, HOUR, MINUTE, SECOND, Story, address};
+use super::story::{Atlas, Event, HOUR, MINUTE, SECOND, Story, address};
 
 /// The gravest verdict on a thief's twelve calls, each message changed by `write`.
 fn theft(write: impl Fn(String) -> String) -> Verdict {
@@ -109,7 +111,7 @@ fn process(feed: Feed, messages: &[(Option<&str>, String)]) -> Epoch<MemoryRows>
     let rules = RuleSet::builtin().into();
     let mut pipeline = Pipeline::new(enricher, rules, hasher, engine::Settings::default());
     let mut partition = pipeline.partition(feed);
-    let mut epoch = Epoch::new(MemoryRows::default(), false);
+    let mut epoch = Epoch::new(MemoryRows::default(), true);
     for (offset, (key, line)) in (0..).zip(messages) {
         let position = Position { topic: "events".into(), partition: 0, offset };
         let payload = line.as_bytes();
@@ -122,6 +124,39 @@ fn process(feed: Feed, messages: &[(Option<&str>, String)]) -> Epoch<MemoryRows>
 
 fn event(id: &str, members: &str) -> String {
     format!(r#"{{"event_id":"{id}","timestamp":"2026-11-22T10:15:30Z","token_id":"t","user_id":"u"{members}}}"#)
+}
+
+/// Verdicts, the terminal's line, mails and reasons of a theft whose every text is hostile.
+#[test]
+fn no_unsafe_character_is_in_any_output() {
+    const NASTY: &str = "\u{1b}[2J\u{9b}31m\u{202e}\u{2066}\u{200b}\u{2028}\u{e0041}\u{ad}\r\n";
+    let mut story = Story::empty();
+    let ana = Event::of(&format!("ana{NASTY}"))
+        .set("app_id", format!("crm{NASTY}"))
+        .set("tenant_id", format!("acme{NASTY}"))
+        .set("endpoint", format!("/v1/{NASTY}"));
+    let mut lines = vec![(None, format!("{{\"{NASTY}"))];
+    for _ in 0..200 {
+        lines.push((None, story.write(&ana)));
+        story.wait(HOUR);
+    }
+    lines.push((None, story.write(&ana.kind("revoked"))));
+    for _ in 0..5 {
+        story.wait(2 * MINUTE);
+        lines.push((None, story.write(&ana.from(address::SYDNEY).agent(&format!("curl/{NASTY}")))));
+    }
+    let epoch = process(Feed::default(), &lines);
+    assert!(!epoch.incidents.is_empty() && epoch.letters.len() == 1);
+    let mut shown = String::from_utf8(epoch.verdicts.unwrap_or_default()).expect("JSON is text");
+    for incident in &epoch.incidents {
+        let progress = Progress::of(Revocation::Failed(NASTY.to_owned()));
+        let mail = notify::compose(Alert::Incident { incident, progress: &progress }, &RuleSet::builtin());
+        assert!(!mail.subject.contains(is_unsafe), "{:?}", mail.subject);
+        shown += &[notify::line(incident), mail.subject, mail.text, mail.html].join("\n");
+    }
+    shown.extend(epoch.letters.iter().map(|letter| letter.reason.as_str()));
+    let found: Vec<_> = shown.chars().filter(|&character| character != '\n' && is_unsafe(character)).collect();
+    assert!(shown.contains("Sydney") && found.is_empty(), "{found:?} in {shown}");
 }
 
 #[test]

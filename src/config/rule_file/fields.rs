@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::sanitize;
+
 /// One mistake in a rule file, with where it stands and how to mend it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}{}: {message}", .file.display(), line_text(*.line))]
@@ -230,10 +232,10 @@ pub(super) fn type_name(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-/// Text from the file, fit for a terminal: control characters escaped, long ones cut.
+/// Text from the file, fit for a terminal, long ones cut.
 pub(super) fn quoted(text: &str) -> String {
     const SHOWN_MAX: usize = 60;
-    let shown: String = text.chars().take(SHOWN_MAX).flat_map(char::escape_debug).collect();
+    let shown: String = text.chars().take(SHOWN_MAX).map(sanitize::shown).collect();
     let more = if text.chars().nth(SHOWN_MAX).is_some() { "…" } else { "" };
     format!("`{shown}{more}`")
 }

@@ -7,6 +7,7 @@ use super::case::read_time;
 use super::fields::{Fields, Report, quoted};
 use crate::place::{Country, Prefix};
 use crate::policy::{self, ALL_WEEK, Exception, List, NetworkRange, Policy, Selector, Times, WEEKDAYS, Wants};
+use crate::sanitize::is_unsafe;
 use crate::verdict::{RuleId, Verdict};
 
 /// Each is held against every event: a few are what people want, thousands a table of their own kind.
@@ -58,7 +59,7 @@ fn read_policy(id: RuleId, table: &Spanned<DeValue<'_>>, report: &mut Report<'_>
     let before = report.len();
     let fields = Fields::of_value(table, "a policy", &keys(id), report)?;
     let name = fields.required_text("name", report);
-    if name.is_some_and(|name| name.chars().count() > NAME_CHARS_MAX || name.chars().any(char::is_control)) {
+    if name.is_some_and(|name| name.chars().count() > NAME_CHARS_MAX || name.chars().any(is_unsafe)) {
         let message = format!("`name` must be one line of at most {NAME_CHARS_MAX} characters");
         report.add(&fields.span_of("name"), message);
     }
