@@ -97,6 +97,8 @@ pub static MAPPING: Mapping = Mapping {
                 When(&[("okta.event_type", &["*"])], &Words("event.outcome", FORBIDDEN)),
                 When(&[("event.category", &["authentication"])], &Words("event.outcome", NOT_ACCEPTED)),
                 Words("event.outcome", FORBIDDEN),
+                // As in GitHub's own log.
+                When(&[("event.dataset", &["github.audit"])], &Unless(&[("event.action", &["api.request"])], &Text("200"))),
             ],
         ),
         (Field::BytesOut, &[Path("http.response.bytes"), Path("http.response.body.bytes")]),
