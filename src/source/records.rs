@@ -310,10 +310,13 @@ fn goes_on(line: &[u8]) -> bool {
 }
 
 /// A JSON value over several lines. One that is broken must not swallow what follows: it ends where a line ends in the
-/// middle of a string, and where a line begins with an object although the line before it was complete.
+/// middle of a string, and where a line begins with an object or array that cannot go on with the line before it. Within
+/// an object none can: printers that put a member's value on a line of its own indent it.
 #[derive(Clone, Copy, Debug, Default)]
 struct Value {
     nesting: Nesting,
+    /// Whether each of the innermost levels is an object, the innermost in the lowest bit.
+    objects: u64,
     /// The last byte before this one that is no white space.
     before: u8,
     /// No byte of this line has been read.
@@ -338,15 +341,19 @@ impl Value {
                 }
                 self.before = b'"';
             } else {
-                if self.begins_line && matches!(byte, b'{' | b'[') && !matches!(self.before, b'{' | b'[' | b',' | b':')
-                {
+                let goes_on = self.objects & 1 == 0 && matches!(self.before, b'[' | b',');
+                if self.begins_line && matches!(byte, b'{' | b'[') && !goes_on {
                     return Some(at);
                 }
                 match byte {
                     b'"' => self.nesting.in_string = true,
-                    b'{' | b'[' => self.nesting.depth += 1,
+                    b'{' | b'[' => {
+                        self.nesting.depth += 1;
+                        self.objects = self.objects << 1 | u64::from(byte == b'{');
+                    }
                     b'}' | b']' => {
                         self.nesting.depth = self.nesting.depth.saturating_sub(1);
+                        self.objects >>= 1;
                         if self.nesting.depth == 0 {
                             return Some(at + 1);
                         }
@@ -484,7 +491,12 @@ mod tests {
         for (text, expected) in [
             ("{\n\"a\": \"x\n{\"b\":1}\n", &["{\n\"a\": \"x", "{\"b\":1}"][..]),
             ("{\n\"a\": 1\n{\"b\":1}\n{\"c\":1}\n", &["{\n\"a\": 1\n", "{\"b\":1}", "{\"c\":1}"]),
-            ("{\"a\":1,\n{\"b\":1}\n{\"c\":1}\n", &["{\"a\":1,\n{\"b\":1}\n", "{\"c\":1}"]),
+            ("{\"a\":1,\n{\"b\":1}\n{\"c\":1}\n", &["{\"a\":1,\n", "{\"b\":1}", "{\"c\":1}"]),
+            ("{\"a\":\n{\"b\":1}\n", &["{\"a\":\n", "{\"b\":1}"]),
+            ("{\"a\":{\n{\"b\":1}\n", &["{\"a\":{\n", "{\"b\":1}"]),
+            ("{\"a\":[{\"c\":1,\n{\"b\":1}\n", &["{\"a\":[{\"c\":1,\n", "{\"b\":1}"]),
+            ("{\"a\":[\n{\"c\":1},\n{\"b\":1}\n]}\n", &["{\"a\":[\n{\"c\":1},\n{\"b\":1}\n]}"]),
+            ("{\"a\":\n {\"b\":1}\n}\n", &["{\"a\":\n {\"b\":1}\n}"]),
             ("{\"a\":\n", &["{\"a\":\n"]),
         ] {
             let found: Vec<_> = records(text).into_iter().map(|(_, record)| record).collect();
