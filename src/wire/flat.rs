@@ -68,7 +68,9 @@ impl Paths {
         let tests = tests.chain(skips.iter().flat_map(|skip| skip.when.iter().chain(skip.unless)));
         let tests = tests.chain(reinstatements.iter().flat_map(|reinstatement| reinstatement.when));
         let mut paths: Vec<_> = marks.iter().chain(*weak_marks).copied().chain(tests.map(|(path, _)| *path)).collect();
-        sources.iter().for_each(|source| source.paths(&mut |path| paths.push(path)));
+        for source in &sources {
+            source.paths(&mut |path| paths.push(path));
+        }
         paths.sort_unstable();
         paths.dedup();
         let mut arrays: Vec<_> = changes.iter().filter_map(|change| change.each.map(|each| each.array)).collect();

@@ -165,12 +165,12 @@ impl Mapper {
         }
         if let (Some(reinstated), Some(event)) = (reinstated, used.as_mut().or(changed.first_mut())) {
             let token = Source::first_of(reinstated.token, reading.record);
-            let user = Source::first_of(reinstated.user, reading.record);
+            let holder = Source::first_of(reinstated.user, reading.record);
             let token = token.and_then(|text| token_id(text, reading.screen).ok());
-            let user = user.and_then(|text| id(text, text::ID_BYTES_MAX, reading.screen).ok());
-            if token.is_some() || user.is_some() {
+            let holder = holder.and_then(|text| id(text, text::ID_BYTES_MAX, reading.screen).ok());
+            if token.is_some() || holder.is_some() {
                 let facts = facts(event);
-                (facts.reinstated_token, facts.reinstated_user) = (token, user);
+                (facts.reinstated_token, facts.reinstated_user) = (token, holder);
             }
         }
         Ok(Events { used, changed })
