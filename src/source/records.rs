@@ -124,16 +124,15 @@ impl Records {
                 None if is_json(pending) => self.starve(),
                 None => self.give_long_or_last(ended, Layout::LongLine),
             },
-            Layout::Value(mut value) => match value.end(fresh) {
-                Some(end) => {
+            Layout::Value(mut value) => {
+                if let Some(end) = value.end(fresh) {
                     self.layout = Layout::AfterValue;
                     self.give(self.scanned + end, 0)
-                }
-                None => {
+                } else {
                     self.layout = Layout::Value(value);
                     self.give_long_or_last(ended, Layout::AfterValue)
                 }
-            },
+            }
             Layout::AfterValue => {
                 let passed = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b',');
                 match pending.iter().position(|byte| !passed(byte)) {

@@ -24,7 +24,7 @@ fuzz_target!(|input: &[u8]| {
             }
         }
         Ok(Decoded::Skipped(reason)) => assert!(!reason.is_empty()),
-        Err(error) => assert!(error.byte <= message.len() && error.line > 0 && error.column > 0),
+        Err(error) => assert!(error.at.byte <= message.len() && error.at.line > 0 && error.at.column > 0),
     });
     let clean = wire::redact(message, &hasher);
     assert_eq!(wire::redact(&clean, &hasher), clean);
