@@ -11,6 +11,9 @@ const BATCH: u32 = 256;
 const STRAYS: usize = 8;
 /// Subjects that spoke last, of whose times the median is taken for now.
 const LAST: usize = 9;
+/// The median is taken at each of so many events, and then at every eighth.
+const EACH_UNTIL: u32 = 256;
+const EVERY: u32 = 8;
 /// Where the last subjects' times lie farther apart than this, they are too few to measure a clock that is ahead.
 const DENSE_MS: i64 = 10 * 60_000;
 /// A clock that is ahead by more than this is not measured.
@@ -68,6 +71,8 @@ pub struct Clock {
     newest: i64,
     /// When the log appended the newest record; 0: it does not tell.
     appended: i64,
+    /// Times taken so far.
+    taken: u32,
     /// Each of another subject, the latest last.
     last: [Claim; LAST],
     watermark: i64,
@@ -96,6 +101,7 @@ impl Clock {
             skew_ms_max,
             now: None,
             newest: 0,
+            taken: 0,
             appended: 0,
             last: [Claim::default(); LAST],
             watermark: 0,
@@ -160,10 +166,19 @@ impl Clock {
         let place = self.last.iter().position(|claim| claim.subject == by.subject && claim.at != 0).unwrap_or(0);
         self.last[place..].rotate_left(1);
         self.last[LAST - 1] = Claim { subject: by.subject, at };
-        let sorted = self.sorted();
-        let unknown = sorted.partition_point(|at| *at == 0);
-        let now = sorted[unknown + (LAST - unknown) / 2];
-        (self.now, self.newest) = (Some(now), sorted[LAST - 1]);
+        self.newest = self.newest.max(at);
+        self.taken = self.taken.wrapping_add(1).max(1);
+        let now = match self.now {
+            // Sorting takes longer than all else here, and in a few events the median hardly moves.
+            Some(now) if self.taken > EACH_UNTIL && !self.taken.is_multiple_of(EVERY) => now,
+            _ => {
+                let sorted = self.sorted();
+                let unknown = sorted.partition_point(|at| *at == 0);
+                self.newest = sorted[LAST - 1];
+                sorted[unknown + (LAST - unknown) / 2]
+            }
+        };
+        self.now = Some(now);
         self.pace.count(now);
 
         let latest = STRAYS - 1;

@@ -157,7 +157,7 @@ pub fn end_hour(baseline: &mut Baseline, next: u32) -> Option<EndedHour> {
 /// Takes in an event. From the first line on it counts, whatever becomes of the rest.
 pub fn learn(memory: &mut Memory, scene: &Scene<'_>, lesson: &Lesson) {
     let Memory { baselines, users, visits, others, .. } = memory;
-    let &Lesson { kind, learns, .. } = lesson;
+    let Lesson { kind, learns, .. } = lesson;
     if lesson.is_new {
         baselines.seeds.remove(scene.baseline);
     }
@@ -178,7 +178,7 @@ pub fn learn(memory: &mut Memory, scene: &Scene<'_>, lesson: &Lesson) {
     if learns.active_ms > 0 || learns.switch.is_some() {
         let switched = learns.switch.unwrap_or(0.0);
         baseline.activity.learn(switched, learns.active_ms);
-        others.cohorts.learn_activity(kind, switched, f64::from(learns.active_ms) / 60_000.0);
+        others.cohorts.learn_activity(*kind, switched, f64::from(learns.active_ms) / 60_000.0);
     }
     baseline.last_at = baseline.last_at.max(scene.sighting.at);
     if !lesson.late && scene.sighting.has_place() {
@@ -193,7 +193,7 @@ pub fn learn(memory: &mut Memory, scene: &Scene<'_>, lesson: &Lesson) {
 fn learn_of_others(others: &mut Others, scene: &Scene<'_>, lesson: &Lesson) {
     let Others { cohorts, fleets, bursts, .. } = others;
     let Sighting { app, tenant, at, .. } = scene.sighting;
-    if let Some(EndedHour { hourly, reads, weight, last_of_day }) = lesson.learns.hour {
+    if let &Some(EndedHour { hourly, reads, weight, last_of_day }) = &lesson.learns.hour {
         for (what, counted) in [Hourly::Calls, Hourly::Objects, Hourly::Bytes].into_iter().zip(hourly) {
             if let Some((value, mean)) = counted {
                 cohorts.learn_hourly(lesson.kind, what, value, mean, weight);
@@ -207,10 +207,10 @@ fn learn_of_others(others: &mut Others, scene: &Scene<'_>, lesson: &Lesson) {
     if let Some((from, to)) = lesson.learns.burst {
         bursts.learn(tenant, scene.day(), from, to);
     }
-    match lesson.learns.came {
+    match &lesson.learns.came {
         Came::Nowhere => {}
         Came::Home => fleets.at_home(app, tenant, at.min(scene.now)),
-        Came::Among { member, groups } => {
+        &Came::Among { member, groups } => {
             groups.into_iter().flatten().for_each(|group| fleets.join(group, member));
         }
     }
@@ -218,7 +218,7 @@ fn learn_of_others(others: &mut Others, scene: &Scene<'_>, lesson: &Lesson) {
 
 /// Takes in what was called.
 fn learn_call(baseline: &mut Baseline, others: &mut Others, (scene, lesson): (&Scene<'_>, &Lesson), weights: Weights) {
-    let &Lesson { kind, learns, .. } = lesson;
+    let &Lesson { kind, ref learns, .. } = lesson;
     let Scene { sighting, enriched, .. } = scene;
     let Others { population, cohorts, .. } = others;
     let Weights { counted, known } = weights;
