@@ -141,7 +141,7 @@ impl<'m, R: Rows> Turn<'_, 'm, R> {
         {
             self.epoch.tally.key_mismatches += 1;
         }
-        if event.kind.is_sighting() && event.address.is_none() {
+        if event.kind.is_sighting() && event.address.is_none() && !event.is_own_call() {
             self.epoch.tally.note(&message.position.topic, Note::WithoutAddress, 1);
         }
         let state = if self.states.len() == 1 { 0 } else { event.partition_among(self.states.len()) };
