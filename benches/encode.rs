@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tokenwarden::checkpoint::Position;
-use tokenwarden::enrichment::{Client, Device, EnrichedEvent};
+use tokenwarden::enrichment::{Client, Device, EnrichedEvent, Surroundings};
 use tokenwarden::event::{Address, Event, Kind, Timestamp, TokenType};
+use tokenwarden::key::KeyHasher;
 use tokenwarden::place::{Coordinates, Country, Network, NetworkClass, Place};
 use tokenwarden::port::{EventRow, Rows as _};
 use tokenwarden::route::Route;
@@ -87,17 +88,24 @@ fn event() -> EnrichedEvent<'static> {
             attrs: Vec::new(),
             facts: None,
         },
-        Some(Arc::new(place)),
-        Some(Arc::new(Network { asn: 3320, org: "Deutsche Telekom AG".into(), class: NetworkClass::Access })),
-        Arc::new(Client {
-            family: "Firefox".into(),
-            version: "133.0".into(),
-            device: Device::Desktop,
-            family_key: 1,
-            version_key: 2,
-            agent_key: 3,
-        }),
-        Route::default(),
+        Surroundings {
+            place: Some(Arc::new(place)),
+            network: Some(Arc::new(Network {
+                asn: 3320,
+                org: "Deutsche Telekom AG".into(),
+                class: NetworkClass::Access,
+            })),
+            client: Arc::new(Client {
+                family: "Firefox".into(),
+                version: "133.0".into(),
+                device: Device::Desktop,
+                family_key: 1,
+                version_key: 2,
+                agent_key: 3,
+            }),
+            route: Route::default(),
+        },
+        &KeyHasher::default(),
     )
 }
 

@@ -15,6 +15,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tokenwarden::config::cache_folder;
 use tokenwarden::enrich::{Enricher, GeoSettings};
 use tokenwarden::event::{Address, Event, Kind, Timestamp, TokenType};
+use tokenwarden::key::KeyHasher;
 use tokenwarden::route::Route;
 use tokenwarden::token::TokenHasher;
 
@@ -62,8 +63,11 @@ fn enrich(criterion: &mut Criterion) {
 fn route(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("route");
     group.throughput(Throughput::Elements(1));
+    let hasher = KeyHasher::default();
     for (name, method, endpoint) in [("path with ids", "GET", PATH), ("operation", "", OPERATION)] {
-        group.bench_function(name, |bencher| bencher.iter(|| Route::of(black_box(method), black_box(endpoint))));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| Route::of(black_box(method), black_box(endpoint), &hasher))
+        });
     }
     group.finish();
 }

@@ -406,10 +406,10 @@ fn is_reuse(memory: &Memory, enriched: &EnrichedEvent<'_>, sighting: &Sighting, 
     lifecycle::refresh(&mut refreshes.clone(), enriched.keys.token, sighting.at, sighting.address, sighting.agent) > 0.0
 }
 
-/// Key of the baseline: the family's; where producers name none, that of the chain of tokens it was issued in; else the
-/// token's own.
+/// Key of the baseline: the family's; where producers name none, that of the chain of tokens it was issued in; else that of
+/// the client whose tokens are nobody else's, or the token's own.
 fn baseline_key(keys: &Keys, memory: &Memory) -> u64 {
-    keys.family.unwrap_or_else(|| memory.lineages.get(keys.token).copied().unwrap_or(keys.token))
+    keys.family.unwrap_or_else(|| memory.lineages.get(keys.token).copied().unwrap_or(keys.baseline))
 }
 
 /// Nothing is said of this event.

@@ -6,7 +6,6 @@ use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::token::TokenId;
 
@@ -157,35 +156,28 @@ impl Address {
 
     /// One client: the IPv4 address, or the IPv6 /64 (RFC 8981 privacy addresses change inside it).
     #[must_use]
-    pub fn client_key(self) -> u64 {
-        self.key(32, 64)
+    pub fn client(self) -> u64 {
+        self.leading(32, 64)
     }
 
     /// The neighbourhood: IPv4 /24, IPv6 /48 (RFC 6177).
     #[must_use]
-    pub fn prefix_key(self) -> u64 {
-        self.key(24, 48)
+    pub fn prefix(self) -> u64 {
+        self.leading(24, 48)
     }
 
     /// The wider neighbourhood, IPv4 /16, IPv6 /32: what one holder was given, mostly.
     #[must_use]
-    pub fn wide_key(self) -> u64 {
-        self.key(16, 32)
+    pub fn wide(self) -> u64 {
+        self.leading(16, 32)
     }
 
-    fn key(self, v4_bits: u32, v6_bits: u32) -> u64 {
+    /// The leading bits, at most 64. That of an IPv4 address is marked by a prefix of the first eight bits 0, which no
+    /// IPv6 address in use has.
+    fn leading(self, v4_bits: u32, v6_bits: u32) -> u64 {
         match self.0 {
-            IpAddr::V4(v4) => {
-                let kept = v4.to_bits() & (u32::MAX << (32 - v4_bits));
-                (4 << 56) | (u64::from(v4_bits) << 40) | u64::from(kept)
-            }
-            IpAddr::V6(v6) => {
-                let kept = v6.to_bits() & (u128::MAX << (128 - v6_bits));
-                let mut bytes = [0; 17];
-                bytes[..16].copy_from_slice(&kept.to_be_bytes());
-                bytes[16] = v6_bits as u8;
-                xxh3_64(&bytes)
-            }
+            IpAddr::V4(v4) => u64::from(v4.to_bits() & (u32::MAX << (32 - v4_bits))),
+            IpAddr::V6(v6) => ((v6.to_bits() >> 64) as u64) & (u64::MAX << (64 - v6_bits)),
         }
     }
 }
@@ -289,7 +281,7 @@ pub struct Event<'a> {
     pub facts: Option<Box<ProviderFacts<'a>>>,
 }
 
-/// Number of a baseline: of the family within its tenant, or of the token where there is no family.
+/// Number of a baseline: of the family within its tenant; where there is no family, of the client or of the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct BaselineId(pub u64);
 
@@ -349,8 +341,8 @@ impl Event<'_> {
         self.facts.as_ref().is_some_and(|facts| facts.own_call)
     }
 
-    /// The text that groups all of a user's tokens on one partition: the first present of user, family and token,
-    /// prefixed by the tenant.
+    /// The text that groups all of a user's tokens on one partition: the first present of user, family, for an access token
+    /// without either the application, then token, prefixed by the tenant.
     #[must_use]
     pub fn subject_key(&self) -> String {
         let (tenant, subject) = self.subject_parts();
@@ -389,33 +381,16 @@ impl Event<'_> {
     }
 
     fn subject_parts(&self) -> (Option<&str>, &str) {
-        let subject = self.user_id.as_deref().or(self.family_id.as_deref()).unwrap_or(self.token_id.as_str());
-        (self.tenant_id.as_deref(), subject)
+        let subject = self.user_id.as_deref().or(self.family_id.as_deref()).or_else(|| self.client());
+        (self.tenant_id.as_deref(), subject.unwrap_or(self.token_id.as_str()))
     }
 
-    /// Whose past this event is held against.
+    /// The application that holds an access token of neither a user nor a grant (OAuth client credentials, RFC 6749
+    /// section 4.4): it gets a new one every hour.
     #[must_use]
-    pub fn baseline_id(&self) -> BaselineId {
-        let scope = self.scope();
-        BaselineId(self.family_key(scope).unwrap_or_else(|| scope.key(b't', self.token_id.as_str())))
-    }
-
-    /// Number of the family, where the event names one; `scope` is the event's.
-    #[must_use]
-    pub fn family_key(&self, scope: Scope) -> Option<u64> {
-        self.family_id.as_deref().map(|family| scope.key(b'f', family))
-    }
-
-    /// Where this event's names are names: its tenant.
-    #[must_use]
-    pub fn scope(&self) -> Scope {
-        Scope(xxh3_64_with_seed(self.tenant_id.as_deref().unwrap_or_default().as_bytes(), 0))
-    }
-
-    /// Number of `text` inside this event's tenant: [`Scope::key`], for those who ask for one only.
-    #[must_use]
-    pub fn scoped_key(&self, class: u8, text: &str) -> u64 {
-        self.scope().key(class, text)
+    pub fn client(&self) -> Option<&str> {
+        let nobodys = self.token_type == TokenType::Access && self.user_id.is_none() && self.family_id.is_none();
+        self.app_id.as_deref().filter(|_| nobodys)
     }
 
     /// Whether the credential was not accepted: 401 (RFC 9110 section 15.5.2; RFC 6750 section 3.1), or at the token
@@ -427,19 +402,6 @@ impl Event<'_> {
             Some(400) => matches!(self.kind, Kind::Refreshed),
             _ => false,
         }
-    }
-}
-
-/// The names of one tenant, as numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Scope(u64);
-
-impl Scope {
-    /// Number of `text`; `class` keeps a family and a token of one name apart.
-    #[must_use]
-    pub fn key(self, class: u8, text: &str) -> u64 {
-        // The tenant's hash as the seed of the text's: a third of the time that one hasher fed with both would take.
-        xxh3_64_with_seed(text.as_bytes(), self.0 ^ u64::from(class).wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 }
 
@@ -491,17 +453,17 @@ mod tests {
 
     #[test]
     fn an_ipv6_client_is_its_64_and_its_prefix_the_48() {
-        assert_eq!(address("2001:db8:1:2::1").client_key(), address("2001:db8:1:2:ffff::9").client_key());
-        assert_ne!(address("2001:db8:1:2::1").client_key(), address("2001:db8:1:3::1").client_key());
-        assert_eq!(address("2001:db8:1:2::1").prefix_key(), address("2001:db8:1:3::1").prefix_key());
-        assert_ne!(address("2001:db8:1:2::1").prefix_key(), address("2001:db8:2:2::1").prefix_key());
+        assert_eq!(address("2001:db8:1:2::1").client(), address("2001:db8:1:2:ffff::9").client());
+        assert_ne!(address("2001:db8:1:2::1").client(), address("2001:db8:1:3::1").client());
+        assert_eq!(address("2001:db8:1:2::1").prefix(), address("2001:db8:1:3::1").prefix());
+        assert_ne!(address("2001:db8:1:2::1").prefix(), address("2001:db8:2:2::1").prefix());
     }
 
     #[test]
     fn an_ipv4_client_is_its_address_and_its_prefix_the_24() {
-        assert_ne!(address("192.0.2.7").client_key(), address("192.0.2.8").client_key());
-        assert_eq!(address("192.0.2.7").prefix_key(), address("192.0.2.8").prefix_key());
-        assert_ne!(address("192.0.2.7").prefix_key(), address("192.0.3.7").prefix_key());
+        assert_ne!(address("192.0.2.7").client(), address("192.0.2.8").client());
+        assert_eq!(address("192.0.2.7").prefix(), address("192.0.2.8").prefix());
+        assert_ne!(address("192.0.2.7").prefix(), address("192.0.3.7").prefix());
     }
 
     /// The values of Kafka's own `UtilsTest`.

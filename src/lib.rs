@@ -3,7 +3,7 @@
 //! The way of an event is `decode → enrich → step → fan out (store | alert | revoke) → checkpoint`: read [`pipeline`]
 //! first. The house has five floors, and imports go down only (a test checks it):
 //!
-//! 0. words: [`event`], [`token`], [`secret`], [`sanitize`], [`mod@format`], [`feed`], [`place`], [`route`], [`enrichment`], [`verdict`], [`checkpoint`]
+//! 0. words: [`key`], [`event`], [`token`], [`secret`], [`sanitize`], [`mod@format`], [`feed`], [`place`], [`route`], [`enrichment`], [`verdict`], [`checkpoint`]
 //! 1. judgement: [`math`], [`memory`], [`term`], [`rule`], [`policy`], [`decide`], [`engine`]
 //! 2. ports: [`port`], and the way out that two adapters share: [`outgoing`]
 //! 3. adapters: [`wire`], [`enrich`], [`source`], [`store`], [`notify`], [`revoke`]
@@ -22,6 +22,7 @@ pub mod enrichment;
 pub mod event;
 pub mod feed;
 pub mod format;
+pub mod key;
 pub mod place;
 pub mod route;
 pub mod sanitize;

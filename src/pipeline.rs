@@ -42,8 +42,10 @@ pub struct Partition {
 }
 
 impl Pipeline {
+    /// Names are numbered under a key that is derived from the hasher's.
     #[must_use]
     pub fn new(enricher: Enricher, rules: Arc<RuleSet>, hasher: TokenHasher, settings: engine::Settings) -> Self {
+        let enricher = enricher.with_hasher(hasher.key_hasher());
         Self { enricher, rules, hasher, settings }
     }
 
@@ -321,7 +323,7 @@ pub struct Tally {
     pub messages: u64,
     /// Judged and handed on.
     pub events: u64,
-    /// Seen before under the same event id.
+    /// Delivered before: the same event id and content.
     pub duplicates: u64,
     pub dead_letters: u64,
     /// Events whose message is not keyed by their subject key: they may have met a stranger's partition.

@@ -7,9 +7,11 @@
 
 use std::borrow::Cow;
 
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// The numbers of a call. They are xxh3 hashes, so that memory need not hold texts; [`template`] gives the text back.
+use crate::key::{Class, KeyHasher};
+
+/// The numbers of a call, so that memory need not hold texts; [`template`] gives the text back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Route {
     /// Of method and template.
@@ -17,7 +19,8 @@ pub struct Route {
     /// Of the first two segments of the template, or of the service: `iam.amazonaws.com`, `/repos/{}`. Segments that
     /// only version an API (`/api/v1`) are no area: the first two after them count, with them.
     pub area: u32,
-    /// Of the ids that were templated away, in order: which object was touched. `None` where there was none.
+    /// Of the ids that were templated away, in order: which object was touched. `None` where there was none. Under no key:
+    /// it is no key of memory, and what is estimated of it must not differ between installations.
     pub object: Option<u64>,
     /// GET, HEAD, OPTIONS, or a name that begins as readers do (`List…`, `Get…`, `Describe…`).
     pub reads: bool,
@@ -26,15 +29,30 @@ pub struct Route {
 impl Route {
     /// Route of `method` and `endpoint`, either of which may be absent (empty). Allocates nothing.
     #[must_use]
-    pub fn of(method: &str, endpoint: &str) -> Self {
+    pub fn of(method: &str, endpoint: &str, hasher: &KeyHasher) -> Self {
         let mut text = Template::default();
-        let call = scan(endpoint, &mut text);
+        let mut object = None;
+        let call = scan(endpoint, &mut text, |id| {
+            object = Some(xxh3_64_with_seed(id, object.unwrap_or_default()));
+        });
         Self {
-            key: xxh3_64_with_seed(text.as_bytes(), xxh3_64(method.as_bytes())) as u32,
-            area: xxh3_64(&text.as_bytes()[..call.area_end]) as u32,
-            object: call.object,
+            key: hasher.record(Class::Route, method_number(method, hasher), text.as_bytes()) as u32,
+            area: hasher.name(Class::Area, &text.as_bytes()[..call.area_end]) as u32,
+            object,
             reads: method_reads(method).unwrap_or_else(|| operation_reads(call.endpoint)),
         }
+    }
+}
+
+/// A short method is its own number: hashing it would take as long as hashing the route.
+fn method_number(method: &str, hasher: &KeyHasher) -> u64 {
+    let mut bytes = [0; 8];
+    match bytes.get_mut(..method.len()) {
+        Some(short) => {
+            short.copy_from_slice(method.as_bytes());
+            u64::from_le_bytes(bytes)
+        }
+        None => hasher.name(Class::Method, method.as_bytes()),
     }
 }
 
@@ -43,8 +61,9 @@ impl Route {
 #[must_use]
 pub fn template(endpoint: &str) -> Cow<'_, str> {
     let mut text = Template::default();
-    let call = scan(endpoint, &mut text);
-    if call.object.is_none() && !text.cut {
+    let mut has_ids = false;
+    let call = scan(endpoint, &mut text, |_| has_ids = true);
+    if !has_ids && !text.cut {
         return Cow::Borrowed(call.endpoint);
     }
     String::from_utf8_lossy(text.as_bytes()).into_owned().into()
@@ -97,13 +116,12 @@ struct Call<'a> {
     endpoint: &'a str,
     /// Length of the template's part that names the area.
     area_end: usize,
-    object: Option<u64>,
 }
 
-/// The one pass over an endpoint, word by word. What is not templated away is copied in stretches, not in words.
-fn scan<'a>(endpoint: &'a str, template: &mut Template) -> Call<'a> {
+/// The one pass over an endpoint, word by word. What is not templated away is copied in stretches, not in words; each id
+/// that is goes to `found`.
+fn scan<'a>(endpoint: &'a str, template: &mut Template, mut found: impl FnMut(&[u8])) -> Call<'a> {
     let bytes = endpoint.as_bytes();
-    let mut object = None;
     let mut area = Area::default();
     let (mut start, mut copied) = (0, 0);
     let end = loop {
@@ -111,7 +129,7 @@ fn scan<'a>(endpoint: &'a str, template: &mut Template) -> Call<'a> {
         let word = &bytes[start..end];
         let id = id_length(word, classes);
         if id > 0 {
-            object = Some(xxh3_64_with_seed(&word[..id], object.unwrap_or_default()));
+            found(&word[..id]);
             template.push(&bytes[copied..start]);
             template.push(HOLE);
             copied = start + id;
@@ -126,7 +144,7 @@ fn scan<'a>(endpoint: &'a str, template: &mut Template) -> Call<'a> {
     };
     let endpoint = without_trailing_slashes(&endpoint[..end]);
     template.push(&bytes[copied.min(endpoint.len())..endpoint.len()]);
-    Call { endpoint, area_end: area.end(template.as_bytes()), object }
+    Call { endpoint, area_end: area.end(template.as_bytes()) }
 }
 
 fn without_trailing_slashes(endpoint: &str) -> &str {
@@ -428,6 +446,10 @@ mod tests {
 
     use super::*;
 
+    fn route_of(method: &str, endpoint: &str) -> Route {
+        Route::of(method, endpoint, &KeyHasher::default())
+    }
+
     #[test]
     fn ids_become_holes_and_words_stay() {
         for (endpoint, expected) in [
@@ -482,13 +504,13 @@ mod tests {
             "app.oauth2.token.grant.access_token",
         ] {
             assert_eq!(template(endpoint), endpoint);
-            assert_eq!(Route::of("", endpoint).object, None, "{endpoint}");
+            assert_eq!(route_of("", endpoint).object, None, "{endpoint}");
         }
     }
 
     #[test]
     fn an_area_is_the_service_or_the_first_two_segments() {
-        let area = |endpoint| Route::of("GET", endpoint).area;
+        let area = |endpoint| route_of("GET", endpoint).area;
         assert_eq!(area("iam.amazonaws.com ListUsers"), area("iam.amazonaws.com DeleteUser"));
         assert_ne!(area("iam.amazonaws.com ListUsers"), area("s3.amazonaws.com ListBuckets"));
         assert_eq!(area("repo.create"), area("repo.destroy"));
@@ -502,7 +524,7 @@ mod tests {
 
     #[test]
     fn an_object_is_what_was_templated_away() {
-        let object = |endpoint| Route::of("GET", endpoint).object;
+        let object = |endpoint| route_of("GET", endpoint).object;
         assert_eq!(object("/users"), None);
         assert_ne!(object("/users/1"), object("/users/2"));
         assert_eq!(object("/users/1"), object("/users/1?page=3"));
@@ -520,7 +542,7 @@ mod tests {
             ("", "repo.download_zip"),
             ("POST", "/v1/search"),
         ] {
-            assert!(Route::of(method, endpoint).reads, "{method} {endpoint}");
+            assert!(route_of(method, endpoint).reads, "{method} {endpoint}");
         }
         for (method, endpoint) in [
             ("POST", "/users"),
@@ -530,7 +552,7 @@ mod tests {
             ("", "events.Listen"),
             ("", ""),
         ] {
-            assert!(!Route::of(method, endpoint).reads, "{method} {endpoint}");
+            assert!(!route_of(method, endpoint).reads, "{method} {endpoint}");
         }
     }
 
@@ -552,26 +574,26 @@ mod tests {
     proptest! {
         #[test]
         fn equal_keys_are_equal_templates(a in endpoint(), b in endpoint()) {
-            prop_assert_eq!(Route::of("GET", &a).key == Route::of("GET", &b).key, template(&a) == template(&b));
+            prop_assert_eq!(route_of("GET", &a).key == route_of("GET", &b).key, template(&a) == template(&b));
         }
 
         #[test]
         fn a_template_is_its_own_template(endpoint in endpoint()) {
             let once = template(&endpoint).into_owned();
             prop_assert_eq!(template(&once), once.as_str());
-            prop_assert_eq!(Route::of("", &once).object, None);
+            prop_assert_eq!(route_of("", &once).object, None);
         }
 
         #[test]
         fn other_ids_make_the_same_route(a in 0u64.., b in 0u64.., tail in "[a-z]{1,5}") {
-            let route = |id| Route::of("GET", &format!("/users/{id}/{tail}"));
+            let route = |id| route_of("GET", &format!("/users/{id}/{tail}"));
             prop_assert_eq!(route(a).key, route(b).key);
             prop_assert_eq!(route(a).object == route(b).object, a == b);
         }
 
         #[test]
         fn any_text_has_a_route(method in ".{0,9}", endpoint in ".{0,600}") {
-            let _ = Route::of(&method, &endpoint);
+            let _ = route_of(&method, &endpoint);
             prop_assert!(template(&endpoint).len() <= TEMPLATE_BYTES_MAX);
         }
     }

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
+use crate::key::KeyHasher;
 use crate::secret;
 
 /// The name of a token: a `jti`, a provider's id or a hash. Holds no bearer value by construction, for the only ways
@@ -55,6 +56,12 @@ impl TokenHasher {
         let mac = Hmac::<Sha256>::new_from_slice(key)
             .unwrap_or_else(|_| Hmac::<Sha256>::new(&hmac::digest::Key::<Hmac<Sha256>>::default()));
         Self { mac }
+    }
+
+    /// The hasher of names under a key derived from this one: all members with one secret give a name the same number.
+    #[must_use]
+    pub fn key_hasher(&self) -> KeyHasher {
+        KeyHasher::derived(&self.mac)
     }
 
     /// The name for `text`, and whether it had to be replaced.

@@ -110,7 +110,7 @@ impl Rows for Alerts {
         if outcome.verdict < Verdict::Alert {
             return;
         }
-        let day = (event.timestamp.millis().div_euclid(DAY_MS), event.baseline_id());
+        let day = (event.timestamp.millis().div_euclid(DAY_MS), row.event.baseline_id());
         if self.by_day.get(&day).is_some_and(|known| known.verdict >= outcome.verdict) {
             return;
         }

@@ -3,6 +3,7 @@
 use super::{State, Subject, learn};
 use crate::enrichment::{EnrichedEvent, Keys};
 use crate::event::{Concerns, Event, Kind, TokenType};
+use crate::key::Class;
 use crate::memory::ends::{EndedGrant, Ends, earlier};
 use crate::memory::{Ended, Memory};
 use crate::term::lifecycle::{self, Answer, Expiry, RefreshToken};
@@ -22,7 +23,7 @@ pub fn take_note(state: &mut State, event: &Event<'_>, keys: &Keys, subject: Sub
         Kind::Revoked => revoked(memory, event, keys, subject),
         Kind::SessionEnded => {
             let of_all = All::of(event, keys).map(|all| all.key(OfAll::Sessions));
-            let key = of_all.or_else(|| session_key(event, keys)).unwrap_or(keys.token);
+            let key = of_all.or(keys.session).unwrap_or(keys.token);
             memory.ends.end_session(key, at);
         }
         Kind::Confirmed => {
@@ -58,7 +59,7 @@ fn issued(memory: &mut Memory, event: &Event<'_>, keys: &Keys, subject: Subject)
     {
         memory.expiries.insert(token, expires_at.millis());
     }
-    let parent = event.parent_token_id.as_ref().map(|parent| keys.scope.key(b't', parent.as_str()));
+    let parent = keys.parent;
     let mut family = baseline;
     if let Some(parent) = parent
         && event.family_id.is_none()
@@ -113,13 +114,13 @@ fn end_former(ends: &mut Ends, keys: &Keys, at: i64) {
 /// Key of the part of the tenant that an event names.
 fn realm(event: &Event<'_>, keys: &Keys) -> Option<u64> {
     let realm = event.facts.as_ref()?.realm.as_deref()?;
-    Some(keys.scope.key(b'r', realm))
+    Some(keys.scope.name(Class::Realm, realm.as_bytes()))
 }
 
 /// Key of the other name of an event's token: as the event has it, or as one before it had.
 fn alias(ends: &Ends, event: &Event<'_>, keys: &Keys) -> Option<u64> {
     let named = event.facts.as_ref().and_then(|facts| facts.alias.as_ref());
-    named.map(|alias| keys.scope.key(b't', alias.as_str())).or_else(|| ends.alias(keys.token))
+    named.map(|alias| keys.scope.name(Class::Token, alias.as_str().as_bytes())).or_else(|| ends.alias(keys.token))
 }
 
 /// All that a user or an application holds.
@@ -144,11 +145,11 @@ impl All {
     }
 
     fn of_user(user: &str, keys: &Keys) -> Self {
-        Self(keys.scope.key(b'U', user))
+        Self(keys.scope.name(Class::AllOfUser, user.as_bytes()))
     }
 
     fn of_app(app: &str, keys: &Keys) -> Self {
-        Self(keys.scope.key(b'A', app))
+        Self(keys.scope.name(Class::AllOfApp, app.as_bytes()))
     }
 
     const fn key(&self, what: OfAll) -> u64 {
@@ -170,7 +171,7 @@ impl All {
 pub fn reinstate(ends: &mut Ends, event: &Event<'_>, keys: &Keys) {
     let Some(facts) = &event.facts else { return };
     if let Some(token) = &facts.reinstated_token {
-        ends.reinstate(keys.scope.key(b't', token.as_str()));
+        ends.reinstate(keys.scope.name(Class::Token, token.as_str().as_bytes()));
     }
     if let Some(user) = &facts.reinstated_user {
         let all = All::of_user(user, keys);
@@ -220,10 +221,6 @@ fn ends_grant(memory: &Memory, event: &Event<'_>, keys: &Keys, Subject { baselin
     }
 }
 
-fn session_key(event: &Event<'_>, keys: &Keys) -> Option<u64> {
-    event.session_id.as_deref().map(|session| keys.scope.key(b's', session))
-}
-
 /// When what an event names was ended.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Found {
@@ -255,7 +252,7 @@ pub fn ends(
             ended.session_ended_at = earlier(ended.session_ended_at, found.session_ended_at);
         }
     }
-    if let Some(session) = session_key(event, keys) {
+    if let Some(session) = keys.session {
         ended.session_ended_at = earlier(ended.session_ended_at, ends.of(session, latest).session_ended_at);
     }
     let Some(grant) = ends.of_grant(subject.baseline, latest) else { return Found { ended, revives_grant: false } };
@@ -283,7 +280,7 @@ pub fn learn_use(ends: &mut Ends, enriched: &EnrichedEvent<'_>, baseline: u64, f
 /// Takes in that a token has two names.
 pub fn learn_names(ends: &mut Ends, enriched: &EnrichedEvent<'_>) {
     if let Some(alias) = enriched.event.facts.as_ref().and_then(|facts| facts.alias.as_ref()) {
-        ends.join(enriched.keys.token, enriched.keys.scope.key(b't', alias.as_str()));
+        ends.join(enriched.keys.token, enriched.keys.scope.name(Class::Token, alias.as_str().as_bytes()));
     }
 }
 

@@ -358,7 +358,8 @@ impl Turn<'_> {
         let number = sighting.hour_number();
         if number > baseline.hour.number {
             learns.hour = end_hour(baseline, number);
-            baseline.hour = Hour::begin(number);
+            let past = u64::from(baseline.first_minute) << 32 | u64::from(baseline.visits);
+            baseline.hour = Hour::begin(number, past);
             let (mean, variance, hours) = hourly(baseline, &others.cohorts, self.kind, Hourly::Bytes, number);
             baseline.hour.doublings_usual = Hour::doublings(term::volume::usual(mean, variance, hours) as f32);
             for context in &mut *baseline.contexts {
@@ -452,7 +453,7 @@ impl Turn<'_> {
     /// Life cycle: at every event. `gone_on`: the holder's last one is of an earlier hour.
     pub fn lifecycle(&mut self, baseline: &mut Baseline, visit: &Visit, others: &Others, gone_on: bool) {
         let Scene { sighting, enriched, ended, expiry, ahead, .. } = self.scene;
-        let (event, Keys { scope, token, .. }) = (&enriched.event, &enriched.keys);
+        let (event, Keys { token, .. }) = (&enriched.event, &enriched.keys);
         let at = sighting.at;
         let answer = Answer::of(event.status, event.kind == EventKind::Refreshed);
         let foreign = Foreign {
@@ -475,7 +476,7 @@ impl Turn<'_> {
             }
             baseline.token = *token as u32;
         }
-        let shown = event.binding.as_deref().map_or(0, |key| scope.key(b'k', key) as u32 | 1);
+        let shown = enriched.keys.binding;
         let at_home = || self.at_home(baseline, others);
         let (mut key, mut streak) = (baseline.binding, baseline.binding_streak);
         let mut binding = term::lifecycle::binding(&mut key, &mut streak, shown, new_token, gone_on, at_home);

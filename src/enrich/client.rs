@@ -11,9 +11,10 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::slots::Slots;
 use crate::enrichment::{Client, Device};
+use crate::key::{Class, KeyHasher, half};
 use crate::sanitize;
 
-/// 4,096 agents: more than an installation's clients in use at a time, and 1.5 MB at most.
+/// 4,096 agents: more than an installation's clients in use at a time, and 6 MB at most.
 const TABLE_BITS: u32 = 11;
 
 /// Only the beginning of a longer agent is parsed.
@@ -24,33 +25,32 @@ const VERSION_CHARS_MAX: usize = 32;
 /// Of an absent or empty agent.
 const UNKNOWN: &str = "unknown";
 
-/// Clients by the hash of their agents. Two agents of one hash are taken for one: whoever could make them meet could
-/// as well send the other agent itself.
+/// Clients by their agents. Found by a hash without a key: who makes two agents meet there pushes one out, and it is parsed
+/// again.
 #[derive(Debug)]
 pub(super) struct Clients {
-    known: Slots<u64, Arc<Client>>,
+    known: Slots<String, Arc<Client>>,
+    hasher: KeyHasher,
     unknown: Arc<Client>,
 }
 
-impl Default for Clients {
-    fn default() -> Self {
-        Self { known: Slots::new(TABLE_BITS), unknown: Arc::new(parse("")) }
-    }
-}
-
 impl Clients {
+    pub fn new(hasher: KeyHasher) -> Self {
+        Self { known: Slots::new(TABLE_BITS), hasher, unknown: Arc::new(parse("", &hasher)) }
+    }
+
     pub fn of(&mut self, agent: Option<&str>) -> Arc<Client> {
+        let hasher = &self.hasher;
         match agent {
             None => Arc::clone(&self.unknown),
-            Some(agent) => {
-                let hash = xxh3_64(agent.as_bytes());
-                self.known.get_or_make(hash, hash, || Arc::new(parse(agent)))
-            }
+            // Few are as long, and what one agent may take in the table has an end.
+            Some(agent) if agent.len() > AGENT_BYTES_MAX => Arc::new(parse(agent, hasher)),
+            Some(agent) => self.known.get_or_make(xxh3_64(agent.as_bytes()), agent, || Arc::new(parse(agent, hasher))),
         }
     }
 }
 
-fn parse(agent: &str) -> Client {
+fn parse(agent: &str, hasher: &KeyHasher) -> Client {
     let named = match beginning(agent).trim_start() {
         browser if browser.starts_with("Mozilla/") || browser.starts_with("Opera/") => browser_name(browser),
         other => program_name(other),
@@ -59,10 +59,11 @@ fn parse(agent: &str) -> Client {
     let version = sanitize::name(&named.version, VERSION_CHARS_MAX);
     let (family, device) =
         if family.is_empty() || &*family == "-" { (UNKNOWN.into(), Device::Unknown) } else { (family, named.device) };
+    let family_key = hasher.name(Class::AgentFamily, family.as_bytes());
     Client {
-        family_key: xxh3_64(family.as_bytes()) as u32,
-        version_key: xxh3_64(format!("{family}\0{version}").as_bytes()) as u32,
-        agent_key: xxh3_64(agent.as_bytes()) as u32,
+        family_key: half(family_key),
+        version_key: half(hasher.record(Class::AgentVersion, family_key, version.as_bytes())),
+        agent_key: half(hasher.name(Class::Agent, agent.as_bytes())),
         family,
         version,
         device,
@@ -298,14 +299,14 @@ unknown||unknown|
     fn agents_are_told_apart() {
         for line in AGENTS.lines() {
             let (expected, agent) = line.rsplit_once('|').expect("a line of the table");
-            let client = parse(agent);
+            let client = parse(agent, &KeyHasher::default());
             assert_eq!(format!("{}|{}|{}", client.family, client.version, client.device.as_str()), expected, "{agent}");
         }
     }
 
     #[test]
     fn keys_tell_families_versions_and_agents_apart() {
-        let mut clients = Clients::default();
+        let mut clients = Clients::new(KeyHasher::default());
         let [a, b, c] = ["curl/8.1.2", "curl/8.2.0", "curl/8.1.2 (x)"].map(|agent| clients.of(Some(agent)));
         assert_eq!(a.family_key, b.family_key);
         assert_ne!(a.version_key, b.version_key);
@@ -318,7 +319,7 @@ unknown||unknown|
     proptest! {
         #[test]
         fn any_agent_gives_short_printable_names(agent in prop_oneof![".{0,300}", "(Mozilla/5.0 )?[ -~]{0,200}"]) {
-            let client = parse(&agent);
+            let client = parse(&agent, &KeyHasher::default());
             prop_assert!((1..=FAMILY_CHARS_MAX).contains(&client.family.chars().count()));
             prop_assert!(client.version.chars().count() <= VERSION_CHARS_MAX);
             prop_assert!(!client.family.chars().chain(client.version.chars()).any(char::is_control));

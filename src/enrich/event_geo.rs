@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
-
 use super::country;
 use super::record;
 use super::slots::Slots;
 use crate::event::EventGeo;
+use crate::key::{Class, KeyHasher};
 use crate::place::{Country, Network, Place};
 
 /// 2,048 places and as many networks: a producer's edges and their users' cities repeat.
@@ -31,31 +30,29 @@ impl Default for EventPlaces {
 
 impl EventPlaces {
     /// `None` where the event names no country that exists.
-    pub fn place(&mut self, geo: &EventGeo<'_>) -> Option<Arc<Place>> {
+    pub fn place(&mut self, geo: &EventGeo<'_>, hasher: &KeyHasher) -> Option<Arc<Place>> {
         let country = geo.country.as_deref()?;
         let key = (
-            xxh3_64_with_seed(country.as_bytes(), 0),
+            hasher.name(Class::Country, country.as_bytes()),
             geo.latitude.map(f32::to_bits),
             geo.longitude.map(f32::to_bits),
             geo.accuracy_km,
         );
-        let mut hasher = Xxh3::new();
-        hasher.update(&key.0.to_le_bytes());
-        for number in [key.1, key.2, key.3.map(u32::from)] {
-            hasher.update(&number.map_or(u64::MAX, u64::from).to_le_bytes());
-        }
-        self.places.get_or_make(hasher.digest(), key, || {
+        let [latitude, longitude, accuracy] =
+            [key.1, key.2, key.3.map(u32::from)].map(|number| number.map_or(u64::MAX, u64::from));
+        let hash = hasher.numbers(Class::Country, [key.0, latitude, longitude, accuracy]);
+        self.places.get_or_make(hash, &key, || {
             let country = country::of_code_or_name(country)?;
             Some(Arc::new(of_event(country, geo)))
         })
     }
 
     /// `None` where the event names no network's number.
-    pub fn network(&mut self, geo: &EventGeo<'_>) -> Option<Arc<Network>> {
+    pub fn network(&mut self, geo: &EventGeo<'_>, hasher: &KeyHasher) -> Option<Arc<Network>> {
         let asn = geo.asn.filter(|&asn| asn != 0)?;
         let org = geo.as_org.as_deref().unwrap_or_default();
-        let hash = xxh3_64_with_seed(org.as_bytes(), u64::from(asn));
-        Some(self.networks.get_or_make(hash, (asn, hash), || Arc::new(record::network(asn, org))))
+        let hash = hasher.record(Class::Organisation, asn.into(), org.as_bytes());
+        Some(self.networks.get_or_make(hash, &(asn, hash), || Arc::new(record::network(asn, org))))
     }
 }
 

@@ -151,7 +151,7 @@ impl GeoLookup for Geo {
             IpAddr::V4(v4) => xxh3_64(&v4.octets()),
             IpAddr::V6(v6) => xxh3_64(&v6.octets()),
         };
-        known.get_or_make(hash, address, || {
+        known.get_or_make(hash, &address, || {
             if !is_somewhere(address) {
                 return (None, None);
             }
@@ -179,7 +179,7 @@ fn first<T>(
         // An offset has few changing bits, and some alike in all: an odd constant (2^64 over the golden ratio) spreads
         // them into the upper ones.
         let hash = ((key.1 as u64) << 4 | number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        decoded.get_or_make(hash, key, || decode(&record).map(Arc::new))
+        decoded.get_or_make(hash, &key, || decode(&record).map(Arc::new))
     })
 }
 

@@ -25,8 +25,9 @@ use self::client::Clients;
 use self::event_geo::EventPlaces;
 use self::geo::Geo;
 pub use self::geo::GeoFiles;
-use crate::enrichment::EnrichedEvent;
+use crate::enrichment::{EnrichedEvent, Surroundings};
 use crate::event::Event;
+use crate::key::KeyHasher;
 use crate::place::{Network, Place};
 use crate::port::GeoLookup;
 use crate::route::Route;
@@ -49,6 +50,7 @@ pub struct Enricher {
     places: Places,
     event_places: Option<EventPlaces>,
     clients: Clients,
+    hasher: KeyHasher,
 }
 
 /// Where places and networks come from.
@@ -70,7 +72,8 @@ impl Enricher {
     pub fn over(files: GeoFiles, trust_event_geo: bool) -> Self {
         let places = Places::Files(Geo::over(&files));
         let event_places = trust_event_geo.then(EventPlaces::default);
-        Self { files, places, event_places, clients: Clients::default() }
+        let hasher = KeyHasher::default();
+        Self { files, places, event_places, clients: Clients::new(hasher), hasher }
     }
 
     /// With places from elsewhere than files.
@@ -79,19 +82,25 @@ impl Enricher {
         Self { places: Places::Given(lookup), ..Self::new(&GeoSettings::default(), false) }
     }
 
+    /// Numbers names by `hasher`, and not as all others do.
+    #[must_use]
+    pub fn with_hasher(self, hasher: KeyHasher) -> Self {
+        Self { clients: Clients::new(hasher), hasher, ..self }
+    }
+
     pub fn enrich<'a>(&mut self, event: Event<'a>) -> EnrichedEvent<'a> {
         let (mut place, mut network) = match event.address {
             Some(address) => self.places.lookup(address.located()),
             None => (None, None),
         };
         if let (Some(trusted), Some(geo)) = (&mut self.event_places, &event.geo) {
-            place = trusted.place(geo).or(place);
-            network = trusted.network(geo).or(network);
+            place = trusted.place(geo, &self.hasher).or(place);
+            network = trusted.network(geo, &self.hasher).or(network);
         }
         let client = self.clients.of(event.user_agent.as_deref());
-        let route =
-            Route::of(event.method.as_deref().unwrap_or_default(), event.endpoint.as_deref().unwrap_or_default());
-        EnrichedEvent::new(event, place, network, client, route)
+        let (method, endpoint) = (event.method.as_deref(), event.endpoint.as_deref());
+        let route = Route::of(method.unwrap_or_default(), endpoint.unwrap_or_default(), &self.hasher);
+        EnrichedEvent::new(event, Surroundings { place, network, client, route }, &self.hasher)
     }
 
     /// Swaps in the files that were read anew since the last call: for batch boundaries, costs one atomic load where

@@ -1,5 +1,7 @@
 //! A table of bounded size for what is dear to make and cheap to keep.
 
+use std::borrow::Borrow;
+
 /// Two places for each hash: the one used last stays, the other goes first. Bounded by construction, found by one
 /// probe, and an entry that is met often is not pushed out by many that are met once.
 #[derive(Debug)]
@@ -9,26 +11,30 @@ pub(super) struct Slots<K, V> {
 
 type Pair<K, V> = [Option<(K, V)>; 2];
 
-impl<K: PartialEq, V: Clone> Slots<K, V> {
+impl<K, V: Clone> Slots<K, V> {
     /// Room for `2 << bits` entries.
     pub fn new(bits: u32) -> Self {
         Self { pairs: (0..1_usize << bits).map(|_| [None, None]).collect() }
     }
 
     /// The value of `key`, made where it is not there. `hash` must be well mixed.
-    pub fn get_or_make(&mut self, hash: u64, key: K, make: impl FnOnce() -> V) -> V {
+    pub fn get_or_make<Q>(&mut self, hash: u64, key: &Q, make: impl FnOnce() -> V) -> V
+    where
+        Q: PartialEq + ToOwned<Owned = K> + ?Sized,
+        K: Borrow<Q>,
+    {
         let at = hash as usize & (self.pairs.len() - 1);
         let Some([first, second]) = self.pairs.get_mut(at) else { return make() };
         match (&*first, &*second) {
-            (Some((have, value)), _) if *have == key => value.clone(),
-            (_, Some((have, value))) if *have == key => {
+            (Some((have, value)), _) if have.borrow() == key => value.clone(),
+            (_, Some((have, value))) if have.borrow() == key => {
                 let value = value.clone();
                 std::mem::swap(first, second);
                 value
             }
             _ => {
                 let value = make();
-                *second = first.replace((key, value.clone()));
+                *second = first.replace((key.to_owned(), value.clone()));
                 value
             }
         }
@@ -48,7 +54,7 @@ mod tests {
         let mut slots = Slots::new(0);
         let mut get = |key: u32| {
             let mut made = false;
-            let value = slots.get_or_make(0, key, || {
+            let value = slots.get_or_make(0, &key, || {
                 made = true;
                 key * 10
             });

@@ -102,7 +102,7 @@ impl Labels {
     }
 
     /// The case that an event is part of; `None` for plain honest use.
-    pub fn of(&mut self, event: &Event<'_>) -> Option<CaseNumber> {
+    pub fn of(&mut self, event: &Event<'_>, baseline: BaselineId) -> Option<CaseNumber> {
         let named = match &mut self.by_event {
             Some(by_event) => {
                 let label = by_event.get_mut(&xxh3_64(event.event_id.as_bytes()))?;
@@ -115,7 +115,7 @@ impl Labels {
         Some(match named {
             Named::Case(number) => number,
             Named::PerBaseline { theft, scenario } => {
-                let BaselineId(baseline) = event.baseline_id();
+                let BaselineId(baseline) = baseline;
                 self.number(theft, scenario.into(), format!("{baseline:016x}"))
             }
         })
@@ -199,7 +199,7 @@ mod tests {
 
 {"event_id":"c","label":"honest","scenario":"deploy_day","case":"campaign-1"}"#;
         let mut labels = read(text).expect("the labels are right");
-        let of = |labels: &mut Labels, id: &str| labels.of(&event(id, 0));
+        let of = |labels: &mut Labels, id: &str| labels.of(&event(id, 0), BaselineId(0));
         assert_eq!([of(&mut labels, "a"), of(&mut labels, "b"), of(&mut labels, "c")], [Some(0), Some(0), Some(1)]);
         assert_eq!(of(&mut labels, "d"), None);
         let deploy = Case { scenario: "deploy_day".to_owned(), name: "campaign-1".to_owned(), theft: false };
@@ -212,12 +212,8 @@ mod tests {
 {"event_id":"b","label":"theft"}
 {"event_id":"c","label":"theft"}"#;
         let mut labels = read(text).expect("the labels are right");
-        let mut of = |id: &str, family: &str| {
-            let mut event = event(id, 0);
-            event.family_id = Some(family.to_owned().into());
-            labels.of(&event)
-        };
-        assert_eq!([of("a", "f1"), of("b", "f2"), of("c", "f1")], [Some(0), Some(1), Some(0)]);
+        let mut of = |id: &str, baseline| labels.of(&event(id, 0), BaselineId(baseline));
+        assert_eq!([of("a", 1), of("b", 2), of("c", 1)], [Some(0), Some(1), Some(0)]);
     }
 
     #[test]
@@ -226,7 +222,7 @@ mod tests {
         let mut of = |attrs: &[(&'static str, &'static str)]| {
             let mut event = event("a", 0);
             event.attrs = attrs.iter().map(|(key, text)| ((*key).into(), (*text).into())).collect();
-            labels.of(&event)
+            labels.of(&event, BaselineId(0))
         };
         assert_eq!(of(&[("label", "theft"), ("scenario", "insider"), ("case", "i1")]), Some(0));
         assert_eq!(of(&[("label", "honest"), ("scenario", "travel"), ("case", "t1")]), Some(1));

@@ -101,14 +101,14 @@ impl Measure {
         }
         let first_at = *self.first_at.get_or_insert(at);
         // A label of an event in the warm-up counts as matched.
-        let case = self.labels.of(&event.event);
+        let case = self.labels.of(&event.event, event.baseline_id());
         if at - first_at < self.warmup_ms {
             return;
         }
         self.events += 1;
-        let address = event.event.address.map_or(0, crate::event::Address::client_key);
+        let address = event.event.address.map_or(0, crate::event::Address::client);
         let seen = Observation {
-            baseline: event.event.baseline_id(),
+            baseline: event.baseline_id(),
             at,
             case: case.map(|number| (number, self.labels.case(number).theft)),
             scores,

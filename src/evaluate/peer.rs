@@ -38,8 +38,7 @@ pub fn all() -> [Box<dyn Peer>; COUNT] {
 
 /// A number for whoever the token speaks for: the user, else the baseline.
 fn user(event: &EnrichedEvent<'_>) -> u64 {
-    let event = &event.event;
-    event.user_id.as_deref().map_or_else(|| event.baseline_id().0, |user| event.scoped_key(b'u', user))
+    event.keys.user.unwrap_or(event.keys.baseline)
 }
 
 /// The first use from a country that the user was never seen in.
@@ -157,9 +156,9 @@ impl Peer for NewAddress {
     fn score(&mut self, event: &EnrichedEvent<'_>) -> f32 {
         let Some(address) = event.event.address else { return 0.0 };
         let at = event.event.timestamp.millis();
-        let known = self.tokens.entry(event.event.baseline_id()).or_default();
+        let known = self.tokens.entry(event.baseline_id()).or_default();
         let first = known.last.is_empty();
-        let before = known.last.insert(address.client_key(), at);
+        let before = known.last.insert(address.client(), at);
         if first || before.is_some_and(|before| at - before <= Self::KEPT_MS) {
             known.quiet += 1;
             return 0.0;
@@ -207,8 +206,8 @@ impl Peer for TwoAddresses {
 
     fn score(&mut self, event: &EnrichedEvent<'_>) -> f32 {
         let Some(address) = event.event.address else { return 0.0 };
-        let (address, number) = (address.client_key(), event.event.timestamp.millis().div_euclid(Self::BUCKET_MS));
-        let bucket = self.tokens.entry(event.event.baseline_id()).or_default();
+        let (address, number) = (address.client(), event.event.timestamp.millis().div_euclid(Self::BUCKET_MS));
+        let bucket = self.tokens.entry(event.baseline_id()).or_default();
         if bucket.number != number {
             *bucket = Bucket { number, ..Bucket::default() };
         }
@@ -281,7 +280,7 @@ impl Peer for LikelihoodRatio {
         let network = event.network.as_ref().map_or(0, |network| u64::from(network.asn));
         // The finest level first.
         let features = [
-            [address.client_key(), network, country],
+            [address.client(), network, country],
             [client.agent_key, client.version_key, client.family_key].map(u64::from),
         ];
         let now = (features[0][0], features[1][0]);

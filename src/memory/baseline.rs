@@ -77,6 +77,8 @@ pub struct Hour {
     pub kilobytes: f32,
     /// From so many doublings of them on they may be a burst.
     pub doublings_usual: u8,
+    /// Which objects the sketch takes for one: another one each hour, so that nobody who chooses among objects knows.
+    salt: u8,
     /// Of the hour's worst event.
     pub log_odds_max: Nats,
     /// The largest evidence of a burst in it, before shared causes.
@@ -89,9 +91,11 @@ pub struct Hour {
 const OBJECT_REGISTERS: usize = 16;
 
 impl Hour {
+    /// Begins the hour `number`; `past` is what only its owner can know of the baseline.
     #[must_use]
-    pub fn begin(number: u32) -> Self {
-        Self { number, log_odds_max: Nats::new(f64::MIN), ..Self::default() }
+    pub fn begin(number: u32, past: u64) -> Self {
+        let salt = (past ^ u64::from(number) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
+        Self { number, log_odds_max: Nats::new(f64::MIN), salt: salt as u8, ..Self::default() }
     }
 
     /// How often the bytes have doubled from one kilobyte on.
@@ -100,13 +104,17 @@ impl Hour {
         (kilobytes as u64).saturating_add(1).ilog2() as u8
     }
 
-    /// `object` is a hash. Whether the sketch has changed by it.
-    pub fn touch(&mut self, object: u64) -> bool {
-        let register = &mut self.objects[(object >> 60) as usize];
-        let rank = ((object << 4).leading_zeros() + 1) as u8;
-        let more = rank > *register;
-        *register = (*register).max(rank);
-        more
+    /// Notes an object, which is a hash.
+    pub const fn touch(&mut self, object: u64) {
+        let salt = (self.salt as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed = (object ^ salt).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        let mixed = (mixed ^ mixed >> 32).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+        let mixed = mixed ^ mixed >> 29;
+        let rank = ((mixed << 4).leading_zeros() + 1) as u8;
+        let register = &mut self.objects[(mixed >> 60) as usize];
+        if rank > *register {
+            *register = rank;
+        }
     }
 
     /// Distinct objects, estimated.
@@ -326,7 +334,7 @@ impl Default for KeptBaseline {
             contexts: [Context::born(0, 0, 0, 0); CONTEXTS_MAX],
             contexts_len: 0,
             refreshes: None,
-            hour: Hour::begin(0),
+            hour: Hour::begin(0, 0),
             open: [None; VISITS_MAX],
             open_keys: [0; VISITS_MAX],
             last_at: 0,
@@ -395,7 +403,7 @@ impl Baseline {
             contexts: Box::default(),
             grown: None,
             refreshes: None,
-            hour: Hour::begin(0),
+            hour: Hour::begin(0, 0),
             open: [None; VISITS_MAX],
             open_keys: [0; VISITS_MAX],
             kind,
@@ -558,7 +566,7 @@ impl Baseline {
             self.nobodys_routes -= self.nobodys_routes / 16;
             self.seen.fade(Sort::Route);
         }
-        let sixteenths = sixteenths(weight, route, minute);
+        let sixteenths = sixteenths(weight, self.routes.into(), minute);
         self.routes += sixteenths;
         if nobodys && self.seen.count(Sort::Route, route) <= 0.0 {
             self.nobodys_routes += sixteenths;
@@ -580,7 +588,7 @@ impl Baseline {
             self.areas -= self.areas / 16;
             self.seen.fade(Sort::Area);
         }
-        self.areas += sixteenths(weight, area, minute);
+        self.areas += sixteenths(weight, self.areas.into(), minute);
         self.seen.learn(Sort::Area, area, known_weight, minute);
     }
 

@@ -27,12 +27,15 @@ const QUOTA: [usize; SORTS] = [6, 4, 5, 3, 3, 2, 3, 2, 8, 4];
 /// Counts are kept in sixteenths, so that a sighting can count by the probability that it was the owner's.
 const UNIT: f64 = 16.0;
 
-/// `weight`, 0 to 1, in sixteenths, for what `key` stands for and was seen at `minute` (since the epoch). It is rounded up
-/// as often as what would be cut off is large, by a hash of both, so that no rhythm of visits meets the same rounding
+/// `weight`, 0 to 1, in sixteenths, for what was seen at `minute` (since the epoch). It is rounded up as often as what
+/// would be cut off is large, by a hash of the minute and of `salt`, so that no rhythm of visits meets the same rounding
 /// again and again: the least of weights adds up too, and what goes on for long is learnt.
+///
+/// `salt` varies from call to call and comes of no name: the numbers of names differ between installations, and what is
+/// judged may not.
 #[must_use]
-pub fn sixteenths(weight: f64, key: u32, minute: u32) -> u16 {
-    let mut mixed = (u64::from(minute) << 32 | u64::from(key)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+pub fn sixteenths(weight: f64, salt: u32, minute: u32) -> u16 {
+    let mut mixed = (u64::from(minute) << 32 | u64::from(salt)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
     // Of 2^32 parts, so that a whole sighting is never more than that.
     let rounding = (mixed >> 32) as f64 / 4_294_967_296.0;
@@ -155,7 +158,8 @@ impl Seen {
     /// Counts a sighting at `minute` (since the epoch) with a weight of 0 to 1.
     #[inline]
     pub fn learn(&mut self, sort: Sort, key: u32, weight: f64, minute: u32) {
-        let weight = sixteenths(weight, key, minute);
+        let salt = (sort as u32) << 16 | u32::from(self.sixteenths_of(sort, key));
+        let weight = sixteenths(weight, salt, minute);
         if weight > 0 {
             self.entries_mut(sort).learn(key, weight, (minute / (2 * DAY)) as u8);
         }

@@ -1,6 +1,6 @@
 //! A sighting in the numbers that memory holds: what judgement compares, without its texts.
 
-use crate::enrichment::{Device, EnrichedEvent};
+use crate::enrichment::{Device, EnrichedEvent, NO_ASN, NO_NETWORK};
 use crate::place::NetworkClass;
 
 const DAY_MS: i64 = 86_400_000;
@@ -9,13 +9,6 @@ const HOUR_MS: i64 = 3_600_000;
 
 /// Radius of a place whose file gives none, kilometres: a city's.
 const RADIUS_KM: u16 = 50;
-
-/// Set in the number that stands for a network where no file knows its autonomous system. AS numbers of private use
-/// (RFC 6996) end before it, so that the two do not meet in practice.
-const NO_ASN: u32 = 1 << 31;
-
-/// The network of an event without an address.
-const NO_NETWORK: u32 = 0;
 
 /// A place on earth, when the token was there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,15 +95,11 @@ impl Sighting {
     #[must_use]
     #[inline] // Every event makes one, and would wait for it to come back through memory.
     pub fn of(enriched: &EnrichedEvent<'_>, at: i64) -> Option<Self> {
-        let event = &enriched.event;
-        if event.is_own_call() {
+        if enriched.event.is_own_call() {
             return None;
         }
-        let (network, class) = match (&enriched.network, event.address) {
-            (Some(network), _) => (network.asn.max(1), network.class),
-            (None, Some(address)) => ((NO_ASN | (address.wide_key() as u32 >> 1)).max(1), NetworkClass::Access),
-            (None, None) => (NO_NETWORK, NetworkClass::Access),
-        };
+        let network = enriched.keys.network;
+        let class = enriched.network.as_ref().map_or(NetworkClass::Access, |network| network.class);
         let located = if network == NO_NETWORK { None } else { enriched.place.as_ref() };
         let country = located.map_or(0, |place| {
             let [a, b] = place.country.bytes();
@@ -121,8 +110,8 @@ impl Sighting {
         });
         Some(Self {
             at,
-            address: if event.address.is_some() { enriched.keys.address } else { 0 },
-            prefix: if event.address.is_some() { enriched.keys.prefix } else { 0 },
+            address: enriched.keys.address,
+            prefix: enriched.keys.prefix,
             network,
             class,
             country,

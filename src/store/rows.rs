@@ -116,7 +116,7 @@ fn put_event(to: &mut Vec<u8>, row: &EventRow<'_>) {
     put::text(to, event.token_type.as_str());
     put::text(to, event.parent_token_id.as_ref().map_or("", |parent| parent.as_str()));
     put::optional_text(to, event.session_id.as_deref());
-    put::u64(to, event.baseline_id().0);
+    put::u64(to, enriched.baseline_id().0);
 
     put::ipv6(to, event.address.map_or(std::net::Ipv6Addr::UNSPECIFIED, crate::event::Address::to_ipv6));
     match enriched.network.as_deref() {

@@ -138,8 +138,9 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::enrichment::{Client, Device};
+    use crate::enrichment::{Client, Device, Surroundings};
     use crate::event::Timestamp;
+    use crate::key::KeyHasher;
     use crate::route::Route;
     use crate::token::TokenHasher;
     use crate::verdict::{Action, IncidentId, Mode, RuleId};
@@ -158,7 +159,9 @@ mod tests {
             version_key: 2,
             agent_key: 3,
         };
-        EnrichedEvent::new(event, None, None, Arc::new(client), Route::default())
+        let surroundings =
+            Surroundings { place: None, network: None, client: Arc::new(client), route: Route::default() };
+        EnrichedEvent::new(event, surroundings, &KeyHasher::default())
     }
 
     fn outcome(log_odds: f64, signals: Vec<Signal>) -> Outcome {

@@ -95,7 +95,7 @@ async fn every_column_comes_back_as_it_went_in() {
         "event_id": NASTY, "timestamp": "2199-12-31 23:59:59.999", "ingested_at": "2024-03-09 16:00:00.000",
         "kind": "credential_changed", "tenant_id": NASTY, "user_id": NASTY, "app_id": NASTY, "family_id": NASTY,
         "token_id": NASTY, "token_type": "api_key", "parent_token_id": NASTY, "session_id": NASTY,
-        "baseline": full_event().event.baseline_id().0, "ip_address": "2001:db8::1", "address": "2001:db8::1",
+        "baseline": full_event().baseline_id().0, "ip_address": "2001:db8::1", "address": "2001:db8::1",
         "asn": u32::MAX, "as_org": NASTY, "network_class": "anonymiser", "country": "DE", "city": NASTY,
         "latitude": -52.5, "longitude": 13.25, "accuracy_km": 20, "user_agent": NASTY, "client_family": NASTY,
         "client_version": NASTY, "device": "mobile", "client_fingerprint": NASTY, "method": NASTY,
@@ -129,7 +129,7 @@ async fn every_column_comes_back_as_it_went_in() {
         &json!({
             "incident_id": "INC-0000000000000ABC", "opened_at": "2023-11-14 22:13:20.000",
             "updated_at": "2023-11-14 22:13:25.000", "severity": "high", "verdict": "alert",
-            "baseline": event(5).event.baseline_id().0, "subject": "family-1", "tenant_id": "tenant-1",
+            "baseline": event(5).baseline_id().0, "subject": "family-1", "tenant_id": "tenant-1",
             "token_id": "token-1", "family_id": "family-1", "user_id": "user-1", "app_id": "app-1",
             "event_id": "event-5", "log_odds": 4.5, "rules": ["new_country", "unusual_time"],
             "reasons": [NASTY, "at night"], "signal_shares": [6.25, -0.5], "reason": format!("change by 5: {NASTY}"),

@@ -6,8 +6,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use tokenwarden::checkpoint::{DeadLetter, Position, Spot};
-use tokenwarden::enrichment::{Client, Device, EnrichedEvent};
+use tokenwarden::enrichment::{Client, Device, EnrichedEvent, Surroundings};
 use tokenwarden::event::{Address, Event, Kind, Timestamp, TokenType};
+use tokenwarden::key::KeyHasher;
 use tokenwarden::place::{Coordinates, Country, Network, NetworkClass, Place};
 use tokenwarden::port::{ActionRow, EventRow, Rows as _};
 use tokenwarden::route::Route;
@@ -65,10 +66,13 @@ pub fn event(number: u64) -> EnrichedEvent<'static> {
             attrs: Vec::new(),
             facts: None,
         },
-        None,
-        None,
-        client("curl", "8.5.0", Device::Machine),
-        Route::default(),
+        Surroundings {
+            place: None,
+            network: None,
+            client: client("curl", "8.5.0", Device::Machine),
+            route: Route::default(),
+        },
+        &KeyHasher::default(),
     )
 }
 
@@ -203,7 +207,7 @@ pub fn incident(id: u64, number: u64, severity: Severity) -> Incident {
         updated_at: event.event.timestamp,
         severity,
         verdict: Verdict::Alert,
-        baseline: event.event.baseline_id(),
+        baseline: event.baseline_id(),
         subject: "family-1".to_owned(),
         tenant_id: "tenant-1".to_owned(),
         token_id: "token-1".to_owned(),
