@@ -45,7 +45,7 @@ pub struct Settings {
     pub revoke_margin: f64,
     /// Baselines kept, and users; beyond it a new one of few visits goes, else one of those least worth; counted.
     pub baselines_max: usize,
-    /// Recent event ids kept to recognise duplicate deliveries.
+    /// Recent events kept to recognise duplicate deliveries.
     pub recent_event_ids_max: usize,
     /// Whether `confirmed` events are believed.
     pub confirmed: bool,
@@ -99,6 +99,8 @@ const ESTABLISHED_VISITS: u32 = 4;
 pub struct Counters {
     pub events: u64,
     pub duplicates: u64,
+    /// Events whose id another event of their tenant had: they are judged and stored as any other.
+    pub ids_reused: u64,
     pub late: u64,
     pub baselines: u64,
     pub baselines_evicted: u64,
@@ -120,6 +122,7 @@ impl Counters {
         Self {
             events: self.events + other.events,
             duplicates: self.duplicates + other.duplicates,
+            ids_reused: self.ids_reused + other.ids_reused,
             late: self.late + other.late,
             baselines: self.baselines + other.baselines,
             baselines_evicted: self.baselines_evicted + other.baselines_evicted,
@@ -138,6 +141,7 @@ impl Counters {
         Self {
             events: self.events.saturating_sub(earlier.events),
             duplicates: self.duplicates.saturating_sub(earlier.duplicates),
+            ids_reused: self.ids_reused.saturating_sub(earlier.ids_reused),
             late: self.late.saturating_sub(earlier.late),
             baselines: self.baselines.saturating_sub(earlier.baselines),
             baselines_evicted: self.baselines_evicted.saturating_sub(earlier.baselines_evicted),
@@ -160,7 +164,7 @@ pub struct State {
     tail: Tail,
     budget: Budget,
     incidents: Incidents,
-    /// Ids of the last events; attempts have room of their own, so that those who have no token push out no other.
+    /// The last events, by identity; attempts have room of their own, so that those who have no token push out no other.
     recent: Recent,
     recent_attempts: Recent,
     clock: Clock,
@@ -170,7 +174,7 @@ pub struct State {
 /// What became of one event.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// The event's id was seen before: nothing changed, nothing is to be written.
+    /// The event was delivered before: nothing changed, nothing is to be written.
     Duplicate,
     Judged(Outcome),
 }
@@ -278,9 +282,9 @@ pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) ->
     state.counters.ahead += u64::from(range == Range::Ahead);
     state.counters.behind += u64::from(range == Range::Behind);
     if is_attempt {
-        state.recent_attempts.insert(keys.event);
+        state.counters.ids_reused += u64::from(state.recent_attempts.insert(keys.event, keys.event_id));
     } else {
-        state.recent.insert(keys.event);
+        state.counters.ids_reused += u64::from(state.recent.insert(keys.event, keys.event_id));
         notes::reinstate(&mut state.memory.ends, event, keys);
         if timed && votes {
             state.clock.take(at, voter, *appended_at);

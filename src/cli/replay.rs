@@ -333,6 +333,12 @@ impl Told {
             grouped(tally.skipped_total()),
             grouped(tally.dead_letters)
         ));
+        if counters.ids_reused > 0 {
+            let count = grouped(counters.ids_reused);
+            self.say(&format!(
+                "  {count} events had the id of another event with other content, and were judged as well"
+            ));
+        }
         let mut skipped = tally.skipped.clone();
         skipped.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
         for (reason, count) in skipped {

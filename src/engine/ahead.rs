@@ -23,7 +23,7 @@ pub fn look_ahead<'a>(events: impl Iterator<Item = (&'a State, &'a EnrichedEvent
     let events: SmallVec<[_; GROUP]> = events.collect();
     let mut touched = 0;
     for (state, event) in &events {
-        touched ^= state.recent.touch(event.keys.event);
+        touched ^= state.recent.touch(event.keys.event, event.keys.event_id);
         // What is issued notes its expiry, and a use that does not tell its own asks for it.
         if !event.event.kind.is_sighting() || event.event.expires_at.is_none() {
             touched ^= state.memory.expiries.get(event.keys.token).map_or(0, |at| *at as u64);

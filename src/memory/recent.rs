@@ -1,77 +1,106 @@
-//! The keys that came last: whether something has been seen before.
+//! The events that came last: whether one is delivered again, or shares its id with another.
 
-/// Keys that share one line of the processor's cache.
+/// Keys of 64 bits that share one line of the processor's cache, and of 32 bits.
 const WAYS: usize = 8;
+const HALF_WAYS: usize = 16;
 
-/// About `max` of the last keys, eight to a place that the key itself chooses, the eldest of the eight making room: one
-/// access to memory tells and remembers. A key stays until eight others have come to its place, so that of those of
-/// `max`/2 keys ago 95 in a hundred are left, of `max`/8 ago all but ten in a million (Poisson's law).
+/// About `max` of the last events by identity, eight to a place that the identity itself chooses, the eldest of the eight
+/// making room: one access to memory tells and remembers. An event stays until eight others have come to its place, so
+/// that of those of `max`/2 events ago 95 in a hundred are left, of `max`/8 ago all but ten in a million (Poisson's law).
+///
+/// Ids are remembered apart, only to count their reuse: events of one id do not push each other out.
 #[derive(Debug)]
 pub struct Recent {
-    places: Vec<Place>,
-    /// A power of two less one.
-    mask: u64,
+    events: Vec<Place<u64, WAYS>>,
+    ids: Vec<Place<u32, HALF_WAYS>>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+/// One line of the processor's cache.
+#[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
-struct Place([u64; WAYS]);
+struct Place<K, const COUNT: usize>([K; COUNT]);
+
+impl<K: Copy + PartialEq, const COUNT: usize> Place<K, COUNT> {
+    /// Whether `key` was there before.
+    fn insert(&mut self, key: K) -> bool {
+        let Self(keys) = self;
+        if keys.contains(&key) {
+            return true;
+        }
+        keys.rotate_right(1);
+        keys[0] = key;
+        false
+    }
+}
 
 impl Recent {
     #[must_use]
     pub fn new(max: usize) -> Self {
-        let places = max.div_ceil(WAYS).next_power_of_two();
-        Self { places: vec![Place::default(); places], mask: places as u64 - 1 }
+        let places = |ways: usize| max.div_ceil(ways).next_power_of_two();
+        Self { events: vec![Place([0; WAYS]); places(WAYS)], ids: vec![Place([0; HALF_WAYS]); places(HALF_WAYS)] }
     }
 
-    /// Fetches the place of `key`; what it returns has no meaning.
+    /// Fetches the places of an event and its id; what it returns has no meaning.
     #[must_use]
-    pub fn touch(&self, key: u64) -> u64 {
-        let Place(place) = self.places[(key.max(1) & self.mask) as usize];
-        place[0]
+    pub fn touch(&self, event: u64, id: u64) -> u64 {
+        let (events, ids) = (&self.events[place(event, &self.events)], &self.ids[place(id, &self.ids)]);
+        events.0[0] ^ u64::from(ids.0[0])
     }
 
-    /// Whether `key`, which is a hash, is there.
+    /// Whether the event of this identity, which is a hash, was delivered before.
     #[must_use]
-    pub fn contains(&self, key: u64) -> bool {
-        let key = key.max(1);
-        let Place(place) = &self.places[(key & self.mask) as usize];
-        place.contains(&key)
+    pub fn contains(&self, event: u64) -> bool {
+        self.events[place(event, &self.events)].0.contains(&event.max(1))
     }
 
-    /// Whether `key`, which is a hash, was there before.
-    pub fn insert(&mut self, key: u64) -> bool {
-        // 0 stands for an empty one.
-        let key = key.max(1);
-        let Place(place) = &mut self.places[(key & self.mask) as usize];
-        if place.contains(&key) {
-            return true;
-        }
-        place.rotate_right(1);
-        place[0] = key;
-        false
+    /// Notes an event by its identity and by its id; both are hashes. Whether another event had its id.
+    pub fn insert(&mut self, event: u64, id: u64) -> bool {
+        // 0 stands for an empty place.
+        let (at, event) = (place(event, &self.events), event.max(1));
+        self.events[at].insert(event);
+        let (at, id) = (place(id, &self.ids), ((id >> 32) as u32).max(1));
+        self.ids[at].insert(id)
     }
+}
+
+/// Of a power of two of them.
+const fn place<K, const COUNT: usize>(key: u64, places: &[Place<K, COUNT>]) -> usize {
+    key as usize & (places.len() - 1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::{Class, KeyHasher};
 
     fn hash(number: u64) -> u64 {
-        xxhash_rust::xxh3::xxh3_64_with_seed(&number.to_le_bytes(), 7)
+        KeyHasher::default().numbers(Class::Content, [number])
     }
 
     #[test]
-    fn what_came_lately_is_known_and_room_does_not_grow() {
+    fn recent_knows_what_came_lately_in_bounded_room() {
         let mut recent = Recent::new(1 << 12);
         for number in 0..100_000 {
-            assert!(!recent.insert(hash(number)), "{number} is new");
+            assert!(!recent.contains(hash(number)), "{number} is new");
+            recent.insert(hash(number), hash(number));
             if let Some(before) = number.checked_sub(1 << 8) {
-                assert!(recent.insert(hash(before)), "{before} came a sixteenth of the room ago");
+                assert!(recent.contains(hash(before)), "{before} came a sixteenth of the room ago");
             }
         }
-        assert_eq!(recent.places.len() * WAYS, 1 << 12);
-        assert!(!recent.insert(hash(3)), "what came long ago is forgotten");
-        assert!(!recent.insert(0) && recent.insert(0));
+        assert_eq!((recent.events.len() * WAYS, recent.ids.len() * HALF_WAYS), (1 << 12, 1 << 12));
+        assert!(!recent.contains(hash(3)), "what came long ago is forgotten");
+        assert!(!recent.contains(0));
+        recent.insert(0, 0);
+        assert!(recent.contains(0));
+    }
+
+    #[test]
+    fn recent_counts_a_reused_id_and_keeps_its_events() {
+        let mut recent = Recent::new(1 << 12);
+        assert!(!recent.insert(hash(1), hash(1)));
+        for number in 100..200 {
+            assert!(!recent.contains(hash(number)) && recent.insert(hash(number), hash(1)), "{number}");
+        }
+        assert!((100..200).chain([1]).all(|number| recent.contains(hash(number))));
     }
 }

@@ -29,6 +29,7 @@ pub struct Metrics {
     events: Family<Label, Counter>,
     skipped: Family<Label, Counter>,
     duplicates: Counter,
+    event_ids_reused: Counter,
     late: Counter,
     dead_letters: Counter,
     key_mismatches: Counter,
@@ -124,7 +125,9 @@ impl Metrics {
             counter
         };
         let messages = counter("messages", "Messages taken from the source");
-        let duplicates = counter("duplicates", "Events seen before under the same event id");
+        let duplicates = counter("duplicates", "Events delivered before: the same event id and the same content");
+        let event_ids_reused =
+            counter("event_ids_reused", "Events whose event id another event of their tenant had: judged and stored");
         let late = counter(
             "late",
             "Events older than the newest of their grant or token by more than lateness_ms_max, judged with what needs no order",
@@ -181,6 +184,7 @@ impl Metrics {
             events,
             skipped,
             duplicates,
+            event_ids_reused,
             late,
             dead_letters,
             key_mismatches,
@@ -254,6 +258,7 @@ impl Metrics {
     /// What the states of a partition of `topic` counted since they were last reported.
     pub fn states(&self, topic: &str, counters: engine::Counters) {
         self.late.inc_by(counters.late);
+        self.event_ids_reused.inc_by(counters.ids_reused);
         self.baselines_evicted.inc_by(counters.baselines_evicted);
         self.attempts.inc_by(counters.attempts);
         self.confirmed.inc_by(counters.confirmed);

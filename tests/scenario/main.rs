@@ -11,6 +11,7 @@ mod ends;
 mod refused;
 mod source;
 mod story;
+mod tenants;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -734,9 +735,13 @@ fn pipeline() -> Pipeline {
 }
 
 fn pipeline_with(settings: engine::Settings) -> Pipeline {
+    pipeline_of(&TokenHasher::new(b"a key for stories"), settings)
+}
+
+fn pipeline_of(hasher: &TokenHasher, settings: engine::Settings) -> Pipeline {
     let enricher = Enricher::with_lookup(Box::new(Atlas));
     let rules = Arc::new(RuleSet::builtin());
-    Pipeline::new(enricher, rules, TokenHasher::new(b"a key for stories"), settings)
+    Pipeline::new(enricher, rules, hasher.clone(), settings)
 }
 
 /// The verdict lines of a file, taken in epochs of `epoch_messages_max`.

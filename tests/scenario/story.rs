@@ -306,7 +306,13 @@ impl Story {
         Value::Object(event.0).to_string()
     }
 
-    /// `None` where its id was seen before.
+    /// As [`Self::see`], under an id of one's own; `None` where it counts as a second delivery.
+    pub fn see_as(&mut self, id: &str, event: &Event) -> Option<Outcome> {
+        let event = event.clone().set("event_id", id).set("timestamp", self.now);
+        self.judge(&Value::Object(event.0).to_string())
+    }
+
+    /// `None` where the event was delivered before.
     pub fn judge(&mut self, line: &str) -> Option<Outcome> {
         let Self { decoder, enricher, rules, state, verdicts, .. } = self;
         let mut judged = None;
