@@ -28,7 +28,13 @@ fn encode(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("encode");
     group.throughput(Throughput::Elements(1));
     for (name, outcome) in [("ordinary", ordinary()), ("alarming", alarming())] {
-        let row = EventRow { event: &event, outcome: &outcome, position: &position, ingested_at: 1_790_000_000_000 };
+        let row = EventRow {
+            event: &event,
+            outcome: &outcome,
+            position: &position,
+            index: 0,
+            ingested_at: 1_790_000_000_000,
+        };
         let mut rows = EpochRows::new();
         rows.push_event(&row);
         let bytes = vec![7_u8; rows.bytes()];

@@ -66,7 +66,7 @@ fn route(criterion: &mut Criterion) {
     let hasher = KeyHasher::default();
     for (name, method, endpoint) in [("path with ids", "GET", PATH), ("operation", "", OPERATION)] {
         group.bench_function(name, |bencher| {
-            bencher.iter(|| Route::of(black_box(method), black_box(endpoint), &hasher))
+            bencher.iter(|| Route::of(black_box(method), black_box(endpoint), &hasher));
         });
     }
     group.finish();

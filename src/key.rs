@@ -98,7 +98,9 @@ impl KeyHasher {
     #[inline]
     pub fn numbers<const COUNT: usize>(&self, class: Class, numbers: [u64; COUNT]) -> u64 {
         let mut hasher = self.under(class as u64);
-        numbers.into_iter().for_each(|number| hasher.write_u64(number));
+        for number in numbers {
+            hasher.write_u64(number);
+        }
         hasher.finish()
     }
 
@@ -148,7 +150,9 @@ impl Tenant {
     #[inline]
     pub fn record<const COUNT: usize>(&self, class: Class, numbers: [u64; COUNT], text: &[u8]) -> u64 {
         let mut hasher = self.hasher.under(self.number ^ class as u64);
-        numbers.into_iter().for_each(|number| hasher.write_u64(number));
+        for number in numbers {
+            hasher.write_u64(number);
+        }
         hasher.hash(text)
     }
 }

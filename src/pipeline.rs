@@ -87,9 +87,13 @@ impl Pipeline {
         let mut turn = Turn { feed: *feed, states, rules, hasher, now, epoch, found, given_up: None };
         for message in messages {
             turn.epoch.tally.messages += 1;
+            let mut events = 0;
             let done = catch_unwind(AssertUnwindSafe(|| {
                 decoder.decode(message.payload, &mut |decoded| match decoded {
-                    Ok(Decoded::Event(event)) => turn.add(message, event, enricher),
+                    Ok(Decoded::Event(event)) => {
+                        turn.add((message, events), event, enricher);
+                        events += 1;
+                    }
                     Ok(Decoded::Skipped(reason)) => turn.epoch.tally.skip(reason),
                     Err(error) => turn.found(message, Found::Unreadable(error.cause(), Some(error.at))),
                 });
@@ -128,6 +132,8 @@ enum Found<'m> {
     Event {
         /// Place of the partition's state that it belongs to.
         state: usize,
+        /// Place in its message.
+        index: u32,
         event: EnrichedEvent<'m>,
     },
     /// Why it is no event, and where in the message.
@@ -135,7 +141,8 @@ enum Found<'m> {
 }
 
 impl<'m, R: Rows> Turn<'_, 'm, R> {
-    fn add(&mut self, message: &'m Message<'m>, event: Event<'m>, enricher: &mut Enricher) {
+    /// `index`: place of the event in its message.
+    fn add(&mut self, (message, index): (&'m Message<'m>, u32), event: Event<'m>, enricher: &mut Enricher) {
         if let Some(key) = message.key
             && !event.is_keyed_by(key)
             // A producer need not know which tenant the operator has given its topic.
@@ -150,7 +157,7 @@ impl<'m, R: Rows> Turn<'_, 'm, R> {
         let mut event = enricher.enrich(event);
         // Of Kafka's two clocks only the broker's is none that a producer can choose.
         event.appended_at = message.logged_at.filter(|at| at.kind == LogTimeKind::Append).map(|at| at.millis);
-        self.found(message, Found::Event { state, event });
+        self.found(message, Found::Event { state, index, event });
     }
 
     fn found(&mut self, message: &'m Message<'m>, found: Found<'m>) {
@@ -166,7 +173,7 @@ impl<'m, R: Rows> Turn<'_, 'm, R> {
         let Self { feed, states, rules, hasher, now, epoch, found, given_up } = self;
         let (rules, now) = (*rules, *now);
         let ahead = found.iter().filter_map(|(_, found)| match found {
-            Found::Event { state, event } => Some((&states[*state], event)),
+            Found::Event { state, event, .. } => Some((&states[*state], event)),
             Found::Unreadable(..) => None,
         });
         // Nothing depends on it.
@@ -176,7 +183,7 @@ impl<'m, R: Rows> Turn<'_, 'm, R> {
                 continue;
             }
             match found {
-                Found::Event { state, event } => {
+                Found::Event { state, index, event } => {
                     let state = &mut states[state];
                     let judged = catch_unwind(AssertUnwindSafe(|| match engine::step(state, rules, &event) {
                         Step::Duplicate => epoch.tally.duplicates += 1,
@@ -184,7 +191,7 @@ impl<'m, R: Rows> Turn<'_, 'm, R> {
                             if event.event.kind == Kind::Confirmed && !feed.confirmed {
                                 epoch.tally.note(&message.position.topic, Note::ConfirmedIgnored, 1);
                             }
-                            epoch.fan_out(&event, outcome, message.position, now);
+                            epoch.fan_out(&event, outcome, (message.position, index), now);
                         }
                     }));
                     if judged.is_err() {
@@ -269,9 +276,10 @@ impl<R: Rows> Epoch<R> {
         self.rows.bytes() + self.verdicts.as_ref().map_or(0, Vec::len) + letters
     }
 
-    fn fan_out(&mut self, event: &EnrichedEvent<'_>, outcome: Outcome, position: &Position, now: i64) {
+    /// `index`: place of the event in the message at `position`.
+    fn fan_out(&mut self, event: &EnrichedEvent<'_>, outcome: Outcome, (position, index): (&Position, u32), now: i64) {
         self.tally.judge(&outcome);
-        self.rows.push_event(&EventRow { event, outcome: &outcome, position, ingested_at: now });
+        self.rows.push_event(&EventRow { event, outcome: &outcome, position, index, ingested_at: now });
         if let Some(verdicts) = &mut self.verdicts {
             wire::verdict::encode(verdicts, event, &outcome);
         }

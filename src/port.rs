@@ -35,6 +35,8 @@ pub struct EventRow<'a> {
     pub event: &'a EnrichedEvent<'a>,
     pub outcome: &'a Outcome,
     pub position: &'a Position,
+    /// Place of the event in its message, from 0.
+    pub index: u32,
     /// Milliseconds since the epoch, wall clock.
     pub ingested_at: i64,
 }

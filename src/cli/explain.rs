@@ -95,7 +95,8 @@ impl Asked {
     }
 }
 
-const EVENT: &str = "SELECT * FROM token_events WHERE event_id = ? ORDER BY timestamp LIMIT 10";
+/// Producers choose event ids: of several events with one, the most suspicious come first.
+const EVENT: &str = "SELECT * FROM token_events WHERE event_id = ? ORDER BY log_odds DESC, timestamp LIMIT 10";
 const INCIDENT: &str = "SELECT * FROM incidents_latest WHERE incident_id = ?";
 /// The event that raised the incident's suspicion most.
 const OPENING: &str = "SELECT * FROM token_events WHERE incident_id = ? ORDER BY log_odds DESC, timestamp LIMIT 1";

@@ -1,10 +1,10 @@
 //! An epoch's rows, encoded as they come into one buffer a table. The columns of each table stand once, next to the
 //! code that writes them in the same order; the server checks names and types against its own at every insert.
 
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed, xxh3_128};
 
 use super::row_binary as put;
-use crate::checkpoint::DeadLetter;
+use crate::checkpoint::{DeadLetter, Position};
 use crate::place::NetworkClass;
 use crate::port::{ActionRow, EventRow, Rows, SavedRows};
 use crate::route;
@@ -95,6 +95,8 @@ static TOKEN_EVENTS: Table = Table {
         ("source_topic", WORD),
         ("source_partition", "Int32"),
         ("source_offset", "Int64"),
+        ("source_index", "UInt32"),
+        ("row_id", "UInt64"),
         ("attrs", "Map(LowCardinality(String), String)"),
     ],
 };
@@ -174,11 +176,20 @@ fn put_event(to: &mut Vec<u8>, row: &EventRow<'_>) {
     put::text(to, &row.position.topic);
     put::i32(to, row.position.partition);
     put::i64(to, row.position.offset);
+    put::u32(to, row.index);
+    put::u64(to, row_id(row));
     put::length(to, event.attrs.len());
     for (name, value) in &event.attrs {
         put::text(to, name);
         put::text(to, value);
     }
+}
+
+/// The same for an event that is read again, and another for each other one, whatever its producer called it.
+fn row_id(row: &EventRow<'_>) -> u64 {
+    let Position { topic, partition, offset } = row.position;
+    let place = u128::from(*partition as u32) << 96 | u128::from(row.index) << 64 | u128::from(*offset as u64);
+    xxh3_64_with_seed(&place.to_le_bytes(), xxh3_64(topic.as_bytes()))
 }
 
 /// The columns `rules` to `signal_expected`.
@@ -213,6 +224,7 @@ static INCIDENTS: Table = Table {
     name: "incidents",
     columns: &[
         ("incident_id", TEXT),
+        ("campaign_id", TEXT),
         ("opened_at", TIME),
         ("updated_at", TIME),
         ("severity", WORD),
@@ -224,7 +236,9 @@ static INCIDENTS: Table = Table {
         ("family_id", TEXT),
         ("user_id", TEXT),
         ("app_id", WORD),
+        ("victims", "UInt32"),
         ("event_id", TEXT),
+        ("change_id", "UInt64"),
         ("log_odds", "Float64"),
         ("rules", WORDS),
         ("reasons", TEXTS),
@@ -238,6 +252,7 @@ static INCIDENTS: Table = Table {
 
 fn put_incident(to: &mut Vec<u8>, incident: &Incident) {
     put::text(to, &incident.id.to_string());
+    put::text(to, &incident.campaign_id.to_string());
     put::i64(to, incident.opened_at.millis());
     put::i64(to, incident.updated_at.millis());
     put::text(to, incident.severity.as_str());
@@ -249,7 +264,9 @@ fn put_incident(to: &mut Vec<u8>, incident: &Incident) {
     put::text(to, &incident.family_id);
     put::text(to, &incident.user_id);
     put::text(to, &incident.app_id);
+    put::u32(to, incident.victims_total);
     put::text(to, &incident.event_id);
+    put::u64(to, incident.change);
     put::f64(to, incident.log_odds);
     put_rules(to, &incident.signals);
     put::text(to, &incident.reason);
@@ -461,7 +478,8 @@ impl Default for EpochRows {
 impl Rows for EpochRows {
     fn push_event(&mut self, row: &EventRow<'_>) {
         let position = row.position;
-        let numbers = (i128::from(position.partition) << 64) | i128::from(position.offset as u64);
+        let numbers =
+            (i128::from(position.partition) << 96) | i128::from(row.index) << 64 | i128::from(position.offset as u64);
         let identity = [row.event.event.event_id.as_bytes(), position.topic.as_bytes(), &numbers.to_le_bytes()];
         self.events.push(&identity, |to| put_event(to, row));
     }
@@ -471,6 +489,7 @@ impl Rows for EpochRows {
             &incident.id.0.to_le_bytes(),
             &incident.updated_at.millis().to_le_bytes(),
             incident.event_id.as_bytes(),
+            &incident.change.to_le_bytes(),
             incident.severity.as_str().as_bytes(),
             incident.action.as_str().as_bytes(),
             incident.reason.as_bytes(),

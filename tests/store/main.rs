@@ -107,7 +107,8 @@ async fn every_column_comes_back_as_it_went_in() {
         "signal_observed": [format!("observed {NASTY}"), "observed at night"],
         "signal_expected": [format!("expected {NASTY}"), "expected at night"],
         "incident_id": "INC-0000000000000ABC", "action": "revoke_family", "mode": "alert",
-        "source_topic": "token-events", "source_partition": 3, "source_offset": 77,
+        "source_topic": "token-events", "source_partition": 3, "source_offset": 77, "source_index": 0,
+        "row_id": full["row_id"],
         "attrs": {NASTY: "x".repeat(300), "": NASTY},
     });
     assert_columns(&full, &expected);
@@ -127,11 +128,11 @@ async fn every_column_comes_back_as_it_went_in() {
     assert_columns(
         &incident,
         &json!({
-            "incident_id": "INC-0000000000000ABC", "opened_at": "2023-11-14 22:13:20.000",
+            "incident_id": "INC-0000000000000ABC", "campaign_id": "CAM-0000000000000043", "opened_at": "2023-11-14 22:13:20.000",
             "updated_at": "2023-11-14 22:13:25.000", "severity": "high", "verdict": "alert",
             "baseline": event(5).baseline_id().0, "subject": "family-1", "tenant_id": "tenant-1",
             "token_id": "token-1", "family_id": "family-1", "user_id": "user-1", "app_id": "app-1",
-            "event_id": "event-5", "log_odds": 4.5, "rules": ["new_country", "unusual_time"],
+            "victims": 1, "event_id": "event-5", "change_id": 5, "log_odds": 4.5, "rules": ["new_country", "unusual_time"],
             "reasons": [NASTY, "at night"], "signal_shares": [6.25, -0.5], "reason": format!("change by 5: {NASTY}"),
             "action": "revoke_family", "mode": "alert", "target": "family:family-1",
         }),

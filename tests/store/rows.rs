@@ -94,7 +94,7 @@ pub fn bare_event() -> EnrichedEvent<'static> {
         ..enriched.event
     };
     enriched.client = client("", "", Device::Unknown);
-    enriched
+    numbered(enriched)
 }
 
 /// An event with something in every field, and [`NASTY`] in every text.
@@ -137,7 +137,7 @@ pub fn full_event() -> EnrichedEvent<'static> {
     }));
     enriched.network = Some(Arc::new(Network { asn: u32::MAX, org: NASTY.into(), class: NetworkClass::Anonymiser }));
     enriched.client = client(NASTY, NASTY, Device::Mobile);
-    enriched
+    numbered(enriched)
 }
 
 pub fn client(family: &str, version: &str, device: Device) -> Arc<Client> {
@@ -257,12 +257,18 @@ pub fn dead_letter(offset: i64) -> DeadLetter {
     }
 }
 
+/// With the numbers of the names that it has now.
+pub fn numbered(event: EnrichedEvent<'static>) -> EnrichedEvent<'static> {
+    let EnrichedEvent { event, place, network, client, route, .. } = event;
+    EnrichedEvent::new(event, Surroundings { place, network, client, route }, &KeyHasher::default())
+}
+
 pub fn position(offset: i64) -> Position {
     Position { topic: "token-events".into(), partition: 3, offset }
 }
 
 pub fn push(rows: &mut EpochRows, event: &EnrichedEvent<'_>, outcome: &Outcome, offset: i64) {
-    rows.push_event(&EventRow { event, outcome, position: &position(offset), ingested_at: INGESTED });
+    rows.push_event(&EventRow { event, outcome, position: &position(offset), index: 0, ingested_at: INGESTED });
 }
 
 /// Rows of the events `numbers`, all allowed.

@@ -10,9 +10,9 @@ use tokenwarden::event::Address;
 use tokenwarden::place::{Country, Network, NetworkClass, Place};
 use tokenwarden::port::{Rows as _, Store as _};
 use tokenwarden::store::{ClickHouse, EpochRows, Reader};
-use tokenwarden::verdict::Severity;
+use tokenwarden::verdict::{CampaignId, Incident, Severity};
 
-use super::rows::{action, alarming, allowed, client, event, incident, push, token};
+use super::rows::{action, alarming, allowed, client, event, incident, numbered, push, token};
 use super::{ask, embedded, row, turn};
 
 /// Ten ordinary calls of the owner; then a thief, four calls from elsewhere, one of them refused; between them one
@@ -30,7 +30,7 @@ pub fn theft() -> EpochRows {
     other.event.family_id = Some("family-2".into());
     other.event.user_id = Some("user-2".into());
     other.event.token_id = token("token-2");
-    push(&mut rows, &other, &allowed(), 15);
+    push(&mut rows, &numbered(other), &allowed(), 15);
     rows.push_incident(&incident(1, 10, Severity::Medium));
     rows.push_incident(&incident(1, 12, Severity::Critical));
     rows.push_action(&action(1, 1, "retry"));
@@ -130,5 +130,69 @@ async fn the_queries_of_the_guide_run() {
     for query in reading {
         assert_ne!(ask(&reader, query.trim().trim_end_matches(';')).await, "", "{query}");
     }
+    store.close().await;
+}
+
+/// A thief's 70 calls have the ids and the times of the owner's: they are rows of their own, once, however often they
+/// are written; so are two changes of an incident by two of them.
+#[tokio::test]
+async fn rows_of_one_event_id_are_kept_apart() {
+    let _turn = turn().await;
+    let directory = TempDir::new().unwrap();
+    let settings = embedded(directory.path());
+    let store = ClickHouse::open(&settings).await.unwrap();
+    for _ in 0..2 {
+        let mut rows = EpochRows::new();
+        for number in 0..70 {
+            push(&mut rows, &placed(event(number), 7, "DE", 3320), &allowed(), number as i64);
+            push(&mut rows, &stolen(number), &alarming(1), 100 + number as i64);
+        }
+        rows.push_incident(&incident(1, 3, Severity::Medium));
+        rows.push_incident(&Incident { change: 4_000, ..incident(1, 3, Severity::Critical) });
+        store.write(&rows).await.unwrap();
+        // The next epoch is not the same insert again.
+        let mut other = EpochRows::new();
+        push(&mut other, &event(500), &allowed(), 500);
+        store.write(&other).await.unwrap();
+    }
+    let reader = Reader::open(&settings).await.unwrap();
+    let told = "SELECT count(), uniqExact(event_id), countIf(verdict = 'alert') FROM token_events FINAL WHERE source_offset < 500";
+    assert_eq!(ask(&reader, told).await, "140\t70\t70");
+    let hours = "SELECT sum(events), sum(suspect_events) FROM baseline_activity WHERE toHour(hour) = 22";
+    assert_eq!(ask(&reader, hours).await, "141\t70", "uniq() counts them exactly");
+    assert_eq!(ask(&reader, "SELECT count() FROM incidents FINAL").await, "2");
+    store.close().await;
+}
+
+#[tokio::test]
+async fn victims_and_campaigns_are_listed() {
+    let _turn = turn().await;
+    let directory = TempDir::new().unwrap();
+    let settings = embedded(directory.path());
+    let store = ClickHouse::open(&settings).await.unwrap();
+    let mut rows = EpochRows::new();
+    for number in 0..150 {
+        let mut victim = stolen(number);
+        victim.event.family_id = Some(format!("grant-{number:03}").into());
+        push(&mut rows, &numbered(victim), &alarming(1), number as i64);
+    }
+    let of = |id, tenant: &str, campaign, victims_total| Incident {
+        tenant_id: tenant.to_owned(),
+        campaign_id: CampaignId(campaign),
+        victims_total,
+        ..incident(id, id, Severity::High)
+    };
+    for incident in [of(1, "acme", 7, 150), of(2, "globex", 7, 3), of(3, "acme", 8, 1)] {
+        rows.push_incident(&incident);
+    }
+    store.write(&rows).await.unwrap();
+    let reader = Reader::open(&settings).await.unwrap();
+    let victims = "SELECT count(), min(family_id), max(family_id), sum(suspect_calls) FROM incident_victims \
+                   WHERE incident_id = 'INC-0000000000000001'";
+    assert_eq!(ask(&reader, victims).await, "150\tgrant-000\tgrant-149\t150");
+    let campaigns = row(&reader, "SELECT campaign_id, tenants, incidents, victims FROM campaigns").await;
+    let expected = json!({"campaign_id": "CAM-0000000000000007", "tenants": ["acme", "globex"],
+        "incidents": ["INC-0000000000000001", "INC-0000000000000002"], "victims": 153});
+    assert_eq!(campaigns, expected, "one of a single tenant is none");
     store.close().await;
 }
