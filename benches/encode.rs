@@ -24,7 +24,7 @@ const EPOCH: usize = 50_000;
 
 fn encode(criterion: &mut Criterion) {
     let event = event();
-    let position = Position { topic: "token-events".into(), partition: 3, offset: 123_456_789 };
+    let position = Position::new("token-events", 3, 123_456_789);
     let mut group = criterion.benchmark_group("encode");
     group.throughput(Throughput::Elements(1));
     for (name, outcome) in [("ordinary", ordinary()), ("alarming", alarming())] {

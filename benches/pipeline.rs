@@ -76,7 +76,7 @@ fn parts_of(events: &[u8]) -> [Duration; 4] {
     let mut enricher = Enricher::new(&geo(), false);
     let (rules, mut state) = (RuleSet::builtin(), State::new(engine::Settings::default()));
     let (mut rows, mut verdicts) = (EpochRows::new(), Vec::new());
-    let position = Position { topic: "events".into(), partition: 0, offset: 0 };
+    let position = Position::new("events", 0, 0);
 
     let began = Instant::now();
     let mut read = Vec::new();

@@ -1,14 +1,57 @@
 //! Where in its source a message stood, and how far everything before it is done.
 
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
 /// Place of one message in its source. For a file, `topic` is its path, `partition` 0 and `offset` the line's number
 /// (from 0).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
     pub topic: Arc<str>,
+    /// Which topic of that name: offsets of one say nothing about another.
+    pub topic_id: TopicId,
     pub partition: i32,
     pub offset: i64,
+}
+
+impl Position {
+    /// A place in a source without topic ids.
+    #[must_use]
+    pub fn new(topic: impl Into<Arc<str>>, partition: i32, offset: i64) -> Self {
+        Self { topic: topic.into(), topic_id: TopicId::NONE, partition, offset }
+    }
+}
+
+/// Kafka's id of a topic, which a topic that is deleted and created again under its old name does not keep (KIP-516).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TopicId(pub [u8; 16]);
+
+impl TopicId {
+    /// Of files, and of brokers before Kafka 2.8.
+    pub const NONE: Self = Self([0; 16]);
+}
+
+impl fmt::Display for TopicId {
+    /// As Kafka's own tools show it: 22 characters of base64 for URLs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&BASE64_URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
+
+impl FromStr for TopicId {
+    type Err = base64::DecodeSliceError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut bytes = [0; 16];
+        match BASE64_URL_SAFE_NO_PAD.decode_slice(text, &mut bytes)? {
+            16 => Ok(Self(bytes)),
+            short => Err(base64::DecodeError::InvalidLength(short).into()),
+        }
+    }
 }
 
 /// When a log took a message, by the log's own record.
@@ -35,12 +78,13 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Notes that the message at `position` is done.
+    /// Notes that the message at `position` is done. A partition's messages come in order, so the last one counts: an
+    /// earlier offset after a later one is read again, from a log that has lost or replaced its end.
     pub fn advance(&mut self, position: &Position) {
         self.reach(position, position.offset + 1);
     }
 
-    /// Notes that everything before `other` is done too.
+    /// Notes that everything before `other` is done too, which is of later messages.
     pub fn merge(&mut self, other: &Self) {
         for position in &other.next {
             self.reach(position, position.offset);
@@ -49,7 +93,10 @@ impl Checkpoint {
 
     fn reach(&mut self, position: &Position, offset: i64) {
         match self.next.iter_mut().find(|p| p.partition == position.partition && p.topic == position.topic) {
-            Some(known) => known.offset = known.offset.max(offset),
+            Some(known) => {
+                known.offset = offset;
+                known.topic_id = position.topic_id;
+            }
             None => self.next.push(Position { offset, ..position.clone() }),
         }
     }
@@ -91,14 +138,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_checkpoint_is_the_offset_after_the_last_done_one() {
-        let at = |partition, offset| Position { topic: "t".into(), partition, offset };
+    fn checkpoint_holds_the_offset_after_the_last_message() {
+        let at = |partition, offset| Position::new("t", partition, offset);
         let mut checkpoint = Checkpoint::default();
-        for position in [at(0, 4), at(1, 9), at(0, 5), at(0, 3)] {
+        for position in [at(0, 4), at(1, 9), at(0, 5)] {
             checkpoint.advance(&position);
         }
         assert_eq!(checkpoint.next, vec![at(0, 6), at(1, 10)]);
-        checkpoint.merge(&Checkpoint { next: vec![at(1, 12), at(0, 2), at(2, 5)] });
-        assert_eq!(checkpoint.next, vec![at(0, 6), at(1, 12), at(2, 5)]);
+        checkpoint.merge(&Checkpoint { next: vec![at(1, 12), at(0, 8), at(2, 5)] });
+        assert_eq!(checkpoint.next, vec![at(0, 8), at(1, 12), at(2, 5)]);
+    }
+
+    #[test]
+    fn checkpoint_goes_back_with_a_log_that_begins_anew() {
+        let old = Position { topic_id: TopicId([1; 16]), ..Position::new("t", 0, 99) };
+        let new = Position { topic_id: TopicId([2; 16]), offset: 0, ..old.clone() };
+        let mut checkpoint = Checkpoint::default();
+        checkpoint.advance(&old);
+        checkpoint.advance(&new);
+        assert_eq!(checkpoint.next, vec![Position { offset: 1, ..new }]);
+    }
+
+    #[test]
+    fn topic_id_is_written_as_kafka_writes_it() {
+        let id = TopicId([0xfb, 0xff, 0xfe, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]);
+        assert_eq!(id.to_string(), "-__-AQIDBAUGBwgJCgsMDQ");
+        assert_eq!("-__-AQIDBAUGBwgJCgsMDQ".parse(), Ok(id));
+        for wrong in ["", "-__-", "-__-AQIDBAUGBwgJCgsMDQ==", "-__-AQIDBAUGBwgJCgsMDQ0", "not an id"] {
+            assert!(wrong.parse::<TopicId>().is_err(), "{wrong}");
+        }
     }
 }

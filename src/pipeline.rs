@@ -517,7 +517,7 @@ mod tests {
             if place == broken {
                 point.map(failpoint::arm);
             }
-            let position = Position { topic: "events".into(), partition: 0, offset: place as i64 };
+            let position = Position::new("events", 0, place as i64);
             let message =
                 Message { position: &position, key: None, payload: line.as_bytes(), logged_at: None, replayed: false };
             pipeline.process(&mut partition, &[message], 0, &mut epoch);
@@ -599,7 +599,7 @@ mod tests {
             broken("fine", "192.0.2.66"),
             format!(r#"{{"Records":[{}]}}"#, record("last", "192.0.2.7")),
         ];
-        let positions: Vec<_> = (0..3).map(|offset| Position { topic: "t".into(), partition: 0, offset }).collect();
+        let positions: Vec<_> = (0..3).map(|offset| Position::new("t", 0, offset)).collect();
         let messages: Vec<_> = payloads
             .iter()
             .zip(&positions)
@@ -636,7 +636,7 @@ mod tests {
         payloads[5] = event("poison", "192.0.2.7");
         payloads[6] = "no event".to_owned();
         payloads[8] = event("e7", "192.0.2.7");
-        let positions: Vec<_> = (0..40).map(|offset| Position { topic: "t".into(), partition: 0, offset }).collect();
+        let positions: Vec<_> = (0..40).map(|offset| Position::new("t", 0, offset)).collect();
         let messages: Vec<_> = payloads
             .iter()
             .zip(&positions)

@@ -1,5 +1,7 @@
 //! The small traits through which the core and the outside meet. Each has a real driver and a twin in memory.
 
+mod condition;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+pub use self::condition::Condition;
 use crate::checkpoint::{Checkpoint, DeadLetter, LogTime, Position};
 use crate::enrichment::EnrichedEvent;
 use crate::place::{Network, Place};
@@ -308,6 +311,69 @@ pub enum Polled {
     End,
 }
 
+/// Why the messages of a partition do not go on where the last ones were committed, or read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum GapKind {
+    /// The offset lies beyond the end of the log: the log lost its end, or the offset comes from another log.
+    BeyondEnd,
+    /// The log begins after the offset: messages were deleted before they were read.
+    Deleted,
+    /// The topic was deleted and created again.
+    Recreated,
+    /// The log's end was replaced by other messages (unclean leader election).
+    Truncated,
+}
+
+impl GapKind {
+    /// The label in `tokenwarden_offset_gaps_total`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BeyondEnd => "beyond_end",
+            Self::Deleted => "deleted_unread",
+            Self::Recreated => "recreated",
+            Self::Truncated => "truncated",
+        }
+    }
+}
+
+/// A partition that is read from its earliest message again, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OffsetGap {
+    pub kind: GapKind,
+    pub topic: Arc<str>,
+    pub partition: i32,
+    /// Where reading was to go on.
+    pub expected: i64,
+    /// Where it goes on.
+    pub resumed: i64,
+    /// The end of the log.
+    pub end: i64,
+}
+
+impl OffsetGap {
+    /// Messages known to be lost: those deleted unread. How many a log lost by the other kinds cannot be known.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        match self.kind {
+            GapKind::Deleted => u64::try_from(self.resumed - self.expected).unwrap_or(0),
+            _ => 0,
+        }
+    }
+}
+
+/// Receives what a source reports besides messages. It is called from the thread that polls and from others.
+pub trait SourceObserver: Send + Sync {
+    /// Messages still to be read in a partition; `None`: it is not ours, or not any more.
+    fn lag(&self, topic: &str, partition: i32, messages: Option<i64>);
+    /// Whether `condition` holds for `part`, see [`Condition`].
+    fn condition(&self, condition: Condition, part: &str, holds: bool);
+    /// Partitions of one topic that are read from their earliest message again, all for the same kind of reason.
+    fn gaps(&self, gaps: &[OffsetGap]);
+    /// Dead letters that their topic did not take, given up: the table `dead_letters` has them.
+    fn letters_dropped(&self, count: u64);
+}
+
 /// Where messages come from. Polled by one thread. Only Kafka moves partitions about; a file may leave the last two
 /// as they are.
 pub trait Source: Send {
@@ -316,8 +382,9 @@ pub trait Source: Send {
     fn poll(&mut self, max: usize, timeout: Duration, take: &mut dyn FnMut(Message<'_>))
     -> Result<Polled, SourceError>;
 
-    /// Keeps the dead letters where their producers look for them; then everything before the checkpoint is done.
-    /// After `Unavailable` the same may be committed again.
+    /// Everything before the checkpoint is done, and the table `dead_letters` has the letters. Offsets are committed, and
+    /// letters sent to where their producers look for them, without waiting for either; a failure is reported to the
+    /// [`SourceObserver`] and tried again. After `Unavailable` the same may be committed again.
     fn commit(&mut self, checkpoint: &Checkpoint, letters: &[DeadLetter]) -> Result<(), SourceError> {
         let _ = (checkpoint, letters);
         Ok(())

@@ -11,8 +11,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tracing_subscriber::EnvFilter;
 
-pub use self::health::{Condition, Health};
+pub use self::health::Health;
 pub use self::metrics::{Metrics, StoreState};
+pub use crate::port::Condition;
+
 use crate::port::Clock;
 use crate::sanitize;
 

@@ -10,6 +10,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use support::kafka::Kafka;
+use support::observer::Recorder;
 use support::process::{cache, free_port, keep_one_rule};
 use tokenwarden::checkpoint::{Checkpoint, DeadLetter, Position, Spot};
 use tokenwarden::port::{Message, Polled, Source as _, SourceError};
@@ -31,12 +32,12 @@ fn settings(topic: &str) -> KafkaSettings {
 }
 
 fn open(settings: &KafkaSettings) -> KafkaSource {
-    KafkaSource::open(settings, Box::new(|_, _, _| {})).expect("the source opens")
+    KafkaSource::open(settings, Recorder::new()).expect("the source opens")
 }
 
 fn refusal(settings: &KafkaSettings) -> (String, Duration) {
     let began = Instant::now();
-    match KafkaSource::open(settings, Box::new(|_, _, _| {})) {
+    match KafkaSource::open(settings, Recorder::new()) {
         Ok(_) => panic!("the source opened"),
         Err(SourceError::Misconfigured(reason)) => (format!("misconfigured: {reason}"), began.elapsed()),
         Err(error) => (error.to_string(), began.elapsed()),
@@ -61,7 +62,7 @@ fn read(source: &mut KafkaSource, count: usize) -> Vec<(i32, i64, String, bool)>
 }
 
 fn checkpoint(topic: &str, offset: i64) -> Checkpoint {
-    Checkpoint { next: vec![Position { topic: topic.into(), partition: 0, offset }] }
+    Checkpoint { next: vec![Position::new(topic, 0, offset)] }
 }
 
 fn numbered(topic: &str, count: usize) {
@@ -125,7 +126,7 @@ fn a_second_member_gets_partitions_only_after_the_first_has_let_go() {
     let mut first = open(&settings);
     let mut done = Checkpoint::default();
     for (partition, offset, ..) in read(&mut first, 200) {
-        done.advance(&Position { topic: topic.into(), partition, offset });
+        done.advance(&Position::new(topic, partition, offset));
     }
 
     let mut second = open(&settings);
@@ -179,7 +180,7 @@ fn dead_letters_keep_bytes_position_and_reason() {
     KAFKA.create_topic(topic, 1);
     let mut source = open(&settings(topic));
     let letter = DeadLetter {
-        position: Position { topic: topic.into(), partition: 0, offset: 41 },
+        position: Position::new(topic, 0, 41),
         received_at: 0,
         reason: "not JSON: looks like gzip".to_owned(),
         at: Some(Spot { byte: 4, line: 1, column: 5 }),

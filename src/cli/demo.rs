@@ -296,7 +296,7 @@ impl Story {
         let (sender, days) = mpsc::sync_channel(1);
         let author = std::thread::Builder::new().name("author".to_owned()).spawn(move || make_up(settings, &sender));
         let author = author.map_err(|error| Failure::Unavailable(format!("cannot start a thread: {error}")))?;
-        let position = Position { topic: "demo".into(), partition: 0, offset: 0 };
+        let position = Position::new("demo", 0, 0);
         Ok((Self { days, today: Vec::new(), read: 0, days_done: 0, position, bar }, author))
     }
 }

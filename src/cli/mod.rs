@@ -5,6 +5,7 @@ pub mod evaluate;
 pub mod explain;
 pub mod geoip;
 pub mod investigate;
+mod observe;
 mod outside;
 pub mod pause;
 mod reading;

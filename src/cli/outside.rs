@@ -55,6 +55,11 @@ impl Outside {
         warnings
     }
 
+    /// Where notices go.
+    pub(super) fn outbox(&self) -> Arc<dyn port::Outbox> {
+        Arc::clone(&self.outbox) as Arc<dyn port::Outbox>
+    }
+
     /// Starts the deliverer, and gives the worker's end of the outbox.
     pub(super) fn start<S: Store + 'static>(
         self,

@@ -9,6 +9,7 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 
+use super::observe::Observer;
 use super::{Failure, outside};
 use crate::config::Config;
 use crate::config::reload::Follower;
@@ -75,18 +76,23 @@ fn serve(
         tracing::error!(problem, "a GeoIP file is missing; places and networks are judged without it");
     }
     let hasher = config.token_hasher()?;
-    let (mut source, spread, partitions) = open_source(config, &metrics)?;
     let rules = Arc::new(loaded.rules.clone());
     let (rules_sender, rules_receiver) = watch::channel(Arc::clone(&rules));
-    let (outbox, deliverer) = {
-        // The mail transport starts a task of its own.
-        let _inside = runtime.enter();
-        let answer = outside::open(config, rules_receiver.clone(), &clock)?;
-        for warning in answer.warnings(config) {
-            tracing::warn!("{warning}");
-        }
-        answer.start(store, &clock, &metrics, &health, runtime.handle())
+    // The mail transport starts a task of its own.
+    let inside = runtime.enter();
+    let answer = outside::open(config, rules_receiver.clone(), &clock)?;
+    for warning in answer.warnings(config) {
+        tracing::warn!("{warning}");
+    }
+    let observer = Observer {
+        metrics: Arc::clone(&metrics),
+        health: Arc::clone(&health),
+        outbox: answer.outbox(),
+        clock: Arc::clone(&clock),
     };
+    let (mut source, spread, partitions) = open_source(config, observer)?;
+    let (outbox, deliverer) = answer.start(store, &clock, &metrics, &health, runtime.handle());
+    drop(inside);
     let stop = Arc::new(AtomicBool::new(false));
     let nudge = Arc::new(Notify::new());
     let look_at_files = Arc::new(AtomicBool::new(false));
@@ -175,11 +181,9 @@ fn open_store(
 }
 
 /// The source, how its messages are spread, and over how many partitions.
-fn open_source(config: &Config, metrics: &Arc<Metrics>) -> Result<(Box<dyn Source>, Spread, u32), Failure> {
+fn open_source(config: &Config, observer: Observer) -> Result<(Box<dyn Source>, Spread, u32), Failure> {
     if let Some(kafka) = &config.source.kafka {
-        let metrics = Arc::clone(metrics);
-        let lag = Box::new(move |topic: &str, partition, messages| metrics.lag(topic, partition, messages));
-        let source = KafkaSource::open(kafka, lag)?;
+        let source = KafkaSource::open(kafka, Arc::new(observer))?;
         let partitions = source.partitions();
         return Ok((Box::new(source), Spread::ByPartition(kafka.feeds()), partitions));
     }

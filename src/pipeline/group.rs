@@ -101,7 +101,7 @@ mod tests {
             let partition = if offset < 21 { (offset / 7) as i32 } else { 9 };
             let replayed = offset >= 90;
             let payload = if offset == 60 { vec![b'x'; BYTES_MAX] } else { offset.to_string().into_bytes() };
-            let position = Position { topic: "events".into(), partition, offset };
+            let position = Position::new("events", partition, offset);
             let logged_at = logged_at(offset);
             let message = Message { position: &position, key: Some(b"key"), payload: &payload, logged_at, replayed };
             group.add(&message, &mut take);

@@ -135,9 +135,8 @@ impl Reader {
             }
         }
         .map_err(|error| unreadable(path, &error))?;
-        let topic = path.to_string_lossy().into();
         Ok(Self {
-            position: Position { topic, partition: 0, offset: 0 },
+            position: Position::new(path.to_string_lossy(), 0, 0),
             input,
             records: Records::new(),
             ended: false,

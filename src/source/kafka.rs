@@ -1,10 +1,15 @@
 //! Messages from Kafka: a member of a consumer group that commits only what is done.
 //!
-//! All calls happen on the thread that polls, rebalances included: a rebalance is noted by the callback and served
-//! by the next poll, so that a partition is let go of only after its work has been committed.
+//! A rebalance is noted by its callback and served by the next poll, so that a partition is let go of only after its
+//! work has been committed. Where a new partition goes on is looked up by a thread of its own, and the partition is
+//! read from when the answer is there: the thread that polls never waits for a broker, except at most 2 s for the last
+//! commit before partitions are let go of.
 
 mod letters;
+mod lookup;
 mod member;
+mod native;
+mod resume;
 mod settings;
 
 use std::sync::atomic::Ordering;
@@ -12,18 +17,21 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use rdkafka::config::FromClientConfigAndContext as _;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, RebalanceProtocol};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, RebalanceProtocol};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Message as _, OwnedMessage};
 use rdkafka::metadata::{Metadata, MetadataTopic};
 use rdkafka::types::RDKafkaConfRes;
 use rdkafka::{Offset, TopicPartitionList};
 
 use self::letters::DeadLetterTopic;
-use self::member::{Member, Rebalance};
+use self::lookup::{Answer, Found, Lookup, Policy, Wanted};
+use self::member::{Member, Rebalance, Snapshot};
+use self::native::{Commits, Committed, CommittedOffset};
+use self::resume::{First, Left, is_other};
 pub use self::settings::{KafkaSettings, Topic};
-use crate::checkpoint::{Checkpoint, DeadLetter, LogTime, LogTimeKind, Position};
-use crate::port::{Message, Polled, Source, SourceError};
+use crate::checkpoint::{Checkpoint, DeadLetter, LogTime, LogTimeKind, Position, TopicId};
+use crate::port::{Condition, Message, OffsetGap, Polled, Source, SourceError, SourceObserver};
 
 /// How long a broker may take to answer before it counts as absent.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
@@ -31,65 +39,152 @@ const ANSWER_WAIT: Duration = Duration::from_secs(10);
 const POLL_BYTES_MAX: usize = 8 << 20;
 /// How long the last commit may take to be confirmed, before partitions are let go of and at the end.
 const CONFIRM_WAIT: Duration = Duration::from_secs(2);
-
-/// Called now and then with a topic, a partition and how many messages are still to be read in it; `None`: it is not ours.
-pub type LagReport = Box<dyn Fn(&str, i32, Option<i64>) + Send + Sync>;
+/// How long leaving the group may take at the end.
+const CLOSE_WAIT: Duration = Duration::from_secs(2);
+/// How often librdkafka gives its statistics, which also is when failed commits are repeated.
+const STATISTICS_INTERVAL_MS: &str = "2000";
+/// How often, in statistics, the topics are looked at: every 10 s.
+const TOPICS_INTERVAL: u32 = 5;
+/// For how many statistics after an offset turned out to be out of range its partition is looked for.
+const STALLED_INTERVALS: u32 = 5;
+/// How soon new partitions and recreated topics are noticed.
+const METADATA_INTERVAL_MS: &str = "30000";
 
 /// A member of the consumer group.
 pub struct KafkaSource {
     consumer: Arc<BaseConsumer<Member>>,
+    commits: Commits,
+    lookup: Lookup,
     dead_letters: DeadLetterTopic,
+    observer: Arc<dyn SourceObserver>,
+    topics: Vec<Arc<str>>,
     owned: Vec<Owned>,
+    /// Of the partition that was asked for last.
+    generation: u64,
     /// Revoked or lost, and still to be released.
     leaving: Option<TopicPartitionList>,
     paused: bool,
-    /// The last commit made, whose answer nobody waited for.
-    unconfirmed: Option<TopicPartitionList>,
+    /// The group has assigned partitions, if only none.
+    joined: bool,
+    /// Statistics for which partitions are still looked for that librdkafka has stopped reading: their offsets are not
+    /// in the log any more.
+    looking_for_stalled: u32,
+    commit_failed: bool,
     /// Came although the partitions are paused; the first to be handed over.
     stray: Option<OwnedMessage>,
-    remember_messages_max: i64,
+    /// Statistics seen.
+    snapshots: u32,
+    reported: Reported,
     /// Of all topics, when it was opened.
     partitions: u32,
+    /// Dropped last, so that nothing else holds the consumer any more.
+    closer: Closer,
+}
+
+/// Closes the consumer, which leaves the group, without waiting longer than [`CLOSE_WAIT`].
+struct Closer(Option<Arc<BaseConsumer<Member>>>);
+
+impl Drop for Closer {
+    fn drop(&mut self) {
+        let Some(consumer) = self.0.take() else { return };
+        let (done, closed) = mpsc::channel();
+        std::thread::spawn(move || {
+            drop(consumer);
+            let _ = done.send(());
+        });
+        if closed.recv_timeout(CLOSE_WAIT).is_err() {
+            tracing::warn!("the group was not left in time; partitions move when the session times out");
+        }
+    }
+}
+
+/// What the observer was last told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Reported {
+    no_partitions: bool,
+    rebuilding: bool,
+    commit_failed: bool,
 }
 
 /// A partition that this member owns.
 struct Owned {
     /// Of the message being handed over.
     position: Position,
+    /// The offset after the last message handed over.
+    next: i64,
     /// Messages before this offset are done.
     live_from: i64,
+    /// It is being read. Before, where it goes on is not known yet.
+    is_read: bool,
+    /// Of the lookup whose answer is waited for.
+    asked: Option<u64>,
+    /// Messages before `live_from` are still to come.
+    rebuilding: bool,
+    /// Statistics in a row in which it was not fetched.
+    idle: u32,
+    /// It was begun anew, and nothing has been committed since.
+    gap: bool,
+    /// Committed by us: what was sent, and what the brokers confirmed.
+    sent: Option<i64>,
+    confirmed: Option<i64>,
 }
 
 impl KafkaSource {
     /// Joins the group. Fails where no broker answers, ours are not let in, or a topic does not exist.
-    pub fn open(settings: &KafkaSettings, lag: LagReport) -> Result<Self, SourceError> {
+    pub fn open(settings: &KafkaSettings, observer: Arc<dyn SourceObserver>) -> Result<Self, SourceError> {
         let mut config = settings.client_config()?;
         config.set("group.id", &settings.group_id);
-        for (key, value) in [("auto.offset.reset", "earliest"), ("partition.assignment.strategy", "cooperative-sticky")]
-        {
+        for (key, value) in [
+            ("partition.assignment.strategy", "cooperative-sticky"),
+            ("topic.metadata.refresh.interval.ms", METADATA_INTERVAL_MS),
+        ] {
             if config.get(key).is_none() {
                 config.set(key, value);
             }
         }
+        let first = match config.get("auto.offset.reset") {
+            Some("latest" | "largest" | "end") => First::Latest,
+            _ => First::Earliest,
+        };
+        // librdkafka would go on at the earliest or latest message without a word where an offset is out of range.
+        config.set("auto.offset.reset", "error");
         // Offsets are committed by us alone, and only after everything they stand for is done.
         config.set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
-        config.set("statistics.interval.ms", "10000");
-        let consumer = BaseConsumer::from_config_and_context(&config, Member::reporting(lag)).map_err(misconfigured)?;
+        config.set("statistics.interval.ms", STATISTICS_INTERVAL_MS);
+        let member = Member::reporting(Arc::clone(&observer));
+        let consumer = Arc::new(BaseConsumer::from_config_and_context(&config, member).map_err(misconfigured)?);
         let partitions = check_topics(&consumer, settings)?;
-        let dead_letters = DeadLetterTopic::open(settings)?;
-        let topics: Vec<_> = settings.topics.iter().map(|topic| topic.topic.as_str()).collect();
-        consumer.subscribe(&topics).map_err(misconfigured)?;
-        Ok(Self {
-            consumer: Arc::new(consumer),
+        let dead_letters = DeadLetterTopic::open(settings, Arc::clone(&observer))?;
+        let policy = Policy { remember_messages_max: settings.remember_messages_max.into(), first };
+        let lookup = Lookup::start(&consumer, policy)
+            .map_err(|error| SourceError::Unavailable(format!("cannot start a thread: {error}")))?;
+        let commits = Commits::new(Arc::clone(&consumer))
+            .ok_or_else(|| SourceError::Unavailable("librdkafka has no memory for a queue".to_owned()))?;
+        let topics: Vec<Arc<str>> = settings.topics.iter().map(|topic| topic.topic.as_str().into()).collect();
+        consumer.subscribe(&topics.iter().map(|topic| &**topic).collect::<Vec<_>>()).map_err(misconfigured)?;
+        let closer = Closer(Some(Arc::clone(&consumer)));
+        let mut source = Self {
+            consumer,
+            commits,
+            lookup,
             dead_letters,
+            observer,
+            topics,
             owned: Vec::new(),
+            generation: 0,
             leaving: None,
             paused: false,
-            unconfirmed: None,
+            joined: false,
+            looking_for_stalled: 0,
+            commit_failed: false,
             stray: None,
-            remember_messages_max: settings.remember_messages_max.into(),
+            snapshots: 0,
+            reported: Reported::default(),
             partitions,
-        })
+            closer,
+        };
+        source.report();
+        Ok(source)
     }
 
     /// Partitions of all topics together, whoever of the group owns them, as they were when it was opened.
@@ -105,42 +200,235 @@ impl KafkaSource {
         check_topics(&consumer, settings).map(drop)
     }
 
-    /// Starts to read newly assigned partitions, each from far enough back to remember.
-    fn assign(&mut self, partitions: &TopicPartitionList) -> Result<(), SourceError> {
-        let mut assigned = partitions.clone();
-        let committed =
-            self.consumer.committed_offsets(assigned.clone(), ANSWER_WAIT).map_err(|error| self.unavailable(&error))?;
-        for element in committed.elements() {
-            let (topic, partition) = (element.topic(), element.partition());
-            let mut live_from = 0;
-            if let Offset::Offset(offset) = element.offset() {
-                let (low, _) = self
-                    .consumer
-                    .fetch_watermarks(topic, partition, ANSWER_WAIT)
-                    .map_err(|error| self.unavailable(&error))?;
-                if offset < low {
-                    tracing::error!(topic, partition, from = offset, until = low, "messages were deleted unread");
-                }
-                let from = (offset - self.remember_messages_max).max(low);
-                assigned.set_partition_offset(topic, partition, Offset::Offset(from)).map_err(misconfigured)?;
-                live_from = offset;
-                tracing::info!(topic, partition, committed = offset, from, "partition taken over");
-            } else {
-                tracing::info!(topic, partition, "partition taken over, nothing committed yet");
-            }
-            self.owned.retain(|owned| !owned.is(topic, partition));
-            let position = Position { topic: topic.into(), partition, offset: live_from };
-            self.owned.push(Owned { position, live_from });
-        }
-        let done = match self.consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => self.consumer.incremental_assign(&assigned),
-            _ => self.consumer.assign(&assigned),
-        };
+    /// Accepts newly assigned partitions, and asks where each goes on. They are read from when that is known.
+    fn accept(&mut self, partitions: &TopicPartitionList) -> Result<(), SourceError> {
+        let none = TopicPartitionList::new();
+        let done =
+            if self.is_incremental() { self.consumer.incremental_assign(&none) } else { self.consumer.assign(&none) };
         done.map_err(|error| self.unavailable(&error))?;
-        if self.paused {
-            self.consumer.pause(&assigned).map_err(|error| self.unavailable(&error))?;
+        for element in partitions.elements() {
+            let (topic, partition) = (element.topic(), element.partition());
+            let topic = self.topics.iter().find(|known| ***known == *topic).map_or_else(|| topic.into(), Arc::clone);
+            self.owned.retain(|owned| !owned.is(&topic, partition));
+            self.owned.push(Owned::new(Position::new(topic, partition, 0)));
         }
+        self.joined = true;
+        self.ask();
         Ok(())
+    }
+
+    /// Asks for each partition that is not read yet where it goes on.
+    fn ask(&mut self) {
+        let mut wanted = Vec::new();
+        for owned in self.owned.iter_mut().filter(|owned| !owned.is_read && owned.asked.is_none()) {
+            wanted.push(owned.want(&mut self.generation, None));
+        }
+        if !wanted.is_empty() {
+            self.lookup.want(wanted);
+        }
+    }
+
+    /// Takes what the lookups have found, and starts to read those partitions.
+    fn take_answers(&mut self) -> Result<(), SourceError> {
+        if self.leaving.is_some() || self.consumer.context().is_rebalancing() || self.consumer.assignment_lost() {
+            return Ok(());
+        }
+        let (mut started, mut again) = (TopicPartitionList::new(), TopicPartitionList::new());
+        let mut gaps = Vec::new();
+        while let Some(answer) = self.lookup.answer() {
+            match answer {
+                Answer::Topic { topic, found } => self.look_at_topic(&topic, found),
+                Answer::Partition(found) => {
+                    let Wanted { topic, partition, generation, .. } = &found.wanted;
+                    let Some(owned) = self.owned.iter_mut().find(|owned| owned.asked == Some(*generation)) else {
+                        continue;
+                    };
+                    if owned.is_read {
+                        again.add_partition(topic, *partition);
+                        self.stray.take_if(|stray| stray.topic() == &**topic && stray.partition() == *partition);
+                    }
+                    gaps.extend(owned.begin(&found));
+                    started
+                        .add_partition_offset(topic, *partition, Offset::Offset(found.resume.from))
+                        .map_err(misconfigured)?;
+                }
+            }
+        }
+        self.report_gaps(gaps);
+        if started.count() == 0 {
+            return Ok(());
+        }
+        self.read_from(&started, &again).map_err(|error| self.unavailable(&error))
+    }
+
+    /// Reads `started` from their offsets; those in `again` are being read already.
+    fn read_from(&self, started: &TopicPartitionList, again: &TopicPartitionList) -> KafkaResult<()> {
+        if self.is_incremental() {
+            if again.count() > 0 {
+                self.consumer.incremental_unassign(again)?;
+            }
+            self.consumer.incremental_assign(started)?;
+        } else {
+            let mut all = started.clone();
+            for owned in self.owned.iter().filter(|owned| owned.is_read) {
+                let (topic, partition) = (&owned.position.topic, owned.position.partition);
+                if started.find_partition(topic, partition).is_none() {
+                    all.add_partition_offset(topic, partition, Offset::Offset(owned.next))?;
+                }
+            }
+            self.consumer.assign(&all)?;
+        }
+        if self.paused { self.consumer.pause(&self.consumer.assignment()?) } else { Ok(()) }
+    }
+
+    /// Logs and reports the partitions that are begun anew, together by topic and kind.
+    fn report_gaps(&self, mut gaps: Vec<OffsetGap>) {
+        gaps.sort_by(|one, other| {
+            (&one.topic, one.kind, one.partition).cmp(&(&other.topic, other.kind, other.partition))
+        });
+        for gap in &gaps {
+            let OffsetGap { kind, topic, partition, expected, resumed, end } = gap;
+            let (topic, kind, lost) = (&**topic, kind.name(), gap.lost());
+            tracing::error!(
+                topic,
+                partition,
+                kind,
+                expected,
+                resumed,
+                end,
+                lost,
+                "read from the earliest message again"
+            );
+            self.observer.condition(Condition::OffsetGap, &part(topic, *partition), true);
+        }
+        for alike in gaps.chunk_by(|one, other| one.topic == other.topic && one.kind == other.kind) {
+            self.observer.gaps(alike);
+        }
+    }
+
+    /// Notices topics that are gone, and those that are others than when their partitions were taken over.
+    fn look_at_topic(&mut self, topic: &Arc<str>, found: Result<TopicId, RDKafkaErrorCode>) {
+        if let Err(code) = found {
+            tracing::debug!(topic = &**topic, %code, "topic not described");
+        }
+        self.observer.condition(Condition::SourceTopic, topic, found.is_err());
+        let Ok(id) = found else { return };
+        let mut wanted = Vec::new();
+        for owned in &mut self.owned {
+            let position = &owned.position;
+            if owned.is_read && owned.asked.is_none() && position.topic == *topic && is_other(position.topic_id, id) {
+                let left = Left { offset: owned.next, topic_id: position.topic_id };
+                wanted.push(owned.want(&mut self.generation, Some(left)));
+            }
+        }
+        if !wanted.is_empty() {
+            self.lookup.want(wanted);
+        }
+    }
+
+    /// Serves what librdkafka's statistics say.
+    fn look_at(&mut self, snapshot: &Snapshot) {
+        self.snapshots = self.snapshots.wrapping_add(1);
+        self.joined |= snapshot.steady;
+        let mut wanted = Vec::new();
+        for owned in &mut self.owned {
+            let fetching = snapshot.partitions.iter().find(|fetching| owned.is(&fetching.topic, fetching.partition));
+            let Some(fetching) = fetching.filter(|_| owned.is_read) else { continue };
+            // The last messages before `live_from` may be missing: compacted, or the markers of transactions.
+            owned.rebuilding &= fetching.handed_over < owned.live_from;
+            // A partition that was assigned just now is not fetched for a moment either.
+            owned.idle = if fetching.idle { owned.idle + 1 } else { 0 };
+            if self.looking_for_stalled > 0 && owned.idle >= 2 && owned.asked.is_none() {
+                let left = Left { offset: owned.next, topic_id: owned.position.topic_id };
+                wanted.push(owned.want(&mut self.generation, Some(left)));
+            }
+        }
+        if !self.owned.iter().any(|owned| owned.idle > 0) {
+            self.looking_for_stalled = self.looking_for_stalled.saturating_sub(1);
+        }
+        if !wanted.is_empty() {
+            self.lookup.want(wanted);
+        }
+        self.ask();
+        if self.snapshots.is_multiple_of(TOPICS_INTERVAL) {
+            self.lookup.ask_topics(self.topics.clone());
+        }
+        if self.commit_failed {
+            self.commit_again();
+        }
+    }
+
+    /// Notes the answers to commits that have come.
+    fn take_commits(&mut self) {
+        while let Some(answer) = self.commits.answer(Duration::ZERO) {
+            self.note_commit(answer);
+        }
+    }
+
+    fn note_commit(&mut self, Committed { error, offsets }: Committed) {
+        let mut failed = error;
+        for CommittedOffset { topic, partition, offset, error: refused } in offsets {
+            let Some(owned) = self.owned.iter_mut().find(|owned| owned.is(&topic, partition)) else { continue };
+            failed = failed.or(refused);
+            if error.is_none() && refused.is_none() {
+                owned.confirmed = Some(offset);
+                if std::mem::take(&mut owned.gap) {
+                    self.observer.condition(Condition::OffsetGap, &part(&topic, partition), false);
+                }
+            }
+        }
+        if self.is_confirmed() {
+            // Offsets of partitions that have gone are no longer ours to commit.
+            self.commit_failed = false;
+        } else if let Some(code) = failed
+            && !std::mem::replace(&mut self.commit_failed, true)
+        {
+            tracing::warn!(%code, "offsets not committed; trying again");
+        }
+    }
+
+    /// Whether the brokers have all offsets that were sent to them.
+    fn is_confirmed(&self) -> bool {
+        self.owned.iter().all(|owned| owned.sent == owned.confirmed)
+    }
+
+    /// Commits what the brokers have not confirmed.
+    fn commit_again(&mut self) {
+        let mut offsets = TopicPartitionList::new();
+        for owned in self.owned.iter().filter(|owned| owned.sent != owned.confirmed) {
+            if let Some(offset) = owned.sent
+                && let Err(error) = add(&mut offsets, &owned.position, offset)
+            {
+                tracing::error!(%error, "an offset cannot be committed");
+            }
+        }
+        if offsets.count() == 0 {
+            self.commit_failed = false;
+        } else if self.consumer.assignment_lost() {
+            // They are their next owner's to commit.
+        } else if let Err(error) = self.commits.commit(&offsets) {
+            tracing::debug!(%error, "offsets not committed");
+        }
+    }
+
+    /// Tells the observer what has changed.
+    fn report(&mut self) {
+        let now = Reported {
+            no_partitions: !self.joined || self.owned.iter().any(|owned| !owned.is_read),
+            rebuilding: self.owned.iter().any(|owned| owned.rebuilding),
+            commit_failed: self.commit_failed,
+        };
+        let before = std::mem::replace(&mut self.reported, now);
+        for (condition, part, before, now) in [
+            (Condition::NoPartitions, "", before.no_partitions, now.no_partitions),
+            (Condition::Rebuilding, "", before.rebuilding, now.rebuilding),
+            // Of its own, since a commit that is accepted here may still be refused there.
+            (Condition::Commit, "brokers", before.commit_failed, now.commit_failed),
+        ] {
+            if before != now {
+                self.observer.condition(condition, part, now);
+            }
+        }
     }
 
     fn set_paused(&mut self, paused: bool) -> Result<(), SourceError> {
@@ -153,24 +441,86 @@ impl KafkaSource {
         Ok(())
     }
 
-    /// Waits until the last commit has arrived, by making it once more: a commit's answer can be had only by blocking,
-    /// and without a broker that would be for minutes. The thread that then still blocks keeps the consumer from being
-    /// closed, which would block too; both end with the process.
-    fn confirm(&mut self) {
-        let Some(offsets) = self.unconfirmed.take() else { return };
-        let consumer = Arc::clone(&self.consumer);
-        let (answer, answered) = mpsc::channel();
-        std::thread::spawn(move || answer.send(consumer.commit(&offsets, CommitMode::Sync)));
-        match answered.recv_timeout(CONFIRM_WAIT) {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the last offsets were not committed; they will be read again"),
-            Err(_) => tracing::warn!("the last offsets were not confirmed; they may be read again"),
+    /// Waits for the answers to the last commits, at most for [`CONFIRM_WAIT`]. Whether they have come.
+    fn confirm(&mut self) -> bool {
+        const SLICES: u32 = 20;
+        for _ in 0..SLICES {
+            if self.commits.outstanding() == 0 {
+                return true;
+            }
+            if let Some(answer) = self.commits.answer(CONFIRM_WAIT / SLICES) {
+                self.note_commit(answer);
+            }
         }
+        tracing::warn!("the last offsets were not confirmed; messages may be read again");
+        false
+    }
+
+    /// Whether assignments are changed by differences (cooperative rebalancing), not replaced.
+    fn is_incremental(&self) -> bool {
+        matches!(self.consumer.rebalance_protocol(), RebalanceProtocol::Cooperative)
     }
 
     /// The error with what librdkafka said last, which often is the cause.
     fn unavailable(&self, error: &KafkaError) -> SourceError {
         SourceError::Unavailable(self.consumer.context().told(&error.to_string()))
+    }
+}
+
+impl Owned {
+    fn new(position: Position) -> Self {
+        Self {
+            position,
+            next: 0,
+            live_from: 0,
+            is_read: false,
+            asked: None,
+            rebuilding: false,
+            idle: 0,
+            gap: false,
+            sent: None,
+            confirmed: None,
+        }
+    }
+
+    fn is(&self, topic: &str, partition: i32) -> bool {
+        self.position.partition == partition && *self.position.topic == *topic
+    }
+
+    /// What is to be looked up for it. An older answer is not taken any more.
+    fn want(&mut self, generation: &mut u64, stalled: Option<Left>) -> Wanted {
+        *generation += 1;
+        self.asked = Some(*generation);
+        let Position { topic, partition, .. } = &self.position;
+        Wanted { topic: Arc::clone(topic), partition: *partition, generation: *generation, stalled }
+    }
+
+    /// Goes on where `found` says. Returns the gap, if there is one.
+    fn begin(&mut self, found: &Found) -> Option<OffsetGap> {
+        let Found { left, log, resume, .. } = found;
+        self.position.topic_id = log.topic_id;
+        self.next = resume.from;
+        self.live_from = resume.live_from;
+        self.rebuilding = resume.from < resume.live_from;
+        self.is_read = true;
+        self.asked = None;
+        self.idle = 0;
+        self.gap |= resume.gap.is_some();
+        // What was committed of a log that is gone says nothing about this one.
+        (self.sent, self.confirmed) = (None, None);
+        let Position { topic, partition, .. } = &self.position;
+        if resume.gap.is_none() {
+            let (committed, from) = (left, resume.from);
+            tracing::info!(topic = &**topic, partition, committed, from, end = log.high, "partition taken over");
+        }
+        Some(OffsetGap {
+            kind: resume.gap?,
+            topic: Arc::clone(topic),
+            partition: *partition,
+            expected: left.unwrap_or(resume.from),
+            resumed: resume.from,
+            end: log.high,
+        })
     }
 }
 
@@ -181,6 +531,12 @@ impl Source for KafkaSource {
         timeout: Duration,
         take: &mut dyn FnMut(Message<'_>),
     ) -> Result<Polled, SourceError> {
+        self.take_commits();
+        if let Some(snapshot) = self.consumer.context().take_snapshot() {
+            self.look_at(&snapshot);
+        }
+        self.take_answers()?;
+        self.report();
         self.set_paused(max == 0)?;
         let (mut count, mut bytes) = (0, 0);
         if max > 0
@@ -205,7 +561,10 @@ impl Source for KafkaSource {
                     if is_final(&error) {
                         return Err(self.unavailable(&error));
                     }
-                    // The client goes on trying by itself, and its log has told why.
+                    if let KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset) = error {
+                        self.looking_for_stalled = STALLED_INTERVALS;
+                    }
+                    // Of anything else the client tries again by itself, and its log has told why.
                     tracing::debug!(%error, "kafka");
                     break;
                 }
@@ -213,12 +572,7 @@ impl Source for KafkaSource {
             }
         }
         match self.consumer.context().take_rebalance() {
-            Some(Rebalance::Assigned(partitions)) => {
-                if let Err(error) = self.assign(&partitions) {
-                    tracing::warn!(%error, "partitions not taken over yet; trying again");
-                    self.consumer.context().put_back(Rebalance::Assigned(partitions));
-                }
-            }
+            Some(Rebalance::Assigned(partitions)) => self.accept(&partitions)?,
             Some(Rebalance::Revoked(partitions)) => {
                 let names = partitions.elements().iter().map(|e| (e.topic().into(), e.partition())).collect();
                 self.leaving = Some(partitions);
@@ -227,53 +581,73 @@ impl Source for KafkaSource {
             Some(Rebalance::Lost(partitions)) => {
                 tracing::warn!("the group gave our partitions to others; what was not committed is theirs to do");
                 self.leaving = Some(partitions);
+                self.joined = false;
+                self.report();
                 return Ok(Polled::Lost);
             }
             None => {}
         }
+        self.report();
         Ok(Polled::Messages(count))
     }
 
     fn commit(&mut self, checkpoint: &Checkpoint, letters: &[DeadLetter]) -> Result<(), SourceError> {
-        self.dead_letters.send(letters)?;
+        self.dead_letters.park(letters);
         let mut offsets = TopicPartitionList::with_capacity(checkpoint.next.len());
         for next in &checkpoint.next {
-            offsets
-                .add_partition_offset(&next.topic, next.partition, Offset::Offset(next.offset))
-                .map_err(misconfigured)?;
+            let Some(owned) = self.owned.iter_mut().find(|owned| owned.is(&next.topic, next.partition)) else {
+                continue;
+            };
+            // Of a log that has lost its end or was replaced, and is being read anew.
+            if next.offset > owned.next || is_other(next.topic_id, owned.position.topic_id) {
+                continue;
+            }
+            owned.sent = Some(next.offset);
+            add(&mut offsets, &owned.position, next.offset).map_err(misconfigured)?;
         }
-        if checkpoint.next.is_empty() {
+        // A commit that comes late, under a membership that has ended, fences a static member for good.
+        if offsets.count() == 0 || self.consumer.assignment_lost() {
             return Ok(());
         }
-        // Not waited for: that would take most of a minute without a broker. What fails is in librdkafka's log, and
-        // is done by the next commit or read again.
-        self.consumer.commit(&offsets, CommitMode::Async).map_err(|error| self.unavailable(&error))?;
-        self.unconfirmed = Some(offsets);
-        Ok(())
+        // Not waited for: that would take most of a minute without a broker. `take_commits` sees what comes of it.
+        self.commits
+            .commit(&offsets)
+            .map_err(|code| SourceError::Unavailable(self.consumer.context().told(&code.to_string())))
     }
 
     fn release(&mut self) -> Result<(), SourceError> {
         let Some(leaving) = self.leaving.take() else { return Ok(()) };
-        if self.consumer.assignment_lost() {
-            // A commit that comes late, under a membership that has ended, fences a static member for good.
-            self.unconfirmed = None;
+        // The next owner of the partitions must find what was committed. What was lost is theirs already.
+        if !self.consumer.assignment_lost() {
+            self.confirm();
         }
-        // Whoever gets the partitions must find what we have committed.
-        self.confirm();
+        let mut read = TopicPartitionList::new();
         for element in leaving.elements() {
-            tracing::info!(topic = element.topic(), partition = element.partition(), "partition released");
-            self.owned.retain(|owned| !owned.is(element.topic(), element.partition()));
+            let (topic, partition) = (element.topic(), element.partition());
+            let Some(at) = self.owned.iter().position(|owned| owned.is(topic, partition)) else { continue };
+            let owned = self.owned.swap_remove(at);
+            if owned.is_read {
+                read.add_partition(topic, partition);
+            }
+            self.lookup.forget(&owned.position.topic, partition);
+            if owned.gap {
+                self.observer.condition(Condition::OffsetGap, &part(topic, partition), false);
+            }
+            tracing::info!(topic, partition, "partition released");
         }
         if let Some(stray) = &self.stray
             && leaving.find_partition(stray.topic(), stray.partition()).is_some()
         {
             self.stray = None;
         }
-        let done = match self.consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => self.consumer.incremental_unassign(&leaving),
-            _ => self.consumer.unassign(),
-        };
-        done.map_err(|error| self.unavailable(&error))
+        let done =
+            if self.is_incremental() { self.consumer.incremental_unassign(&read) } else { self.consumer.unassign() };
+        done.map_err(|error| self.unavailable(&error))?;
+        if self.owned.is_empty() {
+            self.commit_failed = false;
+        }
+        self.report();
+        Ok(())
     }
 }
 
@@ -281,31 +655,44 @@ impl Drop for KafkaSource {
     fn drop(&mut self) {
         // Closing the consumer revokes its partitions once more, with nobody left to serve that.
         self.consumer.context().closing.store(true, Ordering::Relaxed);
-        self.confirm();
+        self.dead_letters.stop();
+        if !self.confirm() {
+            // Closing waits for the answer to the last commit, without a broker for a minute. The process ends anyway.
+            std::mem::forget(self.closer.0.take());
+        }
     }
 }
 
-impl Owned {
-    fn is(&self, topic: &str, partition: i32) -> bool {
-        self.position.partition == partition && *self.position.topic == *topic
+fn hand_over(owned: &mut [Owned], message: &impl rdkafka::Message, take: &mut dyn FnMut(Message<'_>)) {
+    let mut candidates = owned.iter_mut().filter(|owned| owned.is(message.topic(), message.partition()));
+    // Not ours any more: its next owner reads it.
+    let Some(owned) = candidates.next().filter(|owned| owned.is_read) else { return };
+    owned.position.offset = message.offset();
+    owned.next = message.offset() + 1;
+    let replayed = message.offset() < owned.live_from;
+    if owned.rebuilding {
+        owned.rebuilding = owned.next < owned.live_from;
     }
-}
-
-fn hand_over(owned: &mut Vec<Owned>, message: &impl rdkafka::Message, take: &mut dyn FnMut(Message<'_>)) {
-    let at = owned.iter().position(|owned| owned.is(message.topic(), message.partition())).unwrap_or_else(|| {
-        let position = Position { topic: message.topic().into(), partition: message.partition(), offset: 0 };
-        owned.push(Owned { position, live_from: 0 });
-        owned.len() - 1
-    });
-    let Owned { position, live_from } = &mut owned[at];
-    position.offset = message.offset();
     take(Message {
-        position,
+        position: &owned.position,
         key: Some(message.key().unwrap_or_default()),
         payload: message.payload().unwrap_or_default(),
         logged_at: log_time(message.timestamp()),
-        replayed: message.offset() < *live_from,
+        replayed,
     });
+}
+
+/// Adds the offset to be committed, and of which topic it is.
+fn add(offsets: &mut TopicPartitionList, position: &Position, offset: i64) -> KafkaResult<()> {
+    let mut element = offsets.add_partition(&position.topic, position.partition);
+    element.set_offset(Offset::Offset(offset))?;
+    element.set_metadata(lookup::metadata(position.topic_id));
+    Ok(())
+}
+
+/// A partition's name in reports.
+fn part(topic: &str, partition: i32) -> String {
+    format!("{topic}/{partition}")
 }
 
 /// The record's timestamp; negative is Kafka's "none".
@@ -318,14 +705,13 @@ fn log_time(timestamp: rdkafka::Timestamp) -> Option<LogTime> {
     (millis >= 0).then_some(LogTime { millis, kind })
 }
 
-/// Whether waiting cannot help.
+/// Whether waiting cannot help. A topic that we may not read any more is reported, and the others go on.
 fn is_final(error: &KafkaError) -> bool {
     match error {
         KafkaError::MessageConsumptionFatal(_) => true,
         KafkaError::MessageConsumption(code) => matches!(
             code,
-            RDKafkaErrorCode::TopicAuthorizationFailed
-                | RDKafkaErrorCode::GroupAuthorizationFailed
+            RDKafkaErrorCode::GroupAuthorizationFailed
                 | RDKafkaErrorCode::ClusterAuthorizationFailed
                 | RDKafkaErrorCode::Fatal
         ),
@@ -381,8 +767,8 @@ fn ask(consumer: &BaseConsumer<Member>, topic: &str, brokers: &str) -> Result<Me
         match consumer.fetch_metadata(Some(topic), slice) {
             Ok(metadata) => return Ok(metadata),
             Err(error) => {
-                // Errors, with their reasons, come by polling.
-                while consumer.poll(Duration::ZERO).is_some() {}
+                // Errors, with their reasons, come by polling, behind log lines and statistics.
+                while consumer.poll(Duration::from_millis(50)).is_some() {}
                 waited += slice;
                 let context = consumer.context();
                 let refused = context.refused.load(Ordering::Relaxed);

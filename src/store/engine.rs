@@ -1,7 +1,7 @@
 //! The ClickHouse engine inside this process: `libchdb.so`, loaded at run time (559 MB are not linked), behind five
 //! safe words: [`Engine::open`], [`Engine::session`], [`Session::query`], [`Answer`], and the drop of each.
 //!
-//! This is the one file with unsafe code. The calls are those of `chdb.h` of libchdb 26.5. What they ask of us:
+//! This file and `source/kafka/native.rs` are the ones with unsafe code. The calls are those of `chdb.h` of libchdb 26.5. What they ask of us:
 //! a session runs one statement at a time, so [`Session::query`] takes `&mut self`; results are freed by the library;
 //! the last connection is closed before the process ends, for the library's own teardown at exit fails otherwise.
 

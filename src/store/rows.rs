@@ -177,7 +177,7 @@ fn put_event(to: &mut Vec<u8>, row: &EventRow<'_>) {
     put::i32(to, row.position.partition);
     put::i64(to, row.position.offset);
     put::u32(to, row.index);
-    put::u64(to, row_id(row));
+    put::u64(to, row_id(row.position, row.index));
     put::length(to, event.attrs.len());
     for (name, value) in &event.attrs {
         put::text(to, name);
@@ -186,10 +186,12 @@ fn put_event(to: &mut Vec<u8>, row: &EventRow<'_>) {
 }
 
 /// The same for an event that is read again, and another for each other one, whatever its producer called it.
-fn row_id(row: &EventRow<'_>) -> u64 {
-    let Position { topic, partition, offset } = row.position;
-    let place = u128::from(*partition as u32) << 96 | u128::from(row.index) << 64 | u128::from(*offset as u64);
-    xxh3_64_with_seed(&place.to_le_bytes(), xxh3_64(topic.as_bytes()))
+fn row_id(position: &Position, index: u32) -> u64 {
+    let Position { topic, topic_id, partition, offset } = position;
+    let place = u128::from(*partition as u32) << 96 | u128::from(index) << 64 | u128::from(*offset as u64);
+    // A topic that is created again under its name has the same offsets, and other messages.
+    let topic = xxh3_64_with_seed(&topic_id.0, xxh3_64(topic.as_bytes()));
+    xxh3_64_with_seed(&place.to_le_bytes(), topic)
 }
 
 /// The columns `rules` to `signal_expected`.
@@ -480,7 +482,12 @@ impl Rows for EpochRows {
         let position = row.position;
         let numbers =
             (i128::from(position.partition) << 96) | i128::from(row.index) << 64 | i128::from(position.offset as u64);
-        let identity = [row.event.event.event_id.as_bytes(), position.topic.as_bytes(), &numbers.to_le_bytes()];
+        let identity = [
+            row.event.event.event_id.as_bytes(),
+            position.topic.as_bytes(),
+            &position.topic_id.0,
+            &numbers.to_le_bytes(),
+        ];
         self.events.push(&identity, |to| put_event(to, row));
     }
 
@@ -511,6 +518,7 @@ impl Rows for EpochRows {
         let byte = letter.at.map_or(0, |at| at.byte as u64);
         let identity = [
             letter.position.topic.as_bytes(),
+            &letter.position.topic_id.0,
             &letter.position.partition.to_le_bytes(),
             &letter.position.offset.to_le_bytes(),
             letter.reason.as_bytes(),
@@ -555,7 +563,7 @@ mod tests {
     use super::*;
 
     fn letter(offset: i64) -> DeadLetter {
-        let position = crate::checkpoint::Position { topic: "t".into(), partition: 0, offset };
+        let position = crate::checkpoint::Position::new("t", 0, offset);
         let payload = vec![0xff; offset as usize];
         DeadLetter { position, received_at: 7, reason: "unreadable".to_owned(), at: None, payload }
     }
@@ -564,6 +572,22 @@ mod tests {
         let mut rows = EpochRows::new();
         offsets.for_each(|offset| rows.push_dead_letter(&letter(offset)));
         rows
+    }
+
+    #[test]
+    fn rows_of_a_recreated_topic_are_other_rows() {
+        let old = crate::checkpoint::Position::new("t", 0, 5);
+        let new = crate::checkpoint::Position { topic_id: crate::checkpoint::TopicId([1; 16]), ..old.clone() };
+        assert_eq!(row_id(&old, 0), row_id(&old.clone(), 0));
+        assert_ne!(row_id(&old, 0), row_id(&new, 0));
+        assert_ne!(row_id(&old, 0), row_id(&old, 1));
+        let token = |position| {
+            let mut rows = EpochRows::new();
+            rows.push_dead_letter(&DeadLetter { position, ..letter(5) });
+            sent(&rows).into_iter().map(|(token, _)| token).collect::<Vec<_>>()
+        };
+        assert_eq!(token(old.clone()), token(old.clone()));
+        assert_ne!(token(old), token(new), "ClickHouse would drop the rows as sent already");
     }
 
     fn sent(rows: &EpochRows) -> Vec<(String, Vec<u8>)> {

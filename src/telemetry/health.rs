@@ -5,112 +5,11 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::port::Condition;
 use crate::sanitize;
 
 /// A worker that has not polled its source for this long hangs.
 const BEAT_MS_MAX: i64 = 60_000;
-
-/// A reason why the service does not do all of its work now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Condition {
-    /// The worker has not polled its source yet.
-    Starting,
-    /// The worker has stopped polling its source.
-    Hung,
-    /// The consumer group has assigned nothing to this member yet, not even an empty set of partitions.
-    NoPartitions,
-    /// Baselines are being rebuilt from messages that were committed before.
-    Rebuilding,
-    /// No Kafka broker has answered for 15 s.
-    Broker,
-    /// The last offset commit failed.
-    Commit,
-    /// A committed offset lies outside the log, and no valid one has been committed since.
-    OffsetGap,
-    /// The dead-letter topic does not take messages; the table `dead_letters` has them.
-    DeadLetterTopic,
-    /// ClickHouse does not take rows.
-    Store,
-    /// The spool of rows for ClickHouse is full, or its disk fails.
-    SpoolFull,
-    /// The outbox cannot be written.
-    Outbox,
-    /// Lines of the outbox's file are damaged.
-    OutboxDamaged,
-    /// A delivery lane has failed and is being restarted.
-    Lane,
-    /// A delivery lane has ended and cannot be restarted inside this process.
-    LaneEnded,
-    /// An alert channel rejects alerts.
-    Channel,
-}
-
-impl Condition {
-    pub const ALL: [Self; 15] = [
-        Self::Starting,
-        Self::Hung,
-        Self::NoPartitions,
-        Self::Rebuilding,
-        Self::Broker,
-        Self::Commit,
-        Self::OffsetGap,
-        Self::DeadLetterTopic,
-        Self::Store,
-        Self::SpoolFull,
-        Self::Outbox,
-        Self::OutboxDamaged,
-        Self::Lane,
-        Self::LaneEnded,
-        Self::Channel,
-    ];
-
-    /// The name at the start of its line in `/readyz`, and the label in `tokenwarden_unready`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Starting => "starting",
-            Self::Hung => "hung",
-            Self::NoPartitions => "no_partitions",
-            Self::Rebuilding => "rebuilding",
-            Self::Broker => "broker",
-            Self::Commit => "commit",
-            Self::OffsetGap => "offset_gap",
-            Self::DeadLetterTopic => "dead_letter_topic",
-            Self::Store => "store",
-            Self::SpoolFull => "spool_full",
-            Self::Outbox => "outbox",
-            Self::OutboxDamaged => "outbox_damaged",
-            Self::Lane => "lane",
-            Self::LaneEnded => "lane_ended",
-            Self::Channel => "channel",
-        }
-    }
-
-    const fn text(self) -> &'static str {
-        match self {
-            Self::Starting => "the worker has not polled its source yet",
-            Self::Hung => "the worker has not polled its source for 60 s",
-            Self::NoPartitions => "the consumer group has not assigned partitions to this member yet",
-            Self::Rebuilding => "baselines are being rebuilt from messages of the partitions taken over",
-            Self::Broker => "no Kafka broker has answered for 15 s",
-            Self::Commit => "the last offset commit failed",
-            Self::OffsetGap => "the committed offset is outside the log; messages may be lost or read again",
-            Self::DeadLetterTopic => "the dead-letter topic cannot be written; the table dead_letters has the messages",
-            Self::Store => "ClickHouse is unavailable",
-            Self::SpoolFull => "the spool takes no rows for ClickHouse; partitions are paused",
-            Self::Outbox => "the outbox cannot be written",
-            Self::OutboxDamaged => "lines of the outbox are damaged; alerts or revocations may be lost",
-            Self::Lane => "the delivery lane has failed and is being restarted",
-            Self::LaneEnded => "the delivery lane has ended; restart the process",
-            Self::Channel => "the alert channel rejects alerts",
-        }
-    }
-
-    /// Whether a restart of the process repairs it, so that `/healthz` fails too.
-    const fn needs_restart(self) -> bool {
-        matches!(self, Self::Hung | Self::LaneEnded)
-    }
-}
 
 /// The conditions that hold now. Set by whatever part of the service notices them.
 #[derive(Debug, Default)]

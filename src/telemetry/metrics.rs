@@ -17,6 +17,7 @@ use super::notes::Notes;
 use super::{Condition, Health};
 use crate::engine;
 use crate::pipeline::Tally;
+use crate::port::OffsetGap;
 
 /// One label: its name and value.
 type Label = [(&'static str, Cow<'static, str>); 1];
@@ -54,6 +55,9 @@ pub struct Metrics {
     delivery: Delivery,
     lag: Family<[(&'static str, Cow<'static, str>); 2], Gauge>,
     unready: Family<Label, Gauge>,
+    offset_gaps: Family<[(&'static str, Cow<'static, str>); 2], Counter>,
+    messages_lost: Family<Label, Counter>,
+    letters_dropped: Counter,
 }
 
 /// Whether the store takes rows.
@@ -142,6 +146,8 @@ impl Metrics {
         let confirmed_alarms = counter("confirmed_alarms", "Those of them that were suspected enough for an alert");
         let epochs = counter("epochs", "Epochs whose rows are in the store");
         let store_retries = counter("store_retries", "Writes to the store that failed and were tried again");
+        let letters_dropped =
+            counter("dead_letter_topic_dropped", "Dead letters never sent to their topic; the table has them");
         let mut family = |name, help| {
             let family = Family::<Label, Counter>::default();
             registry.register(name, help, family.clone());
@@ -150,6 +156,7 @@ impl Metrics {
         let events = family("events", "Events judged, by verdict");
         let skipped = family("skipped", "Records that speak of no token, by reason");
         let reloads = family("rule_reloads", "Attempts to reload the rules, by result");
+        let messages_lost = family("messages_lost", "Messages deleted from the log before they were read, by topic");
         let mut gauge = |name, help| {
             let gauge = Gauge::default();
             registry.register(name, help, gauge.clone());
@@ -172,6 +179,12 @@ impl Metrics {
         let delivery = Delivery::new(&mut registry);
         let lag = Family::<[(&'static str, Cow<'static, str>); 2], Gauge>::default();
         registry.register("source_lag", "Messages still to be read, by topic and partition", lag.clone());
+        let offset_gaps = Family::<[(&'static str, Cow<'static, str>); 2], Counter>::default();
+        registry.register(
+            "offset_gaps",
+            "Partitions read from their earliest message again because their offset left the log, by topic and kind",
+            offset_gaps.clone(),
+        );
         let unready = Family::<Label, Gauge>::default();
         registry.register(
             "unready",
@@ -209,6 +222,9 @@ impl Metrics {
             delivery,
             lag,
             unready,
+            offset_gaps,
+            messages_lost,
+            letters_dropped,
         }
     }
 
@@ -315,6 +331,18 @@ impl Metrics {
             Some(messages) => _ = self.lag.get_or_create(&labels).set(messages),
             None => _ = self.lag.remove(&labels),
         }
+    }
+
+    /// A partition is read from its earliest message again.
+    pub fn offset_gap(&self, gap: &OffsetGap) {
+        let labels = [("topic", gap.topic.to_string().into()), ("kind", gap.kind.name().into())];
+        self.offset_gaps.get_or_create(&labels).inc();
+        self.messages_lost.get_or_create(&[("topic", gap.topic.to_string().into())]).inc_by(gap.lost());
+    }
+
+    /// Dead letters that their topic did not take were given up.
+    pub fn letters_dropped(&self, count: u64) {
+        self.letters_dropped.inc_by(count);
     }
 
     pub fn geoip_problems(&self, count: usize) {

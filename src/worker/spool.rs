@@ -292,7 +292,7 @@ mod tests {
     fn rows(count: usize, mark: u64) -> EpochRows {
         let mut rows = EpochRows::new();
         for number in 0..count {
-            let position = crate::checkpoint::Position { topic: "t".into(), partition: 0, offset: number as i64 };
+            let position = crate::checkpoint::Position::new("t", 0, number as i64);
             let reason = format!("{mark}");
             let letter =
                 crate::checkpoint::DeadLetter { position, received_at: 0, reason, at: None, payload: b"x".to_vec() };

@@ -191,7 +191,7 @@ impl Source for TestSource {
             self.turns.push_front(if replayed { Turn::Replayed(rest) } else { Turn::Messages(rest) });
         }
         for (partition, payload) in &messages {
-            let position = Position { topic: "t".into(), partition: *partition, offset: self.offset };
+            let position = Position::new("t", *partition, self.offset);
             self.offset += 1;
             take(Message { position: &position, key: None, payload: payload.as_bytes(), logged_at: None, replayed });
         }

@@ -87,7 +87,7 @@ fn take(
     (offset, line, logged, forged): (i64, &Value, Option<LogTimeKind>, bool),
 ) {
     let payload = line.to_string();
-    let position = Position { topic: "events".into(), partition: 0, offset };
+    let position = Position::new("events", 0, offset);
     let own = time(line);
     // The broker's clock is right; a producer's says what its events say.
     let millis = if forged && logged == Some(LogTimeKind::Append) { own - 400 * DAY } else { own };

@@ -705,7 +705,7 @@ fn no_raw_token_is_in_any_output() {
     let mut partition = pipeline.partition(Format::Native);
     let mut epoch = Epoch::new(MemoryRows::default(), true);
     for (offset, line) in (0..).zip(&lines) {
-        let position = Position { topic: "events".into(), partition: 0, offset };
+        let position = Position::new("events", 0, offset);
         let message =
             Message { position: &position, key: None, payload: line.as_bytes(), logged_at: None, replayed: false };
         pipeline.process(&mut partition, &[message], NOW, &mut epoch);

@@ -113,7 +113,7 @@ fn process(feed: Feed, messages: &[(Option<&str>, String)]) -> Epoch<MemoryRows>
     let mut partition = pipeline.partition(feed);
     let mut epoch = Epoch::new(MemoryRows::default(), true);
     for (offset, (key, line)) in (0..).zip(messages) {
-        let position = Position { topic: "events".into(), partition: 0, offset };
+        let position = Position::new("events", 0, offset);
         let payload = line.as_bytes();
         let message =
             Message { position: &position, key: key.map(str::as_bytes), payload, logged_at: None, replayed: false };

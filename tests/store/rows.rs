@@ -264,7 +264,7 @@ pub fn numbered(event: EnrichedEvent<'static>) -> EnrichedEvent<'static> {
 }
 
 pub fn position(offset: i64) -> Position {
-    Position { topic: "token-events".into(), partition: 3, offset }
+    Position::new("token-events", 3, offset)
 }
 
 pub fn push(rows: &mut EpochRows, event: &EnrichedEvent<'_>, outcome: &Outcome, offset: i64) {

@@ -4,14 +4,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::message::{Headers as _, Message as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-use super::process::{Tied, cache, free_port, wait_for_port};
+use super::acl::{self, Operation};
+use super::process::{Tied, cache, eventually, free_port, wait_for_port};
 
 pub struct Kafka {
     server: Option<Tied>,
@@ -44,7 +47,9 @@ impl Kafka {
              org.apache.kafka.common.security.plain.PlainLoginModule required user_tokenwarden=\"right\";\n\
              log.dirs={}\nauto.create.topics.enable=false\ngroup.initial.rebalance.delay.ms=0\n\
              offsets.topic.num.partitions=3\noffsets.topic.replication.factor=1\n\
-             transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n",
+             transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
+             authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
+             super.users=User:ANONYMOUS\nallow.everyone.if.no.acl.found=true\n",
             logs.display()
         );
         std::fs::write(&properties, text).expect("the broker's settings");
@@ -79,13 +84,107 @@ impl Kafka {
         consumer.fetch_metadata(None, Duration::from_secs(30)).expect("the broker answers");
     }
 
+    /// Stops the broker's process where it is; its connections stay open.
+    pub fn freeze(&self) {
+        self.server.as_ref().expect("a broker").signal("-STOP");
+    }
+
+    pub fn thaw(&self) {
+        self.server.as_ref().expect("a broker").signal("-CONT");
+    }
+
     pub fn create_topic(&self, name: &str, partitions: i32) {
-        let admin: AdminClient<DefaultClientContext> = self.client().create().expect("a client");
+        self.create_topic_with(name, partitions, &[]);
+    }
+
+    pub fn create_topic_with(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
+        let admin = self.admin();
         let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        let topic = settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
         let results = futures::executor::block_on(admin.create_topics([&topic], &AdminOptions::new()));
         for result in results.expect("the broker answers") {
             result.expect("the topic is made");
         }
+    }
+
+    /// Deletes the topic and waits until it is gone.
+    pub fn delete_topic(&self, name: &str) {
+        let results = futures::executor::block_on(self.admin().delete_topics(&[name], &AdminOptions::new()));
+        for result in results.expect("the broker answers") {
+            result.expect("the topic is deleted");
+        }
+        eventually(Duration::from_secs(20), "the topic is gone", || {
+            let consumer: BaseConsumer = self.client().create().expect("a client");
+            let metadata = consumer.fetch_metadata(Some(name), Duration::from_secs(10)).ok()?;
+            metadata.topics().first().is_none_or(|topic| topic.error().is_some()).then_some(())
+        })
+        .expect("the topic is gone");
+    }
+
+    pub fn add_partitions(&self, name: &str, count: usize) {
+        let more = NewPartitions::new(name, count);
+        let results = futures::executor::block_on(self.admin().create_partitions([&more], &AdminOptions::new()));
+        for result in results.expect("the broker answers") {
+            result.expect("the partitions are made");
+        }
+    }
+
+    /// Sets `key` of the topic, and all its other settings to their defaults.
+    pub fn configure_topic(&self, name: &str, key: &str, value: &str) {
+        let config = AlterConfig::new(ResourceSpecifier::Topic(name)).set(key, value);
+        let results = futures::executor::block_on(self.admin().alter_configs([&config], &AdminOptions::new()));
+        for result in results.expect("the broker answers") {
+            result.expect("the topic is configured");
+        }
+    }
+
+    /// Deletes the messages of partition 0 before `offset`.
+    pub fn delete_records(&self, topic: &str, offset: i64) {
+        let mut before = TopicPartitionList::new();
+        before.add_partition_offset(topic, 0, Offset::Offset(offset)).expect("an offset");
+        let deleted = futures::executor::block_on(self.admin().delete_records(&before, &AdminOptions::new()));
+        deleted.expect("the broker answers");
+    }
+
+    /// Commits `offset` of partition 0 for a group without members, as tools do that copy offsets.
+    pub fn commit(&self, group: &str, topic: &str, offset: i64, metadata: &str) {
+        let consumer: BaseConsumer = self.client().set("group.id", group).create().expect("a client");
+        let mut offsets = TopicPartitionList::new();
+        let mut element = offsets.add_partition(topic, 0);
+        element.set_offset(Offset::Offset(offset)).expect("an offset");
+        element.set_metadata(metadata);
+        consumer.commit(&offsets, CommitMode::Sync).expect("the offset is committed");
+    }
+
+    /// What the group has committed for partition 0.
+    pub fn committed(&self, group: &str, topic: &str) -> Option<i64> {
+        let consumer: BaseConsumer = self.client().set("group.id", group).create().expect("a client");
+        let mut asked = TopicPartitionList::new();
+        asked.add_partition(topic, 0);
+        let committed = consumer.committed_offsets(asked, Duration::from_secs(10)).expect("the broker answers");
+        match committed.elements()[0].offset() {
+            Offset::Offset(offset) => Some(offset),
+            _ => None,
+        }
+    }
+
+    /// Waits until the group has a member with partitions, as the brokers see it.
+    pub fn until_stable(&self, group: &str) {
+        let consumer: BaseConsumer = self.client().create().expect("a client");
+        eventually(Duration::from_secs(20), "the group is stable", || {
+            let groups = consumer.fetch_group_list(Some(group), Duration::from_secs(5)).ok()?;
+            groups.groups().iter().any(|group| group.state() == "Stable").then_some(())
+        })
+        .expect("the group is stable");
+    }
+
+    /// Forbids the user of [`Self::guarded`] an operation on a topic, or no longer.
+    pub fn deny(&self, operation: Operation, topic: &str, denied: bool) {
+        acl::deny(&self.admin(), operation, topic, denied);
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        self.client().create().expect("a client")
     }
 
     /// Sends (key, payload) pairs in order and waits until the broker has them.

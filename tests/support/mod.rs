@@ -8,8 +8,10 @@
     reason = "a test that cannot go on says so"
 )]
 
+pub mod acl;
 pub mod clock;
 pub mod kafka;
+pub mod observer;
 pub mod process;
 pub mod smtp;
 pub mod web;

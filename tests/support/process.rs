@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -10,17 +10,19 @@ use std::time::{Duration, Instant};
 /// pipe closes and the child is killed.
 pub struct Tied {
     child: Child,
+    pid_file: PathBuf,
 }
 
 impl Tied {
     /// Starts `program`; what it prints goes to `log`.
     pub fn start(program: &str, arguments: &[&str], log: &Path) -> Self {
+        let pid_file = log.with_extension("pid");
         let log = std::fs::File::create(log).expect("a log file");
         let child = Command::new("sh")
             .arg("-c")
             // A background job reads from /dev/null unless told otherwise; the shell itself waits on the pipe.
-            .arg("\"$@\" </dev/null & server=$!; cat >/dev/null; kill -9 $server")
-            .arg("sh")
+            .arg("\"$@\" </dev/null & server=$!; echo $server >\"$0\"; cat >/dev/null; kill -9 $server")
+            .arg(&pid_file)
             .arg(program)
             .args(arguments)
             .stdin(Stdio::piped())
@@ -28,7 +30,16 @@ impl Tied {
             .stderr(log)
             .spawn()
             .expect("a shell starts");
-        Self { child }
+        Self { child, pid_file }
+    }
+
+    /// Sends the signal `name`, `-STOP` say, to the process.
+    pub fn signal(&self, name: &str) {
+        let pid = eventually(Duration::from_secs(5), "the process has a number", || {
+            read(&self.pid_file).trim().parse::<u32>().ok()
+        });
+        let sent = Command::new("kill").args([name, &pid.expect("a number").to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "the signal is sent");
     }
 }
 

@@ -1,7 +1,7 @@
 //! The consumer's callbacks: they note what happens, for the thread that polls to serve.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
@@ -11,17 +11,40 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
 
-use super::LagReport;
+use crate::port::{Condition, SourceObserver};
+
+/// Brokers that have sent nothing for this long, in microseconds, count as away.
+const SILENCE_US_MAX: i64 = 15_000_000;
 
 /// What the callbacks leave for the thread that polls.
 #[derive(Default)]
 pub(super) struct Member {
     rebalances: Mutex<Vec<Rebalance>>,
+    snapshot: Mutex<Option<Snapshot>>,
     last_error: Mutex<Option<String>>,
     /// The broker refused our credentials.
     pub(super) refused: AtomicBool,
     pub(super) closing: AtomicBool,
-    lag: Option<LagReport>,
+    /// When a broker last sent something, microseconds of librdkafka's clock; 0 before the first look.
+    answered_at: AtomicI64,
+    observer: Option<Arc<dyn SourceObserver>>,
+}
+
+/// What librdkafka's statistics say of the group and its partitions.
+#[derive(Default)]
+pub(super) struct Snapshot {
+    /// The last rebalance is complete.
+    pub(super) steady: bool,
+    pub(super) partitions: Vec<Fetching>,
+}
+
+pub(super) struct Fetching {
+    pub(super) topic: String,
+    pub(super) partition: i32,
+    /// It is not being fetched.
+    pub(super) idle: bool,
+    /// Everything before this offset has been handed over.
+    pub(super) handed_over: i64,
 }
 
 pub(super) enum Rebalance {
@@ -31,8 +54,8 @@ pub(super) enum Rebalance {
 }
 
 impl Member {
-    pub(super) fn reporting(lag: LagReport) -> Self {
-        Self { lag: Some(lag), ..Self::default() }
+    pub(super) fn reporting(observer: Arc<dyn SourceObserver>) -> Self {
+        Self { observer: Some(observer), ..Self::default() }
     }
 
     pub(super) fn take_rebalance(&self) -> Option<Rebalance> {
@@ -40,8 +63,13 @@ impl Member {
         (!rebalances.is_empty()).then(|| rebalances.remove(0))
     }
 
-    pub(super) fn put_back(&self, rebalance: Rebalance) {
-        unpoisoned(&self.rebalances).insert(0, rebalance);
+    /// Whether a rebalance waits to be served.
+    pub(super) fn is_rebalancing(&self) -> bool {
+        !unpoisoned(&self.rebalances).is_empty()
+    }
+
+    pub(super) fn take_snapshot(&self) -> Option<Snapshot> {
+        unpoisoned(&self.snapshot).take()
     }
 
     /// `error`, and what was said before it if that tells more.
@@ -73,14 +101,33 @@ impl ClientContext for Member {
     }
 
     fn stats(&self, statistics: Statistics) {
-        let Some(lag) = &self.lag else { return };
+        let Some(observer) = &self.observer else { return };
+        let idle = statistics.brokers.values().map(|broker| broker.rxidle).filter(|idle| *idle >= 0).min();
+        let before = match self.answered_at.load(Ordering::Relaxed) {
+            0 => statistics.ts,
+            before => before,
+        };
+        let answered_at = idle.map_or(before, |idle| before.max(statistics.ts - idle));
+        self.answered_at.store(answered_at, Ordering::Relaxed);
+        observer.condition(Condition::Broker, "", statistics.ts - answered_at > SILENCE_US_MAX);
+        let steady = statistics.cgrp.as_ref().is_some_and(|group| group.join_state == "steady");
+        let mut snapshot = Snapshot { steady, partitions: Vec::new() };
         for (name, topic) in &statistics.topics {
             // The number −1 stands for messages that have no partition yet.
             for partition in topic.partitions.values().filter(|partition| partition.partition >= 0) {
                 let is_ours = partition.fetch_state == "active" && partition.consumer_lag >= 0;
-                lag(name, partition.partition, is_ours.then_some(partition.consumer_lag));
+                observer.lag(name, partition.partition, is_ours.then_some(partition.consumer_lag));
+                // What was fetched and waits to be handed over is not handed over.
+                let handed_over = if partition.fetchq_cnt == 0 { partition.next_offset } else { 0 };
+                snapshot.partitions.push(Fetching {
+                    topic: name.clone(),
+                    partition: partition.partition,
+                    idle: partition.fetch_state == "none",
+                    handed_over,
+                });
             }
         }
+        *unpoisoned(&self.snapshot) = Some(snapshot);
     }
 }
 

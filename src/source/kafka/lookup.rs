@@ -1,0 +1,323 @@
+//! Questions that the brokers may take seconds to answer, asked on a thread of their own: the thread that polls must go
+//! on polling, else the group takes its partitions away.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::ANSWER_WAIT;
+use super::member::Member;
+use super::native::{Description, describe};
+use super::resume::{First, Left, Log, Resume, is_other, resume};
+use crate::checkpoint::TopicId;
+use crate::port::GapKind;
+
+/// How long the brokers are left alone between two attempts.
+const RETRY_WAIT: Duration = Duration::from_secs(1);
+/// How long one partition may take where those of all partitions at once cannot be had.
+const PARTITION_WAIT: Duration = Duration::from_secs(2);
+/// What the metadata of a committed offset begins with; the topic's id follows.
+const METADATA_PREFIX: &str = "topic-id=";
+
+/// The thread, and the way to it and back. It ends when this is dropped.
+pub(super) struct Lookup {
+    asks: Sender<Ask>,
+    answers: Receiver<Answer>,
+}
+
+/// How to answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Policy {
+    pub(super) remember_messages_max: i64,
+    pub(super) first: First,
+}
+
+/// A partition whose start is wanted.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    pub(super) topic: Arc<str>,
+    pub(super) partition: i32,
+    /// Given back with the answer.
+    pub(super) generation: u64,
+    /// Where a partition has stalled that was being read; `None`: go on at the committed offset.
+    pub(super) stalled: Option<Left>,
+}
+
+enum Ask {
+    Partitions(Vec<Wanted>),
+    Forget(Arc<str>, i32),
+    Topics(Vec<Arc<str>>),
+}
+
+/// What the brokers say.
+pub(super) enum Answer {
+    Partition(Found),
+    Topic { topic: Arc<str>, found: Result<TopicId, RDKafkaErrorCode> },
+}
+
+/// Where a partition goes on.
+pub(super) struct Found {
+    pub(super) wanted: Wanted,
+    /// Where it was to go on, if anything was committed.
+    pub(super) left: Option<i64>,
+    pub(super) log: Log,
+    pub(super) resume: Resume,
+}
+
+impl Lookup {
+    pub(super) fn start(consumer: &Arc<BaseConsumer<Member>>, policy: Policy) -> std::io::Result<Self> {
+        let (asks, asked) = mpsc::channel();
+        let (answer, answers) = mpsc::channel();
+        let thread = Thread {
+            consumer: Arc::downgrade(consumer),
+            policy,
+            wanted: Vec::new(),
+            suspected: BTreeSet::new(),
+            known: HashMap::new(),
+            answer,
+        };
+        std::thread::Builder::new().name("kafka-lookup".to_owned()).spawn(move || thread.serve(&asked))?;
+        Ok(Self { asks, answers })
+    }
+
+    /// Asks where `partitions` go on, until there is an answer for each or it is forgotten.
+    pub(super) fn want(&self, partitions: Vec<Wanted>) {
+        // The thread ends only after this.
+        let _ = self.asks.send(Ask::Partitions(partitions));
+    }
+
+    pub(super) fn forget(&self, topic: &Arc<str>, partition: i32) {
+        let _ = self.asks.send(Ask::Forget(Arc::clone(topic), partition));
+    }
+
+    /// Asks once whether `topics` are there and may be read, and for their ids.
+    pub(super) fn ask_topics(&self, topics: Vec<Arc<str>>) {
+        let _ = self.asks.send(Ask::Topics(topics));
+    }
+
+    /// The next answer, without waiting.
+    pub(super) fn answer(&self) -> Option<Answer> {
+        self.answers.try_recv().ok()
+    }
+}
+
+/// What is committed along with an offset.
+pub(super) fn metadata(topic_id: TopicId) -> String {
+    if topic_id == TopicId::NONE { String::new() } else { format!("{METADATA_PREFIX}{topic_id}") }
+}
+
+/// The topic that an offset was committed for; none in what others have written there.
+fn topic_of(metadata: &str) -> TopicId {
+    metadata.strip_prefix(METADATA_PREFIX).and_then(|id| id.parse().ok()).unwrap_or(TopicId::NONE)
+}
+
+struct Thread {
+    consumer: Weak<BaseConsumer<Member>>,
+    policy: Policy,
+    wanted: Vec<Wanted>,
+    /// Partitions whose offset was beyond the end when they were looked at last. A new leader may for a moment report
+    /// an end that is too low, so that only the second time counts.
+    suspected: BTreeSet<(Arc<str>, i32)>,
+    /// The id of its topic that each partition had last.
+    known: HashMap<(Arc<str>, i32), TopicId>,
+    answer: Sender<Answer>,
+}
+
+impl Thread {
+    fn serve(mut self, asked: &Receiver<Ask>) {
+        loop {
+            let next = if self.wanted.is_empty() {
+                asked.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            } else {
+                asked.recv_timeout(RETRY_WAIT)
+            };
+            match next {
+                Ok(ask) => self.take(ask),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            // Partitions that came one after another are asked for together.
+            while let Ok(ask) = asked.try_recv() {
+                self.take(ask);
+            }
+            if self.wanted.is_empty() {
+                continue;
+            }
+            let Some(consumer) = self.consumer.upgrade() else { return };
+            if let Err(error) = self.look_up(&consumer) {
+                tracing::warn!(%error, "offsets not known yet; trying again");
+            }
+        }
+    }
+
+    fn take(&mut self, ask: Ask) {
+        match ask {
+            Ask::Partitions(partitions) => {
+                for partition in partitions {
+                    self.drop_wanted(&partition.topic, partition.partition);
+                    self.wanted.push(partition);
+                }
+            }
+            Ask::Forget(topic, partition) => self.drop_wanted(&topic, partition),
+            Ask::Topics(topics) => self.look_at(&topics),
+        }
+    }
+
+    fn drop_wanted(&mut self, topic: &Arc<str>, partition: i32) {
+        self.wanted.retain(|wanted| wanted.partition != partition || wanted.topic != *topic);
+        self.suspected.remove(&(Arc::clone(topic), partition));
+    }
+
+    /// Answers whether the topics are there and may be read. Without an answer from the brokers there is none from here.
+    fn look_at(&self, topics: &[Arc<str>]) {
+        let Some(consumer) = self.consumer.upgrade() else { return };
+        let names: Vec<&str> = topics.iter().map(|topic| &**topic).collect();
+        match describe(consumer.client(), &names, ANSWER_WAIT) {
+            Ok(found) => {
+                for (topic, found) in topics.iter().zip(found) {
+                    let found = found.and_then(|found| match found.may {
+                        Some(may) if !may.read => Err(RDKafkaErrorCode::TopicAuthorizationFailed),
+                        _ => Ok(found.id),
+                    });
+                    let _ = self.answer.send(Answer::Topic { topic: Arc::clone(topic), found });
+                }
+            }
+            Err(error) => tracing::debug!(%error, "topics not described"),
+        }
+    }
+
+    /// One attempt for everything wanted; what was found is answered, the rest stays wanted.
+    fn look_up(&mut self, consumer: &BaseConsumer<Member>) -> KafkaResult<()> {
+        let ids = self.topic_ids(consumer)?;
+        let mut partitions = TopicPartitionList::with_capacity(self.wanted.len());
+        for wanted in self.wanted.iter().filter(|wanted| ids.contains_key(&wanted.topic)) {
+            partitions.add_partition(&wanted.topic, wanted.partition);
+        }
+        if partitions.count() == 0 {
+            return Ok(());
+        }
+        let committed = consumer.committed_offsets(partitions.clone(), ANSWER_WAIT)?;
+        let logs = logs(consumer, &partitions, &ids);
+        let mut still = Vec::new();
+        for wanted in std::mem::take(&mut self.wanted) {
+            let log = logs.get(&(Arc::clone(&wanted.topic), wanted.partition)).copied();
+            let left = match wanted.stalled {
+                Some(left) => Ok(Some(left)),
+                None => left(&committed, &wanted),
+            };
+            match (log, left) {
+                (Some(log), Ok(left)) => still.extend(self.decide(wanted, log, left)),
+                _ => still.push(wanted),
+            }
+        }
+        self.wanted = still;
+        Ok(())
+    }
+
+    /// Answers `wanted`, or gives it back to be looked at again.
+    fn decide(&mut self, wanted: Wanted, log: Log, left: Option<Left>) -> Option<Wanted> {
+        let mut resume = resume(left, log, self.policy.remember_messages_max, self.policy.first);
+        let partition = (Arc::clone(&wanted.topic), wanted.partition);
+        if resume.gap == Some(GapKind::BeyondEnd) && self.suspected.insert(partition.clone()) {
+            return Some(wanted);
+        }
+        self.suspected.remove(&partition);
+        let before = self.known.insert(partition, log.topic_id).unwrap_or_default();
+        if left.is_none() && is_other(before, log.topic_id) {
+            // The group's offsets were deleted with the topic.
+            resume = Resume { from: log.low, live_from: log.low, gap: Some(GapKind::Recreated) };
+        }
+        if wanted.stalled.is_some() {
+            // The client cannot go on from an offset inside the log: what follows there is not what followed before.
+            let gap = resume.gap.unwrap_or(GapKind::Truncated);
+            resume = Resume { from: log.low, live_from: log.low, gap: Some(gap) };
+        }
+        let left = left.map(|left| left.offset);
+        let _ = self.answer.send(Answer::Partition(Found { wanted, left, log, resume }));
+        None
+    }
+
+    /// The ids of all topics wanted that are there; none has one where the brokers do not know of ids.
+    fn topic_ids(&self, consumer: &BaseConsumer<Member>) -> KafkaResult<HashMap<Arc<str>, TopicId>> {
+        let topics: BTreeSet<Arc<str>> = self.wanted.iter().map(|wanted| Arc::clone(&wanted.topic)).collect();
+        let names: Vec<&str> = topics.iter().map(|topic| &**topic).collect();
+        match describe(consumer.client(), &names, ANSWER_WAIT) {
+            Ok(found) => {
+                let known = topics.iter().cloned().zip(found);
+                Ok(known
+                    .filter_map(|(topic, found)| Some((topic, found.map(|Description { id, .. }| id).ok()?)))
+                    .collect())
+            }
+            Err(RDKafkaErrorCode::UnsupportedFeature | RDKafkaErrorCode::UnsupportedVersion) => {
+                Ok(topics.into_iter().map(|topic| (topic, TopicId::NONE)).collect())
+            }
+            Err(error) => Err(KafkaError::MetadataFetch(error)),
+        }
+    }
+}
+
+/// The offset committed for `wanted`, if there is one.
+fn left(committed: &TopicPartitionList, wanted: &Wanted) -> KafkaResult<Option<Left>> {
+    let element = committed.find_partition(&wanted.topic, wanted.partition);
+    let element = element.ok_or(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition))?;
+    element.error()?;
+    Ok(match element.offset() {
+        Offset::Offset(offset) => Some(Left { offset, topic_id: topic_of(element.metadata()) }),
+        _ => None,
+    })
+}
+
+/// What the brokers have of each of `partitions`, as far as they say.
+fn logs(
+    consumer: &BaseConsumer<Member>,
+    partitions: &TopicPartitionList,
+    ids: &HashMap<Arc<str>, TopicId>,
+) -> HashMap<(Arc<str>, i32), Log> {
+    // As a time, the wire's −2 means the earliest offset and −1 the one after the last: librdkafka's numbers for
+    // `Beginning` and `End`.
+    let at = |which| {
+        let mut asked = partitions.clone();
+        asked.set_all_offsets(which)?;
+        consumer.offsets_for_times(asked, ANSWER_WAIT)
+    };
+    let ends = at(Offset::Beginning).and_then(|low| Ok((low, at(Offset::End)?)));
+    let mut logs = HashMap::new();
+    for partition in partitions.elements() {
+        let (topic, number) = (partition.topic(), partition.partition());
+        let Some((topic, id)) = ids.get_key_value(topic) else { continue };
+        let offset = |list: &TopicPartitionList| {
+            let element = list.find_partition(topic, number)?;
+            element.error().ok()?;
+            if let Offset::Offset(offset) = element.offset() { Some(offset) } else { None }
+        };
+        let ends = match &ends {
+            Ok((low, high)) => offset(low).zip(offset(high)),
+            // One partition without a leader, and there is no answer for all.
+            Err(_) => consumer.fetch_watermarks(topic, number, PARTITION_WAIT).ok(),
+        };
+        if let Some((low, high)) = ends {
+            logs.insert((Arc::clone(topic), number), Log { low, high: high.max(low), topic_id: *id });
+        }
+    }
+    logs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_of_others_names_no_topic() {
+        let id = TopicId([7; 16]);
+        assert_eq!(topic_of(&metadata(id)), id);
+        assert_eq!(metadata(TopicId::NONE), "");
+        for other in ["", "x", "topic-id=", "topic-id=short", "{\"topic-id\":1}", "topic-id=\u{1b}[31m"] {
+            assert_eq!(topic_of(other), TopicId::NONE, "{other}");
+        }
+    }
+}

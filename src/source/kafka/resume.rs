@@ -1,0 +1,126 @@
+//! Where the messages of a partition go on.
+
+use crate::checkpoint::TopicId;
+use crate::port::GapKind;
+
+/// What the brokers have of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Log {
+    /// The offset of the earliest message.
+    pub(super) low: i64,
+    /// The offset after the last message.
+    pub(super) high: i64,
+    pub(super) topic_id: TopicId,
+}
+
+/// Where the messages of a partition were left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Left {
+    pub(super) offset: i64,
+    /// [`TopicId::NONE`] where the offset does not say of which topic it is.
+    pub(super) topic_id: TopicId,
+}
+
+/// Where a partition begins that nothing was committed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum First {
+    Earliest,
+    Latest,
+}
+
+/// Where a partition goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Resume {
+    pub(super) from: i64,
+    /// Messages before this offset only rebuild baselines.
+    pub(super) live_from: i64,
+    pub(super) gap: Option<GapKind>,
+}
+
+/// Goes on at `left`, up to `remember_max` messages before it to rebuild baselines. Where `left` is no offset of `log`,
+/// everything that `log` has is new: what was seen already is recognised as duplicate.
+pub(super) fn resume(left: Option<Left>, log: Log, remember_max: i64, first: First) -> Resume {
+    let anew = |gap| Resume { from: log.low, live_from: log.low, gap };
+    let Some(left) = left else {
+        return match first {
+            First::Earliest => anew(None),
+            First::Latest => Resume { from: log.high, live_from: log.high, gap: None },
+        };
+    };
+    if is_other(left.topic_id, log.topic_id) {
+        return anew(Some(GapKind::Recreated));
+    }
+    if left.offset > log.high {
+        return anew(Some(GapKind::BeyondEnd));
+    }
+    if left.offset < log.low {
+        return anew(Some(GapKind::Deleted));
+    }
+    let from = left.offset.saturating_sub(remember_max).max(log.low);
+    Resume { from, live_from: left.offset, gap: None }
+}
+
+/// Whether the two are known to be different topics.
+pub(super) fn is_other(one: TopicId, other: TopicId) -> bool {
+    one != other && one != TopicId::NONE && other != TopicId::NONE
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const OLD: TopicId = TopicId([1; 16]);
+    const NEW: TopicId = TopicId([2; 16]);
+
+    const fn left(offset: i64, topic_id: TopicId) -> Left {
+        Left { offset, topic_id }
+    }
+
+    #[test]
+    fn resume_starts_over_where_the_offset_is_outside_the_log() {
+        let log = Log { low: 10, high: 50, topic_id: NEW };
+        let anew = |kind| Resume { from: 10, live_from: 10, gap: Some(kind) };
+        let resume = |left| resume(Some(left), log, 5, First::Earliest);
+        assert_eq!(resume(left(51, NEW)), anew(GapKind::BeyondEnd));
+        assert_eq!(resume(left(9, NEW)), anew(GapKind::Deleted));
+        assert_eq!(resume(left(30, OLD)), anew(GapKind::Recreated));
+        assert_eq!(resume(left(51, OLD)), anew(GapKind::Recreated));
+        assert_eq!(resume(left(30, NEW)), Resume { from: 25, live_from: 30, gap: None });
+        assert_eq!(resume(left(30, TopicId::NONE)), Resume { from: 25, live_from: 30, gap: None });
+        assert_eq!(resume(left(12, NEW)), Resume { from: 10, live_from: 12, gap: None });
+        assert_eq!(resume(left(50, NEW)), Resume { from: 45, live_from: 50, gap: None }, "all is read");
+        assert_eq!(resume(left(10, NEW)), Resume { from: 10, live_from: 10, gap: None });
+    }
+
+    #[test]
+    fn resume_without_commits_starts_where_it_is_configured() {
+        let log = Log { low: 10, high: 50, topic_id: NEW };
+        assert_eq!(resume(None, log, 5, First::Earliest), Resume { from: 10, live_from: 10, gap: None });
+        assert_eq!(resume(None, log, 5, First::Latest), Resume { from: 50, live_from: 50, gap: None });
+    }
+
+    proptest! {
+        #[test]
+        fn resume_stays_within_the_log_and_skips_nothing(
+            offset in 0_i64..=i64::MAX,
+            low in 0_i64..1_000,
+            length in 0_i64..1_000,
+            remember in 0_i64..=i64::MAX,
+            same in any::<bool>(),
+        ) {
+            let log = Log { low, high: low + length, topic_id: NEW };
+            let resumed = resume(Some(left(offset, if same { NEW } else { OLD })), log, remember, First::Latest);
+            prop_assert!((log.low..=log.high).contains(&resumed.from));
+            prop_assert!(resumed.from <= resumed.live_from);
+            if same && (log.low..=log.high).contains(&offset) {
+                prop_assert_eq!(resumed.live_from, offset);
+                prop_assert_eq!(resumed.gap, None);
+            } else {
+                prop_assert_eq!((resumed.from, resumed.live_from), (log.low, log.low));
+                prop_assert!(resumed.gap.is_some());
+            }
+        }
+    }
+}

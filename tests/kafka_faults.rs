@@ -1,0 +1,486 @@
+//! The Kafka source against a real Apache Kafka that loses messages, replaces topics, refuses dead letters or hangs.
+
+#![allow(clippy::expect_used, clippy::disallowed_methods, reason = "a test that cannot go on says so")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use support::acl::Operation;
+use support::kafka::Kafka;
+use support::observer::Recorder;
+use support::process::eventually;
+use tokenwarden::checkpoint::{Checkpoint, DeadLetter, Position};
+use tokenwarden::port::{Condition, GapKind, OffsetGap, Polled, Source as _};
+use tokenwarden::source::kafka::{KafkaSettings, KafkaSource, Topic};
+use tokenwarden::wire::Format;
+
+static KAFKA: LazyLock<Kafka> = LazyLock::new(Kafka::start);
+
+fn settings(kafka: &Kafka, topic: &str) -> KafkaSettings {
+    KafkaSettings {
+        brokers: kafka.brokers.clone(),
+        topics: vec![Topic { topic: topic.to_owned(), feed: Format::Native.into() }],
+        group_id: group(topic),
+        prefix: topic.to_owned(),
+        // So that tests need not wait for half a minute.
+        properties: BTreeMap::from([("topic.metadata.refresh.interval.ms".to_owned(), "1000".to_owned())]),
+        allow_plaintext: false,
+        remember_messages_max: 0,
+    }
+}
+
+fn group(topic: &str) -> String {
+    format!("group of {topic}")
+}
+
+/// A source with what it reports, and the offsets that it has handed over.
+struct Member {
+    source: KafkaSource,
+    observer: Arc<Recorder>,
+    /// Partition, offset, and whether it was only to rebuild.
+    read: Vec<(i32, i64, bool)>,
+}
+
+impl Member {
+    fn open(settings: &KafkaSettings) -> Self {
+        let observer = Recorder::new();
+        let source = KafkaSource::open(settings, Arc::clone(&observer) as Arc<_>).expect("the source opens");
+        Self { source, observer, read: Vec::new() }
+    }
+
+    /// Polls once for at most `max` messages.
+    fn poll(&mut self, max: usize) {
+        let read = &mut self.read;
+        let polled = self.source.poll(max, Duration::from_millis(50), &mut |message| {
+            read.push((message.position.partition, message.position.offset, message.replayed));
+        });
+        if let Polled::Revoked(_) | Polled::Lost = polled.expect("the source is polled") {
+            self.source.release().expect("the partitions are released");
+        }
+    }
+
+    /// Polls until `done`.
+    fn until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
+        let found = eventually(Duration::from_secs(40), what, || {
+            self.poll(1_000);
+            done(self).then_some(())
+        });
+        assert!(found.is_some(), "{what}: {:?}, {:?}", self.read, self.observer.gaps());
+    }
+
+    /// Reads `count` messages in all, and waits for more that must not come.
+    fn read(&mut self, count: usize) -> Vec<i64> {
+        self.until("the messages are read", |member| member.read.len() >= count);
+        for _ in 0..10 {
+            self.poll(1_000);
+        }
+        std::mem::take(&mut self.read).into_iter().map(|(_, offset, _)| offset).collect()
+    }
+
+    fn commit(&mut self, topic: &str, offset: i64, letters: &[DeadLetter]) {
+        let checkpoint = Checkpoint { next: vec![Position::new(topic, 0, offset)] };
+        self.source.commit(&checkpoint, letters).expect("the offset is committed");
+    }
+
+    fn kinds(&self) -> Vec<(GapKind, i64, i64)> {
+        self.observer.gaps().iter().map(|gap| (gap.kind, gap.expected, gap.resumed)).collect()
+    }
+}
+
+fn produce(kafka: &Kafka, topic: &str, count: usize) {
+    let payloads: Vec<String> = (0..count).map(|number| number.to_string()).collect();
+    kafka.produce(topic, payloads.iter().map(|payload| ("k", payload.as_bytes())));
+}
+
+#[test]
+fn offset_beyond_the_end_resumes_at_the_earliest() {
+    let topic = "beyond";
+    KAFKA.create_topic(topic, 1);
+    produce(&KAFKA, topic, 10);
+    KAFKA.commit(&group(topic), topic, 500, "");
+    let mut member = Member::open(&settings(&KAFKA, topic));
+    member.until("all is read", |member| member.read.len() == 10);
+    assert!(member.read.iter().all(|(.., replayed)| !replayed), "all of them are judged: {:?}", member.read);
+    let gap =
+        OffsetGap { kind: GapKind::BeyondEnd, topic: topic.into(), partition: 0, expected: 500, resumed: 0, end: 10 };
+    assert_eq!(member.observer.gaps(), [gap]);
+    assert!(member.observer.holds(Condition::OffsetGap));
+    member.commit(topic, 10, &[]);
+    member.until("a commit repairs the offset", |member| !member.observer.holds(Condition::OffsetGap));
+    drop(member);
+    assert_eq!(KAFKA.committed(&group(topic), topic), Some(10));
+}
+
+#[test]
+fn offset_within_the_log_is_no_gap() {
+    let topic = "within";
+    KAFKA.create_topic(topic, 1);
+    produce(&KAFKA, topic, 10);
+    for (offset, rest) in [(4, vec![4, 5, 6, 7, 8, 9]), (10, vec![])] {
+        KAFKA.commit(&group(topic), topic, offset, "written by another tool");
+        let mut member = Member::open(&settings(&KAFKA, topic));
+        member.until("partitions are assigned", |member| !member.observer.holds(Condition::NoPartitions));
+        assert_eq!(member.read(rest.len()), rest);
+        assert_eq!(member.kinds(), []);
+        assert!(!member.observer.has_held(Condition::OffsetGap));
+    }
+}
+
+#[test]
+fn messages_deleted_unread_are_counted() {
+    let topic = "deleted";
+    KAFKA.create_topic(topic, 1);
+    produce(&KAFKA, topic, 10);
+    KAFKA.commit(&group(topic), topic, 2, "");
+    KAFKA.delete_records(topic, 6);
+    let mut member = Member::open(&settings(&KAFKA, topic));
+    assert_eq!(member.read(4), [6, 7, 8, 9]);
+    assert_eq!(member.kinds(), [(GapKind::Deleted, 2, 6)]);
+    assert_eq!(member.observer.gaps()[0].lost(), 4);
+
+    // The same while the partition is paused for want of room.
+    for _ in 0..5 {
+        member.poll(0);
+    }
+    produce(&KAFKA, topic, 10);
+    std::thread::sleep(Duration::from_millis(500));
+    for _ in 0..5 {
+        member.poll(0);
+    }
+    KAFKA.delete_records(topic, 20);
+    produce(&KAFKA, topic, 3);
+    member.until("the last message is read", |member| member.read.last().is_some_and(|(_, offset, _)| *offset == 22));
+    let lost: u64 = member.observer.gaps()[1..].iter().map(OffsetGap::lost).sum();
+    assert_eq!(member.read.len() as u64 + lost, 13, "every message is read or counted: {:?}", member.kinds());
+}
+
+#[test]
+fn offset_of_another_topic_id_resumes_at_the_earliest() {
+    let topic = "copied";
+    KAFKA.create_topic(topic, 1);
+    produce(&KAFKA, topic, 10);
+    // As committed for a topic of the same name, before it was deleted and created again.
+    KAFKA.commit(&group(topic), topic, 5, "topic-id=AQIDBAUGBwgJCgsMDQ4PEA");
+    let mut member = Member::open(&settings(&KAFKA, topic));
+    assert_eq!(member.read(10), (0..10).collect::<Vec<_>>());
+    assert_eq!(member.kinds(), [(GapKind::Recreated, 5, 0)]);
+    member.commit(topic, 7, &[]);
+    member.until("the offset is committed", |member| !member.observer.holds(Condition::OffsetGap));
+    drop(member);
+    // The id of this topic is committed with it.
+    let mut member = Member::open(&settings(&KAFKA, topic));
+    assert_eq!(member.read(3), [7, 8, 9]);
+    assert_eq!(member.kinds(), []);
+}
+
+#[test]
+fn topic_recreated_while_running_is_read_from_its_start() {
+    for (topic, again) in [("again-shorter", 3), ("again-longer", 30)] {
+        KAFKA.create_topic(topic, 1);
+        produce(&KAFKA, topic, 10);
+        let mut member = Member::open(&settings(&KAFKA, topic));
+        assert_eq!(member.read(10).len(), 10);
+        member.commit(topic, 10, &[]);
+        KAFKA.delete_topic(topic);
+        KAFKA.create_topic(topic, 1);
+        produce(&KAFKA, topic, again);
+        let all: Vec<i64> = (0..again as i64).collect();
+        member.until("all of the new topic is read", |member| {
+            let mut offsets: Vec<_> = member.read.iter().map(|(_, offset, _)| *offset).collect();
+            offsets.sort_unstable();
+            offsets.dedup();
+            offsets == all
+        });
+        member.until("it is reported", |member| !member.observer.gaps().is_empty());
+        assert!(member.observer.gaps().iter().all(|gap| gap.resumed == 0), "{:?}", member.kinds());
+        member.commit(topic, again as i64, &[]);
+        member.until("its offset is committed", |member| !member.observer.holds(Condition::OffsetGap));
+        drop(member);
+        assert_eq!(KAFKA.committed(&group(topic), topic), Some(again as i64));
+    }
+}
+
+#[test]
+fn topic_that_is_away_is_reported_until_it_is_back() {
+    let topic = "away";
+    KAFKA.create_topic(topic, 1);
+    produce(&KAFKA, topic, 2);
+    let mut member = Member::open(&settings(&KAFKA, topic));
+    assert_eq!(member.read(2), [0, 1]);
+    assert!(!member.observer.has_held(Condition::SourceTopic));
+    KAFKA.delete_topic(topic);
+    member.until("it is missed", |member| member.observer.holds(Condition::SourceTopic));
+    // Its last messages can no longer be committed. That is reported, and ends with the partition.
+    member.commit(topic, 2, &[]);
+    KAFKA.create_topic(topic, 1);
+    produce(&KAFKA, topic, 5);
+    assert_eq!(member.read(5), [0, 1, 2, 3, 4]);
+    member.until("it is there", |member| !member.observer.holds(Condition::SourceTopic));
+    member.commit(topic, 5, &[]);
+    member.until("it is committed", |member| !member.observer.holds(Condition::Commit));
+    eventually(Duration::from_secs(10), "the offset is there", || {
+        (KAFKA.committed(&group(topic), topic) == Some(5)).then_some(())
+    })
+    .expect("the offset is committed");
+}
+
+#[test]
+fn partitions_added_while_running_are_read_from_their_start() {
+    let topic = "grown";
+    KAFKA.create_topic(topic, 1);
+    let mut member = Member::open(&settings(&KAFKA, topic));
+    member.until("partitions are assigned", |member| !member.observer.holds(Condition::NoPartitions));
+    KAFKA.add_partitions(topic, 4);
+    let keys: Vec<String> = (0..200).map(|number| format!("key {number}")).collect();
+    KAFKA.produce(topic, keys.iter().map(|key| (key.as_str(), key.as_bytes())));
+    member.until("all is read", |member| member.read.len() == 200);
+    let last = member.read.iter().map(|(partition, ..)| *partition).max();
+    assert_eq!(last, Some(3));
+    assert_eq!(member.kinds(), []);
+}
+
+#[test]
+fn a_member_without_partitions_is_ready() {
+    let topic = "crowded";
+    KAFKA.create_topic(topic, 1);
+    produce(&KAFKA, topic, 1);
+    let mut first = Member::open(&settings(&KAFKA, topic));
+    assert!(first.observer.holds(Condition::NoPartitions), "nothing is assigned yet");
+    first.until("the first has it", |first| !first.observer.holds(Condition::NoPartitions));
+    let mut second = Member::open(&settings(&KAFKA, topic));
+    assert!(second.observer.holds(Condition::NoPartitions), "nothing is assigned yet");
+    let ready = eventually(Duration::from_secs(30), "both are ready", || {
+        first.poll(100);
+        second.poll(100);
+        (!first.observer.holds(Condition::NoPartitions) && !second.observer.holds(Condition::NoPartitions))
+            .then_some(())
+    });
+    assert!(ready.is_some());
+    assert_eq!(first.read.len() + second.read.len(), 1);
+}
+
+#[test]
+fn rebuilding_ends_with_the_last_message_that_was_committed() {
+    let topic = "rebuilt";
+    KAFKA.create_topic(topic, 1);
+    produce(&KAFKA, topic, 20);
+    KAFKA.commit(&group(topic), topic, 20, "");
+    let mut member = Member::open(&KafkaSettings { remember_messages_max: 15, ..settings(&KAFKA, topic) });
+    let began = |member: &mut Member| {
+        // Slowly, one message a poll.
+        member.poll(1);
+        member.observer.holds(Condition::Rebuilding).then_some(())
+    };
+    eventually(Duration::from_secs(20), "it rebuilds", || began(&mut member)).expect("it rebuilds");
+    while member.read.len() < 15 {
+        assert!(member.observer.holds(Condition::Rebuilding), "after {} messages", member.read.len());
+        member.poll(1);
+    }
+    assert!(!member.observer.holds(Condition::Rebuilding));
+    assert!(member.read.iter().all(|(.., replayed)| *replayed));
+}
+
+#[test]
+fn assignment_does_not_block_polling() {
+    let topic = "hanging";
+    let kafka = Kafka::start();
+    kafka.create_topic(topic, 3);
+    produce(&kafka, topic, 10);
+    let mut member = Member::open(&settings(&kafka, topic));
+    kafka.until_stable(&group(topic));
+    kafka.freeze();
+    // The partitions are assigned now, and the brokers do not say where they go on.
+    let mut longest = Duration::ZERO;
+    for _ in 0..100 {
+        let began = Instant::now();
+        member.poll(100);
+        longest = longest.max(began.elapsed());
+        assert!(member.observer.holds(Condition::NoPartitions));
+    }
+    assert!(longest < Duration::from_secs(1), "a poll took {longest:?}");
+    kafka.thaw();
+    member.until("all is read", |member| member.read.len() == 10);
+    assert!(!member.observer.holds(Condition::NoPartitions));
+}
+
+fn letter(topic: &str) -> DeadLetter {
+    DeadLetter {
+        position: Position::new(topic, 0, 41),
+        received_at: 0,
+        at: None,
+        reason: "no JSON at line 1, column 1".to_owned(),
+        payload: vec![b'x'; 2_000],
+    }
+}
+
+/// Commits with a dead letter, waits until the offset is committed and the topic is reported, repairs it by `repair`, and
+/// waits until the letter is there.
+fn refused(topic: &str, settings: &KafkaSettings, repair: impl Fn()) {
+    let mut member = Member::open(settings);
+    assert_eq!(member.read(1), [0]);
+    let began = Instant::now();
+    member.commit(topic, 1, &[letter(topic)]);
+    assert!(began.elapsed() < Duration::from_millis(500), "the commit took {:?}", began.elapsed());
+    let committed = || (KAFKA.committed(&group(topic), topic) == Some(1)).then_some(());
+    eventually(Duration::from_secs(5), "the offset is committed", committed).expect("the offset is committed");
+    member.observer.until(Condition::DeadLetterTopic, true);
+    produce(&KAFKA, topic, 1);
+    assert_eq!(member.read(1), [1], "messages go on");
+    repair();
+    member.observer.until(Condition::DeadLetterTopic, false);
+    let read = KAFKA.consume(&format!("{topic}.dead-letters"), 1);
+    assert!(read[0].payload.starts_with(b"xxx"), "the letter comes at last");
+    assert_eq!(member.observer.dropped(), 0);
+}
+
+#[test]
+fn dead_letters_refused_as_too_large_hold_up_nothing() {
+    let topic = "tiny";
+    KAFKA.create_topic(topic, 1);
+    KAFKA.create_topic_with("tiny.dead-letters", 1, &[("max.message.bytes", "100")]);
+    produce(&KAFKA, topic, 1);
+    refused(topic, &settings(&KAFKA, topic), || {
+        KAFKA.configure_topic("tiny.dead-letters", "max.message.bytes", "1000000");
+    });
+}
+
+/// As the user whom [`Kafka::deny`] is about.
+fn guarded(topic: &str) -> KafkaSettings {
+    let mut guarded = settings(&KAFKA, topic);
+    guarded.brokers.clone_from(&KAFKA.guarded);
+    for (key, value) in [
+        ("security.protocol", "SASL_PLAINTEXT"),
+        ("sasl.mechanism", "PLAIN"),
+        ("sasl.username", "tokenwarden"),
+        ("sasl.password", "right"),
+    ] {
+        guarded.properties.insert(key.to_owned(), value.to_owned());
+    }
+    guarded
+}
+
+#[test]
+fn dead_letters_without_permission_hold_up_nothing() {
+    let topic = "denied";
+    KAFKA.create_topic(topic, 1);
+    KAFKA.create_topic("denied.dead-letters", 1);
+    let deny = |denied| KAFKA.deny(Operation::RD_KAFKA_ACL_OPERATION_WRITE, "denied.dead-letters", denied);
+    deny(true);
+    produce(&KAFKA, topic, 1);
+    refused(topic, &guarded(topic), || deny(false));
+}
+
+#[test]
+fn dead_letters_without_a_topic_hold_up_nothing() {
+    let topic = "absent";
+    KAFKA.create_topic(topic, 1);
+    let deny = |denied| KAFKA.deny(Operation::RD_KAFKA_ACL_OPERATION_CREATE, "absent.dead-letters", denied);
+    deny(true);
+    produce(&KAFKA, topic, 1);
+    refused(topic, &guarded(topic), || deny(false));
+}
+
+#[test]
+fn a_refused_commit_is_reported_and_repeated() {
+    let topic = "uncommitted";
+    KAFKA.create_topic(topic, 1);
+    produce(&KAFKA, topic, 3);
+    let mut guarded = guarded(topic);
+    // Else the partition would be taken from us before the commit is repeated.
+    guarded.properties.insert("topic.metadata.refresh.interval.ms".to_owned(), "600000".to_owned());
+    let mut member = Member::open(&guarded);
+    assert_eq!(member.read(3), [0, 1, 2]);
+    member.commit(topic, 1, &[]);
+    // A paused partition is not fetched: only the commit meets the missing permission.
+    let until = |member: &mut Member, failed: bool| {
+        eventually(Duration::from_secs(20), "the commit is answered", || {
+            member.poll(0);
+            (member.observer.holds(Condition::Commit) == failed).then_some(())
+        })
+        .unwrap_or_else(|| panic!("the commit has not failed: {failed}"));
+    };
+    for _ in 0..20 {
+        member.poll(0);
+    }
+    assert!(!member.observer.has_held(Condition::Commit));
+    let deny = |denied| KAFKA.deny(Operation::RD_KAFKA_ACL_OPERATION_READ, topic, denied);
+    deny(true);
+    member.commit(topic, 3, &[]);
+    until(&mut member, true);
+    assert_eq!(KAFKA.committed(&group(topic), topic), Some(1));
+    deny(false);
+    until(&mut member, false);
+    assert_eq!(KAFKA.committed(&group(topic), topic), Some(3), "it is committed without another message");
+}
+
+#[test]
+fn a_topic_we_may_not_read_leaves_the_others_going() {
+    let (topic, other) = ("forbidden", "permitted");
+    for topic in [topic, other] {
+        KAFKA.create_topic(topic, 1);
+        produce(&KAFKA, topic, 2);
+    }
+    let mut both = guarded(topic);
+    both.topics.push(Topic { topic: other.to_owned(), feed: Format::Native.into() });
+    let mut member = Member::open(&both);
+    assert_eq!(member.read(4).len(), 4);
+    let deny = |denied| KAFKA.deny(Operation::RD_KAFKA_ACL_OPERATION_READ, topic, denied);
+    deny(true);
+    member.until("it is reported", |member| member.observer.holds(Condition::SourceTopic));
+    produce(&KAFKA, topic, 3);
+    produce(&KAFKA, other, 1);
+    assert_eq!(member.read(1), [2], "the other goes on");
+    deny(false);
+    member.until("it is read again", |member| !member.observer.holds(Condition::SourceTopic));
+    member.until("nothing is missing", |member| member.read.iter().any(|(_, offset, _)| *offset == 4));
+}
+
+#[test]
+fn a_dead_letter_is_cut_until_the_topic_takes_it() {
+    let topic = "small";
+    KAFKA.create_topic(topic, 1);
+    KAFKA.create_topic_with("small.dead-letters", 1, &[("max.message.bytes", "1000")]);
+    produce(&KAFKA, topic, 1);
+    let mut member = Member::open(&settings(&KAFKA, topic));
+    assert_eq!(member.read(1), [0]);
+    member.commit(topic, 1, &[letter(topic)]);
+    let read = KAFKA.consume("small.dead-letters", 1);
+    assert_eq!(read[0].payload.len(), 500);
+    assert!(read[0].headers.contains(&("cut_from_bytes".to_owned(), "2000".to_owned())), "{:?}", read[0].headers);
+    assert!(!member.observer.has_held(Condition::DeadLetterTopic));
+}
+
+#[test]
+#[ignore = "slow: a broker is missed only after 15 s"]
+fn a_broker_that_hangs_is_reported() {
+    let topic = "silent";
+    let kafka = Kafka::start();
+    kafka.create_topic(topic, 1);
+    produce(&kafka, topic, 3);
+    let mut member = Member::open(&settings(&kafka, topic));
+    assert_eq!(member.read(3), [0, 1, 2]);
+    for _ in 0..20 {
+        member.poll(10);
+    }
+    assert!(!member.observer.holds(Condition::Broker));
+    kafka.freeze();
+    let began = Instant::now();
+    member.commit(topic, 3, &[]);
+    member.until("it is missed", |member| member.observer.holds(Condition::Broker));
+    assert!(began.elapsed() > Duration::from_secs(13), "{:?}", began.elapsed());
+    kafka.thaw();
+    member.until("it answers", |member| !member.observer.holds(Condition::Broker));
+    let committed = || (kafka.committed(&group(topic), topic) == Some(3)).then_some(());
+    eventually(Duration::from_secs(20), "the offset is committed", committed).expect("the offset is committed");
+
+    // A stop waits for none of the answers that do not come.
+    kafka.freeze();
+    member.commit(topic, 3, &[letter(topic)]);
+    let began = Instant::now();
+    drop(member);
+    assert!(began.elapsed() < Duration::from_secs(6), "it took {:?}", began.elapsed());
+    kafka.thaw();
+}

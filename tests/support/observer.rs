@@ -1,0 +1,69 @@
+//! What a source reports, kept for a test to look at.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokenwarden::port::{Condition, OffsetGap, SourceObserver};
+
+use super::process::eventually;
+
+#[derive(Default)]
+pub struct Recorder {
+    conditions: Mutex<BTreeSet<(Condition, String)>>,
+    /// Every condition that held at some time.
+    ever: Mutex<BTreeSet<Condition>>,
+    gaps: Mutex<Vec<OffsetGap>>,
+    dropped: Mutex<u64>,
+}
+
+impl Recorder {
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    pub fn holds(&self, condition: Condition) -> bool {
+        self.conditions.lock().expect("a lock").iter().any(|(held, _)| *held == condition)
+    }
+
+    pub fn has_held(&self, condition: Condition) -> bool {
+        self.ever.lock().expect("a lock").contains(&condition)
+    }
+
+    /// Waits until `condition` holds, or does not, without polling anything.
+    pub fn until(&self, condition: Condition, holds: bool) {
+        eventually(Duration::from_secs(40), condition.name(), || (self.holds(condition) == holds).then_some(()))
+            .unwrap_or_else(|| panic!("{condition:?} is {}", !holds));
+    }
+
+    pub fn gaps(&self) -> Vec<OffsetGap> {
+        self.gaps.lock().expect("a lock").clone()
+    }
+
+    pub fn dropped(&self) -> u64 {
+        *self.dropped.lock().expect("a lock")
+    }
+}
+
+impl SourceObserver for Recorder {
+    fn lag(&self, _: &str, _: i32, _: Option<i64>) {}
+
+    fn condition(&self, condition: Condition, part: &str, holds: bool) {
+        let mut conditions = self.conditions.lock().expect("a lock");
+        let held = (condition, part.to_owned());
+        if holds {
+            self.ever.lock().expect("a lock").insert(condition);
+            conditions.insert(held);
+        } else {
+            conditions.remove(&held);
+        }
+    }
+
+    fn gaps(&self, gaps: &[OffsetGap]) {
+        self.gaps.lock().expect("a lock").extend_from_slice(gaps);
+    }
+
+    fn letters_dropped(&self, count: u64) {
+        *self.dropped.lock().expect("a lock") += count;
+    }
+}
