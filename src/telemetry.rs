@@ -9,7 +9,11 @@ use std::cell::Cell;
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{FilterExt as _, filter_fn};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 pub use self::health::Health;
 pub use self::metrics::{Metrics, StoreState};
@@ -29,17 +33,19 @@ impl Clock for SystemClock {
     }
 }
 
-/// Sends logs to stderr: lines for people on a terminal, JSON elsewhere. `RUST_LOG` chooses what is logged.
+/// Sends logs to stderr: lines for people on a terminal, JSON elsewhere. `RUST_LOG` chooses what is logged, within
+/// [`may_be_logged`].
 pub fn start_logging(default_level: &str) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_level));
+    let chosen = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_level));
+    let filter = chosen.and(filter_fn(may_be_logged));
     // Colours would be escape sequences, of which none passes.
-    let builder = tracing_subscriber::fmt().with_ansi(false).with_target(false);
-    let builder = builder.with_env_filter(filter).with_writer(|| LogLines(std::io::stderr()));
+    let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_target(false);
+    let lines = lines.with_writer(|| LogLines(std::io::stderr()));
     // A second call, as in tests, finds a subscriber in place and leaves it there.
     let _ = if std::io::stderr().is_terminal() {
-        builder.try_init()
+        tracing_subscriber::registry().with(lines.with_filter(filter)).try_init()
     } else {
-        builder.json().flatten_event(true).try_init()
+        tracing_subscriber::registry().with(lines.json().flatten_event(true).with_filter(filter)).try_init()
     };
 }
 
@@ -58,6 +64,17 @@ impl<W: std::io::Write> std::io::Write for LogLines<W> {
         self.0.flush()
     }
 }
+
+/// Whether a line may be logged whatever `RUST_LOG` says. Below this level, libraries log what they send and receive:
+/// passwords, whole mails and values of events.
+fn may_be_logged(metadata: &Metadata<'_>) -> bool {
+    let target = metadata.target();
+    let is_own = target.split("::").next() == Some(env!("CARGO_CRATE_NAME"));
+    is_own || *metadata.level() <= LIBRARY_LEVEL_MAX
+}
+
+/// The most talkative level of libraries.
+const LIBRARY_LEVEL_MAX: Level = Level::INFO;
 
 thread_local! {
     static PANICKED_AT: Cell<Option<String>> = const { Cell::new(None) };

@@ -153,7 +153,8 @@ impl ConsumerContext for Member {
     }
 }
 
-/// librdkafka's own log lines, which hold names and addresses but no message.
+/// librdkafka's own log lines, which hold names and addresses but no message. Its debug contexts are left out: they
+/// trace authentication and requests.
 pub(super) fn log(level: RDKafkaLogLevel, facility: &str, said: &str) {
     match level {
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
@@ -161,6 +162,6 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, said: &str) {
         }
         RDKafkaLogLevel::Warning => tracing::warn!(facility, said, "kafka"),
         RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => tracing::info!(facility, said, "kafka"),
-        RDKafkaLogLevel::Debug => tracing::debug!(facility, said, "kafka"),
+        RDKafkaLogLevel::Debug => {}
     }
 }
