@@ -15,12 +15,13 @@ use tokenwarden::deliver::{DAMAGED_FILE, Deliverer, Outbox, PAUSE_FILE, Running,
 use tokenwarden::event::{BaselineId, Timestamp};
 use tokenwarden::notify::{Email, EmailSettings, StartTls, Webhook, WebhookSettings};
 use tokenwarden::port::{
-    ActionRow, Alert, Clock, DeliveryError, Notice, Notifier, Outbox as _, RevokeRequest, Revoked, Revoker, StoreError,
+    ActionRow, Alert, Clock, DeliveryError, Notice, Notifier, Outbox as _, RevokeRequest, Revoked, Revoker, Store,
+    StoreError,
 };
 use tokenwarden::revoke::{HttpRevoker, HttpRevokerSettings};
 use tokenwarden::rule::RuleSet;
 use tokenwarden::store::MemoryStore;
-use tokenwarden::telemetry::{Health, Metrics, SystemClock};
+use tokenwarden::telemetry::{Condition, Health, Metrics, SystemClock};
 use tokenwarden::verdict::{
     Action, CampaignId, Incident, IncidentId, Mode, RuleId, Severity, Signal, Target, Verdict, Victim,
 };
@@ -1039,6 +1040,65 @@ fn revoker_that_panics_is_not_the_end_of_its_lane() {
         told.iter().filter(|(_, m)| m["token_id"] == "at-1").map(|(_, m)| &m["revocation"]).collect();
     assert_eq!(of_first, ["waiting", "failed"]);
     rig.stop();
+}
+
+/// A store that panics at its first writes.
+#[derive(Default)]
+struct Panicky {
+    store: MemoryStore,
+    panics: std::sync::atomic::AtomicUsize,
+}
+
+#[async_trait]
+impl Store for Panicky {
+    type Rows = <MemoryStore as Store>::Rows;
+
+    fn new_rows(&self) -> Self::Rows {
+        self.store.new_rows()
+    }
+
+    async fn write(&self, rows: &Self::Rows) -> Result<(), StoreError> {
+        let before = self.panics.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        assert!(before >= 3, "the store is not written yet");
+        self.store.write(rows).await
+    }
+}
+
+#[test]
+fn lane_that_panics_is_restarted_with_back_off() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let (clock, store) = (TestClock::start(), Arc::new(Panicky::default()));
+    let (metrics, health) = (Arc::new(Metrics::new()), Arc::new(Health::default()));
+    let time: Arc<dyn Clock> = Arc::clone(&clock) as _;
+    let outbox = Arc::new(Outbox::open(folder.path(), &[], Arc::clone(&time)).expect("an outbox"));
+    let deliverer = Deliverer {
+        outbox: Arc::clone(&outbox),
+        notifiers: Vec::new(),
+        revoker: None,
+        store: Arc::clone(&store),
+        clock: time,
+        metrics: Arc::clone(&metrics),
+        health: Arc::clone(&health),
+        settings: quick(),
+    };
+    let running = deliverer.start(runtime.handle());
+    outbox.take(&[incident(7, Mode::Shadow)]).expect("it is stored");
+    let panics = |count: usize| format!("tokenwarden_lane_panics_total{{lane=\"rows\"}} {count}");
+    let is_unready = || health.holds(Condition::Lane, clock.now_millis());
+    for count in 1..=3 {
+        let panicked = eventually(PATIENCE, "it panics", || metrics.text().contains(&panics(count)).then_some(()));
+        assert!(panicked.is_some() && is_unready(), "{count}");
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(metrics.text().contains(&panics(count)), "it is not restarted before its time");
+        clock.advance(Duration::from_secs(4));
+    }
+    let written = eventually(PATIENCE, "the row is written", || (!store.store.actions().is_empty()).then_some(()));
+    assert!(written.is_some());
+    let recovered = eventually(PATIENCE, "it has recovered", || (!is_unready()).then_some(()));
+    assert!(recovered.is_some());
+    runtime.block_on(running.stop(Duration::from_secs(5)));
 }
 
 #[test]

@@ -23,7 +23,6 @@ pub struct Open {
     verdict: Verdict,
     /// Rules that have spoken, as bits.
     rules: u32,
-    acted: bool,
     baselines: u32,
 }
 
@@ -75,6 +74,8 @@ pub struct Incidents {
     /// Incident of each baseline, and of each cause within a tenant.
     of_baseline: Generations<u64>,
     of_cause: Generations<u64>,
+    /// Incident in which an action was last asked for against a baseline.
+    acted: Generations<u64>,
     campaigns: Generations<Campaign>,
 }
 
@@ -86,6 +87,7 @@ impl Default for Incidents {
             victims: Generations::new(INCIDENTS_MAX),
             of_baseline: new(),
             of_cause: new(),
+            acted: new(),
             campaigns: Generations::new(INCIDENTS_MAX),
         }
     }
@@ -119,20 +121,22 @@ impl Incidents {
                 severity: alarm.severity,
                 verdict: alarm.verdict,
                 rules: 0,
-                acted: false,
                 baselines: 0,
             }
         });
         let new_baseline = self.of_baseline.get(alarm.baseline) != Some(&open.id.0);
         let graver = alarm.severity > open.severity || alarm.verdict > open.verdict;
         let more_rules = alarm.rules & !open.rules != 0;
-        let acts = alarm.acts && !open.acted;
+        // By victim: that one was revoked is no reason to leave another alone.
+        let acts = alarm.acts && self.acted.get(alarm.baseline) != Some(&open.id.0);
+        if acts {
+            self.acted.insert(alarm.baseline, open.id.0);
+        }
         let open = Open {
             updated_at: open.updated_at.max(alarm.at),
             severity: open.severity.max(alarm.severity),
             verdict: open.verdict.max(alarm.verdict),
             rules: open.rules | alarm.rules,
-            acted: open.acted || alarm.acts,
             baselines: open.baselines.saturating_add(u32::from(new_baseline)),
             ..open
         };
@@ -250,6 +254,9 @@ mod tests {
         assert!(join(Alarm { severity: Severity::Critical, ..alarm(1, HOUR) }).tell, "graver");
         assert!(join(Alarm { acts: true, ..alarm(1, HOUR) }).tell, "an action");
         assert!(!join(Alarm { acts: true, ..alarm(1, HOUR) }).tell, "the same action");
+        assert!(join(alarm(2, HOUR)).tell, "a new victim");
+        assert!(join(Alarm { acts: true, ..alarm(2, HOUR) }).tell, "the same action on another victim");
+        assert!(!join(Alarm { acts: true, ..alarm(2, HOUR) }).tell, "once");
         assert!(join(alarm(1, 30 * HOUR)).new, "another day is another incident");
     }
 
