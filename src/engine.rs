@@ -655,6 +655,7 @@ impl State {
             campaign_id: joined.open.campaign,
             victims: self.incidents.victims(id).to_vec(),
             victims_total: joined.open.baselines(),
+            tenant_is_new: !self.budget.is_known(scene.sighting.tenant),
             log_odds: judged.log_odds,
             reason: explain::sentence(
                 signals,

@@ -316,6 +316,9 @@ pub struct Incident {
     /// All of them.
     #[serde(default)]
     pub victims_total: u32,
+    /// The tenant has had too few visits to be told from an invented one: such tenants share their limits.
+    #[serde(default)]
+    pub tenant_is_new: bool,
     pub log_odds: f64,
     /// The largest first.
     pub signals: Vec<Signal>,

@@ -54,6 +54,7 @@ fn incident(number: u64, mode: Mode) -> Incident {
         campaign_id: CampaignId(0x43),
         victims: Vec::new(),
         victims_total: 1,
+        tenant_is_new: false,
         log_odds: 8.1,
         signals: vec![Signal {
             rule: RuleId::ConcurrentUse,
@@ -843,6 +844,26 @@ fn cap_of_one_tenant_leaves_others_alone() {
     let mut expected = expected.to_vec();
     expected.sort();
     assert_eq!(made, expected, "two of each, until the total is reached");
+    rig.stop();
+}
+
+#[test]
+fn invented_tenants_share_one_cap() {
+    let (folder, api) = (tempfile::tempdir().expect("a folder"), Web::start());
+    let settings = Settings { revocations_per_hour_max: 2, revocations_per_hour_total_max: 5, ..quick() };
+    let rig = Rig::start(folder.path(), Vec::new, Some(revoker(&api, "by_id")), settings);
+    let invented = |number: u64| Incident {
+        tenant_id: format!("invented-{number}"),
+        tenant_is_new: true,
+        ..incident(number, Mode::Enforce)
+    };
+    rig.take(&(1..=10).map(invented).collect::<Vec<_>>());
+    rig.take(&[incident(11, Mode::Enforce), incident(12, Mode::Enforce)]);
+    rig.settled();
+    let mut made: Vec<_> = api.requests().iter().map(|request| request.path.clone()).collect();
+    made.sort();
+    assert_eq!(made, [1, 11, 12, 2].map(|number| format!("/tokens/grant-{number}")));
+    assert_eq!(rig.outbox.held(), 8);
     rig.stop();
 }
 

@@ -37,6 +37,7 @@ fn main() {
         campaign_id: CampaignId(1),
         victims: Vec::new(),
         victims_total: 1,
+        tenant_is_new: false,
         log_odds: 8.1,
         signals: vec![
             signal(

@@ -111,6 +111,12 @@ impl Budget {
         }
     }
 
+    /// Whether `tenant` has an allowance of its own.
+    #[must_use]
+    pub fn is_known(&self, tenant: u64) -> bool {
+        self.known.contains_key(&tenant)
+    }
+
     /// Whether a new incident of `tenant` is reported; if not, it is withheld. `now`: milliseconds since the epoch, in
     /// the stream's time.
     pub fn spend(&mut self, tenant: u64, now: i64, log_odds: f64) -> bool {
@@ -214,6 +220,7 @@ mod tests {
     fn known_tenants_outlast_a_flood_of_invented_ones() {
         let mut budget = budget(20, 0);
         (0..100_000).for_each(|number| budget.count_visit(1_000 + number));
+        assert!(budget.is_known(KNOWN) && !budget.is_known(1_000));
         assert_eq!(reported(&mut budget, 1_000, NOON, 100), 20);
         assert_eq!(reported(&mut budget, KNOWN, NOON, 100), 20);
     }

@@ -794,10 +794,14 @@ impl Remembered {
     }
 }
 
-/// Whose allowance of revocations an incident uses: its tenant's.
+/// Whose allowance of revocations an incident uses: its tenant's, or the one that all new tenants share, for anyone can
+/// invent a tenant.
 pub(super) fn allowance(incident: &Incident) -> &str {
-    &incident.tenant_id
+    if incident.tenant_is_new { NEW_TENANTS } else { &incident.tenant_id }
 }
+
+/// No id has a control character.
+const NEW_TENANTS: &str = "\0new";
 
 /// The outcome in the audit trail. Outcomes of one kind are reported once.
 pub(super) const fn kind(revocation: &Revocation) -> &'static str {
@@ -894,6 +898,7 @@ mod tests {
             campaign_id: CampaignId(1),
             victims: Vec::new(),
             victims_total: victim,
+            tenant_is_new: false,
             log_odds: 8.0,
             signals: Vec::new(),
             reason: "r".to_owned(),

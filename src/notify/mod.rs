@@ -99,6 +99,7 @@ pub(crate) mod tests {
             campaign_id: CampaignId(0x43),
             victims: Vec::new(),
             victims_total: 1,
+            tenant_is_new: false,
             log_odds: 8.1,
             signals: vec![
                 signal(

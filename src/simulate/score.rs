@@ -109,6 +109,7 @@ mod tests {
             campaign_id: CampaignId(0x43),
             victims: Vec::new(),
             victims_total: 1,
+            tenant_is_new: false,
             log_odds: 3.0,
             signals: Vec::new(),
             reason: String::new(),

@@ -219,6 +219,7 @@ pub fn incident(id: u64, number: u64, severity: Severity) -> Incident {
         campaign_id: CampaignId(0x43),
         victims: Vec::new(),
         victims_total: 1,
+        tenant_is_new: false,
         log_odds: 4.5,
         signals: alarming(id).signals,
         reason: format!("change by {number}: {NASTY}"),
