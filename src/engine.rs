@@ -258,10 +258,10 @@ pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) ->
         established: place.is_some_and(|place| state.memory.baselines.get(place).visits >= ESTABLISHED_VISITS),
     };
     // Who can be nobody tells no time.
-    let votes = event.kind.is_sighting() && !is_attempt;
+    let tells_time = event.kind.is_sighting() && !is_attempt;
     let own_time = event.timestamp.millis();
     let mut range = state.clock.range(own_time, *appended_at);
-    if range != Range::Within && votes {
+    if range != Range::Within && tells_time {
         state.clock.consult(own_time, voter, *appended_at);
         range = state.clock.range(own_time, *appended_at);
     }
@@ -286,7 +286,7 @@ pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) ->
     } else {
         state.counters.ids_reused += u64::from(state.recent.insert(keys.event, keys.event_id));
         notes::reinstate(&mut state.memory.ends, event, keys);
-        if timed && votes {
+        if timed && tells_time {
             state.clock.take(at, voter, *appended_at);
         }
         state.let_time_pass();

@@ -514,15 +514,15 @@ mod tests {
         let mut partition = pipeline.partition(Format::Native);
         let mut epoch = Epoch::new(Told::default(), true);
         for (place, line) in lines.iter().enumerate() {
-            if place == broken {
-                point.map(failpoint::arm);
+            if let Some(point) = point.filter(|_| place == broken) {
+                failpoint::arm(point);
             }
             let position = Position::new("events", 0, place as i64);
             let message =
                 Message { position: &position, key: None, payload: line.as_bytes(), logged_at: None, replayed: false };
             pipeline.process(&mut partition, &[message], 0, &mut epoch);
         }
-        let state = partition.states().map(|state| format!("{state:?}")).collect();
+        let state = format!("{:?}", partition.states().collect::<Vec<_>>());
         let verdicts = String::from_utf8(epoch.verdicts.take().unwrap_or_default()).expect("JSON is text");
         (state, verdicts, epoch.tally.dead_letters)
     }

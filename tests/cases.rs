@@ -89,7 +89,8 @@ fn shown(format: Format, name: &str) -> String {
 }
 
 fn write(shown: &mut String, event: &Event<'_>) {
-    let mut line = format!("{} {} {} {}", event.event_id, event.timestamp.millis(), event.kind.as_str(), event.token_id.as_str());
+    let mut line =
+        format!("{} {} {} {}", event.event_id, event.timestamp.millis(), event.kind.as_str(), event.token_id.as_str());
     for (name, value) in [
         ("user", &event.user_id),
         ("tenant", &event.tenant_id),
@@ -174,7 +175,10 @@ fn the_two_names_of_a_github_token_are_one_token() {
     assert!(ended(r#""action":"personal_access_token.credential_regenerated","token_id":5"#));
     assert!(ended(r#""action":"org_credential_authorization.revoke","token_id":5,"org_id":3"#));
     assert!(ended(r#""action":"user.suspend","user_id":11111"#));
-    assert!(!ended(r#""action":"org_credential_authorization.revoke","token_id":5,"org_id":4"#), "another organization");
+    assert!(
+        !ended(r#""action":"org_credential_authorization.revoke","token_id":5,"org_id":4"#),
+        "another organization"
+    );
     assert!(!ended(r#""action":"oauth_access.destroy","token_id":6"#), "another token");
     assert!(!ended(r#""action":"oauth_access.destroy","token_id":0"#), "no token");
     assert!(!ended(r#""action":"user.suspend","user_id":11112"#), "another user");
@@ -216,7 +220,8 @@ fn what_a_provider_reinstates_is_alive_again() {
 #[test]
 fn without_an_address_the_rest_is_judged() {
     let mut stream = Stream::new(Format::Github);
-    let mut quiet = |record: String| stream.take(record.as_bytes()).iter().all(|(_, verdict, _)| *verdict == Verdict::Allow);
+    let mut quiet =
+        |record: String| stream.take(record.as_bytes()).iter().all(|(_, verdict, _)| *verdict == Verdict::Allow);
     for day in 0..30 {
         for hour in [9, 14] {
             assert!(quiet(github(day * 24 + hour, CLONE)), "day {day}");

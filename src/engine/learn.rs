@@ -75,6 +75,7 @@ pub struct EndedHour {
 
 /// One event as it is to be learnt: all that is written of it outside its own baseline's holders, hour and visit.
 #[derive(Clone, Copy, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "four independent facts about one event")]
 pub struct Lesson {
     pub place: Place,
     /// The baseline was made for this event.

@@ -304,7 +304,7 @@ pub struct KeptBaseline {
     contexts: [Context; CONTEXTS_MAX],
     contexts_len: usize,
     /// Only a refresh and a use of another token change it: where the event is neither it is not kept.
-    refreshes: Option<Option<Refreshes>>,
+    refreshes: KeptRefreshes,
     hour: Hour,
     open: [Option<NonZeroU32>; VISITS_MAX],
     open_keys: [u8; VISITS_MAX],
@@ -315,6 +315,14 @@ pub struct KeptBaseline {
     binding_streak: u8,
     /// What the end of an hour changes, where one has ended.
     habits: Option<KeptHabits>,
+}
+
+#[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "one exists, and keeping allocates nothing")]
+enum KeptRefreshes {
+    NotKept,
+    /// `None`: the baseline had none.
+    Kept(Option<Refreshes>),
 }
 
 #[derive(Clone, Debug)]
@@ -333,7 +341,7 @@ impl Default for KeptBaseline {
         Self {
             contexts: [Context::born(0, 0, 0, 0); CONTEXTS_MAX],
             contexts_len: 0,
-            refreshes: None,
+            refreshes: KeptRefreshes::NotKept,
             hour: Hour::begin(0, 0),
             open: [None; VISITS_MAX],
             open_keys: [0; VISITS_MAX],
@@ -353,7 +361,11 @@ impl KeptBaseline {
         let len = baseline.contexts.len();
         self.contexts[..len].copy_from_slice(&baseline.contexts);
         self.contexts_len = len;
-        self.refreshes = for_refresh.then(|| baseline.refreshes.as_deref().cloned());
+        self.refreshes = if for_refresh {
+            KeptRefreshes::Kept(baseline.refreshes.as_deref().cloned())
+        } else {
+            KeptRefreshes::NotKept
+        };
         self.hour = baseline.hour;
         (self.open, self.open_keys) = (baseline.open, baseline.open_keys);
         (self.last_at, self.behind) = (baseline.last_at, baseline.behind);
@@ -377,7 +389,7 @@ impl KeptBaseline {
         } else {
             baseline.contexts = contexts.into();
         }
-        if let Some(refreshes) = &self.refreshes {
+        if let KeptRefreshes::Kept(refreshes) = &self.refreshes {
             baseline.refreshes = refreshes.clone().map(Box::new);
         }
         baseline.hour = self.hour;

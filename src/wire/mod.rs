@@ -140,14 +140,7 @@ impl Decoder {
 
     /// What is in `bytes`, which stood at byte `at` of `payload` in another form. Events are copied, because they outlive
     /// the bytes.
-    fn inside(
-        &mut self,
-        payload: &[u8],
-        at: usize,
-        bytes: &[u8],
-        depth: &mut Depth,
-        take: &mut Take<'_, '_>,
-    ) -> Found {
+    fn inside(&mut self, payload: &[u8], at: usize, bytes: &[u8], depth: &mut Depth, take: &mut Take<'_, '_>) -> Found {
         if depth.levels >= envelope::LEVELS_MAX {
             take(Err(DecodeError::new(payload, at, "", "too many envelopes in one another")));
             return Found::Record;

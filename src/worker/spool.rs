@@ -332,7 +332,9 @@ mod tests {
                     }
                     Step::Gone(gone) => {
                         spool.retain(|owner| owner != Ownership(gone));
-                        model.iter_mut().for_each(|parts| parts.retain(|(owner, _)| *owner != Ownership(gone)));
+                        for parts in &mut model {
+                            parts.retain(|(owner, _)| *owner != Ownership(gone));
+                        }
                         model.retain(|parts| !parts.is_empty());
                     }
                 }

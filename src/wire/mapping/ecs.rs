@@ -98,7 +98,10 @@ pub static MAPPING: Mapping = Mapping {
                 When(&[("event.category", &["authentication"])], &Words("event.outcome", NOT_ACCEPTED)),
                 Words("event.outcome", FORBIDDEN),
                 // As in GitHub's own log.
-                When(&[("event.dataset", &["github.audit"])], &Unless(&[("event.action", &["api.request"])], &Text("200"))),
+                When(
+                    &[("event.dataset", &["github.audit"])],
+                    &Unless(&[("event.action", &["api.request"])], &Text("200")),
+                ),
             ],
         ),
         (Field::BytesOut, &[Path("http.response.bytes"), Path("http.response.body.bytes")]),
