@@ -359,6 +359,8 @@ pub enum Note {
     ConfirmedIgnored,
     /// A value that was replaced because it looked like a bearer token.
     Redacted,
+    /// A sampled token id that is as long and as random as a secret.
+    OpaqueIds,
 }
 
 impl Tally {
@@ -393,6 +395,9 @@ impl Tally {
     fn note_decoding(&mut self, topic: &Arc<str>, notes: &wire::Notes) {
         if notes.redactions > 0 {
             self.note(topic, Note::Redacted, notes.redactions);
+        }
+        if notes.opaque_ids > 0 {
+            self.note(topic, Note::OpaqueIds, notes.opaque_ids);
         }
         for (field, count) in &notes.unreadable {
             self.note(topic, Note::Unreadable(field), *count);

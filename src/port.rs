@@ -258,6 +258,10 @@ pub struct RevokeRequest<'a> {
 pub trait Revoker: Send + Sync {
     /// Whether this provider can be asked to revoke such a target.
     fn accepts(&self, target: &Target) -> bool;
+    /// Whether its requests carry token ids, so that it cannot do with their hashes.
+    fn sends_token_ids(&self) -> bool {
+        false
+    }
     async fn revoke(&self, request: RevokeRequest<'_>) -> Result<Revoked, DeliveryError>;
 }
 

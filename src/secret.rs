@@ -1,14 +1,17 @@
 //! What bearer secrets look like, and where they lie in a text.
 //!
 //! Two marks give a secret away: the prefix that its issuer puts there to be recognised by (`ghp_`, `xoxb-`, `eyJ`), and
-//! the name that it is given (`access_token=…`, `"client_secret": "…"`). Identifiers of keys (`AKIA…`) and hashes are
-//! no secrets.
+//! the name that it is given (`access_token=…`, `"client_secret": "…"`). Where a value is an id, its whole form may do it
+//! too. Identifiers of keys (`AKIA…`) and hashes are no secrets. A random text without any of these cannot be told from
+//! an id.
 
+mod bare;
 mod name;
 mod prefix;
 
 use std::ops::Range;
 
+pub use bare::{is_bare, looks_opaque};
 pub use name::is_secret_name;
 
 /// What stands for a secret begins with this, and a hash of [`HASH_LENGTH`] characters follows.
@@ -26,6 +29,41 @@ pub fn secrets(text: &[u8]) -> impl Iterator<Item = Range<usize>> {
 #[must_use]
 pub fn may_hold_secret(raw: &[u8]) -> bool {
     prefix::next(raw, 0).is_some() || name::next_assigned(raw, 0).is_some()
+}
+
+/// Whether `text` is what stands for a secret.
+#[must_use]
+pub fn is_hash(text: &[u8]) -> bool {
+    text.strip_prefix(HASHED.as_bytes()).is_some_and(|hash| hash.len() == HASH_LENGTH)
+}
+
+/// The strings of the JSON in `text`, whole or broken, that are tokens as a whole; with `ids`, also those that are
+/// token ids by the name of their member.
+pub fn whole_strings(text: &[u8], ids: bool) -> impl Iterator<Item = Range<usize>> {
+    let mut name = 0..0;
+    strings(text).filter(move |range| {
+        let named = std::mem::replace(&mut name, range.clone());
+        let value = text.get(range.clone()).unwrap_or_default();
+        let between = text.get(named.end + 1..range.start - 1).unwrap_or_default();
+        let is_member = between.trim_ascii() == b":";
+        let is_id = ids && is_member && name::is_token_id_name(text.get(named).unwrap_or_default());
+        std::str::from_utf8(value).is_ok_and(is_bare) || is_id && !value.is_empty() && !is_hash(value)
+    })
+}
+
+/// What stands between quotes in `text`.
+fn strings(text: &[u8]) -> impl Iterator<Item = Range<usize>> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let start = at + memchr::memchr(b'"', text.get(at..)?)? + 1;
+        let mut end = start;
+        while let Some(byte) = text.get(end).filter(|&&byte| byte != b'"') {
+            end += if *byte == b'\\' { 2 } else { 1 };
+        }
+        at = end + 1;
+        // The text may break off within the string.
+        Some(start..end.min(text.len()))
+    })
 }
 
 /// Merges what prefixes and names give away, in order.
@@ -95,13 +133,16 @@ mod tests {
     }
 
     #[test]
-    fn every_prefix_begins_with_a_stem_and_opens_a_secret() {
+    fn every_prefix_holds_a_stem_and_opens_a_secret() {
         assert!(FINDER.is_some());
+        assert!(STEMS.len() <= 64, "vectorised search takes no more");
         for (prefix, body) in FORMS {
-            assert!(STEMS.iter().any(|stem| prefix.starts_with(stem)), "{prefix}");
+            assert!(STEMS.iter().any(|stem| prefix.contains(stem)), "{prefix}");
             let rest = match body {
-                Body::AtLeast(min, _) | Body::Opaque(min, _) => noise(*min),
-                Body::Exactly(length, _) => noise(*length),
+                Body::AtLeast(min, alphabet) => noise_of(*min, *alphabet),
+                Body::Opaque(min, _) | Body::Mixed(min, _) => noise(*min),
+                Body::Dotted(first, min, _) => format!("{}.{}", noise(*first), noise(*min)),
+                Body::Exactly(length, alphabet) => noise_of(*length, *alphabet),
                 Body::Jwt => format!("{}.{}.{}", noise(20), noise(30), noise(43)),
                 Body::Credentials => noise(16),
                 Body::UserAndPassword => STANDARD.encode("user:pass"),
@@ -113,6 +154,11 @@ mod tests {
                 assert!(may_hold_secret(text.as_bytes()), "{text}");
             }
         }
+    }
+
+    /// `length` characters of an alphabet.
+    fn noise_of(length: usize, alphabet: fn(u8) -> bool) -> String {
+        noise(4 * length).chars().filter(|&character| alphabet(character as u8)).take(length).collect()
     }
 
     #[test]

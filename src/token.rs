@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use serde::Deserialize;
 use sha2::Sha256;
 
 use crate::key::KeyHasher;
@@ -18,7 +19,7 @@ use crate::secret;
 pub struct TokenId<'a>(Cow<'a, str>);
 
 impl<'a> TokenId<'a> {
-    /// The name `text`, from a message in which [`secret::may_hold_secret`] found nothing.
+    /// The name `text`, from a message in which [`secret::may_hold_secret`] found nothing, and no [`secret::is_bare`].
     #[must_use]
     pub(crate) const fn from_clean(text: &'a str) -> Self {
         Self(Cow::Borrowed(text))
@@ -35,11 +36,23 @@ impl<'a> TokenId<'a> {
     }
 }
 
+/// What becomes of a token id that does not look like a token: `privacy.token_ids`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenIds {
+    /// It stays as it was sent.
+    #[default]
+    AsSent,
+    /// It is replaced by its keyed hash, because a random text cannot be told from an id.
+    Hashed,
+}
+
 /// Replaces bearer values by `hmac:` and the first 24 bytes of HMAC-SHA-256 (RFC 2104) in base64url, under a key of
 /// the installation's: the same token keeps one name, and nobody without the key can test guesses against it.
 #[derive(Clone)]
 pub struct TokenHasher {
     mac: Hmac<Sha256>,
+    ids: TokenIds,
 }
 
 impl std::fmt::Debug for TokenHasher {
@@ -55,7 +68,7 @@ impl TokenHasher {
         // HMAC takes keys of every length (RFC 2104 section 2), so the error cannot occur; an empty key stands in.
         let mac = Hmac::<Sha256>::new_from_slice(key)
             .unwrap_or_else(|_| Hmac::<Sha256>::new(&hmac::digest::Key::<Hmac<Sha256>>::default()));
-        Self { mac }
+        Self { mac, ids: TokenIds::AsSent }
     }
 
     /// The hasher of names under a key derived from this one: all members with one secret give a name the same number.
@@ -64,11 +77,35 @@ impl TokenHasher {
         KeyHasher::derived(&self.mac)
     }
 
-    /// The name for `text`, and whether it had to be replaced.
+    /// The same key with another rule for token ids.
+    #[must_use]
+    pub fn with_ids(self, ids: TokenIds) -> Self {
+        Self { ids, ..self }
+    }
+
+    #[must_use]
+    pub const fn ids(&self) -> TokenIds {
+        self.ids
+    }
+
+    /// The name for `text`, and whether it was replaced because it looks like a token.
     #[must_use]
     pub fn name<'a>(&self, text: Cow<'a, str>) -> (TokenId<'a>, bool) {
-        let (text, replaced) = self.redact(text);
-        (TokenId(text), replaced)
+        let (text, replaced) = self.id(text);
+        if self.ids == TokenIds::AsSent || text.is_empty() || secret::is_hash(text.as_bytes()) {
+            return (TokenId(text), replaced);
+        }
+        // The operator wants it: one allocation a token id.
+        (TokenId(Cow::Owned(self.hash(text.as_bytes()))), replaced)
+    }
+
+    /// The id `text`, or its keyed hash where it is a token as a whole; and whether it was replaced.
+    #[must_use]
+    pub fn id<'a>(&self, text: Cow<'a, str>) -> (Cow<'a, str>, bool) {
+        if secret::is_bare(&text) {
+            return (Cow::Owned(self.hash(text.as_bytes())), true);
+        }
+        self.redact(text)
     }
 
     /// `text` with each bearer value in it replaced by its keyed hash; and whether there was one.
@@ -112,7 +149,7 @@ impl TokenHasher {
 /// Whether `text` has the form of a bearer secret, or holds one.
 #[must_use]
 pub fn looks_like_bearer(text: &str) -> bool {
-    secret::secrets(text.as_bytes()).next().is_some()
+    secret::is_bare(text) || secret::secrets(text.as_bytes()).next().is_some()
 }
 
 #[cfg(test)]

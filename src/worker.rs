@@ -522,6 +522,10 @@ fn warn(warned: &mut HashSet<(Arc<str>, Note)>, tally: &Tally) {
                 topic,
                 "`confirmed` events are stored and ignored; set confirmed = true for this source to believe them"
             ),
+            Note::OpaqueIds => tracing::warn!(
+                topic,
+                "token ids look like opaque secrets; if a producer sends tokens, set privacy.token_ids = \"hashed\""
+            ),
             Note::Redacted => tracing::warn!(
                 topic,
                 "a producer sends bearer values instead of ids; they are replaced by keyed hashes"

@@ -266,6 +266,46 @@ fn replay_summary_counts_unreadable_fields() {
 }
 
 #[test]
+fn validate_warns_of_hashed_ids_that_a_provider_needs() {
+    let folder = folder();
+    let warns = |ids: &str, http: &str| {
+        let text = format!(
+            "[source.kafka]\nbrokers = 'kafka.example:9092'\n[privacy]\ntoken_ids = '{ids}'\n[revoke.http]\n{http}"
+        );
+        write(folder.path(), "t.toml", text);
+        let output = tokenwarden(folder.path(), &["validate", "--offline", "--config", "t.toml"]);
+        assert_eq!(status(&output), 0, "{http}: {}", stdout(&output));
+        stdout(&output)
+            .contains("WARNING revocation: [revoke.http] sends token ids, and privacy.token_ids is \"hashed\"")
+    };
+    let url = "url = 'https://id.example/revoke'";
+    for (http, needs_ids) in [
+        (format!("{url}\npreset = 'rfc7009'"), true),
+        (format!("{url}\npreset = 'by_id'"), true),
+        (format!("{url}\npreset = 'by_id'\ntargets = ['family']"), false),
+        (format!("{url}\nbody = '{{\"user\":\"{{user_id}}\"}}'"), false),
+        (format!("{url}\nbody = '{{\"token\":\"{{token_id}}\"}}'\ntargets = ['family']"), true),
+        ("url = 'https://id.example/tokens/{id}'".to_owned(), true),
+    ] {
+        assert_eq!((warns("hashed", &http), warns("as_sent", &http)), (needs_ids, false), "{http}");
+    }
+}
+
+#[test]
+fn replay_hashes_token_ids_where_configured() {
+    let folder = folder();
+    write(folder.path(), "events.ndjson", events(3));
+    for (ids, kept) in [("as_sent", true), ("hashed", false)] {
+        write(folder.path(), "t.toml", format!("[privacy]\ntoken_key = 'a key for the tests'\ntoken_ids = '{ids}'\n"));
+        let arguments = ["replay", "--config", "t.toml", "events.ndjson", "--verdicts", "-"];
+        let output = tokenwarden(folder.path(), &arguments);
+        let verdicts = stdout(&output);
+        assert_eq!(verdicts.lines().count(), 3, "{}", stderr(&output));
+        assert_eq!((verdicts.contains(r#""token_id":"tok""#), verdicts.contains("hmac:")), (kept, !kept), "{verdicts}");
+    }
+}
+
+#[test]
 fn terminal_shows_no_unsafe_character() {
     let folder = folder();
     let nasty = "a\u{1b}[2J\u{202e}\u{2066}\u{200b}\u{e0041}";

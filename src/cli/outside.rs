@@ -13,6 +13,7 @@ use crate::port::{self, Clock, Notifier, Revoker, Store};
 use crate::revoke::HttpRevoker;
 use crate::rule::RuleSet;
 use crate::telemetry::{Health, Metrics};
+use crate::token::TokenIds;
 use crate::verdict::Mode;
 
 /// All that incidents go out by.
@@ -52,6 +53,7 @@ impl Outside {
         if config.revoke.mode == Mode::Enforce && self.revoker.is_none() {
             warnings.push("nothing can be revoked: revoke.mode is enforce, and there is no [revoke.http]");
         }
+        warnings.extend(self.revoker.as_deref().and_then(|revoker| hashed_ids(config, revoker)));
         warnings
     }
 
@@ -109,6 +111,15 @@ pub(super) fn notifiers(
 pub(super) fn revoker(config: &Config, clock: &Arc<dyn Clock>) -> Result<Option<Arc<dyn Revoker>>, Failure> {
     let Some(settings) = &config.revoke.http else { return Ok(None) };
     Ok(Some(Arc::new(HttpRevoker::new(settings, Arc::clone(clock)).map_err(wrong(config, "revoke.http"))?)))
+}
+
+/// What is wrong with a provider that is asked by token ids, where only their hashes are kept.
+pub(super) fn hashed_ids(config: &Config, revoker: &dyn Revoker) -> Option<&'static str> {
+    let hashed = config.privacy.token_ids == TokenIds::Hashed && revoker.sends_token_ids();
+    hashed.then_some(
+        "[revoke.http] sends token ids, and privacy.token_ids is \"hashed\": the provider gets hashes that it does not \
+         know; revoke by family, or let a gateway translate",
+    )
 }
 
 fn wrong(config: &Config, section: &'static str) -> impl Fn((&'static str, String)) -> Failure {

@@ -245,7 +245,7 @@ fn hasher(arguments: &Arguments, config: &Config) -> Result<TokenHasher, Failure
     if arguments.config.is_some() || config.privacy.token_key.is_some() {
         return Ok(config.token_hasher()?);
     }
-    Ok(TokenHasher::new(KEY_OF_REPLAYS))
+    Ok(TokenHasher::new(KEY_OF_REPLAYS).with_ids(config.privacy.token_ids))
 }
 
 /// Where verdicts are written.
@@ -405,6 +405,7 @@ fn noted(tally: &Tally) -> Vec<String> {
                 format!("  ignored: {count} `confirmed` events, for the source has not confirmed = true")
             }
             Note::Redacted => format!("  bearer values replaced by their hash: {count}"),
+            Note::OpaqueIds => format!("  token ids that look like opaque secrets: {count} of those sampled"),
         }
     };
     counts.into_iter().map(line).collect()

@@ -113,7 +113,12 @@ async fn check_outside(config: &Config, offline: bool, report: &mut Report) -> R
         Err(error) => report.failed("alerts", &error.to_string(), Kind::Configuration)?,
     }
     match (outside::revoker(config, &clock), config.revoke.mode) {
-        (Ok(Some(_)), mode) => Report::ok("revocation", &format!("in mode {}", mode.as_str())),
+        (Ok(Some(revoker)), mode) => {
+            if let Some(warning) = outside::hashed_ids(config, &*revoker) {
+                Report::warning("revocation", warning)?;
+            }
+            Report::ok("revocation", &format!("in mode {}", mode.as_str()))
+        }
         (Ok(None), Mode::Enforce) => {
             let reason = "revoke.mode is enforce, and there is no [revoke.http] to revoke with";
             report.failed("revocation", reason, Kind::Configuration)
@@ -186,6 +191,11 @@ struct Report {
 impl Report {
     fn ok(what: &str, detail: &str) -> Result<(), Failure> {
         tell(&format!("ok      {what}: {detail}"))
+    }
+
+    /// A setting that works and is probably a mistake.
+    fn warning(what: &str, reason: &str) -> Result<(), Failure> {
+        tell(&format!("WARNING {what}: {reason}"))
     }
 
     fn failed(&mut self, what: &str, reason: &str, kind: Kind) -> Result<(), Failure> {

@@ -28,7 +28,7 @@ use crate::notify::{EmailSettings, WebhookSettings};
 use crate::revoke::HttpRevokerSettings;
 use crate::source::kafka::KafkaSettings;
 use crate::store::{StoreSettings, library_in};
-use crate::token::TokenHasher;
+use crate::token::{TokenHasher, TokenIds};
 use crate::verdict::Mode;
 use crate::wire::Format;
 
@@ -197,6 +197,8 @@ impl Default for Outbox {
 pub struct Privacy {
     /// Key under which bearer values are hashed. Where none is set, one is made and kept in the outbox's folder.
     pub token_key: Option<SecretString>,
+    /// What becomes of a token id that does not look like a token.
+    pub token_ids: TokenIds,
 }
 
 /// The service's own door, for scrapers and probes.
@@ -307,15 +309,16 @@ impl Config {
     /// Hashes bearer values under the configured key, else under the one kept beside the outbox, which is made where
     /// there is none: the same token keeps its name for as long as the outbox's folder is kept.
     pub fn token_hasher(&self) -> Result<TokenHasher, ConfigError> {
+        let ids = self.privacy.token_ids;
         if let Some(key) = &self.privacy.token_key {
-            return Ok(TokenHasher::new(key.expose_secret().as_bytes()));
+            return Ok(TokenHasher::new(key.expose_secret().as_bytes()).with_ids(ids));
         }
         let file = self.outbox.dir.join("token.key");
         let key = key_file::read_or_make(&file).map_err(|error| {
             let fix = "set privacy.token_key_file, or let outbox.dir be written";
             ConfigError::new(file.display(), format!("cannot keep the key that names tokens: {error}; {fix}"))
         })?;
-        Ok(TokenHasher::new(&key))
+        Ok(TokenHasher::new(&key).with_ids(ids))
     }
 
     /// What types cannot say: the key and what is wrong with its value.

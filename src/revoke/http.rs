@@ -216,6 +216,14 @@ impl Revoker for HttpRevoker {
         self.targets.contains(&TargetKind::of(target))
     }
 
+    fn sends_token_ids(&self) -> bool {
+        let names = |value| {
+            let body = self.body.as_ref().map(|(template, _)| template);
+            [Some(&self.url), body].into_iter().flatten().any(|template| template.0.contains(&Part::Value(value)))
+        };
+        names(Value::TokenId) || names(Value::Id) && self.targets.contains(&TargetKind::Token)
+    }
+
     async fn revoke(&self, asked: RevokeRequest<'_>) -> Result<Revoked, DeliveryError> {
         let failed = |error: &reqwest::Error| DeliveryError::Retriable {
             reason: outgoing::reason(error),

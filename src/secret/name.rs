@@ -4,13 +4,18 @@ use std::ops::Range;
 
 use memchr::{memchr2_iter, memrchr2_iter};
 
+use super::is_hash;
 use super::prefix::word;
-use super::{HASH_LENGTH, HASHED};
 
 /// Whether a field of this name holds a secret: `access_token`, `clientSecret`, `X-Api-Key`.
 #[must_use]
 pub fn is_secret_name(name: &[u8]) -> bool {
     Folded::of(name).is_some_and(|name| SECRET_NAMES.contains(&name.as_bytes()))
+}
+
+/// Whether a member of this name holds the id of a token, in one of the formats that are read.
+pub(super) fn is_token_id_name(name: &[u8]) -> bool {
+    Folded::of(name).is_some_and(|name| TOKEN_ID_NAMES.contains(&name.as_bytes()))
 }
 
 /// A name in lower case, without `_` and `-`.
@@ -219,7 +224,7 @@ fn member(text: &[u8], colon: usize) -> Option<Range<usize>> {
 
 /// Whether a value under a secret name is a secret, and not the hash that one has been replaced by.
 fn is_secret(value: &[u8]) -> bool {
-    let hashed = value.strip_prefix(HASHED.as_bytes()).is_some_and(|hash| hash.len() == HASH_LENGTH);
+    let hashed = is_hash(value);
     value.len() >= NAMED_BYTES_MIN && !hashed
 }
 
@@ -339,6 +344,21 @@ const SECRET_PARAMETERS: &[&[u8]] = &[
     b"invitetoken",
     b"logouttoken",
     b"accesskey",
+];
+
+/// Names of token ids, in lower case, without `_` and `-`.
+const TOKEN_ID_NAMES: &[&[u8]] = &[
+    b"tokenid",
+    b"parenttokenid",
+    b"jti",
+    b"accesskeyid",
+    b"credentialid",
+    b"credentialuid",
+    b"externalsessionid",
+    b"rootsessionid",
+    b"requestapitokenid",
+    b"dthash",
+    b"hashedtoken",
 ];
 
 /// A value under a secret name is a secret from this length: shorter ones are flags and counts.

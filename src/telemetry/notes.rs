@@ -17,6 +17,7 @@ pub(super) struct Notes {
     without_address: Family<Label<1>, Counter>,
     confirmed_ignored: Family<Label<1>, Counter>,
     redactions: Family<Label<1>, Counter>,
+    opaque_ids: Family<Label<1>, Counter>,
 }
 
 impl Notes {
@@ -43,6 +44,7 @@ impl Notes {
                 "Confirmed events of sources without confirmed = true, by topic",
             ),
             redactions: family("redactions", "Bearer values replaced by their hash, by topic"),
+            opaque_ids: family("opaque_token_ids", "Sampled token ids that look like opaque secrets, by topic"),
         }
     }
 
@@ -54,6 +56,7 @@ impl Notes {
                 Note::WithoutAddress => self.without_address.get_or_create(&[topic]),
                 Note::ConfirmedIgnored => self.confirmed_ignored.get_or_create(&[topic]),
                 Note::Redacted => self.redactions.get_or_create(&[topic]),
+                Note::OpaqueIds => self.opaque_ids.get_or_create(&[topic]),
             }
             .inc_by(*count);
         }

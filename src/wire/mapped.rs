@@ -453,13 +453,16 @@ fn id<'a>(text: Cow<'a, str>, bytes_max: usize, screen: &mut Screen<'_>) -> Resu
     if text.contains('\0') {
         return Err(BAD_TEXT);
     }
-    let text = screen.text(text);
+    let text = screen.id(text);
     if text.len() > bytes_max { Err("too long") } else { Ok(text) }
 }
 
 fn token_id<'a>(text: Cow<'a, str>, screen: &mut Screen<'_>) -> Result<TokenId<'a>, &'static str> {
-    let text = id(text, text::TOKEN_ID_BYTES_MAX, screen)?;
-    Ok(screen.token(text))
+    if text.contains('\0') {
+        return Err(BAD_TEXT);
+    }
+    let token = screen.token(text);
+    if token.as_str().len() > text::TOKEN_ID_BYTES_MAX { Err("too long") } else { Ok(token) }
 }
 
 /// A time, by how it was written.

@@ -16,6 +16,7 @@ mod time;
 pub mod verdict;
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 pub use error::DecodeError;
 pub use text::{Notes, UNREADABLE};
@@ -25,8 +26,8 @@ pub use crate::format::Format;
 use crate::event::Event;
 use crate::feed::{Feed, Tenant};
 use crate::port::{BATCH_BYTES_MAX, RECORD_BYTES_MAX};
-use crate::secret::secrets;
-use crate::token::TokenHasher;
+use crate::secret::{secrets, whole_strings};
+use crate::token::{TokenHasher, TokenIds};
 
 use envelope::{Budget, Compression, Part};
 use error::offset_in;
@@ -417,17 +418,24 @@ fn too_long(payload: &[u8], byte: usize, bytes_max: usize) -> DecodeError {
     DecodeError::new(payload, byte, "", format!("longer than {bytes_max} bytes"))
 }
 
-/// `payload` with every bearer value in it replaced by its keyed hash: what may be kept of a message that could not be
-/// read.
+/// `payload` with every bearer value in it replaced by its keyed hash, and every token id too where the operator wants
+/// that: what may be kept of a message that could not be read.
 #[must_use]
 pub fn redact(payload: &[u8], hasher: &TokenHasher) -> Vec<u8> {
-    let mut clean = Vec::with_capacity(payload.len());
+    let clean = replaced(payload, secrets(payload), hasher);
+    let whole = whole_strings(&clean, hasher.ids() == TokenIds::Hashed);
+    replaced(&clean, whole, hasher)
+}
+
+/// `text` with what lies in `ranges` replaced by its keyed hash.
+fn replaced(text: &[u8], ranges: impl Iterator<Item = Range<usize>>, hasher: &TokenHasher) -> Vec<u8> {
+    let mut clean = Vec::with_capacity(text.len());
     let mut copied = 0;
-    for secret in secrets(payload) {
-        clean.extend_from_slice(payload.get(copied..secret.start).unwrap_or_default());
-        clean.extend_from_slice(hasher.hash(payload.get(secret.clone()).unwrap_or_default()).as_bytes());
-        copied = secret.end;
+    for range in ranges {
+        clean.extend_from_slice(text.get(copied..range.start).unwrap_or_default());
+        clean.extend_from_slice(hasher.hash(text.get(range.clone()).unwrap_or_default()).as_bytes());
+        copied = range.end;
     }
-    clean.extend_from_slice(payload.get(copied..).unwrap_or_default());
+    clean.extend_from_slice(text.get(copied..).unwrap_or_default());
     clean
 }

@@ -16,6 +16,7 @@ use super::repair::{BAD_TEXT, repair};
 use super::scalar::{STATUS_MAX, Scalar};
 use super::text::{self, Screen, blank, cut};
 use crate::event::{Event, EventGeo, Kind, Timestamp, TokenType};
+use crate::token::TokenId;
 
 /// Members of which every event has one.
 pub const MARKS: &[&str] = &["event_id", "token_id"];
@@ -236,8 +237,8 @@ pub(super) enum Limit {
 struct Draft<'a> {
     event: Event<'a>,
     event_id: Option<Cow<'a, str>>,
-    token_id: Option<Cow<'a, str>>,
-    parent_token_id: Option<Cow<'a, str>>,
+    token_id: Option<TokenId<'a>>,
+    parent_token_id: Option<TokenId<'a>>,
     timestamp: Option<Timestamp>,
     attrs_omitted: u64,
 }
@@ -248,8 +249,6 @@ impl<'a> Draft<'a> {
         let event = &mut self.event;
         Some(match field {
             Field::EventId => &mut self.event_id,
-            Field::TokenId => &mut self.token_id,
-            Field::ParentTokenId => &mut self.parent_token_id,
             Field::FamilyId => &mut event.family_id,
             Field::SessionId => &mut event.session_id,
             Field::UserId => &mut event.user_id,
@@ -265,7 +264,7 @@ impl<'a> Draft<'a> {
     }
 
     /// The fields whose second value must be the first one.
-    fn required(&self) -> (Option<Cow<'a, str>>, Option<Cow<'a, str>>, Option<Timestamp>) {
+    fn required(&self) -> (Option<Cow<'a, str>>, Option<TokenId<'a>>, Option<Timestamp>) {
         (self.event_id.clone(), self.token_id.clone(), self.timestamp)
     }
 
@@ -276,6 +275,8 @@ impl<'a> Draft<'a> {
         }
         let event = &mut self.event;
         match field {
+            Field::TokenId => self.token_id = token(value, screen)?,
+            Field::ParentTokenId => self.parent_token_id = token(value, screen)?,
             Field::Timestamp => self.timestamp = value.timestamp()?,
             Field::IssuedAt => event.issued_at = value.timestamp()?,
             Field::ExpiresAt => event.expires_at = value.timestamp()?,
@@ -305,6 +306,7 @@ impl<'a> Draft<'a> {
         }
         let event = &mut self.event;
         match field {
+            Field::ParentTokenId => self.parent_token_id = None,
             Field::IssuedAt => event.issued_at = None,
             Field::ExpiresAt => event.expires_at = None,
             Field::IpAddress => event.address = None,
@@ -357,8 +359,8 @@ impl<'a> Draft<'a> {
         let Self { mut event, event_id, token_id, parent_token_id, timestamp, attrs_omitted } = self;
         event.event_id = event_id.ok_or(Field::EventId)?;
         event.timestamp = timestamp.ok_or(Field::Timestamp)?;
-        event.token_id = screen.token(token_id.ok_or(Field::TokenId)?);
-        event.parent_token_id = parent_token_id.map(|id| screen.token(id));
+        event.token_id = token_id.ok_or(Field::TokenId)?;
+        event.parent_token_id = parent_token_id;
         if attrs_omitted > 0 {
             event.attrs.push((Cow::Borrowed(text::ATTRS_OMITTED), Cow::Owned(attrs_omitted.to_string())));
         }
@@ -377,12 +379,20 @@ fn unescaped(raw: &str) -> String {
 
 /// A text within its limit.
 fn limited<'a>(value: Scalar<'a>, limit: Limit, screen: &mut Screen<'_>) -> Result<Option<Cow<'a, str>>, &'static str> {
-    let Some(text) = value.text()?.map(|text| screen.text(text)) else { return Ok(None) };
+    let Some(text) = value.text()? else { return Ok(None) };
     match limit {
-        Limit::Whole(bytes_max) if text.len() > bytes_max => Err("too long"),
-        Limit::Whole(_) => Ok(Some(text)),
-        Limit::Cut(bytes_max) => Ok(Some(cut(text, bytes_max))),
+        Limit::Whole(bytes_max) => {
+            Some(screen.id(text)).filter(|text| text.len() <= bytes_max).ok_or("too long").map(Some)
+        }
+        Limit::Cut(bytes_max) => Ok(Some(cut(screen.text(text), bytes_max))),
     }
+}
+
+/// The name of a token, within its limit once it is no token any more.
+fn token<'a>(value: Scalar<'a>, screen: &mut Screen<'_>) -> Result<Option<TokenId<'a>>, &'static str> {
+    let Some(text) = value.text()? else { return Ok(None) };
+    let token = screen.token(text);
+    if token.as_str().len() > text::TOKEN_ID_BYTES_MAX { Err("too long") } else { Ok(Some(token)) }
 }
 
 /// The value of a field that holds more than one: unreadable, or read as far as possible.

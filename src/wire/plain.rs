@@ -9,7 +9,7 @@ use super::scalar::STATUS_MAX;
 use super::text::{self, Screen};
 use super::time;
 use crate::event::{Address, Event, Kind, Timestamp, TokenType};
-use crate::token::TokenId;
+use crate::secret::is_bare;
 
 /// The event in `text`, whose bytes `screen` has found clean.
 pub fn decode<'a>(text: &'a str, screen: &mut Screen<'_>) -> Option<Event<'a>> {
@@ -39,7 +39,7 @@ pub fn decode<'a>(text: &'a str, screen: &mut Screen<'_>) -> Option<Event<'a>> {
         }
     }
     json.end()?;
-    found.event()
+    found.event(screen)
 }
 
 /// What has been read so far.
@@ -113,23 +113,26 @@ impl<'a> Found<'a> {
                 // Empty texts and too long ones have rules of their own.
                 let (Limit::Whole(bytes_max) | Limit::Cut(bytes_max)) = field.limit()?;
                 let value = json.string().filter(|text| (1..=bytes_max).contains(&text.len()))?;
+                if matches!(field.limit(), Some(Limit::Whole(_))) && is_bare(value) {
+                    return None;
+                }
                 *self.texts.get_mut(field as usize)? = Some(value);
             }
         }
         Some(())
     }
 
-    fn event(self) -> Option<Event<'a>> {
+    fn event(self, screen: &mut Screen<'_>) -> Option<Event<'a>> {
         let text = |field: Field| self.texts.get(field as usize).copied().flatten();
         let owned = |field: Field| text(field).map(Cow::Borrowed);
         Some(Event {
             event_id: owned(Field::EventId)?,
             timestamp: self.timestamp?,
             kind: self.kind,
-            token_id: TokenId::from_clean(text(Field::TokenId)?),
+            token_id: screen.token(owned(Field::TokenId)?),
             token_type: self.token_type,
             family_id: owned(Field::FamilyId),
-            parent_token_id: text(Field::ParentTokenId).map(TokenId::from_clean),
+            parent_token_id: owned(Field::ParentTokenId).map(|id| screen.token(id)),
             session_id: owned(Field::SessionId),
             user_id: owned(Field::UserId),
             app_id: owned(Field::AppId),

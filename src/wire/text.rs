@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use super::repair::{BAD_TEXT, shown};
 use crate::event::{Event, Kind, Timestamp, TokenType};
-use crate::secret::{HASHED, is_secret_name, may_hold_secret};
-use crate::token::{TokenHasher, TokenId};
+use crate::secret::{HASHED, is_bare, is_secret_name, looks_opaque, may_hold_secret};
+use crate::token::{TokenHasher, TokenId, TokenIds};
 
 /// Longest event id, bytes.
 pub const EVENT_ID_BYTES_MAX: usize = 128;
@@ -45,6 +45,9 @@ pub struct Notes {
     pub redactions: u64,
     /// Optional fields that could not be read, and in how many records.
     pub unreadable: Vec<(&'static str, u64)>,
+    /// Token ids that were kept, and those of the sampled ones that look like opaque secrets.
+    token_ids: u32,
+    pub opaque_ids: u64,
 }
 
 /// Replaces the secrets of one record and notes which of its fields cannot be read.
@@ -103,6 +106,16 @@ impl<'s> Screen<'s> {
         text
     }
 
+    /// An id: a text that may be a token as a whole.
+    pub fn id<'a>(&mut self, text: Cow<'a, str>) -> Cow<'a, str> {
+        if self.clean && matches!(text, Cow::Borrowed(_)) && !is_bare(&text) {
+            return text;
+        }
+        let (text, replaced) = self.hasher.id(text);
+        self.notes.redactions += u64::from(replaced);
+        text
+    }
+
     /// An id for a record that has none of its own, made of the number of its content. The key keeps anybody from trying
     /// which content an id is made of.
     pub fn content_id(&self, content: u128) -> String {
@@ -112,12 +125,24 @@ impl<'s> Screen<'s> {
 
     /// The name of a token.
     pub fn token<'a>(&mut self, text: Cow<'a, str>) -> TokenId<'a> {
-        if let (true, Cow::Borrowed(text)) = (self.clean, &text) {
-            return TokenId::from_clean(text);
+        if self.hasher.ids() == TokenIds::AsSent {
+            self.sample(&text);
+            if let (true, Cow::Borrowed(text)) = (self.clean && !is_bare(&text), &text) {
+                return TokenId::from_clean(text);
+            }
         }
         let (name, replaced) = self.hasher.name(text);
         self.notes.redactions += u64::from(replaced);
         name
+    }
+
+    /// Looks at the first token id of the messages that are taken together, whether it could be a secret.
+    fn sample(&mut self, id: &str) {
+        const EACH: u32 = 64;
+        if self.notes.token_ids.is_multiple_of(EACH) && looks_opaque(id) {
+            self.notes.opaque_ids += 1;
+        }
+        self.notes.token_ids = self.notes.token_ids.wrapping_add(1);
     }
 
     /// An attribute is not judged, so what can be read of it is kept.
@@ -136,7 +161,7 @@ impl<'s> Screen<'s> {
             self.notes.redactions += 1;
             Cow::Owned(self.hasher.hash(value.as_bytes()))
         } else {
-            cut(self.text(value), ATTR_VALUE_BYTES_MAX)
+            cut(self.id(value), ATTR_VALUE_BYTES_MAX)
         };
         (cut(self.text(name), ATTR_NAME_BYTES_MAX), value)
     }
