@@ -5,6 +5,7 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use support::observer::Recorder;
 use support::process::eventually;
 use tokenwarden::checkpoint::{Checkpoint, DeadLetter, Position};
 use tokenwarden::port::{Condition, GapKind, OffsetGap, Polled, Source as _};
-use tokenwarden::source::kafka::{KafkaSettings, KafkaSource, Topic};
+use tokenwarden::source::kafka::{self, KafkaSettings, KafkaSource, Level, Topic};
 use tokenwarden::wire::Format;
 
 static KAFKA: LazyLock<Kafka> = LazyLock::new(Kafka::start);
@@ -483,4 +484,113 @@ fn a_broker_that_hangs_is_reported() {
     drop(member);
     assert!(began.elapsed() < Duration::from_secs(6), "it took {:?}", began.elapsed());
     kafka.thaw();
+}
+
+/// What `topics check` finds about `topic`: the level of each thing looked at.
+fn checked(settings: &KafkaSettings, topic: &str) -> BTreeMap<&'static str, (Level, String)> {
+    let findings = kafka::check(settings).expect("the broker answers");
+    let of_topic = findings.into_iter().filter(|finding| finding.topic == topic);
+    of_topic.map(|finding| (finding.what, (finding.level, finding.text))).collect()
+}
+
+#[test]
+fn topics_check_finds_nothing_wrong_with_good_topics() {
+    let topic = "good";
+    KAFKA.create_topic_with(topic, 2, &[("message.timestamp.type", "LogAppendTime")]);
+    produce(&KAFKA, topic, 10);
+    KAFKA.commit(&group(topic), topic, 0, "");
+    let settings = guarded(topic);
+    let [made] = kafka::create(&settings).expect("the broker answers").try_into().expect("one topic");
+    assert_eq!((made.level, made.topic.as_str()), (Level::Ok, "good.dead-letters"));
+    let [again] = kafka::create(&settings).expect("the broker answers").try_into().expect("one topic");
+    assert_eq!((again.level, again.text.as_str()), (Level::Ok, "exists already"));
+    let findings = kafka::check(&settings).expect("the broker answers");
+    assert!(findings.iter().all(|finding| finding.level == Level::Ok), "{findings:?}");
+    let text = |what| findings.iter().find(|found| found.what == what).map(|found| found.text.as_str());
+    assert_eq!(text("topic"), Some("2 partitions"));
+    assert_eq!(text("permission"), Some("we may read it"));
+    assert_eq!(text("offsets"), Some("group `group of good`: 1 of 2 committed, all in the log"));
+    assert_eq!(text("replicas"), Some("1 in sync, 1 needed"));
+}
+
+#[test]
+fn topics_check_finds_offsets_outside_the_log() {
+    let topic = "outside";
+    KAFKA.create_topic(topic, 1);
+    produce(&KAFKA, topic, 10);
+    let settings = KafkaSettings { remember_messages_max: 100, ..settings(&KAFKA, topic) };
+    KAFKA.commit(&group(topic), topic, 500, "");
+    let found = checked(&settings, topic);
+    assert_eq!(found["timestamps"].0, Level::Warning, "{found:?}");
+    assert_eq!(found["retention"].0, Level::Ok, "nothing was deleted yet: {found:?}");
+    assert_eq!(found["offsets"].0, Level::Failed);
+    assert!(found["offsets"].1.contains("committed 500, log 0 to 10 (beyond_end)"), "{found:?}");
+    KAFKA.commit(&group(topic), topic, 2, "");
+    KAFKA.delete_records(topic, 4);
+    let found = checked(&settings, topic);
+    assert!(found["offsets"].1.contains("committed 2, log 4 to 10 (deleted_unread)"), "{found:?}");
+    assert_eq!(found["retention"].0, Level::Warning, "{found:?}");
+    assert!(found["retention"].1.contains("holds 6 messages; rebuilding reads up to 100"), "{found:?}");
+    KAFKA.commit(&group(topic), topic, 5, "topic-id=AQIDBAUGBwgJCgsMDQ4PEA");
+    let found = checked(&settings, topic);
+    assert!(found["offsets"].1.contains("(recreated)"), "{found:?}");
+    KAFKA.commit(&group(topic), topic, 5, "");
+    assert_eq!(checked(&settings, topic)["offsets"].0, Level::Ok);
+}
+
+#[test]
+fn topics_check_finds_topics_that_cannot_be_used() {
+    let (topic, letters) = ("unusable", "unusable.dead-letters");
+    let settings = guarded(topic);
+    let found = |topic: &str| checked(&settings, topic);
+    assert_eq!(found(topic)["topic"].0, Level::Failed, "{:?}", found(topic));
+    assert!(found(topic)["topic"].1.contains("does not exist"), "{:?}", found(topic));
+    assert!(found(letters)["topic"].1.contains("topics create"), "{:?}", found(letters));
+
+    KAFKA.create_topic_with(topic, 1, &[("cleanup.policy", "compact")]);
+    let small = [("max.message.bytes", "1000"), ("min.insync.replicas", "2")];
+    KAFKA.create_topic_with(letters, 1, &small);
+    assert_eq!(found(topic)["cleanup"].0, Level::Warning, "{:?}", found(topic));
+    assert_eq!(found(letters)["size"].0, Level::Warning, "{:?}", found(letters));
+    assert_eq!(found(letters)["replicas"].0, Level::Failed, "{:?}", found(letters));
+    assert_eq!(found(letters)["permission"].0, Level::Ok, "{:?}", found(letters));
+
+    for topic in [topic, letters] {
+        KAFKA.deny(Operation::RD_KAFKA_ACL_OPERATION_READ, topic, true);
+        let found = found(topic);
+        assert!(found.values().any(|(level, _)| *level == Level::Failed), "{topic}: {found:?}");
+    }
+}
+
+#[test]
+fn topics_commands_end_with_the_documented_status() {
+    let topic = "statuses";
+    KAFKA.create_topic_with(topic, 1, &[("message.timestamp.type", "LogAppendTime")]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = |command: &str, text: &str| {
+        std::fs::write(folder.path().join("t.toml"), text).expect("a configuration");
+        let output = Command::new(env!("CARGO_BIN_EXE_tokenwarden"))
+            .args(["topics", command, "--config", "t.toml"])
+            .current_dir(folder.path())
+            .env_clear()
+            .output()
+            .expect("tokenwarden runs");
+        let [out, err] = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        (output.status.code(), out, err)
+    };
+    let good = format!("[source.kafka]\nbrokers = '{}'\ntopics = ['{topic}']\nprefix = '{topic}'\n", KAFKA.brokers);
+    let (status, out, err) = run("check", &good);
+    assert_eq!(status, Some(69), "{out}{err}");
+    assert!(out.contains("FAILED  statuses.dead-letters: topic: does not exist"), "{out}");
+    assert!(err.contains("one check failed"), "{err}");
+    let (status, out, err) = run("create", &good);
+    assert_eq!(status, Some(0), "{out}{err}");
+    assert!(out.starts_with("ok      statuses.dead-letters: topic: created"), "{out}");
+    let (status, out, err) = run("check", &good);
+    assert_eq!(status, Some(0), "{out}{err}");
+    assert!(out.lines().all(|line| line.starts_with("ok      ")), "{out}");
+    let (status, out, err) = run("check", &good.replace(&KAFKA.brokers, "127.0.0.1:9"));
+    assert_eq!((status, out.as_str()), (Some(69), ""), "{err}");
+    assert_eq!(run("check", "[source.kafka]\nbroker = 'x'\n").0, Some(78));
+    assert_eq!(run("create", "").0, Some(78));
 }

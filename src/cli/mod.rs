@@ -15,6 +15,7 @@ pub mod rules;
 pub mod run;
 pub mod simulate;
 pub mod sql;
+pub mod topics;
 pub mod validate;
 
 use std::io::Write as _;
@@ -51,6 +52,7 @@ enum Command {
     Sql(sql::Arguments),
     Simulate(simulate::Arguments),
     PauseActions(pause::Arguments),
+    Topics(topics::Arguments),
     Geoip(geoip::Arguments),
 }
 
@@ -69,6 +71,7 @@ impl Cli {
             Command::Sql(arguments) => sql::run(&arguments),
             Command::Simulate(arguments) => simulate::run(&arguments),
             Command::PauseActions(arguments) => pause::run(&arguments),
+            Command::Topics(arguments) => topics::run(&arguments),
             Command::Geoip(arguments) => geoip::run(&arguments),
         }
     }

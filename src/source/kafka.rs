@@ -5,6 +5,7 @@
 //! read from when the answer is there: the thread that polls never waits for a broker, except at most 2 s for the last
 //! commit before partitions are let go of.
 
+mod check;
 mod letters;
 mod lookup;
 mod member;
@@ -24,6 +25,7 @@ use rdkafka::metadata::{Metadata, MetadataTopic};
 use rdkafka::types::RDKafkaConfRes;
 use rdkafka::{Offset, TopicPartitionList};
 
+pub use self::check::{Finding, Level, check, create};
 use self::letters::DeadLetterTopic;
 use self::lookup::{Answer, Found, Lookup, Policy, Wanted};
 use self::member::{Member, Rebalance, Snapshot};

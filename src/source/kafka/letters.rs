@@ -27,7 +27,7 @@ const LETTERS_BYTES_MAX: usize = 64 << 20;
 const BATCH_MAX: usize = 100;
 /// A dead letter longer than this is cut in its topic: brokers and librdkafka take 1,000,000 bytes by default, its
 /// headers included.
-const LETTER_BYTES_MAX: usize = 900_000;
+pub(super) const LETTER_BYTES_MAX: usize = 900_000;
 /// A letter that is too large for the topic is cut by halves, but no shorter than this.
 const LETTER_BYTES_MIN: usize = 64;
 /// How long the brokers may take to acknowledge a letter.
@@ -40,6 +40,8 @@ const RETRY_WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from
 const LOOK_WAIT: Duration = Duration::from_secs(60);
 /// Why a topic is not written to that belongs to others.
 const FORBIDDEN: &str = "we may not write to it (ACL)";
+/// How long the topic keeps letters: 30 days.
+const RETENTION_MS: &str = "2592000000";
 /// How long the last letters may take at a stop.
 const STOP_WAIT: Duration = Duration::from_secs(2);
 
@@ -337,9 +339,11 @@ impl Topic {
         }
     }
 
-    /// Makes the topic: one partition, with the brokers' default of replicas.
+    /// Makes the topic, if it is missing: one partition, with the brokers' default of replicas.
     pub(super) fn create(&self) -> Result<(), String> {
-        let topic = NewTopic::new(&self.name, 1, TopicReplication::Fixed(-1));
+        let topic = NewTopic::new(&self.name, 1, TopicReplication::Fixed(-1))
+            .set("cleanup.policy", "delete")
+            .set("retention.ms", RETENTION_MS);
         let options = AdminOptions::new().request_timeout(Some(ANSWER_WAIT));
         let results = futures::executor::block_on(self.admin.create_topics([&topic], &options));
         for result in results.map_err(|error| error.to_string())? {

@@ -208,7 +208,7 @@ impl Thread {
             let log = logs.get(&(Arc::clone(&wanted.topic), wanted.partition)).copied();
             let left = match wanted.stalled {
                 Some(left) => Ok(Some(left)),
-                None => left(&committed, &wanted),
+                None => left(&committed, &wanted.topic, wanted.partition),
             };
             match (log, left) {
                 (Some(log), Ok(left)) => still.extend(self.decide(wanted, log, left)),
@@ -261,9 +261,9 @@ impl Thread {
     }
 }
 
-/// The offset committed for `wanted`, if there is one.
-fn left(committed: &TopicPartitionList, wanted: &Wanted) -> KafkaResult<Option<Left>> {
-    let element = committed.find_partition(&wanted.topic, wanted.partition);
+/// The offset committed for a partition, if there is one.
+pub(super) fn left(committed: &TopicPartitionList, topic: &str, partition: i32) -> KafkaResult<Option<Left>> {
+    let element = committed.find_partition(topic, partition);
     let element = element.ok_or(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition))?;
     element.error()?;
     Ok(match element.offset() {
@@ -273,7 +273,7 @@ fn left(committed: &TopicPartitionList, wanted: &Wanted) -> KafkaResult<Option<L
 }
 
 /// What the brokers have of each of `partitions`, as far as they say.
-fn logs(
+pub(super) fn logs(
     consumer: &BaseConsumer<Member>,
     partitions: &TopicPartitionList,
     ids: &HashMap<Arc<str>, TopicId>,

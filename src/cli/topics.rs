@@ -1,0 +1,113 @@
+//! `tokenwarden topics`: makes our own topics, and checks all that the service reads from and writes to.
+
+use std::fmt::Write as _;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::Failure;
+use crate::config::Config;
+use crate::sanitize;
+use crate::source::kafka::{self, Finding, KafkaSettings, Level};
+
+/// Make the topics of dead letters, or check every topic and the offsets of the group.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make our own topics where they are missing: <prefix>.dead-letters.
+    Create(Options),
+    /// Check that topics exist, may be read or written, keep enough, and that offsets are in the log. Changes nothing.
+    Check(Options),
+}
+
+#[derive(Debug, Args)]
+struct Options {
+    /// Configuration file (TOML).
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+/// Prints what was found: a table on a terminal, else a line each. Fails where anything would keep the service from
+/// working.
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let (Command::Create(options) | Command::Check(options)) = &arguments.command;
+    let config = Config::load(Some(&options.config))?;
+    let kafka = settings(&config)?;
+    let findings = match arguments.command {
+        Command::Create(_) => kafka::create(kafka)?,
+        Command::Check(_) => kafka::check(kafka)?,
+    };
+    let text = if std::io::stdout().is_terminal() { table(&findings) } else { lines(&findings) };
+    write!(std::io::stdout(), "{text}").map_err(|error| Failure::output("to stdout", &error))?;
+    match findings.iter().filter(|finding| finding.level == Level::Failed).count() {
+        0 => Ok(()),
+        1 => Err(Failure::Unavailable("one check failed".to_owned())),
+        count => Err(Failure::Unavailable(format!("{count} checks failed"))),
+    }
+}
+
+fn settings(config: &Config) -> Result<&KafkaSettings, Failure> {
+    let missing = "there is no [source.kafka], so there are no topics";
+    config.source.kafka.as_ref().ok_or_else(|| Failure::Configuration(missing.to_owned()))
+}
+
+const fn name(level: Level) -> &'static str {
+    match level {
+        Level::Ok => "ok",
+        Level::Warning => "WARNING",
+        Level::Failed => "FAILED",
+    }
+}
+
+fn lines(findings: &[Finding]) -> String {
+    findings.iter().fold(String::new(), |mut lines, Finding { level, topic, what, text }| {
+        let line = format!("{:<8}{topic}: {what}: {text}", name(*level));
+        lines += &sanitize::line(&line);
+        lines.push('\n');
+        lines
+    })
+}
+
+fn table(findings: &[Finding]) -> String {
+    let topic_width = findings.iter().map(|finding| finding.topic.chars().count()).max().unwrap_or(0).max(5);
+    let mut table = format!("{:<8} {:<topic_width$} {:<10} DETAIL\n", "RESULT", "TOPIC", "CHECK");
+    for Finding { level, topic, what, text } in findings {
+        let (topic, text) = (sanitize::line(topic), sanitize::line(text));
+        let _ = writeln!(table, "{:<8} {topic:<topic_width$} {what:<10} {text}", name(*level));
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn findings_are_lines_in_a_pipe_and_a_table_for_people() {
+        let finding = |level, topic: &str, what, text: &str| Finding {
+            level,
+            topic: topic.to_owned(),
+            what,
+            text: text.to_owned(),
+        };
+        let findings = [
+            finding(Level::Ok, "token-events", "topic", "3 partitions"),
+            finding(Level::Failed, "t", "permission", "may not\u{1b}[2J\nread"),
+        ];
+        insta::assert_snapshot!(lines(&findings), @r"
+        ok      token-events: topic: 3 partitions
+        FAILED  t: permission: may not␛[2J␊read
+        ");
+        insta::assert_snapshot!(table(&findings), @r"
+        RESULT   TOPIC        CHECK      DETAIL
+        ok       token-events topic      3 partitions
+        FAILED   t            permission may not␛[2J␊read
+        ");
+    }
+}

@@ -1,0 +1,269 @@
+//! Whether the topics and the group are as the service needs them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rdkafka::TopicPartitionList;
+use rdkafka::admin::{AdminOptions, ConfigResource, ResourceSpecifier};
+use rdkafka::config::FromClientConfigAndContext as _;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::RDKafkaErrorCode;
+
+use super::letters::{LETTER_BYTES_MAX, Topic};
+use super::lookup::{left, logs};
+use super::member::Member;
+use super::native::{Description, describe};
+use super::resume::{First, Log, resume};
+use super::settings::KafkaSettings;
+use super::{ANSWER_WAIT, ask, misconfigured};
+use crate::port::SourceError;
+
+/// How something that was looked at is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    Ok,
+    /// The service runs, and does less or loses more than it could.
+    Warning,
+    /// The service does not do its work.
+    Failed,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub level: Level,
+    pub topic: String,
+    /// What was looked at: `topic`, `permission`, `timestamps`, `cleanup`, `retention`, `offsets`, `replicas`, `size`.
+    pub what: &'static str,
+    pub text: String,
+}
+
+/// Looks at every topic of `settings`, at the topic of dead letters and at the offsets of the group. Changes nothing, and
+/// joins no group. Fails where no broker answers or ours are not let in.
+pub fn check(settings: &KafkaSettings) -> Result<Vec<Finding>, SourceError> {
+    let mut config = settings.client_config()?;
+    config.set("group.id", &settings.group_id);
+    let consumer = BaseConsumer::from_config_and_context(&config, Member::default()).map_err(misconfigured)?;
+    let letters = Topic::open(settings)?;
+    let mut names: Vec<&str> = settings.topics.iter().map(|topic| topic.topic.as_str()).collect();
+    ask(&consumer, names.first().copied().unwrap_or(&letters.name), &settings.brokers)?;
+    names.push(&letters.name);
+    let described = describe(consumer.client(), &names, ANSWER_WAIT).map_err(|code| refused(settings, code))?;
+    let configs = configs(&letters, &names);
+    let mut checked = Checked { findings: Vec::new(), consumer: &consumer, settings };
+    for (name, found) in names.iter().zip(&described) {
+        let config = configs.get(*name).ok_or("their settings may not be read (ACL: DescribeConfigs)");
+        if *name == letters.name {
+            checked.letters(name, found, config);
+        } else {
+            checked.source(name, found, config);
+        }
+    }
+    Ok(checked.findings)
+}
+
+/// Makes the topics that are ours, where they are missing.
+pub fn create(settings: &KafkaSettings) -> Result<Vec<Finding>, SourceError> {
+    let letters = Topic::open(settings)?;
+    let before = describe(letters.admin.inner(), &[&letters.name], ANSWER_WAIT);
+    let before = before.map_err(|code| refused(settings, code))?;
+    let (level, text) = if before.iter().all(Result::is_ok) {
+        (Level::Ok, "exists already".to_owned())
+    } else {
+        match letters.create() {
+            Ok(()) => {
+                (Level::Ok, "created: 1 partition, retention 30 days, the brokers' default of replicas".to_owned())
+            }
+            Err(reason) => (Level::Failed, format!("not created: {reason}")),
+        }
+    };
+    Ok(vec![Finding { level, topic: letters.name, what: "topic", text }])
+}
+
+fn refused(settings: &KafkaSettings, code: RDKafkaErrorCode) -> SourceError {
+    SourceError::Unavailable(format!("Kafka at {} does not describe its topics: {code}", settings.brokers))
+}
+
+/// The settings of each topic whose settings may be read.
+fn configs(letters: &Topic, names: &[&str]) -> HashMap<String, ConfigResource> {
+    let asked: Vec<_> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
+    let options = AdminOptions::new().request_timeout(Some(ANSWER_WAIT));
+    let found = futures::executor::block_on(letters.admin.describe_configs(&asked, &options)).unwrap_or_default();
+    names.iter().zip(found).filter_map(|(name, config)| Some(((*name).to_owned(), config.ok()?))).collect()
+}
+
+struct Checked<'c> {
+    findings: Vec<Finding>,
+    consumer: &'c BaseConsumer<Member>,
+    settings: &'c KafkaSettings,
+}
+
+impl Checked<'_> {
+    fn add(&mut self, level: Level, topic: &str, what: &'static str, text: impl Into<String>) {
+        self.findings.push(Finding { level, topic: topic.to_owned(), what, text: text.into() });
+    }
+
+    /// Notes whether the topic is there with all its partitions.
+    fn exists<'d>(
+        &mut self,
+        name: &str,
+        found: &'d Result<Description, RDKafkaErrorCode>,
+        missing: &str,
+    ) -> Option<&'d Description> {
+        match found {
+            Ok(found) => {
+                let leaderless = found.partitions.iter().filter(|partition| !partition.has_leader).count();
+                let count = found.partitions.len();
+                if leaderless == 0 {
+                    self.add(Level::Ok, name, "topic", format!("{count} partitions"));
+                } else {
+                    self.add(
+                        Level::Failed,
+                        name,
+                        "topic",
+                        format!("{leaderless} of {count} partitions have no leader"),
+                    );
+                }
+                Some(found)
+            }
+            Err(RDKafkaErrorCode::UnknownTopicOrPartition) => {
+                self.add(Level::Failed, name, "topic", missing);
+                None
+            }
+            Err(code) => {
+                self.add(Level::Failed, name, "topic", code.to_string());
+                None
+            }
+        }
+    }
+
+    fn permission(&mut self, name: &str, may: Option<bool>, verb: &str) {
+        match may {
+            Some(true) => self.add(Level::Ok, name, "permission", format!("we may {verb} it")),
+            Some(false) => self.add(Level::Failed, name, "permission", format!("we may not {verb} it (ACL)")),
+            None => self.add(Level::Ok, name, "permission", "the brokers do not say who may do what"),
+        }
+    }
+
+    fn source(
+        &mut self,
+        name: &str,
+        found: &Result<Description, RDKafkaErrorCode>,
+        config: Result<&ConfigResource, &'static str>,
+    ) {
+        let missing = "does not exist; create it or correct source.kafka.topics";
+        let Some(found) = self.exists(name, found, missing) else { return };
+        self.permission(name, found.may.map(|may| may.read), "read");
+        match config {
+            Ok(config) => {
+                if value(config, "message.timestamp.type") == "LogAppendTime" {
+                    self.add(Level::Ok, name, "timestamps", "LogAppendTime");
+                } else {
+                    let why = "set message.timestamp.type=LogAppendTime: with CreateTime, producers choose the times of \
+                               their events, and nothing contradicts a wrong clock";
+                    self.add(Level::Warning, name, "timestamps", why);
+                }
+                let policy = value(config, "cleanup.policy");
+                if policy.contains("compact") {
+                    let why = "set cleanup.policy=delete: compaction deletes events that were not read yet";
+                    self.add(Level::Warning, name, "cleanup", why);
+                }
+            }
+            Err(reason) => self.add(Level::Warning, name, "timestamps", reason),
+        }
+        self.offsets(name, found);
+    }
+
+    /// Looks at what the log keeps, and whether the committed offsets are in it.
+    fn offsets(&mut self, name: &str, found: &Description) {
+        let mut partitions = TopicPartitionList::with_capacity(found.partitions.len());
+        for partition in &found.partitions {
+            partitions.add_partition(name, partition.number);
+        }
+        let topic: Arc<str> = name.into();
+        let ids = HashMap::from([(Arc::clone(&topic), found.id)]);
+        let logs = logs(self.consumer, &partitions, &ids);
+        let committed = match self.consumer.committed_offsets(partitions, ANSWER_WAIT) {
+            Ok(committed) => committed,
+            Err(error) => return self.add(Level::Failed, name, "offsets", error.to_string()),
+        };
+        let remember = i64::from(self.settings.remember_messages_max);
+        let (mut outside, mut none, mut least) = (Vec::new(), 0, None::<(i64, i32)>);
+        for partition in &found.partitions {
+            let number = partition.number;
+            let Some(log) = logs.get(&(Arc::clone(&topic), number)).copied() else {
+                outside.push(format!("partition {number}: its log is not known"));
+                continue;
+            };
+            let Log { low, high, .. } = log;
+            let kept = high - low;
+            // A log that has lost nothing yet does not show what it will keep.
+            if low > 0 && kept < remember {
+                least = Some(least.map_or((kept, number), |least| least.min((kept, number))));
+            }
+            match left(&committed, name, number) {
+                Ok(None) => none += 1,
+                Ok(Some(left)) => {
+                    if let Some(kind) = resume(Some(left), log, 0, First::Earliest).gap {
+                        let (offset, kind) = (left.offset, kind.name());
+                        outside.push(format!("partition {number}: committed {offset}, log {low} to {high} ({kind})"));
+                    }
+                }
+                Err(error) => outside.push(format!("partition {number}: {error}")),
+            }
+        }
+        match least {
+            None => self.add(Level::Ok, name, "retention", "holds what rebuilding needs"),
+            Some((kept, number)) => {
+                let text = format!(
+                    "partition {number} holds {kept} messages; rebuilding reads up to {remember} \
+                     (source.kafka.remember_messages_max). Raise retention.ms or retention.bytes"
+                );
+                self.add(Level::Warning, name, "retention", text);
+            }
+        }
+        let group = &self.settings.group_id;
+        if outside.is_empty() {
+            let read = found.partitions.len() - none;
+            let text = format!("group `{group}`: {read} of {} committed, all in the log", found.partitions.len());
+            self.add(Level::Ok, name, "offsets", text);
+        } else {
+            let text = format!("group `{group}`: {}", outside.join("; "));
+            self.add(Level::Failed, name, "offsets", text);
+        }
+    }
+
+    fn letters(
+        &mut self,
+        name: &str,
+        found: &Result<Description, RDKafkaErrorCode>,
+        config: Result<&ConfigResource, &'static str>,
+    ) {
+        let missing = "does not exist; `tokenwarden topics create` makes it, and so does `run` if it may";
+        let Some(found) = self.exists(name, found, missing) else { return };
+        self.permission(name, found.may.map(|may| may.write), "write to");
+        let config = match config {
+            Ok(config) => config,
+            Err(reason) => return self.add(Level::Warning, name, "replicas", reason),
+        };
+        let needed: usize = value(config, "min.insync.replicas").parse().unwrap_or(1);
+        let in_sync = found.partitions.iter().map(|partition| partition.in_sync_replicas).min().unwrap_or(0);
+        if in_sync >= needed {
+            self.add(Level::Ok, name, "replicas", format!("{in_sync} in sync, {needed} needed"));
+        } else {
+            let text = format!("{in_sync} in sync, {needed} needed (min.insync.replicas): letters are refused");
+            self.add(Level::Failed, name, "replicas", text);
+        }
+        let bytes: usize = value(config, "max.message.bytes").parse().unwrap_or(usize::MAX);
+        if bytes < LETTER_BYTES_MAX {
+            let text =
+                format!("max.message.bytes is {bytes}: longer letters are cut, and refused if that is not enough");
+            self.add(Level::Warning, name, "size", text);
+        }
+    }
+}
+
+/// The value of a topic's setting; empty where the brokers do not give it.
+fn value<'c>(config: &'c ConfigResource, key: &str) -> &'c str {
+    config.get(key).and_then(|entry| entry.value.as_deref()).unwrap_or_default()
+}
