@@ -158,6 +158,8 @@ impl Clock {
 
     /// Takes a time that is believed.
     pub fn take(&mut self, at: i64, by: Voter, appended: Option<i64>) {
+        // 0 stands for a subject that has not spoken.
+        let at = at.max(1);
         self.appended = self.appended.max(appended.unwrap_or(0));
         if self.vote(at, by).is_none() {
             return;
@@ -530,6 +532,13 @@ mod tests {
         // What comes with it of today is believed at once, whoever sends it.
         assert_eq!(clock.range(NOON, Some(NOON)), Range::Within);
         assert_eq!(clock.range(NOON - 400 * DAY, Some(NOON)), Range::Behind);
+    }
+
+    #[test]
+    fn first_instant_of_the_epoch_is_a_time() {
+        let mut clock = Clock::new(DAY);
+        clock.take(0, voter(1, 1, false), None);
+        assert_eq!(clock.now(), Some(1));
     }
 
     #[test]
