@@ -22,9 +22,8 @@ const FADE_STEP_MS: i64 = 60_000;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Member {
     user: u64,
-    /// 32 bits of the keys.
-    tenant: u32,
-    app: u32,
+    tenant: u64,
+    app: u64,
     /// Since the epoch.
     second: u32,
     oddness: f32,
@@ -35,7 +34,7 @@ impl Member {
     #[must_use]
     pub fn new(user: u64, tenant: u64, app: u64, at: i64, oddness: f64) -> Self {
         let oddness = oddness.clamp(-2.0, 3.0) as f32;
-        Self { user, tenant: tenant as u32, app: app as u32, second: (at / 1_000) as u32, oddness }
+        Self { user, tenant, app, second: (at / 1_000) as u32, oddness }
     }
 
     /// Another user, within the window.
@@ -173,7 +172,7 @@ impl Fleets {
 
 /// Different applications of `tenant`, up to [`SEVERAL_APPS`], where three in four members are its own: members of
 /// other tenants may be anybody's, and explain nobody. Else 0.
-fn apps<'a>(members: impl Iterator<Item = &'a Member>, tenant: u32) -> usize {
+fn apps<'a>(members: impl Iterator<Item = &'a Member>, tenant: u64) -> usize {
     let mut apps = [0; SEVERAL_APPS];
     let (mut found, mut own, mut all) = (0, 0, 0);
     for member in members {
