@@ -2,7 +2,6 @@
 //!
 //! No token stands in this file: each is made of its prefix and of made-up characters when a test runs.
 
-
 use tokenwarden::feed::Feed;
 use tokenwarden::format::Format;
 use tokenwarden::secret::looks_opaque;
