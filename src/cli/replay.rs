@@ -28,8 +28,8 @@ use crate::token::TokenHasher;
 use crate::wire::Format;
 use crate::worker::{Limits, Outside, Spread, Worker, WorkerError};
 
-/// Names of bearer values where the installation has no key of its own: the same on every machine, so that the same
-/// input gives the same verdicts. Why that is no risk, and when to set one: `docs/decisions/names-of-tokens.md`.
+/// Key for hashing bearer tokens if the installation has none: the same on every machine, so that the same input gives
+/// the same verdicts. `docs/decisions/0003-key-for-token-hashes.md` states the risk and when to configure a key.
 pub(super) const KEY_OF_REPLAYS: &[u8] = b"tokenwarden replay, no installation";
 
 /// How long the end waits for what is to be sent and revoked.

@@ -18,7 +18,7 @@ const REFIT_VISITS: u64 = 256;
 const FIT_VISITS_MIN: u64 = 1_000;
 
 /// Of what the highest log-odds of a visit say so much is true, on average: the highest of many looks overstates. A
-/// logistic fit of thefts on it gives .47 (`docs/decisions/half-of-a-visits-word.md`).
+/// logistic fit of thefts on it gives .47 (`docs/decisions/0019-down-weighting-suspicious-visits.md`).
 const TRUE: f64 = 0.5;
 
 /// A histogram of visits' highest log-odds, each weighted by the probability that it was the owner's, and a generalised

@@ -3,7 +3,7 @@
 //! Producers write event times, and a producer's clock may be wrong or lie. A time is believed if it lies within
 //! `clock_skew_ms_max` of the time at which the log appended the record (`LogAppendTime`), or of the time that most
 //! subjects agree on. A time that is not believed moves nothing. The decision is
-//! `docs/decisions/clock-of-the-stream.md`.
+//! `docs/decisions/0024-event-time-validation.md`.
 
 /// Events of which the earliest, but for some strays, are taken for the watermark.
 const BATCH: u32 = 256;

@@ -8,7 +8,8 @@ use crate::memory::baseline::{Presented, Refreshes};
 /// Log-odds of what only a copy explains.
 pub const CERTAIN: f64 = 14.0;
 /// The same where the owner's own machine did it, as far as one can see: clients crash before they keep what they were
-/// given, certificates are renewed, servers are lax. By itself it revokes nothing (`docs/decisions/broken-at-home.md`).
+/// given, certificates are renewed, servers are lax. By itself it revokes nothing
+/// (`docs/decisions/0020-life-cycle-evidence-at-usual-places.md`).
 pub const AT_HOME: f64 = 10.0;
 
 const SECOND: i64 = 1_000;
