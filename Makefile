@@ -18,14 +18,16 @@ demo: ## builds tokenwarden and shows it at work on a generated fortnight
 # No setting was tuned on this seed.
 SEED ?= 7701
 MEASURED := $(TARGET)/evaluate-$(SEED)
+BUILD = $(or $(shell git describe --always --dirty 2>/dev/null),unknown)
 
-evaluate: ## simulates a quarter with SEED=7701, and writes what is measured on it into docs/detection.md
+evaluate: ## simulates a quarter with SEED=7701, and writes the measurements into docs/results.md
 	@deploy/setup.sh run
 	cargo build --release --locked --bin tokenwarden
 	@deploy/setup.sh convert $(TARGET)/release/tokenwarden
 	$(TARGET)/release/tokenwarden simulate --size quarter --seed $(SEED) --compress zstd --out $(MEASURED)
 	$(TARGET)/release/tokenwarden evaluate $(MEASURED) --peers --warmup 14 --json $(MEASURED)/figures.json \
-		--roc docs/detection.svg --into docs/detection.md
+		--roc docs/results.svg --into docs/results.md
+	sed -i 's/^\(Build of the generated tables: \).*/\1commit `$(BUILD)`./' docs/results.md
 
 test: ## runs every test, on a real Kafka, ClickHouse engine and mail server that it starts and stops
 	@deploy/setup.sh test

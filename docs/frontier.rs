@@ -1,6 +1,7 @@
-//! By whether a stolen token had been used from the thief's address, and with the thief's agent, before: how many thefts
-//! of a scenario are caught; and those that are not, one by one. This is how the tables of "Below its mark" in
-//! docs/detection.md are made, of folders that `simulate` wrote and `evaluate DIR --json DIR/figures.json` measured.
+//! Prints how many thefts of a scenario are caught, by whether the token had been used from the thief's address and with
+//! the thief's user agent before. Then it lists the missed thefts. docs/results.md shows the output for bulk exports.
+//!
+//! Input: folders that `simulate` wrote and `evaluate DIR --json DIR/figures.json` measured.
 //!
 //! `cargo run --release --example frontier -- bulk_export DIR [DIR ...]`
 
