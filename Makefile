@@ -1,4 +1,4 @@
-# `make help` says what there is to make.
+# `make help` lists the targets.
 .DEFAULT_GOAL := help
 .PHONY: help demo evaluate test bench slow lint advisories
 
@@ -6,21 +6,21 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 CACHE := $(or $(TOKENWARDEN_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tokenwarden)
 FUZZED := $(basename $(notdir $(wildcard tests/fuzz/fuzz_targets/*.rs)))
 
-help: ## says this
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 14
+help: ## lists the targets
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 17
 
-demo: ## builds tokenwarden and shows it at work on a generated fortnight
+demo: ## builds tokenwarden and runs it on a generated fortnight with thefts
 	@deploy/setup.sh run
 	cargo build --release --locked --bin tokenwarden
 	@deploy/setup.sh convert $(TARGET)/release/tokenwarden
 	@$(TARGET)/release/tokenwarden demo
 
-# No setting was tuned on this seed.
+# This seed was not used for tuning.
 SEED ?= 7701
 MEASURED := $(TARGET)/evaluate-$(SEED)
 BUILD = $(or $(shell git describe --always --dirty 2>/dev/null),unknown)
 
-evaluate: ## simulates a quarter with SEED=7701, and writes the measurements into docs/results.md
+evaluate: ## simulates a quarter (SEED=7701), evaluates it and writes the tables into docs/results.md
 	@deploy/setup.sh run
 	cargo build --release --locked --bin tokenwarden
 	@deploy/setup.sh convert $(TARGET)/release/tokenwarden
@@ -29,37 +29,37 @@ evaluate: ## simulates a quarter with SEED=7701, and writes the measurements int
 		--roc docs/results.svg --into docs/results.md
 	sed -i 's/^\(Build of the generated tables: \).*/\1commit `$(BUILD)`./' docs/results.md
 
-test: ## runs every test, on a real Kafka, ClickHouse engine and mail server that it starts and stops
+test: ## runs every test; starts and stops a Kafka, a ClickHouse engine and a mail server
 	@deploy/setup.sh test
 	cargo build --locked
 	@deploy/setup.sh convert $(TARGET)/debug/tokenwarden
 	TOKENWARDEN_CACHE=$(CACHE) cargo test --locked
 
-bench: ## measures speed, as ratios of runs made in turn
+bench: ## runs the benchmarks (docs/benchmarks.md)
 	@deploy/setup.sh run
 	cargo build --release --locked --bin tokenwarden
 	@deploy/setup.sh convert $(TARGET)/release/tokenwarden
-	@# With huge pages where the system gives them, as deploy/tokenwarden.service runs it.
+	@# With huge pages if the system has them, as in deploy/tokenwarden.service.
 	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 TOKENWARDEN_CACHE=$(CACHE) cargo bench --locked
 
-slow: ## tests that take minutes: every test, those marked as slow too, and each fuzz target for two minutes
+slow: ## runs every test including slow ones, and each fuzz target for two minutes
 	@deploy/setup.sh slow
 	cargo build --locked
 	@deploy/setup.sh convert $(TARGET)/debug/tokenwarden
 	TOKENWARDEN_CACHE=$(CACHE) cargo test --locked -- --include-ignored
-	@# Without a sanitizer the stable compiler can do it, and there is no unsafe code in what is fuzzed.
-	@# What it finds stays under $(TARGET); it begins from what there is of real files.
+	@# Without a sanitizer, because the stable compiler has none and the fuzzed code has no unsafe blocks.
+	@# The corpus is kept in $(TARGET) and starts with the rule files and test data.
 	for target in $(FUZZED); do mkdir -p $(TARGET)/fuzz/found/$$target && PATH="$(CACHE)/tools/bin:$$PATH" \
 		cargo fuzz run --fuzz-dir tests/fuzz --target-dir $(TARGET)/fuzz --sanitizer none $$target \
 		$(TARGET)/fuzz/found/$$target rules tests/data/formats -- -max_total_time=120 || exit 1; done
 
-lint: ## formatting, clippy, what the dependencies may be, and how far the systemd unit is confined
+lint: ## checks formatting, clippy, dependency licences and sources, and the systemd unit's sandbox
 	@deploy/setup.sh lint
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
 	$(CACHE)/tools/bin/cargo-deny --locked check bans licenses sources
 	@.ci/exposure deploy/tokenwarden.service
 
-advisories: ## known vulnerabilities of the dependencies, where the database of them can be fetched
+advisories: ## checks dependencies for known vulnerabilities, if the database can be downloaded
 	@deploy/setup.sh lint
 	@.ci/advisories $(CACHE)/tools/bin/cargo-deny
