@@ -1,16 +1,16 @@
-//! Area: which part of the service. For each area that is new to a visit.
+//! `area`: the part of the service that is called. Evaluated for each area that is new to a visit.
 
 use crate::math::ln;
 use crate::memory::baseline::OwnCalls;
 
 /// The term, and the owner's probability of this area.
 ///
-/// `P_own = (1 − ν)·c/n + ν·q`: by one's own visits, and when it is something new, or one of those that are not remembered
-/// by name, as others of the tenant do. Thieves go a quarter where the owner goes, three quarters where the tenant does.
-/// The ratio in ±3, × .35.
+/// `P_own = (1 − ν)·c/n + ν·q`: the owner visits known areas by their own habit, and new or evicted ones as others of
+/// the tenant do. Thieves follow the owner in 25 % and the tenant in 75 % of cases. The ratio is limited to ±3 and has
+/// the weight 0.35.
 ///
-/// `own`: own visits to this area; `once`: areas seen about once; `cohort_new`: the cohort's share of new areas; `tenant`:
-/// q.
+/// `own`: the owner's visits to this area; `once`: areas seen about once; `cohort_new`: the cohort's share of new
+/// areas; `tenant`: q.
 #[must_use]
 pub fn judge(own: &OwnCalls, once: f64, cohort_new: f64, tenant: f64) -> (f64, f64) {
     let total = own.of_all.max(own.of_this);
@@ -21,7 +21,7 @@ pub fn judge(own: &OwnCalls, once: f64, cohort_new: f64, tenant: f64) -> (f64, f
     (0.35 * ln(thief / owner.max(1e-9)).clamp(-3.0, 3.0), owner.min(1.0))
 }
 
-/// With the faded evidence of earlier areas, in [−5, 3].
+/// Sum with the decayed evidence of earlier areas, in [−5, 3].
 #[must_use]
 pub fn carried(before: f64, area: f64) -> f64 {
     (before + area).clamp(-5.0, 3.0)

@@ -1,15 +1,15 @@
-//! Client: with what. Once a visit.
+//! `client`: evidence of the client software. Evaluated once per visit.
 
 use super::{LevelRatio, level_ratio};
 use crate::math::ln;
 use crate::memory::cohort::LEVELS;
 
-/// How foreign a client is to the owner.
+/// How new a client is to the owner, from known to new.
 pub mod level {
     /// Agent and fingerprint are known.
     pub const KNOWN: usize = 0;
     pub const NEW_FINGERPRINT: usize = 1;
-    /// The same family and version by another text.
+    /// Known family and version, new user agent text.
     pub const NEW_TEXT: usize = 2;
     pub const NEW_VERSION: usize = 3;
     /// A family of the user's other tokens.
@@ -17,11 +17,11 @@ pub mod level {
     pub const NEW_FAMILY: usize = 5;
 }
 
-/// What thieves come with, by level: one in three copies the owner's.
+/// Assumed shares of thieves by level: one in three copies the owner's client.
 pub const THIEF: [f64; LEVELS] = [0.35, 0.05, 0.03, 0.07, 0.10, 0.40];
 
-/// `ln P_T/P_O` of the level as for the network; of a family that is new to the baseline also which one, clamped ±3:
-/// a browser session replayed by an HTTP library is rare for its app, not for thieves.
+/// `ln P_T/P_O` of the level, as for the network. For a family that is new to the baseline also which family, limited
+/// to ±3: an HTTP library is rare for a browser session, but not for thieves.
 ///
 /// `which`: the thief's probability of this family, and the owner's.
 #[must_use]

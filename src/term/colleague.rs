@@ -1,14 +1,13 @@
-//! Colleague: a machine's token in the hands of somebody of its owner's people.
+//! `colleague`: reduction of evidence if an employee may be using the token of a machine by hand.
 
 use crate::math::{exp, ln};
 
-/// The probability that a service's token is tried by hand, by somebody who may: from home, while it is set up, at night
-/// when it fails.
+/// Probability that an authorized person tries a service's token by hand, for example from home during an outage.
 const BY_HAND: f64 = 0.0002;
 
-/// What is left of `strange`, nats for a thief by place, client, hour and change of holder, where a machine's token is
-/// used from an access network: `−ln[(1−ρ)e^−strange + ρ]`. A colleague is as strange as a thief in all of it, and what
-/// they call and how much tells them apart.
+/// Reduces `strange`, the evidence of place, client, hour and change of holder, for a machine's token that is used from
+/// an access network: `−ln[(1−ρ)e^−strange + ρ]`. An employee and a thief do not differ in this evidence. They differ
+/// in what they call and how often, which is not reduced.
 #[must_use]
 pub fn explained(strange: f64) -> f64 {
     if strange <= 0.0 { strange } else { -ln((1.0 - BY_HAND) * exp(-strange) + BY_HAND) }

@@ -1,15 +1,15 @@
-//! Credential: an old token, used by somebody new right after its user has changed the password. The owner has fresh
-//! tokens then; who goes on with the old ones may be the one that the change was to shut out.
+//! `credential`: a new context on an old token, shortly after its user changed the password or a factor. The owner has
+//! new tokens then. The user of the old token may be the thief whom the change was meant to exclude.
 
 use crate::math::ln;
 
-/// Days after a change in which a new context is weighed.
+/// Days after a change in which new contexts are scored.
 pub const DAYS_MAX: f64 = 3.0;
 
-/// `ln(.08·(visits + 100)/(visits within 3 days of a change + 1))`, in 0 to 4: thieves' share of such visits against
-/// everybody's.
+/// `ln(0.08·(visits + 100)/(visits within 3 days of a change + 1))`, in 0 to 4: assumed share of such visits among
+/// those of thieves, against their share in the population.
 ///
-/// `visits`: of the population; `after_change`: those of them within three days of a change.
+/// `visits`: visits of the population; `after_change`: those within three days of a change.
 #[must_use]
 pub fn judge(visits: f64, after_change: f64) -> f64 {
     ln(0.08 * (visits + 100.0) / (after_change + 1.0)).clamp(0.0, 4.0)

@@ -1,16 +1,17 @@
-//! Fan: many users' tokens of one application, or from one address, new to the same place within two hours.
+//! `fan`: tokens of several users with one application, or from one address, arrive at a place that is new to them
+//! within two hours.
 
 use crate::math::{exp, ln};
 use crate::memory::fleet::{Company, SEVERAL_APPS, USERS_MIN};
 
-/// Share of its usual visits below which an application has left home: it was moved, and nobody stole it.
+/// Share of its usual visits below which an application has left its usual networks: it was migrated, not stolen.
 const MOVED_BELOW: f64 = 0.1;
 
-/// `.6·Σ_others oddness + ln(k − 2)` in [−3, 10], from three users on: a migration brings usual calls and clients and
-/// pools to less than nothing, a campaign pools high.
+/// `0.6·Σ_others oddness + ln(k − 2)` in [−3, 10], from three users on. A migration has usual calls and clients, so the
+/// sum is negative. In a campaign it is high.
 ///
-/// `home_share`: what the application still has of its usual visits from elsewhere, 0 to 1. After a migration it is
-/// nothing, and the term counts .3.
+/// `home_share`: the application's current share of its usual visits from elsewhere, 0 to 1. After a migration it is
+/// near 0, and the term has the weight 0.3.
 #[must_use]
 pub fn judge(company: Company, home_share: impl FnOnce() -> f64) -> f64 {
     if company.users < USERS_MIN {
@@ -20,21 +21,21 @@ pub fn judge(company: Company, home_share: impl FnOnce() -> f64) -> f64 {
     if home_share() < MOVED_BELOW { 0.3 * pooled } else { pooled }
 }
 
-/// Users, most of them of one tenant, with so many applications, from whom on their coming together explains itself.
+/// Number of users, most of them of one tenant and with several applications, from which a shared cause is assumed.
 const TOGETHER_USERS: usize = 4;
-/// Or with one that has so many of its users elsewhere that its breach would show other tenants too.
+/// One application is enough if the tenant has less than this share of it: a breach would show in other tenants too.
 const TENANT_SHARE_MAX: f64 = 0.5;
-/// The probability that it does, a user, and at most.
+/// Probability of a shared cause, per user and at most.
 const TOGETHER_A_USER: f64 = 0.03;
 const TOGETHER_MAX: f64 = 0.5;
 
-/// What is left of `ratio`, nats for a thief by place, client and hour, where one tenant's people and services come to
-/// the same new address within two hours: a shared cause, `−ln[(1−ρ)e^−ratio + ρ]`. `tenant_share`: the tenant's part
+/// Reduces `ratio`, the evidence of place, client and hour, if users and services of one tenant arrive at the same new
+/// address within two hours and may have a shared cause: `−ln[(1−ρ)e^−ratio + ρ]`. `tenant_share`: the tenant's share
 /// of the application's usual visits.
 ///
-/// A new office or VPN, or a scan of a company's tokens by its own security team, looks like that, and so does whoever
-/// has the company's vault. The first of them raise the question; that the others are in the same place with the same
-/// client is no news any more. What they do there (routes, volume, life cycle) stays.
+/// Honest causes are a new office, a new VPN, or a scan of a company's tokens by its security team. A thief with the
+/// company's vault looks the same. The first arrivals keep their evidence and raise the alert. Evidence of routes,
+/// volume and life cycle is not reduced.
 #[must_use]
 pub fn together(ratio: f64, company: Company, tenant_share: impl FnOnce() -> f64) -> f64 {
     if ratio <= 0.0 || company.users < TOGETHER_USERS || company.apps == 0 {

@@ -1,26 +1,26 @@
-//! Hour: when. Once a visit.
+//! `hour`: the hour of the day and the phase of a schedule. Evaluated once per visit.
 
 use crate::math::{exp, ln, turn};
 
-/// Neighbouring hours lend each other this much, in parts of their sum: people are not clocks.
+/// Smoothing over neighbouring hours, in parts of the sum.
 const KERNEL: [u32; 5] = [1, 4, 10, 4, 1];
 const KERNEL_SUM: f64 = 20.0;
-/// Weight of everybody's hours, visits.
+/// Weight of the population's hours, visits.
 const OTHERS: f64 = 6.0;
 
-/// Periods on which schedules are looked for: five minutes, an hour, a day; milliseconds.
+/// Periods of schedules: five minutes, an hour, a day. Milliseconds.
 pub const PERIODS_MS: [i64; 3] = [300_000, 3_600_000, 86_400_000];
-/// A schedule is one when so many visits agree so well (mean resultant length).
+/// Minimum number of visits and minimum mean resultant length of a schedule.
 const VISITS_MIN: f64 = 30.0;
 const AGREEMENT_MIN: f64 = 0.9;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Hour {
-    /// In [−1, 2.5], of the hour of the day.
+    /// Evidence of the hour of the day, in [−1, 2.5].
     pub of_day: f64,
-    /// In [−1, 3], of the phase of a schedule; 0 where there is none.
+    /// Evidence of the phase of a schedule, in [−1, 3]; 0 without a schedule.
     pub of_phase: f64,
-    /// The owner's probability of an hour as rare; 1 where the hour speaks for the owner.
+    /// The owner's probability of an hour at least as rare; 1 if the hour favours the owner.
     pub p_value: f64,
 }
 
@@ -32,12 +32,12 @@ impl Hour {
     }
 }
 
-/// `own`: past visits by UTC hour, in sixteenths; `everybody`: the share of an hour in all visits; `shift`: time zones
-/// that an owner would have gone east to be here: half of the travellers keep their hours by the sun. Thieves come half
-/// around the clock, half when everybody does.
+/// `own`: past visits by UTC hour, in sixteenths; `everybody`: the share of an hour in all visits; `shift`: number of
+/// time zones to the east of the owner's place. Half of the travellers are assumed to follow local time. Half of the
+/// thieves are active around the clock, half at the hours of the population.
 #[must_use]
 pub fn judge(hour: usize, own: &[u16; 24], everybody: impl Fn(usize) -> f64, of_phase: f64, shift: i32) -> Hour {
-    // Two hours more at either end: neighbours lend each other over midnight.
+    // Two more hours at either end, for smoothing across midnight.
     let mut around = [0; 28];
     for (hour, count) in around.iter_mut().enumerate() {
         *count = u32::from(own[(hour + 22) % 24]);
@@ -56,7 +56,7 @@ pub fn judge(hour: usize, own: &[u16; 24], everybody: impl Fn(usize) -> f64, of_
     let thief = 0.5 / 24.0 + 0.5 * everybody(hour);
     let of_day = ln(thief / here).clamp(-1.0, 2.5);
     let p_value = if of_day > 0.0 {
-        // Added without a choice: which hours are as rare, no processor foresees.
+        // Without a branch, which the processor could not predict.
         let as_rare = |other: f64| if other <= here * (1.0 + 1e-9) { other } else { 0.0 };
         (0..24).map(owner).map(as_rare).sum::<f64>().min(1.0)
     } else {
@@ -65,10 +65,10 @@ pub fn judge(hour: usize, own: &[u16; 24], everybody: impl Fn(usize) -> f64, of_
     Hour { of_day, of_phase, p_value }
 }
 
-/// Evidence of the phase: where visits keep to a schedule, one beside it is somebody else's, by the density of a von
-/// Mises distribution around the schedule against any phase at all (Mardia and Jupp, "Directional Statistics", 3.5.4).
+/// Evidence of the phase, if visits follow a schedule: the density of a von Mises distribution around the schedule
+/// against a uniform phase (Mardia and Jupp, "Directional Statistics", 3.5.4).
 ///
-/// `phases`: sum of the past visits' phases as vectors, a period each; `visits`: how many there were.
+/// `phases`: sum of the past visits' phases as vectors, per period; `visits`: their number.
 #[must_use]
 pub fn phase(at: i64, phases: &[(f32, f32); 3], visits: f64) -> f64 {
     if visits < VISITS_MIN {
@@ -97,18 +97,18 @@ pub fn vector(at: i64, period_ms: i64) -> (f64, f64) {
     turn(at.rem_euclid(period_ms) as f64 / period_ms as f64)
 }
 
-/// Value of the term after a visit: what was before counts for seven tenths at most.
+/// Value of the term after a visit. At most 0.7 of the previous value is kept.
 ///
-/// `before` has faded up to the visit; `fade` is by how much.
+/// `before`: previous value, decayed up to the visit; `fade`: the decay factor.
 #[must_use]
 pub fn carried(before: f64, fade: f64, hour: f64) -> f64 {
     before * fade.min(0.7) + 0.77 * hour
 }
 
-/// How visits forget their phases, a visit: about the last hundred count.
+/// Decay of the phases per visit: about the last hundred visits count.
 pub const PHASE_FADE: f64 = 0.99;
 
-/// Visits that are left of `visits` under [`PHASE_FADE`].
+/// Effective number of visits under [`PHASE_FADE`].
 #[must_use]
 pub fn remembered(visits: u32) -> f64 {
     const LN_FADE: f64 = -0.010_050_335_853_501_45;

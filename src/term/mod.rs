@@ -1,9 +1,11 @@
-//! The terms of the log-odds: one file a summand, each a pure function of what memory holds, in nats for a thief.
+//! The terms (detectors) of the score: one file per summand. Each is a pure function of what memory holds and gives
+//! nats, positive for a thief.
 //!
-//! `z = π + .8 net + .85 client + hour + route + area + switch + volume + lifecycle + credential + fan + sibling + colleague`
+//! `z = π + .8 net + .85 client + hour + route + area + switch + volume + lifecycle + credential + fan + sibling +
+//! colleague`
 //!
-//! The weights of net and client come of a logistic fit on labelled traffic; all others lay so near one that they are
-//! one. `docs/detection.md` tells the whole model.
+//! The weights of net and client come from a logistic fit on labelled traffic. The fitted weights of the other terms
+//! were close to 1. `docs/detection.md` describes the whole model.
 
 pub mod area;
 pub mod client;
@@ -24,7 +26,7 @@ use crate::memory::cohort::LEVELS;
 pub const NET_WEIGHT: f64 = 0.8;
 pub const CLIENT_WEIGHT: f64 = 0.85;
 
-/// The terms by name.
+/// Identifies a term, for example in `evaluate --without TERM`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Term {
     Net,
@@ -76,7 +78,7 @@ impl Term {
     }
 }
 
-/// What a level of novelty says.
+/// Evidence of a level of novelty.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LevelRatio {
     /// ln of the thief's probability of this level over the owner's.
@@ -85,13 +87,13 @@ pub struct LevelRatio {
     pub p_value: f64,
 }
 
-/// The owner's probability of a level is shrunk from their own past visits to the cohort's shares:
+/// Evidence of a level. The owner's probability is shrunk from their past visits towards the cohort's shares:
 /// `P_O(L) = (k_L·m/Σk + 6·c_L)/(m + 6)`, `m = min(Σk, 30)`.
 ///
 /// `own`: past visits by level; `cohort`: shares that sum to one.
 #[must_use]
 pub fn level_ratio(level: usize, thief: &[f64; LEVELS], own: &[f64; LEVELS], cohort: &[f64; LEVELS]) -> LevelRatio {
-    /// Own visits beyond these make no surer.
+    /// More visits of the owner do not increase their weight.
     const OWN_MAX: f64 = 30.0;
     /// Weight of the cohort, visits.
     const COHORT: f64 = 6.0;
@@ -100,7 +102,7 @@ pub fn level_ratio(level: usize, thief: &[f64; LEVELS], own: &[f64; LEVELS], coh
     let own_weight = if total > 0.0 { sure / total } else { 0.0 };
     let all = sure + COHORT;
     let of_all = |level: usize| own[level] * own_weight + COHORT * cohort[level];
-    // Everything is at least as new as what is known.
+    // Level 0 is the least new, so every visit reaches it.
     let p_value = if level == 0 { 1.0 } else { ((level..LEVELS).map(of_all).sum::<f64>() / all).min(1.0) };
     LevelRatio { ratio: ln(thief[level] * all / of_all(level)), p_value }
 }

@@ -1,11 +1,11 @@
-//! Net: where from. Once a visit.
+//! `net`: evidence of the network address. Evaluated once per visit.
 
 use super::level_ratio;
 use crate::math::ln;
 use crate::memory::Site;
 use crate::memory::cohort::LEVELS;
 
-/// How foreign a network is to the owner.
+/// How new an address is to the owner, from known to new.
 pub mod level {
     pub const KNOWN_ADDRESS: usize = 0;
     pub const KNOWN_PREFIX: usize = 1;
@@ -16,27 +16,27 @@ pub mod level {
     pub const NEW_COUNTRY: usize = 5;
 }
 
-/// Where thieves come from, by level: mostly from elsewhere, now and then from the next desk.
+/// Assumed shares of thieves by level: mostly new networks, rarely the owner's own address.
 pub const THIEF: [f64; LEVELS] = [0.05, 0.03, 0.10, 0.05, 0.42, 0.35];
 
-/// Below this distance beyond the radii nothing is said of travel, kilometres.
+/// Journeys below this distance, after subtraction of the accuracy radii, give no travel evidence. Kilometres.
 const NEAR_KM: f64 = 300.0;
 /// Airliners fly at 800 to 900 km/h, gate to gate they are slower.
 const SPEED_KMH: f64 = 800.0;
-/// Added to what can be travelled: files place addresses wrongly by as much.
+/// Tolerance for GeoIP errors, added to the distance that can be travelled.
 const SLACK_KM: f64 = 100.0;
 const SLACK_HOURS: f64 = 1.0 / 60.0;
-/// Near a place of the last so many hours nobody has travelled: a second holder's or a VPN's place.
+/// A return to within this distance of a place of the last hours is not a journey: it may be a VPN or a second holder.
 const RETURN_KM: f64 = 100.0;
 const RETURN_MS: i64 = 12 * 3_600_000;
-/// Share of thieves who are seen to travel too fast.
+/// Assumed share of thieves whose journey is too fast.
 const THIEF_TOO_FAST: f64 = 0.35;
 
-/// Share of the owners in a new country who are there in a network that they know from elsewhere: their cloud's other
-/// region, their VPN's other exit.
+/// Share of owners in a new country who use a network that they know from elsewhere: another region of their cloud,
+/// another exit of their VPN.
 pub const STAYS: f64 = 0.5;
 
-/// What can be known of a visit's place and of the owner's.
+/// Inputs of the term: the place of the visit and the history of the owner.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'a> {
     /// One of [`level`].
@@ -45,46 +45,46 @@ pub struct Question<'a> {
     pub own: &'a [f64; LEVELS],
     /// The cohort's shares by level.
     pub cohort: &'a [f64; LEVELS],
-    /// Of a new network: the thief's probability of choosing it, and the owner's.
+    /// For a new network: the probability that a thief chooses it, and that the owner does.
     pub which: (f64, f64),
-    /// It rents out servers.
+    /// The network rents out servers.
     pub hosting: bool,
     /// The owner's share of hosting among their networks.
     pub own_hosting: f64,
-    /// Of a new network, where both places are known: the way there, and owners' share of journeys that are too fast.
+    /// For a new network, if both places are known: the journey, and the share of owners' journeys that are too fast.
     pub travel: Option<(Journey, f64)>,
 }
 
-/// From the latest place to this one.
+/// Distance and time from the latest place to this one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Journey {
-    /// The least that the radii allow.
+    /// Smallest distance that the accuracy radii allow.
     pub km: f64,
     pub minutes: f64,
 }
 
 impl Journey {
-    /// Faster than airliners.
+    /// Whether the journey is faster than an airliner, with tolerance.
     #[must_use]
     pub fn too_fast(&self) -> bool {
         self.km > SLACK_KM + SPEED_KMH * (self.minutes / 60.0 + SLACK_HOURS)
     }
 }
 
-/// The term, taken apart.
+/// The parts of the term.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Net {
-    /// Level, which network, hosting.
+    /// Evidence of level, choice of network and hosting.
     pub network: f64,
-    /// Of speed.
+    /// Evidence of travel speed.
     pub travel: f64,
     pub journey: Option<Journey>,
-    /// The owner's probability of a level as new.
+    /// The owner's probability of a level at least as new.
     pub p_value: f64,
 }
 
 impl Net {
-    /// Of an event that nothing is known of where it came from.
+    /// The term for an event without a known place.
     pub const NOTHING: Self = Self { network: 0.0, travel: 0.0, journey: None, p_value: 1.0 };
 
     #[must_use]
@@ -93,10 +93,10 @@ impl Net {
     }
 }
 
-/// `ln P_T/P_O` of the level; for new networks also
-/// - which one, clamped ±3: thieves choose by popularity to the power .6, owners as their tenant does;
-/// - hosting or access: three thieves in five rent servers, three in four from a new country;
-/// - travel: whether anybody can have come so fast.
+/// `ln P_T/P_O` of the level. For new networks also:
+/// - which network, limited to ±3: thieves choose by popularity to the power 0.6, owners as their tenant does;
+/// - hosting or access: 60 % of thieves rent servers, 75 % of those from a new country;
+/// - travel: whether the journey is too fast.
 #[must_use]
 pub fn judge(question: &Question<'_>) -> Net {
     let of_level = level_ratio(question.level, &THIEF, question.own, question.cohort);
@@ -123,8 +123,8 @@ fn travel_ratio(too_fast: bool, owners: f64) -> f64 {
     if too_fast { ln(THIEF_TOO_FAST / owners) } else { ln((1.0 - THIEF_TOO_FAST) / (1.0 - owners)) }
 }
 
-/// The way from the latest of `sites` to `here`, at the smallest distance that the radii allow and in either order of
-/// time. `None` where nothing can be said: no place, too near, or a place of the last hours.
+/// The journey from the latest of `sites` to `here`: smallest distance that the radii allow, absolute time difference.
+/// `None` if there is no place, the distance is too small, or `here` is near a place of the last hours.
 #[must_use]
 pub fn journey(sites: &[Site], here: &Site) -> Option<Journey> {
     if !here.exists() {

@@ -1,15 +1,15 @@
-//! Sibling: another suspected holder of the same token, seen lately. Proxies that rotate make many contexts of one
-//! thief; each lends the next what is thought of it.
+//! `sibling`: another suspicious context of the same token within a day. A thief behind rotating proxies has many
+//! contexts; each passes a part of its suspicion to the next.
 
 use crate::math::{exp, ln, sigma};
 
-/// The most that a sibling says.
+/// Maximum evidence of a sibling.
 const MAX: f64 = 4.0;
-/// Probability that a thief, once there, comes from one more network and client.
+/// Probability that a thief appears with one more network or client.
 const AGAIN: f64 = 0.3;
 
-/// `ln(1 + .3·σ(s)·e^−π)`, at most 4, of the sibling's log-odds `s` and the prior log-odds π. Only a sibling that is
-/// worse than the prior says anything.
+/// `ln(1 + 0.3·σ(s)·e^−π)`, at most 4, for the sibling's log-odds `s` and the prior log-odds π. A sibling below the
+/// prior gives no evidence.
 #[must_use]
 pub fn judge(sibling: f64, prior: f64) -> f64 {
     if sibling <= prior { 0.0 } else { ln(1.0 + AGAIN * sigma(sibling) * exp(-prior)).clamp(0.0, MAX) }

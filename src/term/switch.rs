@@ -1,22 +1,23 @@
-//! Switch: two holders in turns. At each change of network within an hour.
+//! `switch`: two holders alternate. Evaluated at each change of network within an hour.
 
 use crate::math::{exp, ln};
 
-/// A change after a longer gap says nothing, minutes.
+/// A change after a longer gap gives no evidence. Minutes.
 pub const GAP_MINUTES_MAX: f64 = 60.0;
-/// A context older than this is no thief's, days.
+/// Changes are credited to contexts up to this age only. Days.
 pub const AGE_DAYS_MAX: f64 = 10.0;
-/// The most that changes of holder say.
+/// Maximum evidence of all changes.
 pub const SUM_MAX: f64 = 10.0;
 
-/// A change of network after `gap` minutes, in nats: `ln[½(1 − e^−g/5)/(1 − e^−λg)]` in [−1, 6]. The owner changes as
-/// a Poisson process in active minutes, `λ = (k + 300·λ_cohort)/(active + 300)`; a second holder half the time within
-/// minutes. Times .3 for the first change that is credited to a context (people do move) and .7/√n for the n-th.
+/// Evidence of a change of network after `gap` minutes: `ln[½(1 − e^−g/5)/(1 − e^−λg)]` in [−1, 6]. The owner's changes
+/// are a Poisson process in active minutes with the rate `λ = (k + 300·λ_cohort)/(active + 300)`. A second holder
+/// appears half of the time within minutes. The weight is 0.3 for the first change that is credited to a context
+/// (people move) and 0.7/√n for the n-th.
 ///
-/// `changes`: k, the owner's own; `active`: minutes; `cohort`: λ_cohort, per minute; `nth`: from 1.
+/// `changes`: k, changes of the owner; `active`: minutes; `cohort`: λ_cohort per minute; `nth`: number, from 1.
 #[must_use]
 pub fn judge(gap: f64, changes: f64, active: f64, cohort: f64, nth: u8) -> Switch {
-    // Two uses at one moment are no shorter apart than clocks agree.
+    // Clocks agree to about a second.
     let gap = gap.max(1.0 / 60.0);
     let rate = (changes + 300.0 * cohort) / (active + 300.0);
     let owner = 1.0 - exp(-rate * gap);
@@ -25,11 +26,11 @@ pub fn judge(gap: f64, changes: f64, active: f64, cohort: f64, nth: u8) -> Switc
     Switch { share: weight * ratio, p_value: owner.min(1.0) }
 }
 
-/// What it says that the earlier holder has been silent since the last use elsewhere: `ln(.8·e^−E/2 + .2)`, in −1.6 to
-/// 0. An owner who has left takes the token along; one who was robbed goes on, unless away (.2). Rhythms are bursty, so
-/// the visits that were to be expected count half.
+/// Evidence of the silence of the previous holder since the last use elsewhere: `ln(0.8·e^−E/2 + 0.2)`, in −1.6 to 0.
+/// An owner who moved takes the token along. An owner whose token was stolen continues, unless absent (0.2). Visits
+/// come in bursts, so the expected number counts half.
 ///
-/// `expected`: E, visits that the owner would have made by their rate and hours.
+/// `expected`: E, number of visits expected from the owner's rate and hours.
 #[must_use]
 pub fn silence(expected: f64) -> f64 {
     ln(0.8 * exp(-0.5 * expected.max(0.0)) + 0.2)
