@@ -1,52 +1,52 @@
-//! Life cycle: what a token that is dead, exchanged or bound cannot honestly do. Near certain, but where the owner is at
-//! home.
+//! `lifecycle`: uses that an ended, exchanged or key-bound token should not have. Near certain evidence, except at the
+//! owner's usual place.
 
 use crate::math::{faded, ln};
 use crate::memory::Ended;
 use crate::memory::baseline::{Presented, Refreshes};
 
-/// Log-odds of what only a copy explains.
+/// Evidence of an event that only a copy of the token explains.
 pub const CERTAIN: f64 = 14.0;
-/// The same where the owner's own machine did it, as far as one can see: clients crash before they keep what they were
-/// given, certificates are renewed, servers are lax. By itself it revokes nothing
+/// The same at the owner's usual place, where honest causes are likely: clients crash before they store a token,
+/// certificates are renewed, servers accept expired tokens. It does not revoke by itself
 /// (`docs/decisions/0020-life-cycle-evidence-at-usual-places.md`).
 pub const AT_HOME: f64 = 10.0;
 
 const SECOND: i64 = 1_000;
 const MINUTE: i64 = 60_000;
 
-/// Two requests of one client race within this (the leeway that identity providers give).
+/// Two requests of one client may race within this time (the leeway of identity providers).
 const RACE_MS: i64 = 30 * SECOND;
-/// The same, where address and client both differ.
+/// The same if address and client both differ.
 const RACE_ELSEWHERE_MS: i64 = 5 * SECOND;
-/// A lost answer is asked for again by the same client within this.
+/// The same client retries after a lost response within this time.
 const RETRY_MS: i64 = 10 * MINUTE;
-/// Calls under way when a token is revoked.
+/// Calls in flight when a token is revoked.
 const IN_FLIGHT_MS: i64 = 30 * SECOND;
-/// Half of what a refused use from elsewhere says goes in so many days.
+/// Half-life of the evidence of a rejected use from elsewhere, days.
 const MOVED_DAYS: f64 = 3.0;
 const DAY_MS: f64 = 86_400_000.0;
-/// Tabs and background tasks go on for so long after a session's end.
+/// Browser tabs and background tasks continue for this time after the end of a session.
 const SESSION_TAIL_MS: i64 = 10 * MINUTE;
-/// Uses of one key in a row that make it the key.
+/// Consecutive uses of one key after which the token is bound to it.
 const BINDING_STREAK: u8 = 3;
-/// A service that accepts a token expired for longer is hardly known.
+/// Hardly any service accepts a token that expired longer ago.
 const EXPIRED_MS_MAX: i64 = 30 * 24 * 60 * MINUTE;
-/// Clocks differ by a minute.
+/// Tolerance for clocks, minutes.
 const SKEW_MINUTES: f64 = 1.0;
 
-/// How the service answered, as far as it tells whether the token was accepted.
+/// Whether the service accepted the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     Accepted,
     /// 401 or 403; at the token endpoint also 400 (`invalid_grant`, RFC 6749 section 5.2).
     Refused,
-    /// No status, an overload or a fault: it says nothing of the token.
+    /// No status, an overload or a fault: nothing is known about the token.
     Unknown,
 }
 
 impl Answer {
-    /// Of an HTTP status, at the token endpoint or elsewhere. A 404 or 409 comes of a call that was let in.
+    /// Classifies an HTTP status, at the token endpoint or elsewhere. 404 and 409 mean that the token was accepted.
     #[must_use]
     pub const fn of(status: Option<u16>, token_endpoint: bool) -> Self {
         match status {
@@ -58,7 +58,7 @@ impl Answer {
     }
 }
 
-/// How foreign the user is to the baseline.
+/// What about the caller is new to the baseline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Foreign {
     /// Address is new.
@@ -69,40 +69,40 @@ pub struct Foreign {
     pub client: bool,
 }
 
-/// Notes that `token` is presented for refreshing, and says what that says.
+/// Records that `token` is presented for refreshing, and returns the evidence.
 ///
-/// A superseded token is only presented by a copy of it, unless two requests raced, or an answer was lost: then nobody
-/// has used what was issued, and the same client or address asks again within minutes. (RFC 9700 section 4.14.2;
-/// leeways as of Okta, Auth0 and Curity.) Where the very client presents it that had exchanged it, from the same
-/// address, it says [`AT_HOME`]: it may have crashed before it kept the new one. A token that is presented again and
-/// again without ever having been superseded does not rotate, and says nothing.
+/// A superseded token is presented only by a copy, except if two requests raced or a response was lost. After a lost
+/// response nobody has used the successor, and the same client or address retries within minutes (RFC 9700 section
+/// 4.14.2; leeways of Okta, Auth0 and Curity). If the client that first exchanged the token presents it from the same
+/// address, the evidence is [`AT_HOME`]: the client may have crashed before it stored the successor. A token that is
+/// presented repeatedly and never superseded does not rotate, and gives no evidence.
 pub fn refresh(refreshes: &mut Refreshes, token: u64, at: i64, address: u32, agent: u32) -> f64 {
     if refreshes.before.contains(&(token as u32)) {
-        // When it was superseded is forgotten: before the last but one was heard of. What was presented before that,
-        // and is told hours later, may have been presented for the first time.
+        // The time at which it was superseded is not stored. It was before the last but one appeared. A presentation
+        // before that, delivered hours later, may have been the first.
         let [_, earlier] = refreshes.last;
         let heard_of = if earlier.at == 0 { earlier.superseded_at } else { earlier.at };
         return if at > heard_of { CERTAIN } else { 0.0 };
     }
     if let Some(known) = refreshes.last.iter_mut().find(|known| known.token == token) {
-        // Without an address nothing speaks against the same place.
+        // An unknown address counts as the same.
         let same_address = known.address == address || known.address == 0 || address == 0;
         let elsewhere = known.at != 0 && !same_address && known.agent != agent;
         let says = if same_address && known.agent == agent { AT_HOME } else { CERTAIN };
         if known.at == 0 {
-            // Issued before, and presented now for the first time.
+            // It was issued before, and is presented for the first time.
             (known.at, known.address, known.agent) = (at, address, agent);
             supersede_others(refreshes, token, at);
             return 0.0;
         }
         if known.superseded_at == 0 {
-            // Whoever came first stays the one that others are compared with.
+            // Later presentations are compared with the first one.
             known.lasting |= at - known.at > RETRY_MS;
             known.at = at;
             return 0.0;
         }
         let since = at - known.superseded_at;
-        // In event time: what was issued for this very request may be heard of first.
+        // In event time: the event of the successor may arrive first.
         let reused = if known.used_at != 0 && known.used_at < at {
             since > if elsewhere { RACE_ELSEWHERE_MS } else { RACE_MS }
         } else {
@@ -115,7 +115,7 @@ pub fn refresh(refreshes: &mut Refreshes, token: u64, at: i64, address: u32, age
     0.0
 }
 
-/// What is known of a refresh token's place in its grant.
+/// State of a refresh token in its grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefreshToken {
     /// It may be exchanged.
@@ -135,20 +135,20 @@ pub fn standing(refreshes: &Refreshes, token: u64) -> RefreshToken {
     }
 }
 
-/// When the refresh token was presented last, milliseconds since the epoch.
+/// Time of the last presentation of the refresh token, milliseconds since the epoch.
 #[must_use]
 pub fn presented_at(refreshes: &Refreshes, token: u64) -> Option<i64> {
     refreshes.last.iter().find(|known| known.token == token && known.at != 0).map(|known| known.at)
 }
 
-/// Notes that `child`, another refresh token, was issued in exchange for `parent`.
+/// Records that `child`, another refresh token, was issued in exchange for `parent`.
 pub fn succeed(refreshes: &mut Refreshes, parent: u64, child: u64, at: i64) {
     refreshes.chained = true;
     if parent == child || refreshes.before.contains(&(parent as u32)) {
         return;
     }
     if !refreshes.last.iter().any(|known| known.token == parent) {
-        // Heard of before its being presented.
+        // This event arrived before that of the presentation.
         take_in(refreshes, Presented { token: parent, superseded_at: at, ..Presented::default() });
     }
     for known in refreshes.last.iter_mut().filter(|known| known.token == parent && known.superseded_at == 0) {
@@ -159,15 +159,15 @@ pub fn succeed(refreshes: &mut Refreshes, parent: u64, child: u64, at: i64) {
     }
 }
 
-/// Notes that an access token was used that the family had not used before: the last exchange's answer has arrived.
+/// Records the first use of an access token in the family. It proves that the response of the last exchange arrived.
 pub fn successor_used(refreshes: &mut Refreshes, at: i64) {
     for known in refreshes.last.iter_mut().filter(|known| known.at != 0 && known.at < at) {
         note_use(known, at);
     }
 }
 
-/// Others of the family that were presented before are superseded by one that is presented now; that it is proves
-/// that it has arrived. One that lasts is not superseded by a sibling.
+/// A presented token supersedes the tokens of the family that were presented before, and proves that it arrived. A
+/// non-rotating token is not superseded.
 fn supersede_others(refreshes: &mut Refreshes, token: u64, at: i64) {
     for known in refreshes.last.iter_mut().filter(|known| known.token != token && known.at != 0 && !known.lasting) {
         if known.superseded_at == 0 {
@@ -183,8 +183,8 @@ const fn note_use(known: &mut Presented, at: i64) {
     }
 }
 
-/// The latest comes first. It takes the place of one that was issued and never presented, as when an answer was lost
-/// and another issued instead; else the last but one goes to the names of those before.
+/// Stores the latest token first. It replaces one that was issued and never presented, for example after a lost
+/// response. Otherwise the last but one moves to the list of earlier names.
 fn take_in(refreshes: &mut Refreshes, presented: Presented) {
     if let Some(unused) =
         refreshes.last.iter().position(|known| known.token != 0 && known.at == 0 && known.superseded_at == 0)
@@ -201,8 +201,7 @@ fn take_in(refreshes: &mut Refreshes, presented: Presented) {
     refreshes.last = [presented, refreshes.last[0]];
 }
 
-/// What a use after revocation says. Accepted: nobody but a service that has not heard of it, and the holder of a
-/// copy. Refused: a client that has not heard of it either, unless it comes from elsewhere.
+/// Evidence of a use after revocation. If it was rejected at a known place, the client may not know of the revocation.
 #[must_use]
 pub fn after_revocation(ended: Ended, at: i64, answer: Answer, foreign: Foreign) -> f64 {
     if ended.revoked_at == 0 || at - ended.revoked_at <= IN_FLIGHT_MS {
@@ -211,14 +210,14 @@ pub fn after_revocation(ended: Ended, at: i64, answer: Answer, foreign: Foreign)
     let days = (at - ended.revoked_at) as f64 / DAY_MS;
     match answer {
         Answer::Accepted => CERTAIN,
-        // Whose clients ask for so long may have moved meanwhile.
+        // An owner whose client retries for days may have moved.
         Answer::Refused | Answer::Unknown if foreign.network || foreign.client => 5.0 * faded(days, MOVED_DAYS),
         Answer::Refused | Answer::Unknown if foreign.address => 2.5 * faded(days, MOVED_DAYS),
         Answer::Refused | Answer::Unknown => 0.0,
     }
 }
 
-/// What an accepted use after the session's end says.
+/// Evidence of an accepted use after the end of the session.
 #[must_use]
 pub fn after_session_end(ended: Ended, at: i64, answer: Answer, foreign: Foreign) -> f64 {
     let since = at - ended.session_ended_at;
@@ -236,12 +235,12 @@ pub fn after_session_end(ended: Ended, at: i64, answer: Answer, foreign: Foreign
 pub struct Expiry {
     /// Milliseconds since the epoch.
     pub at: i64,
-    /// It was said when the token was issued, and not by the use itself: it may have been prolonged since.
+    /// The `issued` event named it, and not the use itself. The token may have been extended since.
     pub said_at_issue: bool,
 }
 
 impl Expiry {
-    /// Minutes late, less one for clocks; negative before.
+    /// Minutes after the expiry, less the tolerance for clocks; negative before.
     fn late(self, at: i64) -> f64 {
         (at - self.at) as f64 / MINUTE as f64 - SKEW_MINUTES
     }
@@ -252,9 +251,9 @@ impl Expiry {
     }
 }
 
-/// What an accepted use after expiry says: minutes late, less one for clocks, at most `most` ([`CERTAIN`], [`AT_HOME`]
-/// where the owner is at home, or [`said_at_issue`]); at most 2 where the visit began in time. An expiry of more than
-/// thirty days ago may be a mistake of its producer, such as 1970 for "never": by itself it revokes nothing.
+/// Evidence of an accepted use after expiry: minutes late, less the tolerance for clocks, at most `most` ([`CERTAIN`],
+/// [`AT_HOME`] at the usual place, or [`said_at_issue`]), and at most 2 if the visit began before the expiry. An expiry
+/// of more than 30 days ago may be a mistake of the producer, such as 1970 for "never". It does not revoke by itself.
 #[must_use]
 pub fn after_expiry(expiry: Expiry, most: f64, at: i64, visit_began: i64, answer: Answer) -> f64 {
     if answer != Answer::Accepted {
@@ -264,18 +263,18 @@ pub fn after_expiry(expiry: Expiry, most: f64, at: i64, visit_began: i64, answer
     expiry.late(at).clamp(0.0, if visit_began < expiry.at { most.min(2.0) } else { most })
 }
 
-/// The most that a use after an expiry says which was said at the token's issue alone: sessions are prolonged by use, and
-/// producers put the end of one token on another. `ln(.5/rate)` in [0, 8], of the `rate` of the application's visits that
-/// come after such an expiry; by itself it revokes nothing.
+/// Maximum evidence if only the `issued` event named the expiry: `ln(0.5/rate)` in [0, 8]. `rate` is the share of the
+/// application's visits after such an expiry. Sessions are extended by use, and producers may state the end of another
+/// token. It does not revoke by itself.
 #[must_use]
 pub fn said_at_issue(rate: f64) -> f64 {
     ln(0.5 / rate).clamp(0.0, 8.0)
 }
 
-/// Notes the key that a request proved possession of (0: none), and says what another key says: a copy of the token
-/// without its key. Where producers leave the key out it says nothing; nor does a `new_token`, which may be bound to a
-/// new key, as after a certificate was renewed (RFC 8705 section 3). At home a key that goes on `for_long`, into another
-/// hour, is soon the key.
+/// Records the key of which a request proved possession (0: none), and returns the evidence of another key: a copy of
+/// the token without its key. A missing key gives no evidence. Neither does a `new_token`, which may be bound to a new
+/// key, for example after the renewal of a certificate (RFC 8705 section 3). At the usual place, a key that is used
+/// `for_long`, in several hours, replaces the old one.
 pub fn binding(
     known: &mut u32,
     streak: &mut u8,

@@ -1,24 +1,24 @@
-//! Route: what is called. In full at a route's first call in a visit, less at its repeats.
+//! `route`: the routes that are called. A route counts in full at its first call in a visit, and less at repeats.
 
 use crate::math::{exp, ln};
 use crate::memory::baseline::OwnCalls;
 
-/// Weight of one route's ratio in a visit: calls of one visit are not independent.
+/// Weight of a route's ratio in a visit, because calls of one visit are not independent.
 const DEPENDENCE: f64 = 0.6;
-/// The most that a call says against the owner.
+/// Maximum evidence of a call against the owner.
 const AGAINST_OWNER_MAX: f64 = 8.0;
-/// Share of visits in which an owner has a new task: by the cohort's rate of new routes, within these, and with a client
-/// that is new too.
+/// Bounds of the share of visits in which an owner has a new task (the cohort's rate of new routes), and that share if
+/// the client is new too.
 const NEW_TASK: (f64, f64) = (0.002, 0.1);
 const NEW_TASK_NEW_CLIENT: f64 = 0.4;
-/// Days after which a context is the owner's own, and a thief in it one who came later.
+/// Age in days from which a context is assumed to be the owner's. A thief in it must have arrived later.
 pub const SETTLED_DAYS: f64 = 10.0;
-/// A thief's share of calls to routes that nobody calls.
+/// Share of a thief's calls that go to routes that hardly anybody calls.
 const NOBODYS_THIEF: f64 = 0.05;
-/// Own calls beyond this are no surer.
+/// Weight of others' calls in the owner's probability, calls.
 const OTHERS: f64 = 12.0;
 
-/// What one call of a route says, thief against owner and against an owner with a new task.
+/// Evidence of one call: thief against owner, and thief against an owner with a new task.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Call {
     /// In [−3, 8].
@@ -29,18 +29,18 @@ pub struct Call {
     pub p_value: f64,
 }
 
-/// `P_own = (c + (12 + e)·B)/(n + 12)`: whoever calls many routes calls another one as easily as others do.
+/// `P_own = (c + (12 + e)·B)/(n + 12)`. The calls that are not stored by route (e) are spread as others call.
 fn probability(own: &OwnCalls, others: f64) -> f64 {
     (own.of_this + (OTHERS + own.elsewhere) * others) / (own.of_all.max(own.of_this) + OTHERS)
 }
 
 impl Call {
-    /// Of a route that comes up for the first time, or once more often than before, in a visit of so many `calls`: the
-    /// more there were, the likelier any route was to come up, `1 − e^−NP`. Of the first call it is P, nearly.
+    /// Evidence of a route that appears in a visit of N `calls`. The probability of appearing is `1 − e^−NP`; for the
+    /// first call it is nearly P.
     fn new(thief: f64, owner: f64, others: f64, calls: f64) -> Self {
         let comes_up = |probability: f64| {
             let expected = calls * probability;
-            // The series where the difference would lose its digits.
+            // A series, because the difference would lose precision.
             if expected < 1e-3 { expected * (1.0 - 0.5 * expected) } else { 1.0 - exp(-expected) }
         };
         let thief = comes_up(thief);
@@ -52,32 +52,32 @@ impl Call {
     }
 }
 
-/// `ln P_T/P_own` and `ln P_T/B` of a call that is the N-th of its visit (`calls`).
+/// `ln P_T/P_own` and `ln P_T/B` of the N-th call (`calls`) of a visit.
 ///
-/// `others`: B, probability of the route for others with this client; `thief`: P_T.
+/// `others`: B, the route's probability for others with this client; `thief`: P_T.
 #[must_use]
 pub fn judge(own: &OwnCalls, others: f64, thief: f64, calls: f64) -> Call {
     Call::new(thief, probability(own, others), others, calls)
 }
 
-/// The same of a route that hardly anybody calls, as of one of many: which one it is says nothing. A thief's calls go to
-/// such routes one time in twenty, more often where words promise more.
+/// The same for a route that hardly anybody calls. All such routes count as one. 5 % of a thief's calls go to them,
+/// more if their words are attractive.
 ///
-/// `cohort`: the share of such calls for others of the kind; `lure`: promise^.6.
+/// `cohort`: the share of such calls in the cohort; `lure`: promise^0.6.
 #[must_use]
 pub fn nobodys(own: &OwnCalls, cohort: f64, lure: f64, calls: f64) -> Call {
     Call::new((NOBODYS_THIEF * lure).min(0.5), probability(own, cohort), cohort, calls)
 }
 
-/// What the n-th odd call of a visit says against an owner with a new task: calls of one task come together, so that the
-/// first speaks and the others add to it as repeats do.
+/// Evidence of the n-th unusual call of a visit against an owner with a new task. Calls of one task are not
+/// independent, so the n-th adds 1/n.
 #[must_use]
 pub fn of_one_task(against_task: f64, number: u16) -> f64 {
     against_task / f64::from(number.max(1))
 }
 
-/// Weight of the n-th call of a route in a visit, for the whole stretch of calls up to the next power of four: the
-/// n-th repeat counts .3/n, and so the stretch .3·ln 4. 0 in between.
+/// Weight of the n-th call of a route in a visit. The n-th repeat would count 0.3/n. Calls at powers of four count for
+/// all calls since the last one (0.3·ln 4), other repeats 0.
 #[must_use]
 pub fn weight(calls: u16) -> f64 {
     match calls {
@@ -89,33 +89,33 @@ pub fn weight(calls: u16) -> f64 {
     }
 }
 
-/// Evidence of all calls of a holder, in [−6, 10]: `ln[.95/((1 − t)·e^−A + t·e^−N) + .05]`, of the sums over the calls of
-/// this visit and, faded, of earlier ones. The owner may have a new task (t, see [`new_task`]), the thief
-/// may mimic the owner (.05). A new task goes on for many visits: so the sums are carried, and weighed once.
+/// Evidence of all calls of a context, in [−6, 10]: `ln[0.95/((1 − t)·e^−A + t·e^−N) + 0.05]`. A and N are sums over
+/// the calls of this visit and, decayed, of earlier ones. t is the probability of a new task ([`new_task`]), 0.05 that
+/// a thief imitates the owner. A new task lasts for many visits, so the sums are carried and combined once.
 #[must_use]
 pub fn holder(against_owner: f64, against_task: f64, new_task: f64) -> f64 {
     let owner = (1.0 - new_task) * exp(-against_owner) + new_task * exp(-against_task);
     ln(0.95 / owner + 0.05).clamp(-6.0, 10.0)
 }
 
-/// Probability that the owner has a new task: as the cohort calls new routes, `rate` of those that a visit begins with,
-/// in .002 to .1; .4 with a client that is new too.
+/// Probability that the owner has a new task: the cohort's `rate` of new routes among first calls of a visit, in 0.002
+/// to 0.1; 0.4 if the client is new too.
 #[must_use]
 pub fn new_task(rate: f64, new_client: bool) -> f64 {
     if new_client { NEW_TASK_NEW_CLIENT } else { rate.clamp(NEW_TASK.0, NEW_TASK.1) }
 }
 
-/// Sums (A, N) of the calls since the last moment at which A was not above nothing: Page's cumulative sum ("Continuous
-/// Inspection Schemes", Biometrika 1954). Whoever sits where the owner sits may begin amid the owner's own calls, and
-/// those that came before speak for nobody.
+/// Sums (A, N) of the calls since A was last at or below 0: Page's cumulative sum ("Continuous Inspection Schemes",
+/// Biometrika 1954). A thief at the owner's place may start between the owner's calls. Calls before that are no
+/// evidence for the thief's calls.
 #[must_use]
 pub fn amid((against_owner, against_task): (f64, f64), call: &Call, weight: f64) -> (f64, f64) {
     let owner = against_owner + weight * call.against_owner;
     if owner > 0.0 { (owner, against_task + weight * call.against_task) } else { (0.0, 0.0) }
 }
 
-/// What a route's words promise a thief; 1 is an ordinary one. Words are looked for as they stand in the template, in
-/// any case; the strongest counts, and a plain write counts half.
+/// How attractive a route is to a thief, by the words in its template; 1 is an ordinary route. Case is ignored, the
+/// strongest word counts, and a write without such a word counts 0.5.
 #[must_use]
 pub fn promise(template: &str, reads: bool) -> f64 {
     const WORDS: [(f64, &[&str]); 4] = [
@@ -133,7 +133,7 @@ pub fn promise(template: &str, reads: bool) -> f64 {
     }
 }
 
-/// Whether `word` stands at the beginning of a word of `text`: after no letter, or as a capital after a small one.
+/// Whether a word of `text` begins with `word`: after a non-letter, or as a capital letter after a small one.
 fn contains_word(text: &[u8], word: &[u8]) -> bool {
     text.windows(word.len()).enumerate().any(|(at, window)| {
         let begins = at == 0

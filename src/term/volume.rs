@@ -1,47 +1,48 @@
-//! Volume: how much in an hour. When a count doubles, so that a burst is seen while it runs.
+//! `volume`: calls, objects and bytes of the running hour. Evaluated when a count doubles, to detect a burst while it
+//! runs.
 
 use crate::math::{exp, ln, ln_beta, student_tail};
 
-/// Thieves' bursts: half-normal above the owner's mean and half a nat, of this deviation.
+/// Assumed bursts of thieves: half-normal from 0.5 nats above the owner's mean, with this deviation.
 const THIEF_SPREAD: f64 = 1.8;
 const THIEF_FROM: f64 = 0.5;
-/// Weight of the larger of calls and objects, and the most that both say with the reads.
+/// Weight of the larger of calls and objects, and maximum of the term.
 const WEIGHT: f64 = 1.0;
 const MAX: f64 = 14.0;
-/// Bytes say half: a large download is mostly a rare route.
+/// Weight of bytes. A large download is usually also a rare route, so the evidence is not independent.
 pub const BYTES_WEIGHT: f64 = 0.5;
-/// A burst from so many nats on.
+/// Evidence from which an hour is a burst, nats.
 pub const BURST: f64 = 1.0;
-/// What an hour leaves to the next.
+/// Share of the evidence that the next hour keeps.
 pub const LATER_HOUR: f64 = 0.7;
-/// Hours whose habit is remembered.
+/// Effective number of past hours in the owner's habit.
 pub const CALL_HOURS_MAX: f64 = 100.0;
 pub const OBJECT_HOURS_MAX: f64 = 40.0;
 
-/// An hourly count against the owner's habit.
+/// Evidence of an hourly count against the owner's habit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Burst {
     /// Nats, ≥ 0.
     pub ratio: f64,
-    /// How far it lies above the owner's mean, in deviations, and the degrees of freedom of their spread; 0: not above.
+    /// Distance above the owner's mean in deviations (0: not above), and degrees of freedom of the estimate.
     t: f64,
     freedom: f64,
 }
 
 impl Burst {
-    /// The owner's probability of an hour as large. By a long series: asked for where a burst is told.
+    /// The owner's probability of an hour at least as large. It is expensive, so only reported bursts compute it.
     #[must_use]
     pub fn p_value(&self) -> f64 {
         if self.t > 0.0 { student_tail(self.t, self.freedom) } else { 1.0 }
     }
 }
 
-/// `l = ½(n+4)·ln(1 + y²/(n+3)) − ½(max(0, x−m−.5)/1.8)² − ½`, ≥ 0, for `y = (x−m)/(s·√(1 + 1/(n+3))) > 1`: the tail
-/// of Student's t, in which few hours known make wide margins, against a thief's half-normal.
+/// `l = ½(n+4)·ln(1 + y²/(n+3)) − ½(max(0, x−m−0.5)/1.8)² − ½`, ≥ 0, for `y = (x−m)/(s·√(1 + 1/(n+3))) > 1`: the tail
+/// of Student's t, which is wide if few hours are known, against the thief's half-normal distribution.
 ///
-/// `count`: so far in the hour; `mean`, `variance`: of the logarithm of the owner's hours, the season of the hour added;
-/// `hours`: n. No owner is steadier than the noise of counting (variance of ln of a Poisson count: its mean's inverse)
-/// and a fifth.
+/// `count`: count of the hour so far; `mean`, `variance`: of the logarithm of the owner's hours, with the season of the
+/// hour added; `hours`: n. The variance is at least that of counting noise (variance of the logarithm of a Poisson
+/// count).
 #[must_use]
 pub fn judge(count: f64, mean: f64, variance: f64, hours: f64) -> Burst {
     let x = ln(count.max(1.0));
@@ -58,7 +59,7 @@ pub fn judge(count: f64, mean: f64, variance: f64, hours: f64) -> Burst {
     Burst { ratio: (owner - 0.5 * beyond * beyond - 0.5).max(0.0), t, freedom }
 }
 
-/// The largest count of one or more of which [`judge`] says nothing.
+/// The largest count for which [`judge`] gives no evidence.
 #[must_use]
 pub fn usual(mean: f64, variance: f64, hours: f64) -> f64 {
     exp(mean + margin(mean, variance, hours))
@@ -70,15 +71,15 @@ fn margin(mean: f64, variance: f64, hours: f64) -> f64 {
     deviation * libm::sqrt(1.0 + 1.0 / (hours + 3.0))
 }
 
-/// The term, in 0 to 14: the larger of calls and distinct objects, and with it whether only reads were made.
+/// The term, in 0 to 14: the larger of calls and distinct objects, and the evidence of [`reads`].
 #[must_use]
 pub fn sum(calls: f64, objects: f64, reads: f64) -> f64 {
     let larger = calls.max(objects);
     (WEIGHT * larger + reads * (larger / 3.0).min(1.0)).clamp(0.0, MAX)
 }
 
-/// A harvester only reads: `reads` of `calls` of the hour under a beta-binomial of thieves (9, ½) against the owner's
-/// own (at most 50 calls' worth, with two of the cohort's). In [−1, 1].
+/// Evidence that nearly all calls of the hour read: `reads` of `calls` under a beta-binomial distribution of thieves
+/// (9, ½) against the owner's (at most 50 own calls, with the weight of 2 of the cohort). In [−1, 1].
 #[must_use]
 pub fn reads(reads: f64, calls: f64, own_reads: f64, own_calls: f64, cohort: f64) -> f64 {
     let known = own_calls.min(50.0);
@@ -88,12 +89,11 @@ pub fn reads(reads: f64, calls: f64, own_reads: f64, own_calls: f64, cohort: f64
     (fit(9.0, 0.5) - fit(a, b)).clamp(-1.0, 1.0)
 }
 
-/// A cause that many share: `l ← −ln[(1−ρ)·e^−l + ρ/2]`, where ρ is how likely such a burst has an honest cause of
-/// today's: the share of token-days with one as large, times how much more of them there are today than usually.
+/// Reduction for shared causes: `l ← −ln[(1−ρ)·e^−l + ρ/2]`. ρ is the probability that such a burst has an honest cause
+/// today: the share of token-days with a burst as large, times today's excess of bursts.
 ///
-/// `usual`: F, share of token-days with a burst of at least `ratio`; `excess`: the largest of 1 and today's rates over
-/// the usual ones, of the tenant, of everybody, of the token; `returns`: its last burst lies whole weeks or a month
-/// back.
+/// `usual`: share of token-days with a burst of at least `ratio`; `excess`: the largest of 1 and today's rates over the
+/// usual ones, of the tenant and of the population; `returns`: the token's last burst was whole weeks or a month ago.
 #[must_use]
 pub fn shared(ratio: f64, usual: f64, excess: f64, returns: bool) -> f64 {
     if ratio <= 0.0 {
@@ -103,7 +103,7 @@ pub fn shared(ratio: f64, usual: f64, excess: f64, returns: bool) -> f64 {
     (-ln((1.0 - cause) * exp(-ratio) + 0.5 * cause)).max(0.0)
 }
 
-/// Whether a burst today returns on the rhythm of weeks or months.
+/// Whether a burst today recurs after whole weeks or a month.
 #[must_use]
 pub const fn returns(day: u32, last_burst_day: u32) -> bool {
     if last_burst_day == 0 || last_burst_day >= day {
