@@ -10,45 +10,46 @@ pub use tail::Tail;
 
 use crate::verdict::{LIFECYCLE_CERTAIN, Verdict};
 
-/// Watched from here on, whatever the budget; and from such evidence of the life cycle, whatever else speaks for the
-/// owner.
+/// Log-odds from which an event is watched, whatever the budget, and life-cycle evidence from which it is watched,
+/// whatever the log-odds.
 const WATCH_FROM: f64 = -2.0;
 const WATCH_LIFECYCLE_FROM: f64 = 9.0;
-/// A revocation by behaviour needs this, and the margin that is set besides.
+/// A revocation by behaviour needs log-odds above this plus the configured margin.
 const REVOKE_FROM: f64 = 7.0;
-/// And this without what others' tokens do, and without how much was called, and where the owner is also without what was
-/// called: a fan-out alone would revoke an application's migration, a volume alone the owner's first backfill, and new
-/// calls in numbers their quarterly audit.
+/// It also needs log-odds above this without the evidence of `fan`, and without `volume`; at the owner's place also
+/// without the evidence of routes. `fan` alone would revoke an application's migration, `volume` alone the owner's
+/// first backfill, and both volume and new routes a quarterly audit.
 const REVOKE_ALONE_FROM: f64 = 4.0;
-/// Nor where so many users' tokens turn up together: a scan by one's own people or an application's move looks like a
-/// campaign, and one question to one person tells them apart.
+/// Behaviour does not revoke if so many users arrive together: a scan by the security team or a migration looks like a
+/// campaign. One question to one person clears it up.
 const REVOKE_COMPANY: usize = 3;
-/// Nor before the suspect has called so often in a visit: whoever tries a company's tokens, one call each, is asked first.
+/// Behaviour does not revoke before this number of calls in a visit: a scan makes one call per token.
 const REVOKE_CALLS: u32 = 3;
-/// Visits of the population without which only the life cycle revokes.
+/// Visits of the partition before which only the life cycle revokes.
 const REVOKE_VISITS: u64 = 20_000;
-/// What a verdict is made of.
+
+/// Inputs of a verdict.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Evidence {
     pub log_odds: f64,
-    /// The part that comes of the life cycle, where its rule speaks, and where it may not: then it takes no token away.
+    /// Life-cycle evidence if its rule fires, and if its rule does not (`unspoken`): then it does not revoke.
     pub lifecycle: f64,
     pub unspoken: f64,
-    /// It is that the token was revoked already, and works.
+    /// The life-cycle evidence is the use of a revoked token.
     pub revoked_already: bool,
-    /// What would be revoked has been already.
+    /// The grant or token is already revoked.
     pub dead: bool,
-    /// The part that comes of others' tokens.
+    /// Evidence of other users' tokens.
     pub fan: f64,
-    /// The part that comes of calls amid the owner's own, where the owner is: nobody is shut out by revoking there.
+    /// Evidence of calls between the owner's calls, at the owner's place. It does not count towards a revocation.
     pub amid: f64,
-    /// The part that comes of how much was called and answered.
+    /// Evidence of the number of calls and bytes.
     pub volume: f64,
-    /// The part that comes of what was called by a holder who sits where the owner does.
+    /// Evidence of routes and areas, at the owner's place.
     pub calls_at_home: f64,
-    /// The token of a machine on servers is used where people are: a colleague's hands look like a thief's.
+    /// A token of a machine on servers is used from an access network: an employee looks like a thief.
     pub in_hands: bool,
-    /// Users whose tokens came new to the same place within two hours.
+    /// Users who are new at the same place within two hours.
     pub company: usize,
     /// Calls of the visit so far.
     pub calls: u32,
@@ -61,10 +62,10 @@ pub fn verdict(evidence: Evidence, threshold: f64, margin: f64, visits: u64) -> 
     let behaviour = log_odds - unspoken - amid;
     let in_company = company >= REVOKE_COMPANY;
     let alone = behaviour - fan.max(volume + calls_at_home) > REVOKE_ALONE_FROM && !in_company;
-    // What is dead is not killed again for what is done with it in vain.
+    // A revoked grant is not revoked again because of rejected calls.
     let asked_first = calls < REVOKE_CALLS || evidence.in_hands || evidence.dead;
     let by_behaviour = behaviour > REVOKE_FROM + margin && alone && !asked_first && visits >= REVOKE_VISITS;
-    // Whoever tries all tokens of their company finds one that should not work, and nothing is lost by asking them.
+    // A security team that tests all tokens of a company may find a revoked one that works.
     let certain = lifecycle >= LIFECYCLE_CERTAIN && !(evidence.revoked_already && in_company);
     if certain || by_behaviour {
         Verdict::Revoke

@@ -1,4 +1,4 @@
-//! What judgement says: signals, a verdict, and the effects it asks for. All of it is data; nothing here acts.
+//! Results of scoring: signals, verdict, incident and requested action. Plain data without effects.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use crate::event::{BaselineId, Timestamp};
 /// Declares [`RuleId`] with its wire names and groups in one table.
 macro_rules! rule_ids {
     ($($variant:ident = $name:literal, $group:ident;)+) => {
-        /// Identity of a rule: a file `rules/<id>.toml`, and the part of the judgement that it configures and names.
+        /// Identity of a rule: the file `rules/<id>.toml`, and the part of the score that it names.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         pub enum RuleId { $(#[serde(rename = $name)] $variant,)+ }
 
@@ -68,7 +68,7 @@ impl fmt::Display for RuleId {
     }
 }
 
-/// What a rule looks at.
+/// Subject of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Group {
     Place,
@@ -97,7 +97,7 @@ impl Group {
     }
 }
 
-/// How grave people should take it.
+/// Severity of an alert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
@@ -128,16 +128,16 @@ impl Severity {
     }
 }
 
-/// How far a rule, or the whole installation, may go. Ordered: a ceiling is a minimum.
+/// What a rule, or the whole installation, may do. The order allows a ceiling to be a minimum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
-    /// Judged, stored and told; a revocation is only recorded as one that would have been made.
+    /// Events are scored, stored and reported. A revocation is only recorded as one that would have been made.
     #[default]
     Shadow,
-    /// As shadow, and the alert asks a human to revoke.
+    /// As shadow, and the alert asks a person to revoke.
     Alert,
-    /// May revoke by itself.
+    /// Revocations are requested automatically.
     Enforce,
 }
 
@@ -180,7 +180,7 @@ impl Verdict {
     }
 }
 
-/// What the verdict calls for. Whether it is also done is the [`Mode`]'s to say.
+/// The action that the verdict requests. The [`Mode`] decides whether it is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
@@ -202,23 +202,23 @@ impl Action {
     }
 }
 
-/// One rule's finding, readable by people.
+/// Finding of one rule.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Signal {
     pub rule: RuleId,
-    /// Its part of the log-odds, nats.
+    /// The rule's part of the log-odds, nats.
     pub share: f64,
-    /// The owner's probability of something at least as odd.
+    /// The owner's probability of an observation at least as unusual.
     pub p_value: f64,
-    /// `share` reaches the rule's threshold: the rule speaks for the verdict.
+    /// `share` reaches the rule's threshold.
     pub fired: bool,
     pub observed: String,
     pub expected: String,
-    /// One sentence a person understands.
+    /// One sentence for people.
     pub reason: String,
 }
 
-/// Identity of an incident: the same baseline, cause and window always give the same one.
+/// Identity of an incident. The same baseline and opening time always give the same one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct IncidentId(pub u64);
 
@@ -228,7 +228,7 @@ impl fmt::Display for IncidentId {
     }
 }
 
-/// Links the incidents of several tenants that have one cause. Only the operator of all tenants may see it.
+/// Links incidents of several tenants with one cause. Only the operator of all tenants may see it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct CampaignId(pub u64);
 
@@ -238,7 +238,7 @@ impl fmt::Display for CampaignId {
     }
 }
 
-/// A grant, or a token that belongs to none, that an incident is about. A field is empty where the event has none.
+/// A grant, or a token without a grant, that an incident affects. Fields that the event does not have are empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Victim {
     pub token_id: String,
@@ -247,10 +247,10 @@ pub struct Victim {
     pub app_id: String,
 }
 
-/// Victims that an incident lists; beyond them it only counts.
+/// Maximum number of victims that an incident lists. Further ones are counted.
 pub const VICTIMS_MAX: usize = 100;
 
-/// What a revocation takes away.
+/// What a revocation ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Target {
@@ -284,18 +284,18 @@ impl Target {
     }
 }
 
-/// An incident as it stands after the event that opened or changed it: self-contained, for it outlives the event.
+/// State of an incident after the event that opened or changed it. Self-contained, because it outlives the event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Incident {
     pub id: IncidentId,
-    /// Event time of the sighting that opened it.
+    /// Event time of the event that opened it.
     pub opened_at: Timestamp,
-    /// Event time of the sighting that changed it last.
+    /// Event time of the event that changed it last.
     pub updated_at: Timestamp,
     pub severity: Severity,
     pub verdict: Verdict,
     pub baseline: BaselineId,
-    /// The family or token that the baseline belongs to, as text.
+    /// The family or token of the baseline, as text.
     pub subject: String,
     pub tenant_id: String,
     pub token_id: String,
@@ -304,7 +304,7 @@ pub struct Incident {
     pub app_id: String,
     /// The event that changed it last.
     pub event_id: String,
-    /// Identity of that event by tenant, id and content: two events may have one id.
+    /// Identity of that event by tenant, id and content, because two events may have one id.
     #[serde(default)]
     pub change: u64,
     /// Incidents of other tenants with the same cause have the same campaign.
@@ -313,55 +313,55 @@ pub struct Incident {
     /// The first [`VICTIMS_MAX`] grants and tokens of the incident, in the order in which they joined.
     #[serde(default)]
     pub victims: Vec<Victim>,
-    /// All of them.
+    /// Number of all victims.
     #[serde(default)]
     pub victims_total: u32,
-    /// The tenant has had too few visits to be told from an invented one: such tenants share their limits.
+    /// The tenant has too few visits to have limits of its own: it may be invented. Such tenants share their limits.
     #[serde(default)]
     pub tenant_is_new: bool,
     pub log_odds: f64,
-    /// The largest first.
+    /// Largest share first.
     pub signals: Vec<Signal>,
     /// One sentence: what happened.
     pub reason: String,
     pub action: Action,
     pub mode: Mode,
-    /// To be reported: it is new, its severity rose, it has a new rule or a new victim, or an action is taken.
+    /// To be reported: it is new, its severity rose, it has a new rule or victim, or an action is taken.
     pub tell: bool,
-    /// To be revoked, as far as `mode` allows; asked for once an incident and target.
+    /// To be revoked, if `mode` allows it. Requested once per incident and target.
     pub revoke: Option<Target>,
 }
 
-/// Judgement's answer to one event.
+/// Result of scoring one event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
     pub verdict: Verdict,
     /// Natural log-odds that somebody else holds the token; always finite.
     pub log_odds: f64,
-    /// The log-odds before looking, and those from which an alert was raised when this was judged.
+    /// Prior log-odds, and alert threshold when this event was scored.
     pub prior_log_odds: f64,
     pub alert_from: f64,
-    /// A policy asks for the alert, whatever the log-odds.
+    /// A policy requests the alert, whatever the log-odds.
     pub by_policy: bool,
-    /// It would have been an alert if the tenant's alert budget were not spent.
+    /// It would have been an alert, but the tenant's alert budget was used up.
     pub withheld: bool,
     /// Share of honest visits with log-odds at least as high, in (0, 1].
     pub p_value: f64,
     /// The largest share first; empty for an ordinary event.
     pub signals: Vec<Signal>,
-    /// The incident this event belongs to.
+    /// The incident to which this event belongs.
     pub incident_id: Option<IncidentId>,
-    /// Present where this event opened or changed the incident.
+    /// Present if this event opened or changed the incident.
     pub incident: Option<Box<Incident>>,
     pub action: Action,
     pub mode: Mode,
 }
 
-/// A life-cycle signal of so many nats revokes by itself.
+/// Life-cycle evidence from which a revocation is requested without other evidence, nats.
 pub const LIFECYCLE_CERTAIN: f64 = 13.0;
 
-/// The signals without any one of which this would have been no alert: what is certain by itself, or else those without
-/// which `log_odds` would have stayed below `alert_from`; none where they do anyway.
+/// The decisive signals: certain life-cycle signals if there are any, otherwise each signal without which `log_odds`
+/// would be below `alert_from`. None if `log_odds` is below it.
 pub fn decisive(signals: &[Signal], log_odds: f64, alert_from: f64) -> impl Iterator<Item = &Signal> {
     let certain = |signal: &Signal| signal.rule.group() == Group::Lifecycle && signal.share >= LIFECYCLE_CERTAIN;
     let is_certain = signals.iter().any(certain);
@@ -370,13 +370,13 @@ pub fn decisive(signals: &[Signal], log_odds: f64, alert_from: f64) -> impl Iter
 }
 
 impl Outcome {
-    /// The rules without any one of which this would have been no alert; none where it is none.
+    /// The rules of the decisive signals. None if this is no alert, or a policy requested it.
     pub fn decisive(&self) -> impl Iterator<Item = RuleId> {
         let alarms = self.verdict >= Verdict::Alert && !self.by_policy;
         decisive(&self.signals, self.log_odds, self.alert_from).filter(move |_| alarms).map(|signal| signal.rule)
     }
 
-    /// `ln(1 + e^log_odds)`: finite, ≥ 0, rising with suspicion.
+    /// `ln(1 + e^log_odds)`: finite, ≥ 0, increasing with the log-odds.
     #[must_use]
     pub fn score(&self) -> f64 {
         if self.log_odds > 30.0 { self.log_odds } else { libm::log1p(libm::exp(self.log_odds)) }

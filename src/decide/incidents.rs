@@ -1,17 +1,17 @@
-//! Signals join incidents: one a baseline and day, or one a cause within a tenant. Incidents of several tenants that
-//! have one cause are one campaign.
+//! Grouping of alerts into incidents: by baseline within a day, or by cause within a tenant. Incidents of several
+//! tenants with one cause have one campaign.
 
 use crate::memory::Generations;
 use crate::verdict::{CampaignId, IncidentId, Severity, VICTIMS_MAX, Verdict, Victim};
 
-/// Open incidents kept.
+/// Maximum number of open incidents.
 const INCIDENTS_MAX: usize = 1 << 14;
-/// What a baseline does later than this is another incident.
+/// An alert of the same baseline later than this opens another incident.
 const BASELINE_MS: i64 = 24 * 3_600_000;
-/// What others from the same application or address do within this has the same cause.
+/// Alerts with the same application and network, or the same address, have one cause within this time.
 const CAUSE_MS: i64 = 2 * 3_600_000;
 
-/// What is known of an incident that may still grow.
+/// An incident that other alerts may still join.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Open {
     pub id: IncidentId,
@@ -21,24 +21,25 @@ pub struct Open {
     pub updated_at: i64,
     severity: Severity,
     verdict: Verdict,
-    /// Rules that have spoken, as bits.
+    /// Rules that have fired, as bits.
     rules: u32,
     baselines: u32,
 }
 
-/// What an alarming event is to its incident.
+/// Result of joining an alert to an incident.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Joined {
     pub open: Open,
-    /// It opened the incident.
+    /// The alert opened the incident.
     pub new: bool,
-    /// To be reported and stored: it is new, its severity rose, it has a new rule or a new victim, or an action is taken.
+    /// To be reported and stored: it is new, its severity rose, it has a new rule or a new victim, or an action is
+    /// taken.
     pub tell: bool,
-    /// The baseline is new to it: its token is still to be taken away.
+    /// The baseline is new to the incident, so its token is not revoked yet.
     pub new_baseline: bool,
 }
 
-/// What an alarming event brings.
+/// An alert, as far as incidents depend on it.
 #[derive(Clone, Copy, Debug)]
 pub struct Alarm {
     pub baseline: u64,
@@ -50,16 +51,16 @@ pub struct Alarm {
     pub acts: bool,
 }
 
-/// What others may join by: the place of an application, or an address.
+/// What alerts of other baselines may join by: an application on a network, or an address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cause {
-    /// Within the tenant: others of it join the incident. 0: none.
+    /// Within the tenant: its other alerts join the incident. 0: none.
     pub of_tenant: u64,
-    /// Of all tenants: their incidents join the campaign.
+    /// Across tenants: their incidents join the campaign.
     pub of_all: u64,
 }
 
-/// The campaign that a cause belonged to last.
+/// The last campaign of a cause.
 #[derive(Clone, Copy, Debug)]
 struct Campaign {
     id: CampaignId,
@@ -69,12 +70,12 @@ struct Campaign {
 #[derive(Debug)]
 pub struct Incidents {
     open: Generations<Open>,
-    /// Of each open incident, up to [`VICTIMS_MAX`].
+    /// Victims of each open incident, up to [`VICTIMS_MAX`].
     victims: Generations<Vec<Victim>>,
-    /// Incident of each baseline, and of each cause within a tenant.
+    /// Incident of each baseline, and of each cause in a tenant.
     of_baseline: Generations<u64>,
     of_cause: Generations<u64>,
-    /// Incident in which an action was last asked for against a baseline.
+    /// Incident in which an action against a baseline was last requested.
     acted: Generations<u64>,
     campaigns: Generations<Campaign>,
 }
@@ -94,20 +95,20 @@ impl Default for Incidents {
 }
 
 impl Incidents {
-    /// The incident that an event of this baseline belongs to, alarming or not.
+    /// The open incident of a baseline, whether the event is an alert or not.
     #[must_use]
     pub fn of_baseline(&self, baseline: u64, at: i64) -> Option<&Open> {
         let open = self.open.get(*self.of_baseline.get(baseline)?)?;
         ((at - open.updated_at).abs() <= BASELINE_MS).then_some(open)
     }
 
-    /// Whether an alarm would join an incident that people know of.
+    /// Whether an alert would join an open incident.
     #[must_use]
     pub fn is_known(&self, alarm: &Alarm) -> bool {
         self.find(alarm).is_some()
     }
 
-    /// Joins the incident of its baseline or of its cause, or opens one. `victim` names the baseline.
+    /// Joins the incident of the baseline or of the cause, or opens one. `victim` names the grant or token.
     pub fn join(&mut self, alarm: &Alarm, victim: impl FnOnce() -> Victim) -> Joined {
         let found = self.find(alarm);
         let new = found.is_none();
@@ -127,7 +128,7 @@ impl Incidents {
         let new_baseline = self.of_baseline.get(alarm.baseline) != Some(&open.id.0);
         let graver = alarm.severity > open.severity || alarm.verdict > open.verdict;
         let more_rules = alarm.rules & !open.rules != 0;
-        // By victim: that one was revoked is no reason to leave another alone.
+        // Per victim: the revocation of one does not suppress that of another.
         let acts = alarm.acts && self.acted.get(alarm.baseline) != Some(&open.id.0);
         if acts {
             self.acted.insert(alarm.baseline, open.id.0);
@@ -150,7 +151,7 @@ impl Incidents {
             self.of_cause.insert(cause.of_tenant, open.id.0);
             self.campaigns.insert(cause.of_all, Campaign { id: open.campaign, updated_at: open.updated_at });
         }
-        // A new victim is told whatever was told before: an earlier member of the incident may be a decoy.
+        // A new victim is always reported: an earlier member of the incident may be a decoy.
         let tell = new || graver || more_rules || new_baseline || acts;
         Joined { open, new, tell, new_baseline }
     }
@@ -187,7 +188,7 @@ impl Cause {
     }
 }
 
-/// The same baseline and moment always give the same name.
+/// Identity of an incident. It is the same for the same baseline and time.
 const fn identity(baseline: u64, at: i64) -> u64 {
     mixed(baseline ^ (at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }

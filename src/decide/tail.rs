@@ -1,4 +1,4 @@
-//! How high the log-odds of honest visits go: the measure of p-values, and of the threshold that spends the budget.
+//! Distribution of the highest log-odds of honest visits. It gives p-values and the threshold that spends the budget.
 
 use crate::math::{exp, ln, sigma};
 
@@ -7,37 +7,38 @@ const HIGHEST: f64 = 24.0;
 const BINS_A_NAT: f64 = 8.0;
 const BINS: usize = ((HIGHEST - LOWEST) * BINS_A_NAT) as usize;
 
-/// Beyond this share of visits, and so many of them, the tail is not counted but fitted.
+/// The highest visits, this share and at most this number, are fitted instead of counted.
 const FITTED_SHARE: f64 = 0.02;
 const FITTED_VISITS: f64 = 200.0;
-/// Visits that are remembered: enough for p-values of some millionths.
+/// Effective number of visits: enough for p-values of a few millionths.
 const REMEMBERED_VISITS: f64 = 200_000.0;
-/// Visits between two reckonings.
+/// Visits between two fits.
 const REFIT_VISITS: u64 = 256;
-/// Visits without which nothing is fitted.
+/// Visits before the first fit.
 const FIT_VISITS_MIN: u64 = 1_000;
 
-/// Of what the highest log-odds of a visit say so much is true, on average: the highest of many looks overstates. A
-/// logistic fit of thefts on it gives .47 (`docs/decisions/0019-down-weighting-suspicious-visits.md`).
+/// Factor on the highest log-odds of a visit, which overstate because they are the highest of many. A logistic fit of
+/// thefts gives 0.47 (`docs/decisions/0019-down-weighting-suspicious-visits.md`).
 const TRUE: f64 = 0.5;
 
-/// A histogram of visits' highest log-odds, each weighted by the probability that it was the owner's, and a generalised
-/// Pareto distribution beyond its 98th percentile or the highest two hundred (Pickands 1975), fitted by moments (Hosking and Wallis 1987).
+/// A histogram of the highest log-odds of visits, weighted by the probability that the visit was honest. Beyond the
+/// 98th percentile or the highest 200 visits it is a generalised Pareto distribution (Pickands 1975), fitted by moments
+/// (Hosking and Wallis 1987).
 #[derive(Debug)]
 pub struct Tail {
     bins: Vec<f64>,
-    /// Share of all in each bin and all above, as of the last reckoning: what p-values are read from.
+    /// Share of visits in each bin and above, as of the last fit. P-values are read from it.
     above: Vec<f64>,
     total: f64,
     visits: u64,
-    /// The least p-value that so many visits can tell.
+    /// Smallest p-value that the number of visits supports.
     least: f64,
     fit: Option<Fit>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Fit {
-    /// Where the fitted part begins, nats, and the share of visits beyond it.
+    /// Begin of the fitted part, nats, and share of visits beyond it.
     from: f64,
     share: f64,
     shape: f64,
@@ -48,7 +49,7 @@ impl Default for Tail {
     fn default() -> Self {
         Self {
             bins: vec![0.0; BINS],
-            // Before anything is known, nothing is unusual.
+            // Without visits, nothing is unusual.
             above: vec![1.0; BINS + 1],
             total: 0.0,
             visits: 0,
@@ -65,7 +66,7 @@ impl Tail {
         self.visits
     }
 
-    /// Probability that a visit with these highest log-odds was honest, by which it is to be learnt.
+    /// Probability that a visit with these highest log-odds was honest: its weight.
     #[must_use]
     pub fn honest(log_odds: f64) -> f64 {
         sigma(-TRUE * log_odds)
@@ -75,13 +76,14 @@ impl Tail {
         self.bins[bin(log_odds)] += weight;
         self.visits += 1;
         self.least = least(self.visits);
-        // More often while little is known.
+        // More often at the beginning.
         if self.visits.is_multiple_of(REFIT_VISITS) || self.visits < REFIT_VISITS && self.visits.is_power_of_two() {
             self.reckon();
         }
     }
 
-    /// Share of honest visits whose log-odds come as high, in (0, 1]; never below what so many visits can tell.
+    /// Share of honest visits with log-odds at least as high, in (0, 1], with the smallest supported p-value as
+    /// minimum.
     #[must_use]
     pub fn p_value(&self, log_odds: f64) -> f64 {
         let told = match self.fit {
@@ -94,7 +96,7 @@ impl Tail {
     /// Log-odds that this share of honest visits reaches.
     #[must_use]
     pub fn quantile(&self, share: f64) -> f64 {
-        // The p-value falls along the log-odds: halve until the bins are told apart.
+        // The p-value decreases with the log-odds: bisect down to the width of a bin.
         let (mut low, mut high) = (LOWEST, HIGHEST);
         for _ in 0..12 {
             let middle = 0.5 * (low + high);
@@ -106,13 +108,13 @@ impl Tail {
     fn counted(&self, log_odds: f64) -> f64 {
         let at = bin(log_odds);
         let above = self.above[at + 1];
-        // Within the bin by how far it is passed.
+        // Linear within the bin.
         let passed = ((log_odds - LOWEST) * BINS_A_NAT - at as f64).clamp(0.0, 1.0);
         above + (1.0 - passed) * (self.above[at] - above)
     }
 
     fn reckon(&mut self) {
-        // What visits were like before so many of them counts less and less: the population gets to be known.
+        // Older visits decay, because the population becomes better known.
         if self.total > REMEMBERED_VISITS {
             let kept = REMEMBERED_VISITS / self.total;
             self.bins.iter_mut().for_each(|weight| *weight *= kept);
@@ -168,11 +170,11 @@ impl Fit {
 }
 
 fn bin(log_odds: f64) -> usize {
-    // A cast of a float saturates, and what is not a number is 0.
+    // The cast saturates, and gives 0 for NaN.
     (((log_odds - LOWEST) * BINS_A_NAT) as usize).min(BINS - 1)
 }
 
-/// `.3/(visits + 100)` of those remembered.
+/// `0.3/(visits + 100)`, with the effective number of visits.
 fn least(visits: u64) -> f64 {
     0.3 / ((visits as f64).min(REMEMBERED_VISITS) + 100.0)
 }
