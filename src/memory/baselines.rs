@@ -1,4 +1,4 @@
-//! All baselines of a partition, within their number; and the seeds that they grow from.
+//! Bounded table of all baselines of a partition, and of the seeds from which they grow.
 
 use std::collections::VecDeque;
 
@@ -10,16 +10,16 @@ use super::sighting::Sighting;
 use super::visit::VISIT_GAP_MS;
 use crate::place::NetworkClass;
 
-/// Events of its first visit after which a token is worth a baseline even if it is never seen again.
+/// Number of events in the first visit at which a token gets a baseline.
 const SEED_EVENTS_MAX: u8 = 4;
 
-/// From so many visits on a token is established, and no flood of new ones pushes it out.
+/// Visits from which a baseline is established. A flood of new tokens does not evict it.
 const ESTABLISHED_VISITS: u32 = 4;
 
-/// How many established ones are weighed against each other when one of them must go.
+/// Number of established baselines that are compared if one of them must be evicted.
 const CANDIDATES: usize = 8;
 
-/// A token that has been seen in one short visit: a flood of new ids leaves nothing larger than this behind.
+/// A token that was seen in one short visit only. A flood of new ids stores nothing larger.
 #[derive(Clone, Copy, Debug)]
 pub struct Seed {
     pub kind: Kind,
@@ -66,7 +66,7 @@ impl Seed {
         }
     }
 
-    /// Counts an event. Whether this is still the first, short visit of a token that is hardly known.
+    /// Counts an event. Returns whether this is still the first short visit of the token.
     pub fn goes_on(&mut self, sighting: &Sighting) -> bool {
         self.events += 1;
         let same = self.visit == sighting.visit && (sighting.at - self.last_at).abs() < VISIT_GAP_MS;
@@ -74,7 +74,8 @@ impl Seed {
         same && self.events < SEED_EVENTS_MAX
     }
 
-    /// The sighting that it was made of, as far as a baseline learns from it. `like` lends what the seed did not keep.
+    /// The sighting of the seed, as far as a baseline learns from it. `like` gives the fields that the seed does not
+    /// store.
     #[must_use]
     pub const fn sighting(&self, like: &Sighting) -> Sighting {
         Sighting {
@@ -95,7 +96,7 @@ impl Seed {
     }
 }
 
-/// Where a baseline is.
+/// Index of a baseline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place(u32);
 
@@ -104,15 +105,15 @@ pub struct Baselines {
     places: Map<u64, u32>,
     held: Blocks<Baseline>,
     pub seeds: Generations<Seed>,
-    /// Keys of those that were not established when they were last looked at, the eldest first.
+    /// Keys of baselines that were not established at the last check, oldest first.
     young: VecDeque<u64>,
     max: usize,
     evicted: u64,
 }
 
 impl Baselines {
-    /// Beyond `max` baselines the eldest that is not established goes, else the least worth of some; beyond twice
-    /// as many seeds the elder half of them.
+    /// Above `max` baselines the oldest that is not established is evicted, otherwise the least valuable of some
+    /// candidates. Above twice as many seeds the older half is evicted.
     #[must_use]
     pub fn new(max: usize) -> Self {
         Self {
@@ -129,14 +130,14 @@ impl Baselines {
         self.find(key).map(|place| self.at(place))
     }
 
-    /// Where the baseline of `key` is, until the next one is made.
+    /// Index of the baseline of `key`. It is valid until the next baseline is made.
     #[must_use]
     pub fn find(&self, key: u64) -> Option<Place> {
         self.places.get(&key).map(|place| Place(*place))
     }
 
-    /// When the token of `key` was first seen, as far as that is remembered: in milliseconds since the epoch, at most
-    /// a minute early. `place` is where its baseline is, if it has one.
+    /// Time at which the token of `key` was first seen, if stored: milliseconds since the epoch, at most a minute
+    /// early. `place`: index of its baseline, if it has one.
     #[must_use]
     pub fn first_seen(&self, key: u64, place: Option<Place>) -> Option<i64> {
         match place {
@@ -154,7 +155,7 @@ impl Baselines {
         &mut self.held[place.0 as usize]
     }
 
-    /// Makes a baseline for `key`, which has none. [`Self::fit`] makes room afterwards, or [`Self::take_back`] undoes it.
+    /// Makes a baseline for `key`, which has none. Call [`Self::fit`] afterwards, or [`Self::take_back`] to undo it.
     pub fn grow(&mut self, key: u64, kind: Kind, at: i64) -> Place {
         let place = Place(self.held.len() as u32);
         self.young.push_back(key);
@@ -173,7 +174,7 @@ impl Baselines {
         }
     }
 
-    /// Where there are too many, one goes, but never the one that was made last. Places may change.
+    /// Evicts one baseline if there are too many, but not the one that was made last. Indexes may change.
     pub fn fit(&mut self, now: i64) {
         if self.held.len() > self.max {
             self.evict(now);
@@ -190,14 +191,14 @@ impl Baselines {
         self.held.is_empty()
     }
 
-    /// Baselines forgotten for want of room.
+    /// Number of evicted baselines.
     #[must_use]
     pub const fn evicted(&self) -> u64 {
         self.evicted
     }
 
-    /// Bytes of all baselines, of the table that finds them and of the queue of the young ones. What is free in the last
-    /// block is not among them, nor are seeds.
+    /// Bytes of all baselines, their index and the queue of young ones, without free room in the last block and without
+    /// seeds.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let places = self.places.capacity() * (size_of::<(u64, u32)>() + 1);
@@ -208,7 +209,7 @@ impl Baselines {
 
     fn evict(&mut self, now: i64) {
         let last = self.held.len() - 1;
-        // The last of the young ones is the one that was made last.
+        // The last in the queue is the one that was made last.
         while self.young.len() > 1
             && let Some(key) = self.young.pop_front()
         {
@@ -218,7 +219,7 @@ impl Baselines {
                 return;
             }
         }
-        // Spread over all by the number of those that have gone, for neighbours are of an age.
+        // Spread over the whole table, because neighbours have a similar age.
         let spread = |step: u64| (self.evicted * CANDIDATES as u64 + step).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16;
         let candidates = (0..CANDIDATES as u64).map(|step| spread(step) as usize % last.max(1));
         if let Some(least) = candidates.min_by_key(|place| self.held[*place].worth(now)) {

@@ -1,8 +1,8 @@
-//! A list that grows by blocks: nothing in it moves when it does, and no place has a pointer to itself.
+//! A list that grows in blocks. Growth does not move its entries, and entries need no allocation of their own.
 
 use std::ops::{Index, IndexMut};
 
-/// Places in a block; a power of two.
+/// Entries per block; a power of two.
 const BLOCK: usize = 1 << 16;
 
 #[derive(Debug)]
@@ -37,8 +37,8 @@ impl<T> Blocks<T> {
         self.len += 1;
     }
 
-    /// Takes out what is at `place`, if anything is, and the last one goes there. A block that is empty by it stays:
-    /// whoever makes room fills it again at once.
+    /// Removes the entry at `place`, if it exists, and moves the last entry there. A block that becomes empty is kept,
+    /// because it is filled again soon.
     pub fn swap_remove(&mut self, place: usize) -> Option<T> {
         let left = self.len.checked_sub(1).filter(|left| place <= *left)?;
         let last = self.blocks[left / BLOCK].pop()?;

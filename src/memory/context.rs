@@ -1,27 +1,26 @@
-//! A suspected holder of a token: one network and one client family, with the evidence against it.
+//! Context: a possible holder of a token (one network and one client family) with the evidence against it.
 
 use crate::math::faded;
 
-/// Contexts kept a baseline; the one that was not used for longest goes.
+/// Contexts per baseline. The longest unused one is evicted.
 pub const CONTEXTS_MAX: usize = 4;
 
 const MINUTE: i64 = 60_000;
-/// Milliseconds.
+/// Step of the decay, milliseconds.
 const FADE_STEP: i64 = 10 * MINUTE;
 const DAY_MINUTES: f64 = 1_440.0;
 
-/// Nats of evidence in two bytes: 256ths, from −128 to 128. Four contexts so take 224 bytes of their baseline.
+/// Evidence in two bytes: 1/256 nat, from −128 to 128. Four contexts take 224 bytes of a baseline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Nats(i16);
 
 impl Nats {
     const UNIT: f64 = 256.0;
 
-    /// To the nearest, within what two bytes hold; what is not a number is held against the holder.
+    /// Rounds to the nearest value and saturates. NaN becomes the maximum, which is against the holder.
     #[must_use]
     pub fn new(nats: f64) -> Self {
-        // Where only whole numbers are left between numbers of this size, whose last bits are those of the whole number: a
-        // cast would look at each for what cannot be cast.
+        // Adding 1.5·2^52 leaves the integer in the low bits of the float. A cast would check every value for overflow.
         const WHOLE: f64 = 6_755_399_441_055_744.0;
         let units = nats * Self::UNIT;
         let below = if units < f64::from(i16::MAX) { units } else { f64::from(i16::MAX) };
@@ -34,30 +33,30 @@ impl Nats {
         f64::from(self.0) / Self::UNIT
     }
 
-    /// What is left of it, in 65,536ths: to the nearest, in whole numbers.
+    /// Multiplies by `left`/65,536, rounded to the nearest.
     const fn faded(self, left: i32) -> Self {
         Self(((self.0 as i32 * left + (1 << 15)) >> 16) as i16)
     }
 }
 
-/// Evidence for a thief, by term.
+/// Evidence by term, positive for a thief.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
     pub net: Nats,
-    /// The part of `net` that says that nobody travels so fast.
+    /// Part of `net` that comes from travel speed.
     pub travel: Nats,
     pub client: Nats,
     pub hour: Nats,
     pub route: Nats,
-    /// What `route` is made of: against the owner, and against the owner with a new task.
+    /// Sums of `route`: against the owner, and against the owner with a new task.
     pub route_owner: Nats,
     pub route_task: Nats,
-    /// The part of `route` that comes of what its words promise a thief.
+    /// Part of `route` that comes from attractive words in routes.
     pub sensitive: Nats,
     pub area: Nats,
     pub switch: Nats,
     pub volume: Nats,
-    /// The part of `volume` that comes of distinct objects.
+    /// Part of `volume` that comes from distinct objects.
     pub objects: Nats,
     pub bytes: Nats,
     pub lifecycle: Nats,
@@ -66,23 +65,23 @@ pub struct Evidence {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Context {
-    /// [`crate::memory::Sighted::network`].
+    /// [`crate::memory::Sighting::network`].
     pub network: u32,
     pub family: u32,
     /// Minutes since the epoch.
     pub born: u32,
     /// Milliseconds since the epoch.
     pub last_at: i64,
-    /// Level of the network term when it was born: how foreign it was.
+    /// Level of the network when the context began.
     pub level: u8,
-    /// Changes of holder that were credited to it.
+    /// Changes of network that were credited to it.
     pub switches: u8,
-    /// The owner, or an analyst for them, has said that this is the owner.
+    /// The owner or an analyst has confirmed it.
     pub confirmed: bool,
-    /// Which lifecycle rule its `lifecycle` evidence comes of, as its number.
+    /// Number of the rule of its `lifecycle` evidence.
     pub lifecycle_rule: u8,
     pub evidence: Evidence,
-    /// After its last event.
+    /// Log-odds after its last event.
     pub log_odds: Nats,
 }
 
@@ -103,13 +102,13 @@ impl Context {
         }
     }
 
-    /// Fetches it; what it returns has no meaning.
+    /// Prefetches it. The returned value has no meaning.
     #[must_use]
     pub fn touch(&self) -> u64 {
         u64::from(self.network) ^ self.last_at as u64 ^ u64::from(self.switches)
     }
 
-    /// It is the owner: nothing is held against it any more.
+    /// Marks it as the owner's and clears its evidence.
     pub fn confirm(&mut self) {
         self.confirmed = true;
         self.evidence = Evidence::default();
@@ -118,22 +117,22 @@ impl Context {
         self.lifecycle_rule = u8::MAX;
     }
 
-    /// All of it was at `at` at the latest, milliseconds since the epoch.
+    /// Limits its times to `at`, milliseconds since the epoch.
     pub(super) fn limit(&mut self, at: i64) {
         self.last_at = self.last_at.min(at);
         self.born = self.born.min((at / MINUTE) as u32);
     }
 
-    /// Days since it was born.
+    /// Days since it began.
     #[must_use]
     pub fn age_days(&self, at: i64) -> f64 {
         (at / MINUTE - i64::from(self.born)) as f64 / DAY_MINUTES
     }
 
-    /// Lets its evidence fade up to `at`: a doubt that nothing confirms is a move. Half of everything goes in a day,
-    /// half of `switch` in three. What spoke for the owner was true of that visit alone, but for routes and areas.
+    /// Decays its evidence up to `at`: the half-life is 3 days for `switch` and 1 day for all other terms. Evidence for
+    /// the owner is dropped, except of routes and areas, because it belongs to one visit.
     ///
-    /// In steps: an event in the same ten minutes as the last fades nothing, and so most events pay nothing.
+    /// The decay has steps of ten minutes, so that most events cost nothing.
     pub fn fade(&mut self, at: i64) {
         let steps = at / FADE_STEP - self.last_at / FADE_STEP;
         if steps <= 0 {

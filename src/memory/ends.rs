@@ -1,4 +1,4 @@
-//! How tokens, grants and sessions ended, by what their providers report.
+//! Ends of tokens, grants and sessions, as reported by providers.
 
 use super::generations::Generations;
 
@@ -7,14 +7,14 @@ const GRANTS_MAX: usize = 1 << 18;
 const ALIASES_MAX: usize = 1 << 20;
 const EXCHANGED_MAX: usize = 1 << 20;
 
-/// When something was ended for good, milliseconds since the epoch; 0: it was not.
+/// Times of revocation and end of session, milliseconds since the epoch; 0: none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ended {
     pub revoked_at: i64,
     pub session_ended_at: i64,
 }
 
-/// A grant ended with its refresh token (RFC 7009 section 2.1).
+/// End of a grant by revocation of its refresh token (RFC 7009 section 2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndedGrant {
     /// Milliseconds since the epoch.
@@ -25,13 +25,13 @@ pub struct EndedGrant {
 
 #[derive(Debug)]
 pub struct Ends {
-    /// Of tokens and of sessions, by key.
+    /// Ends of tokens and of sessions, by key.
     tokens: Generations<Ended>,
-    /// By key of the baseline; a token of that key is no grant of it.
+    /// Ends of grants, by key of the baseline.
     grants: Generations<EndedGrant>,
-    /// The other name of a token, in both directions, where its provider has two for it.
+    /// The other name of a token if its provider uses two, in both directions.
     aliases: Generations<u64>,
-    /// Refresh tokens that were exchanged: what a grant itself remembers of them are the last ten.
+    /// Refresh tokens that were exchanged. The grant itself stores only the last ten.
     exchanged: Generations<()>,
 }
 
@@ -47,14 +47,14 @@ impl Default for Ends {
 }
 
 impl Ends {
-    /// Nothing has ended yet.
+    /// Whether nothing has ended yet.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
     }
 
-    /// When the token or session of `key` ended. An end noted after `latest`, when a wrong clock was believed, took place
-    /// by then.
+    /// End of the token or session of `key`. An end after `latest` was stored under a wrong clock and is limited to
+    /// `latest`.
     pub fn of(&mut self, key: u64, latest: i64) -> Ended {
         let Some(found) = self.tokens.get(key) else { return Ended::default() };
         let ended =
@@ -65,7 +65,7 @@ impl Ends {
         ended
     }
 
-    /// When the grant of `key` ended.
+    /// End of the grant of `key`.
     pub fn of_grant(&mut self, key: u64, latest: i64) -> Option<EndedGrant> {
         let found = self.grants.get(key)?;
         let ended = EndedGrant { at: found.at.min(latest), ..*found };
@@ -75,24 +75,24 @@ impl Ends {
         Some(ended)
     }
 
-    /// The token of `key` was revoked; the earliest time counts.
+    /// Records the revocation of the token of `key`. The earliest time counts.
     pub fn revoke(&mut self, key: u64, at: i64) {
         let ended = self.tokens.entry(key, Ended::default);
         ended.revoked_at = earlier(ended.revoked_at, at);
     }
 
-    /// The session of `key` has ended; the earliest time counts.
+    /// Records the end of the session of `key`. The earliest time counts.
     pub fn end_session(&mut self, key: u64, at: i64) {
         let ended = self.tokens.entry(key, Ended::default);
         ended.session_ended_at = earlier(ended.session_ended_at, at);
     }
 
-    /// What had ended under `key` is alive again.
+    /// Removes the end under `key`: the provider has reinstated it.
     pub fn reinstate(&mut self, key: u64) {
         self.tokens.remove(key);
     }
 
-    /// Two keys are of one token. The last pair counts.
+    /// Records that two keys belong to one token. The last pair counts.
     pub fn join(&mut self, key: u64, alias: u64) {
         if self.alias(key) != Some(alias) {
             self.aliases.insert(key, alias);
@@ -102,13 +102,13 @@ impl Ends {
         }
     }
 
-    /// The other key of a token.
+    /// Returns the other key of a token.
     #[must_use]
     pub fn alias(&self, key: u64) -> Option<u64> {
         self.aliases.get(key).copied()
     }
 
-    /// The grant of `key` has ended; the earliest time counts.
+    /// Records the end of the grant of `key`. The earliest time counts.
     pub fn end_grant(&mut self, key: u64, end: EndedGrant) {
         let ended = self.grants.entry(key, || end);
         if end.at < ended.at {
@@ -116,12 +116,12 @@ impl Ends {
         }
     }
 
-    /// The grant of `key` goes on.
+    /// Removes the end of the grant of `key`.
     pub fn revive_grant(&mut self, key: u64) {
         self.grants.remove(key);
     }
 
-    /// The refresh token of `key` was presented, or another one was issued for it.
+    /// Records that the refresh token of `key` was presented, or that another one was issued for it.
     pub fn exchange(&mut self, key: u64) {
         self.exchanged.insert(key, ());
     }
@@ -132,7 +132,7 @@ impl Ends {
     }
 }
 
-/// The earlier of two times, where 0 is none.
+/// The earlier of two times; 0 means none.
 #[must_use]
 pub const fn earlier(one: i64, other: i64) -> i64 {
     if one == 0 || other != 0 && other < one { other } else { one }

@@ -1,10 +1,10 @@
-//! A bounded map that forgets what has not been touched for longest, a generation at a time.
+//! A bounded map that evicts the entries that were not written for longest, one generation at a time.
 
 use std::hash::{BuildHasherDefault, Hasher};
 
 use hashbrown::HashMap;
 
-/// Keys are hashes already.
+/// Hasher for keys that are hashes already.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AsItIs(u64);
 
@@ -24,21 +24,21 @@ impl Hasher for AsItIs {
     }
 
     fn write_u32(&mut self, key: u32) {
-        // The table takes its tag from the upper bits and its place from the lower ones: both must vary.
+        // The table uses the upper bits for its tag and the lower ones for the position: both must vary.
         self.0 = u64::from(key).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 }
 
 pub type Map<K, V> = HashMap<K, V, BuildHasherDefault<AsItIs>>;
 
-/// The hasher of a [`Map`], where a constant needs it.
+/// The hasher of a [`Map`], usable in constants.
 #[must_use]
 pub const fn as_it_is() -> BuildHasherDefault<AsItIs> {
     BuildHasherDefault::new()
 }
 
-/// At most `max` values, by keys that are hashes. When the younger half is full the older half is forgotten; what is
-/// written to counts as young again. Never iterated, so that no order of hashes reaches a verdict.
+/// At most `max` values, by keys that are hashes. When the younger half is full, the older half is evicted. An entry
+/// that is written moves to the younger half. It is never iterated, so no verdict depends on the order of hashes.
 #[derive(Debug)]
 pub struct Generations<V> {
     young: Map<u64, V>,
@@ -57,7 +57,7 @@ impl<V> Generations<V> {
         self.young.get(&key).or_else(|| self.old.get(&key))
     }
 
-    /// The value of `key`, young again; made where there is none.
+    /// The value of `key`, moved to the younger half; created if it does not exist.
     pub fn entry(&mut self, key: u64, make: impl FnOnce() -> V) -> &mut V {
         if self.young.len() >= self.half && !self.young.contains_key(&key) {
             self.turn_over();
@@ -66,7 +66,7 @@ impl<V> Generations<V> {
         self.young.entry(key).or_insert_with(|| old.remove(&key).unwrap_or_else(make))
     }
 
-    /// The value of `key` to be changed, young again.
+    /// The value of `key` for changes, moved to the younger half.
     pub fn get_mut(&mut self, key: u64) -> Option<&mut V> {
         if !self.young.contains_key(&key) {
             let value = self.old.remove(&key)?;
@@ -75,7 +75,7 @@ impl<V> Generations<V> {
         self.young.get_mut(&key)
     }
 
-    /// Whether `key` was there before.
+    /// Returns whether `key` existed before.
     pub fn insert(&mut self, key: u64, value: V) -> bool {
         if self.young.len() >= self.half {
             self.turn_over();
@@ -84,7 +84,7 @@ impl<V> Generations<V> {
         self.young.insert(key, value).is_some() || was_old
     }
 
-    /// The younger half is the older one now. The room of what is forgotten is used again: it has the right size.
+    /// Makes the younger half the older one. The memory of the evicted half is reused.
     pub fn turn_over(&mut self) {
         std::mem::swap(&mut self.old, &mut self.young);
         self.young.clear();
@@ -107,7 +107,7 @@ impl<V> Generations<V> {
 }
 
 impl Generations<f64> {
-    /// Adds to a count that begins at nothing; the count, then.
+    /// Adds to a count that starts at 0, and returns it.
     pub fn add(&mut self, key: u64, weight: f64) -> f64 {
         let count = self.entry(key, || 0.0);
         *count += weight;

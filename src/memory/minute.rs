@@ -1,7 +1,7 @@
-//! How many calls a grant has made in the running minute: what a ceiling is held against.
+//! Calls of a grant in the running minute, for policies on calls per minute.
 
 const MINUTE_MS: i64 = 60_000;
-/// A call from a minute so far back says that the later one came of a clock that was wrong.
+/// If a call is this many minutes earlier, the later minute came from a wrong clock.
 const BEHIND_MAX: i64 = 15;
 
 /// The calls of one clock minute.
@@ -13,8 +13,8 @@ pub struct Minute {
 }
 
 impl Minute {
-    /// Counts a call at `at`, milliseconds since the epoch; returns the calls of its minute so far, itself among them.
-    /// What comes late is not counted with the minute that runs, and has none of its own: 0.
+    /// Counts a call at `at`, milliseconds since the epoch, and returns the calls of its minute, including this one. A
+    /// late call is not counted and returns 0.
     pub const fn count(&mut self, at: i64) -> u32 {
         let number = at.div_euclid(MINUTE_MS);
         if number > self.number || self.number - number > BEHIND_MAX {

@@ -1,20 +1,20 @@
-//! What one partition remembers: visits, contexts, baselines, cohorts, users and the population. All of it in event
-//! time, all of it bounded, and nothing of it in an order that hashes decide.
+//! State of one partition: visits, contexts, baselines, cohorts, users and the population. It lives in event time,
+//! every table is bounded, and no result depends on the order of hashes.
 
-/// Declares what is read of a struct in order to fetch it, or a part of it, into a cache; a test sees where that lies.
+/// Declares the fields that are read to fetch a struct, or a part of it, into a cache. A test checks their positions.
 macro_rules! touch {
     ($of:ty { $($fields:tt)+ }) => {
         touch!($of: touch, touched { $($fields)+ });
     };
     ($of:ty: $touch:ident, $touched:ident { $($($field:ident).+ $([$at:expr])?),+ $(,)? }) => {
         impl $of {
-            /// Fetches it; what it returns has no meaning.
+            /// Prefetches it. The returned value has no meaning.
             #[must_use]
             pub fn $touch(&self) -> u64 {
                 0 $(^ u64::from(self.$($field).+ $([$at])?))+
             }
 
-            /// Where what is read lies in it, bytes.
+            /// Offsets of the fields that are read, bytes.
             #[cfg(test)]
             pub(super) fn $touched(&self) -> Vec<usize> {
                 let begin = std::ptr::from_ref(self).addr();
@@ -62,14 +62,14 @@ pub use user::User;
 pub use users::Users;
 pub use visit::{Visit, Visits};
 
-/// Visits open at a time in one partition: half an hour of a busy one.
+/// Maximum number of open visits in a partition: half an hour of a busy one.
 const VISITS_OPEN_MAX: usize = 1 << 20;
 const LINEAGES_MAX: usize = 1 << 20;
 const EXPIRIES_MAX: usize = 1 << 20;
 const NAMES_MAX: usize = 1 << 16;
 const MINUTES_MAX: usize = 1 << 20;
 
-/// What others do: whom a holder is compared with.
+/// What a holder is compared with: cohorts, population, recent arrivals and bursts.
 #[derive(Debug, Default)]
 pub struct Others {
     pub population: Population,
@@ -85,13 +85,13 @@ pub struct Memory {
     pub visits: Visits,
     pub others: Others,
     pub ends: Ends,
-    /// The family that an issued token belongs to, where producers name none: the first refresh token of its chain.
+    /// Family of an issued token if producers name none: the first refresh token of its chain.
     pub lineages: Generations<u64>,
-    /// When issued tokens expire, milliseconds since the epoch.
+    /// Expiry of issued tokens, milliseconds since the epoch.
     pub expiries: Generations<i64>,
-    /// Calls of the running minute, of the grants whose calls have a ceiling.
+    /// Calls of the running minute, for grants with a policy on calls per minute.
     pub minutes: Generations<Minute>,
-    /// Names of networks and client families, for people to read.
+    /// Names of networks and client families, for explanations.
     pub names: Generations<Box<str>>,
 }
 
@@ -166,7 +166,8 @@ pub(crate) mod tests {
         baseline
     }
 
-    /// Looking at these places, bytes from the beginning of a cache line, leaves out none of the lines from `from` to `to`.
+    /// Looking at these places, bytes from the beginning of a cache line, leaves out none of the lines from `from` to
+    /// `to`.
     pub fn assert_no_line_is_left_out(places: &[usize], from: usize, to: usize) {
         let touched: std::collections::BTreeSet<_> = places.iter().map(|place| place / 64).collect();
         assert!(touched.into_iter().eq(from / 64..to.div_ceil(64)), "{places:?} of {from} to {to}");

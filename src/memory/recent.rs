@@ -1,27 +1,27 @@
-//! The events that came last: whether one is delivered again, or shares its id with another.
+//! Recent events, to detect duplicate deliveries and reused ids.
 
-/// Keys of 64 bits that share one line of the processor's cache, and of 32 bits.
+/// Keys of 64 bits per cache line, and of 32 bits.
 const WAYS: usize = 8;
 const HALF_WAYS: usize = 16;
 
-/// About `max` of the last events by identity, eight to a place that the identity itself chooses, the eldest of the eight
-/// making room: one access to memory tells and remembers. An event stays until eight others have come to its place, so
-/// that of those of `max`/2 events ago 95 in a hundred are left, of `max`/8 ago all but ten in a million (Poisson's law).
+/// About `max` recent events by identity, in sets of eight that the identity selects. The oldest of a set is evicted,
+/// so one memory access checks and stores. An event stays until eight others have entered its set: 95 % of those from
+/// `max`/2 events ago are left, and all but 10 in a million of those from `max`/8 ago (Poisson distribution).
 ///
-/// Ids are remembered apart, only to count their reuse: events of one id do not push each other out.
+/// Ids are stored separately, only to count their reuse. Events of one id do not evict each other.
 #[derive(Debug)]
 pub struct Recent {
     events: Vec<Place<u64, WAYS>>,
     ids: Vec<Place<u32, HALF_WAYS>>,
 }
 
-/// One line of the processor's cache.
+/// One cache line.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
 struct Place<K, const COUNT: usize>([K; COUNT]);
 
 impl<K: Copy + PartialEq, const COUNT: usize> Place<K, COUNT> {
-    /// Whether `key` was there before.
+    /// Returns whether `key` existed before.
     fn insert(&mut self, key: K) -> bool {
         let Self(keys) = self;
         if keys.contains(&key) {
@@ -40,22 +40,22 @@ impl Recent {
         Self { events: vec![Place([0; WAYS]); places(WAYS)], ids: vec![Place([0; HALF_WAYS]); places(HALF_WAYS)] }
     }
 
-    /// Fetches the places of an event and its id; what it returns has no meaning.
+    /// Prefetches the sets of an event and its id. The returned value has no meaning.
     #[must_use]
     pub fn touch(&self, event: u64, id: u64) -> u64 {
         let (events, ids) = (&self.events[place(event, &self.events)], &self.ids[place(id, &self.ids)]);
         events.0[0] ^ u64::from(ids.0[0])
     }
 
-    /// Whether the event of this identity, which is a hash, was delivered before.
+    /// Whether the event of this identity (a hash) was delivered before.
     #[must_use]
     pub fn contains(&self, event: u64) -> bool {
         self.events[place(event, &self.events)].0.contains(&event.max(1))
     }
 
-    /// Notes an event by its identity and by its id; both are hashes. Whether another event had its id.
+    /// Stores an event by its identity and its id (hashes). Returns whether another event had its id.
     pub fn insert(&mut self, event: u64, id: u64) -> bool {
-        // 0 stands for an empty place.
+        // 0 marks an empty entry.
         let (at, event) = (place(event, &self.events), event.max(1));
         self.events[at].insert(event);
         let (at, id) = (place(id, &self.ids), ((id >> 32) as u32).max(1));
@@ -63,7 +63,7 @@ impl Recent {
     }
 }
 
-/// Of a power of two of them.
+/// Index into a power of two of sets.
 const fn place<K, const COUNT: usize>(key: u64, places: &[Place<K, COUNT>]) -> usize {
     key as usize & (places.len() - 1)
 }

@@ -1,57 +1,57 @@
-//! The routes that anybody calls, and what a thief who chooses among them would take.
+//! Popularity of routes in the population, and the preferences of a thief among them.
 
 use super::generations::Map;
 use crate::math::{exp, ln};
 
-/// Routes of a generation: of two of them, what is called goes on into the younger one.
+/// Routes per generation. There are two, and a route that is called moves to the younger one.
 const GENERATION: usize = 1 << 15;
-/// A route that so few calls of anybody's went to is nobody's, once so many calls are known.
+/// A route with fewer calls than this is rare, once the second number of calls is known.
 const NOBODYS_CALLS: f64 = 2.0;
 const KNOWN_CALLS: f64 = 2_000.0;
-/// The thief's preference for all that nobody calls: twenty ordinary routes, √.3 each.
+/// The thief's preference for all rare routes: that of twenty ordinary routes, √0.3 each.
 pub const UNKNOWN: f64 = 20.0 * 0.547_722_557_505_166_1;
 
-/// One route as everybody uses it.
+/// Use of one route in the population.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RouteUse {
     count: f64,
-    /// How much its words promise a thief: 1 is an ordinary route.
+    /// How attractive its words are to a thief; 1 is an ordinary route.
     pub promise: f32,
-    /// promise^.6
+    /// promise^0.6
     lure: f32,
 }
 
 impl RouteUse {
-    /// One that nobody uses yet.
+    /// A route without calls.
     #[must_use]
     pub fn new(promise: f64) -> Self {
         Self { count: 0.0, promise: promise as f32, lure: exp(0.6 * ln(promise)) as f32 }
     }
 
-    /// promise^.6: how much more a thief takes of it than of an ordinary one.
+    /// promise^0.6: the thief's preference relative to an ordinary route.
     #[must_use]
     pub fn lure(self) -> f64 {
         f64::from(self.lure)
     }
 
-    /// The thief's: `(count + .3)^.5 · promise^.6`.
+    /// The thief's preference: `(count + 0.3)^0.5 · promise^0.6`.
     fn preference(self) -> f64 {
         self.preference_of(self.count)
     }
 
-    /// The same where so many calls count.
+    /// The same for another number of calls.
     #[must_use]
     pub fn preference_of(self, count: f64) -> f64 {
         libm::sqrt(count + 0.3) * f64::from(self.lure)
     }
 }
 
-/// One generation, with its sums.
+/// One generation with its sums.
 #[derive(Debug, Default)]
 struct Generation {
     routes: Map<u32, RouteUse>,
     calls: f64,
-    /// Σ of the thief's preferences.
+    /// Sum of the thief's preferences.
     preferences: f64,
 }
 
@@ -64,8 +64,8 @@ impl Generation {
     }
 }
 
-/// All routes. A path that is made up, or holds an id that cannot be told from a word, is called once and forgotten when
-/// 32,768 others were called after it; so that nothing is ever full.
+/// All routes. An invented path, or one with an id that looks like a word, is called once and evicted after 32,768
+/// other routes. The table is never full.
 #[derive(Debug, Default)]
 pub struct Routes {
     young: Generation,
@@ -78,7 +78,7 @@ impl Routes {
         self.young.routes.get(&route).or_else(|| self.old.routes.get(&route)).copied()
     }
 
-    /// Takes in a call, and tells what is known of the route then.
+    /// Counts a call, and returns the use of the route.
     pub fn learn(&mut self, route: u32, promise: f64, weight: f64) -> RouteUse {
         if self.young.routes.len() >= GENERATION && !self.young.routes.contains_key(&route) {
             self.old = std::mem::take(&mut self.young);
@@ -97,20 +97,20 @@ impl Routes {
         *used
     }
 
-    /// The probability of a route among all calls of anybody's.
+    /// Probability of a route among all calls.
     #[must_use]
     pub fn taken(&self, used: RouteUse) -> f64 {
         let routes = self.young.routes.len() + self.old.routes.len();
         (used.count + 0.3) / (self.calls() + 0.3 * (routes as f64 + 20.0))
     }
 
-    /// The thief's probability of a route among all of them.
+    /// The thief's probability of a route among all routes.
     #[must_use]
     pub fn tempts(&self, used: RouteUse) -> f64 {
         used.preference() / (self.young.preferences + self.old.preferences.max(0.0) + UNKNOWN)
     }
 
-    /// Whether a route is nobody's: an id in a path that cannot be told from a word, a name, or a wild guess.
+    /// Whether a route is rare: an id in a path that looks like a word, a name, or a guess.
     #[must_use]
     pub fn is_nobodys(&self, used: RouteUse) -> bool {
         used.count < NOBODYS_CALLS && self.calls() > KNOWN_CALLS

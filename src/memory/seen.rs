@@ -1,8 +1,8 @@
-//! What one baseline has seen, of every sort, in two small exact tables.
+//! Values that one baseline has seen, by kind, in two small exact tables.
 
 use std::ops::Range;
 
-/// What is seen.
+/// Kind of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Sort {
@@ -21,23 +21,22 @@ pub enum Sort {
 }
 
 const SORTS: usize = 10;
-/// Entries kept of each sort: people have few countries and many addresses. 40 in all.
+/// Entries per kind: people have few countries and many addresses. 40 in total.
 const QUOTA: [usize; SORTS] = [6, 4, 5, 3, 3, 2, 3, 2, 8, 4];
 
-/// Counts are kept in sixteenths, so that a sighting can count by the probability that it was the owner's.
+/// Counts have units of 1/16, so that a value can count by the probability that the event was the owner's.
 const UNIT: f64 = 16.0;
 
-/// `weight`, 0 to 1, in sixteenths, for what was seen at `minute` (since the epoch). It is rounded up as often as what
-/// would be cut off is large, by a hash of the minute and of `salt`, so that no rhythm of visits meets the same rounding
-/// again and again: the least of weights adds up too, and what goes on for long is learnt.
+/// `weight`, 0 to 1, in sixteenths, for a value seen at `minute` (since the epoch). Rounding is unbiased: it rounds up
+/// with a frequency equal to the remainder, by a hash of the minute and of `salt`. Small weights thus add up.
 ///
-/// `salt` varies from call to call and comes of no name: the numbers of names differ between installations, and what is
-/// judged may not.
+/// `salt` varies between calls and does not depend on names: hashes of names differ between installations, and verdicts
+/// must not.
 #[must_use]
 pub fn sixteenths(weight: f64, salt: u32, minute: u32) -> u16 {
     let mut mixed = (u64::from(minute) << 32 | u64::from(salt)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
-    // Of 2^32 parts, so that a whole sighting is never more than that.
+    // Below 1, so that a weight of 1 is not rounded up.
     let rounding = (mixed >> 32) as f64 / 4_294_967_296.0;
     (weight * UNIT + rounding) as u16
 }
@@ -45,13 +44,13 @@ pub fn sixteenths(weight: f64, salt: u32, minute: u32) -> u16 {
 /// Minutes.
 const DAY: u32 = 1_440;
 
-/// From this weight on something counts as known: half a sure sighting.
+/// Weight from which a value is known: half of a certain event.
 const KNOWN: u16 = 8;
 
-/// Half of an entry's weight in the choice of what to forget goes in so many days.
+/// Half-life of an entry's weight in the choice of the entry to evict, days.
 const STALE_DAYS: u32 = 30;
 
-/// Where the entries of each sort begin, and the last ones end.
+/// Begin of the entries of each kind, and end of the last.
 const BEGIN: [usize; SORTS + 1] = {
     let mut begin = [0; SORTS + 1];
     let mut sort = 0;
@@ -61,16 +60,16 @@ const BEGIN: [usize; SORTS + 1] = {
     }
     begin
 };
-/// From these on sorts are asked for at calls; those before, where a visit begins.
+/// Kinds from this one on are read at calls, those before at the beginning of a visit.
 const OF_CALLS: usize = Sort::Route as usize;
 const OF_VISITS_ENTRIES: usize = BEGIN[OF_CALLS];
 const OF_CALLS_ENTRIES: usize = BEGIN[SORTS] - OF_VISITS_ENTRIES;
 
-/// Sightings by sort and key. The weakest of a sort makes room for what is new once it has been outweighed (Misra and
-/// Gries's frequent-items rule), so that a flood of novelties does not wash away what is usual.
+/// Weights by kind and key. The weakest entry of a kind is replaced by a new one after it was outweighed
+/// (frequent-items rule of Misra and Gries), so that a flood of new values does not evict the usual ones.
 ///
-/// Those of a sort lie together, and all keys of it are compared at once: a search that ends where it finds something
-/// ends elsewhere each time, which no processor foresees.
+/// The keys of a kind are adjacent and are all compared at once. A search that stops at a match would have an
+/// unpredictable branch.
 #[derive(Clone, Debug, Default)]
 #[repr(C)]
 pub struct Seen {
@@ -82,9 +81,9 @@ pub struct Seen {
 #[repr(C)]
 pub(super) struct Table<const ENTRIES: usize> {
     pub(super) keys: [u32; ENTRIES],
-    /// Sixteenths; 0: the entry is free.
+    /// Sixteenths; 0: free entry.
     counts: [u16; ENTRIES],
-    /// When each was last seen, in pairs of days, wrapping after a year and a half.
+    /// Time of the last event of each entry, in units of two days; wraps after 512 days.
     pub(super) ages: [u8; ENTRIES],
 }
 
@@ -109,7 +108,7 @@ impl<const ENTRIES: usize> Table<ENTRIES> {
 }
 
 impl Seen {
-    /// Weight of the sightings of `key`; 0 where there are none, or forgotten ones.
+    /// Weight of `key`; 0 if it was never seen or was evicted.
     #[must_use]
     pub fn count(&self, sort: Sort, key: u32) -> f64 {
         f64::from(self.sixteenths_of(sort, key)) / UNIT
@@ -120,42 +119,42 @@ impl Seen {
         self.sixteenths_of(sort, key) >= KNOWN
     }
 
-    /// Whether anything of the sort is known.
+    /// Whether any value of the kind is known.
     #[must_use]
     pub fn knows_any(&self, sort: Sort) -> bool {
         self.of(sort).any(|(_, count)| count >= KNOWN)
     }
 
-    /// All that is known of the sort.
+    /// All known values of the kind.
     pub fn known(&self, sort: Sort) -> impl Iterator<Item = u32> {
         self.of(sort).filter(|(_, count)| *count >= KNOWN).map(|(key, _)| key)
     }
 
-    /// All of the sort, with their weights.
+    /// All values of the kind with their weights.
     pub fn each(&self, sort: Sort) -> impl Iterator<Item = (u32, f64)> {
         self.of(sort).filter(|(_, count)| *count > 0).map(|(key, count)| (key, f64::from(count) / UNIT))
     }
 
-    /// How many of the sort are known, and how many of them hardly so: seen about once.
+    /// Number of known values of the kind, and number of those seen about once.
     #[must_use]
     pub fn variety(&self, sort: Sort) -> (usize, usize) {
         let known = self.of(sort).filter(|(_, count)| *count >= KNOWN);
         known.fold((0, 0), |(all, once), (_, count)| (all + 1, once + usize::from(f64::from(count) < 1.5 * UNIT)))
     }
 
-    /// The most usual of a sort, with its weight.
+    /// The most frequent value of a kind with its weight.
     #[must_use]
     pub fn most(&self, sort: Sort) -> Option<(u32, f64)> {
         self.each(sort).reduce(|most, other| if other.1 > most.1 { other } else { most })
     }
 
-    /// Weight of all that is kept of a sort.
+    /// Total weight of the entries of a kind.
     #[must_use]
     pub fn total(&self, sort: Sort) -> f64 {
         f64::from(self.of(sort).map(|(_, count)| u32::from(count)).sum::<u32>()) / UNIT
     }
 
-    /// Counts a sighting at `minute` (since the epoch) with a weight of 0 to 1.
+    /// Counts a value seen at `minute` (since the epoch) with a weight of 0 to 1.
     #[inline]
     pub fn learn(&mut self, sort: Sort, key: u32, weight: f64, minute: u32) {
         let salt = (sort as u32) << 16 | u32::from(self.sixteenths_of(sort, key));
@@ -165,14 +164,14 @@ impl Seen {
         }
     }
 
-    /// Takes a sixteenth off everything of a sort.
+    /// Subtracts 1/16 from all entries of a kind.
     pub fn fade(&mut self, sort: Sort) {
         for count in self.entries_mut(sort).counts {
             *count -= *count / 16;
         }
     }
 
-    /// Keys and counts of all entries of a sort, the free ones among them.
+    /// Keys and counts of all entries of a kind, including free ones.
     fn of(&self, sort: Sort) -> impl Iterator<Item = (u32, u16)> {
         let (keys, counts) = self.entries(sort);
         keys.iter().copied().zip(counts.iter().copied())
@@ -192,7 +191,7 @@ impl Seen {
         }
     }
 
-    /// 0 where `key` is not kept.
+    /// 0 if `key` is not stored.
     #[inline]
     fn sixteenths_of(&self, sort: Sort, key: u32) -> u16 {
         self.of(sort).fold(0, |found, (other, count)| found | if other == key { count } else { 0 })
@@ -204,14 +203,14 @@ impl Sort {
         self as usize >= OF_CALLS
     }
 
-    /// Of its entries in their table.
+    /// Range of its entries in their table.
     const fn places(self) -> Range<usize> {
         let before = if self.is_of_calls() { OF_VISITS_ENTRIES } else { 0 };
         BEGIN[self as usize] - before..BEGIN[self as usize + 1] - before
     }
 }
 
-/// Those of a sort.
+/// The entries of a kind.
 struct Entries<'a> {
     keys: &'a mut [u32],
     counts: &'a mut [u16],
@@ -231,7 +230,7 @@ impl Entries<'_> {
         }
     }
 
-    /// The weakest makes room, if it is outweighed.
+    /// Replaces the weakest entry if it is outweighed.
     #[inline(never)]
     fn make_room(self, key: u32, weight: u16, now: u8) {
         let places = 0..self.keys.len();
@@ -245,10 +244,11 @@ impl Entries<'_> {
         }
     }
 
-    /// What is lost if a place is given up, in 256ths of a sixteenth: its count, halved by every [`STALE_DAYS`].
+    /// Value of an entry in the choice of the entry to evict: its count in units of 1/4096, with half-life
+    /// [`STALE_DAYS`].
     fn worth(&self, place: usize, now: u8) -> u32 {
-        // Ages go round every 512 days. What seems to have been away for nearly as long was seen after `now`: that comes late,
-        // or the clock before it was ahead, by no more than an event's may be.
+        // Ages wrap every 512 days. An entry that seems nearly that old was seen after `now`: this event is late, or an
+        // earlier clock was ahead by no more than is allowed.
         const AHEAD_DAYS: u32 = 32;
         let days = 2 * u32::from(now.wrapping_sub(self.ages[place]));
         let days = if days >= 512 - AHEAD_DAYS { 0 } else { days };

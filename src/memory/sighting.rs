@@ -1,4 +1,4 @@
-//! A sighting in the numbers that memory holds: what judgement compares, without its texts.
+//! A sighting: an event as the numbers that memory holds and scoring compares, without texts.
 
 use crate::enrichment::{Device, EnrichedEvent, NO_ASN, NO_NETWORK};
 use crate::place::NetworkClass;
@@ -7,10 +7,10 @@ const DAY_MS: i64 = 86_400_000;
 const MINUTE_MS: i64 = 60_000;
 const HOUR_MS: i64 = 3_600_000;
 
-/// Radius of a place whose file gives none, kilometres: a city's.
+/// Accuracy radius of a place if the GeoIP file has none: that of a city, kilometres.
 const RADIUS_KM: u16 = 50;
 
-/// A place on earth, when the token was there.
+/// A geographic place, and the time at which the token was used there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Site {
     /// Hundredths of a degree.
@@ -24,7 +24,7 @@ pub struct Site {
 impl Site {
     #[must_use]
     pub fn new(latitude: f32, longitude: f32, radius_km: u16, at: i64) -> Self {
-        // To the nearest, away from zero; a cast of a float cuts, and saturates.
+        // Rounded to the nearest; the cast truncates and saturates.
         let hundredths = |degrees: f32| (degrees * 100.0 + 0.5_f32.copysign(degrees)) as i16;
         Self {
             latitude: hundredths(latitude),
@@ -45,12 +45,12 @@ impl Site {
         self.minute as i64 * MINUTE_MS
     }
 
-    /// It was there at `at` at the latest, milliseconds since the epoch.
+    /// Limits its time to `at`, milliseconds since the epoch.
     pub(super) fn limit(&mut self, at: i64) {
         self.minute = self.minute.min((at / MINUTE_MS) as u32);
     }
 
-    /// Time zones by the sun, whole hours; from −12 to 12.
+    /// Difference of solar time, whole hours from −12 to 12.
     #[must_use]
     pub fn hours_east_of(&self, other: &Self) -> i32 {
         let degrees = f64::from(i32::from(self.longitude) - i32::from(other.longitude)) / 100.0;
@@ -58,7 +58,7 @@ impl Site {
         (hours + 36) % 24 - 12
     }
 
-    /// Between the middles, kilometres.
+    /// Distance between the centres, kilometres.
     #[must_use]
     pub fn distance_km(&self, other: &Self) -> f64 {
         let degrees = |site: &Self| (f64::from(site.latitude) / 100.0, f64::from(site.longitude) / 100.0);
@@ -66,14 +66,14 @@ impl Site {
     }
 }
 
-/// Zeros stand for what is not known.
+/// 0 means unknown.
 #[derive(Clone, Copy, Debug)]
 pub struct Sighting {
     /// Milliseconds since the epoch.
     pub at: i64,
     pub address: u32,
     pub prefix: u32,
-    /// The AS number, or where no file knows it a number for the wider prefix (IPv4 /16, IPv6 /32).
+    /// AS number. If no GeoIP file knows it, a number for the wider prefix (IPv4 /16, IPv6 /32).
     pub network: u32,
     pub class: NetworkClass,
     pub country: u32,
@@ -85,13 +85,13 @@ pub struct Sighting {
     pub site: Site,
     pub tenant: u64,
     pub app: u64,
-    /// Of address, agent and fingerprint: what makes one visit.
+    /// Key of the visit: address, user agent and fingerprint.
     pub visit: u64,
 }
 
 impl Sighting {
-    /// At `at`, which need not be the event's own time. `None` for a provider's own call, of which neither place nor client
-    /// is the holder's. Without an address all but the place is judged.
+    /// The sighting of an event at `at`, which may differ from the event's own time. `None` for a provider's own call,
+    /// whose place and client are not the holder's. Without an address, everything except the place is scored.
     #[must_use]
     #[inline] // Every event makes one, and would wait for it to come back through memory.
     pub fn of(enriched: &EnrichedEvent<'_>, at: i64) -> Option<Self> {
@@ -127,7 +127,7 @@ impl Sighting {
         })
     }
 
-    /// It is known where it was, at least by the network.
+    /// Whether the place is known, at least the network.
     #[must_use]
     pub const fn has_place(&self) -> bool {
         self.network != NO_NETWORK
@@ -163,7 +163,7 @@ impl Sighting {
         matches!((self.day() + 4) % 7, 0 | 6)
     }
 
-    /// The AS number, where it is one.
+    /// The AS number, if the network is one.
     #[must_use]
     pub const fn asn(network: u32) -> Option<u32> {
         if network & NO_ASN == 0 { Some(network) } else { None }

@@ -1,12 +1,12 @@
-//! What is known of a user over all of their tokens: where a new grant of theirs starts from.
+//! History of a user over all of their tokens. A new grant of the user starts from it.
 
-/// Networks, client families and countries kept of a user.
+/// Networks, client families and countries stored per user.
 const NETWORKS_MAX: usize = 6;
 const FAMILIES_MAX: usize = 4;
 const COUNTRIES_MAX: usize = 3;
 
-/// Seen with a probability of one half or more; the one that was new longest ago makes room.
-/// It lies in one line of the processor's cache.
+/// Values of events that were the owner's with a probability of at least 0.5. The one that was added first is evicted.
+/// It fits in one cache line.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[repr(align(64))]
 pub struct User {
@@ -16,7 +16,7 @@ pub struct User {
     /// Minutes since the epoch; 0: never.
     changed_at: u32,
     visits: u16,
-    /// On which they were last asked for, since the epoch.
+    /// Day of the last access, since the epoch.
     last_day: u16,
 }
 
@@ -24,7 +24,7 @@ super::touch!(User { visits });
 
 const MINUTE: i64 = 60_000;
 
-/// Since the epoch; within 179 years of it.
+/// Days since the epoch, up to 179 years.
 const fn day(at: i64) -> u16 {
     (at / (1_440 * MINUTE)) as u16
 }
@@ -40,14 +40,13 @@ impl User {
         self.visits
     }
 
-    /// Somebody asks for them.
+    /// Records an access.
     pub(super) const fn seen(&mut self, at: i64) {
         let day = day(at);
         self.last_day = if day > self.last_day { day } else { self.last_day };
     }
 
-    /// What it would cost to forget them: visits, half as many for each month of absence; then whoever was away for longer
-    /// goes first.
+    /// Value in the choice of the user to evict: visits, halved for each month without access; then the last access.
     pub(super) fn worth(&self, now: i64) -> (u16, u16) {
         let months = u32::from(day(now).saturating_sub(self.last_day)) / 30;
         (self.visits.checked_shr(months).unwrap_or(0), self.last_day)
@@ -72,19 +71,19 @@ impl User {
         self.countries.into_iter().filter(|country| *country != 0)
     }
 
-    /// Whether any country of theirs is known.
+    /// Whether any country is known.
     #[must_use]
     pub fn has_countries(&self) -> bool {
         self.countries != [0; COUNTRIES_MAX]
     }
 
-    /// The password or factor was changed. A change after `latest`, which no clock that is right can show, is forgotten.
+    /// Records a change of password or factor. A stored change after `latest` came from a wrong clock and is dropped.
     pub fn change_credential(&mut self, at: i64, latest: i64) {
         let before = if self.changed_at() > latest { 0 } else { self.changed_at };
         self.changed_at = before.max((at / MINUTE) as u32);
     }
 
-    /// Days since the credential was changed; `None` if never, or not yet.
+    /// Days since the last change of a credential; `None` if there was none before `at`.
     #[must_use]
     pub fn days_since_change(&self, at: i64) -> Option<f64> {
         let minutes = at / MINUTE - i64::from(self.changed_at);
@@ -97,7 +96,7 @@ impl User {
         self.changed_at as i64 * MINUTE
     }
 
-    /// Takes in a visit that is the owner's by all we know. 0 stands for what is not known.
+    /// Learns a visit of the owner. 0 means unknown.
     pub fn learn(&mut self, network: u32, family: u32, country: u32) {
         remember(&mut self.networks, network);
         remember(&mut self.families, family);

@@ -1,50 +1,50 @@
-//! All users of a partition, within their number.
+//! Bounded table of all users of a partition.
 
 use super::blocks::Blocks;
 use super::generations::Map;
 use super::user::User;
 
-/// How many users are weighed against each other when one of them must go.
+/// Number of users that are compared if one must be evicted.
 const NEIGHBOURS: usize = 16;
 
-/// Each user has a place of its own, so that it is fetched before a visit asks for it.
+/// Each user has a fixed index, so that it can be prefetched before a visit needs it.
 #[derive(Debug)]
 pub struct Users {
     places: Map<u64, u32>,
     held: Blocks<User>,
-    /// By place.
+    /// Keys by index.
     keys: Blocks<u64>,
-    /// Where one that must go is looked for next.
+    /// Index at which the next search for a user to evict begins.
     next: usize,
     max: usize,
 }
 
 impl Users {
-    /// Beyond `max` users one of some neighbours goes.
+    /// Above `max` users one of some neighbours is evicted.
     #[must_use]
     pub fn new(max: usize) -> Self {
         Self { places: Map::default(), held: Blocks::default(), keys: Blocks::default(), next: 0, max: max.max(1) }
     }
 
-    /// Where the user of `key` is, until the next one is made.
+    /// Index of the user of `key`. It is valid until the next user is made.
     #[must_use]
     pub fn find(&self, key: u64) -> Option<u32> {
         self.places.get(&key).copied()
     }
 
-    /// Fetches a user; what it returns has no meaning.
+    /// Prefetches a user. The returned value has no meaning.
     #[must_use]
     pub fn touch(&self, place: u32) -> u64 {
         self.held[place as usize].touch()
     }
 
-    /// What is known of the user of `key`: nothing where there is none.
+    /// The user of `key`, or an empty one.
     #[must_use]
     pub fn known(&self, key: u64) -> User {
         self.find(key).map_or_else(User::default, |place| self.held[place as usize])
     }
 
-    /// The user of `key`, who is asked for; made where there is none.
+    /// The user of `key`; created if there is none. Records the access.
     pub fn entry(&mut self, key: u64, at: i64) -> &mut User {
         let place = self.find(key).map_or_else(|| self.make(key, at), |place| place as usize);
         let user = &mut self.held[place];
@@ -67,7 +67,7 @@ impl Users {
         place
     }
 
-    /// Of the next few who are neighbours, the one least worth. Of a flood of new ones each takes the place of one before.
+    /// The least valuable of the next neighbours. In a flood of new users each replaces an earlier one of the flood.
     fn least(&mut self, now: i64) -> usize {
         let neighbours = self.next..(self.next + NEIGHBOURS).min(self.max);
         self.next = if neighbours.end == self.max { 0 } else { neighbours.end };
