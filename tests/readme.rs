@@ -2,8 +2,9 @@
 
 #![allow(clippy::expect_used, clippy::disallowed_methods, reason = "a test that cannot go on says so")]
 
+use std::fmt::Write as _;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 const README: &str = include_str!("../README.md");
@@ -177,12 +178,54 @@ fn its_commands_are_there() {
     assert!(seen >= 6, "only {seen} commands are found");
 }
 
-#[test]
-fn its_links_lead_somewhere() {
+/// The text of a Markdown page without its code blocks.
+fn prose(page: &str) -> String {
+    format!("\n{page}").split("\n```").step_by(2).collect()
+}
+
+/// The anchors that GitHub generates from the headings of a page.
+fn anchors(page: &str) -> Vec<String> {
+    let anchor = |heading: &str| {
+        let kept = heading.trim().to_lowercase();
+        kept.chars().filter(|c| c.is_alphanumeric() || "-_ ".contains(*c)).collect::<String>().replace(' ', "-")
+    };
+    prose(page).lines().filter(|line| line.starts_with('#')).map(|line| anchor(line.trim_start_matches('#'))).collect()
+}
+
+/// Every Markdown page for users and developers.
+fn pages() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let links: Vec<_> = README.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(to, _)| to).collect();
-    assert!(links.len() > 5);
-    for link in links.into_iter().filter(|link| !link.starts_with("http")) {
-        assert!(root.join(link).exists(), "{link}");
+    let mut pages: Vec<_> = ["README.md", "CHANGELOG.md", "geoip/README.md"].map(|page| root.join(page)).into();
+    for folder in ["docs", "docs/decisions"] {
+        let files = std::fs::read_dir(root.join(folder)).expect("a folder");
+        let files = files.map(|file| file.expect("a file").path());
+        pages.extend(files.filter(|file| file.extension().is_some_and(|extension| extension == "md")));
     }
+    pages
+}
+
+#[test]
+fn doc_links_resolve() {
+    let (mut links, mut broken) = (0, String::new());
+    for page in pages() {
+        let text = std::fs::read_to_string(&page).expect("a page");
+        let prose = prose(&text);
+        let targets = prose.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(to, _)| to);
+        for target in targets.filter(|target| !target.starts_with("http")) {
+            let (file, anchor) = target.split_once('#').map_or((target, None), |(file, anchor)| (file, Some(anchor)));
+            let file = if file.is_empty() { page.clone() } else { page.with_file_name(file) };
+            let found = match anchor {
+                None => file.exists(),
+                Some(anchor) => {
+                    std::fs::read_to_string(&file).is_ok_and(|text| anchors(&text).iter().any(|a| a == anchor))
+                }
+            };
+            links += 1;
+            if !found {
+                writeln!(broken, "{}: {target}", page.display()).expect("a string takes everything");
+            }
+        }
+    }
+    assert!(links > 100, "only {links} links are found");
+    assert!(broken.is_empty(), "\n{broken}");
 }
