@@ -1,13 +1,15 @@
 //! tokenwarden catches stolen OAuth and API tokens while they are being used, and takes them away from the thief.
 //!
 //! The way of an event is `decode → enrich → step → fan out (store | alert | revoke) → checkpoint`: read [`pipeline`]
-//! first. The house has five floors, and imports go down only (a test checks it):
+//! first. The house has seven floors, and imports go down only (a test checks it):
 //!
 //! 0. words: [`key`], [`event`], [`token`], [`secret`], [`sanitize`], [`mod@format`], [`feed`], [`place`], [`route`], [`enrichment`], [`verdict`], [`checkpoint`]
 //! 1. judgement: [`math`], [`memory`], [`term`], [`rule`], [`policy`], [`decide`], [`engine`]
 //! 2. ports: [`port`], and the way out that two adapters share: [`outgoing`]
 //! 3. adapters: [`wire`], [`enrich`], [`source`], [`store`], [`notify`], [`revoke`]
-//! 4. running: [`pipeline`], [`worker`], [`deliver`], [`config`], [`telemetry`], [`simulate`], [`evaluate`], [`cli`]
+//! 4. running: [`pipeline`], [`worker`], [`deliver`], [`config`], [`telemetry`]
+//! 5. measuring, which the service does without: [`lab`]
+//! 6. commands: [`cli`]
 //!
 //! What always holds:
 //! - [`engine::step`] is total: any events in any order, never a panic.
@@ -51,8 +53,7 @@ pub mod wire;
 pub mod cli;
 pub mod config;
 pub mod deliver;
-pub mod evaluate;
+pub mod lab;
 pub mod pipeline;
-pub mod simulate;
 pub mod telemetry;
 pub mod worker;

@@ -11,9 +11,10 @@ use std::process::Command;
 
 use tempfile::TempDir;
 use tokenwarden::config::cache_folder;
-use tokenwarden::enrich::{Enricher, GeoSettings, mmdb_source};
+use tokenwarden::enrich::{Enricher, GeoSettings};
 use tokenwarden::enrichment::EnrichedEvent;
 use tokenwarden::event::{Address, Event, EventGeo, Kind, Timestamp, TokenType};
+use tokenwarden::lab::mmdb_source;
 use tokenwarden::place::NetworkClass;
 use tokenwarden::token::TokenHasher;
 

@@ -8,8 +8,8 @@ use std::time::UNIX_EPOCH;
 use clap::{Args, Subcommand};
 
 use super::Failure;
-use crate::enrich::mmdb_source::{self, SourceError};
-use crate::enrich::mmdb_writer::Description;
+use crate::lab::mmdb_source::{self, SourceError};
+use crate::lab::mmdb_writer::Description;
 
 /// Makes GeoIP files.
 #[derive(Debug, Args)]

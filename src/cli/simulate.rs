@@ -10,7 +10,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
 use super::Failure;
-use crate::simulate::{Crowd, Settings, Simulation};
+use crate::lab::simulate::{Crowd, Settings, Simulation};
 
 /// Write made-up traffic with thefts in it, and apart from it the labels that tell which events are a thief's. The
 /// same seed gives the same bytes on every machine. What is in it: docs/simulator.md.

@@ -9,8 +9,6 @@ mod country;
 mod database;
 mod event_geo;
 mod geo;
-pub mod mmdb_source;
-pub mod mmdb_writer;
 pub mod network_class;
 mod record;
 mod slots;

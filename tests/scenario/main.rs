@@ -21,11 +21,11 @@ use story::{Atlas, DAY, Event, HOUR, MINUTE, SECOND, Story, address, fired, neig
 use tokenwarden::checkpoint::Position;
 use tokenwarden::engine;
 use tokenwarden::enrich::Enricher;
+use tokenwarden::lab::simulate::{Settings, Simulation};
 use tokenwarden::notify;
 use tokenwarden::pipeline::{Epoch, Pipeline};
 use tokenwarden::port::Message;
 use tokenwarden::rule::RuleSet;
-use tokenwarden::simulate::{Settings, Simulation};
 use tokenwarden::source::file::FileSource;
 use tokenwarden::store::{MemoryRows, NullStore};
 use tokenwarden::telemetry::{Health, Metrics, SystemClock};

@@ -1,7 +1,7 @@
 //! What one tenant, or a thief who knows the owner's events, must not do to others.
 
 use tokenwarden::engine;
-use tokenwarden::simulate::Simulation;
+use tokenwarden::lab::simulate::Simulation;
 use tokenwarden::token::TokenHasher;
 use tokenwarden::verdict::Verdict;
 use tokenwarden::worker::Spread;
@@ -57,8 +57,10 @@ fn event_delivered_twice_is_one_event() {
 #[test]
 fn verdicts_do_not_depend_on_the_key() {
     let file = tempfile::NamedTempFile::new().expect("a file");
-    let settings =
-        tokenwarden::simulate::Settings { days: 6, ..tokenwarden::simulate::Settings::afternoon(7, super::NOW) };
+    let settings = tokenwarden::lab::simulate::Settings {
+        days: 6,
+        ..tokenwarden::lab::simulate::Settings::afternoon(7, super::NOW)
+    };
     let mut simulation = Simulation::new(settings);
     let mut lines = Vec::new();
     while simulation.next_day(&mut lines) {}

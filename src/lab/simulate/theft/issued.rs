@@ -5,11 +5,11 @@ use std::sync::Arc;
 use super::past::Past;
 use super::{Loot, Planter};
 use crate::event::{Kind, TokenType};
-use crate::simulate::apps::Tokens;
-use crate::simulate::networks::Network;
-use crate::simulate::record::{Holder, Record, Sighting};
-use crate::simulate::span::{Depth, HOUR, MINUTE};
-use crate::simulate::thief::Manner;
+use crate::lab::simulate::apps::Tokens;
+use crate::lab::simulate::networks::Network;
+use crate::lab::simulate::record::{Holder, Record, Sighting};
+use crate::lab::simulate::span::{Depth, HOUR, MINUTE};
+use crate::lab::simulate::thief::Manner;
 
 impl Planter {
     /// A copy of a refresh token that the owner has since exchanged, or is going to.

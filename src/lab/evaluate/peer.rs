@@ -343,8 +343,8 @@ mod tests {
 
     use super::*;
     use crate::enrich::Enricher;
-    use crate::evaluate::tests::event;
     use crate::event::Address;
+    use crate::lab::evaluate::tests::event;
     use crate::place::{Network, NetworkClass, Place};
     use crate::port::GeoLookup;
 

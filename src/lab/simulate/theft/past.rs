@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::TheftKind;
 use crate::event::{Kind, TokenType};
-use crate::simulate::apps::{App, DEPLOY, Tokens};
-use crate::simulate::record::{Holder, Record};
-use crate::simulate::span::Depth;
+use crate::lab::simulate::apps::{App, DEPLOY, Tokens};
+use crate::lab::simulate::record::{Holder, Record};
+use crate::lab::simulate::span::Depth;
 
 /// One holder's events of the day, in time order.
 pub(super) struct Past<'r> {

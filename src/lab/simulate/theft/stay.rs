@@ -4,10 +4,10 @@ use std::collections::HashSet;
 
 use super::past::Past;
 use super::{Day, Loot, Planter, Stay, TheftKind};
-use crate::simulate::networks::Network;
-use crate::simulate::record::Record;
-use crate::simulate::span::{DAY, HOUR};
-use crate::simulate::thief::Manner;
+use crate::lab::simulate::networks::Network;
+use crate::lab::simulate::record::Record;
+use crate::lab::simulate::span::{DAY, HOUR};
+use crate::lab::simulate::thief::Manner;
 
 impl Planter {
     pub(super) fn begin_stay(

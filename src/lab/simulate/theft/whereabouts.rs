@@ -1,10 +1,10 @@
 //! Where a thief sits, as seen from the owner: abroad, behind a VPN, at homes of the country, next door.
 
 use super::Planter;
-use crate::simulate::networks::{Network, Purpose, continent};
-use crate::simulate::record::Record;
-use crate::simulate::span::Depth;
-use crate::simulate::thief::{Thief, network_of};
+use crate::lab::simulate::networks::{Network, Purpose, continent};
+use crate::lab::simulate::record::Record;
+use crate::lab::simulate::span::Depth;
+use crate::lab::simulate::thief::{Thief, network_of};
 
 impl Planter {
     pub(super) fn anywhere(&mut self, owned: &Record, networks: &[Network]) -> Option<Thief> {

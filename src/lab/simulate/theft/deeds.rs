@@ -4,10 +4,10 @@
 use super::past::Past;
 use super::{Day, Loot, Planter, TheftKind};
 use crate::event::TokenType;
-use crate::simulate::networks::{Network, Purpose};
-use crate::simulate::record::Record;
-use crate::simulate::span::{DAY, Depth, HOUR, MINUTE};
-use crate::simulate::thief::{Manner, Thief};
+use crate::lab::simulate::networks::{Network, Purpose};
+use crate::lab::simulate::record::Record;
+use crate::lab::simulate::span::{DAY, Depth, HOUR, MINUTE};
+use crate::lab::simulate::thief::{Manner, Thief};
 
 impl Planter {
     /// One try with one holder drawn at random. `None` where nothing of the kind can happen to them today.
