@@ -6,6 +6,7 @@ use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::error::DecodeError;
+use super::pieces;
 
 /// Names of the first member of an object around an array of records: CloudTrail's files and events of AWS Lambda, the
 /// answer of `lookup-events`, and the batches of Azure Event Hubs and Amazon Data Firehose.
@@ -24,35 +25,49 @@ pub fn of(text: &str) -> Option<&str> {
 }
 
 /// Hands each element of the `array`, a part of `payload`, to `take`, and returns how many there were. What follows the
-/// array is not looked at. Where the array breaks off, its whole elements have been handed on.
+/// array is not looked at. An element that is no JSON is handed on like the others: its own reading says what is wrong
+/// with it. Where the array breaks off, its whole elements have been handed on.
 pub fn each<'a>(payload: &[u8], array: &'a str, take: &mut dyn FnMut(&'a str)) -> Result<usize, DecodeError> {
     let base = super::error::offset_in(payload, array).unwrap_or_default();
+    // Behind the opening bracket, and then behind the last element that was read.
+    let (mut count, mut read) = (0, 1);
     let mut json = serde_json::Deserializer::from_str(array);
-    json.deserialize_seq(Each(take)).map_err(|error| DecodeError::json(payload, base, array, &error, None))
+    let strict = json.deserialize_seq(Each(&mut |element: &'a str| {
+        count += 1;
+        read = super::error::offset_in(array.as_bytes(), element).unwrap_or_default() + element.len();
+        take(element);
+    }));
+    let Err(error) = strict else { return Ok(count) };
+    let rest = array.get(read..).unwrap_or_default();
+    let elements = pieces::elements(rest);
+    for element in &elements.parts {
+        count += 1;
+        take(element);
+    }
+    if elements.closed || elements.breaks_off {
+        return Ok(count);
+    }
+    Err(DecodeError::json(payload, base, array, &error, None))
 }
 
 /// The values in `text`, if it is several objects or arrays one behind another and nothing else.
 pub fn in_a_row(text: &str) -> Option<Vec<&str>> {
-    let values = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
-    let values = values.map(|value| value.ok().map(RawValue::get)).collect::<Option<Vec<_>>>()?;
-    (values.len() > 1 && values.iter().all(|value| value.starts_with(['{', '[']))).then_some(values)
+    pieces::values(text).filter(|values| values.len() > 1)
 }
 
 struct Each<'t, 'a>(&'t mut dyn FnMut(&'a str));
 
 impl<'de> Visitor<'de> for Each<'_, 'de> {
-    type Value = usize;
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an array")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut records: A) -> Result<usize, A::Error> {
-        let mut count = 0;
+    fn visit_seq<A: SeqAccess<'de>>(self, mut records: A) -> Result<(), A::Error> {
         while let Some(record) = records.next_element::<&RawValue>()? {
             (self.0)(record.get());
-            count += 1;
         }
-        Ok(count)
+        Ok(())
     }
 }

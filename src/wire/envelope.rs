@@ -16,6 +16,7 @@ use flate2::bufread::MultiGzDecoder;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::{pieces, repair};
 use crate::port::BATCH_BYTES_MAX;
 
 /// Wrappings in one another that are looked into.
@@ -86,7 +87,7 @@ const SIGNATURES: &[&str] = &[
 /// What stands in an object that is no record.
 pub struct Contents<'a> {
     /// The members that may hold records, in the order in which they are to be tried.
-    pub members: Vec<&'a RawValue>,
+    pub members: Vec<&'a str>,
     /// It is a wrapping for sure.
     pub is_envelope: bool,
 }
@@ -94,9 +95,23 @@ pub struct Contents<'a> {
 /// The contents of the object in `text`; `None` where it is no object.
 pub fn open(text: &str) -> Option<Contents<'_>> {
     let mut json = serde_json::Deserializer::from_str(text);
-    let Members { mut found, is_envelope } = json.deserialize_map(MembersVisitor).ok()?;
-    found.sort_by_key(|(priority, _)| *priority);
-    Some(Contents { members: found.into_iter().map(|(_, value)| value).collect(), is_envelope })
+    let mut all = Members { found: Vec::new(), is_envelope: false };
+    json.deserialize_map(MembersVisitor(&mut all)).ok()?;
+    // What follows would be lost.
+    json.end().ok()?;
+    Some(all.into_contents())
+}
+
+/// The contents of the object in `text`, which is no valid JSON, if it is a wrapping for sure, by a member that only
+/// those have or because it has no others: in a broken record a client may have written anything.
+pub fn open_broken(text: &str) -> Option<Contents<'_>> {
+    let mut all = Members { found: Vec::new(), is_envelope: false };
+    let mut others = 0;
+    for (name, value) in pieces::members(text)? {
+        others += usize::from(!MEMBERS.contains(&name));
+        all.add(name, value);
+    }
+    (all.is_envelope || others == 0).then(|| all.into_contents())
 }
 
 /// What may be a record or hold some.
@@ -108,24 +123,35 @@ pub enum Part<'a> {
 }
 
 /// Hands on what stands in the member `value`, in order.
-pub fn parts<'a>(value: &'a RawValue, take: &mut dyn FnMut(Part<'a>)) {
-    match value.get().as_bytes().first() {
-        Some(b'{') => take(Part::Object(value.get())),
+pub fn parts<'a>(value: &'a str, take: &mut dyn FnMut(Part<'a>)) {
+    match value.as_bytes().first() {
+        Some(b'{') => take(Part::Object(value)),
         Some(b'[') => {
-            let items = serde_json::from_str::<Vec<&'a RawValue>>(value.get()).unwrap_or_default();
+            let items = pieces::elements(value.get(1..).unwrap_or_default()).parts;
             // An array in an array is no batch of anything that is known.
-            items.into_iter().filter(|item| !item.get().starts_with('[')).for_each(|item| parts(item, take));
+            items.into_iter().filter(|item| !item.starts_with('[')).for_each(|item| parts(item, take));
         }
-        Some(b'"') => {
-            let Ok(text) = serde_json::from_str::<Cow<'a, str>>(value.get()) else { return };
-            let start = text.trim_ascii_start();
-            if start.starts_with(['{', '[']) {
-                take(Part::Bytes(text.into_owned().into_bytes()));
-            } else if let Some(bytes) = from_base64(start.trim_ascii_end()) {
-                take(Part::Bytes(bytes));
-            }
-        }
+        Some(b'"') => in_text(value).into_iter().for_each(|bytes| take(Part::Bytes(bytes))),
         _ => {}
+    }
+}
+
+/// What stands in the JSON string `value`, if it is JSON or compressed.
+fn in_text(value: &str) -> Option<Vec<u8>> {
+    let text = serde_json::from_str::<String>(value).ok();
+    let repaired = || serde_json::from_str(&repair::repair(value.as_bytes())?.text).ok();
+    let text = text.or_else(repaired)?;
+    let is_json = text.trim_ascii_start().starts_with(['{', '[']);
+    if is_json { Some(text.into_bytes()) } else { from_base64(&text) }
+}
+
+/// What stands in a message that is one JSON string, or in base64.
+pub fn wrapped(text: &str) -> Option<Vec<u8>> {
+    let text = text.trim_ascii();
+    match text.as_bytes().first()? {
+        b'{' | b'[' => None,
+        b'"' => in_text(text),
+        _ => from_base64(text),
     }
 }
 
@@ -137,11 +163,14 @@ fn from_base64(text: &str) -> Option<Vec<u8>> {
     );
     // The shortest record is longer.
     const BYTES_MIN: usize = 16;
-    if text.len() < BYTES_MIN || !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte)) {
+    let is_known = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte) || byte.is_ascii_whitespace();
+    if text.len() < BYTES_MIN || !text.bytes().all(is_known) {
         return None;
     }
+    // It may be broken into lines (RFC 2045 section 6.8).
+    let text: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
     let bytes = ENGINE.decode(text).ok()?;
-    let is_json = matches!(bytes.trim_ascii_start().first(), Some(b'{' | b'['));
+    let is_json = matches!(bytes.trim_ascii_start().first(), Some(b'{' | b'[' | b'"'));
     (is_json || Compression::of(&bytes).is_some()).then_some(bytes)
 }
 
@@ -239,29 +268,39 @@ fn has(text: &str, path: &str) -> bool {
 }
 
 struct Members<'a> {
-    found: Vec<(usize, &'a RawValue)>,
+    found: Vec<(usize, &'a str)>,
     is_envelope: bool,
 }
 
-struct MembersVisitor;
+impl<'a> Members<'a> {
+    fn add(&mut self, name: &str, value: &'a str) {
+        self.is_envelope |= SIGNATURES.contains(&name);
+        if let Some(priority) = MEMBERS.iter().position(|member| *member == name) {
+            self.found.push((priority, value));
+        }
+    }
 
-impl<'de> Visitor<'de> for MembersVisitor {
-    type Value = Members<'de>;
+    fn into_contents(mut self) -> Contents<'a> {
+        self.found.sort_by_key(|(priority, _)| *priority);
+        Contents { members: self.found.into_iter().map(|(_, value)| value).collect(), is_envelope: self.is_envelope }
+    }
+}
+
+struct MembersVisitor<'m, 'a>(&'m mut Members<'a>);
+
+impl<'de> Visitor<'de> for MembersVisitor<'_, 'de> {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
-        let mut all = Members { found: Vec::new(), is_envelope: false };
         while let Some(name) = members.next_key::<Cow<'de, str>>()? {
-            all.is_envelope |= SIGNATURES.contains(&name.as_ref());
-            match MEMBERS.iter().position(|member| *member == name) {
-                Some(priority) => all.found.push((priority, members.next_value()?)),
-                None => _ = members.next_value::<IgnoredAny>()?,
-            }
+            let value = members.next_value::<&RawValue>()?;
+            self.0.add(&name, value.get());
         }
-        Ok(all)
+        Ok(())
     }
 }
 

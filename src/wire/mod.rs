@@ -7,6 +7,7 @@ mod flat;
 mod mapped;
 mod mapping;
 mod native;
+mod pieces;
 mod plain;
 mod repair;
 mod scalar;
@@ -17,6 +18,8 @@ pub mod verdict;
 
 use std::borrow::Cow;
 use std::ops::Range;
+
+use serde::de::IgnoredAny;
 
 pub use error::DecodeError;
 pub use text::{Notes, UNREADABLE};
@@ -29,10 +32,11 @@ use crate::port::{BATCH_BYTES_MAX, RECORD_BYTES_MAX};
 use crate::secret::{secrets, whole_strings};
 use crate::token::{TokenHasher, TokenIds};
 
-use envelope::{Budget, Compression, Part};
+use envelope::{Budget, Compression, Contents, Part};
 use error::offset_in;
 use mapped::{Mapper, NO_TOKEN, Unread};
 use mapping::Mapping;
+use repair::Repaired;
 use text::Screen;
 
 /// What one record holds.
@@ -76,6 +80,8 @@ enum Found {
 struct Depth {
     /// Wrappings around it.
     levels: usize,
+    /// It is one of several values that stand one behind another.
+    in_a_row: bool,
     /// What may still be expanded of the message.
     budget: Budget,
 }
@@ -113,7 +119,7 @@ impl Decoder {
         if payload.len() > BATCH_BYTES_MAX {
             return take(Err(too_long(payload, 0, BATCH_BYTES_MAX)));
         }
-        let mut depth = Depth { levels: 0, budget: Budget::new() };
+        let mut depth = Depth { levels: 0, in_a_row: false, budget: Budget::new() };
         let found = self.message(payload, &mut depth, take);
         settle(found, take);
     }
@@ -130,7 +136,10 @@ impl Decoder {
             };
         }
         match text_of(payload, envelope::without_schema_number(payload)) {
-            Ok(text) => self.records(payload, text, Pass::First, depth, take),
+            Ok(text) => match envelope::wrapped(text) {
+                Some(bytes) => self.inside(payload, 0, &bytes, depth, take),
+                None => self.records(payload, text, Pass::First, depth, take),
+            },
             Err(error) if error.is_syntax() => self.repaired(payload, payload, error, depth, take),
             Err(error) => {
                 take(Err(error));
@@ -147,11 +156,13 @@ impl Decoder {
             return Found::Record;
         }
         depth.levels += 1;
+        let in_a_row = std::mem::replace(&mut depth.in_a_row, false);
         let mut owned = |decoded: Result<Decoded<'_>, DecodeError>| {
             take(decoded.map(Decoded::into_owned).map_err(|error| error.moved_to(payload, at)));
         };
         let found = self.message(bytes, depth, &mut owned);
         depth.levels -= 1;
+        depth.in_a_row = in_a_row;
         match found {
             Found::Foreign(error) => Found::Foreign(error.moved_to(payload, at)),
             found => found,
@@ -195,24 +206,34 @@ impl Decoder {
             Found::Foreign(too_long(payload, base, RECORD_BYTES_MAX))
         } else {
             self.strict(payload, text, &mut |decoded| match decoded {
-                Err(error) if error.is_syntax() && pass == Pass::First => failed = Some(error),
+                Err(error) if error.is_syntax() => failed = Some(error),
                 decoded => take(decoded),
             })
         };
         match (failed, found) {
-            (Some(error), _) => match batch::in_a_row(text) {
+            (Some(error), _) => match batch::in_a_row(text).filter(|_| !depth.in_a_row) {
                 Some(records) => {
+                    depth.in_a_row = true;
                     for record in records {
                         let found = self.records(payload, record, pass, depth, take);
                         settle(found, take);
                     }
+                    depth.in_a_row = false;
                     Found::Record
                 }
-                None => self.repaired(payload, text.as_bytes(), error, depth, take),
+                None if pass == Pass::First => self.repaired(payload, text.as_bytes(), error, depth, take),
+                None => match envelope::open_broken(text) {
+                    Some(contents) => self.broken(payload, contents, (pass, error), depth, take),
+                    None => {
+                        take(Err(error));
+                        Found::Record
+                    }
+                },
             },
-            (None, found @ (Found::Foreign(_) | Found::NoToken)) => {
-                self.unwrapped(payload, text, (pass, found), depth, take)
-            }
+            (None, found @ (Found::Foreign(_) | Found::NoToken)) => match envelope::open(text) {
+                Some(contents) => self.unwrapped(payload, contents, (pass, found), depth, take),
+                None => found,
+            },
             (None, found) => found,
         }
     }
@@ -228,7 +249,10 @@ impl Decoder {
                 take(Ok(Decoded::Event(event)));
                 return Found::Record;
             }
-            return match native::decode(payload, base, text, &mut screen) {
+            let decoded = native::decode(payload, base, text, &mut screen);
+            // The reader stops at the first fault of a record, and another one may follow.
+            let decoded = decoded.map_err(|error| whole(payload, base, text).err().unwrap_or(error));
+            return match decoded {
                 Err(error) if !error.is_syntax() && !envelope::has_any(text, native::MARKS) => Found::Foreign(
                     foreign(self.format, text).map_or(error, |reason| DecodeError::new(payload, base, "", reason)),
                 ),
@@ -248,20 +272,22 @@ impl Decoder {
         }
     }
 
-    /// The records that stand in the object in `text`, which is none itself: it was `found` to be none.
+    /// The records that stand in an object with these `contents`, which is none itself: it was `found` to be none.
     fn unwrapped<'a>(
         &mut self,
         payload: &'a [u8],
-        text: &'a str,
+        contents: Contents<'a>,
         (pass, found): (Pass, Found),
         depth: &mut Depth,
         take: &mut Take<'_, 'a>,
     ) -> Found {
-        let Some(contents) = envelope::open(text).filter(|_| depth.levels < envelope::LEVELS_MAX) else { return found };
+        if depth.levels >= envelope::LEVELS_MAX {
+            return found;
+        }
         depth.levels += 1;
         let mut foreign = None;
         for member in contents.members {
-            let at = offset_in(payload, member.get()).unwrap_or_default();
+            let at = offset_in(payload, member).unwrap_or_default();
             let mut any = false;
             envelope::parts(member, &mut |part| {
                 let inner = match part {
@@ -293,17 +319,41 @@ impl Decoder {
         }
     }
 
+    /// The records that can be read in an envelope with these `contents`, which as a whole fails with this error.
+    fn broken<'a>(
+        &mut self,
+        payload: &'a [u8],
+        contents: Contents<'a>,
+        (pass, error): (Pass, DecodeError),
+        depth: &mut Depth,
+        take: &mut Take<'_, 'a>,
+    ) -> Found {
+        let found = self.unwrapped(payload, contents, (pass, Found::Empty), depth, take);
+        if !matches!(found, Found::Record) {
+            take(Err(error));
+        }
+        Found::Record
+    }
+
     /// What `part` of `payload` holds once it is repaired. It has failed with `error`, which stands where the repair
     /// does not help. Events are copied here, because they outlive the repaired text.
     fn repaired<'a>(
         &mut self,
         payload: &'a [u8],
-        part: &[u8],
+        part: &'a [u8],
         error: DecodeError,
         depth: &mut Depth,
         take: &mut Take<'_, 'a>,
     ) -> Found {
-        let Some(repaired) = repair::repair(part) else {
+        let repaired = repair::repair(part);
+        let is_whole = |repaired: &Repaired| serde_json::from_str::<IgnoredAny>(&repaired.text).is_ok();
+        if !repaired.as_ref().is_some_and(is_whole)
+            && let Ok(text) = std::str::from_utf8(part)
+            && let Some(contents) = envelope::open_broken(text)
+        {
+            return self.broken(payload, contents, (Pass::First, error), depth, take);
+        }
+        let Some(repaired) = repaired else {
             take(Err(error));
             return Found::Record;
         };
@@ -312,15 +362,11 @@ impl Decoder {
         let mut error = Some(error);
         let mut take = |decoded: Result<Decoded<'_>, DecodeError>| match decoded {
             Ok(decoded) => take(Ok(decoded.into_owned())),
-            Err(again) if again.is_syntax() => {
-                // The first error has the place where the message breaks, and is handed on once.
-                if let Some(error) = error.take() {
-                    take(Err(error));
-                }
-            }
             Err(again) => {
                 let byte = base + repaired.origin(again.at.byte);
-                take(Err(again.moved_to(payload, byte)));
+                // The first error has the place where the message breaks.
+                let first = error.take_if(|_| again.is_syntax());
+                take(Err(first.unwrap_or_else(|| again.moved_to(payload, byte))));
             }
         };
         match text_of(bytes, bytes) {
@@ -337,6 +383,12 @@ impl Decoder {
             }
         }
     }
+}
+
+/// Whether `text`, which begins at byte `base` of `payload`, is one JSON value and nothing else.
+fn whole(payload: &[u8], base: usize, text: &str) -> Result<(), DecodeError> {
+    let valid = serde_json::from_str::<IgnoredAny>(text);
+    valid.map(|_| ()).map_err(|error| DecodeError::json(payload, base, text, &error, None))
 }
 
 /// Hands on what an object was found to be that nothing else is to be looked for in.
@@ -411,6 +463,7 @@ fn text_of<'a>(payload: &[u8], body: &'a [u8]) -> Result<&'a str, DecodeError> {
         _ => DecodeError::not_utf8(payload, error.valid_up_to()),
     })?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let text = text.strip_prefix(pieces::RECORD_SEPARATOR).unwrap_or(text);
     if text.trim_ascii().is_empty() { Err(DecodeError::new(payload, 0, "", "an empty message")) } else { Ok(text) }
 }
 
