@@ -115,8 +115,8 @@ impl TokenType {
 
 /// An IP address in canonical form: an IPv6 address that is only another notation of an IPv4 address, or a translator's
 /// for one, is the IPv4 address. These are v4-mapped and v4-compatible addresses (RFC 4291 section 2.5.5), NAT64's
-/// well-known prefix (RFC 6052) and 6to4 (RFC 3056). NAT64 prefixes of a network's own (RFC 8215 among them) cannot be
-/// told from other addresses.
+/// well-known prefix (RFC 6052), its prefix for networks' own use (RFC 8215) where the last 32 bits hold the IPv4 address,
+/// and 6to4 (RFC 3056). Other NAT64 prefixes of a network's own cannot be told from other addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address(IpAddr);
 
@@ -130,12 +130,15 @@ impl Address {
     }
 
     /// The address whose place is that of the client: of a Teredo address (RFC 4380 section 4) the client's own IPv4
-    /// address behind the relay, which the address holds inverted; else the address itself.
+    /// address behind the relay, which the address holds inverted; of a link-local ISATAP address (RFC 5214 section 6.1)
+    /// the IPv4 address in it; else the address itself.
     #[must_use]
     pub const fn located(self) -> IpAddr {
         let IpAddr::V6(v6) = self.0 else { return self.0 };
         match v6.octets() {
             [0x20, 0x01, 0, 0, .., a, b, c, d] => IpAddr::V4(Ipv4Addr::new(!a, !b, !c, !d)),
+            // Under another prefix the address has the prefix's place, and the IPv4 address is its network's own.
+            [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0 | 2, 0, 0x5e, 0xfe, a, b, c, d] => IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
             _ => self.0,
         }
     }
@@ -194,8 +197,14 @@ const fn v4_within(v6: Ipv6Addr) -> Option<Ipv4Addr> {
         [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
         | [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d]
         | [0x20, 0x02, a, b, c, d, ..] => (a, b, c, d),
-        // 0.0.0.0/8 holds no host (RFC 1122), and `::1` is the loopback address.
-        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d] if a != 0 => (a, b, c, d),
+        // 0.0.0.0/8 holds no host (RFC 1122), and `::1` is the loopback address. A translator with a longer part of the
+        // prefix for its network's own use (RFC 6052 section 2.2) has zeros in the last octets.
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d]
+        | [0, 0x64, 0xff, 0x9b, 0, 1, _, _, 0, 0, 0, 0, a, b, c, d]
+            if a != 0 =>
+        {
+            (a, b, c, d)
+        }
         _ => return None,
     };
     Some(Ipv4Addr::new(a, b, c, d))
@@ -478,6 +487,17 @@ mod tests {
             ("abc", 479_470_107),
         ] {
             assert_eq!(murmur2(key.as_bytes()) as i32, hash, "{key}");
+        }
+    }
+
+    #[test]
+    fn isatap_address_is_located_by_its_ipv4_address() {
+        for text in ["fe80::5efe:192.0.2.45", "fe80::200:5efe:192.0.2.45"] {
+            assert!(address(text).ip().is_ipv6(), "the address stays what it is");
+            assert_eq!(address(text).located().to_string(), "192.0.2.45", "{text}");
+        }
+        for text in ["2001:db8::5efe:10.0.0.1", "fe80::1:5efe:192.0.2.45", "fe80::7"] {
+            assert_eq!(address(text).located(), address(text).ip(), "{text}");
         }
     }
 

@@ -78,7 +78,9 @@ fn optional_field_unreadable_keeps_the_event() {
         (r#","bytes_out":12.5"#, "bytes_out: expected an integer"),
         (r#","bytes_out":99999999999999999999"#, "bytes_out: too large"),
         (r#","ip_address":"192.0.2.256""#, "ip_address: not an IP address"),
-        (r#","ip_address":"fe80::1%eth0""#, "ip_address: not an IP address"),
+        (r#","ip_address":"192.0.2.1, 198.51.100.7""#, "ip_address: not an IP address"),
+        (r#","ip_address":"192.0.2.1:65536""#, "ip_address: not an IP address"),
+        (r#","ip_address":"192.0.2.0/24""#, "ip_address: not an IP address"),
         (r#","ip_address":3221225985"#, "ip_address: "),
         (r#","issued_at":"yesterday""#, "issued_at: not an RFC 3339 time"),
         (r#","expires_at":"0000-01-01T00:00:00Z""#, "expires_at: a time outside"),
@@ -207,6 +209,18 @@ fn harmless_variants_are_read() {
     }
     let time = event(Format::Native, native("").replace("\"2026-11-22T10:15:30.123Z\"", "\"1795342530123\""));
     assert_eq!(time.timestamp.millis(), 1_795_342_530_123);
+    for (sent, read) in [
+        ("192.0.2.7:443", "192.0.2.7"),
+        ("[2001:db8::7]:443", "2001:db8::7"),
+        ("[2001:db8::7]", "2001:db8::7"),
+        ("[::ffff:192.0.2.7]:1", "192.0.2.7"),
+        ("fe80::7%eth0", "fe80::7"),
+        ("[fe80::7%25eth0]:443", "fe80::7"),
+    ] {
+        let event = event(Format::Native, native(&format!(r#","ip_address":"{sent}""#)));
+        let address = event.address.map(|address| address.to_string());
+        assert_eq!((address.as_deref(), unreadable(&event)), (Some(read), ""), "{sent}");
+    }
     let words = event(Format::Native, native(r#","kind":"REVOKED","token_type":"Refresh""#));
     assert_eq!((words.kind, words.token_type, unreadable(&words)), (Kind::Revoked, TokenType::Refresh, ""));
     let empty = event(Format::Native, native(r#","ip_address":"","status":null,"scopes":"","user_agent":null"#));

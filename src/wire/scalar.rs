@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::net::IpAddr;
 
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
@@ -100,11 +101,37 @@ impl<'a> Scalar<'a> {
         Timestamp::from_millis(millis).map(Some).ok_or(time::OUT_OF_RANGE)
     }
 
-    /// An IPv4 or IPv6 address without zone, port or prefix length.
+    /// An IPv4 or IPv6 address, also with the port or the zone that a server has beside it. A list of addresses is none:
+    /// which of them is the client's is for the producer to know, and the client may have written the first.
     pub fn address(self) -> Result<Option<Address>, &'static str> {
         let Some(text) = self.text()? else { return Ok(None) };
-        text.parse().map(|ip| Some(Address::new(ip))).map_err(|_| "not an IP address")
+        let ip = text.parse().ok().or_else(|| beside_port_or_zone(&text));
+        ip.map(|ip| Some(Address::new(ip))).ok_or("not an IP address")
     }
+}
+
+/// The address in `192.0.2.7:443`, `[2001:db8::7]:443`, `[2001:db8::7]` or `fe80::7%eth0` (RFC 3986 section 3.2.2, RFC
+/// 4007 section 11).
+fn beside_port_or_zone(text: &str) -> Option<IpAddr> {
+    let is_port = |port: &str| port.parse::<u16>().is_ok();
+    let (address, zone) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (address, after) = rest.split_once(']')?;
+            if !(after.is_empty() || after.strip_prefix(':').is_some_and(is_port)) {
+                return None;
+            }
+            address.split_once('%').map_or((address, None), |(address, zone)| (address, Some(zone)))
+        }
+        None => match text.split_once('%') {
+            Some((address, zone)) => (address, Some(zone)),
+            None => {
+                let (address, port) = text.split_once(':')?;
+                return is_port(port).then(|| address.parse().ok().map(IpAddr::V4)).flatten();
+            }
+        },
+    };
+    let is_zone = |zone: &str| !zone.is_empty() && zone.bytes().all(|byte| byte.is_ascii_graphic());
+    zone.is_none_or(is_zone).then(|| address.parse().ok().map(IpAddr::V6)).flatten()
 }
 
 /// The number that a text of decimal digits stands for, `None` where it is another text.
