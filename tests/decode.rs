@@ -303,7 +303,9 @@ fn object() -> impl Strategy<Value = Map<String, Value>> {
         .map(|name| prop::option::of(words(128)).prop_map(move |text| text.map(|text| (name.to_owned(), json!(text)))))
         .collect::<Vec<_>>();
     let address = prop_oneof![any::<[u8; 4]>().prop_map(IpAddr::from), any::<[u8; 16]>().prop_map(IpAddr::from)];
-    let required = (words(128), 0..=Timestamp::MAX.millis(), words(128), address, any::<bool>());
+    // From 1980 on: an earlier number looks like seconds.
+    let millis = 315_532_800_000..=Timestamp::MAX.millis();
+    let required = (words(128), millis, words(128), address, any::<bool>());
     let numbers = (prop::option::of(0..1000_u16), prop::option::of(any::<u64>()), prop::option::of(0..=2000_i64));
     let scopes = prop::collection::vec(words(128), 0..4);
     let attrs = prop::collection::btree_map("[a-z]{1,8}\\.x", words(200), 0..4);

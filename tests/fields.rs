@@ -85,6 +85,8 @@ fn optional_field_unreadable_keeps_the_event() {
         (r#","issued_at":"yesterday""#, "issued_at: not an RFC 3339 time"),
         (r#","expires_at":"0000-01-01T00:00:00Z""#, "expires_at: a time outside"),
         (r#","expires_at":1.5"#, "expires_at: "),
+        (r#","expires_at":1790000000"#, "expires_at: looks like seconds, where milliseconds are expected"),
+        (r#","issued_at":"1790000000""#, "issued_at: looks like seconds, where milliseconds are expected"),
         (r#","kind":"introspected""#, "kind: no such kind"),
         (r#","token_type":"bearer""#, "token_type: no such token type"),
         (r#","scopes":{}"#, "scopes: expected an array or a string"),
@@ -186,6 +188,22 @@ fn required_field_missing_is_fault() {
             let shown = fault(Format::Native, &text);
             assert!(shown.starts_with(&format!("{field}: ")), "{text}\n{shown}");
         }
+    }
+}
+
+#[test]
+fn native_time_in_another_unit_is_fault() {
+    let at = |time: &str| native("").replace("\"2026-11-22T10:15:30.123Z\"", time);
+    for time in ["1790000000", "\"1790000000\"", "946684800", "4102444799"] {
+        let shown = fault(Format::Native, at(time));
+        assert!(shown.starts_with("timestamp: looks like seconds, where milliseconds are expected"), "{time}: {shown}");
+    }
+    for time in ["1790000000000000", "\"1790000000000000\"", "1790000000000000000"] {
+        let shown = fault(Format::Native, at(time));
+        assert!(shown.starts_with("timestamp: a time outside the years 1970 to 2199"), "{time}: {shown}");
+    }
+    for time in ["0", "1", "86400000", "5000000000", "1790000000000"] {
+        assert_eq!(event(Format::Native, at(time)).event_id, "e1", "{time}");
     }
 }
 

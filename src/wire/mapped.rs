@@ -483,7 +483,7 @@ fn time(text: &str) -> Result<Time, &'static str> {
         return time::parse(text).map(Time::Text);
     };
     if (0.0..MILLIS_MIN).contains(&number) {
-        return Err("looks like seconds, where milliseconds are expected");
+        return Err(time::SECONDS);
     }
     let unit = if number >= NANOS_MIN {
         "looks like nanoseconds, where milliseconds are expected"

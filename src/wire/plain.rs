@@ -238,7 +238,8 @@ impl<'a> Cursor<'a> {
         if self.peek()? == b'"' {
             time::parse(self.string()?).ok()
         } else {
-            Timestamp::from_millis(i64::try_from(self.integer()?).ok()?)
+            let millis = i64::try_from(self.integer()?).ok()?;
+            if time::LIKE_SECONDS.contains(&millis) { None } else { Timestamp::from_millis(millis) }
         }
     }
 }

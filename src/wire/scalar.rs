@@ -98,6 +98,9 @@ impl<'a> Scalar<'a> {
             Self::Float(_) => return Err("expected whole milliseconds"),
             Self::Bool(_) | Self::Nested => return Err("expected an RFC 3339 time or integer milliseconds"),
         };
+        if time::LIKE_SECONDS.contains(&millis) {
+            return Err(time::SECONDS);
+        }
         Timestamp::from_millis(millis).map(Some).ok_or(time::OUT_OF_RANGE)
     }
 

@@ -7,6 +7,11 @@ pub const NOT_A_TIME: &str = "not an RFC 3339 time";
 /// Why a time is none we take.
 pub const OUT_OF_RANGE: &str = "a time outside the years 1970 to 2199";
 
+/// Why a number is no time in milliseconds.
+pub const SECONDS: &str = "looks like seconds, where milliseconds are expected";
+/// The years 2000 to 2100 in seconds, and in milliseconds a few weeks of 1970 of which nobody has an event.
+pub const LIKE_SECONDS: std::ops::Range<i64> = 946_684_800..4_133_980_800;
+
 const MS_PER_DAY: i64 = 86_400_000;
 
 /// Reads an RFC 3339 `date-time`. Fractions beyond milliseconds are cut off; a leap second is the second before it.
