@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Format of a topic's or a file's messages.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// The token event of `docs/event.md`.
@@ -46,6 +46,22 @@ impl Format {
             Self::Cloudtrail => "CloudTrail",
             Self::Okta => "Okta System Log",
             Self::Github => "GitHub audit log",
+        }
+    }
+
+    /// Where its records have the address of a call, and what has to be done for it to be there.
+    #[must_use]
+    pub const fn address_hint(self) -> &'static str {
+        match self {
+            Self::Native => "producers send it as ip_address",
+            Self::Ocsf => "it stands in src_endpoint.ip",
+            Self::Ecs => "it stands in source.ip or client.ip",
+            Self::Cloudtrail => "it stands in sourceIPAddress",
+            Self::Okta => "it stands in client.ipAddress",
+            Self::Github => {
+                "GitHub sends actor_ip only after an owner of the enterprise has enabled it: Settings, Audit log, Settings, \
+                 \"Enable source IP disclosure\""
+            }
         }
     }
 

@@ -17,6 +17,7 @@ use crate::enrich::Enricher;
 use crate::enrichment::EnrichedEvent;
 use crate::event::{Event, Kind};
 use crate::feed::Feed;
+use crate::format::Format;
 use crate::port::{EventRow, Message, Rows};
 use crate::rule::RuleSet;
 use crate::telemetry;
@@ -151,7 +152,7 @@ impl<'m, R: Rows> Turn<'_, 'm, R> {
             self.epoch.tally.key_mismatches += 1;
         }
         if event.kind.is_sighting() && event.address.is_none() && !event.is_own_call() {
-            self.epoch.tally.note(&message.position.topic, Note::WithoutAddress, 1);
+            self.epoch.tally.note(&message.position.topic, Note::WithoutAddress(self.feed.format), 1);
         }
         let state = if self.states.len() == 1 { 0 } else { event.partition_among(self.states.len()) };
         let mut event = enricher.enrich(event);
@@ -353,8 +354,8 @@ pub struct Tally {
 pub enum Note {
     /// An optional field, by its name in the topic's format, that could not be read in a record.
     Unreadable(&'static str),
-    /// A use without an address that can be read.
-    WithoutAddress,
+    /// A use without an address that can be read, in a topic of this format.
+    WithoutAddress(Format),
     /// A `confirmed` event of a topic whose confirmations are not believed.
     ConfirmedIgnored,
     /// A value that was replaced because it looked like a bearer token.
@@ -443,7 +444,6 @@ mod tests {
 
     use super::*;
     use crate::engine::failpoint::{self, Failpoint};
-    use crate::format::Format;
     use crate::place::{Network, Place};
     use crate::port::{ActionRow, GeoLookup};
 

@@ -516,8 +516,11 @@ fn warn(warned: &mut HashSet<(Arc<str>, Note)>, tally: &Tally) {
             Note::Unreadable(field) => {
                 tracing::warn!(topic, field, "a field of some events cannot be read and counts as absent");
             }
-            // Some formats have no addresses at all: the metric and the documentation are enough.
-            Note::WithoutAddress => {}
+            Note::WithoutAddress(format) => tracing::warn!(
+                topic,
+                hint = format.address_hint(),
+                "some uses have no address, so their places and networks are not judged"
+            ),
             Note::ConfirmedIgnored => tracing::warn!(
                 topic,
                 "`confirmed` events are stored and ignored; set confirmed = true for this source to believe them"

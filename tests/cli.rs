@@ -265,6 +265,36 @@ fn replay_summary_counts_unreadable_fields() {
     }
 }
 
+/// Uses in GitHub's format, without addresses.
+const WITHOUT_ADDRESS: &str = r#"{"@timestamp":1790000000000,"_document_id":"d1","action":"git.clone","actor_id":7,"hashed_token":"h","user_agent":"git/2.47.0"}
+{"@timestamp":1790000060000,"_document_id":"d2","action":"git.push","actor_id":7,"hashed_token":"h","user_agent":"git/2.47.0"}
+"#;
+const ENABLE_ADDRESSES: &str = "GitHub sends actor_ip only after an owner of the enterprise has enabled it: Settings, \
+                                Audit log, Settings, \"Enable source IP disclosure\"";
+
+#[test]
+fn replay_says_how_to_enable_addresses() {
+    let folder = folder();
+    write(folder.path(), "github.ndjson", WITHOUT_ADDRESS);
+    let told = stderr(&tokenwarden(folder.path(), &["replay", "--format", "github", "github.ndjson"]));
+    let hint = format!("    their places and networks are not judged; {ENABLE_ADDRESSES}");
+    assert!(told.contains("  without an address: 2 uses\n") && told.lines().any(|line| line == hint), "{told}");
+    let with = WITHOUT_ADDRESS.replace("\"actor_id\"", "\"actor_ip\":\"192.0.2.7\",\"actor_id\"");
+    write(folder.path(), "github.ndjson", with);
+    let told = stderr(&tokenwarden(folder.path(), &["replay", "--format", "github", "github.ndjson"]));
+    assert!(!told.contains("address"), "{told}");
+}
+
+#[test]
+fn validate_says_how_to_enable_addresses() {
+    let folder = folder();
+    let topics = "topics = ['a', { topic = 'audit', format = 'github' }, { topic = 'b', format = 'okta' }]";
+    write(folder.path(), "t.toml", format!("[source.kafka]\nbrokers = 'kafka.example:9092'\n{topics}\n"));
+    let told = stdout(&tokenwarden(folder.path(), &["validate", "--offline", "--config", "t.toml"]));
+    let notes: Vec<_> = told.lines().filter(|line| line.starts_with("note ")).collect();
+    assert_eq!(notes, [format!("note    addresses of topic audit: {ENABLE_ADDRESSES}")]);
+}
+
 #[test]
 fn validate_warns_of_hashed_ids_that_a_provider_needs() {
     let folder = folder();

@@ -118,6 +118,42 @@ fn logs_of_deliveries_hold_no_secret_and_no_value() {
 }
 
 #[test]
+fn run_says_once_how_to_enable_addresses() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let use_of = |number: usize| {
+        format!(
+            r#"{{"@timestamp":{},"_document_id":"d{number}","action":"git.clone","actor_id":7,"hashed_token":"h"}}"#,
+            1_790_000_000_000_u64 + number as u64 * 60_000
+        )
+    };
+    let text: Vec<String> = (0..200).map(use_of).collect();
+    std::fs::write(folder.path().join("audit.ndjson"), text.join("\n")).expect("a file");
+    let sections = format!(
+        "[admin]\nlisten = '127.0.0.1:{}'\n[store]\nurl = 'http://127.0.0.1:{}'\n\
+         [source.file]\npath = 'audit.ndjson'\nformat = 'github'\n",
+        free_port(),
+        free_port()
+    );
+    configure(folder.path(), &sections);
+    let log = folder.path().join("log");
+    let mut child = tokenwarden(folder.path(), &["run", "--config", "tokenwarden.toml"])
+        .env("RUST_LOG", "info")
+        .stdout(Stdio::null())
+        .stderr(std::fs::File::create(&log).expect("a log file"))
+        .spawn()
+        .expect("it runs");
+    let hint = "Enable source IP disclosure";
+    let said = eventually(Duration::from_secs(30), "the hint is logged", || read(&log).contains(hint).then_some(()));
+    std::thread::sleep(Duration::from_secs(2));
+    let _ = child.kill();
+    let _ = child.wait();
+    let log = read(&log);
+    assert!(said.is_some(), "{log}");
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("some uses have no address")).collect();
+    assert!(lines.len() == 1 && lines[0].contains(hint) && lines[0].contains("audit.ndjson"), "{log}");
+}
+
+#[test]
 fn logs_of_store_and_kafka_hold_no_password() {
     let (folder, store) = (tempfile::tempdir().expect("a folder"), Web::start());
     keep_secret(&folder.path().join("store"), STORE_PASSWORD);

@@ -396,19 +396,22 @@ fn noted(tally: &Tally) -> Vec<String> {
     for (_, note, count) in &tally.noted {
         *counts.entry(note).or_insert(0) += count;
     }
-    let line = |(note, count): (&Note, u64)| {
+    let lines = |(note, count): (&Note, u64)| {
         let count = grouped(count);
         match note {
-            Note::Unreadable(field) => format!("  unreadable, so absent: {field} in {count} events"),
-            Note::WithoutAddress => format!("  without an address: {count} uses"),
+            Note::Unreadable(field) => vec![format!("  unreadable, so absent: {field} in {count} events")],
+            Note::WithoutAddress(format) => vec![
+                format!("  without an address: {count} uses"),
+                format!("    their places and networks are not judged; {}", format.address_hint()),
+            ],
             Note::ConfirmedIgnored => {
-                format!("  ignored: {count} `confirmed` events, for the source has not confirmed = true")
+                vec![format!("  ignored: {count} `confirmed` events, for the source has not confirmed = true")]
             }
-            Note::Redacted => format!("  bearer values replaced by their hash: {count}"),
-            Note::OpaqueIds => format!("  token ids that look like opaque secrets: {count} of those sampled"),
+            Note::Redacted => vec![format!("  bearer values replaced by their hash: {count}")],
+            Note::OpaqueIds => vec![format!("  token ids that look like opaque secrets: {count} of those sampled")],
         }
     };
-    counts.into_iter().map(line).collect()
+    counts.into_iter().flat_map(lines).collect()
 }
 
 /// By bytes read, where it is known how many there are.

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::{Failure, outside};
 use crate::config::Config;
 use crate::enrich::Enricher;
+use crate::format::Format;
 use crate::port::{Clock, DeliveryError, StoreError};
 use crate::rule::RuleSet;
 use crate::sanitize;
@@ -46,6 +47,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     for warning in &config.warnings {
         tell(&format!("warning configuration: {warning}"))?;
     }
+    hint_at_addresses(&config)?;
     check_rules(&config, &mut report)?;
     check_geoip(&config, &mut report)?;
     let runtime = super::runtime()?;
@@ -55,6 +57,17 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         runtime.block_on(check_store(&config.store, &mut report))?;
     }
     report.end()
+}
+
+/// Whether addresses come with a source's events shows only once there are some.
+fn hint_at_addresses(config: &Config) -> Result<(), Failure> {
+    let topics = config.source.kafka.iter().flat_map(|kafka| &kafka.topics);
+    let topics = topics.map(|topic| (format!("topic {}", topic.topic), topic.feed.format));
+    let file = config.source.file.iter().map(|file| (file.path.display().to_string(), file.feed().format));
+    for (source, format) in topics.chain(file).filter(|(_, format)| *format == Format::Github) {
+        tell(&format!("note    addresses of {source}: {}", format.address_hint()))?;
+    }
+    Ok(())
 }
 
 fn check_rules(config: &Config, report: &mut Report) -> Result<(), Failure> {

@@ -53,7 +53,7 @@ impl Notes {
             let topic = ("topic", topic.to_string().into());
             match *note {
                 Note::Unreadable(field) => self.unreadable.get_or_create(&[topic, ("field", field.into())]),
-                Note::WithoutAddress => self.without_address.get_or_create(&[topic]),
+                Note::WithoutAddress(_) => self.without_address.get_or_create(&[topic]),
                 Note::ConfirmedIgnored => self.confirmed_ignored.get_or_create(&[topic]),
                 Note::Redacted => self.redactions.get_or_create(&[topic]),
                 Note::OpaqueIds => self.opaque_ids.get_or_create(&[topic]),

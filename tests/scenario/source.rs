@@ -4,6 +4,7 @@ use tokenwarden::checkpoint::Position;
 use tokenwarden::engine;
 use tokenwarden::enrich::Enricher;
 use tokenwarden::feed::{Feed, Tenant};
+use tokenwarden::format::Format;
 use tokenwarden::notify;
 use tokenwarden::pipeline::{Epoch, Note, Pipeline};
 use tokenwarden::port::{Alert, Message, Progress, Revocation};
@@ -222,6 +223,6 @@ fn use_without_address_is_counted() {
     let epoch = process(Feed::default(), &messages);
     assert_eq!((epoch.tally.events, epoch.tally.dead_letters), (4, 0));
     let noted = |note| epoch.tally.noted.iter().find(|(_, known, _)| *known == note).map(|(.., count)| *count);
-    assert_eq!(noted(Note::WithoutAddress), Some(2));
+    assert_eq!(noted(Note::WithoutAddress(Format::Native)), Some(2));
     assert_eq!(noted(Note::Unreadable("ip_address")), Some(1));
 }
