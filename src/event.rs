@@ -235,6 +235,8 @@ pub enum Concerns {
     User,
     /// All tokens of the event's application that there are by then.
     App,
+    /// All sessions of the event's role that there are by then.
+    Role,
 }
 
 /// What only providers' own logs say. Most events have none of it.
@@ -247,6 +249,8 @@ pub struct ProviderFacts<'a> {
     pub alias: Option<TokenId<'a>>,
     /// The part of the tenant in which the token was used or lost its access, as an organization of an enterprise.
     pub realm: Option<Cow<'a, str>>,
+    /// The role whose session the token is: what can be ended at once, whoever uses it.
+    pub role: Option<Cow<'a, str>>,
     pub concerns: Concerns,
     /// The name of the token goes on with a new secret: only what was used under it so far ends.
     pub renewed: bool,
@@ -254,6 +258,8 @@ pub struct ProviderFacts<'a> {
     pub reinstated_token: Option<TokenId<'a>>,
     /// All that was ended with this user is alive again.
     pub reinstated_user: Option<Cow<'a, str>>,
+    /// All that was ended with this role is alive again.
+    pub reinstated_role: Option<Cow<'a, str>>,
 }
 
 /// One token event after decoding. Field meanings: `docs/event.md`.
@@ -326,10 +332,12 @@ impl Event<'_> {
                     own_call,
                     alias: facts.alias.map(TokenId::into_owned),
                     realm: facts.realm.map(own),
+                    role: facts.role.map(own),
                     concerns,
                     renewed,
                     reinstated_token: facts.reinstated_token.map(TokenId::into_owned),
                     reinstated_user: facts.reinstated_user.map(own),
+                    reinstated_role: facts.reinstated_role.map(own),
                 })
             }),
             timestamp: self.timestamp,
@@ -441,10 +449,27 @@ mod tests {
 
     #[test]
     fn address_that_holds_an_ipv4_address_is_that() {
-        for text in ["::ffff:192.0.2.7", "::192.0.2.7", "64:ff9b::192.0.2.7", "2002:c000:207::1", "2002:c000:207:9::"] {
+        for text in [
+            "::ffff:192.0.2.7",
+            "::192.0.2.7",
+            "64:ff9b::192.0.2.7",
+            "64:ff9b:1::192.0.2.7",
+            "64:ff9b:1:abcd::192.0.2.7",
+            "2002:c000:207::1",
+            "2002:c000:207:9::",
+        ] {
             assert_eq!(address(text).to_string(), "192.0.2.7", "{text}");
         }
-        for text in ["::1", "::", "::7:1", "64:ff9b:1::c000:207", "64:ff9b::1:0:1:c000:207", "2003:c000:207::1"] {
+        for text in [
+            "::1",
+            "::",
+            "::7:1",
+            "64:ff9b:1:c000:2:700::",
+            "64:ff9b:1::1:c000:207",
+            "64:ff9b:2::c000:207",
+            "64:ff9b::1:0:1:c000:207",
+            "2003:c000:207::1",
+        ] {
             assert!(address(text).ip().is_ipv6(), "{text}");
         }
     }
@@ -456,6 +481,17 @@ mod tests {
         assert!(teredo.ip().is_ipv6(), "the address stays what it is");
         assert_eq!(teredo.located().to_string(), "192.0.2.45");
         for text in ["2001:db8::7", "2001:1::1", "192.0.2.7"] {
+            assert_eq!(address(text).located(), address(text).ip(), "{text}");
+        }
+    }
+
+    #[test]
+    fn isatap_address_is_located_by_its_ipv4_address() {
+        for text in ["fe80::5efe:192.0.2.45", "fe80::200:5efe:192.0.2.45"] {
+            assert!(address(text).ip().is_ipv6(), "the address stays what it is");
+            assert_eq!(address(text).located().to_string(), "192.0.2.45", "{text}");
+        }
+        for text in ["2001:db8::5efe:10.0.0.1", "fe80::1:5efe:192.0.2.45", "fe80::7"] {
             assert_eq!(address(text).located(), address(text).ip(), "{text}");
         }
     }
@@ -487,17 +523,6 @@ mod tests {
             ("abc", 479_470_107),
         ] {
             assert_eq!(murmur2(key.as_bytes()) as i32, hash, "{key}");
-        }
-    }
-
-    #[test]
-    fn isatap_address_is_located_by_its_ipv4_address() {
-        for text in ["fe80::5efe:192.0.2.45", "fe80::200:5efe:192.0.2.45"] {
-            assert!(address(text).ip().is_ipv6(), "the address stays what it is");
-            assert_eq!(address(text).located().to_string(), "192.0.2.45", "{text}");
-        }
-        for text in ["2001:db8::5efe:10.0.0.1", "fe80::1:5efe:192.0.2.45", "fe80::7"] {
-            assert_eq!(address(text).located(), address(text).ip(), "{text}");
         }
     }
 

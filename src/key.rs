@@ -42,6 +42,7 @@ pub enum Class {
     Area,
     Country,
     Organisation,
+    AllOfRole,
 }
 
 /// Bytes of a key.

@@ -185,6 +185,35 @@ fn the_two_names_of_a_github_token_are_one_token() {
 }
 
 #[test]
+fn revoked_role_ends_its_older_sessions() {
+    let at = |hours: i64| jiff::Timestamp::from_millisecond(1_790_000_000_000 + hours * 3_600_000).expect("a time");
+    let call = |hours: i64, role: &str, issued: i64| {
+        format!(
+            r#"{{"eventVersion":"1.11","eventID":"e{hours}","eventTime":"{}","eventType":"AwsApiCall","eventSource":"s3.amazonaws.com","eventName":"ListBuckets","sourceIPAddress":"192.0.2.7","userAgent":"aws-cli/2.31.0","userIdentity":{{"type":"AssumedRole","principalId":"AROA{role}:ana","arn":"arn:aws:sts::111122223333:assumed-role/{role}/ana","accountId":"111122223333","accessKeyId":"ASIA{role}{issued}","sessionContext":{{"sessionIssuer":{{"type":"Role","principalId":"AROA{role}","arn":"arn:aws:iam::111122223333:role/jobs/{role}","accountId":"111122223333","userName":"{role}"}},"attributes":{{"creationDate":"{}"}}}}}}}}"#,
+            at(hours),
+            at(issued)
+        )
+    };
+    let iam = |hours: i64, name: &str| {
+        format!(
+            r#"{{"eventVersion":"1.11","eventID":"r{hours}","eventTime":"{}","eventType":"AwsApiCall","eventSource":"iam.amazonaws.com","eventName":"{name}","sourceIPAddress":"192.0.2.9","userAgent":"aws-cli/2.31.0","userIdentity":{{"type":"IAMUser","principalId":"AIDAADMIN","arn":"arn:aws:iam::111122223333:user/admin","accountId":"111122223333","accessKeyId":"AKIAADMIN"}},"requestParameters":{{"roleName":"Export","policyName":"AWSRevokeOlderSessions"}}}}"#,
+            at(hours)
+        )
+    };
+    let ended = |records: &[String]| {
+        let (verdict, rules) = Stream::last(Format::Cloudtrail, records);
+        assert_eq!(verdict >= Verdict::Alert, rules.contains(&RuleId::UseAfterRevocation), "{verdict:?} {rules:?}");
+        verdict >= Verdict::Alert
+    };
+    let first = call(0, "Export", 0);
+    assert!(ended(&[first.clone(), iam(1, "PutRolePolicy"), call(2, "Export", 0)]));
+    assert!(ended(&[first.clone(), iam(1, "DeleteRole"), call(2, "Export", 0)]));
+    assert!(!ended(&[first.clone(), iam(1, "PutRolePolicy"), call(3, "Export", 2)]), "a session of afterwards");
+    assert!(!ended(&[first.clone(), iam(1, "PutRolePolicy"), call(2, "Reader", 0)]), "another role");
+    assert!(!ended(&[first, iam(1, "PutRolePolicy"), iam(2, "DeleteRolePolicy"), call(3, "Export", 0)]), "reinstated");
+}
+
+#[test]
 fn what_a_provider_reinstates_is_alive_again() {
     let key = |hours: i64, name: &str, members: &str| {
         let at = jiff::Timestamp::from_millisecond(1_790_000_000_000 + hours * 3_600_000).expect("a time");

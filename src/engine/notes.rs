@@ -123,7 +123,7 @@ fn alias(ends: &Ends, event: &Event<'_>, keys: &Keys) -> Option<u64> {
     named.map(|alias| keys.scope.name(Class::Token, alias.as_str().as_bytes())).or_else(|| ends.alias(keys.token))
 }
 
-/// All that a user or an application holds.
+/// All that a user, an application or a role holds.
 struct All(u64);
 
 /// Which of it.
@@ -141,6 +141,7 @@ impl All {
             Concerns::Token => None,
             Concerns::User => event.user_id.as_deref().map(|user| Self::of_user(user, keys)),
             Concerns::App => event.app_id.as_deref().map(|app| Self::of_app(app, keys)),
+            Concerns::Role => Self::of_role(event, keys),
         }
     }
 
@@ -150,6 +151,15 @@ impl All {
 
     fn of_app(app: &str, keys: &Keys) -> Self {
         Self(keys.scope.name(Class::AllOfApp, app.as_bytes()))
+    }
+
+    /// Of the role whose session the event's token is.
+    fn of_role(event: &Event<'_>, keys: &Keys) -> Option<Self> {
+        event.facts.as_ref()?.role.as_deref().map(|role| Self::role(role, keys))
+    }
+
+    fn role(role: &str, keys: &Keys) -> Self {
+        Self(keys.scope.name(Class::AllOfRole, role.as_bytes()))
     }
 
     const fn key(&self, what: OfAll) -> u64 {
@@ -173,22 +183,24 @@ pub fn reinstate(ends: &mut Ends, event: &Event<'_>, keys: &Keys) {
     if let Some(token) = &facts.reinstated_token {
         ends.reinstate(keys.scope.name(Class::Token, token.as_str().as_bytes()));
     }
-    if let Some(user) = &facts.reinstated_user {
-        let all = All::of_user(user, keys);
+    let user = facts.reinstated_user.as_deref().map(|user| All::of_user(user, keys));
+    let role = facts.reinstated_role.as_deref().map(|role| All::role(role, keys));
+    for all in [user, role].into_iter().flatten() {
         for what in [OfAll::Everything, OfAll::Sessions, OfAll::OauthTokens] {
             ends.reinstate(all.key(what));
         }
     }
 }
 
-/// When all that the event's user or application held was taken away, if its token was there by then.
+/// When all that the event's user, application or role held was taken away, if its token was there by then.
 fn ended_with_all(ends: &mut Ends, enriched: &EnrichedEvent<'_>, since: Option<i64>, latest: i64) -> Ended {
     let EnrichedEvent { event, keys, .. } = enriched;
     let mut ended = Ended::default();
     let Some(since) = event.issued_at.map(crate::event::Timestamp::millis).or(since) else { return ended };
     let user = event.user_id.as_deref().map(|user| All::of_user(user, keys));
     let app = event.app_id.as_deref().map(|app| All::of_app(app, keys));
-    for all in [user, app].into_iter().flatten() {
+    let role = All::of_role(event, keys);
+    for all in [user, app, role].into_iter().flatten() {
         for key in all.keys(event.token_type).into_iter().flatten() {
             let found = ends.of(key, latest);
             let by_then = |at: i64| if since < at { at } else { 0 };

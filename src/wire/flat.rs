@@ -60,8 +60,9 @@ impl Paths {
             volatile,
             ..
         } = mapping;
-        let reinstated =
-            reinstatements.iter().flat_map(|reinstatement| reinstatement.token.iter().chain(reinstatement.user));
+        let reinstated = reinstatements
+            .iter()
+            .flat_map(|reinstatement| reinstatement.token.iter().chain(reinstatement.user).chain(reinstatement.role));
         let rows = fields.iter().chain(changes.iter().flat_map(|change| change.fields));
         let sources: Vec<&Source> = rows.flat_map(|(_, sources)| *sources).chain(reinstated).collect();
         let tests = changes.iter().flat_map(|change| change.when.iter().chain(change.unless));

@@ -165,12 +165,15 @@ impl Mapper {
         }
         if let (Some(reinstated), Some(event)) = (reinstated, used.as_mut().or(changed.first_mut())) {
             let token = Source::first_of(reinstated.token, reading.record);
-            let holder = Source::first_of(reinstated.user, reading.record);
             let token = token.and_then(|text| token_id(text, reading.screen).ok());
-            let holder = holder.and_then(|text| id(text, text::ID_BYTES_MAX, reading.screen).ok());
-            if token.is_some() || holder.is_some() {
+            let mut holder = |sources| {
+                let holder = Source::first_of(sources, reading.record);
+                holder.and_then(|text| id(text, text::ID_BYTES_MAX, reading.screen).ok())
+            };
+            let (user, role) = (holder(reinstated.user), holder(reinstated.role));
+            if token.is_some() || user.is_some() || role.is_some() {
                 let facts = facts(event);
-                (facts.reinstated_token, facts.reinstated_user) = (token, holder);
+                (facts.reinstated_token, facts.reinstated_user, facts.reinstated_role) = (token, user, role);
             }
         }
         Ok(Events { used, changed })
@@ -316,7 +319,10 @@ impl<'a> Draft<'a> {
             };
             match set {
                 Ok(()) => {
-                    source.mark_used(reading.record);
+                    // A role's parts say more than its name for the engine does.
+                    if *field != Field::Role {
+                        source.mark_used(reading.record);
+                    }
                     if *field != Field::Scopes {
                         return Ok(());
                     }
@@ -397,6 +403,7 @@ impl<'a> Draft<'a> {
             Field::TokenId => event.token_id = token_id(text, screen)?,
             Field::TokenAlias => facts(event).alias = Some(token_id(text, screen)?),
             Field::Realm => facts(event).realm = Some(id(text, text::ID_BYTES_MAX, screen)?),
+            Field::Role => facts(event).role = Some(id(text, text::ID_BYTES_MAX, screen)?),
             Field::OwnCall => facts(event).own_call = true,
             Field::ParentTokenId => event.parent_token_id = Some(token_id(text, screen)?),
             Field::PrincipalId => self.principal = Some(id(text, text::TOKEN_ID_BYTES_MAX, screen)?),
@@ -439,6 +446,11 @@ impl<'a> Draft<'a> {
             Field::Realm => {
                 if let Some(facts) = &mut event.facts {
                     facts.realm = None;
+                }
+            }
+            Field::Role => {
+                if let Some(facts) = &mut event.facts {
+                    facts.role = None;
                 }
             }
             Field::IssuedAt => event.issued_at = None,

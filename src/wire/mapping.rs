@@ -76,6 +76,8 @@ pub enum Field {
     /// The part of the tenant in which the token was used or lost its access.
     Realm,
     IpAddress,
+    /// The role whose session the token is.
+    Role,
     /// Any text: the provider made the call itself.
     OwnCall,
     UserAgent,
@@ -172,13 +174,17 @@ pub struct Each {
     pub kinds: &'static [(&'static str, TokenType)],
 }
 
-/// A record after which a token, or all of a user's, that were ended are alive again.
+/// A record after which a token, or all of a user's or role's, that were ended are alive again.
 #[derive(Debug)]
 pub struct Reinstatement {
     pub when: &'static [Test],
     pub token: &'static [Source],
     pub user: &'static [Source],
+    pub role: &'static [Source],
 }
+
+/// For tables to name what is alive again.
+const REINSTATEMENT: Reinstatement = Reinstatement { when: &[], token: &[], user: &[], role: &[] };
 
 /// A record to pass over.
 #[derive(Debug)]
@@ -250,7 +256,7 @@ pub fn is_lasting(name: &str) -> bool {
     if name.split_once('@').is_some_and(|(_, domain)| domain.contains('.')) {
         return true;
     }
-    !(has_number(name) || has_date(name) || has_hash(name))
+    !(has_number(name) || has_date(name) || has_hash(name) || has_random(name))
 }
 
 /// Nine digits in a row: seconds, milliseconds or nanoseconds since 1970, ticks, numbers of runs.
@@ -283,6 +289,19 @@ fn has_hash(name: &str) -> bool {
     name.split(|c: char| !c.is_ascii_hexdigit()).any(|run| {
         let digits = run.bytes().filter(u8::is_ascii_digit).count();
         run.len() >= 8 && digits >= 2 && run.len() - digits >= 2
+    })
+}
+
+/// Letters and digits in a row as a generator chooses them: a ULID, or capitals, small letters and digits in the shares
+/// that words do not have them in (ids of runs and executions).
+fn has_random(name: &str) -> bool {
+    name.split(|c: char| !c.is_ascii_alphanumeric()).any(|run| {
+        let count = |is: fn(&u8) -> bool| run.bytes().filter(is).count();
+        let (capitals, small) = (count(u8::is_ascii_uppercase), count(u8::is_ascii_lowercase));
+        let digits = run.len() - capitals - small;
+        let is_ulid = run.len() == 26 && small == 0 && digits >= 4 && capitals >= 4;
+        let is_mixed = capitals * 10 >= run.len() * 3 && small * 4 >= run.len();
+        is_ulid || is_mixed && (run.len() >= 16 && digits >= 2 || run.len() >= 24)
     })
 }
 
@@ -326,6 +345,10 @@ mod tests {
             "build-3f9a2c1b",
             "web-identity-token-1790028800",
             "AWSCodeBuild-1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed",
+            // A run of HCP Terraform, an execution of AWS Step Functions, a ULID.
+            "terraform-run-CZcmD7eagjhyX0vN",
+            "RFXrVnPMKcIAkRlZUeIKvXILiVXHYLyD",
+            "01JD8Z4W8Q4R5V6T7X8Y9Z0A1B",
         ] {
             assert!(!is_lasting(name), "{name}");
         }
@@ -341,6 +364,10 @@ mod tests {
             "cafebabe",
             "prod-eu-central-1",
             "order-service-v2",
+            "OrderServiceV2ProductionEuCentral1",
+            "ProductionDeploymentAutomation",
+            "EC2InstanceRoleForSSM",
+            "PRODUCTION-EXPORT-JOB-2",
             "",
         ] {
             assert!(is_lasting(name), "{name}");

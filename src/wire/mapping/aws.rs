@@ -76,8 +76,12 @@ pub const IAM: &[&str] = &["iam.amazonaws.com"];
 /// Calls that give an IAM user a secret: a key, or credentials of one service (Bedrock, CodeCommit, Keyspaces).
 pub const ISSUE_KEY: &[&str] = &["CreateAccessKey"];
 pub const ISSUE_SERVICE_KEY: &[&str] = &["CreateServiceSpecificCredential"];
-pub const DELETE_KEY: &[&str] = &["DeleteAccessKey", "DeleteServiceSpecificCredential"];
-pub const UPDATE_KEY: &[&str] = &["UpdateAccessKey", "UpdateServiceSpecificCredential"];
+/// Calls that make a key or certificate of an IAM user's own known.
+pub const ISSUE_PUBLIC_KEY: &[&str] = &["UploadSSHPublicKey", "UploadSigningCertificate"];
+pub const DELETE_KEY: &[&str] =
+    &["DeleteAccessKey", "DeleteServiceSpecificCredential", "DeleteSSHPublicKey", "DeleteSigningCertificate"];
+pub const UPDATE_KEY: &[&str] =
+    &["UpdateAccessKey", "UpdateServiceSpecificCredential", "UpdateSSHPublicKey", "UpdateSigningCertificate"];
 pub const INACTIVE: &[&str] = &["Inactive"];
 pub const ACTIVE: &[&str] = &["Active"];
 
@@ -93,6 +97,19 @@ pub const CHANGE_CREDENTIAL: &[&str] = &[
     "ResetServiceSpecificCredential",
 ];
 pub const DELETE_USER: &[&str] = &["DeleteUser"];
+
+/// IAM Roles Anywhere: keys for those who hold a certificate.
+pub const ROLES_ANYWHERE: &[&str] = &["rolesanywhere.amazonaws.com"];
+pub const CREATE_SESSION: &[&str] = &["CreateSession"];
+
+/// The inline policy by which the console and AWS's own documentation revoke a role's sessions. Source: AWS IAM user guide,
+/// "Revoking IAM role temporary security credentials".
+pub const REVOKING_POLICY: &[&str] = &["AWSRevokeOlderSessions"];
+
+/// The sign-in page, where the root user changes a password. Source: AWS CloudTrail user guide, "AWS Management Console
+/// sign-in events".
+pub const SIGN_IN_PAGE: &[&str] = &["signin.amazonaws.com"];
+pub const CHANGE_ROOT_CREDENTIAL: &[&str] = &["PasswordUpdated", "PasswordRecoveryCompleted"];
 
 /// The directory of IAM Identity Center.
 pub const DIRECTORY: &[&str] = &["sso-directory.amazonaws.com", "identitystore.amazonaws.com", "sso.amazonaws.com"];

@@ -1,6 +1,6 @@
 //! AWS CloudTrail. Source: the AWS CloudTrail user guide, "CloudTrail record contents" and "userIdentity element".
 
-use super::{CHANGE, Change, Field, Mapping, Reinstatement, Row, Skip, Source, Test, aws};
+use super::{CHANGE, Change, Field, Mapping, REINSTATEMENT, Reinstatement, Row, Skip, Source, Test, aws};
 use Source::{Except, Joined, Name, Named, Part, Path, Text, When, Words};
 
 use crate::event::{Concerns, Kind};
@@ -33,15 +33,24 @@ pub static MAPPING: Mapping = Mapping {
         ),
         (Field::TokenType, &[Words("userIdentity.accessKeyId", aws::KEY_TYPES), When(PORTAL, &Text("session"))]),
         // A role's keys change by the hour; role and session name stay, as far as a person has chosen the name.
-        (Field::FamilyId, &[Joined(&[Path(ISSUER), Name("userIdentity.arn", '/')], "/"), Path(ISSUER)]),
+        (
+            Field::FamilyId,
+            &[
+                Joined(&[Path(ISSUER), Name("userIdentity.arn", '/')], "/"),
+                Joined(&[Path(ISSUER), Path("userIdentity.onBehalfOf.userId")], "/"),
+                Path(ISSUER),
+            ],
+        ),
+        (Field::Role, &[Joined(&[Path(ROLE_ACCOUNT), Path(ROLE_NAME)], "/")]),
         (Field::SessionId, &[Path("userIdentity.principalId"), Path("userIdentity.credentialId")]),
         (
             Field::UserId,
             &[
                 Named("userIdentity.arn", '/'),
+                // The person for whom a role's session was made (trusted identity propagation).
+                Path("userIdentity.onBehalfOf.userId"),
                 Path(ISSUER),
                 Path("userIdentity.arn"),
-                Path("userIdentity.onBehalfOf.userId"),
                 Path("userIdentity.principalId"),
                 Path("userIdentity.userName"),
             ],
@@ -79,6 +88,7 @@ pub static MAPPING: Mapping = Mapping {
                 NEW_KEY,
                 NEW_KEY_TYPE,
                 PARENT,
+                NO_ROLE,
                 (
                     Field::FamilyId,
                     &[
@@ -96,6 +106,29 @@ pub static MAPPING: Mapping = Mapping {
             ],
             ..CHANGE
         },
+        // Keys for a certificate of a workload outside AWS; the session's name is that of the certificate by default.
+        Change {
+            kind: Kind::Issued,
+            when: &[("eventSource", aws::ROLES_ANYWHERE), ("eventName", aws::CREATE_SESSION)],
+            fields: &[
+                (Field::TokenId, &[Path(ANYWHERE_KEY)]),
+                (Field::TokenType, &[Words(ANYWHERE_KEY, aws::KEY_TYPES)]),
+                (Field::ParentTokenId, &[]),
+                NO_ROLE,
+                (
+                    Field::FamilyId,
+                    &[
+                        Joined(&[Path("requestParameters.roleArn"), Name(ANYWHERE_SESSION, '/')], "/"),
+                        Path("requestParameters.roleArn"),
+                    ],
+                ),
+                (Field::SessionId, &[Path("responseElements.credentialSet.0.assumedRoleUser.assumedRoleId")]),
+                (Field::UserId, &[Named(ANYWHERE_SESSION, '/'), Path("requestParameters.roleArn")]),
+                (Field::TenantId, &[Part("requestParameters.roleArn", ':', 4), Path("recipientAccountId")]),
+                ISSUED_NOW,
+            ],
+            ..CHANGE
+        },
         Change {
             kind: Kind::Issued,
             when: &[("eventSource", aws::ISSUERS), ("eventName", &["AssumeRoot"])],
@@ -103,6 +136,7 @@ pub static MAPPING: Mapping = Mapping {
                 NEW_KEY,
                 NEW_KEY_TYPE,
                 PARENT,
+                NO_ROLE,
                 (Field::FamilyId, &[]),
                 (Field::SessionId, &[]),
                 // An account's number, or its root user.
@@ -131,6 +165,7 @@ pub static MAPPING: Mapping = Mapping {
                 NEW_KEY,
                 NEW_KEY_TYPE,
                 PARENT,
+                NO_ROLE,
                 // The issuer of the federated session is the caller.
                 (
                     Field::FamilyId,
@@ -158,6 +193,7 @@ pub static MAPPING: Mapping = Mapping {
             fields: &[
                 (Field::TokenId, &[Path("responseElements.accessKey.accessKeyId")]),
                 (Field::TokenType, &[Text("api_key")]),
+                NO_ROLE,
                 (Field::FamilyId, &[]),
                 (Field::SessionId, &[]),
                 (Field::UserId, &[USER_OF_KEY, CALLER]),
@@ -171,9 +207,30 @@ pub static MAPPING: Mapping = Mapping {
             fields: &[
                 (Field::TokenId, &[Path("responseElements.serviceSpecificCredential.serviceSpecificCredentialId")]),
                 (Field::TokenType, &[Text("api_key")]),
+                NO_ROLE,
                 (Field::FamilyId, &[]),
                 (Field::SessionId, &[]),
                 (Field::UserId, &[USER_OF_SERVICE_KEY, CALLER]),
+                ISSUED_NOW,
+            ],
+            ..CHANGE
+        },
+        Change {
+            kind: Kind::Issued,
+            when: &[("eventSource", aws::IAM), ("eventName", aws::ISSUE_PUBLIC_KEY)],
+            fields: &[
+                (
+                    Field::TokenId,
+                    &[
+                        Path("responseElements.sSHPublicKey.sSHPublicKeyId"),
+                        Path("responseElements.certificate.certificateId"),
+                    ],
+                ),
+                (Field::TokenType, &[Text("api_key")]),
+                NO_ROLE,
+                (Field::FamilyId, &[]),
+                (Field::SessionId, &[]),
+                (Field::UserId, &[USER_OF_REQUEST, CALLER]),
                 ISSUED_NOW,
             ],
             ..CHANGE
@@ -209,6 +266,31 @@ pub static MAPPING: Mapping = Mapping {
         },
         Change {
             kind: Kind::CredentialChanged,
+            when: &[("eventSource", aws::SIGN_IN_PAGE), ("eventName", aws::CHANGE_ROOT_CREDENTIAL)],
+            fields: OF_IAM_USER,
+            ..CHANGE
+        },
+        // Sessions that are older than the policy are denied everything: AWS's own way to revoke a role's sessions.
+        Change {
+            kind: Kind::Revoked,
+            when: &[
+                ("eventSource", aws::IAM),
+                ("eventName", &["PutRolePolicy"]),
+                ("requestParameters.policyName", aws::REVOKING_POLICY),
+            ],
+            fields: OF_ROLE,
+            concerns: Concerns::Role,
+            ..CHANGE
+        },
+        Change {
+            kind: Kind::Revoked,
+            when: &[("eventSource", aws::IAM), ("eventName", &["DeleteRole"])],
+            fields: OF_ROLE,
+            concerns: Concerns::Role,
+            ..CHANGE
+        },
+        Change {
+            kind: Kind::CredentialChanged,
             when: &[("eventSource", aws::DIRECTORY), ("eventName", aws::CHANGE_DIRECTORY_CREDENTIAL)],
             fields: OF_DIRECTORY_USER,
             ..CHANGE
@@ -234,18 +316,27 @@ pub static MAPPING: Mapping = Mapping {
                 ("requestParameters.status", aws::ACTIVE),
             ],
             token: KEY_OF_REQUEST,
-            user: &[],
+            ..REINSTATEMENT
+        },
+        Reinstatement {
+            when: &[
+                ("eventSource", aws::IAM),
+                ("eventName", &["DeleteRolePolicy"]),
+                ("requestParameters.policyName", aws::REVOKING_POLICY),
+            ],
+            role: &[ROLE_OF_REQUEST],
+            ..REINSTATEMENT
         },
         Reinstatement {
             when: &[("eventSource", aws::DIRECTORY), ("eventName", &["EnableUser"])],
-            token: &[],
             user: &[Path("requestParameters.userId")],
+            ..REINSTATEMENT
         },
     ],
     skips: &[
         Skip {
             when: &[("userIdentity.type", &["AWSService"])],
-            unless: &[],
+            unless: &[("eventSource", aws::ROLES_ANYWHERE)],
             reason: "an AWS service's own call",
             unless_change: false,
         },
@@ -277,6 +368,15 @@ pub static MAPPING: Mapping = Mapping {
 const ISSUER: &str = "userIdentity.sessionContext.sessionIssuer.arn";
 const ISSUER_ID: &str = "userIdentity.sessionContext.sessionIssuer.principalId";
 const ROLE_SESSION: &str = "responseElements.assumedRoleUser.arn";
+const ROLE_ACCOUNT: &str = "userIdentity.sessionContext.sessionIssuer.accountId";
+const ROLE_NAME: &str = "userIdentity.sessionContext.sessionIssuer.userName";
+/// Names of roles are unique in their account, whatever their paths are.
+const ROLE_OF_REQUEST: Source = Joined(&[Path("userIdentity.accountId"), Path("requestParameters.roleName")], "/");
+const NO_ROLE: Row = (Field::Role, &[]);
+
+// Members of the answer by the API reference of IAM Roles Anywhere, "CreateSession": one set of keys.
+const ANYWHERE_KEY: &str = "responseElements.credentialSet.0.credentials.accessKeyId";
+const ANYWHERE_SESSION: &str = "responseElements.credentialSet.0.assumedRoleUser.arn";
 
 /// A user of IAM Identity Center, whose credential is the session of the access portal.
 const PORTAL: &[Test] = &[("userIdentity.credentialId", &["*"])];
@@ -299,15 +399,31 @@ const ACCOUNT: Source = Joined(
     ":",
 );
 
-const KEY_OF_REQUEST: &[Source] =
-    &[Path("requestParameters.accessKeyId"), Path("requestParameters.serviceSpecificCredentialId")];
+const KEY_OF_REQUEST: &[Source] = &[
+    Path("requestParameters.accessKeyId"),
+    Path("requestParameters.serviceSpecificCredentialId"),
+    Path("requestParameters.sSHPublicKeyId"),
+    Path("requestParameters.certificateId"),
+];
 
 const ENDED_KEY: &[Row] = &[
     (Field::TokenId, KEY_OF_REQUEST),
     (Field::TokenType, &[Text("api_key")]),
+    NO_ROLE,
     (Field::FamilyId, &[]),
     (Field::SessionId, &[]),
     (Field::UserId, &[USER_OF_REQUEST, CALLER]),
+    (Field::IssuedAt, &[]),
+];
+
+/// The role stands in for the token.
+const OF_ROLE: &[Row] = &[
+    (Field::TokenId, &[Joined(&[ACCOUNT, Text(":role/"), Path("requestParameters.roleName")], "")]),
+    (Field::TokenType, &[Text("session")]),
+    (Field::Role, &[ROLE_OF_REQUEST]),
+    (Field::FamilyId, &[]),
+    (Field::SessionId, &[]),
+    (Field::UserId, &[]),
     (Field::IssuedAt, &[]),
 ];
 
@@ -315,6 +431,7 @@ const ENDED_KEY: &[Row] = &[
 const OF_IAM_USER: &[Row] = &[
     (Field::TokenId, &[USER_OF_REQUEST, CALLER]),
     (Field::TokenType, &[]),
+    NO_ROLE,
     (Field::FamilyId, &[]),
     (Field::SessionId, &[]),
     (Field::UserId, &[USER_OF_REQUEST, CALLER]),
@@ -324,6 +441,7 @@ const OF_IAM_USER: &[Row] = &[
 const OF_DIRECTORY_USER: &[Row] = &[
     (Field::TokenId, &[Path("requestParameters.userId")]),
     (Field::TokenType, &[]),
+    NO_ROLE,
     (Field::FamilyId, &[]),
     (Field::SessionId, &[]),
     (Field::UserId, &[Path("requestParameters.userId")]),

@@ -3,7 +3,9 @@
 //! pipeline tests in `packages/okta`, `packages/github` and `packages/aws`.
 
 use super::ocsf::MACHINES;
-use super::{CHANGE, Change, Each, Field, Mapping, Reinstatement, Row, Skip, Source, Test, aws, github, okta};
+use super::{
+    CHANGE, Change, Each, Field, Mapping, REINSTATEMENT, Reinstatement, Row, Skip, Source, Test, aws, github, okta,
+};
 use Source::{Except, Joined, Name, Named, Part, Path, Text, Typed, Unless, When, Words};
 
 use crate::event::{Concerns, Kind, TokenType};
@@ -57,14 +59,23 @@ pub static MAPPING: Mapping = Mapping {
             &[
                 When(ROLE_ID, &Named("user.id", ':')),
                 When(ROLE_ID, &Part("user.id", ':', 0)),
-                USER_ID,
-                Except("client.user.id", MACHINES),
-                Except("source.user.id", MACHINES),
-                Path("user.email"),
-                Except("user.name", NAMES_OF_MACHINES),
+                Unless(NO_USER, &USER_ID),
+                Unless(NO_USER, &Except("client.user.id", MACHINES)),
+                Unless(NO_USER, &Except("source.user.id", MACHINES)),
+                Unless(NO_USER, &Path("user.email")),
+                Unless(NO_USER, &Except("user.name", NAMES_OF_MACHINES)),
             ],
         ),
-        (Field::AppId, &[Path("okta.client.id"), Path("github.oauth_application_id")]),
+        (
+            Field::AppId,
+            &[
+                Path("okta.client.id"),
+                When(BY_OKTA_APP, &Path("okta.actor.id")),
+                Path("github.oauth_application_id"),
+                When(&[GITHUB_BOT], &USER_ID),
+                When(&[GITHUB_INSTALLATION], &USER_ID),
+            ],
+        ),
         (Field::TenantId, &[Path("organization.id"), Path("cloud.account.id")]),
         (Field::Realm, &[Path("github.org_id")]),
         (Field::IpAddress, &[Path("source.ip"), Path("client.ip")]),
@@ -144,6 +155,33 @@ pub static MAPPING: Mapping = Mapping {
             ..CHANGE
         },
         Change {
+            kind: Kind::Revoked,
+            when: &[("okta.event_type", okta::REVOKE_OF_USER)],
+            fields: &[
+                (Field::TokenId, &[okta_target("User")]),
+                (Field::TokenType, &[Text("refresh")]),
+                NO_FAMILY,
+                NO_SESSION,
+                (Field::UserId, &[okta_target("User")]),
+            ],
+            concerns: Concerns::User,
+            ..CHANGE
+        },
+        Change {
+            kind: Kind::Revoked,
+            when: &[("okta.event_type", okta::REVOKE_OF_APP)],
+            fields: &[
+                (Field::TokenId, OKTA_APP),
+                (Field::TokenType, &[Text("refresh")]),
+                NO_FAMILY,
+                NO_SESSION,
+                (Field::UserId, &[]),
+                (Field::AppId, OKTA_APP),
+            ],
+            concerns: Concerns::App,
+            ..CHANGE
+        },
+        Change {
             kind: Kind::Issued,
             when: &[("okta.event_type", okta::ISSUE)],
             each: Some(OKTA_TOKENS),
@@ -183,6 +221,20 @@ pub static MAPPING: Mapping = Mapping {
             kind: Kind::Revoked,
             when: &[("event.action", github::REVOKE_IN_ORG)],
             fields: &[(Field::TokenId, GITHUB_NUMBER), GITHUB_OWNER],
+            ..CHANGE
+        },
+        Change {
+            kind: Kind::SessionEnded,
+            when: &[("event.action", github::END_SESSIONS)],
+            fields: OF_GITHUB_USER,
+            concerns: Concerns::User,
+            ..CHANGE
+        },
+        Change {
+            kind: Kind::Revoked,
+            when: &[("event.action", github::END_USER)],
+            fields: OF_GITHUB_USER,
+            concerns: Concerns::User,
             ..CHANGE
         },
         Change {
@@ -298,8 +350,13 @@ pub static MAPPING: Mapping = Mapping {
     reinstatements: &[
         Reinstatement {
             when: &[("okta.event_type", okta::REINSTATE_USER)],
-            token: &[],
             user: &[okta_target("User"), USER_ID],
+            ..REINSTATEMENT
+        },
+        Reinstatement {
+            when: &[("event.action", github::REINSTATE_USER)],
+            user: &[Path("github.user_id"), Path("user.target.id"), Path("user.target.name")],
+            ..REINSTATEMENT
         },
         Reinstatement {
             when: &[
@@ -308,7 +365,7 @@ pub static MAPPING: Mapping = Mapping {
                 ("aws.cloudtrail.flattened.request_parameters.status", aws::ACTIVE),
             ],
             token: &[Path("aws.cloudtrail.flattened.request_parameters.accessKeyId")],
-            user: &[],
+            ..REINSTATEMENT
         },
     ],
     skips: &[
@@ -376,18 +433,33 @@ const BY_INTEGRATION: &[Test] = &[
     ("aws.cloudtrail.user_identity.type", &["*"]),
 ];
 
+/// The actor is an application, or nobody.
+const NO_USER: &[Test] =
+    &[("okta.actor.type", okta::APPS), ("okta.actor.type", okta::NOBODY), GITHUB_BOT, GITHUB_INSTALLATION];
+const BY_OKTA_APP: &[Test] = &[("okta.actor.type", okta::APPS)];
+const GITHUB_BOT: Test = ("user.name", github::BOT_NAMES);
+const GITHUB_INSTALLATION: Test = ("github.programmatic_access_type", github::INSTALLATION);
+
 /// Categories in which a user stands in for a token.
 const OF_HOLDERS: &[Test] = &[("event.category", &["authentication", "session", "iam", "web", "api", "configuration"])];
 const SESSIONS: Test = ("event.category", &["authentication", "session"]);
 
 const USER_ID: Source = Except("user.id", MACHINES);
-const NAMES_OF_MACHINES: &[&str] =
+/// Accounts of a machine itself, by name.
+pub const NAMES_OF_MACHINES: &[&str] =
     &["SYSTEM", "LOCAL SERVICE", "NETWORK SERVICE", "ANONYMOUS LOGON", "DWM-*", "UMFD-*", "*$"];
 
 const GITHUB_NUMBER: &[Source] =
     &[Except("github.token_id", github::NO_NUMBER), Except("github.user_programmatic_access_id", github::NO_NUMBER)];
 const GITHUB_OWNER: Row = (Field::UserId, &[Path("github.user_id"), USER_ID, Path("github.actor_id")]);
 const GITHUB_NUMBERED: &[Row] = &[(Field::TokenId, GITHUB_NUMBER), GITHUB_OWNER, (Field::Realm, &[])];
+
+const OF_GITHUB_USER: &[Row] = &[
+    (Field::TokenId, &[Path("github.user_id"), Path("user.target.id"), Path("user.target.name")]),
+    (Field::TokenType, &[]),
+    (Field::UserId, &[Path("github.user_id"), Path("user.target.id"), Path("user.target.name")]),
+    (Field::Realm, &[]),
+];
 
 const NO_FAMILY: Row = (Field::FamilyId, &[]);
 const NO_SESSION: Row = (Field::SessionId, &[]);
@@ -427,10 +499,19 @@ const OKTA_TOKENS: Each = Each {
     kinds: &[
         ("access_token", TokenType::Access),
         ("refresh_token", TokenType::Refresh),
+        ("device_secret", TokenType::Other),
         ("Token", TokenType::ApiKey),
         ("API Token", TokenType::ApiKey),
+        ("ApiToken", TokenType::ApiKey),
     ],
 };
+const OKTA_APP: &[Source] = &[
+    okta_target("PublicClientApp"),
+    okta_target("AppInstance"),
+    okta_target("Application"),
+    Path("okta.client.id"),
+    Except("okta.actor.id", &["00u*"]),
+];
 const OF_OKTA_TOKEN: &[Row] = &[
     (Field::TokenId, &[]),
     (Field::TokenType, &[]),

@@ -1,7 +1,7 @@
 //! GitHub audit log. Source: GitHub documentation, "Audit log events for your enterprise" and "Identifying audit log
 //! events performed by an access token".
 
-use super::{CHANGE, Change, Field, Mapping, Reinstatement, Row, Source};
+use super::{CHANGE, Change, Field, Mapping, REINSTATEMENT, Reinstatement, Row, Source, Test};
 use Source::{Except, Path, Text, Unless, When, Words};
 
 use crate::event::{Concerns, Kind};
@@ -18,8 +18,9 @@ pub static MAPPING: Mapping = Mapping {
         (Field::TokenAlias, NUMBER),
         (Field::PrincipalId, &[Path("actor_id"), Path("actor")]),
         (Field::TokenType, &[Words("programmatic_access_type", ACCESS_TYPES)]),
-        (Field::UserId, &[Path("actor_id"), Path("actor")]),
-        (Field::AppId, APP),
+        // The bot of a GitHub App is no user: its tokens last an hour, and the application goes on.
+        (Field::UserId, &[Unless(BY_BOT, &Path("actor_id")), Unless(BY_BOT, &Path("actor"))]),
+        (Field::AppId, APP_OR_BOT),
         // A token belongs to its enterprise, in however many organizations it is used.
         (Field::TenantId, &[Path("business_id")]),
         (Field::Realm, &[Path("org_id")]),
@@ -89,9 +90,9 @@ pub static MAPPING: Mapping = Mapping {
         Change { kind: Kind::CredentialChanged, when: &[("action", CHANGE_CREDENTIAL)], fields: OF_OWNER, ..CHANGE },
     ],
     reinstatements: &[Reinstatement {
-        when: &[("action", &["user.unsuspend"])],
-        token: &[],
+        when: &[("action", REINSTATE_USER)],
         user: &[Path("user_id"), Path("user")],
+        ..REINSTATEMENT
     }],
     skips: &[],
     excluded: &["request_body"],
@@ -106,6 +107,26 @@ pub const NO_NUMBER: &[&str] = &["0"];
 
 const APP: &[Source] =
     &[Path("oauth_application_id"), Path("application_client_id"), Path("integration_id"), Path("application_id")];
+const APP_OR_BOT: &[Source] = &[
+    Path("oauth_application_id"),
+    Path("application_client_id"),
+    Path("integration_id"),
+    Path("application_id"),
+    When(&[IS_BOT], &Path("actor_id")),
+    When(&[NAMED_BOT], &Path("actor_id")),
+    When(&[NAMED_BOT], &Path("actor")),
+    When(&[OF_INSTALLATION], &Path("actor_id")),
+];
+
+/// The actor stands for an application. A user that a team has made for a machine is a user.
+const BY_BOT: &[Test] = &[IS_BOT, NAMED_BOT, OF_INSTALLATION];
+const IS_BOT: Test = ("actor_is_bot", &["true"]);
+const NAMED_BOT: Test = ("actor", BOT_NAMES);
+const OF_INSTALLATION: Test = ("programmatic_access_type", INSTALLATION);
+/// Names of applications' bots.
+pub const BOT_NAMES: &[&str] = &["*[bot]"];
+/// The type of an application's own tokens, which act for an installation and not for a user.
+pub const INSTALLATION: &[&str] = &["*server-to-server*"];
 
 const TYPE: Row =
     (Field::TokenType, &[Words("action", &[("oauth_*", "access"), ("personal_access_token.*", "personal")])]);
@@ -152,6 +173,7 @@ pub const REVOKE_IN_ORG: &[&str] = &[
 pub const REVOKE_OF_APP: &[&str] = &["integration.revoke_all_tokens", "oauth_application.revoke_all_tokens"];
 pub const END_SESSIONS: &[&str] = &["*.revoke_sso_session"];
 pub const END_USER: &[&str] = &["user.suspend", "user.delete"];
+pub const REINSTATE_USER: &[&str] = &["user.unsuspend"];
 pub const CHANGE_CREDENTIAL: &[&str] = &[
     "user.change_password",
     "user.password_reset",
@@ -163,5 +185,10 @@ pub const CHANGE_CREDENTIAL: &[&str] = &[
     "account_recovery_token.recover",
 ];
 
-pub const ACCESS_TYPES: &[(&str, &str)] =
-    &[("*ersonal access token*", "personal"), ("*OAuth*", "access"), ("*GitHub App*", "access"), ("*key*", "api_key")];
+pub const ACCESS_TYPES: &[(&str, &str)] = &[
+    ("*ersonal access token*", "personal"),
+    ("*OAuth*", "access"),
+    ("*GitHub App*", "access"),
+    ("*key*", "api_key"),
+    ("*Key*", "api_key"),
+];

@@ -1,17 +1,19 @@
 //! OCSF: the classes of identity and access management (3001 to 3006), Web Resources Activity (6001) and API Activity
 //! (6003). Source: schema.ocsf.io, 1.1 and later; ocsf/examples, the mappings of CloudTrail and Okta.
 
-use super::{CHANGE, Change, Field, Mapping, Reinstatement, Row, Skip, Source, Test, aws, okta};
-use Source::{Except, Head, Joined, Name, Named, Path, Text, Unless, When, Words};
+use super::{
+    CHANGE, Change, Each, Field, Mapping, REINSTATEMENT, Reinstatement, Row, Skip, Source, Test, aws, ecs, okta,
+};
+use Source::{Except, Head, Joined, Name, Named, Path, Text, Typed, Unless, When, Words};
 
-use crate::event::{Concerns, Kind};
+use crate::event::{Concerns, Kind, TokenType};
 
 pub static MAPPING: Mapping = Mapping {
     marks: &["class_uid", "type_uid", "category_uid"],
     weak_marks: &[],
     looks: &["class_uid", "metadata"],
     fields: &[
-        (Field::EventId, &[Path("metadata.uid")]),
+        (Field::EventId, &[Path("metadata.uid"), Path("metadata.original_event_uid")]),
         // Milliseconds, as producers mean them to be.
         (Field::Timestamp, &[Path("time"), Path("time_dt")]),
         (Field::TokenId, TOKEN),
@@ -25,6 +27,8 @@ pub static MAPPING: Mapping = Mapping {
                 SUBJECT_ID,
                 Path("actor.user.email_addr"),
                 Path("user.email_addr"),
+                USER_NAME,
+                SUBJECT_NAME,
             ],
         ),
         (
@@ -66,7 +70,9 @@ pub static MAPPING: Mapping = Mapping {
                 USER_ALT,
                 SUBJECT_ID,
                 Path("actor.user.email_addr"),
-                Path("actor.user.name"),
+                Path("user.email_addr"),
+                USER_NAME,
+                SUBJECT_NAME,
             ],
         ),
         (Field::AppId, &[Path("actor.app_uid")]),
@@ -129,6 +135,40 @@ pub static MAPPING: Mapping = Mapping {
             when: &[("metadata.event_code", okta::END_SESSIONS)],
             fields: OF_SUBJECT,
             concerns: Concerns::User,
+            ..CHANGE
+        },
+        Change {
+            kind: Kind::Revoked,
+            when: &[("metadata.event_code", okta::END_USER)],
+            fields: OF_SUBJECT,
+            concerns: Concerns::User,
+            ..CHANGE
+        },
+        Change {
+            kind: Kind::Revoked,
+            when: &[("metadata.event_code", okta::REVOKE_OF_USER)],
+            fields: &[
+                (Field::TokenId, &[okta_target("User"), SUBJECT_ID]),
+                (Field::TokenType, &[Text("refresh")]),
+                (Field::FamilyId, &[]),
+                (Field::SessionId, &[]),
+                (Field::UserId, &[okta_target("User"), SUBJECT_ID]),
+            ],
+            concerns: Concerns::User,
+            ..CHANGE
+        },
+        Change {
+            kind: Kind::Issued,
+            when: &[("metadata.event_code", okta::ISSUE)],
+            each: Some(OKTA_TOKENS),
+            fields: OF_OKTA_TOKEN,
+            ..CHANGE
+        },
+        Change {
+            kind: Kind::Revoked,
+            when: &[("metadata.event_code", okta::REVOKE)],
+            each: Some(OKTA_TOKENS),
+            fields: OF_OKTA_TOKEN,
             ..CHANGE
         },
         // Keys by their calls, as CloudTrail's bodies name them.
@@ -243,18 +283,23 @@ pub static MAPPING: Mapping = Mapping {
         Reinstatement {
             when: &[("api.operation", aws::UPDATE_KEY), ("api.request.data.status", aws::ACTIVE)],
             token: KEY_OF_REQUEST,
-            user: &[],
+            ..REINSTATEMENT
         },
         Reinstatement {
             when: &[("api.operation", aws::UPDATE_KEY), ("unmapped.requestParameters.status", aws::ACTIVE)],
             token: KEY_OF_REQUEST,
-            user: &[],
+            ..REINSTATEMENT
+        },
+        Reinstatement {
+            when: &[("metadata.event_code", okta::REINSTATE_USER)],
+            user: &[okta_target("User"), SUBJECT_ID],
+            ..REINSTATEMENT
         },
         // Enable.
         Reinstatement {
             when: &[ACCOUNT_CHANGE, ("activity_id", &["2"])],
-            token: &[],
             user: &[Unless(BY_AWS, &SUBJECT_ID)],
+            ..REINSTATEMENT
         },
     ],
     skips: &[Skip {
@@ -350,6 +395,9 @@ const HAS_CREDENTIAL: &[Test] = &[
 const USER_ID: Source = Except("actor.user.uid", MACHINES);
 const USER_ALT: Source = Except("actor.user.uid_alt", MACHINES);
 const SUBJECT_ID: Source = Except("user.uid", MACHINES);
+/// Last, for names change.
+const USER_NAME: Source = Except("actor.user.name", ecs::NAMES_OF_MACHINES);
+const SUBJECT_NAME: Source = Except("user.name", ecs::NAMES_OF_MACHINES);
 const SUBJECT_USER: Row = (Field::UserId, &[SUBJECT_ID, USER_ID, USER_ALT]);
 
 /// Authentication speaks of the user and session that it concerns, and of the actor where somebody else asked.
@@ -379,6 +427,30 @@ const OF_SUBJECT: &[Row] = &[
     SUBJECT_USER,
     (Field::IssuedAt, &[]),
     (Field::ExpiresAt, &[]),
+];
+
+/// What the mapping of Okta has of an event's targets.
+const OKTA_TARGETS: &str = "unmapped.target";
+const fn okta_target(kind: &'static str) -> Source {
+    Typed { array: OKTA_TARGETS, kind, member: "id" }
+}
+const OKTA_TOKENS: Each = Each {
+    array: OKTA_TARGETS,
+    kinds: &[
+        ("access_token", TokenType::Access),
+        ("refresh_token", TokenType::Refresh),
+        ("device_secret", TokenType::Other),
+        ("Token", TokenType::ApiKey),
+        ("API Token", TokenType::ApiKey),
+        ("ApiToken", TokenType::ApiKey),
+    ],
+};
+const OF_OKTA_TOKEN: &[Row] = &[
+    (Field::TokenId, &[]),
+    (Field::TokenType, &[]),
+    (Field::FamilyId, &[]),
+    (Field::SessionId, &[]),
+    (Field::UserId, &[okta_target("User"), SUBJECT_ID, USER_ID]),
 ];
 
 const NEW_KEY_PATH: &str = "api.response.data.credentials.accessKeyId";

@@ -1,6 +1,6 @@
 //! Okta System Log. Source: the Okta developer reference, "System Log API" and "Event types".
 
-use super::{CHANGE, Change, Each, Field, Mapping, Reinstatement, Row, Skip, Source, Test};
+use super::{CHANGE, Change, Each, Field, Mapping, REINSTATEMENT, Reinstatement, Row, Skip, Source, Test};
 use Source::{Except, Path, Text, Typed, Unless, When, Words};
 
 use crate::event::{Concerns, Kind, TokenType};
@@ -107,8 +107,8 @@ pub static MAPPING: Mapping = Mapping {
     ],
     reinstatements: &[Reinstatement {
         when: &[("eventType", REINSTATE_USER)],
-        token: &[],
         user: &[target("User"), Path("actor.id")],
+        ..REINSTATEMENT
     }],
     skips: &[Skip {
         when: &[("actor.type", &["SystemPrincipal"])],
@@ -178,7 +178,8 @@ const APP_TARGET: &[Source] = &[
 
 pub const DETECT_REUSE: &[&str] = &["app.oauth2.*token.detect_reuse"];
 pub const END_SESSION: &[&str] = &["user.session.end", "user.session.expire", "user.session.impersonation.end"];
-pub const END_SESSIONS: &[&str] = &["user.session.clear", "user.lifecycle.suspend"];
+pub const END_SESSIONS: &[&str] =
+    &["user.session.clear", "user.lifecycle.suspend", "user.authentication.universal_logout"];
 /// With the user all that is theirs ends.
 pub const END_USER: &[&str] = &["user.lifecycle.deactivate", "user.lifecycle.delete.*"];
 pub const REINSTATE_USER: &[&str] =
