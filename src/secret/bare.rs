@@ -8,7 +8,14 @@ pub fn is_bare(text: &str) -> bool {
     // No form is shorter, and nearly all ids are.
     const BYTES_MIN: usize = 24;
     let bytes = text.as_bytes();
-    bytes.len() >= BYTES_MIN && (is_okta(bytes) || is_telegram(bytes) || is_discord(bytes) || prefix::is_id_form(bytes))
+    bytes.len() >= BYTES_MIN
+        && (is_okta(bytes)
+            || is_telegram(bytes)
+            || is_discord(bytes)
+            || is_salesforce(bytes)
+            || is_entra_secret(bytes)
+            || is_terraform(bytes)
+            || prefix::is_id_form(bytes))
 }
 
 /// Whether the id `text` has as many random characters as a secret needs: 160 bits, where an id has up to 128. Hashes in
@@ -35,13 +42,41 @@ pub fn looks_opaque(text: &str) -> bool {
         && bytes.iter().any(u8::is_ascii_lowercase)
 }
 
-/// Okta API tokens and refresh tokens: `00` and 40 characters of base64url (scanners). Okta's ids have 20 characters.
+/// Okta API tokens and refresh tokens: `00` and 40 characters of base64url (gitleaks). Okta's ids, those of its API tokens
+/// (`00T…`) among them, have 20 characters.
 fn is_okta(text: &[u8]) -> bool {
     text.len() == 42
         && text.starts_with(b"00")
         && text.iter().all(|&byte| word(byte))
         && text.iter().any(u8::is_ascii_uppercase)
         && text.iter().any(u8::is_ascii_lowercase)
+}
+
+/// Salesforce access tokens: the organization's id of 15 or 18 characters, `!`, and 80 characters or more (Nosey Parker).
+fn is_salesforce(text: &[u8]) -> bool {
+    let Some(at) = text.iter().position(|&byte| byte == b'!').filter(|at| matches!(at, 15 | 18)) else { return false };
+    let (organization, secret) = text.split_at(at);
+    let is_secret = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_');
+    organization.starts_with(b"00")
+        && organization.iter().all(u8::is_ascii_alphanumeric)
+        && secret.len() > 80
+        && secret.iter().skip(1).all(is_secret)
+}
+
+/// Secrets of Microsoft Entra ID applications: three characters, a digit, `Q~` and 31 to 34 characters (gitleaks).
+fn is_entra_secret(text: &[u8]) -> bool {
+    let is_secret = |byte: &u8| word(*byte) || matches!(byte, b'.' | b'~');
+    (37..=40).contains(&text.len())
+        && text.get(3).is_some_and(u8::is_ascii_digit)
+        && text.get(4..6) == Some(b"Q~")
+        && text.iter().all(is_secret)
+}
+
+/// HCP Terraform: 14 characters, `.atlasv1.`, and 60 to 70 characters (gitleaks).
+fn is_terraform(text: &[u8]) -> bool {
+    let Some((id, rest)) = text.split_at_checked(14) else { return false };
+    id.iter().all(u8::is_ascii_alphanumeric)
+        && rest.strip_prefix(b".atlasv1.").is_some_and(|secret| secret.len() >= 60 && secret.iter().all(|&b| word(b)))
 }
 
 /// Telegram: "Bot API", `ID:` of 8 to 10 digits, and 35 characters of base64url.
@@ -52,7 +87,7 @@ fn is_telegram(text: &[u8]) -> bool {
         && matches!(rest, [b':', secret @ ..] if secret.len() == 35 && secret.iter().all(|&byte| word(byte)))
 }
 
-/// Discord: "Reference", bot tokens (scanners): the bot's id in base64, a time of 6 characters, and a code.
+/// Discord: bot tokens, whose form no page publishes: the bot's id in base64, a time of 6 characters, and a code.
 fn is_discord(text: &[u8]) -> bool {
     let mut parts = text.split(|&byte| byte == b'.');
     let (Some(id), Some(time), Some(code), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {

@@ -66,7 +66,8 @@ pub(super) enum Body {
 pub(super) type Alphabet = fn(u8) -> bool;
 
 /// Every prefix that is searched for in all texts, with the body it opens. Beside each vendor stands the page of its
-/// documentation that gives the format; those marked (scanners) are known from the public rules of secret scanners.
+/// documentation that gives or shows the format, or the scanner whose public rules have it: gitleaks, Nosey Parker,
+/// Kingfisher. Where nobody publishes a format, the comment says so.
 pub(super) const FORMS: &[(&str, Body)] = &[
     ("eyJ", Body::Jwt),
     ("Bearer ", Body::Credentials),
@@ -97,7 +98,7 @@ pub(super) const FORMS: &[(&str, Body)] = &[
     ("glimt-", Body::AtLeast(10, jose)),
     ("glagent-", Body::AtLeast(10, jose)),
     ("glwt-", Body::AtLeast(10, jose)),
-    // Slack: "Token types".
+    // Slack: "Tokens"; legacy ones, and those of browsers and of rotation: gitleaks.
     ("xoxa-", Body::AtLeast(8, dashed)),
     ("xoxb-", Body::AtLeast(8, dashed)),
     ("xoxc-", Body::AtLeast(8, dashed)),
@@ -109,7 +110,7 @@ pub(super) const FORMS: &[(&str, Body)] = &[
     ("xoxr-", Body::AtLeast(8, dashed)),
     ("xoxs-", Body::AtLeast(8, dashed)),
     ("xapp-", Body::AtLeast(8, dashed)),
-    // OpenAI, Anthropic, OpenRouter: "API keys". The shorter prefix is other vendors' too.
+    // OpenAI, Anthropic: gitleaks. OpenRouter: "API keys". The shorter prefix is other vendors' too.
     ("sk-proj-", Body::AtLeast(20, word)),
     ("sk-svcacct-", Body::AtLeast(20, word)),
     ("sk-admin-", Body::AtLeast(20, word)),
@@ -119,40 +120,42 @@ pub(super) const FORMS: &[(&str, Body)] = &[
     // Stripe: "API keys", "Webhooks". Publishable keys are none.
     ("sk_live_", Body::AtLeast(10, word)),
     ("sk_test_", Body::AtLeast(10, word)),
+    ("sk_prod_", Body::AtLeast(10, word)),
     ("sk_org_", Body::AtLeast(10, word)),
     ("rk_live_", Body::AtLeast(10, word)),
     ("rk_test_", Body::AtLeast(10, word)),
     ("whsec_", Body::AtLeast(16, base64)),
-    // Google: "Authenticate using API keys", "Using OAuth 2.0".
+    // Google: Nosey Parker.
     ("AIza", Body::Exactly(35, word)),
     ("ya29.", Body::AtLeast(16, jose)),
     ("1//0", Body::Mixed(24, word)),
     ("GOCSPX-", Body::AtLeast(16, word)),
-    // AWS session tokens, old and new (scanners). Identifiers of keys, `AKIA…` and `ASIA…`, are none.
+    // AWS session tokens, old and new, by what they hold in base64: `origin` and `er/aws`. AWS publishes no format.
+    // Identifiers of keys, `AKIA…` and `ASIA…`, are none.
     ("IQoJb3JpZ2lu", Body::AtLeast(16, base64)),
     ("FwoGZXIvYXdz", Body::AtLeast(16, base64)),
     ("FQoGZXIvYXdz", Body::AtLeast(16, base64)),
     ("FQoDYXdz", Body::AtLeast(16, base64)),
     ("AgoJb3JpZ2lu", Body::AtLeast(16, base64)),
-    // Microsoft Entra ID refresh tokens (scanners).
+    // Microsoft Entra ID refresh tokens: no published format.
     ("0.A", Body::Mixed(80, jose)),
-    // npm, PyPI, Docker: "About access tokens", "API tokens", "Personal access tokens".
+    // npm, PyPI: gitleaks. Docker: Nosey Parker.
     ("npm_", Body::Opaque(30, word)),
     ("pypi-AgE", Body::AtLeast(16, word)),
     ("dckr_pat_", Body::AtLeast(16, word)),
-    // Shopify: "Access tokens", prefixes of the Admin API.
+    // Shopify: gitleaks.
     ("shpat_", Body::AtLeast(32, hex)),
     ("shpca_", Body::AtLeast(32, hex)),
     ("shppa_", Body::AtLeast(32, hex)),
     ("shpss_", Body::AtLeast(32, hex)),
-    // DigitalOcean: "Token scanning".
+    // DigitalOcean: gitleaks.
     ("dop_v1_", Body::AtLeast(32, hex)),
     ("doo_v1_", Body::AtLeast(32, hex)),
     ("dor_v1_", Body::AtLeast(32, hex)),
     // HashiCorp Vault: "Tokens", token prefixes.
     ("hvs.", Body::AtLeast(20, word)),
     ("hvb.", Body::AtLeast(20, word)),
-    // Atlassian, Bitbucket (scanners).
+    // Atlassian, Bitbucket: Nosey Parker; `ATCTT` and `ATSTT` have no published format.
     ("ATATT3x", Body::AtLeast(20, base64)),
     ("ATCTT3x", Body::AtLeast(20, base64)),
     ("ATSTT3x", Body::AtLeast(20, base64)),
@@ -168,61 +171,63 @@ pub(super) const FORMS: &[(&str, Body)] = &[
     ("v4.public.", Body::AtLeast(20, jose)),
     // Hugging Face: "User access tokens".
     ("hf_", Body::AtLeast(30, alphanumeric)),
-    // Databricks: "Personal access tokens" (scanners).
+    // Databricks: gitleaks.
     ("dapi", Body::AtLeast(32, hex_dashed)),
-    // SendGrid: "API keys".
+    // SendGrid: gitleaks.
     ("SG.", Body::Dotted(22, 40, word)),
-    // Linear: "API and webhooks".
+    // Linear: gitleaks; OAuth tokens are of a like form.
     ("lin_api_", Body::AtLeast(32, word)),
     ("lin_oauth_", Body::AtLeast(32, word)),
-    // Notion: "Changelog" of 25 September 2024.
+    // Notion: gitleaks; the older form has none.
     ("ntn_", Body::AtLeast(40, alphanumeric)),
     ("secret_", Body::Exactly(43, alphanumeric)),
-    // New Relic: "API keys".
+    // New Relic: gitleaks.
     ("NRAK-", Body::AtLeast(27, alphanumeric)),
-    // Figma: "Manage personal access tokens" (scanners).
+    // Figma: no published format.
     ("figd_", Body::AtLeast(30, word)),
     ("figo_", Body::AtLeast(30, word)),
-    // Doppler: "Token formats".
+    // Doppler: "Auth token formats".
     ("dp.pt.", Body::AtLeast(30, word)),
     ("dp.st.", Body::AtLeast(30, jose)),
     ("dp.ct.", Body::AtLeast(30, word)),
     ("dp.sa.", Body::AtLeast(30, word)),
     ("dp.scim.", Body::AtLeast(30, word)),
     ("dp.audit.", Body::AtLeast(30, word)),
-    // Postman (scanners).
+    // Postman: gitleaks.
     ("PMAK-", Body::AtLeast(30, hex_dashed)),
-    // Heroku: "Platform API", authorization tokens.
+    // Heroku: gitleaks.
     ("HRKU-", Body::AtLeast(30, word)),
-    // Sentry: "Auth tokens".
+    // Sentry: gitleaks.
     ("sntrys_", Body::AtLeast(30, base64)),
     ("sntryu_", Body::AtLeast(30, hex)),
-    // Grafana: "Service account tokens", "Grafana Cloud access policies". Older keys are base64 of JSON.
+    // Grafana: gitleaks. Older keys are base64 of JSON.
     ("glsa_", Body::AtLeast(30, word)),
     ("glc_", Body::AtLeast(30, base64)),
     ("eyJrIjoi", Body::AtLeast(60, base64)),
-    // Fly.io: "Access tokens".
+    // Fly.io: gitleaks.
     ("fm2_", Body::AtLeast(40, base64)),
-    // Supabase: "Personal access tokens".
+    // Supabase: no published format.
     ("sbp_", Body::AtLeast(40, hex)),
-    // Airtable: "Personal access tokens".
+    // Airtable: gitleaks.
     ("pat", Body::Dotted(14, 60, alphanumeric)),
-    // Dropbox: "OAuth guide".
+    // Dropbox: gitleaks.
     ("sl.", Body::AtLeast(100, jose)),
-    // Meta: "Access tokens".
+    // Meta: gitleaks.
     ("EAA", Body::AtLeast(60, alphanumeric)),
+    // 1Password service accounts: gitleaks.
+    ("ops_eyJ", Body::AtLeast(100, base64)),
 ];
 
 /// Prefixes that only the value of an id is held against, as a whole: each costs a search of every message otherwise.
 pub(super) const ID_FORMS: &[(&str, Body)] = &[
-    // Microsoft Entra ID refresh tokens, and those of personal accounts (scanners).
+    // Microsoft Entra ID refresh tokens, and those of personal accounts: no published format.
     ("1.A", Body::Mixed(80, jose)),
     ("M.C", Body::AtLeast(80, token68)),
-    // HashiCorp Vault before 1.10, and Terraform Cloud.
+    // HashiCorp Vault before 1.10 (gitleaks), and "Tokens", token prefixes.
     ("s.", Body::Exactly(24, alphanumeric)),
     ("b.", Body::AtLeast(100, word)),
     ("hvr.", Body::AtLeast(20, word)),
-    // LinkedIn: "Authorization code flow".
+    // LinkedIn: no published format.
     ("AQ", Body::AtLeast(100, word)),
     // Cloudflare: "Token formats".
     ("cfk_", Body::AtLeast(40, word)),
@@ -246,7 +251,7 @@ pub(super) const ID_FORMS: &[(&str, Body)] = &[
     ("dckr_oat_", Body::AtLeast(16, word)),
     // Trello.
     ("ATTA", Body::Exactly(72, hex)),
-    // Groq, xAI, Perplexity, Replicate, LangSmith, Pinecone (scanners).
+    // Groq, Perplexity, LangSmith: gitleaks. xAI, Replicate: Kingfisher. Pinecone: no published format.
     ("gsk_", Body::AtLeast(40, alphanumeric)),
     ("xai-", Body::AtLeast(60, word)),
     ("pplx-", Body::AtLeast(40, alphanumeric)),
@@ -254,20 +259,49 @@ pub(super) const ID_FORMS: &[(&str, Body)] = &[
     ("lsv2_pt_", Body::AtLeast(30, word)),
     ("lsv2_sk_", Body::AtLeast(30, word)),
     ("pcsk_", Body::AtLeast(40, word)),
-    // Tailscale, PlanetScale, Pulumi, RubyGems, Buildkite, CircleCI, Dynatrace, JFrog, Typeform, PostHog, Square (scanners).
+    // PlanetScale, Pulumi, RubyGems, Dynatrace, JFrog, Typeform, Square: gitleaks. Tailscale, Buildkite, CircleCI:
+    // Kingfisher. PostHog: no published format.
     ("tskey-", Body::AtLeast(20, word)),
     ("pscale_", Body::AtLeast(32, jose)),
     ("pul-", Body::Exactly(40, hex)),
     ("rubygems_", Body::Exactly(48, hex)),
-    ("bkua_", Body::AtLeast(40, hex)),
+    ("bkua_", Body::AtLeast(40, alphanumeric)),
     ("CCIPAT_", Body::AtLeast(40, word)),
     ("dt0c01.", Body::Dotted(24, 60, alphanumeric)),
     ("AKCp", Body::AtLeast(60, alphanumeric)),
     ("tfp_", Body::AtLeast(40, word)),
     ("phx_", Body::AtLeast(40, word)),
     ("sq0atp-", Body::AtLeast(22, word)),
-    // Mailgun.
+    ("EAAA", Body::AtLeast(50, word)),
+    ("cmVmd", Body::Exactly(59, alphanumeric)),
+    // Mailgun: gitleaks.
     ("key-", Body::Exactly(32, hex)),
+    // GitLab: runner registration tokens of before 16.0. OpenShift, Brevo, Plaid, Prefect, ReadMe, Shippo, Sourcegraph,
+    // Duffel, EasyPost, Adobe, Infracost, Octopus Deploy, ClickHouse Cloud, Frame.io, Scalingo, Clojars, Cloudflare's origin
+    // CA: gitleaks.
+    ("GR1348941", Body::AtLeast(20, word)),
+    ("sha256~", Body::Exactly(43, word)),
+    ("xkeysib-", Body::AtLeast(80, dashed)),
+    ("access-production-", Body::Exactly(36, hex_dashed)),
+    ("access-development-", Body::Exactly(36, hex_dashed)),
+    ("access-sandbox-", Body::Exactly(36, hex_dashed)),
+    ("pnu_", Body::Exactly(36, alphanumeric)),
+    ("rdme_", Body::Exactly(70, alphanumeric)),
+    ("shippo_live_", Body::Exactly(40, hex)),
+    ("shippo_test_", Body::Exactly(40, hex)),
+    ("sgp_", Body::AtLeast(40, word)),
+    ("duffel_live_", Body::AtLeast(43, word)),
+    ("duffel_test_", Body::AtLeast(43, word)),
+    ("EZAK", Body::Exactly(54, alphanumeric)),
+    ("EZTK", Body::Exactly(54, alphanumeric)),
+    ("p8e-", Body::Exactly(32, alphanumeric)),
+    ("ico-", Body::Exactly(32, alphanumeric)),
+    ("API-", Body::Exactly(26, alphanumeric)),
+    ("4b1d", Body::Exactly(38, alphanumeric)),
+    ("fio-u-", Body::AtLeast(64, word)),
+    ("tk-us-", Body::Exactly(48, word)),
+    ("CLOJARS_", Body::Exactly(60, alphanumeric)),
+    ("v1.0-", Body::AtLeast(160, hex_dashed)),
 ];
 
 /// What the prefixes contain. Every message is searched for these, so they are few and short: on the events of
