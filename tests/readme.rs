@@ -44,6 +44,27 @@ fn its_configuration_is_right() {
     assert!(!told.contains("FAILED"), "{told}");
 }
 
+/// The password of the compose file goes to another host unencrypted, which the configuration must accept.
+#[test]
+fn shipped_configuration_works_with_compose() {
+    let compose = include_str!("../deploy/compose.yaml");
+    let environment: Vec<_> = compose
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("TOKENWARDEN__")?.split_once(": "))
+        .map(|(name, value)| (format!("TOKENWARDEN__{name}"), value.trim_matches('"').to_owned()))
+        .collect();
+    assert!(environment.iter().any(|(name, _)| name == "TOKENWARDEN__STORE__PASSWORD"), "{environment:?}");
+    let output = Command::new(env!("CARGO_BIN_EXE_tokenwarden"))
+        .args(["validate", "--offline", "--config", concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/tokenwarden.toml")])
+        .env_clear()
+        .env("TOKENWARDEN__RULES_DIR", concat!(env!("CARGO_MANIFEST_DIR"), "/rules"))
+        .envs(environment)
+        .output()
+        .expect("tokenwarden runs");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(told.lines().any(|line| line.starts_with("ok ") && line.contains("configuration")), "{told}");
+}
+
 /// The configuration that is shipped, under the environment that the unit sets: all that this machine has no part in.
 #[test]
 fn what_is_shipped_to_run_it_with_is_right() {
