@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use tokenwarden::event::{Concerns, Event};
 use tokenwarden::format::Format;
-use tokenwarden::token::TokenHasher;
+use tokenwarden::token::{TokenHasher, TokenId};
 use tokenwarden::wire::{Decoded, Decoder};
 
 /// A line for each event in `record`, or why it is none.
@@ -29,8 +29,8 @@ fn line(event: &Event<'_>) -> String {
         ("tenant", event.tenant_id.as_deref()),
         ("family", event.family_id.as_deref()),
         ("session", event.session_id.as_deref()),
-        ("parent", event.parent_token_id.as_ref().map(|id| id.as_str())),
-        ("alias", facts.and_then(|facts| facts.alias.as_ref()).map(|id| id.as_str())),
+        ("parent", event.parent_token_id.as_ref().map(TokenId::as_str)),
+        ("alias", facts.and_then(|facts| facts.alias.as_ref()).map(TokenId::as_str)),
         ("realm", facts.and_then(|facts| facts.realm.as_deref())),
         ("role", facts.and_then(|facts| facts.role.as_deref())),
         ("alive", facts.and_then(|facts| facts.reinstated_user.as_deref().or(facts.reinstated_role.as_deref()))),

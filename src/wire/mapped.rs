@@ -170,10 +170,10 @@ impl Mapper {
                 let holder = Source::first_of(sources, reading.record);
                 holder.and_then(|text| id(text, text::ID_BYTES_MAX, reading.screen).ok())
             };
-            let (user, role) = (holder(reinstated.user), holder(reinstated.role));
-            if token.is_some() || user.is_some() || role.is_some() {
+            let (person, role) = (holder(reinstated.user), holder(reinstated.role));
+            if token.is_some() || person.is_some() || role.is_some() {
                 let facts = facts(event);
-                (facts.reinstated_token, facts.reinstated_user, facts.reinstated_role) = (token, user, role);
+                (facts.reinstated_token, facts.reinstated_user, facts.reinstated_role) = (token, person, role);
             }
         }
         Ok(Events { used, changed })

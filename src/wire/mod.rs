@@ -222,13 +222,13 @@ impl Decoder {
                     Found::Record
                 }
                 None if pass == Pass::First => self.repaired(payload, text.as_bytes(), error, depth, take),
-                None => match envelope::open_broken(text) {
-                    Some(contents) => self.broken(payload, contents, (pass, error), depth, take),
-                    None => {
-                        take(Err(error));
-                        Found::Record
+                None => {
+                    if let Some(contents) = envelope::open_broken(text) {
+                        return self.broken(payload, contents, (pass, error), depth, take);
                     }
-                },
+                    take(Err(error));
+                    Found::Record
+                }
             },
             (None, found @ (Found::Foreign(_) | Found::NoToken)) => match envelope::open(text) {
                 Some(contents) => self.unwrapped(payload, contents, (pass, found), depth, take),

@@ -117,22 +117,19 @@ impl<'a> Scalar<'a> {
 /// 4007 section 11).
 fn beside_port_or_zone(text: &str) -> Option<IpAddr> {
     let is_port = |port: &str| port.parse::<u16>().is_ok();
-    let (address, zone) = match text.strip_prefix('[') {
+    let inside = match text.strip_prefix('[') {
         Some(rest) => {
-            let (address, after) = rest.split_once(']')?;
-            if !(after.is_empty() || after.strip_prefix(':').is_some_and(is_port)) {
-                return None;
-            }
-            address.split_once('%').map_or((address, None), |(address, zone)| (address, Some(zone)))
+            let (inside, after) = rest.split_once(']')?;
+            let is_known = after.is_empty() || after.strip_prefix(':').is_some_and(is_port);
+            is_known.then_some(inside)?
         }
-        None => match text.split_once('%') {
-            Some((address, zone)) => (address, Some(zone)),
-            None => {
-                let (address, port) = text.split_once(':')?;
-                return is_port(port).then(|| address.parse().ok().map(IpAddr::V4)).flatten();
-            }
-        },
+        None if text.contains('%') => text,
+        None => {
+            let (address, port) = text.split_once(':')?;
+            return is_port(port).then(|| address.parse().ok().map(IpAddr::V4)).flatten();
+        }
     };
+    let (address, zone) = inside.split_once('%').map_or((inside, None), |(address, zone)| (address, Some(zone)));
     let is_zone = |zone: &str| !zone.is_empty() && zone.bytes().all(|byte| byte.is_ascii_graphic());
     zone.is_none_or(is_zone).then(|| address.parse().ok().map(IpAddr::V6)).flatten()
 }
