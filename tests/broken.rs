@@ -1,6 +1,8 @@
 //! A broken record costs no other record of its message: in an array, one behind another, and in every envelope. It is
 //! repaired where that is possible, else it alone is a dead letter.
 
+#![expect(clippy::expect_used, reason = "a test that cannot be set up has failed")]
+
 use serde_json::Value;
 use tokenwarden::format::Format;
 use tokenwarden::token::TokenHasher;
