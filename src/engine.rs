@@ -168,6 +168,8 @@ pub struct State {
     recent: Recent,
     recent_attempts: Recent,
     clock: Clock,
+    /// When the last event took place, as it was judged.
+    judged_at: i64,
     undo: Undo,
 }
 
@@ -191,6 +193,7 @@ impl State {
             recent: Recent::new(settings.recent_event_ids_max),
             recent_attempts: Recent::new(settings.recent_event_ids_max / ATTEMPTS_PART),
             clock: Clock::new(settings.clock_skew_ms_max),
+            judged_at: 0,
             undo: Undo::default(),
             settings,
         }
@@ -212,6 +215,13 @@ impl State {
     #[must_use]
     pub const fn alert_threshold(&self) -> f64 {
         self.budget.threshold()
+    }
+
+    /// When the last event took place, milliseconds since the epoch: by its own time if that is believed, else by the
+    /// stream's.
+    #[must_use]
+    pub const fn judged_at(&self) -> i64 {
+        self.judged_at
     }
 
     /// Ends the visits that are over, which tell how high the log-odds of honest visits go, and forgets who is in no
@@ -267,6 +277,7 @@ pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) ->
     }
     let timed = range == Range::Within;
     let at = if timed { own_time } else { state.clock.newest().or(*appended_at).unwrap_or(own_time) };
+    state.judged_at = at;
     let subject = Subject { baseline, place, at, timed, is_attempt };
     let outcome = if event.kind.is_sighting() {
         sighted(state, rules, enriched, subject)

@@ -192,7 +192,7 @@ impl<'m, R: Rows> Turn<'_, 'm, R> {
                             if event.event.kind == Kind::Confirmed && !feed.confirmed {
                                 epoch.tally.note(&message.position.topic, Note::ConfirmedIgnored, 1);
                             }
-                            epoch.fan_out(&event, outcome, (message.position, index), now);
+                            epoch.fan_out(&event, outcome, (message.position, index), (state.judged_at(), now));
                         }
                     }));
                     if judged.is_err() {
@@ -277,10 +277,16 @@ impl<R: Rows> Epoch<R> {
         self.rows.bytes() + self.verdicts.as_ref().map_or(0, Vec::len) + letters
     }
 
-    /// `index`: place of the event in the message at `position`.
-    fn fan_out(&mut self, event: &EnrichedEvent<'_>, outcome: Outcome, (position, index): (&Position, u32), now: i64) {
+    /// `index`: place of the event in the message at `position`. `judged_at`: event time; `ingested_at`: wall clock.
+    fn fan_out(
+        &mut self,
+        event: &EnrichedEvent<'_>,
+        outcome: Outcome,
+        (position, index): (&Position, u32),
+        (judged_at, ingested_at): (i64, i64),
+    ) {
         self.tally.judge(&outcome);
-        self.rows.push_event(&EventRow { event, outcome: &outcome, position, index, ingested_at: now });
+        self.rows.push_event(&EventRow { event, outcome: &outcome, position, index, judged_at, ingested_at });
         if let Some(verdicts) = &mut self.verdicts {
             wire::verdict::encode(verdicts, event, &outcome);
         }

@@ -40,6 +40,8 @@ pub struct EventRow<'a> {
     pub position: &'a Position,
     /// Place of the event in its message, from 0.
     pub index: u32,
+    /// When the event took place: its own time if that is believed, else the stream's. Milliseconds since the epoch.
+    pub judged_at: i64,
     /// Milliseconds since the epoch, wall clock.
     pub ingested_at: i64,
 }

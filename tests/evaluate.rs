@@ -97,6 +97,40 @@ fn a_labelled_set_is_measured() {
     assert_eq!(report["detectors"].as_array().map(Vec::len), Some(1), "the rules run only where asked for");
 }
 
+/// Events of one producer with a wrong clock, before all others.
+fn forge(folder: &Path, days: i64) {
+    let file = folder.join("events.ndjson.zst");
+    let events = zstd::decode_all(std::fs::read(&file).expect("the events").as_slice()).expect("zstd");
+    let mut forged = String::new();
+    for number in 0..600_i64 {
+        let at = 1_780_308_000_000 + days * 86_400_000 + number;
+        writeln!(
+            forged,
+            r#"{{"event_id":"forged-{number}","timestamp":{at},"token_id":"forged-{number}","ip_address":"203.0.113.7"}}"#
+        )
+        .expect("text");
+    }
+    let all = [forged.as_bytes(), &events].concat();
+    std::fs::write(file, zstd::encode_all(all.as_slice(), 1).expect("zstd")).expect("a file");
+}
+
+#[test]
+fn wrong_clock_at_the_start_moves_no_warmup() {
+    for days in [400, 29, -400] {
+        let folder = tempfile::tempdir().expect("a folder");
+        labelled(folder.path(), LABELS);
+        forge(folder.path(), days);
+        // It takes 256 events of others until the stream's time is theirs, and then 400 are of the ten days.
+        let report = figures(folder.path(), &["--warmup", "10"]);
+        let events = report["events"].as_u64().expect("a count");
+        assert!((450..=850).contains(&events), "{days}: {events} events are measured");
+        assert_eq!(report["thefts"], 2, "{days}");
+        // Without a warm-up all are measured, and on the days of the stream.
+        let report = figures(folder.path(), &[]);
+        assert_eq!(report["events"], 1_804, "{days}");
+    }
+}
+
 /// Macro recall of the judgement itself at one false alert per 1,000 token-days.
 fn recall(report: &Value) -> f64 {
     report["detectors"][0]["points"][0]["macro_recall"]["share"].as_f64().expect("a share")

@@ -269,7 +269,8 @@ pub fn position(offset: i64) -> Position {
 }
 
 pub fn push(rows: &mut EpochRows, event: &EnrichedEvent<'_>, outcome: &Outcome, offset: i64) {
-    rows.push_event(&EventRow { event, outcome, position: &position(offset), index: 0, ingested_at: INGESTED });
+    let position = position(offset);
+    rows.push_event(&EventRow { event, outcome, position: &position, index: 0, judged_at: 0, ingested_at: INGESTED });
 }
 
 /// Rows of the events `numbers`, all allowed.

@@ -38,9 +38,7 @@ const FALSE_REVOCATIONS_TOLD_MAX: usize = 1_000;
 pub struct Measure {
     labels: Labels,
     peers: Vec<Box<dyn Peer>>,
-    /// Milliseconds of event time that pass, from the first event, before anything is measured.
-    warmup_ms: i64,
-    first_at: Option<i64>,
+    warmup: Warmup,
     ledger: Ledger,
     false_revocations: Vec<FalseRevocation>,
     /// Of each theft the event with the highest log-odds.
@@ -76,8 +74,7 @@ impl Measure {
         Self {
             labels,
             peers: if with_peers { peer::all().into() } else { Vec::new() },
-            warmup_ms: i64::from(warmup_days) * 86_400_000,
-            first_at: None,
+            warmup: Warmup::new(warmup_days),
             ledger: Ledger::default(),
             false_revocations: Vec::new(),
             most_telling: HashMap::new(),
@@ -92,17 +89,16 @@ impl Measure {
     }
 
     fn observe(&mut self, row: &EventRow<'_>) {
-        let EventRow { event, outcome, .. } = row;
-        let at = event.event.timestamp.millis();
+        // By the time at which it was judged: a clock that is wrong makes no day of its own.
+        let EventRow { event, outcome, judged_at: at, .. } = *row;
         let mut scores: Scores = NONE;
         scores[OURS] = outcome.log_odds as f32;
         for (score, peer) in scores[OURS + 1..].iter_mut().zip(&mut self.peers) {
             *score = peer.score(event);
         }
-        let first_at = *self.first_at.get_or_insert(at);
         // A label of an event in the warm-up counts as matched.
         let case = self.labels.of(&event.event, event.baseline_id());
-        if at - first_at < self.warmup_ms {
+        if !self.warmup.is_over(at) {
             return;
         }
         self.events += 1;
@@ -132,6 +128,36 @@ impl Measure {
         {
             self.most_telling.insert(number, ToldEvent::of(row));
         }
+    }
+}
+
+/// The beginning of a run, of which nothing is measured.
+///
+/// It is counted in event time that passes from event to event. The first events may have a wrong clock, and the stream
+/// then steps to another time: a step counts as one day at the most, and a step back as nothing.
+#[derive(Clone, Copy, Debug)]
+struct Warmup {
+    /// Milliseconds.
+    left: i64,
+    /// The latest event time so far, milliseconds since the epoch.
+    latest: Option<i64>,
+}
+
+const DAY_MS: i64 = 86_400_000;
+
+impl Warmup {
+    fn new(days: u32) -> Self {
+        Self { left: i64::from(days) * DAY_MS, latest: None }
+    }
+
+    /// Whether an event that was judged at `at` is measured.
+    fn is_over(&mut self, at: i64) -> bool {
+        let latest = *self.latest.get_or_insert(at);
+        if at > latest || at < latest - DAY_MS {
+            self.left -= (at - latest).clamp(0, DAY_MS);
+            self.latest = Some(at);
+        }
+        self.left <= 0
     }
 }
 
@@ -183,6 +209,25 @@ mod tests {
     use crate::verdict::Verdict;
 
     use super::ledger::{NONE, Observation};
+    use super::{DAY_MS, Warmup};
+
+    #[test]
+    fn warmup_is_counted_from_event_to_event() {
+        let day = |day: i64| 20_000 * DAY_MS + day * DAY_MS;
+        for wrong in [400, 29, -29, -400] {
+            let mut warmup = Warmup::new(10);
+            assert!(!warmup.is_over(day(wrong)) && !warmup.is_over(day(wrong) + 600), "{wrong}");
+            // A step forward counts as a day.
+            let days = if wrong < 0 { 0..9 } else { 0..10 };
+            for passed in days.clone() {
+                assert!(!warmup.is_over(day(passed)), "{wrong}: {passed}");
+                assert!(!warmup.is_over(day(passed) - 3_600_000), "late events count nothing");
+            }
+            assert!(warmup.is_over(day(days.end)), "{wrong}");
+        }
+        let mut none = Warmup::new(0);
+        assert!(none.is_over(day(400)) && none.is_over(day(0)));
+    }
 
     /// A plain event with nothing but an id and a time.
     pub(super) fn event(id: &str, at: i64) -> Event<'static> {
