@@ -31,8 +31,10 @@ pub struct Budget {
     /// New incidents a day and tenant.
     per_day: f64,
     threshold: f64,
-    /// First day, and the visits when the threshold was calculated.
-    first_day: Option<u32>,
+    /// The day of the watermark; 0: not known. Days that it has moved on.
+    day: u32,
+    days: u32,
+    /// Visits when the threshold was calculated.
     calculated_at: u64,
     known: Map<u64, Allowance>,
     /// Visits of tenants that are not known yet.
@@ -67,7 +69,8 @@ impl Budget {
         Self {
             per_day: f64::from(per_day),
             threshold: COLD_ALERT_FROM,
-            first_day: None,
+            day: 0,
+            days: 0,
             calculated_at: 0,
             known: Map::default(),
             newcomers: Generations::new(NEWCOMERS_MAX),
@@ -89,13 +92,16 @@ impl Budget {
             return;
         }
         let day = (watermark / DAY_MS) as u32;
-        let first_day = *self.first_day.get_or_insert(day);
+        if day != self.day {
+            // A step of any length counts as one day and a step back as none: the first clock may have been wrong.
+            self.days += u32::from(self.day != 0 && day > self.day);
+            self.day = day;
+        }
         if tail.visits() < COLD_VISITS || tail.visits() < self.calculated_at + THRESHOLD_VISITS {
             return;
         }
         self.calculated_at = tail.visits();
-        let days = f64::from(day.saturating_sub(first_day)).max(1.0);
-        let visits_a_day = tail.visits() as f64 / days;
+        let visits_a_day = tail.visits() as f64 / f64::from(self.days.max(1));
         self.threshold = tail.quantile(self.per_day / visits_a_day).max(ALERT_FROM);
     }
 
@@ -181,16 +187,36 @@ mod tests {
         let mut tail = Tail::default();
         let mut budget = Budget::new(20, 20);
         budget.calculate_threshold(&tail, 0);
-        assert!(budget.first_day.is_none(), "before anything is known no day begins");
+        assert_eq!((budget.day, budget.days), (0, 0), "before anything is known no day begins");
         budget.calculate_threshold(&tail, 20_000 * DAY_MS);
         assert!((budget.threshold() - COLD_ALERT_FROM).abs() < 1e-12);
         for number in 0..100_000_u32 {
             // One visit in 100 lies evenly between −2 and 8.
             tail.learn(if number % 100 == 0 { -2.0 + f64::from(number / 100 % 100) / 10.0 } else { -8.0 }, 1.0);
         }
+        (20_001..20_010).for_each(|day| budget.calculate_threshold(&Tail::default(), day * DAY_MS));
         budget.calculate_threshold(&tail, 20_010 * DAY_MS);
         // 10,000 visits a day, of them 100 above −2 and 20 above 6.
         assert!((5.0..7.0).contains(&budget.threshold()), "{}", budget.threshold());
+    }
+
+    #[test]
+    fn threshold_survives_a_wrong_first_day() {
+        let mut tail = Tail::default();
+        for number in 0..100_000_u32 {
+            tail.learn(if number % 100 == 0 { -2.0 + f64::from(number / 100 % 100) / 10.0 } else { -8.0 }, 1.0);
+        }
+        let threshold = |wrong: Option<i64>| {
+            let mut budget = Budget::new(20, 20);
+            let days = wrong.map(|days| 20_000 + days).into_iter().chain(20_000..20_030);
+            days.for_each(|day| budget.calculate_threshold(&Tail::default(), day * DAY_MS));
+            budget.calculate_threshold(&tail, 20_030 * DAY_MS);
+            budget.threshold()
+        };
+        let right = threshold(None);
+        for wrong in [400, 29, -29, -400] {
+            assert!((threshold(Some(wrong)) - right).abs() < 0.3, "{wrong}: {} {right}", threshold(Some(wrong)));
+        }
     }
 
     #[test]
