@@ -66,7 +66,7 @@ const fn name(level: Level) -> &'static str {
 }
 
 fn lines(findings: &[Finding]) -> String {
-    findings.iter().fold(String::new(), |mut lines, Finding { level, topic, what, text }| {
+    findings.iter().fold(String::new(), |mut lines, Finding { level, topic, what, text, .. }| {
         let line = format!("{:<8}{topic}: {what}: {text}", name(*level));
         lines += &sanitize::line(&line);
         lines.push('\n');
@@ -77,7 +77,7 @@ fn lines(findings: &[Finding]) -> String {
 fn table(findings: &[Finding]) -> String {
     let topic_width = findings.iter().map(|finding| finding.topic.chars().count()).max().unwrap_or(0).max(5);
     let mut table = format!("{:<8} {:<topic_width$} {:<10} DETAIL\n", "RESULT", "TOPIC", "CHECK");
-    for Finding { level, topic, what, text } in findings {
+    for Finding { level, topic, what, text, .. } in findings {
         let (topic, text) = (sanitize::line(topic), sanitize::line(text));
         let _ = writeln!(table, "{:<8} {topic:<topic_width$} {what:<10} {text}", name(*level));
     }
@@ -95,6 +95,7 @@ mod tests {
             topic: topic.to_owned(),
             what,
             text: text.to_owned(),
+            repaired_at_start: false,
         };
         let findings = [
             finding(Level::Ok, "token-events", "topic", "3 partitions"),

@@ -12,7 +12,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use super::letters::{LETTER_BYTES_MAX, Topic};
 use super::lookup::{left, logs};
 use super::member::Member;
-use super::native::{Description, describe};
+use super::native::{Description, Partition, describe};
 use super::resume::{First, Log, resume};
 use super::settings::KafkaSettings;
 use super::{ANSWER_WAIT, ask, misconfigured};
@@ -33,9 +33,12 @@ pub enum Level {
 pub struct Finding {
     pub level: Level,
     pub topic: String,
-    /// What was looked at: `topic`, `permission`, `timestamps`, `cleanup`, `retention`, `offsets`, `replicas`, `size`.
+    /// What was looked at: `topic`, `permission`, `timestamps`, `cleanup`, `retention`, `offsets`, `replicas`,
+    /// `election`, `size`.
     pub what: &'static str,
     pub text: String,
+    /// The service repairs it itself when it starts, if it may.
+    pub repaired_at_start: bool,
 }
 
 /// Looks at every topic of `settings`, at the topic of dead letters and at the offsets of the group. Changes nothing, and
@@ -77,7 +80,7 @@ pub fn create(settings: &KafkaSettings) -> Result<Vec<Finding>, SourceError> {
             Err(reason) => (Level::Failed, format!("not created: {reason}")),
         }
     };
-    Ok(vec![Finding { level, topic: letters.name, what: "topic", text }])
+    Ok(vec![Finding { level, topic: letters.name, what: "topic", text, repaired_at_start: false }])
 }
 
 fn refused(settings: &KafkaSettings, code: RDKafkaErrorCode) -> SourceError {
@@ -100,7 +103,8 @@ struct Checked<'c> {
 
 impl Checked<'_> {
     fn add(&mut self, level: Level, topic: &str, what: &'static str, text: impl Into<String>) {
-        self.findings.push(Finding { level, topic: topic.to_owned(), what, text: text.into() });
+        let (topic, text) = (topic.to_owned(), text.into());
+        self.findings.push(Finding { level, topic, what, text, repaired_at_start: false });
     }
 
     /// Notes whether the topic is there with all its partitions.
@@ -168,10 +172,34 @@ impl Checked<'_> {
                     let why = "set cleanup.policy=delete: compaction deletes events that were not read yet";
                     self.add(Level::Warning, name, "cleanup", why);
                 }
+                let why = "messages of producers with acks=all are refused";
+                self.replicas(name, found, config, why, Level::Warning);
+                if value(config, "unclean.leader.election.enable") == "true" {
+                    let why = "set unclean.leader.election.enable=false: a replica that lags may become the leader, and \
+                               messages that were acknowledged are lost, unnoticed if others take their offsets while \
+                               no member runs";
+                    self.add(Level::Warning, name, "election", why);
+                }
             }
             Err(reason) => self.add(Level::Warning, name, "timestamps", reason),
         }
         self.offsets(name, found);
+    }
+
+    /// Looks at whether the log takes messages. `few`: how grave it is that replicas are missing for now.
+    fn replicas(&mut self, name: &str, found: &Description, config: &ConfigResource, then: &str, few: Level) {
+        let needed: usize = value(config, "min.insync.replicas").parse().unwrap_or(1);
+        let least = |count: fn(&Partition) -> usize| found.partitions.iter().map(count).min().unwrap_or(0);
+        let (in_sync, all) = (least(|partition| partition.in_sync_replicas), least(|partition| partition.replicas));
+        if all < needed {
+            let text = format!("min.insync.replicas is {needed}, and there are {all} replicas: {then}, always");
+            self.add(Level::Failed, name, "replicas", text);
+        } else if in_sync < needed {
+            let text = format!("{in_sync} in sync, {needed} needed (min.insync.replicas): {then}");
+            self.add(few, name, "replicas", text);
+        } else {
+            self.add(Level::Ok, name, "replicas", format!("{in_sync} in sync, {needed} needed"));
+        }
     }
 
     /// Looks at what the log keeps, and whether the committed offsets are in it.
@@ -240,20 +268,19 @@ impl Checked<'_> {
         config: Result<&ConfigResource, &'static str>,
     ) {
         let missing = "does not exist; `tokenwarden topics create` makes it, and so does `run` if it may";
-        let Some(found) = self.exists(name, found, missing) else { return };
+        let is_missing = matches!(found, Err(RDKafkaErrorCode::UnknownTopicOrPartition));
+        let Some(found) = self.exists(name, found, missing) else {
+            if let Some(finding) = self.findings.last_mut().filter(|_| is_missing) {
+                finding.repaired_at_start = true;
+            }
+            return;
+        };
         self.permission(name, found.may.map(|may| may.write), "write to");
         let config = match config {
             Ok(config) => config,
             Err(reason) => return self.add(Level::Warning, name, "replicas", reason),
         };
-        let needed: usize = value(config, "min.insync.replicas").parse().unwrap_or(1);
-        let in_sync = found.partitions.iter().map(|partition| partition.in_sync_replicas).min().unwrap_or(0);
-        if in_sync >= needed {
-            self.add(Level::Ok, name, "replicas", format!("{in_sync} in sync, {needed} needed"));
-        } else {
-            let text = format!("{in_sync} in sync, {needed} needed (min.insync.replicas): letters are refused");
-            self.add(Level::Failed, name, "replicas", text);
-        }
+        self.replicas(name, found, config, "letters are refused", Level::Failed);
         let bytes: usize = value(config, "max.message.bytes").parse().unwrap_or(usize::MAX);
         if bytes < LETTER_BYTES_MAX {
             let text =

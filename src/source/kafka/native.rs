@@ -38,6 +38,7 @@ pub(super) struct May {
 pub(super) struct Partition {
     pub(super) number: i32,
     pub(super) has_leader: bool,
+    pub(super) replicas: usize,
     pub(super) in_sync_replicas: usize,
 }
 
@@ -246,11 +247,13 @@ unsafe fn partitions(topic: *const sys::rd_kafka_TopicDescription_t) -> Vec<Part
         let partitions = array(partitions.cast_const(), count).iter();
         partitions
             .map(|partition| {
-                let mut in_sync_replicas = 0;
+                let (mut replicas, mut in_sync_replicas) = (0, 0);
+                sys::rd_kafka_TopicPartitionInfo_replicas(*partition, &raw mut replicas);
                 sys::rd_kafka_TopicPartitionInfo_isr(*partition, &raw mut in_sync_replicas);
                 Partition {
                     number: sys::rd_kafka_TopicPartitionInfo_partition(*partition),
                     has_leader: !sys::rd_kafka_TopicPartitionInfo_leader(*partition).is_null(),
+                    replicas,
                     in_sync_replicas,
                 }
             })
