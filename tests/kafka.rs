@@ -14,7 +14,7 @@ use support::observer::Recorder;
 use support::process::{cache, free_port, keep_one_rule};
 use tokenwarden::checkpoint::{Checkpoint, DeadLetter, Position, Spot};
 use tokenwarden::port::{Message, Polled, Source as _, SourceError};
-use tokenwarden::source::kafka::{KafkaSettings, KafkaSource, Topic};
+use tokenwarden::source::kafka::{self, KafkaSettings, KafkaSource, Topic};
 use tokenwarden::wire::Format;
 
 static KAFKA: LazyLock<Kafka> = LazyLock::new(Kafka::start);
@@ -221,7 +221,7 @@ fn what_keeps_us_out_is_told_clearly() {
         ("sasl.password", "right"),
     ];
     wrong.properties = sasl.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-    KafkaSource::probe(&wrong).expect("the right password opens");
+    kafka::check(&wrong).expect("the right password opens");
     wrong.properties.insert("sasl.password".to_owned(), "wr0ng-secret".to_owned());
     let (said, took) = refusal(&wrong);
     assert!(said.contains("uthentication failed"), "{said}");
@@ -244,14 +244,21 @@ fn the_commands_end_in_seconds_with_one_line_that_names_the_key() {
     let sasl = "'security.protocol' = 'SASL_PLAINTEXT'\n'sasl.mechanism' = 'PLAIN'\n'sasl.username' = 'tokenwarden'\n\
                 'sasl.password' = 'wr0ng-secret'\n";
     let absent = format!("127.0.0.1:{}", free_port());
+    let no_topic = "no-such-topic: topic: does not exist; create it or correct source.kafka.topics";
     let cases = [
-        (&KAFKA.brokers, "no-such-topic", "", "has no topic `no-such-topic`; create it or correct source.kafka.topics"),
-        (&absent, "commands", "", "does not answer (source.kafka.brokers): "),
-        (&KAFKA.guarded, "commands", sasl, "does not let us in (source.kafka.properties): "),
+        (
+            &KAFKA.brokers,
+            "no-such-topic",
+            "",
+            "has no topic `no-such-topic`; create it or correct source.kafka.topics",
+            Some(no_topic),
+        ),
+        (&absent, "commands", "", "does not answer (source.kafka.brokers): ", None),
+        (&KAFKA.guarded, "commands", sasl, "does not let us in (source.kafka.properties): ", None),
     ];
     let began = Instant::now();
     // All at once: most of them wait for an answer that does not come.
-    let running = cases.map(|(brokers, topic, properties, told)| {
+    let running = cases.map(|(brokers, topic, properties, told, of_topic)| {
         let folder = tempfile::tempdir().expect("a folder");
         keep_one_rule(folder.path());
         let text = format!("rules_dir = 'rules'\n[source.kafka]\nbrokers = '{brokers}'\ntopics = ['{topic}']\n[source.kafka.properties]\n");
@@ -268,9 +275,10 @@ fn the_commands_end_in_seconds_with_one_line_that_names_the_key() {
                 .expect("tokenwarden runs")
         };
         let told = format!("Kafka at {brokers} {told}");
-        (start("validate"), start("run"), told, folder)
+        let checked = of_topic.map_or_else(|| told.clone(), str::to_owned);
+        (start("validate"), checked, start("run"), told, folder)
     });
-    for (validate, run, told, _folder) in running {
+    for (validate, checked, run, told, _folder) in running {
         let end = |child: Child| {
             let output = child.wait_with_output().expect("it ends");
             let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
@@ -280,7 +288,7 @@ fn the_commands_end_in_seconds_with_one_line_that_names_the_key() {
         };
         let [checks, _] = end(validate);
         let failed: Vec<_> = checks.lines().filter(|line| line.starts_with("FAILED")).collect();
-        assert!(failed.len() == 1 && failed[0].starts_with(&format!("FAILED  Kafka: {told}")), "{checks}");
+        assert!(failed.len() == 1 && failed[0].starts_with(&format!("FAILED  Kafka: {checked}")), "{checks}");
         let [_, said] = end(run);
         let (ends, logged): (Vec<_>, Vec<_>) = said.lines().partition(|line| line.starts_with("tokenwarden: "));
         assert!(ends.len() == 1 && ends[0].starts_with(&format!("tokenwarden: {told}")), "{said}");

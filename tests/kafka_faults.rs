@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use support::acl::Operation;
 use support::kafka::Kafka;
 use support::observer::Recorder;
-use support::process::eventually;
+use support::process::{cache, eventually, keep_one_rule};
 use tokenwarden::checkpoint::{Checkpoint, DeadLetter, Position};
 use tokenwarden::port::{Condition, GapKind, OffsetGap, Polled, Source as _};
 use tokenwarden::source::kafka::{self, KafkaSettings, KafkaSource, Level, Topic};
@@ -547,10 +547,15 @@ fn topics_check_finds_topics_that_cannot_be_used() {
     assert!(found(topic)["topic"].1.contains("does not exist"), "{:?}", found(topic));
     assert!(found(letters)["topic"].1.contains("topics create"), "{:?}", found(letters));
 
-    KAFKA.create_topic_with(topic, 1, &[("cleanup.policy", "compact")]);
+    let source =
+        [("cleanup.policy", "compact"), ("min.insync.replicas", "2"), ("unclean.leader.election.enable", "true")];
+    KAFKA.create_topic_with(topic, 1, &source);
     let small = [("max.message.bytes", "1000"), ("min.insync.replicas", "2")];
     KAFKA.create_topic_with(letters, 1, &small);
     assert_eq!(found(topic)["cleanup"].0, Level::Warning, "{:?}", found(topic));
+    assert_eq!(found(topic)["election"].0, Level::Warning, "{:?}", found(topic));
+    assert_eq!(found(topic)["replicas"].0, Level::Failed, "{:?}", found(topic));
+    assert!(found(topic)["replicas"].1.starts_with("min.insync.replicas is 2, and there are 1 replicas"));
     assert_eq!(found(letters)["size"].0, Level::Warning, "{:?}", found(letters));
     assert_eq!(found(letters)["replicas"].0, Level::Failed, "{:?}", found(letters));
     assert_eq!(found(letters)["permission"].0, Level::Ok, "{:?}", found(letters));
@@ -560,6 +565,49 @@ fn topics_check_finds_topics_that_cannot_be_used() {
         let found = found(topic);
         assert!(found.values().any(|(level, _)| *level == Level::Failed), "{topic}: {found:?}");
     }
+}
+
+#[test]
+fn validate_finds_what_topics_check_finds() {
+    let topic = "validated";
+    KAFKA.create_topic(topic, 1);
+    produce(&KAFKA, topic, 10);
+    let folder = tempfile::tempdir().expect("a folder");
+    keep_one_rule(folder.path());
+    let text = format!(
+        "rules_dir = 'rules'\n[source.kafka]\nbrokers = '{}'\ntopics = ['{topic}']\ngroup_id = '{}'\n\
+         prefix = '{topic}'\n[store]\nurl = 'embedded:data'\n",
+        KAFKA.brokers,
+        group(topic)
+    );
+    std::fs::write(folder.path().join("t.toml"), text).expect("a configuration");
+    let validate = || {
+        let output = Command::new(env!("CARGO_BIN_EXE_tokenwarden"))
+            .args(["validate", "--config", "t.toml"])
+            .current_dir(folder.path())
+            .env_clear()
+            .env("TOKENWARDEN_CACHE", cache())
+            .output()
+            .expect("tokenwarden runs");
+        let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+        let lines = lines.lines().filter(|line| line.contains(" Kafka: ")).map(str::to_owned);
+        (output.status.code(), lines.collect::<Vec<_>>())
+    };
+    let (status, lines) = validate();
+    assert_eq!(status, Some(0), "the service makes the topic of dead letters itself: {lines:#?}");
+    let starts = [
+        "WARNING Kafka: validated: timestamps: set message.timestamp.type=LogAppendTime".to_owned(),
+        format!("ok      Kafka: {} has validated", KAFKA.brokers),
+        "WARNING Kafka: validated.dead-letters: topic: does not exist".to_owned(),
+    ];
+    assert_eq!(lines.len(), starts.len(), "{lines:#?}");
+    assert!(lines.iter().zip(&starts).all(|(line, start)| line.starts_with(start)), "{lines:#?}");
+
+    KAFKA.commit(&group(topic), topic, 500, "");
+    let (status, lines) = validate();
+    assert_eq!(status, Some(69), "{lines:#?}");
+    let found = "FAILED  Kafka: validated: offsets: group `group of validated`: partition 0: committed 500";
+    assert!(lines.iter().any(|line| line.starts_with(found)), "{lines:#?}");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::format::Format;
 use crate::port::{Clock, DeliveryError, StoreError};
 use crate::rule::RuleSet;
 use crate::sanitize;
-use crate::source::kafka::KafkaSource;
+use crate::source::kafka::{self, Finding, Level};
 use crate::store::{Reader, StoreSettings};
 use crate::telemetry::SystemClock;
 use crate::verdict::Mode;
@@ -143,11 +143,8 @@ async fn check_outside(config: &Config, offline: bool, report: &mut Report) -> R
 
 fn check_source(config: &Config, report: &mut Report) -> Result<(), Failure> {
     if let Some(kafka) = &config.source.kafka {
-        match KafkaSource::probe(kafka) {
-            Ok(()) => {
-                let topics: Vec<_> = kafka.topics.iter().map(|topic| topic.topic.as_str()).collect();
-                Report::ok("Kafka", &format!("{} has {}", kafka.brokers, topics.join(", ")))?;
-            }
+        match kafka::check(kafka) {
+            Ok(findings) => report_topics(&kafka.brokers, &findings, report)?,
             Err(error) => report.failed("Kafka", &error.to_string(), Kind::of(&error.into()))?,
         }
     }
@@ -155,6 +152,31 @@ fn check_source(config: &Config, report: &mut Report) -> Result<(), Failure> {
         match super::open_file(config, file) {
             Ok(_) => Report::ok("source", &file.path.display().to_string())?,
             Err(error) => report.failed("source", &error.to_string(), Kind::of(&error))?,
+        }
+    }
+    Ok(())
+}
+
+/// What `topics check` finds, but for what is as it should be: a line for each topic.
+fn report_topics(brokers: &str, findings: &[Finding], report: &mut Report) -> Result<(), Failure> {
+    for alike in findings.chunk_by(|one, other| one.topic == other.topic) {
+        let mut usable = true;
+        for Finding { level, topic, what, text, repaired_at_start } in alike {
+            let problem = format!("{topic}: {what}: {text}");
+            match level {
+                Level::Ok => {}
+                Level::Failed if !repaired_at_start => {
+                    usable = false;
+                    report.failed("Kafka", &problem, Kind::Unavailable)?;
+                }
+                Level::Failed | Level::Warning => {
+                    usable &= !repaired_at_start;
+                    Report::warning("Kafka", &problem)?;
+                }
+            }
+        }
+        if let Some(Finding { topic, .. }) = alike.first().filter(|_| usable) {
+            Report::ok("Kafka", &format!("{brokers} has {topic}"))?;
         }
     }
     Ok(())

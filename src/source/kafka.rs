@@ -195,13 +195,6 @@ impl KafkaSource {
         self.partitions
     }
 
-    /// Whether the brokers answer, let us in and have the topics; joins no group.
-    pub fn probe(settings: &KafkaSettings) -> Result<(), SourceError> {
-        let config = settings.client_config()?;
-        let consumer = BaseConsumer::from_config_and_context(&config, Member::default()).map_err(misconfigured)?;
-        check_topics(&consumer, settings).map(drop)
-    }
-
     /// Accepts newly assigned partitions, and asks where each goes on. They are read from when that is known.
     fn accept(&mut self, partitions: &TopicPartitionList) -> Result<(), SourceError> {
         let none = TopicPartitionList::new();
