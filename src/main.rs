@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use tokenwarden::cli::Cli;
 use tokenwarden::source::stdin;
 use tokenwarden::telemetry;
@@ -11,7 +10,7 @@ fn main() -> ExitCode {
     telemetry::hush_panics();
     // A process without standard input has none to keep.
     let _ = stdin::keep();
-    match Cli::parse().run() {
+    match Cli::read().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.tell();

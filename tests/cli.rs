@@ -348,11 +348,25 @@ fn terminal_shows_no_unsafe_character() {
         &["validate", "--config", "t.toml"],
         &["replay", "--config", "none\u{202e}.toml", nasty],
         &["replay", "--verdicts", nasty, nasty],
+        &[nasty],
+        &["--", nasty],
+        &["replay", &format!("--{nasty}")],
+        &["replay", "a", &format!("--verdicts={nasty}"), &format!("--format={nasty}")],
+        &["evaluate", ".", "--warmup", nasty],
+        &["evaluate", ".", "--without", nasty],
+        &["evaluate", ".", "--labels"],
+        &["simulate", "--start", nasty],
+        &["topics", nasty],
     ] {
         let output = tokenwarden(folder.path(), arguments);
         let shown = stdout(&output) + &stderr(&output);
         assert!(!shown.is_empty() && !shown.contains(|c| c != '\n' && is_unsafe(c)), "{arguments:?}: {shown:?}");
     }
+    // Usage errors are told as ever, with the argument made visible.
+    let output = tokenwarden(folder.path(), &["evaluate", ".", "--warmup", "1\u{1b}[2J\u{202e}\nok"]);
+    assert_eq!(status(&output), 2);
+    assert!(stderr(&output).contains("invalid value '1␛[2J\u{fffd}␊ok' for '--warmup <DAYS>'"), "{}", stderr(&output));
+    assert_eq!(status(&tokenwarden(folder.path(), &["replay", "--help"])), 0);
 }
 
 #[test]

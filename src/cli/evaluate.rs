@@ -100,7 +100,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(page) = &arguments.into {
         fill(page, &report.to_markdown())?;
     }
-    let text = if arguments.markdown { report.to_markdown() } else { sanitize::lines(&report.to_text()) };
+    let text = sanitize::lines(&if arguments.markdown { report.to_markdown() } else { report.to_text() });
     let mut stdout = std::io::stdout().lock();
     stdout
         .write_all(text.as_bytes())
@@ -116,7 +116,7 @@ fn measure(arguments: &Arguments, config: &Config, labels: Labels) -> Result<(Me
     let mut source = open_events(&arguments.folder)?;
     let enricher = Enricher::new(&config.geoip, config.detection.trust_event_geo);
     for problem in enricher.problems() {
-        to_stderr(&sanitize::lines(&format!("GeoIP, done without: {problem}")));
+        to_stderr(&format!("GeoIP, done without: {problem}"));
     }
     // What is measured is nobody's installation: the names of tokens need no key of their own.
     let hasher = TokenHasher::new(KEY_OF_REPLAYS);

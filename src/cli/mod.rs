@@ -21,7 +21,7 @@ pub mod validate;
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::config::rule_file::LoadedRules;
 use crate::config::{Config, ConfigError, FileSection, cache_folder};
@@ -57,6 +57,18 @@ enum Command {
 }
 
 impl Cli {
+    /// Reads the command line. Help, the version and usage errors are printed and end the process.
+    #[must_use]
+    pub fn read() -> Self {
+        Self::try_parse().unwrap_or_else(|error| {
+            // clap repeats arguments in what it prints. Nobody reads more of them than is safe to print.
+            let safe = std::env::args_os().map(|argument| sanitize::line(&argument.to_string_lossy()));
+            let kind = error.kind();
+            let or = || Self::command().error(kind, kind.as_str().unwrap_or("an argument cannot be read"));
+            Self::try_parse_from(safe).err().unwrap_or_else(or).exit()
+        })
+    }
+
     /// Does what was asked. Results go to stdout, everything else to stderr.
     pub fn run(self) -> Result<(), Failure> {
         match self.command {
@@ -219,8 +231,6 @@ fn grouped(number: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

@@ -423,7 +423,8 @@ pub(super) fn progress_bar(bytes_total: Option<u64>) -> ProgressBar {
     bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-pub(super) fn to_stderr(line: &str) {
+/// Prints text with nothing unsafe in it.
+pub(super) fn to_stderr(text: &str) {
     // Where stderr is closed there is nobody to tell.
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = writeln!(std::io::stderr(), "{}", sanitize::lines(text));
 }
