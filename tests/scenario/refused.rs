@@ -1,7 +1,8 @@
 //! Requests whose credential was not accepted: they are judged, and change nothing.
 
 use tokenwarden::verdict::RuleId::{BindingMismatch, NewCountry, RefreshReuse};
-use tokenwarden::verdict::Verdict;
+use tokenwarden::verdict::{Outcome, Verdict};
+use tokenwarden::wire::Format;
 
 use super::story::{DAY, Event, HOUR, MINUTE, SECOND, Story, address, fired, neighbours_call};
 
@@ -168,6 +169,43 @@ fn superseded_refresh_token_counts_though_it_is_refused() {
     let outcome = story.see(&elsewhere(&copied).set("status", 400));
     assert!(fired(&outcome, RefreshReuse) && outcome.verdict == Verdict::Revoke, "{outcome:#?}");
     assert!(outcome.incident.is_some_and(|incident| incident.tell));
+}
+
+/// A record of Okta's about a refresh token of `user`'s.
+fn okta(story: &mut Story, what: (&str, &str), user: &str, from: &str) -> Outcome {
+    let (event_type, result) = what;
+    let at = jiff::Timestamp::from_millisecond(story.now()).expect("a time");
+    let record = serde_json::json!({
+        "uuid": format!("{event_type}-{result}-{at}"), "published": at.to_string(), "eventType": event_type,
+        "outcome": {"result": result},
+        "actor": {"id": "0oaSpaExample000001", "type": "PublicClientApp"},
+        "client": {"id": "0oaSpaExample000001", "ipAddress": from, "userAgent": {"rawUserAgent": "okta-sdk-python/2.9"}},
+        "target": [{"id": format!("00u{user}"), "type": "User"}, {"id": format!("oar-{user}"), "type": "refresh_token"}],
+    });
+    story.judge_in(Format::Okta, &record.to_string()).expect("its id is new")
+}
+
+/// The provider refuses the token and says itself that it was used before.
+#[test]
+fn reuse_reported_by_the_provider_revokes() {
+    let reported = |event_type: &str, result: &str| {
+        let mut story = Story::in_town();
+        story.office_worker("ana", 20);
+        for _ in 0..20 {
+            story.wait(HOUR);
+            okta(&mut story, ("app.oauth2.as.token.grant.refresh_token", "SUCCESS"), "ana", address::BERLIN);
+        }
+        story.wait(20 * MINUTE);
+        okta(&mut story, (event_type, result), "ana", address::LEIPZIG_HOST)
+    };
+    for result in ["FAILURE", "DENY", "SUCCESS"] {
+        let outcome = reported("app.oauth2.as.token.detect_reuse", result);
+        assert!(fired(&outcome, RefreshReuse) && outcome.verdict == Verdict::Revoke, "{result}: {outcome:#?}");
+        assert!(outcome.incident.is_some_and(|incident| incident.tell && incident.revoke.is_some()), "{result}");
+    }
+    // The control: the same refusal without that report.
+    let outcome = reported("app.oauth2.as.token.grant.refresh_token", "FAILURE");
+    assert!(!fired(&outcome, RefreshReuse) && outcome.verdict <= Verdict::Watch, "{outcome:#?}");
 }
 
 /// What a refused request asked for was not done.

@@ -314,7 +314,15 @@ impl Story {
 
     /// `None` where the event was delivered before.
     pub fn judge(&mut self, line: &str) -> Option<Outcome> {
+        self.judge_in(Format::Native, line)
+    }
+
+    /// As [`Self::judge`], for a record in another format.
+    pub fn judge_in(&mut self, format: Format, line: &str) -> Option<Outcome> {
         let Self { decoder, enricher, rules, state, verdicts, .. } = self;
+        let mut other =
+            (format != Format::Native).then(|| Decoder::new(format, TokenHasher::new(b"a key for stories")));
+        let decoder = other.as_mut().unwrap_or(decoder);
         let mut judged = None;
         decoder.decode(line.as_bytes(), &mut |decoded| {
             let Ok(Decoded::Event(event)) = decoded else { panic!("no event: {line}: {decoded:?}") };
