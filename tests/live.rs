@@ -5,6 +5,8 @@
 
 #[path = "live/outage.rs"]
 mod outage;
+#[path = "live/readiness.rs"]
+mod readiness;
 mod support;
 
 use std::collections::BTreeSet;

@@ -168,6 +168,26 @@ impl Kafka {
         }
     }
 
+    /// A member of the group that has all partitions of `topic`, and gives none of them up until it is dropped: it does
+    /// not poll any more.
+    pub fn hold_group(&self, group: &str, topic: &str) -> BaseConsumer {
+        let consumer: BaseConsumer = self
+            .client()
+            .set("group.id", group)
+            .set("partition.assignment.strategy", "range")
+            .set("session.timeout.ms", "6000")
+            .set("max.poll.interval.ms", "120000")
+            .create()
+            .expect("a client");
+        consumer.subscribe(&[topic]).expect("the topic");
+        eventually(Duration::from_secs(30), "the partitions are assigned", || {
+            let _ = consumer.poll(Duration::from_millis(100));
+            consumer.assignment().is_ok_and(|assigned| assigned.count() > 0).then_some(())
+        })
+        .expect("the partitions are assigned");
+        consumer
+    }
+
     /// Waits until the group has a member with partitions, as the brokers see it.
     pub fn until_stable(&self, group: &str) {
         let consumer: BaseConsumer = self.client().create().expect("a client");
