@@ -264,6 +264,11 @@ pub trait Revoker: Send + Sync {
     fn sends_token_ids(&self) -> bool {
         false
     }
+    /// Whether it revokes nothing of another tenant that has the same id, whatever the provider does with what it need
+    /// not read.
+    fn tells_tenants_apart(&self) -> bool {
+        true
+    }
     async fn revoke(&self, request: RevokeRequest<'_>) -> Result<Revoked, DeliveryError>;
 }
 

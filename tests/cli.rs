@@ -322,6 +322,33 @@ fn validate_warns_of_hashed_ids_that_a_provider_needs() {
 }
 
 #[test]
+fn validate_warns_of_a_request_without_tenant() {
+    let folder = folder();
+    let warns = |topics: &str, http: &str| {
+        let text = format!(
+            "[source.kafka]\nbrokers = 'kafka.example:9092'\ntopics = [{topics}]\n[revoke.http]\n\
+             url = 'https://id.example/revoke'\n{http}"
+        );
+        write(folder.path(), "t.toml", text);
+        let output = tokenwarden(folder.path(), &["validate", "--offline", "--config", "t.toml"]);
+        assert_eq!(status(&output), 0, "{http}: {}", stdout(&output));
+        stdout(&output).contains("WARNING revocation: [revoke.http] names the tenant only in the header")
+    };
+    let acme = |topic: &str| format!("{{ topic = '{topic}', tenant = 'acme' }}");
+    for (topics, http, warned) in [
+        ("'a'".to_owned(), "preset = 'by_id'", true),
+        ("'a'".to_owned(), "preset = 'rfc7009'", true),
+        (format!("{}, 'b'", acme("a")), "preset = 'by_id'", true),
+        (format!("{}, {}", acme("a"), acme("b").replace("acme", "other")), "preset = 'by_id'", true),
+        (format!("{}, {}", acme("a"), acme("b")), "preset = 'by_id'", false),
+        ("'a'".to_owned(), "preset = 'by_id'\ntenant = 'acme'", false),
+        ("'a'".to_owned(), "body = '{\"tenant\":\"{tenant_id}\",\"id\":\"{id}\"}'", false),
+    ] {
+        assert_eq!(warns(&topics, http), warned, "{topics} {http}");
+    }
+}
+
+#[test]
 fn replay_hashes_token_ids_where_configured() {
     let folder = folder();
     write(folder.path(), "events.ndjson", events(3));

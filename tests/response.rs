@@ -959,6 +959,60 @@ fn refusal_in_the_body_of_a_200_is_no_success() {
     }
 }
 
+/// Two tenants with a grant of the same id.
+fn of_two_tenants() -> [Incident; 2] {
+    let acme = Incident { revoke: Some(Target::Family("grant-1".to_owned())), ..incident(7, Mode::Enforce) };
+    let other =
+        Incident { tenant_id: "Ünion / b".to_owned(), revoke: acme.revoke.clone(), ..incident(8, Mode::Enforce) };
+    [acme, other]
+}
+
+#[test]
+fn revocation_request_carries_the_tenant() {
+    for preset in ["by_id", "rfc7009", "slack", "google", "twitch"] {
+        let (folder, api) = (tempfile::tempdir().expect("a folder"), Web::start());
+        let rig =
+            Rig::start(folder.path(), Vec::new, Some(tenants_revoker(&api, &format!("preset = '{preset}'"))), quick());
+        let none = Incident { tenant_id: String::new(), ..incident(9, Mode::Enforce) };
+        rig.take(&of_two_tenants());
+        rig.take(&[none]);
+        let asked = api.wait_for(3);
+        let mut tenants: Vec<_> = asked.iter().map(|asked| asked.header("tokenwarden-tenant")).collect();
+        tenants.sort_unstable();
+        assert_eq!(tenants, [None, Some("%C3%9Cnion%20%2F%20b"), Some("acme")], "{preset}");
+        rig.stop();
+    }
+}
+
+#[test]
+fn grant_of_another_tenant_is_not_revoked() {
+    for (tenant, expected) in [
+        ("tenant = 'acme'", [vec!["grant-1 done"], vec!["grant-1 failed"]]),
+        ("tenant = ''", [vec!["grant-1 failed"], vec!["grant-1 failed"]]),
+        ("", [vec!["grant-1 done"], vec!["grant-1 done"]]),
+    ] {
+        let (folder, api) = (tempfile::tempdir().expect("a folder"), Web::start());
+        let settings = format!("preset = 'by_id'\n{tenant}");
+        let rig = Rig::start(folder.path(), Vec::new, Some(tenants_revoker(&api, &settings)), quick());
+        let of_incident = |incident: Incident| {
+            let before = rig.revocations().len();
+            rig.take(&[incident]);
+            rig.settled();
+            rig.revocations().split_off(before)
+        };
+        assert_eq!(of_two_tenants().map(of_incident), expected, "{tenant}");
+        let requests = expected.concat().iter().filter(|outcome| outcome.ends_with("done")).count();
+        assert_eq!(api.requests().len(), requests, "{tenant}");
+        rig.stop();
+    }
+}
+
+fn tenants_revoker(web: &Web, settings: &str) -> Arc<dyn Revoker> {
+    let text = format!("url = '{}/grants'\nclient_id = 'w'\nclient_secret = 'w'\n{settings}", web.url);
+    let settings: HttpRevokerSettings = toml::from_str(&text).expect("settings");
+    Arc::new(HttpRevoker::new(&settings, clock()).expect("settings"))
+}
+
 /// What a test channel or revoker does with what concerns one incident.
 #[derive(Clone, Copy, PartialEq)]
 enum Fault {

@@ -53,7 +53,7 @@ impl Outside {
         if config.revoke.mode == Mode::Enforce && self.revoker.is_none() {
             warnings.push("nothing can be revoked: revoke.mode is enforce, and there is no [revoke.http]");
         }
-        warnings.extend(self.revoker.as_deref().and_then(|revoker| hashed_ids(config, revoker)));
+        warnings.extend(self.revoker.iter().flat_map(|revoker| doubts(config, &**revoker)));
         warnings
     }
 
@@ -113,13 +113,20 @@ pub(super) fn revoker(config: &Config, clock: &Arc<dyn Clock>) -> Result<Option<
     Ok(Some(Arc::new(HttpRevoker::new(settings, Arc::clone(clock)).map_err(wrong(config, "revoke.http"))?)))
 }
 
-/// What is wrong with a provider that is asked by token ids, where only their hashes are kept.
-pub(super) fn hashed_ids(config: &Config, revoker: &dyn Revoker) -> Option<&'static str> {
+/// What is probably wrong with how the provider is asked.
+pub(super) fn doubts(config: &Config, revoker: &dyn Revoker) -> impl Iterator<Item = &'static str> {
     let hashed = config.privacy.token_ids == TokenIds::Hashed && revoker.sends_token_ids();
-    hashed.then_some(
+    let hashed = hashed.then_some(
         "[revoke.http] sends token ids, and privacy.token_ids is \"hashed\": the provider gets hashes that it does not \
          know; revoke by family, or let a gateway translate",
-    )
+    );
+    let tenants = !revoker.tells_tenants_apart() && !config.source.has_one_tenant();
+    let tenants = tenants.then_some(
+        "[revoke.http] names the tenant only in the header Tokenwarden-Tenant: unless the provider reads it, an event of \
+         one tenant that has a grant's id of another revokes that grant. Put {tenant_id} into url or body, or set \
+         revoke.http.tenant",
+    );
+    hashed.into_iter().chain(tenants)
 }
 
 fn wrong(config: &Config, section: &'static str) -> impl Fn((&'static str, String)) -> Failure {

@@ -127,7 +127,7 @@ async fn check_outside(config: &Config, offline: bool, report: &mut Report) -> R
     }
     match (outside::revoker(config, &clock), config.revoke.mode) {
         (Ok(Some(revoker)), mode) => {
-            if let Some(warning) = outside::hashed_ids(config, &*revoker) {
+            for warning in outside::doubts(config, &*revoker) {
                 Report::warning("revocation", warning)?;
             }
             Report::ok("revocation", &format!("in mode {}", mode.as_str()))

@@ -82,6 +82,17 @@ pub struct SourceSection {
     pub file: Option<FileSection>,
 }
 
+impl SourceSection {
+    /// Whether the operator has named one tenant for all events.
+    #[must_use]
+    pub fn has_one_tenant(&self) -> bool {
+        let topics = self.kafka.iter().flat_map(|kafka| &kafka.topics).map(|topic| topic.feed.tenant);
+        let mut tenants = topics.chain(self.file.iter().map(|file| file.tenant));
+        let Some(Some(first)) = tenants.next() else { return false };
+        tenants.all(|tenant| tenant == Some(first))
+    }
+}
+
 /// A file or, as `-`, standard input.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -38,8 +38,10 @@ pub struct HttpRevokerSettings {
     pub body: Option<String>,
     /// How ids are escaped in the body, and its content type.
     pub body_format: Option<BodyFormat>,
-    /// What the provider can be asked to revoke: `token`, `family`, `app`.
+    /// What the provider can be asked to revoke: `token`, `family`.
     pub targets: Option<Vec<TargetKind>>,
+    /// The one tenant whose ids the provider knows; empty: that of events without a tenant.
+    pub tenant: Option<String>,
     /// Statuses that mean: it is revoked.
     pub done: Option<Vec<u16>>,
     /// What the body must hold besides, for providers that refuse with status 200.
@@ -111,6 +113,7 @@ pub struct HttpRevoker {
     headers: HeaderMap,
     body: Option<(Template, BodyFormat)>,
     targets: Vec<TargetKind>,
+    tenant: Option<String>,
     answers: Answers,
     basic: Option<(String, SecretString)>,
     bearer: Option<SecretString>,
@@ -173,6 +176,7 @@ impl HttpRevoker {
             headers: headers(settings).map_err(wrong("headers"))?,
             body,
             targets,
+            tenant: settings.tenant.clone(),
             answers: Answers::of(settings)?,
             basic,
             bearer: settings.token.clone(),
@@ -185,7 +189,17 @@ impl HttpRevoker {
         self.url.example().ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default()
     }
 
+    /// Whether `value` is a part of the address or the body.
+    fn names(&self, value: Value) -> bool {
+        let body = self.body.as_ref().map(|(template, _)| template);
+        [Some(&self.url), body].into_iter().flatten().any(|template| template.0.contains(&Part::Value(value)))
+    }
+
     fn request(&self, asked: &RevokeRequest<'_>) -> Result<reqwest::RequestBuilder, DeliveryError> {
+        if self.tenant.as_deref().is_some_and(|tenant| tenant != asked.tenant_id) {
+            let whose = "the incident is of another tenant than the one of the provider (revoke.http.tenant)";
+            return Err(refused(whose.to_owned()));
+        }
         let url = self.url.fill(asked, Escape::Url).map_err(refused)?;
         let url = Url::parse(&url).map_err(|_| refused("the address is no URL once it is filled in".to_owned()))?;
         let mut request = self
@@ -193,6 +207,10 @@ impl HttpRevoker {
             .request(self.method.clone(), url)
             .headers(self.headers.clone())
             .header("Idempotency-Key", asked.key);
+        if !asked.tenant_id.is_empty() {
+            // Two tenants may have grants of one id, and a preset names the id alone.
+            request = request.header(TENANT_HEADER, utf8_percent_encode(asked.tenant_id, ESCAPED_IN_URLS).to_string());
+        }
         if let Some((id, secret)) = &self.basic {
             request = request.basic_auth(form_encoded(id), Some(form_encoded(secret.expose_secret())));
         }
@@ -217,11 +235,11 @@ impl Revoker for HttpRevoker {
     }
 
     fn sends_token_ids(&self) -> bool {
-        let names = |value| {
-            let body = self.body.as_ref().map(|(template, _)| template);
-            [Some(&self.url), body].into_iter().flatten().any(|template| template.0.contains(&Part::Value(value)))
-        };
-        names(Value::TokenId) || names(Value::Id) && self.targets.contains(&TargetKind::Token)
+        self.names(Value::TokenId) || self.names(Value::Id) && self.targets.contains(&TargetKind::Token)
+    }
+
+    fn tells_tenants_apart(&self) -> bool {
+        self.tenant.is_some() || self.names(Value::TenantId)
     }
 
     async fn revoke(&self, asked: RevokeRequest<'_>) -> Result<Revoked, DeliveryError> {
@@ -246,6 +264,9 @@ impl Revoker for HttpRevoker {
         self.answers.judge(&Answer { status, retry_after, body: &body })
     }
 }
+
+/// The tenant of the target, percent-encoded; absent where it has none.
+const TENANT_HEADER: &str = "Tokenwarden-Tenant";
 
 /// An answer's body is read up to here, bytes.
 const BODY_BYTES_MAX: usize = 64 << 10;
