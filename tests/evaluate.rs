@@ -128,6 +128,9 @@ fn wrong_clock_at_the_start_moves_no_warmup() {
         // Without a warm-up all are measured, and on the days of the stream.
         let report = figures(folder.path(), &[]);
         assert_eq!(report["events"], 1_804, "{days}");
+        let output = tokenwarden(folder.path(), &["evaluate", "."]);
+        let told = text(&output.stderr);
+        assert!(told.contains(" events have a time far "), "{days}: {told}");
     }
 }
 

@@ -11,7 +11,7 @@ use super::Failure;
 use super::reading::all_messages;
 use super::replay::{KEY_OF_REPLAYS, geo_settings, to_stderr};
 use crate::config::Config;
-use crate::engine;
+use crate::engine::{self, Counters, State};
 use crate::enrich::Enricher;
 use crate::lab::evaluate::labels::Labels;
 use crate::lab::evaluate::{Measure, Report};
@@ -130,6 +130,12 @@ fn measure(arguments: &Arguments, config: &Config, labels: Labels) -> Result<(Me
         epoch.incidents.clear();
         epoch.letters.clear();
     })?;
+    let counters = partition.states().map(State::counters).fold(Counters::default(), Counters::plus);
+    for (count, direction) in [(counters.ahead, "ahead of"), (counters.behind, "behind")] {
+        if count > 0 {
+            to_stderr(&format!("{count} events have a time far {direction} the stream's, and are judged without it"));
+        }
+    }
     Ok((epoch.rows, epoch.tally))
 }
 
