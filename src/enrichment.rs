@@ -1,4 +1,4 @@
-//! An event with what can be known of it without its past: place, network, client and route.
+//! An event with the attributes that need no history: place, network, client and route.
 
 use std::sync::Arc;
 
@@ -8,12 +8,12 @@ use crate::place::{Network, Place};
 use crate::route::Route;
 use crate::token::TokenId;
 
-/// What kind of thing the user agent runs on.
+/// Kind of device that the user agent indicates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Device {
     Desktop,
     Mobile,
-    /// An HTTP library, a command-line tool, an SDK, a robot.
+    /// An HTTP library, a command-line tool, an SDK or a bot.
     Machine,
     Unknown,
 }
@@ -30,35 +30,35 @@ impl Device {
     }
 }
 
-/// A user agent, parsed. The keys number the texts ([`crate::key`]), so that memory need not hold them.
+/// A parsed user agent. Memory stores the keys ([`crate::key`]) instead of the texts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Client {
-    /// `Chrome`, `curl`, `python-requests`, …; `unknown` where there is no agent.
+    /// `Chrome`, `curl`, `python-requests`, …; `unknown` without a user agent.
     pub family: Box<str>,
     pub version: Box<str>,
     pub device: Device,
     pub family_key: u32,
-    /// Of family and version.
+    /// Key of family and version.
     pub version_key: u32,
-    /// Of the whole string.
+    /// Key of the whole string.
     pub agent_key: u32,
 }
 
-/// An event and its enrichment: all that judgement sees.
+/// An event and its enrichment: the complete input of scoring.
 #[derive(Clone, Debug)]
 pub struct EnrichedEvent<'a> {
     pub event: Event<'a>,
-    /// `None`: no address, an address no file knows, or no file.
+    /// `None` if the event has no address, or no GeoIP file contains it.
     pub place: Option<Arc<Place>>,
     pub network: Option<Arc<Network>>,
     pub client: Arc<Client>,
     pub route: Route,
     pub keys: Keys,
-    /// When the log appended the record, by a clock that no producer can choose; milliseconds since the epoch.
+    /// Time at which the log appended the record, in milliseconds since the epoch. Producers cannot set this clock.
     pub appended_at: Option<i64>,
 }
 
-/// What is known of an event's origin and of its call.
+/// Attributes of an event's origin and of its call.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
     pub place: Option<Arc<Place>>,
@@ -75,54 +75,54 @@ impl<'a> EnrichedEvent<'a> {
         Self { event, place, network, client, route, keys, appended_at: None }
     }
 
-    /// Whose past the event is held against, as far as it says itself.
+    /// The baseline of the event. Aliases and chains of tokens are not resolved yet.
     #[must_use]
     pub const fn baseline_id(&self) -> BaselineId {
         BaselineId(self.keys.baseline)
     }
 }
 
-/// Set in the number that stands for a network where no file knows its autonomous system. AS numbers of private use
-/// (RFC 6996) end before it, so that the two do not meet in practice.
+/// Set in the key of a network whose autonomous system no file contains. AS numbers of private use (RFC 6996) are
+/// smaller in practice, so the two kinds of keys do not collide.
 pub const NO_ASN: u32 = 1 << 31;
 
 /// The network of an event without an address.
 pub const NO_NETWORK: u32 = 0;
 
-/// The numbers by which memory knows what an event names: computed once, for they are asked for before its turn comes.
+/// Keys of the names in an event, computed once because look-ahead needs them before the event is scored.
 ///
-/// Numbers of 32 bits are compared within one baseline only, or stand for names that mean the same for every tenant (an
-/// address, a network, a fingerprint): a producer who wants those of another tenant can name them as well.
+/// Keys of 32 bits are compared within one baseline only, or stand for names with the same meaning in every tenant (an
+/// address, a network, a fingerprint). A producer can name those of another tenant anyway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keys {
-    /// Where the event's names are names.
+    /// The tenant whose names these are.
     pub scope: Tenant,
-    /// The event, by its id and content: token, time, kind, address and endpoint.
+    /// The event, by id and content: token, time, kind, address and endpoint.
     pub event: u64,
-    /// Its id alone.
+    /// The event's id alone.
     pub event_id: u64,
     pub token: u64,
     pub family: Option<u64>,
-    /// Whose past the event is held against: the family's, or the client's, or else the token's own.
+    /// The baseline: that of the grant, otherwise of the client, otherwise of the token.
     pub baseline: u64,
     pub user: Option<u64>,
     pub session: Option<u64>,
     /// The refresh token that was exchanged for this one.
     pub parent: Option<u64>,
     pub tenant: u64,
-    /// An application is its vendor's, whichever tenants use it: a breach of it spares none of them. Tokens of no
-    /// application that we know have no more than their tenant in common.
+    /// The application. Its key is the same in all tenants, because a breach of an application affects all of them.
+    /// Without an application the key is that of the tenant.
     pub app: u64,
-    /// Of the key that the request proved possession of; 0: of none.
+    /// The key that the request proved possession of; 0 without one.
     pub binding: u32,
-    /// Of the client's fingerprint; 0: it has none.
+    /// The client's fingerprint; 0 without one.
     pub fingerprint: u32,
-    /// Of the address and of its neighbourhood; 0: it has none.
+    /// The address and its prefix; 0 without an address.
     pub address: u32,
     pub prefix: u32,
-    /// The AS number, or where no file knows it [`NO_ASN`] and a number for the wider prefix (IPv4 /16, IPv6 /32).
+    /// The AS number. If no file contains it: [`NO_ASN`] and a key of the wider prefix (IPv4 /16, IPv6 /32).
     pub network: u32,
-    /// Of address, agent and fingerprint: what makes one visit.
+    /// Address, user agent and fingerprint, which together identify a visit.
     pub visit: u64,
 }
 
@@ -162,7 +162,7 @@ impl Keys {
     }
 }
 
-/// Two records are one event if they agree in id and content; what else they say may come of a second delivery.
+/// Two records are the same event if id and content agree. Other fields may differ in a second delivery.
 fn identity(event: &Event<'_>, event_id: u64, token: u64, tenant: &Tenant) -> u64 {
     let address = event.address.map_or(0, |address| address.to_ipv6().to_bits());
     let numbers =

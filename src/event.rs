@@ -1,6 +1,6 @@
-//! The token event: one sighting of a token, as the outside reported it.
+//! The token event: one use or life-cycle change of a token, as a producer reported it.
 //!
-//! Every text is borrowed from the message's bytes where it can be, so an event never outlives its message.
+//! Texts are borrowed from the message's bytes where possible, so an event does not outlive its message.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -9,17 +9,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::token::TokenId;
 
-/// Milliseconds since 1970-01-01T00:00:00Z, in the range that every part of the system can hold.
+/// Milliseconds since 1970-01-01T00:00:00Z, from [`Self::MIN`] to [`Self::MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// First instant accepted, 1970-01-01.
+    /// Earliest accepted time, 1970-01-01.
     pub const MIN: Self = Self(0);
-    /// Last instant accepted, 2199-12-31T23:59:59.999Z: safely inside `DateTime64(3)`, which clamps past 2299.
+    /// Latest accepted time, 2199-12-31T23:59:59.999Z. ClickHouse's `DateTime64(3)` clamps times after 2299.
     pub const MAX: Self = Self(7_258_118_399_999);
 
-    /// `None` outside [`Self::MIN`], [`Self::MAX`].
+    /// `None` outside of [`Self::MIN`] to [`Self::MAX`].
     #[must_use]
     pub const fn from_millis(millis: i64) -> Option<Self> {
         if millis < Self::MIN.0 || millis > Self::MAX.0 { None } else { Some(Self(millis)) }
@@ -31,7 +31,7 @@ impl Timestamp {
     }
 }
 
-/// What happened to the token. The names on the wire are the lower-case ones of the event contract.
+/// What happened to the token. The native format writes these names in lower case (`docs/event.md`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Kind {
     #[default]
@@ -41,7 +41,7 @@ pub enum Kind {
     Revoked,
     SessionEnded,
     CredentialChanged,
-    /// The owner, or an analyst for them, confirms that the uses so far are theirs.
+    /// The owner, or an analyst for the owner, confirms that the events so far are the owner's.
     Confirmed,
 }
 
@@ -74,7 +74,7 @@ impl Kind {
         Self::ALL.into_iter().find(|kind| kind.as_str() == text)
     }
 
-    /// A sighting is somebody holding the token in their hand: it has an address and is judged against the baseline.
+    /// Whether the event is a use of the token by its holder, which is scored against the baseline.
     #[must_use]
     pub const fn is_sighting(self) -> bool {
         matches!(self, Self::Use | Self::Refreshed)
@@ -113,10 +113,10 @@ impl TokenType {
     }
 }
 
-/// An IP address in canonical form: an IPv6 address that is only another notation of an IPv4 address, or a translator's
-/// for one, is the IPv4 address. These are v4-mapped and v4-compatible addresses (RFC 4291 section 2.5.5), NAT64's
-/// well-known prefix (RFC 6052), its prefix for networks' own use (RFC 8215) where the last 32 bits hold the IPv4 address,
-/// and 6to4 (RFC 3056). Other NAT64 prefixes of a network's own cannot be told from other addresses.
+/// An IP address in canonical form. An IPv6 address that embeds an IPv4 address is stored as that IPv4 address:
+/// v4-mapped and v4-compatible addresses (RFC 4291 section 2.5.5), NAT64's well-known prefix (RFC 6052), its local-use
+/// prefix (RFC 8215) if the last 32 bits are the IPv4 address, and 6to4 (RFC 3056). Other NAT64 prefixes that a network
+/// chose cannot be recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address(IpAddr);
 
@@ -129,9 +129,9 @@ impl Address {
         }
     }
 
-    /// The address whose place is that of the client: of a Teredo address (RFC 4380 section 4) the client's own IPv4
-    /// address behind the relay, which the address holds inverted; of a link-local ISATAP address (RFC 5214 section 6.1)
-    /// the IPv4 address in it; else the address itself.
+    /// The address to look up in GeoIP files. For a Teredo address (RFC 4380 section 4) it is the client's IPv4
+    /// address, which the address contains inverted. For a link-local ISATAP address (RFC 5214 section 6.1) it is the
+    /// embedded IPv4 address. Otherwise it is the address itself.
     #[must_use]
     pub const fn located(self) -> IpAddr {
         let IpAddr::V6(v6) = self.0 else { return self.0 };
@@ -148,7 +148,7 @@ impl Address {
         self.0
     }
 
-    /// Sixteen bytes in network order, IPv4 as v4-mapped: the store's `IPv6` column.
+    /// Sixteen bytes in network order, an IPv4 address as v4-mapped: the `IPv6` column of the store.
     #[must_use]
     pub fn to_ipv6(self) -> Ipv6Addr {
         match self.0 {
@@ -157,26 +157,26 @@ impl Address {
         }
     }
 
-    /// One client: the IPv4 address, or the IPv6 /64 (RFC 8981 privacy addresses change inside it).
+    /// Key of one client: the IPv4 address, or the IPv6 /64 (RFC 8981 privacy addresses change inside it).
     #[must_use]
     pub fn client(self) -> u64 {
         self.leading(32, 64)
     }
 
-    /// The neighbourhood: IPv4 /24, IPv6 /48 (RFC 6177).
+    /// Key of the prefix: IPv4 /24, IPv6 /48 (RFC 6177).
     #[must_use]
     pub fn prefix(self) -> u64 {
         self.leading(24, 48)
     }
 
-    /// The wider neighbourhood, IPv4 /16, IPv6 /32: what one holder was given, mostly.
+    /// Key of the wider prefix: IPv4 /16, IPv6 /32, the usual size of one provider's allocation.
     #[must_use]
     pub fn wide(self) -> u64 {
         self.leading(16, 32)
     }
 
-    /// The leading bits, at most 64. That of an IPv4 address is marked by a prefix of the first eight bits 0, which no
-    /// IPv6 address in use has.
+    /// The leading bits, at most 64. The first eight bits are 0 for an IPv4 address; no assigned IPv6 address begins
+    /// with them.
     fn leading(self, v4_bits: u32, v6_bits: u32) -> u64 {
         match self.0 {
             IpAddr::V4(v4) => u64::from(v4.to_bits() & (u32::MAX << (32 - v4_bits))),
@@ -191,7 +191,7 @@ impl std::fmt::Display for Address {
     }
 }
 
-/// The IPv4 address that `v6` is another notation of.
+/// The IPv4 address that `v6` embeds.
 const fn v4_within(v6: Ipv6Addr) -> Option<Ipv4Addr> {
     let (a, b, c, d) = match v6.octets() {
         [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
@@ -210,59 +210,59 @@ const fn v4_within(v6: Ipv6Addr) -> Option<Ipv4Addr> {
     Some(Ipv4Addr::new(a, b, c, d))
 }
 
-/// A place named by the producer. Used for judgement only where the operator trusts it.
+/// Place and network that the producer sent. Used only if `detection.trust_event_geo` is set.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EventGeo<'a> {
-    /// ISO 3166-1 alpha-2 code, or a name where the producer knows only that.
+    /// ISO 3166-1 alpha-2 code, or an English name.
     pub country: Option<Cow<'a, str>>,
-    /// Degrees north.
+    /// Degrees north, −90 to 90.
     pub latitude: Option<f32>,
-    /// Degrees east.
+    /// Degrees east, −180 to 180.
     pub longitude: Option<f32>,
-    /// Radius, kilometres.
+    /// Radius in kilometres.
     pub accuracy_km: Option<u16>,
     pub asn: Option<u32>,
     pub as_org: Option<Cow<'a, str>>,
 }
 
-/// What a change of tokens is one of.
+/// Which tokens a life-cycle event ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Concerns {
-    /// The event's token, or its family or session.
+    /// The event's token, or its grant or session.
     #[default]
     Token,
-    /// All tokens of the event's user that there are by then.
+    /// All tokens that the event's user has at that time.
     User,
-    /// All tokens of the event's application that there are by then.
+    /// All tokens that the event's application has at that time.
     App,
-    /// All sessions of the event's role that there are by then.
+    /// All sessions that the event's role has at that time.
     Role,
 }
 
-/// What only providers' own logs say. Most events have none of it.
+/// Fields that only mapped provider logs set. Most events have none of them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ProviderFacts<'a> {
-    /// The provider made the call itself, on behalf of the token's holder: neither the place nor the client is the
-    /// holder's.
+    /// The provider made the call itself on behalf of the holder. Address and client are then not the holder's.
     pub own_call: bool,
-    /// Another name of the token: the one by which the provider's life-cycle events call it.
+    /// Another name of the token, which the provider's life-cycle events use.
     pub alias: Option<TokenId<'a>>,
-    /// The part of the tenant in which the token was used or lost its access, as an organization of an enterprise.
+    /// The part of the tenant in which the token was used or lost its access, for example one organization of an
+    /// enterprise.
     pub realm: Option<Cow<'a, str>>,
     /// The role whose session the token is: what can be ended at once, whoever uses it.
     pub role: Option<Cow<'a, str>>,
     pub concerns: Concerns,
-    /// The name of the token goes on with a new secret: only what was used under it so far ends.
+    /// The token's name stays and its secret is new: only uses of the old secret end.
     pub renewed: bool,
-    /// The token of this name, which was ended, is alive again.
+    /// The ended token of this name is valid again.
     pub reinstated_token: Option<TokenId<'a>>,
-    /// All that was ended with this user is alive again.
+    /// All tokens that ended together with this user are valid again.
     pub reinstated_user: Option<Cow<'a, str>>,
     /// All that was ended with this role is alive again.
     pub reinstated_role: Option<Cow<'a, str>>,
 }
 
-/// One token event after decoding. Field meanings: `docs/event.md`.
+/// One token event after decoding. `docs/event.md` describes the fields.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event<'a> {
     pub event_id: Cow<'a, str>,
@@ -276,13 +276,13 @@ pub struct Event<'a> {
     pub user_id: Option<Cow<'a, str>>,
     pub app_id: Option<Cow<'a, str>>,
     pub tenant_id: Option<Cow<'a, str>>,
-    /// Where it is absent, all but the place is judged; of a provider's own call nothing is.
+    /// If it is absent, location is not scored. Nothing is scored for a provider's own call.
     pub address: Option<Address>,
     pub user_agent: Option<Cow<'a, str>>,
     pub client_fingerprint: Option<Cow<'a, str>>,
     pub method: Option<Cow<'a, str>>,
     pub endpoint: Option<Cow<'a, str>>,
-    /// HTTP status of the answer: with 401 the event is an attempt, not a use.
+    /// HTTP status of the response. An event with 401 is an attempt, not a use.
     pub status: Option<u16>,
     /// The provider itself reports that this refresh token was presented after it had been superseded.
     pub reuse_reported: bool,
@@ -296,12 +296,12 @@ pub struct Event<'a> {
     pub facts: Option<Box<ProviderFacts<'a>>>,
 }
 
-/// Number of a baseline: of the family within its tenant; where there is no family, of the client or of the token.
+/// Key of a baseline: a hash of tenant and grant, or without a grant of the client or the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct BaselineId(pub u64);
 
 impl Event<'_> {
-    /// The same event, borrowed from nothing.
+    /// A copy that borrows nothing.
     #[must_use]
     pub fn into_owned(self) -> Event<'static> {
         fn own(text: Cow<'_, str>) -> Cow<'static, str> {
@@ -352,14 +352,14 @@ impl Event<'_> {
         }
     }
 
-    /// The provider made the call itself, on behalf of the token's holder.
+    /// Whether the provider made the call itself on behalf of the holder.
     #[must_use]
     pub fn is_own_call(&self) -> bool {
         self.facts.as_ref().is_some_and(|facts| facts.own_call)
     }
 
-    /// The text that groups all of a user's tokens on one partition: the first present of user, family, for an access token
-    /// without either the application, then token, prefixed by the tenant.
+    /// The key that keeps all of a subject's tokens in one partition: the tenant, then the first present one of user,
+    /// grant, application (only for an access token without user and grant) and token.
     #[must_use]
     pub fn subject_key(&self) -> String {
         let (tenant, subject) = self.subject_parts();
@@ -369,7 +369,7 @@ impl Event<'_> {
         }
     }
 
-    /// Whether `key` is this event's subject key. Allocates nothing.
+    /// Whether `key` is this event's subject key. Does not allocate.
     #[must_use]
     pub fn is_keyed_by(&self, key: &[u8]) -> bool {
         let (tenant, subject) = self.subject_parts();
@@ -383,14 +383,14 @@ impl Event<'_> {
         rest == subject.as_bytes()
     }
 
-    /// Whether `key` is the subject key that this event would have in another tenant or in none.
+    /// Whether `key` is the subject key that this event would have in another tenant, or without one.
     #[must_use]
     pub fn is_keyed_in_any_tenant(&self, key: &[u8]) -> bool {
         let (_, subject) = self.subject_parts();
         matches!(key.strip_suffix(subject.as_bytes()), Some([] | [.., b'/']))
     }
 
-    /// The partition among so many that a Kafka producer's usual partitioner puts this event's message on.
+    /// The partition, out of `partitions`, to which Kafka's default partitioner assigns this event's message.
     #[must_use]
     pub fn partition_among(&self, partitions: usize) -> usize {
         let hash = murmur2(self.subject_key().as_bytes()) & 0x7fff_ffff;
@@ -402,16 +402,17 @@ impl Event<'_> {
         (self.tenant_id.as_deref(), subject.unwrap_or(self.token_id.as_str()))
     }
 
-    /// The application that holds an access token of neither a user nor a grant (OAuth client credentials, RFC 6749
-    /// section 4.4): it gets a new one every hour.
+    /// The application of an access token that has neither user nor grant (OAuth client credentials, RFC 6749 section
+    /// 4.4). Such an application usually gets a new token every hour.
     #[must_use]
     pub fn client(&self) -> Option<&str> {
         let nobodys = self.token_type == TokenType::Access && self.user_id.is_none() && self.family_id.is_none();
         self.app_id.as_deref().filter(|_| nobodys)
     }
 
-    /// Whether the credential was not accepted: 401 (RFC 9110 section 15.5.2; RFC 6750 section 3.1), or at the token
-    /// endpoint 400 (`invalid_grant`, RFC 6749 section 5.2). A 403 refuses a call of an accepted credential: a use.
+    /// Whether the credential was not accepted: 401 (RFC 9110 section 15.5.2; RFC 6750 section 3.1), or 400 at the
+    /// token endpoint (`invalid_grant`, RFC 6749 section 5.2). With 403 the credential was accepted, so the event is a
+    /// use.
     #[must_use]
     pub const fn is_attempt(&self) -> bool {
         match self.status {
@@ -422,7 +423,7 @@ impl Event<'_> {
     }
 }
 
-/// MurmurHash2 (Appleby 2008) with the seed that Kafka's `DefaultPartitioner` has.
+/// MurmurHash2 (Appleby 2008) with the seed of Kafka's `DefaultPartitioner`.
 fn murmur2(bytes: &[u8]) -> u32 {
     const MIX: u32 = 0x5bd1_e995;
     let mut hash = 0x9747_b28c ^ bytes.len() as u32;
@@ -448,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn address_that_holds_an_ipv4_address_is_that() {
+    fn address_is_the_ipv4_address_it_embeds() {
         for text in [
             "::ffff:192.0.2.7",
             "::192.0.2.7",
@@ -478,7 +479,7 @@ mod tests {
     fn teredo_address_is_located_by_its_client() {
         // 192.0.2.45 inverted is 3fff:fdd2.
         let teredo = address("2001:0:4136:e378:8000:63bf:3fff:fdd2");
-        assert!(teredo.ip().is_ipv6(), "the address stays what it is");
+        assert!(teredo.ip().is_ipv6(), "the address itself is unchanged");
         assert_eq!(teredo.located().to_string(), "192.0.2.45");
         for text in ["2001:db8::7", "2001:1::1", "192.0.2.7"] {
             assert_eq!(address(text).located(), address(text).ip(), "{text}");
@@ -488,7 +489,7 @@ mod tests {
     #[test]
     fn isatap_address_is_located_by_its_ipv4_address() {
         for text in ["fe80::5efe:192.0.2.45", "fe80::200:5efe:192.0.2.45"] {
-            assert!(address(text).ip().is_ipv6(), "the address stays what it is");
+            assert!(address(text).ip().is_ipv6(), "the address itself is unchanged");
             assert_eq!(address(text).located().to_string(), "192.0.2.45", "{text}");
         }
         for text in ["2001:db8::5efe:10.0.0.1", "fe80::1:5efe:192.0.2.45", "fe80::7"] {
@@ -497,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_client_is_its_64_and_its_prefix_the_48() {
+    fn ipv6_client_is_the_64_and_prefix_the_48() {
         assert_eq!(address("2001:db8:1:2::1").client(), address("2001:db8:1:2:ffff::9").client());
         assert_ne!(address("2001:db8:1:2::1").client(), address("2001:db8:1:3::1").client());
         assert_eq!(address("2001:db8:1:2::1").prefix(), address("2001:db8:1:3::1").prefix());
@@ -505,15 +506,15 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv4_client_is_its_address_and_its_prefix_the_24() {
+    fn ipv4_client_is_the_address_and_prefix_the_24() {
         assert_ne!(address("192.0.2.7").client(), address("192.0.2.8").client());
         assert_eq!(address("192.0.2.7").prefix(), address("192.0.2.8").prefix());
         assert_ne!(address("192.0.2.7").prefix(), address("192.0.3.7").prefix());
     }
 
-    /// The values of Kafka's own `UtilsTest`.
+    /// Expected values are those of Kafka's `UtilsTest`.
     #[test]
-    fn keys_are_hashed_as_kafka_hashes_them() {
+    fn murmur2_matches_kafka() {
         for (key, hash) in [
             ("21", -973_932_308),
             ("foobar", -790_332_482),
@@ -527,7 +528,7 @@ mod tests {
     }
 
     #[test]
-    fn times_outside_the_range_are_refused() {
+    fn timestamp_refuses_times_out_of_range() {
         assert_eq!(Timestamp::from_millis(-1), None);
         assert_eq!(Timestamp::from_millis(i64::MAX), None);
         assert_eq!(Timestamp::from_millis(0), Some(Timestamp::MIN));

@@ -1,8 +1,8 @@
-//! Numbers that stand for the names in events, so that memory need not hold texts.
+//! Numeric keys of the names in events, so that memory stores no texts.
 //!
-//! Every number is SipHash-1-3 (Aumasson and Bernstein, INDOCRYPT 2012) under a key of the installation's, with an
-//! output of 64 bits: who chooses names and does not know the key cannot search for two names with one number. 64 bits
-//! suffice, for a collision can only be met by chance: among ten million names with a probability of 3 in a million.
+//! A key is the 64-bit SipHash-1-3 (Aumasson and Bernstein, INDOCRYPT 2012) of a name under the installation's secret.
+//! Without the secret nobody can search for two names with the same key. Among ten million names, the probability of an
+//! accidental collision is 3 in a million.
 
 use std::hash::Hasher as _;
 
@@ -10,7 +10,7 @@ use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 use siphasher::sip::SipHasher13;
 
-/// What a name is a name of: names of different classes never share a number.
+/// Kind of a name. Names of different classes have different keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Class {
@@ -20,11 +20,11 @@ pub enum Class {
     Content,
     Token,
     Family,
-    /// An application as the holder of tokens that belong to no user.
+    /// An application that holds tokens without a user.
     Client,
     User,
     Session,
-    /// A part of a tenant.
+    /// A part of a tenant, for example an organization.
     Realm,
     AllOfUser,
     AllOfApp,
@@ -45,19 +45,19 @@ pub enum Class {
     AllOfRole,
 }
 
-/// Bytes of a key.
+/// Length of a SipHash key in bytes.
 pub const KEY_BYTES: usize = 16;
 
-/// A byte that is in no UTF-8 text first: the key is derived from no name that [`TokenHasher`](crate::token::TokenHasher)
-/// may hash under the same secret.
+/// The first byte never occurs in UTF-8, so this label differs from every name that
+/// [`TokenHasher`](crate::token::TokenHasher) hashes under the same secret.
 const LABEL: &[u8] = b"\xfftokenwarden numbers of names v1";
 
-/// The keyed function; its members share the key, or they would not know each other's numbers.
+/// The keyed hash function. All members of a consumer group need the same secret, because they exchange state by key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct KeyHasher([u64; 2]);
 
 impl Default for KeyHasher {
-    /// Under a key that everybody knows: for tests, and for past events where no installation is named.
+    /// Under a public key: for tests, and for replays without an installation's secret.
     fn default() -> Self {
         Self::new(*b"tokenwarden, all")
     }
@@ -76,8 +76,8 @@ impl KeyHasher {
         Self([u64::from_le_bytes(halves[0]), u64::from_le_bytes(halves[1])])
     }
 
-    /// Under a key derived from `mac`, which has the installation's secret (HMAC-SHA-256 of a label, RFC 5869 section 2.3
-    /// with one block).
+    /// Under a key derived from `mac`, which holds the installation's secret (HMAC-SHA-256 of a label; RFC 5869 section
+    /// 2.3 with one block).
     #[must_use]
     pub(crate) fn derived(mac: &Hmac<Sha256>) -> Self {
         let mut mac = mac.clone();
@@ -87,14 +87,14 @@ impl KeyHasher {
         Self::new(std::array::from_fn(|at| block[at]))
     }
 
-    /// Number of a name that means the same for all tenants.
+    /// Key of a name that has the same meaning in all tenants.
     #[must_use]
     #[inline]
     pub fn name(&self, class: Class, text: &[u8]) -> u64 {
         self.under(class as u64).hash(text)
     }
 
-    /// Number of numbers.
+    /// Key of a list of numbers.
     #[must_use]
     #[inline]
     pub fn numbers<const COUNT: usize>(&self, class: Class, numbers: [u64; COUNT]) -> u64 {
@@ -105,7 +105,7 @@ impl KeyHasher {
         hasher.finish()
     }
 
-    /// Number of a number and a text.
+    /// Key of a number and a text.
     #[must_use]
     #[inline]
     pub fn record(&self, class: Class, number: u64, text: &[u8]) -> u64 {
@@ -114,14 +114,14 @@ impl KeyHasher {
         hasher.hash(text)
     }
 
-    /// The tenant of this name; names that are a tenant's own are numbered in it.
+    /// Hasher for the names of one tenant.
     #[must_use]
     #[inline]
     pub fn tenant(&self, name: &str) -> Tenant {
         Tenant { number: self.name(Class::Tenant, name.as_bytes()), hasher: *self }
     }
 
-    /// What all bytes so far came to, in whole words, so that the rest is hashed at once.
+    /// A hasher whose input begins with `first`: a whole word, so that later words stay aligned.
     #[inline]
     fn under(&self, first: u64) -> SipHasher13 {
         let [first_half, second_half] = self.0;
@@ -131,7 +131,7 @@ impl KeyHasher {
     }
 }
 
-/// One tenant's names.
+/// Hasher for the names of one tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tenant {
     pub number: u64,
@@ -139,14 +139,14 @@ pub struct Tenant {
 }
 
 impl Tenant {
-    /// Number of a name that is the tenant's own.
+    /// Key of a name that is specific to the tenant.
     #[must_use]
     #[inline]
     pub fn name(&self, class: Class, text: &[u8]) -> u64 {
         self.hasher.under(self.number ^ class as u64).hash(text)
     }
 
-    /// Number of numbers and a text that are the tenant's own.
+    /// Key of numbers and a text that are specific to the tenant.
     #[must_use]
     #[inline]
     pub fn record<const COUNT: usize>(&self, class: Class, numbers: [u64; COUNT], text: &[u8]) -> u64 {
@@ -158,8 +158,8 @@ impl Tenant {
     }
 }
 
-/// Half of a number, and never 0, which stands for absence: for what one baseline has seen, where 32 bits keep apart a
-/// few dozen names.
+/// The lower 32 bits, and never 0, which means absent. 32 bits suffice to distinguish the few dozen names of one
+/// baseline.
 #[must_use]
 pub const fn half(number: u64) -> u32 {
     let half = number as u32;
@@ -193,12 +193,11 @@ mod tests {
         assert_ne!(number(b"one secret"), number(b"another"));
     }
 
-    /// Pairs of user names that collide under a hash without a key, such as the one before, are found in seconds; a key
-    /// must tell them apart.
+    /// Pairs of user names that collide under an unkeyed hash are found in seconds. Under the key they must differ.
     #[test]
-    fn key_hasher_tells_found_collisions_apart() {
+    fn key_hasher_separates_known_collisions() {
         use xxhash_rust::xxh3::xxh3_64_with_seed;
-        // 32 bits of an unkeyed hash: a search over some ten thousand names finds a pair in no time.
+        // A search over some ten thousand names finds a pair that collides in 24 bits of an unkeyed hash.
         let unkeyed = |name: &str| xxh3_64_with_seed(name.as_bytes(), 0) as u32 & 0xff_ffff;
         let mut seen = std::collections::HashMap::new();
         let (one, other) = (0..)

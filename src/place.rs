@@ -1,4 +1,4 @@
-//! Where a sighting came from: a place on earth and a network, as far as the address tells.
+//! Place and network of an address.
 
 use std::net::IpAddr;
 
@@ -35,34 +35,34 @@ impl std::fmt::Display for Country {
     }
 }
 
-/// A point on the WGS 84 ellipsoid with what is known of its error.
+/// A point on the WGS 84 ellipsoid with its uncertainty.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Coordinates {
     /// Degrees north, −90 to 90.
     pub latitude: f32,
     /// Degrees east, −180 to 180.
     pub longitude: f32,
-    /// Radius within which the client is held to be, kilometres; absent where the file gives none.
+    /// Accuracy radius in kilometres; `None` if the file has none.
     pub accuracy_km: Option<u16>,
 }
 
-/// Where the address is.
+/// Location of an address.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Place {
     pub country: Country,
-    /// Empty where only the country is known.
+    /// Empty if only the country is known.
     pub city: Box<str>,
     pub coordinates: Option<Coordinates>,
 }
 
-/// What kind of holder a network has, judged by the words in its name and by lists.
+/// Kind of a network, derived from its name and from lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NetworkClass {
-    /// Homes, offices, carriers: people.
+    /// Access networks: homes, offices, mobile carriers.
     Access,
-    /// Clouds and hosting: machines.
+    /// Hosting: clouds and server providers.
     Hosting,
-    /// Listed relays and anonymisers: the place says nothing of the client.
+    /// Listed relays and anonymisers: their place is not that of the client.
     Anonymiser,
 }
 
@@ -74,7 +74,7 @@ pub struct Network {
     pub class: NetworkClass,
 }
 
-/// Addresses that begin alike, as `192.0.2.0/24`. A v4-mapped prefix is the IPv4 one.
+/// An address prefix, such as `192.0.2.0/24`. A v4-mapped prefix is stored as the IPv4 one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prefix {
     address: IpAddr,
@@ -82,7 +82,7 @@ pub struct Prefix {
 }
 
 impl Prefix {
-    /// Of an address with its number of bits, or of a single address; `None` for anything else.
+    /// Parses `address/bits` or a single address; `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (address, bits) = match text.split_once('/') {
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_prefix_covers_what_begins_like_it() {
+    fn prefix_covers_its_addresses() {
         for (prefix, address, covers) in [
             ("0.0.0.0/0", "192.0.2.1", true),
             ("198.51.100.0/24", "198.51.100.8", true),
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn prefixes_that_are_none_are_refused() {
+    fn prefix_refuses_invalid_text() {
         for wrong in ["", "here", "192.0.2.0/33", "2001:db8::/129", "192.0.2.0/-1", "192.0.2.0/24/8", "1.2.3"] {
             assert_eq!(Prefix::parse(wrong), None, "{wrong}");
         }

@@ -1,9 +1,10 @@
-//! A call with its ids templated away: `GET /v1/users/42/keys` and `GET /v1/users/7/keys` are one route.
+//! Routes: a call whose ids are replaced by placeholders. `GET /v1/users/42/keys` and `GET /v1/users/7/keys` are one
+//! route.
 //!
-//! An endpoint is either a path (`/repos/acme/site/hooks/17`, a URL too) or the name of an operation, with its service
-//! in front of it or not (`iam.amazonaws.com ListUsers`, `repo.create`). Both are cut into words at delimiters, and a
-//! word that looks like an id becomes `{}`. Names that people gave to things (`acme`) cannot be told from words of the
-//! API and stay: they make more routes than there are, never fewer.
+//! An endpoint is a path (`/repos/acme/site/hooks/17`, or a URL) or the name of an operation, optionally after its
+//! service (`iam.amazonaws.com ListUsers`, `repo.create`). Both are split into words at delimiters; a word that looks
+//! like an id becomes `{}`. Names that users chose (`acme`) look like words of the API and stay. They add routes but
+//! never merge two.
 
 use std::borrow::Cow;
 
@@ -11,23 +12,24 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::key::{Class, KeyHasher};
 
-/// The numbers of a call, so that memory need not hold texts; [`template`] gives the text back.
+/// Keys of a call, so that memory stores no texts; [`template`] returns the text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Route {
-    /// Of method and template.
+    /// Key of method and template.
     pub key: u32,
-    /// Of the first two segments of the template, or of the service: `iam.amazonaws.com`, `/repos/{}`. Segments that
-    /// only version an API (`/api/v1`) are no area: the first two after them count, with them.
+    /// Key of the template's first two segments, or of the service: `iam.amazonaws.com`, `/repos/{}`. Segments that
+    /// only give a version (`/api/v1`) do not count as segments but belong to the area.
     pub area: u32,
-    /// Of the ids that were templated away, in order: which object was touched. `None` where there was none. Under no key:
-    /// it is no key of memory, and what is estimated of it must not differ between installations.
+    /// Hash of the replaced ids, in order: the object that was accessed. `None` if no id was replaced. The hash is not
+    /// keyed: memory does not look it up, and estimates from it must be equal on all installations.
     pub object: Option<u64>,
-    /// GET, HEAD, OPTIONS, or a name that begins as readers do (`List…`, `Get…`, `Describe…`).
+    /// Whether the call reads: GET, HEAD, OPTIONS, or an operation whose name begins with a reading verb (`List…`,
+    /// `Get…`, `Describe…`).
     pub reads: bool,
 }
 
 impl Route {
-    /// Route of `method` and `endpoint`, either of which may be absent (empty). Allocates nothing.
+    /// Route of `method` and `endpoint`; either may be empty. Does not allocate.
     #[must_use]
     pub fn of(method: &str, endpoint: &str, hasher: &KeyHasher) -> Self {
         let mut text = Template::default();
@@ -44,7 +46,7 @@ impl Route {
     }
 }
 
-/// A short method is its own number: hashing it would take as long as hashing the route.
+/// A short method is its own key: hashing it would take as long as hashing the route.
 fn method_number(method: &str, hasher: &KeyHasher) -> u64 {
     let mut bytes = [0; 8];
     match bytes.get_mut(..method.len()) {
@@ -56,8 +58,8 @@ fn method_number(method: &str, hasher: &KeyHasher) -> u64 {
     }
 }
 
-/// `endpoint` with ids, uuids, hashes and numbers replaced by `{}` and the query cut off; at most
-/// [`TEMPLATE_BYTES_MAX`] bytes of it.
+/// `endpoint` with ids, UUIDs, hashes and numbers replaced by `{}`, without the query, cut to [`TEMPLATE_BYTES_MAX`]
+/// bytes.
 #[must_use]
 pub fn template(endpoint: &str) -> Cow<'_, str> {
     let mut text = Template::default();
@@ -69,16 +71,16 @@ pub fn template(endpoint: &str) -> Cow<'_, str> {
     String::from_utf8_lossy(text.as_bytes()).into_owned().into()
 }
 
-/// Longer templates are cut: what an API calls by this many bytes is no longer a route but data.
+/// Maximum length of a template in bytes. Later bytes of a longer one are data rather than part of a route.
 pub const TEMPLATE_BYTES_MAX: usize = 256;
 
-/// Words of more bytes are data, whatever they consist of.
+/// Longer words, in bytes, count as ids.
 const WORD_BYTES_MAX: usize = 64;
 
-/// What stands for an id.
+/// Placeholder of an id.
 const HOLE: &[u8] = b"{}";
 
-/// The template being written: on the stack, so that a call allocates nothing.
+/// The template under construction, on the stack so that a call does not allocate.
 struct Template {
     bytes: [u8; TEMPLATE_BYTES_MAX],
     length: usize,
@@ -92,8 +94,7 @@ impl Default for Template {
 }
 
 impl Template {
-    /// As much of `part`, which begins with a whole character, as there is room for, in whole characters; after that
-    /// nothing more.
+    /// Appends as many whole characters of `part` as fit. Once a part is cut, later ones are dropped.
     fn push(&mut self, part: &[u8]) {
         let room = TEMPLATE_BYTES_MAX - self.length;
         let mut fits = if self.cut { 0 } else { part.len().min(room) };
@@ -110,16 +111,15 @@ impl Template {
     }
 }
 
-/// What a scan finds besides the template itself.
+/// Results of a scan besides the template.
 struct Call<'a> {
     /// Without query, fragment and trailing slash.
     endpoint: &'a str,
-    /// Length of the template's part that names the area.
+    /// Length in bytes of the template's part that is the area.
     area_end: usize,
 }
 
-/// The one pass over an endpoint, word by word. What is not templated away is copied in stretches, not in words; each id
-/// that is goes to `found`.
+/// Reads the endpoint once, word by word. Text that stays is copied in stretches; each replaced id goes to `found`.
 fn scan<'a>(endpoint: &'a str, template: &mut Template, mut found: impl FnMut(&[u8])) -> Call<'a> {
     let bytes = endpoint.as_bytes();
     let mut area = Area::default();
@@ -154,10 +154,10 @@ fn without_trailing_slashes(endpoint: &str) -> &str {
     }
 }
 
-/// Finds where the area ends while the words go by.
+/// Finds the end of the area during the scan.
 #[derive(Default)]
 struct Area {
-    /// Segments seen that name something.
+    /// Number of segments so far that are not versions.
     segments: u8,
     end: Option<usize>,
 }
@@ -175,13 +175,13 @@ impl Area {
                     self.end = Some(length);
                 }
             }
-            // A service before its operation.
+            // The service ends before its operation.
             b' ' if self.segments == 0 => self.end = Some(length),
             _ => {}
         }
     }
 
-    /// Names with dots and no delimiter (`repo.create`) belong to what stands before the first dot.
+    /// A name with dots and without delimiters (`repo.create`) has the part before its first dot as area.
     fn end(&self, template: &[u8]) -> usize {
         let dotted = || if self.segments == 0 { template.iter().position(|&byte| byte == b'.') } else { None };
         self.end.or_else(dotted).unwrap_or(template.len()).min(template.len())
@@ -198,14 +198,14 @@ fn is_version(word: &[u8]) -> bool {
     }
 }
 
-// Classes of bytes, as bits, so that those of a word can be gathered.
+// Classes of bytes as bits, so that a word's classes can be combined.
 const DELIMITER: u8 = 1;
 const DIGIT: u8 = 2;
 /// Letters a to f.
 const HEX: u8 = 4;
 const LOWER: u8 = 8;
 const UPPER: u8 = 16;
-/// What joins the parts of one word.
+/// Characters that join the parts of a word.
 const JOINT: u8 = 32;
 const AT: u8 = 64;
 const OTHER: u8 = 128;
@@ -247,9 +247,9 @@ fn word_end(bytes: &[u8], start: usize) -> (usize, u8) {
     (end, classes)
 }
 
-/// How much of `word` is an id: nothing, all of it, or all before a file's ending (`42.json`).
+/// How many bytes of `word` are an id: none, all, or those before a file extension (`42.json`).
 fn id_length(word: &[u8], classes: u8) -> usize {
-    // Most words are names of the API: letters and joints alone.
+    // Most words are names in the API: letters and joints only.
     if classes & (DIGIT | AT | OTHER) == 0 && word.len() <= WORD_BYTES_MAX {
         return 0;
     }
@@ -266,7 +266,7 @@ fn is_ending(text: &[u8]) -> bool {
     (2..=5).contains(&text.len()) && text.iter().all(u8::is_ascii_lowercase)
 }
 
-/// Whether `word` names one thing among many of its kind.
+/// Whether `word` identifies one object among many of its kind.
 fn is_id(word: &[u8]) -> bool {
     if word.len() > WORD_BYTES_MAX {
         return true;
@@ -293,7 +293,7 @@ fn is_id(word: &[u8]) -> bool {
     if random_run || run.is_random(first, before_run.is_prefix()) {
         return true;
     }
-    // An address of mail, its sign encoded or not; not `@me`.
+    // An e-mail address, with `@` or `%40`; not `@me`.
     if all.at() == 1 && !word.starts_with(b"@") || all.other() > 0 && word.windows(3).any(|part| part == b"%40") {
         return true;
     }
@@ -301,25 +301,25 @@ fn is_id(word: &[u8]) -> bool {
         return false;
     }
     if all.lower() + all.upper() == 0 {
-        // Numbers, dates, addresses, lists of them; not the `1.1` of a version.
+        // Numbers, dates, addresses and lists of them; not the `1.1` of a version.
         return !is_version(word);
     }
     let one_case = all.lower() == 0 || all.upper() == 0;
-    // uuids and hashes, with joints or without. Seven digits of hex may be a word (`ed25519`).
+    // UUIDs and hashes, with or without joints. Seven hexadecimal digits may be a word (`ed25519`).
     let hex = all.hex() + all.digits();
     hex + all.joints() == word.len() as u8 && hex >= 8
-        // A name with a number behind it: `user-42`, `order_1009`; not `phase-2`, not `GetDistribution2020_05_31`.
+        // A name and a number: `user-42`, `order_1009`; not `phase-2`, not `GetDistribution2020_05_31`.
         || run.digits() >= 2 && run.lower() + run.upper() == 0 && all.joints() > 0 && one_case
         // Short ids of capitals and digits: `U012AB3CD`, `EXAMPLE1A2B3`.
         || all.lower() == 0 && all.digits() >= 3 && word.len() >= 8
 }
 
-/// How many bytes of each class, a byte for each count: one addition counts a byte in all of them, and no word is
-/// long enough to overflow one.
+/// Number of bytes in each class, one byte per counter: one addition counts a byte in all of its classes. Words are too
+/// short to overflow a counter.
 #[derive(Clone, Copy, Default)]
 struct Counts {
     classes: u64,
-    /// Times that a capital follows a small letter, a digit a letter or a letter a digit.
+    /// Number of times that a capital follows a small letter, a digit a letter or a letter a digit.
     breaks: u8,
 }
 
@@ -328,7 +328,7 @@ const _: () = assert!(WORD_BYTES_MAX < 256);
 impl Counts {
     fn add(&mut self, class: u8, last: u8) {
         let turns = last != 0 && (last ^ class) & DIGIT != 0;
-        // The count of turns is the highest: times that a digit follows a letter or a letter a digit.
+        // The highest byte counts changes between letters and digits.
         self.classes += COUNTED[class as usize] + (u64::from(turns) << 56);
         self.breaks += u8::from(turns || last & LOWER != 0 && class & UPPER != 0);
     }
@@ -373,29 +373,29 @@ impl Counts {
         (self.classes >> 56) as u8
     }
 
-    /// `cus_`, `acct_`: small letters and a joint, before what they say the kind of.
+    /// A prefix that names the kind of an id, such as `cus_` and `acct_`: small letters and a joint.
     const fn is_prefix(self) -> bool {
         self.joints() == 1 && self.lower() >= 2 && self.lower() <= 6 && self.digits() + self.upper() + self.other() == 0
     }
 
-    /// Letters and digits mixed as words are not, in a run whose first byte is of class `first`. A name with a number in
-    /// it or behind it (`ListFunctions20150331`, `GetFunction20150331v2`) turns at most three times, and one of many
-    /// words (`ListKeysV2`) breaks no more than three times in ten letters, where letters and digits at random do so
-    /// nearly every other time.
+    /// Whether letters and digits are mixed as in random ids, in a run whose first byte has class `first`. A name with
+    /// a number (`ListFunctions20150331`, `GetFunction20150331v2`) changes between letters and digits at most three
+    /// times. A name of several words (`ListKeysV2`) has at most three breaks in ten letters; random letters and digits
+    /// have one at nearly every second position.
     fn is_random(self, first: u8, prefixed: bool) -> bool {
         let length = self.digits() + self.lower() + self.upper();
         let both_cases = self.lower() > 0 && self.upper() > 0 && self.digits() > 0;
         let mixed = self.digits() >= 2 && self.turns() >= 4 && length >= 10;
         let broken = both_cases && length >= 10 && u16::from(self.breaks) * 20 >= u16::from(length) * 7;
         let after_prefix = prefixed && both_cases && length >= 14;
-        // As no name does: `0015g00000XyZab`.
+        // No name looks like `0015g00000XyZab`.
         let from_digit = first & DIGIT != 0 && self.digits() >= 3 && self.digits() < length && length >= 10;
         let capitals = self.digits() >= 1 && self.lower() == 0 && length >= 16;
         self.at() + self.other() == 0 && (mixed || broken || after_prefix || from_digit || capitals)
     }
 }
 
-/// For each set of classes what it adds to [`Counts`]: DIGIT to the lowest byte, OTHER to the seventh.
+/// For each set of classes, the number to add to [`Counts`]: DIGIT in the lowest byte, OTHER in the seventh.
 const COUNTED: [u64; 256] = counted();
 
 const fn counted() -> [u64; 256] {
@@ -414,7 +414,7 @@ const fn counted() -> [u64; 256] {
     table
 }
 
-/// What the method says: `None` where it says nothing, as POST to an operation's name.
+/// Whether the method reads; `None` if that depends on the operation, as for POST with an operation's name.
 fn method_reads(method: &str) -> Option<bool> {
     const READING: [&str; 7] = ["GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "QUERY", "read"];
     const WRITING: [&str; 4] = ["PUT", "PATCH", "DELETE", "write"];
@@ -427,14 +427,14 @@ fn method_reads(method: &str) -> Option<bool> {
     }
 }
 
-/// Whether the operation's name (the last word) begins as readers do.
+/// Whether the operation's name (the last word) begins with a reading verb.
 fn operation_reads(endpoint: &str) -> bool {
     const READING: [&str; 12] = [
         "get", "list", "describe", "head", "search", "lookup", "batchget", "query", "scan", "read", "download", "view",
     ];
     let name = endpoint.rsplit(['/', ' ', '.', ':']).next().unwrap_or_default().as_bytes();
     READING.iter().any(|verb| {
-        // A word of its own: `GetUser`, `get_user`, `get`, but not `getaway` or `Listen`.
+        // The verb must be a whole word: `GetUser`, `get_user`, `get`, but not `getaway` or `Listen`.
         name.get(..verb.len()).is_some_and(|start| start.eq_ignore_ascii_case(verb.as_bytes()))
             && !name.get(verb.len()).is_some_and(u8::is_ascii_lowercase)
     })
@@ -451,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_become_holes_and_words_stay() {
+    fn template_replaces_ids_and_keeps_words() {
         for (endpoint, expected) in [
             ("/v1/users/42/keys", "/v1/users/{}/keys"),
             ("/users/3f2504e0-4f89-41d3-9a0c-0305e82c3301", "/users/{}"),
@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_operations_stay_as_they_are() {
+    fn template_keeps_operation_names() {
         for endpoint in [
             "iam.amazonaws.com ListUsers",
             "lambda.amazonaws.com ListFunctions20150331",
@@ -509,7 +509,7 @@ mod tests {
     }
 
     #[test]
-    fn an_area_is_the_service_or_the_first_two_segments() {
+    fn area_is_the_service_or_two_segments() {
         let area = |endpoint| route_of("GET", endpoint).area;
         assert_eq!(area("iam.amazonaws.com ListUsers"), area("iam.amazonaws.com DeleteUser"));
         assert_ne!(area("iam.amazonaws.com ListUsers"), area("s3.amazonaws.com ListBuckets"));
@@ -517,22 +517,22 @@ mod tests {
         assert_ne!(area("repo.create"), area("org.create"));
         assert_eq!(area("/repos/17/hooks"), area("/repos/18/keys"));
         assert_ne!(area("/repos/acme/hooks"), area("/users/acme/hooks"));
-        assert_eq!(area("/api/v1/users/42/keys"), area("/api/v1/users/7"), "a version is no area");
+        assert_eq!(area("/api/v1/users/42/keys"), area("/api/v1/users/7"), "a version does not count as a segment");
         assert_ne!(area("/api/v1/users/42"), area("/api/v1/groups/42"));
         assert_eq!(area("https://api.example.com/users/1"), area("https://api.example.com/users/2/keys"));
     }
 
     #[test]
-    fn an_object_is_what_was_templated_away() {
+    fn object_is_the_replaced_ids() {
         let object = |endpoint| route_of("GET", endpoint).object;
         assert_eq!(object("/users"), None);
         assert_ne!(object("/users/1"), object("/users/2"));
         assert_eq!(object("/users/1"), object("/users/1?page=3"));
-        assert_ne!(object("/a/11/b/22"), object("/a/22/b/11"), "order counts");
+        assert_ne!(object("/a/11/b/22"), object("/a/22/b/11"), "the order matters");
     }
 
     #[test]
-    fn readers_are_known_by_method_or_name() {
+    fn route_reads_by_method_or_name() {
         for (method, endpoint) in [
             ("GET", "/users"),
             ("head", "/users"),
@@ -556,7 +556,7 @@ mod tests {
         }
     }
 
-    /// Words as APIs and their ids have them, to meet each other often.
+    /// Endpoints of words as they occur in APIs and ids, few enough to repeat often.
     fn endpoint() -> impl Strategy<Value = String> {
         let word = prop_oneof![
             "[a-z]{1,6}",
@@ -573,19 +573,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn equal_keys_are_equal_templates(a in endpoint(), b in endpoint()) {
+        fn equal_keys_mean_equal_templates(a in endpoint(), b in endpoint()) {
             prop_assert_eq!(route_of("GET", &a).key == route_of("GET", &b).key, template(&a) == template(&b));
         }
 
         #[test]
-        fn a_template_is_its_own_template(endpoint in endpoint()) {
+        fn template_of_a_template_is_itself(endpoint in endpoint()) {
             let once = template(&endpoint).into_owned();
             prop_assert_eq!(template(&once), once.as_str());
             prop_assert_eq!(route_of("", &once).object, None);
         }
 
         #[test]
-        fn other_ids_make_the_same_route(a in 0u64.., b in 0u64.., tail in "[a-z]{1,5}") {
+        fn template_ignores_the_value_of_ids(a in 0u64.., b in 0u64.., tail in "[a-z]{1,5}") {
             let route = |id| route_of("GET", &format!("/users/{id}/{tail}"));
             prop_assert_eq!(route(a).key, route(b).key);
             prop_assert_eq!(route(a).object == route(b).object, a == b);

@@ -1,4 +1,4 @@
-//! Names of tokens, never tokens: anything that looks like the secret itself is replaced by its keyed hash here.
+//! Names of tokens. Anything that looks like the secret itself is replaced by its keyed hash.
 
 use std::borrow::Cow;
 
@@ -11,15 +11,15 @@ use sha2::Sha256;
 use crate::key::KeyHasher;
 use crate::secret;
 
-/// The name of a token: a `jti`, a provider's id or a hash. Holds no bearer value by construction, for the only ways
-/// to make one are [`TokenHasher`] and a search that found no secret.
+/// The name of a token: a `jti`, a provider's id or a hash. It never contains a bearer value, because only
+/// [`TokenHasher`] and a check that found no secret create one.
 ///
-/// The default is the empty name, which names no token.
+/// The default is the empty name, which identifies no token.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TokenId<'a>(Cow<'a, str>);
 
 impl<'a> TokenId<'a> {
-    /// The name `text`, from a message in which [`secret::may_hold_secret`] found nothing, and no [`secret::is_bare`].
+    /// Takes over `text` from a message in which [`secret::may_hold_secret`] and [`secret::is_bare`] found nothing.
     #[must_use]
     pub(crate) const fn from_clean(text: &'a str) -> Self {
         Self(Cow::Borrowed(text))
@@ -36,19 +36,19 @@ impl<'a> TokenId<'a> {
     }
 }
 
-/// What becomes of a token id that does not look like a token: `privacy.token_ids`.
+/// `privacy.token_ids`: whether token ids that do not look like secrets are hashed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TokenIds {
-    /// It stays as it was sent.
+    /// They stay as they were sent.
     #[default]
     AsSent,
-    /// It is replaced by its keyed hash, because a random text cannot be told from an id.
+    /// They are replaced by keyed hashes, because an opaque token cannot be distinguished from an id.
     Hashed,
 }
 
-/// Replaces bearer values by `hmac:` and the first 24 bytes of HMAC-SHA-256 (RFC 2104) in base64url, under a key of
-/// the installation's: the same token keeps one name, and nobody without the key can test guesses against it.
+/// Replaces bearer values by `hmac:` and the first 24 bytes of HMAC-SHA-256 (RFC 2104) in base64url, under the
+/// installation's key. A token always gets the same name. Guesses can be tested only with the key.
 #[derive(Clone)]
 pub struct TokenHasher {
     mac: Hmac<Sha256>,
@@ -62,16 +62,17 @@ impl std::fmt::Debug for TokenHasher {
 }
 
 impl TokenHasher {
-    /// `key`: any length; at least 16 random bytes to be worth having.
+    /// `key` may have any length; use at least 16 random bytes.
     #[must_use]
     pub fn new(key: &[u8]) -> Self {
-        // HMAC takes keys of every length (RFC 2104 section 2), so the error cannot occur; an empty key stands in.
+        // HMAC accepts keys of every length (RFC 2104 section 2), so the error cannot occur.
         let mac = Hmac::<Sha256>::new_from_slice(key)
             .unwrap_or_else(|_| Hmac::<Sha256>::new(&hmac::digest::Key::<Hmac<Sha256>>::default()));
         Self { mac, ids: TokenIds::AsSent }
     }
 
-    /// The hasher of names under a key derived from this one: all members with one secret give a name the same number.
+    /// The hasher of names under a key derived from this one, so that all members with the same secret compute the same
+    /// keys.
     #[must_use]
     pub fn key_hasher(&self) -> KeyHasher {
         KeyHasher::derived(&self.mac)
@@ -88,18 +89,18 @@ impl TokenHasher {
         self.ids
     }
 
-    /// The name for `text`, and whether it was replaced because it looks like a token.
+    /// The name for `text`, and whether it was replaced because it looks like a secret.
     #[must_use]
     pub fn name<'a>(&self, text: Cow<'a, str>) -> (TokenId<'a>, bool) {
         let (text, replaced) = self.id(text);
         if self.ids == TokenIds::AsSent || text.is_empty() || secret::is_hash(text.as_bytes()) {
             return (TokenId(text), replaced);
         }
-        // The operator wants it: one allocation a token id.
+        // Configured by the operator; costs one allocation per token id.
         (TokenId(Cow::Owned(self.hash(text.as_bytes()))), replaced)
     }
 
-    /// The id `text`, or its keyed hash where it is a token as a whole; and whether it was replaced.
+    /// The id `text`, or its keyed hash if the whole text is a secret; and whether it was replaced.
     #[must_use]
     pub fn id<'a>(&self, text: Cow<'a, str>) -> (Cow<'a, str>, bool) {
         if secret::is_bare(&text) {
@@ -125,8 +126,8 @@ impl TokenHasher {
         (Cow::Owned(clean), true)
     }
 
-    /// The keyed hash that stands for `secret`. One in some 400,000 would look like a secret itself, and be taken for one
-    /// when it is read again: then its own hash stands for both.
+    /// The keyed hash of `secret`. About 1 in 400,000 hashes looks like a secret itself and would be replaced when it
+    /// is read again. Such a hash is replaced by its own hash.
     #[must_use]
     pub fn hash(&self, secret: &[u8]) -> String {
         let mut hash = self.digest(secret);
@@ -146,7 +147,7 @@ impl TokenHasher {
     }
 }
 
-/// Whether `text` has the form of a bearer secret, or holds one.
+/// Whether `text` is, or contains, a bearer secret.
 #[must_use]
 pub fn looks_like_bearer(text: &str) -> bool {
     secret::is_bare(text) || secret::secrets(text.as_bytes()).next().is_some()
@@ -157,9 +158,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_hash_looks_like_a_secret() {
+    fn hash_never_looks_like_a_secret() {
         let hasher = TokenHasher::new(b"a key for a test");
-        // Found by trying: their digests hold what looks like a key of `sk-`, at the beginning or later.
+        // Found by search: the digests of these numbers contain `sk-` and what looks like a key after it.
         for number in [824_066, 923_283, 1_267_638, 1_589_185] {
             let text = format!("secret-{number}");
             let plain = hasher.digest(text.as_bytes());
@@ -167,8 +168,8 @@ mod tests {
             let hash = hasher.hash(text.as_bytes());
             assert!(!looks_like_bearer(&hash), "{hash}");
             let (again, replaced) = hasher.redact(Cow::Borrowed(&hash));
-            assert!(!replaced && again == hash && hash != plain, "{hash} is read again as {again}");
+            assert!(!replaced && again == hash && hash != plain, "{hash} is replaced by {again}");
         }
-        assert_eq!(hasher.hash(b"another"), hasher.digest(b"another"), "and hardly one is another than ever");
+        assert_eq!(hasher.hash(b"another"), hasher.digest(b"another"), "other hashes are unchanged");
     }
 }
