@@ -193,12 +193,12 @@ fn a_file_that_cannot_be_used_is_told_and_done_without() {
     };
     for (path, expected) in [
         (folder.path().join("missing.mmdb"), "cannot be read: No such file"),
-        (folder.path().to_path_buf(), "is no regular file"),
-        (broken("empty.mmdb", b""), "is no intact MaxMind DB"),
-        (broken("text.mmdb", b"192.0.2.0/24,DE\n"), "is no intact MaxMind DB"),
-        (broken("head.mmdb", &whole[..whole.len() / 2]), "is no intact MaxMind DB"),
-        (broken("tail.mmdb", &whole[100..]), "is no intact MaxMind DB"),
-        (test_file("asn-ipv4.mmdb"), "knows no places: is it listed under the wrong key?"),
+        (folder.path().to_path_buf(), "is not a regular file"),
+        (broken("empty.mmdb", b""), "is not a valid MaxMind DB"),
+        (broken("text.mmdb", b"192.0.2.0/24,DE\n"), "is not a valid MaxMind DB"),
+        (broken("head.mmdb", &whole[..whole.len() / 2]), "is not a valid MaxMind DB"),
+        (broken("tail.mmdb", &whole[100..]), "is not a valid MaxMind DB"),
+        (test_file("asn-ipv4.mmdb"), "contains no places; check that it is listed under the right key"),
     ] {
         let mut enricher = with_files(&[&path, &test_file("maxmind-city.mmdb")], &[]);
         let problems = enricher.problems();
@@ -258,7 +258,7 @@ fn a_changed_file_is_taken_between_two_batches_and_a_damaged_one_is_not() {
     enricher.refresh();
     assert_eq!(place_of(&mut enricher, "192.0.2.7"), potsdam, "the damaged one is not taken");
     let problems = enricher.problems();
-    assert!(problems.len() == 1 && problems[0].contains("the one read before stays in use"), "{problems:?}");
+    assert!(problems.len() == 1 && problems[0].contains("the previous version stays in use"), "{problems:?}");
     assert_eq!(enricher.versions().len(), 1);
 
     replace(&after);

@@ -1,8 +1,8 @@
-//! User agents, parsed into family, version and device.
+//! Parses user agents into family, version and device.
 //!
-//! Browsers all call themselves Mozilla and each other's names besides; `woothee` tells them apart. Everything else
-//! names itself first, as RFC 9110 section 10.1.5 has it: `product/version (comment) product/version …`. An agent is
-//! what its sender claims; whether it fits is for judgement.
+//! Browsers all claim to be Mozilla and contain each other's names; `woothee` distinguishes them. Other programs name
+//! themselves first (RFC 9110 section 10.1.5): `product/version (comment) product/version …`. A user agent is a claim
+//! of its sender; scoring decides how much it counts.
 
 use std::sync::Arc;
 
@@ -14,19 +14,19 @@ use crate::enrichment::{Client, Device};
 use crate::key::{Class, KeyHasher, half};
 use crate::sanitize;
 
-/// 4,096 agents: more than an installation's clients in use at a time, and 6 MB at most.
+/// 4,096 user agents: more than an installation uses at a time, at most 6 MB.
 const TABLE_BITS: u32 = 11;
 
-/// Only the beginning of a longer agent is parsed.
+/// Longer user agents are parsed up to this byte.
 const AGENT_BYTES_MAX: usize = 1024;
 const FAMILY_CHARS_MAX: usize = 64;
 const VERSION_CHARS_MAX: usize = 32;
 
-/// Of an absent or empty agent.
+/// Family of an absent or empty user agent.
 const UNKNOWN: &str = "unknown";
 
-/// Clients by their agents. Found by a hash without a key: who makes two agents meet there pushes one out, and it is parsed
-/// again.
+/// Clients by user agent. The table's hash is not keyed: a producer who finds a collision only causes the other user
+/// agent to be parsed again.
 #[derive(Debug)]
 pub(super) struct Clients {
     known: Slots<String, Arc<Client>>,
@@ -43,7 +43,7 @@ impl Clients {
         let hasher = &self.hasher;
         match agent {
             None => Arc::clone(&self.unknown),
-            // Few are as long, and what one agent may take in the table has an end.
+            // Long user agents are rare and are not kept, so that the table's size is bounded.
             Some(agent) if agent.len() > AGENT_BYTES_MAX => Arc::new(parse(agent, hasher)),
             Some(agent) => self.known.get_or_make(xxh3_64(agent.as_bytes()), agent, || Arc::new(parse(agent, hasher))),
         }
@@ -78,14 +78,14 @@ fn beginning(agent: &str) -> &str {
     &agent[..end]
 }
 
-/// What an agent says, before it is cut to size.
+/// Parts of a user agent before they are cut to size.
 struct Named {
     family: String,
     version: String,
     device: Device,
 }
 
-/// A browser, or an application that is one inside and adds its own name to the browser's (`Slack/4.35`).
+/// A browser, or an application that embeds one and adds its own name (`Slack/4.35`).
 fn browser_name(agent: &str) -> Named {
     let parsed = Parser::new().parse(agent).unwrap_or_default();
     let device = match parsed.category {
@@ -106,7 +106,7 @@ fn browser_name(agent: &str) -> Named {
     }
 }
 
-/// Products that browsers are made of, or take the name of: what is none of these names the application.
+/// Products that occur in browsers' user agents. Any other product is the name of the application.
 const PARTS_OF_BROWSERS: &[&str] = &[
     "AppleWebKit",
     "Chrome",
@@ -137,11 +137,11 @@ const PARTS_OF_BROWSERS: &[&str] = &[
     "like Gecko",
 ];
 
-/// Browsers that no person sits at.
+/// Browsers that run without a user.
 const AUTOMATED_BROWSERS: &[&str] =
     &["HeadlessChrome", "PhantomJS", "Cypress", "WindowsPowerShell", "PowerShell", "Postman", "Lighthouse"];
 
-/// A library, command-line tool, SDK, robot, or an application on a phone.
+/// A library, command-line tool, SDK, bot or mobile application.
 fn program_name(agent: &str) -> Named {
     let mut named = products(agent).peekable();
     let mut product = named.next().unwrap_or_default();
@@ -158,7 +158,7 @@ fn program_name(agent: &str) -> Named {
     } else {
         Device::Machine
     };
-    // A vendor's programs in one API: `Stripe/v1 NodeBindings/16.6.0`, and the same with RubyBindings.
+    // A vendor's language bindings for one API: `Stripe/v1 NodeBindings/16.6.0`, and the same with RubyBindings.
     if product.of_api
         && let Some(program) = named.find(|next| !next.version.is_empty())
     {
@@ -168,26 +168,26 @@ fn program_name(agent: &str) -> Named {
     Named { family: product.name.to_owned(), version: product.version.to_owned(), device }
 }
 
-/// Said before one's own name: a partner programme's or a maker's, or the language written in.
+/// Words before a program's own name: a partner programme, a vendor or the programming language.
 const FRONTS: &[&str] = &["APN", "HashiCorp", "Java", "Python", "Ruby"];
 
-/// Whether `word` stands in `text` and no letter or digit before it.
+/// Whether `text` contains `word` without a letter or digit before it.
 fn has_word(text: &str, word: &str) -> bool {
     text.match_indices(word).any(|(at, _)| !text[..at].ends_with(|c: char| c.is_ascii_alphanumeric()))
 }
 
-/// One product of an agent.
+/// One product of a user agent.
 #[derive(Clone, Copy, Default)]
 struct Product<'a> {
     name: &'a str,
-    /// Without the `v` of `v1.28`; empty where there is none.
+    /// Without the `v` of `v1.28`; empty if there is none.
     version: &'a str,
-    /// The version is an API's (`v1`) and no program's (`v1.28`, `2`).
+    /// The version is that of an API (`v1`), not of a program (`v1.28`, `2`).
     of_api: bool,
 }
 
-/// The products of an agent, in order, comments left out. Words without a version before a product belong to its name
-/// (`AWS Internal`), unless they are known to be a front.
+/// The products of a user agent in order, without comments. Words without a version before a product belong to its name
+/// (`AWS Internal`), except for [`FRONTS`].
 fn products(agent: &str) -> impl Iterator<Item = Product<'_>> {
     let mut rest = agent;
     std::iter::from_fn(move || {
@@ -201,7 +201,7 @@ fn products(agent: &str) -> impl Iterator<Item = Product<'_>> {
                 return None;
             }
             let end = rest.find(|c: char| "/()[];,".contains(c)).unwrap_or(rest.len());
-            // A front's name ends at its space: what it stands before has a name of its own.
+            // A front ends at its space: the product after it has a name of its own.
             let end = FRONTS
                 .iter()
                 .find_map(|front| rest[..end].strip_prefix(front)?.starts_with(' ').then_some(front.len()))
@@ -228,7 +228,7 @@ fn products(agent: &str) -> impl Iterator<Item = Product<'_>> {
     })
 }
 
-/// What follows a comment whose opening parenthesis has been read; comments may hold comments.
+/// The text after a comment whose opening parenthesis was read; comments can be nested.
 fn after_comment(text: &str) -> &str {
     let mut depth = 1;
     for (at, byte) in text.bytes().enumerate() {
@@ -254,7 +254,7 @@ mod tests {
 
     use super::*;
 
-    /// Family, version, device, agent.
+    /// Family, version, device, user agent.
     const AGENTS: &str = "\
 Chrome|145.0.0.0|desktop|Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/145.0.0.0 Safari/537.36
 Edge|145.0.0.0|desktop|Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/145.0.0.0 Safari/537.36 Edg/145.0.0.0
@@ -296,7 +296,7 @@ unknown||unknown|
 ";
 
     #[test]
-    fn agents_are_told_apart() {
+    fn clients_are_parsed_from_user_agents() {
         for line in AGENTS.lines() {
             let (expected, agent) = line.rsplit_once('|').expect("a line of the table");
             let client = parse(agent, &KeyHasher::default());
@@ -305,7 +305,7 @@ unknown||unknown|
     }
 
     #[test]
-    fn keys_tell_families_versions_and_agents_apart() {
+    fn client_keys_differ_by_version_and_agent() {
         let mut clients = Clients::new(KeyHasher::default());
         let [a, b, c] = ["curl/8.1.2", "curl/8.2.0", "curl/8.1.2 (x)"].map(|agent| clients.of(Some(agent)));
         assert_eq!(a.family_key, b.family_key);
@@ -313,12 +313,12 @@ unknown||unknown|
         assert_eq!(a.version_key, c.version_key);
         assert_ne!(a.agent_key, c.agent_key);
         assert_eq!(&*clients.of(None).family, "unknown");
-        assert!(Arc::ptr_eq(&a, &clients.of(Some("curl/8.1.2"))), "kept, not made again");
+        assert!(Arc::ptr_eq(&a, &clients.of(Some("curl/8.1.2"))), "the table keeps the client");
     }
 
     proptest! {
         #[test]
-        fn any_agent_gives_short_printable_names(agent in prop_oneof![".{0,300}", "(Mozilla/5.0 )?[ -~]{0,200}"]) {
+        fn any_user_agent_gives_printable_names(agent in prop_oneof![".{0,300}", "(Mozilla/5.0 )?[ -~]{0,200}"]) {
             let client = parse(&agent, &KeyHasher::default());
             prop_assert!((1..=FAMILY_CHARS_MAX).contains(&client.family.chars().count()));
             prop_assert!(client.version.chars().count() <= VERSION_CHARS_MAX);

@@ -1,13 +1,13 @@
-//! Countries by code or by English name, for producers that know only the name.
+//! Countries by code or by English name, for producers that send names.
 
 use crate::place::Country;
 
-/// `DE`, `de` or `Germany`. `None` where it is no country that anybody could be in.
+/// Country of `DE`, `de` or `Germany`; `None` for codes and names that are not a country.
 pub(super) fn of_code_or_name(text: &str) -> Option<Country> {
     match text.trim() {
-        // "Unknown", an anonymising proxy or a satellite's user, in the files of several makers.
+        // Values of several GeoIP providers for "unknown", an anonymising proxy or a satellite user.
         "ZZ" | "XX" | "AP" | "EU" | "T1" => None,
-        // Reserved for it, and not its code.
+        // Reserved for the United Kingdom, whose code is GB.
         "UK" => Country::parse("GB"),
         text => Country::parse(text).or_else(|| of_name(text)),
     }
@@ -19,7 +19,7 @@ fn of_name(name: &str) -> Option<Country> {
     NAMES.get(at).and_then(|&(_, code)| Country::parse(code))
 }
 
-/// Letters alone, in lower case, as [`NAMES`] has them: "Côte d’Ivoire" and "Cote d'Ivoire" are one name.
+/// The letters of `text` in lower case, as in [`NAMES`]: "Côte d’Ivoire" and "Cote d'Ivoire" are equal.
 fn key(name: &str) -> String {
     const LENGTH_MAX: usize = 80;
     let mut key = String::new();
@@ -42,7 +42,7 @@ fn key(name: &str) -> String {
     }
 }
 
-/// Names in English, as common use and as the standard (ISO 3166-1) have them, letters alone; sorted.
+/// English names, in common use and in ISO 3166-1, letters only; sorted.
 #[rustfmt::skip]
 const NAMES: &[(&str, &str)] = &[
     ("afghanistan", "AF"), ("aland", "AX"), ("alandislands", "AX"), ("albania", "AL"), ("algeria", "DZ"),
@@ -121,13 +121,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_sorted_and_their_codes_are_codes() {
+    fn country_names_are_sorted_with_valid_codes() {
         assert!(NAMES.is_sorted_by(|(a, _), (b, _)| a < b));
         assert!(NAMES.iter().all(|(name, code)| key(name) == *name && Country::parse(code).is_some()));
     }
 
     #[test]
-    fn countries_are_known_by_code_and_by_name() {
+    fn country_is_found_by_code_and_by_name() {
         for (text, code) in [
             ("de", "DE"),
             ("United States", "US"),

@@ -1,4 +1,4 @@
-//! One GeoIP file, read whole into memory: a mapped file that somebody truncates would end the process.
+//! One GeoIP file, read into memory. If it were mapped, truncating the file would end the process.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -11,17 +11,17 @@ use maxminddb::{LookupResult, MaxMindDbError, Reader, WithinOptions};
 
 use super::record::{RawNetwork, RawPlace};
 
-/// Larger files are refused: the largest on the market have 2 GB, and what is read here stays in memory.
+/// Maximum size in bytes. The largest known files have 2 GB, and the whole file stays in memory.
 const FILE_BYTES_MAX: u64 = 4 << 30;
 
-/// What a file is asked for.
+/// What a file is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     City,
     Asn,
 }
 
-/// Tells one content of a file from the next without reading it.
+/// Identifies the content of a file without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     device: u64,
@@ -36,30 +36,30 @@ pub(super) struct Stamp {
 pub(super) enum DatabaseError {
     #[error("cannot be read: {0}")]
     Read(#[from] io::Error),
-    #[error("is no regular file")]
+    #[error("is not a regular file")]
     NotAFile,
-    #[error("has {bytes} bytes, more than the {FILE_BYTES_MAX} allowed")]
+    #[error("has {bytes} bytes; the maximum is {FILE_BYTES_MAX}")]
     TooLarge { bytes: u64 },
-    #[error("was being written while it was read")]
+    #[error("changed while it was read")]
     Changing,
-    #[error("is no intact MaxMind DB: {0}")]
+    #[error("is not a valid MaxMind DB: {0}")]
     Format(#[from] MaxMindDbError),
-    #[error("is no intact MaxMind DB: its search tree has a loop")]
+    #[error("is not a valid MaxMind DB: its search tree has a loop")]
     Loop,
-    #[error("knows no {what}: is it listed under the wrong key?")]
+    #[error("contains no {what}; check that it is listed under the right key")]
     WrongRole { what: &'static str },
 }
 
-/// An intact file.
+/// A verified file.
 pub(super) struct Database {
     reader: Reader<Vec<u8>>,
 }
 
-/// A record found, not yet decoded.
+/// A record that is not decoded yet.
 pub(super) type Record<'a> = LookupResult<'a, Vec<u8>>;
 
 impl Stamp {
-    /// Of the file as it is now.
+    /// Stamp of the file as it is now.
     pub fn of(path: &Path) -> Result<Self, DatabaseError> {
         Ok(Self::from(&std::fs::metadata(path)?))
     }
@@ -77,14 +77,14 @@ impl From<&std::fs::Metadata> for Stamp {
 }
 
 impl Database {
-    /// Reads the file and looks at every node and every record of it once, so that what is in use is intact.
+    /// Reads the file and verifies each node and record once. Errors: see [`DatabaseError`].
     pub fn open(path: &Path, role: Role) -> Result<Self, DatabaseError> {
         let database = Self { reader: Reader::from_source(read(path)?)? };
         database.verify(role)?;
         Ok(database)
     }
 
-    /// The record of `address`; `None` too where the file is of the other address family.
+    /// The record of `address`; `None` also if the file is of the other address family.
     pub fn find(&self, address: IpAddr) -> Option<Record<'_>> {
         self.reader.lookup(address).ok().filter(LookupResult::has_data)
     }
@@ -97,8 +97,8 @@ impl Database {
         format!("{}, built {built}", metadata.database_type)
     }
 
-    /// The crate's own `verify` refuses files without a description, and DB-IP's are such. This one asks for what
-    /// look-ups need: a tree without loops, and records that can be decoded, some of them of use in this role.
+    /// `maxminddb`'s own `verify` refuses files without a description, such as DB-IP's. This one checks what look-ups
+    /// need: a tree without loops, and records that can be decoded, at least one of them usable in this role.
     fn verify(&self, role: Role) -> Result<(), DatabaseError> {
         // A tree of n nodes has at most n + 1 leaves.
         let leaves_max = u64::from(self.reader.metadata().node_count) + 1;
@@ -127,7 +127,7 @@ impl Database {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, DatabaseError> {
-    // Before opening: to open a pipe would wait for its writer.
+    // Checked before opening, because opening a pipe waits for its writer.
     let before = std::fs::metadata(path)?;
     if !before.is_file() {
         return Err(DatabaseError::NotAFile);

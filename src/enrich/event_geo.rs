@@ -1,4 +1,4 @@
-//! Places that events carry themselves, for installations that trust their producer (a CDN, say).
+//! Places in the events themselves, for installations that trust the producer, for example a CDN.
 
 use std::sync::Arc;
 
@@ -9,17 +9,17 @@ use crate::event::EventGeo;
 use crate::key::{Class, KeyHasher};
 use crate::place::{Country, Network, Place};
 
-/// 2,048 places and as many networks: a producer's edges and their users' cities repeat.
+/// 2,048 places and as many networks: a producer's edges and the cities of its users repeat.
 const TABLE_BITS: u32 = 10;
 
-/// Places and networks that events told of, kept so that the next event of the same place allocates nothing.
+/// Places and networks of earlier events, kept so that the same place does not allocate again.
 #[derive(Debug)]
 pub(super) struct EventPlaces {
     places: Slots<PlaceKey, Option<Arc<Place>>>,
     networks: Slots<(u32, u64), Arc<Network>>,
 }
 
-/// What a place is made of, the country's text by its hash.
+/// Key of a place: hash of its texts, and the bits of latitude, longitude and accuracy.
 type PlaceKey = (u64, Option<u32>, Option<u32>, Option<u16>);
 
 impl Default for EventPlaces {
@@ -29,7 +29,7 @@ impl Default for EventPlaces {
 }
 
 impl EventPlaces {
-    /// `None` where the event names no country that exists.
+    /// `None` if the event has no country code or name that is known.
     pub fn place(&mut self, geo: &EventGeo<'_>, hasher: &KeyHasher) -> Option<Arc<Place>> {
         let country = geo.country.as_deref()?;
         let key = (
@@ -47,7 +47,7 @@ impl EventPlaces {
         })
     }
 
-    /// `None` where the event names no network's number.
+    /// `None` if the event has no AS number.
     pub fn network(&mut self, geo: &EventGeo<'_>, hasher: &KeyHasher) -> Option<Arc<Network>> {
         let asn = geo.asn.filter(|&asn| asn != 0)?;
         let org = geo.as_org.as_deref().unwrap_or_default();

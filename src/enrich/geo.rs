@@ -1,4 +1,4 @@
-//! The GeoIP files of an installation: read at start, watched, and swapped as a whole between two batches.
+//! The GeoIP files of an installation: read at start, watched for changes, and replaced together between two batches.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -16,20 +16,19 @@ use super::slots::Slots;
 use crate::place::{Network, Place};
 use crate::port::GeoLookup;
 
-/// How often the files are looked at for changes: publishers bring new ones daily at most, and a look costs one
-/// system call a file.
+/// Interval of the check for changes. Providers publish at most daily; a check costs one system call per file.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// 16,384 addresses: the ones in use at a time, so that most events need no walk through a file's tree.
+/// 16,384 addresses, about as many as are in use at a time, so that most events need no look-up in a file.
 const ADDRESS_BITS: u32 = 13;
-/// 16,384 decoded places, and as many networks: a decode costs ten times a walk.
+/// 16,384 decoded places and as many networks: decoding costs ten times as much as a look-up.
 const RECORD_BITS: u32 = 13;
 
 /// The files on disk, watched until the last clone is dropped. Clones share them.
 #[derive(Clone)]
 pub struct GeoFiles(Arc<Files>);
 
-/// Place and network of addresses, from files, with tables of what was found.
+/// Place and network of addresses, from files, with tables of earlier results.
 #[derive(Debug)]
 pub(super) struct Geo {
     in_use: Arc<InUse>,
@@ -38,20 +37,20 @@ pub(super) struct Geo {
     networks: Slots<RecordKey, Option<Arc<Network>>>,
 }
 
-/// What is known of an address.
+/// Place and network of an address.
 type Known = (Option<Arc<Place>>, Option<Arc<Network>>);
 
-/// The file's place in its list, and the record's in the file.
+/// Index of the file in its list, and offset of the record in the file.
 type RecordKey = (usize, usize);
 
-/// What the users of the files and the thread that watches them share.
+/// State shared by the users of the files and the watching thread.
 struct Files {
-    /// Held while files are read, by the watching thread or by whoever asks for a check; never by a look-up.
+    /// Locked while files are read, by the watching thread or by [`GeoFiles::check`]; never by a look-up.
     watched: Mutex<Vec<Watched>>,
     current: Mutex<Arc<InUse>>,
-    /// Number of `current`, so that seeing that nothing has changed takes no lock.
+    /// Number of the version in `current`, so that a refresh without a change takes no lock.
     number: AtomicU64,
-    /// Wakes the watching thread; dropped with the last user of the files, which ends it.
+    /// Wakes the watching thread. When the last user of the files drops it, the thread ends.
     wake: SyncSender<()>,
 }
 
@@ -59,14 +58,14 @@ struct Files {
 struct Watched {
     path: PathBuf,
     role: Role,
-    /// The last content that was intact.
+    /// The last valid content.
     database: Option<Arc<Database>>,
-    /// What was last tried, read or not.
+    /// Stamp of the last content that was tried, valid or not.
     tried: Option<Stamp>,
     problem: Option<String>,
 }
 
-/// The files that answer now.
+/// The files in use.
 #[derive(Default)]
 struct InUse {
     number: u64,
@@ -77,13 +76,14 @@ struct InUse {
 }
 
 impl GeoFiles {
-    /// Reads the files, several at a time, and watches them. One that is missing or corrupt is done without.
+    /// Reads the files in parallel and watches them. A missing or invalid file is left out, and [`Self::problems`]
+    /// reports it.
     #[must_use]
     pub fn open(settings: &GeoSettings) -> Self {
         let of = |role| move |path: &PathBuf| Watched::new(path.clone(), role);
         let watched: Vec<_> =
             settings.city.iter().map(of(Role::City)).chain(settings.asn.iter().map(of(Role::Asn))).collect();
-        // One wish to be looked at is as good as many.
+        // One pending request is enough.
         let (wake, woken) = sync_channel(1);
         let any = !watched.is_empty();
         let files = Arc::new(Files {
@@ -99,18 +99,18 @@ impl GeoFiles {
         Self(files)
     }
 
-    /// Looks at once whether files have changed, and reads those, on the thread that asks, which may take a second. The
-    /// next refresh of every enricher swaps them in.
+    /// Checks for changed files and reads them on the calling thread, which may take a second. The next refresh of each
+    /// enricher uses them.
     pub fn check(&self) {
         self.0.check();
     }
 
     pub(super) fn check_soon(&self) {
-        // A full channel means that a look is due already.
+        // If the channel is full, a check is pending already.
         let _ = self.0.wake.try_send(());
     }
 
-    /// What is wrong with the files, one sentence each.
+    /// Problems with the files, one sentence each.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
         self.0.current().problems.clone()
@@ -133,7 +133,7 @@ impl Geo {
         }
     }
 
-    /// Swaps in what was read since: costs one atomic load where nothing was.
+    /// Takes over files that were read since the last call. Costs one atomic load if there are none.
     pub fn refresh(&mut self, files: &GeoFiles) {
         if files.0.number.load(Ordering::Acquire) != self.in_use.number {
             self.in_use = files.0.current();
@@ -166,7 +166,7 @@ impl GeoLookup for Geo {
     }
 }
 
-/// What the first of the files that knows says.
+/// The result of the first file that contains the address.
 fn first<T>(
     databases: &[Arc<Database>],
     address: IpAddr,
@@ -176,15 +176,15 @@ fn first<T>(
     databases.iter().enumerate().find_map(|(number, database)| {
         let record = database.find(address)?;
         let key = (number, record.offset()?);
-        // An offset has few changing bits, and some alike in all: an odd constant (2^64 over the golden ratio) spreads
-        // them into the upper ones.
+        // Offsets differ in few bits and share some. Multiplying by an odd constant (2^64 over the golden ratio)
+        // spreads them into the upper bits.
         let hash = ((key.1 as u64) << 4 | number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         decoded.get_or_make(hash, &key, || decode(&record).map(Arc::new))
     })
 }
 
-/// Whether the address can have a place: private, shared (RFC 6598), loopback, link-local, multicast and reserved ones
-/// have none, whatever a file says of them.
+/// Whether the address can have a place. Private, shared (RFC 6598), loopback, link-local, multicast and reserved
+/// addresses have none, even if a file contains them.
 fn is_somewhere(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
@@ -200,7 +200,7 @@ fn is_somewhere(address: IpAddr) -> bool {
     }
 }
 
-/// Looks at the files now and then until nobody uses them any more.
+/// Checks the files at intervals until they have no user any more.
 fn watch(files: Weak<Files>, woken: Receiver<()>) {
     let watching = std::thread::Builder::new().name("geoip".to_owned()).spawn(move || {
         while woken.recv_timeout(CHECK_INTERVAL) != Err(RecvTimeoutError::Disconnected) {
@@ -209,7 +209,7 @@ fn watch(files: Weak<Files>, woken: Receiver<()>) {
         }
     });
     if let Err(error) = watching {
-        tracing::warn!(%error, "geoip files are not watched: a changed one is read at the next start");
+        tracing::warn!(%error, "GeoIP files are not watched; restart to load a changed file");
     }
 }
 
@@ -218,7 +218,7 @@ impl Files {
         Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Reads what has changed; what is then intact is in use from the next refresh on.
+    /// Reads changed files. The next refresh uses those that are valid.
     fn check(&self) {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changed = false;
@@ -242,7 +242,7 @@ impl Watched {
         Self { path, role, database: None, tried: None, problem: None }
     }
 
-    /// Whether anything is otherwise than before: the content or the problem.
+    /// Reads the file if it changed; returns whether its content or its problem is different now.
     fn check(&mut self) -> bool {
         let stamp = match Stamp::of(&self.path) {
             Ok(stamp) if self.tried == Some(stamp) => return false,
@@ -256,12 +256,12 @@ impl Watched {
             Ok(database) => {
                 self.tried = Some(stamp);
                 self.problem = None;
-                tracing::info!(file = %self.path.display(), version = database.version(), "geoip file read");
+                tracing::info!(file = %self.path.display(), version = database.version(), "GeoIP file loaded");
                 self.database = Some(Arc::new(database));
                 true
             }
             Err(error) => {
-                // What is being written is tried again, what is broken only when it has changed.
+                // A file that was being written is tried again at once; an invalid one only after a change.
                 self.tried = (!matches!(error, DatabaseError::Changing)).then_some(stamp);
                 self.keep_old(&error)
             }
@@ -270,14 +270,14 @@ impl Watched {
 
     fn keep_old(&mut self, error: &DatabaseError) -> bool {
         let consequence = match self.database {
-            Some(_) => "the one read before stays in use",
-            None => "places or networks that it knows are missing; geoip/README.md says how to get files",
+            Some(_) => "the previous version stays in use",
+            None => "its places or networks are missing; geoip/README.md describes where to get files",
         };
         let problem = format!("{} {error}; {consequence}", self.path.display());
         if self.problem.as_ref() == Some(&problem) {
             return false;
         }
-        tracing::warn!(problem, "geoip file cannot be used");
+        tracing::warn!(problem, "GeoIP file not loaded");
         self.problem = Some(problem);
         true
     }

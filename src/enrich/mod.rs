@@ -1,8 +1,7 @@
-//! Place, network, client and route of an event.
+//! Adds place, network, client and route to an event.
 //!
-//! [`Enricher`] is the whole of it; what it knows of addresses comes from GeoIP files ([`geo`]), what it knows of
-//! programs from their user agents ([`client`]). Everything decoded or parsed is kept in small bounded tables, so that
-//! an event whose address and agent were seen before costs two look-ups and no allocation.
+//! [`Enricher`] reads places and networks from GeoIP files ([`geo`]) and parses user agents ([`client`]). Results are
+//! kept in small bounded tables, so an event with a known address and user agent costs two look-ups and no allocation.
 
 mod client;
 mod country;
@@ -30,18 +29,18 @@ use crate::place::{Network, Place};
 use crate::port::GeoLookup;
 use crate::route::Route;
 
-/// `[geoip]`: files in MaxMind's format, in the schemas of MaxMind, DB-IP or IPinfo; of several, the first that knows
-/// an address wins.
+/// `[geoip]`: files in MaxMind's format with the schemas of MaxMind, DB-IP or IPinfo. If several files contain an
+/// address, the first one is used.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GeoSettings {
-    /// Files that know places.
+    /// Files with places.
     pub city: Vec<PathBuf>,
-    /// Files that know networks.
+    /// Files with networks.
     pub asn: Vec<PathBuf>,
 }
 
-/// Adds to events what can be known of them without their past.
+/// Adds to events the attributes that need no history.
 #[derive(Debug)]
 pub struct Enricher {
     files: GeoFiles,
@@ -51,21 +50,21 @@ pub struct Enricher {
     hasher: KeyHasher,
 }
 
-/// Where places and networks come from.
+/// Source of places and networks.
 enum Places {
     Files(Geo),
     Given(Box<dyn GeoLookup + Send>),
 }
 
 impl Enricher {
-    /// Reads the files and watches them from now on. One that is missing or corrupt is done without, and told by
-    /// [`Self::problems`]. With `trust_event_geo`, what an event says of its own place goes before the files.
+    /// Reads the files and watches them. A missing or invalid file is left out, and [`Self::problems`] reports it. With
+    /// `trust_event_geo`, place and network in the event take precedence over the files.
     #[must_use]
     pub fn new(settings: &GeoSettings, trust_event_geo: bool) -> Self {
         Self::over(GeoFiles::open(settings), trust_event_geo)
     }
 
-    /// Over files that others use too: one enricher a thread, one copy of the files.
+    /// Over shared files: one enricher per thread, one copy of the files.
     #[must_use]
     pub fn over(files: GeoFiles, trust_event_geo: bool) -> Self {
         let places = Places::Files(Geo::over(&files));
@@ -74,13 +73,13 @@ impl Enricher {
         Self { files, places, event_places, clients: Clients::new(hasher), hasher }
     }
 
-    /// With places from elsewhere than files.
+    /// With places from `lookup` instead of files.
     #[must_use]
     pub fn with_lookup(lookup: Box<dyn GeoLookup + Send>) -> Self {
         Self { places: Places::Given(lookup), ..Self::new(&GeoSettings::default(), false) }
     }
 
-    /// Numbers names by `hasher`, and not as all others do.
+    /// Computes keys of names with `hasher` instead of the public default key.
     #[must_use]
     pub fn with_hasher(self, hasher: KeyHasher) -> Self {
         Self { clients: Clients::new(hasher), hasher, ..self }
@@ -101,27 +100,27 @@ impl Enricher {
         EnrichedEvent::new(event, Surroundings { place, network, client, route }, &self.hasher)
     }
 
-    /// Swaps in the files that were read anew since the last call: for batch boundaries, costs one atomic load where
-    /// there are none.
+    /// Takes over files that were read since the last call. Call it between batches; it costs one atomic load if there
+    /// are none.
     pub fn refresh(&mut self) {
         if let Places::Files(geo) = &mut self.places {
             geo.refresh(&self.files);
         }
     }
 
-    /// Asks for a look at the files at once, on the thread that watches them: for a signal from the operator. A later
-    /// [`Self::refresh`] swaps in what it finds.
+    /// Starts a check of the files on the watching thread, for a signal from the operator. A later [`Self::refresh`]
+    /// takes over the result.
     pub fn check_files(&self) {
         self.files.check_soon();
     }
 
-    /// The files, to be shared with other threads' enrichers.
+    /// The files, for enrichers of other threads.
     #[must_use]
     pub const fn files(&self) -> &GeoFiles {
         &self.files
     }
 
-    /// What is wrong with the files, one sentence each.
+    /// Problems with the files, one sentence each.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
         self.files.problems()

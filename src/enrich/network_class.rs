@@ -1,15 +1,15 @@
-//! What kind of holder a network has, by the whole words of its name.
+//! Classifies a network by the whole words of its name.
 //!
-//! Names are what their holders registered, so words are weighed in order of how sure they make: a known anonymiser, a
-//! line into homes and offices, then a known cloud or the trade's own words. "Google Fiber Inc." is a line, "Google
-//! LLC" a cloud; "HOST TELECOM LTD" is taken for a line, which errs on the side of fewer signals. On the network data
-//! of June 2026, of 75,098 names 1,900 are hosting by these words; they hold every one of the twenty largest public
-//! clouds. Words that looked fit and were not: `tor`, `nord`, `anonymous`, `compute`, `infrastructure`, `virtual`
-//! (registered by others more often than by the trade), `aruba` (a country, too).
+//! Holders register the names themselves, so words are tested in order of certainty: known anonymisers, access
+//! networks, known clouds, words of the hosting trade. "Google Fiber Inc." is an access network, "Google LLC" a cloud.
+//! "HOST TELECOM LTD" counts as an access network, which errs towards fewer signals. In network data of June 2026,
+//! 1,900 of 75,098 names are hosting by these words, among them the twenty largest public clouds. Words that were tried
+//! and rejected: `tor`, `nord`, `anonymous`, `compute`, `infrastructure`, `virtual` (more often registered by others)
+//! and `aruba` (also a country).
 
 use crate::place::NetworkClass;
 
-/// Sellers of anonymity and operators of relays, by a word that is theirs alone, or by their trade.
+/// VPN providers and relay operators, by a word that is theirs alone or by their trade.
 const ANONYMISERS: &[&str] = &[
     "expressvpn",
     "mullvad",
@@ -27,11 +27,11 @@ const ANONYMISERS: &[&str] = &[
     "zwiebelfreunde",
 ];
 
-/// The same by two words in a row, where either alone is common.
+/// The same by two adjacent words, each of which is common.
 const ANONYMISER_PAIRS: &[(&str, &str)] =
     &[("proton", "ag"), ("emerald", "onion"), ("applied", "privacy"), ("private", "relay"), ("tor", "exit")];
 
-/// A line that people sit at: said of itself by who lays lines, seldom by who rents servers out.
+/// Words of access networks: frequent in names of carriers, rare in names of hosting providers.
 const LINES: &[&str] = &[
     "broadband",
     "cable",
@@ -54,7 +54,7 @@ const LINES: &[&str] = &[
     "wireless",
 ];
 
-/// Clouds and hosters whose names do not say their trade: the largest by addresses held.
+/// Clouds and hosting providers whose names do not contain a word of the trade: the largest by number of addresses.
 const CLOUDS: &[&str] = &[
     "a2hosting",
     "akamai",
@@ -123,7 +123,7 @@ const CLOUDS: &[&str] = &[
     "zenlayer",
 ];
 
-/// Words of the trade.
+/// Words of the hosting trade.
 const HOSTING: &[&str] = &[
     "cdn",
     "cloud",
@@ -145,14 +145,14 @@ const HOSTING: &[&str] = &[
     "webhosting",
 ];
 
-/// The same by two words in a row.
+/// The same by two adjacent words.
 const HOSTING_PAIRS: &[(&str, &str)] =
     &[("data", "center"), ("data", "centers"), ("data", "centre"), ("data", "centres")];
 
-/// Longer names are classed by their beginning.
+/// Further words of a longer name are ignored.
 const WORDS_MAX: usize = 24;
 
-/// The class of the network that is called `name`.
+/// The class of the network with this name.
 #[must_use]
 pub fn of(name: &str) -> NetworkClass {
     let name = name.to_lowercase();
@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn networks_are_classed_by_the_words_of_their_names() {
+    fn network_class_follows_the_words_of_its_name() {
         for (class, names) in [
             (
                 NetworkClass::Hosting,

@@ -1,4 +1,4 @@
-//! Records of GeoIP files in the schemas in use, decoded into places and networks.
+//! Decodes records of GeoIP files, in the schemas in use, into places and networks.
 //!
 //! | schema | place | network |
 //! |---|---|---|
@@ -6,7 +6,7 @@
 //! | DB-IP as flat files | `country_code`, `city`, `latitude`, `longitude` | as MaxMind |
 //! | IPinfo | `country` or `country_code`, `city`, `lat`, `lng` or `loc` = `"lat,lng"`, `radius` | `asn` = `"AS3320"`, `as_name` or `name`, `as_domain`, `type` |
 //!
-//! A field of an unexpected type is absent, so that one odd field does not cost a whole record.
+//! A field of an unexpected type counts as absent; the rest of the record is used.
 
 use std::fmt;
 
@@ -18,10 +18,10 @@ use super::network_class;
 use crate::place::{Coordinates, Country, Network, NetworkClass, Place};
 use crate::sanitize;
 
-/// Names in files are cut after this many characters.
+/// Names in files are cut after this number of characters.
 const NAME_CHARS_MAX: usize = 100;
 
-/// The fields of a city record, of whichever schema.
+/// Fields of a city record in any of the schemas.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct RawPlace<'a> {
@@ -49,7 +49,7 @@ pub(super) struct RawPlace<'a> {
     radius: Field<'a>,
 }
 
-/// The fields of a network record, of whichever schema.
+/// Fields of a network record in any of the schemas.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct RawNetwork<'a> {
@@ -74,7 +74,7 @@ pub(super) struct RawNetwork<'a> {
 }
 
 impl RawPlace<'_> {
-    /// `None` where the record does not even know the country.
+    /// `None` if the record has no country.
     pub fn place(&self) -> Option<Place> {
         let country = self.country_code.text().or(self.country.text()).and_then(country::of_code_or_name)?;
         Some(place(country, self.city.text().unwrap_or_default(), self.coordinates()))
@@ -95,13 +95,13 @@ impl RawPlace<'_> {
 }
 
 impl RawNetwork<'_> {
-    /// `None` where the record does not know the number.
+    /// `None` if the record has no AS number.
     pub fn network(&self) -> Option<Network> {
         let asn = self.autonomous_system_number.asn().or_else(|| self.asn.asn())?;
         let named = [&self.autonomous_system_organization, &self.as_name, &self.name, &self.as_domain, &self.domain];
         let org = named.into_iter().find_map(Field::text).unwrap_or_default();
         let mut network = network(asn, org);
-        // IPinfo says what a network is for; where it does, words need not be weighed.
+        // IPinfo states what a network is used for. That takes precedence over the words of its name.
         if network.class == NetworkClass::Access && self.as_type.text().or(self.kind.text()) == Some("hosting") {
             network.class = NetworkClass::Hosting;
         }
@@ -109,29 +109,29 @@ impl RawNetwork<'_> {
     }
 }
 
-/// A place of plain facts.
+/// Builds a place.
 pub(super) fn place(country: Country, city: &str, coordinates: Option<Coordinates>) -> Place {
     Place { country, city: sanitize::name(city, NAME_CHARS_MAX), coordinates }
 }
 
-/// A network of plain facts, classed by its name.
+/// Builds a network, classified by its name.
 pub(super) fn network(asn: u32, org: &str) -> Network {
     Network { asn, org: sanitize::name(org, NAME_CHARS_MAX), class: network_class::of(org) }
 }
 
-/// `None` for what is no point on earth, and for 0, 0, which is in the sea and stands for "unknown".
+/// `None` for a point that does not exist, and for 0, 0, which means "unknown".
 pub(super) fn coordinates(latitude: f64, longitude: f64, accuracy_km: Option<f64>) -> Option<Coordinates> {
     let on_earth = (-90.0..=90.0).contains(&latitude) && (-180.0..=180.0).contains(&longitude);
     (on_earth && (latitude, longitude) != (0.0, 0.0)).then_some(Coordinates {
         latitude: latitude as f32,
         longitude: longitude as f32,
-        // A radius of 0 is none: no address is known to the metre.
+        // A radius of 0 means that none is given.
         accuracy_km: accuracy_km.filter(|&km| km > 0.0).map(|km| km.ceil() as u16),
     })
 }
 
-/// A field that is a text, a number, or one of MaxMind's maps: of those with `iso_code` or `names` the code or the
-/// English name, of a location the point.
+/// A field that is a text, a number or one of MaxMind's maps. A map with `iso_code` or `names` is read as the code or
+/// the English name, a location as its point.
 #[derive(Clone, Copy, Debug, Default)]
 enum Field<'a> {
     #[default]
@@ -146,7 +146,7 @@ enum Field<'a> {
 }
 
 impl<'a> Field<'a> {
-    /// Not empty.
+    /// `None` if empty.
     fn text(&self) -> Option<&'a str> {
         match *self {
             Self::Text(text) if !text.is_empty() => Some(text),
@@ -162,7 +162,7 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// `3320` or `"AS3320"`; 0 is nobody's (RFC 7607).
+    /// `3320` or `"AS3320"`; AS 0 is reserved (RFC 7607).
     fn asn(&self) -> Option<u32> {
         let asn = match *self {
             Self::Number(number) if (1.0..=f64::from(u32::MAX)).contains(&number) => number as u32,

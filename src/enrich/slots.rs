@@ -1,9 +1,9 @@
-//! A table of bounded size for what is dear to make and cheap to keep.
+//! A table of bounded size for values that are expensive to compute and cheap to store.
 
 use std::borrow::Borrow;
 
-/// Two places for each hash: the one used last stays, the other goes first. Bounded by construction, found by one
-/// probe, and an entry that is met often is not pushed out by many that are met once.
+/// Two slots per hash: a new entry replaces the less recently used one. Size is bounded by construction, a look-up is
+/// one probe, and many single entries do not evict a frequent one.
 #[derive(Debug)]
 pub(super) struct Slots<K, V> {
     pairs: Box<[Pair<K, V>]>,
@@ -17,7 +17,7 @@ impl<K, V: Clone> Slots<K, V> {
         Self { pairs: (0..1_usize << bits).map(|_| [None, None]).collect() }
     }
 
-    /// The value of `key`, made where it is not there. `hash` must be well mixed.
+    /// The value of `key`; `make` computes it if it is absent. `hash` must be well mixed.
     pub fn get_or_make<Q>(&mut self, hash: u64, key: &Q, make: impl FnOnce() -> V) -> V
     where
         Q: PartialEq + ToOwned<Owned = K> + ?Sized,
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_made_is_found_again_until_two_others_came() {
+    fn slots_keep_the_two_last_used_values() {
         let mut slots = Slots::new(0);
         let mut get = |key: u32| {
             let mut made = false;
@@ -63,8 +63,8 @@ mod tests {
         };
         assert!(get(1));
         assert!(get(2));
-        assert!(!get(1), "still there beside the other, and now the one used last");
-        assert!(get(3), "pushes out 2");
+        assert!(!get(1), "still present, and now the last used");
+        assert!(get(3), "replaces 2");
         assert!(!get(1));
         assert!(get(2));
     }

@@ -1,5 +1,5 @@
-//! What [`mmdb_writer`](super::mmdb_writer) makes files from: tables of networks as registries' data are published,
-//! and small descriptions in JSON.
+//! Input of [`mmdb_writer`](super::mmdb_writer): tables of networks in CSV, as registries' data are published, and
+//! small descriptions in JSON.
 
 use std::io::{self, BufRead};
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::mmdb_writer::{Description, Family, TooLarge, Value, Writer};
 
-/// Why a source makes no file. Lines count from 1.
+/// Why no file can be built. Lines count from 1.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SourceError {
@@ -20,27 +20,27 @@ pub enum SourceError {
     Json(#[from] serde_json::Error),
     #[error("network {network:?}: {reason}")]
     Network { network: String, reason: &'static str },
-    #[error("has no networks in it")]
+    #[error("contains no networks")]
     Empty,
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
 }
 
-/// Reads lines of `first address, last address, AS number, name of its holder` (RFC 4180, without a header), all of
-/// one address family, into records of MaxMind's ASN schema. Networks of nobody (AS 0) are left out.
+/// Reads lines of `first address, last address, AS number, name of its holder` (RFC 4180, without a header), all of one
+/// address family, into records of MaxMind's ASN schema. Networks without a holder (AS 0) are left out.
 pub fn asn_csv(source: impl BufRead) -> Result<Writer, SourceError> {
     let mut writer = None;
     for (number, text) in source.lines().enumerate() {
         let line = number + 1;
         let wrong = |reason| SourceError::Line { line, reason };
         let text = text?;
-        let fields = csv_fields(&text).ok_or_else(|| wrong("a quoted field does not end"))?;
+        let fields = csv_fields(&text).ok_or_else(|| wrong("a quoted field is not closed"))?;
         let [first, last, asn, org] = fields.as_slice() else {
             return Err(wrong("expected four fields: first address, last address, AS number, name"));
         };
         let address = |text: &str| text.parse::<IpAddr>().map_err(|_| wrong("the first two fields must be addresses"));
         let (first, last) = (address(first)?, address(last)?);
-        let asn = asn.parse().map_err(|_| wrong("the third field must be the number of an AS"))?;
+        let asn = asn.parse().map_err(|_| wrong("the third field must be an AS number"))?;
         if asn == 0 {
             continue;
         }
@@ -50,13 +50,13 @@ pub fn asn_csv(source: impl BufRead) -> Result<Writer, SourceError> {
             ("autonomous_system_organization".to_owned(), Value::Text(org.clone())),
         ]);
         if !writer.get_or_insert_with(|| Writer::new(family)).insert(first, last, &record)? {
-            return Err(wrong("the addresses must be in order, and of the same family as those before"));
+            return Err(wrong("the addresses must be in order and of one address family"));
         }
     }
     writer.ok_or(SourceError::Empty)
 }
 
-/// The fields of one line; `None` where quotes do not close.
+/// The fields of one line; `None` if a quote is not closed.
 fn csv_fields(line: &str) -> Option<Vec<String>> {
     let mut fields = vec![String::new()];
     let mut quoted = false;
@@ -64,7 +64,7 @@ fn csv_fields(line: &str) -> Option<Vec<String>> {
     while let Some(character) = characters.next() {
         let field = fields.last_mut()?;
         match character {
-            // Inside quotes two of them stand for one.
+            // Inside quotes, two quotes stand for one.
             '"' if quoted && characters.next_if_eq(&'"').is_some() => field.push('"'),
             '"' => quoted = !quoted,
             ',' if !quoted => fields.push(String::new()),
@@ -82,18 +82,19 @@ struct JsonFile {
     description: String,
     build_epoch: u64,
     ip_version: u8,
-    /// Prefix and record; of two that overlap the later one wins.
+    /// Prefix and record. If two prefixes overlap, the later one takes precedence.
     networks: Vec<(String, serde_json::Value)>,
 }
 
-/// Reads a whole file as JSON: `{database_type, description, build_epoch, ip_version, networks: [[PREFIX, RECORD], …]}`.
+/// Reads a whole file as JSON: `{database_type, description, build_epoch, ip_version, networks: [[PREFIX, RECORD],
+/// …]}`.
 pub fn json(text: &str) -> Result<(Writer, Description), SourceError> {
     let file: JsonFile = serde_json::from_str(text)?;
     let mut writer = Writer::new(if file.ip_version == 4 { Family::Ipv4 } else { Family::Ipv6 });
     for (network, record) in file.networks {
         let wrong = |reason| SourceError::Network { network: network.clone(), reason };
-        let (first, last) = range_of(&network).ok_or_else(|| wrong("is no prefix, as 192.0.2.0/24"))?;
-        let record = Value::from_json(&record).ok_or_else(|| wrong("has a null in its record"))?;
+        let (first, last) = range_of(&network).ok_or_else(|| wrong("is not a prefix such as 192.0.2.0/24"))?;
+        let record = Value::from_json(&record).ok_or_else(|| wrong("contains null in its record"))?;
         if !writer.insert(first, last, &record)? {
             return Err(wrong("is not of the file's address family"));
         }
@@ -121,8 +122,8 @@ fn range_of(prefix: &str) -> Option<(IpAddr, IpAddr)> {
 }
 
 impl Value {
-    /// Whole numbers become unsigned integers of the least width, others doubles; `None` where there is a null, which
-    /// the format cannot hold.
+    /// Whole numbers become unsigned integers of the smallest width, other numbers doubles. `None` if the value
+    /// contains null, which the format cannot store.
     #[must_use]
     pub fn from_json(json: &serde_json::Value) -> Option<Self> {
         Some(match json {
@@ -149,16 +150,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quoted_fields_may_hold_commas_and_quotes() {
+    fn csv_fields_may_contain_commas_and_quotes() {
         let fields = csv_fields("1.0.0.0,1.0.0.255,13335,\"Cloudflare, \"\"Inc.\"\"\"\r").expect("closed");
         assert_eq!(fields, ["1.0.0.0", "1.0.0.255", "13335", "Cloudflare, \"Inc.\""]);
         assert_eq!(csv_fields("a,\"b"), None);
     }
 
     #[test]
-    fn a_mistake_names_its_line() {
+    fn asn_csv_errors_contain_the_line() {
         for (source, message) in [
-            ("", "has no networks in it"),
+            ("", "contains no networks"),
             ("192.0.2.0,192.0.2.255,64496", "line 1: expected four fields"),
             ("192.0.2.0,192.0.2.255,64496,A\nx,y,1,B", "line 2: the first two fields"),
             ("192.0.2.0,192.0.2.255,AS64496,A", "line 1: the third field"),

@@ -1,13 +1,13 @@
-//! Writes files in MaxMind's format, version 2.0 (<https://maxmind.github.io/MaxMind-DB/>): for network data that is
-//! published as a table, and for small files to test with.
+//! Writes files in MaxMind's format, version 2.0 (<https://maxmind.github.io/MaxMind-DB/>), from network data that is
+//! published as a table, and for tests.
 //!
-//! A file is a binary tree over address bits, the records that its leaves point to, and a map that describes it.
+//! A file is a binary tree over address bits, the records of its leaves, and a map that describes the file.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 
-/// A value of a record.
+/// A value in a record.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     Map(Vec<(String, Value)>),
@@ -20,50 +20,50 @@ pub enum Value {
     Bool(bool),
 }
 
-/// What a file says of itself.
+/// Metadata of a file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Description {
-    /// `GeoLite2-ASN` and the like: who reads the file may go by it.
+    /// `GeoLite2-ASN` and the like. Readers may use it to select a schema.
     pub database_type: String,
     /// One English sentence.
     pub text: String,
-    /// Seconds since the epoch.
+    /// Build time in seconds since the epoch.
     pub build_epoch: u64,
 }
 
-/// Which addresses a file knows.
+/// Address family of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     Ipv4,
-    /// IPv6, and IPv4 within it as `::/96`.
+    /// IPv6, with IPv4 addresses under `::/96`.
     Ipv6,
 }
 
-/// The tree would outgrow what a record of 32 bits can point to.
+/// The tree is larger than a record of 32 bits can address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the file would be too large for its format")]
+#[error("the file is too large for the format")]
 pub struct TooLarge;
 
-/// A file in the making.
+/// A file under construction.
 #[derive(Debug)]
 pub struct Writer {
     family: Family,
     nodes: Vec<[Child; 2]>,
     data: Vec<u8>,
-    /// Where each record is in `data`: equal ones are written once.
+    /// Offset of each record in `data`: equal records are written once.
     offsets: HashMap<Vec<u8>, u32>,
 }
 
-/// What a bit leads to.
+/// Target of one bit of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Child {
     Nothing,
     Node(u32),
-    /// Offset of a record in the data.
+    /// Offset of a record in the data section.
     Data(u32),
 }
 
-/// Between the tree and the data.
+/// Between the tree and the data section.
 const SEPARATOR: [u8; 16] = [0; 16];
 const METADATA_MARKER: &[u8] = b"\xab\xcd\xefMaxMind.com";
 
@@ -73,8 +73,8 @@ impl Writer {
         Self { family, nodes: vec![[Child::Nothing; 2]], data: Vec::new(), offsets: HashMap::new() }
     }
 
-    /// Gives `record` to the addresses from `first` to `last`, both of one family and within the file's, and takes
-    /// them away from whoever had them. False, and nothing done, where they are not such.
+    /// Assigns `record` to the addresses from `first` to `last`, in place of earlier records. Returns false and changes
+    /// nothing if the two are out of order, of two families, or not of the file's family.
     pub fn insert(&mut self, first: IpAddr, last: IpAddr, record: &Value) -> Result<bool, TooLarge> {
         let (Some((first, bits)), Some((last, _))) = (self.position(first), self.position(last)) else {
             return Ok(false);
@@ -89,7 +89,7 @@ impl Writer {
         Ok(true)
     }
 
-    /// The whole file.
+    /// The bytes of the whole file.
     pub fn finish(self, description: &Description) -> Result<Vec<u8>, TooLarge> {
         let nodes = u32::try_from(self.nodes.len()).map_err(|_| TooLarge)?;
         let highest = u64::from(nodes) + SEPARATOR.len() as u64 + self.data.len() as u64;
@@ -115,7 +115,7 @@ impl Writer {
         Ok(file)
     }
 
-    /// The address as a number, and how many bits of it count.
+    /// The address as a number, and the number of bits that count.
     fn position(&self, address: IpAddr) -> Option<(u128, u32)> {
         match (self.family, address) {
             (Family::Ipv4, IpAddr::V4(v4)) => Some((u128::from(v4.to_bits()), 32)),
@@ -125,7 +125,7 @@ impl Writer {
         }
     }
 
-    /// Whether the number stands for an IPv4 address in a tree that knows both.
+    /// Whether `position` is an IPv4 address in a tree of IPv6 addresses.
     fn is_v4_in(&self, position: u128) -> bool {
         self.family == Family::Ipv6 && position >> 32 == 0
     }
@@ -157,7 +157,7 @@ impl Writer {
             }
             node = match self.nodes[node][side] {
                 Child::Node(next) => next as usize,
-                // A wider record is in the way: both halves of it stay, but for the part that is taken here.
+                // A record of a wider prefix is split: both halves keep it, except for the part that is assigned here.
                 wider => {
                     let next = u32::try_from(self.nodes.len()).map_err(|_| TooLarge)?;
                     self.nodes.push([wider; 2]);
@@ -170,7 +170,7 @@ impl Writer {
     }
 }
 
-/// The fewest prefixes that make up the range, each with its length.
+/// The smallest set of prefixes that make up the range, each with its length in bits.
 fn prefixes(first: u128, last: u128, bits: u32) -> impl Iterator<Item = (u128, u32)> {
     let mut next = Some(first);
     std::iter::from_fn(move || {
@@ -192,7 +192,7 @@ fn put_node(file: &mut Vec<u8>, record_size: u16, left: u32, right: u32) {
     let (l, r) = (left.to_be_bytes(), right.to_be_bytes());
     match record_size {
         24 => file.extend([l[1], l[2], l[3], r[1], r[2], r[3]]),
-        // The upper four bits of both share the middle byte.
+        // The upper four bits of both children share the middle byte.
         28 => file.extend([l[1], l[2], l[3], l[0] << 4 | r[0], r[1], r[2], r[3]]),
         _ => file.extend(l.into_iter().chain(r)),
     }
@@ -241,7 +241,7 @@ fn encode(value: &Value, to: &mut Vec<u8>) {
                 encode(value, to);
             }
         }
-        // Its size is its value.
+        // A boolean stores its value as its size.
         Value::Bool(yes) => put_control(to, 14, usize::from(*yes)),
     }
 }
@@ -253,13 +253,13 @@ fn put_uint(to: &mut Vec<u8>, kind: u8, number: u64) {
     to.extend(&bytes[skipped..]);
 }
 
-/// Type and size of what follows. Types past 7 stand in a byte of their own, less seven; sizes past 28 in one to three.
+/// Type and size of the next value. Types above 7 take an additional byte (minus seven), sizes above 28 one to three.
 fn put_control(to: &mut Vec<u8>, kind: u8, size: usize) {
     let (size_bits, rest) = match size {
         0..29 => (size as u8, &[][..]),
         29..285 => (29, &[(size - 29) as u8][..]),
         285..65_821 => (30, &((size - 285) as u16).to_be_bytes()[..]),
-        // What does not fit is cut where it is made: no text or list here is of 16 MB.
+        // No text or list here reaches 16 MB.
         _ => (31, &((size - 65_821) as u32).to_be_bytes()[1..]),
     };
     if kind <= 7 {
@@ -290,11 +290,11 @@ mod tests {
     }
 
     fn number_at(reader: &Reader<Vec<u8>>, address: IpAddr) -> Option<u32> {
-        reader.lookup(address).expect("of the file's family").decode().expect("a number")
+        reader.lookup(address).expect("the address has the file's family").decode().expect("a number")
     }
 
     #[test]
-    fn every_type_reads_back_as_it_was_written() {
+    fn mmdb_values_read_back_unchanged() {
         let record = serde_json::json!({
             "text": "ä".repeat(300), "long": "x".repeat(70_000), "double": -33.87, "list": [1, true, "x"], "empty": {},
             "large": u64::MAX, "zero": 0,
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn ipv4_lives_inside_ipv6_and_the_narrower_wins() {
+    fn narrower_ipv4_range_wins_inside_ipv6() {
         let mut writer = Writer::new(Family::Ipv6);
         let mut insert = |first: &str, last: &str, number| {
             let range = (first.parse().expect("first"), last.parse().expect("last"));
@@ -316,8 +316,8 @@ mod tests {
         assert!(insert("10.0.0.0", "10.255.255.255", 1));
         assert!(insert("10.1.2.3", "10.1.2.5", 2));
         assert!(insert("2001:db8::", "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff", 3));
-        assert!(!insert("10.0.0.9", "10.0.0.1", 4), "the wrong way round");
-        assert!(!insert("10.0.0.9", "2001:db8::", 4), "of two families");
+        assert!(!insert("10.0.0.9", "10.0.0.1", 4), "out of order");
+        assert!(!insert("10.0.0.9", "2001:db8::", 4), "two address families");
         let reader = reader(writer);
         for (address, number) in [
             ("10.0.0.0", Some(1)),
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_address_space_is_one_range() {
+    fn whole_address_space_is_one_range() {
         for (family, first, last) in [
             (Family::Ipv4, "0.0.0.0", "255.255.255.255"),
             (Family::Ipv6, "1::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
@@ -347,7 +347,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against the plainest model there is: the last range that covers an address has it.
+        /// Compared with a plain list: the last range that covers an address wins.
         #[test]
         fn look_ups_agree_with_a_list_of_ranges(
             ranges in proptest::collection::vec((0_u32..2000, 0_u32..300), 1..40),
