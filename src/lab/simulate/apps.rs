@@ -1,14 +1,14 @@
-//! The applications that tokens are for, and what can be called in each.
+//! The applications that tokens are for, and the routes of each.
 
 use super::random::Random;
 use crate::event::TokenType;
 
-/// How an application's tokens live.
+/// Life cycle of an application's tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tokens {
-    /// Access tokens of so many minutes, each bought with a refresh token that is then replaced.
+    /// Access tokens with this lifetime, each obtained with a refresh token that is then replaced.
     Rotating { minutes: i64 },
-    /// As above, with a refresh token that stays.
+    /// The same with a refresh token that stays valid.
     Refreshing { minutes: i64 },
     /// One long-lived secret.
     Standing(TokenType),
@@ -17,22 +17,22 @@ pub(super) enum Tokens {
 #[derive(Debug)]
 pub(super) struct App {
     pub id: &'static str,
-    /// The name in its phone clients' user agents.
+    /// The name in user agents of its phone clients.
     pub name: &'static str,
     pub tokens: Tokens,
     pub binding: Binding,
-    /// Its events name the browser's session.
+    /// Its events contain the id of the browser session.
     pub has_sessions: bool,
-    /// For so long after their expiry its servers take access tokens.
+    /// Time in milliseconds for which its servers accept access tokens after their expiry.
     pub leeway_ms: i64,
     pub routes: &'static [Route],
 }
 
-/// What some of an application's clients prove possession of.
+/// How some of an application's clients prove possession of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Binding {
     None,
-    /// A key of the client's own (RFC 9449).
+    /// A key of the client (RFC 9449).
     Dpop,
     /// The certificate of a mutual TLS connection (RFC 8705).
     Certificate,
@@ -47,16 +47,16 @@ impl Binding {
     }
 }
 
-/// One call, with `{}` where an object's number goes.
+/// One call; `{}` stands for the number of an object.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Route {
     pub method: &'static str,
     pub path: &'static str,
-    /// Share of the calls, about; below .02 most owners never use it.
+    /// Approximate share of the calls. Below 0.02 most owners never use the route.
     weight: f64,
-    /// Median of the answer's size.
+    /// Median size of the response in bytes.
     bytes: f64,
-    /// Behind a gateway that tells neither fingerprints nor keys.
+    /// Behind a gateway that logs neither fingerprints nor keys.
     pub bare: bool,
 }
 
@@ -221,7 +221,7 @@ pub(super) static PLUGINS: [App; 12] = [
     plugin("backup-plugin"),
 ];
 
-/// A vendor's application that acts for users out of the vendor's servers.
+/// A vendor's application that acts for users from the vendor's servers.
 const fn plugin(id: &'static str) -> App {
     App {
         id,
@@ -243,7 +243,7 @@ const PLUGIN_ROUTES: &[Route] = &[
     get("/v1/export/contacts", 0.002, 900_000.0),
 ];
 
-/// What one holder calls, and how often: everybody has their own use of an application.
+/// The routes and call rates of one holder. Each holder uses an application differently.
 #[derive(Clone, Debug)]
 pub(super) struct Taste {
     cumulated: Vec<f64>,
@@ -275,25 +275,25 @@ impl Route {
 }
 
 impl App {
-    /// What a scanner calls to see whether a token lives: the lightest of the reads.
+    /// The route that a scanner calls to test whether a token is valid: the read with the smallest response.
     pub fn who_am_i(&self) -> &'static Route {
         let reads = self.routes.iter().filter(|route| route.method == "GET");
         reads.min_by(|a, b| a.bytes.total_cmp(&b.bytes)).unwrap_or(&self.routes[0])
     }
 
-    /// Reads that name an object; all reads where none does.
+    /// Reads of single objects, or all reads if there are none.
     pub fn object_routes(&self) -> Vec<&'static Route> {
         let reads = || self.routes.iter().filter(|route| route.method == "GET");
         let of_objects: Vec<&'static Route> = reads().filter(|route| route.path.contains("{}")).collect();
         if of_objects.is_empty() { reads().collect() } else { of_objects }
     }
 
-    /// The call that answers most.
+    /// The route with the largest response.
     pub fn largest_export(&self) -> &'static Route {
         self.routes.iter().max_by(|a, b| a.bytes.total_cmp(&b.bytes)).unwrap_or(&self.routes[0])
     }
 
-    /// The calls that most owners never make: exports, members, secrets.
+    /// A route that most owners never call: exports, members, secrets.
     pub fn rare_route(&self, random: &mut Random) -> &'static Route {
         let first_rare = self.routes.iter().position(|route| route.weight < 0.02).unwrap_or(0);
         random.pick(&self.routes[first_rare..])

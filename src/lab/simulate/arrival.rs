@@ -1,4 +1,4 @@
-//! How events reach us: nearly in order, some late, a few twice.
+//! Order in which events arrive: nearly in order, some late, a few twice.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -8,11 +8,11 @@ use super::random::Random;
 use super::record::Record;
 use crate::event::Kind;
 
-/// Events on their way, and those that are to be delivered again.
+/// Events in transit, and those that will be delivered again.
 #[derive(Debug)]
 pub(super) struct Arrivals {
     random: Random,
-    /// Where it is false, everything arrives once, at its own time.
+    /// If false, each event arrives once and at its own time.
     untidy: bool,
     troubles: Vec<Trouble>,
     pending: BinaryHeap<Reverse<Pending>>,
@@ -21,7 +21,7 @@ pub(super) struct Arrivals {
     book: LabelBook,
 }
 
-/// A time in which something was wrong with what one application's servers tell.
+/// A period in which the logs of one application's servers are faulty.
 #[derive(Clone, Debug)]
 pub(super) struct Trouble {
     pub app: &'static str,
@@ -32,9 +32,9 @@ pub(super) struct Trouble {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum What {
-    /// Their events were held back, and then came all at once.
+    /// Events were held back and then arrived together.
     HeldBack,
-    /// Their clock was ahead, by so many milliseconds; the token endpoint's was not.
+    /// The servers' clock was ahead by this number of milliseconds; that of the token endpoint was right.
     ClockAhead(i64),
 }
 
@@ -42,12 +42,12 @@ pub(super) enum What {
 struct Pending {
     arrives: i64,
     admitted: u64,
-    /// Of an event that was delivered before.
+    /// Number of the event that is delivered again.
     again: Option<u64>,
     record: Record,
 }
 
-/// One event on its way out.
+/// One event at its delivery.
 pub(super) struct Written<'a> {
     pub record: &'a Record,
     pub event_id: String,
@@ -66,7 +66,7 @@ impl Arrivals {
         }
     }
 
-    /// Events written so far, repeated deliveries included.
+    /// Number of events written so far, including repeated deliveries.
     pub const fn written(&self) -> u64 {
         self.written
     }
@@ -80,7 +80,7 @@ impl Arrivals {
         self.pending.push(Reverse(Pending { arrives, admitted: self.admitted, again: None, record }));
     }
 
-    /// Writes what arrives before `until`: the events to `out`, their labels to `labels`.
+    /// Writes what arrives before `until`: events to `out`, their labels to `labels`.
     pub fn write_before(
         &mut self,
         until: i64,
@@ -100,7 +100,7 @@ impl Arrivals {
                 self.book.write(label, &event_id, labels);
             }
             seen(&Written { record: &pending.record, event_id });
-            // A producer that has seen no acknowledgement sends again.
+            // A producer that receives no acknowledgement sends the event again.
             if self.untidy && pending.again.is_none() && self.random.chance(0.001) {
                 pending.arrives += self.random.log_normal(4_000.0, 1.5) as i64 + 50;
                 pending.again = Some(number);
@@ -109,7 +109,7 @@ impl Arrivals {
         }
     }
 
-    /// Milliseconds from an event's time to its arrival: some hundred, rarely minutes, and what an outage adds.
+    /// Milliseconds from an event's time to its arrival: some hundred, rarely minutes, plus the delay of an outage.
     fn delay(&mut self, record: &mut Record) -> i64 {
         let random = &mut self.random;
         let mut delay = random.log_normal(300.0, 0.9) as i64;

@@ -1,4 +1,4 @@
-//! The programs that hold tokens: user agents as they look in the field, and JA4 fingerprints as an edge would add.
+//! Client programs: realistic user agents, and JA4 fingerprints as an edge proxy adds them.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ pub(super) struct Client {
     pub fingerprint: &'static str,
 }
 
-/// A program in its versions, the older first.
+/// A program in its versions, the oldest first.
 pub(super) struct Product {
     pattern: &'static str,
     fingerprint: &'static str,
@@ -24,7 +24,7 @@ const JA4_CHROME: &str = "t13d1516h2_8daaf6152771_d8a2da3f94cd";
 const JA4_FIREFOX: &str = "t13d1717h2_5b57614c22b0_3cbfd9057e0d";
 const JA4_SAFARI: &str = "t13d2014h2_a09f3c656075_e42f34c56612";
 
-/// Browsers of desktops, the commoner ones more than once.
+/// Desktop browsers; common ones occur more than once.
 pub(super) const BROWSERS: &[Product] = &[
     chrome(
         "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/{version} Safari/537.36",
@@ -60,7 +60,7 @@ const fn chrome(pattern: &'static str) -> Product {
     Product { pattern, fingerprint: JA4_CHROME, versions: CHROME }
 }
 
-/// Phones; `{app}` is the app's name.
+/// Phone applications; `{app}` is the application's name.
 pub(super) const PHONES: &[Product] = &[
     Product {
         pattern: "{app}/{version} (iPhone16,1; iOS 26.2) CFNetwork/3860.300.31 Darwin/25.2.0",
@@ -99,7 +99,7 @@ pub(super) const TOOLS: &[Product] = &[
     },
 ];
 
-/// HTTP libraries of services, of developers' scripts, and of thieves'.
+/// HTTP libraries of services, of developers' scripts and of thieves.
 pub(super) const LIBRARIES: &[Product] = &[
     Product {
         pattern: "python-requests/{version}",
@@ -130,7 +130,7 @@ pub(super) const LIBRARIES: &[Product] = &[
 ];
 
 impl Product {
-    /// The product in its `version`-th version, or the last there is.
+    /// The product in version number `version`, or in the last one.
     pub fn client(&self, app: &str, version: usize) -> Arc<Client> {
         let version = self.versions[version.min(self.versions.len() - 1)];
         let agent = self.pattern.replace("{version}", version).replace("{app}", app);

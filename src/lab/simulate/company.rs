@@ -1,4 +1,4 @@
-//! Companies: where their people sit, how they reach the internet from there, and what their security team does.
+//! Companies: offices, internet access and security scans.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,15 +15,15 @@ use crate::event::Kind;
 #[derive(Clone, Debug)]
 pub(super) struct Company {
     pub tenant: &'static str,
-    /// One office a city.
+    /// One office per city.
     pub offices: Vec<(&'static str, Line)>,
-    /// Exit of the company's own VPN, where it has one.
+    /// Exit of the company's VPN, if it has one.
     pub vpn: Option<Line>,
-    /// When all its people are sent through a new VPN, and its exit.
+    /// Time at which all employees move to a new VPN, and its exit.
     pub vpn_rollout: Option<(i64, Line)>,
-    /// When the offices move house, and the new lines, one for each office.
+    /// Time at which the offices move, and the new line of each office.
     pub office_move: Option<(i64, Vec<Line>)>,
-    /// When its security team tries all its tokens from one place.
+    /// Time at which the security team tests all tokens from one place.
     pub scan: Option<Scan>,
 }
 
@@ -45,7 +45,7 @@ const TENANTS: &[(&str, &[&str])] = &[
     ("cyber", &["Hamburg", "Warsaw", "Stockholm", "Toronto"]),
 ];
 
-/// Name of the `number`-th company, counted round, and its number.
+/// Name of company `number` modulo the number of names, and its index.
 pub(super) fn tenant(number: u64) -> (&'static str, u64) {
     let number = number % TENANTS.len() as u64;
     (TENANTS[number as usize].0, number)
@@ -105,7 +105,7 @@ pub(super) fn all(span: &Span, networks: &[Network]) -> Vec<Company> {
 }
 
 impl Scan {
-    /// Tries each standing secret that the company's people and services have used today, one after the other.
+    /// Tests, one after the other, each long-lived secret that the company's employees and services used today.
     pub fn run(&mut self, tenant: &str, seed: u64, networks: &[Network], today: &mut Vec<Record>) {
         let mut random = Random::new(seed, 2_100_000 + self.number);
         let client = random.pick(LIBRARIES).any_client(&mut random);

@@ -1,5 +1,5 @@
-//! Millions of simple holders, told event by event in a few bytes of memory: for measuring what a great many tokens
-//! cost. Nothing in it is stolen.
+//! Millions of simple holders, generated event by event with a few bytes of state, to measure the cost of many tokens.
+//! No token is stolen.
 
 use std::sync::Arc;
 
@@ -12,29 +12,29 @@ use super::record::{Call, Holder, Record, Sighting};
 use super::span::DAY;
 use crate::event::{Kind, TokenType};
 
-/// The story of a crowd: every token is used once in each round, in an order that looks like none.
+/// Traffic of a crowd: each token is used once per round, in a pseudo-random order.
 pub struct Crowd {
     seed: u64,
     start: i64,
     tokens: u64,
     networks: Vec<Network>,
-    /// Where holders' lines are.
+    /// Networks of the holders.
     lines: Vec<usize>,
     clients: Vec<Arc<Client>>,
     written: u64,
 }
 
-/// How often each token is used.
+/// Number of uses of each token.
 const ROUNDS: u64 = 2;
 
-/// Time that the story spans, milliseconds.
+/// Duration of the traffic in milliseconds.
 const SPAN: i64 = 2 * DAY;
 
-/// Events that are made at once.
+/// Number of events that are generated at once.
 const EVENTS_AT_ONCE: u64 = 10_000;
 
 impl Crowd {
-    /// Tokens of the size `huge`.
+    /// Number of tokens of the size `huge`.
     pub const HUGE: u64 = 10_000_000;
 
     #[must_use]
@@ -46,7 +46,7 @@ impl Crowd {
         Self { seed, start, tokens, networks, lines, clients, written: 0 }
     }
 
-    /// Events in all.
+    /// Total number of events.
     #[must_use]
     pub const fn events(&self) -> u64 {
         self.tokens * ROUNDS
@@ -57,7 +57,7 @@ impl Crowd {
         self.written
     }
 
-    /// Appends the next events to `out`, one JSON object a line, in time order. False when the story is over.
+    /// Appends the next events to `out`, one JSON object per line, in time order. Returns false at the end.
     pub fn next_events(&mut self, out: &mut Vec<u8>) -> bool {
         let until = (self.written + EVENTS_AT_ONCE).min(self.events());
         if self.written == until {
@@ -73,7 +73,7 @@ impl Crowd {
 
     fn event(&self, number: u64) -> Record {
         let round = number / self.tokens;
-        // A step without a common divisor visits every token once a round.
+        // A step that is coprime to the number of tokens visits each token once per round.
         let step = coprime_step(self.tokens);
         let token = ((u128::from(number % self.tokens) * u128::from(step) + u128::from(round))
             % u128::from(self.tokens)) as u64;
@@ -112,7 +112,7 @@ impl Crowd {
     }
 }
 
-/// Some number near the golden section of `n` that shares no divisor with it.
+/// A number near the golden section of `n` that is coprime to it.
 fn coprime_step(n: u64) -> u64 {
     let divisor = |a: u64, b: u64| {
         let (mut a, mut b) = (a, b);
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_token_is_used_once_a_round() {
+    fn crowd_uses_every_token_once_per_round() {
         let mut crowd = Crowd::new(1, 1_790_000_000_000, 1_000);
         let (mut out, mut seen, mut last) = (Vec::new(), HashMap::<String, u64>::new(), String::new());
         while crowd.next_events(&mut out) {}

@@ -1,4 +1,4 @@
-//! How tokens live: standing secrets, and families that refresh, end, and begin anew.
+//! Life cycle of tokens: long-lived secrets, and grants that are refreshed, end and begin again.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,33 +12,33 @@ use super::record::{Call, Holder, Record, Sighting};
 use super::span::Depth;
 use crate::event::{Kind, TokenType};
 
-/// What one holder was given for one application.
+/// A holder's grant for one application.
 #[derive(Clone, Debug)]
 pub(super) struct Grant {
     pub holder: Arc<Holder>,
     access: u64,
     access_until: i64,
     refresh: u64,
-    /// The key it is bound to.
+    /// The key that it is bound to.
     binding: Option<u64>,
-    /// Its client asks for a new access token only when the old one is refused.
+    /// Its client refreshes the access token only after a 401.
     waits_for_401: bool,
     depth: Depth,
     ended: Option<Kind>,
 }
 
-/// Where a visit comes from and with what.
+/// Address and client of a visit.
 #[derive(Clone, Debug)]
 pub(super) struct Visitor {
     pub address: IpAddr,
-    /// Where the same device was a moment ago, or would be on its other network.
+    /// Address of the same device on its other network.
     pub hop: Option<IpAddr>,
     pub client: Arc<Client>,
     pub label: Option<Label>,
 }
 
 impl Grant {
-    /// A grant from before the story begins: nobody saw it issued.
+    /// A grant that was issued before the simulation begins, without an `issued` event.
     pub fn new(
         tenant: &'static str,
         user: &str,
@@ -66,12 +66,12 @@ impl Grant {
         self.ended.is_some()
     }
 
-    /// Behind its client's back.
+    /// Whether the grant was revoked without notice to its client.
     pub fn was_revoked(&self) -> bool {
         self.ended == Some(Kind::Revoked)
     }
 
-    /// Uses the grant once at `at`, and refreshes it first where the access token has expired.
+    /// Makes one call at `at`, after a refresh if the access token has expired.
     pub fn call(&mut self, at: i64, visitor: &Visitor, call: Call, random: &mut Random, out: &mut Vec<Record>) {
         let expires_at = match self.holder.app.tokens {
             Tokens::Standing(_) => None,
@@ -90,14 +90,14 @@ impl Grant {
         out.push(record);
     }
 
-    /// A call of a client that does not know yet that its grant has ended.
+    /// A call by a client that does not know yet that its grant has ended.
     pub fn stale_call(&self, at: i64, status: u16, label: Label, visitor: &Visitor, call: Call) -> Record {
         let expires_at = self.holder.family.map(|_| self.access_until);
         let record = self.use_of(self.access, at, visitor, call, status);
         Record { expires_at, label: Some(label), ..record }
     }
 
-    /// What a client whose grant has ended tries at the token endpoint: it is refused.
+    /// The refused refresh of a client whose grant has ended.
     pub fn stale_refresh(&self, at: i64, label: Label, visitor: &Visitor) -> Option<Record> {
         self.holder.family?;
         let mut record = self.token_event(Kind::Refreshed, at, self.refresh, TokenType::Refresh, None, Some(visitor));
@@ -106,7 +106,7 @@ impl Grant {
         Some(record)
     }
 
-    /// The grant ends, by `kind`: revoked, or its session ended. The event names the token that the server keeps.
+    /// Ends the grant by `kind`: revocation or end of session. The event names the long-lived token.
     pub fn end(&mut self, at: i64, kind: Kind, out: &mut Vec<Record>) {
         let (token, token_type) = match self.holder.app.tokens {
             Tokens::Standing(token_type) => (self.access, token_type),
@@ -114,13 +114,13 @@ impl Grant {
         };
         out.push(self.token_event(kind, at, token, token_type, None, None));
         if kind == Kind::Revoked && self.holder.family.is_some() && at < self.access_until {
-            // The access token goes with it, as an event of its own.
+            // The end of the access token is a separate event.
             out.push(self.token_event(kind, at + 15, self.access, TokenType::Access, None, None));
         }
         self.ended = Some(kind);
     }
 
-    /// The user's password or factor changes; this grant is the one in whose session it happens.
+    /// The user's password or factor changes, in the session of this grant.
     pub fn credential_changes(&self, at: i64) -> Record {
         let (token, token_type) = match self.holder.app.tokens {
             Tokens::Standing(token_type) => (self.access, token_type),
@@ -129,7 +129,7 @@ impl Grant {
         self.token_event(Kind::CredentialChanged, at, token, token_type, None, None)
     }
 
-    /// Signs in again, or makes a new secret: other tokens, and another family.
+    /// Begins a new grant after a login or with a new secret: other tokens, and another family.
     pub fn begin_anew(&mut self, at: i64, label: Option<Label>, random: &mut Random, out: &mut Vec<Record>) {
         let old = &self.holder;
         self.holder = Arc::new(Holder {
@@ -171,8 +171,8 @@ impl Grant {
         record
     }
 
-    /// Makes sure of a valid access token, in the second before `at`. Returns its expiry.
-    #[expect(clippy::too_many_arguments, reason = "one moment of a call, taken apart for nobody else")]
+    /// Ensures a valid access token in the second before `at`. Returns its expiry.
+    #[expect(clippy::too_many_arguments, reason = "used by one caller only")]
     fn refreshed(
         &mut self,
         at: i64,
@@ -189,7 +189,7 @@ impl Grant {
         let instance = self.refresh;
         let asked_at = at - random.within(120..700);
         if self.waits_for_401 && self.access_until > i64::MIN {
-            // Servers bear with clocks that differ a little, and refuse afterwards.
+            // Servers tolerate small differences between clocks and refuse afterwards.
             let within_leeway = asked_at - self.access_until < self.holder.app.leeway_ms;
             let scenario = if within_leeway { "expiry_leeway" } else { "stale_client" };
             let tried_at = asked_at - random.within(30..110);
@@ -197,7 +197,7 @@ impl Grant {
             out.push(self.stale_call(tried_at, status, Label::honest(scenario, instance), visitor, call));
         }
         if rotates && random.chance(0.002) {
-            // The answer was lost on the way: the same client asks again with what it has, and is answered.
+            // The response was lost. The same client presents its old refresh token again and gets a response.
             let label = Label::honest("lost_refresh", instance);
             let before = match self.depth {
                 Depth::Plain => random.within(3_000..25_000),
@@ -217,7 +217,7 @@ impl Grant {
         }
         let presented = self.exchange(asked_at, minutes, rotates, visitor, random, out);
         if rotates && random.chance(0.005) {
-            // Two requests of one client raced: the later one is refused, or answered with a token that nobody uses.
+            // Two requests of one client raced. The later one is refused, or gets a token that is never used.
             let label = Some(Label::honest("refresh_race", instance));
             let raced_at = asked_at + random.within(30..1_500);
             let mut race =
@@ -236,7 +236,7 @@ impl Grant {
         self.access_until
     }
 
-    /// Presents the refresh token, which it returns, and takes what is issued for it.
+    /// Presents the refresh token, which it returns, and stores the new tokens.
     fn exchange(
         &mut self,
         at: i64,

@@ -1,19 +1,18 @@
-//! What is known about an event besides what is written: whether it is a theft's, or an honest life's that is hard to
-//! tell from one.
+//! Labels: whether an event belongs to a theft or to a hard case of legitimate use. Events do not contain them.
 
 use std::collections::HashMap;
 use std::io::Write as _;
 
-/// The case that an event is part of.
+/// The case of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Label {
     pub theft: bool,
     pub scenario: &'static str,
-    /// Which of the scenario's cases; any number that its author knows to be its own.
+    /// Number of the case, unique within the scenario.
     pub instance: u64,
 }
 
-/// An honest change that makes what follows look odd, for as long as it is new.
+/// A legitimate change that makes events look suspicious for a limited time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct News {
     pub label: Label,
@@ -26,20 +25,20 @@ impl Label {
         Self { theft: false, scenario, instance }
     }
 
-    /// Makes news of it, until `until`.
+    /// Creates a [`News`] with this label until `until`.
     pub const fn until(self, until: i64) -> News {
         News { label: self, until }
     }
 }
 
 impl News {
-    /// The label of what happens at `at`.
+    /// The label of an event at `at`.
     pub fn at(self, at: i64) -> Option<Label> {
         (at < self.until).then_some(self.label)
     }
 }
 
-/// Writes labels, and numbers the cases of each scenario as they come.
+/// Writes labels and numbers the cases of each scenario in order.
 #[derive(Debug, Default)]
 pub(super) struct LabelBook {
     numbers: HashMap<(&'static str, u64), u32>,
@@ -47,7 +46,7 @@ pub(super) struct LabelBook {
 }
 
 impl LabelBook {
-    /// Appends one line of JSON. All texts are our own and need no escapes.
+    /// Appends one line of JSON. The texts contain no characters that need escapes.
     pub fn write(&mut self, label: Label, event_id: &str, out: &mut Vec<u8>) {
         let number = *self.numbers.entry((label.scenario, label.instance)).or_insert_with(|| {
             let last = self.last.entry(label.scenario).or_default();
@@ -68,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cases_are_numbered_within_their_scenario() {
+    fn label_writer_numbers_cases_per_scenario() {
         let (mut book, mut out) = (LabelBook::default(), Vec::new());
         let theft = Label { theft: true, scenario: "foreign_host", instance: 900 };
         book.write(theft, "a", &mut out);

@@ -1,4 +1,4 @@
-//! Machines: scheduled services, build jobs on hosted runners, and vendors' plugins that act for many users.
+//! Machines: scheduled services, build jobs on hosted runners, and plugins of vendors that act for many users.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,36 +24,36 @@ pub(super) struct Machine {
     hosts: Hosts,
     rhythm: Rhythm,
     taste: Taste,
-    /// Calls of a run, in the median.
+    /// Median number of calls per run.
     calls: f64,
     objects: u64,
     mood: Mood,
-    /// Does many times its work on the last day of a month.
+    /// Has many times the usual work on the last day of a month.
     closes_months: bool,
-    /// What is still to come, the latest first.
+    /// Future changes, the latest first.
     turns: Vec<(i64, Turn)>,
     news: Option<News>,
-    /// Runs nothing before.
+    /// No run starts before this time.
     down_until: i64,
 }
 
 #[derive(Clone, Debug)]
 enum Hosts {
-    /// The service's own addresses.
+    /// Addresses of the service.
     Own(Vec<IpAddr>),
-    /// A fresh runner of one of these networks each time.
+    /// A new runner in one of these networks for each run.
     Runners(Vec<usize>),
 }
 
-/// Something that changes a machine's ways.
+/// A change in a machine's behaviour.
 #[derive(Clone, Debug)]
 enum Turn {
     Hosts(Hosts, Label),
-    /// A new version of the client; with `true` it has a new task as well.
+    /// A new version of the client; with `true` also a new task.
     Deploy(Arc<Client>, bool, Label),
-    /// A new secret replaces the old one, which a forgotten job goes on trying for a while.
+    /// A new secret replaces the old one, which a forgotten job still tries for a while.
     NewSecret,
-    /// Work of many days in one.
+    /// The work of many days in one run.
     Backfill(Label),
     Outage(i64),
 }
@@ -64,28 +64,28 @@ enum Rhythm {
         period_ms: i64,
         jitter_ms: i64,
     },
-    /// At a time of the day, once: the holder's own, or UTC.
+    /// Once a day at this time, in the holder's zone or in UTC.
     Daily {
         at_ms: i64,
         local: bool,
     },
-    /// When the team pushes: so many times a workday in the median.
+    /// On pushes of a team; median number per workday.
     Pushes {
         a_day: f64,
     },
-    /// When something happens that a user cares for.
+    /// On webhooks of a user's events.
     Webhooks {
         a_day: f64,
     },
 }
 
-/// A plugin's vendor: all its users' tokens are used from its few servers.
+/// A vendor of plugins, whose few servers use the tokens of all its users.
 #[derive(Debug)]
 pub(super) struct Vendor {
     app: &'static App,
     addresses: Vec<IpAddr>,
     client: Arc<Client>,
-    /// What comes over all its users' tokens on one day.
+    /// A change on one day that affects the tokens of all its users.
     turn: Option<(i64, Turn)>,
 }
 
@@ -102,7 +102,7 @@ impl Vendor {
             let client = random.pick(LIBRARIES).any_client(&mut random);
             let moved = address(&mut random);
             let at = span.moment(&mut random);
-            // Of each three vendors one moves house, one deploys, and one goes on as it is.
+            // Of three vendors, one moves to other servers, one deploys a version, and one does not change.
             let turn = match number % 3 {
                 0 => Some(Turn::Hosts(Hosts::Own(moved), Label::honest("app_migration", number as u64))),
                 1 => Some(Turn::Deploy(
@@ -138,7 +138,7 @@ impl Machine {
             // Functions without a server of their own.
             Hosts::Runners(vec![network])
         } else if deep && random.chance(0.08) {
-            // Out through a pool of gateways.
+            // Traffic leaves through a pool of gateways.
             Hosts::Own((0..24).map(|_| networks[network].random_v4(&mut random)).collect())
         } else {
             own(network, &mut random)
@@ -171,7 +171,7 @@ impl Machine {
                     let region = any(clouds, networks, random);
                     turns.push((at, Turn::Hosts(own(region, random), Label::honest("region_move", number))));
                 }
-                // The whole fleet of the tenant gets a new version on the same day, a few at another time.
+                // Most of the tenant's services get a new version on the same day, a few at another time.
                 let fleet = Random::new(span.seed, 7_000_000 + tenant_number).within(0..span.days * DAY);
                 if random.chance(0.7) {
                     let at = span.start + fleet + random.within(0..3 * HOUR);
@@ -192,7 +192,7 @@ impl Machine {
         machine
     }
 
-    /// One secret that two sites share for ever, each with its own schedule and its own program.
+    /// One secret that two sites share permanently, each with its own schedule and program.
     pub fn shared(number: u64, span: &Span, tenant: &'static str, networks: &[Network]) -> [Self; 2] {
         let mut random = Random::new(span.seed, 4_500_000 + number);
         let user = format!("shared-{number}");
@@ -306,7 +306,7 @@ impl Machine {
         self.turns.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
     }
 
-    /// The events of one day that begins at `midnight`, UTC.
+    /// The events of the day that begins at `midnight`, UTC.
     pub fn day(&mut self, midnight: i64, weekday: u8, networks: &[Network], out: &mut Vec<Record>) {
         let mood = self.mood.on(midnight, self.depth, &mut self.random);
         let random = &mut self.random;
@@ -355,7 +355,7 @@ impl Machine {
         }
     }
 
-    /// Takes what has come by `at`. Returns the label of a backfill that starts now.
+    /// Applies changes up to `at`. Returns the label of a backfill that starts now.
     fn turn(&mut self, at: i64, networks: &[Network], out: &mut Vec<Record>) -> Option<Label> {
         while self.turns.last().is_some_and(|(from, _)| at >= *from) {
             let (from, turn) = self.turns.pop()?;
@@ -380,7 +380,7 @@ impl Machine {
         None
     }
 
-    /// The old secret is revoked an hour after the new one is in use; one job in two was forgotten.
+    /// The old secret is revoked an hour after the new one is in use. One of two jobs still uses the old one.
     fn new_secret(&mut self, at: i64, networks: &[Network], out: &mut Vec<Record>) {
         let visitor = self.visitor(None, networks);
         let mut old = self.grant.clone();
@@ -437,7 +437,7 @@ fn any(purposes: &[Purpose], networks: &[Network], random: &mut Random) -> usize
     *random.pick(&all_of(purpose, networks))
 }
 
-/// Where the people live whose work the machine does.
+/// Zone of the users whose work the machine does.
 fn any_zone(networks: &[Network], random: &mut Random) -> Zone {
     networks[any(&[Purpose::Home], networks, random)].zone.clone()
 }

@@ -1,8 +1,8 @@
-//! Made-up traffic with real manners: people and machines use tokens for days or months, and some tokens are stolen.
-//! The same settings give the same bytes on every machine.
+//! Generates realistic traffic: people and machines use tokens for days or months, and some tokens are stolen. The same
+//! settings give the same bytes on every machine.
 //!
-//! What is in it, and from where its numbers are: `docs/simulator.md`. Labels are kept apart; no field of an event
-//! gives them away.
+//! `docs/simulator.md` describes the traffic and the sources of its numbers. Labels are written separately; no field of
+//! an event reveals them.
 
 mod apps;
 mod arrival;
@@ -36,33 +36,33 @@ use random::Random;
 use span::{DAY, HOUR, Span};
 use theft::{Day, Planter};
 
-/// How much of everything.
+/// Size of a simulation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     pub seed: u64,
-    /// UTC midnight at which the story begins, milliseconds since the epoch.
+    /// UTC midnight at which it begins, in milliseconds since the epoch.
     pub start: i64,
     pub days: u32,
     pub depth: Depth,
-    /// Each holds one to three grants.
+    /// Number of people; each has one to three grants.
     pub people: u32,
     pub services: u32,
-    /// Secrets that two sites share.
+    /// Number of secrets that two sites share.
     pub shared_accounts: u32,
     pub build_jobs: u32,
-    /// Vendors of plugins, at most twelve.
+    /// Number of plugin vendors, at most twelve.
     pub vendors: u32,
-    /// Users of each vendor's plugin.
+    /// Number of users of each vendor's plugin.
     pub plugin_users: u32,
-    /// Thefts happen in so many last days.
+    /// Number of last days in which thefts happen.
     pub theft_days: u32,
-    /// How many thefts of each kind.
+    /// Number of thefts of each kind.
     pub thefts: Vec<(TheftKind, u32)>,
 }
 
 impl Settings {
-    /// The fortnight of `tokenwarden demo`: some 2,600 grants and keys, the last whole Saturday-to-Friday fortnight
-    /// before `now` (milliseconds since the epoch), so that the thefts of the last two days fall on workdays.
+    /// The fortnight of `tokenwarden demo`: some 2,600 grants and keys, in the last complete Saturday-to-Friday
+    /// fortnight before `now` (milliseconds since the epoch). The thefts of the last two days thus fall on workdays.
     #[must_use]
     pub fn fortnight(now: i64) -> Self {
         // 1970-01-03 was a Saturday.
@@ -83,7 +83,7 @@ impl Settings {
         }
     }
 
-    /// Ten days of a small world with all that makes life hard, and two thefts of each kind in the last six.
+    /// Ten days of a small population with all hard cases, and two thefts of each kind in the last six days.
     #[must_use]
     pub fn afternoon(seed: u64, start: i64) -> Self {
         Self {
@@ -102,7 +102,7 @@ impl Settings {
         }
     }
 
-    /// Ninety days of some 4,500 grants and keys, and 26 thefts of each kind in the last sixty.
+    /// Ninety days of some 4,500 grants and keys, and 26 thefts of each kind in the last sixty days.
     #[must_use]
     pub fn quarter(seed: u64, start: i64) -> Self {
         Self {
@@ -120,7 +120,7 @@ impl Settings {
     }
 }
 
-/// The running story.
+/// A simulation in progress.
 pub struct Simulation {
     settings: Settings,
     networks: Vec<Network>,
@@ -134,7 +134,7 @@ pub struct Simulation {
     day: u32,
 }
 
-/// Local days begin up to this long before the UTC day of their name, so that an event is final only before it.
+/// Local days begin up to this long before the UTC day of the same date. Events before that are final.
 const EASTERNMOST: i64 = 14 * HOUR;
 
 impl Simulation {
@@ -175,8 +175,8 @@ impl Simulation {
         }
     }
 
-    /// Appends the next day's events to `out`, one JSON object a line, in order of arrival. False when the story is
-    /// over.
+    /// Appends the events of the next day to `out`, one JSON object per line, in order of arrival. Returns false at the
+    /// end.
     pub fn next_day(&mut self, out: &mut Vec<u8>) -> bool {
         if self.day >= self.settings.days {
             return false;
@@ -205,7 +205,7 @@ impl Simulation {
             self.planter.plant(&mut today, &day, &self.networks, &mut self.thefts);
         }
         let (start, end) = (self.settings.start, self.end());
-        // The first local day begins before the story where the sun rises early.
+        // In eastern zones the first local day begins before the simulation.
         for record in today.into_iter().filter(|record| (start..end).contains(&record.at)) {
             self.arrivals.admit(record);
         }
@@ -220,24 +220,24 @@ impl Simulation {
         true
     }
 
-    /// Events written so far, repeated deliveries included.
+    /// Number of events written so far, including repeated deliveries.
     #[must_use]
     pub const fn written(&self) -> u64 {
         self.arrivals.written()
     }
 
-    /// What was planted; complete when the story is over.
+    /// The thefts so far; complete at the end.
     #[must_use]
     pub fn thefts(&self) -> &[Theft] {
         &self.thefts
     }
 
-    /// The labels of the events written since the last call, one JSON object a line.
+    /// The labels of the events since the last call, one JSON object per line.
     pub fn take_labels(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.labels)
     }
 
-    /// Days of the story, and how many of them have been told.
+    /// Number of days of the simulation, and how many of them are complete.
     #[must_use]
     pub const fn progress(&self) -> (u32, u32) {
         (self.settings.days, self.day)
@@ -248,8 +248,8 @@ impl Simulation {
     }
 }
 
-/// Three times in a story one application's events are held back for up to an hour, and once for a day or two the
-/// clock of another's servers is ahead.
+/// Three times per simulation, one application's events are held back for up to an hour. Once, the clock of another
+/// application's servers is ahead for a day or two.
 fn troubles(span: &Span) -> Vec<Trouble> {
     let mut random = Random::new(span.seed, 8_000_001);
     let held_back = [apps::CRM.id, apps::WAREHOUSE.id, PLUGINS[0].id].map(|app| {
@@ -276,7 +276,7 @@ mod tests {
     use crate::wire::{Decoded, Decoder, Format};
 
     const NOW: i64 = 1_790_000_000_000;
-    /// 2026-10-24, before the end of a month, and of summer time in Europe and America.
+    /// 2026-10-24, before the end of a month and of summer time in Europe and America.
     const START: i64 = 1_792_800_000_000;
 
     static FORTNIGHT: LazyLock<Story> = LazyLock::new(|| story(Settings::fortnight(NOW)));
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seed_gives_the_same_bytes() {
+    fn simulation_repeats_with_the_same_seed() {
         let (a, b) = (story(small()), story(small()));
         assert!(a.events == b.events && a.labels == b.labels);
         let other = story(Settings { seed: 2, ..small() });
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fortnight_is_large_in_order_and_full_of_thefts() {
+    fn fortnight_is_large_ordered_and_has_thefts() {
         let settings = Settings::fortnight(NOW);
         let (start, end) = (settings.start, settings.start + 14 * DAY);
         assert!(end <= NOW && NOW - end < 7 * DAY);
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn an_afternoon_has_each_theft_as_planned_and_each_honest_hard_case() {
+    fn afternoon_has_every_theft_and_hard_case() {
         const HONEST: &[&str] = &[
             "app_migration",
             "backfill",
@@ -413,7 +413,7 @@ mod tests {
         for scenario in HONEST {
             assert!(cases.remove(&("honest".to_owned(), (*scenario).to_owned())).is_some(), "no {scenario}");
         }
-        assert_eq!(cases.into_keys().collect::<Vec<_>>(), [], "not told in this test");
+        assert_eq!(cases.into_keys().collect::<Vec<_>>(), [], "scenarios that this test does not list");
         let events = AFTERNOON.lines().count();
         assert!((40_000..100_000).contains(&events), "{events}");
         let first_theft = AFTERNOON.thefts.iter().map(|theft| theft.first_at).min().expect("thefts");
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn our_own_decoder_takes_every_event() {
+    fn decoder_accepts_every_simulated_event() {
         let mut decoder = Decoder::new(Format::Native, TokenHasher::new(b"the key of a test"));
         let (mut kinds, mut bound, mut bare, mut again) = (HashSet::new(), 0, 0, 0);
         let mut ids = HashSet::new();
@@ -434,20 +434,20 @@ mod tests {
                     bound += usize::from(event.binding.is_some());
                     bare += usize::from(event.kind == Kind::Use && event.client_fingerprint.is_none());
                     again += usize::from(!ids.insert(event.event_id.into_owned()));
-                    assert!(event.attrs.is_empty(), "a field of no meaning: {line}");
+                    assert!(event.attrs.is_empty(), "a field without a meaning: {line}");
                 }
                 other => panic!("{line}: {other:?}"),
             });
             assert_eq!(events, 1);
         }
         assert_eq!(decoder.take_notes().redactions, 0);
-        assert!(!kinds.contains(&Kind::Confirmed), "nobody is asked");
+        assert!(!kinds.contains(&Kind::Confirmed), "the simulator writes no confirmations");
         assert_eq!(kinds.len(), Kind::ALL.len() - 1);
         assert!(bound > 1_000 && bare > 1_000 && again > 10, "{bound} {bare} {again}");
     }
 
     #[test]
-    fn events_arrive_a_little_out_of_order_and_a_few_much_too_late() {
+    fn events_arrive_slightly_out_of_order() {
         let at = |line: &str| {
             let line: Line<'_> = serde_json::from_str(line).expect("one object a line");
             line.timestamp.parse::<jiff::Timestamp>().expect("RFC 3339").as_millisecond()
@@ -463,10 +463,10 @@ mod tests {
         assert!(share(6 * HOUR) < 0.000_5, "{}", share(6 * HOUR));
     }
 
-    /// Whoever has only one field to go by, and may choose the best value, threshold or absence for it, cannot tell
-    /// thefts from life in the same days. Each case weighs the same, however many its events.
+    /// A rule on one field, with its best value, threshold or absence, does not separate thefts from legitimate use on
+    /// the same days. Each case has the same weight, independent of its number of events.
     #[test]
-    fn no_rule_on_one_field_separates_thefts_from_life() {
+    fn single_field_does_not_separate_thefts() {
         const SEPARATION_MAX: f64 = 0.3;
         let settings = Settings::afternoon(3, START);
         let thefts = TheftKind::DEEP.map(|kind| (kind, 5)).to_vec();
@@ -483,7 +483,7 @@ mod tests {
         }
         assert!(case_events.len() > 80, "{}", case_events.len());
         let first = story.thefts.iter().map(|theft| theft.first_at).min().expect("thefts");
-        // By field: what a rule could look at, as a number, and as text; with weight in thefts and in life.
+        // By field: the value as a number and as text, with its weight in thefts and in legitimate use.
         let mut fields: BTreeMap<String, Vec<Seen>> = BTreeMap::new();
         let (mut whole, mut number) = ([0.0; 2], 0.0);
         for line in story.lines() {
@@ -515,10 +515,10 @@ mod tests {
         }
     }
 
-    /// A value as a number and as text, and its weight in thefts and in life.
+    /// A value as a number and as text, and its weights in thefts and in legitimate use.
     type Seen = (Option<f64>, String, [f64; 2]);
 
-    /// Largest difference of the shares of thefts and of life that one rule on the field catches.
+    /// Largest difference between the shares of thefts and of legitimate use that one rule on the field matches.
     fn separation(seen: &mut [Seen], whole: [f64; 2]) -> f64 {
         let difference = |caught: [f64; 2]| (caught[0] / whole[0] - caught[1] / whole[1]).abs();
         let mut values: HashMap<&str, [f64; 2]> = HashMap::new();
@@ -540,10 +540,10 @@ mod tests {
         best
     }
 
-    /// Whoever has only one field to go by cannot tell thieves: each value is honest for more holders than not.
+    /// One field does not reveal thieves: most holders with any given value are legitimate.
     #[test]
-    fn no_value_of_a_field_gives_a_theft_of_the_fortnight_away() {
-        // Names of people, tokens and objects, and what differs from event to event.
+    fn single_value_does_not_reveal_fortnight_thefts() {
+        // Fields with names of people, tokens and objects, and fields that differ between all events.
         const UNIQUE: &[&str] = &[
             "event_id",
             "timestamp",
@@ -560,7 +560,7 @@ mod tests {
         let stolen: HashSet<&str> =
             FORTNIGHT.thefts.iter().flat_map(|theft| theft.event_ids.iter().map(String::as_str)).collect();
         let mut holders: HashMap<String, [HashSet<String>; 2]> = HashMap::new();
-        // Some days are enough: the first ones, and the last.
+        // The first and the last days are enough.
         let lines: Vec<&str> = FORTNIGHT.lines().collect();
         for line in lines.iter().take(60_000).chain(lines.iter().rev().take(90_000)) {
             let event: serde_json::Map<String, Value> = serde_json::from_str(line).expect("one object a line");

@@ -1,6 +1,6 @@
-//! Real networks for made-up people: prefixes of known providers in known cities, so that the GeoIP files at hand have
-//! something to say. The table was drawn from DB-IP's city data and the routing table of June 2026; nobody who really
-//! uses these addresses has anything to do with what is written about them here.
+//! Real networks for simulated people: prefixes of known providers in known cities, which GeoIP files contain. The
+//! table was taken from DB-IP's city data and the routing table of June 2026. Real users of these addresses are
+//! unrelated to the simulated events.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,21 +10,21 @@ use jiff::tz::TimeZone;
 use super::label::News;
 use super::random::Random;
 
-/// What a network's addresses are used for.
+/// Use of a network's addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// Lines of homes and offices.
+    /// Access networks of homes and offices.
     Home,
-    /// A carrier's gateways: many phones share an address, and change it.
+    /// A mobile carrier's gateways: many phones share an address, and change it.
     Mobile,
     Cloud,
     /// Hosted runners of a build service.
     Ci,
     /// Exits of commercial VPNs.
     Vpn,
-    /// Small servers for rent.
+    /// Small rented servers.
     Rented,
-    /// Homes elsewhere, as residential proxies offer them.
+    /// Homes in other places, as residential proxies offer them.
     Abroad,
 }
 
@@ -40,12 +40,12 @@ pub(super) struct Network {
     v6: Vec<[u16; 3]>,
 }
 
-/// A time zone by its rule in POSIX form, so that no machine's own table decides what is made up.
+/// A time zone as a POSIX rule, so that the result does not depend on the machine's zone table.
 #[derive(Clone, Debug)]
 pub(super) struct Zone(TimeZone);
 
 impl Zone {
-    /// Local time less UTC at `at`, both in milliseconds.
+    /// Local time minus UTC at `at`; both in milliseconds.
     pub fn offset_ms(&self, at: i64) -> i64 {
         let instant = Instant::from_millisecond(at).unwrap_or(Instant::UNIX_EPOCH);
         i64::from(self.0.to_offset(instant).seconds()) * 1_000
@@ -94,7 +94,7 @@ impl Network {
         IpAddr::V4(Ipv4Addr::new(a, b, c, random.within(1..255) as u8))
     }
 
-    /// Whether `address` is of this row of the table.
+    /// Whether `address` belongs to this row of the table.
     pub fn holds(&self, address: IpAddr) -> bool {
         match address {
             IpAddr::V4(v4) => {
@@ -108,7 +108,7 @@ impl Network {
         }
     }
 
-    /// The /64 of one household or phone, where the network has IPv6.
+    /// The /64 of one household or phone, if the network has IPv6.
     fn random_64(&self, random: &mut Random) -> Option<[u16; 4]> {
         if self.v6.is_empty() {
             return None;
@@ -123,7 +123,7 @@ fn in_64(prefix: [u16; 4], host: u64) -> Ipv6Addr {
     Ipv6Addr::from_bits((network << 64) | u128::from(host))
 }
 
-/// Continents, as far as the table goes.
+/// Continent of the countries in the table.
 pub(super) fn continent(country: &str) -> &'static str {
     match country {
         "US" | "CA" => "North America",
@@ -135,24 +135,24 @@ pub(super) fn continent(country: &str) -> &'static str {
     }
 }
 
-/// How a line gets its address.
+/// How the address of a line changes.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Habit {
     Fixed,
-    /// A new address after so many milliseconds, as with providers that cut the line at night.
+    /// A new address after this number of milliseconds, as with providers that reconnect every night.
     Changing(i64),
-    /// Another of the pool's addresses now and then, as behind a carrier's gateways.
+    /// Sometimes another address of the pool, as behind a carrier's gateways.
     Pool,
 }
 
-/// One line to the internet: a home's, an office's, a phone's.
+/// One internet connection of a home, an office or a phone.
 #[derive(Clone, Debug)]
 pub(super) struct Line {
     pub network: usize,
     habit: Habit,
     v4: IpAddr,
     changed_at: i64,
-    /// The line's /64, and how often its clients choose IPv6.
+    /// The line's /64, and the share of visits over IPv6.
     v6: Option<([u16; 4], f64)>,
     /// Why visits over this line are a hard case.
     pub news: Option<News>,
@@ -167,12 +167,12 @@ impl Line {
         Self { network, habit, v4: line.random_v4(random), changed_at: i64::MIN, v6, news: None }
     }
 
-    /// Whoever uses this line has this news.
+    /// Sets the news of all visits over this line.
     pub fn with(self, news: News) -> Self {
         Self { news: Some(news), ..self }
     }
 
-    /// The address that a visit at `at` comes from.
+    /// The address of a visit at `at`.
     pub fn address(&mut self, networks: &[Network], at: i64, random: &mut Random) -> IpAddr {
         let network = &networks[self.network];
         let changes = match self.habit {
@@ -183,7 +183,8 @@ impl Line {
         if changes {
             let renumbered = self.changed_at != i64::MIN || matches!(self.habit, Habit::Pool);
             self.changed_at = match self.habit {
-                // The first change comes at some moment of the period, not for all lines at the start.
+                // The first change is at a random moment of the period, so that lines do not change together at the
+                // start.
                 Habit::Changing(every) if !renumbered => at - random.within(0..every),
                 _ => at,
             };
@@ -215,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn summer_time_comes_and_goes_by_the_zone_s_own_rule() {
+    fn zone_follows_its_summer_time_rule() {
         const HOUR: i64 = 3_600_000;
         let networks = all();
         let tenths_of_hours = |city: &str, at: &str| {

@@ -1,4 +1,4 @@
-//! People: their hours, their lines to the internet, their devices, and the bursts in which they work.
+//! People: working hours, internet connections, devices and sessions.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::record::{Call, Record};
 use super::span::{DAY, Depth, HOUR, MINUTE, Mood, Span, cluster};
 use crate::event::Kind;
 
-/// One person and all they hold.
+/// One person and all their tools.
 #[derive(Debug)]
 pub(super) struct Person {
     number: u64,
@@ -26,37 +26,37 @@ pub(super) struct Person {
     phone: Line,
     vpn: Option<(Line, f64)>,
     trips: Vec<Trip>,
-    /// Days without work, first and one past the last.
+    /// Days without work: the first, and one past the last.
     holiday: (i64, i64),
     /// Local hour at which the day begins.
     begins: f64,
-    /// Calls of a session, relative to other people.
+    /// Calls per session relative to other people.
     activity: f64,
     weekend: f64,
     /// Days of the week in the office, as bits from Monday.
     office_days: u8,
     mood: Mood,
-    /// What is still to come, the latest first.
+    /// Future changes, the latest first.
     turns: Vec<(i64, Turn)>,
-    /// Counts turns, to tell their cases apart.
+    /// Number of changes so far, which numbers their cases.
     turned: u64,
-    /// The night of an incident at work.
+    /// Night in which the person works on an incident.
     night: Option<(i64, Label)>,
     tools: Vec<Tool>,
 }
 
-/// An application on a device of the person's.
+/// An application on one of the person's devices.
 #[derive(Debug)]
 struct Tool {
     grant: Grant,
     device: Device,
     client: Arc<Client>,
-    /// What is new about it.
+    /// A recent change that makes its use a hard case.
     news: Option<News>,
     taste: Taste,
-    /// Sessions a day, in the median.
+    /// Median number of sessions per day.
     sessions: f64,
-    /// Calls a session, in the median.
+    /// Median number of calls per session.
     calls: f64,
     busy_until: i64,
     objects: u64,
@@ -70,16 +70,16 @@ enum Device {
     Phone,
 }
 
-/// Something that changes a person's ways. Tools are named by number; a number too high means nothing.
+/// A change in a person's behaviour. Tools are given by index; an index out of range has no effect.
 #[derive(Clone, Debug)]
 enum Turn {
-    /// Another line at home: another provider, or another city.
+    /// Another connection at home: another provider or another city.
     Home(Line),
     Office(Line),
     CompanyVpn(Line),
     /// A newer version of the same program.
     Upgrade(usize, Arc<Client>),
-    /// Another computer or phone: another program, and a new login on all but standing secrets.
+    /// Another computer or phone: another program, and a new login for all grants except long-lived secrets.
     Device(Device, Arc<Client>),
     NewTask(usize),
     Password,
@@ -88,18 +88,18 @@ enum Turn {
     Export(usize),
 }
 
-/// Some days elsewhere.
+/// Some days in another place.
 #[derive(Clone, Debug)]
 struct Trip {
     leaves: i64,
     returns: i64,
-    /// On the way, without a network, after leaving and before being back.
+    /// Travel time without a network, after departure and before return, in milliseconds.
     journey: i64,
     hotel: Line,
     roaming: Line,
 }
 
-/// When and where a session is.
+/// Time and place of a session.
 #[derive(Clone, Copy)]
 struct Moment {
     at: i64,
@@ -116,7 +116,7 @@ impl Person {
         let company = &companies[(number % companies.len() as u64) as usize];
         let office_number = random.below(company.offices.len() as u64) as usize;
         let (city, office) = company.offices[office_number].clone();
-        // Some work for the company from wherever they live.
+        // Some work from home in any city.
         let remote = deep && random.chance(0.04);
         let (home_network, phone_network) = if remote {
             let abroad = *random.pick(&those(networks, |n| n.purpose == Purpose::Abroad));
@@ -176,7 +176,7 @@ impl Person {
         self.add(web, Device::Laptop, browser.client("", version), user, company, (1.8, 2.8));
         self.upgrade(upgrades, span, browser, "");
         if self.depth == Depth::Full && self.random.chance(0.3) {
-            // The same application in a browser on a second device, with a login of its own.
+            // The same application in a browser on a second device, with its own login.
             let second = self.random.pick(BROWSERS).client("", version);
             self.add(web, Device::Laptop, second, user, company, (0.3, 2.0));
         }
@@ -216,7 +216,7 @@ impl Person {
         self.tools.push(Tool { grant, device, client, news, taste, sessions, calls, busy_until, objects, logs_out });
     }
 
-    /// The tool added last gets a newer version some day.
+    /// The tool that was added last gets a newer version on some day.
     fn upgrade(&mut self, upgrades: bool, span: &Span, product: &Product, app: &str) {
         if upgrades {
             let at = span.moment(&mut self.random);
@@ -279,7 +279,7 @@ impl Person {
         self.turns.extend(turns);
     }
 
-    /// The events of one local day; `midnight` is its UTC time zero, before the offset.
+    /// The events of one local day; `midnight` is UTC midnight of the same date.
     pub fn day(&mut self, midnight: i64, weekday: u8, networks: &[Network], out: &mut Vec<Record>) {
         let offset = self.zone.offset_ms(midnight + 4 * HOUR);
         let works = weekday < 5 && !(self.holiday.0..self.holiday.1).contains(&midnight);
@@ -330,8 +330,8 @@ impl Person {
         self.tools = tools;
     }
 
-    /// Takes what comes before the end of `span`. What came before its beginning, when nothing was done, is only
-    /// noticed then.
+    /// Applies changes before the end of `span`. Changes before its start, while nothing happened, take effect at the
+    /// start.
     fn take_turns(&mut self, span: Range<i64>, networks: &[Network], out: &mut Vec<Record>) {
         while self.turns.last().is_some_and(|(at, _)| *at < span.end) {
             let Some((at, turn)) = self.turns.pop() else { return };
@@ -374,7 +374,7 @@ impl Person {
                     // Mostly at the end of a session.
                     let at = if tool.busy_until > span.start { tool.busy_until } else { at };
                     out.push(tool.grant.credential_changes(at));
-                    // Most go on with what they hold; a third is signed out on the other devices.
+                    // Most keep their tokens; a third is logged out on the other devices.
                     let signs_out = random.chance(0.33);
                     for (number, tool) in self.tools.iter_mut().enumerate() {
                         if signs_out && number > 0 && tool.grant.holder.family.is_some() && !tool.grant.is_ended() {
@@ -396,7 +396,7 @@ impl Person {
         }
     }
 
-    /// Downloads everything once, for a report or a move.
+    /// Downloads everything once, for a report or a migration.
     fn export(&mut self, tool: &mut Tool, at: i64, networks: &[Network], out: &mut Vec<Record>) {
         if tool.grant.is_ended() || !self.reachable(at) {
             return;
@@ -421,7 +421,7 @@ impl Person {
         }
     }
 
-    /// Not on a plane.
+    /// Not during a flight.
     fn reachable(&self, at: i64) -> bool {
         self.trips.iter().all(|trip| {
             !(trip.leaves..trip.leaves + trip.journey).contains(&at)
@@ -429,7 +429,7 @@ impl Person {
         })
     }
 
-    /// One burst of calls; gaps are heavy-tailed. Returns when it ended.
+    /// One burst of calls with heavy-tailed gaps. Returns its end.
     fn session(&mut self, tool: &mut Tool, moment: Moment, networks: &[Network], out: &mut Vec<Record>) -> i64 {
         let calls = 1 + self.random.count(tool.calls * self.activity, 1.0);
         let mut visitor = self.visitor(tool, moment, networks);
@@ -441,7 +441,7 @@ impl Person {
             if call > 0 {
                 at += (self.random.pareto(1.4, 0.85).min(1_100.0) * 1_000.0) as i64;
                 if tool.device == Device::Phone && self.random.chance(0.015) {
-                    // Out of the wireless network's reach, or back in it.
+                    // The device leaves or reaches the wireless network.
                     visitor = self.visitor(tool, Moment { at, ..moment }, networks);
                 }
             }
@@ -451,7 +451,7 @@ impl Person {
         at
     }
 
-    /// The client learns that its grant has ended, and its user signs in again. Returns when.
+    /// The client learns that its grant has ended, and the user logs in again. Returns the time of the login.
     fn come_back(&mut self, tool: &mut Tool, at: i64, visitor: &Visitor, out: &mut Vec<Record>) -> i64 {
         let random = &mut self.random;
         let stale = Label::honest("stale_client", at as u64 ^ self.number << 44);
@@ -473,7 +473,7 @@ impl Person {
         at + random.within(80..900)
     }
 
-    /// Logs out; a request may still be on its way, and another window tries for a while.
+    /// Logs out. A request may still be in transit, and another window may try for a while.
     fn log_out(&mut self, tool: &mut Tool, moment: Moment, networks: &[Network], out: &mut Vec<Record>) {
         let visitor = self.visitor(tool, moment, networks);
         let random = &mut self.random;
@@ -515,7 +515,7 @@ impl Person {
         let of_line = line.news;
         let hop = (self.depth == Depth::Full && tool.device == Device::Phone)
             .then(|| (if wireless { &mut self.phone } else { &mut self.home }).address(networks, at, random));
-        // Who has a standing secret at hand tries a script with it now and then.
+        // Holders of a long-lived secret sometimes use it in a script.
         let by_script = tool.grant.holder.family.is_none() && random.chance(0.06);
         let client = if by_script { random.pick(LIBRARIES).any_client(random) } else { Arc::clone(&tool.client) };
         let of_night = self.night.filter(|(night, _)| (*night - DAY..*night + DAY).contains(&at) && local < 5 * HOUR);
@@ -528,12 +528,12 @@ impl Person {
 
 fn make_call(tool: &Tool, random: &mut Random) -> Call {
     let route = tool.taste.choose(tool.grant.holder.app, random);
-    // People come back to the same few objects.
+    // People return to the same few objects.
     let object = tool.objects + random.pareto(1.0, 0.8).min(3_000.0) as u64;
     Call { route, object, bytes: route.answer_bytes(random) }
 }
 
-/// Local time of day at which a session begins: mornings and afternoons at the desk, any waking hour on the phone.
+/// Local time at which a session begins: mornings and afternoons on a computer, any waking hour on a phone.
 /// `day_begins` is a local hour.
 fn session_begins(day_begins: f64, device: Device, random: &mut Random) -> i64 {
     let hour = match (device, random.below(10)) {
@@ -554,7 +554,7 @@ fn home_habit(random: &mut Random) -> Habit {
     }
 }
 
-/// The company's VPN for some of its people, a commercial one for a few others; with its share of sessions.
+/// The company's VPN for some employees, a commercial one for a few others; with the share of sessions over it.
 fn vpn(
     number: u64,
     depth: Depth,
@@ -582,7 +582,7 @@ fn vpn(
     let exit = *random.pick(&exits);
     let mut line = Line::new(networks, exit, Habit::Pool, random);
     line.news = Some(Label::honest("vpn_on_off", number).until(i64::MAX));
-    // Some have it on nearly always, some hardly ever.
+    // Some use it almost always, some rarely.
     Some((line, random.log_uniform(0.03, 0.9)))
 }
 
@@ -602,7 +602,7 @@ fn trip(instance: u64, span: &Span, carrier: usize, networks: &[Network], random
     let hotel = *random.pick(&elsewhere);
     let far = continent(networks[hotel].country) != continent(networks[carrier].country);
     let locals = those(networks, |n| n.purpose == Purpose::Mobile && n.city == networks[hotel].city);
-    // Roaming traffic is led home by most carriers; the others' travellers buy a local card.
+    // Most carriers route roaming traffic through the home country. Travellers with other carriers buy a local card.
     let roaming = if random.chance(0.5) || locals.is_empty() { carrier } else { *random.pick(&locals) };
     let leaves = span.start + random.within(DAY..(span.days - 3).max(2) * DAY);
     let news = Label::honest("travel", instance).until(i64::MAX);
@@ -615,7 +615,7 @@ fn trip(instance: u64, span: &Span, carrier: usize, networks: &[Network], random
     }
 }
 
-/// Numbers of the networks that suit.
+/// Indices of the networks for which `suits` is true.
 fn those(networks: &[Network], suits: impl Fn(&Network) -> bool) -> Vec<usize> {
     networks.iter().enumerate().filter(|(_, n)| suits(n)).map(|(at, _)| at).collect()
 }

@@ -1,15 +1,15 @@
-//! Randomness that is the same on every machine: xoshiro256++ (Blackman and Vigna, 2019), seeded by SplitMix64.
+//! Random numbers that are the same on every machine: xoshiro256++ (Blackman and Vigna, 2019), seeded by SplitMix64.
 
 use std::ops::Range;
 
-/// A stream of random numbers. Each actor has its own, so that one more actor changes nobody else's days.
+/// A stream of random numbers. Each actor has its own, so that an additional actor does not change the others.
 #[derive(Clone, Debug)]
 pub(super) struct Random {
     state: [u64; 4],
 }
 
 impl Random {
-    /// The stream of number `actor` under `seed`.
+    /// Stream number `actor` under `seed`.
     pub fn new(seed: u64, actor: u64) -> Self {
         let mut mixed = seed ^ actor.wrapping_mul(0xD605_BBB5_8C8A_BBFD);
         let mut next = || {
@@ -48,12 +48,12 @@ impl Random {
         range.start + self.below(range.end.abs_diff(range.start)) as i64
     }
 
-    /// One of a table of ours, which is never empty.
+    /// An entry of `table`, which must not be empty.
     pub fn pick<'t, T>(&mut self, table: &'t [T]) -> &'t T {
         &table[self.below(table.len() as u64) as usize]
     }
 
-    /// Box and Muller's transform. libm's functions give the same bits everywhere, the platform's need not.
+    /// Normal distribution by the Box–Muller transform. libm's functions give the same bits on every platform.
     pub fn normal(&mut self, mean: f64, deviation: f64) -> f64 {
         let radius = libm::sqrt(-2.0 * libm::log(1.0 - self.unit()));
         mean + deviation * radius * libm::cos(std::f64::consts::TAU * self.unit())
@@ -63,17 +63,17 @@ impl Random {
         median * libm::exp(self.normal(0.0, sigma))
     }
 
-    /// Heavy-tailed from `min` up: P(X > x) = (min/x)^alpha.
+    /// Pareto distribution from `min` up: P(X > x) = (min/x)^alpha.
     pub fn pareto(&mut self, min: f64, alpha: f64) -> f64 {
         min * libm::pow(1.0 - self.unit(), -1.0 / alpha)
     }
 
-    /// Between `min` and `max`, each order of magnitude as likely as the next.
+    /// Log-uniform between `min` and `max`.
     pub fn log_uniform(&mut self, min: f64, max: f64) -> f64 {
         min * libm::pow(max / min, self.unit())
     }
 
-    /// Poisson by counting exponential gaps: for small means.
+    /// Poisson distribution by counting exponential gaps; for small means.
     pub fn poisson(&mut self, mean: f64) -> u32 {
         let (limit, mut product, mut count) = (libm::exp(-mean), self.unit(), 0);
         while product > limit {
@@ -83,7 +83,7 @@ impl Random {
         count
     }
 
-    /// A count with a heavy tail: Poisson around a log-normal mean.
+    /// A heavy-tailed count: Poisson around a log-normal mean.
     pub fn count(&mut self, median: f64, sigma: f64) -> u32 {
         let mean = self.log_normal(median, sigma).min(200.0);
         self.poisson(mean)
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn streams_repeat_and_differ() {
+    fn random_streams_repeat_and_differ() {
         let draw = |seed, actor| {
             let mut random = Random::new(seed, actor);
             [random.bits(), random.bits(), random.bits()]
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn distributions_have_the_moments_they_should() {
+    fn distributions_have_the_expected_moments() {
         let mut random = Random::new(7, 7);
         let n = 100_000;
         let mean = |mut draw: Box<dyn FnMut() -> f64>| (0..n).map(|_| draw()).sum::<f64>() / f64::from(n);

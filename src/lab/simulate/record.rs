@@ -1,4 +1,4 @@
-//! One event of the generated traffic, before and after it is written as native JSON.
+//! One generated event, before and after it is written as native JSON.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -13,19 +13,19 @@ use super::label::Label;
 use super::networks::Zone;
 use crate::event::{Kind, TokenType};
 
-/// Whom a token speaks for.
+/// The holder of a token.
 #[derive(Debug)]
 pub(super) struct Holder {
     pub tenant: &'static str,
     pub user: String,
     pub app: &'static App,
-    /// Of a grant with refresh tokens.
+    /// Grants with refresh tokens.
     pub family: Option<u64>,
-    /// Where the holder lives.
+    /// Time zone of the holder.
     pub zone: Zone,
 }
 
-/// What a sighting adds: where from, with what, for which call.
+/// Additional attributes of a use: address, client and call.
 #[derive(Clone, Debug)]
 pub(super) struct Sighting {
     pub address: IpAddr,
@@ -56,12 +56,12 @@ pub(super) struct Record {
     /// Milliseconds since the epoch.
     pub expires_at: Option<i64>,
     pub sighting: Option<Sighting>,
-    /// Never written among the events.
+    /// Never written into the event.
     pub label: Option<Label>,
 }
 
 impl Record {
-    /// Appends the event as one line of JSON. All texts are our own and need no escapes.
+    /// Appends the event as one line of JSON. The texts contain no characters that need escapes.
     pub fn write(&self, event_id: &str, out: &mut Vec<u8>) {
         let holder = &self.holder;
         put(out, format_args!("{{\"event_id\":\"{event_id}\",\"timestamp\":\"{}\"", Rfc3339(self.at)));
@@ -85,7 +85,7 @@ impl Record {
         if let Some(sighting) = &self.sighting {
             let Sighting { address, client, .. } = sighting;
             put(out, format_args!(",\"ip_address\":\"{address}\",\"user_agent\":\"{}\"", client.agent));
-            // The gateway before some routes tells neither.
+            // The older gateway logs neither.
             if !sighting.call.is_some_and(|call| call.route.bare) {
                 put(out, format_args!(",\"client_fingerprint\":\"{}\"", client.fingerprint));
                 if let Some(key) = sighting.binding {
@@ -109,7 +109,7 @@ impl Record {
     }
 }
 
-/// SHA-256 as base64url has it (RFC 7638): 43 characters, all drawn from `0`.
+/// A SHA-256 in base64url (RFC 7638): 43 characters, derived from `0`.
 struct Thumbprint(u64);
 
 impl std::fmt::Display for Thumbprint {
@@ -129,7 +129,7 @@ fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
     let _ = out.write_fmt(text);
 }
 
-/// A time as RFC 3339 has it, to the millisecond.
+/// A time in RFC 3339 with milliseconds.
 struct Rfc3339(i64);
 
 impl std::fmt::Display for Rfc3339 {

@@ -1,15 +1,15 @@
-//! Holds what was alerted against what was planted.
+//! Compares the alerts of a run with the simulated thefts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Theft, TheftKind};
 use crate::verdict::{Incident, IncidentId};
 
-/// What became of the planted thefts, and what was raised besides.
+/// Detected thefts and false positives.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Score {
     pub by_kind: Vec<KindScore>,
-    /// Alerted incidents that no theft explains, in the order of their ids.
+    /// Incidents with an alert that no theft explains, ordered by id.
     pub raised_falsely: Vec<Incident>,
 }
 
@@ -19,16 +19,16 @@ pub struct KindScore {
     pub kind: TheftKind,
     pub planted: usize,
     pub found: usize,
-    /// Of those found: minutes from the thief's first event to the first alert, in the median.
+    /// Median of the minutes from the thief's first event to the first alert, over the detected thefts.
     pub minutes_to_alert: Option<f64>,
 }
 
-/// How long after the thief's last event an alert on the same token still speaks of the theft: the owner's next use
-/// may be what gives it away.
+/// Time after the thief's last event in which an alert on the same token counts as a detection, in milliseconds,
+/// because often the owner's next use reveals the theft.
 const AFTERMATH_MS: i64 = 3_600_000;
 
-/// `alerts` are incidents as they stood when people were told, in any order. An incident counts as false if it was
-/// opened before, or without, a theft: even where a later theft of the same token joined it.
+/// `alerts`: incidents as they were reported, in any order. An incident is a false positive if it was opened before any
+/// theft, or without one, even if a later theft of the same token joined it.
 #[must_use]
 pub fn score(thefts: &[Theft], alerts: &[Incident]) -> Score {
     let mut found_after: Vec<Option<i64>> = vec![None; thefts.len()];
@@ -65,7 +65,7 @@ pub fn score(thefts: &[Theft], alerts: &[Incident]) -> Score {
     Score { by_kind: by_kind.collect(), raised_falsely }
 }
 
-/// The alert came with an event of the thief's, or on one of the victims while the theft went on.
+/// Whether the alert came with an event of the thief, or on a victim during the theft.
 fn speaks_of(alert: &Incident, theft: &Theft) -> bool {
     let meanwhile = (theft.first_at..=theft.last_at + AFTERMATH_MS).contains(&alert.updated_at.millis());
     let of_victim = theft.victims.iter().any(|victim| *victim == alert.family_id || *victim == alert.token_id);
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn alerts_are_held_against_thefts() {
+    fn alerts_are_compared_with_thefts() {
         const HOUR: i64 = 3_600_000;
         let thefts = [
             theft(TheftKind::Foreign, "g-1", 10 * HOUR),
@@ -129,12 +129,12 @@ mod tests {
             theft(TheftKind::TwoHolders, "g-3", 10 * HOUR),
         ];
         let alerts = [
-            // Found by the thief's event, and told again later.
+            // Detected by the thief's event, and reported again later.
             alert(1, "g-1", "stolen-g-1", 10 * HOUR, 10 * HOUR + 120_000),
             alert(1, "g-1", "owner", 10 * HOUR, 11 * HOUR),
-            // Found by the owner's event in between.
+            // Detected by an event of the owner between two of the thief's.
             alert(3, "g-3", "owner", 10 * HOUR + 60_000, 10 * HOUR + 60_000),
-            // Nobody's token was stolen, and one was, but days before.
+            // One token was never stolen, the other one days before.
             alert(4, "g-9", "owner", 10 * HOUR, 10 * HOUR),
             alert(5, "g-2", "owner", 90 * HOUR, 90 * HOUR),
         ];
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn an_incident_from_before_the_theft_is_false_and_may_still_find_it() {
+    fn earlier_incident_is_false_and_may_detect() {
         let thefts = [theft(TheftKind::Foreign, "g-1", 1_000_000)];
         let alerts = [alert(1, "g-1", "owner", 10_000, 10_000), alert(1, "g-1", "stolen-g-1", 10_000, 1_060_000)];
         let score = score(&thefts, &alerts);

@@ -1,4 +1,4 @@
-//! The time that a story spans, and the moods of those who live in it.
+//! Period of a simulation, and activity over its weeks.
 
 use jiff::Timestamp as Instant;
 use jiff::tz::TimeZone;
@@ -9,12 +9,12 @@ pub(super) const MINUTE: i64 = 60_000;
 pub(super) const HOUR: i64 = 60 * MINUTE;
 pub(super) const DAY: i64 = 24 * HOUR;
 
-/// How much of life is shown.
+/// Level of detail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
-    /// Days of work as they mostly are.
+    /// Ordinary working days.
     Plain,
-    /// And what makes them hard to judge: moves, migrations, outages, lost answers, quiet weeks.
+    /// Also hard cases: moves, migrations, outages, lost responses, quiet weeks.
     Full,
 }
 
@@ -32,13 +32,13 @@ impl Span {
         self.start + random.within(0..self.days * DAY)
     }
 
-    /// When something happens that a share of the actors go through in a story of full depth.
+    /// Time of a change that a share of the actors have in a simulation of full depth.
     pub fn happens(&self, share: f64, random: &mut Random) -> Option<i64> {
         (self.depth == Depth::Full && random.chance(share)).then(|| self.moment(random))
     }
 }
 
-/// How much one does, from week to week: some weeks much, a few next to nothing.
+/// Weekly activity: some weeks are busy, a few nearly idle.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Mood {
     week: i64,
@@ -46,7 +46,7 @@ pub(super) struct Mood {
 }
 
 impl Mood {
-    /// Relative to a usual week.
+    /// Activity relative to a usual week.
     pub fn on(&mut self, midnight: i64, depth: Depth, random: &mut Random) -> f64 {
         let week = midnight.div_euclid(7 * DAY);
         if depth == Depth::Plain {
@@ -60,8 +60,8 @@ impl Mood {
     }
 }
 
-/// One thing leads to another: moves some of the moments close behind the one before, by gaps with a heavy tail
-/// (Barabási, "The origin of bursts and heavy tails in human dynamics", Nature 435, 2005, found exponents near 1).
+/// Moves some of the moments close after the one before, with heavy-tailed gaps. Barabási, "The origin of bursts and
+/// heavy tails in human dynamics", Nature 435, 2005, found exponents near 1.
 pub(super) fn cluster(moments: &mut [i64], depth: Depth, random: &mut Random) {
     moments.sort_unstable();
     if depth == Depth::Plain {
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn months_end_when_they_do() {
+    fn ends_month_is_true_on_last_days() {
         assert!(ends_month(at("2026-09-30T00:00:00Z")));
         assert!(ends_month(at("2028-02-29T00:00:00Z")));
         assert!(!ends_month(at("2028-02-28T00:00:00Z")));
@@ -98,8 +98,8 @@ mod tests {
     }
 
     #[test]
-    fn gaps_are_burstier_than_by_chance() {
-        // Goh and Barabási's burstiness, (σ − μ)/(σ + μ): 0 for a Poisson process, towards 1 for bursts.
+    fn clustered_gaps_are_bursty() {
+        // Burstiness of Goh and Barabási, (σ − μ)/(σ + μ): 0 for a Poisson process, towards 1 for bursts.
         let mut random = Random::new(3, 3);
         let mut moments: Vec<i64> = (0..5_000).map(|_| random.within(0..90 * DAY)).collect();
         let burstiness = |moments: &[i64]| {

@@ -1,4 +1,4 @@
-//! Thefts, planted into honest days: a thief takes a token that its owner really holds at that moment.
+//! Adds thefts to legitimate days: a thief takes a token that its owner holds at that moment.
 
 mod deeds;
 mod issued;
@@ -20,50 +20,50 @@ use super::span::Depth;
 use super::thief::{Manner, Thief};
 use past::{Past, pasts, victim};
 
-/// One theft, as only its author knows it.
+/// One theft.
 #[derive(Clone, Debug)]
 pub struct Theft {
     pub kind: TheftKind,
     pub app_id: &'static str,
-    /// The families, or tokens where there is no family, that were used by the thief.
+    /// Grants, or tokens without a grant, that the thief used.
     pub victims: Vec<String>,
-    /// First and last event of the thief's, milliseconds since the epoch.
+    /// First and last event of the thief, in milliseconds since the epoch.
     pub first_at: i64,
     pub last_at: i64,
-    /// Ids of the thief's events, and of those of the owner's that only the theft made odd.
+    /// Ids of the thief's events, and of events of the owner that look suspicious only because of the theft.
     pub event_ids: Vec<String>,
 }
 
-/// Plants thefts as they were planned.
+/// Adds the planned thefts.
 pub(super) struct Planter {
     random: Random,
     depth: Depth,
-    /// On which of the days that have thefts; what no holder suits on its day waits for the next.
+    /// Day of each theft, counted over the days with thefts. A theft without a suitable holder waits for the next day.
     planned: Vec<(u32, TheftKind)>,
     victims: HashSet<u64>,
     stays: Vec<Stay>,
 }
 
-/// The day that is planted.
+/// The day to which thefts are added.
 pub(super) struct Day {
     /// UTC, milliseconds since the epoch.
     pub midnight: i64,
-    /// End of the story.
+    /// End of the simulation.
     pub end: i64,
-    /// Among the days on which thefts happen, from 0.
+    /// Index among the days with thefts.
     pub number: u32,
 }
 
-/// What a thief did today.
+/// Actions of a thief today.
 #[derive(Default)]
 struct Loot {
     records: Vec<Record>,
-    /// Events of the owner's, by token and time, that are odd because of the theft.
+    /// Events of the owner, by token and time, that look suspicious because of the theft.
     made_odd: Vec<(u64, i64)>,
     stay: Option<Stay>,
 }
 
-/// A theft that goes on.
+/// A theft that goes on for days.
 struct Stay {
     theft: usize,
     victim: u64,
@@ -85,7 +85,7 @@ impl Planter {
         let days = settings.theft_days.max(1);
         let mut planned: Vec<(u32, TheftKind)> = Vec::new();
         for &(kind, count) in &settings.thefts {
-            // Stays need some days of their own, and others a day on which something ended.
+            // Thefts over several days need time, and others need a day on which a token ended.
             let within = if kind.stays() || kind.follows() { (days * 2 / 3).max(1) } else { days };
             planned.extend((0..count).map(|n| match settings.depth {
                 Depth::Plain => (n % days, kind),
@@ -96,7 +96,7 @@ impl Planter {
         Self { random, depth: settings.depth, planned, victims: HashSet::new(), stays: Vec::new() }
     }
 
-    /// Adds thefts to a day's honest records.
+    /// Adds thefts to a day's legitimate records.
     pub fn plant(&mut self, records: &mut Vec<Record>, day: &Day, networks: &[Network], thefts: &mut Vec<Theft>) {
         let pasts = pasts(records);
         let mut planted = Vec::new();

@@ -1,4 +1,4 @@
-//! Thieves: where they sit, with what they come, and how they go about it.
+//! Thieves: their network, client and behaviour.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::span::{Depth, MINUTE};
 pub(super) struct Thief {
     pub address: IpAddr,
     pub client: Arc<Client>,
-    /// Networks that the thief's addresses are drawn from, and how often another is drawn before a call.
+    /// Networks of the thief's addresses, and the probability of another one before each call.
     pub exits: Vec<usize>,
     pub moves: f64,
     /// The key that the thief proves possession of.
@@ -22,14 +22,14 @@ pub(super) struct Thief {
     pub refused: f64,
 }
 
-/// How a thief calls.
+/// Behaviour of a thief.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Manner {
     pub calls: usize,
     pub pace: Pace,
-    /// Share of the calls that owners hardly ever make.
+    /// Share of calls that owners rarely make.
     pub rare: f64,
-    /// Share of the calls that are like the owner's own.
+    /// Share of calls that resemble the owner's.
     pub mimics: f64,
 }
 
@@ -41,7 +41,7 @@ pub(super) enum Pace {
 }
 
 impl Thief {
-    /// In a network that `suits`, with a copy of the owner's client, or with another that honest people use too.
+    /// In a network that `suits`, with a copy of the owner's client or with another common client.
     pub fn new(
         owned: &Record,
         networks: &[Network],
@@ -71,7 +71,7 @@ impl Thief {
         Some(Self { address, client, exits: Vec::new(), moves: 0.0, key: sighting.binding, refused: 0.0 })
     }
 
-    /// The owner's application on some phone, the same model in one case of two.
+    /// The owner's application on a phone, with the same model in one of two cases.
     pub fn phone(owned: &Record, random: &mut Random) -> Option<Arc<Client>> {
         let own = &owned.sighting.as_ref()?.client;
         let app = owned.holder.app.name;
@@ -82,7 +82,7 @@ impl Thief {
         })
     }
 
-    /// One call with the token of `owned`, whose owner's calls of the day are `habits`.
+    /// One call with the token of `owned`; `habits` are the owner's calls of the day.
     pub fn misuse(
         &mut self,
         owned: &Record,
@@ -117,7 +117,7 @@ impl Thief {
 }
 
 impl Manner {
-    /// The thieves of the fortnight: some calls, by hand, without much care.
+    /// Thieves of the fortnight: some manual, careless calls.
     pub fn plain(random: &mut Random) -> Self {
         Self { calls: random.within(6..30) as usize, pace: Pace::Person, rare: 0.25, mimics: 0.0 }
     }
@@ -132,7 +132,7 @@ impl Manner {
         Self { calls: random.log_uniform(2.0, 150.0) as usize, pace, rare: random.log_uniform(0.02, 0.6), mimics }
     }
 
-    /// Beside the owner's own calls.
+    /// During the owner's own calls.
     pub fn online(depth: Depth, random: &mut Random) -> Self {
         match depth {
             Depth::Plain => Self { rare: 0.2, ..Self::plain(random) },
@@ -150,7 +150,7 @@ impl Manner {
     }
 }
 
-/// The network that a sighting came from.
+/// The network of a record's address.
 pub(super) fn network_of<'n>(record: &Record, networks: &'n [Network]) -> Option<&'n Network> {
     let address = record.sighting.as_ref()?.address;
     networks.iter().find(|network| network.holds(address))

@@ -1,4 +1,4 @@
-//! What a thief of each kind does: here with the owner's own token and within a day, else in [`issued`](super::issued)
+//! Actions of each kind of thief with the owner's token and within a day. Other kinds are in [`issued`](super::issued)
 //! and [`stay`](super::stay).
 
 use super::past::Past;
@@ -10,7 +10,7 @@ use crate::lab::simulate::span::{DAY, Depth, HOUR, MINUTE};
 use crate::lab::simulate::thief::{Manner, Thief};
 
 impl Planter {
-    /// One try with one holder drawn at random. `None` where nothing of the kind can happen to them today.
+    /// One attempt with one random holder. `None` if the kind does not fit the holder's day.
     pub(super) fn steal(
         &mut self,
         kind: TheftKind,
@@ -41,7 +41,7 @@ impl Planter {
         (in_time && !loot.records.is_empty()).then_some(loot)
     }
 
-    /// Some calls after a use of the owner's, with the same token while it is valid.
+    /// Some calls after a use by the owner, with the same token while it is valid.
     fn spree(&mut self, kind: TheftKind, past: &Past<'_>, networks: &[Network]) -> Option<Vec<Record>> {
         let taken = match self.depth {
             Depth::Plain => *self.random.pick(past.uses.get(3..).filter(|uses| !uses.is_empty())?),
@@ -74,7 +74,7 @@ impl Planter {
         (stolen.len() >= enough).then_some(stolen)
     }
 
-    /// In the midst of the owner's own session, from the same country, with whatever token the owner has just got.
+    /// During the owner's session, from the same country, with the owner's latest token.
     fn two_holders(&mut self, past: &Past<'_>, networks: &[Network]) -> Option<Vec<Record>> {
         let first = self.random.below(past.uses.len() as u64) as usize;
         let session: Vec<&Record> = past.uses[first..]
@@ -103,8 +103,8 @@ impl Planter {
         (stolen.len() >= enough).then_some(stolen)
     }
 
-    /// Walks through objects one by one: in the fortnight by night, with a standing secret, from the owner's own
-    /// machine or a neighbour's; else at any time and from anywhere.
+    /// Enumerates objects. In the fortnight: by night, with a long-lived secret, from the owner's machine or a
+    /// neighbour's. Otherwise at any time and place.
     fn scraping(&mut self, kind: TheftKind, past: &Past<'_>, networks: &[Network]) -> Option<Vec<Record>> {
         let owned = if kind == TheftKind::NightBurst { *past.uses.last()? } else { *self.random.pick(&past.uses) };
         let local_midnight = |at: i64| {
@@ -152,7 +152,7 @@ impl Planter {
         (stolen.len() >= 40).then_some(stolen)
     }
 
-    /// The calls that answer most.
+    /// The calls with the largest responses.
     fn bulk_export(&mut self, past: &Past<'_>, networks: &[Network]) -> Option<Vec<Record>> {
         let owned = *self.random.pick(&past.uses);
         let mut thief = match self.random.below(5) {
@@ -178,7 +178,7 @@ impl Planter {
         Some(stolen)
     }
 
-    /// A plugin's vendor was breached: many users' tokens from few rented servers within hours.
+    /// A breach of a plugin's vendor: many users' tokens from few rented servers within hours.
     fn campaign(
         &mut self,
         first: &Past<'_>,
@@ -219,7 +219,7 @@ impl Planter {
         Some(stolen)
     }
 
-    /// With a token whose grant was revoked, or whose session was ended: some servers do not look.
+    /// Uses a token after its grant was revoked or its session ended, at servers that do not check.
     fn after_the_end(&mut self, past: &Past<'_>, networks: &[Network]) -> Option<Vec<Record>> {
         let end = past.end?;
         let taken =
@@ -232,7 +232,7 @@ impl Planter {
         (!stolen.is_empty()).then_some(stolen)
     }
 
-    /// With an access token that is over, at a server that does not look.
+    /// Uses an expired access token at a server that does not check.
     fn after_expiry(&mut self, past: &Past<'_>, networks: &[Network]) -> Option<Vec<Record>> {
         let taken = *self.random.pick(&past.uses);
         let mut thief = self.anywhere(taken, networks)?;
@@ -243,7 +243,7 @@ impl Planter {
         (!stolen.is_empty()).then_some(stolen)
     }
 
-    /// The owner has changed the password, and what was issued before goes on working, elsewhere.
+    /// The owner has changed the password, and earlier tokens are still used from another place.
     fn stale_credential(&mut self, past: &Past<'_>, networks: &[Network]) -> Option<Vec<Record>> {
         let changed_at = past.changed_at?;
         let taken = *past.uses.iter().rev().find(|record| record.at < changed_at)?;

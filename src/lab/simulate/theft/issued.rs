@@ -1,4 +1,4 @@
-//! Thefts that get a thief tokens of their own: by a copied refresh token, or by the owner's sign-in.
+//! Thefts in which the thief gets tokens of their own, by a copied refresh token or through the owner's login.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::lab::simulate::span::{Depth, HOUR, MINUTE};
 use crate::lab::simulate::thief::Manner;
 
 impl Planter {
-    /// A copy of a refresh token that the owner has since exchanged, or is going to.
+    /// A copy of a refresh token that the owner has exchanged before, or exchanges later.
     pub(super) fn refresh_reuse(&mut self, past: &Past<'_>, networks: &[Network]) -> Option<Loot> {
         let Tokens::Rotating { minutes } = past.holder.app.tokens else { return None };
         let answered = |record: &&&Record| record.sighting.as_ref().is_some_and(|sighting| sighting.status == 200);
@@ -22,7 +22,7 @@ impl Planter {
         let copied = *self.random.pick(if thief_is_first { &refreshes[1..] } else { earlier });
         let mut made_odd = Vec::new();
         let begins = if thief_is_first {
-            // The owner's client presents what the thief has exchanged minutes or hours before.
+            // The owner's client presents the token that the thief exchanged minutes or hours before.
             let before = refreshes.iter().rev().find(|before| before.at < copied.at - 20 * MINUTE)?;
             made_odd.push((copied.token, copied.at));
             copied.at - self.random.within(8 * MINUTE..copied.at - before.at - 2 * MINUTE)
@@ -44,7 +44,7 @@ impl Planter {
         };
         let mut stolen = vec![Record { at: begins, sighting: Some(sighting), ..copied.clone() }];
         if !refused {
-            // A provider that does not check: the thief now has tokens of their own in the family.
+            // The provider does not check, so the thief gets tokens in the same grant.
             let (refresh, access) = (self.random.bits(), self.random.bits());
             let expires_at = begins + minutes * MINUTE;
             let issued = |token, token_type, expires_at, after| Record {
@@ -68,7 +68,7 @@ impl Planter {
         Some(Loot { records: stolen, made_odd, stay: None })
     }
 
-    /// The owner signs in through the thief's proxy, and the session that begins is the thief's.
+    /// The owner logs in through the thief's proxy, and the new session is the thief's.
     pub(super) fn phished_session(&mut self, past: &Past<'_>, networks: &[Network]) -> Option<Vec<Record>> {
         let (Tokens::Rotating { minutes } | Tokens::Refreshing { minutes }) = past.holder.app.tokens else {
             return None;

@@ -1,11 +1,11 @@
-//! The kinds of thefts: what each is called, and how many of each a story has.
+//! Kinds of thefts: their names, and how many of each a simulation has.
 
-/// What was planted.
+/// Kind of a theft.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TheftKind {
     /// Used from another country.
     Foreign,
-    /// Used by the owner and a thief of the same country in turns.
+    /// Used by the owner and a thief in the same country in turns.
     TwoHolders,
     /// Hundreds of calls in the owner's night.
     NightBurst,
@@ -13,37 +13,37 @@ pub enum TheftKind {
     RefreshReuse,
     /// Many users' tokens of one application, used from few new addresses.
     Campaign,
-    /// From a VPN's exit or a rented server in the owner's country.
+    /// From a VPN exit or a rented server in the owner's country.
     SameCountryVpn,
-    /// From homes in the owner's country, another every few calls.
+    /// From homes in the owner's country, another one every few calls.
     ResidentialProxy,
-    /// From the owner's own line, or the house next door.
+    /// From the owner's own line, or from a neighbour's.
     Insider,
     /// A call or two on some days, for weeks.
     SlowAndLow,
-    /// A new session of the owner's that began in a thief's hands.
+    /// A session of the owner that the thief holds from its beginning.
     PhishedSession,
     /// A phone's tokens on another phone.
     ClonedMobile,
-    /// A build job's secret outside the build.
+    /// A build job's secret outside of the build.
     LeakedCiSecret,
     /// Hundreds of objects, one after the other.
     RecordScraping,
-    /// Each fresh access token of the owner's is used elsewhere, for days.
+    /// Each new access token of the owner is used elsewhere, for days.
     RotationBypass,
-    /// A few calls that answer much.
+    /// A few calls with large responses.
     BulkExport,
     AfterRevocation,
     AfterLogout,
     AfterExpiry,
     /// With another key than the token is bound to.
     BindingMismatch,
-    /// From elsewhere, after the owner's password has changed, with what was issued before.
+    /// From another place, after the owner's password changed, with earlier tokens.
     StaleCredential,
 }
 
 impl TheftKind {
-    /// The thefts of the fortnight, and how many of each.
+    /// Number of thefts of each kind in the fortnight.
     pub const FORTNIGHT: [(Self, u32); 5] = [
         (Self::Foreign, 6),
         (Self::TwoHolders, 6),
@@ -52,7 +52,7 @@ impl TheftKind {
         (Self::Campaign, 3),
     ];
 
-    /// The thefts of a world of full depth.
+    /// Kinds of thefts in simulations of full depth.
     pub const DEEP: [Self; 19] = [
         Self::Foreign,
         Self::SameCountryVpn,
@@ -101,7 +101,7 @@ impl TheftKind {
         }
     }
 
-    /// One line for people.
+    /// One line for a table.
     #[must_use]
     pub const fn title(self) -> &'static str {
         match self {
@@ -128,7 +128,7 @@ impl TheftKind {
         }
     }
 
-    /// Comes after something that happens to few owners on a day.
+    /// Needs an earlier event that few owners have on a day.
     pub(super) const fn follows(self) -> bool {
         matches!(self, Self::AfterRevocation | Self::AfterLogout | Self::StaleCredential)
     }

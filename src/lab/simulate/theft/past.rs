@@ -1,4 +1,4 @@
-//! What each holder has done today: the past that a theft needs, and whom a kind of theft can happen to.
+//! Each holder's events of the day, and which kinds of theft fit them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use crate::lab::simulate::span::Depth;
 
 /// One holder's events of the day, in time order.
 pub(super) struct Past<'r> {
-    /// The family, else the token.
+    /// The grant, otherwise the token.
     pub(super) id: u64,
     pub(super) holder: &'r Arc<Holder>,
     pub(super) uses: Vec<&'r Record>,
     pub(super) refreshes: Vec<&'r Record>,
     /// Revocation or end of session.
     pub(super) end: Option<&'r Record>,
-    /// When the user's credential changed today.
+    /// Time at which the user's credential changed today.
     pub(super) changed_at: Option<i64>,
 }
 
@@ -31,7 +31,7 @@ impl Past<'_> {
         matches!(self.holder.app.tokens, Tokens::Rotating { .. })
     }
 
-    /// Whether the thief of `kind` can do anything with this holder's day.
+    /// Whether a theft of `kind` fits this holder's day.
     pub(super) fn suits(&self, kind: TheftKind, depth: Depth) -> bool {
         let app = self.holder.app;
         let family = self.holder.family.is_some();
@@ -70,7 +70,7 @@ impl Past<'_> {
     }
 }
 
-/// Each holder's day, in the order of their ids.
+/// Each holder's day, ordered by id.
 pub(super) fn pasts(records: &[Record]) -> Vec<Past<'_>> {
     let mut pasts: BTreeMap<u64, Past<'_>> = BTreeMap::new();
     let mut changes: BTreeMap<(&str, &str), i64> = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! Thefts that go on for days: how they begin, and what their thief does on each day.
+//! Thefts over several days: how they begin, and the thief's actions on each day.
 
 use std::collections::HashSet;
 
@@ -37,10 +37,10 @@ impl Planter {
         Some(Loot { records, made_odd: Vec::new(), stay: Some(stay) })
     }
 
-    /// What a thief who stays does today: some sessions, each with a token that the owner has used today.
+    /// A day of a theft that goes on: some sessions, each with a token that the owner used today.
     pub(super) fn day_of_stay(&mut self, past: &Past<'_>, stay: &mut Stay, networks: &[Network]) -> Vec<Record> {
         let mut taken: Vec<&Record> = match stay.kind {
-            // Every fresh token, mostly.
+            // Nearly every new token.
             TheftKind::RotationBypass => {
                 let mut tokens = HashSet::new();
                 let fresh = past.uses.iter().filter(|record| tokens.insert(record.token));

@@ -1,4 +1,4 @@
-//! Where a thief sits, as seen from the owner: abroad, behind a VPN, at homes of the country, next door.
+//! Network of a thief relative to the owner: abroad, behind a VPN, in homes of the country, or next door.
 
 use super::Planter;
 use crate::lab::simulate::networks::{Network, Purpose, continent};
@@ -52,7 +52,7 @@ impl Planter {
         Some(thief)
     }
 
-    /// Of the owner's country, on another provider's network.
+    /// In the owner's country, on another provider's network.
     pub(super) fn compatriot(&mut self, owned: &Record, networks: &[Network]) -> Option<Thief> {
         let own = network_of(owned, networks)?;
         self.far_thief(owned, networks, |network| {
@@ -67,7 +67,7 @@ impl Planter {
         self.far_thief(owned, networks, |network| network.asn == own.asn && network.country == own.country)
     }
 
-    /// Behind the owner's own address, or one of the same provider's in the same city.
+    /// Behind the owner's own address, or another one of the same provider in the same city.
     pub(super) fn insider(&mut self, owned: &Record, networks: &[Network]) -> Option<Thief> {
         let own = network_of(owned, networks)?;
         let near = self.random.chance(0.4);
