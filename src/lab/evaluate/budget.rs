@@ -1,49 +1,49 @@
-//! From scores to rates: where the bar lies that spends a budget of false alerts, and which cases are over it.
+//! Thresholds and rates: the threshold for a budget of false positives, and the cases above it.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 use statrs::distribution::{Beta, ContinuousCDF as _};
 
-/// Resamplings behind an interval.
+/// Number of bootstrap samples.
 const DRAWS: usize = 1_000;
-/// Probability left out at each end of an interval of 95 %.
+/// Probability outside of each end of a 95 % interval.
 const TAIL: f64 = 0.025;
 
-/// Honest maxima, from which bars are read.
+/// Highest legitimate scores, from which thresholds are computed.
 #[derive(Clone, Debug)]
 pub struct Bars {
-    /// The highest first.
+    /// In descending order.
     maxima: Vec<f32>,
     token_days: usize,
 }
 
-/// A bar, and what it costs. A score alerts when it lies *above* the bar: of several equal maxima either all alert or
-/// none, and at a budget's bar they never cost more than the budget.
+/// A threshold and its cost. A score alerts if it lies *above* the threshold, so equal scores have equal results, and
+/// the threshold for a budget never costs more than the budget.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bar {
     pub score: f32,
-    /// Honest maxima above it.
+    /// Legitimate maxima above it.
     pub false_alerts: usize,
 }
 
 impl Bars {
-    /// `maxima`: one for each token-day, or for each cause where several token-days share one.
+    /// `maxima`: one per token-day, or one per cause if several token-days have the same cause.
     #[must_use]
     pub fn new(mut maxima: Vec<f32>, token_days: usize) -> Self {
         maxima.sort_unstable_by(|a, b| b.total_cmp(a));
         Self { maxima, token_days }
     }
 
-    /// The lowest bar that costs at most `budget` false alerts per 1,000 token-days.
+    /// The lowest threshold with at most `budget` false positives per 1,000 token-days.
     #[must_use]
     pub fn at_budget(&self, budget: f64) -> Bar {
-        // A nudge up, for .1 · 30 is less than 3 in binary.
+        // The small addition corrects rounding: 0.1 · 30 is less than 3 in binary.
         let allowed = (budget * self.token_days as f64 / 1_000.0 + 1e-9) as usize;
         self.at(self.maxima.get(allowed).copied().unwrap_or(f32::NEG_INFINITY))
     }
 
-    /// What a bar of one's own costs.
+    /// The cost of a given threshold.
     #[must_use]
     pub fn at(&self, score: f32) -> Bar {
         Bar { score, false_alerts: self.maxima.partition_point(|highest| *highest > score) }
@@ -54,7 +54,7 @@ impl Bars {
         self.token_days
     }
 
-    /// False alerts per 1,000 token-days.
+    /// False positives per 1,000 token-days.
     #[must_use]
     pub fn rate(&self, bar: Bar) -> f64 {
         bar.false_alerts as f64 * 1_000.0 / self.token_days.max(1) as f64
@@ -64,7 +64,7 @@ impl Bars {
 /// The highest score of each theft, by scenario. A campaign is one theft.
 pub type Thefts<'a> = BTreeMap<&'a str, Vec<f32>>;
 
-/// A share with its 95 % interval.
+/// A share with its 95 % interval; all three from 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Share {
     pub share: f64,
@@ -72,7 +72,7 @@ pub struct Share {
     pub high: f64,
 }
 
-/// Mean over the scenarios of the share of thefts above `bar`; 0 where there are no thefts.
+/// Mean over the scenarios of the share of thefts above `bar`; 0 without thefts.
 #[must_use]
 pub fn macro_recall(thefts: &Thefts<'_>, bar: f32) -> f64 {
     mean(thefts.values().map(|scores| recall(scores, bar)))
@@ -90,8 +90,9 @@ pub fn caught(scores: &[f32], bar: f32) -> usize {
     scores.iter().filter(|score| **score > bar).count()
 }
 
-/// Macro recall with the 2.5th and 97.5th percentile of resamplings (Efron's bootstrap): each draws, in every
-/// scenario, as many thefts as it has, with repetition. The bar stays. The same seed gives the same interval.
+/// Macro recall with the 2.5th and 97.5th percentile of bootstrap samples (Efron, 1979). Each sample draws, in each
+/// scenario, as many thefts as there are, with repetition. The threshold is fixed. The same seed gives the same
+/// interval.
 #[must_use]
 pub fn macro_recall_interval(thefts: &Thefts<'_>, bar: f32, seed: u64) -> Share {
     let mut random = SplitMix(seed);
@@ -108,14 +109,14 @@ pub fn macro_recall_interval(thefts: &Thefts<'_>, bar: f32, seed: u64) -> Share 
     Share { share, low: draws[DRAWS / 40], high: draws[DRAWS - 1 - DRAWS / 40] }
 }
 
-/// `count` of `total` with the exact interval of Clopper and Pearson (Biometrika 26, 1934), which covers the true share in
-/// at least 95 % of samples, and has a width where all or none were caught.
+/// `count` of `total` with the exact interval of Clopper and Pearson (Biometrika 26, 1934). The interval contains the
+/// true share in at least 95 % of samples. Its width is not 0 if all or none were detected.
 #[must_use]
 pub fn proportion(count: usize, total: usize) -> Share {
     if total == 0 {
         return Share { share: 0.0, low: 0.0, high: 1.0 };
     }
-    // Both parameters are at least 1, so that there is such a distribution.
+    // Both parameters are at least 1, so the distribution exists.
     let quantile =
         |a: usize, b: usize, p: f64| Beta::new(a as f64, b as f64).map_or(f64::NAN, |beta| beta.inverse_cdf(p));
     let missed = total - count;
@@ -124,7 +125,7 @@ pub fn proportion(count: usize, total: usize) -> Share {
     Share { share: count as f64 / total as f64, low, high }
 }
 
-/// The value below which `share` of the sorted `values` lie, by nearest rank.
+/// The value below which `share` of the sorted `values` lie, by nearest rank; `None` without values.
 #[must_use]
 pub fn percentile(sorted: &[f64], share: f64) -> Option<f64> {
     let rank = (share * sorted.len() as f64).ceil() as usize;
@@ -140,7 +141,7 @@ fn mean(values: impl Iterator<Item = f64>) -> f64 {
 struct SplitMix(u64);
 
 impl SplitMix {
-    /// From 0 to less than `end`.
+    /// A number from 0 to less than `end`.
     fn below(&mut self, end: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bar_spends_its_budget_and_no_more() {
+    fn threshold_costs_at_most_its_budget() {
         // 1,000 token-days with maxima 0 to 999.
         let bars = Bars::new((0..1_000_u16).map(f32::from).collect(), 1_000);
         assert_eq!(bars.at_budget(1.0), Bar { score: 998.0, false_alerts: 1 });
@@ -184,37 +185,37 @@ mod tests {
     }
 
     #[test]
-    fn without_honest_events_the_bar_is_below_everything() {
+    fn threshold_without_legitimate_events_is_lowest() {
         let bars = Bars::new(Vec::new(), 0);
         assert_eq!(bars.at_budget(1.0), Bar { score: f32::NEG_INFINITY, false_alerts: 0 });
         assert!(is(bars.rate(bars.at_budget(1.0)), 0.0));
     }
 
     #[test]
-    fn macro_recall_weighs_scenarios_alike() {
+    fn macro_recall_weights_scenarios_equally() {
         let thefts = Thefts::from([("campaign", vec![9.0]), ("insider", vec![1.0, 2.0, 3.0, 4.0])]);
-        // 1 of 1 and 2 of 4; a score at the bar is not over it.
+        // 1 of 1 and 2 of 4; a score at the threshold is not above it.
         assert!(is(macro_recall(&thefts, 2.0), 0.75));
         assert!(is(macro_recall(&thefts, 9.0), 0.0));
         assert!(is(macro_recall(&Thefts::new(), 0.0), 0.0));
     }
 
     #[test]
-    fn intervals_hold_the_share_and_repeat() {
+    fn interval_contains_the_share_and_repeats() {
         let thefts = Thefts::from([("a", (0..40_u8).map(f32::from).collect())]);
         let interval = macro_recall_interval(&thefts, 19.5, 7);
         assert!(is(interval.share, 0.5));
-        // The standard error of 40 even draws is .079: the interval is some .5 ± .155 wide.
+        // The standard error of 40 even draws is 0.079: the interval is about 0.5 ± 0.155 wide.
         assert!((0.30..0.40).contains(&interval.low) && (0.60..0.70).contains(&interval.high), "{interval:?}");
         assert_eq!(interval, macro_recall_interval(&thefts, 19.5, 7));
-        // A campaign alone is one draw: its share has no spread.
+        // A single campaign gives a single value, so its share does not vary.
         let campaign = macro_recall_interval(&Thefts::from([("campaign", vec![9.0])]), 1.0, 7);
         assert_eq!(campaign, Share { share: 1.0, low: 1.0, high: 1.0 });
     }
 
     #[test]
-    fn proportion_has_the_interval_of_published_tables() {
-        // All of ten: the tenth root of 0.025. The others: Clopper and Pearson's charts, to four digits.
+    fn proportion_matches_published_tables() {
+        // Ten of ten: the tenth root of 0.025. The others are from Clopper and Pearson's charts, to four digits.
         for (count, total, low, high) in
             [(10, 10, 0.6915, 1.0), (0, 10, 0.0, 0.3085), (5, 10, 0.1871, 0.8129), (1, 20, 0.0013, 0.2487)]
         {
@@ -225,14 +226,14 @@ mod tests {
     }
 
     #[test]
-    fn percentiles_are_values_that_were_seen() {
+    fn percentile_is_one_of_the_values() {
         assert_eq!(percentile(&[1.0, 2.0, 3.0, 10.0], 0.5), Some(2.0));
         assert_eq!(percentile(&[1.0, 2.0, 3.0, 10.0], 0.9), Some(10.0));
         assert_eq!(percentile(&[], 0.5), None);
     }
 
     proptest! {
-        /// The ends are where a sample as extreme as this one has a probability of 2.5 %.
+        /// At each end, a sample as extreme as this one has a probability of 2.5 %.
         #[test]
         fn proportion_inverts_the_binomial(total in 1..2_000_000_usize, part in 0.0..=1.0_f64) {
             let count = ((total as f64 * part) as usize).min(total);
@@ -248,7 +249,7 @@ mod tests {
         }
 
         #[test]
-        fn a_larger_budget_costs_within_itself_and_never_catches_less(
+        fn larger_budget_never_detects_less(
             maxima in prop::collection::vec((-8_i8..12).prop_map(f32::from), 1..300),
             scores in prop::collection::vec((-8_i8..12).prop_map(f32::from), 1..30),
             mut budgets in prop::collection::vec(0.0..1_200_f64, 2..6),

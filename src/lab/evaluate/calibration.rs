@@ -1,7 +1,7 @@
-//! Whether numbers mean what they say: log-odds against shares of thefts, p-values against shares of honest visits.
+//! Calibration: log-odds against shares of thefts, p-values against shares of legitimate visits.
 //!
-//! The unit is the visit, as in judgement: same address and agent, gaps under 30 minutes. A visit counts with its
-//! highest log-odds and its lowest p-value, for these are what people act on.
+//! The unit is a visit, as in scoring: same address and user agent, gaps below 30 minutes. A visit counts with its
+//! highest log-odds and its lowest p-value, because these decide the verdict.
 
 use std::collections::HashMap;
 
@@ -12,14 +12,14 @@ use super::ledger::Observation;
 use crate::enrichment::Device;
 use crate::event::{BaselineId, TokenType};
 
-/// p-values at which observed is held against nominal.
+/// p-values at which the observed share is compared with the nominal one.
 pub const NOMINAL: [f64; 3] = [1e-2, 1e-3, 1e-4];
 
-/// A gap that ends a visit, milliseconds.
+/// A gap that ends a visit, in milliseconds.
 const GAP_MS: i64 = 1_800_000;
-/// How often visits that have ended are looked for, event time: memory is for those that are open.
+/// Interval in event time, in milliseconds, at which ended visits are removed from memory.
 const SWEEP_MS: i64 = 4 * GAP_MS;
-/// Log-odds outside are counted at these ends.
+/// Log-odds outside of this range count in the outermost bin.
 const Z_MIN: i32 = -12;
 const Z_MAX: i32 = 20;
 
@@ -49,37 +49,37 @@ struct Visit {
 struct Bin {
     honest: u64,
     theft: u64,
-    /// In millionths: whole numbers add up to the same in any order, and visits end in none.
+    /// In millionths. Sums of integers do not depend on the order in which visits end.
     log_odds_sum: i64,
 }
 
-/// Honest visits, and how many of them had a p-value of at most each of [`NOMINAL`].
+/// Number of legitimate visits, and how many of them had a p-value of at most each of [`NOMINAL`].
 #[derive(Clone, Copy, Debug, Default)]
 struct Tail {
     visits: u64,
     at_most: [u64; NOMINAL.len()],
 }
 
-/// Visits of similar log-odds: the share of thefts among them, and what their log-odds promise.
+/// Visits with similar log-odds: the observed and the expected share of thefts.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct ZBin {
-    /// Log-odds from here to one more; the outermost bins hold everything beyond them.
+    /// Lower end of a bin one nat wide. The outermost bins include all values beyond them.
     pub from: i32,
     pub honest: u64,
     pub theft: u64,
-    /// Share of thefts.
+    /// Share of thefts, 0 to 1.
     pub observed: f64,
-    /// σ(mean log-odds − prior of judgement + log-odds of theft in this set).
+    /// σ(mean log-odds − prior of scoring + log-odds of theft in this set), 0 to 1.
     pub expected: f64,
 }
 
-/// p-values of one cohort's honest visits.
+/// p-values of the legitimate visits of one cohort.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PTail {
-    /// Token type and device; `all` for everything.
+    /// Token type and device; `all` for all visits.
     pub cohort: String,
     pub visits: u64,
-    /// For each of [`NOMINAL`]: the share of visits with a p-value of at most that, over it. 1 is calibrated.
+    /// For each of [`NOMINAL`]: the share of visits with a p-value of at most that, divided by it. 1 is calibrated.
     pub observed_over_nominal: [f64; NOMINAL.len()],
 }
 
@@ -121,7 +121,7 @@ impl Calibration {
                 device: seen.device,
             }),
         }
-        // Either way: one event from a far future must not end the sweeping.
+        // The absolute difference, so that one event from the far future does not stop the removal.
         if seen.at.abs_diff(self.swept_at) >= SWEEP_MS as u64 {
             self.swept_at = seen.at;
             self.close_before(seen.at - GAP_MS);
@@ -133,11 +133,11 @@ impl Calibration {
         self.close_before(i64::MAX);
     }
 
-    /// One line for each bin that has a visit. `prior`: the log-odds that judgement starts from.
+    /// One line for each bin with a visit. `prior`: prior log-odds of scoring.
     #[must_use]
     pub fn z(&self, prior: f64) -> Vec<ZBin> {
         let (honest, theft) = self.bins.iter().fold((0, 0), |(h, t), bin| (h + bin.honest, t + bin.theft));
-        // Half a visit keeps an empty class finite.
+        // Half a visit is added to each class, so that an empty class stays finite.
         let set = ((theft as f64 + 0.5) / (honest as f64 + 0.5)).ln();
         let bins = self.bins.iter().enumerate().filter(|(_, bin)| bin.honest + bin.theft > 0);
         bins.map(|(index, bin)| {
@@ -154,7 +154,7 @@ impl Calibration {
         .collect()
     }
 
-    /// All honest visits, then each cohort that has some.
+    /// All legitimate visits, then each cohort that has any.
     #[must_use]
     pub fn p(&self) -> Vec<PTail> {
         let mut all = Tail::default();
@@ -231,7 +231,7 @@ mod tests {
     const MINUTE: i64 = 60_000;
 
     #[test]
-    fn a_visit_counts_once_with_its_extremes() {
+    fn visit_counts_once_with_its_extremes() {
         let mut calibration = Calibration::default();
         let seen = |minute: i64, log_odds: f64, p_value: f64, holder: u64| Observation {
             log_odds,
@@ -249,13 +249,13 @@ mod tests {
         assert_eq!(bins.iter().map(|bin| (bin.from, bin.honest)).collect::<Vec<_>>(), [(-7, 2), (-4, 1)]);
         let tails = calibration.p();
         assert_eq!((tails[0].visits, tails[1].cohort.as_str()), (3, "access desktop"));
-        // One of three visits at 1e-3: a third over a thousandth.
+        // One of three visits at 1e-3: a share of a third, divided by 0.001.
         let [at_100, at_1000, at_10000] = tails[0].observed_over_nominal;
         assert!((at_100 - 100.0 / 3.0).abs() < 1e-9 && (at_1000 - 1000.0 / 3.0).abs() < 1e-9 && at_10000.abs() < 1e-9);
     }
 
     #[test]
-    fn expectations_are_moved_to_the_sets_own_prior() {
+    fn expected_share_uses_the_prior_of_the_set() {
         let mut calibration = Calibration::default();
         for number in 0..100_i64 {
             let seen = Observation { log_odds: -7.0, ..honest(number as u64, 0, 0.0) };
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn visits_that_have_ended_leave_memory() {
+    fn calibration_forgets_ended_visits() {
         let mut calibration = Calibration::default();
         for number in 0..1_000 {
             calibration.add(&honest(number as u64, number * 10 * MINUTE, 0.0), false);

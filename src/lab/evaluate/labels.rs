@@ -1,4 +1,4 @@
-//! What is known of the events of a labelled set: which are a thief's, and which belong to an honest hard case.
+//! Labels of a set: which events are a thief's, and which belong to a hard case of legitimate use.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -9,45 +9,45 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::event::{BaselineId, Event};
 
-/// A whole theft (a campaign is one), or one instance of an honest hard case.
+/// One theft (a campaign is one), or one instance of a hard case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Case {
-    /// What kind of theft or of hard case, as `foreign_host`.
+    /// Kind of theft or of hard case, for example `foreign_host`.
     pub scenario: String,
-    /// As the labels name it, or else the number of its baseline.
+    /// The name in the labels, otherwise the key of the baseline.
     pub name: String,
     pub theft: bool,
 }
 
-/// Number of a [`Case`].
+/// Index of a [`Case`].
 pub type CaseNumber = u32;
 
-/// Labels by event id, from a file or, where there is none, from the events' own `attrs`.
+/// Labels by event id, from a file or from the events' own `attrs`.
 #[derive(Debug, Default)]
 pub struct Labels {
     cases: Vec<Case>,
     by_name: HashMap<(bool, String, String), CaseNumber>,
-    /// By the hash of the event id: a set of ten million labels meets two equal ones with odds of 1 in 100,000.
+    /// By the hash of the event id. In a set of ten million labels, the probability of a collision is 1 in 100,000.
     by_event: Option<HashMap<u64, Label>>,
-    /// Events whose label was found, each counted once.
+    /// Events with a label, each counted once.
     matched: usize,
 }
 
-/// What a labels file holds about one event.
+/// Content of a labels file for one event.
 #[derive(Debug)]
 struct Label {
     named: Named,
     matched: bool,
 }
 
-/// A label whose case is named, or is the baseline's own within a scenario.
+/// Identity of a case: its name, or without one its baseline in a scenario.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Named {
     Case(CaseNumber),
     PerBaseline { theft: bool, scenario: Box<str> },
 }
 
-/// Why a labels file cannot be used.
+/// Why a labels file cannot be used. Lines count from 1.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LabelError {
@@ -69,8 +69,9 @@ struct Line {
 }
 
 impl Labels {
-    /// Reads one JSON object a line: `{"event_id":"…","label":"theft"|"honest","scenario":"…","case":"…"}`. Without
-    /// `case`, the events of one baseline and scenario are one case. Events that are not listed are plain honest use.
+    /// Reads one JSON object per line: `{"event_id":"…","label":"theft"|"honest","scenario":"…","case":"…"}`. Without
+    /// `case`, the events of one baseline and scenario are one case. Events without a label are ordinary legitimate
+    /// use.
     pub fn read(input: impl BufRead) -> Result<Self, LabelError> {
         let mut labels = Self::default();
         let mut by_event = HashMap::new();
@@ -88,20 +89,20 @@ impl Labels {
             let label = Label { named: named.clone(), matched: false };
             let before = by_event.insert(xxh3_64(line.event_id.as_bytes()), label);
             if before.is_some_and(|before| before.named != named) {
-                return Err(wrong(format!("the event \"{}\" is labelled twice, and not alike", line.event_id)));
+                return Err(wrong(format!("the event \"{}\" has two different labels", line.event_id)));
             }
         }
         labels.by_event = Some(by_event);
         Ok(labels)
     }
 
-    /// Labels that the events carry themselves: `attrs.label`, `attrs.scenario` and `attrs.case`, read as in a file.
+    /// Labels in the events: `attrs.label`, `attrs.scenario` and `attrs.case`, with the meaning of a file's fields.
     #[must_use]
     pub fn in_attrs() -> Self {
         Self::default()
     }
 
-    /// The case that an event is part of; `None` for plain honest use.
+    /// The case of an event; `None` for ordinary legitimate use.
     pub fn of(&mut self, event: &Event<'_>, baseline: BaselineId) -> Option<CaseNumber> {
         let named = match &mut self.by_event {
             Some(by_event) => {
@@ -121,13 +122,13 @@ impl Labels {
         })
     }
 
-    /// Labels whose event was seen.
+    /// Number of labels whose event was seen.
     #[must_use]
     pub const fn matched(&self) -> usize {
         self.matched
     }
 
-    /// Labels in the file; `None` where the events' `attrs` carry them.
+    /// Number of labels in the file; `None` if the labels are in the events.
     #[must_use]
     pub fn in_file(&self) -> Option<usize> {
         self.by_event.as_ref().map(HashMap::len)
@@ -138,7 +139,7 @@ impl Labels {
         &self.cases[number as usize]
     }
 
-    /// Every case met so far, by number.
+    /// All cases seen so far, in the order of their numbers.
     #[must_use]
     pub fn cases(&self) -> &[Case] {
         &self.cases
@@ -193,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn events_of_one_case_meet_in_it() {
+    fn label_joins_events_of_one_case() {
         let text = r#"{"event_id":"a","label":"theft","scenario":"campaign","case":"campaign-1"}
 {"event_id":"b","label":"theft","scenario":"campaign","case":"campaign-1"}
 
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_case_each_baseline_has_its_own() {
+    fn label_without_case_uses_the_baseline() {
         let text = r#"{"event_id":"a","label":"theft"}
 {"event_id":"b","label":"theft"}
 {"event_id":"c","label":"theft"}"#;
@@ -217,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn events_may_carry_their_labels() {
+    fn labels_may_be_in_the_events() {
         let mut labels = Labels::in_attrs();
         let mut of = |attrs: &[(&'static str, &'static str)]| {
             let mut event = event("a", 0);
@@ -226,15 +227,15 @@ mod tests {
         };
         assert_eq!(of(&[("label", "theft"), ("scenario", "insider"), ("case", "i1")]), Some(0));
         assert_eq!(of(&[("label", "honest"), ("scenario", "travel"), ("case", "t1")]), Some(1));
-        assert_eq!(of(&[("label", "honest")]), None, "plain honest use");
+        assert_eq!(of(&[("label", "honest")]), None, "ordinary legitimate use");
         assert_eq!(of(&[("team", "theft")]), None);
     }
 
     #[test]
-    fn mistakes_are_told_with_their_line() {
+    fn label_errors_contain_the_line() {
         insta::assert_snapshot!(read("\n{\"event_id\":\"a\",\"label\":\"thief\"}").expect_err("wrong"), @r#"line 2: `label` is "thief"; write "theft" or "honest""#);
         insta::assert_snapshot!(read("{\"label\":\"theft\"}").expect_err("wrong"), @"line 1: missing field `event_id` at line 1 column 17");
         let twice = "{\"event_id\":\"a\",\"label\":\"theft\"}\n{\"event_id\":\"a\",\"label\":\"honest\"}";
-        insta::assert_snapshot!(read(twice).expect_err("wrong"), @r#"line 2: the event "a" is labelled twice, and not alike"#);
+        insta::assert_snapshot!(read(twice).expect_err("wrong"), @r#"line 2: the event "a" has two different labels"#);
     }
 }

@@ -1,4 +1,4 @@
-//! What is kept of a labelled run: for each token-day and each case what its scores reached, never the events.
+//! Results of a labelled run: the scores of each token-day and each case, but not the events.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -9,54 +9,54 @@ use crate::enrichment::Device;
 use crate::event::{BaselineId, TokenType};
 use crate::verdict::{IncidentId, Verdict};
 
-/// One score of each detector, more suspicious is higher: [`super::OURS`] first, then the peers'.
+/// One score per method, higher is more suspicious: [`super::OURS`] first, then the comparison rules.
 pub type Scores = [f32; DETECTORS];
 
-/// Below every score: no event, or a detector that was not asked.
+/// Below every score: there was no event, or the method did not run.
 pub const NONE: Scores = [f32::NEG_INFINITY; DETECTORS];
 
-/// How long after a theft's event an alert on the same token still speaks of the theft, milliseconds: the half-life
-/// of evidence, for the owner's next use may be what gives the theft away.
+/// Time after a theft's event in which an alert on the same token is attributed to the theft, in milliseconds. It
+/// equals the half-life of evidence, because often the owner's next use reveals the theft.
 const AFTERMATH_MS: i64 = 86_400_000;
 const DAY_MS: i64 = 86_400_000;
 
-/// One judged event, as the measures see it.
+/// One scored event with its label.
 #[derive(Clone, Debug)]
 pub struct Observation {
     pub baseline: BaselineId,
-    /// Event time, milliseconds since the epoch.
+    /// Event time in milliseconds since the epoch.
     pub at: i64,
-    /// The case that it is part of, and whether that is a theft.
+    /// The case of the event, and whether it is a theft.
     pub case: Option<(CaseNumber, bool)>,
     pub scores: Scores,
-    /// Natural log-odds of theft.
+    /// Log-odds of theft, in nats.
     pub log_odds: f64,
     pub p_value: f64,
     pub verdict: Verdict,
     pub incident: Option<IncidentId>,
-    /// Number of address and agent together: tells visits apart.
+    /// Key of address and user agent, to distinguish visits.
     pub holder: u64,
     pub token_type: TokenType,
     pub device: Device,
 }
 
-/// What came of a [`Ledger::observe`] that somebody should be told.
+/// Result of [`Ledger::observe`] that the report lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Noted {
     Nothing,
-    /// The verdict would have revoked a token that nobody had stolen, for the first time.
+    /// The first verdict of revoke on a token that was not stolen.
     FalseRevocation,
 }
 
-/// The measures, as they are filled.
+/// Everything that is measured during the run.
 #[derive(Debug, Default)]
 pub struct Ledger {
     days: HashMap<(BaselineId, i64), TokenDay>,
     cases: BTreeMap<CaseNumber, CaseRecord>,
     stolen: HashMap<BaselineId, Stolen>,
-    /// Whether the first revocation of each token was right.
+    /// For each revoked baseline, whether its first revocation was correct.
     revoked: HashMap<BaselineId, bool>,
-    /// Incidents that a thief's event belongs to.
+    /// Incidents with an event of a thief.
     true_incidents: HashSet<IncidentId>,
     pub calibration: Calibration,
 }
@@ -64,47 +64,47 @@ pub struct Ledger {
 /// A baseline that a thief has used.
 #[derive(Clone, Copy, Debug)]
 struct Stolen {
-    /// Event time of the thief's last use, milliseconds since the epoch.
+    /// Event time of the thief's last use, in milliseconds since the epoch.
     at: i64,
-    /// Nobody has used it since.
+    /// The thief's use is the latest use of the token.
     is_last: bool,
 }
 
-/// What one baseline's honest events reached on one UTC day.
+/// The legitimate events of one baseline on one UTC day.
 #[derive(Clone, Debug)]
 pub struct TokenDay {
-    /// The highest score of an honest event; [`NONE`] where the day had none.
+    /// The highest scores of legitimate events; [`NONE`] if the day had none.
     pub maxima: Scores,
-    /// By detector: the highest came while, or shortly after, a thief used the token.
+    /// By method: whether the highest score came while, or within a day after, a thief used the token.
     pub while_stolen: [bool; DETECTORS],
-    /// The incident of the event that our highest score belongs to.
+    /// The incident of the event with our highest score.
     pub incident: Option<IncidentId>,
-    /// The first verdict of alert or revoke on this day was right.
+    /// Whether the first verdict of alert or revoke on this day was correct.
     pub alerted: Option<bool>,
 }
 
-/// What the events of one case reached.
+/// The events of one case.
 #[derive(Clone, Debug)]
 pub struct CaseRecord {
     pub events: u32,
-    /// How often the thief came to a token that nobody, or the owner, had used last.
+    /// Number of times that the thief began to use the token, first or after the owner.
     pub turns: u32,
-    /// Event time of the earliest event, milliseconds since the epoch.
+    /// Event time of the earliest event, in milliseconds since the epoch.
     pub first_at: i64,
-    /// Each time that a detector's score rose above all before: the last is its highest.
+    /// By method: the events whose score exceeded all earlier ones; the last one has the highest score.
     pub rises: [Vec<Rise>; DETECTORS],
     pub verdict: Verdict,
 }
 
-/// A score that no earlier event of the case had reached.
+/// A score above all earlier ones of the case.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rise {
     pub score: f32,
-    /// Events of the case up to and with this one.
+    /// Number of the case's events up to this one.
     pub events: u32,
-    /// Turns of the thief's, likewise.
+    /// Number of the thief's turns up to this one.
     pub turns: u32,
-    /// Event time, milliseconds since the epoch.
+    /// Event time in milliseconds since the epoch.
     pub at: i64,
 }
 
@@ -141,12 +141,12 @@ impl Ledger {
         Noted::Nothing
     }
 
-    /// Token-days: baselines by the UTC days on which they had an honest event.
+    /// Token-days: baselines by UTC days with a legitimate event.
     pub fn token_days(&self) -> impl Iterator<Item = &TokenDay> {
         self.days.values().filter(|day| day.is_honest())
     }
 
-    /// UTC days on which some baseline had an honest event.
+    /// Number of UTC days with a legitimate event.
     #[must_use]
     pub fn days(&self) -> usize {
         let honest = self.days.iter().filter(|(_, day)| day.is_honest());
@@ -157,8 +157,8 @@ impl Ledger {
         self.cases.iter().map(|(number, case)| (*number, case))
     }
 
-    /// The highest honest score of every cause of a false alert: token-days that share an incident have one cause.
-    /// What belongs to a true incident, or befell a stolen token, is none.
+    /// The highest legitimate score of each cause of a false positive. Token-days of one incident have one cause.
+    /// Incidents with a thief's event and stolen tokens are left out.
     #[must_use]
     pub fn false_causes(&self, detector: usize) -> Vec<f32> {
         let mut by_incident: HashMap<IncidentId, f32> = HashMap::new();
@@ -178,13 +178,13 @@ impl Ledger {
         causes
     }
 
-    /// Alerted token-days: rightly, falsely.
+    /// Token-days with an alert: correct, false.
     #[must_use]
     pub fn alerts(&self) -> (u64, u64) {
         split(self.days.values().filter_map(|day| day.alerted))
     }
 
-    /// Revoked baselines: rightly, falsely.
+    /// Revoked baselines: correct, false.
     #[must_use]
     pub fn revocations(&self) -> (u64, u64) {
         split(self.revoked.values().copied())
@@ -198,7 +198,7 @@ fn split(right: impl Iterator<Item = bool>) -> (u64, u64) {
 impl TokenDay {
     const NEW: Self = Self { maxima: NONE, while_stolen: [false; DETECTORS], incident: None, alerted: None };
 
-    /// Every event gives our own score, so that one below all scores tells of a day without an honest event.
+    /// Every event has one of our scores, so a day without one had no legitimate event.
     fn is_honest(&self) -> bool {
         self.maxima[super::OURS] > f32::NEG_INFINITY
     }
@@ -239,7 +239,7 @@ impl CaseRecord {
         self.rises[detector].last().map_or(f32::NEG_INFINITY, |rise| rise.score)
     }
 
-    /// The first event that goes over `bar`.
+    /// The first event above `bar`.
     #[must_use]
     pub fn detected(&self, detector: usize, bar: f32) -> Option<Rise> {
         self.rises[detector].iter().find(|rise| rise.score > bar).copied()
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_day_is_a_baseline_on_a_utc_day_with_an_honest_event() {
+    fn token_day_needs_a_legitimate_event() {
         let mut ledger = Ledger::default();
         ledger.observe(&honest(1, 23 * HOUR, -7.0));
         ledger.observe(&honest(1, 23 * HOUR + 1, -3.0));
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn token_days_of_one_incident_have_one_cause_and_a_true_incident_is_none() {
+    fn false_causes_exclude_true_incidents() {
         let mut ledger = Ledger::default();
         let in_incident = |seen: Observation, id: u64| Observation { incident: Some(IncidentId(id)), ..seen };
         ledger.observe(&in_incident(honest(1, 0, 3.0), 7));
@@ -280,17 +280,17 @@ mod tests {
         ledger.observe(&in_incident(honest(3, 0, 5.0), 8));
         ledger.observe(&in_incident(theft(4, 0, 6.0, 0), 8));
         ledger.observe(&honest(5, 0, -7.0));
-        // Of the stolen token's owner, an hour later and two days later.
+        // The owner of the stolen token, an hour later and two days later.
         ledger.observe(&honest(4, HOUR, 2.0));
         ledger.observe(&honest(4, 50 * HOUR, 1.0));
         let mut causes = ledger.false_causes(0);
         causes.sort_by(f32::total_cmp);
         assert_eq!(causes, [-7.0, 1.0, 4.0]);
-        assert_eq!(maxima(&ledger).len(), 6, "the other count takes them all");
+        assert_eq!(maxima(&ledger).len(), 6, "every token-day counts without causes");
     }
 
     #[test]
-    fn a_case_remembers_when_its_score_rose() {
+    fn case_stores_each_rise_of_its_score() {
         let mut ledger = Ledger::default();
         for (minute, score) in [(10, -2.0), (12, -4.0), (11, 1.0), (30, 1.0), (40, 6.0)] {
             ledger.observe(&theft(1, minute * 60_000, score, 0));
@@ -302,12 +302,12 @@ mod tests {
         assert_eq!(case.first_at, 10 * 60_000);
         assert_eq!(detected(-3.0), Some((1, 10)));
         assert_eq!(detected(0.0), Some((3, 11)));
-        assert_eq!(detected(1.0), Some((5, 40)), "over the bar, not at it");
+        assert_eq!(detected(1.0), Some((5, 40)), "above the threshold, not at it");
         assert_eq!(detected(6.0), None);
     }
 
     #[test]
-    fn a_turn_of_the_thiefs_begins_after_a_use_of_the_owners() {
+    fn turn_begins_after_a_use_of_the_owner() {
         let mut ledger = Ledger::default();
         ledger.observe(&honest(1, 0, 0.0));
         for (at, thief) in [(1, true), (2, true), (3, false), (4, true), (5, false), (6, false), (7, true)] {
@@ -319,11 +319,11 @@ mod tests {
     }
 
     #[test]
-    fn a_revocation_is_right_once_a_thief_has_the_token() {
+    fn revocation_is_correct_once_a_thief_came() {
         let mut ledger = Ledger::default();
         let revoke = |seen: Observation| Observation { verdict: Verdict::Revoke, ..seen };
         assert_eq!(ledger.observe(&revoke(honest(1, 0, 9.0))), Noted::FalseRevocation);
-        assert_eq!(ledger.observe(&revoke(honest(1, 1, 9.0))), Noted::Nothing, "it is gone already");
+        assert_eq!(ledger.observe(&revoke(honest(1, 1, 9.0))), Noted::Nothing, "the token is already revoked");
         ledger.observe(&theft(2, 0, 0.0, 0));
         assert_eq!(ledger.observe(&revoke(honest(2, HOUR, 9.0))), Noted::Nothing);
         assert_eq!(ledger.observe(&revoke(theft(3, 0, 9.0, 1))), Noted::Nothing);

@@ -1,8 +1,8 @@
-//! How good the judgement is, measured on labelled events that go the same way as all others.
+//! Measures detection on labelled events, which take the same path as all others.
 //!
-//! [`Measure`] stands where the rows of a store would: the [`pipeline`](crate::pipeline) hands it every judged event.
-//! It keeps what each token-day and each case reached ([`ledger`]), from which a [`Report`] is made in the end. How to
-//! read that: `docs/evaluation.md`.
+//! [`Measure`] takes the place of the store's rows: the [`pipeline`](crate::pipeline) passes every scored event to it.
+//! It keeps the scores of each token-day and each case ([`ledger`]) and finally makes a [`Report`] of them.
+//! `docs/evaluation.md` defines the figures.
 
 pub mod budget;
 pub mod calibration;
@@ -26,49 +26,49 @@ use crate::event::Event;
 use crate::port::{ActionRow, EventRow, Rows};
 use crate::verdict::{Incident, Signal};
 
-/// Everything that scores: we, and the comparison rules after us.
+/// Number of methods that score events: tokenwarden and the comparison rules.
 pub const DETECTORS: usize = 1 + peer::COUNT;
-/// Our own place among the detectors.
+/// Index of tokenwarden among the methods.
 pub const OURS: usize = 0;
 
-/// False revocations told one by one; the rest are only counted.
+/// Maximum number of false revocations in the report. Further ones are only counted.
 const FALSE_REVOCATIONS_TOLD_MAX: usize = 1_000;
 
-/// Measures every event that it is given.
+/// Measures each event that it receives.
 pub struct Measure {
     labels: Labels,
     peers: Vec<Box<dyn Peer>>,
     warmup: Warmup,
     ledger: Ledger,
     false_revocations: Vec<FalseRevocation>,
-    /// Of each theft the event with the highest log-odds.
+    /// For each theft, the event with the highest log-odds.
     most_telling: HashMap<CaseNumber, ToldEvent>,
     events: usize,
 }
 
-/// An event that is worth looking at by itself.
+/// An event in the report.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ToldEvent {
     pub event_id: String,
-    /// The family or token that the baseline belongs to.
+    /// Grant or token of the baseline.
     pub subject: String,
     pub log_odds: f64,
     /// Rule, share in nats and reason of each signal.
     pub signals: Vec<String>,
 }
 
-/// A token of which judgement was sure that it is stolen, and it was not.
+/// A verdict of revoke on a token that was not stolen.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct FalseRevocation {
     #[serde(flatten)]
     pub event: ToldEvent,
-    /// The honest hard case that it is part of.
+    /// The hard case of the event.
     pub scenario: Option<String>,
 }
 
 impl Measure {
-    /// With `with_peers`, the comparison rules too. They and judgement learn during the first `warmup_days` of event
-    /// time, and nothing is measured.
+    /// `with_peers` runs the comparison rules too. During the first `warmup_days` of event time, they and the engine
+    /// learn, and nothing is measured.
     #[must_use]
     pub fn new(labels: Labels, with_peers: bool, warmup_days: u32) -> Self {
         Self {
@@ -82,14 +82,14 @@ impl Measure {
         }
     }
 
-    /// The labels, with a count of those that matched an event.
+    /// The labels, with the number of those that matched an event.
     #[must_use]
     pub const fn labels(&self) -> &Labels {
         &self.labels
     }
 
     fn observe(&mut self, row: &EventRow<'_>) {
-        // By the time at which it was judged: a clock that is wrong makes no day of its own.
+        // The time at which the event was scored, so that a wrong clock adds no day.
         let EventRow { event, outcome, judged_at: at, .. } = *row;
         let mut scores: Scores = NONE;
         scores[OURS] = outcome.log_odds as f32;
@@ -131,10 +131,10 @@ impl Measure {
     }
 }
 
-/// The beginning of a run, of which nothing is measured.
+/// The start of a run, which is not measured.
 ///
-/// It is counted in event time that passes from event to event. The first events may have a wrong clock, and the stream
-/// then steps to another time: a step counts as one day at the most, and a step back as nothing.
+/// Its length is event time between consecutive events. The first events may have a wrong clock, after which the stream
+/// steps to another time. A step forward counts as one day at most, a step back as nothing.
 #[derive(Clone, Copy, Debug)]
 struct Warmup {
     /// Milliseconds.
@@ -178,7 +178,7 @@ fn subject<'a>(event: &'a Event<'_>) -> &'a str {
     event.family_id.as_deref().unwrap_or_else(|| event.token_id.as_str())
 }
 
-/// Where an ordinary run would encode rows. What is measured stays until the report is made.
+/// In an ordinary run these methods encode rows. Results stay until the report is made.
 impl Rows for Measure {
     fn push_event(&mut self, row: &EventRow<'_>) {
         self.observe(row);
@@ -221,7 +221,7 @@ mod tests {
             let days = if wrong < 0 { 0..9 } else { 0..10 };
             for passed in days.clone() {
                 assert!(!warmup.is_over(day(passed)), "{wrong}: {passed}");
-                assert!(!warmup.is_over(day(passed) - 3_600_000), "late events count nothing");
+                assert!(!warmup.is_over(day(passed) - 3_600_000), "late events add no time");
             }
             assert!(warmup.is_over(day(days.end)), "{wrong}");
         }
@@ -229,7 +229,7 @@ mod tests {
         assert!(none.is_over(day(400)) && none.is_over(day(0)));
     }
 
-    /// A plain event with nothing but an id and a time.
+    /// An event with only an id and a time.
     pub(super) fn event(id: &str, at: i64) -> Event<'static> {
         Event {
             event_id: id.to_owned().into(),
@@ -261,7 +261,7 @@ mod tests {
         }
     }
 
-    /// Plain honest use of a baseline.
+    /// Ordinary legitimate use of a baseline.
     pub(super) fn honest(baseline: u64, at: i64, score: f32) -> Observation {
         let mut scores = NONE;
         scores[super::OURS] = score;

@@ -1,8 +1,9 @@
-//! The rules that people know from elsewhere, run on the same events and measured by the same code.
+//! Widely published detection rules, run on the same events and measured by the same code.
 //!
-//! Each gives every event a score, 0 where the rule says nothing. A rule that only says yes or no gets the ranking
-//! among its hits that serves it best, so that it can be compared at equal false alerts; what it does as published is
-//! told too, at its [`own bar`](Peer::own_bar). All of them learn as published: from everything, thieves included.
+//! Each rule gives every event a score, 0 if it does not fire. A rule without a score of its own is ranked by the order
+//! that is best for it, so that it can be compared at equal false positives. The result of its published setting is
+//! reported too ([`own bar`](Peer::own_bar)). All rules learn as published, from every event including those of
+//! thieves.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,18 +14,18 @@ use crate::place::{Coordinates, Country};
 /// A comparison rule.
 pub trait Peer: Send + Sync {
     fn name(&self) -> &'static str;
-    /// What it does and how its hits are ranked, one sentence.
+    /// What it does and how its hits are ranked, in one sentence.
     fn about(&self) -> &'static str;
-    /// A score above this is what the rule, as published, would raise.
+    /// The published threshold: a score above it fires. `None` if there is none.
     fn own_bar(&self) -> Option<f32>;
-    /// Judges one event, then learns from it.
+    /// Scores one event, then learns from it.
     fn score(&mut self, event: &EnrichedEvent<'_>) -> f32;
 }
 
 /// Number of comparison rules.
 pub const COUNT: usize = 5;
 
-/// One of each, nothing learnt.
+/// One of each, without any history.
 #[must_use]
 pub fn all() -> [Box<dyn Peer>; COUNT] {
     [
@@ -36,16 +37,16 @@ pub fn all() -> [Box<dyn Peer>; COUNT] {
     ]
 }
 
-/// A number for whoever the token speaks for: the user, else the baseline.
+/// Key of the user, otherwise of the baseline.
 fn user(event: &EnrichedEvent<'_>) -> u64 {
     event.keys.user.unwrap_or(event.keys.baseline)
 }
 
-/// The first use from a country that the user was never seen in.
+/// The first use from a country that is new to the user.
 #[derive(Default)]
 struct NewCountry {
     seen: HashMap<u64, HashSet<Country>>,
-    /// Users seen in each country, all of it.
+    /// Number of users seen in each country.
     users: HashMap<Country, u32>,
     pairs: u32,
 }
@@ -56,7 +57,7 @@ impl Peer for NewCountry {
     }
 
     fn about(&self) -> &'static str {
-        "first use from a country new to the user; the rarer the country among all users, the higher"
+        "first use from a country that is new to the user; ranked by rarity of the country among all users"
     }
 
     fn own_bar(&self) -> Option<f32> {
@@ -78,16 +79,17 @@ impl Peer for NewCountry {
     }
 }
 
-/// The speed between two sightings of a user, without error bars.
+/// The speed between two events of a user, without accuracy radii.
 #[derive(Default)]
 struct FixedSpeed {
     last: HashMap<u64, (i64, Coordinates)>,
 }
 
 impl FixedSpeed {
-    /// Above an airliner's: what products publish lies between 800 and 1,000.
+    /// Faster than an airliner. Published limits are between 800 and 1,000 km/h.
     const LIMIT_KM_H: f32 = 1_000.0;
-    /// Two sightings at once are a second apart, or every dual stack would be infinitely fast.
+    /// Simultaneous events count as one second apart. Otherwise a change between IPv4 and IPv6 would be infinitely
+    /// fast.
     const APART_MS_MIN: i64 = 1_000;
 }
 
@@ -97,7 +99,7 @@ impl Peer for FixedSpeed {
     }
 
     fn about(&self) -> &'static str {
-        "kilometres per hour from the user's sighting before, city centre to city centre; its own limit is 1,000"
+        "speed in km/h since the user's previous event, between city centres; published limit 1,000 km/h"
     }
 
     fn own_bar(&self) -> Option<f32> {
@@ -113,7 +115,7 @@ impl Peer for FixedSpeed {
     }
 }
 
-/// Great-circle distance on a sphere of 6,371 km, haversine formula.
+/// Great-circle distance in km on a sphere of radius 6,371 km, by the haversine formula.
 fn distance_km(a: Coordinates, b: Coordinates) -> f64 {
     let radians = |degrees: f32| f64::from(degrees).to_radians();
     let (north, east) = (radians(b.latitude) - radians(a.latitude), radians(b.longitude) - radians(a.longitude));
@@ -122,7 +124,7 @@ fn distance_km(a: Coordinates, b: Coordinates) -> f64 {
     2.0 * 6_371.0 * h.sqrt().min(1.0).asin()
 }
 
-/// An address that the token was not used from in 30 days.
+/// An address from which the token was not used for 30 days.
 #[derive(Default)]
 struct NewAddress {
     tokens: HashMap<BaselineId, KnownAddresses>,
@@ -130,9 +132,9 @@ struct NewAddress {
 
 #[derive(Default)]
 struct KnownAddresses {
-    /// When each address was last used, milliseconds since the epoch.
+    /// Last use of each address, in milliseconds since the epoch.
     last: HashMap<u64, i64>,
-    /// Uses since the last hit.
+    /// Number of uses since the last hit.
     quiet: u32,
 }
 
@@ -146,7 +148,7 @@ impl Peer for NewAddress {
     }
 
     fn about(&self) -> &'static str {
-        "an address the token was not used from in 30 days; the longer it kept to its addresses before, the higher"
+        "an address that the token has not used for 30 days; ranked by how long it had kept its addresses"
     }
 
     fn own_bar(&self) -> Option<f32> {
@@ -163,7 +165,7 @@ impl Peer for NewAddress {
             known.quiet += 1;
             return 0.0;
         }
-        // Here only, for it happens seldom: what is too old to be known needs no memory.
+        // Expired addresses are removed only here, because hits are rare.
         known.last.retain(|_, last| at - *last <= Self::KEPT_MS);
         let score = 1.0 + f64::from(known.quiet).ln_1p() as f32;
         known.quiet = 0;
@@ -171,7 +173,7 @@ impl Peer for NewAddress {
     }
 }
 
-/// Two addresses of one token in one bucket of 30 minutes.
+/// Two addresses of one token in one 30-minute bucket.
 #[derive(Default)]
 struct TwoAddresses {
     tokens: HashMap<BaselineId, Bucket>,
@@ -187,7 +189,7 @@ struct Bucket {
 
 impl TwoAddresses {
     const BUCKET_MS: i64 = 1_800_000;
-    /// More are counted no further.
+    /// Maximum number of addresses that are counted.
     const ADDRESSES_MAX: usize = 64;
 }
 
@@ -197,7 +199,7 @@ impl Peer for TwoAddresses {
     }
 
     fn about(&self) -> &'static str {
-        "two addresses of the token in one half hour of the clock; more addresses are higher, then more changes between them"
+        "two addresses of the token in one half hour of the clock; ranked by number of addresses, then of changes"
     }
 
     fn own_bar(&self) -> Option<f32> {
@@ -224,11 +226,13 @@ impl Peer for TwoAddresses {
 }
 
 /// After Freeman, Jain, Dürmuth, Biggio and Giacinto, "Who Are You? A Statistical Approach to Measuring User
-/// Authenticity", NDSS 2016: ln p(x) − ln p(x | user), summed over address and agent taken as independent, attackers
-/// and users taken as equally likely everywhere (the paper's form without attack data). p(x | user) is smoothed by
-/// backing off to coarser values: address, network, country, everybody; and agent, version, family, everybody. A level
-/// is left as often as the user's own past had new values at it (Witten and Bell, "The zero-frequency problem", 1991).
-/// Its log-ins are visits here: the user's calls with one address and agent, gaps under 30 minutes.
+/// Authenticity", NDSS 2016: ln p(x) − ln p(x | user), summed over address and user agent, which are assumed
+/// independent. Attackers and users are assumed equally likely everywhere (the paper's form without attack data).
+///
+/// p(x | user) is smoothed by backing off to coarser values: address, network, country, all users; and user agent,
+/// version, family, all users. The probability of leaving a level is the rate of new values at that level in the user's
+/// history (Witten and Bell, "The zero-frequency problem", 1991). The paper's log-ins are visits here: calls of a user
+/// with one address and user agent, with gaps below 30 minutes.
 #[derive(Default)]
 struct LikelihoodRatio {
     population: Counts,
@@ -238,11 +242,11 @@ struct LikelihoodRatio {
 const LEVELS: usize = 3;
 const FEATURES: usize = 2;
 
-/// How often each value of each level was seen, in visits.
+/// Number of visits with each value of each level.
 #[derive(Default)]
 struct Counts {
     values: HashMap<(u8, u64), u32>,
-    /// Different values, by level of each feature.
+    /// Number of distinct values, by level of each feature.
     different: [[u32; LEVELS]; FEATURES],
     visits: u32,
 }
@@ -265,7 +269,7 @@ impl Peer for LikelihoodRatio {
     }
 
     fn about(&self) -> &'static str {
-        "Freeman et al. 2016: everybody's against the user's own probability of address and agent, each with back-off"
+        "Freeman et al. 2016: probability of address and user agent among all users against that of the user, with back-off"
     }
 
     fn own_bar(&self) -> Option<f32> {
@@ -311,19 +315,19 @@ impl Counts {
         }
     }
 
-    /// −Σ ln p(x | user) / p(x), these being the user's counts.
+    /// −Σ ln p(x | user) / p(x); `self` holds the counts of the user.
     fn surprise(&self, features: &[[u64; LEVELS]; FEATURES], population: &Self) -> f64 {
         let mut surprise = 0.0;
         for (feature, levels) in features.iter().enumerate() {
-            // At the root, the user is everybody.
+            // At the root, the probabilities of the user and of all users are equal.
             let mut ratio = 1.0;
             for (level, value) in levels.iter().enumerate().rev() {
                 let key = key(feature, level, *value);
                 let count = |counts: &Self| f64::from(counts.values.get(&key).copied().unwrap_or(0));
-                // With one visit more, so that what nobody was seen with is rare and not impossible.
+                // One visit is added, so that a value without visits is rare instead of impossible.
                 let everybodys = (count(population) + 1.0) / f64::from(population.visits + 1);
                 let (visits, different) = (f64::from(self.visits), f64::from(self.different[feature][level]));
-                // A finer value's share within its coarser one is everybody's, and cancels.
+                // The share of a finer value within its coarser one is that of all users, and cancels out.
                 ratio = (count(self) / everybodys + different * ratio) / (visits + different);
             }
             surprise -= ratio.ln();
@@ -354,7 +358,7 @@ mod tests {
     const MUNICH: &str = "192.0.2.2";
     const SYDNEY: &str = "198.51.100.1";
 
-    /// 192.0.2/24 is German, everything else Australian.
+    /// 192.0.2.0/24 is in Germany, every other address in Australia.
     struct Two;
 
     impl GeoLookup for Two {
@@ -371,7 +375,7 @@ mod tests {
         }
     }
 
-    /// Scores of a story: user, time in minutes, address, agent.
+    /// Scores of a sequence of events: user, time in minutes, address, user agent.
     fn scores(mut peer: impl Peer, story: &[(&str, i64, &str, &str)]) -> Vec<f32> {
         let mut enricher = Enricher::with_lookup(Box::new(Two));
         story
@@ -394,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn a_country_is_new_once_and_the_first_is_not() {
+    fn new_country_fires_once_and_not_at_first() {
         let story = [("u", 0, BERLIN, ""), ("u", 1, MUNICH, ""), ("u", 2, SYDNEY, ""), ("u", 3, SYDNEY, "")];
         let scores = scores(NewCountry::default(), &story);
         // One pair of user and country before, none of them with this country.
@@ -402,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn speed_is_distance_over_time() {
+    fn fixed_speed_is_distance_over_time() {
         let story = [("u", 0, BERLIN, ""), ("u", 60, MUNICH, ""), ("u", 60, BERLIN, ""), ("v", 61, SYDNEY, "")];
         let scores = scores(FixedSpeed::default(), &story);
         // Berlin and Munich are 504 km apart.
@@ -412,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_forgotten_after_thirty_days() {
+    fn new_address_forgets_after_thirty_days() {
         let day = DAY / MINUTE;
         let story = [
             ("u", 0, BERLIN, ""),
@@ -427,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn two_addresses_count_within_one_half_hour_of_the_clock() {
+    fn two_addresses_fire_within_one_half_hour() {
         let story = [
             ("u", 0, BERLIN, ""),
             ("u", 29, MUNICH, ""),
@@ -440,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ratio_rises_with_what_is_new_to_the_user_and_common_to_others() {
+    fn likelihood_ratio_rises_with_new_values() {
         let mut story: Vec<_> = (0..20).map(|visit| ("u", visit * 60, BERLIN, "curl/8.1.2")).collect();
         story.extend((0..20).map(|visit| ("v", visit * 60, SYDNEY, "Go-http-client/2.0")));
         let known = story.len();
@@ -449,11 +453,11 @@ mod tests {
         story.push(("u", 2_002, SYDNEY, "curl/8.1.2"));
         story.push(("u", 2_003, SYDNEY, "curl/8.1.2"));
         let scores = &scores(LikelihoodRatio::default(), &story)[known..];
-        assert!(scores[0] < 0.0, "at home: {scores:?}");
+        assert!(scores[0] < 0.0, "known address: {scores:?}");
         assert!(scores[0] < scores[1] && scores[1] < scores[2], "another address, another country: {scores:?}");
-        assert_eq!(scores[2].to_bits(), scores[3].to_bits(), "one visit is judged once");
-        // By hand, for the new country, after 22 visits with two addresses in one network and country: back-off from
-        // two of 24, one of 23 and one of 23. Her one agent: 23 of the 43 visits that everybody made, one more counted.
+        assert_eq!(scores[2].to_bits(), scores[3].to_bits(), "one visit is scored once");
+        // Expected value for the new country, after 22 visits with two addresses in one network and country: back-off
+        // from two of 24, one of 23 and one of 23. The user's only user agent: 23 of all 43 visits, one more counted.
         let address = (2.0 / 24.0) * (1.0 / 23.0) * (1.0 / 23.0_f64);
         let agent = (0..3).fold(1.0_f64, |ratio, _| (22.0 / (23.0 / 43.0) + ratio) / 23.0);
         assert!((f64::from(scores[2]) + address.ln() + agent.ln()).abs() < 1e-5, "{scores:?}");

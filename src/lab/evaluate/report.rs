@@ -1,4 +1,4 @@
-//! The figures, made from a [`Measure`] once everything has been seen.
+//! Computes the figures from a [`Measure`] after the run.
 
 use std::collections::BTreeMap;
 
@@ -11,33 +11,33 @@ use super::{FalseRevocation, Measure, OURS, ToldEvent};
 use crate::pipeline::Tally;
 use crate::verdict::Verdict;
 
-/// False alerts per 1,000 token-days at which everybody is measured.
+/// False positives per 1,000 token-days at which all methods are measured.
 pub const BUDGETS: [f64; 3] = [1.0, 5.0, 20.0];
-/// The budget of which times to detection are told.
+/// Budget for which times to detection are reported.
 pub const BUDGET_OF_TIMES: f64 = BUDGETS[1];
-/// False alerts per 1,000 token-days between which the curves run.
+/// Ends of the curves, in false positives per 1,000 token-days.
 pub const CURVE_BUDGETS: (f64, f64) = (0.1, 100.0);
 const CURVE_POINTS: u32 = 61;
-/// Of the intervals.
+/// Seed of the bootstrap.
 const SEED: u64 = 1;
 
-/// Everything that was measured.
+/// All figures. Serialized as the JSON of `--json`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// Events measured, warm-up left out.
+    /// Number of measured events, without the warm-up.
     pub events: usize,
     pub duplicates: u64,
     pub dead_letters: u64,
-    /// UTC days on which there was an honest event.
+    /// Number of UTC days with a legitimate event.
     pub days: usize,
-    /// Baselines by the UTC days on which they had an honest event.
+    /// Baselines by UTC days with a legitimate event.
     pub token_days: usize,
     pub thefts: usize,
     pub hard_cases: usize,
-    /// We first.
+    /// tokenwarden first, then the comparison rules.
     pub detectors: Vec<Detector>,
     pub scenarios: Vec<Scenario>,
-    /// What was missed is there to be looked at.
+    /// Each theft, so that missed ones can be investigated.
     pub each_theft: Vec<TheftCase>,
     pub alert: Precision,
     pub revoke: Precision,
@@ -47,28 +47,28 @@ pub struct Report {
     pub p: Vec<PTail>,
 }
 
-/// One ranking of the events, ours or a comparison rule's.
+/// Results of one method: tokenwarden or a comparison rule.
 #[derive(Clone, Debug, Serialize)]
 pub struct Detector {
     pub name: &'static str,
     pub about: &'static str,
-    /// At each of [`BUDGETS`], each token-day a unit.
+    /// At each of [`BUDGETS`], counted by token-day.
     pub points: Vec<Point>,
-    /// The same with each cause a unit, true incidents and stolen tokens left out.
+    /// The same counted by cause, without true incidents and stolen tokens.
     pub by_cause: Vec<Point>,
-    /// As published, where it has a setting of its own.
+    /// With the published threshold, if the rule has one.
     pub as_published: Option<Point>,
-    /// False alerts per 1,000 token-days, macro recall.
+    /// Pairs of false positives per 1,000 token-days and macro recall.
     pub curve: Vec<(f64, f64)>,
 }
 
-/// What a bar costs and catches.
+/// Cost and recall of a threshold.
 #[derive(Clone, Debug, Serialize)]
 pub struct Point {
-    /// A score alerts above it; `None` where everything does.
+    /// A score alerts above it; `None` if every score does.
     pub bar: Option<f32>,
     pub false_alerts: usize,
-    /// False alerts that came within a day of a theft's event on the same token.
+    /// False positives within a day after a theft's event on the same token.
     pub while_stolen: usize,
     pub per_1000_token_days: f64,
     pub macro_recall: Share,
@@ -79,13 +79,13 @@ pub struct Point {
 pub struct Scenario {
     pub scenario: String,
     pub cases: usize,
-    /// Our recall at each of [`BUDGETS`].
+    /// Recall of tokenwarden at each of [`BUDGETS`].
     pub recall: Vec<Share>,
-    /// The comparison rules' recall at each of [`BUDGETS`], by rule.
+    /// Recall of the comparison rules at each of [`BUDGETS`], by rule.
     pub peers: Vec<Vec<f64>>,
-    /// Of those caught at [`BUDGET_OF_TIMES`].
+    /// Of the thefts detected at [`BUDGET_OF_TIMES`].
     pub events_to_detect: Option<Spread>,
-    /// How often the thief had come to the token, the owner having used it between.
+    /// Number of times that the thief began to use the token, first or after the owner.
     pub turns_to_detect: Option<Spread>,
     pub minutes_to_detect: Option<Spread>,
     /// Share of cases with a verdict of alert or revoke.
@@ -93,27 +93,27 @@ pub struct Scenario {
     pub revoked: f64,
 }
 
-/// One theft by itself.
+/// One theft.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TheftCase {
     pub scenario: String,
     pub case: String,
     pub events: u32,
-    /// The least of [`BUDGETS`] at which it is caught; `None`: it is missed at all of them.
+    /// The lowest of [`BUDGETS`] at which it is detected; `None` if it is missed at all of them.
     pub caught_at: Option<f64>,
     pub verdict: Verdict,
     /// Its event with the highest log-odds.
     pub most_telling: Option<ToldEvent>,
 }
 
-/// Median and ninetieth percentile.
+/// Median and 90th percentile.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Spread {
     pub median: f64,
     pub p90: f64,
 }
 
-/// How often a verdict was right.
+/// How often a verdict was correct.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Precision {
     pub right: u64,
@@ -122,14 +122,14 @@ pub struct Precision {
     pub precision: Share,
 }
 
-/// One kind of honest hard case.
+/// One kind of hard case of legitimate use.
 #[derive(Clone, Debug, Serialize)]
 pub struct HardCases {
     pub scenario: String,
     pub cases: usize,
-    /// Cases with an alert of ours at each of [`BUDGETS`].
+    /// Cases with an alert of tokenwarden at each of [`BUDGETS`].
     pub alerted: Vec<usize>,
-    /// Cases with a verdict of alert or revoke, and of revoke.
+    /// Cases with a verdict of alert or revoke, and with a verdict of revoke.
     pub verdict_alert: usize,
     pub verdict_revoke: usize,
     /// Cases with an alert at each of [`BUDGETS`], by comparison rule.
@@ -137,7 +137,7 @@ pub struct HardCases {
 }
 
 impl Report {
-    /// `prior`: the log-odds that judgement starts from; `tally`: what became of the messages.
+    /// `prior`: prior log-odds of scoring; `tally`: counts of messages.
     #[must_use]
     pub fn new(mut measure: Measure, prior: f64, tally: &Tally) -> Self {
         measure.ledger.calibration.finish();
@@ -179,7 +179,7 @@ impl Report {
     }
 }
 
-/// One detector's scores, ready to be asked.
+/// Scores of one method, sorted for look-ups.
 struct Scored<'a> {
     detector: usize,
     bars: Bars,
@@ -218,7 +218,7 @@ impl<'a> Scored<'a> {
         let at = |bars: &Bars, bar: Bar| self.point(bars, bar);
         Detector {
             name: peer.map_or("tokenwarden", |peer| peer.name()),
-            about: peer.map_or("the log-odds that somebody else holds the token", |peer| peer.about()),
+            about: peer.map_or("log-odds that somebody other than the owner holds the token", |peer| peer.about()),
             points: BUDGETS.iter().map(|budget| at(&self.bars, self.bars.at_budget(*budget))).collect(),
             by_cause: BUDGETS.iter().map(|budget| at(&self.by_cause, self.by_cause.at_budget(*budget))).collect(),
             as_published: peer.and_then(super::Peer::own_bar).map(|bar| at(&self.bars, self.bars.at(bar))),
@@ -331,8 +331,8 @@ mod tests {
 
     const MINUTE: i64 = 60_000;
 
-    /// 1,000 honest token-days with scores from 0 to 9.99; two hosts (9.985 after three minutes, 5), a campaign of
-    /// two tokens (20), and two honest travellers (9.5, 3).
+    /// 1,000 legitimate token-days with scores from 0 to 9.99; two thefts of `foreign_host` (9.985 after three minutes,
+    /// and 5), a campaign of two tokens (20), and two hard cases of `travel` (9.5 and 3).
     fn measure() -> Measure {
         let labels = r#"{"event_id":"a","label":"theft","scenario":"foreign_host","case":"1"}
 {"event_id":"b","label":"theft","scenario":"foreign_host","case":"2"}
@@ -372,11 +372,11 @@ mod tests {
     }
 
     #[test]
-    fn the_figures_by_hand() {
+    fn report_matches_figures_computed_by_hand() {
         let report = Report::new(measure(), -7.0, &Tally::default());
         assert_eq!((report.token_days, report.thefts, report.hard_cases), (1_000, 3, 2));
         let ours = &report.detectors[OURS];
-        // Bars: 9.98, 9.94, 9.79. Over them: one host of two, and the campaign.
+        // Thresholds: 9.98, 9.94, 9.79. Above them: one theft of two, and the campaign.
         close(&shares(&ours.points), &[0.75, 0.75, 0.75]);
         close(&ours.points.iter().map(|point| point.per_1000_token_days).collect::<Vec<_>>(), &[1.0, 5.0, 20.0]);
         assert_eq!(
@@ -391,16 +391,16 @@ mod tests {
         assert_eq!((report.revoke.right, report.revoke.wrong), (2, 2));
         assert_eq!((report.alert.right, report.alert.wrong), (2, 2));
         close(&[report.revoke.precision.share, report.revoke.wrong_per_million_token_days], &[0.5, 2_000.0]);
-        // 9.5 is over no bar but one of 50 per 1,000.
+        // 9.5 is above the threshold for 50 per 1,000 only.
         let travel = &report.honest[0];
         assert_eq!((travel.cases, travel.alerted.as_slice()), (2, &[0, 0, 0][..]));
-        // The curve ends at 100 per 1,000, where the bar is 8.99.
+        // The curve ends at 100 per 1,000, where the threshold is 8.99.
         assert_eq!(ours.curve.len(), 61);
         close(&[ours.curve[60].0, ours.curve[60].1], &[100.0, 0.75]);
     }
 
     #[test]
-    fn each_theft_is_told_with_the_least_budget_that_catches_it() {
+    fn each_theft_has_the_lowest_sufficient_budget() {
         let told = |measure| {
             let report = Report::new(measure, -7.0, &Tally::default());
             let each = report.each_theft.into_iter();
@@ -409,13 +409,13 @@ mod tests {
         let case = |name: &str, events, caught_at| (name.to_owned(), events, caught_at);
         assert_eq!(told(measure()), [case("1", 3, Some(1.0)), case("2", 1, None), case("3", 2, Some(1.0))]);
         let mut later = measure();
-        // Over the bar of 5 per 1,000, which is 9.94.
+        // Above the threshold for 5 per 1,000, which is 9.94.
         later.ledger.observe(&theft(2_001, MINUTE, 9.96, 1));
         assert_eq!(told(later)[1], case("2", 2, Some(5.0)));
     }
 
     #[test]
-    fn a_set_without_thefts_or_without_anything_has_a_report() {
+    fn report_works_without_thefts_or_events() {
         let empty = || Measure::new(Labels::in_attrs(), true, 0);
         let report = Report::new(empty(), -7.0, &Tally::default());
         assert_eq!((report.token_days, report.thefts, report.detectors.len()), (0, 0, super::super::DETECTORS));
@@ -428,20 +428,20 @@ mod tests {
     }
 
     #[test]
-    fn alerts_on_a_stolen_token_are_told_and_are_no_cause() {
+    fn alert_on_a_stolen_token_is_not_a_cause() {
         let mut measure = measure();
         // The owner, an hour after the thief.
         measure.ledger.observe(&honest(2_002, 60 * MINUTE, 30.0));
         let report = Report::new(measure, -7.0, &Tally::default());
         let ours = &report.detectors[OURS];
         assert_eq!((ours.points[0].false_alerts, ours.points[0].while_stolen), (1, 1));
-        // 30 spends the budget of 1, and 9.99 is the bar; as a cause it is none, and 9.98 remains.
+        // 30 uses the budget of 1, and 9.99 is the threshold. By cause it is left out, and 9.98 remains.
         close(&shares(&ours.points), &[0.5, 0.75, 0.75]);
         close(&shares(&ours.by_cause), &[0.75, 0.75, 0.75]);
     }
 
     #[test]
-    fn the_picture_and_the_tables_hold_every_detector() {
+    fn report_contains_every_method() {
         let report =
             Report::new(Measure { peers: super::super::peer::all().into(), ..measure() }, -7.0, &Tally::default());
         let (svg, text, markdown) = (report.roc_svg(), report.to_text(), report.to_markdown());

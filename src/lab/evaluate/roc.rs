@@ -1,4 +1,4 @@
-//! The curves as a picture: SVG, written out by hand, for a plotting library would bring more than the picture needs.
+//! The curves as an SVG picture, written without a plotting library because the picture needs few elements.
 
 use std::fmt::Write as _;
 
@@ -6,21 +6,21 @@ use super::report::{BUDGETS, CURVE_BUDGETS, Detector, Report};
 
 const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 520.0;
-/// The field of the curves: left, top, right, bottom.
+/// Area of the curves in pixels: left, top, right, bottom.
 const FIELD: [f64; 4] = [70.0, 50.0, 640.0, 460.0];
-/// Okabe and Ito's colours, which the colour-blind tell apart; ours is the first.
+/// Colours by Okabe and Ito, which colour-blind readers can distinguish; the first one is ours.
 const COLOURS: [&str; 6] = ["#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9"];
-/// Least distance between two names at the right edge, pixels.
+/// Minimum distance in pixels between two names at the right edge.
 const NAME_HEIGHT: f64 = 18.0;
 
 impl Report {
-    /// Macro recall over false alerts per 1,000 token-days, the latter on a logarithmic scale; each detector a curve
-    /// with its name, bars as dotted lines where everybody is measured.
+    /// Macro recall over false positives per 1,000 token-days, the latter on a logarithmic scale. Each method has a
+    /// curve with its name; dotted lines mark [`BUDGETS`].
     #[must_use]
     pub fn roc_svg(&self) -> String {
         let mut svg = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" font-size=\"14\">\n\
-             <title>Macro recall over false alerts per 1,000 token-days</title>\n\
+             <title>Macro recall over false positives per 1,000 token-days</title>\n\
              <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"#ffffff\"/>\n"
         );
         axes(&mut svg);
@@ -43,7 +43,7 @@ fn axes(svg: &mut String) {
     const GRID: &str = "stroke=\"#dddddd\"";
     const DOTTED: &str = "stroke=\"#888888\" stroke-dasharray=\"2 4\"";
     let [left, top, right, bottom] = FIELD;
-    label(svg, left, 28.0, "font-size=\"16\"", "Thefts caught (mean over scenarios) at equal false alerts");
+    label(svg, left, 28.0, "font-size=\"16\"", "Thefts detected (mean over scenarios) at equal false positives");
     for fifth in 0..=5 {
         let at = y(f64::from(fifth) / 5.0);
         line(svg, [left, at, right, at], GRID);
@@ -58,7 +58,7 @@ fn axes(svg: &mut String) {
         line(svg, [x(budget), top, x(budget), bottom], DOTTED);
     }
     let middle = f64::midpoint(left, right);
-    label(svg, middle, bottom + 44.0, "text-anchor=\"middle\"", "false alerts per 1,000 token-days");
+    label(svg, middle, bottom + 44.0, "text-anchor=\"middle\"", "false positives per 1,000 token-days");
 }
 
 fn curve(svg: &mut String, number: usize, detector: &Detector) {
@@ -76,7 +76,7 @@ fn line(svg: &mut String, [x1, y1, x2, y2]: [f64; 4], style: &str) {
     put(svg, format_args!("<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" {style}/>\n"));
 }
 
-/// `text` is our own and needs no escapes.
+/// `text` contains no characters that need escapes.
 fn label(svg: &mut String, x: f64, y: f64, style: &str, text: &str) {
     put(svg, format_args!("<text x=\"{x:.1}\" y=\"{y:.1}\" {style}>{text}</text>\n"));
 }
@@ -94,7 +94,7 @@ fn y(recall: f64) -> f64 {
     FIELD[3] - (FIELD[3] - FIELD[1]) * recall
 }
 
-/// Moves names apart that would lie on each other: down where there is room, and all of them up at the bottom.
+/// Separates overlapping names: moves them down, and up again if they leave the bottom.
 fn spread(mut names: Vec<(f64, usize)>) -> Vec<(f64, usize)> {
     names.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
     let mut lowest = f64::INFINITY;
@@ -109,7 +109,7 @@ fn spread(mut names: Vec<(f64, usize)>) -> Vec<(f64, usize)> {
 }
 
 fn put(svg: &mut String, text: std::fmt::Arguments<'_>) {
-    // A String takes every text.
+    // Writing to a String cannot fail.
     let _ = svg.write_fmt(text);
 }
 
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_axis_is_logarithmic() {
+    fn axis_is_logarithmic() {
         let [left, top, right, bottom] = FIELD;
         assert!((x(0.1) - left).abs() < 1e-9 && (x(100.0) - right).abs() < 1e-9);
         assert!((x(10.0) - x(1.0) - (x(1.0) - x(0.1))).abs() < 1e-9);
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn names_keep_apart_and_inside() {
+    fn names_are_separated_and_inside() {
         let bottom = FIELD[3];
         let apart = spread(vec![(bottom, 0), (bottom, 1), (bottom - 5.0, 2), (100.0, 3)]);
         assert_eq!(apart.iter().map(|(_, number)| *number).collect::<Vec<_>>(), [3, 2, 0, 1]);

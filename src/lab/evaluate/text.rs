@@ -1,4 +1,4 @@
-//! The report as tables, for a terminal and for a page of the documentation.
+//! The report as tables, for a terminal and for a documentation page.
 
 use std::fmt::Write as _;
 
@@ -8,17 +8,17 @@ use super::calibration::NOMINAL;
 use super::report::{BUDGET_OF_TIMES, BUDGETS, Point, Precision, Report, Spread};
 use crate::sanitize;
 
-/// Some figures under one heading.
+/// Figures under one heading.
 struct Table {
     title: String,
-    /// What one must know to read it.
+    /// Explanation of the figures.
     note: String,
     header: Vec<String>,
     rows: Vec<Vec<String>>,
 }
 
 impl Report {
-    /// Aligned columns.
+    /// Plain text with aligned columns.
     #[must_use]
     pub fn to_text(&self) -> String {
         let mut text = self.head() + "\n";
@@ -30,7 +30,7 @@ impl Report {
         text
     }
 
-    /// Tables of a Markdown page, with headings of the third level.
+    /// Markdown tables with headings of the third level.
     #[must_use]
     pub fn to_markdown(&self) -> String {
         let mut text = escaped(&self.head()) + "\n";
@@ -46,7 +46,7 @@ impl Report {
 
     fn head(&self) -> String {
         let mut head = format!(
-            "{} events of {} days: {} token-days, {} thefts of {} kinds, {} honest hard cases of {} kinds.",
+            "{} events of {} days: {} token-days, {} thefts of {} kinds, {} hard cases of {} kinds.",
             self.events,
             self.days,
             self.token_days,
@@ -85,17 +85,17 @@ impl Report {
             row.push(detector.as_published.as_ref().map_or_else(|| "–".to_owned(), as_published));
             row
         });
-        let mut header = vec!["detector".to_owned()];
+        let mut header = vec!["method".to_owned()];
         header.extend(BUDGETS.map(|budget| format!("at {budget}")));
         header.push("as published".to_owned());
         let ours = self.detectors[OURS].points.iter();
         let stolen: Vec<_> = ours.map(|point| format!("{} of {}", point.while_stolen, point.false_alerts)).collect();
         Table {
-            title: "Thefts caught at equal false alerts".to_owned(),
+            title: "Thefts detected at equal false positives".to_owned(),
             note: format!(
-                "Macro recall with its 95 % interval, at false alerts per 1,000 token-days; as published: what the rule's \
-                 own setting catches, and its false alerts. Of tokenwarden's false alerts, {} befell a token that a thief \
-                 had used within a day.",
+                "Macro recall with its 95 % interval, at 1, 5 and 20 false positives per 1,000 token-days. As published: \
+                 recall and false positives with the published threshold of the rule. Of tokenwarden's false positives, \
+                 {} were on tokens that a thief had used in the previous 24 hours.",
                 stolen.join(", ")
             ),
             header,
@@ -108,13 +108,14 @@ impl Report {
             let shares = detector.by_cause.iter().map(|point| interval(point.macro_recall));
             std::iter::once(detector.name.to_owned()).chain(shares).collect()
         };
-        let mut header = vec!["detector".to_owned()];
+        let mut header = vec!["method".to_owned()];
         header.extend(BUDGETS.map(|budget| format!("at {budget}")));
         Table {
-            title: "The same, one false alert a cause".to_owned(),
-            note: "Token-days of one incident count once; those of a true incident, and those of a token that a thief \
-                   had used within a day, are no false alerts."
-                .to_owned(),
+            title: "One false positive per cause".to_owned(),
+            note:
+                "Token-days of one incident count once. Token-days of an incident with an event of a thief, and of a \
+                   token that a thief had used in the previous 24 hours, do not count."
+                    .to_owned(),
             header,
             rows: self.detectors.iter().map(row).collect(),
         }
@@ -135,9 +136,10 @@ impl Report {
         Table {
             title: "By kind of theft".to_owned(),
             note: format!(
-                "Share of cases caught with its 95 % interval (Clopper and Pearson); events, turns (the owner's use between two) and \
-                 minutes from the thief's first event to detection at {BUDGET_OF_TIMES} per 1,000 token-days (median, ninetieth percentile of those caught); and \
-                 the share with a verdict of alert or more, and of revoke, at the settings of the run."
+                "Share of cases detected, with its 95 % interval (Clopper and Pearson). Events, turns and minutes: from the \
+                 thief's first event to detection, at {BUDGET_OF_TIMES} false positives per 1,000 token-days (median and 90th \
+                 percentile of the detected cases). A turn ends when the owner uses the token. Alert, revoke: share of \
+                 cases with a verdict of alert or revoke, and of revoke, with the settings of the run."
             ),
             header,
             rows: rows.collect(),
@@ -153,8 +155,8 @@ impl Report {
         });
         let names = self.detectors.iter().map(|detector| detector.name.to_owned());
         Table {
-            title: "By kind of theft, side by side".to_owned(),
-            note: format!("Per cent of cases caught at {} false alerts per 1,000 token-days.", budgets()),
+            title: "By kind of theft, all methods".to_owned(),
+            note: format!("Percentage of cases detected at {} false positives per 1,000 token-days.", budgets()),
             header: std::iter::once("theft".to_owned()).chain(names).collect(),
             rows: rows.collect(),
         }
@@ -168,12 +170,12 @@ impl Report {
             vec![name.to_owned(), unit.to_owned(), right.to_string(), wrong.to_string(), rate, share]
         };
         Table {
-            title: "Verdicts at the settings of the run".to_owned(),
-            note: "Right: a thief had used the token within the day before.".to_owned(),
-            header: ["verdict", "unit", "right", "wrong", "wrong per 1,000,000 token-days", "precision"]
+            title: "Verdicts with the settings of the run".to_owned(),
+            note: "Correct: a thief had used the token in the previous 24 hours.".to_owned(),
+            header: ["verdict", "unit", "correct", "false", "false per 1,000,000 token-days", "precision"]
                 .map(str::to_owned)
                 .to_vec(),
-            rows: vec![row("alert or more", "token-days", self.alert), row("revoke", "tokens", self.revoke)],
+            rows: vec![row("alert or revoke", "token-days", self.alert), row("revoke", "tokens", self.revoke)],
         }
     }
 
@@ -207,10 +209,10 @@ impl Report {
         let mut header = ["hard case", "cases", "tokenwarden", "alert", "revoke"].map(str::to_owned).to_vec();
         header.extend(self.detectors[OURS + 1..].iter().map(|detector| detector.name.to_owned()));
         Table {
-            title: "Honest hard cases".to_owned(),
+            title: "Hard cases of legitimate use".to_owned(),
             note: format!(
-                "Cases with a false alert at {} per 1,000 token-days; alert and revoke: cases with such a verdict at the \
-                 settings of the run.",
+                "Cases with a false positive at {} per 1,000 token-days. Alert, revoke: cases with a verdict of alert or \
+                 revoke, and of revoke, with the settings of the run.",
                 budgets()
             ),
             header,
@@ -232,10 +234,10 @@ impl Report {
         Table {
             title: "Calibration of the log-odds".to_owned(),
             note:
-                "Visits by their highest log-odds. Expected: what these promise, moved from the prior of judgement to \
-                   the share of thefts in this set."
+                "Visits by their highest log-odds. Expected: the share of thefts that follows from the log-odds, with the \
+                   prior replaced by the share of thefts in this set."
                     .to_owned(),
-            header: ["log-odds", "honest", "theft", "share of thefts", "expected"].map(str::to_owned).to_vec(),
+            header: ["log-odds", "legitimate", "theft", "share of thefts", "expected"].map(str::to_owned).to_vec(),
             rows: rows.collect(),
         }
     }
@@ -245,11 +247,12 @@ impl Report {
             let ratios = tail.observed_over_nominal.map(|ratio| format!("{ratio:.2}"));
             [tail.cohort.clone(), tail.visits.to_string()].into_iter().chain(ratios).collect()
         });
-        let mut header = vec!["cohort".to_owned(), "honest visits".to_owned()];
+        let mut header = vec!["cohort".to_owned(), "legitimate visits".to_owned()];
         header.extend(NOMINAL.map(|nominal| format!("at {nominal:e}")));
         Table {
             title: "Calibration of the p-value".to_owned(),
-            note: "Share of honest visits with a p-value of at most so much, over that: 1 is calibrated.".to_owned(),
+            note: "Share of legitimate visits with at most this p-value, divided by the p-value; 1 is calibrated."
+                .to_owned(),
             header,
             rows: rows.collect(),
         }
@@ -257,7 +260,7 @@ impl Report {
 }
 
 impl Table {
-    /// Texts to the left, numbers to the right.
+    /// Text columns are aligned left, numeric columns right.
     fn aligned(&self, out: &mut String) {
         let columns = self.header.len();
         let lines: Vec<&Vec<String>> = std::iter::once(&self.header).chain(&self.rows).collect();
@@ -291,7 +294,7 @@ impl Table {
     }
 }
 
-/// `text` in lines of at most 100 characters, as far as its words allow.
+/// `text` in lines of at most 100 characters; longer words are not split.
 fn wrapped(text: &str) -> String {
     let (mut lines, mut length) = (String::new(), 0);
     for word in text.split_whitespace() {
@@ -312,7 +315,7 @@ fn wrapped(text: &str) -> String {
     lines
 }
 
-/// `text` without what would end a cell, begin an element or steer a terminal.
+/// `text` without characters that end a cell, begin an HTML element or control a terminal.
 fn escaped(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
@@ -333,7 +336,7 @@ fn interval(Share { share, low, high }: Share) -> String {
     format!("{} % ({}–{})", whole(share), whole(low), whole(high))
 }
 
-/// For shares near 1, where a tenth of a per cent matters.
+/// With two decimals, for shares near 1.
 fn fine_interval(Share { share, low, high }: Share) -> String {
     format!("{:.2} % ({:.2}–{:.2})", share * 100.0, low * 100.0, high * 100.0)
 }
@@ -356,7 +359,7 @@ fn budgets() -> String {
 }
 
 fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
-    // A String takes every text.
+    // Writing to a String cannot fail.
     let _ = out.write_fmt(text);
 }
 
@@ -365,17 +368,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn notes_are_wrapped_and_lose_no_word() {
+    fn wrapped_keeps_every_word() {
         let note = "word ".repeat(45);
         let lines = wrapped(&note);
-        // Twenty words of four letters and the spaces between come to 99.
+        // Twenty words of four letters and the spaces between them have 99 characters.
         assert_eq!(lines.lines().map(str::len).collect::<Vec<_>>(), [99, 99, 24]);
         assert_eq!(lines.split_whitespace().count(), 45);
         assert_eq!(wrapped(""), "");
     }
 
     #[test]
-    fn tables_are_aligned_and_their_markdown_holds_what_came_from_outside() {
+    fn tables_align_and_escape_cells() {
         let table = Table {
             title: String::new(),
             note: String::new(),
