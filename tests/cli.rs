@@ -123,14 +123,14 @@ fn what_only_a_channel_can_see_is_told_with_its_place_too() {
     };
     write(folder.path(), "events", events(1));
     let mail = "[alert.email]\nsmtp_url = 'smtps://mail.example:465'\nfrom = 'w@example.com'\n";
-    insta::assert_snapshot!(refused(&format!("{mail}to = []")), @"FAILED  alerts: t.toml:6: `alert.email.to` names nobody");
+    insta::assert_snapshot!(refused(&format!("{mail}to = []")), @"FAILED  alerts: t.toml:6: `alert.email.to` has no recipient");
     insta::assert_snapshot!(refused(&mail.replace("smtps", "imap").replace("'\nfrom", "'\nto = ['a@example.com']\nfrom")), @"FAILED  alerts: t.toml:4: `alert.email.smtp_url` must begin with smtps:// or smtp://");
     let plain =
         format!("{mail}to = ['a@example.com']\nusername = 'me'\npassword = 's3cret'\n").replace("smtps", "smtp");
     for starttls in ["none", "opportunistic"] {
         let text = format!("{plain}starttls = '{starttls}'");
         insta::allow_duplicates! {
-            insta::assert_snapshot!(refused(&text), @r#"FAILED  alerts: t.toml:9: `alert.email.starttls` lets the password be sent unencrypted: use "required", or set alert.email.allow_plaintext = true"#);
+            insta::assert_snapshot!(refused(&text), @r#"FAILED  alerts: t.toml:9: `alert.email.starttls` may send the password unencrypted: use "required", or set alert.email.allow_plaintext = true"#);
         }
         for (from, to) in [("smtp://mail.example", "smtp://127.0.0.1"), ("to = ", "allow_plaintext = true\nto = ")] {
             write(folder.path(), "t.toml", format!("[source.file]\npath = 'events'\n{}", text.replace(from, to)));

@@ -424,14 +424,14 @@ fn a_theft_is_caught_stored_told_and_ended() {
         "X-Tls: True",
         "X-Auth: True",
         "X-To: security@example.com",
-        "[CRITICAL] Token grant-ana",
+        "[CRITICAL] ana mail-of-ana: refresh token reused",
         "REVOKED",
-        // What, who, why, and what was done.
-        "CRITICAL: a refresh token was presented again after its successor had been issued: two hold it",
+        " CRITICAL ana mail-of-ana: refresh token reused",
         "User         ana",
         "App          mail-of-ana",
-        "Revoked: the family grant-ana.",
-        "+14.0  refresh_reuse: ",
+        "Revoked: the grant grant-ana.",
+        "  +14.0  a refresh token was presented again",
+        "  refresh_reuse",
     ] {
         assert!(mail.contains(line), "no {line} in\n{mail}");
     }

@@ -280,7 +280,7 @@ fn a_mail_arrives_over_tls_with_a_password_and_says_what_matters() {
             "X-Tls: True",
             "X-Auth: True",
             "X-To: sec@example.com",
-            "[HIGH] Token acme/grant-7: two holders, DE and BR",
+            "[HIGH] acme/ana <b> crm: two holders",
             "References: <INC-0000000000000007@example.com>",
             "Content-Type: multipart/alternative",
         ] {
@@ -322,7 +322,7 @@ fn a_wrong_password_is_one_clear_error_and_the_alert_waits() {
     rig.until("it is refused", |rows| rows.iter().any(|row| row.kind == "alert_email"));
     let row = rig.store.actions().into_iter().find(|row| row.kind == "alert_email").expect("a row");
     assert_eq!(row.outcome, "retry");
-    assert!(row.reason.starts_with("the mail server refuses our credentials (535"), "{}", row.reason);
+    assert!(row.reason.starts_with("the mail server rejects the credentials (535"), "{}", row.reason);
     assert!(!row.reason.contains("wr0ng"), "{}", row.reason);
     assert_eq!(rig.outbox.waiting(), 1);
     rig.stop();
@@ -361,7 +361,7 @@ fn validate_asks_whether_the_mail_server_takes_our_password() {
     let (status, failed, _) = validate("wr0ng-secret", port);
     assert_eq!(status, Some(69));
     assert!(
-        failed.starts_with("FAILED  alerts: email to sec@example.com: the mail server refuses our credentials (535 "),
+        failed.starts_with("FAILED  alerts: email to sec@example.com: the mail server rejects the credentials (535 "),
         "{failed}"
     );
     assert!(failed.ends_with("); correct alert.email.username or its password"), "{failed}");

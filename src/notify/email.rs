@@ -1,4 +1,4 @@
-//! Alerts by e-mail: one mail a recipient, so that one bad address keeps nobody else from being told.
+//! Alerts by e-mail. Each recipient gets a mail of their own, so that one bad address does not affect the others.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,9 +23,9 @@ use crate::port::{Alert, DeliveryError, Notifier};
 use crate::rule::RuleSet;
 use crate::sanitize;
 
-/// For one command to be answered.
+/// Maximum time for the answer to one SMTP command.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// An unused connection is closed after this, before most servers do it.
+/// Time after which an unused connection is closed, shorter than the limit of most servers.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// `[alert.email]`.
@@ -34,16 +34,16 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 pub struct EmailSettings {
     /// `smtps://host:465`, or `smtp://host:587`.
     pub smtp_url: String,
-    /// Of `smtp://` only.
+    /// Only with `smtp://`.
     pub starttls: Option<StartTls>,
     pub from: String,
     pub to: Vec<String>,
     pub username: Option<String>,
     pub password: Option<SecretString>,
-    /// Whether the password may go to another machine unencrypted.
+    /// Allows the password to be sent to another machine unencrypted.
     #[serde(default)]
     pub allow_plaintext: bool,
-    /// A private authority, PEM, trusted besides the system's.
+    /// Certificate authority that is trusted in addition to those of the system, PEM.
     pub ca_file: Option<PathBuf>,
 }
 
@@ -56,35 +56,35 @@ pub enum StartTls {
     None,
 }
 
-/// One recipient's way to be told.
+/// Sends alerts to one recipient.
 pub struct Email {
     shared: Arc<Shared>,
     to: Address,
 }
 
-/// What all recipients have in common.
+/// Connection and settings that all recipients share.
 struct Shared {
     transport: AsyncSmtpTransport<Tokio1Executor>,
     from: Mailbox,
-    /// As it stands in each mail's header.
+    /// All recipients, for the header `To` of each mail.
     to: Vec<Mailbox>,
     rules: watch::Receiver<Arc<RuleSet>>,
 }
 
 impl Email {
-    /// One for each recipient. `rules` have the runbooks that mails repeat. The error is the key below `[alert.email]`
-    /// and what is wrong with it; it names no secret.
+    /// One notifier per recipient. `rules` have the runbooks that mails contain. The error is the key in `[alert.email]`
+    /// and the problem; it contains no secret.
     pub fn new(
         settings: &EmailSettings,
         rules: watch::Receiver<Arc<RuleSet>>,
     ) -> Result<Vec<Self>, (&'static str, String)> {
         let mailbox = |key, text: &str| {
-            text.parse::<Mailbox>().map_err(|_| (key, format!("`{}` is no mail address", sanitize::line(text))))
+            text.parse::<Mailbox>().map_err(|_| (key, format!("`{}` is not a mail address", sanitize::line(text))))
         };
         let from = mailbox("from", &settings.from)?;
         let to = settings.to.iter().map(|to| mailbox("to", to)).collect::<Result<Vec<_>, _>>()?;
         if to.is_empty() {
-            return Err(("to", "names nobody".to_owned()));
+            return Err(("to", "has no recipient".to_owned()));
         }
         let recipients: Vec<_> = to.iter().map(|mailbox| mailbox.email.clone()).collect();
         let shared = Arc::new(Shared { transport: transport(settings)?, from, to, rules });
@@ -106,7 +106,7 @@ impl Email {
             builder = builder.to(mailbox.clone());
         }
         if let Alert::Incident { incident, .. } = alert {
-            // The first mail and the later ones name the same root, which is what makes a thread of them.
+            // All mails of an incident refer to the same root, so that mail clients show them as one thread.
             let root = format!("<{}@{domain}>", incident.id);
             builder = builder
                 .in_reply_to(root.clone())
@@ -144,7 +144,7 @@ impl Notifier for Email {
         match self.shared.transport.test_connection().await {
             Ok(true) => Ok(()),
             Ok(false) => Err(DeliveryError::Retriable {
-                reason: "the mail server does not answer".to_owned(),
+                reason: "the mail server does not respond".to_owned(),
                 status: 0,
                 retry_after: None,
             }),
@@ -154,35 +154,34 @@ impl Notifier for Email {
 }
 
 fn transport(settings: &EmailSettings) -> Result<AsyncSmtpTransport<Tokio1Executor>, (&'static str, String)> {
-    let url = Url::parse(&settings.smtp_url).map_err(|error| ("smtp_url", format!("is no URL: {error}")))?;
+    let url = Url::parse(&settings.smtp_url).map_err(|error| ("smtp_url", format!("is not a URL: {error}")))?;
     let wrong = |problem: &str| Err(("smtp_url", problem.to_owned()));
-    let Some(host) = url.host_str().filter(|host| !host.is_empty()) else { return wrong("names no host") };
+    let Some(host) = url.host_str().filter(|host| !host.is_empty()) else { return wrong("has no host") };
     if !url.username().is_empty() || url.password().is_some() {
-        return wrong("holds a user or password; give them as `username` and `password_file`");
+        return wrong("contains a user or password; use `username` and `password_file`");
     }
     if !matches!(url.path(), "" | "/") || url.query().is_some() {
-        return wrong("has more than a host and a port");
+        return wrong("contains more than a host and a port");
     }
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let (tls, port): (fn(TlsParameters) -> Tls, u16) = match (url.scheme(), settings.starttls) {
         ("smtps", None) => (Tls::Wrapper, 465),
-        ("smtps", Some(_)) => return Err(("starttls", "goes with smtp://, not with smtps://".to_owned())),
+        ("smtps", Some(_)) => return Err(("starttls", "is valid only with smtp://".to_owned())),
         ("smtp", Some(StartTls::Opportunistic)) => (Tls::Opportunistic, 587),
         ("smtp", Some(StartTls::None)) => (|_| Tls::None, 25),
         ("smtp", _) => (Tls::Required, 587),
         _ => return wrong("must begin with smtps:// or smtp://"),
     };
-    // With opportunistic STARTTLS whoever is on the way can take the offer out, and reads the password.
+    // An attacker on the network can remove the offer of opportunistic STARTTLS and read the password.
     let may_be_plaintext = matches!(settings.starttls, Some(StartTls::Opportunistic | StartTls::None));
     if may_be_plaintext && settings.password.is_some() && !settings.allow_plaintext && !is_loopback(host) {
-        let problem =
-            "lets the password be sent unencrypted: use \"required\", or set alert.email.allow_plaintext = true";
+        let problem = "may send the password unencrypted: use \"required\", or set alert.email.allow_plaintext = true";
         return Err(("starttls", problem.to_owned()));
     }
     let mut parameters = TlsParameters::builder(host.to_owned());
     if let Some(file) = &settings.ca_file {
         let pem = std::fs::read(file).map_err(|error| ("ca_file", format!("cannot be read: {error}")))?;
-        let authority = Certificate::from_pem(&pem).map_err(|_| ("ca_file", "is no certificate in PEM".to_owned()))?;
+        let authority = Certificate::from_pem(&pem).map_err(|_| ("ca_file", "is not a PEM certificate".to_owned()))?;
         parameters = parameters.add_root_certificate(authority);
     }
     let parameters = parameters.build().map_err(|error| ("smtp_url", format!("TLS cannot be set up: {error}")))?;
@@ -197,13 +196,13 @@ fn transport(settings: &EmailSettings) -> Result<AsyncSmtpTransport<Tokio1Execut
             builder = builder.credentials(credentials);
         }
         (None, None) => {}
-        (Some(_), None) => return Err(("username", "needs `password_file` beside it".to_owned())),
-        (None, Some(_)) => return Err(("password", "needs `username` beside it".to_owned())),
+        (Some(_), None) => return Err(("username", "requires `password_file`".to_owned())),
+        (None, Some(_)) => return Err(("password", "requires `username`".to_owned())),
     }
     Ok(builder.build())
 }
 
-/// `name` is one of ours, in ASCII; so is `value`.
+/// `name` and `value` are constants or ids of tokenwarden, in ASCII.
 fn header(name: &'static str, value: &str) -> HeaderValue {
     HeaderValue::new(HeaderName::new_from_ascii_str(name), value.to_owned())
 }
@@ -213,36 +212,36 @@ fn permanent(reason: String) -> DeliveryError {
 }
 
 fn delivery_error(error: &lettre::transport::smtp::Error) -> DeliveryError {
-    let said = words_of(error);
+    let reply = innermost(error);
     let reason = match meaning(error.status()) {
         Meaning::Credentials => {
-            format!("the mail server refuses our credentials ({said}); correct alert.email.username or its password")
+            format!("the mail server rejects the credentials ({reply}); correct alert.email.username or its password")
         }
-        // Its words may repeat what was sent; the codes do not.
+        // The text of a reply may contain values of the event, its codes do not.
         Meaning::Later | Meaning::Never if error.status().is_some() => {
-            format!("the mail server answered {}", codes(&said))
+            format!("the mail server answered {}", codes(&reply))
         }
-        _ if error.is_timeout() => "the mail server (alert.email.smtp_url) does not answer in time".to_owned(),
-        _ if error.is_tls() => format!("no TLS with the mail server (alert.email.smtp_url): {said}"),
-        _ => format!("the mail server (alert.email.smtp_url) cannot be reached: {said}"),
+        _ if error.is_timeout() => "the mail server (alert.email.smtp_url) does not respond in time".to_owned(),
+        _ if error.is_tls() => format!("TLS with the mail server (alert.email.smtp_url) failed: {reply}"),
+        _ => format!("the mail server (alert.email.smtp_url) cannot be reached: {reply}"),
     };
     match meaning(error.status()) {
-        Meaning::Never => DeliveryError::Rejected { reason, words: said },
+        Meaning::Never => DeliveryError::Rejected { reason, words: reply },
         Meaning::Later | Meaning::Credentials => DeliveryError::Retriable { reason, status: 0, retry_after: None },
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Meaning {
-    /// Another attempt may help.
+    /// A retry may succeed.
     Later,
-    /// Once the operator has mended the password, another attempt helps.
+    /// A retry may succeed after the operator has corrected the password.
     Credentials,
-    /// This mail will never be taken.
+    /// No retry succeeds.
     Never,
 }
 
-/// What a reply's code means to the mail (RFC 5321, 4.2.1; RFC 4954, 6); `None`: there was no reply.
+/// Meaning of a reply code for the mail (RFC 5321 section 4.2.1, RFC 4954 section 6). `None`: there was no reply.
 fn meaning(code: Option<Code>) -> Meaning {
     match code.map(u16::from) {
         Some(530 | 534 | 535 | 538) => Meaning::Credentials,
@@ -251,24 +250,24 @@ fn meaning(code: Option<Code>) -> Meaning {
     }
 }
 
-/// The reply code and, where there is one, the enhanced status code (RFC 3463) that a reply begins with.
-fn codes(said: &str) -> String {
+/// The codes at the start of a reply: the reply code and, if present, the enhanced status code (RFC 3463).
+fn codes(reply: &str) -> String {
     let is_code = |word: &&str| word.len() <= 9 && word.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    said.split(' ').take(2).take_while(is_code).collect::<Vec<_>>().join(" ")
+    reply.split(' ').take(2).take_while(is_code).collect::<Vec<_>>().join(" ")
 }
 
-/// The innermost cause on one line: a server's own words may come from anywhere.
-fn words_of(error: &lettre::transport::smtp::Error) -> String {
-    let mut said = error.to_string();
+/// The innermost cause on one line, without unsafe characters, because a server chooses its text.
+fn innermost(error: &lettre::transport::smtp::Error) -> String {
+    let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
-        said = inner.to_string();
+        text = inner.to_string();
         cause = inner.source();
     }
     if let Some(code) = error.status() {
-        said = format!("{code} {said}");
+        text = format!("{code} {text}");
     }
-    super::words::shortened(&super::words::plain(&said), 200)
+    super::words::shortened(&super::words::plain(&text), 200)
 }
 
 #[cfg(test)]
@@ -293,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_mean_what_the_protocol_says() {
+    fn meaning_of_replies_follows_the_rfcs() {
         for (reply, expected) in [
             (None, Meaning::Later),
             (Some(code(421)), Meaning::Later),
@@ -308,28 +307,28 @@ mod tests {
     }
 
     #[test]
-    fn reply_codes_are_taken_without_words() {
+    fn codes_contain_no_text_of_the_reply() {
         assert_eq!(codes("550 5.1.1 <ana@example.com> unknown"), "550 5.1.1");
         assert_eq!(codes("554 ana is unknown"), "554");
         assert_eq!(codes("451"), "451");
     }
 
     #[test]
-    fn mistakes_are_told_by_key_and_without_the_secret() {
+    fn settings_error_has_the_key_and_no_secret() {
         let mistake = |toml: &str| emails(toml).map(|_| ()).expect_err(toml);
         assert_eq!(mistake("smtp_url = 'https://h'").0, "smtp_url");
         assert_eq!(mistake("smtp_url = 'smtps://h:465'\nstarttls = 'required'").0, "starttls");
         assert_eq!(mistake("smtp_url = 'smtp://h'\nusername = 'u'").0, "username");
         assert_eq!(mistake("smtp_url = 'smtp://h'\nca_file = '/none'").0, "ca_file");
-        let (key, said) = mistake("smtp_url = 'smtp://me:s3cret@h'");
+        let (key, problem) = mistake("smtp_url = 'smtp://me:s3cret@h'");
         assert_eq!(key, "smtp_url");
-        assert!(!said.contains("s3cret"), "{said}");
+        assert!(!problem.contains("s3cret"), "{problem}");
     }
 
     #[tokio::test]
-    async fn changes_of_one_incident_make_one_thread() {
+    async fn mails_of_one_incident_form_a_thread() {
         let emails = emails("smtp_url = 'smtp://127.0.0.1:2525'").expect("settings");
-        assert_eq!(emails.len(), 2, "one a recipient");
+        assert_eq!(emails.len(), 2, "one per recipient");
         let mut incident = incident();
         incident.reason = "x\r\nBcc: thief@example.net\r\n\r\nbody".to_owned();
         let headers = |email: &Email, key: &str| {

@@ -1,75 +1,23 @@
-//! Telling people: by e-mail and by webhook, in the same words everywhere.
+//! Alerts by e-mail and webhook, and their text for terminals. All channels have the same structure ([`block`]).
 
 mod email;
+mod escape;
 mod mail;
+mod summary;
 mod webhook;
 mod words;
 
 pub use self::email::{Email, EmailSettings, StartTls};
 pub use self::mail::{Mail, compose};
+pub use self::summary::{block, line};
 pub use self::webhook::{Webhook, WebhookSettings};
-
-use std::fmt::Write as _;
-
-use crate::port::{Progress, Revocation};
-use crate::verdict::{Action, Incident, Mode};
-
-/// Outcomes that are printed on a terminal; the others are counted.
-const OUTCOME_LINES_MAX: usize = 20;
-
-/// The incident on one line, for people, without colours; nothing in it can steer a terminal:
-/// `HIGH     acme ci-deploy (user ana, app crm): used from … in all 8.1; would revoke the family (INC-…)`.
-#[must_use]
-pub fn line(incident: &Incident) -> String {
-    let severity = incident.severity.as_str().to_uppercase();
-    let mut line = format!("{severity:<8} {}", words::subjects(incident, ' '));
-    let holder = words::holder(incident);
-    if !holder.is_empty() {
-        let _ = write!(line, " ({holder})");
-    }
-    let reason = words::plain(&incident.reason);
-    let _ = write!(line, ": {}", reason.trim_end_matches('.'));
-    if let Some(answer) = answer(incident) {
-        let _ = write!(line, "; {answer}");
-    }
-    let _ = write!(line, " ({})", incident.id);
-    line
-}
-
-/// The outcome of each revocation that the receiver does not know of, a line each, for people.
-#[must_use]
-pub fn outcome_lines(incident: &Incident, progress: &Progress) -> Vec<String> {
-    let (mut lines, more) = words::other_outcomes(incident, progress, OUTCOME_LINES_MAX);
-    if incident.revoke.is_some() && progress.revocation != Revocation::NotAsked {
-        lines.insert(0, words::answer(incident, &progress.revocation));
-    }
-    if more > 0 {
-        lines.push(format!("{more} more revocations of {}", incident.id));
-    }
-    lines
-}
-
-/// What the incident calls for, as its mode allows it.
-fn answer(incident: &Incident) -> Option<String> {
-    let what = match incident.action {
-        Action::None | Action::Alert => return None,
-        Action::RevokeToken => "the token",
-        Action::RevokeFamily => "the family",
-    };
-    Some(match incident.mode {
-        Mode::Shadow => format!("would revoke {what}"),
-        Mode::Alert => format!("asks people to revoke {what}"),
-        Mode::Enforce => format!("revokes {what}"),
-    })
-}
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::*;
     use crate::event::{BaselineId, Timestamp};
-    use crate::verdict::{CampaignId, IncidentId, RuleId, Severity, Signal, Target, Verdict};
+    use crate::verdict::{Action, CampaignId, Incident, IncidentId, Mode, RuleId, Severity, Signal, Target, Verdict};
 
-    /// The incident that the tests of this module tell.
+    /// The incident of the tests in this module.
     pub(crate) fn incident() -> Incident {
         let at = |millis| Timestamp::from_millis(millis).expect("a time");
         let signal = |rule, share, observed: &str, expected: &str, reason: &str| Signal {
@@ -124,25 +72,5 @@ pub(crate) mod tests {
             tell: true,
             revoke: Some(Target::Family("ci-deploy".to_owned())),
         }
-    }
-
-    #[test]
-    fn a_line_says_who_what_and_what_is_done() {
-        let mut incident = incident();
-        assert_eq!(
-            line(&incident),
-            "HIGH     acme ci-deploy (user ana, app crm): two holders, DE and BR, within 9 minutes; \
-             revokes the family (INC-0000000000000042)"
-        );
-        incident.mode = Mode::Shadow;
-        incident.tenant_id = String::new();
-        incident.user_id = String::new();
-        incident.app_id = String::new();
-        incident.subject = "x\u{1b}[2J\ny".to_owned();
-        assert_eq!(
-            line(&incident),
-            "HIGH     x␛[2J␊y: two holders, DE and BR, within 9 minutes; would revoke the family \
-             (INC-0000000000000042)"
-        );
     }
 }

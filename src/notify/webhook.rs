@@ -1,4 +1,4 @@
-//! Alerts by webhook, signed as Standard Webhooks 1.0 says, the body in the shape of OCSF's Detection Finding (2004).
+//! Alerts by webhook: signed as in Standard Webhooks 1.0, with an OCSF Detection Finding (class 2004) as body.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-use super::words;
+use super::{summary, words};
 use crate::outgoing;
 use crate::port::{Alert, Asked, Clock, DeliveryError, Notice, Notifier, Progress, Revocation};
 use crate::sanitize;
@@ -26,29 +26,29 @@ use crate::verdict::{Incident, Severity};
 #[serde(deny_unknown_fields)]
 pub struct WebhookSettings {
     pub url: String,
-    /// `whsec_…` in base64, or any text; several with spaces between them while they are rotated.
+    /// `whsec_` and base64, or any text of at least 16 bytes. Several are separated by spaces, for rotation.
     pub secret: SecretString,
-    /// Whether the receiver may be inside the network.
+    /// Allows a receiver with a private address.
     #[serde(default)]
     pub allow_private: bool,
-    /// Authorities trusted besides the system's, PEM.
+    /// Certificate authorities that are trusted in addition to those of the system, PEM.
     pub ca_file: Option<PathBuf>,
 }
 
-/// See the module's text.
+/// Sends alerts to one URL.
 pub struct Webhook {
     client: Client,
     url: Url,
     keys: Vec<Hmac<Sha256>>,
     clock: Arc<dyn Clock>,
-    /// Until when nothing is sent, because the receiver has answered 410; milliseconds since the epoch, wall clock.
+    /// Nothing is sent before this time, because the receiver answered 410. Milliseconds since the epoch, wall clock.
     gone_until: AtomicI64,
 }
 
 impl Webhook {
-    /// The error is the key below `[alert.webhook]` and what is wrong with it; it names no secret.
+    /// The error is the key in `[alert.webhook]` and the problem; it contains no secret.
     pub fn new(settings: &WebhookSettings, clock: Arc<dyn Clock>) -> Result<Self, (&'static str, String)> {
-        let url = Url::parse(&settings.url).map_err(|error| ("url", format!("is no URL: {error}")))?;
+        let url = Url::parse(&settings.url).map_err(|error| ("url", format!("is not a URL: {error}")))?;
         outgoing::check_url(&url, settings.allow_private).map_err(|problem| ("url", problem))?;
         let client = outgoing::client(&url, settings.allow_private, settings.ca_file.as_deref())
             .map_err(|problem| ("ca_file", problem))?;
@@ -63,7 +63,7 @@ impl Notifier for Webhook {
         "webhook"
     }
 
-    /// The path is left out: in many a webhook it is the secret.
+    /// Without the path, which contains a secret in many webhook URLs.
     fn target(&self) -> String {
         self.url[..url::Position::BeforePath].to_owned()
     }
@@ -91,38 +91,33 @@ impl Notifier for Webhook {
             retry_after: None,
         })?;
         let status = answer.status().as_u16();
-        let judged = judge(status, outgoing::retry_after(answer.headers(), now));
+        let result = outcome(status, outgoing::retry_after(answer.headers(), now));
         if status == 410 {
             self.gone_until.store(now + GONE_MS, Ordering::Relaxed);
         }
-        judged
+        result
     }
 
-    /// There is no request that a receiver would understand as none: what can be asked is whether it listens.
+    /// No request is sent: a receiver would take any request for an alert.
     async fn probe(&self) -> Result<(), DeliveryError> {
         Ok(())
     }
 }
 
-/// A receiver that answered 410 is sent nothing for this long: slightly less than the day after which a rejected alert is
-/// sent again.
+/// Time without requests after an answer 410: slightly less than the day after which a rejected alert is sent again.
 const GONE_MS: i64 = 23 * 3_600_000;
-const GONE: &str = "the webhook's receiver has gone for good (410)";
+const GONE: &str = "the webhook answered 410 (gone)";
 
-/// What an answer's status means. What the receiver may mend, a wrong path or key among it, is tried again; what lies
-/// in the message never gets better.
-fn judge(status: u16, retry_after: Option<Duration>) -> Result<u16, DeliveryError> {
+/// Meaning of an HTTP status. Errors that the receiver may repair, such as a wrong path or key, are retried. Errors in the
+/// message are permanent.
+fn outcome(status: u16, retry_after: Option<Duration>) -> Result<u16, DeliveryError> {
     let permanent = |reason: String| Err(DeliveryError::Permanent { reason, status });
     match status {
         200..=299 => Ok(status),
-        300..=399 => permanent(format!("the webhook's receiver answered {status}; redirects are not followed")),
+        300..=399 => permanent(format!("the webhook answered {status}; redirects are not followed")),
         410 => permanent(GONE.to_owned()),
-        400 | 413 | 415 | 422 => permanent(format!("the webhook's receiver answered {status}")),
-        _ => Err(DeliveryError::Retriable {
-            reason: format!("the webhook's receiver answered {status}"),
-            status,
-            retry_after,
-        }),
+        400 | 413 | 415 | 422 => permanent(format!("the webhook answered {status}")),
+        _ => Err(DeliveryError::Retriable { reason: format!("the webhook answered {status}"), status, retry_after }),
     }
 }
 
@@ -137,12 +132,12 @@ fn keys(secret: &str) -> Result<Vec<Hmac<Sha256>>, &'static str> {
         if bytes.len() < 16 {
             return Err("is shorter than 16 bytes");
         }
-        keys.push(Hmac::<Sha256>::new_from_slice(&bytes).map_err(|_| "cannot be a key")?);
+        keys.push(Hmac::<Sha256>::new_from_slice(&bytes).map_err(|_| "is not a valid key")?);
     }
     if keys.is_empty() { Err("is empty") } else { Ok(keys) }
 }
 
-/// `v1,…` by each key, with spaces between.
+/// One signature `v1,…` per key, separated by spaces.
 fn signature(keys: &[Hmac<Sha256>], id: &str, seconds: i64, body: &str) -> String {
     let sign = |key: &Hmac<Sha256>| {
         let mut mac = key.clone();
@@ -159,8 +154,8 @@ fn body(alert: Alert<'_>, key: &str) -> Value {
     }
 }
 
-/// Victims and outcomes that a body names; the others are counted.
-const NAMED_MAX: usize = 100;
+/// Victims and outcomes that a body lists. The others are counted.
+const LISTED_MAX: usize = 100;
 
 fn of_incident(incident: &Incident, progress: &Progress, key: &str) -> Value {
     let created = incident.opened_at == incident.updated_at;
@@ -168,17 +163,18 @@ fn of_incident(incident: &Incident, progress: &Progress, key: &str) -> Value {
     let mut finding = finding(key, activity, activity_name, severity(incident.severity), incident.updated_at.millis());
     finding["status_id"] = json!(1);
     finding["status"] = json!("New");
-    finding["message"] = json!(words::plain(&incident.reason));
+    let summary = format!("{}: {}", summary::who(incident, usize::MAX), summary::what(incident, usize::MAX));
+    finding["message"] = json!(summary);
     finding["finding_info"] = json!({
         "uid": incident.id.to_string(),
-        "title": format!("Token {}: {}", words::subjects(incident, '/'), words::plain(&incident.reason)),
+        "title": summary,
         "desc": words::answer(incident, &progress.revocation),
         "created_time": incident.opened_at.millis(),
         "modified_time": incident.updated_at.millis(),
         "types": incident.signals.iter().filter(|signal| signal.fired).map(|s| s.rule.as_str()).collect::<Vec<_>>(),
         "related_events": [{ "uid": incident.event_id }],
     });
-    // 10: a resource's identifier; 4: a user's name (OCSF, observable types).
+    // OCSF observable types: 10 is a resource UID, 4 a user name.
     let observables = [
         ("token.uid", 10, &incident.token_id),
         ("token.family.uid", 10, &incident.family_id),
@@ -203,21 +199,28 @@ fn of_incident(incident: &Incident, progress: &Progress, key: &str) -> Value {
         "event_id": incident.event_id,
         "log_odds": incident.log_odds,
         "reason": incident.reason,
+        "reasons": reasons(incident),
         "signals": incident.signals,
         "action": incident.action,
         "mode": incident.mode,
         "target": incident.revoke.as_ref().map(|target| json!({ "kind": target.kind(), "id": target.id() })),
         "revocation": revocation_word(&progress.revocation),
         "campaign_id": incident.campaign_id.to_string(),
-        "victims": incident.victims.iter().take(NAMED_MAX).collect::<Vec<_>>(),
+        "victims": incident.victims.iter().take(LISTED_MAX).collect::<Vec<_>>(),
         "victims_total": incident.victims_total,
         "victims_new": progress.joined,
-        "revocations": progress.outcomes.iter().take(NAMED_MAX).map(of_outcome).collect::<Vec<_>>(),
+        "revocations": progress.outcomes.iter().take(LISTED_MAX).map(of_outcome).collect::<Vec<_>>(),
         "revocations_total": progress.outcomes_total,
         "revocations_done": progress.revoked,
         "revocations_not_done": progress.not_revoked,
     });
     finding
+}
+
+/// One line per reason, as in the terminal: its share of the log-odds, and the reason.
+fn reasons(incident: &Incident) -> Vec<String> {
+    let (signals, _) = summary::reasons(incident, usize::MAX);
+    signals.iter().map(|signal| format!("{} {}", summary::share(signal), words::plain(&signal.reason))).collect()
 }
 
 fn of_outcome(asked: &Asked) -> Value {
@@ -241,7 +244,7 @@ fn of_notice(notice: &Notice, key: &str) -> Value {
     finding
 }
 
-/// The part that every finding has.
+/// The fields that all findings have.
 fn finding(key: &str, activity: u32, name: &str, (severity_id, severity): (u32, &str), at: i64) -> Value {
     json!({
         "class_uid": 2004,
@@ -291,11 +294,11 @@ mod tests {
     use super::super::tests::incident;
     use super::*;
 
-    /// From the specification of Standard Webhooks 1.0. In parts, so that it is not taken for a secret of ours.
+    /// From the specification of Standard Webhooks 1.0. In two parts, so that scanners do not report it as a secret.
     const EXAMPLE_KEY: [&str; 2] = ["MfKQ9r8GKYqrTwj", "UPD8ILPZIo2LaLaSw"];
 
     #[test]
-    fn the_signature_is_that_of_the_specification() {
+    fn signature_equals_that_of_the_specification() {
         let secret = format!("whsec_{}", EXAMPLE_KEY.concat());
         let sign = |secret: &str| {
             let keys = keys(secret).expect("keys");
@@ -310,37 +313,51 @@ mod tests {
     }
 
     #[test]
-    fn bad_secrets_are_refused() {
+    fn bad_secrets_are_rejected() {
         assert!(keys("whsec_%%%").is_err());
         assert!(keys("short").is_err());
         assert!(keys("  ").is_err());
     }
 
     #[test]
-    fn statuses_mean_what_they_should() {
-        let meaning = |status| match judge(status, Some(Duration::from_secs(3))) {
+    fn outcome_depends_on_the_status() {
+        let meaning = |status| match outcome(status, Some(Duration::from_secs(3))) {
             Ok(_) => "done",
             Err(DeliveryError::Retriable { retry_after: Some(_), .. }) => "retry",
-            Err(_) => "give up",
+            Err(_) => "permanent",
         };
-        let told = [200, 204, 301, 308, 400, 401, 404, 410, 413, 422, 429, 500, 503].map(meaning);
+        let outcomes = [200, 204, 301, 308, 400, 401, 404, 410, 413, 422, 429, 500, 503].map(meaning);
         let expected = [
-            "done", "done", "give up", "give up", "give up", "retry", "retry", "give up", "give up", "give up",
-            "retry", "retry", "retry",
+            "done",
+            "done",
+            "permanent",
+            "permanent",
+            "permanent",
+            "retry",
+            "retry",
+            "permanent",
+            "permanent",
+            "permanent",
+            "retry",
+            "retry",
+            "retry",
         ];
-        assert_eq!(told, expected);
+        assert_eq!(outcomes, expected);
     }
 
     #[test]
-    fn body_holds_no_unsafe_character() {
+    fn body_contains_no_unsafe_character() {
         let mut incident = incident();
-        for text in [&mut incident.subject, &mut incident.user_id, &mut incident.token_id, &mut incident.reason] {
+        let signal = &mut incident.signals[0].reason;
+        for text in [&mut incident.subject, &mut incident.user_id, &mut incident.token_id, &mut incident.reason, signal]
+        {
             text.push_str("\u{1b}[2J\u{202e}\u{200b}\u{2028}\u{e0041}\n");
         }
         let progress = Progress::of(Revocation::Failed("\u{202e}".to_owned()));
         let alert = Alert::Incident { incident: &incident, progress: &progress };
         let body = body(alert, "INC-42-a");
-        for text in [&body["message"], &body["finding_info"]["title"], &body["finding_info"]["desc"]] {
+        let finding = &body["finding_info"];
+        for text in [&body["message"], &finding["title"], &finding["desc"], &body["incident"]["reasons"][0]] {
             assert!(!text.as_str().is_none_or(|text| text.contains(sanitize::is_unsafe)), "{text}");
         }
         let sent = sanitize::json(&body.to_string());
@@ -349,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn the_body_is_a_detection_finding() {
+    fn body_is_a_detection_finding() {
         let incident = incident();
         let alert = Alert::Incident { incident: &incident, progress: &Progress::of(Revocation::Done) };
         let mut body = body(alert, "INC-42-a");

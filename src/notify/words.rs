@@ -1,11 +1,11 @@
-//! How incidents are put into words: the same ones on a terminal, in a subject and in a mail.
+//! Wording of revocations and victims, shared by all channels.
 
 use crate::port::{Progress, Revocation};
 use crate::verdict::{Incident, Target, Victim};
 
 pub(super) use crate::sanitize::line as plain;
 
-/// At most `max` characters of `text`, cut at a word where there is one.
+/// `text`, or its first `max` characters and an ellipsis, cut at a word if one ends in the second half.
 pub(super) fn shortened(text: &str, max: usize) -> String {
     let Some((end, _)) = text.char_indices().nth(max) else { return text.to_owned() };
     let cut = &text[..end];
@@ -13,37 +13,12 @@ pub(super) fn shortened(text: &str, max: usize) -> String {
     format!("{}…", cut.trim_end_matches([' ', ',', ';', ':']))
 }
 
-/// `user ana, app crm`; empty where the event named neither.
-pub(super) fn holder(incident: &Incident) -> String {
-    let named = [("user", &incident.user_id), ("app", &incident.app_id)];
-    let named: Vec<_> =
-        named.iter().filter(|(_, id)| !id.is_empty()).map(|(what, id)| format!("{what} {}", plain(id))).collect();
-    named.join(", ")
-}
-
-/// `acme/ci-deploy`: the tenant, where there is one, and whose baseline it is.
-pub(super) fn subject(incident: &Incident, separator: char) -> String {
-    let subject = plain(&incident.subject);
-    if incident.tenant_id.is_empty() { subject } else { format!("{}{separator}{subject}", plain(&incident.tenant_id)) }
-}
-
-/// `acme/ci-deploy and 52 others`.
-pub(super) fn subjects(incident: &Incident, separator: char) -> String {
-    let subject = subject(incident, separator);
-    match incident.victims_total.saturating_sub(1) {
-        0 => subject,
-        1 => format!("{subject} and 1 other"),
-        others => format!("{subject} and {others} others"),
-    }
-}
-
-/// `the grant ci-deploy`.
-pub(super) fn target(target: &Target) -> String {
-    let what = match target {
+/// `the grant`.
+const fn kind(target: &Target) -> &'static str {
+    match target {
         Target::Token(_) => "the token",
-        Target::Family(_) => "the family",
-    };
-    format!("{what} {}", plain(target.id()))
+        Target::Family(_) => "the grant",
+    }
 }
 
 /// `grant g-17, token at-9, user ana, app crm`.
@@ -54,7 +29,7 @@ pub(super) fn victim(victim: &Victim) -> String {
     named.collect::<Vec<_>>().join(", ")
 }
 
-/// Victims to name, those first that the receiver does not know of: at most `max`, and how many are not named.
+/// At most `max` victims, first those that joined since the channel's previous message, and the number of the others.
 pub(super) fn victims(incident: &Incident, progress: &Progress, max: usize) -> (Vec<String>, usize) {
     let earlier = incident.victims.iter().filter(|victim| !progress.joined.contains(victim));
     let named: Vec<_> = progress.joined.iter().rev().chain(earlier).take(max).map(victim).collect();
@@ -62,7 +37,7 @@ pub(super) fn victims(incident: &Incident, progress: &Progress, max: usize) -> (
     (named, others)
 }
 
-/// What becomes of the revocation that an incident asks for, in full sentences.
+/// State of the revocation that the incident requests, in full sentences.
 pub(super) fn answer(incident: &Incident, revocation: &Revocation) -> String {
     match &incident.revoke {
         Some(asked) => outcome(asked, revocation),
@@ -70,33 +45,33 @@ pub(super) fn answer(incident: &Incident, revocation: &Revocation) -> String {
     }
 }
 
-/// How a revocation stands, in full sentences.
+/// State of a revocation, in full sentences.
 pub(super) fn outcome(asked: &Target, revocation: &Revocation) -> String {
-    let target = target(asked);
+    let what = kind(asked);
+    let target = format!("{what} {}", plain(asked.id()));
     match revocation {
-        Revocation::NotAsked => format!("Nothing was revoked. Revoking {target} would end it."),
-        Revocation::Shadow => format!("Nothing was revoked: in shadow mode, tokenwarden would have revoked {target}."),
-        Revocation::Proposed => {
-            format!("Nothing was revoked: in alert mode this is left to people. Proposed: revoke {target}.")
-        }
+        Revocation::NotAsked => format!("Nothing was revoked. To end this use, revoke {target}."),
+        Revocation::Shadow => format!("Nothing was revoked. Outside shadow mode, tokenwarden would revoke {target}."),
+        Revocation::Proposed => format!("Nothing was revoked (alert mode). Please decide whether to revoke {target}."),
         Revocation::Waiting(reason) => {
-            format!("NOT revoked yet: {target}. It is being tried again ({}).", plain(reason))
+            format!("NOT revoked yet: {target}. The request is retried ({}).", plain(reason))
         }
         Revocation::Done => format!("Revoked: {target}."),
-        Revocation::AlreadyGone => format!("Already gone: the provider no longer knows {target}."),
+        Revocation::AlreadyGone => format!("Already revoked: the provider no longer has {target}."),
         Revocation::Capped(cap) => format!(
-            "NOT revoked: {target}. The cap of {cap} revocations an hour is reached. It will be requested when the cap \
-             has room; revoke it by hand if that is too late."
+            "NOT revoked: {target}. The limit of {cap} revocations per hour is reached. The revocation is requested when \
+             the limit allows it. If that is too late, revoke {what} at the provider."
         ),
         Revocation::Paused => {
-            format!("NOT revoked: {target}. Actions are paused. It will be requested when they are resumed.")
+            format!("NOT revoked: {target}. Revocations are paused. The revocation is requested after the pause.")
         }
-        Revocation::Failed(reason) => format!("NOT revoked: {target} ({}). Revoke it by hand.", plain(reason)),
+        Revocation::Failed(reason) => {
+            format!("NOT revoked: {target} ({}). Revoke {what} at the provider.", plain(reason))
+        }
     }
 }
 
-/// Revocations of other targets, those first that the receiver does not know of: at most `max`, and how many are not
-/// named.
+/// At most `max` revocations of other targets, first those that are new to the channel, and the number of the others.
 pub(super) fn other_outcomes(incident: &Incident, progress: &Progress, max: usize) -> (Vec<String>, usize) {
     let is_own = |asked: &Target| incident.revoke.as_ref() == Some(asked);
     let others = progress.outcomes.iter().filter(|asked| !is_own(&asked.target));
@@ -106,7 +81,7 @@ pub(super) fn other_outcomes(incident: &Incident, progress: &Progress, max: usiz
     (named, left)
 }
 
-/// The same in a subject's few words; `None` where there is nothing to say.
+/// State of the revocations for a subject. `None` if none was requested.
 pub(super) fn badge(progress: &Progress) -> Option<String> {
     match (progress.revoked, progress.not_revoked) {
         (revoked, not @ 1..) if progress.outcomes_total > 1 => {
@@ -117,17 +92,17 @@ pub(super) fn badge(progress: &Progress) -> Option<String> {
     }
     let badge = match progress.revocation {
         Revocation::NotAsked => return None,
-        Revocation::Shadow => "would have revoked",
+        Revocation::Shadow => "would revoke (shadow)",
         Revocation::Proposed => "revocation proposed",
         Revocation::Waiting(_) => "NOT YET REVOKED",
         Revocation::Done => "REVOKED",
-        Revocation::AlreadyGone => "ALREADY GONE",
+        Revocation::AlreadyGone => "ALREADY REVOKED",
         Revocation::Capped(_) | Revocation::Paused | Revocation::Failed(_) => "NOT REVOKED",
     };
     Some(badge.to_owned())
 }
 
-/// Whether a token that was to be revoked still works.
+/// A revocation was requested, and the token still works.
 pub(super) const fn is_not_revoked(revocation: &Revocation) -> bool {
     matches!(revocation, Revocation::Waiting(_) | Revocation::Capped(_) | Revocation::Paused | Revocation::Failed(_))
 }
@@ -137,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_texts_are_cut_at_a_word() {
+    fn shortened_text_is_cut_at_a_word() {
         assert_eq!(shortened("two holders", 20), "two holders");
         assert_eq!(shortened("two holders, DE and BR", 14), "two holders…");
         assert_eq!(shortened("ääääääää", 3), "äää…");

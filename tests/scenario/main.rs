@@ -714,7 +714,7 @@ fn no_raw_token_is_in_any_output() {
     assert!(!epoch.incidents.is_empty(), "a theft is told");
     let mut out = String::from_utf8(epoch.verdicts.take().unwrap_or_default()).expect("JSON is text");
     for incident in &epoch.incidents {
-        out += &notify::line(incident);
+        out += &notify::block(incident);
         out += &serde_json::to_string(incident).expect("an incident is JSON");
     }
     for letter in &epoch.letters {

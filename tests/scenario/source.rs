@@ -153,7 +153,7 @@ fn no_unsafe_character_is_in_any_output() {
         let progress = Progress::of(Revocation::Failed(NASTY.to_owned()));
         let mail = notify::compose(Alert::Incident { incident, progress: &progress }, &RuleSet::builtin());
         assert!(!mail.subject.contains(is_unsafe), "{:?}", mail.subject);
-        shown += &[notify::line(incident), mail.subject, mail.text, mail.html].join("\n");
+        shown += &[notify::block(incident), mail.subject, mail.text, mail.html].join("\n");
     }
     shown.extend(epoch.letters.iter().map(|letter| letter.reason.as_str()));
     let found: Vec<_> = shown.chars().filter(|&character| character != '\n' && is_unsafe(character)).collect();
