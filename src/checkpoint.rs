@@ -1,4 +1,4 @@
-//! Where in its source a message stood, and how far everything before it is done.
+//! Positions of messages in their source, checkpoints, and dead letters.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,36 +7,36 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
-/// Place of one message in its source. For a file, `topic` is its path, `partition` 0 and `offset` the line's number
-/// (from 0).
+/// Position of one message in its source. For a file, `topic` is its path, `partition` is 0, and `offset` is the number
+/// of the line, from 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
     pub topic: Arc<str>,
-    /// Which topic of that name: offsets of one say nothing about another.
+    /// Distinguishes topics of the same name, because an offset is valid in one of them only.
     pub topic_id: TopicId,
     pub partition: i32,
     pub offset: i64,
 }
 
 impl Position {
-    /// A place in a source without topic ids.
+    /// A position in a source without topic ids.
     #[must_use]
     pub fn new(topic: impl Into<Arc<str>>, partition: i32, offset: i64) -> Self {
         Self { topic: topic.into(), topic_id: TopicId::NONE, partition, offset }
     }
 }
 
-/// Kafka's id of a topic, which a topic that is deleted and created again under its old name does not keep (KIP-516).
+/// Kafka's id of a topic. A topic that is deleted and created again with the same name gets another id (KIP-516).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TopicId(pub [u8; 16]);
 
 impl TopicId {
-    /// Of files, and of brokers before Kafka 2.8.
+    /// Value for files and for brokers before Kafka 2.8.
     pub const NONE: Self = Self([0; 16]);
 }
 
 impl fmt::Display for TopicId {
-    /// As Kafka's own tools show it: 22 characters of base64 for URLs.
+    /// As in the tools of Kafka: 22 characters of URL-safe base64.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&BASE64_URL_SAFE_NO_PAD.encode(self.0))
     }
@@ -54,7 +54,7 @@ impl FromStr for TopicId {
     }
 }
 
-/// When a log took a message, by the log's own record.
+/// Time of a message in the log's record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogTime {
     /// Milliseconds since the epoch.
@@ -62,29 +62,29 @@ pub struct LogTime {
     pub kind: LogTimeKind,
 }
 
-/// Whose clock a [`LogTime`] is of: Kafka's `message.timestamp.type`.
+/// Clock of a [`LogTime`]: Kafka's `message.timestamp.type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogTimeKind {
-    /// `LogAppendTime`: the broker's, when it appended the message.
+    /// `LogAppendTime`: the broker's clock, when it appended the message.
     Append,
-    /// `CreateTime`: the producer's, who may choose it.
+    /// `CreateTime`: the producer chooses the time.
     Create,
 }
 
-/// The offsets to read next, one a topic and partition: everything before them has reached the store.
+/// The next offset to read of each topic and partition. The rows of all messages before it are in the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checkpoint {
     pub next: Vec<Position>,
 }
 
 impl Checkpoint {
-    /// Notes that the message at `position` is done. A partition's messages come in order, so the last one counts: an
-    /// earlier offset after a later one is read again, from a log that has lost or replaced its end.
+    /// Records that the message at `position` is done. Messages of a partition arrive in order. An earlier offset after a
+    /// later one comes from a log that has lost or replaced its end, and therefore replaces it.
     pub fn advance(&mut self, position: &Position) {
         self.reach(position, position.offset + 1);
     }
 
-    /// Notes that everything before `other` is done too, which is of later messages.
+    /// Records that everything before `other`, a checkpoint of later messages, is done.
     pub fn merge(&mut self, other: &Self) {
         for position in &other.next {
             self.reach(position, position.offset);
@@ -102,7 +102,7 @@ impl Checkpoint {
     }
 }
 
-/// Place of a fault within a message.
+/// Position of an error in a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spot {
     /// From 0.
@@ -119,17 +119,17 @@ impl std::fmt::Display for Spot {
     }
 }
 
-/// A message that could not be decoded, kept whole where people can find it.
+/// A message that could not be decoded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeadLetter {
     pub position: Position,
     /// Milliseconds since the epoch, wall clock.
     pub received_at: i64,
-    /// What was wrong: the same text for the same fault. Holds no part of the message.
+    /// The error. The text is the same for the same error and contains no part of the message.
     pub reason: String,
-    /// Where in the message it was noticed; `None` where it is the message as a whole.
+    /// Position of the error. `None` if it concerns the whole message.
     pub at: Option<Spot>,
-    /// The original bytes, with bearer values replaced.
+    /// The original bytes, with bearer tokens replaced.
     pub payload: Vec<u8>,
 }
 
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn checkpoint_holds_the_offset_after_the_last_message() {
+    fn checkpoint_is_the_offset_after_the_last_message() {
         let at = |partition, offset| Position::new("t", partition, offset);
         let mut checkpoint = Checkpoint::default();
         for position in [at(0, 4), at(1, 9), at(0, 5)] {
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn checkpoint_goes_back_with_a_log_that_begins_anew() {
+    fn checkpoint_follows_a_recreated_log() {
         let old = Position { topic_id: TopicId([1; 16]), ..Position::new("t", 0, 99) };
         let new = Position { topic_id: TopicId([2; 16]), offset: 0, ..old.clone() };
         let mut checkpoint = Checkpoint::default();
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn topic_id_is_written_as_kafka_writes_it() {
+    fn topic_id_has_the_text_of_kafkas_tools() {
         let id = TopicId([0xfb, 0xff, 0xfe, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]);
         assert_eq!(id.to_string(), "-__-AQIDBAUGBwgJCgsMDQ");
         assert_eq!("-__-AQIDBAUGBwgJCgsMDQ".parse(), Ok(id));

@@ -1,4 +1,4 @@
-//! What the operator says of a source of events: a topic's entry in the configuration, or `[source.file]`.
+//! Settings of one source of events: a topic in the configuration, or `[source.file]`.
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
@@ -6,13 +6,13 @@ use serde::de::{Deserializer, Error};
 use crate::format::Format;
 use crate::sanitize::is_unsafe;
 
-/// How the events of one topic or file are read, and how far they are believed.
+/// How the events of one topic or file are read, and whether they are trusted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Feed {
     pub format: Format,
-    /// Whether its `confirmed` events are believed. Anyone who can write to a topic could otherwise vouch for a theft.
+    /// Accepts `confirmed` events. Otherwise anybody who can write to the topic could confirm a theft.
     pub confirmed: bool,
-    /// The tenant of all its events, whatever they say.
+    /// Tenant of all its events. Replaces the tenant in the events.
     pub tenant: Option<Tenant>,
 }
 
@@ -22,16 +22,16 @@ impl From<Format> for Feed {
     }
 }
 
-/// A tenant that the operator names. Its text is never freed: the configuration names few, and events of any lifetime
-/// borrow it.
+/// A tenant from the configuration. Its text is never freed, so that events of any lifetime can borrow it; a configuration
+/// has few tenants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tenant(&'static str);
 
 impl Tenant {
-    /// Longest name, bytes: as of an event's `tenant_id`.
+    /// Maximum length of the name, bytes. The same as for `tenant_id` of an event.
     pub const BYTES_MAX: usize = 1024;
 
-    /// `None` for an empty name, one that is too long, and one that holds a character that is not seen.
+    /// `None` if the name is empty, too long, or contains a character that [`is_unsafe`].
     #[must_use]
     pub fn new(name: &str) -> Option<Self> {
         let fits = (1..=Self::BYTES_MAX).contains(&name.len()) && !name.chars().any(is_unsafe);
@@ -47,7 +47,8 @@ impl Tenant {
 impl<'de> Deserialize<'de> for Tenant {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = String::deserialize(deserializer)?;
-        Self::new(&name).ok_or_else(|| D::Error::custom("a tenant's name, 1 to 1024 bytes of visible characters"))
+        Self::new(&name)
+            .ok_or_else(|| D::Error::custom("expected a tenant name of 1 to 1024 bytes without invisible characters"))
     }
 }
 

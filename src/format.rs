@@ -1,4 +1,4 @@
-//! The formats that messages come in.
+//! Formats of messages.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
-    /// The token event of `docs/event.md`.
+    /// The token event that `docs/event.md` describes.
     #[default]
     Native,
     /// OCSF: API Activity (6003) and Authentication (3002).
@@ -36,7 +36,7 @@ impl Format {
         }
     }
 
-    /// Its name in a sentence.
+    /// Name for texts.
     #[must_use]
     pub const fn title(self) -> &'static str {
         match self {

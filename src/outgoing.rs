@@ -1,5 +1,5 @@
-//! The one way in which requests of ours leave by HTTP: no redirects, TLS unless loopback, no address inside the
-//! network unless the operator allows it, no proxy, and a time limit.
+//! The HTTP client for all outgoing requests: no redirects, no proxy, TLS except to loopback, no private address unless
+//! the operator allows it, and timeouts. Also the back-off of all retries.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,15 +12,15 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Client, redirect};
 use url::{Host, Url};
 
-/// For a connection to be made.
+/// Time limit to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// For the whole answer's head to have come.
+/// Time limit for a request, from connecting to the response.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// A receiver that wants to be left alone for longer is asked again all the same.
+/// Upper limit of `Retry-After`.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
 
-/// Waiting times between attempts: they double up to a maximum. Each is shortened by up to half at random, so that
-/// processes and items that failed together are not tried again together.
+/// Waiting times between attempts. They double up to a maximum. Each is reduced by up to half at random, so that processes
+/// and items that failed together are not retried together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
     first: Duration,
@@ -33,22 +33,22 @@ impl Backoff {
         Self { first, last }
     }
 
-    /// How long to wait after `failures` failures in a row, from 1.
+    /// Waiting time after `failures` consecutive failures, from 1.
     #[must_use]
     pub fn wait(self, failures: u32) -> Duration {
         let doublings = failures.saturating_sub(1).min(DOUBLINGS_MAX);
         let longest = self.first.saturating_mul(1 << doublings).min(self.last);
-        // The standard library's hasher is seeded at random.
+        // `RandomState` is seeded at random.
         let random = RandomState::new().hash_one(failures) >> 32;
         longest.mul_f64(1.0 - random as f64 / f64::from(u32::MAX) / 2.0)
     }
 }
 
-/// Beyond this any waiting time has reached its maximum.
+/// Limit of the exponent. Every waiting time has reached its maximum before.
 const DOUBLINGS_MAX: u32 = 20;
 
-/// A client for requests to `url` and its like. `ca_file`: PEM of authorities trusted besides the system's. The error
-/// names no secret.
+/// A client for requests to `url` and other URLs of its receiver. `ca_file`: PEM file of certificate authorities that are
+/// trusted in addition to those of the system. The error contains no secret.
 pub fn client(url: &Url, allow_private: bool, ca_file: Option<&Path>) -> Result<Client, String> {
     check_url(url, allow_private)?;
     let mut builder = Client::builder()
@@ -61,27 +61,26 @@ pub fn client(url: &Url, allow_private: bool, ca_file: Option<&Path>) -> Result<
     if let Some(file) = ca_file {
         let pem = std::fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
         let authorities = reqwest::Certificate::from_pem_bundle(&pem)
-            .map_err(|_| format!("{} holds no certificates in PEM", file.display()))?;
+            .map_err(|_| format!("{} contains no PEM certificate", file.display()))?;
         if authorities.is_empty() {
-            return Err(format!("{} holds no certificates in PEM", file.display()));
+            return Err(format!("{} contains no PEM certificate", file.display()));
         }
         builder = builder.tls_certs_merge(authorities);
     }
-    builder.build().map_err(|error| format!("cannot make an HTTP client: {}", reason(&error)))
+    builder.build().map_err(|error| format!("cannot create an HTTP client: {}", reason(&error)))
 }
 
-/// Whether requests may go to `url`, as far as it can be told without asking for its addresses. Those are looked at
-/// when they are known, at every connection.
+/// Whether requests to `url` are allowed. The addresses of a name are checked at every connection, not here.
 pub fn check_url(url: &Url, allow_private: bool) -> Result<(), String> {
-    let Some(host) = url.host() else { return Err("names no host".to_owned()) };
+    let Some(host) = url.host() else { return Err("has no host".to_owned()) };
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("holds a user or password; give them by their own keys".to_owned());
+        return Err("contains a user or password; use their own keys".to_owned());
     }
     let loopback = is_loopback(&host.to_string());
     match url.scheme() {
         "https" => {}
         "http" if loopback => {}
-        "http" => return Err("must be https unless it is on loopback".to_owned()),
+        "http" => return Err("must be https, except on loopback".to_owned()),
         other => return Err(format!("must be https, not {other}")),
     }
     let address = match host {
@@ -91,21 +90,21 @@ pub fn check_url(url: &Url, allow_private: bool) -> Result<(), String> {
     };
     match address {
         Some(address) if !loopback && !allow_private && !is_global(address) => {
-            Err(format!("{address} is inside the network; set allow_private = true if that is meant"))
+            Err(format!("{address} is a private address; set allow_private = true to allow it"))
         }
         _ => Ok(()),
     }
 }
 
-/// Whether `host`, a name or an address as it stands in a URL, is this machine.
+/// Whether `host`, a name or address in the notation of URLs, is this machine.
 #[must_use]
 pub fn is_loopback(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|ip: IpAddr| ip.to_canonical().is_loopback())
 }
 
-/// How long the receiver asks to be left alone: `Retry-After` in seconds or as a date (RFC 9110, 10.2.3), an hour at
-/// most. `now`: milliseconds since the epoch.
+/// The wait in `Retry-After`, in seconds or as a date (RFC 9110 section 10.2.3), at most one hour. `now`: milliseconds
+/// since the epoch.
 #[must_use]
 pub fn retry_after(headers: &HeaderMap, now: i64) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
@@ -118,7 +117,7 @@ pub fn retry_after(headers: &HeaderMap, now: i64) -> Option<Duration> {
     Some(wait.min(RETRY_AFTER_MAX))
 }
 
-/// What went wrong with a request, without its address: the path may hold an id, and the query a secret.
+/// The error of a request without its URL, because the path may contain an id and the query a secret.
 #[must_use]
 pub fn reason(error: &reqwest::Error) -> String {
     let what = if error.is_timeout() {
@@ -137,8 +136,8 @@ pub fn reason(error: &reqwest::Error) -> String {
     last.map_or_else(|| what.to_owned(), |last| format!("{what}: {last}"))
 }
 
-/// Looks up names, and keeps back the addresses that requests may not go to: so that a name which leads inside, today
-/// or after the check, leads nowhere.
+/// Resolver that removes forbidden addresses. It runs at every connection, so that a name whose address changes after the
+/// check is covered too.
 struct Guard {
     allow_private: bool,
 }
@@ -150,7 +149,7 @@ impl Resolve for Guard {
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
             let allowed: Vec<SocketAddr> = found.filter(|address| open || is_global(address.ip())).collect();
             if allowed.is_empty() {
-                return Err(format!("{} has no address outside the network", name.as_str()).into());
+                return Err(format!("{} has no public address; see allow_private", name.as_str()).into());
             }
             let addresses: Addrs = Box::new(allowed.into_iter());
             Ok(addresses)
@@ -158,8 +157,8 @@ impl Resolve for Guard {
     }
 }
 
-/// Whether `address` can be reached over the Internet (the registries of RFC 6890), however it is written: IPv4 within
-/// IPv6 is judged as IPv4.
+/// Whether `address` is reachable over the Internet (registries of RFC 6890). An IPv4 address inside an IPv6 address counts
+/// as IPv4.
 fn is_global(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(ip) => is_global_v4(ip),
@@ -185,7 +184,7 @@ fn is_global_v4(ip: Ipv4Addr) -> bool {
 fn is_global_v6(ip: Ipv6Addr) -> bool {
     let segments = ip.segments();
     match segments {
-        // NAT64 (RFC 6052) and 6to4 (RFC 3056) lead to the IPv4 address within.
+        // NAT64 (RFC 6052) and 6to4 (RFC 3056) contain an IPv4 address.
         [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => {
             let [a, b] = high.to_be_bytes();
             let [c, d] = low.to_be_bytes();
@@ -193,7 +192,7 @@ fn is_global_v6(ip: Ipv6Addr) -> bool {
         }
         // Documentation (RFC 3849), Teredo and other protocol assignments (RFC 2928).
         [0x2001, 0xdb8 | 0..0x200, ..] => false,
-        // Global unicast (RFC 4291); all else is loopback, local, multicast or unassigned.
+        // Global unicast (RFC 4291). All others are loopback, local, multicast or unassigned.
         [first, ..] => first & 0xe000 == 0x2000,
     }
 }
@@ -207,13 +206,13 @@ mod tests {
     }
 
     #[test]
-    fn only_https_leaves_the_machine_and_only_to_the_outside() {
+    fn url_is_https_with_a_public_host() {
         for url in ["https://hooks.example/x", "http://127.0.0.1:8080/x", "http://[::1]/", "http://localhost:1/"] {
             assert_eq!(check(url, false), Ok(()), "{url}");
         }
         for url in ["http://hooks.example/x", "ftp://127.0.0.1/", "https://me:secret@hooks.example/", "data:x"] {
-            let said = check(url, true).expect_err(url);
-            assert!(!said.contains("secret"), "{said}");
+            let problem = check(url, true).expect_err(url);
+            assert!(!problem.contains("secret"), "{problem}");
         }
         for ip in ["10.1.2.3", "192.168.0.1", "172.31.9.9", "169.254.169.254", "100.64.0.1", "0.0.0.0"] {
             assert!(check(&format!("https://{ip}/"), false).is_err(), "{ip}");
@@ -225,14 +224,14 @@ mod tests {
         for ip in ["2a00:1450:4001:80b::200e", "64:ff9b::808:808"] {
             assert_eq!(check(&format!("https://[{ip}]/"), false), Ok(()), "{ip}");
         }
-        // Other spellings of 127.0.0.1 and 10.0.0.1, as browsers take them.
+        // Other notations of 127.0.0.1 and 10.0.0.1.
         assert_eq!(check("http://2130706433/", false), Ok(()));
         assert!(check("https://0xa000001/", false).is_err());
     }
 
     #[tokio::test]
-    async fn a_name_that_leads_inside_leads_nowhere() {
-        // Any name but `localhost` that leads to loopback; an address resolves to itself without a name server.
+    async fn resolver_removes_private_addresses() {
+        // An address resolves to itself without a name server. It stands for a name other than `localhost` on loopback.
         let found = |name: &'static str, allow_private| async move {
             Guard { allow_private }.resolve(name.parse().expect("a name")).await.is_ok()
         };
@@ -242,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn backoff_doubles_within_its_bounds_and_varies() {
+    fn backoff_doubles_up_to_its_maximum() {
         let backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(300));
         for (failures, longest) in [(0, 2), (1, 2), (2, 4), (3, 8), (8, 256), (9, 300), (u32::MAX, 300)] {
             let longest = Duration::from_secs(longest);
@@ -252,11 +251,11 @@ mod tests {
             }
         }
         let waits: std::collections::BTreeSet<_> = (0..100).map(|_| backoff.wait(9)).collect();
-        assert!(waits.len() > 90, "{} different waits", waits.len());
+        assert!(waits.len() > 90, "{} different waiting times", waits.len());
     }
 
     #[test]
-    fn retry_after_is_seconds_or_a_date_and_an_hour_at_most() {
+    fn retry_after_is_limited_to_an_hour() {
         let wait = |text: &'static str| {
             let headers = HeaderMap::from_iter([(RETRY_AFTER, text.parse().expect("a header"))]);
             // Wed, 21 Oct 2026 07:28:00 GMT

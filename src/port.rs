@@ -1,4 +1,4 @@
-//! The small traits through which the core and the outside meet. Each has a real driver and a twin in memory.
+//! Traits between the core and the outside. Each has a driver, and an implementation in memory for tests.
 
 mod condition;
 
@@ -15,30 +15,30 @@ use crate::enrichment::EnrichedEvent;
 use crate::place::{Network, Place};
 use crate::verdict::{Incident, Mode, Outcome, Target, Victim};
 
-/// Wall-clock time, for what happens outside event time: ingestion stamps, retries, caps. Never for judgement.
+/// Wall-clock time, for ingestion times, retries and limits. Scoring uses event time only.
 #[async_trait]
 pub trait Clock: Send + Sync {
     /// Milliseconds since the epoch.
     fn now_millis(&self) -> i64;
-    /// Waits for `wait` of this clock's time.
+    /// Waits for `wait`, measured by this clock.
     async fn sleep(&self, wait: Duration) {
         tokio::time::sleep(wait).await;
     }
 }
 
-/// Place and network of an address, from whatever files are at hand.
+/// Looks up place and network of an address in the installed GeoIP files.
 pub trait GeoLookup {
-    /// Absent where no file knows it.
+    /// `None` if no file contains the address.
     fn lookup(&mut self, address: IpAddr) -> (Option<Arc<Place>>, Option<Arc<Network>>);
 }
 
-/// One event with its judgement and where it came from, lent to the store for encoding.
+/// One event with its verdict and position, borrowed for encoding.
 #[derive(Debug)]
 pub struct EventRow<'a> {
     pub event: &'a EnrichedEvent<'a>,
     pub outcome: &'a Outcome,
     pub position: &'a Position,
-    /// Place of the event in its message, from 0.
+    /// Index of the event in its message, from 0.
     pub index: u32,
     /// When the event took place: its own time if that is believed, else the stream's. Milliseconds since the epoch.
     pub judged_at: i64,
@@ -46,202 +46,201 @@ pub struct EventRow<'a> {
     pub ingested_at: i64,
 }
 
-/// One attempt, success, failure or refusal to act: a row of the audit trail.
+/// One attempt to alert or revoke, or the decision not to: a row of the audit trail.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ActionRow {
-    /// Constant over the retries of one effect: its idempotency key.
+    /// The idempotency key, the same for all retries.
     pub action_id: String,
-    /// Empty where a human asked without an incident.
+    /// Empty if an operator requested the action without an incident.
     pub incident_id: String,
     /// Milliseconds since the epoch, wall clock.
     pub requested_at: i64,
     /// `alert_email`, `alert_webhook`, `revoke_token`, `revoke_family`.
     pub kind: String,
-    /// Id of what is revoked, or the channel's address without secrets.
+    /// Id of the revoked token or grant, or the address of the channel without secrets.
     pub target: String,
     pub mode: Mode,
     /// From 1.
     pub attempt: u32,
     /// `done`, `already_gone`, `retry`, `failed`, `shadow`, `proposed`, `capped`, `paused`.
     pub outcome: String,
-    /// 0 where no HTTP answer came.
+    /// 0 if there was no HTTP response.
     pub http_status: u16,
     pub latency_ms: u32,
-    /// `tokenwarden`, or who asked by hand.
+    /// `tokenwarden`, or the operator who requested the action.
     pub requested_by: String,
     pub reason: String,
 }
 
-/// An epoch's rows, encoded as they come, so that nothing outlives its message.
+/// Rows of one epoch. Each is encoded when it is pushed, so that no row borrows from its message.
 pub trait Rows: Send + Sync {
     fn push_event(&mut self, row: &EventRow<'_>);
     fn push_incident(&mut self, incident: &Incident);
     fn push_action(&mut self, action: &ActionRow);
     fn push_dead_letter(&mut self, letter: &DeadLetter);
-    /// Rows of all kinds.
+    /// Number of rows of all kinds.
     fn len(&self) -> usize;
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
-    /// Encoded size, bytes.
+    /// Encoded size in bytes.
     fn bytes(&self) -> usize;
-    /// Forgets the rows, keeps the memory.
+    /// Removes the rows and keeps the buffers.
     fn clear(&mut self);
 }
 
-/// Rows that can wait, in memory or on disk, until the store takes them.
+/// Rows that can be stored on disk until the store accepts them.
 pub trait SavedRows: Rows + Sized {
-    /// Adds the rows of `other` after these, as if they had been pushed here.
+    /// Appends the rows of `other`, as if they had been pushed here.
     fn append(&mut self, other: &Self);
-    /// Adds to `to` the bytes that [`Self::load`] reads. The format is for this build alone.
+    /// Appends to `to` the bytes that [`Self::load`] reads. The format is not stable between builds.
     fn save(&self, to: &mut Vec<u8>);
-    /// Adds saved rows after these; `None` where `from` is not what was saved.
+    /// Appends saved rows. `None` if `from` was not written by [`Self::save`].
     fn load(&mut self, from: &[u8]) -> Option<()>;
 }
 
-/// Why the store did not take rows.
+/// Why the store did not accept rows.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The same rows may be written again later: down, overloaded, or the answer was lost.
+    /// A retry with the same rows may succeed: the store is down or overloaded, or its response was lost.
     #[error("the store is unavailable: {0}")]
     Retriable(String),
-    /// No retry helps: wrong credentials, a missing table, a rejected type.
-    #[error("the store refused: {0}")]
+    /// No retry succeeds: wrong credentials, a missing table, a rejected type.
+    #[error("the store rejected the request: {0}")]
     Permanent(String),
 }
 
-/// Where rows go for analysts to find.
+/// Database for the rows.
 #[async_trait]
 pub trait Store: Send + Sync {
     type Rows: Rows;
     fn new_rows(&self) -> Self::Rows;
-    /// Writes all the rows or reports why not. Writing the same rows again changes nothing.
+    /// Writes all rows, or returns why not. A repeated write of the same rows has no effect.
     async fn write(&self, rows: &Self::Rows) -> Result<(), StoreError>;
 }
 
-/// Why an alert or a revocation did not go through. `reason` is logged, so it holds no secret and no value of an event.
+/// Why an alert or a revocation failed. `reason` is logged, so it contains no secret and no value of an event.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeliveryError {
-    #[error("will be tried again: {reason}")]
+    #[error("will be retried: {reason}")]
     Retriable { reason: String, status: u16, retry_after: Option<Duration> },
     #[error("given up: {reason}")]
     Permanent { reason: String, status: u16 },
-    /// As `Permanent`. The receiver's own words may repeat what was sent: they are for the audit trail only.
+    /// As `Permanent`. `words`, the receiver's reply, may contain values of the event. It is only for the audit trail.
     #[error("given up: {reason}")]
     Rejected { reason: String, words: String },
 }
 
-/// What people are told.
+/// A message to people.
 #[derive(Clone, Copy, Debug)]
 pub enum Alert<'a> {
     /// An incident was opened or changed, or one of its revocations has an outcome.
     Incident { incident: &'a Incident, progress: &'a Progress },
-    /// Our own answer to incidents has changed: revocations are capped, or their provider fails.
+    /// The state of the service changed, for example because revocations are capped or their provider fails.
     Notice(&'a Notice),
 }
 
-/// What has happened to an incident besides its last change.
+/// Revocations and new victims of an incident.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// How the revocation stands that the incident's last change asks for.
+    /// State of the revocation that the incident's last change requests.
     pub revocation: Revocation,
-    /// All revocations of the incident, those first that the receiver does not know of. Bounded.
+    /// Revocations of the incident, first those that are new to the channel. Bounded.
     pub outcomes: Vec<Asked>,
-    /// Of all revocations of the incident: those after which the token no longer works, and those that were to be made
-    /// and are not.
+    /// Number of revocations that succeeded, and of those that were requested and did not succeed.
     pub revoked: usize,
     pub not_revoked: usize,
-    /// All of them.
+    /// Number of all revocations.
     pub outcomes_total: usize,
-    /// Victims that the receiver does not know of. Bounded.
+    /// Victims that are new to the channel. Bounded.
     pub joined: Vec<Victim>,
 }
 
 impl Progress {
-    /// Of an incident with one victim.
+    /// For an incident with one victim.
     #[must_use]
     pub const fn of(revocation: Revocation) -> Self {
         Self { revocation, outcomes: Vec::new(), revoked: 0, not_revoked: 0, outcomes_total: 0, joined: Vec::new() }
     }
 }
 
-/// A revocation that was asked for, and how it stands.
+/// A requested revocation and its state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
     pub target: Target,
     pub revocation: Revocation,
 }
 
-/// What people must know that belongs to no single incident.
+/// A message about the service that does not belong to one incident.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notice {
-    /// Half a line.
+    /// At most half a line.
     pub title: String,
-    /// What it means and what to do.
+    /// What happened, and what the operator can do.
     pub text: String,
     /// Milliseconds since the epoch, wall clock.
     pub at: i64,
 }
 
-/// Where the event path hands over what people are to be told and what is to be revoked.
+/// Stores alerts and revocations until they are delivered.
 pub trait Outbox: Send + Sync {
-    /// Stores `incidents` on disk before it returns, all or none. Incidents that are stored already change nothing.
+    /// Stores `incidents` on disk before it returns, all or none. Incidents that are already stored are ignored.
     fn take(&self, incidents: &[Incident]) -> std::io::Result<()>;
-    /// Stores `notice` on disk before it returns; it is then sent on every channel. A second notice under the same
-    /// `key` changes nothing. The key and the texts must hold no value of an event.
+    /// Stores `notice` on disk before it returns, to be sent on every channel. A second notice with the same `key` is
+    /// ignored. The key and the texts must contain no value of an event.
     fn notify(&self, key: &str, notice: Notice) -> std::io::Result<()>;
 }
 
-/// How far the revocation has come that an incident asks for.
+/// State of a requested revocation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Revocation {
     NotAsked,
-    /// In shadow: it would have been made.
+    /// Shadow mode: the revocation would have been requested.
     Shadow,
-    /// In alert: people are asked to make it.
+    /// Alert mode: people decide.
     Proposed,
-    /// Not answered yet, or answered with something that another attempt may mend.
+    /// No response yet, or a failure that is retried.
     Waiting(String),
     Done,
     AlreadyGone,
-    /// Not requested: this many were requested within the hour. It will be, once the cap has room.
+    /// Not requested, because this many were requested within the hour. It is requested when the limit allows it.
     Capped(u32),
-    /// Not requested: somebody has paused all actions. It will be, once they are resumed.
+    /// Not requested, because all actions are paused. It is requested after the pause.
     Paused,
-    /// Refused by the provider, impossible, or given up.
+    /// Rejected by the provider, impossible, or given up.
     Failed(String),
 }
 
-/// A channel through which people are told.
+/// A channel for alerts.
 #[async_trait]
 pub trait Notifier: Send + Sync {
-    /// `email`, `webhook`: as in the configuration and the `actions` table.
+    /// `email` or `webhook`, as in the configuration and the table `actions`.
     fn name(&self) -> &'static str;
-    /// Whom it reaches, for the audit trail; no secret in it.
+    /// Address of the receiver for the audit trail, without secrets.
     fn target(&self) -> String;
-    /// Tells `alert`. `key` is constant over retries, so that the receiver can drop a repetition.
-    /// Returns the HTTP status, 0 where the protocol has none.
+    /// Sends `alert`. `key` is the same for all retries, so that the receiver can deduplicate. Returns the HTTP status, or
+    /// 0 if the protocol has none.
     async fn notify(&self, alert: Alert<'_>, key: &str) -> Result<u16, DeliveryError>;
-    /// Whether the channel answers and accepts our credentials, without telling anybody anything.
+    /// Tests whether the channel responds and accepts the credentials. Sends no message.
     async fn probe(&self) -> Result<(), DeliveryError>;
 }
 
-/// How a revocation went.
+/// Result of a revocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Revoked {
     Done {
         status: u16,
     },
-    /// The provider no longer knows it.
+    /// The provider no longer has the token or grant.
     AlreadyGone {
         status: u16,
     },
 }
 
-/// What a provider is asked to take away, with the names that its address and body may be built of.
+/// A revocation, with the values that its URL and body may contain.
 #[derive(Clone, Copy, Debug)]
 pub struct RevokeRequest<'a> {
     pub target: &'a Target,
@@ -251,16 +250,16 @@ pub struct RevokeRequest<'a> {
     pub family_id: &'a str,
     pub token_id: &'a str,
     pub reason: &'a str,
-    /// Constant over retries, sent as `Idempotency-Key`.
+    /// The same for all retries, sent as `Idempotency-Key`.
     pub key: &'a str,
 }
 
-/// A provider's way to take tokens away.
+/// Revokes tokens and grants at a provider.
 #[async_trait]
 pub trait Revoker: Send + Sync {
-    /// Whether this provider can be asked to revoke such a target.
+    /// Whether this provider can revoke `target`.
     fn accepts(&self, target: &Target) -> bool;
-    /// Whether its requests carry token ids, so that it cannot do with their hashes.
+    /// Whether its requests contain token ids. Hashes of token ids are then useless.
     fn sends_token_ids(&self) -> bool {
         false
     }
@@ -272,66 +271,66 @@ pub trait Revoker: Send + Sync {
     async fn revoke(&self, request: RevokeRequest<'_>) -> Result<Revoked, DeliveryError>;
 }
 
-/// Longest record that is read, bytes. A source that cuts records out of a stream cuts a longer one to one byte more,
-/// so that decoding refuses it once, at its position.
+/// Maximum size of a record, bytes. A source that splits a stream truncates a longer record to one byte more, so that
+/// decoding rejects it once, at its position.
 pub const RECORD_BYTES_MAX: usize = 1 << 20;
 
-/// Longest message that is read, bytes: it may hold many records. The same for what a compressed one expands to.
+/// Maximum size of a message, bytes, before and after decompression. A message may contain many records.
 pub const BATCH_BYTES_MAX: usize = 64 << 20;
 
-/// One raw record and where it stood.
+/// One raw message and its position.
 #[derive(Debug)]
 pub struct Message<'a> {
     pub position: &'a Position,
-    /// What the producer keyed it by; `None` where the source has no keys.
+    /// Kafka message key. `None` if the source has no keys.
     pub key: Option<&'a [u8]>,
     pub payload: &'a [u8],
-    /// When the log took it; `None` where the source has no such record.
+    /// Time in the log's record. `None` if the source has none.
     pub logged_at: Option<LogTime>,
-    /// Done before this start, and read again only to remember: it changes the state and nothing else.
+    /// The message was done before this start and is read again to rebuild the state. It has no other effect.
     pub replayed: bool,
 }
 
-/// Why a source cannot go on.
+/// Why a source cannot continue.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SourceError {
-    /// It does not answer, or refuses us.
+    /// The source does not respond, or denies access.
     #[error("{0}")]
     Unavailable(String),
-    /// It answers, and what it holds cannot be read.
+    /// The source responds, but its content cannot be read.
     #[error("{0}")]
     Unusable(String),
-    /// Our settings for it are wrong.
+    /// The settings of the source are wrong.
     #[error("{0}")]
     Misconfigured(String),
 }
 
-/// What a poll brought.
+/// Result of a poll.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Polled {
-    /// This many messages were handed over (0: none came in time).
+    /// Number of messages, 0 if none arrived in time.
     Messages(usize),
-    /// These partitions (topic, number) go to another member, who waits: finish them, commit, then
+    /// Another member waits for these partitions (topic, number). Finish their messages, commit, then call
     /// [`Source::release`].
     Revoked(Vec<(Arc<str>, i32)>),
-    /// All partitions have gone to others already: nothing that is not committed may be committed any more. Forget
-    /// it, then [`Source::release`].
+    /// Other members have all partitions already, so that no offset may be committed any more. Discard what is not
+    /// committed, then call [`Source::release`].
     Lost,
-    /// The source has ended; only files do.
+    /// The end of a file.
     End,
 }
 
-/// Why the messages of a partition do not go on where the last ones were committed, or read.
+/// Why a partition cannot be read from its committed or last offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum GapKind {
-    /// The offset lies beyond the end of the log: the log lost its end, or the offset comes from another log.
+    /// The offset is beyond the end of the log. The log lost its end, or the offset comes from another log.
     BeyondEnd,
-    /// The log begins after the offset: messages were deleted before they were read.
+    /// The log begins after the offset. Messages were deleted before they were read.
     Deleted,
     /// The topic was deleted and created again.
     Recreated,
-    /// The log's end was replaced by other messages (unclean leader election).
+    /// The end of the log was replaced by other messages (unclean leader election).
     Truncated,
 }
 
@@ -348,22 +347,22 @@ impl GapKind {
     }
 }
 
-/// A partition that is read from its earliest message again, and why.
+/// A partition that is read again from its earliest message, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OffsetGap {
     pub kind: GapKind,
     pub topic: Arc<str>,
     pub partition: i32,
-    /// Where reading was to go on.
+    /// Offset at which reading should have continued.
     pub expected: i64,
-    /// Where it goes on.
+    /// Offset at which reading continues.
     pub resumed: i64,
-    /// The end of the log.
+    /// End of the log.
     pub end: i64,
 }
 
 impl OffsetGap {
-    /// Messages known to be lost: those deleted unread. How many a log lost by the other kinds cannot be known.
+    /// Number of messages that were deleted unread. 0 for other kinds, where the number is unknown.
     #[must_use]
     pub fn lost(&self) -> u64 {
         match self.kind {
@@ -373,35 +372,35 @@ impl OffsetGap {
     }
 }
 
-/// Receives what a source reports besides messages. It is called from the thread that polls and from others.
+/// Receives the reports of a source. It is called from the polling thread and from other threads.
 pub trait SourceObserver: Send + Sync {
-    /// Messages still to be read in a partition; `None`: it is not ours, or not any more.
+    /// Number of unread messages in a partition. `None` if another member owns the partition.
     fn lag(&self, topic: &str, partition: i32, messages: Option<i64>);
-    /// Whether `condition` holds for `part`, see [`Condition`].
+    /// Reports whether `condition` holds for `part`, see [`Condition`].
     fn condition(&self, condition: Condition, part: &str, holds: bool);
-    /// Partitions of one topic that are read from their earliest message again, all for the same kind of reason.
+    /// Partitions of one topic that are read again from their earliest message, all for the same kind of reason.
     fn gaps(&self, gaps: &[OffsetGap]);
-    /// Dead letters that their topic did not take, given up: the table `dead_letters` has them.
+    /// Number of dead letters that were not sent to their topic. The table `dead_letters` contains them.
     fn letters_dropped(&self, count: u64);
 }
 
-/// Where messages come from. Polled by one thread. Only Kafka moves partitions about; a file may leave the last two
-/// as they are.
+/// Source of messages, polled by one thread. The default implementations of the last two methods are for sources without
+/// partitions, such as files.
 pub trait Source: Send {
-    /// Hands up to `max` messages to `take`, in order within a partition; waits up to `timeout` for the first.
-    /// `max` is 0 while there is no room: a group's member must go on polling to remain one.
+    /// Passes up to `max` messages to `take`, in order within a partition. Waits up to `timeout` for the first. `max` is 0
+    /// if the worker has no room: a member of a consumer group must continue to poll.
     fn poll(&mut self, max: usize, timeout: Duration, take: &mut dyn FnMut(Message<'_>))
     -> Result<Polled, SourceError>;
 
-    /// Everything before the checkpoint is done, and the table `dead_letters` has the letters. Offsets are committed, and
-    /// letters sent to where their producers look for them, without waiting for either; a failure is reported to the
-    /// [`SourceObserver`] and tried again. After `Unavailable` the same may be committed again.
+    /// Commits offsets and sends `letters` to the dead-letter topic, without waiting for either. Everything before the
+    /// checkpoint is done, and the table `dead_letters` contains the letters. A failure is reported to the
+    /// [`SourceObserver`] and retried. After `Unavailable` the same arguments may be passed again.
     fn commit(&mut self, checkpoint: &Checkpoint, letters: &[DeadLetter]) -> Result<(), SourceError> {
         let _ = (checkpoint, letters);
         Ok(())
     }
 
-    /// Lets go of the partitions that the last poll announced as revoked or lost.
+    /// Releases the partitions that the last poll reported as revoked or lost.
     fn release(&mut self) -> Result<(), SourceError> {
         Ok(())
     }

@@ -1,11 +1,11 @@
-//! Text from outside, made safe to show: one sanitizer for the terminal, mails, webhooks, logs and verdicts.
+//! Sanitizer for text from events: one for the terminal, mails, webhooks, logs and verdicts.
 //!
-//! A name that a stranger chose may hold escape sequences that a terminal obeys, line breaks that forge a line of a log
-//! or a header of a mail, and characters that are not seen and reorder or hide what is.
+//! A name in an event may contain escape sequences for a terminal, line breaks that forge a log entry or a mail header,
+//! and invisible characters that reorder or hide text.
 
-/// Whether `character` can steer a terminal, break a line, or reorder or hide text without being seen: control
-/// characters, line and paragraph separators, bidirectional marks, zero-width characters and tags (Unicode TR 36 and
-/// UTS 39, default-ignorable code points).
+/// Whether `character` can control a terminal, break a line, or invisibly reorder or hide text: control characters, line
+/// and paragraph separators, bidirectional marks, zero-width characters and tags (Unicode TR 36 and UTS 39,
+/// default-ignorable code points).
 #[must_use]
 pub const fn is_unsafe(character: char) -> bool {
     matches!(character,
@@ -15,7 +15,7 @@ pub const fn is_unsafe(character: char) -> bool {
         | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// `character`, or what is shown in its place, which is as wide: a picture of a control character, else U+FFFD.
+/// `character` if it is safe. Otherwise its replacement of the same width: the control picture, or U+FFFD.
 #[must_use]
 pub fn shown(character: char) -> char {
     match character {
@@ -26,29 +26,29 @@ pub fn shown(character: char) -> char {
     }
 }
 
-/// `text` on one line, with nothing unsafe in it.
+/// `text` on one line, with unsafe characters replaced.
 #[must_use]
 pub fn line(text: &str) -> String {
     text.chars().map(shown).collect()
 }
 
-/// `text` with nothing unsafe in it but its line breaks.
+/// `text` with unsafe characters replaced, except line breaks.
 #[must_use]
 pub fn lines(text: &str) -> String {
     text.chars().map(|character| if character == '\n' { character } else { shown(character) }).collect()
 }
 
-/// JSON with every unsafe character in its strings escaped: a reader gets the text as it was, and whoever prints the
-/// JSON itself is not misled. `json` has no line breaks between its tokens.
+/// JSON with every unsafe character in its strings escaped. Parsers read the original text, and the JSON itself can be
+/// printed. `json` must have no line breaks between its tokens.
 #[must_use]
 pub fn json(json: &str) -> String {
     let mut escaped = Vec::with_capacity(json.len());
     json.chars().for_each(|character| put_json(&mut escaped, character));
-    // Whole characters were written.
+    // Only whole characters are written, so that this cannot fail.
     String::from_utf8(escaped).unwrap_or_default()
 }
 
-/// Writes a character of a JSON string, as an escape where it is unsafe (RFC 8259 section 7).
+/// Appends a character of a JSON string, escaped if it is unsafe (RFC 8259 section 7).
 pub fn put_json(out: &mut Vec<u8>, character: char) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     if !is_unsafe(character) {
@@ -60,7 +60,7 @@ pub fn put_json(out: &mut Vec<u8>, character: char) {
     }
 }
 
-/// At most `chars_max` characters of `text`, without the unsafe ones: for names that are compared and stored.
+/// The first `chars_max` safe characters of `text`, for names that are compared and stored.
 #[must_use]
 pub fn name(text: &str, chars_max: usize) -> Box<str> {
     text.trim().chars().filter(|&character| !is_unsafe(character)).take(chars_max).collect()
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shown_text_is_as_wide_and_safe() {
+    fn replaced_text_has_the_same_width() {
         let text = "a\u{1b}[2J\rb\tc\u{7f}\u{9b}31m\u{202e}x\u{0}\u{e0041}é\n";
         assert_eq!(line(text), "a␛[2J␍b␉c␡\u{fffd}31m\u{fffd}x␀\u{fffd}é␊");
         assert_eq!(lines(text), "a␛[2J␍b␉c␡\u{fffd}31m\u{fffd}x␀\u{fffd}é\n");
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn json_reads_back_as_it_was() {
+    fn json_parses_to_the_original_text() {
         let text = "a\u{1b}\u{202e}b\u{e0041}é\u{7f}";
         let shown = json(&serde_json::Value::from(text).to_string());
         assert!(!shown.contains(is_unsafe), "{shown}");
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn ordinary_scripts_are_kept() {
+    fn text_of_ordinary_scripts_is_kept() {
         for text in ["São Paulo", "Київ", "東京", "دبي", "תל אביב", "मुंबई", "❤️ 😀", "naïve — “quoted” …"]
         {
             assert_eq!(line(text), text);

@@ -326,7 +326,7 @@ pub struct Incident {
     pub reason: String,
     pub action: Action,
     pub mode: Mode,
-    /// To be reported: it is new, its severity rose, it has a new rule or victim, or an action is taken.
+    /// To be reported: the incident is new, its severity rose, it has a new rule or victim, or an action is taken.
     pub tell: bool,
     /// To be revoked, if `mode` allows it. Requested once per incident and target.
     pub revoke: Option<Target>,

@@ -457,7 +457,7 @@ mod tests {
         assert_eq!((feeds["a"], feeds["b"]), (Feed::default(), said));
         let config = load("[source.file]\npath = '-'\nformat = 'okta'\nconfirmed = true\ntenant = 'acme'");
         assert_eq!(config.expect("the configuration is right").source.file.map(|file| file.feed()), Some(said));
-        insta::assert_snapshot!(mistake("[source.file]\npath = '-'\ntenant = ''"), @"etc/tokenwarden.toml:3: `source.file.tenant`: a tenant's name, 1 to 1024 bytes of visible characters");
+        insta::assert_snapshot!(mistake("[source.file]\npath = '-'\ntenant = ''"), @"etc/tokenwarden.toml:3: `source.file.tenant`: expected a tenant name of 1 to 1024 bytes without invisible characters");
         insta::assert_snapshot!(mistake("[source.kafka]\nbrokers = 'x'\ntopics = [{ topic = 'b', confirmd = true }]"), @"etc/tokenwarden.toml:3: unknown key `source.kafka.topics[0].confirmd`; did you mean `confirmed`?");
     }
 

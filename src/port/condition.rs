@@ -1,6 +1,6 @@
-//! What keeps the service from working, by name.
+//! Conditions under which the service is not ready.
 
-/// A reason why the service does not do all of its work now.
+/// Reason why the service is not ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Condition {
     /// The worker has not polled its source yet.
@@ -80,7 +80,7 @@ impl Condition {
         }
     }
 
-    /// What it means, half a sentence for `/readyz`.
+    /// Description for `/readyz`.
     #[must_use]
     pub const fn text(self) -> &'static str {
         match self {
@@ -94,7 +94,7 @@ impl Condition {
             Self::OffsetGap => "the committed offset is outside the log; messages may be lost or read again",
             Self::DeadLetterTopic => "the dead-letter topic cannot be written; the table dead_letters has the messages",
             Self::Store => "ClickHouse is unavailable",
-            Self::SpoolFull => "the spool takes no rows for ClickHouse; partitions are paused",
+            Self::SpoolFull => "the spool for ClickHouse is full or its disk fails; partitions are paused",
             Self::Outbox => "the outbox cannot be written",
             Self::OutboxDamaged => "lines of the outbox are damaged; alerts or revocations may be lost",
             Self::Lane => "the delivery lane has failed and is being restarted",

@@ -120,8 +120,9 @@ fn the_commands_tell_of_a_wrong_password_in_one_line_and_name_the_keys() {
     let config = directory.path().join("tokenwarden.toml");
     let text = "[source.file]\npath = 'password'\n[store]\nuser = 'tokenwarden'\npassword_file = 'password'\n";
     std::fs::write(&config, format!("{text}url = '{url}'\n")).unwrap();
-    let told =
-        format!("the store refused: opening {url} (store.url): user or password is wrong (store.user, store.password)");
+    let told = format!(
+        "the store rejected the request: opening {url} (store.url): user or password is wrong (store.user, store.password)"
+    );
     let refused = |arguments: &[&str]| {
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_tokenwarden")).args(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(69), "{output:?}");
@@ -148,7 +149,7 @@ fn the_commands_tell_of_a_wrong_password_in_one_line_and_name_the_keys() {
     let mut said = String::new();
     for _ in 0..600 {
         said = std::fs::read_to_string(&log).unwrap();
-        if said.contains("the store takes no rows") {
+        if said.contains("the store accepts no rows") {
             break;
         }
         std::thread::sleep(std::time::Duration::from_millis(50));
