@@ -1,4 +1,4 @@
-//! What the service reports about itself: clock, logs, metrics, health, admin endpoints.
+//! Clock, logs, metrics, health and admin endpoints of the service.
 
 pub mod admin;
 mod health;
@@ -27,21 +27,20 @@ use crate::sanitize;
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
+    #[expect(clippy::disallowed_methods, reason = "only this place reads the clock")]
     fn now_millis(&self) -> i64 {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
     }
 }
 
-/// Sends logs to stderr: lines for people on a terminal, JSON elsewhere. `RUST_LOG` chooses what is logged, within
-/// [`may_be_logged`].
+/// Sends logs to stderr: text on a terminal, otherwise JSON. `RUST_LOG` sets the level, within [`may_be_logged`].
 pub fn start_logging(default_level: &str) {
     let chosen = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_level));
     let filter = chosen.and(filter_fn(may_be_logged));
-    // Colours would be escape sequences, of which none passes.
+    // Without colours, because [`LogLines`] replaces escape sequences.
     let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_target(false);
     let lines = lines.with_writer(|| LogLines(std::io::stderr()));
-    // A second call, as in tests, finds a subscriber in place and leaves it there.
+    // A second call, as in tests, keeps the first subscriber.
     let _ = if std::io::stderr().is_terminal() {
         tracing_subscriber::registry().with(lines.with_filter(filter)).try_init()
     } else {
@@ -49,7 +48,7 @@ pub fn start_logging(default_level: &str) {
     };
 }
 
-/// Writes log entries, each on one line that cannot steer a terminal. The subscriber writes an entry at once.
+/// Writes each log entry on one line without unsafe characters. The subscriber writes an entry with one call.
 struct LogLines<W>(W);
 
 impl<W: std::io::Write> std::io::Write for LogLines<W> {
@@ -65,23 +64,22 @@ impl<W: std::io::Write> std::io::Write for LogLines<W> {
     }
 }
 
-/// Whether a line may be logged whatever `RUST_LOG` says. Below this level, libraries log what they send and receive:
-/// passwords, whole mails and values of events.
+/// Whether an entry may be logged, independently of `RUST_LOG`. Below [`LIBRARY_LEVEL_MAX`], libraries log what they send
+/// and receive: passwords, mails and values of events.
 fn may_be_logged(metadata: &Metadata<'_>) -> bool {
     let target = metadata.target();
     let is_own = target.split("::").next() == Some(env!("CARGO_CRATE_NAME"));
     is_own || *metadata.level() <= LIBRARY_LEVEL_MAX
 }
 
-/// The most talkative level of libraries.
+/// Most detailed level of libraries.
 const LIBRARY_LEVEL_MAX: Level = Level::INFO;
 
 thread_local! {
     static PANICKED_AT: Cell<Option<String>> = const { Cell::new(None) };
 }
 
-/// Makes panics tell where they were and nothing else: a panic's own message may quote the text that caused it, and
-/// that text may hold a token.
+/// Makes panics report only their position. The message of a panic may contain the text that caused it, with a token.
 pub fn hush_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(|at| format!("{}:{}", at.file(), at.line())).unwrap_or_default();
@@ -94,7 +92,7 @@ pub fn hush_panics() {
     }));
 }
 
-/// Where in our code the last panic of this thread was, told once.
+/// Position of the last panic of this thread. Returned once.
 #[must_use]
 pub fn panicked_at() -> Option<String> {
     PANICKED_AT.take()
@@ -105,9 +103,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn log_lines_cannot_be_forged() {
+    fn log_entry_is_one_safe_line() {
         let mut written = Vec::new();
-        LogLines(&mut written).write_all("WARN a\nERROR b\u{1b}[2J\u{202e}c\n".as_bytes()).expect("a vector takes all");
+        LogLines(&mut written)
+            .write_all("WARN a\nERROR b\u{1b}[2J\u{202e}c\n".as_bytes())
+            .expect("a vector accepts all bytes");
         assert_eq!(String::from_utf8_lossy(&written), "WARN a␊ERROR b␛[2J\u{fffd}c\n");
     }
 }

@@ -17,18 +17,18 @@ use tokio::net::TcpListener;
 use super::{Health, Metrics};
 use crate::port::Clock;
 
-/// What the pages are made of.
+/// State and settings of the endpoints.
 pub struct Pages {
     pub metrics: Arc<Metrics>,
     pub health: Arc<Health>,
     pub clock: Arc<dyn Clock>,
-    /// Callers must show it as `Authorization: Bearer …`.
+    /// If set, callers must send it as `Authorization: Bearer …`.
     pub token: Option<SecretString>,
     pub hosts: Hosts,
 }
 
-/// The values of `Host` under which the endpoints may be called. A page in an operator's browser that has its own name
-/// resolved to our address (DNS rebinding) sends that name, and is refused.
+/// Accepted values of the header `Host`, against DNS rebinding: a web page whose name resolves to the address of the
+/// service sends its own name, and is rejected.
 #[derive(Clone, Debug)]
 pub struct Hosts {
     listen: IpAddr,
@@ -37,14 +37,14 @@ pub struct Hosts {
 }
 
 impl Hosts {
-    /// The names of loopback, the address listened on, and `names` (`admin.hosts`).
+    /// Accepts the names of loopback, the listening address, and `names` (`admin.hosts`).
     #[must_use]
     pub fn new(listen: SocketAddr, names: &[String]) -> Self {
         let names = names.iter().map(|name| bare(name).to_ascii_lowercase()).collect();
         Self { listen: listen.ip(), names }
     }
 
-    /// Whether `host`, with or without a port, is one of ours. Any port is: one may be forwarded to ours.
+    /// Whether `host`, with or without a port, is accepted. Every port is, because ports may be forwarded.
     fn allow(&self, host: &str) -> bool {
         let Ok(authority) = host.parse::<Authority>() else { return false };
         if authority.as_str().contains('@') {
@@ -52,26 +52,26 @@ impl Hosts {
         }
         let name = bare(authority.host()).to_ascii_lowercase();
         match name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
-            // Listening on all addresses, which of them the caller used cannot be known behind a port forwarding; a
-            // browser sends an address only to a page that was loaded from it.
+            // If the service listens on all addresses, the caller may use any of them. A browser sends an address only
+            // if the page was loaded from that address.
             Ok(address) => address.is_loopback() || address == self.listen || self.listen.is_unspecified(),
             Err(_) => name == "localhost" || self.names.contains(&name),
         }
     }
 }
 
-/// A host's name without the dot that ends a fully qualified one.
+/// A host name without the final dot of a fully qualified name.
 fn bare(name: &str) -> &str {
     name.strip_suffix('.').unwrap_or(name)
 }
 
-/// Listens on `address` and answers until the returned task is aborted.
+/// Listens on `address` and serves the endpoints until the returned task is aborted.
 pub async fn serve(address: SocketAddr, pages: Pages) -> std::io::Result<tokio::task::JoinHandle<()>> {
     let listener = TcpListener::bind(address).await?;
     let router = router(Arc::new(pages));
     Ok(tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!(%error, "the admin pages are gone");
+            tracing::error!(%error, "the admin endpoints have stopped");
         }
     }))
 }
@@ -85,7 +85,7 @@ fn router(pages: Arc<Pages>) -> Router {
         .with_state(pages)
 }
 
-/// Refuses a `Host` that is not ours, and, where a token is configured, callers without it.
+/// Rejects other values of `Host` and, if a token is configured, callers without it.
 async fn guard(State(pages): State<Arc<Pages>>, request: Request, next: Next) -> Response {
     let mut hosts = request.headers().get_all(header::HOST).iter().map(|host| host.to_str().unwrap_or_default());
     let target = request.uri().authority().map(Authority::as_str);
@@ -97,7 +97,12 @@ async fn guard(State(pages): State<Arc<Pages>>, request: Request, next: Next) ->
         let shown = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let shown = shown.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
         if !bool::from(shown.as_bytes().ct_eq(token.expose_secret().as_bytes())) {
-            return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], "no\n").into_response();
+            return (
+                StatusCode::UNAUTHORIZED,
+                [(header::WWW_AUTHENTICATE, "Bearer")],
+                "missing or wrong bearer token; see admin.token_file\n",
+            )
+                .into_response();
         }
     }
     next.run(request).await
@@ -117,7 +122,7 @@ async fn readyz(State(pages): State<Arc<Pages>>) -> Response {
     answer(&pages.health.unready_reasons(pages.clock.now_millis()))
 }
 
-/// 200 without reasons; else 503 with one reason a line.
+/// 200 if there is no reason, otherwise 503 with one reason per line.
 fn answer(reasons: &[String]) -> Response {
     if reasons.is_empty() {
         return "ok\n".into_response();
@@ -182,7 +187,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_configured_token_is_asked_for() {
+    async fn configured_token_is_required() {
         let base = start(Arc::default(), 0, Some("s3cret")).await;
         assert_eq!(status(format!("{base}/metrics")).await, 401);
         let ask = |token: &str| reqwest::Client::new().get(format!("{base}/metrics")).bearer_auth(token).send();
@@ -190,7 +195,7 @@ mod tests {
         assert_eq!(ask("s3cret").await.expect("an answer").status(), 200);
     }
 
-    /// The status of `/metrics` asked for with `lines` as request line and headers.
+    /// Status of a request with `lines` as request line and headers.
     async fn raw(base: &str, lines: &str) -> u16 {
         let mut stream = TcpStream::connect(base.trim_start_matches("http://")).await.expect("a connection");
         stream.write_all(format!("{lines}Connection: close\r\n\r\n").as_bytes()).await.expect("a request");
@@ -200,7 +205,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn admin_refuses_hosts_that_are_not_ours() {
+    async fn admin_rejects_unknown_hosts() {
         let base = start(Arc::default(), 0, None).await;
         for ours in [
             "localhost",
@@ -240,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn admin_on_all_addresses_takes_any_address_but_no_name() {
+    fn admin_on_all_addresses_rejects_unknown_names() {
         let hosts = Hosts::new("0.0.0.0:9464".parse().expect("an address"), &[]);
         assert!(hosts.allow("198.51.100.4:9464") && hosts.allow("[2001:db8::1]:9464"));
         assert!(!hosts.allow("rebound.example:9464") && !hosts.allow("198.51.100.4.example"));

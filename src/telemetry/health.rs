@@ -1,4 +1,4 @@
-//! Whether the service works, as `/readyz` and `/healthz` report it.
+//! State of the service for `/readyz` and `/healthz`.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -8,31 +8,31 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::port::Condition;
 use crate::sanitize;
 
-/// A worker that has not polled its source for this long hangs.
+/// A worker that has not polled its source for this time counts as hung.
 const BEAT_MS_MAX: i64 = 60_000;
 
-/// The conditions that hold now. Set by whatever part of the service notices them.
+/// The conditions that hold. All parts of the service set them.
 #[derive(Debug, Default)]
 pub struct Health {
-    /// When the worker last polled, milliseconds since the epoch, wall clock; 0 before the first time.
+    /// Time of the worker's last poll, milliseconds since the epoch, wall clock. 0 before the first poll.
     beat_at: AtomicI64,
-    /// Conditions that hold, each with the part that it concerns: a lane, a channel; empty where there is only one.
+    /// Conditions that hold, each with its part, for example a lane. The part is empty if there is only one.
     holding: Mutex<BTreeSet<(Condition, String)>>,
 }
 
 impl Health {
-    /// The worker polls its source at `now`, milliseconds since the epoch.
+    /// Records that the worker polls its source at `now`, milliseconds since the epoch.
     pub fn beat(&self, now: i64) {
         self.beat_at.store(now, Ordering::Relaxed);
     }
 
-    /// Notes whether `condition` holds.
+    /// Records whether `condition` holds.
     pub fn set(&self, condition: Condition, holds: bool) {
         self.set_of(condition, "", holds);
     }
 
-    /// Notes whether `condition` holds for one of several parts: a lane, a channel, a partition. `part` is shown in
-    /// `/readyz`, so it must hold no secret and no value of an event.
+    /// Records whether `condition` holds for one of several parts: a lane, a channel, a partition. `/readyz` shows `part`,
+    /// so it must contain no secret and no value of an event.
     pub fn set_of(&self, condition: Condition, part: &str, holds: bool) {
         let mut holding = self.holding();
         if holds {
@@ -42,7 +42,7 @@ impl Health {
         }
     }
 
-    /// Notes that `condition` holds for no part any more.
+    /// Records that `condition` holds for no part.
     pub fn clear(&self, condition: Condition) {
         self.holding().retain(|(held, _)| *held != condition);
     }
@@ -58,7 +58,7 @@ impl Health {
         }
     }
 
-    /// Why the service is not ready at `now`: a line for each condition and part.
+    /// Why the service is not ready at `now`, one line per condition and part.
     #[must_use]
     pub fn unready_reasons(&self, now: i64) -> Vec<String> {
         let mut held = self.holding().clone();
@@ -71,7 +71,7 @@ impl Health {
         held.iter().map(|(condition, part)| line(*condition, part)).collect()
     }
 
-    /// Why the process should be restarted: a line for each condition and part.
+    /// Why the process should be restarted, one line per condition and part.
     #[must_use]
     pub fn restart_reasons(&self, now: i64) -> Vec<String> {
         let mut reasons = Vec::new();
@@ -92,7 +92,7 @@ impl Health {
 fn line(condition: Condition, part: &str) -> String {
     let mut line = condition.name().to_owned();
     if !part.is_empty() {
-        // A control character in a name from the configuration must not begin a line of its own.
+        // A name from the configuration must not start a new line.
         let _ = write!(line, " ({})", sanitize::line(part));
     }
     let _ = write!(line, ": {}", condition.text());
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn healthz_fails_only_for_what_a_restart_repairs() {
+    fn healthz_fails_if_a_restart_repairs() {
         for condition in Condition::ALL {
             let health = Health::default();
             health.beat(1);
@@ -137,7 +137,7 @@ mod tests {
             assert_eq!(restart, matches!(condition, Condition::Hung | Condition::LaneEnded), "{condition:?}");
         }
         let health = Health::default();
-        assert_eq!(health.restart_reasons(100_000), Vec::<String>::new(), "it may take long to start");
+        assert_eq!(health.restart_reasons(100_000), Vec::<String>::new(), "starting may take long");
         health.beat(1);
         assert_eq!(health.restart_reasons(60_001), Vec::<String>::new());
         assert_eq!(health.restart_reasons(60_002), ["hung: the worker has not polled its source for 60 s"]);

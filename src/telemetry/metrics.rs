@@ -1,4 +1,4 @@
-//! The numbers that `/metrics` tells, in the text format of Prometheus.
+//! Metrics of `/metrics` in the OpenMetrics text format.
 
 mod delivery;
 
@@ -22,7 +22,7 @@ use crate::port::OffsetGap;
 /// One label: its name and value.
 type Label = [(&'static str, Cow<'static, str>); 1];
 
-/// All numbers of one process. Counters never fall; what they count is said in their help texts.
+/// All metrics of one process. The help texts define them.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -60,13 +60,13 @@ pub struct Metrics {
     letters_dropped: Counter,
 }
 
-/// Whether the store takes rows.
+/// State of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreState {
     Ok,
-    /// It does not answer, or asks for another attempt.
+    /// The store does not respond, or requests a retry.
     Unavailable,
-    /// It rejects the rows or the credentials.
+    /// The store rejects the rows or the credentials.
     Refusing,
 }
 
@@ -82,7 +82,7 @@ impl StoreState {
     }
 }
 
-/// The store's state, and what waits for it on disk.
+/// State of the store, and size of the spool.
 #[derive(Debug, Default)]
 struct Spool {
     state: Family<Label, Gauge>,
@@ -94,10 +94,10 @@ struct Spool {
 impl Spool {
     fn register(registry: &mut Registry) -> Self {
         let this = Self::default();
-        registry.register("store_state", "1 for the state that the store is in", this.state.clone());
-        registry.register("spool_bytes", "Bytes on disk that wait for the store", this.bytes.clone());
-        registry.register("spool_rows", "Rows on disk that wait for the store", this.rows.clone());
-        let help = "Seconds since the first message was taken whose rows wait on disk";
+        registry.register("store_state", "1 for the current state of the store, otherwise 0", this.state.clone());
+        registry.register("spool_bytes", "Size of the rows in the spool", this.bytes.clone());
+        registry.register("spool_rows", "Number of rows in the spool", this.rows.clone());
+        let help = "Age of the oldest rows in the spool";
         registry.register("spool_oldest_seconds", help, this.oldest_seconds.clone());
         this
     }
@@ -111,7 +111,7 @@ impl Default for Metrics {
 
 impl Metrics {
     #[must_use]
-    #[allow(clippy::too_many_lines, reason = "a line or two for each metric")]
+    #[allow(clippy::too_many_lines, reason = "one or two lines per metric")]
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("tokenwarden");
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
@@ -119,7 +119,7 @@ impl Metrics {
         let store_seconds = Histogram::new(exponential_buckets(0.005, 2.0, 14));
         registry.register_with_unit(
             "store_write",
-            "Time that an epoch took to reach the store, retries included",
+            "Time to write one epoch to the store, including retries",
             Unit::Seconds,
             store_seconds.clone(),
         );
@@ -128,33 +128,37 @@ impl Metrics {
             registry.register(name, help, counter.clone());
             counter
         };
-        let messages = counter("messages", "Messages taken from the source");
+        let messages = counter("messages", "Messages read from the source");
         let duplicates = counter("duplicates", "Events delivered before: the same event id and the same content");
-        let event_ids_reused =
-            counter("event_ids_reused", "Events whose event id another event of their tenant had: judged and stored");
+        let event_ids_reused = counter(
+            "event_ids_reused",
+            "Events whose event id was used by another event of the tenant; they are scored and stored",
+        );
         let late = counter(
             "late",
-            "Events older than the newest of their grant or token by more than lateness_ms_max, judged with what needs no order",
+            "Events older than the newest of their grant or token by more than lateness_ms_max; only terms without order apply",
         );
         let dead_letters = counter("dead_letters", "Messages that could not be decoded");
         let key_mismatches = counter("key_mismatches", "Events whose message is not keyed by their subject key");
         let incidents = counter("incidents", "Incidents opened or changed");
-        let withheld = counter("alerts_withheld", "Alerts withheld because a tenant's alert budget was spent");
-        let baselines_evicted = counter("baselines_evicted", "Baselines forgotten for want of room");
-        let attempts = counter("attempts", "Events whose credential was not accepted: judged, not learnt");
-        let confirmed = counter("confirmed", "Grants and tokens whose uses were confirmed as their owner's");
-        let confirmed_alarms = counter("confirmed_alarms", "Those of them that were suspected enough for an alert");
-        let epochs = counter("epochs", "Epochs whose rows are in the store");
-        let store_retries = counter("store_retries", "Writes to the store that failed and were tried again");
-        let letters_dropped =
-            counter("dead_letter_topic_dropped", "Dead letters never sent to their topic; the table has them");
+        let withheld = counter("alerts_withheld", "Alerts withheld because the alert budget of the tenant was used up");
+        let baselines_evicted = counter("baselines_evicted", "Baselines evicted because baselines_max was reached");
+        let attempts = counter("attempts", "Events whose credential was not accepted; they are scored and not learnt");
+        let confirmed = counter("confirmed", "Grants and tokens whose uses were confirmed as those of their owner");
+        let confirmed_alarms = counter("confirmed_alarms", "Confirmed grants and tokens that had an alert");
+        let epochs = counter("epochs", "Epochs written to the store");
+        let store_retries = counter("store_retries", "Failed writes to the store that are retried");
+        let letters_dropped = counter(
+            "dead_letter_topic_dropped",
+            "Dead letters that were not sent to their topic; the table dead_letters contains them",
+        );
         let mut family = |name, help| {
             let family = Family::<Label, Counter>::default();
             registry.register(name, help, family.clone());
             family
         };
-        let events = family("events", "Events judged, by verdict");
-        let skipped = family("skipped", "Records that speak of no token, by reason");
+        let events = family("events", "Scored events, by verdict");
+        let skipped = family("skipped", "Records that do not concern a token, by reason");
         let reloads = family("rule_reloads", "Attempts to reload the rules, by result");
         let messages_lost = family("messages_lost", "Messages deleted from the log before they were read, by topic");
         let mut gauge = |name, help| {
@@ -166,31 +170,27 @@ impl Metrics {
         let partitions = gauge("partitions", "Partitions that this process owns");
         let geoip_problems = gauge("geoip_problems", "GeoIP files that are missing or cannot be read");
         let rules_refused =
-            gauge("rules_reload_refused", "1 while the rules in the folder are refused, older ones are in force");
+            gauge("rules_reload_refused", "1 while the rules in the folder are invalid and older rules remain in use");
         let rules_without_file = gauge("rules_without_file", "Rules that are disabled because they have no file");
         let clock_skewed = Family::<[(&'static str, Cow<'static, str>); 2], Counter>::default();
         registry.register(
             "events_clock_skewed",
-            "Events whose time lies farther than clock_skew_ms_max from the stream's, by topic and direction",
+            "Events whose time differs from the stream time by more than clock_skew_ms_max, by topic and direction",
             clock_skewed.clone(),
         );
         let spool = Spool::register(&mut registry);
         let notes = Notes::register(&mut registry);
         let delivery = Delivery::new(&mut registry);
         let lag = Family::<[(&'static str, Cow<'static, str>); 2], Gauge>::default();
-        registry.register("source_lag", "Messages still to be read, by topic and partition", lag.clone());
+        registry.register("source_lag", "Unread messages, by topic and partition", lag.clone());
         let offset_gaps = Family::<[(&'static str, Cow<'static, str>); 2], Counter>::default();
         registry.register(
             "offset_gaps",
-            "Partitions read from their earliest message again because their offset left the log, by topic and kind",
+            "Partitions read again from their earliest message because their offset is not in the log, by topic and kind",
             offset_gaps.clone(),
         );
         let unready = Family::<Label, Gauge>::default();
-        registry.register(
-            "unready",
-            "1 while the condition keeps /readyz from being 200, by condition",
-            unready.clone(),
-        );
+        registry.register("unready", "1 while the condition makes /readyz fail, by condition", unready.clone());
         Self {
             registry,
             messages,
@@ -228,16 +228,16 @@ impl Metrics {
         }
     }
 
-    /// The whole as OpenMetrics text.
+    /// All metrics as OpenMetrics text.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::new();
-        // Writing to a string fails only where a metric's own encoder does; what was written by then is told.
+        // Writing to a string cannot fail, and no metric has an encoder of its own.
         let _ = encode(&mut text, &self.registry);
         text
     }
 
-    /// Sets the gauge of each condition from `health`, as it is at `now`, milliseconds since the epoch.
+    /// Sets the gauge of each condition to its state in `health` at `now`, milliseconds since the epoch.
     pub fn conditions(&self, health: &Health, now: i64) {
         for condition in Condition::ALL {
             let holds = health.holds(condition, now);
@@ -245,7 +245,7 @@ impl Metrics {
         }
     }
 
-    /// Messages are judged, and their incidents are in the outbox.
+    /// Counts an epoch that is scored and whose incidents are in the outbox.
     pub fn epoch_done(&self, tally: &Tally) {
         self.messages.inc_by(tally.messages);
         self.duplicates.inc_by(tally.duplicates);
@@ -265,13 +265,13 @@ impl Metrics {
         self.notes.count(tally);
     }
 
-    /// What is in memory now.
+    /// Sets the numbers of partitions and baselines in memory.
     pub fn partitions(&self, partitions: usize, baselines: u64) {
         self.partitions.set(partitions as i64);
         self.baselines.set(baselines as i64);
     }
 
-    /// What the states of a partition of `topic` counted since they were last reported.
+    /// Adds the counters of a partition of `topic` since the last report.
     pub fn states(&self, topic: &str, counters: engine::Counters) {
         self.late.inc_by(counters.late);
         self.event_ids_reused.inc_by(counters.ids_reused);
@@ -287,7 +287,7 @@ impl Metrics {
         }
     }
 
-    /// The store has taken the rows of an epoch, after so long.
+    /// Counts an epoch that the store accepted after `millis`.
     pub fn store_took(&self, millis: i64) {
         self.epochs.inc();
         self.store_seconds.observe(millis as f64 / 1000.0);
@@ -297,14 +297,14 @@ impl Metrics {
         self.store_retries.inc();
     }
 
-    /// Whether the store takes rows.
+    /// Sets the state of the store.
     pub fn store_state(&self, state: StoreState) {
         for each in StoreState::ALL {
             self.spool.state.get_or_create(&[("state", each.name().into())]).set(i64::from(each == state));
         }
     }
 
-    /// What waits on disk for the store: its bytes and rows, and how long ago the oldest of its messages was taken.
+    /// Sets the size of the spool and the age of its oldest message in milliseconds.
     pub fn spool(&self, bytes: u64, rows: usize, oldest_ms: i64) {
         self.spool.bytes.set(bytes as i64);
         self.spool.rows.set(rows as i64);
@@ -315,7 +315,7 @@ impl Metrics {
         self.reloads.get_or_create(&[("result", result.into())]).inc();
     }
 
-    /// Whether the rules in the folder are refused, so that older ones are in force.
+    /// Records whether the rules in the folder are invalid, so that older rules remain in use.
     pub fn rules_refused(&self, refused: bool) {
         self.rules_refused.set(i64::from(refused));
     }
@@ -324,7 +324,7 @@ impl Metrics {
         self.rules_without_file.set(count as i64);
     }
 
-    /// Messages that are still to be read in a partition; `None` where it is not ours to read, or not any more.
+    /// Sets the number of unread messages in a partition. `None` if another member owns the partition.
     pub fn lag(&self, topic: &str, partition: i32, messages: Option<i64>) {
         let labels = [("topic", topic.to_owned().into()), ("partition", partition.to_string().into())];
         match messages {
@@ -333,14 +333,14 @@ impl Metrics {
         }
     }
 
-    /// A partition is read from its earliest message again.
+    /// Counts a partition that is read again from its earliest message.
     pub fn offset_gap(&self, gap: &OffsetGap) {
         let labels = [("topic", gap.topic.to_string().into()), ("kind", gap.kind.name().into())];
         self.offset_gaps.get_or_create(&labels).inc();
         self.messages_lost.get_or_create(&[("topic", gap.topic.to_string().into())]).inc_by(gap.lost());
     }
 
-    /// Dead letters that their topic did not take were given up.
+    /// Counts dead letters that were not sent to their topic.
     pub fn letters_dropped(&self, count: u64) {
         self.letters_dropped.inc_by(count);
     }
@@ -355,7 +355,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_lag_of_a_partition_goes_with_it() {
+    fn lag_is_removed_with_its_partition() {
         let metrics = Metrics::new();
         metrics.lag("token-events", 3, Some(41));
         let line = "tokenwarden_source_lag{topic=\"token-events\",partition=\"3\"} 41";
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_is_told_in_the_text_that_prometheus_reads() {
+    fn epoch_is_counted_in_the_metrics() {
         let metrics = Metrics::new();
         let tally =
             Tally { messages: 9, events: 7, alerted: 2, skipped: vec![("a service call", 2)], ..Tally::default() };
@@ -380,7 +380,7 @@ mod tests {
             "tokenwarden_skipped_total{reason=\"a service call\"} 2",
             "tokenwarden_unreadable_fields_total{topic=\"t\",field=\"user_agent\"} 3",
         ] {
-            assert!(text.lines().any(|told| told == line), "{line} is missing in\n{text}");
+            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Metrics of what a topic's producers can change: one family a kind of note, all labelled by topic.
+//! Metrics of problems that a topic's producers can correct, labelled by topic.
 
 use std::borrow::Cow;
 
@@ -37,13 +37,13 @@ impl Notes {
             unreadable,
             without_address: family(
                 "events_without_address",
-                "Uses whose address is absent or cannot be read, by topic",
+                "Uses whose address is missing or cannot be read, by topic",
             ),
             confirmed_ignored: family(
                 "confirmed_ignored",
-                "Confirmed events of sources without confirmed = true, by topic",
+                "Confirmed events that were ignored because their source has no confirmed = true, by topic",
             ),
-            redactions: family("redactions", "Bearer values replaced by their hash, by topic"),
+            redactions: family("redactions", "Bearer tokens replaced by their hash, by topic"),
             opaque_ids: family("opaque_token_ids", "Sampled token ids that look like opaque secrets, by topic"),
         }
     }

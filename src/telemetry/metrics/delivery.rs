@@ -1,4 +1,4 @@
-//! The numbers of the delivery of alerts and revocations.
+//! Metrics of the delivery of alerts and revocations.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use prometheus_client::registry::Registry;
 
 use super::{Label, Metrics};
 
-/// See the help texts.
+/// The help texts define the metrics.
 #[derive(Debug)]
 pub(super) struct Delivery {
     outbox_waiting: Gauge,
@@ -30,23 +30,26 @@ impl Delivery {
             registry.register(name, help, gauge.clone());
             gauge
         };
-        let outbox_waiting = gauge("outbox_waiting", "Messages and revocations that wait to be sent");
+        let outbox_waiting = gauge("outbox_waiting", "Messages and revocations that are not delivered yet");
         let outbox_held = gauge(
             "outbox_held",
-            "Messages that their channel rejects, and revocations that are capped, paused or refused: kept for later",
+            "Messages that their channel rejected, and revocations that are capped, paused or rejected; they are retried later",
         );
-        let outbox_damaged = gauge("outbox_damaged", "Lines of the outbox that could not be read at the start");
-        let breaker_open = gauge("revocation_breaker_open", "1 while the provider fails and is left alone");
-        let revocations_paused = gauge("revocations_paused", "1 while all revocations are stopped by hand");
+        let outbox_damaged = gauge("outbox_damaged", "Lines of the outbox file that could not be read at the start");
+        let breaker_open = gauge(
+            "revocation_breaker_open",
+            "1 while requests to the revocation provider are suspended because they fail",
+        );
+        let revocations_paused = gauge("revocations_paused", "1 while all revocations are paused by an operator");
         let mut family = |name, help| {
             let family = Family::<Label, Counter>::default();
             registry.register(name, help, family.clone());
             family
         };
-        let revocations = family("revocations", "Attempts, and refusals, to revoke, by outcome");
+        let revocations = family("revocations", "Revocations requested or not requested, by outcome");
         let lane_panics = family("lane_panics", "Panics in the delivery of alerts and revocations, by lane");
         let channel_rejecting = Family::<Label, Gauge>::default();
-        let help = "1 while a channel rejects alerts or fails again and again";
+        let help = "1 while a channel rejects alerts or fails repeatedly";
         registry.register("channel_rejecting", help, channel_rejecting.clone());
         let alerts = Family::<[(&'static str, Cow<'static, str>); 2], Counter>::default();
         registry.register("alerts", "Attempts to send an alert, by channel and outcome", alerts.clone());
@@ -65,17 +68,17 @@ impl Delivery {
 }
 
 impl Metrics {
-    /// An attempt to send an alert came to this.
+    /// Counts an attempt to send an alert.
     pub fn delivered(&self, channel: &'static str, outcome: &'static str) {
         self.delivery.alerts.get_or_create(&[("channel", channel.into()), ("outcome", outcome.into())]).inc();
     }
 
-    /// An attempt to revoke, or the refusal to make one, came to this.
+    /// Counts an attempt to revoke, or a revocation that was not requested.
     pub fn revoked(&self, outcome: &'static str) {
         self.delivery.revocations.get_or_create(&[("outcome", outcome.into())]).inc();
     }
 
-    /// Deliveries in the outbox: those that wait, and those that are held.
+    /// Sets the number of deliveries in the outbox that wait, and that are held.
     pub fn waiting(&self, waiting: usize, held: usize) {
         self.delivery.outbox_waiting.set(waiting as i64);
         self.delivery.outbox_held.set(held as i64);
