@@ -1,8 +1,8 @@
-//! The way of an event, whole and in order: `decode → enrich → step → fan out`. Read this file first.
+//! The path of an event: `decode → enrich → step → fan out`. Read this file first.
 //!
-//! One thread drives it, a few messages at a time. Everything before the fan-out is memory only; the fan-out writes into
-//! an [`Epoch`], and nothing of an epoch is visible outside before it is closed, by the [`worker`](crate::worker).
-//! An ordinary event is borrowed from its message from end to end and allocates nothing; some of them share a list.
+//! One thread processes a few messages at a time. Everything before the fan-out is in memory only. The fan-out writes into
+//! an [`Epoch`]; the [`worker`](crate::worker) publishes and stores it. An ordinary event borrows from its message and
+//! allocates nothing; the events of a call share one list.
 
 mod group;
 
@@ -25,7 +25,7 @@ use crate::token::TokenHasher;
 use crate::verdict::{Incident, Outcome, Verdict};
 use crate::wire::{self, Decoded, Decoder};
 
-/// What all partitions of one thread share.
+/// Enricher, rules and settings that all partitions of one thread share.
 pub struct Pipeline {
     pub enricher: Enricher,
     pub rules: Arc<RuleSet>,
@@ -33,8 +33,7 @@ pub struct Pipeline {
     settings: engine::Settings,
 }
 
-/// What one partition owns, and nobody else touches: its decoder and its state; or what several own that are read as
-/// one.
+/// Decoder and state of one partition, or of several partitions that are read as one.
 pub struct Partition {
     decoder: Decoder,
     feed: Feed,
@@ -43,22 +42,21 @@ pub struct Partition {
 }
 
 impl Pipeline {
-    /// Names are numbered under a key that is derived from the hasher's.
+    /// Names are hashed with a key that is derived from the hasher's key.
     #[must_use]
     pub fn new(enricher: Enricher, rules: Arc<RuleSet>, hasher: TokenHasher, settings: engine::Settings) -> Self {
         let enricher = enricher.with_hasher(hasher.key_hasher());
         Self { enricher, rules, hasher, settings }
     }
 
-    /// A partition that remembers nothing yet, of messages from `feed`.
+    /// A partition with empty state for messages from `feed`.
     #[must_use]
     pub fn partition(&self, feed: impl Into<Feed>) -> Partition {
         self.partitions(feed, 1)
     }
 
-    /// So many partitions that remember nothing yet and are read as one: each event meets the state of the partition
-    /// that its subject key belongs to, and results keep the order of the messages. They share the alert budget evenly,
-    /// rounded up.
+    /// `count` partitions with empty states that are read as one. Each event is scored with the state of the partition of
+    /// its subject key; results keep the order of the messages. The partitions share the alert budget evenly, rounded up.
     #[must_use]
     pub fn partitions(&self, feed: impl Into<Feed>, count: u16) -> Partition {
         let feed = feed.into();
@@ -68,12 +66,12 @@ impl Pipeline {
         Partition { decoder, feed, states: (0..count).map(|_| State::new(settings.clone())).collect() }
     }
 
-    /// Takes messages, in their order, all the way into `epoch`. Total: a message that cannot be read, or that makes our
-    /// own code panic, becomes a dead letter. An event whose judgement panics has changed nothing: the state is put back
-    /// to what it was before ([`State::restore`]). Where the panic comes later, in learning or in encoding, the event may
-    /// have been learnt in part. How many messages are taken at a time changes nothing but the speed.
+    /// Processes messages in order and writes the results to `epoch`. Cannot fail: a message that cannot be decoded, or
+    /// that causes a panic, becomes a dead letter. If the scoring of an event panics, the state is restored to what it was
+    /// before the event ([`State::restore`]). If learning or encoding panics, the event may be learnt in part. The number
+    /// of messages per call affects only the speed.
     ///
-    /// `now`: milliseconds since the epoch, wall clock; stamped on rows, never judged.
+    /// `now`: milliseconds since the epoch, wall clock. It is the ingestion time of rows and does not affect verdicts.
     pub fn process<R: Rows>(
         &mut self,
         partition: &mut Partition,
@@ -83,7 +81,7 @@ impl Pipeline {
     ) {
         let Self { enricher, rules, hasher, .. } = self;
         let Partition { decoder, feed, states } = partition;
-        // One allocation for all of them: events borrow from the messages, and cannot outlive them.
+        // One allocation per call: events borrow from the messages and cannot outlive them.
         let found = Vec::with_capacity(messages.len().min(engine::GROUP));
         let mut turn = Turn { feed: *feed, states, rules, hasher, now, epoch, found, given_up: None };
         for message in messages {
@@ -113,8 +111,8 @@ impl Pipeline {
     }
 }
 
-/// Some messages' turn: what was read of them and is not judged yet. All that is looked ahead for at a time is read before
-/// any of it is judged, so that its memory can be fetched at once.
+/// Decoded content of some messages that is not scored yet. All events of a group are decoded before the first is scored,
+/// so that their memory can be prefetched together.
 struct Turn<'a, 'm, R> {
     feed: Feed,
     states: &'a mut [State],
@@ -123,30 +121,30 @@ struct Turn<'a, 'm, R> {
     now: i64,
     epoch: &'a mut Epoch<R>,
     found: Vec<(&'m Message<'m>, Found<'m>)>,
-    /// What else there is in it is in its dead letter.
+    /// The message that became a dead letter as a whole. Its remaining records are skipped.
     given_up: Option<&'m Message<'m>>,
 }
 
-/// What was found in a message.
-#[allow(clippy::large_enum_variant, reason = "nearly all of it is events")]
+/// Content of a message.
+#[allow(clippy::large_enum_variant, reason = "nearly all values are events")]
 enum Found<'m> {
     Event {
-        /// Place of the partition's state that it belongs to.
+        /// Index of the partition's state.
         state: usize,
-        /// Place in its message.
+        /// Index in the message.
         index: u32,
         event: EnrichedEvent<'m>,
     },
-    /// Why it is no event, and where in the message.
+    /// The error, and its position in the message.
     Unreadable(String, Option<Spot>),
 }
 
 impl<'m, R: Rows> Turn<'_, 'm, R> {
-    /// `index`: place of the event in its message.
+    /// `index`: index of the event in its message.
     fn add(&mut self, (message, index): (&'m Message<'m>, u32), event: Event<'m>, enricher: &mut Enricher) {
         if let Some(key) = message.key
             && !event.is_keyed_by(key)
-            // A producer need not know which tenant the operator has given its topic.
+            // A producer may use a tenant other than the one that is configured for its topic.
             && (self.feed.tenant.is_none() || !event.is_keyed_in_any_tenant(key))
         {
             self.epoch.tally.key_mismatches += 1;
@@ -156,20 +154,20 @@ impl<'m, R: Rows> Turn<'_, 'm, R> {
         }
         let state = if self.states.len() == 1 { 0 } else { event.partition_among(self.states.len()) };
         let mut event = enricher.enrich(event);
-        // Of Kafka's two clocks only the broker's is none that a producer can choose.
+        // The append time of the broker is used, because a producer chooses the create time.
         event.appended_at = message.logged_at.filter(|at| at.kind == LogTimeKind::Append).map(|at| at.millis);
         self.found(message, Found::Event { state, index, event });
     }
 
     fn found(&mut self, message: &'m Message<'m>, found: Found<'m>) {
         self.found.push((message, found));
-        // A message may hold any number of them.
+        // The number of records in a message is not limited.
         if self.found.len() >= engine::GROUP {
             self.judge();
         }
     }
 
-    /// Judges what was read, in its order.
+    /// Scores the decoded events in order.
     fn judge(&mut self) {
         let Self { feed, states, rules, hasher, now, epoch, found, given_up } = self;
         let (rules, now) = (*rules, *now);
@@ -177,7 +175,7 @@ impl<'m, R: Rows> Turn<'_, 'm, R> {
             Found::Event { state, event, .. } => Some((&states[*state], event)),
             Found::Unreadable(..) => None,
         });
-        // Nothing depends on it.
+        // Prefetching has no effect on results.
         let _ = catch_unwind(AssertUnwindSafe(|| engine::look_ahead(ahead)));
         for (message, found) in found.drain(..) {
             if given_up.is_some_and(|given_up| std::ptr::eq(given_up, message)) {
@@ -207,10 +205,10 @@ impl<'m, R: Rows> Turn<'_, 'm, R> {
     }
 }
 
-/// Why a message is a dead letter that made our own code panic.
+/// Reason of a dead letter whose message caused a panic.
 fn panicked() -> String {
     let place = telemetry::panicked_at().map_or_else(String::new, |place| format!(" at {place}"));
-    format!("this message made the program panic{place}")
+    format!("this message caused a panic{place}")
 }
 
 impl Partition {
@@ -219,17 +217,17 @@ impl Partition {
     }
 }
 
-/// What came of some messages: all that the outside is to see of them, and nothing that it sees yet.
+/// Results of some messages that have not left the worker yet.
 pub struct Epoch<R> {
-    /// For the store, encoded as they came.
+    /// Encoded rows for the store.
     pub rows: R,
-    /// For the outbox.
+    /// Incidents for the outbox.
     pub incidents: Vec<Incident>,
-    /// For the source's dead letters; they are among the rows too.
+    /// Dead letters for the source. They are also among the rows.
     pub letters: Vec<DeadLetter>,
-    /// One JSON line an event, where verdicts are wanted.
+    /// One JSON line per event, if requested.
     pub verdicts: Option<Vec<u8>>,
-    /// Where to go on once all of this is done.
+    /// Offsets to commit when all results are stored.
     pub checkpoint: Checkpoint,
     pub tally: Tally,
 }
@@ -247,14 +245,14 @@ impl<R: Rows> Epoch<R> {
         }
     }
 
-    /// Forgets everything, keeps the memory.
+    /// Removes all results and keeps the buffers.
     pub fn clear(&mut self) {
         self.rows.clear();
         self.checkpoint.next.clear();
         self.clear_published();
     }
 
-    /// Forgets what leaves before the rows: all but these and the checkpoint.
+    /// Removes what is published before the rows: everything except the rows and the checkpoint.
     pub fn clear_published(&mut self) {
         self.incidents.clear();
         self.letters.clear();
@@ -264,20 +262,20 @@ impl<R: Rows> Epoch<R> {
         self.tally = Tally::default();
     }
 
-    /// Nothing was taken since it began.
+    /// No message was processed since the last [`Self::clear`].
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.tally.messages == 0
     }
 
-    /// Bytes held.
+    /// Size of rows, verdicts and dead letters, bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let letters: usize = self.letters.iter().map(|letter| letter.payload.len()).sum();
         self.rows.bytes() + self.verdicts.as_ref().map_or(0, Vec::len) + letters
     }
 
-    /// `index`: place of the event in the message at `position`. `judged_at`: event time; `ingested_at`: wall clock.
+    /// `index`: index of the event in the message at `position`. `judged_at`: event time; `ingested_at`: wall clock.
     fn fan_out(
         &mut self,
         event: &EnrichedEvent<'_>,
@@ -296,7 +294,7 @@ impl<R: Rows> Epoch<R> {
         }
     }
 
-    /// Keeps the whole message, bearer values replaced, where people can find it.
+    /// Makes the message a dead letter, with bearer tokens replaced.
     fn park(&mut self, message: &Message<'_>, now: i64, (reason, at): (String, Option<Spot>), hasher: &TokenHasher) {
         self.tally.dead_letters += 1;
         let letter = DeadLetter {
@@ -311,7 +309,7 @@ impl<R: Rows> Epoch<R> {
     }
 }
 
-/// Alerts that the alert budget withholds.
+/// Alerts that were withheld by the alert budget.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Withheld {
     pub alerts: u64,
@@ -332,16 +330,16 @@ impl Withheld {
     }
 }
 
-/// Counts of what became of messages and events.
+/// Numbers of messages, events and results.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tally {
     pub messages: u64,
-    /// Judged and handed on.
+    /// Scored events.
     pub events: u64,
-    /// Delivered before: the same event id and content.
+    /// Events that were delivered before: the same event id and content.
     pub duplicates: u64,
     pub dead_letters: u64,
-    /// Events whose message is not keyed by their subject key: they may have met a stranger's partition.
+    /// Events whose message key is not their subject key. They may have been scored with the state of another partition.
     pub key_mismatches: u64,
     pub watched: u64,
     pub alerted: u64,
@@ -349,22 +347,22 @@ pub struct Tally {
     /// Incidents opened or changed.
     pub incidents: u64,
     pub withheld: Withheld,
-    /// Records that speak of no token, by reason.
+    /// Records that do not concern a token, by reason.
     pub skipped: Vec<(&'static str, u64)>,
-    /// What a topic's producers should know of, with how many times it was seen.
+    /// Notes for the producers of a topic, with their numbers.
     pub noted: Vec<(Arc<str>, Note, u64)>,
 }
 
-/// What is counted by topic, because it is the topic's producers who can change it.
+/// A problem that is counted by topic, because the topic's producers can correct it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Note {
-    /// An optional field, by its name in the topic's format, that could not be read in a record.
+    /// An optional field that could not be read, by its name in the topic's format.
     Unreadable(&'static str),
-    /// A use without an address that can be read, in a topic of this format.
+    /// A use whose address is missing or cannot be read, in a topic of this format.
     WithoutAddress(Format),
-    /// A `confirmed` event of a topic whose confirmations are not believed.
+    /// A `confirmed` event of a topic without `confirmed = true`.
     ConfirmedIgnored,
-    /// A value that was replaced because it looked like a bearer token.
+    /// A value that was replaced because it looks like a bearer token.
     Redacted,
     /// A sampled token id that is as long and as random as a secret.
     OpaqueIds,
@@ -391,7 +389,7 @@ impl Tally {
         }
     }
 
-    /// Counts `note` of a topic so many times more.
+    /// Adds `count` to `note` of a topic.
     pub fn note(&mut self, topic: &Arc<str>, note: Note, count: u64) {
         match self.noted.iter_mut().find(|(of, known, _)| *known == note && of == topic) {
             Some((.., known)) => *known += count,
@@ -411,7 +409,7 @@ impl Tally {
         }
     }
 
-    /// Records skipped for any reason.
+    /// Number of records that were skipped for any reason.
     #[must_use]
     pub fn skipped_total(&self) -> u64 {
         self.skipped.iter().map(|(_, count)| count).sum()
@@ -453,23 +451,23 @@ mod tests {
     use crate::place::{Network, Place};
     use crate::port::{ActionRow, GeoLookup};
 
-    /// Knows no place, and breaks at one address.
-    struct Breaks;
+    /// Finds no place, and panics at one address.
+    struct PanickingLookup;
 
-    impl GeoLookup for Breaks {
+    impl GeoLookup for PanickingLookup {
         fn lookup(&mut self, address: IpAddr) -> (Option<Arc<Place>>, Option<Arc<Network>>) {
-            assert_ne!(address, IpAddr::from([192, 0, 2, 66]), "it breaks in reading");
+            assert_ne!(address, IpAddr::from([192, 0, 2, 66]), "panic while decoding");
             (None, None)
         }
     }
 
-    /// Event ids and reasons, in their order.
+    /// Event ids and reasons in order.
     #[derive(Default)]
-    struct Told(Vec<String>);
+    struct TestRows(Vec<String>);
 
-    impl Rows for Told {
+    impl Rows for TestRows {
         fn push_event(&mut self, row: &EventRow<'_>) {
-            assert_ne!(row.event.event.event_id, "poison", "it breaks in writing");
+            assert_ne!(row.event.event.event_id, "poison", "panic while encoding");
             self.0.push(format!("{} at {}", row.event.event.event_id, row.position.offset));
         }
         fn push_incident(&mut self, _: &Incident) {}
@@ -490,13 +488,13 @@ mod tests {
     }
 
     fn pipeline() -> Pipeline {
-        let enricher = Enricher::with_lookup(Box::new(Breaks));
+        let enricher = Enricher::with_lookup(Box::new(PanickingLookup));
         let hasher = TokenHasher::new(b"a key for tests");
         Pipeline::new(enricher, Arc::new(RuleSet::builtin()), hasher, engine::Settings::default())
     }
 
-    /// Messages of five people over ten days; the places of some that do different things to the state.
-    fn days_of_five() -> Vec<String> {
+    /// Messages of five users over ten days.
+    fn messages_of_five_users() -> Vec<String> {
         let mut lines = Vec::new();
         for call in 0..400_i64 {
             let (person, visit) = (call % 5, call / 5);
@@ -514,16 +512,16 @@ mod tests {
         lines
     }
 
-    /// What the state is, and the verdict lines, after `lines`; before the message at `broken` the judgement is made to
-    /// panic at `point`.
-    fn judged(lines: &[String], broken: usize, point: Option<Failpoint>) -> (String, String, u64) {
+    /// State, verdict lines and number of dead letters after `lines`. The scoring of the message at `broken` panics at
+    /// `point`.
+    fn scored(lines: &[String], broken: usize, point: Option<Failpoint>) -> (String, String, u64) {
         let settings =
             engine::Settings { recent_event_ids_max: 64, baselines_max: 1_000, ..engine::Settings::default() };
-        let enricher = Enricher::with_lookup(Box::new(Breaks));
+        let enricher = Enricher::with_lookup(Box::new(PanickingLookup));
         let hasher = TokenHasher::new(b"a key for tests");
         let mut pipeline = Pipeline::new(enricher, Arc::new(RuleSet::builtin()), hasher, settings);
         let mut partition = pipeline.partition(Format::Native);
-        let mut epoch = Epoch::new(Told::default(), true);
+        let mut epoch = Epoch::new(TestRows::default(), true);
         for (place, line) in lines.iter().enumerate() {
             if let Some(point) = point.filter(|_| place == broken) {
                 failpoint::arm(point);
@@ -539,9 +537,9 @@ mod tests {
     }
 
     #[test]
-    fn panic_in_judgement_leaves_the_state_as_it_was() {
-        let lines = days_of_five();
-        // A visit that goes on, one that begins in a new hour, a refresh, and a token that is new.
+    fn panic_in_scoring_restores_the_state() {
+        let lines = messages_of_five_users();
+        // A visit that continues, a visit that begins in a new hour, a refresh, and a new token.
         let new = lines[333].replace("f3", "f-new").replace("t3-", "t-new-");
         for (broken, line) in [(301, None), (300, None), (395, None), (333, Some(new)), (2, None)] {
             let mut lines = lines.clone();
@@ -550,34 +548,34 @@ mod tests {
             }
             let mut unread = lines.clone();
             unread[broken] = "no JSON".to_owned();
-            let expected = judged(&unread, broken, None);
-            assert_ne!(judged(&lines, broken, None).0, expected.0, "the message at {broken} changes something");
+            let expected = scored(&unread, broken, None);
+            assert_ne!(scored(&lines, broken, None).0, expected.0, "the message at {broken} changes the state");
             for point in [Failpoint::Terms, Failpoint::Sum, Failpoint::Words] {
-                let told = judged(&lines, broken, Some(point));
-                assert_eq!(told.2, 1, "it is a dead letter");
-                assert!(told.1 == expected.1, "verdicts differ after a panic at {point:?} of {broken}");
-                assert!(told.0 == expected.0, "the state differs after a panic at {point:?} of {broken}");
+                let result = scored(&lines, broken, Some(point));
+                assert_eq!(result.2, 1, "the message is a dead letter");
+                assert!(result.1 == expected.1, "verdicts differ after a panic at {point:?} of {broken}");
+                assert!(result.0 == expected.0, "the state differs after a panic at {point:?} of {broken}");
             }
         }
     }
 
-    /// A refused request is judged and leaves the state as it was, whatever it is of.
+    /// A rejected request is scored and does not change the state.
     #[test]
-    fn attempt_leaves_the_state_as_it_was() {
-        let lines = days_of_five();
-        let (expected, verdicts, _) = judged(&lines, 0, None);
+    fn attempt_does_not_change_the_state() {
+        let lines = messages_of_five_users();
+        let (expected, verdicts, _) = scored(&lines, 0, None);
         let without = |state: String| {
-            // What differs is known: the ids of attempts, and how many there were.
-            let from = state.find("recent_attempts").expect("it has them");
-            let until = state[from..].find("clock: ").expect("the clock is next");
-            let counters = state.find("memory: ").expect("it has a memory");
+            // Only the ids and the number of attempts may differ.
+            let from = state.find("recent_attempts").expect("the state has attempts");
+            let until = state[from..].find("clock: ").expect("the clock follows");
+            let counters = state.find("memory: ").expect("the state has a memory");
             [&state[counters..from], &state[from + until..]].concat()
         };
         for (place, from) in [(301, "203.0.113.7"), (300, "203.0.113.7"), (333, "198.51.100.61"), (395, "203.0.113.7")]
         {
             let address = lines[place].split("\"ip_address\":\"").nth(1).and_then(|rest| rest.split('"').next());
             let refused = lines[place]
-                .replace(address.expect("it has one"), from)
+                .replace(address.expect("the event has an address"), from)
                 .replace("\"status\":200", "\"status\":401")
                 .replace("\"event_id\":\"e", "\"event_id\":\"refused-")
                 .replace("jkt:", "jkt:another-");
@@ -586,23 +584,23 @@ mod tests {
                 let mut more = lines.clone();
                 (0..3)
                     .for_each(|number| more.insert(place, refused.replace("refused-", &format!("refused-{number}-"))));
-                let (state, told, letters) = judged(&more, 0, None);
+                let (state, text, letters) = scored(&more, 0, None);
                 assert_eq!(letters, 0, "{refused}");
-                let told: Vec<_> = told.lines().filter(|line| !line.contains("refused-")).collect();
-                assert!(told.into_iter().eq(verdicts.lines()), "verdicts differ after attempts at {place}");
+                let lines: Vec<_> = text.lines().filter(|line| !line.contains("refused-")).collect();
+                assert!(lines.into_iter().eq(verdicts.lines()), "verdicts differ after attempts at {place}");
                 assert!(without(state) == without(expected.clone()), "the state differs after attempts at {place}");
             }
         }
     }
 
     #[test]
-    fn a_message_of_many_records_is_given_up_once_and_as_a_whole() {
+    fn panicking_message_becomes_one_dead_letter() {
         let record = |id: &str, address: &str| {
             format!(
                 r#"{{"eventID":"{id}","eventTime":"2026-09-21T10:00:00Z","eventSource":"s3.amazonaws.com","eventName":"GetObject","sourceIPAddress":"{address}","userIdentity":{{"type":"IAMUser","accessKeyId":"AKIA1","userName":"ana","accountId":"1"}}}}"#
             )
         };
-        // More than are judged at a time, before it breaks.
+        // More records than one group before the record that panics.
         let many: Vec<String> = (0..50).map(|number| record(&format!("r{number}"), "192.0.2.7")).collect();
         let broken = |id, address| format!(r#"{{"Records":[{},{},{}]}}"#, many.join(","), record(id, address), many[0]);
         let payloads = [
@@ -624,21 +622,21 @@ mod tests {
             .collect();
         let mut pipeline = pipeline();
         let mut partition = pipeline.partition(Format::Cloudtrail);
-        let mut epoch = Epoch::new(Told::default(), false);
+        let mut epoch = Epoch::new(TestRows::default(), false);
         pipeline.process(&mut partition, &messages, 0, &mut epoch);
-        let told = &epoch.rows.0;
+        let rows = &epoch.rows.0;
         assert_eq!(
             (epoch.tally.dead_letters, epoch.tally.duplicates),
             (2, 50),
-            "the second repeats the first: {told:?}"
+            "the second message repeats the records of the first: {rows:?}"
         );
-        assert!(told[49].starts_with("r49 at 0") && told[50].starts_with("0: this message made"), "{told:?}");
-        assert!(told[51].starts_with("1: this message made") && told[52] == "last at 2", "{told:?}");
+        assert!(rows[49].starts_with("r49 at 0") && rows[50].starts_with("0: this message caused"), "{rows:?}");
+        assert!(rows[51].starts_with("1: this message caused") && rows[52] == "last at 2", "{rows:?}");
         assert_eq!(epoch.checkpoint.next[0].offset, 3);
     }
 
     #[test]
-    fn what_is_taken_together_fares_as_what_is_taken_alone() {
+    fn results_do_not_depend_on_group_size() {
         let event = |id: &str, address: &str| {
             format!(r#"{{"event_id":"{id}","timestamp":1790000000000,"token_id":"t","ip_address":"{address}"}}"#)
         };
@@ -662,18 +660,18 @@ mod tests {
         let taken = |at_a_time: usize| {
             let mut pipeline = pipeline();
             let mut partition = pipeline.partition(Format::Native);
-            let mut epoch = Epoch::new(Told::default(), false);
+            let mut epoch = Epoch::new(TestRows::default(), false);
             for messages in messages.chunks(at_a_time) {
                 pipeline.process(&mut partition, messages, 0, &mut epoch);
             }
             (epoch.rows.0, epoch.tally, epoch.checkpoint)
         };
-        let (told, tally, checkpoint) = taken(40);
+        let (rows, tally, checkpoint) = taken(40);
         assert_eq!((tally.messages, tally.events, tally.duplicates, tally.dead_letters), (40, 37, 1, 3));
-        assert_eq!(told[2..6].iter().map(|told| &told[..2]).collect::<Vec<_>>(), ["e2", "3:", "e4", "5:"]);
+        assert_eq!(rows[2..6].iter().map(|row| &row[..2]).collect::<Vec<_>>(), ["e2", "3:", "e4", "5:"]);
         assert_eq!(checkpoint.next[0].offset, 40);
         for at_a_time in [1, 7] {
-            assert_eq!(taken(at_a_time), (told.clone(), tally.clone(), checkpoint.clone()));
+            assert_eq!(taken(at_a_time), (rows.clone(), tally.clone(), checkpoint.clone()));
         }
     }
 }

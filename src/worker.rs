@@ -1,15 +1,15 @@
-//! One worker: a thread, the partitions that it owns, and what their messages come to.
+//! The worker: a thread that reads messages of the partitions it owns, and publishes and stores their results.
 //!
-//! Messages are judged as they come. What they come to leaves in three steps, none of which waits for a later one:
+//! Messages are scored as they arrive. Their results leave in three steps. No step waits for a later one:
 //!
-//! 1. **publish**: incidents go to the outbox, a quarter of a second after their event was judged; dead letters go to
-//!    the source; counts go to the metrics.
-//! 2. **seal**: about once a second, or after 50,000 messages, rows go to the store in one insert a table ([`backlog`]).
-//!    While the store does not take them, the next ones collect in memory, and beyond a limit on disk ([`spool`]).
-//! 3. **commit**: the offsets of messages whose rows are in the store go back to the source.
+//! 1. **publish**: incidents go to the outbox, at most 250 ms after their event was scored. Dead letters go to the source,
+//!    and counts to the metrics.
+//! 2. **seal**: about once a second, or after 50,000 messages, rows go to the store in one insert per table ([`backlog`]).
+//!    If the store does not accept them, later rows collect in memory and, beyond a limit, on disk ([`spool`]).
+//! 3. **commit**: the offsets of messages whose rows are in the store are committed to the source.
 //!
 //! An offset is committed only if the incidents of all messages before it are in the outbox and their rows in the store.
-//! A process that dies at any point therefore reads again what was not committed, and nothing is missing.
+//! After a crash, the process therefore reads every message again that was not committed.
 
 mod backlog;
 mod notices;
@@ -38,48 +38,48 @@ use crate::rule::RuleSet;
 use crate::telemetry::{Condition, Health, Metrics};
 use crate::verdict::Incident;
 
-/// Messages taken between two looks at everything else.
+/// Maximum number of messages per poll.
 const POLL_MESSAGES_MAX: usize = 1_000;
-/// How long a poll waits for the first message.
+/// Time that a poll waits for the first message.
 const POLL_WAIT: Duration = Duration::from_millis(100);
-/// Incidents are collected for this long before they go to the outbox, which costs a write to the disk.
+/// Incidents are collected for this time before one write to the outbox on disk.
 const INCIDENTS_WAIT_MS: i64 = 250;
-/// How long the source is left alone when it did not take a commit or dead letters.
+/// Time until a failed commit, or failed dead letters, are retried.
 const SOURCE_RETRY_MS: i64 = 1_000;
-/// How long the outbox is left alone when it did not take incidents.
+/// Time until a failed write to the outbox is retried.
 const OUTBOX_RETRY_MS: i64 = 1_000;
-/// How long a stop may take to bring out what was taken. A store that is known to be away is not waited for.
+/// Time that a stop waits until results are stored. A stop does not wait for a store that is unavailable.
 const STOP_WAIT_MS: i64 = 4_000;
-/// How long another member is kept waiting for its partitions: well below Kafka's `max.poll.interval.ms` (5 min).
+/// Time that a hand-over of partitions may take: well below Kafka's `max.poll.interval.ms` (5 min).
 const HANDOVER_WAIT_MS: i64 = 10_000;
-/// Dead letters that wait for their topic; beyond it the oldest are in the table alone.
+/// Maximum number of dead letters that wait for their topic. Beyond it, the oldest are stored only in the table.
 const LETTERS_MAX: usize = 1_000;
 
-/// When rows are sealed, and how long the store is waited for.
+/// Limits of epochs, and the patience with the store.
 #[derive(Clone, Debug)]
 pub struct Limits {
     pub epoch_messages_max: u64,
     pub epoch_bytes_max: usize,
-    /// `None` seals by count alone, so that the same input gives the same inserts.
+    /// `None`: epochs end by count and size only, so that the same input gives the same inserts.
     pub epoch_age_ms_max: Option<i64>,
-    /// How long a write to the store, or to the outbox, is tried again; `None` is for ever.
+    /// Time for which a write to the store or the outbox is retried. `None`: without limit.
     pub wait_ms_max: Option<i64>,
 }
 
 impl Limits {
-    /// For a service: prompt, and patient with its store.
+    /// For the service.
     pub const LIVE: Self = Self {
         epoch_messages_max: 50_000,
         epoch_bytes_max: 32 << 20,
         epoch_age_ms_max: Some(1_000),
         wait_ms_max: None,
     };
-    /// For past events, with somebody waiting.
+    /// For the replay of past events.
     pub const REPLAY: Self =
         Self { epoch_bytes_max: 64 << 20, epoch_age_ms_max: None, wait_ms_max: Some(30_000), ..Self::LIVE };
 }
 
-/// Why a worker ended before its source or its stop.
+/// Why a worker ended before the end of its source or a stop.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WorkerError {
@@ -89,69 +89,69 @@ pub enum WorkerError {
     Store(#[from] StoreError),
     #[error("the outbox cannot be written: {0}")]
     Outbox(std::io::Error),
-    /// The next process reads the messages again.
+    /// The messages of the damaged rows are read again after a restart.
     #[error(transparent)]
     Spool(#[from] Damaged),
-    /// From the observer: the place where results go.
+    /// The observer cannot write results.
     #[error("{0}")]
     Output(std::io::Error),
-    #[error("the program failed: {0}")]
+    #[error("internal error: {0}")]
     Broken(String),
 }
 
-/// See the module's text.
+/// The worker of one thread, see the module documentation.
 pub struct Worker<S: Store>
 where
     S::Rows: SavedRows,
 {
     pipeline: Pipeline,
     partitions: Partitions<S::Rows>,
-    /// Messages on their way to the pipeline; empty between two polls.
+    /// Messages that are not processed yet. Empty between two polls.
     group: Group,
-    /// Takes what is read again only to remember, and is thrown away.
+    /// Receives the results of replayed messages, which are discarded.
     mute: Epoch<S::Rows>,
-    /// Messages taken since rows were last sealed, and when the first of them was; wall clock.
+    /// Number of messages since rows were last sealed, and the time of the first of them, wall clock.
     taken: u64,
     taken_at: i64,
-    /// When incidents and counts last left; wall clock.
+    /// Time of the last publish, wall clock.
     published_at: i64,
-    /// Not in the outbox yet.
+    /// Incidents that are not in the outbox yet.
     incidents: Vec<Incident>,
-    /// Not with the source yet.
+    /// Dead letters that are not sent yet.
     letters: Vec<DeadLetter>,
     backlog: Backlog<S>,
     notices: Notices,
-    /// Not to be tried again before these; wall clock.
+    /// Times of the next attempts after a failure, wall clock.
     commit_at: i64,
     letters_at: i64,
     outbox_at: i64,
-    /// Since when the outbox refuses; wall clock.
+    /// Time of the first failed write to the outbox, wall clock.
     outbox_failed_at: Option<i64>,
-    /// What the source could not read to its end.
+    /// Files that the source could not read to the end.
     faults: Vec<String>,
-    /// What the log has of each topic: each once, so that no producer fills it.
+    /// Notes that were logged. Each is logged once per topic, so that no producer fills the log.
     warned: HashSet<(Arc<str>, Note)>,
     outside: Outside<S>,
 }
 
-/// All that a worker needs of the world around it.
+/// Everything outside the worker that it uses.
 pub struct Outside<S> {
     pub store: Arc<S>,
-    /// `None`: nothing is sent or revoked.
+    /// `None`: no alert is sent and no token is revoked.
     pub outbox: Option<Arc<dyn Outbox>>,
     pub clock: Arc<dyn Clock>,
     pub metrics: Arc<Metrics>,
     pub health: Arc<Health>,
     pub runtime: Handle,
     pub limits: Limits,
-    /// `None` keeps the first rules and GeoIP files.
+    /// `None`: rules and GeoIP files are not reloaded.
     pub reload: Option<Reload>,
 }
 
-/// Newer rules and GeoIP files, to be taken between two polls.
+/// Sources of newer rules and GeoIP files, which are loaded between two polls.
 pub struct Reload {
     pub rules: watch::Receiver<Arc<RuleSet>>,
-    /// Set: look at the GeoIP files now. They are watched anyway.
+    /// If set, the GeoIP files are checked at once, in addition to the regular checks.
     pub look_at_files: Arc<AtomicBool>,
 }
 
@@ -162,7 +162,7 @@ impl<S: Store + 'static> Worker<S>
 where
     S::Rows: SavedRows + 'static,
 {
-    /// `verdicts`: whether epochs carry verdict lines for the observer.
+    /// `verdicts`: whether epochs contain verdict lines for the observer.
     pub fn new(pipeline: Pipeline, spread: Spread, verdicts: bool, outside: Outside<S>) -> Self {
         let store = Arc::clone(&outside.store);
         let backlog = Backlog::new(
@@ -194,15 +194,15 @@ where
         }
     }
 
-    /// Lets rows wait on disk while the store does not take them. Without a spool the source waits then.
+    /// Adds a spool on disk for rows that the store does not accept. Without a spool, the source waits.
     #[must_use]
     pub fn with_spool(mut self, settings: SpoolSettings) -> Self {
         self.backlog.spool_to(Spool::open(settings));
         self
     }
 
-    /// Works until the source ends, `stop` is set, or something cannot go on. `observe` receives what was judged, once
-    /// its incidents are in the outbox. Returns the counts of all of it.
+    /// Runs until the source ends, `stop` is set, or an error is permanent. `observe` receives each epoch after its
+    /// incidents are in the outbox. Returns the sum of all counts.
     pub fn run(
         &mut self,
         source: &mut dyn Source,
@@ -229,7 +229,9 @@ where
                         waited < HANDOVER_WAIT_MS && !worker.backlog.is_behind() && !stop.load(Ordering::Relaxed)
                     };
                     if !self.drain(source, &mut observe, is_worth_waiting)? {
-                        tracing::warn!("rows are not in the store; the new owner of their partitions makes them again");
+                        tracing::warn!(
+                            "rows of revoked partitions are not stored; the new owner reads their messages again"
+                        );
                     }
                     self.partitions.count(&self.outside.metrics);
                     self.partitions.remove(&partitions);
@@ -247,7 +249,7 @@ where
                     self.drain(source, &mut observe, |_, _| !stop.load(Ordering::Relaxed))?;
                     ended = true;
                 }
-                // The rest of one file; the source goes on with the next.
+                // The rest of one file is skipped; the source continues with the next file.
                 Err(SourceError::Unusable(fault)) => self.faults.push(fault),
                 Err(error) => {
                     self.drain(source, &mut observe, Self::is_worth_a_stop)?;
@@ -262,24 +264,24 @@ where
         Ok(total)
     }
 
-    /// The state of each partition that is owned now.
+    /// States of the owned partitions.
     pub fn states(&self) -> impl Iterator<Item = &engine::State> {
         self.partitions.states()
     }
 
-    /// What the states of all partitions that are owned now have counted.
+    /// Sum of the counters of the owned partitions.
     #[must_use]
     pub fn counters(&self) -> engine::Counters {
         self.states().map(engine::State::counters).fold(engine::Counters::default(), engine::Counters::plus)
     }
 
-    /// What the source could not read to its end, and why.
+    /// Files that the source could not read to the end, with the reason.
     #[must_use]
     pub fn faults(&self) -> &[String] {
         &self.faults
     }
 
-    /// Swaps in rules and GeoIP files that have changed: between two polls, never within a message.
+    /// Loads changed rules and GeoIP files. Called between two polls, so that a message is processed with one version.
     fn refresh(&mut self) {
         let Some(reload) = &mut self.outside.reload else { return };
         if reload.rules.has_changed().unwrap_or(false) {
@@ -295,12 +297,12 @@ where
         self.outside.clock.now_millis()
     }
 
-    /// Whether a stop waits longer for what was taken.
+    /// Whether a stop continues to wait for results to be stored.
     fn is_worth_a_stop(&self, waited_ms: i64) -> bool {
         waited_ms < STOP_WAIT_MS && !self.backlog.is_store_away() && self.outbox_failed_at.is_none()
     }
 
-    /// Messages that may be taken now.
+    /// Number of messages that may be read now.
     fn room(&self) -> usize {
         let limits = &self.outside.limits;
         if self.open_bytes() >= limits.epoch_bytes_max {
@@ -318,7 +320,7 @@ where
 
     fn poll(&mut self, source: &mut dyn Source, room: usize) -> Result<Polled, SourceError> {
         let Self { pipeline, partitions, group, mute, taken, taken_at, outside, .. } = self;
-        // One reading of the clock serves a whole poll: it stamps rows, and nothing is judged by it.
+        // The clock is read once per poll. It is the ingestion time of rows and does not affect verdicts.
         let now = outside.clock.now_millis();
         outside.health.beat(now);
         let wait = if room == 0 { Duration::ZERO } else { POLL_WAIT };
@@ -342,7 +344,7 @@ where
         polled
     }
 
-    /// Brings what was taken as far as it goes without waiting: when it is due, or in any case when `all`.
+    /// Publishes, seals and commits what is due, or everything if `all`, as far as possible without waiting.
     fn advance(
         &mut self,
         source: &mut dyn Source,
@@ -372,7 +374,7 @@ where
         Ok(())
     }
 
-    /// Whether incidents or counts are to leave before rows are sealed.
+    /// Whether incidents or counts are due before rows are sealed.
     fn is_to_be_published(&self, now: i64) -> bool {
         let Some(age_max) = self.outside.limits.epoch_age_ms_max else { return false };
         let waited = now - self.published_at;
@@ -380,8 +382,8 @@ where
         waited >= age_max || (waited >= INCIDENTS_WAIT_MS && found())
     }
 
-    /// Lets incidents, dead letters, verdicts and counts leave the open epochs. An alert is never lost: until the outbox
-    /// takes it, nothing of its epoch leaves.
+    /// Publishes incidents, dead letters, verdicts and counts of the open epochs. Until the outbox accepts the incidents,
+    /// nothing else of their epochs is published, so that no alert is lost.
     fn publish(&mut self, observe: &mut Observer<'_, S::Rows>, now: i64) -> Result<(), WorkerError> {
         if now < self.outbox_at {
             return Ok(());
@@ -395,7 +397,7 @@ where
                 return self.outbox_refused(error, now);
             }
             if self.outbox_failed_at.take().is_some() {
-                tracing::info!("the outbox takes incidents again");
+                tracing::info!("the outbox can be written again");
                 self.outside.health.set(Condition::Outbox, false);
             }
         }
@@ -419,14 +421,15 @@ where
             return Err(WorkerError::Outbox(error));
         }
         if since == now {
-            tracing::error!(%error, "the outbox cannot be written; the source waits until it can");
+            tracing::error!(%error, "the outbox cannot be written; the source waits");
         }
         self.outside.health.set(Condition::Outbox, true);
         self.outbox_at = now + OUTBOX_RETRY_MS;
         Ok(())
     }
 
-    /// Sends the rows of the open epochs on their way, if they can leave. All else has been published.
+    /// Writes the rows of the open epochs to the store, or to the spool if the epochs are full. Everything else has been
+    /// published.
     fn seal(&mut self, now: i64) {
         if self.backlog.is_idle() {
             let parts = self.partitions.seal();
@@ -441,13 +444,13 @@ where
         self.taken = 0;
     }
 
-    /// Gives the source its dead letters, and the offsets of messages that are done.
+    /// Passes dead letters, and the offsets of stored messages, to the source.
     fn commit(&mut self, source: &mut dyn Source, now: i64) -> Result<(), WorkerError> {
         if !self.letters.is_empty() && now >= self.letters_at {
             match source.commit(&Checkpoint::default(), &self.letters) {
                 Ok(()) => self.letters.clear(),
                 Err(SourceError::Unavailable(reason)) => {
-                    tracing::warn!(reason, "the source does not take dead letters; trying again");
+                    tracing::warn!(reason, "dead letters cannot be sent; retrying");
                     self.letters.drain(..self.letters.len().saturating_sub(LETTERS_MAX));
                     self.letters_at = now + SOURCE_RETRY_MS;
                 }
@@ -464,7 +467,7 @@ where
                 self.outside.health.set(Condition::Commit, false);
             }
             Err(SourceError::Unavailable(reason)) => {
-                tracing::warn!(reason, "the source does not take offsets; trying again");
+                tracing::warn!(reason, "offsets cannot be committed; retrying");
                 self.outside.health.set(Condition::Commit, true);
                 self.commit_at = now + SOURCE_RETRY_MS;
             }
@@ -473,8 +476,8 @@ where
         Ok(())
     }
 
-    /// Brings everything out that was taken, for as long as `is_worth_waiting`, which is given the milliseconds waited;
-    /// whether all of it is out.
+    /// Publishes, stores and commits everything, while `is_worth_waiting`, called with the milliseconds waited. Returns
+    /// whether everything is committed.
     fn drain(
         &mut self,
         source: &mut dyn Source,
@@ -494,7 +497,7 @@ where
         }
     }
 
-    /// Forgets the rows of partitions that are owned no more: their new owners make them again.
+    /// Discards rows of partitions that another member owns now. The new owner reads their messages again.
     fn forget_gone(&mut self) {
         let now = self.now();
         self.backlog.retain(|ownership| self.partitions.owns(ownership), now);
@@ -505,7 +508,7 @@ where
     }
 }
 
-/// Logs what a topic's producers should know of, once for each topic.
+/// Logs each note once per topic.
 fn warn(warned: &mut HashSet<(Arc<str>, Note)>, tally: &Tally) {
     for (topic, note, _) in &tally.noted {
         if !warned.insert((Arc::clone(topic), *note)) {
@@ -519,11 +522,11 @@ fn warn(warned: &mut HashSet<(Arc<str>, Note)>, tally: &Tally) {
             Note::WithoutAddress(format) => tracing::warn!(
                 topic,
                 hint = format.address_hint(),
-                "some uses have no address, so their places and networks are not judged"
+                "some uses have no address; terms of places and networks do not apply to them"
             ),
             Note::ConfirmedIgnored => tracing::warn!(
                 topic,
-                "`confirmed` events are stored and ignored; set confirmed = true for this source to believe them"
+                "`confirmed` events are stored but ignored; to accept them, set confirmed = true for this source"
             ),
             Note::OpaqueIds => tracing::warn!(
                 topic,
@@ -531,7 +534,7 @@ fn warn(warned: &mut HashSet<(Arc<str>, Note)>, tally: &Tally) {
             ),
             Note::Redacted => tracing::warn!(
                 topic,
-                "a producer sends bearer values instead of ids; they are replaced by keyed hashes"
+                "a producer sends bearer tokens instead of ids; they are replaced by keyed hashes"
             ),
         }
     }

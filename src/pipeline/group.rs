@@ -1,4 +1,4 @@
-//! Messages that are taken together.
+//! Groups of messages that are processed together.
 
 use std::ops::Range;
 
@@ -8,11 +8,11 @@ use crate::checkpoint::{LogTime, Position};
 use crate::engine;
 use crate::port::Message;
 
-/// Bytes gathered at the most, before the last of them: large messages need no company.
+/// Bytes from which no further message is added to a group. Large messages gain nothing from grouping.
 const BYTES_MAX: usize = 256 * 1024;
 
-/// Messages of one partition, copied as they come, until there are enough of them to be taken together. A source may then
-/// use the memory of each again as soon as it has handed it over; the copy is a fiftieth of what decoding it takes.
+/// Copies messages of one partition until they are enough for a group, so that the source can reuse the memory of each
+/// message at once. A copy takes about 2 % of the time of decoding.
 #[derive(Debug, Default)]
 pub struct Group {
     bytes: Vec<u8>,
@@ -29,7 +29,7 @@ struct Part {
 }
 
 impl Group {
-    /// Adds a message. Hands over what is there before, where that is enough or this one does not go with it.
+    /// Adds a message. Before that, passes the group to `take` if it is full or belongs to another partition.
     pub fn add(&mut self, message: &Message<'_>, take: &mut dyn FnMut(&[Message<'_>])) {
         let full = self.parts.len() >= engine::GROUP || self.bytes.len() >= BYTES_MAX;
         if full || !self.parts.first().is_none_or(|first| first.goes_with(message)) {
@@ -41,7 +41,7 @@ impl Group {
         self.parts.push(Part { position: message.position.clone(), key, payload, logged_at, replayed });
     }
 
-    /// Hands over what is there.
+    /// Passes the messages to `take` and removes them.
     pub fn hand_over(&mut self, take: &mut dyn FnMut(&[Message<'_>])) {
         if !self.parts.is_empty() {
             take(&self.messages());
@@ -67,7 +67,7 @@ impl Group {
 }
 
 impl Part {
-    /// Of the same partition, and as new to us.
+    /// Whether the message has the same partition and is replayed, or not, in the same way.
     fn goes_with(&self, message: &Message<'_>) -> bool {
         let (one, other) = (&self.position, message.position);
         one.partition == other.partition && one.topic == other.topic && self.replayed == message.replayed
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_come_in_their_order_and_never_with_those_of_another_partition() {
+    fn group_has_messages_of_one_partition_in_order() {
         let mut group = Group::default();
         let mut taken = Vec::new();
         let mut take = |messages: &[Message<'_>]| {
@@ -97,7 +97,7 @@ mod tests {
         };
         let mut given = Vec::new();
         for offset in 0..100 {
-            // Runs of seven, of thirty, and one large message.
+            // Three partitions with seven messages each, then one partition with a large message.
             let partition = if offset < 21 { (offset / 7) as i32 } else { 9 };
             let replayed = offset >= 90;
             let payload = if offset == 60 { vec![b'x'; BYTES_MAX] } else { offset.to_string().into_bytes() };
@@ -109,12 +109,12 @@ mod tests {
         }
         group.hand_over(&mut take);
         group.hand_over(&mut take);
-        assert_eq!(taken.concat(), given, "each once, as it came");
+        assert_eq!(taken.concat(), given, "each message once, in order");
         for together in &taken {
             assert!((1..=engine::GROUP).contains(&together.len()));
             assert!(together.iter().all(|one| (one.0, one.2) == (together[0].0, together[0].2)));
         }
-        let large = taken.iter().find(|together| together.iter().any(|one| one.1 == 60)).expect("it is there");
-        assert_eq!(large.last().map(|last| last.1), Some(60), "nothing is gathered after a large one");
+        let large = taken.iter().find(|together| together.iter().any(|one| one.1 == 60)).expect("the large message");
+        assert_eq!(large.last().map(|last| last.1), Some(60), "no message follows a large one in its group");
     }
 }

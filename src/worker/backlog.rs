@@ -1,7 +1,7 @@
-//! Sealed rows on their way to the store, in order: those that are being written, and behind them those in the spool.
+//! Sealed rows that are not stored yet, in order: first those that are being written, then those in the spool.
 //!
-//! Each write is one attempt; the worker's thread starts the next one when it is due. What was sealed together is sent
-//! together at each attempt, so that the store recognizes a repetition.
+//! Each write is one attempt. The worker's thread starts the next attempt when it is due. Rows that were sealed together
+//! are sent together at each attempt, so that the store can deduplicate them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,29 +16,29 @@ use super::spool::{Lent, Refused, Spool};
 use crate::port::{Rows as _, SavedRows, Store, StoreError};
 use crate::telemetry::{Condition, Health, Metrics, StoreState};
 
-/// Waiting times between two attempts to write to the store double from the first to the second of these.
+/// Shortest and longest wait between two attempts. The wait doubles.
 const RETRY_WAIT_MS: (i64, i64) = (100, 5_000);
-/// A store that takes longer for one attempt is reported as unavailable.
+/// If an attempt takes longer, the store is reported as unavailable.
 const SLOW_MS: i64 = 10_000;
-/// An attempt is given up after this, whatever the store's own timeouts.
+/// Timeout of an attempt, in addition to the timeouts of the store.
 const ATTEMPT_WAIT: Duration = Duration::from_secs(120);
-/// How long the spool is left alone when it did not take rows.
+/// Time until a failed write to the spool is retried.
 const SPOOL_RETRY_MS: i64 = 1_000;
-/// Trouble that lasts is logged once in so long.
+/// Interval at which lasting trouble is logged.
 const REPORT_EVERY_MS: i64 = 60_000;
 
-/// See the module's text.
+/// The backlog, see the module documentation.
 pub(super) struct Backlog<S: Store> {
     store: Arc<S>,
     runtime: Handle,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
-    /// How long a write is tried again; `None` is for ever, whatever the store answers.
+    /// Time for which a write is retried. `None`: without limit, also after permanent errors.
     wait_ms_max: Option<i64>,
     head: Option<Head<S::Rows>>,
-    /// `None`: only one epoch at a time may be on its way.
+    /// `None`: only one epoch at a time can wait for the store.
     spool: Option<Spool>,
-    /// Not to be spooled to before this; wall clock.
+    /// Time of the next attempt to spool, wall clock.
     spool_at: i64,
     store_trouble: Option<Trouble>,
     spool_trouble: Option<Trouble>,
@@ -47,27 +47,27 @@ pub(super) struct Backlog<S: Store> {
 /// The rows that are being written.
 struct Head<R> {
     parts: Vec<Arc<Part<R>>>,
-    /// They are in the spool too.
+    /// The rows are also in the spool.
     is_spooled: bool,
-    /// When the first attempt was made; milliseconds since the epoch, wall clock.
+    /// Time of the first attempt, milliseconds since the epoch, wall clock.
     began: i64,
     failures: u32,
     step: Step,
 }
 
 enum Step {
-    /// Since when; wall clock.
+    /// Start of the attempt, wall clock.
     Writing(i64, JoinHandle<Result<(), StoreError>>),
-    /// Not before this; wall clock.
+    /// Time of the next attempt, wall clock.
     Waiting(i64),
 }
 
-/// Something that does not work now.
+/// A failure that lasts.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Trouble {
-    /// Milliseconds since the epoch, wall clock.
+    /// Time of the first failure, milliseconds since the epoch, wall clock.
     pub since: i64,
-    /// No retry can be expected to help before an operator does something.
+    /// Retries are not expected to succeed before an operator acts.
     pub is_permanent: bool,
     reported_at: i64,
 }
@@ -105,7 +105,7 @@ where
         self.spool.is_some()
     }
 
-    /// Whether rows can be written at once.
+    /// Whether no rows wait, so that new rows can be written at once.
     pub(super) fn is_idle(&self) -> bool {
         self.head.is_none() && self.spool.as_ref().is_none_or(Spool::is_empty)
     }
@@ -114,7 +114,7 @@ where
         self.store_trouble.is_some()
     }
 
-    /// Whether rows will have to wait: behind others, or for the store.
+    /// Whether new rows have to wait for other rows or for the store.
     pub(super) fn is_behind(&self) -> bool {
         self.is_store_away() || self.spool.as_ref().is_some_and(|spool| !spool.is_empty())
     }
@@ -128,7 +128,7 @@ where
         }
     }
 
-    /// Starts to write `parts`; nothing may be on its way.
+    /// Starts to write `parts`. No other rows may be waiting.
     pub(super) fn write(&mut self, parts: Vec<Part<S::Rows>>, now: i64) {
         self.head = Some(Head {
             parts: parts.into_iter().map(Arc::new).collect(),
@@ -139,7 +139,7 @@ where
         });
     }
 
-    /// Spools rows behind all others; `false` where that is not possible now.
+    /// Adds rows at the end of the spool. Returns `false` if that is not possible now.
     pub(super) fn spool<'a>(&mut self, parts: impl Iterator<Item = Lent<'a, S::Rows>>, taken_at: i64, now: i64) -> bool
     where
         S::Rows: 'a,
@@ -157,14 +157,14 @@ where
                 self.spool_at = now + SPOOL_RETRY_MS;
                 if note(&mut self.spool_trouble, matches!(refused, Refused::Disk(_)), now) {
                     self.health.set(Condition::SpoolFull, true);
-                    tracing::error!(reason = %refused, "the spool takes no rows; partitions are paused");
+                    tracing::error!(reason = %refused, "the spool is full or its disk fails; partitions are paused");
                 }
                 false
             }
         }
     }
 
-    /// Goes on as far as it can without waiting. Returns the rows that the store has taken.
+    /// Continues as far as possible without waiting. Returns the rows that the store has accepted.
     pub(super) fn advance(&mut self, now: i64) -> Result<Vec<Part<S::Rows>>, WorkerError> {
         let stored = self.look_at_write(now)?;
         if self.is_idle() {
@@ -185,15 +185,15 @@ where
         Ok(stored)
     }
 
-    /// Rows have a way out again.
+    /// Records that rows can be spooled or stored again.
     fn spool_goes_on(&mut self) {
         if self.spool_trouble.take().is_some() {
-            tracing::info!("rows can be spooled again; partitions go on");
+            tracing::info!("rows can be spooled again; partitions continue");
             self.health.set(Condition::SpoolFull, false);
         }
     }
 
-    /// Waits until the write under way ends, at most for `wait`.
+    /// Waits until the current write ends, at most for `wait`.
     pub(super) fn wait(&mut self, wait: Duration) {
         let runtime = self.runtime.clone();
         runtime.block_on(async {
@@ -211,7 +211,7 @@ where
         });
     }
 
-    /// Forgets the rows of partitions that are owned no more.
+    /// Discards rows of partitions that another member owns now.
     pub(super) fn retain(&mut self, is_owned: impl Fn(Ownership) -> bool, now: i64) {
         if let Some(spool) = &mut self.spool {
             spool.retain(&is_owned);
@@ -224,7 +224,7 @@ where
             }
             head.step = Step::Waiting(now);
             head.parts.retain(|part| is_owned(part.owner));
-            // What is left of rows from the spool is read from there again.
+            // The other rows of the spool file are read from it again.
             if head.is_spooled || head.parts.is_empty() {
                 self.head = None;
             }
@@ -255,7 +255,7 @@ where
         Ok(Vec::new())
     }
 
-    /// The store has the rows of the head.
+    /// Removes the rows that were written, and returns them.
     fn written(&mut self, now: i64) -> Vec<Part<S::Rows>> {
         let Some(head) = self.head.take() else { return Vec::new() };
         if head.is_spooled
@@ -266,11 +266,11 @@ where
         self.metrics.store_took(now - head.began);
         self.metrics.store_state(StoreState::Ok);
         if let Some(trouble) = self.store_trouble.take() {
-            tracing::info!(seconds = (now - trouble.since) / 1_000, "the store takes rows again");
+            tracing::info!(seconds = (now - trouble.since) / 1_000, "the store accepts rows again");
             self.health.set(Condition::Store, false);
         }
         let take = |part: Arc<Part<S::Rows>>| {
-            // The task has ended, so that nobody else holds them.
+            // The task has ended, so that this is the only reference.
             Arc::try_unwrap(part).unwrap_or_else(|shared| Part {
                 owner: shared.owner,
                 checkpoint: shared.checkpoint.clone(),
@@ -284,7 +284,7 @@ where
         if note(&mut self.store_trouble, is_permanent, now) {
             self.health.set(Condition::Store, true);
             self.metrics.store_state(if is_permanent { StoreState::Refusing } else { StoreState::Unavailable });
-            tracing::error!(reason, "the store takes no rows; detection goes on and rows wait");
+            tracing::error!(reason, "the store accepts no rows; detection continues and rows wait");
         }
     }
 
@@ -303,7 +303,7 @@ where
     }
 }
 
-/// Notes trouble, new or not; whether it is to be reported now.
+/// Records a failure. Returns whether it is due to be reported.
 fn note(trouble: &mut Option<Trouble>, is_permanent: bool, now: i64) -> bool {
     let since = trouble.map_or(now, |known| known.since);
     let is_news =
@@ -314,7 +314,7 @@ fn note(trouble: &mut Option<Trouble>, is_permanent: bool, now: i64) -> bool {
     is_news
 }
 
-/// Writes the rows of all parts in one go. Rows that there are none of need no store.
+/// Writes the rows of all parts in one call. Does not call the store if there are no rows.
 async fn write<S: Store>(store: &S, parts: &[Arc<Part<S::Rows>>]) -> Result<(), StoreError>
 where
     S::Rows: SavedRows,

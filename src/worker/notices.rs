@@ -1,4 +1,4 @@
-//! Notices to people about the store, the spool and the alert budget.
+//! Notices about the store, the spool and the alert budget.
 
 use std::sync::Arc;
 
@@ -8,13 +8,13 @@ use crate::port::{Notice, Outbox};
 
 const MINUTE_MS: i64 = 60_000;
 const DAY_MS: i64 = 86_400_000;
-/// An absence of the store that is over within this is reported in logs and metrics alone.
+/// A shorter outage of the store is reported only in logs and metrics.
 const ABSENT_MS: i64 = 5 * MINUTE_MS;
-/// The same for a store that refuses rows: waiting is not expected to help.
+/// The same for a store that rejects rows, where waiting does not help.
 const REFUSING_MS: i64 = MINUTE_MS;
-/// Alerts that are withheld are counted for this long before the first notice of them.
+/// Withheld alerts are counted for this time before the first notice.
 const WITHHELD_MS: i64 = 60 * MINUTE_MS;
-/// How long the outbox is left alone when it did not take a notice.
+/// Time until a notice that the outbox did not accept is retried.
 const RETRY_MS: i64 = 10_000;
 
 /// Sends each kind of notice once a day while its cause lasts.
@@ -22,16 +22,16 @@ pub(super) struct Notices {
     outbox: Option<Arc<dyn Outbox>>,
     store_day: Option<i64>,
     spool_day: Option<i64>,
-    /// Not reported yet, and since when.
+    /// Withheld alerts that are not reported yet, and the time of the first.
     withheld: Withheld,
     withheld_since: i64,
-    /// When withheld alerts were last reported.
+    /// Time of the last report of withheld alerts.
     withheld_at: Option<i64>,
-    /// Not to be tried before this; wall clock.
+    /// Time of the next attempt, wall clock.
     retry_at: i64,
 }
 
-/// What lasts at the moment.
+/// Current trouble of store and spool.
 pub(super) struct Outage {
     pub store: Option<Trouble>,
     pub spool: Option<Trouble>,
@@ -45,7 +45,7 @@ impl Notices {
         Self { outbox, store_day: None, spool_day: None, withheld, withheld_since: 0, withheld_at: None, retry_at: 0 }
     }
 
-    /// Counts withheld alerts for the next notice of them.
+    /// Adds withheld alerts to the next notice.
     pub(super) fn withheld(&mut self, withheld: Withheld, now: i64) {
         if self.withheld.alerts == 0 {
             self.withheld_since = now;
@@ -53,13 +53,13 @@ impl Notices {
         self.withheld.add(withheld);
     }
 
-    /// Reports withheld alerts at the end of a run, whose next notice would not come.
+    /// Reports withheld alerts now, also at the end of a run.
     pub(super) fn report_withheld(&mut self, now: i64) {
         let Some(outbox) = &self.outbox else { return };
         if self.withheld.alerts == 0 {
             return;
         }
-        // One key for each count: a notice that the outbox has already reports other alerts.
+        // A key per period, because the outbox ignores a second notice with the same key.
         let key = format!("withheld-{}", self.withheld_since);
         if outbox.notify(&key, withheld_notice(self.withheld, now - self.withheld_since, now)).is_err() {
             self.retry_at = now + RETRY_MS;
@@ -69,7 +69,7 @@ impl Notices {
         self.withheld_at = Some(now);
     }
 
-    /// Reports what lasts and was not reported on the day of `now`, milliseconds since the epoch, wall clock.
+    /// Reports trouble that was not reported on the day of `now`, milliseconds since the epoch, wall clock.
     pub(super) fn report(&mut self, outage: &Outage, now: i64) {
         if now < self.retry_at {
             return;
@@ -105,8 +105,8 @@ fn withheld_notice(withheld: Withheld, period_ms: i64, now: i64) -> Notice {
     let Withheld { alerts, highest } = withheld;
     let hours = (period_ms as f64 / (60 * MINUTE_MS) as f64).ceil().max(1.0);
     let text = format!(
-        "{alerts} alerts were withheld in {hours} h because the alert budget of their tenants was spent \
-         (detection.alert_budget_per_day, detection.alert_budget_total_per_day). The highest of them has log-odds \
+        "{alerts} alerts were withheld in {hours} h because the alert budget of their tenants was used up \
+         (detection.alert_budget_per_day, detection.alert_budget_total_per_day). The highest log-odds among them are \
          {highest:.1}. Their events are in token_events with the verdict watch: SELECT * FROM token_events WHERE verdict = \
          'watch' ORDER BY score DESC LIMIT 100."
     );
@@ -116,13 +116,13 @@ fn withheld_notice(withheld: Withheld, period_ms: i64, now: i64) -> Notice {
 fn store_notice(outage: &Outage, trouble: Trouble, now: i64) -> Notice {
     let minutes = (now - trouble.since) / MINUTE_MS;
     let (title, cause) = if trouble.is_permanent {
-        ("ClickHouse refuses rows", "It rejects user, password, tables or types; the log has its reason.")
+        ("ClickHouse rejects rows", "It rejects the user, password, tables or types. The log has the reason.")
     } else {
-        ("ClickHouse is unavailable", "It does not answer, or asks for another attempt; the log has the reason.")
+        ("ClickHouse is unavailable", "It does not respond, or requests a retry. The log has the reason.")
     };
     let text = format!(
-        "ClickHouse has taken no rows for {minutes} minutes. {cause} Detection, alerts and revocations go on. Rows wait in \
-         memory and on disk ({} of {} bytes); once these are full, partitions pause and detection stops.",
+        "ClickHouse has accepted no rows for {minutes} minutes. {cause} Detection, alerts and revocations continue. Rows \
+         wait in memory and on disk ({} of {} bytes). When both are full, partitions are paused and detection stops.",
         outage.spool_bytes, outage.spool_bytes_max
     );
     Notice { title: title.to_owned(), text, at: now }
@@ -130,13 +130,13 @@ fn store_notice(outage: &Outage, trouble: Trouble, now: i64) -> Notice {
 
 fn spool_notice(outage: &Outage, trouble: Trouble, now: i64) -> Notice {
     let cause = if trouble.is_permanent {
-        "The spool cannot be written to its disk; the log has the reason."
+        "The spool cannot be written to disk. The log has the reason."
     } else {
         "The spool of rows for ClickHouse is full (store.spool_bytes_max)."
     };
     let text = format!(
-        "{cause} It holds {} of {} bytes. Partitions are paused, so new events are not judged until ClickHouse takes rows \
-         or the spool has room. No event is lost as long as Kafka keeps it.",
+        "{cause} It contains {} of {} bytes. Partitions are paused: new events are not scored until ClickHouse accepts rows \
+         or the spool has room. No event is lost while Kafka retains it.",
         outage.spool_bytes, outage.spool_bytes_max
     );
     Notice { title: "Detection is paused: rows cannot be stored".to_owned(), text, at: now }
@@ -158,7 +158,7 @@ mod tests {
         }
 
         fn notify(&self, key: &str, notice: Notice) -> std::io::Result<()> {
-            self.0.lock().expect("no test panics with it").push((key.to_owned(), notice));
+            self.0.lock().expect("the lock is not poisoned").push((key.to_owned(), notice));
             Ok(())
         }
     }
@@ -175,14 +175,14 @@ mod tests {
             notices.withheld(Withheld { alerts: 1, highest: 4.0 + minute as f64 / 1e3 }, now);
             notices.report(&QUIET, now);
         }
-        let sent = sent.0.lock().expect("no test panics with it");
+        let sent = sent.0.lock().expect("the lock is not poisoned");
         let counts = [61, 1_440, 1_440];
         assert_eq!(sent.len(), counts.len());
         for ((_, notice), count) in sent.iter().zip(counts) {
             assert!(notice.text.starts_with(&format!("{count} alerts were withheld")), "{}", notice.text);
         }
-        assert!(sent[1].1.text.contains("log-odds 5.5"), "{}", sent[1].1.text);
-        assert!(sent[0].0 != sent[1].0 && sent[1].0 != sent[2].0, "each has a key of its own");
+        assert!(sent[1].1.text.contains("are 5.5"), "{}", sent[1].1.text);
+        assert!(sent[0].0 != sent[1].0 && sent[1].0 != sent[2].0, "each notice has its own key");
     }
 
     #[test]
@@ -190,10 +190,10 @@ mod tests {
         let sent = Arc::new(Sent::default());
         let mut notices = Notices::new(Some(sent.clone()));
         notices.report_withheld(0);
-        assert!(sent.0.lock().expect("no test panics with it").is_empty(), "none was withheld");
+        assert!(sent.0.lock().expect("the lock is not poisoned").is_empty(), "no alert was withheld");
         notices.withheld(Withheld { alerts: 2, highest: 3.0 }, 0);
         notices.report_withheld(MINUTE_MS);
         notices.report_withheld(MINUTE_MS);
-        assert_eq!(sent.0.lock().expect("no test panics with it").len(), 1);
+        assert_eq!(sent.0.lock().expect("the lock is not poisoned").len(), 1);
     }
 }

@@ -1,4 +1,4 @@
-//! The partitions that a worker owns: the state of each, and what its messages came to since rows were last sealed.
+//! The partitions that a worker owns, with their states and open epochs.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,22 +11,22 @@ use crate::pipeline::{Epoch, Partition, Pipeline};
 use crate::port::{Message, SavedRows};
 use crate::telemetry::Metrics;
 
-/// How messages are spread over states.
+/// How messages are assigned to states.
 #[derive(Clone, Debug)]
 pub enum Spread {
-    /// One state for all: past events in files.
+    /// One state for all messages, for past events in files.
     Whole(Feed),
-    /// As many states as a topic keyed by subject has partitions: past events in files.
+    /// One state per partition of a topic that is keyed by subject, for past events in files.
     BySubject(Feed, u16),
-    /// One for each partition of each topic.
+    /// One state per partition of each topic.
     ByPartition(HashMap<Arc<str>, Feed>),
 }
 
-/// One taking over of a partition. A partition that goes and comes back is another ownership.
+/// Number of a partition's assignment to this worker. A partition that is revoked and assigned again gets a new number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ownership(pub(super) u64);
 
-/// Rows of one partition that are sealed, and the offset that they reach.
+/// Sealed rows of one partition, and the offset after their messages.
 #[derive(Debug)]
 pub(super) struct Part<R> {
     pub owner: Ownership,
@@ -34,12 +34,12 @@ pub(super) struct Part<R> {
     pub rows: R,
 }
 
-/// See the module's text.
+/// The partitions, see the module documentation.
 pub(super) struct Partitions<R> {
     spread: Spread,
     owned: Vec<Owned<R>>,
     next_ownership: u64,
-    /// Buffers to be used again.
+    /// Buffers for reuse.
     spare: Vec<R>,
     new_rows: Box<dyn Fn() -> R + Send>,
     with_verdicts: bool,
@@ -50,11 +50,11 @@ pub(super) struct Owned<R> {
     topic: Arc<str>,
     number: i32,
     partition: Partition,
-    /// Of messages whose rows are not sealed yet; what else there is of them leaves it earlier.
+    /// Results of messages whose rows are not sealed yet.
     pub open: Epoch<R>,
-    /// Messages whose rows are in the store and whose offsets are not committed.
+    /// Offsets of messages whose rows are in the store and that are not committed yet.
     pub stored: Checkpoint,
-    /// What the state's counters stood at when they were last reported, and what replayed messages added since.
+    /// Counters of the state at the last report, plus those of replayed messages since.
     counted: Counters,
 }
 
@@ -64,7 +64,7 @@ impl<R: SavedRows> Partitions<R> {
         Self { spread, owned: Vec::new(), next_ownership: 0, spare: Vec::new(), new_rows, with_verdicts }
     }
 
-    /// The partition of a message at `position`; new ones remember nothing.
+    /// The partition of a message at `position`. A new partition has empty state.
     pub(super) fn of(&mut self, position: &Position, pipeline: &Pipeline) -> &mut Owned<R> {
         let at = match &self.spread {
             Spread::Whole(_) | Spread::BySubject(..) => (!self.owned.is_empty()).then_some(0),
@@ -103,7 +103,7 @@ impl<R: SavedRows> Partitions<R> {
         self.owned.iter_mut()
     }
 
-    /// The epoch of each partition.
+    /// Open epoch of each partition.
     pub(super) fn open(&self) -> impl Iterator<Item = &Epoch<R>> {
         self.owned.iter().map(|owned| &owned.open)
     }
@@ -120,12 +120,12 @@ impl<R: SavedRows> Partitions<R> {
         self.owned.clear();
     }
 
-    /// Whether messages were taken whose rows are not sealed.
+    /// Whether there are messages whose rows are not sealed.
     pub(super) fn has_open(&self) -> bool {
         self.owned.iter().any(Owned::has_open)
     }
 
-    /// Takes the rows that are not sealed. Everything else must have left their epochs.
+    /// Removes and returns the rows that are not sealed. Everything else of their epochs must have been published.
     pub(super) fn seal(&mut self) -> Vec<Part<R>> {
         let Self { owned, spare, new_rows, .. } = self;
         let owned = owned.iter_mut().filter(|owned| owned.has_open());
@@ -137,7 +137,7 @@ impl<R: SavedRows> Partitions<R> {
         owned.map(seal).collect()
     }
 
-    /// The rows that are not sealed, to be copied from before [`Self::clear_open`].
+    /// The rows that are not sealed, to be copied before [`Self::clear_open`].
     pub(super) fn lend(&self) -> impl Iterator<Item = Lent<'_, R>> {
         let owned = self.owned.iter().filter(|owned| owned.has_open());
         owned.map(|owned| Lent { owner: owned.ownership, checkpoint: &owned.open.checkpoint, rows: &owned.open.rows })
@@ -147,7 +147,7 @@ impl<R: SavedRows> Partitions<R> {
         self.owned.iter_mut().for_each(|owned| owned.open.clear());
     }
 
-    /// Notes that the store has the rows of `part`, and keeps their memory for others.
+    /// Records that the store has the rows of `part`, and keeps the buffer.
     pub(super) fn stored(&mut self, mut part: Part<R>) {
         if let Some(owned) = self.owned.iter_mut().find(|owned| owned.ownership == part.owner) {
             owned.stored.merge(&part.checkpoint);
@@ -158,19 +158,19 @@ impl<R: SavedRows> Partitions<R> {
         }
     }
 
-    /// What can be committed.
+    /// Offsets that can be committed.
     pub(super) fn checkpoint(&self) -> Checkpoint {
         let mut checkpoint = Checkpoint::default();
         checkpoint.next.extend(self.owned.iter().flat_map(|owned| &owned.stored.next).cloned());
         checkpoint
     }
 
-    /// Notes that what [`Self::checkpoint`] gave is committed.
+    /// Records that the offsets of [`Self::checkpoint`] are committed.
     pub(super) fn committed(&mut self) {
         self.owned.iter_mut().for_each(|owned| owned.stored.next.clear());
     }
 
-    /// Reports what the states did since they were last reported; replayed messages count for nothing.
+    /// Reports the counters of the states since the last report, without replayed messages.
     pub(super) fn count(&mut self, metrics: &Metrics) {
         let baselines = self.states().map(|state| state.counters().baselines).sum();
         metrics.partitions(self.owned.len(), baselines);
@@ -183,15 +183,15 @@ impl<R: SavedRows> Partitions<R> {
 }
 
 impl<R: SavedRows> Owned<R> {
-    /// Takes new messages into the open epoch.
+    /// Processes new messages into the open epoch.
     pub(super) fn take(&mut self, pipeline: &mut Pipeline, messages: &[Message<'_>], now: i64) {
         pipeline.process(&mut self.partition, messages, now, &mut self.open);
     }
 
-    /// Takes messages that change the state and nothing else.
+    /// Processes messages that change only the state. `mute` receives the results, which are discarded.
     pub(super) fn remember(&mut self, pipeline: &mut Pipeline, messages: &[Message<'_>], mute: &mut Epoch<R>) {
         let before = self.counters();
-        // Their rows are thrown away, so that no one sees when they were ingested.
+        // The ingestion time is 0, because the rows are discarded.
         pipeline.process(&mut self.partition, messages, 0, mute);
         mute.clear();
         self.counted = self.counted.plus(self.counters().since(before));

@@ -1,10 +1,10 @@
-//! Rows that the store does not take yet, on disk, in order.
+//! Spool: rows on disk, in order, that the store does not accept yet.
 //!
-//! The spool belongs to one run of the process: it is memory that lies on disk. A row in it is not in the store, so the
-//! offset of its message is not committed, and another process makes the row again. Files that an earlier process left
-//! are therefore deleted, nothing is synchronized to the disk, and what each file holds is known in memory alone.
+//! The spool belongs to one run of the process. The offset of a message whose row is in the spool is not committed, so
+//! that another process reads the message again. Files of an earlier process are therefore deleted, files are not
+//! synchronized to disk, and the index of a file is only in memory.
 //!
-//! A file holds the rows of one seal: for each partition one zstd frame, whose checksum is verified when it is read.
+//! A file contains the rows of one seal: one zstd frame per partition. Its checksum is verified when it is read.
 
 use std::collections::VecDeque;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -19,32 +19,32 @@ use super::partitions::{Ownership, Part};
 use crate::checkpoint::Checkpoint;
 use crate::port::SavedRows;
 
-/// Names of the spool's files end in this.
+/// Extension of the files.
 const EXTENSION: &str = "rows";
-/// Rows shrink to about an eighth of their size; higher levels take longer than a second's events last.
+/// Compresses rows to about 1/8. Higher levels are too slow for the event rate.
 const ZSTD_LEVEL: i32 = 1;
-/// Bytes that the spool leaves free on its disk, which may be the outbox's too.
+/// Bytes that the spool leaves free on its disk, which may also be the disk of the outbox.
 const FREE_BYTES_MIN: u64 = 256 << 20;
 
-/// Where rows wait for the store.
+/// Settings of the spool.
 #[derive(Clone, Debug)]
 pub struct SpoolSettings {
-    /// Made where it is missing. One process at a time has it.
+    /// Created if missing. One process at a time uses it.
     pub dir: PathBuf,
-    /// Bytes that all files together may take.
+    /// Maximum size of all files together, bytes.
     pub bytes_max: u64,
 }
 
-/// Why the spool did not take rows.
+/// Why the spool did not accept rows.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refused {
-    #[error("the spool holds {bytes} of {bytes_max} bytes")]
+    #[error("the spool contains {bytes} of {bytes_max} bytes")]
     Full { bytes: u64, bytes_max: u64 },
     #[error("{0}")]
     Disk(#[from] io::Error),
 }
 
-/// A file of the spool does not hold what was written to it.
+/// A file of the spool does not have the content that was written.
 #[derive(Debug, thiserror::Error)]
 #[error("the spool file {} is damaged: {reason}", .file.display())]
 pub struct Damaged {
@@ -52,11 +52,11 @@ pub struct Damaged {
     reason: String,
 }
 
-/// See the module's text.
+/// The spool, see the module documentation.
 #[derive(Debug)]
 pub(super) struct Spool {
     settings: SpoolSettings,
-    /// Held while the folder is ours.
+    /// Lock of the folder.
     lock: Option<File>,
     files: VecDeque<Spooled>,
     next_number: u64,
@@ -69,12 +69,12 @@ pub(super) struct Spool {
 struct Spooled {
     number: u64,
     bytes: u64,
-    /// When the first of its messages was taken; milliseconds since the epoch, wall clock.
+    /// Time of its first message, milliseconds since the epoch, wall clock.
     taken_at: i64,
     sections: Vec<Section>,
 }
 
-/// One partition's rows in a file.
+/// Rows of one partition in a file.
 #[derive(Debug)]
 struct Section {
     owner: Ownership,
@@ -82,12 +82,12 @@ struct Section {
     rows: usize,
     offset: u64,
     bytes: usize,
-    /// Before compression.
+    /// Size before compression.
     saved_bytes: usize,
     checksum: u64,
 }
 
-/// What is sealed together, lent to be spooled.
+/// Rows of one partition to spool.
 pub(super) struct Lent<'a, R> {
     pub owner: Ownership,
     pub checkpoint: &'a Checkpoint,
@@ -95,7 +95,7 @@ pub(super) struct Lent<'a, R> {
 }
 
 impl Spool {
-    /// A spool in `settings.dir`. A folder that cannot be used now is tried again when rows are to be spooled.
+    /// A spool in `settings.dir`. If the folder cannot be used now, it is tried again when rows are spooled.
     pub(super) fn open(settings: SpoolSettings) -> Self {
         let mut spool = Self { settings, lock: None, files: VecDeque::new(), next_number: 0, bytes: 0, rows: 0 };
         if let Err(error) = spool.take_folder() {
@@ -108,7 +108,7 @@ impl Spool {
         self.files.is_empty()
     }
 
-    /// On disk, of all files together.
+    /// Size of all files on disk, bytes.
     pub(super) const fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -121,12 +121,12 @@ impl Spool {
         self.rows
     }
 
-    /// When the first message was taken whose rows are here; milliseconds since the epoch, wall clock.
+    /// Time of the oldest message in the spool, milliseconds since the epoch, wall clock.
     pub(super) fn taken_at(&self) -> Option<i64> {
         self.files.front().map(|file| file.taken_at)
     }
 
-    /// Adds rows after all others: all of `parts`, or none.
+    /// Adds all of `parts` at the end, or none.
     pub(super) fn push<'a, R: SavedRows + 'a>(
         &mut self,
         parts: impl Iterator<Item = Lent<'a, R>>,
@@ -164,7 +164,7 @@ impl Spool {
         let number = self.next_number;
         let path = self.path(number);
         if let Err(error) = write(&path, &frames) {
-            // What was written of it would only take room.
+            // An incomplete file is useless.
             let _ = fs::remove_file(path);
             return Err(error.into());
         }
@@ -175,7 +175,7 @@ impl Spool {
         Ok(())
     }
 
-    /// The oldest rows, which stay here until [`Self::pop`].
+    /// The oldest rows. They remain in the spool until [`Self::pop`].
     pub(super) fn front<R: SavedRows>(&self, new_rows: impl Fn() -> R) -> Result<Option<Vec<Part<R>>>, Damaged> {
         let Some(file) = self.files.front() else { return Ok(None) };
         let path = self.path(file.number);
@@ -197,7 +197,7 @@ impl Spool {
         Ok(Some(parts))
     }
 
-    /// Deletes the oldest rows: the store has them.
+    /// Deletes the oldest rows, which the store has.
     pub(super) fn pop(&mut self) {
         if let Some(file) = self.files.pop_front() {
             self.rows -= file.sections.iter().map(|section| section.rows).sum::<usize>();
@@ -205,7 +205,7 @@ impl Spool {
         }
     }
 
-    /// Deletes the rows of partitions that are owned no more.
+    /// Deletes rows of partitions that another member owns now.
     pub(super) fn retain(&mut self, is_owned: impl Fn(Ownership) -> bool) {
         for mut file in std::mem::take(&mut self.files) {
             let gone = file.sections.extract_if(.., |section| !is_owned(section.owner));
@@ -229,7 +229,7 @@ impl Spool {
         self.settings.dir.join(format!("{number:012}.{EXTENSION}"))
     }
 
-    /// Makes the folder, locks it, and deletes what an earlier process left, unless that was done before.
+    /// Creates and locks the folder and deletes the files of an earlier process. Has no effect if the lock is held.
     fn take_folder(&mut self) -> io::Result<()> {
         if self.lock.is_some() {
             return Ok(());
@@ -238,7 +238,7 @@ impl Spool {
         DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(dir.join("lock"))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-            let reason = "another process has it; give each process its own store.spool_dir";
+            let reason = "another process uses it; set another store.spool_dir for each process";
             io::Error::new(io::ErrorKind::ResourceBusy, reason)
         })?;
         for entry in fs::read_dir(dir)? {
@@ -260,7 +260,7 @@ impl Drop for Spool {
     }
 }
 
-/// The rows name people, so that only their owner may read them.
+/// Only the owner may read the file, because rows contain personal data.
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(bytes)
 }
@@ -272,10 +272,10 @@ mod tests {
     use super::*;
     use crate::store::EpochRows;
 
-    /// What is done to a spool.
+    /// Operation on a spool.
     #[derive(Clone, Debug)]
     enum Step {
-        /// Partitions, and how many rows each has.
+        /// Partitions, with the number of rows of each.
         Push(Vec<(u64, usize)>),
         Pop,
         Gone(u64),
@@ -301,7 +301,7 @@ mod tests {
         rows
     }
 
-    /// The bytes that would be sent.
+    /// The bytes of the rows.
     fn saved(rows: &EpochRows) -> Vec<u8> {
         let mut bytes = Vec::new();
         rows.save(&mut bytes);
@@ -312,7 +312,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn spool_gives_back_what_is_still_owned_in_order(steps in prop::collection::vec(step(), 1..40)) {
+        fn spool_returns_owned_rows_in_order(steps in prop::collection::vec(step(), 1..40)) {
             let folder = tempfile::tempdir().expect("a folder");
             let settings = SpoolSettings { dir: folder.path().join("spool"), bytes_max: 1 << 30 };
             let mut spool = Spool::open(settings);
@@ -338,7 +338,7 @@ mod tests {
                         model.retain(|parts| !parts.is_empty());
                     }
                 }
-                let front = spool.front(EpochRows::new).expect("it can be read");
+                let front = spool.front(EpochRows::new).expect("the file can be read");
                 let front = front.map(|parts| parts.iter().map(|part| (part.owner, saved(&part.rows))).collect::<Vec<_>>());
                 prop_assert_eq!(front.as_ref(), model.front());
                 let files = fs::read_dir(folder.path().join("spool")).expect("a folder").flatten();
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn spool_takes_all_of_an_epoch_or_nothing() {
+    fn push_is_all_or_nothing() {
         let folder = tempfile::tempdir().expect("a folder");
         let dir = folder.path().join("spool");
         let mut spool = Spool::open(SpoolSettings { dir: dir.clone(), bytes_max: 10 });
@@ -361,6 +361,6 @@ mod tests {
         let mode = std::os::unix::fs::PermissionsExt::mode(
             &fs::metadata(folder.path().join("spool")).expect("a folder").permissions(),
         );
-        assert_eq!(mode & 0o777, 0o700, "rows name people");
+        assert_eq!(mode & 0o777, 0o700, "rows contain personal data");
     }
 }

@@ -14,10 +14,10 @@ use crate::telemetry::SystemClock;
 use crate::token::TokenHasher;
 use crate::verdict::Incident;
 
-/// What happened outside, in order.
+/// Observed effects, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Seen {
-    /// Event ids and dead letters' reasons.
+    /// Event ids and reasons of dead letters.
     Stored(Vec<String>),
     Committed(Vec<(i32, i64)>),
     Parked(String),
@@ -33,7 +33,7 @@ struct TestRows(Vec<String>);
 impl Rows for TestRows {
     fn push_event(&mut self, row: &EventRow<'_>) {
         let id = &row.event.event.event_id;
-        assert_ne!(&**id, "poison", "this text must reach no log: eyJhbGciOi");
+        assert_ne!(&**id, "poison", "this text must not be logged: eyJhbGciOi");
         self.0.push(id.to_string());
     }
     fn push_incident(&mut self, _: &Incident) {}
@@ -67,7 +67,7 @@ impl SavedRows for TestRows {
     }
 }
 
-/// What the store does with rows.
+/// Behaviour of the store.
 #[derive(Clone, Copy, Debug, Default)]
 enum Mode {
     #[default]
@@ -77,7 +77,7 @@ enum Mode {
     Hangs,
 }
 
-/// Fails so many times, then does what its mode says.
+/// Fails `failures` times, then behaves as `mode`.
 #[derive(Default)]
 struct TestStore {
     log: Log,
@@ -110,22 +110,22 @@ impl Store for TestStore {
     }
 }
 
-/// What a poll of the test's source does.
+/// Behaviour of a poll of the test source.
 enum Turn {
     /// Partition, payload.
     Messages(Vec<(i32, String)>),
     Replayed(Vec<(i32, String)>),
     Revoked(i32),
     Lost,
-    /// Nothing, and the service is asked to stop.
+    /// No message, and the service is stopped.
     Stop,
-    /// Nothing, while so many milliseconds pass.
+    /// No message, while this many milliseconds pass.
     Pass(i64),
-    /// Nothing, until this is so: it is asked at each poll, whether there is room or not.
+    /// No message, until the function returns true. It is called at each poll.
     Until(&'static str, Box<dyn FnMut(&Log) -> bool + Send>),
 }
 
-/// A clock that the test's source moves.
+/// A clock that the test source advances.
 #[derive(Default)]
 struct TestClock(AtomicI64);
 
@@ -141,7 +141,7 @@ struct TestSource {
     stop: Arc<AtomicBool>,
     clock: Option<Arc<TestClock>>,
     offset: i64,
-    /// Handed over and not yet committed: what the worker holds in memory.
+    /// Maximum number of messages that were polled and not committed.
     open_max: i64,
     committed: i64,
     polls_without_room: usize,
@@ -158,7 +158,7 @@ impl Source for TestSource {
             }
             self.waited += 1;
             assert!(self.waited < 5_000, "{what}: {:?}", self.log.lock().expect("a lock"));
-            // Other threads write, and time passes.
+            // Lets other threads write.
             std::thread::sleep(Duration::from_millis(1));
             self.clock.iter().for_each(|clock| _ = clock.0.fetch_add(1, Ordering::Relaxed));
             return Ok(Polled::Messages(0));
@@ -239,12 +239,12 @@ struct Story {
     source: TestSource,
 }
 
-/// Lets a worker take `turns`, epochs of at most `epoch_messages_max`.
+/// Runs a worker on `turns`, with epochs of at most `epoch_messages_max` messages.
 fn play(turns: Vec<Turn>, epoch_messages_max: u64, store: TestStore) -> Story {
     play_into(None, turns, Limits { epoch_messages_max, ..Limits::REPLAY }, store)
 }
 
-/// An outbox that answers with a function, and keeps notices.
+/// An outbox that calls a function, and stores notices.
 struct TestOutbox<F>(F, Arc<Mutex<Vec<(String, Notice)>>>);
 
 impl<F> TestOutbox<F> {
@@ -317,31 +317,31 @@ fn epoch_is_observed_then_stored_then_committed() {
             Seen::Committed(vec![(0, 3)]),
         ]
     );
-    assert_eq!(story.done.expect("it ends").events, 3);
+    assert_eq!(story.done.expect("the run succeeds").events, 3);
 }
 
 #[test]
-fn a_store_that_is_down_holds_the_source_and_loses_nothing() {
+fn store_outage_pauses_the_source() {
     let ids: Vec<String> = (0..100).map(|number| format!("e{number}")).collect();
     let turns = vec![events(&ids.iter().map(String::as_str).collect::<Vec<_>>())];
     let story = play(turns, 10, TestStore { failures: AtomicUsize::new(3), ..TestStore::default() });
-    assert_eq!(story.done.expect("it ends").events, 100);
-    assert!(story.source.open_max <= 20, "{} messages were held in memory", story.source.open_max);
-    assert!(story.source.polls_without_room > 0, "the source was not polled while there was no room");
+    assert_eq!(story.done.expect("the run succeeds").events, 100);
+    assert!(story.source.open_max <= 20, "{} messages were in memory", story.source.open_max);
+    assert!(story.source.polls_without_room > 0, "the source was polled without room");
     let all: Vec<String> =
         story.log.iter().flat_map(|seen| if let Seen::Stored(ids) = seen { ids.clone() } else { Vec::new() }).collect();
     assert_eq!(all, ids);
 }
 
 #[test]
-fn replay_ends_when_the_store_refuses() {
+fn replay_ends_if_the_store_rejects_rows() {
     let mode = Arc::new(Mutex::new(Mode::Refuses));
     let story = play(vec![events(&["a"])], 10, TestStore { mode, ..TestStore::default() });
     assert!(story.done.is_err_and(|error| error.to_string().contains("wrong password")));
     assert_eq!(story.log, [Seen::Observed(1)]);
 }
 
-/// A token of `user` that is revoked, and used an hour later: one incident.
+/// A token of `user` that is revoked and used an hour later: one incident.
 fn theft(user: &str) -> Turn {
     let event = |id: &str, at: &str, rest: &str| {
         let event = format!(
@@ -349,14 +349,14 @@ fn theft(user: &str) -> Turn {
         );
         (0, event)
     };
-    // Each thief is another: from one address they would be one campaign.
+    // An address per thief, because one address would make one campaign.
     let host = user.bytes().next().unwrap_or_default();
     let place = format!(r#""ip_address":"198.51.100.{host}","status":200"#);
     Turn::Messages(vec![event("end", "10:00:00", r#""kind":"revoked""#), event("theft", "11:00:00", &place)])
 }
 
 #[test]
-fn an_outbox_that_cannot_be_written_holds_the_source_and_loses_no_alert() {
+fn outbox_failure_pauses_the_source() {
     let ids: Vec<String> = (0..50).map(|number| format!("e{number}")).collect();
     let turns = vec![theft("v"), events(&ids.iter().map(String::as_str).collect::<Vec<_>>())];
     let kept = TestStore::default();
@@ -365,7 +365,7 @@ fn an_outbox_that_cannot_be_written_holds_the_source_and_loses_no_alert() {
         let attempts = Arc::clone(&attempts);
         TestOutbox::new(move |incidents: &[Incident]| {
             assert_eq!(incidents.len(), 1);
-            assert_eq!(*log.lock().expect("a lock"), [], "nothing of the epoch is visible yet");
+            assert_eq!(*log.lock().expect("a lock"), [], "no part of the epoch is published yet");
             match attempts.fetch_add(1, Ordering::Relaxed) {
                 0 | 1 => Err(std::io::ErrorKind::StorageFull.into()),
                 _ => Ok(()),
@@ -373,15 +373,15 @@ fn an_outbox_that_cannot_be_written_holds_the_source_and_loses_no_alert() {
         })
     };
     let story = play_into(Some(Arc::new(outbox)), turns, Limits { epoch_messages_max: 10, ..Limits::REPLAY }, kept);
-    assert_eq!(story.done.expect("it ends").events, 52);
+    assert_eq!(story.done.expect("the run succeeds").events, 52);
     assert_eq!(attempts.load(Ordering::Relaxed), 3);
-    assert!(story.source.open_max <= 20, "{} messages were held in memory", story.source.open_max);
-    assert!(story.source.polls_without_room > 0, "the source was not polled while there was no room");
+    assert!(story.source.open_max <= 20, "{} messages were in memory", story.source.open_max);
+    assert!(story.source.polls_without_room > 0, "the source was polled without room");
     assert_eq!(story.log.iter().filter(|seen| matches!(seen, Seen::Stored(_))).count(), 6);
 }
 
 #[test]
-fn an_outbox_that_stays_full_ends_a_replay_and_nothing_is_committed() {
+fn full_outbox_ends_a_replay_without_commit() {
     let outbox = TestOutbox::new(|_: &[Incident]| Err(std::io::ErrorKind::StorageFull.into()));
     let limits = Limits { wait_ms_max: Some(0), ..Limits::REPLAY };
     let story = play_into(Some(Arc::new(outbox)), vec![theft("v")], limits, TestStore::default());
@@ -389,11 +389,10 @@ fn an_outbox_that_stays_full_ends_a_replay_and_nothing_is_committed() {
     assert_eq!(story.log, []);
 }
 
-/// What was done before a start is read again: nothing of it reaches the outside a second time, and what follows is
-/// judged as if it had never stopped.
+/// Messages that were done before a start have no effect a second time, and later messages are scored as without a restart.
 #[test]
-fn replayed_messages_change_the_state_and_nothing_else() {
-    let Turn::Messages(mut before) = theft("v") else { unreachable!("it is written as messages") };
+fn replayed_messages_change_only_the_state() {
+    let Turn::Messages(mut before) = theft("v") else { unreachable!("theft returns messages") };
     before.push((0, "no JSON".to_owned()));
     before.push((0, event("seen")));
     let incidents = Arc::new(AtomicUsize::new(0));
@@ -407,30 +406,30 @@ fn replayed_messages_change_the_state_and_nothing_else() {
     let again = theft_again();
     let turns = vec![Turn::Replayed(before), events(&["seen", "new"]), again];
     let story = play_into(Some(Arc::new(outbox)), turns, Limits::REPLAY, TestStore::default());
-    let tally = story.done.expect("it ends");
+    let tally = story.done.expect("the run succeeds");
     assert_eq!((tally.messages, tally.events, tally.duplicates, tally.dead_letters), (3, 2, 1, 0));
     assert_eq!(story.log, [Seen::Observed(3), stored(&["new", "again v"]), Seen::Committed(vec![(0, 7)])]);
-    assert_eq!(incidents.load(Ordering::Relaxed), 0, "people know of it");
+    assert_eq!(incidents.load(Ordering::Relaxed), 0, "the incident was reported before");
 }
 
-/// The thief of [`theft`] goes on: people have heard of it.
+/// Another use by the thief of [`theft`], after the incident was reported.
 fn theft_again() -> Turn {
-    let Turn::Messages(mut messages) = theft("v") else { unreachable!("it is written as messages") };
+    let Turn::Messages(mut messages) = theft("v") else { unreachable!("theft returns messages") };
     let (partition, last) = messages.pop().expect("the theft");
     Turn::Messages(vec![(partition, last.replace("theft v", "again v").replace("11:00:00", "11:01:00"))])
 }
 
 #[test]
-fn a_stop_brings_out_what_was_taken() {
+fn stop_stores_and_commits_messages() {
     let story = play(vec![events(&["a"]), Turn::Stop, events(&["never"])], 10, TestStore::default());
     assert_eq!(story.log, [Seen::Observed(1), stored(&["a"]), Seen::Committed(vec![(0, 1)])]);
 }
 
 #[test]
-fn a_partition_is_let_go_of_after_its_work_is_committed() {
+fn partition_is_released_after_its_commit() {
     let turns = vec![events(&["a"]), Turn::Revoked(0), events(&["a"])];
     let story = play(turns, 10, TestStore::default());
-    // The state went with the partition: the same event is no duplicate when it comes back.
+    // The state is removed with the partition, so that the same event is not a duplicate afterwards.
     assert_eq!(
         story.log,
         [
@@ -446,17 +445,17 @@ fn a_partition_is_let_go_of_after_its_work_is_committed() {
 }
 
 #[test]
-fn what_is_lost_to_another_member_is_neither_stored_nor_committed() {
+fn lost_partition_is_not_stored_or_committed() {
     let story = play(vec![events(&["a"]), Turn::Lost], 10, TestStore::default());
     assert_eq!(story.log, [Seen::Released]);
 }
 
 #[test]
-fn a_message_that_makes_the_program_panic_is_parked_and_the_next_is_taken() {
+fn panicking_message_becomes_a_dead_letter() {
     let story = play(vec![events(&["a", "poison", "b"])], 10, TestStore::default());
     let story = story.log;
     assert!(story.contains(&Seen::Parked(event("poison"))), "{story:?}");
-    let dead = "dead: this message made the program panic";
+    let dead = "dead: this message caused a panic";
     assert!(story.contains(&stored(&["a", dead, "b"])), "{story:?}");
     assert_eq!(story.last(), Some(&Seen::Committed(vec![(0, 3)])));
 }

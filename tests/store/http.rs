@@ -138,7 +138,7 @@ fn the_commands_tell_of_a_wrong_password_in_one_line_and_name_the_keys() {
     let failed: Vec<_> = checks.lines().filter(|line| line.starts_with("FAILED")).collect();
     assert_eq!(failed, [format!("FAILED  store: {told}")]);
 
-    // The service does not need the store: it says what is wrong, and goes on.
+    // The service does not need the store: it logs the error and continues.
     let log = directory.path().join("log");
     let mut service = std::process::Command::new(env!("CARGO_BIN_EXE_tokenwarden"))
         .args(["run", "--config", &config])
@@ -154,7 +154,7 @@ fn the_commands_tell_of_a_wrong_password_in_one_line_and_name_the_keys() {
         }
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
-    assert!(said.contains(&told) && said.contains("detection goes on"), "{said}");
+    assert!(said.contains(&told) && said.contains("detection continues"), "{said}");
     assert!(!said.contains("wr0ng-secret"), "{said}");
     assert!(std::process::Command::new("kill").arg(service.id().to_string()).status().unwrap().success());
     assert_eq!(service.wait().unwrap().code(), Some(0), "{}", std::fs::read_to_string(&log).unwrap());

@@ -1,11 +1,11 @@
-//! The store is away, in one way or another: alerts go on, and no row is missing or there twice when it is back.
+//! Outages of the store: alerts continue, and afterwards no row is missing or duplicated.
 
 use tempfile::TempDir;
 
 use super::*;
 use crate::feed::Feed;
 
-/// A service with a spool, and everything around it that a test looks at.
+/// A service with a spool, and the parts that tests inspect.
 struct Rig {
     mode: Arc<Mutex<Mode>>,
     log: Log,
@@ -13,7 +13,7 @@ struct Rig {
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     notices: Arc<Mutex<Vec<(String, Notice)>>>,
-    /// Incidents in the outbox, and when they came; milliseconds.
+    /// Incidents in the outbox with their times, milliseconds.
     alerts: Arc<Mutex<Vec<(i64, Incident)>>>,
     folder: TempDir,
     spool: SpoolSettings,
@@ -25,7 +25,7 @@ impl Rig {
         let folder = tempfile::tempdir().expect("a folder");
         let spool = SpoolSettings { dir: folder.path().join("spool"), bytes_max: 1 << 20 };
         let clock = TestClock::default();
-        // Time 0 is long ago for everything that waits.
+        // No wait is due at the start.
         clock.0.store(1_000_000, Ordering::Relaxed);
         Self {
             mode: Arc::new(Mutex::new(mode)),
@@ -86,7 +86,7 @@ impl Rig {
         Story { log, done, source }
     }
 
-    /// From now on the store does this.
+    /// Sets the behaviour of the store.
     fn switch(&self, to: Mode) -> Turn {
         let mode = Arc::clone(&self.mode);
         Turn::Until(
@@ -102,14 +102,14 @@ impl Rig {
         self.health.holds(condition, self.clock.now_millis())
     }
 
-    /// Waits until `condition` holds, or does not.
+    /// Waits until `condition` holds, or does not hold.
     fn until(&self, condition: Condition, wanted: bool) -> Turn {
         let (health, clock) = (Arc::clone(&self.health), Arc::clone(&self.clock));
         let holds = move |_: &Log| health.holds(condition, clock.now_millis()) == wanted;
         Turn::Until(condition.name(), Box::new(holds))
     }
 
-    /// Does `mend` beside the worker, once `condition` holds.
+    /// Runs `work`, and in another thread `mend` when `condition` holds.
     fn once<T>(&self, condition: Condition, mend: impl FnOnce() + Send, work: impl FnOnce() -> T) -> T {
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -127,7 +127,7 @@ impl Rig {
         self.notices.lock().expect("a lock").iter().map(|(key, _)| key.clone()).collect()
     }
 
-    /// The spool's files.
+    /// Files of the spool.
     fn files(&self) -> Vec<std::path::PathBuf> {
         let entries = std::fs::read_dir(&self.spool.dir).expect("the spool's folder").flatten();
         let mut files: Vec<_> = entries.map(|entry| entry.path()).collect();
@@ -147,7 +147,7 @@ fn ids(range: std::ops::Range<usize>) -> Vec<String> {
     range.map(|number| format!("e{number}")).collect()
 }
 
-/// Events that come in polls of ten, in turn from each of `partitions`.
+/// Events in polls of ten, alternately from each of `partitions`.
 fn stream(range: std::ops::Range<usize>, partitions: i32) -> Vec<Turn> {
     let message = |number: usize| (number as i32 % partitions, event(&format!("e{number}")));
     let turns = range.collect::<Vec<_>>();
@@ -158,7 +158,7 @@ fn all_stored(log: &[Seen]) -> Vec<String> {
     log.iter().flat_map(|seen| if let Seen::Stored(ids) = seen { ids.clone() } else { Vec::new() }).collect()
 }
 
-/// Waits until the store has so many rows.
+/// Waits until the store has `count` rows.
 fn until_stored(count: usize) -> Turn {
     Turn::Until("all is stored", Box::new(move |log| all_stored(&log.lock().expect("a lock")).len() >= count))
 }
@@ -172,20 +172,23 @@ fn until_committed(offset: i64) -> Turn {
 }
 
 #[test]
-fn incident_reaches_outbox_whatever_the_store_does() {
+fn incident_reaches_outbox_during_any_outage() {
     for mode in [Mode::IsDown, Mode::Refuses, Mode::Hangs] {
         let rig = Rig::new(mode);
         let alerts = Arc::clone(&rig.alerts);
         let told = |count| {
             let alerts = Arc::clone(&alerts);
-            Turn::Until("it is in the outbox", Box::new(move |_| alerts.lock().expect("a lock").len() == count))
+            Turn::Until(
+                "the incident is in the outbox",
+                Box::new(move |_| alerts.lock().expect("a lock").len() == count),
+            )
         };
-        // The second one comes when the store has been away for long.
+        // The second theft happens after a long outage.
         let mut turns = vec![theft("one"), told(1), Turn::Pass(600_000), theft("two"), told(2)];
         turns.extend([Turn::Pass(15_000), rig.until(Condition::Store, true), Turn::Stop]);
         let story = rig.play(turns);
-        assert_eq!(story.done.expect("it ends").events, 4, "{mode:?}");
-        assert_eq!(story.log, [], "{mode:?}: nothing is stored or committed");
+        assert_eq!(story.done.expect("the run succeeds").events, 4, "{mode:?}");
+        assert_eq!(story.log, [], "{mode:?}: no row is stored and no offset committed");
         let times: Vec<i64> = alerts.lock().expect("a lock").iter().map(|(at, _)| *at - 1_000_000).collect();
         assert!(times[0] <= 1_000 && times[1] - times[0] - 600_000 <= 1_000, "{mode:?}: {times:?}");
         assert!(rig.holds(Condition::Store), "{mode:?}");
@@ -200,7 +203,7 @@ fn rows_wait_on_disk_and_are_stored_once_in_order() {
     let (metrics, log) = (Arc::clone(&rig.metrics), Arc::clone(&rig.log));
     let spooled = move |_: &Log| {
         let text = metrics.text();
-        assert_eq!(*log.lock().expect("a lock"), [], "nothing is committed");
+        assert_eq!(*log.lock().expect("a lock"), [], "no offset is committed");
         text.lines().any(|line| line.strip_prefix("tokenwarden_spool_rows ").is_some_and(|rows| rows != "0"))
     };
     turns.push(Turn::Until("rows are on disk", Box::new(spooled)));
@@ -208,17 +211,17 @@ fn rows_wait_on_disk_and_are_stored_once_in_order() {
     turns.push(until_stored(400));
     turns.push(until_committed(400));
     let story = rig.play(turns);
-    assert_eq!(story.done.expect("it ends").events, 400);
+    assert_eq!(story.done.expect("the run succeeds").events, 400);
     assert_eq!(story.source.polls_without_room, 0, "the source never waits");
     let stored = all_stored(&story.log);
-    assert_eq!(stored.iter().collect::<std::collections::BTreeSet<_>>().len(), stored.len(), "no row comes twice");
+    assert_eq!(stored.iter().collect::<std::collections::BTreeSet<_>>().len(), stored.len(), "no row is duplicated");
     for partition in 0..3 {
         let of = |ids: &[String]| -> Vec<String> {
             ids.iter().filter(|id| id[1..].parse::<i32>().expect("a number") % 3 == partition).cloned().collect()
         };
         assert_eq!(of(&stored), of(&ids(0..400)), "partition {partition}");
     }
-    // At each commit, everything before its offsets is stored.
+    // At each commit, all rows before its offsets are stored.
     let mut stored = 0;
     for seen in &story.log {
         match seen {
@@ -232,13 +235,13 @@ fn rows_wait_on_disk_and_are_stored_once_in_order() {
 }
 
 #[test]
-fn full_spool_pauses_the_source_and_loses_nothing() {
+fn full_spool_pauses_the_source() {
     let mut rig = Rig::new(Mode::IsDown);
     rig.spool.bytes_max = 300;
     let mut turns = stream(0..400, 2);
     turns.push(until_stored(400));
     let story = rig.once(Condition::SpoolFull, || *rig.mode.lock().expect("a lock") = Mode::Works, || rig.play(turns));
-    assert_eq!(story.done.expect("it ends").events, 400);
+    assert_eq!(story.done.expect("the run succeeds").events, 400);
     assert!(story.source.polls_without_room > 0, "the source waits");
     assert!(!rig.holds(Condition::SpoolFull));
     assert_eq!(rig.told(), ["spool-0"]);
@@ -248,28 +251,28 @@ fn full_spool_pauses_the_source_and_loses_nothing() {
 }
 
 #[test]
-fn spool_whose_disk_fails_pauses_the_source_and_recovers() {
+fn spool_disk_failure_pauses_the_source() {
     let mut rig = Rig::new(Mode::IsDown);
     let in_the_way = rig.folder.path().join("file");
     std::fs::write(&in_the_way, "").expect("a file");
     rig.spool.dir = in_the_way.join("spool");
     let mut turns = stream(0..200, 1);
     turns.extend([rig.until(Condition::SpoolFull, false), rig.switch(Mode::Works), until_stored(200)]);
-    let mend = || std::fs::remove_file(&in_the_way).expect("it is there");
+    let mend = || std::fs::remove_file(&in_the_way).expect("the file exists");
     let story = rig.once(Condition::SpoolFull, mend, || rig.play(turns));
     assert!(story.source.polls_without_room > 0, "the source waits");
     assert_eq!(all_stored(&story.log), ids(0..200));
 }
 
 #[test]
-fn released_partition_takes_its_rows_out_of_the_spool() {
+fn released_partition_leaves_the_spool() {
     let rig = Rig::new(Mode::IsDown);
     let mut turns = stream(0..200, 2);
     turns.extend([rig.until(Condition::Store, true), Turn::Revoked(0)]);
     turns.extend([rig.switch(Mode::Works), until_stored(100), until_committed(200)]);
     let story = rig.play(turns);
-    assert!(story.done.is_ok(), "a hand-over with an absent store ends nothing");
-    assert_eq!(story.log.first(), Some(&Seen::Released), "nobody is kept waiting");
+    assert!(story.done.is_ok(), "a hand-over during an outage succeeds");
+    assert_eq!(story.log.first(), Some(&Seen::Released), "the hand-over does not wait");
     let odd: Vec<String> = ids(0..200).into_iter().skip(1).step_by(2).collect();
     assert_eq!(all_stored(&story.log), odd);
     let of_gone = |seen: &Seen| matches!(seen, Seen::Committed(next) if next.iter().any(|next| next.0 == 0));
@@ -277,11 +280,11 @@ fn released_partition_takes_its_rows_out_of_the_spool() {
 }
 
 #[test]
-fn lost_partitions_leave_nothing_in_the_spool() {
+fn lost_partitions_leave_the_spool() {
     let rig = Rig::new(Mode::IsDown);
     let mut turns = stream(0..200, 2);
     turns.extend([rig.until(Condition::Store, true), Turn::Lost, rig.switch(Mode::Works), Turn::Pass(60_000)]);
-    // The same messages, taken over again: nothing of before is in the way.
+    // The same messages after the partitions are assigned again.
     turns.extend(stream(0..20, 2));
     turns.push(until_stored(20));
     let story = rig.play(turns);
@@ -291,7 +294,7 @@ fn lost_partitions_leave_nothing_in_the_spool() {
 }
 
 #[test]
-fn store_that_refuses_is_tried_again() {
+fn store_that_rejects_rows_is_retried() {
     let rig = Rig::new(Mode::Refuses);
     let mut turns = stream(0..100, 1);
     turns.extend([rig.until(Condition::Store, true), Turn::Pass(600_000), rig.switch(Mode::Works), until_stored(100)]);
@@ -302,7 +305,7 @@ fn store_that_refuses_is_tried_again() {
 }
 
 #[test]
-fn absent_store_is_reported_to_people_once_a_day() {
+fn store_outage_is_reported_once_a_day() {
     const MINUTE: i64 = 60_000;
     let rig = Rig::new(Mode::IsDown);
     let told = |count| {
@@ -318,7 +321,7 @@ fn absent_store_is_reported_to_people_once_a_day() {
     let notices = rig.notices.lock().expect("a lock");
     let (title, text) = (&notices[0].1.title, &notices[0].1.text);
     assert!(title.contains("ClickHouse is unavailable") && text.contains("for 6 minutes"), "{title}: {text}");
-    assert!(text.contains("go on") && text.contains("of 1048576 bytes"), "{text}");
+    assert!(text.contains("continue") && text.contains("of 1048576 bytes"), "{text}");
 }
 
 #[test]
@@ -339,14 +342,14 @@ fn store_that_hangs_is_reported() {
         ),
     ]);
     let health = Arc::clone(&rig.health);
-    turns.push(Turn::Until("it is no trouble yet", Box::new(move |_| !health.holds(Condition::Store, 0))));
+    turns.push(Turn::Until("the store is not reported yet", Box::new(move |_| !health.holds(Condition::Store, 0))));
     turns.extend([Turn::Pass(10_500), rig.until(Condition::Store, true), Turn::Stop]);
     assert!(rig.play(turns).done.is_ok());
     assert_eq!(rig.metric("tokenwarden_store_state{state=\"unavailable\"}"), 1);
 }
 
 #[test]
-fn stop_does_not_wait_for_a_store_that_hangs() {
+fn stop_does_not_wait_for_a_hanging_store() {
     let rig = Rig::new(Mode::Hangs);
     let mut turns = stream(0..10, 1);
     turns.push(Turn::Stop);
@@ -360,7 +363,7 @@ fn stop_does_not_wait_for_a_store_that_hangs() {
             }
         });
         assert!(rig.play(turns).done.is_ok());
-        ended.send(()).expect("it still counts");
+        ended.send(()).expect("the clock thread runs");
     });
     let took = rig.clock.now_millis() - began;
     assert!((STOP_WAIT_MS..STOP_WAIT_MS + 10_000).contains(&took), "{took}");
@@ -384,9 +387,9 @@ fn damaged_spool_file_ends_the_worker() {
     };
     turns.extend([Turn::Until("a file is damaged", Box::new(damage)), rig.switch(Mode::Works), until_stored(200)]);
     let story = rig.play(turns);
-    let told = story.done.expect_err("rows cannot be read").to_string();
-    assert!(told.contains("wrong checksum"), "{told}");
-    assert_eq!(rig.files(), Vec::<std::path::PathBuf>::new(), "its messages are read again");
+    let error = story.done.expect_err("rows cannot be read").to_string();
+    assert!(error.contains("wrong checksum"), "{error}");
+    assert_eq!(rig.files(), Vec::<std::path::PathBuf>::new(), "the files are deleted");
 }
 
 #[test]
@@ -394,7 +397,7 @@ fn spool_of_an_earlier_process_is_deleted() {
     let rig = Rig::new(Mode::Works);
     std::fs::create_dir(&rig.spool.dir).expect("a folder");
     std::fs::write(rig.spool.dir.join("000000000007.rows"), "left").expect("a file");
-    std::fs::write(rig.spool.dir.join("notes.txt"), "not ours").expect("a file");
+    std::fs::write(rig.spool.dir.join("notes.txt"), "other").expect("a file");
     let mut turns = stream(0..10, 1);
     turns.push(until_stored(10));
     assert!(rig.play(turns).done.is_ok());
