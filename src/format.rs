@@ -49,15 +49,15 @@ impl Format {
         }
     }
 
-    /// Where its records have the address of a call, and what has to be done for it to be there.
+    /// Where records of this format contain the address of a call, and what enables it.
     #[must_use]
     pub const fn address_hint(self) -> &'static str {
         match self {
             Self::Native => "producers send it as ip_address",
-            Self::Ocsf => "it stands in src_endpoint.ip",
-            Self::Ecs => "it stands in source.ip or client.ip",
-            Self::Cloudtrail => "it stands in sourceIPAddress",
-            Self::Okta => "it stands in client.ipAddress",
+            Self::Ocsf => "the field is src_endpoint.ip",
+            Self::Ecs => "the field is source.ip or client.ip",
+            Self::Cloudtrail => "the field is sourceIPAddress",
+            Self::Okta => "the field is client.ipAddress",
             Self::Github => {
                 "GitHub sends actor_ip only after an owner of the enterprise has enabled it: Settings, Audit log, Settings, \
                  \"Enable source IP disclosure\""

@@ -40,7 +40,8 @@ pub struct EventRow<'a> {
     pub position: &'a Position,
     /// Index of the event in its message, from 0.
     pub index: u32,
-    /// When the event took place: its own time if that is believed, else the stream's. Milliseconds since the epoch.
+    /// Time used for scoring: the event's own time if it is accepted, otherwise the stream time. Milliseconds since the
+    /// epoch.
     pub judged_at: i64,
     /// Milliseconds since the epoch, wall clock.
     pub ingested_at: i64,
@@ -263,8 +264,8 @@ pub trait Revoker: Send + Sync {
     fn sends_token_ids(&self) -> bool {
         false
     }
-    /// Whether it revokes nothing of another tenant that has the same id, whatever the provider does with what it need
-    /// not read.
+    /// Whether it cannot revoke a token or grant of another tenant that has the same id, even if the provider ignores
+    /// optional fields.
     fn tells_tenants_apart(&self) -> bool {
         true
     }

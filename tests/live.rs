@@ -1,7 +1,7 @@
-//! The whole story on real parts: events into a real Kafka, the service as a child process, rows in the ClickHouse
-//! engine, a mail by a real SMTP server, a webhook, a revocation; killed in the middle, and nothing is missing.
+//! The service as a child process with a Kafka broker, the ClickHouse engine, an SMTP server, a webhook receiver and a
+//! revocation API. It is killed during its work, and no event, alert or revocation may be missing.
 
-#![allow(clippy::expect_used, clippy::disallowed_methods, reason = "a test that cannot go on says so")]
+#![allow(clippy::expect_used, clippy::disallowed_methods, reason = "a test fails by panicking")]
 
 #[path = "live/outage.rs"]
 mod outage;
@@ -35,7 +35,7 @@ impl Service {
         Self::start_as(folder, "one", admin)
     }
 
-    /// `member`: its name in the consumer group, which it keeps over restarts.
+    /// `member`: name in the consumer group, kept over restarts.
     fn start_as(folder: &Path, member: &str, admin: u16) -> Self {
         let log = folder.join(format!("log of {member}"));
         let out = std::fs::File::options().create(true).append(true).open(&log).expect("a log file");
@@ -57,7 +57,7 @@ impl Service {
         read(&self.log)
     }
 
-    /// Waits for the page to answer with 200, and gives its text.
+    /// Waits until the endpoint responds with 200, and returns the body.
     fn page(&self, path: &str) -> String {
         let url = format!("http://127.0.0.1:{}{path}", self.admin);
         let ask = || {
@@ -67,12 +67,12 @@ impl Service {
         eventually(Duration::from_secs(30), path, ask).unwrap_or_else(|| panic!("no {path}:\n{}", self.log()))
     }
 
-    /// The answer to `sql`, asked as an analyst does, beside the running service.
+    /// Result of `tokenwarden sql` while the service runs.
     fn sql(&self, sql: &str) -> String {
         ask_store(&self.folder, sql)
     }
 
-    /// Waits until `sql` gives `wanted`.
+    /// Waits until `sql` returns `wanted`.
     fn until(&self, sql: &str, wanted: &str) {
         let mut last = String::new();
         let found = eventually(Duration::from_secs(30), sql, || {
@@ -82,10 +82,10 @@ impl Service {
         assert!(found.is_some(), "{sql}: {last} instead of {wanted}\n{}", self.log());
     }
 
-    /// Waits until `/metrics` has `line`.
+    /// Waits until `/metrics` contains `line`.
     fn until_metric(&self, line: &str) {
-        let told = || self.page("/metrics").lines().any(|told| told == line).then_some(());
-        eventually(Duration::from_secs(20), line, told).unwrap_or_else(|| panic!("{}", self.page("/metrics")));
+        let found = || self.page("/metrics").lines().any(|found| found == line).then_some(());
+        eventually(Duration::from_secs(20), line, found).unwrap_or_else(|| panic!("{}", self.page("/metrics")));
     }
 
     fn signal(&self, name: &str) {
@@ -101,8 +101,9 @@ impl Service {
     fn terminate(mut self) -> (ExitStatus, Duration) {
         let began = Instant::now();
         self.signal("-TERM");
-        let status = eventually(Duration::from_secs(15), "it ends", || self.child.try_wait().expect("a child"));
-        (status.unwrap_or_else(|| panic!("it does not end:\n{}", self.log())), began.elapsed())
+        let status =
+            eventually(Duration::from_secs(15), "the service stops", || self.child.try_wait().expect("a child"));
+        (status.unwrap_or_else(|| panic!("the service does not stop:\n{}", self.log())), began.elapsed())
     }
 }
 
@@ -126,11 +127,11 @@ fn ask_store(folder: &Path, sql: &str) -> String {
         .output()
         .expect("tokenwarden runs");
     let text = String::from_utf8_lossy(&output.stdout);
-    // The first line names the columns; a store that is not there yet answers nothing.
+    // The first line has the column names. Without a store there is no output.
     text.lines().skip(1).collect::<Vec<_>>().join("\n")
 }
 
-/// What the producer sent: every id must be found again, once.
+/// Ids of all sent events. Each must be stored once.
 #[derive(Default)]
 struct Ledger {
     ids: BTreeSet<String>,
@@ -138,7 +139,7 @@ struct Ledger {
 }
 
 impl Ledger {
-    /// An ordinary minute of a person's token.
+    /// Ordinary uses of tokens.
     fn ordinary(&mut self, count: usize) {
         for _ in 0..count {
             let number = self.ids.len();
@@ -153,7 +154,7 @@ impl Ledger {
         }
     }
 
-    /// A day of a person's phone: every hour its refresh token is exchanged for the next, and the access token used.
+    /// A day of a phone: every hour the refresh token is exchanged and the access token used.
     fn rotating(&mut self, person: &str) {
         for hour in 0..24 {
             let at = 1_790_000_000_000_u64 + hour * 3_600_000;
@@ -179,17 +180,17 @@ impl Ledger {
         }
     }
 
-    /// Somebody else presents a refresh token that was exchanged hours ago; returns the event's id.
+    /// A thief presents a refresh token that was exchanged hours ago. Returns the id of the event.
     fn theft(&mut self, person: &str) -> String {
         let id = format!("{person}-theft");
-        // Each thief is another: thefts from one address would be one campaign, and one incident.
+        // An address per thief, because thefts from one address would be one campaign and one incident.
         let host = person.as_bytes().first().copied().unwrap_or_default();
         let at = 1_790_000_000_000_u64 + 23 * 3_600_000 + 1_200_000;
         self.of(person, &id, at, &format!(r#""kind":"refreshed","token_type":"refresh","token_id":"rt-{person}-20","ip_address":"203.0.113.{host}","user_agent":"python-requests/2.32.3""#));
         id
     }
 
-    /// An event of the person's one grant.
+    /// An event of the person's grant.
     fn of(&mut self, person: &str, id: &str, at: u64, rest: &str) {
         let text = format!(
             r#"{{"event_id":"{id}","timestamp":{at},"user_id":"{person}","family_id":"grant-{person}","app_id":"mail-of-{person}",{rest}}}"#
@@ -198,7 +199,7 @@ impl Ledger {
         self.ids.insert(id.to_owned());
     }
 
-    /// Every event is in the store, and no other.
+    /// Asserts that exactly the sent events are stored.
     fn compare(&self, folder: &Path) {
         let found = ask_store(folder, "SELECT event_id FROM token_events");
         let found: BTreeSet<String> = found.lines().map(|line| line.trim_matches('"').to_owned()).collect();
@@ -211,7 +212,7 @@ impl Ledger {
     }
 }
 
-/// Everybody who hears of a theft: a mail server, a webhook's receiver, and the API that revokes.
+/// Receivers of alerts and revocations: SMTP server, webhook receiver and revocation API.
 struct Receivers {
     smtp: Smtp,
     hook: Web,
@@ -223,7 +224,7 @@ impl Receivers {
         Self { smtp: Smtp::start("smtps"), hook: Web::start(), api: Web::start() }
     }
 
-    /// Configures them in `folder`, with secrets in files of their own, and lets `refresh_reuse` revoke.
+    /// Configures the receivers in `folder`, with secrets in files, and sets `refresh_reuse` to `enforce`.
     fn configure(&self, folder: &Path) {
         let keep = |name: &str, text: &str| keep_secret(&folder.join(name), text);
         keep("smtp.password", &format!("{PASSWORD}\n"));
@@ -247,19 +248,19 @@ impl Receivers {
         keep("rules/refresh_reuse.toml", &rule.replace("mode = \"shadow\"", "mode = \"enforce\""));
     }
 
-    /// Waits until the theft of `person`'s token is told by mail and webhook and the token revoked, and gives these.
+    /// Waits for mail, webhook and revocation of the theft of `person`'s token, and returns them.
     fn wait_for(&self, person: &str) -> Theft {
-        let found = eventually(Duration::from_secs(30), "it is told and revoked", || {
+        let found = eventually(Duration::from_secs(30), "the theft is reported and revoked", || {
             let theft = self.of(person);
             (!theft.mails.is_empty() && !theft.hooks.is_empty() && !theft.revocations.is_empty()).then_some(theft)
         });
         found.unwrap_or_else(|| panic!("{person}: {:?}", self.of(person)))
     }
 
-    /// What has arrived so far of the theft of `person`'s token.
+    /// Messages received so far about the theft of `person`'s token.
     fn of(&self, person: &str) -> Theft {
         let grant = format!("grant-{person}");
-        // Quoted-printable lines and folded headers put together again.
+        // Joins quoted-printable lines and folded headers.
         let mails = self.smtp.mails().into_iter().map(|mail| mail.replace("=\r\n", "").replace("\r\n ", " "));
         Theft {
             mails: mails.filter(|mail| mail.contains(&grant)).collect(),
@@ -273,7 +274,7 @@ impl Receivers {
     }
 }
 
-/// What was heard of one theft.
+/// Messages about one theft.
 #[derive(Debug)]
 struct Theft {
     mails: Vec<String>,
@@ -315,7 +316,7 @@ fn configure_from(folder: &Path, source: &str) {
 }
 
 #[test]
-fn what_cannot_be_read_is_parked_bad_rules_are_refused_and_a_kill_loses_nothing() {
+fn events_survive_dead_letters_bad_rules_and_a_kill() {
     let folder = tempfile::tempdir().expect("a folder");
     let kafka = Kafka::start();
     kafka.create_topic(TOPIC, 3);
@@ -336,7 +337,7 @@ fn what_cannot_be_read_is_parked_bad_rules_are_refused_and_a_kill_loses_nothing(
         (b"{\"event_id\":\"x\",\"timestamp\":\"never\"}", "timestamp: not an RFC 3339 time"),
         (b"{\"event_id\":\"x\",\"ip_address\":\"1.2.3\"}", "timestamp: missing"),
     ];
-    // One key, so that they lie in one partition, one after another.
+    // One key, so that the messages are consecutive in one partition.
     kafka.produce(TOPIC, bad.iter().map(|(payload, _)| ("user-1", *payload)));
     service.until("SELECT count() FROM token_events", "2000");
     service.until("SELECT count(), uniqExact(source_offset) FROM dead_letters", "6,6");
@@ -349,7 +350,7 @@ fn what_cannot_be_read_is_parked_bad_rules_are_refused_and_a_kill_loses_nothing(
         assert!(letter.starts_with(&format!("\"{reason}\",")) && letter.ends_with(&format!("\"{bytes}\"")), "{letter}");
     }
 
-    // Rules with a mistake in them change nothing; mended, they are taken.
+    // Invalid rules are rejected. The corrected rules are loaded.
     let rule = folder.path().join("rules/new_country.toml");
     let right = std::fs::read_to_string(&rule).expect("a rule");
     std::fs::write(&rule, format!("severiti = 'high'\n{right}")).expect("a rule");
@@ -358,7 +359,7 @@ fn what_cannot_be_read_is_parked_bad_rules_are_refused_and_a_kill_loses_nothing(
     assert!(service.log().contains("did you mean `severity`?"), "{}", service.log());
     std::fs::write(&rule, right).expect("a rule");
     service.until_metric("tokenwarden_rules_reload_refused 0");
-    // So does a folder without a rule that is in force.
+    // A folder without a rule that is in use is rejected too.
     std::fs::rename(&rule, folder.path().join("new_country.toml")).expect("moved");
     service.signal("-HUP");
     service.until_metric("tokenwarden_rules_reload_refused 1");
@@ -367,10 +368,10 @@ fn what_cannot_be_read_is_parked_bad_rules_are_refused_and_a_kill_loses_nothing(
     std::fs::rename(folder.path().join("new_country.toml"), &rule).expect("moved back");
     service.until_metric("tokenwarden_rules_reload_refused 0");
 
-    // Killed while the next ones are on their way.
+    // Killed while the next events are processed.
     ledger.ordinary(20_000);
     ledger.send(&kafka);
-    eventually(Duration::from_secs(30), "some are stored", || {
+    eventually(Duration::from_secs(30), "some events are stored", || {
         service.sql("SELECT count() > 2000 FROM token_events").contains('1').then_some(())
     });
     service.kill();
@@ -394,7 +395,7 @@ fn what_cannot_be_read_is_parked_bad_rules_are_refused_and_a_kill_loses_nothing(
     ledger.compare(folder.path());
 }
 
-/// A folder whose configuration names a broker with the topic, and those who are told and asked to revoke.
+/// A folder with a configuration, a broker with the topic, and the receivers.
 fn staged() -> (tempfile::TempDir, Kafka, Receivers) {
     let folder = tempfile::tempdir().expect("a folder");
     let (kafka, receivers) = (Kafka::start(), Receivers::start());
@@ -405,7 +406,7 @@ fn staged() -> (tempfile::TempDir, Kafka, Receivers) {
 }
 
 #[test]
-fn a_theft_is_caught_stored_told_and_ended() {
+fn theft_is_stored_reported_and_revoked() {
     let (folder, kafka, receivers) = staged();
     let mut ledger = Ledger::default();
     let service = Service::start(folder.path(), free_port());
@@ -414,7 +415,7 @@ fn a_theft_is_caught_stored_told_and_ended() {
     ledger.rotating("ana");
     ledger.send(&kafka);
     service.until("SELECT uniqExact(event_id) FROM token_events", &ledger.ids.len().to_string());
-    assert_eq!(receivers.heard(), [0, 0, 0], "an ordinary past");
+    assert_eq!(receivers.heard(), [0, 0, 0], "no alert for ordinary uses");
 
     let event = ledger.theft("ana");
     ledger.send(&kafka);
@@ -470,7 +471,7 @@ fn a_theft_is_caught_stored_told_and_ended() {
 }
 
 #[test]
-fn killed_in_the_midst_of_telling_and_revoking_it_ends_under_the_same_keys() {
+fn deliveries_keep_their_keys_after_a_kill() {
     let (folder, kafka, receivers) = staged();
     let mut ledger = Ledger::default();
     let start = || {
@@ -486,7 +487,7 @@ fn killed_in_the_midst_of_telling_and_revoking_it_ends_under_the_same_keys() {
     ledger.send(&kafka);
     receivers.wait_for("ana");
 
-    // Killed when the mail server has the mail and has not said so, with events on their way.
+    // Killed after the mail server received the mail and before it responded, while events are processed.
     receivers.smtp.hold();
     ledger.theft("ben");
     ledger.ordinary(10_000);
@@ -496,16 +497,16 @@ fn killed_in_the_midst_of_telling_and_revoking_it_ends_under_the_same_keys() {
     receivers.smtp.answer();
     let service = start();
     let again = || Some(receivers.of("ben")).filter(|theft| theft.mails.len() >= 2);
-    let theft = eventually(Duration::from_secs(30), "the mail comes again", again).expect("a second mail");
+    let theft = eventually(Duration::from_secs(30), "the mail is sent again", again).expect("a second mail");
     assert_eq!(theft.message_ids().len(), 1, "{:?}", theft.message_ids());
     assert_eq!((theft.revocations.len(), theft.webhook_ids().len()), (1, 1), "{theft:?}");
 
-    // Killed when the provider has been asked and has not answered.
+    // Killed after the provider received the request and before it responded.
     receivers.api.hold(true);
     ledger.theft("cem");
     ledger.send(&kafka);
     let asked = || Some(()).filter(|()| receivers.of("cem").revocations.len() == 1);
-    eventually(Duration::from_secs(30), "the provider is asked", asked).expect("a revocation");
+    eventually(Duration::from_secs(30), "the provider receives the request", asked).expect("a revocation");
     service.kill();
     receivers.api.hold(false);
     let service = start();
@@ -515,13 +516,13 @@ fn killed_in_the_midst_of_telling_and_revoking_it_ends_under_the_same_keys() {
     assert_eq!((theft.revocations.len(), theft.revocation_keys().len()), (2, 1), "{theft:?}");
     assert_eq!((theft.message_ids().len(), theft.webhook_ids().len()), (1, 1), "{theft:?}");
 
-    // Told to stop while the provider, and then the webhook, do not answer.
+    // Stopped while the provider, and then the webhook, do not respond.
     receivers.api.hold(true);
     receivers.hook.hold(true);
     ledger.theft("dan");
     ledger.send(&kafka);
     let asked = || Some(()).filter(|()| receivers.of("dan").revocations.len() == 1);
-    eventually(Duration::from_secs(30), "the provider is asked", asked).expect("a revocation");
+    eventually(Duration::from_secs(30), "the provider receives the request", asked).expect("a revocation");
     let (status, took) = service.terminate();
     assert_eq!(status.code(), Some(0), "{}", read(&folder.path().join("log of one")));
     assert!(took < Duration::from_secs(10), "it took {took:?} to stop");
@@ -538,13 +539,13 @@ fn killed_in_the_midst_of_telling_and_revoking_it_ends_under_the_same_keys() {
     ledger.compare(folder.path());
     for person in ["ana", "ben", "cem", "dan"] {
         let theft = receivers.of(person);
-        let said = [theft.revocation_keys().len(), theft.message_ids().len(), theft.webhook_ids().len()];
-        assert_eq!(said, [1, 1, 1], "{person}: {theft:?}");
+        let keys = [theft.revocation_keys().len(), theft.message_ids().len(), theft.webhook_ids().len()];
+        assert_eq!(keys, [1, 1, 1], "{person}: {theft:?}");
     }
 }
 
 #[test]
-fn a_replay_sends_and_revokes_only_when_it_is_told_to() {
+fn replay_sends_and_revokes_with_enforce_only() {
     let folder = tempfile::tempdir().expect("a folder");
     let receivers = Receivers::start();
     configure_from(folder.path(), "");
@@ -563,9 +564,9 @@ fn a_replay_sends_and_revokes_only_when_it_is_told_to() {
             .env("TOKENWARDEN_CACHE", cache())
             .output()
             .expect("tokenwarden runs");
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(0), "{said}");
-        assert!(said.contains("1 revoke"), "{said}");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{text}");
+        assert!(text.contains("1 revoke"), "{text}");
     };
     replay(&[]);
     assert_eq!(receivers.heard(), [0, 0, 0]);
@@ -576,14 +577,14 @@ fn a_replay_sends_and_revokes_only_when_it_is_told_to() {
     assert_eq!(receivers.heard(), [1, 1, 1]);
     let done = ask_store(folder.path(), "SELECT kind, outcome FROM actions ORDER BY kind");
     assert_eq!(done, "\"alert_email\",\"done\"\n\"alert_webhook\",\"done\"\n\"revoke_family\",\"done\"");
-    // What is done is not done again.
+    // A second replay does not repeat the deliveries.
     replay(&["--enforce"]);
     assert_eq!(receivers.heard(), [1, 1, 1]);
 }
 
 #[test]
-#[ignore = "slow: the broker is away for most of a minute"]
-fn a_broker_that_goes_and_comes_back_is_waited_for() {
+#[ignore = "slow: the broker is unavailable for most of a minute"]
+fn service_waits_for_an_unavailable_broker() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut kafka = Kafka::start();
     kafka.create_topic(TOPIC, 3);
@@ -609,8 +610,8 @@ fn a_broker_that_goes_and_comes_back_is_waited_for() {
 }
 
 #[test]
-#[ignore = "slow: killed a dozen times"]
-fn killed_at_any_moment_nothing_is_missing() {
+#[ignore = "slow: the service is killed a dozen times"]
+fn events_survive_kills_at_any_moment() {
     let folder = tempfile::tempdir().expect("a folder");
     let kafka = Kafka::start();
     kafka.create_topic(TOPIC, 3);
@@ -622,7 +623,7 @@ fn killed_at_any_moment_nothing_is_missing() {
         assert_eq!(service.page("/readyz"), "ok\n");
         ledger.ordinary(8_000);
         ledger.send(&kafka);
-        // From reading the first to storing the last: spread over what an epoch takes.
+        // The kills are spread over the duration of an epoch.
         std::thread::sleep(Duration::from_millis(150 * round));
         service.kill();
     }
@@ -635,7 +636,7 @@ fn killed_at_any_moment_nothing_is_missing() {
 
 #[test]
 #[ignore = "slow: members wait for each other"]
-fn members_take_over_from_each_other_and_nothing_is_missing() {
+fn events_survive_take_overs_between_members() {
     let folder = tempfile::tempdir().expect("a folder");
     let kafka = Kafka::start();
     kafka.create_topic(TOPIC, 6);
@@ -657,14 +658,14 @@ fn members_take_over_from_each_other_and_nothing_is_missing() {
     one.until(stored, &send(5_000));
     two.until_metric("tokenwarden_partitions 3");
 
-    // Stopped like a virtual machine that is moved: its partitions go to the other, and when it wakes up it has lost
-    // them.
+    // Suspended like a virtual machine that is moved. Its partitions go to the other member, so that it has lost them
+    // when it resumes.
     two.signal("-STOP");
     one.until(stored, &send(5_000));
     two.signal("-CONT");
     one.until(stored, &send(5_000));
 
-    // Killed while it works. It owns the embedded store no more, so that the other takes that over too.
+    // Killed during its work. The other member then also takes over the embedded store.
     let all = send(5_000);
     one.kill();
     two.until(stored, &all);

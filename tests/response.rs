@@ -1,7 +1,7 @@
-//! What comes of an incident outside: mail on a real SMTP server, a webhook, a revocation at an API; with each of them
-//! failing in its own way.
+//! Alerts and revocations of an incident: mail with an SMTP server, webhook and revocation with an HTTP server, and their
+//! failures.
 
-#![allow(clippy::expect_used, clippy::disallowed_methods, reason = "a test that cannot go on says so")]
+#![allow(clippy::expect_used, clippy::disallowed_methods, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -77,12 +77,12 @@ fn clock() -> Arc<dyn Clock> {
     Arc::new(SystemClock)
 }
 
-/// Changed by another event.
+/// The incident after a change by another event.
 fn changed(incident: Incident, change: u64) -> Incident {
     Incident { event_id: format!("event-{change}"), change, ..incident }
 }
 
-/// An incident that another grant joins: its `victim`th.
+/// An incident that grant number `victim` joins.
 fn joined(number: u64, victim: u64, mode: Mode) -> Incident {
     let grant = format!("grant-{victim}");
     let known = (1..=victim).map(|known| Victim { family_id: format!("grant-{known}"), ..Victim::default() });
@@ -108,7 +108,7 @@ fn quick() -> Settings {
     }
 }
 
-/// A deliverer at work on a folder.
+/// A running deliverer with its outbox.
 struct Rig {
     runtime: tokio::runtime::Runtime,
     outbox: Arc<Outbox>,
@@ -161,18 +161,18 @@ impl Rig {
     }
 
     fn take(&self, incidents: &[Incident]) {
-        self.outbox.take(incidents).expect("they are taken");
+        self.outbox.take(incidents).expect("the incidents are stored");
     }
 
     fn notify(&self, key: &str, title: &str) {
         let notice = Notice { title: title.to_owned(), text: "What to do.".to_owned(), at: 1_795_000_000_000 };
-        self.outbox.notify(key, notice).expect("it is stored");
+        self.outbox.notify(key, notice).expect("the item is stored");
     }
 
-    /// Lets time pass until nothing waits, then gives the trail as `kind outcome` lines. Nothing is put off any more to
-    /// be reported together.
+    /// Advances time until no delivery waits, then returns the rows of `actions` as `kind outcome`. Messages are no longer
+    /// delayed to be combined.
     fn settled(&self) -> Vec<String> {
-        let running = self.running.as_ref().expect("it runs");
+        let running = self.running.as_ref().expect("the deliverer runs");
         let left = self.runtime.block_on(async {
             tokio::select! {
                 left = running.settle(PATIENCE) => left,
@@ -194,7 +194,7 @@ impl Rig {
         self.store.actions().iter().map(|row| format!("{} {}", row.kind, row.outcome)).collect()
     }
 
-    /// Lets time pass until the rows are as they should be.
+    /// Advances time until `probe` holds for the rows of `actions`.
     fn until(&self, what: &str, probe: impl Fn(&[ActionRow]) -> bool) {
         let found = eventually(PATIENCE, what, || {
             self.clock.advance(Duration::from_millis(500));
@@ -203,7 +203,7 @@ impl Rig {
         assert!(found.is_some(), "{what}: {:?}", self.store.actions());
     }
 
-    /// Waits, while the clock stands still, until `probe` holds.
+    /// Waits until `probe` holds, without advancing the clock.
     fn wait(&self, what: &str, probe: impl Fn() -> bool) {
         let found = eventually(PATIENCE, what, || probe().then_some(()));
         assert!(found.is_some(), "{what}: {:?}\n{:?}", self.trail(), self.unready());
@@ -214,7 +214,7 @@ impl Rig {
         self.health.unready_reasons(self.clock.now_millis())
     }
 
-    /// The outcomes of revocations, in the order in which they were noted.
+    /// Outcomes of revocations, in the order of their rows.
     fn revocations(&self) -> Vec<String> {
         let rows = self.store.actions();
         let revocations = rows.iter().filter(|row| row.kind.starts_with("revoke"));
@@ -268,13 +268,13 @@ fn revoker(web: &Web, preset: &str) -> Arc<dyn Revoker> {
 }
 
 #[test]
-fn a_mail_arrives_over_tls_with_a_password_and_says_what_matters() {
+fn mail_is_sent_over_tls_with_a_password() {
     for tls in ["smtps", "starttls"] {
         let folder = tempfile::tempdir().expect("a folder");
         let smtp = Smtp::start(tls);
         let rig = Rig::start(folder.path(), || email(smtp.port, tls, &smtp.ca_file(), PASSWORD), None, quick());
         rig.take(&[incident(7, Mode::Shadow)]);
-        // Folded headers and quoted-printable lines put together again.
+        // Joins folded headers and quoted-printable lines.
         let mail = smtp.wait_for(1).remove(0).replace("=\r\n", "").replace("\r\n ", " ");
         for line in [
             "X-Tls: True",
@@ -294,15 +294,15 @@ fn a_mail_arrives_over_tls_with_a_password_and_says_what_matters() {
 }
 
 #[test]
-fn a_mail_server_that_is_down_gets_the_mail_once_when_it_is_back() {
+fn mail_is_sent_once_after_an_outage() {
     let folder = tempfile::tempdir().expect("a folder");
     let smtp = Smtp::start("smtps");
-    let nobody = free_port();
-    let rig = Rig::start(folder.path(), || email(nobody, "smtps", &smtp.ca_file(), PASSWORD), None, quick());
+    let unused = free_port();
+    let rig = Rig::start(folder.path(), || email(unused, "smtps", &smtp.ca_file(), PASSWORD), None, quick());
     rig.take(&[incident(7, Mode::Shadow)]);
-    rig.until("it fails and is tried again", |rows| rows.iter().filter(|row| row.outcome == "retry").count() >= 2);
+    rig.until("the mail is retried", |rows| rows.iter().filter(|row| row.outcome == "retry").count() >= 2);
     rig.stop();
-    // Another start, with the server up: what waited on disk goes out, and taking it again changes nothing.
+    // After a restart with the server available, the mail is sent, and a repeated incident is ignored.
     let rig = Rig::start(folder.path(), || email(smtp.port, "smtps", &smtp.ca_file(), PASSWORD), None, quick());
     rig.take(&[incident(7, Mode::Shadow)]);
     rig.settled();
@@ -314,12 +314,12 @@ fn a_mail_server_that_is_down_gets_the_mail_once_when_it_is_back() {
 }
 
 #[test]
-fn a_wrong_password_is_one_clear_error_and_the_alert_waits() {
+fn mail_with_wrong_password_waits() {
     let folder = tempfile::tempdir().expect("a folder");
     let smtp = Smtp::start("starttls");
     let rig = Rig::start(folder.path(), || email(smtp.port, "starttls", &smtp.ca_file(), "wr0ng"), None, quick());
     rig.take(&[incident(7, Mode::Shadow)]);
-    rig.until("it is refused", |rows| rows.iter().any(|row| row.kind == "alert_email"));
+    rig.until("the mail is rejected", |rows| rows.iter().any(|row| row.kind == "alert_email"));
     let row = rig.store.actions().into_iter().find(|row| row.kind == "alert_email").expect("a row");
     assert_eq!(row.outcome, "retry");
     assert!(row.reason.starts_with("the mail server rejects the credentials (535"), "{}", row.reason);
@@ -329,7 +329,7 @@ fn a_wrong_password_is_one_clear_error_and_the_alert_waits() {
 }
 
 #[test]
-fn validate_asks_whether_the_mail_server_takes_our_password() {
+fn validate_tests_the_smtp_password() {
     let folder = tempfile::tempdir().expect("a folder");
     let smtp = Smtp::start("starttls");
     let keep = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("a file");
@@ -351,13 +351,13 @@ fn validate_asks_whether_the_mail_server_takes_our_password() {
             .env("TOKENWARDEN_CACHE", cache())
             .output()
             .expect("tokenwarden runs");
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(!said.contains(password) && !String::from_utf8_lossy(&output.stderr).contains(password), "{output:?}");
-        let failed: Vec<_> = said.lines().filter(|line| line.starts_with("FAILED")).map(str::to_owned).collect();
-        (output.status.code(), failed.join("\n"), said)
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(!text.contains(password) && !String::from_utf8_lossy(&output.stderr).contains(password), "{output:?}");
+        let failed: Vec<_> = text.lines().filter(|line| line.starts_with("FAILED")).map(str::to_owned).collect();
+        (output.status.code(), failed.join("\n"), text)
     };
-    let (status, failed, said) = validate(PASSWORD, port);
-    assert_eq!((status, failed.as_str()), (Some(0), ""), "{said}");
+    let (status, failed, text) = validate(PASSWORD, port);
+    assert_eq!((status, failed.as_str()), (Some(0), ""), "{text}");
     let (status, failed, _) = validate("wr0ng-secret", port);
     assert_eq!(status, Some(69));
     assert!(
@@ -371,7 +371,7 @@ fn validate_asks_whether_the_mail_server_takes_our_password() {
 }
 
 #[test]
-fn a_webhook_is_tried_again_with_one_id_and_its_signature_verifies() {
+fn webhook_is_retried_with_one_id_and_signature() {
     let (folder, web) = (tempfile::tempdir().expect("a folder"), Web::start());
     web.answer(&[500, 429, 200]);
     let rig = Rig::start(folder.path(), || webhook(&web), None, quick());
@@ -403,10 +403,10 @@ fn retry_after_is_respected() {
     rig.take(&[incident(7, Mode::Enforce)]);
     api.wait_for(1);
     hook.wait_for(1);
-    rig.wait("both answers are noted", || rig.trail().len() == 2);
+    rig.wait("both responses are recorded", || rig.trail().len() == 2);
     for (second, (from_hook, from_api)) in [(99, (1, 1)), (100, (2, 1)), (199, (2, 1)), (200, (3, 2))] {
         let now = (rig.clock.now_millis() - support::clock::START) / 1_000;
-        rig.clock.advance(Duration::from_secs(u64::try_from(second - now).expect("time goes forward")));
+        rig.clock.advance(Duration::from_secs(u64::try_from(second - now).expect("the clock does not go back")));
         hook.wait_for(from_hook);
         api.wait_for(from_api);
         assert_eq!(api.requests().len(), from_api, "after {second} s");
@@ -415,7 +415,7 @@ fn retry_after_is_respected() {
 }
 
 #[test]
-fn what_one_channel_refuses_for_good_is_told_by_the_other() {
+fn rejected_alert_is_reported_on_other_channel() {
     let (folder, smtp, hook) = (tempfile::tempdir().expect("a folder"), Smtp::start("smtps"), Web::start());
     hook.answer(&[400, 400]);
     let both = || [email(smtp.port, "smtps", &smtp.ca_file(), PASSWORD), webhook(&hook)].concat();
@@ -426,13 +426,13 @@ fn what_one_channel_refuses_for_good_is_told_by_the_other() {
     assert_eq!(count("alert_webhook failed"), 2, "{trail:?}");
     let mails = smtp.mails();
     let notices = mails.iter().filter(|mail| mail.contains("a channel does not accept alerts")).count();
-    assert_eq!((notices, mails.len()), (1, 3), "one notice an hour, and both alerts");
-    assert_eq!(hook.requests().len(), 2, "it is not told of itself");
+    assert_eq!((notices, mails.len()), (1, 3), "one notice per hour, and both alerts");
+    assert_eq!(hook.requests().len(), 2, "the notice is not sent to the channel that it concerns");
     rig.stop();
 }
 
 #[test]
-fn alerts_of_one_moment_keep_their_order_also_after_a_restart() {
+fn alerts_keep_their_order_after_a_restart() {
     let (folder, hook) = (tempfile::tempdir().expect("a folder"), Web::start());
     let incidents: Vec<_> = (1..=40).rev().map(|number| incident(number, Mode::Shadow)).collect();
     let rig = Rig::start(folder.path(), || webhook(&hook), None, quick());
@@ -443,16 +443,16 @@ fn alerts_of_one_moment_keep_their_order_also_after_a_restart() {
     hook.hold(false);
     let rig = Rig::start(folder.path(), || webhook(&hook), None, quick());
     rig.settled();
-    let told: Vec<_> = hook.requests().iter().skip(1).map(|asked| asked.body.clone()).collect();
-    assert_eq!(told.len(), 40);
-    for (body, incident) in told.iter().zip(&incidents) {
-        assert!(body.contains(&incident.id.to_string()), "{} is not next, but {body}", incident.id);
+    let sent: Vec<_> = hook.requests().iter().skip(1).map(|asked| asked.body.clone()).collect();
+    assert_eq!(sent.len(), 40);
+    for (body, incident) in sent.iter().zip(&incidents) {
+        assert!(body.contains(&incident.id.to_string()), "expected {}, got {body}", incident.id);
     }
     rig.stop();
 }
 
 #[test]
-fn one_target_that_is_refused_does_not_speak_of_the_provider_and_refused_credentials_do() {
+fn breaker_opens_on_rejected_credentials_only() {
     for (status, opens) in [(400, false), (401, true)] {
         let (folder, web, hook) = (tempfile::tempdir().expect("a folder"), Web::start(), Web::start());
         web.answer(&[status; 5]);
@@ -460,9 +460,9 @@ fn one_target_that_is_refused_does_not_speak_of_the_provider_and_refused_credent
         rig.take(&(1..=5).map(|number| incident(number, Mode::Enforce)).collect::<Vec<_>>());
         let trail = rig.settled();
         assert_eq!(trail.iter().filter(|line| *line == "revoke_family failed").count(), 5, "{trail:?}");
-        assert_eq!(rig.outbox.held(), 5, "they are requested again later");
-        let told = hook.requests().iter().any(|asked| asked.body.contains("the provider does not revoke"));
-        assert_eq!(told, opens, "{status}");
+        assert_eq!(rig.outbox.held(), 5, "the revocations are retried later");
+        let sent = hook.requests().iter().any(|asked| asked.body.contains("the provider does not revoke"));
+        assert_eq!(sent, opens, "{status}");
         rig.stop();
     }
 }
@@ -480,26 +480,26 @@ fn only_channel_that_rejects_keeps_alerts_for_a_day() {
     }
     let failed = |rig: &Rig| rig.trail().iter().filter(|line| *line == "alert_webhook failed").count();
     assert_eq!((failed(&rig), rig.outbox.held()), (3, 3));
-    assert_eq!(web.requests().len(), 2, "after 410 nothing is sent");
+    assert_eq!(web.requests().len(), 2, "no request after 410");
     assert_eq!(rig.unready(), ["channel (webhook): the alert channel rejects alerts"]);
     assert!(rig.metrics.text().contains("tokenwarden_channel_rejecting{channel=\"webhook\"} 1"));
     clock.advance(Duration::from_secs(22 * 3_600));
     std::thread::sleep(Duration::from_millis(100));
-    assert_eq!(web.requests().len(), 2, "nor on the same day");
+    assert_eq!(web.requests().len(), 2, "no request on the same day");
     web.answer(&[410]);
     clock.advance(Duration::from_secs(2 * 3_600));
-    rig.wait("one is sent again", || web.requests().len() == 3);
-    rig.wait("all three fail again", || failed(&rig) == 6);
+    rig.wait("one alert is retried", || web.requests().len() == 3);
+    rig.wait("all three alerts fail again", || failed(&rig) == 6);
     clock.advance(Duration::from_secs(24 * 3_600));
     web.wait_for(6);
-    rig.wait("all are accepted", || rig.outbox.held() == 0);
+    rig.wait("all alerts are accepted", || rig.outbox.held() == 0);
     assert_eq!(rig.unready(), Vec::<String>::new());
     assert!(rig.metrics.text().contains("tokenwarden_channel_rejecting{channel=\"webhook\"} 0"));
     rig.stop();
 }
 
 #[test]
-fn mail_server_that_rejects_keeps_alerts_until_restart() {
+fn rejected_mail_is_kept_until_restart() {
     let (folder, smtp) = (tempfile::tempdir().expect("a folder"), Smtp::start("smtps"));
     smtp.reject("554 5.7.1 rejected: grant-7 of ana");
     let channel = || email(smtp.port, "smtps", &smtp.ca_file(), PASSWORD);
@@ -514,19 +514,19 @@ fn mail_server_that_rejects_keeps_alerts_until_restart() {
     smtp.accept();
     let rig = Rig::start(folder.path(), channel, None, quick());
     smtp.wait_for(1);
-    rig.wait("nothing is held", || rig.outbox.held() == 0);
+    rig.wait("no alert is held", || rig.outbox.held() == 0);
     assert_eq!(rig.unready(), Vec::<String>::new());
     rig.stop();
 }
 
 #[test]
-fn a_revocation_that_fails_is_repeated_under_its_key_and_never_after_it_is_done() {
+fn revocation_is_retried_with_its_key_until_done() {
     let (folder, web, hook) = (tempfile::tempdir().expect("a folder"), Web::start(), Web::start());
     web.answer(&[503, 200]);
     let rig = Rig::start(folder.path(), || webhook(&hook), Some(revoker(&web, "rfc7009")), quick());
     rig.take(&[incident(7, Mode::Enforce)]);
     rig.settled();
-    // A later change of the same incident asks for the same.
+    // A later change of the same incident requests the same revocation.
     rig.take(&[changed(incident(7, Mode::Enforce), 8)]);
     let trail = rig.settled();
     assert_eq!(
@@ -541,20 +541,20 @@ fn a_revocation_that_fails_is_repeated_under_its_key_and_never_after_it_is_done(
         assert_eq!(request.header("idempotency-key"), requests[0].header("idempotency-key"));
         assert!(request.header("authorization").is_some_and(|value| value.starts_with("Basic ")));
     }
-    let told: Vec<String> = hook
+    let sent: Vec<String> = hook
         .requests()
         .iter()
         .map(|request| {
             let body: serde_json::Value = serde_json::from_str(&request.body).expect("JSON");
-            body["incident"]["revocation"].as_str().expect("a word").to_owned()
+            body["incident"]["revocation"].as_str().expect("a string").to_owned()
         })
         .collect();
-    assert_eq!(told, ["waiting", "done", "done"], "first that it waits, then how it ended, then the later change");
+    assert_eq!(sent, ["waiting", "done", "done"], "waiting, the outcome, the later change");
     rig.stop();
 }
 
 #[test]
-fn a_token_that_is_gone_already_counts_as_done() {
+fn revocation_of_unknown_token_is_already_gone() {
     let (folder, web) = (tempfile::tempdir().expect("a folder"), Web::start());
     web.answer(&[404]);
     let rig = Rig::start(folder.path(), Vec::new, Some(revoker(&web, "by_id")), quick());
@@ -566,7 +566,7 @@ fn a_token_that_is_gone_already_counts_as_done() {
 }
 
 #[test]
-fn shadow_alert_ceiling_and_pause_call_nobody() {
+fn revocation_needs_enforce_mode_without_pause() {
     let web = Web::start();
     for (mode, ceiling, paused, outcome) in [
         (Mode::Shadow, Mode::Enforce, false, "revoke_family shadow"),
@@ -589,7 +589,7 @@ fn shadow_alert_ceiling_and_pause_call_nobody() {
 }
 
 #[test]
-fn beyond_the_cap_people_are_told_and_nothing_is_called_also_after_a_restart() {
+fn cap_on_revocations_outlasts_a_restart() {
     let (folder, web, hook) = (tempfile::tempdir().expect("a folder"), Web::start(), Web::start());
     let settings = Settings { revocations_per_hour_max: 2, ..quick() };
     let rig = Rig::start(folder.path(), || webhook(&hook), Some(revoker(&web, "rfc7009")), settings.clone());
@@ -602,17 +602,19 @@ fn beyond_the_cap_people_are_told_and_nothing_is_called_also_after_a_restart() {
     assert!(trail.contains(&"revoke_family capped".to_owned()), "{trail:?}");
     assert_eq!(web.requests().len(), 2);
     let notices = hook.requests().iter().filter(|request| request.body.contains("the cap on revocations")).count();
-    assert_eq!(notices, 1, "one an hour");
+    assert_eq!(notices, 1, "one per hour");
     rig.stop();
 }
 
 #[test]
-fn a_provider_that_fails_is_left_alone_and_people_are_told_once() {
+fn failing_provider_is_reported_once() {
     let (folder, web, hook) = (tempfile::tempdir().expect("a folder"), Web::start(), Web::start());
     web.answer(&[500; 6]);
     let rig = Rig::start(folder.path(), || webhook(&hook), Some(revoker(&web, "rfc7009")), quick());
     rig.take(&[incident(1, Mode::Enforce)]);
-    rig.until("it is told", |_| hook.requests().iter().any(|r| r.body.contains("the provider does not revoke")));
+    rig.until("the notice is sent", |_| {
+        hook.requests().iter().any(|r| r.body.contains("the provider does not revoke"))
+    });
     assert!(rig.metrics.text().contains("tokenwarden_revocation_breaker_open 1"), "{}", rig.metrics.text());
     let trail = rig.settled();
     assert_eq!(trail.iter().filter(|line| *line == "revoke_family done").count(), 1);
@@ -623,13 +625,13 @@ fn a_provider_that_fails_is_left_alone_and_people_are_told_once() {
 }
 
 #[test]
-fn killed_between_the_deed_and_the_note_it_is_repeated_under_the_same_key() {
+fn revocation_without_outcome_is_repeated() {
     let (folder, web) = (tempfile::tempdir().expect("a folder"), Web::start());
     let rig = Rig::start(folder.path(), Vec::new, Some(revoker(&web, "rfc7009")), quick());
     rig.take(&[incident(7, Mode::Enforce)]);
     rig.settled();
     rig.stop();
-    // The journal as the crash would have left it: without the note.
+    // The journal as after a crash: without the outcome.
     let journal = folder.path().join("journal.ndjson");
     let text = std::fs::read_to_string(&journal).expect("a journal");
     let kept: Vec<_> = text.lines().take_while(|line| !line.contains(r#""record":"ended""#)).collect();
@@ -644,7 +646,7 @@ fn killed_between_the_deed_and_the_note_it_is_repeated_under_the_same_key() {
 }
 
 #[test]
-fn the_store_being_down_holds_up_nothing_and_its_rows_come_later() {
+fn alert_is_sent_while_the_store_is_down() {
     let (folder, hook) = (tempfile::tempdir().expect("a folder"), Web::start());
     let rig = Rig::start(folder.path(), || webhook(&hook), None, quick());
     for _ in 0..4 {
@@ -652,7 +654,7 @@ fn the_store_being_down_holds_up_nothing_and_its_rows_come_later() {
     }
     rig.take(&[incident(7, Mode::Shadow)]);
     hook.wait_for(1);
-    rig.until("the rows come", |rows| rows.len() == 2);
+    rig.until("the rows are stored", |rows| rows.len() == 2);
     rig.stop();
 }
 
@@ -676,7 +678,7 @@ fn notice_is_sent_once_per_key_also_after_restart() {
 }
 
 #[test]
-fn notice_without_channel_is_not_left_waiting() {
+fn notice_without_channel_is_dropped() {
     let folder = tempfile::tempdir().expect("a folder");
     let rig = Rig::start(folder.path(), Vec::new, None, quick());
     rig.notify("spool-full", "the spool is full");
@@ -684,7 +686,7 @@ fn notice_without_channel_is_not_left_waiting() {
     rig.stop();
 }
 
-/// The webhook's messages: seconds since the start of the clock, and the incident in each.
+/// Messages of the webhook: seconds since the start of the clock, and the incident.
 fn messages(hook: &Web) -> Vec<(i64, serde_json::Value)> {
     let requests = hook.requests();
     let message = |request: &support::web::Asked| {
@@ -712,12 +714,12 @@ fn victims_that_join_are_reported_once_a_minute() {
     };
     join(1);
     hook.wait_for(1);
-    rig.wait("it is noted", || rig.outbox.waiting() == 0);
+    rig.wait("the delivery is recorded", || rig.outbox.waiting() == 0);
     join(2);
     clock.advance(Duration::from_secs(5));
     hook.wait_for(2);
-    rig.wait("it is noted", || rig.outbox.waiting() == 0);
-    // 48 more, one a second; the minute since the last message ends at second 65.
+    rig.wait("the delivery is recorded", || rig.outbox.waiting() == 0);
+    // 48 more, one per second. The minute since the last message ends at second 65.
     for victim in 3..=50 {
         clock.advance(Duration::from_secs(1));
         join(victim);
@@ -726,7 +728,7 @@ fn victims_that_join_are_reported_once_a_minute() {
     std::thread::sleep(Duration::from_millis(100));
     clock.advance(Duration::from_secs(1));
     hook.wait_for(3);
-    rig.wait("it is noted", || rig.outbox.waiting() == 0);
+    rig.wait("the delivery is recorded", || rig.outbox.waiting() == 0);
     let messages = messages(&hook);
     assert_eq!(messages.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [0, 5, 65], "50 victims make 3 messages");
     let new = |message: usize| grants(&messages[message].1, "victims_new", "family_id");
@@ -743,7 +745,7 @@ fn severity_that_rises_is_reported_at_once() {
     let alert = Incident { revoke: None, ..incident(7, Mode::Shadow) };
     rig.take(std::slice::from_ref(&alert));
     hook.wait_for(1);
-    rig.wait("it is noted", || rig.outbox.waiting() == 0);
+    rig.wait("the delivery is recorded", || rig.outbox.waiting() == 0);
     rig.take(&[Incident { severity: Severity::Critical, ..changed(alert, 8) }]);
     hook.wait_for(2);
     rig.stop();
@@ -762,9 +764,9 @@ fn outcome_of_each_revocation_is_reported() {
     for victim in 2..=5 {
         rig.take(&[joined(7, victim, Mode::Enforce)]);
     }
-    rig.wait("the provider is asked, and the cap reached", || rig.revocations().len() == 5);
+    rig.wait("all revocations have an outcome", || rig.revocations().len() == 5);
     clock.advance(Duration::from_secs(10));
-    rig.wait("all is reported", || rig.outbox.waiting() == 0);
+    rig.wait("all outcomes are reported", || rig.outbox.waiting() == 0);
     let messages = messages(&hook);
     assert_eq!(messages.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [0, 10]);
     let last = &messages[1].1;
@@ -773,16 +775,16 @@ fn outcome_of_each_revocation_is_reported() {
         .zip(grants(last, "revocations", "revocation"))
         .map(|(id, outcome)| format!("{id} {outcome}"))
         .collect();
-    assert_eq!(outcomes.pop().as_deref(), Some("grant-1 done"), "the receiver knows of it");
+    assert_eq!(outcomes.pop().as_deref(), Some("grant-1 done"), "the outcome was reported before");
     assert_eq!(outcomes, ["grant-2 already_gone", "grant-3 failed", "grant-4 done", "grant-5 capped"]);
     assert_eq!((&last["revocations_done"], &last["revocations_not_done"]), (&3.into(), &2.into()));
     let notices = hook.requests().len() - messages.len();
-    assert_eq!(notices, 1, "that the cap is reached");
+    assert_eq!(notices, 1, "one notice about the limit");
     rig.stop();
 }
 
 #[test]
-fn decoy_incident_does_not_delay_another_tenants() {
+fn incident_does_not_delay_another_tenant() {
     let (folder, hook) = (tempfile::tempdir().expect("a folder"), Web::start());
     let rig = Rig::start(folder.path(), || webhook(&hook), None, quick());
     for victim in 1..=20 {
@@ -794,12 +796,12 @@ fn decoy_incident_does_not_delay_another_tenants() {
         let tenants: Vec<_> = messages(&hook).iter().map(|(_, message)| message["tenant_id"].clone()).collect();
         tenants.contains(&"acme".into()).then_some(tenants.len())
     });
-    assert_eq!(found, Some(2), "the clock stands still");
+    assert_eq!(found, Some(2), "the clock is not advanced");
     rig.stop();
 }
 
 #[test]
-fn capped_revocation_is_made_when_the_cap_has_room() {
+fn capped_revocation_is_requested_later() {
     let (folder, api, hook) = (tempfile::tempdir().expect("a folder"), Web::start(), Web::start());
     let settings = Settings { revocations_per_hour_max: 2, ..quick() };
     let clock = TestClock::start();
@@ -817,20 +819,20 @@ fn capped_revocation_is_made_when_the_cap_has_room() {
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(api.requests().len(), 2, "the hour is not over");
     clock.advance(Duration::from_secs(100));
-    rig.wait("two more are made", || rig.revocations() == ["grant-3 done", "grant-4 done"]);
-    // A new one waits behind those that wait already.
+    rig.wait("two more revocations are done", || rig.revocations() == ["grant-3 done", "grant-4 done"]);
+    // A new revocation waits behind those that wait already.
     rig.take(&[incident(6, Mode::Enforce)]);
     clock.advance(Duration::from_secs(3_600));
-    rig.wait("the others are made", || api.requests().len() == 6);
+    rig.wait("the others are done", || api.requests().len() == 6);
     rig.settled();
-    let told = messages(&hook).iter().filter(|(_, message)| message["incident_id"] == "INC-0000000000000005").count();
-    assert_eq!(told, 2, "that it is capped, and that it is done");
+    let sent = messages(&hook).iter().filter(|(_, message)| message["incident_id"] == "INC-0000000000000005").count();
+    assert_eq!(sent, 2, "one message for capped, one for done");
     assert_eq!(rig.outbox.held(), 0);
     rig.stop();
 }
 
 #[test]
-fn cap_of_one_tenant_leaves_others_alone() {
+fn cap_of_one_tenant_does_not_affect_others() {
     let (folder, api) = (tempfile::tempdir().expect("a folder"), Web::start());
     let settings = Settings { revocations_per_hour_max: 2, revocations_per_hour_total_max: 5, ..quick() };
     let rig = Rig::start(folder.path(), Vec::new, Some(revoker(&api, "by_id")), settings);
@@ -843,7 +845,7 @@ fn cap_of_one_tenant_leaves_others_alone() {
     let expected = [1, 2, 11, 12, 13].map(|number| format!("/tokens/grant-{number}"));
     let mut expected = expected.to_vec();
     expected.sort();
-    assert_eq!(made, expected, "two of each, until the total is reached");
+    assert_eq!(made, expected, "two per tenant, until the total is reached");
     rig.stop();
 }
 
@@ -868,23 +870,23 @@ fn invented_tenants_share_one_cap() {
 }
 
 #[test]
-fn paused_revocation_is_made_after_the_pause() {
+fn paused_revocation_is_requested_after_the_pause() {
     let (folder, api, hook) = (tempfile::tempdir().expect("a folder"), Web::start(), Web::start());
     std::fs::write(folder.path().join(PAUSE_FILE), "").expect("a file");
     let rig = Rig::start(folder.path(), || webhook(&hook), Some(revoker(&api, "by_id")), quick());
     rig.take(&[incident(7, Mode::Enforce)]);
     rig.settled();
-    std::fs::remove_file(folder.path().join(PAUSE_FILE)).expect("it was paused");
+    std::fs::remove_file(folder.path().join(PAUSE_FILE)).expect("the pause file exists");
     rig.clock.advance(Duration::from_secs(10));
-    rig.wait("it is made", || rig.revocations() == ["grant-7 paused", "grant-7 done"]);
+    rig.wait("the revocation is done", || rig.revocations() == ["grant-7 paused", "grant-7 done"]);
     rig.settled();
-    let told: Vec<_> = messages(&hook).iter().map(|(_, message)| message["revocation"].clone()).collect();
-    assert_eq!(told, ["paused", "done"]);
+    let outcomes: Vec<_> = messages(&hook).iter().map(|(_, message)| message["revocation"].clone()).collect();
+    assert_eq!(outcomes, ["paused", "done"]);
     rig.stop();
 }
 
 #[test]
-fn refused_revocation_is_requested_again() {
+fn rejected_revocation_is_retried() {
     let (folder, api, hook) = (tempfile::tempdir().expect("a folder"), Web::start(), Web::start());
     api.answer(&[403, 403, 403, 200]);
     let rig = Rig::start(folder.path(), || webhook(&hook), Some(revoker(&api, "by_id")), quick());
@@ -892,17 +894,17 @@ fn refused_revocation_is_requested_again() {
     rig.settled();
     rig.clock.advance(Duration::from_secs(900));
     api.wait_for(2);
-    rig.wait("it is noted", || rig.revocations().len() == 2);
-    // The thief goes on: another change of the incident asks for the same.
+    rig.wait("the delivery is recorded", || rig.revocations().len() == 2);
+    // Another use by the thief changes the incident, which requests the same revocation.
     rig.take(&[changed(incident(7, Mode::Enforce), 8)]);
     rig.clock.advance(Duration::from_secs(60));
     api.wait_for(3);
-    rig.wait("it is noted", || rig.revocations().len() == 3);
+    rig.wait("the delivery is recorded", || rig.revocations().len() == 3);
     rig.clock.advance(Duration::from_secs(3_600));
-    rig.wait("it is made", || rig.revocations().last().is_some_and(|last| last == "grant-7 done"));
+    rig.wait("the revocation is done", || rig.revocations().last().is_some_and(|last| last == "grant-7 done"));
     rig.settled();
-    let told: Vec<_> = messages(&hook).iter().map(|(_, message)| message["revocation"].clone()).collect();
-    assert_eq!(told, ["failed", "failed", "done"], "the outcome, the later change, and the last outcome");
+    let outcomes: Vec<_> = messages(&hook).iter().map(|(_, message)| message["revocation"].clone()).collect();
+    assert_eq!(outcomes, ["failed", "failed", "done"], "the outcome, the later change, the last outcome");
     let keys: std::collections::BTreeSet<_> =
         api.requests().iter().map(|request| request.header("idempotency-key").map(str::to_owned)).collect();
     assert_eq!(keys.len(), 1);
@@ -920,10 +922,10 @@ fn revocation_is_given_up_after_a_week() {
         let before = rig.revocations().len();
         rig.clock.advance(Duration::from_secs(3_600));
         if hour < 2 {
-            rig.wait("it is requested again", || rig.revocations().len() > before);
+            rig.wait("the revocation is retried", || rig.revocations().len() > before);
         }
     }
-    rig.wait("it is given up", || rig.outbox.held() == 0);
+    rig.wait("the revocation is given up", || rig.outbox.held() == 0);
     rig.settled();
     let row = rig.store.actions().into_iter().rfind(|row| row.kind == "revoke_family").expect("a row");
     assert_eq!((&*row.outcome, &*row.reason), ("failed", "given up after 7 days"));
@@ -931,7 +933,7 @@ fn revocation_is_given_up_after_a_week() {
 }
 
 #[test]
-fn refusal_in_the_body_of_a_200_is_no_success() {
+fn error_in_the_body_of_a_200_is_a_failure() {
     for (keys, status, body, outcome) in [
         ("done_when = '\"ok\":true'", 200, r#"{"ok":false,"error":"not_authed"}"#, "failed"),
         ("already_gone_when = 'token_revoked'", 200, r#"{"ok":false,"error":"token_revoked"}"#, "already_gone"),
@@ -953,8 +955,8 @@ fn refusal_in_the_body_of_a_200_is_no_success() {
         rig.take(&[incident(7, Mode::Enforce)]);
         rig.settled();
         assert_eq!(rig.revocations(), [format!("grant-7 {outcome}")], "{body}");
-        let told = messages(&hook);
-        assert_eq!(told[0].1["revocation"], outcome, "{body}");
+        let sent = messages(&hook);
+        assert_eq!(sent[0].1["revocation"], outcome, "{body}");
         rig.stop();
     }
 }
@@ -1013,14 +1015,14 @@ fn tenants_revoker(web: &Web, settings: &str) -> Arc<dyn Revoker> {
     Arc::new(HttpRevoker::new(&settings, clock()).expect("settings"))
 }
 
-/// What a test channel or revoker does with what concerns one incident.
+/// Failure of the test channel and revoker at incident 1.
 #[derive(Clone, Copy, PartialEq)]
 enum Fault {
     Panic,
     Hang,
 }
 
-/// A channel, and a provider, that fail at incident 1 and work otherwise.
+/// A channel and provider that fail at incident 1 only.
 struct Faulty {
     fault: Fault,
     done: std::sync::Mutex<Vec<u64>>,
@@ -1034,7 +1036,7 @@ impl Faulty {
     async fn act(&self, number: u64) {
         if number == 1 {
             match self.fault {
-                Fault::Panic => panic!("grant-1 must reach no log"),
+                Fault::Panic => panic!("grant-1 must not be logged"),
                 Fault::Hang => std::future::pending().await,
             }
         }
@@ -1082,16 +1084,16 @@ impl Revoker for Faulty {
 }
 
 #[test]
-fn channel_that_panics_is_not_the_end_of_its_lane() {
+fn channel_panic_does_not_end_its_lane() {
     let (folder, hook, faulty) = (tempfile::tempdir().expect("a folder"), Web::start(), Faulty::new(Fault::Panic));
     let channels = || [webhook(&hook), vec![Arc::clone(&faulty) as _]].concat();
     let rig = Rig::start(folder.path(), channels, None, quick());
     rig.take(&[1, 2].map(|number| Incident { revoke: None, ..incident(number, Mode::Shadow) }));
-    rig.wait("it panics", || rig.metrics.text().contains("tokenwarden_lane_panics_total{lane=\"faulty\"} 1"));
-    rig.wait("that is reported", || {
+    rig.wait("the lane panics", || rig.metrics.text().contains("tokenwarden_lane_panics_total{lane=\"faulty\"} 1"));
+    rig.wait("the panic is reported", || {
         rig.unready() == ["lane (faulty): the delivery lane has failed and is being restarted"]
     });
-    rig.until("it is put aside", |rows| rows.iter().any(|row| row.kind == "alert_faulty" && row.outcome == "failed"));
+    rig.until("the alert is held", |rows| rows.iter().any(|row| row.kind == "alert_faulty" && row.outcome == "failed"));
     rig.settled();
     assert_eq!((faulty.done(), rig.outbox.held()), (vec![2], 1));
     assert!(rig.metrics.text().contains("tokenwarden_lane_panics_total{lane=\"faulty\"} 3"), "{}", rig.metrics.text());
@@ -1101,23 +1103,23 @@ fn channel_that_panics_is_not_the_end_of_its_lane() {
 }
 
 #[test]
-fn revoker_that_panics_is_not_the_end_of_its_lane() {
+fn revoker_panic_does_not_end_its_lane() {
     let (folder, hook, faulty) = (tempfile::tempdir().expect("a folder"), Web::start(), Faulty::new(Fault::Panic));
     let rig = Rig::start(folder.path(), || webhook(&hook), Some(Arc::clone(&faulty) as _), quick());
     rig.take(&[1, 2].map(|number| incident(number, Mode::Enforce)));
     rig.settled();
-    assert_eq!((faulty.done(), rig.outbox.held()), (vec![2], 1), "it is requested again later");
+    assert_eq!((faulty.done(), rig.outbox.held()), (vec![2], 1), "the revocation is retried later");
     let outcomes = rig.revocations();
     assert_eq!(outcomes.iter().filter(|outcome| *outcome == "grant-1 failed").count(), 1, "{outcomes:?}");
     assert_eq!(outcomes.iter().filter(|outcome| *outcome == "grant-2 done").count(), 1, "{outcomes:?}");
-    let told = messages(&hook);
+    let sent = messages(&hook);
     let of_first: Vec<_> =
-        told.iter().filter(|(_, m)| m["token_id"] == "at-1").map(|(_, m)| &m["revocation"]).collect();
+        sent.iter().filter(|(_, m)| m["token_id"] == "at-1").map(|(_, m)| &m["revocation"]).collect();
     assert_eq!(of_first, ["waiting", "failed"]);
     rig.stop();
 }
 
-/// A store that panics at its first writes.
+/// A store that panics at its first three writes.
 #[derive(Default)]
 struct Panicky {
     store: MemoryStore,
@@ -1134,7 +1136,7 @@ impl Store for Panicky {
 
     async fn write(&self, rows: &Self::Rows) -> Result<(), StoreError> {
         let before = self.panics.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        assert!(before >= 3, "the store is not written yet");
+        assert!(before >= 3, "panic while writing");
         self.store.write(rows).await
     }
 }
@@ -1159,30 +1161,33 @@ fn lane_that_panics_is_restarted_with_back_off() {
         settings: quick(),
     };
     let running = deliverer.start(runtime.handle());
-    outbox.take(&[incident(7, Mode::Shadow)]).expect("it is stored");
+    outbox.take(&[incident(7, Mode::Shadow)]).expect("the item is stored");
     let panics = |count: usize| format!("tokenwarden_lane_panics_total{{lane=\"rows\"}} {count}");
     let is_unready = || health.holds(Condition::Lane, clock.now_millis());
     for count in 1..=3 {
-        let panicked = eventually(PATIENCE, "it panics", || metrics.text().contains(&panics(count)).then_some(()));
+        let panicked =
+            eventually(PATIENCE, "the lane panics", || metrics.text().contains(&panics(count)).then_some(()));
         assert!(panicked.is_some() && is_unready(), "{count}");
         std::thread::sleep(Duration::from_millis(50));
-        assert!(metrics.text().contains(&panics(count)), "it is not restarted before its time");
+        assert!(metrics.text().contains(&panics(count)), "the lane is not restarted before its back-off");
         clock.advance(Duration::from_secs(4));
     }
     let written = eventually(PATIENCE, "the row is written", || (!store.store.actions().is_empty()).then_some(()));
     assert!(written.is_some());
-    let recovered = eventually(PATIENCE, "it has recovered", || (!is_unready()).then_some(()));
+    let recovered = eventually(PATIENCE, "the lane has recovered", || (!is_unready()).then_some(()));
     assert!(recovered.is_some());
     runtime.block_on(running.stop(Duration::from_secs(5)));
 }
 
 #[test]
-fn call_that_hangs_fails_after_its_time() {
+fn hanging_call_fails_after_its_timeout() {
     let (folder, faulty) = (tempfile::tempdir().expect("a folder"), Faulty::new(Fault::Hang));
     let rig = Rig::start(folder.path(), || vec![Arc::clone(&faulty) as _], Some(Arc::clone(&faulty) as _), quick());
     rig.take(&[1, 2].map(|number| incident(number, Mode::Enforce)));
-    rig.until("the other goes out", |rows| rows.iter().any(|row| row.kind == "alert_faulty" && row.outcome == "done"));
-    assert_eq!(faulty.done(), [2, 2], "its revocation and its message");
+    rig.until("the other alert is sent", |rows| {
+        rows.iter().any(|row| row.kind == "alert_faulty" && row.outcome == "done")
+    });
+    assert_eq!(faulty.done(), [2, 2], "the revocation and the message of incident 2");
     let rows = rig.store.actions();
     let failed = rows.iter().find(|row| row.outcome == "retry").expect("a row");
     assert_eq!(failed.reason, "no answer within 60 s");
@@ -1208,23 +1213,23 @@ fn damaged_outbox_is_reported_once() {
         let text = rig.metrics.text();
         assert_eq!(text.contains("tokenwarden_outbox_damaged 1"), start == 1, "{text}");
         let reason = "outbox_damaged: lines of the outbox are damaged; alerts or revocations may be lost";
-        rig.wait("it is reported", || rig.unready() == [reason]);
+        rig.wait("the damage is reported", || rig.unready() == [reason]);
         if start == 2 {
             std::fs::remove_file(folder.path().join(DAMAGED_FILE)).expect("a copy");
             rig.clock.advance(Duration::from_secs(10));
-            rig.wait("it was looked at", || rig.unready().is_empty());
+            rig.wait("the condition is cleared", || rig.unready().is_empty());
         }
         rig.stop();
     }
     let requests = hook.requests().split_off(sent_before);
     let notices = requests.iter().filter(|request| request.body.contains("the outbox is damaged")).count();
-    assert_eq!((notices, requests.len()), (1, 3), "one notice, and the two incidents that can be read");
+    assert_eq!((notices, requests.len()), (1, 3), "one notice, and the two readable incidents");
 }
 
 #[test]
-fn one_process_has_the_outbox() {
+fn outbox_is_locked_by_one_process() {
     let folder = tempfile::tempdir().expect("a folder");
     let _first = Outbox::open(folder.path(), &[], clock()).expect("an outbox");
-    let error = Outbox::open(folder.path(), &[], clock()).err().expect("it is taken");
+    let error = Outbox::open(folder.path(), &[], clock()).err().expect("the outbox is in use");
     assert!(error.to_string().contains("another process has it"), "{error}");
 }

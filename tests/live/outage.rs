@@ -1,4 +1,4 @@
-//! Something that the service depends on is away: alerts and revocations go on, nothing is lost, and it can be stopped.
+//! Outages of ClickHouse and other services: alerts and revocations continue, no row is lost, and the service stops in time.
 
 use std::io::Write as _;
 use std::process::{ChildStdin, Stdio};
@@ -11,7 +11,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::support::process::{keep_one_rule, wait_for_port};
 use super::*;
 
-/// A ClickHouse server: the embedded engine and its HTTP endpoint in a process of their own.
+/// A ClickHouse server: a process with the embedded engine and its HTTP endpoint.
 struct ClickHouse {
     folder: tempfile::TempDir,
     port: u16,
@@ -19,7 +19,7 @@ struct ClickHouse {
 }
 
 impl ClickHouse {
-    /// A server that has run once, so that it has a password, and is down now.
+    /// A server that is down. It has run once, so that it has a password.
     fn prepared() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let port = free_port();
@@ -62,7 +62,7 @@ impl ClickHouse {
         }
     }
 
-    /// Connections are accepted, by the system, and nothing answers; until [`Self::answer`].
+    /// Suspends the process: the system accepts connections, and there is no response until [`Self::answer`].
     fn hang(&self) {
         self.signal("-STOP");
     }
@@ -97,7 +97,7 @@ impl Drop for ClickHouse {
     }
 }
 
-/// The first line that `/readyz` gives, whatever its status.
+/// First line of `/readyz`, with any status.
 fn readiness(service: &Service) -> String {
     let url = format!("http://127.0.0.1:{}/readyz", service.admin);
     blocking(async { reqwest::get(&url).await?.text().await }).unwrap_or_default()
@@ -110,7 +110,7 @@ fn until_unready(service: &Service, condition: &str) {
     assert!(found.is_some(), "{}\n{}", readiness(service), service.log());
 }
 
-/// Offsets committed by the service, of all partitions together.
+/// Sum of the committed offsets of all partitions.
 fn committed(kafka: &Kafka) -> i64 {
     let consumer: BaseConsumer = kafka.client().set("group.id", "tokenwarden").create().expect("a client");
     let mut partitions = TopicPartitionList::new();
@@ -123,11 +123,11 @@ fn committed(kafka: &Kafka) -> i64 {
         .sum()
 }
 
-/// Waits until the incident of `person` is in the outbox, and says how long that took.
+/// Waits until the incident of `person` is in the outbox. Returns the time waited.
 fn until_in_outbox(service: &Service, person: &str) -> Duration {
     let began = Instant::now();
     let journal = service.folder.join("outbox of one/journal.ndjson");
-    let found = eventually(Duration::from_secs(20), "it is in the outbox", || {
+    let found = eventually(Duration::from_secs(20), "the incident is in the outbox", || {
         read(&journal).contains(&format!("grant-{person}")).then_some(())
     });
     assert!(found.is_some(), "{person}: {}", service.log());
@@ -135,7 +135,7 @@ fn until_in_outbox(service: &Service, person: &str) -> Duration {
 }
 
 #[test]
-fn clickhouse_away_delays_no_alert_and_loses_no_row() {
+fn clickhouse_outage_delays_no_alert() {
     let (folder, kafka, receivers) = staged();
     let mut server = ClickHouse::prepared();
     server.configure(folder.path());
@@ -147,12 +147,12 @@ fn clickhouse_away_delays_no_alert_and_loses_no_row() {
         ledger.theft(person);
         ledger.send(&kafka);
         let took = until_in_outbox(service, person);
-        // An idle machine takes half a second; what this test must not see is a wait for the store.
+        // An idle machine takes 0.5 s. A wait for the store would take much longer.
         assert!(took < Duration::from_secs(5), "{person}: {took:?}");
         receivers.wait_for(person);
     };
 
-    // Down from the start.
+    // Down at the start.
     let service = Service::start(folder.path(), free_port());
     assert_eq!(service.page("/healthz"), "ok\n");
     ledger.ordinary(500);
@@ -160,7 +160,7 @@ fn clickhouse_away_delays_no_alert_and_loses_no_row() {
     strike(&mut ledger, &service, "ana");
     until_unready(&service, "store: ");
     assert_eq!(committed(&kafka), 0, "nothing is stored, so nothing is done");
-    // Killed while all rows wait.
+    // Killed while all rows wait in the spool.
     service.kill();
     let service = Service::start(folder.path(), free_port());
     server.start();
@@ -174,7 +174,7 @@ fn clickhouse_away_delays_no_alert_and_loses_no_row() {
     };
     stored(&service, &ledger);
 
-    // It hangs: it takes connections, and answers nothing.
+    // ClickHouse hangs: it accepts connections and does not respond.
     server.hang();
     ledger.ordinary(500);
     ledger.send(&kafka);
@@ -183,7 +183,7 @@ fn clickhouse_away_delays_no_alert_and_loses_no_row() {
     server.answer();
     stored(&service, &ledger);
 
-    // Gone, and back.
+    // ClickHouse is killed and restarted.
     server.kill();
     ledger.ordinary(500);
     strike(&mut ledger, &service, "cem");
@@ -194,7 +194,7 @@ fn clickhouse_away_delays_no_alert_and_loses_no_row() {
     assert_eq!(receivers.heard(), [3, 3, 3], "each theft once, also what was judged again after the kill");
 }
 
-/// What is wrong when the service is asked to stop.
+/// Outage while the service is stopped.
 #[derive(Clone, Copy, Debug)]
 enum Outage {
     StoreDown,
@@ -220,16 +220,16 @@ fn sigterm_ends_the_service_within_10_s_in_every_outage() {
         Outage::RevokerHangs,
         Outage::Rebuilding,
     ] {
-        stop_amid(outage);
+        stop_during(outage);
     }
 }
 
 #[test]
 fn sigterm_ends_the_service_while_clickhouse_hangs() {
-    stop_amid(Outage::StoreHangs);
+    stop_during(Outage::StoreHangs);
 }
 
-fn stop_amid(outage: Outage) {
+fn stop_during(outage: Outage) {
     let (folder, mut kafka, receivers) = staged();
     let mut server = ClickHouse::prepared();
     server.configure(folder.path());
@@ -259,7 +259,7 @@ fn stop_amid(outage: Outage) {
         Outage::StoreHangs => {
             service.until("SELECT uniqExact(event_id) FROM token_events", &ledger.ids.len().to_string());
             server.hang();
-            // Stopped before anybody has noticed.
+            // Stopped before the outage is detected.
             ledger.ordinary(500);
             ledger.send(&kafka);
             std::thread::sleep(Duration::from_secs(2));

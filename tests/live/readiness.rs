@@ -1,8 +1,8 @@
-//! `/readyz` of the running service, as an orchestrator asks it, while Kafka comes and goes.
+//! `/readyz` of the running service while Kafka is unavailable and available.
 
 use super::*;
 
-/// The status and the text of the page, as they are now.
+/// Status and body of `/readyz`.
 fn readyz(service: &Service) -> (u16, String) {
     let url = format!("http://127.0.0.1:{}/readyz", service.admin);
     let asked = blocking(async {
@@ -12,7 +12,7 @@ fn readyz(service: &Service) -> (u16, String) {
     asked.unwrap_or_default()
 }
 
-/// Waits until `/readyz` answers 503 with a line that begins with `condition`.
+/// Waits until `/readyz` returns 503 with a line that begins with `condition`.
 fn until_unready(service: &Service, condition: &str) {
     let found = eventually(Duration::from_secs(40), condition, || {
         let (status, text) = readyz(service);
@@ -35,19 +35,19 @@ fn readyz_follows_assignment_and_the_broker() {
     ledger.ordinary(500);
     ledger.send(&kafka);
 
-    // Nobody gets a partition while a member of the group has not given up its own.
+    // No member gets a partition while another member of the group has not released its own.
     let held = kafka.hold_group("tokenwarden", TOPIC);
     let service = Service::start(folder.path(), free_port());
     assert_eq!(service.page("/healthz"), "ok\n");
     until_unready(&service, "no_partitions: ");
-    assert_eq!(service.page("/healthz"), "ok\n", "a restart mends nothing");
+    assert_eq!(service.page("/healthz"), "ok\n", "a restart does not help");
     drop(held);
     assert_eq!(service.page("/readyz"), "ok\n");
     service.until("SELECT uniqExact(event_id) FROM token_events", "500");
 
     let began = Instant::now();
     kafka.stop();
-    assert_eq!(readyz(&service).0, 200, "a moment without a broker is nothing");
+    assert_eq!(readyz(&service).0, 200, "a short outage of the broker is not reported");
     until_unready(&service, "broker: ");
     assert!(began.elapsed() > Duration::from_secs(13), "{:?}", began.elapsed());
     assert_eq!(service.page("/healthz"), "ok\n");
