@@ -26,8 +26,6 @@ pub enum Class {
     Session,
     /// A part of a tenant, for example an organization.
     Realm,
-    AllOfUser,
-    AllOfApp,
     Binding,
     Fingerprint,
     Address,

@@ -21,11 +21,10 @@ pub fn take_note(state: &mut State, event: &Event<'_>, keys: &Keys, subject: Sub
         Kind::Use | Kind::Refreshed => {}
         Kind::Issued => issued(memory, event, keys, subject),
         Kind::Revoked => revoked(memory, event, keys, subject),
-        Kind::SessionEnded => {
-            let of_all = All::of(event, keys).map(|all| all.key(OfAll::Sessions));
-            let key = of_all.or(keys.session).unwrap_or(keys.token);
-            memory.ends.end_session(key, at);
-        }
+        Kind::SessionEnded => match All::of(event, keys) {
+            Some(all) => memory.ends.end_all_sessions(all.key(OfAll::Sessions), at),
+            None => memory.ends.end_session(keys.session.unwrap_or(keys.token), at),
+        },
         Kind::Confirmed => {
             if !state.settings.confirmed {
                 return;
@@ -89,7 +88,7 @@ fn revoked(memory: &mut Memory, event: &Event<'_>, keys: &Keys, subject: Subject
     let Subject { baseline, at, .. } = subject;
     if let Some(all) = All::of(event, keys) {
         let what = if event.token_type == TokenType::Refresh { OfAll::OauthTokens } else { OfAll::Everything };
-        return memory.ends.revoke(all.key(what), at);
+        return memory.ends.revoke_all(all.key(what), at);
     }
     let facts = event.facts.as_deref();
     if facts.is_some_and(|facts| facts.renewed) {
@@ -139,18 +138,20 @@ impl All {
     fn of(event: &Event<'_>, keys: &Keys) -> Option<Self> {
         match event.facts.as_ref()?.concerns {
             Concerns::Token => None,
-            Concerns::User => event.user_id.as_deref().map(|user| Self::of_user(user, keys)),
-            Concerns::App => event.app_id.as_deref().map(|app| Self::of_app(app, keys)),
+            Concerns::User => keys.user.map(Self::of_user),
+            Concerns::App => event.app_id.as_ref().map(|_| Self::of_app(keys)),
             Concerns::Role => Self::of_role(event, keys),
         }
     }
 
-    fn of_user(user: &str, keys: &Keys) -> Self {
-        Self(keys.scope.name(Class::AllOfUser, user.as_bytes()))
+    /// The key of the user, which is of one tenant.
+    const fn of_user(user: u64) -> Self {
+        Self(user)
     }
 
-    fn of_app(app: &str, keys: &Keys) -> Self {
-        Self(keys.scope.name(Class::AllOfApp, app.as_bytes()))
+    /// The application as this tenant uses it: its key alone is the same for all tenants.
+    const fn of_app(keys: &Keys) -> Self {
+        Self(keys.app ^ keys.tenant.rotate_left(32))
     }
 
     /// Of the role whose session the event's token is.
@@ -183,11 +184,11 @@ pub fn reinstate(ends: &mut Ends, event: &Event<'_>, keys: &Keys) {
     if let Some(token) = &facts.reinstated_token {
         ends.reinstate(keys.scope.name(Class::Token, token.as_str().as_bytes()));
     }
-    let user = facts.reinstated_user.as_deref().map(|user| All::of_user(user, keys));
+    let user = facts.reinstated_user.as_deref().map(|user| All::of_user(keys.scope.name(Class::User, user.as_bytes())));
     let role = facts.reinstated_role.as_deref().map(|role| All::role(role, keys));
     for all in [user, role].into_iter().flatten() {
         for what in [OfAll::Everything, OfAll::Sessions, OfAll::OauthTokens] {
-            ends.reinstate(all.key(what));
+            ends.reinstate_all(all.key(what));
         }
     }
 }
@@ -196,13 +197,16 @@ pub fn reinstate(ends: &mut Ends, event: &Event<'_>, keys: &Keys) {
 fn ended_with_all(ends: &mut Ends, enriched: &EnrichedEvent<'_>, since: Option<i64>, latest: i64) -> Ended {
     let EnrichedEvent { event, keys, .. } = enriched;
     let mut ended = Ended::default();
+    if !ends.has_all() {
+        return ended;
+    }
     let Some(since) = event.issued_at.map(crate::event::Timestamp::millis).or(since) else { return ended };
-    let user = event.user_id.as_deref().map(|user| All::of_user(user, keys));
-    let app = event.app_id.as_deref().map(|app| All::of_app(app, keys));
+    let user = keys.user.map(All::of_user);
+    let app = event.app_id.as_ref().map(|_| All::of_app(keys));
     let role = All::of_role(event, keys);
     for all in [user, app, role].into_iter().flatten() {
         for key in all.keys(event.token_type).into_iter().flatten() {
-            let found = ends.of(key, latest);
+            let found = ends.of_all(key, latest);
             let by_then = |at: i64| if since < at { at } else { 0 };
             ended.revoked_at = earlier(ended.revoked_at, by_then(found.revoked_at));
             ended.session_ended_at = earlier(ended.session_ended_at, by_then(found.session_ended_at));

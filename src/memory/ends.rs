@@ -3,6 +3,7 @@
 use super::generations::Generations;
 
 const TOKENS_MAX: usize = 1 << 20;
+const ALL_MAX: usize = 1 << 18;
 const GRANTS_MAX: usize = 1 << 18;
 const ALIASES_MAX: usize = 1 << 20;
 const EXCHANGED_MAX: usize = 1 << 20;
@@ -27,6 +28,8 @@ pub struct EndedGrant {
 pub struct Ends {
     /// Ends of tokens and of sessions, by key.
     tokens: Generations<Ended>,
+    /// Ends of all tokens or all sessions of a user or an application, by key.
+    all: Generations<Ended>,
     /// Ends of grants, by key of the baseline.
     grants: Generations<EndedGrant>,
     /// The other name of a token if its provider uses two, in both directions.
@@ -39,6 +42,7 @@ impl Default for Ends {
     fn default() -> Self {
         Self {
             tokens: Generations::new(TOKENS_MAX),
+            all: Generations::new(ALL_MAX),
             grants: Generations::new(GRANTS_MAX),
             aliases: Generations::new(ALIASES_MAX),
             exchanged: Generations::new(EXCHANGED_MAX),
@@ -50,19 +54,24 @@ impl Ends {
     /// Whether nothing has ended yet.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.tokens.is_empty()
+        self.tokens.is_empty() && self.all.is_empty()
+    }
+
+    /// All tokens or sessions of some user or application have ended.
+    #[must_use]
+    pub fn has_all(&self) -> bool {
+        !self.all.is_empty()
     }
 
     /// End of the token or session of `key`. An end after `latest` was stored under a wrong clock and is limited to
     /// `latest`.
     pub fn of(&mut self, key: u64, latest: i64) -> Ended {
-        let Some(found) = self.tokens.get(key) else { return Ended::default() };
-        let ended =
-            Ended { revoked_at: found.revoked_at.min(latest), session_ended_at: found.session_ended_at.min(latest) };
-        if *found != ended {
-            self.tokens.insert(key, ended);
-        }
-        ended
+        limited(&mut self.tokens, key, latest)
+    }
+
+    /// The last end of all tokens or sessions of the user or application of `key`, limited likewise.
+    pub fn of_all(&mut self, key: u64, latest: i64) -> Ended {
+        limited(&mut self.all, key, latest)
     }
 
     /// End of the grant of `key`.
@@ -87,9 +96,27 @@ impl Ends {
         ended.session_ended_at = earlier(ended.session_ended_at, at);
     }
 
+    /// Records the revocation of all tokens that the user or application of `key` has at that time. The latest time
+    /// counts: tokens issued since an earlier one end with it.
+    pub fn revoke_all(&mut self, key: u64, at: i64) {
+        let ended = self.all.entry(key, Ended::default);
+        ended.revoked_at = ended.revoked_at.max(at);
+    }
+
+    /// Records the end of all sessions that the user or application of `key` has at that time. The latest time counts.
+    pub fn end_all_sessions(&mut self, key: u64, at: i64) {
+        let ended = self.all.entry(key, Ended::default);
+        ended.session_ended_at = ended.session_ended_at.max(at);
+    }
+
     /// Removes the end under `key`: the provider has reinstated it.
     pub fn reinstate(&mut self, key: u64) {
         self.tokens.remove(key);
+    }
+
+    /// Removes the end of all tokens and sessions of the user or application of `key`.
+    pub fn reinstate_all(&mut self, key: u64) {
+        self.all.remove(key);
     }
 
     /// Records that two keys belong to one token. The last pair counts.
@@ -132,6 +159,17 @@ impl Ends {
     }
 }
 
+/// The end of `key`, with times after `latest` limited to it.
+fn limited(ends: &mut Generations<Ended>, key: u64, latest: i64) -> Ended {
+    let Some(found) = ends.get(key) else { return Ended::default() };
+    let ended =
+        Ended { revoked_at: found.revoked_at.min(latest), session_ended_at: found.session_ended_at.min(latest) };
+    if *found != ended {
+        ends.insert(key, ended);
+    }
+    ended
+}
+
 /// The earlier of two times; 0 means none.
 #[must_use]
 pub const fn earlier(one: i64, other: i64) -> i64 {
@@ -155,6 +193,20 @@ mod tests {
         assert_eq!(ends.of_grant(3, i64::MAX), Some(EndedGrant { at: 20, by: 20 }));
         ends.revive_grant(3);
         assert_eq!(ends.of_grant(3, i64::MAX), None);
+    }
+
+    #[test]
+    fn end_of_all_sessions_counts_from_its_latest_report() {
+        let mut ends = Ends::default();
+        for at in [20, 40, 30] {
+            ends.end_all_sessions(1, at);
+            ends.revoke_all(2, at);
+        }
+        assert_eq!(ends.of_all(1, i64::MAX), Ended { revoked_at: 0, session_ended_at: 40 });
+        assert_eq!(ends.of_all(2, i64::MAX), Ended { revoked_at: 40, session_ended_at: 0 });
+        assert_eq!(ends.of(1, i64::MAX), Ended::default(), "a session of the same number is another thing");
+        ends.reinstate_all(2);
+        assert_eq!(ends.of_all(2, i64::MAX), Ended::default());
     }
 
     #[test]
