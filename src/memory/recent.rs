@@ -3,12 +3,15 @@
 /// Keys of 64 bits per cache line, and of 32 bits.
 const WAYS: usize = 8;
 const HALF_WAYS: usize = 16;
+/// Events stored for each id that is stored: ids are only counted, and their table stays in a cache of the processor.
+const EVENTS_PER_ID: usize = 16;
 
 /// About `max` recent events by identity, in sets of eight that the identity selects. The oldest of a set is evicted,
 /// so one memory access checks and stores. An event stays until eight others have entered its set: 95 % of those from
 /// `max`/2 events ago are left, and all but 10 in a million of those from `max`/8 ago (Poisson distribution).
 ///
-/// Ids are stored separately, only to count their reuse. Events of one id do not evict each other.
+/// Ids are stored separately, only to count their reuse among the last `max`/16 events. Events of one id do not evict
+/// each other.
 #[derive(Debug)]
 pub struct Recent {
     events: Vec<Place<u64, WAYS>>,
@@ -37,7 +40,10 @@ impl Recent {
     #[must_use]
     pub fn new(max: usize) -> Self {
         let places = |ways: usize| max.div_ceil(ways).next_power_of_two();
-        Self { events: vec![Place([0; WAYS]); places(WAYS)], ids: vec![Place([0; HALF_WAYS]); places(HALF_WAYS)] }
+        Self {
+            events: vec![Place([0; WAYS]); places(WAYS)],
+            ids: vec![Place([0; HALF_WAYS]); places(HALF_WAYS * EVENTS_PER_ID)],
+        }
     }
 
     /// Prefetches the sets of an event and its id. The returned value has no meaning.
@@ -87,7 +93,7 @@ mod tests {
                 assert!(recent.contains(hash(before)), "{before} came a sixteenth of the room ago");
             }
         }
-        assert_eq!((recent.events.len() * WAYS, recent.ids.len() * HALF_WAYS), (1 << 12, 1 << 12));
+        assert_eq!((recent.events.len() * WAYS, recent.ids.len() * HALF_WAYS), (1 << 12, 1 << 8));
         assert!(!recent.contains(hash(3)), "what came long ago is forgotten");
         assert!(!recent.contains(0));
         recent.insert(0, 0);
