@@ -73,8 +73,9 @@ pub struct Clock {
     appended: i64,
     /// Times taken so far.
     taken: u32,
-    /// Each of another subject, the latest last.
+    /// Each of another subject, and the place that the next one takes.
     last: [Claim; LAST],
+    next: usize,
     watermark: i64,
     /// The earliest of the running batch, in their order.
     earliest: [i64; STRAYS],
@@ -104,6 +105,7 @@ impl Clock {
             taken: 0,
             appended: 0,
             last: [Claim::default(); LAST],
+            next: 0,
             watermark: 0,
             earliest: [i64::MAX; STRAYS],
             events: 0,
@@ -149,7 +151,8 @@ impl Clock {
         if let Some(agreed) = votes.agreed(at, now) {
             (self.now, self.newest) = (Some(agreed), agreed);
             self.last = [Claim::default(); LAST];
-            self.last[LAST - 1] = Claim { subject: 0, at: agreed };
+            self.last[0] = Claim { subject: 0, at: agreed };
+            self.next = 1;
             self.watermark = self.watermark.min(agreed);
             (self.events, self.earliest) = (0, [i64::MAX; STRAYS]);
             self.pace.restart(agreed);
@@ -165,9 +168,13 @@ impl Clock {
             return;
         }
         // One subject, however often it speaks, has one of the places.
-        let place = self.last.iter().position(|claim| claim.subject == by.subject && claim.at != 0).unwrap_or(0);
-        self.last[place..].rotate_left(1);
-        self.last[LAST - 1] = Claim { subject: by.subject, at };
+        let place = self.last.iter().position(|claim| claim.subject == by.subject && claim.at != 0);
+        let place = place.unwrap_or_else(|| {
+            let place = self.next;
+            self.next = (place + 1) % LAST;
+            place
+        });
+        self.last[place] = Claim { subject: by.subject, at };
         self.newest = self.newest.max(at);
         self.taken = self.taken.wrapping_add(1).max(1);
         let now = match self.now {
