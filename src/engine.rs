@@ -372,11 +372,11 @@ fn sighted(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>, sub
         notes::learn_names(&mut state.memory.ends, enriched);
         return quiet(state);
     }
-    let (judged, lesson) = if is_seed {
-        (Judged::nothing(state.settings.prior_log_odds), None)
+    let mut lesson = None;
+    let judged = if is_seed {
+        Judged::nothing(state.settings.prior_log_odds)
     } else {
-        let (judged, lesson) = judge::judge(&mut state.memory, &mut state.undo, &state.settings, &scene);
-        (judged, Some(lesson))
+        judge::judge(&mut state.memory, &mut state.undo, &state.settings, &scene, &mut lesson)
     };
     state.counters.late += u64::from(judged.late);
     let weighed = weighed(state, rules, &scene, &judged, findings);
@@ -384,12 +384,12 @@ fn sighted(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>, sub
         Standing::Use => {
             state.undo.accept();
             note_minute(&mut state.memory, baseline, minute);
-            match lesson {
+            match &lesson {
                 Some(lesson) => {
                     if lesson.begins_visit {
                         state.budget.count_visit(sighting.tenant);
                     }
-                    learn::learn(&mut state.memory, &scene, &lesson);
+                    learn::learn(&mut state.memory, &scene, lesson);
                 }
                 None => learn_first_visit(&mut state.memory, &scene),
             }
@@ -528,6 +528,11 @@ fn weighed(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judge
 /// From the judgement to what the outside is to see of it.
 fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judged, weighed: Weighed) -> Outcome {
     let Weighed { by_odds, mut signals, findings } = weighed;
+    if by_odds == Verdict::Allow && signals.is_empty() && findings.is_empty() {
+        // Most events: no incident, no budget, no action.
+        let (log_odds, p_value) = (judged.log_odds, state.tail.p_value(judged.log_odds));
+        return Outcome { log_odds, p_value, mode: Mode::Shadow, ..quiet(state) };
+    }
     let most = if scene.standing == Standing::Attempt { Verdict::Watch } else { Verdict::Revoke };
     let by_odds = by_odds.min(most);
     let settings = &state.settings;

@@ -28,6 +28,9 @@ pub fn look_ahead<'a>(events: impl Iterator<Item = (&'a State, &'a EnrichedEvent
         if !event.event.kind.is_sighting() || event.event.expires_at.is_none() {
             touched ^= state.memory.expiries.get(event.keys.token).map_or(0, |at| *at as u64);
         }
+        if event.event.kind == Kind::Refreshed {
+            touched ^= u64::from(state.memory.ends.was_exchanged(event.keys.token));
+        }
     }
     let mut found: SmallVec<[_; GROUP]> = SmallVec::new();
     // A user is asked for where a visit begins, and where a token is new.

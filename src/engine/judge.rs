@@ -238,7 +238,13 @@ impl Judged {
 
 /// Judges a sighting of a token that has, or gets, a baseline. Changes nothing but that baseline's holders, hour and
 /// visit, all of which `undo` can put back; the rest is in the lesson that it returns.
-pub fn judge(memory: &mut Memory, undo: &mut Undo, settings: &Settings, scene: &Scene<'_>) -> (Judged, Lesson) {
+pub fn judge(
+    memory: &mut Memory,
+    undo: &mut Undo,
+    settings: &Settings,
+    scene: &Scene<'_>,
+    lesson: &mut Option<Lesson>,
+) -> Judged {
     let Scene { sighting, enriched, .. } = scene;
     let event = &enriched.event;
     let at = sighting.at;
@@ -290,22 +296,34 @@ pub fn judge(memory: &mut Memory, undo: &mut Undo, settings: &Settings, scene: &
         turn.begin_visit(baseline, visit, user, others);
     }
     failpoint(Failpoint::Terms);
-    let mut learns = Learns { first, ..Learns::default() };
+    // Made where it stays.
+    let lesson = lesson.insert(Lesson {
+        place,
+        is_new: scene.place.is_none(),
+        visit: number,
+        begins_visit: user.is_some(),
+        kind,
+        log_odds: 0.0,
+        gone_on,
+        late,
+        learns: Learns { first, ..Learns::default() },
+    });
+    let learns = &mut lesson.learns;
     if event.kind == EventKind::Use && event.endpoint.is_some() {
         learns.route = term::route::weight(visit.count_route(enriched.route.key));
         if learns.route > 0.0 {
-            turn.route(baseline, visit, others, &mut learns);
+            turn.route(baseline, visit, others, learns);
         }
         learns.area = visit.enter_area(enriched.route.area);
         if learns.area {
             turn.area(baseline, visit, others);
         }
     }
-    turn.switch(baseline, others, &mut learns);
-    turn.volume(baseline, others, &mut learns);
+    turn.switch(baseline, others, learns);
+    turn.volume(baseline, others, learns);
     turn.lifecycle(baseline, visit, others, gone_on);
     if turn.changed {
-        turn.fan(baseline, visit, others, &mut learns);
+        turn.fan(baseline, visit, others, learns);
     }
     let judged = sum_up(baseline, visit, &turn, settings, late);
     failpoint(Failpoint::Sum);
@@ -316,19 +334,8 @@ pub fn judge(memory: &mut Memory, undo: &mut Undo, settings: &Settings, scene: &
     visit.log_odds_max = visit.log_odds_max.max(judged.log_odds as f32);
     // A company's move explains why many are strange together, and a colleague why one is; neither proves that somebody is
     // the owner.
-    let log_odds = judged.log_odds - judged.together - judged.colleague;
-    let lesson = Lesson {
-        place,
-        is_new: scene.place.is_none(),
-        visit: number,
-        begins_visit: user.is_some(),
-        kind,
-        log_odds,
-        gone_on,
-        late,
-        learns,
-    };
-    (judged, lesson)
+    lesson.log_odds = judged.log_odds - judged.together - judged.colleague;
+    judged
 }
 
 /// All that the turn has found of a holder.

@@ -303,8 +303,10 @@ super::touch!(Baseline: touch_beginnings, touched_beginnings {
 pub struct KeptBaseline {
     contexts: [Context; CONTEXTS_MAX],
     contexts_len: usize,
-    /// Only a refresh and a use of another token change it: where the event is neither it is not kept.
-    refreshes: KeptRefreshes,
+    /// Whether `refreshes` was kept. Only a refresh and a use of another token change them.
+    with_refreshes: bool,
+    /// `None`: the baseline had none.
+    refreshes: Option<Refreshes>,
     hour: Hour,
     open: [Option<NonZeroU32>; VISITS_MAX],
     open_keys: [u8; VISITS_MAX],
@@ -315,14 +317,6 @@ pub struct KeptBaseline {
     binding_streak: u8,
     /// What the end of an hour changes, where one has ended.
     habits: Option<KeptHabits>,
-}
-
-#[derive(Clone, Debug)]
-#[allow(clippy::large_enum_variant, reason = "one exists, and keeping allocates nothing")]
-enum KeptRefreshes {
-    NotKept,
-    /// `None`: the baseline had none.
-    Kept(Option<Refreshes>),
 }
 
 #[derive(Clone, Debug)]
@@ -341,7 +335,8 @@ impl Default for KeptBaseline {
         Self {
             contexts: [Context::born(0, 0, 0, 0); CONTEXTS_MAX],
             contexts_len: 0,
-            refreshes: KeptRefreshes::NotKept,
+            with_refreshes: false,
+            refreshes: None,
             hour: Hour::begin(0, 0),
             open: [None; VISITS_MAX],
             open_keys: [0; VISITS_MAX],
@@ -361,25 +356,29 @@ impl KeptBaseline {
         let len = baseline.contexts.len();
         self.contexts[..len].copy_from_slice(&baseline.contexts);
         self.contexts_len = len;
-        self.refreshes = if for_refresh {
-            KeptRefreshes::Kept(baseline.refreshes.as_deref().cloned())
-        } else {
-            KeptRefreshes::NotKept
-        };
+        self.with_refreshes = for_refresh;
+        if for_refresh {
+            self.refreshes = baseline.refreshes.as_deref().cloned();
+        }
         self.hour = baseline.hour;
         (self.open, self.open_keys) = (baseline.open, baseline.open_keys);
         (self.last_at, self.behind) = (baseline.last_at, baseline.behind);
         self.token = baseline.token;
         (self.binding, self.binding_streak) = (baseline.binding, baseline.binding_streak);
-        self.habits = baseline.begins_hour(at).then(|| KeptHabits {
-            grown: baseline.grown.as_deref().cloned(),
-            calls: baseline.calls,
-            objects: baseline.objects,
-            bytes: baseline.bytes,
-            reads: baseline.reads,
-            all_calls: baseline.all_calls,
-            burst_day: baseline.burst_day,
-        });
+        // By branches, so that what is not kept is not copied either.
+        if baseline.begins_hour(at) {
+            self.habits = Some(KeptHabits {
+                grown: baseline.grown.as_deref().cloned(),
+                calls: baseline.calls,
+                objects: baseline.objects,
+                bytes: baseline.bytes,
+                reads: baseline.reads,
+                all_calls: baseline.all_calls,
+                burst_day: baseline.burst_day,
+            });
+        } else {
+            self.habits = None;
+        }
     }
 
     pub fn put_back(&self, baseline: &mut Baseline) {
@@ -389,8 +388,8 @@ impl KeptBaseline {
         } else {
             baseline.contexts = contexts.into();
         }
-        if let KeptRefreshes::Kept(refreshes) = &self.refreshes {
-            baseline.refreshes = refreshes.clone().map(Box::new);
+        if self.with_refreshes {
+            baseline.refreshes = self.refreshes.clone().map(Box::new);
         }
         baseline.hour = self.hour;
         (baseline.open, baseline.open_keys) = (self.open, self.open_keys);

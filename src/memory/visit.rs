@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
+use std::ops::{Deref, DerefMut};
 
 use super::blocks::Blocks;
 
@@ -25,6 +26,27 @@ const AREAS_FEW: usize = 4;
 #[derive(Clone, Debug, PartialEq)]
 #[repr(align(64))]
 pub struct Visit {
+    core: Core,
+    more: Option<Box<More>>,
+}
+
+impl Deref for Visit {
+    type Target = Core;
+
+    fn deref(&self) -> &Core {
+        &self.core
+    }
+}
+
+impl DerefMut for Visit {
+    fn deref_mut(&mut self) -> &mut Core {
+        &mut self.core
+    }
+}
+
+/// All of a visit but what few visits have, so that it is copied as one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Core {
     pub baseline: u64,
     /// Of address, agent and fingerprint.
     pub key: u64,
@@ -68,7 +90,6 @@ pub struct Visit {
     route_calls: [u16; ROUTES_FEW],
     nobodys_calls: u16,
     areas: [u32; AREAS_FEW],
-    more: Option<Box<More>>,
     /// What others' calls and visits the owner's remembered routes and areas come to; worked out once.
     pub routes_remembered: Option<f32>,
     pub areas_remembered: Option<f32>,
@@ -79,25 +100,29 @@ super::touch!(Visit { key, calls, nobodys_calls });
 /// A visit as it was, to be put back. It has room of its own for all parts, so that keeping allocates nothing.
 #[derive(Clone, Debug)]
 pub struct KeptVisit {
-    visit: Visit,
+    core: Core,
     more: Option<More>,
 }
 
 impl Default for KeptVisit {
     fn default() -> Self {
-        Self { visit: Visit::NEW, more: None }
+        Self { core: Core::NEW, more: None }
     }
 }
 
 impl KeptVisit {
     pub fn keep(&mut self, visit: &Visit) {
-        self.visit = Visit { more: None, ..*visit };
-        self.more = visit.more.as_deref().copied();
+        self.core = visit.core;
+        // By branches, so that what few visits have is not copied for the others.
+        match &visit.more {
+            Some(more) => self.more = Some(**more),
+            None => self.more = None,
+        }
     }
 
     pub fn put_back(&self, visit: &mut Visit) {
         let room = visit.more.take();
-        *visit = Visit { more: None, ..self.visit };
+        visit.core = self.core;
         visit.more = self.more.map(|more| match room {
             Some(mut room) => {
                 *room = more;
@@ -116,8 +141,8 @@ struct More {
     areas: [u32; AREAS_MAX - AREAS_FEW],
 }
 
-impl Visit {
-    /// One that nothing is known of.
+impl Core {
+    /// Of a visit that nothing is known of.
     const NEW: Self = Self {
         baseline: 0,
         key: 0,
@@ -148,20 +173,24 @@ impl Visit {
         route_calls: [0; ROUTES_FEW],
         nobodys_calls: 0,
         areas: [0; AREAS_FEW],
-        more: None,
         routes_remembered: None,
         areas_remembered: None,
     };
+}
+
+impl Visit {
+    /// One that nothing is known of.
+    const NEW: Self = Self { core: Core::NEW, more: None };
 
     const fn has_ended(&self, watermark: i64) -> bool {
-        self.last_at + VISIT_GAP_MS <= watermark
+        self.core.last_at + VISIT_GAP_MS <= watermark
     }
 
     /// How often `route` has been called in this visit, this time included. Beyond so many routes all others count as one:
     /// a walk over ever more of them says less and less, as repeats do.
     pub fn count_route(&mut self, route: u32) -> u16 {
-        let calls = if let Some((place, _)) = place_of(&mut self.routes, route) {
-            &mut self.route_calls[place]
+        let calls = if let Some((place, _)) = place_of(&mut self.core.routes, route) {
+            &mut self.core.route_calls[place]
         } else {
             let More { routes, route_calls, .. } = &mut **self.more.get_or_insert_default();
             let place = place_of(routes, route).map_or(routes.len(), |(place, _)| place);
@@ -173,13 +202,13 @@ impl Visit {
 
     /// How often routes that hardly anybody calls have been weighed in this visit, this time included.
     pub const fn count_nobodys(&mut self) -> u16 {
-        self.nobodys_calls = self.nobodys_calls.saturating_add(1);
-        self.nobodys_calls
+        self.core.nobodys_calls = self.core.nobodys_calls.saturating_add(1);
+        self.core.nobodys_calls
     }
 
     /// Whether `area` is new to this visit.
     pub fn enter_area(&mut self, area: u32) -> bool {
-        let found = place_of(&mut self.areas, area);
+        let found = place_of(&mut self.core.areas, area);
         let found = found.or_else(|| place_of(&mut self.more.get_or_insert_default().areas, area));
         found.is_some_and(|(_, new)| new)
     }
@@ -281,7 +310,7 @@ impl Visits {
     /// Gives its place back. Its baseline may hold its number still, and finds there that the visit is no longer its own.
     pub fn close(&mut self, number: NonZeroU32) {
         let visit = self.get_mut(number);
-        (visit.baseline, visit.key, visit.more) = (0, 0, None);
+        (visit.core.baseline, visit.core.key, visit.more) = (0, 0, None);
         self.free.push(number);
     }
 
