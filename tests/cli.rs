@@ -85,8 +85,8 @@ fn a_wrong_configuration_ends_with_78_and_one_line_that_tells_where() {
     insta::assert_snapshot!(refused("[source.kafka]\nbrokers = 'x'\n[source.kafka.properties]\n'sasl.password' = 5"), @"tokenwarden: t.toml:4: `source.kafka.properties.sasl.password` must be a text in quotes, not something else");
     insta::assert_snapshot!(refused("[store]\nurl = 'embedded:data'\npasword_file = 'x'"), @"tokenwarden: t.toml:3: unknown key `store.pasword_file`; did you mean `password_file`?");
     insta::assert_snapshot!(refused("[source.file]\npath = '-'\n[source.kafka]\nbrokers = 'x'"), @"tokenwarden: t.toml:1: `source` has both kafka and file; keep one");
-    insta::assert_snapshot!(refused("[store]\nurl = 'tcp://clickhouse:9000'"), @"tokenwarden: t.toml:2: `store.url` is neither embedded:DIR nor http(s)://HOST:PORT");
-    insta::assert_snapshot!(refused("[store]\nurl = 'https://me:hunter2@clickhouse:8443'"), @"tokenwarden: t.toml:2: `store.url` holds a user or password: they belong in store.user and store.password_file");
+    insta::assert_snapshot!(refused("[store]\nurl = 'tcp://clickhouse:9000'"), @"tokenwarden: t.toml:2: `store.url` must be embedded:DIR or http(s)://HOST:PORT");
+    insta::assert_snapshot!(refused("[store]\nurl = 'https://me:hunter2@clickhouse:8443'"), @"tokenwarden: t.toml:2: `store.url` contains a user or password; set store.user and store.password_file instead");
     insta::assert_snapshot!(refused("[store]\npassword_file = 'none'"), @"tokenwarden: t.toml:2: cannot read `password_file` none: No such file or directory (os error 2)");
     let open = write(folder.path(), "open", "s3cret");
     std::fs::set_permissions(open, PermissionsExt::from_mode(0o644)).expect("permissions");
@@ -579,7 +579,7 @@ fn a_store_that_is_none_is_a_usage_mistake() {
     for arguments in [&["replay", "e.ndjson"][..], &["sql", "SELECT 1"]] {
         let output =
             tokenwarden(folder.path(), &[arguments, &["--store", "tcp://me:hunter2@clickhouse:9000"]].concat());
-        let said = "tokenwarden: --store is neither embedded:DIR nor http(s)://HOST:PORT\n";
+        let said = "tokenwarden: --store must be embedded:DIR or http(s)://HOST:PORT\n";
         assert_eq!((status(&output), stderr(&output).as_str()), (2, said));
     }
 }

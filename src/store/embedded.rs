@@ -1,13 +1,13 @@
-//! Whose an embedded directory is. One process owns it: holds the lock, runs the engine in it and serves it on
-//! loopback; every other process finds the owner's address and passwords in a file there, readable by the same user
-//! alone, and is a client like any other.
+//! Ownership of an embedded directory. One process owns it: it holds the lock, runs the engine and serves it on
+//! loopback. Every other process reads the owner's address and passwords from a file in the directory, which only the
+//! same user can read, and is an ordinary client.
 //!
 //! ```text
-//! DIR/lock            held (flock) by the owner, whose process number it says
-//! DIR/endpoint.json   where the owner listens, and the passwords; they stay over restarts
-//! DIR/clickhouse/     the engine's own
+//! DIR/lock            locked (flock) by the owner; contains its process number
+//! DIR/endpoint.json   address of the owner, and the passwords, which stay the same over restarts
+//! DIR/clickhouse/     data of the engine
 //! ```
-//! A process that is killed loses its lock with its life, so what it leaves behind is never mistaken for an owner.
+//! The lock ends with the process, so files of a killed owner are not taken for a running one.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
@@ -27,14 +27,14 @@ use super::endpoint::{self, Credentials};
 use super::engine::{Engine, EngineError, LibraryFile};
 use crate::port::StoreError;
 
-/// Name of the owner's user, who may do everything.
+/// User of the owner, with all rights.
 const OWNER: &str = "tokenwarden";
-/// Name of the user who only reads.
+/// User that can only read.
 const ANALYST: &str = "analyst";
-/// An owner that has just taken the lock needs this long, at most, to load the engine and to listen.
+/// Maximum time in which an owner that holds the lock loads the engine and begins to listen.
 const START_PATIENCE: Duration = Duration::from_secs(15);
 
-/// How to reach the engine of a directory.
+/// Address and passwords of a directory's engine.
 #[derive(Debug)]
 pub(super) struct Access {
     /// `http://127.0.0.1:PORT`.
@@ -43,8 +43,8 @@ pub(super) struct Access {
     pub analyst: (String, SecretString),
 }
 
-/// Held by the process that owns the directory. Dropping it ends the endpoint, closes the engine and only then lets
-/// go of the lock.
+/// Held by the process that owns the directory. Dropping it ends the endpoint, closes the engine and then releases the
+/// lock.
 #[derive(Debug)]
 pub(super) struct Owner {
     stop: Option<oneshot::Sender<()>>,
@@ -57,18 +57,18 @@ impl Drop for Owner {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(serving) = self.serving.take() {
-            // The thread ends by itself; what it had to say is in the log.
+            // The thread ends by itself and logs its errors.
             let _ = serving.join();
         }
-        // Nobody listens any more. Where the file cannot be written now, the lock says the same.
+        // No process listens now. If the file cannot be written, the free lock shows the same.
         let _ = read_endpoint(&self.directory)
             .and_then(|file| write_endpoint(&self.directory, &EndpointFile { url: String::new(), ..file }));
     }
 }
 
-/// Opens `directory` as its owner, or finds the owner. Blocks while the engine starts or the owner does.
+/// Opens `directory` as its owner, or finds the owner. Blocks while the engine or the owner starts.
 ///
-/// With `create`, makes the directory; without, one that holds no store is an error.
+/// With `create` the directory is created; otherwise a directory without a store is an error.
 pub(super) fn open(
     directory: &Path,
     library: Option<&LibraryFile>,
@@ -81,7 +81,7 @@ pub(super) fn open(
     } else if !engine_directory.is_dir() {
         return Err(StoreError::Permanent(format!("there is no embedded store in {}", directory.display())));
     }
-    // The engine takes relative paths from where it likes.
+    // The engine resolves relative paths against another directory.
     let engine_directory = fs::canonicalize(&engine_directory).map_err(|e| refused(directory, &e))?;
 
     let patience = START_PATIENCE.as_millis() / 50;
@@ -105,7 +105,7 @@ pub(super) fn open(
     )))
 }
 
-/// Takes the lock and writes our process number in; `None` where another process has it.
+/// Takes the lock and writes the process number into it; `None` if another process holds it.
 fn lock(directory: &Path) -> io::Result<Option<File>> {
     let path = directory.join("lock");
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
@@ -130,7 +130,8 @@ fn own(
         StoreError::Permanent("the embedded store needs the ClickHouse engine: set store.library".to_owned())
     })?;
     let file = match read_endpoint(directory) {
-        // The address is of an owner who is gone; whoever listens there now must not be told the password.
+        // The address belongs to an owner that has ended. Another process may listen there now and must not receive the
+        // password.
         Ok(file) => EndpointFile { url: String::new(), ..file },
         Err(_) => EndpointFile::new().map_err(|e| refused(directory, &e))?,
     };
@@ -138,7 +139,7 @@ fn own(
 
     let address = listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
     if !address.ip().is_loopback() {
-        let told = format!("store.listen is {address}: the embedded store listens on loopback alone");
+        let told = format!("store.listen is {address}: the embedded store listens only on loopback");
         return Err(StoreError::Permanent(told));
     }
     let (listener, address) = std::net::TcpListener::bind(address)
@@ -153,7 +154,8 @@ fn own(
     let file = EndpointFile { url: format!("http://{address}"), ..file };
     let credentials = file.credentials();
     let (stop, stopped) = oneshot::channel();
-    // A thread and a runtime of its own: the engine is closed whatever becomes of the caller's runtime.
+    // The endpoint has a thread and a runtime of its own, so that the engine is closed even if the caller's runtime
+    // ends.
     let serving = std::thread::Builder::new()
         .name("store-endpoint".to_owned())
         .spawn(move || serve(listener, engine, credentials, stopped))
@@ -173,11 +175,11 @@ fn serve(listener: std::net::TcpListener, engine: Engine, credentials: Credentia
         })
     });
     if let Err(error) = served {
-        tracing::error!(%error, "the embedded store's endpoint ended");
+        tracing::error!(%error, "the endpoint of the embedded store ended");
     }
 }
 
-/// Whether somebody listens there. Sends nothing: the passwords go out with queries only.
+/// Whether a process listens at `url`. Sends nothing: passwords are sent with queries only.
 fn answers(url: &str) -> bool {
     let address = url.strip_prefix("http://").and_then(|address| address.parse().ok());
     address.is_some_and(|address: SocketAddr| {
@@ -185,10 +187,10 @@ fn answers(url: &str) -> bool {
     })
 }
 
-/// `endpoint.json`.
+/// Content of `endpoint.json`.
 #[derive(Clone, Serialize, Deserialize)]
 struct EndpointFile {
-    /// Empty while nobody listens.
+    /// Empty while no process listens.
     url: String,
     user: String,
     password: String,
@@ -221,7 +223,7 @@ impl EndpointFile {
     }
 }
 
-/// 24 bytes of the system's randomness, in base64url.
+/// 24 random bytes of the operating system, in base64url.
 fn random_password() -> io::Result<String> {
     let mut bytes = [0; 24];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
@@ -232,10 +234,10 @@ fn read_endpoint(directory: &Path) -> io::Result<EndpointFile> {
     Ok(serde_json::from_slice(&fs::read(directory.join("endpoint.json"))?)?)
 }
 
-/// Replaces the file at once, so that nobody reads half of it.
+/// Replaces the file atomically, so that a reader never sees a part of it.
 fn write_endpoint(directory: &Path, file: &EndpointFile) -> io::Result<()> {
     let partial = directory.join("endpoint.json.partial");
-    // One that a killed process left may have other rights.
+    // A file left by a killed process may have other permissions.
     let _ = fs::remove_file(&partial);
     let mut to = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
     serde_json::to_writer_pretty(&mut to, file)?;
@@ -243,7 +245,7 @@ fn write_endpoint(directory: &Path, file: &EndpointFile) -> io::Result<()> {
     fs::rename(partial, directory.join("endpoint.json"))
 }
 
-/// The directory cannot be used, and why: not writable, no space, not a directory.
+/// The error for a directory that cannot be used, with its cause.
 fn refused(directory: &Path, error: &io::Error) -> StoreError {
     let told = format!("the embedded store {} cannot be used: {error}", directory.display());
     match error.kind() {

@@ -1,8 +1,8 @@
-//! ClickHouse's HTTP interface over the engine in this process: enough of it for the `clickhouse` crate, curl and
-//! Grafana (<https://clickhouse.com/docs/interfaces/http>). It listens on loopback alone and answers nobody without
-//! one of its two passwords: the owner's, or the analysts', who only read.
+//! ClickHouse's HTTP interface over the engine in this process, as far as the `clickhouse` crate, curl and Grafana need
+//! it (<https://clickhouse.com/docs/interfaces/http>). It listens on loopback only and requires one of two passwords:
+//! the owner's, or that of the analysts, who can only read.
 //!
-//! Not served: sessions (`session_id` is accepted and ignored), compressed bodies, external tables.
+//! Not supported: sessions (`session_id` is ignored), compressed bodies, external tables.
 
 use std::collections::BTreeMap;
 use std::future::IntoFuture as _;
@@ -28,18 +28,17 @@ use tokio::sync::{Semaphore, oneshot};
 use super::engine::{Answer, Engine, Exception};
 use super::{fault, statement};
 
-/// A statement, or rows inside one. Rows of an INSERT whose statement stands in the URL have no limit of their own.
+/// Maximum size of a statement, with rows inside it. Rows of an INSERT whose statement is in the URL have no limit.
 const STATEMENT_BYTES_MAX: usize = 256 << 20;
-/// How long queries may go on when the endpoint is to end, before they are stopped; then how long that may take.
+/// Time that running queries get when the endpoint ends, before they are stopped; then the time to stop them.
 const GRACE: Duration = Duration::from_secs(1);
-/// Result of one query of the owner, which is held whole until it is sent.
+/// Maximum result of one query of the owner, which is kept in memory until it is sent.
 const RESULT_BYTES_MAX: &str = "1000000000";
-/// A reader's statement, bytes.
+/// Maximum size of an analyst's statement in bytes.
 const READER_STATEMENT_BYTES_MAX: usize = 1 << 20;
-/// Queries of analysts at a time.
+/// Maximum number of concurrent queries of analysts.
 const READERS_MAX: usize = 4;
-/// What one query of a reader may take, so that it does not end the process that it runs in. The caller may ask for
-/// less.
+/// Resource limits of an analyst's query, so that it does not end this process. The caller may lower them.
 const READER_LIMITS: [(&str, u64); 6] = [
     ("max_memory_usage", 1_000_000_000),
     // Seconds.
@@ -49,7 +48,7 @@ const READER_LIMITS: [(&str, u64); 6] = [
     ("max_temporary_data_on_disk_size_for_query", 1_000_000_000),
     ("max_threads", 4),
 ];
-/// Settings that a reader may choose, besides lower limits: none of them names a file or lifts a limit.
+/// Settings that an analyst may choose besides lower limits. None of them names a file or lifts a limit.
 const READER_SETTINGS: [&str; 16] = [
     "date_time_output_format",
     "extremes",
@@ -68,32 +67,32 @@ const READER_SETTINGS: [&str; 16] = [
     "timeout_overflow_mode",
     "union_default_mode",
 ];
-/// The same, by how their names begin.
+/// The same by prefix of the name.
 const READER_SETTING_FAMILIES: [&str; 4] =
     ["output_format_csv_", "output_format_json_", "output_format_pretty_", "output_format_tsv_"];
 
-/// ClickHouse compiles queries that come again. Without that, no memory of the process need be both writable and
+/// Turns off ClickHouse's compilation of repeated queries. The process then needs no memory that is both writable and
 /// executable, and systemd's `MemoryDenyWriteExecute=` can forbid it.
 const NO_CODE_AT_RUN_TIME: [(&str, &str); 3] =
     [("compile_expressions", "0"), ("compile_aggregate_expressions", "0"), ("compile_sort_description", "0")];
 
-/// Who may ask.
+/// Users of the endpoint, with their passwords.
 #[derive(Debug)]
 pub(super) struct Credentials {
-    /// Does everything.
+    /// Has all rights.
     pub owner: (String, SecretString),
-    /// Reads.
+    /// Can only read.
     pub analyst: (String, SecretString),
 }
 
 struct Endpoint {
     engine: Engine,
     credentials: Credentials,
-    /// A permit for each query of an analyst that may run now.
+    /// Permits for concurrent queries of analysts.
     readers: Arc<Semaphore>,
 }
 
-/// Serves until `stop` is sent or dropped, then ends what runs and closes the engine.
+/// Serves until `stop` is sent or dropped, then ends running queries and closes the engine.
 pub(super) async fn serve(
     listener: TcpListener,
     engine: Engine,
@@ -110,12 +109,12 @@ pub(super) async fn serve(
         let _ = announced.changed().await;
     });
     let stopping = async {
-        // Where the owner dropped the sender, that is a wish to stop too.
+        // A dropped sender also means to stop.
         let _ = stop.await;
         let _ = announce.send(());
         tokio::time::sleep(GRACE).await;
         kill_all(&endpoint).await;
-        // What hangs after that is a client that never ends its request.
+        // What remains then is a client that never finishes its request.
         tokio::time::sleep(GRACE).await;
         Ok(())
     };
@@ -156,13 +155,13 @@ async fn answer_to(
     asked.refuse_unserved(headers)?;
     let read_only = role == Role::Analyst || method != Method::POST;
     let permit = if role == Role::Analyst {
-        let busy = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, 202, "too many queries of analysts at a time");
+        let busy = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, 202, "too many concurrent queries of analysts");
         Some(Arc::clone(&endpoint.readers).try_acquire_owned().map_err(|_| busy())?)
     } else {
         None
     };
 
-    // The statement may stand in the URL, in the body or in both, one after the other.
+    // The statement may be in the URL, in the body, or begin in the URL and continue in the body.
     let in_url = asked.query.take().unwrap_or_default();
     let work = if let Some(insert) = statement::insert(in_url.as_bytes()).filter(|_| !read_only) {
         let mut rows = Rows::new()?;
@@ -225,16 +224,17 @@ impl Endpoint {
         }
         let mut set: Vec<String> =
             settings.iter().map(|(name, value)| format!("{} = {}", quoted_name(name), quoted_text(value))).collect();
-        // The last, for after it no setting can be changed: 1 also keeps table functions and thus files out.
+        // This setting comes last, because no setting can be changed after it. The value 1 also forbids table functions
+        // that read files.
         set.extend(read_only.then(|| "readonly = 1".to_owned()));
         session.query(format!("SET {}", set.join(", ")).as_bytes(), "Null", &[])?;
         session.query(work.text(), asked.default_format(), &asked.parameters)
     }
 }
 
-/// Keeps the settings of a reader's query to what [`READER_LIMITS`] and [`READER_SETTINGS`] allow.
+/// Restricts the settings of an analyst's query to [`READER_LIMITS`] and [`READER_SETTINGS`].
 fn limit(settings: &mut BTreeMap<String, String>) -> Result<(), Exception> {
-    // It is set to 1 whatever the caller says.
+    // Always set to 1 later.
     settings.remove("readonly");
     let is_free = |name: &String| {
         READER_LIMITS.iter().any(|(limited, _)| limited == name)
@@ -256,12 +256,12 @@ fn limit(settings: &mut BTreeMap<String, String>) -> Result<(), Exception> {
     Ok(())
 }
 
-/// What is to be run.
+/// Statement to run.
 enum Work {
     Statement(Vec<u8>),
     Insert {
         statement: String,
-        /// Held until the engine has read them.
+        /// Kept open until the engine has read the rows.
         #[expect(dead_code, reason = "the statement names its file descriptor")]
         rows: Rows,
     },
@@ -276,8 +276,8 @@ impl Work {
     }
 }
 
-/// Rows of an INSERT in a file of memory. The engine reads them by its path: after a statement's own text it takes
-/// only what comes before the first newline, whatever the format.
+/// Rows of an INSERT in an in-memory file, which the engine reads by its path. After a statement's own text the engine
+/// accepts only what comes before the first newline, in every format.
 struct Rows(std::fs::File);
 
 impl Rows {
@@ -294,13 +294,13 @@ impl Rows {
     async fn receive(&mut self, body: Body) -> Result<(), Refusal> {
         let mut chunks = body.into_data_stream();
         while let Some(chunk) = chunks.next().await {
-            // Rows that are cut off must not be taken for all of them.
+            // An incomplete body must not be inserted.
             self.write(&chunk.map_err(|error| Refusal::body(&error))?)?;
         }
         Ok(())
     }
 
-    /// The statement that reads the rows from here.
+    /// The statement that reads the rows from this file.
     fn insert(&self, insert: &statement::Insert<'_>) -> String {
         format!("{} SELECT * FROM file('/proc/self/fd/{}', '{}')", insert.head, self.0.as_raw_fd(), insert.format)
     }
@@ -313,7 +313,7 @@ enum Role {
 }
 
 impl Credentials {
-    /// Whose name and password came: in ClickHouse's headers, as HTTP Basic, or in the URL.
+    /// Checks user and password, which may be in ClickHouse's headers, in HTTP Basic or in the URL.
     fn role(&self, headers: &HeaderMap, asked: &Asked) -> Result<Role, Refusal> {
         let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).map(str::to_owned);
         let basic = text("authorization").and_then(|value| {
@@ -339,7 +339,7 @@ impl Credentials {
     }
 }
 
-/// The request's URL, taken apart.
+/// The parsed URL of a request.
 #[derive(Default)]
 struct Asked {
     query: Option<String>,
@@ -350,7 +350,7 @@ struct Asked {
     query_id: Option<String>,
     compressed: bool,
     parameters: Vec<(String, String)>,
-    /// All else is a setting, as on a server.
+    /// All other parameters are settings, as on a server.
     settings: BTreeMap<String, String>,
 }
 
@@ -372,7 +372,7 @@ impl Asked {
             "default_format" => self.default_format = Some(value),
             "query_id" => self.query_id = Some(value),
             "compress" | "decompress" => self.compressed |= value == "1",
-            // They tune what is not here: sessions, buffering, roles, the native protocol.
+            // Settings of features that do not exist here: sessions, buffering, roles, the native protocol.
             "session_id"
             | "session_timeout"
             | "session_check"
@@ -398,13 +398,13 @@ impl Asked {
 
     fn refuse_unserved(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         if self.compressed || headers.contains_key(header::CONTENT_ENCODING) {
-            let told = "compressed bodies are not served by the embedded store: turn compression off";
+            let told = "the embedded store does not support compressed bodies; turn compression off";
             return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, 48, told));
         }
         Ok(())
     }
 
-    /// A form of one statement and its parameters, as clients send those that may be long.
+    /// A form with one statement and its parameters, which clients use for long ones.
     fn take_multipart(&mut self, body: &Bytes, boundary: &str, text: &mut Vec<u8>) -> Result<(), Refusal> {
         let malformed = || Refusal::new(StatusCode::BAD_REQUEST, 36, "the multipart form is malformed");
         let body = std::str::from_utf8(body).map_err(|_| malformed())?;
@@ -421,7 +421,7 @@ impl Asked {
             match name {
                 "query" => text.extend_from_slice(value.as_bytes()),
                 name if name.starts_with("param_") => self.take(name, value.to_owned()),
-                _ => return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, 48, "external tables are not served")),
+                _ => return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, 48, "external tables are not supported")),
             }
         }
         Err(malformed())
@@ -434,7 +434,7 @@ fn multipart_boundary(headers: &HeaderMap) -> Option<String> {
     Some(boundary.trim_matches('"').to_owned())
 }
 
-/// An error answer in ClickHouse's words.
+/// An error response in ClickHouse's format.
 struct Refusal {
     status: StatusCode,
     code: u32,
@@ -447,7 +447,7 @@ impl Refusal {
     }
 
     fn body(error: &dyn std::fmt::Display) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, 3, &format!("the body did not arrive whole: {error}"))
+        Self::new(StatusCode::BAD_REQUEST, 3, &format!("the body is incomplete: {error}"))
     }
 
     fn memory(error: &std::io::Error) -> Self {
@@ -458,7 +458,7 @@ impl Refusal {
 impl From<Exception> for Refusal {
     fn from(Exception(text): Exception) -> Self {
         let code = fault::code(&text).unwrap_or(1002);
-        // As `exceptionCodeToHTTPStatus` of the server does, as far as clients tell them apart.
+        // HTTP status as in the server's `exceptionCodeToHTTPStatus`, for the codes that clients distinguish.
         let status = match code {
             164 | 497 | 516 => StatusCode::FORBIDDEN,
             27 | 36 | 38 | 41 | 43 | 53 | 62 | 72 | 117 | 349 | 457 => StatusCode::BAD_REQUEST,

@@ -1,11 +1,12 @@
-//! The ClickHouse engine inside this process: `libchdb.so`, loaded at run time (559 MB are not linked), behind five
-//! safe words: [`Engine::open`], [`Engine::session`], [`Session::query`], [`Answer`], and the drop of each.
+//! The ClickHouse engine inside this process: `libchdb.so` (559 MB, loaded at run time), behind a safe interface:
+//! [`Engine::open`], [`Engine::session`], [`Session::query`], [`Answer`], and the drop of each.
 //!
-//! This file and `source/kafka/native.rs` are the ones with unsafe code. The calls are those of `chdb.h` of libchdb 26.5. What they ask of us:
-//! a session runs one statement at a time, so [`Session::query`] takes `&mut self`; results are freed by the library;
-//! the last connection is closed before the process ends, for the library's own teardown at exit fails otherwise.
+//! Only this file and `source/kafka/native.rs` contain unsafe code. The calls are those of `chdb.h` of libchdb 26.5.
+//! Their conditions: a session runs one statement at a time, so [`Session::query`] takes `&mut self`; the library frees
+//! its results; the last connection is closed before the process ends, because otherwise the library's teardown at exit
+//! fails.
 
-#![expect(unsafe_code, reason = "the engine is a C library; every block says why it is sound")]
+#![expect(unsafe_code, reason = "the engine is a C library; a SAFETY comment justifies every block")]
 
 use std::error::Error as _;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
@@ -23,39 +24,39 @@ use sha2::{Digest as _, Sha256};
 
 /// SHA-256 of `libchdb.so` in the npm package `@chdb/lib-linux-x64-gnu` 26.5.3, which `deploy/setup.sh` fetches.
 pub(super) const SHA256: &str = "4330da79405733f7572f27c1442f46c03a08301f00859dce0368645731b1e1dc";
-/// Bytes of the library hashed at a time.
+/// Number of bytes that are hashed at a time.
 const HASHED_BYTES: usize = 1 << 20;
-/// Bits of a mode that let the group or others write.
+/// Permission bits that let the group or others write.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 /// A library that may be loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct LibraryFile {
     pub(super) path: PathBuf,
-    /// SHA-256 of its contents, lower-case hexadecimal.
+    /// SHA-256 of its content in lower-case hexadecimal.
     pub(super) sha256: String,
 }
 
-/// Why the engine cannot be had.
+/// Why the engine is not available.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(super) enum EngineError {
     #[error(
-        "the embedded ClickHouse engine is not at {}: `deploy/setup.sh run` fetches it, store.library names another place, or \
-         store.url points to a ClickHouse server",
+        "the embedded ClickHouse engine is not at {}; run `deploy/setup.sh run` to fetch it, or set store.library, or set \
+         store.url to a ClickHouse server",
         .0.display()
     )]
     Missing(PathBuf),
     #[error(
-        "{} has the SHA-256 {found}, not {expected}, and is not loaded: `deploy/setup.sh run` fetches the right one; if this \
-         one is meant, set store.library_sha256 = \"{found}\"",
+        "{} has the SHA-256 {found}, not {expected}, and is not loaded; run `deploy/setup.sh run` to fetch the right file, or \
+         set store.library_sha256 = \"{found}\" to use this one",
         .library.display()
     )]
     Changed { library: PathBuf, found: String, expected: String },
-    #[error("{} is not a libchdb that this build can use: {reason}", .library.display())]
+    #[error("{} cannot be used as libchdb by this build: {reason}", .library.display())]
     Unusable { library: PathBuf, reason: String },
     #[error(
-        "the embedded ClickHouse engine cannot open {}: is it writable, and made by the same or an older version?",
+        "the embedded ClickHouse engine cannot open {}; it must be writable and of the same or an older version",
         .0.display()
     )]
     Refused(PathBuf),
@@ -64,18 +65,18 @@ pub(super) enum EngineError {
         .0.display()
     )]
     DefaultInUse(PathBuf),
-    /// The library keeps one directory a process.
-    #[error("this process has the embedded store {} open and cannot open {} beside it", .open.display(), .asked.display())]
+    /// The library can open one directory per process.
+    #[error("this process has the embedded store {} open and cannot also open {}", .open.display(), .asked.display())]
     Occupied { open: PathBuf, asked: PathBuf },
 }
 
-/// What the engine says of a statement it did not do: `Code: 62. DB::Exception: …`.
+/// The engine's error for a statement: `Code: 62. DB::Exception: …`.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Exception(pub String);
 
 impl LibraryFile {
-    /// Opens the file, if it has the expected contents and only this process's user or root can change it.
+    /// Opens the file if it has the expected content and only this process's user or root can change it.
     pub(super) fn open_checked(&self) -> Result<File, EngineError> {
         if !self.path.is_file() {
             return Err(EngineError::Missing(self.path.clone()));
@@ -87,8 +88,8 @@ impl LibraryFile {
         if !is_ours || about.mode() & WRITABLE_BY_OTHERS != 0 {
             let (owner, mode) = (about.uid(), about.mode() & 0o777);
             let reason = format!(
-                "others can change it (owner {owner}, mode {mode:04o}); it must belong to root or to the service's user, \
-                 and `chmod go-w` must have been run on it"
+                "other users can change it (owner {owner}, mode {mode:04o}); it must belong to root or to the service's \
+                 user, without write permission for group and others (`chmod go-w`)"
             );
             return Err(unusable(reason));
         }
@@ -101,7 +102,7 @@ impl LibraryFile {
             }
         }
         let found = hash.finalize().iter().fold(String::new(), |mut found, byte| {
-            // Writing into a text cannot fail.
+            // Writing to a String cannot fail.
             let _ = write!(found, "{byte:02x}");
             found
         });
@@ -113,14 +114,14 @@ impl LibraryFile {
     }
 }
 
-/// The engine, open on a directory, until it is dropped.
+/// The engine, open on a directory until it is dropped.
 #[derive(Debug)]
 pub(super) struct Engine {
     symbols: &'static Symbols,
     path_argument: CString,
 }
 
-/// What is open in this process.
+/// The open engine of this process.
 struct Open {
     directory: PathBuf,
     /// Keeps the engine running between sessions.
@@ -130,7 +131,7 @@ struct Open {
 static OPEN: Mutex<Option<Open>> = Mutex::new(None);
 
 impl Engine {
-    /// Loads the library, the first time in this process, and opens `directory`, which must exist.
+    /// Loads the library, once per process, and opens `directory`, which must exist.
     pub(super) fn open(library: &LibraryFile, directory: &Path) -> Result<Self, EngineError> {
         let symbols = Symbols::load(library)?;
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -153,7 +154,7 @@ impl Engine {
         Ok(Self { symbols, path_argument })
     }
 
-    /// A session of its own: settings and current database made in it end with it. Costs 0.2 ms.
+    /// A new session, whose settings and current database end with it. Costs 0.2 ms.
     pub(super) fn session(&self) -> Result<Session, Exception> {
         let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
         open.as_ref()
@@ -163,20 +164,20 @@ impl Engine {
 }
 
 impl Drop for Engine {
-    /// No session may be running a statement.
+    /// Caller: no session may be running a statement.
     fn drop(&mut self) {
         let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(open.map(|open| open.anchor));
     }
 }
 
-/// Where the process ends with the engine open, ends it at once: the C runtime would take the library's objects down
-/// under its running threads, and the exit status would become that of a crash. What was acknowledged is on disk, as
-/// after SIGKILL.
+/// If the process exits with the engine open, ends it at once. Otherwise the C runtime destroys the library's objects
+/// under its running threads, and the exit status becomes that of a crash. Acknowledged rows are on disk, as after
+/// SIGKILL.
 fn end_at_exit() {
     static REGISTERED: Once = Once::new();
     unsafe extern "C" {
-        // glibc's: as `atexit`, and tells the status.
+        // A function of glibc: like `atexit`, with the exit status as an argument.
         fn on_exit(function: extern "C" fn(c_int, *mut c_void), argument: *mut c_void) -> c_int;
         fn _exit(status: c_int) -> !;
     }
@@ -220,8 +221,8 @@ impl Session {
         usable.then_some(Self { symbols, connection })
     }
 
-    /// Puts an empty database in the place of `default`, in which every name of a file is a table: with it, whoever may
-    /// query can find out which files exist. `false` where it has tables.
+    /// Replaces the database `default` by an empty one. In `default`, file names act as tables, so a query could find
+    /// out which files exist. Returns `false` if it has tables.
     fn replace_default(&mut self) -> Result<bool, Exception> {
         let tables = self.query(b"SELECT count() FROM system.tables WHERE database = 'default'", "TSV", &[])?;
         if tables.as_ref() != b"0\n" {
@@ -232,7 +233,7 @@ impl Session {
         Ok(true)
     }
 
-    /// Runs one statement; `format` holds where the statement names none. `parameters` are name and value of
+    /// Runs one statement; `format` applies if the statement names none. `parameters` are names and values of
     /// `{name:Type}` placeholders, the values in ClickHouse's escaped text form.
     pub(super) fn query(
         &mut self,
@@ -281,7 +282,7 @@ impl Drop for Session {
     }
 }
 
-/// A result, in the library's memory.
+/// A result in the library's memory.
 pub(super) struct Answer {
     symbols: &'static Symbols,
     result: *mut ResultHandle,
@@ -335,7 +336,7 @@ type Connection = *mut c_void;
 /// `chdb_result`, opaque.
 type ResultHandle = c_void;
 
-/// The library's functions that we call, with the signatures of `chdb.h`.
+/// The library's functions in use, with the signatures of `chdb.h`.
 struct Symbols {
     set_signal_handlers_enabled: unsafe extern "C" fn(c_int),
     connect: unsafe extern "C" fn(c_int, *mut *mut c_char) -> *mut Connection,
@@ -368,7 +369,7 @@ impl fmt::Debug for Symbols {
 }
 
 impl Symbols {
-    /// The library stays loaded until the process ends: its threads outlive every connection.
+    /// The library stays loaded until the process ends, because its threads outlive every connection.
     fn load(library: &LibraryFile) -> Result<&'static Self, EngineError> {
         static LOADED: OnceLock<(LibraryFile, Symbols)> = OnceLock::new();
         if let Some((_, symbols)) = LOADED.get().filter(|(loaded, _)| loaded == library) {
@@ -381,18 +382,18 @@ impl Symbols {
     fn load_first(file: &LibraryFile) -> Result<Self, EngineError> {
         let unusable = |error: libloading::Error| EngineError::Unusable {
             library: file.path.clone(),
-            // The loader's own text, behind it, names the cause: not a library, another architecture, a missing symbol.
+            // The cause contains the loader's text: not a library, another architecture, a missing symbol.
             reason: error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}")),
         };
-        // Loaded by the descriptor that was hashed: another file under the same name is not loaded. The descriptor
-        // stays open, because the library opens itself for the symbols of a stack trace.
+        // Loaded by the descriptor that was hashed, so that another file with the same name is not loaded. The
+        // descriptor stays open, because the library opens itself for the symbols of a stack trace.
         let opened: &'static File = Box::leak(Box::new(file.open_checked()?));
         let path = format!("/proc/self/fd/{}", opened.as_raw_fd());
         // SAFETY: loading runs the library's initialisers, which are those of the ClickHouse engine: the contents have
         // the digest of the build that `chdb.h` comes with, or the one that the operator vouches for.
         let library = unsafe { Library::new(path) }.map_err(unusable)?;
         let library: &'static Library = Box::leak(Box::new(library));
-        /// The function `name`, with the type that the field it goes to asks for.
+        /// The function `name`, with the type of its field.
         macro_rules! symbol {
             ($name:literal) => {
                 // SAFETY: `chdb.h` declares the function with the signature of the field, and the library is never

@@ -1,26 +1,25 @@
-//! What to think of a failed request: whether the same rows may be sent again, and how it is told.
+//! Classifies failed requests: whether the same rows may be sent again, and the error text.
 
 use clickhouse::error::Error;
 
 use crate::port::StoreError;
 use crate::sanitize;
 
-/// What came back instead of an answer.
+/// Kind of failure of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// ClickHouse refused or failed; its error code (`src/Common/ErrorCodes.cpp` of ClickHouse).
+    /// ClickHouse refused or failed, with this error code (`src/Common/ErrorCodes.cpp` of ClickHouse).
     Exception(u32),
-    /// Somebody on the way answered: a proxy, a balancer.
+    /// A proxy or load balancer responded with this HTTP status.
     Status(u16),
-    /// No answer, or none to be understood: whether the rows arrived is not known.
+    /// No response, or an invalid one: it is unknown whether the rows arrived.
     Network,
-    /// The request could not even be made.
+    /// The request could not be sent.
     Local,
 }
 
 impl Fault {
-    /// Whether sending the same again can help. A code that is not known to be final is retried: rows are kept, and
-    /// the operator sees the reason.
+    /// Whether a retry can succeed. Unknown codes are retried: rows are kept, and the operator sees the error.
     pub(super) const fn is_retriable(self) -> bool {
         match self {
             Self::Exception(code) => !is_final(code),
@@ -30,7 +29,7 @@ impl Fault {
         }
     }
 
-    /// Reads the fault out of the client's error.
+    /// Classifies the client's error.
     pub(super) fn of(error: &Error) -> Self {
         match error {
             Error::BadResponse(text) => Self::of_response(text),
@@ -40,7 +39,7 @@ impl Fault {
         }
     }
 
-    /// `Code: 252. DB::Exception: …`, or `503 Service Unavailable` where the body was empty.
+    /// `Code: 252. DB::Exception: …`, or `503 Service Unavailable` if the body was empty.
     fn of_response(text: &str) -> Self {
         if let Some(code) = code(text) {
             return Self::Exception(code);
@@ -57,7 +56,7 @@ pub(super) fn code(text: &str) -> Option<u32> {
     digits.get(..end)?.parse().ok()
 }
 
-/// Codes that the same request will meet again: our rows, our statement, our rights or the schema are at fault.
+/// Codes that a retry cannot change, because the rows, the statement, the rights or the schema are wrong.
 const fn is_final(code: u32) -> bool {
     matches!(
         code,
@@ -106,7 +105,7 @@ const fn is_final(code: u32) -> bool {
     )
 }
 
-/// The error as the rest of the system sees it; `what` says what was being done, to whom, without secrets.
+/// The error for the rest of the system. `what` describes the operation and its target, without secrets.
 pub(super) fn store_error(what: &str, error: &Error) -> StoreError {
     let fault = Fault::of(error);
     let text = format!("{what}: {}", told(fault, error));
@@ -124,7 +123,7 @@ fn told(fault: Fault, error: &Error) -> String {
     }
 }
 
-/// The error and its causes: the client's own text of a network error says no more than that it is one.
+/// The error and its causes. The client's own text of a network error does not contain the cause.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -138,10 +137,10 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// One line of at most 400 characters, without what could steer a terminal or forge a line of a log.
+/// One line of at most 400 characters, without control characters that could affect a terminal or forge a log line.
 pub(super) fn brief(text: &str) -> String {
     const CHARS_MAX: usize = 400;
-    // The engine nests an exception's text in another's; the innermost says it all, its name in capitals included.
+    // The engine nests exceptions. The innermost text is complete, including the code's name in capitals.
     let text = text.trim().rsplit("DB::Exception: ").next().unwrap_or(text);
     let line: String = text.chars().take(CHARS_MAX).map(sanitize::shown).collect();
     if text.chars().nth(CHARS_MAX).is_some() { format!("{line}…") } else { line }
@@ -156,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_or_broken_server_is_asked_again() {
+    fn fault_of_a_busy_server_is_retriable() {
         for (text, why) in [
             ("Code: 252. DB::Exception: Too many parts (300). (TOO_MANY_PARTS)", "back-pressure"),
             ("Code: 241. DB::Exception: Memory limit (total) exceeded", "memory"),
@@ -164,12 +163,12 @@ mod tests {
             ("Code: 243. DB::Exception: Cannot reserve 1.00 MiB", "disk full"),
             ("Code: 202. DB::Exception: Too many simultaneous queries", "busy"),
             ("Code: 159. DB::Exception: Timeout exceeded", "slow"),
-            ("Code: 319. DB::Exception: Unknown status", "the answer was lost"),
+            ("Code: 319. DB::Exception: Unknown status", "the response was lost"),
             ("Code: 99999. DB::Exception: from the future", "unknown code"),
             ("503 Service Unavailable", "a proxy"),
             ("429 Too Many Requests", "a proxy"),
             ("502 Bad Gateway", "a proxy"),
-            ("<html>gateway</html>", "not ClickHouse's answer"),
+            ("<html>gateway</html>", "not a response of ClickHouse"),
         ] {
             assert!(response(text).is_retriable(), "{why}");
         }
@@ -178,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_retry_mends_is_given_up() {
+    fn fault_that_a_retry_cannot_fix_is_final() {
         for (text, why) in [
             ("Code: 516. DB::Exception: tw: Authentication failed", "password"),
             ("Code: 497. DB::Exception: tw: Not enough privileges", "rights"),
@@ -197,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_told_error_is_one_short_line_without_controls() {
+    fn store_error_is_one_line_without_controls() {
         let told = brief(&format!("Code: 1. DB::Exception: Code: 36. DB::Exception: \x1b[31m\r\n{}", "é".repeat(1000)));
         assert!(told.starts_with("␛[31m␍␊é"), "{told}");
         assert_eq!(told.chars().count(), 401);

@@ -1,4 +1,4 @@
-//! Stores without ClickHouse: one that forgets, for `--store none`, and one that remembers, for tests.
+//! Stores without ClickHouse: one that discards rows, for `--store none`, and one that keeps them, for tests.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,7 +10,7 @@ use crate::event::Timestamp;
 use crate::port::{ActionRow, EventRow, Rows, SavedRows, Store, StoreError};
 use crate::verdict::{Incident, Outcome};
 
-/// Takes everything and keeps nothing.
+/// Accepts and discards all rows.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NullStore;
 
@@ -76,7 +76,7 @@ impl Store for NullStore {
     }
 }
 
-/// What a test may ask of an event's row.
+/// Fields of an event's row for assertions.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredEvent {
     pub event_id: String,
@@ -132,7 +132,7 @@ impl Rows for MemoryRows {
     }
 }
 
-/// Remembers every row once, in the order of writing, as the real store shows them.
+/// Keeps each row once, in the order of writing, like the real store.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     rows: Mutex<MemoryRows>,
@@ -141,7 +141,7 @@ pub struct MemoryStore {
 }
 
 impl MemoryStore {
-    /// The next write fails with `error` and takes nothing; several are used up in order.
+    /// The next write fails with `error` and stores nothing. Several errors are used in order.
     pub fn fail_next(&self, error: StoreError) {
         held(&self.failures).push(error);
     }

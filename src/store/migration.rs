@@ -1,4 +1,4 @@
-//! The schema: numbered SQL files, applied in order at open, each once and each harmless to repeat.
+//! The schema: numbered SQL files, applied in order at open. Each is applied once and can be repeated without harm.
 
 use clickhouse::Client;
 
@@ -22,8 +22,8 @@ const MIGRATIONS: [Migration; 6] = [
     Migration { version: 6, name: "row identity", sql: include_str!("migrations/0006_row_identity.sql") },
 ];
 
-/// Makes the database if there is none and brings it to this build's schema, then checks that every column that is
-/// written has the type it is written in. `client` has no database of its own, `at` is the one to use.
+/// Creates the database if needed and updates it to this build's schema. Then checks that every column that is written
+/// has the expected type. `client` has no database of its own; `at` is the database to use.
 pub(super) async fn migrate(client: &Client, settings: &StoreSettings) -> Result<Client, StoreError> {
     let what = "preparing the tables";
     let at = client.clone().with_database(settings.database.as_str());
@@ -32,14 +32,14 @@ pub(super) async fn migrate(client: &Client, settings: &StoreSettings) -> Result
     if databases.fetch_one::<u64>().await.map_err(|error| store_error(&settings.opening(), &error))? == 0 {
         let create =
             client.query("CREATE DATABASE IF NOT EXISTS ?").bind(clickhouse::sql::Identifier(&settings.database));
-        create.execute().await.map_err(|error| store_error("making the database (store.database)", &error))?;
+        create.execute().await.map_err(|error| store_error("creating the database (store.database)", &error))?;
     }
 
     let applied = applied_versions(&at).await?;
     let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default();
     if let Some(newer) = applied.iter().find(|version| **version > known) {
         return Err(StoreError::Permanent(format!(
-            "database {} has schema {newer}, made by a newer tokenwarden; this one knows {known}",
+            "database {} has schema {newer} of a newer tokenwarden; this version supports {known}",
             settings.database
         )));
     }
@@ -66,8 +66,8 @@ async fn applied_versions(client: &Client) -> Result<Vec<u32>, StoreError> {
     versions.map_err(|error| store_error(what, &error))
 }
 
-/// Sets the retention where it is another than the configured one. It counts from when a row was written, by the
-/// database's clock: past events that are replayed stay as long as new ones, and a wrong clock here loses nothing.
+/// Sets the retention if it differs from the configured one. It counts from the time of writing, by the database's
+/// clock: replayed past events stay as long as new ones, and a wrong clock here deletes nothing.
 async fn retain(client: &Client, settings: &StoreSettings) -> Result<(), StoreError> {
     let what = "setting the retention (store.retention_days)";
     for table in ["token_events", "dead_letters", "baseline_hours"] {
@@ -85,7 +85,7 @@ async fn retain(client: &Client, settings: &StoreSettings) -> Result<(), StoreEr
     Ok(())
 }
 
-/// Finds a column that somebody changed before rows are lost to it.
+/// Finds changed columns before rows are lost to them.
 async fn check_columns(client: &Client) -> Result<(), StoreError> {
     let what = "reading the columns of the tables";
     for table in TABLES {
@@ -98,7 +98,7 @@ async fn check_columns(client: &Client) -> Result<(), StoreError> {
                 Some((_, found)) if found == kind => {}
                 Some((_, found)) => {
                     return Err(StoreError::Permanent(format!(
-                        "column {}.{name} is {found}; this build writes {kind}: alter it back",
+                        "column {}.{name} is {found}; this build needs {kind}; change it back with ALTER TABLE",
                         table.name
                     )));
                 }

@@ -1,8 +1,8 @@
-//! ClickHouse: what analysts query. A server, or the same engine inside this process; one way of writing for both.
+//! Writes to and reads from ClickHouse: a server, or the same engine inside this process.
 //!
-//! Rows are encoded as they come ([`EpochRows`]) and sent whole, over HTTP, under a deduplication token that names
-//! them: the server takes an epoch once however often it is sent. An embedded directory is served by its owner on
-//! loopback, so that to everybody, its owner included, it is a server.
+//! Rows are encoded as they arrive ([`EpochRows`]) and sent together over HTTP, with a deduplication token that
+//! identifies them. The server thus stores an epoch once, however often it is sent. An embedded directory is served by
+//! its owner on loopback, so all processes, including the owner, use it like a server.
 
 mod embedded;
 mod endpoint;
@@ -33,32 +33,32 @@ pub use self::settings::{StoreSettings, library_in};
 use crate::outgoing::is_loopback;
 use crate::port::{Rows as _, Store, StoreError};
 
-/// For the server to answer all that opening asks it.
+/// Timeout for all requests that opening sends.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
-/// For one piece of an insert to leave; the server must take it within.
+/// Timeout for sending one piece of an insert.
 const SEND_TIMEOUT: Duration = Duration::from_secs(15);
-/// For the server to have written an insert. A server that hangs for longer is sent the insert again.
+/// Timeout for the server to write an insert. Afterwards the insert is sent again.
 const END_TIMEOUT: Duration = Duration::from_secs(60);
-/// An insert goes out in pieces of this size.
+/// Size in bytes of the pieces of an insert.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// A ClickHouse database for writing. It is opened by the first write, where it is not open already.
+/// A ClickHouse database for writing. The first write opens it if necessary.
 #[derive(Debug)]
 pub struct ClickHouse {
     settings: StoreSettings,
-    /// `None` until it is opened, and after a failure that opening it again may end.
+    /// `None` until it is opened, and after a failure that opening it again may solve.
     link: Mutex<Option<Arc<Link>>>,
     inserts: Vec<(&'static str, String)>,
 }
 
-/// The way to the engine.
+/// An open connection to the engine.
 #[derive(Debug)]
 struct Link {
     client: Writer,
     owner: Option<embedded::Owner>,
 }
 
-/// The client, whose own `Debug` would show the password.
+/// A client, whose own `Debug` would show the password.
 struct Writer(Client);
 
 impl std::fmt::Debug for Writer {
@@ -68,27 +68,27 @@ impl std::fmt::Debug for Writer {
 }
 
 impl ClickHouse {
-    /// The store that `settings` name, not opened yet.
+    /// The store of `settings`, not opened yet.
     #[must_use]
     pub fn new(settings: &StoreSettings) -> Self {
         let inserts = TABLES.iter().map(|table| (table.name, table.insert())).collect();
         Self { settings: settings.clone(), link: Mutex::default(), inserts }
     }
 
-    /// Opens the store that `settings` name, and makes or updates its tables. An embedded directory is created where
-    /// it is missing; where another process has it open already, that process is asked instead.
+    /// Opens the store of `settings`, and creates or updates its tables. A missing embedded directory is created. If
+    /// another process has it open, that process is used as a server.
     pub async fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
         let store = Self::new(settings);
         store.connect().await?;
         Ok(store)
     }
 
-    /// Opens the store unless it is open.
+    /// Opens the store if it is not open.
     pub async fn connect(&self) -> Result<(), StoreError> {
         self.link().await.map(drop)
     }
 
-    /// Closes an embedded engine. Dropping does the same, but blocks the thread meanwhile.
+    /// Closes an embedded engine. Dropping does the same but blocks the thread.
     pub async fn close(self) {
         close(self.link.into_inner().and_then(Arc::into_inner).and_then(|link| link.owner)).await;
     }
@@ -103,8 +103,8 @@ impl ClickHouse {
         Ok(link)
     }
 
-    /// Lets the next write open the store again, if that can help: the owner of an embedded directory may have gone, so
-    /// that it is ours to open; tables or rights of a server may have been restored.
+    /// Makes the next write open the store again, if that can help: the owner of an embedded directory may have ended,
+    /// or tables and rights of a server may have been restored.
     async fn reopen_after(&self, fault: fault::Fault, lost: &Arc<Link>) {
         let mut slot = self.link.lock().await;
         let may_help = fault == fault::Fault::Network || !fault.is_retriable();
@@ -173,14 +173,14 @@ impl Store for ClickHouse {
     }
 }
 
-/// A ClickHouse database, open for questions alone: nothing can be changed through it.
+/// A ClickHouse database for reading only.
 pub struct Reader {
     client: Client,
     owner: Option<embedded::Owner>,
 }
 
 impl Reader {
-    /// Opens the store that `settings` name. It must exist.
+    /// Opens the store of `settings`. It must exist.
     pub async fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
         let (client, owner) = connect(settings, Rights::Read).await?;
         let reader = Self { client: client.clone().with_database(settings.database.as_str()), owner };
@@ -194,13 +194,13 @@ impl Reader {
         Err(error)
     }
 
-    /// The answer to `sql` as text in one of ClickHouse's output formats, where `sql` names no other. `options` are
-    /// ClickHouse settings; they are left out where the user may set none.
+    /// The result of `sql` as text in the output format `format`, unless `sql` names one. `options` are ClickHouse
+    /// settings; they are left out if the user may not set any.
     pub async fn query(&self, sql: &str, format: &str, options: &[(&str, &str)]) -> Result<Answer, StoreError> {
         self.answer(&self.client.query_raw(sql), format, options).await
     }
 
-    /// The rows that `sql` finds, with `bound` in the place of its question marks, each escaped as a text.
+    /// The rows of `sql`, with its question marks replaced by `bound`, each escaped as a text.
     pub async fn rows(&self, sql: &str, bound: &[&str]) -> Result<Vec<serde_json::Value>, StoreError> {
         let query = bound.iter().fold(self.client.query(sql), |query, value| query.bind(*value));
         let mut answer =
@@ -212,7 +212,7 @@ impl Reader {
         let rows = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         rows.map(serde_json::from_slice)
             .collect::<Result<_, _>>()
-            .map_err(|error| StoreError::Permanent(format!("the answer is no JSON: {error}")))
+            .map_err(|error| StoreError::Permanent(format!("the response is not valid JSON: {error}")))
     }
 
     async fn answer(
@@ -225,11 +225,11 @@ impl Reader {
             let query = query.clone();
             options.iter().fold(query, |query, (name, value)| query.with_setting(*name, *value)).fetch_bytes(format)
         };
-        // A server keeps the user from writing by their rights; this keeps those who have more.
+        // On a server, the user's rights forbid writing. This setting protects users with more rights.
         let read_only = [options, &[("readonly", "1"), ("final", "1")]].concat();
         let first = Answer::begin(ask(&read_only)).await;
         match first {
-            // The user is read-only already and may not even say so.
+            // The user is already read-only and may not change that setting.
             Err(error) if is_about_settings(&error) => Answer::begin(ask(&[])).await,
             other => other,
         }
@@ -241,7 +241,7 @@ impl Reader {
     }
 }
 
-/// Whether the query says itself in which format its answer is to be.
+/// Whether the query itself names the format of its result.
 #[must_use]
 pub fn names_format(sql: &str) -> bool {
     statement::format(sql.as_bytes()).is_some()
@@ -251,21 +251,21 @@ fn is_about_settings(error: &clickhouse::error::Error) -> bool {
     fault::Fault::of(error) == fault::Fault::Exception(164) && error.to_string().contains("Cannot modify")
 }
 
-/// An answer as it comes in.
+/// A result while it is received.
 pub struct Answer {
     cursor: BytesCursor,
     next: Option<Bytes>,
 }
 
 impl Answer {
-    /// Waits for the first bytes: only with them is it known whether the query failed.
+    /// Waits for the first bytes, because only then it is known whether the query failed.
     async fn begin(cursor: Result<BytesCursor, clickhouse::error::Error>) -> Result<Self, clickhouse::error::Error> {
         let mut cursor = cursor?;
         let next = cursor.next().await?;
         Ok(Self { cursor, next })
     }
 
-    /// The next bytes, `None` at the end.
+    /// The next bytes; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>, StoreError> {
         let Some(bytes) = self.next.take() else { return Ok(None) };
         self.next = self.cursor.next().await.map_err(|error| fault::store_error("the query failed", &error))?;
@@ -279,12 +279,12 @@ enum Rights {
     Write,
 }
 
-/// A client without a database, and the engine if it is this process that runs it.
+/// A client without a database, and the engine if this process runs it.
 async fn connect(settings: &StoreSettings, rights: Rights) -> Result<(Client, Option<embedded::Owner>), StoreError> {
     let client = Client::default().with_product_info("tokenwarden", env!("CARGO_PKG_VERSION"));
     match settings.location()? {
         Location::Embedded(_) if settings.database == "default" => {
-            let told = "store.database is `default`: the embedded store keeps nothing there; choose another name";
+            let told = "store.database cannot be `default` in the embedded store; choose another name";
             Err(StoreError::Permanent(told.to_owned()))
         }
         Location::Embedded(directory) => {
@@ -298,7 +298,7 @@ async fn connect(settings: &StoreSettings, rights: Rights) -> Result<(Client, Op
             Ok((with_credentials(client, Some(&user), Some(&password)), owner))
         }
         Location::Server(url) => {
-            // Bytes cost less than compressing them where they do not leave the machine.
+            // On the same machine, compression costs more than sending the bytes.
             let is_near = url.host_str().is_some_and(is_loopback);
             let client = client.with_compression(if is_near { Compression::None } else { Compression::Lz4 });
             let client = client.with_url(url);
@@ -312,10 +312,10 @@ fn with_credentials(client: Client, user: Option<&str>, password: Option<&Secret
     password.map_or(client.clone(), |password| client.with_password(password.expose_secret()))
 }
 
-/// Ends an embedded engine without holding up the runtime.
+/// Closes an embedded engine without blocking the runtime.
 async fn close(owner: Option<embedded::Owner>) {
     if let Some(owner) = owner {
-        // The only failure is a panic in the drop, which has been told already.
+        // The only failure is a panic in the drop, which has been logged already.
         let _ = tokio::task::spawn_blocking(move || drop(owner)).await;
     }
 }

@@ -1,6 +1,6 @@
-//! ClickHouse's `RowBinary`, written by hand: little-endian numbers, texts behind their length as LEB128, IPv6 in
-//! network order (<https://clickhouse.com/docs/interfaces/formats/RowBinary>). Every function appends to `to` and
-//! allocates nothing but what `to` grows by.
+//! Encoder of ClickHouse's `RowBinary`: little-endian numbers, texts after their length as LEB128, IPv6 in network
+//! order (<https://clickhouse.com/docs/interfaces/formats/RowBinary>). Every function appends to `to` and does not
+//! allocate otherwise.
 
 use std::net::Ipv6Addr;
 
@@ -8,7 +8,7 @@ pub(super) fn text(to: &mut Vec<u8>, text: &str) {
     bytes(to, text.as_bytes());
 }
 
-/// Absent text is the empty one.
+/// `None` is written as the empty text.
 pub(super) fn optional_text(to: &mut Vec<u8>, value: Option<&str>) {
     text(to, value.unwrap_or_default());
 }
@@ -19,7 +19,7 @@ pub(super) fn bytes(to: &mut Vec<u8>, bytes: &[u8]) {
     to.extend_from_slice(bytes);
 }
 
-/// What goes before a text, an array or a map: how many bytes, elements or pairs follow.
+/// The prefix of a text, an array or a map: the number of bytes, elements or pairs.
 pub(super) fn length(to: &mut Vec<u8>, mut length: usize) {
     while length >= 0x80 {
         to.push(length as u8 | 0x80);
@@ -73,7 +73,7 @@ pub(super) fn nullable<T>(to: &mut Vec<u8>, value: Option<T>, write: impl FnOnce
     }
 }
 
-/// An `Array` of what `write` writes.
+/// An `Array` whose elements `write` writes.
 pub(super) fn array<T>(
     to: &mut Vec<u8>,
     values: impl ExactSizeIterator<Item = T>,
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lengths_are_leb128() {
+    fn length_is_leb128() {
         let encode = |number| {
             let mut to = Vec::new();
             length(&mut to, number);
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn null_is_one_byte_and_a_value_follows_a_zero() {
+    fn nullable_is_a_flag_and_the_value() {
         let mut to = Vec::new();
         nullable(&mut to, None, f32);
         nullable(&mut to, Some(1.0), f32);

@@ -1,5 +1,5 @@
-//! An epoch's rows, encoded as they come into one buffer a table. The columns of each table stand once, next to the
-//! code that writes them in the same order; the server checks names and types against its own at every insert.
+//! Encodes an epoch's rows into one buffer per table. The columns of each table are listed once, next to the code that
+//! writes them in the same order. The server checks names and types at every insert.
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed, xxh3_128};
 
@@ -10,7 +10,7 @@ use crate::port::{ActionRow, EventRow, Rows, SavedRows};
 use crate::route;
 use crate::verdict::{Incident, Signal};
 
-/// A table that we write: its name, and name and type of each column in the order of writing.
+/// A table to write: its name, and name and type of each column in the order of writing.
 #[derive(Debug)]
 pub(super) struct Table {
     pub name: &'static str,
@@ -18,7 +18,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// The statement that the rows follow.
+    /// The statement before the rows.
     pub(super) fn insert(&self) -> String {
         let columns: Vec<String> = self.columns.iter().map(|(name, _)| format!("`{name}`")).collect();
         format!("INSERT INTO {} ({}) FORMAT RowBinaryWithNamesAndTypes", self.name, columns.join(", "))
@@ -28,7 +28,7 @@ impl Table {
 const TIME: &str = "DateTime64(3, 'UTC')";
 const NULLABLE_TIME: &str = "Nullable(DateTime64(3, 'UTC'))";
 const TEXT: &str = "String";
-/// For texts of few values.
+/// Type of texts with few distinct values.
 const WORD: &str = "LowCardinality(String)";
 const TEXTS: &str = "Array(String)";
 const WORDS: &str = "Array(LowCardinality(String))";
@@ -185,11 +185,12 @@ fn put_event(to: &mut Vec<u8>, row: &EventRow<'_>) {
     }
 }
 
-/// The same for an event that is read again, and another for each other one, whatever its producer called it.
+/// Identifies the event: equal if the event is read again, different for every other one, whatever id the producer
+/// chose.
 fn row_id(position: &Position, index: u32) -> u64 {
     let Position { topic, topic_id, partition, offset } = position;
     let place = u128::from(*partition as u32) << 96 | u128::from(index) << 64 | u128::from(*offset as u64);
-    // A topic that is created again under its name has the same offsets, and other messages.
+    // A topic that was deleted and created again has the same offsets with other messages.
     let topic = xxh3_64_with_seed(&topic_id.0, xxh3_64(topic.as_bytes()));
     xxh3_64_with_seed(&place.to_le_bytes(), topic)
 }
@@ -334,7 +335,7 @@ fn put_dead_letter(to: &mut Vec<u8>, letter: &DeadLetter) {
     put::i64(to, letter.position.offset);
     put::i64(to, letter.received_at);
     put::text(to, &letter.reason);
-    // Lines count from 1, so 0 stands for the message as a whole.
+    // Lines count from 1, so 0 stands for the whole message.
     let (byte, line, column) = letter.at.map_or((0, 0, 0), |at| (at.byte, at.line, at.column));
     put::u64(to, byte as u64);
     put::u32(to, u32::try_from(line).unwrap_or(u32::MAX));
@@ -342,7 +343,7 @@ fn put_dead_letter(to: &mut Vec<u8>, letter: &DeadLetter) {
     put::bytes(to, &letter.payload);
 }
 
-/// Odd, and with its bits spread: the golden ratio's first 128.
+/// Odd, with well mixed bits: the first 128 bits of the golden ratio.
 const IDENTITY_FACTOR: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
 
 /// Rows of one table, ready to send.
@@ -352,10 +353,10 @@ pub(super) struct Batch {
     buffer: Vec<u8>,
     header_bytes: usize,
     rows: usize,
-    /// Parts that went into `identity`.
+    /// Number of parts in `identity`.
     parts: u32,
-    /// Hash of what makes the rows the ones they are, in order; times of writing are not part of it, so that the same
-    /// events read again after a crash have the same identity.
+    /// Hash of the content that identifies the rows, in order. Times of writing are not part of it, so that the same
+    /// events have the same identity when they are read again after a crash.
     identity: u128,
 }
 
@@ -370,8 +371,8 @@ impl Batch {
 
     fn push(&mut self, identity: &[&[u8]], write: impl FnOnce(&mut Vec<u8>)) {
         for part in identity {
-            // A polynomial over the parts' hashes: it tells orders and `ab, c` from `a, bc`. Hashing each part at
-            // once costs a third of feeding them all to one hasher.
+            // A polynomial over the hashes of the parts, which depends on their order and distinguishes `ab, c` from
+            // `a, bc`. Hashing each part separately takes a third of the time of one incremental hash.
             self.identity = self.identity.wrapping_mul(IDENTITY_FACTOR).wrapping_add(xxh3_128(part));
         }
         self.parts = self.parts.wrapping_add(identity.len() as u32);
@@ -379,7 +380,7 @@ impl Batch {
         write(&mut self.buffer);
     }
 
-    /// Adds rows encoded elsewhere, with the identity that pushing them here would have given.
+    /// Adds rows that were encoded elsewhere, with the identity that pushing them here would have given.
     fn extend(&mut self, rows: usize, parts: u32, identity: u128, body: &[u8]) {
         self.identity = self.identity.wrapping_mul(IDENTITY_FACTOR.wrapping_pow(parts)).wrapping_add(identity);
         self.parts = self.parts.wrapping_add(parts);
@@ -400,7 +401,7 @@ impl Batch {
         to.extend_from_slice(self.body());
     }
 
-    /// Adds the rows that `from` begins with; the bytes after them.
+    /// Adds the rows at the start of `from`; returns the bytes after them.
     fn load<'a>(&mut self, from: &'a [u8]) -> Option<&'a [u8]> {
         let (rows, from) = from.split_first_chunk()?;
         let (parts, from) = from.split_first_chunk()?;
@@ -428,8 +429,8 @@ impl Batch {
         &self.buffer
     }
 
-    /// Under one token the server takes a batch once, and silently drops other rows that come under it: 128 bits,
-    /// so that it never happens.
+    /// For one token, the server stores one batch and silently drops others. The token has 128 bits, so that two
+    /// batches never share one.
     pub(super) fn deduplication_token(&self) -> String {
         format!("{}-{}-{:032x}", self.table.name, self.rows, self.identity)
     }
@@ -441,7 +442,7 @@ impl std::fmt::Debug for Batch {
     }
 }
 
-/// An epoch's rows in `RowBinary`, one batch a table.
+/// An epoch's rows in `RowBinary`, one batch per table.
 #[derive(Debug)]
 pub struct EpochRows {
     events: Batch,
@@ -461,7 +462,7 @@ impl EpochRows {
         }
     }
 
-    /// In the order of writing: what an incident points to is there before it.
+    /// In the order of writing: rows that an incident refers to are written before it.
     pub(super) const fn batches(&self) -> [&Batch; 4] {
         [&self.events, &self.incidents, &self.actions, &self.dead_letters]
     }
@@ -575,7 +576,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_a_recreated_topic_are_other_rows() {
+    fn recreated_topic_gives_other_row_ids() {
         let old = crate::checkpoint::Position::new("t", 0, 5);
         let new = crate::checkpoint::Position { topic_id: crate::checkpoint::TopicId([1; 16]), ..old.clone() };
         assert_eq!(row_id(&old, 0), row_id(&old.clone(), 0));
@@ -587,7 +588,7 @@ mod tests {
             sent(&rows).into_iter().map(|(token, _)| token).collect::<Vec<_>>()
         };
         assert_eq!(token(old.clone()), token(old.clone()));
-        assert_ne!(token(old), token(new), "ClickHouse would drop the rows as sent already");
+        assert_ne!(token(old), token(new), "with one token ClickHouse would drop the rows");
     }
 
     fn sent(rows: &EpochRows) -> Vec<(String, Vec<u8>)> {
@@ -595,7 +596,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_saved_or_appended_are_sent_as_if_pushed() {
+    fn saved_rows_are_sent_as_if_pushed() {
         let (first, second) = (rows(0..20), rows(20..33));
         let mut appended = rows(0..0);
         appended.append(&first);

@@ -1,4 +1,4 @@
-//! What the operator decides about the store.
+//! Settings of the store.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -18,22 +18,22 @@ pub struct StoreSettings {
     /// `embedded:DIR`, or `http(s)://host:8123` of a ClickHouse server.
     pub url: String,
     pub database: String,
-    /// Of a server; an embedded store has its own.
+    /// User of a server; an embedded store has its own users.
     pub user: Option<String>,
     pub password: Option<SecretString>,
-    /// Whether the password may go to another machine unencrypted.
+    /// Whether the password may be sent to another machine unencrypted.
     pub allow_plaintext: bool,
-    /// Where libchdb.so is; an embedded store needs it.
+    /// Path of libchdb.so, which an embedded store needs.
     pub library: Option<PathBuf>,
-    /// SHA-256 of that file in hexadecimal, where it is not the one that `deploy/setup.sh` fetches.
+    /// SHA-256 of that file in hexadecimal, if it is not the one that `deploy/setup.sh` fetches.
     pub library_sha256: Option<String>,
-    /// Where an embedded store answers ClickHouse's HTTP protocol, loopback only; a free port where none is set.
+    /// Loopback address for ClickHouse's HTTP protocol of an embedded store; a free port if unset.
     pub listen: Option<SocketAddr>,
-    /// How long events, dead letters and the rollup are kept after they were written; 0 keeps them for ever.
+    /// Days for which events, dead letters and the rollup are kept after they were written; 0 keeps them without limit.
     pub retention_days: u32,
-    /// Where rows wait that the store does not take; a folder in `outbox.dir` where none is set.
+    /// Folder for rows that the store does not accept at the moment; a folder in `outbox.dir` if unset.
     pub spool_dir: Option<PathBuf>,
-    /// Bytes on disk that they may take, compressed.
+    /// Maximum size of these rows on disk, compressed, in bytes.
     pub spool_bytes_max: u64,
 }
 
@@ -55,13 +55,13 @@ impl Default for StoreSettings {
     }
 }
 
-/// Where libchdb.so lies in the cache folder of this program.
+/// Path of libchdb.so in the cache folder.
 #[must_use]
 pub fn library_in(cache: &Path) -> PathBuf {
     cache.join("libchdb.so")
 }
 
-/// What `url` says.
+/// The parsed `url`.
 #[derive(Debug)]
 pub(super) enum Location {
     Embedded(PathBuf),
@@ -69,7 +69,7 @@ pub(super) enum Location {
 }
 
 impl StoreSettings {
-    /// What is wrong with `url`, to be said after its name; the text itself may hold a password and is not repeated.
+    /// The problem with `url`, as a phrase to follow its name. `url` may contain a password and is not repeated.
     pub fn check_url(&self) -> Result<(), &'static str> {
         self.read_url().map(drop)
     }
@@ -80,7 +80,7 @@ impl StoreSettings {
         matches!(read_url(&self.url), Ok(Location::Embedded(_)))
     }
 
-    /// What is wrong with `library_sha256`, to be said after its name.
+    /// The problem with `library_sha256`, as a phrase to follow its name.
     pub fn check_sha256(&self) -> Result<(), &'static str> {
         let is_digest = |text: &String| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         if self.library_sha256.as_ref().is_none_or(is_digest) {
@@ -90,7 +90,7 @@ impl StoreSettings {
         }
     }
 
-    /// Checks the engine's library as loading does; an embedded store needs it.
+    /// Checks the engine's library in the same way as loading it; an embedded store needs it.
     pub fn check_library(&self) -> Result<(), String> {
         let library = self.library_file().ok_or("set store.library, or run deploy/setup.sh")?;
         library.open_checked().map(drop).map_err(|error| error.to_string())
@@ -101,7 +101,7 @@ impl StoreSettings {
         self.library.clone().map(|path| LibraryFile { path, sha256 })
     }
 
-    /// What is being done, where opening fails.
+    /// Description of opening, for errors.
     pub(super) fn opening(&self) -> String {
         format!("opening {} (store.url)", self.url)
     }
@@ -127,17 +127,17 @@ impl StoreSettings {
 fn read_url(text: &str) -> Result<Location, &'static str> {
     if let Some(directory) = text.strip_prefix("embedded:") {
         return match directory {
-            "" => Err("names no directory: embedded:DIR"),
+            "" => Err("must name a directory: embedded:DIR"),
             directory => Ok(Location::Embedded(directory.into())),
         };
     }
     let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-    let url = url.ok_or("is neither embedded:DIR nor http(s)://HOST:PORT")?;
+    let url = url.ok_or("must be embedded:DIR or http(s)://HOST:PORT")?;
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("holds a user or password: they belong in store.user and store.password_file");
+        return Err("contains a user or password; set store.user and store.password_file instead");
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return Err("holds more than http(s)://HOST:PORT: user, password and settings have keys of their own");
+        return Err("must be only http(s)://HOST:PORT; user, password and settings have their own keys");
     }
     Ok(Location::Server(url))
 }
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_is_a_directory_or_a_server() {
+    fn location_is_a_directory_or_a_server() {
         assert!(matches!(location("embedded:some/dir"), Ok(Location::Embedded(dir)) if dir == Path::new("some/dir")));
         assert!(matches!(location("https://clickhouse.example:8443"), Ok(Location::Server(_))));
         for wrong in ["", "embedded:", "data", "tcp://host:9000", "http://"] {
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn plaintext_password_leaves_the_machine_only_if_allowed() {
+    fn plaintext_password_needs_permission() {
         let store = |url: &str, password: Option<&str>, allow_plaintext| StoreSettings {
             url: url.to_owned(),
             password: password.map(Into::into),
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_in_the_url_is_refused_and_not_repeated() {
+    fn password_in_the_url_is_not_repeated() {
         for url in ["http://me:hunter2@host:8123", "http://host:8123/?user=me&password=hunter2", "http://host/#hunter2"]
         {
             let told = location(url).map_err(|error| error.to_string());

@@ -1,23 +1,22 @@
-//! SQL, read just far enough to serve it: where an INSERT's rows begin, which format an answer has, and what a caller
-//! may not ask of an engine that runs with this process's rights.
+//! Reads SQL as far as the endpoint needs it: where an INSERT's rows begin, the format of a result, and statements that
+//! callers must not run in an engine with this process's rights.
 //!
-//! The engine is `clickhouse-local` inside: besides the server's SQL it writes and reads local files for its user
-//! (`INTO OUTFILE`, `FROM INFILE`, the function `file`), `readonly` or not, and runs several statements at a time.
-//! A ClickHouse server's HTTP interface does none of it, nor do we. Where a text could be read in two ways, it is
-//! refused.
+//! The engine is `clickhouse-local`. Unlike a server's HTTP interface it reads and writes local files (`INTO OUTFILE`,
+//! `FROM INFILE`, the function `file`), even with `readonly`, and runs several statements at a time. The endpoint
+//! refuses all of these, and any text that can be read in two ways.
 
-/// An INSERT that brings its rows in a format.
+/// An INSERT with rows in a format.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Insert<'a> {
     /// Up to the word FORMAT: `INSERT INTO t (a, b)`.
     pub head: &'a str,
     pub format: &'a str,
-    /// Rows that stand in the statement's own text, after the format's name; more may follow in the request's body.
+    /// Rows in the statement's own text, after the format's name; more may follow in the request's body.
     pub rows: &'a [u8],
 }
 
-/// Table functions of ClickHouse 26.5 (`system.table_functions`) that open files, servers, programs or tables of any
-/// name, some of them even when a query is only explained; and functions that read a file or ask the network. Lower case.
+/// Table functions of ClickHouse 26.5 (`system.table_functions`) that open files, servers, programs or arbitrary
+/// tables, some even when a query is only explained; and functions that read a file or use the network. Lower case.
 const OUTSIDE: &[&str] = &[
     "arrowflight",
     "arrowstream",
@@ -102,12 +101,13 @@ const OUTSIDE: &[&str] = &[
     "ytsaurus",
 ];
 
-/// Whether a reader may not call `name`.
+/// Whether an analyst may not call `name`.
 fn is_outside(name: &[u8]) -> bool {
     OUTSIDE.iter().any(|outside| outside.as_bytes().eq_ignore_ascii_case(name))
 }
 
-/// Reads `text` as an INSERT whose rows follow; `None` for all else, `INSERT … SELECT` and `… VALUES` included.
+/// Parses `text` as an INSERT whose rows follow; `None` for everything else, including `INSERT … SELECT` and `…
+/// VALUES`.
 pub(super) fn insert(text: &[u8]) -> Option<Insert<'_>> {
     let mut tokens = Tokens::new(text).filter(|token| token.depth == 0);
     tokens.next().filter(|first| first.is("INSERT"))?;
@@ -126,7 +126,7 @@ pub(super) fn insert(text: &[u8]) -> Option<Insert<'_>> {
     None
 }
 
-/// The format that the statement itself asks for.
+/// The format that the statement itself names.
 pub(super) fn format(text: &[u8]) -> Option<&str> {
     let mut found = None;
     let mut tokens = Tokens::new(text).filter(|token| token.depth == 0).peekable();
@@ -140,7 +140,7 @@ pub(super) fn format(text: &[u8]) -> Option<&str> {
     found
 }
 
-/// The statements of a script, in order, without what is only comment.
+/// The statements of a script in order, without those that are only comments.
 pub(super) fn split(script: &str) -> Vec<&str> {
     let mut statements = Vec::new();
     let mut begin = None;
@@ -155,7 +155,7 @@ pub(super) fn split(script: &str) -> Vec<&str> {
     statements
 }
 
-/// Refuses what no caller may ask: a second statement, and files named in SQL.
+/// Refuses a second statement and files in SQL, for all callers.
 pub(super) fn check(text: &[u8]) -> Result<(), &'static str> {
     let mut ended = false;
     for token in Tokens::new(text) {
@@ -164,38 +164,37 @@ pub(super) fn check(text: &[u8]) -> Result<(), &'static str> {
         }
         ended |= token.kind == Kind::Symbol(b';');
         if token.is("OUTFILE") || token.is("INFILE") {
-            return Err("INTO OUTFILE and FROM INFILE are not to be had here");
+            return Err("INTO OUTFILE and FROM INFILE are not allowed");
         }
     }
     Ok(())
 }
 
-/// As [`check`], and refuses what a caller who may only read must not ask although the engine's own `readonly` lets
-/// it pass.
+/// As [`check`], and refuses everything that the engine's own `readonly` allows but an analyst must not do.
 pub(super) fn check_read_only(text: &[u8]) -> Result<(), &'static str> {
     check(text)?;
     let mut tokens = Tokens::new(text).skip_while(|token| token.kind == Kind::Symbol(b'(')).peekable();
     let Some(first) = tokens.peek().copied() else { return Err("the query is empty") };
     if !["SELECT", "WITH", "FROM", "SHOW", "EXISTS", "DESCRIBE", "DESC", "EXPLAIN"].iter().any(|word| first.is(word)) {
-        return Err("only SELECT, WITH, SHOW, EXISTS, DESCRIBE and EXPLAIN are to be had here");
+        return Err("only SELECT, WITH, SHOW, EXISTS, DESCRIBE and EXPLAIN are allowed");
     }
     let describes = first.is("DESCRIBE") || first.is("DESC");
     while let Some(token) = tokens.next() {
         let called = tokens.peek().is_some_and(|next| next.kind == Kind::Symbol(b'('));
         match token.kind {
-            Kind::Unclear => return Err("nested comments, unclosed quotes and symbols beyond ASCII are not read here"),
-            // The engine lets a subquery's own settings pass, `readonly` or not.
+            Kind::Unclear => return Err("nested comments, unclosed quotes and symbols beyond ASCII are not allowed"),
+            // The engine accepts a subquery's own settings even with `readonly`.
             Kind::Word if token.is("SETTINGS") && sets_one(tokens.clone()) => {
-                return Err("SETTINGS are not to be had here; they may stand in the URL");
+                return Err("SETTINGS are not allowed in the query; pass them in the URL");
             }
-            // Escapes could spell any name inside quotes.
-            Kind::Quoted(b'"' | b'`') if called => return Err("a function's name must stand without quotes here"),
+            // Escapes inside quotes could spell any name.
+            Kind::Quoted(b'"' | b'`') if called => return Err("a function's name must not be quoted"),
             Kind::Word if called && is_outside(token.text) => {
-                return Err("functions that open files, servers or programs are not to be had here");
+                return Err("functions that open files, servers or programs are not allowed");
             }
-            // DESCRIBE opens what a table function names: a file, a URL.
+            // DESCRIBE opens what a table function names, for example a file or a URL.
             Kind::Word if called && describes && !token.is("DESCRIBE") && !token.is("DESC") && !token.is("TABLE") => {
-                return Err("DESCRIBE takes a table's name or a query without functions here");
+                return Err("DESCRIBE is allowed only with a table's name or a query without functions");
             }
             _ => {}
         }
@@ -209,7 +208,7 @@ fn sets_one<'a>(mut tokens: impl Iterator<Item = Token<'a>>) -> bool {
     is_name && tokens.next().is_some_and(|sign| sign.kind == Kind::Symbol(b'='))
 }
 
-/// What follows a format's name is rows, after spaces and one line break.
+/// The rows after a format's name: after spaces and one line break.
 fn after_line_break(rest: &[u8]) -> &[u8] {
     let rest = rest.trim_ascii_start_blank();
     let rest = rest.strip_prefix(b"\r").unwrap_or(rest);
@@ -230,12 +229,12 @@ impl TrimBlank for [u8] {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// A keyword, a bare name, a number.
+    /// A keyword, a bare name or a number.
     Word,
-    /// Text between this quote and its like; `$` for heredocs.
+    /// Text between two of this quote; `$` for heredocs.
     Quoted(u8),
     Symbol(u8),
-    /// What might be read in another way by the engine.
+    /// Text that the engine might read in another way.
     Unclear,
 }
 
@@ -244,7 +243,7 @@ struct Token<'a> {
     kind: Kind,
     text: &'a [u8],
     start: usize,
-    /// Parentheses open around it.
+    /// Number of open parentheses around it.
     depth: u32,
 }
 
@@ -255,7 +254,7 @@ impl Token<'_> {
     }
 }
 
-/// The tokens of ClickHouse SQL, comments left out.
+/// The tokens of ClickHouse SQL, without comments.
 #[derive(Clone)]
 struct Tokens<'a> {
     text: &'a [u8],
@@ -272,7 +271,7 @@ impl<'a> Tokens<'a> {
         self.text.get(self.at..).unwrap_or_default()
     }
 
-    /// Steps over white space and comments; the length of a comment that may be read in two ways, if it meets one.
+    /// Skips white space and comments. Returns the length of a comment that can be read in two ways, if there is one.
     fn skip_blank(&mut self) -> Option<usize> {
         loop {
             let rest = self.rest();
@@ -324,7 +323,7 @@ const fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
-/// A backslash takes the next byte with it; a doubled quote reads as two texts side by side, which comes to the same.
+/// A backslash escapes the next byte. A doubled quote is read as two adjacent texts, with the same result.
 fn quoted(rest: &[u8], quote: u8) -> (Kind, usize) {
     let mut escaped = false;
     for (at, &byte) in rest.iter().enumerate().skip(1) {
@@ -351,7 +350,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_insert_is_cut_where_its_rows_begin() {
+    fn insert_is_cut_before_its_rows() {
         let cut = |text| insert(text).map(|found| (found.head, found.format, found.rows));
         assert_eq!(
             cut(b"INSERT INTO t (a, format) FORMAT RowBinary\n\n\x01\n"),
@@ -368,18 +367,18 @@ mod tests {
     }
 
     #[test]
-    fn the_format_is_the_statements_own() {
+    fn format_is_that_of_the_outer_statement() {
         assert_eq!(format(b"SELECT 'FORMAT CSV' FROM (SELECT 1 FORMAT TSV)"), None);
         assert_eq!(format(b"SELECT 1 -- FORMAT CSV\nFORMAT JSON SETTINGS a = 1"), Some("JSON"));
     }
 
     #[test]
-    fn a_script_splits_at_semicolons_that_are_not_text() {
+    fn split_ignores_semicolons_inside_text() {
         assert_eq!(split("-- a;\nSELECT ';' ; ; /* ; */ SELECT 2\n"), ["SELECT ';' ", "SELECT 2"]);
     }
 
     #[test]
-    fn nobody_reaches_files_or_a_second_statement() {
+    fn check_refuses_files_and_second_statements() {
         assert!(check(b"SELECT 1;  -- done\n ;").is_ok());
         for text in [
             b"SELECT 1; DROP TABLE t".as_slice(),
@@ -393,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_only_reads() {
+    fn check_read_only_allows_only_reads() {
         for text in [
             "SELECT count() FROM token_events WHERE endpoint LIKE '%file(%' AND city = 'Köln'",
             "(SELECT 1) UNION ALL (SELECT 2)",

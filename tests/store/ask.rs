@@ -1,4 +1,4 @@
-//! `tokenwarden explain` and `tokenwarden investigate`, the program itself.
+//! The commands `tokenwarden explain` and `tokenwarden investigate`.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -34,7 +34,7 @@ fn close_to(value: &Value, expected: f64) -> bool {
 }
 
 #[tokio::test]
-async fn a_theft_is_explained_and_investigated_from_the_store() {
+async fn explain_and_investigate_show_a_theft() {
     let _turn = turn().await;
     let directory = TempDir::new().unwrap();
     let store = ClickHouse::open(&embedded(directory.path())).await.unwrap();
@@ -42,7 +42,7 @@ async fn a_theft_is_explained_and_investigated_from_the_store() {
     store.close().await;
     let directory = directory.path();
 
-    // 4.5 in all: −7.5 before looking, 6.25 and −0.5 that are listed, the rest too small to be. 4.5 − 6.25 is no alert.
+    // 4.5 in total: prior −7.5, 6.25 and −0.5 listed, the rest too small to list. 4.5 − 6.25 is below the threshold.
     let event = read(&ask(directory, &["explain", "event-11"]));
     let explained = &event["events"][0];
     let signals = explained["signals"].as_array().unwrap();
@@ -59,7 +59,7 @@ async fn a_theft_is_explained_and_investigated_from_the_store() {
     assert_eq!(explained["would_not_have_alerted_without"], json!(["new_country"]));
     assert_eq!(event["incident"]["severity"], "critical");
 
-    // By its name the incident tells the same, with all its steps and actions in order.
+    // By its id, the incident contains the same, with all its steps and actions in order.
     let incident = read(&ask(directory, &["explain", "INC-0000000000000001"]));
     let timeline = incident["incident"]["timeline"].as_array().unwrap();
     let times: Vec<_> = timeline.iter().map(|step| step["at"].as_str().unwrap()).collect();
@@ -69,12 +69,12 @@ async fn a_theft_is_explained_and_investigated_from_the_store() {
     let outcomes: Vec<_> = incident["incident"]["actions"].as_array().unwrap().iter().map(|a| &a["outcome"]).collect();
     assert_eq!(outcomes, ["retry", "done"]);
 
-    // An ordinary event has nothing to say, and an answer.
+    // An ordinary event has a result without signals.
     let ordinary = read(&ask(directory, &["explain", "event-3"]));
     assert_eq!((&ordinary["events"][0]["signals"], &ordinary["incident"]), (&json!([]), &Value::Null));
     assert_eq!(ordinary["events"][0]["would_not_have_alerted_without"], json!([]));
 
-    // For eyes: nothing that came in an event steers the terminal, or makes a line of its own.
+    // As text: values of events contain no terminal control and no line breaks.
     let shown = printed(&ask(directory, &["explain", "event-11", "--output", "text"]));
     assert!(
         shown.contains("+6.25  new_country") && shown.contains("would not have alerted without new_country"),
@@ -91,7 +91,7 @@ async fn a_theft_is_explained_and_investigated_from_the_store() {
     );
     assert_eq!((&token["routes"][0]["route"], &token["routes"][0]["accepted"]), (&json!("/v1/export"), &json!(3)));
     assert_eq!(token["incidents"][0]["incident_id"], "INC-0000000000000001");
-    // The address also touched another user's token.
+    // The address also used another user's token.
     for address in ["192.0.2.200", "::ffff:192.0.2.200"] {
         let address = read(&ask(directory, &["investigate", "ip", address]));
         assert_eq!(address["tokens"].as_array().unwrap().len(), 2, "{address}");
@@ -102,7 +102,7 @@ async fn a_theft_is_explained_and_investigated_from_the_store() {
     let shown = printed(&ask(directory, &["investigate", "token", "token-1", "--output", "text"]));
     assert!(shown.chars().all(|c| c == '\n' || !c.is_control() && c != '\u{202e}'), "{shown:?}");
 
-    // An id is text, whatever stands in it.
+    // An id is data, whatever it contains.
     for arguments in [
         ["explain", "x' OR 1 = 1 --"].as_slice(),
         &["explain", "\\' OR 1 = 1 --"],

@@ -1,4 +1,4 @@
-//! What needs another process: this test binary, started again with a part to play.
+//! Tests that need a second process start this test binary again, with a part to run.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
@@ -10,13 +10,13 @@ use tokenwarden::store::{ClickHouse, Reader, StoreSettings};
 use super::rows::{epoch, full_event, push};
 use super::{ask, embedded};
 
-/// Name of the variable that holds a child's part, and of the one that holds its directory.
+/// Variables with the child's part and its directory.
 const PART: &str = "TOKENWARDEN_TEST_PART";
 const DIRECTORY: &str = "TOKENWARDEN_TEST_DIRECTORY";
-/// Lines meant for the parent begin so; the test harness prints others.
+/// Prefix of lines for the parent; the test harness prints others.
 const LINE: &str = "child: ";
 
-/// A running child. Dropped, it is killed.
+/// A running child. Dropping it kills it.
 pub struct Running {
     child: Child,
     lines: BufReader<ChildStdout>,
@@ -25,7 +25,7 @@ pub struct Running {
 /// Rows in one epoch of the part `write`.
 pub const EPOCH: u64 = 500;
 
-/// Starts a child that plays `part` on `directory`. `wrapper` is a shell's text that ends in running `"$@"`.
+/// Starts a child with `part` on `directory`. `wrapper` is a shell script that ends with `"$@"`.
 pub fn start(part: &str, directory: &Path, wrapper: &str) -> Running {
     let mut child = Command::new("bash")
         .args(["-c", wrapper, "bash"])
@@ -44,12 +44,12 @@ pub fn start(part: &str, directory: &Path, wrapper: &str) -> Running {
 pub const PLAIN: &str = r#"exec "$@""#;
 
 impl Running {
-    /// The next line for us; panics where the child has ended.
+    /// The next line from the child; panics if the child has ended.
     pub fn line(&mut self) -> String {
         loop {
             let mut line = String::new();
             assert_ne!(self.lines.read_line(&mut line).unwrap(), 0, "the child ended");
-            // The harness may have begun the line.
+            // The harness may have printed the start of the line.
             if let Some((_, said)) = line.trim_end().split_once(LINE) {
                 return said.to_owned();
             }
@@ -61,7 +61,7 @@ impl Running {
         assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
     }
 
-    /// Lets the child end, and waits for it: its exit code, `None` where a signal ended it.
+    /// Lets the child end and waits for it. Returns its exit code; `None` if a signal ended it.
     pub fn end(mut self) -> Option<i32> {
         drop(self.child.stdin.take());
         let mut rest = Vec::new();
@@ -77,7 +77,7 @@ impl Drop for Running {
     }
 }
 
-/// Plays the part that the environment names; does nothing where it names none.
+/// Runs the part that the environment names; does nothing without one.
 #[test]
 fn plays_its_part() {
     let Some(part) = std::env::var_os(PART) else { return };
@@ -105,13 +105,13 @@ async fn play(part: &str, settings: &StoreSettings) -> i32 {
             say("ready");
             std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
         }
-        // Writes and reads beside the owner.
+        // Writes and reads while another process owns the directory.
         "visit" => {
             store.write(&epoch(10..30)).await.unwrap();
             let reader = Reader::open(settings).await.unwrap();
             say(&ask(&reader, "SELECT count() FROM token_events").await);
         }
-        // Ends as a program does that closes nothing.
+        // Exits without closing anything.
         "leave" => {
             store.write(&epoch(0..10)).await.unwrap();
             std::mem::forget(store);
@@ -123,7 +123,7 @@ async fn play(part: &str, settings: &StoreSettings) -> i32 {
             say("ready");
             terminated.recv().await;
         }
-        // Writes more than it may, then a little.
+        // Writes more than the file limit allows, then a little.
         "overfill" => {
             let mut rows = epoch(0..0);
             for number in 0..20_000 {
@@ -145,7 +145,7 @@ async fn play(part: &str, settings: &StoreSettings) -> i32 {
 
 fn say(text: &str) {
     use std::io::Write as _;
-    // Not through the harness, which might hold it back.
+    // Not through the harness, which might buffer it.
     let mut out = std::io::stdout().lock();
     writeln!(out, "{LINE}{text}").and_then(|()| out.flush()).unwrap();
 }

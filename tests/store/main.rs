@@ -1,7 +1,7 @@
-//! The store on the real engine: what goes in comes out, once, whatever happens in between.
+//! Tests of the store with the real engine: rows are stored once and unchanged in all circumstances.
 //!
-//! The engine opens one directory a process, so that the tests take turns; what needs two processes, or one that
-//! dies, starts this binary again (`child.rs`).
+//! The engine opens one directory per process, so tests run one after another. Tests that need two processes, or one
+//! that dies, start this binary again (`child.rs`).
 
 #![recursion_limit = "256"]
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
@@ -27,7 +27,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use self::rows::{NASTY, action, alarming, allowed, bare_event, dead_letter, epoch, event, full_event, incident, push};
 
-/// One test at a time has the engine.
+/// Only one test at a time may use the engine.
 async fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::const_new(());
     TURN.lock().await
@@ -61,7 +61,7 @@ async fn try_ask(reader: &Reader, sql: &str) -> Result<String, StoreError> {
     Ok(String::from_utf8(text).expect("an answer in UTF-8").trim_end().to_owned())
 }
 
-/// Rows on disk, those that a merge or FINAL would drop included.
+/// Rows on disk, including those that a merge or FINAL would drop.
 async fn physical_rows(reader: &Reader, table: &str) -> String {
     let sql = "SELECT sum(rows) FROM system.parts WHERE active AND database = currentDatabase() AND table = ";
     ask(reader, &format!("{sql}'{table}'")).await
@@ -75,7 +75,7 @@ async fn row(reader: &Reader, sql: &str) -> Value {
 }
 
 #[tokio::test]
-async fn every_column_comes_back_as_it_went_in() {
+async fn every_column_is_stored_unchanged() {
     let _turn = turn().await;
     let directory = TempDir::new().unwrap();
     let settings = embedded(directory.path());
@@ -160,7 +160,7 @@ async fn every_column_comes_back_as_it_went_in() {
     store.close().await;
 }
 
-/// Compares column by column, so that a failure names the one that differs.
+/// Compares column by column, so that a failure names the column.
 fn assert_columns(found: &Value, expected: &Value) {
     let (found, expected) = (found.as_object().expect("a row"), expected.as_object().expect("a row"));
     for (column, value) in found {
@@ -172,7 +172,7 @@ fn assert_columns(found: &Value, expected: &Value) {
 }
 
 #[tokio::test]
-async fn the_same_rows_written_again_change_nothing() {
+async fn repeated_rows_change_nothing() {
     let _turn = turn().await;
     let directory = TempDir::new().unwrap();
     let settings = embedded(directory.path());
@@ -186,7 +186,7 @@ async fn the_same_rows_written_again_change_nothing() {
         store.write(&rows).await.unwrap();
     }
     store.close().await;
-    // As after a crash between the insert and the commit: another process, the same epoch.
+    // As after a crash between insert and commit: another process, the same epoch.
     let store = ClickHouse::open(&settings).await.unwrap();
     store.write(&rows).await.unwrap();
     let reader = Reader::open(&settings).await.unwrap();
@@ -195,7 +195,7 @@ async fn the_same_rows_written_again_change_nothing() {
     }
     assert_eq!(ask(&reader, "SELECT sum(events) FROM baseline_activity").await, "1000");
 
-    // The same events cut into other epochs: rows are there twice until a merge, and nobody sees it.
+    // The same events in other epochs: rows are there twice until a merge, but queries show them once.
     store.write(&epoch(0..300)).await.unwrap();
     store.write(&epoch(300..1200)).await.unwrap();
     assert_eq!(ask(&reader, "SELECT count(), uniqExact(event_id) FROM token_events").await, "1200\t1200");
@@ -204,7 +204,7 @@ async fn the_same_rows_written_again_change_nothing() {
 }
 
 #[tokio::test]
-async fn rows_that_differ_are_never_taken_for_the_same() {
+async fn different_rows_are_never_deduplicated() {
     let _turn = turn().await;
     let directory = TempDir::new().unwrap();
     let settings = embedded(directory.path());
@@ -229,7 +229,7 @@ async fn rows_that_differ_are_never_taken_for_the_same() {
 }
 
 #[tokio::test]
-async fn a_replay_of_decades_fits_in_one_insert_and_stays() {
+async fn replay_of_decades_fits_in_one_insert() {
     let _turn = turn().await;
     let directory = TempDir::new().unwrap();
     let settings = embedded(directory.path());
@@ -266,7 +266,7 @@ async fn retention_follows_the_settings() {
 }
 
 #[tokio::test]
-async fn a_database_of_any_name_is_quoted() {
+async fn database_name_is_quoted() {
     let _turn = turn().await;
     let directory = TempDir::new().unwrap();
     let settings = StoreSettings { database: r#"o`dd "na'me\ 😀"#.to_owned(), ..embedded(directory.path()) };
@@ -278,7 +278,7 @@ async fn a_database_of_any_name_is_quoted() {
 }
 
 #[tokio::test]
-async fn a_schema_that_does_not_fit_is_told_before_rows_are_lost() {
+async fn schema_mismatch_is_an_error_at_open() {
     let _turn = turn().await;
     let directory = TempDir::new().unwrap();
     let settings = embedded(directory.path());
@@ -286,18 +286,18 @@ async fn a_schema_that_does_not_fit_is_told_before_rows_are_lost() {
 
     change(&settings, "INSERT INTO tokenwarden.schema_migrations (version, name) VALUES (9999, 'later')").await;
     let told = ClickHouse::open(&settings).await.expect_err("the schema is newer").to_string();
-    assert!(told.contains("schema 9999, made by a newer tokenwarden"), "{told}");
+    assert!(told.contains("schema 9999 of a newer tokenwarden"), "{told}");
 
     change(&settings, "TRUNCATE TABLE tokenwarden.schema_migrations").await;
     ClickHouse::open(&settings).await.expect("migrations may be repeated").close().await;
 
     change(&settings, "ALTER TABLE tokenwarden.token_events MODIFY COLUMN asn String").await;
     let told = ClickHouse::open(&settings).await.expect_err("a column was changed").to_string();
-    assert!(told.contains("column token_events.asn is String; this build writes UInt32"), "{told}");
+    assert!(told.contains("column token_events.asn is String; this build needs UInt32"), "{told}");
 }
 
 #[tokio::test]
-async fn a_store_of_an_earlier_schema_keeps_its_rows() {
+async fn earlier_schema_keeps_its_rows() {
     let _turn = turn().await;
     let directory = TempDir::new().unwrap();
     let settings = embedded(directory.path());
@@ -317,10 +317,10 @@ async fn a_store_of_an_earlier_schema_keeps_its_rows() {
     store.close().await;
 }
 
-/// Runs a statement with the owner's rights, as an administrator might.
+/// Runs a statement with the owner's rights, as an administrator could.
 async fn change(settings: &StoreSettings, sql: &str) {
     let directory = Path::new(settings.url.trim_start_matches("embedded:"));
-    // A reader of ours keeps the engine open meanwhile.
+    // A reader keeps the engine open meanwhile.
     let reader = Reader::open(settings).await.unwrap();
     let access = http::Access::of(directory);
     let answer = access.post(sql).send().await.unwrap();
@@ -329,7 +329,7 @@ async fn change(settings: &StoreSettings, sql: &str) {
 }
 
 #[tokio::test]
-async fn a_directory_that_cannot_be_used_is_one_clear_error() {
+async fn unusable_directory_is_one_clear_error() {
     let _turn = turn().await;
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("file");
@@ -349,8 +349,8 @@ async fn a_directory_that_cannot_be_used_is_one_clear_error() {
     let told = open(StoreSettings { library: None, ..embedded(&fresh) }).await;
     assert!(told.contains("set store.library"), "{told}");
     let told = open(StoreSettings { library: Some("/nonexistent/libchdb.so".into()), ..embedded(&fresh) }).await;
-    assert!(told.contains("not at /nonexistent/libchdb.so: `deploy/setup.sh run` fetches it"), "{told}");
-    // A file that is no library: refused by its digest, and by the loader where the operator vouches for the digest.
+    assert!(told.contains("not at /nonexistent/libchdb.so; run `deploy/setup.sh run` to fetch it"), "{told}");
+    // A file that is not a library is refused by its digest, and by the loader if the operator configures that digest.
     std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
     let other = StoreSettings { library: Some(file.clone()), ..embedded(&fresh) };
     let told = open(other.clone()).await;
@@ -358,16 +358,16 @@ async fn a_directory_that_cannot_be_used_is_one_clear_error() {
     let found = told.rsplit('"').nth(1).unwrap().to_uppercase();
     let vouched = StoreSettings { library_sha256: Some(found), ..other };
     let told = open(vouched.clone()).await;
-    assert!(told.contains("is not a libchdb that this build can use: dlopen failed: /proc/self/fd/"), "{told}");
+    assert!(told.contains("cannot be used as libchdb by this build: dlopen failed: /proc/self/fd/"), "{told}");
     std::fs::set_permissions(&file, PermissionsExt::from_mode(0o620)).unwrap();
     let told = open(vouched).await;
     assert!(told.contains("others can change it (owner ") && told.contains("mode 0620"), "{told}");
     let told = open(StoreSettings { listen: Some(([192, 0, 2, 1], 8123).into()), ..embedded(&fresh) }).await;
-    assert!(told.contains("loopback alone"), "{told}");
+    assert!(told.contains("only on loopback"), "{told}");
 }
 
 #[tokio::test]
-async fn a_killed_process_leaves_all_that_it_was_told_is_written() {
+async fn killed_process_keeps_acknowledged_rows() {
     let _turn = turn().await;
     let directory = TempDir::new().unwrap();
     for acknowledged_min in [3, 8] {
@@ -379,14 +379,14 @@ async fn a_killed_process_leaves_all_that_it_was_told_is_written() {
         writer.signal("KILL");
         drop(writer);
 
-        // Its endpoint file is still there, its lock is not.
+        // The owner's endpoint file still exists, its lock does not.
         let settings = embedded(directory.path());
         let store = ClickHouse::open(&settings).await.unwrap();
         let reader = Reader::open(&settings).await.unwrap();
         let count: u64 = ask(&reader, "SELECT uniqExact(event_id) FROM token_events").await.parse().unwrap();
         assert!(count >= acknowledged * child::EPOCH, "{count} rows of {acknowledged} epochs");
         assert_eq!(count % child::EPOCH, 0, "an epoch is there or is not");
-        // What was in flight is sent again; what was there stays one.
+        // The epoch in transit is sent again; stored epochs are not duplicated.
         for number in 0..=count / child::EPOCH {
             store.write(&epoch(number * child::EPOCH..(number + 1) * child::EPOCH)).await.unwrap();
         }
@@ -396,7 +396,7 @@ async fn a_killed_process_leaves_all_that_it_was_told_is_written() {
 }
 
 #[tokio::test]
-async fn a_second_process_is_a_client_of_the_first() {
+async fn second_process_is_a_client_of_the_first() {
     let directory = TempDir::new().unwrap();
     let mut owner = child::start("own", directory.path(), child::PLAIN);
     assert_eq!(owner.line(), "ready");
@@ -404,7 +404,7 @@ async fn a_second_process_is_a_client_of_the_first() {
     assert_eq!(visitor.line(), "30");
     assert_eq!(visitor.end(), Some(3));
 
-    // Here, too, without an engine.
+    // The client needs no engine.
     let settings = StoreSettings { library: None, ..embedded(directory.path()) };
     let store = ClickHouse::open(&settings).await.unwrap();
     store.write(&epoch(30..40)).await.unwrap();
@@ -412,13 +412,13 @@ async fn a_second_process_is_a_client_of_the_first() {
     assert_eq!(ask(&reader, "SELECT count() FROM token_events").await, "40");
     assert_eq!(owner.end(), Some(3));
 
-    // The owner has gone: that is worth another try, not a loss.
+    // The owner has ended: the write can be retried, and no row is lost.
     let error = store.write(&epoch(40..50)).await.expect_err("nobody listens");
     assert!(matches!(error, StoreError::Retriable(_)), "{error}");
 }
 
 #[tokio::test]
-async fn a_client_takes_over_a_directory_whose_owner_has_gone() {
+async fn client_takes_over_when_the_owner_has_ended() {
     let _turn = turn().await;
     let directory = TempDir::new().unwrap();
     let mut owner = child::start("own", directory.path(), child::PLAIN);
@@ -438,7 +438,7 @@ async fn a_client_takes_over_a_directory_whose_owner_has_gone() {
 }
 
 #[tokio::test]
-async fn however_a_process_ends_it_ends_in_order() {
+async fn process_ends_in_order_in_every_case() {
     let directory = TempDir::new().unwrap();
     let leaver = child::start("leave", directory.path(), child::PLAIN);
     assert_eq!(leaver.end(), Some(7), "without closing anything");
@@ -449,10 +449,10 @@ async fn however_a_process_ends_it_ends_in_order() {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_told_and_survived() {
+async fn full_disk_is_reported_and_survived() {
     let _turn = turn().await;
     let directory = TempDir::new().unwrap();
-    // No file may grow beyond 1 MiB, and the attempt is an error, not a signal.
+    // No file may grow beyond 1 MiB, and the attempt is an error instead of a signal.
     let mut writer = child::start("overfill", directory.path(), r#"trap '' XFSZ; ulimit -f 1024; exec "$@""#);
     let told = writer.line();
     assert!(told.starts_with("the store is unavailable: writing to token_events: "), "{told}");

@@ -1,4 +1,4 @@
-//! `tokenwarden replay` into the store: what of a file is kept, and what never is.
+//! `tokenwarden replay` into the store: which parts of a file are stored, and which never are.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -10,14 +10,14 @@ use tokenwarden::store::Reader;
 
 use super::{embedded, library, turn};
 
-/// Shaped as AWS shapes them, and in three places of each record where AWS writes such things.
+/// A session token as AWS issues it, placed in three fields of each record where AWS writes tokens.
 const SESSION_TOKEN: &str = "IQoJb3JpZ2luX2VjEMv7kq0WmT2xRb9LrYd4NhZs8uPf3GcVa6EoJtKi5wQy1BnXp0SdMhRzUgCe7AvLk";
 
 fn tokenwarden(folder: &Path, arguments: &[&str]) -> (Output, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_tokenwarden"))
         .args(arguments)
         .current_dir(folder)
-        // No GeoIP files: reading them takes longer than all the rest.
+        // No GeoIP files: reading them would take longer than the test.
         .env("TOKENWARDEN_CACHE", folder)
         .env("TOKENWARDEN__STORE__LIBRARY", library())
         .output()
@@ -43,7 +43,7 @@ fn call(id: &str, time: &str) -> Value {
     })
 }
 
-/// Replays `text` as CloudTrail delivers it, and gives what the command printed, to stdout and stderr.
+/// Replays `text` as a CloudTrail file. Returns what the command printed to stdout and stderr.
 fn replay(folder: &Path, text: &str) -> (String, String) {
     let file = std::fs::File::create(folder.join("delivery.json.gz")).unwrap();
     let mut gz = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
@@ -56,7 +56,7 @@ fn replay(folder: &Path, text: &str) -> (String, String) {
 }
 
 #[tokio::test]
-async fn events_on_standard_input_are_ours_and_not_the_engines() {
+async fn replay_reads_standard_input_before_the_engine() {
     let _turn = turn().await;
     let folder = TempDir::new().unwrap();
     let at = |number: i64| 1_790_000_000_000 + number * 1_000;
@@ -64,7 +64,7 @@ async fn events_on_standard_input_are_ours_and_not_the_engines() {
         json!({"event_id": format!("e{n}"), "timestamp": at(n), "token_id": "t", "ip_address": "192.0.2.1"}).to_string()
     };
     let events = (0..50).map(event).collect::<Vec<_>>().join("\n");
-    // All of it waits in the pipe when the engine is opened and makes its tables.
+    // The whole input is in the pipe when the engine opens and creates its tables.
     let mut child = Command::new(env!("CARGO_BIN_EXE_tokenwarden"))
         .args(["replay", "-", "--store", "embedded:data"])
         .current_dir(folder.path())
@@ -84,7 +84,7 @@ async fn events_on_standard_input_are_ours_and_not_the_engines() {
 fn sql(folder: &Path, query: &str) -> String {
     let (output, told) = tokenwarden(folder, &["sql", "--store", "embedded:data", "--output", "json", query]);
     assert!(output.status.success(), "{query}: {told}");
-    // States of aggregates are bytes.
+    // Aggregate states are binary.
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -100,7 +100,7 @@ fn dump(folder: &Path) -> String {
 }
 
 #[tokio::test]
-async fn session_tokens_of_cloudtrail_are_written_nowhere_and_nothing_else_is_missing() {
+async fn replay_stores_no_cloudtrail_session_token() {
     let _turn = turn().await;
     let folder = TempDir::new().unwrap();
     let mut issued = call("ct-2", "2026-11-22T10:16:00Z");
@@ -116,13 +116,13 @@ async fn session_tokens_of_cloudtrail_are_written_nowhere_and_nothing_else_is_mi
     assert!(told.contains("5 events, 1 of them delivered twice; 1 records of no token; 0 dead letters\n"), "{told}");
     assert_eq!(verdicts.lines().count(), 4, "the call that issues a key is one of its caller's too");
 
-    // What cannot be read is kept too, and again without the token, be it cut in the midst of one.
+    // Unreadable records are stored too, without the token, even if they end in the middle of it.
     let mut cut = call("ct-6", "2026-11-22T10:19:00Z").to_string();
     cut.truncate(cut.rfind(SESSION_TOKEN).unwrap() + 50);
     let (more, told_more) = replay(folder.path(), &format!("{}\n{cut}", call("ct-5", "soon")));
     assert!(told_more.contains("0 events, 0 of them delivered twice; 0 records of no token; 2 dead letters\n"));
 
-    // While one process has the engine open, others ask it, which is quicker than to open it for each question.
+    // While one process has the engine open, the others query it, which is faster than opening it each time.
     let reader = Reader::open(&embedded(&folder.path().join("data"))).await.unwrap();
     let dumped = dump(folder.path());
     let counts = "SELECT count() AS n, uniqExact(event_id) AS ids FROM token_events";

@@ -1,4 +1,4 @@
-//! Rows to write.
+//! Rows for the tests.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -18,12 +18,12 @@ use tokenwarden::verdict::{
     Action, CampaignId, Incident, IncidentId, Mode, Outcome, RuleId, Severity, Signal, Target, Verdict,
 };
 
-/// 2023-11-14T22:13:20Z: older than any retention, as past events are when they are replayed.
+/// 2023-11-14T22:13:20Z: older than any retention, like replayed past events.
 pub const START: i64 = 1_700_000_000_000;
-/// A stamp that is older than the retention too: only the database's clock counts.
+/// Also older than the retention, which uses the database's clock only.
 pub const INGESTED: i64 = 1_710_000_000_000;
 
-/// What breaks encoders, SQL and terminals: in every text column of a row.
+/// Characters that break encoders, SQL and terminals, for every text column.
 pub const NASTY: &str =
     "a\nb\r\n\tc\0d'; DROP TABLE token_events; -- \"e\" `f` \\ \u{1b}[31m 😀 é \u{202e} {x:String} ?";
 
@@ -35,7 +35,7 @@ pub fn token(text: &str) -> TokenId<'static> {
     TokenHasher::new(b"test").name(Cow::Owned(text.to_owned())).0
 }
 
-/// The ordinary event number `number`: one a second.
+/// Ordinary event number `number`, one per second.
 pub fn event(number: u64) -> EnrichedEvent<'static> {
     EnrichedEvent::new(
         Event {
@@ -76,7 +76,7 @@ pub fn event(number: u64) -> EnrichedEvent<'static> {
     )
 }
 
-/// An event that says nothing but what it must.
+/// An event with required fields only.
 pub fn bare_event() -> EnrichedEvent<'static> {
     let mut enriched = event(0);
     enriched.event = Event {
@@ -97,7 +97,7 @@ pub fn bare_event() -> EnrichedEvent<'static> {
     numbered(enriched)
 }
 
-/// An event with something in every field, and [`NASTY`] in every text.
+/// An event with every field set, and [`NASTY`] in every text.
 pub fn full_event() -> EnrichedEvent<'static> {
     let mut enriched = event(0);
     let nasty = || Some(Cow::Borrowed(NASTY));
@@ -126,7 +126,7 @@ pub fn full_event() -> EnrichedEvent<'static> {
         expires_at: Some(Timestamp::MAX),
         binding: nasty(),
         geo: None,
-        // A name and a text of more than 127 bytes have a length of two.
+        // Names and texts of more than 127 bytes have a two-byte length.
         attrs: vec![(NASTY.into(), "x".repeat(300).into()), ("".into(), NASTY.into())],
         facts: None,
     };
@@ -180,7 +180,7 @@ pub fn signal(rule: RuleId, share: f64, reason: &str) -> Signal {
     }
 }
 
-/// The outcome of an event that belongs to incident `id`.
+/// The outcome of an event of incident `id`.
 pub fn alarming(id: u64) -> Outcome {
     Outcome {
         verdict: Verdict::Alert,
@@ -247,7 +247,7 @@ pub fn action(incident: u64, attempt: u32, outcome: &str) -> ActionRow {
     }
 }
 
-/// Its payload holds every byte there is.
+/// Its payload contains every byte value.
 pub fn dead_letter(offset: i64) -> DeadLetter {
     DeadLetter {
         position: position(offset),
@@ -258,7 +258,7 @@ pub fn dead_letter(offset: i64) -> DeadLetter {
     }
 }
 
-/// With the numbers of the names that it has now.
+/// Recomputes the keys from the names.
 pub fn numbered(event: EnrichedEvent<'static>) -> EnrichedEvent<'static> {
     let EnrichedEvent { event, place, network, client, route, .. } = event;
     EnrichedEvent::new(event, Surroundings { place, network, client, route }, &KeyHasher::default())

@@ -1,4 +1,4 @@
-//! `tokenwarden sql`, the program itself.
+//! The command `tokenwarden sql`.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -27,7 +27,7 @@ fn printed(output: &Output) -> String {
 }
 
 #[tokio::test]
-async fn answers_come_as_table_json_and_csv() {
+async fn sql_prints_table_json_and_csv() {
     let _turn = turn().await;
     let directory = TempDir::new().unwrap();
     let store = ClickHouse::open(&embedded(directory.path())).await.unwrap();
@@ -41,7 +41,7 @@ async fn answers_come_as_table_json_and_csv() {
     store.write(&rows).await.unwrap();
     let query = "SELECT event_id, user_id FROM token_events ORDER BY event_id";
 
-    // First beside the owner, then alone.
+    // First while another process owns the store, then alone.
     let beside = printed(&sql(directory.path(), &[query]));
     store.close().await;
     let table = printed(&sql(directory.path(), &[query]));
@@ -60,7 +60,7 @@ async fn answers_come_as_table_json_and_csv() {
 }
 
 #[tokio::test]
-async fn what_goes_wrong_has_its_exit_status() {
+async fn sql_errors_have_their_exit_status() {
     let _turn = turn().await;
     let directory = TempDir::new().unwrap();
     ClickHouse::open(&embedded(directory.path())).await.unwrap().close().await;

@@ -1,4 +1,4 @@
-//! The views that analysts start from, on a small theft.
+//! The views for analysts, on a small theft.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use tokenwarden::verdict::{CampaignId, Incident, Severity};
 use super::rows::{action, alarming, allowed, client, event, incident, numbered, push, token};
 use super::{ask, embedded, row, turn};
 
-/// Ten ordinary calls of the owner; then a thief, four calls from elsewhere, one of them refused; between them one
-/// more of the owner; and another user's token, used from the thief's address as well.
+/// Ten ordinary calls of the owner, then four calls of a thief from another address, one of them refused, and one call
+/// of the owner between them. The thief's address also uses another user's token.
 pub fn theft() -> EpochRows {
     let mut rows = EpochRows::new();
     for number in 0..10 {
@@ -56,7 +56,7 @@ fn placed(mut event: EnrichedEvent<'static>, host: u8, country: &str, asn: u32) 
 }
 
 #[tokio::test]
-async fn the_views_tell_the_story_of_a_theft() {
+async fn views_show_a_theft() {
     let _turn = turn().await;
     let directory = TempDir::new().unwrap();
     let settings = embedded(directory.path());
@@ -109,7 +109,7 @@ async fn the_views_tell_the_story_of_a_theft() {
 }
 
 #[tokio::test]
-async fn the_queries_of_the_guide_run() {
+async fn queries_of_the_analyst_guide_run() {
     let _turn = turn().await;
     let directory = TempDir::new().unwrap();
     let settings = embedded(directory.path());
@@ -120,7 +120,7 @@ async fn the_queries_of_the_guide_run() {
     let queries: Vec<&str> = guide.split("```sql\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
     let reading = queries.iter().filter(|query| query.trim_start().starts_with(['S', 'W']));
     assert!(reading.clone().count() >= 8, "{}", queries.len());
-    // The engine here has no users; that it can read the statements is what can be tried.
+    // The engine here has no users, so only the syntax of these statements is tested.
     for statement in queries.iter().filter(|query| query.starts_with("CREATE")).flat_map(|script| script.split(';')) {
         let statement = statement.trim().replace('\'', "\\'");
         if !statement.is_empty() {
@@ -133,8 +133,8 @@ async fn the_queries_of_the_guide_run() {
     store.close().await;
 }
 
-/// A thief's 70 calls have the ids and the times of the owner's: they are rows of their own, once, however often they
-/// are written; so are two changes of an incident by two of them.
+/// A thief's 70 calls have the ids and times of the owner's. They are separate rows, once each, however often they are
+/// written; likewise two changes of an incident by two of them.
 #[tokio::test]
 async fn rows_of_one_event_id_are_kept_apart() {
     let _turn = turn().await;
@@ -150,7 +150,7 @@ async fn rows_of_one_event_id_are_kept_apart() {
         rows.push_incident(&incident(1, 3, Severity::Medium));
         rows.push_incident(&Incident { change: 4_000, ..incident(1, 3, Severity::Critical) });
         store.write(&rows).await.unwrap();
-        // The next epoch is not the same insert again.
+        // Another epoch, so that it is not the same insert again.
         let mut other = EpochRows::new();
         push(&mut other, &event(500), &allowed(), 500);
         store.write(&other).await.unwrap();

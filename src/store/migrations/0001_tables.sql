@@ -1,7 +1,7 @@
--- What tokenwarden writes. Apply by hand with `clickhouse-client --database tokenwarden --multiquery < FILE` where the
--- service may not; it applies what is missing by itself otherwise. Every statement may be run again.
+-- Tables that tokenwarden writes. It applies missing files itself. If its user may not, apply them by hand with
+-- `clickhouse-client --database tokenwarden --multiquery < FILE`. Every statement can be repeated.
 
--- Which of these files have been applied.
+-- Versions of these files that were applied.
 CREATE TABLE IF NOT EXISTS schema_migrations
 (
     version UInt32,
@@ -11,7 +11,7 @@ CREATE TABLE IF NOT EXISTS schema_migrations
 ENGINE = ReplacingMergeTree
 ORDER BY version;
 
--- Every judged event. Text that is absent is '', a number 0, except where 0 would be a value: those are NULL.
+-- Every scored event. Absent texts are '', absent numbers 0. If 0 is a possible value, the column is NULL instead.
 CREATE TABLE IF NOT EXISTS token_events
 (
     event_id String CODEC(ZSTD(1)),
@@ -85,7 +85,7 @@ ORDER BY (tenant_id, toDate32(timestamp), baseline, timestamp, event_id)
 TTL written_at + INTERVAL 180 DAY
 SETTINGS non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, fsync_after_insert = 1;
 
--- One row a change of an incident; nothing is ever updated. The latest state: incidents_latest.
+-- One row per change of an incident; rows are never updated. Latest state: incidents_latest.
 CREATE TABLE IF NOT EXISTS incidents
 (
     incident_id String,
@@ -117,7 +117,7 @@ PARTITION BY toYYYYMM(written_at)
 ORDER BY (incident_id, updated_at, event_id)
 SETTINGS non_replicated_deduplication_window = 1000, fsync_after_insert = 1;
 
--- The audit trail: every attempt, success, failure and refusal to act.
+-- Audit trail: every attempt, success, failure and refusal of an action.
 CREATE TABLE IF NOT EXISTS actions
 (
     action_id String COMMENT 'constant over the retries of one effect',
@@ -138,7 +138,7 @@ PARTITION BY toYYYYMM(requested_at)
 ORDER BY (incident_id, action_id, attempt, requested_at, outcome)
 SETTINGS non_replicated_deduplication_window = 1000, fsync_after_insert = 1;
 
--- What could not be decoded, whole.
+-- Messages that could not be decoded, complete.
 CREATE TABLE IF NOT EXISTS dead_letters
 (
     source_topic LowCardinality(String),
@@ -155,7 +155,7 @@ ORDER BY (source_topic, source_partition, source_offset, reason, cityHash64(payl
 TTL written_at + INTERVAL 180 DAY
 SETTINGS non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, fsync_after_insert = 1;
 
--- What analysts found out.
+-- Feedback of analysts.
 CREATE TABLE IF NOT EXISTS feedback
 (
     incident_id String,

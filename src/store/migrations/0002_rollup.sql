@@ -1,5 +1,5 @@
--- The hours in which a baseline was active. Counts are states over event ids, so that an event counts once however
--- often it is written.
+-- Hours in which a baseline was active. Counts are states over event ids, so that an event counts once however often it
+-- is written.
 CREATE TABLE IF NOT EXISTS baseline_hours
 (
     tenant_id LowCardinality(String),

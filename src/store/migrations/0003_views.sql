@@ -1,13 +1,13 @@
--- Where an analyst starts. Views read with FINAL, so that a row that was written twice shows once.
+-- Views for analysts. They read with FINAL, so that a row that was written twice is shown once.
 
--- Each incident as it stands now.
+-- Current state of each incident.
 CREATE OR REPLACE VIEW incidents_latest AS
 SELECT *
 FROM incidents FINAL
 ORDER BY incident_id, updated_at DESC, written_at DESC, log_odds DESC
 LIMIT 1 BY incident_id;
 
--- What happened in an incident, step by step: its events, its changes, what was done, what analysts said.
+-- Timeline of an incident: its events, its changes, actions and feedback.
 CREATE OR REPLACE VIEW incident_timeline AS
 SELECT
     incident_id,
@@ -34,8 +34,8 @@ UNION ALL
 SELECT incident_id, given_at, 'feedback', analyst, verdict, note
 FROM feedback FINAL;
 
--- What was touched with the token since the first bad event, by route. suspect_calls are those from an address that
--- the incident's events came from.
+-- Routes called with the token since the first suspect event. suspect_calls counts calls from an address of the
+-- incident's events.
 CREATE OR REPLACE VIEW blast_radius AS
 SELECT
     incidents.incident_id AS incident_id,
@@ -69,7 +69,7 @@ INNER JOIN
 WHERE events.timestamp >= incidents.opened_at
 GROUP BY incident_id, tenant_id, user_id, app_id, method, route;
 
--- What is normal for a baseline: where, from what and when it is used, suspect events aside.
+-- Usual behaviour of a baseline: where, with which client and when it is used, without suspect events.
 CREATE OR REPLACE VIEW token_profile AS
 SELECT
     tenant_id,
@@ -94,7 +94,7 @@ FROM token_events FINAL
 WHERE verdict NOT IN ('alert', 'revoke')
 GROUP BY tenant_id, baseline;
 
--- The same address, network or client as in an incident, on the baselines of others.
+-- Other baselines with the address, network or client of an incident.
 CREATE OR REPLACE VIEW shared_indicators AS
 SELECT
     marks.incident_id AS incident_id,
@@ -132,7 +132,7 @@ INNER JOIN
 WHERE (others.tenant_id, others.baseline) != (marks.tenant_id, marks.baseline)
 GROUP BY incident_id, indicator, value;
 
--- The hourly rollup, read.
+-- The hourly rollup with its counts finalized.
 CREATE OR REPLACE VIEW baseline_activity AS
 SELECT
     tenant_id,

@@ -1,4 +1,5 @@
--- What a verdict was measured by, so that it can be told again. Rows from before have NULL, and no decisive rules.
+-- Values that the verdict was compared with, so that it can be explained later. Earlier rows have NULL and no decisive
+-- rules.
 ALTER TABLE token_events
     ADD COLUMN IF NOT EXISTS prior_log_odds Nullable(Float64) COMMENT 'log-odds before looking' CODEC(ZSTD(1)) AFTER p_value,
     ADD COLUMN IF NOT EXISTS alert_from Nullable(Float64) COMMENT 'log-odds from which an alert was raised then' CODEC(ZSTD(1)) AFTER prior_log_odds,

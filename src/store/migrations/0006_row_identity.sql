@@ -1,11 +1,11 @@
--- A row is identified by where it came from: producers choose event ids, and two events may have one. Rows from before
--- have row_id 0 and are told apart as they were.
+-- A row is identified by its position in the log, because producers choose event ids and two events may share one.
+-- Earlier rows have row_id 0 and keep their old identity.
 ALTER TABLE token_events
     ADD COLUMN IF NOT EXISTS source_index UInt32 COMMENT 'place of the event in its message, from 0' CODEC(ZSTD(1)) AFTER source_offset,
     ADD COLUMN IF NOT EXISTS row_id UInt64 COMMENT 'of topic, partition, offset and place in the message' CODEC(ZSTD(1)) AFTER source_index,
     MODIFY ORDER BY (tenant_id, toDate32(timestamp), baseline, timestamp, event_id, row_id);
 
--- Two events of one id are two events of the hour.
+-- Two events with one id count as two in an hour.
 ALTER TABLE baseline_hours_writer MODIFY QUERY
 SELECT
     tenant_id,
@@ -34,7 +34,7 @@ FROM incidents FINAL
 ORDER BY incident_id, updated_at DESC, victims DESC, written_at DESC, log_odds DESC
 LIMIT 1 BY incident_id;
 
--- Every grant and token of an incident, in the order in which it became suspect.
+-- Every grant and token of an incident, in the order in which they became suspect.
 CREATE OR REPLACE VIEW incident_victims AS
 SELECT
     incident_id,
@@ -51,7 +51,7 @@ FROM token_events FINAL
 WHERE incident_id != '' AND verdict IN ('alert', 'revoke')
 GROUP BY incident_id, tenant_id, family_id, token_id;
 
--- Incidents of several tenants with one cause. For the operator of all tenants: it names tenants to each other.
+-- Incidents of several tenants with one cause, for the operator of all tenants: it shows tenants' names together.
 CREATE OR REPLACE VIEW campaigns AS
 SELECT
     campaign_id,
