@@ -1,6 +1,7 @@
-//! What a row costs on its way to the store: `push_event` of an ordinary event, and of one with three signals.
+//! Cost of encoding a row for the store: `push_event` of an ordinary event, and of one with three signals, compared
+//! with copying as many bytes as the row has.
 //!
-//! `cargo bench --bench encode`. The wall is the copying of as many bytes as the row has.
+//! Run with `cargo bench --bench encode`.
 
 use std::borrow::Cow;
 use std::hint::black_box;
@@ -19,7 +20,7 @@ use tokenwarden::store::EpochRows;
 use tokenwarden::token::TokenHasher;
 use tokenwarden::verdict::{Action, IncidentId, Mode, Outcome, RuleId, Signal, Verdict};
 
-/// Rows to an epoch, after which the buffer is used again.
+/// Rows per epoch, after which the buffer is reused.
 const EPOCH: usize = 50_000;
 
 fn encode(criterion: &mut Criterion) {

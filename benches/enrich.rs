@@ -1,8 +1,8 @@
-//! What enrichment costs an event, part by part: `cargo bench --bench enrich`.
+//! Cost of enrichment, part by part. Run with `cargo bench --bench enrich`.
 //!
-//! Each part is added to an event that has nothing to enrich, so that its cost is the difference to `nothing`. The
-//! addresses are real ones out of the network data, where `make bench` has fetched it; elsewhere the small test files
-//! answer, and the figures for addresses mean little.
+//! Each part is added to an event without anything to enrich, so its cost is the difference to `nothing`. Addresses
+//! come from the real network data if `make bench` has fetched it. With the small test files, figures for addresses
+//! mean little.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot go on says so")]
 
@@ -33,7 +33,7 @@ fn enrich(criterion: &mut Criterion) {
     let agent = Event { user_agent: Some(BROWSER.into()), ..event() };
     let route = Event { method: Some("GET".into()), endpoint: Some(PATH.into()), ..event() };
     let all = Event { user_agent: Some(BROWSER.into()), ..route.clone() };
-    // As many addresses in turn as are in use at a time, and more than any table holds.
+    // About as many addresses as are in use at a time, and more than any table holds.
     let (few, many) = (&addresses[..1000], &addresses[..]);
     let none = &[][..];
     for (name, event, addresses) in [
@@ -46,7 +46,7 @@ fn enrich(criterion: &mut Criterion) {
         ("all, of 100,000 addresses", all, many),
     ] {
         let mut next = addresses.iter().cycle();
-        // The event goes in and comes out again: nothing is made or dropped but what enrichment makes.
+        // The event is moved in and out, so that only enrichment allocates or drops.
         let mut slot = Some(event);
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
@@ -95,7 +95,7 @@ fn settings() -> GeoSettings {
     }
 }
 
-/// 100,000 addresses all over the space in use, in an order that no cache foresees.
+/// 100,000 addresses from the whole space in use, in pseudo-random order so that caches do not help.
 fn addresses() -> Vec<Address> {
     (0..100_000_u32)
         .map(|n| {

@@ -1,9 +1,8 @@
-//! The whole way of an event on one core, from a file's bytes to its stored row's bytes and its verdict line, as a
-//! share of what `serde_json` alone needs to decode the same bytes. `cargo bench --bench pipeline`
+//! Complete processing of an event on one core, from a file's bytes to the stored row's bytes and the verdict line, as
+//! a ratio to `serde_json` decoding the same bytes. Run with `cargo bench --bench pipeline`.
 //!
-//! Machines are noisy, so the two are measured in turn and the ratio of each turn is what counts. The parts are measured
-//! one after another on all events, each from what the one before it gave: their sum is not the whole, in which an event
-//! never leaves the cache.
+//! The two are measured in turn because machines are noisy; the result is the median ratio. The parts are measured one
+//! after another on all events. Their sum differs from the total, in which an event stays in the cache.
 
 #![allow(
     clippy::expect_used,
@@ -49,7 +48,7 @@ fn main() {
     for _ in 0..TURNS {
         let bare = bare::decode(&events);
         let (whole, tally) = whole(file.path());
-        assert_eq!(tally.dead_letters, 0, "the made-up events are all right");
+        assert_eq!(tally.dead_letters, 0, "all generated events are valid");
         let each = |took: Duration| took.as_nanos() as f64 / lines as f64;
         let ratio = bare.as_secs_f64() / whole.as_secs_f64();
         println!("bare decode {:.0} ns, file to verdict {:.0} ns an event: {ratio:.3} of it", each(bare), each(whole));
@@ -70,7 +69,7 @@ fn main() {
     println!("pipeline: {:.3} of bare decode (median of {TURNS}; to be at least 0.25)", ratios[TURNS / 2]);
 }
 
-/// How long decoding, enriching, judging and encoding of row and verdict take, each alone.
+/// Time of decoding, enriching, scoring, and encoding of row and verdict, each alone.
 fn parts_of(events: &[u8]) -> [Duration; 4] {
     let mut decoder = Decoder::new(Format::Native, TokenHasher::new(KEY));
     let mut enricher = Enricher::new(&geo(), false);
@@ -101,7 +100,7 @@ fn parts_of(events: &[u8]) -> [Duration; 4] {
 
     let began = Instant::now();
     for (event, step) in known.iter().zip(&steps) {
-        let Step::Judged(outcome) = step else { unreachable!("no made-up event comes twice") };
+        let Step::Judged(outcome) = step else { unreachable!("no generated event is repeated") };
         rows.push_event(&EventRow { event, outcome, position: &position, index: 0, judged_at: 0, ingested_at: 0 });
         wire::verdict::encode(&mut verdicts, event, outcome);
         if rows.bytes() > 1 << 20 {
@@ -120,7 +119,7 @@ fn fortnight() -> Vec<u8> {
     events
 }
 
-/// One thread does it all, as `replay --verdicts` does.
+/// One thread does everything, as in `replay --verdicts`.
 fn whole(file: &std::path::Path) -> (Duration, Tally) {
     let enricher = Enricher::new(&geo(), false);
     let runtime =

@@ -1,15 +1,14 @@
-//! Judgement with very many baselines: what `engine::step` costs an event when hardly one of them is in a cache, and
-//! what the process holds. `cargo bench --bench scale` takes ten million tokens; `cargo bench --bench scale -- 2000000`
-//! as many as it says.
+//! Cost of `engine::step` with very many baselines, most of them outside of the caches, and the memory of the process.
+//! `cargo bench --bench scale` uses ten million tokens; `cargo bench --bench scale -- 2000000` uses the given number.
 //!
-//! Every token is used once a day from its own address, at the same hour, within which the order is shuffled anew each
-//! day: who follow each other did not do so before, and do not lie beside each other in memory either. On the first
-//! and the third day each use is one call, so that every event begins a visit; on the second and the fourth it is four
-//! calls, to four routes, some minutes apart, as many as in the simulated quarters. The last two days are what to look at.
+//! Each token is used once a day from its own address, in the same hour, in an order that is shuffled every day.
+//! Consecutive tokens were therefore not consecutive before and are not adjacent in memory. On the first and third day
+//! each use is one call, so every event begins a visit. On the second and fourth day it is four calls to four routes,
+//! some minutes apart, as in the simulated quarters. The last two days are the result.
 //!
-//! Beside them stands what the same machine needs for reading as much memory as a baseline takes, and for decoding a
-//! call. An event asks for other memory too (tables that find it, its holder, visit and user), and half of it only where a
-//! visit begins: the wall tells the machine, and is no floor.
+//! For comparison the benchmark prints the time to read as much memory as a baseline, and to decode a call. An event
+//! also reads other memory (tables, user, visit), half of it only when a visit begins. The comparison characterises the
+//! machine and is not a lower bound.
 
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::disallowed_methods, reason = "a bench measures time")]
 
@@ -31,25 +30,25 @@ use tokenwarden::token::TokenHasher;
 use tokenwarden::wire::{Decoded, Decoder, Format};
 
 const TOKENS: u64 = 10_000_000;
-/// Calls a visit, by day.
+/// Calls per visit, by day.
 const DAYS: [u64; 4] = [1, 4, 1, 4];
-/// Between two calls of a visit so many tokens' share begin theirs: seven minutes' worth, and with ten million tokens far
-/// more than any cache holds.
+/// Number of tokens that begin between two calls of a visit: seven minutes of traffic, with ten million tokens far more
+/// than any cache holds.
 const APART: u64 = 200;
 const DAY_MS: i64 = 86_400_000;
 /// Monday, 2 February 2026, 00:00 UTC.
 const START: i64 = 1_769_990_400_000;
-/// Events made before their judgement is timed.
+/// Events that are prepared before their scoring is timed.
 const BATCH: u64 = 256;
-/// For the wall of decoding.
+/// Number of calls for the decoding time.
 const CALLS_DECODED: usize = 100_000;
 const DECODE_TURNS: usize = 7;
-/// Of a caller from a common browser; the rest is each token's own.
+/// A call from a common browser; other fields differ by token.
 const CALL: &[u8] = br#"{"event_id":"e","timestamp":"2026-02-02T00:00:00Z","token_id":"t","user_id":"u","app_id":"crm","tenant_id":"acme","ip_address":"192.0.2.1","user_agent":"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/144.0.0.0 Safari/537.36","method":"GET","endpoint":"/v1/contacts","status":200}"#;
 
 fn main() {
     let tokens = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(TOKENS);
-    // As many in each hour.
+    // The same number of tokens in each hour.
     let tokens: u64 = tokens.next_multiple_of(24);
     let (one_by_one, ahead) = memory::entry(tokens as usize, engine::GROUP);
     println!(
@@ -108,25 +107,25 @@ fn measure(tokens: u64, call: &Event<'_>) {
     }
 }
 
-/// In which order the tokens of an hour come on a day: shuffled, another way each day.
+/// Order of an hour's tokens on a day, shuffled differently each day.
 fn order(day: i64, tokens: u64) -> Vec<u64> {
     let mut order: Vec<u64> = (0..tokens).collect();
     order.sort_by_cached_key(|token| BuildHasherDefault::<DefaultHasher>::default().hash_one((day, token)));
     order
 }
 
-/// The token whose turn is `turn`-th of a day.
+/// The token at position `turn` of a day.
 fn nth_token(turn: u64, order: &[u64]) -> u64 {
     let of_hour = order.len() as u64;
     turn / of_hour * of_hour + order[(turn % of_hour) as usize]
 }
 
-/// The `nth` call of a visit, `at` so many milliseconds after the beginning.
+/// Call number `nth` of a visit, `at` milliseconds after the start.
 fn called<'a>(call: &Event<'a>, token: u64, nth: usize, at: i64) -> Event<'a> {
     const ROUTES: [&str; 4] = ["/v1/contacts", "/v1/deals", "/v1/notes", "/v1/contacts/search"];
     let mut event = call.clone();
     event.event_id = format!("{at}-{token}").into();
-    // Each token begins with its own, so that short visits call in all what long ones do.
+    // Each token begins with another route, so that short visits use all of them too.
     event.endpoint = Some(ROUTES[(nth + token as usize) % ROUTES.len()].into());
     event.family_id = Some(format!("grant-{token}").into());
     event.user_id = Some(format!("user-{token}").into());
@@ -135,7 +134,7 @@ fn called<'a>(call: &Event<'a>, token: u64, nth: usize, at: i64) -> Event<'a> {
     event
 }
 
-/// Memory of this process that is in RAM, kB (proc(5)).
+/// Resident memory of this process in kB (proc(5)).
 fn resident_kb() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux tells");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it is among them");

@@ -1,9 +1,8 @@
-//! Judgement alone, on warm state: what `engine::step` costs an event, by itself and against bare decoding of the same
-//! events in turn, and what a baseline costs in memory.
-//! `cargo bench --bench step`
+//! Scoring alone, with warm state: cost of `engine::step` per event, absolute and relative to decoding the same events
+//! in turn, and memory per baseline. Run with `cargo bench --bench step`.
 //!
-//! Ten thousand baselines live through four days; then five more days are timed, each of them new. An event is judged
-//! soon after it was decoded and enriched, as in the pipeline, so it is in a cache and its baseline may not be.
+//! Ten thousand baselines are warmed up for four days; then five more days are timed. An event is scored soon after it
+//! was decoded and enriched, as in the pipeline, so the event is in a cache and its baseline may not be.
 
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::disallowed_methods, reason = "a bench measures time")]
 
@@ -25,11 +24,11 @@ use tokenwarden::wire::{Decoded, Decoder, Format};
 
 const WARMING_DAYS: u32 = 4;
 const DAYS: u32 = 9;
-/// Events decoded and enriched before they are judged and timed.
+/// Number of events that are decoded and enriched before they are scored and timed.
 const BATCH: usize = engine::GROUP;
 
 fn main() {
-    // A Monday to begin with: the days that are timed begin with the Friday, and the weekend is among them.
+    // The first day is a Monday, so the timed days are Friday to Tuesday and include the weekend.
     let settings = Settings {
         days: DAYS,
         people: 4_400,
@@ -65,7 +64,7 @@ fn main() {
     );
 }
 
-/// What the judgement of some events took, and came to.
+/// Time and results of scoring some events.
 #[derive(Default)]
 struct Timed {
     took: Duration,
@@ -115,7 +114,7 @@ fn measure(state: &mut State, enricher: &mut Enricher, lines: &[u8]) -> Timed {
 fn decoded<'a>(decoder: &mut Decoder, line: &'a [u8]) -> Event<'a> {
     let mut found = None;
     decoder.decode(line, &mut |decoded| {
-        let Ok(Decoded::Event(event)) = decoded else { unreachable!("the made-up events are all right") };
+        let Ok(Decoded::Event(event)) = decoded else { unreachable!("all generated events are valid") };
         found = Some(event);
     });
     found.expect("each line is an event")

@@ -1,4 +1,4 @@
-//! Bare decoding, the wall that the way of an event is measured against.
+//! Decoding by plain `serde_json`, the reference for the pipeline.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-/// A native event as serde alone would read it: every field, borrowed where it can be, nothing checked.
+/// A native event as plain serde decodes it: every field, borrowed if possible, without checks.
 #[derive(Deserialize)]
 #[expect(dead_code, reason = "decoding is what is measured")]
 struct Bare<'a> {
@@ -39,7 +39,7 @@ struct Bare<'a> {
     attrs: Option<BTreeMap<Cow<'a, str>, Cow<'a, str>>>,
 }
 
-/// How long `serde_json` alone takes to decode lines of native events.
+/// Time that `serde_json` alone takes to decode lines of native events.
 pub fn decode(events: &[u8]) -> Duration {
     let began = Instant::now();
     let text = std::str::from_utf8(events).expect("UTF-8");

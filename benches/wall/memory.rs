@@ -1,4 +1,4 @@
-//! Memory, the wall of everything that remembers more than a cache holds.
+//! Memory reads, the reference for state that does not fit into a cache.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokenwarden::memory::Baseline;
 
 const WORDS: usize = 8;
-/// Lines of a baseline in the processor's cache.
+/// Cache lines of a baseline.
 const LINES: usize = size_of::<Baseline>() / (8 * WORDS);
 const GROUPS: usize = 1 << 15;
 
@@ -14,11 +14,11 @@ const GROUPS: usize = 1 << 15;
 #[repr(align(64))]
 struct Entry([[u64; WORDS]; LINES]);
 
-/// Nanoseconds that reading all lines of an entry as large as a baseline takes, among so many, where which is next shows only
-/// after the one before; and where as many as `group` are known at a time, and looked ahead for.
+/// Nanoseconds to read all lines of an entry as large as a baseline, out of `entries`. First value: each entry is known
+/// only after the one before. Second value: `group` entries are known at a time and prefetched.
 pub fn entry(entries: usize, group: usize) -> (f64, f64) {
     let mut held: Vec<Entry> = vec![Entry([[0; WORDS]; LINES]); entries];
-    // Memory that nobody has written to is all one page.
+    // Pages that were never written all map to one page, so every entry is written first.
     for Entry(lines) in &mut held {
         lines[0][0] = black_box(0);
     }
@@ -35,7 +35,7 @@ pub fn entry(entries: usize, group: usize) -> (f64, f64) {
     let began = Instant::now();
     let mut last = 0;
     for _ in 0..GROUPS * group {
-        // All is nothing, but the processor cannot know.
+        // The sums are 0, which the processor cannot predict.
         last = sum(&held[(next() ^ last) as usize % entries]);
     }
     black_box(last);
