@@ -1,4 +1,4 @@
-//! `tokenwarden evaluate` and `replay --against` as scripts see them.
+//! `tokenwarden evaluate` and `replay --against` as scripts use them.
 
 #![allow(clippy::expect_used, clippy::disallowed_methods, reason = "a test that cannot go on says so")]
 
@@ -9,8 +9,8 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-/// Forty tokens used once a day for thirty days, each from an address of its own. The third travels on the fifteenth
-/// day, the first is used by a thief on the last, two more in a campaign.
+/// Forty tokens used once a day for thirty days, each from its own address. The third token travels on day fifteen. A
+/// thief uses the first on the last day, and two more in a campaign.
 fn labelled(folder: &Path, labels: &str) {
     let mut events = String::new();
     let mut put = |id: &str, day: usize, hour: usize, token: usize, address: &str, attrs: &str| {
@@ -69,7 +69,7 @@ fn figures(folder: &Path, arguments: &[&str]) -> Value {
 }
 
 #[test]
-fn a_labelled_set_is_measured() {
+fn evaluate_measures_a_labelled_set() {
     let folder = tempfile::tempdir().expect("a folder");
     labelled(folder.path(), LABELS);
     let report = figures(folder.path(), &["--peers", "--roc", "roc.svg"]);
@@ -79,11 +79,12 @@ fn a_labelled_set_is_measured() {
     assert_eq!((&theft["case"], &theft["caught_at"]), (&"f".into(), &1.0.into()));
     let said = theft["most_telling"]["signals"][0].as_str().expect("a reason");
     assert!(said.starts_with("new_network +4.9: used from a network that is new to it: 198.51.100.1"), "{said}");
-    // The second of a company that comes together is a little less odd.
+    // The second event of a campaign is slightly less suspicious.
     assert_eq!(campaign["most_telling"]["event_id"], "campaign-1");
     let peers = report["detectors"].as_array().expect("detectors");
     let new_address = peers.iter().find(|peer| peer["name"] == "new address").expect("the rule");
-    // One false alert in 1,200 token-days is within the budget: the traveller, who is less odd than the thefts.
+    // One false positive in 1,200 token-days is within the budget: the traveller, who is less suspicious than the
+    // thefts.
     assert_eq!(new_address["points"][0]["false_alerts"], 1);
     assert_eq!(new_address["points"][0]["macro_recall"]["share"], 1.0);
     let travel = report["honest"][0]["peers"].as_array().expect("by rule");
@@ -120,12 +121,12 @@ fn wrong_clock_at_the_start_moves_no_warmup() {
         let folder = tempfile::tempdir().expect("a folder");
         labelled(folder.path(), LABELS);
         forge(folder.path(), days);
-        // It takes 256 events of others until the stream's time is theirs, and then 400 are of the ten days.
+        // The stream's time is corrected after 256 events of others; 400 events are of the ten days.
         let report = figures(folder.path(), &["--warmup", "10"]);
         let events = report["events"].as_u64().expect("a count");
         assert!((450..=850).contains(&events), "{days}: {events} events are measured");
         assert_eq!(report["thefts"], 2, "{days}");
-        // Without a warm-up all are measured, and on the days of the stream.
+        // Without a warm-up all events are measured, on the days of the stream.
         let report = figures(folder.path(), &[]);
         assert_eq!(report["events"], 1_804, "{days}");
         let output = tokenwarden(folder.path(), &["evaluate", "."]);
@@ -134,18 +135,18 @@ fn wrong_clock_at_the_start_moves_no_warmup() {
     }
 }
 
-/// Macro recall of the judgement itself at one false alert per 1,000 token-days.
+/// Macro recall of tokenwarden at one false positive per 1,000 token-days.
 fn recall(report: &Value) -> f64 {
     report["detectors"][0]["points"][0]["macro_recall"]["share"].as_f64().expect("a share")
 }
 
 #[test]
-fn a_term_may_be_left_out_to_see_what_it_is_worth() {
+fn without_leaves_a_term_out() {
     let folder = tempfile::tempdir().expect("a folder");
     labelled(folder.path(), LABELS);
     let whole = recall(&figures(folder.path(), &[]));
     assert!(whole > 0.9, "{whole}");
-    // Nothing but the address is odd about these thefts.
+    // Only the address is suspicious in these thefts.
     assert!(recall(&figures(folder.path(), &["--without", "net", "--without", "fan"])) < 0.1);
     assert!((recall(&figures(folder.path(), &["--without", "client"])) - whole).abs() < 1e-9);
     let output = tokenwarden(folder.path(), &["evaluate", ".", "--without", "weather"]);
@@ -154,7 +155,7 @@ fn a_term_may_be_left_out_to_see_what_it_is_worth() {
 }
 
 #[test]
-fn events_may_carry_the_labels_and_the_figures_are_the_same() {
+fn labels_in_events_give_the_same_figures() {
     let (folder, other) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
     labelled(folder.path(), LABELS);
     labelled(other.path(), "");
@@ -163,7 +164,7 @@ fn events_may_carry_the_labels_and_the_figures_are_the_same() {
 
 #[test]
 fn compressed_labels_are_found_beside_the_events() {
-    // One theft, where the attributes of the events name two.
+    // One theft, although the attributes of the events name two.
     let labels = LABELS.lines().next().expect("a label");
     let plain = tempfile::tempdir().expect("a folder");
     labelled(plain.path(), labels);
@@ -186,7 +187,7 @@ fn compressed_labels_are_found_beside_the_events() {
 }
 
 #[test]
-fn labels_that_match_no_event_are_an_error() {
+fn labels_without_an_event_are_an_error() {
     let folder = tempfile::tempdir().expect("a folder");
     let ends = |status: i32, arguments: &[&str]| {
         let output = tokenwarden(folder.path(), &[&["evaluate", "."], arguments].concat());
@@ -198,7 +199,7 @@ fn labels_that_match_no_event_are_an_error() {
     insta::assert_snapshot!(ends(65, &[]), @"tokenwarden: none of the 1 labels is of one of the events: compare the `event_id` of both files");
     labelled(folder.path(), &format!("{LABELS}{other}"));
     insta::assert_snapshot!(ends(0, &[]), @"1 of the 5 labels are of none of the events");
-    // The thefts are on the last day, the traveller's label is on the fifteenth.
+    // The thefts are on the last day, the traveller's label is on day fifteen.
     assert_eq!(ends(0, &["--warmup", "20"]), "1 of the 5 labels are of none of the events\n");
     std::fs::remove_file(folder.path().join("labels.ndjson")).expect("removed");
     let events = (0..3).map(|number| {
@@ -210,26 +211,27 @@ fn labels_that_match_no_event_are_an_error() {
 }
 
 #[test]
-fn tables_go_to_stdout_and_into_a_page_between_its_marks() {
+fn tables_go_to_stdout_and_into_a_page() {
     let folder = tempfile::tempdir().expect("a folder");
     labelled(folder.path(), LABELS);
     let page = folder.path().join("page.md");
-    std::fs::write(&page, "before\n<!-- figures: begin -->\nold\n<!-- figures: end -->\nafter\n").expect("a page");
+    std::fs::write(&page, "before\n<!-- figures: begin -->\nstale\n<!-- figures: end -->\nafter\n").expect("a page");
     for _ in 0..2 {
         let output = tokenwarden(folder.path(), &["evaluate", ".", "--into", "page.md"]);
         assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
         assert!(
-            text(&output.stdout).starts_with("1204 events of 30 days: 1200 token-days, 2 thefts of 2 kinds, 1 honest")
+            text(&output.stdout)
+                .starts_with("1204 events of 30 days: 1200 token-days, 2 thefts of 2 kinds, 1 hard cases")
         );
         let filled = std::fs::read_to_string(&page).expect("a page");
         assert!(filled.starts_with("before\n<!-- figures: begin -->\n\n1204 events"), "{filled}");
-        assert!(filled.ends_with("\n<!-- figures: end -->\nafter\n") && !filled.contains("old"), "{filled}");
+        assert!(filled.ends_with("\n<!-- figures: end -->\nafter\n") && !filled.contains("stale"), "{filled}");
         assert_eq!(filled.matches("### By kind of theft").count(), 1);
     }
 }
 
 #[test]
-fn what_cannot_be_measured_is_told_in_one_line() {
+fn unusable_input_is_one_line_of_error() {
     let folder = tempfile::tempdir().expect("a folder");
     let ends = |status: i32, arguments: &[&str]| {
         let output = tokenwarden(folder.path(), arguments);
