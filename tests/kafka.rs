@@ -44,7 +44,7 @@ fn refusal(settings: &KafkaSettings) -> (String, Duration) {
     }
 }
 
-/// Reads until `count` messages have come: (partition, offset, payload, replayed).
+/// Reads until `count` messages have arrived: (partition, offset, payload, replayed).
 fn read(source: &mut KafkaSource, count: usize) -> Vec<(i32, i64, String, bool)> {
     let mut read = Vec::new();
     let began = Instant::now();
@@ -71,7 +71,7 @@ fn numbered(topic: &str, count: usize) {
 }
 
 #[test]
-fn what_was_committed_is_not_read_again_and_what_was_not_is() {
+fn committed_messages_are_not_read_again() {
     let topic = "committed";
     KAFKA.create_topic(topic, 1);
     numbered(topic, 10);
@@ -85,7 +85,7 @@ fn what_was_committed_is_not_read_again_and_what_was_not_is() {
 }
 
 #[test]
-fn a_partition_is_remembered_from_before_what_was_committed() {
+fn history_before_the_commit_is_read_again() {
     let topic = "remembered";
     KAFKA.create_topic(topic, 1);
     numbered(topic, 10);
@@ -101,7 +101,7 @@ fn a_partition_is_remembered_from_before_what_was_committed() {
 }
 
 #[test]
-fn no_message_is_lost_by_waiting_for_room() {
+fn paused_partition_loses_no_message() {
     let topic = "paused";
     KAFKA.create_topic(topic, 1);
     numbered(topic, 5_000);
@@ -116,7 +116,7 @@ fn no_message_is_lost_by_waiting_for_room() {
 }
 
 #[test]
-fn a_second_member_gets_partitions_only_after_the_first_has_let_go() {
+fn second_member_waits_for_the_first() {
     let topic = "shared";
     KAFKA.create_topic(topic, 4);
     let settings = settings(topic);
@@ -160,7 +160,7 @@ fn a_second_member_gets_partitions_only_after_the_first_has_let_go() {
     assert!(by_second > 0, "the second reads nothing");
 }
 
-/// Polls both until `first` is asked to let partitions go, and says which.
+/// Polls both until partitions of `first` are revoked, and returns them.
 fn poll_until_revoked(first: &mut KafkaSource, second: &mut KafkaSource) -> Vec<i32> {
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(20) {
@@ -201,7 +201,7 @@ fn dead_letters_keep_bytes_position_and_reason() {
 }
 
 #[test]
-fn what_keeps_us_out_is_told_clearly() {
+fn connection_errors_name_the_cause() {
     let (said, _) = refusal(&settings("no-such-topic"));
     assert!(said.contains("has no topic `no-such-topic`; create it or correct source.kafka.topics"), "{said}");
 
@@ -239,7 +239,7 @@ fn what_keeps_us_out_is_told_clearly() {
 }
 
 #[test]
-fn the_commands_end_in_seconds_with_one_line_that_names_the_key() {
+fn commands_end_with_one_line_naming_the_key() {
     KAFKA.create_topic("commands", 1);
     let sasl = "'security.protocol' = 'SASL_PLAINTEXT'\n'sasl.mechanism' = 'PLAIN'\n'sasl.username' = 'tokenwarden'\n\
                 'sasl.password' = 'wr0ng-secret'\n";
@@ -257,7 +257,7 @@ fn the_commands_end_in_seconds_with_one_line_that_names_the_key() {
         (&KAFKA.guarded, "commands", sasl, "does not let us in (source.kafka.properties): ", None),
     ];
     let began = Instant::now();
-    // All at once: most of them wait for an answer that does not come.
+    // All at once, because most of them wait for a timeout.
     let running = cases.map(|(brokers, topic, properties, told, of_topic)| {
         let folder = tempfile::tempdir().expect("a folder");
         keep_one_rule(folder.path());
@@ -292,7 +292,7 @@ fn the_commands_end_in_seconds_with_one_line_that_names_the_key() {
         let [_, said] = end(run);
         let (ends, logged): (Vec<_>, Vec<_>) = said.lines().partition(|line| line.starts_with("tokenwarden: "));
         assert!(ends.len() == 1 && ends[0].starts_with(&format!("tokenwarden: {told}")), "{said}");
-        // The rest is the log, and each line of it one JSON object that names each thing once.
+        // The rest is the log: each line is one JSON object without repeated keys.
         for line in logged {
             let object = serde_json::from_str::<BTreeMap<String, serde_json::Value>>(line).expect("JSON");
             assert_eq!(line.matches("\"message\":").count(), 1, "{object:?}");

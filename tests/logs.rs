@@ -1,4 +1,4 @@
-//! What the logs hold at their most talkative level: no secret, no mail, and no value of an event.
+//! The most detailed logs contain no secret, no mail and no value of an event.
 
 #![allow(clippy::expect_used, clippy::disallowed_methods, reason = "a test that cannot go on says so")]
 
@@ -19,11 +19,11 @@ const API_TOKEN: &str = "api-s3cret-token";
 const STORE_PASSWORD: &str = "store-s3cret";
 const KAFKA_PASSWORD: &str = "kafka-s3cret";
 
-/// A grant that is revoked, and used an hour later from elsewhere.
+/// A grant that is revoked and used an hour later from another place.
 const THEFT: &str = r#"{"event_id":"ev-end-771","timestamp":"2026-11-22T10:00:00Z","kind":"revoked","token_id":"tok-771","family_id":"grant-771","user_id":"ana-771","app_id":"app-771","tenant_id":"tenant-771"}
 {"event_id":"ev-theft-771","timestamp":"2026-11-22T11:00:00Z","token_id":"tok-771","family_id":"grant-771","user_id":"ana-771","app_id":"app-771","tenant_id":"tenant-771","ip_address":"192.0.2.77","user_agent":"agent-771","method":"GET","endpoint":"/route-771","status":200}
 "#;
-/// Every value of those events that nothing else could bring into a log.
+/// Every value of those events that only the event could bring into a log.
 const VALUES: [&str; 9] = [
     "ev-end-771",
     "ev-theft-771",
@@ -36,7 +36,7 @@ const VALUES: [&str; 9] = [
     "route-771",
 ];
 
-/// The secrets, also as they go over the wire.
+/// The secrets, also in the encodings that are sent.
 fn secrets() -> Vec<String> {
     let encoded = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
     let plain = [PASSWORD, WEBHOOK_SECRET, API_TOKEN, STORE_PASSWORD, KAFKA_PASSWORD];
@@ -70,10 +70,10 @@ fn tokenwarden(folder: &Path, arguments: &[&str]) -> Command {
 }
 
 #[test]
-fn logs_of_deliveries_hold_no_secret_and_no_value() {
+fn delivery_logs_contain_no_secret_or_value() {
     let (folder, smtp) = (tempfile::tempdir().expect("a folder"), Smtp::start("starttls"));
     let (hook, api) = (Web::start(), Web::start());
-    // Each way fails once. The mail server repeats what it was sent, and so does the provider.
+    // Each delivery fails once. The mail server and the provider repeat what they were sent.
     smtp.reject("451 4.7.1 not now: grant-771 of ana-771");
     hook.answer_body(500, "no: grant-771");
     api.answer_body(500, r#"{"error":"grant-771"}"#);
@@ -116,7 +116,7 @@ fn logs_of_deliveries_hold_no_secret_and_no_value() {
 }
 
 #[test]
-fn run_says_once_how_to_enable_addresses() {
+fn run_logs_once_how_to_enable_addresses() {
     let folder = tempfile::tempdir().expect("a folder");
     let use_of = |number: usize| {
         format!(

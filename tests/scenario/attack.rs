@@ -1,4 +1,4 @@
-//! What somebody does who knows how judgement learns: it must not be blunted by it.
+//! Attackers who know how the engine learns must not weaken detection.
 
 use tokenwarden::engine;
 use tokenwarden::verdict::RuleId::{NewClient, NewCountry, NewNetwork};
@@ -6,7 +6,7 @@ use tokenwarden::verdict::Verdict;
 
 use super::story::{DAY, Event, HOUR, MINUTE, SECOND, Story, address, fired};
 
-/// A harvester: with a library, through what its owner never calls.
+/// A thief who calls with a library and uses routes that the owner never calls.
 fn bold_theft(story: &mut Story, owner: &Event, from: &str) -> Verdict {
     let thief = owner.from(from).agent("python-requests/2.31.0");
     let mut gravest = Verdict::Allow;
@@ -18,10 +18,10 @@ fn bold_theft(story: &mut Story, owner: &Event, from: &str) -> Verdict {
     gravest
 }
 
-/// Once a day, one ordinary call with the stolen token from another country, which could as well be a trip of hers: it
-/// is watched at first, and however much it has taught, what the thief came for still alerts from that very place.
+/// One ordinary call a day with the stolen token from another country, which could be a trip of the owner. It is
+/// watched at first. However much was learnt, the later misuse from that place still alerts.
 #[test]
-fn a_thief_who_comes_slowly_does_not_become_the_owner() {
+fn slow_thief_does_not_become_the_owner() {
     let mut story = Story::in_town();
     let ana = story.office_worker("ana", 30);
     for day in 0..21 {
@@ -33,10 +33,10 @@ fn a_thief_who_comes_slowly_does_not_become_the_owner() {
     assert!(bold_theft(&mut story, &ana, address::SYDNEY) >= Verdict::Alert);
 }
 
-/// What is more likely theft than not teaches next to nothing: after a week of it the place and the client are as new
-/// as on the first day.
+/// Events that are more likely a theft are hardly learnt: after a week, place and client are as new as on the first
+/// day.
 #[test]
-fn what_looks_like_theft_is_not_learnt() {
+fn suspicious_visits_are_not_learnt() {
     let mut story = Story::in_town();
     let ana = story.office_worker("ana", 30);
     let thief = ana.from(address::LEIPZIG_HOST).agent("python-requests/2.31.0").set("endpoint", "/v1/admin/secrets");
@@ -49,7 +49,7 @@ fn what_looks_like_theft_is_not_learnt() {
     }
 }
 
-/// Four calls of the owner's, until a day has passed.
+/// Four calls of the owner, until a day has passed.
 fn own_day(story: &mut Story, owner: &Event) {
     story.wait(11 * HOUR);
     for _ in 0..4 {
@@ -61,17 +61,17 @@ fn own_day(story: &mut Story, owner: &Event) {
 }
 
 #[test]
-fn a_flood_of_ids_takes_no_past_away() {
+fn flood_of_ids_evicts_no_baseline() {
     flood(20_000);
 }
 
 #[test]
 #[ignore = "slow: a million events"]
-fn a_flood_of_a_million_ids_takes_no_past_away() {
+fn flood_of_a_million_ids_evicts_no_baseline() {
     flood(1_000_000);
 }
 
-/// Ids that nobody has seen before, each used once, in a partition that has room for a thousand.
+/// New ids, each used once, in a partition with room for a thousand.
 fn flood(ids: u32) {
     let settings =
         engine::Settings { baselines_max: 1_000, recent_event_ids_max: 1 << 12, ..engine::Settings::default() };
@@ -90,16 +90,16 @@ fn flood(ids: u32) {
     let (after, baselines) = story.state().memory();
     assert!(baselines <= 1_000, "{baselines}");
     assert!(after <= before + 1_000 * 1_100, "{before} bytes became {after}");
-    // Her past is still there: home is no news, and elsewhere is.
+    // The owner's history is still there: home is known, another place is new.
     let home = story.see(&ana);
     assert!(home.verdict == Verdict::Allow && !fired(&home, NewNetwork), "{home:#?}");
     assert!(bold_theft(&mut story, &ana, address::LEIPZIG_HOST) >= Verdict::Alert);
 }
 
-/// The latest time that the decoder takes, sent once for the same token and once for a stranger's: what comes after
-/// is judged as it would have been.
+/// The latest time that the decoder accepts, once for the same token and once for a stranger's. Later events are scored
+/// as without it.
 #[test]
-fn an_event_from_the_far_future_blunts_nothing() {
+fn event_from_the_far_future_changes_nothing() {
     const FAR: i64 = 7_258_118_399_999;
     let told = |far: bool| {
         let mut story = Story::in_town();
@@ -122,9 +122,9 @@ fn an_event_from_the_far_future_blunts_nothing() {
     assert_eq!(spared, struck);
 }
 
-/// Every second event of the tenant is stamped a day ahead.
+/// Every second event of the tenant has a time one day ahead.
 #[test]
-fn a_producer_a_day_ahead_hides_no_theft_and_makes_none() {
+fn producer_a_day_ahead_hides_no_theft() {
     let mut story = Story::in_town();
     let ana = story.office_worker("ana", 30);
     let bo = story.phone_user("bo", 0);

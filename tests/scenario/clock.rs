@@ -1,4 +1,4 @@
-//! Wrong clocks: what one producer's events are dated by takes no theft away from others.
+//! Wrong clocks: wrong event times of one producer do not hide thefts from others.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -16,7 +16,7 @@ use tokenwarden::wire::Format;
 use super::pipeline;
 use super::story::{DAY, HOUR, MINUTE, SECOND, Story, address, fired, neighbours_call};
 
-/// Ten days of a small world, by line, and the case of each event of a theft.
+/// Ten days of a small simulation, by line, and the case of each event of a theft.
 struct World {
     lines: Vec<Value>,
     thefts: HashMap<String, String>,
@@ -45,7 +45,8 @@ impl World {
         Self { lines: parsed(&events), thefts }
     }
 
-    /// The lines with 600 forged ones before the one at `from`: of the events from there on, and as `wrong` makes them.
+    /// The lines, with 600 forged ones before the line at `from`. They copy the events from there on, changed by
+    /// `wrong`.
     fn with_from(&self, from: usize, wrong: &dyn Fn(usize, &mut Value)) -> Vec<(Value, bool)> {
         let forged = self.lines[from..].iter().filter(|line| line["kind"] != "issued").take(600).enumerate();
         let forged = forged.map(|(number, line)| {
@@ -59,7 +60,7 @@ impl World {
         [honest(&self.lines[..from]), forged, honest(&self.lines[from..])].concat()
     }
 
-    /// Cases of theft with an event of alert or more, and what was counted.
+    /// Cases of theft with an event of alert or more, and the counters of wrong times.
     fn found(&self, lines: &[(Value, bool)], logged: Option<LogTimeKind>) -> (usize, engine::Counters) {
         let mut pipeline = pipeline();
         let mut partition = pipeline.partition(Format::Native);
@@ -89,7 +90,7 @@ fn take(
     let payload = line.to_string();
     let position = Position::new("events", 0, offset);
     let own = time(line);
-    // The broker's clock is right; a producer's says what its events say.
+    // The broker's clock is right; a producer's clock equals the times of its events.
     let millis = if forged && logged == Some(LogTimeKind::Append) { own - 400 * DAY } else { own };
     let logged_at = logged.map(|kind| LogTime { millis, kind });
     let message = Message { position: &position, key: None, payload: payload.as_bytes(), logged_at, replayed: false };
@@ -113,8 +114,8 @@ fn invent(number: usize, line: &mut Value) {
     }
 }
 
-/// One way in which 600 events in a row are wrong: what is done to each, whose clock the log has, and whether they are the
-/// first events of all.
+/// One way in which 600 consecutive events are wrong: a name, the change to each event, the clock of the log, and
+/// whether they are the first events.
 type Wrong = (&'static str, fn(usize, &mut Value), Option<LogTimeKind>, bool);
 
 fn assert_no_theft_is_lost(wrongs: &[Wrong]) {
@@ -166,9 +167,9 @@ fn wrong_clocks_of_all_kinds_lower_no_thefts_found() {
     ]);
 }
 
-/// What judgement says of an owner and a thief after a stranger's or their own producer's report of a wrong time.
+/// Scores of an owner and a thief after a wrong time was reported by a stranger or by their own producer.
 #[test]
-fn reports_of_a_wrong_time_neither_silence_nor_revoke() {
+fn wrong_time_neither_silences_nor_revokes() {
     for (kind, days) in ["revoked", "session_ended", "credential_changed", "issued", "use"]
         .into_iter()
         .flat_map(|kind| [400, 29, -400].map(|days| (kind, days)))
@@ -190,13 +191,13 @@ fn reports_of_a_wrong_time_neither_silence_nor_revoke() {
         assert!(thief.verdict >= Verdict::Alert, "{kind} {days}: {thief:#?}");
         let counters = story.state().counters();
         assert_eq!(counters.ahead + counters.behind, 1, "{kind} {days}");
-        // What is ended is ended from then on, whatever the date of the report.
+        // The end takes effect from then on, whatever the time in the report.
         let ended = story.see(&other.set("status", 200));
         assert_eq!(fired(&ended, UseAfterRevocation), kind == "revoked", "{kind} {days}: {ended:#?}");
     }
 }
 
-/// A theft by a producer whose clock is wrong is found by what needs no time.
+/// A theft at a producer with a wrong clock is found by evidence that needs no time.
 #[test]
 fn lifecycle_needs_no_clock() {
     for days in [400, -400] {
@@ -206,7 +207,7 @@ fn lifecycle_needs_no_clock() {
         story.see_bound(&ana, "jkt:owner", 6);
         story.see(&ana.kind("revoked"));
         story.wait(HOUR);
-        // Others tell what time it is.
+        // Events of others set the stream's time.
         story.see(&neighbours_call(1));
         let at = story.now() + days * DAY;
         let used = ana.from(address::LEIPZIG_HOST).set("status", 200).set("expires_at", at - 90 * DAY);
@@ -230,7 +231,8 @@ fn expiry_far_in_the_past_revokes_nothing() {
     }
 }
 
-/// An event that is older than the newest of its grant by more than `lateness_ms_max` says nothing of holders in turns.
+/// An event older than the newest of its grant by more than `lateness_ms_max` gives no evidence about change of
+/// networks.
 #[test]
 fn late_event_is_judged_without_what_needs_order() {
     let turns = |lateness_ms_max: i64| {
@@ -244,7 +246,7 @@ fn late_event_is_judged_without_what_needs_order() {
         let before = story.state().counters().late;
         let thief = ana.from(address::LEIPZIG_HOST);
         let told = (0..8_i64).map(|turn| {
-            // Others tell what time it is.
+            // Events of others set the stream's time.
             story.see(&neighbours_call(turn));
             let at = began + turn * 90 * SECOND;
             let outcome = story.see_at(at, if turn % 2 == 0 { &thief } else { &ana });

@@ -1,11 +1,11 @@
-//! What the end of one token says of the others of its grant.
+//! The end of one token and its effect on other tokens of the grant.
 
 use tokenwarden::verdict::RuleId::UseAfterRevocation;
 use tokenwarden::verdict::Verdict;
 
 use super::story::{Event, HOUR, MINUTE, Rotating, SECOND, Story, address, fired};
 
-/// Six calls of the owner's, ten minutes apart, none of which is anything but allowed.
+/// Six calls of the owner, ten minutes apart, all allowed.
 fn assert_goes_on(story: &mut Story, call: &Event, after: &str) {
     for _ in 0..6 {
         story.wait(10 * MINUTE);
@@ -24,7 +24,7 @@ fn revoked(grant: &Rotating, token: &str, token_type: &str) -> Event {
     grant.presents(token).kind("revoked").set("token_type", token_type)
 }
 
-/// The refresh token of so many rotations ago.
+/// The refresh token of `rotations` exchanges ago.
 fn of_rotations_ago(grant: &Rotating, rotations: u32) -> String {
     format!("rt-ana-{}", grant.number() - rotations)
 }
@@ -58,9 +58,9 @@ fn revoked_access_token_leaves_its_grant_alone() {
     assert_has_ended(&mut story, &old, "its own end");
 }
 
-/// Some providers revoke each refresh token as it is exchanged, and report it before what they issue or after it.
+/// Some providers revoke each refresh token when it is exchanged, and report that before or after the new tokens.
 #[test]
-fn provider_that_revokes_at_each_rotation_ends_no_grant() {
+fn revocation_at_each_rotation_ends_no_grant() {
     for order in [[0, 1, 2], [1, 0, 2], [0, 2, 1], [1, 2, 0]] {
         let mut story = Story::in_town();
         let mut ana = story.rotating("ana", 20);
@@ -81,7 +81,7 @@ fn provider_that_revokes_at_each_rotation_ends_no_grant() {
     }
 }
 
-/// The same where nobody reports what is issued.
+/// The same without `issued` events.
 #[test]
 fn rotation_without_issued_events_ends_no_grant() {
     for revoked_first in [false, true] {
@@ -102,7 +102,7 @@ fn rotation_without_issued_events_ends_no_grant() {
             let _ = ana.exchange();
             assert_goes_on(&mut story, &ana.uses(), "a rotation of which only the end is told");
         }
-        // Of long ago, and then the one that was never presented.
+        // A token of long ago, and then the one that was never presented.
         story.see(&revoked(&ana, &of_rotations_ago(&ana, 11), "refresh"));
         assert_goes_on(&mut story, &ana.uses(), "the end of one of long ago");
         story.see(&revoked(&ana, &ana.refresh_token(), "refresh"));
@@ -111,7 +111,7 @@ fn rotation_without_issued_events_ends_no_grant() {
 }
 
 #[test]
-fn issue_that_is_told_late_revives_the_grant() {
+fn late_issue_event_revives_the_grant() {
     let mut story = Story::in_town();
     let mut ana = story.rotating("ana", 20);
     story.wait(HOUR);
@@ -127,7 +127,7 @@ fn issue_that_is_told_late_revives_the_grant() {
 }
 
 #[test]
-fn revocation_told_before_the_issue_ends_the_grant() {
+fn revocation_before_the_issue_ends_the_grant() {
     let mut story = Story::in_town();
     let mut ana = story.rotating("ana", 20);
     story.wait(HOUR);
@@ -141,9 +141,9 @@ fn revocation_told_before_the_issue_ends_the_grant() {
     assert_has_ended(&mut story, &ana.uses(), "the end of the current one, told first");
 }
 
-/// Tokens that name no family are one grant by the chain of their issues.
+/// Tokens without a family are one grant by the chain of their issues.
 #[test]
-fn revoked_first_refresh_token_of_a_chain_ends_only_itself() {
+fn revoked_first_token_of_a_chain_ends_itself() {
     let mut story = Story::in_town();
     let token = |name: &str, token_type: &str| {
         let call = Event::of("ana").set("token_id", name).set("token_type", token_type);

@@ -1,7 +1,7 @@
-//! Stories: what honest owners and thieves do, told as events, and what judgement has to say of it.
+//! Scenarios: events of owners and thieves, and the expected verdicts.
 //!
-//! Each story happens in a town of forty other people who go about their days, so that there is a population to
-//! compare with. Everything but the judgement is as in the service: events are JSON, decoded by the real decoder.
+//! Each scenario runs in a town of forty other people with ordinary traffic, so that there is a population to compare
+//! with. Everything is as in the service: events are JSON and decoded by the real decoder.
 
 #![allow(clippy::expect_used, clippy::disallowed_methods, reason = "a test that cannot go on says so")]
 
@@ -38,10 +38,10 @@ use tokenwarden::verdict::{Action, Verdict};
 use tokenwarden::wire::{Decoded, Decoder, Format};
 use tokenwarden::worker::{Limits, Outside, Spread, Worker};
 
-// --- Honest people ------------------------------------------------------------------------------------------------
+// --- Legitimate use -----------------------------------------------------------------------------------------------
 
 #[test]
-fn a_traveller_who_took_the_time_is_let_be() {
+fn slow_traveller_is_allowed() {
     let mut story = Story::in_town();
     let ana = story.office_worker("ana", 30);
     story.wait(36 * HOUR);
@@ -56,10 +56,10 @@ fn a_traveller_who_took_the_time_is_let_be() {
 }
 
 #[test]
-fn a_phone_that_roams_is_one_holder() {
+fn roaming_phone_is_one_holder() {
     let mut story = Story::in_town();
     let bo = story.phone_user("bo", 30);
-    // Off the plane in Paris, three days on the local carrier, and home again: two changes, no more.
+    // Three days on a local carrier in Paris, and home again: only two changes.
     story.wait(8 * HOUR);
     for number in 0..12 {
         story.wait(2 * HOUR);
@@ -74,7 +74,7 @@ fn a_phone_that_roams_is_one_holder() {
 }
 
 #[test]
-fn a_carrier_that_hands_out_a_new_address_each_time_is_no_news() {
+fn changing_carrier_addresses_are_not_new() {
     let mut story = Story::in_town();
     let bo = story.phone_user("bo", 30);
     for number in 0..30 {
@@ -86,7 +86,7 @@ fn a_carrier_that_hands_out_a_new_address_each_time_is_no_news() {
 }
 
 #[test]
-fn both_stacks_of_one_line_are_one_holder() {
+fn ipv4_and_ipv6_of_one_line_are_one_holder() {
     let mut story = Story::in_town();
     let ana = story.office_worker("ana", 30);
     story.wait(15 * HOUR);
@@ -100,7 +100,7 @@ fn both_stacks_of_one_line_are_one_holder() {
 }
 
 #[test]
-fn a_v4_mapped_address_is_the_v4_address() {
+fn v4_mapped_address_is_the_v4_address() {
     let told = |prefix: &str| {
         let mut story = Story::in_town();
         let ana = story.office_worker("ana", 30);
@@ -115,7 +115,7 @@ fn a_v4_mapped_address_is_the_v4_address() {
 }
 
 #[test]
-fn requests_that_race_for_a_refresh_are_no_theft() {
+fn racing_refreshes_are_not_a_theft() {
     let mut story = Story::in_town();
     let mut ana = story.rotating("ana", 20);
     let used = ana.refresh_token();
@@ -129,7 +129,7 @@ fn requests_that_race_for_a_refresh_are_no_theft() {
 }
 
 #[test]
-fn a_stranger_who_comes_back_for_weeks_is_no_news_any_more() {
+fn new_context_becomes_known_after_weeks() {
     let mut story = Story::in_town();
     let ana = story.office_worker("ana", 30);
     let stranger = ana.from(address::SYDNEY).agent("axios/1.13.2");
@@ -143,7 +143,7 @@ fn a_stranger_who_comes_back_for_weeks_is_no_news_any_more() {
     assert!(fired(&first, NewCountry) && first.verdict >= Verdict::Alert, "{first:#?}");
     assert!(last.log_odds < first.log_odds - 3.0, "{} and then {}", first.log_odds, last.log_odds);
 
-    // One call, and nothing for weeks, makes nobody known.
+    // One call, and none for weeks, does not become known.
     let mut story = Story::in_town();
     let ana = story.office_worker("ana", 30);
     let first = story.see(&stranger);
@@ -156,7 +156,7 @@ fn a_stranger_who_comes_back_for_weeks_is_no_news_any_more() {
 }
 
 #[test]
-fn a_company_that_looks_at_its_own_keys_is_one_question() {
+fn company_scan_of_its_keys_is_one_cause() {
     let scan = |app: Option<&str>| {
         let mut story = Story::in_town();
         let app = app.map_or(serde_json::Value::Null, Into::into);
@@ -186,7 +186,7 @@ fn a_company_that_looks_at_its_own_keys_is_one_question() {
 }
 
 #[test]
-fn what_is_confirmed_is_the_owners_from_then_on_and_nothing_else_is() {
+fn confirmed_uses_are_the_owners() {
     let suspect = |story: &mut Story, ana: &Event| {
         story.wait(HOUR);
         story.see(&ana.from(address::LEIPZIG_HOST).agent("curl/8.9.1"))
@@ -203,7 +203,7 @@ fn what_is_confirmed_is_the_owners_from_then_on_and_nothing_else_is() {
     assert!(alarming.verdict >= Verdict::Alert, "{alarming:#?}");
     assert_eq!(confirmed.verdict, Verdict::Allow, "{confirmed:#?}");
     assert!(!fired(&confirmed, NewClient) && !fired(&confirmed, NewNetwork), "{confirmed:#?}");
-    // Another place is as foreign as before, and somebody else's confirmation says nothing.
+    // Another place is as new as before, and a confirmation for another grant has no effect.
     let mut elsewhere = asked.see(&ana.from(address::SYDNEY).agent("axios/1.13.2"));
     assert!(elsewhere.verdict >= Verdict::Alert, "{elsewhere:#?}");
     asked.see(&ana.kind("confirmed").set("family_id", "grant-of-nobody").set("token_id", "at-of-nobody"));
@@ -212,11 +212,11 @@ fn what_is_confirmed_is_the_owners_from_then_on_and_nothing_else_is() {
 }
 
 #[test]
-fn a_lost_answer_is_asked_for_again_by_the_same_phone() {
+fn lost_response_is_retried_by_the_same_phone() {
     let mut story = Story::in_town();
     let mut ana = story.rotating("ana", 20);
     let used = ana.refresh_token();
-    // The answer is lost: nobody uses what was issued.
+    // The response is lost: the issued token is never used.
     story.refresh(&mut ana);
     story.wait(3 * MINUTE);
     let again = story.see(&ana.presents(&used).from(address::BERLIN));
@@ -224,7 +224,7 @@ fn a_lost_answer_is_asked_for_again_by_the_same_phone() {
 }
 
 #[test]
-fn a_client_that_crashed_before_it_kept_its_next_token_keeps_its_grant() {
+fn crashed_client_keeps_its_grant() {
     let mut story = Story::in_town();
     let mut ana = story.rotating("ana", 20);
     let kept = ana.refresh_token();
@@ -237,7 +237,7 @@ fn a_client_that_crashed_before_it_kept_its_next_token_keeps_its_grant() {
 }
 
 #[test]
-fn a_certificate_that_is_renewed_at_home_takes_no_token_away_and_is_soon_the_key() {
+fn renewed_certificate_at_home_revokes_nothing() {
     let mut story = Story::in_town();
     let sensor = story.office_worker("ana", 20);
     story.wait(15 * HOUR);
@@ -255,7 +255,7 @@ fn a_certificate_that_is_renewed_at_home_takes_no_token_away_and_is_soon_the_key
 }
 
 #[test]
-fn a_machine_whose_one_visit_lasts_for_days_keeps_its_token_when_its_certificate_is_renewed() {
+fn renewed_certificate_in_a_long_visit_is_allowed() {
     let mut story = Story::in_town();
     let sensor = Event::of("sensor").from("198.18.7.7").agent("sensor-fw/3.1").set("binding", "x5t#S256:old");
     for _ in 0..5 * 144 {
@@ -268,8 +268,8 @@ fn a_machine_whose_one_visit_lasts_for_days_keeps_its_token_when_its_certificate
 }
 
 #[test]
-fn one_quiet_visit_makes_no_home() {
-    // From where the owner was never, and from the owner's provider.
+fn one_quiet_visit_is_no_usual_place() {
+    // From a new network, and from the owner's provider.
     for place in ["198.18.9.9", "192.0.77.10"] {
         let mut story = Story::in_town();
         let ana = story.office_worker("ana", 20);
@@ -284,7 +284,7 @@ fn one_quiet_visit_makes_no_home() {
 }
 
 #[test]
-fn a_refresh_token_that_does_not_rotate_may_be_presented_for_ever() {
+fn refresh_token_without_rotation_is_reusable() {
     let mut story = Story::in_town();
     let ana = story.rotating("ana", 1);
     let forever = ana.refresh_token();
@@ -296,7 +296,7 @@ fn a_refresh_token_that_does_not_rotate_may_be_presented_for_ever() {
 }
 
 #[test]
-fn the_next_token_of_a_family_has_the_past_of_its_family() {
+fn next_token_of_a_family_has_its_history() {
     let mut story = Story::in_town();
     let mut ana = story.rotating("ana", 40);
     for _ in 0..5 {
@@ -309,7 +309,7 @@ fn the_next_token_of_a_family_has_the_past_of_its_family() {
 }
 
 #[test]
-fn what_was_under_way_when_a_token_was_revoked_is_let_be() {
+fn calls_in_transit_at_revocation_are_allowed() {
     let mut story = Story::in_town();
     let ana = story.office_worker("ana", 20);
     story.wait(15 * HOUR);
@@ -321,7 +321,7 @@ fn what_was_under_way_when_a_token_was_revoked_is_let_be() {
 }
 
 #[test]
-fn a_client_that_has_not_heard_of_its_revocation_is_refused_and_let_be() {
+fn client_unaware_of_its_revocation_is_allowed() {
     let mut story = Story::in_town();
     let ana = story.office_worker("ana", 20);
     story.wait(15 * HOUR);
@@ -335,11 +335,11 @@ fn a_client_that_has_not_heard_of_its_revocation_is_refused_and_let_be() {
 }
 
 #[test]
-fn a_grant_that_is_dead_is_not_killed_again_and_one_that_lost_a_token_is() {
+fn revoked_grant_is_not_revoked_again() {
     let worst = |revoked: &dyn Fn(&Event) -> Event| {
         let mut story = Story::in_town();
         let ana = story.office_worker("ana", 20);
-        // Before 20,000 visits behaviour revokes nobody.
+        // Below 20,000 visits, behaviour revokes nothing.
         for round in 0..900 {
             story.wait(32 * MINUTE);
             for number in 0..20 {
@@ -365,7 +365,7 @@ fn a_grant_that_is_dead_is_not_killed_again_and_one_that_lost_a_token_is() {
 }
 
 #[test]
-fn clocks_that_differ_make_no_token_expired() {
+fn clock_difference_expires_no_token() {
     let mut story = Story::in_town();
     let ana = story.office_worker("ana", 20);
     story.wait(15 * HOUR);
@@ -374,7 +374,7 @@ fn clocks_that_differ_make_no_token_expired() {
 }
 
 #[test]
-fn a_binding_that_a_producer_leaves_out_is_no_mismatch() {
+fn missing_binding_is_no_mismatch() {
     let mut story = Story::in_town();
     let ana = story.office_worker("ana", 20);
     story.wait(15 * HOUR);
@@ -387,10 +387,10 @@ fn a_binding_that_a_producer_leaves_out_is_no_mismatch() {
     }
 }
 
-// --- Thieves ------------------------------------------------------------------------------------------------------
+// --- Thefts -------------------------------------------------------------------------------------------------------
 
 #[test]
-fn the_same_journey_in_forty_minutes_is_impossible() {
+fn impossible_travel_alerts_within_forty_minutes() {
     let mut story = Story::in_town();
     let ana = story.office_worker("ana", 30);
     story.wait(15 * HOUR);
@@ -405,14 +405,14 @@ fn the_same_journey_in_forty_minutes_is_impossible() {
 }
 
 #[test]
-fn a_journey_is_impossible_in_either_order_of_arrival() {
+fn impossible_travel_needs_no_order_of_arrival() {
     let mut story = Story::in_town();
     let ana = story.office_worker("ana", 30);
     story.wait(15 * HOUR);
     story.see(&ana);
     story.wait(45 * MINUTE);
     story.see(&ana.from(address::SYDNEY));
-    // The use from Berlin that came before it arrives after it.
+    // The earlier use from Berlin arrives after it.
     let berlin = story.see_at(story.now() - 4 * MINUTE, &ana);
     assert!(berlin.verdict < Verdict::Alert, "she is at home: {berlin:#?}");
     story.wait(MINUTE);
@@ -422,7 +422,7 @@ fn a_journey_is_impossible_in_either_order_of_arrival() {
 }
 
 #[test]
-fn two_holders_who_take_turns_are_caught_within_three_changes() {
+fn two_holders_alert_within_three_changes() {
     let mut story = Story::in_town();
     let ana = story.office_worker("ana", 30);
     story.wait(15 * HOUR);
@@ -444,7 +444,7 @@ fn two_holders_who_take_turns_are_caught_within_three_changes() {
 }
 
 #[test]
-fn a_refresh_token_that_was_exchanged_comes_back_and_ends_its_family() {
+fn reused_refresh_token_revokes_the_family() {
     let mut story = Story::in_town();
     let mut ana = story.rotating("ana", 20);
     let copied = ana.refresh_token();
@@ -461,7 +461,7 @@ fn a_refresh_token_that_was_exchanged_comes_back_and_ends_its_family() {
 }
 
 #[test]
-fn a_revoked_token_that_is_still_accepted_is_seen() {
+fn accepted_use_after_revocation_is_detected() {
     let mut story = Story::in_town();
     let ana = story.office_worker("ana", 20);
     story.wait(15 * HOUR);
@@ -473,7 +473,7 @@ fn a_revoked_token_that_is_still_accepted_is_seen() {
 }
 
 #[test]
-fn a_revoked_token_that_is_tried_from_elsewhere_is_seen_though_it_is_refused() {
+fn refused_use_after_revocation_elsewhere_alerts() {
     let mut story = Story::in_town();
     let ana = story.office_worker("ana", 20);
     story.wait(15 * HOUR);
@@ -484,7 +484,7 @@ fn a_revoked_token_that_is_tried_from_elsewhere_is_seen_though_it_is_refused() {
 }
 
 #[test]
-fn a_token_outlives_its_session() {
+fn use_after_session_end_is_detected() {
     let mut story = Story::in_town();
     let ana = story.office_worker("ana", 20).set("session_id", "s-1");
     story.wait(15 * HOUR);
@@ -498,11 +498,11 @@ fn a_token_outlives_its_session() {
 }
 
 #[test]
-fn a_token_is_accepted_long_after_it_expired() {
+fn use_long_after_expiry_is_detected() {
     let mut story = Story::in_town();
     let ana = story.office_worker("ana", 20);
     story.wait(15 * HOUR);
-    // Others tell what time it is.
+    // Events of others set the stream's time.
     for number in 0..9 {
         story.wait(20 * SECOND);
         story.see(&neighbours_call(number));
@@ -521,7 +521,7 @@ fn a_token_is_accepted_long_after_it_expired() {
 }
 
 #[test]
-fn an_expiry_that_was_told_at_issue_is_remembered() {
+fn expiry_from_the_issue_event_is_stored() {
     let late = |token_type: &str| {
         let mut story = Story::in_town();
         let ana = story.office_worker("ana", 20);
@@ -536,21 +536,21 @@ fn an_expiry_that_was_told_at_issue_is_remembered() {
     };
     let outcome = late("access");
     assert!(fired(&outcome, UseAfterExpiry), "{outcome:#?}");
-    // It may have been prolonged: that is for people to know.
+    // The expiry may have been extended, so an analyst must decide.
     assert!(outcome.verdict < Verdict::Revoke, "{outcome:#?}");
-    // Of a refresh token it is often the access token's beside it.
+    // For a refresh token it is often the expiry of the access token issued with it.
     assert!(!fired(&late("refresh"), UseAfterExpiry));
 }
 
 #[test]
-fn a_clock_that_is_ahead_makes_no_token_late() {
+fn clock_ahead_makes_no_token_expired() {
     let mut story = Story::in_town();
     let ana = story.office_worker("ana", 20);
     for number in 0..9 {
         story.wait(20 * SECOND);
         story.see(&neighbours_call(number));
     }
-    // Her producer's clock is 65 minutes ahead, and the issuer's is right: ten minutes are left.
+    // The owner's producer is 65 minutes ahead, and the issuer's clock is right: ten minutes remain.
     let expires_at = story.now() + 10 * MINUTE;
     let ahead = story.now() + 65 * MINUTE;
     let outcome = story.see_at(ahead, &ana.set("status", 200).set("expires_at", expires_at));
@@ -558,7 +558,7 @@ fn a_clock_that_is_ahead_makes_no_token_late() {
 }
 
 #[test]
-fn a_bound_token_in_the_hands_of_another_key_is_seen() {
+fn bound_token_with_another_key_is_detected() {
     let mut story = Story::in_town();
     let ana = story.office_worker("ana", 20);
     story.wait(15 * HOUR);
@@ -569,10 +569,10 @@ fn a_bound_token_in_the_hands_of_another_key_is_seen() {
     assert_eq!(outcome.verdict, Verdict::Revoke, "{outcome:#?}");
 }
 
-// --- What always holds --------------------------------------------------------------------------------------------
+// --- Invariants ---------------------------------------------------------------------------------------------------
 
 #[test]
-fn an_event_that_is_delivered_twice_changes_nothing() {
+fn repeated_delivery_changes_nothing() {
     let told = |twice: bool| {
         let mut story = Story::in_town();
         let ana = story.office_worker("ana", 20);
@@ -592,10 +592,10 @@ fn an_event_that_is_delivered_twice_changes_nothing() {
     assert_eq!(told(false), told(true));
 }
 
-/// Three hours of an owner and a thief, in six orders: each event is judged, the thief is found and the owner left alone,
-/// whatever comes first.
+/// Three hours of an owner and a thief in six orders: each event is scored, the thief is detected, and the owner is
+/// allowed in every order.
 #[test]
-fn any_order_of_arrival_finds_the_thief_and_spares_the_owner() {
+fn any_order_of_arrival_detects_the_thief() {
     let mut order: u64 = 1;
     for _ in 0..6 {
         let mut story = Story::in_town();
@@ -621,7 +621,7 @@ fn any_order_of_arrival_finds_the_thief_and_spares_the_owner() {
 }
 
 #[test]
-fn the_same_events_give_the_same_verdicts_whatever_the_batches() {
+fn verdicts_do_not_depend_on_batches() {
     let mut simulation = Simulation::new(Settings {
         people: 50,
         services: 8,
@@ -636,7 +636,7 @@ fn the_same_events_give_the_same_verdicts_whatever_the_batches() {
     let told = |spread, batch| verdicts(file.path(), spread, batch);
     let ten_thousand = told(Spread::Whole(Format::Native.into()), 10_000);
     assert!(ten_thousand.split(|byte| *byte == b'\n').count() > 10_000);
-    // Shares, what was observed, what was expected and the reasons are among the bytes that are compared.
+    // The compared bytes include shares, observed and expected values and reasons.
     let signals =
         ten_thousand.split(|byte| *byte == b'\n').filter(|line| line.windows(9).any(|at| at == b"expected\""));
     assert!(signals.count() > 100, "there is something to say");
@@ -647,7 +647,7 @@ fn the_same_events_give_the_same_verdicts_whatever_the_batches() {
         "one partition is no other than all"
     );
 
-    // Three partitions say of each user's events what they say alone, in the order of the input.
+    // Three partitions give each user's events the same verdicts as each partition alone, in the order of the input.
     let together = told(Spread::BySubject(Format::Native.into(), 3), 10_000);
     assert!(together != ten_thousand, "each partition has a population of its own");
     let mut parts = [Vec::new(), Vec::new(), Vec::new()];
@@ -673,7 +673,7 @@ fn the_same_events_give_the_same_verdicts_whatever_the_batches() {
     let mut merged = String::new();
     for (part, id) in order {
         let starts = format!("{{\"event_id\":\"{id}\"");
-        // A second delivery has no verdict.
+        // A repeated delivery has no verdict.
         if let Some(line) = alone[part].pop_if(|line| line.starts_with(&starts)) {
             merged += &line;
             merged.push('\n');
@@ -682,7 +682,7 @@ fn the_same_events_give_the_same_verdicts_whatever_the_batches() {
     assert!(merged.as_bytes() == together, "a partition is judged otherwise beside others than alone");
 }
 
-/// A thief's session with a token that the producer wrongly sends whole: found in no output at all.
+/// A thief's session with a token that the producer wrongly sends unhashed: no output contains it.
 #[test]
 fn no_raw_token_is_in_any_output() {
     const JWT: [&str; 3] = ["eyJhbGciOiJSUzI1NiJ9", "eyJzdWIiOiJhbmEtb2YtYWNtZSJ9", "c2lnbmF0dXJlLW9mLWFuYQ"];
@@ -727,7 +727,7 @@ fn no_raw_token_is_in_any_output() {
     }
 }
 
-/// Milliseconds since the epoch; any Monday will do.
+/// Milliseconds since the epoch, a Monday.
 const NOW: i64 = 1_790_000_000_000;
 
 fn pipeline() -> Pipeline {
@@ -744,7 +744,7 @@ fn pipeline_of(hasher: &TokenHasher, settings: engine::Settings) -> Pipeline {
     Pipeline::new(enricher, rules, hasher.clone(), settings)
 }
 
-/// The verdict lines of a file, taken in epochs of `epoch_messages_max`.
+/// The verdict lines of a file, in epochs of `epoch_messages_max`.
 fn verdicts(file: &std::path::Path, spread: Spread, epoch_messages_max: u64) -> Vec<u8> {
     verdicts_of(pipeline(), file, spread, epoch_messages_max)
 }

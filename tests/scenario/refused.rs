@@ -1,4 +1,4 @@
-//! Requests whose credential was not accepted: they are judged, and change nothing.
+//! Requests whose credential was not accepted are scored and change no state.
 
 use tokenwarden::verdict::RuleId::{BindingMismatch, NewCountry, RefreshReuse};
 use tokenwarden::verdict::{Outcome, Verdict};
@@ -6,7 +6,7 @@ use tokenwarden::wire::Format;
 
 use super::story::{DAY, Event, HOUR, MINUTE, SECOND, Story, address, fired, neighbours_call};
 
-/// A town whose population is known well enough for revocations by behaviour.
+/// A town with enough known visits for revocations by behaviour.
 fn known_town() -> (Story, Event) {
     let mut story = Story::in_town();
     let ana = story.office_worker("ana", 30);
@@ -19,7 +19,7 @@ fn known_town() -> (Story, Event) {
     (story, ana)
 }
 
-/// What a thief does with the token of each of twenty people: three calls, each from one address. Returns the verdicts.
+/// A thief uses the tokens of twenty people: three calls each, from one address. Returns the verdicts.
 fn use_of_all(story: &mut Story, status: u16) -> Vec<Verdict> {
     let mut verdicts = Vec::new();
     for number in 0..20 {
@@ -51,7 +51,7 @@ fn day_after(story: &mut Story, ana: &Event) -> Vec<String> {
 }
 
 #[test]
-fn attempts_revoke_nobody_and_change_no_later_verdict() {
+fn attempts_change_no_later_verdict() {
     let (mut spared, ana) = known_town();
     let expected = day_after(&mut spared, &ana);
 
@@ -93,7 +93,7 @@ fn attempt_with_another_key_proves_no_copy() {
     assert_eq!(control.verdict, Verdict::Revoke, "{control:#?}");
 }
 
-/// A take-over whose address and client were refused before it: once, and each day for weeks.
+/// A take-over whose address and client were refused before: once, and every day for weeks.
 #[test]
 fn refused_sign_ins_make_no_take_over_familiar() {
     let take_over = |guesses: i64, status: u16| {
@@ -126,9 +126,9 @@ fn refused_sign_ins_make_no_take_over_familiar() {
     assert!(accepted < control.0 - 2.0, "what is let in for weeks is known: {accepted}");
 }
 
-/// Those who have no token fill no table that others need.
+/// Attempts without a valid token fill no table that other events need.
 #[test]
-fn attempts_push_no_known_event_id_out() {
+fn attempts_evict_no_known_event_id() {
     let settings = tokenwarden::engine::Settings { recent_event_ids_max: 1 << 10, ..Default::default() };
     let mut story = Story::in_town_with(settings);
     let ana = story.office_worker("ana", 5);
@@ -149,9 +149,9 @@ fn attempts_push_no_known_event_id_out() {
     assert_eq!(story.state().counters().attempts, 20_000);
 }
 
-/// The endpoint answers 400 (`invalid_grant`), and yet it shows that two hold the token.
+/// The endpoint answers 400 (`invalid_grant`), but the event still shows that two parties hold the token.
 #[test]
-fn superseded_refresh_token_counts_though_it_is_refused() {
+fn refused_superseded_refresh_token_counts() {
     let mut story = Story::in_town();
     let mut ana = story.rotating("ana", 20);
     let (copied, current) = (ana.refresh_token(), {
@@ -171,7 +171,7 @@ fn superseded_refresh_token_counts_though_it_is_refused() {
     assert!(outcome.incident.is_some_and(|incident| incident.tell));
 }
 
-/// A record of Okta's about a refresh token of `user`'s.
+/// A record of Okta about a refresh token of `user`.
 fn okta(story: &mut Story, what: (&str, &str), user: &str, from: &str) -> Outcome {
     let (event_type, result) = what;
     let at = jiff::Timestamp::from_millisecond(story.now()).expect("a time");
@@ -185,7 +185,7 @@ fn okta(story: &mut Story, what: (&str, &str), user: &str, from: &str) -> Outcom
     story.judge_in(Format::Okta, &record.to_string()).expect("its id is new")
 }
 
-/// The provider refuses the token and says itself that it was used before.
+/// The provider refuses the token and reports its re-use.
 #[test]
 fn reuse_reported_by_the_provider_revokes() {
     let reported = |event_type: &str, result: &str| {
@@ -203,12 +203,12 @@ fn reuse_reported_by_the_provider_revokes() {
         assert!(fired(&outcome, RefreshReuse) && outcome.verdict == Verdict::Revoke, "{result}: {outcome:#?}");
         assert!(outcome.incident.is_some_and(|incident| incident.tell && incident.revoke.is_some()), "{result}");
     }
-    // The control: the same refusal without that report.
+    // Control: the same refusal without that report.
     let outcome = reported("app.oauth2.as.token.grant.refresh_token", "FAILURE");
     assert!(!fired(&outcome, RefreshReuse) && outcome.verdict <= Verdict::Watch, "{outcome:#?}");
 }
 
-/// What a refused request asked for was not done.
+/// A refused request had no effect.
 #[test]
 fn refused_revocation_ends_nothing() {
     for kind in ["revoked", "session_ended", "credential_changed", "issued"] {

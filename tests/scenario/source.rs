@@ -1,4 +1,4 @@
-//! What a client, or a producer of a topic, writes into events so that a theft is not judged.
+//! Values that a client, or a producer, writes into events to hide a theft.
 
 use tokenwarden::checkpoint::Position;
 use tokenwarden::engine;
@@ -17,7 +17,7 @@ use tokenwarden::wire::{Decoded, Decoder};
 
 use super::story::{Atlas, Event, HOUR, MINUTE, SECOND, Story, address};
 
-/// The gravest verdict on a thief's twelve calls, each message changed by `write`.
+/// The highest verdict on a thief's twelve calls, each message changed by `write`.
 fn theft(write: impl Fn(String) -> String) -> Verdict {
     let mut story = Story::in_town();
     let ana = story.office_worker("ana", 30);
@@ -63,7 +63,7 @@ fn unreadable_fields_do_not_hide_a_theft() {
     }
 }
 
-/// The verdict on a thief's calls after a `confirmed` event, and on those of a control without one.
+/// The verdict on a thief's calls after a `confirmed` event, and without one as a control.
 fn confirmed_theft(mut story: Story) -> (Verdict, Verdict) {
     let ana = story.office_worker("ana", 30);
     let thief = ana.from(address::LEIPZIG_HOST).agent("curl/8.9.1");
@@ -85,7 +85,7 @@ fn confirmed_of_another_source_is_ignored() {
     assert!(before >= Verdict::Alert && after == Verdict::Allow, "the control: {before:?} {after:?}");
 }
 
-/// `confirmed` events before the theft must teach nothing either: a thief's place that was vouched for is as new.
+/// `confirmed` events before the theft are not learnt either: the thief's place stays new.
 #[test]
 fn confirmed_of_another_source_teaches_nothing() {
     let verdict = |vouched: bool| {
@@ -127,7 +127,7 @@ fn event(id: &str, members: &str) -> String {
     format!(r#"{{"event_id":"{id}","timestamp":"2026-11-22T10:15:30Z","token_id":"t","user_id":"u"{members}}}"#)
 }
 
-/// Verdicts, the terminal's line, mails and reasons of a theft whose every text is hostile.
+/// Verdicts, terminal line, mails and reasons of a theft with hostile characters in every text.
 #[test]
 fn no_unsafe_character_is_in_any_output() {
     const NASTY: &str = "\u{1b}[2J\u{9b}31m\u{202e}\u{2066}\u{200b}\u{2028}\u{e0041}\u{ad}\r\n";

@@ -1,4 +1,4 @@
-//! What stories are told with: a clock, a town, events, and the judgement of each.
+//! Tools for scenarios: a clock, a town, events and their scoring.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,19 +20,19 @@ pub const DAY: i64 = 24 * HOUR;
 
 /// Monday, 2 February 2026, 00:00 UTC.
 const START: i64 = 1_769_990_400_000;
-/// So many days have passed when a story is told; the last is a Tuesday, and it is 17:00.
+/// Number of days before a scenario; the last is a Tuesday, and it is 17:00.
 const TOWN_DAYS: i64 = 30;
 const NOW: i64 = START + (TOWN_DAYS - 1) * DAY + 17 * HOUR;
 
 pub mod address {
-    /// Of a fixed line.
+    /// A fixed line.
     pub const BERLIN: &str = "192.0.2.10";
     pub const SYDNEY: &str = "198.51.100.9";
     /// A rented server in the owner's country.
     pub const LEIPZIG_HOST: &str = "203.0.113.66";
 }
 
-/// Where addresses are. Those outside the table lie by their first numbers, so that made-up traffic has places too.
+/// Places of addresses. Addresses outside of the table get a place from their first bytes.
 pub struct Atlas;
 
 impl GeoLookup for Atlas {
@@ -63,7 +63,7 @@ impl GeoLookup for Atlas {
     }
 }
 
-/// A native event in the making, without its id and its time.
+/// A native event without id and time.
 #[derive(Clone)]
 pub struct Event(Map<String, Value>);
 
@@ -72,7 +72,7 @@ const CHROME: &str =
 const IPHONE: &str = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_3 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.3 Mobile/15E148 Safari/604.1";
 
 impl Event {
-    /// The person's ordinary call, from Berlin.
+    /// An ordinary call of the person, from Berlin.
     pub fn of(person: &str) -> Self {
         let fields = json!({
             "token_id": format!("at-{person}"), "family_id": format!("grant-{person}"), "user_id": person,
@@ -101,7 +101,7 @@ impl Event {
     }
 }
 
-/// A family whose refresh tokens rotate, and how far it has come.
+/// A family with rotating refresh tokens, and the number of its exchanges.
 pub struct Rotating {
     person: Event,
     name: String,
@@ -109,28 +109,28 @@ pub struct Rotating {
 }
 
 impl Rotating {
-    /// The newest.
+    /// The latest refresh token.
     pub fn refresh_token(&self) -> String {
         format!("rt-{}-{}", self.name, self.number)
     }
 
-    /// That refresh token, at the token endpoint.
+    /// The presentation of this refresh token at the token endpoint.
     pub fn presents(&self, refresh_token: &str) -> Event {
         self.person.kind("refreshed").set("token_id", refresh_token).set("token_type", "refresh")
     }
 
-    /// A call with the newest access token.
+    /// A call with the latest access token.
     pub fn uses(&self) -> Event {
         let token = format!("at-{}-{}", self.name, self.number);
         self.person.clone().set("token_id", token).set("token_type", "access")
     }
 
-    /// Exchanges so far.
+    /// Number of exchanges so far.
     pub const fn number(&self) -> u32 {
         self.number
     }
 
-    /// What the provider tells of an exchange of the newest refresh token.
+    /// The provider's events of an exchange of the latest refresh token.
     pub fn exchange(&mut self) -> [Event; 3] {
         let parent = self.refresh_token();
         let presented = self.presents(&parent);
@@ -144,7 +144,7 @@ impl Rotating {
     }
 }
 
-/// A course of events, judged one by one.
+/// A sequence of events, scored one by one.
 pub struct Story {
     decoder: Decoder,
     enricher: Enricher,
@@ -154,27 +154,27 @@ pub struct Story {
     events: u32,
     events_apart: u32,
     verdicts: Vec<String>,
-    /// Forty people's days, not yet lived.
+    /// Traffic of forty people that has not happened yet.
     town: Vec<(i64, Event)>,
 }
 
 impl Story {
-    /// Among forty people who have lived here for thirty days.
+    /// In a town of forty people with thirty days of history.
     pub fn in_town() -> Self {
         Self::in_town_with(Settings::default())
     }
 
-    /// As [`Self::in_town`], where the source's confirmations are believed.
+    /// As [`Self::in_town`], with a source whose confirmations are accepted.
     pub fn in_town_confirmed() -> Self {
         Self::in_town_with(Settings { confirmed: true, ..Settings::default() })
     }
 
-    /// Where nothing is known of anybody.
+    /// Without any history.
     pub fn empty() -> Self {
         Self::with(Settings::default())
     }
 
-    /// As [`Self::in_town`], with settings of its own.
+    /// As [`Self::in_town`], with other settings.
     pub fn in_town_with(settings: Settings) -> Self {
         Self { town: (0..40).flat_map(neighbour).collect(), ..Self::with(settings) }
     }
@@ -193,14 +193,14 @@ impl Story {
         }
     }
 
-    /// The ordinary call of a person who has worked here for so many days: one fixed line, one browser, from eight to
-    /// five.
+    /// An ordinary call of a person who has worked here for this number of days: one fixed line, one browser, from
+    /// eight to five.
     pub fn office_worker(&mut self, name: &str, days: i64) -> Event {
         let call = Event::of(name);
         let mut past = Vec::new();
         for day in TOWN_DAYS - days..TOWN_DAYS {
             for (number, hour) in (0..).zip([8, 10, 13, 15]) {
-                // Few calls mostly, and many now and then.
+                // Mostly few calls, sometimes many.
                 for minute in 0..[3, 5, 2, 24, 4, 9, 3][((day * 4 + number) % 7) as usize] {
                     let at = START + day * DAY + hour * HOUR + (7 * day % 31 + 11 * number + minute) * MINUTE;
                     past.push((at, call.clone()));
@@ -211,7 +211,7 @@ impl Story {
         call
     }
 
-    /// The ordinary call of a person with a phone, who gets an address of the carrier's pool at each visit.
+    /// An ordinary call of a phone user, who gets an address of the carrier's pool at each visit.
     pub fn phone_user(&mut self, name: &str, days: i64) -> Event {
         let call = Event::of(name).agent(IPHONE).from("198.18.0.1");
         let mut past = Vec::new();
@@ -227,7 +227,7 @@ impl Story {
         call
     }
 
-    /// A family that has been exchanged every hour, so many times; the newest exchange is an hour ago.
+    /// A family with one exchange per hour; the latest was an hour ago.
     pub fn rotating(&mut self, name: &str, times: i64) -> Rotating {
         let mut grant = Rotating { person: Event::of(name), name: name.to_owned(), number: 0 };
         let mut past = Vec::new();
@@ -240,7 +240,7 @@ impl Story {
         grant
     }
 
-    /// The newest refresh token is exchanged, as is right.
+    /// Exchanges the latest refresh token correctly.
     pub fn refresh(&mut self, grant: &mut Rotating) {
         for event in grant.exchange() {
             self.see(&event);
@@ -259,43 +259,43 @@ impl Story {
         self.now += millis;
     }
 
-    /// The event happens now.
+    /// Scores the event, which happens now.
     pub fn see(&mut self, event: &Event) -> Outcome {
         self.see_at(self.now, event)
     }
 
-    /// The event happened at `at`, and is told now.
+    /// Scores the event, which happened at `at` and arrives now.
     pub fn see_at(&mut self, at: i64, event: &Event) -> Outcome {
         let line = self.write_at(at, event);
         self.judge(&line).expect("its id is new")
     }
 
-    /// As [`Self::see`], with an id that leaves the ids of other events as they are without it.
+    /// As [`Self::see`], with an id that does not change the ids of other events.
     pub fn see_apart(&mut self, event: &Event) -> Outcome {
         let line = self.write_apart(event);
         self.judge(&line).expect("its id is new")
     }
 
-    /// The message of [`Self::see_apart`], not judged.
+    /// The message of [`Self::see_apart`], not scored.
     pub fn write_apart(&mut self, event: &Event) -> String {
         self.events_apart += 1;
         let event = event.clone().set("event_id", format!("apart{}", self.events_apart)).set("timestamp", self.now);
         Value::Object(event.0).to_string()
     }
 
-    /// Events judged so far.
+    /// Number of events scored so far.
     pub const fn judged(&self) -> usize {
         self.verdicts.len()
     }
 
-    /// As [`Self::see`], for the message.
+    /// As [`Self::see`], returning the message.
     pub fn send(&mut self, event: &Event) -> String {
         let line = self.write(event);
         self.judge(&line).expect("its id is new");
         line
     }
 
-    /// The message of an event that happens now, not judged.
+    /// The message of an event that happens now, not scored.
     pub fn write(&mut self, event: &Event) -> String {
         self.write_at(self.now, event)
     }
@@ -306,13 +306,13 @@ impl Story {
         Value::Object(event.0).to_string()
     }
 
-    /// As [`Self::see`], under an id of one's own; `None` where it counts as a second delivery.
+    /// As [`Self::see`] with the given id; `None` if it is a repeated delivery.
     pub fn see_as(&mut self, id: &str, event: &Event) -> Option<Outcome> {
         let event = event.clone().set("event_id", id).set("timestamp", self.now);
         self.judge(&Value::Object(event.0).to_string())
     }
 
-    /// `None` where the event was delivered before.
+    /// Scores a message; `None` if the event was delivered before.
     pub fn judge(&mut self, line: &str) -> Option<Outcome> {
         self.judge_in(Format::Native, line)
     }
@@ -336,7 +336,7 @@ impl Story {
         judged
     }
 
-    /// The token is used so many times, two minutes apart, with proof of a key.
+    /// Uses the token `times` times, two minutes apart, with proof of a key.
     pub fn see_bound(&mut self, event: &Event, key: &str, times: usize) {
         for _ in 0..times {
             self.wait(2 * MINUTE);
@@ -344,12 +344,12 @@ impl Story {
         }
     }
 
-    /// The verdict lines of the newest `count` events.
+    /// The verdict lines of the last `count` events.
     pub fn last_verdicts(&self, count: usize) -> Vec<String> {
         self.verdicts[self.verdicts.len() - count..].to_vec()
     }
 
-    /// The town's days go by until now, and `past` happens among them.
+    /// Replays the town's days until now, with `past` among them.
     fn live(&mut self, past: Vec<(i64, Event)>) {
         let mut days = std::mem::take(&mut self.town);
         days.extend(past);
@@ -361,7 +361,7 @@ impl Story {
     }
 }
 
-/// A neighbour's ordinary call.
+/// An ordinary call of a neighbour.
 pub fn neighbours_call(number: i64) -> Event {
     let from = match number % 4 {
         0 | 1 => format!("192.0.2.{}", 100 + number),
@@ -390,7 +390,7 @@ pub fn fired(outcome: &Outcome, rule: RuleId) -> bool {
     outcome.signals.iter().any(|signal| signal.rule == rule && signal.fired)
 }
 
-/// The rule's part of the log-odds; 0 where it says nothing.
+/// The rule's share of the log-odds; 0 without a signal.
 pub fn share(outcome: &Outcome, rule: RuleId) -> f64 {
     outcome.signals.iter().find(|signal| signal.rule == rule).map_or(0.0, |signal| signal.share)
 }

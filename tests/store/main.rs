@@ -361,7 +361,7 @@ async fn unusable_directory_is_one_clear_error() {
     assert!(told.contains("cannot be used as libchdb by this build: dlopen failed: /proc/self/fd/"), "{told}");
     std::fs::set_permissions(&file, PermissionsExt::from_mode(0o620)).unwrap();
     let told = open(vouched).await;
-    assert!(told.contains("others can change it (owner ") && told.contains("mode 0620"), "{told}");
+    assert!(told.contains("other users can change it (owner ") && told.contains("mode 0620"), "{told}");
     let told = open(StoreSettings { listen: Some(([192, 0, 2, 1], 8123).into()), ..embedded(&fresh) }).await;
     assert!(told.contains("only on loopback"), "{told}");
 }

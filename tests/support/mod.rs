@@ -1,4 +1,4 @@
-//! Real servers for tests, each on free loopback ports, each gone when the test is.
+//! Real servers for tests, on free loopback ports. Each ends with its test.
 
 #![allow(dead_code, reason = "each test uses its part of this")]
 #![allow(

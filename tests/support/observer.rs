@@ -1,4 +1,4 @@
-//! What a source reports, kept for a test to look at.
+//! Stores the conditions that a source reports.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use super::process::eventually;
 #[derive(Default)]
 pub struct Recorder {
     conditions: Mutex<BTreeSet<(Condition, String)>>,
-    /// Every condition that held at some time.
+    /// Every condition that was ever reported.
     ever: Mutex<BTreeSet<Condition>>,
     gaps: Mutex<Vec<OffsetGap>>,
     dropped: Mutex<u64>,
@@ -30,7 +30,7 @@ impl Recorder {
         self.ever.lock().expect("a lock").contains(&condition)
     }
 
-    /// Waits until `condition` holds, or does not, without polling anything.
+    /// Waits, without polling, until `condition` has the value `holds`.
     pub fn until(&self, condition: Condition, holds: bool) {
         eventually(Duration::from_secs(40), condition.name(), || (self.holds(condition) == holds).then_some(()))
             .unwrap_or_else(|| panic!("{condition:?} is {}", !holds));

@@ -1,4 +1,4 @@
-//! Servers that die with the test, whichever way it ends.
+//! Server processes that end with the test in every case.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -6,21 +6,21 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// A child process tied to our end of a pipe: when this is dropped, or our own process dies in whatever way, the
-/// pipe closes and the child is killed.
+/// A child process tied to a pipe. If this value is dropped or the test process dies, the pipe closes and the child is
+/// killed.
 pub struct Tied {
     child: Child,
     pid_file: PathBuf,
 }
 
 impl Tied {
-    /// Starts `program`; what it prints goes to `log`.
+    /// Starts `program`; its output goes to `log`.
     pub fn start(program: &str, arguments: &[&str], log: &Path) -> Self {
         let pid_file = log.with_extension("pid");
         let log = std::fs::File::create(log).expect("a log file");
         let child = Command::new("sh")
             .arg("-c")
-            // A background job reads from /dev/null unless told otherwise; the shell itself waits on the pipe.
+            // A background job reads from /dev/null by default; the shell itself waits on the pipe.
             .arg("\"$@\" </dev/null & server=$!; echo $server >\"$0\"; cat >/dev/null; kill -9 $server")
             .arg(&pid_file)
             .arg(program)
@@ -33,7 +33,7 @@ impl Tied {
         Self { child, pid_file }
     }
 
-    /// Sends the signal `name`, `-STOP` say, to the process.
+    /// Sends the signal `name`, for example `-STOP`, to the process.
     pub fn signal(&self, name: &str) {
         let pid = eventually(Duration::from_secs(5), "the process has a number", || {
             read(&self.pid_file).trim().parse::<u32>().ok()
@@ -50,19 +50,19 @@ impl Drop for Tied {
     }
 }
 
-/// A loopback port that nobody listens on.
+/// A free loopback port.
 pub fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
-/// Waits until somebody listens on `port`.
+/// Waits until a process listens on `port`.
 pub fn wait_for_port(port: u16, log: &Path) {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     eventually(Duration::from_secs(60), "the server listens", || TcpStream::connect(address).is_ok().then_some(()))
         .unwrap_or_else(|| panic!("no server on {port}:\n{}", read(log)));
 }
 
-/// Polls `probe` until it gives something or `patience` is over.
+/// Polls `probe` until it returns a value or `patience` is over.
 pub fn eventually<T>(patience: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
     let began = Instant::now();
     loop {
@@ -85,15 +85,15 @@ pub fn read(path: &Path) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// Puts one rule into the folder `rules` in `folder`, for commands whose judgement is not the question: an unoptimised
-/// build takes seconds to read all that are shipped.
+/// Writes one rule into the folder `rules` in `folder`, for tests that do not depend on rules: an unoptimised build
+/// takes seconds to read all shipped ones.
 pub fn keep_one_rule(folder: &Path) {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("rules/new_ip.toml");
     std::fs::create_dir(folder.join("rules")).expect("a folder");
     std::fs::copy(shipped, folder.join("rules/new_ip.toml")).expect("a rule");
 }
 
-/// Writes a file that holds a secret: only its owner may read it.
+/// Writes a file with a secret, readable only by its owner.
 pub fn keep_secret(file: &Path, secret: &str) {
     use std::os::unix::fs::OpenOptionsExt as _;
     let mut options = std::fs::OpenOptions::new();
@@ -101,7 +101,7 @@ pub fn keep_secret(file: &Path, secret: &str) {
     file.write_all(secret.as_bytes()).expect("written");
 }
 
-/// Where the setup script puts the parts that tests run on.
+/// The cache folder of the setup script.
 pub fn cache() -> std::path::PathBuf {
     let folder = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(std::path::PathBuf::from);
     folder("TOKENWARDEN_CACHE")

@@ -1,4 +1,4 @@
-//! A real SMTP server with TLS, a password, and a certificate of our own authority.
+//! A real SMTP server with TLS, a password and a certificate of a test authority.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,12 +25,12 @@ impl Smtp {
         Self { _server: server, folder, port }
     }
 
-    /// The authority that signed the server's certificate.
+    /// Certificate of the authority that signed the server's.
     pub fn ca_file(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
     }
 
-    /// Mails received, each headed by `X-Tls`, `X-Auth`, `X-From` and `X-To` lines of the server's.
+    /// Received mails, each with the lines `X-Tls`, `X-Auth`, `X-From` and `X-To` of the server before it.
     pub fn mails(&self) -> Vec<String> {
         let mut mails = Vec::new();
         while let Ok(mail) = std::fs::read(self.folder.path().join(format!("{}.eml", mails.len() + 1))) {
@@ -39,7 +39,7 @@ impl Smtp {
         mails
     }
 
-    /// From now on mails are kept and their senders left without an answer, until [`Self::answer`].
+    /// Holds further mails: their senders get no response until [`Self::answer`].
     pub fn hold(&self) {
         std::fs::write(self.folder.path().join("hold"), "").expect("a file");
     }
@@ -48,7 +48,7 @@ impl Smtp {
         std::fs::remove_file(self.folder.path().join("hold")).expect("it was held");
     }
 
-    /// From now on mails are rejected with `reply`, until [`Self::accept`].
+    /// Rejects further mails with `reply`, until [`Self::accept`].
     pub fn reject(&self, reply: &str) {
         std::fs::write(self.folder.path().join("reject"), reply).expect("a file");
     }
@@ -69,7 +69,7 @@ impl Smtp {
 fn serve(folder: &Path, port: u16, tls: &str) -> Tied {
     let authority_key = KeyPair::generate().expect("a key");
     let mut authority = CertificateParams::new(Vec::new()).expect("an authority");
-    // A name of its own: a certificate named as its issuer counts as self-signed.
+    // The name must differ from that of the server's certificate, which otherwise counts as self-signed.
     authority.distinguished_name.push(DnType::CommonName, "authority of the tests");
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(authority, authority_key).expect("an authority");

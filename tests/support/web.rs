@@ -1,4 +1,4 @@
-//! A web server that keeps what it is asked: the webhook's receiver, and the API that revokes.
+//! A web server that stores its requests: the receiver of webhooks, and the API for revocations.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +15,7 @@ use hmac::{KeyInit as _, Mac as _};
 
 use super::process::eventually;
 
-/// One request as it came.
+/// One request as received.
 #[derive(Clone, Debug)]
 pub struct Asked {
     pub method: String,
@@ -32,7 +32,7 @@ impl Asked {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// Whether it is signed with `secret`, as Standard Webhooks 1.0 has it.
+    /// Whether it is signed with `secret` (Standard Webhooks 1.0).
     pub fn is_signed_with(&self, secret: &str) -> bool {
         let header = |name| self.header(name).unwrap_or_default();
         let signed = format!("{}.{}.{}", header("webhook-id"), header("webhook-timestamp"), self.body);
@@ -46,7 +46,7 @@ impl Asked {
 #[derive(Default)]
 struct Seen {
     requests: Mutex<Vec<Asked>>,
-    /// Statuses to answer with, in order; 200 once they are used up.
+    /// Statuses of the next responses, in order; then 200.
     answers: Mutex<VecDeque<Answer>>,
     held: AtomicBool,
 }
@@ -83,7 +83,7 @@ impl Web {
         self.seen.answers.lock().expect("a lock").extend(answers);
     }
 
-    /// Answers the next request with 429, and says after how many seconds to come again.
+    /// Answers the next request with 429 and `Retry-After` in seconds.
     pub fn answer_come_again(&self, seconds: u32) {
         let answer = Answer { status: 429, retry_after: Some(seconds), ..Answer::default() };
         self.seen.answers.lock().expect("a lock").push_back(answer);
@@ -95,7 +95,7 @@ impl Web {
         self.seen.answers.lock().expect("a lock").push_back(answer);
     }
 
-    /// While held, requests are kept and their senders left without an answer.
+    /// While held, requests are stored and get no response.
     pub fn hold(&self, held: bool) {
         self.seen.held.store(held, Ordering::Relaxed);
     }
