@@ -1,0 +1,225 @@
+//! Messages about incidents, and notices: what each channel has been sent, and when the next is due.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::queue::Item;
+use super::revocations::revocation_key;
+use super::{Pending, Settled, State};
+use crate::deliver::record::{Effect, REVOKE, Sent, Subject, Thread};
+use crate::port::{Notice, Revocation};
+use crate::verdict::{Incident, Severity, Victim};
+
+/// Incidents whose messages are remembered, so that later ones are spaced.
+const THREADS_MAX: usize = 10_000;
+/// Victims that a message can name as new.
+const JOINED_MAX: usize = 100;
+/// The first message of an incident waits no longer than this for the first attempt at its revocation.
+const REVOCATION_WAIT_MS: i64 = 15_000;
+/// A message about outcomes follows the last message of its incident by at least this, and so names several.
+const OUTCOME_SPACING_MS: i64 = 10_000;
+/// Victims that join within this are in one message.
+const JOIN_WAIT_MS: i64 = 5_000;
+/// A message about victims that joined follows the last one by at least this.
+const JOIN_SPACING_MS: i64 = 60_000;
+/// The same once no more events come: what is to be reported together comes within this.
+const LAST_WAIT_MS: i64 = 300;
+/// A message that was rejected and has changed since is not sent again before this.
+const REJECTED_WAIT_MS: i64 = 15 * 60_000;
+
+impl State {
+    /// Every message that waits or is held: its key, its lane, and the incident that it is about.
+    pub(in crate::deliver) fn pending_messages(&self) -> Vec<(String, String, Option<Box<Incident>>)> {
+        let threads = self.threads.values().flat_map(|thread| {
+            thread.pending.keys().map(|lane| (thread.key.clone(), lane.clone(), thread.incident.clone()))
+        });
+        let notices = self.notices.iter();
+        let notices =
+            notices.flat_map(|(key, notice)| notice.lanes.keys().map(|lane| (key.clone(), lane.clone(), None)));
+        threads.chain(notices).collect()
+    }
+
+    /// Reports what was put off, now that no more events come.
+    pub(in crate::deliver) fn flush(&mut self, now: i64) {
+        self.is_last = true;
+        let pending = self.threads.iter().flat_map(|(incident, thread)| {
+            let unsent = thread.pending.iter().filter(|(lane, effect)| {
+                effect.attempts == 0 && effect.hold.is_none() && thread.sent.contains_key(*lane)
+            });
+            unsent.map(|(lane, _)| (*incident, lane.clone()))
+        });
+        for (incident, lane) in pending.collect::<Vec<_>>() {
+            self.update(&Item::Thread(incident), &lane, |effect| effect.due_at = effect.due_at.min(now + LAST_WAIT_MS));
+        }
+    }
+
+    /// Outcomes of the incident's revocations: those that are newer than `seq` first, then the others.
+    pub(in crate::deliver) fn outcomes(&self, incident: u64, seq: u64) -> Vec<(&Subject, &Revocation)> {
+        let keys = self.threads.get(&incident).map_or(&[][..], |thread| &thread.revocations);
+        let mut outcomes: Vec<_> = keys
+            .iter()
+            .filter_map(|key| self.settled.get(key))
+            .filter_map(|settled| Some((settled.of.as_ref()?, &settled.revocation)))
+            .collect();
+        outcomes.sort_by_key(|(of, _)| of.seq <= seq);
+        outcomes
+    }
+
+    /// A change of an incident.
+    pub(super) fn change(&mut self, key: String, at: i64, incident: Box<Incident>, lanes: Vec<String>) {
+        self.known.insert(key.clone());
+        self.taken += 1;
+        let (id, number) = (incident.id.0, self.taken);
+        let thread = self.threads.entry(id).or_insert_with(|| Thread::new(number, at));
+        if incident.victims_total > thread.victims_total || thread.key.is_empty() {
+            thread.victims_total = thread.victims_total.max(incident.victims_total);
+            thread.seq += 1;
+            thread.joined.push((thread.seq, victim(&incident)));
+            if thread.joined.len() > JOINED_MAX {
+                thread.joined.remove(0);
+            }
+        }
+        thread.key.clone_from(&key);
+        thread.at = at;
+        let asked = revocation_key(&incident).filter(|_| lanes.iter().any(|lane| lane == REVOKE));
+        if let Some(asked) = &asked {
+            let thread = self.threads.entry(id).or_insert_with(|| Thread::new(number, at));
+            if !thread.revocations.contains(asked) {
+                thread.revocations.push(asked.clone());
+            }
+            let of = incident.revoke.clone().map(|target| Subject { incident: id, target, seq: thread.seq });
+            let revocation = Revocation::Waiting("not tried yet".to_owned());
+            self.set_settled(asked.clone(), Settled { revocation, of });
+            let effect = Effect { due_at: at, ..Effect::default() };
+            let without_victims = Incident { victims: Vec::new(), ..(*incident).clone() };
+            self.ask(key, at, Box::new(without_victims), effect);
+        }
+        let channels: Vec<_> = lanes.into_iter().filter(|lane| lane != REVOKE).collect();
+        if channels.is_empty() {
+            return;
+        }
+        if let Some(thread) = self.threads.get_mut(&id) {
+            thread.incident = Some(incident);
+        }
+        let opening = at + if asked.is_some() { REVOCATION_WAIT_MS } else { 0 };
+        for lane in channels {
+            self.request(id, &lane, at, opening);
+        }
+        self.forget_threads();
+    }
+
+    /// Puts a message about the incident into a lane. `opening`: when the first one is due.
+    pub(super) fn request(&mut self, incident: u64, lane: &str, at: i64, opening: i64) {
+        let is_last = self.is_last;
+        let Some(thread) = self.threads.get(&incident) else { return };
+        let due_at = if thread.sent.contains_key(lane) { thread.due_at(lane, at, is_last) } else { opening };
+        let number = thread.number;
+        if thread.pending.contains_key(lane) {
+            self.update(&Item::Thread(incident), lane, |effect| {
+                effect.due_at = match effect.hold {
+                    // What was rejected may be accepted once it reads otherwise.
+                    Some(_) => effect.due_at.min(due_at.max(effect.tried_at + REJECTED_WAIT_MS)),
+                    None if effect.attempts == 0 => effect.due_at.min(due_at),
+                    // A lane that fails keeps its back-off.
+                    None => effect.due_at,
+                };
+            });
+            return;
+        }
+        let effect = Effect { due_at, ..Effect::default() };
+        self.index(lane, &effect, number, Item::Thread(incident), None);
+        if let Some(thread) = self.threads.get_mut(&incident) {
+            thread.pending.insert(lane.to_owned(), effect);
+        }
+    }
+
+    pub(super) fn place_notice(&mut self, key: String, notice: Notice, pending: BTreeMap<String, Effect>) {
+        self.known.insert(key.clone());
+        self.taken += 1;
+        if let Some(old) = self.notices.remove(&key) {
+            for (lane, effect) in &old.lanes {
+                self.unindex(lane, effect, old.number, Item::Notice(key.clone()), None);
+            }
+        }
+        for (lane, effect) in &pending {
+            self.index(lane, effect, self.taken, Item::Notice(key.clone()), None);
+        }
+        if !pending.is_empty() {
+            self.notices.insert(key, Pending { number: self.taken, notice, lanes: pending });
+        }
+    }
+
+    /// Forgets the incidents that changed longest ago and of which nothing is to be sent.
+    pub(super) fn forget_threads(&mut self) {
+        if self.threads.len() <= THREADS_MAX {
+            return;
+        }
+        let open: HashSet<u64> = self.revocations.values().map(|asked| asked.incident.id.0).collect();
+        let idle = self.threads.iter().filter(|(id, thread)| thread.pending.is_empty() && !open.contains(id));
+        let mut idle: Vec<_> = idle.map(|(id, thread)| (thread.at, *id)).collect();
+        idle.sort_unstable();
+        for (_, id) in idle.into_iter().take(THREADS_MAX / 10) {
+            self.threads.remove(&id);
+        }
+    }
+}
+
+impl Thread {
+    pub(super) const fn new(number: u64, at: i64) -> Self {
+        Self {
+            key: String::new(),
+            at,
+            number,
+            incident: None,
+            pending: BTreeMap::new(),
+            sent: BTreeMap::new(),
+            joined: Vec::new(),
+            victims_total: 0,
+            seq: 0,
+            acted: 0,
+            revocations: Vec::new(),
+        }
+    }
+
+    /// When a change at `at` is to be reported in a lane that has reported the incident before.
+    pub(super) fn due_at(&self, lane: &str, at: i64, is_last: bool) -> i64 {
+        let Some(sent) = self.sent.get(lane) else { return at };
+        if self.incident.as_ref().is_some_and(|incident| incident.severity > sent.severity) {
+            return at;
+        }
+        if is_last {
+            return at + LAST_WAIT_MS;
+        }
+        if self.acted > sent.seq {
+            return at.max(sent.at + OUTCOME_SPACING_MS);
+        }
+        (at + JOIN_WAIT_MS).max(sent.spaced_from + JOIN_SPACING_MS)
+    }
+
+    /// What `lane` has accepted when it accepts a message at `at`.
+    pub(in crate::deliver) fn sent_by(&self, lane: &str, severity: Severity, at: i64) -> Sent {
+        // The first message takes no part in the spacing: the victim after the first is reported soon.
+        let spaced_from = if self.sent.contains_key(lane) { at } else { at - JOIN_SPACING_MS };
+        Sent { at, spaced_from, severity, seq: self.seq }
+    }
+
+    /// The victims that joined since the last message of `lane`.
+    pub(in crate::deliver) fn joined_since(&self, lane: &str) -> Vec<Victim> {
+        let seq = self.sent.get(lane).map_or(0, |sent| sent.seq);
+        self.joined.iter().filter(|(joined, _)| *joined > seq).map(|(_, victim)| victim.clone()).collect()
+    }
+}
+
+fn victim(incident: &Incident) -> Victim {
+    Victim {
+        token_id: incident.token_id.clone(),
+        family_id: incident.family_id.clone(),
+        user_id: incident.user_id.clone(),
+        app_id: incident.app_id.clone(),
+    }
+}
+
+/// Identity of one change of an incident: the event that made it, by tenant, id and content. Producers choose event
+/// ids, and two events may share one. It stands in headers, so it is plain.
+pub(in crate::deliver) fn change_key(incident: &Incident) -> String {
+    format!("{}-{:016x}", incident.id, incident.change)
+}

@@ -1,0 +1,213 @@
+//! The lanes: what is due in each and when, and what is held because the cause of a failure is not gone.
+
+use super::{State, allowance};
+use crate::deliver::record::{Effect, Hold, REVOKE, Sent};
+
+/// Messages that one channel rejected and that are kept for it.
+const REJECTED_MAX: usize = 5_000;
+
+/// When something is due in a lane.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::deliver) struct Due {
+    /// Milliseconds since the epoch, wall clock.
+    pub at: i64,
+    number: u64,
+    pub item: Item,
+}
+
+/// What is due.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::deliver) enum Item {
+    /// A message about this incident.
+    Thread(u64),
+    Notice(String),
+    Revocation(String),
+}
+
+impl State {
+    /// What is due first in a lane.
+    pub(in crate::deliver) fn first(&self, lane: &str) -> Option<&Due> {
+        self.lanes.get(lane)?.first()
+    }
+
+    /// Whether `channel` rejected the last message that it was sent.
+    pub(in crate::deliver) fn is_rejecting(&self, channel: &str) -> bool {
+        self.rejecting.contains(channel)
+    }
+
+    /// Whether `lane` keeps as many rejected messages as it may.
+    pub(in crate::deliver) fn keeps_enough(&self, lane: &str) -> bool {
+        self.lanes.get(lane).is_some_and(|due| {
+            due.len() >= REJECTED_MAX && due.iter().filter(|due| self.is_held(lane, &due.item)).count() >= REJECTED_MAX
+        })
+    }
+
+    /// Makes all that is held for a refusal or rejection due at `now`: the configuration may have changed.
+    pub(in crate::deliver) fn try_again(&mut self, now: i64) {
+        self.rejecting.clear();
+        let lanes: Vec<String> = self.lanes.keys().cloned().collect();
+        for lane in lanes {
+            self.release(&lane, now);
+        }
+    }
+
+    /// Makes what is held in `lane` for a refusal or rejection due at `now`.
+    pub(super) fn release(&mut self, lane: &str, now: i64) {
+        let due: Vec<Item> =
+            self.lanes.get(lane).map(|due| due.iter().map(|due| due.item.clone()).collect()).unwrap_or_default();
+        for item in due {
+            self.update(&item, lane, |effect| {
+                if matches!(effect.hold, Some(Hold::Refused | Hold::Rejected)) {
+                    effect.due_at = effect.due_at.min(now);
+                }
+            });
+        }
+    }
+
+    pub(super) fn is_held(&self, lane: &str, item: &Item) -> bool {
+        self.effect(item, lane).is_some_and(|(effect, ..)| effect.hold.is_some())
+    }
+
+    /// Changes an effect in its place, if there is such an effect.
+    pub(super) fn update(&mut self, item: &Item, lane: &str, change: impl FnOnce(&mut Effect)) {
+        let Some((mut effect, number, whose)) = self.effect(item, lane) else { return };
+        self.unindex(lane, &effect, number, item.clone(), whose.as_deref());
+        change(&mut effect);
+        self.index(lane, &effect, number, item.clone(), whose.as_deref());
+        match item {
+            Item::Thread(id) => {
+                if let Some(thread) = self.threads.get_mut(id) {
+                    thread.pending.insert(lane.to_owned(), effect);
+                }
+            }
+            Item::Notice(key) => {
+                if let Some(notice) = self.notices.get_mut(key) {
+                    notice.lanes.insert(lane.to_owned(), effect);
+                }
+            }
+            Item::Revocation(key) => {
+                if let Some(asked) = self.revocations.get_mut(key) {
+                    asked.effect = effect;
+                }
+            }
+        }
+    }
+
+    /// The effect of `item` in `lane`, its number, and whose allowance it uses.
+    pub(super) fn effect(&self, item: &Item, lane: &str) -> Option<(Effect, u64, Option<String>)> {
+        match item {
+            Item::Thread(id) => {
+                let thread = self.threads.get(id)?;
+                Some((thread.pending.get(lane)?.clone(), thread.number, None))
+            }
+            Item::Notice(key) => {
+                let notice = self.notices.get(key)?;
+                Some((notice.lanes.get(lane)?.clone(), notice.number, None))
+            }
+            Item::Revocation(key) => {
+                let asked = self.revocations.get(key)?;
+                Some((asked.effect.clone(), asked.number, Some(allowance(&asked.incident).to_owned())))
+            }
+        }
+    }
+
+    pub(super) fn end(&mut self, key: &str, lane: &str, sent: Option<Sent>) {
+        let item = item_of(lane, key);
+        let Some((effect, number, whose)) = self.effect(&item, lane) else { return };
+        match (&item, &sent) {
+            (_, Some(sent)) if self.rejecting.remove(lane) => self.release(lane, sent.at),
+            (Item::Revocation(_), _) | (_, Some(_)) => {}
+            (_, None) => _ = self.rejecting.insert(lane.to_owned()),
+        }
+        // It changed in the meantime: the message that was sent is not the last one.
+        let is_stale = matches!(&item, Item::Thread(id) if self.threads.get(id).is_some_and(|now| now.key != key));
+        if let (Item::Thread(id), Some(sent)) = (&item, sent)
+            && let Some(thread) = self.threads.get_mut(id)
+        {
+            thread.sent.insert(lane.to_owned(), sent);
+        }
+        if is_stale {
+            let Item::Thread(id) = &item else { return };
+            let is_last = self.is_last;
+            let due_at = self.threads.get(id).map(|thread| thread.due_at(lane, thread.at, is_last));
+            self.update(&item, lane, |effect| {
+                *effect = Effect { due_at: due_at.unwrap_or(effect.due_at), ..Effect::default() };
+            });
+            return;
+        }
+        let effect = self.effect(&item, lane).map_or(effect, |(effect, ..)| effect);
+        self.unindex(lane, &effect, number, item.clone(), whose.as_deref());
+        match item {
+            Item::Thread(id) => {
+                if let Some(thread) = self.threads.get_mut(&id) {
+                    thread.pending.remove(lane);
+                    if thread.pending.is_empty() {
+                        thread.incident = None;
+                    }
+                }
+            }
+            Item::Notice(key) => {
+                if let Some(notice) = self.notices.get_mut(&key) {
+                    notice.lanes.remove(lane);
+                    if notice.lanes.is_empty() {
+                        self.notices.remove(&key);
+                    }
+                }
+            }
+            Item::Revocation(key) => {
+                if let Some(asked) = self.revocations.remove(&key) {
+                    self.by_name.remove(&asked.name);
+                    self.ages.remove(&(asked.at, key));
+                }
+            }
+        }
+    }
+
+    pub(super) fn index(&mut self, lane: &str, effect: &Effect, number: u64, item: Item, whose: Option<&str>) {
+        *if effect.hold.is_some() { &mut self.held } else { &mut self.waiting } += 1;
+        match (effect.hold, item) {
+            (Some(Hold::Capped), Item::Revocation(key)) => {
+                _ = self.capped.entry(whose.unwrap_or_default().to_owned()).or_default().insert((number, key));
+            }
+            (Some(Hold::Paused), Item::Revocation(key)) => _ = self.paused.insert((number, key)),
+            (_, item) => {
+                let due = Due { at: effect.due_at, number, item };
+                self.lanes.entry(lane.to_owned()).or_default().insert(due);
+            }
+        }
+    }
+
+    pub(super) fn unindex(&mut self, lane: &str, effect: &Effect, number: u64, item: Item, whose: Option<&str>) {
+        *if effect.hold.is_some() { &mut self.held } else { &mut self.waiting } -= 1;
+        match (effect.hold, item) {
+            (Some(Hold::Capped), Item::Revocation(key)) => {
+                let whose = whose.unwrap_or_default();
+                if let Some(waiting) = self.capped.get_mut(whose) {
+                    waiting.remove(&(number, key));
+                    if waiting.is_empty() {
+                        self.capped.remove(whose);
+                    }
+                }
+            }
+            (Some(Hold::Paused), Item::Revocation(key)) => _ = self.paused.remove(&(number, key)),
+            (_, item) => {
+                if let Some(due) = self.lanes.get_mut(lane) {
+                    due.remove(&Due { at: effect.due_at, number, item });
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn item_of(lane: &str, key: &str) -> Item {
+    match thread_of(key) {
+        _ if lane == REVOKE => Item::Revocation(key.to_owned()),
+        Some(incident) => Item::Thread(incident),
+        None => Item::Notice(key.to_owned()),
+    }
+}
+
+/// The incident whose change or message has this key: `INC-` and 16 hexadecimal digits begin it.
+pub(super) fn thread_of(key: &str) -> Option<u64> {
+    u64::from_str_radix(key.strip_prefix("INC-")?.get(..16)?, 16).ok()
+}

@@ -1,0 +1,187 @@
+//! Revocations: which waits for what, the caps, and how each stands.
+
+use std::collections::HashMap;
+
+use sha2::{Digest as _, Sha256};
+
+use super::queue::Item;
+use super::{Asked, Settled, State, allowance};
+use crate::deliver::record::{Effect, REVOKE, Subject, Thread};
+use crate::deliver::{DAY_MS, HOUR_MS};
+use crate::port::Revocation;
+use crate::verdict::Incident;
+
+/// A revocation is given up after this.
+pub(in crate::deliver) const REVOCATION_MS_MAX: i64 = 7 * DAY_MS;
+/// Revocations held of one tenant, and of all; beyond it the oldest of the tenant with most is given up.
+pub(super) const HELD_OF_TENANT_MAX: usize = 1_000;
+const HELD_MAX: usize = 10_000;
+
+/// Revocations that may be requested within an hour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::deliver) struct Caps {
+    pub of_tenant: u32,
+    pub total: u32,
+}
+
+impl State {
+    /// The open revocation with this idempotency key, by key of the change that asked for it.
+    pub(in crate::deliver) fn open_revocation(&self, name: &str) -> Option<(&String, &Asked)> {
+        self.revocations.get_key_value(self.by_name.get(name)?)
+    }
+
+    /// The oldest revocation that is held because revocations are paused.
+    pub(in crate::deliver) fn first_paused(&self) -> Option<&str> {
+        self.paused.first().map(|(_, key)| key.as_str())
+    }
+
+    /// The oldest open revocation, and when it was asked for.
+    pub(in crate::deliver) fn oldest_revocation(&self) -> Option<(i64, &str)> {
+        self.ages.first().map(|(at, key)| (*at, key.as_str()))
+    }
+
+    /// When `allowance` has room for another revocation; `i64::MAX`: never.
+    pub(in crate::deliver) fn room_at(&self, allowance: &str, caps: Caps, now: i64) -> i64 {
+        let room = |calls: Vec<i64>, cap: u32| match cap as usize {
+            0 => i64::MAX,
+            cap if calls.len() < cap => now,
+            cap => calls[calls.len() - cap] + HOUR_MS,
+        };
+        let within = self.calls.iter().filter(|(at, _)| now - at < HOUR_MS);
+        let all: Vec<i64> = within.clone().map(|(at, _)| *at).collect();
+        let own: Vec<i64> = within.filter(|(_, whose)| whose == allowance).map(|(at, _)| *at).collect();
+        room(all, caps.total).max(room(own, caps.of_tenant))
+    }
+
+    /// The oldest capped revocation whose allowance has room, or when one has.
+    pub(in crate::deliver) fn first_capped(&self, caps: Caps, now: i64) -> Result<String, i64> {
+        let mut oldest: Option<&(u64, String)> = None;
+        let mut room_at = i64::MAX;
+        for (allowance, waiting) in &self.capped {
+            let Some(first) = waiting.first() else { continue };
+            let at = self.room_at(allowance, caps, now);
+            if at <= now && oldest.is_none_or(|found| first < found) {
+                oldest = Some(first);
+            }
+            room_at = room_at.min(at);
+        }
+        oldest.map(|(_, key)| key.clone()).ok_or(room_at)
+    }
+
+    /// Whether revocations of `allowance` wait for the caps.
+    pub(in crate::deliver) fn is_capped(&self, allowance: &str) -> bool {
+        self.capped.get(allowance).is_some_and(|waiting| !waiting.is_empty())
+    }
+
+    /// A held revocation that is to be given up because too many are held.
+    pub(in crate::deliver) fn too_many_held(&self) -> Option<String> {
+        let mut of_tenant: HashMap<&str, (usize, &str, u64)> = HashMap::new();
+        let held: Vec<_> = self.revocations.iter().filter(|(_, asked)| asked.effect.hold.is_some()).collect();
+        for (key, asked) in &held {
+            let entry = of_tenant.entry(allowance(&asked.incident)).or_insert((0, key, asked.number));
+            entry.0 += 1;
+            if asked.number < entry.2 {
+                (entry.1, entry.2) = (key, asked.number);
+            }
+        }
+        let (count, oldest, _) = of_tenant.into_values().max_by_key(|(count, _, number)| (*count, *number))?;
+        (count > HELD_OF_TENANT_MAX || held.len() > HELD_MAX).then(|| oldest.to_owned())
+    }
+
+    pub(super) fn ask(&mut self, key: String, at: i64, incident: Box<Incident>, effect: Effect) {
+        let Some(name) = revocation_key(&incident) else { return };
+        self.taken += 1;
+        let number = self.taken;
+        self.ages.insert((at, key.clone()));
+        self.index(REVOKE, &effect, number, Item::Revocation(key.clone()), Some(allowance(&incident)));
+        self.by_name.insert(name.clone(), key.clone());
+        self.revocations.insert(key, Asked { at, number, incident, effect, name });
+    }
+
+    /// Notes how the revocation asked for by the change `key` stands, and has it reported by `channels` where people
+    /// must know.
+    pub(super) fn settle(&mut self, key: &str, at: i64, revocation: Option<Revocation>, channels: &[String]) {
+        let Some(revocation) = revocation else { return };
+        let Some(asked) = self.revocations.get(key) else { return };
+        let (incident, name) = (asked.incident.clone(), asked.name.clone());
+        // A record of an earlier version has no time.
+        let (id, number, at) = (incident.id.0, asked.number, if at == 0 { asked.at } else { at });
+        let old = self.settled.get(&name).map(|old| &old.revocation);
+        let is_waiting = matches!(revocation, Revocation::Waiting(_));
+        if is_waiting && old.is_some_and(|old| !matches!(old, Revocation::Waiting(_))) {
+            // That it is tried again changes nothing of what was reported.
+            return;
+        }
+        let is_same = old.is_some_and(|old| kind(old) == kind(&revocation));
+        let thread = self.threads.entry(id).or_insert_with(|| Thread::new(number, at));
+        if !is_same && !is_waiting {
+            thread.seq += 1;
+            if must_be_known_at_once(&revocation) {
+                thread.acted = thread.seq;
+            }
+        }
+        let (seq, word) = (thread.seq, kind(&revocation));
+        let old = self.settled.get(&name).and_then(|old| old.of.as_ref().map(|of| of.seq));
+        let seq = if is_same || is_waiting { old.unwrap_or(seq) } else { seq };
+        let of = incident.revoke.clone().map(|target| Subject { incident: id, target, seq });
+        self.set_settled(name, Settled { revocation, of });
+        // The first message of the incident waits for this.
+        let waiting: Vec<String> = self.threads.get(&id).map_or_else(Vec::new, |thread| {
+            let unsent = thread.pending.iter().filter(|(lane, effect)| {
+                effect.attempts == 0 && effect.hold.is_none() && !thread.sent.contains_key(*lane)
+            });
+            unsent.map(|(lane, _)| lane.clone()).collect()
+        });
+        for lane in waiting {
+            self.update(&Item::Thread(id), &lane, |effect| effect.due_at = effect.due_at.min(at));
+        }
+        if is_same || is_waiting || channels.is_empty() {
+            return;
+        }
+        if let Some(thread) = self.threads.get_mut(&id) {
+            thread.key = format!("{key}-{word}-{at}");
+            thread.at = at;
+            thread.incident.get_or_insert(incident);
+        }
+        for lane in channels {
+            self.request(id, lane, at, at);
+        }
+    }
+}
+
+/// The outcome in the audit trail. Outcomes of one kind are reported once.
+pub(in crate::deliver) const fn kind(revocation: &Revocation) -> &'static str {
+    match revocation {
+        Revocation::NotAsked | Revocation::Shadow => "shadow",
+        Revocation::Proposed => "proposed",
+        Revocation::Waiting(_) => "retry",
+        Revocation::Done => "done",
+        Revocation::AlreadyGone => "already_gone",
+        Revocation::Capped(_) => "capped",
+        Revocation::Paused => "paused",
+        Revocation::Failed(_) => "failed",
+    }
+}
+
+/// Whether an outcome is reported without waiting for others of its incident.
+const fn must_be_known_at_once(revocation: &Revocation) -> bool {
+    !matches!(revocation, Revocation::NotAsked | Revocation::Shadow | Revocation::Proposed | Revocation::Waiting(_))
+}
+
+/// The idempotency key of an incident's revocation of one target in one tenant: constant over its changes. The names are
+/// chosen by strangers, so the hash is one for which nobody can find two texts.
+pub(in crate::deliver) fn revocation_key(incident: &Incident) -> Option<String> {
+    use std::fmt::Write as _;
+
+    let target = incident.revoke.as_ref()?;
+    let mut hash = Sha256::new();
+    for part in [&*incident.tenant_id, target.kind(), target.id()] {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    let mut key = format!("{}-revoke-", incident.id);
+    for byte in &hash.finalize()[..16] {
+        let _ = write!(key, "{byte:02x}");
+    }
+    Some(key)
+}

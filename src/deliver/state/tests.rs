@@ -1,0 +1,246 @@
+use proptest::prelude::*;
+
+use super::revocations::HELD_OF_TENANT_MAX;
+use super::*;
+use crate::event::{BaselineId, Timestamp};
+use crate::verdict::{Action, CampaignId, IncidentId, Mode, Severity, Target, Verdict};
+
+const CAPS: Caps = Caps { of_tenant: 2, total: 3 };
+
+fn incident(id: u64, victim: u32) -> Incident {
+    let at = Timestamp::from_millis(1_795_000_000_000).expect("a time");
+    Incident {
+        id: IncidentId(id),
+        opened_at: at,
+        updated_at: at,
+        severity: if victim > 3 { Severity::Critical } else { Severity::High },
+        verdict: Verdict::Revoke,
+        baseline: BaselineId(id),
+        subject: "s".to_owned(),
+        tenant_id: format!("t-{}", id % 2),
+        token_id: format!("at-{victim}"),
+        family_id: String::new(),
+        user_id: String::new(),
+        app_id: String::new(),
+        event_id: "e".to_owned(),
+        change: u64::from(victim),
+        campaign_id: CampaignId(1),
+        victims: Vec::new(),
+        victims_total: victim,
+        tenant_is_new: false,
+        log_odds: 8.0,
+        signals: Vec::new(),
+        reason: "r".to_owned(),
+        action: Action::RevokeToken,
+        mode: Mode::Enforce,
+        tell: true,
+        revoke: Some(Target::Token(format!("at-{victim}"))),
+    }
+}
+
+fn taken(incident: Incident, at: i64, lanes: &[&str]) -> Record {
+    let key = change_key(&incident);
+    let lanes = lanes.iter().map(|lane| (*lane).to_owned()).collect();
+    Record::Taken { key, at, work: Work::Incident(Box::new(incident)), lanes }
+}
+
+/// All that can be observed of a state.
+fn view(state: &State) -> impl PartialEq + std::fmt::Debug {
+    let dues = |lane: &str| {
+        let due = state.lanes.get(lane).into_iter().flatten();
+        due.map(|due| (due.at, due.item.clone())).collect::<Vec<_>>()
+    };
+    let mut settled: Vec<_> = state.settled.iter().map(|(key, settled)| format!("{key} {settled:?}")).collect();
+    settled.sort();
+    let mut threads: Vec<_> = state.threads.iter().map(|(id, thread)| format!("{id} {thread:?}")).collect();
+    threads.sort();
+    let mut open: Vec<_> =
+        state.revocations.iter().map(|(key, asked)| format!("{key} {} {:?}", asked.at, asked.effect)).collect();
+    open.sort();
+    (
+        [dues("a"), dues("b"), dues(REVOKE)],
+        (state.waiting(), state.held(), state.known.order.clone()),
+        (settled, threads, open),
+        state.first_capped(CAPS, 0),
+        state.first_paused().map(str::to_owned),
+        state.oldest_revocation().map(|(at, key)| (at, key.to_owned())),
+    )
+}
+
+/// One thing that happens to a random incident.
+#[derive(Clone, Copy, Debug)]
+enum Op {
+    Change { id: u64, victim: u32, revokes: bool },
+    Message { id: u64, lane: &'static str, accepted: Option<bool> },
+    Revocation { id: u64, victim: u32, to: u8 },
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let (id, victim) = (1_u64..4, 1_u32..6);
+    prop_oneof![
+        (id.clone(), victim.clone(), any::<bool>()).prop_map(|(id, victim, revokes)| Op::Change {
+            id,
+            victim,
+            revokes
+        }),
+        (id.clone(), prop_oneof![Just("a"), Just("b")], any::<Option<bool>>())
+            .prop_map(|(id, lane, accepted)| Op::Message { id, lane, accepted }),
+        (id, victim, 0_u8..7).prop_map(|(id, victim, to)| Op::Revocation { id, victim, to }),
+    ]
+}
+
+fn record(state: &State, op: Op, at: i64) -> Option<Record> {
+    match op {
+        Op::Change { id, victim, revokes } => {
+            let incident = incident(id, victim);
+            let is_known = state.has(&change_key(&incident));
+            let lanes: &[&str] = if revokes { &["a", "b", REVOKE] } else { &["a", "b"] };
+            (!is_known).then(|| taken(incident, at, lanes))
+        }
+        Op::Message { id, lane, accepted } => {
+            let thread = state.threads.get(&id)?;
+            let (key, lane) = (thread.key.clone(), lane.to_owned());
+            let (revocation, row) = (None, None);
+            Some(match accepted {
+                Some(true) => {
+                    let sent = Some(thread.sent_by(&lane, Severity::High, at));
+                    Record::Ended { key, lane, revocation, row, at, channels: Vec::new(), sent }
+                }
+                Some(false) => {
+                    let (due_at, panicked) = (at + 9, false);
+                    Record::Tried { key, lane, attempt: 1, due_at, revocation, row, at, panicked }
+                }
+                None => {
+                    let (due_at, hold) = (at + 99, Hold::Rejected);
+                    let channels = Vec::new();
+                    Record::Held { key, lane, attempt: 1, at, due_at, hold, revocation, row, channels }
+                }
+            })
+        }
+        Op::Revocation { id, victim, to } => {
+            let key = change_key(&incident(id, victim));
+            let asked = state.revocations.get(&key)?;
+            let (lane, row, channels) = (REVOKE.to_owned(), None, vec!["a".to_owned(), "b".to_owned()]);
+            let held = |hold, revocation| Record::Held {
+                key: key.clone(),
+                lane: REVOKE.to_owned(),
+                attempt: 1,
+                at,
+                due_at: at + 99,
+                hold,
+                revocation: Some(revocation),
+                row: None,
+                channels: vec!["a".to_owned(), "b".to_owned()],
+            };
+            Some(match to {
+                0 => Record::Called { key, at, allowance: allowance(&asked.incident).to_owned() },
+                1 => held(Hold::Capped, Revocation::Capped(2)),
+                2 => held(Hold::Paused, Revocation::Paused),
+                3 => held(Hold::Refused, Revocation::Failed("x".to_owned())),
+                4 => Record::Nudged { key, at },
+                5 => {
+                    let (due_at, revocation) = (at + 9, Some(Revocation::Waiting("x".to_owned())));
+                    Record::Tried { key, lane, attempt: 1, due_at, revocation, row, at, panicked: true }
+                }
+                _ => {
+                    let revocation = Some(Revocation::Done);
+                    Record::Ended { key, lane, revocation, row, at, channels, sent: None }
+                }
+            })
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn state_of_its_own_records_is_the_same(ops in proptest::collection::vec(op(), 1..60)) {
+        let mut state = State::default();
+        for (step, op) in ops.into_iter().enumerate() {
+            if let Some(record) = record(&state, op, step as i64 * 1_000) {
+                state.apply(record);
+            }
+            let mut again = State::default();
+            for record in state.records() {
+                let line = serde_json::to_string(&record).expect("JSON");
+                again.apply(serde_json::from_str(&line).expect("a record"));
+            }
+            prop_assert_eq!(view(&again), view(&state));
+        }
+        // What waits is what is due in some lane, or held.
+        let due: usize = state.lanes.values().map(BTreeSet::len).sum();
+        let aside = state.paused.len() + state.capped.values().map(BTreeSet::len).sum::<usize>();
+        prop_assert_eq!(due + aside, state.waiting() + state.held());
+    }
+}
+
+#[test]
+fn journal_of_an_earlier_version_is_read() {
+    let mut old = serde_json::to_value(incident(7, 1)).expect("JSON");
+    let fields = old.as_object_mut().expect("an object");
+    for field in ["change", "campaign_id", "victims", "victims_total"] {
+        fields.remove(field);
+    }
+    let key = "INC-0000000000000007-00000000000000aa";
+    let other = "INC-0000000000000007-00000000000000bb";
+    let lines = [
+        serde_json::json!({"record": "settled", "key": "INC-x-revoke-y", "revocation": "done"}),
+        serde_json::json!({"record": "taken", "key": key, "at": 5, "work": {"incident": old}, "lanes": []}),
+        serde_json::json!({"record": "kept", "key": key, "lane": "a",
+            "effect": {"attempts": 2, "due_at": 9, "called": false}}),
+        serde_json::json!({"record": "kept", "key": key, "lane": "revoke",
+            "effect": {"attempts": 1, "due_at": 8, "called": true}}),
+        serde_json::json!({"record": "called", "key": key, "at": 6}),
+        serde_json::json!({"record": "taken", "key": other, "at": 7, "work": {"incident": old}, "lanes": ["a", "b"]}),
+        serde_json::json!({"record": "ended", "key": key, "lane": "a", "revocation": null, "row": null}),
+        serde_json::json!({"record": "ended", "key": other, "lane": "b", "revocation": null, "row": null}),
+        serde_json::json!({"record": "taken", "key": "capped-1", "at": 7,
+            "work": {"notice": {"title": "t", "text": "x", "at": 7}}, "lanes": ["b"]}),
+    ];
+    let mut state = State::default();
+    for line in lines {
+        state.apply(serde_json::from_value(line).expect("a record"));
+    }
+    let due = |lane| state.first(lane).map(|due| (due.at, due.item.clone()));
+    assert_eq!(due("a"), Some((7, Item::Thread(7))), "the later change is not sent yet");
+    assert_eq!(due("b"), Some((7, Item::Notice("capped-1".to_owned()))));
+    assert_eq!(due(REVOKE), Some((8, Item::Revocation(key.to_owned()))));
+    assert!(state.revocations[key].effect.called);
+    assert_eq!(state.waiting(), 3);
+}
+
+#[test]
+fn revocation_keys_are_of_one_tenant_and_target() {
+    let incident = incident(7, 1);
+    let key = |incident: &Incident| revocation_key(incident).expect("a key");
+    let variants = [
+        Incident { tenant_id: "other".to_owned(), ..incident.clone() },
+        Incident { id: IncidentId(8), ..incident.clone() },
+        Incident { revoke: Some(Target::Family("at-1".to_owned())), ..incident.clone() },
+        // The same letters, cut elsewhere.
+        Incident {
+            tenant_id: "t-1token".to_owned(),
+            revoke: Some(Target::Token("at-1".to_owned())),
+            ..incident.clone()
+        },
+    ];
+    for other in &variants {
+        assert_ne!(key(other), key(&incident), "{other:?}");
+    }
+    let again = Incident { change: 99, event_id: "f".to_owned(), ..incident.clone() };
+    assert_eq!(key(&again), key(&incident), "constant over the changes of an incident");
+}
+
+#[test]
+fn held_revocations_are_bounded_by_tenant() {
+    let mut state = State::default();
+    for number in 0..=HELD_OF_TENANT_MAX as u64 {
+        let incident = Incident { tenant_id: "attacker".to_owned(), ..incident(number, 1) };
+        let key = change_key(&incident);
+        state.apply(taken(incident, 0, &[REVOKE]));
+        let (lane, revocation) = (REVOKE.to_owned(), Some(Revocation::Capped(2)));
+        let (row, channels, hold) = (None, Vec::new(), Hold::Capped);
+        state.apply(Record::Held { key, lane, attempt: 1, at: 0, due_at: 0, hold, revocation, row, channels });
+        let expected = (number == HELD_OF_TENANT_MAX as u64).then(|| change_key(&self::incident(0, 1)));
+        assert_eq!(state.too_many_held(), expected, "{number}");
+    }
+}
