@@ -1,0 +1,180 @@
+//! Partitions as the group assigns them: where each goes on, and what the statistics say of them.
+
+use std::sync::Arc;
+
+use rdkafka::consumer::Consumer as _;
+use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::Message as _;
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::KafkaSource;
+use super::connect::misconfigured;
+use super::lookup::{Answer, Wanted};
+use super::member::Snapshot;
+use super::owned::{Owned, part};
+use super::resume::{Left, is_other};
+use crate::checkpoint::{Position, TopicId};
+use crate::port::{Condition, OffsetGap, SourceError};
+
+/// How often, in statistics, the topics are looked at: every 10 s.
+const TOPICS_INTERVAL: u32 = 5;
+
+impl KafkaSource {
+    /// Accepts newly assigned partitions, and asks where each goes on. They are read from when that is known.
+    pub(super) fn accept(&mut self, partitions: &TopicPartitionList) -> Result<(), SourceError> {
+        let none = TopicPartitionList::new();
+        let done =
+            if self.is_incremental() { self.consumer.incremental_assign(&none) } else { self.consumer.assign(&none) };
+        done.map_err(|error| self.unavailable(&error))?;
+        for element in partitions.elements() {
+            let (topic, partition) = (element.topic(), element.partition());
+            let topic = self.topics.iter().find(|known| ***known == *topic).map_or_else(|| topic.into(), Arc::clone);
+            self.owned.retain(|owned| !owned.is(&topic, partition));
+            self.owned.push(Owned::new(Position::new(topic, partition, 0)));
+        }
+        self.joined = true;
+        self.ask();
+        Ok(())
+    }
+
+    /// Asks for each partition that is not read yet where it goes on.
+    pub(super) fn ask(&mut self) {
+        let mut wanted = Vec::new();
+        for owned in self.owned.iter_mut().filter(|owned| !owned.is_read && owned.asked.is_none()) {
+            wanted.push(owned.want(&mut self.generation, None));
+        }
+        if !wanted.is_empty() {
+            self.lookup.want(wanted);
+        }
+    }
+
+    /// Takes what the lookups have found, and starts to read those partitions.
+    pub(super) fn take_answers(&mut self) -> Result<(), SourceError> {
+        if self.leaving.is_some() || self.consumer.context().is_rebalancing() || self.consumer.assignment_lost() {
+            return Ok(());
+        }
+        let (mut started, mut again) = (TopicPartitionList::new(), TopicPartitionList::new());
+        let mut gaps = Vec::new();
+        while let Some(answer) = self.lookup.answer() {
+            match answer {
+                Answer::Topic { topic, found } => self.look_at_topic(&topic, found),
+                Answer::Partition(found) => {
+                    let Wanted { topic, partition, generation, .. } = &found.wanted;
+                    let Some(owned) = self.owned.iter_mut().find(|owned| owned.asked == Some(*generation)) else {
+                        continue;
+                    };
+                    if owned.is_read {
+                        again.add_partition(topic, *partition);
+                        self.stray.take_if(|stray| stray.topic() == &**topic && stray.partition() == *partition);
+                    }
+                    gaps.extend(owned.begin(&found));
+                    started
+                        .add_partition_offset(topic, *partition, Offset::Offset(found.resume.from))
+                        .map_err(misconfigured)?;
+                }
+            }
+        }
+        self.report_gaps(gaps);
+        if started.count() == 0 {
+            return Ok(());
+        }
+        self.read_from(&started, &again).map_err(|error| self.unavailable(&error))
+    }
+
+    /// Reads `started` from their offsets; those in `again` are being read already.
+    pub(super) fn read_from(&self, started: &TopicPartitionList, again: &TopicPartitionList) -> KafkaResult<()> {
+        if self.is_incremental() {
+            if again.count() > 0 {
+                self.consumer.incremental_unassign(again)?;
+            }
+            self.consumer.incremental_assign(started)?;
+        } else {
+            let mut all = started.clone();
+            for owned in self.owned.iter().filter(|owned| owned.is_read) {
+                let (topic, partition) = (&owned.position.topic, owned.position.partition);
+                if started.find_partition(topic, partition).is_none() {
+                    all.add_partition_offset(topic, partition, Offset::Offset(owned.next))?;
+                }
+            }
+            self.consumer.assign(&all)?;
+        }
+        if self.paused { self.consumer.pause(&self.consumer.assignment()?) } else { Ok(()) }
+    }
+
+    /// Logs and reports the partitions that are begun anew, together by topic and kind.
+    pub(super) fn report_gaps(&self, mut gaps: Vec<OffsetGap>) {
+        gaps.sort_by(|one, other| {
+            (&one.topic, one.kind, one.partition).cmp(&(&other.topic, other.kind, other.partition))
+        });
+        for gap in &gaps {
+            let OffsetGap { kind, topic, partition, expected, resumed, end } = gap;
+            let (topic, kind, lost) = (&**topic, kind.name(), gap.lost());
+            tracing::error!(
+                topic,
+                partition,
+                kind,
+                expected,
+                resumed,
+                end,
+                lost,
+                "read from the earliest message again"
+            );
+            self.observer.condition(Condition::OffsetGap, &part(topic, *partition), true);
+        }
+        for alike in gaps.chunk_by(|one, other| one.topic == other.topic && one.kind == other.kind) {
+            self.observer.gaps(alike);
+        }
+    }
+
+    /// Notices topics that are gone, and those that are others than when their partitions were taken over.
+    pub(super) fn look_at_topic(&mut self, topic: &Arc<str>, found: Result<TopicId, RDKafkaErrorCode>) {
+        if let Err(code) = found {
+            tracing::debug!(topic = &**topic, %code, "topic not described");
+        }
+        self.observer.condition(Condition::SourceTopic, topic, found.is_err());
+        let Ok(id) = found else { return };
+        let mut wanted = Vec::new();
+        for owned in &mut self.owned {
+            let position = &owned.position;
+            if owned.is_read && owned.asked.is_none() && position.topic == *topic && is_other(position.topic_id, id) {
+                let left = Left { offset: owned.next, topic_id: position.topic_id };
+                wanted.push(owned.want(&mut self.generation, Some(left)));
+            }
+        }
+        if !wanted.is_empty() {
+            self.lookup.want(wanted);
+        }
+    }
+
+    /// Serves what librdkafka's statistics say.
+    pub(super) fn look_at(&mut self, snapshot: &Snapshot) {
+        self.snapshots = self.snapshots.wrapping_add(1);
+        self.joined |= snapshot.steady;
+        let mut wanted = Vec::new();
+        for owned in &mut self.owned {
+            let fetching = snapshot.partitions.iter().find(|fetching| owned.is(&fetching.topic, fetching.partition));
+            let Some(fetching) = fetching.filter(|_| owned.is_read) else { continue };
+            // The last messages before `live_from` may be missing: compacted, or the markers of transactions.
+            owned.rebuilding &= fetching.handed_over < owned.live_from;
+            // A partition that was assigned just now is not fetched for a moment either.
+            owned.idle = if fetching.idle { owned.idle + 1 } else { 0 };
+            if self.looking_for_stalled > 0 && owned.idle >= 2 && owned.asked.is_none() {
+                let left = Left { offset: owned.next, topic_id: owned.position.topic_id };
+                wanted.push(owned.want(&mut self.generation, Some(left)));
+            }
+        }
+        if !self.owned.iter().any(|owned| owned.idle > 0) {
+            self.looking_for_stalled = self.looking_for_stalled.saturating_sub(1);
+        }
+        if !wanted.is_empty() {
+            self.lookup.want(wanted);
+        }
+        self.ask();
+        if self.snapshots.is_multiple_of(TOPICS_INTERVAL) {
+            self.lookup.ask_topics(self.topics.clone());
+        }
+        if self.commit_failed {
+            self.commit_again();
+        }
+    }
+}

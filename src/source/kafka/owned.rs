@@ -1,0 +1,136 @@
+//! A partition that this member owns, and the messages that are handed over of it.
+
+use std::sync::Arc;
+
+use super::lookup::{Found, Wanted};
+use super::resume::Left;
+use crate::checkpoint::{LogTime, LogTimeKind, Position};
+use crate::port::{Message, OffsetGap};
+
+/// A partition that this member owns.
+pub(super) struct Owned {
+    /// Of the message being handed over.
+    pub(super) position: Position,
+    /// The offset after the last message handed over.
+    pub(super) next: i64,
+    /// Messages before this offset are done.
+    pub(super) live_from: i64,
+    /// It is being read. Before, where it goes on is not known yet.
+    pub(super) is_read: bool,
+    /// Of the lookup whose answer is waited for.
+    pub(super) asked: Option<u64>,
+    /// Messages before `live_from` are still to come.
+    pub(super) rebuilding: bool,
+    /// Statistics in a row in which it was not fetched.
+    pub(super) idle: u32,
+    /// It was begun anew, and nothing has been committed since.
+    pub(super) gap: bool,
+    /// Committed by us: what was sent, and what the brokers confirmed.
+    pub(super) sent: Option<i64>,
+    pub(super) confirmed: Option<i64>,
+}
+
+impl Owned {
+    pub(super) fn new(position: Position) -> Self {
+        Self {
+            position,
+            next: 0,
+            live_from: 0,
+            is_read: false,
+            asked: None,
+            rebuilding: false,
+            idle: 0,
+            gap: false,
+            sent: None,
+            confirmed: None,
+        }
+    }
+
+    pub(super) fn is(&self, topic: &str, partition: i32) -> bool {
+        self.position.partition == partition && *self.position.topic == *topic
+    }
+
+    /// What is to be looked up for it. An older answer is not taken any more.
+    pub(super) fn want(&mut self, generation: &mut u64, stalled: Option<Left>) -> Wanted {
+        *generation += 1;
+        self.asked = Some(*generation);
+        let Position { topic, partition, .. } = &self.position;
+        Wanted { topic: Arc::clone(topic), partition: *partition, generation: *generation, stalled }
+    }
+
+    /// Goes on where `found` says. Returns the gap, if there is one.
+    pub(super) fn begin(&mut self, found: &Found) -> Option<OffsetGap> {
+        let Found { left, log, resume, .. } = found;
+        self.position.topic_id = log.topic_id;
+        self.next = resume.from;
+        self.live_from = resume.live_from;
+        self.rebuilding = resume.from < resume.live_from;
+        self.is_read = true;
+        self.asked = None;
+        self.idle = 0;
+        self.gap |= resume.gap.is_some();
+        // What was committed of a log that is gone says nothing about this one.
+        (self.sent, self.confirmed) = (None, None);
+        let Position { topic, partition, .. } = &self.position;
+        if resume.gap.is_none() {
+            let (committed, from) = (left, resume.from);
+            tracing::info!(topic = &**topic, partition, committed, from, end = log.high, "partition taken over");
+        }
+        Some(OffsetGap {
+            kind: resume.gap?,
+            topic: Arc::clone(topic),
+            partition: *partition,
+            expected: left.unwrap_or(resume.from),
+            resumed: resume.from,
+            end: log.high,
+        })
+    }
+}
+
+pub(super) fn hand_over(owned: &mut [Owned], message: &impl rdkafka::Message, take: &mut dyn FnMut(Message<'_>)) {
+    let mut candidates = owned.iter_mut().filter(|owned| owned.is(message.topic(), message.partition()));
+    // Not ours any more: its next owner reads it.
+    let Some(owned) = candidates.next().filter(|owned| owned.is_read) else { return };
+    owned.position.offset = message.offset();
+    owned.next = message.offset() + 1;
+    let replayed = message.offset() < owned.live_from;
+    if owned.rebuilding {
+        owned.rebuilding = owned.next < owned.live_from;
+    }
+    take(Message {
+        position: &owned.position,
+        key: Some(message.key().unwrap_or_default()),
+        payload: message.payload().unwrap_or_default(),
+        logged_at: log_time(message.timestamp()),
+        replayed,
+    });
+}
+
+/// A partition's name in reports.
+pub(super) fn part(topic: &str, partition: i32) -> String {
+    format!("{topic}/{partition}")
+}
+
+/// The record's timestamp; negative is Kafka's "none".
+fn log_time(timestamp: rdkafka::Timestamp) -> Option<LogTime> {
+    let (millis, kind) = match timestamp {
+        rdkafka::Timestamp::NotAvailable => return None,
+        rdkafka::Timestamp::CreateTime(millis) => (millis, LogTimeKind::Create),
+        rdkafka::Timestamp::LogAppendTime(millis) => (millis, LogTimeKind::Append),
+    };
+    (millis >= 0).then_some(LogTime { millis, kind })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn log_time_names_the_clock_and_is_never_negative() {
+        let of = |millis, kind| Some(LogTime { millis, kind });
+        assert_eq!(log_time(rdkafka::Timestamp::LogAppendTime(7)), of(7, LogTimeKind::Append));
+        assert_eq!(log_time(rdkafka::Timestamp::CreateTime(7)), of(7, LogTimeKind::Create));
+        assert_eq!(log_time(rdkafka::Timestamp::CreateTime(-1)), None);
+        assert_eq!(log_time(rdkafka::Timestamp::NotAvailable), None);
+    }
+}
