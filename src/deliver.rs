@@ -20,7 +20,8 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-pub use self::outbox::{DAMAGED_FILE, Outbox, PAUSE_FILE};
+pub use self::journal::DAMAGED_FILE;
+pub use self::outbox::{Outbox, PAUSE_FILE};
 use self::record::{REVOKE, Record};
 use self::state::Caps;
 use crate::port::{ActionRow, Clock, Notifier, Revoker, Rows as _, Store, StoreError};

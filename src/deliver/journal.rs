@@ -10,8 +10,10 @@ use rustix::fs::{FlockOperation, flock};
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
-use super::outbox::DAMAGED_FILE;
 use super::record::Record;
+
+/// Lines that could not be read are kept in this file; while it is there, `/readyz` reports the damage.
+pub const DAMAGED_FILE: &str = "journal.damaged";
 
 const FILE: &str = "journal.ndjson";
 /// A checksum in hexadecimal (XXH3, 64 bits), and a space.

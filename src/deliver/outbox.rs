@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::journal::Journal;
+use super::journal::{DAMAGED_FILE, Journal};
 use super::record::{Effect, Hold, REVOKE, Record, Sent, Subject, Work};
 use super::state::{Caps, Due, Item, REVOCATION_MS_MAX, State, change_key, revocation_key};
 use crate::port::{self, Asked, Clock, Notice, Notifier, Progress, Revocation};
@@ -24,8 +24,6 @@ const NOTICE_KEY_BYTES_MAX: usize = 100;
 const GROWTH_BYTES_MAX: u64 = 8 << 20;
 /// While this file is in the outbox's folder, nothing is revoked.
 pub const PAUSE_FILE: &str = "pause-actions";
-/// Lines that could not be read are kept in this file; while it is there, `/readyz` reports the damage.
-pub const DAMAGED_FILE: &str = "journal.damaged";
 /// How often the folder is looked at for [`PAUSE_FILE`] while revocations wait for its removal.
 const PAUSE_LOOK_MS: i64 = 10_000;
 /// Outcomes that a message names; the others are counted.

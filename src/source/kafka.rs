@@ -28,10 +28,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Message as _, OwnedMessage};
 
 pub use self::check::{Finding, Level, check, create};
-use self::commit::add;
-use self::connect::{ask, check_topics, is_final, misconfigured};
+use self::connect::{check_topics, is_final, misconfigured};
 use self::letters::DeadLetterTopic;
-use self::lookup::{Lookup, Policy};
+use self::lookup::{Lookup, Policy, add};
 use self::member::{Member, Rebalance};
 use self::native::Commits;
 use self::owned::{Owned, hand_over, part};
@@ -40,8 +39,6 @@ pub use self::settings::{KafkaSettings, Topic};
 use crate::checkpoint::{Checkpoint, DeadLetter};
 use crate::port::{Condition, Message, Polled, Source, SourceError, SourceObserver};
 
-/// How long a broker may take to answer before it counts as absent.
-const ANSWER_WAIT: Duration = Duration::from_secs(10);
 /// Bytes of messages after which a poll ends, so that large ones do not flood an epoch.
 const POLL_BYTES_MAX: usize = 8 << 20;
 /// How long leaving the group may take at the end.

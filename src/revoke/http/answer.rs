@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
-
-use super::{HttpRevokerSettings, Preset};
+use super::settings::{BodyTest, HttpRevokerSettings, Preset, ValueTest};
 use crate::port::{DeliveryError, Revoked};
 
 /// An answer's body is read up to here, bytes.
@@ -38,30 +36,6 @@ impl Answer<'_> {
 
 /// Longest error code that is repeated; a token is longer.
 const ERROR_CODE_BYTES_MAX: usize = 30;
-
-/// What the body of an answer must hold.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(
-    untagged,
-    expecting = "a text that the body must hold, a list of such texts, or { pointer = \"/ok\", equals = true }"
-)]
-pub enum BodyTest {
-    /// This text, white space aside.
-    Text(String),
-    /// One of these texts, white space aside.
-    AnyText(Vec<String>),
-    /// In JSON, this value at this place.
-    Value(ValueTest),
-}
-
-/// See [`BodyTest::Value`].
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ValueTest {
-    /// A JSON pointer (RFC 6901).
-    pub pointer: String,
-    pub equals: serde_json::Value,
-}
 
 impl BodyTest {
     /// What is wrong with it, if anything: an empty text would be held by every body.

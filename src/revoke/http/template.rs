@@ -159,24 +159,26 @@ impl Value {
     }
 }
 
+/// A request for a test.
 #[cfg(test)]
-pub(super) mod tests {
+pub(super) fn asked<'a>(target: &'a Target, id: &'a str) -> RevokeRequest<'a> {
+    RevokeRequest {
+        target,
+        tenant_id: "acme",
+        user_id: id,
+        app_id: "crm",
+        family_id: "",
+        token_id: id,
+        reason: "two \"holders\"",
+        key: "k-1",
+    }
+}
+
+#[cfg(test)]
+mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    pub(in crate::revoke::http) fn asked<'a>(target: &'a Target, id: &'a str) -> RevokeRequest<'a> {
-        RevokeRequest {
-            target,
-            tenant_id: "acme",
-            user_id: id,
-            app_id: "crm",
-            family_id: "",
-            token_id: id,
-            reason: "two \"holders\"",
-            key: "k-1",
-        }
-    }
 
     fn fill(template: &str, id: &str, escape: Escape) -> Result<String, String> {
         let target = Target::Token(id.to_owned());

@@ -9,13 +9,13 @@ use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode;
 
+use super::connect::{ask, misconfigured};
 use super::letters::{LETTER_BYTES_MAX, Topic};
 use super::lookup::{left, logs};
 use super::member::Member;
 use super::native::{Description, Partition, describe};
 use super::resume::{First, Log, resume};
-use super::settings::KafkaSettings;
-use super::{ANSWER_WAIT, ask, misconfigured};
+use super::settings::{ANSWER_WAIT, KafkaSettings};
 use crate::port::SourceError;
 
 /// How something that was looked at is.

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
+use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer as _;
-use rdkafka::error::KafkaResult;
-use rdkafka::{Offset, TopicPartitionList};
 
+use super::KafkaSource;
+use super::lookup::add;
 use super::native::{Committed, CommittedOffset};
 use super::owned::part;
-use super::{KafkaSource, lookup};
-use crate::checkpoint::Position;
 use crate::port::Condition;
 
 /// How long the last commit may take to be confirmed, before partitions are let go of and at the end.
@@ -83,12 +82,4 @@ impl KafkaSource {
         tracing::warn!("the last offsets were not confirmed; messages may be read again");
         false
     }
-}
-
-/// Adds the offset to be committed, and of which topic it is.
-pub(super) fn add(offsets: &mut TopicPartitionList, position: &Position, offset: i64) -> KafkaResult<()> {
-    let mut element = offsets.add_partition(&position.topic, position.partition);
-    element.set_offset(Offset::Offset(offset))?;
-    element.set_metadata(lookup::metadata(position.topic_id));
-    Ok(())
 }

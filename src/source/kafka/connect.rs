@@ -8,9 +8,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::{Metadata, MetadataTopic};
 use rdkafka::types::RDKafkaConfRes;
 
-use super::ANSWER_WAIT;
 use super::member::Member;
-use super::settings::KafkaSettings;
+use super::settings::{ANSWER_WAIT, KafkaSettings};
 use crate::port::SourceError;
 
 /// Whether waiting cannot help. A topic that we may not read any more is reported, and the others go on.

@@ -13,10 +13,10 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
 
+use super::connect::misconfigured;
 use super::member::{log, unpoisoned};
 use super::native::describe;
-use super::settings::KafkaSettings;
-use super::{ANSWER_WAIT, misconfigured};
+use super::settings::{ANSWER_WAIT, KafkaSettings};
 use crate::checkpoint::DeadLetter;
 use crate::port::{Condition, SourceError, SourceObserver};
 

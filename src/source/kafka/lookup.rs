@@ -10,11 +10,11 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::ANSWER_WAIT;
 use super::member::Member;
 use super::native::{Description, describe};
 use super::resume::{First, Left, Log, Resume, is_other, resume};
-use crate::checkpoint::TopicId;
+use super::settings::ANSWER_WAIT;
+use crate::checkpoint::{Position, TopicId};
 use crate::port::GapKind;
 
 /// How long the brokers are left alone between two attempts.
@@ -305,6 +305,14 @@ pub(super) fn logs(
         }
     }
     logs
+}
+
+/// Adds the offset to be committed, and of which topic it is.
+pub(super) fn add(offsets: &mut TopicPartitionList, position: &Position, offset: i64) -> KafkaResult<()> {
+    let mut element = offsets.add_partition(&position.topic, position.partition);
+    element.set_offset(Offset::Offset(offset))?;
+    element.set_metadata(metadata(position.topic_id));
+    Ok(())
 }
 
 #[cfg(test)]

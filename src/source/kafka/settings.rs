@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use serde::Deserialize;
@@ -13,6 +14,9 @@ use crate::feed::{Feed, Tenant};
 use crate::format::Format;
 use crate::outgoing::is_loopback;
 use crate::port::SourceError;
+
+/// How long a broker may take to answer before it counts as absent.
+pub(super) const ANSWER_WAIT: Duration = Duration::from_secs(10);
 
 /// `[source.kafka]`.
 #[derive(Clone, Deserialize)]
