@@ -1,4 +1,4 @@
-//! The judgement in words: what each rule saw, what it expected, and what it weighs.
+//! Text of a verdict: for each rule the observed and the expected value, and a sentence with the reason.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -12,16 +12,19 @@ use crate::rule::{RuleSet, Status};
 use crate::term::{CLIENT_WEIGHT, NET_WEIGHT, client, net};
 use crate::verdict::{RuleId, Signal, decisive};
 
-/// What an owner does as often as this is not what speaks against them: evidence of an earlier visit is.
+/// Probability of the hour from which the evidence must come from an earlier visit.
 const ORDINARY_P: f64 = 0.2;
 
-/// A route that was called so often is none that it does not usually call.
+/// Calls from which a route counts as usual.
 const USUAL_CALLS: f64 = 3.0;
 
-/// A share below this, nats, is not worth a word.
-const TOLD_FROM: f64 = 0.5;
+/// Reason for evidence of a client that became known after the context began.
+const RECENT_CLIENT: &str = "used with a client that was new recently";
 
-/// Notes how network and client family are called where a visit begins, for those who later read what is usual.
+/// Minimum share, in nats, of a listed signal.
+const LISTED_FROM: f64 = 0.5;
+
+/// Stores the names of network and client family when a visit begins. Later reasons show them as usual values.
 pub fn learn_names(names: &mut Generations<Box<str>>, scene: &Scene<'_>, judged: &Judged) {
     if judged.visit_calls != 1 {
         return;
@@ -41,23 +44,23 @@ const fn family_name(family: u32) -> u64 {
     1 << 32 | family as u64
 }
 
-/// What the rules have to say, the largest share first.
+/// Signals of all rules that are not disabled and have a share of at least 0.5 nats, the largest share first.
 pub fn signals(memory: &Memory, rules: &RuleSet, scene: &Scene<'_>, judged: &Judged) -> Vec<Signal> {
     let Memory { baselines, names, others, .. } = memory;
-    // One that was only just made was not there to be found.
+    // A baseline that this event created has no place in the scene.
     let Some(place) = scene.place.or_else(|| baselines.find(scene.baseline)) else { return Vec::new() };
     let baseline = baselines.get(place);
     let words = Words { scene, judged, baseline, names, cohorts: &others.cohorts };
     let mut signals = Vec::new();
     for (rule, share, p_value) in shares(judged) {
         let configured = rules.rule(rule);
-        if share < TOLD_FROM || configured.status == Status::Disabled {
+        if share < LISTED_FROM || configured.status == Status::Disabled {
             continue;
         }
         let (observed, expected, reason) = words.of(rule);
-        // A likelihood ratio of e^share against the owner comes by chance with e^−share at the most.
+        // By Markov's inequality, a likelihood ratio of e^share has a probability of at most e^−share for the owner.
         let by_chance = exp(-share);
-        // The hour that showed it may be over.
+        // The running hour may be another one than that of the evidence.
         let of_hour = || words.p_value_of_hour(rule).map(|p_value| p_value.min(by_chance));
         let p_value = p_value.or_else(of_hour).unwrap_or(by_chance);
         let fired = configured.speaks(share);
@@ -67,7 +70,8 @@ pub fn signals(memory: &Memory, rules: &RuleSet, scene: &Scene<'_>, judged: &Jud
     signals
 }
 
-/// Each rule's part of the log-odds, of what a company or a colleague leaves of it, and the owner's probability of something as odd where the term knows it.
+/// Share of each rule in nats, after the reduction for shared causes. With it the owner's probability of an observation at
+/// least as unusual, if the term has one.
 fn shares(judged: &Judged) -> impl Iterator<Item = (RuleId, f64, Option<f64>)> {
     let evidence = &judged.evidence;
     let kept = judged.unexplained();
@@ -82,10 +86,10 @@ fn shares(judged: &Judged) -> impl Iterator<Item = (RuleId, f64, Option<f64>)> {
     let sensitive = evidence.sensitive.get().min(evidence.route.get().max(0.0));
     let calls = evidence.route.get() + evidence.area.get().max(0.0) - sensitive;
     let volume = evidence.volume.get() - evidence.objects.get();
-    // One holder who comes by many ways, or two who take turns: more than one place at a time either way.
+    // Rotating proxies and two holders in turn are one rule: the grant is used at several places at a time.
     let holders = kept * (evidence.switch.get() + judged.sibling);
     [
-        // A network that was new when the holder came is still what speaks against it.
+        // At a known address, evidence remains if the network was new when the context began.
         (by_level.unwrap_or(RuleId::NewIp), net, Some(judged.net_p)),
         (RuleId::ImpossibleTravel, kept * NET_WEIGHT * evidence.travel.get(), None),
         (RuleId::NewClient, client, Some(judged.client_p)),
@@ -104,7 +108,7 @@ fn shares(judged: &Judged) -> impl Iterator<Item = (RuleId, f64, Option<f64>)> {
     .into_iter()
 }
 
-/// What is needed to put a rule's finding into words.
+/// Data for the texts of a signal.
 struct Words<'a> {
     scene: &'a Scene<'a>,
     judged: &'a Judged,
@@ -114,7 +118,7 @@ struct Words<'a> {
 }
 
 impl Words<'_> {
-    /// The owner's probability of an hour as large as this one, where the rule is of that.
+    /// The owner's probability of an hour at least as large as the running one, for rules about the volume of an hour.
     fn p_value_of_hour(&self, rule: RuleId) -> Option<f64> {
         let what = match rule {
             RuleId::VolumeSpike => Hourly::Calls,
@@ -127,7 +131,7 @@ impl Words<'_> {
         runs.then(|| burst(self.baseline, self.cohorts, self.baseline.kind, what, number).p_value())
     }
 
-    /// Observed, expected, and one sentence.
+    /// Observed value, expected value, and one sentence.
     fn of(&self, rule: RuleId) -> (String, String, String) {
         let judged = self.judged;
         let mut digits = itoa::Buffer::new();
@@ -135,50 +139,49 @@ impl Words<'_> {
             RuleId::NewCountry | RuleId::NewNetwork | RuleId::NewIp => {
                 let (here, usual) = (self.here(), self.usual_place());
                 let what = match rule {
-                    RuleId::NewCountry => "used from a country that is new to it",
+                    RuleId::NewCountry => "used from a new country",
                     RuleId::NewNetwork if judged.net_level == net::level::USERS_NETWORK => {
-                        "used from a network that only its user's other tokens know"
+                        "used from a network that is known only from the user's other tokens"
                     }
-                    RuleId::NewNetwork => "used from a network that is new to it",
-                    _ if judged.net_level == net::level::KNOWN_ADDRESS => "used from an address that was new lately",
-                    _ => "used from a new address of a network that it knows",
+                    RuleId::NewNetwork => "used from a new network",
+                    _ if judged.net_level == net::level::KNOWN_ADDRESS => "used from an address that was new recently",
+                    _ => "used from a new address in a known network",
                 };
-                let (visits, noun) = self.visits(&mut digits);
-                let reason = [what, ": ", &here, ", after ", visits, noun, " from ", &usual].concat();
+                let reason = [what, ": ", &here, "; usually ", &usual].concat();
                 (here, usual, reason)
             }
             RuleId::ImpossibleTravel => {
                 let here = self.here();
                 let reason = if judged.travel_km > 0.0 {
                     let (km, time) = (thousands(judged.travel_km), span((judged.travel_minutes * 60_000.0) as i64));
-                    [&km, " km in ", &time, ", to ", &here].concat()
+                    ["too far to travel: ", &km, " km in ", &time, ", to ", &here].concat()
                 } else {
-                    ["in ", &here, " soon after uses so far away that nobody can have travelled"].concat()
+                    ["too far to travel: to ", &here, " from the places of recent uses"].concat()
                 };
-                (here, "a place that can be reached from the last one in time".to_owned(), reason)
+                (here, "a place that can be reached in the elapsed time".to_owned(), reason)
             }
             RuleId::NewClient => {
                 let client = &self.scene.enriched.client;
                 let observed = both(&client.family, &client.version);
                 let expected = self.usual_client();
                 let what = match judged.client_level {
-                    client::level::NEW_FINGERPRINT => "the agent is the usual one and its fingerprint is not",
-                    client::level::NEW_TEXT => "the user agent is written in a new way",
-                    client::level::NEW_VERSION => "the client's version is new",
-                    client::level::USERS_FAMILY => "a client that only its user's other tokens are used with",
-                    client::level::KNOWN => "the client was new lately",
-                    _ => "a client that it was never used with",
+                    client::level::NEW_FINGERPRINT => "used with the usual user agent and a new fingerprint",
+                    client::level::NEW_TEXT => "used with a new user agent text",
+                    client::level::NEW_VERSION => "used with a new version of the client",
+                    client::level::USERS_FAMILY => "used with a client that is known only from the user's other tokens",
+                    client::level::KNOWN => RECENT_CLIENT,
+                    _ => "used with a new client",
                 };
                 let learnt =
                     self.baseline.seen.most(Sort::Family).is_some_and(|(usual, _)| usual == self.scene.sighting.family);
                 let reason = match judged.client_level {
-                    // Its evidence outlasts the visit that made it known.
+                    // The evidence remains after the visit in which the client became known.
                     client::level::NEW_FAMILY | client::level::USERS_FAMILY if learnt => {
-                        ["the client was new lately: ", &observed].concat()
+                        [RECENT_CLIENT, ": ", &observed].concat()
                     }
                     _ => {
                         let (visits, noun) = self.visits(&mut digits);
-                        [what, ": ", &observed, ", after ", visits, noun, " with ", &expected].concat()
+                        [what, ": ", &observed, "; usually ", &expected, " (", visits, noun, " so far)"].concat()
                     }
                 };
                 (observed, expected, reason)
@@ -188,37 +191,36 @@ impl Words<'_> {
                 let observed = hours_text(hour, (hour + 1) % 24);
                 let expected = self.usual_hours();
                 if judged.hour_p > ORDINARY_P {
-                    let reason = ["used at unusual hours lately; usually ", &expected].concat();
-                    return ("unusual hours lately".to_owned(), expected, reason);
+                    let reason = ["used at unusual hours in earlier visits; usually ", &expected].concat();
+                    return ("unusual hours in earlier visits".to_owned(), expected, reason);
                 }
-                let reason = ["used from ", &observed, ", when it hardly ever is; usually ", &expected].concat();
+                let reason = ["used at an unusual time, ", &observed, "; usually ", &expected].concat();
                 (observed, expected, reason)
             }
             RuleId::ConcurrentUse => {
                 let here = self.here();
                 let times = judged.switches;
                 let observed = match times {
-                    0 => "it turns up by one way after another while an earlier holder is suspect".to_owned(),
-                    1 => "one change of network within the hour".to_owned(),
-                    times => [digits.format(times), " changes of network back and forth"].concat(),
+                    0 => "several suspicious networks within a day".to_owned(),
+                    1 => "1 change of network within 60 minutes".to_owned(),
+                    times => [digits.format(times), " changes of network, each within 60 minutes"].concat(),
                 };
                 let activity = self.baseline.activity;
                 let an_hour = activity.changes() / activity.minutes().max(1.0) * 60.0;
-                let expected = [&hundredths(an_hour), " changes an hour of activity"].concat();
+                let expected = [&hundredths(an_hour), " changes of network per hour of activity"].concat();
                 let reason =
-                    ["two holders in turns: ", &observed, ", last from ", &here, "; its owner has ", &expected]
-                        .concat();
+                    ["possibly two holders: ", &observed, ", last from ", &here, "; usually ", &expected].concat();
                 (observed, expected, reason)
             }
             RuleId::VolumeSpike | RuleId::Enumeration | RuleId::BytesSpike => self.volume(rule),
             RuleId::NewEndpoint | RuleId::SensitiveEndpoint => self.calls(rule),
             RuleId::AppFanout | RuleId::IpFanout => {
                 let here = self.here();
-                let app = self.scene.enriched.event.app_id.as_deref().unwrap_or("the same application");
+                let app = self.scene.enriched.event.app_id.as_deref().unwrap_or("one application");
                 let (of, app) = if rule == RuleId::AppFanout { (" of ", app) } else { ("", "") };
-                let observed = ["several users' tokens", of, app, " from ", &here, " within two hours"].concat();
-                let expected = "each user from places of their own".to_owned();
-                let reason = [&observed, ", and none of them at home there"].concat();
+                let observed = ["tokens of 3 or more users", of, app, " used from ", &here, " within 2 hours"].concat();
+                let expected = "each user at their own usual places".to_owned();
+                let reason = [&observed, "; the place is new to each user"].concat();
                 (observed, expected, reason)
             }
             _ => self.lifecycle(rule),
@@ -230,53 +232,53 @@ impl Words<'_> {
         let at = self.scene.sighting.at;
         let answer = event.status.map_or_else(|| "no status".to_owned(), |status| format!("status {status}"));
         let since =
-            |moment: i64| if moment == 0 { "earlier".to_owned() } else { format!("{} after it", span(at - moment)) };
+            |moment: i64| if moment == 0 { "time unknown".to_owned() } else { format!("{} later", span(at - moment)) };
         let ended = self.scene.ended;
         let (observed, expected, reason) = match rule {
             RuleId::RefreshReuse => (
-                "a refresh token that was exchanged already".to_owned(),
-                "each refresh token is presented once",
-                "a refresh token was presented again after its successor had been issued: two hold it, or its client \
-                 lost the new one"
+                "a superseded refresh token".to_owned(),
+                "each refresh token presented once",
+                "a refresh token was presented again after its successor was issued: it was copied, or the client lost \
+                 the successor"
                     .to_owned(),
             ),
             RuleId::BindingMismatch => (
-                "proof of another key".to_owned(),
-                "the key of all earlier requests",
-                "the request proved possession of another key than all before: the token was copied without its key, or \
-                 has a new one"
+                "proof of possession of another key".to_owned(),
+                "the key of earlier requests",
+                "the request proved possession of another key than earlier requests: the token was copied, or its key was \
+                 replaced"
                     .to_owned(),
             ),
             RuleId::UseAfterRevocation => (
                 format!("{answer}, {}", since(ended.revoked_at)),
                 "no use after revocation",
-                format!("used after it was revoked ({answer}, {}), from {}", since(ended.revoked_at), self.here()),
+                format!("used after its revocation ({answer}, {}), from {}", since(ended.revoked_at), self.here()),
             ),
             RuleId::UseAfterSessionEnd => (
                 format!("{answer}, {}", since(ended.session_ended_at)),
-                "no use after the session's end",
-                format!("accepted after its session had ended ({})", since(ended.session_ended_at)),
+                "no use after the end of the session",
+                format!("accepted after the end of its session ({})", since(ended.session_ended_at)),
             ),
             RuleId::UseAfterExpiry => {
                 let late = self.scene.expiry.map_or(0, |expiry| at - expiry.at);
-                let told = if self.scene.expiry.is_some_and(|expiry| expiry.said_at_issue) {
-                    "the expiry that was told when it was issued"
+                let stated = if self.scene.expiry.is_some_and(|expiry| expiry.said_at_issue) {
+                    "the expiry stated at its issue"
                 } else {
-                    "it had expired"
+                    "its expiry"
                 };
                 let (observed, reason) = if late > 0 {
-                    (format!("{answer}, {} late", span(late)), format!("accepted {} after {told}", span(late)))
+                    (format!("{answer}, {} late", span(late)), format!("accepted {} after {stated}", span(late)))
                 } else {
-                    // What is suspected of a holder outlasts the event that showed it.
-                    ("a late use before".to_owned(), "this holder's token was accepted after it had expired".to_owned())
+                    // The evidence of a context remains after the event.
+                    ("an earlier use after expiry".to_owned(), "accepted after its expiry earlier in this context".to_owned())
                 };
                 (observed, "no use after expiry", reason)
             }
             _ => (
-                "a new holder of an old token, days after its user's credential was changed".to_owned(),
-                "fresh tokens after a change of credential",
+                "a new context of an old token, within 3 days after a credential change".to_owned(),
+                "new tokens after a credential change",
                 format!(
-                    "an old token turns up with a new holder right after its user's credential was changed, from {}",
+                    "an old token was used in a new context within 3 days after its user's credential changed, from {}",
                     self.here()
                 ),
             ),
@@ -292,30 +294,30 @@ impl Words<'_> {
             RuleId::Enumeration => {
                 let objects = digits.format(whole(self.baseline.hour.objects()));
                 let observed = ["about ", objects, " different objects this hour"].concat();
-                let expected = ["about ", digits.format(usual(self.baseline.objects.mean)), " an hour"].concat();
-                let reason = ["walks through objects: ", &observed, ", usually ", &expected].concat();
+                let expected = ["about ", digits.format(usual(self.baseline.objects.mean)), " per hour"].concat();
+                let reason = ["unusually many objects: ", &observed, "; usually ", &expected].concat();
                 (observed, expected, reason)
             }
             RuleId::BytesSpike => {
                 let kilobytes = digits.format(whole(f64::from(self.baseline.hour.kilobytes)));
                 let observed = [kilobytes, " kB read this hour"].concat();
-                let expected = ["about ", digits.format(usual(self.baseline.bytes.mean)), " kB an hour"].concat();
-                let reason = [&observed, ", usually ", &expected].concat();
+                let expected = ["about ", digits.format(usual(self.baseline.bytes.mean)), " kB per hour"].concat();
+                let reason = ["unusually many bytes: ", &observed, "; usually ", &expected].concat();
                 (observed, expected, reason)
             }
             _ => {
                 let observed = if judged.calls < CALLS_MIN {
-                    "many calls in an hour before".to_owned()
+                    "many calls in an earlier hour".to_owned()
                 } else {
                     [digits.format(judged.calls), " calls this hour"].concat()
                 };
                 let mean = digits.format(usual(self.baseline.calls.mean));
                 let expected = match whole(f64::from(self.baseline.calls.hours)) {
-                    0 => "few, as others of its kind make".to_owned(),
-                    1 => ["about ", mean, " (one hour is known)"].concat(),
-                    hours => ["about ", mean, " an hour (", of_hours.format(hours), " hours are known)"].concat(),
+                    0 => "few, as for similar tokens".to_owned(),
+                    1 => ["about ", mean, " (1 hour known)"].concat(),
+                    hours => ["about ", mean, " per hour (", of_hours.format(hours), " hours known)"].concat(),
                 };
-                let reason = [&observed, ", usually ", &expected].concat();
+                let reason = ["unusually many calls: ", &observed, "; usually ", &expected].concat();
                 (observed, expected, reason)
             }
         }
@@ -326,28 +328,28 @@ impl Words<'_> {
         let endpoint = crate::route::template(event.endpoint.as_deref().unwrap_or_default());
         let observed = both(event.method.as_deref().unwrap_or_default(), &endpoint);
         let (known, _) = self.baseline.seen.variety(Sort::Route);
-        let expected = ["its usual ", itoa::Buffer::new().format(known), " routes"].concat();
+        let expected = ["one of ", itoa::Buffer::new().format(known), " known routes"].concat();
         let what = match rule {
-            RuleId::SensitiveEndpoint => "calls what thieves look for",
-            _ => "calls what it does not usually call",
+            RuleId::SensitiveEndpoint => "calls of sensitive routes",
+            _ => "calls of unusual routes",
         };
-        // What was odd may lie a few calls back.
+        // The unusual call may be an earlier one than this event.
         let is_usual = self.baseline.seen.count(Sort::Route, self.scene.enriched.route.key) >= USUAL_CALLS;
         if is_usual || observed.is_empty() {
-            return ("calls a while ago".to_owned(), expected, [what, ", or did a while ago"].concat());
+            return ("earlier calls".to_owned(), expected, [what, ", earlier in this context"].concat());
         }
-        let reason = [what, ", lately ", &observed].concat();
+        let reason = [what, ", most recently ", &observed].concat();
         (observed, expected, reason)
     }
 
     fn visits<'a>(&self, digits: &'a mut itoa::Buffer) -> (&'a str, &'static str) {
         match self.judged.visits {
-            1 => ("one", " visit"),
+            1 => ("1", " visit"),
             visits => (digits.format(visits), " visits"),
         }
     }
 
-    /// `Sydney, AU, AS1221 Telstra`.
+    /// Place and network of the event: `Sydney, AU, AS1221 Telstra`.
     fn here(&self) -> String {
         let enriched = self.scene.enriched;
         let (city, country) = enriched.place.as_ref().map_or(("", ""), |place| (&*place.city, place.country.as_str()));
@@ -366,10 +368,10 @@ impl Words<'_> {
         [city, comma(city), country, comma(country), by, number, space, name].concat()
     }
 
-    /// `DE, AS3320 Deutsche Telekom (412 of 413 sightings)`.
+    /// The most frequent country and network: `DE, AS3320 Deutsche Telekom (412 of 413 visits)`.
     fn usual_place(&self) -> String {
         let seen = &self.baseline.seen;
-        // The country that is new here may be learnt already, and be the only one that is known.
+        // The new country may have been learnt already, and may be the only known one.
         let is_new =
             |country: u32| self.judged.net_level == net::level::NEW_COUNTRY && country == self.scene.sighting.country;
         let country = seen.most(Sort::Country).filter(|(country, _)| !is_new(*country));
@@ -379,12 +381,12 @@ impl Words<'_> {
             _ => ("", ""),
         };
         let Some((network, weight)) = seen.most(Sort::Network) else {
-            return [country, comma, "places of its user's other tokens"].concat();
+            return [country, comma, "the places of the user's other tokens"].concat();
         };
         let name = match (self.names.get(network_name(network)), Sighting::asn(network)) {
             (Some(name), _) => Cow::Borrowed(&**name),
             (None, Some(asn)) => Cow::Owned(format!("AS{asn}")),
-            (None, None) => Cow::Borrowed("networks that no file knows"),
+            (None, None) => Cow::Borrowed("networks that are not in the GeoIP files"),
         };
         let (mut here, mut all) = (itoa::Buffer::new(), itoa::Buffer::new());
         let (here, all) = (here.format(whole(weight)), all.format(whole(seen.total(Sort::Network).max(weight))));
@@ -394,17 +396,17 @@ impl Words<'_> {
     fn usual_client(&self) -> String {
         let usual = self.baseline.seen.most(Sort::Family);
         let name = usual.and_then(|(family, _)| self.names.get(family_name(family)));
-        name.map_or_else(|| "clients of its user's other tokens".to_owned(), ToString::to_string)
+        name.map_or_else(|| "the clients of the user's other tokens".to_owned(), ToString::to_string)
     }
 
-    /// The hours with most of the visits, as a span: `08:00 to 17:00 UTC`.
+    /// The shortest range of hours with at least 90 % of the visits: `08:00 to 17:00 UTC`.
     fn usual_hours(&self) -> String {
         let hours = &self.baseline.hours;
         let total: u32 = hours.iter().map(|count| u32::from(*count)).sum();
         if total == 0 {
-            return "as its user's other tokens".to_owned();
+            return "the hours of the user's other tokens".to_owned();
         }
-        // The shortest stretch around the clock that holds nine visits in ten: the end moves on with the beginning.
+        // Two pointers around the clock: for each first hour, the end of the shortest range that holds 90 %.
         let at = |hour: usize| u32::from(hours[hour % 24]);
         let (mut end, mut held) = (0, 0);
         let stretches = (0..24).map(|start| {
@@ -417,17 +419,17 @@ impl Words<'_> {
         });
         match stretches.min() {
             Some((length @ ..24, start)) => hours_text(start, (start + length) % 24),
-            _ => "at any hour".to_owned(),
+            _ => "any hour".to_owned(),
         }
     }
 }
 
-/// To the nearest: a whole number is written in a tenth of the time that a float takes.
+/// Rounds to the nearest integer. Formatting an integer takes a tenth of the time of a float.
 fn whole(number: f64) -> u64 {
     number.round() as u64
 }
 
-/// Both words, where there are both.
+/// Both texts with a space between them, or the one that is not empty.
 fn both(one: &str, other: &str) -> String {
     let (one, other) = (one.trim(), other.trim());
     let between = if one.is_empty() || other.is_empty() { "" } else { " " };
@@ -446,7 +448,7 @@ fn hundredths(number: f64) -> String {
     format!("{}.{:02}", hundredths / 100, hundredths % 100)
 }
 
-/// `15,900`: to the hundred, for addresses are not placed better.
+/// `15,900`: rounded to 100 km, because GeoIP coordinates are not more accurate.
 fn thousands(km: f64) -> String {
     let hundreds = (km / 100.0).round() as u64;
     if hundreds < 10 { format!("{hundreds}00") } else { format!("{},{}00", hundreds / 10, hundreds % 10) }
@@ -463,49 +465,49 @@ fn span(millis: i64) -> String {
     }
 }
 
-/// Reasons in a sentence.
-const TOLD_MAX: usize = 4;
+/// Maximum number of reasons in a sentence.
+const REASONS_MAX: usize = 4;
 
-/// What the sentence adds up to.
+/// The numbers of a sentence.
 pub struct Sum {
     pub log_odds: f64,
     pub prior: f64,
     /// Log-odds from which an alert is raised.
     pub threshold: f64,
-    /// It is told because people asked for it, whatever the log-odds.
+    /// A policy requested the alert, whatever the log-odds.
     pub by_policy: bool,
-    /// Tokens or grants of the incident.
+    /// Number of grants or tokens in the incident.
     pub baselines: u32,
 }
 
-/// One sentence for people: the reasons with their shares, the sum, and without which it would not have alerted.
+/// Summary of an incident: the reasons with their shares in nats, the sum, and the first decisive rule.
 pub fn sentence(signals: &[Signal], sum: &Sum) -> String {
     let mut text = String::new();
     if sum.baselines > 1 {
-        let _ = write!(text, "{} tokens, one cause: ", sum.baselines);
+        let _ = write!(text, "{} tokens with one cause: ", sum.baselines);
     }
     if signals.is_empty() {
-        text.push_str("many small signs, or rules that are disabled, and none to name");
+        text.push_str("several small deviations, or evidence of disabled rules only");
     }
-    for (place, signal) in signals.iter().take(TOLD_MAX).enumerate() {
+    for (place, signal) in signals.iter().take(REASONS_MAX).enumerate() {
         let separator = if place == 0 { "" } else { "; " };
         let _ = write!(text, "{separator}{}", signal.reason);
-        // A policy has no part in the sum.
+        // A policy has no share in the log-odds.
         if signal.share > 0.0 {
             let _ = write!(text, " ({:+.1})", signal.share);
         }
     }
-    let told: f64 = signals.iter().take(TOLD_MAX).map(|signal| signal.share).sum();
-    let rest = sum.log_odds - sum.prior - told;
-    let _ = write!(text, ". Before looking {}", sum.prior);
-    if rest.abs() >= TOLD_FROM {
-        let _ = write!(text, "; the rest {rest:+.1}");
+    let listed: f64 = signals.iter().take(REASONS_MAX).map(|signal| signal.share).sum();
+    let rest = sum.log_odds - sum.prior - listed;
+    let _ = write!(text, ". Log-odds {:.1} (prior {:.1}", sum.log_odds, sum.prior);
+    if rest.abs() >= LISTED_FROM {
+        let _ = write!(text, ", other evidence {rest:+.1}");
     }
-    let _ = write!(text, "; in all {:.1}.", sum.log_odds);
+    text.push_str(").");
     if sum.by_policy {
-        text.push_str(" Told because of the policy.");
+        text.push_str(" Requested by a policy.");
     } else if let Some(leading) = decisive(signals, sum.log_odds, sum.threshold).next() {
-        let _ = write!(text, " Would not have alerted without {}.", leading.rule);
+        let _ = write!(text, " Without {} there would be no alert.", leading.rule);
     }
     text
 }
@@ -515,12 +517,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sentence_says_what_happened_even_where_no_rule_may_speak() {
+    fn sentence_without_signals_states_the_log_odds() {
         let sum = Sum { log_odds: 2.4, prior: -7.0, threshold: 1.0, by_policy: false, baselines: 1 };
-        let told = sentence(&[], &sum);
         assert_eq!(
-            told,
-            "many small signs, or rules that are disabled, and none to name. Before looking -7; the rest +9.4; in all 2.4."
+            sentence(&[], &sum),
+            "several small deviations, or evidence of disabled rules only. Log-odds 2.4 (prior -7.0, other evidence +9.4)."
         );
     }
 }
