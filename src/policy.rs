@@ -1,5 +1,5 @@
-//! Policy: what people simply want, whatever the odds that somebody else holds the token. A finding raises the verdict
-//! by itself and counts nothing in the log-odds.
+//! Policies: requirements for tokens, independent of the log-odds. A violation raises the verdict by itself and does not
+//! change the log-odds.
 
 use std::fmt::{self, Write as _};
 
@@ -13,14 +13,14 @@ const MINUTE_MS: i64 = 60_000;
 const HOUR_MS: i64 = 60 * MINUTE_MS;
 const DAY_MS: i64 = 24 * HOUR_MS;
 
-/// Rules whose files may hold policies.
+/// Rules whose files may have policies.
 pub const RULES: [RuleId; 5] =
     [RuleId::NewCountry, RuleId::NewNetwork, RuleId::UnusualTime, RuleId::NewClient, RuleId::VolumeSpike];
 
-/// One thing that people want, of some or all tokens.
+/// A requirement for some or all tokens.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
-    /// What people call it.
+    /// Name in alerts.
     pub name: String,
     pub verdict: Verdict,
     pub of: Selector,
@@ -28,7 +28,7 @@ pub struct Policy {
     pub exceptions: Vec<Exception>,
 }
 
-/// Whom a policy or an exception is about; what is absent is any.
+/// Scope of a policy or an exception. An absent field matches any value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selector {
     pub tenant: Option<String>,
@@ -36,7 +36,7 @@ pub struct Selector {
     pub token: Option<String>,
 }
 
-/// For whom a policy does not hold, and until when: somebody answers for it, and it ends by itself.
+/// Exception from a policy, with an author and an end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exception {
     pub author: String,
@@ -46,22 +46,22 @@ pub struct Exception {
     pub of: Selector,
 }
 
-/// What a policy holds events against. Where an event does not tell (a country that no file knows, no user agent), it
-/// finds nothing: losing GeoIP stops nobody.
+/// Requirement of a policy. An event without the value (unknown country, no user agent) does not violate it, so that a
+/// missing GeoIP file causes no violations.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Wants {
     Countries(List<Country>),
     Networks(List<NetworkRange>),
-    /// Client families as they are told, `Chrome` or `curl`, in any case.
+    /// Client families such as `Chrome` or `curl`, case-insensitive.
     Clients(List<String>),
     Times(Times),
-    /// Of one grant in one clock minute.
+    /// Maximum number of calls of a grant in a clock minute.
     CallsPerMinuteMax(u32),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum List<T> {
-    /// These, and no others.
+    /// Only these.
     Allow(Vec<T>),
     /// All but these.
     Deny(Vec<T>),
@@ -74,33 +74,34 @@ pub enum NetworkRange {
     Prefix(Prefix),
 }
 
-/// When tokens may be used, UTC.
+/// Times at which tokens may be used, UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Times {
-    /// Minutes since midnight, from and before; from 22:00 to 06:00 goes over midnight. Both alike: all day.
+    /// Minutes since midnight, `from` inclusive and `to` exclusive. 22:00 to 06:00 includes midnight. Equal values: all day.
     pub from: u16,
     pub to: u16,
     /// Bit 0 is Monday.
     pub weekdays: u8,
 }
 
-/// What policy has to say of one event.
+/// Violation of a policy by one event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
     pub rule: RuleId,
     pub verdict: Verdict,
     pub observed: String,
     pub expected: String,
-    /// One sentence a person understands.
+    /// One sentence for alerts.
     pub reason: String,
 }
 
-/// When an event took place, as far as policy asks for it.
+/// Time of an event, for policies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Time {
     /// Milliseconds since the epoch.
     Known(i64),
-    /// Its own time is not believed. Policies about hours, ages and rates find nothing; exceptions end by this one.
+    /// Stream time, milliseconds since the epoch, because the event's own time is not believed. Policies about hours, ages and
+    /// rates are not checked. Exceptions end by this time.
     Unknown(i64),
 }
 
@@ -118,8 +119,8 @@ impl Time {
     }
 }
 
-/// All findings of one sighting, the gravest first. Allocates nothing where there are none. `count` counts a call of its
-/// grant and returns the calls of its minute so far.
+/// All findings of one event, the highest verdict first. Does not allocate if there are none. `count` counts a call of the
+/// grant and returns the number of calls in its minute so far.
 #[must_use]
 pub fn judge(
     rules: &RuleSet,
@@ -136,9 +137,9 @@ pub fn judge(
     let mut calls = None;
     for rule in rules.policed() {
         for policy in rule.policies.iter().filter(|policy| policy.holds_for(event, time.millis())) {
-            // Counted once, whatever the number of ceilings.
+            // Several limits count the call once.
             let mut counted = || *calls.get_or_insert_with(&mut *count);
-            if policy.wants.broken_by(enriched, time, &mut counted) {
+            if policy.wants.violated_by(enriched, time, &mut counted) {
                 findings.push(policy.finding(rule, enriched, calls.unwrap_or_default()));
             }
         }
@@ -148,7 +149,7 @@ pub fn judge(
 }
 
 impl Finding {
-    /// As a signal: it speaks, and has no part in the log-odds.
+    /// The finding as a signal that fired, with a share of 0.
     #[must_use]
     pub fn signal(self) -> Signal {
         let Self { rule, observed, expected, reason, .. } = self;
@@ -173,14 +174,14 @@ impl Policy {
     fn finding(&self, rule: &Rule, enriched: &EnrichedEvent<'_>, calls: u32) -> Finding {
         let observed = self.wants.observed(enriched, calls);
         let expected = self.wants.to_string();
-        let reason = format!("against the policy \"{}\": {observed}; {expected}", self.name);
+        let reason = format!("violates the policy \"{}\": {observed}; {expected}", self.name);
         Finding { rule: rule.id, verdict: self.verdict, observed, expected, reason }
     }
 }
 
 impl Wants {
-    /// `calls` counts the event, and tells how many there were in its minute.
-    fn broken_by(&self, enriched: &EnrichedEvent<'_>, time: Time, calls: &mut impl FnMut() -> u32) -> bool {
+    /// `calls` counts the event and returns the number of calls in its minute.
+    fn violated_by(&self, enriched: &EnrichedEvent<'_>, time: Time, calls: &mut impl FnMut() -> u32) -> bool {
         match self {
             Self::Countries(list) => {
                 let country = enriched.place.as_ref().map(|place| place.country);
@@ -194,7 +195,7 @@ impl Wants {
                     NetworkRange::Prefix(prefix) => address.is_some_and(|address| prefix.covers(address)),
                 };
                 let needs_asn = |range: &NetworkRange| matches!(range, NetworkRange::Asn(_));
-                // An unknown network may be an allowed one.
+                // An unknown network may be allowed.
                 let unsure = asn.is_none() && matches!(list, List::Allow(ranges) if ranges.iter().any(needs_asn));
                 !unsure && list.refuses(is_in)
             }
@@ -215,7 +216,7 @@ impl Wants {
             Self::Networks(_) => {
                 let mut observed = "used from ".to_owned();
                 if let Some(network) = &enriched.network {
-                    // Writing into a text cannot fail.
+                    // Writing to a `String` cannot fail.
                     let _ = write!(observed, "AS{} {}, ", network.asn, network.org);
                 }
                 if let Some(address) = enriched.event.address {
@@ -242,7 +243,7 @@ impl<T> List<T> {
     }
 }
 
-/// As they are written in rule files; the first is bit 0.
+/// Weekdays in rule files. The first one is bit 0 of [`Times::weekdays`].
 pub const WEEKDAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
 impl Times {
@@ -263,7 +264,7 @@ const fn clock(at: i64) -> (usize, u16) {
     (weekday, (at.rem_euclid(DAY_MS) / MINUTE_MS) as u16)
 }
 
-/// What is wanted, for people: `allowed are DE, AT`.
+/// The requirement as text: `allowed: DE, AT`.
 impl fmt::Display for Wants {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -271,20 +272,20 @@ impl fmt::Display for Wants {
             Self::Networks(list) => list.fmt(f),
             Self::Clients(list) => list.fmt(f),
             Self::Times(times) => times.fmt(f),
-            Self::CallsPerMinuteMax(max) => write!(f, "allowed are {max}"),
+            Self::CallsPerMinuteMax(max) => write!(f, "allowed: {max}"),
         }
     }
 }
 
 impl<T: fmt::Display> fmt::Display for List<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// More of them would hide the rest of the sentence.
+        /// Maximum number of elements in a sentence.
         const SHOWN_MAX: usize = 8;
         let (word, listed) = match self {
             Self::Allow(listed) => ("allowed", listed),
             Self::Deny(listed) => ("denied", listed),
         };
-        write!(f, "{word} are ")?;
+        write!(f, "{word}: ")?;
         for (place, item) in listed.iter().take(SHOWN_MAX).enumerate() {
             write!(f, "{}{item}", if place == 0 { "" } else { ", " })?;
         }
@@ -304,7 +305,7 @@ impl fmt::Display for NetworkRange {
 impl fmt::Display for Times {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { from, to, weekdays } = self;
-        f.write_str("allowed is")?;
+        f.write_str("allowed:")?;
         if from != to {
             write!(f, " {:02}:{:02} to {:02}:{:02} UTC", from / 60, from % 60, to / 60, to % 60)?;
         }
@@ -321,7 +322,7 @@ impl fmt::Display for Times {
 /// Every day of [`Times::weekdays`].
 pub const ALL_WEEK: u8 = 0x7f;
 
-/// A token in use longer after its issue than tokens of its type are to live. A copy of it was of use for as long.
+/// A token that is older than the maximum age of its type.
 fn token_age(rules: &RuleSet, event: &Event<'_>, at: i64) -> Option<Finding> {
     let issued_at = event.issued_at?;
     let rule = rules.rule(RuleId::TokenAge);
@@ -336,8 +337,8 @@ fn token_age(rules: &RuleSet, event: &Event<'_>, at: i64) -> Option<Finding> {
     }
     let kind = event.token_type.as_str();
     let observed = format!("issued {age:.1} {unit} ago");
-    let expected = format!("{kind} tokens of at most {max} {unit}");
-    let reason = format!("the {kind} token is older than policy allows: {observed}, {max} {unit} at most");
+    let expected = format!("{kind} tokens at most {max} {unit} old");
+    let reason = format!("the {kind} token is too old: {observed}; allowed: {max} {unit}");
     Some(Finding { rule: RuleId::TokenAge, verdict: Verdict::Watch, observed, expected, reason })
 }
 
@@ -349,7 +350,7 @@ mod tests {
     const MONDAY: i64 = 1_772_409_600_000;
 
     #[test]
-    fn hours_begin_with_their_first_minute_and_end_before_their_last() {
+    fn times_include_the_start_and_exclude_the_end() {
         let includes =
             |from, to, minute: i64| Times { from, to, weekdays: ALL_WEEK }.include(MONDAY + minute * MINUTE_MS);
         assert_eq!([419, 420, 1_139, 1_140].map(|minute| includes(420, 1_140, minute)), [false, true, true, false]);
@@ -361,17 +362,17 @@ mod tests {
     }
 
     #[test]
-    fn weekdays_are_those_of_utc() {
+    fn times_use_weekdays_in_utc() {
         let times = Times { from: 0, to: 0, weekdays: 0b001_1111 };
         let days = [0, 4, 5, 6, 7].map(|day| times.include(MONDAY + day * DAY_MS));
         assert_eq!(days, [true, true, false, false, true]);
-        assert_eq!(times.to_string(), "allowed is on mon tue wed thu fri");
+        assert_eq!(times.to_string(), "allowed: on mon tue wed thu fri");
         assert!(Times { weekdays: 0b000_1000, ..times }.include(0), "the epoch was a Thursday");
     }
 
     #[test]
-    fn a_long_list_is_cut_in_a_sentence() {
+    fn long_list_is_shortened() {
         let list = List::Deny((1..=10).map(NetworkRange::Asn).collect());
-        assert_eq!(list.to_string(), "denied are AS1, AS2, AS3, AS4, AS5, AS6, AS7, AS8 and 2 more");
+        assert_eq!(list.to_string(), "denied: AS1, AS2, AS3, AS4, AS5, AS6, AS7, AS8 and 2 more");
     }
 }

@@ -1,25 +1,25 @@
-//! Rules: what people configure and read about a term of the judgement. Parsing their files is `config::rule_file`'s.
+//! Rules: configuration and texts of detectors. `config::rule_file` parses their files.
 
 use crate::policy::Policy;
 use crate::verdict::{Mode, RuleId, Severity};
 
-/// One number of a rule that people may set.
+/// A parameter of a rule.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Parameter {
     pub name: &'static str,
     pub default: f64,
     pub min: f64,
     pub max: f64,
-    /// What it means, with its unit.
+    /// Its meaning and unit.
     pub meaning: &'static str,
 }
 
-/// How settled a rule is.
+/// Maturity of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     Experimental,
     Stable,
-    /// Its term still counts in the log-odds; the rule itself says nothing.
+    /// The rule does not fire. Its detector still counts in the log-odds.
     Disabled,
 }
 
@@ -41,7 +41,7 @@ impl Status {
     }
 }
 
-/// One rule, complete.
+/// A rule: the configuration of one detector.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
     pub id: RuleId,
@@ -50,7 +50,7 @@ pub struct Rule {
     pub description: String,
     pub status: Status,
     pub severity: Severity,
-    /// How far this rule may go; the installation's mode is a ceiling over it.
+    /// What the rule may do, limited by the mode of the installation.
     pub mode: Mode,
     /// MITRE ATT&CK technique ids.
     pub attack: Vec<String>,
@@ -58,7 +58,7 @@ pub struct Rule {
     pub threshold: f64,
     /// One value for each of [`RuleId::parameters`], in their order.
     pub values: Vec<f64>,
-    /// What people want besides, whatever the log-odds.
+    /// Requirements independent of the log-odds.
     pub policies: Vec<Policy>,
     pub false_positives: Vec<String>,
     pub blind_spots: Vec<String>,
@@ -67,18 +67,18 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Whether it fires at this share, nats.
+    /// Whether the rule fires at this share, nats.
     #[must_use]
     pub fn speaks(&self, share: f64) -> bool {
         self.status != Status::Disabled && share >= self.threshold
     }
 }
 
-/// Share from which a rule fires where its file says nothing.
+/// Default of [`Rule::threshold`], nats.
 pub const THRESHOLD_DEFAULT: f64 = 1.5;
 
 impl RuleId {
-    /// The numbers that this rule's file may set under `[parameters]`.
+    /// The parameters that the rule file may set under `[parameters]`.
     #[must_use]
     pub const fn parameters(self) -> &'static [Parameter] {
         match self {
@@ -88,21 +88,21 @@ impl RuleId {
     }
 }
 
-/// Access tokens are to live minutes (RFC 9700 section 2.2.2), refresh tokens are to be given up after a month or so.
+/// Access tokens should live for minutes (RFC 9700 section 2.2.2), refresh tokens for about a month.
 const TOKEN_AGE: [Parameter; 2] = [
     Parameter {
         name: "access_hours_max",
         default: 1.0,
         min: 0.1,
         max: 87_600.0,
-        meaning: "an access token older than this is told, hours",
+        meaning: "maximum age of an access token, hours",
     },
     Parameter {
         name: "refresh_days_max",
         default: 30.0,
         min: 0.1,
         max: 3_650.0,
-        meaning: "a refresh token older than this is told, days",
+        meaning: "maximum age of a refresh token, days",
     },
 ];
 
@@ -110,19 +110,18 @@ const TOKEN_AGE: [Parameter; 2] = [
 #[derive(Clone, Debug, PartialEq)]
 pub struct RuleSet {
     rules: Vec<Rule>,
-    /// Those that hold policies: hardly any, and every event asks for them.
+    /// Enabled rules with policies. The list is short, and is used for every event.
     with_policies: Vec<RuleId>,
 }
 
 impl RuleSet {
-    /// The rules with every parameter at its default, able to enforce: for tests and for an installation without
-    /// rule files.
+    /// All rules with default parameters and mode `enforce`, for tests and for installations without rule files.
     #[must_use]
     pub fn builtin() -> Self {
         Self::new(Vec::new())
     }
 
-    /// Takes the given rules; an id that is missing gets its defaults.
+    /// The given rules. A rule that is missing in `given` gets its defaults.
     #[must_use]
     pub fn new(given: Vec<Rule>) -> Self {
         let mut given = given;
@@ -157,7 +156,7 @@ impl RuleSet {
         &self.rules[id as usize]
     }
 
-    /// These rules, with more policies in the rule `id`.
+    /// A copy with further policies in the rule `id`.
     #[must_use]
     pub fn with_policies(&self, id: RuleId, policies: &[Policy]) -> Self {
         let mut rules = self.rules.clone();
@@ -165,7 +164,7 @@ impl RuleSet {
         Self::new(rules)
     }
 
-    /// The rules that hold policies and are not disabled.
+    /// The enabled rules with policies.
     pub fn policed(&self) -> impl Iterator<Item = &Rule> {
         self.with_policies.iter().map(|id| self.rule(*id))
     }

@@ -1,4 +1,4 @@
-//! The installation's own key for naming tokens, kept in a file that only its owner may read.
+//! The key of the installation for token hashes, in a file that only its owner can read.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read as _, Result, Write as _};
@@ -9,8 +9,8 @@ use super::secret_file;
 
 const KEY_BYTES: usize = 32;
 
-/// The key in `file`; a missing file is made, with random bytes from the operating system. Two processes that make it
-/// at once end with the same one.
+/// Reads the key in `file`. A missing file is created, with random bytes of the operating system. Two processes that
+/// create it at the same time get the same key.
 pub(super) fn read_or_make(file: &Path) -> Result<Vec<u8>> {
     match read(file) {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -21,7 +21,7 @@ pub(super) fn read_or_make(file: &Path) -> Result<Vec<u8>> {
     }
     let mut key = [0; KEY_BYTES];
     File::open("/dev/urandom")?.read_exact(&mut key)?;
-    // Written whole under another name and then linked: nobody ever reads half a key, and the first maker wins.
+    // A hard link to a complete file is atomic: no process reads half a key, and the first link stays.
     let draft = file.with_extension(format!("{}.new", std::process::id()));
     let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft).and_then(|mut draft| {
         draft.write_all(&key)?;
@@ -38,7 +38,7 @@ pub(super) fn read_or_make(file: &Path) -> Result<Vec<u8>> {
 fn read(file: &Path) -> Result<Vec<u8>> {
     let key = secret_file::read(file)?;
     if key.len() < KEY_BYTES {
-        Err(std::io::Error::new(ErrorKind::InvalidData, "the key is cut short"))
+        Err(std::io::Error::new(ErrorKind::InvalidData, "the key is truncated"))
     } else {
         Ok(key)
     }
@@ -51,10 +51,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_key_is_made_once_and_only_its_owner_may_read_it() {
+    fn key_file_is_created_once_for_its_owner_only() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("outbox/token.key");
-        let key = read_or_make(&file).expect("a key is made");
+        let key = read_or_make(&file).expect("a key is created");
         assert_eq!(key.len(), KEY_BYTES);
         assert_ne!(key, [0; KEY_BYTES]);
         assert_eq!(read_or_make(&file).expect("the key is read"), key);
@@ -63,11 +63,11 @@ mod tests {
     }
 
     #[test]
-    fn half_a_key_is_refused() {
+    fn truncated_key_is_refused() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("token.key");
         std::fs::write(&file, b"short").expect("a file");
         std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).expect("permissions");
-        assert_eq!(read_or_make(&file).expect_err("it is cut short").kind(), ErrorKind::InvalidData);
+        assert_eq!(read_or_make(&file).expect_err("the key is truncated").kind(), ErrorKind::InvalidData);
     }
 }

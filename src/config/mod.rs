@@ -1,9 +1,9 @@
 //! The configuration and the rule files.
 //!
-//! The configuration is one TOML file, overridden from the environment, with every secret by file where wanted.
+//! The configuration is one TOML file. Environment variables override it, and every secret can be in a file of its own.
 //!
-//! Each adapter's section is that adapter's own settings type; here they are put together and their mistakes told
-//! with file, line, key and the nearest right key. Relative paths in the file are relative to the file.
+//! The section of each adapter has the settings type of the adapter. Errors state file, line, key and the most similar
+//! valid key. Relative paths in the file are relative to the file.
 
 mod key_file;
 pub mod reload;
@@ -32,7 +32,7 @@ use crate::token::{TokenHasher, TokenIds};
 use crate::verdict::Mode;
 use crate::wire::Format;
 
-/// Keys of paths, besides those of secrets.
+/// Keys whose values are paths, without those of secrets.
 const PATHS: [&str; 10] = [
     "rules_dir",
     "geoip.city",
@@ -46,14 +46,14 @@ const PATHS: [&str; 10] = [
     "outbox.dir",
 ];
 
-/// Properties of librdkafka that name files with private keys.
+/// Properties of librdkafka whose values are files with private keys.
 const KAFKA_SECRET_FILES: [&str; 3] = ["ssl.key.location", "ssl.keystore.location", "sasl.kerberos.keytab"];
 
-/// Everything the operator decides.
+/// The configuration. `docs/configuration.md` describes the keys.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Folder of rule files; where none is set, the rules that come with this build.
+    /// Folder of rule files. Without it, the rules of the build are used.
     pub rules_dir: Option<PathBuf>,
     pub geoip: GeoSettings,
     pub source: SourceSection,
@@ -66,15 +66,15 @@ pub struct Config {
     pub admin: Admin,
     #[serde(skip)]
     pub(crate) places: Places,
-    /// Choices that the operator may not have meant, a sentence each.
+    /// Settings that the operator may not have intended, a sentence each.
     #[serde(skip)]
     pub warnings: Vec<String>,
-    /// Path of a secret that stands in the file itself.
+    /// Key path of a secret whose value is in the configuration file itself.
     #[serde(skip)]
     pub(crate) secret_in_file: Option<String>,
 }
 
-/// Where events come from: one of the two.
+/// Source of events: at most one of the two.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SourceSection {
@@ -83,7 +83,7 @@ pub struct SourceSection {
 }
 
 impl SourceSection {
-    /// Whether the operator has named one tenant for all events.
+    /// Whether all events have the same configured tenant.
     #[must_use]
     pub fn has_one_tenant(&self) -> bool {
         let topics = self.kafka.iter().flat_map(|kafka| &kafka.topics).map(|topic| topic.feed.tenant);
@@ -93,7 +93,7 @@ impl SourceSection {
     }
 }
 
-/// A file or, as `-`, standard input.
+/// A file of events. The path `-` is standard input.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileSection {
@@ -107,14 +107,14 @@ pub struct FileSection {
 }
 
 impl FileSection {
-    /// What is said of its events.
+    /// Format, trust and tenant of its events.
     #[must_use]
     pub const fn feed(&self) -> Feed {
         Feed { format: self.format, confirmed: self.confirmed, tenant: self.tenant }
     }
 }
 
-/// How people are told.
+/// Alert channels.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AlertSection {
@@ -122,20 +122,20 @@ pub struct AlertSection {
     pub webhook: Option<WebhookSettings>,
 }
 
-/// How tokens are taken away.
+/// Revocation of tokens.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Revoke {
-    /// The ceiling over every rule's own mode.
+    /// Upper limit of the modes of all rules.
     pub mode: Mode,
-    /// Beyond this many revocations of one tenant an hour, the rest waits.
+    /// Maximum number of revocations per tenant and hour. Further ones wait.
     pub max_per_hour: u32,
-    /// The same for all tenants; by default five times as many.
+    /// Maximum number of revocations of all tenants per hour. The default is five times `max_per_hour`.
     pub max_per_hour_total: Option<u32>,
     pub http: Option<HttpRevokerSettings>,
 }
 
-/// So many tenants can be at their cap on revocations before the total is reached, where it is not configured.
+/// Default of `max_per_hour_total`, in multiples of `max_per_hour`.
 const TENANTS_AT_CAP: u32 = 5;
 
 impl Default for Revoke {
@@ -145,30 +145,30 @@ impl Default for Revoke {
 }
 
 impl Revoke {
-    /// Revocations of all tenants within an hour.
+    /// Maximum number of revocations of all tenants per hour.
     #[must_use]
     pub fn total_per_hour(&self) -> u32 {
         self.max_per_hour_total.unwrap_or(self.max_per_hour.saturating_mul(TENANTS_AT_CAP))
     }
 }
 
-/// What judgement is told.
+/// Settings of scoring and verdicts.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Detection {
-    /// A tenant.
+    /// New incidents per tenant and day.
     pub alert_budget_per_day: u32,
-    /// Of all tenants together, beyond what is each tenant's own.
+    /// New incidents per day of all tenants together, in addition to the budget of each tenant.
     pub alert_budget_total_per_day: u32,
     pub lateness_ms_max: i64,
     pub clock_skew_ms_max: i64,
-    /// Whether a place named by the producer is believed.
+    /// Use the place that the producer sends with the event.
     pub trust_event_geo: bool,
     pub prior_log_odds: f64,
     pub revoke_margin: f64,
-    /// Per partition.
+    /// Baselines per partition.
     pub baselines_max: usize,
-    /// Per partition.
+    /// Event ids per partition that are stored to recognise duplicates.
     pub recent_event_ids_max: usize,
 }
 
@@ -189,7 +189,7 @@ impl Default for Detection {
     }
 }
 
-/// Where alerts and revocations wait until they are done.
+/// Folder in which alerts and revocations wait until they are delivered.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Outbox {
@@ -202,24 +202,24 @@ impl Default for Outbox {
     }
 }
 
-/// How bearer values are kept out of everything that is written.
+/// Hashing of bearer values, so that they are never written.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Privacy {
-    /// Key under which bearer values are hashed. Where none is set, one is made and kept in the outbox's folder.
+    /// Key for the hashes of bearer values. Without it, a key is created in the outbox folder.
     pub token_key: Option<SecretString>,
-    /// What becomes of a token id that does not look like a token.
+    /// Whether token ids that do not look like bearer values are hashed, too.
     pub token_ids: TokenIds,
 }
 
-/// The service's own door, for scrapers and probes.
+/// HTTP server for metrics and health checks.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
     pub listen: SocketAddr,
-    /// Bearer token that callers must show; required off loopback.
+    /// Bearer token that clients must send. Required unless `listen` is a loopback address.
     pub token: Option<SecretString>,
-    /// Names, besides those of loopback and the address listened on, that callers may send as `Host`.
+    /// Allowed values of the header `Host`, in addition to loopback names and the address of `listen`.
     pub hosts: Vec<String>,
 }
 
@@ -230,7 +230,10 @@ impl Default for Admin {
 }
 
 impl Config {
-    /// Reads the file at `path`, if one is given, and the environment over it.
+    /// Reads the file at `path`, if there is one, and the environment variables, which override it.
+    ///
+    /// # Errors
+    /// Returns the first error with its place.
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
         let (text, about) = match path {
             Some(path) => read_text(path)
@@ -238,7 +241,7 @@ impl Config {
                 .map_err(|error| ConfigError::new(path.display(), format!("cannot read the configuration: {error}")))?,
             None => (String::new(), None),
         };
-        // A variable that is not UTF-8 can be none of ours.
+        // The names of all variables of the configuration are ASCII.
         let environment =
             std::env::vars_os().filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?)));
         let file = path.unwrap_or(Path::new("configuration"));
@@ -246,14 +249,14 @@ impl Config {
         if let (Some(key), Some(about)) = (&config.secret_in_file, &about)
             && let Some(problem) = secret_file::exposure(about, file)
         {
-            let warning = format!("`{key}` stands in {}, and {problem}, or give `{key}_file`", file.display());
+            let warning = format!("`{key}` is in {}, and {problem}, or use `{key}_file`", file.display());
             config.warnings.push(warning);
         }
         config.store.library = config.store.library.or_else(|| Some(library_in(&cache_folder()?)));
         Ok(config)
     }
 
-    /// As [`Self::load`], of `text` that stands in `file` and of the given environment.
+    /// As [`Self::load`], with the contents of `file` and the environment as arguments.
     pub fn from_text(
         text: &str,
         file: &Path,
@@ -276,19 +279,19 @@ impl Config {
         config.secret_in_file = secret_in_file;
         config.check().map_err(|(key, problem)| config.mistake(key, problem))?;
         if !config.admin.listen.ip().is_loopback() {
-            let warning = "callers of `admin.listen` send `admin.token` unencrypted: put a TLS proxy before it, or \
-                           listen on 127.0.0.1";
+            let warning = "clients of `admin.listen` send `admin.token` unencrypted: use a TLS proxy, or listen on \
+                           127.0.0.1";
             config.warnings.push(warning.to_owned());
         }
         Ok(config)
     }
 
-    /// What is wrong with the value of `key`, as those found who were to use it: with the place where it was given.
+    /// Error about the value of `key`, with the place of the value.
     pub fn mistake(&self, key: &str, problem: impl Into<String>) -> ConfigError {
         ConfigError::new(self.places.of(key), problem)
     }
 
-    /// What the judgement of one partition is told.
+    /// Settings of the engine of one partition.
     #[must_use]
     pub fn engine_settings(&self) -> engine::Settings {
         engine::Settings {
@@ -306,19 +309,19 @@ impl Config {
         }
     }
 
-    /// The rules that the configuration names, or all mistakes in them.
+    /// Loads the configured rules. The error lists all errors of all files.
     pub fn load_rules(&self) -> Result<LoadedRules, Vec<RuleFileError>> {
         self.rules_dir.as_deref().map_or_else(rule_file::shipped, rule_file::load)
     }
 
-    /// Where the rules come from, for people.
+    /// Origin of the rules, for messages.
     #[must_use]
     pub fn rules_origin(&self) -> String {
         self.rules_dir.as_ref().map_or_else(|| "this build".to_owned(), |dir| dir.display().to_string())
     }
 
-    /// Hashes bearer values under the configured key, else under the one kept beside the outbox, which is made where
-    /// there is none: the same token keeps its name for as long as the outbox's folder is kept.
+    /// Hasher of bearer values with the configured key, or with the key in the outbox folder, which is created if it does
+    /// not exist. The hash of a token stays the same as long as the outbox folder is kept.
     pub fn token_hasher(&self) -> Result<TokenHasher, ConfigError> {
         let ids = self.privacy.token_ids;
         if let Some(key) = &self.privacy.token_key {
@@ -326,26 +329,26 @@ impl Config {
         }
         let file = self.outbox.dir.join("token.key");
         let key = key_file::read_or_make(&file).map_err(|error| {
-            let fix = "set privacy.token_key_file, or let outbox.dir be written";
-            ConfigError::new(file.display(), format!("cannot keep the key that names tokens: {error}; {fix}"))
+            let fix = "set privacy.token_key_file, or make outbox.dir writable";
+            ConfigError::new(file.display(), format!("cannot read or create the key for token hashes: {error}; {fix}"))
         })?;
         Ok(TokenHasher::new(&key).with_ids(ids))
     }
 
-    /// What types cannot say: the key and what is wrong with its value.
+    /// Checks what the types do not ensure. The error is the key and the problem of its value.
     fn check(&self) -> Result<(), (&'static str, String)> {
         let detection = &self.detection;
         let wrong = |key, problem: &str| Err((key, format!("`{key}` {problem}")));
         if self.source.kafka.is_some() && self.source.file.is_some() {
-            return wrong("source", "has both kafka and file; keep one");
+            return wrong("source", "has both kafka and file; remove one");
         }
         if let Some(kafka) = &self.source.kafka {
             if kafka.topics.is_empty() {
-                return wrong("source.kafka.topics", "is empty; name at least one topic");
+                return wrong("source.kafka.topics", "is empty; add at least one topic");
             }
             let again = |at: usize| kafka.topics[..at].iter().any(|before| before.topic == kafka.topics[at].topic);
             if (0..kafka.topics.len()).any(again) {
-                return wrong("source.kafka.topics", "names a topic twice");
+                return wrong("source.kafka.topics", "contains a topic twice");
             }
         }
         if let Some(kafka) = &self.source.kafka {
@@ -354,7 +357,7 @@ impl Config {
             }
             for key in KAFKA_SECRET_FILES {
                 let file = kafka.properties.get(key).map(Path::new);
-                // A missing file is reported by librdkafka.
+                // librdkafka reports a missing file.
                 let exposed = file.and_then(|file| secret_file::exposure(&file.metadata().ok()?, file));
                 if let Some(problem) = exposed {
                     return Err(("source.kafka.properties", format!("the file of `{key}`: {problem}")));
@@ -368,29 +371,32 @@ impl Config {
             return wrong("store.library_sha256", problem);
         }
         if !(-20.0..=0.0).contains(&detection.prior_log_odds) {
-            return wrong("detection.prior_log_odds", "must lie between -20 and 0; -7 is one stolen token in 1,100");
+            return wrong("detection.prior_log_odds", "must be between -20 and 0; -7 is one stolen token in 1,100");
         }
         if !(0.0..=50.0).contains(&detection.revoke_margin) {
-            return wrong("detection.revoke_margin", "must lie between 0 and 50");
+            return wrong("detection.revoke_margin", "must be between 0 and 50");
         }
         if !(0..=86_400_000).contains(&detection.lateness_ms_max) {
-            return wrong("detection.lateness_ms_max", "must lie between 0 and 86400000, a day");
+            return wrong("detection.lateness_ms_max", "must be between 0 and 86400000 (1 day)");
         }
         if !(3_600_000..=2_592_000_000).contains(&detection.clock_skew_ms_max) {
-            let problem = "must lie between 3600000, an hour, and 2592000000, thirty days";
+            let problem = "must be between 3600000 (1 hour) and 2592000000 (30 days)";
             return wrong("detection.clock_skew_ms_max", problem);
         }
         if detection.baselines_max == 0 {
             return wrong("detection.baselines_max", "must be at least 1");
         }
         if self.revoke.max_per_hour_total.is_some_and(|total| total < self.revoke.max_per_hour) {
-            return wrong("revoke.max_per_hour_total", "must not be less than `max_per_hour`, which is for one tenant");
+            return wrong("revoke.max_per_hour_total", "must be at least `max_per_hour`, the limit of one tenant");
         }
         if detection.recent_event_ids_max == 0 {
             return wrong("detection.recent_event_ids_max", "must be at least 1");
         }
         if !self.admin.listen.ip().is_loopback() && self.admin.token.is_none() {
-            return wrong("admin.listen", "is open to other machines: set `admin.token_file`, or listen on 127.0.0.1");
+            return wrong(
+                "admin.listen",
+                "is reachable from other machines: set `admin.token_file`, or listen on 127.0.0.1",
+            );
         }
         Ok(())
     }
@@ -403,8 +409,8 @@ fn read_text(path: &Path) -> std::io::Result<(String, std::fs::Metadata)> {
     Ok((text, file.metadata()?))
 }
 
-/// Where `deploy/setup.sh` puts what it fetches: `TOKENWARDEN_CACHE`, or `tokenwarden` in the user's cache folder. `None`
-/// where the environment names no home.
+/// Folder in which `deploy/setup.sh` stores its downloads: `TOKENWARDEN_CACHE`, or `tokenwarden` in the user's cache
+/// folder. `None` if neither `XDG_CACHE_HOME` nor `HOME` is set.
 #[must_use]
 pub fn cache_folder() -> Option<PathBuf> {
     let folder = |name| std::env::var_os(name).filter(|text| !text.is_empty()).map(PathBuf::from);
@@ -433,43 +439,43 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_name_file_line_key_and_the_nearest_right_key() {
+    fn errors_state_file_line_key_and_similar_key() {
         insta::assert_snapshot!(mistake("rules_dri = 'x'"), @"etc/tokenwarden.toml:1: unknown key `rules_dri`; did you mean `rules_dir`?");
         insta::assert_snapshot!(mistake("[revoke]\nmode = 'shadow'\nmax_per_huor = 3"), @"etc/tokenwarden.toml:3: unknown key `revoke.max_per_huor`; did you mean `max_per_hour`?");
         insta::assert_snapshot!(mistake("[revoke]\nmode = 'enforced'"), @"etc/tokenwarden.toml:2: unknown value `enforced` of `revoke.mode`; did you mean `enforce`?");
         insta::assert_snapshot!(mistake("[revoke]\nmax_per_hour = 'many'"), @r#"etc/tokenwarden.toml:2: `revoke.max_per_hour` must be a whole number from 0, not string "many""#);
-        insta::assert_snapshot!(mistake("[detection]\n\nlateness_ms_max = -5"), @"etc/tokenwarden.toml:3: `detection.lateness_ms_max` must lie between 0 and 86400000, a day");
-        insta::assert_snapshot!(mistake("[detection]\nclock_skew_ms_max = 60000"), @"etc/tokenwarden.toml:2: `detection.clock_skew_ms_max` must lie between 3600000, an hour, and 2592000000, thirty days");
+        insta::assert_snapshot!(mistake("[detection]\n\nlateness_ms_max = -5"), @"etc/tokenwarden.toml:3: `detection.lateness_ms_max` must be between 0 and 86400000 (1 day)");
+        insta::assert_snapshot!(mistake("[detection]\nclock_skew_ms_max = 60000"), @"etc/tokenwarden.toml:2: `detection.clock_skew_ms_max` must be between 3600000 (1 hour) and 2592000000 (30 days)");
         insta::assert_snapshot!(mistake("[detction]\nlateness_ms_max = 5"), @"etc/tokenwarden.toml:1: unknown key `detction`; did you mean `detection`?");
         insta::assert_snapshot!(mistake("[revoke\nmode = 'shadow'"), @"etc/tokenwarden.toml:1: unclosed table, expected `]`");
-        insta::assert_snapshot!(mistake("[admin]\nlisten = '0.0.0.0:9464'"), @"etc/tokenwarden.toml:2: `admin.listen` is open to other machines: set `admin.token_file`, or listen on 127.0.0.1");
-        insta::assert_snapshot!(mistake("[admin]\nlisten = 'localhost'"), @"etc/tokenwarden.toml:2: `admin.listen`: write ADDRESS:PORT, as 127.0.0.1:9464");
+        insta::assert_snapshot!(mistake("[admin]\nlisten = '0.0.0.0:9464'"), @"etc/tokenwarden.toml:2: `admin.listen` is reachable from other machines: set `admin.token_file`, or listen on 127.0.0.1");
+        insta::assert_snapshot!(mistake("[admin]\nlisten = 'localhost'"), @"etc/tokenwarden.toml:2: `admin.listen`: expected ADDRESS:PORT, for example 127.0.0.1:9464");
         insta::assert_snapshot!(mistake("admin = 5"), @"etc/tokenwarden.toml:1: `admin` must be a section, not integer `5`");
     }
 
     #[test]
-    fn source_says_confirmed_and_tenant() {
+    fn source_sets_confirmed_and_tenant() {
         let config = load(
             "[source.kafka]\nbrokers = 'x'\ntopics = ['a', { topic = 'b', format = 'okta', confirmed = true, tenant = 'acme' }]",
         );
         let feeds = config.expect("the configuration is right").source.kafka.expect("Kafka").feeds();
-        let said = Feed { format: Format::Okta, confirmed: true, tenant: Tenant::new("acme") };
-        assert_eq!((feeds["a"], feeds["b"]), (Feed::default(), said));
+        let expected = Feed { format: Format::Okta, confirmed: true, tenant: Tenant::new("acme") };
+        assert_eq!((feeds["a"], feeds["b"]), (Feed::default(), expected));
         let config = load("[source.file]\npath = '-'\nformat = 'okta'\nconfirmed = true\ntenant = 'acme'");
-        assert_eq!(config.expect("the configuration is right").source.file.map(|file| file.feed()), Some(said));
+        assert_eq!(config.expect("the configuration is right").source.file.map(|file| file.feed()), Some(expected));
         insta::assert_snapshot!(mistake("[source.file]\npath = '-'\ntenant = ''"), @"etc/tokenwarden.toml:3: `source.file.tenant`: expected a tenant name of 1 to 1024 bytes without invisible characters");
         insta::assert_snapshot!(mistake("[source.kafka]\nbrokers = 'x'\ntopics = [{ topic = 'b', confirmd = true }]"), @"etc/tokenwarden.toml:3: unknown key `source.kafka.topics[0].confirmd`; did you mean `confirmed`?");
     }
 
     #[test]
-    fn a_secret_of_the_wrong_type_is_not_repeated() {
-        let said = mistake("[admin]\ntoken = 123456789");
-        assert!(!said.contains("123456789"), "{said}");
-        insta::assert_snapshot!(said, @"etc/tokenwarden.toml:2: `admin.token` must be a text in quotes, not something else");
+    fn errors_do_not_repeat_secrets() {
+        let error = mistake("[admin]\ntoken = 123456789");
+        assert!(!error.contains("123456789"), "{error}");
+        insta::assert_snapshot!(error, @"etc/tokenwarden.toml:2: `admin.token` must be a string in quotes, not a value of another type");
     }
 
     #[test]
-    fn the_environment_overrides_each_value_whatever_its_type() {
+    fn environment_overrides_values_of_every_type() {
         let config = load_with(
             "[detection]\nprior_log_odds = -6.0\n[revoke]\nmode = 'shadow'",
             &[
@@ -486,19 +492,23 @@ mod tests {
         assert!(config.detection.trust_event_geo);
         assert_eq!(config.revoke.mode, Mode::Enforce);
         assert_eq!(config.admin.token.as_ref().map(SecretString::expose_secret), Some("12345"));
-        assert_eq!(config.rules_dir.as_deref(), Some(Path::new("12")), "the shell's paths are relative to the shell");
+        assert_eq!(
+            config.rules_dir.as_deref(),
+            Some(Path::new("12")),
+            "paths in the environment are relative to the working directory"
+        );
     }
 
     #[test]
-    fn a_mistake_in_the_environment_names_the_variable() {
-        let said = |name, text| load_with("", &[(name, text)]).expect_err("the environment is wrong");
-        insta::assert_snapshot!(said("TOKENWARDEN__REVOKE__MODEE", "shadow"), @"environment variable TOKENWARDEN__REVOKE__MODEE: unknown key `revoke.modee`; did you mean `mode`?");
-        insta::assert_snapshot!(said("TOKENWARDEN__REVOKE__MAX_PER_HOUR", "many"), @r#"environment variable TOKENWARDEN__REVOKE__MAX_PER_HOUR: `revoke.max_per_hour` must be a whole number from 0, not string "many""#);
-        insta::assert_snapshot!(said("TOKENWARDEN__REVOKE__", "many"), @"environment variable TOKENWARDEN__REVOKE__: names no key: write TOKENWARDEN__SECTION__KEY");
+    fn errors_in_the_environment_name_the_variable() {
+        let error = |name, text| load_with("", &[(name, text)]).expect_err("the environment is wrong");
+        insta::assert_snapshot!(error("TOKENWARDEN__REVOKE__MODEE", "shadow"), @"environment variable TOKENWARDEN__REVOKE__MODEE: unknown key `revoke.modee`; did you mean `mode`?");
+        insta::assert_snapshot!(error("TOKENWARDEN__REVOKE__MAX_PER_HOUR", "many"), @r#"environment variable TOKENWARDEN__REVOKE__MAX_PER_HOUR: `revoke.max_per_hour` must be a whole number from 0, not string "many""#);
+        insta::assert_snapshot!(error("TOKENWARDEN__REVOKE__", "many"), @"environment variable TOKENWARDEN__REVOKE__: has no key; use the form TOKENWARDEN__SECTION__KEY");
     }
 
     #[test]
-    fn secrets_come_from_files_and_the_environment_wins() {
+    fn secrets_are_read_from_files() {
         let folder = tempfile::tempdir().expect("a folder");
         let secret = folder.path().join("secret");
         std::fs::write(&secret, "s3cret\n").expect("a file");
@@ -518,16 +528,20 @@ mod tests {
         assert_eq!(load("[admin]\ntoken = 'x'", &variable), Ok(Some("s3cret".into())));
         assert_eq!(
             load("[admin]\ntoken = 'x'\ntoken_file = 'secret'", &[]),
-            Err("both `token` and `token_file` are given; keep one".into())
+            Err("both `token` and `token_file` are set; remove one".into())
         );
-        assert!(load("[admin]\ntoken_file = 'none'", &[]).is_err_and(|said| said.contains("cannot read `token_file`")));
+        assert!(
+            load("[admin]\ntoken_file = 'none'", &[]).is_err_and(|error| error.contains("cannot read `token_file`"))
+        );
         std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o604)).expect("permissions");
         let variable = [("TOKENWARDEN__ADMIN__TOKEN_FILE", file.as_str())];
-        assert!(load("", &variable).is_err_and(|said| said.contains("others can read or change it (mode 0604)")));
+        assert!(
+            load("", &variable).is_err_and(|error| error.contains("other users can read or change it (mode 0604)"))
+        );
     }
 
     #[test]
-    fn secret_in_an_open_configuration_is_a_warning() {
+    fn secret_in_a_readable_configuration_is_a_warning() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("t.toml");
         let warnings = |text: &str, mode| {
@@ -540,16 +554,16 @@ mod tests {
         for (text, key) in
             [(password.as_str(), "source.kafka.properties.sasl.password"), ("[admin]\ntoken = 's3cret'", "admin.token")]
         {
-            let told = warnings(text, 0o644);
-            assert!(told.len() == 1 && told[0].starts_with(&format!("`{key}` stands in ")), "{told:?}");
-            assert!(!told[0].contains("s3cret"), "{told:?}");
+            let found = warnings(text, 0o644);
+            assert!(found.len() == 1 && found[0].starts_with(&format!("`{key}` is in ")), "{found:?}");
+            assert!(!found[0].contains("s3cret"), "{found:?}");
             assert_eq!(warnings(text, 0o600), [""; 0], "{key}");
         }
         assert_eq!(warnings(&format!("{kafka}'sasl.username' = 'me'"), 0o644), [""; 0]);
     }
 
     #[test]
-    fn plaintext_credentials_need_to_be_allowed() {
+    fn plaintext_credentials_must_be_allowed() {
         let kafka = |brokers: &str, more: &str| {
             load(&format!("[source.kafka]\nbrokers = '{brokers}'\n{more}")).err().unwrap_or_default()
         };

@@ -1,8 +1,8 @@
-//! Rule files that change while the service runs.
+//! Reloads rule files that change while the service runs.
 //!
-//! A folder of rules is taken as a whole or not at all. It is refused if a file has a mistake in it, and if a rule that
-//! is in force has no file any more: a folder that was copied by half must not end detection. To disable a rule of a
-//! running service, set `status = "disabled"` in its file.
+//! A reload is applied completely or not at all. It is refused if a file has an error, or if the file of an active rule
+//! is missing, because an incomplete copy of the folder must not disable detection. To disable a rule of a running
+//! service, set `status = "disabled"` in its file.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
@@ -19,21 +19,21 @@ use crate::rule::{Rule, RuleSet, Status};
 use crate::telemetry::Metrics;
 use crate::verdict::{Mode, RuleId};
 
-/// Time between two looks at the files. Changed files are read once two looks in a row find them alike.
+/// Time between two checks of the files. Changed files are read when two checks in a row find the same state.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// The same where the operator asks for a look.
+/// Time between two checks after SIGHUP.
 const SETTLE: Duration = Duration::from_millis(250);
-/// Lines of a notice; the log has all of them.
+/// Maximum number of lines in a notice. The log has all of them.
 const NOTICE_LINES_MAX: usize = 10;
 const DAY_MS: i64 = 86_400_000;
 
-/// Keeps the rules in force those of a folder.
+/// Keeps the active rules equal to those of a folder.
 pub struct Follower {
     pub dir: PathBuf,
-    /// What the service began with.
+    /// The rules with which the service started; later the active rules.
     pub in_force: LoadedRules,
     pub rules: watch::Sender<Arc<RuleSet>>,
-    /// Notified when the operator asks for a look.
+    /// Notified at SIGHUP.
     pub nudge: Arc<Notify>,
     pub metrics: Arc<Metrics>,
     pub outbox: Arc<dyn Outbox>,
@@ -41,7 +41,7 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Watches the folder until nobody listens to `rules` any more.
+    /// Watches the folder until all receivers of `rules` are dropped.
     pub async fn run(self) {
         let nudge = Arc::clone(&self.nudge);
         let mut watch = Watch::new(self);
@@ -58,27 +58,27 @@ impl Follower {
     }
 }
 
-/// A follower with what it knows of the files.
+/// A follower with the state of the files.
 struct Watch {
     follower: Follower,
-    /// The files at the last look.
+    /// State of the files at the last check.
     seen: Vec<FileState>,
-    /// Whether the files may differ from the rules in force.
+    /// Whether the files may differ from the active rules.
     unread: bool,
-    /// Whether the folder is refused and people know it.
+    /// Whether the folder is refused and a notice was sent.
     refused: bool,
-    /// Notices that the outbox did not take yet.
+    /// Notices that could not be written to the outbox yet.
     unsent: Vec<(String, Notice)>,
 }
 
 impl Watch {
     fn new(follower: Follower) -> Self {
-        // Files that changed after the service read them are noticed by the first reading.
+        // Files that changed since the start of the service are read by the first check.
         let seen = file_states(&follower.dir);
         Self { follower, seen, unread: true, refused: false, unsent: Vec::new() }
     }
 
-    /// Looks once, and reads the files if they have changed and are not being written any more.
+    /// Checks the files once, and reads them if they have changed and are no longer being written.
     fn look(&mut self, nudged: bool) {
         self.send_notices();
         self.unread |= nudged;
@@ -91,7 +91,7 @@ impl Watch {
             return;
         }
         let read = rule_file::load(&self.follower.dir);
-        // A file that was written meanwhile may have been read by half.
+        // A file that changed meanwhile may have been read incompletely.
         let after = file_states(&self.follower.dir);
         self.unread = after != self.seen;
         if self.unread {
@@ -117,14 +117,14 @@ impl Watch {
         let changes = changes(&in_force.rules, &loaded.rules);
         tracing::info!(dir = %dir.display(), changed = changes.len(), "rules reloaded");
         for change in &changes {
-            tracing::info!(rule = change.rule.as_str(), change = change.what, "a rule has changed");
+            tracing::info!(rule = change.rule.as_str(), change = change.what, "rule changed");
         }
         rules.send_replace(Arc::new(loaded.rules.clone()));
         *in_force = loaded;
-        let told: Vec<_> = changes.iter().filter(|change| change.is_grave).map(Change::to_line).collect();
-        if !told.is_empty() {
+        let reported: Vec<_> = changes.iter().filter(|change| change.is_reported).map(Change::to_line).collect();
+        if !reported.is_empty() {
             let at = clock.now_millis();
-            let text = format!("The rules in {} were reloaded:\n{}", dir.display(), lines(&told));
+            let text = format!("The rules in {} were reloaded:\n{}", dir.display(), lines(&reported));
             let notice = Notice { title: "rules were disabled or may now revoke".to_owned(), text, at };
             self.notify(format!("rules-changed-{at}"), notice);
         }
@@ -135,7 +135,7 @@ impl Watch {
         metrics.reloaded("refused");
         metrics.rules_refused(true);
         for problem in problems {
-            tracing::error!(problem, "rules not reloaded; the rules in force stay");
+            tracing::error!(problem, "rules not reloaded; the previous rules stay active");
         }
         if self.refused {
             return;
@@ -143,27 +143,26 @@ impl Watch {
         self.refused = true;
         let at = clock.now_millis();
         let text = format!(
-            "The rules in {} have changed and cannot be used. The rules that were in force before stay in force.\n{}\n\
-             Put the files right: they are read again when they change. To disable a rule, set status = \"disabled\" in \
-             its file.",
+            "The rules in {} have changed and cannot be used. The previous rules stay active.\n{}\nCorrect the files. They \
+             are read again when they change. To disable a rule, set status = \"disabled\" in its file.",
             dir.display(),
             lines(problems)
         );
         self.notify(format!("rules-refused-{at}"), Notice { title: "changed rules are refused".to_owned(), text, at });
     }
 
-    /// Reports rules that were disabled from the start because the folder has no file for them.
+    /// Reports rules that are disabled at the start because the folder has no file for them.
     fn report_missing(&mut self) {
         let Follower { dir, in_force, metrics, clock, .. } = &self.follower;
         metrics.rules_without_file(in_force.missing.len());
         let Some(missing) = in_force.missing_note() else { return };
         let at = clock.now_millis();
         let text = format!(
-            "The service has started with the rules in {}. {missing}. Copy the files that come with this version. To \
-             keep a rule disabled, set status = \"disabled\" in its file.",
+            "The service started with the rules in {}. {missing}. Copy the rule files of this version. To keep a rule \
+             disabled, set status = \"disabled\" in its file.",
             dir.display()
         );
-        // A service that starts again and again reports it once a day.
+        // The key limits the notice to one per day, even if the service restarts often.
         let key = format!("rules-missing-{:016x}-{}", xxh3_64(missing.as_bytes()), at.div_euclid(DAY_MS));
         self.notify(key, Notice { title: "rules are disabled because they have no file".to_owned(), text, at });
     }
@@ -178,22 +177,22 @@ impl Watch {
         self.unsent.retain(|(key, notice)| {
             let sent = outbox.notify(key, notice.clone());
             if let Err(error) = &sent {
-                tracing::error!(%error, "a notice about the rules waits for the outbox");
+                tracing::error!(%error, "cannot write a notice about the rules to the outbox; retrying");
             }
             sent.is_err()
         });
     }
 }
 
-/// What tells whether a file has changed. A link counts as the file that it leads to: Kubernetes changes mounted
-/// configuration by changing a link.
+/// State of a file, to detect changes. Symbolic links are followed, because Kubernetes replaces a link to change mounted
+/// configuration.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct FileState {
     path: PathBuf,
     device: u64,
     inode: u64,
     length: u64,
-    /// Seconds and nanoseconds; also changes where the modification time was set back.
+    /// Status change time (ctime) in seconds and nanoseconds. A program cannot set it back, unlike the modification time.
     changed: (i64, i64),
 }
 
@@ -217,7 +216,7 @@ fn file_states(dir: &Path) -> Vec<FileState> {
     files
 }
 
-/// Why `new` must not take the place of `old`: the rules in force that it would silently disable.
+/// Problems of `new`: active rules of `old` that `new` would disable unintentionally.
 fn lost(old: &LoadedRules, new: &LoadedRules) -> Vec<String> {
     let in_force = old.rules.iter().filter(|rule| rule.status != Status::Disabled);
     in_force
@@ -225,12 +224,12 @@ fn lost(old: &LoadedRules, new: &LoadedRules) -> Vec<String> {
             let id = rule.id;
             if new.missing.contains(&id) {
                 return Some(format!(
-                    "{id}.toml is missing, and the rule is in force; to disable it, set status = \"disabled\" in its file"
+                    "{id}.toml is missing, but the rule is active; to disable it, set status = \"disabled\" in its file"
                 ));
             }
             let (before, after) = (cases(old, id)?, cases(new, id)?);
             let is_cut_off = !before.cases.is_empty() && after.cases.is_empty();
-            is_cut_off.then(|| format!("{} has lost all its cases: it looks cut off", after.file.display()))
+            is_cut_off.then(|| format!("{} no longer has test cases and may be truncated", after.file.display()))
         })
         .collect()
 }
@@ -244,8 +243,8 @@ struct Change {
     rule: RuleId,
     /// `mode shadow → enforce`
     what: String,
-    /// Whether people are told: the rule stops alerting, or may revoke from now on.
-    is_grave: bool,
+    /// Whether a notice is sent: the rule no longer alerts, or may now revoke.
+    is_reported: bool,
 }
 
 impl Change {
@@ -260,9 +259,9 @@ fn changes(old: &RuleSet, new: &RuleSet) -> Vec<Change> {
 
 fn changes_of(old: &Rule, new: &Rule) -> Vec<Change> {
     let mut changes = Vec::new();
-    let mut note = |is_changed: bool, what: String, is_grave: bool| {
+    let mut note = |is_changed: bool, what: String, is_reported: bool| {
         if is_changed {
-            changes.push(Change { rule: new.id, what, is_grave });
+            changes.push(Change { rule: new.id, what, is_reported });
         }
     };
     let (from, to) = (old.status, new.status);
@@ -281,7 +280,7 @@ fn changes_of(old: &Rule, new: &Rule) -> Vec<Change> {
     changes
 }
 
-/// The first of `all`, a line each.
+/// The first lines of `all`, and how many follow.
 fn lines(all: &[String]) -> String {
     let mut lines: Vec<_> = all.iter().take(NOTICE_LINES_MAX).map(|line| format!("- {line}")).collect();
     if all.len() > NOTICE_LINES_MAX {
@@ -305,7 +304,7 @@ mod tests {
         }
     }
 
-    /// Keeps the titles and texts of notices; refuses them while `full`.
+    /// Stores the titles and texts of notices. Refuses them while `full`.
     #[derive(Default)]
     struct Notices {
         taken: Mutex<Vec<(String, String)>>,
@@ -336,7 +335,7 @@ mod tests {
         }
     }
 
-    /// A folder with three of the shipped rules and its follower.
+    /// A folder with three of the shipped rules, and its follower.
     struct Rig {
         dir: tempfile::TempDir,
         watch: Watch,
@@ -375,14 +374,14 @@ mod tests {
             std::fs::write(self.dir.path().join(format!("{rule}.toml")), text).expect("a file");
         }
 
-        /// One look finds the files changed, the second finds them at rest.
+        /// The first check finds changed files, the second finds them unchanged and reads them.
         fn settle(&mut self) {
             self.watch.look(false);
             self.watch.look(false);
         }
 
         fn is_changed(&self) -> bool {
-            self.rules.has_changed().expect("the follower lives")
+            self.rules.has_changed().expect("the follower exists")
         }
 
         fn severity(&mut self) -> &'static str {
@@ -406,32 +405,32 @@ mod tests {
     }
 
     #[test]
-    fn changed_rules_come_into_force() {
+    fn reload_activates_changed_rules() {
         let mut rig = Rig::start();
         rig.write("new_country", &with("new_country", "severity", "critical"));
         rig.settle();
         assert!(rig.is_changed());
         assert_eq!(rig.severity(), "critical");
         assert!(rig.has_metric("rules_reload_refused 0"), "{}", rig.metrics.text());
-        assert_eq!(rig.notices.titles(), [""; 0], "a severity is no news");
+        assert_eq!(rig.notices.titles(), [""; 0], "a changed severity is not reported");
         rig.watch.look(false);
-        assert!(!rig.is_changed(), "files at rest are not read again");
+        assert!(!rig.is_changed(), "unchanged files are not read again");
     }
 
     #[test]
-    fn files_still_being_written_are_not_read() {
+    fn reload_waits_until_files_are_written() {
         let mut rig = Rig::start();
         rig.write("new_country", &with("new_country", "severity", "low"));
         rig.watch.look(true);
         rig.write("new_country", &with("new_country", "severity", "critical"));
         rig.watch.look(false);
-        assert!(!rig.is_changed(), "they changed between two looks");
+        assert!(!rig.is_changed(), "the files changed between two checks");
         rig.watch.look(false);
         assert_eq!(rig.severity(), "critical");
     }
 
     #[test]
-    fn reload_that_loses_rules_is_refused_whole() {
+    fn reload_without_all_active_rules_is_refused() {
         type Damage = fn(&Path);
         let damages: [(Damage, &str); 6] = [
             (|dir| std::fs::remove_file(dir.join("new_ip.toml")).expect("removed"), "new_ip.toml is missing"),
@@ -442,7 +441,7 @@ mod tests {
                     let end = text.find("[places]").expect("places");
                     std::fs::write(dir.join("new_ip.toml"), &text[..end]).expect("cut");
                 },
-                "looks cut off",
+                "may be truncated",
             ),
             (|dir| std::fs::rename(dir.join("new_ip.toml"), dir.join("new_ip.tmp")).expect("moved"), "is missing"),
             (
@@ -451,32 +450,32 @@ mod tests {
                         std::fs::remove_file(dir.join(format!("{rule}.toml"))).expect("gone");
                     }
                 },
-                "holds no rule file",
+                "has no rule file",
             ),
             (|dir| std::fs::remove_dir_all(dir).expect("gone"), "cannot be read"),
         ];
-        for (damage, said) in damages {
+        for (damage, problem) in damages {
             let mut rig = Rig::start();
-            // A change that would be taken alone.
+            // A change that would be valid alone.
             rig.write("new_country", &with("new_country", "severity", "critical"));
             damage(rig.dir.path());
             rig.settle();
-            assert!(!rig.is_changed(), "{said}");
+            assert!(!rig.is_changed(), "{problem}");
             assert_eq!(rig.notices.titles(), ["changed rules are refused"]);
-            assert!(rig.notices.last_text().contains(said), "{}", rig.notices.last_text());
+            assert!(rig.notices.last_text().contains(problem), "{}", rig.notices.last_text());
             assert!(rig.has_metric("rules_reload_refused 1"), "{}", rig.metrics.text());
             rig.watch.look(true);
-            assert_eq!(rig.notices.titles().len(), 1, "people are told once");
-            // Whole again.
+            assert_eq!(rig.notices.titles().len(), 1, "one notice is sent");
+            // All files are restored.
             std::fs::create_dir_all(rig.dir.path()).expect("a folder");
             for rule in RULES {
                 rig.write(rule, &shipped(rule));
             }
             rig.settle();
-            assert!(rig.is_changed() && rig.has_metric("rules_reload_refused 0"), "{said}");
+            assert!(rig.is_changed() && rig.has_metric("rules_reload_refused 0"), "{problem}");
             std::fs::remove_file(rig.dir.path().join("new_ip.toml")).expect("removed");
             rig.settle();
-            assert_eq!(rig.notices.titles().len(), 2, "another refusal is told again");
+            assert_eq!(rig.notices.titles().len(), 2, "another refusal is reported again");
         }
     }
 
@@ -489,11 +488,11 @@ mod tests {
         assert!(rig.notices.last_text().contains("new_ip: status stable → disabled"), "{}", rig.notices.last_text());
         std::fs::remove_file(rig.dir.path().join("new_ip.toml")).expect("removed");
         rig.settle();
-        assert!(rig.is_changed(), "the file of a disabled rule may go");
+        assert!(rig.is_changed(), "the file of a disabled rule may be removed");
     }
 
     #[test]
-    fn reload_that_lets_a_rule_revoke_is_told() {
+    fn reload_that_lets_a_rule_revoke_is_reported() {
         let mut rig = Rig::start();
         rig.write("new_country", &with("new_country", "mode", "enforce"));
         rig.settle();
@@ -514,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn start_without_rule_files_is_told() {
+    fn start_without_rule_files_is_reported() {
         let mut rig = Rig::start();
         rig.watch.report_missing();
         assert_eq!(rig.notices.titles(), ["rules are disabled because they have no file"]);

@@ -1,4 +1,4 @@
-//! Rule files: one TOML file a rule, with its texts, its numbers and its own cases. How to write one: `docs/rules.md`.
+//! Rule files: one TOML file per rule, with texts, threshold, parameters and test cases. See `docs/rules.md`.
 
 mod case;
 mod fields;
@@ -19,17 +19,17 @@ use crate::rule::{Rule, RuleSet, Status, THRESHOLD_DEFAULT};
 use crate::verdict::{Mode, RuleId, Severity};
 use fields::{Fields, Report, did_you_mean, quoted};
 
-/// A directory of rule files, read whole.
+/// The rules of a directory of rule files.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoadedRules {
     pub rules: RuleSet,
     pub cases: Vec<RuleCases>,
-    /// Rules that have no file. They are disabled; a reload that would add to them is refused.
+    /// Rules without a file. They are disabled. A reload that would add to them is refused.
     pub missing: Vec<RuleId>,
 }
 
 impl LoadedRules {
-    /// Names the rules that are disabled because they have no file, if there are any.
+    /// A text with the rules that are disabled because they have no file, if there are any.
     #[must_use]
     pub fn missing_note(&self) -> Option<String> {
         let names: Vec<_> = self.missing.iter().map(|id| id.as_str()).collect();
@@ -37,7 +37,7 @@ impl LoadedRules {
     }
 }
 
-/// The cases of one rule file and the places they speak of.
+/// The test cases of one rule file, and the places of their addresses.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RuleCases {
     pub rule: RuleId,
@@ -46,8 +46,10 @@ pub struct RuleCases {
     pub places: Arc<Places>,
 }
 
-/// Reads every `*.toml` in `dir`. Returns all mistakes of all files, or a complete set of rules: nothing in between,
-/// so that a reload with a mistake in it leaves the rules in force as they were.
+/// Reads every `*.toml` in `dir`.
+///
+/// # Errors
+/// Returns all errors of all files, and no rules, so that a reload with an error changes nothing.
 pub fn load(dir: &Path) -> Result<LoadedRules, Vec<RuleFileError>> {
     let whole = |file: &Path, message: String| RuleFileError { file: file.to_owned(), line: 0, message };
     let entries = std::fs::read_dir(dir).and_then(Iterator::collect::<Result<Vec<_>, _>>);
@@ -58,7 +60,7 @@ pub fn load(dir: &Path) -> Result<LoadedRules, Vec<RuleFileError>> {
     files.retain(|file| file.extension().is_some_and(|extension| extension == "toml"));
     files.sort();
     if files.is_empty() {
-        return Err(vec![whole(dir, "the directory holds no rule file (*.toml)".to_owned())]);
+        return Err(vec![whole(dir, "the directory has no rule file (*.toml)".to_owned())]);
     }
     let texts = files.into_iter().map(|file| {
         let text = match std::fs::metadata(&file) {
@@ -71,12 +73,12 @@ pub fn load(dir: &Path) -> Result<LoadedRules, Vec<RuleFileError>> {
     assemble(texts)
 }
 
-/// The rules that come with this build.
+/// The rules that are part of the build.
 pub fn shipped() -> Result<LoadedRules, Vec<RuleFileError>> {
     assemble(SHIPPED.iter().map(|(name, text)| (Path::new("rules").join(name), Ok(text.as_bytes().to_vec()))))
 }
 
-/// Reads what is in one rule file; `file` must be named after the rule. Total: any bytes give a rule or errors.
+/// Parses one rule file. The name of `file` must be that of the rule. Any input gives a rule or errors.
 pub fn parse(file: &Path, text: impl AsRef<[u8]>) -> Result<(Rule, RuleCases), Vec<RuleFileError>> {
     let bytes = text.as_ref();
     let mut report = Report::new(file, bytes);
@@ -84,7 +86,7 @@ pub fn parse(file: &Path, text: impl AsRef<[u8]>) -> Result<(Rule, RuleCases), V
         Ok(text) => text,
         Err(error) => {
             let at = error.valid_up_to();
-            report.add(&(at..at), "is no text: it must be UTF-8");
+            report.add(&(at..at), "is not UTF-8 text");
             return Err(report.into_errors());
         }
     };
@@ -95,7 +97,7 @@ pub fn parse(file: &Path, text: impl AsRef<[u8]>) -> Result<(Rule, RuleCases), V
     }
 }
 
-/// Far above any rule file, far below what parsing would be slow for.
+/// Maximum size of a rule file. Shipped files have less than 1 % of it, and parsing this size is fast.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 macro_rules! shipped_files {
@@ -155,7 +157,7 @@ const RULE_KEYS: &[&str] = &[
     "cases",
 ];
 
-/// Shares are clamped far below this; a threshold above it would be a rule that can never fire.
+/// Maximum threshold. No share reaches it, so a rule with a higher threshold would never fire.
 const THRESHOLD_MAX: f64 = 20.0;
 
 fn read_rule(file: &Path, text: &str, report: &mut Report<'_>) -> Option<(Rule, RuleCases)> {
@@ -164,7 +166,7 @@ fn read_rule(file: &Path, text: &str, report: &mut Report<'_>) -> Option<(Rule, 
         report.add(&error.span().unwrap_or(0..0), error.message());
     }
     if !report.is_empty() {
-        // What stands behind a syntax error reads as something else than was meant: no word on it.
+        // After a syntax error, further errors would be misleading.
         return None;
     }
     let rule = Fields::new(document.get_ref(), 0..0, "the rule", RULE_KEYS, report);
@@ -207,7 +209,7 @@ fn read_rule(file: &Path, text: &str, report: &mut Report<'_>) -> Option<(Rule, 
     let cases: Vec<Case> = cases.collect();
     for (at, case) in cases.iter().enumerate() {
         if cases.iter().take(at).any(|before| before.name == case.name) {
-            report.add_at_line(case.line, format!("another case is called {} already", quoted(&case.name)));
+            report.add_at_line(case.line, format!("there is another case with the name {}", quoted(&case.name)));
         }
     }
 
@@ -230,16 +232,16 @@ fn read_rule(file: &Path, text: &str, report: &mut Report<'_>) -> Option<(Rule, 
     Some((rule, RuleCases { rule: id, file: file.to_owned(), cases, places: Arc::new(places) }))
 }
 
-/// The id, which the file's name must repeat: so no two files can be about one rule.
+/// Reads the id. The file must have the same name, so that two files cannot define one rule.
 fn read_id(file: &Path, rule: &Fields<'_, '_>, report: &mut Report<'_>) -> Option<RuleId> {
     let names: Vec<&str> = RuleId::ALL.iter().map(|id| id.as_str()).collect();
     let text = rule.required_text("id", report)?;
     let Some(id) = RuleId::parse(text) else {
-        report.add(&rule.span_of("id"), format!("there is no rule {}{}", quoted(text), did_you_mean(text, &names)));
+        report.add(&rule.span_of("id"), format!("unknown rule {}{}", quoted(text), did_you_mean(text, &names)));
         return None;
     };
     if file.file_stem().is_none_or(|stem| stem != id.as_str()) {
-        report.add(&rule.span_of("id"), format!("the file of the rule `{id}` must be called {id}.toml"));
+        report.add(&rule.span_of("id"), format!("the file of the rule `{id}` must be named {id}.toml"));
     }
     Some(id)
 }
@@ -254,14 +256,15 @@ fn read_attack(rule: &Fields<'_, '_>, report: &mut Report<'_>) -> Vec<String> {
             None => digits(number, 4),
         });
         if !valid {
-            let message = format!("{} is no ATT&CK technique, as \"T1528\" or \"T1550.001\"", quoted(technique));
+            let message =
+                format!("{} is not an ATT&CK technique, such as \"T1528\" or \"T1550.001\"", quoted(technique));
             report.add(&rule.span_of("attack"), message);
         }
     }
     techniques
 }
 
-/// One value for each parameter of the rule, its default where the file says nothing.
+/// The value of each parameter of the rule. A parameter that is not in the file has its default.
 fn read_parameters(id: RuleId, rule: &Fields<'_, '_>, report: &mut Report<'_>) -> Vec<f64> {
     let known = id.parameters();
     let names: Vec<&str> = known.iter().map(|parameter| parameter.name).collect();

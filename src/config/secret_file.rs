@@ -1,21 +1,23 @@
-//! Files that hold a secret: read only if nobody but their owner can read or change them.
+//! Reads files with a secret. A file that other users can read or change is refused.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-/// Bits of a mode that let the group write, and others do anything.
+/// Mode bits of write access for the group and any access for others.
 const GROUP_WRITE_OR_OTHERS: u32 = 0o027;
-/// Bits of a mode that let anybody but the owner do anything.
+/// Mode bits of any access for group and others.
 const GROUP_OR_OTHERS: u32 = 0o077;
 const ROOT: u32 = 0;
 
-/// The contents of `path`, whose permissions are checked on the opened file.
+/// Reads the file `path`. The permissions are checked on the opened file.
 ///
-/// Accepted are a file of this process's user with no access for group and others, and a file of root that a group may
-/// read: so systemd (`LoadCredential=`) and Kubernetes (`defaultMode: 0440` with `fsGroup`) pass secrets on. The error
-/// says what is wrong and what to do.
+/// A file of the user of this process must have no access for group and others. A file of root may be readable by its
+/// group, because systemd (`LoadCredential=`) and Kubernetes (`defaultMode: 0440` with `fsGroup`) provide such files.
+///
+/// # Errors
+/// The error states the problem and its fix.
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut file = File::open(path)?;
     if let Some(problem) = exposure(&file.metadata()?, path) {
@@ -26,15 +28,15 @@ pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(contents)
 }
 
-/// Who else can read or change the file `path` that `about` describes, and what to do about it.
+/// The problem, and its fix, if other users can read or change the file `path`; `about` is its metadata.
 pub(super) fn exposure(about: &Metadata, path: &Path) -> Option<String> {
     let problem = problem(about.uid(), about.mode() & 0o777, rustix::process::geteuid().as_raw())?;
     let path = path.display();
     Some(match problem {
-        Problem::Mode(mode) => format!("others can read or change it (mode {mode:04o}); run `chmod 600 {path}`"),
+        Problem::Mode(mode) => format!("other users can read or change it (mode {mode:04o}); run `chmod 600 {path}`"),
         Problem::Owner(owner) => {
             format!(
-                "it belongs to user {owner}, who can read it; run `chown` to give {path} to the service's user or root"
+                "its owner is user {owner}, who can read it; run `chown` to make the service's user or root own {path}"
             )
         }
     })
@@ -62,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secret_files_belong_to_us_or_root() {
+    fn secret_file_must_belong_to_the_user_or_root() {
         let (ours, other) = (1_000, 1_001);
         for (owner, mode) in [(ours, 0o600), (ours, 0o400), (ROOT, 0o600), (ROOT, 0o440), (ROOT, 0o640), (ROOT, 0o400)]
         {
@@ -77,15 +79,15 @@ mod tests {
     }
 
     #[test]
-    fn secret_file_open_to_others_is_not_read() {
+    fn secret_file_readable_by_others_is_refused() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("secret");
         std::fs::write(&path, "s3cret").expect("a file");
         let allow = |mode| std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).expect("permissions");
         allow(0o644);
-        let said = read(&path).expect_err("others can read it").to_string();
-        assert!(said.starts_with("others can read or change it (mode 0644); run `chmod 600 /"), "{said}");
+        let error = read(&path).expect_err("others can read it").to_string();
+        assert!(error.starts_with("other users can read or change it (mode 0644); run `chmod 600 /"), "{error}");
         allow(0o600);
-        assert_eq!(read(&path).expect("it is ours alone"), b"s3cret");
+        assert_eq!(read(&path).expect("only the owner can read it"), b"s3cret");
     }
 }

@@ -1,5 +1,5 @@
-//! The configuration as a tree of values that remember where they came from, so that every mistake can be told with
-//! its file and line, or its environment variable.
+//! The configuration as a tree of values with their origins, so that every error states file and line, or the environment
+//! variable.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -11,22 +11,22 @@ use toml::{Spanned, Table, Value};
 
 use super::secret_file;
 
-/// Environment variables that override configuration begin so: `TOKENWARDEN__STORE__URL` sets `url` of `[store]`.
+/// Prefix of environment variables that override the configuration: `TOKENWARDEN__STORE__URL` sets `url` of `[store]`.
 const PREFIX: &str = "TOKENWARDEN__";
 
-/// Keys that hold secrets: each may be given as `KEY_file`, and its value is never repeated in a message.
+/// Keys of secrets. Each may be given as `KEY_file`. Messages never contain their values.
 const SECRETS: [&str; 5] = ["password", "secret", "client_secret", "token", "token_key"];
 
-/// A table whose keys are librdkafka's: all of them may be secrets, and their dots are underscores in the environment.
+/// Table of librdkafka properties. Each may be a secret. In the environment their dots are written as underscores.
 const PROPERTIES: &str = "properties";
 
-/// A mistake in the configuration: where, what, and how to put it right.
+/// An error in the configuration: its place, the problem and the fix.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {problem}")]
 pub struct ConfigError {
     /// `tokenwarden.toml:12`, or `environment variable TOKENWARDEN__STORE__URL`.
     pub place: String,
-    /// One sentence; holds no secret.
+    /// One sentence without secrets.
     pub problem: String,
 }
 
@@ -36,30 +36,30 @@ impl ConfigError {
     }
 }
 
-/// Where a value came from.
+/// Origin of a value.
 #[derive(Clone, Debug)]
 enum Origin {
     Line(usize),
     Environment(String),
 }
 
-/// Where each value came from, by its path, which is written `alert.email.to[1]`.
+/// Origin of each value, by its key path, for example `alert.email.to[1]`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Places {
     origins: HashMap<String, Origin>,
     file: PathBuf,
 }
 
-/// Values by key, each with its place.
+/// Values by key, with their origins.
 pub(super) struct Tree {
     root: Table,
     places: Places,
-    /// Other readings of a value from the environment, which has no types of its own: tried in turn.
+    /// Further interpretations of values from the environment, which has no types. They are tried in order.
     readings: BTreeMap<String, Vec<Value>>,
 }
 
 impl Places {
-    /// Where the value at `path`, or the nearest section around it, was given.
+    /// Place of the value at `path`, or of the innermost section around it.
     pub(super) fn of(&self, path: &str) -> String {
         let mut path = path;
         loop {
@@ -76,7 +76,7 @@ impl Places {
 }
 
 impl Tree {
-    /// Reads TOML; `file` is named in messages.
+    /// Parses TOML. Messages contain the name `file`.
     pub(super) fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
         let line_of = |offset: usize| text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count() + 1;
         let place = |error: &toml::de::Error| {
@@ -90,7 +90,7 @@ impl Tree {
         Ok(Self { root, places: Places { origins, file: file.to_owned() }, readings: BTreeMap::new() })
     }
 
-    /// Sets every value that `environment` gives over the one in the file.
+    /// Overrides values of the file by those of `environment`.
     pub(super) fn override_from(
         &mut self,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -103,7 +103,7 @@ impl Tree {
             if keys.iter().any(String::is_empty) {
                 return Err(ConfigError::new(
                     Origin::Environment(name),
-                    "names no key: write TOKENWARDEN__SECTION__KEY",
+                    "has no key; use the form TOKENWARDEN__SECTION__KEY",
                 ));
             }
             let mut table = &mut self.root;
@@ -118,7 +118,7 @@ impl Tree {
                 };
                 table = inner;
             }
-            // The environment's form of a secret replaces the file's, whichever of the two forms each has.
+            // A secret from the environment replaces both forms of it, `KEY` and `KEY_file`.
             match last.strip_suffix("_file") {
                 Some(plain) => table.remove(plain),
                 None => table.remove(&format!("{last}_file")),
@@ -131,7 +131,8 @@ impl Tree {
         Ok(())
     }
 
-    /// Takes relative paths in the file at `path`, a text or an array of texts, as relative to the file.
+    /// Replaces the string, or each string of the array, at the key `path` by what `relative` returns for it. Values from the
+    /// environment stay as they are.
     pub(super) fn resolve(&mut self, path: &str, relative: impl Fn(&str) -> Option<String>) {
         if !matches!(self.places.origins.get(path), Some(Origin::Line(_))) {
             return;
@@ -149,8 +150,8 @@ impl Tree {
         }
     }
 
-    /// Puts the contents of every `KEY_file` that holds a secret at `KEY`. `base`: what relative names in the
-    /// configuration file are relative to.
+    /// Sets `KEY` of every secret to the contents of its `KEY_file`. Relative paths in the configuration file are relative to
+    /// `base`.
     pub(super) fn read_secrets(&mut self, base: &Path) -> Result<(), ConfigError> {
         let mut found = Vec::new();
         find_secret_files(&self.root, "", false, &mut found);
@@ -164,11 +165,11 @@ impl Tree {
                 continue;
             };
             let Some(Value::String(name)) = table.get(&file_key) else {
-                return fail(format!("`{path}` must be the name of a file"));
+                return fail(format!("`{path}` must be the path of a file"));
             };
             let key = file_key.trim_end_matches("_file").to_owned();
             if table.contains_key(&key) {
-                return fail(format!("both `{key}` and `{file_key}` are given; keep one"));
+                return fail(format!("both `{key}` and `{file_key}` are set; remove one"));
             }
             let name = if matches!(origin, Some(Origin::Line(_))) { base.join(name) } else { PathBuf::from(name) };
             let contents = match secret_file::read(&name) {
@@ -195,21 +196,22 @@ impl Tree {
         Ok(())
     }
 
-    /// The path of the first secret that stands in the file itself. Properties of librdkafka count if their name says so.
+    /// Key path of the first secret whose value is in the file itself. The names of librdkafka properties show which are
+    /// secrets.
     pub(super) fn secret_in_file(&mut self) -> Option<String> {
         let origins = self.places.origins.iter().filter(|(_, origin)| matches!(origin, Origin::Line(_)));
         let mut paths: Vec<String> = origins.map(|(path, _)| path.clone()).filter(|path| names_secret(path)).collect();
         paths.sort();
-        // A variable of the environment may have taken the value away.
+        // An environment variable may have removed the value.
         paths.into_iter().find(|path| self.get_mut(path).is_some_and(|value| value.is_str()))
     }
 
-    /// Where its values came from, for mistakes that only those who use them can see.
+    /// Origins of the values, for errors that are found when a value is used.
     pub(super) fn places(&self) -> &Places {
         &self.places
     }
 
-    /// The tree as `T`, or the first mistake in it.
+    /// Deserializes the tree as `T`, or returns the first error.
     pub(super) fn deserialize<T: DeserializeOwned>(&mut self) -> Result<T, ConfigError> {
         let mut first: Option<(String, ConfigError)> = None;
         loop {
@@ -218,19 +220,20 @@ impl Tree {
                 Err(error) => error,
             };
             let path = error.path().to_string();
-            // Where no reading of a variable fits, the mistake is told of its first one, the text as it was written.
-            let told = match first {
-                Some((seen, told)) if path.starts_with(&seen) => told,
+            // If no interpretation of a variable is valid, the error is that of the first one.
+            let error = match first {
+                Some((seen, earlier)) if path.starts_with(&seen) => earlier,
                 _ => self.explain(&path, error.inner().message()),
             };
             if !self.read_otherwise(&path) {
-                return Err(told);
+                return Err(error);
             }
-            first = Some((path, told));
+            first = Some((path, error));
         }
     }
 
-    /// Takes the next reading of the environment's value at `path` or of what holds it; whether there was one.
+    /// Uses the next interpretation of the environment variable for `path` or for a section around it. Returns whether there
+    /// was one.
     fn read_otherwise(&mut self, path: &str) -> bool {
         let mut path = path;
         loop {
@@ -255,7 +258,7 @@ impl Tree {
         let key = path.rsplit('.').next().unwrap_or(path);
         if let Some((unknown, known)) = unknown_and_known(message) {
             let what = if message.starts_with("unknown field") { "key" } else { "value" };
-            // For an unknown key the path may name the section or the key itself, as the deserialiser saw it.
+            // For an unknown key, the deserializer reports the path of the section or of the key.
             let full = match what {
                 "key" if key != unknown && !path.is_empty() && path != "." => format!("{path}.{unknown}"),
                 "key" => path.trim_start_matches('.').to_owned(),
@@ -263,13 +266,13 @@ impl Tree {
             };
             let full = if full.is_empty() { unknown.clone() } else { full };
             let shown = if what == "key" { full.clone() } else { unknown.clone() };
-            // Every secret has a second key, which the settings' types do not know.
+            // The settings types do not have the second key of each secret.
             let files: Vec<_> =
                 known.iter().filter(|key| SECRETS.contains(&key.as_str())).map(|key| format!("{key}_file")).collect();
             let known = if unknown.ends_with("_file") { [files, known].concat() } else { known };
             let hint = match nearest(&unknown, &known) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None => format!("known here: {}", known.join(", ")),
+                None => format!("expected one of {}", known.join(", ")),
             };
             let of = if what == "key" { String::new() } else { format!(" of `{path}`") };
             return ConfigError::new(self.places.of(&full), format!("unknown {what} `{shown}`{of}; {hint}"));
@@ -278,14 +281,14 @@ impl Tree {
             let section = if path == "." { "the file".to_owned() } else { format!("[{path}]") };
             return ConfigError::new(self.places.of(path), format!("{section} needs {missing}"));
         }
-        // serde repeats the value that it found; a secret of the wrong type must not be shown.
+        // The message of serde contains the value, which may be a secret.
         let problem = match message.split_once(", expected ") {
             Some((found, expected)) => {
                 let found = found.trim_start_matches("invalid type: ").trim_start_matches("invalid value: ");
-                let found = if is_secret(path) { "something else" } else { found };
+                let found = if is_secret(path) { "a value of another type" } else { found };
                 format!("`{path}` must be {}, not {found}", in_words(expected))
             }
-            None if is_secret(path) => format!("`{path}` is not a text"),
+            None if is_secret(path) => format!("`{path}` is not a string"),
             None => format!("`{path}`: {}", in_words(message)),
         };
         ConfigError::new(self.places.of(path), problem)
@@ -296,7 +299,7 @@ impl Tree {
     }
 
     fn get_mut(&mut self, path: &str) -> Option<&mut Value> {
-        // Keys of `properties` hold dots, so the path is matched key by key, not split.
+        // Keys of `properties` contain dots, so the path is matched key by key.
         let mut table = &mut self.root;
         let mut rest = path;
         loop {
@@ -324,13 +327,13 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Whether the value at `path` must not be repeated to people.
+/// Whether the value at `path` must not appear in messages.
 fn is_secret(path: &str) -> bool {
     let key = path.rsplit('.').next().unwrap_or(path);
     SECRETS.contains(&key) || path.contains(".properties.")
 }
 
-/// Whether the value at `path` is a secret, as far as its name says.
+/// Whether the value at `path` is a secret, according to its name.
 fn names_secret(path: &str) -> bool {
     let key = path.rsplit('.').next().unwrap_or(path);
     match path.split_once(".properties.") {
@@ -341,14 +344,14 @@ fn names_secret(path: &str) -> bool {
     }
 }
 
-/// The keys that a variable's name stands for.
+/// Key path of an environment variable.
 fn keys_of(name: &str) -> Vec<String> {
     let mut keys: Vec<String> = name.trim_start_matches(PREFIX).split("__").map(str::to_lowercase).collect();
     if let Some(at) = keys.iter().position(|key| key == PROPERTIES)
         && at + 1 < keys.len()
     {
         let property = keys.split_off(at + 1).join(".");
-        // `sasl.password_file` keeps its last underscore: it is ours, not librdkafka's.
+        // The suffix `_file` of `sasl.password_file` keeps its underscore, because it is not part of librdkafka's name.
         keys.push(match property.strip_suffix("_file") {
             Some(plain) => format!("{}_file", plain.replace('_', ".")),
             None => property.replace('_', "."),
@@ -357,7 +360,7 @@ fn keys_of(name: &str) -> Vec<String> {
     keys
 }
 
-/// What a text from the environment can mean: a TOML value, the text itself, a list of texts.
+/// Interpretations of a value from the environment: a TOML value, a string, a list of strings.
 fn readings(text: &str) -> Vec<Value> {
     let mut readings = Vec::new();
     if let Ok(mut table) = format!("value = {text}").parse::<Table>()
@@ -427,16 +430,16 @@ fn join(path: &mut String, key: &str) {
     path.push_str(key);
 }
 
-/// What serde calls a type, as people call it.
+/// Readable form of serde's name for a type.
 fn in_words(expected: &str) -> &str {
     match expected {
         "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number from 0",
         "i32" | "i64" => "a whole number",
         "f32" | "f64" => "a number",
         "a boolean" => "true or false",
-        "a string" => "a text in quotes",
+        "a string" => "a string in quotes",
         "a sequence" => "a list in [ ]",
-        "invalid socket address syntax" => "write ADDRESS:PORT, as 127.0.0.1:9464",
+        "invalid socket address syntax" => "expected ADDRESS:PORT, for example 127.0.0.1:9464",
         _ if expected.starts_with("struct ") || expected == "a map" => "a section",
         _ => expected,
     }
@@ -450,7 +453,7 @@ fn unknown_and_known(message: &str) -> Option<(String, Vec<String>)> {
     Some((unknown.to_owned(), known))
 }
 
-/// The one of `known` that `unknown` was most likely meant to be.
+/// The element of `known` that is most similar to `unknown`, if one is similar.
 pub(super) fn nearest<'a>(unknown: &str, known: &'a [String]) -> Option<&'a str> {
     known
         .iter()

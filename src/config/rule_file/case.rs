@@ -1,4 +1,4 @@
-//! Cases of a rule file: short notations for events, written out into the native JSON that a producer would send.
+//! Test cases of a rule file: a short notation for events, expanded to the native JSON that a producer would send.
 
 use jiff::Timestamp as Instant;
 use serde_json::{Map, Value};
@@ -12,52 +12,52 @@ use crate::event::Timestamp;
 use crate::policy::Policy;
 use crate::verdict::RuleId;
 
-/// What a case expects of its rule.
+/// Expected result of a test case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expect {
-    /// At least one of the case's events makes the rule fire.
+    /// The rule fires for at least one of `events`.
     Fires,
-    /// None does.
+    /// The rule fires for none of `events`.
     Quiet,
 }
 
-/// One example of a rule: events in, and whether the rule fires.
+/// A test case of a rule: events, and whether the rule must fire.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Case {
     pub name: String,
-    /// Where the case begins in its file, from 1.
+    /// First line of the case in its file, from 1.
     pub line: usize,
     pub expect: Expect,
-    /// Policies in play besides those of the rule itself.
+    /// Policies in addition to those of the rule.
     pub policies: Vec<Policy>,
-    /// What went before: judged and learnt from, but whatever fires in it is not the case's question.
+    /// Earlier events. They are scored and learnt, but the expectation does not apply to them.
     pub history: Vec<CaseEvent>,
     pub events: Vec<CaseEvent>,
 }
 
-/// One event of a case.
+/// One event of a test case.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CaseEvent {
-    /// Line of the entry that it was written out from, from 1.
+    /// Line of the entry from which it was expanded, from 1.
     pub line: usize,
     /// The native event, one JSON object.
     pub json: String,
 }
 
-/// Events that one case may come to. A quarter of a busy token is 20,000; more is a slip of the pen, and would fill
-/// the memory.
+/// Maximum number of events of a test case. A quarter of a busy token has 20,000; more is likely an error and would need
+/// too much memory.
 const EVENTS_MAX: usize = 100_000;
 
-/// Bytes that all events of one file may come to, written out: twice what as many events of 300 bytes need.
+/// Maximum size of all expanded events of a file, bytes: twice that of 100,000 events of 300 bytes.
 pub(super) const FILE_EVENTS_BYTES_MAX: usize = 64 << 20;
 
-/// Where a case's time begins unless it says so: Monday, 2 March 2026, 08:00 UTC.
+/// Default start time of a test case: Monday, 2 March 2026, 08:00 UTC.
 const START_DEFAULT: i64 = 1_772_438_400_000;
 
 const CASE_KEYS: &[&str] = &["name", "expect", "start", "base", "policies", "history", "events"];
-/// What an entry may have besides the fields of an event.
+/// Keys of an entry in addition to the fields of an event.
 const ENTRY_KEYS: &[&str] = &["after", "repeat", "events"];
-/// The native event's fields, without `geo` and `attrs`: places are facts of `[places]`, and no rule reads attributes.
+/// Fields of the native event, without `geo` and `attrs`: places are in `[places]`, and no rule uses attributes.
 const EVENT_KEYS: &[&str] = &[
     "event_id",
     "timestamp",
@@ -84,17 +84,17 @@ const EVENT_KEYS: &[&str] = &[
 ];
 const TIME_KEYS: &[&str] = &["issued_at", "expires_at"];
 
-/// Fields that events have unless they say otherwise: native event field to its JSON value.
+/// Default values of event fields: native field name to JSON value.
 pub(super) type Base = Map<String, Value>;
 
-/// Reads a table of such fields, over those of `outer`.
+/// Reads the table `base`. Its fields override those of `outer`.
 pub(super) fn read_base(fields: &Fields<'_, '_>, outer: &Base, report: &mut Report<'_>) -> Base {
     let base = fields.value("base").and_then(|value| Fields::of_value(value, "`base`", EVENT_KEYS, report));
     base.map_or_else(|| outer.clone(), |base| inherit(outer, &base, report))
 }
 
-/// Reads one `[[cases]]` table, with events of at most `room` bytes, which are taken from it. `None` where a mistake was
-/// reported.
+/// Reads one `[[cases]]` table. The size of its events, at most `room` bytes, is subtracted from `room`. `None` if an error
+/// was reported.
 pub(super) fn read(
     rule: Option<RuleId>,
     value: &Spanned<DeValue<'_>>,
@@ -119,7 +119,7 @@ pub(super) fn read(
     let history = writer.write_list(&fields, "history", &base)?;
     let events = writer.write_list(&fields, "events", &base)?;
     if events.is_empty() {
-        report.add(fields.span(), "a case lacks `events`: the ones that fire the rule or leave it quiet");
+        report.add(fields.span(), "a case lacks `events`, for which the rule must fire or stay quiet");
         return None;
     }
     let line = report.line(fields.span().start);
@@ -134,22 +134,22 @@ fn parse_expect(text: &str) -> Option<Expect> {
     }
 }
 
-/// Writes entries out into events, with a clock that goes on from entry to entry.
+/// Expands entries to events, with a clock that advances from entry to entry.
 struct Writer<'w, 'r> {
     places: &'w Places,
     room: &'w mut usize,
     report: &'w mut Report<'r>,
-    /// Time of the event before, milliseconds since the epoch.
+    /// Time of the previous event, milliseconds since the epoch.
     now: i64,
-    /// Entries gone through, repeats counted, so that nested repeats of nothing end as well.
+    /// Number of expanded entries with repeats, so that nested repeats without events end, too.
     steps: usize,
-    /// The repeats that the current entry is inside, outermost first: name and count, from 1.
+    /// Repeats around the current entry, outermost first: name and count, from 1.
     counts: Vec<(String, u32)>,
     out: Vec<CaseEvent>,
 }
 
 impl Writer<'_, '_> {
-    /// `None` where a mistake was reported: the entries behind it would only repeat it.
+    /// `None` if an error was reported. Later entries would repeat it.
     fn write_list(&mut self, fields: &Fields<'_, '_>, key: &str, base: &Base) -> Option<Vec<CaseEvent>> {
         fields.array(key, self.report).iter().try_for_each(|entry| self.write_entry(entry, base))?;
         Some(std::mem::take(&mut self.out))
@@ -172,7 +172,7 @@ impl Writer<'_, '_> {
         for count in 1..=repeat.times {
             self.steps += 1;
             if self.steps > EVENTS_MAX {
-                let message = format!("the case has more than {EVENTS_MAX} events: lower `times`");
+                let message = format!("the case has more than {EVENTS_MAX} events; reduce `times`");
                 self.report.add(fields.span(), message);
                 return None;
             }
@@ -194,7 +194,7 @@ impl Writer<'_, '_> {
 
     fn write_event(&mut self, fields: &Fields<'_, '_>, event: &Base) -> Option<()> {
         let Some(at) = Timestamp::from_millis(self.now) else {
-            self.report.add(fields.span(), "the event's time must be between the years 1970 and 2199");
+            self.report.add(fields.span(), "the time of the event must be in the years 1970 to 2199");
             return None;
         };
         let mut json = Map::new();
@@ -218,7 +218,7 @@ impl Writer<'_, '_> {
         let json = Value::Object(json).to_string();
         let Some(room) = self.room.checked_sub(json.len()) else {
             let message =
-                format!("the events of the file come to more than {FILE_EVENTS_BYTES_MAX} bytes: lower `times`");
+                format!("the events of the file have more than {FILE_EVENTS_BYTES_MAX} bytes; reduce `times`");
             self.report.add(fields.span(), message);
             return None;
         };
@@ -228,7 +228,7 @@ impl Writer<'_, '_> {
         Some(())
     }
 
-    /// A time given as RFC 3339, or as the distance from the event's own: `+1h`, `-5m`.
+    /// A time as RFC 3339, or relative to the time of the event: `+1h`, `-5m`.
     fn time_value(&mut self, fields: &Fields<'_, '_>, key: &str, text: &str) -> Option<Value> {
         let (sign, distance) = match text.as_bytes().first() {
             Some(b'+') => (1, text.get(1..)?),
@@ -242,7 +242,7 @@ impl Writer<'_, '_> {
         Some(self.now.saturating_add(sign * millis?).into())
     }
 
-    /// Puts counts in the place of `{name}`, `{name+1}` and `{name-1}`.
+    /// Replaces `{name}`, `{name+1}` and `{name-1}` by counts.
     fn fill(&mut self, fields: &Fields<'_, '_>, key: &str, text: &str) -> Option<String> {
         let mut filled = String::with_capacity(text.len());
         let mut rest = text;
@@ -254,9 +254,9 @@ impl Writer<'_, '_> {
                 let names: Vec<&str> = self.counts.iter().map(|(name, _)| name.as_str()).collect();
                 let name = inside.split(['+', '-']).next().unwrap_or_default();
                 let message = if names.is_empty() {
-                    format!("`{key}` names the count {}, but no `repeat` is around it", quoted(inside))
+                    format!("`{key}` uses the count {}, but is not inside a `repeat`", quoted(inside))
                 } else {
-                    format!("`{key}` names the count {}{}", quoted(inside), did_you_mean(name, &names))
+                    format!("`{key}` uses the unknown count {}{}", quoted(inside), did_you_mean(name, &names))
                 };
                 self.report.add(&fields.span_of(key), message);
                 return None;
@@ -294,8 +294,8 @@ impl Writer<'_, '_> {
         Some(Repeat { name: Some(name.to_owned()), every: every?, times: times? })
     }
 
-    /// `Some(None)` where the key is absent, `None` where a mistake was reported.
-    #[expect(clippy::option_option, reason = "absent and wrong are two things, and only here")]
+    /// `Some(None)` if the key is absent, `None` if an error was reported.
+    #[expect(clippy::option_option, reason = "an absent key differs from an invalid one")]
     fn duration(&mut self, fields: &Fields<'_, '_>, key: &str) -> Option<Option<i64>> {
         if fields.value(key).is_none() {
             return Some(None);
@@ -310,14 +310,14 @@ impl Writer<'_, '_> {
 }
 
 struct Repeat {
-    /// What `{…}` calls its count; `None` for an entry that does not repeat.
+    /// Name of its count in `{…}`. `None` for an entry that does not repeat.
     name: Option<String>,
-    /// Milliseconds from one beginning to the next.
+    /// Milliseconds from one start to the next.
     every: i64,
     times: u32,
 }
 
-/// The event fields of `fields` over those of `base`.
+/// `base`, overridden by the event fields of `fields`.
 fn inherit(base: &Base, fields: &Fields<'_, '_>, report: &mut Report<'_>) -> Base {
     let mut event = base.clone();
     for (key, value) in fields.iter().filter(|(key, _)| EVENT_KEYS.contains(key) && *key != "timestamp") {
@@ -351,15 +351,16 @@ pub(super) fn read_time(value: &Spanned<DeValue<'_>>, key: &str, report: &mut Re
     };
     let within = millis.and_then(Timestamp::from_millis).map(Timestamp::millis);
     if within.is_none() {
-        let message = format!("`{key}` must be a time with its offset, as 2026-03-02T08:00:00Z, from 1970 to 2199");
+        let message =
+            format!("`{key}` must be a time with UTC offset, such as 2026-03-02T08:00:00Z, in the years 1970 to 2199");
         report.add(&value.span(), message);
     }
     within
 }
 
-const DURATION_FORM: &str = "write a duration as 90s, 45m, 1h30m or 2d";
+const DURATION_FORM: &str = "expected a duration such as 90s, 45m, 1h30m or 2d";
 
-/// Milliseconds of `1h30m`, `200ms`, `2d`. Days are of 24 hours.
+/// Milliseconds of `1h30m`, `200ms`, `2d`. A day has 24 hours.
 fn parse_duration(text: &str) -> Option<i64> {
     let mut rest = text;
     let mut millis = 0_i64;
@@ -385,7 +386,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_read() {
+    fn duration_parses_units_and_refuses_others() {
         assert_eq!(parse_duration("90s"), Some(90_000));
         assert_eq!(parse_duration("1h30m"), Some(5_400_000));
         assert_eq!(parse_duration("2d"), Some(172_800_000));

@@ -1,4 +1,4 @@
-//! Reads the keys of TOML tables one by one, and notes every mistake with its line instead of stopping at the first.
+//! Reads the keys of TOML tables one by one, and collects all errors with their lines instead of stopping at the first.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -8,12 +8,12 @@ use toml::de::{DeTable, DeValue};
 
 use crate::sanitize;
 
-/// One mistake in a rule file, with where it stands and how to mend it.
+/// An error in a rule file: its place, the problem and the fix.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}{}: {message}", .file.display(), line_text(*.line))]
 pub struct RuleFileError {
     pub file: PathBuf,
-    /// From 1; 0 where the mistake is the file's as a whole.
+    /// Line number from 1. 0 if the error concerns the whole file.
     pub line: usize,
     pub message: String,
 }
@@ -22,7 +22,7 @@ fn line_text(line: usize) -> String {
     if line == 0 { String::new() } else { format!(":{line}") }
 }
 
-/// The mistakes found so far in one file.
+/// The errors found so far in one file.
 pub(super) struct Report<'t> {
     file: &'t Path,
     line_starts: Vec<usize>,
@@ -35,7 +35,7 @@ impl<'t> Report<'t> {
         Self { file, line_starts: std::iter::once(0).chain(after_newline).collect(), errors: Vec::new() }
     }
 
-    /// Line, from 1, of a byte offset.
+    /// Line number, from 1, of a byte offset.
     pub fn line(&self, offset: usize) -> usize {
         self.line_starts.partition_point(|start| *start <= offset)
     }
@@ -44,7 +44,7 @@ impl<'t> Report<'t> {
         self.add_at_line(self.line(span.start), message);
     }
 
-    /// `line` from 1; 0 speaks of the whole file.
+    /// `line` counts from 1. 0 means the whole file.
     pub fn add_at_line(&mut self, line: usize, message: impl Into<String>) {
         self.errors.push(RuleFileError { file: self.file.to_owned(), line, message: message.into() });
     }
@@ -57,24 +57,25 @@ impl<'t> Report<'t> {
         self.errors.is_empty()
     }
 
-    /// The mistakes in the order of their lines.
+    /// The errors, ordered by line.
     pub fn into_errors(mut self) -> Vec<RuleFileError> {
         self.errors.sort_by_key(|error| error.line);
         self.errors
     }
 }
 
-/// A table whose keys are read by name. A missing or wrongly typed key is reported and reads as `None`.
+/// A table whose keys are read by name. A required key that is missing, or a value of a wrong type, is reported and gives
+/// `None`.
 #[derive(Clone)]
 pub(super) struct Fields<'a, 'i> {
     table: &'a DeTable<'i>,
     span: Range<usize>,
-    /// What the table is called in messages: `the rule`, `a case`.
+    /// Name of the table in messages: `the rule`, `a case`.
     what: &'static str,
 }
 
 impl<'a, 'i> Fields<'a, 'i> {
-    /// Takes the table and reports each key that is not in `known`, with the nearest one that is.
+    /// Reports each key of the table that is not in `known`, with the most similar known key.
     pub fn new(
         table: &'a DeTable<'i>,
         span: Range<usize>,
@@ -129,7 +130,7 @@ impl<'a, 'i> Fields<'a, 'i> {
         text
     }
 
-    /// A string that must be there and say something.
+    /// A string that must be present and not blank.
     pub fn required_text(&self, key: &str, report: &mut Report<'_>) -> Option<&'a str> {
         if self.value(key).is_none() {
             report.add(&self.span, format!("{} lacks the key `{key}`", self.what));
@@ -142,7 +143,7 @@ impl<'a, 'i> Fields<'a, 'i> {
         Some(text)
     }
 
-    /// A string out of a fixed set, or `None` where the key is absent.
+    /// A string of a fixed set. `None` if the key is absent.
     pub fn one_of<T>(
         &self,
         key: &str,
@@ -154,7 +155,7 @@ impl<'a, 'i> Fields<'a, 'i> {
         let parsed = parse(text);
         if parsed.is_none() {
             let near = nearest(text, names).map(|near| format!("; did you mean \"{near}\"?")).unwrap_or_default();
-            let message = format!("`{key}` is {}, must be one of {}{near}", quoted(text), names.join(", "));
+            let message = format!("`{key}` is {}, but must be one of {}{near}", quoted(text), names.join(", "));
             report.add(&self.span_of(key), message);
         }
         parsed
@@ -188,7 +189,7 @@ impl<'a, 'i> Fields<'a, 'i> {
         Some(number as u32)
     }
 
-    /// An array, empty where the key is absent.
+    /// An array. Empty if the key is absent.
     pub fn array(&self, key: &str, report: &mut Report<'_>) -> &'a [Spanned<DeValue<'i>>] {
         let Some(value) = self.value(key) else { return &[] };
         let array = value.get_ref().as_array();
@@ -198,13 +199,13 @@ impl<'a, 'i> Fields<'a, 'i> {
         array.map_or(&[], |array| array)
     }
 
-    /// Strings of an array, none of them empty; empty where the key is absent.
+    /// The strings of an array. Blank strings are reported. Empty if the key is absent.
     pub fn texts(&self, key: &str, report: &mut Report<'_>) -> Vec<String> {
         let mut texts = Vec::new();
         for item in self.array(key, report) {
             match item.get_ref().as_str() {
                 Some(text) if !text.trim().is_empty() => texts.push(text.to_owned()),
-                Some(_) => report.add(&item.span(), format!("`{key}` holds an empty string")),
+                Some(_) => report.add(&item.span(), format!("`{key}` contains an empty string")),
                 None => wrong_type(key, item, "an array of strings", report),
             }
         }
@@ -232,7 +233,7 @@ pub(super) fn type_name(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-/// Text from the file, fit for a terminal, long ones cut.
+/// Text from the file in backquotes, with control characters replaced, and cut after 60 characters.
 pub(super) fn quoted(text: &str) -> String {
     const SHOWN_MAX: usize = 60;
     let shown: String = text.chars().take(SHOWN_MAX).map(sanitize::shown).collect();
@@ -240,30 +241,29 @@ pub(super) fn quoted(text: &str) -> String {
     format!("`{shown}{more}`")
 }
 
-/// `; did you mean …?`, or the known names where none is near.
+/// `; did you mean …?`, or the list of known names if none is similar.
 pub(super) fn did_you_mean(name: &str, known: &[&str]) -> String {
     match nearest(name, known) {
         Some(near) => format!("; did you mean `{near}`?"),
-        None if known.is_empty() => "; it takes none".to_owned(),
-        None => format!("; it may have {}", known.join(", ")),
+        None if known.is_empty() => "; no keys are allowed here".to_owned(),
+        None => format!("; expected one of {}", known.join(", ")),
     }
 }
 
-/// The known name that `name` was most likely meant to be. Jaro-Winkler above .8 forgives a missing ending or a few
-/// letters; in names of three or four letters it misses the plain swap of two, which the edit distance sees. Below that
-/// a suggestion misleads more than it helps.
+/// The most similar known name, if one is similar enough. A Jaro-Winkler similarity of 0.8 allows for a missing ending or
+/// a few wrong letters. In short names it misses two swapped letters, so an edit distance of 1 is accepted as well.
 fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     const SIMILARITY_MIN: f64 = 0.8;
-    // Both measures take time in the product of the lengths, and no name of ours is this long.
+    // The time of both measures grows with the product of the lengths. All known names are shorter.
     const LENGTH_MAX: usize = 100;
     if name.len() > LENGTH_MAX {
         return None;
     }
-    let one_slip = |known: &str| name.len() > 2 && strsim::damerau_levenshtein(name, known) == 1;
+    let one_edit = |known: &str| name.len() > 2 && strsim::damerau_levenshtein(name, known) == 1;
     known
         .iter()
         .map(|known| (strsim::jaro_winkler(name, known), *known))
-        .filter(|(similarity, known)| *similarity >= SIMILARITY_MIN || one_slip(known))
+        .filter(|(similarity, known)| *similarity >= SIMILARITY_MIN || one_edit(known))
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, known)| known)
 }

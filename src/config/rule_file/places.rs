@@ -1,4 +1,4 @@
-//! Where the addresses of a rule file's cases are: written in the file, so that its cases need no GeoIP data.
+//! Places of the addresses in a rule file's test cases. They are part of the file, so the cases need no GeoIP data.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,11 +11,11 @@ use crate::enrich::network_class;
 use crate::place::{Coordinates, Country, Network, Place, Prefix};
 use crate::port::GeoLookup;
 
-/// The `[places]` of one rule file: facts by address or prefix.
+/// The table `[places]` of a rule file: place and network by address or prefix.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Places {
     entries: Vec<Entry>,
-    /// A mistake was found in the table: then a missing place is no second one.
+    /// The table has an error, so a missing place is not reported as another one.
     incomplete: bool,
 }
 
@@ -29,7 +29,7 @@ struct Entry {
 const PLACE_KEYS: &[&str] = &["country", "city", "latitude", "longitude", "accuracy_km", "asn", "org"];
 
 impl Places {
-    /// Reads the table; mistakes are reported and left out.
+    /// Reads the table. Entries with errors are reported and skipped.
     pub(super) fn read(value: Option<&Spanned<DeValue<'_>>>, report: &mut Report<'_>) -> Self {
         let mut places = Self::default();
         let Some(value) = value else { return places };
@@ -40,8 +40,10 @@ impl Places {
         };
         for (key, value) in table {
             let Some(prefix) = Prefix::parse(key.get_ref()) else {
-                let message =
-                    format!("{} is no address or prefix, as \"192.0.2.7\" or \"2001:db8::/48\"", quoted(key.get_ref()));
+                let message = format!(
+                    "{} is not an address or prefix, such as \"192.0.2.7\" or \"2001:db8::/48\"",
+                    quoted(key.get_ref())
+                );
                 report.add(&key.span(), message);
                 continue;
             };
@@ -55,15 +57,17 @@ impl Places {
         places
     }
 
-    /// Whether a case may use this address: a forgotten place would quietly weaken the case.
+    /// Checks that the address of a case has an entry, because a forgotten place would weaken the case unnoticed.
     pub(super) fn check(&self, address: &str) -> Result<(), String> {
         let Ok(parsed) = address.parse::<IpAddr>() else {
-            return Err(format!("{} is no IP address", quoted(address)));
+            return Err(format!("{} is not an IP address", quoted(address)));
         };
         match self.entry(parsed) {
             Some(_) => Ok(()),
             None if self.incomplete => Ok(()),
-            None => Err(format!("no place for {}: add it to [places]; {{}} says that none is known", quoted(address))),
+            None => {
+                Err(format!("no place for {}; add it to [places], or {{}} if its place is unknown", quoted(address)))
+            }
         }
     }
 
@@ -83,7 +87,7 @@ fn read_place(fields: &Fields<'_, '_>, report: &mut Report<'_>) -> Option<Arc<Pl
     let code = fields.text("country", report);
     let country = code.and_then(Country::parse);
     if let Some(code) = code.filter(|_| country.is_none()) {
-        report.add(&fields.span_of("country"), format!("{} is no two-letter country code", quoted(code)));
+        report.add(&fields.span_of("country"), format!("{} is not a two-letter country code", quoted(code)));
     }
     if code.is_none() && (fields.value("city").is_some() || fields.value("latitude").is_some()) {
         report.add(fields.span(), "a place with a city or coordinates needs its `country`");
@@ -91,7 +95,7 @@ fn read_place(fields: &Fields<'_, '_>, report: &mut Report<'_>) -> Option<Arc<Pl
     let latitude = fields.number("latitude", -90.0, 90.0, report);
     let longitude = fields.number("longitude", -180.0, 180.0, report);
     if fields.value("latitude").is_some() != fields.value("longitude").is_some() {
-        report.add(fields.span(), "`latitude` and `longitude` go together");
+        report.add(fields.span(), "`latitude` and `longitude` must be set together");
     }
     let accuracy_km = fields.whole_number("accuracy_km", 0, 20_000, report).map(|km| km as u16);
     let coordinates = latitude.zip(longitude).map(|(latitude, longitude)| Coordinates {
@@ -118,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_prefix_that_covers_an_address_speaks_for_it() {
+    fn lookup_uses_the_longest_prefix() {
         let (mut places, mut asn) = (Places::default(), 0);
         for text in ["0.0.0.0/0", "198.51.100.0/24", "198.51.100.7", "2001:db8::/32"] {
             let prefix = Prefix::parse(text).expect("a test prefix parses");

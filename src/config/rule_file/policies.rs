@@ -1,4 +1,4 @@
-//! Policies of a rule file: what people want of some or all tokens, whatever the log-odds.
+//! Policies of a rule file: requirements for some or all tokens, independent of the log-odds.
 
 use toml::Spanned;
 use toml::de::DeValue;
@@ -10,15 +10,15 @@ use crate::policy::{self, ALL_WEEK, Exception, List, NetworkRange, Policy, Selec
 use crate::sanitize::is_unsafe;
 use crate::verdict::{RuleId, Verdict};
 
-/// Each is held against every event: a few are what people want, thousands a table of their own kind.
+/// Maximum number of policies of a rule. Each is checked for every event.
 const POLICIES_MAX: usize = 256;
 const EXCEPTIONS_MAX: usize = 256;
-/// It stands in the middle of a sentence.
+/// Maximum length of a name, which is part of a sentence in alerts.
 const NAME_CHARS_MAX: usize = 80;
 
 const EXCEPTION_KEYS: &[&str] = &["author", "reason", "until", "tenant", "app", "token"];
 
-/// Reads the key `policies` of a rule or of a case of it. Mistakes are reported and left out.
+/// Reads the key `policies` of a rule or a test case. Policies with errors are reported and skipped.
 pub(super) fn read(id: RuleId, fields: &Fields<'_, '_>, report: &mut Report<'_>) -> Vec<Policy> {
     let tables = fields.array("policies", report);
     if tables.is_empty() {
@@ -26,26 +26,26 @@ pub(super) fn read(id: RuleId, fields: &Fields<'_, '_>, report: &mut Report<'_>)
     }
     if !policy::RULES.contains(&id) {
         let names: Vec<&str> = policy::RULES.iter().map(|id| id.as_str()).collect();
-        let message = format!("the rule `{id}` takes no policies; those that do: {}", names.join(", "));
+        let message = format!("the rule `{id}` does not support policies; rules that do: {}", names.join(", "));
         report.add(&fields.span_of("policies"), message);
         return Vec::new();
     }
     if tables.len() > POLICIES_MAX {
-        report.add(&fields.span_of("policies"), format!("more than {POLICIES_MAX} policies"));
+        report.add(&fields.span_of("policies"), format!("`policies` has more than {POLICIES_MAX} entries"));
         return Vec::new();
     }
     let mut policies: Vec<Policy> = Vec::new();
     for table in tables {
         let Some(policy) = read_policy(id, table, report) else { continue };
         if policies.iter().any(|before| before.name == policy.name) {
-            report.add(&table.span(), format!("another policy is called {} already", quoted(&policy.name)));
+            report.add(&table.span(), format!("there is another policy with the name {}", quoted(&policy.name)));
         }
         policies.push(policy);
     }
     policies
 }
 
-/// The keys that a policy of this rule may have.
+/// Allowed keys in a policy of this rule.
 fn keys(id: RuleId) -> Vec<&'static str> {
     let wants: &[&str] = match id {
         RuleId::UnusualTime => &["hours", "weekdays"],
@@ -77,7 +77,7 @@ fn read_policy(id: RuleId, table: &Spanned<DeValue<'_>>, report: &mut Report<'_>
     };
     let tables = fields.array("exceptions", report);
     if tables.len() > EXCEPTIONS_MAX {
-        report.add(&fields.span_of("exceptions"), format!("more than {EXCEPTIONS_MAX} exceptions"));
+        report.add(&fields.span_of("exceptions"), format!("`exceptions` has more than {EXCEPTIONS_MAX} entries"));
         return None;
     }
     let exceptions = tables.iter().filter_map(|table| read_exception(table, report)).collect();
@@ -95,7 +95,7 @@ fn read_selector(fields: &Fields<'_, '_>, report: &mut Report<'_>) -> Selector {
     let mut text = |key| {
         let text = fields.text(key, report)?;
         if text.is_empty() {
-            report.add(&fields.span_of(key), format!("`{key}` is empty; leave it out for any"));
+            report.add(&fields.span_of(key), format!("`{key}` is empty; omit the key to match any value"));
         }
         Some(text.to_owned())
     };
@@ -107,14 +107,14 @@ fn read_exception(table: &Spanned<DeValue<'_>>, report: &mut Report<'_>) -> Opti
     let author = fields.required_text("author", report);
     let reason = fields.required_text("reason", report);
     if fields.value("until").is_none() {
-        report.add(fields.span(), "an exception lacks the key `until`: when it ends, as 2026-12-31T00:00:00Z");
+        report.add(fields.span(), "an exception lacks the key `until`: its end, such as 2026-12-31T00:00:00Z");
     }
     let until = fields.value("until").and_then(|value| read_time(value, "until", report));
     let of = read_selector(&fields, report);
     Some(Exception { author: author?.to_owned(), reason: reason?.to_owned(), until: until?, of })
 }
 
-/// One of `allow` and `deny`, with an item for each string.
+/// The list of `allow` or `deny`, with an element for each string.
 fn read_list<T>(
     fields: &Fields<'_, '_>,
     parse: impl Fn(&str) -> Result<T, String>,
@@ -124,7 +124,7 @@ fn read_list<T>(
         (Some(_), None) => "allow",
         (None, Some(_)) => "deny",
         _ => {
-            report.add(fields.span(), "a policy needs one of `allow` and `deny`; for both write two policies");
+            report.add(fields.span(), "a policy needs either `allow` or `deny`; for both, use two policies");
             return None;
         }
     };
@@ -144,13 +144,13 @@ fn read_list<T>(
 }
 
 fn parse_country(text: &str) -> Result<Country, String> {
-    Country::parse(text).ok_or_else(|| format!("{} is no two-letter country code", quoted(text)))
+    Country::parse(text).ok_or_else(|| format!("{} is not a two-letter country code", quoted(text)))
 }
 
 fn parse_network(text: &str) -> Result<NetworkRange, String> {
     let asn = text.strip_prefix("AS").and_then(|number| number.parse().ok()).filter(|asn| *asn > 0);
     let range = asn.map(NetworkRange::Asn).or_else(|| Prefix::parse(text).map(NetworkRange::Prefix));
-    range.ok_or_else(|| format!("{} is no network, as \"AS3320\" or \"192.0.2.0/24\"", quoted(text)))
+    range.ok_or_else(|| format!("{} is not a network, such as \"AS3320\" or \"192.0.2.0/24\"", quoted(text)))
 }
 
 fn read_times(fields: &Fields<'_, '_>, report: &mut Report<'_>) -> Option<Times> {
@@ -163,7 +163,7 @@ fn read_times(fields: &Fields<'_, '_>, report: &mut Report<'_>) -> Option<Times>
         match text.split_once('-').and_then(|(from, to)| Some((parse_clock(from)?, parse_clock(to)?))) {
             Some(hours) if hours.0 != hours.1 => (from, to) = (hours.0 % MIDNIGHT, hours.1 % MIDNIGHT),
             _ => {
-                let message = format!("`hours` is {}: write when, in UTC, as \"07:00-19:30\"", quoted(text));
+                let message = format!("`hours` is {}: expected a range in UTC, such as \"07:00-19:30\"", quoted(text));
                 report.add(&fields.span_of("hours"), message);
             }
         }
@@ -174,7 +174,7 @@ fn read_times(fields: &Fields<'_, '_>, report: &mut Report<'_>) -> Option<Times>
         if let Some(day) = WEEKDAYS.iter().position(|day| day == text) {
             weekdays |= 1 << day;
         } else {
-            let message = format!("{} is no weekday: {}", quoted(text), WEEKDAYS.join(", "));
+            let message = format!("{} is not a weekday; expected one of {}", quoted(text), WEEKDAYS.join(", "));
             report.add(&fields.span_of("weekdays"), message);
         }
     }
@@ -184,10 +184,10 @@ fn read_times(fields: &Fields<'_, '_>, report: &mut Report<'_>) -> Option<Times>
     Some(Times { from, to, weekdays })
 }
 
-/// Minutes of a day.
+/// Minutes per day.
 const MIDNIGHT: u16 = 24 * 60;
 
-/// Minutes since midnight of `07:30`; `24:00` is the day's end.
+/// Minutes since midnight of `07:30`. `24:00` is the end of the day.
 fn parse_clock(text: &str) -> Option<u16> {
     let (hour, minute) = text.split_once(':')?;
     let two_digits = |part: &str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_digit());

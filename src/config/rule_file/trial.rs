@@ -1,4 +1,4 @@
-//! Running the cases of a rule file: decoded, placed and judged as if they had come from a producer.
+//! Runs the test cases of a rule file. Their events are decoded, enriched and scored like those of a producer.
 
 use super::case::{Case, CaseEvent, Expect};
 use super::{LoadedRules, RuleCases};
@@ -10,35 +10,35 @@ use crate::token::TokenHasher;
 use crate::verdict::{Outcome, RuleId};
 use crate::wire::{Decoded, Decoder};
 
-/// How a case went.
+/// Result of a test case.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trial {
-    /// The rule did as the case expects.
+    /// The rule fired or not, as the case expects.
     pub passed: bool,
-    /// The question's event with the rule's largest share; `None` where the rule found nothing worth a word.
+    /// The signal of the rule with the largest share among `events`. `None` if the rule had no signal.
     pub highest: Option<Sighted>,
-    /// An event of the case that is none, and why: then nothing was judged.
+    /// Line of the first invalid event, and the reason. No later event was scored.
     pub mistake: Option<(usize, String)>,
 }
 
-/// What a rule said of one event.
+/// Signal of the rule for one event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sighted {
-    /// Line of the entry that the event was written out from.
+    /// Line of the entry from which the event was expanded.
     pub line: usize,
-    /// The rule's part of the log-odds, nats.
+    /// Share of the rule, nats.
     pub share: f64,
-    /// The whole log-odds that somebody else holds the token, nats.
+    /// Log-odds of the event, nats.
     pub log_odds: f64,
     pub fired: bool,
     pub reason: String,
 }
 
-/// Cases hold no secrets, so that any key serves.
+/// Test cases contain no secrets, so the key may be public.
 const KEY_OF_CASES: &[u8] = b"tokenwarden, cases of rules";
 
-/// Runs every case of one rule file under all the rules of `loaded`, each from an empty memory, in the order of the
-/// file. `settings` are what the installation decides about judgement.
+/// Runs all test cases of one rule file in order, with all rules of `loaded`. Each case starts with an empty state.
+/// `settings` are those of the installation.
 #[must_use]
 pub fn run<'c>(loaded: &LoadedRules, cases: &'c RuleCases, settings: &engine::Settings) -> Vec<(&'c Case, Trial)> {
     let mut enricher = Enricher::with_lookup(Box::new((*cases.places).clone()));
@@ -48,7 +48,7 @@ pub fn run<'c>(loaded: &LoadedRules, cases: &'c RuleCases, settings: &engine::Se
             decoder: Decoder::new(Format::Native, TokenHasher::new(KEY_OF_CASES)),
             enricher: &mut enricher,
             rules: with_policies.as_ref().unwrap_or(&loaded.rules),
-            // The operator writes the cases.
+            // The operator writes the cases, so `confirmed` events are trusted.
             state: State::new(engine::Settings { confirmed: true, ..settings.clone() }),
         };
         stage.play(cases.rule, case)
@@ -56,7 +56,7 @@ pub fn run<'c>(loaded: &LoadedRules, cases: &'c RuleCases, settings: &engine::Se
     cases.cases.iter().map(|case| (case, judge(case))).collect()
 }
 
-/// Where one case is played.
+/// State of one test case.
 struct Stage<'s> {
     decoder: Decoder,
     enricher: &'s mut Enricher,
@@ -68,26 +68,26 @@ impl Stage<'_> {
     fn play(&mut self, rule: RuleId, case: &Case) -> Trial {
         let mut highest: Option<Sighted> = None;
         let mut fired = false;
-        let question_from = case.history.len();
+        let events_from = case.history.len();
         for (at, event) in case.history.iter().chain(&case.events).enumerate() {
             let outcome = match self.judge(event) {
                 Ok(outcome) => outcome,
                 Err(reason) => return Trial { passed: false, highest, mistake: Some((event.line, reason)) },
             };
-            let said = outcome.as_ref().and_then(|outcome| sighted(rule, event.line, outcome));
-            let Some(said) = said.filter(|_| at >= question_from) else { continue };
-            fired |= said.fired;
-            if highest.as_ref().is_none_or(|before| (said.fired, said.share) > (before.fired, before.share)) {
-                highest = Some(said);
+            let signal = outcome.as_ref().and_then(|outcome| sighted(rule, event.line, outcome));
+            let Some(signal) = signal.filter(|_| at >= events_from) else { continue };
+            fired |= signal.fired;
+            if highest.as_ref().is_none_or(|before| (signal.fired, signal.share) > (before.fired, before.share)) {
+                highest = Some(signal);
             }
         }
         Trial { passed: fired == (case.expect == Expect::Fires), highest, mistake: None }
     }
 
-    /// `None` for an event that was delivered before.
+    /// Scores an event. `None` for a duplicate; the error states why the event is invalid.
     fn judge(&mut self, event: &CaseEvent) -> Result<Option<Outcome>, String> {
         let Self { decoder, enricher, rules, state } = self;
-        let mut judged = Err("the case's event holds no event".to_owned());
+        let mut judged = Err("the record contains no event".to_owned());
         decoder.decode(event.json.as_bytes(), &mut |decoded| {
             judged = match decoded {
                 Ok(Decoded::Event(event)) => Ok(match engine::step(state, rules, &enricher.enrich(event)) {
@@ -104,7 +104,7 @@ impl Stage<'_> {
 
 fn sighted(rule: RuleId, line: usize, outcome: &Outcome) -> Option<Sighted> {
     let of_rule = outcome.signals.iter().filter(|signal| signal.rule == rule);
-    // Besides its share of the log-odds a rule may have policies to speak for.
+    // A rule may have signals of policies, too. One that fired comes first.
     let signal = of_rule.max_by_key(|signal| signal.fired)?;
     Some(Sighted {
         line,
