@@ -639,11 +639,11 @@ fn actions_are_paused_and_resumed_where_there_is_an_outbox() {
 }
 
 #[test]
-fn a_demo_takes_no_folder_that_it_has_not_made() {
+fn demo_refuses_a_folder_with_other_contents() {
     let folder = folder();
     write(folder.path(), "mine", "precious");
     let output = tokenwarden(folder.path(), &["demo", "--data", "."]);
     assert_eq!(status(&output), 2);
-    insta::assert_snapshot!(stderr(&output), @"tokenwarden: . holds something that no demo has made: name another folder");
+    insta::assert_snapshot!(stderr(&output), @"tokenwarden: . has contents that no demo created; give another folder");
     assert!(folder.path().join("mine").exists());
 }

@@ -1,6 +1,6 @@
-//! The demo as people meet it: on the real engine, into a folder of its own, twice, and its SQL as it is printed.
+//! `tokenwarden demo` with the real ClickHouse engine: it can be repeated, and its printed SQL commands work.
 
-#![allow(clippy::expect_used, clippy::disallowed_methods, reason = "a test that cannot go on says so")]
+#![allow(clippy::expect_used, clippy::disallowed_methods, reason = "a test fails by panicking")]
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -8,9 +8,9 @@ use std::process::{Command, Output};
 use tokenwarden::config::cache_folder;
 use tokenwarden::store::library_in;
 
-/// Runs with the engine and without GeoIP files: an unoptimised build looks through those for a third of a minute.
+/// Runs with the engine and without GeoIP files, which an unoptimised build needs 20 s to read.
 fn run(folder: &Path, program: &str, arguments: &[&str]) -> Output {
-    let library = library_in(&cache_folder().expect("the environment names a home"));
+    let library = library_in(&cache_folder().expect("the environment has a home folder"));
     let mut command = Command::new(program);
     command.args(arguments).current_dir(folder).env("TOKENWARDEN_CACHE", folder.join("cache"));
     command.env("TOKENWARDEN__STORE__LIBRARY", library).output().expect("it runs")
@@ -22,24 +22,24 @@ fn tokenwarden(folder: &Path, arguments: &[&str]) -> Output {
 
 const DEMO: [&str; 5] = ["demo", "--data", "data", "--people", "200"];
 
-fn told(output: Output) -> String {
-    let said = String::from_utf8(output.stderr).expect("text");
-    assert!(output.status.success(), "{said}");
-    assert_eq!(said, "", "a pipe shows no bar, and nothing went wrong");
+fn stdout(output: Output) -> String {
+    let stderr = String::from_utf8(output.stderr).expect("text");
+    assert!(output.status.success(), "{stderr}");
+    assert_eq!(stderr, "", "no progress bar in a pipe, and no error");
     String::from_utf8(output.stdout).expect("text")
 }
 
-/// Runs a program as the systemd unit does with `MemoryDenyWriteExecute=`: no memory becomes executable that was
-/// writable (`PR_SET_MDWE`, 65, of Linux 6.3; an older kernel lets it pass).
+/// Runs a program like the systemd unit with `MemoryDenyWriteExecute=`: writable memory cannot become executable
+/// (`PR_SET_MDWE`, 65, since Linux 6.3; older kernels ignore it).
 const WITHOUT_WRITABLE_CODE: &str =
     "import ctypes, os, sys; ctypes.CDLL(None).prctl(65, 1, 0, 0, 0); os.execv(sys.argv[1], sys.argv[1:])";
 
-/// Planted and found thefts of each kind, and false incidents, as the account at the end gives them. Over nine seeds the
-/// demo found 0.92 to 1.00 of 21 to 27 thefts, at least 4 of 6 of each kind, and raised 0 or 1 falsely.
-fn check_score(told: &str) {
+/// Checks planted and found thefts of each kind, and false alerts. With nine seeds the demo found 0.92 to 1.00 of 21 to 27
+/// thefts, at least 4 of 6 of each kind, and had 0 or 1 false alerts.
+fn check_score(shown: &str) {
     let counts = |title: &str| -> [u32; 2] {
-        let line = told.lines().find(|line| line.starts_with(title));
-        let line = line.unwrap_or_else(|| panic!("{title} is missing from\n{told}"));
+        let line = shown.lines().find(|line| line.starts_with(title));
+        let line = line.unwrap_or_else(|| panic!("{title} is missing in\n{shown}"));
         let mut numbers = line[40..].split_whitespace().map(|number| number.parse().expect("a count"));
         std::array::from_fn(|_| numbers.next().expect("a count"))
     };
@@ -53,34 +53,48 @@ fn check_score(told: &str) {
         assert!(planted >= 3 && 2 * found >= planted && found <= planted, "{kind}: {found} of {planted}");
     }
     let [planted, found] = counts("all ");
-    assert!(planted >= 20 && 10 * found >= 8 * planted, "{found} of {planted}\n{told}");
-    let raised = told.lines().find_map(|line| line.strip_prefix("raised falsely: ")).expect("false ones are counted");
-    let raised: u32 = raised.split(' ').next().and_then(|count| count.parse().ok()).expect("a count");
-    assert!(raised <= 4, "{raised} raised falsely\n{told}");
+    assert!(planted >= 20 && 10 * found >= 8 * planted, "{found} of {planted}\n{shown}");
+    let alerts = shown.lines().find_map(|line| line.strip_prefix("false alerts: ")).expect("false alerts are counted");
+    let alerts: u32 = alerts.split(' ').next().and_then(|count| count.parse().ok()).expect("a count");
+    assert!(alerts <= 4, "{alerts} false alerts\n{shown}");
+}
+
+/// Checks that alerts have at most eight lines of at most 100 characters.
+fn check_alerts(shown: &str) {
+    let (alerts, _) = shown.split_once(" events in ").expect("the summary follows the alerts");
+    assert!(alerts.lines().all(|line| line.chars().count() <= 100), "{alerts}");
+    let heads: Vec<_> = (0..).zip(alerts.lines()).filter(|(_, line)| line.contains("  [INC-")).collect();
+    assert!(heads.len() >= 20, "{alerts}");
+    assert!(heads.windows(2).all(|pair| (3..=8).contains(&(pair[1].0 - pair[0].0))), "{alerts}");
 }
 
 #[test]
-fn a_demo_works_twice_and_its_sql_may_be_pasted() {
+fn demo_runs_twice_and_its_sql_commands_work() {
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
     let program = env!("CARGO_BIN_EXE_tokenwarden");
-    told(run(folder, "python3", &[&["-c", WITHOUT_WRITABLE_CODE, program], &DEMO[..]].concat()));
-    let told = told(tokenwarden(folder, &DEMO));
-    assert!(!told.contains('\u{1b}'), "no colour in a pipe");
-    let events = told.lines().find_map(|line| line.split_once(" events in ")).expect("events are counted").0;
-    check_score(&told);
-    assert!(told.contains("\nthe data: embedded:data\n"), "{told}");
+    stdout(run(folder, "python3", &[&["-c", WITHOUT_WRITABLE_CODE, program], &DEMO[..]].concat()));
+    let shown = stdout(tokenwarden(folder, &DEMO));
+    assert!(!shown.contains('\u{1b}'), "no colour and no cursor movement in a pipe");
+    check_alerts(&shown);
+    let events = shown.lines().find_map(|line| line.split_once(" events in ")).expect("events are counted").0;
+    check_score(&shown);
+    assert!(shown.contains("\nData: embedded:data\n"), "{shown}");
 
     let count = ["sql", "--store", "embedded:data", "--output", "csv", "SELECT count() FROM token_events"];
     let counted = String::from_utf8(tokenwarden(folder, &count).stdout).expect("text");
-    assert_eq!(counted.lines().last(), Some(&*events.replace(',', "")), "the second demo begins anew");
+    assert_eq!(
+        counted.lines().last(),
+        Some(&*events.replace(',', "")),
+        "the second demo replaces the data of the first one"
+    );
 
-    let commands: Vec<_> = told.lines().filter(|line| line.contains(" sql --store ")).collect();
-    assert_eq!(commands.len(), 3, "{told}");
+    let commands: Vec<_> = shown.lines().filter(|line| line.contains(" sql --store ")).collect();
+    assert_eq!(commands.len(), 3, "{shown}");
     for command in commands {
         let pasted = run(folder, "sh", &["-c", command]);
         assert!(pasted.status.success(), "{command}: {}", String::from_utf8_lossy(&pasted.stderr));
         let answer = String::from_utf8(pasted.stdout).expect("text");
-        assert!(told.contains(&format!("{command}\n{answer}")), "{command} answers\n{answer}");
+        assert!(shown.contains(&format!("{command}\n{answer}")), "{command} prints\n{answer}");
     }
 }

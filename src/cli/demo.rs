@@ -1,7 +1,7 @@
-//! `tokenwarden demo`: the whole of it at work, on a made-up fortnight and embedded parts.
+//! `tokenwarden demo`: the whole service on a generated fortnight, with an embedded ClickHouse engine.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use clap::Args;
-use clap::builder::styling::{AnsiColor, Style};
+use clap::builder::styling::Style;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::alert::{self, Shown, ShownAlert};
 use super::sql::{self, Output};
 use super::{Failure, grouped};
 use crate::checkpoint::Position;
@@ -28,23 +29,22 @@ use crate::sanitize;
 use crate::store::ClickHouse;
 use crate::telemetry::{self, Health, Metrics, SystemClock};
 use crate::token::TokenHasher;
-use crate::verdict::{Incident, Severity};
+use crate::verdict::Incident;
 use crate::wire::Format;
 use crate::worker::{Limits, Outside, Spread, Worker};
 
-/// Show tokenwarden at work: a made-up fortnight with planted thefts, through the engine and the alerts of the
-/// service, into an embedded ClickHouse. Needs no server.
+/// Run the service on a generated fortnight with thefts, with an embedded ClickHouse engine. Needs no server.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Where the data goes, made anew each time; a folder that something else is in is left alone.
+    /// Folder for the data. Each demo replaces the data of the previous one; a folder with other files is refused.
     /// [default: demo in the cache folder]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Another number makes another fortnight.
+    /// Seed of the generated fortnight.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// How many people the fortnight is about; machines go with them. Fewer than a few hundred leave judgement little
-    /// to compare with.
+    /// Number of people; the number of machines is in proportion. With fewer than a few hundred, detection is less
+    /// accurate.
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(30..=100_000))]
     people: u32,
 }
@@ -64,46 +64,45 @@ impl Arguments {
     }
 }
 
-/// Epochs as in the service, so that alerts come as the fortnight goes by; somebody waits.
+/// Epochs of the same length as in the service, so that alerts appear during the run.
 const LIMITS: Limits = Limits { epoch_age_ms_max: Limits::LIVE.epoch_age_ms_max, ..Limits::REPLAY };
 
-/// How long the last alerts may take to be told and noted.
+/// Maximum time for the delivery of the last alerts.
 const DELIVERY_PATIENCE: Duration = Duration::from_secs(30);
 
-/// The made-up tokens are none, so that any key serves.
+/// The generated tokens are not secret, so the key may be public.
 const KEY_OF_DEMOS: &[u8] = b"tokenwarden demo";
 
-/// Says that a folder was made by a demo, and may be taken away by the next one.
+/// File that marks a folder as created by a demo. The next demo may delete such a folder.
 const MARK: &str = "made-by-tokenwarden-demo";
 
-/// What an analyst may ask first: said above the answer, and the question. No character in them means something to a
-/// shell within double quotes.
-const QUESTIONS: [(&str, &str); 3] = [
+/// Example queries: title and SQL. They contain no character that is special to a shell within double quotes.
+const QUERIES: [(&str, &str); 3] = [
     (
-        "The incidents as they stand, gravest first:",
+        "Incidents with the highest log-odds:",
         "SELECT incident_id, severity, user_id, app_id, rules, round(log_odds, 1) AS z FROM incidents_latest \
          ORDER BY z DESC LIMIT 5",
     ),
     (
-        "What was called from the addresses of an incident, the most first:",
+        "Routes called most from the addresses of an incident:",
         "SELECT incident_id, app_id, method, route, suspect_calls, suspect_bytes_out FROM blast_radius \
          WHERE suspect_calls > 0 ORDER BY suspect_calls DESC LIMIT 5",
     ),
     (
-        "The networks that suspect events came from, by users:",
+        "Networks of suspicious events, by number of users:",
         "SELECT as_org, country, uniq(user_id) AS users, count() AS events FROM token_events \
          WHERE verdict IN ('alert', 'revoke') GROUP BY as_org, country ORDER BY users DESC, events DESC LIMIT 5",
     ),
 ];
 
-/// Results go to stdout; the progress bar, where there is a terminal, to stderr.
+/// Runs the demo. Results go to stdout. The progress bar goes to stderr if that is a terminal.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     telemetry::start_logging("warn");
     let mut config = Config::load(None)?;
     config.geoip = super::installed_geoip();
     let folder = arguments.data.clone().or_else(|| Some(cache_folder()?.join("demo")));
-    let folder = folder.ok_or_else(|| Failure::Usage("there is no cache folder: say --data DIR".to_owned()))?;
-    make_anew(&folder)?;
+    let folder = folder.ok_or_else(|| Failure::Usage("no cache folder: set HOME or give --data DIR".to_owned()))?;
+    create_empty(&folder)?;
     config.store.url = format!("embedded:{}", folder.display());
     config.outbox.dir = folder.join("outbox");
 
@@ -113,8 +112,8 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let store = Arc::new(runtime.block_on(ClickHouse::open(&config.store))?);
     let shown = work(&config, settings, &runtime, &store, &screen).and_then(|done| {
         screen.report(&done)?;
-        screen.say(&format!("\nthe data: {}", config.store.url))?;
-        questions(&config, &runtime, &screen)
+        screen.print(&format!("\nData: {}", config.store.url))?;
+        run_queries(&config, &runtime, &screen)
     });
     if let Some(store) = Arc::into_inner(store) {
         runtime.block_on(store.close());
@@ -122,10 +121,10 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     shown
 }
 
-/// What there is to tell at the end.
+/// Results that the demo prints at the end.
 struct Done {
     tally: Tally,
-    /// Milliseconds of wall clock from the first event made up to the last one stored and told.
+    /// Wall-clock time in milliseconds from the start of the generator to the delivery of the last alert.
     took_ms: i64,
     score: Score,
 }
@@ -140,7 +139,8 @@ fn work(
     let rules = super::load_rules(config)?;
     let enricher = Enricher::new(&config.geoip, config.detection.trust_event_geo);
     if enricher.versions().is_empty() {
-        screen.say("no GeoIP files: places and networks are not judged, and thefts are missed; run deploy/setup.sh")?;
+        screen
+            .print("No GeoIP files: places and networks are not scored and thefts are missed. Run deploy/setup.sh.")?;
     }
     let pipeline =
         Pipeline::new(enricher, Arc::new(rules.rules), TokenHasher::new(KEY_OF_DEMOS), config.engine_settings());
@@ -172,31 +172,32 @@ fn work(
         reload: None,
     };
     let began = SystemClock.now_millis();
-    let (mut fortnight, author) = Story::begin(settings, screen.bar.clone())?;
+    let (mut fortnight, generator) = Fortnight::start(settings, screen.bar.clone())?;
     let mut worker = Worker::new(pipeline, Spread::Whole(Format::Native.into()), false, outside);
     let done = worker.run(&mut fortnight, &AtomicBool::new(false), &mut |_| Ok(()));
-    let untold = runtime.block_on(async {
+    let undelivered = runtime.block_on(async {
         let left = deliverer.settle(DELIVERY_PATIENCE).await;
         deliverer.stop(Duration::from_secs(1)).await;
         left
     });
     let tally = done?;
     let took_ms = SystemClock.now_millis() - began;
-    let thefts = author.join().map_err(|_| Failure::Unavailable("the fortnight could not be made up".to_owned()))?;
+    let thefts = generator.join().map_err(|_| Failure::Unavailable("the traffic generator failed".to_owned()))?;
     screen.bar.finish_and_clear();
-    if untold > 0 {
-        return Err(Failure::Unavailable(format!("{untold} alerts could not be told in time")));
+    if undelivered > 0 {
+        return Err(Failure::Unavailable(format!("{undelivered} alerts were not delivered in time")));
     }
     let alerts = std::mem::take(&mut *alerts.taken.lock().unwrap_or_else(PoisonError::into_inner));
     Ok(Done { tally, took_ms, score: score(&thefts, &alerts) })
 }
 
-/// The channel of a demo: who is told sits in front of it.
+/// Alert channel of the demo: standard output.
 struct Console {
     screen: Screen,
 }
 
-/// Keeps what is alerted, to be compared with what was planted: a message may combine several changes of an incident.
+/// Outbox that also keeps every alert, to compare the alerts with the generated thefts. One message may combine several
+/// changes of an incident.
 struct Alerts {
     outbox: Arc<Outbox>,
     taken: Mutex<Vec<Incident>>,
@@ -205,8 +206,8 @@ struct Alerts {
 impl port::Outbox for Alerts {
     fn take(&self, incidents: &[Incident]) -> std::io::Result<()> {
         self.outbox.take(incidents)?;
-        let told = incidents.iter().filter(|incident| incident.tell).cloned();
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner).extend(told);
+        let reported = incidents.iter().filter(|incident| incident.tell).cloned();
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).extend(reported);
         Ok(())
     }
 
@@ -226,12 +227,12 @@ impl Notifier for Console {
     }
 
     async fn notify(&self, alert: Alert<'_>, _: &str) -> Result<u16, DeliveryError> {
-        let told = match alert {
+        let printed = match alert {
             Alert::Incident { incident, .. } => self.screen.alert(incident),
             Alert::Notice(notice) => self.screen.write(Style::new(), &notice.title),
         };
-        // Nobody reads any more: the end of the demo says so.
-        told.map(|()| 0).map_err(|error| DeliveryError::Permanent { reason: error.to_string(), status: 0 })
+        // If stdout is closed, the end of the demo reports it.
+        printed.map(|()| 0).map_err(|error| DeliveryError::Permanent { reason: error.to_string(), status: 0 })
     }
 
     async fn probe(&self) -> Result<(), DeliveryError> {
@@ -239,80 +240,80 @@ impl Notifier for Console {
     }
 }
 
-/// Runs the ready questions as `tokenwarden sql` would, each after the line that asks it.
-fn questions(config: &Config, runtime: &tokio::runtime::Runtime, screen: &Screen) -> Result<(), Failure> {
+/// Prints each example query as a command line, and below it its result.
+fn run_queries(config: &Config, runtime: &tokio::runtime::Runtime, screen: &Screen) -> Result<(), Failure> {
     let program = std::env::args().next().unwrap_or_else(|| "tokenwarden".to_owned());
-    for (said, question) in QUESTIONS {
+    for (title, query) in QUERIES {
         let store = &config.store.url;
-        screen.say(&format!("\n{said}\n{program} sql --store '{store}' \"{question}\""))?;
+        screen.print(&format!("\n{title}\n{program} sql --store '{store}' \"{query}\""))?;
         let mut out = std::io::stdout().lock();
-        runtime.block_on(sql::answer(&config.store, question, Output::Table, &mut out))?;
+        runtime.block_on(sql::answer(&config.store, query, Output::Table, &mut out))?;
     }
     Ok(())
 }
 
-/// An empty folder for this demo. What an earlier one has left is taken away; anything else is not ours to take.
-fn make_anew(folder: &Path) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| {
-        Failure::Usage(format!("the data folder {} cannot be made anew: {error}", folder.display()))
-    };
-    let there = match std::fs::read_dir(folder) {
+/// Creates an empty folder for this demo. The data of an earlier demo are deleted. Fails if the folder has other contents.
+fn create_empty(folder: &Path) -> Result<(), Failure> {
+    let failed =
+        |error: std::io::Error| Failure::Usage(format!("cannot replace the data folder {}: {error}", folder.display()));
+    let has_contents = match std::fs::read_dir(folder) {
         Ok(mut entries) => entries.next().is_some(),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
         Err(error) => return Err(failed(error)),
     };
-    if there {
+    if has_contents {
         if !folder.join(MARK).is_file() {
-            let said = format!("{} holds something that no demo has made: name another folder", folder.display());
-            return Err(Failure::Usage(said));
+            let problem = format!("{} has contents that no demo created; give another folder", folder.display());
+            return Err(Failure::Usage(problem));
         }
         let lock = std::fs::File::open(folder.join("lock"));
         if lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(std::fs::TryLockError::WouldBlock))) {
-            let said = format!("another process has {} open: end it, or say --data DIR", folder.display());
-            return Err(Failure::Unavailable(said));
+            let problem = format!("another process uses {}; stop it or give --data DIR", folder.display());
+            return Err(Failure::Unavailable(problem));
         }
         std::fs::remove_dir_all(folder).map_err(failed)?;
     }
     std::fs::create_dir_all(folder).and_then(|()| std::fs::write(folder.join(MARK), "")).map_err(failed)
 }
 
-/// The fortnight as a source. Another thread makes it up, a day ahead.
-struct Story {
+/// The generated fortnight as a source of messages. Another thread generates the next day.
+struct Fortnight {
     days: Receiver<Vec<u8>>,
     today: Vec<u8>,
-    /// Bytes of today that were handed over.
+    /// Bytes of today that were taken.
     read: usize,
     days_done: u64,
     position: Position,
     bar: ProgressBar,
 }
 
-/// Steps of the progress bar for a day.
+/// Steps of the progress bar per day.
 const STEPS_OF_A_DAY: u64 = 1_000;
 
-impl Story {
-    /// The thread gives what was planted once the story has been told.
-    fn begin(settings: Settings, bar: ProgressBar) -> Result<(Self, JoinHandle<Vec<Theft>>), Failure> {
+impl Fortnight {
+    /// Starts the generator. Its thread returns the generated thefts.
+    fn start(settings: Settings, bar: ProgressBar) -> Result<(Self, JoinHandle<Vec<Theft>>), Failure> {
         let (sender, days) = mpsc::sync_channel(1);
-        let author = std::thread::Builder::new().name("author".to_owned()).spawn(move || make_up(settings, &sender));
-        let author = author.map_err(|error| Failure::Unavailable(format!("cannot start a thread: {error}")))?;
+        let generator =
+            std::thread::Builder::new().name("generator".to_owned()).spawn(move || generate(settings, &sender));
+        let generator = generator.map_err(|error| Failure::Unavailable(format!("cannot start a thread: {error}")))?;
         let position = Position::new("demo", 0, 0);
-        Ok((Self { days, today: Vec::new(), read: 0, days_done: 0, position, bar }, author))
+        Ok((Self { days, today: Vec::new(), read: 0, days_done: 0, position, bar }, generator))
     }
 }
 
-fn make_up(settings: Settings, days: &SyncSender<Vec<u8>>) -> Vec<Theft> {
+fn generate(settings: Settings, days: &SyncSender<Vec<u8>>) -> Vec<Theft> {
     let mut simulation = Simulation::new(settings);
     loop {
         let mut day = Vec::new();
-        // Where nobody listens any more, something else has gone wrong and is told there.
+        // The receiver is gone only after an error, which the other thread reports.
         if !simulation.next_day(&mut day) || days.send(day).is_err() {
             return simulation.thefts().to_vec();
         }
     }
 }
 
-impl Source for Story {
+impl Source for Fortnight {
     fn poll(
         &mut self,
         max: usize,
@@ -341,44 +342,59 @@ impl Source for Story {
     }
 }
 
-/// Where people look: results on stdout, in colour where it is a terminal, around the bar on stderr.
+/// Output of the demo: results on stdout, in colour on a terminal, and a progress bar on stderr.
 #[derive(Clone)]
 struct Screen {
-    /// Draws nothing where stderr is no terminal.
     bar: ProgressBar,
+    /// Alerts that can be updated in place. `None` if stdout is not a terminal that can move its cursor.
+    shown: Option<Arc<Mutex<Shown>>>,
 }
 
 impl Screen {
     fn new(days: u32) -> Self {
         let steps = u64::from(days) * STEPS_OF_A_DAY;
-        // Hides itself where stderr is no terminal.
+        // The draw target is hidden if stderr is not a terminal.
         let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr());
         let style = ProgressStyle::with_template("{bar:40} {percent:>3} % {msg} {eta}");
         let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         bar.set_message("starting ClickHouse, reading GeoIP files");
         bar.tick();
-        Self { bar }
+        let can_move = std::io::stdout().is_terminal() && std::env::var_os("TERM").is_none_or(|name| name != "dumb");
+        Self { bar, shown: can_move.then(Arc::default) }
     }
 
+    /// Prints an incident. On a terminal a change replaces the earlier state of the incident.
     fn alert(&self, incident: &Incident) -> std::io::Result<()> {
-        let at = jiff::Timestamp::from_millisecond(incident.updated_at.millis()).unwrap_or_default();
-        self.write(colour(incident.severity), &format!("{} {}", at.strftime("%a %d %b %H:%M"), notify::line(incident)))
+        let alert =
+            ShownAlert { id: incident.id, style: alert::colour(incident.severity), text: notify::block(incident) };
+        let Some(shown) = &self.shown else { return self.bar.suspend(|| write_alert(&alert)) };
+        let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let size = console::Term::stdout().size_checked().unwrap_or((24, 80));
+        let (up, alerts) = shown.put(alert, size);
+        self.bar.suspend(|| {
+            if up > 0 {
+                // Up, to the first column, and clear to the end of the screen (ECMA-48). `anstream` would remove this
+                // where colours are disabled.
+                write!(std::io::stdout(), "\x1b[{up}A\r\x1b[J")?;
+            }
+            alerts.iter().try_for_each(write_alert)
+        })
     }
 
     fn report(&self, done: &Done) -> Result<(), Failure> {
         let Done { tally, took_ms, score } = done;
         let seconds = (*took_ms).max(1) as f64 / 1_000.0;
-        self.say(&format!(
-            "\n{} events in {seconds:.1} s, {} events/s: made up, judged and stored",
+        self.print(&format!(
+            "\n{} events in {seconds:.1} s, {} events/s: generated, scored and stored",
             grouped(tally.events),
             grouped((tally.events as f64 / seconds) as u64)
         ))?;
         if tally.dead_letters > 0 {
-            self.say(&format!("{} dead letters", grouped(tally.dead_letters)))?;
+            self.print(&format!("{} dead letters", grouped(tally.dead_letters)))?;
         }
-        self.say(&format!(
+        self.print(&format!(
             "\n{:40} {:>7} {:>6} {:>7}   {}",
-            "what was planted", "planted", "found", "missed", "first alert after"
+            "theft", "planted", "found", "missed", "time to first alert"
         ))?;
         let (mut planted, mut found) = (0, 0);
         for kind in &score.by_kind {
@@ -386,35 +402,38 @@ impl Screen {
             found += kind.found;
             let after = kind.minutes_to_alert.map_or(String::new(), |minutes| format!("{minutes:.0} min (median)"));
             let missed = kind.planted - kind.found;
-            self.say(&format!("{:40} {:7} {:6} {missed:7}   {after}", kind.kind.title(), kind.planted, kind.found))?;
+            self.print(&format!("{:40} {:7} {:6} {missed:7}   {after}", kind.kind.title(), kind.planted, kind.found))?;
         }
-        self.say(&format!("{:40} {planted:7} {found:6} {:7}", "all", planted - found))?;
-        self.say(&format!("raised falsely: {}", raised_falsely(&score.raised_falsely)))
+        self.print(&format!("{:40} {planted:7} {found:6} {:7}", "all", planted - found))?;
+        self.print(&format!("false alerts: {}", false_alerts(&score.raised_falsely)))
     }
 
-    /// Plain text on a line of its own.
-    fn say(&self, text: &str) -> Result<(), Failure> {
-        self.write(Style::new(), text).map_err(|error| Failure::output("the answer", &error))
+    /// Prints `text` and a line break.
+    fn print(&self, text: &str) -> Result<(), Failure> {
+        self.write(Style::new(), text).map_err(|error| Failure::output("the results", &error))
     }
 
     fn write(&self, style: Style, text: &str) -> std::io::Result<()> {
+        if let Some(shown) = &self.shown {
+            shown.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
         let text = sanitize::lines(text);
         self.bar.suspend(|| writeln!(anstream::stdout().lock(), "{style}{text}{style:#}"))
     }
 }
 
-fn colour(severity: Severity) -> Style {
-    let colour = match severity {
-        Severity::Critical => AnsiColor::BrightRed,
-        Severity::High => AnsiColor::Red,
-        Severity::Medium => AnsiColor::Yellow,
-        Severity::Low | Severity::Info => return Style::new(),
-    };
-    colour.on_default()
+/// Writes the first line of an alert in its colour, and the reasons below it.
+fn write_alert(alert: &ShownAlert) -> std::io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    let style = alert.style;
+    for (number, line) in alert.text.lines().enumerate() {
+        if number == 0 { writeln!(out, "{style}{line}{style:#}")? } else { writeln!(out, "{line}")? }
+    }
+    Ok(())
 }
 
-/// `3 (impossible_travel 2, new_client 1)`: how many, and by which rule with the largest share.
-fn raised_falsely(incidents: &[Incident]) -> String {
+/// `3 (impossible_travel 2, new_client 1)`: number of false incidents, and how many by the rule with the largest share.
+fn false_alerts(incidents: &[Incident]) -> String {
     let mut by_rule: BTreeMap<&str, usize> = BTreeMap::new();
     for incident in incidents {
         let rule = incident.signals.first().map_or("no rule", |signal| signal.rule.as_str());

@@ -1,5 +1,6 @@
-//! The commands, one file each, and how they end.
+//! The commands, one file each, and their exit statuses.
 
+mod alert;
 pub mod demo;
 pub mod evaluate;
 pub mod explain;
@@ -31,7 +32,7 @@ use crate::sanitize;
 use crate::source::file::FileSource;
 use crate::worker::WorkerError;
 
-/// Catches stolen OAuth and API tokens while they are being used, and takes them away from the thief.
+/// Detects stolen OAuth and API tokens while they are used, and revokes them.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, max_term_width = 100)]
 pub struct Cli {
@@ -57,19 +58,19 @@ enum Command {
 }
 
 impl Cli {
-    /// Reads the command line. Help, the version and usage errors are printed and end the process.
+    /// Parses the command line. Prints help, version and usage errors, and exits.
     #[must_use]
     pub fn read() -> Self {
         Self::try_parse().unwrap_or_else(|error| {
-            // clap repeats arguments in what it prints. Nobody reads more of them than is safe to print.
+            // The messages of clap contain arguments, so they are created again from sanitized arguments.
             let safe = std::env::args_os().map(|argument| sanitize::line(&argument.to_string_lossy()));
             let kind = error.kind();
-            let or = || Self::command().error(kind, kind.as_str().unwrap_or("an argument cannot be read"));
+            let or = || Self::command().error(kind, kind.as_str().unwrap_or("invalid argument"));
             Self::try_parse_from(safe).err().unwrap_or_else(or).exit()
         })
     }
 
-    /// Does what was asked. Results go to stdout, everything else to stderr.
+    /// Runs the command. Results go to stdout, everything else to stderr.
     pub fn run(self) -> Result<(), Failure> {
         match self.command {
             Command::Demo(arguments) => demo::run(&arguments),
@@ -89,26 +90,26 @@ impl Cli {
     }
 }
 
-/// Said where the configuration names no source of events.
-const NO_SOURCE: &str = "there is no source; add [source.kafka] with its brokers, or [source.file]";
+/// Error if the configuration has no source of events.
+const NO_SOURCE: &str = "no source is configured; add [source.kafka] with brokers, or [source.file]";
 
-/// Why a command ended without having done its work. The exit status tells scripts which kind it is (sysexits.h).
+/// Why a command failed. Each kind has its own exit status, as in `sysexits.h`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Failure {
-    /// Arguments that do not go together.
+    /// The arguments are wrong or contradict each other. Exit status 2.
     #[error("{0}")]
     Usage(String),
-    /// The input cannot be read, or not in the way that was asked for.
+    /// The input cannot be read or decoded as requested. Exit status 65.
     #[error("{0}")]
     Input(String),
-    /// A service that is needed does not answer, or refuses.
+    /// A required service is unavailable or refuses the request. Exit status 69.
     #[error("{0}")]
     Unavailable(String),
-    /// The configuration, a rule file or a named file is wrong.
+    /// The configuration, a rule file or another configured file is wrong. Exit status 78.
     #[error("{0}")]
     Configuration(String),
-    /// The reader of our output has gone, as `head` does: there is nobody left to tell.
+    /// The reader of the output closed it, as `head` does. This is no error: exit status 0.
     #[error("the output was closed")]
     Closed,
 }
@@ -126,15 +127,15 @@ impl Failure {
         }
     }
 
-    /// Says on stderr, in one line, what went wrong.
+    /// Writes the error to stderr.
     pub fn tell(&self) {
         if !matches!(self, Self::Closed) {
-            // Where stderr is closed too, the exit status still tells.
+            // If stderr is closed, the exit status remains.
             let _ = writeln!(std::io::stderr(), "tokenwarden: {}", sanitize::lines(&self.to_string()));
         }
     }
 
-    /// A result could not be written to `what`.
+    /// Failure to write a result; `what` names the result or the file.
     #[must_use]
     pub fn output(what: &str, error: &std::io::Error) -> Self {
         match error.kind() {
@@ -152,11 +153,11 @@ impl From<ConfigError> for Failure {
 
 impl From<SourceError> for Failure {
     fn from(error: SourceError) -> Self {
-        let said = error.to_string();
+        let text = error.to_string();
         match error {
-            SourceError::Unusable(_) => Self::Input(said),
-            SourceError::Misconfigured(_) => Self::Configuration(said),
-            SourceError::Unavailable(_) => Self::Unavailable(said),
+            SourceError::Unusable(_) => Self::Input(text),
+            SourceError::Misconfigured(_) => Self::Configuration(text),
+            SourceError::Unavailable(_) => Self::Unavailable(text),
         }
     }
 }
@@ -176,18 +177,18 @@ impl From<WorkerError> for Failure {
     }
 }
 
-/// The configured file of events.
+/// Opens the configured file of events.
 fn open_file(config: &Config, file: &FileSection) -> Result<FileSource, Failure> {
     FileSource::open(vec![file.path.clone()]).map_err(|error| match error {
-        SourceError::Misconfigured(said) => {
+        SourceError::Misconfigured(problem) => {
             let key = "source.file.path";
-            Failure::Configuration(config.mistake(key, format!("`{key}`: {said}")).to_string())
+            Failure::Configuration(config.mistake(key, format!("`{key}`: {problem}")).to_string())
         }
         other => other.into(),
     })
 }
 
-/// The configured rules; mistakes in their files are told all at once.
+/// Loads the configured rules. The error lists all errors of all files.
 fn load_rules(config: &Config) -> Result<LoadedRules, Failure> {
     config.load_rules().map_err(|errors| {
         let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
@@ -195,7 +196,7 @@ fn load_rules(config: &Config) -> Result<LoadedRules, Failure> {
     })
 }
 
-/// The GeoIP files that the setup script has brought, as far as they are there.
+/// The GeoIP files that `deploy/setup.sh` has downloaded, as far as they exist.
 fn installed_geoip() -> GeoSettings {
     let installed = |names: [&str; 2]| -> Vec<PathBuf> {
         let folder = cache_folder().map(|cache| cache.join("geoip"));
@@ -207,7 +208,7 @@ fn installed_geoip() -> GeoSettings {
     }
 }
 
-/// The threads on which everything runs that waits for the outside.
+/// Runtime for network and file access.
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -234,12 +235,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_consistent() {
+    fn command_line_passes_the_checks_of_clap() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn numbers_are_grouped_by_thousands() {
+    fn grouped_separates_thousands() {
         assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
     }
 }
