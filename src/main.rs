@@ -1,4 +1,4 @@
-//! Reads the command line, starts the command, and turns how it ended into an exit status.
+//! Parses the command line, runs the command, and returns its exit status.
 
 use std::process::ExitCode;
 
@@ -8,7 +8,7 @@ use tokenwarden::telemetry;
 
 fn main() -> ExitCode {
     telemetry::hush_panics();
-    // A process without standard input has none to keep.
+    // Fails only if the process has no standard input.
     let _ = stdin::keep();
     match Cli::read().run() {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,6 +1,6 @@
-//! The commands as scripts see them: exit statuses, what is said where, and what never is.
+//! Commands: exit statuses, stdout and stderr, and that secrets and control characters are never printed.
 
-#![allow(clippy::expect_used, clippy::disallowed_methods, reason = "a test that cannot go on says so")]
+#![allow(clippy::expect_used, clippy::disallowed_methods, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -13,7 +13,7 @@ use tokenwarden::sanitize::is_unsafe;
 
 use support::process::{free_port, keep_one_rule, keep_secret};
 
-/// Runs tokenwarden in `folder` with nothing in its environment that could change what it does.
+/// Runs tokenwarden in `folder` without environment variables that change its behaviour.
 fn tokenwarden(folder: &Path, arguments: &[&str]) -> Output {
     command(folder, arguments).output().expect("tokenwarden runs")
 }
@@ -25,7 +25,7 @@ fn command(folder: &Path, arguments: &[&str]) -> Command {
 }
 
 fn status(output: &Output) -> i32 {
-    output.status.code().expect("it was not killed")
+    output.status.code().expect("the process was not killed by a signal")
 }
 
 fn stdout(output: &Output) -> String {
@@ -58,7 +58,7 @@ fn events(count: usize) -> String {
 }
 
 #[test]
-fn usage_mistakes_end_with_2() {
+fn usage_errors_exit_with_2() {
     let folder = folder();
     for arguments in [&[][..], &["no-such-command"], &["replay"], &["run"], &["replay", "x", "--format", "xml"]] {
         let output = tokenwarden(folder.path(), arguments);
@@ -71,7 +71,7 @@ fn usage_mistakes_end_with_2() {
 }
 
 #[test]
-fn a_wrong_configuration_ends_with_78_and_one_line_that_tells_where() {
+fn configuration_errors_exit_with_78_and_a_place() {
     let folder = folder();
     let refused = |text: &str| {
         write(folder.path(), "t.toml", text);
@@ -101,17 +101,19 @@ fn a_wrong_configuration_ends_with_78_and_one_line_that_tells_where() {
     insta::assert_snapshot!(stderr(&output), @"tokenwarden: none.toml: cannot read the configuration: No such file or directory (os error 2)");
     let program = std::fs::read(env!("CARGO_BIN_EXE_tokenwarden")).expect("the program");
     write(folder.path(), "binary.toml", &program[..4096]);
-    for (name, said) in [("binary.toml", "stream did not contain valid UTF-8"), (".", "Is a directory (os error 21)")] {
-        let told = format!("{name}: cannot read the configuration: {said}");
+    for (name, problem) in
+        [("binary.toml", "stream did not contain valid UTF-8"), (".", "Is a directory (os error 21)")]
+    {
+        let error = format!("{name}: cannot read the configuration: {problem}");
         let output = tokenwarden(folder.path(), &["run", "--config", name]);
-        assert_eq!((status(&output), stderr(&output)), (78, format!("tokenwarden: {told}\n")));
+        assert_eq!((status(&output), stderr(&output)), (78, format!("tokenwarden: {error}\n")));
         let output = tokenwarden(folder.path(), &["validate", "--config", name]);
-        assert_eq!((status(&output), stdout(&output)), (78, format!("FAILED  configuration: {told}\n")));
+        assert_eq!((status(&output), stdout(&output)), (78, format!("FAILED  configuration: {error}\n")));
     }
 }
 
 #[test]
-fn what_only_a_channel_can_see_is_told_with_its_place_too() {
+fn errors_found_by_adapters_state_the_place() {
     let folder = folder();
     keep_secret(&folder.path().join("secret"), "short");
     let refused = |text: &str| {
@@ -143,7 +145,7 @@ fn what_only_a_channel_can_see_is_told_with_its_place_too() {
 }
 
 #[test]
-fn validate_tells_of_each_thing_in_a_line() {
+fn validate_prints_a_line_for_each_part() {
     let folder = folder();
     write(folder.path(), "right.toml", "[source.kafka]\nbrokers = 'kafka.example:9092'");
     let output = tokenwarden(folder.path(), &["validate", "--offline", "--config", "right.toml"]);
@@ -168,42 +170,42 @@ fn validate_tells_of_each_thing_in_a_line() {
 }
 
 #[test]
-fn validate_asks_the_services_unless_told_not_to() {
+fn validate_connects_to_the_services() {
     let folder = folder();
     let text = format!("[source.kafka]\nbrokers = '127.0.0.1:{0}'\n[store]\nurl = 'http://127.0.0.1:{0}'", free_port());
     write(folder.path(), "t.toml", text);
     let output = tokenwarden(folder.path(), &["validate", "--config", "t.toml"]);
     assert_eq!(status(&output), 69);
-    let told = stdout(&output);
-    let failed: Vec<_> = told.lines().filter(|line| line.starts_with("FAILED")).collect();
-    assert_eq!(failed.len(), 2, "{told}");
-    assert!(failed[0].contains(" (source.kafka.brokers): ") && failed[1].contains(" (store.url): "), "{told}");
+    let shown = stdout(&output);
+    let failed: Vec<_> = shown.lines().filter(|line| line.starts_with("FAILED")).collect();
+    assert_eq!(failed.len(), 2, "{shown}");
+    assert!(failed[0].contains(" (source.kafka.brokers): ") && failed[1].contains(" (store.url): "), "{shown}");
     keep_one_rule(folder.path());
-    for (path, said) in [("none", "none: there is no such file"), (".", ". is a directory: name the files in it")] {
+    for (path, message) in [("none", "none: there is no such file"), (".", ". is a directory: name the files in it")] {
         write(
             folder.path(),
             "t.toml",
             format!("rules_dir = 'rules'\n[source.file]\npath = '{path}'\n[store]\nurl = 'http://127.0.0.1:1'"),
         );
         let output = tokenwarden(folder.path(), &["validate", "--config", "t.toml"]);
-        assert_eq!(status(&output), 78, "a wrong configuration outweighs a service that is down");
-        let told = stdout(&output);
-        assert!(told.contains(&format!("FAILED  source: t.toml:3: `source.file.path`: {said}\n")), "{told}");
+        assert_eq!(status(&output), 78, "a configuration error has precedence over an unavailable service");
+        let shown = stdout(&output);
+        assert!(shown.contains(&format!("FAILED  source: t.toml:3: `source.file.path`: {message}\n")), "{shown}");
     }
 }
 
 #[test]
-fn input_that_cannot_be_opened_is_a_usage_mistake() {
+fn replay_of_a_missing_file_is_a_usage_error() {
     let folder = folder();
-    for (name, said) in [("none.ndjson", "there is no such file"), (".", "is a directory: name the files in it")] {
+    for (name, message) in [("none.ndjson", "there is no such file"), (".", "is a directory: name the files in it")] {
         let output = tokenwarden(folder.path(), &["replay", name]);
         assert_eq!(status(&output), 2, "{name}");
-        assert!(stderr(&output).contains(said), "{}", stderr(&output));
+        assert!(stderr(&output).contains(message), "{}", stderr(&output));
     }
 }
 
 #[test]
-fn each_kind_of_bad_record_is_one_dead_letter_and_the_next_event_is_judged() {
+fn bad_record_is_a_dead_letter_of_its_own() {
     let folder = folder();
     keep_one_rule(folder.path());
     let with = |from: &str, to: &str| event(0).replace(from, to).into_bytes();
@@ -230,15 +232,15 @@ fn each_kind_of_bad_record_is_one_dead_letter_and_the_next_event_is_judged() {
     let judged: Vec<String> = stdout(&output).lines().filter_map(|line| line.get(..19)).map(str::to_owned).collect();
     let expected: Vec<_> =
         (1..=9).map(|number| format!(r#"{{"event_id":"e{number}","token"#)[..19].to_owned()).collect();
-    assert_eq!(judged, expected, "the events before, between and behind them");
-    let told = stderr(&output);
-    let letters: Vec<_> = told.lines().filter(|line| line.starts_with("dead letter: ")).collect();
-    assert_eq!(letters.len(), bad.len(), "{told}");
+    assert_eq!(judged, expected, "the events before, between and after the bad records");
+    let shown = stderr(&output);
+    let letters: Vec<_> = shown.lines().filter(|line| line.starts_with("dead letter: ")).collect();
+    assert_eq!(letters.len(), bad.len(), "{shown}");
     for (number, (letter, (_, reason))) in letters.iter().zip(&bad).enumerate() {
         let expected = format!("dead letter: bad.ndjson:{}: {reason}", 2 * number + 2);
         assert!(letter.starts_with(&expected), "{letter}\n{expected}");
     }
-    assert!(told.contains("9 events") && told.contains("8 dead letters"), "{told}");
+    assert!(shown.contains("9 events") && shown.contains("8 dead letters"), "{shown}");
 }
 
 #[test]
@@ -254,14 +256,14 @@ fn replay_summary_counts_unreadable_fields() {
     ];
     write(folder.path(), "odd.ndjson", text.concat());
     let output = tokenwarden(folder.path(), &["replay", "odd.ndjson"]);
-    let told = stderr(&output);
-    assert!(told.contains("5 events") && told.contains("0 dead letters"), "{told}");
+    let shown = stderr(&output);
+    assert!(shown.contains("5 events") && shown.contains("0 dead letters"), "{shown}");
     for line in [
-        "  unreadable, so absent: user_id in 3 events",
-        "  unreadable, so absent: ip_address in 1 events",
+        "  unreadable, treated as absent: user_id in 3 events",
+        "  unreadable, treated as absent: ip_address in 1 events",
         "  without an address: 2 uses",
     ] {
-        assert!(told.lines().any(|told| told == line), "{line} is not in\n{told}");
+        assert!(shown.lines().any(|found| found == line), "{line} is not in\n{shown}");
     }
 }
 
@@ -273,25 +275,25 @@ const ENABLE_ADDRESSES: &str = "GitHub sends actor_ip only after an owner of the
                                 Audit log, Settings, \"Enable source IP disclosure\"";
 
 #[test]
-fn replay_says_how_to_enable_addresses() {
+fn replay_states_how_to_enable_addresses() {
     let folder = folder();
     write(folder.path(), "github.ndjson", WITHOUT_ADDRESS);
-    let told = stderr(&tokenwarden(folder.path(), &["replay", "--format", "github", "github.ndjson"]));
-    let hint = format!("    their places and networks are not judged; {ENABLE_ADDRESSES}");
-    assert!(told.contains("  without an address: 2 uses\n") && told.lines().any(|line| line == hint), "{told}");
+    let shown = stderr(&tokenwarden(folder.path(), &["replay", "--format", "github", "github.ndjson"]));
+    let hint = format!("    their places and networks are not scored; {ENABLE_ADDRESSES}");
+    assert!(shown.contains("  without an address: 2 uses\n") && shown.lines().any(|line| line == hint), "{shown}");
     let with = WITHOUT_ADDRESS.replace("\"actor_id\"", "\"actor_ip\":\"192.0.2.7\",\"actor_id\"");
     write(folder.path(), "github.ndjson", with);
-    let told = stderr(&tokenwarden(folder.path(), &["replay", "--format", "github", "github.ndjson"]));
-    assert!(!told.contains("address"), "{told}");
+    let shown = stderr(&tokenwarden(folder.path(), &["replay", "--format", "github", "github.ndjson"]));
+    assert!(!shown.contains("address"), "{shown}");
 }
 
 #[test]
-fn validate_says_how_to_enable_addresses() {
+fn validate_states_how_to_enable_addresses() {
     let folder = folder();
     let topics = "topics = ['a', { topic = 'audit', format = 'github' }, { topic = 'b', format = 'okta' }]";
     write(folder.path(), "t.toml", format!("[source.kafka]\nbrokers = 'kafka.example:9092'\n{topics}\n"));
-    let told = stdout(&tokenwarden(folder.path(), &["validate", "--offline", "--config", "t.toml"]));
-    let notes: Vec<_> = told.lines().filter(|line| line.starts_with("note ")).collect();
+    let shown = stdout(&tokenwarden(folder.path(), &["validate", "--offline", "--config", "t.toml"]));
+    let notes: Vec<_> = shown.lines().filter(|line| line.starts_with("note ")).collect();
     assert_eq!(notes, [format!("note    addresses of topic audit: {ENABLE_ADDRESSES}")]);
 }
 
@@ -332,7 +334,7 @@ fn validate_warns_of_a_request_without_tenant() {
         write(folder.path(), "t.toml", text);
         let output = tokenwarden(folder.path(), &["validate", "--offline", "--config", "t.toml"]);
         assert_eq!(status(&output), 0, "{http}: {}", stdout(&output));
-        stdout(&output).contains("WARNING revocation: [revoke.http] names the tenant only in the header")
+        stdout(&output).contains("WARNING revocation: [revoke.http] sends the tenant only in the header")
     };
     let acme = |topic: &str| format!("{{ topic = '{topic}', tenant = 'acme' }}");
     for (topics, http, warned) in [
@@ -349,7 +351,7 @@ fn validate_warns_of_a_request_without_tenant() {
 }
 
 #[test]
-fn replay_hashes_token_ids_where_configured() {
+fn replay_hashes_token_ids_if_configured() {
     let folder = folder();
     write(folder.path(), "events.ndjson", events(3));
     for (ids, kept) in [("as_sent", true), ("hashed", false)] {
@@ -389,7 +391,7 @@ fn terminal_shows_no_unsafe_character() {
         let shown = stdout(&output) + &stderr(&output);
         assert!(!shown.is_empty() && !shown.contains(|c| c != '\n' && is_unsafe(c)), "{arguments:?}: {shown:?}");
     }
-    // Usage errors are told as ever, with the argument made visible.
+    // Usage errors contain the argument with control characters replaced.
     let output = tokenwarden(folder.path(), &["evaluate", ".", "--warmup", "1\u{1b}[2J\u{202e}\nok"]);
     assert_eq!(status(&output), 2);
     assert!(stderr(&output).contains("invalid value '1␛[2J\u{fffd}␊ok' for '--warmup <DAYS>'"), "{}", stderr(&output));
@@ -404,27 +406,27 @@ fn replay_takes_confirmed_and_tenant_from_config() {
     for (config, ignored) in [("", true), ("confirmed = true\ntenant = 'acme'", false)] {
         write(folder.path(), "t.toml", format!("[source.file]\npath = '-'\n{config}\n"));
         let output = tokenwarden(folder.path(), &["replay", "--config", "t.toml", "events.ndjson"]);
-        let told = stderr(&output);
-        assert!(told.contains("2 events"), "{told}");
-        assert_eq!(told.contains("  ignored: 1 `confirmed` events"), ignored, "{told}");
+        let shown = stderr(&output);
+        assert!(shown.contains("2 events"), "{shown}");
+        assert_eq!(shown.contains("  ignored: 1 `confirmed` events"), ignored, "{shown}");
     }
     write(folder.path(), "okta.toml", "[source.file]\npath = '-'\nformat = 'okta'\n");
     let format = |more: &[&str]| {
         let arguments = [&["replay", "--config", "okta.toml", "events.ndjson"], more].concat();
         stderr(&tokenwarden(folder.path(), &arguments)).contains("2 events")
     };
-    assert!(!format(&[]) && format(&["--format", "native"]), "the command line counts before the configuration");
+    assert!(!format(&[]) && format(&["--format", "native"]), "the command line overrides the configuration");
 }
 
 #[test]
-fn a_file_that_was_cut_off_gives_what_is_in_it_and_one_error_that_tells_where() {
+fn truncated_file_is_read_up_to_the_cut() {
     let folder = folder();
     keep_one_rule(folder.path());
     let text = events(5_000);
     let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gz.write_all(text.as_bytes()).expect("gzip");
     let mut zst = zstd::Encoder::new(Vec::new(), 1).expect("zstd");
-    // A block ends at a flush, and none is given out before its end.
+    // A flush ends a block, and the decoder returns only complete blocks.
     for piece in text.as_bytes().chunks(50_000) {
         zst.write_all(piece).and_then(|()| zst.flush()).expect("zstd");
     }
@@ -434,8 +436,8 @@ fn a_file_that_was_cut_off_gives_what_is_in_it_and_one_error_that_tells_where() 
         write(folder.path(), name, &whole[..cut]);
         let output =
             tokenwarden(folder.path(), &["replay", "--rules", "rules", name, "after.ndjson", "--verdicts", "-"]);
-        let told = stderr(&output);
-        assert_eq!(status(&output), 0, "{told}");
+        let shown = stderr(&output);
+        assert_eq!(status(&output), 0, "{shown}");
         let judged = stdout(&output).lines().map(str::to_owned).collect::<Vec<_>>();
         assert!(judged.len() > 1_000 && judged.len() < 4_900, "{name}: {} events", judged.len());
         for (number, line) in judged[..judged.len() - 1].iter().enumerate() {
@@ -443,18 +445,18 @@ fn a_file_that_was_cut_off_gives_what_is_in_it_and_one_error_that_tells_where() 
         }
         assert!(judged[judged.len() - 1].starts_with(r#"{"event_id":"e9999","#), "{name}: the next file is read");
         let place = format!("{name}: unreadable from byte {cut} on, near record ");
-        let faults: Vec<_> = told.lines().filter(|line| line.starts_with("unreadable: ")).collect();
-        assert!(faults.len() == 1 && faults[0].starts_with(&format!("unreadable: {place}")), "{told}");
+        let faults: Vec<_> = shown.lines().filter(|line| line.starts_with("unreadable: ")).collect();
+        assert!(faults.len() == 1 && faults[0].starts_with(&format!("unreadable: {place}")), "{shown}");
         let output = tokenwarden(folder.path(), &["replay", "--rules", "rules", name, "--strict"]);
         assert_eq!(status(&output), 65);
-        let told = stderr(&output);
-        let last = told.lines().last().unwrap_or_default();
-        assert!(last.starts_with(&format!("tokenwarden: {place}")), "{told}");
+        let shown = stderr(&output);
+        let last = shown.lines().last().unwrap_or_default();
+        assert!(last.starts_with(&format!("tokenwarden: {place}")), "{shown}");
     }
 }
 
 #[test]
-fn bad_records_are_parked_and_counted_and_strictness_fails() {
+fn strict_replay_fails_at_bad_records() {
     let folder = folder();
     let mut bytes = events(3).into_bytes();
     bytes.extend_from_slice(b"\xff\xfe\x00\x01 no text\n{\"event_id\":\n");
@@ -462,19 +464,19 @@ fn bad_records_are_parked_and_counted_and_strictness_fails() {
     write(folder.path(), "mixed.ndjson", bytes);
     let output = tokenwarden(folder.path(), &["replay", "mixed.ndjson", "--verdicts", "-"]);
     assert_eq!(status(&output), 0, "{}", stderr(&output));
-    assert_eq!(stdout(&output).lines().count(), 4, "the good ones are judged");
-    let told = stderr(&output);
-    assert!(told.contains("mixed.ndjson:4: ") && told.contains("mixed.ndjson:5: "), "{told}");
-    assert!(told.contains("4 events") && told.contains("2 dead letters"), "{told}");
+    assert_eq!(stdout(&output).lines().count(), 4, "the valid records are scored");
+    let shown = stderr(&output);
+    assert!(shown.contains("mixed.ndjson:4: ") && shown.contains("mixed.ndjson:5: "), "{shown}");
+    assert!(shown.contains("4 events") && shown.contains("2 dead letters"), "{shown}");
     let output = tokenwarden(folder.path(), &["replay", "mixed.ndjson", "--strict"]);
     assert_eq!(status(&output), 65);
-    let told = stderr(&output);
-    let last = told.lines().last().unwrap_or_default();
-    assert!(last.starts_with("tokenwarden: mixed.ndjson:4: ") && last.ends_with(", and 1 more"), "{told}");
+    let shown = stderr(&output);
+    let last = shown.lines().last().unwrap_or_default();
+    assert!(last.starts_with("tokenwarden: mixed.ndjson:4: ") && last.ends_with(", and 1 more"), "{shown}");
 }
 
 #[test]
-fn empty_and_binary_files_are_taken_for_what_they_are() {
+fn replay_accepts_empty_and_binary_files() {
     let folder = folder();
     keep_one_rule(folder.path());
     write(folder.path(), "empty", "");
@@ -485,18 +487,18 @@ fn empty_and_binary_files_are_taken_for_what_they_are() {
     write(folder.path(), "binary", &program[..1 << 20]);
     let output = tokenwarden(folder.path(), &["replay", "binary", "--strict"]);
     assert_eq!(status(&output), 65);
-    let told = stderr(&output);
-    assert!(told.bytes().all(|byte| byte == b'\n' || byte >= b' '), "control characters reach the terminal");
-    assert!(told.lines().count() < 30, "a binary file floods the terminal");
+    let shown = stderr(&output);
+    assert!(shown.bytes().all(|byte| byte == b'\n' || byte >= b' '), "control characters reach the terminal");
+    assert!(shown.lines().count() < 30, "a binary file floods the terminal");
     write(folder.path(), "e.ndjson", event(7));
     let output = tokenwarden(folder.path(), &["replay", "--rules", "rules", "binary", "e.ndjson", "--verdicts", "-"]);
     assert_eq!(status(&output), 0, "{}", stderr(&output));
-    let told = stdout(&output);
-    assert!(told.lines().count() == 1 && told.starts_with(r#"{"event_id":"e7","#), "{told}");
+    let shown = stdout(&output);
+    assert!(shown.lines().count() == 1 && shown.starts_with(r#"{"event_id":"e7","#), "{shown}");
 }
 
 #[test]
-fn the_same_input_gives_the_same_verdicts_byte_for_byte_however_it_comes() {
+fn verdicts_do_not_depend_on_compression() {
     let folder = folder();
     let text = events(500);
     write(folder.path(), "e.ndjson", &text);
@@ -512,7 +514,7 @@ fn the_same_input_gives_the_same_verdicts_byte_for_byte_however_it_comes() {
     let first = verdicts("e.ndjson");
     assert_eq!(first.split(|byte| *byte == b'\n').count() - 1, 500);
     for input in ["e.ndjson", "e.gz", "e.zst"] {
-        assert!(verdicts(input) == first, "{input} gives other verdicts");
+        assert!(verdicts(input) == first, "{input} gives different verdicts");
     }
     let mut child = command(folder.path(), &["replay", "-", "--verdicts", "-"])
         .stdin(Stdio::piped())
@@ -521,7 +523,7 @@ fn the_same_input_gives_the_same_verdicts_byte_for_byte_however_it_comes() {
         .spawn()
         .expect("tokenwarden runs");
     child.stdin.take().expect("a pipe").write_all(text.as_bytes()).expect("events");
-    assert!(child.wait_with_output().expect("it ends").stdout == first, "standard input gives other verdicts");
+    assert!(child.wait_with_output().expect("it ends").stdout == first, "standard input gives different verdicts");
 }
 
 #[test]
@@ -534,7 +536,7 @@ fn verdicts_never_overwrite_their_input() {
 }
 
 #[test]
-fn a_closed_pipe_is_no_failure() {
+fn closed_pipe_exits_with_0() {
     let folder = folder();
     write(folder.path(), "e.ndjson", events(20_000));
     let mut child = command(folder.path(), &["replay", "e.ndjson", "--verdicts", "-"])
@@ -548,7 +550,7 @@ fn a_closed_pipe_is_no_failure() {
 }
 
 #[test]
-fn a_bearer_value_is_written_nowhere() {
+fn bearer_values_are_never_printed() {
     let folder = folder();
     let token = ["eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9", "eyJzdWIiOiIxMjM0NTY3ODkwIn0", "c2lnbmF0dXJlLXNpZ25hdHVyZQ"];
     let token = token.join(".");
@@ -564,7 +566,7 @@ fn a_bearer_value_is_written_nowhere() {
 }
 
 #[test]
-fn a_store_that_does_not_answer_ends_with_69() {
+fn unavailable_store_exits_with_69() {
     let folder = folder();
     write(folder.path(), "e.ndjson", events(1));
     let store = format!("http://127.0.0.1:{}", free_port());
@@ -573,22 +575,23 @@ fn a_store_that_does_not_answer_ends_with_69() {
 }
 
 #[test]
-fn a_store_that_is_none_is_a_usage_mistake() {
+fn invalid_store_url_is_a_usage_error() {
     let folder = folder();
     write(folder.path(), "e.ndjson", events(1));
     for arguments in [&["replay", "e.ndjson"][..], &["sql", "SELECT 1"]] {
         let output =
             tokenwarden(folder.path(), &[arguments, &["--store", "tcp://me:hunter2@clickhouse:9000"]].concat());
-        let said = "tokenwarden: --store must be embedded:DIR or http(s)://HOST:PORT\n";
-        assert_eq!((status(&output), stderr(&output).as_str()), (2, said));
+        let message = "tokenwarden: --store must be embedded:DIR or http(s)://HOST:PORT\n";
+        assert_eq!((status(&output), stderr(&output).as_str()), (2, message));
     }
 }
 
 #[test]
-fn rules_do_what_their_cases_say_or_the_status_is_78() {
+fn failed_test_cases_exit_with_78() {
     let folder = folder();
-    let shipped = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("rules/new_ip.toml")).expect("it");
-    let (rule, _) = shipped.split_once("[[cases]]").expect("it has cases");
+    let shipped =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("rules/new_ip.toml")).expect("a rule");
+    let (rule, _) = shipped.split_once("[[cases]]").expect("the rule has cases");
     let case = |name: &str, expect: &str| {
         format!("[[cases]]\nname = \"{name}\"\nexpect = \"{expect}\"\nevents = [{{ after = \"1h\" }}]\n")
     };
@@ -601,37 +604,37 @@ fn rules_do_what_their_cases_say_or_the_status_is_78() {
     assert_eq!(status(&output), 0, "{}", stderr(&output));
     let line = rule.lines().count() + 1;
     let expected = format!(
-        "pass  rules/new_ip.toml:{line}: quiet: the first event of all\n1 cases of 1 rules from rules: 1 pass; rules without a file, disabled: 20\n"
+        "pass  rules/new_ip.toml:{line}: quiet: the first event of all\n1 cases of 1 rules from rules: 1 passed; rules without a file, disabled: 20\n"
     );
     assert_eq!(stdout(&output), expected);
     let output = only(&[case("the first event of all", "fires"), case("again", "quiet")]);
     assert_eq!(status(&output), 78);
-    let told = stdout(&output);
-    assert!(told.starts_with(&format!("FAIL  rules/new_ip.toml:{line}: fires: the first event of all; ")), "{told}");
-    assert!(told.contains("\npass  rules/new_ip.toml:"), "{told}");
-    insta::assert_snapshot!(stderr(&output), @"tokenwarden: 1 of 2 cases of rules fail");
+    let shown = stdout(&output);
+    assert!(shown.starts_with(&format!("FAIL  rules/new_ip.toml:{line}: fires: the first event of all; ")), "{shown}");
+    assert!(shown.contains("\npass  rules/new_ip.toml:"), "{shown}");
+    insta::assert_snapshot!(stderr(&output), @"tokenwarden: 1 of 2 test cases failed");
 }
 
 #[test]
-fn actions_are_paused_and_resumed_where_there_is_an_outbox() {
+fn pause_actions_needs_an_outbox() {
     let folder = folder();
     write(folder.path(), "t.toml", "[outbox]\ndir = 'box'\n");
     let output = tokenwarden(folder.path(), &["pause-actions", "--config", "t.toml"]);
     assert_eq!(status(&output), 78);
-    assert!(stderr(&output).contains("there is no outbox in box"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("no outbox in box"), "{}", stderr(&output));
     let switch = folder.path().join("box/pause-actions");
     std::fs::create_dir(folder.path().join("box")).expect("a folder");
-    for (more, is_paused, said) in [
-        (&["--config", "t.toml"][..], true, "revocations are paused: box/pause-actions\n"),
-        (&["--outbox", "box"], true, "revocations are paused: box/pause-actions\n"),
-        (&["--resume", "--config", "t.toml"], false, "revocations go on: box/pause-actions\n"),
-        (&["--resume", "--outbox", "box"], false, "revocations go on: box/pause-actions\n"),
+    for (more, is_paused, message) in [
+        (&["--config", "t.toml"][..], true, "revocations paused: box/pause-actions\n"),
+        (&["--outbox", "box"], true, "revocations paused: box/pause-actions\n"),
+        (&["--resume", "--config", "t.toml"], false, "revocations resumed: box/pause-actions\n"),
+        (&["--resume", "--outbox", "box"], false, "revocations resumed: box/pause-actions\n"),
     ] {
         let output = tokenwarden(folder.path(), &[&["pause-actions"], more].concat());
-        assert_eq!((status(&output), stdout(&output).as_str()), (0, said), "{}", stderr(&output));
+        assert_eq!((status(&output), stdout(&output).as_str()), (0, message), "{}", stderr(&output));
         assert_eq!(switch.exists(), is_paused);
     }
-    // With a configuration that cannot be read, the switch still can be set.
+    // The option --outbox works without a valid configuration.
     write(folder.path(), "t.toml", "[outbox");
     let output = tokenwarden(folder.path(), &["pause-actions", "--config", "t.toml"]);
     assert_eq!(status(&output), 78);

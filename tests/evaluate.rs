@@ -196,18 +196,18 @@ fn labels_without_an_event_are_an_error() {
     };
     let other = "{\"event_id\":\"other\",\"label\":\"theft\"}\n";
     labelled(folder.path(), other);
-    insta::assert_snapshot!(ends(65, &[]), @"tokenwarden: none of the 1 labels is of one of the events: compare the `event_id` of both files");
+    insta::assert_snapshot!(ends(65, &[]), @"tokenwarden: none of the 1 labels matches an event; compare the `event_id` of both files");
     labelled(folder.path(), &format!("{LABELS}{other}"));
-    insta::assert_snapshot!(ends(0, &[]), @"1 of the 5 labels are of none of the events");
+    insta::assert_snapshot!(ends(0, &[]), @"1 of the 5 labels match no event");
     // The thefts are on the last day, the traveller's label is on day fifteen.
-    assert_eq!(ends(0, &["--warmup", "20"]), "1 of the 5 labels are of none of the events\n");
+    assert_eq!(ends(0, &["--warmup", "20"]), "1 of the 5 labels match no event\n");
     std::fs::remove_file(folder.path().join("labels.ndjson")).expect("removed");
     let events = (0..3).map(|number| {
         format!("{{\"event_id\":\"e{number}\",\"timestamp\":{number},\"token_id\":\"t\",\"attrs\":{{\"label\":\"stolen\"}}}}\n")
     });
     std::fs::remove_file(folder.path().join("events.ndjson.zst")).expect("removed");
     std::fs::write(folder.path().join("events.ndjson"), events.collect::<String>()).expect("a file");
-    insta::assert_snapshot!(ends(65, &[]), @r#"tokenwarden: there are no labels: no labels.ndjson or labels.ndjson.zst or labels.ndjson.gz beside the events, and no event has an attribute `label` of "theft" or "honest""#);
+    insta::assert_snapshot!(ends(65, &[]), @r#"tokenwarden: no labels: there is no labels.ndjson or labels.ndjson.zst or labels.ndjson.gz beside the events, and no event has an attribute `label` with the value "theft" or "honest""#);
 }
 
 #[test]
@@ -244,7 +244,7 @@ fn unusable_input_is_one_line_of_error() {
     insta::assert_snapshot!(ends(2, &["evaluate", ".", "--labels", "none"]), @"tokenwarden: cannot read the labels none: No such file or directory (os error 2)");
     std::fs::write(folder.path().join("labels.ndjson"), LABELS).expect("a file");
     std::fs::write(folder.path().join("page.md"), "nothing").expect("a page");
-    insta::assert_snapshot!(ends(2, &["evaluate", ".", "--into", "page.md"]), @"tokenwarden: page.md: has no lines <!-- figures: begin --> and <!-- figures: end --> to write the tables between");
+    insta::assert_snapshot!(ends(2, &["evaluate", ".", "--into", "page.md"]), @"tokenwarden: page.md: has no lines <!-- figures: begin --> and <!-- figures: end -->");
     insta::assert_snapshot!(ends(78, &["evaluate", ".", "--rules", "none"]), @"tokenwarden: none: the rules directory cannot be read: No such file or directory (os error 2)");
     std::fs::write(folder.path().join("events.ndjson"), "").expect("a file");
     insta::assert_snapshot!(ends(2, &["evaluate", "."]), @"tokenwarden: . holds more than one of events.ndjson, events.ndjson.zst, events.ndjson.gz; keep one");
@@ -260,7 +260,7 @@ fn rules_against_themselves_change_nothing() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert_eq!(text(&output.stdout), "");
     assert!(
-        text(&output.stderr).starts_with("1204 events: 0 alerts appear, 0 vanish, 0 change"),
+        text(&output.stderr).starts_with("1204 events: 0 alerts added, 0 removed, 0 changed"),
         "{}",
         text(&output.stderr)
     );

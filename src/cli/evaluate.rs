@@ -1,4 +1,4 @@
-//! `tokenwarden evaluate`: how good the judgement is on labelled events.
+//! `tokenwarden evaluate`: measures detection on labelled events.
 
 use std::io::{BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -28,54 +28,54 @@ use crate::wire::Format;
 const EVENT_FILES: [&str; 3] = ["events.ndjson", "events.ndjson.zst", "events.ndjson.gz"];
 /// Names that the file of labels may have.
 const LABEL_FILES: [&str; 3] = ["labels.ndjson", "labels.ndjson.zst", "labels.ndjson.gz"];
-/// Between these lines of a page the tables stand.
+/// Lines of a page between which the tables are written.
 const MARKS: (&str, &str) = ("<!-- figures: begin -->", "<!-- figures: end -->");
 
-/// Measure the judgement on labelled events: thefts caught at equal false alerts, time to detect, calibration.
+/// Measure detection on labelled events: recall at equal false-alert rates, time to detection, calibration.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Folder with events.ndjson and labels.ndjson (each also .zst or .gz), as `simulate` writes them.
     #[arg(value_name = "DIR")]
     folder: PathBuf,
-    /// The labels, if they lie elsewhere; without any, the events' attrs label, scenario and case are used.
+    /// File of labels, if it is not in DIR. Without labels, the attributes label, scenario and case of the events are used.
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
-    /// Configuration file (TOML); without one every setting has its default.
+    /// Configuration file (TOML). Without one, every setting has its default.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Folder of rule files, instead of the configured ones.
     #[arg(long, value_name = "DIR")]
     rules: Option<PathBuf>,
-    /// GeoIP city file, instead of the configured ones; may be repeated.
+    /// GeoIP city file, instead of the configured ones. May be repeated.
     #[arg(long, value_name = "FILE")]
     geoip_city: Vec<PathBuf>,
-    /// GeoIP network file, instead of the configured ones; may be repeated.
+    /// GeoIP network file, instead of the configured ones. May be repeated.
     #[arg(long, value_name = "FILE")]
     geoip_asn: Vec<PathBuf>,
-    /// Days at the beginning, in event time, in which everything learns and nothing is measured.
+    /// Days at the beginning, in event time, that are learnt but not measured.
     #[arg(long, value_name = "DAYS", default_value_t = 0)]
     warmup: u32,
-    /// Leave a term of the judgement out, to see what it is worth; may be repeated.
+    /// Disable a detector (term), to measure its contribution. May be repeated.
     #[arg(long, value_name = "TERM", value_parser = terms())]
     without: Vec<Term>,
-    /// Run the comparison rules too, side by side.
+    /// Also measure the comparison rules.
     #[arg(long)]
     peers: bool,
     /// Print Markdown.
     #[arg(long)]
     markdown: bool,
-    /// Write the tables, as Markdown, into this page, between its lines `<!-- figures: begin -->` and `<!-- figures: end -->`.
+    /// Write the tables as Markdown into this page, between the lines `<!-- figures: begin -->` and `<!-- figures: end -->`.
     #[arg(long, value_name = "PAGE.md")]
     into: Option<PathBuf>,
-    /// Write all figures to this file, as JSON.
+    /// Write all results to this file as JSON.
     #[arg(long, value_name = "OUT.json")]
     json: Option<PathBuf>,
-    /// Draw macro recall over false alerts into this file.
+    /// Draw macro recall over false alerts into this SVG file.
     #[arg(long, value_name = "OUT.svg")]
     roc: Option<PathBuf>,
 }
 
-/// Measures; the tables go to stdout.
+/// Runs the evaluation. The tables go to stdout.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     telemetry::start_logging("warn");
     let mut config = Config::load(arguments.config.as_deref())?;
@@ -90,7 +90,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let report = Report::new(measure, config.detection.prior_log_odds, &tally);
     if let Some(out) = &arguments.json {
         let mut text = serde_json::to_vec_pretty(&report)
-            .map_err(|error| Failure::Unavailable(format!("cannot write the figures: {error}")))?;
+            .map_err(|error| Failure::Unavailable(format!("cannot write the results: {error}")))?;
         text.push(b'\n');
         write(out, &text)?;
     }
@@ -105,7 +105,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     stdout
         .write_all(text.as_bytes())
         .and_then(|()| stdout.flush())
-        .map_err(|error| Failure::output("to stdout", &error))
+        .map_err(|error| Failure::output("the tables", &error))
 }
 
 fn measure(arguments: &Arguments, config: &Config, labels: Labels) -> Result<(Measure, Tally), Failure> {
@@ -116,9 +116,9 @@ fn measure(arguments: &Arguments, config: &Config, labels: Labels) -> Result<(Me
     let mut source = open_events(&arguments.folder)?;
     let enricher = Enricher::new(&config.geoip, config.detection.trust_event_geo);
     for problem in enricher.problems() {
-        to_stderr(&format!("GeoIP, done without: {problem}"));
+        to_stderr(&format!("GeoIP file not used: {problem}"));
     }
-    // What is measured is nobody's installation: the names of tokens need no key of their own.
+    // Labelled events belong to no installation, so the key may be public.
     let hasher = TokenHasher::new(KEY_OF_REPLAYS);
     let settings = engine::Settings { without: arguments.without.clone(), ..config.engine_settings() };
     let mut pipeline = Pipeline::new(enricher, Arc::new(rules.rules), hasher, settings);
@@ -126,14 +126,14 @@ fn measure(arguments: &Arguments, config: &Config, labels: Labels) -> Result<(Me
     let mut epoch = Epoch::new(Measure::new(labels, arguments.peers, arguments.warmup), false);
     all_messages(&mut source, &mut |messages| {
         pipeline.process(&mut partition, messages, 0, &mut epoch);
-        // Nobody is to be told of anything.
+        // Nothing is reported.
         epoch.incidents.clear();
         epoch.letters.clear();
     })?;
     let counters = partition.states().map(State::counters).fold(Counters::default(), Counters::plus);
     for (count, direction) in [(counters.ahead, "ahead of"), (counters.behind, "behind")] {
         if count > 0 {
-            to_stderr(&format!("{count} events have a time far {direction} the stream's, and are judged without it"));
+            to_stderr(&format!("{count} events have a time far {direction} the stream; they are scored without it"));
         }
     }
     Ok((epoch.rows, epoch.tally))
@@ -141,15 +141,15 @@ fn measure(arguments: &Arguments, config: &Config, labels: Labels) -> Result<(Me
 
 fn terms() -> impl TypedValueParser<Value = Term> {
     PossibleValuesParser::new(Term::ALL.map(Term::name)).try_map(|name| {
-        Term::ALL.into_iter().find(|term| term.name() == name).ok_or_else(|| format!("there is no term {name}"))
+        Term::ALL.into_iter().find(|term| term.name() == name).ok_or_else(|| format!("unknown term {name}"))
     })
 }
 
 fn open_events(folder: &Path) -> Result<FileSource, Failure> {
     let file = only_file(folder, EVENT_FILES)?
-        .ok_or_else(|| Failure::Usage(format!("there is no {} in {}", EVENT_FILES.join(" or "), folder.display())))?;
+        .ok_or_else(|| Failure::Usage(format!("no {} in {}", EVENT_FILES.join(" or "), folder.display())))?;
     FileSource::open(vec![file]).map_err(|error| match error {
-        SourceError::Misconfigured(said) => Failure::Usage(said),
+        SourceError::Misconfigured(problem) => Failure::Usage(problem),
         other => other.into(),
     })
 }
@@ -167,44 +167,44 @@ fn read_labels(arguments: &Arguments) -> Result<Labels, Failure> {
     Labels::read(BufReader::new(input)).map_err(|error| Failure::Input(unreadable(&error)))
 }
 
-/// The one file in `folder` that has one of `names`.
+/// The file in `folder` that has one of `names`, if there is one. Several are an error.
 fn only_file(folder: &Path, names: [&str; 3]) -> Result<Option<PathBuf>, Failure> {
     let mut files = names.iter().map(|name| folder.join(name)).filter(|file| file.is_file());
     let first = files.next();
     if files.next().is_some() {
-        let said = format!("{} holds more than one of {}; keep one", folder.display(), names.join(", "));
-        return Err(Failure::Usage(said));
+        let problem = format!("{} has more than one of {}; keep one", folder.display(), names.join(", "));
+        return Err(Failure::Usage(problem));
     }
     Ok(first)
 }
 
-/// Figures without a single matching label are no result: every theft would count as honest use.
+/// Fails if no label matches an event, because every theft would then count as honest use.
 fn check_labels(labels: &Labels) -> Result<(), Failure> {
     match (labels.matched(), labels.in_file()) {
         (0, Some(count)) => Err(Failure::Input(format!(
-            "none of the {count} labels is of one of the events: compare the `event_id` of both files"
+            "none of the {count} labels matches an event; compare the `event_id` of both files"
         ))),
         (0, None) => Err(Failure::Input(format!(
-            "there are no labels: no {} beside the events, and no event has an attribute `label` of \"theft\" or \
-             \"honest\"",
+            "no labels: there is no {} beside the events, and no event has an attribute `label` with the value \"theft\" \
+             or \"honest\"",
             LABEL_FILES.join(" or ")
         ))),
         (matched, Some(count)) if matched < count => {
-            to_stderr(&format!("{} of the {count} labels are of none of the events", count - matched));
+            to_stderr(&format!("{} of the {count} labels match no event", count - matched));
             Ok(())
         }
         _ => Ok(()),
     }
 }
 
-/// Puts `tables` between the marks of `page`, in the place of what stood there.
+/// Replaces the text between the marks of `page` by `tables`.
 fn fill(page: &Path, tables: &str) -> Result<(), Failure> {
-    let wrong = |said: String| Failure::Usage(format!("{}: {said}", page.display()));
+    let wrong = |problem: String| Failure::Usage(format!("{}: {problem}", page.display()));
     let text = std::fs::read_to_string(page).map_err(|error| wrong(format!("cannot be read: {error}")))?;
     let (begin, end) = MARKS;
     let parts = text.split_once(begin).and_then(|(before, rest)| Some((before, rest.split_once(end)?.1)));
     let Some((before, after)) = parts else {
-        return Err(wrong(format!("has no lines {begin} and {end} to write the tables between")));
+        return Err(wrong(format!("has no lines {begin} and {end}")));
     };
     write(page, format!("{before}{begin}\n\n{tables}\n{end}{after}").as_bytes())
 }

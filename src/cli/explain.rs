@@ -1,4 +1,4 @@
-//! `tokenwarden explain`: why an event was judged as it was, and what came of an incident, read back from the store.
+//! `tokenwarden explain`: the reasons of a verdict, and the history of an incident, from the store.
 
 use std::fmt::Write as _;
 
@@ -11,26 +11,26 @@ use crate::config::Config;
 use crate::sanitize;
 use crate::store::{Reader, StoreSettings};
 
-/// Why an event was judged as it was, or what an incident came to.
+/// Show the reasons of an event's verdict, or the history of an incident.
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
-    pub(super) asked: Asked,
-    /// An event, or an incident by its INC-… name.
+    pub(super) store: StoreArguments,
+    /// Id of an event, or of an incident (INC-…).
     #[arg(value_name = "EVENT_ID|INCIDENT_ID")]
     id: String,
 }
 
-/// Which store is asked, and how the answer is shown.
+/// The store to query, and the output format.
 #[derive(Debug, Args)]
-pub(super) struct Asked {
+pub(super) struct StoreArguments {
     /// Configuration file (TOML).
     #[arg(long, value_name = "FILE")]
     config: Option<std::path::PathBuf>,
-    /// The store to ask, instead of the configured one: embedded:DIR, or the URL of a ClickHouse server.
+    /// Store to query, instead of the configured one: embedded:DIR, or the URL of a ClickHouse server.
     #[arg(long, value_name = "embedded:DIR|URL")]
     store: Option<String>,
-    /// How to show the answer; text on a terminal, JSON otherwise.
+    /// Output format [default: text on a terminal, otherwise json].
     #[arg(long, value_enum)]
     output: Option<Output>,
 }
@@ -41,35 +41,35 @@ enum Output {
     Json,
 }
 
-/// Looks the event or the incident up and prints what the store knows of it.
+/// Looks up the event or incident and prints it.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let config = Config::load(arguments.asked.config())?;
+    let config = Config::load(arguments.store.config())?;
     let prior = config.detection.prior_log_odds;
-    arguments.asked.answer(config.store, text, async |reader| {
-        let incident = reader.rows(INCIDENT, &[&arguments.id]).await.map_err(|error| asking(&error))?;
-        let events = reader.rows(EVENT, &[&arguments.id]).await.map_err(|error| asking(&error))?;
+    arguments.store.answer(config.store, text, async |reader| {
+        let incident = reader.rows(INCIDENT, &[&arguments.id]).await.map_err(|error| store_error(&error))?;
+        let events = reader.rows(EVENT, &[&arguments.id]).await.map_err(|error| store_error(&error))?;
         let Some(found) = incident.into_iter().next() else {
             if events.is_empty() {
-                return Err(Failure::Usage(format!("the store knows no event and no incident {}", arguments.id)));
+                return Err(Failure::Usage(format!("the store has no event or incident {}", arguments.id)));
             }
             let explained: Vec<_> = events.iter().map(|event| explained(event, prior)).collect();
-            let of = events.first().map(|event| said(event, "incident_id")).unwrap_or_default();
+            let of = events.first().map(|event| field(event, "incident_id")).unwrap_or_default();
             let incident = if of.is_empty() { Value::Null } else { incident_of(reader, &of).await? };
             return Ok(json!({ "events": explained, "incident": incident }));
         };
-        let opening = reader.rows(OPENING, &[&arguments.id]).await.map_err(|error| asking(&error))?;
+        let opening = reader.rows(OPENING, &[&arguments.id]).await.map_err(|error| store_error(&error))?;
         let explained: Vec<_> = opening.iter().map(|event| explained(event, prior)).collect();
-        let id = said(&found, "incident_id");
+        let id = field(&found, "incident_id");
         Ok(json!({ "events": explained, "incident": incident_of(reader, &id).await? }))
     })
 }
 
-impl Asked {
+impl StoreArguments {
     pub(super) fn config(&self) -> Option<&std::path::Path> {
         self.config.as_deref()
     }
 
-    /// Opens the store, has `look` answer, and prints that: `text` of it for eyes.
+    /// Opens the store and prints the result of `look`: as JSON, or as `text` formats it.
     pub(super) fn answer(
         &self,
         mut settings: StoreSettings,
@@ -95,27 +95,28 @@ impl Asked {
     }
 }
 
-/// Producers choose event ids: of several events with one, the most suspicious come first.
+/// Several events may have the same id, because producers choose it. The most suspicious ones come first.
 const EVENT: &str = "SELECT * FROM token_events WHERE event_id = ? ORDER BY log_odds DESC, timestamp LIMIT 10";
 const INCIDENT: &str = "SELECT * FROM incidents_latest WHERE incident_id = ?";
-/// The event that raised the incident's suspicion most.
+/// The event of the incident with the highest log-odds.
 const OPENING: &str = "SELECT * FROM token_events WHERE incident_id = ? ORDER BY log_odds DESC, timestamp LIMIT 1";
 const TIMELINE: &str = "SELECT at, what, id, outcome, summary FROM incident_timeline WHERE incident_id = ? ORDER BY at, what, id LIMIT 500";
 const ACTIONS: &str = "SELECT requested_at, kind, target, mode, attempt, outcome, http_status, requested_by, reason \
                        FROM actions WHERE incident_id = ? ORDER BY requested_at, action_id, attempt LIMIT 500";
 
 async fn incident_of(reader: &Reader, id: &str) -> Result<Value, Failure> {
-    let Some(mut incident) = reader.rows(INCIDENT, &[id]).await.map_err(|error| asking(&error))?.into_iter().next()
+    let Some(mut incident) =
+        reader.rows(INCIDENT, &[id]).await.map_err(|error| store_error(&error))?.into_iter().next()
     else {
         return Ok(Value::Null);
     };
-    incident["timeline"] = reader.rows(TIMELINE, &[id]).await.map_err(|error| asking(&error))?.into();
-    incident["actions"] = reader.rows(ACTIONS, &[id]).await.map_err(|error| asking(&error))?.into();
+    incident["timeline"] = reader.rows(TIMELINE, &[id]).await.map_err(|error| store_error(&error))?.into();
+    incident["actions"] = reader.rows(ACTIONS, &[id]).await.map_err(|error| store_error(&error))?.into();
     Ok(incident)
 }
 
-/// An event's verdict taken apart. What the listed signals and the log-odds before looking leave is what was too small
-/// to be listed, and what others of the same token said. `prior`: the log-odds before looking as they are configured now.
+/// The parts of an event's log-odds, in nats: prior, listed signals, and the rest, which are smaller signals and evidence
+/// of other contexts. `prior` is the configured one, for rows that do not have their own.
 fn explained(event: &Value, prior: f64) -> Value {
     let log_odds = event["log_odds"].as_f64().unwrap_or_default();
     let column = |name: &str, at: usize| event[name].get(at).cloned().unwrap_or(Value::Null);
@@ -132,7 +133,7 @@ fn explained(event: &Value, prior: f64) -> Value {
         .collect();
     let share = |signal: &Value| signal["share"].as_f64().unwrap_or_default();
     let listed: f64 = signals.iter().map(share).sum();
-    // Rows of earlier schemas do not have it.
+    // Rows of earlier schemas do not have the column.
     let prior = event["prior_log_odds"].as_f64().unwrap_or(prior);
     json!({
         "event": event, "before_looking": prior, "signals": signals, "unlisted": log_odds - prior - listed,
@@ -151,16 +152,16 @@ fn text(answer: &Value) -> String {
             &mut text,
             &[
                 "incident ",
-                &said(incident, "incident_id"),
+                &field(incident, "incident_id"),
                 ": ",
-                &said(incident, "severity"),
+                &field(incident, "severity"),
                 ", ",
-                &said(incident, "verdict"),
+                &field(incident, "verdict"),
             ],
         );
-        line(&mut text, &["  ", &said(incident, "reason")]);
+        line(&mut text, &["  ", &field(incident, "reason")]);
         for step in incident["timeline"].as_array().into_iter().flatten() {
-            let [at, what, outcome, summary] = ["at", "what", "outcome", "summary"].map(|name| said(step, name));
+            let [at, what, outcome, summary] = ["at", "what", "outcome", "summary"].map(|name| field(step, name));
             line(&mut text, &["  ", &at, "  ", &format!("{what:<8} {outcome:<8} "), &summary]);
         }
     }
@@ -170,45 +171,45 @@ fn text(answer: &Value) -> String {
 fn event_text(text: &mut String, explained: &Value) {
     let event = &explained["event"];
     let [id, at, verdict, kind, method, endpoint] =
-        ["event_id", "timestamp", "verdict", "kind", "method", "endpoint"].map(|name| said(event, name));
+        ["event_id", "timestamp", "verdict", "kind", "method", "endpoint"].map(|name| field(event, name));
     line(text, &["event ", &id, " at ", &at, ": ", &verdict]);
-    let [address, city, country, org] = ["address", "city", "country", "as_org"].map(|name| said(event, name));
+    let [address, city, country, org] = ["address", "city", "country", "as_org"].map(|name| field(event, name));
     line(text, &["  ", &kind, " ", &method, " ", &endpoint, " from ", &address, " ", &city, " ", &country, " ", &org]);
     let number = |name: &str| explained[name].as_f64().unwrap_or_default();
-    line(text, &[&format!("  {:+7.2}  before looking", number("before_looking"))]);
+    line(text, &[&format!("  {:+7.2}  prior", number("before_looking"))]);
     for signal in explained["signals"].as_array().into_iter().flatten() {
         let [rule, observed, expected, reason] =
-            ["rule", "observed", "expected", "reason"].map(|name| said(signal, name));
+            ["rule", "observed", "expected", "reason"].map(|name| field(signal, name));
         let fired = if signal["fired"].as_bool() == Some(true) { "" } else { " (below its threshold)" };
         let share = signal["share"].as_f64().unwrap_or_default();
         line(text, &[&format!("  {share:+7.2}  "), &rule, fired, ": ", &reason]);
         line(text, &["           observed ", &observed, "; expected ", &expected]);
     }
-    line(text, &[&format!("  {:+7.2}  what was too small to be listed", number("unlisted"))]);
-    line(text, &[&format!("  {:+7.2}  in all", number("log_odds"))]);
+    line(text, &[&format!("  {:+7.2}  other evidence", number("unlisted"))]);
+    line(text, &[&format!("  {:+7.2}  log-odds", number("log_odds"))]);
     if explained["alert_from"].is_number() {
-        line(text, &[&format!("  {:+7.2}  would have been an alert", number("alert_from"))]);
+        line(text, &[&format!("  {:+7.2}  alert threshold", number("alert_from"))]);
     }
     let needed = &explained["would_not_have_alerted_without"];
     let needed: Vec<String> = needed.as_array().into_iter().flatten().map(plain).collect();
     if !needed.is_empty() {
-        line(text, &["  would not have alerted without ", &needed.join(", nor without ")]);
+        line(text, &["  decisive: ", &needed.join(", ")]);
     }
 }
 
-/// A line that nothing in it can steer a terminal by, or end.
+/// Appends a line, with control characters and line breaks replaced.
 pub(super) fn line(text: &mut String, parts: &[&str]) {
     text.push_str(&sanitize::line(&parts.concat()));
     text.push('\n');
 }
 
-pub(super) fn said(row: &Value, name: &str) -> String {
+pub(super) fn field(row: &Value, name: &str) -> String {
     plain(&row[name])
 }
 
 fn plain(value: &Value) -> String {
     let mut plain = String::new();
-    // A String takes everything.
+    // Writing to a `String` cannot fail.
     let _ = match value {
         Value::Null => Ok(()),
         Value::String(text) => plain.write_str(text),
@@ -217,6 +218,6 @@ fn plain(value: &Value) -> String {
     plain
 }
 
-pub(super) fn asking(error: &crate::port::StoreError) -> Failure {
+pub(super) fn store_error(error: &crate::port::StoreError) -> Failure {
     failure(error, Failure::Unavailable)
 }

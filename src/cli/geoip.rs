@@ -1,4 +1,4 @@
-//! `tokenwarden geoip build`: files of networks in MaxMind's format, from data that is published in another.
+//! `tokenwarden geoip build`: converts network data to the MaxMind DB format.
 
 use std::fs::File;
 use std::io::{BufReader, Write as _};
@@ -11,7 +11,7 @@ use super::Failure;
 use crate::lab::mmdb_source::{self, SourceError};
 use crate::lab::mmdb_writer::Description;
 
-/// Makes GeoIP files.
+/// Build GeoIP files.
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(subcommand)]
@@ -20,7 +20,7 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Makes one .mmdb file from a table of networks or from a description in JSON
+    /// Build one .mmdb file from a CSV table or a JSON description
     Build(Build),
 }
 
@@ -28,7 +28,7 @@ enum Command {
 struct Build {
     #[command(flatten)]
     source: Source,
-    /// Where to write the file; one that is there is replaced when the new one is whole
+    /// File to write. An existing file is replaced atomically
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
@@ -36,10 +36,10 @@ struct Build {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct Source {
-    /// Lines of: first address, last address, AS number, name of its holder
+    /// CSV table without header: first address, last address, AS number, name of the AS
     #[arg(long, value_name = "FILE")]
     asn_csv: Option<PathBuf>,
-    /// {database_type, description, build_epoch, ip_version, networks: [[PREFIX, RECORD], …]}
+    /// JSON: {database_type, description, build_epoch, ip_version, networks: [[PREFIX, RECORD], …]}
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
@@ -57,7 +57,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
 fn from_asn_csv(path: &Path) -> Result<Vec<u8>, Failure> {
     let unusable = |error: SourceError| Failure::Input(format!("{}: {error}", path.display()));
     let file = File::open(path).map_err(|error| unusable(error.into()))?;
-    // The data are as old as their file; the time of conversion says nothing.
+    // The age of the data is that of the source file, not that of the conversion.
     let modified = file.metadata().and_then(|metadata| metadata.modified()).map_err(|error| unusable(error.into()))?;
     let build_epoch = modified.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let writer = mmdb_source::asn_csv(BufReader::new(file)).map_err(unusable)?;
@@ -76,7 +76,7 @@ fn from_json(path: &Path) -> Result<Vec<u8>, Failure> {
     writer.finish(&description).map_err(|error| unusable(error.into()))
 }
 
-/// Writes beside `path`, then takes its place: whoever watches the file sees the old one or the new one.
+/// Writes a new file beside `path` and renames it, so that a reader gets the old file or the new one.
 fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}.new", std::process::id()));
@@ -85,7 +85,7 @@ fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
         .and_then(|()| std::fs::rename(&new, path));
     if written.is_err() {
-        // The first error is the one to tell.
+        // The first error is returned.
         let _ = std::fs::remove_file(&new);
     }
     written

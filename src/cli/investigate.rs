@@ -1,4 +1,4 @@
-//! `tokenwarden investigate`: what one token, user, application or address touched, when and from where.
+//! `tokenwarden investigate`: activity of a token, user, application or address.
 
 use std::net::IpAddr;
 
@@ -6,19 +6,19 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use super::Failure;
-use super::explain::{Asked, asking, line, said};
+use super::explain::{StoreArguments, field, line, store_error};
 use crate::config::Config;
 use crate::event::Address;
 
-/// What was touched, when and from where, by a token or grant, a user, an application or an address.
+/// Show the activity of a token or grant, a user, an application or an address.
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
-    asked: Asked,
-    /// What the id names.
+    store: StoreArguments,
+    /// Kind of the id.
     #[arg(value_enum)]
     kind: Subject,
-    /// Its id; of a token also its family's.
+    /// The id. For `token`, a token id or a family id.
     #[arg(value_name = "ID")]
     id: String,
 }
@@ -32,7 +32,7 @@ enum Subject {
 }
 
 impl Subject {
-    /// Its events; every question mark is the id.
+    /// SQL condition for its events. Every question mark stands for the id.
     const fn condition(self) -> &'static str {
         match self {
             Self::Token => "(token_id = ? OR family_id = ?)",
@@ -43,7 +43,7 @@ impl Subject {
     }
 }
 
-/// The parts of the answer, and the query for each.
+/// Parts of the result, and the query of each.
 const PARTS: [(&str, &str); 5] = [
     (
         "places",
@@ -87,13 +87,13 @@ const SUMMARY: &str = "SELECT count() AS events, min(timestamp) AS first_seen, m
                        countIf(verdict = 'watch') AS watched, countIf(verdict = 'alert') AS alerted, \
                        countIf(verdict = 'revoke') AS revoked FROM token_events WHERE SUBJECT";
 
-/// Asks the store and prints what it knows.
+/// Queries the store and prints the result.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let settings = Config::load(arguments.asked.config())?.store;
+    let settings = Config::load(arguments.store.config())?.store;
     let id = match arguments.kind {
         Subject::Ip => {
             let address: IpAddr = arguments.id.parse().map_err(|_| {
-                Failure::Usage(format!("{} is no IP address; write it as 192.0.2.7 or 2001:db8::7", arguments.id))
+                Failure::Usage(format!("{} is not an IP address, such as 192.0.2.7 or 2001:db8::7", arguments.id))
             })?;
             Address::new(address).to_ipv6().to_string()
         }
@@ -101,17 +101,17 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     let condition = arguments.kind.condition();
     let bound: Vec<&str> = condition.matches('?').map(|_| &*id).collect();
-    arguments.asked.answer(settings, text, async |reader| {
-        let ask = async |sql: &str| {
-            reader.rows(&sql.replace("SUBJECT", condition), &bound).await.map_err(|error| asking(&error))
+    arguments.store.answer(settings, text, async |reader| {
+        let query = async |sql: &str| {
+            reader.rows(&sql.replace("SUBJECT", condition), &bound).await.map_err(|error| store_error(&error))
         };
-        let summary = ask(SUMMARY).await?.into_iter().next().unwrap_or_default();
+        let summary = query(SUMMARY).await?.into_iter().next().unwrap_or_default();
         if summary["events"].as_u64().unwrap_or_default() == 0 {
-            return Err(Failure::Usage(format!("the store knows no event of {}", arguments.id)));
+            return Err(Failure::Usage(format!("the store has no events of {}", arguments.id)));
         }
         let mut answer = json!({ "id": arguments.id, "summary": summary });
         for (part, sql) in PARTS {
-            answer[part] = ask(sql).await?.into();
+            answer[part] = query(sql).await?.into();
         }
         Ok(answer)
     })
@@ -119,7 +119,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 fn text(answer: &Value) -> String {
     let mut text = String::new();
-    line(&mut text, &[&said(answer, "id")]);
+    line(&mut text, &[&field(answer, "id")]);
     fields(&mut text, &answer["summary"]);
     for (part, _) in PARTS {
         let rows = answer[part].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -133,10 +133,10 @@ fn text(answer: &Value) -> String {
     text
 }
 
-/// `  name value, name value`: what is absent is left out.
+/// `  name value, name value`, without empty values.
 fn fields(text: &mut String, row: &Value) {
     let named = row.as_object().into_iter().flatten();
-    let named = named.map(|(name, _)| (name, said(row, name))).filter(|(_, value)| !value.is_empty());
+    let named = named.map(|(name, _)| (name, field(row, name))).filter(|(_, value)| !value.is_empty());
     let fields: Vec<String> = named.map(|(name, value)| format!("{} {value}", name.replace('_', " "))).collect();
     line(text, &["  ", &fields.join(", ")]);
 }

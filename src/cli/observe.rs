@@ -1,4 +1,4 @@
-//! What the source reports besides messages, brought to the metrics, the health endpoints and people.
+//! Forwards reports of the source (lag, conditions, offset gaps) to metrics, health checks and notices.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -6,12 +6,12 @@ use std::sync::Arc;
 use crate::port::{Clock, Condition, GapKind, Notice, OffsetGap, Outbox, SourceObserver};
 use crate::telemetry::{Health, Metrics};
 
-/// People are told of a topic's gaps of one kind once in so long.
+/// Minimum time between two notices about gaps of the same kind in a topic, milliseconds.
 const HOUR_MS: i64 = 3_600_000;
-/// Partitions that a notice names.
+/// Maximum number of partitions in a notice.
 const PARTITIONS_NAMED_MAX: usize = 5;
 
-/// See the module's text.
+/// Observer of the source.
 pub(super) struct Observer {
     pub(super) metrics: Arc<Metrics>,
     pub(super) health: Arc<Health>,
@@ -35,9 +35,9 @@ impl SourceObserver for Observer {
         let Some(OffsetGap { kind, topic, .. }) = gaps.first() else { return };
         let now = self.clock.now_millis();
         let key = format!("offsets-{}-{}-{topic}", kind.name(), now / HOUR_MS);
-        let (title, text) = words(*kind, topic, gaps);
+        let (title, text) = notice_text(*kind, topic, gaps);
         if let Err(error) = self.outbox.notify(&key, Notice { title, text, at: now }) {
-            tracing::error!(%error, "the outbox does not take a notice; the log has what it is about");
+            tracing::error!(%error, "cannot write a notice to the outbox");
         }
     }
 
@@ -46,15 +46,15 @@ impl SourceObserver for Observer {
     }
 }
 
-/// A notice's title and text.
-fn words(kind: GapKind, topic: &str, gaps: &[OffsetGap]) -> (String, String) {
-    let again = "All messages that the log has now are read. Events seen before are recognised as duplicates.";
+/// Title and text of a notice.
+fn notice_text(kind: GapKind, topic: &str, gaps: &[OffsetGap]) -> (String, String) {
+    let again = "All messages that are now in the log are read. Events that were already processed are recognised as duplicates.";
     let (title, why) = match kind {
         GapKind::BeyondEnd => (
-            format!("Offsets of topic {topic} lie beyond the end of its log"),
+            format!("Offsets of topic {topic} are beyond the end of its log"),
             format!(
-                "The log lost its end, was restored, or the offsets come from another log. {again} Messages that the log \
-                 lost before they were read were not judged."
+                "The end of the log was lost, the log was restored, or the offsets come from another log. {again} Messages \
+                 that the log lost before they were read were not scored."
             ),
         ),
         GapKind::Deleted => {
@@ -62,20 +62,20 @@ fn words(kind: GapKind, topic: &str, gaps: &[OffsetGap]) -> (String, String) {
             (
                 format!("Messages of topic {topic} were deleted before they were read"),
                 format!(
-                    "{lost} messages were not judged: a theft in them was not noticed. Raise the topic's retention, or add \
-                     members to the consumer group if it cannot keep up."
+                    "{lost} messages were not scored. Thefts in them were not detected. Increase the retention of the topic. \
+                     If the consumer group cannot keep up, add members to it."
                 ),
             )
         }
         GapKind::Recreated => (
             format!("Topic {topic} was deleted and created again"),
-            format!("{again} Messages of the old topic that had not been read were not judged."),
+            format!("{again} Unread messages of the old topic were not scored."),
         ),
         GapKind::Truncated => (
             format!("The end of the log of topic {topic} was replaced"),
             format!(
                 "A replica that lacked messages became leader (unclean leader election). {again} Messages that the log \
-                 lost before they were read were not judged."
+                 lost before they were read were not scored."
             ),
         ),
     };
@@ -83,10 +83,13 @@ fn words(kind: GapKind, topic: &str, gaps: &[OffsetGap]) -> (String, String) {
     text.push_str("\n\n");
     for gap in gaps.iter().take(PARTITIONS_NAMED_MAX) {
         let OffsetGap { partition, expected, resumed, end, .. } = gap;
-        let _ = writeln!(text, "Partition {partition}: offset {expected}, read from {resumed}, end of the log {end}.");
+        let _ = writeln!(
+            text,
+            "Partition {partition}: expected offset {expected}, resumed at {resumed}, end of the log {end}."
+        );
     }
     if gaps.len() > PARTITIONS_NAMED_MAX {
-        let _ = writeln!(text, "And {} more partitions.", gaps.len() - PARTITIONS_NAMED_MAX);
+        let _ = writeln!(text, "{} more partitions are affected.", gaps.len() - PARTITIONS_NAMED_MAX);
     }
     (title, text)
 }
@@ -121,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn gaps_of_a_topic_are_one_notice_and_counted() {
+    fn gaps_of_a_topic_make_one_notice() {
         let outbox = Arc::new(TestOutbox::default());
         let metrics = Arc::new(Metrics::new());
         let observer = Observer {
@@ -142,9 +145,13 @@ mod tests {
         let notices = outbox.0.lock().expect("a lock");
         let [(key, notice)] = notices.as_slice() else { panic!("{notices:?}") };
         assert_eq!(key, "offsets-deleted_unread-2-t");
-        assert!(notice.text.starts_with("140 messages were not judged"), "{}", notice.text);
-        assert!(notice.text.contains("Partition 4: offset 10, read from 30, end of the log 50."), "{}", notice.text);
-        assert!(notice.text.ends_with("And 2 more partitions.\n"), "{}", notice.text);
+        assert!(notice.text.starts_with("140 messages were not scored"), "{}", notice.text);
+        assert!(
+            notice.text.contains("Partition 4: expected offset 10, resumed at 30, end of the log 50."),
+            "{}",
+            notice.text
+        );
+        assert!(notice.text.ends_with("2 more partitions are affected.\n"), "{}", notice.text);
         let text = metrics.text();
         for line in [
             "tokenwarden_offset_gaps_total{topic=\"t\",kind=\"deleted_unread\"} 7",

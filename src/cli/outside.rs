@@ -1,4 +1,4 @@
-//! The configured channels, revoker and outbox, put together for the commands that use them.
+//! Creates the configured alert channels, revoker and outbox.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::telemetry::{Health, Metrics};
 use crate::token::TokenIds;
 use crate::verdict::Mode;
 
-/// All that incidents go out by.
+/// Outbox, alert channels and revoker.
 pub(super) struct Outside {
     outbox: Arc<Outbox>,
     notifiers: Vec<Arc<dyn Notifier>>,
@@ -24,7 +24,7 @@ pub(super) struct Outside {
     settings: Settings,
 }
 
-/// Builds what is configured and takes hold of the outbox.
+/// Creates what is configured, and locks the outbox.
 pub(super) fn open(
     config: &Config,
     rules: watch::Receiver<Arc<RuleSet>>,
@@ -44,25 +44,25 @@ pub(super) fn open(
 }
 
 impl Outside {
-    /// What the operator may not have meant.
+    /// Settings that the operator may not have intended, a sentence each.
     pub(super) fn warnings(&self, config: &Config) -> Vec<&'static str> {
         let mut warnings = Vec::new();
         if self.notifiers.is_empty() {
-            warnings.push("nobody is told: there is no [alert.email] and no [alert.webhook]");
+            warnings.push("alerts are not sent: [alert.email] and [alert.webhook] are missing");
         }
         if config.revoke.mode == Mode::Enforce && self.revoker.is_none() {
-            warnings.push("nothing can be revoked: revoke.mode is enforce, and there is no [revoke.http]");
+            warnings.push("tokens cannot be revoked: revoke.mode is enforce, but [revoke.http] is missing");
         }
         warnings.extend(self.revoker.iter().flat_map(|revoker| doubts(config, &**revoker)));
         warnings
     }
 
-    /// Where notices go.
+    /// The outbox, for notices.
     pub(super) fn outbox(&self) -> Arc<dyn port::Outbox> {
         Arc::clone(&self.outbox) as Arc<dyn port::Outbox>
     }
 
-    /// Starts the deliverer, and gives the worker's end of the outbox.
+    /// Starts the deliverer. Returns the outbox for the worker, and a handle to stop the deliverer.
     pub(super) fn start<S: Store + 'static>(
         self,
         store: &Arc<S>,
@@ -89,7 +89,7 @@ impl Outside {
     }
 }
 
-/// One for each recipient of mail, and one for the webhook.
+/// A notifier for each recipient of mail, and one for the webhook.
 pub(super) fn notifiers(
     config: &Config,
     rules: watch::Receiver<Arc<RuleSet>>,
@@ -107,23 +107,23 @@ pub(super) fn notifiers(
     Ok(notifiers)
 }
 
-/// What tokens are revoked with, where it is configured.
+/// The revoker, if one is configured.
 pub(super) fn revoker(config: &Config, clock: &Arc<dyn Clock>) -> Result<Option<Arc<dyn Revoker>>, Failure> {
     let Some(settings) = &config.revoke.http else { return Ok(None) };
     Ok(Some(Arc::new(HttpRevoker::new(settings, Arc::clone(clock)).map_err(wrong(config, "revoke.http"))?)))
 }
 
-/// What is probably wrong with how the provider is asked.
+/// Warnings about the requests to the provider.
 pub(super) fn doubts(config: &Config, revoker: &dyn Revoker) -> impl Iterator<Item = &'static str> {
     let hashed = config.privacy.token_ids == TokenIds::Hashed && revoker.sends_token_ids();
     let hashed = hashed.then_some(
-        "[revoke.http] sends token ids, and privacy.token_ids is \"hashed\": the provider gets hashes that it does not \
-         know; revoke by family, or let a gateway translate",
+        "[revoke.http] sends token ids, and privacy.token_ids is \"hashed\": the provider cannot look up hashes; revoke \
+         by family, or translate the hashes in a gateway",
     );
     let tenants = !revoker.tells_tenants_apart() && !config.source.has_one_tenant();
     let tenants = tenants.then_some(
-        "[revoke.http] names the tenant only in the header Tokenwarden-Tenant: unless the provider reads it, an event of \
-         one tenant that has a grant's id of another revokes that grant. Put {tenant_id} into url or body, or set \
+        "[revoke.http] sends the tenant only in the header Tokenwarden-Tenant. If the provider ignores it, an event of one \
+         tenant with the grant id of another tenant can revoke that grant. Use {tenant_id} in url or body, or set \
          revoke.http.tenant",
     );
     hashed.into_iter().chain(tenants)

@@ -1,4 +1,4 @@
-//! `tokenwarden pause-actions`: the switch that stops all revocations at once, whatever else is broken.
+//! `tokenwarden pause-actions`: stops all revocations by a file in the outbox, without a running service.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -10,32 +10,34 @@ use crate::config::Config;
 use crate::deliver::PAUSE_FILE;
 use crate::sanitize;
 
-/// Stop all revocations at once, until they are resumed; people are still told.
+/// Pause all revocations until they are resumed. Alerts are still sent.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Resume revocations. Those that came up meanwhile are requested then, as far as the caps allow.
+    /// Resume revocations. Revocations that were requested meanwhile are sent, within the caps.
     #[arg(long)]
     resume: bool,
-    /// Configuration file (TOML), which names the outbox.
+    /// Configuration file (TOML) with the outbox.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The outbox's folder, where the configuration cannot be read.
+    /// Folder of the outbox, if the configuration cannot be read.
     #[arg(long, value_name = "DIR", conflicts_with = "config")]
     outbox: Option<PathBuf>,
 }
 
-/// Sets the switch, or takes it back. Every process has its own outbox, and its own switch.
+/// Creates or removes the file. Each process has its own outbox, and therefore its own file.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let folder = match &arguments.outbox {
         Some(folder) => folder.clone(),
         None => Config::load(arguments.config.as_deref()).map(|config| config.outbox.dir).map_err(|error| {
-            Failure::Configuration(format!("{error}\nto pause without a configuration: pause-actions --outbox DIR"))
+            Failure::Configuration(format!(
+                "{error}\nTo pause without a configuration, run `tokenwarden pause-actions --outbox DIR`."
+            ))
         })?,
     };
-    // A switch in a folder that nobody looks into would only look like one.
+    // In a folder that no service reads, the file would have no effect.
     if !folder.is_dir() {
-        let said = format!("there is no outbox in {}; name the configuration that `run` has", folder.display());
-        return Err(Failure::Configuration(said));
+        let problem = format!("no outbox in {}; give the configuration that `run` uses", folder.display());
+        return Err(Failure::Configuration(problem));
     }
     let switch = folder.join(PAUSE_FILE);
     let done = if arguments.resume {
@@ -47,7 +49,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         std::fs::File::create(&switch).and_then(|file| file.sync_all())
     };
     done.map_err(|error| Failure::Unavailable(format!("cannot change {}: {error}", switch.display())))?;
-    let state = if arguments.resume { "go on" } else { "are paused" };
+    let state = if arguments.resume { "resumed" } else { "paused" };
     writeln!(std::io::stdout(), "revocations {state}: {}", sanitize::lines(&switch.display().to_string()))
-        .map_err(|error| Failure::output("the answer", &error))
+        .map_err(|error| Failure::output("the result", &error))
 }

@@ -1,4 +1,4 @@
-//! Files of events read through once, for commands that keep only figures of them.
+//! Reads files of events once, for commands that keep only totals.
 
 use std::io::IsTerminal as _;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::source::file::FileSource;
 const MESSAGES_MAX: usize = 10_000;
 const WAIT: Duration = Duration::from_millis(100);
 
-/// Hands all messages to `take`, in order, some at a time; ends at the first file that cannot be read to its end.
+/// Passes all messages to `take`, in order and in batches. Fails at the first file that cannot be read to its end.
 pub(super) fn all_messages(source: &mut FileSource, take: &mut dyn FnMut(&[Message<'_>])) -> Result<(), Failure> {
     let read = source.progress();
     let bar = std::io::stderr().is_terminal().then(|| progress_bar(read.bytes_total()));

@@ -1,4 +1,4 @@
-//! `tokenwarden replay`: past events through the same engine, in event time.
+//! `tokenwarden replay`: scores past events with the same engine as the service, in event time.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -32,60 +32,60 @@ use crate::worker::{Limits, Outside, Spread, Worker, WorkerError};
 /// the same verdicts. `docs/decisions/0003-key-for-token-hashes.md` states the risk and when to configure a key.
 pub(super) const KEY_OF_REPLAYS: &[u8] = b"tokenwarden replay, no installation";
 
-/// How long the end waits for what is to be sent and revoked.
+/// Maximum time at the end for pending alerts and revocations.
 const DELIVERY_PATIENCE: Duration = Duration::from_secs(30);
 
-/// Dead letters told one by one; the rest are only counted.
+/// Maximum number of dead letters that are printed. Further ones are counted.
 const LETTERS_TOLD_MAX: u64 = 10;
 
-/// Run past events through the same engine, in event time. Nothing is sent or revoked unless asked for.
+/// Score past events with the engine of the service, in event time. Nothing is sent or revoked without --enforce.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Files of events, also .gz and .zst; - is standard input.
+    /// Files of events, also .gz and .zst. - is standard input.
     #[arg(required = true, value_name = "FILE|-")]
     files: Vec<PathBuf>,
-    /// What the events are written in: native, ocsf, ecs, cloudtrail, okta or github; without it as [source.file] of the
-    /// configuration has it, else native.
+    /// Format of the events: native, ocsf, ecs, cloudtrail, okta or github [default: that of [source.file] in the
+    /// configuration, or native].
     #[arg(long, value_name = "FORMAT", value_parser = parse_format)]
     format: Option<Format>,
-    /// Configuration file (TOML); without one every setting has its default.
+    /// Configuration file (TOML). Without one, every setting has its default.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Folder of rule files, instead of the configured ones.
     #[arg(long, value_name = "DIR")]
     rules: Option<PathBuf>,
-    /// Show which alerts appear and vanish against the rules in this folder, and nothing else.
+    /// Compare with the rules in this folder, and print only the alerts that are added, removed or changed.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["verdicts", "store", "strict", "partitions"])]
     against: Option<PathBuf>,
-    /// Judge as a topic with so many partitions would be: each user's events meet the memory of one of them, and each
-    /// has its part of the alert budget.
+    /// Simulate a topic with N partitions: each has its own state and an equal part of the alert budget, and each user's
+    /// events go to one of them.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     partitions: u16,
-    /// GeoIP city file, instead of the configured ones; may be repeated.
+    /// GeoIP city file, instead of the configured ones. May be repeated.
     #[arg(long, value_name = "FILE")]
     geoip_city: Vec<PathBuf>,
-    /// GeoIP network file, instead of the configured ones; may be repeated.
+    /// GeoIP network file, instead of the configured ones. May be repeated.
     #[arg(long, value_name = "FILE")]
     geoip_asn: Vec<PathBuf>,
-    /// Write one verdict an event to this file, as JSON lines; - is standard output.
+    /// Write the verdict of each event to this file, as JSON lines. - is standard output.
     #[arg(long, value_name = "OUT.ndjson")]
     verdicts: Option<PathBuf>,
-    /// Where to store what comes of it; without it nowhere, but with --enforce where the configuration says.
+    /// Store for events and incidents [default: none; with --enforce, the configured store].
     #[arg(long, value_name = "none|embedded:DIR|URL")]
     store: Option<String>,
-    /// Send alerts and revoke tokens, as the configuration allows, for what is found.
+    /// Send alerts and revoke tokens, as far as the configuration allows.
     #[arg(long, requires = "config")]
     enforce: bool,
-    /// Fail, with status 65, if any record cannot be decoded.
+    /// Exit with status 65 if a record cannot be decoded.
     #[arg(long)]
     strict: bool,
 }
 
 fn parse_format(text: &str) -> Result<Format, String> {
-    Format::parse(text).ok_or_else(|| "one of native, ocsf, ecs, cloudtrail, okta, github".to_owned())
+    Format::parse(text).ok_or_else(|| "expected native, ocsf, ecs, cloudtrail, okta or github".to_owned())
 }
 
-/// Replays; the summary goes to stderr.
+/// Runs the replay. The summary goes to stderr.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     telemetry::start_logging("warn");
     let mut config = Config::load(arguments.config.as_deref())?;
@@ -101,10 +101,10 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         return super::rule_diff::run(open_files(arguments)?, feed, [&against, &config], &hasher(arguments, &config)?);
     }
     let url = match arguments.store.as_deref() {
-        // What is sent and revoked must be found again in the table of actions.
+        // Every action must be recorded in the table of actions.
         Some("none") if arguments.enforce => {
             return Err(Failure::Usage(
-                "--enforce needs a store, for every action is kept; leave --store none out".to_owned(),
+                "--enforce needs a store, because every action is recorded; omit --store none".to_owned(),
             ));
         }
         None if arguments.enforce => config.store.url.clone(),
@@ -135,8 +135,8 @@ where
     let runtime = super::runtime()?;
     let store = Arc::new(open(&runtime)?);
 
-    let mut told = Told::new(config, &enricher, source.progress());
-    told.parts.extend(rules.missing_note());
+    let mut summary = Summary::new(config, &enricher, source.progress());
+    summary.parts.extend(rules.missing_note());
     let rules = Arc::new(rules.rules);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (metrics, health) = (Arc::new(Metrics::new()), Arc::new(Health::default()));
@@ -145,7 +145,7 @@ where
         let _inside = runtime.enter();
         let outside = outside::open(config, newest, &clock)?;
         for warning in outside.warnings(config) {
-            told.say(warning);
+            summary.print(warning);
         }
         let (outbox, running) = outside.start(&store, &clock, &metrics, &health, runtime.handle());
         (Some(outbox), Some(running))
@@ -168,7 +168,7 @@ where
         if let (Some(file), Some(lines)) = (&mut verdicts, &epoch.verdicts) {
             file.out.write_all(lines)?;
         }
-        told.epoch(epoch);
+        summary.epoch(epoch);
         Ok(())
     });
     let (left, held) = deliverer.map_or((0, 0), |deliverer| {
@@ -188,26 +188,26 @@ where
     flushed.map_err(|error| Failure::output("the verdicts", &error))?;
     let counters = worker.counters();
     for fault in worker.faults() {
-        told.say(&format!("unreadable: {fault}"));
+        summary.print(&format!("unreadable: {fault}"));
     }
-    told.summary(&tally, counters, stored);
+    summary.finish(&tally, counters, stored);
     let outbox = config.outbox.dir.display();
     if left > 0 {
-        told.say(&format!("{left} alerts or revocations still wait in {outbox}; the next run delivers them"));
+        summary.print(&format!("{left} alerts or revocations wait in {outbox}; the next run delivers them"));
     }
     if held > 0 {
-        told.say(&format!(
-            "{held} alerts or revocations are held in {outbox}: rejected, capped, paused or refused; the next run \
-             tries them again"
+        summary.print(&format!(
+            "{held} alerts or revocations are held in {outbox} (rejected, capped, paused or refused); the next run \
+             retries them"
         ));
     }
-    match told.first_fault(worker.faults()) {
+    match summary.first_fault(worker.faults()) {
         Some(fault) if arguments.strict => Err(Failure::Input(fault)),
         _ => Ok(()),
     }
 }
 
-/// What the operator says of the files: as of `[source.file]`.
+/// Settings of the files: those of `[source.file]`, with the format of the command line.
 fn feed(arguments: &Arguments, config: &Config) -> Feed {
     let configured = config.source.file.as_ref().map(FileSection::feed).unwrap_or_default();
     Feed { format: arguments.format.unwrap_or(configured.format), ..configured }
@@ -215,12 +215,13 @@ fn feed(arguments: &Arguments, config: &Config) -> Feed {
 
 fn open_files(arguments: &Arguments) -> Result<FileSource, Failure> {
     FileSource::open(arguments.files.clone()).map_err(|error| match error {
-        SourceError::Misconfigured(said) => Failure::Usage(said),
+        SourceError::Misconfigured(problem) => Failure::Usage(problem),
         other => other.into(),
     })
 }
 
-/// The files named on the command line, else the configured ones, else those that the setup script has brought.
+/// The files of the command line, or the configured ones. Without a configuration, those that `deploy/setup.sh` has
+/// downloaded.
 pub(super) fn geo_settings(
     city: &[PathBuf],
     asn: &[PathBuf],
@@ -230,7 +231,7 @@ pub(super) fn geo_settings(
     if !city.is_empty() || !asn.is_empty() {
         let missing = city.iter().chain(asn).find(|file| !file.is_file());
         if let Some(file) = missing {
-            return Err(Failure::Configuration(format!("GeoIP: there is no file {}", file.display())));
+            return Err(Failure::Configuration(format!("GeoIP file {} does not exist", file.display())));
         }
         return Ok(GeoSettings { city: city.to_vec(), asn: asn.to_vec() });
     }
@@ -240,7 +241,7 @@ pub(super) fn geo_settings(
     Ok(super::installed_geoip())
 }
 
-/// The installation's names for bearer values, where this is one; else those of all replays.
+/// Hashes bearer values with the key of the installation, or without a configuration with the public key of replays.
 fn hasher(arguments: &Arguments, config: &Config) -> Result<TokenHasher, Failure> {
     if arguments.config.is_some() || config.privacy.token_key.is_some() {
         return Ok(config.token_hasher()?);
@@ -248,7 +249,7 @@ fn hasher(arguments: &Arguments, config: &Config) -> Result<TokenHasher, Failure
     Ok(TokenHasher::new(KEY_OF_REPLAYS).with_ids(config.privacy.token_ids))
 }
 
-/// Where verdicts are written.
+/// Output for verdicts.
 struct VerdictFile {
     out: Box<dyn Write>,
 }
@@ -268,9 +269,9 @@ impl VerdictFile {
     }
 }
 
-/// What people are told on stderr, as it goes and at the end.
-struct Told {
-    /// Where stderr is a terminal.
+/// Messages on stderr, during the run and at the end.
+struct Summary {
+    /// Present if stderr is a terminal.
     bar: Option<ProgressBar>,
     read: Progress,
     total: u64,
@@ -279,14 +280,14 @@ struct Told {
     parts: Vec<String>,
 }
 
-impl Told {
+impl Summary {
     fn new(config: &Config, enricher: &Enricher, read: Progress) -> Self {
-        let mut parts = vec![format!("rules: from {}", config.rules_origin())];
+        let mut parts = vec![format!("rules: {}", config.rules_origin())];
         match enricher.versions() {
-            none if none.is_empty() => parts.push("GeoIP: no files, so no places and networks".to_owned()),
+            none if none.is_empty() => parts.push("GeoIP: no files; places and networks are unknown".to_owned()),
             files => parts.extend(files.iter().map(|file| format!("GeoIP: {file}"))),
         }
-        parts.extend(enricher.problems().iter().map(|problem| format!("GeoIP, done without: {problem}")));
+        parts.extend(enricher.problems().iter().map(|problem| format!("GeoIP file not used: {problem}")));
         let bar = std::io::stderr().is_terminal().then(|| progress_bar(read.bytes_total()));
         Self { bar, read, total: 0, letters: 0, first_letter: None, parts }
     }
@@ -304,30 +305,30 @@ impl Told {
 
     fn letter(&mut self, letter: &DeadLetter) {
         self.letters += 1;
-        // Offsets of files count lines from 0; people count from 1.
+        // Offsets of files begin at 0, line numbers at 1.
         let place = letter.at.map_or_else(String::new, |at| format!(", at {at}"));
-        let said = format!("{}:{}: {}{place}", letter.position.topic, letter.position.offset + 1, letter.reason);
+        let text = format!("{}:{}: {}{place}", letter.position.topic, letter.position.offset + 1, letter.reason);
         if self.letters <= LETTERS_TOLD_MAX {
-            self.say(&format!("dead letter: {said}"));
+            self.print(&format!("dead letter: {text}"));
         }
-        self.first_letter.get_or_insert(said);
+        self.first_letter.get_or_insert(text);
     }
 
-    /// The first file that could not be read to its end, else the first such record, and how many more there were. The
-    /// record that a file was cut in would say less.
+    /// The first file that could not be read to its end, otherwise the first dead letter, with the number of further ones.
+    /// The file comes first, because the record in which it was cut off is a consequence.
     fn first_fault(&self, files: &[String]) -> Option<String> {
         let first = files.first().or(self.first_letter.as_ref())?;
         let more = self.letters + files.len() as u64 - 1;
         Some(if more > 0 { format!("{first}, and {more} more") } else { first.clone() })
     }
 
-    fn summary(&self, tally: &Tally, counters: engine::Counters, store: &str) {
+    fn finish(&self, tally: &Tally, counters: engine::Counters, store: &str) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
         let seen = tally.events + tally.duplicates;
-        self.say(&format!(
-            "{} events, {} of them delivered twice; {} records of no token; {} dead letters",
+        self.print(&format!(
+            "{} events, {} of them duplicates; {} records without a token; {} dead letters",
             grouped(seen),
             grouped(tally.duplicates),
             grouped(tally.skipped_total()),
@@ -335,21 +336,21 @@ impl Told {
         ));
         if counters.ids_reused > 0 {
             let count = grouped(counters.ids_reused);
-            self.say(&format!(
-                "  {count} events had the id of another event with other content, and were judged as well"
+            self.print(&format!(
+                "  {count} events had the id of another event with different content; they were scored too"
             ));
         }
         let mut skipped = tally.skipped.clone();
         skipped.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
         for (reason, count) in skipped {
-            self.say(&format!("  no token: {}: {reason}", grouped(count)));
+            self.print(&format!("  without a token: {}: {reason}", grouped(count)));
         }
-        for line in noted(tally) {
-            self.say(&line);
+        for line in remarks(tally) {
+            self.print(&line);
         }
         let allowed = tally.events - tally.watched - tally.alerted - tally.revoked;
-        self.say(&format!(
-            "verdicts: {} allow, {} watch, {} alert, {} revoke; {} came late",
+        self.print(&format!(
+            "verdicts: {} allow, {} watch, {} alert, {} revoke; {} events were late",
             grouped(allowed),
             grouped(tally.watched),
             grouped(tally.alerted),
@@ -357,13 +358,13 @@ impl Told {
             grouped(counters.late)
         ));
         if counters.attempts > 0 {
-            self.say(&format!("{} attempts: their credential was not accepted", grouped(counters.attempts)));
+            self.print(&format!("{} attempts (the credential was not accepted)", grouped(counters.attempts)));
         }
-        for (count, where_it_lies) in [(counters.ahead, "ahead of"), (counters.behind, "behind")] {
+        for (count, direction) in [(counters.ahead, "ahead of"), (counters.behind, "behind")] {
             if count > 0 {
-                self.say(&format!(
-                    "{} events with a time more than detection.clock_skew_ms_max {where_it_lies} the stream's: judged by \
-                     what needs no time",
+                self.print(&format!(
+                    "{} events with a time more than detection.clock_skew_ms_max {direction} the stream: scored without \
+                     detectors that need the time",
                     grouped(count)
                 ));
             }
@@ -371,17 +372,15 @@ impl Told {
         let Withheld { alerts, highest } = tally.withheld;
         if alerts > 0 {
             let alerts = grouped(alerts);
-            self.say(&format!(
-                "  withheld by the alert budget: {alerts} alerts, the highest with log-odds {highest:.1}"
-            ));
+            self.print(&format!("  withheld by the alert budget: {alerts} alerts, highest log-odds {highest:.1}"));
         }
         for part in &self.parts {
-            self.say(part);
+            self.print(part);
         }
-        self.say(&format!("store: {store}"));
+        self.print(&format!("store: {store}"));
     }
 
-    fn say(&self, line: &str) {
+    fn print(&self, line: &str) {
         let line = sanitize::lines(line);
         match &self.bar {
             Some(bar) => bar.suspend(|| to_stderr(&line)),
@@ -390,8 +389,8 @@ impl Told {
     }
 }
 
-/// What the topics' producers should know of, over all files.
-fn noted(tally: &Tally) -> Vec<String> {
+/// Remarks about the data for their producers, totals over all files.
+fn remarks(tally: &Tally) -> Vec<String> {
     let mut counts = BTreeMap::new();
     for (_, note, count) in &tally.noted {
         *counts.entry(note).or_insert(0) += count;
@@ -399,22 +398,24 @@ fn noted(tally: &Tally) -> Vec<String> {
     let lines = |(note, count): (&Note, u64)| {
         let count = grouped(count);
         match note {
-            Note::Unreadable(field) => vec![format!("  unreadable, so absent: {field} in {count} events")],
+            Note::Unreadable(field) => vec![format!("  unreadable, treated as absent: {field} in {count} events")],
             Note::WithoutAddress(format) => vec![
                 format!("  without an address: {count} uses"),
-                format!("    their places and networks are not judged; {}", format.address_hint()),
+                format!("    their places and networks are not scored; {}", format.address_hint()),
             ],
             Note::ConfirmedIgnored => {
-                vec![format!("  ignored: {count} `confirmed` events, for the source has not confirmed = true")]
+                vec![format!(
+                    "  ignored: {count} `confirmed` events, because the source does not have confirmed = true"
+                )]
             }
             Note::Redacted => vec![format!("  bearer values replaced by their hash: {count}")],
-            Note::OpaqueIds => vec![format!("  token ids that look like opaque secrets: {count} of those sampled")],
+            Note::OpaqueIds => vec![format!("  token ids that look like opaque secrets: {count} of the sample")],
         }
     };
     counts.into_iter().flat_map(lines).collect()
 }
 
-/// By bytes read, where it is known how many there are.
+/// Progress bar by bytes, or a spinner if the total is unknown.
 pub(super) fn progress_bar(bytes_total: Option<u64>) -> ProgressBar {
     let (bar, template) = match bytes_total {
         Some(total) => (ProgressBar::new(total), "{bar:40} {percent:>3} % {msg} {eta}"),
@@ -423,8 +424,8 @@ pub(super) fn progress_bar(bytes_total: Option<u64>) -> ProgressBar {
     bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-/// Prints text with nothing unsafe in it.
+/// Prints text on stderr, with control characters replaced.
 pub(super) fn to_stderr(text: &str) {
-    // Where stderr is closed there is nobody to tell.
+    // If stderr is closed, the message is lost.
     let _ = writeln!(std::io::stderr(), "{}", sanitize::lines(text));
 }

@@ -1,4 +1,4 @@
-//! `tokenwarden replay --against`: the alerts that other rules would have raised, or not, on the same events.
+//! `tokenwarden replay --against`: compares the alerts of two rule sets on the same events.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal as _, Write as _};
@@ -23,8 +23,8 @@ use crate::verdict::{Incident, RuleId, Verdict};
 
 const DAY_MS: i64 = 86_400_000;
 
-/// Runs the events under both configurations, the old one first, and prints every alert that is not alike in both:
-/// lines for eyes on a terminal, JSON objects in a pipe. An alert is what one baseline's events of one UTC day come to.
+/// Runs the events with both configurations, the old one first, and prints every alert that differs: as text on a
+/// terminal, otherwise as JSON objects. An alert is the highest verdict of a baseline in a UTC day.
 pub(super) fn run(
     mut source: FileSource,
     feed: Feed,
@@ -42,17 +42,17 @@ pub(super) fn run(
     let events = new.epoch.tally.events;
     let (old, new) = (old.epoch.rows.by_day, new.epoch.rows.by_day);
     let changes = changes(&old, &new);
-    let for_eyes = std::io::stdout().is_terminal();
+    let is_terminal = std::io::stdout().is_terminal();
     let mut stdout = std::io::stdout().lock();
     for change in &changes {
-        let line = if for_eyes { Ok(sanitize::lines(&change.to_line())) } else { serde_json::to_string(change) };
+        let line = if is_terminal { Ok(sanitize::lines(&change.to_line())) } else { serde_json::to_string(change) };
         line.map_err(std::io::Error::other)
             .and_then(|line| writeln!(stdout, "{line}"))
             .map_err(|error| Failure::output("to stdout", &error))?;
     }
     let count = |which: fn(&Change<'_>) -> bool| changes.iter().filter(|change| which(change)).count();
     to_stderr(&format!(
-        "{events} events: {} alerts appear, {} vanish, {} change; {} before, {} now",
+        "{events} events: {} alerts added, {} removed, {} changed; {} before, {} after",
         count(|change| matches!(change, Change::Appears { .. })),
         count(|change| matches!(change, Change::Vanishes { .. })),
         count(|change| matches!(change, Change::Changes { .. })),
@@ -85,13 +85,13 @@ impl Side {
 /// Alerts by UTC day and baseline.
 type ByDay = BTreeMap<(i64, BaselineId), Alert>;
 
-/// Keeps of every day what people would be told.
+/// Stores the alert of each day and baseline.
 #[derive(Default)]
 struct Alerts {
     by_day: ByDay,
 }
 
-/// The gravest event of a baseline's day, the first of several.
+/// The first event with the highest verdict of a baseline's day.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 struct Alert {
     event_id: String,
@@ -100,7 +100,7 @@ struct Alert {
     /// The rules that fired.
     rules: Vec<RuleId>,
     reason: String,
-    /// The family or token that the baseline belongs to.
+    /// Family or token of the baseline.
     subject: String,
 }
 
@@ -144,7 +144,7 @@ impl Rows for Alerts {
     }
 }
 
-/// One alert that is not alike under both rules.
+/// An alert that differs between the rule sets.
 #[derive(Debug, Serialize)]
 #[serde(tag = "change", rename_all = "snake_case")]
 enum Change<'a> {
@@ -154,14 +154,14 @@ enum Change<'a> {
     Vanishes {
         old: &'a Alert,
     },
-    /// In its verdict, or in the rules that fired.
+    /// The verdict or the set of fired rules differs.
     Changes {
         old: &'a Alert,
         new: &'a Alert,
     },
 }
 
-/// By day, then by baseline.
+/// Differences, ordered by day and baseline.
 fn changes<'a>(old: &'a ByDay, new: &'a ByDay) -> Vec<Change<'a>> {
     let days: BTreeSet<_> = old.keys().chain(new.keys()).collect();
     let change = |day| match (old.get(day), new.get(day)) {
@@ -177,14 +177,14 @@ fn changes<'a>(old: &'a ByDay, new: &'a ByDay) -> Vec<Change<'a>> {
 
 impl Change<'_> {
     fn to_line(&self) -> String {
-        let said = |alert: &Alert| {
+        let verdict = |alert: &Alert| {
             let rules: Vec<_> = alert.rules.iter().map(|rule| rule.as_str()).collect();
             format!("{} {:.1} ({})", alert.verdict.as_str(), alert.log_odds, rules.join(", "))
         };
         let (sign, alert, verdicts) = match self {
-            Self::Appears { new } => ('+', new, said(new)),
-            Self::Vanishes { old } => ('-', old, said(old)),
-            Self::Changes { old, new } => ('~', new, format!("{} → {}", said(old), said(new))),
+            Self::Appears { new } => ('+', new, verdict(new)),
+            Self::Vanishes { old } => ('-', old, verdict(old)),
+            Self::Changes { old, new } => ('~', new, format!("{} → {}", verdict(old), verdict(new))),
         };
         format!("{sign} {}: {verdicts}; event {}: {}", alert.subject, alert.event_id, alert.reason)
     }
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn alerts_appear_vanish_and_change() {
+    fn changes_lists_alerts_that_differ() {
         let travel = [RuleId::ImpossibleTravel];
         let key = |day: i64, number: u64| (day, BaselineId(number));
         let old = ByDay::from([

@@ -1,4 +1,4 @@
-//! `tokenwarden rules`: what rules there are, and whether each does what its own cases say.
+//! `tokenwarden rules`: lists the rules, and runs the test cases in the rule files.
 
 use std::fmt::Write as _;
 use std::io::Write;
@@ -14,7 +14,7 @@ use crate::rule::Status;
 use crate::sanitize;
 use crate::telemetry;
 
-/// Run the cases inside the rule files, or list the rules.
+/// Run the test cases of the rule files, or list the rules.
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(subcommand)]
@@ -23,24 +23,24 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the cases inside the rule files; fails, with status 78, if one does not do as it says.
+    /// Run the test cases of the rule files. The exit status is 78 if one fails.
     Test(From),
     /// List the rules: id, severity, mode, status, title.
     List(From),
 }
 
-/// Which rules are meant.
+/// The rules to use.
 #[derive(Debug, Args)]
 struct From {
     /// Folder of rule files, instead of the configured ones.
     #[arg(long, value_name = "DIR")]
     rules: Option<PathBuf>,
-    /// Configuration file (TOML); without one every setting has its default.
+    /// Configuration file (TOML). Without one, every setting has its default.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
-/// Results go to stdout.
+/// Runs the subcommand. Results go to stdout.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     telemetry::start_logging("warn");
     let (Command::Test(from) | Command::List(from)) = &arguments.command;
@@ -68,7 +68,7 @@ fn test(config: &Config, loaded: &LoadedRules, out: &mut impl Write) -> Result<(
         for (case, trial) in trial::run(loaded, of_rule, &config.engine_settings()) {
             let counter = if trial.passed { &mut passed } else { &mut failed };
             *counter += 1;
-            print(out, &told(&of_rule.file, case, &trial, rule.threshold))?;
+            print(out, &result_line(&of_rule.file, case, &trial, rule.threshold))?;
         }
     }
     let cases = passed + failed;
@@ -76,15 +76,15 @@ fn test(config: &Config, loaded: &LoadedRules, out: &mut impl Write) -> Result<(
         0 => String::new(),
         rules => format!("; rules without a file, disabled: {rules}"),
     };
-    print(out, &format!("{cases} cases of {rules} rules from {}: {passed} pass{missing}", config.rules_origin()))?;
+    print(out, &format!("{cases} cases of {rules} rules from {}: {passed} passed{missing}", config.rules_origin()))?;
     if failed > 0 {
-        return Err(Failure::Configuration(format!("{failed} of {cases} cases of rules fail")));
+        return Err(Failure::Configuration(format!("{failed} of {cases} test cases failed")));
     }
     Ok(())
 }
 
-/// One line on one case: `pass  rules/new_ip.toml:61: fires: the case's name`.
-fn told(file: &Path, case: &Case, trial: &Trial, threshold: f64) -> String {
+/// Result of a test case: `pass  rules/new_ip.toml:61: fires: NAME`.
+fn result_line(file: &Path, case: &Case, trial: &Trial, threshold: f64) -> String {
     let word = if trial.passed { "pass" } else { "FAIL" };
     let expected = match case.expect {
         Expect::Fires => "fires",
@@ -94,14 +94,14 @@ fn told(file: &Path, case: &Case, trial: &Trial, threshold: f64) -> String {
     if trial.passed {
         return line;
     }
-    // Writing into a text cannot fail.
+    // Writing to a `String` cannot fail.
     let _ = match (&trial.mistake, &trial.highest) {
-        (Some((at, reason)), _) => write!(line, "; the event of line {at} is none: {reason}"),
-        (None, None) => write!(line, "; the rule finds nothing in any of its events"),
-        (None, Some(said)) => write!(
+        (Some((at, reason)), _) => write!(line, "; the event in line {at} is not valid: {reason}"),
+        (None, None) => write!(line, "; the rule has no signal for any of the events"),
+        (None, Some(signal)) => write!(
             line,
-            "; the highest share is {:.2} of the {threshold} that it fires from, at line {}, in a sum of {:.2}: {}",
-            said.share, said.line, said.log_odds, said.reason
+            "; the highest share is {:.2} (threshold {threshold}), in line {}, with log-odds {:.2}: {}",
+            signal.share, signal.line, signal.log_odds, signal.reason
         ),
     };
     line
@@ -117,5 +117,5 @@ fn list(loaded: &LoadedRules, out: &mut impl Write) -> Result<(), Failure> {
 }
 
 fn print(out: &mut impl Write, line: &str) -> Result<(), Failure> {
-    writeln!(out, "{}", sanitize::lines(line)).map_err(|error| Failure::output("the answer", &error))
+    writeln!(out, "{}", sanitize::lines(line)).map_err(|error| Failure::output("the result", &error))
 }

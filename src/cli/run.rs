@@ -1,4 +1,4 @@
-//! `tokenwarden run`: the service, until SIGTERM or SIGINT.
+//! `tokenwarden run`: the service. It runs until SIGTERM or SIGINT.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,18 +22,18 @@ use crate::store::ClickHouse;
 use crate::telemetry::{self, Condition, Health, Metrics, SystemClock, admin};
 use crate::worker::{Limits, Outside, Reload, SpoolSettings, Spread, Worker};
 
-/// How long effects under way may take to end at a stop; the others stay on disk.
+/// Maximum time for deliveries in progress at a stop. All others remain on disk.
 const DELIVERER_WAIT: Duration = Duration::from_millis(1_200);
-/// How long the start waits for the store. After that the service starts without it.
+/// Maximum time that the start waits for the store. After it, the service starts without the store.
 const STORE_WAIT: Duration = Duration::from_secs(3);
-/// How long an absent store is left alone between two attempts to open it.
+/// Time between two attempts to open the store.
 const STORE_RETRY: Duration = Duration::from_secs(5);
-/// How long tasks may take to end at a stop.
+/// Maximum time for tasks to end at a stop.
 const TASKS_WAIT: Duration = Duration::from_millis(500);
-/// A stop that takes longer ends the process at once: everything that counts is on disk or will be read again.
+/// Maximum time of a stop, after which the process exits. No data are lost: they are on disk or are read again from Kafka.
 const STOP_MAX: Duration = Duration::from_millis(9_500);
 
-/// Run the service: events in, thefts caught, stored, told and taken back.
+/// Run the service: read events, detect stolen tokens, store, alert and revoke.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Configuration file (TOML).
@@ -41,7 +41,7 @@ pub struct Arguments {
     config: PathBuf,
 }
 
-/// Serves until it is told to stop; then everything taken has been stored and committed.
+/// Runs the service until a signal stops it. All events read by then are stored and committed.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     telemetry::start_logging("info");
     let config = Config::load(Some(&arguments.config))?;
@@ -52,7 +52,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let runtime = super::runtime()?;
     let store = Arc::new(ClickHouse::new(&config.store));
     let done = serve(&config, rules, &runtime, &store);
-    // With the tasks that hold the store ended, an embedded engine is closed here.
+    // The tasks that use the store have ended, so dropping it closes an embedded engine.
     runtime.shutdown_timeout(TASKS_WAIT);
     drop(store);
     done
@@ -73,32 +73,32 @@ fn serve(
         tracing::info!(version, "GeoIP file");
     }
     for problem in enricher.problems() {
-        tracing::error!(problem, "a GeoIP file is missing; places and networks are judged without it");
+        tracing::error!(problem, "a GeoIP file cannot be used; places and networks are scored without it");
     }
     let hasher = config.token_hasher()?;
     let rules = Arc::new(loaded.rules.clone());
     let (rules_sender, rules_receiver) = watch::channel(Arc::clone(&rules));
-    // The mail transport starts a task of its own.
+    // The mail transport spawns a task, which needs a runtime.
     let inside = runtime.enter();
-    let answer = outside::open(config, rules_receiver.clone(), &clock)?;
-    for warning in answer.warnings(config) {
+    let outside = outside::open(config, rules_receiver.clone(), &clock)?;
+    for warning in outside.warnings(config) {
         tracing::warn!("{warning}");
     }
     let observer = Observer {
         metrics: Arc::clone(&metrics),
         health: Arc::clone(&health),
-        outbox: answer.outbox(),
+        outbox: outside.outbox(),
         clock: Arc::clone(&clock),
     };
     let (mut source, spread, partitions) = open_source(config, observer)?;
-    let (outbox, deliverer) = answer.start(store, &clock, &metrics, &health, runtime.handle());
+    let (outbox, deliverer) = outside.start(store, &clock, &metrics, &health, runtime.handle());
     drop(inside);
     let stop = Arc::new(AtomicBool::new(false));
     let nudge = Arc::new(Notify::new());
     let look_at_files = Arc::new(AtomicBool::new(false));
     runtime.block_on(async {
         listen_to_signals(Arc::clone(&stop), Arc::clone(&nudge), Arc::clone(&look_at_files))
-            .map_err(|error| Failure::Unavailable(format!("cannot listen to signals: {error}")))?;
+            .map_err(|error| Failure::Unavailable(format!("cannot install signal handlers: {error}")))?;
         let pages = admin::Pages {
             metrics: Arc::clone(&metrics),
             health: Arc::clone(&health),
@@ -147,8 +147,8 @@ fn serve(
     Ok(())
 }
 
-/// Opens the store, in the background where that takes longer than [`STORE_WAIT`]. Only an embedded engine that cannot be
-/// had is an error: that is this machine's fault, and waiting does not mend it.
+/// Opens the store, in the background if it takes longer than [`STORE_WAIT`]. Fails only if an embedded engine cannot be
+/// loaded, because a retry would not help.
 fn open_store(
     config: &Config,
     runtime: &tokio::runtime::Runtime,
@@ -157,16 +157,16 @@ fn open_store(
 ) -> Result<(), Failure> {
     let (store, health, is_embedded) = (Arc::clone(store), Arc::clone(health), config.store.is_embedded());
     let mut opening = runtime.spawn(async move {
-        let mut told = String::new();
+        let mut logged = String::new();
         loop {
             let opened = store.connect().await;
             health.set(Condition::Store, opened.is_err());
             match opened {
                 Err(StoreError::Permanent(_)) if is_embedded => return opened,
-                Err(error) if told == error.to_string() => {}
+                Err(error) if logged == error.to_string() => {}
                 Err(error) => {
-                    told = error.to_string();
-                    tracing::error!(reason = told, "the store cannot be opened; trying again");
+                    logged = error.to_string();
+                    tracing::error!(reason = logged, "cannot open the store; retrying");
                 }
                 Ok(()) => return opened,
             }
@@ -174,13 +174,13 @@ fn open_store(
         }
     });
     let Ok(opened) = runtime.block_on(async { tokio::time::timeout(STORE_WAIT, &mut opening).await }) else {
-        tracing::warn!("starting without the store; rows wait for it");
+        tracing::warn!("starting without the store; rows wait in the spool");
         return Ok(());
     };
     opened.map_err(|error| Failure::Unavailable(error.to_string()))?.map_err(Failure::from)
 }
 
-/// The source, how its messages are spread, and over how many partitions.
+/// The source, the assignment of its messages to partitions, and the number of partitions.
 fn open_source(config: &Config, observer: Observer) -> Result<(Box<dyn Source>, Spread, u32), Failure> {
     if let Some(kafka) = &config.source.kafka {
         let source = KafkaSource::open(kafka, Arc::new(observer))?;
@@ -210,12 +210,12 @@ fn listen_to_signals(stop: Arc<AtomicBool>, rules: Arc<Notify>, look_at_files: A
                 }
             }
         }
-        tracing::info!("stopping: what was taken is being stored and committed");
+        tracing::info!("stopping: storing and committing the events read so far");
         stop.store(true, Ordering::Relaxed);
-        // A thread, for it must not depend on anything that may hang.
+        // A thread does not depend on the runtime, which may hang.
         std::thread::spawn(|| {
             std::thread::sleep(STOP_MAX);
-            tracing::warn!("the stop takes too long; ending at once, and what was not committed is read again");
+            tracing::warn!("the stop takes too long; exiting now, uncommitted events are read again at the next start");
             std::process::exit(0);
         });
     });

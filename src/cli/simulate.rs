@@ -1,4 +1,4 @@
-//! `tokenwarden simulate`: labelled traffic, made up from a seed.
+//! `tokenwarden simulate`: generates labelled traffic from a seed.
 
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal as _, Write};
@@ -12,20 +12,20 @@ use jiff::tz::TimeZone;
 use super::Failure;
 use crate::lab::simulate::{Crowd, Settings, Simulation};
 
-/// Write made-up traffic with thefts in it, and apart from it the labels that tell which events are a thief's. The
-/// same seed gives the same bytes on every machine. What is in it: docs/simulator.md.
+/// Generate traffic with thefts, and a separate file of labels. The same seed gives the same bytes on every machine.
+/// docs/simulator.md describes the traffic.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// How much of it.
+    /// Amount of traffic.
     #[arg(long, value_enum, default_value = "afternoon")]
     size: Size,
-    /// Another seed makes other people and other thefts.
+    /// Seed of people and thefts.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// First day, UTC; years 1971 to 2198.
+    /// First day (UTC), in the years 1971 to 2198.
     #[arg(long, value_name = "YYYY-MM-DD", default_value = "2026-09-26")]
     start: Date,
-    /// Folder for events.ndjson and labels.ndjson; - writes the events to standard output, and no labels.
+    /// Folder for events.ndjson and labels.ndjson. With -, events go to standard output, and labels are not written.
     #[arg(long, value_name = "DIR|-")]
     out: PathBuf,
     /// Compress the events.
@@ -35,11 +35,11 @@ pub struct Arguments {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Size {
-    /// Ten days of a small world: tens of thousands of events.
+    /// 10 days, tens of thousands of events.
     Afternoon,
-    /// Ninety days, some 4,500 tokens: several million events.
+    /// 90 days, about 4,500 tokens, several million events.
     Quarter,
-    /// Ten million tokens with simple holders, twenty million events.
+    /// 10 million tokens with simple behaviour, 20 million events.
     Huge,
 }
 
@@ -53,7 +53,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let start = TimeZone::UTC.to_timestamp(arguments.start.at(0, 0, 0, 0)).map(jiff::Timestamp::as_millisecond);
     let start = match start {
         Ok(start) if (1_971..=2_198).contains(&arguments.start.year()) => start,
-        _ => return Err(Failure::Usage("--start: a year from 1971 to 2198".to_owned())),
+        _ => return Err(Failure::Usage("--start must be in the years 1971 to 2198".to_owned())),
     };
     let mut outputs = Outputs::create(&arguments.out, arguments.compress)?;
     match arguments.size {
@@ -96,7 +96,7 @@ fn progress_bar(whole: u64, unit: &str) -> ProgressBar {
     ProgressBar::new(whole).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-/// Where events and labels go.
+/// Outputs for events and labels.
 struct Outputs {
     events: Encoder,
     events_name: String,

@@ -1,4 +1,4 @@
-//! `tokenwarden sql`: a question to the store, embedded or a server, answered as a table, JSON or CSV.
+//! `tokenwarden sql`: a read-only query of the store, with the result as a table, JSON or CSV.
 
 use std::io::{IsTerminal as _, Write};
 use std::path::PathBuf;
@@ -11,30 +11,30 @@ use crate::port::StoreError;
 use crate::sanitize;
 use crate::store::{Reader, StoreSettings, names_format};
 
-/// Ask the store a question in SQL. Nothing can be changed by it.
+/// Run a read-only SQL query in the store.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Configuration file (TOML).
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The store to ask, instead of the configured one: embedded:DIR, or the URL of a ClickHouse server.
+    /// Store to query, instead of the configured one: embedded:DIR, or the URL of a ClickHouse server.
     #[arg(long, value_name = "embedded:DIR|URL")]
     store: Option<String>,
-    /// How to show the answer.
+    /// Output format.
     #[arg(long, value_enum, default_value_t = Output::Table)]
     output: Output,
-    /// The query, for example "SELECT * FROM incidents_latest". The tables and views: docs/analyst.md.
+    /// The query, for example "SELECT * FROM incidents_latest". docs/analyst.md lists tables and views.
     #[arg(value_name = "SELECT …")]
     query: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// For people: columns in line, at most 1,000 rows.
+    /// Aligned columns, at most 1,000 rows.
     Table,
-    /// One object a line.
+    /// One JSON object per line.
     Json,
-    /// With a line of names first.
+    /// CSV with a header line.
     Csv,
 }
 
@@ -48,7 +48,7 @@ impl Output {
     }
 }
 
-/// ClickHouse's settings for a table that is read as text: no colours, no row numbers, no remarks beside numbers.
+/// ClickHouse settings for tables: no colours, no row numbers, no remarks beside numbers.
 const TABLE_OPTIONS: [(&str, &str); 4] = [
     ("output_format_pretty_color", "0"),
     ("output_format_pretty_row_numbers", "0"),
@@ -56,7 +56,7 @@ const TABLE_OPTIONS: [(&str, &str); 4] = [
     ("output_format_pretty_max_rows", "1000"),
 ];
 
-/// Runs the query and prints the answer to stdout.
+/// Runs the query and prints the result to stdout.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut settings = Config::load(arguments.config.as_deref())?.store;
     if let Some(url) = &arguments.store {
@@ -68,7 +68,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     runtime.block_on(answer(&settings, &arguments.query, arguments.output, &mut std::io::stdout().lock()))
 }
 
-/// Asks the store of `settings` and writes the answer to `to` as it comes.
+/// Runs `query` in the store of `settings` and streams the result to `to`.
 pub async fn answer(
     settings: &StoreSettings,
     query: &str,
@@ -84,7 +84,7 @@ pub async fn answer(
             return Err(failure(&error, Failure::Usage));
         }
     };
-    // What a program reads is left as it is; what people read is made safe to show.
+    // Only output for a terminal is sanitized. Programs get the bytes unchanged.
     let shown = std::io::stdout().is_terminal() || (output == Output::Table && !names_format(query));
     let mut screen = Screen::default();
     let mut printed = Ok(());
@@ -109,15 +109,15 @@ pub(super) fn failure(error: &StoreError, permanent: impl FnOnce(String) -> Fail
 }
 
 fn output_failed(error: &std::io::Error) -> Failure {
-    Failure::output("the answer", error)
+    Failure::output("the result", error)
 }
 
-/// Turns an answer into text that cannot steer a terminal, piece by piece.
+/// Replaces control characters in a stream of bytes.
 ///
-/// Each unsafe character is replaced by one as wide, so that tables stay in line.
+/// Each one is replaced by a character of the same width, so that columns stay aligned.
 #[derive(Default)]
 struct Screen {
-    /// The first bytes of a character that the last piece ended in.
+    /// First bytes of a character that continues in the next piece.
     pending: Vec<u8>,
 }
 
@@ -132,7 +132,7 @@ impl Screen {
     }
 }
 
-/// How many bytes at the end begin a character that is not complete.
+/// Number of bytes at the end that belong to an incomplete UTF-8 character.
 fn cut_off(bytes: &[u8]) -> usize {
     let tail = bytes.len().saturating_sub(3);
     let tail = bytes.get(tail..).unwrap_or_default();
@@ -142,8 +142,8 @@ fn cut_off(bytes: &[u8]) -> usize {
             Some(0xe0..) => 3,
             _ => 2,
         };
-        let there = tail.len() - start;
-        if there < length { there } else { 0 }
+        let present = tail.len() - start;
+        if present < length { present } else { 0 }
     })
 }
 
@@ -152,13 +152,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_steers_the_terminal() {
+    fn screen_replaces_control_characters() {
         let shown = Screen::default().show("a\u{1b}[2J\rb\tc\u{7f}\u{9b}31m\u{202e}x\u{0}é\n".as_bytes());
         assert_eq!(shown, "a␛[2J␍b␉c␡\u{fffd}31m\u{fffd}x␀é\n");
     }
 
     #[test]
-    fn a_character_may_come_in_pieces() {
+    fn screen_joins_characters_cut_in_two() {
         let text = "aé€😀z";
         for cut in 0..=text.len() {
             let mut screen = Screen::default();

@@ -113,14 +113,14 @@ async fn replay_stores_no_cloudtrail_session_token() {
     let records = json!({"Records": [first, issued, service, first, last]});
 
     let (verdicts, told) = replay(folder.path(), &records.to_string());
-    assert!(told.contains("5 events, 1 of them delivered twice; 1 records of no token; 0 dead letters\n"), "{told}");
+    assert!(told.contains("5 events, 1 of them duplicates; 1 records without a token; 0 dead letters\n"), "{told}");
     assert_eq!(verdicts.lines().count(), 4, "the call that issues a key is one of its caller's too");
 
     // Unreadable records are stored too, without the token, even if they end in the middle of it.
     let mut cut = call("ct-6", "2026-11-22T10:19:00Z").to_string();
     cut.truncate(cut.rfind(SESSION_TOKEN).unwrap() + 50);
     let (more, told_more) = replay(folder.path(), &format!("{}\n{cut}", call("ct-5", "soon")));
-    assert!(told_more.contains("0 events, 0 of them delivered twice; 0 records of no token; 2 dead letters\n"));
+    assert!(told_more.contains("0 events, 0 of them duplicates; 0 records without a token; 2 dead letters\n"));
 
     // While one process has the engine open, the others query it, which is faster than opening it each time.
     let reader = Reader::open(&embedded(&folder.path().join("data"))).await.unwrap();
