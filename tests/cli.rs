@@ -163,7 +163,7 @@ fn validate_prints_a_line_for_each_part() {
     insta::assert_snapshot!(stdout(&output), @r"
     ok      configuration: wrong.toml
     ok      rules: 21 from this build
-    FAILED  GeoIP: none.mmdb cannot be read: No such file or directory (os error 2); places or networks that it knows are missing; geoip/README.md says how to get files
+    FAILED  GeoIP: none.mmdb cannot be read: No such file or directory (os error 2); its places or networks are missing; geoip/README.md describes where to get files
     ok      alerts: no channel is configured, so nobody is told
     ok      revocation: no provider is configured
     ");
