@@ -238,7 +238,7 @@ fn unusable_input_is_one_line_of_error() {
         assert_eq!(output.status.code(), Some(status), "{}", text(&output.stderr));
         text(&output.stderr)
     };
-    insta::assert_snapshot!(ends(2, &["evaluate", "."]), @"tokenwarden: there is no events.ndjson or events.ndjson.zst or events.ndjson.gz in .");
+    insta::assert_snapshot!(ends(2, &["evaluate", "."]), @"tokenwarden: no events.ndjson or events.ndjson.zst or events.ndjson.gz in .");
     labelled(folder.path(), "{\"event_id\":\"theft\",\"label\":\"stolen\"}\n");
     insta::assert_snapshot!(ends(65, &["evaluate", "."]), @r#"tokenwarden: cannot read the labels ./labels.ndjson: line 1: `label` is "stolen"; write "theft" or "honest""#);
     insta::assert_snapshot!(ends(2, &["evaluate", ".", "--labels", "none"]), @"tokenwarden: cannot read the labels none: No such file or directory (os error 2)");
