@@ -247,7 +247,7 @@ fn unusable_input_is_one_line_of_error() {
     insta::assert_snapshot!(ends(2, &["evaluate", ".", "--into", "page.md"]), @"tokenwarden: page.md: has no lines <!-- figures: begin --> and <!-- figures: end -->");
     insta::assert_snapshot!(ends(78, &["evaluate", ".", "--rules", "none"]), @"tokenwarden: none: the rules directory cannot be read: No such file or directory (os error 2)");
     std::fs::write(folder.path().join("events.ndjson"), "").expect("a file");
-    insta::assert_snapshot!(ends(2, &["evaluate", "."]), @"tokenwarden: . holds more than one of events.ndjson, events.ndjson.zst, events.ndjson.gz; keep one");
+    insta::assert_snapshot!(ends(2, &["evaluate", "."]), @"tokenwarden: . has more than one of events.ndjson, events.ndjson.zst, events.ndjson.gz; keep one");
 }
 
 #[test]
