@@ -3,10 +3,12 @@
 pub mod budget;
 pub mod incidents;
 pub mod tail;
+pub mod thresholds;
 
 pub use budget::Budget;
 pub use incidents::{Alarm, Cause, Incidents, Joined};
 pub use tail::Tail;
+pub use thresholds::Thresholds;
 
 use crate::verdict::{LIFECYCLE_CERTAIN, Verdict};
 

@@ -16,11 +16,11 @@ use self::failpoint::{Failpoint, failpoint};
 use self::judge::{Judged, Scene, Sits, Standing};
 use self::notes::{expiry, is_dead, take_note};
 use self::undo::Undo;
-use crate::decide::{self, Alarm, Budget, Cause, Incidents, Tail};
+use crate::decide::{self, Alarm, Budget, Cause, Incidents, Thresholds};
 use crate::enrichment::{EnrichedEvent, Keys};
 use crate::event::{Event, Kind as EventKind};
 use crate::memory::baselines::{Place, Seed};
-use crate::memory::{Ended, Kind, Memory, Minute, Recent, Sighting};
+use crate::memory::{Ended, Kind, Memory, Minute, Recent, Sighting, Tenant};
 use crate::policy::{self, Finding};
 use crate::rule::RuleSet;
 use crate::term::lifecycle;
@@ -161,7 +161,7 @@ pub struct State {
     settings: Settings,
     counters: Counters,
     memory: Memory,
-    tail: Tail,
+    thresholds: Thresholds,
     budget: Budget,
     incidents: Incidents,
     /// The last events, by identity; attempts have room of their own, so that those who have no token push out no other.
@@ -187,7 +187,7 @@ impl State {
         Self {
             counters: Counters::default(),
             memory: Memory::new(settings.baselines_max),
-            tail: Tail::default(),
+            thresholds: Thresholds::new(settings.alert_budget_per_day),
             budget: Budget::new(settings.alert_budget_per_day, settings.alert_budget_total_per_day),
             incidents: Incidents::default(),
             recent: Recent::new(settings.recent_event_ids_max),
@@ -211,12 +211,6 @@ impl State {
         (self.memory.baselines.bytes(), self.memory.baselines.len())
     }
 
-    /// Log-odds from which an alert is raised now.
-    #[must_use]
-    pub const fn alert_threshold(&self) -> f64 {
-        self.budget.threshold()
-    }
-
     /// When the last event took place, milliseconds since the epoch: by its own time if that is believed, else by the
     /// stream's.
     #[must_use]
@@ -227,15 +221,16 @@ impl State {
     /// Ends the visits that are over, which tell how high the log-odds of honest visits go, and forgets who is in no
     /// company any more.
     fn let_time_pass(&mut self) {
+        self.thresholds.pass_time(self.clock.watermark());
         for _ in 0..LOOKS {
             let Some(number) = self.memory.visits.next_ended(self.clock.watermark()) else { continue };
-            let log_odds = f64::from(self.memory.visits.get(number).log_odds_max);
+            let visit = self.memory.visits.get(number);
+            let (tenant, log_odds) = (visit.tenant, f64::from(visit.log_odds_max));
             if log_odds.is_finite() {
-                self.tail.learn(log_odds, Tail::honest(log_odds));
+                self.thresholds.learn(self.memory.others.tenants.get(tenant), log_odds);
             }
             self.memory.visits.close(number);
         }
-        self.budget.calculate_threshold(&self.tail, self.clock.watermark());
         if let Some(now) = self.clock.now() {
             self.memory.others.fleets.forget(self.clock.watermark(), now);
         }
@@ -285,7 +280,8 @@ pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) ->
         if !is_attempt {
             take_note(state, event, keys, subject);
         }
-        quiet(state)
+        let tenant = state.memory.others.tenants.get(keys.tenant);
+        quiet(state, tenant)
     };
 
     state.counters.events += 1;
@@ -321,8 +317,9 @@ struct Subject {
 fn sighted(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>, subject: Subject) -> Outcome {
     let EnrichedEvent { event, keys, .. } = enriched;
     let Subject { baseline, place, at, timed, is_attempt } = subject;
+    let tenant = state.memory.others.tenants.get(keys.tenant);
     let Some(sighting) = Sighting::of(enriched, at) else {
-        return quiet(state);
+        return quiet(state, tenant);
     };
     let standing = if is_attempt && !is_reuse(&state.memory, enriched, &sighting, place) {
         Standing::Attempt
@@ -339,6 +336,7 @@ fn sighted(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>, sub
     let mut scene = Scene {
         enriched,
         sighting,
+        tenant,
         standing,
         timed,
         now: state.clock.now().unwrap_or(at),
@@ -368,9 +366,9 @@ fn sighted(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>, sub
     scene.seed = seed;
     if is_seed && findings.is_empty() {
         note_minute(&mut state.memory, baseline, minute);
-        learn_first_visit(&mut state.memory, &scene);
+        learn_first_visit(&mut state.memory, &mut scene);
         notes::learn_names(&mut state.memory.ends, enriched);
-        return quiet(state);
+        return quiet(state, tenant);
     }
     let mut lesson = None;
     let judged = if is_seed {
@@ -386,12 +384,15 @@ fn sighted(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>, sub
             note_minute(&mut state.memory, baseline, minute);
             match &lesson {
                 Some(lesson) => {
+                    let tenants = &mut state.memory.others.tenants;
+                    scene.tenant = tenants.admit(sighting.tenant);
                     if lesson.begins_visit {
                         state.budget.count_visit(sighting.tenant);
+                        tenants.count_visit(sighting.tenant);
                     }
                     learn::learn(&mut state.memory, &scene, lesson);
                 }
-                None => learn_first_visit(&mut state.memory, &scene),
+                None => learn_first_visit(&mut state.memory, &mut scene),
             }
             notes::learn_use(&mut state.memory.ends, enriched, baseline, found);
             explain::learn_names(&mut state.memory.names, &scene, &judged);
@@ -428,12 +429,12 @@ fn baseline_key(keys: &Keys, memory: &Memory) -> u64 {
 }
 
 /// Nothing is said of this event.
-fn quiet(state: &State) -> Outcome {
+fn quiet(state: &State, tenant: Tenant) -> Outcome {
     Outcome {
         verdict: Verdict::Allow,
         log_odds: state.settings.prior_log_odds,
         prior_log_odds: state.settings.prior_log_odds,
-        alert_from: state.budget.threshold(),
+        alert_from: state.thresholds.alert_from(tenant),
         by_policy: false,
         withheld: false,
         p_value: 1.0,
@@ -480,11 +481,12 @@ fn note_minute(memory: &mut Memory, baseline: u64, minute: Option<Minute>) {
 }
 
 /// Takes in a use in a token's first visit.
-fn learn_first_visit(memory: &mut Memory, scene: &Scene<'_>) {
+fn learn_first_visit(memory: &mut Memory, scene: &mut Scene<'_>) {
     let Some(seed) = scene.seed.filter(|_| scene.standing == Standing::Use) else { return };
+    scene.tenant = memory.others.tenants.admit(scene.sighting.tenant);
     if !memory.baselines.seeds.insert(scene.baseline, seed) {
         let user = memory.users.entry(scene.user, scene.sighting.at.min(scene.now));
-        learn::learn_user(user, &mut memory.others.population, &scene.sighting, seed.kind, 1.0);
+        learn::learn_user(user, &mut memory.others.population, scene, seed.kind, 1.0);
     }
 }
 
@@ -519,7 +521,9 @@ fn weighed(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judge
         calls: judged.visit_calls,
     };
     let settings = &state.settings;
-    let by_odds = decide::verdict(evidence, state.budget.threshold(), settings.revoke_margin, state.tail.visits());
+    let thresholds = &state.thresholds;
+    let alert_from = thresholds.alert_from(scene.tenant);
+    let by_odds = decide::verdict(evidence, alert_from, settings.revoke_margin, thresholds.visits(scene.tenant));
     let told = judged.changed || by_odds >= Verdict::Watch;
     let signals = if told { explain::signals(&state.memory, rules, scene, judged) } else { Vec::new() };
     Weighed { by_odds, signals, findings }
@@ -530,8 +534,8 @@ fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judge
     let Weighed { by_odds, mut signals, findings } = weighed;
     if by_odds == Verdict::Allow && signals.is_empty() && findings.is_empty() {
         // Most events: no incident, no budget, no action.
-        let (log_odds, p_value) = (judged.log_odds, state.tail.p_value(judged.log_odds));
-        return Outcome { log_odds, p_value, mode: Mode::Shadow, ..quiet(state) };
+        let (log_odds, p_value) = (judged.log_odds, state.thresholds.p_value(scene.tenant, judged.log_odds));
+        return Outcome { log_odds, p_value, mode: Mode::Shadow, ..quiet(state, scene.tenant) };
     }
     let most = if scene.standing == Standing::Attempt { Verdict::Watch } else { Verdict::Revoke };
     let by_odds = by_odds.min(most);
@@ -588,10 +592,10 @@ fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judge
         verdict,
         log_odds: judged.log_odds,
         prior_log_odds: state.settings.prior_log_odds,
-        alert_from: state.budget.threshold(),
+        alert_from: state.thresholds.alert_from(scene.tenant),
         by_policy,
         withheld,
-        p_value: state.tail.p_value(judged.log_odds),
+        p_value: state.thresholds.p_value(scene.tenant, judged.log_odds),
         signals,
         incident_id,
         incident,
@@ -678,7 +682,7 @@ impl State {
                 &explain::Sum {
                     log_odds: judged.log_odds,
                     prior: self.settings.prior_log_odds,
-                    threshold: self.budget.threshold(),
+                    threshold: self.thresholds.alert_from(scene.tenant),
                     by_policy,
                     baselines: joined.open.baselines(),
                 },

@@ -122,7 +122,7 @@ pub struct Keys {
     pub prefix: u32,
     /// The AS number. If no file contains it: [`NO_ASN`] and a key of the wider prefix (IPv4 /16, IPv6 /32).
     pub network: u32,
-    /// Address, user agent and fingerprint, which together identify a visit.
+    /// Address (IPv6 with its country), user agent and fingerprint, which together identify a visit.
     pub visit: u64,
 }
 
@@ -157,7 +157,8 @@ impl Keys {
             address: event.address.map_or(0, |_| half(address)),
             prefix: event.address.map_or(0, |_| half(prefix)),
             network: network(event.address, surroundings.network.as_deref(), hasher),
-            visit: hasher.numbers(Class::Visit, [address, agent << 32 | u64::from(fingerprint)]),
+            visit: hasher
+                .numbers(Class::Visit, [address ^ country(event, surroundings), agent << 32 | u64::from(fingerprint)]),
         }
     }
 }
@@ -168,6 +169,17 @@ fn identity(event: &Event<'_>, event_id: u64, token: u64, tenant: &Tenant) -> u6
     let numbers =
         [event_id, token, event.timestamp.millis() as u64, event.kind as u64, (address >> 64) as u64, address as u64];
     tenant.record(Class::Content, numbers, event.endpoint.as_deref().unwrap_or_default().as_bytes())
+}
+
+/// Number of the country that an IPv6 address lies in, where it is known: one /64 of a relay spans several. Else 0.
+fn country(event: &Event<'_>, surroundings: &Surroundings) -> u64 {
+    match (event.address, &surroundings.place) {
+        (Some(address), Some(place)) if address.ip().is_ipv6() => {
+            let [a, b] = place.country.bytes();
+            u64::from(a) << 8 | u64::from(b)
+        }
+        _ => 0,
+    }
 }
 
 fn network(address: Option<Address>, network: Option<&Network>, hasher: &KeyHasher) -> u32 {

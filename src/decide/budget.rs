@@ -1,4 +1,4 @@
-//! The alert budget: from which log-odds an alert is raised, and how many new incidents a tenant's people get.
+//! The alert budget: how many new incidents a tenant's people get.
 //!
 //! Each tenant has an allowance of its own that no other tenant can spend. An allowance is a token bucket: it holds at
 //! most a day's budget and refills by rate, so that no calendar day and no jump of the clock fills it at once. What goes
@@ -8,15 +8,6 @@
 use crate::memory::Generations;
 use crate::memory::generations::Map;
 
-use super::Tail;
-
-/// Never an alert below: more likely a thief than not.
-const ALERT_FROM: f64 = 1.0;
-/// An alert only above this while the tail is unknown, and how many visits make it known.
-const COLD_ALERT_FROM: f64 = 2.0;
-const COLD_VISITS: u64 = 5_000;
-/// Visits between two calculations of the threshold.
-const THRESHOLD_VISITS: u64 = 256;
 /// Visits that make a tenant known. Before, it shares an allowance with all others like it: anyone can invent a tenant.
 const KNOWN_VISITS: u32 = 1_000;
 /// Known tenants kept; later ones go on sharing the allowance of those that are not known.
@@ -30,12 +21,6 @@ const DAY_MS: i64 = 86_400_000;
 pub struct Budget {
     /// New incidents a day and tenant.
     per_day: f64,
-    threshold: f64,
-    /// The day of the watermark; 0: not known. Days that it has moved on.
-    day: u32,
-    days: u32,
-    /// Visits when the threshold was calculated.
-    calculated_at: u64,
     known: Map<u64, Allowance>,
     /// Visits of tenants that are not known yet.
     newcomers: Generations<u32>,
@@ -68,41 +53,11 @@ impl Budget {
     pub fn new(per_day: u32, total_per_day: u32) -> Self {
         Self {
             per_day: f64::from(per_day),
-            threshold: COLD_ALERT_FROM,
-            day: 0,
-            days: 0,
-            calculated_at: 0,
             known: Map::default(),
             newcomers: Generations::new(NEWCOMERS_MAX),
             of_newcomers: Allowance::new(f64::from(per_day)),
             beyond: Bucket::new(f64::from(total_per_day)),
         }
-    }
-
-    /// Log-odds from which an alert is raised now.
-    #[must_use]
-    pub const fn threshold(&self) -> f64 {
-        self.threshold
-    }
-
-    /// Sets the threshold that spends a tenant's budget on the tail of all visits: it takes as many visits a day as there
-    /// were so far. `watermark`: milliseconds since the epoch; 0: not known.
-    pub fn calculate_threshold(&mut self, tail: &Tail, watermark: i64) {
-        if watermark == 0 {
-            return;
-        }
-        let day = (watermark / DAY_MS) as u32;
-        if day != self.day {
-            // A step of any length counts as one day and a step back as none: the first clock may have been wrong.
-            self.days += u32::from(self.day != 0 && day > self.day);
-            self.day = day;
-        }
-        if tail.visits() < COLD_VISITS || tail.visits() < self.calculated_at + THRESHOLD_VISITS {
-            return;
-        }
-        self.calculated_at = tail.visits();
-        let visits_a_day = tail.visits() as f64 / f64::from(self.days.max(1));
-        self.threshold = tail.quantile(self.per_day / visits_a_day).max(ALERT_FROM);
     }
 
     /// Counts a visit of `tenant`.
@@ -180,43 +135,6 @@ mod tests {
     /// How many of `times` equal alerts are reported.
     fn reported(budget: &mut Budget, tenant: u64, now: i64, times: usize) -> usize {
         (0..times).filter(|_| budget.spend(tenant, now, 5.0)).count()
-    }
-
-    #[test]
-    fn threshold_spends_the_budget() {
-        let mut tail = Tail::default();
-        let mut budget = Budget::new(20, 20);
-        budget.calculate_threshold(&tail, 0);
-        assert_eq!((budget.day, budget.days), (0, 0), "before anything is known no day begins");
-        budget.calculate_threshold(&tail, 20_000 * DAY_MS);
-        assert!((budget.threshold() - COLD_ALERT_FROM).abs() < 1e-12);
-        for number in 0..100_000_u32 {
-            // One visit in 100 lies evenly between −2 and 8.
-            tail.learn(if number % 100 == 0 { -2.0 + f64::from(number / 100 % 100) / 10.0 } else { -8.0 }, 1.0);
-        }
-        (20_001..20_010).for_each(|day| budget.calculate_threshold(&Tail::default(), day * DAY_MS));
-        budget.calculate_threshold(&tail, 20_010 * DAY_MS);
-        // 10,000 visits a day, of them 100 above −2 and 20 above 6.
-        assert!((5.0..7.0).contains(&budget.threshold()), "{}", budget.threshold());
-    }
-
-    #[test]
-    fn threshold_survives_a_wrong_first_day() {
-        let mut tail = Tail::default();
-        for number in 0..100_000_u32 {
-            tail.learn(if number % 100 == 0 { -2.0 + f64::from(number / 100 % 100) / 10.0 } else { -8.0 }, 1.0);
-        }
-        let threshold = |wrong: Option<i64>| {
-            let mut budget = Budget::new(20, 20);
-            let days = wrong.map(|days| 20_000 + days).into_iter().chain(20_000..20_030);
-            days.for_each(|day| budget.calculate_threshold(&Tail::default(), day * DAY_MS));
-            budget.calculate_threshold(&tail, 20_030 * DAY_MS);
-            budget.threshold()
-        };
-        let right = threshold(None);
-        for wrong in [400, 29, -29, -400] {
-            assert!((threshold(Some(wrong)) - right).abs() < 0.3, "{wrong}: {} {right}", threshold(Some(wrong)));
-        }
     }
 
     #[test]

@@ -72,14 +72,31 @@ impl Tail {
         sigma(-TRUE * log_odds)
     }
 
-    pub fn learn(&mut self, log_odds: f64, weight: f64) {
+    /// Of the visits of several tails together.
+    #[must_use]
+    pub fn of_all<'a>(tails: impl Iterator<Item = &'a Self>) -> Self {
+        let mut all = Self::default();
+        for tail in tails {
+            all.bins.iter_mut().zip(&tail.bins).for_each(|(all, weight)| *all += weight);
+            all.visits += tail.visits;
+        }
+        all.least = least(all.visits);
+        all.reckon();
+        all
+    }
+
+    /// Takes in a visit. Whether p-values tell all visits so far now.
+    pub fn learn(&mut self, log_odds: f64, weight: f64) -> bool {
         self.bins[bin(log_odds)] += weight;
         self.visits += 1;
         self.least = least(self.visits);
         // More often at the beginning.
-        if self.visits.is_multiple_of(REFIT_VISITS) || self.visits < REFIT_VISITS && self.visits.is_power_of_two() {
+        let is_due = self.visits.is_multiple_of(REFIT_VISITS);
+        let is_due = is_due || self.visits < REFIT_VISITS && self.visits.is_power_of_two();
+        if is_due {
             self.reckon();
         }
+        is_due
     }
 
     /// Share of honest visits with log-odds at least as high, in (0, 1], with the smallest supported p-value as
@@ -220,7 +237,9 @@ mod tests {
         let lifted = |odd: u64| {
             let mut tail = exponential(200_000);
             let before = tail.quantile(1e-3);
-            (0..odd).for_each(|_| tail.learn(4.5, Tail::honest(4.5)));
+            (0..odd).for_each(|_| {
+                tail.learn(4.5, Tail::honest(4.5));
+            });
             tail.reckon();
             tail.quantile(1e-3) - before
         };

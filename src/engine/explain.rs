@@ -128,7 +128,9 @@ impl Words<'_> {
         };
         let (hour, number) = (&self.baseline.hour, self.scene.sighting.hour_number());
         let runs = hour.number == number && (hour.calls >= CALLS_MIN || rule == RuleId::BytesSpike);
-        runs.then(|| burst(self.baseline, self.cohorts, self.baseline.kind, what, number).p_value())
+        runs.then(|| {
+            burst(self.baseline, self.cohorts, (self.scene.tenant.seat, self.baseline.kind), what, number).p_value()
+        })
     }
 
     /// Observed value, expected value, and one sentence.

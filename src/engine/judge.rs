@@ -10,7 +10,9 @@ use crate::enrichment::EnrichedEvent;
 use crate::event::Kind as EventKind;
 use crate::memory::baselines::{Place, Seed};
 use crate::memory::visit::VISIT_GAP_MS;
-use crate::memory::{Baseline, Ended, Evidence, Kind, Memory, Nats, Others, Sighting, Sort, User, Visit, Visits};
+use crate::memory::{
+    Baseline, Ended, Evidence, Kind, Memory, Nats, Others, Seen, Sighting, Sort, Tenant, User, Visit, Visits,
+};
 use crate::place::NetworkClass;
 use crate::term::lifecycle::Expiry;
 use crate::term::{self, CLIENT_WEIGHT, NET_WEIGHT, Term, client, net};
@@ -37,6 +39,8 @@ pub struct Scene<'a> {
     pub enriched: &'a EnrichedEvent<'a>,
     /// At the event's own time where that is believed, else at the stream's.
     pub sighting: Sighting,
+    /// The sighting's.
+    pub tenant: Tenant,
     pub standing: Standing,
     /// The sighting's time is the event's own.
     pub timed: bool,
@@ -465,6 +469,7 @@ fn begin_visit(
     let (net_level, client_level) = levels(baseline, user, others, sighting);
     let number = visits.open(scene.baseline, sighting.visit, sighting.at);
     let visit = visits.get_mut(number);
+    visit.tenant = sighting.tenant;
     (visit.net_level, visit.client_level) = (net_level as u8, client_level as u8);
     baseline.begin_visit(sighting.visit, number);
     number
@@ -480,9 +485,9 @@ fn levels(baseline: &Baseline, user: &User, others: &Others, sighting: &Sighting
         && !seen.knows(Sort::Country, sighting.country)
         && !user.has_country(sighting.country);
     // Where nothing is known of the place, nothing is said of it.
-    let net = if !sighting.has_place() || seen.knows(Sort::Address, sighting.address) {
+    let net = if !sighting.has_place() || knows_here(seen, sighting, Sort::Address, Sighting::address_in) {
         net::level::KNOWN_ADDRESS
-    } else if seen.knows(Sort::Prefix, sighting.prefix) {
+    } else if knows_here(seen, sighting, Sort::Prefix, Sighting::prefix_in) {
         net::level::KNOWN_PREFIX
     } else if !new_country && seen.knows(Sort::Network, sighting.network) {
         net::level::KNOWN_NETWORK
@@ -511,6 +516,13 @@ fn levels(baseline: &Baseline, user: &User, others: &Others, sighting: &Sighting
     (net, client)
 }
 
+/// Whether an address or prefix is known where it lies: in the country of this sighting, or where one of the two has no
+/// country.
+fn knows_here(seen: &Seen, sighting: &Sighting, sort: Sort, key_in: fn(&Sighting, u32) -> u32) -> bool {
+    let knows = |country| seen.knows(sort, key_in(sighting, country));
+    knows(sighting.country) || if sighting.country == 0 { seen.known(Sort::Country).any(knows) } else { knows(0) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -532,6 +544,31 @@ mod tests {
         user.learn(1221, 1, abroad);
         assert_eq!(level(&user, home.network, abroad), net::level::KNOWN_NETWORK, "the user has been there");
         assert_eq!(level(&user, 1221, abroad), net::level::USERS_NETWORK);
+    }
+
+    #[test]
+    fn known_prefix_abroad_is_no_known_place() {
+        let (others, user) = (Others::default(), User::default());
+        let home = crate::memory::tests::sighting();
+        let (abroad, nowhere) = (u32::from(b'A') << 8 | u32::from(b'U'), 0);
+        let level = |learnt: &Sighting, sighting: Sighting| {
+            let mut baseline = Baseline::new(1, Kind::new(crate::event::TokenType::ApiKey, home.device), 0);
+            baseline.learn_place(learnt, 1.0);
+            levels(&baseline, &user, &others, &sighting).0
+        };
+        let (known, near) = (net::level::KNOWN_ADDRESS, net::level::KNOWN_PREFIX);
+        let neighbour = Sighting { address: 77, ..home };
+        assert_eq!((level(&home, home), level(&home, neighbour)), (known, near));
+        assert_eq!(level(&home, Sighting { country: abroad, ..neighbour }), net::level::NEW_COUNTRY);
+        assert_eq!(level(&home, Sighting { country: abroad, ..home }), known, "an IPv4 address is one place");
+        let wide = Sighting { is_wide: true, ..home };
+        assert_eq!(level(&wide, wide), known);
+        assert_eq!(level(&wide, Sighting { country: abroad, ..wide }), net::level::NEW_COUNTRY);
+        for (learnt, now) in [(home.country, nowhere), (nowhere, abroad), (nowhere, nowhere)] {
+            let learnt = Sighting { country: learnt, ..wide };
+            assert_eq!(level(&learnt, Sighting { country: now, ..wide }), known);
+            assert_eq!(level(&learnt, Sighting { country: now, address: 77, ..wide }), near);
+        }
     }
 
     #[test]

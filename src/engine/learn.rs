@@ -179,7 +179,7 @@ pub fn learn(memory: &mut Memory, scene: &Scene<'_>, lesson: &Lesson) {
     if learns.active_ms > 0 || learns.switch.is_some() {
         let switched = learns.switch.unwrap_or(0.0);
         baseline.activity.learn(switched, learns.active_ms);
-        others.cohorts.learn_activity(*kind, switched, f64::from(learns.active_ms) / 60_000.0);
+        others.cohorts.learn_activity(scene.tenant.seat, *kind, switched, f64::from(learns.active_ms) / 60_000.0);
     }
     baseline.last_at = baseline.last_at.max(scene.sighting.at);
     if !lesson.late && scene.sighting.has_place() {
@@ -193,16 +193,16 @@ pub fn learn(memory: &mut Memory, scene: &Scene<'_>, lesson: &Lesson) {
 /// What was put off until the event counts: hours, bursts and company.
 fn learn_of_others(others: &mut Others, scene: &Scene<'_>, lesson: &Lesson) {
     let Others { cohorts, fleets, bursts, .. } = others;
-    let Sighting { app, tenant, at, .. } = scene.sighting;
+    let (Sighting { app, at, .. }, tenant) = (scene.sighting, scene.tenant);
     if let &Some(EndedHour { hourly, reads, weight, last_of_day }) = &lesson.learns.hour {
         for (what, counted) in [Hourly::Calls, Hourly::Objects, Hourly::Bytes].into_iter().zip(hourly) {
             if let Some((value, mean)) = counted {
-                cohorts.learn_hourly(lesson.kind, what, value, mean, weight);
+                cohorts.learn_hourly(tenant.seat, lesson.kind, what, value, mean, weight);
             }
         }
-        cohorts.learn_reads(lesson.kind, reads, weight);
+        cohorts.learn_reads(tenant.seat, lesson.kind, reads, weight);
         if last_of_day {
-            bursts.token_day();
+            bursts.token_day(tenant.seat);
         }
     }
     if let Some((from, to)) = lesson.learns.burst {
@@ -221,6 +221,7 @@ fn learn_of_others(others: &mut Others, scene: &Scene<'_>, lesson: &Lesson) {
 fn learn_call(baseline: &mut Baseline, others: &mut Others, (scene, lesson): (&Scene<'_>, &Lesson), weights: Weights) {
     let &Lesson { kind, ref learns, .. } = lesson;
     let Scene { sighting, enriched, .. } = scene;
+    let tenant = scene.tenant;
     let Others { population, cohorts, .. } = others;
     let Weights { counted, known } = weights;
     let minute = sighting.minute();
@@ -228,10 +229,10 @@ fn learn_call(baseline: &mut Baseline, others: &mut Others, (scene, lesson): (&S
         let weight = learns.route / term::route::weight(1);
         let route = enriched.route.key;
         if learns.route >= term::route::weight(1) && baseline.visits > 3 {
-            cohorts.learn_route(kind, !baseline.seen.knows(Sort::Route, route), learns.nobodys, counted);
+            cohorts.learn_route(tenant.seat, kind, !baseline.seen.knows(Sort::Route, route), learns.nobodys, counted);
         }
         baseline.learn_route(route, learns.nobodys, counted * weight, known * weight, minute);
-        population.learn_route(sighting.app, sighting.family, route, learns.promise, counted * weight);
+        population.learn_route(tenant, sighting.app, sighting.family, route, learns.promise, counted * weight);
     }
     if learns.area {
         let area = enriched.route.area;
@@ -239,7 +240,7 @@ fn learn_call(baseline: &mut Baseline, others: &mut Others, (scene, lesson): (&S
         baseline.learn_area(area, counted, known, minute);
         population.learn_area(sighting.tenant, area, counted);
         if baseline.visits > 3 {
-            cohorts.learn_area(kind, new, counted);
+            cohorts.learn_area(tenant.seat, kind, new, counted);
         }
     }
 }
@@ -262,12 +263,12 @@ fn learn_visit(
 ) {
     let &Lesson { kind, learns: Learns { first, .. }, .. } = lesson;
     let Others { population, cohorts, .. } = others;
-    let sighting = &scene.sighting;
+    let (sighting, seat) = (&scene.sighting, scene.tenant.seat);
     let (net_level, client_level) = (usize::from(visit.net_level), usize::from(visit.client_level));
     let hosting = sighting.class != NetworkClass::Access;
     if !first || user.is_known() {
         let net_level = sighting.has_place().then_some(net_level);
-        cohorts.learn_visit(kind, baseline.visits, net_level, client_level, counted);
+        cohorts.learn_visit(seat, kind, baseline.visits, net_level, client_level, counted);
     }
     if !first {
         if sighting.has_place() {
@@ -278,20 +279,20 @@ fn learn_visit(
             && sighting.class != NetworkClass::Anonymiser
             && let Some(journey) = net::journey(&baseline.sites, &sighting.site)
         {
-            population.fast_travel[usize::from(hosting)].learn(journey.too_fast(), counted);
+            population.fast_travel[usize::from(hosting)].learn(seat, journey.too_fast(), counted);
         }
     }
     if sighting.has_place() && !baseline.seen.knows(Sort::Network, sighting.network) && counted > 0.5 {
         baseline.networks = baseline.networks.saturating_add(1);
         baseline.hosting_networks = baseline.hosting_networks.saturating_add(u8::from(hosting));
-        cohorts.learn_network(kind, hosting, counted);
+        cohorts.learn_network(seat, kind, hosting, counted);
     }
     if sighting.fingerprint != 0 && !baseline.seen.knows(Sort::Fingerprint, sighting.fingerprint) {
         population.learn_fingerprint(sighting.fingerprint, sighting.family, counted);
     }
     baseline.learn_place(sighting, known);
     learn_times(baseline, sighting, known);
-    population.learn_hour(sighting.hour(), counted);
+    population.learn_hour(scene.tenant, sighting.hour(), counted);
     let event = &scene.enriched.event;
     if let Some(expiry) = scene.expiry
         && expiry.said_at_issue
@@ -300,8 +301,8 @@ fn learn_visit(
         population.learn_outlived(sighting.tenant, sighting.app, expiry.is_over(sighting.at - scene.ahead), counted);
     }
     let recent = user.days_since_change(sighting.at).is_some_and(|days| days <= term::credential::DAYS_MAX);
-    population.after_change.learn(recent, counted);
-    learn_user(user, population, sighting, kind, counted);
+    population.after_change.learn(seat, recent, counted);
+    learn_user(user, population, scene, kind, counted);
     baseline.visits = baseline.visits.saturating_add(1);
     if baseline.visits == GROWN_VISITS {
         baseline.grown = Some(Box::new(Grown::default()));
@@ -309,13 +310,14 @@ fn learn_visit(
 }
 
 /// Takes in a visit as one of its user's.
-pub fn learn_user(user: &mut User, population: &mut Population, sighting: &Sighting, kind: Kind, owner: f64) {
+pub fn learn_user(user: &mut User, population: &mut Population, scene: &Scene<'_>, kind: Kind, owner: f64) {
+    let Scene { sighting, tenant, .. } = scene;
     let token_type = kind.token_type();
     if sighting.has_place() && !user.has_network(sighting.network) {
-        population.learn_network(sighting.tenant, sighting.network, sighting.country, user.is_known(), owner);
+        population.learn_network(*tenant, sighting.network, sighting.country, user.is_known(), owner);
     }
     if !user.has_family(sighting.family) {
-        population.learn_family(sighting.app, token_type, sighting.family, owner);
+        population.learn_family(*tenant, sighting.app, token_type, sighting.family, owner);
     }
     if owner > 0.5 {
         user.learn(sighting.network, sighting.family, sighting.country);

@@ -29,10 +29,11 @@ pub fn take_note(state: &mut State, event: &Event<'_>, keys: &Keys, subject: Sub
             if !state.settings.confirmed {
                 return;
             }
+            let alert_from = state.thresholds.alert_from(memory.others.tenants.get(keys.tenant));
             let Some(baseline) = memory.baselines.get_mut(baseline) else { return };
             let suspected = baseline.contexts.iter().map(|holder| holder.log_odds.get()).fold(f64::MIN, f64::max);
             state.counters.confirmed += 1;
-            state.counters.confirmed_alarms += u64::from(suspected >= state.budget.threshold());
+            state.counters.confirmed_alarms += u64::from(suspected >= alert_from);
             learn::confirm(baseline, at);
         }
         Kind::CredentialChanged => {

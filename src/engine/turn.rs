@@ -9,8 +9,8 @@ use crate::memory::baseline::Hour;
 use crate::memory::cohort::Hourly;
 use crate::memory::fleet::Member;
 use crate::memory::population::Callers;
-use crate::memory::routes::RouteUse;
-use crate::memory::{Baseline, Cohorts, Context, Kind, Nats, Others, Population, Sighting, Sort, User, Visit};
+use crate::memory::tenants::Seat;
+use crate::memory::{Baseline, Cohorts, Context, Kind, Nats, Others, Population, Sighting, Sort, Tenant, User, Visit};
 use crate::place::NetworkClass;
 use crate::route;
 use crate::term::lifecycle::{Answer, Foreign};
@@ -70,7 +70,7 @@ impl Turn<'_> {
             term::hour::phase(sighting.at, &grown.phases, term::hour::remembered(baseline.visits))
         });
         let shift = if level == net::level::NEW_COUNTRY { hours_east(baseline, sighting) } else { 0 };
-        let everybody = |hour| others.population.share_of_hour(hour);
+        let everybody = others.population.share_of_hour(self.scene.tenant);
         let hour = self.scene.timed.then(|| term::hour::judge(sighting.hour(), &hours, everybody, of_phase, shift));
 
         visit.silence = if self.in_order() { self.silence(baseline, &hours) as f32 } else { 0.0 };
@@ -119,7 +119,7 @@ impl Turn<'_> {
             && born_after
             && usize::from(held.level) >= net::level::KNOWN_NETWORK
         {
-            let rate = others.population.after_change;
+            let rate = others.population.after_change.read(self.scene.tenant.seat);
             evidence.credential = Nats::new(term::credential::judge(rate.chances(), rate.happened()));
         }
     }
@@ -165,7 +165,7 @@ impl Turn<'_> {
         let sighting = &self.scene.sighting;
         let cohorts = &others.cohorts;
         let hosting = sighting.class != NetworkClass::Access;
-        let own = f64::from(baseline.hosting_networks) + 3.0 * cohorts.hosting(self.kind);
+        let own = f64::from(baseline.hosting_networks) + 3.0 * cohorts.hosting(self.scene.tenant.seat, self.kind);
         // Relays and anonymisers say nothing of where the client is.
         let travels =
             self.scene.timed && sighting.class != NetworkClass::Anonymiser && level >= net::level::NEW_NETWORK;
@@ -173,7 +173,7 @@ impl Turn<'_> {
         net::judge(&net::Question {
             level,
             own: &baseline.net_levels.get(),
-            cohort: &cohorts.net(self.kind, baseline.visits),
+            cohort: &cohorts.net(self.scene.tenant.seat, self.kind, baseline.visits),
             which: if level >= net::level::NEW_NETWORK {
                 self.which_network(baseline, user, others)
             } else {
@@ -181,7 +181,7 @@ impl Turn<'_> {
             },
             hosting,
             own_hosting: own / (f64::from(baseline.networks) + 3.0),
-            travel: travel.map(|journey| (journey, fast_travel(others, hosting))),
+            travel: travel.map(|journey| (journey, fast_travel(others, self.scene.tenant, hosting))),
         })
     }
 
@@ -191,34 +191,35 @@ impl Turn<'_> {
         let mut known: Vec<u32> = baseline.seen.known(Sort::Country).chain(user.countries()).collect();
         known.sort_unstable();
         known.dedup();
-        let (thief, owner) = others.population.chooses(sighting.tenant, sighting.network, sighting.country, &known);
+        let (thief, owner) = others.population.chooses(self.scene.tenant, sighting.network, sighting.country, &known);
         let is_known = baseline.seen.knows(Sort::Network, sighting.network) || user.has_network(sighting.network);
         let stays = if is_known { net::STAYS } else { 0.0 };
         (thief, stays + (1.0 - stays) * owner)
     }
 
     fn client(&self, baseline: &Baseline, others: &Others, level: usize) -> term::LevelRatio {
-        let sighting = &self.scene.sighting;
+        let (sighting, tenant) = (&self.scene.sighting, self.scene.tenant);
         let token_type = self.kind.token_type();
         let which = if level >= client::level::USERS_FAMILY {
             (
-                others.population.families.thief(sighting.family, 2.0),
-                others.population.has_family(sighting.app, token_type, sighting.family),
+                others.population.families.thief(tenant.seat, sighting.family, 2.0),
+                others.population.has_family(tenant, sighting.app, token_type, sighting.family),
             )
         } else {
             (1.0, 1.0)
         };
-        client::judge(level, &baseline.client_levels.get(), &others.cohorts.client(self.kind, baseline.visits), which)
+        let cohort = others.cohorts.client(tenant.seat, self.kind, baseline.visits);
+        client::judge(level, &baseline.client_levels.get(), &cohort, which)
     }
 
     /// Route: at its first call in a visit, and whenever there are four times as many.
     pub fn route(&mut self, baseline: &mut Baseline, visit: &mut Visit, others: &Others, learns: &mut Learns) {
         let route = self.scene.enriched.route;
         let endpoint = self.scene.enriched.event.endpoint.as_deref().unwrap_or_default();
-        let population = &others.population;
-        let used = population
-            .route(route.key)
-            .unwrap_or_else(|| RouteUse::new(term::route::promise(&route::template(endpoint), route.reads)));
+        let (population, tenant) = (&others.population, self.scene.tenant);
+        let used = population.route(tenant, route.key).unwrap_or_else(|| {
+            population.own_route(tenant, route.key, term::route::promise(&route::template(endpoint), route.reads))
+        });
         learns.promise = f64::from(used.promise);
         if self.blank {
             return;
@@ -226,15 +227,15 @@ impl Turn<'_> {
         let sighting = &self.scene.sighting;
         let own = baseline.own_route(route.key);
         let calls = f64::from(visit.calls);
-        learns.nobodys = population.is_nobodys(used);
+        learns.nobodys = population.is_nobodys(tenant, used);
         let (mut call, weight) = if learns.nobodys && own.of_this <= 0.0 {
-            let cohort = others.cohorts.nobodys_routes(self.kind);
+            let cohort = others.cohorts.nobodys_routes(tenant.seat, self.kind);
             let call = term::route::nobodys(&baseline.own_nobodys(), cohort, used.lure(), calls);
             (call, term::route::weight(visit.count_nobodys()))
         } else {
-            let callers = population.callers(sighting.app, sighting.family);
+            let callers = population.callers(tenant, sighting.app, sighting.family);
             let likely = population.calls(&callers, route.key, used);
-            let mut remembered = || Self::routes_remembered(baseline, visit, &callers, population);
+            let mut remembered = || self.routes_remembered(baseline, visit, &callers, population);
             let own = if own.of_this > 0.0 { own } else { own.spread(remembered()) };
             (term::route::judge(&own, likely.others, likely.thief, calls), learns.route)
         };
@@ -246,7 +247,7 @@ impl Turn<'_> {
             call.against_task = term::route::of_one_task(call.against_task, visit.task_calls.into());
         }
         let new_client = usize::from(visit.client_level) >= client::level::USERS_FAMILY;
-        let rate = others.cohorts.new_routes(self.kind);
+        let rate = others.cohorts.new_routes(tenant.seat, self.kind);
         visit.weighed = visit.weighed.saturating_add(1);
         let held = &mut baseline.contexts[self.held];
         let settled = held.age_days(sighting.at) > term::route::SETTLED_DAYS;
@@ -279,15 +280,22 @@ impl Turn<'_> {
     }
 
     /// Others' share of calls to the routes that the owner's memory holds.
-    fn routes_remembered(baseline: &Baseline, visit: &mut Visit, callers: &Callers, population: &Population) -> f32 {
-        let share = |(route, _)| population.calls(callers, route, population.route(route).unwrap_or_default()).others;
-        *visit.routes_remembered.get_or_insert_with(|| baseline.seen.each(Sort::Route).map(share).sum::<f64>() as f32)
+    fn routes_remembered(
+        &self,
+        baseline: &Baseline,
+        visit: &mut Visit,
+        callers: &Callers,
+        population: &Population,
+    ) -> f32 {
+        let used = |route| population.route(self.scene.tenant, route).unwrap_or_default();
+        let share = |(route, _)| population.calls(callers, route, used(route)).others;
+        visit.routes_remembered.get_or_insert_with(|| baseline.seen.each(Sort::Route).map(share).sum::<f64>() as f32)
     }
 
     /// The same of visits to areas.
     fn areas_remembered(&self, baseline: &Baseline, visit: &mut Visit, others: &Others) -> f32 {
         let share = |(area, own)| others.population.touches(self.scene.sighting.tenant, area, own);
-        *visit.areas_remembered.get_or_insert_with(|| baseline.seen.each(Sort::Area).map(share).sum::<f64>() as f32)
+        visit.areas_remembered.get_or_insert_with(|| baseline.seen.each(Sort::Area).map(share).sum::<f64>() as f32)
     }
 
     /// Area: at its first call in a visit.
@@ -300,7 +308,8 @@ impl Turn<'_> {
         let own = if own.of_this > 0.0 { own } else { own.spread(self.areas_remembered(baseline, visit, others)) };
         let (_, once) = baseline.seen.variety(Sort::Area);
         let tenant = others.population.touches(self.scene.sighting.tenant, area, own.of_this);
-        let (share, _) = term::area::judge(&own, once as f64, others.cohorts.new_areas(self.kind), tenant);
+        let (share, _) =
+            term::area::judge(&own, once as f64, others.cohorts.new_areas(self.scene.tenant.seat, self.kind), tenant);
         let evidence = &mut baseline.contexts[self.held].evidence;
         evidence.area = Nats::new(term::area::carried(evidence.area.get(), share));
         self.changed |= share > 0.0;
@@ -341,7 +350,7 @@ impl Turn<'_> {
             return;
         }
         context.switches = context.switches.saturating_add(1);
-        let cohort = others.cohorts.switches(self.kind);
+        let cohort = others.cohorts.switches(self.scene.tenant.seat, self.kind);
         let switch = term::switch::judge(gap, changes, active, cohort, context.switches);
         let sum = context.evidence.switch.get() + settled * switch.share;
         context.evidence.switch = Nats::new(sum.clamp(-3.0, term::switch::SUM_MAX));
@@ -360,7 +369,8 @@ impl Turn<'_> {
             learns.hour = end_hour(baseline, number);
             let past = u64::from(baseline.first_minute) << 32 | u64::from(baseline.visits);
             baseline.hour = Hour::begin(number, past);
-            let (mean, variance, hours) = hourly(baseline, &others.cohorts, self.kind, Hourly::Bytes, number);
+            let (mean, variance, hours) =
+                hourly(baseline, &others.cohorts, (self.scene.tenant.seat, self.kind), Hourly::Bytes, number);
             baseline.hour.doublings_usual = Hour::doublings(term::volume::usual(mean, variance, hours) as f32);
             for context in &mut *baseline.contexts {
                 for evidence in
@@ -387,16 +397,17 @@ impl Turn<'_> {
             return;
         }
         let Others { cohorts, bursts, .. } = others;
-        let day = self.scene.day();
+        let (tenant, day) = (self.scene.tenant, self.scene.day());
+        let whose = (tenant.seat, self.kind);
         let returns = term::volume::returns(day, u32::from(baseline.burst_day));
         let alone = |ratio: f64| {
             // Hardly an hour is a burst, and only for one are others asked.
-            let excess = if ratio > 0.0 { bursts.excess(sighting.tenant, day) } else { 1.0 };
-            term::volume::shared(ratio, bursts.usual(ratio), excess, returns)
+            let excess = if ratio > 0.0 { bursts.excess(tenant, day) } else { 1.0 };
+            term::volume::shared(ratio, bursts.usual(tenant.seat, ratio), excess, returns)
         };
         // A single answer may be as large as all of a day; a few calls are no burst.
         if more_bytes {
-            let bytes = burst(baseline, cohorts, self.kind, Hourly::Bytes, number);
+            let bytes = burst(baseline, cohorts, whose, Hourly::Bytes, number);
             let evidence = &mut baseline.contexts[self.held].evidence;
             evidence.bytes = evidence.bytes.max(Nats::new(alone(bytes.ratio)));
         }
@@ -404,7 +415,7 @@ impl Turn<'_> {
             return;
         }
         let [calls, objects] =
-            [Hourly::Calls, Hourly::Objects].map(|what| burst(baseline, cohorts, self.kind, what, number));
+            [Hourly::Calls, Hourly::Objects].map(|what| burst(baseline, cohorts, whose, what, number));
         let (of_calls, of_objects) = (alone(calls.ratio), alone(objects.ratio));
         let hour = &baseline.hour;
         let reads = if of_calls.max(of_objects) > 0.0 {
@@ -413,7 +424,7 @@ impl Turn<'_> {
                 f64::from(hour.calls),
                 f64::from(baseline.reads),
                 f64::from(baseline.all_calls),
-                cohorts.reads(self.kind),
+                cohorts.reads(tenant.seat, self.kind),
             )
         } else {
             // Where nothing is large it has nothing to go with.
@@ -441,7 +452,7 @@ impl Turn<'_> {
         let sighting = &self.scene.sighting;
         let (held, seen) = (&baseline.contexts[self.held], &baseline.seen);
         let is_new = is_new_place(held, sighting.at) && !held.confirmed && held.born != baseline.first_minute;
-        let prefix = sighting.prefix;
+        let prefix = sighting.prefix_in(sighting.country);
         let is_usual = !sighting.has_place()
             || seen.count(Sort::Prefix, prefix) >= USUAL_VISITS
             || seen.most(Sort::Prefix).is_some_and(|(most, _)| most == prefix);
@@ -526,7 +537,7 @@ impl Turn<'_> {
         let evidence = &baseline.contexts[self.held].evidence;
         let client = evidence.client.get() + f64::from(visit.client_credit);
         let oddness = evidence.route.get() + 0.5 * client + evidence.hour.get();
-        let Sighting { tenant, app, at, .. } = *sighting;
+        let (Sighting { app, at, .. }, tenant) = (*sighting, self.scene.tenant);
         // Of a tenant's tokens of no application each is a thing of its own; where no tenant is named, who knows whose.
         let event = &self.scene.enriched.event;
         let own_app = if event.app_id.is_none() && event.tenant_id.is_some() { self.scene.user } else { app };
@@ -539,7 +550,7 @@ impl Turn<'_> {
             }
             let company = fleets.company(group, &member);
             users = users.max(company.users);
-            (term::fan::judge(company, || fleets.home_share(app, at)), company)
+            (term::fan::judge(company, || fleets.home_share(app, tenant, at)), company)
         };
         let (by_prefix, _) = fan(sighting.app ^ (u64::from(sighting.prefix) << 8 | 1));
         let by_network = if level >= net::level::USERS_NETWORK {
@@ -569,9 +580,9 @@ pub fn is_new_place(held: &Context, at: i64) -> bool {
     held.age_days(at) < term::switch::AGE_DAYS_MAX && usize::from(held.level) >= net::level::NEW_NETWORK
 }
 
-fn fast_travel(others: &Others, hosting: bool) -> f64 {
+fn fast_travel(others: &Others, tenant: Tenant, hosting: bool) -> f64 {
     let assumed = if hosting { 0.2 } else { 0.02 };
-    others.population.fast_travel[usize::from(hosting)].get(assumed, 20.0)
+    others.population.fast_travel[usize::from(hosting)].read(tenant.seat).get(assumed, 20.0)
 }
 
 /// The worst of the baseline's other holders of the last day: those that were there before, by another network. One
@@ -609,18 +620,24 @@ fn own_hours(baseline: &Baseline, sighting: &Sighting) -> [u16; 24] {
 }
 
 /// The running hour, `number` since the epoch, against what the owner's hours are like.
-pub fn burst(baseline: &Baseline, cohorts: &Cohorts, kind: Kind, what: Hourly, number: u32) -> Burst {
+pub fn burst(baseline: &Baseline, cohorts: &Cohorts, whose: (Option<Seat>, Kind), what: Hourly, number: u32) -> Burst {
     let count = match what {
         Hourly::Calls => f64::from(baseline.hour.calls),
         Hourly::Objects => baseline.hour.objects(),
         Hourly::Bytes => f64::from(baseline.hour.kilobytes),
     };
-    let (mean, variance, hours) = hourly(baseline, cohorts, kind, what, number);
+    let (mean, variance, hours) = hourly(baseline, cohorts, whose, what, number);
     term::volume::judge(count, mean, variance, hours)
 }
 
 /// Mean, variance and number of the owner's hours, for the hour `number`, which has a season of its own.
-fn hourly(baseline: &Baseline, cohorts: &Cohorts, kind: Kind, what: Hourly, number: u32) -> (f64, f64, f64) {
+fn hourly(
+    baseline: &Baseline,
+    cohorts: &Cohorts,
+    (seat, kind): (Option<Seat>, Kind),
+    what: Hourly,
+    number: u32,
+) -> (f64, f64, f64) {
     // What this hour of the day usually has more of than others, nats.
     let season = baseline.grown.as_ref().map_or(0.0, |grown| f64::from(grown.season[season_bin(number)]) / 16.0);
     let (habit, season) = match what {
@@ -628,6 +645,6 @@ fn hourly(baseline: &Baseline, cohorts: &Cohorts, kind: Kind, what: Hourly, numb
         Hourly::Objects => (&baseline.objects, 0.0),
         Hourly::Bytes => (&baseline.bytes, season),
     };
-    let (mean, variance, hours) = habit.with(cohorts.hourly(kind, what));
+    let (mean, variance, hours) = habit.with(cohorts.hourly(seat, kind, what));
     (mean + season, variance, hours)
 }

@@ -544,8 +544,8 @@ impl Baseline {
                 self.seen.learn(sort, key, weight, minute);
             }
         };
-        learn(Sort::Address, sighting.address);
-        learn(Sort::Prefix, sighting.prefix);
+        learn(Sort::Address, sighting.address_in(sighting.country));
+        learn(Sort::Prefix, sighting.prefix_in(sighting.country));
         learn(Sort::Network, sighting.network);
         learn(Sort::Country, sighting.country);
         learn(Sort::Agent, sighting.agent);

@@ -30,6 +30,7 @@ pub struct Seed {
     pub events: u8,
     pub hosting: bool,
     address: u32,
+    is_wide: bool,
     prefix: u32,
     network: u32,
     country: u32,
@@ -44,7 +45,19 @@ impl Seed {
     #[must_use]
     pub fn new(kind: Kind, sighting: &Sighting) -> Self {
         let &Sighting {
-            at, visit, address, prefix, network, country, agent, version, family, fingerprint, site, ..
+            at,
+            visit,
+            address,
+            is_wide,
+            prefix,
+            network,
+            country,
+            agent,
+            version,
+            family,
+            fingerprint,
+            site,
+            ..
         } = sighting;
         let hosting = sighting.class != NetworkClass::Access;
         Self {
@@ -55,6 +68,7 @@ impl Seed {
             events: 1,
             hosting,
             address,
+            is_wide,
             prefix,
             network,
             country,
@@ -81,6 +95,7 @@ impl Seed {
         Sighting {
             at: self.first_at,
             address: self.address,
+            is_wide: self.is_wide,
             prefix: self.prefix,
             network: self.network,
             class: if self.hosting { NetworkClass::Hosting } else { NetworkClass::Access },

@@ -1,6 +1,7 @@
 //! Bursts of calls, by how large they are and how many there are today: a deploy or a month's end is many at once.
 
 use super::generations::Generations;
+use super::tenants::{BySeat, Seat, Separate, Tenant};
 
 /// Sizes told apart, a nat each; the last holds all beyond.
 const SIZES: usize = 16;
@@ -41,92 +42,109 @@ impl Daily {
 
 #[derive(Debug)]
 pub struct Bursts {
-    /// Token-days with a burst of at least so many nats.
-    at_least: [f64; SIZES],
-    token_days: f64,
-    everybody: Daily,
+    /// Token-days of each tenant with a burst of at least so many nats, and all its token-days.
+    at_least: Separate<{ SIZES + 1 }>,
     tenants: Generations<Daily>,
+    /// Of the tenants that teach others.
+    seated: BySeat<Daily>,
 }
 
 impl Default for Bursts {
     fn default() -> Self {
-        Self {
-            at_least: [0.0; SIZES],
-            token_days: 0.0,
-            everybody: Daily::default(),
-            tenants: Generations::new(TENANTS_MAX),
-        }
+        Self { at_least: Separate::default(), tenants: Generations::new(TENANTS_MAX), seated: BySeat::default() }
     }
 }
 
 impl Bursts {
     /// Another day on which a token is used.
-    pub fn token_day(&mut self) {
-        self.token_days += 1.0;
+    pub fn token_day(&mut self, seat: Option<Seat>) {
+        let Some(seat) = seat else { return };
+        let mut more = [0.0; SIZES + 1];
+        more[SIZES] = 1.0;
+        self.at_least.learn(seat, &more);
     }
 
     /// A token's burst of the day has grown from `before` nats (0: it begins) to `ratio`.
-    pub fn learn(&mut self, tenant: u64, day: u32, before: f64, ratio: f64) {
-        for size in before.ceil().max(1.0) as usize..SIZES {
-            if size as f64 <= ratio && size as f64 > before {
-                self.at_least[size] += 1.0;
+    pub fn learn(&mut self, tenant: Tenant, day: u32, before: f64, ratio: f64) {
+        if let Some(seat) = tenant.seat {
+            let mut more = [0.0; SIZES + 1];
+            for (size, more) in more[..SIZES].iter_mut().enumerate().skip(before.ceil().max(1.0) as usize) {
+                *more = f64::from(u8::from(size as f64 <= ratio && size as f64 > before));
             }
+            self.at_least.learn(seat, &more);
         }
         if before < 1.0 && ratio >= 1.0 {
-            self.everybody.on(day).today += 1.0;
-            self.tenants.entry(tenant, Daily::default).on(day).today += 1.0;
+            let daily = self.tenants.entry(tenant.key, Daily::default).on(day);
+            daily.today += 1.0;
+            if let Some(seat) = tenant.seat {
+                *self.seated.get_mut(seat) = *daily;
+            }
         }
     }
 
     /// Share of token-days with a burst of at least `ratio` nats.
     #[must_use]
-    pub fn usual(&self, ratio: f64) -> f64 {
+    pub fn usual(&self, seat: Option<Seat>, ratio: f64) -> f64 {
         let size = (ratio.max(0.0) as usize).min(SIZES - 1);
+        let at_least = self.at_least.read(seat);
         // Of ten token-days before anything was seen, one in a hundred.
-        (self.at_least[size] + 0.1) / (self.token_days + 10.0)
+        (at_least[size] + 0.1) / (at_least[SIZES] + 10.0)
     }
 
-    /// How many times more of them there are today than usually: of the tenant or of everybody, whichever is more.
+    /// How many times more of them there are today than usually: of the tenant or of all others without the one that has
+    /// most of them, whichever is more.
     #[must_use]
-    pub fn excess(&self, tenant: u64, day: u32) -> f64 {
-        let tenants = self.tenants.get(tenant).map_or(1.0, |daily| daily.excess(day));
-        tenants.max(self.everybody.excess(day))
+    pub fn excess(&self, tenant: Tenant, day: u32) -> f64 {
+        let own = self.tenants.get(tenant.key).map_or(1.0, |daily| daily.excess(day));
+        let (mut all, mut most) = (Daily { day, ..Daily::default() }, Daily::default());
+        for daily in self.seated.others(tenant.seat).filter(|daily| daily.day == day) {
+            all.today += daily.today;
+            all.usual += daily.usual;
+            if daily.today - daily.usual > most.today - most.usual {
+                most = *daily;
+            }
+        }
+        let others = Daily { today: all.today - most.today, usual: all.usual - most.usual, ..all };
+        own.max(others.excess(day))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::tenants::seated;
 
     #[test]
     fn a_day_on_which_all_burst_stands_out() {
         let mut bursts = Bursts::default();
         for day in 1..40 {
             for _ in 0..100 {
-                bursts.token_day();
+                bursts.token_day(seated(1).seat);
             }
-            bursts.learn(1, day, 0.0, 3.5);
+            bursts.learn(seated(1), day, 0.0, 3.5);
         }
-        assert!((bursts.usual(3.5) - 39.1 / 3_910.0).abs() < 1e-9);
-        assert!((bursts.usual(9.0) - 0.1 / 3_910.0).abs() < 1e-9);
-        assert!(bursts.excess(1, 40) <= 1.2);
+        assert!((bursts.usual(seated(1).seat, 3.5) - 39.1 / 3_910.0).abs() < 1e-9);
+        assert!((bursts.usual(seated(1).seat, 9.0) - 0.1 / 3_910.0).abs() < 1e-9);
+        assert!(bursts.excess(seated(1), 40) <= 1.2);
         for _ in 0..30 {
-            bursts.learn(1, 40, 0.0, 3.5);
-            bursts.learn(1, 40, 3.5, 3.9);
+            bursts.learn(seated(1), 40, 0.0, 3.5);
+            bursts.learn(seated(1), 40, 3.5, 3.9);
         }
-        assert!(bursts.excess(1, 40) > 10.0, "{}", bursts.excess(1, 40));
-        assert!(bursts.excess(2, 40) > 10.0, "everybody's count too");
-        assert!((bursts.excess(1, 41) - 1.0).abs() < 1e-9);
+        assert!(bursts.excess(seated(1), 40) > 10.0, "{}", bursts.excess(seated(1), 40));
+        assert!((bursts.excess(seated(2), 40) - 1.0).abs() < 1e-9, "of one tenant no other knows");
+        (0..30).for_each(|_| bursts.learn(seated(3), 40, 0.0, 3.5));
+        assert!(bursts.excess(seated(2), 40) > 10.0, "of two tenants all do");
+        assert!((bursts.excess(seated(1), 41) - 1.0).abs() < 1e-9);
     }
 
     #[test]
     fn a_clock_far_ahead_costs_no_more_than_another() {
         let mut bursts = Bursts::default();
-        bursts.learn(1, u32::MAX - 30, 0.0, f64::INFINITY);
-        assert!(bursts.usual(f64::INFINITY).is_finite());
+        bursts.learn(seated(1), u32::MAX - 30, 0.0, f64::INFINITY);
+        assert!(bursts.usual(seated(1).seat, f64::INFINITY).is_finite());
         for day in 1..40 {
-            bursts.learn(1, day, 0.0, 3.5);
+            bursts.learn(seated(1), day, 0.0, 3.5);
         }
-        assert!(bursts.excess(1, 39) < 1.5, "and is left behind: {}", bursts.excess(1, 39));
+        assert!(bursts.excess(seated(1), 39) < 1.5, "and is left behind: {}", bursts.excess(seated(1), 39));
     }
 }

@@ -3,6 +3,7 @@
 use smallvec::SmallVec;
 
 use super::generations::Generations;
+use super::tenants::{Seat, Shared, Tenant};
 
 /// Visitors kept a group, and for how long.
 const USERS_MAX: usize = 64;
@@ -13,6 +14,8 @@ const FLEETS_MAX: usize = 1 << 17;
 pub const USERS_MIN: usize = 3;
 /// So many applications are several.
 pub const SEVERAL_APPS: usize = 3;
+/// Other tenants that are told apart in a group.
+const TENANTS_MAX: usize = 16;
 /// A time so far ahead of an event's comes of a clock that was wrong.
 const AHEAD_MS_MAX: i64 = 7 * 86_400_000;
 /// What an application does at home fades in such steps: it is used thousands of times in between.
@@ -27,14 +30,20 @@ pub struct Member {
     /// Since the epoch.
     second: u32,
     oddness: f32,
+    seat: Option<Seat>,
 }
 
 impl Member {
     /// `at`: milliseconds since the epoch; `oddness`: how unlike its owner this visit is, route + ½ client + hour.
     #[must_use]
-    pub fn new(user: u64, tenant: u64, app: u64, at: i64, oddness: f64) -> Self {
+    pub fn new(user: u64, tenant: Tenant, app: u64, at: i64, oddness: f64) -> Self {
         let oddness = oddness.clamp(-2.0, 3.0) as f32;
-        Self { user, tenant, app, second: (at / 1_000) as u32, oddness }
+        Self { user, tenant: tenant.key, app, second: (at / 1_000) as u32, oddness, seat: tenant.seat }
+    }
+
+    /// Whom it counts as: all tenants without a seat are one.
+    const fn counts_as(&self) -> u64 {
+        if self.seat.is_some() { self.tenant } else { 0 }
     }
 
     /// Another user, within the window.
@@ -53,12 +62,14 @@ pub struct Fleet {
 /// What a group says of one of its users.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Company {
-    /// Users of the last two hours, the asker among them.
+    /// Users of the last two hours, the asker among them: those of its tenant, and one of each other tenant but one.
     pub users: usize,
-    /// Sum of the others' oddness.
+    /// Those of its tenant.
+    pub own: usize,
+    /// Sum of the others' oddness. Other tenants' users do not speak for the owner: theirs is not below 0.
     pub oddness: f64,
-    /// Their applications, counted up to [`SEVERAL_APPS`], where there are [`USERS_MIN`] users and three in four of
-    /// them are of the asker's tenant; else 0.
+    /// Applications of its tenant, counted up to [`SEVERAL_APPS`], where there are [`USERS_MIN`] users and three in four
+    /// of them are of its tenant; else 0.
     pub apps: usize,
 }
 
@@ -68,8 +79,10 @@ pub struct Fleets {
     groups: Generations<Fleet>,
     /// When groups were forgotten last, milliseconds since the epoch.
     forgot_at: i64,
-    /// When an application was last used from networks that its users know, and how often lately.
+    /// When an application was last used by a tenant from networks that its users know, and how often lately.
     homes: Generations<Home>,
+    /// The usual visits of all tenants with an application.
+    usual: Generations<Usual>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -82,9 +95,21 @@ struct Home {
     usual: f64,
 }
 
+/// As [`Home::usual`].
+#[derive(Clone, Copy, Debug, Default)]
+struct Usual {
+    at: i64,
+    visits: Shared<1>,
+}
+
 impl Default for Fleets {
     fn default() -> Self {
-        Self { groups: Generations::new(FLEETS_MAX), forgot_at: 0, homes: Generations::new(FLEETS_MAX) }
+        Self {
+            groups: Generations::new(FLEETS_MAX),
+            forgot_at: 0,
+            homes: Generations::new(FLEETS_MAX),
+            usual: Generations::new(FLEETS_MAX),
+        }
     }
 }
 
@@ -104,13 +129,16 @@ impl Fleets {
     #[must_use]
     pub fn company(&self, group: u64, member: &Member) -> Company {
         let members = self.groups.get(group).map_or(&[][..], |fleet| &fleet.members);
-        let others = || members.iter().filter(|other| other.is_with(member));
-        let oddness = others().map(|other| f64::from(other.oddness)).sum();
-        // Of a full group the eldest makes room.
-        let full = others().count() >= USERS_MAX;
-        let all = || others().skip(usize::from(full)).chain([member]);
-        let users = all().count();
-        Company { users, oddness, apps: if users >= USERS_MIN { apps(all(), member.tenant) } else { 0 } }
+        let with = || members.iter().filter(|other| other.is_with(member));
+        let own = || with().filter(|other| other.tenant == member.tenant);
+        let others = Others::of(with().filter(|other| other.tenant != member.tenant));
+        // The eldest of a full group makes room.
+        let of_tenant = (own().count() + 1).min(USERS_MAX);
+        let users = of_tenant + others.users;
+        let oddness = own().map(|other| f64::from(other.oddness)).sum::<f64>() + others.oddness;
+        let mostly_own = 4 * of_tenant >= 3 * users;
+        let apps = if users >= USERS_MIN && mostly_own { apps(own().chain([member])) } else { 0 };
+        Company { users, own: of_tenant, oddness, apps }
     }
 
     /// Notes a user's latest visit in a group. Visits more than the window before it are forgotten; one that is told late
@@ -120,48 +148,53 @@ impl Fleets {
         let since = member.second.saturating_sub(WINDOW_SECONDS);
         fleet.members.retain(|other| other.second >= since && other.user != member.user);
         if fleet.members.len() >= USERS_MAX {
-            // The eldest makes room: 64 are a campaign as well as more are.
-            fleet.members.remove(0);
+            // The eldest of the largest tenant makes room: 64 are a campaign as well as more are.
+            let of =
+                |member: &Member| fleet.members.iter().filter(|other| other.counts_as() == member.counts_as()).count();
+            // Of equals the last is taken: the eldest comes first.
+            let eldest = (0..fleet.members.len()).rev().max_by_key(|at| of(&fleet.members[*at])).unwrap_or(0);
+            fleet.members.remove(eldest);
         }
         fleet.members.push(member);
     }
 
     /// An application is used by a tenant from where its users are at home.
-    pub fn at_home(&mut self, app: u64, tenant: u64, at: i64) {
-        for key in [app, app ^ tenant] {
-            let home = self.homes.entry(key, Home::default);
-            if home.at > at + AHEAD_MS_MAX {
-                home.at = at;
-            }
-            if at - home.at >= FADE_STEP_MS {
-                let hours = (at - home.at) as f64 / 3_600_000.0;
-                home.visits *= crate::math::faded(hours, 1.0);
-                home.usual *= crate::math::faded(hours, 72.0);
-                home.at = at;
-            }
-            home.visits += 1.0;
-            home.usual += 1.0;
+    pub fn at_home(&mut self, app: u64, tenant: Tenant, at: i64) {
+        let home = self.homes.entry(app ^ tenant.key, Home::default);
+        if let Some(hours) = fades(&mut home.at, at) {
+            home.visits *= crate::math::faded(hours, 1.0);
+            home.usual *= crate::math::faded(hours, 72.0);
         }
+        home.visits += 1.0;
+        home.usual += 1.0;
+        let Some(seat) = tenant.seat else { return };
+        let usual = self.usual.entry(app, Usual::default);
+        if let Some(hours) = fades(&mut usual.at, at) {
+            usual.visits.fade(crate::math::faded(hours, 72.0));
+        }
+        usual.visits.teach(seat, &[home.usual], &[1.0]);
     }
 
-    /// The tenant's part of an application's usual visits; 1 where nothing is known.
+    /// The tenant's part of an application's usual visits, without the largest other tenant; 1 where nothing is known.
     #[must_use]
-    pub fn tenant_share(&self, app: u64, tenant: u64, at: i64) -> f64 {
-        let usual = |key: u64| {
-            let home = self.homes.get(key)?;
-            Some(home.usual * crate::math::faded((at - home.at).max(0) as f64 / 3_600_000.0, 72.0))
-        };
-        match (usual(app ^ tenant), usual(app)) {
-            (Some(of_tenant), Some(all)) if all > 0.0 => (of_tenant / all).min(1.0),
+    pub fn tenant_share(&self, app: u64, tenant: Tenant, at: i64) -> f64 {
+        let left = |since: i64| crate::math::faded((at - since).max(0) as f64 / 3_600_000.0, 72.0);
+        let own = self.homes.get(app ^ tenant.key).map(|home| home.usual * left(home.at));
+        let all = self.usual.get(app).map(|usual| usual.visits.count(tenant.seat) * left(usual.at));
+        match (own, all) {
+            (Some(own), Some(all)) if own > 0.0 => {
+                let all = if tenant.seat.is_some() { all } else { own + all };
+                (own / all.max(own)).min(1.0)
+            }
             _ => 1.0,
         }
     }
 
-    /// Share of its usual visits that an application still has from its users' own networks: near nothing after a
-    /// migration. 1 where nothing is known.
+    /// Share of a tenant's usual visits that an application still has from its users' own networks: near nothing after
+    /// a migration. 1 where nothing is known.
     #[must_use]
-    pub fn home_share(&self, app: u64, at: i64) -> f64 {
-        let Some(home) = self.homes.get(app) else { return 1.0 };
+    pub fn home_share(&self, app: u64, tenant: Tenant, at: i64) -> f64 {
+        let Some(home) = self.homes.get(app ^ tenant.key) else { return 1.0 };
         let hours = (at - home.at).max(0) as f64 / 3_600_000.0;
         // In a steady state each is its half-life over ln 2 times the rate.
         let now = home.visits * crate::math::faded(hours, 1.0);
@@ -170,28 +203,63 @@ impl Fleets {
     }
 }
 
-/// Different applications of `tenant`, up to [`SEVERAL_APPS`], where three in four members are its own: members of
-/// other tenants may be anybody's, and explain nobody. Else 0.
-fn apps<'a>(members: impl Iterator<Item = &'a Member>, tenant: u64) -> usize {
-    let mut apps = [0; SEVERAL_APPS];
-    let (mut found, mut own, mut all) = (0, 0, 0);
-    for member in members {
-        all += 1;
-        if member.tenant != tenant {
-            continue;
+/// Hours by which something fades that has faded up to `since`, and does so up to `at` now.
+fn fades(since: &mut i64, at: i64) -> Option<f64> {
+    if *since > at + AHEAD_MS_MAX {
+        *since = at;
+    }
+    if at - *since < FADE_STEP_MS {
+        return None;
+    }
+    let hours = (at - *since) as f64 / 3_600_000.0;
+    *since = at;
+    Some(hours)
+}
+
+/// Other tenants in a group: one user of each, without the tenant with the highest oddness. A single other tenant therefore
+/// has no influence.
+#[derive(Default)]
+struct Others {
+    users: usize,
+    oddness: f64,
+}
+
+impl Others {
+    fn of<'a>(members: impl Iterator<Item = &'a Member>) -> Self {
+        let mut tenants = [(0, 0.0_f64); TENANTS_MAX];
+        let mut found = 0;
+        for member in members {
+            let (number, oddness) = (member.counts_as(), f64::from(member.oddness));
+            if let Some(known) = tenants[..found].iter_mut().find(|known| known.0 == number) {
+                known.1 = known.1.max(oddness);
+            } else if found < TENANTS_MAX {
+                tenants[found] = (number, oddness.max(0.0));
+                found += 1;
+            }
         }
-        own += 1;
+        let oddness = tenants[..found].iter().map(|tenant| tenant.1);
+        let oddest = oddness.clone().fold(0.0, f64::max);
+        Self { users: found.saturating_sub(1), oddness: oddness.sum::<f64>() - oddest }
+    }
+}
+
+/// Different applications of members, up to [`SEVERAL_APPS`].
+fn apps<'a>(members: impl Iterator<Item = &'a Member>) -> usize {
+    let mut apps = [0; SEVERAL_APPS];
+    let mut found = 0;
+    for member in members {
         if found < SEVERAL_APPS && !apps[..found].contains(&member.app) {
             apps[found] = member.app;
             found += 1;
         }
     }
-    if 4 * own >= 3 * all { found } else { 0 }
+    found
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::tenants::seated;
 
     fn join(fleets: &mut Fleets, group: u64, member: Member) -> Company {
         let company = fleets.company(group, &member);
@@ -202,7 +270,7 @@ mod tests {
     #[test]
     fn group_keeps_newer_visits_when_one_comes_late() {
         let mut fleets = Fleets::default();
-        let member = |user, at| Member::new(user, 1, user, at, 0.0);
+        let member = |user, at| Member::new(user, seated(1), user, at, 0.0);
         let hour = 3_600_000;
         (0..3).for_each(|user| fleets.join(1, member(user, 9 * hour)));
         assert_eq!(join(&mut fleets, 1, member(7, hour)).users, 1);
@@ -212,19 +280,23 @@ mod tests {
     #[test]
     fn a_group_counts_users_of_the_last_two_hours_once_each() {
         let mut fleets = Fleets::default();
-        let member = |user, at, oddness| Member::new(user, 1, user, at, oddness);
+        let member = |user, at, oddness| Member::new(user, seated(1), user, at, oddness);
         join(&mut fleets, 1, member(7, 0, 1.0));
         join(&mut fleets, 1, member(7, 1_000, 2.0));
         let company = join(&mut fleets, 1, member(8, 2_000, -1.0));
-        assert_eq!(company, Company { users: 2, oddness: 2.0, apps: 0 });
-        let same_app = Member::new(9, 1, 8, 2_000, 0.0);
-        assert_eq!(join(&mut fleets, 1, same_app), Company { users: 3, oddness: 1.0, apps: 2 });
-        let stranger = |user, tenant| Member::new(user, tenant, user, 2_000, 0.0);
+        assert_eq!(company, Company { users: 2, own: 2, oddness: 2.0, apps: 0 });
+        let same_app = Member::new(9, seated(1), 8, 2_000, 0.0);
+        assert_eq!(join(&mut fleets, 1, same_app), Company { users: 3, own: 3, oddness: 1.0, apps: 2 });
+        let stranger = |user: u64, tenant: u16| Member::new(user, seated(tenant), user, 2_000, 0.0);
         assert_eq!(join(&mut fleets, 1, stranger(10, 2)).apps, 0, "a guest of another tenant's");
-        assert_eq!(join(&mut fleets, 1, Member::new(11, 1, 11, 2_000, 0.0)).apps, 3, "who is with four of their own");
-        for user in 12..20 {
+        assert_eq!(
+            join(&mut fleets, 1, Member::new(11, seated(1), 11, 2_000, 0.0)).apps,
+            3,
+            "who is with four of their own"
+        );
+        for user in 12..16 {
             assert_eq!(
-                join(&mut fleets, 1, stranger(user, 2 + user % 2)).apps,
+                join(&mut fleets, 1, stranger(user, user as u16)).apps,
                 0,
                 "accounts of a thief's own explain nothing"
             );
@@ -236,7 +308,7 @@ mod tests {
     #[test]
     fn a_group_is_forgotten_when_nobody_came_for_two_hours_and_no_sooner() {
         let mut fleets = Fleets::default();
-        let member = |user, at| Member::new(user, 1, user, at, 0.0);
+        let member = |user, at| Member::new(user, seated(1), user, at, 0.0);
         let (hour, minute) = (3_600_000, 60_000);
         // A quiet night: the watermark lies hours behind what goes on.
         let begin = 1_000 * hour;
@@ -259,13 +331,49 @@ mod tests {
         let mut fleets = Fleets::default();
         let hour = 3_600_000;
         for step in 0..4_000 {
-            fleets.at_home(1, 7 + step as u64 % 4, step * hour / 10);
+            fleets.at_home(1, seated(step as u16 % 4), step * hour / 10);
         }
         let end = 400 * hour;
-        assert!(fleets.home_share(1, end) > 0.8);
-        assert!(fleets.home_share(1, end + 6 * hour) < 0.05);
-        assert!((fleets.home_share(2, end) - 1.0).abs() < 1e-12);
-        assert!((fleets.tenant_share(1, 7, end) - 0.25).abs() < 0.02, "one tenant of four");
-        assert!((fleets.tenant_share(2, 7, end) - 1.0).abs() < 1e-12);
+        assert!(fleets.home_share(1, seated(0), end) > 0.8);
+        assert!(fleets.home_share(1, seated(0), end + 6 * hour) < 0.05);
+        assert!((fleets.home_share(2, seated(0), end) - 1.0).abs() < 1e-12);
+        assert!((fleets.tenant_share(1, seated(0), end) - 1.0 / 3.0).abs() < 0.02, "one of four, and one is left out");
+        assert!((fleets.tenant_share(2, seated(0), end) - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn group_leaves_out_one_other_tenant() {
+        let mut fleets = Fleets::default();
+        let member = |user: u64, tenant, oddness| Member::new(user, tenant, user, 0, oddness);
+        let company = |fleets: &Fleets| fleets.company(1, &member(1, seated(0), 0.0));
+        let alone = company(&fleets);
+        for user in 0..200 {
+            fleets.join(1, member(10 + user, seated(1), 3.0));
+        }
+        assert_eq!(company(&fleets), alone, "one tenant");
+        let invented = |number| Tenant { key: 5_000 + number, seat: None };
+        for user in 0..200 {
+            fleets.join(1, member(1_000 + user, invented(user), -2.0));
+        }
+        assert_eq!(company(&fleets).users, 2, "tenants without a seat are one");
+        assert!(company(&fleets).oddness.abs() < 1e-9, "and speak for nobody");
+        fleets.join(1, member(2, seated(0), 1.0));
+        for user in 0..200 {
+            fleets.join(1, member(2_000 + user, seated(1), 3.0));
+        }
+        assert_eq!(company(&fleets).own, 2, "what is its own is kept");
+    }
+
+    #[test]
+    fn home_share_is_the_tenants_own() {
+        let (mut fleets, hour) = (Fleets::default(), 3_600_000);
+        for step in 0..2_000 {
+            fleets.at_home(1, seated(0), step * hour / 10);
+        }
+        let (end, before) = (200 * hour, |fleets: &Fleets, at| fleets.home_share(1, seated(0), at));
+        let share = before(&fleets, end + 6 * hour);
+        (0..50_000).for_each(|step| fleets.at_home(1, seated(1), end + step * 100));
+        assert!((fleets.home_share(1, seated(0), end + 6 * hour) - share).abs() < 1e-12);
+        assert!((fleets.tenant_share(1, seated(0), end) - 1.0).abs() < 1e-6);
     }
 }

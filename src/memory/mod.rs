@@ -40,6 +40,7 @@ pub mod recent;
 pub mod routes;
 pub mod seen;
 pub mod sighting;
+pub mod tenants;
 pub mod user;
 pub mod users;
 pub mod visit;
@@ -56,8 +57,9 @@ pub use generations::Generations;
 pub use minute::Minute;
 pub use population::Population;
 pub use recent::Recent;
-pub use seen::Sort;
+pub use seen::{Seen, Sort};
 pub use sighting::{Sighting, Site};
+pub use tenants::{Tenant, Tenants};
 pub use user::User;
 pub use users::Users;
 pub use visit::{Visit, Visits};
@@ -72,6 +74,7 @@ const MINUTES_MAX: usize = 1 << 20;
 /// What a holder is compared with: cohorts, population, recent arrivals and bursts.
 #[derive(Debug, Default)]
 pub struct Others {
+    pub tenants: Tenants,
     pub population: Population,
     pub cohorts: Cohorts,
     pub fleets: Fleets,
@@ -123,6 +126,7 @@ pub(crate) mod tests {
         Sighting {
             at: 1_790_000_000_000,
             address: 1,
+            is_wide: false,
             prefix: 2,
             network: 3320,
             class: NetworkClass::Access,

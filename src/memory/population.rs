@@ -1,4 +1,7 @@
-//! What is common among all tokens of a partition: networks, clients, routes, areas, hours and bursts.
+//! What is common among all tokens of a partition: networks, clients, routes, areas and hours.
+//!
+//! What tenants teach each other leaves out the largest other tenant ([`super::tenants`]); all other tables are a
+//! tenant's own.
 //!
 //! Every table is bounded. Pairs (tenant and network, family and route, …) are forgotten a generation at a time; the
 //! tables over which a sum of roots is kept take no more than their number of keys, and what comes later counts as
@@ -6,6 +9,7 @@
 
 use super::generations::{Generations, Map};
 use super::routes::{RouteUse, Routes, UNKNOWN};
+use super::tenants::{BySeat, Lesson, Own, Seat, Separate, Shared, Sums, Tenant, Worth};
 use crate::math::{exp, ln};
 
 const KEYS_MAX: usize = 1 << 16;
@@ -14,10 +18,10 @@ const PAIRS_MAX: usize = 1 << 20;
 /// How common each of many things is, and what a thief who chooses among them by popularity would take.
 #[derive(Debug)]
 pub struct Popularity {
-    users: Map<u32, f64>,
-    /// Σ of the preferences.
-    preferences: f64,
-    total: f64,
+    users: Map<u32, Shared<1>>,
+    /// Things that a tenant was the first to use.
+    made: BySeat<usize>,
+    sums: Sums<3>,
     /// The thief's preference for a thing of so many users.
     preference: fn(f64) -> f64,
 }
@@ -33,47 +37,46 @@ fn for_family(users: f64) -> f64 {
 }
 
 impl Popularity {
-    const fn new(preference: fn(f64) -> f64) -> Self {
-        Self { users: Map::with_hasher(super::generations::as_it_is()), preferences: 0.0, total: 0.0, preference }
+    fn new(preference: fn(f64) -> f64) -> Self {
+        Self { users: Map::default(), made: BySeat::default(), sums: Sums::default(), preference }
     }
 
     #[must_use]
-    pub fn users(&self, key: u32) -> f64 {
-        self.users.get(&key).copied().unwrap_or(0.0)
+    pub fn users(&self, seat: Option<Seat>, key: u32) -> f64 {
+        self.users.get(&key).map_or(0.0, |users| users.count(seat))
     }
 
-    /// Weight of all users.
+    /// Weight of all users; Σ of the preferences; how many things there are.
     #[must_use]
-    pub const fn total(&self) -> f64 {
-        self.total
-    }
-
-    /// How many things there are.
-    #[must_use]
-    pub fn kinds(&self) -> f64 {
-        self.users.len() as f64
+    pub fn sums(&self, seat: Option<Seat>) -> [f64; 3] {
+        self.sums.read(seat)
     }
 
     /// The thief's probability of taking `key`; room is left for `unknown` things nobody has.
     #[must_use]
-    pub fn thief(&self, key: u32, unknown: f64) -> f64 {
-        self.share((self.preference)(self.users(key)), unknown)
+    pub fn thief(&self, seat: Option<Seat>, key: u32, unknown: f64) -> f64 {
+        let [_, preferences, _] = self.sums(seat);
+        (self.preference)(self.users(seat, key)) / (preferences + unknown * (self.preference)(0.0))
     }
 
-    /// Of all preferences.
-    fn share(&self, preferences: f64, unknown: f64) -> f64 {
-        preferences / (self.preferences + unknown * (self.preference)(0.0))
-    }
-
-    pub fn learn(&mut self, key: u32, weight: f64) {
-        if self.users.len() >= KEYS_MAX && !self.users.contains_key(&key) {
-            return;
+    /// Takes in users of `key`; what they were worth, and what they are worth now.
+    fn learn(&mut self, key: u32, lesson: &Lesson) -> Option<(Worth<3>, Worth<3>)> {
+        if !self.users.contains_key(&key) {
+            // No tenant makes more of them than are left for others.
+            let made = self.made.get_mut(lesson.seat);
+            if *made + self.users.len() >= KEYS_MAX {
+                return None;
+            }
+            *made += 1;
         }
-        let users = self.users.entry(key).or_insert(0.0);
-        let before = if *users > 0.0 { (self.preference)(*users) } else { 0.0 };
-        *users += weight;
-        self.preferences += (self.preference)(*users) - before;
-        self.total += weight;
+        let preference = self.preference;
+        let value = |users: f64| [users, preference(users), 1.0];
+        let users = self.users.entry(key).or_default();
+        let before = users.worth(value);
+        users.learn(lesson);
+        let after = users.worth(value);
+        self.sums.change(&before, &after);
+        Some((before, after))
     }
 }
 
@@ -85,9 +88,10 @@ struct AppUse {
     preferences: f64,
 }
 
-/// Who calls with one client family and application, and how much they do.
+/// Who of a tenant's calls with one client family and application, and how much they do.
 #[derive(Clone, Copy, Debug)]
 pub struct Callers {
+    seat: Option<Seat>,
     app: u64,
     client: u64,
     of_app: AppUse,
@@ -111,11 +115,6 @@ pub struct Rate {
 }
 
 impl Rate {
-    pub fn learn(&mut self, happened: bool, weight: f64) {
-        self.happened += if happened { weight } else { 0.0 };
-        self.chances += weight;
-    }
-
     /// With `weight` chances of the assumed rate.
     #[must_use]
     pub fn get(self, assumed: f64, weight: f64) -> f64 {
@@ -133,19 +132,40 @@ impl Rate {
     }
 }
 
+/// A rate of each tenant.
+#[derive(Debug, Default)]
+pub struct Rates(Separate<2>);
+
+impl Rates {
+    pub fn learn(&mut self, seat: Option<Seat>, happened: bool, weight: f64) {
+        if let Some(seat) = seat {
+            self.0.learn(seat, &[if happened { weight } else { 0.0 }, weight]);
+        }
+    }
+
+    #[must_use]
+    pub fn read(&self, seat: Option<Seat>) -> Rate {
+        let [happened, chances] = self.0.read(seat);
+        Rate { happened, chances }
+    }
+}
+
 /// Sums over the networks of a country.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 struct Country {
-    users: f64,
-    adoptions: f64,
-    networks: f64,
-    /// Σ of the thief's preferences.
-    preferences: f64,
+    /// Users, the thief's preferences, and their number.
+    networks: Sums<3>,
+    adoptions: Sums<1>,
 }
 
 /// A network as it is used from one country: some span the world.
 const fn place(network: u32, country: u32) -> u32 {
     network ^ country.wrapping_mul(0x9e37_79b1)
+}
+
+/// An application as one tenant uses it.
+const fn of_tenant(app: u64, tenant: u64) -> u64 {
+    pair(Pair::TenantApp, app, tenant)
 }
 
 /// A client family as one application's users have it.
@@ -157,7 +177,10 @@ const fn client(app: u64, family: u32) -> u64 {
 #[derive(Clone, Copy)]
 #[repr(u64)]
 enum Pair {
-    TenantNetwork = 1,
+    TenantApp = 1,
+    Network,
+    Family,
+    TenantNetwork,
     TenantCountry,
     Tenant,
     AppFamily,
@@ -187,24 +210,24 @@ pub struct Population {
     pub networks: Popularity,
     /// By client family, of users.
     pub families: Popularity,
-    /// First visits of users who were known before, by network.
-    adoptions: Map<u32, f64>,
-    adoptions_total: f64,
+    /// First visits of users who were known before, by network, and their sum.
+    adoptions: Map<u32, Shared<1>>,
+    adoptions_total: Sums<1>,
     /// What the networks of each country come to.
     countries: Map<u32, Country>,
     pairs: Generations<f64>,
+    /// What each tenant counts of what is shared.
+    owns: Generations<Own>,
     /// Those that are asked for at every route and area, apart: so they lie near each other.
     calls: Generations<f64>,
     routes: Routes,
     apps: Generations<AppUse>,
-    hours: [f64; 24],
-    /// Their sum, and its inverse.
-    visits: f64,
-    visit_share: f64,
+    /// Visits of each tenant by hour of the day, and their sum.
+    hours: Separate<25>,
     /// Visits whose speed was beyond what travel allows, by networks of access and of hosting.
-    pub fast_travel: [Rate; 2],
+    pub fast_travel: [Rates; 2],
     /// Visits within three days of a change of credentials.
-    pub after_change: Rate,
+    pub after_change: Rates,
 }
 
 impl Default for Population {
@@ -213,17 +236,16 @@ impl Default for Population {
             networks: Popularity::new(for_network),
             families: Popularity::new(for_family),
             adoptions: Map::default(),
-            adoptions_total: 0.0,
+            adoptions_total: Sums::default(),
             countries: Map::default(),
             pairs: Generations::new(PAIRS_MAX),
+            owns: Generations::new(PAIRS_MAX),
             calls: Generations::new(PAIRS_MAX),
             routes: Routes::default(),
             apps: Generations::new(KEYS_MAX),
-            hours: [1.0; 24],
-            visits: 24.0,
-            visit_share: 1.0 / 24.0,
-            fast_travel: [Rate::default(); 2],
-            after_change: Rate::default(),
+            hours: Separate::default(),
+            fast_travel: <[Rates; 2]>::default(),
+            after_change: Rates::default(),
         }
     }
 }
@@ -233,28 +255,34 @@ impl Population {
     /// one of the countries that are `known` to the owner or, where this one is not among them, in another. Among all
     /// networks where no file knows the country (0).
     #[must_use]
-    pub fn chooses(&self, tenant: u64, network: u32, country: u32, known: &[u32]) -> (f64, f64) {
+    pub fn chooses(&self, tenant: Tenant, network: u32, country: u32, known: &[u32]) -> (f64, f64) {
+        let Tenant { key: tenant, seat } = tenant;
         let networks = &self.networks;
         let place = place(network, country);
-        let all = networks.total() + 0.1 * networks.kinds() + 5.0;
+        let [users, preferences, kinds] = networks.sums(seat);
+        let all = users + 0.1 * kinds + 5.0;
+        let [adoptions_total] = self.adoptions_total.read(seat);
         let of_tenant = self.pairs.count(pair(Pair::Tenant, tenant, 0));
         let owner = |users: f64, adoptions: f64, here: f64| {
-            let anywhere = (adoptions + 30.0 * users / all) / (self.adoptions_total + 30.0);
+            let anywhere = (adoptions + 30.0 * users / all) / (adoptions_total + 30.0);
             (here + 10.0 * anywhere) / (of_tenant + 10.0)
         };
-        let adoptions = self.adoptions.get(&place).copied().unwrap_or(0.0);
-        let here = self.pairs.count(pair(Pair::TenantNetwork, tenant, u64::from(place)));
-        let chosen = (networks.thief(place, 5.0), owner(networks.users(place) + 0.1, adoptions, here));
+        let adoptions = self.adoptions.get(&place).map_or(0.0, |adoptions| adoptions.count(seat));
+        let here = self.owns.get(pair(Pair::TenantNetwork, tenant, u64::from(place))).map_or(0.0, |own| own.count);
+        let chosen = (networks.thief(seat, place, 5.0), owner(networks.users(seat, place) + 0.1, adoptions, here));
         if country == 0 {
             return chosen;
         }
         // Of all that lies in the known countries.
         let (mut thiefs, mut owners) = (0.0, 0.0);
+        let unknown = 5.0 * for_network(0.0);
         for country in known {
-            let sums = self.countries.get(country).copied().unwrap_or_default();
+            let sums = self.countries.get(country);
+            let [users, of_country, kinds] = sums.map_or([0.0; 3], |sums| sums.networks.read(seat));
+            let [adoptions] = sums.map_or([0.0], |sums| sums.adoptions.read(seat));
             let here = self.pairs.count(pair(Pair::TenantCountry, tenant, u64::from(*country)));
-            thiefs += networks.share(sums.preferences, 5.0);
-            owners += owner(sums.users + 0.1 * sums.networks, sums.adoptions, here);
+            thiefs += of_country / (preferences + unknown);
+            owners += owner(users + 0.1 * kinds, adoptions, here);
         }
         let given = |chosen: f64, known_countries: f64, unknown: bool| {
             let of = if unknown { 1.0 - known_countries } else { known_countries };
@@ -265,50 +293,54 @@ impl Population {
     }
 
     /// A user's first visit from `network`; an adoption if the user was known before.
-    pub fn learn_network(&mut self, tenant: u64, network: u32, country: u32, known_user: bool, weight: f64) {
+    pub fn learn_network(&mut self, tenant: Tenant, network: u32, country: u32, known_user: bool, weight: f64) {
         let place = place(network, country);
-        let new = self.networks.users(place) <= 0.0;
-        let before = self.networks.preferences;
-        self.networks.learn(place, weight);
-        if self.countries.len() >= KEYS_MAX && !self.countries.contains_key(&country) {
-            return;
+        let mut own =
+            |table| self.owns.entry(pair(table, tenant.key, u64::from(place)), Own::default).add(tenant, weight);
+        let users = own(Pair::Network);
+        let adoptions = if known_user { own(Pair::TenantNetwork) } else { None };
+        if known_user {
+            self.pairs.add(pair(Pair::TenantCountry, tenant.key, u64::from(country)), weight);
+            self.pairs.add(pair(Pair::Tenant, tenant.key, 0), weight);
         }
+        let Some((before, after)) = users.and_then(|lesson| self.networks.learn(place, &lesson)) else { return };
+        // There are hardly more countries than in ISO 3166.
         let sums = self.countries.entry(country).or_default();
-        sums.users += weight;
-        sums.preferences += self.networks.preferences - before;
-        sums.networks += f64::from(u8::from(new));
-        if !known_user {
-            return;
+        sums.networks.change(&before, &after);
+        if let Some(lesson) = adoptions {
+            let adoptions = self.adoptions.entry(place).or_default();
+            let before = adoptions.worth(|count| [count]);
+            adoptions.learn(&lesson);
+            let after = adoptions.worth(|count| [count]);
+            sums.adoptions.change(&before, &after);
+            self.adoptions_total.change(&before, &after);
         }
-        sums.adoptions += weight;
-        if self.adoptions.len() < KEYS_MAX || self.adoptions.contains_key(&place) {
-            *self.adoptions.entry(place).or_insert(0.0) += weight;
-            self.adoptions_total += weight;
-        }
-        self.pairs.add(pair(Pair::TenantNetwork, tenant, u64::from(place)), weight);
-        self.pairs.add(pair(Pair::TenantCountry, tenant, u64::from(country)), weight);
-        self.pairs.add(pair(Pair::Tenant, tenant, 0), weight);
     }
 
     /// The owner's probability of the client family: as users of the app, of the token type, of anything have it.
     #[must_use]
-    pub fn has_family(&self, app: u64, token_type: usize, family: u32) -> f64 {
+    pub fn has_family(&self, tenant: Tenant, app: u64, token_type: usize, family: u32) -> f64 {
         let families = &self.families;
-        let anyone = (families.users(family) + 0.5) / (families.total() + 0.5 * (families.kinds() + 2.0));
+        let [users, _, kinds] = families.sums(tenant.seat);
+        let anyone = (families.users(tenant.seat, family) + 0.5) / (users + 0.5 * (kinds + 2.0));
         let share = |table, total, group: u64, wider: f64| {
             let count = self.pairs.count(pair(table, group, u64::from(family)));
             (count + 10.0 * wider) / (self.pairs.count(pair(total, group, 0)) + 10.0)
         };
-        let of_type = share(Pair::TypeFamily, Pair::Type, token_type as u64, anyone);
-        share(Pair::AppFamily, Pair::App, app, of_type)
+        let of_type = share(Pair::TypeFamily, Pair::Type, of_tenant(token_type as u64, tenant.key), anyone);
+        share(Pair::AppFamily, Pair::App, of_tenant(app, tenant.key), of_type)
     }
 
     /// A user's first visit with a client family.
-    pub fn learn_family(&mut self, app: u64, token_type: usize, family: u32, weight: f64) {
-        self.families.learn(family, weight);
+    pub fn learn_family(&mut self, tenant: Tenant, app: u64, token_type: usize, family: u32, weight: f64) {
+        let own = self.owns.entry(pair(Pair::Family, tenant.key, u64::from(family)), Own::default);
+        if let Some(lesson) = own.add(tenant, weight) {
+            self.families.learn(family, &lesson);
+        }
         for (table, total, group) in
             [(Pair::TypeFamily, Pair::Type, token_type as u64), (Pair::AppFamily, Pair::App, app)]
         {
+            let group = of_tenant(group, tenant.key);
             self.pairs.add(pair(table, group, u64::from(family)), weight);
             self.pairs.add(pair(total, group, 0), weight);
         }
@@ -344,10 +376,11 @@ impl Population {
 
     /// Those who call as this client `family` of an application.
     #[must_use]
-    pub fn callers(&self, app: u64, family: u32) -> Callers {
+    pub fn callers(&self, tenant: Tenant, app: u64, family: u32) -> Callers {
+        let app = of_tenant(app, tenant.key);
         let client = client(app, family);
         let of_app = self.apps.get(app).copied().unwrap_or_default();
-        Callers { app, client, of_app, of_client: self.calls.count(pair(Pair::Client, client, 0)) }
+        Callers { seat: tenant.seat, app, client, of_app, of_client: self.calls.count(pair(Pair::Client, client, 0)) }
     }
 
     /// Probabilities of a route: for others with the callers' client family and application, else with the application,
@@ -355,8 +388,8 @@ impl Population {
     /// promise, and among all there is where little is known of it.
     #[must_use]
     pub fn calls(&self, callers: &Callers, route: u32, used: RouteUse) -> Likely {
-        let Callers { app, client, of_app, of_client } = *callers;
-        let (anyone, anywhere) = (self.routes.taken(used), self.routes.tempts(used));
+        let Callers { seat, app, client, of_app, of_client } = *callers;
+        let (anyone, anywhere) = self.routes.taken_and_tempts(seat, used);
         let in_app = self.calls.count(pair(Pair::AppRoute, app, u64::from(route)));
         // What is forgotten of totals and not of their parts makes no probability beyond one.
         let with_app = ((in_app + 50.0 * anyone) / (of_app.calls + 50.0)).min(1.0);
@@ -370,18 +403,25 @@ impl Population {
 
     /// Whether a route is nobody's: an id in a path that cannot be told from a word, a name, or a wild guess.
     #[must_use]
-    pub fn is_nobodys(&self, used: RouteUse) -> bool {
-        self.routes.is_nobodys(used)
+    pub fn is_nobodys(&self, tenant: Tenant, used: RouteUse) -> bool {
+        self.routes.is_nobodys(tenant.seat, used)
     }
 
     /// A route as everybody uses it; `None` where nobody does.
     #[must_use]
-    pub fn route(&self, route: u32) -> Option<RouteUse> {
-        self.routes.get(route)
+    pub fn route(&self, tenant: Tenant, route: u32) -> Option<RouteUse> {
+        self.routes.get(tenant, route)
     }
 
-    pub fn learn_route(&mut self, app: u64, family: u32, route: u32, promise: f64, weight: f64) {
-        let used = self.routes.learn(route, promise, weight);
+    /// One that no other tenant knows, as the tenant itself uses it; `promise`: of its words.
+    #[must_use]
+    pub fn own_route(&self, tenant: Tenant, route: u32, promise: f64) -> RouteUse {
+        self.routes.of_own(tenant, route, promise)
+    }
+
+    pub fn learn_route(&mut self, tenant: Tenant, app: u64, family: u32, route: u32, promise: f64, weight: f64) {
+        let used = self.routes.learn(tenant, route, promise, weight);
+        let app = of_tenant(app, tenant.key);
         let in_app = self.calls.add(pair(Pair::AppRoute, app, u64::from(route)), weight);
         let before = if in_app > weight { used.preference_of(in_app - weight) } else { 0.0 };
         let of_app = self.apps.entry(app, AppUse::default);
@@ -405,69 +445,83 @@ impl Population {
         self.calls.add(pair(Pair::TenantAreas, tenant, 0), weight);
     }
 
-    /// Share of all visits in an hour of the day, UTC.
-    #[must_use]
-    pub fn share_of_hour(&self, hour: usize) -> f64 {
-        self.hours[hour] * self.visit_share
+    /// Share of all visits in an hour of the day, UTC; before any were seen, they are even.
+    pub fn share_of_hour(&self, tenant: Tenant) -> impl Fn(usize) -> f64 + use<> {
+        let hours = self.hours.read(tenant.seat);
+        let share = 1.0 / (hours[24] + 24.0);
+        move |hour| (hours[hour] + 1.0) * share
     }
 
-    pub fn learn_hour(&mut self, hour: usize, weight: f64) {
-        self.hours[hour] += weight;
-        self.visits += weight;
-        self.visit_share = 1.0 / self.visits;
+    pub fn learn_hour(&mut self, tenant: Tenant, hour: usize, weight: f64) {
+        if let Some(seat) = tenant.seat {
+            let mut more = [0.0; 25];
+            (more[hour], more[24]) = (weight, weight);
+            self.hours.learn(seat, &more);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::tenants::seated;
 
     #[test]
     fn a_thief_prefers_what_is_popular_less_than_owners_do() {
         let mut population = Population::default();
         for _ in 0..900 {
-            population.learn_network(1, 3320, 49, false, 1.0);
+            population.learn_network(seated(1), 3320, 49, false, 1.0);
         }
         for network in 0..100 {
-            population.learn_network(1, network, 49, false, 1.0);
+            population.learn_network(seated(1), network, 49, false, 1.0);
         }
-        let thief = |network| population.networks.thief(place(network, 49), 5.0);
+        let thief = |network| population.networks.thief(seated(1).seat, place(network, 49), 5.0);
         assert!(thief(3320) < 0.9 && thief(3320) > thief(5));
         let all: f64 = (0..100).map(thief).sum::<f64>() + thief(3320) + 5.0 * thief(999_999);
         assert!((all - 1.0).abs() < 1e-6, "{all}");
     }
 
     #[test]
-    fn what_a_tenant_takes_up_is_likely_there_and_less_so_elsewhere() {
+    fn adopted_network_is_likely_in_its_tenant() {
         let mut population = Population::default();
         for _ in 0..200 {
-            population.learn_network(1, 9009, 49, true, 1.0);
-            population.learn_network(2, 3320, 49, true, 1.0);
+            population.learn_network(seated(1), 9009, 49, true, 1.0);
+            population.learn_network(seated(2), 3320, 49, true, 1.0);
         }
-        let adopts = |tenant, network| population.chooses(tenant, network, 49, &[49]).1;
-        assert!(adopts(1, 9009) > 0.9);
-        assert!(adopts(2, 9009) < 0.05 && adopts(2, 9009) > adopts(2, 12345));
+        let adopts =
+            |population: &Population, tenant, network| population.chooses(seated(tenant), network, 49, &[49]).1;
+        assert!(adopts(&population, 1, 9009) > 0.9);
+        let (of_another, unheard) = (adopts(&population, 2, 9009), adopts(&population, 2, 12345));
+        assert!(
+            of_another < 0.05 && (of_another - unheard).abs() < 1e-9,
+            "what one other tenant taught: {of_another} {unheard}"
+        );
+        for _ in 0..200 {
+            population.learn_network(seated(3), 9009, 49, true, 1.0);
+        }
+        let of_two = adopts(&population, 2, 9009);
+        assert!(of_two < 0.05 && of_two > 2.0 * unheard, "{of_two} {unheard}");
     }
 
     #[test]
     fn who_is_abroad_chooses_among_the_networks_there() {
         let mut population = Population::default();
         for _ in 0..300 {
-            population.learn_network(1, 3320, 49, true, 1.0);
+            population.learn_network(seated(1), 3320, 49, true, 1.0);
         }
         for _ in 0..3 {
-            population.learn_network(1, 1221, 61, true, 1.0);
+            population.learn_network(seated(1), 1221, 61, true, 1.0);
         }
-        let choice = |known: &[u32]| population.chooses(1, 1221, 61, known);
+        let choice = |known: &[u32]| population.chooses(seated(1), 1221, 61, known);
         let ((thief_abroad, owner_abroad), (thief_at_home, owner_at_home)) = (choice(&[49]), choice(&[49, 61]));
         // An owner with Germany at home who is elsewhere is in all likelihood where colleagues were.
         assert!(owner_abroad > 0.2 && owner_abroad > 10.0 * owner_at_home, "{owner_abroad} {owner_at_home}");
         assert!(thief_abroad > thief_at_home && thief_abroad < 1.0);
         assert!(owner_at_home < 0.05);
-        let (_, owner_nowhere) = population.chooses(1, 3320, 0, &[49]);
+        let (_, owner_nowhere) = population.chooses(seated(1), 3320, 0, &[49]);
         assert!(owner_nowhere < 0.2, "no file knows it, and it is not for that abroad: {owner_nowhere}");
         // Whatever is known, there is a probability.
-        for (thief, owner) in [choice(&[]), choice(&[61]), population.chooses(9, 9, 9, &[49, 61])] {
+        for (thief, owner) in [choice(&[]), choice(&[61]), population.chooses(seated(9), 9, 9, &[49, 61])] {
             assert!(thief > 0.0 && thief <= 1.0 && owner > 0.0 && owner <= 1.0, "{thief} {owner}");
         }
     }
@@ -476,13 +530,13 @@ mod tests {
     fn a_route_is_as_likely_as_the_nearest_group_that_is_known_has_it() {
         let mut population = Population::default();
         for _ in 0..500 {
-            population.learn_route(1, 7, 11, 1.0, 1.0);
-            population.learn_route(1, 8, 12, 1.0, 1.0);
-            population.learn_route(2, 7, 13, 1.0, 1.0);
+            population.learn_route(seated(0), 1, 7, 11, 1.0, 1.0);
+            population.learn_route(seated(0), 1, 8, 12, 1.0, 1.0);
+            population.learn_route(seated(0), 2, 7, 13, 1.0, 1.0);
         }
         let calls = |app, family, route| {
-            let used = population.route(route).unwrap_or_else(|| RouteUse::new(1.0));
-            population.calls(&population.callers(app, family), route, used)
+            let used = population.route(seated(0), route).unwrap_or_else(|| RouteUse::new(1.0));
+            population.calls(&population.callers(seated(0), app, family), route, used)
         };
         let others = |app, family, route| calls(app, family, route).others;
         assert!(others(1, 7, 11) > 0.9);
@@ -500,13 +554,13 @@ mod tests {
         let mut population = Population::default();
         let large = f64::from(1_u32 << 25);
         for route in [11, 12] {
-            population.learn_route(1, 7, route, 1.0, large);
+            population.learn_route(seated(0), 1, 7, route, 1.0, large);
         }
         for _ in 0..1_000 {
-            population.learn_route(1, 7, 11, 1.0, 0.25);
+            population.learn_route(seated(0), 1, 7, 11, 1.0, 0.25);
         }
-        let used = population.route(12).expect("it was called");
-        let found = population.calls(&population.callers(1, 7), 12, used);
+        let used = population.route(seated(0), 12).expect("it was called");
+        let found = population.calls(&population.callers(seated(0), 1, 7), 12, used);
         let all = 2.0 * large + 250.0;
         let anyone = (large + 0.3) / (all + 0.3 * 22.0);
         let with_app = (large + 50.0 * anyone) / (all + 50.0);
@@ -518,9 +572,9 @@ mod tests {
     fn a_first_call_is_all_of_what_its_application_prefers() {
         let mut population = Population::default();
         // One that is no single float.
-        population.learn_route(1, 7, 11, 1.0, 0.999);
-        let used = population.route(11).expect("it was called");
-        let found = population.calls(&population.callers(1, 7), 11, used);
+        population.learn_route(seated(0), 1, 7, 11, 1.0, 0.999);
+        let used = population.route(seated(0), 11).expect("it was called");
+        let found = population.calls(&population.callers(seated(0), 1, 7), 11, used);
         let preference = 1.299_f64.sqrt();
         let expected = preference * (1.0 + UNKNOWN / (preference + UNKNOWN)) / (preference + UNKNOWN);
         assert!((found.thief - expected).abs() < 1e-9, "{} and {expected}", found.thief);
@@ -531,11 +585,17 @@ mod tests {
         let mut population = Population::default();
         for route in 0..40 {
             for _ in 0..10 {
-                population.learn_route(1, 7, route, if route == 0 { 4.0 } else { 1.0 }, 1.0);
+                population.learn_route(seated(0), 1, 7, route, if route == 0 { 4.0 } else { 1.0 }, 1.0);
             }
         }
         let thief = |route| {
-            population.calls(&population.callers(1, 7), route, population.route(route).unwrap_or_default()).thief
+            population
+                .calls(
+                    &population.callers(seated(0), 1, 7),
+                    route,
+                    population.route(seated(0), route).unwrap_or_default(),
+                )
+                .thief
         };
         assert!(thief(0) > 2.0 * thief(1));
         let all: f64 = (0..40).map(thief).sum();
@@ -546,14 +606,17 @@ mod tests {
     #[test]
     fn what_hardly_anybody_calls_is_nobodys() {
         let mut population = Population::default();
-        population.learn_route(1, 7, 11, 1.0, 1.0);
-        let used = |population: &Population, route| population.route(route).unwrap_or_default();
-        assert!(!population.is_nobodys(used(&population, 11)), "nothing is known of anybody yet");
+        population.learn_route(seated(0), 1, 7, 11, 1.0, 1.0);
+        let used = |population: &Population, route| population.route(seated(0), route).unwrap_or_default();
+        assert!(!population.is_nobodys(seated(0), used(&population, 11)), "nothing is known of anybody yet");
         for _ in 0..3_000 {
-            population.learn_route(1, 7, 12, 1.0, 1.0);
+            population.learn_route(seated(0), 1, 7, 12, 1.0, 1.0);
         }
-        assert!(population.is_nobodys(used(&population, 11)) && population.is_nobodys(used(&population, 99)));
-        assert!(!population.is_nobodys(used(&population, 12)));
+        assert!(
+            population.is_nobodys(seated(0), used(&population, 11))
+                && population.is_nobodys(seated(0), used(&population, 99))
+        );
+        assert!(!population.is_nobodys(seated(0), used(&population, 12)));
     }
 
     #[test]

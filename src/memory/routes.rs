@@ -1,6 +1,7 @@
 //! Popularity of routes in the population, and the preferences of a thief among them.
 
-use super::generations::Map;
+use super::generations::{Generations, Map};
+use super::tenants::{BySeat, Lesson, Own, Seat, Shared, Sums, Tenant, Worth};
 use crate::math::{exp, ln};
 
 /// Routes per generation. There are two, and a route that is called moves to the younger one.
@@ -11,7 +12,10 @@ const KNOWN_CALLS: f64 = 2_000.0;
 /// The thief's preference for all rare routes: that of twenty ordinary routes, √0.3 each.
 pub const UNKNOWN: f64 = 20.0 * 0.547_722_557_505_166_1;
 
-/// Use of one route in the population.
+/// Counts of one tenant and route.
+const OWN_MAX: usize = 1 << 18;
+
+/// Use of one route in the population, as one tenant reads it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RouteUse {
     count: f64,
@@ -34,6 +38,11 @@ impl RouteUse {
         f64::from(self.lure)
     }
 
+    /// Calls, the thief's preference, and number of routes, for the sums.
+    fn worth(self, count: f64) -> [f64; 3] {
+        [count, self.preference_of(count), 1.0]
+    }
+
     /// The thief's preference: `(count + 0.3)^0.5 · promise^0.6`.
     fn preference(self) -> f64 {
         self.preference_of(self.count)
@@ -46,105 +55,183 @@ impl RouteUse {
     }
 }
 
+/// One route as the table stores it.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    calls: Shared<1>,
+    used: RouteUse,
+}
+
+impl Held {
+    fn worth(&self) -> Worth<3> {
+        self.calls.worth(|count| self.used.worth(count))
+    }
+
+    fn read(&self, seat: Option<Seat>) -> RouteUse {
+        RouteUse { count: self.calls.count(seat), ..self.used }
+    }
+}
+
 /// One generation with its sums.
 #[derive(Debug, Default)]
 struct Generation {
-    routes: Map<u32, RouteUse>,
-    calls: f64,
-    /// Sum of the thief's preferences.
-    preferences: f64,
+    routes: Map<u32, Held>,
+    /// Number of routes that each tenant called first, and of all.
+    made: BySeat<usize>,
+    all_made: usize,
+    /// Sums of calls, of the thief's preferences, and of routes.
+    sums: Sums<3>,
 }
 
 impl Generation {
-    fn take(&mut self, route: u32) -> Option<RouteUse> {
-        let used = self.routes.remove(&route)?;
-        self.calls -= used.count;
-        self.preferences -= used.preference();
-        Some(used)
+    fn take(&mut self, route: u32) -> Option<Held> {
+        let held = self.routes.remove(&route)?;
+        self.sums.change(&held.worth(), &Worth::NOTHING);
+        Some(held)
     }
 }
 
 /// All routes. An invented path, or one with an id that looks like a word, is called once and evicted after 32,768
 /// other routes. The table is never full.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Routes {
     young: Generation,
     old: Generation,
+    /// Calls of each tenant and route.
+    owns: Generations<Own>,
+}
+
+impl Default for Routes {
+    fn default() -> Self {
+        Self { young: Generation::default(), old: Generation::default(), owns: Generations::new(OWN_MAX) }
+    }
+}
+
+const fn own(tenant: Tenant, route: u32) -> u64 {
+    (tenant.key ^ route as u64).wrapping_mul(0x9fb2_1c65_1e98_df25)
 }
 
 impl Routes {
     #[must_use]
-    pub fn get(&self, route: u32) -> Option<RouteUse> {
-        self.young.routes.get(&route).or_else(|| self.old.routes.get(&route)).copied()
+    pub fn get(&self, tenant: Tenant, route: u32) -> Option<RouteUse> {
+        let held = self.young.routes.get(&route).or_else(|| self.old.routes.get(&route))?;
+        let mut used = held.read(tenant.seat);
+        if tenant.seat.is_none() {
+            used.count += self.owns.get(own(tenant, route)).map_or(0.0, |own| own.count);
+        }
+        Some(used)
+    }
+
+    /// Use of a route that is not in the table, by the calls of the tenant itself.
+    #[must_use]
+    pub fn of_own(&self, tenant: Tenant, route: u32, promise: f64) -> RouteUse {
+        let count = self.owns.get(own(tenant, route)).map_or(0.0, |own| own.count);
+        RouteUse { count, ..RouteUse::new(promise) }
     }
 
     /// Counts a call, and returns the use of the route.
-    pub fn learn(&mut self, route: u32, promise: f64, weight: f64) -> RouteUse {
-        if self.young.routes.len() >= GENERATION && !self.young.routes.contains_key(&route) {
+    pub fn learn(&mut self, tenant: Tenant, route: u32, promise: f64, weight: f64) -> RouteUse {
+        let lesson = self.owns.entry(own(tenant, route), Own::default).add(tenant, weight);
+        let taught = lesson.and_then(|lesson| self.teach(&lesson, route, promise));
+        taught.or_else(|| self.get(tenant, route)).unwrap_or_else(|| self.of_own(tenant, route, promise))
+    }
+
+    /// Adds to the table; `None` if the tenant has no room left in it.
+    fn teach(&mut self, lesson: &Lesson, route: u32, promise: f64) -> Option<RouteUse> {
+        let is_young = self.young.routes.contains_key(&route);
+        if !is_young && !self.old.routes.contains_key(&route) {
+            // If there are several tenants, none of them may fill a generation.
+            let Generation { made, all_made, .. } = &mut self.young;
+            let made = made.get_mut(lesson.seat);
+            if *made >= GENERATION / 2 && *all_made > *made {
+                return None;
+            }
+            *made += 1;
+            *all_made += 1;
+        }
+        if self.young.routes.len() >= GENERATION && !is_young {
             self.old = std::mem::take(&mut self.young);
         }
-        let Self { young, old } = self;
-        let mut calls = weight;
-        let mut before = 0.0;
-        let used = young.routes.entry(route).and_modify(|used| before = used.preference()).or_insert_with(|| {
-            let found = old.take(route).unwrap_or_else(|| RouteUse::new(promise));
-            calls += found.count;
-            found
+        let Self { young, old, .. } = self;
+        let mut before = Worth::NOTHING;
+        let held = young.routes.entry(route).and_modify(|held| before = held.worth()).or_insert_with(|| {
+            old.take(route).unwrap_or_else(|| Held { calls: Shared::default(), used: RouteUse::new(promise) })
         });
-        used.count += weight;
-        young.calls += calls;
-        young.preferences += used.preference() - before;
-        *used
+        held.calls.learn(lesson);
+        young.sums.change(&before, &held.worth());
+        Some(held.read(Some(lesson.seat)))
     }
 
-    /// Probability of a route among all calls.
+    /// Probability of a route among all calls, and the thief's probability of it among all routes.
     #[must_use]
-    pub fn taken(&self, used: RouteUse) -> f64 {
-        let routes = self.young.routes.len() + self.old.routes.len();
-        (used.count + 0.3) / (self.calls() + 0.3 * (routes as f64 + 20.0))
-    }
-
-    /// The thief's probability of a route among all routes.
-    #[must_use]
-    pub fn tempts(&self, used: RouteUse) -> f64 {
-        used.preference() / (self.young.preferences + self.old.preferences.max(0.0) + UNKNOWN)
+    pub fn taken_and_tempts(&self, seat: Option<Seat>, used: RouteUse) -> (f64, f64) {
+        let [calls, preferences, routes] = self.sums(seat);
+        let taken = (used.count + 0.3) / (calls.max(used.count) + 0.3 * (routes + 20.0));
+        (taken, used.preference() / (preferences + UNKNOWN))
     }
 
     /// Whether a route is rare: an id in a path that looks like a word, a name, or a guess.
     #[must_use]
-    pub fn is_nobodys(&self, used: RouteUse) -> bool {
-        used.count < NOBODYS_CALLS && self.calls() > KNOWN_CALLS
+    pub fn is_nobodys(&self, seat: Option<Seat>, used: RouteUse) -> bool {
+        used.count < NOBODYS_CALLS && self.sums(seat)[0] > KNOWN_CALLS
     }
 
-    fn calls(&self) -> f64 {
-        self.young.calls + self.old.calls.max(0.0)
+    fn sums(&self, seat: Option<Seat>) -> [f64; 3] {
+        let (young, old) = (self.young.sums.read(seat), self.old.sums.read(seat));
+        std::array::from_fn(|at| young[at] + old[at])
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::tenants::seated;
 
     #[test]
     fn made_up_paths_push_nothing_out_that_is_called() {
         let mut routes = Routes::default();
         for number in 0..200_000 {
-            routes.learn(1_000 + number, 1.0, 1.0);
+            routes.learn(seated(0), 1_000 + number, 1.0, 1.0);
             if number % 100 == 0 {
-                routes.learn(7, 4.0, 1.0);
+                routes.learn(seated(0), 7, 4.0, 1.0);
             }
         }
-        let used = routes.get(7).expect("it is called all the time");
+        let used = routes.get(seated(0), 7).expect("it is called all the time");
         assert!((used.count - 2_000.0).abs() < 1.0);
         assert!(routes.young.routes.len() + routes.old.routes.len() <= 2 * GENERATION);
-        assert!(routes.get(1_000).is_none(), "called once, long ago");
-        assert!(routes.is_nobodys(RouteUse::new(1.0)) && !routes.is_nobodys(used));
+        assert!(routes.get(seated(0), 1_000).is_none(), "called once, long ago");
+        assert!(routes.is_nobodys(seated(0).seat, RouteUse::new(1.0)) && !routes.is_nobodys(seated(0).seat, used));
         // The sums are those of what is there.
-        let all: Vec<RouteUse> = routes.young.routes.values().chain(routes.old.routes.values()).copied().collect();
+        let all: Vec<RouteUse> = routes
+            .young
+            .routes
+            .values()
+            .chain(routes.old.routes.values())
+            .map(|held| held.read(seated(0).seat))
+            .collect();
         let (calls, preferences) =
             all.iter().fold((0.0, 0.0), |sums, used| (sums.0 + used.count, sums.1 + used.preference()));
-        assert!((routes.calls() - calls).abs() < 1e-6 * calls);
-        assert!((routes.young.preferences + routes.old.preferences - preferences).abs() < 1e-6 * preferences);
-        assert!((all.iter().map(|used| routes.taken(*used)).sum::<f64>() - 1.0).abs() < 1e-3);
+        let sums = routes.sums(seated(0).seat);
+        assert!((sums[0] - calls).abs() < 1e-6 * calls);
+        assert!((sums[1] - preferences).abs() < 1e-6 * preferences);
+        let taken = |used: &RouteUse| routes.taken_and_tempts(seated(0).seat, *used).0;
+        assert!((all.iter().map(taken).sum::<f64>() - 1.0).abs() < 1e-3);
+    }
+
+    #[test]
+    fn routes_of_one_tenant_push_out_no_others() {
+        let mut routes = Routes::default();
+        for _ in 0..100 {
+            routes.learn(seated(1), 7, 4.0, 1.0);
+        }
+        (0..200_000).for_each(|number| {
+            routes.learn(seated(0), 1_000 + number, 1.0, 1.0);
+        });
+        let used = routes.get(seated(1), 7).expect("another tenant's");
+        assert!((used.count - 100.0).abs() < 1e-9);
+        assert_eq!(routes.get(seated(0), 7).map(|used| used.count), Some(0.0), "one tenant's are no other's");
+        let sums = routes.sums(seated(1).seat);
+        assert!((sums[0] - 100.0).abs() < 1e-6 && (sums[2] - 1.0).abs() < 1e-6, "{sums:?}");
+        assert!((routes.of_own(seated(0), 200_999, 1.0).count - 1.0).abs() < 1e-9, "its own it knows");
     }
 }

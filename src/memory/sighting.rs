@@ -72,6 +72,8 @@ pub struct Sighting {
     /// Milliseconds since the epoch.
     pub at: i64,
     pub address: u32,
+    /// Whether the address is an IPv6 /64, and not a single IPv4 address.
+    pub is_wide: bool,
     pub prefix: u32,
     /// AS number. If no GeoIP file knows it, a number for the wider prefix (IPv4 /16, IPv6 /32).
     pub network: u32,
@@ -111,6 +113,7 @@ impl Sighting {
         Some(Self {
             at,
             address: enriched.keys.address,
+            is_wide: enriched.event.address.is_some_and(|address| address.ip().is_ipv6()),
             prefix: enriched.keys.prefix,
             network,
             class,
@@ -125,6 +128,18 @@ impl Sighting {
             app: enriched.keys.app,
             visit: enriched.keys.visit,
         })
+    }
+
+    /// Key of the address in the baseline. A relay's /64 can span countries, so its key includes the country.
+    #[must_use]
+    pub const fn address_in(&self, country: u32) -> u32 {
+        if self.is_wide { in_country(self.address, country) } else { self.address }
+    }
+
+    /// Key of the prefix in the baseline, with the country.
+    #[must_use]
+    pub const fn prefix_in(&self, country: u32) -> u32 {
+        in_country(self.prefix, country)
     }
 
     /// Whether the place is known, at least the network.
@@ -168,6 +183,11 @@ impl Sighting {
     pub const fn asn(network: u32) -> Option<u32> {
         if network & NO_ASN == 0 { Some(network) } else { None }
     }
+}
+
+/// 0 stands for none, in any country.
+const fn in_country(key: u32, country: u32) -> u32 {
+    if key == 0 { 0 } else { crate::key::half((key ^ country.wrapping_mul(0x9e37_79b1)) as u64) }
 }
 
 #[cfg(test)]

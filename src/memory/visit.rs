@@ -48,6 +48,7 @@ impl DerefMut for Visit {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Core {
     pub baseline: u64,
+    pub tenant: u64,
     /// Of address, agent and fingerprint.
     pub key: u64,
     /// Milliseconds since the epoch.
@@ -91,11 +92,27 @@ pub struct Core {
     nobodys_calls: u16,
     areas: [u32; AREAS_FEW],
     /// What others' calls and visits the owner's remembered routes and areas come to; worked out once.
-    pub routes_remembered: Option<f32>,
-    pub areas_remembered: Option<f32>,
+    pub routes_remembered: Once,
+    pub areas_remembered: Once,
 }
 
-super::touch!(Visit { key, calls, nobodys_calls });
+/// A number that is worked out once.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Once(f32);
+
+impl Once {
+    /// Not yet. What is worked out is below 0 never.
+    const NEVER: Self = Self(-1.0);
+
+    pub fn get_or_insert_with(&mut self, work_out: impl FnOnce() -> f32) -> f32 {
+        if self.0 < 0.0 {
+            self.0 = work_out();
+        }
+        self.0
+    }
+}
+
+super::touch!(Visit { key, routes[0], nobodys_calls });
 
 /// A visit as it was, to be put back. It has room of its own for all parts, so that keeping allocates nothing.
 #[derive(Clone, Debug)]
@@ -145,6 +162,7 @@ impl Core {
     /// Of a visit that nothing is known of.
     const NEW: Self = Self {
         baseline: 0,
+        tenant: 0,
         key: 0,
         began: 0,
         last_at: 0,
@@ -173,8 +191,8 @@ impl Core {
         route_calls: [0; ROUTES_FEW],
         nobodys_calls: 0,
         areas: [0; AREAS_FEW],
-        routes_remembered: None,
-        areas_remembered: None,
+        routes_remembered: Once::NEVER,
+        areas_remembered: Once::NEVER,
     };
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use tokenwarden::engine::{self, Settings, State, Step};
-use tokenwarden::enrich::Enricher;
+use tokenwarden::enrich::{Enricher, GeoSettings};
 use tokenwarden::place::{Coordinates, Country, Network, NetworkClass, Place};
 use tokenwarden::port::GeoLookup;
 use tokenwarden::rule::RuleSet;
@@ -172,6 +172,11 @@ impl Story {
     /// Without any history.
     pub fn empty() -> Self {
         Self::with(Settings::default())
+    }
+
+    /// As [`Self::empty`], where nothing but events tells where addresses are.
+    pub fn located_by_events() -> Self {
+        Self { enricher: Enricher::new(&GeoSettings::default(), true), ..Self::empty() }
     }
 
     /// As [`Self::in_town`], with other settings.

@@ -3,10 +3,10 @@
 use tokenwarden::engine;
 use tokenwarden::lab::simulate::Simulation;
 use tokenwarden::token::TokenHasher;
-use tokenwarden::verdict::Verdict;
+use tokenwarden::verdict::{Outcome, RuleId, Verdict};
 use tokenwarden::worker::Spread;
 
-use super::story::{Event, HOUR, MINUTE, SECOND, Story, address};
+use super::story::{Event, HOUR, MINUTE, SECOND, Story, address, fired, neighbours_call};
 use super::{Format, pipeline_of, verdicts_of};
 
 /// The thief gives each of 70 calls the id of an event of the owner's. All of them are judged.
@@ -102,4 +102,178 @@ fn client_credentials_have_their_clients_past() {
         story.see(&thief.clone().set("endpoint", format!("/v1/admin/secrets/{number}"))).verdict
     });
     assert!(gravest.max() >= Some(Verdict::Alert));
+}
+
+/// The routes that thieves in these stories call.
+const LOOT: [&str; 3] = ["/v1/admin/secrets/7", "/v1/export/members", "/v1/billing/cards"];
+
+/// What a thief does with the owner's token, and what the owner does after that.
+fn theft_and_after(story: &mut Story, owner: &Event) -> Vec<Outcome> {
+    let thief =
+        owner.from(address::LEIPZIG_HOST).agent("python-requests/2.31.0").set("client_fingerprint", "ja4-thief");
+    let mut outcomes = Vec::new();
+    for number in 0..9 {
+        story.wait(20 * SECOND);
+        outcomes.push(story.see(&thief.clone().set("endpoint", LOOT[number % LOOT.len()])));
+    }
+    outcomes
+}
+
+/// How tenants other than the victim's fill the partition with what thieves do.
+#[derive(Clone, Copy, Debug)]
+enum Flood {
+    /// Nothing happens for as long.
+    None,
+    /// Many users of one tenant, who are not there before.
+    ManyUsers,
+    /// One user of one tenant.
+    OneUser,
+    /// Users who have worked at home before, so that what they do then has high scores.
+    HighScores,
+    /// A new tenant with each event.
+    Invented,
+    /// Many calls for each of a few tenants that are not known yet.
+    FewInvented,
+    /// One tenant, and new ones besides.
+    Both,
+}
+
+const FLOOD_EVENTS: u32 = 15_000;
+
+/// Twenty hours of other tenants' events, from the thief's network, with the thief's client and at the thief's routes.
+fn flood(story: &mut Story, flood: Flood) {
+    let call = Event::of("x").from(address::LEIPZIG_HOST).agent("python-requests/2.31.0");
+    let call = call.set("client_fingerprint", "ja4-thief");
+    for number in 0..FLOOD_EVENTS {
+        story.wait(4_800);
+        let invented = |number: u32| format!("invented-{number}");
+        let (tenant, user) = match flood {
+            Flood::None => continue,
+            Flood::ManyUsers => ("globex".to_owned(), number % 2_000),
+            Flood::OneUser => ("globex".to_owned(), 0),
+            Flood::HighScores => ("globex".to_owned(), number % 500),
+            Flood::FewInvented => (invented(number % 40), number % 400),
+            Flood::Both if number % 2 == 0 => ("globex".to_owned(), number % 2_000),
+            Flood::Invented | Flood::Both => (invented(number), number),
+        };
+        let at_home = matches!(flood, Flood::HighScores) && number < FLOOD_EVENTS / 2;
+        let from = if at_home { "198.18.7.7".to_owned() } else { format!("203.0.113.{}", 1 + user % 250) };
+        let call = if at_home { Event::of("x").from(&from) } else { call.from(&from) };
+        let call = call.set("tenant_id", tenant).set("user_id", format!("guest-{user}"));
+        let call = call.set("token_id", format!("at-guest-{user}")).set("family_id", format!("grant-guest-{user}"));
+        let endpoint = if at_home { "/v1/contacts" } else { LOOT[number as usize % LOOT.len()] };
+        story.see_apart(&call.set("endpoint", endpoint));
+    }
+}
+
+/// Log-odds and threshold in `after` are those of `before`.
+fn assert_alike(before: &[Outcome], after: &[Outcome], what: &str) {
+    for (number, (before, after)) in before.iter().zip(after).enumerate() {
+        let differ = after.log_odds - before.log_odds;
+        assert!(differ.abs() < 0.5, "{what}, {number}: {differ} {before:#?} {after:#?}");
+        assert!(after.alert_from < before.alert_from + 0.5, "{what}, {number}: {before:#?} {after:#?}");
+    }
+}
+
+/// The owner's day, then a theft, with and without a flood before them.
+fn told(story: &mut Story, owner: &Event, kind: Flood) -> (Vec<Outcome>, Vec<Outcome>) {
+    flood(story, kind);
+    let mut honest = Vec::new();
+    for _ in 0..4 {
+        story.wait(HOUR);
+        honest.push(story.see(owner));
+        story.wait(MINUTE);
+        honest.push(story.see(&owner.clone().set("endpoint", "/v1/deals")));
+        story.wait(MINUTE);
+        // A new place of the owner's own.
+        honest.push(story.see(&owner.from("198.18.9.9").set("endpoint", "/v1/contacts")));
+    }
+    let theft = theft_and_after(story, owner);
+    (honest, theft)
+}
+
+fn assert_flood_changes_nothing(kind: Flood) {
+    let town = |kind| {
+        let mut story = Story::in_town();
+        let ana = story.office_worker("ana", 30);
+        told(&mut story, &ana, kind)
+    };
+    // A tenant with a single user, which is not known yet, beside the town's and another known one.
+    let small = |kind| {
+        let mut story = Story::in_town();
+        story.office_worker("ana", 30);
+        let eve = Event::of("eve").set("tenant_id", "initech");
+        for _ in 0..80 {
+            story.wait(6 * HOUR);
+            story.see(&eve);
+            story.wait(MINUTE);
+            story.see(&eve.clone().set("endpoint", "/v1/deals"));
+            for number in 0..40 {
+                let neighbour = neighbours_call(number).set("tenant_id", "umbra");
+                story.see(&neighbour.set("endpoint", if number % 2 == 0 { "/v1/contacts" } else { "/v1/deals" }));
+            }
+        }
+        told(&mut story, &eve, kind)
+    };
+    for (whose, life) in [("known", &town as &dyn Fn(Flood) -> _), ("small", &small)] {
+        let (honest_before, theft_before): (Vec<Outcome>, Vec<Outcome>) = life(Flood::None);
+        let (honest, theft) = life(kind);
+        let gravest = |outcomes: &[Outcome]| outcomes.iter().map(|outcome| outcome.verdict).max();
+        assert!(gravest(&theft_before) >= Some(Verdict::Alert), "a theft alerts: {whose}");
+        assert!(gravest(&honest) < Some(Verdict::Revoke), "{whose}: {honest:#?}");
+        assert_alike(&honest_before, &honest, whose);
+        assert_alike(&theft_before, &theft, whose);
+        let quieter = theft_before.iter().zip(&theft).find(|(before, after)| after.verdict < before.verdict);
+        assert!(quieter.is_none(), "{whose}: {quieter:#?}");
+    }
+}
+
+#[test]
+fn flood_of_one_tenants_users_blunts_no_theft() {
+    assert_flood_changes_nothing(Flood::ManyUsers);
+}
+
+#[test]
+fn flood_of_one_user_blunts_no_theft() {
+    assert_flood_changes_nothing(Flood::OneUser);
+}
+
+#[test]
+fn flood_of_high_scores_raises_no_threshold() {
+    assert_flood_changes_nothing(Flood::HighScores);
+}
+
+#[test]
+fn flood_of_invented_tenants_blunts_no_theft() {
+    assert_flood_changes_nothing(Flood::Invented);
+    assert_flood_changes_nothing(Flood::FewInvented);
+}
+
+#[test]
+fn flood_of_several_kinds_blunts_no_theft() {
+    assert_flood_changes_nothing(Flood::Both);
+}
+
+/// A relay's /64, and a /24, span countries: what is known in one is not known in the other.
+#[test]
+fn known_prefix_abroad_fires_new_country() {
+    let country = |code: &str, latitude: f64, longitude: f64| serde_json::json!({"country": code, "latitude": latitude, "longitude": longitude, "asn": 36183, "as_org": "Akamai"});
+    let (home, abroad) = (country("DE", 52.5, 13.4), country("AU", -33.9, 151.2));
+    let places =
+        [("2001:db8:7:1::a", "2001:db8:7:1::b", "2001:db8:7:1::b"), ("203.0.113.5", "203.0.113.6", "203.0.113.7")];
+    for (own, near, far) in places {
+        let mut story = Story::located_by_events();
+        let ana = Event::of("ana").from(own).set("geo", home.clone());
+        for _ in 0..60 {
+            story.wait(8 * HOUR);
+            story.see(&ana);
+        }
+        // A minute later: within a visit of the owner's.
+        story.wait(MINUTE);
+        let neighbour = story.see(&ana.from(near));
+        assert!(neighbour.verdict == Verdict::Allow, "{own}: {neighbour:#?}");
+        let thief = story.see(&ana.from(far).set("geo", abroad.clone()));
+        assert!(fired(&thief, RuleId::NewCountry), "{own}: {thief:#?}");
+        assert!(thief.log_odds > neighbour.log_odds + 3.0, "{own}: {thief:#?}");
+    }
 }

@@ -1,0 +1,224 @@
+//! Alert threshold of each tenant, from the tail of its own visits. A tenant with few visits uses its own and those of all
+//! other tenants but the largest ([`crate::memory::tenants`]).
+
+use crate::memory::Tenant;
+use crate::memory::tenants::{BySeat, Seat, Shared};
+
+use super::tail::Tail;
+
+/// Never an alert below: more likely a thief than not.
+const ALERT_FROM: f64 = 1.0;
+/// An alert only above this while the tail is unknown, and how many visits make it known.
+const COLD_ALERT_FROM: f64 = 2.0;
+const COLD_VISITS: u64 = 5_000;
+/// Visits from which on a tenant's own tail tells enough.
+const OWN_VISITS: u64 = 5_000;
+/// Visits between two calculations of a threshold.
+const THRESHOLD_VISITS: u64 = 256;
+
+const DAY_MS: i64 = 86_400_000;
+
+/// The tails of all tenants, and the thresholds that spend the alert budget on them.
+#[derive(Debug)]
+pub struct Thresholds {
+    /// New incidents a day and tenant.
+    per_day: f64,
+    /// The day of the watermark; 0: not known. Days that it has moved on.
+    day: u32,
+    days: u32,
+    tenants: BySeat<OfTenant>,
+    visits: Shared<1>,
+    visits_of_all: u64,
+    /// For tenants without a seat, which have no tail of their own.
+    strangers: OfTenant,
+}
+
+#[derive(Debug)]
+struct OfTenant {
+    own: Tail,
+    /// Tail of several tenants, while the tenant has few visits.
+    shared: Option<Box<Tail>>,
+    alert_from: f64,
+    /// Visits when it was calculated.
+    calculated_at: u64,
+}
+
+impl Default for OfTenant {
+    fn default() -> Self {
+        Self { own: Tail::default(), shared: None, alert_from: COLD_ALERT_FROM, calculated_at: 0 }
+    }
+}
+
+impl OfTenant {
+    fn tail(&self) -> &Tail {
+        self.shared.as_deref().unwrap_or(&self.own)
+    }
+
+    /// Calculates the threshold that spends the budget on so many visits in so many days.
+    fn calculate(&mut self, per_day: f64, visits: u64, days: f64) {
+        if visits < COLD_VISITS || visits < self.calculated_at + THRESHOLD_VISITS {
+            return;
+        }
+        self.calculated_at = visits;
+        self.alert_from = self.tail().quantile(per_day * days / visits as f64).max(ALERT_FROM);
+    }
+}
+
+impl Thresholds {
+    /// `per_day`: new incidents a day and tenant.
+    #[must_use]
+    pub fn new(per_day: u32) -> Self {
+        Self {
+            per_day: f64::from(per_day),
+            day: 0,
+            days: 0,
+            tenants: BySeat::default(),
+            visits: Shared::default(),
+            visits_of_all: 0,
+            strangers: OfTenant::default(),
+        }
+    }
+
+    fn of(&self, tenant: Tenant) -> &OfTenant {
+        tenant.seat.and_then(|seat| self.tenants.get(seat)).unwrap_or(&self.strangers)
+    }
+
+    /// Log-odds from which an alert of `tenant` is raised now.
+    #[must_use]
+    pub fn alert_from(&self, tenant: Tenant) -> f64 {
+        self.of(tenant).alert_from
+    }
+
+    /// Share of honest visits whose log-odds come as high.
+    #[must_use]
+    pub fn p_value(&self, tenant: Tenant, log_odds: f64) -> f64 {
+        self.of(tenant).tail().p_value(log_odds)
+    }
+
+    /// Number of visits without those of the largest other tenant.
+    #[must_use]
+    pub fn visits(&self, tenant: Tenant) -> u64 {
+        self.visits.count(tenant.seat) as u64
+    }
+
+    /// `watermark`: milliseconds since the epoch; 0: not known.
+    pub fn pass_time(&mut self, watermark: i64) {
+        let day = (watermark / DAY_MS) as u32;
+        if watermark != 0 && day != self.day {
+            // A step of any length counts as one day and a step back as none: the first clock may have been wrong.
+            self.days += u32::from(self.day != 0 && day > self.day);
+            self.day = day;
+        }
+    }
+
+    /// Counts a visit that has ended, by its highest log-odds.
+    pub fn learn(&mut self, tenant: Tenant, log_odds: f64) {
+        let Some(seat) = tenant.seat else { return };
+        let of_tenant = self.tenants.get_mut(seat);
+        let is_reckoned = of_tenant.own.learn(log_odds, Tail::honest(log_odds));
+        let own = of_tenant.own.visits();
+        self.visits.teach(seat, &[own as f64], &[1.0]);
+        self.visits_of_all += 1;
+        let days = f64::from(self.days.max(1));
+        let visits = self.visits(tenant);
+        if own >= OWN_VISITS {
+            self.tenants.get_mut(seat).shared = None;
+        } else if is_reckoned {
+            let shared = (visits > own).then(|| Box::new(self.shared(Some(seat))));
+            self.tenants.get_mut(seat).shared = shared;
+        }
+        if self.day != 0 {
+            self.tenants.get_mut(seat).calculate(self.per_day, visits, days);
+        }
+        if self.visits_of_all.is_multiple_of(THRESHOLD_VISITS) {
+            self.strangers.shared = Some(Box::new(self.shared(None)));
+            let visits = self.visits.count(None) as u64;
+            self.strangers.calculate(self.per_day, visits, days);
+        }
+    }
+
+    /// The tail of a tenant and all others but the largest.
+    fn shared(&self, seat: Option<Seat>) -> Tail {
+        let others = || self.tenants.others(seat).map(|other| &other.own);
+        // Of equals the last.
+        let largest = others().enumerate().max_by_key(|(_, other)| other.visits()).map(|(at, _)| at);
+        let others = others().enumerate().filter(|(at, _)| Some(*at) != largest).map(|(_, other)| other);
+        let own = seat.and_then(|seat| self.tenants.get(seat)).map(|own| &own.own);
+        Tail::of_all(own.into_iter().chain(others))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::tenants::seated;
+
+    const STRANGER: Tenant = Tenant { key: 1, seat: None };
+
+    fn thresholds(per_day: u32) -> Thresholds {
+        let mut thresholds = Thresholds::new(per_day);
+        (20_000..=20_010).for_each(|day| thresholds.pass_time(day * DAY_MS));
+        thresholds
+    }
+
+    /// One visit in 100 lies evenly between −2 and 8.
+    fn log_odds(number: u32) -> f64 {
+        if number.is_multiple_of(100) { -2.0 + f64::from(number / 100 % 100) / 10.0 } else { -8.0 }
+    }
+
+    #[test]
+    fn threshold_spends_the_budget() {
+        let mut thresholds = Thresholds::new(2);
+        thresholds.pass_time(0);
+        assert_eq!((thresholds.day, thresholds.days), (0, 0), "before anything is known no day begins");
+        thresholds.pass_time(20_000 * DAY_MS);
+        let tenant = seated(0);
+        assert!((thresholds.alert_from(tenant) - COLD_ALERT_FROM).abs() < 1e-12);
+        (20_001..=20_010).for_each(|day| thresholds.pass_time(day * DAY_MS));
+        (0..100_000).for_each(|number| thresholds.learn(tenant, log_odds(number)));
+        // 10,000 visits a day, of them 40 above 4, of which one in twenty counts.
+        let alert_from = thresholds.alert_from(tenant);
+        assert!((3.5..5.0).contains(&alert_from), "{alert_from}");
+        assert!((thresholds.alert_from(STRANGER) - COLD_ALERT_FROM).abs() < 1e-12, "one tenant teaches no other");
+    }
+
+    #[test]
+    fn threshold_survives_a_wrong_first_day() {
+        let alert_from = |wrong: Option<i64>| {
+            let mut thresholds = Thresholds::new(2);
+            let days = wrong.map(|days| 20_000 + days).into_iter().chain(20_000..20_030);
+            days.for_each(|day| thresholds.pass_time(day * DAY_MS));
+            (0..100_000).for_each(|number| thresholds.learn(seated(0), log_odds(number)));
+            thresholds.alert_from(seated(0))
+        };
+        let right = alert_from(None);
+        for wrong in [400, 29, -29, -400] {
+            assert!((alert_from(Some(wrong)) - right).abs() < 0.3, "{wrong}: {right}");
+        }
+    }
+
+    #[test]
+    fn threshold_is_not_raised_by_another_tenant() {
+        for visits in [900, 20_000] {
+            let alert_from = |flood: u32| {
+                let mut thresholds = thresholds(20);
+                let mut floods = 0..flood;
+                for number in 0..visits {
+                    thresholds.learn(seated(0), log_odds(number));
+                    thresholds.learn(seated(1), log_odds(number + 7));
+                    thresholds.learn(seated(2), log_odds(number + 13));
+                    floods.by_ref().take(70).for_each(|_| thresholds.learn(seated(3), 12.0));
+                }
+                [seated(0), seated(1), STRANGER].map(|tenant| {
+                    (thresholds.alert_from(tenant), thresholds.p_value(tenant, 5.0), thresholds.visits(tenant))
+                })
+            };
+            let (before, after) = (alert_from(0), alert_from(50_000));
+            for (before, after) in before.into_iter().zip(after) {
+                assert!((after.0 - before.0).abs() < 0.5, "{visits}: {before:?} {after:?}");
+                assert!(after.1 < 2.0 * before.1 + 1e-3, "{visits}: {before:?} {after:?}");
+                assert!(after.2 <= 3 * u64::from(visits), "{visits}: {before:?} {after:?}");
+            }
+        }
+    }
+}
