@@ -55,6 +55,8 @@ pub struct Evidence {
     pub company: usize,
     /// Calls of the visit so far.
     pub calls: u32,
+    /// The answer leaves open whether the credential was accepted.
+    pub unchecked: bool,
 }
 
 /// The verdict on one event, before the alert budget.
@@ -64,8 +66,9 @@ pub fn verdict(evidence: Evidence, threshold: f64, margin: f64, visits: u64) -> 
     let behaviour = log_odds - unspoken - amid;
     let in_company = company >= REVOKE_COMPANY;
     let alone = behaviour - fan.max(volume + calls_at_home) > REVOKE_ALONE_FROM && !in_company;
-    // A revoked grant is not revoked again because of rejected calls.
-    let asked_first = calls < REVOKE_CALLS || evidence.in_hands || evidence.dead;
+    // A revoked grant is not revoked again because of rejected calls, and no grant because of requests that a stranger
+    // without its credential can send.
+    let asked_first = calls < REVOKE_CALLS || evidence.in_hands || evidence.dead || evidence.unchecked;
     let by_behaviour = behaviour > REVOKE_FROM + margin && alone && !asked_first && visits >= REVOKE_VISITS;
     // A security team that tests all tokens of a company may find a revoked one that works.
     let certain = lifecycle >= LIFECYCLE_CERTAIN && !(evidence.revoked_already && in_company);
@@ -98,7 +101,16 @@ mod tests {
             in_hands: false,
             company: 1,
             calls: 3,
+            unchecked: false,
         }
+    }
+
+    #[test]
+    fn behaviour_revokes_by_checked_credentials_only() {
+        let with =
+            |lifecycle, unchecked| verdict(Evidence { lifecycle, unchecked, ..evidence(15.0) }, 1.0, 3.0, 1_000_000);
+        assert_eq!([with(0.0, false), with(0.0, true)], [Verdict::Revoke, Verdict::Alert]);
+        assert_eq!(with(LIFECYCLE_CERTAIN, true), Verdict::Revoke, "the life cycle does not depend on the answer");
     }
 
     #[test]

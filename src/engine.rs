@@ -519,6 +519,7 @@ fn weighed(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judge
         in_hands: judged.sits == Sits::AmongPeople,
         company: judged.company,
         calls: judged.visit_calls,
+        unchecked: scene.enriched.event.is_unchecked(),
     };
     let settings = &state.settings;
     let thresholds = &state.thresholds;

@@ -421,6 +421,14 @@ impl Event<'_> {
             _ => false,
         }
     }
+
+    /// Whether the status leaves open if the credential was accepted. Services answer so before they check it: a bad
+    /// request, a proxy's 407, an exceeded limit or a fault (RFC 9110 section 15, RFC 6585). Such an event is a use, but
+    /// its behaviour does not revoke. No status at all leaves nothing open: many producers report accepted requests only.
+    #[must_use]
+    pub const fn is_unchecked(&self) -> bool {
+        matches!(self.status, Some(0..200 | 400 | 407 | 408 | 413 | 414 | 421 | 425 | 429 | 431 | 500..))
+    }
 }
 
 /// MurmurHash2 (Appleby 2008) with the seed of Kafka's `DefaultPartitioner`.
