@@ -32,6 +32,7 @@ const REVOKE_VISITS: u64 = 20_000;
 
 /// Inputs of a verdict.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[allow(clippy::struct_excessive_bools, reason = "four independent facts about one event")]
 pub struct Evidence {
     pub log_odds: f64,
     /// Life-cycle evidence if its rule fires, and if its rule does not (`unspoken`): then it does not revoke.
