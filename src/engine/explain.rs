@@ -222,7 +222,7 @@ impl Words<'_> {
                 let (of, app) = if rule == RuleId::AppFanout { (" of ", app) } else { ("", "") };
                 let observed = ["tokens of 3 or more users", of, app, " used from ", &here, " within 2 hours"].concat();
                 let expected = "each user at their own usual places".to_owned();
-                let reason = [&observed, "; the place is new to each user"].concat();
+                let reason = [&observed, "; a new place for each"].concat();
                 (observed, expected, reason)
             }
             _ => self.lifecycle(rule),
@@ -240,16 +240,12 @@ impl Words<'_> {
             RuleId::RefreshReuse => (
                 "a superseded refresh token".to_owned(),
                 "each refresh token presented once",
-                "a refresh token was presented again after its successor was issued: it was copied, or the client lost \
-                 the successor"
-                    .to_owned(),
+                "a refresh token was presented again after its exchange: copied, or the new one was lost".to_owned(),
             ),
             RuleId::BindingMismatch => (
                 "proof of possession of another key".to_owned(),
                 "the key of earlier requests",
-                "the request proved possession of another key than earlier requests: the token was copied, or its key was \
-                 replaced"
-                    .to_owned(),
+                "used with a key other than that of earlier requests: copied, or the key was replaced".to_owned(),
             ),
             RuleId::UseAfterRevocation => (
                 format!("{answer}, {}", since(ended.revoked_at)),
@@ -272,17 +268,17 @@ impl Words<'_> {
                     (format!("{answer}, {} late", span(late)), format!("accepted {} after {stated}", span(late)))
                 } else {
                     // The evidence of a context remains after the event.
-                    ("an earlier use after expiry".to_owned(), "accepted after its expiry earlier in this context".to_owned())
+                    (
+                        "an earlier use after expiry".to_owned(),
+                        "accepted after its expiry earlier in this context".to_owned(),
+                    )
                 };
                 (observed, "no use after expiry", reason)
             }
             _ => (
                 "a new context of an old token, within 3 days after a credential change".to_owned(),
                 "new tokens after a credential change",
-                format!(
-                    "an old token was used in a new context within 3 days after its user's credential changed, from {}",
-                    self.here()
-                ),
+                format!("old token used in a new context within 3 days of a credential change, from {}", self.here()),
             ),
         };
         (observed, expected.to_owned(), reason)
@@ -388,7 +384,7 @@ impl Words<'_> {
         let name = match (self.names.get(network_name(network)), Sighting::asn(network)) {
             (Some(name), _) => Cow::Borrowed(&**name),
             (None, Some(asn)) => Cow::Owned(format!("AS{asn}")),
-            (None, None) => Cow::Borrowed("networks that are not in the GeoIP files"),
+            (None, None) => Cow::Borrowed("networks without GeoIP data"),
         };
         let (mut here, mut all) = (itoa::Buffer::new(), itoa::Buffer::new());
         let (here, all) = (here.format(whole(weight)), all.format(whole(seen.total(Sort::Network).max(weight))));
