@@ -1182,7 +1182,8 @@ fn lane_that_panics_is_restarted_with_back_off() {
 #[test]
 fn hanging_call_fails_after_its_timeout() {
     let (folder, faulty) = (tempfile::tempdir().expect("a folder"), Faulty::new(Fault::Hang));
-    let rig = Rig::start(folder.path(), || vec![Arc::clone(&faulty) as _], Some(Arc::clone(&faulty) as _), quick());
+    let settings = Settings { call_wait: Duration::from_secs(6), ..quick() };
+    let rig = Rig::start(folder.path(), || vec![Arc::clone(&faulty) as _], Some(Arc::clone(&faulty) as _), settings);
     rig.take(&[1, 2].map(|number| incident(number, Mode::Enforce)));
     rig.until("the other alert is sent", |rows| {
         rows.iter().any(|row| row.kind == "alert_faulty" && row.outcome == "done")
@@ -1190,7 +1191,7 @@ fn hanging_call_fails_after_its_timeout() {
     assert_eq!(faulty.done(), [2, 2], "the revocation and the message of incident 2");
     let rows = rig.store.actions();
     let failed = rows.iter().find(|row| row.outcome == "retry").expect("a row");
-    assert_eq!(failed.reason, "no answer within 60 s");
+    assert_eq!(failed.reason, "no answer within 6 s");
     rig.stop();
 }
 
