@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::disallowed_methods, reason = "a test that cannot go on says so")]
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -44,6 +45,20 @@ fn its_configuration_is_right() {
     assert!(!told.contains("FAILED"), "{told}");
 }
 
+/// Output of `validate` for the shipped configuration under an environment.
+fn validation_of_shipped_configuration(
+    environment: impl IntoIterator<Item = (impl AsRef<OsStr>, impl AsRef<OsStr>)>,
+) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_tokenwarden"))
+        .args(["validate", "--offline", "--config", concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/tokenwarden.toml")])
+        .env_clear()
+        .env("TOKENWARDEN__RULES_DIR", concat!(env!("CARGO_MANIFEST_DIR"), "/rules"))
+        .envs(environment)
+        .output()
+        .expect("tokenwarden runs");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
 /// The password of the compose file goes to another host unencrypted, which the configuration must accept.
 #[test]
 fn shipped_configuration_works_with_compose() {
@@ -54,14 +69,7 @@ fn shipped_configuration_works_with_compose() {
         .map(|(name, value)| (format!("TOKENWARDEN__{name}"), value.trim_matches('"').to_owned()))
         .collect();
     assert!(environment.iter().any(|(name, _)| name == "TOKENWARDEN__STORE__PASSWORD"), "{environment:?}");
-    let output = Command::new(env!("CARGO_BIN_EXE_tokenwarden"))
-        .args(["validate", "--offline", "--config", concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/tokenwarden.toml")])
-        .env_clear()
-        .env("TOKENWARDEN__RULES_DIR", concat!(env!("CARGO_MANIFEST_DIR"), "/rules"))
-        .envs(environment)
-        .output()
-        .expect("tokenwarden runs");
-    let told = String::from_utf8_lossy(&output.stdout);
+    let told = validation_of_shipped_configuration(environment);
     assert!(told.lines().any(|line| line.starts_with("ok ") && line.contains("configuration")), "{told}");
 }
 
@@ -70,14 +78,7 @@ fn shipped_configuration_works_with_compose() {
 fn what_is_shipped_to_run_it_with_is_right() {
     let unit = include_str!("../deploy/tokenwarden.service");
     let environment = unit.lines().filter_map(|line| line.strip_prefix("Environment=")?.split_once('='));
-    let output = Command::new(env!("CARGO_BIN_EXE_tokenwarden"))
-        .args(["validate", "--offline", "--config", concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/tokenwarden.toml")])
-        .env_clear()
-        .env("TOKENWARDEN__RULES_DIR", concat!(env!("CARGO_MANIFEST_DIR"), "/rules"))
-        .envs(environment)
-        .output()
-        .expect("tokenwarden runs");
-    let told = String::from_utf8_lossy(&output.stdout);
+    let told = validation_of_shipped_configuration(environment);
     // GeoIP files are not shipped, and it runs without.
     for checked in ["configuration", "rules", "alerts", "revocation"] {
         assert!(told.lines().any(|line| line.starts_with("ok ") && line.contains(checked)), "{checked}: {told}");

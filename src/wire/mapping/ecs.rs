@@ -8,7 +8,7 @@ use super::{
 };
 use Source::{Except, Joined, Name, Named, Part, Path, Text, Typed, Unless, When, Words};
 
-use crate::event::{Concerns, Kind, TokenType};
+use crate::event::{Concerns, Kind};
 
 pub static MAPPING: Mapping = Mapping {
     marks: &["event.id", "event.category", "event.action", "event.kind", "event.dataset", "labels.token_id"],
@@ -494,17 +494,7 @@ const OF_TARGET: &[Row] = &[
 const fn okta_target(kind: &'static str) -> Source {
     Typed { array: "okta.target", kind, member: "id" }
 }
-const OKTA_TOKENS: Each = Each {
-    array: "okta.target",
-    kinds: &[
-        ("access_token", TokenType::Access),
-        ("refresh_token", TokenType::Refresh),
-        ("device_secret", TokenType::Other),
-        ("Token", TokenType::ApiKey),
-        ("API Token", TokenType::ApiKey),
-        ("ApiToken", TokenType::ApiKey),
-    ],
-};
+const OKTA_TOKENS: Each = Each { array: "okta.target", kinds: okta::TOKEN_KINDS };
 const OKTA_APP: &[Source] = &[
     okta_target("PublicClientApp"),
     okta_target("AppInstance"),

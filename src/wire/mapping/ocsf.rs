@@ -6,7 +6,7 @@ use super::{
 };
 use Source::{Except, Head, Joined, Name, Named, Path, Text, Typed, Unless, When, Words};
 
-use crate::event::{Concerns, Kind, TokenType};
+use crate::event::{Concerns, Kind};
 
 pub static MAPPING: Mapping = Mapping {
     marks: &["class_uid", "type_uid", "category_uid"],
@@ -434,17 +434,7 @@ const OKTA_TARGETS: &str = "unmapped.target";
 const fn okta_target(kind: &'static str) -> Source {
     Typed { array: OKTA_TARGETS, kind, member: "id" }
 }
-const OKTA_TOKENS: Each = Each {
-    array: OKTA_TARGETS,
-    kinds: &[
-        ("access_token", TokenType::Access),
-        ("refresh_token", TokenType::Refresh),
-        ("device_secret", TokenType::Other),
-        ("Token", TokenType::ApiKey),
-        ("API Token", TokenType::ApiKey),
-        ("ApiToken", TokenType::ApiKey),
-    ],
-};
+const OKTA_TOKENS: Each = Each { array: OKTA_TARGETS, kinds: okta::TOKEN_KINDS };
 const OF_OKTA_TOKEN: &[Row] = &[
     (Field::TokenId, &[]),
     (Field::TokenType, &[]),

@@ -150,17 +150,17 @@ const OF_USER: &[Row] = &[
     (Field::UserId, &[target("User"), Path("actor.id")]),
 ];
 
-const TOKENS: Each = Each {
-    array: "target",
-    kinds: &[
-        ("access_token", TokenType::Access),
-        ("refresh_token", TokenType::Refresh),
-        ("device_secret", TokenType::Other),
-        ("Token", TokenType::ApiKey),
-        ("API Token", TokenType::ApiKey),
-        ("ApiToken", TokenType::ApiKey),
-    ],
-};
+/// Types of the targets that are tokens, in each format that carries an Okta event.
+pub const TOKEN_KINDS: &[(&str, TokenType)] = &[
+    ("access_token", TokenType::Access),
+    ("refresh_token", TokenType::Refresh),
+    ("device_secret", TokenType::Other),
+    ("Token", TokenType::ApiKey),
+    ("API Token", TokenType::ApiKey),
+    ("ApiToken", TokenType::ApiKey),
+];
+
+const TOKENS: Each = Each { array: "target", kinds: TOKEN_KINDS };
 
 const fn target(kind: &'static str) -> Source {
     Typed { array: "target", kind, member: "id" }
