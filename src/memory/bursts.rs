@@ -3,7 +3,7 @@
 use super::generations::Generations;
 use super::tenants::{BySeat, Seat, Separate, Tenant};
 
-/// Sizes told apart, a nat each; the last holds all beyond.
+/// Classes of size, one nat each. The last class holds all larger sizes.
 const SIZES: usize = 16;
 const TENANTS_MAX: usize = 1 << 14;
 /// A day so far ahead of an event's comes of a clock that was wrong.

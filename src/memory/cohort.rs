@@ -9,7 +9,7 @@ pub const LEVELS: usize = 6;
 
 /// ⌊log2(visits + 1)⌋ up to this: beyond 8,000 visits nothing changes with age.
 const AGES: usize = 14;
-/// Kinds of device that are told apart: a machine, a phone, anything else.
+/// Kinds of device: a machine, a phone, anything else.
 const DEVICES: usize = 3;
 pub const KINDS: usize = TokenType::ALL.len() * DEVICES;
 

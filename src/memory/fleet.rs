@@ -14,7 +14,7 @@ const FLEETS_MAX: usize = 1 << 17;
 pub const USERS_MIN: usize = 3;
 /// So many applications are several.
 pub const SEVERAL_APPS: usize = 3;
-/// Other tenants that are told apart in a group.
+/// Maximum of other tenants that a group counts separately.
 const TENANTS_MAX: usize = 16;
 /// A time so far ahead of an event's comes of a clock that was wrong.
 const AHEAD_MS_MAX: i64 = 7 * 86_400_000;

@@ -15,7 +15,7 @@ pub const VISIT_GAP_MS: i64 = 30 * 60_000;
 /// A visit that is to end so long after the watermark does not wait at the head of the queue.
 const AHEAD_MS: i64 = 6 * 3_600_000;
 
-/// Routes and areas told apart within one visit; what comes beyond them counts as a repeat.
+/// Maximum of routes and of areas that a visit stores. A further one counts as a repeat.
 const ROUTES_MAX: usize = 32;
 const AREAS_MAX: usize = 16;
 /// Most visits go to no more than so many of them.
