@@ -28,7 +28,7 @@ const REVOKE_COMPANY: usize = 3;
 /// Behaviour does not revoke before this number of calls in a visit: a scan makes one call per token.
 const REVOKE_CALLS: u32 = 3;
 /// Visits of the partition before which only the life cycle revokes.
-const REVOKE_VISITS: u64 = 20_000;
+const REVOKE_VISITS: f64 = 20_000.0;
 
 /// Inputs of a verdict.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -60,9 +60,15 @@ pub struct Evidence {
     pub unchecked: bool,
 }
 
+/// Whether an event with such log-odds and life-cycle evidence has the verdict `allow`, whatever else is known of it.
+#[must_use]
+pub fn is_quiet(log_odds: f64, lifecycle: f64) -> bool {
+    log_odds < WATCH_FROM && lifecycle < WATCH_LIFECYCLE_FROM
+}
+
 /// The verdict on one event, before the alert budget.
 #[must_use]
-pub fn verdict(evidence: Evidence, threshold: f64, margin: f64, visits: u64) -> Verdict {
+pub fn verdict(evidence: Evidence, threshold: f64, margin: f64, visits: f64) -> Verdict {
     let Evidence { log_odds, lifecycle, unspoken, fan, amid, volume, calls_at_home, company, calls, .. } = evidence;
     let behaviour = log_odds - unspoken - amid;
     let in_company = company >= REVOKE_COMPANY;
@@ -108,15 +114,14 @@ mod tests {
 
     #[test]
     fn behaviour_revokes_by_checked_credentials_only() {
-        let with =
-            |lifecycle, unchecked| verdict(Evidence { lifecycle, unchecked, ..evidence(15.0) }, 1.0, 3.0, 1_000_000);
+        let with = |lifecycle, unchecked| verdict(Evidence { lifecycle, unchecked, ..evidence(15.0) }, 1.0, 3.0, 1e6);
         assert_eq!([with(0.0, false), with(0.0, true)], [Verdict::Revoke, Verdict::Alert]);
         assert_eq!(with(LIFECYCLE_CERTAIN, true), Verdict::Revoke, "the life cycle does not depend on the answer");
     }
 
     #[test]
     fn a_verdict_is_as_grave_as_its_evidence() {
-        let at = |log_odds| verdict(evidence(log_odds), 1.0, 3.0, 1_000_000);
+        let at = |log_odds| verdict(evidence(log_odds), 1.0, 3.0, 1e6);
         assert_eq!([-7.0, -2.0, 1.0, 9.9, 10.1].map(at), {
             use Verdict::{Alert, Allow, Revoke, Watch};
             [Allow, Watch, Alert, Alert, Revoke]
@@ -125,32 +130,32 @@ mod tests {
 
     #[test]
     fn behaviour_revokes_only_among_a_known_population_and_not_by_company_alone() {
-        assert_eq!(verdict(evidence(12.0), 1.0, 3.0, 100), Verdict::Alert);
+        assert_eq!(verdict(evidence(12.0), 1.0, 3.0, 100.0), Verdict::Alert);
         let campaign = Evidence { fan: 9.0, ..evidence(12.0) };
-        assert_eq!(verdict(campaign, 1.0, 3.0, 1_000_000), Verdict::Alert);
+        assert_eq!(verdict(campaign, 1.0, 3.0, 1e6), Verdict::Alert);
         let backfill = Evidence { volume: 9.0, ..evidence(12.0) };
-        assert_eq!(verdict(backfill, 1.0, 3.0, 1_000_000), Verdict::Alert);
+        assert_eq!(verdict(backfill, 1.0, 3.0, 1e6), Verdict::Alert);
         let audit = Evidence { volume: 4.5, calls_at_home: 4.5, ..evidence(12.0) };
-        assert_eq!(verdict(audit, 1.0, 3.0, 1_000_000), Verdict::Alert, "what is called and how much, at home");
+        assert_eq!(verdict(audit, 1.0, 3.0, 1e6), Verdict::Alert, "what is called and how much, at home");
         let guest = Evidence { amid: 3.0, ..evidence(12.0) };
-        assert_eq!(verdict(guest, 1.0, 3.0, 1_000_000), Verdict::Alert);
+        assert_eq!(verdict(guest, 1.0, 3.0, 1e6), Verdict::Alert);
         let scan = Evidence { company: 3, ..evidence(20.0) };
-        assert_eq!(verdict(scan, 1.0, 3.0, 1_000_000), Verdict::Alert);
+        assert_eq!(verdict(scan, 1.0, 3.0, 1e6), Verdict::Alert);
         let colleague = Evidence { in_hands: true, ..evidence(20.0) };
-        assert_eq!(verdict(colleague, 1.0, 3.0, 1_000_000), Verdict::Alert, "who took the service's key home");
+        assert_eq!(verdict(colleague, 1.0, 3.0, 1e6), Verdict::Alert, "who took the service's key home");
         let silenced = Evidence { unspoken: 14.0, ..evidence(15.0) };
-        assert_eq!(verdict(silenced, 1.0, 3.0, 1_000_000), Verdict::Alert, "its rule is disabled");
+        assert_eq!(verdict(silenced, 1.0, 3.0, 1e6), Verdict::Alert, "its rule is disabled");
         let dead = Evidence { dead: true, lifecycle: 5.0, ..evidence(20.0) };
-        assert_eq!(verdict(dead, 1.0, 3.0, 1_000_000), Verdict::Alert, "and refused");
+        assert_eq!(verdict(dead, 1.0, 3.0, 1e6), Verdict::Alert, "and refused");
         let tried = Evidence { calls: 2, ..evidence(20.0) };
-        assert_eq!(verdict(tried, 1.0, 3.0, 1_000_000), Verdict::Alert);
+        assert_eq!(verdict(tried, 1.0, 3.0, 1e6), Verdict::Alert);
         let at_home = Evidence { lifecycle: 10.0, ..evidence(-4.0) };
-        assert_eq!(verdict(at_home, 1.0, 3.0, 1_000_000), Verdict::Watch, "a key that is new at home");
+        assert_eq!(verdict(at_home, 1.0, 3.0, 1e6), Verdict::Watch, "a key that is new at home");
         let copy = Evidence { lifecycle: 14.0, ..evidence(7.0) };
-        assert_eq!(verdict(copy, 1.0, 3.0, 0), Verdict::Revoke);
+        assert_eq!(verdict(copy, 1.0, 3.0, 0.0), Verdict::Revoke);
         let found = Evidence { revoked_already: true, ..copy };
-        assert_eq!(verdict(found, 1.0, 3.0, 0), Verdict::Revoke);
-        assert_eq!(verdict(Evidence { company: 3, ..found }, 1.0, 3.0, 0), Verdict::Alert);
-        assert_eq!(verdict(Evidence { company: 3, ..copy }, 1.0, 3.0, 0), Verdict::Revoke);
+        assert_eq!(verdict(found, 1.0, 3.0, 0.0), Verdict::Revoke);
+        assert_eq!(verdict(Evidence { company: 3, ..found }, 1.0, 3.0, 0.0), Verdict::Alert);
+        assert_eq!(verdict(Evidence { company: 3, ..copy }, 1.0, 3.0, 0.0), Verdict::Revoke);
     }
 }

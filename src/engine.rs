@@ -223,6 +223,9 @@ impl State {
     fn let_time_pass(&mut self) {
         self.thresholds.pass_time(self.clock.watermark());
         for _ in 0..LOOKS {
+            if !self.memory.visits.is_due(self.clock.watermark()) {
+                break;
+            }
             let Some(number) = self.memory.visits.next_ended(self.clock.watermark()) else { continue };
             let visit = self.memory.visits.get(number);
             let (tenant, log_odds) = (visit.tenant, f64::from(visit.log_odds_max));
@@ -335,7 +338,7 @@ fn sighted(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>, sub
     let ahead = if expiry.is_some_and(|expiry| expiry.at < at) { state.clock.ahead(at) } else { 0 };
     let mut scene = Scene {
         enriched,
-        sighting,
+        sighting: &sighting,
         tenant,
         standing,
         timed,
@@ -464,12 +467,12 @@ fn seed(memory: &Memory, scene: &Scene<'_>) -> (Option<Seed>, bool) {
         return (seed, false);
     }
     if let Some(seed) = &mut seed {
-        let goes_on = seed.goes_on(&scene.sighting);
+        let goes_on = seed.goes_on(scene.sighting);
         return (Some(*seed), goes_on);
     }
     let is_known = memory.users.known(scene.user).is_known();
     let kind = Kind::new(event.token_type, scene.sighting.device);
-    let begins = (!is_known).then(|| Seed::new(kind, &scene.sighting));
+    let begins = (!is_known).then(|| Seed::new(kind, scene.sighting));
     (begins, !is_known)
 }
 
@@ -501,6 +504,18 @@ struct Weighed {
 fn weighed(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judged, findings: Vec<Finding>) -> Weighed {
     failpoint(Failpoint::Words);
     let lifecycle = judged.evidence.lifecycle.get();
+    let by_odds = if decide::is_quiet(judged.log_odds, lifecycle) {
+        Verdict::Allow
+    } else {
+        by_odds(state, rules, scene, judged)
+    };
+    let told = judged.changed || by_odds >= Verdict::Watch;
+    let signals = if told { explain::signals(&state.memory, rules, scene, judged) } else { Vec::new() };
+    Weighed { by_odds, signals, findings }
+}
+
+fn by_odds(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judged) -> Verdict {
+    let lifecycle = judged.evidence.lifecycle.get();
     let speaks = judged.lifecycle_rule.map(|rule| rules.rule(rule)).is_some_and(|rule| rule.speaks(lifecycle));
     let evidence = decide::Evidence {
         log_odds: judged.log_odds,
@@ -521,13 +536,8 @@ fn weighed(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judge
         calls: judged.visit_calls,
         unchecked: scene.enriched.event.is_unchecked(),
     };
-    let settings = &state.settings;
-    let thresholds = &state.thresholds;
-    let alert_from = thresholds.alert_from(scene.tenant);
-    let by_odds = decide::verdict(evidence, alert_from, settings.revoke_margin, thresholds.visits(scene.tenant));
-    let told = judged.changed || by_odds >= Verdict::Watch;
-    let signals = if told { explain::signals(&state.memory, rules, scene, judged) } else { Vec::new() };
-    Weighed { by_odds, signals, findings }
+    let (thresholds, margin) = (&state.thresholds, state.settings.revoke_margin);
+    decide::verdict(evidence, thresholds.alert_from(scene.tenant), margin, thresholds.visits(scene.tenant))
 }
 
 /// From the judgement to what the outside is to see of it.
@@ -607,7 +617,7 @@ fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judge
 
 /// What others may join an incident by: the place that an application is used from, and the address.
 fn causes(scene: &Scene<'_>, judged: &Judged) -> [Cause; 2] {
-    let Sighting { tenant, app, network, address, .. } = scene.sighting;
+    let &Sighting { tenant, app, network, address, .. } = scene.sighting;
     if judged.net_level < net::level::KNOWN_NETWORK {
         return [Cause::default(); 2];
     }

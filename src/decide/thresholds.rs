@@ -97,8 +97,8 @@ impl Thresholds {
 
     /// Number of visits without those of the largest other tenant.
     #[must_use]
-    pub fn visits(&self, tenant: Tenant) -> u64 {
-        self.visits.count(tenant.seat) as u64
+    pub fn visits(&self, tenant: Tenant) -> f64 {
+        self.visits.count(tenant.seat)
     }
 
     /// `watermark`: milliseconds since the epoch; 0: not known.
@@ -120,7 +120,7 @@ impl Thresholds {
         self.visits.teach(seat, &[own as f64], &[1.0]);
         self.visits_of_all += 1;
         let days = f64::from(self.days.max(1));
-        let visits = self.visits(tenant);
+        let visits = self.visits(tenant) as u64;
         if own >= OWN_VISITS {
             self.tenants.get_mut(seat).shared = None;
         } else if is_reckoned {
@@ -217,7 +217,7 @@ mod tests {
             for (before, after) in before.into_iter().zip(after) {
                 assert!((after.0 - before.0).abs() < 0.5, "{visits}: {before:?} {after:?}");
                 assert!(after.1 < 2.0 * before.1 + 1e-3, "{visits}: {before:?} {after:?}");
-                assert!(after.2 <= 3 * u64::from(visits), "{visits}: {before:?} {after:?}");
+                assert!(after.2 <= 3.0 * f64::from(visits), "{visits}: {before:?} {after:?}");
             }
         }
     }

@@ -224,7 +224,7 @@ impl Clock {
 
     /// How far from now a time may lie.
     fn tolerance(&self) -> i64 {
-        self.pace.pause().max(self.skew_ms_max)
+        self.pace.pause_ms.max(self.skew_ms_max)
     }
 
     /// Event time that hardly any events are to come from before. It moves back only with the stream as a whole.
@@ -339,12 +339,20 @@ impl Votes {
 }
 
 /// How fast event time goes by from event to event.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Pace {
     events: u32,
     since: i64,
     /// Milliseconds an event, of the last two batches; `None`: not measured yet.
     last: [Option<i64>; 2],
+    /// How long the stream may pause. The faster batch counts, so that one pause allows no longer ones.
+    pause_ms: i64,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { events: 0, since: 0, last: [None; 2], pause_ms: UNLIMITED_MS }
+    }
 }
 
 impl Pace {
@@ -356,6 +364,10 @@ impl Pace {
         if self.events == PACE_EVENTS {
             let pace = (now - self.since) / (PACE_EVENTS as i64 - 1);
             self.last = [Some(if pace > 0 { pace } else { 0 }), self.last[0]];
+            self.pause_ms = match self.last {
+                [Some(one), Some(other)] => PAUSE_EVENTS * if one < other { one } else { other },
+                _ => UNLIMITED_MS,
+            };
             self.events = 0;
         }
     }
@@ -363,14 +375,6 @@ impl Pace {
     /// The time is another one: the batch under way says nothing.
     const fn restart(&mut self, now: i64) {
         (self.events, self.since) = (0, now);
-    }
-
-    /// How long the stream may pause, milliseconds. The faster batch counts, so that one pause allows no longer ones.
-    const fn pause(&self) -> i64 {
-        match self.last {
-            [Some(one), Some(other)] => PAUSE_EVENTS * if one < other { one } else { other },
-            _ => UNLIMITED_MS,
-        }
     }
 }
 

@@ -29,7 +29,7 @@ pub fn learn_names(names: &mut Generations<Box<str>>, scene: &Scene<'_>, judged:
     if judged.visit_calls != 1 {
         return;
     }
-    let sighting = &scene.sighting;
+    let sighting = scene.sighting;
     if let Some(network) = &scene.enriched.network {
         names.entry(network_name(sighting.network), || format!("AS{} {}", network.asn, network.org).into());
     }
@@ -436,8 +436,9 @@ fn both(one: &str, other: &str) -> String {
 
 /// `08:00 to 17:00 UTC`
 fn hours_text(from: usize, to: usize) -> String {
-    let digits = |hour: usize| [b'0' + (hour / 10) as u8, b'0' + (hour % 10) as u8].map(char::from);
-    digits(from).into_iter().chain(":00 to ".chars()).chain(digits(to)).chain(":00 UTC".chars()).collect()
+    let (mut first, mut last) = (itoa::Buffer::new(), itoa::Buffer::new());
+    let zero = |hour: usize| if hour < 10 { "0" } else { "" };
+    [zero(from), first.format(from), ":00 to ", zero(to), last.format(to), ":00 UTC"].concat()
 }
 
 /// `0.07`

@@ -38,7 +38,7 @@ pub enum Standing {
 pub struct Scene<'a> {
     pub enriched: &'a EnrichedEvent<'a>,
     /// At the event's own time where that is believed, else at the stream's.
-    pub sighting: Sighting,
+    pub sighting: &'a Sighting,
     /// The sighting's.
     pub tenant: Tenant,
     pub standing: Standing,
@@ -344,7 +344,7 @@ pub fn judge(
 
 /// All that the turn has found of a holder.
 fn sum_up(baseline: &Baseline, visit: &Visit, turn: &Turn<'_>, settings: &Settings, late: bool) -> Judged {
-    let (sighting, context) = (&turn.scene.sighting, &baseline.contexts[turn.held]);
+    let (sighting, context) = (turn.scene.sighting, &baseline.contexts[turn.held]);
     let sibling = if turn.blank { 0.0 } else { sibling(baseline, turn.held, sighting.at, settings.prior_log_odds) };
     // What is called amid the owner's calls is said in its visit only, and as one with the route term.
     let mut route = context.evidence.route;
@@ -465,7 +465,7 @@ fn begin_visit(
     others: &Others,
     scene: &Scene<'_>,
 ) -> std::num::NonZeroU32 {
-    let sighting = &scene.sighting;
+    let sighting = scene.sighting;
     let (net_level, client_level) = levels(baseline, user, others, sighting);
     let number = visits.open(scene.baseline, sighting.visit, sighting.at);
     let visit = visits.get_mut(number);

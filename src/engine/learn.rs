@@ -193,7 +193,7 @@ pub fn learn(memory: &mut Memory, scene: &Scene<'_>, lesson: &Lesson) {
 /// What was put off until the event counts: hours, bursts and company.
 fn learn_of_others(others: &mut Others, scene: &Scene<'_>, lesson: &Lesson) {
     let Others { cohorts, fleets, bursts, .. } = others;
-    let (Sighting { app, at, .. }, tenant) = (scene.sighting, scene.tenant);
+    let (&Sighting { app, at, .. }, tenant) = (scene.sighting, scene.tenant);
     if let &Some(EndedHour { hourly, reads, weight, last_of_day }) = &lesson.learns.hour {
         for (what, counted) in [Hourly::Calls, Hourly::Objects, Hourly::Bytes].into_iter().zip(hourly) {
             if let Some((value, mean)) = counted {
@@ -263,7 +263,7 @@ fn learn_visit(
 ) {
     let &Lesson { kind, learns: Learns { first, .. }, .. } = lesson;
     let Others { population, cohorts, .. } = others;
-    let (sighting, seat) = (&scene.sighting, scene.tenant.seat);
+    let (sighting, seat) = (scene.sighting, scene.tenant.seat);
     let (net_level, client_level) = (usize::from(visit.net_level), usize::from(visit.client_level));
     let hosting = sighting.class != NetworkClass::Access;
     if !first || user.is_known() {

@@ -54,7 +54,7 @@ pub struct Turn<'a> {
 impl Turn<'_> {
     /// Net, client, hour and credential: once a visit.
     pub fn begin_visit(&mut self, baseline: &mut Baseline, visit: &mut Visit, user: &User, others: &Others) {
-        let sighting = &self.scene.sighting;
+        let sighting = self.scene.sighting;
         if self.blank {
             return;
         }
@@ -140,7 +140,7 @@ impl Turn<'_> {
 
     /// For a young holder: whether the one before has left, by the visits that were to be expected since.
     fn silence(&self, baseline: &Baseline, hours: &[u16; 24]) -> f64 {
-        let sighting = &self.scene.sighting;
+        let sighting = self.scene.sighting;
         if !sighting.has_place() {
             return 0.0;
         }
@@ -162,7 +162,7 @@ impl Turn<'_> {
     }
 
     fn net(&self, baseline: &Baseline, user: &User, others: &Others, level: usize) -> net::Net {
-        let sighting = &self.scene.sighting;
+        let sighting = self.scene.sighting;
         let cohorts = &others.cohorts;
         let hosting = sighting.class != NetworkClass::Access;
         let own = f64::from(baseline.hosting_networks) + 3.0 * cohorts.hosting(self.scene.tenant.seat, self.kind);
@@ -187,7 +187,7 @@ impl Turn<'_> {
 
     /// Probabilities of this network among others, as a thief's and as the owner's.
     fn which_network(&self, baseline: &Baseline, user: &User, others: &Others) -> (f64, f64) {
-        let sighting = &self.scene.sighting;
+        let sighting = self.scene.sighting;
         let mut known: Vec<u32> = baseline.seen.known(Sort::Country).chain(user.countries()).collect();
         known.sort_unstable();
         known.dedup();
@@ -198,7 +198,7 @@ impl Turn<'_> {
     }
 
     fn client(&self, baseline: &Baseline, others: &Others, level: usize) -> term::LevelRatio {
-        let (sighting, tenant) = (&self.scene.sighting, self.scene.tenant);
+        let (sighting, tenant) = (self.scene.sighting, self.scene.tenant);
         let token_type = self.kind.token_type();
         let which = if level >= client::level::USERS_FAMILY {
             (
@@ -224,7 +224,7 @@ impl Turn<'_> {
         if self.blank {
             return;
         }
-        let sighting = &self.scene.sighting;
+        let sighting = self.scene.sighting;
         let own = baseline.own_route(route.key);
         let calls = f64::from(visit.calls);
         learns.nobodys = population.is_nobodys(tenant, used);
@@ -317,7 +317,7 @@ impl Turn<'_> {
 
     /// Switch: at a change of network within an hour.
     pub fn switch(&mut self, baseline: &mut Baseline, others: &Others, learns: &mut Learns) {
-        let sighting = &self.scene.sighting;
+        let sighting = self.scene.sighting;
         if !self.in_order() || sighting.at < baseline.last_at - ORDER_MS {
             return;
         }
@@ -359,7 +359,7 @@ impl Turn<'_> {
 
     /// Volume: when calls of the running hour have doubled, or bytes to more than is usual. What was refused was no call.
     pub fn volume(&mut self, baseline: &mut Baseline, others: &Others, learns: &mut Learns) {
-        let sighting = &self.scene.sighting;
+        let sighting = self.scene.sighting;
         let enriched = self.scene.enriched;
         if !self.in_order() || self.scene.standing == Standing::Attempt {
             return;
@@ -449,7 +449,7 @@ impl Turn<'_> {
     /// Whether the owner's own machine seems to be at work: the holder was there from the beginning or is an old one, at a
     /// usual prefix, with a client that is known and not made to look so. By what is known now: a visit may last for weeks.
     fn at_home(&self, baseline: &Baseline, others: &Others) -> bool {
-        let sighting = &self.scene.sighting;
+        let sighting = self.scene.sighting;
         let (held, seen) = (&baseline.contexts[self.held], &baseline.seen);
         let is_new = is_new_place(held, sighting.at) && !held.confirmed && held.born != baseline.first_minute;
         let prefix = sighting.prefix_in(sighting.country);
@@ -521,7 +521,7 @@ impl Turn<'_> {
 
     /// Fan: when what is odd about the holder has changed.
     pub fn fan(&self, baseline: &Baseline, visit: &mut Visit, others: &Others, learns: &mut Learns) {
-        let sighting = &self.scene.sighting;
+        let sighting = self.scene.sighting;
         let level = usize::from(visit.net_level);
         let fleets = &others.fleets;
         if !self.scene.timed {

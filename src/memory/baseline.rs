@@ -101,7 +101,8 @@ impl Hour {
     /// How often the bytes have doubled from one kilobyte on.
     #[must_use]
     pub const fn doublings(kilobytes: f32) -> u8 {
-        (kilobytes as u64).saturating_add(1).ilog2() as u8
+        // ⌊log2(kilobytes + 1)⌋ is the exponent: a cast to an integer would check for overflow.
+        ((kilobytes + 1.0).to_bits() >> 23).saturating_sub(127) as u8
     }
 
     /// Notes an object, which is a hash.

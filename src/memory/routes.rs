@@ -97,7 +97,7 @@ impl Generation {
 pub struct Routes {
     young: Generation,
     old: Generation,
-    /// Calls of each tenant and route.
+    /// Calls of each tenant and route, but for the two tenants whose parts the route itself stores.
     owns: Generations<Own>,
 }
 
@@ -107,8 +107,15 @@ impl Default for Routes {
     }
 }
 
-const fn own(tenant: Tenant, route: u32) -> u64 {
-    (tenant.key ^ route as u64).wrapping_mul(0x9fb2_1c65_1e98_df25)
+/// Key of a tenant's own count of a route: by its seat, where it has one.
+fn own(tenant: Tenant, route: u32) -> u64 {
+    let tenant = tenant.seat.map_or(tenant.key, Seat::key);
+    (tenant ^ u64::from(route)).wrapping_mul(0x9fb2_1c65_1e98_df25)
+}
+
+/// The tenant as it was before it had a seat.
+const fn unseated(tenant: Tenant) -> Tenant {
+    Tenant { seat: None, ..tenant }
 }
 
 impl Routes {
@@ -125,15 +132,33 @@ impl Routes {
     /// Use of a route that is not in the table, by the calls of the tenant itself.
     #[must_use]
     pub fn of_own(&self, tenant: Tenant, route: u32, promise: f64) -> RouteUse {
-        let count = self.owns.get(own(tenant, route)).map_or(0.0, |own| own.count);
-        RouteUse { count, ..RouteUse::new(promise) }
+        let count = self.owns.get(own(tenant, route)).or_else(|| self.owns.get(own(unseated(tenant), route)));
+        RouteUse { count: count.map_or(0.0, |own| own.count), ..RouteUse::new(promise) }
     }
 
     /// Counts a call, and returns the use of the route.
     pub fn learn(&mut self, tenant: Tenant, route: u32, promise: f64, weight: f64) -> RouteUse {
-        let lesson = self.owns.entry(own(tenant, route), Own::default).add(tenant, weight);
+        if let Some(used) = self.learn_of_first(tenant, route, weight) {
+            return used;
+        }
+        let (key, mut before) = (own(tenant, route), Own::default());
+        if tenant.seat.is_some() && self.owns.get(key).is_none() {
+            before = self.owns.remove(own(unseated(tenant), route)).unwrap_or_default();
+        }
+        let lesson = self.owns.entry(key, || before).add(tenant, weight);
         let taught = lesson.and_then(|lesson| self.teach(&lesson, route, promise));
         taught.or_else(|| self.get(tenant, route)).unwrap_or_else(|| self.of_own(tenant, route, promise))
+    }
+
+    /// The same for the tenant that called it most, by far the most calls: others read the same as before.
+    fn learn_of_first(&mut self, tenant: Tenant, route: u32, weight: f64) -> Option<RouteUse> {
+        let Generation { routes, sums, .. } = &mut self.young;
+        let held = routes.get_mut(&route)?;
+        let seat = tenant.seat?;
+        let (before, after) = held.calls.learn_of_first(seat, weight)?;
+        let (used, before, after) = (held.used, held.used.worth(before), held.used.worth(after));
+        sums.add_of_first(seat, &std::array::from_fn(|at| after[at] - before[at]));
+        Some(RouteUse { count: after[0], ..used })
     }
 
     /// Adds to the table; `None` if the tenant has no room left in it.
@@ -152,14 +177,18 @@ impl Routes {
         if self.young.routes.len() >= GENERATION && !is_young {
             self.old = std::mem::take(&mut self.young);
         }
-        let Self { young, old, .. } = self;
+        let Self { young, old, owns } = self;
         let mut before = Worth::NOTHING;
         let held = young.routes.entry(route).and_modify(|held| before = held.worth()).or_insert_with(|| {
             old.take(route).unwrap_or_else(|| Held { calls: Shared::default(), used: RouteUse::new(promise) })
         });
-        held.calls.learn(lesson);
+        let displaced = held.calls.learn(lesson);
         young.sums.change(&before, &held.worth());
-        Some(held.read(Some(lesson.seat)))
+        let used = held.read(Some(lesson.seat));
+        if let Some((seat, part)) = displaced {
+            owns.insert(own(Tenant { key: 0, seat: Some(seat) }, route), Own::taught(part));
+        }
+        Some(used)
     }
 
     /// Probability of a route among all calls, and the thief's probability of it among all routes.

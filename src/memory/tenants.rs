@@ -23,6 +23,12 @@ const NOTHING: f64 = 1e-9;
 pub struct Seat(NonZeroU16);
 
 impl Seat {
+    /// A key in a table that is kept by tenant.
+    #[must_use]
+    pub fn key(self) -> u64 {
+        u64::from(self.0.get()).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+
     const fn index(self) -> usize {
         self.0.get() as usize - 1
     }
@@ -40,19 +46,25 @@ pub struct Tenant {
 #[derive(Debug)]
 pub struct Tenants {
     seats: Map<u64, Seat>,
+    /// The tenant that was asked for last. The next event is often of the same one.
+    last: Tenant,
     /// Visits of tenants without a seat.
     newcomers: Generations<u32>,
 }
 
 impl Default for Tenants {
     fn default() -> Self {
-        Self { seats: Map::default(), newcomers: Generations::new(NEWCOMERS_MAX) }
+        let last = Tenant { key: 0, seat: None };
+        Self { seats: Map::default(), last, newcomers: Generations::new(NEWCOMERS_MAX) }
     }
 }
 
 impl Tenants {
     #[must_use]
     pub fn get(&self, key: u64) -> Tenant {
+        if self.last.key == key && self.last.seat.is_some() {
+            return self.last;
+        }
         Tenant { key, seat: self.seats.get(&key).copied() }
     }
 
@@ -61,12 +73,13 @@ impl Tenants {
         if self.seats.is_empty() {
             self.give_seat(key);
         }
-        self.get(key)
+        self.last = self.get(key);
+        self.last
     }
 
     /// Counts a visit of a tenant.
     pub fn count_visit(&mut self, key: u64) {
-        if self.seats.contains_key(&key) || self.seats.len() >= SEATS_MAX {
+        if self.get(key).seat.is_some() || self.seats.len() >= SEATS_MAX {
             return;
         }
         let visits = self.newcomers.entry(key, || 0);
@@ -155,24 +168,30 @@ impl<const N: usize> Default for Shared<N> {
 }
 
 impl<const N: usize> Shared<N> {
-    /// Adds `more` of one tenant. `own` is all that the tenant contributed, including `more`.
-    pub fn teach(&mut self, seat: Seat, own: &Amounts<N>, more: &Amounts<N>) {
+    /// Adds `more` of one tenant. `own` is all that the tenant contributed, including `more`. Returns the tenant whose part
+    /// is not stored any more, and that part.
+    pub fn teach(&mut self, seat: Seat, own: &Amounts<N>, more: &Amounts<N>) -> Option<(Seat, Amounts<N>)> {
         add(&mut self.total, more);
         if self.first.seat == Some(seat) {
             add(&mut self.first.amounts, more);
-            return;
+            return None;
         }
+        let was_second = self.second.seat == Some(seat);
         let mut part = Part { seat: Some(seat), amounts: *own };
-        if self.second.seat == Some(seat) {
+        if was_second {
             add(&mut self.second.amounts, more);
             part = self.second;
         }
+        let displaced = self.second;
         if part.amounts[N - 1] > self.first.amounts[N - 1] {
             self.second = self.first;
             self.first = part;
         } else if part.amounts[N - 1] > self.second.amounts[N - 1] {
             self.second = part;
+        } else {
+            return None;
         }
+        displaced.seat.filter(|_| !was_second).map(|seat| (seat, displaced.amounts))
     }
 
     /// The total without the part of the largest other tenant.
@@ -231,6 +250,12 @@ pub struct Own {
 }
 
 impl Own {
+    /// A count that is part of the shared one.
+    #[must_use]
+    pub const fn taught(count: f64) -> Self {
+        Self { count, taught: count }
+    }
+
     /// Adds to the count, and returns what to add to the shared count.
     pub fn add(&mut self, tenant: Tenant, weight: f64) -> Option<Lesson> {
         self.count += weight;
@@ -250,11 +275,24 @@ pub struct Lesson {
 }
 
 impl Shared<1> {
-    pub fn learn(&mut self, lesson: &Lesson) {
+    /// Adds to the count. Returns the tenant whose part is not stored any more, and that part.
+    pub fn learn(&mut self, lesson: &Lesson) -> Option<(Seat, f64)> {
         // If the shared count was evicted meanwhile, it holds less of the tenant than the tenant's own count.
         let of_others = self.first.amounts[0] + self.second.amounts[0];
         let own = lesson.own.min(self.total[0] + lesson.more - of_others);
-        self.teach(lesson.seat, &[own], &[lesson.more]);
+        self.teach(lesson.seat, &[own], &[lesson.more]).map(|(seat, [part])| (seat, part))
+    }
+
+    /// Adds `more` of the tenant that contributed most, whose part needs no count apart. The count as it reads it, before
+    /// and after; `None`: another tenant contributed most.
+    pub fn learn_of_first(&mut self, seat: Seat, more: f64) -> Option<(f64, f64)> {
+        let before = self.count(Some(seat));
+        if self.first.seat != Some(seat) || before <= 0.0 {
+            return None;
+        }
+        self.total[0] += more;
+        self.first.amounts[0] += more;
+        Some((before, self.count(Some(seat))))
     }
 
     #[must_use]
@@ -318,8 +356,13 @@ impl<const N: usize> Sums<N> {
 
     fn add_beyond(&mut self, seat: Option<Seat>, more: &[f64; N]) {
         if let Some(seat) = seat {
-            add(&mut self.beyond.get_mut(seat).0, more);
+            self.add_of_first(seat, more);
         }
+    }
+
+    /// Adds to what the tenant that contributed most to a count reads beyond others.
+    pub fn add_of_first(&mut self, seat: Seat, more: &[f64; N]) {
+        add(&mut self.beyond.get_mut(seat).0, more);
     }
 
     #[must_use]
