@@ -50,7 +50,7 @@ pub fn signals(memory: &Memory, rules: &RuleSet, scene: &Scene<'_>, judged: &Jud
     // A baseline that this event created has no place in the scene.
     let Some(place) = scene.place.or_else(|| baselines.find(scene.baseline)) else { return Vec::new() };
     let baseline = baselines.get(place);
-    let words = Words { scene, judged, baseline, names, cohorts: &others.cohorts };
+    let words = Words { scene, judged, baseline, names, cohorts: others.cohorts.of(scene.tenant.seat) };
     let mut signals = Vec::new();
     for (rule, share, p_value) in shares(judged) {
         let configured = rules.rule(rule);
@@ -128,9 +128,7 @@ impl Words<'_> {
         };
         let (hour, number) = (&self.baseline.hour, self.scene.sighting.hour_number());
         let runs = hour.number == number && (hour.calls >= CALLS_MIN || rule == RuleId::BytesSpike);
-        runs.then(|| {
-            burst(self.baseline, self.cohorts, (self.scene.tenant.seat, self.baseline.kind), what, number).p_value()
-        })
+        runs.then(|| burst(self.baseline, self.cohorts, what, number).p_value())
     }
 
     /// Observed value, expected value, and one sentence.

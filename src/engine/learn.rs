@@ -179,7 +179,9 @@ pub fn learn(memory: &mut Memory, scene: &Scene<'_>, lesson: &Lesson) {
     if learns.active_ms > 0 || learns.switch.is_some() {
         let switched = learns.switch.unwrap_or(0.0);
         baseline.activity.learn(switched, learns.active_ms);
-        others.cohorts.learn_activity(scene.tenant.seat, *kind, switched, f64::from(learns.active_ms) / 60_000.0);
+        if let Some(cohorts) = others.cohorts.of_mut(scene.tenant.seat) {
+            cohorts.learn_activity(*kind, switched, f64::from(learns.active_ms) / 60_000.0);
+        }
     }
     baseline.last_at = baseline.last_at.max(scene.sighting.at);
     if !lesson.late && scene.sighting.has_place() {
@@ -195,12 +197,14 @@ fn learn_of_others(others: &mut Others, scene: &Scene<'_>, lesson: &Lesson) {
     let Others { cohorts, fleets, bursts, .. } = others;
     let (&Sighting { app, at, .. }, tenant) = (scene.sighting, scene.tenant);
     if let &Some(EndedHour { hourly, reads, weight, last_of_day }) = &lesson.learns.hour {
-        for (what, counted) in [Hourly::Calls, Hourly::Objects, Hourly::Bytes].into_iter().zip(hourly) {
-            if let Some((value, mean)) = counted {
-                cohorts.learn_hourly(tenant.seat, lesson.kind, what, value, mean, weight);
+        if let Some(cohorts) = cohorts.of_mut(tenant.seat) {
+            for (what, counted) in [Hourly::Calls, Hourly::Objects, Hourly::Bytes].into_iter().zip(hourly) {
+                if let Some((value, mean)) = counted {
+                    cohorts.learn_hourly(lesson.kind, what, value, mean, weight);
+                }
             }
+            cohorts.learn_reads(lesson.kind, reads, weight);
         }
-        cohorts.learn_reads(tenant.seat, lesson.kind, reads, weight);
         if last_of_day {
             bursts.token_day(tenant.seat);
         }
@@ -223,13 +227,17 @@ fn learn_call(baseline: &mut Baseline, others: &mut Others, (scene, lesson): (&S
     let Scene { sighting, enriched, .. } = scene;
     let tenant = scene.tenant;
     let Others { population, cohorts, .. } = others;
+    let mut cohorts = cohorts.of_mut(tenant.seat);
     let Weights { counted, known } = weights;
     let minute = sighting.minute();
     if learns.route > 0.0 {
         let weight = learns.route / term::route::weight(1);
         let route = enriched.route.key;
-        if learns.route >= term::route::weight(1) && baseline.visits > 3 {
-            cohorts.learn_route(tenant.seat, kind, !baseline.seen.knows(Sort::Route, route), learns.nobodys, counted);
+        if learns.route >= term::route::weight(1)
+            && baseline.visits > 3
+            && let Some(cohorts) = &mut cohorts
+        {
+            cohorts.learn_route(kind, !baseline.seen.knows(Sort::Route, route), learns.nobodys, counted);
         }
         baseline.learn_route(route, learns.nobodys, counted * weight, known * weight, minute);
         population.learn_route(tenant, sighting.app, sighting.family, route, learns.promise, counted * weight);
@@ -239,8 +247,10 @@ fn learn_call(baseline: &mut Baseline, others: &mut Others, (scene, lesson): (&S
         let new = !baseline.seen.knows(Sort::Area, area);
         baseline.learn_area(area, counted, known, minute);
         population.learn_area(sighting.tenant, area, counted);
-        if baseline.visits > 3 {
-            cohorts.learn_area(tenant.seat, kind, new, counted);
+        if baseline.visits > 3
+            && let Some(cohorts) = cohorts
+        {
+            cohorts.learn_area(kind, new, counted);
         }
     }
 }
@@ -264,11 +274,14 @@ fn learn_visit(
     let &Lesson { kind, learns: Learns { first, .. }, .. } = lesson;
     let Others { population, cohorts, .. } = others;
     let (sighting, seat) = (scene.sighting, scene.tenant.seat);
+    let mut cohorts = cohorts.of_mut(seat);
     let (net_level, client_level) = (usize::from(visit.net_level), usize::from(visit.client_level));
     let hosting = sighting.class != NetworkClass::Access;
-    if !first || user.is_known() {
+    if (!first || user.is_known())
+        && let Some(cohorts) = &mut cohorts
+    {
         let net_level = sighting.has_place().then_some(net_level);
-        cohorts.learn_visit(seat, kind, baseline.visits, net_level, client_level, counted);
+        cohorts.learn_visit(kind, baseline.visits, net_level, client_level, counted);
     }
     if !first {
         if sighting.has_place() {
@@ -285,7 +298,9 @@ fn learn_visit(
     if sighting.has_place() && !baseline.seen.knows(Sort::Network, sighting.network) && counted > 0.5 {
         baseline.networks = baseline.networks.saturating_add(1);
         baseline.hosting_networks = baseline.hosting_networks.saturating_add(u8::from(hosting));
-        cohorts.learn_network(seat, kind, hosting, counted);
+        if let Some(cohorts) = cohorts {
+            cohorts.learn_network(kind, hosting, counted);
+        }
     }
     if sighting.fingerprint != 0 && !baseline.seen.knows(Sort::Fingerprint, sighting.fingerprint) {
         population.learn_fingerprint(sighting.fingerprint, sighting.family, counted);

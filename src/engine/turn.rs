@@ -9,7 +9,6 @@ use crate::memory::baseline::Hour;
 use crate::memory::cohort::Hourly;
 use crate::memory::fleet::Member;
 use crate::memory::population::Callers;
-use crate::memory::tenants::Seat;
 use crate::memory::{Baseline, Cohorts, Context, Kind, Nats, Others, Population, Sighting, Sort, Tenant, User, Visit};
 use crate::place::NetworkClass;
 use crate::route;
@@ -163,9 +162,9 @@ impl Turn<'_> {
 
     fn net(&self, baseline: &Baseline, user: &User, others: &Others, level: usize) -> net::Net {
         let sighting = self.scene.sighting;
-        let cohorts = &others.cohorts;
+        let cohorts = others.cohorts.of(self.scene.tenant.seat);
         let hosting = sighting.class != NetworkClass::Access;
-        let own = f64::from(baseline.hosting_networks) + 3.0 * cohorts.hosting(self.scene.tenant.seat, self.kind);
+        let own = f64::from(baseline.hosting_networks) + 3.0 * cohorts.hosting(self.kind);
         // Relays and anonymisers say nothing of where the client is.
         let travels =
             self.scene.timed && sighting.class != NetworkClass::Anonymiser && level >= net::level::NEW_NETWORK;
@@ -173,7 +172,7 @@ impl Turn<'_> {
         net::judge(&net::Question {
             level,
             own: &baseline.net_levels.get(),
-            cohort: &cohorts.net(self.scene.tenant.seat, self.kind, baseline.visits),
+            cohort: &cohorts.net(self.kind, baseline.visits),
             which: if level >= net::level::NEW_NETWORK {
                 self.which_network(baseline, user, others)
             } else {
@@ -208,7 +207,7 @@ impl Turn<'_> {
         } else {
             (1.0, 1.0)
         };
-        let cohort = others.cohorts.client(tenant.seat, self.kind, baseline.visits);
+        let cohort = others.cohorts.of(tenant.seat).client(self.kind, baseline.visits);
         client::judge(level, &baseline.client_levels.get(), &cohort, which)
     }
 
@@ -229,7 +228,7 @@ impl Turn<'_> {
         let calls = f64::from(visit.calls);
         learns.nobodys = population.is_nobodys(tenant, used);
         let (mut call, weight) = if learns.nobodys && own.of_this <= 0.0 {
-            let cohort = others.cohorts.nobodys_routes(tenant.seat, self.kind);
+            let cohort = others.cohorts.of(tenant.seat).nobodys_routes(self.kind);
             let call = term::route::nobodys(&baseline.own_nobodys(), cohort, used.lure(), calls);
             (call, term::route::weight(visit.count_nobodys()))
         } else {
@@ -247,7 +246,7 @@ impl Turn<'_> {
             call.against_task = term::route::of_one_task(call.against_task, visit.task_calls.into());
         }
         let new_client = usize::from(visit.client_level) >= client::level::USERS_FAMILY;
-        let rate = others.cohorts.new_routes(tenant.seat, self.kind);
+        let rate = others.cohorts.of(tenant.seat).new_routes(self.kind);
         visit.weighed = visit.weighed.saturating_add(1);
         let held = &mut baseline.contexts[self.held];
         let settled = held.age_days(sighting.at) > term::route::SETTLED_DAYS;
@@ -308,8 +307,8 @@ impl Turn<'_> {
         let own = if own.of_this > 0.0 { own } else { own.spread(self.areas_remembered(baseline, visit, others)) };
         let (_, once) = baseline.seen.variety(Sort::Area);
         let tenant = others.population.touches(self.scene.sighting.tenant, area, own.of_this);
-        let (share, _) =
-            term::area::judge(&own, once as f64, others.cohorts.new_areas(self.scene.tenant.seat, self.kind), tenant);
+        let new_areas = others.cohorts.of(self.scene.tenant.seat).new_areas(self.kind);
+        let (share, _) = term::area::judge(&own, once as f64, new_areas, tenant);
         let evidence = &mut baseline.contexts[self.held].evidence;
         evidence.area = Nats::new(term::area::carried(evidence.area.get(), share));
         self.changed |= share > 0.0;
@@ -350,7 +349,7 @@ impl Turn<'_> {
             return;
         }
         context.switches = context.switches.saturating_add(1);
-        let cohort = others.cohorts.switches(self.scene.tenant.seat, self.kind);
+        let cohort = others.cohorts.of(self.scene.tenant.seat).switches(self.kind);
         let switch = term::switch::judge(gap, changes, active, cohort, context.switches);
         let sum = context.evidence.switch.get() + settled * switch.share;
         context.evidence.switch = Nats::new(sum.clamp(-3.0, term::switch::SUM_MAX));
@@ -370,7 +369,7 @@ impl Turn<'_> {
             let past = u64::from(baseline.first_minute) << 32 | u64::from(baseline.visits);
             baseline.hour = Hour::begin(number, past);
             let (mean, variance, hours) =
-                hourly(baseline, &others.cohorts, (self.scene.tenant.seat, self.kind), Hourly::Bytes, number);
+                hourly(baseline, others.cohorts.of(self.scene.tenant.seat), Hourly::Bytes, number);
             baseline.hour.doublings_usual = Hour::doublings(term::volume::usual(mean, variance, hours) as f32);
             for context in &mut *baseline.contexts {
                 for evidence in
@@ -396,9 +395,8 @@ impl Turn<'_> {
         if !(more_calls || more_bytes) || self.blank {
             return;
         }
-        let Others { cohorts, bursts, .. } = others;
         let (tenant, day) = (self.scene.tenant, self.scene.day());
-        let whose = (tenant.seat, self.kind);
+        let (cohorts, bursts) = (others.cohorts.of(tenant.seat), &others.bursts);
         let returns = term::volume::returns(day, u32::from(baseline.burst_day));
         let alone = |ratio: f64| {
             // Hardly an hour is a burst, and only for one are others asked.
@@ -407,15 +405,14 @@ impl Turn<'_> {
         };
         // A single answer may be as large as all of a day; a few calls are no burst.
         if more_bytes {
-            let bytes = burst(baseline, cohorts, whose, Hourly::Bytes, number);
+            let bytes = burst(baseline, cohorts, Hourly::Bytes, number);
             let evidence = &mut baseline.contexts[self.held].evidence;
             evidence.bytes = evidence.bytes.max(Nats::new(alone(bytes.ratio)));
         }
         if !more_calls {
             return;
         }
-        let [calls, objects] =
-            [Hourly::Calls, Hourly::Objects].map(|what| burst(baseline, cohorts, whose, what, number));
+        let [calls, objects] = [Hourly::Calls, Hourly::Objects].map(|what| burst(baseline, cohorts, what, number));
         let (of_calls, of_objects) = (alone(calls.ratio), alone(objects.ratio));
         let hour = &baseline.hour;
         let reads = if of_calls.max(of_objects) > 0.0 {
@@ -424,7 +421,7 @@ impl Turn<'_> {
                 f64::from(hour.calls),
                 f64::from(baseline.reads),
                 f64::from(baseline.all_calls),
-                cohorts.reads(tenant.seat, self.kind),
+                cohorts.reads(self.kind),
             )
         } else {
             // Where nothing is large it has nothing to go with.
@@ -620,24 +617,18 @@ fn own_hours(baseline: &Baseline, sighting: &Sighting) -> [u16; 24] {
 }
 
 /// The running hour, `number` since the epoch, against what the owner's hours are like.
-pub fn burst(baseline: &Baseline, cohorts: &Cohorts, whose: (Option<Seat>, Kind), what: Hourly, number: u32) -> Burst {
+pub fn burst(baseline: &Baseline, cohorts: &Cohorts, what: Hourly, number: u32) -> Burst {
     let count = match what {
         Hourly::Calls => f64::from(baseline.hour.calls),
         Hourly::Objects => baseline.hour.objects(),
         Hourly::Bytes => f64::from(baseline.hour.kilobytes),
     };
-    let (mean, variance, hours) = hourly(baseline, cohorts, whose, what, number);
+    let (mean, variance, hours) = hourly(baseline, cohorts, what, number);
     term::volume::judge(count, mean, variance, hours)
 }
 
 /// Mean, variance and number of the owner's hours, for the hour `number`, which has a season of its own.
-fn hourly(
-    baseline: &Baseline,
-    cohorts: &Cohorts,
-    (seat, kind): (Option<Seat>, Kind),
-    what: Hourly,
-    number: u32,
-) -> (f64, f64, f64) {
+fn hourly(baseline: &Baseline, cohorts: &Cohorts, what: Hourly, number: u32) -> (f64, f64, f64) {
     // What this hour of the day usually has more of than others, nats.
     let season = baseline.grown.as_ref().map_or(0.0, |grown| f64::from(grown.season[season_bin(number)]) / 16.0);
     let (habit, season) = match what {
@@ -645,6 +636,6 @@ fn hourly(
         Hourly::Objects => (&baseline.objects, 0.0),
         Hourly::Bytes => (&baseline.bytes, season),
     };
-    let (mean, variance, hours) = habit.with(cohorts.hourly(seat, kind, what));
+    let (mean, variance, hours) = habit.with(cohorts.hourly(baseline.kind, what));
     (mean + season, variance, hours)
 }

@@ -1,6 +1,6 @@
 //! What baselines of one kind and age usually do: the prior of everyone who is one of them.
 
-use super::tenants::{Seat, Separate};
+use super::tenants::{BySeat, Seat};
 use crate::enrichment::Device;
 use crate::event::TokenType;
 
@@ -61,54 +61,63 @@ impl Kind {
 }
 
 /// Counts by level, and their total.
-#[derive(Clone, Debug, Default)]
-struct Levels(Separate<{ LEVELS + 1 }>);
+#[derive(Clone, Copy, Debug, Default)]
+struct Levels {
+    counts: [f64; LEVELS],
+    total: f64,
+}
 
 impl Levels {
-    fn learn(&mut self, seat: Seat, level: usize, weight: f64) {
-        let mut more = [0.0; LEVELS + 1];
-        (more[level], more[LEVELS]) = (weight, weight);
-        self.0.learn(seat, &more);
+    fn learn(&mut self, level: usize, weight: f64) {
+        self.counts[level] += weight;
+        self.total += weight;
     }
 
-    fn shares(&self, seat: Option<Seat>, prior: &[f64; LEVELS], weight: f64) -> [f64; LEVELS] {
-        let counts = self.0.read(seat);
-        let whole = 1.0 / (counts[LEVELS] + weight);
-        std::array::from_fn(|level| (counts[level] + weight * prior[level]) * whole)
+    fn shares(&self, prior: &[f64; LEVELS], weight: f64) -> [f64; LEVELS] {
+        let whole = 1.0 / (self.total + weight);
+        std::array::from_fn(|level| (self.counts[level] + weight * prior[level]) * whole)
     }
 }
 
-/// A share over visits or hours: weighted sum, and weight.
-#[derive(Clone, Debug, Default)]
-struct Share(Separate<2>);
+/// A share over visits or hours.
+#[derive(Clone, Copy, Debug, Default)]
+struct Share {
+    sum: f64,
+    total: f64,
+}
 
 impl Share {
-    fn learn(&mut self, seat: Seat, share: f64, weight: f64) {
-        self.0.learn(seat, &[weight * share, weight]);
+    fn learn(&mut self, share: f64, weight: f64) {
+        self.sum += weight * share;
+        self.total += weight;
     }
 
-    fn get(&self, seat: Option<Seat>, assumed: f64, weight: f64) -> f64 {
-        let [sum, total] = self.0.read(seat);
-        (sum + weight * assumed) / (total + weight)
+    fn get(&self, assumed: f64, weight: f64) -> f64 {
+        (self.sum + weight * assumed) / (self.total + weight)
     }
 }
 
 /// Mean and variance of the logarithm of an hourly count: sums of values and of squares, and their weight.
-#[derive(Clone, Debug, Default)]
-struct Spread(Separate<3>);
+#[derive(Clone, Copy, Debug, Default)]
+struct Spread {
+    values: f64,
+    squares: f64,
+    total: f64,
+}
 
 impl Spread {
-    fn learn(&mut self, seat: Seat, value: f64, own_mean: f64, weight: f64) {
+    fn learn(&mut self, value: f64, own_mean: f64, weight: f64) {
         // Around the owner's own mean: how far owners stray from themselves, not from each other.
         let square = (value - own_mean) * (value - own_mean);
-        self.0.learn(seat, &[weight * value, weight * square, weight]);
+        self.values += weight * value;
+        self.squares += weight * square;
+        self.total += weight;
     }
 
     /// Mean and variance; before much was seen, the assumed ones.
-    fn get(&self, seat: Option<Seat>, (mean, deviation): (f64, f64)) -> (f64, f64) {
-        let [values, squares, total] = self.0.read(seat);
-        let whole = total + ASSUMED;
-        ((values + ASSUMED * mean) / whole, (squares + ASSUMED * (deviation * deviation)) / whole)
+    fn get(&self, (mean, deviation): (f64, f64)) -> (f64, f64) {
+        let whole = self.total + ASSUMED;
+        ((self.values + ASSUMED * mean) / whole, (self.squares + ASSUMED * (deviation * deviation)) / whole)
     }
 }
 
@@ -124,8 +133,8 @@ struct Wide {
     net: Levels,
     client: Levels,
     hosting: Share,
-    /// Changes of network per active minute.
-    switches: Separate<2>,
+    /// Changes of network, and the active minutes in which they came.
+    switches: [f64; 2],
     /// Share of areas that are seen once and never again.
     new_areas: Share,
     /// Share of routes that are new to the owner, among those called first in a visit.
@@ -138,7 +147,27 @@ struct Wide {
     reads: Share,
 }
 
-/// All cohorts.
+/// The cohorts of each tenant: habits are a tenant's own, because a mean has no largest part that could be left out.
+#[derive(Debug, Default)]
+pub struct AllCohorts {
+    tenants: BySeat<Cohorts>,
+    /// Of a tenant without a seat, which teaches none.
+    assumed: Cohorts,
+}
+
+impl AllCohorts {
+    #[must_use]
+    pub fn of(&self, seat: Option<Seat>) -> &Cohorts {
+        seat.and_then(|seat| self.tenants.get(seat)).unwrap_or(&self.assumed)
+    }
+
+    /// `None`: the tenant has no seat.
+    pub fn of_mut(&mut self, seat: Option<Seat>) -> Option<&mut Cohorts> {
+        seat.map(|seat| self.tenants.get_mut(seat))
+    }
+}
+
+/// All cohorts of one tenant.
 #[derive(Debug)]
 pub struct Cohorts {
     cohorts: Vec<Cohort>,
@@ -173,137 +202,116 @@ impl Default for Cohorts {
 impl Cohorts {
     /// Owners' shares of each level of the network term, for baselines of `kind` with so many visits.
     #[must_use]
-    pub fn net(&self, seat: Option<Seat>, kind: Kind, visits: u32) -> [f64; LEVELS] {
+    pub fn net(&self, kind: Kind, visits: u32) -> [f64; LEVELS] {
         let assumed = if visits == 0 { &NET_ASSUMED_FIRST } else { &NET_ASSUMED };
-        let wide = if visits == 0 { *assumed } else { self.wide[kind.number()].net.shares(seat, assumed, ASSUMED) };
-        self.cohorts[index(kind, visits)].net.shares(seat, &wide, WIDER).map(|share| share.max(SHARE_MIN))
+        let wide = if visits == 0 { *assumed } else { self.wide[kind.number()].net.shares(assumed, ASSUMED) };
+        self.cohorts[index(kind, visits)].net.shares(&wide, WIDER).map(|share| share.max(SHARE_MIN))
     }
 
     /// The same of the client term.
     #[must_use]
-    pub fn client(&self, seat: Option<Seat>, kind: Kind, visits: u32) -> [f64; LEVELS] {
+    pub fn client(&self, kind: Kind, visits: u32) -> [f64; LEVELS] {
         let assumed = if visits == 0 { &CLIENT_ASSUMED_FIRST } else { &CLIENT_ASSUMED };
-        let wide = if visits == 0 { *assumed } else { self.wide[kind.number()].client.shares(seat, assumed, ASSUMED) };
-        self.cohorts[index(kind, visits)].client.shares(seat, &wide, WIDER).map(|share| share.max(SHARE_MIN))
+        let wide = if visits == 0 { *assumed } else { self.wide[kind.number()].client.shares(assumed, ASSUMED) };
+        self.cohorts[index(kind, visits)].client.shares(&wide, WIDER).map(|share| share.max(SHARE_MIN))
     }
 
-    pub fn learn_visit(
-        &mut self,
-        seat: Option<Seat>,
-        kind: Kind,
-        visits: u32,
-        net: Option<usize>,
-        client: usize,
-        weight: f64,
-    ) {
-        let Some(seat) = seat else { return };
+    pub fn learn_visit(&mut self, kind: Kind, visits: u32, net: Option<usize>, client: usize, weight: f64) {
         let cohort = &mut self.cohorts[index(kind, visits)];
         if let Some(net) = net {
-            cohort.net.learn(seat, net, weight);
+            cohort.net.learn(net, weight);
         }
-        cohort.client.learn(seat, client, weight);
+        cohort.client.learn(client, weight);
         if visits > 0 {
             let wide = &mut self.wide[kind.number()];
             if let Some(net) = net {
-                wide.net.learn(seat, net, weight);
+                wide.net.learn(net, weight);
             }
-            wide.client.learn(seat, client, weight);
+            wide.client.learn(client, weight);
         }
     }
 
     /// Share of hosting among the networks of one's own.
     #[must_use]
-    pub fn hosting(&self, seat: Option<Seat>, kind: Kind) -> f64 {
-        self.wide[kind.number()].hosting.get(seat, if kind.is_machine() { 0.5 } else { 0.06 }, ASSUMED)
+    pub fn hosting(&self, kind: Kind) -> f64 {
+        self.wide[kind.number()].hosting.get(if kind.is_machine() { 0.5 } else { 0.06 }, ASSUMED)
     }
 
-    pub fn learn_network(&mut self, seat: Option<Seat>, kind: Kind, hosting: bool, weight: f64) {
-        let Some(seat) = seat else { return };
-        self.wide[kind.number()].hosting.learn(seat, f64::from(u8::from(hosting)), weight);
+    pub fn learn_network(&mut self, kind: Kind, hosting: bool, weight: f64) {
+        self.wide[kind.number()].hosting.learn(f64::from(u8::from(hosting)), weight);
     }
 
     /// Changes of network per active minute.
     #[must_use]
-    pub fn switches(&self, seat: Option<Seat>, kind: Kind) -> f64 {
-        let [switches, minutes] = self.wide[kind.number()].switches.read(seat);
+    pub fn switches(&self, kind: Kind) -> f64 {
+        let [switches, minutes] = self.wide[kind.number()].switches;
         (switches + 3_000.0 * 0.005) / (minutes + 3_000.0)
     }
 
-    pub fn learn_activity(&mut self, seat: Option<Seat>, kind: Kind, switches: f64, minutes: f64) {
-        let Some(seat) = seat else { return };
-        self.wide[kind.number()].switches.learn(seat, &[switches, minutes]);
+    pub fn learn_activity(&mut self, kind: Kind, switches: f64, minutes: f64) {
+        let [sum, active] = &mut self.wide[kind.number()].switches;
+        *sum += switches;
+        *active += minutes;
     }
 
     /// Share of visits to areas that are new ones.
     #[must_use]
-    pub fn new_areas(&self, seat: Option<Seat>, kind: Kind) -> f64 {
-        self.wide[kind.number()].new_areas.get(seat, 0.1, ASSUMED)
+    pub fn new_areas(&self, kind: Kind) -> f64 {
+        self.wide[kind.number()].new_areas.get(0.1, ASSUMED)
     }
 
-    pub fn learn_area(&mut self, seat: Option<Seat>, kind: Kind, new: bool, weight: f64) {
-        let Some(seat) = seat else { return };
-        self.wide[kind.number()].new_areas.learn(seat, f64::from(u8::from(new)), weight);
+    pub fn learn_area(&mut self, kind: Kind, new: bool, weight: f64) {
+        self.wide[kind.number()].new_areas.learn(f64::from(u8::from(new)), weight);
     }
 
     /// Share of routes that are new to the owner, among those called first in a visit.
     #[must_use]
-    pub fn new_routes(&self, seat: Option<Seat>, kind: Kind) -> f64 {
-        self.wide[kind.number()].new_routes.get(seat, 0.1, ASSUMED)
+    pub fn new_routes(&self, kind: Kind) -> f64 {
+        self.wide[kind.number()].new_routes.get(0.1, ASSUMED)
     }
 
     /// Share of routes that hardly anybody calls, among those called first in a visit.
     #[must_use]
-    pub fn nobodys_routes(&self, seat: Option<Seat>, kind: Kind) -> f64 {
-        self.wide[kind.number()].nobodys_routes.get(seat, 0.01, 10.0 * ASSUMED).max(SHARE_MIN)
+    pub fn nobodys_routes(&self, kind: Kind) -> f64 {
+        self.wide[kind.number()].nobodys_routes.get(0.01, 10.0 * ASSUMED).max(SHARE_MIN)
     }
 
-    pub fn learn_route(&mut self, seat: Option<Seat>, kind: Kind, new: bool, nobodys: bool, weight: f64) {
-        let Some(seat) = seat else { return };
+    pub fn learn_route(&mut self, kind: Kind, new: bool, nobodys: bool, weight: f64) {
         let wide = &mut self.wide[kind.number()];
-        wide.new_routes.learn(seat, f64::from(u8::from(new)), weight);
-        wide.nobodys_routes.learn(seat, f64::from(u8::from(nobodys)), weight);
+        wide.new_routes.learn(f64::from(u8::from(new)), weight);
+        wide.nobodys_routes.learn(f64::from(u8::from(nobodys)), weight);
     }
 
     /// Mean and variance of the logarithm of an hourly count.
     #[must_use]
-    pub fn hourly(&self, seat: Option<Seat>, kind: Kind, what: Hourly) -> (f64, f64) {
+    pub fn hourly(&self, kind: Kind, what: Hourly) -> (f64, f64) {
         let wide = &self.wide[kind.number()];
         let spread = match what {
             Hourly::Calls => &wide.calls,
             Hourly::Objects => &wide.objects,
             Hourly::Bytes => &wide.bytes,
         };
-        spread.get(seat, what.assumed())
+        spread.get(what.assumed())
     }
 
-    pub fn learn_hourly(
-        &mut self,
-        seat: Option<Seat>,
-        kind: Kind,
-        what: Hourly,
-        value: f64,
-        own_mean: f64,
-        weight: f64,
-    ) {
-        let Some(seat) = seat else { return };
+    pub fn learn_hourly(&mut self, kind: Kind, what: Hourly, value: f64, own_mean: f64, weight: f64) {
         let wide = &mut self.wide[kind.number()];
         let spread = match what {
             Hourly::Calls => &mut wide.calls,
             Hourly::Objects => &mut wide.objects,
             Hourly::Bytes => &mut wide.bytes,
         };
-        spread.learn(seat, value, own_mean, weight);
+        spread.learn(value, own_mean, weight);
     }
 
     /// Share of reading among calls.
     #[must_use]
-    pub fn reads(&self, seat: Option<Seat>, kind: Kind) -> f64 {
-        self.wide[kind.number()].reads.get(seat, 0.75, ASSUMED)
+    pub fn reads(&self, kind: Kind) -> f64 {
+        self.wide[kind.number()].reads.get(0.75, ASSUMED)
     }
 
-    pub fn learn_reads(&mut self, seat: Option<Seat>, kind: Kind, share: f64, weight: f64) {
-        let Some(seat) = seat else { return };
-        self.wide[kind.number()].reads.learn(seat, share, weight);
+    pub fn learn_reads(&mut self, kind: Kind, share: f64, weight: f64) {
+        self.wide[kind.number()].reads.learn(share, weight);
     }
 }
 
@@ -317,26 +325,19 @@ mod tests {
     use super::*;
     use crate::memory::tenants::seated;
 
-    /// The only tenant.
-    fn seat() -> Option<Seat> {
-        seated(0).seat
-    }
-
     #[test]
     fn a_cohort_starts_from_what_is_assumed_and_learns_its_own() {
         let mut cohorts = Cohorts::default();
         let person = Kind::new(TokenType::Access, Device::Desktop);
-        let before = cohorts.net(seat(), person, 5)[4];
+        let before = cohorts.net(person, 5)[4];
         assert!((before - NET_ASSUMED[4]).abs() < 1e-12);
         for _ in 0..100 {
-            cohorts.learn_visit(seat(), person, 5, Some(4), 0, 1.0);
+            cohorts.learn_visit(person, 5, Some(4), 0, 1.0);
         }
-        let after = cohorts.net(seat(), person, 5)[4];
+        let after = cohorts.net(person, 5)[4];
         assert!(after > 0.9, "{after}");
-        let (older, machines) = (
-            cohorts.net(seat(), person, 500)[4],
-            cohorts.net(seat(), Kind::new(TokenType::Access, Device::Machine), 5)[4],
-        );
+        let (older, machines) =
+            (cohorts.net(person, 500)[4], cohorts.net(Kind::new(TokenType::Access, Device::Machine), 5)[4]);
         assert!(older > before && older < after, "an age of its own learns from the others, less");
         assert!((machines - before).abs() < 1e-12, "machines are another kind");
     }
@@ -346,14 +347,13 @@ mod tests {
         let mut cohorts = Cohorts::default();
         let kind = |device| Kind::new(TokenType::ApiKey, device);
         for number in 0..1_000 {
-            cohorts.learn_route(seat(), kind(Device::Machine), false, false, 1.0);
-            cohorts.learn_route(seat(), kind(Device::Desktop), number % 20 == 0, false, 1.0);
+            cohorts.learn_route(kind(Device::Machine), false, false, 1.0);
+            cohorts.learn_route(kind(Device::Desktop), number % 20 == 0, false, 1.0);
         }
-        let (machines, people) =
-            (cohorts.new_routes(seat(), kind(Device::Machine)), cohorts.new_routes(seat(), kind(Device::Desktop)));
+        let (machines, people) = (cohorts.new_routes(kind(Device::Machine)), cohorts.new_routes(kind(Device::Desktop)));
         assert!(machines < 0.005 && (0.04..0.06).contains(&people), "{machines} {people}");
-        cohorts.learn_route(seat(), kind(Device::Machine), true, false, 0.03);
-        assert!(cohorts.new_routes(seat(), kind(Device::Machine)) < machines * 1.02);
+        cohorts.learn_route(kind(Device::Machine), true, false, 0.03);
+        assert!(cohorts.new_routes(kind(Device::Machine)) < machines * 1.02);
     }
 
     #[test]
@@ -361,22 +361,26 @@ mod tests {
         let mut cohorts = Cohorts::default();
         let kind = Kind::new(TokenType::ApiKey, Device::Machine);
         for _ in 0..1_000_000 {
-            cohorts.learn_visit(seat(), kind, 1_000, Some(0), 0, 1.0);
+            cohorts.learn_visit(kind, 1_000, Some(0), 0, 1.0);
         }
-        let shares = cohorts.net(seat(), kind, 1_000);
+        let shares = cohorts.net(kind, 1_000);
         assert!(shares.iter().all(|share| *share >= SHARE_MIN));
         assert!((shares.iter().sum::<f64>() - 1.0).abs() < 6.0 * SHARE_MIN);
     }
 
     #[test]
     fn cohort_is_the_tenants_own() {
-        let mut cohorts = Cohorts::default();
+        let mut all = AllCohorts::default();
         let kind = Kind::new(TokenType::ApiKey, Device::Machine);
-        (0..1_000).for_each(|_| cohorts.learn_visit(seat(), kind, 50, Some(0), 0, 1.0));
-        let share = |cohorts: &Cohorts, seat| cohorts.net(seat, kind, 50)[5].to_bits();
-        let before = [seat(), None].map(|seat| share(&cohorts, seat));
-        (0..50_000).for_each(|_| cohorts.learn_visit(seated(3).seat, kind, 50, Some(5), 5, 1.0));
-        assert_eq!([seat(), None].map(|seat| share(&cohorts, seat)), before);
-        assert!(cohorts.net(seated(3).seat, kind, 50)[5] > 0.9);
+        let mut teach = |seat, visits, level| {
+            let cohorts = all.of_mut(seat).expect("it has a seat");
+            (0..visits).for_each(|_| cohorts.learn_visit(kind, 50, Some(level), level, 1.0));
+            [seated(0).seat, None, seated(3).seat].map(|seat| all.of(seat).net(kind, 50)[5])
+        };
+        let before = teach(seated(0).seat, 1_000, 0);
+        let after = teach(seated(3).seat, 50_000, 5);
+        assert_eq!([0, 1].map(|at| after[at].to_bits()), [0, 1].map(|at| before[at].to_bits()));
+        assert!(after[2] > 0.9);
+        assert!(all.of_mut(None).is_none());
     }
 }

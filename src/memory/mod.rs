@@ -49,7 +49,7 @@ pub use baseline::Baseline;
 pub use baselines::Baselines;
 pub use blocks::Blocks;
 pub use bursts::Bursts;
-pub use cohort::{Cohorts, Kind};
+pub use cohort::{AllCohorts, Cohorts, Kind};
 pub use context::{Context, Evidence, Nats};
 pub use ends::{Ended, Ends};
 pub use fleet::Fleets;
@@ -76,7 +76,7 @@ const MINUTES_MAX: usize = 1 << 20;
 pub struct Others {
     pub tenants: Tenants,
     pub population: Population,
-    pub cohorts: Cohorts,
+    pub cohorts: AllCohorts,
     pub fleets: Fleets,
     pub bursts: Bursts,
 }
