@@ -7,7 +7,7 @@ use super::judge::{Judged, Scene};
 use super::turn::{CALLS_MIN, burst};
 use crate::math::exp;
 use crate::memory::cohort::Hourly;
-use crate::memory::{Baseline, Cohorts, Generations, Memory, Sighting, Sort};
+use crate::memory::{Baseline, Cohorts, Context, Generations, Memory, Sighting, Sort, Visit};
 use crate::rule::{RuleSet, Status};
 use crate::term::{CLIENT_WEIGHT, NET_WEIGHT, client, net};
 use crate::verdict::{RuleId, Signal, decisive};
@@ -46,13 +46,16 @@ const fn family_name(family: u32) -> u64 {
 
 /// Signals of all rules that are not disabled and have a share of at least 0.5 nats, the largest share first.
 pub fn signals(memory: &Memory, rules: &RuleSet, scene: &Scene<'_>, judged: &Judged) -> Vec<Signal> {
-    let Memory { baselines, names, others, .. } = memory;
+    let Memory { baselines, names, others, visits, .. } = memory;
     // A baseline that this event created has no place in the scene.
-    let Some(place) = scene.place.or_else(|| baselines.find(scene.baseline)) else { return Vec::new() };
-    let baseline = baselines.get(place);
-    let words = Words { scene, judged, baseline, names, cohorts: others.cohorts.of(scene.tenant.seat) };
+    let place = scene.place.or_else(|| baselines.find(scene.baseline));
+    let (Some(place), Some((visit, held))) = (place, judged.scored) else { return Vec::new() };
+    let (baseline, visit) = (baselines.get(place), visits.get(visit));
+    let context = &baseline.contexts[usize::from(held)];
+    let cohorts = others.cohorts.of(scene.tenant.seat);
+    let words = Words { scene, judged, baseline, visit, context, names, cohorts };
     let mut signals = Vec::new();
-    for (rule, share, p_value) in shares(judged) {
+    for (rule, share, p_value) in shares(judged, visit) {
         let configured = rules.rule(rule);
         if share < LISTED_FROM || configured.status == Status::Disabled {
             continue;
@@ -72,7 +75,7 @@ pub fn signals(memory: &Memory, rules: &RuleSet, scene: &Scene<'_>, judged: &Jud
 
 /// Share of each rule in nats, after the reduction for shared causes. With it the owner's probability of an observation at
 /// least as unusual, if the term has one.
-fn shares(judged: &Judged) -> impl Iterator<Item = (RuleId, f64, Option<f64>)> {
+fn shares(judged: &Judged, visit: &Visit) -> impl Iterator<Item = (RuleId, f64, Option<f64>)> {
     let evidence = &judged.evidence;
     let kept = judged.unexplained();
     let net = kept * NET_WEIGHT * (evidence.net.get() + judged.net_credit - evidence.travel.get());
@@ -90,10 +93,10 @@ fn shares(judged: &Judged) -> impl Iterator<Item = (RuleId, f64, Option<f64>)> {
     let holders = kept * (evidence.switch.get() + judged.sibling);
     [
         // At a known address, evidence remains if the network was new when the context began.
-        (by_level.unwrap_or(RuleId::NewIp), net, Some(judged.net_p)),
+        (by_level.unwrap_or(RuleId::NewIp), net, Some(f64::from(visit.net_p))),
         (RuleId::ImpossibleTravel, kept * NET_WEIGHT * evidence.travel.get(), None),
-        (RuleId::NewClient, client, Some(judged.client_p)),
-        (RuleId::UnusualTime, kept * evidence.hour.get(), Some(judged.hour_p)),
+        (RuleId::NewClient, client, Some(f64::from(visit.client_p))),
+        (RuleId::UnusualTime, kept * evidence.hour.get(), Some(f64::from(visit.hour_p))),
         (RuleId::NewEndpoint, calls, None),
         (RuleId::SensitiveEndpoint, sensitive, None),
         (RuleId::ConcurrentUse, holders, None),
@@ -113,6 +116,8 @@ struct Words<'a> {
     scene: &'a Scene<'a>,
     judged: &'a Judged,
     baseline: &'a Baseline,
+    visit: &'a Visit,
+    context: &'a Context,
     names: &'a Generations<Box<str>>,
     cohorts: &'a Cohorts,
 }
@@ -152,8 +157,9 @@ impl Words<'_> {
             }
             RuleId::ImpossibleTravel => {
                 let here = self.here();
-                let reason = if judged.travel_km > 0.0 {
-                    let (km, time) = (thousands(judged.travel_km), span((judged.travel_minutes * 60_000.0) as i64));
+                let (km, minutes) = (f64::from(self.visit.travel_km), f64::from(self.visit.travel_minutes));
+                let reason = if km > 0.0 {
+                    let (km, time) = (thousands(km), span((minutes * 60_000.0) as i64));
                     ["too far to travel: ", &km, " km in ", &time, ", to ", &here].concat()
                 } else {
                     ["too far to travel: to ", &here, " from the places of recent uses"].concat()
@@ -190,7 +196,7 @@ impl Words<'_> {
                 let hour = self.scene.sighting.hour();
                 let observed = hours_text(hour, (hour + 1) % 24);
                 let expected = self.usual_hours();
-                if judged.hour_p > ORDINARY_P {
+                if f64::from(self.visit.hour_p) > ORDINARY_P {
                     let reason = ["used at unusual hours in earlier visits; usually ", &expected].concat();
                     return ("unusual hours in earlier visits".to_owned(), expected, reason);
                 }
@@ -199,7 +205,7 @@ impl Words<'_> {
             }
             RuleId::ConcurrentUse => {
                 let here = self.here();
-                let times = judged.switches;
+                let times = self.context.switches;
                 let observed = match times {
                     0 => "several suspicious networks within a day".to_owned(),
                     1 => "1 change of network within 60 minutes".to_owned(),
@@ -283,7 +289,6 @@ impl Words<'_> {
     }
 
     fn volume(&self, rule: RuleId) -> (String, String, String) {
-        let judged = self.judged;
         let usual = |mean: f32| whole(exp(f64::from(mean)));
         let (mut digits, mut of_hours) = (itoa::Buffer::new(), itoa::Buffer::new());
         match rule {
@@ -302,10 +307,11 @@ impl Words<'_> {
                 (observed, expected, reason)
             }
             _ => {
-                let observed = if judged.calls < CALLS_MIN {
+                let calls = self.baseline.hour.calls;
+                let observed = if calls < CALLS_MIN {
                     "many calls in an earlier hour".to_owned()
                 } else {
-                    [digits.format(judged.calls), " calls this hour"].concat()
+                    [digits.format(calls), " calls this hour"].concat()
                 };
                 let mean = digits.format(usual(self.baseline.calls.mean));
                 let expected = match whole(f64::from(self.baseline.calls.hours)) {
@@ -339,7 +345,7 @@ impl Words<'_> {
     }
 
     fn visits<'a>(&self, digits: &'a mut itoa::Buffer) -> (&'a str, &'static str) {
-        match self.judged.visits {
+        match self.baseline.visits {
             1 => ("1", " visit"),
             visits => (digits.format(visits), " visits"),
         }

@@ -1,6 +1,8 @@
 //! One sighting against the past of its baseline: the terms in turn ([`super::turn`]) and their sum. What is learnt of
 //! it afterwards is in [`super::learn`].
 
+use std::num::NonZeroU32;
+
 use super::Settings;
 use super::failpoint::{Failpoint, failpoint};
 use super::learn::{self, Learns, Lesson};
@@ -120,23 +122,12 @@ pub struct Judged {
     pub net_level: usize,
     pub client_level: usize,
     pub lifecycle_rule: Option<RuleId>,
-    /// The owner's probabilities.
-    pub net_p: f64,
-    pub client_p: f64,
-    pub hour_p: f64,
-    /// How far and in how long nobody travels; 0: nothing was said of this visit.
-    pub travel_km: f64,
-    pub travel_minutes: f64,
-    /// Of the running hour.
-    pub calls: u32,
-    /// Changes of holder that were credited to this one.
-    pub switches: u8,
     /// Something was found that the event before did not show.
     pub changed: bool,
     /// It came later than lateness allows.
     pub late: bool,
-    /// The owner's visits so far.
-    pub visits: u32,
+    /// Visit and holder (its place among the contexts of the baseline) that were scored; `None`: the token has no baseline.
+    pub scored: Option<(NonZeroU32, u8)>,
 }
 
 impl Judged {
@@ -160,16 +151,9 @@ impl Judged {
             net_level: net::level::KNOWN_ADDRESS,
             client_level: client::level::KNOWN,
             lifecycle_rule: None,
-            net_p: 1.0,
-            client_p: 1.0,
-            hour_p: 1.0,
-            travel_km: 0.0,
-            travel_minutes: 0.0,
-            calls: 0,
-            switches: 0,
             changed: false,
             late: false,
-            visits: 0,
+            scored: None,
         }
     }
 
@@ -329,7 +313,7 @@ pub fn judge(
     if turn.changed {
         turn.fan(baseline, visit, others, learns);
     }
-    let judged = sum_up(baseline, visit, &turn, settings, late);
+    let judged = sum_up(baseline, (number, visit), &turn, settings, late);
     failpoint(Failpoint::Sum);
     let context = &mut baseline.contexts[held];
     // What is said of calls amid the owner's own ends with its visit, and a colleague is no owner.
@@ -343,7 +327,13 @@ pub fn judge(
 }
 
 /// All that the turn has found of a holder.
-fn sum_up(baseline: &Baseline, visit: &Visit, turn: &Turn<'_>, settings: &Settings, late: bool) -> Judged {
+fn sum_up(
+    baseline: &Baseline,
+    (number, visit): (NonZeroU32, &Visit),
+    turn: &Turn<'_>,
+    settings: &Settings,
+    late: bool,
+) -> Judged {
     let (sighting, context) = (turn.scene.sighting, &baseline.contexts[turn.held]);
     let sibling = if turn.blank { 0.0 } else { sibling(baseline, turn.held, sighting.at, settings.prior_log_odds) };
     // What is called amid the owner's calls is said in its visit only, and as one with the route term.
@@ -374,16 +364,9 @@ fn sum_up(baseline: &Baseline, visit: &Visit, turn: &Turn<'_>, settings: &Settin
         net_level: usize::from(visit.net_level),
         client_level: usize::from(visit.client_level),
         lifecycle_rule: RuleId::ALL.get(usize::from(context.lifecycle_rule)).copied(),
-        net_p: f64::from(visit.net_p),
-        client_p: f64::from(visit.client_p),
-        hour_p: f64::from(visit.hour_p),
-        travel_km: f64::from(visit.travel_km),
-        travel_minutes: f64::from(visit.travel_minutes),
-        calls: baseline.hour.calls,
-        switches: context.switches,
         changed: turn.changed,
         late,
-        visits: baseline.visits,
+        scored: Some((number, turn.held as u8)),
     };
     for term in &settings.without {
         judged.leave_out(*term);
@@ -450,7 +433,7 @@ fn keep_time(baseline: &mut Baseline, at: i64, newest: i64, lateness_ms_max: i64
     late
 }
 
-fn find_visit(baseline: &Baseline, visits: &Visits, sighting: &Sighting) -> Option<std::num::NonZeroU32> {
+fn find_visit(baseline: &Baseline, visits: &Visits, sighting: &Sighting) -> Option<NonZeroU32> {
     baseline.visits_of(sighting.visit, sighting.at).find(|number| {
         let visit = visits.get(*number);
         let near = sighting.at < visit.last_at + VISIT_GAP_MS && sighting.at > visit.began - VISIT_GAP_MS;
@@ -464,7 +447,7 @@ fn begin_visit(
     visits: &mut Visits,
     others: &Others,
     scene: &Scene<'_>,
-) -> std::num::NonZeroU32 {
+) -> NonZeroU32 {
     let sighting = scene.sighting;
     let (net_level, client_level) = levels(baseline, user, others, sighting);
     let number = visits.open(scene.baseline, sighting.visit, sighting.at);
