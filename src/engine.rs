@@ -6,16 +6,16 @@ mod explain;
 pub(crate) mod failpoint;
 mod judge;
 mod learn;
+mod lesson;
 mod notes;
 mod turn;
-mod undo;
 
 pub use self::ahead::{GROUP, look_ahead};
 use self::clock::{Clock, Range, Voter};
 use self::failpoint::{Failpoint, failpoint};
 use self::judge::{Judged, Scene, Sits, Standing};
+use self::lesson::Lesson;
 use self::notes::{expiry, is_dead, take_note};
-use self::undo::Undo;
 use crate::decide::{self, Alarm, Budget, Cause, Incidents, Thresholds};
 use crate::enrichment::{EnrichedEvent, Keys};
 use crate::event::{Event, Kind as EventKind};
@@ -170,7 +170,6 @@ pub struct State {
     clock: Clock,
     /// When the last event took place, as it was judged.
     judged_at: i64,
-    undo: Undo,
 }
 
 /// What became of one event.
@@ -194,7 +193,6 @@ impl State {
             recent_attempts: Recent::new(settings.recent_event_ids_max / ATTEMPTS_PART),
             clock: Clock::new(settings.clock_skew_ms_max),
             judged_at: 0,
-            undo: Undo::default(),
             settings,
         }
     }
@@ -238,17 +236,12 @@ impl State {
             self.memory.others.fleets.forget(self.clock.watermark(), now);
         }
     }
-
-    /// After a panic inside [`step`]: puts back what the event had changed, as if it had not come.
-    pub fn restore(&mut self) {
-        self.undo.put_back(&mut self.memory);
-    }
 }
 
 /// Judges one event and learns from it. Total: any event in any order has an outcome; the same events in the same
 /// order have the same outcomes, byte for byte.
 ///
-/// It first judges, and then learns. Until it learns it has changed nothing but what [`State::restore`] puts back.
+/// It first scores, and then learns. Scoring reads only: a panic in it leaves the state as if the event had not come.
 pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) -> Step {
     let EnrichedEvent { event, keys, appended_at, .. } = enriched;
     let baseline = baseline_key(keys, &state.memory);
@@ -344,7 +337,6 @@ fn sighted(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>, sub
         timed,
         now: state.clock.now().unwrap_or(at),
         newest: state.clock.newest().unwrap_or(at),
-        latest,
         seed: None,
         baseline,
         user: keys.user.unwrap_or(baseline),
@@ -373,23 +365,28 @@ fn sighted(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>, sub
         notes::learn_names(&mut state.memory.ends, enriched);
         return quiet(state, tenant);
     }
+    if standing == Standing::Use
+        && let Some(place) = place
+        && state.memory.baselines.get(place).last_at > latest
+    {
+        state.memory.baselines.at(place).limit(at);
+    }
     let mut lesson = None;
     let judged = if is_seed {
         Judged::nothing(state.settings.prior_log_odds)
     } else {
-        judge::judge(&mut state.memory, &mut state.undo, &state.settings, &scene, &mut lesson)
+        judge::judge(&state.memory, &state.settings, &scene, &mut lesson)
     };
     state.counters.late += u64::from(judged.late);
-    let weighed = weighed(state, rules, &scene, &judged, findings);
+    let weighed = weighed(state, rules, &scene, (&judged, lesson.as_ref()), findings);
     match standing {
         Standing::Use => {
-            state.undo.accept();
             note_minute(&mut state.memory, baseline, minute);
-            match &lesson {
+            match &mut lesson {
                 Some(lesson) => {
                     let tenants = &mut state.memory.others.tenants;
                     scene.tenant = tenants.admit(sighting.tenant);
-                    if lesson.begins_visit {
+                    if lesson.begins_visit() {
                         state.budget.count_visit(sighting.tenant);
                         tenants.count_visit(sighting.tenant);
                     }
@@ -400,9 +397,8 @@ fn sighted(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>, sub
             notes::learn_use(&mut state.memory.ends, enriched, baseline, found);
             explain::learn_names(&mut state.memory.names, &scene, &judged);
         }
-        Standing::Attempt => state.undo.put_back(&mut state.memory),
+        Standing::Attempt => {}
         Standing::Untimed => {
-            state.undo.put_back(&mut state.memory);
             if event.kind == EventKind::Refreshed
                 && let Some(baseline) = state.memory.baselines.get_mut(baseline)
             {
@@ -501,7 +497,13 @@ struct Weighed {
 }
 
 /// From the judgement to the verdict by the odds, and its reasons in words.
-fn weighed(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judged, findings: Vec<Finding>) -> Weighed {
+fn weighed(
+    state: &mut State,
+    rules: &RuleSet,
+    scene: &Scene<'_>,
+    (judged, lesson): (&Judged, Option<&Lesson>),
+    findings: Vec<Finding>,
+) -> Weighed {
     failpoint(Failpoint::Words);
     let lifecycle = judged.evidence.lifecycle.get();
     let by_odds = if decide::is_quiet(judged.log_odds, lifecycle) {
@@ -510,7 +512,9 @@ fn weighed(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judge
         by_odds(state, rules, scene, judged)
     };
     let told = judged.changed || by_odds >= Verdict::Watch;
-    let signals = if told { explain::signals(&state.memory, rules, scene, judged) } else { Vec::new() };
+    let signals = lesson
+        .filter(|_| told)
+        .map_or_else(Vec::new, |lesson| explain::signals(&state.memory, rules, scene, (judged, lesson)));
     Weighed { by_odds, signals, findings }
 }
 

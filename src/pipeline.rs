@@ -67,9 +67,9 @@ impl Pipeline {
     }
 
     /// Processes messages in order and writes the results to `epoch`. Cannot fail: a message that cannot be decoded, or
-    /// that causes a panic, becomes a dead letter. If the scoring of an event panics, the state is restored to what it was
-    /// before the event ([`State::restore`]). If learning or encoding panics, the event may be learnt in part. The number
-    /// of messages per call affects only the speed.
+    /// that causes a panic, becomes a dead letter. If the scoring of an event panics, the state is what it was before the
+    /// event ([`engine::step`]). If learning or encoding panics, the event may be learnt in part. The number of messages
+    /// per call affects only the speed.
     ///
     /// `now`: milliseconds since the epoch, wall clock. It is the ingestion time of rows and does not affect verdicts.
     pub fn process<R: Rows>(
@@ -194,7 +194,6 @@ impl<'m, R: Rows> Turn<'_, 'm, R> {
                         }
                     }));
                     if judged.is_err() {
-                        state.restore();
                         epoch.park(message, now, (panicked(), None), hasher);
                         *given_up = Some(message);
                     }

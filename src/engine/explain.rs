@@ -4,10 +4,12 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use super::judge::{Judged, Scene};
+use super::lesson::Lesson;
 use super::turn::{CALLS_MIN, burst};
 use crate::math::exp;
 use crate::memory::cohort::Hourly;
-use crate::memory::{Baseline, Cohorts, Context, Generations, Memory, Sighting, Sort, Visit};
+use crate::memory::visit::Core;
+use crate::memory::{Baseline, Cohorts, Generations, Memory, Sighting, Sort};
 use crate::rule::{RuleSet, Status};
 use crate::term::{CLIENT_WEIGHT, NET_WEIGHT, client, net};
 use crate::verdict::{RuleId, Signal, decisive};
@@ -45,17 +47,18 @@ const fn family_name(family: u32) -> u64 {
 }
 
 /// Signals of all rules that are not disabled and have a share of at least 0.5 nats, the largest share first.
-pub fn signals(memory: &Memory, rules: &RuleSet, scene: &Scene<'_>, judged: &Judged) -> Vec<Signal> {
-    let Memory { baselines, names, others, visits, .. } = memory;
-    // A baseline that this event created has no place in the scene.
-    let place = scene.place.or_else(|| baselines.find(scene.baseline));
-    let (Some(place), Some((visit, held))) = (place, judged.scored) else { return Vec::new() };
-    let (baseline, visit) = (baselines.get(place), visits.get(visit));
-    let context = &baseline.contexts[usize::from(held)];
+pub fn signals(
+    memory: &Memory,
+    rules: &RuleSet,
+    scene: &Scene<'_>,
+    (judged, lesson): (&Judged, &Lesson),
+) -> Vec<Signal> {
+    let Memory { baselines, names, others, .. } = memory;
+    let Some(baseline) = lesson.baseline(baselines, scene.place) else { return Vec::new() };
     let cohorts = others.cohorts.of(scene.tenant.seat);
-    let words = Words { scene, judged, baseline, visit, context, names, cohorts };
+    let words = Words { scene, judged, baseline, lesson, names, cohorts };
     let mut signals = Vec::new();
-    for (rule, share, p_value) in shares(judged, visit) {
+    for (rule, share, p_value) in shares(judged, &lesson.visit) {
         let configured = rules.rule(rule);
         if share < LISTED_FROM || configured.status == Status::Disabled {
             continue;
@@ -75,7 +78,7 @@ pub fn signals(memory: &Memory, rules: &RuleSet, scene: &Scene<'_>, judged: &Jud
 
 /// Share of each rule in nats, after the reduction for shared causes. With it the owner's probability of an observation at
 /// least as unusual, if the term has one.
-fn shares(judged: &Judged, visit: &Visit) -> impl Iterator<Item = (RuleId, f64, Option<f64>)> {
+fn shares(judged: &Judged, visit: &Core) -> impl Iterator<Item = (RuleId, f64, Option<f64>)> {
     let evidence = &judged.evidence;
     let kept = judged.unexplained();
     let net = kept * NET_WEIGHT * (evidence.net.get() + judged.net_credit - evidence.travel.get());
@@ -116,8 +119,7 @@ struct Words<'a> {
     scene: &'a Scene<'a>,
     judged: &'a Judged,
     baseline: &'a Baseline,
-    visit: &'a Visit,
-    context: &'a Context,
+    lesson: &'a Lesson,
     names: &'a Generations<Box<str>>,
     cohorts: &'a Cohorts,
 }
@@ -131,9 +133,9 @@ impl Words<'_> {
             RuleId::BytesSpike => Hourly::Bytes,
             _ => return None,
         };
-        let (hour, number) = (&self.baseline.hour, self.scene.sighting.hour_number());
+        let (hour, number) = (&self.lesson.hour, self.scene.sighting.hour_number());
         let runs = hour.number == number && (hour.calls >= CALLS_MIN || rule == RuleId::BytesSpike);
-        runs.then(|| burst(self.baseline, self.cohorts, what, number).p_value())
+        runs.then(|| burst((self.baseline, self.lesson), self.cohorts, what, number).p_value())
     }
 
     /// Observed value, expected value, and one sentence.
@@ -157,7 +159,8 @@ impl Words<'_> {
             }
             RuleId::ImpossibleTravel => {
                 let here = self.here();
-                let (km, minutes) = (f64::from(self.visit.travel_km), f64::from(self.visit.travel_minutes));
+                let (km, minutes) =
+                    (f64::from(self.lesson.visit.travel_km), f64::from(self.lesson.visit.travel_minutes));
                 let reason = if km > 0.0 {
                     let (km, time) = (thousands(km), span((minutes * 60_000.0) as i64));
                     ["too far to travel: ", &km, " km in ", &time, ", to ", &here].concat()
@@ -196,7 +199,7 @@ impl Words<'_> {
                 let hour = self.scene.sighting.hour();
                 let observed = hours_text(hour, (hour + 1) % 24);
                 let expected = self.usual_hours();
-                if f64::from(self.visit.hour_p) > ORDINARY_P {
+                if f64::from(self.lesson.visit.hour_p) > ORDINARY_P {
                     let reason = ["used at unusual hours in earlier visits; usually ", &expected].concat();
                     return ("unusual hours in earlier visits".to_owned(), expected, reason);
                 }
@@ -205,7 +208,7 @@ impl Words<'_> {
             }
             RuleId::ConcurrentUse => {
                 let here = self.here();
-                let times = self.context.switches;
+                let times = self.lesson.holder.switches;
                 let observed = match times {
                     0 => "several suspicious networks within a day".to_owned(),
                     1 => "1 change of network within 60 minutes".to_owned(),
@@ -293,28 +296,32 @@ impl Words<'_> {
         let (mut digits, mut of_hours) = (itoa::Buffer::new(), itoa::Buffer::new());
         match rule {
             RuleId::Enumeration => {
-                let objects = digits.format(whole(self.baseline.hour.objects()));
+                let objects = digits.format(whole(self.lesson.hour.objects()));
                 let observed = ["about ", objects, " different objects this hour"].concat();
-                let expected = ["about ", digits.format(usual(self.baseline.objects.mean)), " per hour"].concat();
+                let expected =
+                    ["about ", digits.format(usual(self.lesson.habits(self.baseline).objects.mean)), " per hour"]
+                        .concat();
                 let reason = ["unusually many objects: ", &observed, "; usually ", &expected].concat();
                 (observed, expected, reason)
             }
             RuleId::BytesSpike => {
-                let kilobytes = digits.format(whole(f64::from(self.baseline.hour.kilobytes)));
+                let kilobytes = digits.format(whole(f64::from(self.lesson.hour.kilobytes)));
                 let observed = [kilobytes, " kB read this hour"].concat();
-                let expected = ["about ", digits.format(usual(self.baseline.bytes.mean)), " kB per hour"].concat();
+                let expected =
+                    ["about ", digits.format(usual(self.lesson.habits(self.baseline).bytes.mean)), " kB per hour"]
+                        .concat();
                 let reason = ["unusually many bytes: ", &observed, "; usually ", &expected].concat();
                 (observed, expected, reason)
             }
             _ => {
-                let calls = self.baseline.hour.calls;
+                let calls = self.lesson.hour.calls;
                 let observed = if calls < CALLS_MIN {
                     "many calls in an earlier hour".to_owned()
                 } else {
                     [digits.format(calls), " calls this hour"].concat()
                 };
-                let mean = digits.format(usual(self.baseline.calls.mean));
-                let expected = match whole(f64::from(self.baseline.calls.hours)) {
+                let mean = digits.format(usual(self.lesson.habits(self.baseline).calls.mean));
+                let expected = match whole(f64::from(self.lesson.habits(self.baseline).calls.hours)) {
                     0 => "few, as for similar tokens".to_owned(),
                     1 => ["about ", mean, " (1 hour known)"].concat(),
                     hours => ["about ", mean, " per hour (", of_hours.format(hours), " hours known)"].concat(),

@@ -5,15 +5,15 @@ use std::num::NonZeroU32;
 
 use super::Settings;
 use super::failpoint::{Failpoint, failpoint};
-use super::learn::{self, Learns, Lesson};
+use super::learn;
+use super::lesson::Lesson;
 use super::turn::{Turn, is_new_place, sibling};
-use super::undo::Undo;
 use crate::enrichment::EnrichedEvent;
 use crate::event::Kind as EventKind;
 use crate::memory::baselines::{Place, Seed};
 use crate::memory::visit::VISIT_GAP_MS;
 use crate::memory::{
-    Baseline, Ended, Evidence, Kind, Memory, Nats, Others, Seen, Sighting, Sort, Tenant, User, Visit, Visits,
+    Baseline, Context, Ended, Evidence, Kind, Memory, Nats, Others, Seen, Sighting, Sort, Tenant, User, Visits,
 };
 use crate::place::NetworkClass;
 use crate::term::lifecycle::Expiry;
@@ -46,11 +46,9 @@ pub struct Scene<'a> {
     pub standing: Standing,
     /// The sighting's time is the event's own.
     pub timed: bool,
-    /// The stream's time, the latest of those that spoke last, and the latest that is believed; milliseconds since the
-    /// epoch.
+    /// The stream's time, and the latest of those that spoke last; milliseconds since the epoch.
     pub now: i64,
     pub newest: i64,
-    pub latest: i64,
     /// Of the first visit, where the token has no baseline yet.
     pub seed: Option<Seed>,
     /// Keys of its baseline and user.
@@ -126,8 +124,6 @@ pub struct Judged {
     pub changed: bool,
     /// It came later than lateness allows.
     pub late: bool,
-    /// Visit and holder (its place among the contexts of the baseline) that were scored; `None`: the token has no baseline.
-    pub scored: Option<(NonZeroU32, u8)>,
 }
 
 impl Judged {
@@ -153,7 +149,6 @@ impl Judged {
             lifecycle_rule: None,
             changed: false,
             late: false,
-            scored: None,
         }
     }
 
@@ -224,118 +219,103 @@ impl Judged {
     }
 }
 
-/// Judges a sighting of a token that has, or gets, a baseline. Changes nothing but that baseline's holders, hour and
-/// visit, all of which `undo` can put back; the rest is in the lesson that it returns.
-pub fn judge(
-    memory: &mut Memory,
-    undo: &mut Undo,
-    settings: &Settings,
-    scene: &Scene<'_>,
-    lesson: &mut Option<Lesson>,
-) -> Judged {
+/// Scores a sighting of a token that has, or gets, a baseline. Reads memory only. What the event changes is in `lesson`,
+/// and changes nothing unless it is learnt.
+pub fn judge(memory: &Memory, settings: &Settings, scene: &Scene<'_>, lesson: &mut Option<Lesson>) -> Judged {
     let Scene { sighting, enriched, .. } = scene;
     let event = &enriched.event;
     let at = sighting.at;
-    let place = match scene.place {
-        Some(place) => {
-            let baseline = memory.baselines.at(place);
-            if baseline.last_at > scene.latest && scene.standing == Standing::Use {
-                baseline.limit(at);
-            }
-            let for_refresh = event.kind == EventKind::Refreshed || baseline.token != enriched.keys.token as u32;
-            undo.keep_baseline(place, baseline, at, for_refresh);
-            place
-        }
-        None => begin_baseline(memory, undo, scene),
-    };
     let Memory { baselines, users, visits, others, .. } = memory;
-    let baseline = baselines.at(place);
+    let fresh = scene.place.is_none().then(|| Box::new(begin_baseline(scene)));
+    let baseline = match (&fresh, scene.place) {
+        (Some(fresh), _) => fresh,
+        (None, Some(place)) => baselines.get(place),
+        (None, None) => return Judged::nothing(settings.prior_log_odds),
+    };
     // The owner's, as the token began: a thief does not choose whom they are compared with.
     let kind = baseline.kind;
-    let late = scene.timed && keep_time(baseline, at, scene.newest, settings.lateness_ms_max);
     let first = baseline.visits == 0;
-    let (number, user) = if let Some(number) = find_visit(baseline, visits, sighting) {
-        undo.keep_visit(number, visits.get(number));
-        (number, None)
+    let lesson = Lesson::begin(lesson, baseline, sighting.visit, at);
+    lesson.late = scene.timed && keep_time(lesson, at, scene.newest, settings.lateness_ms_max);
+    let user = if let Some(number) = find_visit(baseline, visits, sighting) {
+        lesson.number = Some(number);
+        lesson.visit = visits.get(number).core;
+        None
     } else {
         // Only where a visit begins is its user asked for.
         let user = users.known(scene.user);
-        let number = begin_visit(baseline, &user, visits, others, scene);
-        undo.opened_visit(number);
-        (number, Some(user))
+        let (net_level, client_level) = levels(baseline, &user, others, sighting);
+        lesson.visit.tenant = sighting.tenant;
+        (lesson.visit.net_level, lesson.visit.client_level) = (net_level as u8, client_level as u8);
+        Some(user)
     };
-    let visit = visits.get_mut(number);
-    visit.last_at = visit.last_at.max(at);
-    visit.calls = visit.calls.saturating_add(1);
-    let before = baseline.contexts.len();
+    lesson.visit.last_at = lesson.visit.last_at.max(at);
+    lesson.visit.calls = lesson.visit.calls.saturating_add(1);
     let network = holders_network(baseline, sighting);
-    let held = baseline.context(network, sighting.family, at, visit.net_level);
-    let gone_on = baseline.contexts[held].last_at / HOUR_MS < at / HOUR_MS;
+    let (held, is_new_holder) = baseline.place_of_context(network, sighting.family);
+    lesson.held = held;
+    if is_new_holder {
+        lesson.holder = Context::born(network, sighting.family, at, lesson.visit.net_level);
+    } else {
+        lesson.holder = baseline.contexts[held];
+        lesson.holder.last_at = lesson.last_at_of(&lesson.holder);
+        lesson.holder.fade(at);
+    }
+    lesson.gone_on = lesson.holder.last_at / HOUR_MS < at / HOUR_MS;
     let mut turn = Turn {
         scene,
         kind,
-        held,
         // Nothing of its own to be held against, nor of its user's: nothing is said.
         blank: first && user.is_some_and(|user| !user.is_known()),
-        changed: user.is_some() || before != baseline.contexts.len(),
-        late,
+        changed: user.is_some() || held == baseline.contexts.len(),
     };
     if let Some(user) = &user {
-        turn.begin_visit(baseline, visit, user, others);
+        turn.begin_visit(baseline, user, others, lesson);
     }
     failpoint(Failpoint::Terms);
-    // Made where it stays.
-    let lesson = lesson.insert(Lesson {
-        place,
-        is_new: scene.place.is_none(),
-        visit: number,
-        begins_visit: user.is_some(),
-        kind,
-        log_odds: 0.0,
-        gone_on,
-        late,
-        learns: Learns { first, ..Learns::default() },
-    });
-    let learns = &mut lesson.learns;
     if event.kind == EventKind::Use && event.endpoint.is_some() {
-        learns.route = term::route::weight(visit.count_route(enriched.route.key));
-        if learns.route > 0.0 {
-            turn.route(baseline, visit, others, learns);
+        let of_visit = |lesson: &Lesson| lesson.number.map(|number| visits.get(number));
+        let route = enriched.route.key;
+        let calls = lesson.visit.count_route(route).unwrap_or_else(|| {
+            lesson.further_route = true;
+            of_visit(lesson).map_or(1, |visit| visit.further_calls(route))
+        });
+        lesson.learns.route = term::route::weight(calls);
+        if lesson.learns.route > 0.0 {
+            turn.route(baseline, others, lesson);
         }
-        learns.area = visit.enter_area(enriched.route.area);
-        if learns.area {
-            turn.area(baseline, visit, others);
+        let area = enriched.route.area;
+        lesson.learns.area = lesson.visit.enter_area(area).unwrap_or_else(|| {
+            lesson.further_area = true;
+            of_visit(lesson).is_none_or(|visit| visit.is_further_new(area))
+        });
+        if lesson.learns.area {
+            turn.area(baseline, others, lesson);
         }
     }
-    turn.switch(baseline, others, learns);
-    turn.volume(baseline, others, learns);
-    turn.lifecycle(baseline, visit, others, gone_on);
+    turn.switch(baseline, others, lesson);
+    turn.volume(baseline, others, lesson);
+    turn.lifecycle(baseline, others, lesson);
     if turn.changed {
-        turn.fan(baseline, visit, others, learns);
+        turn.fan(others, lesson);
     }
-    let judged = sum_up(baseline, (number, visit), &turn, settings, late);
+    let judged = sum_up(baseline, lesson, &turn, settings);
     failpoint(Failpoint::Sum);
-    let context = &mut baseline.contexts[held];
     // What is said of calls amid the owner's own ends with its visit, and a colleague is no owner.
-    context.log_odds = Nats::new(judged.log_odds - judged.amid - judged.colleague);
-    context.last_at = context.last_at.max(at);
-    visit.log_odds_max = visit.log_odds_max.max(judged.log_odds as f32);
+    lesson.holder.log_odds = Nats::new(judged.log_odds - judged.amid - judged.colleague);
+    lesson.holder.last_at = lesson.holder.last_at.max(at);
+    lesson.visit.log_odds_max = lesson.visit.log_odds_max.max(judged.log_odds as f32);
     // A company's move explains why many are strange together, and a colleague why one is; neither proves that somebody is
     // the owner.
     lesson.log_odds = judged.log_odds - judged.together - judged.colleague;
+    lesson.fresh = fresh;
     judged
 }
 
 /// All that the turn has found of a holder.
-fn sum_up(
-    baseline: &Baseline,
-    (number, visit): (NonZeroU32, &Visit),
-    turn: &Turn<'_>,
-    settings: &Settings,
-    late: bool,
-) -> Judged {
-    let (sighting, context) = (turn.scene.sighting, &baseline.contexts[turn.held]);
-    let sibling = if turn.blank { 0.0 } else { sibling(baseline, turn.held, sighting.at, settings.prior_log_odds) };
+fn sum_up(baseline: &Baseline, lesson: &Lesson, turn: &Turn<'_>, settings: &Settings) -> Judged {
+    let (sighting, context, visit) = (turn.scene.sighting, &lesson.holder, &lesson.visit);
+    let sibling = if turn.blank { 0.0 } else { sibling(baseline, lesson, sighting.at, settings.prior_log_odds) };
     // What is called amid the owner's calls is said in its visit only, and as one with the route term.
     let mut route = context.evidence.route;
     if visit.amid > 0.0 {
@@ -365,8 +345,7 @@ fn sum_up(
         client_level: usize::from(visit.client_level),
         lifecycle_rule: RuleId::ALL.get(usize::from(context.lifecycle_rule)).copied(),
         changed: turn.changed,
-        late,
-        scored: Some((number, turn.held as u8)),
+        late: lesson.late,
     };
     for term in &settings.without {
         judged.leave_out(*term);
@@ -391,43 +370,36 @@ fn holders_network(baseline: &Baseline, sighting: &Sighting) -> u32 {
 }
 
 /// From the seed of its first visit, where there is one.
-fn begin_baseline(memory: &mut Memory, undo: &mut Undo, scene: &Scene<'_>) -> Place {
+fn begin_baseline(scene: &Scene<'_>) -> Baseline {
     let Scene { sighting, enriched, .. } = scene;
-    let baselines = &mut memory.baselines;
     let Some(seed) = scene.seed else {
         let kind = Kind::new(enriched.event.token_type, sighting.device);
-        let place = baselines.grow(scene.baseline, kind, sighting.at);
-        undo.made_baseline(place);
-        return place;
+        return Baseline::new(scene.baseline, kind, sighting.at);
     };
-    let place = baselines.grow(scene.baseline, seed.kind, sighting.at);
-    undo.made_baseline(place);
-    let baseline = baselines.at(place);
+    let mut baseline = Baseline::new(scene.baseline, seed.kind, sighting.at);
     // The first visit is the owner's: there was nothing to hold it against.
-    learn::learn_times(baseline, &seed.sighting(sighting), 1.0);
     let first = seed.sighting(sighting);
+    learn::learn_times(&mut baseline, &first, 1.0);
     baseline.learn_place(&first, 1.0);
     (baseline.networks, baseline.hosting_networks) = (1, u8::from(seed.hosting));
-    let held = baseline.context(first.network, first.family, seed.first_at, net::level::KNOWN_ADDRESS as u8);
-    baseline.contexts[held].last_at = seed.last_at;
+    let mut holder = Context::born(first.network, first.family, seed.first_at, net::level::KNOWN_ADDRESS as u8);
+    holder.last_at = seed.last_at;
+    baseline.put_context(0, holder);
     baseline.visits = 1;
     baseline.last_at = seed.last_at;
-    place
+    baseline
 }
 
 /// Whether `at` is later than lateness allows; and how far the baseline has come. A time ahead of the stream's that other
 /// events of the same token do not follow came of a wrong clock.
-fn keep_time(baseline: &mut Baseline, at: i64, newest: i64, lateness_ms_max: i64) -> bool {
-    let late = at < baseline.last_at - lateness_ms_max;
-    let after_wrong_clock = late && baseline.last_at > newest + lateness_ms_max;
-    baseline.behind = if after_wrong_clock { baseline.behind + 1 } else { 0 };
-    if baseline.behind >= BEHIND_MAX {
-        baseline.last_at = at;
-        baseline.behind = 0;
-        baseline.hour.number = baseline.hour.number.min((at / HOUR_MS) as u32);
-        for context in &mut *baseline.contexts {
-            context.last_at = context.last_at.min(at);
-        }
+fn keep_time(lesson: &mut Lesson, at: i64, newest: i64, lateness_ms_max: i64) -> bool {
+    let late = at < lesson.last_at - lateness_ms_max;
+    let after_wrong_clock = late && lesson.last_at > newest + lateness_ms_max;
+    lesson.behind = if after_wrong_clock { lesson.behind + 1 } else { 0 };
+    if lesson.behind >= BEHIND_MAX {
+        (lesson.last_at, lesson.latest) = (at, at);
+        lesson.behind = 0;
+        lesson.hour.number = lesson.hour.number.min((at / HOUR_MS) as u32);
         return false;
     }
     late
@@ -439,23 +411,6 @@ fn find_visit(baseline: &Baseline, visits: &Visits, sighting: &Sighting) -> Opti
         let near = sighting.at < visit.last_at + VISIT_GAP_MS && sighting.at > visit.began - VISIT_GAP_MS;
         visit.key == sighting.visit && visit.baseline == baseline.key && near
     })
-}
-
-fn begin_visit(
-    baseline: &mut Baseline,
-    user: &User,
-    visits: &mut Visits,
-    others: &Others,
-    scene: &Scene<'_>,
-) -> NonZeroU32 {
-    let sighting = scene.sighting;
-    let (net_level, client_level) = levels(baseline, user, others, sighting);
-    let number = visits.open(scene.baseline, sighting.visit, sighting.at);
-    let visit = visits.get_mut(number);
-    visit.tenant = sighting.tenant;
-    (visit.net_level, visit.client_level) = (net_level as u8, client_level as u8);
-    baseline.begin_visit(sighting.visit, number);
-    number
 }
 
 /// How foreign network and client are to the owner.
@@ -509,6 +464,7 @@ fn knows_here(seen: &Seen, sighting: &Sighting, sort: Sort, key_in: fn(&Sighting
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::visit::Core;
 
     #[test]
     fn a_network_that_spans_countries_is_known_where_the_owner_was() {
@@ -558,7 +514,7 @@ mod tests {
     fn a_visit_is_told_by_its_whole_key() {
         let (home, mut visits) = (crate::memory::tests::sighting(), Visits::new(10));
         let mut baseline = Baseline::new(1, Kind::new(crate::event::TokenType::ApiKey, home.device), home.at);
-        let number = visits.open(1, home.visit, home.at);
+        let number = visits.open(&Core::begun(1, home.visit, home.at));
         baseline.begin_visit(home.visit, number);
         assert_eq!(find_visit(&baseline, &visits, &home), Some(number));
         let alike = Sighting { visit: home.visit + 256, ..home };

@@ -1,15 +1,12 @@
 //! What is learnt of an event, by the probability that it was the owner's: a thief teaches little.
 
-use std::num::NonZeroU32;
-
 use super::judge::Scene;
+use super::lesson::{Came, EndedHour, Learns, Lesson};
 use crate::math::{ln, sigma};
-use crate::memory::baseline::{Grown, Habit};
-use crate::memory::baselines::Place;
+use crate::memory::baseline::{Grown, Habit, Hour};
 use crate::memory::cohort::Hourly;
-use crate::memory::fleet::Member;
 use crate::memory::seen::sixteenths;
-use crate::memory::{Baseline, Kind, Memory, Nats, Others, Population, Sighting, Sort, User, Visit};
+use crate::memory::{Baseline, Evidence, Kind, Memory, Nats, Others, Population, Sighting, Sort, User, Visit, Visits};
 use crate::place::NetworkClass;
 use crate::term::{self, lifecycle, net};
 
@@ -25,72 +22,6 @@ const OWNER_MIN: f64 = 0.03;
 /// Probability by which a sighting is learnt as the owner's.
 pub fn owner(log_odds: f64) -> f64 {
     Weights::of(log_odds, false).counted
-}
-
-/// What one event gives to learn, by which of the terms ran.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Learns {
-    pub first: bool,
-    /// Weight of the route's call; 0: a repeat.
-    pub route: f64,
-    pub promise: f64,
-    /// It is a route that hardly anybody calls.
-    pub nobodys: bool,
-    pub area: bool,
-    /// A change of network, and the probability that it was the owner's.
-    pub switch: Option<f64>,
-    /// Milliseconds of activity since the event before.
-    pub active_ms: u32,
-    /// The hour before, which has ended.
-    pub hour: Option<EndedHour>,
-    /// Evidence of a burst in the running hour has grown: from and to, nats.
-    pub burst: Option<(f64, f64)>,
-    pub came: Came,
-}
-
-/// Where the holder came to, as far as others' judgement depends on it.
-#[derive(Clone, Copy, Debug, Default)]
-pub enum Came {
-    #[default]
-    Nowhere,
-    Home,
-    /// To places with others who are new there.
-    Among {
-        member: Member,
-        groups: [Option<u64>; 3],
-    },
-}
-
-/// An hour of a baseline that has ended, as far as others' judgement depends on it.
-#[derive(Clone, Copy, Debug)]
-pub struct EndedHour {
-    /// Logarithm of the count, and the owner's own mean of it, by [`Hourly`].
-    hourly: [Option<(f64, f64)>; 3],
-    /// Share of reading among calls.
-    reads: f64,
-    /// Probability that it was the owner's.
-    weight: f64,
-    last_of_day: bool,
-}
-
-/// One event as it is to be learnt: all that is written of it outside its own baseline's holders, hour and visit.
-#[derive(Clone, Copy, Debug)]
-#[allow(clippy::struct_excessive_bools, reason = "four independent facts about one event")]
-pub struct Lesson {
-    pub place: Place,
-    /// The baseline was made for this event.
-    pub is_new: bool,
-    pub visit: NonZeroU32,
-    /// It began the visit.
-    pub begins_visit: bool,
-    pub kind: Kind,
-    /// Log-odds of theft, of what nothing but a theft explains.
-    pub log_odds: f64,
-    /// The holder's last event is of an earlier hour: only for them [`OWNER_MIN`] makes known.
-    pub gone_on: bool,
-    /// It came after later ones of its baseline.
-    pub late: bool,
-    pub learns: Learns,
 }
 
 /// Probability that an event was the owner's: for what is counted in full numbers, and for what then is known.
@@ -114,14 +45,20 @@ pub const fn season_bin(hour: u32) -> usize {
     (hour % 24) as usize + if weekend { 24 } else { 0 }
 }
 
-/// The baseline learns the hour that is over, now that `next` (hours since the epoch) has begun; returns what others
-/// are to learn of it.
-pub fn end_hour(baseline: &mut Baseline, next: u32) -> Option<EndedHour> {
-    let hour = baseline.hour;
+/// Evidence of volume that is left in the next hour.
+pub fn begin_hour(evidence: &mut Evidence) {
+    for evidence in [&mut evidence.volume, &mut evidence.objects, &mut evidence.bytes] {
+        *evidence = Nats::new(evidence.get() * term::volume::LATER_HOUR);
+    }
+}
+
+/// The hour that is over, now that `next` (hours since the epoch) has begun, and what is learnt of it.
+pub fn end_hour(baseline: &Baseline, hour: &Hour, next: u32) -> Option<EndedHour> {
     if hour.calls == 0 {
         return None;
     }
     let weight = owner(hour.log_odds_max.get());
+    let mut habits = baseline.habits;
     let mut hourly = [None; 3];
     let mut learn = |what: Hourly, habit: &mut Habit, count: f64, off: f64, hours_max: f64| {
         if count > 0.0 {
@@ -134,44 +71,51 @@ pub fn end_hour(baseline: &mut Baseline, next: u32) -> Option<EndedHour> {
     let bin = season_bin(hour.number);
     let before = baseline.grown.as_ref().map_or(0.0, |grown| f64::from(grown.season[bin]) / 16.0);
     let value = ln(f64::from(hour.calls));
-    let mean = f64::from(baseline.calls.mean);
-    learn(Hourly::Calls, &mut baseline.calls, f64::from(hour.calls), before, term::volume::CALL_HOURS_MAX);
-    learn(Hourly::Objects, &mut baseline.objects, hour.objects(), 0.0, term::volume::OBJECT_HOURS_MAX);
-    learn(Hourly::Bytes, &mut baseline.bytes, f64::from(hour.kilobytes), before, term::volume::CALL_HOURS_MAX);
-    if let Some(grown) = &mut baseline.grown
-        && baseline.calls.hours > 8.0
-    {
+    let mean = f64::from(habits.calls.mean);
+    learn(Hourly::Calls, &mut habits.calls, f64::from(hour.calls), before, term::volume::CALL_HOURS_MAX);
+    learn(Hourly::Objects, &mut habits.objects, hour.objects(), 0.0, term::volume::OBJECT_HOURS_MAX);
+    learn(Hourly::Bytes, &mut habits.bytes, f64::from(hour.kilobytes), before, term::volume::CALL_HOURS_MAX);
+    let season = (baseline.grown.is_some() && habits.calls.hours > 8.0).then(|| {
         // The season forgets a tenth (at weekends, which are rarer, a seventh) at each such hour, and begins at nothing.
         let rate = weight * if bin >= 24 { 0.15 } else { 0.1 };
         let season = before + rate * (value - mean - before);
-        grown.season[bin] = libm::round(season * 16.0) as i8;
-    }
-    baseline.reads = (0.98 * f64::from(baseline.reads) + weight * f64::from(hour.reads)) as f32;
-    baseline.all_calls = (0.98 * f64::from(baseline.all_calls) + weight * f64::from(hour.calls)) as f32;
-    if f64::from(hour.burst) >= term::volume::BURST && weight > 0.5 {
-        baseline.burst_day = (hour.number / 24) as u16;
-    }
+        (bin, libm::round(season * 16.0) as i8)
+    });
+    habits.reads = (0.98 * f64::from(habits.reads) + weight * f64::from(hour.reads)) as f32;
+    habits.all_calls = (0.98 * f64::from(habits.all_calls) + weight * f64::from(hour.calls)) as f32;
+    let is_burst = f64::from(hour.burst) >= term::volume::BURST && weight > 0.5;
+    let burst_day = if is_burst { (hour.number / 24) as u16 } else { baseline.burst_day };
     let reads = f64::from(hour.reads) / f64::from(hour.calls);
-    Some(EndedHour { hourly, reads, weight, last_of_day: hour.number / 24 != next / 24 })
+    Some(EndedHour { habits, burst_day, season, hourly, reads, weight, last_of_day: hour.number / 24 != next / 24 })
 }
 
 /// Takes in an event. From the first line on it counts, whatever becomes of the rest.
-pub fn learn(memory: &mut Memory, scene: &Scene<'_>, lesson: &Lesson) {
+pub fn learn(memory: &mut Memory, scene: &Scene<'_>, lesson: &mut Lesson) {
     let Memory { baselines, users, visits, others, .. } = memory;
-    let Lesson { kind, learns, .. } = lesson;
-    if lesson.is_new {
-        baselines.seeds.remove(scene.baseline);
-    }
-    let baseline = baselines.at(lesson.place);
-    let visit = visits.get(lesson.visit);
+    let kind = lesson.kind;
+    let (fresh, begins_visit) = (lesson.fresh.take(), lesson.begins_visit());
+    let is_new = fresh.is_some();
+    let place = match fresh {
+        Some(fresh) => {
+            baselines.seeds.remove(scene.baseline);
+            baselines.insert(*fresh)
+        }
+        None => match scene.place {
+            Some(place) => place,
+            None => return,
+        },
+    };
+    let baseline = baselines.at(place);
+    let visit = learn_scored(baseline, visits, scene, lesson);
     learn_of_others(others, scene, lesson);
     let hour = &mut baseline.hour;
     hour.log_odds_max = hour.log_odds_max.max(Nats::new(lesson.log_odds));
     // Most events are repeats, which show nothing to be weighed.
-    if learns.route > 0.0 || learns.area || lesson.begins_visit {
+    let learns = &lesson.learns;
+    if learns.route > 0.0 || learns.area || begins_visit {
         let weights = Weights::of(lesson.log_odds, lesson.gone_on);
         learn_call(baseline, others, (scene, lesson), weights);
-        if lesson.begins_visit {
+        if begins_visit {
             let user = users.entry(scene.user, scene.sighting.at.min(scene.now));
             learn_visit(baseline, user, others, (scene, lesson, visit), weights);
         }
@@ -180,23 +124,68 @@ pub fn learn(memory: &mut Memory, scene: &Scene<'_>, lesson: &Lesson) {
         let switched = learns.switch.unwrap_or(0.0);
         baseline.activity.learn(switched, learns.active_ms);
         if let Some(cohorts) = others.cohorts.of_mut(scene.tenant.seat) {
-            cohorts.learn_activity(*kind, switched, f64::from(learns.active_ms) / 60_000.0);
+            cohorts.learn_activity(kind, switched, f64::from(learns.active_ms) / 60_000.0);
         }
     }
     baseline.last_at = baseline.last_at.max(scene.sighting.at);
     if !lesson.late && scene.sighting.has_place() {
         baseline.network = scene.sighting.network;
     }
-    if lesson.is_new {
+    if is_new {
         baselines.fit(scene.sighting.at);
     }
+}
+
+/// Stores what scoring found of the holder, the hour and the visit.
+fn learn_scored<'a>(baseline: &mut Baseline, visits: &'a mut Visits, scene: &Scene<'_>, lesson: &Lesson) -> &'a Visit {
+    (baseline.last_at, baseline.behind) = (lesson.last_at, lesson.behind);
+    if lesson.latest != i64::MAX {
+        for context in &mut *baseline.contexts {
+            context.last_at = lesson.last_at_of(context);
+        }
+    }
+    if let Some((place, other)) = lesson.other {
+        baseline.contexts[place] = other;
+    }
+    if lesson.hour_begins {
+        baseline.contexts.iter_mut().for_each(|context| begin_hour(&mut context.evidence));
+    }
+    baseline.put_context(lesson.held, lesson.holder);
+    baseline.hour = lesson.hour;
+    if let Some(ended) = &lesson.ended_hour {
+        (baseline.habits, baseline.burst_day) = (ended.habits, ended.burst_day);
+        if let (Some(grown), Some((bin, mean))) = (&mut baseline.grown, ended.season) {
+            grown.season[bin] = mean;
+        }
+    }
+    if let Some(refreshes) = &lesson.refreshes {
+        **baseline.refreshes.get_or_insert_default() = refreshes.clone();
+    }
+    (baseline.token, baseline.binding) = (lesson.token, lesson.binding);
+    baseline.binding_streak = lesson.binding_streak;
+    let number = if let Some(number) = lesson.number {
+        visits.get_mut(number).core = lesson.visit;
+        number
+    } else {
+        let number = visits.open(&lesson.visit);
+        baseline.begin_visit(lesson.visit.key, number);
+        number
+    };
+    let visit = visits.get_mut(number);
+    if lesson.further_route {
+        visit.count_further(scene.enriched.route.key);
+    }
+    if lesson.further_area {
+        visit.enter_further(scene.enriched.route.area);
+    }
+    visit
 }
 
 /// What was put off until the event counts: hours, bursts and company.
 fn learn_of_others(others: &mut Others, scene: &Scene<'_>, lesson: &Lesson) {
     let Others { cohorts, fleets, bursts, .. } = others;
     let (&Sighting { app, at, .. }, tenant) = (scene.sighting, scene.tenant);
-    if let &Some(EndedHour { hourly, reads, weight, last_of_day }) = &lesson.learns.hour {
+    if let &Some(EndedHour { hourly, reads, weight, last_of_day, .. }) = &lesson.ended_hour {
         if let Some(cohorts) = cohorts.of_mut(tenant.seat) {
             for (what, counted) in [Hourly::Calls, Hourly::Objects, Hourly::Bytes].into_iter().zip(hourly) {
                 if let Some((value, mean)) = counted {

@@ -1,7 +1,8 @@
 //! The terms in their turn: what of memory each is asked with, and where its answer is kept.
 
 use super::judge::{Scene, Standing};
-use super::learn::{Came, Learns, WEEKEND_VISITS, end_hour, owner, season_bin};
+use super::learn::{WEEKEND_VISITS, begin_hour, end_hour, owner, season_bin};
+use super::lesson::{Came, Lesson};
 use crate::enrichment::Keys;
 use crate::event::{Kind as EventKind, TokenType};
 use crate::math::{faded, ln};
@@ -9,7 +10,8 @@ use crate::memory::baseline::Hour;
 use crate::memory::cohort::Hourly;
 use crate::memory::fleet::Member;
 use crate::memory::population::Callers;
-use crate::memory::{Baseline, Cohorts, Context, Kind, Nats, Others, Population, Sighting, Sort, Tenant, User, Visit};
+use crate::memory::visit::Core;
+use crate::memory::{Baseline, Cohorts, Context, Kind, Nats, Others, Population, Sighting, Sort, Tenant, User};
 use crate::place::NetworkClass;
 use crate::route;
 use crate::term::lifecycle::{Answer, Foreign};
@@ -42,22 +44,18 @@ pub const CALLS_MIN: u32 = 8;
 pub struct Turn<'a> {
     pub scene: &'a Scene<'a>,
     pub kind: Kind,
-    /// Place of the holder among the baseline's contexts.
-    pub held: usize,
     pub blank: bool,
     pub changed: bool,
-    /// It came so long after later ones of its baseline that it is judged only with what needs no order.
-    pub late: bool,
 }
 
 impl Turn<'_> {
     /// Net, client, hour and credential: once a visit.
-    pub fn begin_visit(&mut self, baseline: &mut Baseline, visit: &mut Visit, user: &User, others: &Others) {
+    pub fn begin_visit(&mut self, baseline: &Baseline, user: &User, others: &Others, lesson: &mut Lesson) {
         let sighting = self.scene.sighting;
         if self.blank {
             return;
         }
-        let held = &baseline.contexts[self.held];
+        let (held, visit) = (&lesson.holder, &lesson.visit);
         let days = (sighting.at - held.last_at).max(0) as f64 / DAY_MS;
         let left_of_hour = faded(days, 1.0);
         let (hour_before, level) = (held.evidence.hour.get() * left_of_hour, usize::from(visit.net_level));
@@ -72,9 +70,10 @@ impl Turn<'_> {
         let everybody = others.population.share_of_hour(self.scene.tenant);
         let hour = self.scene.timed.then(|| term::hour::judge(sighting.hour(), &hours, everybody, of_phase, shift));
 
-        visit.silence = if self.in_order() { self.silence(baseline, &hours) as f32 } else { 0.0 };
-        let (knows_place, knows_client) = self.vouched(baseline);
-        let held = &mut baseline.contexts[self.held];
+        let silence = if self.in_order(lesson) { self.silence(baseline, lesson, &hours) as f32 } else { 0.0 };
+        let (knows_place, knows_client) = self.vouched(baseline, lesson);
+        let (held, visit) = (&mut lesson.holder, &mut lesson.visit);
+        visit.silence = silence;
         // Once it is known, it need not be taken at its word any more, from wherever it comes next.
         held.confirmed &= net.sum() >= 0.0 || client.ratio >= 0.0;
         // Only of what makes this a holder of its own: what is new within the owner's network, or program, is news.
@@ -124,29 +123,29 @@ impl Turn<'_> {
     }
 
     /// Whether the event's place among those of its baseline is known.
-    const fn in_order(&self) -> bool {
-        self.scene.timed && !self.late
+    const fn in_order(&self, lesson: &Lesson) -> bool {
+        self.scene.timed && !lesson.late
     }
 
     /// Whether somebody else than the holder has made place and client known: nobody vouches for themselves. A thief who
     /// comes back is at a known address with a known client as surely as an owner who has moved.
-    fn vouched(&self, baseline: &Baseline) -> (bool, bool) {
-        let held = &baseline.contexts[self.held];
+    fn vouched(&self, baseline: &Baseline, lesson: &Lesson) -> (bool, bool) {
+        let held = &lesson.holder;
         let is_new = is_new_place(held, self.scene.sighting.at) && !held.confirmed;
         let same_client = |other: &Context| other.family == held.family && other.born < held.born;
-        (!is_new, !is_new || baseline.contexts.iter().any(same_client))
+        (!is_new, !is_new || lesson.others(baseline).any(|(_, other)| same_client(other)))
     }
 
     /// For a young holder: whether the one before has left, by the visits that were to be expected since.
-    fn silence(&self, baseline: &Baseline, hours: &[u16; 24]) -> f64 {
+    fn silence(&self, baseline: &Baseline, lesson: &Lesson, hours: &[u16; 24]) -> f64 {
         let sighting = self.scene.sighting;
         if !sighting.has_place() {
             return 0.0;
         }
-        let held = &baseline.contexts[self.held];
+        let held = &lesson.holder;
         let is_young = held.age_days(sighting.at) < term::switch::AGE_DAYS_MAX;
-        let elsewhere = baseline.contexts.iter().filter(|other| other.network != held.network);
-        let Some(last) = elsewhere.map(|other| other.last_at).max() else { return 0.0 };
+        let elsewhere = lesson.others(baseline).filter(|(_, other)| other.network != held.network);
+        let Some(last) = elsewhere.map(|(_, other)| lesson.last_at_of(other)).max() else { return 0.0 };
         let lived = (sighting.at - i64::from(baseline.first_minute) * 60_000) as f64 / DAY_MS;
         if !is_young || usize::from(held.level) < net::level::KNOWN_NETWORK || lived < 3.0 {
             return 0.0;
@@ -212,7 +211,8 @@ impl Turn<'_> {
     }
 
     /// Route: at its first call in a visit, and whenever there are four times as many.
-    pub fn route(&mut self, baseline: &mut Baseline, visit: &mut Visit, others: &Others, learns: &mut Learns) {
+    pub fn route(&mut self, baseline: &Baseline, others: &Others, lesson: &mut Lesson) {
+        let Lesson { holder: held, visit, learns, .. } = lesson;
         let route = self.scene.enriched.route;
         let endpoint = self.scene.enriched.event.endpoint.as_deref().unwrap_or_default();
         let (population, tenant) = (&others.population, self.scene.tenant);
@@ -248,7 +248,6 @@ impl Turn<'_> {
         let new_client = usize::from(visit.client_level) >= client::level::USERS_FAMILY;
         let rate = others.cohorts.of(tenant.seat).new_routes(self.kind);
         visit.weighed = visit.weighed.saturating_add(1);
-        let held = &mut baseline.contexts[self.held];
         let settled = held.age_days(sighting.at) > term::route::SETTLED_DAYS;
         let evidence = &mut held.evidence;
         let (against_owner, against_task) = (
@@ -282,7 +281,7 @@ impl Turn<'_> {
     fn routes_remembered(
         &self,
         baseline: &Baseline,
-        visit: &mut Visit,
+        visit: &mut Core,
         callers: &Callers,
         population: &Population,
     ) -> f32 {
@@ -292,37 +291,41 @@ impl Turn<'_> {
     }
 
     /// The same of visits to areas.
-    fn areas_remembered(&self, baseline: &Baseline, visit: &mut Visit, others: &Others) -> f32 {
+    fn areas_remembered(&self, baseline: &Baseline, visit: &mut Core, others: &Others) -> f32 {
         let share = |(area, own)| others.population.touches(self.scene.sighting.tenant, area, own);
         visit.areas_remembered.get_or_insert_with(|| baseline.seen.each(Sort::Area).map(share).sum::<f64>() as f32)
     }
 
     /// Area: at its first call in a visit.
-    pub fn area(&mut self, baseline: &mut Baseline, visit: &mut Visit, others: &Others) {
+    pub fn area(&mut self, baseline: &Baseline, others: &Others, lesson: &mut Lesson) {
         if self.blank {
             return;
         }
         let area = self.scene.enriched.route.area;
         let own = baseline.own_area(area);
-        let own = if own.of_this > 0.0 { own } else { own.spread(self.areas_remembered(baseline, visit, others)) };
+        let own = if own.of_this > 0.0 {
+            own
+        } else {
+            own.spread(self.areas_remembered(baseline, &mut lesson.visit, others))
+        };
         let (_, once) = baseline.seen.variety(Sort::Area);
         let tenant = others.population.touches(self.scene.sighting.tenant, area, own.of_this);
         let new_areas = others.cohorts.of(self.scene.tenant.seat).new_areas(self.kind);
         let (share, _) = term::area::judge(&own, once as f64, new_areas, tenant);
-        let evidence = &mut baseline.contexts[self.held].evidence;
+        let evidence = &mut lesson.holder.evidence;
         evidence.area = Nats::new(term::area::carried(evidence.area.get(), share));
         self.changed |= share > 0.0;
     }
 
     /// Switch: at a change of network within an hour.
-    pub fn switch(&mut self, baseline: &mut Baseline, others: &Others, learns: &mut Learns) {
+    pub fn switch(&mut self, baseline: &Baseline, others: &Others, lesson: &mut Lesson) {
         let sighting = self.scene.sighting;
-        if !self.in_order() || sighting.at < baseline.last_at - ORDER_MS {
+        if !self.in_order(lesson) || sighting.at < lesson.last_at - ORDER_MS {
             return;
         }
-        let gap_ms = (sighting.at - baseline.last_at).max(0);
+        let gap_ms = (sighting.at - lesson.last_at).max(0);
         // A pause is no activity; what lies between two calls of one sitting is.
-        learns.active_ms = if gap_ms < PAUSE_MS { gap_ms.min(ACTIVE_MS_MAX) as u32 } else { 0 };
+        lesson.learns.active_ms = if gap_ms < PAUSE_MS { gap_ms.min(ACTIVE_MS_MAX) as u32 } else { 0 };
         let gap = gap_ms as f64 / MINUTE_MS;
         if !sighting.has_place()
             || baseline.network == 0
@@ -331,17 +334,13 @@ impl Turn<'_> {
         {
             return;
         }
-        let other = (0..baseline.contexts.len())
-            .filter(|place| baseline.contexts[*place].network == baseline.network)
-            .max_by_key(|place| baseline.contexts[*place].last_at);
-        let younger = match other {
-            Some(other) if baseline.contexts[other].born > baseline.contexts[self.held].born => other,
-            _ => self.held,
-        };
+        let before = lesson.others(baseline).filter(|(_, other)| other.network == baseline.network);
+        let before = before.max_by_key(|(_, other)| lesson.last_at_of(other));
+        let mut younger = before.filter(|(_, other)| other.born > lesson.holder.born).map(|(at, other)| (at, *other));
         let settled = ((f64::from(baseline.visits) + 2.0) / SETTLED_VISITS).min(1.0);
         let (changes, active) = (baseline.activity.changes(), baseline.activity.minutes());
-        let context = &mut baseline.contexts[younger];
-        learns.switch = Some(owner(context.log_odds.get()));
+        let context = younger.as_mut().map_or(&mut lesson.holder, |(_, other)| other);
+        lesson.learns.switch = Some(owner(context.log_odds.get()));
         if usize::from(context.level) < net::level::KNOWN_NETWORK
             || context.age_days(sighting.at) > term::switch::AGE_DAYS_MAX
             || self.blank
@@ -353,35 +352,31 @@ impl Turn<'_> {
         let switch = term::switch::judge(gap, changes, active, cohort, context.switches);
         let sum = context.evidence.switch.get() + settled * switch.share;
         context.evidence.switch = Nats::new(sum.clamp(-3.0, term::switch::SUM_MAX));
+        lesson.other = younger;
         self.changed = true;
     }
 
     /// Volume: when calls of the running hour have doubled, or bytes to more than is usual. What was refused was no call.
-    pub fn volume(&mut self, baseline: &mut Baseline, others: &Others, learns: &mut Learns) {
+    pub fn volume(&mut self, baseline: &Baseline, others: &Others, lesson: &mut Lesson) {
         let sighting = self.scene.sighting;
         let enriched = self.scene.enriched;
-        if !self.in_order() || self.scene.standing == Standing::Attempt {
+        if !self.in_order(lesson) || self.scene.standing == Standing::Attempt {
             return;
         }
         let number = sighting.hour_number();
-        if number > baseline.hour.number {
-            learns.hour = end_hour(baseline, number);
+        if number > lesson.hour.number {
+            lesson.ended_hour = end_hour(baseline, &lesson.hour, number);
             let past = u64::from(baseline.first_minute) << 32 | u64::from(baseline.visits);
-            baseline.hour = Hour::begin(number, past);
+            lesson.hour = Hour::begin(number, past);
             let (mean, variance, hours) =
-                hourly(baseline, others.cohorts.of(self.scene.tenant.seat), Hourly::Bytes, number);
-            baseline.hour.doublings_usual = Hour::doublings(term::volume::usual(mean, variance, hours) as f32);
-            for context in &mut *baseline.contexts {
-                for evidence in
-                    [&mut context.evidence.volume, &mut context.evidence.objects, &mut context.evidence.bytes]
-                {
-                    *evidence = Nats::new(evidence.get() * term::volume::LATER_HOUR);
-                }
-            }
-        } else if number < baseline.hour.number {
+                hourly((baseline, lesson), others.cohorts.of(self.scene.tenant.seat), Hourly::Bytes, number);
+            lesson.hour.doublings_usual = Hour::doublings(term::volume::usual(mean, variance, hours) as f32);
+            lesson.hour_begins = true;
+            begin_hour(&mut lesson.holder.evidence);
+        } else if number < lesson.hour.number {
             return;
         }
-        let hour = &mut baseline.hour;
+        let hour = &mut lesson.hour;
         hour.calls = hour.calls.saturating_add(1);
         hour.reads += u32::from(enriched.route.reads);
         let before = hour.kilobytes;
@@ -397,7 +392,8 @@ impl Turn<'_> {
         }
         let (tenant, day) = (self.scene.tenant, self.scene.day());
         let (cohorts, bursts) = (others.cohorts.of(tenant.seat), &others.bursts);
-        let returns = term::volume::returns(day, u32::from(baseline.burst_day));
+        let burst_day = lesson.ended_hour.as_ref().map_or(baseline.burst_day, |ended| ended.burst_day);
+        let returns = term::volume::returns(day, u32::from(burst_day));
         let alone = |ratio: f64| {
             // Hardly an hour is a burst, and only for one are others asked.
             let excess = if ratio > 0.0 { bursts.excess(tenant, day) } else { 1.0 };
@@ -405,22 +401,23 @@ impl Turn<'_> {
         };
         // A single answer may be as large as all of a day; a few calls are no burst.
         if more_bytes {
-            let bytes = burst(baseline, cohorts, Hourly::Bytes, number);
-            let evidence = &mut baseline.contexts[self.held].evidence;
+            let bytes = burst((baseline, lesson), cohorts, Hourly::Bytes, number);
+            let evidence = &mut lesson.holder.evidence;
             evidence.bytes = evidence.bytes.max(Nats::new(alone(bytes.ratio)));
         }
         if !more_calls {
             return;
         }
-        let [calls, objects] = [Hourly::Calls, Hourly::Objects].map(|what| burst(baseline, cohorts, what, number));
+        let [calls, objects] =
+            [Hourly::Calls, Hourly::Objects].map(|what| burst((baseline, lesson), cohorts, what, number));
         let (of_calls, of_objects) = (alone(calls.ratio), alone(objects.ratio));
-        let hour = &baseline.hour;
+        let (hour, habits) = (&lesson.hour, lesson.habits(baseline));
         let reads = if of_calls.max(of_objects) > 0.0 {
             term::volume::reads(
                 f64::from(hour.reads),
                 f64::from(hour.calls),
-                f64::from(baseline.reads),
-                f64::from(baseline.all_calls),
+                f64::from(habits.reads),
+                f64::from(habits.all_calls),
                 cohorts.reads(self.kind),
             )
         } else {
@@ -428,7 +425,7 @@ impl Turn<'_> {
             0.0
         };
         let volume = Nats::new(term::volume::sum(of_calls, of_objects, reads));
-        let evidence = &mut baseline.contexts[self.held].evidence;
+        let evidence = &mut lesson.holder.evidence;
         if volume > evidence.volume {
             evidence.volume = volume;
             // What objects add beyond calls: a walk over many of them.
@@ -437,17 +434,17 @@ impl Turn<'_> {
             self.changed = true;
         }
         let largest = calls.ratio.max(objects.ratio);
-        if largest > f64::from(baseline.hour.burst) && largest >= term::volume::BURST {
-            learns.burst = Some((f64::from(baseline.hour.burst), largest));
-            baseline.hour.burst = largest as f32;
+        if largest > f64::from(lesson.hour.burst) && largest >= term::volume::BURST {
+            lesson.learns.burst = Some((f64::from(lesson.hour.burst), largest));
+            lesson.hour.burst = largest as f32;
         }
     }
 
     /// Whether the owner's own machine seems to be at work: the holder was there from the beginning or is an old one, at a
     /// usual prefix, with a client that is known and not made to look so. By what is known now: a visit may last for weeks.
-    fn at_home(&self, baseline: &Baseline, others: &Others) -> bool {
+    fn at_home(&self, baseline: &Baseline, lesson: &Lesson, others: &Others) -> bool {
         let sighting = self.scene.sighting;
-        let (held, seen) = (&baseline.contexts[self.held], &baseline.seen);
+        let (held, seen) = (&lesson.holder, &baseline.seen);
         let is_new = is_new_place(held, sighting.at) && !held.confirmed && held.born != baseline.first_minute;
         let prefix = sighting.prefix_in(sighting.country);
         let is_usual = !sighting.has_place()
@@ -458,8 +455,9 @@ impl Turn<'_> {
         !is_new && is_usual && seen.knows(Sort::Family, sighting.family) && !borrowed
     }
 
-    /// Life cycle: at every event. `gone_on`: the holder's last one is of an earlier hour.
-    pub fn lifecycle(&mut self, baseline: &mut Baseline, visit: &Visit, others: &Others, gone_on: bool) {
+    /// Life cycle: at every event.
+    pub fn lifecycle(&mut self, baseline: &Baseline, others: &Others, lesson: &mut Lesson) {
+        let (visit, gone_on) = (&lesson.visit, lesson.gone_on);
         let Scene { sighting, enriched, ended, expiry, ahead, .. } = self.scene;
         let (event, Keys { token, .. }) = (&enriched.event, &enriched.keys);
         let at = sighting.at;
@@ -475,20 +473,21 @@ impl Turn<'_> {
             // The provider has compared the tokens itself.
             reuse = term::lifecycle::CERTAIN;
         } else if event.kind == EventKind::Refreshed {
-            let refreshes = baseline.refreshes.get_or_insert_default();
-            reuse = term::lifecycle::refresh(refreshes, *token, at, sighting.address, sighting.agent);
+            let mut refreshes = baseline.refreshes.as_deref().cloned().unwrap_or_default();
+            reuse = term::lifecycle::refresh(&mut refreshes, *token, at, sighting.address, sighting.agent);
+            lesson.refreshes = Some(refreshes);
         } else if answer == Answer::Accepted && event.token_type != TokenType::Refresh && new_token {
             // A token that the family had not used before, and that works: the answer that brought it has arrived.
-            if let Some(refreshes) = &mut baseline.refreshes {
-                term::lifecycle::successor_used(refreshes, at);
+            if let Some(refreshes) = baseline.refreshes.as_deref() {
+                term::lifecycle::successor_used(lesson.refreshes.insert(refreshes.clone()), at);
             }
-            baseline.token = *token as u32;
+            lesson.token = *token as u32;
         }
         let shown = enriched.keys.binding;
-        let at_home = || self.at_home(baseline, others);
+        let at_home = || self.at_home(baseline, lesson, others);
         let (mut key, mut streak) = (baseline.binding, baseline.binding_streak);
         let mut binding = term::lifecycle::binding(&mut key, &mut streak, shown, new_token, gone_on, at_home);
-        if !self.in_order() {
+        if !self.in_order(lesson) {
             // It may be the key of before a change.
             (binding, key, streak) = (binding.min(term::lifecycle::AT_HOME), baseline.binding, baseline.binding_streak);
         }
@@ -498,7 +497,7 @@ impl Turn<'_> {
             let most = if expiry.is_over(at) && at_home() { said.min(term::lifecycle::AT_HOME) } else { said };
             term::lifecycle::after_expiry(expiry, most, at - ahead, visit.began - ahead, answer)
         });
-        (baseline.binding, baseline.binding_streak) = (key, streak);
+        (lesson.binding, lesson.binding_streak) = (key, streak);
         let found = [
             (RuleId::RefreshReuse, reuse),
             (RuleId::BindingMismatch, binding),
@@ -507,7 +506,7 @@ impl Turn<'_> {
             (RuleId::UseAfterExpiry, expired),
         ];
         for (rule, share) in found {
-            let context = &mut baseline.contexts[self.held];
+            let context = &mut lesson.holder;
             if share > 0.0 && Nats::new(share) >= context.evidence.lifecycle {
                 self.changed |= Nats::new(share) > context.evidence.lifecycle;
                 context.evidence.lifecycle = Nats::new(share);
@@ -517,7 +516,8 @@ impl Turn<'_> {
     }
 
     /// Fan: when what is odd about the holder has changed.
-    pub fn fan(&self, baseline: &Baseline, visit: &mut Visit, others: &Others, learns: &mut Learns) {
+    pub fn fan(&self, others: &Others, lesson: &mut Lesson) {
+        let Lesson { holder, visit, learns, .. } = lesson;
         let sighting = self.scene.sighting;
         let level = usize::from(visit.net_level);
         let fleets = &others.fleets;
@@ -531,7 +531,7 @@ impl Turn<'_> {
             learns.came = Came::Home;
             return;
         }
-        let evidence = &baseline.contexts[self.held].evidence;
+        let evidence = &holder.evidence;
         let client = evidence.client.get() + f64::from(visit.client_credit);
         let oddness = evidence.route.get() + 0.5 * client + evidence.hour.get();
         let (Sighting { app, at, .. }, tenant) = (*sighting, self.scene.tenant);
@@ -584,14 +584,13 @@ fn fast_travel(others: &Others, tenant: Tenant, hosting: bool) -> f64 {
 
 /// The worst of the baseline's other holders of the last day: those that were there before, by another network. One
 /// address with several clients is a console, or somebody's desk.
-pub fn sibling(baseline: &Baseline, held: usize, at: i64, prior: f64) -> f64 {
-    let own = &baseline.contexts[held];
-    let others = baseline.contexts.iter().enumerate().filter(|(place, other)| {
-        *place != held
-            && other.network != own.network
+pub fn sibling(baseline: &Baseline, lesson: &Lesson, at: i64, prior: f64) -> f64 {
+    let own = &lesson.holder;
+    let others = lesson.others(baseline).filter(|(_, other)| {
+        other.network != own.network
             && other.born <= own.born
             && usize::from(own.level) >= net::level::KNOWN_NETWORK
-            && (at - other.last_at).abs() < DAY_MS as i64
+            && (at - lesson.last_at_of(other)).abs() < DAY_MS as i64
     });
     others.map(|(_, other)| term::sibling::judge(other.log_odds.get(), prior)).fold(0.0, f64::max)
 }
@@ -617,24 +616,30 @@ fn own_hours(baseline: &Baseline, sighting: &Sighting) -> [u16; 24] {
 }
 
 /// The running hour, `number` since the epoch, against what the owner's hours are like.
-pub fn burst(baseline: &Baseline, cohorts: &Cohorts, what: Hourly, number: u32) -> Burst {
+pub fn burst((baseline, lesson): (&Baseline, &Lesson), cohorts: &Cohorts, what: Hourly, number: u32) -> Burst {
     let count = match what {
-        Hourly::Calls => f64::from(baseline.hour.calls),
-        Hourly::Objects => baseline.hour.objects(),
-        Hourly::Bytes => f64::from(baseline.hour.kilobytes),
+        Hourly::Calls => f64::from(lesson.hour.calls),
+        Hourly::Objects => lesson.hour.objects(),
+        Hourly::Bytes => f64::from(lesson.hour.kilobytes),
     };
-    let (mean, variance, hours) = hourly(baseline, cohorts, what, number);
+    let (mean, variance, hours) = hourly((baseline, lesson), cohorts, what, number);
     term::volume::judge(count, mean, variance, hours)
 }
 
 /// Mean, variance and number of the owner's hours, for the hour `number`, which has a season of its own.
-fn hourly(baseline: &Baseline, cohorts: &Cohorts, what: Hourly, number: u32) -> (f64, f64, f64) {
+fn hourly((baseline, lesson): (&Baseline, &Lesson), cohorts: &Cohorts, what: Hourly, number: u32) -> (f64, f64, f64) {
+    let bin = season_bin(number);
+    let changed = lesson.ended_hour.as_ref().and_then(|ended| ended.season).filter(|(of, _)| *of == bin);
     // What this hour of the day usually has more of than others, nats.
-    let season = baseline.grown.as_ref().map_or(0.0, |grown| f64::from(grown.season[season_bin(number)]) / 16.0);
+    let season = baseline
+        .grown
+        .as_ref()
+        .map_or(0.0, |grown| f64::from(changed.map_or(grown.season[bin], |(_, mean)| mean)) / 16.0);
+    let habits = lesson.habits(baseline);
     let (habit, season) = match what {
-        Hourly::Calls => (&baseline.calls, season),
-        Hourly::Objects => (&baseline.objects, 0.0),
-        Hourly::Bytes => (&baseline.bytes, season),
+        Hourly::Calls => (&habits.calls, season),
+        Hourly::Objects => (&habits.objects, 0.0),
+        Hourly::Bytes => (&habits.bytes, season),
     };
     let (mean, variance, hours) = habit.with(cohorts.hourly(baseline.kind, what));
     (mean + season, variance, hours)

@@ -67,6 +67,17 @@ impl Habit {
     }
 }
 
+/// What the hours of a baseline are like.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Habits {
+    pub calls: Habit,
+    pub objects: Habit,
+    pub bytes: Habit,
+    /// Calls that read, and all calls, faded.
+    pub reads: f32,
+    pub all_calls: f32,
+}
+
 /// The running hour: counted as it goes, and learnt when it is over.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Hour {
@@ -275,12 +286,7 @@ pub struct Baseline {
     pub seen: Seen,
     /// When it was seen first, minutes since the epoch.
     pub first_minute: u32,
-    pub calls: Habit,
-    pub objects: Habit,
-    pub bytes: Habit,
-    /// Calls that read, and all calls, faded.
-    pub reads: f32,
-    pub all_calls: f32,
+    pub habits: Habits,
     pub net_levels: LevelCounts,
     pub client_levels: LevelCounts,
     /// Visits by UTC hour, on weekdays or, before there are many, on all days; sixteenths.
@@ -296,115 +302,6 @@ super::touch!(Baseline: touch_beginnings, touched_beginnings {
     hours[0],
     hours[23],
 });
-
-/// What the terms change of a baseline, as it was before them: to be put back where an event counts for nothing, or
-/// where our own code has failed. What learning changes is not among it. It has room of its own for all parts, so that
-/// keeping allocates nothing.
-#[derive(Clone, Debug)]
-pub struct KeptBaseline {
-    contexts: [Context; CONTEXTS_MAX],
-    contexts_len: usize,
-    /// Whether `refreshes` was kept. Only a refresh and a use of another token change them.
-    with_refreshes: bool,
-    /// `None`: the baseline had none.
-    refreshes: Option<Refreshes>,
-    hour: Hour,
-    open: [Option<NonZeroU32>; VISITS_MAX],
-    open_keys: [u8; VISITS_MAX],
-    last_at: i64,
-    token: u32,
-    binding: u32,
-    behind: u8,
-    binding_streak: u8,
-    /// What the end of an hour changes, where one has ended.
-    habits: Option<KeptHabits>,
-}
-
-#[derive(Clone, Debug)]
-struct KeptHabits {
-    grown: Option<Grown>,
-    calls: Habit,
-    objects: Habit,
-    bytes: Habit,
-    reads: f32,
-    all_calls: f32,
-    burst_day: u16,
-}
-
-impl Default for KeptBaseline {
-    fn default() -> Self {
-        Self {
-            contexts: [Context::born(0, 0, 0, 0); CONTEXTS_MAX],
-            contexts_len: 0,
-            with_refreshes: false,
-            refreshes: None,
-            hour: Hour::begin(0, 0),
-            open: [None; VISITS_MAX],
-            open_keys: [0; VISITS_MAX],
-            last_at: 0,
-            token: 0,
-            binding: 0,
-            behind: 0,
-            binding_streak: 0,
-            habits: None,
-        }
-    }
-}
-
-impl KeptBaseline {
-    /// `at`: of the event that is to be judged; `for_refresh`: it may change what is known of refresh tokens.
-    pub fn keep(&mut self, baseline: &Baseline, at: i64, for_refresh: bool) {
-        let len = baseline.contexts.len();
-        self.contexts[..len].copy_from_slice(&baseline.contexts);
-        self.contexts_len = len;
-        self.with_refreshes = for_refresh;
-        if for_refresh {
-            self.refreshes = baseline.refreshes.as_deref().cloned();
-        }
-        self.hour = baseline.hour;
-        (self.open, self.open_keys) = (baseline.open, baseline.open_keys);
-        (self.last_at, self.behind) = (baseline.last_at, baseline.behind);
-        self.token = baseline.token;
-        (self.binding, self.binding_streak) = (baseline.binding, baseline.binding_streak);
-        // By branches, so that what is not kept is not copied either.
-        if baseline.begins_hour(at) {
-            self.habits = Some(KeptHabits {
-                grown: baseline.grown.as_deref().cloned(),
-                calls: baseline.calls,
-                objects: baseline.objects,
-                bytes: baseline.bytes,
-                reads: baseline.reads,
-                all_calls: baseline.all_calls,
-                burst_day: baseline.burst_day,
-            });
-        } else {
-            self.habits = None;
-        }
-    }
-
-    pub fn put_back(&self, baseline: &mut Baseline) {
-        let contexts = &self.contexts[..self.contexts_len];
-        if baseline.contexts.len() == contexts.len() {
-            baseline.contexts.copy_from_slice(contexts);
-        } else {
-            baseline.contexts = contexts.into();
-        }
-        if self.with_refreshes {
-            baseline.refreshes = self.refreshes.clone().map(Box::new);
-        }
-        baseline.hour = self.hour;
-        (baseline.open, baseline.open_keys) = (self.open, self.open_keys);
-        (baseline.last_at, baseline.behind) = (self.last_at, self.behind);
-        baseline.token = self.token;
-        (baseline.binding, baseline.binding_streak) = (self.binding, self.binding_streak);
-        if let Some(KeptHabits { grown, calls, objects, bytes, reads, all_calls, burst_day }) = &self.habits {
-            baseline.grown = grown.clone().map(Box::new);
-            (baseline.calls, baseline.objects, baseline.bytes) = (*calls, *objects, *bytes);
-            (baseline.reads, baseline.all_calls) = (*reads, *all_calls);
-            baseline.burst_day = *burst_day;
-        }
-    }
-}
 
 impl Baseline {
     #[must_use]
@@ -434,11 +331,7 @@ impl Baseline {
             burst_day: 0,
             seen: Seen::default(),
             first_minute: (at / 60_000) as u32,
-            calls: Habit::default(),
-            objects: Habit::default(),
-            bytes: Habit::default(),
-            reads: 0.0,
-            all_calls: 0.0,
+            habits: Habits::default(),
             net_levels: LevelCounts::default(),
             client_levels: LevelCounts::default(),
             hours: [0; 24],
@@ -511,25 +404,29 @@ impl Baseline {
             + self.refreshes.as_ref().map_or(0, |_| size_of::<Refreshes>())
     }
 
-    /// The place among the contexts of this network and client family, made where there is none: the one that was not
-    /// used for longest makes room. Its evidence has faded up to `at`.
-    pub fn context(&mut self, network: u32, family: u32, at: i64, level: u8) -> usize {
+    /// The place among the contexts of this network and client family; where there is none, the place that a new one gets:
+    /// behind the others, or that of the one that was not used for longest.
+    #[must_use]
+    pub fn place_of_context(&self, network: u32, family: u32) -> (usize, bool) {
         if let Some(found) = self.find_context(network, family) {
-            self.contexts[found].fade(at);
-            return found;
+            return (found, false);
         }
-        let born = Context::born(network, family, at, level);
-        if self.contexts.len() < CONTEXTS_MAX {
-            // One at a time: most baselines have one or two for ever.
-            let mut contexts = std::mem::take(&mut self.contexts).into_vec();
-            contexts.reserve_exact(1);
-            contexts.push(born);
-            self.contexts = contexts.into_boxed_slice();
-            return self.contexts.len() - 1;
+        let count = self.contexts.len();
+        let oldest = || (0..CONTEXTS_MAX).min_by_key(|place| self.contexts[*place].last_at).unwrap_or(0);
+        (if count < CONTEXTS_MAX { count } else { oldest() }, true)
+    }
+
+    /// Stores a context in its place.
+    pub fn put_context(&mut self, place: usize, context: Context) {
+        if let Some(known) = self.contexts.get_mut(place) {
+            *known = context;
+            return;
         }
-        let oldest = (0..CONTEXTS_MAX).min_by_key(|place| self.contexts[*place].last_at).unwrap_or(0);
-        self.contexts[oldest] = born;
-        oldest
+        // One at a time: most baselines have one or two for ever.
+        let mut contexts = std::mem::take(&mut self.contexts).into_vec();
+        contexts.reserve_exact(1);
+        contexts.push(context);
+        self.contexts = contexts.into_boxed_slice();
     }
 
     #[must_use]

@@ -170,23 +170,13 @@ impl Baselines {
         &mut self.held[place.0 as usize]
     }
 
-    /// Makes a baseline for `key`, which has none. Call [`Self::fit`] afterwards, or [`Self::take_back`] to undo it.
-    pub fn grow(&mut self, key: u64, kind: Kind, at: i64) -> Place {
+    /// Stores a baseline whose key has none. Call [`Self::fit`] afterwards.
+    pub fn insert(&mut self, baseline: Baseline) -> Place {
         let place = Place(self.held.len() as u32);
-        self.young.push_back(key);
-        self.places.insert(key, place.0);
-        self.held.push(Baseline::new(key, kind, at));
+        self.young.push_back(baseline.key);
+        self.places.insert(baseline.key, place.0);
+        self.held.push(baseline);
         place
-    }
-
-    /// Removes the baseline that was made last.
-    pub fn take_back(&mut self) {
-        if let Some(last) = self.held.len().checked_sub(1)
-            && let Some(gone) = self.held.swap_remove(last)
-        {
-            self.places.remove(&gone.key);
-            self.young.pop_back();
-        }
     }
 
     /// Evicts one baseline if there are too many, but not the one that was made last. Indexes may change.
@@ -259,20 +249,9 @@ mod tests {
     use crate::event::TokenType;
 
     fn grown(baselines: &mut Baselines, key: u64, kind: Kind, at: i64) -> &mut Baseline {
-        baselines.grow(key, kind, at);
+        baselines.insert(Baseline::new(key, kind, at));
         baselines.fit(at);
         baselines.get_mut(key).expect("the newest stays")
-    }
-
-    #[test]
-    fn a_baseline_that_is_taken_back_leaves_no_trace() {
-        let kind = Kind::new(TokenType::Access, Device::Desktop);
-        let mut baselines = Baselines::new(3);
-        (0..3).for_each(|key| grown(&mut baselines, key, kind, 0).visits = 20);
-        let before = format!("{baselines:?}");
-        baselines.grow(7, kind, 0);
-        baselines.take_back();
-        assert_eq!(format!("{baselines:?}"), before);
     }
 
     #[test]

@@ -163,7 +163,8 @@ pub(crate) mod tests {
             baseline.learn_place(&seen, 1.0);
             baseline.seen.learn(Sort::Route, number, 1.0, 20_000 * 1_440);
             baseline.seen.learn(Sort::Area, number, 1.0, 20_000 * 1_440);
-            baseline.context(number, number, i64::from(number), 5);
+            let (place, _) = baseline.place_of_context(number, number);
+            baseline.put_context(place, Context::born(number, number, i64::from(number), 5));
         }
         baseline.grown = Some(Box::default());
         baseline.refreshes = Some(Box::default());
@@ -181,7 +182,7 @@ pub(crate) mod tests {
     fn no_baseline_takes_more_than_1100_bytes() {
         let bytes = full().bytes();
         let mut young = Baseline::new(1, Kind::new(crate::event::TokenType::Access, Device::Desktop), 0);
-        young.context(1, 1, 0, 0);
+        young.put_context(0, Context::born(1, 1, 0, 0));
         assert!(bytes <= 1_100, "{bytes}");
         assert!(young.bytes() <= 640, "{}", young.bytes());
     }

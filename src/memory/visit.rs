@@ -26,7 +26,7 @@ const AREAS_FEW: usize = 4;
 #[derive(Clone, Debug, PartialEq)]
 #[repr(align(64))]
 pub struct Visit {
-    core: Core,
+    pub core: Core,
     more: Option<Box<More>>,
 }
 
@@ -114,42 +114,6 @@ impl Once {
 
 super::touch!(Visit { key, routes[0], nobodys_calls });
 
-/// A visit as it was, to be put back. It has room of its own for all parts, so that keeping allocates nothing.
-#[derive(Clone, Debug)]
-pub struct KeptVisit {
-    core: Core,
-    more: Option<More>,
-}
-
-impl Default for KeptVisit {
-    fn default() -> Self {
-        Self { core: Core::NEW, more: None }
-    }
-}
-
-impl KeptVisit {
-    pub fn keep(&mut self, visit: &Visit) {
-        self.core = visit.core;
-        // By branches, so that what few visits have is not copied for the others.
-        match &visit.more {
-            Some(more) => self.more = Some(**more),
-            None => self.more = None,
-        }
-    }
-
-    pub fn put_back(&self, visit: &mut Visit) {
-        let room = visit.more.take();
-        visit.core = self.core;
-        visit.more = self.more.map(|more| match room {
-            Some(mut room) => {
-                *room = more;
-                room
-            }
-            None => Box::new(more),
-        });
-    }
-}
-
 /// What only visits to many routes or areas have. All routes that found no place are one, the last.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct More {
@@ -194,6 +158,34 @@ impl Core {
         routes_remembered: Once::NEVER,
         areas_remembered: Once::NEVER,
     };
+
+    /// Of a visit of `key` that begins at `at`, milliseconds since the epoch.
+    #[must_use]
+    pub const fn begun(baseline: u64, key: u64, at: i64) -> Self {
+        Self { baseline, key, began: at, last_at: at, ..Self::NEW }
+    }
+
+    /// How often `route` has been called in this visit, this time included; `None`: it is not among the first routes.
+    pub fn count_route(&mut self, route: u32) -> Option<u16> {
+        let place = find(&self.routes, route)?;
+        self.routes[place] = route.max(1);
+        self.route_calls[place] = self.route_calls[place].saturating_add(1);
+        Some(self.route_calls[place])
+    }
+
+    /// How often routes that hardly anybody calls have been weighed in this visit, this time included.
+    pub const fn count_nobodys(&mut self) -> u16 {
+        self.nobodys_calls = self.nobodys_calls.saturating_add(1);
+        self.nobodys_calls
+    }
+
+    /// Whether `area` is new to this visit; `None`: it is not among the first areas.
+    pub fn enter_area(&mut self, area: u32) -> Option<bool> {
+        let place = find(&self.areas, area)?;
+        let is_new = self.areas[place] == 0;
+        self.areas[place] = area.max(1);
+        Some(is_new)
+    }
 }
 
 impl Visit {
@@ -204,42 +196,48 @@ impl Visit {
         self.core.last_at + VISIT_GAP_MS <= watermark
     }
 
-    /// How often `route` has been called in this visit, this time included. Beyond so many routes all others count as one:
-    /// a walk over ever more of them says less and less, as repeats do.
-    pub fn count_route(&mut self, route: u32) -> u16 {
-        let calls = if let Some((place, _)) = place_of(&mut self.core.routes, route) {
-            &mut self.core.route_calls[place]
-        } else {
-            let More { routes, route_calls, .. } = &mut **self.more.get_or_insert_default();
-            let place = place_of(routes, route).map_or(routes.len(), |(place, _)| place);
-            &mut route_calls[place]
-        };
-        *calls = calls.saturating_add(1);
-        *calls
+    /// How often a route that is not among the first of the visit has been called, this time included.
+    #[must_use]
+    pub fn further_calls(&self, route: u32) -> u16 {
+        self.more.as_ref().map_or(1, |more| more.route_calls[more.place_of(route)].saturating_add(1))
     }
 
-    /// How often routes that hardly anybody calls have been weighed in this visit, this time included.
-    pub const fn count_nobodys(&mut self) -> u16 {
-        self.core.nobodys_calls = self.core.nobodys_calls.saturating_add(1);
-        self.core.nobodys_calls
+    /// Counts a call of a route that is not among the first of the visit.
+    pub fn count_further(&mut self, route: u32) {
+        let more = self.more.get_or_insert_default();
+        let place = more.place_of(route);
+        if let Some(free) = more.routes.get_mut(place) {
+            *free = route.max(1);
+        }
+        more.route_calls[place] = more.route_calls[place].saturating_add(1);
     }
 
-    /// Whether `area` is new to this visit.
-    pub fn enter_area(&mut self, area: u32) -> bool {
-        let found = place_of(&mut self.core.areas, area);
-        let found = found.or_else(|| place_of(&mut self.more.get_or_insert_default().areas, area));
-        found.is_some_and(|(_, new)| new)
+    /// Whether an area that is not among the first of the visit is new to it.
+    #[must_use]
+    pub fn is_further_new(&self, area: u32) -> bool {
+        self.more.as_ref().is_none_or(|more| find(&more.areas, area).is_some_and(|place| more.areas[place] == 0))
+    }
+
+    /// Stores an area that is not among the first of the visit.
+    pub fn enter_further(&mut self, area: u32) {
+        let more = self.more.get_or_insert_default();
+        if let Some(place) = find(&more.areas, area) {
+            more.areas[place] = area.max(1);
+        }
     }
 }
 
-/// Where `key` is, or is from now on, and whether it is new; `None`: there is no room for it.
-fn place_of(keys: &mut [u32], key: u32) -> Option<(usize, bool)> {
+impl More {
+    /// Beyond so many routes all others count as one: a walk over ever more of them says less and less, as repeats do.
+    fn place_of(&self, route: u32) -> usize {
+        find(&self.routes, route).unwrap_or(self.routes.len())
+    }
+}
+
+/// Where `key` is, or would be; `None`: there is no room for it.
+fn find(keys: &[u32], key: u32) -> Option<usize> {
     // 0 stands for an empty place.
-    let key = key.max(1);
-    let place = keys.iter().position(|known| *known == key || *known == 0)?;
-    let new = keys[place] == 0;
-    keys[place] = key;
-    Some((place, new))
+    keys.iter().position(|known| *known == key.max(1) || *known == 0)
 }
 
 /// The open visits of all baselines, each in a place that its baseline knows by number: idle baselines need not hold
@@ -260,17 +258,14 @@ impl Visits {
         Self { places: Blocks::default(), free: Vec::new(), queue: VecDeque::new(), max }
     }
 
-    /// Begins a visit, in its place: made elsewhere and moved, it could not be read before all of it had arrived.
-    pub fn open(&mut self, baseline: u64, key: u64, at: i64) -> NonZeroU32 {
+    /// Begins a visit, in its place.
+    pub fn open(&mut self, core: &Core) -> NonZeroU32 {
         let number = self.free.pop().unwrap_or_else(|| {
             self.places.push(Visit::NEW);
             NonZeroU32::new(self.places.len() as u32).unwrap_or(NonZeroU32::MAX)
         });
-        let visit = self.get_mut(number);
-        *visit = Visit::NEW;
-        (visit.baseline, visit.key) = (baseline, key);
-        (visit.began, visit.last_at) = (at, at);
-        self.queue.push_back((at, number));
+        self.get_mut(number).core = *core;
+        self.queue.push_back((core.began, number));
         number
     }
 
@@ -281,12 +276,6 @@ impl Visits {
 
     pub fn get_mut(&mut self, number: NonZeroU32) -> &mut Visit {
         &mut self.places[place(number)]
-    }
-
-    /// Takes back the visit that was opened last.
-    pub fn take_back(&mut self, number: NonZeroU32) {
-        self.queue.pop_back();
-        self.close(number);
     }
 
     /// Whether [`Self::next_ended`] has a visit to look at: between two steps of the watermark it mostly has none.
@@ -359,6 +348,23 @@ const fn place(number: NonZeroU32) -> usize {
 mod tests {
     use super::*;
 
+    /// As scoring and learning do it.
+    fn count(visit: &mut Visit, route: u32) -> u16 {
+        visit.core.count_route(route).unwrap_or_else(|| {
+            let calls = visit.further_calls(route);
+            visit.count_further(route);
+            calls
+        })
+    }
+
+    fn enter(visit: &mut Visit, area: u32) -> bool {
+        visit.core.enter_area(area).unwrap_or_else(|| {
+            let is_new = visit.is_further_new(area);
+            visit.enter_further(area);
+            is_new
+        })
+    }
+
     #[test]
     fn touching_it_leaves_out_none_of_its_cache_lines() {
         crate::memory::tests::assert_no_line_is_left_out(&Visit::NEW.touched(), 0, size_of::<Visit>());
@@ -368,7 +374,7 @@ mod tests {
     #[test]
     fn a_visit_ends_when_it_has_been_silent_and_no_sooner() {
         let mut visits = Visits::new(10);
-        let number = visits.open(1, 1, 0);
+        let number = visits.open(&Core::begun(1, 1, 0));
         assert_eq!(visits.next_ended(VISIT_GAP_MS - 1), None);
         visits.get_mut(number).last_at = 1_000;
         assert_eq!(visits.next_ended(VISIT_GAP_MS), None, "it went on");
@@ -380,8 +386,8 @@ mod tests {
     #[test]
     fn a_clock_that_is_ahead_holds_no_other_visit_open() {
         let mut visits = Visits::new(10);
-        visits.open(1, 1, 24 * 3_600_000);
-        let honest = visits.open(2, 2, 0);
+        visits.open(&Core::begun(1, 1, 24 * 3_600_000));
+        let honest = visits.open(&Core::begun(2, 1, 0));
         assert_eq!([0, 1].map(|_| visits.next_ended(VISIT_GAP_MS)), [None, Some(honest)]);
     }
 
@@ -389,7 +395,7 @@ mod tests {
     fn there_are_never_many_more_open_visits_than_allowed() {
         let mut visits = Visits::new(10);
         for baseline in 0..1_000 {
-            visits.open(baseline, 1, 0);
+            visits.open(&Core::begun(baseline, 1, 0));
             if let Some(number) = visits.next_ended(0) {
                 visits.close(number);
             }
@@ -400,18 +406,18 @@ mod tests {
     #[test]
     fn a_usual_round_over_many_routes_counts_each_as_new_once() {
         let mut visit = Visit::NEW;
-        assert_eq!([5, 5, 6, 5].map(|route| visit.count_route(route)), [1, 2, 1, 3]);
+        assert_eq!([5, 5, 6, 5].map(|route| count(&mut visit, route)), [1, 2, 1, 3]);
         for round in 1..=9 {
-            assert!((100..130).all(|route| visit.count_route(route) == round), "thirty routes and the two before");
+            assert!((100..130).all(|route| count(&mut visit, route) == round), "thirty routes and the two before");
         }
-        let beyond: Vec<u16> = (200..300).map(|route| visit.count_route(route)).collect();
+        let beyond: Vec<u16> = (200..300).map(|route| count(&mut visit, route)).collect();
         assert_eq!(beyond, (1..=100).collect::<Vec<_>>(), "a walk over ever more is told, less and less");
     }
 
     #[test]
     fn an_area_is_entered_once_a_visit() {
         let mut visit = Visit::NEW;
-        assert!(visit.enter_area(3) && !visit.enter_area(3) && visit.enter_area(4) && !visit.enter_area(3));
-        assert_eq!((100..200).filter(|area| visit.enter_area(*area)).count(), AREAS_MAX - 2);
+        assert!(enter(&mut visit, 3) && !enter(&mut visit, 3) && enter(&mut visit, 4) && !enter(&mut visit, 3));
+        assert_eq!((100..200).filter(|area| enter(&mut visit, *area)).count(), AREAS_MAX - 2);
     }
 }
