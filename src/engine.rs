@@ -387,8 +387,7 @@ fn sighted(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>, sub
                     let tenants = &mut state.memory.others.tenants;
                     scene.tenant = tenants.admit(sighting.tenant);
                     if lesson.begins_visit() {
-                        state.budget.count_visit(sighting.tenant);
-                        tenants.count_visit(sighting.tenant);
+                        tenants.count_visit(sighting.tenant, state.thresholds.days());
                     }
                     learn::learn(&mut state.memory, &scene, lesson);
                 }
@@ -585,10 +584,12 @@ fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judge
         acts: verdict == Verdict::Revoke,
     };
     // An incident that people know of costs no attention, and neither a revocation nor a policy is withheld.
+    let tenant = scene.sighting.tenant;
+    let known = || state.memory.others.tenants.is_known(tenant).then_some(tenant);
     let withheld = verdict == Verdict::Alert
         && wanted < Verdict::Alert
         && !state.incidents.is_known(&alarm)
-        && !state.budget.spend(scene.sighting.tenant, scene.now, judged.log_odds);
+        && !state.budget.spend(known(), scene.now, judged.log_odds);
     if withheld {
         verdict = Verdict::Watch;
     }
@@ -690,7 +691,7 @@ impl State {
             campaign_id: joined.open.campaign,
             victims: self.incidents.victims(id).to_vec(),
             victims_total: joined.open.baselines(),
-            tenant_is_new: !self.budget.is_known(scene.sighting.tenant),
+            tenant_is_new: !self.memory.others.tenants.is_known(scene.sighting.tenant),
             log_odds: judged.log_odds,
             reason: explain::sentence(
                 signals,

@@ -6,13 +6,7 @@
 //! the last 24 hours of its allowance is never withheld.
 
 use crate::memory::Generations;
-use crate::memory::generations::Map;
-
-/// Visits that make a tenant known. Before, it shares an allowance with all others like it: anyone can invent a tenant.
-const KNOWN_VISITS: u32 = 1_000;
-/// Known tenants kept; later ones go on sharing the allowance of those that are not known.
-const KNOWN_MAX: usize = 1 << 16;
-const NEWCOMERS_MAX: usize = 1 << 14;
+use crate::memory::tenants::KNOWN_MAX;
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -21,9 +15,9 @@ const DAY_MS: i64 = 86_400_000;
 pub struct Budget {
     /// New incidents a day and tenant.
     per_day: f64,
-    known: Map<u64, Allowance>,
-    /// Visits of tenants that are not known yet.
-    newcomers: Generations<u32>,
+    /// Of each known tenant that has spent something. An allowance that is evicted is full again.
+    known: Generations<Allowance>,
+    /// What all other tenants share: anyone can invent a tenant.
     of_newcomers: Allowance,
     beyond: Bucket,
 }
@@ -53,35 +47,19 @@ impl Budget {
     pub fn new(per_day: u32, total_per_day: u32) -> Self {
         Self {
             per_day: f64::from(per_day),
-            known: Map::default(),
-            newcomers: Generations::new(NEWCOMERS_MAX),
+            known: Generations::new(KNOWN_MAX),
             of_newcomers: Allowance::new(f64::from(per_day)),
             beyond: Bucket::new(f64::from(total_per_day)),
         }
     }
 
-    /// Counts a visit of `tenant`.
-    pub fn count_visit(&mut self, tenant: u64) {
-        if self.known.contains_key(&tenant) {
-            return;
-        }
-        let visits = self.newcomers.entry(tenant, || 0);
-        *visits = visits.saturating_add(1);
-        if *visits >= KNOWN_VISITS && self.known.len() < KNOWN_MAX {
-            self.known.insert(tenant, Allowance::new(self.per_day));
-        }
-    }
-
-    /// Whether `tenant` has an allowance of its own.
-    #[must_use]
-    pub fn is_known(&self, tenant: u64) -> bool {
-        self.known.contains_key(&tenant)
-    }
-
-    /// Whether a new incident of `tenant` is reported; if not, it is withheld. `now`: milliseconds since the epoch, in
-    /// the stream's time.
-    pub fn spend(&mut self, tenant: u64, now: i64, log_odds: f64) -> bool {
-        let allowance = self.known.get_mut(&tenant).unwrap_or(&mut self.of_newcomers);
+    /// Whether a new incident of a tenant is reported; if not, it is withheld. `known`: the tenant, if it is known
+    /// ([`crate::memory::Tenants::is_known`]). `now`: milliseconds since the epoch, in the stream's time.
+    pub fn spend(&mut self, known: Option<u64>, now: i64, log_odds: f64) -> bool {
+        let allowance = match known {
+            Some(tenant) => self.known.entry(tenant, || Allowance::new(self.per_day)),
+            None => &mut self.of_newcomers,
+        };
         let ranks_highest = allowance.ranks_highest(now, log_odds);
         let reported = allowance.bucket.spend(now) || ranks_highest || self.beyond.spend(now);
         if reported && ranks_highest {
@@ -124,22 +102,16 @@ mod tests {
 
     const HOUR_MS: i64 = DAY_MS / 24;
     const NOON: i64 = 20_000 * DAY_MS + DAY_MS / 2;
-    const KNOWN: u64 = 7;
-
-    fn budget(per_day: u32, total_per_day: u32) -> Budget {
-        let mut budget = Budget::new(per_day, total_per_day);
-        (0..KNOWN_VISITS).for_each(|_| budget.count_visit(KNOWN));
-        budget
-    }
+    const KNOWN: Option<u64> = Some(7);
 
     /// How many of `times` equal alerts are reported.
-    fn reported(budget: &mut Budget, tenant: u64, now: i64, times: usize) -> usize {
+    fn reported(budget: &mut Budget, tenant: Option<u64>, now: i64, times: usize) -> usize {
         (0..times).filter(|_| budget.spend(tenant, now, 5.0)).count()
     }
 
     #[test]
     fn budget_refills_by_rate() {
-        let mut budget = budget(24, 0);
+        let mut budget = Budget::new(24, 0);
         assert_eq!(reported(&mut budget, KNOWN, NOON, 100), 24);
         assert_eq!(reported(&mut budget, KNOWN, NOON + 12 * HOUR_MS, 100), 12, "midnight fills nothing");
         assert_eq!(reported(&mut budget, KNOWN, NOON + 13 * HOUR_MS, 100), 1);
@@ -150,28 +122,16 @@ mod tests {
 
     #[test]
     fn tenant_spends_its_own_budget_alone() {
-        let mut budget = budget(20, 5);
-        let invented = 1_000..2_000;
-        let told: usize = invented.map(|tenant| reported(&mut budget, tenant, NOON, 3)).sum();
+        let mut budget = Budget::new(20, 5);
+        let told: usize = (0..1_000).map(|_| reported(&mut budget, None, NOON, 3)).sum();
         assert_eq!(told, 25, "tenants that nobody knows share one allowance, and what all share");
         assert_eq!(reported(&mut budget, KNOWN, NOON, 100), 20);
-        let other = 8;
-        (0..KNOWN_VISITS).for_each(|_| budget.count_visit(other));
-        assert_eq!(reported(&mut budget, other, NOON, 100), 20);
-    }
-
-    #[test]
-    fn known_tenants_outlast_a_flood_of_invented_ones() {
-        let mut budget = budget(20, 0);
-        (0..100_000).for_each(|number| budget.count_visit(1_000 + number));
-        assert!(budget.is_known(KNOWN) && !budget.is_known(1_000));
-        assert_eq!(reported(&mut budget, 1_000, NOON, 100), 20);
-        assert_eq!(reported(&mut budget, KNOWN, NOON, 100), 20);
+        assert_eq!(reported(&mut budget, Some(8), NOON, 100), 20);
     }
 
     #[test]
     fn highest_alert_of_a_day_is_never_withheld() {
-        let mut budget = budget(3, 0);
+        let mut budget = Budget::new(3, 0);
         assert_eq!(reported(&mut budget, KNOWN, NOON, 10), 3);
         assert!(budget.spend(KNOWN, NOON, 6.0) && budget.spend(KNOWN, NOON, 9.0));
         assert!(!budget.spend(KNOWN, NOON, 9.0) && !budget.spend(KNOWN, NOON, 8.0));

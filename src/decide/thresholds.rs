@@ -1,8 +1,9 @@
 //! Alert threshold of each tenant, from the tail of its own visits. A tenant with few visits uses its own and those of all
-//! other tenants but the largest ([`crate::memory::tenants`]).
+//! other tenants but the largest ([`crate::memory::shared`]).
 
 use crate::memory::Tenant;
-use crate::memory::tenants::{BySeat, Seat, Shared};
+use crate::memory::shared::Shared;
+use crate::memory::tenants::{BySeat, Seat};
 
 use super::tail::Tail;
 
@@ -101,6 +102,12 @@ impl Thresholds {
         self.visits.count(tenant.seat)
     }
 
+    /// Days that the stream has gone on for.
+    #[must_use]
+    pub const fn days(&self) -> u32 {
+        self.days
+    }
+
     /// `watermark`: milliseconds since the epoch; 0: not known.
     pub fn pass_time(&mut self, watermark: i64) {
         let day = (watermark / DAY_MS) as u32;
@@ -114,21 +121,23 @@ impl Thresholds {
     /// Counts a visit that has ended, by its highest log-odds.
     pub fn learn(&mut self, tenant: Tenant, log_odds: f64) {
         let Some(seat) = tenant.seat else { return };
-        let of_tenant = self.tenants.get_mut(seat);
+        let Some(of_tenant) = self.tenants.get_mut(seat) else { return };
         let is_reckoned = of_tenant.own.learn(log_odds, Tail::honest(log_odds));
         let own = of_tenant.own.visits();
         self.visits.teach(seat, &[own as f64], &[1.0]);
         self.visits_of_all += 1;
         let days = f64::from(self.days.max(1));
         let visits = self.visits(tenant) as u64;
-        if own >= OWN_VISITS {
-            self.tenants.get_mut(seat).shared = None;
-        } else if is_reckoned {
-            let shared = (visits > own).then(|| Box::new(self.shared(Some(seat))));
-            self.tenants.get_mut(seat).shared = shared;
-        }
-        if self.day != 0 {
-            self.tenants.get_mut(seat).calculate(self.per_day, visits, days);
+        let has_enough = own >= OWN_VISITS;
+        let is_shared = !has_enough && is_reckoned && visits > own;
+        let shared = is_shared.then(|| Box::new(self.shared(Some(seat))));
+        if let Some(of_tenant) = self.tenants.get_mut(seat) {
+            if has_enough || is_reckoned {
+                of_tenant.shared = shared;
+            }
+            if self.day != 0 {
+                of_tenant.calculate(self.per_day, visits, days);
+            }
         }
         if self.visits_of_all.is_multiple_of(THRESHOLD_VISITS) {
             self.strangers.shared = Some(Box::new(self.shared(None)));

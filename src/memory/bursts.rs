@@ -1,7 +1,8 @@
 //! Bursts of calls, by how large they are and how many there are today: a deploy or a month's end is many at once.
 
 use super::generations::Generations;
-use super::tenants::{BySeat, Seat, Separate, Tenant};
+use super::shared::Separate;
+use super::tenants::{BySeat, Seat, Tenant};
 
 /// Classes of size, one nat each. The last class holds all larger sizes.
 const SIZES: usize = 16;
@@ -76,8 +77,8 @@ impl Bursts {
         if before < 1.0 && ratio >= 1.0 {
             let daily = self.tenants.entry(tenant.key, Daily::default).on(day);
             daily.today += 1.0;
-            if let Some(seat) = tenant.seat {
-                *self.seated.get_mut(seat) = *daily;
+            if let Some(seated) = tenant.seat.and_then(|seat| self.seated.get_mut(seat)) {
+                *seated = *daily;
             }
         }
     }

@@ -163,7 +163,7 @@ impl AllCohorts {
 
     /// `None`: the tenant has no seat.
     pub fn of_mut(&mut self, seat: Option<Seat>) -> Option<&mut Cohorts> {
-        seat.map(|seat| self.tenants.get_mut(seat))
+        seat.and_then(|seat| self.tenants.get_mut(seat))
     }
 }
 

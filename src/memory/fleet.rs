@@ -3,7 +3,8 @@
 use smallvec::SmallVec;
 
 use super::generations::Generations;
-use super::tenants::{Seat, Shared, Tenant};
+use super::shared::Shared;
+use super::tenants::{Seat, Tenant};
 
 /// Visitors kept a group, and for how long.
 const USERS_MAX: usize = 64;

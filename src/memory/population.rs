@@ -9,7 +9,8 @@
 
 use super::generations::{Generations, Map};
 use super::routes::{RouteUse, Routes, UNKNOWN};
-use super::tenants::{BySeat, Lesson, Own, Seat, Separate, Shared, Sums, Tenant, Worth};
+use super::shared::{Lesson, Own, Separate, Shared, Sums, Worth};
+use super::tenants::{BySeat, Seat, Tenant};
 use crate::math::{exp, ln};
 
 const KEYS_MAX: usize = 1 << 16;
@@ -63,7 +64,7 @@ impl Popularity {
     fn learn(&mut self, key: u32, lesson: &Lesson) -> Option<(Worth<3>, Worth<3>)> {
         if !self.users.contains_key(&key) {
             // No tenant makes more of them than are left for others.
-            let made = self.made.get_mut(lesson.seat);
+            let made = self.made.get_mut(lesson.seat)?;
             if *made + self.users.len() >= KEYS_MAX {
                 return None;
             }

@@ -1,7 +1,8 @@
 //! Popularity of routes in the population, and the preferences of a thief among them.
 
 use super::generations::{Generations, Map};
-use super::tenants::{BySeat, Lesson, Own, Seat, Shared, Sums, Tenant, Worth};
+use super::shared::{Lesson, Own, Shared, Sums, Worth};
+use super::tenants::{BySeat, Seat, Tenant};
 use crate::math::{exp, ln};
 
 /// Routes per generation. There are two, and a route that is called moves to the younger one.
@@ -167,7 +168,7 @@ impl Routes {
         if !is_young && !self.old.routes.contains_key(&route) {
             // If there are several tenants, none of them may fill a generation.
             let Generation { made, all_made, .. } = &mut self.young;
-            let made = made.get_mut(lesson.seat);
+            let made = made.get_mut(lesson.seat)?;
             if *made >= GENERATION / 2 && *all_made > *made {
                 return None;
             }
