@@ -216,8 +216,7 @@ impl State {
         self.judged_at
     }
 
-    /// Ends the visits that are over, which tell how high the log-odds of honest visits go, and forgets who is in no
-    /// company any more.
+    /// Ends the visits that are over, which tell how high the log-odds of honest visits go.
     fn let_time_pass(&mut self) {
         self.thresholds.pass_time(self.clock.watermark());
         for _ in 0..LOOKS {
@@ -231,9 +230,6 @@ impl State {
                 self.thresholds.learn(self.memory.others.tenants.get(tenant), log_odds);
             }
             self.memory.visits.close(number);
-        }
-        if let Some(now) = self.clock.now() {
-            self.memory.others.fleets.forget(self.clock.watermark(), now);
         }
     }
 }

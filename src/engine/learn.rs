@@ -205,7 +205,7 @@ fn learn_of_others(others: &mut Others, scene: &Scene<'_>, lesson: &Lesson) {
         Came::Nowhere => {}
         Came::Home => fleets.at_home(app, tenant, at.min(scene.now)),
         &Came::Among { member, groups } => {
-            groups.into_iter().flatten().for_each(|group| fleets.join(group, member));
+            groups.into_iter().flatten().for_each(|group| fleets.join(group, member, scene.now));
         }
     }
 }

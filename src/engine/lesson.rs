@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use crate::memory::baseline::{Habits, Hour, Refreshes};
 use crate::memory::baselines::{Baselines, Place};
-use crate::memory::fleet::Member;
+use crate::memory::fleet::{Group, Member};
 use crate::memory::visit::Core;
 use crate::memory::{Baseline, Context, Kind};
 
@@ -36,7 +36,7 @@ pub enum Came {
     /// To places with others who are new there.
     Among {
         member: Member,
-        groups: [Option<u64>; 3],
+        groups: [Option<Group>; 3],
     },
 }
 

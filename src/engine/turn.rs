@@ -541,7 +541,8 @@ impl Turn<'_> {
         let member = Member::new(self.scene.user, tenant, own_app, at, oddness);
         let mut users = 0;
         let mut groups = [None; 3];
-        let mut fan = |group: u64| {
+        let mut fan = |key: u64| {
+            let group = fleets.group(key);
             if let Some(place) = groups.iter_mut().find(|place| place.is_none()) {
                 *place = Some(group);
             }

@@ -2,15 +2,18 @@
 
 use smallvec::SmallVec;
 
-use super::generations::Generations;
+use super::fair::{Fair, Place, Write};
 use super::shared::Shared;
 use super::tenants::{Seat, Tenant};
 
 /// Visitors kept a group, and for how long.
 const USERS_MAX: usize = 64;
 const WINDOW_SECONDS: u32 = 2 * 3_600;
-const WINDOW_MS: i64 = WINDOW_SECONDS as i64 * 1_000;
 const FLEETS_MAX: usize = 1 << 17;
+/// Seconds of the stream after which a group without a new visit is dropped: events of the window may come late.
+const GROUP_LIFETIME: u32 = 2 * WINDOW_SECONDS;
+/// The same of an application's visits, of which a thousandth is left then.
+const HOME_LIFETIME: u32 = 30 * 86_400;
 /// A group is weighed from so many users on.
 pub const USERS_MIN: usize = 3;
 /// So many applications are several.
@@ -74,16 +77,22 @@ pub struct Company {
     pub apps: usize,
 }
 
+/// A group, and where it was found.
+#[derive(Clone, Copy, Debug)]
+pub struct Group {
+    key: u64,
+    /// `None`: nobody has joined it yet.
+    place: Option<Place>,
+}
+
 /// Groups by application and network, by application and prefix, and by address.
 #[derive(Debug)]
 pub struct Fleets {
-    groups: Generations<Fleet>,
-    /// When groups were forgotten last, milliseconds since the epoch.
-    forgot_at: i64,
+    groups: Fair<Fleet>,
     /// When an application was last used by a tenant from networks that its users know, and how often lately.
-    homes: Generations<Home>,
+    homes: Fair<Home>,
     /// The usual visits of all tenants with an application.
-    usual: Generations<Usual>,
+    usual: Fair<Usual>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -106,30 +115,24 @@ struct Usual {
 impl Default for Fleets {
     fn default() -> Self {
         Self {
-            groups: Generations::new(FLEETS_MAX),
-            forgot_at: 0,
-            homes: Generations::new(FLEETS_MAX),
-            usual: Generations::new(FLEETS_MAX),
+            groups: Fair::new(FLEETS_MAX, GROUP_LIFETIME),
+            homes: Fair::new(FLEETS_MAX, HOME_LIFETIME),
+            usual: Fair::new(FLEETS_MAX, HOME_LIFETIME),
         }
     }
 }
 
 impl Fleets {
-    /// Forgets the groups that nobody has come to within the window before `watermark`: most are such, and those that are
-    /// not stay near the processor. `now` may be far ahead of a watermark that hardly moves, and groups are joined now. Both
-    /// in milliseconds since the epoch.
-    pub fn forget(&mut self, watermark: i64, now: i64) {
-        // Where the clock has gone back by more than the window, the groups are of a time that was wrong.
-        if watermark - self.forgot_at > WINDOW_MS || self.forgot_at > now + WINDOW_MS {
-            self.groups.turn_over();
-            self.forgot_at = now;
-        }
+    /// The group of this key, for [`Self::company`] and [`Self::join`] in one event.
+    #[must_use]
+    pub fn group(&self, key: u64) -> Group {
+        Group { key, place: self.groups.find(key) }
     }
 
     /// What company a user is in who visits as `member`, by those whose visits were noted before.
     #[must_use]
-    pub fn company(&self, group: u64, member: &Member) -> Company {
-        let members = self.groups.get(group).map_or(&[][..], |fleet| &fleet.members);
+    pub fn company(&self, group: Group, member: &Member) -> Company {
+        let members = group.place.map_or(&[][..], |place| &self.groups.at(place).members);
         let with = || members.iter().filter(|other| other.is_with(member));
         let own = || with().filter(|other| other.tenant == member.tenant);
         let others = Others::of(with().filter(|other| other.tenant != member.tenant));
@@ -143,9 +146,10 @@ impl Fleets {
     }
 
     /// Notes a user's latest visit in a group. Visits more than the window before it are forgotten; one that is told late
-    /// makes nobody forgotten who came since.
-    pub fn join(&mut self, group: u64, member: Member) {
-        let fleet = self.groups.entry(group, || Fleet { members: SmallVec::new() });
+    /// makes nobody forgotten who came since. `now`: the stream's time, milliseconds since the epoch.
+    pub fn join(&mut self, group: Group, member: Member, now: i64) {
+        let by = Write { owner: member.seat, second: (now / 1_000) as u32 };
+        let fleet = self.groups.entry_at(group.key, group.place, by, || Fleet { members: SmallVec::new() });
         let since = member.second.saturating_sub(WINDOW_SECONDS);
         fleet.members.retain(|other| other.second >= since && other.user != member.user);
         if fleet.members.len() >= USERS_MAX {
@@ -161,7 +165,8 @@ impl Fleets {
 
     /// An application is used by a tenant from where its users are at home.
     pub fn at_home(&mut self, app: u64, tenant: Tenant, at: i64) {
-        let home = self.homes.entry(app ^ tenant.key, Home::default);
+        let by = Write { owner: tenant.seat, second: (at / 1_000) as u32 };
+        let home = self.homes.entry(app ^ tenant.key, by, Home::default);
         if let Some(hours) = fades(&mut home.at, at) {
             home.visits *= crate::math::faded(hours, 1.0);
             home.usual *= crate::math::faded(hours, 72.0);
@@ -169,7 +174,7 @@ impl Fleets {
         home.visits += 1.0;
         home.usual += 1.0;
         let Some(seat) = tenant.seat else { return };
-        let usual = self.usual.entry(app, Usual::default);
+        let usual = self.usual.entry(app, by, Usual::default);
         if let Some(hours) = fades(&mut usual.at, at) {
             usual.visits.fade(crate::math::faded(hours, 72.0));
         }
@@ -263,9 +268,13 @@ mod tests {
     use crate::memory::tenants::seated;
 
     fn join(fleets: &mut Fleets, group: u64, member: Member) -> Company {
-        let company = fleets.company(group, &member);
-        fleets.join(group, member);
+        let company = company(fleets, group, &member);
+        fleets.join(fleets.group(group), member, i64::from(member.second) * 1_000);
         company
+    }
+
+    fn company(fleets: &Fleets, group: u64, member: &Member) -> Company {
+        fleets.company(fleets.group(group), member)
     }
 
     #[test]
@@ -273,7 +282,7 @@ mod tests {
         let mut fleets = Fleets::default();
         let member = |user, at| Member::new(user, seated(1), user, at, 0.0);
         let hour = 3_600_000;
-        (0..3).for_each(|user| fleets.join(1, member(user, 9 * hour)));
+        (0..3).for_each(|user| _ = join(&mut fleets, 1, member(user, 9 * hour)));
         assert_eq!(join(&mut fleets, 1, member(7, hour)).users, 1);
         assert_eq!(join(&mut fleets, 1, member(8, 9 * hour)).users, 4);
     }
@@ -307,24 +316,20 @@ mod tests {
     }
 
     #[test]
-    fn a_group_is_forgotten_when_nobody_came_for_two_hours_and_no_sooner() {
+    fn group_is_dropped_after_its_lifetime_and_no_sooner() {
         let mut fleets = Fleets::default();
-        let member = |user, at| Member::new(user, seated(1), user, at, 0.0);
         let (hour, minute) = (3_600_000, 60_000);
-        // A quiet night: the watermark lies hours behind what goes on.
         let begin = 1_000 * hour;
-        join(&mut fleets, 1, member(7, begin + 5 * hour));
-        fleets.forget(begin, begin + 5 * hour);
-        // A busy morning moves it on at once.
-        fleets.forget(begin + 5 * hour, begin + 5 * hour + 6 * minute);
-        assert_eq!(
-            join(&mut fleets, 1, member(8, begin + 5 * hour + 6 * minute)).users,
-            2,
-            "who came minutes ago is known"
-        );
-        fleets.forget(begin + 8 * hour, begin + 8 * hour);
-        fleets.forget(begin + 11 * hour, begin + 11 * hour);
-        assert_eq!(fleets.groups.len(), 0);
+        let member = |user, at| Member::new(user, seated(1), user, at, 0.0);
+        join(&mut fleets, 1, member(7, begin));
+        for number in 0..1_000 {
+            join(&mut fleets, 10 + number, member(number, begin + 60 * minute));
+        }
+        assert_eq!(join(&mut fleets, 1, member(8, begin + 110 * minute)).users, 2, "two within the window");
+        for number in 0..1_000 {
+            join(&mut fleets, 2_000 + number, member(number, begin + 9 * hour));
+        }
+        assert!(fleets.groups.len() < 1_100, "others have taken their places: {}", fleets.groups.len());
     }
 
     #[test]
@@ -346,23 +351,59 @@ mod tests {
     fn group_leaves_out_one_other_tenant() {
         let mut fleets = Fleets::default();
         let member = |user: u64, tenant, oddness| Member::new(user, tenant, user, 0, oddness);
-        let company = |fleets: &Fleets| fleets.company(1, &member(1, seated(0), 0.0));
+        let company = |fleets: &Fleets| company(fleets, 1, &member(1, seated(0), 0.0));
         let alone = company(&fleets);
         for user in 0..200 {
-            fleets.join(1, member(10 + user, seated(1), 3.0));
+            join(&mut fleets, 1, member(10 + user, seated(1), 3.0));
         }
         assert_eq!(company(&fleets), alone, "one tenant");
         let invented = |number| Tenant { key: 5_000 + number, seat: None };
         for user in 0..200 {
-            fleets.join(1, member(1_000 + user, invented(user), -2.0));
+            join(&mut fleets, 1, member(1_000 + user, invented(user), -2.0));
         }
         assert_eq!(company(&fleets).users, 2, "tenants without a seat are one");
         assert!(company(&fleets).oddness.abs() < 1e-9, "and speak for nobody");
-        fleets.join(1, member(2, seated(0), 1.0));
+        join(&mut fleets, 1, member(2, seated(0), 1.0));
         for user in 0..200 {
-            fleets.join(1, member(2_000 + user, seated(1), 3.0));
+            join(&mut fleets, 1, member(2_000 + user, seated(1), 3.0));
         }
         assert_eq!(company(&fleets).own, 2, "what is its own is kept");
+    }
+
+    /// Users in each of some groups, of two before, after as many events of others as fill the table three times.
+    fn users_after(flood: impl Fn(u64) -> Tenant) -> std::ops::RangeInclusive<usize> {
+        let mut fleets = Fleets::default();
+        let member = |user: u64, tenant| Member::new(user, tenant, user, 0, 1.0);
+        let groups = 1..200;
+        for user in 0..2 {
+            groups.clone().for_each(|group| _ = join(&mut fleets, group, member(user, seated(0))));
+        }
+        for number in 0..3 * FLEETS_MAX as u64 {
+            join(&mut fleets, 1_000_000 + number, member(number, flood(number)));
+        }
+        assert!(fleets.groups.len() <= FLEETS_MAX);
+        let users = groups.map(|group| company(&fleets, group, &member(2, seated(0))).users).collect::<Vec<_>>();
+        users.iter().copied().min().unwrap_or(0)..=users.iter().copied().max().unwrap_or(0)
+    }
+
+    #[test]
+    fn networks_of_other_tenants_push_out_no_groups() {
+        assert_eq!(users_after(|_| seated(1)), 3..=3, "of one");
+        assert_eq!(users_after(|number| seated(1 + number as u16 % 2)), 3..=3, "of two");
+        assert_eq!(users_after(|number| Tenant { key: 5_000 + number, seat: None }), 3..=3, "of invented ones");
+        // The control: a tenant pushes out its own.
+        assert_eq!(*users_after(|_| seated(0)).start(), 1);
+    }
+
+    #[test]
+    fn applications_of_one_tenant_push_out_no_homes() {
+        let (mut fleets, hour) = (Fleets::default(), 3_600_000);
+        (0..2_000).for_each(|step| fleets.at_home(1, seated(0), step * hour / 10));
+        let end = 200 * hour;
+        for app in 0..2 * FLEETS_MAX as u64 {
+            fleets.at_home(1_000_000 + app, seated(1), end);
+        }
+        assert!(fleets.home_share(1, seated(0), end + 6 * hour) < 0.05, "it has moved, and that is known");
     }
 
     #[test]

@@ -85,7 +85,7 @@ impl<V> Generations<V> {
     }
 
     /// Makes the younger half the older one. The memory of the evicted half is reused.
-    pub fn turn_over(&mut self) {
+    fn turn_over(&mut self) {
         std::mem::swap(&mut self.old, &mut self.young);
         self.young.clear();
     }

@@ -32,6 +32,7 @@ pub mod bursts;
 pub mod cohort;
 pub mod context;
 pub mod ends;
+pub mod fair;
 pub mod fleet;
 pub mod generations;
 pub mod minute;
