@@ -25,11 +25,11 @@ const ANY: usize = 256;
 /// A vote counts until so many others have come. Six hundred events of one wrong clock in a row are outvoted.
 const ESTABLISHED_VOTES: u32 = 4_096;
 const ANY_VOTES: u32 = 256;
-/// Established subjects decide alone once so many groups of them have spoken, and while at least every second event is
-/// one of theirs.
+/// Established subjects decide alone once so many groups of them have spoken, until so many events of other subjects have
+/// come without one of theirs. Names that somebody invents move no time meanwhile, however many they are. The limit is
+/// for a stream that has lost its established subjects.
 const ESTABLISHED_MIN: u32 = 16;
-/// Events over which their share is counted; then both counts are halved.
-const SHARE_EVENTS: u32 = 8_192;
+const UNESTABLISHED_EVENTS: u32 = 8_192;
 /// Tenants whose votes are counted apart; by chance two may share a place.
 const TENANTS: usize = 64;
 
@@ -82,8 +82,8 @@ pub struct Clock {
     events: u32,
     established: Votes,
     any: Votes,
-    /// Events of established subjects, and of all.
-    share: [u32; 2],
+    /// Events of other subjects since the last one of an established subject.
+    unestablished: u32,
     pace: Pace,
 }
 
@@ -111,7 +111,7 @@ impl Clock {
             events: 0,
             established: Votes::new(ESTABLISHED, ESTABLISHED_VOTES),
             any: Votes::new(ANY, ANY_VOTES),
-            share: [0; 2],
+            unestablished: 0,
             pace: Pace::default(),
         }
     }
@@ -205,16 +205,12 @@ impl Clock {
 
     /// Notes a vote. The votes that decide now; `None` where this one is not among them.
     fn vote(&mut self, at: i64, by: Voter) -> Option<&Votes> {
-        let [established, all] = &mut self.share;
-        *established += u32::from(by.established);
-        *all += 1;
-        if *all == SHARE_EVENTS {
-            (*established, *all) = (*established / 2, *all / 2);
-        }
-        let established_decide = self.established.groups >= ESTABLISHED_MIN && 2 * *established >= *all;
         if by.established {
             self.established.set(at, by);
         }
+        self.unestablished = if by.established { 0 } else { self.unestablished.saturating_add(1) };
+        let established_decide =
+            self.established.groups >= ESTABLISHED_MIN && self.unestablished < UNESTABLISHED_EVENTS;
         if established_decide {
             return by.established.then_some(&self.established);
         }
@@ -472,6 +468,43 @@ mod tests {
             }
             let now = stream.clock.now().expect("it is known");
             assert!((stream.at - 60 * SECOND..=stream.at).contains(&now));
+        }
+    }
+
+    #[test]
+    fn invented_majority_moves_no_time() {
+        for wrong in WRONG.into_iter().chain([20 * HOUR, -20 * HOUR]) {
+            let mut stream = Stream::new();
+            stream.live(20_000, 2_000, 2 * SECOND);
+            for number in 0..40_000_u64 {
+                if number % 20 == 0 {
+                    assert_eq!(stream.live(1, 2_000, 2 * SECOND), 0, "{wrong} {number}");
+                } else {
+                    let by = voter(5_000_000 + number, number % 700, false);
+                    stream.see(stream.at + wrong, by, None);
+                }
+            }
+            let now = stream.clock.now().expect("it is known");
+            assert!((stream.at - 60 * SECOND..=stream.at).contains(&now), "{wrong}: {}", now - stream.at);
+            assert!((0..HOUR).contains(&(stream.at - stream.clock.watermark())), "{wrong}");
+        }
+    }
+
+    /// The control of it: established subjects that are gone hold up no others.
+    #[test]
+    fn stream_goes_on_without_its_established_subjects() {
+        for by in [-60, 21] {
+            let mut stream = Stream::new();
+            stream.live(20_000, 2_000, 2 * SECOND);
+            stream.at += by * DAY;
+            let mut off = 0;
+            for number in 0..20_000 {
+                stream.at += 2 * SECOND;
+                let range = stream.see(stream.at, voter(9_000_000 + number, number % 10, false), None);
+                off += u32::from(range != Range::Within);
+            }
+            assert!((UNESTABLISHED_EVENTS..UNESTABLISHED_EVENTS + 1_200).contains(&off), "{by}: {off}");
+            assert!(stream.clock.now().is_some_and(|now| (now - stream.at).abs() < HOUR));
         }
     }
 
