@@ -86,6 +86,7 @@ fn event() -> EnrichedEvent<'static> {
             method: Some("GET".into()),
             endpoint: Some("/v1/repos/list".into()),
             status: Some(200),
+            outcome_unclear: false,
             reuse_reported: false,
             bytes_out: Some(18_234),
             scopes: vec!["read".into(), "write".into()],

@@ -124,6 +124,7 @@ fn event() -> Event<'static> {
         method: None,
         endpoint: None,
         status: Some(200),
+        outcome_unclear: false,
         reuse_reported: false,
         bytes_out: Some(512),
         scopes: Vec::new(),

@@ -284,6 +284,8 @@ pub struct Event<'a> {
     pub endpoint: Option<Cow<'a, str>>,
     /// HTTP status of the response. An event with 401 is an attempt, not a use.
     pub status: Option<u16>,
+    /// An outcome was given that cannot be read, or that names no answer: it may have been a rejection.
+    pub outcome_unclear: bool,
     /// The provider itself reports that this refresh token was presented after it had been superseded.
     pub reuse_reported: bool,
     pub bytes_out: Option<u64>,
@@ -345,6 +347,7 @@ impl Event<'_> {
             token_type: self.token_type,
             address: self.address,
             status: self.status,
+            outcome_unclear: self.outcome_unclear,
             reuse_reported: self.reuse_reported,
             bytes_out: self.bytes_out,
             issued_at: self.issued_at,
@@ -422,12 +425,14 @@ impl Event<'_> {
         }
     }
 
-    /// Whether the status leaves open if the credential was accepted. Services answer so before they check it: a bad
-    /// request, a proxy's 407, an exceeded limit or a fault (RFC 9110 section 15, RFC 6585). Such an event is a use, but
-    /// its behaviour does not revoke. No status at all leaves nothing open: many producers report accepted requests only.
+    /// Whether the outcome leaves open if the credential was accepted. Services answer so before they check it: a bad
+    /// request, a proxy's 407, an exceeded limit or a fault (RFC 9110 section 15, RFC 6585). A status that cannot be read
+    /// leaves it open too. Such an event is a use, but its behaviour does not revoke. No outcome at all leaves nothing open:
+    /// many producers report accepted requests only.
     #[must_use]
     pub const fn is_unchecked(&self) -> bool {
-        matches!(self.status, Some(0..200 | 400 | 407 | 408 | 413 | 414 | 421 | 425 | 429 | 431 | 500..))
+        self.outcome_unclear
+            || matches!(self.status, Some(0..200 | 400 | 407 | 408 | 413 | 414 | 421 | 425 | 429 | 431 | 500..))
     }
 }
 

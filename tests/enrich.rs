@@ -37,6 +37,7 @@ fn event(address: &str) -> Event<'static> {
         method: Some("GET".into()),
         endpoint: Some("/users/42/keys".into()),
         status: None,
+        outcome_unclear: false,
         reuse_reported: false,
         bytes_out: None,
         scopes: Vec::new(),

@@ -1,5 +1,5 @@
-//! Optional fields that cannot be read never cost an event, in any format: they count as absent, are named in `attrs`
-//! and are counted.
+//! Optional fields that cannot be read never cost an event, in any format: they are repaired or count as absent, are named
+//! in `attrs` and are counted.
 
 use tokenwarden::event::{Event, Kind, TokenType};
 use tokenwarden::format::Format;
@@ -55,23 +55,25 @@ fn optional_field_unreadable_keeps_the_event() {
         (r#","user_agent":"a\ud800b""#, "user_agent: holds a NUL, a lone surrogate"),
         (r#","user_agent":"\udc00\ud800""#, "user_agent: "),
         (r#","user_agent":"a\x22b""#, "user_agent: "),
-        (r#","user_agent":42"#, "user_agent: expected a string"),
         (r#","user_agent":["a"]"#, "user_agent: expected a string"),
         (r#","user_agent":"a","user_agent":"b""#, "user_agent: given twice"),
-        (r#","user_agent":"a","user_agent":"a","user_agent":"a""#, "user_agent: given twice"),
         (r#","method":{"a":1}"#, "method: expected a string"),
         (r#","endpoint":"/\u0000""#, "endpoint: "),
         (r#","client_fingerprint":false"#, "client_fingerprint: "),
-        (r#","user_id":42"#, "user_id: expected a string"),
+        (r#","user_agent":"a","user_agent":"b","user_agent":"a""#, "user_agent: given twice"),
+        (r#","user_id":true"#, "user_id: expected a string"),
+        (r#","user_id":18446744073709551616"#, "user_id: expected a string"),
         (r#","family_id":"a","family_id":"b""#, "family_id: given twice"),
         (r#","tenant_id":[]"#, "tenant_id: "),
         (r#","session_id":"\u0000""#, "session_id: "),
         (r#","app_id":1.5"#, "app_id: "),
         (r#","binding":{}"#, "binding: "),
-        (r#","parent_token_id":1"#, "parent_token_id: "),
+        (r#","parent_token_id":"a\u0000""#, "parent_token_id: "),
+        (r#","scopes":["a",1]"#, "scopes: expected a string"),
         (r#","status":-1"#, "status: negative"),
         (r#","status":1000"#, "status: too large"),
         (r#","status":"OK""#, "status: expected an integer"),
+        (r#","status":200,"status":401"#, "status: given twice"),
         (r#","status":1e999"#, "status: "),
         (r#","status":NaN"#, "status: "),
         (r#","bytes_out":-5"#, "bytes_out: negative"),
@@ -90,7 +92,6 @@ fn optional_field_unreadable_keeps_the_event() {
         (r#","kind":"introspected""#, "kind: no such kind"),
         (r#","token_type":"bearer""#, "token_type: no such token type"),
         (r#","scopes":{}"#, "scopes: expected an array or a string"),
-        (r#","scopes":["a",1]"#, "scopes: expected a string"),
         (r#","scopes":["a"],"scope":"b""#, "scopes: given twice"),
         (r#","geo":[]"#, "geo: expected an object"),
         (r#","geo":{"latitude":91}"#, "geo.latitude: out of range"),
@@ -125,9 +126,9 @@ fn optional_field_unreadable_leaves_the_rest() {
         r#","user_agent":"a\ud800b","status":-1,"kind":"revoked","family_id":"g","endpoint":"/v1","bytes_out":7"#;
     let event = event(Format::Native, native(members));
     assert_eq!((event.kind, event.status, event.bytes_out), (Kind::Revoked, None, Some(7)));
-    assert_eq!((event.user_agent.as_deref(), event.family_id.as_deref()), (None, Some("g")));
+    assert_eq!((event.user_agent.as_deref(), event.family_id.as_deref()), (Some("a\u{fffd}b"), Some("g")));
     assert!(unreadable(&event).contains("user_agent: ") && unreadable(&event).contains("; status: negative"));
-    assert_eq!((attr(&event, "user_agent"), attr(&event, "status")), ("a\u{fffd}b", "-1"), "what was sent is kept");
+    assert_eq!((attr(&event, "user_agent"), attr(&event, "status")), ("", "-1"), "what was sent is kept");
 }
 
 #[test]
@@ -209,7 +210,7 @@ fn native_time_in_another_unit_is_fault() {
 
 #[test]
 fn harmless_variants_are_read() {
-    for status in ["200", "\"200\"", "200.0", "2e2"] {
+    for status in ["200", "\"200\"", "200.0", "2e2", "\"200 OK\"", "\"200: ok\"", "200,\"status\":\"200\""] {
         let event = event(Format::Native, native(&format!(r#","status":{status}"#)));
         assert_eq!((event.status, unreadable(&event)), (Some(200), ""), "{status}");
     }
@@ -289,17 +290,17 @@ fn mapped_field_unreadable_keeps_the_event() {
         let good = event(*format, record.replace('X', "\"curl/8\""));
         assert_eq!((good.user_agent.as_deref(), unreadable(&good)), (Some("curl/8"), ""), "{format}");
         let name = path.rsplit('.').next().expect("a name");
-        for value in [
-            r#""a\u0000b""#.to_owned(),
-            r#""a\ud800b""#.to_owned(),
-            "\"a\tb\"".to_owned(),
-            r#"{"a":1}"#.to_owned(),
-            "1e999".to_owned(),
-            format!(r#""a","{name}":"b""#),
+        for (value, read) in [
+            (r#""a\u0000b""#.to_owned(), Some("a\u{fffd}b")),
+            (r#""a\ud800b""#.to_owned(), Some("a\u{fffd}b")),
+            ("\"a\tb\"".to_owned(), Some("a\u{fffd}b")),
+            (r#"{"a":1}"#.to_owned(), None),
+            ("1e999".to_owned(), Some("\u{fffd}")),
+            (format!(r#""a","{name}":"b""#), None),
         ] {
             let event = event(*format, record.replace('X', &value));
             assert!(unreadable(&event).starts_with(&format!("{path}: ")), "{format} {value}: {:?}", event.attrs);
-            assert_eq!((event.user_agent.as_deref(), event.event_id.as_ref()), (None, "e1"), "{format} {value}");
+            assert_eq!((event.user_agent.as_deref(), event.event_id.as_ref()), (read, "e1"), "{format} {value}");
             assert_eq!((event.address, event.timestamp), (good.address, good.timestamp), "{format} {value}");
         }
         let (before, after) = record.split_once('X').expect("a place");
@@ -312,6 +313,239 @@ fn mapped_field_unreadable_keeps_the_event() {
         assert!(unreadable(&address).contains("not an IP address"), "{format}: {:?}", address.attrs);
         assert_eq!(address.address, None);
     }
+}
+
+/// The event with `value` as the native `field`.
+fn with(field: &str, value: &str) -> Event<'static> {
+    event(Format::Native, native(&format!(",\"{field}\":{value}")))
+}
+
+#[test]
+fn unreadable_outcome_is_unclear() {
+    for status in
+        ["\"OK\"", "true", "70000", "-1", "\"\\u0000\"", "[401]", "\"200, 401\"", "\"401 200\"", "200,\"status\":401"]
+    {
+        let event = with("status", status);
+        assert_eq!((event.status, event.is_unchecked(), event.is_attempt()), (None, true, false), "{status}");
+    }
+    for (status, read) in
+        [("401", 401), ("\"401 Unauthorized\"", 401), ("\"401 UNAUTHORIZED\"", 401), ("\"403-x\"", 403)]
+    {
+        let event = with("status", status);
+        assert_eq!((event.status, event.is_unchecked()), (Some(read), false), "{status}");
+    }
+    for absent in ["null", "\"\""] {
+        assert!(!with("status", absent).is_unchecked(), "{absent}");
+    }
+}
+
+#[test]
+fn unreadable_outcome_of_a_provider_is_unclear() {
+    let with = |format: Format, sent: &str, written: &str| {
+        let (.., record) = RECORDS.iter().find(|(of, ..)| *of == format).expect("there is a record");
+        let record = record.replace('X', "\"curl/8\"");
+        assert!(record.contains(sent), "{record}");
+        event(format, record.replace(sent, written))
+    };
+    for (format, sent, written) in [
+        (Format::Okta, r#"{"result":"SUCCESS"}"#, r#"{"result":"UNKNOWN"}"#),
+        (Format::Okta, r#"{"result":"SUCCESS"}"#, r#"{"result":true}"#),
+        (Format::Okta, r#"{"result":"SUCCESS"}"#, r#"{"result":{"a":1}}"#),
+        (Format::Okta, r#"{"result":"SUCCESS"}"#, r#"{"result":"SUCCESS\u0000"}"#),
+        (Format::Okta, r#"{"result":"SUCCESS"}"#, r#"{"result":"SUCCESS","result":"DENY"}"#),
+        (Format::Github, r#""action""#, r#""status_code":"x","action""#),
+        (Format::Ocsf, r#""time""#, r#""http_response":{"code":"x"},"time""#),
+        (Format::Ocsf, r#""time""#, r#""status_id":99,"time""#),
+        (Format::Ecs, r#""user""#, r#""http":{"response":{"status_code":{}}},"user""#),
+        (Format::Ecs, r#""action":"get""#, r#""action":"get","outcome":"partial""#),
+        (Format::Cloudtrail, r#""eventName""#, r#""errorCode":{"a":1},"eventName""#),
+        (Format::Cloudtrail, r#""eventName""#, r#""errorCode":"AccessDenied\u0000","eventName""#),
+    ] {
+        let event = with(format, sent, written);
+        assert!(event.is_unchecked() && !event.is_attempt(), "{format} {written}: {event:#?}");
+    }
+    for (format, sent, written) in [
+        (Format::Okta, "SUCCESS", "SUCCESS"),
+        (Format::Github, r#""action""#, r#""status_code":"200 OK","action""#),
+        (Format::Ocsf, r#""time""#, r#""http_response":{"code":"200 OK"},"status_id":99,"time""#),
+        (Format::Ecs, r#""action":"get""#, r#""action":"get","outcome":"success""#),
+        (Format::Cloudtrail, "curl/8", "curl/8"),
+    ] {
+        let event = with(format, sent, written);
+        assert_eq!((event.status, event.is_unchecked()), (Some(200), false), "{format} {written}: {event:#?}");
+    }
+}
+
+#[test]
+fn one_value_given_twice_is_read() {
+    let twice = |members: &str| {
+        let one = event(Format::Native, native(members));
+        let two = event(Format::Native, native(&members.repeat(2)));
+        assert_eq!(one, two, "{members}");
+    };
+    for members in [
+        r#","user_id":"ana""#,
+        r#","user_id":"a\u006ea""#,
+        r#","ip_address":"192.0.2.1""#,
+        r#","status":401"#,
+        r#","kind":"refreshed""#,
+        r#","token_type":"refresh""#,
+        r#","parent_token_id":"p""#,
+        r#","bytes_out":7"#,
+        r#","expires_at":1795342530123"#,
+        r#","scopes":["a","b"]"#,
+        r#","geo":{"asn":1,"asn":1}"#,
+    ] {
+        twice(members);
+    }
+    for (format, path, record) in RECORDS {
+        let name = path.rsplit('.').next().expect("a name");
+        let one = event(*format, record.replace('X', "\"curl/8\""));
+        let two = event(*format, record.replace('X', &format!("\"curl/8\",\"{name}\":\"curl/8\"")));
+        assert_eq!(one, two, "{format}");
+    }
+    // However often the first value comes: another one makes it two.
+    let many = format!("{}{}", r#""a","user_agent":"#.repeat(300), r#""b""#);
+    let two = event(Format::Github, RECORDS[2].2.replace('X', &many));
+    assert_eq!((two.user_agent.as_deref(), unreadable(&two)), (None, "user_agent: given twice"));
+}
+
+/// The id that an event has in one of its fields.
+type IdOf = fn(&Event<'static>) -> Option<String>;
+
+/// Ids in the native format and in others, `X` where the id stands.
+const IDS: &[(Format, &str, IdOf)] = &[
+    (Format::Native, r#"{"event_id":"e1","timestamp":1,"token_id":"t","user_id":X}"#, user),
+    (Format::Native, r#"{"event_id":"e1","timestamp":1,"token_id":"t","tenant_id":X}"#, tenant),
+    (Format::Native, r#"{"event_id":"e1","timestamp":1,"token_id":"t","session_id":X}"#, |event| {
+        event.session_id.as_deref().map(str::to_owned)
+    }),
+    (Format::Native, r#"{"event_id":"e1","timestamp":1,"token_id":"t","app_id":X}"#, |event| {
+        event.app_id.as_deref().map(str::to_owned)
+    }),
+    (
+        Format::Github,
+        r#"{"_document_id":"e1","@timestamp":1790000000000,"action":"api.request","actor_id":X,"hashed_token":"3fTqzGK3PnQEHo1vJ2o6x3bqUq8Q1rC1nQkqmQ2w4eY="}"#,
+        user,
+    ),
+    (
+        Format::Okta,
+        r#"{"uuid":"e1","published":"2026-09-21T10:00:00Z","eventType":"user.session.access_admin_app","actor":{"id":X,"type":"User"},"authenticationContext":{"externalSessionId":"s1"}}"#,
+        user,
+    ),
+    (
+        Format::Ocsf,
+        r#"{"class_uid":6003,"metadata":{"uid":"e1"},"time":1790000000000,"api":{"operation":"Get","token":{"uid":"t1"}},"actor":{"user":{"uid":X}}}"#,
+        user,
+    ),
+    (
+        Format::Ecs,
+        r#"{"@timestamp":"2026-09-21T10:00:00Z","event":{"id":"e1","action":"get"},"labels":{"token_id":"t1"},"organization":{"id":X}}"#,
+        tenant,
+    ),
+    (
+        Format::Cloudtrail,
+        r#"{"eventID":"e1","eventTime":"2026-09-21T10:00:00Z","eventSource":"s3.amazonaws.com","eventName":"GetObject","userIdentity":{"type":"IAMUser","accessKeyId":"AKIA1","accountId":X}}"#,
+        tenant,
+    ),
+];
+
+fn user(event: &Event<'static>) -> Option<String> {
+    event.user_id.as_deref().map(str::to_owned)
+}
+
+fn tenant(event: &Event<'static>) -> Option<String> {
+    event.tenant_id.as_deref().map(str::to_owned)
+}
+
+#[test]
+fn ids_stay_apart_however_they_are_written() {
+    let long = |end: &str| format!("\"{}{end}\"", "a".repeat(2_000));
+    let written = [
+        r#""ana""#.to_owned(),
+        r#""ANA""#.to_owned(),
+        r#"" ana""#.to_owned(),
+        r#""an\u00e1""#.to_owned(),
+        r#""ana\u0301""#.to_owned(),
+        r#""ana\u200b""#.to_owned(),
+        r#""ana\u0000""#.to_owned(),
+        r#""ana\ufffd""#.to_owned(),
+        r#""\ud800ana""#.to_owned(),
+        long("a"),
+        long("b"),
+        long("\\u0000"),
+        "42".to_owned(),
+    ];
+    for (format, record, id_of) in IDS {
+        let ids = written.each_ref().map(|id| {
+            let [one, again] = [(); 2].map(|()| event(*format, record.replace('X', id)));
+            assert_eq!(id_of(&one), id_of(&again), "{format} {id}");
+            let broken = id.contains("u0000") || id.contains("ud800") || id.len() > 1_100;
+            assert_eq!(unreadable(&one).is_empty(), !broken, "{format} {id}: {:?}", one.attrs);
+            id_of(&one).unwrap_or_else(|| panic!("{format} {id}: no id"))
+        });
+        let different: std::collections::BTreeSet<_> = ids.iter().collect();
+        assert_eq!(different.len(), ids.len(), "{format}: {ids:?}");
+        assert!(ids.iter().all(|id| id.len() <= 1_024 && !id.contains('\0')), "{format}: {ids:?}");
+        assert_eq!((ids[0].as_str(), ids[12].as_str()), ("ana", "42"), "{format}");
+        assert!(ids[6].starts_with("ana\u{fffd}~"), "{format}: {}", ids[6]);
+    }
+}
+
+#[test]
+fn unreadable_tenant_is_not_the_unnamed_one() {
+    for tenant in ["[]", "true", "1.5", r#""acme","tenant_id":"globex""#, r#"null,"tenant_id":"acme""#] {
+        let event = with("tenant_id", tenant);
+        assert_eq!(event.tenant_id.as_deref(), Some("\u{fffd}"), "{tenant}");
+        assert!(unreadable(&event).starts_with("tenant_id: "), "{tenant}");
+    }
+    // The next source may name another tenant.
+    let record = r#"{"eventID":"e1","eventTime":"2026-09-21T10:00:00Z","eventSource":"s3.amazonaws.com","eventName":"GetObject","recipientAccountId":"2","userIdentity":{"type":"IAMUser","accessKeyId":"AKIA1","accountId":"1","accountId":"3"}}"#;
+    let event = event(Format::Cloudtrail, record);
+    assert_eq!(event.tenant_id.as_deref(), Some("\u{fffd}"));
+    assert_eq!(unreadable(&event), "userIdentity.accountId: given twice");
+}
+
+/// What is revoked, and what revokes, is read whole or not at all.
+#[test]
+fn family_and_binding_are_never_repaired() {
+    for (field, id) in [
+        ("family_id", r#""g\u0000""#),
+        ("binding", r#""jkt:a\ud800""#),
+        ("family_id", &format!("\"{}\"", "g".repeat(1_025))),
+    ] {
+        let event = with(field, id);
+        assert_eq!((event.family_id.as_deref(), event.binding.as_deref()), (None, None), "{field}");
+        assert!(unreadable(&event).starts_with(field), "{field}");
+    }
+    assert_eq!(with("family_id", "42").family_id.as_deref(), Some("42"));
+}
+
+#[test]
+fn long_endpoints_stay_apart() {
+    let of = |end: &str| with("endpoint", &format!("\"/v1/{}{end}\"", "a".repeat(3_000))).endpoint.expect("it is read");
+    let (one, other) = (of("1"), of("2"));
+    assert!(one != other && one == of("1"));
+    assert!(one.starts_with("/v1/aaaa") && one.len() <= 2_048, "{one}");
+    let broken = with("endpoint", r#""/v1/a\u0000/b""#);
+    assert_eq!((broken.endpoint.as_deref(), unreadable(&broken).is_empty()), (Some("/v1/a\u{fffd}/b"), false));
+}
+
+/// A record without a token is one of its principal, however that is written.
+#[test]
+fn unreadable_principal_is_no_skipped_record() {
+    let record = r#"{"uuid":"e1","published":"2026-09-21T10:00:00Z","eventType":"user.account.x","actor":{"id":X,"type":"User"}}"#;
+    for id in [r#""00u1\u0000""#.to_owned(), format!("\"{}\"", "0".repeat(300))] {
+        let event = event(Format::Okta, record.replace('X', &id));
+        assert!(event.token_id.as_str().contains('~'), "{:?}", event.token_id);
+    }
+}
+
+#[test]
+fn unreadable_text_matches_no_pattern() {
+    let record = RECORDS[0].2.replace('X', "\"curl/8\"").replace("192.0.2.1", r"x\u0000.amazonaws.com");
+    let event = event(Format::Cloudtrail, record);
+    assert!(!event.is_own_call() && unreadable(&event).starts_with("sourceIPAddress: "), "{event:#?}");
 }
 
 #[test]

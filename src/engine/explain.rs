@@ -239,7 +239,11 @@ impl Words<'_> {
     fn lifecycle(&self, rule: RuleId) -> (String, String, String) {
         let event = &self.scene.enriched.event;
         let at = self.scene.sighting.at;
-        let answer = event.status.map_or_else(|| "no status".to_owned(), |status| format!("status {status}"));
+        let answer = match event.status {
+            Some(status) => format!("status {status}"),
+            None if event.outcome_unclear => "an unclear outcome".to_owned(),
+            None => "no status".to_owned(),
+        };
         let since =
             |moment: i64| if moment == 0 { "time unknown".to_owned() } else { format!("{} later", span(at - moment)) };
         let ended = self.scene.ended;

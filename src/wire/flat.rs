@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
 
 use super::error::TWICE;
 use super::mapping::{Mapping, Source};
-use super::repair::{BAD_TEXT, shown};
+use super::repair::{BAD_TEXT, is_broken, shown};
 use super::scalar::Scalar;
 use super::text::{ATTR_NAME_BYTES_MAX, ATTRS_MAX, DEPTH_MAX, char_boundary};
 
@@ -224,8 +224,8 @@ impl<'p, 'a> Flat<'p, 'a> {
     /// What no field has taken, and the number of texts beyond the limit.
     pub fn into_rest(self) -> (impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)>, u64) {
         let unused = self.paths.wanted.iter().zip(self.found).filter(|(wanted, found)| !wanted.hidden && !found.used);
-        let unused =
-            unused.flat_map(|(wanted, found)| found.texts.into_iter().map(|text| (Cow::Borrowed(wanted.path), text)));
+        let unused = unused
+            .flat_map(|(wanted, found)| found.texts.into_iter().map(|text| (Cow::Borrowed(wanted.path), shown(text))));
         (self.rest.into_iter().chain(unused), self.omitted)
     }
 
@@ -243,14 +243,18 @@ impl<'p, 'a> Flat<'p, 'a> {
         }
         let known = array_length.and_then(|length| path.get(..length)).unwrap_or(path);
         if let Some(found) = self.paths.slot(known).and_then(|slot| self.found.get_mut(slot)) {
-            // Only an escape can stand for NUL, and a text with an escape is never borrowed.
-            if matches!(&text, Cow::Owned(text) if text.contains('\0')) {
-                found.fault = Some(BAD_TEXT);
-            } else if array_length.is_none() {
+            if array_length.is_none() && found.texts.len() == 1 && found.texts.first() == Some(&text) {
+                // The same value again says nothing else.
+                return;
+            }
+            if array_length.is_none() {
                 found.begin();
             }
+            if is_broken(&text) {
+                found.fault.get_or_insert(BAD_TEXT);
+            }
             if found.texts.len() < ATTRS_MAX {
-                found.texts.push(shown(text));
+                found.texts.push(text);
             }
         } else if hidden {
             // Bodies are passed over.
@@ -264,7 +268,8 @@ impl<'p, 'a> Flat<'p, 'a> {
 }
 
 impl Found<'_> {
-    /// Another value begins that stands here. Two readers that take different ones of them see different records.
+    /// Another value begins that stands here. Two readers that take different ones of them see different records, and no
+    /// repair makes them agree.
     fn begin(&mut self) {
         if !self.texts.is_empty() {
             self.fault = Some(TWICE);

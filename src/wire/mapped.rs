@@ -4,12 +4,12 @@ use std::borrow::Cow;
 use std::str::FromStr;
 
 use super::Decoded;
-use super::error::{DecodeError, TWICE, offset_in};
+use super::error::{DecodeError, offset_in};
 use super::flat::{Flat, NESTED, Paths};
-use super::mapping::{Change, Field, Mapping, Reinstatement, Row, Skip, Source, Test, is_lasting, matches};
-use super::repair::BAD_TEXT;
-use super::scalar::{STATUS_MAX, Scalar};
-use super::text::{self, Screen, blank, cut};
+use super::mapping::{Change, Field, Mapping, Reinstatement, Row, Skip, Source, Test, UNCLEAR, is_lasting, matches};
+use super::repair::{BAD_TEXT, is_broken};
+use super::scalar::Scalar;
+use super::text::{self, Limit, Screen, blank, cut};
 use super::time;
 use crate::event::{Concerns, Event, EventGeo, ProviderFacts, Timestamp, TokenType};
 use crate::token::TokenId;
@@ -33,8 +33,9 @@ pub enum Unread {
 /// Why a record is skipped that names neither a token nor who holds one.
 pub const NO_TOKEN: &str = "no token and no principal";
 
-/// Why a record is no event: what it cannot be without is missing or cannot be read. Any other field that cannot be read
-/// counts as absent, is named in the event's attributes, and what was sent for it stays there.
+/// Why a record is no event: what it cannot be without is missing or cannot be read. Any other field that cannot be
+/// read as it was sent is repaired ([`Limit`]) or counts as absent, is named in the event's attributes, and what was sent
+/// for one that is absent stays there.
 struct Fault {
     path: &'static str,
     reason: &'static str,
@@ -165,10 +166,10 @@ impl Mapper {
         }
         if let (Some(reinstated), Some(event)) = (reinstated, used.as_mut().or(changed.first_mut())) {
             let token = Source::first_of(reinstated.token, reading.record);
-            let token = token.and_then(|text| token_id(text, reading.screen).ok());
+            let token = token.and_then(|text| reading.screen.token_name(text).ok());
             let mut holder = |sources| {
                 let holder = Source::first_of(sources, reading.record);
-                holder.and_then(|text| id(text, text::ID_BYTES_MAX, reading.screen).ok())
+                holder.and_then(|text| reading.screen.limited("attrs", text, Limit::Id(text::ID_BYTES_MAX)).ok())
             };
             let (person, role) = (holder(reinstated.user), holder(reinstated.role));
             if token.is_some() || person.is_some() || role.is_some() {
@@ -288,7 +289,7 @@ impl<'a> Draft<'a> {
             for text in ids {
                 let at = offset_in(reading.payload, text.as_bytes());
                 let token_id =
-                    token_id(text, reading.screen).map_err(|reason| Fault { path: each.array, reason, at })?;
+                    reading.screen.token_name(text).map_err(|reason| Fault { path: each.array, reason, at })?;
                 events.push(Event { token_id, token_type: *token_type, ..draft.event.clone() });
             }
         }
@@ -300,11 +301,10 @@ impl<'a> Draft<'a> {
         if matches!(field, Field::Timestamp | Field::IssuedAt | Field::ExpiresAt) {
             return self.fill_time(*field, sources, reading);
         }
-        let required = matches!(field, Field::EventId | Field::TokenId);
         // The first source that cannot be read, where none after it can.
         let mut unreadable = None;
         for source in *sources {
-            let fault = source.fault(reading.record, required);
+            let fault = source.fault(reading.record, *field);
             let Some(text) = source.text(reading.record).or(fault.map(|_| Cow::Borrowed(""))) else { continue };
             let at = offset_in(reading.payload, text.as_bytes());
             let set = match fault {
@@ -315,7 +315,7 @@ impl<'a> Draft<'a> {
                     self.event.scopes.extend(scopes(texts).map(|scope| reading.screen.text(scope)));
                     Ok(())
                 }
-                None => self.set(*field, text, reading.screen),
+                None => self.set(*field, (source.last_path(), text), reading.screen),
             };
             match set {
                 Ok(()) => {
@@ -329,10 +329,20 @@ impl<'a> Draft<'a> {
                 }
                 Err(reason) => {
                     let path = fault.map_or_else(|| source.last_path(), |(path, _)| path);
-                    if required {
+                    if field.is_required() {
                         return Err(Fault { path, reason, at });
                     }
                     unreadable.get_or_insert((path, reason));
+                    match field {
+                        // What another source gives may be less than this one had told.
+                        Field::Status => self.event.outcome_unclear = true,
+                        // Another source may name another tenant.
+                        Field::TenantId => {
+                            self.event.tenant_id = Some(Cow::Borrowed(text::UNREADABLE_TENANT));
+                            break;
+                        }
+                        _ => {}
+                    }
                 }
             }
         }
@@ -350,10 +360,10 @@ impl<'a> Draft<'a> {
         sources: &'static [Source],
         reading: &mut Reading<'_, '_, '_, 'a>,
     ) -> Result<(), Fault> {
-        let required = field == Field::Timestamp;
+        let required = field.is_required();
         let (mut number, mut text, mut fault) = (None, None, None);
         for source in sources {
-            let found = source.fault(reading.record, required);
+            let found = source.fault(reading.record, field);
             let Some(said) = source.text(reading.record).or(found.map(|_| Cow::Borrowed(""))) else { continue };
             let at = offset_in(reading.payload, said.as_bytes());
             let time = match found {
@@ -395,38 +405,77 @@ impl<'a> Draft<'a> {
     }
 }
 
+impl Field {
+    /// Without it, or where it cannot be read, a record is no event.
+    const fn is_required(self) -> bool {
+        matches!(self, Self::EventId | Self::Timestamp | Self::TokenId)
+    }
+
+    /// How long a text may be, as in the native format; `None` for a field that is no text.
+    const fn limit(self) -> Option<Limit> {
+        Some(match self {
+            Self::EventId => Limit::Whole(text::EVENT_ID_BYTES_MAX),
+            Self::PrincipalId => Limit::Id(text::TOKEN_ID_BYTES_MAX),
+            Self::FamilyId => Limit::Whole(text::ID_BYTES_MAX),
+            Self::SessionId | Self::UserId | Self::AppId | Self::TenantId | Self::Realm | Self::Role => {
+                Limit::Id(text::ID_BYTES_MAX)
+            }
+            Self::UserAgent => Limit::Text(text::USER_AGENT_BYTES_MAX),
+            Self::Endpoint => Limit::Text(text::ENDPOINT_BYTES_MAX),
+            Self::ClientFingerprint | Self::Method | Self::GeoCountry | Self::AsOrg => {
+                Limit::Text(text::WORD_BYTES_MAX)
+            }
+            _ => return None,
+        })
+    }
+
+    /// Whether unreadable characters cost the text nothing but themselves.
+    const fn is_repaired(self) -> bool {
+        matches!(self.limit(), Some(Limit::Id(_) | Limit::Text(_)))
+    }
+}
+
 impl<'a> Draft<'a> {
-    fn set(&mut self, field: Field, text: Cow<'a, str>, screen: &mut Screen<'_>) -> Result<(), &'static str> {
+    /// `path` is where the text was found.
+    fn set(
+        &mut self,
+        field: Field,
+        (path, text): (&'static str, Cow<'a, str>),
+        screen: &mut Screen<'_>,
+    ) -> Result<(), &'static str> {
+        let text = match field.limit() {
+            Some(limit) => screen.limited(path, text, limit)?,
+            None => text,
+        };
         let event = &mut self.event;
         match field {
-            Field::EventId => event.event_id = id(text, text::EVENT_ID_BYTES_MAX, screen)?,
-            Field::TokenId => event.token_id = token_id(text, screen)?,
-            Field::TokenAlias => facts(event).alias = Some(token_id(text, screen)?),
-            Field::Realm => facts(event).realm = Some(id(text, text::ID_BYTES_MAX, screen)?),
-            Field::Role => facts(event).role = Some(id(text, text::ID_BYTES_MAX, screen)?),
+            Field::EventId => event.event_id = text,
+            Field::TokenId => event.token_id = screen.token_name(text)?,
+            Field::TokenAlias => facts(event).alias = Some(screen.token_name(text)?),
+            Field::Realm => facts(event).realm = Some(text),
+            Field::Role => facts(event).role = Some(text),
             Field::OwnCall => facts(event).own_call = true,
-            Field::ParentTokenId => event.parent_token_id = Some(token_id(text, screen)?),
-            Field::PrincipalId => self.principal = Some(id(text, text::TOKEN_ID_BYTES_MAX, screen)?),
+            Field::ParentTokenId => event.parent_token_id = Some(screen.token_name(text)?),
+            Field::PrincipalId => self.principal = Some(text),
             Field::TokenType => event.token_type = TokenType::parse(&text).ok_or("no such token type")?,
-            Field::FamilyId => event.family_id = Some(id(text, text::ID_BYTES_MAX, screen)?),
-            Field::SessionId => event.session_id = Some(id(text, text::ID_BYTES_MAX, screen)?),
-            Field::UserId => event.user_id = Some(id(text, text::ID_BYTES_MAX, screen)?),
-            Field::AppId => event.app_id = Some(id(text, text::ID_BYTES_MAX, screen)?),
-            Field::TenantId => event.tenant_id = Some(id(text, text::ID_BYTES_MAX, screen)?),
+            Field::FamilyId => event.family_id = Some(text),
+            Field::SessionId => event.session_id = Some(text),
+            Field::UserId => event.user_id = Some(text),
+            Field::AppId => event.app_id = Some(text),
+            Field::TenantId => event.tenant_id = Some(text),
             Field::IpAddress => event.address = Scalar::Text(text).address()?,
-            Field::UserAgent => event.user_agent = Some(cut(screen.text(text), text::USER_AGENT_BYTES_MAX)),
-            Field::ClientFingerprint => {
-                event.client_fingerprint = Some(cut(screen.text(text), text::WORD_BYTES_MAX));
-            }
-            Field::Method => event.method = Some(cut(screen.text(text), text::WORD_BYTES_MAX)),
-            Field::Endpoint => event.endpoint = Some(cut(screen.text(text), text::ENDPOINT_BYTES_MAX)),
-            Field::Status => event.status = Scalar::Text(text).integer(STATUS_MAX)?.map(|status| status as u16),
+            Field::UserAgent => event.user_agent = Some(text),
+            Field::ClientFingerprint => event.client_fingerprint = Some(text),
+            Field::Method => event.method = Some(text),
+            Field::Endpoint => event.endpoint = Some(text),
+            Field::Status if text == UNCLEAR => event.outcome_unclear = true,
+            Field::Status => event.status = Scalar::Text(text).status()?,
             Field::BytesOut => event.bytes_out = Scalar::Text(text).integer(u64::MAX)?,
-            Field::GeoCountry => geo(event).country = Some(cut(screen.text(text), text::WORD_BYTES_MAX)),
+            Field::GeoCountry => geo(event).country = Some(text),
             Field::GeoLatitude => geo(event).latitude = Some(degrees(&text, 90.0)?),
             Field::GeoLongitude => geo(event).longitude = Some(degrees(&text, 180.0)?),
             Field::Asn => geo(event).asn = Some(number(text.trim_start_matches("AS")).ok_or("no network's number")?),
-            Field::AsOrg => geo(event).as_org = Some(cut(screen.text(text), text::WORD_BYTES_MAX)),
+            Field::AsOrg => geo(event).as_org = Some(text),
             // Filled from all texts at once.
             Field::Scopes | Field::Timestamp | Field::IssuedAt | Field::ExpiresAt => {}
         }
@@ -458,23 +507,6 @@ impl<'a> Draft<'a> {
             _ => {}
         }
     }
-}
-
-/// A text that must be kept whole.
-fn id<'a>(text: Cow<'a, str>, bytes_max: usize, screen: &mut Screen<'_>) -> Result<Cow<'a, str>, &'static str> {
-    if text.contains('\0') {
-        return Err(BAD_TEXT);
-    }
-    let text = screen.id(text);
-    if text.len() > bytes_max { Err("too long") } else { Ok(text) }
-}
-
-fn token_id<'a>(text: Cow<'a, str>, screen: &mut Screen<'_>) -> Result<TokenId<'a>, &'static str> {
-    if text.contains('\0') {
-        return Err(BAD_TEXT);
-    }
-    let token = screen.token(text);
-    if token.as_str().len() > text::TOKEN_ID_BYTES_MAX { Err("too long") } else { Ok(token) }
 }
 
 /// A time, by how it was written.
@@ -543,7 +575,8 @@ impl Source {
         match *self {
             Self::Path(path) => record.text(path).cloned(),
             Self::Except(path, patterns) => {
-                record.text(path).filter(|text| !patterns.iter().any(|pattern| matches(pattern, text))).cloned()
+                let is_other = |text: &Cow<'_, str>| patterns.iter().any(|pattern| matches(pattern, text));
+                record.text(path).filter(|text| is_broken(text) || !is_other(text)).cloned()
             }
             Self::Head(path, after) => record.text(path).and_then(|text| slice(text, 0..text.rfind(after)?)),
             Self::Part(path, between, number) => record.text(path).and_then(|text| {
@@ -587,22 +620,32 @@ impl Source {
         sources.iter().find_map(|source| source.text(record))
     }
 
-    /// The path that makes this source unreadable, and why. A `required` field may be given twice with one value, and
-    /// an object in its place is no value.
-    fn fault(&self, record: &Flat<'_, '_>, required: bool) -> Option<(&'static str, &'static str)> {
+    /// The path that makes this source unreadable for `field`, and why. An object in the place of a required field is no
+    /// value. A text with unreadable characters is repaired where all of it is taken, and matches no pattern.
+    fn fault(&self, record: &Flat<'_, '_>, field: Field) -> Option<(&'static str, &'static str)> {
         match self {
             Self::When(tests, _) if !tests.iter().all(|test| holds(test, record)) => return None,
             Self::Unless(tests, _) if tests.iter().any(|test| holds(test, record)) => return None,
             _ => {}
         }
+        let repaired = field.is_repaired() && !self.is_of_words();
+        let ignored = |reason| field.is_required() && reason == NESTED || repaired && reason == BAD_TEXT;
         let mut found = None;
         self.value_paths(&mut |path| {
-            let same = || record.texts(path).windows(2).all(|pair| pair.first() == pair.last());
-            let ignored = |reason| required && (reason == NESTED || reason == TWICE && same());
             let fault = record.fault(path).filter(|reason| !ignored(*reason));
             found = found.or(fault.map(|reason| (path, reason)));
         });
         found
+    }
+
+    /// Whether it gives the word for a text instead of the text.
+    fn is_of_words(&self) -> bool {
+        match self {
+            Self::Words(..) => true,
+            Self::When(_, source) | Self::Unless(_, source) => source.is_of_words(),
+            Self::Joined(parts, _) => parts.iter().any(Self::is_of_words),
+            _ => false,
+        }
     }
 
     /// The last of the paths that this source reads.

@@ -50,6 +50,9 @@ pub struct Mapping {
     pub volatile: &'static [&'static str],
 }
 
+/// The status, in place of a number, of an outcome that leaves open whether the credential was accepted.
+pub const UNCLEAR: &str = "unclear";
+
 /// A field, and its sources: the first that gives a value it can take.
 pub type Row = (Field, &'static [Source]);
 

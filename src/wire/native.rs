@@ -1,20 +1,22 @@
 //! The token event of `docs/event.md`, read in one pass into fields that borrow from the message.
 //!
-//! Only `event_id`, `timestamp` and `token_id` are required. Any other field that cannot be read counts as absent, is
-//! named in the attribute [`text::UNREADABLE`] and is counted: the client chooses most of them, and must not be able to
-//! keep its own use from being judged. A field given twice cannot be read either: two readers that take different ones
-//! of its values see different events. Unknown fields are kept as attributes, and there the same name may come twice.
+//! Only `event_id`, `timestamp` and `token_id` are required. Any other field that cannot be read as it was sent is
+//! repaired ([`Limit`]) or counts as absent, is named in the attribute [`text::UNREADABLE`] and is counted: the client
+//! chooses most of them, and must not be able to keep its own use from being judged. A field given twice with different
+//! values cannot be read either: two readers that take different ones of them see different events. Unknown fields are
+//! kept as attributes, and there the same name may come twice.
 
 use std::borrow::Cow;
 use std::fmt;
+use std::mem::swap;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::error::{DecodeError, Fault, TWICE};
-use super::repair::{BAD_TEXT, repair};
-use super::scalar::{STATUS_MAX, Scalar};
-use super::text::{self, Screen, blank, cut};
+use super::repair::{BAD_TEXT, is_broken, repair};
+use super::scalar::Scalar;
+use super::text::{self, Limit, Screen, blank, cut};
 use crate::event::{Event, EventGeo, Kind, Timestamp, TokenType};
 use crate::token::TokenId;
 
@@ -137,14 +139,7 @@ impl<'de> Visitor<'de> for EventVisitor<'_, '_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Event<'de>, A::Error> {
         let Self { screen, fault } = self;
-        let mut draft = Draft {
-            event: blank(),
-            event_id: None,
-            token_id: None,
-            parent_token_id: None,
-            timestamp: None,
-            attrs_omitted: 0,
-        };
+        let mut draft = Draft::new();
         let mut seen = 0_u32;
         while let Some(name) = members.next_key_seed(NameSeed(Field::parse))? {
             let field = match name {
@@ -155,36 +150,37 @@ impl<'de> Visitor<'de> for EventVisitor<'_, '_> {
                 }
             };
             let bit = 1 << field as u32;
-            let again = seen & bit != 0;
+            let first = (seen & bit != 0).then(|| draft.take(field));
             seen |= bit;
-            let read = match field {
-                _ if again && !field.is_required() => {
-                    members.next_value::<IgnoredAny>()?;
-                    draft.clear(field);
-                    Err(TWICE)
-                }
+            let mut read = match field {
                 Field::Scopes | Field::Geo | Field::Attrs => {
                     members.next_value_seed(Within { field, draft: &mut draft, screen })?
                 }
                 _ => {
                     let value: Scalar<'_> = members.next_value()?;
-                    let before = again.then(|| draft.required());
                     let read = draft.set(field, value.clone(), screen);
-                    match (read, before) {
-                        (Ok(()), Some(before)) if before != draft.required() => Err(TWICE),
-                        (Err(_), None) if !field.is_required() => {
-                            draft.keep_sent(field, value, screen);
-                            read
-                        }
-                        _ => read,
+                    if read.is_err() && first.is_none() {
+                        draft.keep_sent(field, value, screen);
                     }
+                    read
                 }
             };
+            // Two readers of a record with two values would see different events, and its sender could choose which.
+            if let Some(first) = first {
+                let mut second = draft.take(field);
+                if first == second {
+                    draft.swap(field, &mut second);
+                } else {
+                    read = read.and(Err(TWICE));
+                }
+            }
             match read {
                 Ok(()) => {}
-                // Two readers of such a record would see different events, and its sender could choose which.
                 Err(reason) if field.is_required() => return Err(stop(fault, field.name())(reason)),
-                Err(reason) => screen.unreadable(field.name(), reason),
+                Err(reason) => {
+                    screen.unreadable(field.name(), reason);
+                    draft.give_up(field);
+                }
             }
         }
         draft.finish(screen).map_err(|missing| stop(fault, missing.name())("missing"))
@@ -208,32 +204,24 @@ impl Field {
         matches!(self, Self::EventId | Self::Timestamp | Self::TokenId)
     }
 
-    /// How long a text may be; `None` for a field that is no text.
+    /// How long a text may be; `None` for a field that is no text. A family is what is revoked, and another binding than
+    /// the owner's revokes: neither is repaired.
     pub(super) const fn limit(self) -> Option<Limit> {
         Some(match self {
             Self::EventId => Limit::Whole(text::EVENT_ID_BYTES_MAX),
             Self::TokenId | Self::ParentTokenId => Limit::Whole(text::TOKEN_ID_BYTES_MAX),
-            Self::FamilyId | Self::SessionId | Self::UserId | Self::AppId | Self::TenantId | Self::Binding => {
-                Limit::Whole(text::ID_BYTES_MAX)
-            }
-            Self::UserAgent => Limit::Cut(text::USER_AGENT_BYTES_MAX),
-            Self::ClientFingerprint | Self::Method => Limit::Cut(text::WORD_BYTES_MAX),
-            Self::Endpoint => Limit::Cut(text::ENDPOINT_BYTES_MAX),
+            Self::FamilyId | Self::Binding => Limit::Whole(text::ID_BYTES_MAX),
+            Self::SessionId | Self::UserId | Self::AppId | Self::TenantId => Limit::Id(text::ID_BYTES_MAX),
+            Self::UserAgent => Limit::Text(text::USER_AGENT_BYTES_MAX),
+            Self::ClientFingerprint | Self::Method => Limit::Text(text::WORD_BYTES_MAX),
+            Self::Endpoint => Limit::Text(text::ENDPOINT_BYTES_MAX),
             _ => return None,
         })
     }
 }
 
-/// What becomes of a text that is too long.
-#[derive(Clone, Copy)]
-pub(super) enum Limit {
-    /// It cannot be read: half an id is another id.
-    Whole(usize),
-    /// It is cut there: the client chooses it.
-    Cut(usize),
-}
-
 /// An event in the making.
+#[derive(PartialEq)]
 struct Draft<'a> {
     event: Event<'a>,
     event_id: Option<Cow<'a, str>>,
@@ -244,6 +232,17 @@ struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
+    fn new() -> Self {
+        Self {
+            event: blank(),
+            event_id: None,
+            token_id: None,
+            parent_token_id: None,
+            timestamp: None,
+            attrs_omitted: 0,
+        }
+    }
+
     /// Where the text of a field goes; `None` for a field that is no text.
     fn text(&mut self, field: Field) -> Option<&mut Option<Cow<'a, str>>> {
         let event = &mut self.event;
@@ -263,25 +262,23 @@ impl<'a> Draft<'a> {
         })
     }
 
-    /// The fields whose second value must be the first one.
-    fn required(&self) -> (Option<Cow<'a, str>>, Option<TokenId<'a>>, Option<Timestamp>) {
-        (self.event_id.clone(), self.token_id.clone(), self.timestamp)
-    }
-
     fn set(&mut self, field: Field, value: Scalar<'a>, screen: &mut Screen<'_>) -> Result<(), &'static str> {
         if let Some((limit, slot)) = field.limit().zip(self.text(field)) {
-            *slot = limited(value, limit, screen)?;
+            let text = if field.is_required() { value.text()? } else { value.text_or_digits()? };
+            *slot = text.map(|text| screen.limited(field.name(), text, limit)).transpose()?;
             return Ok(());
         }
         let event = &mut self.event;
         match field {
-            Field::TokenId => self.token_id = token(value, screen)?,
-            Field::ParentTokenId => self.parent_token_id = token(value, screen)?,
+            Field::TokenId => self.token_id = value.text()?.map(|text| screen.token_name(text)).transpose()?,
+            Field::ParentTokenId => {
+                self.parent_token_id = value.text_or_digits()?.map(|text| screen.token_name(text)).transpose()?;
+            }
             Field::Timestamp => self.timestamp = value.timestamp()?,
             Field::IssuedAt => event.issued_at = value.timestamp()?,
             Field::ExpiresAt => event.expires_at = value.timestamp()?,
             Field::IpAddress => event.address = value.address()?,
-            Field::Status => event.status = value.integer(STATUS_MAX)?.map(|status| status as u16),
+            Field::Status => event.status = value.status()?,
             Field::BytesOut => event.bytes_out = value.integer(u64::MAX)?,
             Field::Kind => {
                 if let Some(kind) = value.text()? {
@@ -298,25 +295,40 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    /// Makes an optional field absent again.
-    fn clear(&mut self, field: Field) {
-        if let Some(slot) = self.text(field) {
-            *slot = None;
-            return;
+    /// Takes a field out. Attributes stay: they are not judged, and the same name may come twice among them.
+    fn take(&mut self, field: Field) -> Self {
+        let mut taken = Self::new();
+        self.swap(field, &mut taken);
+        taken
+    }
+
+    fn swap(&mut self, field: Field, other: &mut Self) {
+        if let (Some(one), Some(other)) = (self.text(field), other.text(field)) {
+            return swap(one, other);
         }
-        let event = &mut self.event;
+        let (event, others) = (&mut self.event, &mut other.event);
         match field {
-            Field::ParentTokenId => self.parent_token_id = None,
-            Field::IssuedAt => event.issued_at = None,
-            Field::ExpiresAt => event.expires_at = None,
-            Field::IpAddress => event.address = None,
-            Field::Status => event.status = None,
-            Field::BytesOut => event.bytes_out = None,
-            Field::Kind => event.kind = Kind::default(),
-            Field::TokenType => event.token_type = TokenType::default(),
-            Field::Scopes => event.scopes.clear(),
-            Field::Geo => event.geo = None,
-            // Attributes are not judged, so those of the first value may stay.
+            Field::TokenId => swap(&mut self.token_id, &mut other.token_id),
+            Field::ParentTokenId => swap(&mut self.parent_token_id, &mut other.parent_token_id),
+            Field::Timestamp => swap(&mut self.timestamp, &mut other.timestamp),
+            Field::IssuedAt => swap(&mut event.issued_at, &mut others.issued_at),
+            Field::ExpiresAt => swap(&mut event.expires_at, &mut others.expires_at),
+            Field::IpAddress => swap(&mut event.address, &mut others.address),
+            Field::Status => swap(&mut event.status, &mut others.status),
+            Field::BytesOut => swap(&mut event.bytes_out, &mut others.bytes_out),
+            Field::Kind => swap(&mut event.kind, &mut others.kind),
+            Field::TokenType => swap(&mut event.token_type, &mut others.token_type),
+            Field::Scopes => swap(&mut event.scopes, &mut others.scopes),
+            Field::Geo => swap(&mut event.geo, &mut others.geo),
+            _ => {}
+        }
+    }
+
+    /// What an unreadable field counts as, if not as absent.
+    fn give_up(&mut self, field: Field) {
+        match field {
+            Field::Status => self.event.outcome_unclear = true,
+            Field::TenantId => self.event.tenant_id = Some(Cow::Borrowed(text::UNREADABLE_TENANT)),
             _ => {}
         }
     }
@@ -375,24 +387,6 @@ fn unescaped(raw: &str) -> String {
         let repaired = repair(raw.as_bytes()).and_then(|repaired| serde_json::from_str(&repaired.text).ok());
         repaired.unwrap_or_default()
     })
-}
-
-/// A text within its limit.
-fn limited<'a>(value: Scalar<'a>, limit: Limit, screen: &mut Screen<'_>) -> Result<Option<Cow<'a, str>>, &'static str> {
-    let Some(text) = value.text()? else { return Ok(None) };
-    match limit {
-        Limit::Whole(bytes_max) => {
-            Some(screen.id(text)).filter(|text| text.len() <= bytes_max).ok_or("too long").map(Some)
-        }
-        Limit::Cut(bytes_max) => Ok(Some(cut(screen.text(text), bytes_max))),
-    }
-}
-
-/// The name of a token, within its limit once it is no token any more.
-fn token<'a>(value: Scalar<'a>, screen: &mut Screen<'_>) -> Result<Option<TokenId<'a>>, &'static str> {
-    let Some(text) = value.text()? else { return Ok(None) };
-    let token = screen.token(text);
-    if token.as_str().len() > text::TOKEN_ID_BYTES_MAX { Err("too long") } else { Ok(Some(token)) }
 }
 
 /// The value of a field that holds more than one: unreadable, or read as far as possible.
@@ -473,6 +467,7 @@ impl<'de> Visitor<'de> for Within<'_, 'de, '_> {
         let scopes = &mut draft.event.scopes;
         while let Some(item) = items.next_element::<Scalar<'_>>()? {
             match item.text() {
+                Ok(Some(scope)) if is_broken(&scope) => read = read.and(Err(BAD_TEXT)),
                 Ok(Some(scope)) if read.is_ok() && scopes.len() < text::SCOPES_MAX => {
                     scopes.push(cut(screen.text(scope), text::WORD_BYTES_MAX));
                 }
@@ -509,13 +504,13 @@ impl<'de> Visitor<'de> for Within<'_, 'de, '_> {
                     };
                     let value: Scalar<'_> = members.next_value()?;
                     let bit = 1 << field as u8;
-                    let read = if seen & bit == 0 {
-                        set_geo(&mut geo, field, value, screen)
-                    } else {
-                        let _ = set_geo(&mut geo, field, Scalar::Null, screen);
-                        Err(TWICE)
-                    };
+                    let first = (seen & bit != 0).then(|| geo.clone());
                     seen |= bit;
+                    let mut read = set_geo(&mut geo, field, value, screen);
+                    if first.is_some_and(|first| first != geo) {
+                        let _ = set_geo(&mut geo, field, Scalar::Null, screen);
+                        read = Err(TWICE);
+                    }
                     if let Err(reason) = read {
                         screen.unreadable(field.name(), reason);
                     }
@@ -531,20 +526,19 @@ impl<'de> Visitor<'de> for Within<'_, 'de, '_> {
     }
 }
 
-/// A text that the client chooses: cut where it is too long.
-fn word<'a>(value: Scalar<'a>, screen: &mut Screen<'_>) -> Result<Option<Cow<'a, str>>, &'static str> {
-    limited(value, Limit::Cut(text::WORD_BYTES_MAX), screen)
-}
-
 fn set_geo<'a>(
     geo: &mut EventGeo<'a>,
     field: GeoField,
     value: Scalar<'a>,
     screen: &mut Screen<'_>,
 ) -> Result<(), &'static str> {
+    let mut word = |value: Scalar<'a>| {
+        let limited = |text| screen.limited(field.name(), text, Limit::Text(text::WORD_BYTES_MAX));
+        value.text()?.map(limited).transpose()
+    };
     match field {
-        GeoField::Country => geo.country = word(value, screen)?,
-        GeoField::AsOrg => geo.as_org = word(value, screen)?,
+        GeoField::Country => geo.country = word(value)?,
+        GeoField::AsOrg => geo.as_org = word(value)?,
         GeoField::Latitude => geo.latitude = value.number(-90.0, 90.0)?.map(|degrees| degrees as f32),
         GeoField::Longitude => geo.longitude = value.number(-180.0, 180.0)?.map(|degrees| degrees as f32),
         // No place is known worse than half the globe's girth.

@@ -4,9 +4,9 @@
 
 use std::borrow::Cow;
 
-use super::native::{Field, Limit};
+use super::native::Field;
 use super::scalar::STATUS_MAX;
-use super::text::{self, Screen};
+use super::text::{self, Limit, Screen};
 use super::time;
 use crate::event::{Address, Event, Kind, Timestamp, TokenType};
 use crate::secret::is_bare;
@@ -111,9 +111,9 @@ impl<'a> Found<'a> {
             Field::Geo => return None,
             _ => {
                 // Empty texts and too long ones have rules of their own.
-                let (Limit::Whole(bytes_max) | Limit::Cut(bytes_max)) = field.limit()?;
-                let value = json.string().filter(|text| (1..=bytes_max).contains(&text.len()))?;
-                if matches!(field.limit(), Some(Limit::Whole(_))) && is_bare(value) {
+                let limit = field.limit()?;
+                let value = json.string().filter(|text| (1..=limit.bytes_max()).contains(&text.len()))?;
+                if !matches!(limit, Limit::Text(_)) && is_bare(value) {
                     return None;
                 }
                 *self.texts.get_mut(field as usize)? = Some(value);
@@ -143,6 +143,7 @@ impl<'a> Found<'a> {
             method: owned(Field::Method),
             endpoint: owned(Field::Endpoint),
             status: self.status,
+            outcome_unclear: false,
             reuse_reported: false,
             bytes_out: self.bytes_out,
             scopes: self.scopes,

@@ -1,8 +1,8 @@
 //! Makes a message readable in which a text or a number is one that no JSON reader takes.
 //!
 //! A client chooses most of what an event holds: a lone surrogate in its user agent must not cost the event. Each such
-//! place is replaced by the escape of NUL, which every reader of fields refuses, so the field counts as unreadable
-//! and the rest of the event is read. What breaks the structure of a message is left as it is.
+//! place is replaced by the escape of NUL, by which [`Screen`](super::text::Screen) recognizes it in the text of a field.
+//! What breaks the structure of a message is left as it is.
 
 use std::borrow::Cow;
 
@@ -70,13 +70,16 @@ pub fn repair(message: &[u8]) -> Option<Repaired> {
     found.then_some(out)
 }
 
-/// `text` without the NULs that stand for unreadable characters: what may be kept of a text that no field takes.
+/// Whether some of `text` could not be read: it holds a NUL. Only an escape can stand for one, and a text with an escape
+/// is never borrowed.
+#[expect(clippy::ptr_arg, reason = "whether the text is borrowed is what is asked")]
+pub fn is_broken(text: &Cow<'_, str>) -> bool {
+    matches!(text, Cow::Owned(text) if text.contains('\0'))
+}
+
+/// `text` with U+FFFD in place of each NUL, which stands for an unreadable character.
 pub fn shown(text: Cow<'_, str>) -> Cow<'_, str> {
-    // Only an escape can stand for NUL, and a text with an escape is never borrowed.
-    match text {
-        Cow::Owned(text) if text.contains('\0') => Cow::Owned(text.replace('\0', "\u{fffd}")),
-        text => text,
-    }
+    if is_broken(&text) { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { text }
 }
 
 impl Repaired {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::repair::{BAD_TEXT, shown};
+use super::repair::shown;
 use super::time;
 use crate::event::{Address, Timestamp};
 
@@ -31,11 +31,29 @@ impl<'a> Scalar<'a> {
     pub fn text(self) -> Result<Option<Cow<'a, str>>, &'static str> {
         match self {
             Self::Null => Ok(None),
-            // Only an escape can stand for NUL, and a text with an escape is never borrowed.
-            Self::Text(Cow::Owned(text)) if text.contains('\0') => Err(BAD_TEXT),
             Self::Text(text) => Ok((!text.is_empty()).then_some(text)),
             _ => Err("expected a string"),
         }
+    }
+
+    /// As [`Self::text`], and of an integer its digits. A number with a fraction or beyond 64 bits is refused, because two
+    /// of them can have the same digits here.
+    pub fn text_or_digits(self) -> Result<Option<Cow<'a, str>>, &'static str> {
+        match self {
+            Self::Unsigned(number) => Ok(Some(Cow::Owned(number.to_string()))),
+            Self::Negative(number) => Ok(Some(Cow::Owned(number.to_string()))),
+            other => other.text(),
+        }
+    }
+
+    /// An HTTP status, also with its reason after it: `401 Unauthorized` (RFC 9112 section 4). A list of statuses is
+    /// none: which of them the client got is unknown.
+    pub fn status(self) -> Result<Option<u16>, &'static str> {
+        let code = match &self {
+            Self::Text(text) => Scalar::Text(Cow::Borrowed(without_reason(text))).integer(STATUS_MAX),
+            _ => self.integer(STATUS_MAX),
+        };
+        Ok(code?.map(|status| status as u16))
     }
 
     /// The value as it was sent, for people to look at; `None` where it is null or nested.
@@ -132,6 +150,13 @@ fn beside_port_or_zone(text: &str) -> Option<IpAddr> {
     let (address, zone) = inside.split_once('%').map_or((inside, None), |(address, zone)| (address, Some(zone)));
     let is_zone = |zone: &str| !zone.is_empty() && zone.bytes().all(|byte| byte.is_ascii_graphic());
     zone.is_none_or(is_zone).then(|| address.parse().ok().map(IpAddr::V6)).flatten()
+}
+
+/// The code of a status line's end, without the reason.
+fn without_reason(text: &str) -> &str {
+    let is_reason =
+        |rest: &str| rest.starts_with(|c: char| !c.is_alphanumeric()) && !rest.contains(|c: char| c.is_ascii_digit());
+    text.split_at_checked(3).filter(|(_, rest)| is_reason(rest)).map_or(text, |(code, _)| code)
 }
 
 /// The number that a text of decimal digits stands for, `None` where it is another text.

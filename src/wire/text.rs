@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use super::repair::{BAD_TEXT, shown};
+use super::repair::{BAD_TEXT, is_broken, shown};
 use crate::event::{Event, Kind, Timestamp, TokenType};
 use crate::secret::{HASHED, is_bare, is_secret_name, looks_opaque, may_hold_secret};
 use crate::token::{TokenHasher, TokenId, TokenIds};
@@ -12,14 +12,13 @@ use crate::token::{TokenHasher, TokenId, TokenIds};
 pub const EVENT_ID_BYTES_MAX: usize = 128;
 /// Longest token id, bytes.
 pub const TOKEN_ID_BYTES_MAX: usize = 256;
-/// Longest of the other ids, bytes. Ids are never cut: two could become one.
+/// Longest of the other ids, bytes.
 pub const ID_BYTES_MAX: usize = 1024;
-/// A longer user agent is cut there. It is the client's to choose, so its length must not make an event unreadable:
-/// a thief would send a long one. The same holds for the endpoint, the method and the fingerprint.
+/// Longest user agent, bytes.
 pub const USER_AGENT_BYTES_MAX: usize = 1024;
-/// A longer endpoint is cut there, bytes.
+/// Longest endpoint, bytes.
 pub const ENDPOINT_BYTES_MAX: usize = 2048;
-/// A longer method, fingerprint, country or network name is cut there, bytes.
+/// Longest method, fingerprint, country or network name, bytes. A longer scope is cut there.
 pub const WORD_BYTES_MAX: usize = 256;
 /// More scopes are left out.
 pub const SCOPES_MAX: usize = 128;
@@ -37,6 +36,33 @@ pub const TOO_DEEP: &str = "nested too deeply";
 pub const ATTRS_OMITTED: &str = "attrs_omitted";
 /// Name of the attribute that names the fields that could not be read, each with the reason.
 pub const UNREADABLE: &str = "unreadable_fields";
+
+/// The tenant of an event whose tenant was given and cannot be read. It is no tenant's, not even the unnamed one's, so that
+/// such events change nothing of anybody else's.
+pub const UNREADABLE_TENANT: &str = "\u{fffd}";
+/// Why an id cannot be read that exceeds its limit.
+const TOO_LONG: &str = "too long";
+
+/// How long a text may be, bytes, and what becomes of one that is longer or that holds unreadable characters.
+#[derive(Clone, Copy, Debug)]
+pub enum Limit {
+    /// It cannot be read: part of the name is the name of another thing, which would be looked up or revoked.
+    Whole(usize),
+    /// An id gets a name of its own: U+FFFD for each unreadable character, and a hash of the whole at the end. No two ids
+    /// become one, and no such name equals one that was read.
+    Id(usize),
+    /// A text that the client chooses is read as far as possible: U+FFFD for each unreadable character, and a hash of the
+    /// whole at the end if it is too long, so that two texts do not become one. If it counted as absent, a thief would
+    /// break it to hide what it says.
+    Text(usize),
+}
+
+impl Limit {
+    pub const fn bytes_max(self) -> usize {
+        let (Self::Whole(bytes_max) | Self::Id(bytes_max) | Self::Text(bytes_max)) = self;
+        bytes_max
+    }
+}
 
 /// What decoding noted beside events.
 #[derive(Debug, Default)]
@@ -66,7 +92,7 @@ impl<'s> Screen<'s> {
         Self { hasher, notes, clean: !may_hold_secret(raw), unreadable: Vec::new() }
     }
 
-    /// Notes that an optional field cannot be read and counts as absent.
+    /// Notes that an optional field cannot be read as it was sent.
     pub fn unreadable(&mut self, field: &'static str, reason: &'static str) {
         if self.unreadable.iter().all(|(known, _)| *known != field) {
             self.unreadable.push((field, reason));
@@ -116,6 +142,52 @@ impl<'s> Screen<'s> {
         text
     }
 
+    /// The text of a field within its limit.
+    pub fn limited<'a>(
+        &mut self,
+        field: &'static str,
+        text: Cow<'a, str>,
+        limit: Limit,
+    ) -> Result<Cow<'a, str>, &'static str> {
+        let broken = is_broken(&text);
+        let bytes_max = limit.bytes_max();
+        match limit {
+            Limit::Whole(_) if broken => Err(BAD_TEXT),
+            Limit::Whole(_) => Some(self.id(text)).filter(|text| text.len() <= bytes_max).ok_or(TOO_LONG),
+            Limit::Id(_) => {
+                let text = self.id(text);
+                if !broken && text.len() <= bytes_max {
+                    return Ok(text);
+                }
+                self.unreadable(field, if broken { BAD_TEXT } else { TOO_LONG });
+                Ok(self.with_hash(&text, bytes_max))
+            }
+            Limit::Text(_) => {
+                if broken {
+                    self.unreadable(field, BAD_TEXT);
+                }
+                let text = self.text(text);
+                Ok(if text.len() <= bytes_max { shown(text) } else { self.with_hash(&text, bytes_max) })
+            }
+        }
+    }
+
+    /// The beginning of `text`, and a hash of all of it.
+    fn with_hash<'a>(&self, text: &str, bytes_max: usize) -> Cow<'a, str> {
+        let hash = self.hasher.hash(text.as_bytes());
+        let head = cut(Cow::Owned(text.replace('\0', "\u{fffd}")), bytes_max.saturating_sub(hash.len() + 1));
+        Cow::Owned(format!("{head}~{hash}"))
+    }
+
+    /// The name of a token that a field has, within its limit once it is no token any more. It is never repaired: other
+    /// events call the token by its whole name.
+    pub fn token_name<'a>(&mut self, text: Cow<'a, str>) -> Result<TokenId<'a>, &'static str> {
+        if is_broken(&text) {
+            return Err(BAD_TEXT);
+        }
+        Some(self.token(text)).filter(|token| token.as_str().len() <= TOKEN_ID_BYTES_MAX).ok_or(TOO_LONG)
+    }
+
     /// An id for a record that has none of its own, made of the number of its content. The key keeps anybody from trying
     /// which content an id is made of.
     pub fn content_id(&self, content: u128) -> String {
@@ -147,7 +219,7 @@ impl<'s> Screen<'s> {
 
     /// An attribute is not judged, so what can be read of it is kept.
     fn readable<'a>(&mut self, text: Cow<'a, str>) -> Cow<'a, str> {
-        if matches!(&text, Cow::Owned(text) if text.contains('\0')) {
+        if is_broken(&text) {
             self.unreadable("attrs", BAD_TEXT);
         }
         shown(text)
@@ -266,6 +338,7 @@ pub fn blank<'a>() -> Event<'a> {
         method: None,
         endpoint: None,
         status: None,
+        outcome_unclear: false,
         reuse_reported: false,
         bytes_out: None,
         scopes: Vec::new(),

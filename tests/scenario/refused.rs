@@ -1,5 +1,6 @@
 //! Requests whose credential was not accepted are scored and change no state.
 
+use serde_json::{Value, json};
 use tokenwarden::verdict::RuleId::{BindingMismatch, NewCountry, RefreshReuse};
 use tokenwarden::verdict::{Outcome, Verdict};
 use tokenwarden::wire::Format;
@@ -20,12 +21,14 @@ fn known_town() -> (Story, Event) {
 }
 
 /// A thief uses the tokens of twenty people: three calls each, from one address. Returns the verdicts.
-fn use_of_all(story: &mut Story, status: u16) -> Vec<Verdict> {
+fn use_of_all(story: &mut Story, status: impl Into<Value>) -> Vec<Verdict> {
+    let status = status.into();
     let mut verdicts = Vec::new();
     for number in 0..20 {
         let stolen = neighbours_call(number).from(&format!("11.{number}.7.9")).agent("python-requests/2.32.3");
         for call in 0..3 {
-            let call = stolen.clone().set("status", status).set("endpoint", format!("/v1/export/secrets/list{call}"));
+            let call =
+                stolen.clone().set("status", status.clone()).set("endpoint", format!("/v1/export/secrets/list{call}"));
             verdicts.push(story.see_apart(&call).verdict);
         }
     }
@@ -67,6 +70,19 @@ fn attempts_change_no_later_verdict() {
     let accepted = use_of_all(&mut control, 200);
     assert!(accepted.iter().filter(|verdict| **verdict >= Verdict::Alert).count() >= 20, "{accepted:?}");
     assert!(accepted.contains(&Verdict::Revoke), "{accepted:?}");
+}
+
+/// An outcome that was given and cannot be read may have been a rejection: it alerts, and does not revoke.
+#[test]
+fn unreadable_status_revokes_no_behaviour() {
+    for status in [json!("denied"), json!(true), json!(70_000)] {
+        let (mut story, _) = known_town();
+        let verdicts = use_of_all(&mut story, status.clone());
+        assert_eq!(verdicts.iter().max(), Some(&Verdict::Alert), "{status}: {verdicts:?}");
+    }
+    let (mut story, _) = known_town();
+    let refused = use_of_all(&mut story, "401 Unauthorized");
+    assert!(refused.iter().all(|verdict| *verdict <= Verdict::Watch), "{refused:?}");
 }
 
 #[test]

@@ -12,10 +12,10 @@ use tokenwarden::rule::RuleSet;
 use tokenwarden::sanitize::is_unsafe;
 use tokenwarden::store::MemoryRows;
 use tokenwarden::token::TokenHasher;
-use tokenwarden::verdict::Verdict;
+use tokenwarden::verdict::{RuleId, Verdict};
 use tokenwarden::wire::{Decoded, Decoder};
 
-use super::story::{Atlas, Event, HOUR, MINUTE, SECOND, Story, address};
+use super::story::{Atlas, Event, HOUR, MINUTE, SECOND, Story, address, share};
 
 /// The highest verdict on a thief's twelve calls, each message changed by `write`.
 fn theft(write: impl Fn(String) -> String) -> Verdict {
@@ -42,6 +42,13 @@ fn unreadable_fields_do_not_hide_a_theft() {
         let agent = agent.to_owned();
         move |line: String| line.replace("\"AGENT\"", &agent)
     };
+    let value = |name: &str, sent: &str, written: &str| {
+        let [sent, written] = [sent, written].map(|value| format!("\"{name}\":{value}"));
+        move |line: String| {
+            assert!(line.contains(&sent), "{line}");
+            line.replace(&sent, &written)
+        }
+    };
     assert!(theft(|line| line) >= Verdict::Alert, "the control");
     for (what, verdict) in [
         ("NUL", theft(agent(r#""python\u0000""#))),
@@ -58,8 +65,54 @@ fn unreadable_fields_do_not_hide_a_theft() {
         ("unknown kind", theft(member(r#""kind":"ignore""#))),
         ("unknown token type", theft(member(r#""token_type":"ignore""#))),
         ("surrogate in a name", theft(member(r#""\udc00":1"#))),
+        ("unreadable outcome", theft(value("status", "200", "true"))),
+        ("two outcomes", theft(value("status", "200", r#"200,"status":401"#))),
     ] {
         assert!(verdict >= Verdict::Alert, "{what}: {verdict:?}");
+    }
+}
+
+/// Other spellings of a user are other users, and the grant is the same.
+#[test]
+fn other_spellings_of_a_user_do_not_hide_a_theft() {
+    for user in ["ANA", "an\u{e0}", "ana\u{300}", "ana\u{200b}", " ana"] {
+        let verdict = theft(|line| line.replace("\"user_id\":\"ana\"", &format!("\"user_id\":\"{user}\"")));
+        assert!(verdict >= Verdict::Alert, "{user:?}: {verdict:?}");
+    }
+}
+
+/// The endpoint of a thief is judged although no part of it can be read as it was sent.
+#[test]
+fn unreadable_endpoint_keeps_the_evidence_of_routes() {
+    let share_of = |endpoint: &str| {
+        let mut story = Story::in_town();
+        let ana = story.office_worker("ana", 30);
+        story.wait(4 * HOUR);
+        let call = story.write(&ana.set("endpoint", "ENDPOINT")).replace("ENDPOINT", endpoint);
+        share(&story.judge(&call).expect("its id is new"), RuleId::NewEndpoint)
+    };
+    let control = share_of("/v1/admin/secrets");
+    assert!(control > 0.0);
+    for endpoint in ["/v1/admin/secrets?\\u0000".to_owned(), format!("/v1/admin/secrets?{}", "x".repeat(3_000))] {
+        assert!((share_of(&endpoint) - control).abs() < 1e-9, "{endpoint}: {} and {control}", share_of(&endpoint));
+    }
+    assert!(share_of("/v1/admin\\ud800/secrets") > 0.0);
+}
+
+/// No event of an unreadable tenant is judged, or learnt, among those of another tenant.
+#[test]
+fn unreadable_tenant_is_no_other_tenant() {
+    for tenant in [r#""acme\u0000""#, r#""acme\ud800""#, "[]", "true", r#""acme","tenant_id":"globex""#, "\"LONG\""] {
+        let mut story = Story::in_town();
+        let ana = story.office_worker("ana", 30);
+        story.wait(4 * HOUR);
+        let (_, known) = story.state().memory();
+        let line = story.write(&ana.from(address::SYDNEY).agent("curl/8.9.1"));
+        let tenant = tenant.replace("LONG", &"acme".repeat(400));
+        let line = line.replace(r#""tenant_id":"acme""#, &format!("\"tenant_id\":{tenant}"));
+        let outcome = story.judge(&line).expect("its id is new");
+        assert!(outcome.verdict == Verdict::Allow && outcome.signals.is_empty(), "{tenant}: {outcome:#?}");
+        assert_eq!(story.state().memory().1, known, "{tenant}");
     }
 }
 
@@ -186,7 +239,7 @@ fn fixed_tenant_replaces_what_events_say() {
     ];
     let tenants = |feed: Feed| messages.each_ref().map(|(_, line)| tenant_and_attrs(feed, line).0);
     assert_eq!(tenants(feed), ["acme"; 4]);
-    assert_eq!(tenants(Feed::default()), ["", "globex", "acme", ""], "the control");
+    assert_eq!(tenants(Feed::default()), ["", "globex", "acme", "7"], "the control");
     let epoch = process(feed, &messages);
     assert_eq!(epoch.tally.key_mismatches, 1, "a producer need not know its tenant");
 }

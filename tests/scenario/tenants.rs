@@ -45,6 +45,8 @@ fn event_delivered_twice_is_one_event() {
         ("\"tenant_id\":\"acme\"", "\"tenant_id\":\"globex\""),
         ("\"token_id\":\"at-ana\"", "\"token_id\":\"at-bo\""),
         ("\"endpoint\":\"/v1/contacts\"", "\"endpoint\":\"/v1/deals\""),
+        ("\"endpoint\":\"/v1/contacts\"", &format!("\"endpoint\":\"/v1/contacts?{}a\"", "x".repeat(3_000))),
+        ("\"endpoint\":\"/v1/contacts\"", &format!("\"endpoint\":\"/v1/contacts?{}b\"", "x".repeat(3_000))),
         (address::BERLIN, address::SYDNEY),
         ("\"method\":\"GET\"", "\"method\":\"GET\",\"kind\":\"refreshed\""),
     ] {

@@ -249,6 +249,7 @@ mod tests {
             method: None,
             endpoint: None,
             status: None,
+            outcome_unclear: false,
             reuse_reported: false,
             bytes_out: None,
             scopes: Vec::new(),

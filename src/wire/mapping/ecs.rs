@@ -4,7 +4,8 @@
 
 use super::ocsf::MACHINES;
 use super::{
-    CHANGE, Change, Each, Field, Mapping, REINSTATEMENT, Reinstatement, Row, Skip, Source, Test, aws, github, okta,
+    CHANGE, Change, Each, Field, Mapping, REINSTATEMENT, Reinstatement, Row, Skip, Source, Test, UNCLEAR, aws, github,
+    okta,
 };
 use Source::{Except, Joined, Name, Named, Part, Path, Text, Typed, Unless, When, Words};
 
@@ -113,6 +114,7 @@ pub static MAPPING: Mapping = Mapping {
                     &[("event.dataset", &["github.audit"])],
                     &Unless(&[("event.action", &["api.request"])], &Text("200")),
                 ),
+                Words("event.outcome", &[("*", UNCLEAR)]),
             ],
         ),
         (Field::BytesOut, &[Path("http.response.bytes"), Path("http.response.body.bytes")]),

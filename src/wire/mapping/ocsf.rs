@@ -2,7 +2,8 @@
 //! (6003). Source: schema.ocsf.io, 1.1 and later; ocsf/examples, the mappings of CloudTrail and Okta.
 
 use super::{
-    CHANGE, Change, Each, Field, Mapping, REINSTATEMENT, Reinstatement, Row, Skip, Source, Test, aws, ecs, okta,
+    CHANGE, Change, Each, Field, Mapping, REINSTATEMENT, Reinstatement, Row, Skip, Source, Test, UNCLEAR, aws, ecs,
+    okta,
 };
 use Source::{Except, Head, Joined, Name, Named, Path, Text, Typed, Unless, When, Words};
 
@@ -103,6 +104,8 @@ pub static MAPPING: Mapping = Mapping {
                 When(&[("metadata.event_code", okta::SIGN_INS)], &Words("status_id", &[("2", "401")])),
                 Words("status_id", &[("1", "200"), ("2", "403")]),
                 Words("status", &[("Success", "200"), ("Failure", "403")]),
+                Words("status_id", &[("*", UNCLEAR)]),
+                Words("status", &[("*", UNCLEAR)]),
             ],
         ),
         (Field::BytesOut, &[Path("http_response.length")]),

@@ -1,6 +1,6 @@
 //! Okta System Log. Source: the Okta developer reference, "System Log API" and "Event types".
 
-use super::{CHANGE, Change, Each, Field, Mapping, REINSTATEMENT, Reinstatement, Row, Skip, Source, Test};
+use super::{CHANGE, Change, Each, Field, Mapping, REINSTATEMENT, Reinstatement, Row, Skip, Source, Test, UNCLEAR};
 use Source::{Except, Path, Text, Typed, Unless, When, Words};
 
 use crate::event::{Concerns, Kind, TokenType};
@@ -241,4 +241,5 @@ const OUTCOMES: &[(&str, &str)] = &[
     ("DENY", "403"),
     ("FAILURE", "403"),
     ("RATE_LIMIT", "429"),
+    ("*", UNCLEAR),
 ];
