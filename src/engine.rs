@@ -380,6 +380,10 @@ fn sighted(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>, sub
             note_minute(&mut state.memory, baseline, minute);
             match &mut lesson {
                 Some(lesson) => {
+                    let token = place.map(|place| state.memory.baselines.get(place).token);
+                    if token != Some(lesson.token) || lesson.begins_visit() {
+                        notes::learn_family(&mut state.memory, enriched);
+                    }
                     let tenants = &mut state.memory.others.tenants;
                     scene.tenant = tenants.admit(sighting.tenant);
                     if lesson.begins_visit() {
@@ -416,8 +420,8 @@ fn is_reuse(memory: &Memory, enriched: &EnrichedEvent<'_>, sighting: &Sighting, 
     lifecycle::refresh(&mut refreshes.clone(), enriched.keys.token, sighting.at, sighting.address, sighting.agent) > 0.0
 }
 
-/// Key of the baseline: the family's; where producers name none, that of the chain of tokens it was issued in; else that of
-/// the client whose tokens are nobody else's, or the token's own.
+/// Key of the baseline: the family's; if the event names none, that of the family or chain of tokens in which the token is
+/// known; else that of the client whose tokens are nobody else's, or the token's own.
 fn baseline_key(keys: &Keys, memory: &Memory) -> u64 {
     keys.family.unwrap_or_else(|| memory.lineages.get(keys.token).copied().unwrap_or(keys.baseline))
 }

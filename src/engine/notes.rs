@@ -294,6 +294,18 @@ pub fn learn_use(ends: &mut Ends, enriched: &EnrichedEvent<'_>, baseline: u64, f
     learn_names(ends, enriched);
 }
 
+/// Takes in which family a token is of, for later events of it that name none: a thief who can make the family of an event
+/// unreadable must not get a baseline of their own. The first family stays, and requests without an accepted credential
+/// name none.
+pub fn learn_family(memory: &mut Memory, enriched: &EnrichedEvent<'_>) {
+    let Keys { token, family, .. } = enriched.keys;
+    if let Some(family) = family
+        && !enriched.event.is_unchecked()
+    {
+        memory.lineages.entry(token, || family);
+    }
+}
+
 /// Takes in that a token has two names.
 pub fn learn_names(ends: &mut Ends, enriched: &EnrichedEvent<'_>) {
     if let Some(alias) = enriched.event.facts.as_ref().and_then(|facts| facts.alias.as_ref()) {

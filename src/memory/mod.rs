@@ -91,7 +91,8 @@ pub struct Memory {
     pub visits: Visits,
     pub others: Others,
     pub ends: Ends,
-    /// Family of an issued token if producers name none: the first refresh token of its chain.
+    /// Baseline of a token, for events that name no family: the family that an earlier event of the token named, or else
+    /// the first refresh token of the chain in which it was issued.
     pub lineages: Generations<u64>,
     /// Expiry of issued tokens, milliseconds since the epoch.
     pub expiries: Generations<i64>,

@@ -72,6 +72,24 @@ fn unreadable_fields_do_not_hide_a_theft() {
     }
 }
 
+/// A token is known by its name, whoever the thief makes it look like.
+#[test]
+fn unreadable_ids_do_not_hide_a_theft() {
+    for id in [r#""ana\u0000""#, r#""ana\ud800""#, "[]", "true", r#""ana","X":"bo""#, "\"LONG\"", "null"] {
+        let write = |line: String| {
+            let mut line = line;
+            for (name, sent) in [("user_id", "\"ana\""), ("family_id", "\"grant-ana\"")] {
+                let id = id.replace('X', name).replace("LONG", &"ana".repeat(400));
+                line = line.replace(&format!("\"{name}\":{sent}"), &format!("\"{name}\":{id}"));
+            }
+            assert!(!line.contains("grant-ana"), "{line}");
+            line
+        };
+        let verdict = theft(write);
+        assert!(verdict >= Verdict::Alert, "{id}: {verdict:?}");
+    }
+}
+
 /// Other spellings of a user are other users, and the grant is the same.
 #[test]
 fn other_spellings_of_a_user_do_not_hide_a_theft() {
