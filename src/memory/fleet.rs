@@ -68,9 +68,7 @@ pub struct Fleet {
 pub struct Company {
     /// Users of the last two hours, the asker among them: those of its tenant, and one of each other tenant but one.
     pub users: usize,
-    /// Those of its tenant.
-    pub own: usize,
-    /// Sum of the others' oddness. Other tenants' users do not speak for the owner: theirs is not below 0.
+    /// Sum of the others' oddness.
     pub oddness: f64,
     /// Applications of its tenant, counted up to [`SEVERAL_APPS`], where there are [`USERS_MIN`] users and three in four
     /// of them are of its tenant; else 0.
@@ -134,6 +132,10 @@ impl Fleets {
     pub fn company(&self, group: Group, member: &Member) -> Company {
         let members = group.place.map_or(&[][..], |place| &self.groups.at(place).members);
         let with = || members.iter().filter(|other| other.is_with(member));
+        if with().next().is_none() {
+            // Most come alone.
+            return Company { users: 1, ..Company::default() };
+        }
         let own = || with().filter(|other| other.tenant == member.tenant);
         let others = Others::of(with().filter(|other| other.tenant != member.tenant));
         // The eldest of a full group makes room.
@@ -142,7 +144,7 @@ impl Fleets {
         let oddness = own().map(|other| f64::from(other.oddness)).sum::<f64>() + others.oddness;
         let mostly_own = 4 * of_tenant >= 3 * users;
         let apps = if users >= USERS_MIN && mostly_own { apps(own().chain([member])) } else { 0 };
-        Company { users, own: of_tenant, oddness, apps }
+        Company { users, oddness, apps }
     }
 
     /// Notes a user's latest visit in a group. Visits more than the window before it are forgotten; one that is told late
@@ -222,8 +224,8 @@ fn fades(since: &mut i64, at: i64) -> Option<f64> {
     Some(hours)
 }
 
-/// Other tenants in a group: one user of each, without the tenant with the highest oddness. A single other tenant therefore
-/// has no influence.
+/// Other tenants in a group: one user of each, the oddest. Of the tenants that are odd, and of those that are not, the one
+/// that shows it most is left out. A single other tenant therefore has no influence.
 #[derive(Default)]
 struct Others {
     users: usize,
@@ -232,6 +234,10 @@ struct Others {
 
 impl Others {
     fn of<'a>(members: impl Iterator<Item = &'a Member>) -> Self {
+        let mut members = members.peekable();
+        if members.peek().is_none() {
+            return Self::default();
+        }
         let mut tenants = [(0, 0.0_f64); TENANTS_MAX];
         let mut found = 0;
         for member in members {
@@ -239,13 +245,16 @@ impl Others {
             if let Some(known) = tenants[..found].iter_mut().find(|known| known.0 == number) {
                 known.1 = known.1.max(oddness);
             } else if found < TENANTS_MAX {
-                tenants[found] = (number, oddness.max(0.0));
+                // Tenants without a seat may be invented, so they are no evidence for the owner.
+                let least = if member.seat.is_some() { f64::NEG_INFINITY } else { 0.0 };
+                tenants[found] = (number, oddness.max(least));
                 found += 1;
             }
         }
         let oddness = tenants[..found].iter().map(|tenant| tenant.1);
-        let oddest = oddness.clone().fold(0.0, f64::max);
-        Self { users: found.saturating_sub(1), oddness: oddness.sum::<f64>() - oddest }
+        let (most, least) =
+            oddness.clone().fold((0.0, 0.0), |(most, least), odd| (f64::max(most, odd), f64::min(least, odd)));
+        Self { users: found.saturating_sub(1), oddness: oddness.sum::<f64>() - most - least }
     }
 }
 
@@ -294,9 +303,9 @@ mod tests {
         join(&mut fleets, 1, member(7, 0, 1.0));
         join(&mut fleets, 1, member(7, 1_000, 2.0));
         let company = join(&mut fleets, 1, member(8, 2_000, -1.0));
-        assert_eq!(company, Company { users: 2, own: 2, oddness: 2.0, apps: 0 });
+        assert_eq!(company, Company { users: 2, oddness: 2.0, apps: 0 });
         let same_app = Member::new(9, seated(1), 8, 2_000, 0.0);
-        assert_eq!(join(&mut fleets, 1, same_app), Company { users: 3, own: 3, oddness: 1.0, apps: 2 });
+        assert_eq!(join(&mut fleets, 1, same_app), Company { users: 3, oddness: 1.0, apps: 2 });
         let stranger = |user: u64, tenant: u16| Member::new(user, seated(tenant), user, 2_000, 0.0);
         assert_eq!(join(&mut fleets, 1, stranger(10, 2)).apps, 0, "a guest of another tenant's");
         assert_eq!(
@@ -367,7 +376,7 @@ mod tests {
         for user in 0..200 {
             join(&mut fleets, 1, member(2_000 + user, seated(1), 3.0));
         }
-        assert_eq!(company(&fleets).own, 2, "what is its own is kept");
+        assert_eq!(company(&fleets).users, 3, "its own two are kept, beside one of others");
     }
 
     /// Users in each of some groups, of two before, after as many events of others as fill the table three times.
@@ -417,5 +426,24 @@ mod tests {
         (0..50_000).for_each(|step| fleets.at_home(1, seated(1), end + step * 100));
         assert!((fleets.home_share(1, seated(0), end + 6 * hour) - share).abs() < 1e-12);
         assert!((fleets.tenant_share(1, seated(0), end) - 1.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn users_of_several_other_tenants_explain_a_move() {
+        let mut fleets = Fleets::default();
+        let member = |user: u64, tenant, oddness| Member::new(user, tenant, user, 0, oddness);
+        let seen = |fleets: &mut Fleets| {
+            let company = join(fleets, 1, member(1, seated(0), 0.0));
+            (company.users, company.oddness)
+        };
+        (1..5).for_each(|tenant| _ = join(&mut fleets, 1, member(10 + u64::from(tenant), seated(tenant), -2.0)));
+        assert_eq!(seen(&mut fleets), (4, -6.0), "three of four");
+        let stranger = Tenant { key: 5_000, seat: None };
+        (0..100).for_each(|user| _ = join(&mut fleets, 1, member(100 + user, stranger, -2.0)));
+        assert_eq!(seen(&mut fleets), (5, -6.0), "an unknown tenant is no evidence for the owner");
+        (0..100).for_each(|user| _ = join(&mut fleets, 1, member(300 + user, seated(5), -2.0)));
+        assert_eq!(seen(&mut fleets), (6, -8.0), "as the four without it, and no more");
+        join(&mut fleets, 1, member(15, seated(4), 1.0));
+        assert_eq!(seen(&mut fleets), (6, -6.0), "a tenant with an odd user is no evidence for the owner");
     }
 }

@@ -17,9 +17,7 @@ pub fn judge(company: Company, home_share: impl FnOnce() -> f64) -> f64 {
     if company.users < USERS_MIN {
         return 0.0;
     }
-    // Other tenants' users make a group of the tenant's own few, and say nothing for the owner by it.
-    let least = if company.own < USERS_MIN { 0.0 } else { -3.0 };
-    let pooled = (0.6 * company.oddness + ln(company.users as f64 - 2.0)).clamp(least, 10.0);
+    let pooled = (0.6 * company.oddness + ln(company.users as f64 - 2.0)).clamp(-3.0, 10.0);
     if home_share() < MOVED_BELOW { 0.3 * pooled } else { pooled }
 }
 
@@ -56,7 +54,7 @@ mod tests {
 
     #[test]
     fn a_company_that_comes_together_explains_itself_and_a_campaign_does_not() {
-        let company = |users, apps| Company { users, own: users, oddness: 0.0, apps };
+        let company = |users, apps| Company { users, oddness: 0.0, apps };
         // ρ = .03·12 = .36
         let expected = -(0.64 * (-12.0_f64).exp() + 0.36).ln();
         assert!((together(12.0, company(15, 4), || 1.0) - expected).abs() < 1e-12);
@@ -73,16 +71,13 @@ mod tests {
 
     #[test]
     fn a_campaign_pools_high_and_a_migration_does_not() {
-        let campaign = judge(Company { users: 8, own: 8, oddness: 14.0, apps: 1 }, || 1.0);
+        let campaign = judge(Company { users: 8, oddness: 14.0, apps: 1 }, || 1.0);
         assert!((campaign - (8.4 + 6.0_f64.ln()).min(10.0)).abs() < 1e-12);
-        assert!(
-            judge(Company { users: 60, own: 60, oddness: -60.0, apps: 1 }, || 1.0) < -2.9,
-            "usual calls and clients"
-        );
-        let guests = Company { users: 4, own: 2, oddness: -3.0, apps: 0 };
-        assert_eq!(judge(guests, || 1.0).to_bits(), 0.0_f64.to_bits(), "other tenants say nothing for the owner");
-        let moved = judge(Company { users: 8, own: 8, oddness: 5.0, apps: 1 }, || 0.01);
+        assert!(judge(Company { users: 60, oddness: -60.0, apps: 1 }, || 1.0) < -2.9, "usual calls and clients");
+        let guests = Company { users: 5, oddness: -6.0, apps: 0 };
+        assert!((judge(guests, || 1.0) - (3.0_f64.ln() - 3.6)).abs() < 1e-12, "users of other tenants move too");
+        let moved = judge(Company { users: 8, oddness: 5.0, apps: 1 }, || 0.01);
         assert!((moved - 0.3 * (3.0 + 6.0_f64.ln())).abs() < 1e-12);
-        assert_eq!(judge(Company { users: 2, own: 2, oddness: 6.0, apps: 1 }, || 1.0).to_bits(), 0.0_f64.to_bits());
+        assert_eq!(judge(Company { users: 2, oddness: 6.0, apps: 1 }, || 1.0).to_bits(), 0.0_f64.to_bits());
     }
 }
