@@ -168,8 +168,8 @@ impl Clock {
             return;
         }
         // One subject, however often it speaks, has one of the places.
-        let place = self.last.iter().position(|claim| claim.subject == by.subject && claim.at != 0);
-        let place = place.unwrap_or_else(|| {
+        let place = self.last.iter().position(|claim| claim.subject == by.subject);
+        let place = place.filter(|place| self.last[*place].at != 0).unwrap_or_else(|| {
             let place = self.next;
             self.next = (place + 1) % LAST;
             place

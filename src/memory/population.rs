@@ -151,6 +151,13 @@ impl Rates {
     }
 }
 
+/// Visits by hour of the day, and all.
+#[derive(Clone, Copy, Debug, Default)]
+struct Hours {
+    each: [f64; 24],
+    all: f64,
+}
+
 /// Sums over the networks of a country.
 #[derive(Debug, Default)]
 struct Country {
@@ -223,8 +230,8 @@ pub struct Population {
     calls: Generations<f64>,
     routes: Routes,
     apps: Generations<AppUse>,
-    /// Visits of each tenant by hour of the day, and their sum.
-    hours: Separate<25>,
+    /// Visits of each tenant by hour of the day.
+    hours: BySeat<Hours>,
     /// Visits whose speed was beyond what travel allows, by networks of access and of hosting.
     pub fast_travel: [Rates; 2],
     /// Visits within three days of a change of credentials.
@@ -244,7 +251,7 @@ impl Default for Population {
             calls: Generations::new(PAIRS_MAX),
             routes: Routes::default(),
             apps: Generations::new(KEYS_MAX),
-            hours: Separate::default(),
+            hours: BySeat::default(),
             fast_travel: <[Rates; 2]>::default(),
             after_change: Rates::default(),
         }
@@ -447,17 +454,16 @@ impl Population {
     }
 
     /// Share of all visits in an hour of the day, UTC; before any were seen, they are even.
-    pub fn share_of_hour(&self, tenant: Tenant) -> impl Fn(usize) -> f64 + use<> {
-        let hours = self.hours.read(tenant.seat);
-        let share = 1.0 / (hours[24] + 24.0);
-        move |hour| (hours[hour] + 1.0) * share
+    pub fn share_of_hour(&self, tenant: Tenant) -> impl Fn(usize) -> f64 {
+        let hours = tenant.seat.and_then(|seat| self.hours.get(seat));
+        let share = 1.0 / (hours.map_or(0.0, |hours| hours.all) + 24.0);
+        move |hour| (hours.map_or(0.0, |hours| hours.each[hour]) + 1.0) * share
     }
 
     pub fn learn_hour(&mut self, tenant: Tenant, hour: usize, weight: f64) {
-        if let Some(seat) = tenant.seat {
-            let mut more = [0.0; 25];
-            (more[hour], more[24]) = (weight, weight);
-            self.hours.learn(seat, &more);
+        if let Some(hours) = tenant.seat.and_then(|seat| self.hours.get_mut(seat)) {
+            hours.each[hour] += weight;
+            hours.all += weight;
         }
     }
 }

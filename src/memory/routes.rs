@@ -64,6 +64,10 @@ struct Held {
 }
 
 impl Held {
+    fn new(promise: f64) -> Self {
+        Self { calls: Shared::default(), used: RouteUse::new(promise) }
+    }
+
     fn worth(&self) -> Worth<3> {
         self.calls.worth(|count| self.used.worth(count))
     }
@@ -119,6 +123,19 @@ const fn unseated(tenant: Tenant) -> Tenant {
     Tenant { seat: None, ..tenant }
 }
 
+/// Counts a call of a tenant whose part the route does not store.
+fn own_lesson(owns: &mut Generations<Own>, tenant: Tenant, seat: Seat, (route, weight): (u32, f64)) -> Lesson {
+    let key = own(tenant, route);
+    let counted = owns.entry(key, Own::default);
+    if counted.count > 0.0 {
+        return counted.teach(seat, weight);
+    }
+    let before = owns.remove(own(unseated(tenant), route)).unwrap_or_default();
+    let counted = owns.entry(key, Own::default);
+    *counted = before;
+    counted.teach(seat, weight)
+}
+
 impl Routes {
     #[must_use]
     pub fn get(&self, tenant: Tenant, route: u32) -> Option<RouteUse> {
@@ -139,57 +156,49 @@ impl Routes {
 
     /// Counts a call, and returns the use of the route.
     pub fn learn(&mut self, tenant: Tenant, route: u32, promise: f64, weight: f64) -> RouteUse {
-        if let Some(used) = self.learn_of_first(tenant, route, weight) {
-            return used;
+        let Some(seat) = tenant.seat else {
+            self.owns.entry(own(tenant, route), Own::default).count += weight;
+            return self.get(tenant, route).unwrap_or_else(|| self.of_own(tenant, route, promise));
+        };
+        if !self.young.routes.contains_key(&route) && !self.make(seat, route, promise) {
+            own_lesson(&mut self.owns, tenant, seat, (route, weight));
+            return self.of_own(tenant, route, promise);
         }
-        let (key, mut before) = (own(tenant, route), Own::default());
-        if tenant.seat.is_some() && self.owns.get(key).is_none() {
-            before = self.owns.remove(own(unseated(tenant), route)).unwrap_or_default();
+        let Self { young: Generation { routes, sums, .. }, owns, .. } = self;
+        let held = routes.entry(route).or_insert_with(|| Held::new(promise));
+        let lesson = if held.calls.stores(seat) {
+            Lesson::of_stored(seat, weight)
+        } else {
+            own_lesson(owns, tenant, seat, (route, weight))
+        };
+        let before = held.worth();
+        let displaced = held.calls.learn(&lesson);
+        sums.change(&before, &held.worth());
+        if let Some((seat, part)) = displaced {
+            owns.insert(own(Tenant { key: 0, seat: Some(seat) }, route), Own::taught(part));
         }
-        let lesson = self.owns.entry(key, || before).add(tenant, weight);
-        let taught = lesson.and_then(|lesson| self.teach(&lesson, route, promise));
-        taught.or_else(|| self.get(tenant, route)).unwrap_or_else(|| self.of_own(tenant, route, promise))
+        held.read(Some(seat))
     }
 
-    /// The same for the tenant that called it most, by far the most calls: others read the same as before.
-    fn learn_of_first(&mut self, tenant: Tenant, route: u32, weight: f64) -> Option<RouteUse> {
-        let Generation { routes, sums, .. } = &mut self.young;
-        let held = routes.get_mut(&route)?;
-        let seat = tenant.seat?;
-        let (before, after) = held.calls.learn_of_first(seat, weight)?;
-        let (used, before, after) = (held.used, held.used.worth(before), held.used.worth(after));
-        sums.add_of_first(seat, &std::array::from_fn(|at| after[at] - before[at]));
-        Some(RouteUse { count: after[0], ..used })
-    }
-
-    /// Adds to the table; `None` if the tenant has no room left in it.
-    fn teach(&mut self, lesson: &Lesson, route: u32, promise: f64) -> Option<RouteUse> {
-        let is_young = self.young.routes.contains_key(&route);
-        if !is_young && !self.old.routes.contains_key(&route) {
+    /// Makes a route of the younger generation; `false` if the tenant has no room left in it.
+    fn make(&mut self, seat: Seat, route: u32, promise: f64) -> bool {
+        if !self.old.routes.contains_key(&route) {
             // If there are several tenants, none of them may fill a generation.
             let Generation { made, all_made, .. } = &mut self.young;
-            let made = made.get_mut(lesson.seat)?;
+            let Some(made) = made.get_mut(seat) else { return false };
             if *made >= GENERATION / 2 && *all_made > *made {
-                return None;
+                return false;
             }
             *made += 1;
             *all_made += 1;
         }
-        if self.young.routes.len() >= GENERATION && !is_young {
+        if self.young.routes.len() >= GENERATION {
             self.old = std::mem::take(&mut self.young);
         }
-        let Self { young, old, owns } = self;
-        let mut before = Worth::NOTHING;
-        let held = young.routes.entry(route).and_modify(|held| before = held.worth()).or_insert_with(|| {
-            old.take(route).unwrap_or_else(|| Held { calls: Shared::default(), used: RouteUse::new(promise) })
-        });
-        let displaced = held.calls.learn(lesson);
-        young.sums.change(&before, &held.worth());
-        let used = held.read(Some(lesson.seat));
-        if let Some((seat, part)) = displaced {
-            owns.insert(own(Tenant { key: 0, seat: Some(seat) }, route), Own::taught(part));
-        }
-        Some(used)
+        let held = self.old.take(route).unwrap_or_else(|| Held::new(promise));
+        self.young.sums.change(&Worth::NOTHING, &held.worth());
+        self.young.routes.insert(route, held);
+        true
     }
 
     /// Probability of a route among all calls, and the thief's probability of it among all routes.

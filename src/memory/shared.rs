@@ -142,11 +142,19 @@ impl Own {
 
     /// Adds to the count, and returns what to add to the shared count.
     pub fn add(&mut self, tenant: Tenant, weight: f64) -> Option<Lesson> {
+        if let Some(seat) = tenant.seat {
+            return Some(self.teach(seat, weight));
+        }
         self.count += weight;
-        let seat = tenant.seat?;
+        None
+    }
+
+    /// The same of a tenant with a seat.
+    pub fn teach(&mut self, seat: Seat, weight: f64) -> Lesson {
+        self.count += weight;
         let more = self.count - self.taught;
         self.taught = self.count;
-        Some(Lesson { seat, own: self.count, more })
+        Lesson { seat, own: self.count, more }
     }
 }
 
@@ -158,6 +166,14 @@ pub struct Lesson {
     more: f64,
 }
 
+impl Lesson {
+    /// Of a tenant whose part the shared count stores.
+    #[must_use]
+    pub const fn of_stored(seat: Seat, more: f64) -> Self {
+        Self { seat, own: more, more }
+    }
+}
+
 impl Shared<1> {
     /// Adds to the count. Returns the tenant whose part is not stored any more, and that part.
     pub fn learn(&mut self, lesson: &Lesson) -> Option<(Seat, f64)> {
@@ -167,16 +183,10 @@ impl Shared<1> {
         self.teach(lesson.seat, &[own], &[lesson.more]).map(|(seat, [part])| (seat, part))
     }
 
-    /// Adds `more` of the tenant that contributed most, whose part needs no count apart. The count as it reads it, before
-    /// and after; `None`: another tenant contributed most.
-    pub fn learn_of_first(&mut self, seat: Seat, more: f64) -> Option<(f64, f64)> {
-        let before = self.count(Some(seat));
-        if self.first.seat != Some(seat) || before <= 0.0 {
-            return None;
-        }
-        self.total[0] += more;
-        self.first.amounts[0] += more;
-        Some((before, self.count(Some(seat))))
+    /// Whether the tenant is one of the two whose parts are stored: it needs no count of its own.
+    #[must_use]
+    pub fn stores(&self, seat: Seat) -> bool {
+        self.first.seat == Some(seat) || self.second.seat == Some(seat)
     }
 
     #[must_use]
@@ -239,16 +249,8 @@ impl<const N: usize> Sums<N> {
     }
 
     fn add_beyond(&mut self, seat: Option<Seat>, more: &[f64; N]) {
-        if let Some(seat) = seat {
-            self.add_of_first(seat, more);
-        }
-    }
-
-    /// Adds to what the tenant that contributed most to a count reads beyond others. A tenant that has lost its seat reads
-    /// nothing any more.
-    pub fn add_of_first(&mut self, seat: Seat, more: &[f64; N]) {
-        if let Some(own) = self.beyond.get_mut(seat) {
-            add(&mut own.0, more);
+        if let Some(beyond) = seat.and_then(|seat| self.beyond.get_mut(seat)) {
+            add(&mut beyond.0, more);
         }
     }
 
