@@ -259,8 +259,8 @@ fn replay_summary_counts_unreadable_fields() {
     let shown = stderr(&output);
     assert!(shown.contains("5 events") && shown.contains("0 dead letters"), "{shown}");
     for line in [
-        "  unreadable, treated as absent: user_id in 3 events",
-        "  unreadable, treated as absent: ip_address in 1 events",
+        "  not readable as sent, repaired or absent: user_id in 2 events",
+        "  not readable as sent, repaired or absent: ip_address in 1 events",
         "  without an address: 2 uses",
     ] {
         assert!(shown.lines().any(|found| found == line), "{line} is not in\n{shown}");
