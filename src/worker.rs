@@ -517,7 +517,11 @@ fn warn(warned: &mut HashSet<(Arc<str>, Note)>, tally: &Tally) {
         let topic = &**topic;
         match note {
             Note::Unreadable(field) => {
-                tracing::warn!(topic, field, "a field of some events cannot be read as sent: it is repaired or counts as absent");
+                tracing::warn!(
+                    topic,
+                    field,
+                    "a field of some events cannot be read as sent: it is repaired or counts as absent"
+                );
             }
             Note::WithoutAddress(format) => tracing::warn!(
                 topic,

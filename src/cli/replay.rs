@@ -398,7 +398,9 @@ fn remarks(tally: &Tally) -> Vec<String> {
     let lines = |(note, count): (&Note, u64)| {
         let count = grouped(count);
         match note {
-            Note::Unreadable(field) => vec![format!("  not readable as sent, repaired or absent: {field} in {count} events")],
+            Note::Unreadable(field) => {
+                vec![format!("  not readable as sent, repaired or absent: {field} in {count} events")]
+            }
             Note::WithoutAddress(format) => vec![
                 format!("  without an address: {count} uses"),
                 format!("    their places and networks are not scored; {}", format.address_hint()),

@@ -9,7 +9,7 @@ use super::turn::{CALLS_MIN, burst};
 use crate::math::exp;
 use crate::memory::cohort::Hourly;
 use crate::memory::visit::Core;
-use crate::memory::{Baseline, Cohorts, Generations, Memory, Sighting, Sort};
+use crate::memory::{Baseline, Cohorts, Feature, Generations, Memory, Sighting};
 use crate::rule::{RuleSet, Status};
 use crate::term::{CLIENT_WEIGHT, NET_WEIGHT, client, net};
 use crate::verdict::{RuleId, Signal, decisive};
@@ -181,8 +181,11 @@ impl Words<'_> {
                     client::level::KNOWN => RECENT_CLIENT,
                     _ => "used with a new client",
                 };
-                let learnt =
-                    self.baseline.seen.most(Sort::Family).is_some_and(|(usual, _)| usual == self.scene.sighting.family);
+                let learnt = self
+                    .baseline
+                    .seen
+                    .most(Feature::Family)
+                    .is_some_and(|(usual, _)| usual == self.scene.sighting.family);
                 let reason = match judged.client_level {
                     // The evidence remains after the visit in which the client became known.
                     client::level::NEW_FAMILY | client::level::USERS_FAMILY if learnt => {
@@ -340,14 +343,14 @@ impl Words<'_> {
         let event = &self.scene.enriched.event;
         let endpoint = crate::route::template(event.endpoint.as_deref().unwrap_or_default());
         let observed = both(event.method.as_deref().unwrap_or_default(), &endpoint);
-        let (known, _) = self.baseline.seen.variety(Sort::Route);
+        let (known, _) = self.baseline.seen.variety(Feature::Route);
         let expected = ["one of ", itoa::Buffer::new().format(known), " known routes"].concat();
         let what = match rule {
             RuleId::SensitiveEndpoint => "calls of sensitive routes",
             _ => "calls of unusual routes",
         };
         // The unusual call may be an earlier one than this event.
-        let is_usual = self.baseline.seen.count(Sort::Route, self.scene.enriched.route.key) >= USUAL_CALLS;
+        let is_usual = self.baseline.seen.count(Feature::Route, self.scene.enriched.route.key) >= USUAL_CALLS;
         if is_usual || observed.is_empty() {
             return ("earlier calls".to_owned(), expected, [what, ", earlier in this context"].concat());
         }
@@ -387,13 +390,13 @@ impl Words<'_> {
         // The new country may have been learnt already, and may be the only known one.
         let is_new =
             |country: u32| self.judged.net_level == net::level::NEW_COUNTRY && country == self.scene.sighting.country;
-        let country = seen.most(Sort::Country).filter(|(country, _)| !is_new(*country));
+        let country = seen.most(Feature::Country).filter(|(country, _)| !is_new(*country));
         let letters = country.map_or([0; 2], |(country, _)| [(country >> 8) as u8, country as u8]);
         let (country, comma) = match str::from_utf8(&letters) {
             Ok(country) if letters != [0; 2] => (country, ", "),
             _ => ("", ""),
         };
-        let Some((network, weight)) = seen.most(Sort::Network) else {
+        let Some((network, weight)) = seen.most(Feature::Network) else {
             return [country, comma, "the places of the user's other tokens"].concat();
         };
         let name = match (self.names.get(network_name(network)), Sighting::asn(network)) {
@@ -402,12 +405,12 @@ impl Words<'_> {
             (None, None) => Cow::Borrowed("networks without GeoIP data"),
         };
         let (mut here, mut all) = (itoa::Buffer::new(), itoa::Buffer::new());
-        let (here, all) = (here.format(whole(weight)), all.format(whole(seen.total(Sort::Network).max(weight))));
+        let (here, all) = (here.format(whole(weight)), all.format(whole(seen.total(Feature::Network).max(weight))));
         [country, comma, &name, " (", here, " of ", all, " visits)"].concat()
     }
 
     fn usual_client(&self) -> String {
-        let usual = self.baseline.seen.most(Sort::Family);
+        let usual = self.baseline.seen.most(Feature::Family);
         let name = usual.and_then(|(family, _)| self.names.get(family_name(family)));
         name.map_or_else(|| "the clients of the user's other tokens".to_owned(), ToString::to_string)
     }

@@ -13,7 +13,7 @@ use crate::event::Kind as EventKind;
 use crate::memory::baselines::{Place, Seed};
 use crate::memory::visit::VISIT_GAP_MS;
 use crate::memory::{
-    Baseline, Context, Ended, Evidence, Kind, Memory, Nats, Others, Seen, Sighting, Sort, Tenant, User, Visits,
+    Baseline, Context, Ended, Evidence, Feature, Kind, Memory, Nats, Others, Seen, Sighting, Tenant, User, Visits,
 };
 use crate::place::NetworkClass;
 use crate::term::lifecycle::Expiry;
@@ -416,18 +416,18 @@ fn find_visit(baseline: &Baseline, visits: &Visits, sighting: &Sighting) -> Opti
 /// How foreign network and client are to the owner.
 fn levels(baseline: &Baseline, user: &User, others: &Others, sighting: &Sighting) -> (usize, usize) {
     let seen = &baseline.seen;
-    let knows_countries = seen.knows_any(Sort::Country) || user.has_countries();
+    let knows_countries = seen.knows_any(Feature::Country) || user.has_countries();
     // A network that spans countries is known in those where the owner was.
     let new_country = sighting.country != 0
         && knows_countries
-        && !seen.knows(Sort::Country, sighting.country)
+        && !seen.knows(Feature::Country, sighting.country)
         && !user.has_country(sighting.country);
     // Where nothing is known of the place, nothing is said of it.
-    let net = if !sighting.has_place() || knows_here(seen, sighting, Sort::Address, Sighting::address_in) {
+    let net = if !sighting.has_place() || knows_here(seen, sighting, Feature::Address, Sighting::address_in) {
         net::level::KNOWN_ADDRESS
-    } else if knows_here(seen, sighting, Sort::Prefix, Sighting::prefix_in) {
+    } else if knows_here(seen, sighting, Feature::Prefix, Sighting::prefix_in) {
         net::level::KNOWN_PREFIX
-    } else if !new_country && seen.knows(Sort::Network, sighting.network) {
+    } else if !new_country && seen.knows(Feature::Network, sighting.network) {
         net::level::KNOWN_NETWORK
     } else if !new_country && user.has_network(sighting.network) {
         net::level::USERS_NETWORK
@@ -436,15 +436,15 @@ fn levels(baseline: &Baseline, user: &User, others: &Others, sighting: &Sighting
     } else {
         net::level::NEW_NETWORK
     };
-    let new_fingerprint = sighting.fingerprint != 0 && !seen.knows(Sort::Fingerprint, sighting.fingerprint);
+    let new_fingerprint = sighting.fingerprint != 0 && !seen.knows(Feature::Fingerprint, sighting.fingerprint);
     let client = if new_fingerprint && others.population.is_borrowed(sighting.fingerprint, sighting.family) {
         client::level::NEW_FAMILY
-    } else if seen.knows(Sort::Agent, sighting.agent) {
-        let new = new_fingerprint && seen.knows_any(Sort::Fingerprint);
+    } else if seen.knows(Feature::Agent, sighting.agent) {
+        let new = new_fingerprint && seen.knows_any(Feature::Fingerprint);
         if new { client::level::NEW_FINGERPRINT } else { client::level::KNOWN }
-    } else if seen.knows(Sort::Version, sighting.version) {
+    } else if seen.knows(Feature::Version, sighting.version) {
         client::level::NEW_TEXT
-    } else if seen.knows(Sort::Family, sighting.family) {
+    } else if seen.knows(Feature::Family, sighting.family) {
         client::level::NEW_VERSION
     } else if user.has_family(sighting.family) {
         client::level::USERS_FAMILY
@@ -456,9 +456,9 @@ fn levels(baseline: &Baseline, user: &User, others: &Others, sighting: &Sighting
 
 /// Whether an address or prefix is known where it lies: in the country of this sighting, or where one of the two has no
 /// country.
-fn knows_here(seen: &Seen, sighting: &Sighting, sort: Sort, key_in: fn(&Sighting, u32) -> u32) -> bool {
-    let knows = |country| seen.knows(sort, key_in(sighting, country));
-    knows(sighting.country) || if sighting.country == 0 { seen.known(Sort::Country).any(knows) } else { knows(0) }
+fn knows_here(seen: &Seen, sighting: &Sighting, feature: Feature, key_in: fn(&Sighting, u32) -> u32) -> bool {
+    let knows = |country| seen.knows(feature, key_in(sighting, country));
+    knows(sighting.country) || if sighting.country == 0 { seen.known(Feature::Country).any(knows) } else { knows(0) }
 }
 
 #[cfg(test)]

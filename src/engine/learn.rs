@@ -6,7 +6,9 @@ use crate::math::{ln, sigma};
 use crate::memory::baseline::{Grown, Habit, Hour};
 use crate::memory::cohort::Hourly;
 use crate::memory::seen::sixteenths;
-use crate::memory::{Baseline, Evidence, Kind, Memory, Nats, Others, Population, Sighting, Sort, User, Visit, Visits};
+use crate::memory::{
+    Baseline, Evidence, Feature, Kind, Memory, Nats, Others, Population, Sighting, User, Visit, Visits,
+};
 use crate::place::NetworkClass;
 use crate::term::{self, lifecycle, net};
 
@@ -226,14 +228,14 @@ fn learn_call(baseline: &mut Baseline, others: &mut Others, (scene, lesson): (&S
             && baseline.visits > 3
             && let Some(cohorts) = &mut cohorts
         {
-            cohorts.learn_route(kind, !baseline.seen.knows(Sort::Route, route), learns.nobodys, counted);
+            cohorts.learn_route(kind, !baseline.seen.knows(Feature::Route, route), learns.nobodys, counted);
         }
         baseline.learn_route(route, learns.nobodys, counted * weight, known * weight, minute);
         population.learn_route(tenant, sighting.app, sighting.family, route, learns.promise, counted * weight);
     }
     if learns.area {
         let area = enriched.route.area;
-        let new = !baseline.seen.knows(Sort::Area, area);
+        let new = !baseline.seen.knows(Feature::Area, area);
         baseline.learn_area(area, counted, known, minute);
         population.learn_area(sighting.tenant, area, counted);
         if baseline.visits > 3
@@ -284,14 +286,14 @@ fn learn_visit(
             population.fast_travel[usize::from(hosting)].learn(seat, journey.too_fast(), counted);
         }
     }
-    if sighting.has_place() && !baseline.seen.knows(Sort::Network, sighting.network) && counted > 0.5 {
+    if sighting.has_place() && !baseline.seen.knows(Feature::Network, sighting.network) && counted > 0.5 {
         baseline.networks = baseline.networks.saturating_add(1);
         baseline.hosting_networks = baseline.hosting_networks.saturating_add(u8::from(hosting));
         if let Some(cohorts) = cohorts {
             cohorts.learn_network(kind, hosting, counted);
         }
     }
-    if sighting.fingerprint != 0 && !baseline.seen.knows(Sort::Fingerprint, sighting.fingerprint) {
+    if sighting.fingerprint != 0 && !baseline.seen.knows(Feature::Fingerprint, sighting.fingerprint) {
         population.learn_fingerprint(sighting.fingerprint, sighting.family, counted);
     }
     baseline.learn_place(sighting, known);

@@ -11,7 +11,7 @@ use crate::memory::cohort::Hourly;
 use crate::memory::fleet::Member;
 use crate::memory::population::Callers;
 use crate::memory::visit::Core;
-use crate::memory::{Baseline, Cohorts, Context, Kind, Nats, Others, Population, Sighting, Sort, Tenant, User};
+use crate::memory::{Baseline, Cohorts, Context, Feature, Kind, Nats, Others, Population, Sighting, Tenant, User};
 use crate::place::NetworkClass;
 use crate::route;
 use crate::term::lifecycle::{Answer, Foreign};
@@ -78,9 +78,9 @@ impl Turn<'_> {
         held.confirmed &= net.sum() >= 0.0 || client.ratio >= 0.0;
         // Only of what makes this a holder of its own: what is new within the owner's network, or program, is news.
         let left = if days > NEWS_DAYS { 1.0 } else { NEWS_DAYS / held.age_days(sighting.at).max(NEWS_DAYS) };
-        let news = |sort, key| if baseline.seen.knows(sort, key) { 1.0 } else { left };
-        let place_is_news = news(Sort::Network, sighting.network);
-        let client_is_news = news(Sort::Family, sighting.family);
+        let news = |feature, key| if baseline.seen.knows(feature, key) { 1.0 } else { left };
+        let place_is_news = news(Feature::Network, sighting.network);
+        let client_is_news = news(Feature::Family, sighting.family);
         let evidence = &mut held.evidence;
         if net.sum() >= 0.0 {
             let told = place_is_news * net.sum();
@@ -186,11 +186,11 @@ impl Turn<'_> {
     /// Probabilities of this network among others, as a thief's and as the owner's.
     fn which_network(&self, baseline: &Baseline, user: &User, others: &Others) -> (f64, f64) {
         let sighting = self.scene.sighting;
-        let mut known: Vec<u32> = baseline.seen.known(Sort::Country).chain(user.countries()).collect();
+        let mut known: Vec<u32> = baseline.seen.known(Feature::Country).chain(user.countries()).collect();
         known.sort_unstable();
         known.dedup();
         let (thief, owner) = others.population.chooses(self.scene.tenant, sighting.network, sighting.country, &known);
-        let is_known = baseline.seen.knows(Sort::Network, sighting.network) || user.has_network(sighting.network);
+        let is_known = baseline.seen.knows(Feature::Network, sighting.network) || user.has_network(sighting.network);
         let stays = if is_known { net::STAYS } else { 0.0 };
         (thief, stays + (1.0 - stays) * owner)
     }
@@ -287,13 +287,13 @@ impl Turn<'_> {
     ) -> f32 {
         let used = |route| population.route(self.scene.tenant, route).unwrap_or_default();
         let share = |(route, _)| population.calls(callers, route, used(route)).others;
-        visit.routes_remembered.get_or_insert_with(|| baseline.seen.each(Sort::Route).map(share).sum::<f64>() as f32)
+        visit.routes_remembered.get_or_insert_with(|| baseline.seen.each(Feature::Route).map(share).sum::<f64>() as f32)
     }
 
     /// The same of visits to areas.
     fn areas_remembered(&self, baseline: &Baseline, visit: &mut Core, others: &Others) -> f32 {
         let share = |(area, own)| others.population.touches(self.scene.sighting.tenant, area, own);
-        visit.areas_remembered.get_or_insert_with(|| baseline.seen.each(Sort::Area).map(share).sum::<f64>() as f32)
+        visit.areas_remembered.get_or_insert_with(|| baseline.seen.each(Feature::Area).map(share).sum::<f64>() as f32)
     }
 
     /// Area: at its first call in a visit.
@@ -308,7 +308,7 @@ impl Turn<'_> {
         } else {
             own.spread(self.areas_remembered(baseline, &mut lesson.visit, others))
         };
-        let (_, once) = baseline.seen.variety(Sort::Area);
+        let (_, once) = baseline.seen.variety(Feature::Area);
         let tenant = others.population.touches(self.scene.sighting.tenant, area, own.of_this);
         let new_areas = others.cohorts.of(self.scene.tenant.seat).new_areas(self.kind);
         let (share, _) = term::area::judge(&own, once as f64, new_areas, tenant);
@@ -448,11 +448,11 @@ impl Turn<'_> {
         let is_new = is_new_place(held, sighting.at) && !held.confirmed && held.born != baseline.first_minute;
         let prefix = sighting.prefix_in(sighting.country);
         let is_usual = !sighting.has_place()
-            || seen.count(Sort::Prefix, prefix) >= USUAL_VISITS
-            || seen.most(Sort::Prefix).is_some_and(|(most, _)| most == prefix);
-        let borrowed = !seen.knows(Sort::Fingerprint, sighting.fingerprint)
+            || seen.count(Feature::Prefix, prefix) >= USUAL_VISITS
+            || seen.most(Feature::Prefix).is_some_and(|(most, _)| most == prefix);
+        let borrowed = !seen.knows(Feature::Fingerprint, sighting.fingerprint)
             && others.population.is_borrowed(sighting.fingerprint, sighting.family);
-        !is_new && is_usual && seen.knows(Sort::Family, sighting.family) && !borrowed
+        !is_new && is_usual && seen.knows(Feature::Family, sighting.family) && !borrowed
     }
 
     /// Life cycle: at every event.

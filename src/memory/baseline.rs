@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use super::cohort::{Kind, LEVELS};
 use super::context::{CONTEXTS_MAX, Context, Nats};
-use super::seen::{Seen, Sort, sixteenths};
+use super::seen::{Feature, Seen, sixteenths};
 use super::sighting::{Sighting, Site};
 use super::visit::{VISIT_GAP_MS, VISITS_MAX};
 
@@ -437,19 +437,19 @@ impl Baseline {
     /// Takes in where and with what a visit took place, by the probability that it was the owner's.
     pub fn learn_place(&mut self, sighting: &Sighting, weight: f64) {
         let minute = sighting.minute();
-        let mut learn = |sort, key| {
+        let mut learn = |feature, key| {
             if key != 0 {
-                self.seen.learn(sort, key, weight, minute);
+                self.seen.learn(feature, key, weight, minute);
             }
         };
-        learn(Sort::Address, sighting.address_in(sighting.country));
-        learn(Sort::Prefix, sighting.prefix_in(sighting.country));
-        learn(Sort::Network, sighting.network);
-        learn(Sort::Country, sighting.country);
-        learn(Sort::Agent, sighting.agent);
-        learn(Sort::Version, sighting.version);
-        learn(Sort::Family, sighting.family);
-        learn(Sort::Fingerprint, sighting.fingerprint);
+        learn(Feature::Address, sighting.address_in(sighting.country));
+        learn(Feature::Prefix, sighting.prefix_in(sighting.country));
+        learn(Feature::Network, sighting.network);
+        learn(Feature::Country, sighting.country);
+        learn(Feature::Agent, sighting.agent);
+        learn(Feature::Version, sighting.version);
+        learn(Feature::Family, sighting.family);
+        learn(Feature::Fingerprint, sighting.fingerprint);
     }
 
     /// What a call of `route` is held against.
@@ -457,8 +457,8 @@ impl Baseline {
     pub fn own_route(&self, route: u32) -> OwnCalls {
         let of_all = f64::from(self.routes) / 16.0;
         // The table keeps the most usual ones, and of the others what is left of them.
-        let elsewhere = of_all - f64::from(self.nobodys_routes) / 16.0 - self.seen.total(Sort::Route);
-        OwnCalls { of_this: self.seen.count(Sort::Route, route), of_all, elsewhere: elsewhere.max(0.0) }
+        let elsewhere = of_all - f64::from(self.nobodys_routes) / 16.0 - self.seen.total(Feature::Route);
+        OwnCalls { of_this: self.seen.count(Feature::Route, route), of_all, elsewhere: elsewhere.max(0.0) }
     }
 
     /// What a call of a route that hardly anybody calls is held against.
@@ -473,32 +473,32 @@ impl Baseline {
         if self.routes >= CALLS_MAX {
             self.routes -= self.routes / 16;
             self.nobodys_routes -= self.nobodys_routes / 16;
-            self.seen.fade(Sort::Route);
+            self.seen.fade(Feature::Route);
         }
         let sixteenths = sixteenths(weight, self.routes.into(), minute);
         self.routes += sixteenths;
-        if nobodys && self.seen.count(Sort::Route, route) <= 0.0 {
+        if nobodys && self.seen.count(Feature::Route, route) <= 0.0 {
             self.nobodys_routes += sixteenths;
         }
-        self.seen.learn(Sort::Route, route, known_weight, minute);
+        self.seen.learn(Feature::Route, route, known_weight, minute);
     }
 
     /// What a visit to `area` is held against.
     #[must_use]
     pub fn own_area(&self, area: u32) -> OwnCalls {
         let of_all = f64::from(self.areas) / 16.0;
-        let elsewhere = (of_all - self.seen.total(Sort::Area)).max(0.0);
-        OwnCalls { of_this: self.seen.count(Sort::Area, area), of_all, elsewhere }
+        let elsewhere = (of_all - self.seen.total(Feature::Area)).max(0.0);
+        OwnCalls { of_this: self.seen.count(Feature::Area, area), of_all, elsewhere }
     }
 
     /// Takes in a visit to an area.
     pub fn learn_area(&mut self, area: u32, weight: f64, known_weight: f64, minute: u32) {
         if self.areas >= CALLS_MAX {
             self.areas -= self.areas / 16;
-            self.seen.fade(Sort::Area);
+            self.seen.fade(Feature::Area);
         }
         self.areas += sixteenths(weight, self.areas.into(), minute);
-        self.seen.learn(Sort::Area, area, known_weight, minute);
+        self.seen.learn(Feature::Area, area, known_weight, minute);
     }
 
     /// Of its networks as many rent out servers as do not, or more: a colleague who has come for long is among them.

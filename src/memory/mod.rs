@@ -60,7 +60,7 @@ pub use generations::Generations;
 pub use minute::Minute;
 pub use population::Population;
 pub use recent::Recent;
-pub use seen::{Seen, Sort};
+pub use seen::{Feature, Seen};
 pub use sighting::{Sighting, Site};
 pub use tenants::{Tenant, Tenants};
 pub use user::User;
@@ -165,8 +165,8 @@ pub(crate) mod tests {
                 *key = number;
             }
             baseline.learn_place(&seen, 1.0);
-            baseline.seen.learn(Sort::Route, number, 1.0, 20_000 * 1_440);
-            baseline.seen.learn(Sort::Area, number, 1.0, 20_000 * 1_440);
+            baseline.seen.learn(Feature::Route, number, 1.0, 20_000 * 1_440);
+            baseline.seen.learn(Feature::Area, number, 1.0, 20_000 * 1_440);
             let (place, _) = baseline.place_of_context(number, number);
             baseline.put_context(place, Context::born(number, number, i64::from(number), 5));
         }

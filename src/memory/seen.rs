@@ -1,11 +1,11 @@
-//! Values that one baseline has seen, by kind, in two small exact tables.
+//! Values that one baseline has seen, by feature, in two small exact tables.
 
 use std::ops::Range;
 
-/// Kind of a value.
+/// What is seen of a visit or a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Sort {
+pub enum Feature {
     Address,
     Prefix,
     Network,
@@ -20,9 +20,9 @@ pub enum Sort {
     Area,
 }
 
-const SORTS: usize = 10;
-/// Entries per kind: people have few countries and many addresses. 40 in total.
-const QUOTA: [usize; SORTS] = [6, 4, 5, 3, 3, 2, 3, 2, 8, 4];
+const FEATURES: usize = 10;
+/// Entries per feature: people have few countries and many addresses. 40 in total.
+const QUOTA: [usize; FEATURES] = [6, 4, 5, 3, 3, 2, 3, 2, 8, 4];
 
 /// Counts have units of 1/16, so that a value can count by the probability that the event was the owner's.
 const UNIT: f64 = 16.0;
@@ -50,25 +50,25 @@ const KNOWN: u16 = 8;
 /// Half-life of an entry's weight in the choice of the entry to evict, days.
 const STALE_DAYS: u32 = 30;
 
-/// Begin of the entries of each kind, and end of the last.
-const BEGIN: [usize; SORTS + 1] = {
-    let mut begin = [0; SORTS + 1];
-    let mut sort = 0;
-    while sort < SORTS {
-        begin[sort + 1] = begin[sort] + QUOTA[sort];
-        sort += 1;
+/// Begin of the entries of each feature, and end of the last.
+const BEGIN: [usize; FEATURES + 1] = {
+    let mut begin = [0; FEATURES + 1];
+    let mut feature = 0;
+    while feature < FEATURES {
+        begin[feature + 1] = begin[feature] + QUOTA[feature];
+        feature += 1;
     }
     begin
 };
 /// Kinds from this one on are read at calls, those before at the beginning of a visit.
-const OF_CALLS: usize = Sort::Route as usize;
+const OF_CALLS: usize = Feature::Route as usize;
 const OF_VISITS_ENTRIES: usize = BEGIN[OF_CALLS];
-const OF_CALLS_ENTRIES: usize = BEGIN[SORTS] - OF_VISITS_ENTRIES;
+const OF_CALLS_ENTRIES: usize = BEGIN[FEATURES] - OF_VISITS_ENTRIES;
 
-/// Weights by kind and key. The weakest entry of a kind is replaced by a new one after it was outweighed
+/// Weights by feature and key. The weakest entry of a feature is replaced by a new one after it was outweighed
 /// (frequent-items rule of Misra and Gries), so that a flood of new values does not evict the usual ones.
 ///
-/// The keys of a kind are adjacent and are all compared at once. A search that stops at a match would have an
+/// The keys of a feature are adjacent and are all compared at once. A search that stops at a match would have an
 /// unpredictable branch.
 #[derive(Clone, Debug, Default)]
 #[repr(C)]
@@ -110,95 +110,99 @@ impl<const ENTRIES: usize> Table<ENTRIES> {
 impl Seen {
     /// Weight of `key`; 0 if it was never seen or was evicted.
     #[must_use]
-    pub fn count(&self, sort: Sort, key: u32) -> f64 {
-        f64::from(self.sixteenths_of(sort, key)) / UNIT
+    pub fn count(&self, feature: Feature, key: u32) -> f64 {
+        f64::from(self.sixteenths_of(feature, key)) / UNIT
     }
 
     #[must_use]
-    pub fn knows(&self, sort: Sort, key: u32) -> bool {
-        self.sixteenths_of(sort, key) >= KNOWN
+    pub fn knows(&self, feature: Feature, key: u32) -> bool {
+        self.sixteenths_of(feature, key) >= KNOWN
     }
 
-    /// Whether any value of the kind is known.
+    /// Whether any value of the feature is known.
     #[must_use]
-    pub fn knows_any(&self, sort: Sort) -> bool {
-        self.of(sort).any(|(_, count)| count >= KNOWN)
+    pub fn knows_any(&self, feature: Feature) -> bool {
+        self.of(feature).any(|(_, count)| count >= KNOWN)
     }
 
-    /// All known values of the kind.
-    pub fn known(&self, sort: Sort) -> impl Iterator<Item = u32> {
-        self.of(sort).filter(|(_, count)| *count >= KNOWN).map(|(key, _)| key)
+    /// All known values of the feature.
+    pub fn known(&self, feature: Feature) -> impl Iterator<Item = u32> {
+        self.of(feature).filter(|(_, count)| *count >= KNOWN).map(|(key, _)| key)
     }
 
-    /// All values of the kind with their weights.
-    pub fn each(&self, sort: Sort) -> impl Iterator<Item = (u32, f64)> {
-        self.of(sort).filter(|(_, count)| *count > 0).map(|(key, count)| (key, f64::from(count) / UNIT))
+    /// All values of the feature with their weights.
+    pub fn each(&self, feature: Feature) -> impl Iterator<Item = (u32, f64)> {
+        self.of(feature).filter(|(_, count)| *count > 0).map(|(key, count)| (key, f64::from(count) / UNIT))
     }
 
-    /// Number of known values of the kind, and number of those seen about once.
+    /// Number of known values of the feature, and number of those seen about once.
     #[must_use]
-    pub fn variety(&self, sort: Sort) -> (usize, usize) {
-        let known = self.of(sort).filter(|(_, count)| *count >= KNOWN);
+    pub fn variety(&self, feature: Feature) -> (usize, usize) {
+        let known = self.of(feature).filter(|(_, count)| *count >= KNOWN);
         known.fold((0, 0), |(all, once), (_, count)| (all + 1, once + usize::from(f64::from(count) < 1.5 * UNIT)))
     }
 
-    /// The most frequent value of a kind with its weight.
+    /// The most frequent value of a feature with its weight.
     #[must_use]
-    pub fn most(&self, sort: Sort) -> Option<(u32, f64)> {
-        self.each(sort).reduce(|most, other| if other.1 > most.1 { other } else { most })
+    pub fn most(&self, feature: Feature) -> Option<(u32, f64)> {
+        self.each(feature).reduce(|most, other| if other.1 > most.1 { other } else { most })
     }
 
-    /// Total weight of the entries of a kind.
+    /// Total weight of the entries of a feature.
     #[must_use]
-    pub fn total(&self, sort: Sort) -> f64 {
-        f64::from(self.of(sort).map(|(_, count)| u32::from(count)).sum::<u32>()) / UNIT
+    pub fn total(&self, feature: Feature) -> f64 {
+        f64::from(self.of(feature).map(|(_, count)| u32::from(count)).sum::<u32>()) / UNIT
     }
 
     /// Counts a value seen at `minute` (since the epoch) with a weight of 0 to 1.
     #[allow(
         clippy::inline_always,
-        reason = "with a constant kind its loops are unrolled: 8 % of all instructions of a step"
+        reason = "with a constant feature its loops are unrolled: 8 % of all instructions of a step"
     )]
     #[inline(always)]
-    pub fn learn(&mut self, sort: Sort, key: u32, weight: f64, minute: u32) {
-        self.entries_mut(sort).learn(key, weight, sort, minute);
+    pub fn learn(&mut self, feature: Feature, key: u32, weight: f64, minute: u32) {
+        self.entries_mut(feature).learn(key, weight, feature, minute);
     }
 
-    /// Subtracts 1/16 from all entries of a kind.
-    pub fn fade(&mut self, sort: Sort) {
-        for count in self.entries_mut(sort).counts {
+    /// Subtracts 1/16 from all entries of a feature.
+    pub fn fade(&mut self, feature: Feature) {
+        for count in self.entries_mut(feature).counts {
             *count -= *count / 16;
         }
     }
 
-    /// Keys and counts of all entries of a kind, including free ones.
-    fn of(&self, sort: Sort) -> impl Iterator<Item = (u32, u16)> {
-        let (keys, counts) = self.entries(sort);
+    /// Keys and counts of all entries of a feature, including free ones.
+    fn of(&self, feature: Feature) -> impl Iterator<Item = (u32, u16)> {
+        let (keys, counts) = self.entries(feature);
         keys.iter().copied().zip(counts.iter().copied())
     }
 
     #[inline]
-    fn entries(&self, sort: Sort) -> (&[u32], &[u16]) {
-        if sort.is_of_calls() { self.of_calls.entries(sort.places()) } else { self.of_visits.entries(sort.places()) }
+    fn entries(&self, feature: Feature) -> (&[u32], &[u16]) {
+        if feature.is_of_calls() {
+            self.of_calls.entries(feature.places())
+        } else {
+            self.of_visits.entries(feature.places())
+        }
     }
 
     #[inline]
-    fn entries_mut(&mut self, sort: Sort) -> Entries<'_> {
-        if sort.is_of_calls() {
-            self.of_calls.entries_mut(sort.places())
+    fn entries_mut(&mut self, feature: Feature) -> Entries<'_> {
+        if feature.is_of_calls() {
+            self.of_calls.entries_mut(feature.places())
         } else {
-            self.of_visits.entries_mut(sort.places())
+            self.of_visits.entries_mut(feature.places())
         }
     }
 
     /// 0 if `key` is not stored.
     #[inline]
-    fn sixteenths_of(&self, sort: Sort, key: u32) -> u16 {
-        self.of(sort).fold(0, |found, (other, count)| found | if other == key { count } else { 0 })
+    fn sixteenths_of(&self, feature: Feature, key: u32) -> u16 {
+        self.of(feature).fold(0, |found, (other, count)| found | if other == key { count } else { 0 })
     }
 }
 
-impl Sort {
+impl Feature {
     const fn is_of_calls(self) -> bool {
         self as usize >= OF_CALLS
     }
@@ -210,7 +214,7 @@ impl Sort {
     }
 }
 
-/// The entries of a kind.
+/// The entries of a feature.
 struct Entries<'a> {
     keys: &'a mut [u32],
     counts: &'a mut [u16],
@@ -220,11 +224,11 @@ struct Entries<'a> {
 impl Entries<'_> {
     #[allow(clippy::inline_always, reason = "see `Seen::learn`")]
     #[inline(always)]
-    fn learn(self, key: u32, weight: f64, sort: Sort, minute: u32) {
+    fn learn(self, key: u32, weight: f64, feature: Feature, minute: u32) {
         let keys = self.keys.iter().enumerate();
         let found = keys.fold(usize::MAX, |found, (place, other)| if *other == key { place } else { found });
         let before = self.counts.get(found).copied().unwrap_or(0);
-        let weight = sixteenths(weight, (sort as u32) << 16 | u32::from(before), minute);
+        let weight = sixteenths(weight, (feature as u32) << 16 | u32::from(before), minute);
         let now = (minute / (2 * DAY)) as u8;
         if weight == 0 {
             return;
@@ -281,13 +285,13 @@ mod tests {
     #[test]
     fn a_thief_teaches_little() {
         let mut seen = Seen::default();
-        seen.learn(Sort::Address, 1, 1.0, 100 * DAY);
-        seen.learn(Sort::Address, 2, 0.05, 100 * DAY);
-        assert!(seen.knows(Sort::Address, 1) && !seen.knows(Sort::Address, 2));
-        assert!(!seen.knows(Sort::Prefix, 1), "sorts are kept apart");
+        seen.learn(Feature::Address, 1, 1.0, 100 * DAY);
+        seen.learn(Feature::Address, 2, 0.05, 100 * DAY);
+        assert!(seen.knows(Feature::Address, 1) && !seen.knows(Feature::Address, 2));
+        assert!(!seen.knows(Feature::Prefix, 1), "features are kept apart");
         let visits = (1..100).take_while(|visit| {
-            seen.learn(Sort::Address, 2, 0.03, 100 * DAY + visit * 61);
-            !seen.knows(Sort::Address, 2)
+            seen.learn(Feature::Address, 2, 0.03, 100 * DAY + visit * 61);
+            !seen.knows(Feature::Address, 2)
         });
         // Half a sighting, .03 at a time.
         assert!((8..30).contains(&visits.count()), "what goes on unconfirmed is a move");
@@ -298,12 +302,12 @@ mod tests {
         for (home_at, odd_at) in [(100 * DAY, 100 * DAY - 1), (128 * DAY, 100 * DAY)] {
             let mut seen = Seen::default();
             for _ in 0..20 {
-                seen.learn(Sort::Address, 7, 1.0, home_at);
+                seen.learn(Feature::Address, 7, 1.0, home_at);
             }
             for odd in 100..110 {
-                seen.learn(Sort::Address, odd, 1.0, odd_at);
+                seen.learn(Feature::Address, odd, 1.0, odd_at);
             }
-            assert!(seen.knows(Sort::Address, 7), "{home_at} {odd_at}");
+            assert!(seen.knows(Feature::Address, 7), "{home_at} {odd_at}");
         }
     }
 
@@ -311,13 +315,13 @@ mod tests {
     fn a_flood_of_new_things_does_not_wash_away_the_usual() {
         let mut seen = Seen::default();
         for _ in 0..200 {
-            seen.learn(Sort::Address, 7, 1.0, 100 * DAY);
+            seen.learn(Feature::Address, 7, 1.0, 100 * DAY);
         }
         for key in 1_000..1_100 {
-            seen.learn(Sort::Address, key, 1.0, 101 * DAY);
+            seen.learn(Feature::Address, key, 1.0, 101 * DAY);
         }
-        assert!(seen.knows(Sort::Address, 7));
-        assert_eq!(seen.each(Sort::Address).count(), QUOTA[Sort::Address as usize]);
+        assert!(seen.knows(Feature::Address, 7));
+        assert_eq!(seen.each(Feature::Address).count(), QUOTA[Feature::Address as usize]);
     }
 
     #[test]
@@ -325,32 +329,35 @@ mod tests {
         let mut seen = Seen::default();
         for key in 0..6 {
             for _ in 0..20 {
-                seen.learn(Sort::Address, key, 1.0, 100 * DAY);
+                seen.learn(Feature::Address, key, 1.0, 100 * DAY);
             }
         }
         for _ in 0..3 {
-            seen.learn(Sort::Address, 99, 1.0, 300 * DAY);
+            seen.learn(Feature::Address, 99, 1.0, 300 * DAY);
         }
-        assert!(seen.knows(Sort::Address, 99));
+        assert!(seen.knows(Feature::Address, 99));
     }
 
     #[test]
     fn nothing_makes_room_while_there_is_some() {
         let mut seen = Seen::default();
-        seen.learn(Sort::Country, 1, 1.0, 100 * DAY);
-        seen.learn(Sort::Country, 2, 1.0, 600 * DAY);
-        assert!(seen.knows(Sort::Country, 1), "where they go once in a year and a half");
+        seen.learn(Feature::Country, 1, 1.0, 100 * DAY);
+        seen.learn(Feature::Country, 2, 1.0, 600 * DAY);
+        assert!(seen.knows(Feature::Country, 1), "where they go once in a year and a half");
     }
 
     #[test]
     fn no_baseline_holds_more_than_its_quota() {
         let mut seen = Seen::default();
-        let sorts = [Sort::Address, Sort::Prefix, Sort::Network, Sort::Country, Sort::Agent, Sort::Version];
-        for sort in sorts.into_iter().chain([Sort::Family, Sort::Fingerprint, Sort::Route, Sort::Area]) {
+        let features =
+            [Feature::Address, Feature::Prefix, Feature::Network, Feature::Country, Feature::Agent, Feature::Version];
+        for feature in
+            features.into_iter().chain([Feature::Family, Feature::Fingerprint, Feature::Route, Feature::Area])
+        {
             for key in 0..100 {
-                seen.learn(sort, key, 1.0, key * DAY);
+                seen.learn(feature, key, 1.0, key * DAY);
             }
-            assert_eq!(seen.each(sort).count(), QUOTA[sort as usize]);
+            assert_eq!(seen.each(feature).count(), QUOTA[feature as usize]);
         }
     }
 }
