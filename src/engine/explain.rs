@@ -20,7 +20,7 @@ const ORDINARY_P: f64 = 0.2;
 /// Calls from which a route counts as usual.
 const USUAL_CALLS: f64 = 3.0;
 
-/// Reason for evidence of a client that became known after the context began.
+/// Reason for evidence of a client that became known after the holder began.
 const RECENT_CLIENT: &str = "used with a client that was new recently";
 
 /// Minimum share, in nats, of a listed signal.
@@ -95,7 +95,7 @@ fn shares(judged: &Judged, visit: &Core) -> impl Iterator<Item = (RuleId, f64, O
     // Rotating proxies and two holders in turn are one rule: the grant is used at several places at a time.
     let holders = kept * (evidence.switch.get() + judged.sibling);
     [
-        // At a known address, evidence remains if the network was new when the context began.
+        // At a known address, evidence remains if the network was new when the holder began.
         (by_level.unwrap_or(RuleId::NewIp), net, Some(f64::from(visit.net_p))),
         (RuleId::ImpossibleTravel, kept * NET_WEIGHT * evidence.travel.get(), None),
         (RuleId::NewClient, client, Some(f64::from(visit.client_p))),
@@ -281,7 +281,7 @@ impl Words<'_> {
                 let (observed, reason) = if late > 0 {
                     (format!("{answer}, {} late", span(late)), format!("accepted {} after {stated}", span(late)))
                 } else {
-                    // The evidence of a context remains after the event.
+                    // The evidence of a holder remains after the event.
                     (
                         "an earlier use after expiry".to_owned(),
                         "accepted after its expiry earlier in this context".to_owned(),

@@ -13,7 +13,7 @@ use crate::event::Kind as EventKind;
 use crate::memory::baselines::{Place, Seed};
 use crate::memory::visit::VISIT_GAP_MS;
 use crate::memory::{
-    Baseline, Context, Ended, Evidence, Feature, Kind, Memory, Nats, Others, Seen, Sighting, Tenant, User, Visits,
+    Baseline, Ended, Evidence, Feature, Holder, Kind, Memory, Nats, Others, Seen, Sighting, Tenant, User, Visits,
 };
 use crate::place::NetworkClass;
 use crate::term::lifecycle::Expiry;
@@ -252,12 +252,12 @@ pub fn judge(memory: &Memory, settings: &Settings, scene: &Scene<'_>, lesson: &m
     lesson.visit.last_at = lesson.visit.last_at.max(at);
     lesson.visit.calls = lesson.visit.calls.saturating_add(1);
     let network = holders_network(baseline, sighting);
-    let (held, is_new_holder) = baseline.place_of_context(network, sighting.family);
+    let (held, is_new_holder) = baseline.place_of_holder(network, sighting.family);
     lesson.held = held;
     if is_new_holder {
-        lesson.holder = Context::born(network, sighting.family, at, lesson.visit.net_level);
+        lesson.holder = Holder::born(network, sighting.family, at, lesson.visit.net_level);
     } else {
-        lesson.holder = baseline.contexts[held];
+        lesson.holder = baseline.holders[held];
         lesson.holder.last_at = lesson.last_at_of(&lesson.holder);
         lesson.holder.fade(at);
     }
@@ -267,7 +267,7 @@ pub fn judge(memory: &Memory, settings: &Settings, scene: &Scene<'_>, lesson: &m
         kind,
         // Nothing of its own to be held against, nor of its user's: nothing is said.
         blank: first && user.is_some_and(|user| !user.is_known()),
-        changed: user.is_some() || held == baseline.contexts.len(),
+        changed: user.is_some() || held == baseline.holders.len(),
     };
     if let Some(user) = &user {
         turn.begin_visit(baseline, user, others, lesson);
@@ -314,16 +314,16 @@ pub fn judge(memory: &Memory, settings: &Settings, scene: &Scene<'_>, lesson: &m
 
 /// All that the turn has found of a holder.
 fn sum_up(baseline: &Baseline, lesson: &Lesson, turn: &Turn<'_>, settings: &Settings) -> Judged {
-    let (sighting, context, visit) = (turn.scene.sighting, &lesson.holder, &lesson.visit);
+    let (sighting, holder, visit) = (turn.scene.sighting, &lesson.holder, &lesson.visit);
     let sibling = if turn.blank { 0.0 } else { sibling(baseline, lesson, sighting.at, settings.prior_log_odds) };
     // What is called amid the owner's calls is said in its visit only, and as one with the route term.
-    let mut route = context.evidence.route;
+    let mut route = holder.evidence.route;
     if visit.amid > 0.0 {
         route = Nats::new(route.get() + f64::from(visit.amid));
     }
     let mut judged = Judged {
         log_odds: settings.prior_log_odds,
-        evidence: Evidence { route, ..context.evidence },
+        evidence: Evidence { route, ..holder.evidence },
         silence: f64::from(visit.silence),
         app_fan: f64::from(visit.app_fan),
         ip_fan: f64::from(visit.ip_fan),
@@ -335,7 +335,7 @@ fn sum_up(baseline: &Baseline, lesson: &Lesson, turn: &Turn<'_>, settings: &Sett
             turn.kind.is_machine() && baseline.lives_on_servers(),
             turn.scene.enriched.network.as_ref().map(|network| network.class),
             usize::from(visit.net_level),
-            is_new_place(context, sighting.at),
+            is_new_place(holder, sighting.at),
         ),
         visit_calls: visit.calls,
         company: usize::from(visit.company),
@@ -343,7 +343,7 @@ fn sum_up(baseline: &Baseline, lesson: &Lesson, turn: &Turn<'_>, settings: &Sett
         client_credit: f64::from(visit.client_credit),
         net_level: usize::from(visit.net_level),
         client_level: usize::from(visit.client_level),
-        lifecycle_rule: RuleId::ALL.get(usize::from(context.lifecycle_rule)).copied(),
+        lifecycle_rule: RuleId::ALL.get(usize::from(holder.lifecycle_rule)).copied(),
         changed: turn.changed,
         late: lesson.late,
     };
@@ -365,7 +365,7 @@ fn holders_network(baseline: &Baseline, sighting: &Sighting) -> u32 {
     if sighting.has_place() {
         return sighting.network;
     }
-    let same_client = baseline.contexts.iter().filter(|holder| holder.family == sighting.family);
+    let same_client = baseline.holders.iter().filter(|holder| holder.family == sighting.family);
     same_client.max_by_key(|holder| holder.last_at).map_or(sighting.network, |holder| holder.network)
 }
 
@@ -382,9 +382,9 @@ fn begin_baseline(scene: &Scene<'_>) -> Baseline {
     learn::learn_times(&mut baseline, &first, 1.0);
     baseline.learn_place(&first, 1.0);
     (baseline.networks, baseline.hosting_networks) = (1, u8::from(seed.hosting));
-    let mut holder = Context::born(first.network, first.family, seed.first_at, net::level::KNOWN_ADDRESS as u8);
+    let mut holder = Holder::born(first.network, first.family, seed.first_at, net::level::KNOWN_ADDRESS as u8);
     holder.last_at = seed.last_at;
-    baseline.put_context(0, holder);
+    baseline.put_holder(0, holder);
     baseline.visits = 1;
     baseline.last_at = seed.last_at;
     baseline

@@ -142,17 +142,17 @@ pub fn learn(memory: &mut Memory, scene: &Scene<'_>, lesson: &mut Lesson) {
 fn learn_scored<'a>(baseline: &mut Baseline, visits: &'a mut Visits, scene: &Scene<'_>, lesson: &Lesson) -> &'a Visit {
     (baseline.last_at, baseline.behind) = (lesson.last_at, lesson.behind);
     if lesson.latest != i64::MAX {
-        for context in &mut *baseline.contexts {
-            context.last_at = lesson.last_at_of(context);
+        for holder in &mut *baseline.holders {
+            holder.last_at = lesson.last_at_of(holder);
         }
     }
     if let Some((place, other)) = lesson.other {
-        baseline.contexts[place] = other;
+        baseline.holders[place] = other;
     }
     if lesson.hour_begins {
-        baseline.contexts.iter_mut().for_each(|context| begin_hour(&mut context.evidence));
+        baseline.holders.iter_mut().for_each(|holder| begin_hour(&mut holder.evidence));
     }
-    baseline.put_context(lesson.held, lesson.holder);
+    baseline.put_holder(lesson.held, lesson.holder);
     baseline.hour = lesson.hour;
     if let Some(ended) = &lesson.ended_hour {
         (baseline.habits, baseline.burst_day) = (ended.habits, ended.burst_day);
@@ -249,7 +249,7 @@ fn learn_call(baseline: &mut Baseline, others: &mut Others, (scene, lesson): (&S
 /// Takes those who held the token up to `at` for the owner: nothing is held against them any more, nor that their
 /// network and client are new, so that what they do from then on is learnt in full.
 pub fn confirm(baseline: &mut Baseline, at: i64) {
-    for holder in baseline.contexts.iter_mut().filter(|holder| i64::from(holder.born) * 60_000 <= at) {
+    for holder in baseline.holders.iter_mut().filter(|holder| i64::from(holder.born) * 60_000 <= at) {
         holder.confirm();
     }
 }

@@ -6,7 +6,7 @@ use crate::memory::baseline::{Habits, Hour, Refreshes};
 use crate::memory::baselines::{Baselines, Place};
 use crate::memory::fleet::{Group, Member};
 use crate::memory::visit::Core;
-use crate::memory::{Baseline, Context, Kind};
+use crate::memory::{Baseline, Holder, Kind};
 
 /// What one event gives to learn, by which of the terms ran.
 #[derive(Clone, Copy, Debug, Default)]
@@ -69,11 +69,11 @@ pub struct Lesson {
     /// Its route and area are not among the first of the visit.
     pub further_route: bool,
     pub further_area: bool,
-    /// The holder, and its place among the contexts of the baseline.
+    /// The holder, and its place among the holders of the baseline.
     pub held: usize,
-    pub holder: Context,
+    pub holder: Holder,
     /// Another holder that a change of network was credited to.
-    pub other: Option<(usize, Context)>,
+    pub other: Option<(usize, Holder)>,
     /// Times of the baseline; `latest`: no holder was there later than this.
     pub last_at: i64,
     pub behind: u8,
@@ -105,7 +105,7 @@ impl Lesson {
             further_route: false,
             further_area: false,
             held: 0,
-            holder: Context::born(0, 0, at, 0),
+            holder: Holder::born(0, 0, at, 0),
             other: None,
             last_at: baseline.last_at,
             behind: baseline.behind,
@@ -136,13 +136,13 @@ impl Lesson {
     }
 
     /// The other holders of the baseline, with their places.
-    pub fn others<'a>(&self, baseline: &'a Baseline) -> impl Iterator<Item = (usize, &'a Context)> + use<'a> {
+    pub fn others<'a>(&self, baseline: &'a Baseline) -> impl Iterator<Item = (usize, &'a Holder)> + use<'a> {
         let held = self.held;
-        baseline.contexts.iter().enumerate().filter(move |(place, _)| *place != held)
+        baseline.holders.iter().enumerate().filter(move |(place, _)| *place != held)
     }
 
     /// When another holder was there last.
-    pub fn last_at_of(&self, other: &Context) -> i64 {
+    pub fn last_at_of(&self, other: &Holder) -> i64 {
         other.last_at.min(self.latest)
     }
 

@@ -31,7 +31,7 @@ pub fn take_note(state: &mut State, event: &Event<'_>, keys: &Keys, subject: Sub
             }
             let alert_from = state.thresholds.alert_from(memory.others.tenants.get(keys.tenant));
             let Some(baseline) = memory.baselines.get_mut(baseline) else { return };
-            let suspected = baseline.contexts.iter().map(|holder| holder.log_odds.get()).fold(f64::MIN, f64::max);
+            let suspected = baseline.holders.iter().map(|holder| holder.log_odds.get()).fold(f64::MIN, f64::max);
             state.counters.confirmed += 1;
             state.counters.confirmed_alarms += u64::from(suspected >= alert_from);
             learn::confirm(baseline, at);

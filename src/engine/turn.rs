@@ -11,7 +11,7 @@ use crate::memory::cohort::Hourly;
 use crate::memory::fleet::Member;
 use crate::memory::population::Callers;
 use crate::memory::visit::Core;
-use crate::memory::{Baseline, Cohorts, Context, Feature, Kind, Nats, Others, Population, Sighting, Tenant, User};
+use crate::memory::{Baseline, Cohorts, Feature, Holder, Kind, Nats, Others, Population, Sighting, Tenant, User};
 use crate::place::NetworkClass;
 use crate::route;
 use crate::term::lifecycle::{Answer, Foreign};
@@ -132,7 +132,7 @@ impl Turn<'_> {
     fn vouched(&self, baseline: &Baseline, lesson: &Lesson) -> (bool, bool) {
         let held = &lesson.holder;
         let is_new = is_new_place(held, self.scene.sighting.at) && !held.confirmed;
-        let same_client = |other: &Context| other.family == held.family && other.born < held.born;
+        let same_client = |other: &Holder| other.family == held.family && other.born < held.born;
         (!is_new, !is_new || lesson.others(baseline).any(|(_, other)| same_client(other)))
     }
 
@@ -339,19 +339,19 @@ impl Turn<'_> {
         let mut younger = before.filter(|(_, other)| other.born > lesson.holder.born).map(|(at, other)| (at, *other));
         let settled = ((f64::from(baseline.visits) + 2.0) / SETTLED_VISITS).min(1.0);
         let (changes, active) = (baseline.activity.changes(), baseline.activity.minutes());
-        let context = younger.as_mut().map_or(&mut lesson.holder, |(_, other)| other);
-        lesson.learns.switch = Some(owner(context.log_odds.get()));
-        if usize::from(context.level) < net::level::KNOWN_NETWORK
-            || context.age_days(sighting.at) > term::switch::AGE_DAYS_MAX
+        let holder = younger.as_mut().map_or(&mut lesson.holder, |(_, other)| other);
+        lesson.learns.switch = Some(owner(holder.log_odds.get()));
+        if usize::from(holder.level) < net::level::KNOWN_NETWORK
+            || holder.age_days(sighting.at) > term::switch::AGE_DAYS_MAX
             || self.blank
         {
             return;
         }
-        context.switches = context.switches.saturating_add(1);
+        holder.switches = holder.switches.saturating_add(1);
         let cohort = others.cohorts.of(self.scene.tenant.seat).switches(self.kind);
-        let switch = term::switch::judge(gap, changes, active, cohort, context.switches);
-        let sum = context.evidence.switch.get() + settled * switch.share;
-        context.evidence.switch = Nats::new(sum.clamp(-3.0, term::switch::SUM_MAX));
+        let switch = term::switch::judge(gap, changes, active, cohort, holder.switches);
+        let sum = holder.evidence.switch.get() + settled * switch.share;
+        holder.evidence.switch = Nats::new(sum.clamp(-3.0, term::switch::SUM_MAX));
         lesson.other = younger;
         self.changed = true;
     }
@@ -506,11 +506,11 @@ impl Turn<'_> {
             (RuleId::UseAfterExpiry, expired),
         ];
         for (rule, share) in found {
-            let context = &mut lesson.holder;
-            if share > 0.0 && Nats::new(share) >= context.evidence.lifecycle {
-                self.changed |= Nats::new(share) > context.evidence.lifecycle;
-                context.evidence.lifecycle = Nats::new(share);
-                context.lifecycle_rule = rule as u8;
+            let holder = &mut lesson.holder;
+            if share > 0.0 && Nats::new(share) >= holder.evidence.lifecycle {
+                self.changed |= Nats::new(share) > holder.evidence.lifecycle;
+                holder.evidence.lifecycle = Nats::new(share);
+                holder.lifecycle_rule = rule as u8;
             }
         }
     }
@@ -574,7 +574,7 @@ impl Turn<'_> {
 }
 
 /// Whether a holder is young, and came from a network that was new.
-pub fn is_new_place(held: &Context, at: i64) -> bool {
+pub fn is_new_place(held: &Holder, at: i64) -> bool {
     held.age_days(at) < term::switch::AGE_DAYS_MAX && usize::from(held.level) >= net::level::NEW_NETWORK
 }
 

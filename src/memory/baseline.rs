@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 
 use super::cohort::{Kind, LEVELS};
-use super::context::{CONTEXTS_MAX, Context, Nats};
+use super::holder::{HOLDERS_MAX, Holder, Nats};
 use super::seen::{Feature, Seen, sixteenths};
 use super::sighting::{Sighting, Site};
 use super::visit::{VISIT_GAP_MS, VISITS_MAX};
@@ -249,7 +249,7 @@ pub struct Baseline {
     /// Milliseconds since the epoch.
     pub last_at: i64,
     /// Suspected holders.
-    pub contexts: Box<[Context]>,
+    pub holders: Box<[Holder]>,
     pub grown: Option<Box<Grown>>,
     pub refreshes: Option<Box<Refreshes>>,
     pub hour: Hour,
@@ -309,7 +309,7 @@ impl Baseline {
         Self {
             key,
             last_at: at,
-            contexts: Box::default(),
+            holders: Box::default(),
             grown: None,
             refreshes: None,
             hour: Hour::begin(0, 0),
@@ -346,7 +346,7 @@ impl Baseline {
         self.first_minute = self.first_minute.min(minute);
         self.hour.number = self.hour.number.min((at / HOUR_MS) as u32);
         self.burst_day = self.burst_day.min((at / (24 * HOUR_MS)) as u16);
-        self.contexts.iter_mut().for_each(|context| context.limit(at));
+        self.holders.iter_mut().for_each(|holder| holder.limit(at));
         self.sites.iter_mut().for_each(|site| site.limit(at));
         if let Some(refreshes) = &mut self.refreshes {
             for known in &mut refreshes.last {
@@ -361,11 +361,11 @@ impl Baseline {
     /// has no meaning.
     #[must_use]
     pub fn touch_parts(&self, for_refresh: bool) -> u64 {
-        let contexts = self.contexts.iter().fold(0, |touched, context| touched ^ context.touch());
+        let holders = self.holders.iter().fold(0, |touched, holder| touched ^ holder.touch());
         let refreshes = self.refreshes.as_ref().filter(|_| for_refresh);
         let refreshes = refreshes
             .map_or(0, |refreshes| refreshes.last[0].token ^ refreshes.last[1].token ^ u64::from(refreshes.before[7]));
-        contexts ^ refreshes
+        holders ^ refreshes
     }
 
     /// Fetches what is asked where a visit or an hour begins; what it returns has no meaning.
@@ -399,39 +399,39 @@ impl Baseline {
     #[must_use]
     pub fn bytes(&self) -> usize {
         size_of::<Self>()
-            + size_of_val(&*self.contexts)
+            + size_of_val(&*self.holders)
             + self.grown.as_ref().map_or(0, |_| size_of::<Grown>())
             + self.refreshes.as_ref().map_or(0, |_| size_of::<Refreshes>())
     }
 
-    /// The place among the contexts of this network and client family; where there is none, the place that a new one gets:
+    /// The place among the holders of this network and client family; where there is none, the place that a new one gets:
     /// behind the others, or that of the one that was not used for longest.
     #[must_use]
-    pub fn place_of_context(&self, network: u32, family: u32) -> (usize, bool) {
-        if let Some(found) = self.find_context(network, family) {
+    pub fn place_of_holder(&self, network: u32, family: u32) -> (usize, bool) {
+        if let Some(found) = self.find_holder(network, family) {
             return (found, false);
         }
-        let count = self.contexts.len();
-        let oldest = || (0..CONTEXTS_MAX).min_by_key(|place| self.contexts[*place].last_at).unwrap_or(0);
-        (if count < CONTEXTS_MAX { count } else { oldest() }, true)
+        let count = self.holders.len();
+        let oldest = || (0..HOLDERS_MAX).min_by_key(|place| self.holders[*place].last_at).unwrap_or(0);
+        (if count < HOLDERS_MAX { count } else { oldest() }, true)
     }
 
-    /// Stores a context in its place.
-    pub fn put_context(&mut self, place: usize, context: Context) {
-        if let Some(known) = self.contexts.get_mut(place) {
-            *known = context;
+    /// Stores a holder in its place.
+    pub fn put_holder(&mut self, place: usize, holder: Holder) {
+        if let Some(known) = self.holders.get_mut(place) {
+            *known = holder;
             return;
         }
         // One at a time: most baselines have one or two for ever.
-        let mut contexts = std::mem::take(&mut self.contexts).into_vec();
-        contexts.reserve_exact(1);
-        contexts.push(context);
-        self.contexts = contexts.into_boxed_slice();
+        let mut holders = std::mem::take(&mut self.holders).into_vec();
+        holders.reserve_exact(1);
+        holders.push(holder);
+        self.holders = holders.into_boxed_slice();
     }
 
     #[must_use]
-    pub fn find_context(&self, network: u32, family: u32) -> Option<usize> {
-        self.contexts.iter().position(|context| context.network == network && context.family == family)
+    pub fn find_holder(&self, network: u32, family: u32) -> Option<usize> {
+        self.holders.iter().position(|holder| holder.network == network && holder.family == family)
     }
 
     /// Takes in where and with what a visit took place, by the probability that it was the owner's.

@@ -1,4 +1,4 @@
-//! State of one partition: visits, contexts, baselines, cohorts, users and the population. It lives in event time,
+//! State of one partition: visits, holders, baselines, cohorts, users and the population. It lives in event time,
 //! every table is bounded, and no result depends on the order of hashes.
 
 /// Declares the fields that are read to fetch a struct, or a part of it, into a cache. A test checks their positions.
@@ -30,11 +30,11 @@ pub mod baselines;
 pub mod blocks;
 pub mod bursts;
 pub mod cohort;
-pub mod context;
 pub mod ends;
 pub mod fair;
 pub mod fleet;
 pub mod generations;
+pub mod holder;
 pub mod minute;
 pub mod population;
 pub mod recent;
@@ -53,10 +53,10 @@ pub use baselines::Baselines;
 pub use blocks::Blocks;
 pub use bursts::Bursts;
 pub use cohort::{AllCohorts, Cohorts, Kind};
-pub use context::{Context, Evidence, Nats};
 pub use ends::{Ended, Ends};
 pub use fleet::Fleets;
 pub use generations::Generations;
+pub use holder::{Evidence, Holder, Nats};
 pub use minute::Minute;
 pub use population::Population;
 pub use recent::Recent;
@@ -167,8 +167,8 @@ pub(crate) mod tests {
             baseline.learn_place(&seen, 1.0);
             baseline.seen.learn(Feature::Route, number, 1.0, 20_000 * 1_440);
             baseline.seen.learn(Feature::Area, number, 1.0, 20_000 * 1_440);
-            let (place, _) = baseline.place_of_context(number, number);
-            baseline.put_context(place, Context::born(number, number, i64::from(number), 5));
+            let (place, _) = baseline.place_of_holder(number, number);
+            baseline.put_holder(place, Holder::born(number, number, i64::from(number), 5));
         }
         baseline.grown = Some(Box::default());
         baseline.refreshes = Some(Box::default());
@@ -186,7 +186,7 @@ pub(crate) mod tests {
     fn no_baseline_takes_more_than_1100_bytes() {
         let bytes = full().bytes();
         let mut young = Baseline::new(1, Kind::new(crate::event::TokenType::Access, Device::Desktop), 0);
-        young.put_context(0, Context::born(1, 1, 0, 0));
+        young.put_holder(0, Holder::born(1, 1, 0, 0));
         assert!(bytes <= 1_100, "{bytes}");
         assert!(young.bytes() <= 640, "{}", young.bytes());
     }

@@ -3,7 +3,7 @@
 
 use crate::math::ln;
 
-/// Days after a change in which new contexts are scored.
+/// Days after a change in which new holders are scored.
 pub const DAYS_MAX: f64 = 3.0;
 
 /// `ln(0.08·(visits + 100)/(visits within 3 days of a change + 1))`, in 0 to 4: assumed share of such visits among

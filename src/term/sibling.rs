@@ -1,5 +1,5 @@
 //! `sibling`: another suspicious context of the same token within a day. A thief behind rotating proxies has many
-//! contexts; each passes a part of its suspicion to the next.
+//! holders; each passes a part of its suspicion to the next.
 
 use crate::math::{exp, ln, sigma};
 

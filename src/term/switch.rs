@@ -4,7 +4,7 @@ use crate::math::{exp, ln};
 
 /// A change after a longer gap gives no evidence. Minutes.
 pub const GAP_MINUTES_MAX: f64 = 60.0;
-/// Changes are credited to contexts up to this age only. Days.
+/// Changes are credited to holders up to this age only. Days.
 pub const AGE_DAYS_MAX: f64 = 10.0;
 /// Maximum evidence of all changes.
 pub const SUM_MAX: f64 = 10.0;

@@ -1,16 +1,16 @@
-//! Context: a possible holder of a token (one network and one client family) with the evidence against it.
+//! Holder: who is suspected to hold a token (one network and one client family), with the evidence against them.
 
 use crate::math::faded;
 
 /// Contexts per baseline. The longest unused one is evicted.
-pub const CONTEXTS_MAX: usize = 4;
+pub const HOLDERS_MAX: usize = 4;
 
 const MINUTE: i64 = 60_000;
 /// Step of the decay, milliseconds.
 const FADE_STEP: i64 = 10 * MINUTE;
 const DAY_MINUTES: f64 = 1_440.0;
 
-/// Evidence in two bytes: 1/256 nat, from −128 to 128. Four contexts take 224 bytes of a baseline.
+/// Evidence in two bytes: 1/256 nat, from −128 to 128. Four holders take 224 bytes of a baseline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Nats(i16);
 
@@ -64,7 +64,7 @@ pub struct Evidence {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Context {
+pub struct Holder {
     /// [`crate::memory::Sighting::network`].
     pub network: u32,
     pub family: u32,
@@ -72,7 +72,7 @@ pub struct Context {
     pub born: u32,
     /// Milliseconds since the epoch.
     pub last_at: i64,
-    /// Level of the network when the context began.
+    /// Level of the network when the holder began.
     pub level: u8,
     /// Changes of network that were credited to it.
     pub switches: u8,
@@ -85,7 +85,7 @@ pub struct Context {
     pub log_odds: Nats,
 }
 
-impl Context {
+impl Holder {
     #[must_use]
     pub fn born(network: u32, family: u32, at: i64, level: u8) -> Self {
         Self {
