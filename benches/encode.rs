@@ -34,7 +34,7 @@ fn encode(criterion: &mut Criterion) {
             outcome: &outcome,
             position: &position,
             index: 0,
-            judged_at: 0,
+            scored_at: 0,
             ingested_at: 1_790_000_000_000,
         };
         let mut rows = EpochRows::new();

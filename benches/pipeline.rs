@@ -100,8 +100,8 @@ fn parts_of(events: &[u8]) -> [Duration; 4] {
 
     let began = Instant::now();
     for (event, step) in known.iter().zip(&steps) {
-        let Step::Judged(outcome) = step else { unreachable!("no generated event is repeated") };
-        rows.push_event(&EventRow { event, outcome, position: &position, index: 0, judged_at: 0, ingested_at: 0 });
+        let Step::Scored(outcome) = step else { unreachable!("no generated event is repeated") };
+        rows.push_event(&EventRow { event, outcome, position: &position, index: 0, scored_at: 0, ingested_at: 0 });
         wire::verdict::encode(&mut verdicts, event, outcome);
         if rows.bytes() > 1 << 20 {
             black_box((&rows, &verdicts));

@@ -87,7 +87,7 @@ fn measure(tokens: u64, call: &Event<'_>) {
             for group in events.chunks(engine::GROUP) {
                 engine::look_ahead(group.iter().map(|event| (&state, event)));
                 for event in group {
-                    if let Step::Judged(outcome) = black_box(&engine::step(&mut state, &rules, event)) {
+                    if let Step::Scored(outcome) = black_box(&engine::step(&mut state, &rules, event)) {
                         told += u64::from(!outcome.signals.is_empty());
                     }
                 }

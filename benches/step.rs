@@ -98,7 +98,7 @@ fn measure(state: &mut State, enricher: &mut Enricher, lines: &[u8]) -> Timed {
         for group in batch.chunks(engine::GROUP) {
             engine::look_ahead(group.iter().map(|event| (&*state, event)));
             for event in group {
-                if let Step::Judged(outcome) = black_box(&engine::step(state, &rules, event)) {
+                if let Step::Scored(outcome) = black_box(&engine::step(state, &rules, event)) {
                     timed.told += usize::from(!outcome.signals.is_empty());
                     timed.alarms += usize::from(outcome.verdict >= Verdict::Alert);
                 }

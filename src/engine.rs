@@ -4,18 +4,18 @@ mod ahead;
 mod clock;
 mod explain;
 pub(crate) mod failpoint;
-mod judge;
 mod learn;
 mod lesson;
 mod notes;
+mod score;
 mod turn;
 
 pub use self::ahead::{GROUP, look_ahead};
 use self::clock::{Clock, Range, Voter};
 use self::failpoint::{Failpoint, failpoint};
-use self::judge::{Judged, Scene, Sits, Standing};
 use self::lesson::Lesson;
 use self::notes::{expiry, is_dead, take_note};
+use self::score::{Observation, Score, Sits, Standing};
 use crate::decide::{self, Alarm, Budget, Cause, Incidents, Thresholds};
 use crate::enrichment::{EnrichedEvent, Keys};
 use crate::event::{Event, Kind as EventKind};
@@ -35,9 +35,9 @@ pub struct Settings {
     /// New incidents a day and tenant, and a day of all tenants together beyond that.
     pub alert_budget_per_day: u32,
     pub alert_budget_total_per_day: u32,
-    /// Events older than the newest of their baseline by more than this are judged only with what needs no order.
+    /// Events older than the newest of their baseline by more than this are scored only with what needs no order.
     pub lateness_ms_max: i64,
-    /// An event whose time lies farther than this from the stream's moves no time, and is judged by what needs none.
+    /// An event whose time lies farther than this from the stream's moves no time, and is scored by what needs none.
     pub clock_skew_ms_max: i64,
     /// Ceiling over every rule's own mode.
     pub mode: Mode,
@@ -99,7 +99,7 @@ const ESTABLISHED_VISITS: u32 = 4;
 pub struct Counters {
     pub events: u64,
     pub duplicates: u64,
-    /// Events whose id another event of their tenant had: they are judged and stored as any other.
+    /// Events whose id another event of their tenant had: they are scored and stored as any other.
     pub ids_reused: u64,
     pub late: u64,
     pub baselines: u64,
@@ -168,8 +168,8 @@ pub struct State {
     recent: Recent,
     recent_attempts: Recent,
     clock: Clock,
-    /// When the last event took place, as it was judged.
-    judged_at: i64,
+    /// When the last event took place, as it was scored.
+    scored_at: i64,
 }
 
 /// What became of one event.
@@ -177,7 +177,7 @@ pub struct State {
 pub enum Step {
     /// The event was delivered before: nothing changed, nothing is to be written.
     Duplicate,
-    Judged(Outcome),
+    Scored(Outcome),
 }
 
 impl State {
@@ -192,7 +192,7 @@ impl State {
             recent: Recent::new(settings.recent_event_ids_max),
             recent_attempts: Recent::new(settings.recent_event_ids_max / ATTEMPTS_PART),
             clock: Clock::new(settings.clock_skew_ms_max),
-            judged_at: 0,
+            scored_at: 0,
             settings,
         }
     }
@@ -212,8 +212,8 @@ impl State {
     /// When the last event took place, milliseconds since the epoch: by its own time if that is believed, else by the
     /// stream's.
     #[must_use]
-    pub const fn judged_at(&self) -> i64 {
-        self.judged_at
+    pub const fn scored_at(&self) -> i64 {
+        self.scored_at
     }
 
     /// Ends the visits that are over, which tell how high the log-odds of honest visits go.
@@ -264,7 +264,7 @@ pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) ->
     }
     let timed = range == Range::Within;
     let at = if timed { own_time } else { state.clock.newest().or(*appended_at).unwrap_or(own_time) };
-    state.judged_at = at;
+    state.scored_at = at;
     let subject = Subject { baseline, place, at, timed, is_attempt };
     let outcome = if event.kind.is_sighting() {
         sighted(state, rules, enriched, subject)
@@ -290,7 +290,7 @@ pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) ->
         }
         state.let_time_pass();
     }
-    Step::Judged(outcome)
+    Step::Scored(outcome)
 }
 
 /// Whom an event is about, and when.
@@ -325,7 +325,7 @@ fn sighted(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>, sub
     let found = notes::ends(&mut state.memory.ends, enriched, subject, (since, latest));
     let expiry = expiry(&state.memory, event, keys).filter(|_| timed);
     let ahead = if expiry.is_some_and(|expiry| expiry.at < at) { state.clock.ahead(at) } else { 0 };
-    let mut scene = Scene {
+    let mut observation = Observation {
         enriched,
         sighting: &sighting,
         tenant,
@@ -353,11 +353,11 @@ fn sighted(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>, sub
         minute = Some(running);
         calls
     });
-    let (seed, is_seed) = seed(&state.memory, &scene);
-    scene.seed = seed;
+    let (seed, is_seed) = seed(&state.memory, &observation);
+    observation.seed = seed;
     if is_seed && findings.is_empty() {
         note_minute(&mut state.memory, baseline, minute);
-        learn_first_visit(&mut state.memory, &mut scene);
+        learn_first_visit(&mut state.memory, &mut observation);
         notes::learn_names(&mut state.memory.ends, enriched);
         return quiet(state, tenant);
     }
@@ -368,13 +368,13 @@ fn sighted(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>, sub
         state.memory.baselines.at(place).limit(at);
     }
     let mut lesson = None;
-    let judged = if is_seed {
-        Judged::nothing(state.settings.prior_log_odds)
+    let score = if is_seed {
+        Score::nothing(state.settings.prior_log_odds)
     } else {
-        judge::judge(&state.memory, &state.settings, &scene, &mut lesson)
+        score::score(&state.memory, &state.settings, &observation, &mut lesson)
     };
-    state.counters.late += u64::from(judged.late);
-    let weighed = weighed(state, rules, &scene, (&judged, lesson.as_ref()), findings);
+    state.counters.late += u64::from(score.late);
+    let weighed = weighed(state, rules, &observation, (&score, lesson.as_ref()), findings);
     match standing {
         Standing::Use => {
             note_minute(&mut state.memory, baseline, minute);
@@ -385,16 +385,16 @@ fn sighted(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>, sub
                         notes::learn_family(&mut state.memory, enriched);
                     }
                     let tenants = &mut state.memory.others.tenants;
-                    scene.tenant = tenants.admit(sighting.tenant);
+                    observation.tenant = tenants.admit(sighting.tenant);
                     if lesson.begins_visit() {
                         tenants.count_visit(sighting.tenant, state.thresholds.days());
                     }
-                    learn::learn(&mut state.memory, &scene, lesson);
+                    learn::learn(&mut state.memory, &observation, lesson);
                 }
-                None => learn_first_visit(&mut state.memory, &mut scene),
+                None => learn_first_visit(&mut state.memory, &mut observation),
             }
             notes::learn_use(&mut state.memory.ends, enriched, baseline, found);
-            explain::learn_names(&mut state.memory.names, &scene, &judged);
+            explain::learn_names(&mut state.memory.names, &observation, &score);
         }
         Standing::Attempt => {}
         Standing::Untimed => {
@@ -407,7 +407,7 @@ fn sighted(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>, sub
             }
         }
     }
-    decided(state, rules, &scene, &judged, weighed)
+    decided(state, rules, &observation, &score, weighed)
 }
 
 /// Whether an attempt shows that a refresh token is in two hands: it counts whatever the answer was.
@@ -446,28 +446,28 @@ fn quiet(state: &State, tenant: Tenant) -> Outcome {
 
 /// The seed of a token without a baseline as it is with this event, and whether that is all it gets: it is in its first,
 /// short visit and nothing is known of its user, so that a flood of new ids costs little and pushes nobody out.
-fn seed(memory: &Memory, scene: &Scene<'_>) -> (Option<Seed>, bool) {
-    let event = &scene.enriched.event;
-    if scene.place.is_some() {
+fn seed(memory: &Memory, observation: &Observation<'_>) -> (Option<Seed>, bool) {
+    let event = &observation.enriched.event;
+    if observation.place.is_some() {
         return (None, false);
     }
-    let mut seed = memory.baselines.seeds.get(scene.baseline).copied();
-    let expired = scene.expiry.is_some_and(|expiry| expiry.at < scene.sighting.at);
+    let mut seed = memory.baselines.seeds.get(observation.baseline).copied();
+    let expired = observation.expiry.is_some_and(|expiry| expiry.at < observation.sighting.at);
     let is_plain = event.kind == EventKind::Use
         && !event.reuse_reported
         && event.binding.is_none()
         && !expired
-        && scene.ended == Ended::default();
+        && observation.ended == Ended::default();
     if !is_plain {
         return (seed, false);
     }
     if let Some(seed) = &mut seed {
-        let goes_on = seed.goes_on(scene.sighting);
+        let goes_on = seed.goes_on(observation.sighting);
         return (Some(*seed), goes_on);
     }
-    let is_known = memory.users.known(scene.user).is_known();
-    let kind = Kind::new(event.token_type, scene.sighting.device);
-    let begins = (!is_known).then(|| Seed::new(kind, scene.sighting));
+    let is_known = memory.users.known(observation.user).is_known();
+    let kind = Kind::new(event.token_type, observation.sighting.device);
+    let begins = (!is_known).then(|| Seed::new(kind, observation.sighting));
     (begins, !is_known)
 }
 
@@ -479,12 +479,12 @@ fn note_minute(memory: &mut Memory, baseline: u64, minute: Option<Minute>) {
 }
 
 /// Takes in a use in a token's first visit.
-fn learn_first_visit(memory: &mut Memory, scene: &mut Scene<'_>) {
-    let Some(seed) = scene.seed.filter(|_| scene.standing == Standing::Use) else { return };
-    scene.tenant = memory.others.tenants.admit(scene.sighting.tenant);
-    if !memory.baselines.seeds.insert(scene.baseline, seed) {
-        let user = memory.users.entry(scene.user, scene.sighting.at.min(scene.now));
-        learn::learn_user(user, &mut memory.others.population, scene, seed.kind, 1.0);
+fn learn_first_visit(memory: &mut Memory, observation: &mut Observation<'_>) {
+    let Some(seed) = observation.seed.filter(|_| observation.standing == Standing::Use) else { return };
+    observation.tenant = memory.others.tenants.admit(observation.sighting.tenant);
+    if !memory.baselines.seeds.insert(observation.baseline, seed) {
+        let user = memory.users.entry(observation.user, observation.sighting.at.min(observation.now));
+        learn::learn_user(user, &mut memory.others.population, observation, seed.kind, 1.0);
     }
 }
 
@@ -499,59 +499,66 @@ struct Weighed {
 fn weighed(
     state: &mut State,
     rules: &RuleSet,
-    scene: &Scene<'_>,
-    (judged, lesson): (&Judged, Option<&Lesson>),
+    observation: &Observation<'_>,
+    (score, lesson): (&Score, Option<&Lesson>),
     findings: Vec<Finding>,
 ) -> Weighed {
     failpoint(Failpoint::Words);
-    let lifecycle = judged.evidence.lifecycle.get();
-    let by_odds = if decide::is_quiet(judged.log_odds, lifecycle) {
+    let lifecycle = score.evidence.lifecycle.get();
+    let by_odds = if decide::is_quiet(score.log_odds, lifecycle) {
         Verdict::Allow
     } else {
-        by_odds(state, rules, scene, judged)
+        by_odds(state, rules, observation, score)
     };
-    let told = judged.changed || by_odds >= Verdict::Watch;
+    let told = score.changed || by_odds >= Verdict::Watch;
     let signals = lesson
         .filter(|_| told)
-        .map_or_else(Vec::new, |lesson| explain::signals(&state.memory, rules, scene, (judged, lesson)));
+        .map_or_else(Vec::new, |lesson| explain::signals(&state.memory, rules, observation, (score, lesson)));
     Weighed { by_odds, signals, findings }
 }
 
-fn by_odds(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judged) -> Verdict {
-    let lifecycle = judged.evidence.lifecycle.get();
-    let speaks = judged.lifecycle_rule.map(|rule| rules.rule(rule)).is_some_and(|rule| rule.speaks(lifecycle));
+fn by_odds(state: &mut State, rules: &RuleSet, observation: &Observation<'_>, score: &Score) -> Verdict {
+    let lifecycle = score.evidence.lifecycle.get();
+    let speaks = score.lifecycle_rule.map(|rule| rules.rule(rule)).is_some_and(|rule| rule.speaks(lifecycle));
     let evidence = decide::Evidence {
-        log_odds: judged.log_odds,
+        log_odds: score.log_odds,
         lifecycle: if speaks { lifecycle } else { 0.0 },
         unspoken: if speaks { 0.0 } else { lifecycle },
-        revoked_already: judged.lifecycle_rule == Some(RuleId::UseAfterRevocation),
-        dead: scene.ended.revoked_at != 0 && is_dead(&mut state.memory.ends, scene.enriched, scene.sighting.at),
-        fan: judged.app_fan.max(0.0) + judged.ip_fan.max(0.0),
-        amid: judged.amid,
-        volume: judged.evidence.volume.get() + term::volume::BYTES_WEIGHT * judged.evidence.bytes.get(),
-        calls_at_home: if judged.sits == Sits::AtHome {
-            judged.evidence.route.get().max(0.0) + judged.evidence.area.get().max(0.0) - judged.amid
+        revoked_already: score.lifecycle_rule == Some(RuleId::UseAfterRevocation),
+        dead: observation.ended.revoked_at != 0
+            && is_dead(&mut state.memory.ends, observation.enriched, observation.sighting.at),
+        fan: score.app_fan.max(0.0) + score.ip_fan.max(0.0),
+        amid: score.amid,
+        volume: score.evidence.volume.get() + term::volume::BYTES_WEIGHT * score.evidence.bytes.get(),
+        calls_at_home: if score.sits == Sits::AtHome {
+            score.evidence.route.get().max(0.0) + score.evidence.area.get().max(0.0) - score.amid
         } else {
             0.0
         },
-        in_hands: judged.sits == Sits::AmongPeople,
-        company: judged.company,
-        calls: judged.visit_calls,
-        unchecked: scene.enriched.event.is_unchecked(),
+        in_hands: score.sits == Sits::AmongPeople,
+        company: score.company,
+        calls: score.visit_calls,
+        unchecked: observation.enriched.event.is_unchecked(),
     };
     let (thresholds, margin) = (&state.thresholds, state.settings.revoke_margin);
-    decide::verdict(evidence, thresholds.alert_from(scene.tenant), margin, thresholds.visits(scene.tenant))
+    decide::verdict(evidence, thresholds.alert_from(observation.tenant), margin, thresholds.visits(observation.tenant))
 }
 
 /// From the judgement to what the outside is to see of it.
-fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judged, weighed: Weighed) -> Outcome {
+fn decided(
+    state: &mut State,
+    rules: &RuleSet,
+    observation: &Observation<'_>,
+    score: &Score,
+    weighed: Weighed,
+) -> Outcome {
     let Weighed { by_odds, mut signals, findings } = weighed;
     if by_odds == Verdict::Allow && signals.is_empty() && findings.is_empty() {
         // Most events: no incident, no budget, no action.
-        let (log_odds, p_value) = (judged.log_odds, state.thresholds.p_value(scene.tenant, judged.log_odds));
-        return Outcome { log_odds, p_value, mode: Mode::Shadow, ..quiet(state, scene.tenant) };
+        let (log_odds, p_value) = (score.log_odds, state.thresholds.p_value(observation.tenant, score.log_odds));
+        return Outcome { log_odds, p_value, mode: Mode::Shadow, ..quiet(state, observation.tenant) };
     }
-    let most = if scene.standing == Standing::Attempt { Verdict::Watch } else { Verdict::Revoke };
+    let most = if observation.standing == Standing::Attempt { Verdict::Watch } else { Verdict::Revoke };
     let by_odds = by_odds.min(most);
     let settings = &state.settings;
     let wanted = findings.first().map_or(Verdict::Allow, |finding| finding.verdict).min(most);
@@ -575,55 +582,55 @@ fn decided(state: &mut State, rules: &RuleSet, scene: &Scene<'_>, judged: &Judge
     let fired = signals.iter().filter(|signal| signal.fired);
     let severity = fired.clone().map(|signal| rules.rule(signal.rule).severity).max().unwrap_or(Severity::Medium);
     let alarm = Alarm {
-        baseline: scene.baseline,
-        causes: causes(scene, judged),
-        at: scene.sighting.at,
+        baseline: observation.baseline,
+        causes: causes(observation, score),
+        at: observation.sighting.at,
         severity: if verdict == Verdict::Revoke { severity.max(Severity::High) } else { severity },
         verdict,
         rules: fired.fold(0, |rules, signal| rules | 1 << signal.rule as u32),
         acts: verdict == Verdict::Revoke,
     };
     // An incident that people know of costs no attention, and neither a revocation nor a policy is withheld.
-    let tenant = scene.sighting.tenant;
+    let tenant = observation.sighting.tenant;
     let known = || state.memory.others.tenants.is_known(tenant).then_some(tenant);
     let withheld = verdict == Verdict::Alert
         && wanted < Verdict::Alert
         && !state.incidents.is_known(&alarm)
-        && !state.budget.spend(known(), scene.now, judged.log_odds);
+        && !state.budget.spend(known(), observation.now, score.log_odds);
     if withheld {
         verdict = Verdict::Watch;
     }
     let by_policy = wanted >= Verdict::Alert;
     let (incident_id, incident) = if verdict >= Verdict::Alert {
-        let (id, incident) = state.join(scene, judged, &alarm, &signals, (by_policy, mode));
+        let (id, incident) = state.join(observation, score, &alarm, &signals, (by_policy, mode));
         (Some(id), incident)
     } else if verdict == Verdict::Watch {
         // What the owner does meanwhile is no part of it.
-        let open = state.incidents.of_baseline(scene.baseline, scene.sighting.at);
+        let open = state.incidents.of_baseline(observation.baseline, observation.sighting.at);
         (open.map(|open| open.id), None)
     } else {
         (None, None)
     };
     Outcome {
         verdict,
-        log_odds: judged.log_odds,
+        log_odds: score.log_odds,
         prior_log_odds: state.settings.prior_log_odds,
-        alert_from: state.thresholds.alert_from(scene.tenant),
+        alert_from: state.thresholds.alert_from(observation.tenant),
         by_policy,
         withheld,
-        p_value: state.thresholds.p_value(scene.tenant, judged.log_odds),
+        p_value: state.thresholds.p_value(observation.tenant, score.log_odds),
         signals,
         incident_id,
         incident,
-        action: action(verdict, scene.enriched),
+        action: action(verdict, observation.enriched),
         mode,
     }
 }
 
 /// What others may join an incident by: the place that an application is used from, and the address.
-fn causes(scene: &Scene<'_>, judged: &Judged) -> [Cause; 2] {
-    let &Sighting { tenant, app, network, address, .. } = scene.sighting;
-    if judged.net_level < net::level::KNOWN_NETWORK {
+fn causes(observation: &Observation<'_>, score: &Score) -> [Cause; 2] {
+    let &Sighting { tenant, app, network, address, .. } = observation.sighting;
+    if score.net_level < net::level::KNOWN_NETWORK {
         return [Cause::default(); 2];
     }
     [app ^ u64::from(network) << 8 ^ 1, u64::from(address) << 8 ^ 2]
@@ -652,13 +659,13 @@ impl State {
     /// Joins an alarming event to its incident; what is to be told of that where the event opened or changed it.
     fn join(
         &mut self,
-        scene: &Scene<'_>,
-        judged: &Judged,
+        observation: &Observation<'_>,
+        score: &Score,
         alarm: &Alarm,
         signals: &[Signal],
         (by_policy, mode): (bool, Mode),
     ) -> (IncidentId, Option<Box<Incident>>) {
-        let event = &scene.enriched.event;
+        let event = &observation.enriched.event;
         let text = |text: &Option<std::borrow::Cow<'_, str>>| text.as_deref().unwrap_or_default().to_owned();
         let joined = self.incidents.join(alarm, || Victim {
             token_id: event.token_id.as_str().to_owned(),
@@ -672,14 +679,14 @@ impl State {
             return (id, None);
         }
         let revokes = alarm.verdict == Verdict::Revoke;
-        let target = target(scene.enriched);
+        let target = target(observation.enriched);
         let incident = Incident {
             id,
             opened_at: timestamp(joined.open.opened_at, event),
             updated_at: timestamp(joined.open.updated_at, event),
             severity: joined.open.severity(),
             verdict: joined.open.verdict(),
-            baseline: crate::event::BaselineId(scene.baseline),
+            baseline: crate::event::BaselineId(observation.baseline),
             subject: target.id().to_owned(),
             tenant_id: text(&event.tenant_id),
             token_id: event.token_id.as_str().to_owned(),
@@ -687,24 +694,24 @@ impl State {
             user_id: text(&event.user_id),
             app_id: text(&event.app_id),
             event_id: event.event_id.to_string(),
-            change: scene.enriched.keys.event,
+            change: observation.enriched.keys.event,
             campaign_id: joined.open.campaign,
             victims: self.incidents.victims(id).to_vec(),
             victims_total: joined.open.baselines(),
-            tenant_is_new: !self.memory.others.tenants.is_known(scene.sighting.tenant),
-            log_odds: judged.log_odds,
+            tenant_is_new: !self.memory.others.tenants.is_known(observation.sighting.tenant),
+            log_odds: score.log_odds,
             reason: explain::sentence(
                 signals,
                 &explain::Sum {
-                    log_odds: judged.log_odds,
+                    log_odds: score.log_odds,
                     prior: self.settings.prior_log_odds,
-                    threshold: self.thresholds.alert_from(scene.tenant),
+                    threshold: self.thresholds.alert_from(observation.tenant),
                     by_policy,
                     baselines: joined.open.baselines(),
                 },
             ),
             signals: signals.to_vec(),
-            action: action(alarm.verdict, scene.enriched),
+            action: action(alarm.verdict, observation.enriched),
             mode,
             tell: joined.tell,
             revoke: revokes.then_some(target),

@@ -186,11 +186,11 @@ impl<'m, R: Rows> Turn<'_, 'm, R> {
                     let state = &mut states[state];
                     let judged = catch_unwind(AssertUnwindSafe(|| match engine::step(state, rules, &event) {
                         Step::Duplicate => epoch.tally.duplicates += 1,
-                        Step::Judged(outcome) => {
+                        Step::Scored(outcome) => {
                             if event.event.kind == Kind::Confirmed && !feed.confirmed {
                                 epoch.tally.note(&message.position.topic, Note::ConfirmedIgnored, 1);
                             }
-                            epoch.fan_out(&event, outcome, (message.position, index), (state.judged_at(), now));
+                            epoch.fan_out(&event, outcome, (message.position, index), (state.scored_at(), now));
                         }
                     }));
                     if judged.is_err() {
@@ -274,16 +274,16 @@ impl<R: Rows> Epoch<R> {
         self.rows.bytes() + self.verdicts.as_ref().map_or(0, Vec::len) + letters
     }
 
-    /// `index`: index of the event in the message at `position`. `judged_at`: event time; `ingested_at`: wall clock.
+    /// `index`: index of the event in the message at `position`. `scored_at`: event time; `ingested_at`: wall clock.
     fn fan_out(
         &mut self,
         event: &EnrichedEvent<'_>,
         outcome: Outcome,
         (position, index): (&Position, u32),
-        (judged_at, ingested_at): (i64, i64),
+        (scored_at, ingested_at): (i64, i64),
     ) {
         self.tally.judge(&outcome);
-        self.rows.push_event(&EventRow { event, outcome: &outcome, position, index, judged_at, ingested_at });
+        self.rows.push_event(&EventRow { event, outcome: &outcome, position, index, scored_at, ingested_at });
         if let Some(verdicts) = &mut self.verdicts {
             wire::verdict::encode(verdicts, event, &outcome);
         }

@@ -42,7 +42,7 @@ pub struct EventRow<'a> {
     pub index: u32,
     /// Time used for scoring: the event's own time if it is accepted, otherwise the stream time. Milliseconds since the
     /// epoch.
-    pub judged_at: i64,
+    pub scored_at: i64,
     /// Milliseconds since the epoch, wall clock.
     pub ingested_at: i64,
 }

@@ -47,7 +47,7 @@ impl Stream {
                 Err(error) => panic!("{error}"),
             };
             let id = event.event_id.to_string();
-            if let Step::Judged(outcome) = engine::step(state, rules, &enricher.enrich(event)) {
+            if let Step::Scored(outcome) = engine::step(state, rules, &enricher.enrich(event)) {
                 judged.push((id, outcome.verdict, outcome.signals.iter().map(|signal| signal.rule).collect()));
             }
         });

@@ -36,7 +36,7 @@ const KNOWN_CIRCLES: [(&str, &str); 16] = [
     ("config::rule_file::case config::rule_file::policies", "`read_time` is in `case`"),
     ("deliver deliver::lane", "`deliver` defines the `Deliverer` that a lane runs"),
     (
-        "engine engine::ahead engine::explain engine::judge engine::learn engine::notes engine::turn",
+        "engine engine::ahead engine::explain engine::learn engine::notes engine::score engine::turn",
         "`State` and the parts of one judgement",
     ),
     ("enrich enrich::geo", "`enrich` defines `GeoSettings`"),
@@ -69,7 +69,7 @@ const KNOWN_CIRCLES: [(&str, &str); 16] = [
     ("worker::partitions worker::spool", "the types of a partition and of its spool contain each other"),
 ];
 
-/// Module path (`engine::judge`) and code of each file below `src`, without comments, string literals and test modules.
+/// Module path (`engine::score`) and code of each file below `src`, without comments, string literals and test modules.
 type Modules = BTreeMap<String, String>;
 
 #[test]

@@ -40,7 +40,7 @@ fn outcomes(id: &str, policies: &str, mode: Mode, uses: &[(i64, &str)]) -> Vec<O
         );
         decoder.decode(event.as_bytes(), &mut |decoded| {
             let Ok(Decoded::Event(event)) = decoded else { panic!("no event: {decoded:?}") };
-            let Step::Judged(outcome) = engine::step(&mut state, &rules, &enricher.enrich(event)) else { return };
+            let Step::Scored(outcome) = engine::step(&mut state, &rules, &enricher.enrich(event)) else { return };
             outcomes.push(outcome);
         });
     }

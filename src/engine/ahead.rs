@@ -1,4 +1,4 @@
-//! Looking ahead: the memory that the next events need is asked for all at once, before the first of them is judged.
+//! Looking ahead: the memory that the next events need is asked for all at once, before the first of them is scored.
 //!
 //! Among millions of baselines hardly one is in a cache, and an event's way leads from one cache line to the next: it
 //! would wait for memory some twenty times. The ways of several events do not depend on each other, so that the processor

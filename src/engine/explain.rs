@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use super::judge::{Judged, Scene};
 use super::lesson::Lesson;
+use super::score::{Observation, Score};
 use super::turn::{CALLS_MIN, burst};
 use crate::math::exp;
 use crate::memory::cohort::Hourly;
@@ -27,15 +27,15 @@ const RECENT_CLIENT: &str = "used with a client that was new recently";
 const LISTED_FROM: f64 = 0.5;
 
 /// Stores the names of network and client family when a visit begins. Later reasons show them as usual values.
-pub fn learn_names(names: &mut Generations<Box<str>>, scene: &Scene<'_>, judged: &Judged) {
-    if judged.visit_calls != 1 {
+pub fn learn_names(names: &mut Generations<Box<str>>, observation: &Observation<'_>, score: &Score) {
+    if score.visit_calls != 1 {
         return;
     }
-    let sighting = scene.sighting;
-    if let Some(network) = &scene.enriched.network {
+    let sighting = observation.sighting;
+    if let Some(network) = &observation.enriched.network {
         names.entry(network_name(sighting.network), || format!("AS{} {}", network.asn, network.org).into());
     }
-    names.entry(family_name(sighting.family), || scene.enriched.client.family.clone());
+    names.entry(family_name(sighting.family), || observation.enriched.client.family.clone());
 }
 
 const fn network_name(network: u32) -> u64 {
@@ -50,15 +50,15 @@ const fn family_name(family: u32) -> u64 {
 pub fn signals(
     memory: &Memory,
     rules: &RuleSet,
-    scene: &Scene<'_>,
-    (judged, lesson): (&Judged, &Lesson),
+    observation: &Observation<'_>,
+    (score, lesson): (&Score, &Lesson),
 ) -> Vec<Signal> {
     let Memory { baselines, names, others, .. } = memory;
-    let Some(baseline) = lesson.baseline(baselines, scene.place) else { return Vec::new() };
-    let cohorts = others.cohorts.of(scene.tenant.seat);
-    let words = Words { scene, judged, baseline, lesson, names, cohorts };
+    let Some(baseline) = lesson.baseline(baselines, observation.place) else { return Vec::new() };
+    let cohorts = others.cohorts.of(observation.tenant.seat);
+    let words = Words { observation, score, baseline, lesson, names, cohorts };
     let mut signals = Vec::new();
-    for (rule, share, p_value) in shares(judged, &lesson.visit) {
+    for (rule, share, p_value) in shares(score, &lesson.visit) {
         let configured = rules.rule(rule);
         if share < LISTED_FROM || configured.status == Status::Disabled {
             continue;
@@ -78,22 +78,22 @@ pub fn signals(
 
 /// Share of each rule in nats, after the reduction for shared causes. With it the owner's probability of an observation at
 /// least as unusual, if the term has one.
-fn shares(judged: &Judged, visit: &Core) -> impl Iterator<Item = (RuleId, f64, Option<f64>)> {
-    let evidence = &judged.evidence;
-    let kept = judged.unexplained();
-    let net = kept * NET_WEIGHT * (evidence.net.get() + judged.net_credit - evidence.travel.get());
-    let by_level = match judged.net_level {
+fn shares(score: &Score, visit: &Core) -> impl Iterator<Item = (RuleId, f64, Option<f64>)> {
+    let evidence = &score.evidence;
+    let kept = score.unexplained();
+    let net = kept * NET_WEIGHT * (evidence.net.get() + score.net_credit - evidence.travel.get());
+    let by_level = match score.net_level {
         net::level::KNOWN_ADDRESS => None,
         net::level::KNOWN_PREFIX | net::level::KNOWN_NETWORK => Some(RuleId::NewIp),
         net::level::NEW_COUNTRY => Some(RuleId::NewCountry),
         _ => Some(RuleId::NewNetwork),
     };
-    let client = kept * CLIENT_WEIGHT * (evidence.client.get() + judged.client_credit);
+    let client = kept * CLIENT_WEIGHT * (evidence.client.get() + score.client_credit);
     let sensitive = evidence.sensitive.get().min(evidence.route.get().max(0.0));
     let calls = evidence.route.get() + evidence.area.get().max(0.0) - sensitive;
     let volume = evidence.volume.get() - evidence.objects.get();
     // Rotating proxies and two holders in turn are one rule: the grant is used at several places at a time.
-    let holders = kept * (evidence.switch.get() + judged.sibling);
+    let holders = kept * (evidence.switch.get() + score.sibling);
     [
         // At a known address, evidence remains if the network was new when the holder began.
         (by_level.unwrap_or(RuleId::NewIp), net, Some(f64::from(visit.net_p))),
@@ -106,18 +106,18 @@ fn shares(judged: &Judged, visit: &Core) -> impl Iterator<Item = (RuleId, f64, O
         (RuleId::VolumeSpike, volume, None),
         (RuleId::Enumeration, evidence.objects.get(), None),
         (RuleId::BytesSpike, evidence.bytes.get() * crate::term::volume::BYTES_WEIGHT, None),
-        (judged.lifecycle_rule.unwrap_or(RuleId::UseAfterExpiry), evidence.lifecycle.get(), None),
+        (score.lifecycle_rule.unwrap_or(RuleId::UseAfterExpiry), evidence.lifecycle.get(), None),
         (RuleId::StaleAfterCredentialChange, evidence.credential.get(), None),
-        (RuleId::AppFanout, kept * judged.app_fan, None),
-        (RuleId::IpFanout, kept * judged.ip_fan, None),
+        (RuleId::AppFanout, kept * score.app_fan, None),
+        (RuleId::IpFanout, kept * score.ip_fan, None),
     ]
     .into_iter()
 }
 
 /// Data for the texts of a signal.
 struct Words<'a> {
-    scene: &'a Scene<'a>,
-    judged: &'a Judged,
+    observation: &'a Observation<'a>,
+    score: &'a Score,
     baseline: &'a Baseline,
     lesson: &'a Lesson,
     names: &'a Generations<Box<str>>,
@@ -133,25 +133,25 @@ impl Words<'_> {
             RuleId::BytesSpike => Hourly::Bytes,
             _ => return None,
         };
-        let (hour, number) = (&self.lesson.hour, self.scene.sighting.hour_number());
+        let (hour, number) = (&self.lesson.hour, self.observation.sighting.hour_number());
         let runs = hour.number == number && (hour.calls >= CALLS_MIN || rule == RuleId::BytesSpike);
         runs.then(|| burst((self.baseline, self.lesson), self.cohorts, what, number).p_value())
     }
 
     /// Observed value, expected value, and one sentence.
     fn of(&self, rule: RuleId) -> (String, String, String) {
-        let judged = self.judged;
+        let score = self.score;
         let mut digits = itoa::Buffer::new();
         match rule {
             RuleId::NewCountry | RuleId::NewNetwork | RuleId::NewIp => {
                 let (here, usual) = (self.here(), self.usual_place());
                 let what = match rule {
                     RuleId::NewCountry => "used from a new country",
-                    RuleId::NewNetwork if judged.net_level == net::level::USERS_NETWORK => {
+                    RuleId::NewNetwork if score.net_level == net::level::USERS_NETWORK => {
                         "used from a network that is known only from the user's other tokens"
                     }
                     RuleId::NewNetwork => "used from a new network",
-                    _ if judged.net_level == net::level::KNOWN_ADDRESS => "used from an address that was new recently",
+                    _ if score.net_level == net::level::KNOWN_ADDRESS => "used from an address that was new recently",
                     _ => "used from a new address in a known network",
                 };
                 let reason = [what, ": ", &here, "; usually ", &usual].concat();
@@ -170,10 +170,10 @@ impl Words<'_> {
                 (here, "a place that can be reached in the elapsed time".to_owned(), reason)
             }
             RuleId::NewClient => {
-                let client = &self.scene.enriched.client;
+                let client = &self.observation.enriched.client;
                 let observed = both(&client.family, &client.version);
                 let expected = self.usual_client();
-                let what = match judged.client_level {
+                let what = match score.client_level {
                     client::level::NEW_FINGERPRINT => "used with the usual user agent and a new fingerprint",
                     client::level::NEW_TEXT => "used with a new user agent text",
                     client::level::NEW_VERSION => "used with a new version of the client",
@@ -185,8 +185,8 @@ impl Words<'_> {
                     .baseline
                     .seen
                     .most(Feature::Family)
-                    .is_some_and(|(usual, _)| usual == self.scene.sighting.family);
-                let reason = match judged.client_level {
+                    .is_some_and(|(usual, _)| usual == self.observation.sighting.family);
+                let reason = match score.client_level {
                     // The evidence remains after the visit in which the client became known.
                     client::level::NEW_FAMILY | client::level::USERS_FAMILY if learnt => {
                         [RECENT_CLIENT, ": ", &observed].concat()
@@ -199,7 +199,7 @@ impl Words<'_> {
                 (observed, expected, reason)
             }
             RuleId::UnusualTime => {
-                let hour = self.scene.sighting.hour();
+                let hour = self.observation.sighting.hour();
                 let observed = hours_text(hour, (hour + 1) % 24);
                 let expected = self.usual_hours();
                 if f64::from(self.lesson.visit.hour_p) > ORDINARY_P {
@@ -228,7 +228,7 @@ impl Words<'_> {
             RuleId::NewEndpoint | RuleId::SensitiveEndpoint => self.calls(rule),
             RuleId::AppFanout | RuleId::IpFanout => {
                 let here = self.here();
-                let app = self.scene.enriched.event.app_id.as_deref().unwrap_or("one application");
+                let app = self.observation.enriched.event.app_id.as_deref().unwrap_or("one application");
                 let (of, app) = if rule == RuleId::AppFanout { (" of ", app) } else { ("", "") };
                 let observed = ["tokens of 3 or more users", of, app, " used from ", &here, " within 2 hours"].concat();
                 let expected = "each user at their own usual places".to_owned();
@@ -240,8 +240,8 @@ impl Words<'_> {
     }
 
     fn lifecycle(&self, rule: RuleId) -> (String, String, String) {
-        let event = &self.scene.enriched.event;
-        let at = self.scene.sighting.at;
+        let event = &self.observation.enriched.event;
+        let at = self.observation.sighting.at;
         let answer = match event.status {
             Some(status) => format!("status {status}"),
             None if event.outcome_unclear => "an unclear outcome".to_owned(),
@@ -249,7 +249,7 @@ impl Words<'_> {
         };
         let since =
             |moment: i64| if moment == 0 { "time unknown".to_owned() } else { format!("{} later", span(at - moment)) };
-        let ended = self.scene.ended;
+        let ended = self.observation.ended;
         let (observed, expected, reason) = match rule {
             RuleId::RefreshReuse => (
                 "a superseded refresh token".to_owned(),
@@ -272,8 +272,8 @@ impl Words<'_> {
                 format!("accepted after the end of its session ({})", since(ended.session_ended_at)),
             ),
             RuleId::UseAfterExpiry => {
-                let late = self.scene.expiry.map_or(0, |expiry| at - expiry.at);
-                let stated = if self.scene.expiry.is_some_and(|expiry| expiry.said_at_issue) {
+                let late = self.observation.expiry.map_or(0, |expiry| at - expiry.at);
+                let stated = if self.observation.expiry.is_some_and(|expiry| expiry.said_at_issue) {
                     "the expiry stated at its issue"
                 } else {
                     "its expiry"
@@ -340,7 +340,7 @@ impl Words<'_> {
     }
 
     fn calls(&self, rule: RuleId) -> (String, String, String) {
-        let event = &self.scene.enriched.event;
+        let event = &self.observation.enriched.event;
         let endpoint = crate::route::template(event.endpoint.as_deref().unwrap_or_default());
         let observed = both(event.method.as_deref().unwrap_or_default(), &endpoint);
         let (known, _) = self.baseline.seen.variety(Feature::Route);
@@ -350,7 +350,7 @@ impl Words<'_> {
             _ => "calls of unusual routes",
         };
         // The unusual call may be an earlier one than this event.
-        let is_usual = self.baseline.seen.count(Feature::Route, self.scene.enriched.route.key) >= USUAL_CALLS;
+        let is_usual = self.baseline.seen.count(Feature::Route, self.observation.enriched.route.key) >= USUAL_CALLS;
         if is_usual || observed.is_empty() {
             return ("earlier calls".to_owned(), expected, [what, ", earlier in this context"].concat());
         }
@@ -367,7 +367,7 @@ impl Words<'_> {
 
     /// Place and network of the event: `Sydney, AU, AS1221 Telstra`.
     fn here(&self) -> String {
-        let enriched = self.scene.enriched;
+        let enriched = self.observation.enriched;
         let (city, country) = enriched.place.as_ref().map_or(("", ""), |place| (&*place.city, place.country.as_str()));
         let comma = |text: &str| if text.is_empty() { "" } else { ", " };
         let mut digits = itoa::Buffer::new();
@@ -388,8 +388,9 @@ impl Words<'_> {
     fn usual_place(&self) -> String {
         let seen = &self.baseline.seen;
         // The new country may have been learnt already, and may be the only known one.
-        let is_new =
-            |country: u32| self.judged.net_level == net::level::NEW_COUNTRY && country == self.scene.sighting.country;
+        let is_new = |country: u32| {
+            self.score.net_level == net::level::NEW_COUNTRY && country == self.observation.sighting.country
+        };
         let country = seen.most(Feature::Country).filter(|(country, _)| !is_new(*country));
         let letters = country.map_or([0; 2], |(country, _)| [(country >> 8) as u8, country as u8]);
         let (country, comma) = match str::from_utf8(&letters) {

@@ -1,7 +1,7 @@
 //! What is learnt of an event, by the probability that it was the owner's: a thief teaches little.
 
-use super::judge::Scene;
 use super::lesson::{Came, EndedHour, Learns, Lesson};
+use super::score::Observation;
 use crate::math::{ln, sigma};
 use crate::memory::baseline::{Grown, Habit, Hour};
 use crate::memory::cohort::Hourly;
@@ -92,54 +92,59 @@ pub fn end_hour(baseline: &Baseline, hour: &Hour, next: u32) -> Option<EndedHour
 }
 
 /// Takes in an event. From the first line on it counts, whatever becomes of the rest.
-pub fn learn(memory: &mut Memory, scene: &Scene<'_>, lesson: &mut Lesson) {
+pub fn learn(memory: &mut Memory, observation: &Observation<'_>, lesson: &mut Lesson) {
     let Memory { baselines, users, visits, others, .. } = memory;
     let kind = lesson.kind;
     let (fresh, begins_visit) = (lesson.fresh.take(), lesson.begins_visit());
     let is_new = fresh.is_some();
     let place = match fresh {
         Some(fresh) => {
-            baselines.seeds.remove(scene.baseline);
+            baselines.seeds.remove(observation.baseline);
             baselines.insert(*fresh)
         }
-        None => match scene.place {
+        None => match observation.place {
             Some(place) => place,
             None => return,
         },
     };
     let baseline = baselines.at(place);
-    let visit = learn_scored(baseline, visits, scene, lesson);
-    learn_of_others(others, scene, lesson);
+    let visit = learn_scored(baseline, visits, observation, lesson);
+    learn_of_others(others, observation, lesson);
     let hour = &mut baseline.hour;
     hour.log_odds_max = hour.log_odds_max.max(Nats::new(lesson.log_odds));
     // Most events are repeats, which show nothing to be weighed.
     let learns = &lesson.learns;
     if learns.route > 0.0 || learns.area || begins_visit {
         let weights = Weights::of(lesson.log_odds, lesson.gone_on);
-        learn_call(baseline, others, (scene, lesson), weights);
+        learn_call(baseline, others, (observation, lesson), weights);
         if begins_visit {
-            let user = users.entry(scene.user, scene.sighting.at.min(scene.now));
-            learn_visit(baseline, user, others, (scene, lesson, visit), weights);
+            let user = users.entry(observation.user, observation.sighting.at.min(observation.now));
+            learn_visit(baseline, user, others, (observation, lesson, visit), weights);
         }
     }
     if learns.active_ms > 0 || learns.switch.is_some() {
         let switched = learns.switch.unwrap_or(0.0);
         baseline.activity.learn(switched, learns.active_ms);
-        if let Some(cohorts) = others.cohorts.of_mut(scene.tenant.seat) {
+        if let Some(cohorts) = others.cohorts.of_mut(observation.tenant.seat) {
             cohorts.learn_activity(kind, switched, f64::from(learns.active_ms) / 60_000.0);
         }
     }
-    baseline.last_at = baseline.last_at.max(scene.sighting.at);
-    if !lesson.late && scene.sighting.has_place() {
-        baseline.network = scene.sighting.network;
+    baseline.last_at = baseline.last_at.max(observation.sighting.at);
+    if !lesson.late && observation.sighting.has_place() {
+        baseline.network = observation.sighting.network;
     }
     if is_new {
-        baselines.fit(scene.sighting.at);
+        baselines.fit(observation.sighting.at);
     }
 }
 
 /// Stores what scoring found of the holder, the hour and the visit.
-fn learn_scored<'a>(baseline: &mut Baseline, visits: &'a mut Visits, scene: &Scene<'_>, lesson: &Lesson) -> &'a Visit {
+fn learn_scored<'a>(
+    baseline: &mut Baseline,
+    visits: &'a mut Visits,
+    observation: &Observation<'_>,
+    lesson: &Lesson,
+) -> &'a Visit {
     (baseline.last_at, baseline.behind) = (lesson.last_at, lesson.behind);
     if lesson.latest != i64::MAX {
         for holder in &mut *baseline.holders {
@@ -175,18 +180,18 @@ fn learn_scored<'a>(baseline: &mut Baseline, visits: &'a mut Visits, scene: &Sce
     };
     let visit = visits.get_mut(number);
     if lesson.further_route {
-        visit.count_further(scene.enriched.route.key);
+        visit.count_further(observation.enriched.route.key);
     }
     if lesson.further_area {
-        visit.enter_further(scene.enriched.route.area);
+        visit.enter_further(observation.enriched.route.area);
     }
     visit
 }
 
 /// What was put off until the event counts: hours, bursts and company.
-fn learn_of_others(others: &mut Others, scene: &Scene<'_>, lesson: &Lesson) {
+fn learn_of_others(others: &mut Others, observation: &Observation<'_>, lesson: &Lesson) {
     let Others { cohorts, fleets, bursts, .. } = others;
-    let (&Sighting { app, at, .. }, tenant) = (scene.sighting, scene.tenant);
+    let (&Sighting { app, at, .. }, tenant) = (observation.sighting, observation.tenant);
     if let &Some(EndedHour { hourly, reads, weight, last_of_day, .. }) = &lesson.ended_hour {
         if let Some(cohorts) = cohorts.of_mut(tenant.seat) {
             for (what, counted) in [Hourly::Calls, Hourly::Objects, Hourly::Bytes].into_iter().zip(hourly) {
@@ -201,22 +206,27 @@ fn learn_of_others(others: &mut Others, scene: &Scene<'_>, lesson: &Lesson) {
         }
     }
     if let Some((from, to)) = lesson.learns.burst {
-        bursts.learn(tenant, scene.day(), from, to);
+        bursts.learn(tenant, observation.day(), from, to);
     }
     match &lesson.learns.came {
         Came::Nowhere => {}
-        Came::Home => fleets.at_home(app, tenant, at.min(scene.now)),
+        Came::Home => fleets.at_home(app, tenant, at.min(observation.now)),
         &Came::Among { member, groups } => {
-            groups.into_iter().flatten().for_each(|group| fleets.join(group, member, scene.now));
+            groups.into_iter().flatten().for_each(|group| fleets.join(group, member, observation.now));
         }
     }
 }
 
 /// Takes in what was called.
-fn learn_call(baseline: &mut Baseline, others: &mut Others, (scene, lesson): (&Scene<'_>, &Lesson), weights: Weights) {
+fn learn_call(
+    baseline: &mut Baseline,
+    others: &mut Others,
+    (observation, lesson): (&Observation<'_>, &Lesson),
+    weights: Weights,
+) {
     let &Lesson { kind, ref learns, .. } = lesson;
-    let Scene { sighting, enriched, .. } = scene;
-    let tenant = scene.tenant;
+    let Observation { sighting, enriched, .. } = observation;
+    let tenant = observation.tenant;
     let Others { population, cohorts, .. } = others;
     let mut cohorts = cohorts.of_mut(tenant.seat);
     let Weights { counted, known } = weights;
@@ -259,12 +269,12 @@ fn learn_visit(
     baseline: &mut Baseline,
     user: &mut User,
     others: &mut Others,
-    (scene, lesson, visit): (&Scene<'_>, &Lesson, &Visit),
+    (observation, lesson, visit): (&Observation<'_>, &Lesson, &Visit),
     Weights { counted, known }: Weights,
 ) {
     let &Lesson { kind, learns: Learns { first, .. }, .. } = lesson;
     let Others { population, cohorts, .. } = others;
-    let (sighting, seat) = (scene.sighting, scene.tenant.seat);
+    let (sighting, seat) = (observation.sighting, observation.tenant.seat);
     let mut cohorts = cohorts.of_mut(seat);
     let (net_level, client_level) = (usize::from(visit.net_level), usize::from(visit.client_level));
     let hosting = sighting.class != NetworkClass::Access;
@@ -298,17 +308,22 @@ fn learn_visit(
     }
     baseline.learn_place(sighting, known);
     learn_times(baseline, sighting, known);
-    population.learn_hour(scene.tenant, sighting.hour(), counted);
-    let event = &scene.enriched.event;
-    if let Some(expiry) = scene.expiry
+    population.learn_hour(observation.tenant, sighting.hour(), counted);
+    let event = &observation.enriched.event;
+    if let Some(expiry) = observation.expiry
         && expiry.said_at_issue
         && lifecycle::Answer::of(event.status, false) == lifecycle::Answer::Accepted
     {
-        population.learn_outlived(sighting.tenant, sighting.app, expiry.is_over(sighting.at - scene.ahead), counted);
+        population.learn_outlived(
+            sighting.tenant,
+            sighting.app,
+            expiry.is_over(sighting.at - observation.ahead),
+            counted,
+        );
     }
     let recent = user.days_since_change(sighting.at).is_some_and(|days| days <= term::credential::DAYS_MAX);
     population.after_change.learn(seat, recent, counted);
-    learn_user(user, population, scene, kind, counted);
+    learn_user(user, population, observation, kind, counted);
     baseline.visits = baseline.visits.saturating_add(1);
     if baseline.visits == GROWN_VISITS {
         baseline.grown = Some(Box::new(Grown::default()));
@@ -316,8 +331,8 @@ fn learn_visit(
 }
 
 /// Takes in a visit as one of its user's.
-pub fn learn_user(user: &mut User, population: &mut Population, scene: &Scene<'_>, kind: Kind, owner: f64) {
-    let Scene { sighting, tenant, .. } = scene;
+pub fn learn_user(user: &mut User, population: &mut Population, observation: &Observation<'_>, kind: Kind, owner: f64) {
+    let Observation { sighting, tenant, .. } = observation;
     let token_type = kind.token_type();
     if sighting.has_place() && !user.has_network(sighting.network) {
         population.learn_network(*tenant, sighting.network, sighting.country, user.is_known(), owner);

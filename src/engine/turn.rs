@@ -1,8 +1,8 @@
 //! The terms in their turn: what of memory each is asked with, and where its answer is kept.
 
-use super::judge::{Scene, Standing};
 use super::learn::{WEEKEND_VISITS, begin_hour, end_hour, owner, season_bin};
 use super::lesson::{Came, Lesson};
+use super::score::{Observation, Standing};
 use crate::enrichment::Keys;
 use crate::event::{Kind as EventKind, TokenType};
 use crate::math::{faded, ln};
@@ -37,12 +37,12 @@ const SETTLED_VISITS: f64 = 10.0;
 const NEWS_DAYS: f64 = 7.0;
 /// Visits from a prefix that make it a usual one.
 const USUAL_VISITS: f64 = 3.0;
-/// Calls and objects are judged from so many calls an hour on; bytes from the first.
+/// Calls and objects are scored from so many calls an hour on; bytes from the first.
 pub const CALLS_MIN: u32 = 8;
 
 /// One event's turn over the terms.
 pub struct Turn<'a> {
-    pub scene: &'a Scene<'a>,
+    pub observation: &'a Observation<'a>,
     pub kind: Kind,
     pub blank: bool,
     pub changed: bool,
@@ -51,7 +51,7 @@ pub struct Turn<'a> {
 impl Turn<'_> {
     /// Net, client, hour and credential: once a visit.
     pub fn begin_visit(&mut self, baseline: &Baseline, user: &User, others: &Others, lesson: &mut Lesson) {
-        let sighting = self.scene.sighting;
+        let sighting = self.observation.sighting;
         if self.blank {
             return;
         }
@@ -67,8 +67,9 @@ impl Turn<'_> {
             term::hour::phase(sighting.at, &grown.phases, term::hour::remembered(baseline.visits))
         });
         let shift = if level == net::level::NEW_COUNTRY { hours_east(baseline, sighting) } else { 0 };
-        let everybody = others.population.share_of_hour(self.scene.tenant);
-        let hour = self.scene.timed.then(|| term::hour::judge(sighting.hour(), &hours, everybody, of_phase, shift));
+        let everybody = others.population.share_of_hour(self.observation.tenant);
+        let hour =
+            self.observation.timed.then(|| term::hour::judge(sighting.hour(), &hours, everybody, of_phase, shift));
 
         let silence = if self.in_order(lesson) { self.silence(baseline, lesson, &hours) as f32 } else { 0.0 };
         let (knows_place, knows_client) = self.vouched(baseline, lesson);
@@ -111,34 +112,34 @@ impl Turn<'_> {
         let days_since_change = user.days_since_change(sighting.at);
         let is_old = i64::from(baseline.first_minute) * 60_000 < user.changed_at();
         let born_after = i64::from(held.born) * 60_000 >= user.changed_at();
-        if self.scene.timed
+        if self.observation.timed
             && days_since_change.is_some_and(|days| days <= term::credential::DAYS_MAX)
             && is_old
             && born_after
             && usize::from(held.level) >= net::level::KNOWN_NETWORK
         {
-            let rate = others.population.after_change.read(self.scene.tenant.seat);
+            let rate = others.population.after_change.read(self.observation.tenant.seat);
             evidence.credential = Nats::new(term::credential::judge(rate.chances(), rate.happened()));
         }
     }
 
     /// Whether the event's place among those of its baseline is known.
     const fn in_order(&self, lesson: &Lesson) -> bool {
-        self.scene.timed && !lesson.late
+        self.observation.timed && !lesson.late
     }
 
     /// Whether somebody else than the holder has made place and client known: nobody vouches for themselves. A thief who
     /// comes back is at a known address with a known client as surely as an owner who has moved.
     fn vouched(&self, baseline: &Baseline, lesson: &Lesson) -> (bool, bool) {
         let held = &lesson.holder;
-        let is_new = is_new_place(held, self.scene.sighting.at) && !held.confirmed;
+        let is_new = is_new_place(held, self.observation.sighting.at) && !held.confirmed;
         let same_client = |other: &Holder| other.family == held.family && other.born < held.born;
         (!is_new, !is_new || lesson.others(baseline).any(|(_, other)| same_client(other)))
     }
 
     /// For a young holder: whether the one before has left, by the visits that were to be expected since.
     fn silence(&self, baseline: &Baseline, lesson: &Lesson, hours: &[u16; 24]) -> f64 {
-        let sighting = self.scene.sighting;
+        let sighting = self.observation.sighting;
         if !sighting.has_place() {
             return 0.0;
         }
@@ -160,13 +161,13 @@ impl Turn<'_> {
     }
 
     fn net(&self, baseline: &Baseline, user: &User, others: &Others, level: usize) -> net::Net {
-        let sighting = self.scene.sighting;
-        let cohorts = others.cohorts.of(self.scene.tenant.seat);
+        let sighting = self.observation.sighting;
+        let cohorts = others.cohorts.of(self.observation.tenant.seat);
         let hosting = sighting.class != NetworkClass::Access;
         let own = f64::from(baseline.hosting_networks) + 3.0 * cohorts.hosting(self.kind);
         // Relays and anonymisers say nothing of where the client is.
         let travels =
-            self.scene.timed && sighting.class != NetworkClass::Anonymiser && level >= net::level::NEW_NETWORK;
+            self.observation.timed && sighting.class != NetworkClass::Anonymiser && level >= net::level::NEW_NETWORK;
         let travel = travels.then(|| net::journey(&baseline.sites, &sighting.site)).flatten();
         net::judge(&net::Question {
             level,
@@ -179,24 +180,25 @@ impl Turn<'_> {
             },
             hosting,
             own_hosting: own / (f64::from(baseline.networks) + 3.0),
-            travel: travel.map(|journey| (journey, fast_travel(others, self.scene.tenant, hosting))),
+            travel: travel.map(|journey| (journey, fast_travel(others, self.observation.tenant, hosting))),
         })
     }
 
     /// Probabilities of this network among others, as a thief's and as the owner's.
     fn which_network(&self, baseline: &Baseline, user: &User, others: &Others) -> (f64, f64) {
-        let sighting = self.scene.sighting;
+        let sighting = self.observation.sighting;
         let mut known: Vec<u32> = baseline.seen.known(Feature::Country).chain(user.countries()).collect();
         known.sort_unstable();
         known.dedup();
-        let (thief, owner) = others.population.chooses(self.scene.tenant, sighting.network, sighting.country, &known);
+        let (thief, owner) =
+            others.population.chooses(self.observation.tenant, sighting.network, sighting.country, &known);
         let is_known = baseline.seen.knows(Feature::Network, sighting.network) || user.has_network(sighting.network);
         let stays = if is_known { net::STAYS } else { 0.0 };
         (thief, stays + (1.0 - stays) * owner)
     }
 
     fn client(&self, baseline: &Baseline, others: &Others, level: usize) -> term::LevelRatio {
-        let (sighting, tenant) = (self.scene.sighting, self.scene.tenant);
+        let (sighting, tenant) = (self.observation.sighting, self.observation.tenant);
         let token_type = self.kind.token_type();
         let which = if level >= client::level::USERS_FAMILY {
             (
@@ -213,9 +215,9 @@ impl Turn<'_> {
     /// Route: at its first call in a visit, and whenever there are four times as many.
     pub fn route(&mut self, baseline: &Baseline, others: &Others, lesson: &mut Lesson) {
         let Lesson { holder: held, visit, learns, .. } = lesson;
-        let route = self.scene.enriched.route;
-        let endpoint = self.scene.enriched.event.endpoint.as_deref().unwrap_or_default();
-        let (population, tenant) = (&others.population, self.scene.tenant);
+        let route = self.observation.enriched.route;
+        let endpoint = self.observation.enriched.event.endpoint.as_deref().unwrap_or_default();
+        let (population, tenant) = (&others.population, self.observation.tenant);
         let used = population.route(tenant, route.key).unwrap_or_else(|| {
             population.own_route(tenant, route.key, term::route::promise(&route::template(endpoint), route.reads))
         });
@@ -223,7 +225,7 @@ impl Turn<'_> {
         if self.blank {
             return;
         }
-        let sighting = self.scene.sighting;
+        let sighting = self.observation.sighting;
         let own = baseline.own_route(route.key);
         let calls = f64::from(visit.calls);
         learns.nobodys = population.is_nobodys(tenant, used);
@@ -285,14 +287,14 @@ impl Turn<'_> {
         callers: &Callers,
         population: &Population,
     ) -> f32 {
-        let used = |route| population.route(self.scene.tenant, route).unwrap_or_default();
+        let used = |route| population.route(self.observation.tenant, route).unwrap_or_default();
         let share = |(route, _)| population.calls(callers, route, used(route)).others;
         visit.routes_remembered.get_or_insert_with(|| baseline.seen.each(Feature::Route).map(share).sum::<f64>() as f32)
     }
 
     /// The same of visits to areas.
     fn areas_remembered(&self, baseline: &Baseline, visit: &mut Core, others: &Others) -> f32 {
-        let share = |(area, own)| others.population.touches(self.scene.sighting.tenant, area, own);
+        let share = |(area, own)| others.population.touches(self.observation.sighting.tenant, area, own);
         visit.areas_remembered.get_or_insert_with(|| baseline.seen.each(Feature::Area).map(share).sum::<f64>() as f32)
     }
 
@@ -301,7 +303,7 @@ impl Turn<'_> {
         if self.blank {
             return;
         }
-        let area = self.scene.enriched.route.area;
+        let area = self.observation.enriched.route.area;
         let own = baseline.own_area(area);
         let own = if own.of_this > 0.0 {
             own
@@ -309,8 +311,8 @@ impl Turn<'_> {
             own.spread(self.areas_remembered(baseline, &mut lesson.visit, others))
         };
         let (_, once) = baseline.seen.variety(Feature::Area);
-        let tenant = others.population.touches(self.scene.sighting.tenant, area, own.of_this);
-        let new_areas = others.cohorts.of(self.scene.tenant.seat).new_areas(self.kind);
+        let tenant = others.population.touches(self.observation.sighting.tenant, area, own.of_this);
+        let new_areas = others.cohorts.of(self.observation.tenant.seat).new_areas(self.kind);
         let (share, _) = term::area::judge(&own, once as f64, new_areas, tenant);
         let evidence = &mut lesson.holder.evidence;
         evidence.area = Nats::new(term::area::carried(evidence.area.get(), share));
@@ -319,7 +321,7 @@ impl Turn<'_> {
 
     /// Switch: at a change of network within an hour.
     pub fn switch(&mut self, baseline: &Baseline, others: &Others, lesson: &mut Lesson) {
-        let sighting = self.scene.sighting;
+        let sighting = self.observation.sighting;
         if !self.in_order(lesson) || sighting.at < lesson.last_at - ORDER_MS {
             return;
         }
@@ -348,7 +350,7 @@ impl Turn<'_> {
             return;
         }
         holder.switches = holder.switches.saturating_add(1);
-        let cohort = others.cohorts.of(self.scene.tenant.seat).switches(self.kind);
+        let cohort = others.cohorts.of(self.observation.tenant.seat).switches(self.kind);
         let switch = term::switch::judge(gap, changes, active, cohort, holder.switches);
         let sum = holder.evidence.switch.get() + settled * switch.share;
         holder.evidence.switch = Nats::new(sum.clamp(-3.0, term::switch::SUM_MAX));
@@ -358,9 +360,9 @@ impl Turn<'_> {
 
     /// Volume: when calls of the running hour have doubled, or bytes to more than is usual. What was refused was no call.
     pub fn volume(&mut self, baseline: &Baseline, others: &Others, lesson: &mut Lesson) {
-        let sighting = self.scene.sighting;
-        let enriched = self.scene.enriched;
-        if !self.in_order(lesson) || self.scene.standing == Standing::Attempt {
+        let sighting = self.observation.sighting;
+        let enriched = self.observation.enriched;
+        if !self.in_order(lesson) || self.observation.standing == Standing::Attempt {
             return;
         }
         let number = sighting.hour_number();
@@ -369,7 +371,7 @@ impl Turn<'_> {
             let past = u64::from(baseline.first_minute) << 32 | u64::from(baseline.visits);
             lesson.hour = Hour::begin(number, past);
             let (mean, variance, hours) =
-                hourly((baseline, lesson), others.cohorts.of(self.scene.tenant.seat), Hourly::Bytes, number);
+                hourly((baseline, lesson), others.cohorts.of(self.observation.tenant.seat), Hourly::Bytes, number);
             lesson.hour.doublings_usual = Hour::doublings(term::volume::usual(mean, variance, hours) as f32);
             lesson.hour_begins = true;
             begin_hour(&mut lesson.holder.evidence);
@@ -390,7 +392,7 @@ impl Turn<'_> {
         if !(more_calls || more_bytes) || self.blank {
             return;
         }
-        let (tenant, day) = (self.scene.tenant, self.scene.day());
+        let (tenant, day) = (self.observation.tenant, self.observation.day());
         let (cohorts, bursts) = (others.cohorts.of(tenant.seat), &others.bursts);
         let burst_day = lesson.ended_hour.as_ref().map_or(baseline.burst_day, |ended| ended.burst_day);
         let returns = term::volume::returns(day, u32::from(burst_day));
@@ -443,7 +445,7 @@ impl Turn<'_> {
     /// Whether the owner's own machine seems to be at work: the holder was there from the beginning or is an old one, at a
     /// usual prefix, with a client that is known and not made to look so. By what is known now: a visit may last for weeks.
     fn at_home(&self, baseline: &Baseline, lesson: &Lesson, others: &Others) -> bool {
-        let sighting = self.scene.sighting;
+        let sighting = self.observation.sighting;
         let (held, seen) = (&lesson.holder, &baseline.seen);
         let is_new = is_new_place(held, sighting.at) && !held.confirmed && held.born != baseline.first_minute;
         let prefix = sighting.prefix_in(sighting.country);
@@ -458,7 +460,7 @@ impl Turn<'_> {
     /// Life cycle: at every event.
     pub fn lifecycle(&mut self, baseline: &Baseline, others: &Others, lesson: &mut Lesson) {
         let (visit, gone_on) = (&lesson.visit, lesson.gone_on);
-        let Scene { sighting, enriched, ended, expiry, ahead, .. } = self.scene;
+        let Observation { sighting, enriched, ended, expiry, ahead, .. } = self.observation;
         let (event, Keys { token, .. }) = (&enriched.event, &enriched.keys);
         let at = sighting.at;
         let answer = Answer::of(event.status, event.kind == EventKind::Refreshed);
@@ -518,10 +520,10 @@ impl Turn<'_> {
     /// Fan: when what is odd about the holder has changed.
     pub fn fan(&self, others: &Others, lesson: &mut Lesson) {
         let Lesson { holder, visit, learns, .. } = lesson;
-        let sighting = self.scene.sighting;
+        let sighting = self.observation.sighting;
         let level = usize::from(visit.net_level);
         let fleets = &others.fleets;
-        if !self.scene.timed {
+        if !self.observation.timed {
             return;
         }
         if !sighting.has_place() {
@@ -534,11 +536,11 @@ impl Turn<'_> {
         let evidence = &holder.evidence;
         let client = evidence.client.get() + f64::from(visit.client_credit);
         let oddness = evidence.route.get() + 0.5 * client + evidence.hour.get();
-        let (Sighting { app, at, .. }, tenant) = (*sighting, self.scene.tenant);
+        let (Sighting { app, at, .. }, tenant) = (*sighting, self.observation.tenant);
         // Of a tenant's tokens of no application each is a thing of its own; where no tenant is named, who knows whose.
-        let event = &self.scene.enriched.event;
-        let own_app = if event.app_id.is_none() && event.tenant_id.is_some() { self.scene.user } else { app };
-        let member = Member::new(self.scene.user, tenant, own_app, at, oddness);
+        let event = &self.observation.enriched.event;
+        let own_app = if event.app_id.is_none() && event.tenant_id.is_some() { self.observation.user } else { app };
+        let member = Member::new(self.observation.user, tenant, own_app, at, oddness);
         let mut users = 0;
         let mut groups = [None; 3];
         let mut fan = |key: u64| {

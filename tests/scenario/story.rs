@@ -332,7 +332,7 @@ impl Story {
         decoder.decode(line.as_bytes(), &mut |decoded| {
             let Ok(Decoded::Event(event)) = decoded else { panic!("no event: {line}: {decoded:?}") };
             let event = enricher.enrich(event);
-            let Step::Judged(outcome) = engine::step(state, rules, &event) else { return };
+            let Step::Scored(outcome) = engine::step(state, rules, &event) else { return };
             let mut verdict = Vec::new();
             wire::verdict::encode(&mut verdict, &event, &outcome);
             verdicts.push(String::from_utf8(verdict).expect("JSON is text"));

@@ -272,7 +272,7 @@ pub fn position(offset: i64) -> Position {
 
 pub fn push(rows: &mut EpochRows, event: &EnrichedEvent<'_>, outcome: &Outcome, offset: i64) {
     let position = position(offset);
-    rows.push_event(&EventRow { event, outcome, position: &position, index: 0, judged_at: 0, ingested_at: INGESTED });
+    rows.push_event(&EventRow { event, outcome, position: &position, index: 0, scored_at: 0, ingested_at: INGESTED });
 }
 
 /// Rows of the events `numbers`, all allowed.

@@ -91,7 +91,7 @@ impl Stage<'_> {
         decoder.decode(event.json.as_bytes(), &mut |decoded| {
             judged = match decoded {
                 Ok(Decoded::Event(event)) => Ok(match engine::step(state, rules, &enricher.enrich(event)) {
-                    Step::Judged(outcome) => Some(outcome),
+                    Step::Scored(outcome) => Some(outcome),
                     Step::Duplicate => None,
                 }),
                 Ok(Decoded::Skipped(reason)) => Err(reason.to_owned()),

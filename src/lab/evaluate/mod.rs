@@ -90,7 +90,7 @@ impl Measure {
 
     fn observe(&mut self, row: &EventRow<'_>) {
         // The time at which the event was scored, so that a wrong clock adds no day.
-        let EventRow { event, outcome, judged_at: at, .. } = *row;
+        let EventRow { event, outcome, scored_at: at, .. } = *row;
         let mut scores: Scores = NONE;
         scores[OURS] = outcome.log_odds as f32;
         for (score, peer) in scores[OURS + 1..].iter_mut().zip(&mut self.peers) {

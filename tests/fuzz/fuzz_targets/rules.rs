@@ -55,7 +55,7 @@ fn judge(rules: &RuleSet) {
     let mut enricher = Enricher::new(&tokenwarden::enrich::GeoSettings::default(), true);
     Decoder::new(Format::Native, TokenHasher::new(b"a key for fuzzing")).decode(EVENT, &mut |decoded| {
         let Ok(Decoded::Event(event)) = decoded else { panic!("{decoded:?}") };
-        let engine::Step::Judged(outcome) = engine::step(&mut state, rules, &enricher.enrich(event)) else {
+        let engine::Step::Scored(outcome) = engine::step(&mut state, rules, &enricher.enrich(event)) else {
             panic!("nothing went before");
         };
         assert!(outcome.log_odds.is_finite());

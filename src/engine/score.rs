@@ -30,14 +30,14 @@ const BEHIND_MAX: u8 = 3;
 pub enum Standing {
     /// A use of the token, or what counts like one: it is learnt.
     Use,
-    /// Its credential was not accepted: it is judged and leaves no trace.
+    /// Its credential was not accepted: it is scored and leaves no trace.
     Attempt,
-    /// Its time is not believed: it is judged by what needs no time, and teaches nothing but its refresh token.
+    /// Its time is not believed: it is scored by what needs no time, and teaches nothing but its refresh token.
     Untimed,
 }
 
 /// One sighting, in its numbers.
-pub struct Scene<'a> {
+pub struct Observation<'a> {
     pub enriched: &'a EnrichedEvent<'a>,
     /// At the event's own time where that is believed, else at the stream's.
     pub sighting: &'a Sighting,
@@ -63,7 +63,7 @@ pub struct Scene<'a> {
     pub ahead: i64,
 }
 
-impl Scene<'_> {
+impl Observation<'_> {
     /// Days since the epoch, for what is counted of many baselines together: a clock that is ahead begins no day.
     pub fn day(&self) -> u32 {
         (self.sighting.at.min(self.now) / DAY_MS) as u32
@@ -93,9 +93,9 @@ impl Sits {
     }
 }
 
-/// What judgement found, before it is put into words.
+/// What scoring found, before it is put into words.
 #[derive(Clone, Copy, Debug)]
-pub struct Judged {
+pub struct Score {
     pub log_odds: f64,
     pub evidence: Evidence,
     /// What the silence of the holder before says.
@@ -126,7 +126,7 @@ pub struct Judged {
     pub late: bool,
 }
 
-impl Judged {
+impl Score {
     /// Of a token in its first visit: there is nothing to hold it against.
     pub fn nothing(prior_log_odds: f64) -> Self {
         Self {
@@ -221,29 +221,34 @@ impl Judged {
 
 /// Scores a sighting of a token that has, or gets, a baseline. Reads memory only. What the event changes is in `lesson`,
 /// and changes nothing unless it is learnt.
-pub fn judge(memory: &Memory, settings: &Settings, scene: &Scene<'_>, lesson: &mut Option<Lesson>) -> Judged {
-    let Scene { sighting, enriched, .. } = scene;
+pub fn score(
+    memory: &Memory,
+    settings: &Settings,
+    observation: &Observation<'_>,
+    lesson: &mut Option<Lesson>,
+) -> Score {
+    let Observation { sighting, enriched, .. } = observation;
     let event = &enriched.event;
     let at = sighting.at;
     let Memory { baselines, users, visits, others, .. } = memory;
-    let fresh = scene.place.is_none().then(|| Box::new(begin_baseline(scene)));
-    let baseline = match (&fresh, scene.place) {
+    let fresh = observation.place.is_none().then(|| Box::new(begin_baseline(observation)));
+    let baseline = match (&fresh, observation.place) {
         (Some(fresh), _) => fresh,
         (None, Some(place)) => baselines.get(place),
-        (None, None) => return Judged::nothing(settings.prior_log_odds),
+        (None, None) => return Score::nothing(settings.prior_log_odds),
     };
     // The owner's, as the token began: a thief does not choose whom they are compared with.
     let kind = baseline.kind;
     let first = baseline.visits == 0;
     let lesson = Lesson::begin(lesson, baseline, sighting.visit, at);
-    lesson.late = scene.timed && keep_time(lesson, at, scene.newest, settings.lateness_ms_max);
+    lesson.late = observation.timed && keep_time(lesson, at, observation.newest, settings.lateness_ms_max);
     let user = if let Some(number) = find_visit(baseline, visits, sighting) {
         lesson.number = Some(number);
         lesson.visit = visits.get(number).core;
         None
     } else {
         // Only where a visit begins is its user asked for.
-        let user = users.known(scene.user);
+        let user = users.known(observation.user);
         let (net_level, client_level) = levels(baseline, &user, others, sighting);
         lesson.visit.tenant = sighting.tenant;
         (lesson.visit.net_level, lesson.visit.client_level) = (net_level as u8, client_level as u8);
@@ -263,7 +268,7 @@ pub fn judge(memory: &Memory, settings: &Settings, scene: &Scene<'_>, lesson: &m
     }
     lesson.gone_on = lesson.holder.last_at / HOUR_MS < at / HOUR_MS;
     let mut turn = Turn {
-        scene,
+        observation,
         kind,
         // Nothing of its own to be held against, nor of its user's: nothing is said.
         blank: first && user.is_some_and(|user| !user.is_known()),
@@ -299,29 +304,29 @@ pub fn judge(memory: &Memory, settings: &Settings, scene: &Scene<'_>, lesson: &m
     if turn.changed {
         turn.fan(others, lesson);
     }
-    let judged = sum_up(baseline, lesson, &turn, settings);
+    let score = sum_up(baseline, lesson, &turn, settings);
     failpoint(Failpoint::Sum);
     // What is said of calls amid the owner's own ends with its visit, and a colleague is no owner.
-    lesson.holder.log_odds = Nats::new(judged.log_odds - judged.amid - judged.colleague);
+    lesson.holder.log_odds = Nats::new(score.log_odds - score.amid - score.colleague);
     lesson.holder.last_at = lesson.holder.last_at.max(at);
-    lesson.visit.log_odds_max = lesson.visit.log_odds_max.max(judged.log_odds as f32);
+    lesson.visit.log_odds_max = lesson.visit.log_odds_max.max(score.log_odds as f32);
     // A company's move explains why many are strange together, and a colleague why one is; neither proves that somebody is
     // the owner.
-    lesson.log_odds = judged.log_odds - judged.together - judged.colleague;
+    lesson.log_odds = score.log_odds - score.together - score.colleague;
     lesson.fresh = fresh;
-    judged
+    score
 }
 
 /// All that the turn has found of a holder.
-fn sum_up(baseline: &Baseline, lesson: &Lesson, turn: &Turn<'_>, settings: &Settings) -> Judged {
-    let (sighting, holder, visit) = (turn.scene.sighting, &lesson.holder, &lesson.visit);
+fn sum_up(baseline: &Baseline, lesson: &Lesson, turn: &Turn<'_>, settings: &Settings) -> Score {
+    let (sighting, holder, visit) = (turn.observation.sighting, &lesson.holder, &lesson.visit);
     let sibling = if turn.blank { 0.0 } else { sibling(baseline, lesson, sighting.at, settings.prior_log_odds) };
     // What is called amid the owner's calls is said in its visit only, and as one with the route term.
     let mut route = holder.evidence.route;
     if visit.amid > 0.0 {
         route = Nats::new(route.get() + f64::from(visit.amid));
     }
-    let mut judged = Judged {
+    let mut score = Score {
         log_odds: settings.prior_log_odds,
         evidence: Evidence { route, ..holder.evidence },
         silence: f64::from(visit.silence),
@@ -333,7 +338,7 @@ fn sum_up(baseline: &Baseline, lesson: &Lesson, turn: &Turn<'_>, settings: &Sett
         amid: f64::from(visit.amid),
         sits: Sits::of(
             turn.kind.is_machine() && baseline.lives_on_servers(),
-            turn.scene.enriched.network.as_ref().map(|network| network.class),
+            turn.observation.enriched.network.as_ref().map(|network| network.class),
             usize::from(visit.net_level),
             is_new_place(holder, sighting.at),
         ),
@@ -348,15 +353,15 @@ fn sum_up(baseline: &Baseline, lesson: &Lesson, turn: &Turn<'_>, settings: &Sett
         late: lesson.late,
     };
     for term in &settings.without {
-        judged.leave_out(*term);
+        score.leave_out(*term);
     }
-    if judged.sits == Sits::AmongPeople && !settings.without.contains(&Term::Colleague) {
+    if score.sits == Sits::AmongPeople && !settings.without.contains(&Term::Colleague) {
         // Of what a company that came along has left of it.
-        let strange = judged.strange() + judged.together;
-        judged.colleague = term::colleague::explained(strange) - strange;
+        let strange = score.strange() + score.together;
+        score.colleague = term::colleague::explained(strange) - strange;
     }
-    judged.log_odds += judged.sum();
-    judged
+    score.log_odds += score.sum();
+    score
 }
 
 /// The network that the holder of a sighting is known by. Without an address it is that of the latest holder with the same
@@ -370,13 +375,13 @@ fn holders_network(baseline: &Baseline, sighting: &Sighting) -> u32 {
 }
 
 /// From the seed of its first visit, where there is one.
-fn begin_baseline(scene: &Scene<'_>) -> Baseline {
-    let Scene { sighting, enriched, .. } = scene;
-    let Some(seed) = scene.seed else {
+fn begin_baseline(observation: &Observation<'_>) -> Baseline {
+    let Observation { sighting, enriched, .. } = observation;
+    let Some(seed) = observation.seed else {
         let kind = Kind::new(enriched.event.token_type, sighting.device);
-        return Baseline::new(scene.baseline, kind, sighting.at);
+        return Baseline::new(observation.baseline, kind, sighting.at);
     };
-    let mut baseline = Baseline::new(scene.baseline, seed.kind, sighting.at);
+    let mut baseline = Baseline::new(observation.baseline, seed.kind, sighting.at);
     // The first visit is the owner's: there was nothing to hold it against.
     let first = seed.sighting(sighting);
     learn::learn_times(&mut baseline, &first, 1.0);
@@ -535,9 +540,9 @@ mod tests {
 
         let strange =
             Evidence { net: Nats::new(10.0), client: Nats::new(5.0), route: Nats::new(3.0), ..Evidence::default() };
-        let judged = Judged { evidence: strange, silence: -0.5, ..Judged::nothing(-7.0) };
-        assert!((judged.strange() - (8.0 + 4.25 - 0.5)).abs() < 1e-9, "what they call is no part of it");
-        let halved = Judged { together: -5.875, ..judged };
+        let score = Score { evidence: strange, silence: -0.5, ..Score::nothing(-7.0) };
+        assert!((score.strange() - (8.0 + 4.25 - 0.5)).abs() < 1e-9, "what they call is no part of it");
+        let halved = Score { together: -5.875, ..score };
         assert!((halved.unexplained() - 0.5).abs() < 1e-9);
     }
 
@@ -559,7 +564,7 @@ mod tests {
             credential: Nats::new(2.5),
             ..Evidence::default()
         };
-        let whole = Judged {
+        let whole = Score {
             evidence,
             silence: -0.5,
             app_fan: 5.0,
@@ -569,7 +574,7 @@ mod tests {
             sibling: 3.5,
             net_credit: -0.25,
             client_credit: -0.5,
-            ..Judged::nothing(-7.0)
+            ..Score::nothing(-7.0)
         };
         let worth = Term::ALL.map(|term| {
             let mut without = whole;
