@@ -24,7 +24,7 @@ use crate::memory::{Ended, Kind, Memory, Minute, Recent, Sighting, Tenant};
 use crate::policy::{self, Finding};
 use crate::rule::RuleSet;
 use crate::term::lifecycle;
-use crate::term::{self, Term, net};
+use crate::term::{Term, net};
 use crate::verdict::{Action, Incident, IncidentId, Mode, Outcome, RuleId, Severity, Signal, Target, Verdict, Victim};
 
 /// What the operator decides about judgement.
@@ -529,7 +529,7 @@ fn by_odds(state: &mut State, rules: &RuleSet, observation: &Observation<'_>, sc
             && is_dead(&mut state.memory.ends, observation.enriched, observation.sighting.at),
         fan: score.app_fan.max(0.0) + score.ip_fan.max(0.0),
         amid: score.amid,
-        volume: score.evidence.volume.get() + term::volume::BYTES_WEIGHT * score.evidence.bytes.get(),
+        volume: score.shares.of(Term::Volume),
         calls_at_home: if score.sits == Sits::AtHome {
             score.evidence.route.get().max(0.0) + score.evidence.area.get().max(0.0) - score.amid
         } else {

@@ -140,9 +140,8 @@ fn measure(arguments: &Arguments, config: &Config, labels: Labels) -> Result<(Me
 }
 
 fn terms() -> impl TypedValueParser<Value = Term> {
-    PossibleValuesParser::new(Term::ALL.map(Term::name)).try_map(|name| {
-        Term::ALL.into_iter().find(|term| term.name() == name).ok_or_else(|| format!("unknown term {name}"))
-    })
+    PossibleValuesParser::new(Term::all().map(Term::name))
+        .try_map(|name| Term::all().find(|term| term.name() == name).ok_or_else(|| format!("unknown term {name}")))
 }
 
 fn open_events(folder: &Path) -> Result<FileSource, Failure> {

@@ -11,7 +11,7 @@ use crate::memory::cohort::Hourly;
 use crate::memory::visit::Core;
 use crate::memory::{Baseline, Cohorts, Feature, Generations, Memory, Sighting};
 use crate::rule::{RuleSet, Status};
-use crate::term::{CLIENT_WEIGHT, NET_WEIGHT, client, net};
+use crate::term::{Term, client, net};
 use crate::verdict::{RuleId, Signal, decisive};
 
 /// Probability of the hour from which the evidence must come from an earlier visit.
@@ -81,25 +81,26 @@ pub fn signals(
 fn shares(score: &Score, visit: &Core) -> impl Iterator<Item = (RuleId, f64, Option<f64>)> {
     let evidence = &score.evidence;
     let kept = score.unexplained();
-    let net = kept * NET_WEIGHT * (evidence.net.get() + score.net_credit - evidence.travel.get());
+    let travel = Term::Net.weight() * evidence.travel.get();
+    let net = kept * (score.shares.of(Term::Net) - travel);
     let by_level = match score.net_level {
         net::level::KNOWN_ADDRESS => None,
         net::level::KNOWN_PREFIX | net::level::KNOWN_NETWORK => Some(RuleId::NewIp),
         net::level::NEW_COUNTRY => Some(RuleId::NewCountry),
         _ => Some(RuleId::NewNetwork),
     };
-    let client = kept * CLIENT_WEIGHT * (evidence.client.get() + score.client_credit);
+    let client = kept * score.shares.of(Term::Client);
     let sensitive = evidence.sensitive.get().min(evidence.route.get().max(0.0));
     let calls = evidence.route.get() + evidence.area.get().max(0.0) - sensitive;
     let volume = evidence.volume.get() - evidence.objects.get();
     // Rotating proxies and two holders in turn are one rule: the grant is used at several places at a time.
-    let holders = kept * (evidence.switch.get() + score.sibling);
+    let holders = kept * (evidence.switch.get() + score.shares.of(Term::Sibling));
     [
         // At a known address, evidence remains if the network was new when the holder began.
         (by_level.unwrap_or(RuleId::NewIp), net, Some(f64::from(visit.net_p))),
-        (RuleId::ImpossibleTravel, kept * NET_WEIGHT * evidence.travel.get(), None),
+        (RuleId::ImpossibleTravel, kept * travel, None),
         (RuleId::NewClient, client, Some(f64::from(visit.client_p))),
-        (RuleId::UnusualTime, kept * evidence.hour.get(), Some(f64::from(visit.hour_p))),
+        (RuleId::UnusualTime, kept * score.shares.of(Term::Hour), Some(f64::from(visit.hour_p))),
         (RuleId::NewEndpoint, calls, None),
         (RuleId::SensitiveEndpoint, sensitive, None),
         (RuleId::ConcurrentUse, holders, None),
@@ -107,7 +108,7 @@ fn shares(score: &Score, visit: &Core) -> impl Iterator<Item = (RuleId, f64, Opt
         (RuleId::Enumeration, evidence.objects.get(), None),
         (RuleId::BytesSpike, evidence.bytes.get() * crate::term::volume::BYTES_WEIGHT, None),
         (score.lifecycle_rule.unwrap_or(RuleId::UseAfterExpiry), evidence.lifecycle.get(), None),
-        (RuleId::StaleAfterCredentialChange, evidence.credential.get(), None),
+        (RuleId::StaleAfterCredentialChange, score.shares.of(Term::Credential), None),
         (RuleId::AppFanout, kept * score.app_fan, None),
         (RuleId::IpFanout, kept * score.ip_fan, None),
     ]

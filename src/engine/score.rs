@@ -17,7 +17,7 @@ use crate::memory::{
 };
 use crate::place::NetworkClass;
 use crate::term::lifecycle::Expiry;
-use crate::term::{self, CLIENT_WEIGHT, NET_WEIGHT, Term, client, net};
+use crate::term::{self, Shares, Term, client, net};
 use crate::verdict::RuleId;
 
 const HOUR_MS: i64 = 3_600_000;
@@ -93,30 +93,24 @@ impl Sits {
     }
 }
 
-/// What scoring found, before it is put into words.
+/// The score of one event, and the numbers that its verdict and its reasons need.
 #[derive(Clone, Copy, Debug)]
 pub struct Score {
     pub log_odds: f64,
+    pub shares: Shares,
+    /// Evidence of the holder, with the calls amid the owner's in `route`.
     pub evidence: Evidence,
-    /// What the silence of the holder before says.
-    pub silence: f64,
+    /// Parts of `fan`: by application, by address, and what is taken off because a whole company came along; at most 0.
     pub app_fan: f64,
     pub ip_fan: f64,
-    /// What is taken off because a whole company came along; at most 0.
     pub together: f64,
-    /// What is taken off because a colleague of the owner's may hold a machine's token; at most 0.
-    pub colleague: f64,
-    pub sibling: f64,
-    /// The part of route that comes of calls amid the owner's own.
+    /// The part of `route` that comes of calls amid the owner's own.
     pub amid: f64,
     pub sits: Sits,
     /// Calls of the visit.
     pub visit_calls: u32,
     /// Users who came new to the same place within two hours, this one among them.
     pub company: usize,
-    /// What net and client said for the owner in this visit.
-    pub net_credit: f64,
-    pub client_credit: f64,
     pub net_level: usize,
     pub client_level: usize,
     pub lifecycle_rule: Option<RuleId>,
@@ -126,24 +120,23 @@ pub struct Score {
     pub late: bool,
 }
 
+/// Terms that tell who the holder is, and not what they do.
+const OF_IDENTITY: [Term; 5] = [Term::Net, Term::Client, Term::Hour, Term::Switch, Term::Sibling];
+
 impl Score {
     /// Of a token in its first visit: there is nothing to hold it against.
     pub fn nothing(prior_log_odds: f64) -> Self {
         Self {
             log_odds: prior_log_odds,
+            shares: Shares::default(),
             evidence: Evidence::default(),
-            silence: 0.0,
             app_fan: 0.0,
             ip_fan: 0.0,
             together: 0.0,
-            colleague: 0.0,
-            sibling: 0.0,
             amid: 0.0,
             sits: Sits::AtHome,
             visit_calls: 0,
             company: 0,
-            net_credit: 0.0,
-            client_credit: 0.0,
             net_level: net::level::KNOWN_ADDRESS,
             client_level: client::level::KNOWN,
             lifecycle_rule: None,
@@ -152,69 +145,30 @@ impl Score {
         }
     }
 
-    /// All terms: `z − π = .8 net + .85 client + hour + route + area + switch + volume + lifecycle + credential + fan +
-    /// sibling + colleague`. The silence of the holder before belongs to switch, bytes to volume, a company's move to fan.
-    fn sum(&self) -> f64 {
-        let Evidence { net, client, hour, route, area, switch, volume, bytes, lifecycle, credential, .. } =
-            self.evidence;
-        NET_WEIGHT * (net.get() + self.net_credit)
-            + CLIENT_WEIGHT * (client.get() + self.client_credit)
-            + [hour, route, area, switch, volume, lifecycle, credential].into_iter().map(Nats::get).sum::<f64>()
-            + term::volume::BYTES_WEIGHT * bytes.get()
-            + self.silence
-            + self.app_fan
-            + self.ip_fan
-            + self.together
-            + self.colleague
-            + self.sibling
-    }
-
-    /// What is said by place, client, hour and change of holder: who somebody is, and not what they do.
-    fn strange(&self) -> f64 {
-        let Evidence { net, client, hour, switch, .. } = self.evidence;
-        NET_WEIGHT * (net.get() + self.net_credit)
-            + CLIENT_WEIGHT * (client.get() + self.client_credit)
-            + hour.get()
-            + switch.get()
-            + self.silence
-            + self.sibling
-    }
-
-    /// What company and colleague leave of what is said by who somebody is, and by whom they came with; 1: all of it.
+    /// Part of the evidence about who the holder is that company and colleague do not explain; 1: all of it.
     pub fn unexplained(&self) -> f64 {
-        let said = self.strange() + self.app_fan + self.ip_fan;
-        if said > 0.0 { ((said + self.together + self.colleague) / said).clamp(0.0, 1.0) } else { 1.0 }
+        let found = self.shares.of_all(OF_IDENTITY) + self.app_fan + self.ip_fan;
+        let explained = self.together + self.shares.of(Term::Colleague);
+        if found > 0.0 { ((found + explained) / found).clamp(0.0, 1.0) } else { 1.0 }
     }
 
-    /// Takes a term out of the sum, to see what it is worth.
+    /// Leaves a term out of the sum, to measure what it contributes.
     fn leave_out(&mut self, term: Term) {
+        self.shares.set(term, 0.0);
         let evidence = &mut self.evidence;
         let nothing = Nats::default();
         match term {
-            Term::Net => {
-                (evidence.net, evidence.travel) = (nothing, nothing);
-                self.net_credit = 0.0;
-            }
-            Term::Client => {
-                evidence.client = nothing;
-                self.client_credit = 0.0;
-            }
-            Term::Hour => evidence.hour = nothing,
+            Term::Net => evidence.travel = nothing,
             Term::Route => {
                 (evidence.route, evidence.sensitive) = (nothing, nothing);
                 self.amid = 0.0;
             }
             Term::Area => evidence.area = nothing,
-            Term::Switch => {
-                evidence.switch = nothing;
-                self.silence = 0.0;
-            }
+            Term::Switch => evidence.switch = nothing,
             Term::Volume => (evidence.volume, evidence.objects, evidence.bytes) = (nothing, nothing, nothing),
             Term::Lifecycle => evidence.lifecycle = nothing,
-            Term::Credential => evidence.credential = nothing,
             Term::Fan => (self.app_fan, self.ip_fan, self.together) = (0.0, 0.0, 0.0),
-            Term::Sibling => self.sibling = 0.0,
-            Term::Colleague => self.colleague = 0.0,
+            Term::Client | Term::Hour | Term::Credential | Term::Sibling | Term::Colleague => {}
         }
     }
 }
@@ -306,13 +260,14 @@ pub fn score(
     }
     let score = sum_up(baseline, lesson, &turn, settings);
     failpoint(Failpoint::Sum);
+    let colleague = score.shares.of(Term::Colleague);
     // What is said of calls amid the owner's own ends with its visit, and a colleague is no owner.
-    lesson.holder.log_odds = Nats::new(score.log_odds - score.amid - score.colleague);
+    lesson.holder.log_odds = Nats::new(score.log_odds - score.amid - colleague);
     lesson.holder.last_at = lesson.holder.last_at.max(at);
     lesson.visit.log_odds_max = lesson.visit.log_odds_max.max(score.log_odds as f32);
     // A company's move explains why many are strange together, and a colleague why one is; neither proves that somebody is
     // the owner.
-    lesson.log_odds = score.log_odds - score.together - score.colleague;
+    lesson.log_odds = score.log_odds - score.together - colleague;
     lesson.fresh = fresh;
     score
 }
@@ -326,15 +281,27 @@ fn sum_up(baseline: &Baseline, lesson: &Lesson, turn: &Turn<'_>, settings: &Sett
     if visit.amid > 0.0 {
         route = Nats::new(route.get() + f64::from(visit.amid));
     }
+    let evidence = Evidence { route, ..holder.evidence };
+    let (app_fan, ip_fan, together) = (visit.app_fan.into(), visit.ip_fan.into(), visit.together.into());
+    let mut shares = Shares::default();
+    shares.set(Term::Net, evidence.net.get() + f64::from(visit.net_credit));
+    shares.set(Term::Client, evidence.client.get() + f64::from(visit.client_credit));
+    shares.set(Term::Hour, evidence.hour.get());
+    shares.set(Term::Route, route.get());
+    shares.set(Term::Area, evidence.area.get());
+    shares.set(Term::Switch, evidence.switch.get() + f64::from(visit.silence));
+    shares.set(Term::Volume, evidence.volume.get() + term::volume::BYTES_WEIGHT * evidence.bytes.get());
+    shares.set(Term::Lifecycle, evidence.lifecycle.get());
+    shares.set(Term::Credential, evidence.credential.get());
+    shares.set(Term::Fan, app_fan + ip_fan + together);
+    shares.set(Term::Sibling, sibling);
     let mut score = Score {
         log_odds: settings.prior_log_odds,
-        evidence: Evidence { route, ..holder.evidence },
-        silence: f64::from(visit.silence),
-        app_fan: f64::from(visit.app_fan),
-        ip_fan: f64::from(visit.ip_fan),
-        together: f64::from(visit.together),
-        colleague: 0.0,
-        sibling,
+        shares,
+        evidence,
+        app_fan,
+        ip_fan,
+        together,
         amid: f64::from(visit.amid),
         sits: Sits::of(
             turn.kind.is_machine() && baseline.lives_on_servers(),
@@ -344,8 +311,6 @@ fn sum_up(baseline: &Baseline, lesson: &Lesson, turn: &Turn<'_>, settings: &Sett
         ),
         visit_calls: visit.calls,
         company: usize::from(visit.company),
-        net_credit: f64::from(visit.net_credit),
-        client_credit: f64::from(visit.client_credit),
         net_level: usize::from(visit.net_level),
         client_level: usize::from(visit.client_level),
         lifecycle_rule: RuleId::ALL.get(usize::from(holder.lifecycle_rule)).copied(),
@@ -357,10 +322,10 @@ fn sum_up(baseline: &Baseline, lesson: &Lesson, turn: &Turn<'_>, settings: &Sett
     }
     if score.sits == Sits::AmongPeople && !settings.without.contains(&Term::Colleague) {
         // Of what a company that came along has left of it.
-        let strange = score.strange() + score.together;
-        score.colleague = term::colleague::explained(strange) - strange;
+        let strange = score.shares.of_all(OF_IDENTITY) + score.together;
+        score.shares.set(Term::Colleague, term::colleague::explained(strange) - strange);
     }
-    score.log_odds += score.sum();
+    score.log_odds += score.shares.sum();
     score
 }
 
@@ -538,21 +503,20 @@ mod tests {
         assert_eq!(Sits::of(true, None, new, true), Sits::Elsewhere, "no file knows where");
         assert_eq!(Sits::of(false, access, new, true), Sits::Elsewhere, "a person's, or a command line's");
 
-        let strange =
-            Evidence { net: Nats::new(10.0), client: Nats::new(5.0), route: Nats::new(3.0), ..Evidence::default() };
-        let score = Score { evidence: strange, silence: -0.5, ..Score::nothing(-7.0) };
-        assert!((score.strange() - (8.0 + 4.25 - 0.5)).abs() < 1e-9, "what they call is no part of it");
-        let halved = Score { together: -5.875, ..score };
+        let mut shares = Shares::default();
+        for (term, evidence) in [(Term::Net, 10.0), (Term::Client, 5.0), (Term::Route, 3.0), (Term::Switch, -0.5)] {
+            shares.set(term, evidence);
+        }
+        let strange = 8.0 + 4.25 - 0.5;
+        assert!((shares.of_all(OF_IDENTITY) - strange).abs() < 1e-9, "what they call is no part of it");
+        let halved = Score { shares, together: -0.5 * strange, ..Score::nothing(-7.0) };
         assert!((halved.unexplained() - 0.5).abs() < 1e-9);
     }
 
     #[test]
-    fn the_terms_are_all_of_the_sum_and_each_can_be_left_out() {
+    fn left_out_term_has_no_share_and_no_parts() {
         let evidence = Evidence {
-            net: Nats::new(1.0),
             travel: Nats::new(0.5),
-            client: Nats::new(2.0),
-            hour: Nats::new(0.25),
             route: Nats::new(4.0),
             sensitive: Nats::new(0.5),
             area: Nats::new(0.75),
@@ -561,31 +525,18 @@ mod tests {
             objects: Nats::new(1.0),
             bytes: Nats::new(2.0),
             lifecycle: Nats::new(14.0),
-            credential: Nats::new(2.5),
             ..Evidence::default()
         };
-        let whole = Score {
-            evidence,
-            silence: -0.5,
-            app_fan: 5.0,
-            ip_fan: 1.0,
-            together: -2.0,
-            colleague: -1.0,
-            sibling: 3.5,
-            net_credit: -0.25,
-            client_credit: -0.5,
-            ..Score::nothing(-7.0)
-        };
-        let worth = Term::ALL.map(|term| {
-            let mut without = whole;
-            without.leave_out(term);
-            whole.sum() - without.sum()
-        });
-        let bytes = term::volume::BYTES_WEIGHT * 2.0;
-        let expected = [0.8 * 0.75, 0.85 * 1.5, 0.25, 4.0, 0.75, 1.0, 3.0 + bytes, 14.0, 2.5, 4.0, 3.5, -1.0];
-        for ((term, worth), expected) in Term::ALL.iter().zip(worth).zip(expected) {
-            assert!((worth - expected).abs() < 1e-9, "{}: {worth} instead of {expected}", term.name());
+        let mut shares = Shares::default();
+        Term::all().enumerate().for_each(|(number, term)| shares.set(term, 1.0 + number as f64));
+        let mut score = Score { shares, evidence, app_fan: 5.0, ip_fan: 1.0, amid: 1.0, ..Score::nothing(-7.0) };
+        let mut left = shares.sum();
+        for term in Term::all() {
+            score.leave_out(term);
+            left -= shares.of(term);
+            assert!((score.shares.sum() - left).abs() < 1e-9, "{}", term.name());
         }
-        assert!((worth.iter().sum::<f64>() - whole.sum()).abs() < 1e-9, "nothing else is in the sum");
+        assert_eq!(score.evidence, Evidence::default());
+        assert!(score.app_fan + score.ip_fan + score.amid <= 0.0);
     }
 }

@@ -16,7 +16,7 @@ use crate::place::NetworkClass;
 use crate::route;
 use crate::term::lifecycle::{Answer, Foreign};
 use crate::term::volume::Burst;
-use crate::term::{self, CLIENT_WEIGHT, NET_WEIGHT, client, net};
+use crate::term::{self, Term, client, net};
 use crate::verdict::RuleId;
 
 const MINUTE_MS: f64 = 60_000.0;
@@ -565,8 +565,8 @@ impl Turn<'_> {
         visit.app_fan = strongest(by_prefix, by_network) as f32;
         // One company counts once: by address only what it says beyond the application's.
         visit.ip_fan = (by_address - f64::from(visit.app_fan).max(0.0)).max(0.0) as f32;
-        let strange = NET_WEIGHT * (evidence.net.get() + f64::from(visit.net_credit))
-            + CLIENT_WEIGHT * client
+        let strange = Term::Net.weight() * (evidence.net.get() + f64::from(visit.net_credit))
+            + Term::Client.weight() * client
             + evidence.hour.get()
             + f64::from(visit.app_fan)
             + f64::from(visit.ip_fan);

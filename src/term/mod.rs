@@ -23,9 +23,6 @@ pub mod volume;
 use crate::math::ln;
 use crate::memory::cohort::LEVELS;
 
-pub const NET_WEIGHT: f64 = 0.8;
-pub const CLIENT_WEIGHT: f64 = 0.85;
-
 /// Identifies a term, for example in `evaluate --without TERM`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Term {
@@ -43,38 +40,64 @@ pub enum Term {
     Colleague,
 }
 
+/// Name and weight of each term, in the order of [`Term`].
+const TABLE: [(Term, &str, f64); TERMS] = [
+    (Term::Net, "net", 0.8),
+    (Term::Client, "client", 0.85),
+    (Term::Hour, "hour", 1.0),
+    (Term::Route, "route", 1.0),
+    (Term::Area, "area", 1.0),
+    (Term::Switch, "switch", 1.0),
+    (Term::Volume, "volume", 1.0),
+    (Term::Lifecycle, "lifecycle", 1.0),
+    (Term::Credential, "credential", 1.0),
+    (Term::Fan, "fan", 1.0),
+    (Term::Sibling, "sibling", 1.0),
+    (Term::Colleague, "colleague", 1.0),
+];
+const TERMS: usize = 12;
+
 impl Term {
-    pub const ALL: [Self; 12] = [
-        Self::Net,
-        Self::Client,
-        Self::Hour,
-        Self::Route,
-        Self::Area,
-        Self::Switch,
-        Self::Volume,
-        Self::Lifecycle,
-        Self::Credential,
-        Self::Fan,
-        Self::Sibling,
-        Self::Colleague,
-    ];
+    pub fn all() -> impl Iterator<Item = Self> + Clone {
+        TABLE.iter().map(|(term, _, _)| *term)
+    }
 
     #[must_use]
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::Net => "net",
-            Self::Client => "client",
-            Self::Hour => "hour",
-            Self::Route => "route",
-            Self::Area => "area",
-            Self::Switch => "switch",
-            Self::Volume => "volume",
-            Self::Lifecycle => "lifecycle",
-            Self::Credential => "credential",
-            Self::Fan => "fan",
-            Self::Sibling => "sibling",
-            Self::Colleague => "colleague",
-        }
+        TABLE[self as usize].1
+    }
+
+    /// Factor of its evidence in the score.
+    #[must_use]
+    pub const fn weight(self) -> f64 {
+        TABLE[self as usize].2
+    }
+}
+
+/// Share of each term in the score: its weighted evidence, nats.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Shares([f64; TERMS]);
+
+impl Shares {
+    /// Sets the share of a term from its evidence.
+    pub fn set(&mut self, term: Term, evidence: f64) {
+        self.0[term as usize] = term.weight() * evidence;
+    }
+
+    #[must_use]
+    pub const fn of(&self, term: Term) -> f64 {
+        self.0[term as usize]
+    }
+
+    /// Sum of some terms.
+    #[must_use]
+    pub fn of_all<const N: usize>(&self, terms: [Term; N]) -> f64 {
+        terms.map(|term| self.of(term)).iter().sum()
+    }
+
+    #[must_use]
+    pub fn sum(&self) -> f64 {
+        self.0.iter().sum()
     }
 }
 
@@ -112,6 +135,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn table_has_the_order_of_the_terms() {
+        assert!(TABLE.iter().enumerate().all(|(at, (term, _, _))| *term as usize == at));
+    }
 
     #[test]
     fn a_level_is_weighed_by_own_and_cohort() {
