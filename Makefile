@@ -53,10 +53,11 @@ slow: ## runs every test including slow ones, and each fuzz target for two minut
 		cargo fuzz run --fuzz-dir tests/fuzz --target-dir $(TARGET)/fuzz --sanitizer none $$target \
 		$(TARGET)/fuzz/found/$$target rules tests/data/formats -- -max_total_time=120 || exit 1; done
 
-lint: ## checks formatting, clippy, dependency licences and sources, and the systemd unit's sandbox
+lint: ## checks formatting, clippy, documentation, dependency licences and sources, and the systemd unit's sandbox
 	@deploy/setup.sh lint
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --quiet
 	$(CACHE)/tools/bin/cargo-deny --locked check bans licenses sources
 	@.ci/exposure deploy/tokenwarden.service
 

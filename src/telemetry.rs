@@ -33,7 +33,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// Sends logs to stderr: text on a terminal, otherwise JSON. `RUST_LOG` sets the level, within [`may_be_logged`].
+/// Sends logs to stderr: text on a terminal, otherwise JSON. `RUST_LOG` sets the level, within `may_be_logged`.
 pub fn start_logging(default_level: &str) {
     let chosen = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_level));
     let filter = chosen.and(filter_fn(may_be_logged));

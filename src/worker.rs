@@ -4,8 +4,8 @@
 //!
 //! 1. **publish**: incidents go to the outbox, at most 250 ms after their event was scored. Dead letters go to the source,
 //!    and counts to the metrics.
-//! 2. **seal**: about once a second, or after 50,000 messages, rows go to the store in one insert per table ([`backlog`]).
-//!    If the store does not accept them, later rows collect in memory and, beyond a limit, on disk ([`spool`]).
+//! 2. **seal**: about once a second, or after 50,000 messages, rows go to the store in one insert per table (`backlog`).
+//!    If the store does not accept them, later rows collect in memory and, beyond a limit, on disk (`spool`).
 //! 3. **commit**: the offsets of messages whose rows are in the store are committed to the source.
 //!
 //! An offset is committed only if the incidents of all messages before it are in the outbox and their rows in the store.

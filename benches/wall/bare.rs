@@ -40,7 +40,7 @@ struct Bare<'a> {
 }
 
 /// Time that `serde_json` alone takes to decode lines of native events.
-pub fn decode(events: &[u8]) -> Duration {
+pub(crate) fn decode(events: &[u8]) -> Duration {
     let began = Instant::now();
     let text = std::str::from_utf8(events).expect("UTF-8");
     for line in text.lines() {

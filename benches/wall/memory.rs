@@ -16,7 +16,7 @@ struct Entry([[u64; WORDS]; LINES]);
 
 /// Nanoseconds to read all lines of an entry as large as a baseline, out of `entries`. First value: each entry is known
 /// only after the one before. Second value: `group` entries are known at a time and prefetched.
-pub fn entry(entries: usize, group: usize) -> (f64, f64) {
+pub(crate) fn entry(entries: usize, group: usize) -> (f64, f64) {
     let mut held: Vec<Entry> = vec![Entry([[0; WORDS]; LINES]); entries];
     // Pages that were never written all map to one page, so every entry is written first.
     for Entry(lines) in &mut held {

@@ -44,7 +44,7 @@ const UNLIMITED_MS: i64 = 1 << 50;
 
 /// Where an event's time lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Range {
+pub(crate) enum Range {
     Within,
     /// Later than any clock that is right can show.
     Ahead,
@@ -54,7 +54,7 @@ pub enum Range {
 
 /// On whose behalf an event tells the time.
 #[derive(Clone, Copy, Debug)]
-pub struct Voter {
+pub(crate) struct Voter {
     /// Keys.
     pub subject: u64,
     pub tenant: u64,
@@ -64,7 +64,7 @@ pub struct Voter {
 
 /// Milliseconds since the epoch.
 #[derive(Clone, Debug)]
-pub struct Clock {
+pub(crate) struct Clock {
     skew_ms_max: i64,
     now: Option<i64>,
     /// The latest of [`Self::last`].
@@ -97,7 +97,7 @@ struct Claim {
 impl Clock {
     /// Times within `skew_ms_max` of what the log says are believed.
     #[must_use]
-    pub fn new(skew_ms_max: i64) -> Self {
+    pub(crate) fn new(skew_ms_max: i64) -> Self {
         Self {
             skew_ms_max,
             now: None,
@@ -119,7 +119,7 @@ impl Clock {
     /// Where `at` lies, by what is known so far; `appended`: when the log appended the record, by a clock that no
     /// producer can choose.
     #[must_use]
-    pub fn range(&self, at: i64, appended: Option<i64>) -> Range {
+    pub(crate) fn range(&self, at: i64, appended: Option<i64>) -> Range {
         if let Some(appended) = appended {
             if at > appended + self.skew_ms_max {
                 return Range::Ahead;
@@ -142,7 +142,7 @@ impl Clock {
 
     /// Takes a time that lies far off as a vote. Where most subjects have come to it, as after a silence of the whole
     /// stream, or when a backfill begins, it is the time from now on.
-    pub fn consult(&mut self, at: i64, by: Voter, appended: Option<i64>) {
+    pub(crate) fn consult(&mut self, at: i64, by: Voter, appended: Option<i64>) {
         if appended.is_some_and(|appended| at > appended + self.skew_ms_max) {
             // Nobody can know it yet.
             return;
@@ -160,7 +160,7 @@ impl Clock {
     }
 
     /// Takes a time that is believed.
-    pub fn take(&mut self, at: i64, by: Voter, appended: Option<i64>) {
+    pub(crate) fn take(&mut self, at: i64, by: Voter, appended: Option<i64>) {
         // 0 stands for a subject that has not spoken.
         let at = at.max(1);
         self.appended = self.appended.max(appended.unwrap_or(0));
@@ -225,32 +225,32 @@ impl Clock {
 
     /// Event time that hardly any events are to come from before. It moves back only with the stream as a whole.
     #[must_use]
-    pub const fn watermark(&self) -> i64 {
+    pub(crate) const fn watermark(&self) -> i64 {
         self.watermark
     }
 
     /// When it is, by the subjects that spoke last: one of them moves it nowhere. It may go back by as much as clocks
     /// differ. `None`: nobody has spoken yet.
     #[must_use]
-    pub const fn now(&self) -> Option<i64> {
+    pub(crate) const fn now(&self) -> Option<i64> {
         self.now
     }
 
     /// The latest time of the subjects that spoke last: what stands in for a time that is not believed.
     #[must_use]
-    pub fn newest(&self) -> Option<i64> {
+    pub(crate) fn newest(&self) -> Option<i64> {
         self.now.map(|_| self.newest)
     }
 
     /// The latest time that is believed: what memory holds of a later one came of a clock that was wrong.
     #[must_use]
-    pub fn latest(&self) -> i64 {
+    pub(crate) fn latest(&self) -> i64 {
         if self.now.is_none() { i64::MAX } else { self.newest.max(self.appended) + self.tolerance() }
     }
 
     /// By how much the clock that said `at` is ahead of others, as far as they can tell.
     #[must_use]
-    pub fn ahead(&self, at: i64) -> i64 {
+    pub(crate) fn ahead(&self, at: i64) -> i64 {
         let sorted = self.sorted();
         let spread = sorted[LAST - 3] - sorted[2];
         let ahead = at - sorted[LAST / 2] - spread;

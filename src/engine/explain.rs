@@ -27,7 +27,7 @@ const RECENT_CLIENT: &str = "used with a client that was new recently";
 const LISTED_FROM: f64 = 0.5;
 
 /// Stores the names of network and client family when a visit begins. Later reasons show them as usual values.
-pub fn learn_names(names: &mut Generations<Box<str>>, observation: &Observation<'_>, score: &Score) {
+pub(crate) fn learn_names(names: &mut Generations<Box<str>>, observation: &Observation<'_>, score: &Score) {
     if score.visit_calls != 1 {
         return;
     }
@@ -47,7 +47,7 @@ const fn family_name(family: u32) -> u64 {
 }
 
 /// Signals of all rules that are not disabled and have a share of at least 0.5 nats, the largest share first.
-pub fn signals(
+pub(crate) fn signals(
     memory: &Memory,
     rules: &RuleSet,
     observation: &Observation<'_>,
@@ -488,7 +488,7 @@ fn span(millis: i64) -> String {
 const REASONS_MAX: usize = 4;
 
 /// The numbers of a sentence.
-pub struct Sum {
+pub(crate) struct Sum {
     pub log_odds: f64,
     pub prior: f64,
     /// Log-odds from which an alert is raised.
@@ -500,7 +500,7 @@ pub struct Sum {
 }
 
 /// Summary of an incident: the reasons with their shares in nats, the sum, and the first decisive rule.
-pub fn sentence(signals: &[Signal], sum: &Sum) -> String {
+pub(crate) fn sentence(signals: &[Signal], sum: &Sum) -> String {
     let mut text = String::new();
     if sum.baselines > 1 {
         let _ = write!(text, "{} tokens with one cause: ", sum.baselines);

@@ -3,7 +3,7 @@
 /// Between these an event changes the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(not(test), allow(dead_code, reason = "tests name them"))]
-pub enum Failpoint {
+pub(crate) enum Failpoint {
     /// The visit has begun, and the terms are to come.
     Terms,
     /// All terms have run.
@@ -13,10 +13,10 @@ pub enum Failpoint {
 }
 
 #[cfg(not(test))]
-pub const fn failpoint(_: Failpoint) {}
+pub(crate) const fn failpoint(_: Failpoint) {}
 
 #[cfg(test)]
-pub use armed::{arm, failpoint};
+pub(crate) use armed::{arm, failpoint};
 
 #[cfg(test)]
 mod armed {
@@ -29,11 +29,11 @@ mod armed {
     }
 
     /// The next event that comes to `point` makes this thread panic.
-    pub fn arm(point: Failpoint) {
+    pub(crate) fn arm(point: Failpoint) {
         ARMED.set(Some(point));
     }
 
-    pub fn failpoint(point: Failpoint) {
+    pub(crate) fn failpoint(point: Failpoint) {
         if ARMED.get() == Some(point) {
             ARMED.set(None);
             panic!("failpoint {point:?}");

@@ -14,7 +14,7 @@ use crate::term::{self, lifecycle, net};
 
 /// Visits from which seasons and schedules are looked for, and weekends kept apart.
 const GROWN_VISITS: u32 = 24;
-pub const WEEKEND_VISITS: u32 = 200;
+pub(crate) const WEEKEND_VISITS: u32 = 200;
 
 /// The least weight of a sighting: what goes on, alarms and all, and is neither taken away nor confirmed is the owner's,
 /// and must not alarm for ever. A place is known after some seventeen visits of a holder, in as many hours of the clock:
@@ -22,7 +22,7 @@ pub const WEEKEND_VISITS: u32 = 200;
 const OWNER_MIN: f64 = 0.03;
 
 /// Probability by which a sighting is learnt as the owner's.
-pub fn owner(log_odds: f64) -> f64 {
+pub(crate) fn owner(log_odds: f64) -> f64 {
     Weights::of(log_odds, false).counted
 }
 
@@ -42,20 +42,20 @@ impl Weights {
 }
 
 /// Bin of the season: the UTC hour, weekdays before weekends.
-pub const fn season_bin(hour: u32) -> usize {
+pub(crate) const fn season_bin(hour: u32) -> usize {
     let weekend = matches!((hour / 24 + 4) % 7, 0 | 6);
     (hour % 24) as usize + if weekend { 24 } else { 0 }
 }
 
 /// Evidence of volume that is left in the next hour.
-pub fn begin_hour(evidence: &mut Evidence) {
+pub(crate) fn begin_hour(evidence: &mut Evidence) {
     for evidence in [&mut evidence.volume, &mut evidence.objects, &mut evidence.bytes] {
         *evidence = Nats::new(evidence.get() * term::volume::LATER_HOUR);
     }
 }
 
 /// The hour that is over, now that `next` (hours since the epoch) has begun, and what is learnt of it.
-pub fn end_hour(baseline: &Baseline, hour: &Hour, next: u32) -> Option<EndedHour> {
+pub(crate) fn end_hour(baseline: &Baseline, hour: &Hour, next: u32) -> Option<EndedHour> {
     if hour.calls == 0 {
         return None;
     }
@@ -92,7 +92,7 @@ pub fn end_hour(baseline: &Baseline, hour: &Hour, next: u32) -> Option<EndedHour
 }
 
 /// Takes in an event. From the first line on it counts, whatever becomes of the rest.
-pub fn learn(memory: &mut Memory, observation: &Observation<'_>, lesson: &mut Lesson) {
+pub(crate) fn learn(memory: &mut Memory, observation: &Observation<'_>, lesson: &mut Lesson) {
     let Memory { baselines, users, visits, others, .. } = memory;
     let kind = lesson.kind;
     let (fresh, begins_visit) = (lesson.fresh.take(), lesson.begins_visit());
@@ -258,7 +258,7 @@ fn learn_call(
 
 /// Takes those who held the token up to `at` for the owner: nothing is held against them any more, nor that their
 /// network and client are new, so that what they do from then on is learnt in full.
-pub fn confirm(baseline: &mut Baseline, at: i64) {
+pub(crate) fn confirm(baseline: &mut Baseline, at: i64) {
     for holder in baseline.holders.iter_mut().filter(|holder| i64::from(holder.born) * 60_000 <= at) {
         holder.confirm();
     }
@@ -331,7 +331,13 @@ fn learn_visit(
 }
 
 /// Takes in a visit as one of its user's.
-pub fn learn_user(user: &mut User, population: &mut Population, observation: &Observation<'_>, kind: Kind, owner: f64) {
+pub(crate) fn learn_user(
+    user: &mut User,
+    population: &mut Population,
+    observation: &Observation<'_>,
+    kind: Kind,
+    owner: f64,
+) {
     let Observation { sighting, tenant, .. } = observation;
     let token_type = kind.token_type();
     if sighting.has_place() && !user.has_network(sighting.network) {
@@ -346,7 +352,7 @@ pub fn learn_user(user: &mut User, population: &mut Population, observation: &Ob
 }
 
 /// Takes in when a visit began, and where it was then.
-pub fn learn_times(baseline: &mut Baseline, sighting: &Sighting, owner: f64) {
+pub(crate) fn learn_times(baseline: &mut Baseline, sighting: &Sighting, owner: f64) {
     let hour = sighting.hour();
     let weekend = baseline.visits >= WEEKEND_VISITS && sighting.is_weekend();
     if let Some(grown) = &mut baseline.grown {

@@ -10,7 +10,7 @@ use crate::memory::{Baseline, Holder, Kind};
 
 /// What one event gives to learn, by which of the terms ran.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Learns {
+pub(crate) struct Learns {
     pub first: bool,
     /// Weight of the route's call; 0: a repeat.
     pub route: f64,
@@ -29,7 +29,7 @@ pub struct Learns {
 
 /// Where the holder came to, as far as others' judgement depends on it.
 #[derive(Clone, Copy, Debug, Default)]
-pub enum Came {
+pub(crate) enum Came {
     #[default]
     Nowhere,
     Home,
@@ -42,13 +42,13 @@ pub enum Came {
 
 /// An hour of a baseline that has ended.
 #[derive(Clone, Copy, Debug)]
-pub struct EndedHour {
+pub(crate) struct EndedHour {
     /// The baseline's own habits with it.
     pub habits: Habits,
     pub burst_day: u16,
     /// Bin and mean of the season that it has changed.
     pub season: Option<(usize, i8)>,
-    /// For others: logarithm of the count, and the owner's own mean of it, by [`Hourly`].
+    /// For others: logarithm of the count, and the owner's own mean of it, by [`crate::memory::cohort::Hourly`].
     pub hourly: [Option<(f64, f64)>; 3],
     /// Share of reading among calls.
     pub reads: f64,
@@ -60,7 +60,7 @@ pub struct EndedHour {
 /// One event as it is to be learnt: all that is written of it. Scoring reads memory, and writes here.
 #[derive(Clone, Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "independent facts about one event")]
-pub struct Lesson {
+pub(crate) struct Lesson {
     /// The baseline that is made for this event; `None`: the token has one.
     pub fresh: Option<Box<Baseline>>,
     /// The visit that goes on; `None`: the event begins one.
@@ -97,7 +97,7 @@ pub struct Lesson {
 
 impl Lesson {
     /// Of an event at `at` (milliseconds since the epoch) in a new visit of `key` and a new holder. Made in place: it is large.
-    pub fn begin<'a>(lesson: &'a mut Option<Self>, baseline: &Baseline, key: u64, at: i64) -> &'a mut Self {
+    pub(crate) fn begin<'a>(lesson: &'a mut Option<Self>, baseline: &Baseline, key: u64, at: i64) -> &'a mut Self {
         lesson.insert(Self {
             fresh: None,
             number: None,
@@ -126,28 +126,28 @@ impl Lesson {
     }
 
     /// The baseline of a token that has one at `place`, or the one that is made for it.
-    pub fn baseline<'a>(&'a self, baselines: &'a Baselines, place: Option<Place>) -> Option<&'a Baseline> {
+    pub(crate) fn baseline<'a>(&'a self, baselines: &'a Baselines, place: Option<Place>) -> Option<&'a Baseline> {
         self.fresh.as_deref().or_else(|| place.map(|place| baselines.get(place)))
     }
 
     /// Whether the event begins its visit.
-    pub const fn begins_visit(&self) -> bool {
+    pub(crate) const fn begins_visit(&self) -> bool {
         self.number.is_none()
     }
 
     /// The other holders of the baseline, with their places.
-    pub fn others<'a>(&self, baseline: &'a Baseline) -> impl Iterator<Item = (usize, &'a Holder)> + use<'a> {
+    pub(crate) fn others<'a>(&self, baseline: &'a Baseline) -> impl Iterator<Item = (usize, &'a Holder)> + use<'a> {
         let held = self.held;
         baseline.holders.iter().enumerate().filter(move |(place, _)| *place != held)
     }
 
     /// When another holder was there last.
-    pub fn last_at_of(&self, other: &Holder) -> i64 {
+    pub(crate) fn last_at_of(&self, other: &Holder) -> i64 {
         other.last_at.min(self.latest)
     }
 
     /// The baseline's habits, with the hour that has ended.
-    pub fn habits<'a>(&'a self, baseline: &'a Baseline) -> &'a Habits {
+    pub(crate) fn habits<'a>(&'a self, baseline: &'a Baseline) -> &'a Habits {
         self.ended_hour.as_ref().map_or(&baseline.habits, |ended| &ended.habits)
     }
 }

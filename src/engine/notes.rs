@@ -14,7 +14,7 @@ const ROTATION_MS: i64 = 60_000;
 const ISSUED_AFTER_MS: i64 = 30_000;
 
 /// Takes in what happened to a token without anybody using it.
-pub fn take_note(state: &mut State, event: &Event<'_>, keys: &Keys, subject: Subject) {
+pub(crate) fn take_note(state: &mut State, event: &Event<'_>, keys: &Keys, subject: Subject) {
     let memory = &mut state.memory;
     let Subject { baseline, at, .. } = subject;
     match event.kind {
@@ -180,7 +180,7 @@ impl All {
 }
 
 /// Takes in that what was ended is alive again.
-pub fn reinstate(ends: &mut Ends, event: &Event<'_>, keys: &Keys) {
+pub(crate) fn reinstate(ends: &mut Ends, event: &Event<'_>, keys: &Keys) {
     let Some(facts) = &event.facts else { return };
     if let Some(token) = &facts.reinstated_token {
         ends.reinstate(keys.scope.name(Class::Token, token.as_str().as_bytes()));
@@ -240,7 +240,7 @@ fn ends_grant(memory: &Memory, event: &Event<'_>, keys: &Keys, Subject { baselin
 
 /// When what an event names was ended.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Found {
+pub(crate) struct Found {
     /// The event's token, grant or session, whichever came first of each.
     pub ended: Ended,
     /// The grant was taken for ended, and this event shows that it is not.
@@ -250,7 +250,7 @@ pub struct Found {
 /// When the event's token, grant or session was ended.
 ///
 /// `since`: when the token was seen first, if it was.
-pub fn ends(
+pub(crate) fn ends(
     ends: &mut Ends,
     enriched: &EnrichedEvent<'_>,
     subject: Subject,
@@ -284,7 +284,7 @@ pub fn ends(
 }
 
 /// Takes in what a use shows of the life of its grant.
-pub fn learn_use(ends: &mut Ends, enriched: &EnrichedEvent<'_>, baseline: u64, found: Found) {
+pub(crate) fn learn_use(ends: &mut Ends, enriched: &EnrichedEvent<'_>, baseline: u64, found: Found) {
     if found.revives_grant {
         ends.revive_grant(baseline);
     }
@@ -297,7 +297,7 @@ pub fn learn_use(ends: &mut Ends, enriched: &EnrichedEvent<'_>, baseline: u64, f
 /// Takes in which family a token is of, for later events of it that name none: a thief who can make the family of an event
 /// unreadable must not get a baseline of their own. The first family stays, and requests without an accepted credential
 /// name none.
-pub fn learn_family(memory: &mut Memory, enriched: &EnrichedEvent<'_>) {
+pub(crate) fn learn_family(memory: &mut Memory, enriched: &EnrichedEvent<'_>) {
     let Keys { token, family, .. } = enriched.keys;
     if let Some(family) = family
         && !enriched.event.is_unchecked()
@@ -307,14 +307,14 @@ pub fn learn_family(memory: &mut Memory, enriched: &EnrichedEvent<'_>) {
 }
 
 /// Takes in that a token has two names.
-pub fn learn_names(ends: &mut Ends, enriched: &EnrichedEvent<'_>) {
+pub(crate) fn learn_names(ends: &mut Ends, enriched: &EnrichedEvent<'_>) {
     if let Some(alias) = enriched.event.facts.as_ref().and_then(|facts| facts.alias.as_ref()) {
         ends.join(enriched.keys.token, enriched.keys.scope.name(Class::Token, alias.as_str().as_bytes()));
     }
 }
 
 /// Whether what a revocation would end, the grant or else the token, was ended by `at`.
-pub fn is_dead(ends: &mut Ends, enriched: &EnrichedEvent<'_>, at: i64) -> bool {
+pub(crate) fn is_dead(ends: &mut Ends, enriched: &EnrichedEvent<'_>, at: i64) -> bool {
     let Keys { family, token, .. } = enriched.keys;
     let ended_at = match family {
         Some(family) => ends.of_grant(family, i64::MAX).map_or(0, |ended| ended.at),
@@ -324,7 +324,7 @@ pub fn is_dead(ends: &mut Ends, enriched: &EnrichedEvent<'_>, at: i64) -> bool {
 }
 
 /// When the event's token expires: as the event says, or else as was said when the token was issued.
-pub fn expiry(memory: &Memory, event: &Event<'_>, keys: &Keys) -> Option<Expiry> {
+pub(crate) fn expiry(memory: &Memory, event: &Event<'_>, keys: &Keys) -> Option<Expiry> {
     if let Some(at) = event.expires_at {
         return Some(Expiry { at: at.millis(), said_at_issue: false });
     }

@@ -27,7 +27,7 @@ const BEHIND_MAX: u8 = 3;
 
 /// What a sighting counts for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub(crate) enum Standing {
     /// A use of the token, or what counts like one: it is learnt.
     Use,
     /// Its credential was not accepted: it is scored and leaves no trace.
@@ -37,7 +37,7 @@ pub enum Standing {
 }
 
 /// One sighting, in its numbers.
-pub struct Observation<'a> {
+pub(crate) struct Observation<'a> {
     pub enriched: &'a EnrichedEvent<'a>,
     /// At the event's own time where that is believed, else at the stream's.
     pub sighting: &'a Sighting,
@@ -65,14 +65,14 @@ pub struct Observation<'a> {
 
 impl Observation<'_> {
     /// Days since the epoch, for what is counted of many baselines together: a clock that is ahead begins no day.
-    pub fn day(&self) -> u32 {
+    pub(crate) fn day(&self) -> u32 {
         (self.sighting.at.min(self.now) / DAY_MS) as u32
     }
 }
 
 /// Where a holder sits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sits {
+pub(crate) enum Sits {
     /// Where the owner does: in a network that was known when they came, or for long.
     AtHome,
     /// The token of a machine that lives on servers is used where people are, from an address that is not known.
@@ -95,7 +95,7 @@ impl Sits {
 
 /// The score of one event, and the numbers that its verdict and its reasons need.
 #[derive(Clone, Copy, Debug)]
-pub struct Score {
+pub(crate) struct Score {
     pub log_odds: f64,
     pub shares: Shares,
     /// Evidence of the holder, with the calls amid the owner's in `route`.
@@ -125,7 +125,7 @@ const OF_IDENTITY: [Term; 5] = [Term::Net, Term::Client, Term::Hour, Term::Switc
 
 impl Score {
     /// Of a token in its first visit: there is nothing to hold it against.
-    pub fn nothing(prior_log_odds: f64) -> Self {
+    pub(crate) fn nothing(prior_log_odds: f64) -> Self {
         Self {
             log_odds: prior_log_odds,
             shares: Shares::default(),
@@ -146,7 +146,7 @@ impl Score {
     }
 
     /// Part of the evidence about who the holder is that company and colleague do not explain; 1: all of it.
-    pub fn unexplained(&self) -> f64 {
+    pub(crate) fn unexplained(&self) -> f64 {
         let found = self.shares.of_all(OF_IDENTITY) + self.app_fan + self.ip_fan;
         let explained = self.together + self.shares.of(Term::Colleague);
         if found > 0.0 { ((found + explained) / found).clamp(0.0, 1.0) } else { 1.0 }
@@ -175,7 +175,7 @@ impl Score {
 
 /// Scores a sighting of a token that has, or gets, a baseline. Reads memory only. What the event changes is in `lesson`,
 /// and changes nothing unless it is learnt.
-pub fn score(
+pub(crate) fn score(
     memory: &Memory,
     settings: &Settings,
     observation: &Observation<'_>,

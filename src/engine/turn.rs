@@ -38,10 +38,10 @@ const NEWS_DAYS: f64 = 7.0;
 /// Visits from a prefix that make it a usual one.
 const USUAL_VISITS: f64 = 3.0;
 /// Calls and objects are scored from so many calls an hour on; bytes from the first.
-pub const CALLS_MIN: u32 = 8;
+pub(crate) const CALLS_MIN: u32 = 8;
 
 /// One event's turn over the terms.
-pub struct Turn<'a> {
+pub(crate) struct Turn<'a> {
     pub observation: &'a Observation<'a>,
     pub kind: Kind,
     pub blank: bool,
@@ -50,7 +50,7 @@ pub struct Turn<'a> {
 
 impl Turn<'_> {
     /// Net, client, hour and credential: once a visit.
-    pub fn begin_visit(&mut self, baseline: &Baseline, user: &User, others: &Others, lesson: &mut Lesson) {
+    pub(crate) fn begin_visit(&mut self, baseline: &Baseline, user: &User, others: &Others, lesson: &mut Lesson) {
         let sighting = self.observation.sighting;
         if self.blank {
             return;
@@ -213,7 +213,7 @@ impl Turn<'_> {
     }
 
     /// Route: at its first call in a visit, and whenever there are four times as many.
-    pub fn route(&mut self, baseline: &Baseline, others: &Others, lesson: &mut Lesson) {
+    pub(crate) fn route(&mut self, baseline: &Baseline, others: &Others, lesson: &mut Lesson) {
         let Lesson { holder: held, visit, learns, .. } = lesson;
         let route = self.observation.enriched.route;
         let endpoint = self.observation.enriched.event.endpoint.as_deref().unwrap_or_default();
@@ -299,7 +299,7 @@ impl Turn<'_> {
     }
 
     /// Area: at its first call in a visit.
-    pub fn area(&mut self, baseline: &Baseline, others: &Others, lesson: &mut Lesson) {
+    pub(crate) fn area(&mut self, baseline: &Baseline, others: &Others, lesson: &mut Lesson) {
         if self.blank {
             return;
         }
@@ -320,7 +320,7 @@ impl Turn<'_> {
     }
 
     /// Switch: at a change of network within an hour.
-    pub fn switch(&mut self, baseline: &Baseline, others: &Others, lesson: &mut Lesson) {
+    pub(crate) fn switch(&mut self, baseline: &Baseline, others: &Others, lesson: &mut Lesson) {
         let sighting = self.observation.sighting;
         if !self.in_order(lesson) || sighting.at < lesson.last_at - ORDER_MS {
             return;
@@ -359,7 +359,7 @@ impl Turn<'_> {
     }
 
     /// Volume: when calls of the running hour have doubled, or bytes to more than is usual. What was refused was no call.
-    pub fn volume(&mut self, baseline: &Baseline, others: &Others, lesson: &mut Lesson) {
+    pub(crate) fn volume(&mut self, baseline: &Baseline, others: &Others, lesson: &mut Lesson) {
         let sighting = self.observation.sighting;
         let enriched = self.observation.enriched;
         if !self.in_order(lesson) || self.observation.standing == Standing::Attempt {
@@ -458,7 +458,7 @@ impl Turn<'_> {
     }
 
     /// Life cycle: at every event.
-    pub fn lifecycle(&mut self, baseline: &Baseline, others: &Others, lesson: &mut Lesson) {
+    pub(crate) fn lifecycle(&mut self, baseline: &Baseline, others: &Others, lesson: &mut Lesson) {
         let (visit, gone_on) = (&lesson.visit, lesson.gone_on);
         let Observation { sighting, enriched, ended, expiry, ahead, .. } = self.observation;
         let (event, Keys { token, .. }) = (&enriched.event, &enriched.keys);
@@ -518,7 +518,7 @@ impl Turn<'_> {
     }
 
     /// Fan: when what is odd about the holder has changed.
-    pub fn fan(&self, others: &Others, lesson: &mut Lesson) {
+    pub(crate) fn fan(&self, others: &Others, lesson: &mut Lesson) {
         let Lesson { holder, visit, learns, .. } = lesson;
         let sighting = self.observation.sighting;
         let level = usize::from(visit.net_level);
@@ -576,7 +576,7 @@ impl Turn<'_> {
 }
 
 /// Whether a holder is young, and came from a network that was new.
-pub fn is_new_place(held: &Holder, at: i64) -> bool {
+pub(crate) fn is_new_place(held: &Holder, at: i64) -> bool {
     held.age_days(at) < term::switch::AGE_DAYS_MAX && usize::from(held.level) >= net::level::NEW_NETWORK
 }
 
@@ -587,7 +587,7 @@ fn fast_travel(others: &Others, tenant: Tenant, hosting: bool) -> f64 {
 
 /// The worst of the baseline's other holders of the last day: those that were there before, by another network. One
 /// address with several clients is a console, or somebody's desk.
-pub fn sibling(baseline: &Baseline, lesson: &Lesson, at: i64, prior: f64) -> f64 {
+pub(crate) fn sibling(baseline: &Baseline, lesson: &Lesson, at: i64, prior: f64) -> f64 {
     let own = &lesson.holder;
     let others = lesson.others(baseline).filter(|(_, other)| {
         other.network != own.network
@@ -619,7 +619,7 @@ fn own_hours(baseline: &Baseline, sighting: &Sighting) -> [u16; 24] {
 }
 
 /// The running hour, `number` since the epoch, against what the owner's hours are like.
-pub fn burst((baseline, lesson): (&Baseline, &Lesson), cohorts: &Cohorts, what: Hourly, number: u32) -> Burst {
+pub(crate) fn burst((baseline, lesson): (&Baseline, &Lesson), cohorts: &Cohorts, what: Hourly, number: u32) -> Burst {
     let count = match what {
         Hourly::Calls => f64::from(lesson.hour.calls),
         Hourly::Objects => lesson.hour.objects(),

@@ -35,11 +35,11 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    pub fn new(hasher: KeyHasher) -> Self {
+    pub(crate) fn new(hasher: KeyHasher) -> Self {
         Self { known: Slots::new(TABLE_BITS), hasher, unknown: Arc::new(parse("", &hasher)) }
     }
 
-    pub fn of(&mut self, agent: Option<&str>) -> Arc<Client> {
+    pub(crate) fn of(&mut self, agent: Option<&str>) -> Arc<Client> {
         let hasher = &self.hasher;
         match agent {
             None => Arc::clone(&self.unknown),

@@ -60,7 +60,7 @@ pub(super) type Record<'a> = LookupResult<'a, Vec<u8>>;
 
 impl Stamp {
     /// Stamp of the file as it is now.
-    pub fn of(path: &Path) -> Result<Self, DatabaseError> {
+    pub(crate) fn of(path: &Path) -> Result<Self, DatabaseError> {
         Ok(Self::from(&std::fs::metadata(path)?))
     }
 }
@@ -78,19 +78,19 @@ impl From<&std::fs::Metadata> for Stamp {
 
 impl Database {
     /// Reads the file and verifies each node and record once. Errors: see [`DatabaseError`].
-    pub fn open(path: &Path, role: Role) -> Result<Self, DatabaseError> {
+    pub(crate) fn open(path: &Path, role: Role) -> Result<Self, DatabaseError> {
         let database = Self { reader: Reader::from_source(read(path)?)? };
         database.verify(role)?;
         Ok(database)
     }
 
     /// The record of `address`; `None` also if the file is of the other address family.
-    pub fn find(&self, address: IpAddr) -> Option<Record<'_>> {
+    pub(crate) fn find(&self, address: IpAddr) -> Option<Record<'_>> {
         self.reader.lookup(address).ok().filter(LookupResult::has_data)
     }
 
     /// Type and build date.
-    pub fn version(&self) -> String {
+    pub(crate) fn version(&self) -> String {
         let metadata = self.reader.metadata();
         let built = i64::try_from(metadata.build_epoch).ok().and_then(|at| jiff::Timestamp::from_second(at).ok());
         let built = built.map_or_else(|| "unknown".to_owned(), |at| at.strftime("%Y-%m-%d").to_string());

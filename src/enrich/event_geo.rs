@@ -30,7 +30,7 @@ impl Default for EventPlaces {
 
 impl EventPlaces {
     /// `None` if the event has no country code or name that is known.
-    pub fn place(&mut self, geo: &EventGeo<'_>, hasher: &KeyHasher) -> Option<Arc<Place>> {
+    pub(crate) fn place(&mut self, geo: &EventGeo<'_>, hasher: &KeyHasher) -> Option<Arc<Place>> {
         let country = geo.country.as_deref()?;
         let key = (
             hasher.name(Class::Country, country.as_bytes()),
@@ -48,7 +48,7 @@ impl EventPlaces {
     }
 
     /// `None` if the event has no AS number.
-    pub fn network(&mut self, geo: &EventGeo<'_>, hasher: &KeyHasher) -> Option<Arc<Network>> {
+    pub(crate) fn network(&mut self, geo: &EventGeo<'_>, hasher: &KeyHasher) -> Option<Arc<Network>> {
         let asn = geo.asn.filter(|&asn| asn != 0)?;
         let org = geo.as_org.as_deref().unwrap_or_default();
         let hash = hasher.record(Class::Organisation, asn.into(), org.as_bytes());

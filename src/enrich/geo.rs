@@ -124,7 +124,7 @@ impl GeoFiles {
 }
 
 impl Geo {
-    pub fn over(files: &GeoFiles) -> Self {
+    pub(crate) fn over(files: &GeoFiles) -> Self {
         Self {
             in_use: files.0.current(),
             known: Slots::new(ADDRESS_BITS),
@@ -134,7 +134,7 @@ impl Geo {
     }
 
     /// Takes over files that were read since the last call. Costs one atomic load if there are none.
-    pub fn refresh(&mut self, files: &GeoFiles) {
+    pub(crate) fn refresh(&mut self, files: &GeoFiles) {
         if files.0.number.load(Ordering::Acquire) != self.in_use.number {
             self.in_use = files.0.current();
             self.known.clear();

@@ -1,6 +1,6 @@
 //! Adds place, network, client and route to an event.
 //!
-//! [`Enricher`] reads places and networks from GeoIP files ([`geo`]) and parses user agents ([`client`]). Results are
+//! [`Enricher`] reads places and networks from GeoIP files (`geo`) and parses user agents (`client`). Results are
 //! kept in small bounded tables, so an event with a known address and user agent costs two look-ups and no allocation.
 
 mod client;

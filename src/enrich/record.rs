@@ -75,7 +75,7 @@ pub(super) struct RawNetwork<'a> {
 
 impl RawPlace<'_> {
     /// `None` if the record has no country.
-    pub fn place(&self) -> Option<Place> {
+    pub(crate) fn place(&self) -> Option<Place> {
         let country = self.country_code.text().or(self.country.text()).and_then(country::of_code_or_name)?;
         Some(place(country, self.city.text().unwrap_or_default(), self.coordinates()))
     }
@@ -96,7 +96,7 @@ impl RawPlace<'_> {
 
 impl RawNetwork<'_> {
     /// `None` if the record has no AS number.
-    pub fn network(&self) -> Option<Network> {
+    pub(crate) fn network(&self) -> Option<Network> {
         let asn = self.autonomous_system_number.asn().or_else(|| self.asn.asn())?;
         let named = [&self.autonomous_system_organization, &self.as_name, &self.name, &self.as_domain, &self.domain];
         let org = named.into_iter().find_map(Field::text).unwrap_or_default();

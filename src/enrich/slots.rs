@@ -13,12 +13,12 @@ type Pair<K, V> = [Option<(K, V)>; 2];
 
 impl<K, V: Clone> Slots<K, V> {
     /// Room for `2 << bits` entries.
-    pub fn new(bits: u32) -> Self {
+    pub(crate) fn new(bits: u32) -> Self {
         Self { pairs: (0..1_usize << bits).map(|_| [None, None]).collect() }
     }
 
     /// The value of `key`; `make` computes it if it is absent. `hash` must be well mixed.
-    pub fn get_or_make<Q>(&mut self, hash: u64, key: &Q, make: impl FnOnce() -> V) -> V
+    pub(crate) fn get_or_make<Q>(&mut self, hash: u64, key: &Q, make: impl FnOnce() -> V) -> V
     where
         Q: PartialEq + ToOwned<Owned = K> + ?Sized,
         K: Borrow<Q>,
@@ -40,7 +40,7 @@ impl<K, V: Clone> Slots<K, V> {
         }
     }
 
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.pairs.fill_with(|| [None, None]);
     }
 }

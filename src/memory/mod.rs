@@ -126,7 +126,7 @@ pub(crate) mod tests {
     use crate::place::NetworkClass;
 
     /// Someone at home.
-    pub fn sighting() -> Sighting {
+    pub(crate) fn sighting() -> Sighting {
         Sighting {
             at: 1_790_000_000_000,
             address: 1,
@@ -177,7 +177,7 @@ pub(crate) mod tests {
 
     /// Looking at these places, bytes from the beginning of a cache line, leaves out none of the lines from `from` to
     /// `to`.
-    pub fn assert_no_line_is_left_out(places: &[usize], from: usize, to: usize) {
+    pub(crate) fn assert_no_line_is_left_out(places: &[usize], from: usize, to: usize) {
         let touched: std::collections::BTreeSet<_> = places.iter().map(|place| place / 64).collect();
         assert!(touched.into_iter().eq(from / 64..to.div_ceil(64)), "{places:?} of {from} to {to}");
     }

@@ -1,8 +1,8 @@
 //! The tenants of a partition: which of them are known, and which contribute to shared statistics
 //! ([`super::shared`], `docs/decisions/0026-statistics-shared-by-tenants.md`).
 //!
-//! Anyone may invent a tenant. A tenant is known from [`KNOWN_VISITS`] visits on. Tenants with a seat contribute: the first
-//! tenant of the partition, and each known one while there are seats. A tenant that stays away for [`AWAY_DAYS`] loses its
+//! Anyone may invent a tenant. A tenant is known from `KNOWN_VISITS` visits on. Tenants with a seat contribute: the first
+//! tenant of the partition, and each known one while there are seats. A tenant that stays away for `AWAY_DAYS` loses its
 //! seat when another known tenant needs one.
 
 use std::num::NonZeroU32;

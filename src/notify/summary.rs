@@ -13,8 +13,8 @@ const LINES_MAX: usize = 8;
 /// Longest name of the user and application in the terminal, characters. The summary keeps at least 22.
 const WHO_CHARS_MAX: usize = 26;
 
-/// The alert for a terminal, without colours and control characters, at most [`LINES_MAX`] lines of at most
-/// [`COLUMNS_MAX`] characters. The times are UTC.
+/// The alert for a terminal, without colours and control characters, at most `LINES_MAX` lines of at most
+/// `COLUMNS_MAX` characters. The times are UTC.
 ///
 /// ```text
 /// 2026-11-18 11:15 HIGH acme/ana crm: two holders, new country  [INC-0000000000000042]
@@ -41,7 +41,7 @@ pub fn block(incident: &Incident) -> String {
     text
 }
 
-/// The alert on one line of at most [`COLUMNS_MAX`] characters: `HIGH acme/ana crm: two holders  [INC-…]`.
+/// The alert on one line of at most `COLUMNS_MAX` characters: `HIGH acme/ana crm: two holders  [INC-…]`.
 #[must_use]
 pub fn line(incident: &Incident) -> String {
     headline(incident, COLUMNS_MAX)

@@ -14,7 +14,8 @@ use reqwest::{Client, Method, Url};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use self::answer::{Answer, Answers, BODY_BYTES_MAX};
-pub use self::settings::{BodyFormat, HttpRevokerSettings, Preset, TargetKind};
+pub use self::settings::HttpRevokerSettings;
+pub(crate) use self::settings::{BodyFormat, Preset, TargetKind};
 use self::template::{ESCAPED_IN_URLS, Escape, Part, Template, Value};
 use crate::outgoing;
 use crate::port::{Clock, DeliveryError, RevokeRequest, Revoked, Revoker};

@@ -12,7 +12,7 @@ use crate::port::{BATCH_BYTES_MAX, RECORD_BYTES_MAX};
 const CHUNK_BYTES: usize = 128 * 1024;
 
 /// Takes bytes in through [`Records::room`] and [`Records::filled`], gives records out through [`Records::next`].
-pub struct Records {
+pub(crate) struct Records {
     buffer: Vec<u8>,
     /// What has been read and not yet given out lies at `start..end` of the buffer.
     start: usize,
@@ -55,12 +55,12 @@ enum Purpose {
 }
 
 impl Records {
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { buffer: Vec::new(), start: 0, end: 0, scanned: 0, layout: Layout::Unknown, number: 0 }
     }
 
     /// Where to put more bytes of the stream.
-    pub fn room(&mut self) -> &mut [u8] {
+    pub(crate) fn room(&mut self) -> &mut [u8] {
         if self.start > 0 {
             self.buffer.copy_within(self.start..self.end, 0);
             self.end -= self.start;
@@ -74,14 +74,14 @@ impl Records {
     }
 
     /// So many bytes have been put there.
-    pub fn filled(&mut self, count: usize) {
+    pub(crate) fn filled(&mut self, count: usize) {
         self.end = (self.end + count).min(self.buffer.len());
     }
 
     /// The next record and its number (from 0; lines count even where they are empty), or `None` until there are more
     /// bytes. `ended`: there will be none. A record that is too long comes once, cut to one byte more than the limit:
     /// [`BATCH_BYTES_MAX`] for JSON, which may hold many events, and [`RECORD_BYTES_MAX`] for anything else.
-    pub fn next(&mut self, ended: bool) -> Option<(i64, &[u8])> {
+    pub(crate) fn next(&mut self, ended: bool) -> Option<(i64, &[u8])> {
         loop {
             let record = match self.step(ended) {
                 Step::Record(record) => record,

@@ -13,7 +13,7 @@ use super::pieces;
 const MEMBERS: [&str; 3] = ["Records", "Events", "records"];
 
 /// The array in `text` from its `[` on, if `text` is one, or an object whose first member is an array of records.
-pub fn of(text: &str) -> Option<&str> {
+pub(crate) fn of(text: &str) -> Option<&str> {
     let text = text.trim_ascii_start();
     if text.starts_with('[') {
         return Some(text);
@@ -27,7 +27,7 @@ pub fn of(text: &str) -> Option<&str> {
 /// Hands each element of the `array`, a part of `payload`, to `take`, and returns how many there were. What follows the
 /// array is not looked at. An element that is no JSON is handed on like the others: its own reading says what is wrong
 /// with it. Where the array breaks off, its whole elements have been handed on.
-pub fn each<'a>(payload: &[u8], array: &'a str, take: &mut dyn FnMut(&'a str)) -> Result<usize, DecodeError> {
+pub(crate) fn each<'a>(payload: &[u8], array: &'a str, take: &mut dyn FnMut(&'a str)) -> Result<usize, DecodeError> {
     let base = super::error::offset_in(payload, array).unwrap_or_default();
     // Behind the opening bracket, and then behind the last element that was read.
     let (mut count, mut read) = (0, 1);
@@ -51,7 +51,7 @@ pub fn each<'a>(payload: &[u8], array: &'a str, take: &mut dyn FnMut(&'a str)) -
 }
 
 /// The values in `text`, if it is several objects or arrays one behind another and nothing else.
-pub fn in_a_row(text: &str) -> Option<Vec<&str>> {
+pub(crate) fn in_a_row(text: &str) -> Option<Vec<&str>> {
     pieces::values(text).filter(|values| values.len() > 1)
 }
 

@@ -20,7 +20,7 @@ use super::{pieces, repair};
 use crate::port::BATCH_BYTES_MAX;
 
 /// Wrappings in one another that are looked into.
-pub const LEVELS_MAX: usize = 8;
+pub(crate) const LEVELS_MAX: usize = 8;
 
 /// Members that hold records, and what writes them. The first of an object's that yields a record counts, for some hold
 /// the same one twice.
@@ -85,7 +85,7 @@ const SIGNATURES: &[&str] = &[
 ];
 
 /// What stands in an object that is no record.
-pub struct Contents<'a> {
+pub(crate) struct Contents<'a> {
     /// The members that may hold records, in the order in which they are to be tried.
     pub members: Vec<&'a str>,
     /// It is a wrapping for sure.
@@ -93,7 +93,7 @@ pub struct Contents<'a> {
 }
 
 /// The contents of the object in `text`; `None` where it is no object.
-pub fn open(text: &str) -> Option<Contents<'_>> {
+pub(crate) fn open(text: &str) -> Option<Contents<'_>> {
     let mut json = serde_json::Deserializer::from_str(text);
     let mut all = Members { found: Vec::new(), is_envelope: false };
     json.deserialize_map(MembersVisitor(&mut all)).ok()?;
@@ -104,7 +104,7 @@ pub fn open(text: &str) -> Option<Contents<'_>> {
 
 /// The contents of the object in `text`, which is no valid JSON, if it is a wrapping for sure, by a member that only
 /// those have or because it has no others: in a broken record a client may have written anything.
-pub fn open_broken(text: &str) -> Option<Contents<'_>> {
+pub(crate) fn open_broken(text: &str) -> Option<Contents<'_>> {
     let mut all = Members { found: Vec::new(), is_envelope: false };
     let mut others = 0;
     for (name, value) in pieces::members(text)? {
@@ -115,7 +115,7 @@ pub fn open_broken(text: &str) -> Option<Contents<'_>> {
 }
 
 /// What may be a record or hold some.
-pub enum Part<'a> {
+pub(crate) enum Part<'a> {
     /// An object, as it stands in the message.
     Object(&'a str),
     /// What stood in a text: JSON, or what is yet to be decompressed.
@@ -123,7 +123,7 @@ pub enum Part<'a> {
 }
 
 /// Hands on what stands in the member `value`, in order.
-pub fn parts<'a>(value: &'a str, take: &mut dyn FnMut(Part<'a>)) {
+pub(crate) fn parts<'a>(value: &'a str, take: &mut dyn FnMut(Part<'a>)) {
     match value.as_bytes().first() {
         Some(b'{') => take(Part::Object(value)),
         Some(b'[') => {
@@ -146,7 +146,7 @@ fn in_text(value: &str) -> Option<Vec<u8>> {
 }
 
 /// What stands in a message that is one JSON string, or in base64.
-pub fn wrapped(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn wrapped(text: &str) -> Option<Vec<u8>> {
     let text = text.trim_ascii();
     match text.as_bytes().first()? {
         b'{' | b'[' => None,
@@ -176,7 +176,7 @@ fn from_base64(text: &str) -> Option<Vec<u8>> {
 
 /// The record behind the prefix that serializers of the Confluent Schema Registry put before JSON: a zero byte and the
 /// schema's number in four bytes (its documentation, "Wire format").
-pub fn without_schema_number(payload: &[u8]) -> &[u8] {
+pub(crate) fn without_schema_number(payload: &[u8]) -> &[u8] {
     match payload {
         [0, _, _, _, _, rest @ ..] if matches!(rest.trim_ascii_start().first(), Some(b'{' | b'[')) => rest,
         _ => payload,
@@ -185,19 +185,19 @@ pub fn without_schema_number(payload: &[u8]) -> &[u8] {
 
 /// Compressions of whole messages that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Compression {
+pub(crate) enum Compression {
     Gzip,
     Zstd,
 }
 
 /// Why compressed data is unreadable.
-pub const DAMAGED: &str = "damaged compressed data";
+pub(crate) const DAMAGED: &str = "damaged compressed data";
 /// Why compressed data is not read.
-pub const BOMB: &str = "compressed data that expands to too many bytes";
+pub(crate) const BOMB: &str = "compressed data that expands to too many bytes";
 
 impl Compression {
     /// By the first bytes (RFC 1952, RFC 8878).
-    pub fn of(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn of(bytes: &[u8]) -> Option<Self> {
         match bytes {
             [0x1f, 0x8b, ..] => Some(Self::Gzip),
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Self::Zstd),
@@ -206,7 +206,7 @@ impl Compression {
     }
 
     /// What `bytes` expand to.
-    pub fn expand(self, bytes: &[u8], budget: &mut Budget) -> Result<Vec<u8>, &'static str> {
+    pub(crate) fn expand(self, bytes: &[u8], budget: &mut Budget) -> Result<Vec<u8>, &'static str> {
         match self {
             Self::Gzip => budget.read(bytes.len(), MultiGzDecoder::new(bytes)),
             Self::Zstd => {
@@ -220,11 +220,11 @@ impl Compression {
 }
 
 /// Bytes that one message may still expand to.
-pub struct Budget(usize);
+pub(crate) struct Budget(usize);
 
 impl Budget {
     /// For one message.
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self(BATCH_BYTES_MAX)
     }
 
@@ -246,12 +246,12 @@ impl Budget {
 }
 
 /// Whether the object in `text` has one of these members, or the objects in it where a name has dots.
-pub fn has_any(text: &str, paths: &[&str]) -> bool {
+pub(crate) fn has_any(text: &str, paths: &[&str]) -> bool {
     paths.iter().any(|path| has(text, path))
 }
 
 /// Whether it has all of them.
-pub fn has_all(text: &str, paths: &[&str]) -> bool {
+pub(crate) fn has_all(text: &str, paths: &[&str]) -> bool {
     paths.iter().all(|path| has(text, path))
 }
 

@@ -15,11 +15,11 @@ use super::scalar::Scalar;
 use super::text::{ATTR_NAME_BYTES_MAX, ATTRS_MAX, DEPTH_MAX, char_boundary};
 
 /// Why an object can be in no field.
-pub const NESTED: &str = "expected a text or a number";
+pub(crate) const NESTED: &str = "expected a text or a number";
 
 /// The paths that a mapping reads, and those that it keeps out.
 #[derive(Debug)]
-pub struct Paths {
+pub(crate) struct Paths {
     /// Sorted.
     wanted: Vec<Wanted>,
     excluded: Vec<Excluded>,
@@ -46,7 +46,7 @@ struct Excluded {
 }
 
 impl Paths {
-    pub fn of(mapping: &Mapping) -> Self {
+    pub(crate) fn of(mapping: &Mapping) -> Self {
         let Mapping {
             marks,
             weak_marks,
@@ -101,7 +101,7 @@ fn is_under(path: &str, parent: &str) -> bool {
 const ELEMENTS_MAX: usize = 1024;
 
 /// One record, flat.
-pub struct Flat<'p, 'a> {
+pub(crate) struct Flat<'p, 'a> {
     paths: &'p Paths,
     /// What stands at each wanted path: one text, or those of an array.
     found: Vec<Found<'a>>,
@@ -127,7 +127,7 @@ struct Found<'a> {
 
 impl<'p, 'a> Flat<'p, 'a> {
     /// Reads the object in `json`.
-    pub fn read(
+    pub(crate) fn read(
         paths: &'p Paths,
         json: &mut serde_json::Deserializer<serde_json::de::StrRead<'a>>,
     ) -> Result<Self, serde_json::Error> {
@@ -136,7 +136,7 @@ impl<'p, 'a> Flat<'p, 'a> {
 
     /// A number of what the record in `text` says, whatever the order in which it says it: the same for every delivery of
     /// the same record.
-    pub fn digest(paths: &'p Paths, text: &'a str) -> Result<u128, serde_json::Error> {
+    pub(crate) fn digest(paths: &'p Paths, text: &'a str) -> Result<u128, serde_json::Error> {
         let flat = Self { digest: Some(0), ..Self::new(paths) };
         let flat = Self::read_into(flat, &mut serde_json::Deserializer::from_str(text))?;
         Ok(flat.digest.unwrap_or_default())
@@ -159,33 +159,33 @@ impl<'p, 'a> Flat<'p, 'a> {
     }
 
     /// Whether anything stands at a wanted path.
-    pub fn has(&self, path: &str) -> bool {
+    pub(crate) fn has(&self, path: &str) -> bool {
         let found = self.paths.slot(path).and_then(|slot| self.found.get(slot));
         found.is_some_and(|found| !found.texts.is_empty() || found.fault.is_some())
     }
 
     /// The text at a wanted path, or the first of several.
-    pub fn text(&self, path: &str) -> Option<&Cow<'a, str>> {
+    pub(crate) fn text(&self, path: &str) -> Option<&Cow<'a, str>> {
         self.texts(path).first()
     }
 
     /// All texts at a wanted path.
-    pub fn texts(&self, path: &str) -> &[Cow<'a, str>] {
+    pub(crate) fn texts(&self, path: &str) -> &[Cow<'a, str>] {
         self.paths.slot(path).and_then(|slot| self.found.get(slot)).map_or(&[], |found| &found.texts)
     }
 
     /// Why the texts at a wanted path can be in no field.
-    pub fn fault(&self, path: &str) -> Option<&'static str> {
+    pub(crate) fn fault(&self, path: &str) -> Option<&'static str> {
         self.paths.slot(path).and_then(|slot| self.found.get(slot)).and_then(|found| found.fault)
     }
 
     /// Something was left out because it nests too deeply.
-    pub const fn is_too_deep(&self) -> bool {
+    pub(crate) const fn is_too_deep(&self) -> bool {
         self.too_deep
     }
 
     /// The text is in a field now, and no attribute.
-    pub fn mark_used(&mut self, path: &str) {
+    pub(crate) fn mark_used(&mut self, path: &str) {
         if let Some(found) = self.paths.slot(path).and_then(|slot| self.found.get_mut(slot)) {
             found.used = true;
         }
@@ -207,12 +207,12 @@ impl<'p, 'a> Flat<'p, 'a> {
     }
 
     /// The text of `member` in the first object in `array` with such a `type`.
-    pub fn typed(&self, array: &str, kind: &str, member: &str) -> Option<&Cow<'a, str>> {
+    pub(crate) fn typed(&self, array: &str, kind: &str, member: &str) -> Option<&Cow<'a, str>> {
         self.of_type(array, kind).find_map(|place| self.element(array, place, member))
     }
 
     /// The texts of `member` in all objects in `array` with such a `type`.
-    pub fn all_typed<'f>(
+    pub(crate) fn all_typed<'f>(
         &'f self,
         array: &'f str,
         kind: &'f str,
@@ -222,7 +222,7 @@ impl<'p, 'a> Flat<'p, 'a> {
     }
 
     /// What no field has taken, and the number of texts beyond the limit.
-    pub fn into_rest(self) -> (impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)>, u64) {
+    pub(crate) fn into_rest(self) -> (impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)>, u64) {
         let unused = self.paths.wanted.iter().zip(self.found).filter(|(wanted, found)| !wanted.hidden && !found.used);
         let unused = unused
             .flat_map(|(wanted, found)| found.texts.into_iter().map(|text| (Cow::Borrowed(wanted.path), shown(text))));

@@ -16,14 +16,14 @@ use crate::token::TokenId;
 
 /// A mapping, made ready.
 #[derive(Debug)]
-pub struct Mapper {
+pub(crate) struct Mapper {
     mapping: &'static Mapping,
     paths: Paths,
 }
 
 /// Why nothing was handed on of an object: a record may stand in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unread {
+pub(crate) enum Unread {
     /// It has none of the members that every record of the format has some of.
     Foreign,
     /// The same, but it may be a record of the format that speaks of no token.
@@ -31,7 +31,7 @@ pub enum Unread {
 }
 
 /// Why a record is skipped that names neither a token nor who holds one.
-pub const NO_TOKEN: &str = "no token and no principal";
+pub(crate) const NO_TOKEN: &str = "no token and no principal";
 
 /// Why a record is no event: what it cannot be without is missing or cannot be read. Any other field that cannot be
 /// read as it was sent is repaired ([`Limit`]) or counts as absent, is named in the event's attributes, and what was sent
@@ -50,14 +50,14 @@ struct Reading<'r, 's, 'p, 'a> {
 }
 
 impl Mapper {
-    pub fn new(mapping: &'static Mapping) -> Self {
+    pub(crate) fn new(mapping: &'static Mapping) -> Self {
         Self { mapping, paths: Paths::of(mapping) }
     }
 
     /// Decodes the one record in `text`, which begins at byte `base` of `payload`. It gives one event, or several where
     /// its call was made with one token and changed others: the `use` of the former comes first, under the record's id
     /// with `:use` after it, for ids are for single events.
-    pub fn decode<'a>(
+    pub(crate) fn decode<'a>(
         &self,
         payload: &'a [u8],
         text: &'a str,

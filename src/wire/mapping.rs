@@ -12,7 +12,7 @@ use crate::event::{Concerns, Kind, TokenType};
 use crate::format::Format;
 
 /// The table of `format`; the native one needs none.
-pub fn of(format: Format) -> Option<&'static Mapping> {
+pub(crate) fn of(format: Format) -> Option<&'static Mapping> {
     match format {
         Format::Native => None,
         Format::Cloudtrail => Some(&cloudtrail::MAPPING),
@@ -25,7 +25,7 @@ pub fn of(format: Format) -> Option<&'static Mapping> {
 
 /// One format. A record is read as a `use` of a token, and besides as a change of one where [`Self::changes`] says so.
 #[derive(Debug)]
-pub struct Mapping {
+pub(crate) struct Mapping {
     /// Paths of which every record of this format has at least one: what has none is another record, or wraps one.
     pub marks: &'static [&'static str],
     /// An object with one of these and no mark may be a record of this format, if no record stands in it.
@@ -51,17 +51,17 @@ pub struct Mapping {
 }
 
 /// The status, in place of a number, of an outcome that leaves open whether the credential was accepted.
-pub const UNCLEAR: &str = "unclear";
+pub(crate) const UNCLEAR: &str = "unclear";
 
 /// A field, and its sources: the first that gives a value it can take.
-pub type Row = (Field, &'static [Source]);
+pub(crate) type Row = (Field, &'static [Source]);
 
 /// One of the texts at a path matches one of the patterns.
-pub type Test = (&'static str, &'static [&'static str]);
+pub(crate) type Test = (&'static str, &'static [&'static str]);
 
 /// What a table can fill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Field {
+pub(crate) enum Field {
     EventId,
     Timestamp,
     TokenId,
@@ -103,7 +103,7 @@ pub enum Field {
 /// Where a field's text comes from. A path names a member by the names on the way to it with dots between; of an array
 /// of texts it names the first, and all of them for [`Field::Scopes`].
 #[derive(Debug)]
-pub enum Source {
+pub(crate) enum Source {
     Path(&'static str),
     /// A path's text, unless it has one of these patterns: then it is another thing than the field holds.
     Except(&'static str, &'static [&'static str]),
@@ -135,7 +135,7 @@ pub enum Source {
 
 /// A record whose call issued, refreshed or took away a token, or changed a credential.
 #[derive(Debug)]
-pub struct Change {
+pub(crate) struct Change {
     pub kind: Kind,
     /// Every test must hold.
     pub when: &'static [Test],
@@ -171,7 +171,7 @@ const CHANGE: Change = Change {
 
 /// Elements of an array of objects, by their `type`.
 #[derive(Clone, Copy, Debug)]
-pub struct Each {
+pub(crate) struct Each {
     pub array: &'static str,
     /// Types, and the tokens that they are. The member `id` names the token.
     pub kinds: &'static [(&'static str, TokenType)],
@@ -179,7 +179,7 @@ pub struct Each {
 
 /// A record after which a token, or all of a user's or role's, that were ended are alive again.
 #[derive(Debug)]
-pub struct Reinstatement {
+pub(crate) struct Reinstatement {
     pub when: &'static [Test],
     pub token: &'static [Source],
     pub user: &'static [Source],
@@ -191,7 +191,7 @@ const REINSTATEMENT: Reinstatement = Reinstatement { when: &[], token: &[], user
 
 /// A record to pass over.
 #[derive(Debug)]
-pub struct Skip {
+pub(crate) struct Skip {
     pub when: &'static [Test],
     /// It is read nevertheless where one of these holds.
     pub unless: &'static [Test],
@@ -201,7 +201,7 @@ pub struct Skip {
 }
 
 /// Whether `text` has the form of `pattern`, in which each `*` stands for any text.
-pub fn matches(pattern: &str, text: &str) -> bool {
+pub(crate) fn matches(pattern: &str, text: &str) -> bool {
     let Some((head, pattern)) = pattern.split_once('*') else { return pattern == text };
     let Some(mut rest) = text.strip_prefix(head) else { return false };
     let (middle, tail) = pattern.rsplit_once('*').unwrap_or(("", pattern));
@@ -214,7 +214,7 @@ pub fn matches(pattern: &str, text: &str) -> bool {
 
 impl Source {
     /// Calls `visit` with every path that this source takes a text from.
-    pub fn value_paths(&self, visit: &mut dyn FnMut(&'static str)) {
+    pub(crate) fn value_paths(&self, visit: &mut dyn FnMut(&'static str)) {
         match self {
             Self::Path(path)
             | Self::Except(path, _)
@@ -230,7 +230,7 @@ impl Source {
     }
 
     /// Calls `visit` with every path that this source reads.
-    pub fn paths(&self, visit: &mut dyn FnMut(&'static str)) {
+    pub(crate) fn paths(&self, visit: &mut dyn FnMut(&'static str)) {
         match self {
             Self::Joined(parts, _) => parts.iter().for_each(|part| part.paths(visit)),
             Self::When(tests, source) | Self::Unless(tests, source) => {
@@ -242,7 +242,7 @@ impl Source {
     }
 
     /// The array of objects that this source looks into.
-    pub fn array(&self) -> Option<&'static str> {
+    pub(crate) fn array(&self) -> Option<&'static str> {
         match self {
             Self::Typed { array, .. } => Some(array),
             Self::When(_, source) | Self::Unless(_, source) => source.array(),
@@ -254,7 +254,7 @@ impl Source {
 /// Whether a name of a session is one that stays, or names a person, and not one that a program made up for this session
 /// alone: with a time, a date, or the id of a task, an instance, a pod or a commit in it. Numbers of up to eight digits
 /// stay, for they may be a person's.
-pub fn is_lasting(name: &str) -> bool {
+pub(crate) fn is_lasting(name: &str) -> bool {
     // Mail addresses are people's (IAM Identity Center, federation).
     if name.split_once('@').is_some_and(|(_, domain)| domain.contains('.')) {
         return true;

@@ -103,7 +103,7 @@ impl Decoder {
 
     /// Hands everything in `payload` to `take`, in order. A record is one event as a rule. A record that is no event
     /// is handed on as an error, and the next one is read. A message may hold many records: as a JSON array, one behind
-    /// another, or in the [wrappings](envelope) in which their senders deliver them; and it may be compressed.
+    /// another, or in the wrappings (`envelope`) in which their senders deliver them; and it may be compressed.
     pub fn decode<'a>(&mut self, payload: &'a [u8], take: &mut dyn FnMut(Result<Decoded<'a>, DecodeError>)) {
         match self.tenant {
             None => self.whole(payload, take),

@@ -21,10 +21,10 @@ use crate::event::{Event, EventGeo, Kind, Timestamp, TokenType};
 use crate::token::TokenId;
 
 /// Members of which every event has one.
-pub const MARKS: &[&str] = &["event_id", "token_id"];
+pub(crate) const MARKS: &[&str] = &["event_id", "token_id"];
 
 /// Decodes the one event in `text`, which begins at byte `base` of `payload`.
-pub fn decode<'a>(
+pub(crate) fn decode<'a>(
     payload: &[u8],
     base: usize,
     text: &'a str,

@@ -2,10 +2,10 @@
 //! record of its message. What is valid JSON is cut as a JSON reader would.
 
 /// The record separator that precedes each value of a JSON text sequence (RFC 7464).
-pub const RECORD_SEPARATOR: char = '\u{1e}';
+pub(crate) const RECORD_SEPARATOR: char = '\u{1e}';
 
 /// What stands between the brackets of an array.
-pub struct Elements<'a> {
+pub(crate) struct Elements<'a> {
     /// What the commas separate, without the white space around; nothing empty.
     pub parts: Vec<&'a str>,
     /// The closing bracket is there.
@@ -15,7 +15,7 @@ pub struct Elements<'a> {
 }
 
 /// The elements in `text`, which begins behind the opening bracket of an array, or behind one of its elements.
-pub fn elements(text: &str) -> Elements<'_> {
+pub(crate) fn elements(text: &str) -> Elements<'_> {
     let mut found = Elements { parts: Vec::new(), closed: false, breaks_off: false };
     let mut cursor = Cursor::new(text);
     let mut start = 0;
@@ -53,7 +53,7 @@ impl<'a> Elements<'a> {
 
 /// The objects and arrays in `text`, which stand one behind another with nothing but white space, commas and record
 /// separators between; `None` where anything else is there.
-pub fn values(text: &str) -> Option<Vec<&str>> {
+pub(crate) fn values(text: &str) -> Option<Vec<&str>> {
     let mut found = Vec::new();
     let mut rest = text;
     loop {
@@ -71,7 +71,7 @@ pub fn values(text: &str) -> Option<Vec<&str>> {
 }
 
 /// The members of the object in `text`: the names as they are written, and the values. `None` where it is no object.
-pub fn members(text: &str) -> Option<Vec<(&str, &str)>> {
+pub(crate) fn members(text: &str) -> Option<Vec<(&str, &str)>> {
     let inside = text.trim_ascii_start().strip_prefix('{')?;
     let mut found = Vec::new();
     let mut cursor = Cursor::new(inside);

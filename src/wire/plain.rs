@@ -12,7 +12,7 @@ use crate::event::{Address, Event, Kind, Timestamp, TokenType};
 use crate::secret::is_bare;
 
 /// The event in `text`, whose bytes `screen` has found clean.
-pub fn decode<'a>(text: &'a str, screen: &mut Screen<'_>) -> Option<Event<'a>> {
+pub(crate) fn decode<'a>(text: &'a str, screen: &mut Screen<'_>) -> Option<Event<'a>> {
     let text = text.trim_ascii_end();
     // Escapes, and control characters, which strings may not hold. Counted, and not looked for, so that the compiler
     // makes vector instructions of it.

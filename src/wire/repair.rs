@@ -7,10 +7,10 @@
 use std::borrow::Cow;
 
 /// Why a text field is unreadable. The repair makes one fault of all of these, because it replaces them by NUL.
-pub const BAD_TEXT: &str = "holds a NUL, a lone surrogate or bytes that are not UTF-8";
+pub(crate) const BAD_TEXT: &str = "holds a NUL, a lone surrogate or bytes that are not UTF-8";
 
 /// Bytes by which a repair may make a message longer; one that needs more is given up.
-pub const GROWTH_BYTES_MAX: usize = 1 << 20;
+pub(crate) const GROWTH_BYTES_MAX: usize = 1 << 20;
 
 /// Stands for one character that cannot be read.
 const MARK: &str = "\\u0000";
@@ -18,7 +18,7 @@ const MARK: &str = "\\u0000";
 const MARKED_VALUE: &str = "\"\\u0000\"";
 
 /// A message after its repair.
-pub struct Repaired {
+pub(crate) struct Repaired {
     pub text: String,
     /// Places in `text` from which on it is so many bytes longer than the message, in order.
     growth: Vec<(usize, usize)>,
@@ -26,14 +26,14 @@ pub struct Repaired {
 
 impl Repaired {
     /// Place in the message of byte `at` of the text.
-    pub fn origin(&self, at: usize) -> usize {
+    pub(crate) fn origin(&self, at: usize) -> usize {
         let growth = self.growth.iter().rev().find(|(from, _)| *from <= at).map_or(0, |(_, growth)| *growth);
         at.saturating_sub(growth)
     }
 }
 
 /// `message` with everything replaced that can be, `None` where that is nothing.
-pub fn repair(message: &[u8]) -> Option<Repaired> {
+pub(crate) fn repair(message: &[u8]) -> Option<Repaired> {
     let start = message.strip_prefix(b"\xef\xbb\xbf").unwrap_or(message).trim_ascii_start();
     if !matches!(start, [b'{' | b'[' | b'"', ..]) {
         return None;
@@ -73,12 +73,12 @@ pub fn repair(message: &[u8]) -> Option<Repaired> {
 /// Whether some of `text` could not be read: it holds a NUL. Only an escape can stand for one, and a text with an escape
 /// is never borrowed.
 #[expect(clippy::ptr_arg, reason = "whether the text is borrowed is what is asked")]
-pub fn is_broken(text: &Cow<'_, str>) -> bool {
+pub(crate) fn is_broken(text: &Cow<'_, str>) -> bool {
     matches!(text, Cow::Owned(text) if text.contains('\0'))
 }
 
 /// `text` with U+FFFD in place of each NUL, which stands for an unreadable character.
-pub fn shown(text: Cow<'_, str>) -> Cow<'_, str> {
+pub(crate) fn shown(text: Cow<'_, str>) -> Cow<'_, str> {
     if is_broken(&text) { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { text }
 }
 

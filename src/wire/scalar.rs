@@ -11,10 +11,10 @@ use super::time;
 use crate::event::{Address, Timestamp};
 
 /// Largest HTTP status, three digits (RFC 9110 section 15).
-pub const STATUS_MAX: u64 = 999;
+pub(crate) const STATUS_MAX: u64 = 999;
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Scalar<'a> {
+pub(crate) enum Scalar<'a> {
     Null,
     Bool(bool),
     Unsigned(u64),
@@ -28,7 +28,7 @@ pub enum Scalar<'a> {
 
 impl<'a> Scalar<'a> {
     /// `None` for null and for an empty text: a producer's two ways to say nothing.
-    pub fn text(self) -> Result<Option<Cow<'a, str>>, &'static str> {
+    pub(crate) fn text(self) -> Result<Option<Cow<'a, str>>, &'static str> {
         match self {
             Self::Null => Ok(None),
             Self::Text(text) => Ok((!text.is_empty()).then_some(text)),
@@ -38,7 +38,7 @@ impl<'a> Scalar<'a> {
 
     /// As [`Self::text`], and of an integer its digits. A number with a fraction or beyond 64 bits is refused, because two
     /// of them can have the same digits here.
-    pub fn text_or_digits(self) -> Result<Option<Cow<'a, str>>, &'static str> {
+    pub(crate) fn text_or_digits(self) -> Result<Option<Cow<'a, str>>, &'static str> {
         match self {
             Self::Unsigned(number) => Ok(Some(Cow::Owned(number.to_string()))),
             Self::Negative(number) => Ok(Some(Cow::Owned(number.to_string()))),
@@ -48,7 +48,7 @@ impl<'a> Scalar<'a> {
 
     /// An HTTP status, also with its reason after it: `401 Unauthorized` (RFC 9112 section 4). A list of statuses is
     /// none: which of them the client got is unknown.
-    pub fn status(self) -> Result<Option<u16>, &'static str> {
+    pub(crate) fn status(self) -> Result<Option<u16>, &'static str> {
         let code = match &self {
             Self::Text(text) => Scalar::Text(Cow::Borrowed(without_reason(text))).integer(STATUS_MAX),
             _ => self.integer(STATUS_MAX),
@@ -57,7 +57,7 @@ impl<'a> Scalar<'a> {
     }
 
     /// The value as it was sent, for people to look at; `None` where it is null or nested.
-    pub fn shown(self) -> Option<Cow<'a, str>> {
+    pub(crate) fn shown(self) -> Option<Cow<'a, str>> {
         match self {
             Self::Null | Self::Nested => None,
             Self::Bool(value) => Some(Cow::Borrowed(if value { "true" } else { "false" })),
@@ -69,7 +69,7 @@ impl<'a> Scalar<'a> {
     }
 
     /// An integer from 0 to `max`, as a number or as its digits in a text.
-    pub fn integer(self, max: u64) -> Result<Option<u64>, &'static str> {
+    pub(crate) fn integer(self, max: u64) -> Result<Option<u64>, &'static str> {
         const EXPECTED: &str = "expected an integer";
         // Integers up to here are exact as floating-point numbers (IEEE 754).
         const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
@@ -88,7 +88,7 @@ impl<'a> Scalar<'a> {
     }
 
     /// A number from `min` to `max`.
-    pub fn number(self, min: f64, max: f64) -> Result<Option<f64>, &'static str> {
+    pub(crate) fn number(self, min: f64, max: f64) -> Result<Option<f64>, &'static str> {
         let number = match self {
             Self::Null => return Ok(None),
             Self::Unsigned(number) => number as f64,
@@ -100,7 +100,7 @@ impl<'a> Scalar<'a> {
     }
 
     /// An RFC 3339 text or integer milliseconds since the epoch.
-    pub fn timestamp(self) -> Result<Option<Timestamp>, &'static str> {
+    pub(crate) fn timestamp(self) -> Result<Option<Timestamp>, &'static str> {
         let millis = match self {
             Self::Text(text) if text.is_empty() => return Ok(None),
             Self::Text(text) => match digits(&text) {
@@ -124,7 +124,7 @@ impl<'a> Scalar<'a> {
 
     /// An IPv4 or IPv6 address, also with the port or the zone that a server has beside it. A list of addresses is none:
     /// which of them is the client's is for the producer to know, and the client may have written the first.
-    pub fn address(self) -> Result<Option<Address>, &'static str> {
+    pub(crate) fn address(self) -> Result<Option<Address>, &'static str> {
         let Some(text) = self.text()? else { return Ok(None) };
         let ip = text.parse().ok().or_else(|| beside_port_or_zone(&text));
         ip.map(|ip| Some(Address::new(ip))).ok_or("not an IP address")

@@ -29,7 +29,7 @@ const MAGIC: &[(&[u8], &str)] = &[
 const LOOK_BYTES: usize = 1024;
 
 /// Names the format of `message`, which is not JSON.
-pub fn of(message: &[u8]) -> &'static str {
+pub(crate) fn of(message: &[u8]) -> &'static str {
     if let Some((_, name)) = MAGIC.iter().find(|(magic, _)| message.starts_with(magic)) {
         return name;
     }

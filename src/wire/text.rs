@@ -9,43 +9,43 @@ use crate::secret::{HASHED, is_bare, is_secret_name, looks_opaque, may_hold_secr
 use crate::token::{TokenHasher, TokenId, TokenIds};
 
 /// Longest event id, bytes.
-pub const EVENT_ID_BYTES_MAX: usize = 128;
+pub(crate) const EVENT_ID_BYTES_MAX: usize = 128;
 /// Longest token id, bytes.
-pub const TOKEN_ID_BYTES_MAX: usize = 256;
+pub(crate) const TOKEN_ID_BYTES_MAX: usize = 256;
 /// Longest of the other ids, bytes.
-pub const ID_BYTES_MAX: usize = 1024;
+pub(crate) const ID_BYTES_MAX: usize = 1024;
 /// Longest user agent, bytes.
-pub const USER_AGENT_BYTES_MAX: usize = 1024;
+pub(crate) const USER_AGENT_BYTES_MAX: usize = 1024;
 /// Longest endpoint, bytes.
-pub const ENDPOINT_BYTES_MAX: usize = 2048;
+pub(crate) const ENDPOINT_BYTES_MAX: usize = 2048;
 /// Longest method, fingerprint, country or network name, bytes. A longer scope is cut there.
-pub const WORD_BYTES_MAX: usize = 256;
+pub(crate) const WORD_BYTES_MAX: usize = 256;
 /// More scopes are left out.
-pub const SCOPES_MAX: usize = 128;
+pub(crate) const SCOPES_MAX: usize = 128;
 /// More attributes are left out, and counted in the attribute [`ATTRS_OMITTED`].
-pub const ATTRS_MAX: usize = 128;
+pub(crate) const ATTRS_MAX: usize = 128;
 /// A longer name of an attribute is cut there, bytes.
-pub const ATTR_NAME_BYTES_MAX: usize = 256;
+pub(crate) const ATTR_NAME_BYTES_MAX: usize = 256;
 /// A longer value of an attribute is cut there, bytes.
-pub const ATTR_VALUE_BYTES_MAX: usize = 4096;
+pub(crate) const ATTR_VALUE_BYTES_MAX: usize = 4096;
 /// Deepest nesting that an attribute may have, beyond the event's own.
-pub const DEPTH_MAX: usize = 64;
+pub(crate) const DEPTH_MAX: usize = 64;
 /// Why what nests deeper than [`DEPTH_MAX`] is left out.
-pub const TOO_DEEP: &str = "nested too deeply";
+pub(crate) const TOO_DEEP: &str = "nested too deeply";
 /// Name of the attribute that counts those left out.
-pub const ATTRS_OMITTED: &str = "attrs_omitted";
+pub(crate) const ATTRS_OMITTED: &str = "attrs_omitted";
 /// Name of the attribute that names the fields that could not be read, each with the reason.
 pub const UNREADABLE: &str = "unreadable_fields";
 
 /// The tenant of an event whose tenant was given and cannot be read. It is no tenant's, not even the unnamed one's, so that
 /// such events change nothing of anybody else's.
-pub const UNREADABLE_TENANT: &str = "\u{fffd}";
+pub(crate) const UNREADABLE_TENANT: &str = "\u{fffd}";
 /// Why an id cannot be read that exceeds its limit.
 const TOO_LONG: &str = "too long";
 
 /// How long a text may be, bytes, and what becomes of one that is longer or that holds unreadable characters.
 #[derive(Clone, Copy, Debug)]
-pub enum Limit {
+pub(crate) enum Limit {
     /// It cannot be read: part of the name is the name of another thing, which would be looked up or revoked.
     Whole(usize),
     /// An id gets a name of its own: U+FFFD for each unreadable character, and a hash of the whole at the end. No two ids
@@ -58,7 +58,7 @@ pub enum Limit {
 }
 
 impl Limit {
-    pub const fn bytes_max(self) -> usize {
+    pub(crate) const fn bytes_max(self) -> usize {
         let (Self::Whole(bytes_max) | Self::Id(bytes_max) | Self::Text(bytes_max)) = self;
         bytes_max
     }
@@ -77,7 +77,7 @@ pub struct Notes {
 }
 
 /// Replaces the secrets of one record and notes which of its fields cannot be read.
-pub struct Screen<'s> {
+pub(crate) struct Screen<'s> {
     hasher: &'s TokenHasher,
     notes: &'s mut Notes,
     /// The record's bytes hold no secret, so what is borrowed from them holds none.
@@ -88,12 +88,12 @@ pub struct Screen<'s> {
 
 impl<'s> Screen<'s> {
     /// For the texts of the record `raw`.
-    pub fn new(raw: &[u8], hasher: &'s TokenHasher, notes: &'s mut Notes) -> Self {
+    pub(crate) fn new(raw: &[u8], hasher: &'s TokenHasher, notes: &'s mut Notes) -> Self {
         Self { hasher, notes, clean: !may_hold_secret(raw), unreadable: Vec::new() }
     }
 
     /// Notes that an optional field cannot be read as it was sent.
-    pub fn unreadable(&mut self, field: &'static str, reason: &'static str) {
+    pub(crate) fn unreadable(&mut self, field: &'static str, reason: &'static str) {
         if self.unreadable.iter().all(|(known, _)| *known != field) {
             self.unreadable.push((field, reason));
         }
@@ -101,7 +101,7 @@ impl<'s> Screen<'s> {
 
     /// Counts the unreadable fields of a record that is an event, and names them among its attributes: first, so that
     /// no attribute of that name that a client sent stands before it.
-    pub fn name_unreadable<'a>(&mut self, attrs: &mut Vec<(Cow<'a, str>, Cow<'a, str>)>) {
+    pub(crate) fn name_unreadable<'a>(&mut self, attrs: &mut Vec<(Cow<'a, str>, Cow<'a, str>)>) {
         if self.unreadable.is_empty() {
             return;
         }
@@ -118,12 +118,12 @@ impl<'s> Screen<'s> {
     }
 
     /// Whether nothing in the message needs to be replaced but what the name of its field gives away.
-    pub const fn is_clean(&self) -> bool {
+    pub(crate) const fn is_clean(&self) -> bool {
         self.clean
     }
 
     /// `text` without its secrets.
-    pub fn text<'a>(&mut self, text: Cow<'a, str>) -> Cow<'a, str> {
+    pub(crate) fn text<'a>(&mut self, text: Cow<'a, str>) -> Cow<'a, str> {
         if self.clean && matches!(text, Cow::Borrowed(_)) {
             return text;
         }
@@ -133,7 +133,7 @@ impl<'s> Screen<'s> {
     }
 
     /// An id: a text that may be a token as a whole.
-    pub fn id<'a>(&mut self, text: Cow<'a, str>) -> Cow<'a, str> {
+    pub(crate) fn id<'a>(&mut self, text: Cow<'a, str>) -> Cow<'a, str> {
         if self.clean && matches!(text, Cow::Borrowed(_)) && !is_bare(&text) {
             return text;
         }
@@ -143,7 +143,7 @@ impl<'s> Screen<'s> {
     }
 
     /// The text of a field within its limit.
-    pub fn limited<'a>(
+    pub(crate) fn limited<'a>(
         &mut self,
         field: &'static str,
         text: Cow<'a, str>,
@@ -181,7 +181,7 @@ impl<'s> Screen<'s> {
 
     /// The name of a token that a field has, within its limit once it is no token any more. It is never repaired: other
     /// events call the token by its whole name.
-    pub fn token_name<'a>(&mut self, text: Cow<'a, str>) -> Result<TokenId<'a>, &'static str> {
+    pub(crate) fn token_name<'a>(&mut self, text: Cow<'a, str>) -> Result<TokenId<'a>, &'static str> {
         if is_broken(&text) {
             return Err(BAD_TEXT);
         }
@@ -190,13 +190,13 @@ impl<'s> Screen<'s> {
 
     /// An id for a record that has none of its own, made of the number of its content. The key keeps anybody from trying
     /// which content an id is made of.
-    pub fn content_id(&self, content: u128) -> String {
+    pub(crate) fn content_id(&self, content: u128) -> String {
         let hash = self.hasher.hash(&content.to_be_bytes());
         format!("content:{}", hash.strip_prefix(HASHED).unwrap_or(&hash))
     }
 
     /// The name of a token.
-    pub fn token<'a>(&mut self, text: Cow<'a, str>) -> TokenId<'a> {
+    pub(crate) fn token<'a>(&mut self, text: Cow<'a, str>) -> TokenId<'a> {
         if self.hasher.ids() == TokenIds::AsSent {
             self.sample(&text);
             if let (true, Cow::Borrowed(text)) = (self.clean && !is_bare(&text), &text) {
@@ -226,7 +226,7 @@ impl<'s> Screen<'s> {
     }
 
     /// An attribute, cut to its limits. One that is named as secrets are is hashed whole, whatever it looks like.
-    pub fn attr<'a>(&mut self, name: Cow<'a, str>, value: Cow<'a, str>) -> (Cow<'a, str>, Cow<'a, str>) {
+    pub(crate) fn attr<'a>(&mut self, name: Cow<'a, str>, value: Cow<'a, str>) -> (Cow<'a, str>, Cow<'a, str>) {
         let (name, value) = (self.readable(name), self.readable(value));
         let last = name.rsplit('.').next().unwrap_or_default();
         let value = if is_secret_name(last.as_bytes()) && !value.is_empty() {
@@ -240,7 +240,7 @@ impl<'s> Screen<'s> {
 }
 
 /// `text`, at most `bytes_max` long.
-pub fn cut(text: Cow<'_, str>, bytes_max: usize) -> Cow<'_, str> {
+pub(crate) fn cut(text: Cow<'_, str>, bytes_max: usize) -> Cow<'_, str> {
     if text.len() <= bytes_max {
         return text;
     }
@@ -255,19 +255,19 @@ pub fn cut(text: Cow<'_, str>, bytes_max: usize) -> Cow<'_, str> {
 }
 
 /// The scopes in a text, separated by spaces (RFC 6749 section 3.3) or commas, as far as they are kept.
-pub fn scopes(text: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn scopes(text: &str) -> impl Iterator<Item = &str> {
     let scopes = text.split(|c: char| c == ',' || c.is_ascii_whitespace()).filter(|scope| !scope.is_empty());
     scopes.take(SCOPES_MAX).map(|scope| scope.get(..char_boundary(scope, WORD_BYTES_MAX)).unwrap_or_default())
 }
 
 /// The last boundary between characters at or before byte `most`.
-pub fn char_boundary(text: &str, most: usize) -> usize {
+pub(crate) fn char_boundary(text: &str, most: usize) -> usize {
     (0..=most.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or_default()
 }
 
 /// JSON without the spaces between its tokens and with no more escapes than needed, so that a secret in it shows.
 /// `raw` is valid JSON. Fails where it nests deeper than [`DEPTH_MAX`].
-pub fn compact(raw: &str) -> Result<Cow<'_, str>, &'static str> {
+pub(crate) fn compact(raw: &str) -> Result<Cow<'_, str>, &'static str> {
     let bytes = raw.as_bytes();
     let (mut out, mut copied) = (String::new(), 0);
     let (mut depth, mut in_string, mut at) = (0_usize, false, 0);
@@ -319,7 +319,7 @@ fn escape(text: &[u8]) -> (usize, Option<char>) {
 }
 
 /// An event that says nothing yet.
-pub fn blank<'a>() -> Event<'a> {
+pub(crate) fn blank<'a>() -> Event<'a> {
     Event {
         event_id: Cow::Borrowed(""),
         timestamp: Timestamp::MIN,

@@ -3,19 +3,19 @@
 use crate::event::Timestamp;
 
 /// Why a text is no time we take.
-pub const NOT_A_TIME: &str = "not an RFC 3339 time";
+pub(crate) const NOT_A_TIME: &str = "not an RFC 3339 time";
 /// Why a time is none we take.
-pub const OUT_OF_RANGE: &str = "a time outside the years 1970 to 2199";
+pub(crate) const OUT_OF_RANGE: &str = "a time outside the years 1970 to 2199";
 
 /// Why a number is no time in milliseconds.
-pub const SECONDS: &str = "looks like seconds, where milliseconds are expected";
+pub(crate) const SECONDS: &str = "looks like seconds, where milliseconds are expected";
 /// The years 2000 to 2100 in seconds, and in milliseconds a few weeks of 1970 of which nobody has an event.
-pub const LIKE_SECONDS: std::ops::Range<i64> = 946_684_800..4_133_980_800;
+pub(crate) const LIKE_SECONDS: std::ops::Range<i64> = 946_684_800..4_133_980_800;
 
 const MS_PER_DAY: i64 = 86_400_000;
 
 /// Reads an RFC 3339 `date-time`. Fractions beyond milliseconds are cut off; a leap second is the second before it.
-pub fn parse(text: &str) -> Result<Timestamp, &'static str> {
+pub(crate) fn parse(text: &str) -> Result<Timestamp, &'static str> {
     let millis = date_time(text.as_bytes()).ok_or(NOT_A_TIME)?;
     Timestamp::from_millis(millis).ok_or(OUT_OF_RANGE)
 }
@@ -91,7 +91,7 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> Option<i64> {
 }
 
 /// Appends `time` as `YYYY-MM-DDTHH:MM:SS.mmmZ`.
-pub fn write(out: &mut Vec<u8>, time: Timestamp) {
+pub(crate) fn write(out: &mut Vec<u8>, time: Timestamp) {
     let (days, millis) = (time.millis() / MS_PER_DAY, time.millis() % MS_PER_DAY);
     let (year, month, day) = civil_from_days(days);
     let mut text = *b"0000-00-00T00:00:00.000Z";

@@ -13,10 +13,10 @@ use tokenwarden::token::TokenHasher;
 use tokenwarden::verdict::{Outcome, RuleId};
 use tokenwarden::wire::{self, Decoded, Decoder, Format};
 
-pub const SECOND: i64 = 1_000;
-pub const MINUTE: i64 = 60 * SECOND;
-pub const HOUR: i64 = 60 * MINUTE;
-pub const DAY: i64 = 24 * HOUR;
+pub(crate) const SECOND: i64 = 1_000;
+pub(crate) const MINUTE: i64 = 60 * SECOND;
+pub(crate) const HOUR: i64 = 60 * MINUTE;
+pub(crate) const DAY: i64 = 24 * HOUR;
 
 /// Monday, 2 February 2026, 00:00 UTC.
 const START: i64 = 1_769_990_400_000;
@@ -24,16 +24,16 @@ const START: i64 = 1_769_990_400_000;
 const TOWN_DAYS: i64 = 30;
 const NOW: i64 = START + (TOWN_DAYS - 1) * DAY + 17 * HOUR;
 
-pub mod address {
+pub(crate) mod address {
     /// A fixed line.
-    pub const BERLIN: &str = "192.0.2.10";
-    pub const SYDNEY: &str = "198.51.100.9";
+    pub(crate) const BERLIN: &str = "192.0.2.10";
+    pub(crate) const SYDNEY: &str = "198.51.100.9";
     /// A rented server in the owner's country.
-    pub const LEIPZIG_HOST: &str = "203.0.113.66";
+    pub(crate) const LEIPZIG_HOST: &str = "203.0.113.66";
 }
 
 /// Places of addresses. Addresses outside of the table get a place from their first bytes.
-pub struct Atlas;
+pub(crate) struct Atlas;
 
 impl GeoLookup for Atlas {
     fn lookup(&mut self, address: IpAddr) -> (Option<Arc<Place>>, Option<Arc<Network>>) {
@@ -65,7 +65,7 @@ impl GeoLookup for Atlas {
 
 /// A native event without id and time.
 #[derive(Clone)]
-pub struct Event(Map<String, Value>);
+pub(crate) struct Event(Map<String, Value>);
 
 const CHROME: &str =
     "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/144.0.0.0 Safari/537.36";
@@ -73,7 +73,7 @@ const IPHONE: &str = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_3 like Mac OS X) App
 
 impl Event {
     /// An ordinary call of the person, from Berlin.
-    pub fn of(person: &str) -> Self {
+    pub(crate) fn of(person: &str) -> Self {
         let fields = json!({
             "token_id": format!("at-{person}"), "family_id": format!("grant-{person}"), "user_id": person,
             "app_id": "crm", "tenant_id": "acme", "ip_address": address::BERLIN, "user_agent": CHROME,
@@ -83,26 +83,26 @@ impl Event {
         Self(fields)
     }
 
-    pub fn set(mut self, field: &str, value: impl Into<Value>) -> Self {
+    pub(crate) fn set(mut self, field: &str, value: impl Into<Value>) -> Self {
         self.0.insert(field.to_owned(), value.into());
         self
     }
 
-    pub fn from(&self, address: &str) -> Self {
+    pub(crate) fn from(&self, address: &str) -> Self {
         self.clone().set("ip_address", address)
     }
 
-    pub fn agent(&self, agent: &str) -> Self {
+    pub(crate) fn agent(&self, agent: &str) -> Self {
         self.clone().set("user_agent", agent)
     }
 
-    pub fn kind(&self, kind: &str) -> Self {
+    pub(crate) fn kind(&self, kind: &str) -> Self {
         self.clone().set("kind", kind)
     }
 }
 
 /// A family with rotating refresh tokens, and the number of its exchanges.
-pub struct Rotating {
+pub(crate) struct Rotating {
     person: Event,
     name: String,
     number: u32,
@@ -110,28 +110,28 @@ pub struct Rotating {
 
 impl Rotating {
     /// The latest refresh token.
-    pub fn refresh_token(&self) -> String {
+    pub(crate) fn refresh_token(&self) -> String {
         format!("rt-{}-{}", self.name, self.number)
     }
 
     /// The presentation of this refresh token at the token endpoint.
-    pub fn presents(&self, refresh_token: &str) -> Event {
+    pub(crate) fn presents(&self, refresh_token: &str) -> Event {
         self.person.kind("refreshed").set("token_id", refresh_token).set("token_type", "refresh")
     }
 
     /// A call with the latest access token.
-    pub fn uses(&self) -> Event {
+    pub(crate) fn uses(&self) -> Event {
         let token = format!("at-{}-{}", self.name, self.number);
         self.person.clone().set("token_id", token).set("token_type", "access")
     }
 
     /// Number of exchanges so far.
-    pub const fn number(&self) -> u32 {
+    pub(crate) const fn number(&self) -> u32 {
         self.number
     }
 
     /// The provider's events of an exchange of the latest refresh token.
-    pub fn exchange(&mut self) -> [Event; 3] {
+    pub(crate) fn exchange(&mut self) -> [Event; 3] {
         let parent = self.refresh_token();
         let presented = self.presents(&parent);
         self.number += 1;
@@ -145,7 +145,7 @@ impl Rotating {
 }
 
 /// A sequence of events, scored one by one.
-pub struct Story {
+pub(crate) struct Story {
     decoder: Decoder,
     enricher: Enricher,
     rules: RuleSet,
@@ -160,27 +160,27 @@ pub struct Story {
 
 impl Story {
     /// In a town of forty people with thirty days of history.
-    pub fn in_town() -> Self {
+    pub(crate) fn in_town() -> Self {
         Self::in_town_with(Settings::default())
     }
 
     /// As [`Self::in_town`], with a source whose confirmations are accepted.
-    pub fn in_town_confirmed() -> Self {
+    pub(crate) fn in_town_confirmed() -> Self {
         Self::in_town_with(Settings { confirmed: true, ..Settings::default() })
     }
 
     /// Without any history.
-    pub fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         Self::with(Settings::default())
     }
 
     /// As [`Self::empty`], where nothing but events tells where addresses are.
-    pub fn located_by_events() -> Self {
+    pub(crate) fn located_by_events() -> Self {
         Self { enricher: Enricher::new(&GeoSettings::default(), true), ..Self::empty() }
     }
 
     /// As [`Self::in_town`], with other settings.
-    pub fn in_town_with(settings: Settings) -> Self {
+    pub(crate) fn in_town_with(settings: Settings) -> Self {
         Self { town: (0..40).flat_map(neighbour).collect(), ..Self::with(settings) }
     }
 
@@ -200,7 +200,7 @@ impl Story {
 
     /// An ordinary call of a person who has worked here for this number of days: one fixed line, one browser, from
     /// eight to five.
-    pub fn office_worker(&mut self, name: &str, days: i64) -> Event {
+    pub(crate) fn office_worker(&mut self, name: &str, days: i64) -> Event {
         let call = Event::of(name);
         let mut past = Vec::new();
         for day in TOWN_DAYS - days..TOWN_DAYS {
@@ -217,7 +217,7 @@ impl Story {
     }
 
     /// An ordinary call of a phone user, who gets an address of the carrier's pool at each visit.
-    pub fn phone_user(&mut self, name: &str, days: i64) -> Event {
+    pub(crate) fn phone_user(&mut self, name: &str, days: i64) -> Event {
         let call = Event::of(name).agent(IPHONE).from("198.18.0.1");
         let mut past = Vec::new();
         for day in TOWN_DAYS - days..TOWN_DAYS {
@@ -233,7 +233,7 @@ impl Story {
     }
 
     /// A family with one exchange per hour; the latest was an hour ago.
-    pub fn rotating(&mut self, name: &str, times: i64) -> Rotating {
+    pub(crate) fn rotating(&mut self, name: &str, times: i64) -> Rotating {
         let mut grant = Rotating { person: Event::of(name), name: name.to_owned(), number: 0 };
         let mut past = Vec::new();
         for time in 0..times {
@@ -246,62 +246,62 @@ impl Story {
     }
 
     /// Exchanges the latest refresh token correctly.
-    pub fn refresh(&mut self, grant: &mut Rotating) {
+    pub(crate) fn refresh(&mut self, grant: &mut Rotating) {
         for event in grant.exchange() {
             self.see(&event);
         }
     }
 
-    pub const fn state(&self) -> &State {
+    pub(crate) const fn state(&self) -> &State {
         &self.state
     }
 
-    pub const fn now(&self) -> i64 {
+    pub(crate) const fn now(&self) -> i64 {
         self.now
     }
 
-    pub const fn wait(&mut self, millis: i64) {
+    pub(crate) const fn wait(&mut self, millis: i64) {
         self.now += millis;
     }
 
     /// Scores the event, which happens now.
-    pub fn see(&mut self, event: &Event) -> Outcome {
+    pub(crate) fn see(&mut self, event: &Event) -> Outcome {
         self.see_at(self.now, event)
     }
 
     /// Scores the event, which happened at `at` and arrives now.
-    pub fn see_at(&mut self, at: i64, event: &Event) -> Outcome {
+    pub(crate) fn see_at(&mut self, at: i64, event: &Event) -> Outcome {
         let line = self.write_at(at, event);
         self.judge(&line).expect("its id is new")
     }
 
     /// As [`Self::see`], with an id that does not change the ids of other events.
-    pub fn see_apart(&mut self, event: &Event) -> Outcome {
+    pub(crate) fn see_apart(&mut self, event: &Event) -> Outcome {
         let line = self.write_apart(event);
         self.judge(&line).expect("its id is new")
     }
 
     /// The message of [`Self::see_apart`], not scored.
-    pub fn write_apart(&mut self, event: &Event) -> String {
+    pub(crate) fn write_apart(&mut self, event: &Event) -> String {
         self.events_apart += 1;
         let event = event.clone().set("event_id", format!("apart{}", self.events_apart)).set("timestamp", self.now);
         Value::Object(event.0).to_string()
     }
 
     /// Number of events scored so far.
-    pub const fn judged(&self) -> usize {
+    pub(crate) const fn judged(&self) -> usize {
         self.verdicts.len()
     }
 
     /// As [`Self::see`], returning the message.
-    pub fn send(&mut self, event: &Event) -> String {
+    pub(crate) fn send(&mut self, event: &Event) -> String {
         let line = self.write(event);
         self.judge(&line).expect("its id is new");
         line
     }
 
     /// The message of an event that happens now, not scored.
-    pub fn write(&mut self, event: &Event) -> String {
+    pub(crate) fn write(&mut self, event: &Event) -> String {
         self.write_at(self.now, event)
     }
 
@@ -312,18 +312,18 @@ impl Story {
     }
 
     /// As [`Self::see`] with the given id; `None` if it is a repeated delivery.
-    pub fn see_as(&mut self, id: &str, event: &Event) -> Option<Outcome> {
+    pub(crate) fn see_as(&mut self, id: &str, event: &Event) -> Option<Outcome> {
         let event = event.clone().set("event_id", id).set("timestamp", self.now);
         self.judge(&Value::Object(event.0).to_string())
     }
 
     /// Scores a message; `None` if the event was delivered before.
-    pub fn judge(&mut self, line: &str) -> Option<Outcome> {
+    pub(crate) fn judge(&mut self, line: &str) -> Option<Outcome> {
         self.judge_in(Format::Native, line)
     }
 
     /// As [`Self::judge`], for a record in another format.
-    pub fn judge_in(&mut self, format: Format, line: &str) -> Option<Outcome> {
+    pub(crate) fn judge_in(&mut self, format: Format, line: &str) -> Option<Outcome> {
         let Self { decoder, enricher, rules, state, verdicts, .. } = self;
         let mut other =
             (format != Format::Native).then(|| Decoder::new(format, TokenHasher::new(b"a key for stories")));
@@ -342,7 +342,7 @@ impl Story {
     }
 
     /// Uses the token `times` times, two minutes apart, with proof of a key.
-    pub fn see_bound(&mut self, event: &Event, key: &str, times: usize) {
+    pub(crate) fn see_bound(&mut self, event: &Event, key: &str, times: usize) {
         for _ in 0..times {
             self.wait(2 * MINUTE);
             self.see(&event.clone().set("binding", key));
@@ -350,7 +350,7 @@ impl Story {
     }
 
     /// The verdict lines of the last `count` events.
-    pub fn last_verdicts(&self, count: usize) -> Vec<String> {
+    pub(crate) fn last_verdicts(&self, count: usize) -> Vec<String> {
         self.verdicts[self.verdicts.len() - count..].to_vec()
     }
 
@@ -367,7 +367,7 @@ impl Story {
 }
 
 /// An ordinary call of a neighbour.
-pub fn neighbours_call(number: i64) -> Event {
+pub(crate) fn neighbours_call(number: i64) -> Event {
     let from = match number % 4 {
         0 | 1 => format!("192.0.2.{}", 100 + number),
         2 => format!("198.18.{}.7", 100 + number),
@@ -391,11 +391,11 @@ fn neighbour(number: i64) -> Vec<(i64, Event)> {
     past
 }
 
-pub fn fired(outcome: &Outcome, rule: RuleId) -> bool {
+pub(crate) fn fired(outcome: &Outcome, rule: RuleId) -> bool {
     outcome.signals.iter().any(|signal| signal.rule == rule && signal.fired)
 }
 
 /// The rule's share of the log-odds; 0 without a signal.
-pub fn share(outcome: &Outcome, rule: RuleId) -> f64 {
+pub(crate) fn share(outcome: &Outcome, rule: RuleId) -> f64 {
     outcome.signals.iter().find(|signal| signal.rule == rule).map_or(0.0, |signal| signal.share)
 }

@@ -17,16 +17,16 @@ const DIRECTORY: &str = "TOKENWARDEN_TEST_DIRECTORY";
 const LINE: &str = "child: ";
 
 /// A running child. Dropping it kills it.
-pub struct Running {
+pub(crate) struct Running {
     child: Child,
     lines: BufReader<ChildStdout>,
 }
 
 /// Rows in one epoch of the part `write`.
-pub const EPOCH: u64 = 500;
+pub(crate) const EPOCH: u64 = 500;
 
 /// Starts a child with `part` on `directory`. `wrapper` is a shell script that ends with `"$@"`.
-pub fn start(part: &str, directory: &Path, wrapper: &str) -> Running {
+pub(crate) fn start(part: &str, directory: &Path, wrapper: &str) -> Running {
     let mut child = Command::new("bash")
         .args(["-c", wrapper, "bash"])
         .arg(std::env::current_exe().unwrap())
@@ -41,11 +41,11 @@ pub fn start(part: &str, directory: &Path, wrapper: &str) -> Running {
     Running { child, lines }
 }
 
-pub const PLAIN: &str = r#"exec "$@""#;
+pub(crate) const PLAIN: &str = r#"exec "$@""#;
 
 impl Running {
     /// The next line from the child; panics if the child has ended.
-    pub fn line(&mut self) -> String {
+    pub(crate) fn line(&mut self) -> String {
         loop {
             let mut line = String::new();
             assert_ne!(self.lines.read_line(&mut line).unwrap(), 0, "the child ended");
@@ -56,13 +56,13 @@ impl Running {
         }
     }
 
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
     }
 
     /// Lets the child end and waits for it. Returns its exit code; `None` if a signal ended it.
-    pub fn end(mut self) -> Option<i32> {
+    pub(crate) fn end(mut self) -> Option<i32> {
         drop(self.child.stdin.take());
         let mut rest = Vec::new();
         self.lines.read_to_end(&mut rest).unwrap();

@@ -16,10 +16,10 @@ use super::rows::{NASTY, epoch};
 use super::{child, physical_rows, try_ask};
 
 /// What `endpoint.json` tells.
-pub struct Access(Value);
+pub(crate) struct Access(Value);
 
 impl Access {
-    pub fn of(directory: &Path) -> Self {
+    pub(crate) fn of(directory: &Path) -> Self {
         let text = std::fs::read(directory.join("endpoint.json")).unwrap();
         Self(serde_json::from_slice(&text).unwrap())
     }
@@ -29,7 +29,7 @@ impl Access {
     }
 
     /// `sql` in the body, with the owner's rights.
-    pub fn post(&self, sql: &str) -> RequestBuilder {
+    pub(crate) fn post(&self, sql: &str) -> RequestBuilder {
         self.request(Method::POST, "user", "password", &[]).body(sql.to_owned())
     }
 

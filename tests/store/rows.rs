@@ -19,24 +19,24 @@ use tokenwarden::verdict::{
 };
 
 /// 2023-11-14T22:13:20Z: older than any retention, like replayed past events.
-pub const START: i64 = 1_700_000_000_000;
+pub(crate) const START: i64 = 1_700_000_000_000;
 /// Also older than the retention, which uses the database's clock only.
-pub const INGESTED: i64 = 1_710_000_000_000;
+pub(crate) const INGESTED: i64 = 1_710_000_000_000;
 
 /// Characters that break encoders, SQL and terminals, for every text column.
-pub const NASTY: &str =
+pub(crate) const NASTY: &str =
     "a\nb\r\n\tc\0d'; DROP TABLE token_events; -- \"e\" `f` \\ \u{1b}[31m 😀 é \u{202e} {x:String} ?";
 
-pub fn at(millis: i64) -> Timestamp {
+pub(crate) fn at(millis: i64) -> Timestamp {
     Timestamp::from_millis(millis).expect("in range")
 }
 
-pub fn token(text: &str) -> TokenId<'static> {
+pub(crate) fn token(text: &str) -> TokenId<'static> {
     TokenHasher::new(b"test").name(Cow::Owned(text.to_owned())).0
 }
 
 /// Ordinary event number `number`, one per second.
-pub fn event(number: u64) -> EnrichedEvent<'static> {
+pub(crate) fn event(number: u64) -> EnrichedEvent<'static> {
     EnrichedEvent::new(
         Event {
             event_id: format!("event-{number}").into(),
@@ -78,7 +78,7 @@ pub fn event(number: u64) -> EnrichedEvent<'static> {
 }
 
 /// An event with required fields only.
-pub fn bare_event() -> EnrichedEvent<'static> {
+pub(crate) fn bare_event() -> EnrichedEvent<'static> {
     let mut enriched = event(0);
     enriched.event = Event {
         event_id: "bare".into(),
@@ -99,7 +99,7 @@ pub fn bare_event() -> EnrichedEvent<'static> {
 }
 
 /// An event with every field set, and [`NASTY`] in every text.
-pub fn full_event() -> EnrichedEvent<'static> {
+pub(crate) fn full_event() -> EnrichedEvent<'static> {
     let mut enriched = event(0);
     let nasty = || Some(Cow::Borrowed(NASTY));
     enriched.event = Event {
@@ -142,7 +142,7 @@ pub fn full_event() -> EnrichedEvent<'static> {
     numbered(enriched)
 }
 
-pub fn client(family: &str, version: &str, device: Device) -> Arc<Client> {
+pub(crate) fn client(family: &str, version: &str, device: Device) -> Arc<Client> {
     Arc::new(Client {
         family: family.into(),
         version: version.into(),
@@ -153,7 +153,7 @@ pub fn client(family: &str, version: &str, device: Device) -> Arc<Client> {
     })
 }
 
-pub fn allowed() -> Outcome {
+pub(crate) fn allowed() -> Outcome {
     Outcome {
         verdict: Verdict::Allow,
         log_odds: -7.0,
@@ -170,7 +170,7 @@ pub fn allowed() -> Outcome {
     }
 }
 
-pub fn signal(rule: RuleId, share: f64, reason: &str) -> Signal {
+pub(crate) fn signal(rule: RuleId, share: f64, reason: &str) -> Signal {
     Signal {
         rule,
         share,
@@ -183,7 +183,7 @@ pub fn signal(rule: RuleId, share: f64, reason: &str) -> Signal {
 }
 
 /// The outcome of an event of incident `id`.
-pub fn alarming(id: u64) -> Outcome {
+pub(crate) fn alarming(id: u64) -> Outcome {
     Outcome {
         verdict: Verdict::Alert,
         log_odds: 4.5,
@@ -201,7 +201,7 @@ pub fn alarming(id: u64) -> Outcome {
 }
 
 /// A change of incident `id` by event `number`.
-pub fn incident(id: u64, number: u64, severity: Severity) -> Incident {
+pub(crate) fn incident(id: u64, number: u64, severity: Severity) -> Incident {
     let event = event(number);
     Incident {
         id: IncidentId(id),
@@ -232,7 +232,7 @@ pub fn incident(id: u64, number: u64, severity: Severity) -> Incident {
     }
 }
 
-pub fn action(incident: u64, attempt: u32, outcome: &str) -> ActionRow {
+pub(crate) fn action(incident: u64, attempt: u32, outcome: &str) -> ActionRow {
     ActionRow {
         action_id: format!("revoke-{incident}"),
         incident_id: IncidentId(incident).to_string(),
@@ -250,7 +250,7 @@ pub fn action(incident: u64, attempt: u32, outcome: &str) -> ActionRow {
 }
 
 /// Its payload contains every byte value.
-pub fn dead_letter(offset: i64) -> DeadLetter {
+pub(crate) fn dead_letter(offset: i64) -> DeadLetter {
     DeadLetter {
         position: position(offset),
         received_at: INGESTED,
@@ -261,22 +261,22 @@ pub fn dead_letter(offset: i64) -> DeadLetter {
 }
 
 /// Recomputes the keys from the names.
-pub fn numbered(event: EnrichedEvent<'static>) -> EnrichedEvent<'static> {
+pub(crate) fn numbered(event: EnrichedEvent<'static>) -> EnrichedEvent<'static> {
     let EnrichedEvent { event, place, network, client, route, .. } = event;
     EnrichedEvent::new(event, Surroundings { place, network, client, route }, &KeyHasher::default())
 }
 
-pub fn position(offset: i64) -> Position {
+pub(crate) fn position(offset: i64) -> Position {
     Position::new("token-events", 3, offset)
 }
 
-pub fn push(rows: &mut EpochRows, event: &EnrichedEvent<'_>, outcome: &Outcome, offset: i64) {
+pub(crate) fn push(rows: &mut EpochRows, event: &EnrichedEvent<'_>, outcome: &Outcome, offset: i64) {
     let position = position(offset);
     rows.push_event(&EventRow { event, outcome, position: &position, index: 0, scored_at: 0, ingested_at: INGESTED });
 }
 
 /// Rows of the events `numbers`, all allowed.
-pub fn epoch(numbers: Range<u64>) -> EpochRows {
+pub(crate) fn epoch(numbers: Range<u64>) -> EpochRows {
     let mut rows = EpochRows::new();
     for number in numbers {
         push(&mut rows, &event(number), &allowed(), number as i64);

@@ -17,7 +17,7 @@ use super::{ask, embedded, row, turn};
 
 /// Ten ordinary calls of the owner, then four calls of a thief from another address, one of them refused, and one call
 /// of the owner between them. The thief's address also uses another user's token.
-pub fn theft() -> EpochRows {
+pub(crate) fn theft() -> EpochRows {
     let mut rows = EpochRows::new();
     for number in 0..10 {
         push(&mut rows, &placed(event(number), 7, "DE", 3320), &allowed(), number as i64);

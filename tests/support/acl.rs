@@ -7,10 +7,10 @@ use std::ptr;
 
 use rdkafka::admin::AdminClient;
 use rdkafka::bindings as sys;
-pub use rdkafka::bindings::rd_kafka_AclOperation_t as Operation;
+pub(crate) use rdkafka::bindings::rd_kafka_AclOperation_t as Operation;
 use rdkafka::client::DefaultClientContext;
 
-pub fn deny(admin: &AdminClient<DefaultClientContext>, operation: Operation, topic: &str, denied: bool) {
+pub(crate) fn deny(admin: &AdminClient<DefaultClientContext>, operation: Operation, topic: &str, denied: bool) {
     let topic = CString::new(topic).expect("a topic");
     let (user, host) = (c"User:tokenwarden", c"*");
     let mut reason: [c_char; 256] = [0; 256];

@@ -8,18 +8,18 @@ use tokenwarden::port::Clock;
 use tokio::sync::watch;
 
 /// Where every test clock starts: 2026-11-18 11:06:40 UTC, milliseconds since the epoch.
-pub const START: i64 = 1_795_000_000_000;
+pub(crate) const START: i64 = 1_795_000_000_000;
 
-pub struct TestClock {
+pub(crate) struct TestClock {
     now: watch::Sender<i64>,
 }
 
 impl TestClock {
-    pub fn start() -> Arc<Self> {
+    pub(crate) fn start() -> Arc<Self> {
         Arc::new(Self { now: watch::Sender::new(START) })
     }
 
-    pub fn advance(&self, by: Duration) {
+    pub(crate) fn advance(&self, by: Duration) {
         self.now.send_modify(|now| *now += i64::try_from(by.as_millis()).expect("a duration"));
     }
 }

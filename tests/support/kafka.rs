@@ -16,7 +16,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use super::acl::{self, Operation};
 use super::process::{Tied, cache, eventually, free_port, wait_for_port};
 
-pub struct Kafka {
+pub(crate) struct Kafka {
     server: Option<Tied>,
     data: tempfile::TempDir,
     /// Open to all.
@@ -26,13 +26,13 @@ pub struct Kafka {
 }
 
 /// A message as a test reads it back.
-pub struct Read {
+pub(crate) struct Read {
     pub payload: Vec<u8>,
     pub headers: Vec<(String, String)>,
 }
 
 impl Kafka {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let data = tempfile::tempdir().expect("a folder");
         let (open, guarded, controller) = (free_port(), free_port(), free_port());
         let properties = data.path().join("server.properties");
@@ -66,12 +66,12 @@ impl Kafka {
     }
 
     /// Kills the broker; what it has acknowledged stays on disk.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.server = None;
     }
 
     /// Starts the broker and waits until it answers.
-    pub fn resume(&mut self) {
+    pub(crate) fn resume(&mut self) {
         let log = self.data.path().join("kafka.log");
         let java = java();
         let mut arguments: Vec<_> = java.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect();
@@ -85,19 +85,19 @@ impl Kafka {
     }
 
     /// Stops the broker's process where it is; its connections stay open.
-    pub fn freeze(&self) {
+    pub(crate) fn freeze(&self) {
         self.server.as_ref().expect("a broker").signal("-STOP");
     }
 
-    pub fn thaw(&self) {
+    pub(crate) fn thaw(&self) {
         self.server.as_ref().expect("a broker").signal("-CONT");
     }
 
-    pub fn create_topic(&self, name: &str, partitions: i32) {
+    pub(crate) fn create_topic(&self, name: &str, partitions: i32) {
         self.create_topic_with(name, partitions, &[]);
     }
 
-    pub fn create_topic_with(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
+    pub(crate) fn create_topic_with(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
         let admin = self.admin();
         let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
         let topic = settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
@@ -108,7 +108,7 @@ impl Kafka {
     }
 
     /// Deletes the topic and waits until it is gone.
-    pub fn delete_topic(&self, name: &str) {
+    pub(crate) fn delete_topic(&self, name: &str) {
         let results = futures::executor::block_on(self.admin().delete_topics(&[name], &AdminOptions::new()));
         for result in results.expect("the broker answers") {
             result.expect("the topic is deleted");
@@ -121,7 +121,7 @@ impl Kafka {
         .expect("the topic is gone");
     }
 
-    pub fn add_partitions(&self, name: &str, count: usize) {
+    pub(crate) fn add_partitions(&self, name: &str, count: usize) {
         let more = NewPartitions::new(name, count);
         let results = futures::executor::block_on(self.admin().create_partitions([&more], &AdminOptions::new()));
         for result in results.expect("the broker answers") {
@@ -130,7 +130,7 @@ impl Kafka {
     }
 
     /// Sets `key` of the topic, and all its other settings to their defaults.
-    pub fn configure_topic(&self, name: &str, key: &str, value: &str) {
+    pub(crate) fn configure_topic(&self, name: &str, key: &str, value: &str) {
         let config = AlterConfig::new(ResourceSpecifier::Topic(name)).set(key, value);
         let results = futures::executor::block_on(self.admin().alter_configs([&config], &AdminOptions::new()));
         for result in results.expect("the broker answers") {
@@ -139,7 +139,7 @@ impl Kafka {
     }
 
     /// Deletes the messages of partition 0 before `offset`.
-    pub fn delete_records(&self, topic: &str, offset: i64) {
+    pub(crate) fn delete_records(&self, topic: &str, offset: i64) {
         let mut before = TopicPartitionList::new();
         before.add_partition_offset(topic, 0, Offset::Offset(offset)).expect("an offset");
         let deleted = futures::executor::block_on(self.admin().delete_records(&before, &AdminOptions::new()));
@@ -147,7 +147,7 @@ impl Kafka {
     }
 
     /// Commits `offset` of partition 0 for a group without members, as tools do that copy offsets.
-    pub fn commit(&self, group: &str, topic: &str, offset: i64, metadata: &str) {
+    pub(crate) fn commit(&self, group: &str, topic: &str, offset: i64, metadata: &str) {
         let consumer: BaseConsumer = self.client().set("group.id", group).create().expect("a client");
         let mut offsets = TopicPartitionList::new();
         let mut element = offsets.add_partition(topic, 0);
@@ -157,7 +157,7 @@ impl Kafka {
     }
 
     /// What the group has committed for partition 0.
-    pub fn committed(&self, group: &str, topic: &str) -> Option<i64> {
+    pub(crate) fn committed(&self, group: &str, topic: &str) -> Option<i64> {
         let consumer: BaseConsumer = self.client().set("group.id", group).create().expect("a client");
         let mut asked = TopicPartitionList::new();
         asked.add_partition(topic, 0);
@@ -170,7 +170,7 @@ impl Kafka {
 
     /// A member of the group that has all partitions of `topic`, and gives none of them up until it is dropped: it does
     /// not poll any more.
-    pub fn hold_group(&self, group: &str, topic: &str) -> BaseConsumer {
+    pub(crate) fn hold_group(&self, group: &str, topic: &str) -> BaseConsumer {
         let consumer: BaseConsumer = self
             .client()
             .set("group.id", group)
@@ -189,7 +189,7 @@ impl Kafka {
     }
 
     /// Waits until the group has a member with partitions, as the brokers see it.
-    pub fn until_stable(&self, group: &str) {
+    pub(crate) fn until_stable(&self, group: &str) {
         let consumer: BaseConsumer = self.client().create().expect("a client");
         eventually(Duration::from_secs(20), "the group is stable", || {
             let groups = consumer.fetch_group_list(Some(group), Duration::from_secs(5)).ok()?;
@@ -199,7 +199,7 @@ impl Kafka {
     }
 
     /// Forbids the user of [`Self::guarded`] an operation on a topic, or no longer.
-    pub fn deny(&self, operation: Operation, topic: &str, denied: bool) {
+    pub(crate) fn deny(&self, operation: Operation, topic: &str, denied: bool) {
         acl::deny(&self.admin(), operation, topic, denied);
     }
 
@@ -208,7 +208,7 @@ impl Kafka {
     }
 
     /// Sends (key, payload) pairs in order and waits until the broker has them.
-    pub fn produce<'m>(&self, topic: &str, messages: impl IntoIterator<Item = (&'m str, &'m [u8])>) {
+    pub(crate) fn produce<'m>(&self, topic: &str, messages: impl IntoIterator<Item = (&'m str, &'m [u8])>) {
         let producer: BaseProducer = self.client().set("linger.ms", "5").create().expect("a client");
         for (key, payload) in messages {
             let mut record = BaseRecord::to(topic).key(key).payload(payload);
@@ -221,7 +221,7 @@ impl Kafka {
     }
 
     /// The first `count` messages of `topic`, or as many as come within ten seconds.
-    pub fn consume(&self, topic: &str, count: usize) -> Vec<Read> {
+    pub(crate) fn consume(&self, topic: &str, count: usize) -> Vec<Read> {
         let consumer: BaseConsumer = self
             .client()
             .set("group.id", format!("reader of {topic}"))
@@ -248,7 +248,7 @@ impl Kafka {
         read
     }
 
-    pub fn client(&self) -> ClientConfig {
+    pub(crate) fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.brokers);
         config

@@ -8,10 +8,10 @@
     reason = "a test that cannot go on says so"
 )]
 
-pub mod acl;
-pub mod clock;
-pub mod kafka;
-pub mod observer;
-pub mod process;
-pub mod smtp;
-pub mod web;
+pub(crate) mod acl;
+pub(crate) mod clock;
+pub(crate) mod kafka;
+pub(crate) mod observer;
+pub(crate) mod process;
+pub(crate) mod smtp;
+pub(crate) mod web;

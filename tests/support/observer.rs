@@ -9,7 +9,7 @@ use tokenwarden::port::{Condition, OffsetGap, SourceObserver};
 use super::process::eventually;
 
 #[derive(Default)]
-pub struct Recorder {
+pub(crate) struct Recorder {
     conditions: Mutex<BTreeSet<(Condition, String)>>,
     /// Every condition that was ever reported.
     ever: Mutex<BTreeSet<Condition>>,
@@ -18,29 +18,29 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    pub fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Arc::default()
     }
 
-    pub fn holds(&self, condition: Condition) -> bool {
+    pub(crate) fn holds(&self, condition: Condition) -> bool {
         self.conditions.lock().expect("a lock").iter().any(|(held, _)| *held == condition)
     }
 
-    pub fn has_held(&self, condition: Condition) -> bool {
+    pub(crate) fn has_held(&self, condition: Condition) -> bool {
         self.ever.lock().expect("a lock").contains(&condition)
     }
 
     /// Waits, without polling, until `condition` has the value `holds`.
-    pub fn until(&self, condition: Condition, holds: bool) {
+    pub(crate) fn until(&self, condition: Condition, holds: bool) {
         eventually(Duration::from_secs(40), condition.name(), || (self.holds(condition) == holds).then_some(()))
             .unwrap_or_else(|| panic!("{condition:?} is {}", !holds));
     }
 
-    pub fn gaps(&self) -> Vec<OffsetGap> {
+    pub(crate) fn gaps(&self) -> Vec<OffsetGap> {
         self.gaps.lock().expect("a lock").clone()
     }
 
-    pub fn dropped(&self) -> u64 {
+    pub(crate) fn dropped(&self) -> u64 {
         *self.dropped.lock().expect("a lock")
     }
 }

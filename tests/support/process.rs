@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 /// A child process tied to a pipe. If this value is dropped or the test process dies, the pipe closes and the child is
 /// killed.
-pub struct Tied {
+pub(crate) struct Tied {
     child: Child,
     pid_file: PathBuf,
 }
 
 impl Tied {
     /// Starts `program`; its output goes to `log`.
-    pub fn start(program: &str, arguments: &[&str], log: &Path) -> Self {
+    pub(crate) fn start(program: &str, arguments: &[&str], log: &Path) -> Self {
         let pid_file = log.with_extension("pid");
         let log = std::fs::File::create(log).expect("a log file");
         let child = Command::new("sh")
@@ -34,7 +34,7 @@ impl Tied {
     }
 
     /// Sends the signal `name`, for example `-STOP`, to the process.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let pid = eventually(Duration::from_secs(5), "the process has a number", || {
             read(&self.pid_file).trim().parse::<u32>().ok()
         });
@@ -51,19 +51,19 @@ impl Drop for Tied {
 }
 
 /// A free loopback port.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
 /// Waits until a process listens on `port`.
-pub fn wait_for_port(port: u16, log: &Path) {
+pub(crate) fn wait_for_port(port: u16, log: &Path) {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     eventually(Duration::from_secs(60), "the server listens", || TcpStream::connect(address).is_ok().then_some(()))
         .unwrap_or_else(|| panic!("no server on {port}:\n{}", read(log)));
 }
 
 /// Polls `probe` until it returns a value or `patience` is over.
-pub fn eventually<T>(patience: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
+pub(crate) fn eventually<T>(patience: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
     let began = Instant::now();
     loop {
         if let Some(found) = probe() {
@@ -77,7 +77,7 @@ pub fn eventually<T>(patience: Duration, what: &str, mut probe: impl FnMut() -> 
     }
 }
 
-pub fn read(path: &Path) -> String {
+pub(crate) fn read(path: &Path) -> String {
     let mut text = Vec::new();
     if let Ok(mut file) = std::fs::File::open(path) {
         let _ = file.read_to_end(&mut text);
@@ -87,14 +87,14 @@ pub fn read(path: &Path) -> String {
 
 /// Writes one rule into the folder `rules` in `folder`, for tests that do not depend on rules: an unoptimised build
 /// takes seconds to read all shipped ones.
-pub fn keep_one_rule(folder: &Path) {
+pub(crate) fn keep_one_rule(folder: &Path) {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("rules/new_ip.toml");
     std::fs::create_dir(folder.join("rules")).expect("a folder");
     std::fs::copy(shipped, folder.join("rules/new_ip.toml")).expect("a rule");
 }
 
 /// Writes a file with a secret, readable only by its owner.
-pub fn keep_secret(file: &Path, secret: &str) {
+pub(crate) fn keep_secret(file: &Path, secret: &str) {
     use std::os::unix::fs::OpenOptionsExt as _;
     let mut options = std::fs::OpenOptions::new();
     let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(file).expect("a file");
@@ -102,7 +102,7 @@ pub fn keep_secret(file: &Path, secret: &str) {
 }
 
 /// The cache folder of the setup script.
-pub fn cache() -> std::path::PathBuf {
+pub(crate) fn cache() -> std::path::PathBuf {
     let folder = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(std::path::PathBuf::from);
     folder("TOKENWARDEN_CACHE")
         .or_else(|| folder("XDG_CACHE_HOME").map(|cache| cache.join("tokenwarden")))

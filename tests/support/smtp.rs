@@ -7,10 +7,10 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 
 use super::process::{Tied, cache, eventually, free_port, read, wait_for_port};
 
-pub const USER: &str = "tokenwarden";
-pub const PASSWORD: &str = "smtp-s3cret";
+pub(crate) const USER: &str = "tokenwarden";
+pub(crate) const PASSWORD: &str = "smtp-s3cret";
 
-pub struct Smtp {
+pub(crate) struct Smtp {
     _server: Tied,
     folder: tempfile::TempDir,
     pub port: u16,
@@ -18,7 +18,7 @@ pub struct Smtp {
 
 impl Smtp {
     /// `tls`: `starttls` or `smtps`.
-    pub fn start(tls: &str) -> Self {
+    pub(crate) fn start(tls: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let port = free_port();
         let server = serve(folder.path(), port, tls);
@@ -26,12 +26,12 @@ impl Smtp {
     }
 
     /// Certificate of the authority that signed the server's.
-    pub fn ca_file(&self) -> PathBuf {
+    pub(crate) fn ca_file(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
     }
 
     /// Received mails, each with the lines `X-Tls`, `X-Auth`, `X-From` and `X-To` of the server before it.
-    pub fn mails(&self) -> Vec<String> {
+    pub(crate) fn mails(&self) -> Vec<String> {
         let mut mails = Vec::new();
         while let Ok(mail) = std::fs::read(self.folder.path().join(format!("{}.eml", mails.len() + 1))) {
             mails.push(String::from_utf8_lossy(&mail).into_owned());
@@ -40,25 +40,25 @@ impl Smtp {
     }
 
     /// Holds further mails: their senders get no response until [`Self::answer`].
-    pub fn hold(&self) {
+    pub(crate) fn hold(&self) {
         std::fs::write(self.folder.path().join("hold"), "").expect("a file");
     }
 
-    pub fn answer(&self) {
+    pub(crate) fn answer(&self) {
         std::fs::remove_file(self.folder.path().join("hold")).expect("it was held");
     }
 
     /// Rejects further mails with `reply`, until [`Self::accept`].
-    pub fn reject(&self, reply: &str) {
+    pub(crate) fn reject(&self, reply: &str) {
         std::fs::write(self.folder.path().join("reject"), reply).expect("a file");
     }
 
-    pub fn accept(&self) {
+    pub(crate) fn accept(&self) {
         std::fs::remove_file(self.folder.path().join("reject")).expect("it was rejected");
     }
 
     /// Waits for at least `count` mails.
-    pub fn wait_for(&self, count: usize) -> Vec<String> {
+    pub(crate) fn wait_for(&self, count: usize) -> Vec<String> {
         eventually(Duration::from_secs(30), "the mails arrive", || {
             Some(self.mails()).filter(|mails| mails.len() >= count)
         })

@@ -17,7 +17,7 @@ use super::process::eventually;
 
 /// One request as received.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub(crate) struct Asked {
     pub method: String,
     /// Path and query.
     pub path: String,
@@ -28,12 +28,12 @@ pub struct Asked {
 }
 
 impl Asked {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// Whether it is signed with `secret` (Standard Webhooks 1.0).
-    pub fn is_signed_with(&self, secret: &str) -> bool {
+    pub(crate) fn is_signed_with(&self, secret: &str) -> bool {
         let header = |name| self.header(name).unwrap_or_default();
         let signed = format!("{}.{}.{}", header("webhook-id"), header("webhook-timestamp"), self.body);
         let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(secret.as_bytes()).expect("a key");
@@ -58,7 +58,7 @@ struct Answer {
     body: String,
 }
 
-pub struct Web {
+pub(crate) struct Web {
     _runtime: tokio::runtime::Runtime,
     seen: Arc<Seen>,
     /// `http://127.0.0.1:port`
@@ -66,7 +66,7 @@ pub struct Web {
 }
 
 impl Web {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let seen = Arc::new(Seen::default());
@@ -78,34 +78,34 @@ impl Web {
     }
 
     /// Answers the next requests with these statuses.
-    pub fn answer(&self, statuses: &[u16]) {
+    pub(crate) fn answer(&self, statuses: &[u16]) {
         let answers = statuses.iter().map(|status| Answer { status: *status, ..Answer::default() });
         self.seen.answers.lock().expect("a lock").extend(answers);
     }
 
     /// Answers the next request with 429 and `Retry-After` in seconds.
-    pub fn answer_come_again(&self, seconds: u32) {
+    pub(crate) fn answer_come_again(&self, seconds: u32) {
         let answer = Answer { status: 429, retry_after: Some(seconds), ..Answer::default() };
         self.seen.answers.lock().expect("a lock").push_back(answer);
     }
 
     /// Answers the next request with this status and body.
-    pub fn answer_body(&self, status: u16, body: &str) {
+    pub(crate) fn answer_body(&self, status: u16, body: &str) {
         let answer = Answer { status, body: body.to_owned(), ..Answer::default() };
         self.seen.answers.lock().expect("a lock").push_back(answer);
     }
 
     /// While held, requests are stored and get no response.
-    pub fn hold(&self, held: bool) {
+    pub(crate) fn hold(&self, held: bool) {
         self.seen.held.store(held, Ordering::Relaxed);
     }
 
-    pub fn requests(&self) -> Vec<Asked> {
+    pub(crate) fn requests(&self) -> Vec<Asked> {
         self.seen.requests.lock().expect("a lock").clone()
     }
 
     /// Waits for at least `count` requests.
-    pub fn wait_for(&self, count: usize) -> Vec<Asked> {
+    pub(crate) fn wait_for(&self, count: usize) -> Vec<Asked> {
         let enough = || Some(self.requests()).filter(|requests| requests.len() >= count);
         eventually(Duration::from_secs(30), "the requests arrive", enough)
             .unwrap_or_else(|| panic!("{} requests came", self.requests().len()))

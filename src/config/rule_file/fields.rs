@@ -30,35 +30,35 @@ pub(super) struct Report<'t> {
 }
 
 impl<'t> Report<'t> {
-    pub fn new(file: &'t Path, text: &[u8]) -> Self {
+    pub(crate) fn new(file: &'t Path, text: &[u8]) -> Self {
         let after_newline = text.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
         Self { file, line_starts: std::iter::once(0).chain(after_newline).collect(), errors: Vec::new() }
     }
 
     /// Line number, from 1, of a byte offset.
-    pub fn line(&self, offset: usize) -> usize {
+    pub(crate) fn line(&self, offset: usize) -> usize {
         self.line_starts.partition_point(|start| *start <= offset)
     }
 
-    pub fn add(&mut self, span: &Range<usize>, message: impl Into<String>) {
+    pub(crate) fn add(&mut self, span: &Range<usize>, message: impl Into<String>) {
         self.add_at_line(self.line(span.start), message);
     }
 
     /// `line` counts from 1. 0 means the whole file.
-    pub fn add_at_line(&mut self, line: usize, message: impl Into<String>) {
+    pub(crate) fn add_at_line(&mut self, line: usize, message: impl Into<String>) {
         self.errors.push(RuleFileError { file: self.file.to_owned(), line, message: message.into() });
     }
 
-    pub const fn len(&self) -> usize {
+    pub(crate) const fn len(&self) -> usize {
         self.errors.len()
     }
 
-    pub const fn is_empty(&self) -> bool {
+    pub(crate) const fn is_empty(&self) -> bool {
         self.errors.is_empty()
     }
 
     /// The errors, ordered by line.
-    pub fn into_errors(mut self) -> Vec<RuleFileError> {
+    pub(crate) fn into_errors(mut self) -> Vec<RuleFileError> {
         self.errors.sort_by_key(|error| error.line);
         self.errors
     }
@@ -76,7 +76,7 @@ pub(super) struct Fields<'a, 'i> {
 
 impl<'a, 'i> Fields<'a, 'i> {
     /// Reports each key of the table that is not in `known`, with the most similar known key.
-    pub fn new(
+    pub(crate) fn new(
         table: &'a DeTable<'i>,
         span: Range<usize>,
         what: &'static str,
@@ -94,7 +94,7 @@ impl<'a, 'i> Fields<'a, 'i> {
     }
 
     /// As [`Self::new`], for a value that must be a table.
-    pub fn of_value(
+    pub(crate) fn of_value(
         value: &'a Spanned<DeValue<'i>>,
         what: &'static str,
         known: &[&str],
@@ -109,19 +109,19 @@ impl<'a, 'i> Fields<'a, 'i> {
         }
     }
 
-    pub const fn span(&self) -> &Range<usize> {
+    pub(crate) const fn span(&self) -> &Range<usize> {
         &self.span
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a Spanned<DeValue<'i>>)> + use<'a, 'i> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'a str, &'a Spanned<DeValue<'i>>)> + use<'a, 'i> {
         self.table.iter().map(|(key, value)| (key.get_ref().as_ref(), value))
     }
 
-    pub fn value(&self, key: &str) -> Option<&'a Spanned<DeValue<'i>>> {
+    pub(crate) fn value(&self, key: &str) -> Option<&'a Spanned<DeValue<'i>>> {
         self.table.get(key)
     }
 
-    pub fn text(&self, key: &str, report: &mut Report<'_>) -> Option<&'a str> {
+    pub(crate) fn text(&self, key: &str, report: &mut Report<'_>) -> Option<&'a str> {
         let value = self.value(key)?;
         let text = value.get_ref().as_str();
         if text.is_none() {
@@ -131,7 +131,7 @@ impl<'a, 'i> Fields<'a, 'i> {
     }
 
     /// A string that must be present and not blank.
-    pub fn required_text(&self, key: &str, report: &mut Report<'_>) -> Option<&'a str> {
+    pub(crate) fn required_text(&self, key: &str, report: &mut Report<'_>) -> Option<&'a str> {
         if self.value(key).is_none() {
             report.add(&self.span, format!("{} lacks the key `{key}`", self.what));
         }
@@ -144,7 +144,7 @@ impl<'a, 'i> Fields<'a, 'i> {
     }
 
     /// A string of a fixed set. `None` if the key is absent.
-    pub fn one_of<T>(
+    pub(crate) fn one_of<T>(
         &self,
         key: &str,
         names: &[&str],
@@ -162,7 +162,7 @@ impl<'a, 'i> Fields<'a, 'i> {
     }
 
     /// A finite number, integer or float, within `min..=max`.
-    pub fn number(&self, key: &str, min: f64, max: f64, report: &mut Report<'_>) -> Option<f64> {
+    pub(crate) fn number(&self, key: &str, min: f64, max: f64, report: &mut Report<'_>) -> Option<f64> {
         let value = self.value(key)?;
         let number = match value.get_ref() {
             DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix()).ok().map(|i| i as f64),
@@ -180,7 +180,7 @@ impl<'a, 'i> Fields<'a, 'i> {
     }
 
     /// A whole number within `min..=max`.
-    pub fn whole_number(&self, key: &str, min: u32, max: u32, report: &mut Report<'_>) -> Option<u32> {
+    pub(crate) fn whole_number(&self, key: &str, min: u32, max: u32, report: &mut Report<'_>) -> Option<u32> {
         let number = self.number(key, f64::from(min), f64::from(max), report)?;
         if number.fract() != 0.0 {
             report.add(&self.span_of(key), format!("`{key}` must be a whole number"));
@@ -190,7 +190,7 @@ impl<'a, 'i> Fields<'a, 'i> {
     }
 
     /// An array. Empty if the key is absent.
-    pub fn array(&self, key: &str, report: &mut Report<'_>) -> &'a [Spanned<DeValue<'i>>] {
+    pub(crate) fn array(&self, key: &str, report: &mut Report<'_>) -> &'a [Spanned<DeValue<'i>>] {
         let Some(value) = self.value(key) else { return &[] };
         let array = value.get_ref().as_array();
         if array.is_none() {
@@ -200,7 +200,7 @@ impl<'a, 'i> Fields<'a, 'i> {
     }
 
     /// The strings of an array. Blank strings are reported. Empty if the key is absent.
-    pub fn texts(&self, key: &str, report: &mut Report<'_>) -> Vec<String> {
+    pub(crate) fn texts(&self, key: &str, report: &mut Report<'_>) -> Vec<String> {
         let mut texts = Vec::new();
         for item in self.array(key, report) {
             match item.get_ref().as_str() {
@@ -212,7 +212,7 @@ impl<'a, 'i> Fields<'a, 'i> {
         texts
     }
 
-    pub fn span_of(&self, key: &str) -> Range<usize> {
+    pub(crate) fn span_of(&self, key: &str) -> Range<usize> {
         self.value(key).map_or_else(|| self.span.clone(), Spanned::span)
     }
 }

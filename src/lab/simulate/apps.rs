@@ -39,7 +39,7 @@ pub(super) enum Binding {
 }
 
 impl Binding {
-    pub const fn prefix(self) -> &'static str {
+    pub(crate) const fn prefix(self) -> &'static str {
         match self {
             Self::None | Self::Dpop => "jkt",
             Self::Certificate => "x5t#S256",
@@ -250,7 +250,7 @@ pub(super) struct Taste {
 }
 
 impl Taste {
-    pub fn new(app: &App, random: &mut Random) -> Self {
+    pub(crate) fn new(app: &App, random: &mut Random) -> Self {
         let mut sum = 0.0;
         let cumulated = app.routes.iter().map(|route| {
             let knows = random.chance((route.weight * 15.0).min(1.0));
@@ -260,7 +260,7 @@ impl Taste {
         Self { cumulated: cumulated.collect() }
     }
 
-    pub fn choose(&self, app: &App, random: &mut Random) -> &'static Route {
+    pub(crate) fn choose(&self, app: &App, random: &mut Random) -> &'static Route {
         let all = self.cumulated.last().copied().unwrap_or_default();
         let drawn = random.unit() * all;
         let at = self.cumulated.partition_point(|sum| *sum <= drawn);
@@ -269,32 +269,32 @@ impl Taste {
 }
 
 impl Route {
-    pub fn answer_bytes(&self, random: &mut Random) -> u32 {
+    pub(crate) fn answer_bytes(&self, random: &mut Random) -> u32 {
         random.log_normal(self.bytes, 0.7).min(1e9) as u32
     }
 }
 
 impl App {
     /// The route that a scanner calls to test whether a token is valid: the read with the smallest response.
-    pub fn who_am_i(&self) -> &'static Route {
+    pub(crate) fn who_am_i(&self) -> &'static Route {
         let reads = self.routes.iter().filter(|route| route.method == "GET");
         reads.min_by(|a, b| a.bytes.total_cmp(&b.bytes)).unwrap_or(&self.routes[0])
     }
 
     /// Reads of single objects, or all reads if there are none.
-    pub fn object_routes(&self) -> Vec<&'static Route> {
+    pub(crate) fn object_routes(&self) -> Vec<&'static Route> {
         let reads = || self.routes.iter().filter(|route| route.method == "GET");
         let of_objects: Vec<&'static Route> = reads().filter(|route| route.path.contains("{}")).collect();
         if of_objects.is_empty() { reads().collect() } else { of_objects }
     }
 
     /// The route with the largest response.
-    pub fn largest_export(&self) -> &'static Route {
+    pub(crate) fn largest_export(&self) -> &'static Route {
         self.routes.iter().max_by(|a, b| a.bytes.total_cmp(&b.bytes)).unwrap_or(&self.routes[0])
     }
 
     /// A route that most owners never call: exports, members, secrets.
-    pub fn rare_route(&self, random: &mut Random) -> &'static Route {
+    pub(crate) fn rare_route(&self, random: &mut Random) -> &'static Route {
         let first_rare = self.routes.iter().position(|route| route.weight < 0.02).unwrap_or(0);
         random.pick(&self.routes[first_rare..])
     }

@@ -54,7 +54,7 @@ pub(super) struct Written<'a> {
 }
 
 impl Arrivals {
-    pub fn new(seed: u64, untidy: bool, troubles: Vec<Trouble>) -> Self {
+    pub(crate) fn new(seed: u64, untidy: bool, troubles: Vec<Trouble>) -> Self {
         Self {
             random: Random::new(seed, 8_000_000),
             untidy,
@@ -67,11 +67,11 @@ impl Arrivals {
     }
 
     /// Number of events written so far, including repeated deliveries.
-    pub const fn written(&self) -> u64 {
+    pub(crate) const fn written(&self) -> u64 {
         self.written
     }
 
-    pub fn admit(&mut self, mut record: Record) {
+    pub(crate) fn admit(&mut self, mut record: Record) {
         let mut arrives = record.at;
         if self.untidy {
             arrives += self.delay(&mut record);
@@ -81,7 +81,7 @@ impl Arrivals {
     }
 
     /// Writes what arrives before `until`: events to `out`, their labels to `labels`.
-    pub fn write_before(
+    pub(crate) fn write_before(
         &mut self,
         until: i64,
         out: &mut Vec<u8>,

@@ -131,13 +131,13 @@ pub(super) const LIBRARIES: &[Product] = &[
 
 impl Product {
     /// The product in version number `version`, or in the last one.
-    pub fn client(&self, app: &str, version: usize) -> Arc<Client> {
+    pub(crate) fn client(&self, app: &str, version: usize) -> Arc<Client> {
         let version = self.versions[version.min(self.versions.len() - 1)];
         let agent = self.pattern.replace("{version}", version).replace("{app}", app);
         Arc::new(Client { agent, fingerprint: self.fingerprint })
     }
 
-    pub fn any_client(&self, random: &mut Random) -> Arc<Client> {
+    pub(crate) fn any_client(&self, random: &mut Random) -> Arc<Client> {
         self.client("", random.below(self.versions.len() as u64) as usize)
     }
 }

@@ -106,7 +106,7 @@ pub(super) fn all(span: &Span, networks: &[Network]) -> Vec<Company> {
 
 impl Scan {
     /// Tests, one after the other, each long-lived secret that the company's employees and services used today.
-    pub fn run(&mut self, tenant: &str, seed: u64, networks: &[Network], today: &mut Vec<Record>) {
+    pub(crate) fn run(&mut self, tenant: &str, seed: u64, networks: &[Network], today: &mut Vec<Record>) {
         let mut random = Random::new(seed, 2_100_000 + self.number);
         let client = random.pick(LIBRARIES).any_client(&mut random);
         let address = self.line.address(networks, self.at, &mut random);

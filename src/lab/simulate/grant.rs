@@ -39,7 +39,7 @@ pub(super) struct Visitor {
 
 impl Grant {
     /// A grant that was issued before the simulation begins, without an `issued` event.
-    pub fn new(
+    pub(crate) fn new(
         tenant: &'static str,
         user: &str,
         app: &'static App,
@@ -62,17 +62,17 @@ impl Grant {
         }
     }
 
-    pub const fn is_ended(&self) -> bool {
+    pub(crate) const fn is_ended(&self) -> bool {
         self.ended.is_some()
     }
 
     /// Whether the grant was revoked without notice to its client.
-    pub fn was_revoked(&self) -> bool {
+    pub(crate) fn was_revoked(&self) -> bool {
         self.ended == Some(Kind::Revoked)
     }
 
     /// Makes one call at `at`, after a refresh if the access token has expired.
-    pub fn call(&mut self, at: i64, visitor: &Visitor, call: Call, random: &mut Random, out: &mut Vec<Record>) {
+    pub(crate) fn call(&mut self, at: i64, visitor: &Visitor, call: Call, random: &mut Random, out: &mut Vec<Record>) {
         let expires_at = match self.holder.app.tokens {
             Tokens::Standing(_) => None,
             Tokens::Rotating { minutes } => Some(self.refreshed(at, minutes, true, visitor, call, random, out)),
@@ -91,14 +91,14 @@ impl Grant {
     }
 
     /// A call by a client that does not know yet that its grant has ended.
-    pub fn stale_call(&self, at: i64, status: u16, label: Label, visitor: &Visitor, call: Call) -> Record {
+    pub(crate) fn stale_call(&self, at: i64, status: u16, label: Label, visitor: &Visitor, call: Call) -> Record {
         let expires_at = self.holder.family.map(|_| self.access_until);
         let record = self.use_of(self.access, at, visitor, call, status);
         Record { expires_at, label: Some(label), ..record }
     }
 
     /// The refused refresh of a client whose grant has ended.
-    pub fn stale_refresh(&self, at: i64, label: Label, visitor: &Visitor) -> Option<Record> {
+    pub(crate) fn stale_refresh(&self, at: i64, label: Label, visitor: &Visitor) -> Option<Record> {
         self.holder.family?;
         let mut record = self.token_event(Kind::Refreshed, at, self.refresh, TokenType::Refresh, None, Some(visitor));
         record.sighting.as_mut()?.status = 400;
@@ -107,7 +107,7 @@ impl Grant {
     }
 
     /// Ends the grant by `kind`: revocation or end of session. The event names the long-lived token.
-    pub fn end(&mut self, at: i64, kind: Kind, out: &mut Vec<Record>) {
+    pub(crate) fn end(&mut self, at: i64, kind: Kind, out: &mut Vec<Record>) {
         let (token, token_type) = match self.holder.app.tokens {
             Tokens::Standing(token_type) => (self.access, token_type),
             Tokens::Rotating { .. } | Tokens::Refreshing { .. } => (self.refresh, TokenType::Refresh),
@@ -121,7 +121,7 @@ impl Grant {
     }
 
     /// The user's password or factor changes, in the session of this grant.
-    pub fn credential_changes(&self, at: i64) -> Record {
+    pub(crate) fn credential_changes(&self, at: i64) -> Record {
         let (token, token_type) = match self.holder.app.tokens {
             Tokens::Standing(token_type) => (self.access, token_type),
             Tokens::Rotating { .. } | Tokens::Refreshing { .. } => (self.access, TokenType::Access),
@@ -130,7 +130,7 @@ impl Grant {
     }
 
     /// Begins a new grant after a login or with a new secret: other tokens, and another family.
-    pub fn begin_anew(&mut self, at: i64, label: Option<Label>, random: &mut Random, out: &mut Vec<Record>) {
+    pub(crate) fn begin_anew(&mut self, at: i64, label: Option<Label>, random: &mut Random, out: &mut Vec<Record>) {
         let old = &self.holder;
         self.holder = Arc::new(Holder {
             tenant: old.tenant,

@@ -21,19 +21,19 @@ pub(super) struct News {
 }
 
 impl Label {
-    pub const fn honest(scenario: &'static str, instance: u64) -> Self {
+    pub(crate) const fn honest(scenario: &'static str, instance: u64) -> Self {
         Self { theft: false, scenario, instance }
     }
 
     /// Creates a [`News`] with this label until `until`.
-    pub const fn until(self, until: i64) -> News {
+    pub(crate) const fn until(self, until: i64) -> News {
         News { label: self, until }
     }
 }
 
 impl News {
     /// The label of an event at `at`.
-    pub fn at(self, at: i64) -> Option<Label> {
+    pub(crate) fn at(self, at: i64) -> Option<Label> {
         (at < self.until).then_some(self.label)
     }
 }
@@ -47,7 +47,7 @@ pub(super) struct LabelBook {
 
 impl LabelBook {
     /// Appends one line of JSON. The texts contain no characters that need escapes.
-    pub fn write(&mut self, label: Label, event_id: &str, out: &mut Vec<u8>) {
+    pub(crate) fn write(&mut self, label: Label, event_id: &str, out: &mut Vec<u8>) {
         let number = *self.numbers.entry((label.scenario, label.instance)).or_insert_with(|| {
             let last = self.last.entry(label.scenario).or_default();
             *last += 1;

@@ -91,7 +91,7 @@ pub(super) struct Vendor {
 
 impl Vendor {
     /// The first `count` vendors.
-    pub fn all(count: usize, span: &Span, networks: &[Network]) -> Vec<Self> {
+    pub(crate) fn all(count: usize, span: &Span, networks: &[Network]) -> Vec<Self> {
         let mut random = Random::new(span.seed, 3_000_000);
         let make = |(number, app): (usize, &'static App)| {
             let address = |random: &mut Random| {
@@ -121,7 +121,7 @@ impl Vendor {
 
 impl Machine {
     /// `tenant` is its name and number.
-    pub fn service(
+    pub(crate) fn service(
         number: u64,
         span: &Span,
         (tenant, tenant_number): (&'static str, u64),
@@ -193,7 +193,7 @@ impl Machine {
     }
 
     /// One secret that two sites share permanently, each with its own schedule and program.
-    pub fn shared(number: u64, span: &Span, tenant: &'static str, networks: &[Network]) -> [Self; 2] {
+    pub(crate) fn shared(number: u64, span: &Span, tenant: &'static str, networks: &[Network]) -> [Self; 2] {
         let mut random = Random::new(span.seed, 4_500_000 + number);
         let user = format!("shared-{number}");
         let zone = any_zone(networks, &mut random);
@@ -215,7 +215,7 @@ impl Machine {
         [first, second]
     }
 
-    pub fn build_job(number: u64, span: &Span, tenant: &'static str, networks: &[Network]) -> Self {
+    pub(crate) fn build_job(number: u64, span: &Span, tenant: &'static str, networks: &[Network]) -> Self {
         let mut random = Random::new(span.seed, 5_000_000 + number);
         let runners: Vec<usize> = all_of(Purpose::Ci, networks);
         // Before a larger pool is opened, jobs run in a part of it.
@@ -244,7 +244,13 @@ impl Machine {
     }
 
     /// One user's grant to a vendor's plugin.
-    pub fn plugin(number: u64, span: &Span, tenant: &'static str, vendor: &Vendor, networks: &[Network]) -> Self {
+    pub(crate) fn plugin(
+        number: u64,
+        span: &Span,
+        tenant: &'static str,
+        vendor: &Vendor,
+        networks: &[Network],
+    ) -> Self {
         let mut random = Random::new(span.seed, 6_000_000 + number);
         let a_day = match span.depth {
             Depth::Plain => random.log_normal(4.0, 0.6),
@@ -307,7 +313,7 @@ impl Machine {
     }
 
     /// The events of the day that begins at `midnight`, UTC.
-    pub fn day(&mut self, midnight: i64, weekday: u8, networks: &[Network], out: &mut Vec<Record>) {
+    pub(crate) fn day(&mut self, midnight: i64, weekday: u8, networks: &[Network], out: &mut Vec<Record>) {
         let mood = self.mood.on(midnight, self.depth, &mut self.random);
         let random = &mut self.random;
         let workday = weekday < 5;

@@ -46,7 +46,7 @@ pub(super) struct Zone(TimeZone);
 
 impl Zone {
     /// Local time minus UTC at `at`; both in milliseconds.
-    pub fn offset_ms(&self, at: i64) -> i64 {
+    pub(crate) fn offset_ms(&self, at: i64) -> i64 {
         let instant = Instant::from_millisecond(at).unwrap_or(Instant::UNIX_EPOCH);
         i64::from(self.0.to_offset(instant).seconds()) * 1_000
     }
@@ -89,13 +89,13 @@ fn read_v6(text: &str) -> Option<[u16; 3]> {
 }
 
 impl Network {
-    pub fn random_v4(&self, random: &mut Random) -> IpAddr {
+    pub(crate) fn random_v4(&self, random: &mut Random) -> IpAddr {
         let [a, b, c] = *random.pick(&self.v4);
         IpAddr::V4(Ipv4Addr::new(a, b, c, random.within(1..255) as u8))
     }
 
     /// Whether `address` belongs to this row of the table.
-    pub fn holds(&self, address: IpAddr) -> bool {
+    pub(crate) fn holds(&self, address: IpAddr) -> bool {
         match address {
             IpAddr::V4(v4) => {
                 let [a, b, c, _] = v4.octets();
@@ -159,7 +159,7 @@ pub(super) struct Line {
 }
 
 impl Line {
-    pub fn new(networks: &[Network], network: usize, habit: Habit, random: &mut Random) -> Self {
+    pub(crate) fn new(networks: &[Network], network: usize, habit: Habit, random: &mut Random) -> Self {
         let line = &networks[network];
         let dual_stack = matches!(line.purpose, Purpose::Home | Purpose::Mobile) && random.chance(0.45);
         let v6 =
@@ -168,12 +168,12 @@ impl Line {
     }
 
     /// Sets the news of all visits over this line.
-    pub fn with(self, news: News) -> Self {
+    pub(crate) fn with(self, news: News) -> Self {
         Self { news: Some(news), ..self }
     }
 
     /// The address of a visit at `at`.
-    pub fn address(&mut self, networks: &[Network], at: i64, random: &mut Random) -> IpAddr {
+    pub(crate) fn address(&mut self, networks: &[Network], at: i64, random: &mut Random) -> IpAddr {
         let network = &networks[self.network];
         let changes = match self.habit {
             Habit::Fixed => false,

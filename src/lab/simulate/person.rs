@@ -110,7 +110,7 @@ struct Moment {
 }
 
 impl Person {
-    pub fn new(number: u64, span: &Span, companies: &[Company], networks: &[Network]) -> Self {
+    pub(crate) fn new(number: u64, span: &Span, companies: &[Company], networks: &[Network]) -> Self {
         let mut random = Random::new(span.seed, 1_000_000 + number);
         let deep = span.depth == Depth::Full;
         let company = &companies[(number % companies.len() as u64) as usize];
@@ -280,7 +280,7 @@ impl Person {
     }
 
     /// The events of one local day; `midnight` is UTC midnight of the same date.
-    pub fn day(&mut self, midnight: i64, weekday: u8, networks: &[Network], out: &mut Vec<Record>) {
+    pub(crate) fn day(&mut self, midnight: i64, weekday: u8, networks: &[Network], out: &mut Vec<Record>) {
         let offset = self.zone.offset_ms(midnight + 4 * HOUR);
         let works = weekday < 5 && !(self.holiday.0..self.holiday.1).contains(&midnight);
         let mood = self.mood.on(midnight, self.depth, &mut self.random);

@@ -10,7 +10,7 @@ pub(super) struct Random {
 
 impl Random {
     /// Stream number `actor` under `seed`.
-    pub fn new(seed: u64, actor: u64) -> Self {
+    pub(crate) fn new(seed: u64, actor: u64) -> Self {
         let mut mixed = seed ^ actor.wrapping_mul(0xD605_BBB5_8C8A_BBFD);
         let mut next = || {
             mixed = mixed.wrapping_add(0x9E37_79B9_7F4A_7C15);
@@ -21,7 +21,7 @@ impl Random {
         Self { state: [next(), next(), next(), next()] }
     }
 
-    pub const fn bits(&mut self) -> u64 {
+    pub(crate) const fn bits(&mut self) -> u64 {
         let [a, b, c, d] = self.state;
         let result = a.wrapping_add(d).rotate_left(23).wrapping_add(a);
         let (c, d) = (c ^ a, d ^ b);
@@ -31,50 +31,50 @@ impl Random {
     }
 
     /// Uniform in `[0, 1)`.
-    pub fn unit(&mut self) -> f64 {
+    pub(crate) fn unit(&mut self) -> f64 {
         (self.bits() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    pub fn chance(&mut self, probability: f64) -> bool {
+    pub(crate) fn chance(&mut self, probability: f64) -> bool {
         self.unit() < probability
     }
 
     /// Uniform in `0..n`; 0 for an empty range.
-    pub fn below(&mut self, n: u64) -> u64 {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         ((u128::from(self.bits()) * u128::from(n)) >> 64) as u64
     }
 
-    pub fn within(&mut self, range: Range<i64>) -> i64 {
+    pub(crate) fn within(&mut self, range: Range<i64>) -> i64 {
         range.start + self.below(range.end.abs_diff(range.start)) as i64
     }
 
     /// An entry of `table`, which must not be empty.
-    pub fn pick<'t, T>(&mut self, table: &'t [T]) -> &'t T {
+    pub(crate) fn pick<'t, T>(&mut self, table: &'t [T]) -> &'t T {
         &table[self.below(table.len() as u64) as usize]
     }
 
     /// Normal distribution by the Box–Muller transform. libm's functions give the same bits on every platform.
-    pub fn normal(&mut self, mean: f64, deviation: f64) -> f64 {
+    pub(crate) fn normal(&mut self, mean: f64, deviation: f64) -> f64 {
         let radius = libm::sqrt(-2.0 * libm::log(1.0 - self.unit()));
         mean + deviation * radius * libm::cos(std::f64::consts::TAU * self.unit())
     }
 
-    pub fn log_normal(&mut self, median: f64, sigma: f64) -> f64 {
+    pub(crate) fn log_normal(&mut self, median: f64, sigma: f64) -> f64 {
         median * libm::exp(self.normal(0.0, sigma))
     }
 
     /// Pareto distribution from `min` up: P(X > x) = (min/x)^alpha.
-    pub fn pareto(&mut self, min: f64, alpha: f64) -> f64 {
+    pub(crate) fn pareto(&mut self, min: f64, alpha: f64) -> f64 {
         min * libm::pow(1.0 - self.unit(), -1.0 / alpha)
     }
 
     /// Log-uniform between `min` and `max`.
-    pub fn log_uniform(&mut self, min: f64, max: f64) -> f64 {
+    pub(crate) fn log_uniform(&mut self, min: f64, max: f64) -> f64 {
         min * libm::pow(max / min, self.unit())
     }
 
     /// Poisson distribution by counting exponential gaps; for small means.
-    pub fn poisson(&mut self, mean: f64) -> u32 {
+    pub(crate) fn poisson(&mut self, mean: f64) -> u32 {
         let (limit, mut product, mut count) = (libm::exp(-mean), self.unit(), 0);
         while product > limit {
             product *= self.unit();
@@ -84,7 +84,7 @@ impl Random {
     }
 
     /// A heavy-tailed count: Poisson around a log-normal mean.
-    pub fn count(&mut self, median: f64, sigma: f64) -> u32 {
+    pub(crate) fn count(&mut self, median: f64, sigma: f64) -> u32 {
         let mean = self.log_normal(median, sigma).min(200.0);
         self.poisson(mean)
     }

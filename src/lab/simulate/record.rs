@@ -62,7 +62,7 @@ pub(super) struct Record {
 
 impl Record {
     /// Appends the event as one line of JSON. The texts contain no characters that need escapes.
-    pub fn write(&self, event_id: &str, out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, event_id: &str, out: &mut Vec<u8>) {
         let holder = &self.holder;
         put(out, format_args!("{{\"event_id\":\"{event_id}\",\"timestamp\":\"{}\"", Rfc3339(self.at)));
         if self.kind != Kind::Use {

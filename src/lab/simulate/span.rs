@@ -28,12 +28,12 @@ pub(super) struct Span {
 }
 
 impl Span {
-    pub fn moment(&self, random: &mut Random) -> i64 {
+    pub(crate) fn moment(&self, random: &mut Random) -> i64 {
         self.start + random.within(0..self.days * DAY)
     }
 
     /// Time of a change that a share of the actors have in a simulation of full depth.
-    pub fn happens(&self, share: f64, random: &mut Random) -> Option<i64> {
+    pub(crate) fn happens(&self, share: f64, random: &mut Random) -> Option<i64> {
         (self.depth == Depth::Full && random.chance(share)).then(|| self.moment(random))
     }
 }
@@ -47,7 +47,7 @@ pub(super) struct Mood {
 
 impl Mood {
     /// Activity relative to a usual week.
-    pub fn on(&mut self, midnight: i64, depth: Depth, random: &mut Random) -> f64 {
+    pub(crate) fn on(&mut self, midnight: i64, depth: Depth, random: &mut Random) -> f64 {
         let week = midnight.div_euclid(7 * DAY);
         if depth == Depth::Plain {
             return 1.0;

@@ -80,7 +80,7 @@ impl From<Vec<Record>> for Loot {
 }
 
 impl Planter {
-    pub fn new(seed: u64, settings: &Settings) -> Self {
+    pub(crate) fn new(seed: u64, settings: &Settings) -> Self {
         let mut random = Random::new(seed, 9_000_000);
         let days = settings.theft_days.max(1);
         let mut planned: Vec<(u32, TheftKind)> = Vec::new();
@@ -97,7 +97,13 @@ impl Planter {
     }
 
     /// Adds thefts to a day's legitimate records.
-    pub fn plant(&mut self, records: &mut Vec<Record>, day: &Day, networks: &[Network], thefts: &mut Vec<Theft>) {
+    pub(crate) fn plant(
+        &mut self,
+        records: &mut Vec<Record>,
+        day: &Day,
+        networks: &[Network],
+        thefts: &mut Vec<Theft>,
+    ) {
         let pasts = pasts(records);
         let mut planted = Vec::new();
         let mut made_odd: Vec<(u64, i64, Label)> = Vec::new();

@@ -42,7 +42,7 @@ pub(super) enum Pace {
 
 impl Thief {
     /// In a network that `suits`, with a copy of the owner's client or with another common client.
-    pub fn new(
+    pub(crate) fn new(
         owned: &Record,
         networks: &[Network],
         suits: impl Fn(&Network) -> bool,
@@ -65,14 +65,14 @@ impl Thief {
     }
 
     /// On the owner's own machine.
-    pub fn in_place_of(owned: &Record) -> Option<Self> {
+    pub(crate) fn in_place_of(owned: &Record) -> Option<Self> {
         let sighting = owned.sighting.as_ref()?;
         let (address, client) = (sighting.address, Arc::clone(&sighting.client));
         Some(Self { address, client, exits: Vec::new(), moves: 0.0, key: sighting.binding, refused: 0.0 })
     }
 
     /// The owner's application on a phone, with the same model in one of two cases.
-    pub fn phone(owned: &Record, random: &mut Random) -> Option<Arc<Client>> {
+    pub(crate) fn phone(owned: &Record, random: &mut Random) -> Option<Arc<Client>> {
         let own = &owned.sighting.as_ref()?.client;
         let app = owned.holder.app.name;
         Some(if random.chance(0.5) {
@@ -83,7 +83,7 @@ impl Thief {
     }
 
     /// One call with the token of `owned`; `habits` are the owner's calls of the day.
-    pub fn misuse(
+    pub(crate) fn misuse(
         &mut self,
         owned: &Record,
         at: i64,
@@ -118,11 +118,11 @@ impl Thief {
 
 impl Manner {
     /// Thieves of the fortnight: some manual, careless calls.
-    pub fn plain(random: &mut Random) -> Self {
+    pub(crate) fn plain(random: &mut Random) -> Self {
         Self { calls: random.within(6..30) as usize, pace: Pace::Person, rare: 0.25, mimics: 0.0 }
     }
 
-    pub fn any(random: &mut Random) -> Self {
+    pub(crate) fn any(random: &mut Random) -> Self {
         let pace = match random.below(10) {
             0..=3 => Pace::Program,
             4..=7 => Pace::Person,
@@ -133,7 +133,7 @@ impl Manner {
     }
 
     /// During the owner's own calls.
-    pub fn online(depth: Depth, random: &mut Random) -> Self {
+    pub(crate) fn online(depth: Depth, random: &mut Random) -> Self {
         match depth {
             Depth::Plain => Self { rare: 0.2, ..Self::plain(random) },
             Depth::Full => Self::any(random),
@@ -141,7 +141,7 @@ impl Manner {
     }
 
     /// Milliseconds to the next call.
-    pub fn pause(&self, random: &mut Random) -> i64 {
+    pub(crate) fn pause(&self, random: &mut Random) -> i64 {
         match self.pace {
             Pace::Program => random.log_normal(900.0, 1.0) as i64 + 30,
             Pace::Person => (random.pareto(2.0, 0.85).min(600.0) * 1_000.0) as i64,

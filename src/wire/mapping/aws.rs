@@ -2,16 +2,16 @@
 
 /// What stands for an address in a call of the provider's own: a service's name, or `AWS Internal`. Source: AWS CloudTrail
 /// user guide, "CloudTrail record contents", `sourceIPAddress`.
-pub const SERVICES: &[&str] =
+pub(crate) const SERVICES: &[&str] =
     &["*.amazonaws.com", "*.amazonaws.com.cn", "*.amazon.com", "*.aws.internal", "AWS Internal*", "*.amazonaws.eu"];
 
 /// Type of a key by its id. Source: AWS IAM user guide, "IAM identifiers", unique identifiers.
-pub const KEY_TYPES: &[(&str, &str)] = &[("ASIA*", "session"), ("AKIA*", "api_key"), ("ACCA*", "api_key")];
+pub(crate) const KEY_TYPES: &[(&str, &str)] = &[("ASIA*", "session"), ("AKIA*", "api_key"), ("ACCA*", "api_key")];
 
 /// Status of the answer by its error code: 401 where the credential was not accepted, 403 where it was and may not do
 /// this. Codes that do not tell are the caller's mistakes, by far the most. Source: the AWS API references' lists of
 /// common errors, and those of IAM, STS, Amazon EC2, IAM Identity Center OIDC and Amazon Cognito.
-pub const ERRORS: &[(&str, &str)] = &[
+pub(crate) const ERRORS: &[(&str, &str)] = &[
     ("*ExpiredToken*", "401"),
     ("*InvalidClientTokenId*", "401"),
     ("*InvalidAccessKeyId*", "401"),
@@ -49,8 +49,8 @@ pub const ERRORS: &[(&str, &str)] = &[
 ];
 
 /// A user pool's answers to sign-ins have the code of missing permissions.
-pub const COGNITO: &[&str] = &["cognito-idp.amazonaws.com"];
-pub const COGNITO_ERRORS: &[(&str, &str)] = &[
+pub(crate) const COGNITO: &[&str] = &["cognito-idp.amazonaws.com"];
+pub(crate) const COGNITO_ERRORS: &[(&str, &str)] = &[
     ("NotAuthorizedException", "401"),
     ("UserNotFoundException", "401"),
     ("UserNotConfirmedException", "401"),
@@ -60,33 +60,33 @@ pub const COGNITO_ERRORS: &[(&str, &str)] = &[
 ];
 
 /// Sign-ins that failed, by what the answer says of each step.
-pub const SIGN_IN: &[(&str, &str)] = &[("Failure", "401")];
+pub(crate) const SIGN_IN: &[(&str, &str)] = &[("Failure", "401")];
 
 /// Services that issue temporary keys.
-pub const ISSUERS: &[&str] =
+pub(crate) const ISSUERS: &[&str] =
     &["sts.amazonaws.com", "eks-auth.amazonaws.com", "cognito-identity.amazonaws.com", "sts.amazonaws.com.cn"];
 
 /// Calls that issue the keys of a role's session.
-pub const ASSUME_ROLE: &[&str] = &["AssumeRole*"];
+pub(crate) const ASSUME_ROLE: &[&str] = &["AssumeRole*"];
 /// Calls that issue a user's own temporary keys.
-pub const OWN_SESSION: &[&str] = &["GetSessionToken", "GetCredentialsForIdentity"];
+pub(crate) const OWN_SESSION: &[&str] = &["GetSessionToken", "GetCredentialsForIdentity"];
 
-pub const IAM: &[&str] = &["iam.amazonaws.com"];
+pub(crate) const IAM: &[&str] = &["iam.amazonaws.com"];
 
 /// Calls that give an IAM user a secret: a key, or credentials of one service (Bedrock, CodeCommit, Keyspaces).
-pub const ISSUE_KEY: &[&str] = &["CreateAccessKey"];
-pub const ISSUE_SERVICE_KEY: &[&str] = &["CreateServiceSpecificCredential"];
+pub(crate) const ISSUE_KEY: &[&str] = &["CreateAccessKey"];
+pub(crate) const ISSUE_SERVICE_KEY: &[&str] = &["CreateServiceSpecificCredential"];
 /// Calls that make a key or certificate of an IAM user's own known.
-pub const ISSUE_PUBLIC_KEY: &[&str] = &["UploadSSHPublicKey", "UploadSigningCertificate"];
-pub const DELETE_KEY: &[&str] =
+pub(crate) const ISSUE_PUBLIC_KEY: &[&str] = &["UploadSSHPublicKey", "UploadSigningCertificate"];
+pub(crate) const DELETE_KEY: &[&str] =
     &["DeleteAccessKey", "DeleteServiceSpecificCredential", "DeleteSSHPublicKey", "DeleteSigningCertificate"];
-pub const UPDATE_KEY: &[&str] =
+pub(crate) const UPDATE_KEY: &[&str] =
     &["UpdateAccessKey", "UpdateServiceSpecificCredential", "UpdateSSHPublicKey", "UpdateSigningCertificate"];
-pub const INACTIVE: &[&str] = &["Inactive"];
-pub const ACTIVE: &[&str] = &["Active"];
+pub(crate) const INACTIVE: &[&str] = &["Inactive"];
+pub(crate) const ACTIVE: &[&str] = &["Active"];
 
 /// Calls that change the password or a factor of an IAM user.
-pub const CHANGE_CREDENTIAL: &[&str] = &[
+pub(crate) const CHANGE_CREDENTIAL: &[&str] = &[
     "CreateLoginProfile",
     "UpdateLoginProfile",
     "DeleteLoginProfile",
@@ -96,29 +96,30 @@ pub const CHANGE_CREDENTIAL: &[&str] = &[
     "ResyncMFADevice",
     "ResetServiceSpecificCredential",
 ];
-pub const DELETE_USER: &[&str] = &["DeleteUser"];
+pub(crate) const DELETE_USER: &[&str] = &["DeleteUser"];
 
 /// IAM Roles Anywhere: keys for those who hold a certificate.
-pub const ROLES_ANYWHERE: &[&str] = &["rolesanywhere.amazonaws.com"];
-pub const CREATE_SESSION: &[&str] = &["CreateSession"];
+pub(crate) const ROLES_ANYWHERE: &[&str] = &["rolesanywhere.amazonaws.com"];
+pub(crate) const CREATE_SESSION: &[&str] = &["CreateSession"];
 
 /// The inline policy by which the console and AWS's own documentation revoke a role's sessions. Source: AWS IAM user guide,
 /// "Revoking IAM role temporary security credentials".
-pub const REVOKING_POLICY: &[&str] = &["AWSRevokeOlderSessions"];
+pub(crate) const REVOKING_POLICY: &[&str] = &["AWSRevokeOlderSessions"];
 
 /// The sign-in page, where the root user changes a password. Source: AWS CloudTrail user guide, "AWS Management Console
 /// sign-in events".
-pub const SIGN_IN_PAGE: &[&str] = &["signin.amazonaws.com"];
-pub const CHANGE_ROOT_CREDENTIAL: &[&str] = &["PasswordUpdated", "PasswordRecoveryCompleted"];
+pub(crate) const SIGN_IN_PAGE: &[&str] = &["signin.amazonaws.com"];
+pub(crate) const CHANGE_ROOT_CREDENTIAL: &[&str] = &["PasswordUpdated", "PasswordRecoveryCompleted"];
 
 /// The directory of IAM Identity Center.
-pub const DIRECTORY: &[&str] = &["sso-directory.amazonaws.com", "identitystore.amazonaws.com", "sso.amazonaws.com"];
-pub const CHANGE_DIRECTORY_CREDENTIAL: &[&str] = &[
+pub(crate) const DIRECTORY: &[&str] =
+    &["sso-directory.amazonaws.com", "identitystore.amazonaws.com", "sso.amazonaws.com"];
+pub(crate) const CHANGE_DIRECTORY_CREDENTIAL: &[&str] = &[
     "UpdatePassword",
     "CompleteVirtualMfaDeviceRegistration",
     "CompleteWebAuthnDeviceRegistration",
     "DeleteMfaDeviceForUser",
 ];
-pub const DELETE_DIRECTORY_USER: &[&str] = &["DeleteUser", "DisableUser"];
+pub(crate) const DELETE_DIRECTORY_USER: &[&str] = &["DeleteUser", "DisableUser"];
 /// The end of a session of the access portal.
-pub const LOGOUT: &[&str] = &["Logout", "SignOut"];
+pub(crate) const LOGOUT: &[&str] = &["Logout", "SignOut"];

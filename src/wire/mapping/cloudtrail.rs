@@ -5,7 +5,7 @@ use Source::{Except, Joined, Name, Named, Part, Path, Text, When, Words};
 
 use crate::event::{Concerns, Kind};
 
-pub static MAPPING: Mapping = Mapping {
+pub(crate) static MAPPING: Mapping = Mapping {
     marks: &[
         "eventTime",
         "eventType",

@@ -11,7 +11,7 @@ use Source::{Except, Joined, Name, Named, Part, Path, Text, Typed, Unless, When,
 
 use crate::event::{Concerns, Kind};
 
-pub static MAPPING: Mapping = Mapping {
+pub(crate) static MAPPING: Mapping = Mapping {
     marks: &["event.id", "event.category", "event.action", "event.kind", "event.dataset", "labels.token_id"],
     weak_marks: &["@timestamp"],
     looks: &["@timestamp", "event.action"],
@@ -448,7 +448,7 @@ const SESSIONS: Test = ("event.category", &["authentication", "session"]);
 
 const USER_ID: Source = Except("user.id", MACHINES);
 /// Accounts of a machine itself, by name.
-pub const NAMES_OF_MACHINES: &[&str] =
+pub(crate) const NAMES_OF_MACHINES: &[&str] =
     &["SYSTEM", "LOCAL SERVICE", "NETWORK SERVICE", "ANONYMOUS LOGON", "DWM-*", "UMFD-*", "*$"];
 
 const GITHUB_NUMBER: &[Source] =

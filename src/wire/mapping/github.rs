@@ -6,7 +6,7 @@ use Source::{Except, Path, Text, Unless, When, Words};
 
 use crate::event::{Concerns, Kind};
 
-pub static MAPPING: Mapping = Mapping {
+pub(crate) static MAPPING: Mapping = Mapping {
     marks: &["action", "_document_id"],
     weak_marks: &[],
     looks: &["action", "actor", "@timestamp"],
@@ -103,7 +103,7 @@ pub static MAPPING: Mapping = Mapping {
 
 /// The number of a token by which its life-cycle events call it. Tokens of GitHub Apps have the number 0, which is none.
 const NUMBER: &[Source] = &[Except("token_id", NO_NUMBER), Except("user_programmatic_access_id", NO_NUMBER)];
-pub const NO_NUMBER: &[&str] = &["0"];
+pub(crate) const NO_NUMBER: &[&str] = &["0"];
 
 const APP: &[Source] =
     &[Path("oauth_application_id"), Path("application_client_id"), Path("integration_id"), Path("application_id")];
@@ -124,9 +124,9 @@ const IS_BOT: Test = ("actor_is_bot", &["true"]);
 const NAMED_BOT: Test = ("actor", BOT_NAMES);
 const OF_INSTALLATION: Test = ("programmatic_access_type", INSTALLATION);
 /// Names of applications' bots.
-pub const BOT_NAMES: &[&str] = &["*[bot]"];
+pub(crate) const BOT_NAMES: &[&str] = &["*[bot]"];
 /// The type of an application's own tokens, which act for an installation and not for a user.
-pub const INSTALLATION: &[&str] = &["*server-to-server*"];
+pub(crate) const INSTALLATION: &[&str] = &["*server-to-server*"];
 
 const TYPE: Row =
     (Field::TokenType, &[Words("action", &[("oauth_*", "access"), ("personal_access_token.*", "personal")])]);
@@ -146,15 +146,15 @@ const OF_OWNER: &[Row] = &[
     NO_REALM,
 ];
 
-pub const ISSUE: &[&str] = &[
+pub(crate) const ISSUE: &[&str] = &[
     "oauth_access.create",
     "personal_access_token.create",
     "personal_access_token.access_granted",
     "org_credential_authorization.grant",
 ];
-pub const REGENERATE: &[&str] = &["oauth_access.regenerate"];
-pub const RENEW: &[&str] = &["personal_access_token.credential_regenerated"];
-pub const REVOKE: &[&str] = &[
+pub(crate) const REGENERATE: &[&str] = &["oauth_access.regenerate"];
+pub(crate) const RENEW: &[&str] = &["personal_access_token.credential_regenerated"];
+pub(crate) const REVOKE: &[&str] = &[
     "oauth_access.destroy",
     "oauth_access.revoke",
     "oauth_authorization.destroy",
@@ -165,16 +165,16 @@ pub const REVOKE: &[&str] = &[
     "oauth_application.revoke_tokens",
     "integration.revoke_tokens",
 ];
-pub const REVOKE_IN_ORG: &[&str] = &[
+pub(crate) const REVOKE_IN_ORG: &[&str] = &[
     "personal_access_token.access_revoked",
     "org_credential_authorization.revoke",
     "org_credential_authorization.deauthorize",
 ];
-pub const REVOKE_OF_APP: &[&str] = &["integration.revoke_all_tokens", "oauth_application.revoke_all_tokens"];
-pub const END_SESSIONS: &[&str] = &["*.revoke_sso_session"];
-pub const END_USER: &[&str] = &["user.suspend", "user.delete"];
-pub const REINSTATE_USER: &[&str] = &["user.unsuspend"];
-pub const CHANGE_CREDENTIAL: &[&str] = &[
+pub(crate) const REVOKE_OF_APP: &[&str] = &["integration.revoke_all_tokens", "oauth_application.revoke_all_tokens"];
+pub(crate) const END_SESSIONS: &[&str] = &["*.revoke_sso_session"];
+pub(crate) const END_USER: &[&str] = &["user.suspend", "user.delete"];
+pub(crate) const REINSTATE_USER: &[&str] = &["user.unsuspend"];
+pub(crate) const CHANGE_CREDENTIAL: &[&str] = &[
     "user.change_password",
     "user.password_reset",
     "user.reset_password",
@@ -185,7 +185,7 @@ pub const CHANGE_CREDENTIAL: &[&str] = &[
     "account_recovery_token.recover",
 ];
 
-pub const ACCESS_TYPES: &[(&str, &str)] = &[
+pub(crate) const ACCESS_TYPES: &[(&str, &str)] = &[
     ("*ersonal access token*", "personal"),
     ("*OAuth*", "access"),
     ("*GitHub App*", "access"),

@@ -9,7 +9,7 @@ use Source::{Except, Head, Joined, Name, Named, Path, Text, Typed, Unless, When,
 
 use crate::event::{Concerns, Kind};
 
-pub static MAPPING: Mapping = Mapping {
+pub(crate) static MAPPING: Mapping = Mapping {
     marks: &["class_uid", "type_uid", "category_uid"],
     weak_marks: &[],
     looks: &["class_uid", "metadata"],
@@ -339,7 +339,7 @@ const ACCOUNT_CHANGE: Test = ("class_uid", &["3001"]);
 /// Numbers of Windows' logon sessions: they say nothing beyond their host.
 const LOGON_IDS: &[&str] = &["0x*", "0X*"];
 /// Accounts of the machine itself. Source: Microsoft, "Well-known SIDs".
-pub const MACHINES: &[&str] = &[
+pub(crate) const MACHINES: &[&str] = &[
     "S-1-0-*",
     "S-1-1-*",
     "S-1-2-*",

@@ -5,7 +5,7 @@ use Source::{Except, Path, Text, Typed, Unless, When, Words};
 
 use crate::event::{Concerns, Kind, TokenType};
 
-pub static MAPPING: Mapping = Mapping {
+pub(crate) static MAPPING: Mapping = Mapping {
     marks: &["uuid", "published"],
     weak_marks: &[],
     looks: &["eventType", "published", "actor"],
@@ -125,15 +125,15 @@ pub static MAPPING: Mapping = Mapping {
 const API_TOKEN: &str = "transaction.detail.requestApiTokenId";
 const BY_API_TOKEN: &[Test] = &[(API_TOKEN, &["*"])];
 /// Ids of OAuth access tokens begin with `AT.`.
-pub const API_TOKEN_TYPES: &[(&str, &str)] = &[("AT.*", "access"), ("*", "api_key")];
+pub(crate) const API_TOKEN_TYPES: &[(&str, &str)] = &[("AT.*", "access"), ("*", "api_key")];
 
 const BY_APP: &[Test] = &[("actor.type", APPS)];
 const NO_USER: &[Test] = &[("actor.type", APPS), ("actor.type", NOBODY)];
 const NO_HOLDER: &[Test] = &[("actor.type", NOBODY)];
 /// Types of actors that are applications: `PublicClientApp`, `ServiceApp`.
-pub const APPS: &[&str] = &["*App", "*Application", "*Client", "*AppInstance", "*Service*"];
+pub(crate) const APPS: &[&str] = &["*App", "*Application", "*Client", "*AppInstance", "*Service*"];
 /// Types of actors that hold no token.
-pub const NOBODY: &[&str] = &["SystemPrincipal", "IP*", "*Address*", "*Agent", "Device*", "Unknown", "unknown"];
+pub(crate) const NOBODY: &[&str] = &["SystemPrincipal", "IP*", "*Address*", "*Agent", "Device*", "Unknown", "unknown"];
 
 /// What a token's events name: the token itself among the targets, and the user it is for.
 const OF_TOKEN: &[Row] = &[(Field::TokenId, &[]), (Field::TokenType, &[]), FAMILY, SESSION, USER];
@@ -151,7 +151,7 @@ const OF_USER: &[Row] = &[
 ];
 
 /// Types of the targets that are tokens, in each format that carries an Okta event.
-pub const TOKEN_KINDS: &[(&str, TokenType)] = &[
+pub(crate) const TOKEN_KINDS: &[(&str, TokenType)] = &[
     ("access_token", TokenType::Access),
     ("refresh_token", TokenType::Refresh),
     ("device_secret", TokenType::Other),
@@ -176,33 +176,34 @@ const APP_TARGET: &[Source] = &[
 
 // Names of events, which other formats pass on.
 
-pub const DETECT_REUSE: &[&str] = &["app.oauth2.*token.detect_reuse"];
-pub const END_SESSION: &[&str] = &["user.session.end", "user.session.expire", "user.session.impersonation.end"];
-pub const END_SESSIONS: &[&str] =
+pub(crate) const DETECT_REUSE: &[&str] = &["app.oauth2.*token.detect_reuse"];
+pub(crate) const END_SESSION: &[&str] = &["user.session.end", "user.session.expire", "user.session.impersonation.end"];
+pub(crate) const END_SESSIONS: &[&str] =
     &["user.session.clear", "user.lifecycle.suspend", "user.authentication.universal_logout"];
 /// With the user all that is theirs ends.
-pub const END_USER: &[&str] = &["user.lifecycle.deactivate", "user.lifecycle.delete.*"];
-pub const REINSTATE_USER: &[&str] =
+pub(crate) const END_USER: &[&str] = &["user.lifecycle.deactivate", "user.lifecycle.delete.*"];
+pub(crate) const REINSTATE_USER: &[&str] =
     &["user.lifecycle.activate", "user.lifecycle.reactivate", "user.lifecycle.unsuspend"];
-pub const REVOKE_OF_USER: &[&str] = &[
+pub(crate) const REVOKE_OF_USER: &[&str] = &[
     "app.oauth2.*token.revoke.implicit.user",
     "app.oauth2.*consent.revoke.user",
     "app.oauth2.*consent.revoke.implicit.user",
 ];
-pub const REVOKE_OF_APP: &[&str] = &[
+pub(crate) const REVOKE_OF_APP: &[&str] = &[
     "app.oauth2.*token.revoke.implicit.client",
     "app.oauth2.*consent.revoke.implicit.client",
     "app.oauth2.client.lifecycle.deactivate",
     "app.oauth2.client.lifecycle.delete",
 ];
-pub const ISSUE: &[&str] = &[
+pub(crate) const ISSUE: &[&str] = &[
     "app.oauth2.*token.grant*",
     "app.oauth2.*authorize.implicit.access_token",
     "system.api_token.create",
     "system.api_token.enable",
 ];
-pub const REVOKE: &[&str] = &["app.oauth2.*token.revoke*", "system.api_token.revoke", "system.api_token.disable"];
-pub const CHANGE_CREDENTIAL: &[&str] = &[
+pub(crate) const REVOKE: &[&str] =
+    &["app.oauth2.*token.revoke*", "system.api_token.revoke", "system.api_token.disable"];
+pub(crate) const CHANGE_CREDENTIAL: &[&str] = &[
     "user.account.update_password",
     "user.account.reset_password",
     "user.account.expire_password",
@@ -211,7 +212,7 @@ pub const CHANGE_CREDENTIAL: &[&str] = &[
 ];
 
 /// Events of signing in, of which a failure says that the credential was not accepted.
-pub const SIGN_INS: &[&str] = &[
+pub(crate) const SIGN_INS: &[&str] = &[
     "user.session.start",
     "user.authentication.*",
     "user.mfa.okta_verify*",
