@@ -31,9 +31,9 @@ evaluate: ## simulates a quarter (SEED=7701), evaluates it and writes the tables
 
 test: ## runs every test; starts and stops a Kafka, a ClickHouse engine and a mail server
 	@deploy/setup.sh test
-	cargo build --locked
+	cargo build --locked --features full-tests
 	@deploy/setup.sh convert $(TARGET)/debug/tokenwarden
-	TOKENWARDEN_CACHE=$(CACHE) cargo test --locked
+	TOKENWARDEN_CACHE=$(CACHE) cargo test --locked --features full-tests
 
 bench: ## runs the benchmarks (docs/benchmarks.md)
 	@deploy/setup.sh run
@@ -44,9 +44,9 @@ bench: ## runs the benchmarks (docs/benchmarks.md)
 
 slow: ## runs every test including slow ones, and each fuzz target for two minutes
 	@deploy/setup.sh slow
-	cargo build --locked
+	cargo build --locked --features full-tests
 	@deploy/setup.sh convert $(TARGET)/debug/tokenwarden
-	TOKENWARDEN_CACHE=$(CACHE) cargo test --locked -- --include-ignored
+	TOKENWARDEN_CACHE=$(CACHE) cargo test --locked --features full-tests -- --include-ignored
 	@# Without a sanitizer, because the stable compiler has none and the fuzzed code has no unsafe blocks.
 	@# The corpus is kept in $(TARGET) and starts with the rule files and test data.
 	for target in $(FUZZED); do mkdir -p $(TARGET)/fuzz/found/$$target && PATH="$(CACHE)/tools/bin:$$PATH" \
@@ -56,7 +56,7 @@ slow: ## runs every test including slow ones, and each fuzz target for two minut
 lint: ## checks formatting, clippy, documentation, dependency licences and sources, and the systemd unit's sandbox
 	@deploy/setup.sh lint
 	cargo fmt --check
-	cargo clippy --all-targets --locked -- -D warnings
+	cargo clippy --all-targets --all-features --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --quiet
 	$(CACHE)/tools/bin/cargo-deny --locked check bans licenses sources
 	@.ci/exposure deploy/tokenwarden.service
