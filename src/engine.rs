@@ -237,7 +237,8 @@ impl State {
 /// Judges one event and learns from it. Total: any event in any order has an outcome; the same events in the same
 /// order have the same outcomes, byte for byte.
 ///
-/// It first scores, and then learns. Scoring reads only: a panic in it leaves the state as if the event had not come.
+/// It first scores, and then learns. `score::score` reads only: a panic in it leaves the state as it was. Before it, the
+/// step may count a vote on the time, and limit stored times that lie after the stream's.
 pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) -> Step {
     let EnrichedEvent { event, keys, appended_at, .. } = enriched;
     let baseline = baseline_key(keys, &state.memory);
@@ -254,7 +255,7 @@ pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) ->
         tenant: keys.tenant,
         established: place.is_some_and(|place| state.memory.baselines.get(place).visits >= ESTABLISHED_VISITS),
     };
-    // Who can be nobody tells no time.
+    // An attempt does not advance the clock: anyone can send one.
     let tells_time = event.kind.is_sighting() && !is_attempt;
     let own_time = event.timestamp.millis();
     let mut range = state.clock.range(own_time, *appended_at);

@@ -128,8 +128,8 @@ impl Turn<'_> {
         self.observation.timed && !lesson.late
     }
 
-    /// Whether somebody else than the holder has made place and client known: nobody vouches for themselves. A thief who
-    /// comes back is at a known address with a known client as surely as an owner who has moved.
+    /// Whether place and client became known by another holder than this one. A returning thief has a known address and a
+    /// known client, just as an owner who has moved.
     fn vouched(&self, baseline: &Baseline, lesson: &Lesson) -> (bool, bool) {
         let held = &lesson.holder;
         let is_new = is_new_place(held, self.observation.sighting.at) && !held.confirmed;

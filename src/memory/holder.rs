@@ -2,7 +2,7 @@
 
 use crate::math::faded;
 
-/// Contexts per baseline. The longest unused one is evicted.
+/// Holders per baseline. The longest unused one is evicted.
 pub const HOLDERS_MAX: usize = 4;
 
 const MINUTE: i64 = 60_000;

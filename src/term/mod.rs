@@ -1,11 +1,8 @@
 //! The terms (detectors) of the score: one file per summand. Each is a pure function of what memory holds and gives
 //! nats, positive for a thief.
 //!
-//! `z = π + .8 net + .85 client + hour + route + area + switch + volume + lifecycle + credential + fan + sibling +
-//! colleague`
-//!
-//! The weights of net and client come from a logistic fit on labelled traffic. The fitted weights of the other terms
-//! were close to 1. `docs/detection.md` describes the whole model.
+//! The score is the prior and the weighted sum of the terms (`docs/detection.md`). The weights of net and client come from
+//! a logistic fit on labelled traffic. The fitted weights of the other terms were close to 1.
 
 pub mod area;
 pub mod client;
