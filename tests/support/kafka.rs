@@ -127,6 +127,12 @@ impl Kafka {
         for result in results.expect("the broker answers") {
             result.expect("the partitions are made");
         }
+        eventually(Duration::from_secs(20), "the partitions are there", || {
+            let consumer: BaseConsumer = self.client().create().expect("a client");
+            let metadata = consumer.fetch_metadata(Some(name), Duration::from_secs(10)).ok()?;
+            (metadata.topics().first()?.partitions().len() == count).then_some(())
+        })
+        .expect("the partitions are there");
     }
 
     /// Sets `key` of the topic, and all its other settings to their defaults.
