@@ -89,7 +89,13 @@ impl<V> Fair<V> {
         let place = place.unwrap_or_else(|| self.make(key, by, make));
         let held = &mut self.held[place.0 as usize];
         held.by.second = by.second;
-        &mut held.value
+        if held.by.owner.is_none() && by.owner.is_some() {
+            // A stranger who came first keeps no entry of a tenant with a seat among its own.
+            held.by.owner = by.owner;
+            self.count(None, false);
+            self.count(by.owner, true);
+        }
+        &mut self.held[place.0 as usize].value
     }
 
     #[cfg(test)]
@@ -188,6 +194,19 @@ mod tests {
         for seat in (0..8).filter_map(|number| seated(number).seat) {
             assert_eq!(of(Some(seat)), table.by_seat.get(seat).copied().unwrap_or_default());
         }
+    }
+
+    #[test]
+    fn entry_of_a_stranger_passes_to_a_tenant() {
+        let mut table = Fair::new(1_000, HOUR);
+        *table.entry(7, by(stranger(), 0), || 0) += 1;
+        *table.entry(7, by(seated(0), 0), || 0) += 1;
+        assert_counted(&table);
+        for key in 100..50_000 {
+            *table.entry(key, by(stranger(), 0), || 0) += 1;
+        }
+        assert_counted(&table);
+        assert_eq!(table.get(7), Some(&2), "a flood of strangers evicts their own");
     }
 
     #[test]

@@ -59,11 +59,13 @@ impl<V> Generations<V> {
 
     /// The value of `key`, moved to the younger half; created if it does not exist.
     pub fn entry(&mut self, key: u64, make: impl FnOnce() -> V) -> &mut V {
+        let mut kept = None;
         if self.young.len() >= self.half && !self.young.contains_key(&key) {
+            kept = self.old.remove(&key);
             self.turn_over();
         }
         let old = &mut self.old;
-        self.young.entry(key).or_insert_with(|| old.remove(&key).unwrap_or_else(make))
+        self.young.entry(key).or_insert_with(|| kept.or_else(|| old.remove(&key)).unwrap_or_else(make))
     }
 
     /// The value of `key` for changes, moved to the younger half.
@@ -77,10 +79,10 @@ impl<V> Generations<V> {
 
     /// Returns whether `key` existed before.
     pub fn insert(&mut self, key: u64, value: V) -> bool {
+        let was_old = self.old.remove(&key).is_some();
         if self.young.len() >= self.half {
             self.turn_over();
         }
-        let was_old = self.old.remove(&key).is_some();
         self.young.insert(key, value).is_some() || was_old
     }
 
@@ -138,6 +140,18 @@ mod tests {
         assert!(map.insert(999, 2), "it was there");
         assert_eq!(map.remove(999), Some(2));
         assert_eq!(map.get(999), None);
+    }
+
+    #[test]
+    fn written_entry_survives_its_own_turnover() {
+        let mut map = Generations::new(4);
+        for key in 1..=4 {
+            map.entry(key, || key);
+        }
+        assert_eq!(*map.entry(1, || 99), 1, "it was in the older half when the younger one was full");
+        let mut map = Generations::new(4);
+        assert!((1..=4).all(|key| !map.insert(key, key)));
+        assert!(map.insert(1, 5), "it was there");
     }
 
     #[test]

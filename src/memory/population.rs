@@ -1,6 +1,6 @@
 //! What is common among all tokens of a partition: networks, clients, routes, areas and hours.
 //!
-//! What tenants teach each other leaves out the largest other tenant ([`super::tenants`]); all other tables are a
+//! What tenants teach each other leaves out the largest other tenant ([`super::shared`]); all other tables are a
 //! tenant's own.
 //!
 //! Every table is bounded. Pairs (tenant and network, family and route, …) are forgotten a generation at a time; the

@@ -81,7 +81,7 @@ impl Held {
 #[derive(Debug, Default)]
 struct Generation {
     routes: Map<u32, Held>,
-    /// Number of routes that each tenant called first, and of all.
+    /// Number of routes that each tenant called first in this generation, and of all.
     made: BySeat<usize>,
     all_made: usize,
     /// Sums of calls, of the thief's preferences, and of routes.
@@ -102,7 +102,8 @@ impl Generation {
 pub struct Routes {
     young: Generation,
     old: Generation,
-    /// Calls of each tenant and route, but for the two tenants whose parts the route itself stores.
+    /// Calls of each tenant and route, but for the two tenants whose parts the route itself stores. These parts are lost when
+    /// the route is evicted.
     owns: Generations<Own>,
 }
 
@@ -161,7 +162,7 @@ impl Routes {
             return self.get(tenant, route).unwrap_or_else(|| self.of_own(tenant, route, promise));
         };
         if !self.young.routes.contains_key(&route) && !self.make(seat, route, promise) {
-            own_lesson(&mut self.owns, tenant, seat, (route, weight));
+            self.owns.entry(own(tenant, route), Own::default).count += weight;
             return self.of_own(tenant, route, promise);
         }
         let Self { young: Generation { routes, sums, .. }, owns, .. } = self;
@@ -180,22 +181,20 @@ impl Routes {
         held.read(Some(seat))
     }
 
-    /// Makes a route of the younger generation; `false` if the tenant has no room left in it.
+    /// Makes a route of the younger generation, or moves it there; `false` if the tenant has no room left in it.
     fn make(&mut self, seat: Seat, route: u32, promise: f64) -> bool {
-        if !self.old.routes.contains_key(&route) {
-            // If there are several tenants, none of them may fill a generation.
-            let Generation { made, all_made, .. } = &mut self.young;
-            let Some(made) = made.get_mut(seat) else { return false };
-            if *made >= GENERATION / 2 && *all_made > *made {
-                return false;
-            }
-            *made += 1;
-            *all_made += 1;
+        // If there are several tenants, none of them may fill a generation.
+        let Generation { made, all_made, .. } = &mut self.young;
+        let Some(made) = made.get_mut(seat) else { return false };
+        if *made >= GENERATION / 2 && *all_made > *made {
+            return false;
         }
+        *made += 1;
+        *all_made += 1;
+        let held = self.old.take(route).unwrap_or_else(|| Held::new(promise));
         if self.young.routes.len() >= GENERATION {
             self.old = std::mem::take(&mut self.young);
         }
-        let held = self.old.take(route).unwrap_or_else(|| Held::new(promise));
         self.young.sums.change(&Worth::NOTHING, &held.worth());
         self.young.routes.insert(route, held);
         true
@@ -255,6 +254,19 @@ mod tests {
         assert!((sums[1] - preferences).abs() < 1e-6 * preferences);
         let taken = |used: &RouteUse| routes.taken_and_tempts(seated(0).seat, *used).0;
         assert!((all.iter().map(taken).sum::<f64>() - 1.0).abs() < 1e-3);
+    }
+
+    #[test]
+    fn recalled_routes_push_out_no_others() {
+        let mut routes = Routes::default();
+        let all = |routes: &mut Routes| {
+            (0..40_000).for_each(|number| _ = routes.learn(seated(0), 1_000 + number, 1.0, 1.0));
+        };
+        all(&mut routes);
+        (0..100).for_each(|_| _ = routes.learn(seated(1), 7, 4.0, 1.0));
+        (0..4).for_each(|_| all(&mut routes));
+        let used = routes.get(seated(1), 7).expect("another tenant's");
+        assert!((used.count - 100.0).abs() < 1e-9);
     }
 
     #[test]
