@@ -359,7 +359,10 @@ fn sighted(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>, sub
     if is_seed && findings.is_empty() {
         note_minute(&mut state.memory, baseline, minute);
         learn_first_visit(&mut state.memory, &mut observation);
-        notes::learn_names(&mut state.memory.ends, enriched);
+        if standing == Standing::Use {
+            notes::learn_names(&mut state.memory.ends, enriched);
+            notes::learn_family(&mut state.memory, enriched);
+        }
         return quiet(state, tenant);
     }
     if standing == Standing::Use
@@ -382,7 +385,7 @@ fn sighted(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>, sub
             match &mut lesson {
                 Some(lesson) => {
                     let token = place.map(|place| state.memory.baselines.get(place).token);
-                    if token != Some(lesson.token) || lesson.begins_visit() {
+                    if token != Some(lesson.token) || lesson.begins_visit() || lesson.refreshes.is_some() {
                         notes::learn_family(&mut state.memory, enriched);
                     }
                     let tenants = &mut state.memory.others.tenants;

@@ -1,6 +1,6 @@
-//! Places where a test makes judgement fail, to see that nothing half-done is left behind.
+//! Places where a test makes the scoring of an event panic, to check that the state stays as it was.
 
-/// Between these an event changes the state.
+/// Each lies before the event is learnt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(not(test), allow(dead_code, reason = "tests name them"))]
 pub(crate) enum Failpoint {

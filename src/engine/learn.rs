@@ -146,13 +146,13 @@ fn learn_scored<'a>(
     lesson: &Lesson,
 ) -> &'a Visit {
     (baseline.last_at, baseline.behind) = (lesson.last_at, lesson.behind);
+    if let Some((place, other)) = lesson.other {
+        baseline.holders[place] = other;
+    }
     if lesson.latest != i64::MAX {
         for holder in &mut *baseline.holders {
             holder.last_at = lesson.last_at_of(holder);
         }
-    }
-    if let Some((place, other)) = lesson.other {
-        baseline.holders[place] = other;
     }
     if lesson.hour_begins {
         baseline.holders.iter_mut().for_each(|holder| begin_hour(&mut holder.evidence));

@@ -59,6 +59,9 @@ fn issued(memory: &mut Memory, event: &Event<'_>, keys: &Keys, subject: Subject)
     {
         memory.expiries.insert(token, expires_at.millis());
     }
+    if let Some(family) = keys.family {
+        memory.lineages.entry(token, || family);
+    }
     let parent = keys.parent;
     let mut family = baseline;
     if let Some(parent) = parent

@@ -48,8 +48,8 @@ const TOO_LONG: &str = "too long";
 pub(crate) enum Limit {
     /// It cannot be read: part of the name is the name of another thing, which would be looked up or revoked.
     Whole(usize),
-    /// An id gets a name of its own: U+FFFD for each unreadable character, and a hash of the whole at the end. No two ids
-    /// become one, and no such name equals one that was read.
+    /// An id gets a name of its own: U+FFFD for each unreadable character, and a hash of the whole at the end. Two ids become
+    /// one only if they differ in nothing but unreadable characters.
     Id(usize),
     /// A text that the client chooses is read as far as possible: U+FFFD for each unreadable character, and a hash of the
     /// whole at the end if it is too long, so that two texts do not become one. If it counted as absent, a thief would
