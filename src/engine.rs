@@ -383,18 +383,7 @@ fn sighted(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>, sub
         Standing::Use => {
             note_minute(&mut state.memory, baseline, minute);
             match &mut lesson {
-                Some(lesson) => {
-                    let token = place.map(|place| state.memory.baselines.get(place).token);
-                    if token != Some(lesson.token) || lesson.begins_visit() || lesson.refreshes.is_some() {
-                        notes::learn_family(&mut state.memory, enriched);
-                    }
-                    let tenants = &mut state.memory.others.tenants;
-                    observation.tenant = tenants.admit(sighting.tenant);
-                    if lesson.begins_visit() {
-                        tenants.count_visit(sighting.tenant, state.thresholds.days());
-                    }
-                    learn::learn(&mut state.memory, &observation, lesson);
-                }
+                Some(lesson) => learn_scored(state, &mut observation, lesson),
                 None => learn_first_visit(&mut state.memory, &mut observation),
             }
             notes::learn_use(&mut state.memory.ends, enriched, baseline, found);
@@ -412,6 +401,21 @@ fn sighted(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>, sub
         }
     }
     decided(state, rules, &observation, &score, weighed)
+}
+
+/// Takes in a use of a token that has a baseline, or gets one.
+fn learn_scored(state: &mut State, observation: &mut Observation<'_>, lesson: &mut Lesson) {
+    let memory = &mut state.memory;
+    let token = observation.place.map(|place| memory.baselines.get(place).token);
+    if token != Some(lesson.token) || lesson.begins_visit() || lesson.refreshes.is_some() {
+        notes::learn_family(memory, observation.enriched);
+    }
+    let tenants = &mut memory.others.tenants;
+    observation.tenant = tenants.admit(observation.sighting.tenant);
+    if lesson.begins_visit() {
+        tenants.count_visit(observation.sighting.tenant, state.thresholds.days());
+    }
+    learn::learn(memory, observation, lesson);
 }
 
 /// Whether an attempt shows that a refresh token is in two hands: it counts whatever the answer was.
