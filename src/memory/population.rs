@@ -9,7 +9,7 @@
 
 use super::generations::{Generations, Map};
 use super::routes::{RouteUse, Routes, UNKNOWN};
-use super::shared::{Lesson, Own, Separate, Shared, Sums, Worth};
+use super::shared::{Contribution, Own, Separate, Shared, Sums, Worth};
 use super::tenants::{BySeat, Seat, Tenant};
 use crate::math::{exp, ln};
 
@@ -61,10 +61,10 @@ impl Popularity {
     }
 
     /// Takes in users of `key`; what they were worth, and what they are worth now.
-    fn learn(&mut self, key: u32, lesson: &Lesson) -> Option<(Worth<3>, Worth<3>)> {
+    fn learn(&mut self, key: u32, contribution: &Contribution) -> Option<(Worth<3>, Worth<3>)> {
         if !self.users.contains_key(&key) {
             // No tenant makes more of them than are left for others.
-            let made = self.made.get_mut(lesson.seat)?;
+            let made = self.made.get_mut(contribution.seat)?;
             if *made + self.users.len() >= KEYS_MAX {
                 return None;
             }
@@ -74,7 +74,7 @@ impl Popularity {
         let value = |users: f64| [users, preference(users), 1.0];
         let users = self.users.entry(key).or_default();
         let before = users.worth(value);
-        users.learn(lesson);
+        users.learn(contribution);
         let after = users.worth(value);
         self.sums.change(&before, &after);
         Some((before, after))
@@ -311,14 +311,16 @@ impl Population {
             self.pairs.add(pair(Pair::TenantCountry, tenant.key, u64::from(country)), weight);
             self.pairs.add(pair(Pair::Tenant, tenant.key, 0), weight);
         }
-        let Some((before, after)) = users.and_then(|lesson| self.networks.learn(place, &lesson)) else { return };
+        let Some((before, after)) = users.and_then(|contribution| self.networks.learn(place, &contribution)) else {
+            return;
+        };
         // There are hardly more countries than in ISO 3166.
         let sums = self.countries.entry(country).or_default();
         sums.networks.change(&before, &after);
-        if let Some(lesson) = adoptions {
+        if let Some(contribution) = adoptions {
             let adoptions = self.adoptions.entry(place).or_default();
             let before = adoptions.worth(|count| [count]);
-            adoptions.learn(&lesson);
+            adoptions.learn(&contribution);
             let after = adoptions.worth(|count| [count]);
             sums.adoptions.change(&before, &after);
             self.adoptions_total.change(&before, &after);
@@ -342,8 +344,8 @@ impl Population {
     /// A user's first visit with a client family.
     pub fn learn_family(&mut self, tenant: Tenant, app: u64, token_type: usize, family: u32, weight: f64) {
         let own = self.owns.entry(pair(Pair::Family, tenant.key, u64::from(family)), Own::default);
-        if let Some(lesson) = own.add(tenant, weight) {
-            self.families.learn(family, &lesson);
+        if let Some(contribution) = own.add(tenant, weight) {
+            self.families.learn(family, &contribution);
         }
         for (table, total, group) in
             [(Pair::TypeFamily, Pair::Type, token_type as u64), (Pair::AppFamily, Pair::App, app)]

@@ -1,7 +1,7 @@
 //! Popularity of routes in the population, and the preferences of a thief among them.
 
 use super::generations::{Generations, Map};
-use super::shared::{Lesson, Own, Shared, Sums, Worth};
+use super::shared::{Contribution, Own, Shared, Sums, Worth};
 use super::tenants::{BySeat, Seat, Tenant};
 use crate::math::{exp, ln};
 
@@ -125,7 +125,12 @@ const fn unseated(tenant: Tenant) -> Tenant {
 }
 
 /// Counts a call of a tenant whose part the route does not store.
-fn own_lesson(owns: &mut Generations<Own>, tenant: Tenant, seat: Seat, (route, weight): (u32, f64)) -> Lesson {
+fn own_contribution(
+    owns: &mut Generations<Own>,
+    tenant: Tenant,
+    seat: Seat,
+    (route, weight): (u32, f64),
+) -> Contribution {
     let key = own(tenant, route);
     let counted = owns.entry(key, Own::default);
     if counted.count > 0.0 {
@@ -167,13 +172,13 @@ impl Routes {
         }
         let Self { young: Generation { routes, sums, .. }, owns, .. } = self;
         let held = routes.entry(route).or_insert_with(|| Held::new(promise));
-        let lesson = if held.calls.stores(seat) {
-            Lesson::of_stored(seat, weight)
+        let contribution = if held.calls.stores(seat) {
+            Contribution::of_stored(seat, weight)
         } else {
-            own_lesson(owns, tenant, seat, (route, weight))
+            own_contribution(owns, tenant, seat, (route, weight))
         };
         let before = held.worth();
-        let displaced = held.calls.learn(&lesson);
+        let displaced = held.calls.learn(&contribution);
         sums.change(&before, &held.worth());
         if let Some((seat, part)) = displaced {
             owns.insert(own(Tenant { key: 0, seat: Some(seat) }, route), Own::taught(part));

@@ -141,7 +141,7 @@ impl Own {
     }
 
     /// Adds to the count, and returns what to add to the shared count.
-    pub fn add(&mut self, tenant: Tenant, weight: f64) -> Option<Lesson> {
+    pub fn add(&mut self, tenant: Tenant, weight: f64) -> Option<Contribution> {
         if let Some(seat) = tenant.seat {
             return Some(self.teach(seat, weight));
         }
@@ -150,23 +150,23 @@ impl Own {
     }
 
     /// The same of a tenant with a seat.
-    pub fn teach(&mut self, seat: Seat, weight: f64) -> Lesson {
+    pub fn teach(&mut self, seat: Seat, weight: f64) -> Contribution {
         self.count += weight;
         let more = self.count - self.taught;
         self.taught = self.count;
-        Lesson { seat, own: self.count, more }
+        Contribution { seat, own: self.count, more }
     }
 }
 
 /// Addition of one tenant to a shared count.
 #[derive(Clone, Copy, Debug)]
-pub struct Lesson {
+pub struct Contribution {
     pub seat: Seat,
     own: f64,
     more: f64,
 }
 
-impl Lesson {
+impl Contribution {
     /// Of a tenant whose part the shared count stores.
     #[must_use]
     pub const fn of_stored(seat: Seat, more: f64) -> Self {
@@ -176,11 +176,11 @@ impl Lesson {
 
 impl Shared<1> {
     /// Adds to the count. Returns the tenant whose part is not stored any more, and that part.
-    pub fn learn(&mut self, lesson: &Lesson) -> Option<(Seat, f64)> {
+    pub fn learn(&mut self, contribution: &Contribution) -> Option<(Seat, f64)> {
         // If the shared count was evicted meanwhile, it holds less of the tenant than the tenant's own count.
         let of_others = self.first.amounts[0] + self.second.amounts[0];
-        let own = lesson.own.min(self.total[0] + lesson.more - of_others);
-        self.teach(lesson.seat, &[own], &[lesson.more]).map(|(seat, [part])| (seat, part))
+        let own = contribution.own.min(self.total[0] + contribution.more - of_others);
+        self.teach(contribution.seat, &[own], &[contribution.more]).map(|(seat, [part])| (seat, part))
     }
 
     /// Whether the tenant is one of the two whose parts are stored: it needs no count of its own.
@@ -268,16 +268,16 @@ mod tests {
     use super::*;
     use crate::memory::tenants::seated;
 
-    fn taught(lessons: &[(u16, f64)]) -> Shared<1> {
+    fn taught(contributions: &[(u16, f64)]) -> Shared<1> {
         let (mut owns, mut shared) = ([Own::default(); 10], Shared::default());
-        for (tenant, weight) in lessons {
-            let lesson = owns[usize::from(*tenant)].add(seated(*tenant), *weight).expect("it has a seat");
-            shared.learn(&lesson);
+        for (tenant, weight) in contributions {
+            let contribution = owns[usize::from(*tenant)].add(seated(*tenant), *weight).expect("it has a seat");
+            shared.learn(&contribution);
         }
         shared
     }
 
-    fn lessons(tenants: std::ops::Range<u16>) -> impl Strategy<Value = Vec<(u16, f64)>> {
+    fn contributions(tenants: std::ops::Range<u16>) -> impl Strategy<Value = Vec<(u16, f64)>> {
         proptest::collection::vec((tenants, 0.03..1.0_f64), 0..60)
     }
 
@@ -285,8 +285,8 @@ mod tests {
     fn own_count_is_taught_once_there_is_a_seat() {
         let (mut own, mut shared) = (Own::default(), Shared::<1>::default());
         assert!(own.add(Tenant { key: 1, seat: None }, 3.0).is_none());
-        let lesson = own.add(seated(0), 1.0).expect("it has a seat");
-        shared.learn(&lesson);
+        let contribution = own.add(seated(0), 1.0).expect("it has a seat");
+        shared.learn(&contribution);
         assert!((shared.count(seated(0).seat) - 4.0).abs() < 1e-12);
         shared.learn(&own.add(seated(0), 1.0).expect("it has a seat"));
         assert!((shared.count(seated(0).seat) - 5.0).abs() < 1e-12);
@@ -295,18 +295,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn shared_count_of_one_tenant_is_what_it_taught(lessons in lessons(3..4)) {
-            let taught = taught(&lessons);
-            let sum = lessons.iter().map(|(_, weight)| weight).sum::<f64>();
+        fn shared_count_of_one_tenant_is_what_it_taught(contributions in contributions(3..4)) {
+            let taught = taught(&contributions);
+            let sum = contributions.iter().map(|(_, weight)| weight).sum::<f64>();
             prop_assert!((taught.count(seated(3).seat) - sum).abs() < 1e-9);
             prop_assert_eq!(taught.count(seated(1).seat).to_bits(), 0.0_f64.to_bits());
             prop_assert_eq!(taught.count(None).to_bits(), 0.0_f64.to_bits());
         }
 
         #[test]
-        fn shared_count_leaves_out_the_largest_other(lessons in lessons(0..6), reader in 0..7_u16) {
-            let taught = taught(&lessons);
-            let of = |tenant| lessons.iter().filter(|(by, _)| *by == tenant).map(|(_, weight)| weight).sum::<f64>();
+        fn shared_count_leaves_out_the_largest_other(contributions in contributions(0..6), reader in 0..7_u16) {
+            let taught = taught(&contributions);
+            let of = |tenant| contributions.iter().filter(|(by, _)| *by == tenant).map(|(_, weight)| weight).sum::<f64>();
             let largest = (0..6).filter(|tenant| *tenant != reader).map(of).fold(0.0, f64::max);
             let expected = (0..6).map(of).sum::<f64>() - largest;
             prop_assert!((taught.count(seated(reader).seat) - expected).abs() < 1e-9);
@@ -315,25 +315,25 @@ mod tests {
         /// Whatever one other tenant teaches, a reader sees no more than all the rest have taught, and no less than without.
         #[test]
         fn shared_count_is_bounded_by_the_rest(
-            rest in lessons(0..4), flood in proptest::collection::vec(0.0..1e5_f64, 1..20), reader in 0..4_u16,
+            rest in contributions(0..4), flood in proptest::collection::vec(0.0..1e5_f64, 1..20), reader in 0..4_u16,
         ) {
             let before = taught(&rest).count(seated(reader).seat);
             let all = rest.iter().map(|(_, weight)| weight).sum::<f64>();
-            let mut lessons = rest;
-            lessons.extend(flood.into_iter().map(|weight| (9, weight)));
-            let after = taught(&lessons).count(seated(reader).seat);
+            let mut contributions = rest;
+            contributions.extend(flood.into_iter().map(|weight| (9, weight)));
+            let after = taught(&contributions).count(seated(reader).seat);
             prop_assert!(after >= before - 1e-6 && after <= all + 1e-6, "{} {} {}", before, after, all);
         }
 
         #[test]
-        fn sums_are_those_of_the_counts(lessons in proptest::collection::vec((0..5_u16, 0..4_usize, 0.03..9.0_f64), 0..80)) {
+        fn sums_are_those_of_the_counts(contributions in proptest::collection::vec((0..5_u16, 0..4_usize, 0.03..9.0_f64), 0..80)) {
             let value = |count: f64| [count, libm::sqrt(count + 0.5), 1.0];
             let (mut counts, mut owns) = ([Shared::<1>::default(); 4], [[Own::default(); 5]; 4]);
             let mut sums = Sums::<3>::default();
-            for (tenant, key, weight) in lessons {
-                let lesson = owns[key][usize::from(tenant)].add(seated(tenant), weight).expect("a seat");
+            for (tenant, key, weight) in contributions {
+                let contribution = owns[key][usize::from(tenant)].add(seated(tenant), weight).expect("a seat");
                 let before = counts[key].worth(value);
-                counts[key].learn(&lesson);
+                counts[key].learn(&contribution);
                 sums.change(&before, &counts[key].worth(value));
             }
             for seat in (0..5).map(|number| seated(number).seat).chain([None]) {
