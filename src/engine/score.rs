@@ -11,7 +11,7 @@ use super::turn::{Turn, is_new_place, sibling};
 use crate::enrichment::EnrichedEvent;
 use crate::event::Kind as EventKind;
 use crate::memory::baselines::{Place, Seed};
-use crate::memory::visit::VISIT_GAP_MS;
+use crate::memory::visit::{Core, VISIT_GAP_MS};
 use crate::memory::{
     Baseline, Ended, Evidence, Feature, Holder, Kind, Memory, Nats, Others, Seen, Sighting, Tenant, User, Visits,
 };
@@ -283,21 +283,9 @@ fn sum_up(baseline: &Baseline, lesson: &Lesson, turn: &Turn<'_>, settings: &Sett
     }
     let evidence = Evidence { route, ..holder.evidence };
     let (app_fan, ip_fan, together) = (visit.app_fan.into(), visit.ip_fan.into(), visit.together.into());
-    let mut shares = Shares::default();
-    shares.set(Term::Net, evidence.net.get() + f64::from(visit.net_credit));
-    shares.set(Term::Client, evidence.client.get() + f64::from(visit.client_credit));
-    shares.set(Term::Hour, evidence.hour.get());
-    shares.set(Term::Route, route.get());
-    shares.set(Term::Area, evidence.area.get());
-    shares.set(Term::Switch, evidence.switch.get() + f64::from(visit.silence));
-    shares.set(Term::Volume, evidence.volume.get() + term::volume::BYTES_WEIGHT * evidence.bytes.get());
-    shares.set(Term::Lifecycle, evidence.lifecycle.get());
-    shares.set(Term::Credential, evidence.credential.get());
-    shares.set(Term::Fan, app_fan + ip_fan + together);
-    shares.set(Term::Sibling, sibling);
     let mut score = Score {
         log_odds: settings.prior_log_odds,
-        shares,
+        shares: shares(&evidence, visit, sibling),
         evidence,
         app_fan,
         ip_fan,
@@ -327,6 +315,23 @@ fn sum_up(baseline: &Baseline, lesson: &Lesson, turn: &Turn<'_>, settings: &Sett
     }
     score.log_odds += score.shares.sum();
     score
+}
+
+/// Share of each term but `colleague`, from the evidence against the holder and the evidence that belongs to the visit.
+fn shares(evidence: &Evidence, visit: &Core, sibling: f64) -> Shares {
+    let mut shares = Shares::default();
+    shares.set(Term::Net, evidence.net.get() + f64::from(visit.net_credit));
+    shares.set(Term::Client, evidence.client.get() + f64::from(visit.client_credit));
+    shares.set(Term::Hour, evidence.hour.get());
+    shares.set(Term::Route, evidence.route.get());
+    shares.set(Term::Area, evidence.area.get());
+    shares.set(Term::Switch, evidence.switch.get() + f64::from(visit.silence));
+    shares.set(Term::Volume, evidence.volume.get() + term::volume::BYTES_WEIGHT * evidence.bytes.get());
+    shares.set(Term::Lifecycle, evidence.lifecycle.get());
+    shares.set(Term::Credential, evidence.credential.get());
+    shares.set(Term::Fan, f64::from(visit.app_fan) + f64::from(visit.ip_fan) + f64::from(visit.together));
+    shares.set(Term::Sibling, sibling);
+    shares
 }
 
 /// The network that the holder of a sighting is known by. Without an address it is that of the latest holder with the same
@@ -434,7 +439,6 @@ fn knows_here(seen: &Seen, sighting: &Sighting, feature: Feature, key_in: fn(&Si
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::visit::Core;
 
     #[test]
     fn a_network_that_spans_countries_is_known_where_the_owner_was() {
@@ -511,6 +515,38 @@ mod tests {
         assert!((shares.of_all(OF_IDENTITY) - strange).abs() < 1e-9, "what they call is no part of it");
         let halved = Score { shares, together: -0.5 * strange, ..Score::nothing(-7.0) };
         assert!((halved.unexplained() - 0.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn shares_hold_all_evidence_and_nothing_else() {
+        let evidence = Evidence {
+            net: Nats::new(1.0),
+            travel: Nats::new(0.5),
+            client: Nats::new(2.0),
+            hour: Nats::new(0.25),
+            route: Nats::new(4.0),
+            sensitive: Nats::new(0.5),
+            area: Nats::new(0.75),
+            switch: Nats::new(1.5),
+            volume: Nats::new(3.0),
+            objects: Nats::new(1.0),
+            bytes: Nats::new(2.0),
+            lifecycle: Nats::new(14.0),
+            credential: Nats::new(2.5),
+            ..Evidence::default()
+        };
+        let mut visit = Core::begun(1, 1, 0);
+        (visit.net_credit, visit.client_credit, visit.silence) = (-0.25, -0.5, -0.5);
+        (visit.app_fan, visit.ip_fan, visit.together) = (5.0, 1.0, -2.0);
+        let mut shares = shares(&evidence, &visit, 3.5);
+        shares.set(Term::Colleague, -1.0);
+        let bytes = term::volume::BYTES_WEIGHT * 2.0;
+        let expected = [0.8 * 0.75, 0.85 * 1.5, 0.25, 4.0, 0.75, 1.0, 3.0 + bytes, 14.0, 2.5, 4.0, 3.5, -1.0];
+        for (term, expected) in Term::all().zip(expected) {
+            let share = shares.of(term);
+            assert!((share - expected).abs() < 1e-9, "{}: {share} instead of {expected}", term.name());
+        }
+        assert!((shares.sum() - expected.iter().sum::<f64>()).abs() < 1e-9, "nothing else is in the sum");
     }
 
     #[test]
