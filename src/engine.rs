@@ -220,9 +220,6 @@ impl State {
     fn let_time_pass(&mut self) {
         self.thresholds.pass_time(self.clock.watermark());
         for _ in 0..LOOKS {
-            if !self.memory.visits.is_due(self.clock.watermark()) {
-                break;
-            }
             let Some(number) = self.memory.visits.next_ended(self.clock.watermark()) else { continue };
             let visit = self.memory.visits.get(number);
             let (tenant, log_odds) = (visit.tenant, f64::from(visit.log_odds_max));

@@ -278,16 +278,9 @@ impl Visits {
         &mut self.places[place(number)]
     }
 
-    /// Whether [`Self::next_ended`] has a visit to look at: between two steps of the watermark it mostly has none.
-    #[inline]
-    #[must_use]
-    pub fn is_due(&self, watermark: i64) -> bool {
-        let due = |since: i64| since + VISIT_GAP_MS <= watermark || since > watermark + AHEAD_MS;
-        self.queue.front().is_some_and(|(since, _)| due(*since)) || self.len() > self.max
-    }
-
     /// Looks at one visit: it is returned if it has ended by `watermark`, or if there are too many and it is the one looked
     /// at longest ago. It keeps its place until [`Self::close`].
+    #[inline] // Between two steps of the watermark there is mostly none, and the first comparison tells.
     pub fn next_ended(&mut self, watermark: i64) -> Option<NonZeroU32> {
         let full = self.len() > self.max;
         let &(since, number) = self.queue.front()?;
