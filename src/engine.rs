@@ -299,7 +299,6 @@ fn sighted(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>, sub
         learn_first_visit(&mut state.memory, &mut observation);
         if standing == Standing::Use {
             notes::learn_names(&mut state.memory.ends, enriched);
-            notes::learn_family(&mut state.memory, enriched);
         }
         return quiet(state, tenant);
     }
@@ -427,6 +426,7 @@ fn note_minute(memory: &mut Memory, baseline: u64, minute: Option<Minute>) {
 /// Takes in a use in a token's first visit.
 fn learn_first_visit(memory: &mut Memory, observation: &mut Observation<'_>) {
     let Some(seed) = observation.seed.filter(|_| observation.standing == Standing::Use) else { return };
+    notes::learn_family(memory, observation.enriched);
     observation.tenant = memory.others.tenants.admit(observation.sighting.tenant);
     if !memory.baselines.seeds.insert(observation.baseline, seed) {
         let user = memory.users.entry(observation.user, observation.sighting.at.min(observation.now));
