@@ -1,4 +1,4 @@
-//! One event as it is to be learnt. Scoring reads memory and writes here; learning puts it into memory.
+//! What scoring one event changes, for learning to store.
 
 use std::num::NonZeroU32;
 
@@ -8,14 +8,14 @@ use crate::memory::fleet::{Group, Member};
 use crate::memory::visit::Core;
 use crate::memory::{Baseline, Holder, Kind};
 
-/// What one event gives to learn, by which of the terms ran.
+/// What the terms found that is to be learnt.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Learns {
     pub first: bool,
     /// Weight of the route's call; 0: a repeat.
     pub route: f64,
     pub promise: f64,
-    /// It is a route that hardly anybody calls.
+    /// The route is rare.
     pub nobodys: bool,
     pub area: bool,
     /// A change of network, and the probability that it was the owner's.
@@ -27,7 +27,7 @@ pub(crate) struct Learns {
     pub came: Came,
 }
 
-/// Where the holder came to, as far as others' judgement depends on it.
+/// Place of the holder, as far as the scores of others depend on it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) enum Came {
     #[default]
@@ -57,7 +57,8 @@ pub(crate) struct EndedHour {
     pub last_of_day: bool,
 }
 
-/// One event as it is to be learnt: all that is written of it. Scoring reads memory, and writes here.
+/// All changes that one event makes to its baseline, holder, hour and visit, and what it teaches. Scoring writes it, and
+/// learning stores it.
 #[derive(Clone, Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "independent facts about one event")]
 pub(crate) struct Lesson {

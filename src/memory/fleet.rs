@@ -440,7 +440,7 @@ mod tests {
         assert_eq!(seen(&mut fleets), (4, -6.0), "three of four");
         let stranger = Tenant { key: 5_000, seat: None };
         (0..100).for_each(|user| _ = join(&mut fleets, 1, member(100 + user, stranger, -2.0)));
-        assert_eq!(seen(&mut fleets), (5, -6.0), "an unknown tenant is no evidence for the owner");
+        assert_eq!(seen(&mut fleets), (5, -6.0), "tenants without a seat do not lower the oddness");
         (0..100).for_each(|user| _ = join(&mut fleets, 1, member(300 + user, seated(5), -2.0)));
         assert_eq!(seen(&mut fleets), (6, -8.0), "as the four without it, and no more");
         join(&mut fleets, 1, member(15, seated(4), 1.0));

@@ -179,8 +179,8 @@ impl<'s> Screen<'s> {
         Cow::Owned(format!("{head}~{hash}"))
     }
 
-    /// The name of a token that a field has, within its limit once it is no token any more. It is never repaired: other
-    /// events call the token by its whole name.
+    /// The id of a token from a field. A raw token is replaced by its hash before the length is checked. The id is never
+    /// repaired, because other events contain it unchanged.
     pub(crate) fn token_name<'a>(&mut self, text: Cow<'a, str>) -> Result<TokenId<'a>, &'static str> {
         if is_broken(&text) {
             return Err(BAD_TEXT);
