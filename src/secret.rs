@@ -276,6 +276,8 @@ mod tests {
             text in "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|arn:aws:[a-z0-9]{2,6}::[0-9]{12}:[a-z]{4,8}(/[A-Za-z0-9_-]{1,15}){1,3}|\
                 [a-z]{2,8}(-[a-z0-9]{1,12}){1,6}|(/[a-z0-9]{1,12}){1,6}|[A-Za-z0-9.]{1,20}@[a-z]{3,12}\\.com|[A-Za-z0-9+/]{43}="
         ) {
+            // A name that opens like a vendor's secret cannot be told from one.
+            prop_assume!(FORMS.iter().all(|form| !text.contains(form.0)));
             prop_assert_eq!(found(&text), Vec::<&str>::new());
         }
 
