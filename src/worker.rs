@@ -12,7 +12,10 @@
 //! After a crash, the process therefore reads every message again that was not committed.
 
 mod backlog;
+mod error;
 mod notices;
+mod outage;
+mod part;
 mod partitions;
 mod spool;
 
@@ -25,6 +28,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use self::backlog::Backlog;
+pub use self::error::WorkerError;
 use self::notices::Notices;
 use self::partitions::Partitions;
 pub use self::partitions::Spread;
@@ -33,7 +37,7 @@ pub use self::spool::{Damaged, SpoolSettings};
 use crate::checkpoint::{Checkpoint, DeadLetter};
 use crate::engine;
 use crate::pipeline::{Epoch, Group, Note, Pipeline, Tally};
-use crate::port::{Clock, Message, Outbox, Polled, SavedRows, Source, SourceError, Store, StoreError};
+use crate::port::{Clock, Message, Outbox, Polled, SavedRows, Source, SourceError, Store};
 use crate::rule::RuleSet;
 use crate::telemetry::{Condition, Health, Metrics};
 use crate::verdict::Incident;
@@ -77,26 +81,6 @@ impl Limits {
     /// For the replay of past events.
     pub const REPLAY: Self =
         Self { epoch_bytes_max: 64 << 20, epoch_age_ms_max: None, wait_ms_max: Some(30_000), ..Self::LIVE };
-}
-
-/// Why a worker ended before the end of its source or a stop.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum WorkerError {
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error("the outbox cannot be written: {0}")]
-    Outbox(std::io::Error),
-    /// The messages of the damaged rows are read again after a restart.
-    #[error(transparent)]
-    Spool(#[from] Damaged),
-    /// The observer cannot write results.
-    #[error("{0}")]
-    Output(std::io::Error),
-    #[error("internal error: {0}")]
-    Broken(String),
 }
 
 /// The worker of one thread, see the module documentation.

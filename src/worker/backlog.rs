@@ -9,10 +9,10 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-use super::WorkerError;
-use super::notices::Outage;
-use super::partitions::{Ownership, Part};
-use super::spool::{Lent, Refused, Spool};
+use super::error::WorkerError;
+use super::outage::{Outage, Trouble};
+use super::part::{Lent, Ownership, Part};
+use super::spool::{Refused, Spool};
 use crate::port::{Rows as _, SavedRows, Store, StoreError};
 use crate::telemetry::{Condition, Health, Metrics, StoreState};
 
@@ -24,8 +24,6 @@ const SLOW_MS: i64 = 10_000;
 const ATTEMPT_WAIT: Duration = Duration::from_secs(120);
 /// Time until a failed write to the spool is retried.
 const SPOOL_RETRY_MS: i64 = 1_000;
-/// Interval at which lasting trouble is logged.
-const REPORT_EVERY_MS: i64 = 60_000;
 
 /// The backlog, see the module documentation.
 pub(super) struct Backlog<S: Store> {
@@ -60,16 +58,6 @@ enum Step {
     Writing(i64, JoinHandle<Result<(), StoreError>>),
     /// Time of the next attempt, wall clock.
     Waiting(i64),
-}
-
-/// A failure that lasts.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Trouble {
-    /// Time of the first failure, milliseconds since the epoch, wall clock.
-    pub since: i64,
-    /// Retries are not expected to succeed before an operator acts.
-    pub is_permanent: bool,
-    reported_at: i64,
 }
 
 impl<S: Store + 'static> Backlog<S>
@@ -155,7 +143,7 @@ where
             }
             Err(refused) => {
                 self.spool_at = now + SPOOL_RETRY_MS;
-                if note(&mut self.spool_trouble, matches!(refused, Refused::Disk(_)), now) {
+                if Trouble::note(&mut self.spool_trouble, matches!(refused, Refused::Disk(_)), now) {
                     self.health.set(Condition::SpoolFull, true);
                     tracing::error!(reason = %refused, "the spool is full or its disk fails; partitions are paused");
                 }
@@ -281,7 +269,7 @@ where
     }
 
     fn failing(&mut self, reason: &str, is_permanent: bool, now: i64) {
-        if note(&mut self.store_trouble, is_permanent, now) {
+        if Trouble::note(&mut self.store_trouble, is_permanent, now) {
             self.health.set(Condition::Store, true);
             self.metrics.store_state(if is_permanent { StoreState::Refusing } else { StoreState::Unavailable });
             tracing::error!(reason, "the store accepts no rows; detection continues and rows wait");
@@ -301,17 +289,6 @@ where
         };
         head.step = Step::Writing(now, self.runtime.spawn(attempt));
     }
-}
-
-/// Records a failure. Returns whether it is due to be reported.
-fn note(trouble: &mut Option<Trouble>, is_permanent: bool, now: i64) -> bool {
-    let since = trouble.map_or(now, |known| known.since);
-    let is_news =
-        trouble.is_none_or(|known| known.is_permanent != is_permanent || now - known.reported_at >= REPORT_EVERY_MS);
-    if is_news {
-        *trouble = Some(Trouble { since, is_permanent, reported_at: now });
-    }
-    is_news
 }
 
 /// Writes the rows of all parts in one call. Does not call the store if there are no rows.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::backlog::Trouble;
+use super::outage::{Outage, Trouble};
 use crate::pipeline::Withheld;
 use crate::port::{Notice, Outbox};
 
@@ -29,14 +29,6 @@ pub(super) struct Notices {
     withheld_at: Option<i64>,
     /// Time of the next attempt, wall clock.
     retry_at: i64,
-}
-
-/// Current trouble of store and spool.
-pub(super) struct Outage {
-    pub store: Option<Trouble>,
-    pub spool: Option<Trouble>,
-    pub spool_bytes: u64,
-    pub spool_bytes_max: u64,
 }
 
 impl Notices {

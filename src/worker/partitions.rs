@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::spool::Lent;
+use super::part::{Lent, Ownership, Part};
 use crate::checkpoint::{Checkpoint, Position};
 use crate::engine::{Counters, State};
 use crate::feed::Feed;
@@ -20,18 +20,6 @@ pub enum Spread {
     BySubject(Feed, u16),
     /// One state per partition of each topic.
     ByPartition(HashMap<Arc<str>, Feed>),
-}
-
-/// Number of a partition's assignment to this worker. A partition that is revoked and assigned again gets a new number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ownership(pub(super) u64);
-
-/// Sealed rows of one partition, and the offset after their messages.
-#[derive(Debug)]
-pub(super) struct Part<R> {
-    pub owner: Ownership,
-    pub checkpoint: Checkpoint,
-    pub rows: R,
 }
 
 /// The partitions, see the module documentation.

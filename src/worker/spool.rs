@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock, statvfs};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::partitions::{Ownership, Part};
+use super::part::{Lent, Ownership, Part};
 use crate::checkpoint::Checkpoint;
 use crate::port::SavedRows;
 
@@ -85,13 +85,6 @@ struct Section {
     /// Size before compression.
     saved_bytes: usize,
     checksum: u64,
-}
-
-/// Rows of one partition to spool.
-pub(super) struct Lent<'a, R> {
-    pub owner: Ownership,
-    pub checkpoint: &'a Checkpoint,
-    pub rows: &'a R,
 }
 
 impl Spool {

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use super::*;
 use crate::checkpoint::{Checkpoint, DeadLetter, Position};
 use crate::enrich::{Enricher, GeoSettings};
-use crate::port::{ActionRow, EventRow, Message, Notice, Rows};
+use crate::port::{ActionRow, EventRow, Message, Notice, Rows, StoreError};
 use crate::telemetry::SystemClock;
 use crate::token::TokenHasher;
 use crate::verdict::Incident;
