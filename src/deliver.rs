@@ -6,11 +6,13 @@
 //! nothing waits for it.
 
 mod alert;
+mod deliverer;
 mod journal;
 mod lane;
 mod outbox;
 mod record;
 mod revoke;
+mod rows;
 mod state;
 
 use std::sync::Arc;
@@ -20,77 +22,15 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+pub use self::deliverer::{Deliverer, Settings};
 pub use self::journal::DAMAGED_FILE;
 pub use self::outbox::{Outbox, PAUSE_FILE};
-use self::record::{REVOKE, Record};
-use self::state::Caps;
-use crate::port::{ActionRow, Clock, Notifier, Revoker, Rows as _, Store, StoreError};
-use crate::telemetry::{Condition, Health, Metrics};
-use crate::verdict::Mode;
+use self::record::REVOKE;
+use self::rows::ROWS;
+use crate::port::Store;
 
-/// Some notices are sent once in so long.
-const HOUR_MS: i64 = 3_600_000;
-const DAY_MS: i64 = 24 * HOUR_MS;
-/// Rows written to the store at once.
-const ROWS_MAX: usize = 1_000;
-/// Rows that wait on a store that is down; beyond it, attempts that will be repeated get none.
-const ROWS_WAITING_MAX: usize = 100_000;
-/// The lane of the store's rows.
-const ROWS: &str = "rows";
 /// How often the outbox is looked at while its last deliveries are waited for.
 const SETTLE_LOOK: Duration = Duration::from_millis(20);
-/// How often the damaged copy of the journal is looked for, so that `/readyz` recovers when it is removed.
-const DAMAGE_LOOK: Duration = Duration::from_secs(10);
-
-/// Timing and limits of deliveries.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The ceiling over every incident's own mode.
-    pub mode: Mode,
-    /// Revocations of one tenant within an hour.
-    pub revocations_per_hour_max: u32,
-    /// Revocations of all tenants within an hour.
-    pub revocations_per_hour_total_max: u32,
-    /// Waiting times between two attempts double from the first to the second of these.
-    pub retry_wait: (Duration, Duration),
-    /// The same for a revocation that its provider refused.
-    pub refused_wait: (Duration, Duration),
-    /// After so many failed attempts in a row no revocation is requested during `breaker_wait`.
-    pub breaker_failures: u32,
-    pub breaker_wait: Duration,
-    /// A call that takes longer than this has failed.
-    pub call_wait: Duration,
-    /// Rows are collected for this long before they are written.
-    pub rows_wait: Duration,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            mode: Mode::Shadow,
-            revocations_per_hour_max: 20,
-            revocations_per_hour_total_max: 100,
-            retry_wait: (Duration::from_secs(2), Duration::from_secs(300)),
-            refused_wait: (Duration::from_secs(900), Duration::from_secs(86_400)),
-            breaker_failures: 5,
-            breaker_wait: Duration::from_secs(120),
-            call_wait: Duration::from_secs(60),
-            rows_wait: Duration::from_secs(1),
-        }
-    }
-}
-
-/// Works through an outbox until it is stopped.
-pub struct Deliverer<S> {
-    pub outbox: Arc<Outbox>,
-    pub notifiers: Vec<Arc<dyn Notifier>>,
-    pub revoker: Option<Arc<dyn Revoker>>,
-    pub store: Arc<S>,
-    pub clock: Arc<dyn Clock>,
-    pub metrics: Arc<Metrics>,
-    pub health: Arc<Health>,
-    pub settings: Settings,
-}
 
 /// A deliverer at work.
 pub struct Running {
@@ -160,61 +100,5 @@ where
         };
         lanes.push(runtime.spawn(lane::supervise(this, ROWS.to_owned(), stop.subscribe(), rows)));
         Running { outbox, stop, lanes }
-    }
-
-    /// Brings the waiting rows to the store, for as long as it takes, and watches over the damaged copy of the journal.
-    async fn write_rows(&self, mut stop: watch::Receiver<bool>) {
-        let mut changed = self.outbox.changed.subscribe();
-        let mut failures = 0;
-        loop {
-            changed.borrow_and_update();
-            let is_damaged = self.outbox.keeps_damage();
-            self.health.set(Condition::OutboxDamaged, is_damaged);
-            let waiting: Vec<ActionRow> = self.outbox.inner().state.rows.iter().take(ROWS_MAX).cloned().collect();
-            let stopped = *stop.borrow();
-            if waiting.is_empty() {
-                if stopped {
-                    return;
-                }
-                self.lane_works(ROWS);
-                tokio::select! {
-                    _ = changed.changed() => self.pause(self.settings.rows_wait, &mut stop).await,
-                    () = self.clock.sleep(DAMAGE_LOOK), if is_damaged => {}
-                    _ = stop.changed() => {}
-                }
-                continue;
-            }
-            let mut rows = self.store.new_rows();
-            for row in &waiting {
-                rows.push_action(row);
-            }
-            let written = tokio::select! {
-                written = self.store.write(&rows) => written,
-                () = self.clock.sleep(self.settings.call_wait) => {
-                    Err(StoreError::Retriable(format!("no answer within {} s", self.settings.call_wait.as_secs())))
-                }
-            };
-            match written {
-                Ok(()) => {
-                    failures = 0;
-                    self.record(ROWS, vec![Record::Written { rows: waiting.len() }], &stop).await;
-                }
-                Err(error) => {
-                    failures += 1;
-                    match error {
-                        StoreError::Retriable(reason) => tracing::warn!(reason, "rows of actions wait for the store"),
-                        StoreError::Permanent(reason) => tracing::error!(reason, "rows of actions wait for the store"),
-                    }
-                    if stopped {
-                        return;
-                    }
-                    self.pause(self.wait(failures, None), &mut stop).await;
-                }
-            }
-        }
-    }
-
-    const fn caps(&self) -> Caps {
-        Caps { of_tenant: self.settings.revocations_per_hour_max, total: self.settings.revocations_per_hour_total_max }
     }
 }

@@ -3,10 +3,10 @@
 use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::deliverer::Deliverer;
 use super::lane::{Attempt, Failed, Trouble};
 use super::outbox::{Message, What, lane_of};
-use super::record::{Hold, REVOKE, Record, Sent};
-use super::{DAY_MS, Deliverer, HOUR_MS};
+use super::record::{DAY_MS, HOUR_MS, Hold, REVOKE, Record, Sent};
 use crate::port::{ActionRow, Alert, DeliveryError, Notifier, Store};
 use crate::telemetry::Condition;
 

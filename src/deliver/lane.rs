@@ -8,9 +8,9 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use tokio::sync::watch;
 
+use super::deliverer::Deliverer;
 use super::outbox::Next;
 use super::record::Record;
-use super::{Deliverer, ROWS_WAITING_MAX};
 use crate::outgoing::Backoff;
 use crate::port::{ActionRow, DeliveryError, Notice, Store};
 use crate::telemetry::{self, Condition};
@@ -21,6 +21,9 @@ const RESTART_WAIT: Backoff = Backoff::new(Duration::from_secs(1), Duration::fro
 const RECOVERED_MS: i64 = 60_000;
 /// How long the disk is left alone when it did not take a note.
 const DISK_WAIT: Duration = Duration::from_secs(1);
+
+/// Rows that wait on a store that is down; beyond it, attempts that will be repeated get none.
+const ROWS_WAITING_MAX: usize = 100_000;
 
 /// Runs a lane until it is stopped. Where it panics it is restarted with back-off, counted and reported.
 pub(super) async fn supervise<S, R, F>(

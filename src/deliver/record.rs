@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::port::{ActionRow, Notice, Revocation};
 use crate::verdict::{Incident, Severity, Target, Victim};
 
+pub(super) const HOUR_MS: i64 = 3_600_000;
+pub(super) const DAY_MS: i64 = 24 * HOUR_MS;
 /// The lane of revocations; every other lane is a channel and its recipient.
 pub(super) const REVOKE: &str = "revoke";
 

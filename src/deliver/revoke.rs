@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::deliverer::Deliverer;
 use super::lane::{Attempt, Trouble};
 use super::outbox::{PAUSE_FILE, ToRevoke};
-use super::record::{Hold, REVOKE, Record};
+use super::record::{DAY_MS, HOUR_MS, Hold, REVOKE, Record};
 use super::state::{self, REVOCATION_MS_MAX, allowance};
-use super::{DAY_MS, Deliverer, HOUR_MS};
 use crate::outgoing::Backoff;
 use crate::port::{DeliveryError, Revocation, RevokeRequest, Revoked, Revoker, Store};
 use crate::verdict::{Incident, Mode, Target};

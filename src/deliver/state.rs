@@ -1,89 +1,23 @@
 //! What the outbox holds, as a fold of its journal's records: the same records always give the same state.
 
+mod data;
+mod keys;
 mod messages;
 mod queue;
 mod revocations;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use self::data::Pending;
+pub(super) use self::data::{Settled, State};
+pub(super) use self::keys::{Due, Item, allowance, change_key, revocation_key};
+use self::keys::{item_of, thread_of};
+pub(super) use self::revocations::{Caps, REVOCATION_MS_MAX, kind};
+use super::record::{Effect, HOUR_MS, Hold, REVOKE, Record, Subject, Work};
+use crate::port::Revocation;
 
-pub(super) use self::messages::change_key;
-pub(super) use self::queue::{Due, Item};
-use self::queue::{item_of, thread_of};
-pub(super) use self::revocations::{Caps, REVOCATION_MS_MAX, kind, revocation_key};
-use super::HOUR_MS;
-use super::record::{Effect, Hold, REVOKE, Record, Subject, Thread, Work};
-use crate::port::{ActionRow, Notice, Revocation};
-use crate::verdict::Incident;
-
-/// Keys remembered of what is done, so that it is not done again when its events are read again.
-const KNOWN_MAX: usize = 100_000;
 /// A revocation that is asked for again is not requested again before this.
 const NUDGE_WAIT_MS: i64 = 60_000;
-
-/// A revocation that is not done.
-#[derive(Clone, Debug)]
-pub(super) struct Asked {
-    pub at: i64,
-    number: u64,
-    /// Without its list of victims.
-    pub incident: Box<Incident>,
-    pub effect: Effect,
-    /// Its idempotency key.
-    pub name: String,
-}
-
-/// A notice that some channels do not have yet.
-#[derive(Clone, Debug)]
-pub(super) struct Pending {
-    number: u64,
-    pub notice: Notice,
-    pub lanes: BTreeMap<String, Effect>,
-}
-
-/// How a revocation stands.
-#[derive(Clone, Debug)]
-pub(super) struct Settled {
-    pub revocation: Revocation,
-    /// Absent in a journal of an earlier version.
-    pub of: Option<Subject>,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct State {
-    pub threads: HashMap<u64, Thread>,
-    pub notices: HashMap<String, Pending>,
-    /// By key of the change that asked for it.
-    pub revocations: HashMap<String, Asked>,
-    /// The same key by idempotency key.
-    by_name: HashMap<String, String>,
-    /// By lane, what is due when, in the order in which it is to be done.
-    lanes: HashMap<String, BTreeSet<Due>>,
-    /// Revocations that wait for the caps, by allowance; and for their resumption; the oldest first.
-    capped: BTreeMap<String, BTreeSet<(u64, String)>>,
-    paused: BTreeSet<(u64, String)>,
-    /// When each revocation was asked for.
-    ages: BTreeSet<(i64, String)>,
-    /// Effects that wait, apart from held ones; and those.
-    waiting: usize,
-    held: usize,
-    /// Channels whose last answer was a rejection.
-    rejecting: BTreeSet<String>,
-    /// Changes taken.
-    taken: u64,
-    known: Remembered,
-    /// By incident and target.
-    settled: HashMap<String, Settled>,
-    settled_order: VecDeque<String>,
-    /// When revocations were first requested within the last hour, and whose allowance they used.
-    calls: VecDeque<(i64, String)>,
-    pub rows: VecDeque<ActionRow>,
-    /// No more events come: nothing is put off to be reported together with later changes.
-    pub is_last: bool,
-    /// Changes of a journal of an earlier version, whose effects follow.
-    unplaced: HashMap<String, (i64, Work)>,
-}
 
 impl State {
     pub(super) fn apply(&mut self, record: Record) {
@@ -215,17 +149,6 @@ impl State {
         self.settled.get(key)
     }
 
-    fn set_settled(&mut self, key: String, settled: Settled) {
-        if self.settled.insert(key.clone(), settled).is_none() {
-            self.settled_order.push_back(key);
-            if self.settled_order.len() > KNOWN_MAX
-                && let Some(oldest) = self.settled_order.pop_front()
-            {
-                self.settled.remove(&oldest);
-            }
-        }
-    }
-
     /// An effect of an earlier version's change.
     fn keep(&mut self, key: &str, lane: String, effect: Effect) {
         let Some((at, work)) = self.unplaced.get(key).cloned() else { return };
@@ -256,32 +179,3 @@ impl State {
         }
     }
 }
-
-/// The last keys of what is done.
-#[derive(Debug, Default)]
-struct Remembered {
-    keys: HashSet<String>,
-    order: VecDeque<String>,
-}
-
-impl Remembered {
-    fn insert(&mut self, key: String) {
-        if self.keys.insert(key.clone()) {
-            self.order.push_back(key);
-        }
-        if self.order.len() > KNOWN_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.keys.remove(&oldest);
-        }
-    }
-}
-
-/// Whose allowance of revocations an incident uses: its tenant's, or the one that all new tenants share, for anyone can
-/// invent a tenant.
-pub(super) fn allowance(incident: &Incident) -> &str {
-    if incident.tenant_is_new { NEW_TENANTS } else { &incident.tenant_id }
-}
-
-/// No id has a control character.
-const NEW_TENANTS: &str = "\0new";

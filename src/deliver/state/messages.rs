@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::queue::Item;
-use super::revocations::revocation_key;
-use super::{Pending, Settled, State};
+use super::data::{Pending, Settled, State};
+use super::keys::{Item, revocation_key};
 use crate::deliver::record::{Effect, REVOKE, Sent, Subject, Thread};
 use crate::port::{Notice, Revocation};
 use crate::verdict::{Incident, Severity, Victim};
@@ -216,10 +215,4 @@ fn victim(incident: &Incident) -> Victim {
         user_id: incident.user_id.clone(),
         app_id: incident.app_id.clone(),
     }
-}
-
-/// Identity of one change of an incident: the event that made it, by tenant, id and content. Producers choose event
-/// ids, and two events may share one. It stands in headers, so it is plain.
-pub(in crate::deliver) fn change_key(incident: &Incident) -> String {
-    format!("{}-{:016x}", incident.id, incident.change)
 }

@@ -1,28 +1,11 @@
 //! The lanes: what is due in each and when, and what is held because the cause of a failure is not gone.
 
-use super::{State, allowance};
-use crate::deliver::record::{Effect, Hold, REVOKE, Sent};
+use super::data::State;
+use super::keys::{Due, Item, allowance, item_of};
+use crate::deliver::record::{Effect, Hold, Sent};
 
 /// Messages that one channel rejected and that are kept for it.
 const REJECTED_MAX: usize = 5_000;
-
-/// When something is due in a lane.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::deliver) struct Due {
-    /// Milliseconds since the epoch, wall clock.
-    pub at: i64,
-    number: u64,
-    pub item: Item,
-}
-
-/// What is due.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::deliver) enum Item {
-    /// A message about this incident.
-    Thread(u64),
-    Notice(String),
-    Revocation(String),
-}
 
 impl State {
     /// What is due first in a lane.
@@ -197,17 +180,4 @@ impl State {
             }
         }
     }
-}
-
-pub(super) fn item_of(lane: &str, key: &str) -> Item {
-    match thread_of(key) {
-        _ if lane == REVOKE => Item::Revocation(key.to_owned()),
-        Some(incident) => Item::Thread(incident),
-        None => Item::Notice(key.to_owned()),
-    }
-}
-
-/// The incident whose change or message has this key: `INC-` and 16 hexadecimal digits begin it.
-pub(super) fn thread_of(key: &str) -> Option<u64> {
-    u64::from_str_radix(key.strip_prefix("INC-")?.get(..16)?, 16).ok()
 }

@@ -2,12 +2,9 @@
 
 use std::collections::HashMap;
 
-use sha2::{Digest as _, Sha256};
-
-use super::queue::Item;
-use super::{Asked, Settled, State, allowance};
-use crate::deliver::record::{Effect, REVOKE, Subject, Thread};
-use crate::deliver::{DAY_MS, HOUR_MS};
+use super::data::{Asked, Settled, State};
+use super::keys::{Item, allowance, revocation_key};
+use crate::deliver::record::{DAY_MS, Effect, HOUR_MS, REVOKE, Subject, Thread};
 use crate::port::Revocation;
 use crate::verdict::Incident;
 
@@ -166,22 +163,4 @@ pub(in crate::deliver) const fn kind(revocation: &Revocation) -> &'static str {
 /// Whether an outcome is reported without waiting for others of its incident.
 const fn must_be_known_at_once(revocation: &Revocation) -> bool {
     !matches!(revocation, Revocation::NotAsked | Revocation::Shadow | Revocation::Proposed | Revocation::Waiting(_))
-}
-
-/// The idempotency key of an incident's revocation of one target in one tenant: constant over its changes. The names are
-/// chosen by strangers, so the hash is one for which nobody can find two texts.
-pub(in crate::deliver) fn revocation_key(incident: &Incident) -> Option<String> {
-    use std::fmt::Write as _;
-
-    let target = incident.revoke.as_ref()?;
-    let mut hash = Sha256::new();
-    for part in [&*incident.tenant_id, target.kind(), target.id()] {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
-    }
-    let mut key = format!("{}-revoke-", incident.id);
-    for byte in &hash.finalize()[..16] {
-        let _ = write!(key, "{byte:02x}");
-    }
-    Some(key)
 }

@@ -1,9 +1,11 @@
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::revocations::HELD_OF_TENANT_MAX;
 use super::*;
 use crate::event::{BaselineId, Timestamp};
-use crate::verdict::{Action, CampaignId, IncidentId, Mode, Severity, Target, Verdict};
+use crate::verdict::{Action, CampaignId, Incident, IncidentId, Mode, Severity, Target, Verdict};
 
 const CAPS: Caps = Caps { of_tenant: 2, total: 3 };
 

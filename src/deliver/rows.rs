@@ -1,0 +1,74 @@
+//! The lane that writes the rows of actions to the store.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::deliverer::Deliverer;
+use super::record::Record;
+use crate::port::{ActionRow, Rows as _, Store, StoreError};
+use crate::telemetry::Condition;
+
+/// The lane of the store's rows.
+pub(super) const ROWS: &str = "rows";
+/// Rows written to the store at once.
+const ROWS_MAX: usize = 1_000;
+/// How often the damaged copy of the journal is looked for, so that `/readyz` recovers when it is removed.
+const DAMAGE_LOOK: Duration = Duration::from_secs(10);
+
+impl<S: Store + 'static> Deliverer<S>
+where
+    S::Rows: 'static,
+{
+    /// Brings the waiting rows to the store, for as long as it takes, and watches over the damaged copy of the journal.
+    pub(super) async fn write_rows(&self, mut stop: watch::Receiver<bool>) {
+        let mut changed = self.outbox.changed.subscribe();
+        let mut failures = 0;
+        loop {
+            changed.borrow_and_update();
+            let is_damaged = self.outbox.keeps_damage();
+            self.health.set(Condition::OutboxDamaged, is_damaged);
+            let waiting: Vec<ActionRow> = self.outbox.inner().state.rows.iter().take(ROWS_MAX).cloned().collect();
+            let stopped = *stop.borrow();
+            if waiting.is_empty() {
+                if stopped {
+                    return;
+                }
+                self.lane_works(ROWS);
+                tokio::select! {
+                    _ = changed.changed() => self.pause(self.settings.rows_wait, &mut stop).await,
+                    () = self.clock.sleep(DAMAGE_LOOK), if is_damaged => {}
+                    _ = stop.changed() => {}
+                }
+                continue;
+            }
+            let mut rows = self.store.new_rows();
+            for row in &waiting {
+                rows.push_action(row);
+            }
+            let written = tokio::select! {
+                written = self.store.write(&rows) => written,
+                () = self.clock.sleep(self.settings.call_wait) => {
+                    Err(StoreError::Retriable(format!("no answer within {} s", self.settings.call_wait.as_secs())))
+                }
+            };
+            match written {
+                Ok(()) => {
+                    failures = 0;
+                    self.record(ROWS, vec![Record::Written { rows: waiting.len() }], &stop).await;
+                }
+                Err(error) => {
+                    failures += 1;
+                    match error {
+                        StoreError::Retriable(reason) => tracing::warn!(reason, "rows of actions wait for the store"),
+                        StoreError::Permanent(reason) => tracing::error!(reason, "rows of actions wait for the store"),
+                    }
+                    if stopped {
+                        return;
+                    }
+                    self.pause(self.wait(failures, None), &mut stop).await;
+                }
+            }
+        }
+    }
+}
