@@ -142,6 +142,8 @@ fn circle_check_finds_each_circle() {
     assert_eq!(check(&[("a", "mod x;"), ("a::x", "use super::Y;")]), none, "declaration of a module");
     let test = "#[cfg(test)]\nmod tests {\n    use crate::a;\n}\n";
     assert_eq!(check(&[("a", "use crate::b;"), ("b", test)]), none, "import in a test");
+    let test = "#[cfg(test)]\nmod tests;\n\nuse crate::a;\n\nfn f() {\n}\n";
+    assert_eq!(check(&[("a", "use crate::b;"), ("b", test)]), ["a b"], "import after a test module in its own file");
 }
 
 fn source_root() -> PathBuf {
@@ -401,8 +403,12 @@ fn without_tests(code: &str) -> String {
     let mut rest = code;
     while let Some(start) = rest.find("#[cfg(test)]\nmod ") {
         // A test module in its own file ends at the semicolon, an inline one at the brace in the first column.
-        let length =
-            rest[start..].find("\n}\n").or_else(|| rest[start..].find(";\n")).map_or(rest.len() - start, |end| end + 2);
+        let module = &rest[start..];
+        let end = match module.find([';', '{']) {
+            Some(at) if module[at..].starts_with(';') => Some(at + 1),
+            _ => module.find("\n}\n").map(|at| at + 2),
+        };
+        let length = end.unwrap_or(module.len());
         shipped.push_str(&rest[..start]);
         shipped.extend(rest[start..start + length].chars().map(|c| if c == '\n' { '\n' } else { ' ' }));
         rest = &rest[start + length..];
