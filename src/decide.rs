@@ -45,13 +45,13 @@ pub struct Evidence {
     /// Evidence of other users' tokens.
     pub fan: f64,
     /// Evidence of calls between the owner's calls, at the owner's place. It does not count towards a revocation.
-    pub amid: f64,
+    pub between: f64,
     /// Evidence of the number of calls and bytes.
     pub volume: f64,
     /// Evidence of routes and areas, at the owner's place.
     pub calls_at_home: f64,
     /// A token of a machine on servers is used from an access network: an employee looks like a thief.
-    pub in_hands: bool,
+    pub by_hand: bool,
     /// Users who are new at the same place within two hours.
     pub company: usize,
     /// Calls of the visit so far.
@@ -69,13 +69,13 @@ pub fn is_quiet(log_odds: f64, lifecycle: f64) -> bool {
 /// The verdict on one event, before the alert budget.
 #[must_use]
 pub fn verdict(evidence: Evidence, threshold: f64, margin: f64, visits: f64) -> Verdict {
-    let Evidence { log_odds, lifecycle, unspoken, fan, amid, volume, calls_at_home, company, calls, .. } = evidence;
-    let behaviour = log_odds - unspoken - amid;
+    let Evidence { log_odds, lifecycle, unspoken, fan, between, volume, calls_at_home, company, calls, .. } = evidence;
+    let behaviour = log_odds - unspoken - between;
     let in_company = company >= REVOKE_COMPANY;
     let alone = behaviour - fan.max(volume + calls_at_home) > REVOKE_ALONE_FROM && !in_company;
     // A revoked grant is not revoked again because of rejected calls, and no grant because of requests that a stranger
     // without its credential can send.
-    let asked_first = calls < REVOKE_CALLS || evidence.in_hands || evidence.dead || evidence.unchecked;
+    let asked_first = calls < REVOKE_CALLS || evidence.by_hand || evidence.dead || evidence.unchecked;
     let by_behaviour = behaviour > REVOKE_FROM + margin && alone && !asked_first && visits >= REVOKE_VISITS;
     // A security team that tests all tokens of a company may find a revoked one that works.
     let certain = lifecycle >= LIFECYCLE_CERTAIN && !(evidence.revoked_already && in_company);
@@ -102,10 +102,10 @@ mod tests {
             revoked_already: false,
             dead: false,
             fan: 0.0,
-            amid: 0.0,
+            between: 0.0,
             volume: 0.0,
             calls_at_home: 0.0,
-            in_hands: false,
+            by_hand: false,
             company: 1,
             calls: 3,
             unchecked: false,
@@ -137,11 +137,11 @@ mod tests {
         assert_eq!(verdict(backfill, 1.0, 3.0, 1e6), Verdict::Alert);
         let audit = Evidence { volume: 4.5, calls_at_home: 4.5, ..evidence(12.0) };
         assert_eq!(verdict(audit, 1.0, 3.0, 1e6), Verdict::Alert, "what is called and how much, at home");
-        let guest = Evidence { amid: 3.0, ..evidence(12.0) };
+        let guest = Evidence { between: 3.0, ..evidence(12.0) };
         assert_eq!(verdict(guest, 1.0, 3.0, 1e6), Verdict::Alert);
         let scan = Evidence { company: 3, ..evidence(20.0) };
         assert_eq!(verdict(scan, 1.0, 3.0, 1e6), Verdict::Alert);
-        let colleague = Evidence { in_hands: true, ..evidence(20.0) };
+        let colleague = Evidence { by_hand: true, ..evidence(20.0) };
         assert_eq!(verdict(colleague, 1.0, 3.0, 1e6), Verdict::Alert, "who took the service's key home");
         let silenced = Evidence { unspoken: 14.0, ..evidence(15.0) };
         assert_eq!(verdict(silenced, 1.0, 3.0, 1e6), Verdict::Alert, "its rule is disabled");

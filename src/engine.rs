@@ -6,27 +6,22 @@ mod counters;
 mod explain;
 pub(crate) mod failpoint;
 mod learn;
-mod lesson;
 mod notes;
 mod score;
-mod turn;
 
 pub use self::ahead::{GROUP, look_ahead};
 use self::clock::{Clock, Range, Voter};
 pub use self::counters::Counters;
 use self::failpoint::{Failpoint, failpoint};
-use self::lesson::Lesson;
 use self::notes::{expiry, is_dead, take_note};
-use self::score::{Observation, Score, Sits, Standing};
 use crate::decide::{self, Alarm, Budget, Cause, Incidents, Thresholds};
+use crate::detector::{DetectorId, Lesson, Observation, Score, Setting, Standing, lifecycle};
 use crate::enrichment::{EnrichedEvent, Keys};
 use crate::event::{Event, Kind as EventKind};
 use crate::memory::baselines::{Place, Seed};
-use crate::memory::{Ended, Kind, Memory, Minute, Recent, Sighting, Tenant};
+use crate::memory::{Ended, Kind, Memory, Minute, NetLevel, Recent, Sighting, Tenant};
 use crate::policy::{self, Finding};
 use crate::rule::RuleSet;
-use crate::term::lifecycle;
-use crate::term::{Term, net};
 use crate::verdict::{Action, Incident, IncidentId, Mode, Outcome, RuleId, Severity, Signal, Target, Verdict, Victim};
 
 /// What the operator decides about judgement.
@@ -51,8 +46,8 @@ pub struct Settings {
     pub recent_event_ids_max: usize,
     /// Whether `confirmed` events are believed.
     pub confirmed: bool,
-    /// Terms that are left out of the sum, to measure what they are worth.
-    pub without: Vec<Term>,
+    /// Detectors that are left out of the sum, to measure what they contribute.
+    pub without: Vec<DetectorId>,
 }
 
 impl Default for Settings {
@@ -333,7 +328,7 @@ fn sighted(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>, sub
             {
                 let refreshes = baseline.refreshes.get_or_insert_default();
                 // What it says is in the verdict already.
-                let _ = lifecycle::refresh(refreshes, keys.token, at, sighting.address, sighting.agent);
+                let _ = lifecycle::formula::refresh(refreshes, keys.token, at, sighting.address, sighting.agent);
             }
         }
     }
@@ -362,7 +357,13 @@ fn is_reuse(memory: &Memory, enriched: &EnrichedEvent<'_>, sighting: &Sighting, 
     }
     let refreshes = place.and_then(|place| memory.baselines.get(place).refreshes.as_deref());
     let (EventKind::Refreshed, Some(refreshes)) = (enriched.event.kind, refreshes) else { return false };
-    lifecycle::refresh(&mut refreshes.clone(), enriched.keys.token, sighting.at, sighting.address, sighting.agent) > 0.0
+    lifecycle::formula::refresh(
+        &mut refreshes.clone(),
+        enriched.keys.token,
+        sighting.at,
+        sighting.address,
+        sighting.agent,
+    ) > 0.0
 }
 
 /// Key of the baseline: the family's; if the event names none, that of the family or chain of tokens in which the token is
@@ -450,7 +451,7 @@ fn weighed(
     findings: Vec<Finding>,
 ) -> Weighed {
     failpoint(Failpoint::Words);
-    let lifecycle = score.evidence.lifecycle.get();
+    let lifecycle = score.evidence[DetectorId::Lifecycle].get();
     let by_odds = if decide::is_quiet(score.log_odds, lifecycle) {
         Verdict::Allow
     } else {
@@ -464,7 +465,7 @@ fn weighed(
 }
 
 fn by_odds(state: &mut State, rules: &RuleSet, observation: &Observation<'_>, score: &Score) -> Verdict {
-    let lifecycle = score.evidence.lifecycle.get();
+    let lifecycle = score.evidence[DetectorId::Lifecycle].get();
     let speaks = score.lifecycle_rule.map(|rule| rules.rule(rule)).is_some_and(|rule| rule.speaks(lifecycle));
     let evidence = decide::Evidence {
         log_odds: score.log_odds,
@@ -474,14 +475,14 @@ fn by_odds(state: &mut State, rules: &RuleSet, observation: &Observation<'_>, sc
         dead: observation.ended.revoked_at != 0
             && is_dead(&mut state.memory.ends, observation.enriched, observation.sighting.at),
         fan: score.app_fan.max(0.0) + score.ip_fan.max(0.0),
-        amid: score.amid,
-        volume: score.shares.of(Term::Volume),
-        calls_at_home: if score.sits == Sits::AtHome {
-            score.evidence.route.get().max(0.0) + score.evidence.area.get().max(0.0) - score.amid
+        between: score.between,
+        volume: score.shares[DetectorId::Volume],
+        calls_at_home: if score.setting == Setting::Usual {
+            score.shares[DetectorId::Route].max(0.0) + score.shares[DetectorId::Area].max(0.0) - score.between
         } else {
             0.0
         },
-        in_hands: score.sits == Sits::AmongPeople,
+        by_hand: score.setting == Setting::ByHand,
         company: score.company,
         calls: score.visit_calls,
         unchecked: observation.enriched.event.is_unchecked(),
@@ -576,7 +577,7 @@ fn decided(
 /// What others may join an incident by: the place that an application is used from, and the address.
 fn causes(observation: &Observation<'_>, score: &Score) -> [Cause; 2] {
     let &Sighting { tenant, app, network, address, .. } = observation.sighting;
-    if score.net_level < net::level::KNOWN_NETWORK {
+    if score.net_level < NetLevel::KnownNetwork {
         return [Cause::default(); 2];
     }
     [app ^ u64::from(network) << 8 ^ 1, u64::from(address) << 8 ^ 2]

@@ -4,7 +4,7 @@
 //! first. The house has seven floors, and imports go down only (a test checks it):
 //!
 //! 0. words: [`key`], [`event`], [`token`], [`secret`], [`sanitize`], [`mod@format`], [`feed`], [`place`], [`route`], [`enrichment`], [`verdict`], [`checkpoint`]
-//! 1. judgement: [`math`], [`memory`], [`term`], [`rule`], [`policy`], [`decide`], [`engine`]
+//! 1. judgement: [`math`], [`memory`], [`detector`], [`rule`], [`policy`], [`decide`], [`engine`]
 //! 2. ports: [`port`], and the way out that two adapters share: [`outgoing`]
 //! 3. adapters: [`wire`], [`enrich`], [`source`], [`store`], [`notify`], [`revoke`]
 //! 4. running: [`pipeline`], [`worker`], [`deliver`], [`config`], [`telemetry`]
@@ -33,12 +33,12 @@ pub mod token;
 pub mod verdict;
 
 pub mod decide;
+pub mod detector;
 pub mod engine;
 pub mod math;
 pub mod memory;
 pub mod policy;
 pub mod rule;
-pub mod term;
 
 pub mod outgoing;
 pub mod port;

@@ -442,6 +442,9 @@ impl Tally {
 }
 
 #[cfg(test)]
+mod toy;
+
+#[cfg(test)]
 mod tests {
     use std::net::IpAddr;
 
@@ -549,7 +552,7 @@ mod tests {
             unread[broken] = "no JSON".to_owned();
             let expected = scored(&unread, broken, None);
             assert_ne!(scored(&lines, broken, None).0, expected.0, "the message at {broken} changes the state");
-            for point in [Failpoint::Terms, Failpoint::Sum, Failpoint::Words] {
+            for point in [Failpoint::Detectors, Failpoint::Sum, Failpoint::Words] {
                 let result = scored(&lines, broken, Some(point));
                 assert_eq!(result.2, 1, "the message is a dead letter");
                 assert!(result.1 == expected.1, "verdicts differ after a panic at {point:?} of {broken}");

@@ -510,7 +510,7 @@ fn warn(warned: &mut HashSet<(Arc<str>, Note)>, tally: &Tally) {
             Note::WithoutAddress(format) => tracing::warn!(
                 topic,
                 hint = format.address_hint(),
-                "some uses have no address; terms of places and networks do not apply to them"
+                "some uses have no address; detectors of places and networks do not apply to them"
             ),
             Note::ConfirmedIgnored => tracing::warn!(
                 topic,

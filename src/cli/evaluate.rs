@@ -11,6 +11,7 @@ use super::Failure;
 use super::reading::all_messages;
 use super::replay::{KEY_OF_REPLAYS, geo_settings, to_stderr};
 use crate::config::Config;
+use crate::detector::DetectorId;
 use crate::engine::{self, Counters, State};
 use crate::enrich::Enricher;
 use crate::lab::evaluate::labels::Labels;
@@ -20,7 +21,6 @@ use crate::port::SourceError;
 use crate::sanitize;
 use crate::source::file::{FileSource, contents};
 use crate::telemetry;
-use crate::term::Term;
 use crate::token::TokenHasher;
 use crate::wire::Format;
 
@@ -55,9 +55,9 @@ pub struct Arguments {
     /// Days at the beginning, in event time, that are learnt but not measured.
     #[arg(long, value_name = "DAYS", default_value_t = 0)]
     warmup: u32,
-    /// Disable a detector (term), to measure its contribution. May be repeated.
-    #[arg(long, value_name = "TERM", value_parser = terms())]
-    without: Vec<Term>,
+    /// Leave out a detector, to measure its contribution. May be repeated.
+    #[arg(long, value_name = "DETECTOR", value_parser = detectors())]
+    without: Vec<DetectorId>,
     /// Also measure the comparison rules.
     #[arg(long)]
     peers: bool,
@@ -139,9 +139,10 @@ fn measure(arguments: &Arguments, config: &Config, labels: Labels) -> Result<(Me
     Ok((epoch.rows, epoch.tally))
 }
 
-fn terms() -> impl TypedValueParser<Value = Term> {
-    PossibleValuesParser::new(Term::all().map(Term::name))
-        .try_map(|name| Term::all().find(|term| term.name() == name).ok_or_else(|| format!("unknown term {name}")))
+fn detectors() -> impl TypedValueParser<Value = DetectorId> {
+    PossibleValuesParser::new(DetectorId::all().map(DetectorId::name)).try_map(|name| {
+        DetectorId::all().find(|id| id.name() == name).ok_or_else(|| format!("unknown detector {name}"))
+    })
 }
 
 fn open_events(folder: &Path) -> Result<FileSource, Failure> {

@@ -4,9 +4,9 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(not(test), allow(dead_code, reason = "tests name them"))]
 pub(crate) enum Failpoint {
-    /// The visit has begun, and the terms are to come.
-    Terms,
-    /// All terms have run.
+    /// The visit has begun, and the detectors of events are to come.
+    Detectors,
+    /// All detectors have run.
     Sum,
     /// The verdict is put into words.
     Words,

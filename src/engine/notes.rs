@@ -1,12 +1,12 @@
 //! What is noted of a token without anybody using it: that it was issued, replaced, revoked or confirmed.
 
 use super::{State, Subject, learn};
+use crate::detector::lifecycle::formula::{self as lifecycle, Answer, Expiry, RefreshToken};
 use crate::enrichment::{EnrichedEvent, Keys};
 use crate::event::{Concerns, Event, Kind, TokenType};
 use crate::key::Class;
 use crate::memory::ends::{EndedGrant, Ends, earlier};
 use crate::memory::{Ended, Memory};
-use crate::term::lifecycle::{self, Answer, Expiry, RefreshToken};
 
 /// A provider that revokes the old refresh token at each rotation does so within this of its being presented.
 const ROTATION_MS: i64 = 60_000;

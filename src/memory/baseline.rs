@@ -2,8 +2,9 @@
 
 use std::num::NonZeroU32;
 
-use super::cohort::{Kind, LEVELS};
+use super::cohort::Kind;
 use super::holder::{HOLDERS_MAX, Holder, Nats};
+use super::level::LEVELS;
 use super::seen::{Feature, Seen, sixteenths};
 use super::sighting::{Sighting, Site};
 use super::visit::{VISIT_GAP_MS, VISITS_MAX};
@@ -173,7 +174,7 @@ pub struct Grown {
     pub season: [i8; 48],
     /// Visits by UTC hour at weekends.
     pub weekend: [u8; 24],
-    /// Sum of the visits' phases as vectors, for each of [`crate::term::hour::PERIODS_MS`], faded.
+    /// Sum of the visits' phases as vectors, for each of [`crate::detector::hour::formula::PERIODS_MS`], faded.
     pub phases: [(f32, f32); 3],
 }
 
@@ -294,8 +295,8 @@ pub struct Baseline {
     pub sites: [Site; SITES_MAX],
 }
 
-super::touch!(Baseline { key, network, routes, seen.of_calls.ages[11] });
-super::touch!(Baseline: touch_beginnings, touched_beginnings {
+super::touch::touch!(Baseline { key, network, routes, seen.of_calls.ages[11] });
+super::touch::touch!(Baseline: touch_beginnings, touched_beginnings {
     seen.of_visits.keys[10],
     seen.of_visits.keys[25],
     seen.of_visits.ages[0],
@@ -434,7 +435,7 @@ impl Baseline {
         self.holders.iter().position(|holder| holder.network == network && holder.family == family)
     }
 
-    /// Takes in where and with what a visit took place, by the probability that it was the owner's.
+    /// Takes in where a visit took place, by the probability that it was the owner's.
     pub fn learn_place(&mut self, sighting: &Sighting, weight: f64) {
         let minute = sighting.minute();
         let mut learn = |feature, key| {
@@ -446,6 +447,16 @@ impl Baseline {
         learn(Feature::Prefix, sighting.prefix_in(sighting.country));
         learn(Feature::Network, sighting.network);
         learn(Feature::Country, sighting.country);
+    }
+
+    /// Takes in the client of a visit, by the same probability.
+    pub fn learn_client(&mut self, sighting: &Sighting, weight: f64) {
+        let minute = sighting.minute();
+        let mut learn = |feature, key| {
+            if key != 0 {
+                self.seen.learn(feature, key, weight, minute);
+            }
+        };
         learn(Feature::Agent, sighting.agent);
         learn(Feature::Version, sighting.version);
         learn(Feature::Family, sighting.family);

@@ -1,11 +1,9 @@
 //! What baselines of one kind and age usually do: the prior of everyone who is one of them.
 
+use super::level::{ClientLevel, LEVELS, NetLevel};
 use super::tenants::{BySeat, Seat};
 use crate::enrichment::Device;
 use crate::event::TokenType;
-
-/// Levels of novelty, of networks and of clients.
-pub const LEVELS: usize = 6;
 
 /// ⌊log2(visits + 1)⌋ up to this: beyond 8,000 visits nothing changes with age.
 const AGES: usize = 14;
@@ -200,7 +198,7 @@ impl Default for Cohorts {
 }
 
 impl Cohorts {
-    /// Owners' shares of each level of the network term, for baselines of `kind` with so many visits.
+    /// Owners' shares of each network level, for baselines of `kind` with so many visits.
     #[must_use]
     pub fn net(&self, kind: Kind, visits: u32) -> [f64; LEVELS] {
         let assumed = if visits == 0 { &NET_ASSUMED_FIRST } else { &NET_ASSUMED };
@@ -208,7 +206,7 @@ impl Cohorts {
         self.cohorts[index(kind, visits)].net.shares(&wide, WIDER).map(|share| share.max(SHARE_MIN))
     }
 
-    /// The same of the client term.
+    /// The same of each client level.
     #[must_use]
     pub fn client(&self, kind: Kind, visits: u32) -> [f64; LEVELS] {
         let assumed = if visits == 0 { &CLIENT_ASSUMED_FIRST } else { &CLIENT_ASSUMED };
@@ -216,18 +214,19 @@ impl Cohorts {
         self.cohorts[index(kind, visits)].client.shares(&wide, WIDER).map(|share| share.max(SHARE_MIN))
     }
 
-    pub fn learn_visit(&mut self, kind: Kind, visits: u32, net: Option<usize>, client: usize, weight: f64) {
-        let cohort = &mut self.cohorts[index(kind, visits)];
-        if let Some(net) = net {
-            cohort.net.learn(net, weight);
-        }
-        cohort.client.learn(client, weight);
+    /// Takes in the network level of a visit, for baselines of `kind` with so many visits.
+    pub fn learn_net(&mut self, kind: Kind, visits: u32, level: NetLevel, weight: f64) {
+        self.cohorts[index(kind, visits)].net.learn(level as usize, weight);
         if visits > 0 {
-            let wide = &mut self.wide[kind.number()];
-            if let Some(net) = net {
-                wide.net.learn(net, weight);
-            }
-            wide.client.learn(client, weight);
+            self.wide[kind.number()].net.learn(level as usize, weight);
+        }
+    }
+
+    /// Takes in the client level of a visit.
+    pub fn learn_client(&mut self, kind: Kind, visits: u32, level: ClientLevel, weight: f64) {
+        self.cohorts[index(kind, visits)].client.learn(level as usize, weight);
+        if visits > 0 {
+            self.wide[kind.number()].client.learn(level as usize, weight);
         }
     }
 
@@ -332,7 +331,7 @@ mod tests {
         let before = cohorts.net(person, 5)[4];
         assert!((before - NET_ASSUMED[4]).abs() < 1e-12);
         for _ in 0..100 {
-            cohorts.learn_visit(person, 5, Some(4), 0, 1.0);
+            cohorts.learn_net(person, 5, NetLevel::NewNetwork, 1.0);
         }
         let after = cohorts.net(person, 5)[4];
         assert!(after > 0.9, "{after}");
@@ -361,7 +360,7 @@ mod tests {
         let mut cohorts = Cohorts::default();
         let kind = Kind::new(TokenType::ApiKey, Device::Machine);
         for _ in 0..1_000_000 {
-            cohorts.learn_visit(kind, 1_000, Some(0), 0, 1.0);
+            cohorts.learn_net(kind, 1_000, NetLevel::KnownAddress, 1.0);
         }
         let shares = cohorts.net(kind, 1_000);
         assert!(shares.iter().all(|share| *share >= SHARE_MIN));
@@ -374,11 +373,11 @@ mod tests {
         let kind = Kind::new(TokenType::ApiKey, Device::Machine);
         let mut teach = |seat, visits, level| {
             let cohorts = all.of_mut(seat).expect("it has a seat");
-            (0..visits).for_each(|_| cohorts.learn_visit(kind, 50, Some(level), level, 1.0));
+            (0..visits).for_each(|_| cohorts.learn_net(kind, 50, level, 1.0));
             [seated(0).seat, None, seated(3).seat].map(|seat| all.of(seat).net(kind, 50)[5])
         };
-        let before = teach(seated(0).seat, 1_000, 0);
-        let after = teach(seated(3).seat, 50_000, 5);
+        let before = teach(seated(0).seat, 1_000, NetLevel::KnownAddress);
+        let after = teach(seated(3).seat, 50_000, NetLevel::NewCountry);
         assert_eq!([0, 1].map(|at| after[at].to_bits()), [0, 1].map(|at| before[at].to_bits()));
         assert!(after[2] > 0.9);
         assert!(all.of_mut(None).is_none());

@@ -1,16 +1,17 @@
 //! Holder: who is suspected to hold a token (one network and one client family), with the evidence against them.
 
-use crate::math::faded;
+use super::level::NetLevel;
+
+/// Detectors that there is room for in the evidence against a holder: two bytes each.
+pub const DETECTORS_MAX: usize = 13;
 
 /// Holders per baseline. The longest unused one is evicted.
 pub const HOLDERS_MAX: usize = 4;
 
 const MINUTE: i64 = 60_000;
-/// Step of the decay, milliseconds.
-const FADE_STEP: i64 = 10 * MINUTE;
 const DAY_MINUTES: f64 = 1_440.0;
 
-/// Evidence in two bytes: 1/256 nat, from −128 to 128. Four holders take 224 bytes of a baseline.
+/// Evidence in two bytes: 1/256 nat, from −128 to 128. Four holders take 256 bytes of a baseline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Nats(i16);
 
@@ -34,33 +35,28 @@ impl Nats {
     }
 
     /// Multiplies by `left`/65,536, rounded to the nearest.
-    const fn faded(self, left: i32) -> Self {
+    #[must_use]
+    pub const fn faded(self, left: i32) -> Self {
         Self(((self.0 as i32 * left + (1 << 15)) >> 16) as i16)
     }
 }
 
-/// Evidence by term, positive for a thief.
+/// Evidence against a holder, positive for a thief: the sum of each detector, and the parts that some keep beside it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
-    pub net: Nats,
+    /// By the number of the detector.
+    pub sums: [Nats; DETECTORS_MAX],
     /// Part of `net` that comes from travel speed.
     pub travel: Nats,
-    pub client: Nats,
-    pub hour: Nats,
-    pub route: Nats,
     /// Sums of `route`: against the owner, and against the owner with a new task.
     pub route_owner: Nats,
     pub route_task: Nats,
     /// Part of `route` that comes from attractive words in routes.
     pub sensitive: Nats,
-    pub area: Nats,
-    pub switch: Nats,
-    pub volume: Nats,
     /// Part of `volume` that comes from distinct objects.
     pub objects: Nats,
+    /// Evidence of bytes, which `volume` does not contain.
     pub bytes: Nats,
-    pub lifecycle: Nats,
-    pub credential: Nats,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -73,7 +69,7 @@ pub struct Holder {
     /// Milliseconds since the epoch.
     pub last_at: i64,
     /// Level of the network when the holder began.
-    pub level: u8,
+    pub level: NetLevel,
     /// Changes of network that were credited to it.
     pub switches: u8,
     /// The owner or an analyst has confirmed it.
@@ -87,7 +83,7 @@ pub struct Holder {
 
 impl Holder {
     #[must_use]
-    pub fn born(network: u32, family: u32, at: i64, level: u8) -> Self {
+    pub fn born(network: u32, family: u32, at: i64, level: NetLevel) -> Self {
         Self {
             network,
             family,
@@ -127,41 +123,6 @@ impl Holder {
     #[must_use]
     pub fn age_days(&self, at: i64) -> f64 {
         (at / MINUTE - i64::from(self.born)) as f64 / DAY_MINUTES
-    }
-
-    /// Decays its evidence up to `at`: the half-life is 3 days for `switch` and 1 day for all other terms. Evidence for
-    /// the owner is dropped, except of routes and areas, because it belongs to one visit.
-    ///
-    /// The decay has steps of ten minutes, so that most events cost nothing.
-    pub fn fade(&mut self, at: i64) {
-        let steps = at / FADE_STEP - self.last_at / FADE_STEP;
-        if steps <= 0 {
-            return;
-        }
-        let days = (steps * FADE_STEP) as f64 / (DAY_MINUTES * MINUTE as f64);
-        let left = |half_life: f64| (faded(days, half_life) * 65_536.0) as i32;
-        let (fast, slow) = (left(1.0), left(3.0));
-        let carried = Nats::new(if self.age_days(at) > 10.0 { -1.0 } else { -5.0 });
-        let evidence = &mut self.evidence;
-        let doubts = [
-            &mut evidence.net,
-            &mut evidence.travel,
-            &mut evidence.client,
-            &mut evidence.sensitive,
-            &mut evidence.volume,
-            &mut evidence.objects,
-            &mut evidence.bytes,
-            &mut evidence.lifecycle,
-            &mut evidence.credential,
-        ];
-        for doubt in doubts {
-            *doubt = (*doubt).max(Nats::default()).faded(fast);
-        }
-        for either in [&mut evidence.route, &mut evidence.route_owner, &mut evidence.area] {
-            *either = either.faded(fast).max(carried);
-        }
-        evidence.route_task = evidence.route_task.faded(fast);
-        evidence.switch = evidence.switch.faded(slow);
     }
 }
 

@@ -1,30 +1,6 @@
 //! State of one partition: visits, holders, baselines, cohorts, users and the population. It lives in event time,
 //! every table is bounded, and no result depends on the order of hashes.
 
-/// Declares the fields that are read to fetch a struct, or a part of it, into a cache. A test checks their positions.
-macro_rules! touch {
-    ($of:ty { $($fields:tt)+ }) => {
-        touch!($of: touch, touched { $($fields)+ });
-    };
-    ($of:ty: $touch:ident, $touched:ident { $($($field:ident).+ $([$at:expr])?),+ $(,)? }) => {
-        impl $of {
-            /// Prefetches it. The returned value has no meaning.
-            #[must_use]
-            pub fn $touch(&self) -> u64 {
-                0 $(^ u64::from(self.$($field).+ $([$at])?))+
-            }
-
-            /// Offsets of the fields that are read, bytes.
-            #[cfg(test)]
-            pub(super) fn $touched(&self) -> Vec<usize> {
-                let begin = std::ptr::from_ref(self).addr();
-                vec![$(std::ptr::from_ref(&self.$($field).+ $([$at])?).addr() - begin),+]
-            }
-        }
-    };
-}
-use touch;
-
 pub mod baseline;
 pub mod baselines;
 pub mod blocks;
@@ -35,6 +11,7 @@ pub mod fair;
 pub mod fleet;
 pub mod generations;
 pub mod holder;
+pub mod level;
 pub mod minute;
 pub mod population;
 pub mod recent;
@@ -44,6 +21,7 @@ pub mod shared;
 pub mod sighting;
 pub mod sketch;
 pub mod tenants;
+mod touch;
 pub mod user;
 pub mod users;
 pub mod visit;
@@ -57,6 +35,7 @@ pub use ends::{Ended, Ends};
 pub use fleet::Fleets;
 pub use generations::Generations;
 pub use holder::{Evidence, Holder, Nats};
+pub use level::{ClientLevel, NetLevel};
 pub use minute::Minute;
 pub use population::Population;
 pub use recent::Recent;
@@ -165,10 +144,11 @@ pub(crate) mod tests {
                 *key = number;
             }
             baseline.learn_place(&seen, 1.0);
+            baseline.learn_client(&seen, 1.0);
             baseline.seen.learn(Feature::Route, number, 1.0, 20_000 * 1_440);
             baseline.seen.learn(Feature::Area, number, 1.0, 20_000 * 1_440);
             let (place, _) = baseline.place_of_holder(number, number);
-            baseline.put_holder(place, Holder::born(number, number, i64::from(number), 5));
+            baseline.put_holder(place, Holder::born(number, number, i64::from(number), NetLevel::NewCountry));
         }
         baseline.grown = Some(Box::default());
         baseline.refreshes = Some(Box::default());
@@ -186,7 +166,7 @@ pub(crate) mod tests {
     fn no_baseline_takes_more_than_1100_bytes() {
         let bytes = full().bytes();
         let mut young = Baseline::new(1, Kind::new(crate::event::TokenType::Access, Device::Desktop), 0);
-        young.put_holder(0, Holder::born(1, 1, 0, 0));
+        young.put_holder(0, Holder::born(1, 1, 0, NetLevel::KnownAddress));
         assert!(bytes <= 1_100, "{bytes}");
         assert!(young.bytes() <= 640, "{}", young.bytes());
     }

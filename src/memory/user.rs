@@ -20,7 +20,7 @@ pub struct User {
     last_day: u16,
 }
 
-super::touch!(User { visits });
+super::touch::touch!(User { visits });
 
 const MINUTE: i64 = 60_000;
 

@@ -1,10 +1,11 @@
-//! One stay of one client at one address: what terms run once for, and what they keep while it lasts.
+//! One stay of one client at one address: what detectors run once for, and what they keep while it lasts.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::ops::{Deref, DerefMut};
 
 use super::blocks::Blocks;
+use super::level::{ClientLevel, NetLevel};
 
 /// Visits open at a time, of one baseline.
 pub const VISITS_MAX: usize = 3;
@@ -56,8 +57,8 @@ pub struct Core {
     pub last_at: i64,
     pub calls: u32,
     /// How foreign network and client were when it began.
-    pub net_level: u8,
-    pub client_level: u8,
+    pub net_level: NetLevel,
+    pub client_level: ClientLevel,
     /// What net and client said for the owner, which is true of this visit alone.
     pub net_credit: f32,
     pub client_credit: f32,
@@ -81,10 +82,10 @@ pub struct Core {
     pub weighed: u16,
     pub task_calls: u8,
     /// Sums against the owner, and against the owner with a new task, of the calls since the owner's last usual ones; and
-    /// by how much the route term is more for them.
-    pub amid_owner: f32,
-    pub amid_task: f32,
-    pub amid: f32,
+    /// by how much the evidence of `route` is more for them.
+    pub between_owner: f32,
+    pub between_task: f32,
+    pub between: f32,
     pub log_odds_max: f32,
     /// Routes in the order in which they were called first, 0 for none, and how often each was.
     routes: [u32; ROUTES_FEW],
@@ -112,7 +113,7 @@ impl Once {
     }
 }
 
-super::touch!(Visit { key, routes[0], nobodys_calls });
+super::touch::touch!(Visit { key, routes[0], nobodys_calls });
 
 /// What only visits to many routes or areas have. All routes that found no place are one, the last.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -131,8 +132,8 @@ impl Core {
         began: 0,
         last_at: 0,
         calls: 0,
-        net_level: 0,
-        client_level: 0,
+        net_level: NetLevel::KnownAddress,
+        client_level: ClientLevel::Known,
         net_credit: 0.0,
         client_credit: 0.0,
         silence: 0.0,
@@ -147,9 +148,9 @@ impl Core {
         company: 0,
         weighed: 0,
         task_calls: 0,
-        amid_owner: 0.0,
-        amid_task: 0.0,
-        amid: 0.0,
+        between_owner: 0.0,
+        between_task: 0.0,
+        between: 0.0,
         log_odds_max: f32::NEG_INFINITY,
         routes: [0; ROUTES_FEW],
         route_calls: [0; ROUTES_FEW],

@@ -136,7 +136,7 @@ impl Metrics {
         );
         let late = counter(
             "late",
-            "Events older than the newest of their grant or token by more than lateness_ms_max; only terms without order apply",
+            "Events older than the newest of their grant or token by more than lateness_ms_max; only detectors that need no order apply",
         );
         let dead_letters = counter("dead_letters", "Messages that could not be decoded");
         let key_mismatches = counter("key_mismatches", "Events whose message is not keyed by their subject key");

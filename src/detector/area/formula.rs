@@ -3,7 +3,7 @@
 use crate::math::ln;
 use crate::memory::baseline::OwnCalls;
 
-/// The term, and the owner's probability of this area.
+/// The evidence, and the owner's probability of this area.
 ///
 /// `P_own = (1 − ν)·c/n + ν·q`: the owner visits known areas by their own habit, and new or evicted ones as others of
 /// the tenant do. Thieves follow the owner in 25 % and the tenant in 75 % of cases. The ratio is limited to ±3 and has
@@ -12,7 +12,7 @@ use crate::memory::baseline::OwnCalls;
 /// `own`: the owner's visits to this area; `once`: areas seen about once; `cohort_new`: the cohort's share of new
 /// areas; `tenant`: q.
 #[must_use]
-pub fn judge(own: &OwnCalls, once: f64, cohort_new: f64, tenant: f64) -> (f64, f64) {
+pub fn evidence(own: &OwnCalls, once: f64, cohort_new: f64, tenant: f64) -> (f64, f64) {
     let total = own.of_all.max(own.of_this);
     let novelty = ((once + own.elsewhere + 5.0 * cohort_new) / (total + 5.0)).clamp(0.0, 1.0);
     let usual = if total > 0.0 { (own.of_this / total).min(1.0) } else { tenant };
@@ -39,19 +39,19 @@ mod tests {
 
     #[test]
     fn who_goes_everywhere_is_at_home_in_one_more_place() {
-        let (narrow, _) = judge(&own(0.0, 1_000.0, 0.0), 1.0, 0.1, 0.05);
-        let (wide, _) = judge(&own(0.0, 1_000.0, 900.0), 1.0, 0.1, 0.05);
+        let (narrow, _) = evidence(&own(0.0, 1_000.0, 0.0), 1.0, 0.1, 0.05);
+        let (wide, _) = evidence(&own(0.0, 1_000.0, 900.0), 1.0, 0.1, 0.05);
         assert!(narrow > 1.0 && wide < 0.1, "{narrow} {wide}");
     }
 
     #[test]
     fn an_area_of_ones_own_speaks_for_the_owner() {
-        let (usual, _) = judge(&own(90.0, 100.0, 0.0), 1.0, 0.1, 0.05);
+        let (usual, _) = evidence(&own(90.0, 100.0, 0.0), 1.0, 0.1, 0.05);
         assert!(usual < -0.3, "{usual}");
-        let (strange, p) = judge(&own(0.0, 100.0, 0.0), 1.0, 0.1, 0.05);
+        let (strange, p) = evidence(&own(0.0, 100.0, 0.0), 1.0, 0.1, 0.05);
         // ν = 1.5/105, P_own = ν·.05; the thief .75·.05 above it: beyond the clamp.
         assert!((strange - 0.35 * 3.0).abs() < 1e-9 && p < 0.001);
-        assert!(judge(&own(0.0, 0.0, 0.0), 0.0, 0.1, 0.05).0.abs() < 1e-9, "nothing is known of a new token");
+        assert!(evidence(&own(0.0, 0.0, 0.0), 0.0, 0.1, 0.05).0.abs() < 1e-9, "nothing is known of a new token");
     }
 
     proptest! {
@@ -60,9 +60,9 @@ mod tests {
             visits in 0.0..100.0_f64, elsewhere in 0.0..1e4_f64, total in 0.0..1e4_f64, once in 0.0..4.0_f64, new in 0.0..1.0_f64, tenant in 0.0..1.0_f64,
         ) {
             let total = total.max(visits + 1.0);
-            let (term, p) = judge(&own(visits, total, elsewhere), once, new, tenant);
-            prop_assert!(term.is_finite() && term.abs() <= 1.05 + 1e-9 && (0.0..=1.0).contains(&p));
-            prop_assert!(judge(&own(visits + 1.0, total, elsewhere), once, new, tenant).0 <= term + 1e-9);
+            let (ratio, p) = evidence(&own(visits, total, elsewhere), once, new, tenant);
+            prop_assert!(ratio.is_finite() && ratio.abs() <= 1.05 + 1e-9 && (0.0..=1.0).contains(&p));
+            prop_assert!(evidence(&own(visits + 1.0, total, elsewhere), once, new, tenant).0 <= ratio + 1e-9);
         }
     }
 }

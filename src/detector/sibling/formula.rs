@@ -11,7 +11,7 @@ const AGAIN: f64 = 0.3;
 /// `ln(1 + 0.3·σ(s)·e^−π)`, at most 4, for the sibling's log-odds `s` and the prior log-odds π. A sibling below the
 /// prior gives no evidence.
 #[must_use]
-pub fn judge(sibling: f64, prior: f64) -> f64 {
+pub fn evidence(sibling: f64, prior: f64) -> f64 {
     if sibling <= prior { 0.0 } else { ln(1.0 + AGAIN * sigma(sibling) * exp(-prior)).clamp(0.0, MAX) }
 }
 
@@ -21,10 +21,10 @@ mod tests {
 
     #[test]
     fn a_suspect_lends_suspicion_and_an_owner_none() {
-        assert!((judge(0.0, -7.0) - 4.0).abs() < 1e-12);
-        let mild = judge(-4.0, -7.0);
+        assert!((evidence(0.0, -7.0) - 4.0).abs() < 1e-12);
+        let mild = evidence(-4.0, -7.0);
         assert!((mild - (1.0 + 0.3 / (1.0 + 4.0_f64.exp()) * 7.0_f64.exp()).ln()).abs() < 1e-9);
-        assert_eq!(judge(-9.0, -7.0).to_bits(), 0.0_f64.to_bits());
-        assert!(judge(f64::MAX, -20.0).is_finite());
+        assert_eq!(evidence(-9.0, -7.0).to_bits(), 0.0_f64.to_bits());
+        assert!(evidence(f64::MAX, -20.0).is_finite());
     }
 }

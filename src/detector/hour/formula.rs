@@ -36,7 +36,7 @@ impl Hour {
 /// time zones to the east of the owner's place. Half of the travellers are assumed to follow local time. Half of the
 /// thieves are active around the clock, half at the hours of the population.
 #[must_use]
-pub fn judge(hour: usize, own: &[u16; 24], everybody: impl Fn(usize) -> f64, of_phase: f64, shift: i32) -> Hour {
+pub fn evidence(hour: usize, own: &[u16; 24], everybody: impl Fn(usize) -> f64, of_phase: f64, shift: i32) -> Hour {
     // Two more hours at either end, for smoothing across midnight.
     let mut around = [0; 28];
     for (hour, count) in around.iter_mut().enumerate() {
@@ -97,7 +97,7 @@ pub fn vector(at: i64, period_ms: i64) -> (f64, f64) {
     turn(at.rem_euclid(period_ms) as f64 / period_ms as f64)
 }
 
-/// Value of the term after a visit. At most 0.7 of the previous value is kept.
+/// Evidence after a visit. At most 0.7 of the previous value is kept.
 ///
 /// `before`: previous value, decayed up to the visit; `fade`: the decay factor.
 #[must_use]
@@ -131,12 +131,12 @@ mod tests {
 
     #[test]
     fn night_is_odd_for_office_hours_and_overtime_is_hardly() {
-        let night = judge(2, &office(), flat, 0.0, 0);
+        let night = evidence(2, &office(), flat, 0.0, 0);
         // P_own = 6/24/366; thief 1/24: beyond the clamp.
         assert!((night.of_day - 2.5).abs() < 1e-12);
         assert!(night.p_value < 0.02);
-        assert!(judge(17, &office(), flat, 0.0, 0).of_day < 0.7);
-        let noon = judge(12, &office(), flat, 0.0, 0);
+        assert!(evidence(17, &office(), flat, 0.0, 0).of_day < 0.7);
+        let noon = evidence(12, &office(), flat, 0.0, 0);
         let expected = (1.0_f64 / 24.0 / ((40.0 + 0.25) / 366.0)).ln().max(-1.0);
         assert!((noon.of_day - expected).abs() < 1e-9);
     }
@@ -144,13 +144,13 @@ mod tests {
     #[test]
     fn a_travellers_hours_go_with_the_sun() {
         // Nine hours east, 01:00 UTC is ten in the morning.
-        let (at_home, in_sydney) = (judge(1, &office(), flat, 0.0, 0), judge(1, &office(), flat, 0.0, 9));
+        let (at_home, in_sydney) = (evidence(1, &office(), flat, 0.0, 0), evidence(1, &office(), flat, 0.0, 9));
         assert!(at_home.of_day > 2.4 && in_sydney.of_day < 0.0, "{at_home:?} {in_sydney:?}");
     }
 
     #[test]
     fn nothing_is_known_of_a_new_token() {
-        let new = judge(3, &[0; 24], flat, 0.0, 0);
+        let new = evidence(3, &[0; 24], flat, 0.0, 0);
         assert!(new.of_day.abs() < 1e-12, "{new:?}");
         assert_eq!(phase(0, &[(0.0, 0.0); 3], 0.0).to_bits(), 0.0_f64.to_bits());
     }
@@ -176,7 +176,7 @@ mod tests {
             shift in -12..=12_i32, x in -100.0..100.0_f32, y in -100.0..100.0_f32, visits in 0.0..100.0_f64,
         ) {
             let of_phase = phase(at, &[(x, y); 3], visits);
-            let sum = judge(hour, &own, flat, of_phase, shift).sum();
+            let sum = evidence(hour, &own, flat, of_phase, shift).sum();
             prop_assert!((-1.0..=4.0).contains(&sum));
         }
     }

@@ -56,7 +56,7 @@ impl Call {
 ///
 /// `others`: B, the route's probability for others with this client; `thief`: P_T.
 #[must_use]
-pub fn judge(own: &OwnCalls, others: f64, thief: f64, calls: f64) -> Call {
+pub fn evidence(own: &OwnCalls, others: f64, thief: f64, calls: f64) -> Call {
     Call::new(thief, probability(own, others), others, calls)
 }
 
@@ -109,7 +109,7 @@ pub fn new_task(rate: f64, new_client: bool) -> f64 {
 /// Biometrika 1954). A thief at the owner's place may start between the owner's calls. Calls before that are no
 /// evidence for the thief's calls.
 #[must_use]
-pub fn amid((against_owner, against_task): (f64, f64), call: &Call, weight: f64) -> (f64, f64) {
+pub fn between((against_owner, against_task): (f64, f64), call: &Call, weight: f64) -> (f64, f64) {
     let owner = against_owner + weight * call.against_owner;
     if owner > 0.0 { (owner, against_task + weight * call.against_task) } else { (0.0, 0.0) }
 }
@@ -151,7 +151,7 @@ mod tests {
 
     /// Of a visit's first call.
     fn first(of_route: f64, of_all: f64, others: f64, thief: f64) -> Call {
-        judge(&OwnCalls { of_this: of_route, of_all, elsewhere: 0.0 }, others, thief, 1.0)
+        evidence(&OwnCalls { of_this: of_route, of_all, elsewhere: 0.0 }, others, thief, 1.0)
     }
 
     /// `1 − e^−x`
@@ -175,17 +175,17 @@ mod tests {
     fn who_calls_many_routes_calls_another_one_as_easily() {
         // (12 + 900)·.01/1,012 for the owner: nine in a thousand.
         let own = |elsewhere| OwnCalls { of_this: 0.0, of_all: 1_000.0, elsewhere };
-        let wide = judge(&own(900.0), 0.01, 0.01, 1.0);
+        let wide = evidence(&own(900.0), 0.01, 0.01, 1.0);
         assert!((wide.against_owner - (comes_up(0.01) / comes_up(9.12 / 1_012.0)).ln()).abs() < 1e-9);
-        assert!(judge(&own(0.0), 0.01, 0.01, 1.0).against_owner > wide.against_owner + 4.0);
+        assert!(evidence(&own(0.0), 0.01, 0.01, 1.0).against_owner > wide.against_owner + 4.0);
     }
 
     #[test]
     fn what_comes_up_once_in_thousands_of_calls_was_to_be_expected() {
-        let rare = |calls| judge(&OwnCalls { of_this: 2.0, of_all: 2_000.0, elsewhere: 0.0 }, 0.001, 0.05, calls);
+        let rare = |calls| evidence(&OwnCalls { of_this: 2.0, of_all: 2_000.0, elsewhere: 0.0 }, 0.001, 0.05, calls);
         assert!(rare(1.0).against_owner > 3.5);
         assert!(rare(5_000.0).against_owner < 0.01);
-        let strange = judge(&OwnCalls { of_this: 0.0, of_all: 2_000.0, elsewhere: 0.0 }, 1e-5, 0.01, 5_000.0);
+        let strange = evidence(&OwnCalls { of_this: 0.0, of_all: 2_000.0, elsewhere: 0.0 }, 1e-5, 0.01, 5_000.0);
         assert!(strange.against_owner > 7.0, "what is none of the owner's is odd after any number");
     }
 
@@ -222,12 +222,12 @@ mod tests {
     fn who_begins_amid_the_owners_calls_is_seen_as_if_alone() {
         let usual = first(80.0, 100.0, 0.5, 0.02);
         let strange = first(0.0, 1_000.0, 1e-4, 0.01);
-        let alone = amid((0.0, 0.0), &strange, weight(1));
+        let alone = between((0.0, 0.0), &strange, weight(1));
         assert!((alone.0 - 0.6 * strange.against_owner).abs() < 1e-9);
         assert!((alone.1 - 0.6 * strange.against_task).abs() < 1e-9);
-        let owner_first = (0..5).fold((0.0, 0.0), |sums, _| amid(sums, &usual, weight(1)));
-        assert_eq!(amid(owner_first, &strange, weight(1)), alone);
-        let owner_after = (0..5).fold(alone, |sums, _| amid(sums, &usual, weight(1)));
+        let owner_first = (0..5).fold((0.0, 0.0), |sums, _| between(sums, &usual, weight(1)));
+        assert_eq!(between(owner_first, &strange, weight(1)), alone);
+        let owner_after = (0..5).fold(alone, |sums, _| between(sums, &usual, weight(1)));
         assert_eq!(owner_after, (0.0, 0.0), "calls of one's own end the doubt");
     }
 
@@ -272,7 +272,7 @@ mod tests {
             calls in 1.0..1e6_f64, others in 0.0..1.0_f64, thief in 0.0..1.0_f64, more in 0.0..5.0_f64,
             rate in 0.0..1.0_f64, new_client: bool,
         ) {
-            let call = judge(&OwnCalls { of_this: own, of_all: total, elsewhere }, others, thief, calls);
+            let call = evidence(&OwnCalls { of_this: own, of_all: total, elsewhere }, others, thief, calls);
             let task = new_task(rate, new_client);
             let before = holder(call.against_owner, call.against_task, task);
             prop_assert!(before.is_finite());

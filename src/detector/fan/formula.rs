@@ -11,9 +11,9 @@ const MOVED_BELOW: f64 = 0.1;
 /// sum is negative. In a campaign it is high.
 ///
 /// `home_share`: the application's current share of its usual visits from elsewhere, 0 to 1. After a migration it is
-/// near 0, and the term has the weight 0.3.
+/// near 0, and the evidence has the weight 0.3.
 #[must_use]
-pub fn judge(company: Company, home_share: impl FnOnce() -> f64) -> f64 {
+pub fn evidence(company: Company, home_share: impl FnOnce() -> f64) -> f64 {
     if company.users < USERS_MIN {
         return 0.0;
     }
@@ -71,13 +71,13 @@ mod tests {
 
     #[test]
     fn a_campaign_pools_high_and_a_migration_does_not() {
-        let campaign = judge(Company { users: 8, oddness: 14.0, apps: 1 }, || 1.0);
+        let campaign = evidence(Company { users: 8, oddness: 14.0, apps: 1 }, || 1.0);
         assert!((campaign - (8.4 + 6.0_f64.ln()).min(10.0)).abs() < 1e-12);
-        assert!(judge(Company { users: 60, oddness: -60.0, apps: 1 }, || 1.0) < -2.9, "usual calls and clients");
+        assert!(evidence(Company { users: 60, oddness: -60.0, apps: 1 }, || 1.0) < -2.9, "usual calls and clients");
         let guests = Company { users: 5, oddness: -6.0, apps: 0 };
-        assert!((judge(guests, || 1.0) - (3.0_f64.ln() - 3.6)).abs() < 1e-12, "users of other tenants move too");
-        let moved = judge(Company { users: 8, oddness: 5.0, apps: 1 }, || 0.01);
+        assert!((evidence(guests, || 1.0) - (3.0_f64.ln() - 3.6)).abs() < 1e-12, "users of other tenants move too");
+        let moved = evidence(Company { users: 8, oddness: 5.0, apps: 1 }, || 0.01);
         assert!((moved - 0.3 * (3.0 + 6.0_f64.ln())).abs() < 1e-12);
-        assert_eq!(judge(Company { users: 2, oddness: 6.0, apps: 1 }, || 1.0).to_bits(), 0.0_f64.to_bits());
+        assert_eq!(evidence(Company { users: 2, oddness: 6.0, apps: 1 }, || 1.0).to_bits(), 0.0_f64.to_bits());
     }
 }

@@ -1,20 +1,9 @@
 //! `net`: evidence of the network address. Evaluated once per visit.
 
-use super::level_ratio;
+use crate::detector::levels::level_ratio;
 use crate::math::ln;
 use crate::memory::Site;
-use crate::memory::cohort::LEVELS;
-
-/// How new an address is to the owner, from known to new.
-pub mod level {
-    pub const KNOWN_ADDRESS: usize = 0;
-    pub const KNOWN_PREFIX: usize = 1;
-    pub const KNOWN_NETWORK: usize = 2;
-    /// A network of the user's other tokens.
-    pub const USERS_NETWORK: usize = 3;
-    pub const NEW_NETWORK: usize = 4;
-    pub const NEW_COUNTRY: usize = 5;
-}
+use crate::memory::level::{LEVELS, NetLevel};
 
 /// Assumed shares of thieves by level: mostly new networks, rarely the owner's own address.
 pub const THIEF: [f64; LEVELS] = [0.05, 0.03, 0.10, 0.05, 0.42, 0.35];
@@ -36,11 +25,10 @@ const THIEF_TOO_FAST: f64 = 0.35;
 /// another exit of their VPN.
 pub const STAYS: f64 = 0.5;
 
-/// Inputs of the term: the place of the visit and the history of the owner.
+/// Inputs of the detector: the place of the visit and the history of the owner.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'a> {
-    /// One of [`level`].
-    pub level: usize,
+    pub level: NetLevel,
     /// The baseline's past visits by level.
     pub own: &'a [f64; LEVELS],
     /// The cohort's shares by level.
@@ -71,7 +59,7 @@ impl Journey {
     }
 }
 
-/// The parts of the term.
+/// The parts of the evidence.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Net {
     /// Evidence of level, choice of network and hosting.
@@ -84,7 +72,7 @@ pub struct Net {
 }
 
 impl Net {
-    /// The term for an event without a known place.
+    /// The evidence of an event without a known place.
     pub const NOTHING: Self = Self { network: 0.0, travel: 0.0, journey: None, p_value: 1.0 };
 
     #[must_use]
@@ -98,10 +86,10 @@ impl Net {
 /// - hosting or access: 60 % of thieves rent servers, 75 % of those from a new country;
 /// - travel: whether the journey is too fast.
 #[must_use]
-pub fn judge(question: &Question<'_>) -> Net {
-    let of_level = level_ratio(question.level, &THIEF, question.own, question.cohort);
+pub fn evidence(question: &Question<'_>) -> Net {
+    let of_level = level_ratio(question.level as usize, &THIEF, question.own, question.cohort);
     let mut net = Net { network: of_level.ratio, travel: 0.0, journey: None, p_value: of_level.p_value };
-    if question.level >= level::NEW_NETWORK {
+    if question.level >= NetLevel::NewNetwork {
         let (thief, owner) = question.which;
         net.network += ln(thief / owner).clamp(-3.0, 3.0) + hosting_ratio(question);
         if let Some((journey, owners)) = question.travel {
@@ -113,7 +101,7 @@ pub fn judge(question: &Question<'_>) -> Net {
 }
 
 fn hosting_ratio(question: &Question<'_>) -> f64 {
-    let thief = if question.level == level::NEW_COUNTRY { 0.75 } else { 0.60 };
+    let thief = if question.level == NetLevel::NewCountry { 0.75 } else { 0.60 };
     let owner = question.own_hosting.clamp(0.02, 0.95);
     if question.hosting { ln(thief / owner) } else { ln((1.0 - thief) / (1.0 - owner)) }
 }
@@ -164,7 +152,7 @@ mod tests {
         Site::new(-33.87, 151.21, 20, at)
     }
 
-    fn question(level: usize) -> Question<'static> {
+    fn question(level: NetLevel) -> Question<'static> {
         Question {
             level,
             own: &HOME,
@@ -196,24 +184,27 @@ mod tests {
     #[test]
     fn a_new_country_says_most_and_home_speaks_for_the_owner() {
         // P_O(5) = 6·.01/36; the thief's .35 over it; access: ln(.25/.9).
-        let abroad = judge(&question(level::NEW_COUNTRY));
+        let abroad = evidence(&question(NetLevel::NewCountry));
         assert!((abroad.network - ((0.35_f64 / (0.06 / 36.0)).ln() + (0.25_f64 / 0.9).ln())).abs() < 1e-9);
-        let home = judge(&question(level::KNOWN_ADDRESS));
+        let home = evidence(&question(NetLevel::KnownAddress));
         assert!(home.network < -2.0 && home.travel == 0.0);
     }
 
     #[test]
     fn a_network_of_the_tenants_own_says_less_than_one_nobody_has() {
-        let tenants = Question { which: (0.01, 0.2), ..question(level::NEW_NETWORK) };
-        let nobodys = Question { which: (0.01, 0.0001), ..question(level::NEW_NETWORK) };
-        assert!((judge(&nobodys).network - judge(&tenants).network - (20.0_f64.ln() + 3.0)).abs() < 1e-9, "clamped");
+        let tenants = Question { which: (0.01, 0.2), ..question(NetLevel::NewNetwork) };
+        let nobodys = Question { which: (0.01, 0.0001), ..question(NetLevel::NewNetwork) };
+        assert!(
+            (evidence(&nobodys).network - evidence(&tenants).network - (20.0_f64.ln() + 3.0)).abs() < 1e-9,
+            "clamped"
+        );
     }
 
     #[test]
     fn speed_counts_by_how_often_owners_are_seen_to_be_too_fast() {
         let at = |too_fast, owners| {
             let journey = Journey { km: 10_000.0, minutes: if too_fast { 30.0 } else { 3_000.0 } };
-            judge(&Question { travel: Some((journey, owners)), ..question(level::NEW_COUNTRY) }).travel
+            evidence(&Question { travel: Some((journey, owners)), ..question(NetLevel::NewCountry) }).travel
         };
         assert!((at(true, 0.02) - (0.35_f64 / 0.02).ln()).abs() < 1e-9);
         assert!(at(true, 0.35).abs() < 1e-9, "VPNs all the time");
@@ -227,8 +218,8 @@ mod tests {
             owner in 0.0..1.0_f64, hosting: bool, own_hosting in -1.0..2.0_f64, km in 0.0..2e4_f64, minutes in 0.0..1e6_f64, owners in -1.0..2.0_f64,
         ) {
             let travel = Some((Journey { km, minutes }, owners));
-            let question = Question { level, own: &own, cohort: &COHORT, which: (thief, owner), hosting, own_hosting, travel };
-            prop_assert!(judge(&question).sum().is_finite());
+            let question = Question { level: NetLevel::ALL[level], own: &own, cohort: &COHORT, which: (thief, owner), hosting, own_hosting, travel };
+            prop_assert!(evidence(&question).sum().is_finite());
         }
 
         #[test]

@@ -6,7 +6,7 @@ use crate::math::{exp, ln, ln_beta, student_tail};
 /// Assumed bursts of thieves: half-normal from 0.5 nats above the owner's mean, with this deviation.
 const THIEF_SPREAD: f64 = 1.8;
 const THIEF_FROM: f64 = 0.5;
-/// Weight of the larger of calls and objects, and maximum of the term.
+/// Weight of the larger of calls and objects, and maximum of the evidence.
 const WEIGHT: f64 = 1.0;
 const MAX: f64 = 14.0;
 /// Weight of bytes. A large download is usually also a rare route, so the evidence is not independent.
@@ -44,7 +44,7 @@ impl Burst {
 /// hour added; `hours`: n. The variance is at least that of counting noise (variance of the logarithm of a Poisson
 /// count).
 #[must_use]
-pub fn judge(count: f64, mean: f64, variance: f64, hours: f64) -> Burst {
+pub fn evidence(count: f64, mean: f64, variance: f64, hours: f64) -> Burst {
     let x = ln(count.max(1.0));
     let freedom = hours + 3.0;
     if x <= mean {
@@ -59,7 +59,7 @@ pub fn judge(count: f64, mean: f64, variance: f64, hours: f64) -> Burst {
     Burst { ratio: (owner - 0.5 * beyond * beyond - 0.5).max(0.0), t, freedom }
 }
 
-/// The largest count for which [`judge`] gives no evidence.
+/// The largest count for which [`evidence`] gives no evidence.
 #[must_use]
 pub fn usual(mean: f64, variance: f64, hours: f64) -> f64 {
     exp(mean + margin(mean, variance, hours))
@@ -71,7 +71,7 @@ fn margin(mean: f64, variance: f64, hours: f64) -> f64 {
     deviation * libm::sqrt(1.0 + 1.0 / (hours + 3.0))
 }
 
-/// The term, in 0 to 14: the larger of calls and distinct objects, and the evidence of [`reads`].
+/// The evidence, in 0 to 14: the larger of calls and distinct objects, and the evidence of [`reads`].
 #[must_use]
 pub fn sum(calls: f64, objects: f64, reads: f64) -> f64 {
     let larger = calls.max(objects);
@@ -126,14 +126,14 @@ mod tests {
         let y = (1_500.0_f64.ln() - mean) / (0.2_f64 * (1.0 + 1.0 / 103.0)).sqrt();
         let beyond = (1_500.0_f64.ln() - mean - 0.5) / 1.8;
         let expected = 52.0 * (1.0 + y * y / 103.0).ln() - 0.5 * beyond * beyond - 0.5;
-        assert!((judge(1_500.0, mean, 0.2, 100.0).ratio - expected).abs() < 1e-9);
-        assert!(judge(18.0, mean, 0.02, 100.0).ratio < 0.6, "half as much again");
+        assert!((evidence(1_500.0, mean, 0.2, 100.0).ratio - expected).abs() < 1e-9);
+        assert!(evidence(18.0, mean, 0.02, 100.0).ratio < 0.6, "half as much again");
     }
 
     #[test]
     fn few_hours_known_make_wide_margins() {
         let mean = 12.0_f64.ln();
-        assert!(judge(200.0, mean, 0.5, 1.0).ratio < judge(200.0, mean, 0.5, 50.0).ratio);
+        assert!(evidence(200.0, mean, 0.5, 1.0).ratio < evidence(200.0, mean, 0.5, 50.0).ratio);
     }
 
     #[test]
@@ -157,8 +157,8 @@ mod tests {
         #[test]
         fn up_to_what_is_usual_nothing_is_said(mean in 0.0..12.0_f64, variance in 0.0..9.0_f64, hours in 0.0..100.0_f64) {
             let usual = usual(mean, variance, hours);
-            prop_assert!(judge(0.999 * usual, mean, variance, hours).t <= 1.0);
-            prop_assert!(judge(1.001 * usual, mean, variance, hours).t > 1.0);
+            prop_assert!(evidence(0.999 * usual, mean, variance, hours).t <= 1.0);
+            prop_assert!(evidence(1.001 * usual, mean, variance, hours).t > 1.0);
         }
 
         #[test]
@@ -167,8 +167,8 @@ mod tests {
         ) {
             // Further out the thief's tail ends before the owner's does, and the hour keeps its maximum.
             let count = exp(mean + above);
-            let one = judge(count, mean, variance, hours);
-            prop_assert!(judge(count * more, mean, variance, hours).ratio >= one.ratio - 1e-9);
+            let one = evidence(count, mean, variance, hours);
+            prop_assert!(evidence(count * more, mean, variance, hours).ratio >= one.ratio - 1e-9);
             prop_assert!(one.ratio.is_finite() && (0.0..=1.0).contains(&one.p_value()));
         }
 

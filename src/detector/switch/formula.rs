@@ -16,7 +16,7 @@ pub const SUM_MAX: f64 = 10.0;
 ///
 /// `changes`: k, changes of the owner; `active`: minutes; `cohort`: λ_cohort per minute; `nth`: number, from 1.
 #[must_use]
-pub fn judge(gap: f64, changes: f64, active: f64, cohort: f64, nth: u8) -> Switch {
+pub fn evidence(gap: f64, changes: f64, active: f64, cohort: f64, nth: u8) -> Switch {
     // Clocks agree to about a second.
     let gap = gap.max(1.0 / 60.0);
     let rate = (changes + 300.0 * cohort) / (active + 300.0);
@@ -54,11 +54,11 @@ mod tests {
         // λ = 300·.005/6300; g = 2 min: ln[.5·(1 − e^−.4)/(1 − e^−2λ)].
         let rate: f64 = 1.5 / 6_300.0;
         let expected = (0.5 * (1.0 - (-0.4_f64).exp()) / (1.0 - (-2.0 * rate).exp())).ln();
-        let second = judge(2.0, 0.0, 6_000.0, 0.005, 2);
+        let second = evidence(2.0, 0.0, 6_000.0, 0.005, 2);
         assert!((second.share - expected * 0.7 / 2.0_f64.sqrt()).abs() < 1e-9);
-        let sum: f64 = (1..=6).map(|nth| judge(2.0, 0.0, 6_000.0, 0.005, nth).share).sum();
+        let sum: f64 = (1..=6).map(|nth| evidence(2.0, 0.0, 6_000.0, 0.005, nth).share).sum();
         assert!(sum > 9.0, "{sum}");
-        let once = judge(2.0, 0.0, 6_000.0, 0.005, 1).share;
+        let once = evidence(2.0, 0.0, 6_000.0, 0.005, 1).share;
         assert!(once <= 1.8, "one change is a move: {once}");
     }
 
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn who_changes_all_the_time_is_one_holder() {
-        assert!(judge(10.0, 600.0, 6_000.0, 0.005, 2).share < 0.0);
+        assert!(evidence(10.0, 600.0, 6_000.0, 0.005, 2).share < 0.0);
     }
 
     proptest! {
@@ -79,9 +79,9 @@ mod tests {
         fn the_term_is_finite_and_falls_with_the_owners_own_changes(
             gap in 0.0..60.0_f64, changes in 0.0..1e4_f64, active in 0.0..1e6_f64, cohort in 1e-6..1.0_f64, nth in 0..=255_u8,
         ) {
-            let one = judge(gap, changes, active, cohort, nth);
+            let one = evidence(gap, changes, active, cohort, nth);
             prop_assert!(one.share.is_finite() && (0.0..=1.0).contains(&one.p_value));
-            prop_assert!(judge(gap, changes + 1.0, active, cohort, nth).share <= one.share + 1e-12);
+            prop_assert!(evidence(gap, changes + 1.0, active, cohort, nth).share <= one.share + 1e-12);
         }
     }
 }

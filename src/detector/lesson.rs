@@ -1,14 +1,15 @@
-//! What scoring one event changes, for learning to store.
+//! What the detectors find of one event, for learning to store.
 
 use std::num::NonZeroU32;
 
+use super::switch::formula::AGE_DAYS_MAX;
 use crate::memory::baseline::{Habits, Hour, Refreshes};
 use crate::memory::baselines::{Baselines, Place};
 use crate::memory::fleet::{Group, Member};
 use crate::memory::visit::Core;
-use crate::memory::{Baseline, Holder, Kind};
+use crate::memory::{Baseline, Holder, Kind, NetLevel};
 
-/// What the terms found that is to be learnt.
+/// What the detectors found that is to be learnt.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Learns {
     pub first: bool,
@@ -93,6 +94,12 @@ pub(crate) struct Lesson {
     pub gone_on: bool,
     /// It came after later ones of its baseline.
     pub late: bool,
+    /// The network speaks for the owner.
+    pub usual_place: bool,
+    /// Evidence of the worst other holder, nats.
+    pub sibling: f64,
+    /// Something was found that the event before did not show.
+    pub changed: bool,
     pub learns: Learns,
 }
 
@@ -106,7 +113,7 @@ impl Lesson {
             further_route: false,
             further_area: false,
             held: 0,
-            holder: Holder::born(0, 0, at, 0),
+            holder: Holder::born(0, 0, at, NetLevel::KnownAddress),
             other: None,
             last_at: baseline.last_at,
             behind: baseline.behind,
@@ -122,6 +129,9 @@ impl Lesson {
             log_odds: 0.0,
             gone_on: false,
             late: false,
+            usual_place: false,
+            sibling: 0.0,
+            changed: false,
             learns: Learns { first: baseline.visits == 0, ..Learns::default() },
         })
     }
@@ -150,5 +160,10 @@ impl Lesson {
     /// The baseline's habits, with the hour that has ended.
     pub(crate) fn habits<'a>(&'a self, baseline: &'a Baseline) -> &'a Habits {
         self.ended_hour.as_ref().map_or(&baseline.habits, |ended| &ended.habits)
+    }
+
+    /// Whether the holder is young, and came from a network that was new; `at`: milliseconds since the epoch.
+    pub(crate) fn holder_is_new(&self, at: i64) -> bool {
+        self.holder.age_days(at) < AGE_DAYS_MAX && self.holder.level >= NetLevel::NewNetwork
     }
 }

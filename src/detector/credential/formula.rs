@@ -11,7 +11,7 @@ pub const DAYS_MAX: f64 = 3.0;
 ///
 /// `visits`: visits of the population; `after_change`: those within three days of a change.
 #[must_use]
-pub fn judge(visits: f64, after_change: f64) -> f64 {
+pub fn evidence(visits: f64, after_change: f64) -> f64 {
     ln(0.08 * (visits + 100.0) / (after_change + 1.0)).clamp(0.0, 4.0)
 }
 
@@ -21,8 +21,8 @@ mod tests {
 
     #[test]
     fn it_says_more_where_changes_are_rare() {
-        assert!((judge(0.0, 0.0) - 8.0_f64.ln()).abs() < 1e-12);
-        assert!((judge(100_000.0, 0.0) - 4.0).abs() < 1e-12);
-        assert_eq!(judge(1_000.0, 500.0).to_bits(), 0.0_f64.to_bits());
+        assert!((evidence(0.0, 0.0) - 8.0_f64.ln()).abs() < 1e-12);
+        assert!((evidence(100_000.0, 0.0) - 4.0).abs() < 1e-12);
+        assert_eq!(evidence(1_000.0, 500.0).to_bits(), 0.0_f64.to_bits());
     }
 }

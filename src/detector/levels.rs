@@ -1,102 +1,7 @@
-//! The terms (detectors) of the score: one file per summand. Each is a pure function of what memory holds and gives
-//! nats, positive for a thief.
-//!
-//! The score is the prior and the weighted sum of the terms (`docs/detection.md`). The weights of net and client come from
-//! a logistic fit on labelled traffic. The fitted weights of the other terms were close to 1.
-
-pub mod area;
-pub mod client;
-pub mod colleague;
-pub mod credential;
-pub mod fan;
-pub mod hour;
-pub mod lifecycle;
-pub mod net;
-pub mod route;
-pub mod sibling;
-pub mod switch;
-pub mod volume;
+//! Evidence of a level of novelty, for the detectors of network and client.
 
 use crate::math::ln;
-use crate::memory::cohort::LEVELS;
-
-/// Identifies a term, for example in `evaluate --without TERM`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Term {
-    Net,
-    Client,
-    Hour,
-    Route,
-    Area,
-    Switch,
-    Volume,
-    Lifecycle,
-    Credential,
-    Fan,
-    Sibling,
-    Colleague,
-}
-
-/// Name and weight of each term, in the order of [`Term`].
-const TABLE: [(Term, &str, f64); TERMS] = [
-    (Term::Net, "net", 0.8),
-    (Term::Client, "client", 0.85),
-    (Term::Hour, "hour", 1.0),
-    (Term::Route, "route", 1.0),
-    (Term::Area, "area", 1.0),
-    (Term::Switch, "switch", 1.0),
-    (Term::Volume, "volume", 1.0),
-    (Term::Lifecycle, "lifecycle", 1.0),
-    (Term::Credential, "credential", 1.0),
-    (Term::Fan, "fan", 1.0),
-    (Term::Sibling, "sibling", 1.0),
-    (Term::Colleague, "colleague", 1.0),
-];
-const TERMS: usize = 12;
-
-impl Term {
-    pub fn all() -> impl Iterator<Item = Self> + Clone {
-        TABLE.iter().map(|(term, _, _)| *term)
-    }
-
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        TABLE[self as usize].1
-    }
-
-    /// Factor of its evidence in the score.
-    #[must_use]
-    pub const fn weight(self) -> f64 {
-        TABLE[self as usize].2
-    }
-}
-
-/// Share of each term in the score: its weighted evidence, nats.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Shares([f64; TERMS]);
-
-impl Shares {
-    /// Sets the share of a term from its evidence.
-    pub fn set(&mut self, term: Term, evidence: f64) {
-        self.0[term as usize] = term.weight() * evidence;
-    }
-
-    #[must_use]
-    pub const fn of(&self, term: Term) -> f64 {
-        self.0[term as usize]
-    }
-
-    /// Sum of some terms.
-    #[must_use]
-    pub fn of_all<const N: usize>(&self, terms: [Term; N]) -> f64 {
-        terms.map(|term| self.of(term)).iter().sum()
-    }
-
-    #[must_use]
-    pub fn sum(&self) -> f64 {
-        self.0.iter().sum()
-    }
-}
+use crate::memory::level::LEVELS;
 
 /// Evidence of a level of novelty.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -132,11 +37,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    #[test]
-    fn table_has_the_order_of_the_terms() {
-        assert!(TABLE.iter().enumerate().all(|(at, (term, _, _))| *term as usize == at));
-    }
 
     #[test]
     fn a_level_is_weighed_by_own_and_cohort() {

@@ -1,0 +1,73 @@
+//! `area`: the parts of the service that are called. Scored at the first call of an area in a visit.
+
+pub mod formula;
+
+use super::{Case, Detector, DetectorId, Fading, Lesson, Teaching};
+use crate::event::Kind;
+use crate::memory::visit::Core;
+use crate::memory::{Evidence, Feature, Nats};
+
+/// Visits of a baseline after which a new area is one for its cohort.
+const SETTLED_VISITS: u32 = 3;
+
+pub(crate) struct Area;
+
+impl Detector for Area {
+    const ID: DetectorId = DetectorId::Area;
+
+    fn score_event(case: &Case<'_>, lesson: &mut Lesson) {
+        let event = &case.observation.enriched.event;
+        if event.kind != Kind::Use || event.endpoint.is_none() {
+            return;
+        }
+        let area = case.observation.enriched.route.area;
+        lesson.learns.area = lesson.visit.enter_area(area).unwrap_or_else(|| {
+            lesson.further_area = true;
+            case.visit.is_none_or(|visit| visit.is_further_new(area))
+        });
+        if lesson.learns.area && !case.blank {
+            let share = evidence(case, &mut lesson.visit, area);
+            let evidence = &mut lesson.holder.evidence[Self::ID];
+            *evidence = Nats::new(formula::carried(evidence.get(), share));
+            lesson.changed |= share > 0.0;
+        }
+    }
+
+    fn fade(evidence: &mut Evidence, fading: &Fading) {
+        evidence[Self::ID] = fading.either(evidence[Self::ID]);
+    }
+
+    fn learn_event(teaching: &mut Teaching<'_>) {
+        let (observation, lesson) = (teaching.observation, teaching.lesson);
+        if !lesson.learns.area {
+            return;
+        }
+        let weights = teaching.weights();
+        let area = observation.enriched.route.area;
+        let baseline = &mut *teaching.baseline;
+        let (is_new, is_settled) = (!baseline.seen.knows(Feature::Area, area), baseline.visits > SETTLED_VISITS);
+        baseline.learn_area(area, weights.counted, weights.known, observation.sighting.minute());
+        teaching.others.population.learn_area(observation.sighting.tenant, area, weights.counted);
+        if is_settled && let Some(cohorts) = teaching.cohorts() {
+            cohorts.learn_area(lesson.kind, is_new, weights.counted);
+        }
+    }
+}
+
+fn evidence(case: &Case<'_>, visit: &mut Core, area: u32) -> f64 {
+    let (seen, population) = (&case.baseline.seen, &case.others.population);
+    let tenant = case.observation.sighting.tenant;
+    let own = case.baseline.own_area(area);
+    let own = if own.of_this > 0.0 {
+        own
+    } else {
+        // Others' share of visits to the areas that the owner's memory holds.
+        let share = |(area, own)| population.touches(tenant, area, own);
+        let sum = || seen.each(Feature::Area).map(share).sum::<f64>() as f32;
+        own.spread(visit.areas_remembered.get_or_insert_with(sum))
+    };
+    let (_, once) = seen.variety(Feature::Area);
+    let of_tenant = population.touches(tenant, area, own.of_this);
+    let (share, _) = formula::evidence(&own, once as f64, case.cohorts().new_areas(case.kind), of_tenant);
+    share
+}

@@ -1,0 +1,23 @@
+//! `colleague`: reduction of evidence if an employee may be using the token of a machine by hand.
+
+pub mod formula;
+
+use super::{Detector, DetectorId, Lesson, Score, Setting};
+
+pub(crate) struct Colleague;
+
+impl Detector for Colleague {
+    const ID: DetectorId = DetectorId::Colleague;
+
+    fn evidence(_: &Lesson) -> f64 {
+        0.0
+    }
+
+    /// Reduces what the detectors of identity say, and what `fan` has left of it.
+    fn adjust(score: &mut Score) {
+        if score.setting == Setting::ByHand {
+            let strange = score.of_identity + score.together;
+            score.shares[Self::ID] = formula::explained(strange) - strange;
+        }
+    }
+}

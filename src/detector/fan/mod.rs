@@ -1,0 +1,103 @@
+//! `fan`: tokens of several users with one application, or from one address, arrive at a place that is new to them within
+//! two hours. Scored where what is unusual about the holder has changed.
+
+pub mod formula;
+
+use super::client::Client;
+use super::net::Net;
+use super::words::{Description, Signals, Words};
+use super::{Case, Detector, DetectorId, Lesson, Score, Teaching};
+use crate::detector::lesson::Came;
+use crate::memory::Sighting;
+use crate::memory::fleet::Member;
+use crate::memory::level::NetLevel;
+use crate::verdict::RuleId;
+
+pub(crate) struct Fan;
+
+impl Detector for Fan {
+    const ID: DetectorId = DetectorId::Fan;
+
+    fn score_change(case: &Case<'_>, lesson: &mut Lesson) {
+        let Lesson { holder, visit, learns, .. } = lesson;
+        let (observation, fleets) = (case.observation, &case.others.fleets);
+        let &Sighting { app, at, prefix, network, address, .. } = observation.sighting;
+        let (tenant, level) = (observation.tenant, visit.net_level);
+        if !observation.timed || !observation.sighting.has_place() {
+            return;
+        }
+        if level == NetLevel::KnownAddress {
+            learns.came = Came::Home;
+            return;
+        }
+        let evidence = |detector| holder.evidence[detector].get();
+        let client = evidence(DetectorId::Client) + f64::from(visit.client_credit);
+        let oddness = evidence(DetectorId::Route) + 0.5 * client + evidence(DetectorId::Hour);
+        // Of a tenant's tokens of no application each is a thing of its own; where no tenant is named, who knows whose.
+        let event = &observation.enriched.event;
+        let own_app = if event.app_id.is_none() && event.tenant_id.is_some() { observation.user } else { app };
+        let member = Member::new(observation.user, tenant, own_app, at, oddness);
+        let mut users = 0;
+        let mut groups = [None; 3];
+        let mut fan = |key: u64| {
+            let group = fleets.group(key);
+            if let Some(place) = groups.iter_mut().find(|place| place.is_none()) {
+                *place = Some(group);
+            }
+            let company = fleets.company(group, &member);
+            users = users.max(company.users);
+            (formula::evidence(company, || fleets.home_share(app, tenant, at)), company)
+        };
+        let (by_prefix, _) = fan(app ^ (u64::from(prefix) << 8 | 1));
+        let by_network = if level >= NetLevel::UsersNetwork { fan(app ^ (u64::from(network) << 8 | 2)).0 } else { 0.0 };
+        let (by_address, company) = fan(u64::from(address) << 8 | 3);
+        learns.came = Came::Among { member, groups };
+        let strongest = |a: f64, b: f64| if a.abs() > b.abs() { a } else { b };
+        visit.company = users as u8;
+        visit.app_fan = strongest(by_prefix, by_network) as f32;
+        // One company counts once: by address only what it says beyond the application's.
+        visit.ip_fan = (by_address - f64::from(visit.app_fan).max(0.0)).max(0.0) as f32;
+        let strange = Net::WEIGHT * (evidence(DetectorId::Net) + f64::from(visit.net_credit))
+            + Client::WEIGHT * client
+            + evidence(DetectorId::Hour)
+            + f64::from(visit.app_fan)
+            + f64::from(visit.ip_fan);
+        let of_tenant = || fleets.tenant_share(app, tenant, at);
+        visit.together = (formula::together(strange, company, of_tenant) - strange) as f32;
+    }
+
+    fn evidence(lesson: &Lesson) -> f64 {
+        let visit = &lesson.visit;
+        f64::from(visit.app_fan) + f64::from(visit.ip_fan) + f64::from(visit.together)
+    }
+
+    fn leave_out(score: &mut Score) {
+        (score.app_fan, score.ip_fan, score.together) = (0.0, 0.0, 0.0);
+    }
+
+    fn learn_event(teaching: &mut Teaching<'_>) {
+        let (observation, fleets) = (teaching.observation, &mut teaching.others.fleets);
+        match &teaching.lesson.learns.came {
+            Came::Nowhere => {}
+            Came::Home => {
+                let &Sighting { app, at, .. } = observation.sighting;
+                fleets.at_home(app, observation.tenant, at.min(observation.now));
+            }
+            &Came::Among { member, groups } => {
+                groups.into_iter().flatten().for_each(|group| fleets.join(group, member, observation.now));
+            }
+        }
+    }
+
+    fn explain(words: &Words<'_>, signals: &mut Signals<'_>) {
+        let app = words.observation.enriched.event.app_id.as_deref().unwrap_or("one application");
+        signals.add(RuleId::AppFanout, words.unexplained * words.score.app_fan, || describe(words, " of ", app));
+        signals.add(RuleId::IpFanout, words.unexplained * words.score.ip_fan, || describe(words, "", ""));
+    }
+}
+
+fn describe(words: &Words<'_>, of: &str, app: &str) -> Description {
+    let observed = ["tokens of 3 or more users", of, app, " used from ", &words.here(), " within 2 hours"].concat();
+    let reason = [&observed, "; a new place for each"].concat();
+    Description { p_value: None, observed, expected: "each user at their own usual places".to_owned(), reason }
+}

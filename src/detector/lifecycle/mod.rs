@@ -1,0 +1,196 @@
+//! `lifecycle`: uses that an ended, exchanged or key-bound token should not have. Scored at every event.
+
+pub mod formula;
+
+use self::formula::{Answer, Foreign};
+use super::words::{Description, Signals, Words, span};
+use super::{Case, Detector, DetectorId, Lesson, Teaching};
+use crate::event::{Kind, TokenType};
+use crate::memory::level::{ClientLevel, NetLevel};
+use crate::memory::{Feature, Nats, User};
+use crate::verdict::RuleId;
+
+/// Visits from a prefix that make it a usual one.
+const USUAL_VISITS: f64 = 3.0;
+
+pub(crate) struct Lifecycle;
+
+impl Detector for Lifecycle {
+    const ID: DetectorId = DetectorId::Lifecycle;
+
+    fn score_event(case: &Case<'_>, lesson: &mut Lesson) {
+        let observation = case.observation;
+        let (event, at) = (&observation.enriched.event, observation.sighting.at);
+        let answer = Answer::of(event.status, event.kind == Kind::Refreshed);
+        let visit = &lesson.visit;
+        let foreign = Foreign {
+            address: visit.net_level > NetLevel::KnownAddress,
+            network: visit.net_level >= NetLevel::UsersNetwork,
+            client: visit.client_level >= ClientLevel::UsersFamily,
+        };
+        let began = visit.began;
+        let reuse = reuse(case, lesson, answer);
+        let binding = binding(case, lesson);
+        let expired = observation.expiry.map_or(0.0, |expiry| {
+            let population = &case.others.population;
+            let said = if expiry.said_at_issue {
+                formula::said_at_issue(population.outlives(observation.sighting.tenant, observation.sighting.app))
+            } else {
+                formula::CERTAIN
+            };
+            let most = if expiry.is_over(at) && is_at_home(case, lesson) { said.min(formula::AT_HOME) } else { said };
+            formula::after_expiry(expiry, most, at - observation.ahead, began - observation.ahead, answer)
+        });
+        let found = [
+            (RuleId::RefreshReuse, reuse),
+            (RuleId::BindingMismatch, binding),
+            (RuleId::UseAfterRevocation, formula::after_revocation(observation.ended, at, answer, foreign)),
+            (RuleId::UseAfterSessionEnd, formula::after_session_end(observation.ended, at, answer, foreign)),
+            (RuleId::UseAfterExpiry, expired),
+        ];
+        let held = &mut lesson.holder;
+        for (rule, share) in found {
+            if share > 0.0 && Nats::new(share) >= held.evidence[Self::ID] {
+                lesson.changed |= Nats::new(share) > held.evidence[Self::ID];
+                held.evidence[Self::ID] = Nats::new(share);
+                held.lifecycle_rule = rule as u8;
+            }
+        }
+    }
+
+    fn learn_event(teaching: &mut Teaching<'_>) {
+        let (lesson, baseline) = (teaching.lesson, &mut *teaching.baseline);
+        if let Some(refreshes) = &lesson.refreshes {
+            **baseline.refreshes.get_or_insert_default() = refreshes.clone();
+        }
+        (baseline.token, baseline.binding) = (lesson.token, lesson.binding);
+        baseline.binding_streak = lesson.binding_streak;
+    }
+
+    fn learn_visit(teaching: &mut Teaching<'_>, _: &User) {
+        let observation = teaching.observation;
+        let sighting = observation.sighting;
+        if let Some(expiry) = observation.expiry
+            && expiry.said_at_issue
+            && Answer::of(observation.enriched.event.status, false) == Answer::Accepted
+        {
+            let (outlived, counted) = (expiry.is_over(sighting.at - observation.ahead), teaching.weights().counted);
+            teaching.others.population.learn_outlived(sighting.tenant, sighting.app, outlived, counted);
+        }
+    }
+
+    fn explain(words: &Words<'_>, signals: &mut Signals<'_>) {
+        let rule = words.score.lifecycle_rule.unwrap_or(RuleId::UseAfterExpiry);
+        signals.add(rule, words.score.evidence[Self::ID].get(), || describe(words, rule));
+    }
+}
+
+/// Evidence of a refresh token that was presented again.
+fn reuse(case: &Case<'_>, lesson: &mut Lesson, answer: Answer) -> f64 {
+    let (observation, baseline) = (case.observation, case.baseline);
+    let (event, token) = (&observation.enriched.event, observation.enriched.keys.token);
+    let sighting = observation.sighting;
+    if event.reuse_reported {
+        // The provider has compared the tokens itself.
+        return formula::CERTAIN;
+    }
+    if event.kind == Kind::Refreshed {
+        let mut refreshes = baseline.refreshes.as_deref().cloned().unwrap_or_default();
+        let reuse = formula::refresh(&mut refreshes, token, sighting.at, sighting.address, sighting.agent);
+        lesson.refreshes = Some(refreshes);
+        return reuse;
+    }
+    if answer == Answer::Accepted && event.token_type != TokenType::Refresh && baseline.token != token as u32 {
+        // A token that the family had not used before, and that works: the answer that brought it has arrived.
+        if let Some(refreshes) = baseline.refreshes.as_deref() {
+            formula::successor_used(lesson.refreshes.insert(refreshes.clone()), sighting.at);
+        }
+        lesson.token = token as u32;
+    }
+    0.0
+}
+
+/// Evidence of another key than that of earlier requests.
+fn binding(case: &Case<'_>, lesson: &mut Lesson) -> f64 {
+    let (baseline, keys) = (case.baseline, &case.observation.enriched.keys);
+    let (mut key, mut streak) = (baseline.binding, baseline.binding_streak);
+    let is_new_token = baseline.token != keys.token as u32;
+    let at_home = || is_at_home(case, lesson);
+    let binding = formula::binding(&mut key, &mut streak, keys.binding, is_new_token, lesson.gone_on, at_home);
+    if !case.is_in_order(lesson) {
+        // It may be the key of before a change.
+        return binding.min(formula::AT_HOME);
+    }
+    (lesson.binding, lesson.binding_streak) = (key, streak);
+    binding
+}
+
+/// Whether the owner's own machine seems to be at work: the holder was there from the beginning or is an old one, at a
+/// usual prefix, with a client that is known and not made to look so. By what is known now: a visit may last for weeks.
+fn is_at_home(case: &Case<'_>, lesson: &Lesson) -> bool {
+    let (sighting, baseline) = (case.observation.sighting, case.baseline);
+    let (held, seen) = (&lesson.holder, &baseline.seen);
+    let is_new = lesson.holder_is_new(sighting.at) && !held.confirmed && held.born != baseline.first_minute;
+    let prefix = sighting.prefix_in(sighting.country);
+    let is_usual = !sighting.has_place()
+        || seen.count(Feature::Prefix, prefix) >= USUAL_VISITS
+        || seen.most(Feature::Prefix).is_some_and(|(most, _)| most == prefix);
+    let borrowed = !seen.knows(Feature::Fingerprint, sighting.fingerprint)
+        && case.others.population.is_borrowed(sighting.fingerprint, sighting.family);
+    !is_new && is_usual && seen.knows(Feature::Family, sighting.family) && !borrowed
+}
+
+fn describe(words: &Words<'_>, rule: RuleId) -> Description {
+    let (event, ended) = (&words.observation.enriched.event, words.observation.ended);
+    let at = words.observation.sighting.at;
+    let answer = match event.status {
+        Some(status) => format!("status {status}"),
+        None if event.outcome_unclear => "an unclear outcome".to_owned(),
+        None => "no status".to_owned(),
+    };
+    let since =
+        |moment: i64| if moment == 0 { "time unknown".to_owned() } else { format!("{} later", span(at - moment)) };
+    let (observed, expected, reason) = match rule {
+        RuleId::RefreshReuse => (
+            "a superseded refresh token".to_owned(),
+            "each refresh token presented once",
+            "a refresh token was presented again after its exchange: copied, or the new one was lost".to_owned(),
+        ),
+        RuleId::BindingMismatch => (
+            "proof of possession of another key".to_owned(),
+            "the key of earlier requests",
+            "used with a key other than that of earlier requests: copied, or the key was replaced".to_owned(),
+        ),
+        RuleId::UseAfterRevocation => (
+            format!("{answer}, {}", since(ended.revoked_at)),
+            "no use after revocation",
+            format!("used after its revocation ({answer}, {}), from {}", since(ended.revoked_at), words.here()),
+        ),
+        RuleId::UseAfterSessionEnd => (
+            format!("{answer}, {}", since(ended.session_ended_at)),
+            "no use after the end of the session",
+            format!("accepted after the end of its session ({})", since(ended.session_ended_at)),
+        ),
+        _ => {
+            let (observed, reason) = describe_expiry(words, &answer);
+            (observed, "no use after expiry", reason)
+        }
+    };
+    Description { p_value: None, observed, expected: expected.to_owned(), reason }
+}
+
+/// What was observed, and the reason.
+fn describe_expiry(words: &Words<'_>, answer: &str) -> (String, String) {
+    let expiry = words.observation.expiry;
+    let late = expiry.map_or(0, |expiry| words.observation.sighting.at - expiry.at);
+    if late <= 0 {
+        // The evidence of a holder remains after the event.
+        return (
+            "an earlier use after expiry".to_owned(),
+            "accepted after its expiry earlier in this context".to_owned(),
+        );
+    }
+    let stated =
+        if expiry.is_some_and(|expiry| expiry.said_at_issue) { "the expiry stated at its issue" } else { "its expiry" };
+    (format!("{answer}, {} late", span(late)), format!("accepted {} after {stated}", span(late)))
+}

@@ -1,0 +1,330 @@
+//! The detectors: each gives one share of the score, in nats, positive for a thief. Its folder has its formula, what it
+//! reads and learns, and its explanation; `table.rs` lists them.
+//!
+//! The score is the prior and the sum of the shares (`docs/detection.md`). A share is the evidence of the detector times
+//! its weight. The weights of net and client come from a logistic fit on labelled traffic. The fitted weights of the other
+//! detectors were close to 1.
+
+pub mod area;
+pub(crate) mod case;
+pub mod client;
+pub mod colleague;
+pub mod credential;
+pub mod fan;
+pub mod hour;
+pub mod id;
+pub(crate) mod lesson;
+pub mod levels;
+pub mod lifecycle;
+pub mod net;
+pub(crate) mod observation;
+pub mod route;
+pub(crate) mod score;
+pub mod sibling;
+pub mod switch;
+mod table;
+pub(crate) mod teaching;
+#[cfg(test)]
+pub(crate) mod toy;
+pub mod volume;
+pub(crate) mod words;
+
+pub(crate) use case::Case;
+pub use id::DetectorId;
+pub(crate) use lesson::Lesson;
+pub(crate) use observation::{Observation, Standing};
+pub(crate) use score::{Score, Setting};
+use table::detectors;
+pub(crate) use teaching::Teaching;
+use words::Signals;
+pub(crate) use words::Words;
+
+use crate::math::faded;
+use crate::memory::{Evidence, Holder, Nats, User};
+
+/// One share of the score. Scoring reads memory and writes what it finds to the lesson; learning stores the lesson.
+pub(crate) trait Detector {
+    const ID: DetectorId;
+    /// Factor of its evidence in the score.
+    const WEIGHT: f64 = 1.0;
+    /// Its evidence tells who the holder is, and not what they do.
+    const OF_IDENTITY: bool = false;
+
+    /// Scores the beginning of a visit.
+    fn score_visit(_: &Case<'_>, _: &mut Lesson) {}
+
+    /// Scores an event.
+    fn score_event(_: &Case<'_>, _: &mut Lesson) {}
+
+    /// Scores an event of which any detector has found something new.
+    fn score_change(_: &Case<'_>, _: &mut Lesson) {}
+
+    /// Its evidence after the event, nats. Unless it says otherwise, what it keeps of the holder.
+    fn evidence(lesson: &Lesson) -> f64 {
+        lesson.holder.evidence[Self::ID].get()
+    }
+
+    /// Sets its share from those of the other detectors.
+    fn adjust(_: &mut Score) {}
+
+    /// Takes its part out of the score, to measure what it contributes.
+    fn leave_out(score: &mut Score) {
+        score.evidence[Self::ID] = Nats::default();
+    }
+
+    /// Decays what it keeps of a holder. Unless it says otherwise the half-life is one day, and evidence for the owner is
+    /// dropped, because it belongs to one visit.
+    fn fade(evidence: &mut Evidence, fading: &Fading) {
+        evidence[Self::ID] = fading.doubt(evidence[Self::ID]);
+    }
+
+    /// Stores what an event teaches.
+    fn learn_event(_: &mut Teaching<'_>) {}
+
+    /// Stores what the beginning of a visit teaches. The user is as before the event.
+    fn learn_visit(_: &mut Teaching<'_>, _: &User) {}
+
+    /// Adds the signals of its rules.
+    fn explain(_: &Words<'_>, _: &mut Signals<'_>) {}
+}
+
+macro_rules! run_all {
+    ($($(#[$attribute:meta])* $detector:ident = $module:ident,)+) => {
+        /// Scores the beginning of a visit.
+        pub(crate) fn score_visit(case: &Case<'_>, lesson: &mut Lesson) {
+            $($(#[$attribute])* { $module::$detector::score_visit(case, lesson); })+
+        }
+
+        /// Scores an event.
+        pub(crate) fn score_event(case: &Case<'_>, lesson: &mut Lesson) {
+            $($(#[$attribute])* { $module::$detector::score_event(case, lesson); })+
+            if lesson.changed {
+                $($(#[$attribute])* { $module::$detector::score_change(case, lesson); })+
+            }
+        }
+
+        /// Sets the shares from what the detectors have found, and with them the log-odds. `without`: detectors that are
+        /// left out.
+        pub(crate) fn sum_up(lesson: &Lesson, score: &mut Score, without: &[DetectorId]) {
+            $($(#[$attribute])* {
+                score.shares[DetectorId::$detector] =
+                    <$module::$detector as Detector>::WEIGHT * $module::$detector::evidence(lesson);
+            })+
+            for left_out in without {
+                score.shares[*left_out] = 0.0;
+                match left_out {
+                    $($(#[$attribute])* DetectorId::$detector => $module::$detector::leave_out(score),)+
+                }
+            }
+            $($(#[$attribute])* {
+                if <$module::$detector as Detector>::OF_IDENTITY {
+                    score.of_identity += score.shares[DetectorId::$detector];
+                }
+            })+
+            $($(#[$attribute])* {
+                if without.is_empty() || !without.contains(&DetectorId::$detector) {
+                    $module::$detector::adjust(score);
+                }
+            })+
+            score.log_odds += score.shares.sum();
+        }
+
+        fn fade_all(evidence: &mut Evidence, fading: &Fading) {
+            $($(#[$attribute])* { $module::$detector::fade(evidence, fading); })+
+        }
+
+        /// Stores what an event teaches.
+        pub(crate) fn learn_event(teaching: &mut Teaching<'_>) {
+            $($(#[$attribute])* { $module::$detector::learn_event(teaching); })+
+        }
+
+        /// Stores what the beginning of a visit teaches.
+        pub(crate) fn learn_visit(teaching: &mut Teaching<'_>, user: &User) {
+            $($(#[$attribute])* { $module::$detector::learn_visit(teaching, user); })+
+        }
+
+        /// Adds the signals of all rules.
+        pub(crate) fn explain(words: &Words<'_>, signals: &mut Signals<'_>) {
+            $($(#[$attribute])* { $module::$detector::explain(words, signals); })+
+        }
+    };
+}
+detectors!(run_all);
+
+const MINUTE_MS: i64 = 60_000;
+const DAY_MS: f64 = 86_400_000.0;
+/// Evidence decays in steps of ten minutes, so that most events cost nothing.
+const FADE_STEP_MS: i64 = 10 * MINUTE_MS;
+/// Least evidence of routes and areas after a decay: of holders of more than ten days, and of others.
+const LEAST: (f64, f64) = (-1.0, -5.0);
+const LEAST_AGE_DAYS: f64 = 10.0;
+
+/// How much evidence is left after some time.
+pub(crate) struct Fading {
+    /// What is left of one, in parts of 65,536, with a half-life of one day and of three days.
+    day: i32,
+    three_days: i32,
+    least: Nats,
+}
+
+impl Fading {
+    /// Evidence against the holder, with a half-life of one day; evidence for them is dropped.
+    pub(crate) fn doubt(&self, evidence: Nats) -> Nats {
+        evidence.max(Nats::default()).faded(self.day)
+    }
+
+    /// Evidence either way, with a half-life of one day; that for the holder is limited.
+    pub(crate) fn either(&self, evidence: Nats) -> Nats {
+        evidence.faded(self.day).max(self.least)
+    }
+
+    /// Evidence either way, with a half-life of one day.
+    pub(crate) const fn unlimited(&self, evidence: Nats) -> Nats {
+        evidence.faded(self.day)
+    }
+
+    /// Evidence either way, with a half-life of three days.
+    pub(crate) const fn slow(&self, evidence: Nats) -> Nats {
+        evidence.faded(self.three_days)
+    }
+}
+
+/// Decays the evidence against a holder from its last event up to `at`, milliseconds since the epoch.
+pub(crate) fn fade(holder: &mut Holder, at: i64) {
+    let steps = at / FADE_STEP_MS - holder.last_at / FADE_STEP_MS;
+    if steps <= 0 {
+        return;
+    }
+    let days = (steps * FADE_STEP_MS) as f64 / DAY_MS;
+    let left = |half_life: f64| (faded(days, half_life) * 65_536.0) as i32;
+    let least = if holder.age_days(at) > LEAST_AGE_DAYS { LEAST.0 } else { LEAST.1 };
+    fade_all(&mut holder.evidence, &Fading { day: left(1.0), three_days: left(3.0), least: Nats::new(least) });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::TokenType;
+    use crate::memory::{Baseline, Kind};
+
+    /// A lesson in which each detector has found something, with its expected share.
+    fn lesson() -> (Lesson, [(DetectorId, f64); 12]) {
+        let kind = Kind::new(TokenType::ApiKey, crate::enrichment::Device::Machine);
+        let mut lesson = None;
+        let mut lesson = Lesson::begin(&mut lesson, &Baseline::new(1, kind, 0), 1, 0).clone();
+        let evidence = &mut lesson.holder.evidence;
+        let sums = [
+            (DetectorId::Net, 1.0),
+            (DetectorId::Client, 2.0),
+            (DetectorId::Hour, 0.25),
+            (DetectorId::Route, 4.0),
+            (DetectorId::Area, 0.75),
+            (DetectorId::Switch, 1.5),
+            (DetectorId::Volume, 3.0),
+            (DetectorId::Lifecycle, 14.0),
+            (DetectorId::Credential, 2.5),
+        ];
+        for (detector, nats) in sums {
+            evidence[detector] = Nats::new(nats);
+        }
+        (evidence.travel, evidence.sensitive) = (Nats::new(0.5), Nats::new(0.5));
+        (evidence.objects, evidence.bytes) = (Nats::new(1.0), Nats::new(2.0));
+        let visit = &mut lesson.visit;
+        (visit.net_credit, visit.client_credit, visit.silence, visit.between) = (-0.25, -0.5, -0.5, 1.0);
+        (visit.app_fan, visit.ip_fan, visit.together) = (5.0, 1.0, -2.0);
+        lesson.sibling = 3.5;
+        let expected = [
+            (DetectorId::Net, 0.8 * 0.75),
+            (DetectorId::Client, 0.85 * 1.5),
+            (DetectorId::Hour, 0.25),
+            (DetectorId::Route, 5.0),
+            (DetectorId::Area, 0.75),
+            (DetectorId::Switch, 1.0),
+            (DetectorId::Volume, 3.0 + volume::formula::BYTES_WEIGHT * 2.0),
+            (DetectorId::Lifecycle, 14.0),
+            (DetectorId::Credential, 2.5),
+            (DetectorId::Fan, 4.0),
+            (DetectorId::Sibling, 3.5),
+            (DetectorId::Colleague, 0.0),
+        ];
+        (lesson, expected)
+    }
+
+    fn score(lesson: &Lesson, without: &[DetectorId]) -> Score {
+        let (holder, visit) = (&lesson.holder, &lesson.visit);
+        let mut score = Score {
+            evidence: holder.evidence,
+            app_fan: visit.app_fan.into(),
+            ip_fan: visit.ip_fan.into(),
+            together: visit.together.into(),
+            between: visit.between.into(),
+            ..Score::nothing(-7.0)
+        };
+        sum_up(lesson, &mut score, without);
+        score
+    }
+
+    #[test]
+    fn shares_hold_all_evidence_and_nothing_else() {
+        let (lesson, expected) = lesson();
+        let score = score(&lesson, &[]);
+        for (detector, expected) in expected {
+            let share = score.shares[detector];
+            assert!((share - expected).abs() < 1e-9, "{}: {share} instead of {expected}", detector.name());
+        }
+        let sum = expected.iter().map(|(_, share)| share).sum::<f64>();
+        assert!((score.log_odds - (sum - 7.0)).abs() < 1e-9, "nothing else is in the sum");
+        let of_identity = 0.8 * 0.75 + 0.85 * 1.5 + 0.25 + 1.0 + 3.5;
+        assert!((score.of_identity - of_identity).abs() < 1e-9, "what they call is no part of it");
+    }
+
+    #[test]
+    fn detector_that_is_left_out_has_no_share_and_no_parts() {
+        let (lesson, expected) = lesson();
+        let all = score(&lesson, &[]).log_odds;
+        for (detector, share) in expected {
+            let without = score(&lesson, &[detector]);
+            assert!((without.log_odds - (all - share)).abs() < 1e-9, "{}", detector.name());
+            assert_eq!(without.evidence[detector], Nats::default(), "{}", detector.name());
+        }
+        let nothing = score(&lesson, &DetectorId::all().collect::<Vec<_>>());
+        assert_eq!(nothing.evidence, Evidence::default());
+        assert!(nothing.app_fan + nothing.ip_fan + nothing.between <= 0.0);
+    }
+
+    #[test]
+    fn colleague_reduces_evidence_of_identity_only() {
+        let (lesson, _) = lesson();
+        let mut by_hand = Score { setting: Setting::ByHand, together: -2.0, ..Score::nothing(-7.0) };
+        sum_up(&lesson, &mut by_hand, &[]);
+        let strange = by_hand.of_identity - 2.0;
+        let expected = colleague::formula::explained(strange) - strange;
+        assert!((by_hand.shares[DetectorId::Colleague] - expected).abs() < 1e-9 && expected < 0.0);
+        let mut without = Score { setting: Setting::ByHand, ..Score::nothing(-7.0) };
+        sum_up(&lesson, &mut without, &[DetectorId::Colleague]);
+        assert!(without.shares[DetectorId::Colleague].abs() < 1e-9);
+    }
+
+    #[test]
+    fn evidence_decays_by_the_half_life_of_its_detector() {
+        const DAY: i64 = 86_400_000;
+        let (lesson, _) = lesson();
+        let mut holder = lesson.holder;
+        (holder.born, holder.last_at) = (0, 0);
+        fade(&mut holder, DAY);
+        let left = |detector| holder.evidence[detector].get() / lesson.holder.evidence[detector].get();
+        for detector in [DetectorId::Net, DetectorId::Client, DetectorId::Route, DetectorId::Volume] {
+            assert!((left(detector) - 0.5).abs() < 0.01, "{}", detector.name());
+        }
+        assert!((left(DetectorId::Switch) - 0.5_f64.powf(1.0 / 3.0)).abs() < 0.01);
+        assert!((left(DetectorId::Hour) - 1.0).abs() < 1e-9, "it decays at the next visit");
+        let sum = |nats| Holder { evidence: Evidence { sums: [Nats::new(nats); _], ..Evidence::default() }, ..holder };
+        let mut owner = Holder { last_at: 0, ..sum(-6.0) };
+        fade(&mut owner, DAY);
+        assert!(owner.evidence[DetectorId::Net] == Nats::default(), "evidence for the owner belongs to its visit");
+        assert!((owner.evidence[DetectorId::Route].get() + 3.0).abs() < 0.01);
+        let mut old = Holder { last_at: 20 * DAY, ..sum(-6.0) };
+        fade(&mut old, 20 * DAY + FADE_STEP_MS);
+        assert!((old.evidence[DetectorId::Area].get() + 1.0).abs() < 0.01, "of a holder of more than ten days");
+    }
+}

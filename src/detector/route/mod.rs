@@ -1,0 +1,183 @@
+//! `route`: the routes that are called. Scored at the first call of a route in a visit, and at fourfold repeats.
+
+pub mod formula;
+
+use super::words::{Description, Signals, Words, both};
+use super::{Case, Detector, DetectorId, Fading, Lesson, Score, Teaching};
+use crate::event::Kind;
+use crate::math::ln;
+use crate::memory::level::ClientLevel;
+use crate::memory::population::Callers;
+use crate::memory::visit::Core;
+use crate::memory::{Evidence, Feature, Nats};
+use crate::route;
+use crate::verdict::RuleId;
+
+/// Visits of a baseline after which a new route is one for its cohort.
+const SETTLED_VISITS: u32 = 3;
+/// Calls from which a route counts as usual.
+const USUAL_CALLS: f64 = 3.0;
+
+pub(crate) struct Route;
+
+impl Detector for Route {
+    const ID: DetectorId = DetectorId::Route;
+
+    fn score_event(case: &Case<'_>, lesson: &mut Lesson) {
+        let event = &case.observation.enriched.event;
+        if event.kind != Kind::Use || event.endpoint.is_none() {
+            return;
+        }
+        let route = case.observation.enriched.route.key;
+        let calls = lesson.visit.count_route(route).unwrap_or_else(|| {
+            lesson.further_route = true;
+            case.visit.map_or(1, |visit| visit.further_calls(route))
+        });
+        lesson.learns.route = formula::weight(calls);
+        if lesson.learns.route > 0.0 {
+            score_call(case, lesson);
+        }
+    }
+
+    /// With the calls between the owner's own, which are evidence in their visit only.
+    fn evidence(lesson: &Lesson) -> f64 {
+        let evidence = lesson.holder.evidence[Self::ID];
+        let between = f64::from(lesson.visit.between);
+        if between > 0.0 { Nats::new(evidence.get() + between).get() } else { evidence.get() }
+    }
+
+    fn leave_out(score: &mut Score) {
+        (score.evidence[Self::ID], score.evidence.sensitive) = (Nats::default(), Nats::default());
+        score.between = 0.0;
+    }
+
+    fn fade(evidence: &mut Evidence, fading: &Fading) {
+        evidence[Self::ID] = fading.either(evidence[Self::ID]);
+        evidence.route_owner = fading.either(evidence.route_owner);
+        evidence.route_task = fading.unlimited(evidence.route_task);
+        evidence.sensitive = fading.doubt(evidence.sensitive);
+    }
+
+    fn learn_event(teaching: &mut Teaching<'_>) {
+        let (observation, lesson) = (teaching.observation, teaching.lesson);
+        let learns = &lesson.learns;
+        if learns.route <= 0.0 {
+            return;
+        }
+        let weights = teaching.weights();
+        let (sighting, route) = (observation.sighting, observation.enriched.route.key);
+        let is_new = !teaching.baseline.seen.knows(Feature::Route, route);
+        if learns.route >= formula::weight(1)
+            && teaching.baseline.visits > SETTLED_VISITS
+            && let Some(cohorts) = teaching.cohorts()
+        {
+            cohorts.learn_route(lesson.kind, is_new, learns.nobodys, weights.counted);
+        }
+        let weight = learns.route / formula::weight(1);
+        let (counted, known) = (weights.counted * weight, weights.known * weight);
+        teaching.baseline.learn_route(route, learns.nobodys, counted, known, sighting.minute());
+        let population = &mut teaching.others.population;
+        population.learn_route(observation.tenant, sighting.app, sighting.family, route, learns.promise, counted);
+    }
+
+    /// The areas that were called are part of the same rule.
+    fn explain(words: &Words<'_>, signals: &mut Signals<'_>) {
+        let score = words.score;
+        let route = score.shares[Self::ID];
+        let sensitive = score.evidence.sensitive.get().min(route.max(0.0));
+        let calls = route + score.shares[DetectorId::Area].max(0.0) - sensitive;
+        signals.add(RuleId::NewEndpoint, calls, || describe(words, "calls of unusual routes"));
+        signals.add(RuleId::SensitiveEndpoint, sensitive, || describe(words, "calls of sensitive routes"));
+    }
+}
+
+fn score_call(case: &Case<'_>, lesson: &mut Lesson) {
+    let Lesson { holder: held, visit, learns, .. } = lesson;
+    let (observation, baseline, population) = (case.observation, case.baseline, &case.others.population);
+    let (tenant, route) = (observation.tenant, observation.enriched.route);
+    let used = population.route(tenant, route.key).unwrap_or_else(|| {
+        let endpoint = observation.enriched.event.endpoint.as_deref().unwrap_or_default();
+        population.own_route(tenant, route.key, formula::promise(&route::template(endpoint), route.reads))
+    });
+    learns.promise = f64::from(used.promise);
+    if case.blank {
+        return;
+    }
+    let sighting = observation.sighting;
+    let own = baseline.own_route(route.key);
+    let calls = f64::from(visit.calls);
+    learns.nobodys = population.is_nobodys(tenant, used);
+    let (mut call, weight) = if learns.nobodys && own.of_this <= 0.0 {
+        let cohort = case.cohorts().nobodys_routes(case.kind);
+        let call = formula::nobodys(&baseline.own_nobodys(), cohort, used.lure(), calls);
+        (call, formula::weight(visit.count_nobodys()))
+    } else {
+        let callers = population.callers(tenant, sighting.app, sighting.family);
+        let likely = population.calls(&callers, route.key, used);
+        let own = if own.of_this > 0.0 { own } else { own.spread(remembered(case, visit, &callers)) };
+        (formula::evidence(&own, likely.others, likely.thief, calls), learns.route)
+    };
+    if weight <= 0.0 {
+        return;
+    }
+    if call.against_task > 0.0 {
+        visit.task_calls = visit.task_calls.saturating_add(1);
+        call.against_task = formula::of_one_task(call.against_task, visit.task_calls.into());
+    }
+    let new_client = visit.client_level >= ClientLevel::UsersFamily;
+    let new_task = formula::new_task(case.cohorts().new_routes(case.kind), new_client);
+    visit.weighed = visit.weighed.saturating_add(1);
+    let settled = held.age_days(sighting.at) > formula::SETTLED_DAYS;
+    let evidence = &mut held.evidence;
+    let (against_owner, against_task) = (
+        evidence.route_owner.get() + weight * call.against_owner,
+        evidence.route_task.get() + weight * call.against_task,
+    );
+    (evidence.route_owner, evidence.route_task) = (Nats::new(against_owner), Nats::new(against_task));
+    let of_holder = formula::holder(against_owner, against_task, new_task);
+    let before = evidence[Route::ID].get() + f64::from(visit.between);
+    visit.between = 0.0;
+    if settled {
+        let sums = (f64::from(visit.between_owner), f64::from(visit.between_task));
+        let (owner, task) = formula::between(sums, &call, weight);
+        (visit.between_owner, visit.between_task) = (owner as f32, task as f32);
+        if owner > 0.0 {
+            let of_guest = formula::holder(owner, task, new_task) - ln(f64::from(visit.weighed));
+            visit.between = if of_guest > 0.0 { (of_guest - of_holder).max(0.0) as f32 } else { 0.0 };
+        }
+    }
+    let after = of_holder + f64::from(visit.between);
+    lesson.changed |= Nats::new(after) > Nats::new(before);
+    if learns.promise > 1.0 && call.against_owner > 0.0 {
+        let share = (weight * 0.6 * ln(learns.promise)).min(after.max(0.0));
+        evidence.sensitive = Nats::new((evidence.sensitive.get() + share).min(after.max(0.0)));
+    }
+    evidence[Route::ID] = Nats::new(of_holder);
+}
+
+/// Others' share of calls to the routes that the owner's memory holds.
+fn remembered(case: &Case<'_>, visit: &mut Core, callers: &Callers) -> f32 {
+    let population = &case.others.population;
+    let used = |route| population.route(case.observation.tenant, route).unwrap_or_default();
+    let share = |(route, _)| population.calls(callers, route, used(route)).others;
+    let seen = &case.baseline.seen;
+    visit.routes_remembered.get_or_insert_with(|| seen.each(Feature::Route).map(share).sum::<f64>() as f32)
+}
+
+fn describe(words: &Words<'_>, what: &str) -> Description {
+    let event = &words.observation.enriched.event;
+    let seen = &words.baseline.seen;
+    let endpoint = route::template(event.endpoint.as_deref().unwrap_or_default());
+    let observed = both(event.method.as_deref().unwrap_or_default(), &endpoint);
+    let (known, _) = seen.variety(Feature::Route);
+    let expected = ["one of ", itoa::Buffer::new().format(known), " known routes"].concat();
+    // The unusual call may be an earlier one than this event.
+    let is_usual = seen.count(Feature::Route, words.observation.enriched.route.key) >= USUAL_CALLS;
+    let (observed, reason) = if is_usual || observed.is_empty() {
+        ("earlier calls".to_owned(), [what, ", earlier in this context"].concat())
+    } else {
+        let reason = [what, ", most recently ", &observed].concat();
+        (observed, reason)
+    };
+    Description { p_value: None, observed, expected, reason }
+}

@@ -1,0 +1,140 @@
+//! The score of one event: the share of each detector, their sum, and what the verdict and its reasons need besides.
+
+use std::ops::{Index, IndexMut};
+
+use super::id::DetectorId;
+use crate::memory::{ClientLevel, Evidence, NetLevel};
+use crate::place::NetworkClass;
+use crate::verdict::RuleId;
+
+/// Share of each detector in the score: its weighted evidence, nats.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Shares([f64; DetectorId::COUNT]);
+
+impl Shares {
+    pub(crate) fn sum(&self) -> f64 {
+        self.0.iter().sum()
+    }
+}
+
+impl Index<DetectorId> for Shares {
+    type Output = f64;
+
+    fn index(&self, detector: DetectorId) -> &f64 {
+        &self.0[detector as usize]
+    }
+}
+
+impl IndexMut<DetectorId> for Shares {
+    fn index_mut(&mut self, detector: DetectorId) -> &mut f64 {
+        &mut self.0[detector as usize]
+    }
+}
+
+/// Where a holder uses the token, compared with the owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Setting {
+    /// At the owner's places: in a network that was known when the holder began, or that they have used for long.
+    Usual,
+    /// The token of a machine on servers is used from an access network, and from an address that is not known: possibly
+    /// by a person.
+    ByHand,
+    Elsewhere,
+}
+
+impl Setting {
+    /// `service`: the token is of a machine on servers; `class`: of the network, if GeoIP data has it.
+    pub(crate) fn of(service: bool, class: Option<NetworkClass>, level: NetLevel, holder_is_new: bool) -> Self {
+        if service && class == Some(NetworkClass::Access) && level > NetLevel::KnownAddress {
+            Self::ByHand
+        } else if holder_is_new {
+            Self::Elsewhere
+        } else {
+            Self::Usual
+        }
+    }
+}
+
+/// The score of one event, and the numbers that its verdict and its reasons need.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Score {
+    pub log_odds: f64,
+    pub shares: Shares,
+    /// Sum of the shares that tell who the holder is, and not what they do.
+    pub of_identity: f64,
+    /// Evidence against the holder.
+    pub evidence: Evidence,
+    /// Parts of `fan`: by application, by address, and what is taken off because a whole company came along; at most 0.
+    pub app_fan: f64,
+    pub ip_fan: f64,
+    pub together: f64,
+    /// Part of `route` that comes from calls between the owner's own.
+    pub between: f64,
+    pub setting: Setting,
+    /// Calls of the visit.
+    pub visit_calls: u32,
+    /// Users who came new to the same place within two hours, this one among them.
+    pub company: usize,
+    pub net_level: NetLevel,
+    pub client_level: ClientLevel,
+    pub lifecycle_rule: Option<RuleId>,
+    /// Something was found that the event before did not show.
+    pub changed: bool,
+    /// It came later than lateness allows.
+    pub late: bool,
+}
+
+impl Score {
+    /// Of a token in its first visit: there is nothing to compare it with.
+    pub(crate) fn nothing(prior_log_odds: f64) -> Self {
+        Self {
+            log_odds: prior_log_odds,
+            shares: Shares::default(),
+            of_identity: 0.0,
+            evidence: Evidence::default(),
+            app_fan: 0.0,
+            ip_fan: 0.0,
+            together: 0.0,
+            between: 0.0,
+            setting: Setting::Usual,
+            visit_calls: 0,
+            company: 0,
+            net_level: NetLevel::KnownAddress,
+            client_level: ClientLevel::Known,
+            lifecycle_rule: None,
+            changed: false,
+            late: false,
+        }
+    }
+
+    /// Part of the evidence about who the holder is that `fan` and `colleague` do not explain; 1: all of it.
+    pub(crate) fn unexplained(&self) -> f64 {
+        let found = self.of_identity + self.app_fan + self.ip_fan;
+        let explained = self.together + self.shares[DetectorId::Colleague];
+        if found > 0.0 { ((found + explained) / found).clamp(0.0, 1.0) } else { 1.0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machines_token_in_an_access_network_may_be_used_by_hand() {
+        let (new, known) = (NetLevel::NewNetwork, NetLevel::KnownAddress);
+        let (access, hosting) = (Some(NetworkClass::Access), Some(NetworkClass::Hosting));
+        assert_eq!(Setting::of(true, access, new, true), Setting::ByHand);
+        assert_eq!(Setting::of(true, access, new, false), Setting::ByHand, "and after weeks");
+        assert_eq!(Setting::of(true, access, known, false), Setting::Usual, "their own desk, by now");
+        assert_eq!(Setting::of(true, hosting, new, true), Setting::Elsewhere);
+        assert_eq!(Setting::of(true, None, new, true), Setting::Elsewhere, "GeoIP data does not have the network");
+        assert_eq!(Setting::of(false, access, new, true), Setting::Elsewhere, "a person's, or a command line's");
+    }
+
+    #[test]
+    fn explained_evidence_is_taken_off() {
+        let halved = Score { of_identity: 8.0, together: -4.0, ..Score::nothing(-7.0) };
+        assert!((halved.unexplained() - 0.5).abs() < 1e-9);
+        assert!((Score::nothing(-7.0).unexplained() - 1.0).abs() < 1e-9);
+    }
+}

@@ -1,0 +1,35 @@
+//! `sibling`: another suspicious context of the same token within a day. Scored at every event; its rule is that of
+//! `switch`.
+
+pub mod formula;
+
+use super::{Case, Detector, DetectorId, Lesson};
+use crate::memory::level::NetLevel;
+
+const DAY_MS: i64 = 86_400_000;
+
+pub(crate) struct Sibling;
+
+impl Detector for Sibling {
+    const ID: DetectorId = DetectorId::Sibling;
+    const OF_IDENTITY: bool = true;
+
+    /// By the worst of the baseline's other holders of the last day: those that were there before, by another network. One
+    /// address with several clients is a console, or somebody's desk.
+    fn score_event(case: &Case<'_>, lesson: &mut Lesson) {
+        let own = &lesson.holder;
+        if case.blank || own.level < NetLevel::KnownNetwork {
+            return;
+        }
+        let at = case.observation.sighting.at;
+        let others = lesson.others(case.baseline).filter(|(_, other)| {
+            other.network != own.network && other.born <= own.born && (at - lesson.last_at_of(other)).abs() < DAY_MS
+        });
+        let evidence = others.map(|(_, other)| formula::evidence(other.log_odds.get(), case.prior_log_odds));
+        lesson.sibling = evidence.fold(0.0, f64::max);
+    }
+
+    fn evidence(lesson: &Lesson) -> f64 {
+        lesson.sibling
+    }
+}

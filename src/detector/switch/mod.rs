@@ -1,0 +1,140 @@
+//! `switch`: two holders alternate. Scored at each change of network within an hour; and at the beginning of a visit
+//! whether the holder before has left.
+
+pub mod formula;
+
+use super::words::{Description, Signals, Words, hundredths};
+use super::{Case, Detector, DetectorId, Fading, Lesson, Teaching};
+use crate::detector::hour::own_hours;
+use crate::detector::teaching::owner;
+use crate::memory::level::NetLevel;
+use crate::memory::{Evidence, Nats};
+use crate::verdict::RuleId;
+
+const MINUTE_MS: f64 = 60_000.0;
+const DAY_MS: f64 = 86_400_000.0;
+/// Events older than the last of their baseline by more than this came out of order.
+const ORDER_MS: i64 = 60_000;
+/// A silence of so long is a pause.
+const PAUSE_MS: i64 = 30 * 60_000;
+/// Of a shorter silence so much counts as activity at the most.
+const ACTIVE_MS_MAX: i64 = 10 * 60_000;
+/// Visits of one's own after which changes of network count in full: new grants are still being set up.
+const SETTLED_VISITS: f64 = 10.0;
+/// Age of a baseline from which the silence of a holder is scored, days.
+const LIVED_DAYS_MIN: f64 = 3.0;
+
+pub(crate) struct Switch;
+
+impl Detector for Switch {
+    const ID: DetectorId = DetectorId::Switch;
+    const OF_IDENTITY: bool = true;
+
+    fn score_visit(case: &Case<'_>, lesson: &mut Lesson) {
+        lesson.visit.silence = if case.is_in_order(lesson) { silence(case, lesson) as f32 } else { 0.0 };
+    }
+
+    fn score_event(case: &Case<'_>, lesson: &mut Lesson) {
+        let (sighting, baseline) = (case.observation.sighting, case.baseline);
+        if !case.is_in_order(lesson) || sighting.at < lesson.last_at - ORDER_MS {
+            return;
+        }
+        let gap_ms = (sighting.at - lesson.last_at).max(0);
+        // A pause is no activity; what lies between two calls of one sitting is.
+        lesson.learns.active_ms = if gap_ms < PAUSE_MS { gap_ms.min(ACTIVE_MS_MAX) as u32 } else { 0 };
+        let gap = gap_ms as f64 / MINUTE_MS;
+        if !sighting.has_place()
+            || baseline.network == 0
+            || baseline.network == sighting.network
+            || gap >= formula::GAP_MINUTES_MAX
+        {
+            return;
+        }
+        let before = lesson.others(baseline).filter(|(_, other)| other.network == baseline.network);
+        let before = before.max_by_key(|(_, other)| lesson.last_at_of(other));
+        let mut younger = before.filter(|(_, other)| other.born > lesson.holder.born).map(|(at, other)| (at, *other));
+        let settled = ((f64::from(baseline.visits) + 2.0) / SETTLED_VISITS).min(1.0);
+        let (changes, active) = (baseline.activity.changes(), baseline.activity.minutes());
+        let holder = younger.as_mut().map_or(&mut lesson.holder, |(_, other)| other);
+        lesson.learns.switch = Some(owner(holder.log_odds.get()));
+        if holder.level < NetLevel::KnownNetwork || holder.age_days(sighting.at) > formula::AGE_DAYS_MAX || case.blank {
+            return;
+        }
+        holder.switches = holder.switches.saturating_add(1);
+        let cohort = case.cohorts().switches(case.kind);
+        let switch = formula::evidence(gap, changes, active, cohort, holder.switches);
+        let sum = holder.evidence[Self::ID].get() + settled * switch.share;
+        holder.evidence[Self::ID] = Nats::new(sum.clamp(-3.0, formula::SUM_MAX));
+        lesson.other = younger;
+        lesson.changed = true;
+    }
+
+    fn evidence(lesson: &Lesson) -> f64 {
+        lesson.holder.evidence[Self::ID].get() + f64::from(lesson.visit.silence)
+    }
+
+    fn fade(evidence: &mut Evidence, fading: &Fading) {
+        evidence[Self::ID] = fading.slow(evidence[Self::ID]);
+    }
+
+    fn learn_event(teaching: &mut Teaching<'_>) {
+        let (observation, lesson) = (teaching.observation, teaching.lesson);
+        let learns = &lesson.learns;
+        if learns.active_ms > 0 || learns.switch.is_some() {
+            let switched = learns.switch.unwrap_or(0.0);
+            teaching.baseline.activity.learn(switched, learns.active_ms);
+            if let Some(cohorts) = teaching.cohorts() {
+                cohorts.learn_activity(lesson.kind, switched, f64::from(learns.active_ms) / MINUTE_MS);
+            }
+        }
+        if !lesson.late && observation.sighting.has_place() {
+            teaching.baseline.network = observation.sighting.network;
+        }
+    }
+
+    /// Rotating proxies and two holders in turn are one rule: the grant is used at several places at a time.
+    fn explain(words: &Words<'_>, signals: &mut Signals<'_>) {
+        let score = words.score;
+        let of_both = score.evidence[Self::ID].get() + score.shares[DetectorId::Sibling];
+        signals.add(RuleId::ConcurrentUse, words.unexplained * of_both, || describe(words));
+    }
+}
+
+/// For a young holder: whether the one before has left, by the visits that were to be expected since.
+fn silence(case: &Case<'_>, lesson: &Lesson) -> f64 {
+    let (sighting, baseline) = (case.observation.sighting, case.baseline);
+    if !sighting.has_place() {
+        return 0.0;
+    }
+    let held = &lesson.holder;
+    let is_young = held.age_days(sighting.at) < formula::AGE_DAYS_MAX;
+    let elsewhere = lesson.others(baseline).filter(|(_, other)| other.network != held.network);
+    let Some(last) = elsewhere.map(|(_, other)| lesson.last_at_of(other)).max() else { return 0.0 };
+    let lived = (sighting.at - i64::from(baseline.first_minute) * 60_000) as f64 / DAY_MS;
+    if !is_young || held.level < NetLevel::KnownNetwork || lived < LIVED_DAYS_MIN {
+        return 0.0;
+    }
+    let a_day = f64::from(baseline.visits) / lived;
+    let hours = own_hours(baseline, sighting);
+    let total = hours.iter().map(|count| u32::from(*count)).sum::<u32>().max(16);
+    // Hour by hour, a week at the most.
+    let hours_since = ((sighting.at - last).max(0) / 3_600_000).min(168);
+    let hour = sighting.at / 3_600_000;
+    let spanned = (1..=hours_since).map(|back| u32::from(hours[((hour - back) % 24) as usize])).sum::<u32>();
+    formula::silence(a_day * f64::from(spanned) / f64::from(total))
+}
+
+fn describe(words: &Words<'_>) -> Description {
+    let here = words.here();
+    let mut digits = itoa::Buffer::new();
+    let observed = match words.lesson.holder.switches {
+        0 => "several suspicious networks within a day".to_owned(),
+        1 => "1 change of network within 60 minutes".to_owned(),
+        times => [digits.format(times), " changes of network, each within 60 minutes"].concat(),
+    };
+    let activity = words.baseline.activity;
+    let an_hour = activity.changes() / activity.minutes().max(1.0) * 60.0;
+    let expected = [&hundredths(an_hour), " changes of network per hour of activity"].concat();
+    let reason = ["possibly two holders: ", &observed, ", last from ", &here, "; usually ", &expected].concat();
+    Description { p_value: None, observed, expected, reason }
+}

@@ -1,0 +1,24 @@
+//! The table of detectors.
+
+/// Calls the macro `$then` with each detector and its module, in the order in which they score and explain. To add a
+/// detector, add its line here and its `mod` in `detector/mod.rs`.
+macro_rules! detectors {
+    ($then:ident) => {
+        $then! {
+            Net = net,
+            Client = client,
+            Hour = hour,
+            Route = route,
+            Area = area,
+            Switch = switch,
+            Volume = volume,
+            Lifecycle = lifecycle,
+            Credential = credential,
+            Fan = fan,
+            Sibling = sibling,
+            Colleague = colleague,
+            #[cfg(test)] Toy = toy,
+        }
+    };
+}
+pub(super) use detectors;

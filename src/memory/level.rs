@@ -1,0 +1,60 @@
+//! How new the network address and the client of a visit are to the owner, from known to new.
+
+/// Number of levels of each kind.
+pub const LEVELS: usize = 6;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum NetLevel {
+    /// The address is known, or the event has none.
+    #[default]
+    KnownAddress,
+    KnownPrefix,
+    KnownNetwork,
+    /// A network of the user's other tokens.
+    UsersNetwork,
+    NewNetwork,
+    NewCountry,
+}
+
+impl NetLevel {
+    pub const ALL: [Self; LEVELS] = [
+        Self::KnownAddress,
+        Self::KnownPrefix,
+        Self::KnownNetwork,
+        Self::UsersNetwork,
+        Self::NewNetwork,
+        Self::NewCountry,
+    ];
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum ClientLevel {
+    /// User agent and fingerprint are known.
+    #[default]
+    Known,
+    NewFingerprint,
+    /// Known family and version, new user agent text.
+    NewText,
+    NewVersion,
+    /// A family of the user's other tokens.
+    UsersFamily,
+    NewFamily,
+}
+
+impl ClientLevel {
+    pub const ALL: [Self; LEVELS] =
+        [Self::Known, Self::NewFingerprint, Self::NewText, Self::NewVersion, Self::UsersFamily, Self::NewFamily];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_have_the_order_of_their_numbers() {
+        assert_eq!(NetLevel::ALL.map(|level| level as usize), std::array::from_fn(|number| number));
+        assert_eq!(ClientLevel::ALL.map(|level| level as usize), std::array::from_fn(|number| number));
+    }
+}
