@@ -6,18 +6,15 @@
 //! an id.
 
 mod bare;
+mod hash;
 mod name;
 mod prefix;
 
 use std::ops::Range;
 
 pub use bare::{is_bare, looks_opaque};
+pub use hash::{HASH_LENGTH, HASHED, is_hash};
 pub use name::is_secret_name;
-
-/// What stands for a secret begins with this, and a hash of [`HASH_LENGTH`] characters follows.
-pub const HASHED: &str = "hmac:";
-/// 24 bytes in base64url.
-pub const HASH_LENGTH: usize = 32;
 
 /// The secrets in `text`, in order, apart from one another. Ranges lie on character boundaries where `text` is UTF-8.
 pub fn secrets(text: &[u8]) -> impl Iterator<Item = Range<usize>> {
@@ -29,12 +26,6 @@ pub fn secrets(text: &[u8]) -> impl Iterator<Item = Range<usize>> {
 #[must_use]
 pub fn may_hold_secret(raw: &[u8]) -> bool {
     prefix::next(raw, 0).is_some() || name::next_assigned(raw, 0).is_some()
-}
-
-/// Whether `text` is what stands for a secret.
-#[must_use]
-pub fn is_hash(text: &[u8]) -> bool {
-    text.strip_prefix(HASHED.as_bytes()).is_some_and(|hash| hash.len() == HASH_LENGTH)
 }
 
 /// The strings of the JSON in `text`, whole or broken, that are tokens as a whole; with `ids`, also those that are

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use memchr::{memchr2_iter, memrchr2_iter};
 
-use super::is_hash;
+use super::hash::is_hash;
 use super::prefix::word;
 
 /// Whether a field of this name holds a secret: `access_token`, `clientSecret`, `X-Api-Key`.
