@@ -1,11 +1,10 @@
 //! Test cases of a rule file: a short notation for events, expanded to the native JSON that a producer would send.
 
-use jiff::Timestamp as Instant;
 use serde_json::{Map, Value};
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::fields::{Fields, Report, did_you_mean, quoted, type_name};
+use super::fields::{Fields, Report, did_you_mean, quoted, read_time, type_name};
 use super::places::Places;
 use super::policies;
 use crate::event::Timestamp;
@@ -339,23 +338,6 @@ fn to_json(value: &DeValue<'_>) -> Option<Value> {
         DeValue::Array(items) => items.iter().map(|item| to_json(item.get_ref())).collect(),
         DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Table(_) => None,
     }
-}
-
-/// A TOML time with its offset, an RFC 3339 string, or milliseconds since the epoch.
-pub(super) fn read_time(value: &Spanned<DeValue<'_>>, key: &str, report: &mut Report<'_>) -> Option<i64> {
-    let millis = match value.get_ref() {
-        DeValue::Datetime(time) => time.to_string().parse::<Instant>().ok().map(Instant::as_millisecond),
-        DeValue::String(text) => text.parse::<Instant>().ok().map(Instant::as_millisecond),
-        DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix()).ok(),
-        _ => None,
-    };
-    let within = millis.and_then(Timestamp::from_millis).map(Timestamp::millis);
-    if within.is_none() {
-        let message =
-            format!("`{key}` must be a time with UTC offset, such as 2026-03-02T08:00:00Z, in the years 1970 to 2199");
-        report.add(&value.span(), message);
-    }
-    within
 }
 
 const DURATION_FORM: &str = "expected a duration such as 90s, 45m, 1h30m or 2d";

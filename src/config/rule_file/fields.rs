@@ -3,9 +3,11 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp as Instant;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::event::Timestamp;
 use crate::sanitize;
 
 /// An error in a rule file: its place, the problem and the fix.
@@ -215,6 +217,23 @@ impl<'a, 'i> Fields<'a, 'i> {
     pub(crate) fn span_of(&self, key: &str) -> Range<usize> {
         self.value(key).map_or_else(|| self.span.clone(), Spanned::span)
     }
+}
+
+/// A TOML time with its offset, an RFC 3339 string, or milliseconds since the epoch.
+pub(super) fn read_time(value: &Spanned<DeValue<'_>>, key: &str, report: &mut Report<'_>) -> Option<i64> {
+    let millis = match value.get_ref() {
+        DeValue::Datetime(time) => time.to_string().parse::<Instant>().ok().map(Instant::as_millisecond),
+        DeValue::String(text) => text.parse::<Instant>().ok().map(Instant::as_millisecond),
+        DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix()).ok(),
+        _ => None,
+    };
+    let within = millis.and_then(Timestamp::from_millis).map(Timestamp::millis);
+    if within.is_none() {
+        let message =
+            format!("`{key}` must be a time with UTC offset, such as 2026-03-02T08:00:00Z, in the years 1970 to 2199");
+        report.add(&value.span(), message);
+    }
+    within
 }
 
 fn wrong_type(key: &str, value: &Spanned<DeValue<'_>>, wanted: &str, report: &mut Report<'_>) {

@@ -3,8 +3,7 @@
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::case::read_time;
-use super::fields::{Fields, Report, quoted};
+use super::fields::{Fields, Report, quoted, read_time};
 use crate::place::{Country, Prefix};
 use crate::policy::{self, ALL_WEEK, Exception, List, NetworkRange, Policy, Selector, Times, WEEKDAYS, Wants};
 use crate::sanitize::is_unsafe;
