@@ -7,9 +7,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use serde::Deserialize;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::GeoSettings;
 use super::database::{Database, DatabaseError, Record, Role, Stamp};
 use super::record::{RawNetwork, RawPlace};
 use super::slots::Slots;
@@ -23,6 +23,17 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 const ADDRESS_BITS: u32 = 13;
 /// 16,384 decoded places and as many networks: decoding costs ten times as much as a look-up.
 const RECORD_BITS: u32 = 13;
+
+/// `[geoip]`: files in MaxMind's format with the schemas of MaxMind, DB-IP or IPinfo. If several files contain an
+/// address, the first one is used.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GeoSettings {
+    /// Files with places.
+    pub city: Vec<PathBuf>,
+    /// Files with networks.
+    pub asn: Vec<PathBuf>,
+}
 
 /// The files on disk, watched until the last clone is dropped. Clones share them.
 #[derive(Clone)]

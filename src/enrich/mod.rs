@@ -13,32 +13,18 @@ mod record;
 mod slots;
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
-
-use serde::Deserialize;
 
 use self::client::Clients;
 use self::event_geo::EventPlaces;
 use self::geo::Geo;
-pub use self::geo::GeoFiles;
+pub use self::geo::{GeoFiles, GeoSettings};
 use crate::enrichment::{EnrichedEvent, Surroundings};
 use crate::event::Event;
 use crate::key::KeyHasher;
 use crate::place::{Network, Place};
 use crate::port::GeoLookup;
 use crate::route::Route;
-
-/// `[geoip]`: files in MaxMind's format with the schemas of MaxMind, DB-IP or IPinfo. If several files contain an
-/// address, the first one is used.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct GeoSettings {
-    /// Files with places.
-    pub city: Vec<PathBuf>,
-    /// Files with networks.
-    pub asn: Vec<PathBuf>,
-}
 
 /// Adds to events the attributes that need no history.
 #[derive(Debug)]
