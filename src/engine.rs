@@ -277,7 +277,7 @@ fn sighted(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>, sub
     };
     let mut minute = None;
     let time = if timed { policy::Time::Known(at) } else { policy::Time::Unknown(at) };
-    let findings = policy::judge(rules, enriched, time, &mut || {
+    let findings = rules.violations(enriched, time, &mut || {
         // Of a rate only what was let in is a part.
         if standing != Standing::Use {
             return 0;

@@ -4,14 +4,12 @@
 use std::fmt::{self, Write as _};
 
 use crate::enrichment::EnrichedEvent;
-use crate::event::{Event, TokenType};
+use crate::event::Event;
 use crate::place::{Country, Prefix};
-use crate::rule::{Rule, RuleSet, Status};
 use crate::verdict::{RuleId, Signal, Verdict};
 
 const MINUTE_MS: i64 = 60_000;
-const HOUR_MS: i64 = 60 * MINUTE_MS;
-const DAY_MS: i64 = 24 * HOUR_MS;
+const DAY_MS: i64 = 24 * 60 * MINUTE_MS;
 
 /// Rules whose files may have policies.
 pub const RULES: [RuleId; 5] =
@@ -106,7 +104,8 @@ pub enum Time {
 }
 
 impl Time {
-    const fn known(self) -> Option<i64> {
+    /// The event's own time, if it is believed. Milliseconds since the epoch.
+    pub(crate) const fn known(self) -> Option<i64> {
         match self {
             Self::Known(at) => Some(at),
             Self::Unknown(_) => None,
@@ -117,35 +116,6 @@ impl Time {
         let (Self::Known(at) | Self::Unknown(at)) = self;
         at
     }
-}
-
-/// All findings of one event, the highest verdict first. Does not allocate if there are none. `count` counts a call of the
-/// grant and returns the number of calls in its minute so far.
-#[must_use]
-pub fn judge(
-    rules: &RuleSet,
-    enriched: &EnrichedEvent<'_>,
-    time: Time,
-    count: &mut dyn FnMut() -> u32,
-) -> Vec<Finding> {
-    let event = &enriched.event;
-    let too_old = time.known().and_then(|at| token_age(rules, event, at));
-    if too_old.is_none() && rules.policed().next().is_none() {
-        return Vec::new();
-    }
-    let mut findings: Vec<_> = too_old.into_iter().collect();
-    let mut calls = None;
-    for rule in rules.policed() {
-        for policy in rule.policies.iter().filter(|policy| policy.holds_for(event, time.millis())) {
-            // Several limits count the call once.
-            let mut counted = || *calls.get_or_insert_with(&mut *count);
-            if policy.wants.violated_by(enriched, time, &mut counted) {
-                findings.push(policy.finding(rule, enriched, calls.unwrap_or_default()));
-            }
-        }
-    }
-    findings.sort_by_key(|finding| std::cmp::Reverse(finding.verdict));
-    findings
 }
 
 impl Finding {
@@ -167,15 +137,31 @@ impl Selector {
 }
 
 impl Policy {
-    fn holds_for(&self, event: &Event<'_>, at: i64) -> bool {
-        self.of.selects(event) && !self.exceptions.iter().any(|but| at < but.until && but.of.selects(event))
-    }
-
-    fn finding(&self, rule: &Rule, enriched: &EnrichedEvent<'_>, calls: u32) -> Finding {
+    /// Violation of this policy of `rule` by an event. `count` counts a call of the grant and returns the number of calls
+    /// in its minute so far.
+    pub(crate) fn violation(
+        &self,
+        rule: RuleId,
+        enriched: &EnrichedEvent<'_>,
+        time: Time,
+        count: &mut dyn FnMut() -> u32,
+    ) -> Option<Finding> {
+        let mut calls = 0;
+        let mut counted = || {
+            calls = count();
+            calls
+        };
+        if !self.holds_for(&enriched.event, time.millis()) || !self.wants.violated_by(enriched, time, &mut counted) {
+            return None;
+        }
         let observed = self.wants.observed(enriched, calls);
         let expected = self.wants.to_string();
         let reason = format!("violates the policy \"{}\": {observed}; {expected}", self.name);
-        Finding { rule: rule.id, verdict: self.verdict, observed, expected, reason }
+        Some(Finding { rule, verdict: self.verdict, observed, expected, reason })
+    }
+
+    fn holds_for(&self, event: &Event<'_>, at: i64) -> bool {
+        self.of.selects(event) && !self.exceptions.iter().any(|but| at < but.until && but.of.selects(event))
     }
 }
 
@@ -321,26 +307,6 @@ impl fmt::Display for Times {
 
 /// Every day of [`Times::weekdays`].
 pub const ALL_WEEK: u8 = 0x7f;
-
-/// A token that is older than the maximum age of its type.
-fn token_age(rules: &RuleSet, event: &Event<'_>, at: i64) -> Option<Finding> {
-    let issued_at = event.issued_at?;
-    let rule = rules.rule(RuleId::TokenAge);
-    let (unit_ms, unit, max) = match (event.token_type, rule.values.as_slice()) {
-        (TokenType::Access, [access_hours_max, _]) => (HOUR_MS, "hours", *access_hours_max),
-        (TokenType::Refresh, [_, refresh_days_max]) => (DAY_MS, "days", *refresh_days_max),
-        _ => return None,
-    };
-    let age = (at - issued_at.millis()) as f64 / unit_ms as f64;
-    if age <= max || rule.status == Status::Disabled {
-        return None;
-    }
-    let kind = event.token_type.as_str();
-    let observed = format!("issued {age:.1} {unit} ago");
-    let expected = format!("{kind} tokens at most {max} {unit} old");
-    let reason = format!("the {kind} token is too old: {observed}; allowed: {max} {unit}");
-    Some(Finding { rule: RuleId::TokenAge, verdict: Verdict::Watch, observed, expected, reason })
-}
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,12 @@
-//! Rules: configuration and texts of detectors. `config::rule_file` parses their files.
+//! Rules: configuration and texts of detectors, and the requirements of their policies. `config::rule_file` parses their files.
 
-use crate::policy::Policy;
-use crate::verdict::{Mode, RuleId, Severity};
+use crate::enrichment::EnrichedEvent;
+use crate::event::{Event, TokenType};
+use crate::policy::{Finding, Policy, Time};
+use crate::verdict::{Mode, RuleId, Severity, Verdict};
+
+const HOUR_MS: i64 = 3_600_000;
+const DAY_MS: i64 = 24 * HOUR_MS;
 
 /// A parameter of a rule.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -164,9 +169,45 @@ impl RuleSet {
         Self::new(rules)
     }
 
-    /// The enabled rules with policies.
-    pub fn policed(&self) -> impl Iterator<Item = &Rule> {
-        self.with_policies.iter().map(|id| self.rule(*id))
+    /// Violations of policies and of the maximum age of tokens by one event, the highest verdict first. Does not allocate
+    /// if there are none. `count` counts a call of the grant and returns the number of calls in its minute so far. It is
+    /// called at most once.
+    #[must_use]
+    pub fn violations(&self, enriched: &EnrichedEvent<'_>, time: Time, count: &mut dyn FnMut() -> u32) -> Vec<Finding> {
+        let too_old = time.known().and_then(|at| self.too_old(&enriched.event, at));
+        if too_old.is_none() && self.with_policies.is_empty() {
+            return Vec::new();
+        }
+        let mut findings: Vec<_> = too_old.into_iter().collect();
+        let mut calls = None;
+        for rule in self.with_policies.iter().map(|id| self.rule(*id)) {
+            for policy in &rule.policies {
+                let mut count_once = || *calls.get_or_insert_with(&mut *count);
+                findings.extend(policy.violation(rule.id, enriched, time, &mut count_once));
+            }
+        }
+        findings.sort_by_key(|finding| std::cmp::Reverse(finding.verdict));
+        findings
+    }
+
+    /// Finding for a token that is older than the maximum age of its type.
+    fn too_old(&self, event: &Event<'_>, at: i64) -> Option<Finding> {
+        let issued_at = event.issued_at?;
+        let rule = self.rule(RuleId::TokenAge);
+        let (unit_ms, unit, max) = match (event.token_type, rule.values.as_slice()) {
+            (TokenType::Access, [access_hours_max, _]) => (HOUR_MS, "hours", *access_hours_max),
+            (TokenType::Refresh, [_, refresh_days_max]) => (DAY_MS, "days", *refresh_days_max),
+            _ => return None,
+        };
+        let age = (at - issued_at.millis()) as f64 / unit_ms as f64;
+        if age <= max || rule.status == Status::Disabled {
+            return None;
+        }
+        let kind = event.token_type.as_str();
+        let observed = format!("issued {age:.1} {unit} ago");
+        let expected = format!("{kind} tokens at most {max} {unit} old");
+        let reason = format!("the {kind} token is too old: {observed}; allowed: {max} {unit}");
+        Some(Finding { rule: RuleId::TokenAge, verdict: Verdict::Watch, observed, expected, reason })
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Rule> {
