@@ -3,7 +3,7 @@
 //! The way of an event is `decode → enrich → step → fan out (store | alert | revoke) → checkpoint`: read [`pipeline`]
 //! first. The house has seven floors, and imports go down only (a test checks it):
 //!
-//! 0. words: [`key`], [`event`], [`token`], [`secret`], [`sanitize`], [`mod@format`], [`feed`], [`place`], [`route`], [`enrichment`], [`verdict`], [`checkpoint`]
+//! 0. words: [`key`], [`event`], [`token`], [`secret`], [`sanitize`], [`mod@format`], [`feed`], [`place`], [`route`], [`enrichment`], [`verdict`], [`checkpoint`], [`tally`]
 //! 1. judgement: [`math`], [`memory`], [`detector`], [`rule`], [`policy`], [`decide`], [`engine`]
 //! 2. ports: [`port`], and the way out that two adapters share: [`outgoing`]
 //! 3. adapters: [`wire`], [`enrich`], [`source`], [`store`], [`notify`], [`revoke`]
@@ -29,6 +29,7 @@ pub mod place;
 pub mod route;
 pub mod sanitize;
 pub mod secret;
+pub mod tally;
 pub mod token;
 pub mod verdict;
 

@@ -17,12 +17,12 @@ use crate::enrich::Enricher;
 use crate::enrichment::EnrichedEvent;
 use crate::event::{Event, Kind};
 use crate::feed::Feed;
-use crate::format::Format;
 use crate::port::{EventRow, Message, Rows};
 use crate::rule::RuleSet;
+use crate::tally::{Note, Tally};
 use crate::telemetry;
 use crate::token::TokenHasher;
-use crate::verdict::{Incident, Outcome, Verdict};
+use crate::verdict::{Incident, Outcome};
 use crate::wire::{self, Decoded, Decoder};
 
 /// Enricher, rules and settings that all partitions of one thread share.
@@ -103,7 +103,7 @@ impl Pipeline {
         }
         turn.judge();
         if let Some(first) = messages.first() {
-            epoch.tally.note_decoding(&first.position.topic, &decoder.take_notes());
+            note_decoding(&mut epoch.tally, &first.position.topic, &decoder.take_notes());
         }
         for message in messages {
             epoch.checkpoint.advance(message.position);
@@ -204,6 +204,19 @@ impl<'m, R: Rows> Turn<'_, 'm, R> {
     }
 }
 
+/// Adds to `tally` what the decoder noted in messages of `topic`.
+fn note_decoding(tally: &mut Tally, topic: &Arc<str>, notes: &wire::Notes) {
+    if notes.redactions > 0 {
+        tally.note(topic, Note::Redacted, notes.redactions);
+    }
+    if notes.opaque_ids > 0 {
+        tally.note(topic, Note::OpaqueIds, notes.opaque_ids);
+    }
+    for (field, count) in &notes.unreadable {
+        tally.note(topic, Note::Unreadable(field), *count);
+    }
+}
+
 /// Reason of a dead letter whose message caused a panic.
 fn panicked() -> String {
     let place = telemetry::panicked_at().map_or_else(String::new, |place| format!(" at {place}"));
@@ -282,7 +295,7 @@ impl<R: Rows> Epoch<R> {
         (position, index): (&Position, u32),
         (scored_at, ingested_at): (i64, i64),
     ) {
-        self.tally.judge(&outcome);
+        self.tally.count(&outcome);
         self.rows.push_event(&EventRow { event, outcome: &outcome, position, index, scored_at, ingested_at });
         if let Some(verdicts) = &mut self.verdicts {
             wire::verdict::encode(verdicts, event, &outcome);
@@ -308,139 +321,6 @@ impl<R: Rows> Epoch<R> {
     }
 }
 
-/// Alerts that were withheld by the alert budget.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Withheld {
-    pub alerts: u64,
-    /// The highest log-odds among them.
-    pub highest: f64,
-}
-
-impl Default for Withheld {
-    fn default() -> Self {
-        Self { alerts: 0, highest: f64::NEG_INFINITY }
-    }
-}
-
-impl Withheld {
-    pub fn add(&mut self, other: Self) {
-        self.alerts += other.alerts;
-        self.highest = self.highest.max(other.highest);
-    }
-}
-
-/// Numbers of messages, events and results.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Tally {
-    pub messages: u64,
-    /// Scored events.
-    pub events: u64,
-    /// Events that were delivered before: the same event id and content.
-    pub duplicates: u64,
-    pub dead_letters: u64,
-    /// Events whose message key is not their subject key. They may have been scored with the state of another partition.
-    pub key_mismatches: u64,
-    pub watched: u64,
-    pub alerted: u64,
-    pub revoked: u64,
-    /// Incidents opened or changed.
-    pub incidents: u64,
-    pub withheld: Withheld,
-    /// Records that do not concern a token, by reason.
-    pub skipped: Vec<(&'static str, u64)>,
-    /// Notes for the producers of a topic, with their numbers.
-    pub noted: Vec<(Arc<str>, Note, u64)>,
-}
-
-/// A problem that is counted by topic, because the topic's producers can correct it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Note {
-    /// An optional field that could not be read, by its name in the topic's format.
-    Unreadable(&'static str),
-    /// A use whose address is missing or cannot be read, in a topic of this format.
-    WithoutAddress(Format),
-    /// A `confirmed` event of a topic without `confirmed = true`.
-    ConfirmedIgnored,
-    /// A value that was replaced because it looks like a bearer token.
-    Redacted,
-    /// A sampled token id that is as long and as random as a secret.
-    OpaqueIds,
-}
-
-impl Tally {
-    /// Adds the counts of `other`.
-    pub fn add(&mut self, other: &Self) {
-        self.messages += other.messages;
-        self.events += other.events;
-        self.duplicates += other.duplicates;
-        self.dead_letters += other.dead_letters;
-        self.key_mismatches += other.key_mismatches;
-        self.watched += other.watched;
-        self.alerted += other.alerted;
-        self.revoked += other.revoked;
-        self.incidents += other.incidents;
-        self.withheld.add(other.withheld);
-        for (reason, count) in &other.skipped {
-            *self.skipped_for(reason) += count;
-        }
-        for (topic, note, count) in &other.noted {
-            self.note(topic, *note, *count);
-        }
-    }
-
-    /// Adds `count` to `note` of a topic.
-    pub fn note(&mut self, topic: &Arc<str>, note: Note, count: u64) {
-        match self.noted.iter_mut().find(|(of, known, _)| *known == note && of == topic) {
-            Some((.., known)) => *known += count,
-            None => self.noted.push((Arc::clone(topic), note, count)),
-        }
-    }
-
-    fn note_decoding(&mut self, topic: &Arc<str>, notes: &wire::Notes) {
-        if notes.redactions > 0 {
-            self.note(topic, Note::Redacted, notes.redactions);
-        }
-        if notes.opaque_ids > 0 {
-            self.note(topic, Note::OpaqueIds, notes.opaque_ids);
-        }
-        for (field, count) in &notes.unreadable {
-            self.note(topic, Note::Unreadable(field), *count);
-        }
-    }
-
-    /// Number of records that were skipped for any reason.
-    #[must_use]
-    pub fn skipped_total(&self) -> u64 {
-        self.skipped.iter().map(|(_, count)| count).sum()
-    }
-
-    fn skip(&mut self, reason: &'static str) {
-        *self.skipped_for(reason) += 1;
-    }
-
-    fn skipped_for(&mut self, reason: &'static str) -> &mut u64 {
-        let at = self.skipped.iter().position(|(known, _)| *known == reason).unwrap_or_else(|| {
-            self.skipped.push((reason, 0));
-            self.skipped.len() - 1
-        });
-        &mut self.skipped[at].1
-    }
-
-    fn judge(&mut self, outcome: &Outcome) {
-        self.events += 1;
-        match outcome.verdict {
-            Verdict::Allow => {}
-            Verdict::Watch => self.watched += 1,
-            Verdict::Alert => self.alerted += 1,
-            Verdict::Revoke => self.revoked += 1,
-        }
-        self.incidents += u64::from(outcome.incident.is_some());
-        if outcome.withheld {
-            self.withheld.add(Withheld { alerts: 1, highest: outcome.log_odds });
-        }
-    }
-}
-
 #[cfg(test)]
 mod toy;
 
@@ -450,6 +330,7 @@ mod tests {
 
     use super::*;
     use crate::engine::failpoint::{self, Failpoint};
+    use crate::format::Format;
     use crate::place::{Network, Place};
     use crate::port::{ActionRow, GeoLookup};
 

@@ -36,9 +36,10 @@ use self::spool::Spool;
 pub use self::spool::{Damaged, SpoolSettings};
 use crate::checkpoint::{Checkpoint, DeadLetter};
 use crate::engine;
-use crate::pipeline::{Epoch, Group, Note, Pipeline, Tally};
+use crate::pipeline::{Epoch, Group, Pipeline};
 use crate::port::{Clock, Message, Outbox, Polled, SavedRows, Source, SourceError, Store};
 use crate::rule::RuleSet;
+use crate::tally::{Note, Tally};
 use crate::telemetry::{Condition, Health, Metrics};
 use crate::verdict::Incident;
 

@@ -16,8 +16,8 @@ use self::delivery::Delivery;
 use super::notes::Notes;
 use super::{Condition, Health};
 use crate::engine;
-use crate::pipeline::Tally;
 use crate::port::OffsetGap;
+use crate::tally::Tally;
 
 /// One label: its name and value.
 type Label = [(&'static str, Cow<'static, str>); 1];
@@ -370,7 +370,7 @@ mod tests {
         let tally =
             Tally { messages: 9, events: 7, alerted: 2, skipped: vec![("a service call", 2)], ..Tally::default() };
         let mut tally = tally;
-        tally.note(&"t".into(), crate::pipeline::Note::Unreadable("user_agent"), 3);
+        tally.note(&"t".into(), crate::tally::Note::Unreadable("user_agent"), 3);
         metrics.epoch_done(&tally);
         let text = metrics.text();
         for line in [

@@ -6,7 +6,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
-use crate::pipeline::{Note, Tally};
+use crate::tally::{Note, Tally};
 
 type Label<const N: usize> = [(&'static str, Cow<'static, str>); N];
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::outage::{Outage, Trouble};
-use crate::pipeline::Withheld;
 use crate::port::{Notice, Outbox};
+use crate::tally::Withheld;
 
 const MINUTE_MS: i64 = 60_000;
 const DAY_MS: i64 = 86_400_000;

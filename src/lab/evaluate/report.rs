@@ -8,7 +8,7 @@ use super::budget::{self, Bar, Bars, Share, Thefts};
 use super::calibration::{PTail, ZBin};
 use super::ledger::{CaseRecord, Rise};
 use super::{FalseRevocation, Measure, OURS, ToldEvent};
-use crate::pipeline::Tally;
+use crate::tally::Tally;
 use crate::verdict::Verdict;
 
 /// False positives per 1,000 token-days at which all methods are measured.
