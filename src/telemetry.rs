@@ -1,7 +1,9 @@
 //! Clock, logs, metrics, health and admin endpoints of the service.
 
 pub mod admin;
+mod delivery;
 mod health;
+mod label;
 mod metrics;
 mod notes;
 

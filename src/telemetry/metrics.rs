@@ -1,9 +1,5 @@
 //! Metrics of `/metrics` in the OpenMetrics text format.
 
-mod delivery;
-
-use std::borrow::Cow;
-
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -12,23 +8,21 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use self::delivery::Delivery;
+use super::delivery::Delivery;
+use super::health::Health;
+use super::label::Labels;
 use super::notes::Notes;
-use super::{Condition, Health};
 use crate::engine;
-use crate::port::OffsetGap;
+use crate::port::{Condition, OffsetGap};
 use crate::tally::Tally;
-
-/// One label: its name and value.
-type Label = [(&'static str, Cow<'static, str>); 1];
 
 /// All metrics of one process. The help texts define them.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
     messages: Counter,
-    events: Family<Label, Counter>,
-    skipped: Family<Label, Counter>,
+    events: Family<Labels<1>, Counter>,
+    skipped: Family<Labels<1>, Counter>,
     duplicates: Counter,
     event_ids_reused: Counter,
     late: Counter,
@@ -40,7 +34,7 @@ pub struct Metrics {
     baselines: Gauge,
     baselines_evicted: Counter,
     attempts: Counter,
-    clock_skewed: Family<[(&'static str, Cow<'static, str>); 2], Counter>,
+    clock_skewed: Family<Labels<2>, Counter>,
     confirmed: Counter,
     confirmed_alarms: Counter,
     partitions: Gauge,
@@ -48,15 +42,15 @@ pub struct Metrics {
     store_seconds: Histogram,
     store_retries: Counter,
     spool: Spool,
-    reloads: Family<Label, Counter>,
+    reloads: Family<Labels<1>, Counter>,
     rules_refused: Gauge,
     rules_without_file: Gauge,
     geoip_problems: Gauge,
     delivery: Delivery,
-    lag: Family<[(&'static str, Cow<'static, str>); 2], Gauge>,
-    unready: Family<Label, Gauge>,
-    offset_gaps: Family<[(&'static str, Cow<'static, str>); 2], Counter>,
-    messages_lost: Family<Label, Counter>,
+    lag: Family<Labels<2>, Gauge>,
+    unready: Family<Labels<1>, Gauge>,
+    offset_gaps: Family<Labels<2>, Counter>,
+    messages_lost: Family<Labels<1>, Counter>,
     letters_dropped: Counter,
 }
 
@@ -85,7 +79,7 @@ impl StoreState {
 /// State of the store, and size of the spool.
 #[derive(Debug, Default)]
 struct Spool {
-    state: Family<Label, Gauge>,
+    state: Family<Labels<1>, Gauge>,
     bytes: Gauge,
     rows: Gauge,
     oldest_seconds: Gauge,
@@ -153,7 +147,7 @@ impl Metrics {
             "Dead letters that were not sent to their topic; the table dead_letters contains them",
         );
         let mut family = |name, help| {
-            let family = Family::<Label, Counter>::default();
+            let family = Family::<Labels<1>, Counter>::default();
             registry.register(name, help, family.clone());
             family
         };
@@ -172,7 +166,7 @@ impl Metrics {
         let rules_refused =
             gauge("rules_reload_refused", "1 while the rules in the folder are invalid and older rules remain in use");
         let rules_without_file = gauge("rules_without_file", "Rules that are disabled because they have no file");
-        let clock_skewed = Family::<[(&'static str, Cow<'static, str>); 2], Counter>::default();
+        let clock_skewed = Family::<Labels<2>, Counter>::default();
         registry.register(
             "events_clock_skewed",
             "Events whose time differs from the stream time by more than clock_skew_ms_max, by topic and direction",
@@ -181,15 +175,15 @@ impl Metrics {
         let spool = Spool::register(&mut registry);
         let notes = Notes::register(&mut registry);
         let delivery = Delivery::new(&mut registry);
-        let lag = Family::<[(&'static str, Cow<'static, str>); 2], Gauge>::default();
+        let lag = Family::<Labels<2>, Gauge>::default();
         registry.register("source_lag", "Unread messages, by topic and partition", lag.clone());
-        let offset_gaps = Family::<[(&'static str, Cow<'static, str>); 2], Counter>::default();
+        let offset_gaps = Family::<Labels<2>, Counter>::default();
         registry.register(
             "offset_gaps",
             "Partitions read again from their earliest message because their offset is not in the log, by topic and kind",
             offset_gaps.clone(),
         );
-        let unready = Family::<Label, Gauge>::default();
+        let unready = Family::<Labels<1>, Gauge>::default();
         registry.register("unready", "1 while the condition makes /readyz fail, by condition", unready.clone());
         Self {
             registry,
@@ -347,6 +341,41 @@ impl Metrics {
 
     pub fn geoip_problems(&self, count: usize) {
         self.geoip_problems.set(count as i64);
+    }
+
+    /// Counts an attempt to send an alert.
+    pub fn delivered(&self, channel: &'static str, outcome: &'static str) {
+        self.delivery.delivered(channel, outcome);
+    }
+
+    /// Counts an attempt to revoke, or a revocation that was not requested.
+    pub fn revoked(&self, outcome: &'static str) {
+        self.delivery.revoked(outcome);
+    }
+
+    /// Sets the number of deliveries in the outbox that wait, and that are held.
+    pub fn waiting(&self, waiting: usize, held: usize) {
+        self.delivery.waiting(waiting, held);
+    }
+
+    pub fn outbox_damaged(&self, lines: usize) {
+        self.delivery.outbox_damaged(lines);
+    }
+
+    pub fn lane_panicked(&self, lane: &str) {
+        self.delivery.lane_panicked(lane);
+    }
+
+    pub fn channel_rejecting(&self, channel: &str, rejects: bool) {
+        self.delivery.channel_rejecting(channel, rejects);
+    }
+
+    pub fn breaker(&self, open: bool) {
+        self.delivery.breaker(open);
+    }
+
+    pub fn paused(&self, paused: bool) {
+        self.delivery.paused(paused);
     }
 }
 

@@ -1,23 +1,20 @@
 //! Metrics of problems that a topic's producers can correct, labelled by topic.
 
-use std::borrow::Cow;
-
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
+use super::label::Labels;
 use crate::tally::{Note, Tally};
-
-type Label<const N: usize> = [(&'static str, Cow<'static, str>); N];
 
 /// Counters of each [`Note`].
 #[derive(Debug)]
 pub(super) struct Notes {
-    unreadable: Family<Label<2>, Counter>,
-    without_address: Family<Label<1>, Counter>,
-    confirmed_ignored: Family<Label<1>, Counter>,
-    redactions: Family<Label<1>, Counter>,
-    opaque_ids: Family<Label<1>, Counter>,
+    unreadable: Family<Labels<2>, Counter>,
+    without_address: Family<Labels<1>, Counter>,
+    confirmed_ignored: Family<Labels<1>, Counter>,
+    redactions: Family<Labels<1>, Counter>,
+    opaque_ids: Family<Labels<1>, Counter>,
 }
 
 impl Notes {

@@ -1,13 +1,11 @@
 //! Metrics of the delivery of alerts and revocations.
 
-use std::borrow::Cow;
-
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::{Label, Metrics};
+use super::label::Labels;
 
 /// The help texts define the metrics.
 #[derive(Debug)]
@@ -15,12 +13,12 @@ pub(super) struct Delivery {
     outbox_waiting: Gauge,
     outbox_held: Gauge,
     outbox_damaged: Gauge,
-    lane_panics: Family<Label, Counter>,
-    channel_rejecting: Family<Label, Gauge>,
+    lane_panics: Family<Labels<1>, Counter>,
+    channel_rejecting: Family<Labels<1>, Gauge>,
     breaker_open: Gauge,
     revocations_paused: Gauge,
-    alerts: Family<[(&'static str, Cow<'static, str>); 2], Counter>,
-    revocations: Family<Label, Counter>,
+    alerts: Family<Labels<2>, Counter>,
+    revocations: Family<Labels<1>, Counter>,
 }
 
 impl Delivery {
@@ -42,16 +40,16 @@ impl Delivery {
         );
         let revocations_paused = gauge("revocations_paused", "1 while all revocations are paused by an operator");
         let mut family = |name, help| {
-            let family = Family::<Label, Counter>::default();
+            let family = Family::<Labels<1>, Counter>::default();
             registry.register(name, help, family.clone());
             family
         };
         let revocations = family("revocations", "Revocations requested or not requested, by outcome");
         let lane_panics = family("lane_panics", "Panics in the delivery of alerts and revocations, by lane");
-        let channel_rejecting = Family::<Label, Gauge>::default();
+        let channel_rejecting = Family::<Labels<1>, Gauge>::default();
         let help = "1 while a channel rejects alerts or fails repeatedly";
         registry.register("channel_rejecting", help, channel_rejecting.clone());
-        let alerts = Family::<[(&'static str, Cow<'static, str>); 2], Counter>::default();
+        let alerts = Family::<Labels<2>, Counter>::default();
         registry.register("alerts", "Attempts to send an alert, by channel and outcome", alerts.clone());
         Self {
             outbox_waiting,
@@ -65,43 +63,41 @@ impl Delivery {
             revocations,
         }
     }
-}
 
-impl Metrics {
     /// Counts an attempt to send an alert.
-    pub fn delivered(&self, channel: &'static str, outcome: &'static str) {
-        self.delivery.alerts.get_or_create(&[("channel", channel.into()), ("outcome", outcome.into())]).inc();
+    pub(super) fn delivered(&self, channel: &'static str, outcome: &'static str) {
+        self.alerts.get_or_create(&[("channel", channel.into()), ("outcome", outcome.into())]).inc();
     }
 
     /// Counts an attempt to revoke, or a revocation that was not requested.
-    pub fn revoked(&self, outcome: &'static str) {
-        self.delivery.revocations.get_or_create(&[("outcome", outcome.into())]).inc();
+    pub(super) fn revoked(&self, outcome: &'static str) {
+        self.revocations.get_or_create(&[("outcome", outcome.into())]).inc();
     }
 
     /// Sets the number of deliveries in the outbox that wait, and that are held.
-    pub fn waiting(&self, waiting: usize, held: usize) {
-        self.delivery.outbox_waiting.set(waiting as i64);
-        self.delivery.outbox_held.set(held as i64);
+    pub(super) fn waiting(&self, waiting: usize, held: usize) {
+        self.outbox_waiting.set(waiting as i64);
+        self.outbox_held.set(held as i64);
     }
 
-    pub fn outbox_damaged(&self, lines: usize) {
-        self.delivery.outbox_damaged.set(lines as i64);
+    pub(super) fn outbox_damaged(&self, lines: usize) {
+        self.outbox_damaged.set(lines as i64);
     }
 
-    pub fn lane_panicked(&self, lane: &str) {
-        self.delivery.lane_panics.get_or_create(&[("lane", lane.to_owned().into())]).inc();
+    pub(super) fn lane_panicked(&self, lane: &str) {
+        self.lane_panics.get_or_create(&[("lane", lane.to_owned().into())]).inc();
     }
 
-    pub fn channel_rejecting(&self, channel: &str, rejects: bool) {
+    pub(super) fn channel_rejecting(&self, channel: &str, rejects: bool) {
         let labels = [("channel", channel.to_owned().into())];
-        self.delivery.channel_rejecting.get_or_create(&labels).set(i64::from(rejects));
+        self.channel_rejecting.get_or_create(&labels).set(i64::from(rejects));
     }
 
-    pub fn breaker(&self, open: bool) {
-        self.delivery.breaker_open.set(i64::from(open));
+    pub(super) fn breaker(&self, open: bool) {
+        self.breaker_open.set(i64::from(open));
     }
 
-    pub fn paused(&self, paused: bool) {
-        self.delivery.revocations_paused.set(i64::from(paused));
+    pub(super) fn paused(&self, paused: bool) {
+        self.revocations_paused.set(i64::from(paused));
     }
 }
