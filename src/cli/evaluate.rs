@@ -15,12 +15,12 @@ use crate::detector::DetectorId;
 use crate::engine::{self, Counters, State};
 use crate::enrich::Enricher;
 use crate::lab::evaluate::labels::Labels;
-use crate::lab::evaluate::{Measure, Report};
+use crate::lab::evaluate::{Measure, Report, peer};
 use crate::pipeline::{Epoch, Pipeline};
-use crate::tally::Tally;
 use crate::port::SourceError;
 use crate::sanitize;
 use crate::source::file::{FileSource, contents};
+use crate::tally::Tally;
 use crate::telemetry;
 use crate::token::TokenHasher;
 use crate::wire::Format;
@@ -124,7 +124,8 @@ fn measure(arguments: &Arguments, config: &Config, labels: Labels) -> Result<(Me
     let settings = engine::Settings { without: arguments.without.clone(), ..config.engine_settings() };
     let mut pipeline = Pipeline::new(enricher, Arc::new(rules.rules), hasher, settings);
     let mut partition = pipeline.partition(Format::Native);
-    let mut epoch = Epoch::new(Measure::new(labels, arguments.peers, arguments.warmup), false);
+    let peers = if arguments.peers { peer::all().into() } else { Vec::new() };
+    let mut epoch = Epoch::new(Measure::new(labels, peers, arguments.warmup), false);
     all_messages(&mut source, &mut |messages| {
         pipeline.process(&mut partition, messages, 0, &mut epoch);
         // Nothing is reported.

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use serde::Serialize;
 use smallvec::SmallVec;
 
-use super::ledger::Observation;
+use super::observation::Observation;
 use crate::enrichment::Device;
 use crate::event::{BaselineId, TokenType};
 
@@ -225,7 +225,7 @@ impl Tail {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::honest;
+    use super::super::samples::honest;
     use super::*;
 
     const MINUTE: i64 = 60_000;

@@ -187,7 +187,7 @@ fn is_theft(label: &str) -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::evaluate::tests::event;
+    use crate::lab::evaluate::samples::event;
 
     fn read(text: &str) -> Result<Labels, String> {
         Labels::read(text.as_bytes()).map_err(|error| error.to_string())

@@ -2,43 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::DETECTORS;
 use super::calibration::Calibration;
 use super::labels::CaseNumber;
-use crate::enrichment::Device;
-use crate::event::{BaselineId, TokenType};
+use super::observation::{DETECTORS, NONE, OURS, Observation, Scores};
+use crate::event::BaselineId;
 use crate::verdict::{IncidentId, Verdict};
-
-/// One score per method, higher is more suspicious: [`super::OURS`] first, then the comparison rules.
-pub type Scores = [f32; DETECTORS];
-
-/// Below every score: there was no event, or the method did not run.
-pub const NONE: Scores = [f32::NEG_INFINITY; DETECTORS];
 
 /// Time after a theft's event in which an alert on the same token is attributed to the theft, in milliseconds. It
 /// equals the half-life of evidence, because often the owner's next use reveals the theft.
 const AFTERMATH_MS: i64 = 86_400_000;
 const DAY_MS: i64 = 86_400_000;
-
-/// One scored event with its label.
-#[derive(Clone, Debug)]
-pub struct Observation {
-    pub baseline: BaselineId,
-    /// Event time in milliseconds since the epoch.
-    pub at: i64,
-    /// The case of the event, and whether it is a theft.
-    pub case: Option<(CaseNumber, bool)>,
-    pub scores: Scores,
-    /// Log-odds of theft, in nats.
-    pub log_odds: f64,
-    pub p_value: f64,
-    pub verdict: Verdict,
-    pub incident: Option<IncidentId>,
-    /// Key of address and user agent, to distinguish visits.
-    pub holder: u64,
-    pub token_type: TokenType,
-    pub device: Device,
-}
 
 /// Result of [`Ledger::observe`] that the report lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,7 +138,7 @@ impl Ledger {
         let mut causes = Vec::new();
         for day in self.token_days().filter(|day| !day.while_stolen[detector]) {
             match day.incident {
-                Some(incident) if detector == super::OURS => {
+                Some(incident) if detector == OURS => {
                     if !self.true_incidents.contains(&incident) {
                         let highest = by_incident.entry(incident).or_insert(f32::NEG_INFINITY);
                         *highest = highest.max(day.maxima[detector]);
@@ -200,11 +173,11 @@ impl TokenDay {
 
     /// Every event has one of our scores, so a day without one had no legitimate event.
     fn is_honest(&self) -> bool {
-        self.maxima[super::OURS] > f32::NEG_INFINITY
+        self.maxima[OURS] > f32::NEG_INFINITY
     }
 
     fn add(&mut self, seen: &Observation, stolen: bool) {
-        if seen.scores[super::OURS] > self.maxima[super::OURS] {
+        if seen.scores[OURS] > self.maxima[OURS] {
             self.incident = seen.incident;
         }
         for (detector, score) in seen.scores.into_iter().enumerate() {
@@ -248,7 +221,7 @@ impl CaseRecord {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{honest, theft};
+    use super::super::samples::{honest, theft};
     use super::*;
 
     const HOUR: i64 = 3_600_000;

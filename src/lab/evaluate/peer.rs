@@ -348,7 +348,7 @@ mod tests {
     use super::*;
     use crate::enrich::Enricher;
     use crate::event::Address;
-    use crate::lab::evaluate::tests::event;
+    use crate::lab::evaluate::samples::event;
     use crate::place::{Network, NetworkClass, Place};
     use crate::port::GeoLookup;
 

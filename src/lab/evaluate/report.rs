@@ -7,7 +7,9 @@ use serde::Serialize;
 use super::budget::{self, Bar, Bars, Share, Thefts};
 use super::calibration::{PTail, ZBin};
 use super::ledger::{CaseRecord, Rise};
-use super::{FalseRevocation, Measure, OURS, ToldEvent};
+use super::measure::{FalseRevocation, Measure, ToldEvent};
+use super::observation::OURS;
+use super::peer::Peer;
 use crate::tally::Tally;
 use crate::verdict::Verdict;
 
@@ -209,7 +211,7 @@ impl<'a> Scored<'a> {
         self.bars.at_budget(budget).score
     }
 
-    fn told(&self, peer: Option<&dyn super::Peer>) -> Detector {
+    fn told(&self, peer: Option<&dyn Peer>) -> Detector {
         let (from, to) = CURVE_BUDGETS;
         let curve = (0..CURVE_POINTS).map(|step| {
             let budget = from * (to / from).powf(f64::from(step) / f64::from(CURVE_POINTS - 1));
@@ -221,7 +223,7 @@ impl<'a> Scored<'a> {
             about: peer.map_or("log-odds that somebody other than the owner holds the token", |peer| peer.about()),
             points: BUDGETS.iter().map(|budget| at(&self.bars, self.bars.at_budget(*budget))).collect(),
             by_cause: BUDGETS.iter().map(|budget| at(&self.by_cause, self.by_cause.at_budget(*budget))).collect(),
-            as_published: peer.and_then(super::Peer::own_bar).map(|bar| at(&self.bars, self.bars.at(bar))),
+            as_published: peer.and_then(Peer::own_bar).map(|bar| at(&self.bars, self.bars.at(bar))),
             curve: curve.collect(),
         }
     }
@@ -325,8 +327,9 @@ fn share(count: usize, total: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::super::labels::Labels;
-    use super::super::ledger::Observation;
-    use super::super::tests::{honest, theft};
+    use super::super::observation::{DETECTORS, Observation};
+    use super::super::peer;
+    use super::super::samples::{honest, theft};
     use super::*;
 
     const MINUTE: i64 = 60_000;
@@ -339,7 +342,7 @@ mod tests {
 {"event_id":"c","label":"theft","scenario":"campaign","case":"3"}
 {"event_id":"d","label":"honest","scenario":"travel","case":"4"}
 {"event_id":"e","label":"honest","scenario":"travel","case":"5"}"#;
-        let mut measure = Measure::new(Labels::read(labels.as_bytes()).expect("the labels are right"), false, 0);
+        let mut measure = Measure::new(Labels::read(labels.as_bytes()).expect("the labels are right"), Vec::new(), 0);
         let ledger = &mut measure.ledger;
         for number in 0..1_000_u64 {
             let score = number as f32 / 100.0;
@@ -416,9 +419,9 @@ mod tests {
 
     #[test]
     fn report_works_without_thefts_or_events() {
-        let empty = || Measure::new(Labels::in_attrs(), true, 0);
+        let empty = || Measure::new(Labels::in_attrs(), peer::all().into(), 0);
         let report = Report::new(empty(), -7.0, &Tally::default());
-        assert_eq!((report.token_days, report.thefts, report.detectors.len()), (0, 0, super::super::DETECTORS));
+        assert_eq!((report.token_days, report.thefts, report.detectors.len()), (0, 0, DETECTORS));
         assert!(report.to_text().starts_with("0 events"));
         let mut honest_only = empty();
         honest_only.ledger.observe(&honest(1, 0, 2.0));
@@ -442,8 +445,9 @@ mod tests {
 
     #[test]
     fn report_contains_every_method() {
-        let report =
-            Report::new(Measure { peers: super::super::peer::all().into(), ..measure() }, -7.0, &Tally::default());
+        let mut measure = measure();
+        measure.peers = peer::all().into();
+        let report = Report::new(measure, -7.0, &Tally::default());
         let (svg, text, markdown) = (report.roc_svg(), report.to_text(), report.to_markdown());
         for detector in &report.detectors {
             assert!(svg.contains(&format!(">{}</text>", detector.name)));

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::observation::OURS;
 use super::report::{BUDGETS, CURVE_BUDGETS, Detector, Report};
 
 const WIDTH: f64 = 860.0;
@@ -30,7 +31,7 @@ impl Report {
             names.push((y(detector.curve.last().map_or(0.0, |(_, recall)| *recall)), number));
         }
         for (at, number) in spread(names) {
-            let weight = if number == super::OURS { "bold" } else { "normal" };
+            let weight = if number == OURS { "bold" } else { "normal" };
             let style = format!("fill=\"{}\" font-weight=\"{weight}\" dominant-baseline=\"middle\"", colour(number));
             label(&mut svg, FIELD[2] + 10.0, at, &style, self.detectors[number].name);
         }
@@ -64,7 +65,7 @@ fn axes(svg: &mut String) {
 fn curve(svg: &mut String, number: usize, detector: &Detector) {
     let points: Vec<_> =
         detector.curve.iter().map(|(budget, recall)| format!("{:.1},{:.1}", x(*budget), y(*recall))).collect();
-    let width = if number == super::OURS { 3.0 } else { 1.75 };
+    let width = if number == OURS { 3.0 } else { 1.75 };
     let (colour, points) = (colour(number), points.join(" "));
     put(
         svg,

@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::OURS;
 use super::budget::Share;
 use super::calibration::NOMINAL;
+use super::observation::OURS;
 use super::report::{BUDGET_OF_TIMES, BUDGETS, Point, Precision, Report, Spread};
 use crate::sanitize;
 
