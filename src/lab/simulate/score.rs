@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Theft, TheftKind};
+use super::theft::{Theft, TheftKind};
 use crate::verdict::{Incident, IncidentId};
 
 /// Detected thefts and false positives.

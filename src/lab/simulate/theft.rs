@@ -2,7 +2,7 @@
 
 mod deeds;
 mod issued;
-mod kind;
+pub(super) mod kind;
 mod past;
 mod stay;
 mod whereabouts;
@@ -11,11 +11,11 @@ use std::collections::HashSet;
 
 pub use kind::TheftKind;
 
-use super::Settings;
 use super::label::Label;
 use super::networks::Network;
 use super::random::Random;
 use super::record::Record;
+use super::settings::Settings;
 use super::span::Depth;
 use super::thief::{Manner, Thief};
 use past::{Past, pasts, victim};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::TheftKind;
+use super::kind::TheftKind;
 use crate::event::{Kind, TokenType};
 use crate::lab::simulate::apps::{App, DEPLOY, Tokens};
 use crate::lab::simulate::record::{Holder, Record};

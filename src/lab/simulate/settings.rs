@@ -1,0 +1,88 @@
+//! Size of a simulation, and the sizes that commands offer.
+
+use super::span::{DAY, Depth};
+use super::theft::kind::TheftKind;
+
+/// Size of a simulation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    pub seed: u64,
+    /// UTC midnight at which it begins, in milliseconds since the epoch.
+    pub start: i64,
+    pub days: u32,
+    pub depth: Depth,
+    /// Number of people; each has one to three grants.
+    pub people: u32,
+    pub services: u32,
+    /// Number of secrets that two sites share.
+    pub shared_accounts: u32,
+    pub build_jobs: u32,
+    /// Number of plugin vendors, at most twelve.
+    pub vendors: u32,
+    /// Number of users of each vendor's plugin.
+    pub plugin_users: u32,
+    /// Number of last days in which thefts happen.
+    pub theft_days: u32,
+    /// Number of thefts of each kind.
+    pub thefts: Vec<(TheftKind, u32)>,
+}
+
+impl Settings {
+    /// The fortnight of `tokenwarden demo`: some 2,600 grants and keys, in the last complete Saturday-to-Friday
+    /// fortnight before `now` (milliseconds since the epoch). The thefts of the last two days thus fall on workdays.
+    #[must_use]
+    pub fn fortnight(now: i64) -> Self {
+        // 1970-01-03 was a Saturday.
+        let saturday = (now - 2 * DAY).div_euclid(7 * DAY) * 7 * DAY + 2 * DAY;
+        Self {
+            seed: 1,
+            start: saturday - 14 * DAY,
+            days: 14,
+            depth: Depth::Plain,
+            people: 1_000,
+            services: 130,
+            shared_accounts: 0,
+            build_jobs: 110,
+            vendors: 3,
+            plugin_users: 120,
+            theft_days: 2,
+            thefts: TheftKind::FORTNIGHT.to_vec(),
+        }
+    }
+
+    /// Ten days of a small population with all hard cases, and two thefts of each kind in the last six days.
+    #[must_use]
+    pub fn afternoon(seed: u64, start: i64) -> Self {
+        Self {
+            seed,
+            start,
+            days: 10,
+            depth: Depth::Full,
+            people: 160,
+            services: 40,
+            shared_accounts: 4,
+            build_jobs: 30,
+            vendors: 3,
+            plugin_users: 25,
+            theft_days: 6,
+            thefts: TheftKind::DEEP.map(|kind| (kind, if kind == TheftKind::Campaign { 1 } else { 2 })).to_vec(),
+        }
+    }
+
+    /// Ninety days of some 4,500 grants and keys, and 26 thefts of each kind in the last sixty days.
+    #[must_use]
+    pub fn quarter(seed: u64, start: i64) -> Self {
+        Self {
+            days: 90,
+            people: 1_500,
+            services: 260,
+            shared_accounts: 20,
+            build_jobs: 160,
+            vendors: 12,
+            plugin_users: 70,
+            theft_days: 60,
+            thefts: TheftKind::DEEP.map(|kind| (kind, 26)).to_vec(),
+            ..Self::afternoon(seed, start)
+        }
+    }
+}
