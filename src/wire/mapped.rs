@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::str::FromStr;
 
-use super::Decoded;
+use super::decoded::Decoded;
 use super::error::{DecodeError, offset_in};
 use super::flat::{Flat, NESTED, Paths};
 use super::mapping::{Change, Field, Mapping, Reinstatement, Row, Skip, Source, Test, UNCLEAR, is_lasting, matches};

@@ -1,6 +1,7 @@
 //! From bytes to events and from verdicts to bytes.
 
 mod batch;
+mod decoded;
 mod envelope;
 mod error;
 mod flat;
@@ -16,17 +17,16 @@ mod text;
 mod time;
 pub mod verdict;
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use serde::de::IgnoredAny;
 
+pub use decoded::Decoded;
 pub use error::DecodeError;
 pub use text::{Notes, UNREADABLE};
 
 pub use crate::format::Format;
 
-use crate::event::Event;
 use crate::feed::{Feed, Tenant};
 use crate::port::{BATCH_BYTES_MAX, RECORD_BYTES_MAX};
 use crate::secret::{secrets, whole_strings};
@@ -38,15 +38,6 @@ use mapped::{Mapper, NO_TOKEN, Unread};
 use mapping::Mapping;
 use repair::Repaired;
 use text::Screen;
-
-/// What one record holds.
-#[derive(Clone, Debug, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "nearly all are events, and a box for each would be an allocation")]
-pub enum Decoded<'a> {
-    Event(Event<'a>),
-    /// A record that speaks of no token, and why.
-    Skipped(&'static str),
-}
 
 /// Reads messages of one format.
 #[derive(Debug)]
@@ -431,26 +422,6 @@ impl Pass {
         match self {
             Self::First => RECORD_BYTES_MAX,
             Self::Repaired => RECORD_BYTES_MAX + repair::GROWTH_BYTES_MAX,
-        }
-    }
-}
-
-impl Decoded<'_> {
-    /// The same in the tenant that the operator names. What the event says of its tenant is kept as an attribute.
-    fn within(mut self, tenant: Tenant) -> Self {
-        if let Self::Event(event) = &mut self {
-            let sent = event.tenant_id.replace(Cow::Borrowed(tenant.as_str()));
-            if let Some(sent) = sent.filter(|sent| sent != tenant.as_str()) {
-                event.attrs.push((Cow::Borrowed("tenant_id"), sent));
-            }
-        }
-        self
-    }
-
-    fn into_owned(self) -> Decoded<'static> {
-        match self {
-            Self::Event(event) => Decoded::Event(event.into_owned()),
-            Self::Skipped(reason) => Decoded::Skipped(reason),
         }
     }
 }
