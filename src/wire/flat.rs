@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
 
 use super::error::TWICE;
-use super::mapping::{Mapping, Source};
+use super::mapping::table::{Mapping, Source};
 use super::repair::{BAD_TEXT, is_broken, shown};
 use super::scalar::Scalar;
 use super::text::{ATTR_NAME_BYTES_MAX, ATTRS_MAX, DEPTH_MAX, char_boundary};

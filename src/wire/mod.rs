@@ -35,7 +35,7 @@ use crate::token::{TokenHasher, TokenIds};
 use envelope::{Budget, Compression, Contents, Part};
 use error::offset_in;
 use mapped::{Mapper, NO_TOKEN, Unread};
-use mapping::Mapping;
+use mapping::table::Mapping;
 use repair::Repaired;
 use text::Screen;
 

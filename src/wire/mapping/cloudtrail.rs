@@ -1,6 +1,7 @@
 //! AWS CloudTrail. Source: the AWS CloudTrail user guide, "CloudTrail record contents" and "userIdentity element".
 
-use super::{CHANGE, Change, Field, Mapping, REINSTATEMENT, Reinstatement, Row, Skip, Source, Test, aws};
+use super::aws;
+use super::table::{CHANGE, Change, Field, Mapping, REINSTATEMENT, Reinstatement, Row, Skip, Source, Test};
 use Source::{Except, Joined, Name, Named, Part, Path, Text, When, Words};
 
 use crate::event::{Concerns, Kind};

@@ -2,11 +2,11 @@
 //! write it. Source: the ECS field reference, 8.x; elastic/integrations, the fields and the expected documents of the
 //! pipeline tests in `packages/okta`, `packages/github` and `packages/aws`.
 
-use super::ocsf::MACHINES;
-use super::{
-    CHANGE, Change, Each, Field, Mapping, REINSTATEMENT, Reinstatement, Row, Skip, Source, Test, UNCLEAR, aws, github,
-    okta,
+use super::machines::{MACHINES, NAMES_OF_MACHINES};
+use super::table::{
+    CHANGE, Change, Each, Field, Mapping, REINSTATEMENT, Reinstatement, Row, Skip, Source, Test, UNCLEAR,
 };
+use super::{aws, github, okta};
 use Source::{Except, Joined, Name, Named, Part, Path, Text, Typed, Unless, When, Words};
 
 use crate::event::{Concerns, Kind};
@@ -447,9 +447,6 @@ const OF_HOLDERS: &[Test] = &[("event.category", &["authentication", "session", 
 const SESSIONS: Test = ("event.category", &["authentication", "session"]);
 
 const USER_ID: Source = Except("user.id", MACHINES);
-/// Accounts of a machine itself, by name.
-pub(crate) const NAMES_OF_MACHINES: &[&str] =
-    &["SYSTEM", "LOCAL SERVICE", "NETWORK SERVICE", "ANONYMOUS LOGON", "DWM-*", "UMFD-*", "*$"];
 
 const GITHUB_NUMBER: &[Source] =
     &[Except("github.token_id", github::NO_NUMBER), Except("github.user_programmatic_access_id", github::NO_NUMBER)];

@@ -1,7 +1,7 @@
 //! GitHub audit log. Source: GitHub documentation, "Audit log events for your enterprise" and "Identifying audit log
 //! events performed by an access token".
 
-use super::{CHANGE, Change, Field, Mapping, REINSTATEMENT, Reinstatement, Row, Source, Test};
+use super::table::{CHANGE, Change, Field, Mapping, REINSTATEMENT, Reinstatement, Row, Source, Test};
 use Source::{Except, Path, Text, Unless, When, Words};
 
 use crate::event::{Concerns, Kind};

@@ -1,10 +1,11 @@
 //! OCSF: the classes of identity and access management (3001 to 3006), Web Resources Activity (6001) and API Activity
 //! (6003). Source: schema.ocsf.io, 1.1 and later; ocsf/examples, the mappings of CloudTrail and Okta.
 
-use super::{
-    CHANGE, Change, Each, Field, Mapping, REINSTATEMENT, Reinstatement, Row, Skip, Source, Test, UNCLEAR, aws, ecs,
-    okta,
+use super::machines::{MACHINES, NAMES_OF_MACHINES};
+use super::table::{
+    CHANGE, Change, Each, Field, Mapping, REINSTATEMENT, Reinstatement, Row, Skip, Source, Test, UNCLEAR,
 };
+use super::{aws, okta};
 use Source::{Except, Head, Joined, Name, Named, Path, Text, Typed, Unless, When, Words};
 
 use crate::event::{Concerns, Kind};
@@ -338,38 +339,6 @@ const ACCOUNT_CHANGE: Test = ("class_uid", &["3001"]);
 
 /// Numbers of Windows' logon sessions: they say nothing beyond their host.
 const LOGON_IDS: &[&str] = &["0x*", "0X*"];
-/// Accounts of the machine itself. Source: Microsoft, "Well-known SIDs".
-pub(crate) const MACHINES: &[&str] = &[
-    "S-1-0-*",
-    "S-1-1-*",
-    "S-1-2-*",
-    "S-1-3-*",
-    "S-1-5-1",
-    "S-1-5-2",
-    "S-1-5-3",
-    "S-1-5-4",
-    "S-1-5-6",
-    "S-1-5-7",
-    "S-1-5-8",
-    "S-1-5-9",
-    "S-1-5-10",
-    "S-1-5-11",
-    "S-1-5-13",
-    "S-1-5-14",
-    "S-1-5-15",
-    "S-1-5-17",
-    "S-1-5-18",
-    "S-1-5-19",
-    "S-1-5-20",
-    "S-1-5-80-*",
-    "S-1-5-82-*",
-    "S-1-5-83-*",
-    "S-1-5-90-*",
-    "S-1-5-96-*",
-    "NT AUTHORITY\\*",
-    "NT SERVICE\\*",
-    "*$",
-];
 
 const ISSUER: &str = "actor.session.issuer";
 const FIRST_CREDENTIAL: &str = "actor.user.programmatic_credentials.0.uid";
@@ -399,8 +368,8 @@ const USER_ID: Source = Except("actor.user.uid", MACHINES);
 const USER_ALT: Source = Except("actor.user.uid_alt", MACHINES);
 const SUBJECT_ID: Source = Except("user.uid", MACHINES);
 /// Last, for names change.
-const USER_NAME: Source = Except("actor.user.name", ecs::NAMES_OF_MACHINES);
-const SUBJECT_NAME: Source = Except("user.name", ecs::NAMES_OF_MACHINES);
+const USER_NAME: Source = Except("actor.user.name", NAMES_OF_MACHINES);
+const SUBJECT_NAME: Source = Except("user.name", NAMES_OF_MACHINES);
 const SUBJECT_USER: Row = (Field::UserId, &[SUBJECT_ID, USER_ID, USER_ALT]);
 
 /// Authentication speaks of the user and session that it concerns, and of the actor where somebody else asked.

@@ -1,6 +1,8 @@
 //! Okta System Log. Source: the Okta developer reference, "System Log API" and "Event types".
 
-use super::{CHANGE, Change, Each, Field, Mapping, REINSTATEMENT, Reinstatement, Row, Skip, Source, Test, UNCLEAR};
+use super::table::{
+    CHANGE, Change, Each, Field, Mapping, REINSTATEMENT, Reinstatement, Row, Skip, Source, Test, UNCLEAR,
+};
 use Source::{Except, Path, Text, Typed, Unless, When, Words};
 
 use crate::event::{Concerns, Kind, TokenType};
