@@ -15,8 +15,10 @@ use clap::builder::styling::Style;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::alert::{self, Shown, ShownAlert};
+use super::failure::Failure;
+use super::setup::{installed_geoip, load_rules, start_runtime};
 use super::sql::{self, Output};
-use super::{Failure, grouped};
+use super::terminal::grouped;
 use crate::checkpoint::Position;
 use crate::config::{Config, cache_folder};
 use crate::deliver::{self, Deliverer, Outbox};
@@ -100,7 +102,7 @@ const QUERIES: [(&str, &str); 3] = [
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     telemetry::start_logging("warn");
     let mut config = Config::load(None)?;
-    config.geoip = super::installed_geoip();
+    config.geoip = installed_geoip();
     let folder = arguments.data.clone().or_else(|| Some(cache_folder()?.join("demo")));
     let folder = folder.ok_or_else(|| Failure::Usage("no cache folder: set HOME or give --data DIR".to_owned()))?;
     create_empty(&folder)?;
@@ -109,7 +111,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
 
     let settings = arguments.settings(SystemClock.now_millis());
     let screen = Screen::new(settings.days);
-    let runtime = super::runtime()?;
+    let runtime = start_runtime()?;
     let store = Arc::new(runtime.block_on(ClickHouse::open(&config.store))?);
     let shown = work(&config, settings, &runtime, &store, &screen).and_then(|done| {
         screen.report(&done)?;
@@ -137,7 +139,7 @@ fn work(
     store: &Arc<ClickHouse>,
     screen: &Screen,
 ) -> Result<Done, Failure> {
-    let rules = super::load_rules(config)?;
+    let rules = load_rules(config)?;
     let enricher = Enricher::new(&config.geoip, config.detection.trust_event_geo);
     if enricher.versions().is_empty() {
         screen

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-use super::Failure;
+use super::failure::Failure;
 use super::reading::all_messages;
-use super::replay::{KEY_OF_REPLAYS, geo_settings, to_stderr};
+use super::setup::{KEY_OF_REPLAYS, geo_settings, load_rules};
+use super::terminal::to_stderr;
 use crate::config::Config;
 use crate::detector::DetectorId;
 use crate::engine::{self, Counters, State};
@@ -83,8 +84,8 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(rules) = &arguments.rules {
         config.rules_dir = Some(rules.clone());
     }
-    let is_configured = arguments.config.is_some();
-    config.geoip = geo_settings(&arguments.geoip_city, &arguments.geoip_asn, is_configured, config.geoip)?;
+    let configured = arguments.config.is_some().then_some(config.geoip);
+    config.geoip = geo_settings(&arguments.geoip_city, &arguments.geoip_asn, configured)?;
     let labels = read_labels(arguments)?;
     let (measure, tally) = measure(arguments, &config, labels)?;
     check_labels(measure.labels())?;
@@ -110,7 +111,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 fn measure(arguments: &Arguments, config: &Config, labels: Labels) -> Result<(Measure, Tally), Failure> {
-    let rules = super::load_rules(config)?;
+    let rules = load_rules(config)?;
     if let Some(note) = rules.missing_note() {
         to_stderr(&note);
     }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::Failure;
+use super::failure::Failure;
 use super::sql::failure;
 use crate::config::Config;
 use crate::sanitize;

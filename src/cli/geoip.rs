@@ -7,7 +7,7 @@ use std::time::UNIX_EPOCH;
 
 use clap::{Args, Subcommand};
 
-use super::Failure;
+use super::failure::Failure;
 use crate::lab::mmdb_source::{self, SourceError};
 use crate::lab::mmdb_writer::Description;
 

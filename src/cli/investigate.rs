@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::Failure;
 use super::explain::{StoreArguments, field, line, store_error};
+use super::failure::Failure;
 use crate::config::Config;
 use crate::event::Address;
 

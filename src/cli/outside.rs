@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::Failure;
+use super::failure::Failure;
 use crate::config::Config;
 use crate::deliver::{Deliverer, Outbox, Running, Settings};
 use crate::notify::{Email, Webhook};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::Failure;
+use super::failure::Failure;
 use crate::config::Config;
 use crate::deliver::PAUSE_FILE;
 use crate::sanitize;

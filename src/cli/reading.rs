@@ -3,8 +3,8 @@
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
-use super::Failure;
-use super::replay::progress_bar;
+use super::failure::Failure;
+use super::terminal::progress_bar;
 use crate::pipeline::Group;
 use crate::port::{Message, Polled, Source as _};
 use crate::source::file::FileSource;

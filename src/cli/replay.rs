@@ -9,14 +9,17 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use tokio::sync::watch;
 
-use super::{Failure, grouped, outside};
+use super::failure::Failure;
+use super::setup::{KEY_OF_REPLAYS, geo_settings, load_rules, start_runtime};
+use super::terminal::{grouped, progress_bar, to_stderr};
+use super::{outside, rule_diff};
 use crate::checkpoint::DeadLetter;
 use crate::config::{Config, FileSection};
 use crate::engine;
-use crate::enrich::{Enricher, GeoSettings};
+use crate::enrich::Enricher;
 use crate::feed::Feed;
 use crate::pipeline::{Epoch, Pipeline};
 use crate::port::{Clock, SavedRows, SourceError, Store};
@@ -28,10 +31,6 @@ use crate::telemetry::{self, Health, Metrics, SystemClock};
 use crate::token::TokenHasher;
 use crate::wire::Format;
 use crate::worker::{Limits, Outside, Spread, Worker, WorkerError};
-
-/// Key for hashing bearer tokens if the installation has none: the same on every machine, so that the same input gives
-/// the same verdicts. `docs/decisions/0003-key-for-token-hashes.md` states the risk and when to configure a key.
-pub(super) const KEY_OF_REPLAYS: &[u8] = b"tokenwarden replay, no installation";
 
 /// Maximum time at the end for pending alerts and revocations.
 const DELIVERY_PATIENCE: Duration = Duration::from_secs(30);
@@ -93,13 +92,13 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(rules) = &arguments.rules {
         config.rules_dir = Some(rules.clone());
     }
-    let is_configured = arguments.config.is_some();
-    config.geoip = geo_settings(&arguments.geoip_city, &arguments.geoip_asn, is_configured, config.geoip)?;
+    let configured = arguments.config.is_some().then_some(config.geoip);
+    config.geoip = geo_settings(&arguments.geoip_city, &arguments.geoip_asn, configured)?;
     let feed = feed(arguments, &config);
     if let Some(old) = &arguments.against {
         let again = Config::load(arguments.config.as_deref())?;
         let against = Config { rules_dir: Some(old.clone()), geoip: config.geoip.clone(), ..again };
-        return super::rule_diff::run(open_files(arguments)?, feed, [&against, &config], &hasher(arguments, &config)?);
+        return rule_diff::run(open_files(arguments)?, feed, [&against, &config], &hasher(arguments, &config)?);
     }
     let url = match arguments.store.as_deref() {
         // Every action must be recorded in the table of actions.
@@ -127,13 +126,13 @@ fn replay<S: Store + 'static>(
 where
     S::Rows: SavedRows + 'static,
 {
-    let rules = super::load_rules(config)?;
+    let rules = load_rules(config)?;
     let enricher = Enricher::new(&config.geoip, config.detection.trust_event_geo);
     let feed = feed(arguments, config);
     let mut source = open_files(arguments)?;
     let mut verdicts =
         arguments.verdicts.as_deref().map(|out| VerdictFile::create(out, &arguments.files)).transpose()?;
-    let runtime = super::runtime()?;
+    let runtime = start_runtime()?;
     let store = Arc::new(open(&runtime)?);
 
     let mut summary = Summary::new(config, &enricher, source.progress());
@@ -219,27 +218,6 @@ fn open_files(arguments: &Arguments) -> Result<FileSource, Failure> {
         SourceError::Misconfigured(problem) => Failure::Usage(problem),
         other => other.into(),
     })
-}
-
-/// The files of the command line, or the configured ones. Without a configuration, those that `deploy/setup.sh` has
-/// downloaded.
-pub(super) fn geo_settings(
-    city: &[PathBuf],
-    asn: &[PathBuf],
-    is_configured: bool,
-    configured: GeoSettings,
-) -> Result<GeoSettings, Failure> {
-    if !city.is_empty() || !asn.is_empty() {
-        let missing = city.iter().chain(asn).find(|file| !file.is_file());
-        if let Some(file) = missing {
-            return Err(Failure::Configuration(format!("GeoIP file {} does not exist", file.display())));
-        }
-        return Ok(GeoSettings { city: city.to_vec(), asn: asn.to_vec() });
-    }
-    if is_configured {
-        return Ok(configured);
-    }
-    Ok(super::installed_geoip())
 }
 
 /// Hashes bearer values with the key of the installation, or without a configuration with the public key of replays.
@@ -416,19 +394,4 @@ fn remarks(tally: &Tally) -> Vec<String> {
         }
     };
     counts.into_iter().flat_map(lines).collect()
-}
-
-/// Progress bar by bytes, or a spinner if the total is unknown.
-pub(super) fn progress_bar(bytes_total: Option<u64>) -> ProgressBar {
-    let (bar, template) = match bytes_total {
-        Some(total) => (ProgressBar::new(total), "{bar:40} {percent:>3} % {msg} {eta}"),
-        None => (ProgressBar::new_spinner(), "{spinner} {msg} {elapsed}"),
-    };
-    bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
-}
-
-/// Prints text on stderr, with control characters replaced.
-pub(super) fn to_stderr(text: &str) {
-    // If stderr is closed, the message is lost.
-    let _ = writeln!(std::io::stderr(), "{}", sanitize::lines(text));
 }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::Failure;
+use super::failure::Failure;
 use super::reading::all_messages;
-use super::replay::to_stderr;
+use super::setup::load_rules;
+use super::terminal::to_stderr;
 use crate::checkpoint::DeadLetter;
 use crate::config::Config;
 use crate::enrich::Enricher;
@@ -71,7 +72,7 @@ struct Side {
 
 impl Side {
     fn new(config: &Config, feed: Feed, hasher: &TokenHasher) -> Result<Self, Failure> {
-        let rules = super::load_rules(config)?;
+        let rules = load_rules(config)?;
         if let Some(note) = rules.missing_note() {
             to_stderr(&sanitize::lines(&format!("{}: {note}", config.rules_origin())));
         }

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
-use super::Failure;
+use super::failure::Failure;
+use super::setup::load_rules;
 use crate::config::Config;
 use crate::config::rule_file::trial::{self, Trial};
 use crate::config::rule_file::{Case, Expect, LoadedRules};
@@ -48,7 +49,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(rules) = &from.rules {
         config.rules_dir = Some(rules.clone());
     }
-    let loaded = super::load_rules(&config)?;
+    let loaded = load_rules(&config)?;
     let mut out = std::io::stdout().lock();
     match arguments.command {
         Command::Test(_) => test(&config, &loaded, &mut out),

@@ -9,8 +9,10 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 
+use super::failure::Failure;
 use super::observe::Observer;
-use super::{Failure, outside};
+use super::outside;
+use super::setup::{NO_SOURCE, load_rules, open_file, start_runtime};
 use crate::config::Config;
 use crate::config::reload::Follower;
 use crate::config::rule_file::LoadedRules;
@@ -48,8 +50,8 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    let rules = super::load_rules(&config)?;
-    let runtime = super::runtime()?;
+    let rules = load_rules(&config)?;
+    let runtime = start_runtime()?;
     let store = Arc::new(ClickHouse::new(&config.store));
     let done = serve(&config, rules, &runtime, &store);
     // The tasks that use the store have ended, so dropping it closes an embedded engine.
@@ -188,10 +190,10 @@ fn open_source(config: &Config, observer: Observer) -> Result<(Box<dyn Source>, 
         return Ok((Box::new(source), Spread::ByPartition(kafka.feeds()), partitions));
     }
     if let Some(file) = &config.source.file {
-        let source = super::open_file(config, file)?;
+        let source = open_file(config, file)?;
         return Ok((Box::new(source), Spread::Whole(file.feed()), 1));
     }
-    Err(Failure::Configuration(super::NO_SOURCE.to_owned()))
+    Err(Failure::Configuration(NO_SOURCE.to_owned()))
 }
 
 /// SIGTERM and SIGINT stop; SIGHUP reloads rules and GeoIP files.

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
-use super::Failure;
+use super::failure::Failure;
 use crate::lab::simulate::{Crowd, Settings, Simulation};
 
 /// Generate traffic with thefts, and a separate file of labels. The same seed gives the same bytes on every machine.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::Failure;
+use super::failure::Failure;
 use crate::config::Config;
 use crate::sanitize;
 use crate::source::kafka::{self, Finding, KafkaSettings, Level};

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use clap::Args;
 use tokio::sync::watch;
 
-use super::{Failure, outside};
+use super::failure::Failure;
+use super::outside;
+use super::setup::{NO_SOURCE, open_file, start_runtime};
 use crate::config::Config;
 use crate::enrich::Enricher;
 use crate::format::Format;
@@ -41,7 +43,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         }
     };
     match (&config.source.kafka, &config.source.file) {
-        (None, None) => report.failed("configuration", super::NO_SOURCE, Kind::Configuration)?,
+        (None, None) => report.failed("configuration", NO_SOURCE, Kind::Configuration)?,
         _ => Report::ok("configuration", &arguments.config.display().to_string())?,
     }
     for warning in &config.warnings {
@@ -50,7 +52,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     hint_at_addresses(&config)?;
     check_rules(&config, &mut report)?;
     check_geoip(&config, &mut report)?;
-    let runtime = super::runtime()?;
+    let runtime = start_runtime()?;
     runtime.block_on(check_outside(&config, arguments.offline, &mut report))?;
     if !arguments.offline {
         check_source(&config, &mut report)?;
@@ -149,7 +151,7 @@ fn check_source(config: &Config, report: &mut Report) -> Result<(), Failure> {
         }
     }
     if let Some(file) = &config.source.file {
-        match super::open_file(config, file) {
+        match open_file(config, file) {
             Ok(_) => Report::ok("source", &file.path.display().to_string())?,
             Err(error) => report.failed("source", &error.to_string(), Kind::of(&error))?,
         }
