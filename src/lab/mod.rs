@@ -1,7 +1,8 @@
-//! Tools for measuring and building, which the service does not import: the simulator, the evaluation and the writer
-//! of GeoIP files. Only [`cli`](crate::cli) imports this module.
+//! Tools for measuring and building, which the service does not import: the simulator, the evaluation, the
+//! comparison of rule sets and the writer of GeoIP files. Only [`cli`](crate::cli) imports this module.
 
 pub mod evaluate;
 pub mod mmdb_source;
 pub mod mmdb_writer;
+pub mod rule_diff;
 pub mod simulate;
