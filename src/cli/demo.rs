@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,14 +17,14 @@ use super::failure::Failure;
 use super::setup::{installed_geoip, load_rules, start_runtime};
 use super::sql::{self, Output};
 use super::terminal::grouped;
-use crate::checkpoint::Position;
 use crate::config::{Config, cache_folder};
 use crate::deliver::{self, Deliverer, Outbox};
 use crate::enrich::Enricher;
-use crate::lab::simulate::{Score, Settings, Simulation, Theft, score};
+use crate::lab::simulate::{Score, Settings, score};
+use crate::lab::simulated_source::SimulatedSource;
 use crate::notify;
 use crate::pipeline::Pipeline;
-use crate::port::{self, Alert, Clock, DeliveryError, Message, Notice, Notifier, Polled, Source, SourceError};
+use crate::port::{self, Alert, Clock, DeliveryError, Notice, Notifier};
 use crate::sanitize;
 use crate::store::ClickHouse;
 use crate::tally::Tally;
@@ -175,7 +173,12 @@ fn work(
         reload: None,
     };
     let began = SystemClock.now_millis();
-    let (mut fortnight, generator) = Fortnight::start(settings, screen.bar.clone())?;
+    let bar = screen.bar.clone();
+    let (mut fortnight, generator) = SimulatedSource::start(settings, move |progress| {
+        bar.set_position((progress.days * STEPS_OF_A_DAY as f64) as u64);
+        bar.set_message(format!("day {}, {} events", progress.day, grouped(progress.events)));
+    })
+    .map_err(|error| Failure::Unavailable(format!("cannot start a thread: {error}")))?;
     let mut worker = Worker::new(pipeline, Spread::Whole(Format::Native.into()), false, outside);
     let done = worker.run(&mut fortnight, &AtomicBool::new(false), &mut |_| Ok(()));
     let undelivered = runtime.block_on(async {
@@ -279,71 +282,8 @@ fn create_empty(folder: &Path) -> Result<(), Failure> {
     std::fs::create_dir_all(folder).and_then(|()| std::fs::write(folder.join(MARK), "")).map_err(failed)
 }
 
-/// The generated fortnight as a source of messages. Another thread generates the next day.
-struct Fortnight {
-    days: Receiver<Vec<u8>>,
-    today: Vec<u8>,
-    /// Bytes of today that were taken.
-    read: usize,
-    days_done: u64,
-    position: Position,
-    bar: ProgressBar,
-}
-
 /// Steps of the progress bar per day.
 const STEPS_OF_A_DAY: u64 = 1_000;
-
-impl Fortnight {
-    /// Starts the generator. Its thread returns the generated thefts.
-    fn start(settings: Settings, bar: ProgressBar) -> Result<(Self, JoinHandle<Vec<Theft>>), Failure> {
-        let (sender, days) = mpsc::sync_channel(1);
-        let generator =
-            std::thread::Builder::new().name("generator".to_owned()).spawn(move || generate(settings, &sender));
-        let generator = generator.map_err(|error| Failure::Unavailable(format!("cannot start a thread: {error}")))?;
-        let position = Position::new("demo", 0, 0);
-        Ok((Self { days, today: Vec::new(), read: 0, days_done: 0, position, bar }, generator))
-    }
-}
-
-fn generate(settings: Settings, days: &SyncSender<Vec<u8>>) -> Vec<Theft> {
-    let mut simulation = Simulation::new(settings);
-    loop {
-        let mut day = Vec::new();
-        // The receiver is gone only after an error, which the other thread reports.
-        if !simulation.next_day(&mut day) || days.send(day).is_err() {
-            return simulation.thefts().to_vec();
-        }
-    }
-}
-
-impl Source for Fortnight {
-    fn poll(
-        &mut self,
-        max: usize,
-        timeout: Duration,
-        take: &mut dyn FnMut(Message<'_>),
-    ) -> Result<Polled, SourceError> {
-        if max > 0 && self.read == self.today.len() {
-            match self.days.recv_timeout(timeout) {
-                Ok(day) => (self.today, self.read, self.days_done) = (day, 0, self.days_done + 1),
-                Err(RecvTimeoutError::Timeout) => return Ok(Polled::Messages(0)),
-                Err(RecvTimeoutError::Disconnected) => return Ok(Polled::End),
-            }
-        }
-        let mut count = 0;
-        for line in self.today.get(self.read..).unwrap_or_default().split_inclusive(|byte| *byte == b'\n').take(max) {
-            self.read += line.len();
-            let payload = line.trim_ascii_end();
-            take(Message { position: &self.position, key: None, payload, logged_at: None, replayed: false });
-            self.position.offset += 1;
-            count += 1;
-        }
-        let of_today = STEPS_OF_A_DAY * self.read as u64 / self.today.len().max(1) as u64;
-        self.bar.set_position(self.days_done.saturating_sub(1) * STEPS_OF_A_DAY + of_today);
-        self.bar.set_message(format!("day {}, {} events", self.days_done, grouped(self.position.offset as u64)));
-        Ok(Polled::Messages(count))
-    }
-}
 
 /// Output of the demo: results on stdout, in colour on a terminal, and a progress bar on stderr.
 #[derive(Clone)]

@@ -6,3 +6,4 @@ pub mod mmdb_source;
 pub mod mmdb_writer;
 pub mod rule_diff;
 pub mod simulate;
+pub mod simulated_source;
