@@ -1,0 +1,171 @@
+//! Sections of the configuration other than the settings of one adapter.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use secrecy::SecretString;
+use serde::Deserialize;
+
+use crate::engine;
+use crate::feed::{Feed, Tenant};
+use crate::notify::{EmailSettings, WebhookSettings};
+use crate::revoke::HttpRevokerSettings;
+use crate::source::kafka::KafkaSettings;
+use crate::token::TokenIds;
+use crate::verdict::Mode;
+use crate::wire::Format;
+
+/// Source of events: at most one of the two.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SourceSection {
+    pub kafka: Option<KafkaSettings>,
+    pub file: Option<FileSection>,
+}
+
+impl SourceSection {
+    /// Whether all events have the same configured tenant.
+    #[must_use]
+    pub fn has_one_tenant(&self) -> bool {
+        let topics = self.kafka.iter().flat_map(|kafka| &kafka.topics).map(|topic| topic.feed.tenant);
+        let mut tenants = topics.chain(self.file.iter().map(|file| file.tenant));
+        let Some(Some(first)) = tenants.next() else { return false };
+        tenants.all(|tenant| tenant == Some(first))
+    }
+}
+
+/// A file of events. The path `-` is standard input.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileSection {
+    pub path: PathBuf,
+    #[serde(default)]
+    pub format: Format,
+    #[serde(default)]
+    pub confirmed: bool,
+    #[serde(default)]
+    pub tenant: Option<Tenant>,
+}
+
+impl FileSection {
+    /// Format, trust and tenant of its events.
+    #[must_use]
+    pub const fn feed(&self) -> Feed {
+        Feed { format: self.format, confirmed: self.confirmed, tenant: self.tenant }
+    }
+}
+
+/// Alert channels.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AlertSection {
+    pub email: Option<EmailSettings>,
+    pub webhook: Option<WebhookSettings>,
+}
+
+/// Revocation of tokens.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Revoke {
+    /// Upper limit of the modes of all rules.
+    pub mode: Mode,
+    /// Maximum number of revocations per tenant and hour. Further ones wait.
+    pub max_per_hour: u32,
+    /// Maximum number of revocations of all tenants per hour. The default is five times `max_per_hour`.
+    pub max_per_hour_total: Option<u32>,
+    pub http: Option<HttpRevokerSettings>,
+}
+
+/// Default of `max_per_hour_total`, in multiples of `max_per_hour`.
+const TENANTS_AT_CAP: u32 = 5;
+
+impl Default for Revoke {
+    fn default() -> Self {
+        Self { mode: Mode::Shadow, max_per_hour: 20, max_per_hour_total: None, http: None }
+    }
+}
+
+impl Revoke {
+    /// Maximum number of revocations of all tenants per hour.
+    #[must_use]
+    pub fn total_per_hour(&self) -> u32 {
+        self.max_per_hour_total.unwrap_or(self.max_per_hour.saturating_mul(TENANTS_AT_CAP))
+    }
+}
+
+/// Settings of scoring and verdicts.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Detection {
+    /// New incidents per tenant and day.
+    pub alert_budget_per_day: u32,
+    /// New incidents per day of all tenants together, in addition to the budget of each tenant.
+    pub alert_budget_total_per_day: u32,
+    pub lateness_ms_max: i64,
+    pub clock_skew_ms_max: i64,
+    /// Use the place that the producer sends with the event.
+    pub trust_event_geo: bool,
+    pub prior_log_odds: f64,
+    pub revoke_margin: f64,
+    /// Baselines per partition.
+    pub baselines_max: usize,
+    /// Event ids per partition that are stored to recognise duplicates.
+    pub recent_event_ids_max: usize,
+}
+
+impl Default for Detection {
+    fn default() -> Self {
+        let engine = engine::Settings::default();
+        Self {
+            alert_budget_per_day: engine.alert_budget_per_day,
+            alert_budget_total_per_day: engine.alert_budget_total_per_day,
+            lateness_ms_max: engine.lateness_ms_max,
+            clock_skew_ms_max: engine.clock_skew_ms_max,
+            trust_event_geo: false,
+            prior_log_odds: engine.prior_log_odds,
+            revoke_margin: engine.revoke_margin,
+            baselines_max: engine.baselines_max,
+            recent_event_ids_max: engine.recent_event_ids_max,
+        }
+    }
+}
+
+/// Folder in which alerts and revocations wait until they are delivered.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Outbox {
+    pub dir: PathBuf,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self { dir: PathBuf::from("outbox") }
+    }
+}
+
+/// Hashing of bearer values, so that they are never written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Privacy {
+    /// Key for the hashes of bearer values. Without it, a key is created in the outbox folder.
+    pub token_key: Option<SecretString>,
+    /// Whether token ids that do not look like bearer values are hashed, too.
+    pub token_ids: TokenIds,
+}
+
+/// HTTP server for metrics and health checks.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    pub listen: SocketAddr,
+    /// Bearer token that clients must send. Required unless `listen` is a loopback address.
+    pub token: Option<SecretString>,
+    /// Allowed values of the header `Host`, in addition to loopback names and the address of `listen`.
+    pub hosts: Vec<String>,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464), token: None, hosts: Vec::new() }
+    }
+}
