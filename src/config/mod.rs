@@ -7,6 +7,7 @@
 
 mod key_file;
 pub mod reload;
+mod rule_change;
 pub mod rule_file;
 mod secret_file;
 mod sections;

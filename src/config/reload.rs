@@ -13,11 +13,11 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::rule_file::{self, LoadedRules, RuleCases, RuleFileError};
+use super::rule_change::{Change, changes, lost};
+use super::rule_file::{self, LoadedRules, RuleFileError};
 use crate::port::{Clock, Notice, Outbox};
-use crate::rule::{Rule, RuleSet, Status};
+use crate::rule::RuleSet;
 use crate::telemetry::Metrics;
-use crate::verdict::{Mode, RuleId};
 
 /// Time between two checks of the files. Changed files are read when two checks in a row find the same state.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -216,70 +216,6 @@ fn file_states(dir: &Path) -> Vec<FileState> {
     files
 }
 
-/// Problems of `new`: active rules of `old` that `new` would disable unintentionally.
-fn lost(old: &LoadedRules, new: &LoadedRules) -> Vec<String> {
-    let in_force = old.rules.iter().filter(|rule| rule.status != Status::Disabled);
-    in_force
-        .filter_map(|rule| {
-            let id = rule.id;
-            if new.missing.contains(&id) {
-                return Some(format!(
-                    "{id}.toml is missing, but the rule is active; to disable it, set status = \"disabled\" in its file"
-                ));
-            }
-            let (before, after) = (cases(old, id)?, cases(new, id)?);
-            let is_cut_off = !before.cases.is_empty() && after.cases.is_empty();
-            is_cut_off.then(|| format!("{} no longer has test cases and may be truncated", after.file.display()))
-        })
-        .collect()
-}
-
-fn cases(loaded: &LoadedRules, id: RuleId) -> Option<&RuleCases> {
-    loaded.cases.iter().find(|cases| cases.rule == id)
-}
-
-/// One difference between two sets of rules.
-struct Change {
-    rule: RuleId,
-    /// `mode shadow → enforce`
-    what: String,
-    /// Whether a notice is sent: the rule no longer alerts, or may now revoke.
-    is_reported: bool,
-}
-
-impl Change {
-    fn to_line(&self) -> String {
-        format!("{}: {}", self.rule, self.what)
-    }
-}
-
-fn changes(old: &RuleSet, new: &RuleSet) -> Vec<Change> {
-    old.iter().zip(new.iter()).flat_map(|(old, new)| changes_of(old, new)).collect()
-}
-
-fn changes_of(old: &Rule, new: &Rule) -> Vec<Change> {
-    let mut changes = Vec::new();
-    let mut note = |is_changed: bool, what: String, is_reported: bool| {
-        if is_changed {
-            changes.push(Change { rule: new.id, what, is_reported });
-        }
-    };
-    let (from, to) = (old.status, new.status);
-    note(from != to, format!("status {} → {}", from.as_str(), to.as_str()), to == Status::Disabled);
-    let (from, to) = (old.mode, new.mode);
-    note(from != to, format!("mode {} → {}", from.as_str(), to.as_str()), to == Mode::Enforce);
-    let (from, to) = (old.severity, new.severity);
-    note(from != to, format!("severity {} → {}", from.as_str(), to.as_str()), false);
-    let (from, to) = (old.threshold, new.threshold);
-    note(from.to_bits() != to.to_bits(), format!("threshold {from} → {to}"), false);
-    for ((parameter, from), to) in new.id.parameters().iter().zip(&old.values).zip(&new.values) {
-        note(from.to_bits() != to.to_bits(), format!("{} {from} → {to}", parameter.name), false);
-    }
-    let (from, to) = (&old.policies, &new.policies);
-    note(from != to, format!("policies {} → {}", from.len(), to.len()), false);
-    changes
-}
-
 /// The first lines of `all`, and how many follow.
 fn lines(all: &[String]) -> String {
     let mut lines: Vec<_> = all.iter().take(NOTICE_LINES_MAX).map(|line| format!("- {line}")).collect();
@@ -294,7 +230,8 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::verdict::Incident;
+    use crate::rule::Status;
+    use crate::verdict::{Incident, Mode, RuleId};
 
     struct Noon;
 
