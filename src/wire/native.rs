@@ -1,10 +1,12 @@
 //! The token event of `docs/event.md`, read in one pass into fields that borrow from the message.
 //!
 //! Only `event_id`, `timestamp` and `token_id` are required. Any other field that cannot be read as it was sent is
-//! repaired ([`Limit`]) or counts as absent, is named in the attribute [`text::UNREADABLE`] and is counted: the client
+//! repaired ([`Limit`](text::Limit)) or counts as absent, is named in the attribute [`text::UNREADABLE`] and is counted: the client
 //! chooses most of them, and must not be able to keep its own use from being judged. A field given twice with different
 //! values cannot be read either: two readers that take different ones of them see different events. Unknown fields are
 //! kept as attributes, and there the same name may come twice.
+
+mod field;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,10 +15,12 @@ use std::mem::swap;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+pub(super) use self::field::Field;
+use self::field::{GeoField};
 use super::error::{DecodeError, Fault, TWICE};
 use super::repair::{BAD_TEXT, is_broken, repair};
 use super::scalar::Scalar;
-use super::text::{self, Limit, Screen, blank, cut};
+use super::text::{self, Screen, blank, cut};
 use crate::event::{Event, EventGeo, Kind, Timestamp, TokenType};
 use crate::token::TokenId;
 
@@ -36,61 +40,6 @@ pub(crate) fn decode<'a>(
     event
         .and_then(|event| json.end().map(|()| event))
         .map_err(|error| DecodeError::json(payload, base, text, &error, fault))
-}
-
-/// Declares members by their names on the wire; an error names them after what they are members of.
-macro_rules! fields {
-    ($fields:ident, $of:literal: $($field:ident = $name:literal $(| $alias:literal)?,)+) => {
-        #[derive(Clone, Copy, PartialEq, Eq)]
-        pub(super) enum $fields { $($field,)+ }
-
-        impl $fields {
-            pub(super) fn parse(name: &str) -> Option<Self> {
-                match name { $($name $(| $alias)? => Some(Self::$field),)+ _ => None }
-            }
-
-            const fn name(self) -> &'static str {
-                match self { $(Self::$field => concat!($of, $name),)+ }
-            }
-        }
-    };
-}
-
-fields! { Field, "":
-    EventId = "event_id",
-    Timestamp = "timestamp",
-    Kind = "kind",
-    TokenId = "token_id",
-    TokenType = "token_type",
-    FamilyId = "family_id",
-    ParentTokenId = "parent_token_id",
-    SessionId = "session_id",
-    UserId = "user_id",
-    AppId = "app_id",
-    TenantId = "tenant_id",
-    IpAddress = "ip_address",
-    UserAgent = "user_agent",
-    ClientFingerprint = "client_fingerprint",
-    Method = "method",
-    Endpoint = "endpoint",
-    Status = "status",
-    BytesOut = "bytes_out",
-    // The second is OAuth's own name for them (RFC 6749 section 3.3).
-    Scopes = "scopes" | "scope",
-    IssuedAt = "issued_at",
-    ExpiresAt = "expires_at",
-    Binding = "binding",
-    Geo = "geo",
-    Attrs = "attrs",
-}
-
-fields! { GeoField, "geo.":
-    Country = "country",
-    Latitude = "latitude",
-    Longitude = "longitude",
-    AccuracyKm = "accuracy_km",
-    Asn = "asn",
-    AsOrg = "as_org",
 }
 
 /// A member's name, of the event or of `geo`.
@@ -192,31 +141,6 @@ fn stop<E: Error>(fault: &mut Option<Fault>, field: &'static str) -> impl FnOnce
     move |reason| {
         *fault = Some(Fault { field, reason });
         E::custom(reason)
-    }
-}
-
-impl Field {
-    /// Number of fields.
-    pub(super) const COUNT: usize = Self::Attrs as usize + 1;
-
-    /// Without it, or where it cannot be read, a record is no event.
-    const fn is_required(self) -> bool {
-        matches!(self, Self::EventId | Self::Timestamp | Self::TokenId)
-    }
-
-    /// How long a text may be; `None` for a field that is no text. A family is what is revoked, and another binding than
-    /// the owner's revokes: neither is repaired.
-    pub(super) const fn limit(self) -> Option<Limit> {
-        Some(match self {
-            Self::EventId => Limit::Whole(text::EVENT_ID_BYTES_MAX),
-            Self::TokenId | Self::ParentTokenId => Limit::Whole(text::TOKEN_ID_BYTES_MAX),
-            Self::FamilyId | Self::Binding => Limit::Whole(text::ID_BYTES_MAX),
-            Self::SessionId | Self::UserId | Self::AppId | Self::TenantId => Limit::Id(text::ID_BYTES_MAX),
-            Self::UserAgent => Limit::Text(text::USER_AGENT_BYTES_MAX),
-            Self::ClientFingerprint | Self::Method => Limit::Text(text::WORD_BYTES_MAX),
-            Self::Endpoint => Limit::Text(text::ENDPOINT_BYTES_MAX),
-            _ => return None,
-        })
     }
 }
 
@@ -506,9 +430,9 @@ impl<'de> Visitor<'de> for Within<'_, 'de, '_> {
                     let bit = 1 << field as u8;
                     let first = (seen & bit != 0).then(|| geo.clone());
                     seen |= bit;
-                    let mut read = set_geo(&mut geo, field, value, screen);
+                    let mut read = field.set(&mut geo, value, screen);
                     if first.is_some_and(|first| first != geo) {
-                        let _ = set_geo(&mut geo, field, Scalar::Null, screen);
+                        let _ = field.set(&mut geo, Scalar::Null, screen);
                         read = Err(TWICE);
                     }
                     if let Err(reason) = read {
@@ -524,26 +448,4 @@ impl<'de> Visitor<'de> for Within<'_, 'de, '_> {
             }
         }
     }
-}
-
-fn set_geo<'a>(
-    geo: &mut EventGeo<'a>,
-    field: GeoField,
-    value: Scalar<'a>,
-    screen: &mut Screen<'_>,
-) -> Result<(), &'static str> {
-    let mut word = |value: Scalar<'a>| {
-        let limited = |text| screen.limited(field.name(), text, Limit::Text(text::WORD_BYTES_MAX));
-        value.text()?.map(limited).transpose()
-    };
-    match field {
-        GeoField::Country => geo.country = word(value)?,
-        GeoField::AsOrg => geo.as_org = word(value)?,
-        GeoField::Latitude => geo.latitude = value.number(-90.0, 90.0)?.map(|degrees| degrees as f32),
-        GeoField::Longitude => geo.longitude = value.number(-180.0, 180.0)?.map(|degrees| degrees as f32),
-        // No place is known worse than half the globe's girth.
-        GeoField::AccuracyKm => geo.accuracy_km = value.number(0.0, 20_040.0)?.map(|km| km.ceil() as u16),
-        GeoField::Asn => geo.asn = value.integer(u32::MAX.into())?.map(|asn| asn as u32),
-    }
-    Ok(())
 }
