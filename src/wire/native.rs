@@ -16,7 +16,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 use serde_json::value::RawValue;
 
 pub(super) use self::field::Field;
-use self::field::{GeoField};
+use self::field::GeoField;
 use super::error::{DecodeError, Fault, TWICE};
 use super::repair::{BAD_TEXT, is_broken, repair};
 use super::scalar::Scalar;
