@@ -1,0 +1,113 @@
+//! Results of messages between their processing and their way out.
+
+use crate::checkpoint::{Checkpoint, DeadLetter, Position, Spot};
+use crate::enrichment::EnrichedEvent;
+use crate::port::{EventRow, Message, Rows};
+use crate::tally::Tally;
+use crate::token::TokenHasher;
+use crate::verdict::{Incident, Outcome};
+use crate::wire;
+
+/// Results of some messages that have not left the worker yet.
+pub struct Epoch<R> {
+    /// Encoded rows for the store.
+    pub rows: R,
+    /// Incidents for the outbox.
+    pub incidents: Vec<Incident>,
+    /// Dead letters for the source. They are also among the rows.
+    pub letters: Vec<DeadLetter>,
+    /// One JSON line per event, if requested.
+    pub verdicts: Option<Vec<u8>>,
+    /// Offsets to commit when all results are stored.
+    pub checkpoint: Checkpoint,
+    pub tally: Tally,
+}
+
+impl<R: Rows> Epoch<R> {
+    #[must_use]
+    pub fn new(rows: R) -> Self {
+        Self {
+            rows,
+            incidents: Vec::new(),
+            letters: Vec::new(),
+            verdicts: None,
+            checkpoint: Checkpoint::default(),
+            tally: Tally::default(),
+        }
+    }
+
+    /// The same epoch, with a line for each event if `requested`.
+    #[must_use]
+    pub fn with_verdicts(self, requested: bool) -> Self {
+        Self { verdicts: requested.then(Vec::new), ..self }
+    }
+
+    /// Removes all results and keeps the buffers.
+    pub fn clear(&mut self) {
+        self.rows.clear();
+        self.checkpoint.next.clear();
+        self.clear_published();
+    }
+
+    /// Removes what is published before the rows: everything except the rows and the checkpoint.
+    pub fn clear_published(&mut self) {
+        self.incidents.clear();
+        self.letters.clear();
+        if let Some(verdicts) = &mut self.verdicts {
+            verdicts.clear();
+        }
+        self.tally = Tally::default();
+    }
+
+    /// No message was processed since the last [`Self::clear`].
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.tally.messages == 0
+    }
+
+    /// Size of rows, verdicts and dead letters, bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let letters: usize = self.letters.iter().map(|letter| letter.payload.len()).sum();
+        self.rows.bytes() + self.verdicts.as_ref().map_or(0, Vec::len) + letters
+    }
+
+    /// `index`: index of the event in the message at `position`. `scored_at`: event time; `ingested_at`: wall clock.
+    pub(super) fn fan_out(
+        &mut self,
+        event: &EnrichedEvent<'_>,
+        outcome: Outcome,
+        (position, index): (&Position, u32),
+        (scored_at, ingested_at): (i64, i64),
+    ) {
+        self.tally.count(&outcome);
+        self.rows.push_event(&EventRow { event, outcome: &outcome, position, index, scored_at, ingested_at });
+        if let Some(verdicts) = &mut self.verdicts {
+            wire::verdict::encode(verdicts, event, &outcome);
+        }
+        if let Some(incident) = outcome.incident {
+            self.rows.push_incident(&incident);
+            self.incidents.push(*incident);
+        }
+    }
+
+    /// Makes the message a dead letter, with bearer tokens replaced.
+    pub(super) fn park(
+        &mut self,
+        message: &Message<'_>,
+        now: i64,
+        (reason, at): (String, Option<Spot>),
+        hasher: &TokenHasher,
+    ) {
+        self.tally.dead_letters += 1;
+        let letter = DeadLetter {
+            position: message.position.clone(),
+            received_at: now,
+            reason,
+            at,
+            payload: wire::redact(message.payload, hasher),
+        };
+        self.rows.push_dead_letter(&letter);
+        self.letters.push(letter);
+    }
+}
