@@ -6,18 +6,23 @@ use std::sync::Arc;
 use super::apps::{App, CRM, DOCS, FORGE, MAIL, TALK, Taste};
 use super::clients::{BROWSERS, Client, LIBRARIES, PHONES, Product, TOOLS};
 use super::company::Company;
+use super::connection::{Trip, commercial_vpn, home_habit, those, trips};
 use super::grant::{Grant, Visitor};
-use super::label::{Label, News};
-use super::networks::{Habit, Line, Network, Purpose, Zone, continent};
+use super::label::Label;
+use super::names::user_name;
+use super::networks::{Habit, Line, Network, Purpose, Zone};
 use super::random::Random;
 use super::record::{Call, Record};
 use super::span::{DAY, Depth, HOUR, MINUTE, Mood, Span, cluster};
+use super::tool::{Device, Tool};
 use crate::event::Kind;
 
 /// One person and all their tools.
 #[derive(Debug)]
 pub(super) struct Person {
     number: u64,
+    user: String,
+    tenant: &'static str,
     depth: Depth,
     random: Random,
     zone: Zone,
@@ -45,31 +50,6 @@ pub(super) struct Person {
     tools: Vec<Tool>,
 }
 
-/// An application on one of the person's devices.
-#[derive(Debug)]
-struct Tool {
-    grant: Grant,
-    device: Device,
-    client: Arc<Client>,
-    /// A recent change that makes its use a hard case.
-    news: Option<News>,
-    taste: Taste,
-    /// Median number of sessions per day.
-    sessions: f64,
-    /// Median number of calls per session.
-    calls: f64,
-    busy_until: i64,
-    objects: u64,
-    /// Share of the days that end with a logout.
-    logs_out: f64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Device {
-    Laptop,
-    Phone,
-}
-
 /// A change in a person's behaviour. Tools are given by index; an index out of range has no effect.
 #[derive(Clone, Debug)]
 enum Turn {
@@ -86,17 +66,6 @@ enum Turn {
     Revocation(usize),
     /// Everything is downloaded once.
     Export(usize),
-}
-
-/// Some days in another place.
-#[derive(Clone, Debug)]
-struct Trip {
-    leaves: i64,
-    returns: i64,
-    /// Travel time without a network, after departure and before return, in milliseconds.
-    journey: i64,
-    hotel: Line,
-    roaming: Line,
 }
 
 /// Time and place of a session.
@@ -128,17 +97,21 @@ impl Person {
         let home = Line::new(networks, home_network, home_habit(&mut random), &mut random);
         let phone = Line::new(networks, phone_network, Habit::Pool, &mut random);
         let zone = networks[home_network].zone.clone();
-        let user = user_name(number);
         let away = span.moment(&mut random).div_euclid(DAY) * DAY;
         let holiday = match span.depth {
             Depth::Plain if random.chance(0.1) => (away, away + random.within(2..9) * DAY),
             Depth::Full if random.chance(0.4) => (away, away + random.within(3..22) * DAY),
             _ => (0, 0),
         };
-        let vpn = vpn(number, span.depth, company, networks[home_network].country, networks, &mut random);
+        let vpn = match &company.vpn {
+            Some(exit) if random.chance(0.5) => Some((exit.clone(), 0.5)),
+            _ => commercial_vpn(number, span.depth, networks[home_network].country, networks, &mut random),
+        };
         let developer = random.chance(0.3);
         let mut person = Self {
             number,
+            user: user_name(number),
+            tenant: company.tenant,
             depth: span.depth,
             zone,
             home,
@@ -158,7 +131,7 @@ impl Person {
             tools: Vec::new(),
             random,
         };
-        person.equip(&user, company, developer, span);
+        person.equip(developer, span);
         if deep {
             person.draw_turns(company, office_number, home_network, span, networks);
         }
@@ -167,42 +140,38 @@ impl Person {
     }
 
     /// A browser for everyone, a phone for most, and a developer's secret for some.
-    fn equip(&mut self, user: &str, company: &Company, developer: bool, span: &Span) {
+    fn equip(&mut self, developer: bool, span: &Span) {
         let browser = self.random.pick(BROWSERS);
         let handset = self.random.pick(PHONES);
         let web: &'static App = if self.random.chance(0.5) { &CRM } else { &DOCS };
         let version = usize::from(self.random.chance(0.85));
         let upgrades = self.random.chance(0.6);
-        self.add(web, Device::Laptop, browser.client("", version), user, company, (1.8, 2.8));
-        self.upgrade(upgrades, span, browser, "");
+        self.add(web, Device::Laptop, browser.client("", version), (1.8, 2.8));
+        if upgrades {
+            self.upgrade(span, browser, "");
+        }
         if self.depth == Depth::Full && self.random.chance(0.3) {
             // The same application in a browser on a second device, with its own login.
             let second = self.random.pick(BROWSERS).client("", version);
-            self.add(web, Device::Laptop, second, user, company, (0.3, 2.0));
+            self.add(web, Device::Laptop, second, (0.3, 2.0));
         }
         if self.random.chance(0.75) {
             let app: &'static App = if self.random.chance(0.5) { &MAIL } else { &TALK };
             let upgrades = self.random.chance(0.5);
-            self.add(app, Device::Phone, handset.client(app.name, 1), user, company, (2.0, 1.2));
-            self.upgrade(upgrades, span, handset, app.name);
+            self.add(app, Device::Phone, handset.client(app.name, 1), (2.0, 1.2));
+            if upgrades {
+                self.upgrade(span, handset, app.name);
+            }
         }
         if developer {
             let tool = self.random.pick(TOOLS).client("", 1);
-            self.add(&FORGE, Device::Laptop, tool, user, company, (1.4, 3.5));
+            self.add(&FORGE, Device::Laptop, tool, (1.4, 3.5));
         }
     }
 
-    fn add(
-        &mut self,
-        app: &'static App,
-        device: Device,
-        client: Arc<Client>,
-        user: &str,
-        company: &Company,
-        (sessions, calls): (f64, f64),
-    ) {
+    fn add(&mut self, app: &'static App, device: Device, client: Arc<Client>, (sessions, calls): (f64, f64)) {
         let random = &mut self.random;
-        let grant = Grant::new(company.tenant, user, app, &self.zone, self.depth, random);
+        let grant = Grant::new(self.tenant, &self.user, app, &self.zone, self.depth, random);
         let taste = Taste::new(app, random);
         let objects = random.below(90_000) + 1_000;
         // Some use an application all day, others once in a week or two.
@@ -217,11 +186,9 @@ impl Person {
     }
 
     /// The tool that was added last gets a newer version on some day.
-    fn upgrade(&mut self, upgrades: bool, span: &Span, product: &Product, app: &str) {
-        if upgrades {
-            let at = span.moment(&mut self.random);
-            self.turns.push((at, Turn::Upgrade(self.tools.len() - 1, product.client(app, 2))));
-        }
+    fn upgrade(&mut self, span: &Span, product: &Product, app: &str) {
+        let at = span.moment(&mut self.random);
+        self.turns.push((at, Turn::Upgrade(self.tools.len() - 1, product.client(app, 2))));
     }
 
     fn draw_turns(
@@ -294,7 +261,7 @@ impl Person {
             };
             let (device, random) = (tool.device, &mut self.random);
             let count = random.count(tool.sessions * rate * mood, 0.5);
-            let mut begins: Vec<i64> = (0..count).map(|_| session_begins(self.begins, device, random)).collect();
+            let mut begins: Vec<i64> = (0..count).map(|_| device.session_begins(self.begins, random)).collect();
             let night = self.night.is_some_and(|(night, _)| (begins_at..begins_at + DAY).contains(&night));
             if night && device == Device::Laptop {
                 begins.extend((0..random.within(1..4)).map(|_| random.within(HOUR..5 * HOUR)));
@@ -423,10 +390,7 @@ impl Person {
 
     /// Not during a flight.
     fn reachable(&self, at: i64) -> bool {
-        self.trips.iter().all(|trip| {
-            !(trip.leaves..trip.leaves + trip.journey).contains(&at)
-                && !(trip.returns - trip.journey..trip.returns).contains(&at)
-        })
+        !self.trips.iter().any(|trip| trip.is_in_transit(at))
     }
 
     /// One burst of calls with heavy-tailed gaps. Returns its end.
@@ -445,7 +409,7 @@ impl Person {
                     visitor = self.visitor(tool, Moment { at, ..moment }, networks);
                 }
             }
-            let call = make_call(tool, &mut self.random);
+            let call = tool.make_call(&mut self.random);
             tool.grant.call(at, &visitor, call, &mut self.random, out);
         }
         at
@@ -458,7 +422,7 @@ impl Person {
         let mut at = at;
         if tool.grant.was_revoked() {
             for _ in 0..random.within(1..4) {
-                let call = make_call(tool, random);
+                let call = tool.make_call(random);
                 out.push(tool.grant.stale_call(at, 401, stale, visitor, call));
                 at += random.within(40..2_500);
             }
@@ -481,7 +445,7 @@ impl Person {
         tool.grant.end(at, Kind::SessionEnded, out);
         let instance = at as u64 ^ self.number << 44;
         if random.chance(0.3) {
-            let call = make_call(tool, random);
+            let call = tool.make_call(random);
             let label = Label::honest("in_flight", instance);
             out.push(tool.grant.stale_call(at + random.within(30..9_000), 200, label, &visitor, call));
         }
@@ -489,7 +453,7 @@ impl Person {
             let mut tried_at = at + 10_000;
             for _ in 0..random.within(1..6) {
                 tried_at += random.log_normal(4.0 * MINUTE as f64, 1.3) as i64;
-                let call = make_call(tool, random);
+                let call = tool.make_call(random);
                 let label = Label::honest("stale_client", instance);
                 out.push(tool.grant.stale_call(tried_at, 401, label, &visitor, call));
             }
@@ -523,119 +487,5 @@ impl Person {
         let label = label.or(of_night.map(|(_, label)| label));
         let label = label.or_else(|| by_script.then(|| Label::honest("script", at as u64 ^ self.number << 44)));
         Visitor { address, hop, client, label }
-    }
-}
-
-fn make_call(tool: &Tool, random: &mut Random) -> Call {
-    let route = tool.taste.choose(tool.grant.holder.app, random);
-    // People return to the same few objects.
-    let object = tool.objects + random.pareto(1.0, 0.8).min(3_000.0) as u64;
-    Call { route, object, bytes: route.answer_bytes(random) }
-}
-
-/// Local time at which a session begins: mornings and afternoons on a computer, any waking hour on a phone.
-/// `day_begins` is a local hour.
-fn session_begins(day_begins: f64, device: Device, random: &mut Random) -> i64 {
-    let hour = match (device, random.below(10)) {
-        (Device::Laptop, 0..=4) => random.normal(day_begins + 0.8, 0.9),
-        (Device::Laptop, 5..=8) => random.normal(day_begins + 5.5, 1.6),
-        (Device::Laptop, _) => random.normal(20.0, 1.5),
-        (Device::Phone, 0..=2) => random.normal(day_begins - 0.7, 0.6),
-        (Device::Phone, _) => day_begins - 1.0 + random.unit() * 15.0,
-    };
-    (hour.clamp(0.0, 23.9) * HOUR as f64) as i64
-}
-
-fn home_habit(random: &mut Random) -> Habit {
-    match random.below(10) {
-        0..=5 => Habit::Fixed,
-        6..=7 => Habit::Changing(DAY),
-        _ => Habit::Changing(5 * DAY),
-    }
-}
-
-/// The company's VPN for some employees, a commercial one for a few others; with the share of sessions over it.
-fn vpn(
-    number: u64,
-    depth: Depth,
-    company: &Company,
-    country: &str,
-    networks: &[Network],
-    random: &mut Random,
-) -> Option<(Line, f64)> {
-    if let Some(exit) = &company.vpn
-        && random.chance(0.5)
-    {
-        return Some((exit.clone(), 0.5));
-    }
-    let (share, own_server) = if depth == Depth::Full { (0.12, random.chance(0.3)) } else { (0.06, false) };
-    if !random.chance(share) {
-        return None;
-    }
-    let anywhere = random.chance(0.2);
-    let near = |n: &Network| anywhere || n.country == country || continent(n.country) == continent(country);
-    let purpose = if own_server { Purpose::Rented } else { Purpose::Vpn };
-    let exits = those(networks, |n| n.purpose == purpose && near(n));
-    if exits.is_empty() {
-        return None;
-    }
-    let exit = *random.pick(&exits);
-    let mut line = Line::new(networks, exit, Habit::Pool, random);
-    line.news = Some(Label::honest("vpn_on_off", number).until(i64::MAX));
-    // Some use it almost always, some rarely.
-    Some((line, random.log_uniform(0.03, 0.9)))
-}
-
-fn trips(number: u64, span: &Span, carrier: usize, networks: &[Network], random: &mut Random) -> Vec<Trip> {
-    let count = match span.depth {
-        Depth::Plain => u32::from(random.chance(0.05)),
-        Depth::Full => random.poisson(0.3),
-    };
-    (0..count).map(|n| trip(u64::from(n) << 32 | number, span, carrier, networks, random)).collect()
-}
-
-fn trip(instance: u64, span: &Span, carrier: usize, networks: &[Network], random: &mut Random) -> Trip {
-    let city = networks[carrier].city;
-    let foreign = span.depth == Depth::Full && random.chance(0.15);
-    let elsewhere =
-        those(networks, |n| n.city != city && (n.purpose == Purpose::Home || foreign && n.purpose == Purpose::Abroad));
-    let hotel = *random.pick(&elsewhere);
-    let far = continent(networks[hotel].country) != continent(networks[carrier].country);
-    let locals = those(networks, |n| n.purpose == Purpose::Mobile && n.city == networks[hotel].city);
-    // Most carriers route roaming traffic through the home country. Travellers with other carriers buy a local card.
-    let roaming = if random.chance(0.5) || locals.is_empty() { carrier } else { *random.pick(&locals) };
-    let leaves = span.start + random.within(DAY..(span.days - 3).max(2) * DAY);
-    let news = Label::honest("travel", instance).until(i64::MAX);
-    Trip {
-        leaves,
-        returns: leaves + random.within(2 * DAY..6 * DAY),
-        journey: if far { random.within(9 * HOUR..16 * HOUR) } else { random.within(3 * HOUR..6 * HOUR) },
-        hotel: Line::new(networks, hotel, Habit::Fixed, random).with(news),
-        roaming: Line::new(networks, roaming, Habit::Pool, random).with(news),
-    }
-}
-
-/// Indices of the networks for which `suits` is true.
-fn those(networks: &[Network], suits: impl Fn(&Network) -> bool) -> Vec<usize> {
-    networks.iter().enumerate().filter(|(_, n)| suits(n)).map(|(at, _)| at).collect()
-}
-
-/// A readable, unique name.
-fn user_name(number: u64) -> String {
-    const FIRST: &[&str] = &[
-        "mia", "noah", "lea", "amir", "sofia", "lucas", "yuki", "priya", "tom", "ines", "omar", "clara", "jan", "rosa",
-        "kofi", "emma", "luis", "anja", "ravi", "zoe", "hugo", "nina", "paul", "aiko", "dan", "vera", "ben", "lara",
-        "igor", "maya", "leon", "ada",
-    ];
-    const LAST: &[&str] = &[
-        "novak", "silva", "meyer", "tanaka", "dubois", "patel", "smith", "rossi", "larsen", "garcia", "kowalski",
-        "brown", "haddad", "moreau", "weber", "costa", "jones", "sato", "berg", "okafor", "martin", "singh", "klein",
-        "lopez", "walsh", "peters", "kim", "fischer", "young", "duarte", "lind",
-    ];
-    let (first, last) = (FIRST.len() as u64, LAST.len() as u64);
-    let name = format!("{}.{}", FIRST[(number % first) as usize], LAST[(number / first % last) as usize]);
-    match number / (first * last) {
-        0 => name,
-        again => format!("{name}{}", again + 1),
     }
 }
