@@ -14,6 +14,21 @@ pub(super) enum Tokens {
     Standing(TokenType),
 }
 
+impl Tokens {
+    /// Lifetime of access tokens in milliseconds; 0 if there are none.
+    pub(super) const fn lifetime_ms(&self) -> i64 {
+        match self {
+            Self::Rotating { minutes } | Self::Refreshing { minutes } => *minutes * 60_000,
+            Self::Standing(_) => 0,
+        }
+    }
+
+    /// Whether each use of a refresh token replaces it.
+    pub(super) const fn rotates(&self) -> bool {
+        matches!(self, Self::Rotating { .. })
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct App {
     pub id: &'static str,

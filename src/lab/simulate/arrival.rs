@@ -6,6 +6,7 @@ use std::collections::BinaryHeap;
 use super::label::{Label, LabelBook};
 use super::random::Random;
 use super::record::Record;
+use super::span::Depth;
 use crate::event::Kind;
 
 /// Events in transit, and those that will be delivered again.
@@ -54,10 +55,10 @@ pub(super) struct Written<'a> {
 }
 
 impl Arrivals {
-    pub(crate) fn new(seed: u64, untidy: bool, troubles: Vec<Trouble>) -> Self {
+    pub(crate) fn new(seed: u64, depth: Depth, troubles: Vec<Trouble>) -> Self {
         Self {
             random: Random::new(seed, 8_000_000),
-            untidy,
+            untidy: depth == Depth::Full,
             troubles,
             pending: BinaryHeap::new(),
             admitted: 0,

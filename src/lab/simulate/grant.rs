@@ -37,16 +37,18 @@ pub(super) struct Visitor {
     pub label: Option<Label>,
 }
 
+/// Whose grant it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Owner<'a> {
+    pub tenant: &'static str,
+    pub user: &'a str,
+    pub zone: &'a Zone,
+}
+
 impl Grant {
     /// A grant that was issued before the simulation begins, without an `issued` event.
-    pub(crate) fn new(
-        tenant: &'static str,
-        user: &str,
-        app: &'static App,
-        zone: &Zone,
-        depth: Depth,
-        random: &mut Random,
-    ) -> Self {
+    pub(crate) fn new(owner: Owner<'_>, app: &'static App, depth: Depth, random: &mut Random) -> Self {
+        let Owner { tenant, user, zone } = owner;
         let holder = Holder { tenant, user: user.to_owned(), app, family: family(app, random), zone: zone.clone() };
         let deep = depth == Depth::Full;
         let bound = deep && app.binding != Binding::None && random.chance(0.5);
@@ -75,8 +77,7 @@ impl Grant {
     pub(crate) fn call(&mut self, at: i64, visitor: &Visitor, call: Call, random: &mut Random, out: &mut Vec<Record>) {
         let expires_at = match self.holder.app.tokens {
             Tokens::Standing(_) => None,
-            Tokens::Rotating { minutes } => Some(self.refreshed(at, minutes, true, visitor, call, random, out)),
-            Tokens::Refreshing { minutes } => Some(self.refreshed(at, minutes, false, visitor, call, random, out)),
+            Tokens::Rotating { .. } | Tokens::Refreshing { .. } => Some(self.refreshed(at, visitor, call, random, out)),
         };
         let status = match random.below(1_000) {
             0..=3 => 404,
@@ -100,7 +101,7 @@ impl Grant {
     /// The refused refresh of a client whose grant has ended.
     pub(crate) fn stale_refresh(&self, at: i64, label: Label, visitor: &Visitor) -> Option<Record> {
         self.holder.family?;
-        let mut record = self.token_event(Kind::Refreshed, at, self.refresh, TokenType::Refresh, None, Some(visitor));
+        let mut record = self.token_event(Kind::Refreshed, at, self.refresh, TokenType::Refresh, Some(visitor));
         record.sighting.as_mut()?.status = 400;
         record.label = Some(label);
         Some(record)
@@ -112,10 +113,10 @@ impl Grant {
             Tokens::Standing(token_type) => (self.access, token_type),
             Tokens::Rotating { .. } | Tokens::Refreshing { .. } => (self.refresh, TokenType::Refresh),
         };
-        out.push(self.token_event(kind, at, token, token_type, None, None));
+        out.push(self.token_event(kind, at, token, token_type, None));
         if kind == Kind::Revoked && self.holder.family.is_some() && at < self.access_until {
             // The end of the access token is a separate event.
-            out.push(self.token_event(kind, at + 15, self.access, TokenType::Access, None, None));
+            out.push(self.token_event(kind, at + 15, self.access, TokenType::Access, None));
         }
         self.ended = Some(kind);
     }
@@ -126,7 +127,7 @@ impl Grant {
             Tokens::Standing(token_type) => (self.access, token_type),
             Tokens::Rotating { .. } | Tokens::Refreshing { .. } => (self.access, TokenType::Access),
         };
-        self.token_event(Kind::CredentialChanged, at, token, token_type, None, None)
+        self.token_event(Kind::CredentialChanged, at, token, token_type, None)
     }
 
     /// Begins a new grant after a login or with a new secret: other tokens, and another family.
@@ -143,19 +144,17 @@ impl Grant {
         self.binding = self.binding.map(|_| random.bits());
         self.ended = None;
         let (parent, first) = match self.holder.app.tokens {
-            Tokens::Standing(token_type) => {
-                (None, self.token_event(Kind::Issued, at, self.access, token_type, None, None))
-            }
-            Tokens::Rotating { minutes } | Tokens::Refreshing { minutes } => {
-                self.access_until = at + minutes * 60_000;
-                let first = self.token_event(Kind::Issued, at, self.refresh, TokenType::Refresh, None, None);
+            Tokens::Standing(token_type) => (None, self.token_event(Kind::Issued, at, self.access, token_type, None)),
+            tokens @ (Tokens::Rotating { .. } | Tokens::Refreshing { .. }) => {
+                self.access_until = at + tokens.lifetime_ms();
+                let first = self.token_event(Kind::Issued, at, self.refresh, TokenType::Refresh, None);
                 (Some(self.refresh), first)
             }
         };
         out.push(Record { label, ..first });
         if parent.is_some() {
-            let access = self.token_event(Kind::Issued, at + 2, self.access, TokenType::Access, parent, None);
-            out.push(Record { label, expires_at: Some(self.access_until), ..access });
+            let access = self.token_event(Kind::Issued, at + 2, self.access, TokenType::Access, None);
+            out.push(Record { parent, label, expires_at: Some(self.access_until), ..access });
         }
     }
 
@@ -164,7 +163,7 @@ impl Grant {
             Tokens::Standing(token_type) => token_type,
             Tokens::Rotating { .. } | Tokens::Refreshing { .. } => TokenType::Access,
         };
-        let mut record = self.token_event(Kind::Use, at, token, token_type, None, Some(visitor));
+        let mut record = self.token_event(Kind::Use, at, token, token_type, Some(visitor));
         if let Some(sighting) = &mut record.sighting {
             (sighting.call, sighting.status) = (Some(call), status);
         }
@@ -172,17 +171,7 @@ impl Grant {
     }
 
     /// Ensures a valid access token in the second before `at`. Returns its expiry.
-    #[expect(clippy::too_many_arguments, reason = "used by one caller only")]
-    fn refreshed(
-        &mut self,
-        at: i64,
-        minutes: i64,
-        rotates: bool,
-        visitor: &Visitor,
-        call: Call,
-        random: &mut Random,
-        out: &mut Vec<Record>,
-    ) -> i64 {
+    fn refreshed(&mut self, at: i64, visitor: &Visitor, call: Call, random: &mut Random, out: &mut Vec<Record>) -> i64 {
         if at < self.access_until {
             return self.access_until;
         }
@@ -196,6 +185,7 @@ impl Grant {
             let status = if within_leeway { 200 } else { 401 };
             out.push(self.stale_call(tried_at, status, Label::honest(scenario, instance), visitor, call));
         }
+        let rotates = self.holder.app.tokens.rotates();
         if rotates && random.chance(0.002) {
             // The response was lost. The same client presents its old refresh token again and gets a response.
             let label = Label::honest("lost_refresh", instance);
@@ -209,25 +199,28 @@ impl Grant {
             {
                 earlier.address = hop;
             }
-            let presented = self.exchange(asked_at - before, minutes, rotates, &earlier, random, out);
+            let presented = self.exchange(asked_at - before, &earlier, random, out);
             self.refresh = presented;
             let again = Visitor { label: Some(label), ..visitor.clone() };
-            self.exchange(asked_at, minutes, rotates, &again, random, out);
+            self.exchange(asked_at, &again, random, out);
             return self.access_until;
         }
-        let presented = self.exchange(asked_at, minutes, rotates, visitor, random, out);
+        let presented = self.exchange(asked_at, visitor, random, out);
         if rotates && random.chance(0.005) {
             // Two requests of one client raced. The later one is refused, or gets a token that is never used.
             let label = Some(Label::honest("refresh_race", instance));
             let raced_at = asked_at + random.within(30..1_500);
-            let mut race =
-                self.token_event(Kind::Refreshed, raced_at, presented, TokenType::Refresh, None, Some(visitor));
+            let mut race = self.token_event(Kind::Refreshed, raced_at, presented, TokenType::Refresh, Some(visitor));
             race.label = label;
             if self.depth == Depth::Full && random.chance(0.5) {
                 let unused = random.bits();
-                let issued =
-                    self.token_event(Kind::Issued, raced_at + 21, unused, TokenType::Access, Some(presented), None);
-                out.push(Record { label, expires_at: Some(raced_at + minutes * 60_000), ..issued });
+                let issued = self.token_event(Kind::Issued, raced_at + 21, unused, TokenType::Access, None);
+                out.push(Record {
+                    parent: Some(presented),
+                    label,
+                    expires_at: Some(raced_at + self.holder.app.tokens.lifetime_ms()),
+                    ..issued
+                });
             } else if let Some(sighting) = &mut race.sighting {
                 sighting.status = 400;
             }
@@ -237,45 +230,33 @@ impl Grant {
     }
 
     /// Presents the refresh token, which it returns, and stores the new tokens.
-    fn exchange(
-        &mut self,
-        at: i64,
-        minutes: i64,
-        rotates: bool,
-        visitor: &Visitor,
-        random: &mut Random,
-        out: &mut Vec<Record>,
-    ) -> u64 {
+    fn exchange(&mut self, at: i64, visitor: &Visitor, random: &mut Random, out: &mut Vec<Record>) -> u64 {
         let presented = self.refresh;
-        out.push(self.token_event(Kind::Refreshed, at, presented, TokenType::Refresh, None, Some(visitor)));
-        if rotates {
+        out.push(self.token_event(Kind::Refreshed, at, presented, TokenType::Refresh, Some(visitor)));
+        if self.holder.app.tokens.rotates() {
             self.refresh = random.bits();
-            let successor =
-                self.token_event(Kind::Issued, at + 20, self.refresh, TokenType::Refresh, Some(presented), None);
-            out.push(Record { label: visitor.label, ..successor });
+            let successor = self.token_event(Kind::Issued, at + 20, self.refresh, TokenType::Refresh, None);
+            out.push(Record { parent: Some(presented), label: visitor.label, ..successor });
         }
         self.access = random.bits();
-        self.access_until = at + minutes * 60_000;
-        let access = self.token_event(Kind::Issued, at + 21, self.access, TokenType::Access, Some(presented), None);
-        out.push(Record { label: visitor.label, expires_at: Some(self.access_until), ..access });
+        self.access_until = at + self.holder.app.tokens.lifetime_ms();
+        let access = self.token_event(Kind::Issued, at + 21, self.access, TokenType::Access, None);
+        out.push(Record {
+            parent: Some(presented),
+            label: visitor.label,
+            expires_at: Some(self.access_until),
+            ..access
+        });
         presented
     }
 
-    fn token_event(
-        &self,
-        kind: Kind,
-        at: i64,
-        token: u64,
-        token_type: TokenType,
-        parent: Option<u64>,
-        visitor: Option<&Visitor>,
-    ) -> Record {
+    fn token_event(&self, kind: Kind, at: i64, token: u64, token_type: TokenType, visitor: Option<&Visitor>) -> Record {
         Record {
             at,
             kind,
             token,
             token_type,
-            parent,
+            parent: None,
             holder: Arc::clone(&self.holder),
             expires_at: None,
             sighting: visitor.map(|visitor| Sighting {

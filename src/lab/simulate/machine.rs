@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::apps::{App, DEPLOY, PLUGINS, Taste, WAREHOUSE};
 use super::clients::{Client, LIBRARIES};
-use super::grant::{Grant, Visitor};
+use super::grant::{Grant, Owner, Visitor};
 use super::label::{Label, News};
 use super::networks::{Network, Purpose, Zone};
 use super::random::Random;
@@ -119,6 +119,15 @@ impl Vendor {
     }
 }
 
+/// What a machine does with its token.
+struct Work {
+    app: &'static App,
+    hosts: Hosts,
+    rhythm: Rhythm,
+    /// Median number of calls per run.
+    calls: f64,
+}
+
 impl Machine {
     /// `tenant` is its name and number.
     pub(crate) fn service(
@@ -154,7 +163,13 @@ impl Machine {
         let calls = if matches!(rhythm, Rhythm::Daily { .. }) { 20.0 } else { 0.4 };
         let user = format!("svc-{}-{number}", random.pick(&["orders", "stock", "billing", "reports", "mirror"]));
         let zone = any_zone(networks, &mut random);
-        let mut machine = Self::new(number, random, (&WAREHOUSE, tenant, &user, &zone), hosts, rhythm, calls, span);
+        let mut machine = Self::new(
+            number,
+            random,
+            Owner { tenant, user: &user, zone: &zone },
+            Work { app: &WAREHOUSE, hosts, rhythm, calls },
+            span,
+        );
         let random = &mut machine.random;
         let mut turns = Vec::new();
         match span.depth {
@@ -206,7 +221,13 @@ impl Machine {
                 Rhythm::Webhooks { a_day: 12.0 }
             };
             let own = Random::new(span.seed, 4_600_000 + number * 2 + offset);
-            let mut machine = Self::new(number, own, (&WAREHOUSE, tenant, &user, &zone), hosts, rhythm, 0.6, span);
+            let mut machine = Self::new(
+                number,
+                own,
+                Owner { tenant, user: &user, zone: &zone },
+                Work { app: &WAREHOUSE, hosts, rhythm, calls: 0.6 },
+                span,
+            );
             machine.news = Some(Label::honest("shared_account", number).until(i64::MAX));
             machine
         };
@@ -230,7 +251,13 @@ impl Machine {
         let user = format!("ci-{}-{number}", random.pick(&["web", "api", "mobile", "infra", "docs"]));
         let zone = any_zone(networks, &mut random);
         let hosts = Hosts::Runners(first);
-        let mut machine = Self::new(number, random, (&DEPLOY, tenant, &user, &zone), hosts, rhythm, 4.0, span);
+        let mut machine = Self::new(
+            number,
+            random,
+            Owner { tenant, user: &user, zone: &zone },
+            Work { app: &DEPLOY, hosts, rhythm, calls: 4.0 },
+            span,
+        );
         let random = &mut machine.random;
         let mut turns = Vec::new();
         let more = Turn::Hosts(Hosts::Runners(runners), Label::honest("runner_pool", number));
@@ -260,7 +287,13 @@ impl Machine {
         let zone = any_zone(networks, &mut random);
         let user = format!("member-{number}");
         let rhythm = Rhythm::Webhooks { a_day };
-        let mut machine = Self::new(number, random, (vendor.app, tenant, &user, &zone), hosts, rhythm, 1.2, span);
+        let mut machine = Self::new(
+            number,
+            random,
+            Owner { tenant, user: &user, zone: &zone },
+            Work { app: vendor.app, hosts, rhythm, calls: 1.2 },
+            span,
+        );
         machine.client = Arc::clone(&vendor.client);
         machine.turns.clear();
         if let Some((at, turn)) = &vendor.turn {
@@ -274,13 +307,11 @@ impl Machine {
     fn new(
         number: u64,
         mut random: Random,
-        (app, tenant, user, zone): (&'static App, &'static str, &str, &Zone),
-        hosts: Hosts,
-        rhythm: Rhythm,
-        calls: f64,
+        owner: Owner<'_>,
+        Work { app, hosts, rhythm, calls }: Work,
         span: &Span,
     ) -> Self {
-        let grant = Grant::new(tenant, user, app, zone, span.depth, &mut random);
+        let grant = Grant::new(owner, app, span.depth, &mut random);
         let taste = Taste::new(app, &mut random);
         let library = random.pick(LIBRARIES);
         let objects = random.below(500_000);

@@ -84,7 +84,7 @@ impl Simulation {
         let machines = services.chain(shared).chain(build_jobs).chain(plugins).collect();
         Self {
             planter: Planter::new(seed, &settings),
-            arrivals: Arrivals::new(seed, depth == Depth::Full, troubles(&span)),
+            arrivals: Arrivals::new(seed, depth, troubles(&span)),
             settings,
             networks,
             companies,

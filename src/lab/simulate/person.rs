@@ -7,7 +7,7 @@ use super::apps::{App, CRM, DOCS, FORGE, MAIL, TALK, Taste};
 use super::clients::{BROWSERS, Client, LIBRARIES, PHONES, Product, TOOLS};
 use super::company::Company;
 use super::connection::{Trip, commercial_vpn, home_habit, those, trips};
-use super::grant::{Grant, Visitor};
+use super::grant::{Grant, Owner, Visitor};
 use super::label::Label;
 use super::names::user_name;
 use super::networks::{Habit, Line, Network, Purpose, Zone};
@@ -171,7 +171,8 @@ impl Person {
 
     fn add(&mut self, app: &'static App, device: Device, client: Arc<Client>, (sessions, calls): (f64, f64)) {
         let random = &mut self.random;
-        let grant = Grant::new(self.tenant, &self.user, app, &self.zone, self.depth, random);
+        let owner = Owner { tenant: self.tenant, user: &self.user, zone: &self.zone };
+        let grant = Grant::new(owner, app, self.depth, random);
         let taste = Taste::new(app, random);
         let objects = random.below(90_000) + 1_000;
         // Some use an application all day, others once in a week or two.

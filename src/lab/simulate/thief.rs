@@ -40,6 +40,15 @@ pub(super) enum Pace {
     Patient,
 }
 
+/// The token that a thief uses.
+#[derive(Clone, Copy)]
+pub(super) struct Target<'a> {
+    /// An event of the token.
+    pub owned: &'a Record,
+    /// The owner's calls of the day.
+    pub habits: &'a [&'a Record],
+}
+
 impl Thief {
     /// In a network that `suits`, with a copy of the owner's client or with another common client.
     pub(crate) fn new(
@@ -82,16 +91,16 @@ impl Thief {
         })
     }
 
-    /// One call with the token of `owned`; `habits` are the owner's calls of the day.
+    /// One call with the token of `target`.
     pub(crate) fn misuse(
         &mut self,
-        owned: &Record,
+        target: Target<'_>,
         at: i64,
-        habits: &[&Record],
         manner: &Manner,
         networks: &[Network],
         random: &mut Random,
     ) -> Record {
+        let Target { owned, habits } = target;
         if !self.exits.is_empty() && random.chance(self.moves) {
             self.address = networks[*random.pick(&self.exits)].random_v4(random);
         }

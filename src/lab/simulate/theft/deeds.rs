@@ -7,7 +7,7 @@ use crate::event::TokenType;
 use crate::lab::simulate::networks::{Network, Purpose};
 use crate::lab::simulate::record::Record;
 use crate::lab::simulate::span::{DAY, Depth, HOUR, MINUTE};
-use crate::lab::simulate::thief::{Manner, Thief};
+use crate::lab::simulate::thief::{Manner, Target, Thief};
 
 impl Planter {
     /// One attempt with one random holder. `None` if the kind does not fit the holder's day.
@@ -69,7 +69,7 @@ impl Planter {
                 (taken.at + self.random.log_uniform(20_000.0, 6.0 * HOUR as f64) as i64, Manner::any(&mut self.random))
             }
         };
-        let stolen = self.calls(past, taken, begins, taken.expires_at, &mut thief, &manner, networks);
+        let stolen = self.calls(past.target(taken), (begins, taken.expires_at), &mut thief, &manner, networks);
         let enough = if self.depth == Depth::Plain { 5 } else { 1 };
         (stolen.len() >= enough).then_some(stolen)
     }
@@ -97,7 +97,7 @@ impl Planter {
         for owned in session.iter().skip(1) {
             let at = owned.at + self.random.within(1_500..50_000);
             if self.random.chance(turns / session.len() as f64) && owned.expires_at.is_none_or(|until| at < until) {
-                stolen.push(thief.misuse(owned, at, &past.uses, &manner, networks, &mut self.random));
+                stolen.push(thief.misuse(past.target(owned), at, &manner, networks, &mut self.random));
             }
         }
         (stolen.len() >= enough).then_some(stolen)
@@ -139,7 +139,7 @@ impl Planter {
             if owned.expires_at.is_some_and(|until| at >= until) {
                 break;
             }
-            let mut record = thief.misuse(owned, at, &past.uses, &manner, networks, &mut self.random);
+            let mut record = thief.misuse(past.target(owned), at, &manner, networks, &mut self.random);
             if let Some(call) = record.sighting.as_mut().and_then(|sighting| sighting.call.as_mut()) {
                 call.object = first_object + n as u64;
                 if self.depth == Depth::Full {
@@ -167,7 +167,7 @@ impl Planter {
         let mut stolen = Vec::new();
         for _ in 0..self.random.within(1..8) {
             if owned.expires_at.is_none_or(|until| at < until) {
-                let mut record = thief.misuse(owned, at, &past.uses, &manner, networks, &mut self.random);
+                let mut record = thief.misuse(past.target(owned), at, &manner, networks, &mut self.random);
                 if let Some(call) = record.sighting.as_mut().and_then(|sighting| sighting.call.as_mut()) {
                     (call.route, call.bytes) = (route, route.answer_bytes(&mut self.random));
                 }
@@ -212,7 +212,7 @@ impl Planter {
             let thief = self.random.below(thieves.len() as u64) as usize;
             for _ in 0..self.random.within(1..6) {
                 let owned = past.uses.first()?;
-                stolen.push(thieves[thief].misuse(owned, at, &past.uses, &manner, networks, &mut self.random));
+                stolen.push(thieves[thief].misuse(past.target(owned), at, &manner, networks, &mut self.random));
                 at += self.random.within(800..20_000);
             }
         }
@@ -228,7 +228,7 @@ impl Planter {
         thief.refused = if self.random.chance(0.2) { 0.9 } else { 0.0 };
         let begins = end.at + self.random.log_uniform(45_000.0, 20.0 * HOUR as f64) as i64;
         let manner = Manner::any(&mut self.random);
-        let stolen = self.calls(past, taken, begins, taken.expires_at, &mut thief, &manner, networks);
+        let stolen = self.calls(past.target(taken), (begins, taken.expires_at), &mut thief, &manner, networks);
         (!stolen.is_empty()).then_some(stolen)
     }
 
@@ -239,7 +239,7 @@ impl Planter {
         thief.refused = if self.random.chance(0.2) { 0.7 } else { 0.0 };
         let begins = taken.expires_at? + self.random.log_uniform(3.0 * MINUTE as f64, 30.0 * HOUR as f64) as i64;
         let manner = Manner::any(&mut self.random);
-        let stolen = self.calls(past, taken, begins, None, &mut thief, &manner, networks);
+        let stolen = self.calls(past.target(taken), (begins, None), &mut thief, &manner, networks);
         (!stolen.is_empty()).then_some(stolen)
     }
 
@@ -250,18 +250,15 @@ impl Planter {
         let mut thief = self.anywhere(taken, networks)?;
         let begins = changed_at + self.random.log_uniform(2.0 * MINUTE as f64, 40.0 * HOUR as f64) as i64;
         let manner = Manner::any(&mut self.random);
-        let stolen = self.calls(past, taken, begins, taken.expires_at, &mut thief, &manner, networks);
+        let stolen = self.calls(past.target(taken), (begins, taken.expires_at), &mut thief, &manner, networks);
         (!stolen.is_empty()).then_some(stolen)
     }
 
-    /// Calls in the thief's manner, from `begins` until `until`.
-    #[expect(clippy::too_many_arguments, reason = "what, when, who and how of one visit")]
+    /// Calls in the thief's manner, from `begins` until `until`, if that is given.
     pub(super) fn calls(
         &mut self,
-        past: &Past<'_>,
-        owned: &Record,
-        begins: i64,
-        until: Option<i64>,
+        target: Target<'_>,
+        (begins, until): (i64, Option<i64>),
         thief: &mut Thief,
         manner: &Manner,
         networks: &[Network],
@@ -271,7 +268,7 @@ impl Planter {
             if until.is_some_and(|until| at >= until) {
                 break;
             }
-            stolen.push(thief.misuse(owned, at, &past.uses, manner, networks, &mut self.random));
+            stolen.push(thief.misuse(target, at, manner, networks, &mut self.random));
             at += manner.pause(&mut self.random);
         }
         stolen

@@ -63,7 +63,13 @@ impl Planter {
             (taken.token, taken.expires_at) = (access, Some(expires_at));
             let mut manner = Manner::any(&mut self.random);
             manner.calls = self.random.within(3..12) as usize;
-            stolen.extend(self.calls(past, &taken, begins + 700, Some(expires_at), &mut thief, &manner, networks));
+            stolen.extend(self.calls(
+                past.target(&taken),
+                (begins + 700, Some(expires_at)),
+                &mut thief,
+                &manner,
+                networks,
+            ));
         }
         Some(Loot { records: stolen, made_odd, stay: None })
     }
@@ -105,7 +111,7 @@ impl Planter {
         let mut manner = Manner::any(&mut self.random);
         manner.calls = manner.calls.max(2);
         let begins = begins + self.random.log_uniform(400.0, 240_000.0) as i64;
-        stolen.extend(self.calls(past, &taken, begins, Some(expires_at), &mut thief, &manner, networks));
+        stolen.extend(self.calls(past.target(&taken), (begins, Some(expires_at)), &mut thief, &manner, networks));
         (stolen.len() > 2).then_some(stolen)
     }
 }

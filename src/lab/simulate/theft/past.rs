@@ -8,6 +8,7 @@ use crate::event::{Kind, TokenType};
 use crate::lab::simulate::apps::{App, DEPLOY, Tokens};
 use crate::lab::simulate::record::{Holder, Record};
 use crate::lab::simulate::span::Depth;
+use crate::lab::simulate::thief::Target;
 
 /// One holder's events of the day, in time order.
 pub(super) struct Past<'r> {
@@ -23,6 +24,11 @@ pub(super) struct Past<'r> {
 }
 
 impl Past<'_> {
+    /// The token of `owned`, one of the holder's events.
+    pub(super) fn target<'a>(&'a self, owned: &'a Record) -> Target<'a> {
+        Target { owned, habits: &self.uses }
+    }
+
     fn is_bound(&self) -> bool {
         self.uses.iter().any(|record| record.sighting.as_ref().is_some_and(|sighting| sighting.binding.is_some()))
     }

@@ -61,7 +61,7 @@ impl Planter {
                 Manner { calls: 1 + self.random.below(stay.manner.calls.min(12) as u64) as usize, ..stay.manner };
             if begins < stay.until {
                 let thief = &mut stay.thief;
-                stolen.extend(self.calls(past, owned, begins, owned.expires_at, thief, &manner, networks));
+                stolen.extend(self.calls(past.target(owned), (begins, owned.expires_at), thief, &manner, networks));
             }
         }
         stolen
