@@ -52,7 +52,8 @@ impl Follower {
                 () = nudge.notified() => true,
                 () = tokio::time::sleep(wait) => false,
             };
-            watch.look(nudged);
+            watch.unread |= nudged;
+            watch.look();
             wait = if nudged && watch.unread { SETTLE } else { LOOK_EVERY };
         }
     }
@@ -79,9 +80,8 @@ impl Watch {
     }
 
     /// Checks the files once, and reads them if they have changed and are no longer being written.
-    fn look(&mut self, nudged: bool) {
+    fn look(&mut self) {
         self.send_notices();
-        self.unread |= nudged;
         let now = file_states(&self.follower.dir);
         if now != self.seen {
             (self.seen, self.unread) = (now, true);
@@ -313,8 +313,8 @@ mod tests {
 
         /// The first check finds changed files, the second finds them unchanged and reads them.
         fn settle(&mut self) {
-            self.watch.look(false);
-            self.watch.look(false);
+            self.watch.look();
+            self.watch.look();
         }
 
         fn is_changed(&self) -> bool {
@@ -350,7 +350,7 @@ mod tests {
         assert_eq!(rig.severity(), "critical");
         assert!(rig.has_metric("rules_reload_refused 0"), "{}", rig.metrics.text());
         assert_eq!(rig.notices.titles(), [""; 0], "a changed severity is not reported");
-        rig.watch.look(false);
+        rig.watch.look();
         assert!(!rig.is_changed(), "unchanged files are not read again");
     }
 
@@ -358,11 +358,12 @@ mod tests {
     fn reload_waits_until_files_are_written() {
         let mut rig = Rig::start();
         rig.write("new_country", &with("new_country", "severity", "low"));
-        rig.watch.look(true);
+        rig.watch.unread = true;
+        rig.watch.look();
         rig.write("new_country", &with("new_country", "severity", "critical"));
-        rig.watch.look(false);
+        rig.watch.look();
         assert!(!rig.is_changed(), "the files changed between two checks");
-        rig.watch.look(false);
+        rig.watch.look();
         assert_eq!(rig.severity(), "critical");
     }
 
@@ -401,7 +402,8 @@ mod tests {
             assert_eq!(rig.notices.titles(), ["changed rules are refused"]);
             assert!(rig.notices.last_text().contains(problem), "{}", rig.notices.last_text());
             assert!(rig.has_metric("rules_reload_refused 1"), "{}", rig.metrics.text());
-            rig.watch.look(true);
+            rig.watch.unread = true;
+            rig.watch.look();
             assert_eq!(rig.notices.titles().len(), 1, "one notice is sent");
             // All files are restored.
             std::fs::create_dir_all(rig.dir.path()).expect("a folder");
@@ -445,7 +447,7 @@ mod tests {
         rig.settle();
         assert_eq!(rig.notices.titles().len(), 0);
         rig.notices.full.store(false, std::sync::atomic::Ordering::Relaxed);
-        rig.watch.look(false);
+        rig.watch.look();
         assert_eq!(rig.notices.titles(), ["changed rules are refused"]);
     }
 

@@ -205,7 +205,8 @@ fn read_rule(file: &Path, text: &str, report: &mut Report<'_>) -> Option<(Rule, 
     let base = case::read_base(&rule, &case::Base::new(), report);
     let mut room = case::FILE_EVENTS_BYTES_MAX;
     let cases = rule.array("cases", report).iter();
-    let cases = cases.filter_map(|value| case::read(id, value, &base, &places, &mut room, report));
+    let shared = case::Shared { rule: id, base: &base, places: &places };
+    let cases = cases.filter_map(|value| case::read(value, &shared, &mut room, report));
     let cases: Vec<Case> = cases.collect();
     for (at, case) in cases.iter().enumerate() {
         if cases.iter().take(at).any(|before| before.name == case.name) {

@@ -154,7 +154,7 @@ impl Tree {
     /// `base`.
     pub(super) fn read_secrets(&mut self, base: &Path) -> Result<(), ConfigError> {
         let mut found = Vec::new();
-        find_secret_files(&self.root, "", false, &mut found);
+        find_secret_files(&self.root, "", &|key| SECRETS.contains(&key), &mut found);
         for (section, file_key) in found {
             let section_path = section.join(".");
             let mut path = section_path.clone();
@@ -408,17 +408,24 @@ fn note_value(
 }
 
 /// Section and key of every `KEY_file` whose `KEY` is a secret.
-fn find_secret_files(table: &Table, section: &str, properties: bool, found: &mut Vec<(Vec<String>, String)>) {
+fn find_secret_files(
+    table: &Table,
+    section: &str,
+    is_secret: &dyn Fn(&str) -> bool,
+    found: &mut Vec<(Vec<String>, String)>,
+) {
     for (key, value) in table {
         if let Some(plain) = key.strip_suffix("_file")
-            && (properties || SECRETS.contains(&plain))
+            && is_secret(plain)
         {
             let keys = section.split('.').filter(|key| !key.is_empty()).map(str::to_owned).collect();
             found.push((keys, key.clone()));
         } else if let Value::Table(inner) = value {
             let mut path = section.to_owned();
             join(&mut path, key);
-            find_secret_files(inner, &path, key == PROPERTIES, found);
+            // Any property may be a secret.
+            let is_secret = |name: &str| key == PROPERTIES || SECRETS.contains(&name);
+            find_secret_files(inner, &path, &is_secret, found);
         }
     }
 }

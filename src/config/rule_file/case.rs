@@ -92,16 +92,23 @@ pub(super) fn read_base(fields: &Fields<'_, '_>, outer: &Base, report: &mut Repo
     base.map_or_else(|| outer.clone(), |base| inherit(outer, &base, report))
 }
 
+/// What the test cases of a file share.
+pub(super) struct Shared<'f> {
+    /// `None` if the id of the rule is wrong.
+    pub(super) rule: Option<RuleId>,
+    pub(super) base: &'f Base,
+    pub(super) places: &'f Places,
+}
+
 /// Reads one `[[cases]]` table. The size of its events, at most `room` bytes, is subtracted from `room`. `None` if an error
 /// was reported.
 pub(super) fn read(
-    rule: Option<RuleId>,
     value: &Spanned<DeValue<'_>>,
-    base: &Base,
-    places: &Places,
+    shared: &Shared<'_>,
     room: &mut usize,
     report: &mut Report<'_>,
 ) -> Option<Case> {
+    let Shared { rule, base, places } = *shared;
     let fields = Fields::of_value(value, "a case", CASE_KEYS, report)?;
     let name = fields.required_text("name", report);
     if fields.value("expect").is_none() {
