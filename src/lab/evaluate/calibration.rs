@@ -95,7 +95,9 @@ impl Default for Calibration {
 }
 
 impl Calibration {
-    pub fn add(&mut self, seen: &Observation, theft: bool) {
+    /// Adds an event to its visit.
+    pub fn add(&mut self, seen: &Observation) {
+        let theft = seen.is_theft();
         let Self { open, bins, cohorts, .. } = self;
         let visits = open.entry(seen.baseline).or_default();
         visits.retain(|visit| {
@@ -225,7 +227,7 @@ impl Tail {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::honest;
+    use super::super::samples::{honest, theft};
     use super::*;
 
     const MINUTE: i64 = 60_000;
@@ -239,11 +241,11 @@ mod tests {
             holder,
             ..honest(1, minute * MINUTE, 0.0)
         };
-        calibration.add(&seen(0, -3.5, 0.5, 1), false);
-        calibration.add(&seen(10, -5.5, 0.001, 1), false);
-        calibration.add(&seen(29, -5.5, 0.5, 1), false);
-        calibration.add(&seen(30, -6.5, 0.9, 2), false);
-        calibration.add(&seen(59, -6.5, 1.0, 1), false);
+        calibration.add(&seen(0, -3.5, 0.5, 1));
+        calibration.add(&seen(10, -5.5, 0.001, 1));
+        calibration.add(&seen(29, -5.5, 0.5, 1));
+        calibration.add(&seen(30, -6.5, 0.9, 2));
+        calibration.add(&seen(59, -6.5, 1.0, 1));
         calibration.finish();
         let bins = calibration.z(-7.0);
         assert_eq!(bins.iter().map(|bin| (bin.from, bin.honest)).collect::<Vec<_>>(), [(-7, 2), (-4, 1)]);
@@ -258,8 +260,9 @@ mod tests {
     fn expected_share_uses_the_prior_of_the_set() {
         let mut calibration = Calibration::default();
         for number in 0..100_i64 {
-            let seen = Observation { log_odds: -7.0, ..honest(number as u64, 0, 0.0) };
-            calibration.add(&seen, number % 4 == 0);
+            let baseline = number as u64;
+            let seen = if number % 4 == 0 { theft(baseline, 0, 0.0, 0) } else { honest(baseline, 0, 0.0) };
+            calibration.add(&Observation { log_odds: -7.0, ..seen });
         }
         calibration.finish();
         let bins = calibration.z(-7.0);
@@ -272,7 +275,7 @@ mod tests {
     fn calibration_forgets_ended_visits() {
         let mut calibration = Calibration::default();
         for number in 0..1_000 {
-            calibration.add(&honest(number as u64, number * 10 * MINUTE, 0.0), false);
+            calibration.add(&honest(number as u64, number * 10 * MINUTE, 0.0));
         }
         assert!(calibration.open.len() < 20, "{}", calibration.open.len());
     }

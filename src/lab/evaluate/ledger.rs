@@ -83,7 +83,7 @@ pub struct Rise {
 
 impl Ledger {
     pub fn observe(&mut self, seen: &Observation) -> Noted {
-        let theft = seen.case.is_some_and(|(_, theft)| theft);
+        let theft = seen.is_theft();
         let before = self.stolen.get_mut(&seen.baseline);
         let new_turn = before.as_ref().is_none_or(|before| !before.is_last);
         let mut stolen = theft;
@@ -97,7 +97,7 @@ impl Ledger {
         if let Some((number, _)) = seen.case {
             self.cases.entry(number).or_insert_with(|| CaseRecord::new(seen.at)).add(seen, new_turn);
         }
-        self.calibration.add(seen, theft);
+        self.calibration.add(seen);
         let day = self.days.entry((seen.baseline, seen.at.div_euclid(DAY_MS))).or_insert(TokenDay::NEW);
         if !theft {
             day.add(seen, stolen);

@@ -36,3 +36,11 @@ pub struct Observation {
     pub token_type: TokenType,
     pub device: Device,
 }
+
+impl Observation {
+    /// Whether the event is a thief's.
+    #[must_use]
+    pub fn is_theft(&self) -> bool {
+        self.case.is_some_and(|(_, theft)| theft)
+    }
+}
