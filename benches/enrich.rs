@@ -25,7 +25,7 @@ const PATH: &str = "/api/v1/projects/3f2504e0-4f89-41d3-9a0c-0305e82c3301/member
 const OPERATION: &str = "iam.amazonaws.com ListAttachedUserPolicies";
 
 fn enrich(criterion: &mut Criterion) {
-    let mut enricher = Enricher::new(&settings(), false);
+    let mut enricher = Enricher::new(&settings());
     let addresses = addresses();
     let mut group = criterion.benchmark_group("enrich");
     group.throughput(Throughput::Elements(1));
@@ -77,7 +77,7 @@ fn open(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("open");
     group.sample_size(10);
     group.bench_function("read and look through all files", |bencher| {
-        bencher.iter(|| Enricher::new(black_box(&settings), false));
+        bencher.iter(|| Enricher::new(black_box(&settings)));
     });
     group.finish();
 }

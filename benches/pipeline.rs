@@ -73,7 +73,7 @@ fn main() {
 /// Time of decoding, enriching, scoring, and encoding of row and verdict, each alone.
 fn parts_of(events: &[u8]) -> [Duration; 4] {
     let mut decoder = Decoder::new(Format::Native, TokenHasher::new(KEY));
-    let mut enricher = Enricher::new(&geo(), false);
+    let mut enricher = Enricher::new(&geo());
     let (rules, mut state) = (RuleSet::builtin(), State::new(engine::Settings::default()));
     let (mut rows, mut verdicts) = (EpochRows::new(), Vec::new());
     let position = Position::new("events", 0, 0);
@@ -122,7 +122,7 @@ fn fortnight() -> Vec<u8> {
 
 /// One thread does everything, as in `replay --verdicts`.
 fn whole(file: &std::path::Path) -> (Duration, Tally) {
-    let enricher = Enricher::new(&geo(), false);
+    let enricher = Enricher::new(&geo());
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let pipeline =

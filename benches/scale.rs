@@ -68,7 +68,7 @@ fn main() {
 }
 
 fn measure(tokens: u64, call: &Event<'_>) {
-    let mut enricher = Enricher::new(&GeoSettings::default(), false);
+    let mut enricher = Enricher::new(&GeoSettings::default());
     let rules = RuleSet::builtin();
     let mut state = State::new(engine::Settings::default());
     for (day, calls) in (0..).zip(DAYS) {

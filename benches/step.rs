@@ -38,7 +38,7 @@ fn main() {
         ..Settings::fortnight(1_790_000_000_000)
     };
     let mut simulation = Simulation::new(settings);
-    let mut enricher = Enricher::new(&geo(), false);
+    let mut enricher = Enricher::new(&geo());
     let mut state = State::new(engine::Settings::default());
     let (mut each, mut shares) = (Vec::new(), Vec::new());
     for day in 1..=DAYS {

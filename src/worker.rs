@@ -159,7 +159,7 @@ where
         );
         Self {
             pipeline,
-            mute: Epoch::new(store.new_rows(), false),
+            mute: Epoch::new(store.new_rows()),
             partitions: Partitions::new(spread, verdicts, move || store.new_rows()),
             group: Group::default(),
             taken: 0,

@@ -31,7 +31,7 @@ impl Stream {
     fn new(format: Format) -> Self {
         Self {
             decoder: Decoder::new(format, TokenHasher::new(b"a key for tests")),
-            enricher: Enricher::new(&GeoSettings::default(), true),
+            enricher: Enricher::new(&GeoSettings::default()).trust_event_geo(true),
             state: State::new(engine::Settings { mode: Mode::Enforce, ..engine::Settings::default() }),
             rules: RuleSet::builtin(),
         }

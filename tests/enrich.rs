@@ -80,7 +80,7 @@ fn test_file(name: &str) -> PathBuf {
 
 fn with_files(city: &[&Path], asn: &[&Path]) -> Enricher {
     let owned = |paths: &[&Path]| paths.iter().map(|path| path.to_path_buf()).collect();
-    Enricher::new(&GeoSettings { city: owned(city), asn: owned(asn) }, false)
+    Enricher::new(&GeoSettings { city: owned(city), asn: owned(asn) })
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn special_addresses_have_no_place() {
 
 #[test]
 fn without_files_client_and_route_are_known() {
-    let mut enricher = Enricher::new(&GeoSettings::default(), false);
+    let mut enricher = Enricher::new(&GeoSettings::default());
     let known = enricher.enrich(event("192.0.2.7"));
     assert_eq!(told(&known), (String::new(), String::new()));
     assert_eq!((&*known.client.family, &*known.client.version), ("curl", "8.1.2"));
@@ -173,14 +173,14 @@ fn event_geo_counts_if_it_is_trusted() {
     };
     let files = ("DE Berlin 52.52,13.41 20 km".to_owned(), "AS3320 Deutsche Telekom AG Access".to_owned());
 
-    let mut trusting = Enricher::new(&settings, true);
+    let mut trusting = Enricher::new(&settings).trust_event_geo(true);
     let own = ("CL  -33.45,-70.67 10 km".to_owned(), "AS64502 Ejemplo Cloud SpA Hosting".to_owned());
     assert_eq!(told(&trusting.enrich(geo(chile.clone()))), own);
     assert_eq!(told(&trusting.enrich(event("192.0.2.7"))), files, "an event without one is looked up");
     let odd = EventGeo { country: Some("Atlantis".into()), latitude: Some(f32::NAN), ..EventGeo::default() };
     assert_eq!(told(&trusting.enrich(geo(odd))), files, "what is no country is not believed");
 
-    assert_eq!(told(&Enricher::new(&settings, false).enrich(geo(chile))), files);
+    assert_eq!(told(&Enricher::new(&settings).enrich(geo(chile))), files);
 }
 
 #[test]
@@ -251,7 +251,7 @@ fn changed_file_is_used_after_the_batch() {
 
     replace(&before);
     let mut enricher = with_files(&[&path], &[]);
-    let mut other = Enricher::over(enricher.files().clone(), false);
+    let mut other = Enricher::over(enricher.files().clone());
     assert_eq!(place_of(&mut enricher, "192.0.2.7"), potsdam);
 
     replace(&after[..after.len() / 2]);
@@ -429,7 +429,7 @@ static ALLOCATOR: Counting = Counting;
 fn known_address_and_agent_allocate_nothing() {
     let settings = GeoSettings { city: vec![test_file("maxmind-city.mmdb")], asn: vec![test_file("asn-ipv4.mmdb")] };
     for trust in [false, true] {
-        let mut enricher = Enricher::new(&settings, trust);
+        let mut enricher = Enricher::new(&settings).trust_event_geo(trust);
         let geo = EventGeo { country: Some("Chile".into()), asn: Some(7), ..EventGeo::default() };
         let mut rounds = (0..2).map(|_| {
             let events: Vec<_> = ["192.0.2.7", "198.51.100.1", "2001:db8:1::1", "8.8.8.8", "10.0.0.1"]

@@ -138,7 +138,7 @@ fn work(
     screen: &Screen,
 ) -> Result<Done, Failure> {
     let rules = load_rules(config)?;
-    let enricher = Enricher::new(&config.geoip, config.detection.trust_event_geo);
+    let enricher = Enricher::new(&config.geoip).trust_event_geo(config.detection.trust_event_geo);
     if enricher.versions().is_empty() {
         screen
             .print("No GeoIP files: places and networks are not scored and thefts are missed. Run deploy/setup.sh.")?;

@@ -116,7 +116,7 @@ fn measure(arguments: &Arguments, config: &Config, labels: Labels) -> Result<(Me
         to_stderr(&note);
     }
     let mut source = open_events(&arguments.folder)?;
-    let enricher = Enricher::new(&config.geoip, config.detection.trust_event_geo);
+    let enricher = Enricher::new(&config.geoip).trust_event_geo(config.detection.trust_event_geo);
     for problem in enricher.problems() {
         to_stderr(&format!("GeoIP file not used: {problem}"));
     }
@@ -126,7 +126,7 @@ fn measure(arguments: &Arguments, config: &Config, labels: Labels) -> Result<(Me
     let mut pipeline = Pipeline::new(enricher, Arc::new(rules.rules), hasher, settings);
     let mut partition = pipeline.partition(Format::Native);
     let peers = if arguments.peers { peer::all().into() } else { Vec::new() };
-    let mut epoch = Epoch::new(Measure::new(labels, peers, arguments.warmup), false);
+    let mut epoch = Epoch::new(Measure::new(labels, peers, arguments.warmup));
     all_messages(&mut source, &mut |messages| {
         pipeline.process(&mut partition, messages, 0, &mut epoch);
         // Nothing is reported.

@@ -127,7 +127,7 @@ where
     S::Rows: SavedRows + 'static,
 {
     let rules = load_rules(config)?;
-    let enricher = Enricher::new(&config.geoip, config.detection.trust_event_geo);
+    let enricher = Enricher::new(&config.geoip).trust_event_geo(config.detection.trust_event_geo);
     let feed = feed(arguments, config);
     let mut source = open_files(arguments)?;
     let mut verdicts =

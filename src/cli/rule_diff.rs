@@ -53,6 +53,6 @@ fn pipeline(config: &Config, hasher: &TokenHasher) -> Result<Pipeline, Failure> 
     if let Some(note) = rules.missing_note() {
         to_stderr(&sanitize::lines(&format!("{}: {note}", config.rules_origin())));
     }
-    let enricher = Enricher::new(&config.geoip, config.detection.trust_event_geo);
+    let enricher = Enricher::new(&config.geoip).trust_event_geo(config.detection.trust_event_geo);
     Ok(Pipeline::new(enricher, Arc::new(rules.rules), hasher.clone(), config.engine_settings()))
 }

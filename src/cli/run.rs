@@ -70,7 +70,7 @@ fn serve(
     let health = Arc::new(Health::default());
     open_store(config, runtime, store, &health)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let enricher = Enricher::new(&config.geoip, config.detection.trust_event_geo);
+    let enricher = Enricher::new(&config.geoip).trust_event_geo(config.detection.trust_event_geo);
     for version in enricher.versions() {
         tracing::info!(version, "GeoIP file");
     }

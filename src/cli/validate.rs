@@ -93,7 +93,7 @@ fn check_geoip(config: &Config, report: &mut Report) -> Result<(), Failure> {
     if config.geoip.city.is_empty() && config.geoip.asn.is_empty() {
         return Report::ok("GeoIP", "no files are configured, so places and networks are not judged");
     }
-    let enricher = Enricher::new(&config.geoip, config.detection.trust_event_geo);
+    let enricher = Enricher::new(&config.geoip).trust_event_geo(config.detection.trust_event_geo);
     for version in enricher.versions() {
         Report::ok("GeoIP", &version)?;
     }

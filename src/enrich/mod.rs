@@ -43,26 +43,30 @@ enum Places {
 }
 
 impl Enricher {
-    /// Reads the files and watches them. A missing or invalid file is left out, and [`Self::problems`] reports it. With
-    /// `trust_event_geo`, place and network in the event take precedence over the files.
+    /// Reads the files and watches them. A missing or invalid file is left out, and [`Self::problems`] reports it.
     #[must_use]
-    pub fn new(settings: &GeoSettings, trust_event_geo: bool) -> Self {
-        Self::over(GeoFiles::open(settings), trust_event_geo)
+    pub fn new(settings: &GeoSettings) -> Self {
+        Self::over(GeoFiles::open(settings))
     }
 
     /// Over shared files: one enricher per thread, one copy of the files.
     #[must_use]
-    pub fn over(files: GeoFiles, trust_event_geo: bool) -> Self {
+    pub fn over(files: GeoFiles) -> Self {
         let places = Places::Files(Geo::over(&files));
-        let event_places = trust_event_geo.then(EventPlaces::default);
         let hasher = KeyHasher::default();
-        Self { files, places, event_places, clients: Clients::new(hasher), hasher }
+        Self { files, places, event_places: None, clients: Clients::new(hasher), hasher }
+    }
+
+    /// If `trusted`, place and network in the event take precedence over the files.
+    #[must_use]
+    pub fn trust_event_geo(self, trusted: bool) -> Self {
+        Self { event_places: trusted.then(EventPlaces::default), ..self }
     }
 
     /// With places from `lookup` instead of files.
     #[must_use]
     pub fn with_lookup(lookup: Box<dyn GeoLookup + Send>) -> Self {
-        Self { places: Places::Given(lookup), ..Self::new(&GeoSettings::default(), false) }
+        Self { places: Places::Given(lookup), ..Self::new(&GeoSettings::default()) }
     }
 
     /// Computes keys of names with `hasher` instead of the public default key.

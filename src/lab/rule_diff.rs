@@ -64,7 +64,7 @@ impl Comparison {
 impl Run {
     fn new(pipeline: Pipeline, feed: Feed) -> Self {
         let partition = pipeline.partition(feed);
-        Self { pipeline, partition, epoch: Epoch::new(Alerts::default(), false) }
+        Self { pipeline, partition, epoch: Epoch::new(Alerts::default()) }
     }
 }
 

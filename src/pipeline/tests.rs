@@ -79,7 +79,7 @@ fn scored(lines: &[String], broken: usize, point: Option<Failpoint>) -> (String,
     let hasher = TokenHasher::new(b"a key for tests");
     let mut pipeline = Pipeline::new(enricher, Arc::new(RuleSet::builtin()), hasher, settings);
     let mut partition = pipeline.partition(Format::Native);
-    let mut epoch = Epoch::new(TestRows::default(), true);
+    let mut epoch = Epoch::new(TestRows::default()).with_verdicts(true);
     for (place, line) in lines.iter().enumerate() {
         if let Some(point) = point.filter(|_| place == broken) {
             failpoint::arm(point);
@@ -178,7 +178,7 @@ fn panicking_message_becomes_one_dead_letter() {
         .collect();
     let mut pipeline = pipeline();
     let mut partition = pipeline.partition(Format::Cloudtrail);
-    let mut epoch = Epoch::new(TestRows::default(), false);
+    let mut epoch = Epoch::new(TestRows::default());
     pipeline.process(&mut partition, &messages, 0, &mut epoch);
     let rows = &epoch.rows.0;
     assert_eq!(
@@ -216,7 +216,7 @@ fn results_do_not_depend_on_group_size() {
     let taken = |at_a_time: usize| {
         let mut pipeline = pipeline();
         let mut partition = pipeline.partition(Format::Native);
-        let mut epoch = Epoch::new(TestRows::default(), false);
+        let mut epoch = Epoch::new(TestRows::default());
         for messages in messages.chunks(at_a_time) {
             pipeline.process(&mut partition, messages, 0, &mut epoch);
         }

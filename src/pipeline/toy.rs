@@ -12,7 +12,7 @@ use crate::wire::{Decoded, Decoder, Format};
 /// The last of five daily visits, which calls [`ENDPOINT`], scored without some detectors; and an event after it.
 fn scored(without: Vec<DetectorId>) -> [Outcome; 2] {
     let mut state = State::new(Settings { without, ..Settings::default() });
-    let (mut enricher, rules) = (Enricher::new(&GeoSettings::default(), true), RuleSet::builtin());
+    let (mut enricher, rules) = (Enricher::new(&GeoSettings::default()).trust_event_geo(true), RuleSet::builtin());
     let mut decoder = Decoder::new(Format::Native, TokenHasher::new(b"a key for tests"));
     let mut outcomes = Vec::new();
     for (number, endpoint) in ["/v1/items"; 4].into_iter().chain([ENDPOINT, "/v1/items"]).enumerate() {

@@ -73,7 +73,7 @@ impl<R: SavedRows> Partitions<R> {
                 topic: Arc::clone(&position.topic),
                 number: position.partition,
                 partition,
-                open: Epoch::new((self.new_rows)(), self.with_verdicts),
+                open: Epoch::new((self.new_rows)()).with_verdicts(self.with_verdicts),
                 stored: Checkpoint::default(),
                 counted: Counters::default(),
             });

@@ -218,7 +218,7 @@ impl Source for TestSource {
 
 fn pipeline() -> Pipeline {
     static RULES: LazyLock<Arc<RuleSet>> = LazyLock::new(|| Arc::new(RuleSet::builtin()));
-    let enricher = Enricher::new(&GeoSettings::default(), false);
+    let enricher = Enricher::new(&GeoSettings::default());
     Pipeline::new(enricher, Arc::clone(&RULES), TokenHasher::new(b"test"), engine::Settings::default())
 }
 

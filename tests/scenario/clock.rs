@@ -64,7 +64,7 @@ impl World {
     fn found(&self, lines: &[(Value, bool)], logged: Option<LogTimeKind>) -> (usize, engine::Counters) {
         let mut pipeline = pipeline();
         let mut partition = pipeline.partition(Format::Native);
-        let mut epoch = Epoch::new(MemoryRows::default(), true);
+        let mut epoch = Epoch::new(MemoryRows::default()).with_verdicts(true);
         for (offset, (line, forged)) in (0..).zip(lines) {
             take(&mut pipeline, &mut partition, &mut epoch, (offset, line, logged, *forged));
         }

@@ -703,7 +703,7 @@ fn no_raw_token_is_in_any_output() {
 
     let mut pipeline = pipeline();
     let mut partition = pipeline.partition(Format::Native);
-    let mut epoch = Epoch::new(MemoryRows::default(), true);
+    let mut epoch = Epoch::new(MemoryRows::default()).with_verdicts(true);
     for (offset, line) in (0..).zip(&lines) {
         let position = Position::new("events", 0, offset);
         let message =

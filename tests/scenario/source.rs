@@ -184,7 +184,7 @@ fn process(feed: Feed, messages: &[(Option<&str>, String)]) -> Epoch<MemoryRows>
     let rules = RuleSet::builtin().into();
     let mut pipeline = Pipeline::new(enricher, rules, hasher, engine::Settings::default());
     let mut partition = pipeline.partition(feed);
-    let mut epoch = Epoch::new(MemoryRows::default(), true);
+    let mut epoch = Epoch::new(MemoryRows::default()).with_verdicts(true);
     for (offset, (key, line)) in (0..).zip(messages) {
         let position = Position::new("events", 0, offset);
         let payload = line.as_bytes();

@@ -176,7 +176,7 @@ impl Story {
 
     /// As [`Self::empty`], where nothing but events tells where addresses are.
     pub(crate) fn located_by_events() -> Self {
-        Self { enricher: Enricher::new(&GeoSettings::default(), true), ..Self::empty() }
+        Self { enricher: Enricher::new(&GeoSettings::default()).trust_event_geo(true), ..Self::empty() }
     }
 
     /// As [`Self::in_town`], with other settings.

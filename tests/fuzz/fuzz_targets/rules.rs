@@ -52,7 +52,7 @@ fn file_of(input: &[u8]) -> PathBuf {
 
 fn judge(rules: &RuleSet) {
     let mut state = State::new(engine::Settings::default());
-    let mut enricher = Enricher::new(&tokenwarden::enrich::GeoSettings::default(), true);
+    let mut enricher = Enricher::new(&tokenwarden::enrich::GeoSettings::default()).trust_event_geo(true);
     Decoder::new(Format::Native, TokenHasher::new(b"a key for fuzzing")).decode(EVENT, &mut |decoded| {
         let Ok(Decoded::Event(event)) = decoded else { panic!("{decoded:?}") };
         let engine::Step::Scored(outcome) = engine::step(&mut state, rules, &enricher.enrich(event)) else {
