@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn findings_are_lines_in_a_pipe_and_a_table_for_people() {
+    fn findings_are_a_table_on_a_terminal_only() {
         let finding = |level, topic: &str, what, text: &str| Finding {
             level,
             topic: topic.to_owned(),

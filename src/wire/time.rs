@@ -185,7 +185,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_written_reads_back_and_is_what_jiff_writes(millis in 0..=Timestamp::MAX.millis()) {
+        fn written_time_reads_back_and_equals_jiff(millis in 0..=Timestamp::MAX.millis()) {
             let time = Timestamp::from_millis(millis).expect("in range");
             let mut out = Vec::new();
             write(&mut out, time);

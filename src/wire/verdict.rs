@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ordinary_verdict_is_one_line_with_the_fields_in_order() {
+    fn verdict_is_one_line_with_ordered_fields() {
         assert_eq!(
             line("e1", &outcome(-7.0, Vec::new())),
             "{\"event_id\":\"e1\",\"token_id\":\"at-1\",\"timestamp\":\"2026-11-22T10:15:30.123Z\",\"verdict\":\"allow\",\
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_is_written_whole_and_an_incident_by_its_name() {
+    fn signal_is_written_whole_and_incident_by_id() {
         let signal = Signal {
             rule: RuleId::ImpossibleTravel,
             share: 2.600_000_4,
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn an_alarm_says_what_it_was_measured_by_and_what_would_have_made_it_none() {
+    fn alert_line_has_threshold_and_decisive_rules() {
         let signal = |rule, share| Signal {
             rule,
             share,
