@@ -1,6 +1,8 @@
 //! Elastic Common Schema, nested or with dots in its names, plain or as Elastic's integrations of Okta, GitHub and AWS
 //! write it. Source: the ECS field reference, 8.x; elastic/integrations, the fields and the expected documents of the
 //! pipeline tests in `packages/okta`, `packages/github` and `packages/aws`.
+//!
+//! The file is longer than 500 lines because it is one table: its rows are read with the sources and conditions below.
 
 use super::machines::{MACHINES, NAMES_OF_MACHINES};
 use super::table::{
