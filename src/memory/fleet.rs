@@ -124,6 +124,7 @@ impl Fleets {
     /// The group of this key, for [`Self::company`] and [`Self::join`] in one event.
     #[must_use]
     pub fn group(&self, key: u64) -> Group {
+        let key = mixed(key);
         Group { key, place: self.groups.find(key) }
     }
 
@@ -209,6 +210,13 @@ impl Fleets {
         let usual = home.usual * crate::math::faded(hours, 72.0) / 72.0;
         if usual < 1.0 { 1.0 } else { (now / usual).min(1.0) }
     }
+}
+
+/// Spreads a key over all 64 bits, one to one: the lower bits of a group's key are the number of its kind, and the table
+/// takes the place of an entry from the lower bits of its key.
+const fn mixed(key: u64) -> u64 {
+    let mixed = (key ^ key >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed ^ mixed >> 32
 }
 
 /// Hours by which something fades that has faded up to `since`, and does so up to `at` now.
