@@ -92,6 +92,7 @@ impl Default for Tenants {
 
 impl Tenants {
     #[must_use]
+    #[inline]
     pub fn get(&self, key: u64) -> Tenant {
         if self.last.key == key && self.last.seat.is_some() {
             return self.last;
@@ -105,7 +106,17 @@ impl Tenants {
     }
 
     /// As [`Self::get`]; the first tenant of the partition gets a seat.
+    #[inline]
     pub fn admit(&mut self, key: u64) -> Tenant {
+        if self.last.key == key && self.last.seat.is_some() {
+            return self.last;
+        }
+        self.admit_other(key)
+    }
+
+    /// The same for another tenant than the last one.
+    #[inline(never)]
+    fn admit_other(&mut self, key: u64) -> Tenant {
         if self.seats.is_empty() {
             self.give_seat(key, 0);
         }
@@ -171,6 +182,7 @@ impl<V> Default for BySeat<V> {
 impl<V: Default> BySeat<V> {
     /// `None`: the tenant has none, or has lost its seat.
     #[must_use]
+    #[inline]
     pub fn get(&self, seat: Seat) -> Option<&V> {
         match self.0.get(seat.place()) {
             Some(Some((held, value))) if *held == seat => Some(value),
@@ -180,16 +192,29 @@ impl<V: Default> BySeat<V> {
 
     /// The value of a tenant for changes. It replaces that of an earlier tenant at the same place. `None`: a later tenant has
     /// the place.
+    #[inline]
     pub fn get_mut(&mut self, seat: Seat) -> Option<&mut V> {
+        let place = seat.place();
+        if !matches!(self.0.get(place), Some(Some((held, _))) if *held == seat) {
+            self.take_place(seat);
+        }
+        match self.0.get_mut(place) {
+            Some(Some((held, value))) if *held == seat => Some(value),
+            _ => None,
+        }
+    }
+
+    /// Gives `seat` an empty value at its place, unless a later tenant has the place.
+    #[cold]
+    #[inline(never)]
+    fn take_place(&mut self, seat: Seat) {
         let place = seat.place();
         if self.0.len() <= place {
             self.0.resize_with(place + 1, || None);
         }
-        let held = self.0[place].get_or_insert_with(|| (seat, V::default()));
-        if held.0 < seat {
-            *held = (seat, V::default());
+        if self.0[place].as_ref().is_none_or(|(held, _)| *held < seat) {
+            self.0[place] = Some((seat, V::default()));
         }
-        (held.0 == seat).then_some(&mut held.1)
     }
 
     /// Values of all tenants but one, in the order of their places.
