@@ -24,15 +24,15 @@ pub struct Recent {
 struct Place<K, const COUNT: usize>([K; COUNT]);
 
 impl<K: Copy + PartialEq, const COUNT: usize> Place<K, COUNT> {
-    /// Returns whether `key` existed before.
-    fn insert(&mut self, key: K) -> bool {
-        let Self(keys) = self;
-        if keys.contains(&key) {
-            return true;
-        }
-        keys.rotate_right(1);
-        keys[0] = key;
-        false
+    #[allow(clippy::needless_bitwise_bool, reason = "without a branch for each key, one instruction compares several")]
+    fn contains(&self, key: K) -> bool {
+        self.0.iter().fold(false, |found, known| found | (*known == key))
+    }
+
+    /// Stores a key that is not stored yet, in place of the oldest.
+    fn push(&mut self, key: K) {
+        self.0.rotate_right(1);
+        self.0[0] = key;
     }
 }
 
@@ -56,16 +56,21 @@ impl Recent {
     /// Whether the event of this identity (a hash) was delivered before.
     #[must_use]
     pub fn contains(&self, event: u64) -> bool {
-        self.events[place(event, &self.events)].0.contains(&event.max(1))
+        self.events[place(event, &self.events)].contains(event.max(1))
     }
 
-    /// Stores an event by its identity and its id (hashes). Returns whether another event had its id.
+    /// Stores an event that it does not contain yet, by its identity and its id (hashes). Returns whether another event had
+    /// its id.
     pub fn insert(&mut self, event: u64, id: u64) -> bool {
         // 0 marks an empty entry.
         let (at, event) = (place(event, &self.events), event.max(1));
-        self.events[at].insert(event);
+        self.events[at].push(event);
         let (at, id) = (place(id, &self.ids), ((id >> 32) as u32).max(1));
-        self.ids[at].insert(id)
+        let is_reused = self.ids[at].contains(id);
+        if !is_reused {
+            self.ids[at].push(id);
+        }
+        is_reused
     }
 }
 
