@@ -111,7 +111,11 @@ impl<V> Generations<V> {
 impl Generations<f64> {
     /// Adds to a count that starts at 0, and returns it.
     pub fn add(&mut self, key: u64, weight: f64) -> f64 {
-        let count = self.entry(key, || 0.0);
+        // Nearly all counts are in the younger half.
+        let count = match self.young.get_mut(&key) {
+            Some(count) => count,
+            None => self.entry(key, || 0.0),
+        };
         *count += weight;
         *count
     }
