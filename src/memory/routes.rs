@@ -75,6 +75,28 @@ impl Held {
     fn read(&self, seat: Option<Seat>) -> RouteUse {
         RouteUse { count: self.calls.count(seat), ..self.used }
     }
+
+    /// Counts a call of a tenant with a seat, and returns the use of the route.
+    fn learn(
+        &mut self,
+        sums: &mut Sums<3>,
+        owns: &mut Generations<Own>,
+        (tenant, seat): (Tenant, Seat),
+        (route, weight): (u32, f64),
+    ) -> RouteUse {
+        let contribution = if self.calls.stores(seat) {
+            Contribution::of_stored(seat, weight)
+        } else {
+            own_contribution(owns, tenant, seat, (route, weight))
+        };
+        let before = self.worth();
+        let displaced = self.calls.learn(&contribution);
+        sums.change(&before, &self.worth());
+        if let Some((seat, part)) = displaced {
+            owns.insert(own(Tenant { key: 0, seat: Some(seat) }, route), Own::taught(part));
+        }
+        self.read(Some(seat))
+    }
 }
 
 /// One generation with its sums.
@@ -166,24 +188,16 @@ impl Routes {
             self.owns.entry(own(tenant, route), Own::default).count += weight;
             return self.get(tenant, route).unwrap_or_else(|| self.of_own(tenant, route, promise));
         };
-        if !self.young.routes.contains_key(&route) && !self.make(seat, route, promise) {
+        let Self { young: Generation { routes, sums, .. }, owns, .. } = self;
+        if let Some(held) = routes.get_mut(&route) {
+            return held.learn(sums, owns, (tenant, seat), (route, weight));
+        }
+        if !self.make(seat, route, promise) {
             self.owns.entry(own(tenant, route), Own::default).count += weight;
             return self.of_own(tenant, route, promise);
         }
         let Self { young: Generation { routes, sums, .. }, owns, .. } = self;
-        let held = routes.entry(route).or_insert_with(|| Held::new(promise));
-        let contribution = if held.calls.stores(seat) {
-            Contribution::of_stored(seat, weight)
-        } else {
-            own_contribution(owns, tenant, seat, (route, weight))
-        };
-        let before = held.worth();
-        let displaced = held.calls.learn(&contribution);
-        sums.change(&before, &held.worth());
-        if let Some((seat, part)) = displaced {
-            owns.insert(own(Tenant { key: 0, seat: Some(seat) }, route), Own::taught(part));
-        }
-        held.read(Some(seat))
+        routes.entry(route).or_insert_with(|| Held::new(promise)).learn(sums, owns, (tenant, seat), (route, weight))
     }
 
     /// Makes a route of the younger generation, or moves it there; `false` if the tenant has no room left in it.
