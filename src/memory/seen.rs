@@ -244,27 +244,30 @@ impl Entries<'_> {
     /// Replaces the weakest entry if it is outweighed.
     #[inline(never)]
     fn make_room(self, key: u32, weight: u16, now: u8) {
-        let places = 0..self.keys.len();
-        let Some(weakest) = places.min_by_key(|place| (self.counts[*place] > 0, self.worth(*place, now))) else {
-            return;
-        };
-        if self.worth(weakest, now) <= u32::from(weight) << 8 {
+        // A free entry first, then the first of those with the least worth.
+        let (mut weakest, mut least) = (0, u32::MAX);
+        for (place, (count, age)) in self.counts.iter().zip(&*self.ages).enumerate() {
+            let worth = if *count == 0 { 0 } else { worth(*count, *age, now) + 1 };
+            if worth < least {
+                (weakest, least) = (place, worth);
+            }
+        }
+        if least <= (u32::from(weight) << 8) + 1 {
             (self.keys[weakest], self.counts[weakest], self.ages[weakest]) = (key, weight, now);
         } else {
             self.counts[weakest] = self.counts[weakest].saturating_sub(weight);
         }
     }
+}
 
-    /// Value of an entry in the choice of the entry to evict: its count in units of 1/4096, with half-life
-    /// [`STALE_DAYS`].
-    fn worth(&self, place: usize, now: u8) -> u32 {
-        // Ages wrap every 512 days. An entry that seems nearly that old was seen after `now`: this event is late, or an
-        // earlier clock was ahead by no more than is allowed.
-        const AHEAD_DAYS: u32 = 32;
-        let days = 2 * u32::from(now.wrapping_sub(self.ages[place]));
-        let days = if days >= 512 - AHEAD_DAYS { 0 } else { days };
-        (u32::from(self.counts[place]) << 8) >> (days / STALE_DAYS).min(31)
-    }
+/// Value of an entry in the choice of the entry to evict: its count in units of 1/4096, with half-life [`STALE_DAYS`].
+fn worth(count: u16, age: u8, now: u8) -> u32 {
+    // Ages wrap every 512 days. An entry that seems nearly that old was seen after `now`: this event is late, or an
+    // earlier clock was ahead by no more than is allowed.
+    const AHEAD_DAYS: u32 = 32;
+    let days = 2 * u32::from(now.wrapping_sub(age));
+    let days = if days >= 512 - AHEAD_DAYS { 0 } else { days };
+    (u32::from(count) << 8) >> (days / STALE_DAYS).min(31)
 }
 
 #[cfg(test)]
