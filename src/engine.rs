@@ -374,11 +374,16 @@ fn baseline_key(keys: &Keys, memory: &Memory) -> u64 {
 
 /// Nothing is said of this event.
 fn quiet(state: &State, tenant: Tenant) -> Outcome {
+    quiet_below(state, state.thresholds.alert_from(tenant))
+}
+
+/// The same, where the tenant's threshold is known.
+fn quiet_below(state: &State, alert_from: f64) -> Outcome {
     Outcome {
         verdict: Verdict::Allow,
         log_odds: state.settings.prior_log_odds,
         prior_log_odds: state.settings.prior_log_odds,
-        alert_from: state.thresholds.alert_from(tenant),
+        alert_from,
         by_policy: false,
         withheld: false,
         p_value: 1.0,
@@ -502,8 +507,9 @@ fn decided(
     let Weighed { by_odds, mut signals, findings } = weighed;
     if by_odds == Verdict::Allow && signals.is_empty() && findings.is_empty() {
         // Most events: no incident, no budget, no action.
-        let (log_odds, p_value) = (score.log_odds, state.thresholds.p_value(observation.tenant, score.log_odds));
-        return Outcome { log_odds, p_value, mode: Mode::Shadow, ..quiet(state, observation.tenant) };
+        let log_odds = score.log_odds;
+        let (alert_from, p_value) = state.thresholds.alert_from_and_p_value(observation.tenant, log_odds);
+        return Outcome { log_odds, p_value, mode: Mode::Shadow, ..quiet_below(state, alert_from) };
     }
     let most = if observation.standing == Standing::Attempt { Verdict::Watch } else { Verdict::Revoke };
     let by_odds = by_odds.min(most);
@@ -558,14 +564,15 @@ fn decided(
     } else {
         (None, None)
     };
+    let (alert_from, p_value) = state.thresholds.alert_from_and_p_value(observation.tenant, score.log_odds);
     Outcome {
         verdict,
         log_odds: score.log_odds,
         prior_log_odds: state.settings.prior_log_odds,
-        alert_from: state.thresholds.alert_from(observation.tenant),
+        alert_from,
         by_policy,
         withheld,
-        p_value: state.thresholds.p_value(observation.tenant, score.log_odds),
+        p_value,
         signals,
         incident_id,
         incident,

@@ -187,8 +187,8 @@ impl Fit {
 }
 
 fn bin(log_odds: f64) -> usize {
-    // The cast saturates, and gives 0 for NaN.
-    (((log_odds - LOWEST) * BINS_A_NAT) as usize).min(BINS - 1)
+    // The cast saturates, and gives 0 for NaN. One to 64 bits takes more instructions.
+    (((log_odds - LOWEST) * BINS_A_NAT) as u32 as usize).min(BINS - 1)
 }
 
 /// `0.3/(visits + 100)`, with the effective number of visits.

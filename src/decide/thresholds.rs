@@ -24,6 +24,8 @@ const DAY_MS: i64 = 86_400_000;
 pub struct Thresholds {
     /// New incidents a day and tenant.
     per_day: f64,
+    /// The watermark, milliseconds since the epoch; 0: not known.
+    watermark: i64,
     /// The day of the watermark; 0: not known. Days that it has moved on.
     day: u32,
     days: u32,
@@ -71,6 +73,7 @@ impl Thresholds {
     pub fn new(per_day: u32) -> Self {
         Self {
             per_day: f64::from(per_day),
+            watermark: 0,
             day: 0,
             days: 0,
             tenants: BySeat::default(),
@@ -90,10 +93,11 @@ impl Thresholds {
         self.of(tenant).alert_from
     }
 
-    /// Share of honest visits whose log-odds come as high.
+    /// The same, and the share of honest visits whose log-odds come as high as `log_odds`.
     #[must_use]
-    pub fn p_value(&self, tenant: Tenant, log_odds: f64) -> f64 {
-        self.of(tenant).tail().p_value(log_odds)
+    pub fn alert_from_and_p_value(&self, tenant: Tenant, log_odds: f64) -> (f64, f64) {
+        let of_tenant = self.of(tenant);
+        (of_tenant.alert_from, of_tenant.tail().p_value(log_odds))
     }
 
     /// Number of visits without those of the largest other tenant.
@@ -109,7 +113,13 @@ impl Thresholds {
     }
 
     /// `watermark`: milliseconds since the epoch; 0: not known.
+    #[inline]
     pub fn pass_time(&mut self, watermark: i64) {
+        // It moves once in some hundred events.
+        if watermark == self.watermark {
+            return;
+        }
+        self.watermark = watermark;
         let day = (watermark / DAY_MS) as u32;
         if watermark != 0 && day != self.day {
             // A step of any length counts as one day and a step back as none: the first clock may have been wrong.
@@ -219,7 +229,8 @@ mod tests {
                     floods.by_ref().take(70).for_each(|_| thresholds.learn(seated(3), 12.0));
                 }
                 [seated(0), seated(1), STRANGER].map(|tenant| {
-                    (thresholds.alert_from(tenant), thresholds.p_value(tenant, 5.0), thresholds.visits(tenant))
+                    let (alert_from, p_value) = thresholds.alert_from_and_p_value(tenant, 5.0);
+                    (alert_from, p_value, thresholds.visits(tenant))
                 })
             };
             let (before, after) = (alert_from(0), alert_from(50_000));
