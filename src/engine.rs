@@ -211,10 +211,12 @@ pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) ->
     };
 
     state.counters.events += 1;
-    state.counters.attempts += u64::from(is_attempt);
-    state.counters.ahead += u64::from(range == Range::Ahead);
-    state.counters.behind += u64::from(range == Range::Behind);
+    if !timed {
+        state.counters.ahead += u64::from(range == Range::Ahead);
+        state.counters.behind += u64::from(range == Range::Behind);
+    }
     if is_attempt {
+        state.counters.attempts += 1;
         state.counters.ids_reused += u64::from(state.recent_attempts.insert(keys.event, keys.event_id));
     } else {
         state.counters.ids_reused += u64::from(state.recent.insert(keys.event, keys.event_id));
@@ -240,6 +242,8 @@ struct Subject {
 }
 
 /// Judges the use of a token, or the attempt of one.
+#[allow(clippy::inline_always, reason = "it is called in one place, and its outcome would be copied twice")]
+#[inline(always)]
 fn sighted(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>, subject: Subject) -> Outcome {
     let EnrichedEvent { event, keys, .. } = enriched;
     let Subject { baseline, place, at, timed, is_attempt } = subject;

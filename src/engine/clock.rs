@@ -204,6 +204,7 @@ impl Clock {
     }
 
     /// Notes a vote. The votes that decide now; `None` where this one is not among them.
+    #[inline]
     fn vote(&mut self, at: i64, by: Voter) -> Option<&Votes> {
         if by.established {
             self.established.set(at, by);

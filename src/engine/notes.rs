@@ -300,6 +300,7 @@ pub(crate) fn learn_use(ends: &mut Ends, enriched: &EnrichedEvent<'_>, baseline:
 /// Takes in which family a token is of, for later events of it that name none: a thief who can make the family of an event
 /// unreadable must not get a baseline of their own. The first family stays, and requests without an accepted credential
 /// name none.
+#[inline]
 pub(crate) fn learn_family(memory: &mut Memory, enriched: &EnrichedEvent<'_>) {
     let Keys { token, family, .. } = enriched.keys;
     if let Some(family) = family
@@ -310,6 +311,7 @@ pub(crate) fn learn_family(memory: &mut Memory, enriched: &EnrichedEvent<'_>) {
 }
 
 /// Takes in that a token has two names.
+#[inline]
 pub(crate) fn learn_names(ends: &mut Ends, enriched: &EnrichedEvent<'_>) {
     if let Some(alias) = enriched.event.facts.as_ref().and_then(|facts| facts.alias.as_ref()) {
         ends.join(enriched.keys.token, enriched.keys.scope.name(Class::Token, alias.as_str().as_bytes()));
