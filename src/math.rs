@@ -86,34 +86,35 @@ pub fn exp(x: f64) -> f64 {
     // In two parts, so that the product with a whole number below 2^20 is exact by the first.
     const LN_2_HIGH: f64 = 6.931_471_803_691_238e-1;
     const LN_2_LOW: f64 = 1.908_214_929_270_587_7e-10;
-    let scaled = nearest(x * (POWERS as f64 / LN_2));
+    let (scaled, whole) = nearest(x * (POWERS as f64 / LN_2));
     let r = (x - scaled * (LN_2_HIGH / POWERS as f64)) - scaled * (LN_2_LOW / POWERS as f64);
-    power(x, scaled, r)
+    power(x, whole, r)
 }
 
 /// 2^x, to two parts in 10^12; 0 below e^−708.
 #[must_use]
 #[inline]
 pub fn exp2(x: f64) -> f64 {
-    let scaled = nearest(x * POWERS as f64);
-    power(x * LN_2, scaled, (x - scaled / POWERS as f64) * LN_2)
+    let (scaled, whole) = nearest(x * POWERS as f64);
+    power(x * LN_2, whole, (x - scaled / POWERS as f64) * LN_2)
 }
 
-/// The whole number next to `x`, for |x| < 2^51.
+/// The whole number next to `x`, for |x| < 2^51, and its lower 32 bits.
 #[inline]
-fn nearest(x: f64) -> f64 {
-    // Where only whole numbers are left between numbers of this size.
+fn nearest(x: f64) -> (f64, i32) {
+    // Where only whole numbers are left between numbers of this size. They are the lower bits of the sum: a cast would
+    // check for overflow.
     const WHOLE: f64 = 6_755_399_441_055_744.0;
-    (x + WHOLE) - WHOLE
+    let sum = x + WHOLE;
+    (sum - WHOLE, sum.to_bits() as i32)
 }
 
 /// `2^(scaled/32)·e^r` for the power `x` of e that both make, |r| ≤ ln 2/64.
 #[inline]
-fn power(x: f64, scaled: f64, r: f64) -> f64 {
+fn power(x: f64, scaled: i32, r: f64) -> f64 {
     if !(-708.0..=709.0).contains(&x) {
         return if x < 0.0 { 0.0 } else { x * f64::INFINITY };
     }
-    let scaled = scaled as i32;
     let entry = POWERS_OF_TWO[scaled as usize % POWERS];
     // e^r: the sixth summand would be below 2e-12.
     let square = r * r;
@@ -207,7 +208,7 @@ fn beta_fraction(a: f64, b: f64, x: f64) -> f64 {
 #[must_use]
 pub fn turn(part: f64) -> (f64, f64) {
     // To the nearest quarter; what is left is an eighth of a turn at most.
-    let quarters = nearest(4.0 * part);
+    let (quarters, whole) = nearest(4.0 * part);
     let x = (part - 0.25 * quarters) * std::f64::consts::TAU;
     // Taylor's series: the next summands would be below 7e-12 and 4e-13. In pairs, as in `ln`.
     let square = x * x;
@@ -220,7 +221,7 @@ pub fn turn(part: f64) -> (f64, f64) {
     let cosine = (1.0 - 0.5 * square)
         + fourth * (1.0 / 24.0 - 1.0 / 720.0 * square)
         + eighth * ((1.0 / 40_320.0 - 1.0 / 3_628_800.0 * square) + 1.0 / 479_001_600.0 * fourth);
-    match quarters as i32 & 3 {
+    match whole & 3 {
         0 => (cosine, sine),
         1 => (-sine, cosine),
         2 => (-cosine, -sine),
