@@ -61,15 +61,13 @@ impl RouteUse {
 struct Held {
     calls: Shared<1>,
     used: RouteUse,
+    /// What it adds to the sums.
+    worth: Worth<3>,
 }
 
 impl Held {
     fn new(promise: f64) -> Self {
-        Self { calls: Shared::default(), used: RouteUse::new(promise) }
-    }
-
-    fn worth(&self) -> Worth<3> {
-        self.calls.worth(|count| self.used.worth(count))
+        Self { calls: Shared::default(), used: RouteUse::new(promise), worth: Worth::NOTHING }
     }
 
     fn read(&self, seat: Option<Seat>) -> RouteUse {
@@ -89,9 +87,10 @@ impl Held {
         } else {
             own_contribution(owns, tenant, seat, (route, weight))
         };
-        let before = self.worth();
         let displaced = self.calls.learn(&contribution);
-        sums.change(&before, &self.worth());
+        let worth = self.calls.worth(|count| self.used.worth(count));
+        sums.change(&self.worth, &worth);
+        self.worth = worth;
         if let Some((seat, part)) = displaced {
             owns.insert(own(Tenant { key: 0, seat: Some(seat) }, route), Own::taught(part));
         }
@@ -113,7 +112,7 @@ struct Generation {
 impl Generation {
     fn take(&mut self, route: u32) -> Option<Held> {
         let held = self.routes.remove(&route)?;
-        self.sums.change(&held.worth(), &Worth::NOTHING);
+        self.sums.change(&held.worth, &Worth::NOTHING);
         Some(held)
     }
 }
@@ -214,7 +213,7 @@ impl Routes {
         if self.young.routes.len() >= GENERATION {
             self.old = std::mem::take(&mut self.young);
         }
-        self.young.sums.change(&Worth::NOTHING, &held.worth());
+        self.young.sums.change(&Worth::NOTHING, &held.worth);
         self.young.routes.insert(route, held);
         true
     }

@@ -257,7 +257,11 @@ impl<const N: usize> Sums<N> {
     #[must_use]
     pub fn read(&self, seat: Option<Seat>) -> [f64; N] {
         let beyond = seat.and_then(|seat| self.beyond.get(seat)).map_or([0.0; N], |beyond| beyond.0);
-        std::array::from_fn(|at| (self.others[at] + beyond[at]).max(0.0))
+        std::array::from_fn(|at| {
+            // By one instruction: `max` would also check for values that are not a number.
+            let sum = self.others[at] + beyond[at];
+            if sum > 0.0 { sum } else { 0.0 }
+        })
     }
 }
 
