@@ -79,23 +79,29 @@ impl<V> Fair<V> {
 
     /// The value of `key` for changes; made if it does not exist.
     pub fn entry(&mut self, key: u64, by: Write, make: impl FnOnce() -> V) -> &mut V {
-        let found = self.find(key);
-        self.entry_at(key, found, by, make)
+        let place = self.find(key).unwrap_or_else(|| self.make(key, by, make));
+        self.write(place, by)
     }
 
     /// The same for a key that was found at `place` before. The place need not be valid any more.
     pub fn entry_at(&mut self, key: u64, place: Option<Place>, by: Write, make: impl FnOnce() -> V) -> &mut V {
-        let place = place.filter(|place| self.held[place.0 as usize].key == key).or_else(|| self.find(key));
-        let place = place.unwrap_or_else(|| self.make(key, by, make));
-        let held = &mut self.held[place.0 as usize];
+        match place.filter(|place| self.held[place.0 as usize].key == key) {
+            Some(place) => self.write(place, by),
+            None => self.entry(key, by, make),
+        }
+    }
+
+    fn write(&mut self, place: Place, by: Write) -> &mut V {
+        let Self { held, by_seat, by_strangers, .. } = self;
+        let held = &mut held[place.0 as usize];
         held.by.second = by.second;
         if held.by.owner.is_none() && by.owner.is_some() {
             // A stranger who came first keeps no entry of a tenant with a seat among its own.
             held.by.owner = by.owner;
-            self.count(None, false);
-            self.count(by.owner, true);
+            count((by_seat, by_strangers), None, false);
+            count((by_seat, by_strangers), by.owner, true);
         }
-        &mut self.held[place.0 as usize].value
+        &mut held.value
     }
 
     #[cfg(test)]
@@ -122,13 +128,7 @@ impl<V> Fair<V> {
     }
 
     fn count(&mut self, owner: Option<Seat>, is_more: bool) {
-        let entries = match owner {
-            Some(seat) => self.by_seat.get_mut(seat),
-            None => Some(&mut self.by_strangers),
-        };
-        if let Some(entries) = entries {
-            *entries = if is_more { *entries + 1 } else { entries.saturating_sub(1) };
-        }
+        count((&mut self.by_seat, &mut self.by_strangers), owner, is_more);
     }
 
     /// Moves on to the next entry, and returns the current one.
@@ -167,6 +167,17 @@ impl<V> Fair<V> {
             }
         }
         least.0
+    }
+}
+
+/// Counts an entry of `owner` more or less.
+fn count((by_seat, by_strangers): (&mut BySeat<usize>, &mut usize), owner: Option<Seat>, is_more: bool) {
+    let entries = match owner {
+        Some(seat) => by_seat.get_mut(seat),
+        None => Some(by_strangers),
+    };
+    if let Some(entries) = entries {
+        *entries = if is_more { *entries + 1 } else { entries.saturating_sub(1) };
     }
 }
 
