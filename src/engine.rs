@@ -347,7 +347,7 @@ fn learn_scored(state: &mut State, observation: &mut Observation<'_>, lesson: &m
         notes::learn_family(memory, observation.enriched);
     }
     let tenants = &mut memory.others.tenants;
-    observation.tenant = tenants.admit(observation.sighting.tenant);
+    observation.tenant = tenants.admit(observation.tenant);
     if lesson.begins_visit() {
         tenants.count_visit(observation.sighting.tenant, state.thresholds.days());
     }
@@ -437,7 +437,7 @@ fn note_minute(memory: &mut Memory, baseline: u64, minute: Option<Minute>) {
 fn learn_first_visit(memory: &mut Memory, observation: &mut Observation<'_>) {
     let Some(seed) = observation.seed.filter(|_| observation.standing == Standing::Use) else { return };
     notes::learn_family(memory, observation.enriched);
-    observation.tenant = memory.others.tenants.admit(observation.sighting.tenant);
+    observation.tenant = memory.others.tenants.admit(observation.tenant);
     if !memory.baselines.seeds.insert(observation.baseline, seed) {
         let user = memory.users.entry(observation.user, observation.sighting.at.min(observation.now));
         learn::learn_user(user, &mut memory.others.population, observation, seed.kind, 1.0);

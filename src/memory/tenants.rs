@@ -105,22 +105,15 @@ impl Tenants {
         self.known.get(key).is_some()
     }
 
-    /// As [`Self::get`]; the first tenant of the partition gets a seat.
+    /// A tenant as [`Self::get`] has just found it; the first tenant of the partition gets a seat.
     #[inline]
-    pub fn admit(&mut self, key: u64) -> Tenant {
-        if self.last.key == key && self.last.seat.is_some() {
-            return self.last;
+    pub fn admit(&mut self, found: Tenant) -> Tenant {
+        if found.seat.is_none() && self.seats.is_empty() {
+            self.give_seat(found.key, 0);
+            self.last = self.get(found.key);
+        } else {
+            self.last = found;
         }
-        self.admit_other(key)
-    }
-
-    /// The same for another tenant than the last one.
-    #[inline(never)]
-    fn admit_other(&mut self, key: u64) -> Tenant {
-        if self.seats.is_empty() {
-            self.give_seat(key, 0);
-        }
-        self.last = self.get(key);
         self.last
     }
 
@@ -247,8 +240,9 @@ mod tests {
     fn seat_is_given_to_the_first_and_the_known() {
         let mut tenants = Tenants::default();
         assert_eq!(tenants.get(7).seat, None);
-        let first = tenants.admit(7).seat;
-        assert!(first.is_some() && tenants.admit(8).seat.is_none() && !tenants.is_known(7));
+        let mut admit = |key| tenants.admit(tenants.get(key)).seat;
+        let (first, second) = (admit(7), admit(8));
+        assert!(first.is_some() && second.is_none() && !tenants.is_known(7));
         visit(&mut tenants, 8, KNOWN_VISITS - 1, 0);
         assert!(tenants.get(8).seat.is_none() && !tenants.is_known(8));
         visit(&mut tenants, 8, 1, 0);
@@ -266,7 +260,7 @@ mod tests {
     #[test]
     fn flood_of_names_slows_no_tenant() {
         let mut tenants = Tenants::default();
-        tenants.admit(1);
+        tenants.admit(tenants.get(1));
         for number in 0..KNOWN_VISITS + 60 {
             if number % 300 == 299 {
                 let names = 0..20_000;
