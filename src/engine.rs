@@ -19,7 +19,7 @@ use crate::detector::{DetectorId, Lesson, Observation, Score, Setting, Standing,
 use crate::enrichment::{EnrichedEvent, Keys};
 use crate::event::{Event, Kind as EventKind};
 use crate::memory::baselines::{Place, Seed};
-use crate::memory::{Ended, Kind, Memory, Minute, NetLevel, Recent, Sighting, Tenant};
+use crate::memory::{Baseline, Ended, Kind, Memory, Minute, NetLevel, Recent, Sighting, Tenant};
 use crate::policy::{self, Finding};
 use crate::rule::RuleSet;
 use crate::verdict::{Action, Incident, IncidentId, Mode, Outcome, RuleId, Severity, Signal, Target, Verdict, Victim};
@@ -183,10 +183,11 @@ pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) ->
         state.counters.duplicates += 1;
         return Step::Duplicate;
     }
+    let before = place.map(|place| Before::of(state.memory.baselines.get(place)));
     let voter = Voter {
         subject: keys.user.unwrap_or(baseline),
         tenant: keys.tenant,
-        established: place.is_some_and(|place| state.memory.baselines.get(place).visits >= ESTABLISHED_VISITS),
+        established: before.is_some_and(|before| before.visits >= ESTABLISHED_VISITS),
     };
     // An attempt does not advance the clock: anyone can send one.
     let tells_time = event.kind.is_sighting() && !is_attempt;
@@ -199,7 +200,7 @@ pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) ->
     let timed = range == Range::Within;
     let at = if timed { own_time } else { state.clock.newest().or(*appended_at).unwrap_or(own_time) };
     state.scored_at = at;
-    let subject = Subject { baseline, place, at, timed, is_attempt };
+    let subject = Subject { baseline, place, before, at, timed, is_attempt };
     let outcome = if event.kind.is_sighting() {
         sighted(state, rules, enriched, subject)
     } else {
@@ -235,10 +236,26 @@ struct Subject {
     /// Key of the baseline, and where it is; `None`: there is none yet.
     baseline: u64,
     place: Option<Place>,
+    /// Of the baseline, as it was before the event.
+    before: Option<Before>,
     /// The event's own time where that is believed (`timed`), else the stream's; milliseconds since the epoch.
     at: i64,
     timed: bool,
     is_attempt: bool,
+}
+
+/// What a step needs of a baseline besides its score: read at once.
+#[derive(Clone, Copy)]
+struct Before {
+    last_at: i64,
+    visits: u32,
+    token: u32,
+}
+
+impl Before {
+    const fn of(baseline: &Baseline) -> Self {
+        Self { last_at: baseline.last_at, visits: baseline.visits, token: baseline.token }
+    }
 }
 
 /// Judges the use of a token, or the attempt of one.
@@ -246,7 +263,7 @@ struct Subject {
 #[inline(always)]
 fn sighted(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>, subject: Subject) -> Outcome {
     let EnrichedEvent { event, keys, .. } = enriched;
-    let Subject { baseline, place, at, timed, is_attempt } = subject;
+    let Subject { baseline, place, before, at, timed, is_attempt } = subject;
     let tenant = state.memory.others.tenants.get(keys.tenant);
     let Some(sighting) = Sighting::of(enriched, at) else {
         return quiet(state, tenant);
@@ -259,8 +276,8 @@ fn sighted(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>, sub
         Standing::Untimed
     };
     let latest = state.clock.latest();
-    let since = state.memory.baselines.first_seen(baseline, place);
-    let found = notes::ends(&mut state.memory.ends, enriched, subject, (since, latest));
+    let since = || state.memory.baselines.first_seen(baseline, place);
+    let found = notes::ends(&mut state.memory.ends, enriched, subject, latest, since);
     let expiry = expiry(&state.memory, event, keys).filter(|_| timed);
     let ahead = if expiry.is_some_and(|expiry| expiry.at < at) { state.clock.ahead(at) } else { 0 };
     let mut observation = Observation {
@@ -303,7 +320,7 @@ fn sighted(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>, sub
     }
     if standing == Standing::Use
         && let Some(place) = place
-        && state.memory.baselines.get(place).last_at > latest
+        && before.is_some_and(|before| before.last_at > latest)
     {
         state.memory.baselines.at(place).limit(at);
     }
@@ -319,7 +336,7 @@ fn sighted(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>, sub
         Standing::Use => {
             note_minute(&mut state.memory, baseline, minute);
             match &mut lesson {
-                Some(lesson) => learn_scored(state, &mut observation, lesson),
+                Some(lesson) => learn_scored(state, &mut observation, before, lesson),
                 None => learn_first_visit(&mut state.memory, &mut observation),
             }
             notes::learn_use(&mut state.memory.ends, enriched, baseline, found);
@@ -340,10 +357,9 @@ fn sighted(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>, sub
 }
 
 /// Takes in a use of a token that has a baseline, or gets one.
-fn learn_scored(state: &mut State, observation: &mut Observation<'_>, lesson: &mut Lesson) {
+fn learn_scored(state: &mut State, observation: &mut Observation<'_>, before: Option<Before>, lesson: &mut Lesson) {
     let memory = &mut state.memory;
-    let token = observation.place.map(|place| memory.baselines.get(place).token);
-    if token != Some(lesson.token) || lesson.begins_visit() || lesson.refreshes.is_some() {
+    if before.map(|before| before.token) != Some(lesson.token) || lesson.begins_visit() || lesson.refreshes.is_some() {
         notes::learn_family(memory, observation.enriched);
     }
     let tenants = &mut memory.others.tenants;

@@ -198,13 +198,18 @@ pub(crate) fn reinstate(ends: &mut Ends, event: &Event<'_>, keys: &Keys) {
 }
 
 /// When all that the event's user, application or role held was taken away, if its token was there by then.
-fn ended_with_all(ends: &mut Ends, enriched: &EnrichedEvent<'_>, since: Option<i64>, latest: i64) -> Ended {
+fn ended_with_all(
+    ends: &mut Ends,
+    enriched: &EnrichedEvent<'_>,
+    latest: i64,
+    since: impl FnOnce() -> Option<i64>,
+) -> Ended {
     let EnrichedEvent { event, keys, .. } = enriched;
     let mut ended = Ended::default();
     if !ends.has_all() {
         return ended;
     }
-    let Some(since) = event.issued_at.map(crate::event::Timestamp::millis).or(since) else { return ended };
+    let Some(since) = event.issued_at.map(crate::event::Timestamp::millis).or_else(since) else { return ended };
     let user = keys.user.map(All::of_user);
     let app = event.app_id.as_ref().map(|_| All::of_app(keys));
     let role = All::of_role(event, keys);
@@ -257,13 +262,14 @@ pub(crate) fn ends(
     ends: &mut Ends,
     enriched: &EnrichedEvent<'_>,
     subject: Subject,
-    (since, latest): (Option<i64>, i64),
+    latest: i64,
+    since: impl FnOnce() -> Option<i64>,
 ) -> Found {
     if ends.is_empty() {
         return Found::default();
     }
     let EnrichedEvent { event, keys, .. } = enriched;
-    let mut ended = ended_with_all(ends, enriched, since, latest);
+    let mut ended = ended_with_all(ends, enriched, latest, since);
     let realm = realm(event, keys);
     for name in [Some(keys.token), alias(ends, event, keys)].into_iter().flatten() {
         for key in [Some(name), realm.map(|realm| name ^ realm)].into_iter().flatten() {
