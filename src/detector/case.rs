@@ -7,7 +7,7 @@ use crate::memory::{Baseline, Cohorts, Feature, Holder, Kind, Others, User, Visi
 const DAY_MS: f64 = 86_400_000.0;
 /// For so long the place and the client of a holder are news, and again after so long an absence. A holder who has gone on
 /// for longer, and whom nobody has reported or confirmed, is less and less likely to be a thief. Days.
-const NEWS_DAYS: f64 = 7.0;
+const NOVELTY_DAYS: f64 = 7.0;
 
 /// One event, and the memory that it is compared with.
 pub(crate) struct Case<'a> {
@@ -44,23 +44,23 @@ impl Case<'_> {
 
     /// How much of the evidence of a new network or client family counts. Only what makes this a holder of its own is
     /// old news; what is new within the owner's network, or program, is not.
-    pub(crate) fn news(&self, lesson: &Lesson, feature: Feature, key: u32) -> f64 {
-        if self.baseline.seen.knows(feature, key) || self.days_away(lesson) > NEWS_DAYS {
+    pub(crate) fn novelty_weight(&self, lesson: &Lesson, feature: Feature, key: u32) -> f64 {
+        if self.baseline.seen.knows(feature, key) || self.days_away(lesson) > NOVELTY_DAYS {
             return 1.0;
         }
-        NEWS_DAYS / lesson.holder.age_days(self.observation.sighting.at).max(NEWS_DAYS)
+        NOVELTY_DAYS / lesson.holder.age_days(self.observation.sighting.at).max(NOVELTY_DAYS)
     }
 
     /// Whether the place became known by another holder than this one. A returning thief has a known address, just as an
     /// owner who has moved.
-    pub(crate) fn place_is_vouched_for(&self, lesson: &Lesson) -> bool {
+    pub(crate) fn credits_place(&self, lesson: &Lesson) -> bool {
         !lesson.holder_is_new(self.observation.sighting.at) || lesson.holder.confirmed
     }
 
     /// The same of the client.
-    pub(crate) fn client_is_vouched_for(&self, lesson: &Lesson) -> bool {
-        let held = &lesson.holder;
-        let same_client = |other: &Holder| other.family == held.family && other.born < held.born;
-        self.place_is_vouched_for(lesson) || lesson.others(self.baseline).any(|(_, other)| same_client(other))
+    pub(crate) fn credits_client(&self, lesson: &Lesson) -> bool {
+        let holder = &lesson.holder;
+        let same_client = |other: &Holder| other.family == holder.family && other.born < holder.born;
+        self.credits_place(lesson) || lesson.others(self.baseline).any(|(_, other)| same_client(other))
     }
 }

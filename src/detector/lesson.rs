@@ -17,7 +17,7 @@ pub(crate) struct Learns {
     pub route: f64,
     pub promise: f64,
     /// The route is rare.
-    pub nobodys: bool,
+    pub rare_route: bool,
     pub area: bool,
     /// A change of network, and the probability that it was the owner's.
     pub switch: Option<f64>,
@@ -25,17 +25,17 @@ pub(crate) struct Learns {
     pub active_ms: u32,
     /// Evidence of a burst in the running hour has grown: from and to, nats.
     pub burst: Option<(f64, f64)>,
-    pub came: Came,
+    pub arrival: Arrival,
 }
 
 /// Place of the holder, as far as the scores of others depend on it.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) enum Came {
+pub(crate) enum Arrival {
     #[default]
-    Nowhere,
-    Home,
+    None,
+    AtKnownPlace,
     /// To places with others who are new there.
-    Among {
+    WithOthers {
         member: Member,
         groups: [Option<Group>; 3],
     },
@@ -72,7 +72,7 @@ pub(crate) struct Lesson {
     pub further_route: bool,
     pub further_area: bool,
     /// The holder, and its place among the holders of the baseline.
-    pub held: usize,
+    pub holder_index: usize,
     pub holder: Holder,
     /// Another holder that a change of network was credited to.
     pub other: Option<(usize, Holder)>,
@@ -91,11 +91,11 @@ pub(crate) struct Lesson {
     /// Log-odds of theft, of what nothing but a theft explains.
     pub log_odds: f64,
     /// The holder's last event is of an earlier hour: only for them `OWNER_MIN` makes known.
-    pub gone_on: bool,
+    pub seen_in_earlier_hour: bool,
     /// It came after later ones of its baseline.
     pub late: bool,
     /// The network speaks for the owner.
-    pub usual_place: bool,
+    pub usual_network: bool,
     /// Evidence of the worst other holder, nats.
     pub sibling: f64,
     /// Something was found that the event before did not show.
@@ -112,7 +112,7 @@ impl Lesson {
             visit: Core::begun(baseline.key, key, at),
             further_route: false,
             further_area: false,
-            held: 0,
+            holder_index: 0,
             holder: Holder::born(0, 0, at, NetLevel::KnownAddress),
             other: None,
             last_at: baseline.last_at,
@@ -127,9 +127,9 @@ impl Lesson {
             binding_streak: baseline.binding_streak,
             kind: baseline.kind,
             log_odds: 0.0,
-            gone_on: false,
+            seen_in_earlier_hour: false,
             late: false,
-            usual_place: false,
+            usual_network: false,
             sibling: 0.0,
             changed: false,
             learns: Learns { first: baseline.visits == 0, ..Learns::default() },
@@ -148,8 +148,8 @@ impl Lesson {
 
     /// The other holders of the baseline, with their places.
     pub(crate) fn others<'a>(&self, baseline: &'a Baseline) -> impl Iterator<Item = (usize, &'a Holder)> + use<'a> {
-        let held = self.held;
-        baseline.holders.iter().enumerate().filter(move |(place, _)| *place != held)
+        let own = self.holder_index;
+        baseline.holders.iter().enumerate().filter(move |(index, _)| *index != own)
     }
 
     /// When another holder was there last.

@@ -75,7 +75,7 @@ pub(crate) trait Detector {
     /// Decays what it keeps of a holder. Unless it says otherwise the half-life is one day, and evidence for the owner is
     /// dropped, because it belongs to one visit.
     fn fade(evidence: &mut Evidence, fading: &Fading) {
-        evidence[Self::ID] = fading.doubt(evidence[Self::ID]);
+        evidence[Self::ID] = fading.against_holder(evidence[Self::ID]);
     }
 
     /// Stores what an event teaches.
@@ -169,12 +169,12 @@ pub(crate) struct Fading {
 
 impl Fading {
     /// Evidence against the holder, with a half-life of one day; evidence for them is dropped.
-    pub(crate) fn doubt(&self, evidence: Nats) -> Nats {
+    pub(crate) fn against_holder(&self, evidence: Nats) -> Nats {
         evidence.max(Nats::default()).faded(self.day)
     }
 
     /// Evidence either way, with a half-life of one day; that for the holder is limited.
-    pub(crate) fn either(&self, evidence: Nats) -> Nats {
+    pub(crate) fn limited(&self, evidence: Nats) -> Nats {
         evidence.faded(self.day).max(self.least)
     }
 
@@ -297,8 +297,8 @@ mod tests {
         let (lesson, _) = lesson();
         let mut by_hand = Score { setting: Setting::ByHand, together: -2.0, ..Score::nothing(-7.0) };
         sum_up(&lesson, &mut by_hand, &[]);
-        let strange = by_hand.of_identity - 2.0;
-        let expected = colleague::formula::explained(strange) - strange;
+        let identity = by_hand.of_identity - 2.0;
+        let expected = colleague::formula::explained(identity) - identity;
         assert!((by_hand.shares[DetectorId::Colleague] - expected).abs() < 1e-9 && expected < 0.0);
         let mut without = Score { setting: Setting::ByHand, ..Score::nothing(-7.0) };
         sum_up(&lesson, &mut without, &[DetectorId::Colleague]);

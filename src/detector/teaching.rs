@@ -25,11 +25,11 @@ pub(crate) struct Weights {
 }
 
 impl Weights {
-    /// `gone_on`: the holder's last event is of an earlier hour.
-    fn of(log_odds: f64, gone_on: bool) -> Self {
+    /// `seen_in_earlier_hour`: the holder's last event is of an earlier hour.
+    fn of(log_odds: f64, seen_in_earlier_hour: bool) -> Self {
         let sure = sigma(-log_odds);
         let counted = sure.max(OWNER_MIN);
-        Self { counted, known: if gone_on { counted } else { sure } }
+        Self { counted, known: if seen_in_earlier_hour { counted } else { sure } }
     }
 }
 
@@ -54,7 +54,7 @@ impl<'a> Teaching<'a> {
 
     /// Worked out once, and only where it is needed: most events are repeats, which show nothing to be weighed.
     pub(crate) fn weights(&self) -> Weights {
-        *self.weights.get_or_init(|| Weights::of(self.lesson.log_odds, self.lesson.gone_on))
+        *self.weights.get_or_init(|| Weights::of(self.lesson.log_odds, self.lesson.seen_in_earlier_hour))
     }
 
     /// The cohorts of the event's tenant; `None` if the tenant has no seat.

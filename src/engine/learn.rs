@@ -54,7 +54,7 @@ fn store(baseline: &mut Baseline, observation: &Observation<'_>, lesson: &Lesson
             holder.last_at = lesson.last_at_of(holder);
         }
     }
-    baseline.put_holder(lesson.held, lesson.holder);
+    baseline.put_holder(lesson.holder_index, lesson.holder);
 }
 
 /// Stores what was found of the visit.

@@ -31,7 +31,7 @@ pub(crate) fn score(
         (None, None) => return Score::nothing(settings.prior_log_odds),
     };
     let lesson = Lesson::begin(lesson, baseline, sighting.visit, at);
-    lesson.late = observation.timed && keep_time(lesson, at, observation.newest, settings.lateness_ms_max);
+    lesson.late = observation.timed && check_lateness(lesson, at, observation.newest, settings.lateness_ms_max);
     lesson.number = find_visit(baseline, visits, sighting);
     let visit = lesson.number.map(|number| visits.get(number));
     // Only where a visit begins is its user asked for.
@@ -47,7 +47,7 @@ pub(crate) fn score(
     lesson.visit.last_at = lesson.visit.last_at.max(at);
     lesson.visit.calls = lesson.visit.calls.saturating_add(1);
     find_holder(baseline, sighting, lesson);
-    lesson.changed = user.is_some() || lesson.held == baseline.holders.len();
+    lesson.changed = user.is_some() || lesson.holder_index == baseline.holders.len();
     let case = Case {
         observation,
         baseline,
@@ -109,16 +109,16 @@ fn sum_up(case: &Case<'_>, lesson: &Lesson, settings: &Settings) -> Score {
 /// Puts the event's holder, as it is now, into the lesson.
 fn find_holder(baseline: &Baseline, sighting: &Sighting, lesson: &mut Lesson) {
     let network = holders_network(baseline, sighting);
-    let (held, is_new) = baseline.place_of_holder(network, sighting.family);
-    lesson.held = held;
+    let (index, is_new) = baseline.place_of_holder(network, sighting.family);
+    lesson.holder_index = index;
     if is_new {
         lesson.holder = Holder::born(network, sighting.family, sighting.at, lesson.visit.net_level);
     } else {
-        lesson.holder = baseline.holders[held];
+        lesson.holder = baseline.holders[index];
         lesson.holder.last_at = lesson.last_at_of(&lesson.holder);
         detector::fade(&mut lesson.holder, sighting.at);
     }
-    lesson.gone_on = lesson.holder.last_at / HOUR_MS < sighting.at / HOUR_MS;
+    lesson.seen_in_earlier_hour = lesson.holder.last_at / HOUR_MS < sighting.at / HOUR_MS;
 }
 
 /// The network that the holder of a sighting is known by. Without an address it is that of the latest holder with the same
@@ -155,7 +155,7 @@ fn begin_baseline(observation: &Observation<'_>) -> Baseline {
 
 /// Whether `at` is later than lateness allows; and how far the baseline has come. A time ahead of the stream's that other
 /// events of the same token do not follow came of a wrong clock.
-fn keep_time(lesson: &mut Lesson, at: i64, newest: i64, lateness_ms_max: i64) -> bool {
+fn check_lateness(lesson: &mut Lesson, at: i64, newest: i64, lateness_ms_max: i64) -> bool {
     let late = at < lesson.last_at - lateness_ms_max;
     let after_wrong_clock = late && lesson.last_at > newest + lateness_ms_max;
     lesson.behind = if after_wrong_clock { lesson.behind + 1 } else { 0 };

@@ -48,9 +48,9 @@ mod tests {
     fn an_area_of_ones_own_speaks_for_the_owner() {
         let (usual, _) = evidence(&own(90.0, 100.0, 0.0), 1.0, 0.1, 0.05);
         assert!(usual < -0.3, "{usual}");
-        let (strange, p) = evidence(&own(0.0, 100.0, 0.0), 1.0, 0.1, 0.05);
+        let (unusual, p) = evidence(&own(0.0, 100.0, 0.0), 1.0, 0.1, 0.05);
         // ν = 1.5/105, P_own = ν·.05; the thief .75·.05 above it: beyond the clamp.
-        assert!((strange - 0.35 * 3.0).abs() < 1e-9 && p < 0.001);
+        assert!((unusual - 0.35 * 3.0).abs() < 1e-9 && p < 0.001);
         assert!(evidence(&own(0.0, 0.0, 0.0), 0.0, 0.1, 0.05).0.abs() < 1e-9, "nothing is known of a new token");
     }
 

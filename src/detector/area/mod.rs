@@ -34,7 +34,7 @@ impl Detector for Area {
     }
 
     fn fade(evidence: &mut Evidence, fading: &Fading) {
-        evidence[Self::ID] = fading.either(evidence[Self::ID]);
+        evidence[Self::ID] = fading.limited(evidence[Self::ID]);
     }
 
     fn learn_event(teaching: &mut Teaching<'_>) {

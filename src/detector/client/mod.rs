@@ -21,17 +21,17 @@ impl Detector for Client {
     fn score_visit(case: &Case<'_>, lesson: &mut Lesson) {
         let sighting = case.observation.sighting;
         let client = find(case, lesson.visit.client_level);
-        let knows_client = case.client_is_vouched_for(lesson);
-        let news = case.news(lesson, Feature::Family, sighting.family);
-        let (held, visit) = (&mut lesson.holder, &mut lesson.visit);
+        let credits_client = case.credits_client(lesson);
+        let novelty_weight = case.novelty_weight(lesson, Feature::Family, sighting.family);
+        let (holder, visit) = (&mut lesson.holder, &mut lesson.visit);
         if client.ratio >= 0.0 {
-            if !held.confirmed {
-                held.evidence[Self::ID] = held.evidence[Self::ID].max(Nats::new(news * client.ratio));
+            if !holder.confirmed {
+                holder.evidence[Self::ID] = holder.evidence[Self::ID].max(Nats::new(novelty_weight * client.ratio));
             }
         } else {
-            visit.client_credit = if knows_client { client.ratio as f32 } else { 0.0 };
+            visit.client_credit = if credits_client { client.ratio as f32 } else { 0.0 };
             // Once place and client are known, it need not be taken at its word any more, from wherever it comes next.
-            held.confirmed &= !lesson.usual_place;
+            holder.confirmed &= !lesson.usual_network;
         }
         visit.client_p = client.p_value as f32;
     }

@@ -9,8 +9,8 @@ const BY_HAND: f64 = 0.0002;
 /// an access network: `−ln[(1−ρ)e^−strange + ρ]`. An employee and a thief do not differ in this evidence. They differ
 /// in what they call and how often, which is not reduced.
 #[must_use]
-pub fn explained(strange: f64) -> f64 {
-    if strange <= 0.0 { strange } else { -ln((1.0 - BY_HAND) * exp(-strange) + BY_HAND) }
+pub fn explained(evidence: f64) -> f64 {
+    if evidence <= 0.0 { evidence } else { -ln((1.0 - BY_HAND) * exp(-evidence) + BY_HAND) }
 }
 
 #[cfg(test)]
@@ -22,7 +22,7 @@ mod tests {
         assert!((explained(2.0) - -(0.9998 * (-2.0_f64).exp() + 0.0002).ln()).abs() < 1e-12);
         assert!((explained(40.0) - -(0.0002_f64).ln()).abs() < 1e-9);
         assert!((explained(-3.0) + 3.0).abs() < 1e-12);
-        let more: Vec<f64> = (0..40).map(|strange| explained(f64::from(strange))).collect();
+        let more: Vec<f64> = (0..40).map(|evidence| explained(f64::from(evidence))).collect();
         assert!(more.is_sorted(), "{more:?}");
     }
 }

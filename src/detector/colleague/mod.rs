@@ -16,8 +16,8 @@ impl Detector for Colleague {
     /// Reduces what the detectors of identity say, and what `fan` has left of it.
     fn adjust(score: &mut Score) {
         if score.setting == Setting::ByHand {
-            let strange = score.of_identity + score.together;
-            score.shares[Self::ID] = formula::explained(strange) - strange;
+            let evidence = score.of_identity + score.together;
+            score.shares[Self::ID] = formula::explained(evidence) - evidence;
         }
     }
 }

@@ -7,7 +7,7 @@ use super::client::Client;
 use super::net::Net;
 use super::words::{Description, Signals, Words};
 use super::{Case, Detector, DetectorId, Lesson, Score, Teaching};
-use crate::detector::lesson::Came;
+use crate::detector::lesson::Arrival;
 use crate::memory::Sighting;
 use crate::memory::fleet::Member;
 use crate::memory::level::NetLevel;
@@ -27,16 +27,16 @@ impl Detector for Fan {
             return;
         }
         if level == NetLevel::KnownAddress {
-            learns.came = Came::Home;
+            learns.arrival = Arrival::AtKnownPlace;
             return;
         }
         let evidence = |detector| holder.evidence[detector].get();
         let client = evidence(DetectorId::Client) + f64::from(visit.client_credit);
-        let oddness = evidence(DetectorId::Route) + 0.5 * client + evidence(DetectorId::Hour);
+        let deviation = evidence(DetectorId::Route) + 0.5 * client + evidence(DetectorId::Hour);
         // Of a tenant's tokens of no application each is a thing of its own; where no tenant is named, who knows whose.
         let event = &observation.enriched.event;
         let own_app = if event.app_id.is_none() && event.tenant_id.is_some() { observation.user } else { app };
-        let member = Member::new(observation.user, tenant, own_app, at, oddness);
+        let member = Member::new(observation.user, tenant, own_app, at, deviation);
         let mut users = 0;
         let mut groups = [None; 3];
         let mut fan = |key: u64| {
@@ -51,19 +51,19 @@ impl Detector for Fan {
         let (by_prefix, _) = fan(app ^ (u64::from(prefix) << 8 | 1));
         let by_network = if level >= NetLevel::UsersNetwork { fan(app ^ (u64::from(network) << 8 | 2)).0 } else { 0.0 };
         let (by_address, company) = fan(u64::from(address) << 8 | 3);
-        learns.came = Came::Among { member, groups };
+        learns.arrival = Arrival::WithOthers { member, groups };
         let strongest = |a: f64, b: f64| if a.abs() > b.abs() { a } else { b };
         visit.company = users as u8;
         visit.app_fan = strongest(by_prefix, by_network) as f32;
         // One company counts once: by address only what it says beyond the application's.
         visit.ip_fan = (by_address - f64::from(visit.app_fan).max(0.0)).max(0.0) as f32;
-        let strange = Net::WEIGHT * (evidence(DetectorId::Net) + f64::from(visit.net_credit))
+        let identity = Net::WEIGHT * (evidence(DetectorId::Net) + f64::from(visit.net_credit))
             + Client::WEIGHT * client
             + evidence(DetectorId::Hour)
             + f64::from(visit.app_fan)
             + f64::from(visit.ip_fan);
         let of_tenant = || fleets.tenant_share(app, tenant, at);
-        visit.together = (formula::together(strange, company, of_tenant) - strange) as f32;
+        visit.together = (formula::together(identity, company, of_tenant) - identity) as f32;
     }
 
     fn evidence(lesson: &Lesson) -> f64 {
@@ -77,13 +77,13 @@ impl Detector for Fan {
 
     fn learn_event(teaching: &mut Teaching<'_>) {
         let (observation, fleets) = (teaching.observation, &mut teaching.others.fleets);
-        match &teaching.lesson.learns.came {
-            Came::Nowhere => {}
-            Came::Home => {
+        match &teaching.lesson.learns.arrival {
+            Arrival::None => {}
+            Arrival::AtKnownPlace => {
                 let &Sighting { app, at, .. } = observation.sighting;
                 fleets.at_home(app, observation.tenant, at.min(observation.now));
             }
-            &Came::Among { member, groups } => {
+            &Arrival::WithOthers { member, groups } => {
                 groups.into_iter().flatten().for_each(|group| fleets.join(group, member, observation.now));
             }
         }

@@ -32,11 +32,11 @@ impl Hour {
     }
 }
 
-/// `own`: past visits by UTC hour, in sixteenths; `everybody`: the share of an hour in all visits; `shift`: number of
+/// `own`: past visits by UTC hour, in sixteenths; `population`: the share of an hour in all visits; `shift`: number of
 /// time zones to the east of the owner's place. Half of the travellers are assumed to follow local time. Half of the
 /// thieves are active around the clock, half at the hours of the population.
 #[must_use]
-pub fn evidence(hour: usize, own: &[u16; 24], everybody: impl Fn(usize) -> f64, of_phase: f64, shift: i32) -> Hour {
+pub fn evidence(hour: usize, own: &[u16; 24], population: impl Fn(usize) -> f64, of_phase: f64, shift: i32) -> Hour {
     // Two more hours at either end, for smoothing across midnight.
     let mut around = [0; 28];
     for (hour, count) in around.iter_mut().enumerate() {
@@ -46,14 +46,14 @@ pub fn evidence(hour: usize, own: &[u16; 24], everybody: impl Fn(usize) -> f64, 
     let whole = 1.0 / (f64::from(visits) / 16.0 + OTHERS);
     let at_home = |hour: usize| {
         let near = KERNEL.iter().zip(&around[hour..hour + 5]).map(|(weight, count)| weight * count).sum::<u32>();
-        (f64::from(near) / (16.0 * KERNEL_SUM) + OTHERS * everybody(hour)) * whole
+        (f64::from(near) / (16.0 * KERNEL_SUM) + OTHERS * population(hour)) * whole
     };
     let owner = |hour: usize| match shift {
         0 => at_home(hour),
         shift => 0.5 * at_home(hour) + 0.5 * at_home((hour as i32 + shift).rem_euclid(24) as usize),
     };
     let here = owner(hour);
-    let thief = 0.5 / 24.0 + 0.5 * everybody(hour);
+    let thief = 0.5 / 24.0 + 0.5 * population(hour);
     let of_day = ln(thief / here).clamp(-1.0, 2.5);
     let p_value = if of_day > 0.0 {
         // Without a branch, which the processor could not predict.
@@ -110,7 +110,7 @@ pub const PHASE_FADE: f64 = 0.99;
 
 /// Effective number of visits under [`PHASE_FADE`].
 #[must_use]
-pub fn remembered(visits: u32) -> f64 {
+pub fn effective_visits(visits: u32) -> f64 {
     const LN_FADE: f64 = -0.010_050_335_853_501_45;
     (1.0 - exp(f64::from(visits) * LN_FADE)) / (1.0 - PHASE_FADE)
 }

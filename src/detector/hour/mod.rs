@@ -29,14 +29,13 @@ impl Detector for Hour {
         if !observation.timed {
             return;
         }
-        let of_phase = baseline
-            .grown
-            .as_ref()
-            .map_or(0.0, |grown| formula::phase(sighting.at, &grown.phases, formula::remembered(baseline.visits)));
+        let of_phase = baseline.grown.as_ref().map_or(0.0, |grown| {
+            formula::phase(sighting.at, &grown.phases, formula::effective_visits(baseline.visits))
+        });
         let shift = if lesson.visit.net_level == NetLevel::NewCountry { hours_east(baseline, sighting) } else { 0 };
-        let everybody = others.population.share_of_hour(observation.tenant);
+        let population = others.population.share_of_hour(observation.tenant);
         let own = own_hours(baseline, sighting);
-        let hour = formula::evidence(sighting.hour(), &own, everybody, of_phase, shift);
+        let hour = formula::evidence(sighting.hour(), &own, population, of_phase, shift);
         let left = faded(case.days_away(lesson), 1.0);
         let before = lesson.holder.evidence[Self::ID].get() * left;
         lesson.holder.evidence[Self::ID] = Nats::new(formula::carried(before, left, hour.sum()));
@@ -125,13 +124,13 @@ fn usual_hours(baseline: &Baseline) -> String {
     }
     // Two pointers around the clock: for each first hour, the end of the shortest range that holds 90 %.
     let at = |hour: usize| u32::from(hours[hour % 24]);
-    let (mut end, mut held) = (0, 0);
+    let (mut end, mut visits) = (0, 0);
     let ranges = (0..24).map(|start| {
-        while held * 10 < total * 9 {
-            held += at(end);
+        while visits * 10 < total * 9 {
+            visits += at(end);
             end += 1;
         }
-        held -= at(start);
+        visits -= at(start);
         (end - start, start)
     });
     match ranges.min() {

@@ -10,7 +10,7 @@ pub const CERTAIN: f64 = 14.0;
 /// The same at the owner's usual place, where honest causes are likely: clients crash before they store a token,
 /// certificates are renewed, servers accept expired tokens. It does not revoke by itself
 /// (`docs/decisions/0020-life-cycle-evidence-at-usual-places.md`).
-pub const AT_HOME: f64 = 10.0;
+pub const AT_USUAL_PLACE: f64 = 10.0;
 
 const SECOND: i64 = 1_000;
 const MINUTE: i64 = 60_000;
@@ -74,21 +74,21 @@ pub struct Foreign {
 /// A superseded token is presented only by a copy, except if two requests raced or a response was lost. After a lost
 /// response nobody has used the successor, and the same client or address retries within minutes (RFC 9700 section
 /// 4.14.2; leeways of Okta, Auth0 and Curity). If the client that first exchanged the token presents it from the same
-/// address, the evidence is [`AT_HOME`]: the client may have crashed before it stored the successor. A token that is
+/// address, the evidence is [`AT_USUAL_PLACE`]: the client may have crashed before it stored the successor. A token that is
 /// presented repeatedly and never superseded does not rotate, and gives no evidence.
 pub fn refresh(refreshes: &mut Refreshes, token: u64, at: i64, address: u32, agent: u32) -> f64 {
     if refreshes.before.contains(&(token as u32)) {
         // The time at which it was superseded is not stored. It was before the last but one appeared. A presentation
         // before that, delivered hours later, may have been the first.
         let [_, earlier] = refreshes.last;
-        let heard_of = if earlier.at == 0 { earlier.superseded_at } else { earlier.at };
-        return if at > heard_of { CERTAIN } else { 0.0 };
+        let known_since = if earlier.at == 0 { earlier.superseded_at } else { earlier.at };
+        return if at > known_since { CERTAIN } else { 0.0 };
     }
     if let Some(known) = refreshes.last.iter_mut().find(|known| known.token == token) {
         // An unknown address counts as the same.
         let same_address = known.address == address || known.address == 0 || address == 0;
         let elsewhere = known.at != 0 && !same_address && known.agent != agent;
-        let says = if same_address && known.agent == agent { AT_HOME } else { CERTAIN };
+        let evidence = if same_address && known.agent == agent { AT_USUAL_PLACE } else { CERTAIN };
         if known.at == 0 {
             // It was issued before, and is presented for the first time.
             (known.at, known.address, known.agent) = (at, address, agent);
@@ -108,9 +108,9 @@ pub fn refresh(refreshes: &mut Refreshes, token: u64, at: i64, address: u32, age
         } else {
             since > RETRY_MS || elsewhere && since > RACE_ELSEWHERE_MS
         };
-        return if reused { says } else { 0.0 };
+        return if reused { evidence } else { 0.0 };
     }
-    take_in(refreshes, Presented { token, at, address, agent, ..Presented::default() });
+    insert(refreshes, Presented { token, at, address, agent, ..Presented::default() });
     supersede_others(refreshes, token, at);
     0.0
 }
@@ -149,13 +149,13 @@ pub fn succeed(refreshes: &mut Refreshes, parent: u64, child: u64, at: i64) {
     }
     if !refreshes.last.iter().any(|known| known.token == parent) {
         // This event arrived before that of the presentation.
-        take_in(refreshes, Presented { token: parent, superseded_at: at, ..Presented::default() });
+        insert(refreshes, Presented { token: parent, superseded_at: at, ..Presented::default() });
     }
     for known in refreshes.last.iter_mut().filter(|known| known.token == parent && known.superseded_at == 0) {
         known.superseded_at = at;
     }
     if !refreshes.last.iter().any(|known| known.token == child) && !refreshes.before.contains(&(child as u32)) {
-        take_in(refreshes, Presented { token: child, ..Presented::default() });
+        insert(refreshes, Presented { token: child, ..Presented::default() });
     }
 }
 
@@ -185,7 +185,7 @@ const fn note_use(known: &mut Presented, at: i64) {
 
 /// Stores the latest token first. It replaces one that was issued and never presented, for example after a lost
 /// response. Otherwise the last but one moves to the list of earlier names.
-fn take_in(refreshes: &mut Refreshes, presented: Presented) {
+fn insert(refreshes: &mut Refreshes, presented: Presented) {
     if let Some(unused) =
         refreshes.last.iter().position(|known| known.token != 0 && known.at == 0 && known.superseded_at == 0)
     {
@@ -252,14 +252,14 @@ impl Expiry {
 }
 
 /// Evidence of an accepted use after expiry: minutes late, less the tolerance for clocks, at most `most` ([`CERTAIN`],
-/// [`AT_HOME`] at the usual place, or [`said_at_issue`]), and at most 2 if the visit began before the expiry. An expiry
+/// [`AT_USUAL_PLACE`] at the usual place, or [`issue_expiry_max`]), and at most 2 if the visit began before the expiry. An expiry
 /// of more than 30 days ago may be a mistake of the producer, such as 1970 for "never". It does not revoke by itself.
 #[must_use]
 pub fn after_expiry(expiry: Expiry, most: f64, at: i64, visit_began: i64, answer: Answer) -> f64 {
     if answer != Answer::Accepted {
         return 0.0;
     }
-    let most = if at - expiry.at > EXPIRED_MS_MAX { most.min(AT_HOME) } else { most };
+    let most = if at - expiry.at > EXPIRED_MS_MAX { most.min(AT_USUAL_PLACE) } else { most };
     expiry.late(at).clamp(0.0, if visit_began < expiry.at { most.min(2.0) } else { most })
 }
 
@@ -267,7 +267,7 @@ pub fn after_expiry(expiry: Expiry, most: f64, at: i64, visit_began: i64, answer
 /// application's visits after such an expiry. Sessions are extended by use, and producers may state the end of another
 /// token. It does not revoke by itself.
 #[must_use]
-pub fn said_at_issue(rate: f64) -> f64 {
+pub fn issue_expiry_max(rate: f64) -> f64 {
     ln(0.5 / rate).clamp(0.0, 8.0)
 }
 
@@ -281,7 +281,7 @@ pub fn binding(
     shown: u32,
     new_token: bool,
     for_long: bool,
-    at_home: impl FnOnce() -> bool,
+    at_usual_place: impl FnOnce() -> bool,
 ) -> f64 {
     if shown == 0 {
         return 0.0;
@@ -291,13 +291,13 @@ pub fn binding(
         return 0.0;
     }
     if *streak >= BINDING_STREAK && !new_token {
-        if !at_home() {
+        if !at_usual_place() {
             return CERTAIN;
         }
         if for_long {
             *streak /= 2;
         }
-        return AT_HOME;
+        return AT_USUAL_PLACE;
     }
     *known = shown;
     *streak = 1;
@@ -337,13 +337,13 @@ mod tests {
             (false, 5 * MINUTE, 2, 2, CERTAIN),
             (false, 11 * MINUTE, 2, 1, CERTAIN),
             // The client itself, which may have crashed.
-            (true, 40 * SECOND, 1, 1, AT_HOME),
-            (false, 11 * MINUTE, 1, 1, AT_HOME),
+            (true, 40 * SECOND, 1, 1, AT_USUAL_PLACE),
+            (false, 11 * MINUTE, 1, 1, AT_USUAL_PLACE),
         ] {
-            let says = refresh(&mut exchanged(used), 1, NOON + after, address, agent);
+            let evidence = refresh(&mut exchanged(used), 1, NOON + after, address, agent);
             assert!(
-                (says - expected).abs() < 1e-12,
-                "used {used}, {after} ms later, from {address} with {agent}: {says}"
+                (evidence - expected).abs() < 1e-12,
+                "used {used}, {after} ms later, from {address} with {agent}: {evidence}"
             );
         }
     }
@@ -353,8 +353,8 @@ mod tests {
         // No `issued` events: the copy is tried before the owner has gone on, and once more after.
         let mut family = Refreshes::default();
         for (token, after, place, expected) in [(1, 0, 1, 0.0), (1, 5, 2, 0.0), (2, 60, 1, 0.0), (1, 70, 2, CERTAIN)] {
-            let says = refresh(&mut family, token, NOON + after * MINUTE, place, place);
-            assert!((says - expected).abs() < 1e-12, "{after} minutes after: {says}");
+            let evidence = refresh(&mut family, token, NOON + after * MINUTE, place, place);
+            assert!((evidence - expected).abs() < 1e-12, "{after} minutes after: {evidence}");
         }
     }
 
@@ -450,10 +450,10 @@ mod tests {
     #[test]
     fn an_expiry_that_was_said_at_issue_says_what_others_make_of_such_ones() {
         // Of 2 in 1,000 visits: ln 250. Where half of all visits come later, sessions are prolonged.
-        assert!((said_at_issue(0.002) - 250.0_f64.ln()).abs() < 1e-12);
-        assert!(said_at_issue(1e-9) < LIFECYCLE_CERTAIN && said_at_issue(0.7) < 1e-12);
+        assert!((issue_expiry_max(0.002) - 250.0_f64.ln()).abs() < 1e-12);
+        assert!(issue_expiry_max(1e-9) < LIFECYCLE_CERTAIN && issue_expiry_max(0.7) < 1e-12);
         let noon = Expiry { at: NOON, said_at_issue: true };
-        let most = said_at_issue(0.002);
+        let most = issue_expiry_max(0.002);
         let late = after_expiry(noon, most, NOON + 400 * MINUTE, NOON + 1, Answer::Accepted);
         assert!((late - most).abs() < 1e-12);
     }
@@ -461,11 +461,11 @@ mod tests {
     #[test]
     fn another_key_after_three_of_one_is_a_copy() {
         let (mut known, mut streak) = (0, 0);
-        let says: Vec<bool> = [7, 0, 7, 8, 8, 8, 0, 9, 8]
+        let evidence: Vec<bool> = [7, 0, 7, 8, 8, 8, 0, 9, 8]
             .iter()
             .map(|key| binding(&mut known, &mut streak, *key, false, true, || false) > 1.0)
             .collect();
-        assert_eq!(says, [false, false, false, false, false, false, false, true, false]);
+        assert_eq!(evidence, [false, false, false, false, false, false, false, true, false]);
     }
 
     #[test]
@@ -482,11 +482,11 @@ mod tests {
     fn at_home_a_new_key_is_odd_for_some_hours_and_then_the_key() {
         let (mut known, mut streak) = (7, 200);
         let quick: Vec<f64> = (0..99).map(|_| binding(&mut known, &mut streak, 8, false, false, || true)).collect();
-        assert!(quick.iter().all(|says| *says > 0.0) && known == 7, "in one hour nobody is convinced");
-        let says: Vec<f64> = (0..10).map(|_| binding(&mut known, &mut streak, 8, false, true, || true)).collect();
+        assert!(quick.iter().all(|evidence| *evidence > 0.0) && known == 7, "in one hour nobody is convinced");
+        let evidence: Vec<f64> = (0..10).map(|_| binding(&mut known, &mut streak, 8, false, true, || true)).collect();
         // 200, 100, 50, 25, 12, 6, 3: seven hours.
-        assert_eq!(says.iter().filter(|says| **says > 0.0).count(), 7);
-        assert!(says.iter().all(|says| *says < LIFECYCLE_CERTAIN) && known == 8);
+        assert_eq!(evidence.iter().filter(|evidence| **evidence > 0.0).count(), 7);
+        assert!(evidence.iter().all(|evidence| *evidence < LIFECYCLE_CERTAIN) && known == 8);
         assert!(binding(&mut known, &mut streak, 7, false, true, || false) >= CERTAIN, "from elsewhere it is a copy");
     }
 

@@ -33,12 +33,16 @@ impl Detector for Lifecycle {
         let binding = binding(case, lesson);
         let expired = observation.expiry.map_or(0.0, |expiry| {
             let population = &case.others.population;
-            let said = if expiry.said_at_issue {
-                formula::said_at_issue(population.outlives(observation.sighting.tenant, observation.sighting.app))
+            let maximum = if expiry.said_at_issue {
+                formula::issue_expiry_max(population.outlives(observation.sighting.tenant, observation.sighting.app))
             } else {
                 formula::CERTAIN
             };
-            let most = if expiry.is_over(at) && is_at_home(case, lesson) { said.min(formula::AT_HOME) } else { said };
+            let most = if expiry.is_over(at) && is_at_usual_place(case, lesson) {
+                maximum.min(formula::AT_USUAL_PLACE)
+            } else {
+                maximum
+            };
             formula::after_expiry(expiry, most, at - observation.ahead, began - observation.ahead, answer)
         });
         let found = [
@@ -48,12 +52,12 @@ impl Detector for Lifecycle {
             (RuleId::UseAfterSessionEnd, formula::after_session_end(observation.ended, at, answer, foreign)),
             (RuleId::UseAfterExpiry, expired),
         ];
-        let held = &mut lesson.holder;
+        let holder = &mut lesson.holder;
         for (rule, share) in found {
-            if share > 0.0 && Nats::new(share) >= held.evidence[Self::ID] {
-                lesson.changed |= Nats::new(share) > held.evidence[Self::ID];
-                held.evidence[Self::ID] = Nats::new(share);
-                held.lifecycle_rule = rule as u8;
+            if share > 0.0 && Nats::new(share) >= holder.evidence[Self::ID] {
+                lesson.changed |= Nats::new(share) > holder.evidence[Self::ID];
+                holder.evidence[Self::ID] = Nats::new(share);
+                holder.lifecycle_rule = rule as u8;
             }
         }
     }
@@ -115,11 +119,18 @@ fn binding(case: &Case<'_>, lesson: &mut Lesson) -> f64 {
     let (baseline, keys) = (case.baseline, &case.observation.enriched.keys);
     let (mut key, mut streak) = (baseline.binding, baseline.binding_streak);
     let is_new_token = baseline.token != keys.token as u32;
-    let at_home = || is_at_home(case, lesson);
-    let binding = formula::binding(&mut key, &mut streak, keys.binding, is_new_token, lesson.gone_on, at_home);
+    let at_usual_place = || is_at_usual_place(case, lesson);
+    let binding = formula::binding(
+        &mut key,
+        &mut streak,
+        keys.binding,
+        is_new_token,
+        lesson.seen_in_earlier_hour,
+        at_usual_place,
+    );
     if !case.is_in_order(lesson) {
         // It may be the key of before a change.
-        return binding.min(formula::AT_HOME);
+        return binding.min(formula::AT_USUAL_PLACE);
     }
     (lesson.binding, lesson.binding_streak) = (key, streak);
     binding
@@ -127,10 +138,10 @@ fn binding(case: &Case<'_>, lesson: &mut Lesson) -> f64 {
 
 /// Whether the owner's own machine seems to be at work: the holder was there from the beginning or is an old one, at a
 /// usual prefix, with a client that is known and not made to look so. By what is known now: a visit may last for weeks.
-fn is_at_home(case: &Case<'_>, lesson: &Lesson) -> bool {
+fn is_at_usual_place(case: &Case<'_>, lesson: &Lesson) -> bool {
     let (sighting, baseline) = (case.observation.sighting, case.baseline);
-    let (held, seen) = (&lesson.holder, &baseline.seen);
-    let is_new = lesson.holder_is_new(sighting.at) && !held.confirmed && held.born != baseline.first_minute;
+    let (holder, seen) = (&lesson.holder, &baseline.seen);
+    let is_new = lesson.holder_is_new(sighting.at) && !holder.confirmed && holder.born != baseline.first_minute;
     let prefix = sighting.prefix_in(sighting.country);
     let is_usual = !sighting.has_place()
         || seen.count(Feature::Prefix, prefix) >= USUAL_VISITS

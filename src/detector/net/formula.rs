@@ -23,11 +23,11 @@ const THIEF_TOO_FAST: f64 = 0.35;
 
 /// Share of owners in a new country who use a network that they know from elsewhere: another region of their cloud,
 /// another exit of their VPN.
-pub const STAYS: f64 = 0.5;
+pub const KNOWN_NETWORK_ABROAD: f64 = 0.5;
 
 /// Inputs of the detector: the place of the visit and the history of the owner.
 #[derive(Clone, Copy, Debug)]
-pub struct Question<'a> {
+pub struct Inputs<'a> {
     pub level: NetLevel,
     /// The baseline's past visits by level.
     pub own: &'a [f64; LEVELS],
@@ -86,13 +86,13 @@ impl Net {
 /// - hosting or access: 60 % of thieves rent servers, 75 % of those from a new country;
 /// - travel: whether the journey is too fast.
 #[must_use]
-pub fn evidence(question: &Question<'_>) -> Net {
-    let of_level = level_ratio(question.level as usize, &THIEF, question.own, question.cohort);
+pub fn evidence(inputs: &Inputs<'_>) -> Net {
+    let of_level = level_ratio(inputs.level as usize, &THIEF, inputs.own, inputs.cohort);
     let mut net = Net { network: of_level.ratio, travel: 0.0, journey: None, p_value: of_level.p_value };
-    if question.level >= NetLevel::NewNetwork {
-        let (thief, owner) = question.which;
-        net.network += ln(thief / owner).clamp(-3.0, 3.0) + hosting_ratio(question);
-        if let Some((journey, owners)) = question.travel {
+    if inputs.level >= NetLevel::NewNetwork {
+        let (thief, owner) = inputs.which;
+        net.network += ln(thief / owner).clamp(-3.0, 3.0) + hosting_ratio(inputs);
+        if let Some((journey, owners)) = inputs.travel {
             net.travel = travel_ratio(journey.too_fast(), owners);
             net.journey = Some(journey);
         }
@@ -100,10 +100,10 @@ pub fn evidence(question: &Question<'_>) -> Net {
     net
 }
 
-fn hosting_ratio(question: &Question<'_>) -> f64 {
-    let thief = if question.level == NetLevel::NewCountry { 0.75 } else { 0.60 };
-    let owner = question.own_hosting.clamp(0.02, 0.95);
-    if question.hosting { ln(thief / owner) } else { ln((1.0 - thief) / (1.0 - owner)) }
+fn hosting_ratio(inputs: &Inputs<'_>) -> f64 {
+    let thief = if inputs.level == NetLevel::NewCountry { 0.75 } else { 0.60 };
+    let owner = inputs.own_hosting.clamp(0.02, 0.95);
+    if inputs.hosting { ln(thief / owner) } else { ln((1.0 - thief) / (1.0 - owner)) }
 }
 
 fn travel_ratio(too_fast: bool, owners: f64) -> f64 {
@@ -152,8 +152,8 @@ mod tests {
         Site::new(-33.87, 151.21, 20, at)
     }
 
-    fn question(level: NetLevel) -> Question<'static> {
-        Question {
+    fn inputs(level: NetLevel) -> Inputs<'static> {
+        Inputs {
             level,
             own: &HOME,
             cohort: &COHORT,
@@ -184,18 +184,18 @@ mod tests {
     #[test]
     fn a_new_country_says_most_and_home_speaks_for_the_owner() {
         // P_O(5) = 6·.01/36; the thief's .35 over it; access: ln(.25/.9).
-        let abroad = evidence(&question(NetLevel::NewCountry));
+        let abroad = evidence(&inputs(NetLevel::NewCountry));
         assert!((abroad.network - ((0.35_f64 / (0.06 / 36.0)).ln() + (0.25_f64 / 0.9).ln())).abs() < 1e-9);
-        let home = evidence(&question(NetLevel::KnownAddress));
+        let home = evidence(&inputs(NetLevel::KnownAddress));
         assert!(home.network < -2.0 && home.travel == 0.0);
     }
 
     #[test]
     fn a_network_of_the_tenants_own_says_less_than_one_nobody_has() {
-        let tenants = Question { which: (0.01, 0.2), ..question(NetLevel::NewNetwork) };
-        let nobodys = Question { which: (0.01, 0.0001), ..question(NetLevel::NewNetwork) };
+        let tenants = Inputs { which: (0.01, 0.2), ..inputs(NetLevel::NewNetwork) };
+        let unpopular = Inputs { which: (0.01, 0.0001), ..inputs(NetLevel::NewNetwork) };
         assert!(
-            (evidence(&nobodys).network - evidence(&tenants).network - (20.0_f64.ln() + 3.0)).abs() < 1e-9,
+            (evidence(&unpopular).network - evidence(&tenants).network - (20.0_f64.ln() + 3.0)).abs() < 1e-9,
             "clamped"
         );
     }
@@ -204,7 +204,7 @@ mod tests {
     fn speed_counts_by_how_often_owners_are_seen_to_be_too_fast() {
         let at = |too_fast, owners| {
             let journey = Journey { km: 10_000.0, minutes: if too_fast { 30.0 } else { 3_000.0 } };
-            evidence(&Question { travel: Some((journey, owners)), ..question(NetLevel::NewCountry) }).travel
+            evidence(&Inputs { travel: Some((journey, owners)), ..inputs(NetLevel::NewCountry) }).travel
         };
         assert!((at(true, 0.02) - (0.35_f64 / 0.02).ln()).abs() < 1e-9);
         assert!(at(true, 0.35).abs() < 1e-9, "VPNs all the time");
@@ -218,8 +218,8 @@ mod tests {
             owner in 0.0..1.0_f64, hosting: bool, own_hosting in -1.0..2.0_f64, km in 0.0..2e4_f64, minutes in 0.0..1e6_f64, owners in -1.0..2.0_f64,
         ) {
             let travel = Some((Journey { km, minutes }, owners));
-            let question = Question { level: NetLevel::ALL[level], own: &own, cohort: &COHORT, which: (thief, owner), hosting, own_hosting, travel };
-            prop_assert!(evidence(&question).sum().is_finite());
+            let inputs = Inputs { level: NetLevel::ALL[level], own: &own, cohort: &COHORT, which: (thief, owner), hosting, own_hosting, travel };
+            prop_assert!(evidence(&inputs).sum().is_finite());
         }
 
         #[test]

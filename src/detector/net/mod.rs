@@ -4,7 +4,7 @@ pub mod formula;
 
 use std::borrow::Cow;
 
-use self::formula::{Question, STAYS, journey};
+use self::formula::{Inputs, KNOWN_NETWORK_ABROAD, journey};
 use super::words::{Description, Signals, Words, network_name, span, thousands, whole};
 use super::{Case, Detector, DetectorId, Fading, Lesson, Score, Teaching};
 use crate::memory::level::NetLevel;
@@ -22,18 +22,18 @@ impl Detector for Net {
     fn score_visit(case: &Case<'_>, lesson: &mut Lesson) {
         let sighting = case.observation.sighting;
         let net = if sighting.has_place() { find(case, lesson.visit.net_level) } else { formula::Net::NOTHING };
-        let knows_place = case.place_is_vouched_for(lesson);
-        lesson.usual_place = net.sum() < 0.0;
-        let news = case.news(lesson, Feature::Network, sighting.network);
-        let (held, visit) = (&mut lesson.holder, &mut lesson.visit);
+        let credits_place = case.credits_place(lesson);
+        lesson.usual_network = net.sum() < 0.0;
+        let novelty_weight = case.novelty_weight(lesson, Feature::Network, sighting.network);
+        let (holder, visit) = (&mut lesson.holder, &mut lesson.visit);
         if net.sum() >= 0.0 {
-            let told = news * net.sum();
-            if told >= held.evidence[Self::ID].get() && !held.confirmed {
-                held.evidence[Self::ID] = Nats::new(told);
-                held.evidence.travel = Nats::new(news * net.travel);
+            let weighted = novelty_weight * net.sum();
+            if weighted >= holder.evidence[Self::ID].get() && !holder.confirmed {
+                holder.evidence[Self::ID] = Nats::new(weighted);
+                holder.evidence.travel = Nats::new(novelty_weight * net.travel);
             }
         } else {
-            visit.net_credit = if knows_place { net.sum() as f32 } else { 0.0 };
+            visit.net_credit = if credits_place { net.sum() as f32 } else { 0.0 };
         }
         if let Some(journey) = net.journey.filter(formula::Journey::too_fast) {
             (visit.travel_km, visit.travel_minutes) = (journey.km as f32, journey.minutes as f32);
@@ -50,8 +50,8 @@ impl Detector for Net {
     }
 
     fn fade(evidence: &mut Evidence, fading: &Fading) {
-        evidence[Self::ID] = fading.doubt(evidence[Self::ID]);
-        evidence.travel = fading.doubt(evidence.travel);
+        evidence[Self::ID] = fading.against_holder(evidence[Self::ID]);
+        evidence.travel = fading.against_holder(evidence.travel);
     }
 
     fn learn_visit(teaching: &mut Teaching<'_>, user: &User) {
@@ -154,7 +154,7 @@ fn find(case: &Case<'_>, level: NetLevel) -> formula::Net {
     // Relays and anonymisers say nothing of where the client is.
     let travels = observation.timed && sighting.class != NetworkClass::Anonymiser && level >= NetLevel::NewNetwork;
     let travel = travels.then(|| journey(&baseline.sites, &sighting.site)).flatten();
-    formula::evidence(&Question {
+    formula::evidence(&Inputs {
         level,
         own: &baseline.net_levels.get(),
         cohort: &cohorts.net(kind, baseline.visits),
@@ -176,8 +176,8 @@ fn which_network(case: &Case<'_>) -> (f64, f64) {
     let (thief, owner) = population.chooses(case.observation.tenant, sighting.network, sighting.country, &known);
     let is_known = seen.knows(Feature::Network, sighting.network)
         || case.user.is_some_and(|user| user.has_network(sighting.network));
-    let stays = if is_known { STAYS } else { 0.0 };
-    (thief, stays + (1.0 - stays) * owner)
+    let known_abroad = if is_known { KNOWN_NETWORK_ABROAD } else { 0.0 };
+    (thief, known_abroad + (1.0 - known_abroad) * owner)
 }
 
 /// Share of the owners' journeys that are too fast, to hosting networks or to others.

@@ -14,7 +14,7 @@ const NEW_TASK_NEW_CLIENT: f64 = 0.4;
 /// Age in days from which a context is assumed to be the owner's. A thief in it must have arrived later.
 pub const SETTLED_DAYS: f64 = 10.0;
 /// Share of a thief's calls that go to routes that hardly anybody calls.
-const NOBODYS_THIEF: f64 = 0.05;
+const RARE_THIEF: f64 = 0.05;
 /// Weight of others' calls in the owner's probability, calls.
 const OTHERS: f64 = 12.0;
 
@@ -38,15 +38,15 @@ impl Call {
     /// Evidence of a route that appears in a visit of N `calls`. The probability of appearing is `1 − e^−NP`; for the
     /// first call it is nearly P.
     fn new(thief: f64, owner: f64, others: f64, calls: f64) -> Self {
-        let comes_up = |probability: f64| {
+        let appears = |probability: f64| {
             let expected = calls * probability;
             // A series, because the difference would lose precision.
             if expected < 1e-3 { expected * (1.0 - 0.5 * expected) } else { 1.0 - exp(-expected) }
         };
-        let thief = comes_up(thief);
+        let thief = appears(thief);
         Self {
-            against_owner: ln(thief / comes_up(owner)).clamp(-3.0, AGAINST_OWNER_MAX),
-            against_task: ln(thief / comes_up(others)).clamp(-3.0, 4.0),
+            against_owner: ln(thief / appears(owner)).clamp(-3.0, AGAINST_OWNER_MAX),
+            against_task: ln(thief / appears(others)).clamp(-3.0, 4.0),
             p_value: owner.min(1.0),
         }
     }
@@ -65,8 +65,8 @@ pub fn evidence(own: &OwnCalls, others: f64, thief: f64, calls: f64) -> Call {
 ///
 /// `cohort`: the share of such calls in the cohort; `lure`: promise^0.6.
 #[must_use]
-pub fn nobodys(own: &OwnCalls, cohort: f64, lure: f64, calls: f64) -> Call {
-    Call::new((NOBODYS_THIEF * lure).min(0.5), probability(own, cohort), cohort, calls)
+pub fn rare(own: &OwnCalls, cohort: f64, lure: f64, calls: f64) -> Call {
+    Call::new((RARE_THIEF * lure).min(0.5), probability(own, cohort), cohort, calls)
 }
 
 /// Evidence of the n-th unusual call of a visit against an owner with a new task. Calls of one task are not
@@ -155,19 +155,19 @@ mod tests {
     }
 
     /// `1 − e^−x`
-    fn comes_up(x: f64) -> f64 {
+    fn appears(x: f64) -> f64 {
         1.0 - (-x).exp()
     }
 
     #[test]
     fn a_route_of_ones_own_speaks_for_the_owner_and_a_strange_one_against() {
         let usual = first(80.0, 100.0, 0.5, 0.02);
-        assert!((usual.against_owner - (comes_up(0.02) / comes_up(86.0 / 112.0)).ln().max(-3.0)).abs() < 1e-9);
-        let strange = first(0.0, 100.0, 1e-4, 0.01);
+        assert!((usual.against_owner - (appears(0.02) / appears(86.0 / 112.0)).ln().max(-3.0)).abs() < 1e-9);
+        let unusual = first(0.0, 100.0, 1e-4, 0.01);
         // (12·10⁻⁴)/112 for the owner, a hundredth for the thief.
-        assert!((strange.against_owner - (comes_up(0.01) / comes_up(0.0012 / 112.0)).ln()).abs() < 1e-6);
+        assert!((unusual.against_owner - (appears(0.01) / appears(0.0012 / 112.0)).ln()).abs() < 1e-6);
         assert!((first(0.0, 1e4, 1e-5, 0.01).against_owner - 8.0).abs() < 1e-9, "clamped");
-        assert!((strange.against_task - 4.0).abs() < 1e-9, "clamped");
+        assert!((unusual.against_task - 4.0).abs() < 1e-9, "clamped");
         assert!(first(0.0, 0.0, 0.02, 0.02).against_owner.abs() < 1e-9, "nothing is known of a new token");
     }
 
@@ -176,7 +176,7 @@ mod tests {
         // (12 + 900)·.01/1,012 for the owner: nine in a thousand.
         let own = |elsewhere| OwnCalls { of_this: 0.0, of_all: 1_000.0, elsewhere };
         let wide = evidence(&own(900.0), 0.01, 0.01, 1.0);
-        assert!((wide.against_owner - (comes_up(0.01) / comes_up(9.12 / 1_012.0)).ln()).abs() < 1e-9);
+        assert!((wide.against_owner - (appears(0.01) / appears(9.12 / 1_012.0)).ln()).abs() < 1e-9);
         assert!(evidence(&own(0.0), 0.01, 0.01, 1.0).against_owner > wide.against_owner + 4.0);
     }
 
@@ -185,17 +185,16 @@ mod tests {
         let rare = |calls| evidence(&OwnCalls { of_this: 2.0, of_all: 2_000.0, elsewhere: 0.0 }, 0.001, 0.05, calls);
         assert!(rare(1.0).against_owner > 3.5);
         assert!(rare(5_000.0).against_owner < 0.01);
-        let strange = evidence(&OwnCalls { of_this: 0.0, of_all: 2_000.0, elsewhere: 0.0 }, 1e-5, 0.01, 5_000.0);
-        assert!(strange.against_owner > 7.0, "what is none of the owner's is odd after any number");
+        let unusual = evidence(&OwnCalls { of_this: 0.0, of_all: 2_000.0, elsewhere: 0.0 }, 1e-5, 0.01, 5_000.0);
+        assert!(unusual.against_owner > 7.0, "what is none of the owner's is odd after any number");
     }
 
     #[test]
     fn what_nobody_calls_is_odd_for_who_never_did_so() {
-        let of =
-            |of_route, lure| nobodys(&OwnCalls { of_this: of_route, of_all: 500.0, elsewhere: 0.0 }, 0.01, lure, 1.0);
+        let of = |of_route, lure| rare(&OwnCalls { of_this: of_route, of_all: 500.0, elsewhere: 0.0 }, 0.01, lure, 1.0);
         let steady = of(0.0, 1.0);
-        assert!((steady.against_owner - (comes_up(0.05) / comes_up(0.12 / 512.0)).ln()).abs() < 1e-6);
-        assert!((steady.against_task - (comes_up(0.05) / comes_up(0.01)).ln()).abs() < 1e-9);
+        assert!((steady.against_owner - (appears(0.05) / appears(0.12 / 512.0)).ln()).abs() < 1e-6);
+        assert!((steady.against_task - (appears(0.05) / appears(0.01)).ln()).abs() < 1e-9);
         assert!(of(300.0, 1.0).against_owner < -2.0, "one to whom it is usual");
         assert!(of(0.0, 2.3).against_owner > steady.against_owner + 0.7);
     }
@@ -221,12 +220,12 @@ mod tests {
     #[test]
     fn who_begins_amid_the_owners_calls_is_seen_as_if_alone() {
         let usual = first(80.0, 100.0, 0.5, 0.02);
-        let strange = first(0.0, 1_000.0, 1e-4, 0.01);
-        let alone = between((0.0, 0.0), &strange, weight(1));
-        assert!((alone.0 - 0.6 * strange.against_owner).abs() < 1e-9);
-        assert!((alone.1 - 0.6 * strange.against_task).abs() < 1e-9);
+        let unusual = first(0.0, 1_000.0, 1e-4, 0.01);
+        let alone = between((0.0, 0.0), &unusual, weight(1));
+        assert!((alone.0 - 0.6 * unusual.against_owner).abs() < 1e-9);
+        assert!((alone.1 - 0.6 * unusual.against_task).abs() < 1e-9);
         let owner_first = (0..5).fold((0.0, 0.0), |sums, _| between(sums, &usual, weight(1)));
-        assert_eq!(between(owner_first, &strange, weight(1)), alone);
+        assert_eq!(between(owner_first, &unusual, weight(1)), alone);
         let owner_after = (0..5).fold(alone, |sums, _| between(sums, &usual, weight(1)));
         assert_eq!(owner_after, (0.0, 0.0), "calls of one's own end the doubt");
     }

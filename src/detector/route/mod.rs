@@ -52,10 +52,10 @@ impl Detector for Route {
     }
 
     fn fade(evidence: &mut Evidence, fading: &Fading) {
-        evidence[Self::ID] = fading.either(evidence[Self::ID]);
-        evidence.route_owner = fading.either(evidence.route_owner);
+        evidence[Self::ID] = fading.limited(evidence[Self::ID]);
+        evidence.route_owner = fading.limited(evidence.route_owner);
         evidence.route_task = fading.unlimited(evidence.route_task);
-        evidence.sensitive = fading.doubt(evidence.sensitive);
+        evidence.sensitive = fading.against_holder(evidence.sensitive);
     }
 
     fn learn_event(teaching: &mut Teaching<'_>) {
@@ -71,11 +71,11 @@ impl Detector for Route {
             && teaching.baseline.visits > SETTLED_VISITS
             && let Some(cohorts) = teaching.cohorts()
         {
-            cohorts.learn_route(lesson.kind, is_new, learns.nobodys, weights.counted);
+            cohorts.learn_route(lesson.kind, is_new, learns.rare_route, weights.counted);
         }
         let weight = learns.route / formula::weight(1);
         let (counted, known) = (weights.counted * weight, weights.known * weight);
-        teaching.baseline.learn_route(route, learns.nobodys, counted, known, sighting.minute());
+        teaching.baseline.learn_route(route, learns.rare_route, counted, known, sighting.minute());
         let population = &mut teaching.others.population;
         population.learn_route(observation.tenant, sighting.app, sighting.family, route, learns.promise, counted);
     }
@@ -92,7 +92,7 @@ impl Detector for Route {
 }
 
 fn score_call(case: &Case<'_>, lesson: &mut Lesson) {
-    let Lesson { holder: held, visit, learns, .. } = lesson;
+    let Lesson { holder, visit, learns, .. } = lesson;
     let (observation, baseline, population) = (case.observation, case.baseline, &case.others.population);
     let (tenant, route) = (observation.tenant, observation.enriched.route);
     let used = population.route(tenant, route.key).unwrap_or_else(|| {
@@ -106,15 +106,15 @@ fn score_call(case: &Case<'_>, lesson: &mut Lesson) {
     let sighting = observation.sighting;
     let own = baseline.own_route(route.key);
     let calls = f64::from(visit.calls);
-    learns.nobodys = population.is_nobodys(tenant, used);
-    let (mut call, weight) = if learns.nobodys && own.of_this <= 0.0 {
+    learns.rare_route = population.is_nobodys(tenant, used);
+    let (mut call, weight) = if learns.rare_route && own.of_this <= 0.0 {
         let cohort = case.cohorts().nobodys_routes(case.kind);
-        let call = formula::nobodys(&baseline.own_nobodys(), cohort, used.lure(), calls);
+        let call = formula::rare(&baseline.own_nobodys(), cohort, used.lure(), calls);
         (call, formula::weight(visit.count_nobodys()))
     } else {
         let callers = population.callers(tenant, sighting.app, sighting.family);
         let likely = population.calls(&callers, route.key, used);
-        let own = if own.of_this > 0.0 { own } else { own.spread(remembered(case, visit, &callers)) };
+        let own = if own.of_this > 0.0 { own } else { own.spread(share_of_known_routes(case, visit, &callers)) };
         (formula::evidence(&own, likely.others, likely.thief, calls), learns.route)
     };
     if weight <= 0.0 {
@@ -127,8 +127,8 @@ fn score_call(case: &Case<'_>, lesson: &mut Lesson) {
     let new_client = visit.client_level >= ClientLevel::UsersFamily;
     let new_task = formula::new_task(case.cohorts().new_routes(case.kind), new_client);
     visit.weighed = visit.weighed.saturating_add(1);
-    let settled = held.age_days(sighting.at) > formula::SETTLED_DAYS;
-    let evidence = &mut held.evidence;
+    let settled = holder.age_days(sighting.at) > formula::SETTLED_DAYS;
+    let evidence = &mut holder.evidence;
     let (against_owner, against_task) = (
         evidence.route_owner.get() + weight * call.against_owner,
         evidence.route_task.get() + weight * call.against_task,
@@ -142,8 +142,8 @@ fn score_call(case: &Case<'_>, lesson: &mut Lesson) {
         let (owner, task) = formula::between(sums, &call, weight);
         (visit.between_owner, visit.between_task) = (owner as f32, task as f32);
         if owner > 0.0 {
-            let of_guest = formula::holder(owner, task, new_task) - ln(f64::from(visit.weighed));
-            visit.between = if of_guest > 0.0 { (of_guest - of_holder).max(0.0) as f32 } else { 0.0 };
+            let after_change = formula::holder(owner, task, new_task) - ln(f64::from(visit.weighed));
+            visit.between = if after_change > 0.0 { (after_change - of_holder).max(0.0) as f32 } else { 0.0 };
         }
     }
     let after = of_holder + f64::from(visit.between);
@@ -156,7 +156,7 @@ fn score_call(case: &Case<'_>, lesson: &mut Lesson) {
 }
 
 /// Others' share of calls to the routes that the owner's memory holds.
-fn remembered(case: &Case<'_>, visit: &mut Core, callers: &Callers) -> f32 {
+fn share_of_known_routes(case: &Case<'_>, visit: &mut Core, callers: &Callers) -> f32 {
     let population = &case.others.population;
     let used = |route| population.route(case.observation.tenant, route).unwrap_or_default();
     let share = |(route, _)| population.calls(callers, route, used(route)).others;

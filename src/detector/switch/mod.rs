@@ -22,7 +22,7 @@ const ACTIVE_MS_MAX: i64 = 10 * 60_000;
 /// Visits of one's own after which changes of network count in full: new grants are still being set up.
 const SETTLED_VISITS: f64 = 10.0;
 /// Age of a baseline from which the silence of a holder is scored, days.
-const LIVED_DAYS_MIN: f64 = 3.0;
+const BASELINE_DAYS_MIN: f64 = 3.0;
 
 pub(crate) struct Switch;
 
@@ -106,22 +106,22 @@ fn silence(case: &Case<'_>, lesson: &Lesson) -> f64 {
     if !sighting.has_place() {
         return 0.0;
     }
-    let held = &lesson.holder;
-    let is_young = held.age_days(sighting.at) < formula::AGE_DAYS_MAX;
-    let elsewhere = lesson.others(baseline).filter(|(_, other)| other.network != held.network);
+    let holder = &lesson.holder;
+    let is_young = holder.age_days(sighting.at) < formula::AGE_DAYS_MAX;
+    let elsewhere = lesson.others(baseline).filter(|(_, other)| other.network != holder.network);
     let Some(last) = elsewhere.map(|(_, other)| lesson.last_at_of(other)).max() else { return 0.0 };
-    let lived = (sighting.at - i64::from(baseline.first_minute) * 60_000) as f64 / DAY_MS;
-    if !is_young || held.level < NetLevel::KnownNetwork || lived < LIVED_DAYS_MIN {
+    let age_days = (sighting.at - i64::from(baseline.first_minute) * 60_000) as f64 / DAY_MS;
+    if !is_young || holder.level < NetLevel::KnownNetwork || age_days < BASELINE_DAYS_MIN {
         return 0.0;
     }
-    let a_day = f64::from(baseline.visits) / lived;
+    let visits_per_day = f64::from(baseline.visits) / age_days;
     let hours = own_hours(baseline, sighting);
     let total = hours.iter().map(|count| u32::from(*count)).sum::<u32>().max(16);
     // Hour by hour, a week at the most.
     let hours_since = ((sighting.at - last).max(0) / 3_600_000).min(168);
     let hour = sighting.at / 3_600_000;
     let spanned = (1..=hours_since).map(|back| u32::from(hours[((hour - back) % 24) as usize])).sum::<u32>();
-    formula::silence(a_day * f64::from(spanned) / f64::from(total))
+    formula::silence(visits_per_day * f64::from(spanned) / f64::from(total))
 }
 
 fn describe(words: &Words<'_>) -> Description {

@@ -64,9 +64,9 @@ impl Detector for Volume {
     }
 
     fn fade(evidence: &mut Evidence, fading: &Fading) {
-        evidence[Self::ID] = fading.doubt(evidence[Self::ID]);
-        evidence.objects = fading.doubt(evidence.objects);
-        evidence.bytes = fading.doubt(evidence.bytes);
+        evidence[Self::ID] = fading.against_holder(evidence[Self::ID]);
+        evidence.objects = fading.against_holder(evidence.objects);
+        evidence.bytes = fading.against_holder(evidence.bytes);
     }
 
     fn learn_event(teaching: &mut Teaching<'_>) {
@@ -75,7 +75,9 @@ impl Detector for Volume {
         baseline.hour = lesson.hour;
         baseline.hour.log_odds_max = lesson.hour.log_odds_max.max(Nats::new(lesson.log_odds));
         if lesson.hour_begins {
-            for (_, holder) in baseline.holders.iter_mut().enumerate().filter(|(place, _)| *place != lesson.held) {
+            for (_, holder) in
+                baseline.holders.iter_mut().enumerate().filter(|(index, _)| *index != lesson.holder_index)
+            {
                 keep_for_next_hour(&mut holder.evidence);
             }
         }
@@ -131,7 +133,7 @@ fn keep_for_next_hour(evidence: &mut Evidence) {
 }
 
 /// Evidence of a burst, reduced for causes that others share.
-fn alone(case: &Case<'_>, lesson: &Lesson, ratio: f64) -> f64 {
+fn unshared(case: &Case<'_>, lesson: &Lesson, ratio: f64) -> f64 {
     let (tenant, day, bursts) = (case.observation.tenant, case.observation.day(), &case.others.bursts);
     let burst_day = lesson.ended_hour.as_ref().map_or(case.baseline.burst_day, |ended| ended.burst_day);
     // Hardly an hour is a burst, and only for one are others asked.
@@ -142,7 +144,7 @@ fn alone(case: &Case<'_>, lesson: &Lesson, ratio: f64) -> f64 {
 
 fn score_bytes(case: &Case<'_>, lesson: &mut Lesson) {
     let bytes = burst((case.baseline, lesson), case.cohorts(), Hourly::Bytes);
-    let bytes = Nats::new(alone(case, lesson, bytes.ratio));
+    let bytes = Nats::new(unshared(case, lesson, bytes.ratio));
     let evidence = &mut lesson.holder.evidence;
     evidence.bytes = evidence.bytes.max(bytes);
 }
@@ -150,7 +152,7 @@ fn score_bytes(case: &Case<'_>, lesson: &mut Lesson) {
 fn score_calls(case: &Case<'_>, lesson: &mut Lesson) {
     let cohorts = case.cohorts();
     let [calls, objects] = [Hourly::Calls, Hourly::Objects].map(|what| burst((case.baseline, lesson), cohorts, what));
-    let (of_calls, of_objects) = (alone(case, lesson, calls.ratio), alone(case, lesson, objects.ratio));
+    let (of_calls, of_objects) = (unshared(case, lesson, calls.ratio), unshared(case, lesson, objects.ratio));
     let (hour, habits) = (&lesson.hour, lesson.habits(case.baseline));
     let reads = if of_calls.max(of_objects) > 0.0 {
         formula::reads(
