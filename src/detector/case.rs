@@ -1,28 +1,28 @@
-//! What the detectors read to score one event.
+//! Input of the detectors for one event.
 
 use super::lesson::Lesson;
 use super::observation::Observation;
 use crate::memory::{Baseline, Cohorts, Feature, Holder, Kind, Others, User, Visit};
 
 const DAY_MS: f64 = 86_400_000.0;
-/// For so long the place and the client of a holder are news, and again after so long an absence. A holder who has gone on
-/// for longer, and whom nobody has reported or confirmed, is less and less likely to be a thief. Days.
+/// Age of a holder up to which evidence of a new network or client counts in full, days. It counts in full again after
+/// an absence of this length. An older holder that is neither reported nor confirmed is less likely to be a thief.
 const NOVELTY_DAYS: f64 = 7.0;
 
-/// One event, and the memory that it is compared with.
+/// One event, and the memory with which it is compared.
 pub(crate) struct Case<'a> {
     pub observation: &'a Observation<'a>,
     pub baseline: &'a Baseline,
-    /// The event's user; `None` if a visit goes on.
+    /// The user of the event. `None` if the event continues a visit.
     pub user: Option<&'a User>,
-    /// The visit before the event; `None` if the event begins one.
+    /// The visit before the event. `None` if the event begins one.
     pub visit: Option<&'a Visit>,
     pub others: &'a Others,
-    /// The kind of token and device with which the baseline began: a thief does not choose with whom they are compared.
+    /// Token type and device class with which the baseline began, so that a thief does not choose the cohort.
     pub kind: Kind,
-    /// Log-odds of theft before looking.
+    /// Prior log-odds of theft.
     pub prior_log_odds: f64,
-    /// Neither the token nor its user has a past: there is nothing to compare with.
+    /// Neither the token nor its user has a history, so there is nothing to compare with.
     pub blank: bool,
 }
 
@@ -32,7 +32,7 @@ impl Case<'_> {
         self.others.cohorts.of(self.observation.tenant.seat)
     }
 
-    /// Whether the event's place among those of its baseline is known.
+    /// Whether the event's position in the sequence of its baseline is known.
     pub(crate) const fn is_in_order(&self, lesson: &Lesson) -> bool {
         self.observation.timed && !lesson.late
     }
@@ -42,8 +42,8 @@ impl Case<'_> {
         (self.observation.sighting.at - lesson.holder.last_at).max(0) as f64 / DAY_MS
     }
 
-    /// How much of the evidence of a new network or client family counts. Only what makes this a holder of its own is
-    /// old news; what is new within the owner's network, or program, is not.
+    /// Weight of the evidence that a network or client family is new: `7/age` for a holder older than 7 days. Evidence
+    /// of a new address or version within a known network or family keeps the weight 1.
     pub(crate) fn novelty_weight(&self, lesson: &Lesson, feature: Feature, key: u32) -> f64 {
         if self.baseline.seen.knows(feature, key) || self.days_away(lesson) > NOVELTY_DAYS {
             return 1.0;
@@ -51,13 +51,13 @@ impl Case<'_> {
         NOVELTY_DAYS / lesson.holder.age_days(self.observation.sighting.at).max(NOVELTY_DAYS)
     }
 
-    /// Whether the place became known by another holder than this one. A returning thief has a known address, just as an
-    /// owner who has moved.
+    /// Whether a known place is evidence for the owner. It is none for a new holder that is not confirmed: the place
+    /// became known by that holder, and a returning thief also has a known address.
     pub(crate) fn credits_place(&self, lesson: &Lesson) -> bool {
         !lesson.holder_is_new(self.observation.sighting.at) || lesson.holder.confirmed
     }
 
-    /// The same of the client.
+    /// Whether a known client is evidence for the owner. For a new holder, an older holder must have the same client.
     pub(crate) fn credits_client(&self, lesson: &Lesson) -> bool {
         let holder = &lesson.holder;
         let same_client = |other: &Holder| other.family == holder.family && other.born < holder.born;

@@ -1,4 +1,4 @@
-//! What the detectors find of one event, for learning to store.
+//! Result of scoring one event, which learning stores.
 
 use std::num::NonZeroU32;
 
@@ -9,76 +9,83 @@ use crate::memory::fleet::{Group, Member};
 use crate::memory::visit::Core;
 use crate::memory::{Baseline, Holder, Kind, NetLevel};
 
-/// What the detectors found that is to be learnt.
+/// Findings of the detectors that only learning reads.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Learns {
+    /// The visit is the first of the baseline.
     pub first: bool,
-    /// Weight of the route's call; 0: a repeat.
+    /// Weight of the call of the route. 0: a repeat.
     pub route: f64,
+    /// Attractiveness of the route to a thief; 1 is an ordinary route.
     pub promise: f64,
     /// The route is rare.
     pub rare_route: bool,
+    /// The area is called for the first time in the visit.
     pub area: bool,
     /// A change of network, and the probability that it was the owner's.
     pub switch: Option<f64>,
-    /// Milliseconds of activity since the event before.
+    /// Milliseconds of activity since the previous event.
     pub active_ms: u32,
-    /// Evidence of a burst in the running hour has grown: from and to, nats.
+    /// Increase of the burst evidence in the running hour: from and to, nats.
     pub burst: Option<(f64, f64)>,
     pub arrival: Arrival,
 }
 
-/// Place of the holder, as far as the scores of others depend on it.
+/// Where a holder appears, for the detector `fan`.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) enum Arrival {
     #[default]
+    /// The event has no place or no reliable time, or it shows nothing new.
     None,
+    /// At an address that the baseline knows.
     AtKnownPlace,
-    /// To places with others who are new there.
-    WithOthers {
-        member: Member,
-        groups: [Option<Group>; 3],
-    },
+    /// At a new address. The groups count the users who are new at the same network, prefix or address.
+    WithOthers { member: Member, groups: [Option<Group>; 3] },
 }
 
 /// An hour of a baseline that has ended.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EndedHour {
-    /// The baseline's own habits with it.
+    /// Habits of the baseline, with this hour.
     pub habits: Habits,
+    /// Day of the last burst, since the epoch.
     pub burst_day: u16,
-    /// Bin and mean of the season that it has changed.
+    /// Bin and new mean of the season, if this hour changes it.
     pub season: Option<(usize, i8)>,
-    /// For others: logarithm of the count, and the owner's own mean of it, by [`crate::memory::cohort::Hourly`].
+    /// For the cohort: logarithm of the count and the owner's mean of it, by [`crate::memory::cohort::Hourly`].
     pub hourly: [Option<(f64, f64)>; 3],
-    /// Share of reading among calls.
+    /// Share of reads among the calls.
     pub reads: f64,
-    /// Probability that it was the owner's.
+    /// Probability that the hour was the owner's.
     pub weight: f64,
+    /// The next event of the baseline is of a later day.
     pub last_of_day: bool,
 }
 
-/// All changes that one event makes to its baseline, holder, hour and visit, and what it teaches. Scoring writes it, and
-/// learning stores it.
+/// All changes that one event makes to its baseline, holder, hour and visit, and to shared tables. Scoring writes it,
+/// and learning stores it.
 #[derive(Clone, Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "independent facts about one event")]
 pub(crate) struct Lesson {
-    /// The baseline that is made for this event; `None`: the token has one.
+    /// A new baseline for this event. `None` if the token has one.
     pub fresh: Option<Box<Baseline>>,
-    /// The visit that goes on; `None`: the event begins one.
+    /// The visit that the event continues. `None` if the event begins one.
     pub number: Option<NonZeroU32>,
     pub visit: Core,
-    /// Its route and area are not among the first of the visit.
+    /// The first routes of the visit do not include the route of the event.
     pub further_route: bool,
+    /// The first areas of the visit do not include the area of the event.
     pub further_area: bool,
-    /// The holder, and its place among the holders of the baseline.
+    /// Index of the holder among the holders of the baseline.
     pub holder_index: usize,
     pub holder: Holder,
-    /// Another holder that a change of network was credited to.
+    /// Another holder to which a change of network was credited, with its index.
     pub other: Option<(usize, Holder)>,
-    /// Times of the baseline; `latest`: no holder was there later than this.
+    /// Time of the last event of the baseline, milliseconds since the epoch.
     pub last_at: i64,
+    /// Consecutive events that were late after a wrong clock.
     pub behind: u8,
+    /// Upper limit of the times of all holders, after a wrong clock.
     pub latest: i64,
     pub hour: Hour,
     pub hour_begins: bool,
@@ -88,23 +95,24 @@ pub(crate) struct Lesson {
     pub binding: u32,
     pub binding_streak: u8,
     pub kind: Kind,
-    /// Log-odds of theft, of what nothing but a theft explains.
+    /// Log-odds of theft without the reductions for a shared cause and a colleague. Learning weighs the event by them.
     pub log_odds: f64,
-    /// The holder's last event is of an earlier hour: only for them `OWNER_MIN` makes known.
+    /// The holder has an event in an earlier hour. The learning floor makes values known for such holders only.
     pub seen_in_earlier_hour: bool,
-    /// It came after later ones of its baseline.
+    /// The event is older than the newest of its baseline by more than the allowed lateness.
     pub late: bool,
-    /// The network speaks for the owner.
+    /// The network is evidence for the owner.
     pub usual_network: bool,
-    /// Evidence of the worst other holder, nats.
+    /// Evidence of the most suspicious other holder, nats.
     pub sibling: f64,
-    /// Something was found that the event before did not show.
+    /// The event adds evidence, or begins a visit or holder.
     pub changed: bool,
     pub learns: Learns,
 }
 
 impl Lesson {
-    /// Of an event at `at` (milliseconds since the epoch) in a new visit of `key` and a new holder. Made in place: it is large.
+    /// A lesson for an event at `at` (milliseconds since the epoch) in a new visit of `key` and a new holder. It is
+    /// created in place, because it is large.
     pub(crate) fn begin<'a>(lesson: &'a mut Option<Self>, baseline: &Baseline, key: u64, at: i64) -> &'a mut Self {
         lesson.insert(Self {
             fresh: None,
@@ -136,7 +144,7 @@ impl Lesson {
         })
     }
 
-    /// The baseline of a token that has one at `place`, or the one that is made for it.
+    /// The new baseline, or else the one at `place`.
     pub(crate) fn baseline<'a>(&'a self, baselines: &'a Baselines, place: Option<Place>) -> Option<&'a Baseline> {
         self.fresh.as_deref().or_else(|| place.map(|place| baselines.get(place)))
     }
@@ -146,23 +154,24 @@ impl Lesson {
         self.number.is_none()
     }
 
-    /// The other holders of the baseline, with their places.
+    /// The other holders of the baseline, with their indices.
     pub(crate) fn others<'a>(&self, baseline: &'a Baseline) -> impl Iterator<Item = (usize, &'a Holder)> + use<'a> {
         let own = self.holder_index;
         baseline.holders.iter().enumerate().filter(move |(index, _)| *index != own)
     }
 
-    /// When another holder was there last.
+    /// Time of the last event of a holder, milliseconds since the epoch.
     pub(crate) fn last_at_of(&self, other: &Holder) -> i64 {
         other.last_at.min(self.latest)
     }
 
-    /// The baseline's habits, with the hour that has ended.
+    /// Habits of the baseline, with the hour that has ended.
     pub(crate) fn habits<'a>(&'a self, baseline: &'a Baseline) -> &'a Habits {
         self.ended_hour.as_ref().map_or(&baseline.habits, |ended| &ended.habits)
     }
 
-    /// Whether the holder is young, and came from a network that was new; `at`: milliseconds since the epoch.
+    /// Whether the holder is at most 10 days old, on a network that was new when it began. `at`: milliseconds since the
+    /// epoch.
     pub(crate) fn holder_is_new(&self, at: i64) -> bool {
         self.holder.age_days(at) < AGE_DAYS_MAX && self.holder.level >= NetLevel::NewNetwork
     }

@@ -1,4 +1,4 @@
-//! Evidence of a level of novelty, for the detectors of network and client.
+//! Evidence of a level of novelty, for the detectors `net` and `client`.
 
 use crate::math::ln;
 use crate::memory::level::LEVELS;
@@ -12,13 +12,13 @@ pub struct LevelRatio {
     pub p_value: f64,
 }
 
-/// Evidence of a level. The owner's probability is shrunk from their past visits towards the cohort's shares:
+/// Evidence of a level. The owner's probability is estimated from past visits and shrunk towards the cohort's shares:
 /// `P_O(L) = (k_L·m/Σk + 6·c_L)/(m + 6)`, `m = min(Σk, 30)`.
 ///
 /// `own`: past visits by level; `cohort`: shares that sum to one.
 #[must_use]
 pub fn level_ratio(level: usize, thief: &[f64; LEVELS], own: &[f64; LEVELS], cohort: &[f64; LEVELS]) -> LevelRatio {
-    /// More visits of the owner do not increase their weight.
+    /// Maximum weight of the owner's visits.
     const OWN_MAX: f64 = 30.0;
     /// Weight of the cohort, visits.
     const COHORT: f64 = 6.0;
@@ -42,7 +42,7 @@ mod tests {
     fn a_level_is_weighed_by_own_and_cohort() {
         let thief = [0.05, 0.03, 0.10, 0.05, 0.42, 0.35];
         let cohort = [0.7, 0.1, 0.1, 0.05, 0.04, 0.01];
-        // Ten visits, all at level 0: P_O(5) = 6·.01/16, P_O(0) = (10 + 4.2)/16.
+        // Ten visits, all at level 0: P_O(5) = 6·0.01/16, P_O(0) = (10 + 4.2)/16.
         let own = [10.0, 0.0, 0.0, 0.0, 0.0, 0.0];
         assert!((level_ratio(5, &thief, &own, &cohort).ratio - (0.35_f64 / 0.00375).ln()).abs() < 1e-9);
         assert!((level_ratio(0, &thief, &own, &cohort).ratio - (0.05_f64 / 0.8875).ln()).abs() < 1e-9);
@@ -65,7 +65,7 @@ mod tests {
             let before = level_ratio(level, &thief, &own, &cohort);
             let after = level_ratio(level, &thief, &richer, &cohort);
             prop_assert!(before.ratio.is_finite() && (0.0..=1.0).contains(&before.p_value));
-            // Up to 30 visits more of the same make surer; beyond them only their share counts.
+            // Below 30 visits, a further visit also increases the owner's weight.
             if own.iter().sum::<f64>() >= 30.0 || own.iter().sum::<f64>() == 0.0 {
                 prop_assert!(after.ratio <= before.ratio + 1e-9);
             }

@@ -1,9 +1,9 @@
-//! The detectors: each gives one share of the score, in nats, positive for a thief. Its folder has its formula, what it
-//! reads and learns, and its explanation; `table.rs` lists them.
+//! The detectors. Each adds one share to the score, in nats. A positive share is evidence for a thief. A detector has a
+//! folder with its formula, and with its scoring, learning and explanation. `table.rs` lists the detectors.
 //!
-//! The score is the prior and the sum of the shares (`docs/detection.md`). A share is the evidence of the detector times
-//! its weight. The weights of net and client come from a logistic fit on labelled traffic. The fitted weights of the other
-//! detectors were close to 1.
+//! The score is the sum of the prior and the shares (`docs/detection.md`). A share is the evidence of the detector times
+//! its weight. The weights of `net` and `client` come from a logistic fit on labelled traffic. The fitted weights of the
+//! other detectors were close to 1.
 
 pub mod area;
 pub(crate) mod case;
@@ -42,12 +42,12 @@ pub(crate) use words::Words;
 use crate::math::faded;
 use crate::memory::{Evidence, Holder, Nats, User};
 
-/// One share of the score. Scoring reads memory and writes what it finds to the lesson; learning stores the lesson.
+/// A summand of the score. Scoring reads memory and writes to the lesson. Learning stores the lesson.
 pub(crate) trait Detector {
     const ID: DetectorId;
     /// Factor of its evidence in the score.
     const WEIGHT: f64 = 1.0;
-    /// Its evidence tells who the holder is, and not what they do.
+    /// The evidence is about the identity of the holder (place, client, time), not about the calls.
     const OF_IDENTITY: bool = false;
 
     /// Scores the beginning of a visit.
@@ -56,32 +56,32 @@ pub(crate) trait Detector {
     /// Scores an event.
     fn score_event(_: &Case<'_>, _: &mut Lesson) {}
 
-    /// Scores an event of which any detector has found something new.
+    /// Scores an event for which a detector has set `lesson.changed`. Runs after `score_event` of all detectors.
     fn score_change(_: &Case<'_>, _: &mut Lesson) {}
 
-    /// Its evidence after the event, nats. Unless it says otherwise, what it keeps of the holder.
+    /// Evidence after the event, nats. By default, the stored evidence of the holder.
     fn evidence(lesson: &Lesson) -> f64 {
         lesson.holder.evidence[Self::ID].get()
     }
 
-    /// Sets its share from those of the other detectors.
+    /// Sets the share from the shares of the other detectors.
     fn adjust(_: &mut Score) {}
 
-    /// Takes its part out of the score, to measure what it contributes.
+    /// Removes its evidence from the score, for `evaluate --without`.
     fn leave_out(score: &mut Score) {
         score.evidence[Self::ID] = Nats::default();
     }
 
-    /// Decays what it keeps of a holder. Unless it says otherwise the half-life is one day, and evidence for the owner is
-    /// dropped, because it belongs to one visit.
+    /// Decays the stored evidence of a holder. By default, the half-life is one day, and evidence for the owner is
+    /// dropped, because it counts in one visit only.
     fn fade(evidence: &mut Evidence, fading: &Fading) {
         evidence[Self::ID] = fading.against_holder(evidence[Self::ID]);
     }
 
-    /// Stores what an event teaches.
+    /// Learns an event.
     fn learn_event(_: &mut Teaching<'_>) {}
 
-    /// Stores what the beginning of a visit teaches. The user is as before the event.
+    /// Learns the beginning of a visit. The user is as before the event.
     fn learn_visit(_: &mut Teaching<'_>, _: &User) {}
 
     /// Adds the signals of its rules.
@@ -103,8 +103,7 @@ macro_rules! run_all {
             }
         }
 
-        /// Sets the shares from what the detectors have found, and with them the log-odds. `without`: detectors that are
-        /// left out.
+        /// Sets the shares of all detectors and adds them to the log-odds. `without`: detectors that are left out.
         pub(crate) fn sum_up(lesson: &Lesson, score: &mut Score, without: &[DetectorId]) {
             $($(#[$attribute])* {
                 score.shares[DetectorId::$detector] =
@@ -133,12 +132,12 @@ macro_rules! run_all {
             $($(#[$attribute])* { $module::$detector::fade(evidence, fading); })+
         }
 
-        /// Stores what an event teaches.
+        /// Learns an event.
         pub(crate) fn learn_event(teaching: &mut Teaching<'_>) {
             $($(#[$attribute])* { $module::$detector::learn_event(teaching); })+
         }
 
-        /// Stores what the beginning of a visit teaches.
+        /// Learns the beginning of a visit.
         pub(crate) fn learn_visit(teaching: &mut Teaching<'_>, user: &User) {
             $($(#[$attribute])* { $module::$detector::learn_visit(teaching, user); })+
         }
@@ -153,43 +152,43 @@ detectors!(run_all);
 
 const MINUTE_MS: i64 = 60_000;
 const DAY_MS: f64 = 86_400_000.0;
-/// Evidence decays in steps of ten minutes, so that most events cost nothing.
+/// Evidence decays in steps of ten minutes, so that most events compute no decay.
 const FADE_STEP_MS: i64 = 10 * MINUTE_MS;
-/// Least evidence of routes and areas after a decay: of holders of more than ten days, and of others.
+/// Minimum evidence of routes and areas after a decay: for holders older than ten days, and for others. Nats.
 const LEAST: (f64, f64) = (-1.0, -5.0);
 const LEAST_AGE_DAYS: f64 = 10.0;
 
-/// How much evidence is left after some time.
+/// Decay of evidence over the time since the last event of a holder.
 pub(crate) struct Fading {
-    /// What is left of one, in parts of 65,536, with a half-life of one day and of three days.
+    /// Decay factors times 65,536, for half-lives of one day and of three days.
     day: i32,
     three_days: i32,
     least: Nats,
 }
 
 impl Fading {
-    /// Evidence against the holder, with a half-life of one day; evidence for them is dropped.
+    /// Half-life of one day. Evidence for the owner is dropped.
     pub(crate) fn against_holder(&self, evidence: Nats) -> Nats {
         evidence.max(Nats::default()).faded(self.day)
     }
 
-    /// Evidence either way, with a half-life of one day; that for the holder is limited.
+    /// Half-life of one day. Evidence for the owner is limited.
     pub(crate) fn limited(&self, evidence: Nats) -> Nats {
         evidence.faded(self.day).max(self.least)
     }
 
-    /// Evidence either way, with a half-life of one day.
+    /// Half-life of one day, for evidence of either sign.
     pub(crate) const fn unlimited(&self, evidence: Nats) -> Nats {
         evidence.faded(self.day)
     }
 
-    /// Evidence either way, with a half-life of three days.
+    /// Half-life of three days, for evidence of either sign.
     pub(crate) const fn slow(&self, evidence: Nats) -> Nats {
         evidence.faded(self.three_days)
     }
 }
 
-/// Decays the evidence against a holder from its last event up to `at`, milliseconds since the epoch.
+/// Decays the evidence of a holder from its last event to `at` (milliseconds since the epoch).
 pub(crate) fn fade(holder: &mut Holder, at: i64) {
     let steps = at / FADE_STEP_MS - holder.last_at / FADE_STEP_MS;
     if steps <= 0 {
@@ -207,7 +206,7 @@ mod tests {
     use crate::event::TokenType;
     use crate::memory::{Baseline, Kind};
 
-    /// A lesson in which each detector has found something, with its expected share.
+    /// A lesson in which each detector has evidence, with the expected shares.
     fn lesson() -> (Lesson, [(DetectorId, f64); 12]) {
         let kind = Kind::new(TokenType::ApiKey, crate::enrichment::Device::Machine);
         let mut lesson = None;

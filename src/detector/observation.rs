@@ -1,4 +1,4 @@
-//! One event as the detectors see it.
+//! One event with the numbers that the detectors read.
 
 use super::lifecycle::formula::Expiry;
 use crate::enrichment::EnrichedEvent;
@@ -7,46 +7,46 @@ use crate::memory::{Ended, Sighting, Tenant};
 
 const DAY_MS: i64 = 86_400_000;
 
-/// What a sighting counts for.
+/// How an event is scored and learnt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// A use of the token, or what counts like one: it is learnt.
+    /// A use of the token, or another accepted event: scored and learnt.
     Use,
-    /// Its credential was not accepted: it is scored and leaves no trace.
+    /// The credential was not accepted: scored, and not learnt.
     Attempt,
-    /// Its time is not believed: it is scored by what needs no time, and teaches nothing but its refresh token.
+    /// The time is not believed: scored by detectors that need no time. Only its refresh token is learnt.
     Untimed,
 }
 
-/// One sighting, in its numbers.
+/// One event, and its position in the memory.
 pub(crate) struct Observation<'a> {
     pub enriched: &'a EnrichedEvent<'a>,
-    /// At the event's own time where that is believed, else at the stream's.
+    /// Numbers of the event, at its own time if that is believed, otherwise at the stream time.
     pub sighting: &'a Sighting,
-    /// The sighting's.
+    /// Tenant of the sighting.
     pub tenant: Tenant,
     pub standing: Standing,
     /// The sighting's time is the event's own.
     pub timed: bool,
-    /// The stream's time, and the latest of those that spoke last; milliseconds since the epoch.
+    /// Stream time, and the latest time among the last subjects. Milliseconds since the epoch.
     pub now: i64,
     pub newest: i64,
-    /// Of the first visit, where the token has no baseline yet.
+    /// Seed of the first visit, if the token has no baseline yet.
     pub seed: Option<Seed>,
-    /// Keys of its baseline and user.
+    /// Keys of the baseline and of the user.
     pub baseline: u64,
     pub user: u64,
-    /// Where the baseline is; `None`: it has none yet.
+    /// Position of the baseline. `None` if the token has none yet.
     pub place: Option<Place>,
-    /// When its token, family or session was ended.
+    /// When the token, family or session ended.
     pub ended: Ended,
     pub expiry: Option<Expiry>,
-    /// Of an event after its token's expiry: by how much its clock is ahead of others, milliseconds.
+    /// For an event after the token's expiry: lead of its clock over other clocks, milliseconds.
     pub ahead: i64,
 }
 
 impl Observation<'_> {
-    /// Days since the epoch, for what is counted of many baselines together: a clock that is ahead begins no day.
+    /// Days since the epoch, at most the day of the stream time: a clock that is ahead does not begin a day.
     pub(crate) fn day(&self) -> u32 {
         (self.sighting.at.min(self.now) / DAY_MS) as u32
     }

@@ -1,4 +1,4 @@
-//! The score of one event: the share of each detector, their sum, and what the verdict and its reasons need besides.
+//! The score of one event: the share of each detector, their sum, and further inputs of the verdict.
 
 use std::ops::{Index, IndexMut};
 
@@ -31,19 +31,18 @@ impl IndexMut<DetectorId> for Shares {
     }
 }
 
-/// Where a holder uses the token, compared with the owner.
+/// Place of use, compared with the owner's places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Setting {
-    /// At the owner's places: in a network that was known when the holder began, or that they have used for long.
+    /// The network was known when the holder began, or the holder is older than 10 days.
     Usual,
-    /// The token of a machine on servers is used from an access network, and from an address that is not known: possibly
-    /// by a person.
+    /// The token of a machine on servers is used from an access network and an unknown address, possibly by an employee.
     ByHand,
     Elsewhere,
 }
 
 impl Setting {
-    /// `service`: the token is of a machine on servers; `class`: of the network, if GeoIP data has it.
+    /// `service`: the token is that of a machine on servers. `class`: class of the network, if the GeoIP data has it.
     pub(crate) fn of(service: bool, class: Option<NetworkClass>, level: NetLevel, holder_is_new: bool) -> Self {
         if service && class == Some(NetworkClass::Access) && level > NetLevel::KnownAddress {
             Self::ByHand
@@ -55,37 +54,39 @@ impl Setting {
     }
 }
 
-/// The score of one event, and the numbers that its verdict and its reasons need.
+/// The score of one event, and the numbers that the verdict and the reasons read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Score {
     pub log_odds: f64,
     pub shares: Shares,
-    /// Sum of the shares that tell who the holder is, and not what they do.
+    /// Sum of the shares about the identity of the holder ([`super::Detector::OF_IDENTITY`]).
     pub of_identity: f64,
     /// Evidence against the holder.
     pub evidence: Evidence,
-    /// Parts of `fan`: by application, by address, and what is taken off because a whole company came along; at most 0.
+    /// Part of `fan` by application.
     pub app_fan: f64,
+    /// Part of `fan` by address.
     pub ip_fan: f64,
+    /// Reduction for a shared cause; at most 0.
     pub together: f64,
-    /// Part of `route` that comes from calls between the owner's own.
+    /// Part of `route` from change-point detection: calls between the owner's calls.
     pub between: f64,
     pub setting: Setting,
-    /// Calls of the visit.
+    /// Number of events in the visit.
     pub visit_calls: u32,
-    /// Users who came new to the same place within two hours, this one among them.
+    /// Users who are new at the same place within two hours, including this one.
     pub company: usize,
     pub net_level: NetLevel,
     pub client_level: ClientLevel,
     pub lifecycle_rule: Option<RuleId>,
-    /// Something was found that the event before did not show.
+    /// The event adds evidence, or begins a visit or holder.
     pub changed: bool,
-    /// It came later than lateness allows.
+    /// The event is later than the allowed lateness.
     pub late: bool,
 }
 
 impl Score {
-    /// Of a token in its first visit: there is nothing to compare it with.
+    /// Score without evidence, for example of a token in its first visit.
     pub(crate) fn nothing(prior_log_odds: f64) -> Self {
         Self {
             log_odds: prior_log_odds,
@@ -107,7 +108,7 @@ impl Score {
         }
     }
 
-    /// Part of the evidence about who the holder is that `fan` and `colleague` do not explain; 1: all of it.
+    /// Part of the identity evidence that `fan` and `colleague` do not explain, 0 to 1.
     pub(crate) fn unexplained(&self) -> f64 {
         let found = self.of_identity + self.app_fan + self.ip_fan;
         let explained = self.together + self.shares[DetectorId::Colleague];

@@ -1,4 +1,4 @@
-//! What the detectors write to when an event is learnt: a thief teaches little.
+//! Memory that learning writes to, and the weight with which it learns an event.
 
 use std::cell::OnceCell;
 
@@ -7,17 +7,17 @@ use super::observation::Observation;
 use crate::math::sigma;
 use crate::memory::{Baseline, Cohorts, Others};
 
-/// The least weight of a sighting: what goes on, alarms and all, and is neither taken away nor confirmed is the owner's,
-/// and must not alarm for ever. A place is known after some seventeen visits of a holder, in as many hours of the clock:
-/// a crowd of clients in one minute has gone on for no longer than one of them.
+/// Minimum weight of an event (`docs/decisions/0012-learning-floor.md`). A holder that continues and is neither revoked
+/// nor confirmed is assumed to be the owner, so that its alerts end. A place becomes known after about 17 visits, each
+/// in another hour.
 const OWNER_MIN: f64 = 0.03;
 
-/// Probability by which a sighting is learnt as the owner's.
+/// Weight with which an event is learnt: probability that it was the owner's.
 pub(crate) fn owner(log_odds: f64) -> f64 {
     Weights::of(log_odds, false).counted
 }
 
-/// Probability that an event was the owner's: for what is counted in full numbers, and for what then is known.
+/// Probability that an event was the owner's: for counts, and for values that become known.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Weights {
     pub counted: f64,
@@ -25,7 +25,7 @@ pub(crate) struct Weights {
 }
 
 impl Weights {
-    /// `seen_in_earlier_hour`: the holder's last event is of an earlier hour.
+    /// `seen_in_earlier_hour`: the holder has an event in an earlier hour.
     fn of(log_odds: f64, seen_in_earlier_hour: bool) -> Self {
         let sure = sigma(-log_odds);
         let counted = sure.max(OWNER_MIN);
@@ -33,7 +33,7 @@ impl Weights {
     }
 }
 
-/// One event that is learnt, and the memory that it teaches.
+/// One event that is learnt, and the memory that stores it.
 pub(crate) struct Teaching<'a> {
     pub observation: &'a Observation<'a>,
     pub lesson: &'a Lesson,
@@ -52,7 +52,7 @@ impl<'a> Teaching<'a> {
         Self { observation, lesson, baseline, others, weights: OnceCell::new() }
     }
 
-    /// Worked out once, and only where it is needed: most events are repeats, which show nothing to be weighed.
+    /// Computed once, and only if a detector needs it, because most events are repeats.
     pub(crate) fn weights(&self) -> Weights {
         *self.weights.get_or_init(|| Weights::of(self.lesson.log_odds, self.lesson.seen_in_earlier_hour))
     }

@@ -1,4 +1,4 @@
-//! What the explanations of detectors share: signals, and texts of places, numbers and times.
+//! Explanations: signals, and texts of places, numbers and times.
 
 use super::lesson::Lesson;
 use super::observation::Observation;
@@ -11,19 +11,19 @@ use crate::verdict::{RuleId, Signal};
 /// Minimum share, in nats, of a listed signal.
 pub(crate) const LISTED_FROM: f64 = 0.5;
 
-/// Key of the name of a network.
+/// Key of a network in the table of names.
 pub(crate) const fn network_name(network: u32) -> u64 {
     network as u64
 }
 
-/// Key of the name of a client family.
+/// Key of a client family in the table of names.
 pub(crate) const fn family_name(family: u32) -> u64 {
     1 << 32 | family as u64
 }
 
 /// The explanation of a rule for one event.
 pub(crate) struct Description {
-    /// The owner's probability of an observation at least as unusual, if the detector has one.
+    /// The owner's probability of an observation at least as unusual, if the detector computes one.
     pub p_value: Option<f64>,
     pub observed: String,
     pub expected: String,
@@ -63,11 +63,11 @@ impl<'a> Signals<'a> {
     }
 }
 
-/// What detectors read to explain an event.
+/// Input of the detectors to explain an event.
 pub(crate) struct Words<'a> {
     pub observation: &'a Observation<'a>,
     pub score: &'a Score,
-    /// Part of the evidence about who the holder is that `fan` and `colleague` do not explain.
+    /// Part of the identity evidence that `fan` and `colleague` do not explain.
     pub unexplained: f64,
     pub baseline: &'a Baseline,
     pub lesson: &'a Lesson,

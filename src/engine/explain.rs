@@ -40,7 +40,7 @@ pub(crate) fn signals(
 /// Maximum number of reasons in a sentence.
 const REASONS_MAX: usize = 4;
 
-/// The numbers of a sentence.
+/// Numbers of the summary of an incident.
 pub(crate) struct Sum {
     pub log_odds: f64,
     pub prior: f64,

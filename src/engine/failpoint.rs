@@ -1,14 +1,14 @@
-//! Places where a test makes the scoring of an event panic, to check that the state stays as it was.
+//! Fail points: a test makes the scoring of an event panic, to check that the state does not change.
 
-/// Each lies before the event is learnt.
+/// Position of a panic. All positions are before the event is learnt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(not(test), allow(dead_code, reason = "tests name them"))]
 pub(crate) enum Failpoint {
-    /// The visit has begun, and the detectors of events are to come.
+    /// After the detectors of visits, before those of events.
     Detectors,
-    /// All detectors have run.
+    /// After all detectors.
     Sum,
-    /// The verdict is put into words.
+    /// While the texts of the verdict are made.
     Words,
 }
 
@@ -28,7 +28,7 @@ mod armed {
         static ARMED: Cell<Option<Failpoint>> = const { Cell::new(None) };
     }
 
-    /// The next event that comes to `point` makes this thread panic.
+    /// Makes this thread panic when the next event reaches `point`.
     pub(crate) fn arm(point: Failpoint) {
         ARMED.set(Some(point));
     }

@@ -1,13 +1,13 @@
-//! What is learnt of an event, once it is scored.
+//! Learns an event after it is scored.
 
 use crate::detector::{self, Lesson, Observation, Teaching};
 use crate::memory::baseline::Grown;
 use crate::memory::{Baseline, Kind, Memory, Population, User, Visits};
 
-/// Visits from which seasons and schedules are looked for.
+/// Visits from which a baseline stores seasons and schedules.
 const GROWN_VISITS: u32 = 24;
 
-/// Takes in an event. From the first line on it counts, whatever becomes of the rest.
+/// Learns an event. From the first write on, the event counts as learnt, even if a later step fails.
 pub(crate) fn learn(memory: &mut Memory, observation: &Observation<'_>, lesson: &mut Lesson) {
     let Memory { baselines, users, visits, others, .. } = memory;
     let fresh = lesson.fresh.take();
@@ -42,7 +42,7 @@ pub(crate) fn learn(memory: &mut Memory, observation: &Observation<'_>, lesson: 
     }
 }
 
-/// Stores what was found of the baseline's times and holders.
+/// Stores the times and holders of the baseline.
 fn store(baseline: &mut Baseline, observation: &Observation<'_>, lesson: &Lesson) {
     baseline.last_at = lesson.last_at.max(observation.sighting.at);
     baseline.behind = lesson.behind;
@@ -57,7 +57,7 @@ fn store(baseline: &mut Baseline, observation: &Observation<'_>, lesson: &Lesson
     baseline.put_holder(lesson.holder_index, lesson.holder);
 }
 
-/// Stores what was found of the visit.
+/// Stores the visit.
 fn store_visit(baseline: &mut Baseline, visits: &mut Visits, observation: &Observation<'_>, lesson: &Lesson) {
     let number = if let Some(number) = lesson.number {
         visits.get_mut(number).core = lesson.visit;
@@ -75,7 +75,7 @@ fn store_visit(baseline: &mut Baseline, visits: &mut Visits, observation: &Obser
     }
 }
 
-/// Takes in a visit as one of its user's.
+/// Learns network, client family and country of a visit for its user.
 pub(crate) fn learn_user(
     user: &mut User,
     population: &mut Population,
@@ -96,8 +96,8 @@ pub(crate) fn learn_user(
     }
 }
 
-/// Takes those who held the token up to `at` for the owner: nothing is held against them any more, nor that their
-/// network and client are new, so that what they do from then on is learnt in full.
+/// Confirms the holders up to `at` (milliseconds since the epoch) as the owner: their evidence is removed, also that of
+/// new network and client. Their further events are learnt in full.
 pub(crate) fn confirm(baseline: &mut Baseline, at: i64) {
     for holder in baseline.holders.iter_mut().filter(|holder| i64::from(holder.born) * 60_000 <= at) {
         holder.confirm();

@@ -1,5 +1,4 @@
-//! The score of one event: it finds the visit and the holder, and runs the detectors. What is learnt afterwards is in
-//! [`super::learn`].
+//! Scores one event: finds its visit and holder, and runs the detectors. [`super::learn`] stores the result.
 
 use std::num::NonZeroU32;
 
@@ -11,11 +10,11 @@ use crate::memory::{Baseline, Holder, Kind, Memory, Nats, NetLevel, Sighting, Vi
 use crate::verdict::RuleId;
 
 const HOUR_MS: i64 = 3_600_000;
-/// So many late events in a row, and it was the one before them that was wrong.
+/// After this number of consecutive late events, the time of the event before them is considered wrong.
 const BEHIND_MAX: u8 = 3;
 
-/// Scores a sighting of a token that has, or gets, a baseline. Reads memory only. What the event changes is in `lesson`,
-/// and changes nothing unless it is learnt.
+/// Scores an event of a token that has a baseline, or gets one. Only reads memory. The changes are in `lesson`, for
+/// learning.
 pub(crate) fn score(
     memory: &Memory,
     settings: &Settings,
@@ -34,7 +33,7 @@ pub(crate) fn score(
     lesson.late = observation.timed && check_lateness(lesson, at, observation.newest, settings.lateness_ms_max);
     lesson.number = find_visit(baseline, visits, sighting);
     let visit = lesson.number.map(|number| visits.get(number));
-    // Only where a visit begins is its user asked for.
+    // The user is read at the beginning of a visit only.
     let user = visit.is_none().then(|| users.known(observation.user));
     if let Some(visit) = visit {
         lesson.visit = visit.core;
@@ -66,18 +65,18 @@ pub(crate) fn score(
     let score = sum_up(&case, lesson, settings);
     failpoint(Failpoint::Sum);
     let colleague = score.shares[detector::DetectorId::Colleague];
-    // What is said of calls between the owner's own ends with its visit, and a colleague is no owner.
+    // `between` counts in its visit only. A colleague is not the owner, so the reduction does not apply to the holder.
     lesson.holder.log_odds = Nats::new(score.log_odds - score.between - colleague);
     lesson.holder.last_at = lesson.holder.last_at.max(at);
     lesson.visit.log_odds_max = lesson.visit.log_odds_max.max(score.log_odds as f32);
-    // A company's move explains why many are strange together, and a colleague why one is; neither proves that somebody is
-    // the owner.
+    // A shared cause or a colleague explains the evidence, but does not prove that the holder is the owner. Learning
+    // therefore ignores both reductions.
     lesson.log_odds = score.log_odds - score.together - colleague;
     lesson.fresh = fresh;
     score
 }
 
-/// All that the detectors have found.
+/// The score from the evidence of all detectors.
 fn sum_up(case: &Case<'_>, lesson: &Lesson, settings: &Settings) -> Score {
     let (holder, visit) = (&lesson.holder, &lesson.visit);
     let observation = case.observation;
@@ -106,7 +105,7 @@ fn sum_up(case: &Case<'_>, lesson: &Lesson, settings: &Settings) -> Score {
     score
 }
 
-/// Puts the event's holder, as it is now, into the lesson.
+/// Copies the holder of the event, decayed to its time, into the lesson.
 fn find_holder(baseline: &Baseline, sighting: &Sighting, lesson: &mut Lesson) {
     let network = holders_network(baseline, sighting);
     let (index, is_new) = baseline.place_of_holder(network, sighting.family);
@@ -121,7 +120,7 @@ fn find_holder(baseline: &Baseline, sighting: &Sighting, lesson: &mut Lesson) {
     lesson.seen_in_earlier_hour = lesson.holder.last_at / HOUR_MS < sighting.at / HOUR_MS;
 }
 
-/// The network that the holder of a sighting is known by. Without an address it is that of the latest holder with the same
+/// The network that identifies the holder. An event without an address belongs to the latest holder with the same
 /// client, if there is one.
 fn holders_network(baseline: &Baseline, sighting: &Sighting) -> u32 {
     if sighting.has_place() {
@@ -131,7 +130,7 @@ fn holders_network(baseline: &Baseline, sighting: &Sighting) -> u32 {
     same_client.max_by_key(|holder| holder.last_at).map_or(sighting.network, |holder| holder.network)
 }
 
-/// From the seed of its first visit, where there is one.
+/// A new baseline, from the seed of the first visit if there is one.
 fn begin_baseline(observation: &Observation<'_>) -> Baseline {
     let Observation { sighting, enriched, .. } = observation;
     let Some(seed) = observation.seed else {
@@ -139,7 +138,7 @@ fn begin_baseline(observation: &Observation<'_>) -> Baseline {
         return Baseline::new(observation.baseline, kind, sighting.at);
     };
     let mut baseline = Baseline::new(observation.baseline, seed.kind, sighting.at);
-    // The first visit is the owner's: there was nothing to hold it against.
+    // The first visit counts as the owner's, because there was nothing to compare it with.
     let first = seed.sighting(sighting);
     hour::learn_time(&mut baseline, &first, 1.0);
     net::learn_place(&mut baseline, &first, 1.0);
@@ -153,8 +152,8 @@ fn begin_baseline(observation: &Observation<'_>) -> Baseline {
     baseline
 }
 
-/// Whether `at` is later than lateness allows; and how far the baseline has come. A time ahead of the stream's that other
-/// events of the same token do not follow came of a wrong clock.
+/// Whether `at` is later than the allowed lateness. If the last event was ahead of the stream time and three later
+/// events are not, its clock was wrong, and the time of the baseline is set back to `at`.
 fn check_lateness(lesson: &mut Lesson, at: i64, newest: i64, lateness_ms_max: i64) -> bool {
     let late = at < lesson.last_at - lateness_ms_max;
     let after_wrong_clock = late && lesson.last_at > newest + lateness_ms_max;

@@ -1,16 +1,16 @@
-//! `area`: the part of the service that is called. Evaluated for each area that is new to a visit.
+//! `area`: the called parts of the service. Evaluated at the first call of an area in a visit.
 
 use crate::math::ln;
 use crate::memory::baseline::OwnCalls;
 
 /// The evidence, and the owner's probability of this area.
 ///
-/// `P_own = (1 − ν)·c/n + ν·q`: the owner visits known areas by their own habit, and new or evicted ones as others of
-/// the tenant do. Thieves follow the owner in 25 % and the tenant in 75 % of cases. The ratio is limited to ±3 and has
-/// the weight 0.35.
+/// `P_own = (1 − ν)·c/n + ν·q`: the owner chooses known areas by habit, and new or evicted ones like others of the
+/// tenant. Thieves are assumed to choose like the owner in 25 % of cases and like the tenant in 75 %. The ratio is
+/// limited to ±3 and has the weight 0.35.
 ///
-/// `own`: the owner's visits to this area; `once`: areas seen about once; `cohort_new`: the cohort's share of new
-/// areas; `tenant`: q.
+/// `own`: c and n, the owner's visits to this area and to all areas; `once`: areas seen about once; `cohort_new`: the
+/// cohort's share of new areas; `tenant`: q, the tenant's share of visits to this area.
 #[must_use]
 pub fn evidence(own: &OwnCalls, once: f64, cohort_new: f64, tenant: f64) -> (f64, f64) {
     let total = own.of_all.max(own.of_this);
@@ -49,7 +49,7 @@ mod tests {
         let (usual, _) = evidence(&own(90.0, 100.0, 0.0), 1.0, 0.1, 0.05);
         assert!(usual < -0.3, "{usual}");
         let (unusual, p) = evidence(&own(0.0, 100.0, 0.0), 1.0, 0.1, 0.05);
-        // ν = 1.5/105, P_own = ν·.05; the thief .75·.05 above it: beyond the clamp.
+        // ν = 1.5/105 and P_own = ν·0.05. The thief has 0.75·0.05 more: the ratio is clamped.
         assert!((unusual - 0.35 * 3.0).abs() < 1e-9 && p < 0.001);
         assert!(evidence(&own(0.0, 0.0, 0.0), 0.0, 0.1, 0.05).0.abs() < 1e-9, "nothing is known of a new token");
     }

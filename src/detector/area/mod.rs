@@ -1,4 +1,4 @@
-//! `area`: the parts of the service that are called. Scored at the first call of an area in a visit.
+//! `area`: the called parts of the service. Scored at the first call of an area in a visit.
 
 pub mod formula;
 
@@ -7,7 +7,7 @@ use crate::event::Kind;
 use crate::memory::visit::Core;
 use crate::memory::{Evidence, Feature, Nats};
 
-/// Visits of a baseline after which a new area is one for its cohort.
+/// Visits of a baseline after which the cohort counts its new areas.
 const SETTLED_VISITS: u32 = 3;
 
 pub(crate) struct Area;
@@ -61,7 +61,7 @@ fn evidence(case: &Case<'_>, visit: &mut Core, area: u32) -> f64 {
     let own = if own.of_this > 0.0 {
         own
     } else {
-        // Others' share of visits to the areas that the owner's memory holds.
+        // Others' share of visits to the areas that the baseline stores.
         let share = |(area, own)| population.touches(tenant, area, own);
         let sum = || seen.each(Feature::Area).map(share).sum::<f64>() as f32;
         own.spread(visit.areas_remembered.get_or_insert_with(sum))

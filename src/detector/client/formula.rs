@@ -7,10 +7,10 @@ use crate::memory::level::{ClientLevel, LEVELS};
 /// Assumed shares of thieves by level: one in three copies the owner's client.
 pub const THIEF: [f64; LEVELS] = [0.35, 0.05, 0.03, 0.07, 0.10, 0.40];
 
-/// `ln P_T/P_O` of the level, as for the network. For a family that is new to the baseline also which family, limited
-/// to ±3: an HTTP library is rare for a browser session, but not for thieves.
+/// `ln P_T/P_O` of the level. For a family that is new to the baseline, the ratio of this family is added, limited to
+/// ±3. Example: an HTTP library is rare among browser sessions, but not among thieves.
 ///
-/// `which`: the thief's probability of this family, and the owner's.
+/// `which`: probabilities that the thief and the owner use this family.
 #[must_use]
 pub fn evidence(level: ClientLevel, own: &[f64; LEVELS], cohort: &[f64; LEVELS], which: (f64, f64)) -> LevelRatio {
     let mut client = level_ratio(level as usize, &THIEF, own, cohort);
@@ -32,7 +32,7 @@ mod tests {
     fn a_library_is_odd_for_a_browsers_session_and_an_upgrade_is_not() {
         let own = [60.0, 0.0, 0.0, 2.0, 0.0, 0.0];
         let library = evidence(ClientLevel::NewFamily, &own, &COHORT, (0.1, 0.001));
-        // P_O(5) = 6·.02/36.
+        // P_O(5) = 6·0.02/36.
         assert!((library.ratio - ((0.4_f64 / (0.12 / 36.0)).ln() + 3.0)).abs() < 1e-9);
         assert!(evidence(ClientLevel::NewVersion, &own, &COHORT, (0.1, 0.001)).ratio < 1.0);
         assert!(evidence(ClientLevel::Known, &own, &COHORT, (0.1, 0.001)).ratio < -0.9);

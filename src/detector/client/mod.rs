@@ -1,4 +1,4 @@
-//! `client`: how new the client software is to the owner. Scored once a visit.
+//! `client`: novelty of the client software. Scored once per visit.
 
 pub mod formula;
 
@@ -30,7 +30,7 @@ impl Detector for Client {
             }
         } else {
             visit.client_credit = if credits_client { client.ratio as f32 } else { 0.0 };
-            // Once place and client are known, it need not be taken at its word any more, from wherever it comes next.
+            // Once place and client are known, a confirmed holder needs no exception for its next place.
             holder.confirmed &= !lesson.usual_network;
         }
         visit.client_p = client.p_value as f32;
@@ -65,7 +65,7 @@ impl Detector for Client {
     }
 }
 
-/// How new the client is to the owner.
+/// Level of novelty of the client.
 pub(crate) fn level(baseline: &Baseline, user: &User, population: &Population, sighting: &Sighting) -> ClientLevel {
     let seen = &baseline.seen;
     let is_new = sighting.fingerprint != 0 && !seen.knows(Feature::Fingerprint, sighting.fingerprint);
@@ -115,7 +115,7 @@ fn describe(words: &Words<'_>) -> Description {
         ClientLevel::Known => RECENT_CLIENT,
         ClientLevel::NewFamily => "used with a new client",
     };
-    // The evidence remains after the visit in which the client became known.
+    // The evidence of the holder remains after the client has become known.
     let learnt = level >= ClientLevel::UsersFamily && usual == Some(words.observation.sighting.family);
     let reason = if learnt {
         [RECENT_CLIENT, ": ", &observed].concat()

@@ -2,12 +2,12 @@
 
 use crate::math::{exp, ln};
 
-/// Probability that an authorized person tries a service's token by hand, for example from home during an outage.
+/// Probability that an employee uses a service's token by hand, for example from home during an outage.
 const BY_HAND: f64 = 0.0002;
 
-/// Reduces `strange`, the evidence of place, client, hour and change of holder, for a machine's token that is used from
-/// an access network: `−ln[(1−ρ)e^−strange + ρ]`. An employee and a thief do not differ in this evidence. They differ
-/// in what they call and how often, which is not reduced.
+/// Reduces `evidence` (place, client, hour and change of holder) of a machine's token that is used from an access
+/// network: `−ln[(1−ρ)e^−evidence + ρ]`. An employee and a thief do not differ in it. They differ in the routes and the
+/// number of their calls, whose evidence is not reduced.
 #[must_use]
 pub fn explained(evidence: f64) -> f64 {
     if evidence <= 0.0 { evidence } else { -ln((1.0 - BY_HAND) * exp(-evidence) + BY_HAND) }

@@ -13,7 +13,7 @@ impl Detector for Colleague {
         0.0
     }
 
-    /// Reduces what the detectors of identity say, and what `fan` has left of it.
+    /// Reduces the identity evidence that `fan` has not explained.
     fn adjust(score: &mut Score) {
         if score.setting == Setting::ByHand {
             let evidence = score.of_identity + score.together;

@@ -1,13 +1,13 @@
-//! `credential`: a new context on an old token, shortly after its user changed the password or a factor. The owner has
-//! new tokens then. The user of the old token may be the thief whom the change was meant to exclude.
+//! `credential`: a new holder of an old token, within 3 days after its user changed the password or a factor. The owner
+//! has new tokens after such a change. The holder of the old token may be the thief because of whom it was made.
 
 use crate::math::ln;
 
-/// Days after a change in which new holders are scored.
+/// New holders are scored up to this time after a change, days.
 pub const DAYS_MAX: f64 = 3.0;
 
-/// `ln(0.08·(visits + 100)/(visits within 3 days of a change + 1))`, in 0 to 4: assumed share of such visits among
-/// those of thieves, against their share in the population.
+/// `ln(0.08·(visits + 100)/(visits within 3 days after a change + 1))`, in 0 to 4: the assumed share of such visits
+/// among those of thieves, against their share in the population.
 ///
 /// `visits`: visits of the population; `after_change`: those within three days of a change.
 #[must_use]

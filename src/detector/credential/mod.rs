@@ -1,5 +1,5 @@
-//! `credential`: a new context on an old token, shortly after its user changed the password or a factor. Scored once a
-//! visit.
+//! `credential`: a new holder of an old token, within 3 days after its user changed the password or a factor. Scored
+//! once per visit.
 
 pub mod formula;
 

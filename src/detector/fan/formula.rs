@@ -1,17 +1,16 @@
-//! `fan`: tokens of several users with one application, or from one address, arrive at a place that is new to them
-//! within two hours.
+//! `fan`: tokens of several users appear within two hours at one network, prefix or address that is new to each of them.
 
 use crate::math::{exp, ln};
 use crate::memory::fleet::{Company, SEVERAL_APPS, USERS_MIN};
 
-/// Share of its usual visits below which an application has left its usual networks: it was migrated, not stolen.
+/// Share of the usual visits below which an application is assumed to have been migrated to another network.
 const MOVED_BELOW: f64 = 0.1;
 
-/// `0.6·Σ_others oddness + ln(k − 2)` in [−3, 10], from three users on. A migration has usual calls and clients, so the
-/// sum is negative. In a campaign it is high.
+/// `0.6·Σ_others d + ln(k − 2)` in [−3, 10] for k ≥ 3 users. `d = route + client/2 + hour` is the evidence of one user.
+/// A migration has usual calls and clients, so the sum is negative. In a campaign it is high.
 ///
-/// `home_share`: the application's current share of its usual visits from elsewhere, 0 to 1. After a migration it is
-/// near 0, and the evidence has the weight 0.3.
+/// `home_share`: current visits of the application from known addresses, as a share of its usual ones, 0 to 1. After a
+/// migration it is near 0. Below 0.1, the evidence has the weight 0.3.
 #[must_use]
 pub fn evidence(company: Company, home_share: impl FnOnce() -> f64) -> f64 {
     if company.users < USERS_MIN {
@@ -23,19 +22,20 @@ pub fn evidence(company: Company, home_share: impl FnOnce() -> f64) -> f64 {
 
 /// Number of users, most of them of one tenant and with several applications, from which a shared cause is assumed.
 const TOGETHER_USERS: usize = 4;
-/// One application is enough if the tenant has less than this share of it: a breach would show in other tenants too.
+/// One application is enough if the tenant has less than this share of its visits: a breach of the application would
+/// also affect other tenants.
 const TENANT_SHARE_MAX: f64 = 0.5;
-/// Probability of a shared cause, per user and at most.
+/// Probability of a shared cause: per user, and maximum.
 const TOGETHER_A_USER: f64 = 0.03;
 const TOGETHER_MAX: f64 = 0.5;
 
-/// Reduces `ratio`, the evidence of place, client and hour, if users and services of one tenant arrive at the same new
-/// address within two hours and may have a shared cause: `−ln[(1−ρ)e^−ratio + ρ]`. `tenant_share`: the tenant's share
-/// of the application's usual visits.
+/// Reduces `ratio`, the evidence of place, client and hour, if many users of one tenant appear at the same new address
+/// within two hours: `−ln[(1−ρ)e^−ratio + ρ]`. ρ is the probability of a shared cause. `tenant_share`: the tenant's
+/// share of the application's usual visits.
 ///
-/// Honest causes are a new office, a new VPN, or a scan of a company's tokens by its security team. A thief with the
-/// company's vault looks the same. The first arrivals keep their evidence and raise the alert. Evidence of routes,
-/// volume and life cycle is not reduced.
+/// Honest causes are a new office, a new VPN, or a scan of a company's tokens by its security team. A thief with all
+/// tokens of the company causes the same pattern. The first users keep their evidence, so an alert is raised. Evidence
+/// of routes, volume and life cycle is not reduced.
 #[must_use]
 pub fn together(ratio: f64, company: Company, tenant_share: impl FnOnce() -> f64) -> f64 {
     if ratio <= 0.0 || company.users < TOGETHER_USERS || company.apps == 0 {
@@ -55,7 +55,7 @@ mod tests {
     #[test]
     fn a_company_that_comes_together_explains_itself_and_a_campaign_does_not() {
         let company = |users, apps| Company { users, oddness: 0.0, apps };
-        // ρ = .03·12 = .36
+        // ρ = 0.03·12 = 0.36
         let expected = -(0.64 * (-12.0_f64).exp() + 0.36).ln();
         assert!((together(12.0, company(15, 4), || 1.0) - expected).abs() < 1e-12);
         assert!(together(12.0, company(4, 3), || 1.0) < 3.6);

@@ -1,5 +1,5 @@
-//! `fan`: tokens of several users with one application, or from one address, arrive at a place that is new to them within
-//! two hours. Scored where what is unusual about the holder has changed.
+//! `fan`: tokens of several users appear within two hours at one network, prefix or address that is new to each of them.
+//! Scored when other evidence against the holder changes.
 
 pub mod formula;
 
@@ -33,7 +33,7 @@ impl Detector for Fan {
         let evidence = |detector| holder.evidence[detector].get();
         let client = evidence(DetectorId::Client) + f64::from(visit.client_credit);
         let deviation = evidence(DetectorId::Route) + 0.5 * client + evidence(DetectorId::Hour);
-        // Of a tenant's tokens of no application each is a thing of its own; where no tenant is named, who knows whose.
+        // Without an `app_id`, each user counts as an application of its own, if the tenant is known.
         let event = &observation.enriched.event;
         let own_app = if event.app_id.is_none() && event.tenant_id.is_some() { observation.user } else { app };
         let member = Member::new(observation.user, tenant, own_app, at, deviation);
@@ -55,7 +55,7 @@ impl Detector for Fan {
         let strongest = |a: f64, b: f64| if a.abs() > b.abs() { a } else { b };
         visit.company = users as u8;
         visit.app_fan = strongest(by_prefix, by_network) as f32;
-        // One company counts once: by address only what it says beyond the application's.
+        // The same users may count by application and by address: the excess by address is added.
         visit.ip_fan = (by_address - f64::from(visit.app_fan).max(0.0)).max(0.0) as f32;
         let identity = Net::WEIGHT * (evidence(DetectorId::Net) + f64::from(visit.net_credit))
             + Client::WEIGHT * client

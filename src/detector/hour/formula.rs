@@ -2,7 +2,7 @@
 
 use crate::math::{exp, ln, turn};
 
-/// Smoothing over neighbouring hours, in parts of the sum.
+/// Weights for smoothing over neighbouring hours.
 const KERNEL: [u32; 5] = [1, 4, 10, 4, 1];
 const KERNEL_SUM: f64 = 20.0;
 /// Weight of the population's hours, visits.
@@ -32,12 +32,14 @@ impl Hour {
     }
 }
 
+/// Evidence of a visit in UTC `hour`. Assumptions: half of the travellers follow local time. Half of the thieves are
+/// active around the clock, and half at the hours of the population.
+///
 /// `own`: past visits by UTC hour, in sixteenths; `population`: the share of an hour in all visits; `shift`: number of
-/// time zones to the east of the owner's place. Half of the travellers are assumed to follow local time. Half of the
-/// thieves are active around the clock, half at the hours of the population.
+/// time zones to the east of the owner's place.
 #[must_use]
 pub fn evidence(hour: usize, own: &[u16; 24], population: impl Fn(usize) -> f64, of_phase: f64, shift: i32) -> Hour {
-    // Two more hours at either end, for smoothing across midnight.
+    // Two more hours at both ends, for smoothing across midnight.
     let mut around = [0; 28];
     for (hour, count) in around.iter_mut().enumerate() {
         *count = u32::from(own[(hour + 22) % 24]);
@@ -56,7 +58,7 @@ pub fn evidence(hour: usize, own: &[u16; 24], population: impl Fn(usize) -> f64,
     let thief = 0.5 / 24.0 + 0.5 * population(hour);
     let of_day = ln(thief / here).clamp(-1.0, 2.5);
     let p_value = if of_day > 0.0 {
-        // Without a branch, which the processor could not predict.
+        // A select instead of a branch, which the processor could not predict.
         let as_rare = |other: f64| if other <= here * (1.0 + 1e-9) { other } else { 0.0 };
         (0..24).map(owner).map(as_rare).sum::<f64>().min(1.0)
     } else {
@@ -91,7 +93,7 @@ pub fn phase(at: i64, phases: &[(f32, f32); 3], visits: f64) -> f64 {
     (thief - owner).clamp(-1.0, 3.0)
 }
 
-/// The phase of a time in a period, as a vector of length one.
+/// The phase of a time in a period, as a unit vector.
 #[must_use]
 pub fn vector(at: i64, period_ms: i64) -> (f64, f64) {
     turn(at.rem_euclid(period_ms) as f64 / period_ms as f64)
@@ -105,7 +107,7 @@ pub fn carried(before: f64, fade: f64, hour: f64) -> f64 {
     before * fade.min(0.7) + 0.77 * hour
 }
 
-/// Decay of the phases per visit: about the last hundred visits count.
+/// Decay of the phases per visit: the effective number of visits is at most 100.
 pub const PHASE_FADE: f64 = 0.99;
 
 /// Effective number of visits under [`PHASE_FADE`].
@@ -132,7 +134,7 @@ mod tests {
     #[test]
     fn night_is_odd_for_office_hours_and_overtime_is_hardly() {
         let night = evidence(2, &office(), flat, 0.0, 0);
-        // P_own = 6/24/366; thief 1/24: beyond the clamp.
+        // P_own = 6/24/366, thief 1/24: the ratio is clamped.
         assert!((night.of_day - 2.5).abs() < 1e-12);
         assert!(night.p_value < 0.02);
         assert!(evidence(17, &office(), flat, 0.0, 0).of_day < 0.7);
@@ -143,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_travellers_hours_go_with_the_sun() {
-        // Nine hours east, 01:00 UTC is ten in the morning.
+        // Nine hours to the east, 01:00 UTC is 10:00.
         let (at_home, in_sydney) = (evidence(1, &office(), flat, 0.0, 0), evidence(1, &office(), flat, 0.0, 9));
         assert!(at_home.of_day > 2.4 && in_sydney.of_day < 0.0, "{at_home:?} {in_sydney:?}");
     }

@@ -1,4 +1,4 @@
-//! `hour`: the hour of the day and the phase of a schedule. Scored once a visit.
+//! `hour`: the hour of the day and the phase of a schedule. Scored once per visit.
 
 pub mod formula;
 
@@ -10,11 +10,11 @@ use crate::memory::seen::sixteenths;
 use crate::memory::{Baseline, Evidence, Nats, Sighting, User};
 use crate::verdict::RuleId;
 
-/// Visits from which weekends are kept apart.
+/// Visits from which weekends have separate hours.
 const WEEKEND_VISITS: u32 = 200;
-/// Visits of which the older half counts half when there are more.
+/// When the visits exceed this number, all counts are halved.
 const VISITS_MAX: u32 = 400;
-/// Probability of the hour from which the evidence must come from an earlier visit.
+/// If the owner's probability of the hour is higher, the evidence comes from an earlier visit.
 const ORDINARY_P: f64 = 0.2;
 
 pub(crate) struct Hour;
@@ -43,7 +43,7 @@ impl Detector for Hour {
     }
 
     fn fade(_: &mut Evidence, _: &Fading) {
-        // It decays where the next visit begins.
+        // `score_visit` decays it.
     }
 
     fn learn_visit(teaching: &mut Teaching<'_>, _: &User) {
@@ -58,7 +58,7 @@ impl Detector for Hour {
     }
 }
 
-/// Takes in when a visit began, by the probability that it was the owner's.
+/// Learns the time of a visit with the weight `owner`, the probability that the visit was the owner's.
 pub(crate) fn learn_time(baseline: &mut Baseline, sighting: &Sighting, owner: f64) {
     let hour = sighting.hour();
     let weekend = baseline.visits >= WEEKEND_VISITS && sighting.is_weekend();
@@ -90,7 +90,7 @@ pub(crate) fn own_hours(baseline: &Baseline, sighting: &Sighting) -> [u16; 24] {
     }
 }
 
-/// Time zones between here and the place of the owner's that is farthest from it.
+/// Number of time zones by which this place lies to the east of the owner's farthest place.
 fn hours_east(baseline: &Baseline, sighting: &Sighting) -> i32 {
     let home = baseline.sites.iter().filter(|site| site.exists());
     let home = home.max_by(|a, b| a.distance_km(&sighting.site).total_cmp(&b.distance_km(&sighting.site)));

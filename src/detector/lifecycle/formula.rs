@@ -1,38 +1,38 @@
-//! `lifecycle`: uses that an ended, exchanged or key-bound token should not have. Near certain evidence, except at the
-//! owner's usual place.
+//! `lifecycle`: uses that an ended, exchanged or key-bound token cannot have. The evidence is nearly certain, except at
+//! the owner's usual place.
 
 use crate::math::{faded, ln};
 use crate::memory::Ended;
 use crate::memory::baseline::{Presented, Refreshes};
 
-/// Evidence of an event that only a copy of the token explains.
+/// Evidence of an event that only a copy of the token explains, nats.
 pub const CERTAIN: f64 = 14.0;
-/// The same at the owner's usual place, where honest causes are likely: clients crash before they store a token,
-/// certificates are renewed, servers accept expired tokens. It does not revoke by itself
+/// The same at the owner's usual place, where honest causes are as likely: a client crashes before it stores a token, a
+/// certificate is renewed, or a server accepts expired tokens. This evidence alone does not revoke
 /// (`docs/decisions/0020-life-cycle-evidence-at-usual-places.md`).
 pub const AT_USUAL_PLACE: f64 = 10.0;
 
 const SECOND: i64 = 1_000;
 const MINUTE: i64 = 60_000;
 
-/// Two requests of one client may race within this time (the leeway of identity providers).
+/// Concurrent requests of one client arrive within this time (leeway of identity providers).
 const RACE_MS: i64 = 30 * SECOND;
-/// The same if address and client both differ.
+/// The same if address and user agent both differ.
 const RACE_ELSEWHERE_MS: i64 = 5 * SECOND;
-/// The same client retries after a lost response within this time.
+/// A client retries after a lost response within this time.
 const RETRY_MS: i64 = 10 * MINUTE;
-/// Calls in flight when a token is revoked.
+/// Calls that are in flight when a token is revoked end within this time.
 const IN_FLIGHT_MS: i64 = 30 * SECOND;
-/// Half-life of the evidence of a rejected use from elsewhere, days.
+/// Half-life of the evidence of a rejected use from a new place, days.
 const MOVED_DAYS: f64 = 3.0;
 const DAY_MS: f64 = 86_400_000.0;
-/// Browser tabs and background tasks continue for this time after the end of a session.
+/// Browser tabs and background tasks continue for up to this time after the end of a session.
 const SESSION_TAIL_MS: i64 = 10 * MINUTE;
 /// Consecutive uses of one key after which the token is bound to it.
 const BINDING_STREAK: u8 = 3;
-/// Hardly any service accepts a token that expired longer ago.
+/// Evidence of an older expiry is limited: hardly any service accepts a token that expired longer ago.
 const EXPIRED_MS_MAX: i64 = 30 * 24 * 60 * MINUTE;
-/// Tolerance for clocks, minutes.
+/// Tolerance for clock differences, minutes.
 const SKEW_MINUTES: f64 = 1.0;
 
 /// Whether the service accepted the token.
@@ -41,7 +41,7 @@ pub enum Answer {
     Accepted,
     /// 401 or 403; at the token endpoint also 400 (`invalid_grant`, RFC 6749 section 5.2).
     Refused,
-    /// No status, an overload or a fault: nothing is known about the token.
+    /// No status, 429 or 5xx: the service may not have checked the token.
     Unknown,
 }
 
@@ -58,7 +58,7 @@ impl Answer {
     }
 }
 
-/// What about the caller is new to the baseline.
+/// Properties of the caller that are new to the baseline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Foreign {
     /// Address is new.
@@ -71,15 +71,15 @@ pub struct Foreign {
 
 /// Records that `token` is presented for refreshing, and returns the evidence.
 ///
-/// A superseded token is presented only by a copy, except if two requests raced or a response was lost. After a lost
-/// response nobody has used the successor, and the same client or address retries within minutes (RFC 9700 section
-/// 4.14.2; leeways of Okta, Auth0 and Curity). If the client that first exchanged the token presents it from the same
-/// address, the evidence is [`AT_USUAL_PLACE`]: the client may have crashed before it stored the successor. A token that is
-/// presented repeatedly and never superseded does not rotate, and gives no evidence.
+/// A superseded token is presented only by a copy, with two exceptions: concurrent requests, and a lost response. After a
+/// lost response the successor is unused, and the same client or address retries within minutes (RFC 9700 section
+/// 4.14.2; leeways of Okta, Auth0 and Curity). If address and agent are those of the first exchange, the evidence is
+/// [`AT_USUAL_PLACE`]: the client may have crashed before it stored the successor. A token that is presented repeatedly
+/// and never superseded does not rotate, and gives no evidence.
 pub fn refresh(refreshes: &mut Refreshes, token: u64, at: i64, address: u32, agent: u32) -> f64 {
     if refreshes.before.contains(&(token as u32)) {
-        // The time at which it was superseded is not stored. It was before the last but one appeared. A presentation
-        // before that, delivered hours later, may have been the first.
+        // The time at which the token was superseded is not stored. It is before the time of the second latest token. An
+        // earlier presentation that is delivered late may be the first one.
         let [_, earlier] = refreshes.last;
         let known_since = if earlier.at == 0 { earlier.superseded_at } else { earlier.at };
         return if at > known_since { CERTAIN } else { 0.0 };
@@ -90,7 +90,7 @@ pub fn refresh(refreshes: &mut Refreshes, token: u64, at: i64, address: u32, age
         let elsewhere = known.at != 0 && !same_address && known.agent != agent;
         let evidence = if same_address && known.agent == agent { AT_USUAL_PLACE } else { CERTAIN };
         if known.at == 0 {
-            // It was issued before, and is presented for the first time.
+            // First presentation of a token whose issue is known.
             (known.at, known.address, known.agent) = (at, address, agent);
             supersede_others(refreshes, token, at);
             return 0.0;
@@ -102,7 +102,7 @@ pub fn refresh(refreshes: &mut Refreshes, token: u64, at: i64, address: u32, age
             return 0.0;
         }
         let since = at - known.superseded_at;
-        // In event time: the event of the successor may arrive first.
+        // Comparison in event time: the event of the successor may arrive first.
         let reused = if known.used_at != 0 && known.used_at < at {
             since > if elsewhere { RACE_ELSEWHERE_MS } else { RACE_MS }
         } else {
@@ -118,9 +118,9 @@ pub fn refresh(refreshes: &mut Refreshes, token: u64, at: i64, address: u32, age
 /// State of a refresh token in its grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefreshToken {
-    /// It may be exchanged.
+    /// The provider accepts it.
     Current,
-    /// Another one has taken its place.
+    /// It was exchanged for another one.
     Superseded,
     Unknown,
 }
@@ -166,8 +166,8 @@ pub fn successor_used(refreshes: &mut Refreshes, at: i64) {
     }
 }
 
-/// A presented token supersedes the tokens of the family that were presented before, and proves that it arrived. A
-/// non-rotating token is not superseded.
+/// A presented token supersedes the tokens of the family that were presented before. It also proves that the response
+/// with this token arrived. A non-rotating token is not superseded.
 fn supersede_others(refreshes: &mut Refreshes, token: u64, at: i64) {
     for known in refreshes.last.iter_mut().filter(|known| known.token != token && known.at != 0 && !known.lasting) {
         if known.superseded_at == 0 {
@@ -183,8 +183,8 @@ const fn note_use(known: &mut Presented, at: i64) {
     }
 }
 
-/// Stores the latest token first. It replaces one that was issued and never presented, for example after a lost
-/// response. Otherwise the last but one moves to the list of earlier names.
+/// Stores a token as the latest one. It replaces a token that was issued and never presented, for example after a lost
+/// response. Otherwise the second latest token moves to the list of earlier names.
 fn insert(refreshes: &mut Refreshes, presented: Presented) {
     if let Some(unused) =
         refreshes.last.iter().position(|known| known.token != 0 && known.at == 0 && known.superseded_at == 0)
@@ -201,7 +201,7 @@ fn insert(refreshes: &mut Refreshes, presented: Presented) {
     refreshes.last = [presented, refreshes.last[0]];
 }
 
-/// Evidence of a use after revocation. If it was rejected at a known place, the client may not know of the revocation.
+/// Evidence of a use after revocation. A rejected use from a known place gives none: the owner's client may retry.
 #[must_use]
 pub fn after_revocation(ended: Ended, at: i64, answer: Answer, foreign: Foreign) -> f64 {
     if ended.revoked_at == 0 || at - ended.revoked_at <= IN_FLIGHT_MS {
@@ -210,7 +210,7 @@ pub fn after_revocation(ended: Ended, at: i64, answer: Answer, foreign: Foreign)
     let days = (at - ended.revoked_at) as f64 / DAY_MS;
     match answer {
         Answer::Accepted => CERTAIN,
-        // An owner whose client retries for days may have moved.
+        // The owner's client may retry for days from other places, so the evidence decays.
         Answer::Refused | Answer::Unknown if foreign.network || foreign.client => 5.0 * faded(days, MOVED_DAYS),
         Answer::Refused | Answer::Unknown if foreign.address => 2.5 * faded(days, MOVED_DAYS),
         Answer::Refused | Answer::Unknown => 0.0,
@@ -235,12 +235,12 @@ pub fn after_session_end(ended: Ended, at: i64, answer: Answer, foreign: Foreign
 pub struct Expiry {
     /// Milliseconds since the epoch.
     pub at: i64,
-    /// The `issued` event named it, and not the use itself. The token may have been extended since.
+    /// The expiry comes from the `issued` event only. The token may have been extended since.
     pub said_at_issue: bool,
 }
 
 impl Expiry {
-    /// Minutes after the expiry, less the tolerance for clocks; negative before.
+    /// Minutes after the expiry, minus the tolerance for clocks. Negative before the expiry.
     fn late(self, at: i64) -> f64 {
         (at - self.at) as f64 / MINUTE as f64 - SKEW_MINUTES
     }
@@ -251,9 +251,10 @@ impl Expiry {
     }
 }
 
-/// Evidence of an accepted use after expiry: minutes late, less the tolerance for clocks, at most `most` ([`CERTAIN`],
-/// [`AT_USUAL_PLACE`] at the usual place, or [`issue_expiry_max`]), and at most 2 if the visit began before the expiry. An expiry
-/// of more than 30 days ago may be a mistake of the producer, such as 1970 for "never". It does not revoke by itself.
+/// Evidence of an accepted use after expiry: minutes after the expiry, minus the tolerance for clocks, at most `most`.
+/// `most` is [`CERTAIN`], [`AT_USUAL_PLACE`] or [`issue_expiry_max`]. The evidence is at most 2 if the visit began before
+/// the expiry. It is at most [`AT_USUAL_PLACE`] if the expiry is more than 30 days ago: this may be a mistake of the
+/// producer, such as 1970 for "never".
 #[must_use]
 pub fn after_expiry(expiry: Expiry, most: f64, at: i64, visit_began: i64, answer: Answer) -> f64 {
     if answer != Answer::Accepted {
@@ -263,9 +264,9 @@ pub fn after_expiry(expiry: Expiry, most: f64, at: i64, visit_began: i64, answer
     expiry.late(at).clamp(0.0, if visit_began < expiry.at { most.min(2.0) } else { most })
 }
 
-/// Maximum evidence if only the `issued` event named the expiry: `ln(0.5/rate)` in [0, 8]. `rate` is the share of the
-/// application's visits after such an expiry. Sessions are extended by use, and producers may state the end of another
-/// token. It does not revoke by itself.
+/// Maximum evidence if the expiry comes from the `issued` event only: `ln(0.5/rate)` in [0, 8]. `rate` is the share of
+/// the application's visits after such an expiry. Honest causes: use extends the session, or the producer states the
+/// expiry of another token. This evidence alone does not revoke.
 #[must_use]
 pub fn issue_expiry_max(rate: f64) -> f64 {
     ln(0.5 / rate).clamp(0.0, 8.0)
@@ -273,8 +274,8 @@ pub fn issue_expiry_max(rate: f64) -> f64 {
 
 /// Records the key of which a request proved possession (0: none), and returns the evidence of another key: a copy of
 /// the token without its key. A missing key gives no evidence. Neither does a `new_token`, which may be bound to a new
-/// key, for example after the renewal of a certificate (RFC 8705 section 3). At the usual place, a key that is used
-/// `for_long`, in several hours, replaces the old one.
+/// key, for example after the renewal of a certificate (RFC 8705 section 3). At the usual place, a key that is used in
+/// several hours (`for_long`) replaces the old one.
 pub fn binding(
     known: &mut u32,
     streak: &mut u8,
@@ -336,7 +337,7 @@ mod tests {
             (false, 5 * MINUTE, 2, 1, 0.0),
             (false, 5 * MINUTE, 2, 2, CERTAIN),
             (false, 11 * MINUTE, 2, 1, CERTAIN),
-            // The client itself, which may have crashed.
+            // Same address and agent: the client may have crashed.
             (true, 40 * SECOND, 1, 1, AT_USUAL_PLACE),
             (false, 11 * MINUTE, 1, 1, AT_USUAL_PLACE),
         ] {
@@ -350,7 +351,7 @@ mod tests {
 
     #[test]
     fn who_tries_a_copy_early_is_no_client_that_crashed() {
-        // No `issued` events: the copy is tried before the owner has gone on, and once more after.
+        // Without `issued` events: the copy is presented before and after the owner's next token.
         let mut family = Refreshes::default();
         for (token, after, place, expected) in [(1, 0, 1, 0.0), (1, 5, 2, 0.0), (2, 60, 1, 0.0), (1, 70, 2, CERTAIN)] {
             let evidence = refresh(&mut family, token, NOON + after * MINUTE, place, place);
@@ -393,7 +394,7 @@ mod tests {
     #[test]
     fn order_of_arrival_does_not_matter() {
         let mut family = Refreshes::default();
-        // The first answer before its request, and the use of the second answer before the request for it.
+        // The first response arrives before its request, and the use of the second response before the second request.
         succeed(&mut family, 1, 2, NOON + 20);
         assert!(refresh(&mut family, 1, NOON, 1, 1) < 1.0);
         succeed(&mut family, 1, 3, NOON + MINUTE);
@@ -408,7 +409,7 @@ mod tests {
         for hour in 0..50 {
             assert!(refresh(&mut family, 1, NOON + hour * 60 * MINUTE, hour as u32, hour as u32) < 1.0);
         }
-        // Another device's token of the same grant does not supersede one that lasts.
+        // A token of another device of the grant does not supersede a token that does not rotate.
         assert!(refresh(&mut family, 2, NOON + 51 * 60 * MINUTE, 1, 1) < 1.0);
         assert!(refresh(&mut family, 1, NOON + 52 * 60 * MINUTE, 1, 1) < 1.0);
     }
@@ -449,7 +450,7 @@ mod tests {
 
     #[test]
     fn an_expiry_that_was_said_at_issue_says_what_others_make_of_such_ones() {
-        // Of 2 in 1,000 visits: ln 250. Where half of all visits come later, sessions are prolonged.
+        // 2 of 1,000 visits: ln 250. At half of all visits or more, sessions are extended.
         assert!((issue_expiry_max(0.002) - 250.0_f64.ln()).abs() < 1e-12);
         assert!(issue_expiry_max(1e-9) < LIFECYCLE_CERTAIN && issue_expiry_max(0.7) < 1e-12);
         let noon = Expiry { at: NOON, said_at_issue: true };
@@ -494,7 +495,7 @@ mod tests {
     fn what_is_told_hours_late_was_presented_for_the_first_time() {
         let mut refreshes = Refreshes::default();
         let hour = 60 * MINUTE;
-        // The first is heard of as the second's parent, and told when the third has been presented.
+        // The presentation of the first token arrives last. Until then it is known as the parent of the second.
         succeed(&mut refreshes, 1, 2, NOON);
         for (round, token) in (1..4).zip(2..) {
             assert!(refresh(&mut refreshes, token, NOON + round * hour, 1, 1) < 1.0);

@@ -1,4 +1,4 @@
-//! `lifecycle`: uses that an ended, exchanged or key-bound token should not have. Scored at every event.
+//! `lifecycle`: uses that an ended, exchanged or key-bound token cannot have. Scored at every event.
 
 pub mod formula;
 
@@ -10,7 +10,7 @@ use crate::memory::level::{ClientLevel, NetLevel};
 use crate::memory::{Feature, Nats, User};
 use crate::verdict::RuleId;
 
-/// Visits from a prefix that make it a usual one.
+/// Visits from which a prefix is usual.
 const USUAL_VISITS: f64 = 3.0;
 
 pub(crate) struct Lifecycle;
@@ -95,7 +95,7 @@ fn reuse(case: &Case<'_>, lesson: &mut Lesson, answer: Answer) -> f64 {
     let (event, token) = (&observation.enriched.event, observation.enriched.keys.token);
     let sighting = observation.sighting;
     if event.reuse_reported {
-        // The provider has compared the tokens itself.
+        // The provider compared the tokens.
         return formula::CERTAIN;
     }
     if event.kind == Kind::Refreshed {
@@ -105,7 +105,7 @@ fn reuse(case: &Case<'_>, lesson: &mut Lesson, answer: Answer) -> f64 {
         return reuse;
     }
     if answer == Answer::Accepted && event.token_type != TokenType::Refresh && baseline.token != token as u32 {
-        // A token that the family had not used before, and that works: the answer that brought it has arrived.
+        // The first accepted use of a token proves that the response of the last exchange arrived.
         if let Some(refreshes) = baseline.refreshes.as_deref() {
             formula::successor_used(lesson.refreshes.insert(refreshes.clone()), sighting.at);
         }
@@ -129,15 +129,16 @@ fn binding(case: &Case<'_>, lesson: &mut Lesson) -> f64 {
         at_usual_place,
     );
     if !case.is_in_order(lesson) {
-        // It may be the key of before a change.
+        // The event may be older than a change of the key.
         return binding.min(formula::AT_USUAL_PLACE);
     }
     (lesson.binding, lesson.binding_streak) = (key, streak);
     binding
 }
 
-/// Whether the owner's own machine seems to be at work: the holder was there from the beginning or is an old one, at a
-/// usual prefix, with a client that is known and not made to look so. By what is known now: a visit may last for weeks.
+/// Whether the event comes from the owner's usual place: the holder is the first one or an old one, the prefix is usual,
+/// the client family is known, and the fingerprint is not borrowed. Uses the current baseline, because a visit may last
+/// for weeks.
 fn is_at_usual_place(case: &Case<'_>, lesson: &Lesson) -> bool {
     let (sighting, baseline) = (case.observation.sighting, case.baseline);
     let (holder, seen) = (&lesson.holder, &baseline.seen);
@@ -190,12 +191,12 @@ fn describe(words: &Words<'_>, rule: RuleId) -> Description {
     Description { p_value: None, observed, expected: expected.to_owned(), reason }
 }
 
-/// What was observed, and the reason.
+/// The observation and the reason.
 fn describe_expiry(words: &Words<'_>, answer: &str) -> (String, String) {
     let expiry = words.observation.expiry;
     let late = expiry.map_or(0, |expiry| words.observation.sighting.at - expiry.at);
     if late <= 0 {
-        // The evidence of a holder remains after the event.
+        // The evidence of an earlier event of this holder.
         return (
             "an earlier use after expiry".to_owned(),
             "accepted after its expiry earlier in this context".to_owned(),

@@ -5,23 +5,23 @@ use crate::math::ln;
 use crate::memory::Site;
 use crate::memory::level::{LEVELS, NetLevel};
 
-/// Assumed shares of thieves by level: mostly new networks, rarely the owner's own address.
+/// Assumed shares of thieves by level: most use new networks, few use the owner's address.
 pub const THIEF: [f64; LEVELS] = [0.05, 0.03, 0.10, 0.05, 0.42, 0.35];
 
-/// Journeys below this distance, after subtraction of the accuracy radii, give no travel evidence. Kilometres.
+/// Shorter journeys give no travel evidence. The accuracy radii are subtracted first. Kilometres.
 const NEAR_KM: f64 = 300.0;
-/// Airliners fly at 800 to 900 km/h, gate to gate they are slower.
+/// Maximum speed. Airliners fly at 800 to 900 km/h, and are slower from gate to gate.
 const SPEED_KMH: f64 = 800.0;
 /// Tolerance for GeoIP errors, added to the distance that can be travelled.
 const SLACK_KM: f64 = 100.0;
 const SLACK_HOURS: f64 = 1.0 / 60.0;
-/// A return to within this distance of a place of the last hours is not a journey: it may be a VPN or a second holder.
+/// A return to within this distance of a place of the last 12 hours is not a journey: it may be a VPN or a second holder.
 const RETURN_KM: f64 = 100.0;
 const RETURN_MS: i64 = 12 * 3_600_000;
 /// Assumed share of thieves whose journey is too fast.
 const THIEF_TOO_FAST: f64 = 0.35;
 
-/// Share of owners in a new country who use a network that they know from elsewhere: another region of their cloud,
+/// Assumed share of owners in a new country who use a known network, for example another region of their cloud or
 /// another exit of their VPN.
 pub const KNOWN_NETWORK_ABROAD: f64 = 0.5;
 
@@ -33,17 +33,17 @@ pub struct Inputs<'a> {
     pub own: &'a [f64; LEVELS],
     /// The cohort's shares by level.
     pub cohort: &'a [f64; LEVELS],
-    /// For a new network: the probability that a thief chooses it, and that the owner does.
+    /// For a new network: probabilities that the thief and the owner choose it.
     pub which: (f64, f64),
-    /// The network rents out servers.
+    /// The network is a hosting network.
     pub hosting: bool,
-    /// The owner's share of hosting among their networks.
+    /// Share of hosting networks among the owner's networks.
     pub own_hosting: f64,
     /// For a new network, if both places are known: the journey, and the share of owners' journeys that are too fast.
     pub travel: Option<(Journey, f64)>,
 }
 
-/// Distance and time from the latest place to this one.
+/// Distance and time from the latest place to the current one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Journey {
     /// Smallest distance that the accuracy radii allow.
@@ -82,8 +82,8 @@ impl Net {
 }
 
 /// `ln P_T/P_O` of the level. For new networks also:
-/// - which network, limited to ±3: thieves choose by popularity to the power 0.6, owners as their tenant does;
-/// - hosting or access: 60 % of thieves rent servers, 75 % of those from a new country;
+/// - which network, limited to ±3: thieves choose by popularity to the power 0.6, owners like their tenant;
+/// - hosting or access: 60 % of thieves use hosting networks, 75 % in a new country;
 /// - travel: whether the journey is too fast.
 #[must_use]
 pub fn evidence(inputs: &Inputs<'_>) -> Net {
@@ -112,7 +112,7 @@ fn travel_ratio(too_fast: bool, owners: f64) -> f64 {
 }
 
 /// The journey from the latest of `sites` to `here`: smallest distance that the radii allow, absolute time difference.
-/// `None` if there is no place, the distance is too small, or `here` is near a place of the last hours.
+/// `None` if a place is unknown, the distance is too small, or `here` is near a place of the last 12 hours.
 #[must_use]
 pub fn journey(sites: &[Site], here: &Site) -> Option<Journey> {
     if !here.exists() {
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_new_country_says_most_and_home_speaks_for_the_owner() {
-        // P_O(5) = 6·.01/36; the thief's .35 over it; access: ln(.25/.9).
+        // P_O(5) = 6·0.01/36; P_T(5) = 0.35; access: ln(0.25/0.9).
         let abroad = evidence(&inputs(NetLevel::NewCountry));
         assert!((abroad.network - ((0.35_f64 / (0.06 / 36.0)).ln() + (0.25_f64 / 0.9).ln())).abs() < 1e-9);
         let home = evidence(&inputs(NetLevel::KnownAddress));

@@ -1,4 +1,4 @@
-//! `net`: how new the network address is to the owner, and how fast the token would have travelled. Scored once a visit.
+//! `net`: novelty of the network address, and travel speed. Scored once per visit.
 
 pub mod formula;
 
@@ -92,7 +92,7 @@ impl Detector for Net {
         let score = words.score;
         let travel = Self::WEIGHT * score.evidence.travel.get();
         let rule = match score.net_level {
-            // At a known address, evidence remains if the network was new when the holder began.
+            // The evidence of the holder remains after the address has become known.
             NetLevel::KnownAddress | NetLevel::KnownPrefix | NetLevel::KnownNetwork => RuleId::NewIp,
             NetLevel::NewCountry => RuleId::NewCountry,
             NetLevel::UsersNetwork | NetLevel::NewNetwork => RuleId::NewNetwork,
@@ -102,11 +102,11 @@ impl Detector for Net {
     }
 }
 
-/// How new the network address is to the owner. An event without a place says nothing of it.
+/// Level of novelty of the network address. An event without a place has the lowest level.
 pub(crate) fn level(baseline: &Baseline, user: &User, sighting: &Sighting) -> NetLevel {
     let seen = &baseline.seen;
     let knows_countries = seen.knows_any(Feature::Country) || user.has_countries();
-    // A network that spans countries is known in those where the owner was.
+    // A network that spans countries is known in the owner's countries only.
     let new_country = sighting.country != 0
         && knows_countries
         && !seen.knows(Feature::Country, sighting.country)
@@ -126,19 +126,19 @@ pub(crate) fn level(baseline: &Baseline, user: &User, sighting: &Sighting) -> Ne
     }
 }
 
-/// Whether an address or prefix is known where it lies: in the country of this sighting, or where one of the two has no
-/// country.
+/// Whether an address or prefix is known in the country of this sighting. If one of the two countries is unknown, they
+/// count as the same.
 fn knows_here(seen: &Seen, sighting: &Sighting, feature: Feature, key_in: fn(&Sighting, u32) -> u32) -> bool {
     let knows = |country| seen.knows(feature, key_in(sighting, country));
     knows(sighting.country) || if sighting.country == 0 { seen.known(Feature::Country).any(knows) } else { knows(0) }
 }
 
-/// Takes in where a visit took place, by the probability that it was the owner's.
+/// Learns the place of a visit with the weight `owner`, the probability that the visit was the owner's.
 pub(crate) fn learn_place(baseline: &mut Baseline, sighting: &Sighting, owner: f64) {
     baseline.learn_place(sighting, owner);
     if sighting.site.exists() && owner > 0.5 {
         let same = baseline.sites.iter().position(|site| site.exists() && site.distance_km(&sighting.site) < 50.0);
-        // The eldest makes room.
+        // A new place replaces the oldest one.
         let place = same.unwrap_or(baseline.sites.len() - 1);
         baseline.sites[..=place].rotate_right(1);
         baseline.sites[0] = sighting.site;
@@ -151,7 +151,7 @@ fn find(case: &Case<'_>, level: NetLevel) -> formula::Net {
     let cohorts = case.cohorts();
     let is_hosting = sighting.class != NetworkClass::Access;
     let own = f64::from(baseline.hosting_networks) + 3.0 * cohorts.hosting(kind);
-    // Relays and anonymisers say nothing of where the client is.
+    // The place of a relay or anonymiser is not the place of the client.
     let travels = observation.timed && sighting.class != NetworkClass::Anonymiser && level >= NetLevel::NewNetwork;
     let travel = travels.then(|| journey(&baseline.sites, &sighting.site)).flatten();
     formula::evidence(&Inputs {
@@ -165,7 +165,7 @@ fn find(case: &Case<'_>, level: NetLevel) -> formula::Net {
     })
 }
 
-/// Probabilities of this network among others, as a thief's and as the owner's.
+/// Probabilities that a thief and the owner choose this network.
 fn which_network(case: &Case<'_>) -> (f64, f64) {
     let (sighting, seen) = (case.observation.sighting, &case.baseline.seen);
     let of_user = case.user.into_iter().flat_map(User::countries);
@@ -180,7 +180,7 @@ fn which_network(case: &Case<'_>) -> (f64, f64) {
     (thief, known_abroad + (1.0 - known_abroad) * owner)
 }
 
-/// Share of the owners' journeys that are too fast, to hosting networks or to others.
+/// Share of owners' journeys that are too fast, by the class of the target network.
 fn fast_travel(others: &Others, tenant: Tenant, hosting: bool) -> f64 {
     let assumed = if hosting { 0.2 } else { 0.02 };
     others.population.fast_travel[usize::from(hosting)].read(tenant.seat).get(assumed, 20.0)
@@ -217,7 +217,7 @@ fn describe_travel(words: &Words<'_>) -> Description {
 /// The most frequent country and network: `DE, AS3320 Deutsche Telekom (412 of 413 visits)`.
 fn usual_place(words: &Words<'_>) -> String {
     let seen = &words.baseline.seen;
-    // The new country may have been learnt already, and may be the only known one.
+    // The new country may already be learnt, and may be the only known one.
     let is_new =
         |country: u32| words.score.net_level == NetLevel::NewCountry && country == words.observation.sighting.country;
     let country = seen.most(Feature::Country).filter(|(country, _)| !is_new(*country));

@@ -1,4 +1,4 @@
-//! `route`: the routes that are called. A route counts in full at its first call in a visit, and less at repeats.
+//! `route`: the called routes. The first call of a route in a visit counts in full, repeats count less.
 
 use crate::math::{exp, ln};
 use crate::memory::baseline::OwnCalls;
@@ -7,13 +7,12 @@ use crate::memory::baseline::OwnCalls;
 const DEPENDENCE: f64 = 0.6;
 /// Maximum evidence of a call against the owner.
 const AGAINST_OWNER_MAX: f64 = 8.0;
-/// Bounds of the share of visits in which an owner has a new task (the cohort's rate of new routes), and that share if
-/// the client is new too.
+/// Bounds of the probability that the owner has a new task, and this probability if the client is new too.
 const NEW_TASK: (f64, f64) = (0.002, 0.1);
 const NEW_TASK_NEW_CLIENT: f64 = 0.4;
-/// Age in days from which a context is assumed to be the owner's. A thief in it must have arrived later.
+/// Age in days from which a holder is assumed to be the owner. A thief at the owner's place started later.
 pub const SETTLED_DAYS: f64 = 10.0;
-/// Share of a thief's calls that go to routes that hardly anybody calls.
+/// Assumed share of a thief's calls that go to rare routes.
 const RARE_THIEF: f64 = 0.05;
 /// Weight of others' calls in the owner's probability, calls.
 const OTHERS: f64 = 12.0;
@@ -29,18 +28,18 @@ pub struct Call {
     pub p_value: f64,
 }
 
-/// `P_own = (c + (12 + e)·B)/(n + 12)`. The calls that are not stored by route (e) are spread as others call.
+/// `P_own = (c + (12 + e)·B)/(n + 12)`. The owner's calls that are not stored by route (e) are distributed like those of
+/// others (B).
 fn probability(own: &OwnCalls, others: f64) -> f64 {
     (own.of_this + (OTHERS + own.elsewhere) * others) / (own.of_all.max(own.of_this) + OTHERS)
 }
 
 impl Call {
-    /// Evidence of a route that appears in a visit of N `calls`. The probability of appearing is `1 − e^−NP`; for the
-    /// first call it is nearly P.
+    /// Evidence of a route that appears in a visit of N `calls`. The probability that it appears is `1 − e^−NP`.
     fn new(thief: f64, owner: f64, others: f64, calls: f64) -> Self {
         let appears = |probability: f64| {
             let expected = calls * probability;
-            // A series, because the difference would lose precision.
+            // The series avoids the loss of precision of the difference.
             if expected < 1e-3 { expected * (1.0 - 0.5 * expected) } else { 1.0 - exp(-expected) }
         };
         let thief = appears(thief);
@@ -60,10 +59,10 @@ pub fn evidence(own: &OwnCalls, others: f64, thief: f64, calls: f64) -> Call {
     Call::new(thief, probability(own, others), others, calls)
 }
 
-/// The same for a route that hardly anybody calls. All such routes count as one. 5 % of a thief's calls go to them,
-/// more if their words are attractive.
+/// The same for a rare route, which hardly anybody calls. Rare routes share one bucket. 5 % of a thief's calls go to
+/// them, and more if their words are attractive.
 ///
-/// `cohort`: the share of such calls in the cohort; `lure`: promise^0.6.
+/// `cohort`: the share of such calls in the cohort; `lure`: [`promise`]^0.6.
 #[must_use]
 pub fn rare(own: &OwnCalls, cohort: f64, lure: f64, calls: f64) -> Call {
     Call::new((RARE_THIEF * lure).min(0.5), probability(own, cohort), cohort, calls)
@@ -89,9 +88,9 @@ pub fn weight(calls: u16) -> f64 {
     }
 }
 
-/// Evidence of all calls of a context, in [−6, 10]: `ln[0.95/((1 − t)·e^−A + t·e^−N) + 0.05]`. A and N are sums over
-/// the calls of this visit and, decayed, of earlier ones. t is the probability of a new task ([`new_task`]), 0.05 that
-/// a thief imitates the owner. A new task lasts for many visits, so the sums are carried and combined once.
+/// Evidence of all calls of a holder, in [−6, 10]: `ln[0.95/((1 − t)·e^−A + t·e^−N) + 0.05]`. A and N are sums over the
+/// calls of this visit and, decayed, of earlier ones. t is the probability of a new task ([`new_task`]), and 0.05 the
+/// probability that a thief imitates the owner. A new task lasts for many visits, so the two sums are stored.
 #[must_use]
 pub fn holder(against_owner: f64, against_task: f64, new_task: f64) -> f64 {
     let owner = (1.0 - new_task) * exp(-against_owner) + new_task * exp(-against_task);
@@ -106,16 +105,16 @@ pub fn new_task(rate: f64, new_client: bool) -> f64 {
 }
 
 /// Sums (A, N) of the calls since A was last at or below 0: Page's cumulative sum ("Continuous Inspection Schemes",
-/// Biometrika 1954). A thief at the owner's place may start between the owner's calls. Calls before that are no
-/// evidence for the thief's calls.
+/// Biometrika 1954). A thief at the owner's place may start between the owner's calls. The owner's earlier calls then
+/// do not reduce the evidence.
 #[must_use]
 pub fn between((against_owner, against_task): (f64, f64), call: &Call, weight: f64) -> (f64, f64) {
     let owner = against_owner + weight * call.against_owner;
     if owner > 0.0 { (owner, against_task + weight * call.against_task) } else { (0.0, 0.0) }
 }
 
-/// How attractive a route is to a thief, by the words in its template; 1 is an ordinary route. Case is ignored, the
-/// strongest word counts, and a write without such a word counts 0.5.
+/// Attractiveness of a route to a thief, by the words in its template. 1 is an ordinary route. Case is ignored, and the
+/// strongest word counts. A write without such a word has 0.5.
 #[must_use]
 pub fn promise(template: &str, reads: bool) -> f64 {
     const WORDS: [(f64, &[&str]); 4] = [
@@ -133,7 +132,8 @@ pub fn promise(template: &str, reads: bool) -> f64 {
     }
 }
 
-/// Whether a word of `text` begins with `word`: after a non-letter, or as a capital letter after a small one.
+/// Whether a word of `text` begins with `word`. A word begins after a non-letter, or with an upper-case letter after a
+/// lower-case one.
 fn contains_word(text: &[u8], word: &[u8]) -> bool {
     text.windows(word.len()).enumerate().any(|(at, window)| {
         let begins = at == 0
@@ -149,7 +149,7 @@ mod tests {
 
     use super::*;
 
-    /// Of a visit's first call.
+    /// Evidence of the first call of a visit.
     fn first(of_route: f64, of_all: f64, others: f64, thief: f64) -> Call {
         evidence(&OwnCalls { of_this: of_route, of_all, elsewhere: 0.0 }, others, thief, 1.0)
     }
@@ -164,7 +164,7 @@ mod tests {
         let usual = first(80.0, 100.0, 0.5, 0.02);
         assert!((usual.against_owner - (appears(0.02) / appears(86.0 / 112.0)).ln().max(-3.0)).abs() < 1e-9);
         let unusual = first(0.0, 100.0, 1e-4, 0.01);
-        // (12·10⁻⁴)/112 for the owner, a hundredth for the thief.
+        // Owner: 12·10⁻⁴/112. Thief: 0.01.
         assert!((unusual.against_owner - (appears(0.01) / appears(0.0012 / 112.0)).ln()).abs() < 1e-6);
         assert!((first(0.0, 1e4, 1e-5, 0.01).against_owner - 8.0).abs() < 1e-9, "clamped");
         assert!((unusual.against_task - 4.0).abs() < 1e-9, "clamped");
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn who_calls_many_routes_calls_another_one_as_easily() {
-        // (12 + 900)·.01/1,012 for the owner: nine in a thousand.
+        // Owner: (12 + 900)·0.01/1,012 = 0.009.
         let own = |elsewhere| OwnCalls { of_this: 0.0, of_all: 1_000.0, elsewhere };
         let wide = evidence(&own(900.0), 0.01, 0.01, 1.0);
         assert!((wide.against_owner - (appears(0.01) / appears(9.12 / 1_012.0)).ln()).abs() < 1e-9);
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_new_task_of_the_owners_is_not_a_theft() {
-        // Odd for the owner, usual for everybody with this client.
+        // Unusual for the owner, usual for others with this client.
         let task = holder(4.0, -1.0, 0.1);
         let theft = holder(4.0, 3.0, 0.1);
         assert!(task < 1.3 && theft > 3.5, "{task} {theft}");

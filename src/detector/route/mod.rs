@@ -1,4 +1,4 @@
-//! `route`: the routes that are called. Scored at the first call of a route in a visit, and at fourfold repeats.
+//! `route`: the called routes. Scored at calls 1, 4, 16, … of a route in a visit.
 
 pub mod formula;
 
@@ -13,7 +13,7 @@ use crate::memory::{Evidence, Feature, Nats};
 use crate::route;
 use crate::verdict::RuleId;
 
-/// Visits of a baseline after which a new route is one for its cohort.
+/// Visits of a baseline after which the cohort counts its new routes.
 const SETTLED_VISITS: u32 = 3;
 /// Calls from which a route counts as usual.
 const USUAL_CALLS: f64 = 3.0;
@@ -39,7 +39,7 @@ impl Detector for Route {
         }
     }
 
-    /// With the calls between the owner's own, which are evidence in their visit only.
+    /// Includes the evidence of change-point detection, which counts in its visit only.
     fn evidence(lesson: &Lesson) -> f64 {
         let evidence = lesson.holder.evidence[Self::ID];
         let between = f64::from(lesson.visit.between);
@@ -80,7 +80,7 @@ impl Detector for Route {
         population.learn_route(observation.tenant, sighting.app, sighting.family, route, learns.promise, counted);
     }
 
-    /// The areas that were called are part of the same rule.
+    /// The rule `new_endpoint` also reports the evidence of `area`.
     fn explain(words: &Words<'_>, signals: &mut Signals<'_>) {
         let score = words.score;
         let route = score.shares[Self::ID];
@@ -155,7 +155,7 @@ fn score_call(case: &Case<'_>, lesson: &mut Lesson) {
     evidence[Route::ID] = Nats::new(of_holder);
 }
 
-/// Others' share of calls to the routes that the owner's memory holds.
+/// Others' share of calls to the routes that the baseline stores.
 fn share_of_known_routes(case: &Case<'_>, visit: &mut Core, callers: &Callers) -> f32 {
     let population = &case.others.population;
     let used = |route| population.route(case.observation.tenant, route).unwrap_or_default();
@@ -171,7 +171,7 @@ fn describe(words: &Words<'_>, what: &str) -> Description {
     let observed = both(event.method.as_deref().unwrap_or_default(), &endpoint);
     let (known, _) = seen.variety(Feature::Route);
     let expected = ["one of ", itoa::Buffer::new().format(known), " known routes"].concat();
-    // The unusual call may be an earlier one than this event.
+    // The unusual call may be earlier than this event.
     let is_usual = seen.count(Feature::Route, words.observation.enriched.route.key) >= USUAL_CALLS;
     let (observed, reason) = if is_usual || observed.is_empty() {
         ("earlier calls".to_owned(), [what, ", earlier in this context"].concat())

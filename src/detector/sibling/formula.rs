@@ -1,11 +1,11 @@
-//! `sibling`: another suspicious context of the same token within a day. A thief behind rotating proxies has many
-//! holders; each passes a part of its suspicion to the next.
+//! `sibling`: another suspicious holder of the same baseline within a day. A thief behind rotating proxies appears as
+//! many holders. Each adds a part of its evidence to the next.
 
 use crate::math::{exp, ln, sigma};
 
-/// Maximum evidence of a sibling.
+/// Maximum evidence, nats.
 const MAX: f64 = 4.0;
-/// Probability that a thief appears with one more network or client.
+/// Probability that a thief appears with another network or client.
 const AGAIN: f64 = 0.3;
 
 /// `ln(1 + 0.3·σ(s)·e^−π)`, at most 4, for the sibling's log-odds `s` and the prior log-odds π. A sibling below the

@@ -1,5 +1,5 @@
-//! `sibling`: another suspicious context of the same token within a day. Scored at every event; its rule is that of
-//! `switch`.
+//! `sibling`: another suspicious holder of the same baseline within a day. Scored at every event. The rule of `switch`
+//! reports it.
 
 pub mod formula;
 
@@ -14,8 +14,8 @@ impl Detector for Sibling {
     const ID: DetectorId = DetectorId::Sibling;
     const OF_IDENTITY: bool = true;
 
-    /// By the worst of the baseline's other holders of the last day: those that were there before, by another network. One
-    /// address with several clients is a console, or somebody's desk.
+    /// Takes the most suspicious other holder of the last 24 hours that is at least as old and has another network.
+    /// Several clients of one network are usually programs of one user.
     fn score_event(case: &Case<'_>, lesson: &mut Lesson) {
         let own = &lesson.holder;
         if case.blank || own.level < NetLevel::KnownNetwork {

@@ -1,23 +1,23 @@
-//! `switch`: two holders alternate. Evaluated at each change of network within an hour.
+//! `switch`: two holders alternate. Evaluated at each change of network within 60 minutes.
 
 use crate::math::{exp, ln};
 
-/// A change after a longer gap gives no evidence. Minutes.
+/// A change of network after a longer gap gives no evidence. Minutes.
 pub const GAP_MINUTES_MAX: f64 = 60.0;
-/// Changes are credited to holders up to this age only. Days.
+/// Changes are counted for holders up to this age. Days.
 pub const AGE_DAYS_MAX: f64 = 10.0;
-/// Maximum evidence of all changes.
+/// Maximum evidence of all changes, nats.
 pub const SUM_MAX: f64 = 10.0;
 
 /// Evidence of a change of network after `gap` minutes: `ln[½(1 − e^−g/5)/(1 − e^−λg)]` in [−1, 6]. The owner's changes
-/// are a Poisson process in active minutes with the rate `λ = (k + 300·λ_cohort)/(active + 300)`. A second holder
-/// appears half of the time within minutes. The weight is 0.3 for the first change that is credited to a context
-/// (people move) and 0.7/√n for the n-th.
+/// are a Poisson process in active minutes with the rate `λ = (k + 300·λ_cohort)/(active + 300)`. A second holder is
+/// assumed to appear within minutes in half of the cases. The first change of a holder has the weight 0.3, because
+/// owners move. The n-th has 0.7/√n.
 ///
 /// `changes`: k, changes of the owner; `active`: minutes; `cohort`: λ_cohort per minute; `nth`: number, from 1.
 #[must_use]
 pub fn evidence(gap: f64, changes: f64, active: f64, cohort: f64, nth: u8) -> Switch {
-    // Clocks agree to about a second.
+    // Clocks differ by about a second.
     let gap = gap.max(1.0 / 60.0);
     let rate = (changes + 300.0 * cohort) / (active + 300.0);
     let owner = 1.0 - exp(-rate * gap);
@@ -26,9 +26,9 @@ pub fn evidence(gap: f64, changes: f64, active: f64, cohort: f64, nth: u8) -> Sw
     Switch { share: weight * ratio, p_value: owner.min(1.0) }
 }
 
-/// Evidence of the silence of the previous holder since the last use elsewhere: `ln(0.8·e^−E/2 + 0.2)`, in −1.6 to 0.
-/// An owner who moved takes the token along. An owner whose token was stolen continues, unless absent (0.2). Visits
-/// come in bursts, so the expected number counts half.
+/// Evidence of the silence of the previous holder since its last use: `ln(0.8·e^−E/2 + 0.2)`, in −1.6 to 0. If the owner
+/// moved, the previous holder is silent. If the token was stolen, the owner continues, unless absent (0.2). Visits come
+/// in bursts, so the expected number counts half.
 ///
 /// `expected`: E, number of visits expected from the owner's rate and hours.
 #[must_use]
@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn back_and_forth_within_minutes_is_two_holders() {
-        // λ = 300·.005/6300; g = 2 min: ln[.5·(1 − e^−.4)/(1 − e^−2λ)].
+        // λ = 300·0.005/6,300; g = 2 min: ln[0.5·(1 − e^−0.4)/(1 − e^−2λ)].
         let rate: f64 = 1.5 / 6_300.0;
         let expected = (0.5 * (1.0 - (-0.4_f64).exp()) / (1.0 - (-2.0 * rate).exp())).ln();
         let second = evidence(2.0, 0.0, 6_000.0, 0.005, 2);

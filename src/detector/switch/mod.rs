@@ -1,5 +1,5 @@
-//! `switch`: two holders alternate. Scored at each change of network within an hour; and at the beginning of a visit
-//! whether the holder before has left.
+//! `switch`: two holders alternate. Scored at each change of network within 60 minutes. At the beginning of a visit, the
+//! silence of the previous holder is scored.
 
 pub mod formula;
 
@@ -13,13 +13,13 @@ use crate::verdict::RuleId;
 
 const MINUTE_MS: f64 = 60_000.0;
 const DAY_MS: f64 = 86_400_000.0;
-/// Events older than the last of their baseline by more than this came out of order.
+/// Events that are older than the last of their baseline by more than this are out of order.
 const ORDER_MS: i64 = 60_000;
-/// A silence of so long is a pause.
+/// A gap of this length or longer is a pause, not activity.
 const PAUSE_MS: i64 = 30 * 60_000;
-/// Of a shorter silence so much counts as activity at the most.
+/// Maximum activity between two events.
 const ACTIVE_MS_MAX: i64 = 10 * 60_000;
-/// Visits of one's own after which changes of network count in full: new grants are still being set up.
+/// Visits from which changes of network count in full. Before, the client of a new grant may be in set-up.
 const SETTLED_VISITS: f64 = 10.0;
 /// Age of a baseline from which the silence of a holder is scored, days.
 const BASELINE_DAYS_MIN: f64 = 3.0;
@@ -40,7 +40,6 @@ impl Detector for Switch {
             return;
         }
         let gap_ms = (sighting.at - lesson.last_at).max(0);
-        // A pause is no activity; what lies between two calls of one sitting is.
         lesson.learns.active_ms = if gap_ms < PAUSE_MS { gap_ms.min(ACTIVE_MS_MAX) as u32 } else { 0 };
         let gap = gap_ms as f64 / MINUTE_MS;
         if !sighting.has_place()
@@ -92,7 +91,7 @@ impl Detector for Switch {
         }
     }
 
-    /// Rotating proxies and two holders in turn are one rule: the grant is used at several places at a time.
+    /// One rule reports two alternating holders and rotating proxies: both are concurrent use.
     fn explain(words: &Words<'_>, signals: &mut Signals<'_>) {
         let score = words.score;
         let of_both = score.evidence[Self::ID].get() + score.shares[DetectorId::Sibling];
@@ -100,7 +99,7 @@ impl Detector for Switch {
     }
 }
 
-/// For a young holder: whether the one before has left, by the visits that were to be expected since.
+/// Evidence of the silence of the previous holder, for a holder of less than 10 days.
 fn silence(case: &Case<'_>, lesson: &Lesson) -> f64 {
     let (sighting, baseline) = (case.observation.sighting, case.baseline);
     if !sighting.has_place() {
@@ -117,7 +116,7 @@ fn silence(case: &Case<'_>, lesson: &Lesson) -> f64 {
     let visits_per_day = f64::from(baseline.visits) / age_days;
     let hours = own_hours(baseline, sighting);
     let total = hours.iter().map(|count| u32::from(*count)).sum::<u32>().max(16);
-    // Hour by hour, a week at the most.
+    // Sum over the hours since the last event, at most one week.
     let hours_since = ((sighting.at - last).max(0) / 3_600_000).min(168);
     let hour = sighting.at / 3_600_000;
     let spanned = (1..=hours_since).map(|back| u32::from(hours[((hour - back) % 24) as usize])).sum::<u32>();

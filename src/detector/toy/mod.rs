@@ -1,12 +1,11 @@
-//! A detector for tests: it shows what a new one needs. `pipeline/toy.rs` tests that all of it works without further
-//! changes.
+//! A minimal detector for tests, as an example. `pipeline/toy.rs` tests that it needs no further changes.
 
 use super::words::{Description, Signals, Words};
 use super::{Case, Detector, DetectorId, Lesson};
 use crate::memory::Nats;
 use crate::verdict::RuleId;
 
-/// Evidence against whoever calls [`ENDPOINT`], nats.
+/// Evidence of a call of [`ENDPOINT`], nats.
 pub(crate) const EVIDENCE: f64 = 3.0;
 pub(crate) const ENDPOINT: &str = "/toy";
 
@@ -22,7 +21,7 @@ impl Detector for Toy {
         }
     }
 
-    /// Under the rule of another detector: each rule has a file of its own.
+    /// Uses the rule of another detector, because each rule has a file.
     fn explain(words: &Words<'_>, signals: &mut Signals<'_>) {
         signals.add(RuleId::TokenAge, words.score.shares[Self::ID], || Description {
             p_value: None,

@@ -3,7 +3,7 @@
 
 use crate::math::{exp, ln, ln_beta, student_tail};
 
-/// Assumed bursts of thieves: half-normal from 0.5 nats above the owner's mean, with this deviation.
+/// Assumed bursts of thieves: half-normal distribution from 0.5 nats above the owner's mean, with this deviation.
 const THIEF_SPREAD: f64 = 1.8;
 const THIEF_FROM: f64 = 0.5;
 /// Weight of the larger of calls and objects, and maximum of the evidence.
@@ -30,7 +30,7 @@ pub struct Burst {
 }
 
 impl Burst {
-    /// The owner's probability of an hour at least as large. It is expensive, so only reported bursts compute it.
+    /// The owner's probability of an hour at least as large. Expensive: computed for reported bursts only.
     #[must_use]
     pub fn p_value(&self) -> f64 {
         if self.t > 0.0 { student_tail(self.t, self.freedom) } else { 1.0 }
@@ -38,11 +38,11 @@ impl Burst {
 }
 
 /// `l = ½(n+4)·ln(1 + y²/(n+3)) − ½(max(0, x−m−0.5)/1.8)² − ½`, ≥ 0, for `y = (x−m)/(s·√(1 + 1/(n+3))) > 1`: the tail
-/// of Student's t, which is wide if few hours are known, against the thief's half-normal distribution.
+/// of Student's t, which is wide if few hours are known, against the thief's half-normal distribution. The variance is
+/// at least that of the logarithm of a Poisson count.
 ///
-/// `count`: count of the hour so far; `mean`, `variance`: of the logarithm of the owner's hours, with the season of the
-/// hour added; `hours`: n. The variance is at least that of counting noise (variance of the logarithm of a Poisson
-/// count).
+/// `count`: count of the hour so far; `mean`, `variance`: of the logarithm of the owner's hourly counts, with the season
+/// of the hour added; `hours`: n.
 #[must_use]
 pub fn evidence(count: f64, mean: f64, variance: f64, hours: f64) -> Burst {
     let x = ln(count.max(1.0));
@@ -71,15 +71,15 @@ fn margin(mean: f64, variance: f64, hours: f64) -> f64 {
     deviation * libm::sqrt(1.0 + 1.0 / (hours + 3.0))
 }
 
-/// The evidence, in 0 to 14: the larger of calls and distinct objects, and the evidence of [`reads`].
+/// Evidence of the hour, in 0 to 14: the larger of calls and distinct objects, plus the evidence of [`reads`].
 #[must_use]
 pub fn sum(calls: f64, objects: f64, reads: f64) -> f64 {
     let larger = calls.max(objects);
     (WEIGHT * larger + reads * (larger / 3.0).min(1.0)).clamp(0.0, MAX)
 }
 
-/// Evidence that nearly all calls of the hour read: `reads` of `calls` under a beta-binomial distribution of thieves
-/// (9, ½) against the owner's (at most 50 own calls, with the weight of 2 of the cohort). In [−1, 1].
+/// Evidence of the share of reads, in [−1, 1]: `reads` of `calls` under the thief's beta-binomial distribution (9, ½)
+/// against the owner's (at most 50 own calls, plus 2 calls of the cohort).
 #[must_use]
 pub fn reads(reads: f64, calls: f64, own_reads: f64, own_calls: f64, cohort: f64) -> f64 {
     let known = own_calls.min(50.0);
@@ -89,8 +89,8 @@ pub fn reads(reads: f64, calls: f64, own_reads: f64, own_calls: f64, cohort: f64
     (fit(9.0, 0.5) - fit(a, b)).clamp(-1.0, 1.0)
 }
 
-/// Reduction for shared causes: `l ← −ln[(1−ρ)·e^−l + ρ/2]`. ρ is the probability that such a burst has an honest cause
-/// today: the share of token-days with a burst as large, times today's excess of bursts.
+/// Reduction for shared causes: `l ← −ln[(1−ρ)·e^−l + ρ/2]`. ρ is the probability of an honest cause today: the share
+/// of token-days with a burst as large, times today's excess of bursts.
 ///
 /// `usual`: share of token-days with a burst of at least `ratio`; `excess`: the largest of 1 and today's rates over the
 /// usual ones, of the tenant and of the population; `returns`: the token's last burst was whole weeks or a month ago.
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_burst_is_held_against_the_owners_hours() {
-        // m = ln 12, s² = .2, n = 100: y = ln(125)/√(.2·1.0097).
+        // m = ln 12, s² = 0.2, n = 100: y = ln(125)/√(0.2·1.0097).
         let mean = 12.0_f64.ln();
         let y = (1_500.0_f64.ln() - mean) / (0.2_f64 * (1.0 + 1.0 / 103.0)).sqrt();
         let beyond = (1_500.0_f64.ln() - mean - 0.5) / 1.8;
@@ -165,7 +165,7 @@ mod tests {
         fn a_larger_burst_counts_more(
             above in 0.0..3.5_f64, more in 1.0..4.0_f64, mean in 1.0..8.0_f64, variance in 0.0..0.8_f64, hours in 30.0..100.0_f64,
         ) {
-            // Further out the thief's tail ends before the owner's does, and the hour keeps its maximum.
+            // For still larger bursts the evidence falls, but the hour keeps its maximum.
             let count = exp(mean + above);
             let one = evidence(count, mean, variance, hours);
             prop_assert!(evidence(count * more, mean, variance, hours).ratio >= one.ratio - 1e-9);

@@ -1,4 +1,5 @@
-//! `volume`: calls, objects and bytes of the running hour. Scored when calls have doubled, or bytes to more than is usual.
+//! `volume`: calls, objects and bytes of the running hour. Scored when calls have doubled, or bytes have doubled to more
+//! than the usual number.
 
 pub mod formula;
 
@@ -12,7 +13,7 @@ use crate::memory::cohort::Hourly;
 use crate::memory::{Baseline, Cohorts, Evidence, Nats};
 use crate::verdict::RuleId;
 
-/// Calls and objects are scored from so many calls an hour on; bytes from the first.
+/// Calls per hour from which calls and objects are scored. Bytes are scored from the first call.
 const CALLS_MIN: u32 = 8;
 
 pub(crate) struct Volume;
@@ -20,7 +21,7 @@ pub(crate) struct Volume;
 impl Detector for Volume {
     const ID: DetectorId = DetectorId::Volume;
 
-    /// What was refused was no call.
+    /// Attempts are not counted.
     fn score_event(case: &Case<'_>, lesson: &mut Lesson) {
         if !case.is_in_order(lesson) || case.observation.standing == Standing::Attempt {
             return;
@@ -44,7 +45,7 @@ impl Detector for Volume {
             return;
         }
         let doublings = Hour::doublings(hour.kilobytes);
-        // A single answer may be as large as all of a day; a few calls are no burst.
+        // A single response may be as large as those of a day, so bytes need no minimum number of calls.
         if doublings > Hour::doublings(before) && doublings >= hour.doublings_usual {
             score_bytes(case, lesson);
         }
@@ -113,7 +114,7 @@ impl Detector for Volume {
     }
 }
 
-/// Ends the running hour, and begins the hour `number`, since the epoch.
+/// Ends the running hour and begins the hour `number` (hours since the epoch).
 fn begin_hour(case: &Case<'_>, lesson: &mut Lesson, number: u32) {
     let baseline = case.baseline;
     lesson.ended_hour = end_hour(baseline, &lesson.hour, number);
@@ -125,18 +126,18 @@ fn begin_hour(case: &Case<'_>, lesson: &mut Lesson, number: u32) {
     keep_for_next_hour(&mut lesson.holder.evidence);
 }
 
-/// Evidence of volume that is left in the next hour.
+/// Reduces the evidence of volume for the next hour.
 fn keep_for_next_hour(evidence: &mut Evidence) {
     let later = |evidence: Nats| Nats::new(evidence.get() * formula::LATER_HOUR);
     evidence[Volume::ID] = later(evidence[Volume::ID]);
     (evidence.objects, evidence.bytes) = (later(evidence.objects), later(evidence.bytes));
 }
 
-/// Evidence of a burst, reduced for causes that others share.
+/// Evidence of a burst, reduced for shared causes.
 fn unshared(case: &Case<'_>, lesson: &Lesson, ratio: f64) -> f64 {
     let (tenant, day, bursts) = (case.observation.tenant, case.observation.day(), &case.others.bursts);
     let burst_day = lesson.ended_hour.as_ref().map_or(case.baseline.burst_day, |ended| ended.burst_day);
-    // Hardly an hour is a burst, and only for one are others asked.
+    // Few hours are bursts, so the excess is read for them only.
     let excess = if ratio > 0.0 { bursts.excess(tenant, day) } else { 1.0 };
     let returns = formula::returns(day, u32::from(burst_day));
     formula::shared(ratio, bursts.usual(tenant.seat, ratio), excess, returns)
@@ -163,14 +164,14 @@ fn score_calls(case: &Case<'_>, lesson: &mut Lesson) {
             cohorts.reads(case.kind),
         )
     } else {
-        // Where nothing is large it has nothing to go with.
+        // The share of reads counts together with a burst only.
         0.0
     };
     let volume = Nats::new(formula::sum(of_calls, of_objects, reads));
     let evidence = &mut lesson.holder.evidence;
     if volume > evidence[Volume::ID] {
         evidence[Volume::ID] = volume;
-        // What objects add beyond calls: a walk over many of them.
+        // The excess of objects over calls is reported as enumeration.
         let by_calls = formula::sum(of_calls, 0.0, reads);
         evidence.objects = Nats::new((volume.get() - by_calls).max(0.0));
         lesson.changed = true;
@@ -182,13 +183,13 @@ fn score_calls(case: &Case<'_>, lesson: &mut Lesson) {
     }
 }
 
-/// Bin of the season: the UTC hour, weekdays before weekends.
+/// Bin of the season: the UTC hour of weekdays (0 to 23) or of weekends (24 to 47).
 const fn season_bin(hour: u32) -> usize {
     let weekend = matches!((hour / 24 + 4) % 7, 0 | 6);
     (hour % 24) as usize + if weekend { 24 } else { 0 }
 }
 
-/// The hour that is over, now that `next` (hours since the epoch) has begun, and what is learnt of it.
+/// The ended hour with its contribution to habits and season. `next`: the hour that begins, hours since the epoch.
 fn end_hour(baseline: &Baseline, hour: &Hour, next: u32) -> Option<EndedHour> {
     if hour.calls == 0 {
         return None;
@@ -212,7 +213,7 @@ fn end_hour(baseline: &Baseline, hour: &Hour, next: u32) -> Option<EndedHour> {
     learn(Hourly::Objects, &mut habits.objects, hour.objects(), 0.0, formula::OBJECT_HOURS_MAX);
     learn(Hourly::Bytes, &mut habits.bytes, f64::from(hour.kilobytes), before, formula::CALL_HOURS_MAX);
     let season = (baseline.grown.is_some() && habits.calls.hours > 8.0).then(|| {
-        // The season forgets a tenth (at weekends, which are rarer, a seventh) at each such hour, and begins at nothing.
+        // Exponential average with the rate 0.1, or 0.15 at weekends, because they are rarer. It begins at 0.
         let rate = weight * if bin >= 24 { 0.15 } else { 0.1 };
         let season = before + rate * (value - mean - before);
         (bin, libm::round(season * 16.0) as i8)
@@ -225,7 +226,7 @@ fn end_hour(baseline: &Baseline, hour: &Hour, next: u32) -> Option<EndedHour> {
     Some(EndedHour { habits, burst_day, season, hourly, reads, weight, last_of_day: hour.number / 24 != next / 24 })
 }
 
-/// The running hour against what the owner's hours are like.
+/// Evidence of the running hour against the owner's hours.
 fn burst((baseline, lesson): (&Baseline, &Lesson), cohorts: &Cohorts, what: Hourly) -> formula::Burst {
     let count = match what {
         Hourly::Calls => f64::from(lesson.hour.calls),
@@ -236,11 +237,11 @@ fn burst((baseline, lesson): (&Baseline, &Lesson), cohorts: &Cohorts, what: Hour
     formula::evidence(count, mean, variance, hours)
 }
 
-/// Mean, variance and number of the owner's hours, for the hour `number`, which has a season of its own.
+/// Mean, variance and number of the owner's hours. The mean includes the season of the hour `number`.
 fn hourly((baseline, lesson): (&Baseline, &Lesson), cohorts: &Cohorts, what: Hourly, number: u32) -> (f64, f64, f64) {
     let bin = season_bin(number);
     let changed = lesson.ended_hour.as_ref().and_then(|ended| ended.season).filter(|(of, _)| *of == bin);
-    // What this hour of the day usually has more of than others, nats.
+    // Usual excess of this hour of the day over other hours, nats.
     let season = baseline
         .grown
         .as_ref()
@@ -255,7 +256,8 @@ fn hourly((baseline, lesson): (&Baseline, &Lesson), cohorts: &Cohorts, what: Hou
     (mean + season, variance, hours)
 }
 
-/// The owner's probability of an hour at least as large as the running one. `None` if the evidence is of another hour.
+/// The owner's probability of an hour at least as large as the running one. `None` if the evidence comes from another
+/// hour.
 fn p_value(words: &Words<'_>, what: Hourly, share: f64) -> Option<f64> {
     let hour = &words.lesson.hour;
     let runs =
