@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_level_is_weighed_by_own_and_cohort() {
+    fn level_ratio_combines_owner_and_cohort() {
         let thief = [0.05, 0.03, 0.10, 0.05, 0.42, 0.35];
         let cohort = [0.7, 0.1, 0.1, 0.05, 0.04, 0.01];
         // Ten visits, all at level 0: P_O(5) = 6·0.01/16, P_O(0) = (10 + 4.2)/16.
@@ -55,7 +55,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_level_that_the_owner_has_more_often_says_less(
+        fn level_ratio_falls_with_own_visits(
             own in proptest::array::uniform6(0.0..300.0_f64), level in 0..LEVELS, more in 1.0..50.0_f64,
         ) {
             let cohort = [0.7, 0.1, 0.1, 0.05, 0.04, 0.01];

@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_hold_all_evidence_and_nothing_else() {
+    fn shares_contain_all_evidence_once() {
         let (lesson, expected) = lesson();
         let score = score(&lesson, &[]);
         for (detector, expected) in expected {
@@ -272,13 +272,13 @@ mod tests {
             assert!((share - expected).abs() < 1e-9, "{}: {share} instead of {expected}", detector.name());
         }
         let sum = expected.iter().map(|(_, share)| share).sum::<f64>();
-        assert!((score.log_odds - (sum - 7.0)).abs() < 1e-9, "nothing else is in the sum");
+        assert!((score.log_odds - (sum - 7.0)).abs() < 1e-9, "the log-odds are the prior and the shares");
         let of_identity = 0.8 * 0.75 + 0.85 * 1.5 + 0.25 + 1.0 + 3.5;
-        assert!((score.of_identity - of_identity).abs() < 1e-9, "what they call is no part of it");
+        assert!((score.of_identity - of_identity).abs() < 1e-9, "routes and volume are no identity evidence");
     }
 
     #[test]
-    fn detector_that_is_left_out_has_no_share_and_no_parts() {
+    fn left_out_detector_has_no_share_or_parts() {
         let (lesson, expected) = lesson();
         let all = score(&lesson, &[]).log_odds;
         for (detector, share) in expected {
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn colleague_reduces_evidence_of_identity_only() {
+    fn colleague_reduces_identity_evidence_only() {
         let (lesson, _) = lesson();
         let mut by_hand = Score { setting: Setting::ByHand, together: -2.0, ..Score::nothing(-7.0) };
         sum_up(&lesson, &mut by_hand, &[]);
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn evidence_decays_by_the_half_life_of_its_detector() {
+    fn evidence_decays_by_half_life_of_its_detector() {
         const DAY: i64 = 86_400_000;
         let (lesson, _) = lesson();
         let mut holder = lesson.holder;
@@ -316,14 +316,14 @@ mod tests {
             assert!((left(detector) - 0.5).abs() < 0.01, "{}", detector.name());
         }
         assert!((left(DetectorId::Switch) - 0.5_f64.powf(1.0 / 3.0)).abs() < 0.01);
-        assert!((left(DetectorId::Hour) - 1.0).abs() < 1e-9, "it decays at the next visit");
+        assert!((left(DetectorId::Hour) - 1.0).abs() < 1e-9, "decays at the next visit");
         let sum = |nats| Holder { evidence: Evidence { sums: [Nats::new(nats); _], ..Evidence::default() }, ..holder };
         let mut owner = Holder { last_at: 0, ..sum(-6.0) };
         fade(&mut owner, DAY);
-        assert!(owner.evidence[DetectorId::Net] == Nats::default(), "evidence for the owner belongs to its visit");
+        assert!(owner.evidence[DetectorId::Net] == Nats::default(), "evidence for the owner counts in one visit");
         assert!((owner.evidence[DetectorId::Route].get() + 3.0).abs() < 0.01);
         let mut old = Holder { last_at: 20 * DAY, ..sum(-6.0) };
         fade(&mut old, 20 * DAY + FADE_STEP_MS);
-        assert!((old.evidence[DetectorId::Area].get() + 1.0).abs() < 0.01, "of a holder of more than ten days");
+        assert!((old.evidence[DetectorId::Area].get() + 1.0).abs() < 0.01, "limit for holders older than ten days");
     }
 }

@@ -121,19 +121,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_machines_token_in_an_access_network_may_be_used_by_hand() {
+    fn machine_token_on_access_network_is_by_hand() {
         let (new, known) = (NetLevel::NewNetwork, NetLevel::KnownAddress);
         let (access, hosting) = (Some(NetworkClass::Access), Some(NetworkClass::Hosting));
         assert_eq!(Setting::of(true, access, new, true), Setting::ByHand);
-        assert_eq!(Setting::of(true, access, new, false), Setting::ByHand, "and after weeks");
-        assert_eq!(Setting::of(true, access, known, false), Setting::Usual, "their own desk, by now");
+        assert_eq!(Setting::of(true, access, new, false), Setting::ByHand, "an old holder");
+        assert_eq!(Setting::of(true, access, known, false), Setting::Usual, "the address has become known");
         assert_eq!(Setting::of(true, hosting, new, true), Setting::Elsewhere);
         assert_eq!(Setting::of(true, None, new, true), Setting::Elsewhere, "GeoIP data does not have the network");
-        assert_eq!(Setting::of(false, access, new, true), Setting::Elsewhere, "a person's, or a command line's");
+        assert_eq!(Setting::of(false, access, new, true), Setting::Elsewhere, "a token of a person");
     }
 
     #[test]
-    fn explained_evidence_is_taken_off() {
+    fn unexplained_excludes_explained_evidence() {
         let halved = Score { of_identity: 8.0, together: -4.0, ..Score::nothing(-7.0) };
         assert!((halved.unexplained() - 0.5).abs() < 1e-9);
         assert!((Score::nothing(-7.0).unexplained() - 1.0).abs() < 1e-9);

@@ -68,11 +68,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_least_weight_makes_known_only_who_has_gone_on() {
+    fn minimum_weight_applies_after_an_hour() {
         // Log-odds of 10: e^−10 for the owner.
         assert_eq!(Weights::of(10.0, true), Weights { counted: OWNER_MIN, known: OWNER_MIN });
-        assert!(Weights::of(10.0, false).known < 1e-4, "a crowd of clients in one minute");
+        assert!(Weights::of(10.0, false).known < 1e-4, "many clients within one hour");
         let Weights { counted, known } = Weights::of(-7.0, false);
-        assert!((counted - known).abs() < 1e-12 && known > 0.99, "an owner is learnt at once");
+        assert!((counted - known).abs() < 1e-12 && known > 0.99, "an event of the owner");
     }
 }

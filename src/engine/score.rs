@@ -181,14 +181,14 @@ mod tests {
     use crate::memory::visit::Core;
 
     #[test]
-    fn a_visit_is_told_by_its_whole_key() {
+    fn visit_is_found_by_its_whole_key() {
         let (home, mut visits) = (crate::memory::tests::sighting(), Visits::new(10));
         let mut baseline = Baseline::new(1, Kind::new(crate::event::TokenType::ApiKey, home.device), home.at);
         let number = visits.open(&Core::begun(1, home.visit, home.at));
         baseline.begin_visit(home.visit, number);
         assert_eq!(find_visit(&baseline, &visits, &home), Some(number));
         let alike = Sighting { visit: home.visit + 256, ..home };
-        assert_eq!(baseline.visits_of(alike.visit, alike.at).next(), Some(number), "eight bits are the same");
+        assert_eq!(baseline.visits_of(alike.visit, alike.at).next(), Some(number), "eight bits of the key are equal");
         assert_eq!(find_visit(&baseline, &visits, &alike), None);
     }
 }

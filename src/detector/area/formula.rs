@@ -38,25 +38,25 @@ mod tests {
     }
 
     #[test]
-    fn who_goes_everywhere_is_at_home_in_one_more_place() {
+    fn new_area_is_weak_evidence_for_a_wide_user() {
         let (narrow, _) = evidence(&own(0.0, 1_000.0, 0.0), 1.0, 0.1, 0.05);
         let (wide, _) = evidence(&own(0.0, 1_000.0, 900.0), 1.0, 0.1, 0.05);
         assert!(narrow > 1.0 && wide < 0.1, "{narrow} {wide}");
     }
 
     #[test]
-    fn an_area_of_ones_own_speaks_for_the_owner() {
+    fn usual_area_is_evidence_for_the_owner() {
         let (usual, _) = evidence(&own(90.0, 100.0, 0.0), 1.0, 0.1, 0.05);
         assert!(usual < -0.3, "{usual}");
         let (unusual, p) = evidence(&own(0.0, 100.0, 0.0), 1.0, 0.1, 0.05);
         // ν = 1.5/105 and P_own = ν·0.05. The thief has 0.75·0.05 more: the ratio is clamped.
         assert!((unusual - 0.35 * 3.0).abs() < 1e-9 && p < 0.001);
-        assert!(evidence(&own(0.0, 0.0, 0.0), 0.0, 0.1, 0.05).0.abs() < 1e-9, "nothing is known of a new token");
+        assert!(evidence(&own(0.0, 0.0, 0.0), 0.0, 0.1, 0.05).0.abs() < 1e-9, "a new token has no history");
     }
 
     proptest! {
         #[test]
-        fn the_term_is_finite_and_falls_with_own_use(
+        fn evidence_is_finite_and_falls_with_own_use(
             visits in 0.0..100.0_f64, elsewhere in 0.0..1e4_f64, total in 0.0..1e4_f64, once in 0.0..4.0_f64, new in 0.0..1.0_f64, tenant in 0.0..1.0_f64,
         ) {
             let total = total.max(visits + 1.0);

@@ -29,7 +29,7 @@ mod tests {
     const COHORT: [f64; LEVELS] = [0.90, 0.02, 0.01, 0.04, 0.01, 0.02];
 
     #[test]
-    fn a_library_is_odd_for_a_browsers_session_and_an_upgrade_is_not() {
+    fn new_library_counts_more_than_an_upgrade() {
         let own = [60.0, 0.0, 0.0, 2.0, 0.0, 0.0];
         let library = evidence(ClientLevel::NewFamily, &own, &COHORT, (0.1, 0.001));
         // P_O(5) = 6·0.02/36.
@@ -40,7 +40,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_term_is_finite_whatever_comes(
+        fn evidence_is_finite_for_all_inputs(
             level in 0..LEVELS, own in proptest::array::uniform6(0.0..1e6_f64), thief in 0.0..1.0_f64, owner in 0.0..1.0_f64,
         ) {
             prop_assert!(evidence(ClientLevel::ALL[level], &own, &COHORT, (thief, owner)).ratio.is_finite());

@@ -18,7 +18,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_colleague_explains_what_is_strange_up_to_how_rare_they_are() {
+    fn reduced_evidence_is_bounded_by_the_prior() {
         assert!((explained(2.0) - -(0.9998 * (-2.0_f64).exp() + 0.0002).ln()).abs() < 1e-12);
         assert!((explained(40.0) - -(0.0002_f64).ln()).abs() < 1e-9);
         assert!((explained(-3.0) + 3.0).abs() < 1e-12);

@@ -20,7 +20,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_says_more_where_changes_are_rare() {
+    fn evidence_rises_where_changes_are_rare() {
         assert!((evidence(0.0, 0.0) - 8.0_f64.ln()).abs() < 1e-12);
         assert!((evidence(100_000.0, 0.0) - 4.0).abs() < 1e-12);
         assert_eq!(evidence(1_000.0, 500.0).to_bits(), 0.0_f64.to_bits());

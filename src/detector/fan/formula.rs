@@ -53,29 +53,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_company_that_comes_together_explains_itself_and_a_campaign_does_not() {
+    fn shared_cause_reduces_evidence_of_one_tenant() {
         let company = |users, apps| Company { users, oddness: 0.0, apps };
         // ρ = 0.03·12 = 0.36
         let expected = -(0.64 * (-12.0_f64).exp() + 0.36).ln();
         assert!((together(12.0, company(15, 4), || 1.0) - expected).abs() < 1e-12);
         assert!(together(12.0, company(4, 3), || 1.0) < 3.6);
-        assert!(together(12.0, company(4, 1), || 0.2) < 3.6, "one tenant's alone, of an application of many");
+        assert!(together(12.0, company(4, 1), || 0.2) < 3.6, "one application, which other tenants also use");
         for unexplained in [company(3, 3), company(60, 2), company(60, 0)] {
             assert!((together(12.0, unexplained, || 0.6) - 12.0).abs() < 1e-12, "{unexplained:?}");
         }
-        assert!((together(12.0, company(60, 0), || 0.1) - 12.0).abs() < 1e-12, "several tenants: a breach");
-        assert!((together(-2.0, company(60, 9), || 0.1) + 2.0).abs() < 1e-12, "what speaks for the owner stays");
+        assert!((together(12.0, company(60, 0), || 0.1) - 12.0).abs() < 1e-12, "several tenants: no shared cause");
+        assert!((together(-2.0, company(60, 9), || 0.1) + 2.0).abs() < 1e-12, "evidence for the owner is not reduced");
         let more: Vec<f64> = (6..64).map(|users| together(12.0, company(users, 3), || 1.0)).collect();
         assert!(more.is_sorted_by(|a, b| a >= b) && more.iter().all(|left| (0.0..12.0).contains(left)));
     }
 
     #[test]
-    fn a_campaign_pools_high_and_a_migration_does_not() {
+    fn campaign_has_more_evidence_than_a_migration() {
         let campaign = evidence(Company { users: 8, oddness: 14.0, apps: 1 }, || 1.0);
         assert!((campaign - (8.4 + 6.0_f64.ln()).min(10.0)).abs() < 1e-12);
         assert!(evidence(Company { users: 60, oddness: -60.0, apps: 1 }, || 1.0) < -2.9, "usual calls and clients");
         let guests = Company { users: 5, oddness: -6.0, apps: 0 };
-        assert!((evidence(guests, || 1.0) - (3.0_f64.ln() - 3.6)).abs() < 1e-12, "users of other tenants move too");
+        assert!((evidence(guests, || 1.0) - (3.0_f64.ln() - 3.6)).abs() < 1e-12, "users of several tenants");
         let moved = evidence(Company { users: 8, oddness: 5.0, apps: 1 }, || 0.01);
         assert!((moved - 0.3 * (3.0 + 6.0_f64.ln())).abs() < 1e-12);
         assert_eq!(evidence(Company { users: 2, oddness: 6.0, apps: 1 }, || 1.0).to_bits(), 0.0_f64.to_bits());

@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn night_is_odd_for_office_hours_and_overtime_is_hardly() {
+    fn night_counts_more_than_overtime() {
         let night = evidence(2, &office(), flat, 0.0, 0);
         // P_own = 6/24/366, thief 1/24: the ratio is clamped.
         assert!((night.of_day - 2.5).abs() < 1e-12);
@@ -144,21 +144,21 @@ mod tests {
     }
 
     #[test]
-    fn a_travellers_hours_go_with_the_sun() {
+    fn hours_of_a_traveller_follow_local_time() {
         // Nine hours to the east, 01:00 UTC is 10:00.
-        let (at_home, in_sydney) = (evidence(1, &office(), flat, 0.0, 0), evidence(1, &office(), flat, 0.0, 9));
-        assert!(at_home.of_day > 2.4 && in_sydney.of_day < 0.0, "{at_home:?} {in_sydney:?}");
+        let (in_berlin, in_sydney) = (evidence(1, &office(), flat, 0.0, 0), evidence(1, &office(), flat, 0.0, 9));
+        assert!(in_berlin.of_day > 2.4 && in_sydney.of_day < 0.0, "{in_berlin:?} {in_sydney:?}");
     }
 
     #[test]
-    fn nothing_is_known_of_a_new_token() {
+    fn new_token_has_no_evidence() {
         let new = evidence(3, &[0; 24], flat, 0.0, 0);
         assert!(new.of_day.abs() < 1e-12, "{new:?}");
         assert_eq!(phase(0, &[(0.0, 0.0); 3], 0.0).to_bits(), 0.0_f64.to_bits());
     }
 
     #[test]
-    fn a_visit_beside_the_schedule_is_somebody_elses() {
+    fn visit_off_schedule_is_evidence_for_a_thief() {
         let mut phases = [(0.0_f32, 0.0_f32); 3];
         for visit in 0..60_i64 {
             let at = visit * 3_600_000 + 5_000 * (visit % 3);
@@ -173,7 +173,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_term_is_finite_and_in_its_bounds(
+        fn evidence_is_within_its_bounds(
             hour in 0..24_usize, own in proptest::array::uniform24(0..32_000_u16), at in 0..7_000_000_000_000_i64,
             shift in -12..=12_i32, x in -100.0..100.0_f32, y in -100.0..100.0_f32, visits in 0.0..100.0_f64,
         ) {

@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exchanged_token_that_comes_back_is_a_copy() {
+    fn superseded_token_presented_again_is_a_copy() {
         for (used, after, address, agent, expected) in [
             (true, 10 * SECOND, 1, 1, 0.0),
             (true, 40 * SECOND, 2, 1, CERTAIN),
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn who_tries_a_copy_early_is_no_client_that_crashed() {
+    fn copy_presented_early_is_not_a_crashed_client() {
         // Without `issued` events: the copy is presented before and after the owner's next token.
         let mut family = Refreshes::default();
         for (token, after, place, expected) in [(1, 0, 1, 0.0), (1, 5, 2, 0.0), (2, 60, 1, 0.0), (1, 70, 2, CERTAIN)] {
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_of_long_ago_is_known_still() {
+    fn old_superseded_tokens_are_still_detected() {
         let mut family = Refreshes::default();
         for number in 1..6_u64 {
             let at = NOON + number as i64 * 60 * MINUTE;
@@ -371,11 +371,11 @@ mod tests {
         for old in 1..5 {
             assert!(refresh(&mut family.clone(), old, NOON + 600 * MINUTE, 1, 1) >= CERTAIN, "{old}");
         }
-        assert!(refresh(&mut family, 6, NOON + 600 * MINUTE, 9, 9) < 1.0, "the current one, from anywhere");
+        assert!(refresh(&mut family, 6, NOON + 600 * MINUTE, 9, 9) < 1.0, "the current token, from any place");
     }
 
     #[test]
-    fn without_issued_events_the_next_one_presented_supersedes() {
+    fn presented_token_supersedes_without_issued_events() {
         let mut family = Refreshes::default();
         refresh(&mut family, 1, NOON, 1, 1);
         refresh(&mut family, 2, NOON + 60 * MINUTE, 1, 1);
@@ -383,28 +383,31 @@ mod tests {
     }
 
     #[test]
-    fn two_answers_to_one_request_may_both_be_told_before_it() {
+    fn retried_exchange_may_issue_two_tokens() {
         let mut family = exchanged(false);
         succeed(&mut family, 1, 3, NOON + 10 * SECOND);
-        assert!(refresh(&mut family, 1, NOON + 10 * SECOND, 1, 1) < 1.0, "the answer was lost and asked for again");
+        assert!(refresh(&mut family, 1, NOON + 10 * SECOND, 1, 1) < 1.0, "a retry after a lost response");
         assert!(refresh(&mut family, 3, NOON + 60 * MINUTE, 1, 1) < 1.0);
         assert!(refresh(&mut family, 1, NOON + 61 * MINUTE, 2, 1) >= CERTAIN);
     }
 
     #[test]
-    fn order_of_arrival_does_not_matter() {
+    fn refresh_evidence_ignores_order_of_arrival() {
         let mut family = Refreshes::default();
         // The first response arrives before its request, and the use of the second response before the second request.
         succeed(&mut family, 1, 2, NOON + 20);
         assert!(refresh(&mut family, 1, NOON, 1, 1) < 1.0);
         succeed(&mut family, 1, 3, NOON + MINUTE);
         successor_used(&mut family, NOON + MINUTE + 100);
-        assert!(refresh(&mut family, 1, NOON + MINUTE - 20, 1, 1) < 1.0, "asked for again before it was used");
-        assert!(refresh(&mut family, 1, NOON + 3 * MINUTE, 2, 1) >= CERTAIN, "and again after");
+        assert!(refresh(&mut family, 1, NOON + MINUTE - 20, 1, 1) < 1.0, "a retry before the successor is used");
+        assert!(
+            refresh(&mut family, 1, NOON + 3 * MINUTE, 2, 1) >= CERTAIN,
+            "presented again after the use of the successor"
+        );
     }
 
     #[test]
-    fn a_token_that_does_not_rotate_says_nothing() {
+    fn non_rotating_token_gives_no_evidence() {
         let mut family = Refreshes::default();
         for hour in 0..50 {
             assert!(refresh(&mut family, 1, NOON + hour * 60 * MINUTE, hour as u32, hour as u32) < 1.0);
@@ -415,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_token_that_is_accepted_is_a_copy_and_a_stale_client_is_not() {
+    fn revoked_token_that_is_accepted_is_a_copy() {
         let revoked = Ended { revoked_at: NOON, session_ended_at: 0 };
         let at = |after, answer, foreign| after_revocation(revoked, NOON + after, answer, foreign);
         assert!(at(20 * SECOND, Answer::Accepted, ELSEWHERE) < 1.0, "in flight");
@@ -428,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_has_a_tail_at_home() {
+    fn session_end_allows_10_minutes_on_known_networks() {
         let ended = Ended { revoked_at: 0, session_ended_at: NOON };
         let at = |after, answer, foreign| after_session_end(ended, NOON + after, answer, foreign);
         assert!((at(5 * MINUTE, Answer::Accepted, HOME) - 5.0).abs() < 1e-12);
@@ -438,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn expiry_counts_in_minutes() {
+    fn expiry_evidence_grows_per_minute() {
         let noon = Expiry { at: NOON, said_at_issue: false };
         let at = |late, began| after_expiry(noon, CERTAIN, NOON + late, began, Answer::Accepted);
         assert!(at(MINUTE, NOON + 1) < 1e-9);
@@ -449,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expiry_that_was_said_at_issue_says_what_others_make_of_such_ones() {
+    fn issue_expiry_max_depends_on_other_visits() {
         // 2 of 1,000 visits: ln 250. At half of all visits or more, sessions are extended.
         assert!((issue_expiry_max(0.002) - 250.0_f64.ln()).abs() < 1e-12);
         assert!(issue_expiry_max(1e-9) < LIFECYCLE_CERTAIN && issue_expiry_max(0.7) < 1e-12);
@@ -460,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn another_key_after_three_of_one_is_a_copy() {
+    fn binding_mismatch_after_three_uses_is_a_copy() {
         let (mut known, mut streak) = (0, 0);
         let evidence: Vec<bool> = [7, 0, 7, 8, 8, 8, 0, 9, 8]
             .iter()
@@ -470,9 +473,9 @@ mod tests {
     }
 
     #[test]
-    fn a_new_token_may_have_a_new_key_and_an_old_one_may_not() {
+    fn binding_mismatch_ignores_renewed_certificate() {
         let (mut known, mut streak) = (7, 30);
-        assert!(binding(&mut known, &mut streak, 8, true, true, || false) < 1.0, "a certificate was renewed");
+        assert!(binding(&mut known, &mut streak, 8, true, true, || false) < 1.0, "a renewed certificate");
         for _ in 0..3 {
             assert!(binding(&mut known, &mut streak, 8, false, true, || false) < 1.0);
         }
@@ -480,19 +483,25 @@ mod tests {
     }
 
     #[test]
-    fn at_home_a_new_key_is_odd_for_some_hours_and_then_the_key() {
+    fn new_key_at_usual_place_is_accepted_after_hours() {
         let (mut known, mut streak) = (7, 200);
         let quick: Vec<f64> = (0..99).map(|_| binding(&mut known, &mut streak, 8, false, false, || true)).collect();
-        assert!(quick.iter().all(|evidence| *evidence > 0.0) && known == 7, "in one hour nobody is convinced");
+        assert!(
+            quick.iter().all(|evidence| *evidence > 0.0) && known == 7,
+            "uses within one hour do not replace the key"
+        );
         let evidence: Vec<f64> = (0..10).map(|_| binding(&mut known, &mut streak, 8, false, true, || true)).collect();
         // 200, 100, 50, 25, 12, 6, 3: seven hours.
         assert_eq!(evidence.iter().filter(|evidence| **evidence > 0.0).count(), 7);
         assert!(evidence.iter().all(|evidence| *evidence < LIFECYCLE_CERTAIN) && known == 8);
-        assert!(binding(&mut known, &mut streak, 7, false, true, || false) >= CERTAIN, "from elsewhere it is a copy");
+        assert!(
+            binding(&mut known, &mut streak, 7, false, true, || false) >= CERTAIN,
+            "from another place, the old key is a copy"
+        );
     }
 
     #[test]
-    fn what_is_told_hours_late_was_presented_for_the_first_time() {
+    fn late_event_of_first_presentation_is_no_reuse() {
         let mut refreshes = Refreshes::default();
         let hour = 60 * MINUTE;
         // The presentation of the first token arrives last. Until then it is known as the parent of the second.
@@ -507,7 +516,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_clear_answer_is_one() {
+    fn answer_of_overload_or_fault_is_unknown() {
         use Answer::{Accepted, Refused, Unknown};
         let statuses = [Some(200), Some(404), Some(400), Some(401), Some(403), Some(429), Some(503), None];
         let answers = statuses.map(|status| Answer::of(status, false));

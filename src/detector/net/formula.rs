@@ -165,24 +165,24 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_in_sydney_41_minutes_after_berlin() {
+    fn journey_berlin_to_sydney_in_41_min_is_too_fast() {
         assert_eq!(too_fast(&[berlin(NOON)], &sydney(NOON + 41 * MINUTE)), Some(true));
-        assert_eq!(too_fast(&[sydney(NOON + 41 * MINUTE)], &berlin(NOON)), Some(true), "in either order");
+        assert_eq!(too_fast(&[sydney(NOON + 41 * MINUTE)], &berlin(NOON)), Some(true), "in reverse order");
         assert_eq!(too_fast(&[berlin(NOON)], &sydney(NOON + 22 * 60 * MINUTE)), Some(false));
     }
 
     #[test]
-    fn nothing_is_said_where_the_files_say_too_little() {
+    fn journey_needs_two_known_distant_places() {
         let hamburg = Site::new(53.55, 9.99, 50, NOON + MINUTE);
-        assert_eq!(too_fast(&[berlin(NOON)], &hamburg), None, "within the radii and the slack");
+        assert_eq!(too_fast(&[berlin(NOON)], &hamburg), None, "shorter than the minimum distance");
         assert_eq!(too_fast(&[berlin(NOON)], &Site::default()), None);
         assert_eq!(too_fast(&[Site::default()], &berlin(NOON)), None);
         let back = too_fast(&[berlin(NOON), sydney(NOON + 60 * MINUTE)], &berlin(NOON + 90 * MINUTE));
-        assert_eq!(back, None, "back at a place of the last hours");
+        assert_eq!(back, None, "return to a recent place");
     }
 
     #[test]
-    fn a_new_country_says_most_and_home_speaks_for_the_owner() {
+    fn new_country_counts_and_known_address_exonerates() {
         // P_O(5) = 6·0.01/36; P_T(5) = 0.35; access: ln(0.25/0.9).
         let abroad = evidence(&inputs(NetLevel::NewCountry));
         assert!((abroad.network - ((0.35_f64 / (0.06 / 36.0)).ln() + (0.25_f64 / 0.9).ln())).abs() < 1e-9);
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_of_the_tenants_own_says_less_than_one_nobody_has() {
+    fn network_of_the_tenant_counts_less_than_a_rare_one() {
         let tenants = Inputs { which: (0.01, 0.2), ..inputs(NetLevel::NewNetwork) };
         let unpopular = Inputs { which: (0.01, 0.0001), ..inputs(NetLevel::NewNetwork) };
         assert!(
@@ -201,19 +201,19 @@ mod tests {
     }
 
     #[test]
-    fn speed_counts_by_how_often_owners_are_seen_to_be_too_fast() {
+    fn travel_evidence_depends_on_owners_rate() {
         let at = |too_fast, owners| {
             let journey = Journey { km: 10_000.0, minutes: if too_fast { 30.0 } else { 3_000.0 } };
             evidence(&Inputs { travel: Some((journey, owners)), ..inputs(NetLevel::NewCountry) }).travel
         };
         assert!((at(true, 0.02) - (0.35_f64 / 0.02).ln()).abs() < 1e-9);
-        assert!(at(true, 0.35).abs() < 1e-9, "VPNs all the time");
+        assert!(at(true, 0.35).abs() < 1e-9, "owners with VPNs");
         assert!(at(false, 0.02) < 0.0);
     }
 
     proptest! {
         #[test]
-        fn the_term_is_finite_whatever_comes(
+        fn evidence_is_finite_for_all_inputs(
             level in 0..LEVELS, own in proptest::array::uniform6(0.0..1e6_f64), thief in 0.0..1.0_f64,
             owner in 0.0..1.0_f64, hosting: bool, own_hosting in -1.0..2.0_f64, km in 0.0..2e4_f64, minutes in 0.0..1e6_f64, owners in -1.0..2.0_f64,
         ) {
@@ -223,7 +223,7 @@ mod tests {
         }
 
         #[test]
-        fn more_time_makes_no_travel_too_fast(minutes in 0..5_000_i64, more in 0..5_000_i64) {
+        fn longer_journey_time_is_never_faster(minutes in 0..5_000_i64, more in 0..5_000_i64) {
             let at = |minutes| too_fast(&[berlin(NOON)], &sydney(NOON + minutes * MINUTE));
             prop_assert!(at(minutes) != Some(false) || at(minutes + more) == Some(false));
         }

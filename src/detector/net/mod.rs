@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_that_spans_countries_is_known_where_the_owner_was() {
+    fn network_is_known_in_the_owners_countries_only() {
         let mut user = User::default();
         let home = crate::memory::tests::sighting();
         let mut baseline = Baseline::new(1, Kind::new(crate::event::TokenType::ApiKey, home.device), 0);
@@ -262,7 +262,7 @@ mod tests {
         assert_eq!(level(&user, home.network, abroad), NetLevel::NewCountry, "another region of the same cloud");
         assert_eq!(level(&user, home.network, 0), NetLevel::KnownNetwork, "GeoIP data does not have the country");
         user.learn(1221, 1, abroad);
-        assert_eq!(level(&user, home.network, abroad), NetLevel::KnownNetwork, "the user has been there");
+        assert_eq!(level(&user, home.network, abroad), NetLevel::KnownNetwork, "a country of the user");
         assert_eq!(level(&user, 1221, abroad), NetLevel::UsersNetwork);
     }
 
@@ -280,7 +280,11 @@ mod tests {
         let neighbour = Sighting { address: 77, ..home };
         assert_eq!((level(&home, home), level(&home, neighbour)), (known, near));
         assert_eq!(level(&home, Sighting { country: abroad, ..neighbour }), NetLevel::NewCountry);
-        assert_eq!(level(&home, Sighting { country: abroad, ..home }), known, "an IPv4 address is one place");
+        assert_eq!(
+            level(&home, Sighting { country: abroad, ..home }),
+            known,
+            "an IPv4 address is not shared by countries"
+        );
         let wide = Sighting { is_wide: true, ..home };
         assert_eq!(level(&wide, wide), known);
         assert_eq!(level(&wide, Sighting { country: abroad, ..wide }), NetLevel::NewCountry);

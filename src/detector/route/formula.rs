@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_of_ones_own_speaks_for_the_owner_and_a_strange_one_against() {
+    fn usual_route_favours_owner_unusual_one_thief() {
         let usual = first(80.0, 100.0, 0.5, 0.02);
         assert!((usual.against_owner - (appears(0.02) / appears(86.0 / 112.0)).ln().max(-3.0)).abs() < 1e-9);
         let unusual = first(0.0, 100.0, 1e-4, 0.01);
@@ -168,11 +168,11 @@ mod tests {
         assert!((unusual.against_owner - (appears(0.01) / appears(0.0012 / 112.0)).ln()).abs() < 1e-6);
         assert!((first(0.0, 1e4, 1e-5, 0.01).against_owner - 8.0).abs() < 1e-9, "clamped");
         assert!((unusual.against_task - 4.0).abs() < 1e-9, "clamped");
-        assert!(first(0.0, 0.0, 0.02, 0.02).against_owner.abs() < 1e-9, "nothing is known of a new token");
+        assert!(first(0.0, 0.0, 0.02, 0.02).against_owner.abs() < 1e-9, "a new token has no history");
     }
 
     #[test]
-    fn who_calls_many_routes_calls_another_one_as_easily() {
+    fn new_route_counts_less_for_users_of_many_routes() {
         // Owner: (12 + 900)·0.01/1,012 = 0.009.
         let own = |elsewhere| OwnCalls { of_this: 0.0, of_all: 1_000.0, elsewhere };
         let wide = evidence(&own(900.0), 0.01, 0.01, 1.0);
@@ -181,44 +181,44 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_up_once_in_thousands_of_calls_was_to_be_expected() {
+    fn unusual_call_counts_less_in_a_long_visit() {
         let rare = |calls| evidence(&OwnCalls { of_this: 2.0, of_all: 2_000.0, elsewhere: 0.0 }, 0.001, 0.05, calls);
         assert!(rare(1.0).against_owner > 3.5);
         assert!(rare(5_000.0).against_owner < 0.01);
         let unusual = evidence(&OwnCalls { of_this: 0.0, of_all: 2_000.0, elsewhere: 0.0 }, 1e-5, 0.01, 5_000.0);
-        assert!(unusual.against_owner > 7.0, "what is none of the owner's is odd after any number");
+        assert!(unusual.against_owner > 7.0, "a new route counts after any number of calls");
     }
 
     #[test]
-    fn what_nobody_calls_is_odd_for_who_never_did_so() {
+    fn rare_route_counts_for_owners_without_rare_calls() {
         let of = |of_route, lure| rare(&OwnCalls { of_this: of_route, of_all: 500.0, elsewhere: 0.0 }, 0.01, lure, 1.0);
         let steady = of(0.0, 1.0);
         assert!((steady.against_owner - (appears(0.05) / appears(0.12 / 512.0)).ln()).abs() < 1e-6);
         assert!((steady.against_task - (appears(0.05) / appears(0.01)).ln()).abs() < 1e-9);
-        assert!(of(300.0, 1.0).against_owner < -2.0, "one to whom it is usual");
+        assert!(of(300.0, 1.0).against_owner < -2.0, "usual for the owner");
         assert!(of(0.0, 2.3).against_owner > steady.against_owner + 0.7);
     }
 
     #[test]
-    fn a_new_task_of_the_owners_is_not_a_theft() {
+    fn new_task_of_the_owner_is_not_a_theft() {
         // Unusual for the owner, usual for others with this client.
         let task = holder(4.0, -1.0, 0.1);
         let theft = holder(4.0, 3.0, 0.1);
         assert!(task < 1.3 && theft > 3.5, "{task} {theft}");
-        assert!(holder(20.0, -5.0, 0.1) < task, "and goes on for days");
+        assert!(holder(20.0, -5.0, 0.1) < task, "a task that lasts for days");
         assert!(holder(4.0, -1.0, new_task(0.1, true)) < task, "a new client often has a new task");
-        assert!(holder(-3.0, -3.0, 0.1) >= (0.05_f64).ln(), "a thief may mimic");
-        assert!(holder(0.0, 0.0, 0.1).abs() < 1e-9, "nothing known, nothing said");
+        assert!(holder(-3.0, -3.0, 0.1) >= (0.05_f64).ln(), "a thief may imitate the owner");
+        assert!(holder(0.0, 0.0, 0.1).abs() < 1e-9, "no evidence");
     }
 
     #[test]
-    fn a_steady_machine_has_a_new_task_less_often_than_people() {
+    fn new_task_is_less_likely_for_steady_machines() {
         assert_eq!([0.0, 0.03, 0.5].map(|rate| new_task(rate, false).to_bits()), [0.002, 0.03, 0.1].map(f64::to_bits));
         assert!(holder(4.0, 1.5, new_task(0.0, false)) > holder(4.0, 1.5, new_task(0.1, false)) + 0.5);
     }
 
     #[test]
-    fn who_begins_amid_the_owners_calls_is_seen_as_if_alone() {
+    fn change_point_ignores_earlier_calls_of_the_owner() {
         let usual = first(80.0, 100.0, 0.5, 0.02);
         let unusual = first(0.0, 1_000.0, 1e-4, 0.01);
         let alone = between((0.0, 0.0), &unusual, weight(1));
@@ -227,26 +227,26 @@ mod tests {
         let owner_first = (0..5).fold((0.0, 0.0), |sums, _| between(sums, &usual, weight(1)));
         assert_eq!(between(owner_first, &unusual, weight(1)), alone);
         let owner_after = (0..5).fold(alone, |sums, _| between(sums, &usual, weight(1)));
-        assert_eq!(owner_after, (0.0, 0.0), "calls of one's own end the doubt");
+        assert_eq!(owner_after, (0.0, 0.0), "calls of the owner reset the sums");
     }
 
     #[test]
-    fn odd_calls_of_one_visit_are_of_one_task() {
+    fn unusual_calls_of_one_task_add_harmonically() {
         let sum: f64 = (1..=5).map(|number| of_one_task(4.0, number)).sum();
         // Harmonic: 1 + 1/2 + 1/3 + 1/4 + 1/5.
-        assert!((sum - 4.0 * 137.0 / 60.0).abs() < 1e-9, "five as much as two and a third");
+        assert!((sum - 4.0 * 137.0 / 60.0).abs() < 1e-9, "sum of five calls");
         assert!((of_one_task(4.0, 0) - 4.0).abs() < 1e-9);
     }
 
     #[test]
-    fn repeats_count_less_and_less() {
-        assert!(weight(2) == 0.0 && weight(4) > 0.0 && weight(8) == 0.0, "at powers of four");
+    fn repeats_have_decreasing_weight() {
+        assert!(weight(2) == 0.0 && weight(4) > 0.0 && weight(8) == 0.0, "only powers of four count");
         let sum: f64 = (1..=64).map(weight).sum();
         assert!((sum - 0.6 * (1.0 + 6.0 * 0.3 * 2.0_f64.ln())).abs() < 1e-9);
     }
 
     #[test]
-    fn words_promise_what_thieves_look_for() {
+    fn promise_depends_on_words_of_the_route() {
         for (template, reads, expected) in [
             ("/v1/projects/{}/secrets", true, 4.0),
             ("iam.amazonaws.com ListAccessKeys", true, 4.0),
@@ -266,7 +266,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_term_is_finite_and_rises_with_oddness(
+        fn evidence_is_finite_and_rises_with_unusual_calls(
             own in 0.0..1e5_f64, total in 0.0..1e5_f64, elsewhere in 0.0..1e5_f64,
             calls in 1.0..1e6_f64, others in 0.0..1.0_f64, thief in 0.0..1.0_f64, more in 0.0..5.0_f64,
             rate in 0.0..1.0_f64, new_client: bool,

@@ -20,7 +20,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_suspect_lends_suspicion_and_an_owner_none() {
+    fn suspicious_sibling_adds_evidence() {
         assert!((evidence(0.0, -7.0) - 4.0).abs() < 1e-12);
         let mild = evidence(-4.0, -7.0);
         assert!((mild - (1.0 + 0.3 / (1.0 + 4.0_f64.exp()) * 7.0_f64.exp()).ln()).abs() < 1e-9);

@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn back_and_forth_within_minutes_is_two_holders() {
+    fn alternation_within_minutes_is_two_holders() {
         // λ = 300·0.005/6,300; g = 2 min: ln[0.5·(1 − e^−0.4)/(1 − e^−2λ)].
         let rate: f64 = 1.5 / 6_300.0;
         let expected = (0.5 * (1.0 - (-0.4_f64).exp()) / (1.0 - (-2.0 * rate).exp())).ln();
@@ -59,24 +59,24 @@ mod tests {
         let sum: f64 = (1..=6).map(|nth| evidence(2.0, 0.0, 6_000.0, 0.005, nth).share).sum();
         assert!(sum > 9.0, "{sum}");
         let once = evidence(2.0, 0.0, 6_000.0, 0.005, 1).share;
-        assert!(once <= 1.8, "one change is a move: {once}");
+        assert!(once <= 1.8, "a single change may be a move: {once}");
     }
 
     #[test]
-    fn an_owner_who_has_left_is_silent_where_they_were() {
+    fn silence_of_the_previous_holder_favours_owner() {
         assert!(silence(0.0).abs() < 1e-12, "just now");
         assert!((silence(4.0) - (0.8 * (-2.0_f64).exp() + 0.2).ln()).abs() < 1e-12);
         assert!((silence(1e6) - 0.2_f64.ln()).abs() < 1e-9);
     }
 
     #[test]
-    fn who_changes_all_the_time_is_one_holder() {
+    fn frequent_changes_of_the_owner_are_no_evidence() {
         assert!(evidence(10.0, 600.0, 6_000.0, 0.005, 2).share < 0.0);
     }
 
     proptest! {
         #[test]
-        fn the_term_is_finite_and_falls_with_the_owners_own_changes(
+        fn evidence_is_finite_and_falls_with_own_changes(
             gap in 0.0..60.0_f64, changes in 0.0..1e4_f64, active in 0.0..1e6_f64, cohort in 1e-6..1.0_f64, nth in 0..=255_u8,
         ) {
             let one = evidence(gap, changes, active, cohort, nth);

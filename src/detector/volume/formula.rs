@@ -120,49 +120,49 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_burst_is_held_against_the_owners_hours() {
+    fn burst_is_compared_with_the_owners_hours() {
         // m = ln 12, s² = 0.2, n = 100: y = ln(125)/√(0.2·1.0097).
         let mean = 12.0_f64.ln();
         let y = (1_500.0_f64.ln() - mean) / (0.2_f64 * (1.0 + 1.0 / 103.0)).sqrt();
         let beyond = (1_500.0_f64.ln() - mean - 0.5) / 1.8;
         let expected = 52.0 * (1.0 + y * y / 103.0).ln() - 0.5 * beyond * beyond - 0.5;
         assert!((evidence(1_500.0, mean, 0.2, 100.0).ratio - expected).abs() < 1e-9);
-        assert!(evidence(18.0, mean, 0.02, 100.0).ratio < 0.6, "half as much again");
+        assert!(evidence(18.0, mean, 0.02, 100.0).ratio < 0.6, "1.5 times the usual count");
     }
 
     #[test]
-    fn few_hours_known_make_wide_margins() {
+    fn few_known_hours_widen_the_margin() {
         let mean = 12.0_f64.ln();
         assert!(evidence(200.0, mean, 0.5, 1.0).ratio < evidence(200.0, mean, 0.5, 50.0).ratio);
     }
 
     #[test]
-    fn a_harvester_only_reads() {
-        assert!(reads(200.0, 200.0, 25.0, 50.0, 0.5) > 0.9, "who writes every other time now only reads");
+    fn reads_favour_thief_if_owner_also_writes() {
+        assert!(reads(200.0, 200.0, 25.0, 50.0, 0.5) > 0.9, "an owner with 50 % writes");
         assert!(reads(20.0, 40.0, 25.0, 50.0, 0.5) < 0.0);
-        assert!(reads(200.0, 200.0, 50.0, 50.0, 0.9) < 0.0, "a reader reads");
+        assert!(reads(200.0, 200.0, 50.0, 50.0, 0.9) < 0.0, "an owner who only reads");
     }
 
     #[test]
-    fn what_many_do_on_one_day_has_a_cause() {
+    fn shared_burst_has_an_honest_cause() {
         let alone = shared(8.0, 0.001, 1.0, false);
         let together = shared(8.0, 0.01, 60.0, false);
         let monthly = shared(8.0, 0.001, 1.0, true);
         assert!(alone > 6.5 && together < 1.5 && monthly < 2.0, "{alone} {together} {monthly}");
-        assert!(shared(0.0, 0.5, 1.0, true).abs() < 1e-12, "where there is no burst, no cause is asked for");
+        assert!(shared(0.0, 0.5, 1.0, true).abs() < 1e-12, "no burst");
         assert!(returns(100, 93) && returns(100, 70) && !returns(100, 99) && !returns(100, 0) && !returns(5, 12));
     }
 
     proptest! {
         #[test]
-        fn up_to_what_is_usual_nothing_is_said(mean in 0.0..12.0_f64, variance in 0.0..9.0_f64, hours in 0.0..100.0_f64) {
+        fn usual_count_gives_no_evidence(mean in 0.0..12.0_f64, variance in 0.0..9.0_f64, hours in 0.0..100.0_f64) {
             let usual = usual(mean, variance, hours);
             prop_assert!(evidence(0.999 * usual, mean, variance, hours).t <= 1.0);
             prop_assert!(evidence(1.001 * usual, mean, variance, hours).t > 1.0);
         }
 
         #[test]
-        fn a_larger_burst_counts_more(
+        fn evidence_rises_with_the_burst(
             above in 0.0..3.5_f64, more in 1.0..4.0_f64, mean in 1.0..8.0_f64, variance in 0.0..0.8_f64, hours in 30.0..100.0_f64,
         ) {
             // For still larger bursts the evidence falls, but the hour keeps its maximum.
@@ -173,7 +173,7 @@ mod tests {
         }
 
         #[test]
-        fn the_sum_is_in_its_bounds(calls in 0.0..1e3_f64, objects in 0.0..1e3_f64, r in -1.0..1.0_f64) {
+        fn sum_is_within_its_bounds(calls in 0.0..1e3_f64, objects in 0.0..1e3_f64, r in -1.0..1.0_f64) {
             prop_assert!((0.0..=14.0).contains(&sum(calls, objects, r)));
         }
     }
