@@ -40,10 +40,10 @@ impl Detector for Credential {
         let rule = RuleId::StaleAfterCredentialChange;
         signals.add(rule, words.score.shares[Self::ID], || Description {
             p_value: None,
-            observed: "a new context of an old token, within 3 days after a credential change".to_owned(),
+            observed: "an old token from a new network or client, within 3 days after a credential change".to_owned(),
             expected: "new tokens after a credential change".to_owned(),
             reason: format!(
-                "old token used in a new context within 3 days of a credential change, from {}",
+                "old token used from a new network or client within 3 days of a credential change: {}",
                 words.here()
             ),
         });

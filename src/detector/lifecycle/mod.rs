@@ -199,7 +199,7 @@ fn describe_expiry(words: &Words<'_>, answer: &str) -> (String, String) {
         // The evidence of an earlier event of this holder.
         return (
             "an earlier use after expiry".to_owned(),
-            "accepted after its expiry earlier in this context".to_owned(),
+            "accepted after its expiry, earlier from this network and client".to_owned(),
         );
     }
     let stated =

@@ -174,7 +174,7 @@ fn describe(words: &Words<'_>, what: &str) -> Description {
     // The unusual call may be earlier than this event.
     let is_usual = seen.count(Feature::Route, words.observation.enriched.route.key) >= USUAL_CALLS;
     let (observed, reason) = if is_usual || observed.is_empty() {
-        ("earlier calls".to_owned(), [what, ", earlier in this context"].concat())
+        ("earlier calls".to_owned(), [what, ", earlier from this network and client"].concat())
     } else {
         let reason = [what, ", most recently ", &observed].concat();
         (observed, reason)
