@@ -33,7 +33,7 @@ pub(crate) use case::Case;
 pub use id::DetectorId;
 pub(crate) use lesson::Lesson;
 pub(crate) use observation::{Observation, Standing};
-pub(crate) use score::{Score, Setting};
+pub(crate) use score::{Origin, Score, Setting};
 use table::detectors;
 pub(crate) use teaching::Teaching;
 use words::Signals;

@@ -41,12 +41,24 @@ pub(crate) enum Setting {
     Elsewhere,
 }
 
+/// Origin of an event, for [`Setting::of`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin {
+    /// The token is that of a machine on servers.
+    pub machine_on_servers: bool,
+    /// Class of the network, if the GeoIP data has it.
+    pub class: Option<NetworkClass>,
+    pub level: NetLevel,
+    /// The holder is at most 10 days old, on a network that was new when it began.
+    pub new_holder: bool,
+}
+
 impl Setting {
-    /// `service`: the token is that of a machine on servers. `class`: class of the network, if the GeoIP data has it.
-    pub(crate) fn of(service: bool, class: Option<NetworkClass>, level: NetLevel, holder_is_new: bool) -> Self {
-        if service && class == Some(NetworkClass::Access) && level > NetLevel::KnownAddress {
+    pub(crate) fn of(origin: Origin) -> Self {
+        let Origin { machine_on_servers, class, level, new_holder } = origin;
+        if machine_on_servers && class == Some(NetworkClass::Access) && level > NetLevel::KnownAddress {
             Self::ByHand
-        } else if holder_is_new {
+        } else if new_holder {
             Self::Elsewhere
         } else {
             Self::Usual
@@ -122,14 +134,23 @@ mod tests {
 
     #[test]
     fn machine_token_on_access_network_is_by_hand() {
-        let (new, known) = (NetLevel::NewNetwork, NetLevel::KnownAddress);
-        let (access, hosting) = (Some(NetworkClass::Access), Some(NetworkClass::Hosting));
-        assert_eq!(Setting::of(true, access, new, true), Setting::ByHand);
-        assert_eq!(Setting::of(true, access, new, false), Setting::ByHand, "an old holder");
-        assert_eq!(Setting::of(true, access, known, false), Setting::Usual, "the address has become known");
-        assert_eq!(Setting::of(true, hosting, new, true), Setting::Elsewhere);
-        assert_eq!(Setting::of(true, None, new, true), Setting::Elsewhere, "GeoIP data does not have the network");
-        assert_eq!(Setting::of(false, access, new, true), Setting::Elsewhere, "a token of a person");
+        let new = Origin {
+            machine_on_servers: true,
+            class: Some(NetworkClass::Access),
+            level: NetLevel::NewNetwork,
+            new_holder: true,
+        };
+        assert_eq!(Setting::of(new), Setting::ByHand);
+        let old = Origin { new_holder: false, ..new };
+        assert_eq!(Setting::of(old), Setting::ByHand, "an old holder");
+        let known = Origin { level: NetLevel::KnownAddress, ..old };
+        assert_eq!(Setting::of(known), Setting::Usual, "the address has become known");
+        let hosting = Origin { class: Some(NetworkClass::Hosting), ..new };
+        assert_eq!(Setting::of(hosting), Setting::Elsewhere);
+        let unknown = Origin { class: None, ..new };
+        assert_eq!(Setting::of(unknown), Setting::Elsewhere, "GeoIP data does not have the network");
+        let person = Origin { machine_on_servers: false, ..new };
+        assert_eq!(Setting::of(person), Setting::Elsewhere, "a token of a person");
     }
 
     #[test]

@@ -14,7 +14,7 @@ const OWNER_MIN: f64 = 0.03;
 
 /// Weight with which an event is learnt: probability that it was the owner's.
 pub(crate) fn owner(log_odds: f64) -> f64 {
-    Weights::of(log_odds, false).counted
+    sigma(-log_odds).max(OWNER_MIN)
 }
 
 /// Probability that an event was the owner's: for counts, and for values that become known.

@@ -1,7 +1,7 @@
 //! What is noted of a token without anybody using it: that it was issued, replaced, revoked or confirmed.
 
 use super::{State, Subject, learn};
-use crate::detector::lifecycle::formula::{self as lifecycle, Answer, Expiry, RefreshToken};
+use crate::detector::lifecycle::formula::{self as lifecycle, Answer, Endpoint, Expiry, RefreshToken};
 use crate::enrichment::{EnrichedEvent, Keys};
 use crate::event::{Concerns, Event, Kind, TokenType};
 use crate::key::Class;
@@ -284,7 +284,7 @@ pub(crate) fn ends(
     let Some(grant) = ends.of_grant(subject.baseline, latest) else { return Found { ended, revives_grant: false } };
     // A provider that exchanges another refresh token of the grant has not ended it; nor has one that revokes each as it
     // is exchanged.
-    let is_exchange = event.kind == Kind::Refreshed && Answer::of(event.status, true) != Answer::Refused;
+    let is_exchange = event.kind == Kind::Refreshed && Answer::of(event.status, Endpoint::Token) != Answer::Refused;
     let revives_grant = is_exchange && (keys.token != grant.by || (subject.at - grant.at).abs() <= ROTATION_MS);
     if !revives_grant {
         ended.revoked_at = earlier(ended.revoked_at, grant.at);

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use super::Settings;
 use super::failpoint::{Failpoint, failpoint};
-use crate::detector::{self, Case, Lesson, Observation, Score, Setting, client, hour, net};
+use crate::detector::{self, Case, Lesson, Observation, Origin, Score, Setting, client, hour, net};
 use crate::memory::visit::VISIT_GAP_MS;
 use crate::memory::{Baseline, Holder, Kind, Memory, Nats, NetLevel, Sighting, Visits};
 use crate::verdict::RuleId;
@@ -86,12 +86,12 @@ fn sum_up(case: &Case<'_>, lesson: &Lesson, settings: &Settings) -> Score {
         ip_fan: visit.ip_fan.into(),
         together: visit.together.into(),
         between: visit.between.into(),
-        setting: Setting::of(
-            case.kind.is_machine() && case.baseline.lives_on_servers(),
-            observation.enriched.network.as_ref().map(|network| network.class),
-            visit.net_level,
-            lesson.holder_is_new(observation.sighting.at),
-        ),
+        setting: Setting::of(Origin {
+            machine_on_servers: case.kind.is_machine() && case.baseline.lives_on_servers(),
+            class: observation.enriched.network.as_ref().map(|network| network.class),
+            level: visit.net_level,
+            new_holder: lesson.holder_is_new(observation.sighting.at),
+        }),
         visit_calls: visit.calls,
         company: usize::from(visit.company),
         net_level: visit.net_level,

@@ -35,6 +35,14 @@ const EXPIRED_MS_MAX: i64 = 30 * 24 * 60 * MINUTE;
 /// Tolerance for clock differences, minutes.
 const SKEW_MINUTES: f64 = 1.0;
 
+/// The endpoint that answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// The token endpoint of the provider.
+    Token,
+    Other,
+}
+
 /// Whether the service accepted the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -46,12 +54,12 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// Classifies an HTTP status, at the token endpoint or elsewhere. 404 and 409 mean that the token was accepted.
+    /// Classifies an HTTP status. 404 and 409 mean that the token was accepted.
     #[must_use]
-    pub const fn of(status: Option<u16>, token_endpoint: bool) -> Self {
+    pub const fn of(status: Option<u16>, endpoint: Endpoint) -> Self {
         match status {
             Some(401 | 403) => Self::Refused,
-            Some(400) if token_endpoint => Self::Refused,
+            Some(400) if matches!(endpoint, Endpoint::Token) => Self::Refused,
             Some(429 | 500..) | None => Self::Unknown,
             Some(_) => Self::Accepted,
         }
@@ -272,36 +280,47 @@ pub fn issue_expiry_max(rate: f64) -> f64 {
     ln(0.5 / rate).clamp(0.0, 8.0)
 }
 
-/// Records the key of which a request proved possession (0: none), and returns the evidence of another key: a copy of
-/// the token without its key. A missing key gives no evidence. Neither does a `new_token`, which may be bound to a new
-/// key, for example after the renewal of a certificate (RFC 8705 section 3). At the usual place, a key that is used in
-/// several hours (`for_long`) replaces the old one.
-pub fn binding(
-    known: &mut u32,
-    streak: &mut u8,
-    shown: u32,
-    new_token: bool,
-    for_long: bool,
-    at_usual_place: impl FnOnce() -> bool,
-) -> f64 {
-    if shown == 0 {
+/// The key to which a token is bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// 0: none.
+    pub key: u32,
+    /// Number of consecutive uses of the key.
+    pub streak: u8,
+}
+
+/// The key of which a request proves possession.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proof {
+    /// 0: none.
+    pub key: u32,
+    /// The token differs from the last one of the baseline.
+    pub new_token: bool,
+    /// The holder has an event in an earlier hour.
+    pub seen_in_earlier_hour: bool,
+}
+
+/// Records the key of a request, and returns the evidence of another key: a copy of the token without its key. A missing
+/// key gives no evidence. Neither does a new token, which may be bound to a new key, for example after the renewal of a
+/// certificate (RFC 8705 section 3). At the usual place, a key that is used in several hours replaces the old one.
+pub fn binding(known: &mut Binding, proof: Proof, at_usual_place: impl FnOnce() -> bool) -> f64 {
+    if proof.key == 0 {
         return 0.0;
     }
-    if *known == shown {
-        *streak = streak.saturating_add(1);
+    if known.key == proof.key {
+        known.streak = known.streak.saturating_add(1);
         return 0.0;
     }
-    if *streak >= BINDING_STREAK && !new_token {
+    if known.streak >= BINDING_STREAK && !proof.new_token {
         if !at_usual_place() {
             return CERTAIN;
         }
-        if for_long {
-            *streak /= 2;
+        if proof.seen_in_earlier_hour {
+            known.streak /= 2;
         }
         return AT_USUAL_PLACE;
     }
-    *known = shown;
-    *streak = 1;
+    *known = Binding { key: proof.key, streak: 1 };
     0.0
 }
 
@@ -313,6 +332,11 @@ mod tests {
     const NOON: i64 = 1_790_000_000_000;
     const HOME: Foreign = Foreign { address: false, network: false, client: false };
     const ELSEWHERE: Foreign = Foreign { address: true, network: true, client: true };
+
+    /// A request with an earlier token, of a holder with an event in an earlier hour.
+    const fn proof(key: u32) -> Proof {
+        Proof { key, new_token: false, seen_in_earlier_hour: true }
+    }
 
     /// A family that has exchanged token 1 for 2, at noon, from address 1 with agent 1.
     fn exchanged(used: bool) -> Refreshes {
@@ -464,40 +488,37 @@ mod tests {
 
     #[test]
     fn binding_mismatch_after_three_uses_is_a_copy() {
-        let (mut known, mut streak) = (0, 0);
-        let evidence: Vec<bool> = [7, 0, 7, 8, 8, 8, 0, 9, 8]
-            .iter()
-            .map(|key| binding(&mut known, &mut streak, *key, false, true, || false) > 1.0)
-            .collect();
+        let mut known = Binding { key: 0, streak: 0 };
+        let evidence: Vec<bool> =
+            [7, 0, 7, 8, 8, 8, 0, 9, 8].iter().map(|key| binding(&mut known, proof(*key), || false) > 1.0).collect();
         assert_eq!(evidence, [false, false, false, false, false, false, false, true, false]);
     }
 
     #[test]
     fn binding_mismatch_ignores_renewed_certificate() {
-        let (mut known, mut streak) = (7, 30);
-        assert!(binding(&mut known, &mut streak, 8, true, true, || false) < 1.0, "a renewed certificate");
+        let mut known = Binding { key: 7, streak: 30 };
+        let renewed = Proof { new_token: true, ..proof(8) };
+        assert!(binding(&mut known, renewed, || false) < 1.0, "a renewed certificate");
         for _ in 0..3 {
-            assert!(binding(&mut known, &mut streak, 8, false, true, || false) < 1.0);
+            assert!(binding(&mut known, proof(8), || false) < 1.0);
         }
-        assert!(binding(&mut known, &mut streak, 7, false, true, || false) > 1.0, "a copy");
+        assert!(binding(&mut known, proof(7), || false) > 1.0, "a copy");
     }
 
     #[test]
     fn new_key_at_usual_place_is_accepted_after_hours() {
-        let (mut known, mut streak) = (7, 200);
-        let quick: Vec<f64> = (0..99).map(|_| binding(&mut known, &mut streak, 8, false, false, || true)).collect();
+        let mut known = Binding { key: 7, streak: 200 };
+        let same_hour = Proof { seen_in_earlier_hour: false, ..proof(8) };
+        let quick: Vec<f64> = (0..99).map(|_| binding(&mut known, same_hour, || true)).collect();
         assert!(
-            quick.iter().all(|evidence| *evidence > 0.0) && known == 7,
+            quick.iter().all(|evidence| *evidence > 0.0) && known.key == 7,
             "uses within one hour do not replace the key"
         );
-        let evidence: Vec<f64> = (0..10).map(|_| binding(&mut known, &mut streak, 8, false, true, || true)).collect();
+        let evidence: Vec<f64> = (0..10).map(|_| binding(&mut known, proof(8), || true)).collect();
         // 200, 100, 50, 25, 12, 6, 3: seven hours.
         assert_eq!(evidence.iter().filter(|evidence| **evidence > 0.0).count(), 7);
-        assert!(evidence.iter().all(|evidence| *evidence < LIFECYCLE_CERTAIN) && known == 8);
-        assert!(
-            binding(&mut known, &mut streak, 7, false, true, || false) >= CERTAIN,
-            "from another place, the old key is a copy"
-        );
+        assert!(evidence.iter().all(|evidence| *evidence < LIFECYCLE_CERTAIN) && known.key == 8);
+        assert!(binding(&mut known, proof(7), || false) >= CERTAIN, "from another place, the old key is a copy");
     }
 
     #[test]
@@ -519,8 +540,8 @@ mod tests {
     fn answer_of_overload_or_fault_is_unknown() {
         use Answer::{Accepted, Refused, Unknown};
         let statuses = [Some(200), Some(404), Some(400), Some(401), Some(403), Some(429), Some(503), None];
-        let answers = statuses.map(|status| Answer::of(status, false));
+        let answers = statuses.map(|status| Answer::of(status, Endpoint::Other));
         assert_eq!(answers, [Accepted, Accepted, Accepted, Refused, Refused, Unknown, Unknown, Unknown]);
-        assert_eq!(Answer::of(Some(400), true), Refused);
+        assert_eq!(Answer::of(Some(400), Endpoint::Token), Refused);
     }
 }

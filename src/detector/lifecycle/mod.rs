@@ -2,7 +2,7 @@
 
 pub mod formula;
 
-use self::formula::{Answer, Foreign};
+use self::formula::{Answer, Binding, Endpoint, Foreign, Proof};
 use super::words::{Description, Signals, Words, span};
 use super::{Case, Detector, DetectorId, Lesson, Teaching};
 use crate::event::{Kind, TokenType};
@@ -21,7 +21,8 @@ impl Detector for Lifecycle {
     fn score_event(case: &Case<'_>, lesson: &mut Lesson) {
         let observation = case.observation;
         let (event, at) = (&observation.enriched.event, observation.sighting.at);
-        let answer = Answer::of(event.status, event.kind == Kind::Refreshed);
+        let endpoint = if event.kind == Kind::Refreshed { Endpoint::Token } else { Endpoint::Other };
+        let answer = Answer::of(event.status, endpoint);
         let visit = &lesson.visit;
         let foreign = Foreign {
             address: visit.net_level > NetLevel::KnownAddress,
@@ -76,7 +77,7 @@ impl Detector for Lifecycle {
         let sighting = observation.sighting;
         if let Some(expiry) = observation.expiry
             && expiry.said_at_issue
-            && Answer::of(observation.enriched.event.status, false) == Answer::Accepted
+            && Answer::of(observation.enriched.event.status, Endpoint::Other) == Answer::Accepted
         {
             let (outlived, counted) = (expiry.is_over(sighting.at - observation.ahead), teaching.weights().counted);
             teaching.others.population.learn_outlived(sighting.tenant, sighting.app, outlived, counted);
@@ -117,22 +118,18 @@ fn reuse(case: &Case<'_>, lesson: &mut Lesson, answer: Answer) -> f64 {
 /// Evidence of another key than that of earlier requests.
 fn binding(case: &Case<'_>, lesson: &mut Lesson) -> f64 {
     let (baseline, keys) = (case.baseline, &case.observation.enriched.keys);
-    let (mut key, mut streak) = (baseline.binding, baseline.binding_streak);
-    let is_new_token = baseline.token != keys.token as u32;
-    let at_usual_place = || is_at_usual_place(case, lesson);
-    let binding = formula::binding(
-        &mut key,
-        &mut streak,
-        keys.binding,
-        is_new_token,
-        lesson.seen_in_earlier_hour,
-        at_usual_place,
-    );
+    let mut known = Binding { key: baseline.binding, streak: baseline.binding_streak };
+    let proof = Proof {
+        key: keys.binding,
+        new_token: baseline.token != keys.token as u32,
+        seen_in_earlier_hour: lesson.seen_in_earlier_hour,
+    };
+    let binding = formula::binding(&mut known, proof, || is_at_usual_place(case, lesson));
     if !case.is_in_order(lesson) {
         // The event may be older than a change of the key.
         return binding.min(formula::AT_USUAL_PLACE);
     }
-    (lesson.binding, lesson.binding_streak) = (key, streak);
+    (lesson.binding, lesson.binding_streak) = (known.key, known.streak);
     binding
 }
 

@@ -2,6 +2,7 @@
 
 use crate::math::{exp, ln};
 use crate::memory::baseline::OwnCalls;
+use crate::memory::level::ClientLevel;
 
 /// Weight of a route's ratio in a visit, because calls of one visit are not independent.
 const DEPENDENCE: f64 = 0.6;
@@ -100,8 +101,8 @@ pub fn holder(against_owner: f64, against_task: f64, new_task: f64) -> f64 {
 /// Probability that the owner has a new task: the cohort's `rate` of new routes among first calls of a visit, in 0.002
 /// to 0.1; 0.4 if the client is new too.
 #[must_use]
-pub fn new_task(rate: f64, new_client: bool) -> f64 {
-    if new_client { NEW_TASK_NEW_CLIENT } else { rate.clamp(NEW_TASK.0, NEW_TASK.1) }
+pub fn new_task(rate: f64, client: ClientLevel) -> f64 {
+    if client >= ClientLevel::UsersFamily { NEW_TASK_NEW_CLIENT } else { rate.clamp(NEW_TASK.0, NEW_TASK.1) }
 }
 
 /// Sums (A, N) of the calls since A was last at or below 0: Page's cumulative sum ("Continuous Inspection Schemes",
@@ -148,6 +149,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::memory::level::LEVELS;
 
     /// Evidence of the first call of a visit.
     fn first(of_route: f64, of_all: f64, others: f64, thief: f64) -> Call {
@@ -206,15 +208,21 @@ mod tests {
         let theft = holder(4.0, 3.0, 0.1);
         assert!(task < 1.3 && theft > 3.5, "{task} {theft}");
         assert!(holder(20.0, -5.0, 0.1) < task, "a task that lasts for days");
-        assert!(holder(4.0, -1.0, new_task(0.1, true)) < task, "a new client often has a new task");
+        assert!(holder(4.0, -1.0, new_task(0.1, ClientLevel::NewFamily)) < task, "a new client often has a new task");
         assert!(holder(-3.0, -3.0, 0.1) >= (0.05_f64).ln(), "a thief may imitate the owner");
         assert!(holder(0.0, 0.0, 0.1).abs() < 1e-9, "no evidence");
     }
 
     #[test]
     fn new_task_is_less_likely_for_steady_machines() {
-        assert_eq!([0.0, 0.03, 0.5].map(|rate| new_task(rate, false).to_bits()), [0.002, 0.03, 0.1].map(f64::to_bits));
-        assert!(holder(4.0, 1.5, new_task(0.0, false)) > holder(4.0, 1.5, new_task(0.1, false)) + 0.5);
+        assert_eq!(
+            [0.0, 0.03, 0.5].map(|rate| new_task(rate, ClientLevel::Known).to_bits()),
+            [0.002, 0.03, 0.1].map(f64::to_bits)
+        );
+        assert!(
+            holder(4.0, 1.5, new_task(0.0, ClientLevel::Known))
+                > holder(4.0, 1.5, new_task(0.1, ClientLevel::Known)) + 0.5
+        );
     }
 
     #[test]
@@ -269,10 +277,10 @@ mod tests {
         fn evidence_is_finite_and_rises_with_unusual_calls(
             own in 0.0..1e5_f64, total in 0.0..1e5_f64, elsewhere in 0.0..1e5_f64,
             calls in 1.0..1e6_f64, others in 0.0..1.0_f64, thief in 0.0..1.0_f64, more in 0.0..5.0_f64,
-            rate in 0.0..1.0_f64, new_client: bool,
+            rate in 0.0..1.0_f64, client in 0..LEVELS,
         ) {
             let call = evidence(&OwnCalls { of_this: own, of_all: total, elsewhere }, others, thief, calls);
-            let task = new_task(rate, new_client);
+            let task = new_task(rate, ClientLevel::ALL[client]);
             let before = holder(call.against_owner, call.against_task, task);
             prop_assert!(before.is_finite());
             prop_assert!(holder(call.against_owner + more, call.against_task + more, task) >= before - 1e-12);

@@ -6,7 +6,6 @@ use super::words::{Description, Signals, Words, both};
 use super::{Case, Detector, DetectorId, Fading, Lesson, Score, Teaching};
 use crate::event::Kind;
 use crate::math::ln;
-use crate::memory::level::ClientLevel;
 use crate::memory::population::Callers;
 use crate::memory::visit::Core;
 use crate::memory::{Evidence, Feature, Nats};
@@ -124,8 +123,7 @@ fn score_call(case: &Case<'_>, lesson: &mut Lesson) {
         visit.task_calls = visit.task_calls.saturating_add(1);
         call.against_task = formula::of_one_task(call.against_task, visit.task_calls.into());
     }
-    let new_client = visit.client_level >= ClientLevel::UsersFamily;
-    let new_task = formula::new_task(case.cohorts().new_routes(case.kind), new_client);
+    let new_task = formula::new_task(case.cohorts().new_routes(case.kind), visit.client_level);
     visit.weighed = visit.weighed.saturating_add(1);
     let settled = holder.age_days(sighting.at) > formula::SETTLED_DAYS;
     let evidence = &mut holder.evidence;

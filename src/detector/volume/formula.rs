@@ -78,34 +78,52 @@ pub fn sum(calls: f64, objects: f64, reads: f64) -> f64 {
     (WEIGHT * larger + reads * (larger / 3.0).min(1.0)).clamp(0.0, MAX)
 }
 
-/// Evidence of the share of reads, in [−1, 1]: `reads` of `calls` under the thief's beta-binomial distribution (9, ½)
-/// against the owner's (at most 50 own calls, plus 2 calls of the cohort).
+/// Number of calls, and of reads among them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Reads {
+    pub reads: f64,
+    pub calls: f64,
+}
+
+/// Evidence of the share of reads, in [−1, 1]: the reads of the `hour` under the thief's beta-binomial distribution
+/// (9, ½) against the owner's (at most 50 of the `own` calls, plus 2 calls of the cohort).
+///
+/// `cohort`: the cohort's share of reads.
 #[must_use]
-pub fn reads(reads: f64, calls: f64, own_reads: f64, own_calls: f64, cohort: f64) -> f64 {
-    let known = own_calls.min(50.0);
-    let share = if own_calls > 0.0 { (own_reads / own_calls).clamp(0.0, 1.0) } else { cohort };
+pub fn reads(hour: Reads, own: Reads, cohort: f64) -> f64 {
+    let known = own.calls.min(50.0);
+    let share = if own.calls > 0.0 { (own.reads / own.calls).clamp(0.0, 1.0) } else { cohort };
     let (a, b) = (known * share + 2.0 * cohort + 0.1, known * (1.0 - share) + 2.0 * (1.0 - cohort) + 0.1);
-    let fit = |a: f64, b: f64| ln_beta(a + reads, b + (calls - reads).max(0.0)) - ln_beta(a, b);
+    let fit = |a: f64, b: f64| ln_beta(a + hour.reads, b + (hour.calls - hour.reads).max(0.0)) - ln_beta(a, b);
     (fit(9.0, 0.5) - fit(a, b)).clamp(-1.0, 1.0)
 }
 
+/// Input of [`shared`]: signs of an honest cause of a burst.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Causes {
+    /// Share of token-days with a burst at least as large.
+    pub usual: f64,
+    /// The largest of 1 and today's rates of bursts over the usual ones, of the tenant and of the population.
+    pub excess: f64,
+    /// The token's last burst was whole weeks or a month ago.
+    pub recurring: bool,
+}
+
 /// Reduction for shared causes: `l ← −ln[(1−ρ)·e^−l + ρ/2]`. ρ is the probability of an honest cause today: the share
-/// of token-days with a burst as large, times today's excess of bursts.
-///
-/// `usual`: share of token-days with a burst of at least `ratio`; `excess`: the largest of 1 and today's rates over the
-/// usual ones, of the tenant and of the population; `returns`: the token's last burst was whole weeks or a month ago.
+/// of token-days with a burst as large, times today's excess of bursts. It is at least 0.3 for a recurring burst.
 #[must_use]
-pub fn shared(ratio: f64, usual: f64, excess: f64, returns: bool) -> f64 {
+pub fn shared(ratio: f64, causes: &Causes) -> f64 {
     if ratio <= 0.0 {
         return 0.0;
     }
-    let cause = (usual * excess.max(1.0)).max(if returns { 0.3 } else { 0.0 }).clamp(0.0, 0.7);
+    let recurring = if causes.recurring { 0.3 } else { 0.0 };
+    let cause = (causes.usual * causes.excess.max(1.0)).max(recurring).clamp(0.0, 0.7);
     (-ln((1.0 - cause) * exp(-ratio) + 0.5 * cause)).max(0.0)
 }
 
 /// Whether a burst today recurs after whole weeks or a month.
 #[must_use]
-pub const fn returns(day: u32, last_burst_day: u32) -> bool {
+pub const fn is_recurring(day: u32, last_burst_day: u32) -> bool {
     if last_burst_day == 0 || last_burst_day >= day {
         return false;
     }
@@ -138,19 +156,26 @@ mod tests {
 
     #[test]
     fn reads_favour_thief_if_owner_also_writes() {
-        assert!(reads(200.0, 200.0, 25.0, 50.0, 0.5) > 0.9, "an owner with 50 % writes");
-        assert!(reads(20.0, 40.0, 25.0, 50.0, 0.5) < 0.0);
-        assert!(reads(200.0, 200.0, 50.0, 50.0, 0.9) < 0.0, "an owner who only reads");
+        let all = |calls| Reads { reads: calls, calls };
+        let half = |calls| Reads { reads: 0.5 * calls, calls };
+        assert!(reads(all(200.0), half(50.0), 0.5) > 0.9, "an owner with 50 % writes");
+        assert!(reads(half(40.0), half(50.0), 0.5) < 0.0);
+        assert!(reads(all(200.0), all(50.0), 0.9) < 0.0, "an owner who only reads");
     }
 
     #[test]
     fn shared_burst_has_an_honest_cause() {
-        let alone = shared(8.0, 0.001, 1.0, false);
-        let together = shared(8.0, 0.01, 60.0, false);
-        let monthly = shared(8.0, 0.001, 1.0, true);
+        let single = Causes { usual: 0.001, excess: 1.0, recurring: false };
+        let alone = shared(8.0, &single);
+        let together = shared(8.0, &Causes { usual: 0.01, excess: 60.0, ..single });
+        let monthly = shared(8.0, &Causes { recurring: true, ..single });
         assert!(alone > 6.5 && together < 1.5 && monthly < 2.0, "{alone} {together} {monthly}");
-        assert!(shared(0.0, 0.5, 1.0, true).abs() < 1e-12, "no burst");
-        assert!(returns(100, 93) && returns(100, 70) && !returns(100, 99) && !returns(100, 0) && !returns(5, 12));
+        assert!(shared(0.0, &Causes { usual: 0.5, excess: 1.0, recurring: true }).abs() < 1e-12, "no burst");
+        for (day, last, expected) in
+            [(100, 93, true), (100, 70, true), (100, 99, false), (100, 0, false), (5, 12, false)]
+        {
+            assert_eq!(is_recurring(day, last), expected, "{last} to {day}");
+        }
     }
 
     proptest! {

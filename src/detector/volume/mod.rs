@@ -3,6 +3,7 @@
 
 pub mod formula;
 
+use self::formula::{Causes, Reads};
 use super::words::{Description, Signals, Words, whole};
 use super::{Case, Detector, DetectorId, Fading, Lesson, Score, Standing, Teaching};
 use crate::detector::lesson::EndedHour;
@@ -139,8 +140,12 @@ fn unshared(case: &Case<'_>, lesson: &Lesson, ratio: f64) -> f64 {
     let burst_day = lesson.ended_hour.as_ref().map_or(case.baseline.burst_day, |ended| ended.burst_day);
     // Few hours are bursts, so the excess is read for them only.
     let excess = if ratio > 0.0 { bursts.excess(tenant, day) } else { 1.0 };
-    let returns = formula::returns(day, u32::from(burst_day));
-    formula::shared(ratio, bursts.usual(tenant.seat, ratio), excess, returns)
+    let causes = Causes {
+        usual: bursts.usual(tenant.seat, ratio),
+        excess,
+        recurring: formula::is_recurring(day, u32::from(burst_day)),
+    };
+    formula::shared(ratio, &causes)
 }
 
 fn score_bytes(case: &Case<'_>, lesson: &mut Lesson) {
@@ -156,13 +161,9 @@ fn score_calls(case: &Case<'_>, lesson: &mut Lesson) {
     let (of_calls, of_objects) = (unshared(case, lesson, calls.ratio), unshared(case, lesson, objects.ratio));
     let (hour, habits) = (&lesson.hour, lesson.habits(case.baseline));
     let reads = if of_calls.max(of_objects) > 0.0 {
-        formula::reads(
-            f64::from(hour.reads),
-            f64::from(hour.calls),
-            f64::from(habits.reads),
-            f64::from(habits.all_calls),
-            cohorts.reads(case.kind),
-        )
+        let of_hour = Reads { reads: hour.reads.into(), calls: hour.calls.into() };
+        let own = Reads { reads: habits.reads.into(), calls: habits.all_calls.into() };
+        formula::reads(of_hour, own, cohorts.reads(case.kind))
     } else {
         // The share of reads counts together with a burst only.
         0.0
