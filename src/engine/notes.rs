@@ -337,11 +337,11 @@ pub(crate) fn is_dead(ends: &mut Ends, enriched: &EnrichedEvent<'_>, at: i64) ->
 /// When the event's token expires: as the event says, or else as was said when the token was issued.
 pub(crate) fn expiry(memory: &Memory, event: &Event<'_>, keys: &Keys) -> Option<Expiry> {
     if let Some(at) = event.expires_at {
-        return Some(Expiry { at: at.millis(), said_at_issue: false });
+        return Some(Expiry { at: at.millis(), from_issued_event: false });
     }
     // What is exchanged is a refresh token, whatever the producer calls it.
     if memory.expiries.is_empty() || event.kind == Kind::Refreshed {
         return None;
     }
-    memory.expiries.get(keys.token).map(|at| Expiry { at: *at, said_at_issue: true })
+    memory.expiries.get(keys.token).map(|at| Expiry { at: *at, from_issued_event: true })
 }

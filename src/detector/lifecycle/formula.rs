@@ -244,7 +244,7 @@ pub struct Expiry {
     /// Milliseconds since the epoch.
     pub at: i64,
     /// The expiry comes from the `issued` event only. The token may have been extended since.
-    pub said_at_issue: bool,
+    pub from_issued_event: bool,
 }
 
 impl Expiry {
@@ -466,7 +466,7 @@ mod tests {
 
     #[test]
     fn expiry_evidence_grows_per_minute() {
-        let noon = Expiry { at: NOON, said_at_issue: false };
+        let noon = Expiry { at: NOON, from_issued_event: false };
         let at = |late, began| after_expiry(noon, CERTAIN, NOON + late, began, Answer::Accepted);
         assert!(at(MINUTE, NOON + 1) < 1e-9);
         assert!((at(4 * MINUTE, NOON + 1) - 3.0).abs() < 1e-9);
@@ -480,7 +480,7 @@ mod tests {
         // 2 of 1,000 visits: ln 250. At half of all visits or more, sessions are extended.
         assert!((issue_expiry_max(0.002) - 250.0_f64.ln()).abs() < 1e-12);
         assert!(issue_expiry_max(1e-9) < LIFECYCLE_CERTAIN && issue_expiry_max(0.7) < 1e-12);
-        let noon = Expiry { at: NOON, said_at_issue: true };
+        let noon = Expiry { at: NOON, from_issued_event: true };
         let most = issue_expiry_max(0.002);
         let late = after_expiry(noon, most, NOON + 400 * MINUTE, NOON + 1, Answer::Accepted);
         assert!((late - most).abs() < 1e-12);

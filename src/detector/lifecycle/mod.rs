@@ -34,7 +34,7 @@ impl Detector for Lifecycle {
         let binding = binding(case, lesson);
         let expired = observation.expiry.map_or(0.0, |expiry| {
             let population = &case.others.population;
-            let maximum = if expiry.said_at_issue {
+            let maximum = if expiry.from_issued_event {
                 formula::issue_expiry_max(population.outlives(observation.sighting.tenant, observation.sighting.app))
             } else {
                 formula::CERTAIN
@@ -76,7 +76,7 @@ impl Detector for Lifecycle {
         let observation = teaching.observation;
         let sighting = observation.sighting;
         if let Some(expiry) = observation.expiry
-            && expiry.said_at_issue
+            && expiry.from_issued_event
             && Answer::of(observation.enriched.event.status, Endpoint::Other) == Answer::Accepted
         {
             let (outlived, counted) = (expiry.is_over(sighting.at - observation.ahead), teaching.weights().counted);
@@ -199,7 +199,10 @@ fn describe_expiry(words: &Words<'_>, answer: &str) -> (String, String) {
             "accepted after its expiry, earlier from this network and client".to_owned(),
         );
     }
-    let stated =
-        if expiry.is_some_and(|expiry| expiry.said_at_issue) { "the expiry stated at its issue" } else { "its expiry" };
+    let stated = if expiry.is_some_and(|expiry| expiry.from_issued_event) {
+        "the expiry stated at its issue"
+    } else {
+        "its expiry"
+    };
     (format!("{answer}, {} late", span(late)), format!("accepted {} after {stated}", span(late)))
 }
