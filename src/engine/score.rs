@@ -152,8 +152,8 @@ fn begin_baseline(observation: &Observation<'_>) -> Baseline {
     baseline
 }
 
-/// Whether `at` is later than the allowed lateness. If the last event was ahead of the stream time and three later
-/// events are not, its clock was wrong, and the time of the baseline is set back to `at`.
+/// Whether `at` is later than the allowed lateness. An event ahead of the stream time had a wrong clock if the next three
+/// events of the baseline are late. The time of the baseline is then set back to `at`.
 fn check_lateness(lesson: &mut Lesson, at: i64, newest: i64, lateness_ms_max: i64) -> bool {
     let late = at < lesson.last_at - lateness_ms_max;
     let after_wrong_clock = late && lesson.last_at > newest + lateness_ms_max;

@@ -21,8 +21,8 @@ const RETURN_MS: i64 = 12 * 3_600_000;
 /// Assumed share of thieves whose journey is too fast.
 const THIEF_TOO_FAST: f64 = 0.35;
 
-/// Assumed share of owners in a new country who use a known network, for example another region of their cloud or
-/// another exit of their VPN.
+/// Assumed share of owners in a new country who use a known network. Examples: another region of their cloud, or another
+/// exit of their VPN.
 pub const KNOWN_NETWORK_ABROAD: f64 = 0.5;
 
 /// Inputs of the detector: the place of the visit and the history of the owner.

@@ -86,7 +86,7 @@ pub struct Reads {
 }
 
 /// Evidence of the share of reads, in [−1, 1]: the reads of the `hour` under the thief's beta-binomial distribution
-/// (9, ½) against the owner's (at most 50 of the `own` calls, plus 2 calls of the cohort).
+/// (9, ½) against the owner's. The owner's parameters count at most 50 of the `own` calls and 2 calls of the cohort.
 ///
 /// `cohort`: the cohort's share of reads.
 #[must_use]
