@@ -5,7 +5,7 @@
 //!
 //! 0. words: [`key`], [`event`], [`token`], [`secret`], [`sanitize`], [`mod@format`], [`feed`], [`place`], [`route`], [`enrichment`], [`verdict`], [`checkpoint`], [`tally`]
 //! 1. judgement: [`math`], [`memory`], [`detector`], [`rule`], [`policy`], [`decide`], [`engine`]
-//! 2. ports: [`port`], and the way out that two adapters share: [`outgoing`]
+//! 2. ports: [`port`], the way out that two adapters share: [`outgoing`], and the policy of all retries: [`retry`]
 //! 3. adapters: [`wire`], [`enrich`], [`source`], [`store`], [`notify`], [`revoke`]
 //! 4. running: [`pipeline`], [`worker`], [`deliver`], [`config`], [`telemetry`]
 //! 5. measuring, which the service does without: [`lab`]
@@ -43,6 +43,7 @@ pub mod rule;
 
 pub mod outgoing;
 pub mod port;
+pub mod retry;
 
 pub mod enrich;
 pub mod notify;

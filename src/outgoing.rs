@@ -1,7 +1,6 @@
 //! The HTTP client for all outgoing requests: no redirects, no proxy, TLS except to loopback, no private address unless
-//! the operator allows it, and timeouts. Also the back-off of all retries.
+//! the operator allows it, and timeouts.
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -18,34 +17,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Upper limit of `Retry-After`.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
-
-/// Waiting times between attempts. They double up to a maximum. Each is reduced by up to half at random, so that processes
-/// and items that failed together are not retried together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Backoff {
-    first: Duration,
-    last: Duration,
-}
-
-impl Backoff {
-    #[must_use]
-    pub const fn new(first: Duration, last: Duration) -> Self {
-        Self { first, last }
-    }
-
-    /// Waiting time after `failures` consecutive failures, from 1.
-    #[must_use]
-    pub fn wait(self, failures: u32) -> Duration {
-        let doublings = failures.saturating_sub(1).min(DOUBLINGS_MAX);
-        let longest = self.first.saturating_mul(1 << doublings).min(self.last);
-        // `RandomState` is seeded at random.
-        let random = RandomState::new().hash_one(failures) >> 32;
-        longest.mul_f64(1.0 - random as f64 / f64::from(u32::MAX) / 2.0)
-    }
-}
-
-/// Limit of the exponent. Every waiting time has reached its maximum before.
-const DOUBLINGS_MAX: u32 = 20;
 
 /// A client for requests to `url` and other URLs of its receiver. `ca_file`: PEM file of certificate authorities that are
 /// trusted in addition to those of the system. The error contains no secret.
@@ -238,20 +209,6 @@ mod tests {
         assert!(found("localhost", false).await);
         assert!(!found("127.0.0.1", false).await);
         assert!(found("127.0.0.1", true).await);
-    }
-
-    #[test]
-    fn backoff_doubles_up_to_its_maximum() {
-        let backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(300));
-        for (failures, longest) in [(0, 2), (1, 2), (2, 4), (3, 8), (8, 256), (9, 300), (u32::MAX, 300)] {
-            let longest = Duration::from_secs(longest);
-            for _ in 0..100 {
-                let wait = backoff.wait(failures);
-                assert!((longest / 2..=longest).contains(&wait), "{failures}: {wait:?}");
-            }
-        }
-        let waits: std::collections::BTreeSet<_> = (0..100).map(|_| backoff.wait(9)).collect();
-        assert!(waits.len() > 90, "{} different waiting times", waits.len());
     }
 
     #[test]

@@ -38,6 +38,7 @@ use crate::checkpoint::{Checkpoint, DeadLetter};
 use crate::engine;
 use crate::pipeline::{Epoch, Group, Pipeline};
 use crate::port::{Clock, Message, Outbox, Polled, SavedRows, Source, SourceError, Store};
+use crate::retry::{Retries, RetryPolicy};
 use crate::rule::RuleSet;
 use crate::tally::{Note, Tally};
 use crate::telemetry::{Condition, Health, Metrics};
@@ -49,10 +50,10 @@ const POLL_MESSAGES_MAX: usize = 1_000;
 const POLL_WAIT: Duration = Duration::from_millis(100);
 /// Incidents are collected for this time before one write to the outbox on disk.
 const INCIDENTS_WAIT_MS: i64 = 250;
-/// Time until a failed commit, or failed dead letters, are retried.
-const SOURCE_RETRY_MS: i64 = 1_000;
-/// Time until a failed write to the outbox is retried.
-const OUTBOX_RETRY_MS: i64 = 1_000;
+/// Commits, and dead letters that the source did not take.
+const SOURCE_RETRY: RetryPolicy = RetryPolicy::every(Duration::from_secs(1));
+/// Writes to the outbox.
+const OUTBOX_RETRY: RetryPolicy = RetryPolicy::every(Duration::from_secs(1));
 /// Time that a stop waits until results are stored. A stop does not wait for a store that is unavailable.
 const STOP_WAIT_MS: i64 = 4_000;
 /// Time that a hand-over of partitions may take: well below Kafka's `max.poll.interval.ms` (5 min).
@@ -106,10 +107,9 @@ where
     letters: Vec<DeadLetter>,
     backlog: Backlog<S>,
     notices: Notices,
-    /// Times of the next attempts after a failure, wall clock.
-    commit_at: i64,
-    letters_at: i64,
-    outbox_at: i64,
+    commit_retries: Retries,
+    letter_retries: Retries,
+    outbox_retries: Retries,
     /// Time of the first failed write to the outbox, wall clock.
     outbox_failed_at: Option<i64>,
     /// Files that the source could not read to the end.
@@ -169,9 +169,9 @@ where
             letters: Vec::new(),
             backlog,
             notices: Notices::new(outside.outbox.clone()),
-            commit_at: 0,
-            letters_at: 0,
-            outbox_at: 0,
+            commit_retries: Retries::new(SOURCE_RETRY),
+            letter_retries: Retries::new(SOURCE_RETRY),
+            outbox_retries: Retries::new(OUTBOX_RETRY),
             outbox_failed_at: None,
             faults: Vec::new(),
             warned: HashSet::new(),
@@ -370,7 +370,7 @@ where
     /// Publishes incidents, dead letters, verdicts and counts of the open epochs. Until the outbox accepts the incidents,
     /// nothing else of their epochs is published, so that no alert is lost.
     fn publish(&mut self, observe: &mut Observer<'_, S::Rows>, now: i64) -> Result<(), WorkerError> {
-        if now < self.outbox_at {
+        if !self.outbox_retries.is_due(now) {
             return Ok(());
         }
         self.published_at = now;
@@ -381,6 +381,7 @@ where
             if let Err(error) = outbox.take(&self.incidents) {
                 return self.outbox_refused(error, now);
             }
+            self.outbox_retries.succeeded();
             if self.outbox_failed_at.take().is_some() {
                 tracing::info!("the outbox can be written again");
                 self.outside.health.set(Condition::Outbox, false);
@@ -409,7 +410,7 @@ where
             tracing::error!(%error, "the outbox cannot be written; the source waits");
         }
         self.outside.health.set(Condition::Outbox, true);
-        self.outbox_at = now + OUTBOX_RETRY_MS;
+        self.outbox_retries.failed(now);
         Ok(())
     }
 
@@ -431,30 +432,34 @@ where
 
     /// Passes dead letters, and the offsets of stored messages, to the source.
     fn commit(&mut self, source: &mut dyn Source, now: i64) -> Result<(), WorkerError> {
-        if !self.letters.is_empty() && now >= self.letters_at {
+        if !self.letters.is_empty() && self.letter_retries.is_due(now) {
             match source.commit(&Checkpoint::default(), &self.letters) {
-                Ok(()) => self.letters.clear(),
+                Ok(()) => {
+                    self.letters.clear();
+                    self.letter_retries.succeeded();
+                }
                 Err(SourceError::Unavailable(reason)) => {
                     tracing::warn!(reason, "dead letters cannot be sent; retrying");
                     self.letters.drain(..self.letters.len().saturating_sub(LETTERS_MAX));
-                    self.letters_at = now + SOURCE_RETRY_MS;
+                    self.letter_retries.failed(now);
                 }
                 Err(error) => return Err(error.into()),
             }
         }
         let checkpoint = self.partitions.checkpoint();
-        if checkpoint.next.is_empty() || now < self.commit_at {
+        if checkpoint.next.is_empty() || !self.commit_retries.is_due(now) {
             return Ok(());
         }
         match source.commit(&checkpoint, &[]) {
             Ok(()) => {
                 self.partitions.committed();
+                self.commit_retries.succeeded();
                 self.outside.health.set(Condition::Commit, false);
             }
             Err(SourceError::Unavailable(reason)) => {
                 tracing::warn!(reason, "offsets cannot be committed; retrying");
                 self.outside.health.set(Condition::Commit, true);
-                self.commit_at = now + SOURCE_RETRY_MS;
+                self.commit_retries.failed(now);
             }
             Err(error) => return Err(error.into()),
         }
@@ -484,8 +489,7 @@ where
 
     /// Discards rows of partitions that another member owns now. The new owner reads their messages again.
     fn forget_gone(&mut self) {
-        let now = self.now();
-        self.backlog.retain(|ownership| self.partitions.owns(ownership), now);
+        self.backlog.retain(|ownership| self.partitions.owns(ownership));
         if !self.partitions.has_open() {
             self.taken = 0;
         }

@@ -18,6 +18,7 @@ use tokenwarden::port::{
     ActionRow, Alert, Clock, DeliveryError, Notice, Notifier, Outbox as _, RevokeRequest, Revoked, Revoker, Store,
     StoreError,
 };
+use tokenwarden::retry::RetryPolicy;
 use tokenwarden::revoke::{HttpRevoker, HttpRevokerSettings};
 use tokenwarden::rule::RuleSet;
 use tokenwarden::store::MemoryStore;
@@ -101,7 +102,7 @@ fn joined(number: u64, victim: u64, mode: Mode) -> Incident {
 fn quick() -> Settings {
     Settings {
         mode: Mode::Enforce,
-        retry_wait: (Duration::from_millis(50), Duration::from_millis(400)),
+        retry: RetryPolicy::new(Duration::from_millis(50), Duration::from_millis(400)),
         breaker_wait: Duration::from_millis(300),
         rows_wait: Duration::ZERO,
         ..Settings::default()

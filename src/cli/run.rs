@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use backon::Retryable as _;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
@@ -19,6 +20,7 @@ use crate::config::rule_file::LoadedRules;
 use crate::enrich::Enricher;
 use crate::pipeline::Pipeline;
 use crate::port::{Clock, Source, StoreError};
+use crate::retry::RetryPolicy;
 use crate::source::kafka::KafkaSource;
 use crate::store::ClickHouse;
 use crate::telemetry::{self, Condition, Health, Metrics, SystemClock, admin};
@@ -28,8 +30,8 @@ use crate::worker::{Limits, Outside, Reload, SpoolSettings, Spread, Worker};
 const DELIVERER_WAIT: Duration = Duration::from_millis(1_200);
 /// Maximum time that the start waits for the store. After it, the service starts without the store.
 const STORE_WAIT: Duration = Duration::from_secs(3);
-/// Time between two attempts to open the store.
-const STORE_RETRY: Duration = Duration::from_secs(5);
+/// Attempts to open the store.
+const STORE_RETRY: RetryPolicy = RetryPolicy::new(Duration::from_secs(1), Duration::from_secs(5));
 /// Maximum time for tasks to end at a stop.
 const TASKS_WAIT: Duration = Duration::from_millis(500);
 /// Maximum time of a stop, after which the process exits. No data are lost: they are on disk or are read again from Kafka.
@@ -159,21 +161,21 @@ fn open_store(
 ) -> Result<(), Failure> {
     let (store, health, is_embedded) = (Arc::clone(store), Arc::clone(health), config.store.is_embedded());
     let mut opening = runtime.spawn(async move {
-        let mut logged = String::new();
-        loop {
+        let connect = || async {
             let opened = store.connect().await;
             health.set(Condition::Store, opened.is_err());
-            match opened {
-                Err(StoreError::Permanent(_)) if is_embedded => return opened,
-                Err(error) if logged == error.to_string() => {}
-                Err(error) => {
-                    logged = error.to_string();
-                    tracing::error!(reason = logged, "cannot open the store; retrying");
-                }
-                Ok(()) => return opened,
+            opened
+        };
+        let mut logged = String::new();
+        let log = |error: &StoreError, _| {
+            let reason = error.to_string();
+            if logged != reason {
+                tracing::error!(reason, "cannot open the store; retrying");
+                logged = reason;
             }
-            tokio::time::sleep(STORE_RETRY).await;
-        }
+        };
+        let may_help = |error: &StoreError| !(is_embedded && matches!(error, StoreError::Permanent(_)));
+        connect.retry(STORE_RETRY).when(may_help).notify(log).await
     });
     let Ok(opened) = runtime.block_on(async { tokio::time::timeout(STORE_WAIT, &mut opening).await }) else {
         tracing::warn!("starting without the store; rows wait in the spool");

@@ -6,7 +6,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::deliverer::Deliverer;
 use super::lane::{Attempt, Failed, Trouble};
 use super::outbox::{Message, What, lane_of};
-use super::record::{DAY_MS, HOUR_MS, Hold, REVOKE, Record, Sent};
+use super::record::{HOUR_MS, Hold, REVOKE, Record, Sent};
 use crate::port::{ActionRow, Alert, DeliveryError, Notifier, Store};
 use crate::telemetry::Condition;
 
@@ -117,7 +117,7 @@ where
                         lane: lane.clone(),
                         attempt,
                         at,
-                        due_at: at + DAY_MS,
+                        due_at: at + self.settings.rejected_retry.wait(1).as_millis() as i64,
                         hold: Hold::Rejected,
                         revocation: None,
                         row,

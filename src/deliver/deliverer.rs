@@ -6,8 +6,11 @@ use std::time::Duration;
 use super::outbox::Outbox;
 use super::state::Caps;
 use crate::port::{Clock, Notifier, Revoker, Store};
+use crate::retry::RetryPolicy;
 use crate::telemetry::{Health, Metrics};
 use crate::verdict::Mode;
+
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// Timing and limits of deliveries.
 #[derive(Clone, Debug)]
@@ -18,10 +21,12 @@ pub struct Settings {
     pub revocations_per_hour_max: u32,
     /// Revocations of all tenants within an hour.
     pub revocations_per_hour_total_max: u32,
-    /// Waiting times between two attempts double from the first to the second of these.
-    pub retry_wait: (Duration, Duration),
-    /// The same for a revocation that its provider refused.
-    pub refused_wait: (Duration, Duration),
+    /// Of alerts, revocations and rows that failed.
+    pub retry: RetryPolicy,
+    /// Of a revocation that its provider refused.
+    pub refused_retry: RetryPolicy,
+    /// Of a message that its channel rejected and that no other channel has. After 410 a webhook is silent for 23 hours.
+    pub rejected_retry: RetryPolicy,
     /// After so many failed attempts in a row no revocation is requested during `breaker_wait`.
     pub breaker_failures: u32,
     pub breaker_wait: Duration,
@@ -37,8 +42,9 @@ impl Default for Settings {
             mode: Mode::Shadow,
             revocations_per_hour_max: 20,
             revocations_per_hour_total_max: 100,
-            retry_wait: (Duration::from_secs(2), Duration::from_secs(300)),
-            refused_wait: (Duration::from_secs(900), Duration::from_secs(86_400)),
+            retry: RetryPolicy::new(Duration::from_secs(2), Duration::from_secs(300)),
+            refused_retry: RetryPolicy::new(Duration::from_secs(900), DAY),
+            rejected_retry: RetryPolicy::exact(DAY),
             breaker_failures: 5,
             breaker_wait: Duration::from_secs(120),
             call_wait: Duration::from_secs(60),

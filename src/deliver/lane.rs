@@ -11,21 +11,21 @@ use tokio::sync::watch;
 use super::deliverer::Deliverer;
 use super::outbox::Next;
 use super::record::Record;
-use crate::outgoing::Backoff;
 use crate::port::{ActionRow, DeliveryError, Notice, Store};
+use crate::retry::RetryPolicy;
 use crate::telemetry::{self, Condition};
 
-/// Waiting times before a lane that panicked is restarted.
-const RESTART_WAIT: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+/// Restarts of a lane that panicked.
+const RESTART: RetryPolicy = RetryPolicy::new(Duration::from_secs(1), Duration::from_secs(60));
 /// A lane that worked for this long has recovered.
 const RECOVERED_MS: i64 = 60_000;
-/// How long the disk is left alone when it did not take a note.
-const DISK_WAIT: Duration = Duration::from_secs(1);
+/// Writes to the outbox.
+const DISK_RETRY: RetryPolicy = RetryPolicy::every(Duration::from_secs(1));
 
 /// Rows that wait on a store that is down; beyond it, attempts that will be repeated get none.
 const ROWS_WAITING_MAX: usize = 100_000;
 
-/// Runs a lane until it is stopped. Where it panics it is restarted with back-off, counted and reported.
+/// Runs a lane until it is stopped. A lane that panics is counted, reported, and restarted after a back-off.
 pub(super) async fn supervise<S, R, F>(
     deliverer: Arc<Deliverer<S>>,
     lane: String,
@@ -46,7 +46,7 @@ pub(super) async fn supervise<S, R, F>(
         }
         failures = if deliverer.clock.now_millis() - began >= RECOVERED_MS { 1 } else { failures + 1 };
         deliverer.lane_panicked(&lane);
-        deliverer.pause(RESTART_WAIT.wait(failures), &mut stop).await;
+        deliverer.pause(RESTART.wait(failures), &mut stop).await;
         if *stop.borrow() {
             return;
         }
@@ -140,14 +140,14 @@ where
                     return;
                 }
                 Err(error) => {
-                    tracing::error!(lane, %error, "the outbox cannot be written; trying again");
+                    tracing::error!(lane, %error, "the outbox cannot be written; retrying");
                     self.health.set(Condition::Outbox, true);
                 }
             }
             if *stop.borrow() {
                 return;
             }
-            self.clock.sleep(DISK_WAIT).await;
+            self.clock.sleep(DISK_RETRY.wait(1)).await;
         }
     }
 
@@ -167,8 +167,7 @@ where
 
     /// How long to wait after so many failures.
     pub(super) fn wait(&self, failures: u32, retry_after: Option<Duration>) -> Duration {
-        let (first, last) = self.settings.retry_wait;
-        Backoff::new(first, last).wait(failures).max(retry_after.unwrap_or_default())
+        self.settings.retry.wait(failures).max(retry_after.unwrap_or_default())
     }
 
     /// A notice for `channels`, once per key. Its texts hold no value of an event: they are logged.

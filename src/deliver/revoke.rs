@@ -9,7 +9,6 @@ use super::lane::{Attempt, Trouble};
 use super::outbox::{PAUSE_FILE, ToRevoke};
 use super::record::{DAY_MS, HOUR_MS, Hold, REVOKE, Record};
 use super::state::{self, REVOCATION_MS_MAX, allowance};
-use crate::outgoing::Backoff;
 use crate::port::{DeliveryError, Revocation, RevokeRequest, Revoked, Revoker, Store};
 use crate::verdict::{Incident, Mode, Target};
 
@@ -207,8 +206,7 @@ where
                 Record::Tried { key, lane, attempt, due_at, revocation, row, at, panicked }
             }
             Fate::Hold(hold) => {
-                let (first, last) = self.settings.refused_wait;
-                let wait = Backoff::new(first, last).wait(task.effect.refusals + 1);
+                let wait = self.settings.refused_retry.wait(task.effect.refusals + 1);
                 let due_at = at + wait.as_millis() as i64;
                 Record::Held { key, lane, attempt, at, due_at, hold, revocation, row, channels }
             }

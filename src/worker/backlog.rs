@@ -14,16 +14,17 @@ use super::outage::{Outage, Trouble};
 use super::part::{Lent, Ownership, Part};
 use super::spool::{Refused, Spool};
 use crate::port::{Rows as _, SavedRows, Store, StoreError};
+use crate::retry::{Retries, RetryPolicy};
 use crate::telemetry::{Condition, Health, Metrics, StoreState};
 
-/// Shortest and longest wait between two attempts. The wait doubles.
-const RETRY_WAIT_MS: (i64, i64) = (100, 5_000);
+/// Writes to the store.
+const STORE_RETRY: RetryPolicy = RetryPolicy::new(Duration::from_millis(100), Duration::from_secs(5));
 /// If an attempt takes longer, the store is reported as unavailable.
 const SLOW_MS: i64 = 10_000;
 /// Timeout of an attempt, in addition to the timeouts of the store.
 const ATTEMPT_WAIT: Duration = Duration::from_secs(120);
-/// Time until a failed write to the spool is retried.
-const SPOOL_RETRY_MS: i64 = 1_000;
+/// Writes to the spool.
+const SPOOL_RETRY: RetryPolicy = RetryPolicy::every(Duration::from_secs(1));
 
 /// The backlog, see the module documentation.
 pub(super) struct Backlog<S: Store> {
@@ -36,8 +37,7 @@ pub(super) struct Backlog<S: Store> {
     head: Option<Head<S::Rows>>,
     /// `None`: only one epoch at a time can wait for the store.
     spool: Option<Spool>,
-    /// Time of the next attempt to spool, wall clock.
-    spool_at: i64,
+    spool_retries: Retries,
     store_trouble: Option<Trouble>,
     spool_trouble: Option<Trouble>,
 }
@@ -49,15 +49,9 @@ struct Head<R> {
     is_spooled: bool,
     /// Time of the first attempt, milliseconds since the epoch, wall clock.
     began: i64,
-    failures: u32,
-    step: Step,
-}
-
-enum Step {
-    /// Start of the attempt, wall clock.
-    Writing(i64, JoinHandle<Result<(), StoreError>>),
-    /// Time of the next attempt, wall clock.
-    Waiting(i64),
+    retries: Retries,
+    /// Start of the current attempt, wall clock, and the attempt.
+    attempt: Option<(i64, JoinHandle<Result<(), StoreError>>)>,
 }
 
 impl<S: Store + 'static> Backlog<S>
@@ -79,7 +73,7 @@ where
             wait_ms_max,
             head: None,
             spool: None,
-            spool_at: 0,
+            spool_retries: Retries::new(SPOOL_RETRY),
             store_trouble: None,
             spool_trouble: None,
         }
@@ -122,8 +116,8 @@ where
             parts: parts.into_iter().map(Arc::new).collect(),
             is_spooled: false,
             began: now,
-            failures: 0,
-            step: Step::Waiting(now),
+            retries: Retries::new(STORE_RETRY),
+            attempt: None,
         });
     }
 
@@ -133,16 +127,17 @@ where
         S::Rows: 'a,
     {
         let Some(spool) = &mut self.spool else { return false };
-        if now < self.spool_at {
+        if !self.spool_retries.is_due(now) {
             return false;
         }
         match spool.push(parts, taken_at) {
             Ok(()) => {
+                self.spool_retries.succeeded();
                 self.spool_goes_on();
                 true
             }
             Err(refused) => {
-                self.spool_at = now + SPOOL_RETRY_MS;
+                self.spool_retries.failed(now);
                 if Trouble::note(&mut self.spool_trouble, matches!(refused, Refused::Disk(_)), now) {
                     self.health.set(Condition::SpoolFull, true);
                     tracing::error!(reason = %refused, "the spool is full or its disk fails; partitions are paused");
@@ -185,8 +180,8 @@ where
     pub(super) fn wait(&mut self, wait: Duration) {
         let runtime = self.runtime.clone();
         runtime.block_on(async {
-            match self.head.as_mut().map(|head| &mut head.step) {
-                Some(Step::Writing(_, task)) => {
+            match self.head.as_mut().and_then(|head| head.attempt.as_mut()) {
+                Some((_, task)) => {
                     let until_done = async {
                         while !task.is_finished() {
                             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -194,23 +189,22 @@ where
                     };
                     let _ = tokio::time::timeout(wait, until_done).await;
                 }
-                _ => tokio::time::sleep(wait).await,
+                None => tokio::time::sleep(wait).await,
             }
         });
     }
 
     /// Discards rows of partitions that another member owns now.
-    pub(super) fn retain(&mut self, is_owned: impl Fn(Ownership) -> bool, now: i64) {
+    pub(super) fn retain(&mut self, is_owned: impl Fn(Ownership) -> bool) {
         if let Some(spool) = &mut self.spool {
             spool.retain(&is_owned);
         }
         if let Some(head) = &mut self.head
             && head.parts.iter().any(|part| !is_owned(part.owner))
         {
-            if let Step::Writing(_, task) = &head.step {
+            if let Some((_, task)) = head.attempt.take() {
                 task.abort();
             }
-            head.step = Step::Waiting(now);
             head.parts.retain(|part| is_owned(part.owner));
             // The other rows of the spool file are read from it again.
             if head.is_spooled || head.parts.is_empty() {
@@ -221,7 +215,7 @@ where
 
     fn look_at_write(&mut self, now: i64) -> Result<Vec<Part<S::Rows>>, WorkerError> {
         let Some(head) = &mut self.head else { return Ok(Vec::new()) };
-        let Step::Writing(since, task) = &mut head.step else { return Ok(Vec::new()) };
+        let Some((since, task)) = &mut head.attempt else { return Ok(Vec::new()) };
         if !task.is_finished() {
             let waited = now - *since;
             if waited >= SLOW_MS {
@@ -235,9 +229,8 @@ where
         if self.wait_ms_max.is_some_and(|max| is_permanent || now - head.began >= max) {
             return Err(error.into());
         }
-        let (first, last) = RETRY_WAIT_MS;
-        head.step = Step::Waiting(now + (first << head.failures.min(10)).min(last));
-        head.failures += 1;
+        head.attempt = None;
+        head.retries.failed(now);
         self.metrics.store_retried();
         self.failing(&error.to_string(), is_permanent, now);
         Ok(Vec::new())
@@ -278,7 +271,7 @@ where
 
     fn start_write(&mut self, now: i64) {
         let Some(head) = &mut self.head else { return };
-        if !matches!(head.step, Step::Waiting(at) if now >= at) {
+        if head.attempt.is_some() || !head.retries.is_due(now) {
             return;
         }
         let (store, parts) = (Arc::clone(&self.store), head.parts.clone());
@@ -287,7 +280,7 @@ where
             let late = || StoreError::Retriable(format!("no answer within {} s", ATTEMPT_WAIT.as_secs()));
             written.unwrap_or_else(|_| Err(late()))
         };
-        head.step = Step::Writing(now, self.runtime.spawn(attempt));
+        head.attempt = Some((now, self.runtime.spawn(attempt)));
     }
 }
 

@@ -1,9 +1,11 @@
 //! Notices about the store, the spool and the alert budget.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::outage::{Outage, Trouble};
 use crate::port::{Notice, Outbox};
+use crate::retry::{Retries, RetryPolicy};
 use crate::tally::Withheld;
 
 const MINUTE_MS: i64 = 60_000;
@@ -14,8 +16,8 @@ const ABSENT_MS: i64 = 5 * MINUTE_MS;
 const REFUSING_MS: i64 = MINUTE_MS;
 /// Withheld alerts are counted for this time before the first notice.
 const WITHHELD_MS: i64 = 60 * MINUTE_MS;
-/// Time until a notice that the outbox did not accept is retried.
-const RETRY_MS: i64 = 10_000;
+/// Notices that the outbox did not accept.
+const RETRY: RetryPolicy = RetryPolicy::every(Duration::from_secs(10));
 
 /// Sends each kind of notice once a day while its cause lasts.
 pub(super) struct Notices {
@@ -27,14 +29,21 @@ pub(super) struct Notices {
     withheld_since: i64,
     /// Time of the last report of withheld alerts.
     withheld_at: Option<i64>,
-    /// Time of the next attempt, wall clock.
-    retry_at: i64,
+    retries: Retries,
 }
 
 impl Notices {
     pub(super) fn new(outbox: Option<Arc<dyn Outbox>>) -> Self {
         let withheld = Withheld::default();
-        Self { outbox, store_day: None, spool_day: None, withheld, withheld_since: 0, withheld_at: None, retry_at: 0 }
+        Self {
+            outbox,
+            store_day: None,
+            spool_day: None,
+            withheld,
+            withheld_since: 0,
+            withheld_at: None,
+            retries: Retries::new(RETRY),
+        }
     }
 
     /// Adds withheld alerts to the next notice.
@@ -54,7 +63,7 @@ impl Notices {
         // A key per period, because the outbox ignores a second notice with the same key.
         let key = format!("withheld-{}", self.withheld_since);
         if outbox.notify(&key, withheld_notice(self.withheld, now - self.withheld_since, now)).is_err() {
-            self.retry_at = now + RETRY_MS;
+            self.retries.failed(now);
             return;
         }
         self.withheld = Withheld::default();
@@ -63,7 +72,7 @@ impl Notices {
 
     /// Reports trouble that was not reported on the day of `now`, milliseconds since the epoch, wall clock.
     pub(super) fn report(&mut self, outage: &Outage, now: i64) {
-        if now < self.retry_at {
+        if !self.retries.is_due(now) {
             return;
         }
         let day = Some(now / DAY_MS);
@@ -75,7 +84,7 @@ impl Notices {
             && self.spool_day != day
         {
             if outbox.notify(&format!("spool-{}", now / DAY_MS), spool_notice(outage, trouble, now)).is_err() {
-                self.retry_at = now + RETRY_MS;
+                self.retries.failed(now);
                 return;
             }
             self.spool_day = day;
@@ -85,7 +94,7 @@ impl Notices {
             && self.store_day != day
         {
             if outbox.notify(&format!("store-{}", now / DAY_MS), store_notice(outage, trouble, now)).is_err() {
-                self.retry_at = now + RETRY_MS;
+                self.retries.failed(now);
                 return;
             }
             self.store_day = day;

@@ -19,6 +19,7 @@ use super::native::describe;
 use super::settings::{ANSWER_WAIT, KafkaSettings};
 use crate::checkpoint::DeadLetter;
 use crate::port::{Condition, SourceError, SourceObserver};
+use crate::retry::RetryPolicy;
 
 /// Letters that may wait for the topic, and their bytes; beyond either the oldest are dropped.
 const LETTERS_MAX: usize = 10_000;
@@ -34,8 +35,8 @@ const LETTER_BYTES_MIN: usize = 64;
 const ACKNOWLEDGE_WAIT_MS: &str = "10000";
 /// As long as that and some more.
 const FLUSH_WAIT: Duration = Duration::from_secs(15);
-/// Waiting times between two attempts double from the first to the second of these.
-const RETRY_WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Attempts to send letters that the topic did not take.
+const RETRY: RetryPolicy = RetryPolicy::new(Duration::from_secs(1), Duration::from_secs(60));
 /// How often the topic is looked at while no letters come.
 const LOOK_WAIT: Duration = Duration::from_secs(60);
 /// Why a topic is not written to that belongs to others.
@@ -192,7 +193,7 @@ struct Lane {
 
 impl Lane {
     fn run(mut self) {
-        let mut wait = RETRY_WAIT.0;
+        let mut failures = 0;
         loop {
             if self.problem.is_some() || self.queue.is_empty() {
                 let problem = self.topic.look().err();
@@ -207,11 +208,10 @@ impl Lane {
                 self.note(problem);
             }
             let stopped = if self.problem.is_some() {
-                let stopped = self.queue.wait(wait, |_| false);
-                wait = (wait * 2).min(RETRY_WAIT.1);
-                stopped
+                failures += 1;
+                self.queue.wait(RETRY.wait(failures), |_| false)
             } else {
-                wait = RETRY_WAIT.0;
+                failures = 0;
                 self.queue.wait(LOOK_WAIT, |waiting| !waiting.letters.is_empty())
             };
             if stopped && (self.problem.is_some() || self.queue.is_empty()) {

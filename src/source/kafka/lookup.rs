@@ -16,9 +16,10 @@ use super::resume::{First, Left, Log, Resume, is_other, resume};
 use super::settings::ANSWER_WAIT;
 use crate::checkpoint::{Position, TopicId};
 use crate::port::GapKind;
+use crate::retry::RetryPolicy;
 
-/// How long the brokers are left alone between two attempts.
-const RETRY_WAIT: Duration = Duration::from_secs(1);
+/// Attempts to find out where partitions go on. The first wait is a second at least, see [`Thread::suspected`].
+const RETRY: RetryPolicy = RetryPolicy::new(Duration::from_secs(2), Duration::from_secs(5));
 /// How long one partition may take where those of all partitions at once cannot be had.
 const PARTITION_WAIT: Duration = Duration::from_secs(2);
 /// What the metadata of a committed offset begins with; the topic's id follows.
@@ -130,11 +131,14 @@ struct Thread {
 
 impl Thread {
     fn serve(mut self, asked: &Receiver<Ask>) {
+        let mut failures = 0;
         loop {
             let next = if self.wanted.is_empty() {
+                failures = 0;
                 asked.recv().map_err(|_| RecvTimeoutError::Disconnected)
             } else {
-                asked.recv_timeout(RETRY_WAIT)
+                failures += 1;
+                asked.recv_timeout(RETRY.wait(failures))
             };
             match next {
                 Ok(ask) => self.take(ask),
@@ -150,7 +154,7 @@ impl Thread {
             }
             let Some(consumer) = self.consumer.upgrade() else { return };
             if let Err(error) = self.look_up(&consumer) {
-                tracing::warn!(%error, "offsets not known yet; trying again");
+                tracing::warn!(%error, "offsets not known yet; retrying");
             }
         }
     }
