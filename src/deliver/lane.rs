@@ -25,7 +25,8 @@ const DISK_RETRY: RetryPolicy = RetryPolicy::every(Duration::from_secs(1));
 /// Rows that wait on a store that is down; beyond it, attempts that will be repeated get none.
 const ROWS_WAITING_MAX: usize = 100_000;
 
-/// Runs a lane until it is stopped. A lane that panics is counted, reported, and restarted after a back-off.
+/// Runs a lane until it is stopped. A lane that panics is counted, reported, and restarted after a back-off. A lane that
+/// ends without a stop is reported.
 pub(super) async fn supervise<S, R, F>(
     deliverer: Arc<Deliverer<S>>,
     lane: String,
@@ -42,6 +43,7 @@ pub(super) async fn supervise<S, R, F>(
         let began = deliverer.clock.now_millis();
         let ended = AssertUnwindSafe(run(Arc::clone(&deliverer), stop.clone())).catch_unwind().await;
         if ended.is_ok() {
+            deliverer.health.set_of(Condition::LaneEnded, &lane, !*stop.borrow());
             return;
         }
         failures = if deliverer.clock.now_millis() - began >= RECOVERED_MS { 1 } else { failures + 1 };
@@ -235,5 +237,38 @@ impl Trouble {
             tracing::info!(lane, failures = self.count, "the lane works again");
         }
         *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::deliver::deliverer::Settings;
+    use crate::deliver::outbox::Outbox;
+    use crate::port::Clock;
+    use crate::store::MemoryStore;
+    use crate::telemetry::SystemClock;
+
+    #[tokio::test]
+    async fn lane_that_ends_without_a_stop_is_reported() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let outbox = Outbox::open(folder.path(), &[], Arc::clone(&clock)).expect("an outbox");
+        let deliverer = Arc::new(Deliverer {
+            outbox: Arc::new(outbox),
+            notifiers: Vec::new(),
+            revoker: None,
+            store: Arc::new(MemoryStore::default()),
+            clock,
+            metrics: Arc::default(),
+            health: Arc::default(),
+            settings: Settings::default(),
+        });
+        let stop = watch::Sender::new(false);
+        for stopped in [false, true] {
+            stop.send_replace(stopped);
+            supervise(Arc::clone(&deliverer), "test".to_owned(), stop.subscribe(), |_, _| async {}).await;
+            assert_eq!(deliverer.health.holds(Condition::LaneEnded, 0), !stopped);
+        }
     }
 }
