@@ -298,7 +298,7 @@ fn validate_states_how_to_enable_addresses() {
 }
 
 #[test]
-fn validate_warns_of_hashed_ids_that_a_provider_needs() {
+fn validate_warns_of_hashed_ids_for_revocation() {
     let folder = folder();
     let warns = |ids: &str, http: &str| {
         let text = format!(

@@ -132,7 +132,7 @@ fn hostile_messages_get_one_answer_each() {
 }
 
 #[test]
-fn what_a_client_chooses_is_cut_and_never_makes_an_event_unreadable() {
+fn client_chosen_text_is_truncated() {
     let long = "é".repeat(5000);
     let text = native(&format!(r#","user_agent":"{long}","endpoint":"{long}","method":"{long}","x":"{long}""#));
     let event = event(Format::Native, &text);
@@ -189,7 +189,7 @@ fn no_secret_of_the_samples_reaches_an_event() {
 }
 
 #[test]
-fn a_token_planted_in_any_text_of_a_sample_is_replaced() {
+fn token_in_any_field_of_a_sample_is_redacted() {
     let token = format!("ghp_{}", "a7Bq2".repeat(7));
     for format in Format::ALL.into_iter().filter(|format| *format != Format::Native) {
         for line in sample(format).lines() {

@@ -159,7 +159,7 @@ fn messages_deleted_unread_are_counted() {
 }
 
 #[test]
-fn offset_of_another_topic_id_resumes_at_the_earliest() {
+fn offset_of_other_topic_id_resumes_at_earliest() {
     let topic = "copied";
     KAFKA.create_topic(topic, 1);
     produce(&KAFKA, topic, 10);
@@ -178,7 +178,7 @@ fn offset_of_another_topic_id_resumes_at_the_earliest() {
 }
 
 #[test]
-fn topic_recreated_while_running_is_read_from_its_start() {
+fn recreated_topic_is_read_from_its_start() {
     for (topic, again) in [("again-shorter", 3), ("again-longer", 30)] {
         KAFKA.create_topic(topic, 1);
         produce(&KAFKA, topic, 10);
@@ -229,7 +229,7 @@ fn topic_that_is_away_is_reported_until_it_is_back() {
 }
 
 #[test]
-fn partitions_added_while_running_are_read_from_their_start() {
+fn added_partitions_are_read_from_their_start() {
     let topic = "grown";
     KAFKA.create_topic(topic, 1);
     let mut member = Member::open(&settings(&KAFKA, topic));
@@ -264,7 +264,7 @@ fn a_member_without_partitions_is_ready() {
 }
 
 #[test]
-fn rebuilding_ends_with_the_last_message_that_was_committed() {
+fn rebuilding_ends_at_the_committed_offset() {
     let topic = "rebuilt";
     KAFKA.create_topic(topic, 1);
     produce(&KAFKA, topic, 20);

@@ -202,7 +202,7 @@ fn cloudtrail_issues_keys_for_certificates() {
 }
 
 #[test]
-fn cloudtrail_key_of_ssh_and_root_password_are_life_cycle() {
+fn cloudtrail_ssh_key_and_root_are_life_cycle() {
     use Format::Cloudtrail;
     let used = "use AKIAADMIN api_key user=arn:aws:iam::111122223333:user/admin tenant=111122223333 session=AIDAADMIN from=192.0.2.7 200";
     let root = r#"{"type":"Root","principalId":"111122223333","arn":"arn:aws:iam::111122223333:root","accountId":"111122223333","accessKeyId":""}"#;

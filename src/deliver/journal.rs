@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_record_goes_and_a_damaged_one_is_kept_aside() {
+    fn partial_record_is_cut_and_damaged_one_kept() {
         let folder = tempfile::tempdir().expect("a folder");
         let (mut journal, opened) = Journal::open(folder.path()).expect("a journal");
         assert!(opened.records.is_empty());

@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_and_compressed_files_are_read_one_after_another() {
+    fn plain_and_compressed_files_are_read_in_order() {
         let folder = TempDir::new().expect("a folder");
         let two_members = [gzip(b"c\n"), gzip(b"d\n")].concat();
         let paths = vec![
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_truncated_file_yields_what_is_there_then_an_error_and_the_next_file_follows() {
+    fn truncated_file_is_read_to_its_end_then_the_next() {
         let folder = TempDir::new().expect("a folder");
         let lines: String = (0..20_000).fold(String::new(), |lines, number| lines + &format!("{{\"n\":{number}}}\n"));
         let compressed = gzip(lines.as_bytes());
@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_does_not_make_the_poll_wait_beyond_its_time() {
+    fn pipe_read_returns_at_its_timeout() {
         let (reader, mut writer) = io::pipe().expect("a pipe");
         let mut input = Input::piped(reader).expect("a thread");
         let mut room = [0; 64];

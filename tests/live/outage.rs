@@ -209,7 +209,7 @@ enum Outage {
 
 #[test]
 #[ignore = "slow: eight services are started and stopped"]
-fn sigterm_ends_the_service_within_10_s_in_every_outage() {
+fn sigterm_stops_within_10_s_in_every_outage() {
     for outage in [
         Outage::StoreDown,
         Outage::StoreHangs,

@@ -30,7 +30,7 @@ fn of_rotations_ago(grant: &Rotating, rotations: u32) -> String {
 }
 
 #[test]
-fn revoked_superseded_refresh_token_ends_nothing_else() {
+fn revoked_superseded_refresh_token_ends_no_grant() {
     for rotations in [1, 2, 7, 15] {
         let mut story = Story::in_town();
         let ana = story.rotating("ana", 20);

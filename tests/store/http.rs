@@ -111,7 +111,7 @@ async fn a_wrong_password_is_told_and_not_repeated() {
 }
 
 #[test]
-fn the_commands_tell_of_a_wrong_password_in_one_line_and_name_the_keys() {
+fn wrong_password_error_is_one_line_and_names_keys() {
     let (_owner, directory, access) = owner();
     let url = access.text("url");
     let password = directory.path().join("password");
@@ -283,7 +283,7 @@ async fn errors_come_with_status_and_code() {
 }
 
 #[tokio::test]
-async fn nobody_gets_in_without_a_password_and_analysts_only_read() {
+async fn password_is_required_and_analysts_only_read() {
     let (owner, directory, access) = owner();
     let secret = TempDir::new().unwrap();
     let (file, written) = (secret.path().join("secret"), secret.path().join("written"));
@@ -462,7 +462,7 @@ async fn analyst_cannot_probe_files() {
 }
 
 #[tokio::test]
-async fn analyst_calls_no_table_function_that_reaches_outside() {
+async fn analyst_table_functions_reach_nothing_outside() {
     let (_owner, _directory, access) = owner();
     let harmless = [
         "format",

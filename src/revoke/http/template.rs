@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_would_make_another_request_of_it_is_refused() {
+    fn id_that_changes_the_request_is_rejected() {
         assert!(fill("https://h/t/{family_id}", "x", Escape::Url).is_err_and(|said| said.contains("`family_id`")));
         assert!(fill("https://h/t/{id}", "", Escape::Url).is_err());
         for dots in [".", ".."] {

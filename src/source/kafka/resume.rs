@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn resume_starts_over_where_the_offset_is_outside_the_log() {
+    fn resume_outside_the_log_starts_over() {
         let log = Log { low: 10, high: 50, topic_id: NEW };
         let anew = |kind| Resume { from: 10, live_from: 10, gap: Some(kind) };
         let resume = |left| resume(Some(left), log, 5, First::Earliest);
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn resume_without_commits_starts_where_it_is_configured() {
+    fn resume_without_commits_uses_the_setting() {
         let log = Log { low: 10, high: 50, topic_id: NEW };
         assert_eq!(resume(None, log, 5, First::Earliest), Resume { from: 10, live_from: 10, gap: None });
         assert_eq!(resume(None, log, 5, First::Latest), Resume { from: 50, live_from: 50, gap: None });
