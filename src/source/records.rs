@@ -2,10 +2,13 @@
 //! another, or the elements of one JSON array, bare or as the first member of an object (`{"Records":[…]}`). Memory stays
 //! within the longest record, whatever the stream's size.
 
+mod json;
+
 use std::ops::Range;
 
-use memchr::{memchr, memchr2, memchr3};
+use memchr::memchr;
 
+use self::json::{Nesting, Value};
 use crate::port::{BATCH_BYTES_MAX, RECORD_BYTES_MAX};
 
 /// Bytes asked for at a time: large enough that a call costs nothing, small enough to stay in the cache.
@@ -306,106 +309,6 @@ fn is_json(bytes: &[u8]) -> bool {
 /// Whether a line begins a JSON value that the next lines go on with, as printers with indentation break it.
 fn goes_on(line: &[u8]) -> bool {
     is_json(line) && matches!(line.trim_ascii_end().last(), Some(b'{' | b'[' | b',' | b':'))
-}
-
-/// A JSON value over several lines. One that is broken must not swallow what follows: it ends where a line ends in the
-/// middle of a string, and where a line begins with an object or array that cannot go on with the line before it. Within
-/// an object none can: printers that put a member's value on a line of its own indent it.
-#[derive(Clone, Copy, Debug, Default)]
-struct Value {
-    nesting: Nesting,
-    /// Whether each of the innermost levels is an object, the innermost in the lowest bit.
-    objects: u64,
-    /// The last byte before this one that is no white space.
-    before: u8,
-    /// No byte of this line has been read.
-    begins_line: bool,
-}
-
-impl Value {
-    /// Reads on through `bytes` to the end of the value: the number of bytes up to it.
-    fn end(&mut self, bytes: &[u8]) -> Option<usize> {
-        let mut at = 0;
-        while let Some(&byte) = bytes.get(at) {
-            if self.nesting.in_string {
-                if self.nesting.escaped {
-                    self.nesting.escaped = false;
-                } else {
-                    at += memchr3(b'"', b'\\', b'\n', bytes.get(at..)?)?;
-                    match bytes.get(at) {
-                        Some(b'\n') => return Some(at),
-                        Some(b'"') => self.nesting.in_string = false,
-                        _ => self.nesting.escaped = true,
-                    }
-                }
-                self.before = b'"';
-            } else {
-                let goes_on = self.objects & 1 == 0 && matches!(self.before, b'[' | b',');
-                if self.begins_line && matches!(byte, b'{' | b'[') && !goes_on {
-                    return Some(at);
-                }
-                match byte {
-                    b'"' => self.nesting.in_string = true,
-                    b'{' | b'[' => {
-                        self.nesting.depth += 1;
-                        self.objects = self.objects << 1 | u64::from(byte == b'{');
-                    }
-                    b'}' | b']' => {
-                        self.nesting.depth = self.nesting.depth.saturating_sub(1);
-                        self.objects >>= 1;
-                        if self.nesting.depth == 0 {
-                            return Some(at + 1);
-                        }
-                    }
-                    _ => {}
-                }
-                if !byte.is_ascii_whitespace() {
-                    self.before = byte;
-                }
-            }
-            self.begins_line = byte == b'\n';
-            at += 1;
-        }
-        None
-    }
-}
-
-/// How deep in a JSON text we are.
-#[derive(Clone, Copy, Debug, Default)]
-struct Nesting {
-    depth: usize,
-    in_string: bool,
-    escaped: bool,
-}
-
-impl Nesting {
-    /// Reads on through `bytes` to the end of what is nested: the number of bytes up to it.
-    fn end(&mut self, bytes: &[u8]) -> Option<usize> {
-        let mut at = 0;
-        while let Some(&byte) = bytes.get(at) {
-            if self.escaped {
-                self.escaped = false;
-            } else if self.in_string {
-                at += memchr2(b'"', b'\\', bytes.get(at..)?)?;
-                self.in_string = bytes.get(at) != Some(&b'"');
-                self.escaped = self.in_string;
-            } else {
-                match byte {
-                    b'"' => self.in_string = true,
-                    b'{' | b'[' => self.depth += 1,
-                    b'}' | b']' => {
-                        self.depth = self.depth.saturating_sub(1);
-                        if self.depth == 0 {
-                            return Some(at + 1);
-                        }
-                    }
-                    _ => {}
-                }
-            }
-            at += 1;
-        }
-        None
-    }
 }
 
 #[cfg(test)]
