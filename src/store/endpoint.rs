@@ -4,6 +4,9 @@
 //!
 //! Not supported: sessions (`session_id` is ignored), compressed bodies, external tables.
 
+mod request;
+mod response;
+
 use std::collections::BTreeMap;
 use std::future::IntoFuture as _;
 use std::io::Write as _;
@@ -12,9 +15,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use base64::Engine as _;
@@ -25,6 +28,8 @@ use subtle::ConstantTimeEq as _;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot};
 
+use self::request::{Asked, multipart_boundary};
+use self::response::{Refusal, response};
 use super::engine::{Answer, Engine, Exception};
 use super::{fault, statement};
 
@@ -336,181 +341,6 @@ impl Credentials {
         let told =
             format!("{}: Authentication failed: password is incorrect, or there is no such user", fault::brief(&user));
         Err(Refusal::new(StatusCode::FORBIDDEN, 516, &told))
-    }
-}
-
-/// The parsed URL of a request.
-#[derive(Default)]
-struct Asked {
-    query: Option<String>,
-    database: Option<String>,
-    user: Option<String>,
-    password: Option<String>,
-    default_format: Option<String>,
-    query_id: Option<String>,
-    compressed: bool,
-    parameters: Vec<(String, String)>,
-    /// All other parameters are settings, as on a server.
-    settings: BTreeMap<String, String>,
-}
-
-impl Asked {
-    fn from_query(query: &str) -> Self {
-        let mut asked = Self::default();
-        for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
-            asked.take(&name, value.into_owned());
-        }
-        asked
-    }
-
-    fn take(&mut self, name: &str, value: String) {
-        match name {
-            "query" => self.query.get_or_insert_default().push_str(&value),
-            "database" => self.database = Some(value).filter(|name| !name.is_empty()),
-            "user" => self.user = Some(value),
-            "password" => self.password = Some(value),
-            "default_format" => self.default_format = Some(value),
-            "query_id" => self.query_id = Some(value),
-            "compress" | "decompress" => self.compressed |= value == "1",
-            // Settings of features that do not exist here: sessions, buffering, roles, the native protocol.
-            "session_id"
-            | "session_timeout"
-            | "session_check"
-            | "quota_key"
-            | "role"
-            | "wait_end_of_query"
-            | "buffer_size"
-            | "client_protocol_version"
-            | "stacktrace"
-            | "http_write_exception_in_output_format"
-            | "enable_http_compression"
-            | "send_progress_in_http_headers" => {}
-            _ => match name.strip_prefix("param_") {
-                Some(parameter) => self.parameters.push((parameter.to_owned(), value)),
-                None => drop(self.settings.insert(name.to_owned(), value)),
-            },
-        }
-    }
-
-    fn default_format(&self) -> &str {
-        self.default_format.as_deref().unwrap_or("TabSeparated")
-    }
-
-    fn refuse_unserved(&self, headers: &HeaderMap) -> Result<(), Refusal> {
-        if self.compressed || headers.contains_key(header::CONTENT_ENCODING) {
-            let told = "the embedded store does not support compressed bodies; turn compression off";
-            return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, 48, told));
-        }
-        Ok(())
-    }
-
-    /// A form with one statement and its parameters, which clients use for long ones.
-    fn take_multipart(&mut self, body: &Bytes, boundary: &str, text: &mut Vec<u8>) -> Result<(), Refusal> {
-        let malformed = || Refusal::new(StatusCode::BAD_REQUEST, 36, "the multipart form is malformed");
-        let body = std::str::from_utf8(body).map_err(|_| malformed())?;
-        let delimiter = format!("--{boundary}");
-        let mut parts = body.split(&delimiter);
-        parts.next().filter(|preamble| preamble.is_empty()).ok_or_else(malformed)?;
-        for part in parts {
-            if part.starts_with("--") {
-                return Ok(());
-            }
-            let (head, value) = part.split_once("\r\n\r\n").ok_or_else(malformed)?;
-            let value = value.strip_suffix("\r\n").ok_or_else(malformed)?;
-            let name = head.split_once("name=\"").and_then(|(_, rest)| rest.split_once('"')).ok_or_else(malformed)?.0;
-            match name {
-                "query" => text.extend_from_slice(value.as_bytes()),
-                name if name.starts_with("param_") => self.take(name, value.to_owned()),
-                _ => return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, 48, "external tables are not supported")),
-            }
-        }
-        Err(malformed())
-    }
-}
-
-fn multipart_boundary(headers: &HeaderMap) -> Option<String> {
-    let kind = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
-    let boundary = kind.strip_prefix("multipart/form-data")?.split_once("boundary=")?.1;
-    Some(boundary.trim_matches('"').to_owned())
-}
-
-/// An error response in ClickHouse's format.
-struct Refusal {
-    status: StatusCode,
-    code: u32,
-    text: String,
-}
-
-impl Refusal {
-    fn new(status: StatusCode, code: u32, reason: &str) -> Self {
-        Self { status, code, text: format!("Code: {code}. DB::Exception: {reason}\n") }
-    }
-
-    fn body(error: &dyn std::fmt::Display) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, 3, &format!("the body is incomplete: {error}"))
-    }
-
-    fn memory(error: &std::io::Error) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, 241, &format!("no memory for the rows: {error}"))
-    }
-}
-
-impl From<Exception> for Refusal {
-    fn from(Exception(text): Exception) -> Self {
-        let code = fault::code(&text).unwrap_or(1002);
-        // HTTP status as in the server's `exceptionCodeToHTTPStatus`, for the codes that clients distinguish.
-        let status = match code {
-            164 | 497 | 516 => StatusCode::FORBIDDEN,
-            27 | 36 | 38 | 41 | 43 | 53 | 62 | 72 | 117 | 349 | 457 => StatusCode::BAD_REQUEST,
-            16 | 46 | 47 | 50 | 60 | 73 | 81 | 115 => StatusCode::NOT_FOUND,
-            _ => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        Self { status, code, text: text + "\n" }
-    }
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let code = HeaderValue::from(self.code);
-        let plain = HeaderValue::from_static("text/plain; charset=UTF-8");
-        let mut response = (self.status, self.text).into_response();
-        response.headers_mut().insert("x-clickhouse-exception-code", code);
-        response.headers_mut().insert(header::CONTENT_TYPE, plain);
-        response
-    }
-}
-
-fn response(answer: Answer, format: &str, query_id: Option<&str>) -> Response {
-    let elapsed = (answer.seconds() * 1e9) as u64;
-    let summary = format!(
-        r#"{{"read_rows":"{}","read_bytes":"{}","elapsed_ns":"{elapsed}"}}"#,
-        answer.rows_read(),
-        answer.bytes_read()
-    );
-    let mut response = Body::from(Bytes::from_owner(answer)).into_response();
-    let mut put = |name, value: &str| {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            response.headers_mut().insert(header::HeaderName::from_static(name), value);
-        }
-    };
-    put("content-type", content_type(format));
-    put("x-clickhouse-format", format);
-    put("x-clickhouse-server-display-name", "tokenwarden");
-    put("x-clickhouse-timezone", "UTC");
-    put("x-clickhouse-summary", &summary);
-    put("x-clickhouse-query-id", query_id.unwrap_or_default());
-    response
-}
-
-fn content_type(format: &str) -> &'static str {
-    match format {
-        "JSON" | "JSONCompact" | "JSONStrings" => "application/json; charset=UTF-8",
-        "JSONEachRow" | "JSONLines" | "NDJSON" => "application/x-ndjson; charset=UTF-8",
-        "CSV" => "text/csv; charset=UTF-8; header=absent",
-        "CSVWithNames" => "text/csv; charset=UTF-8; header=present",
-        "TabSeparated" | "TSV" | "TabSeparatedWithNames" | "TSVWithNames" => "text/tab-separated-values; charset=UTF-8",
-        name if name.starts_with("Pretty") || name == "Vertical" => "text/plain; charset=UTF-8",
-        _ => "application/octet-stream",
     }
 }
 
