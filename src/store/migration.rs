@@ -3,7 +3,7 @@
 use clickhouse::Client;
 
 use super::fault::store_error;
-use super::rows::TABLES;
+use super::tables::TABLES;
 use super::{settings::StoreSettings, statement};
 use crate::port::StoreError;
 

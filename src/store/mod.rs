@@ -14,6 +14,7 @@ mod row_binary;
 mod rows;
 mod settings;
 mod statement;
+mod tables;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,10 +27,11 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Mutex;
 
 pub use self::memory::{MemoryRows, MemoryStore, NullRows, NullStore, StoredEvent};
+use self::rows::Batch;
 pub use self::rows::EpochRows;
-use self::rows::{Batch, TABLES};
 use self::settings::Location;
 pub use self::settings::{StoreSettings, library_in};
+use self::tables::TABLES;
 use crate::outgoing::is_loopback;
 use crate::port::{Rows as _, Store, StoreError};
 
