@@ -13,13 +13,14 @@
 
 mod backlog;
 mod error;
+mod limits;
 mod notices;
 mod outage;
 mod part;
 mod partitions;
 mod spool;
+mod warnings;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -29,18 +30,20 @@ use tokio::sync::watch;
 
 use self::backlog::Backlog;
 pub use self::error::WorkerError;
+pub use self::limits::Limits;
 use self::notices::Notices;
 use self::partitions::Partitions;
 pub use self::partitions::Spread;
 use self::spool::Spool;
 pub use self::spool::{Damaged, SpoolSettings};
+use self::warnings::Warnings;
 use crate::checkpoint::{Checkpoint, DeadLetter};
 use crate::engine;
 use crate::pipeline::{Epoch, Group, Pipeline};
 use crate::port::{Clock, Message, Outbox, Polled, SavedRows, Source, SourceError, Store};
 use crate::retry::{Retries, RetryPolicy};
 use crate::rule::RuleSet;
-use crate::tally::{Note, Tally};
+use crate::tally::Tally;
 use crate::telemetry::{Condition, Health, Metrics};
 use crate::verdict::Incident;
 
@@ -60,30 +63,6 @@ const STOP_WAIT_MS: i64 = 4_000;
 const HANDOVER_WAIT_MS: i64 = 10_000;
 /// Maximum number of dead letters that wait for their topic. Beyond it, the oldest are stored only in the table.
 const LETTERS_MAX: usize = 1_000;
-
-/// Limits of epochs, and the patience with the store.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    pub epoch_messages_max: u64,
-    pub epoch_bytes_max: usize,
-    /// `None`: epochs end by count and size only, so that the same input gives the same inserts.
-    pub epoch_age_ms_max: Option<i64>,
-    /// Time for which a write to the store or the outbox is retried. `None`: without limit.
-    pub wait_ms_max: Option<i64>,
-}
-
-impl Limits {
-    /// For the service.
-    pub const LIVE: Self = Self {
-        epoch_messages_max: 50_000,
-        epoch_bytes_max: 32 << 20,
-        epoch_age_ms_max: Some(1_000),
-        wait_ms_max: None,
-    };
-    /// For the replay of past events.
-    pub const REPLAY: Self =
-        Self { epoch_bytes_max: 64 << 20, epoch_age_ms_max: None, wait_ms_max: Some(30_000), ..Self::LIVE };
-}
 
 /// The worker of one thread, see the module documentation.
 pub struct Worker<S: Store>
@@ -114,8 +93,7 @@ where
     outbox_failed_at: Option<i64>,
     /// Files that the source could not read to the end.
     faults: Vec<String>,
-    /// Notes that were logged. Each is logged once per topic, so that no producer fills the log.
-    warned: HashSet<(Arc<str>, Note)>,
+    warnings: Warnings,
     outside: Outside<S>,
 }
 
@@ -174,7 +152,7 @@ where
             outbox_retries: Retries::new(OUTBOX_RETRY),
             outbox_failed_at: None,
             faults: Vec::new(),
-            warned: HashSet::new(),
+            warnings: Warnings::default(),
             outside,
         }
     }
@@ -390,7 +368,7 @@ where
         self.incidents.clear();
         for owned in self.partitions.iter_mut().filter(|owned| owned.open.tally.messages > 0) {
             self.outside.metrics.epoch_done(&owned.open.tally);
-            warn(&mut self.warned, &owned.open.tally);
+            self.warnings.log(&owned.open.tally);
             self.notices.withheld(owned.open.tally.withheld, now);
             observe(&owned.open).map_err(WorkerError::Output)?;
             self.letters.append(&mut owned.open.letters);
@@ -494,42 +472,6 @@ where
             self.taken = 0;
         }
         self.partitions.count(&self.outside.metrics);
-    }
-}
-
-/// Logs each note once per topic.
-fn warn(warned: &mut HashSet<(Arc<str>, Note)>, tally: &Tally) {
-    for (topic, note, _) in &tally.noted {
-        if !warned.insert((Arc::clone(topic), *note)) {
-            continue;
-        }
-        let topic = &**topic;
-        match note {
-            Note::Unreadable(field) => {
-                tracing::warn!(
-                    topic,
-                    field,
-                    "a field of some events cannot be read as sent: it is repaired or counts as absent"
-                );
-            }
-            Note::WithoutAddress(format) => tracing::warn!(
-                topic,
-                hint = format.address_hint(),
-                "some uses have no address; detectors of places and networks do not apply to them"
-            ),
-            Note::ConfirmedIgnored => tracing::warn!(
-                topic,
-                "`confirmed` events are stored but ignored; to accept them, set confirmed = true for this source"
-            ),
-            Note::OpaqueIds => tracing::warn!(
-                topic,
-                "token ids look like opaque secrets; if a producer sends tokens, set privacy.token_ids = \"hashed\""
-            ),
-            Note::Redacted => tracing::warn!(
-                topic,
-                "a producer sends bearer tokens instead of ids; they are replaced by keyed hashes"
-            ),
-        }
     }
 }
 
