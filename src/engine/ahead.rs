@@ -9,7 +9,8 @@ use std::hint::black_box;
 
 use smallvec::SmallVec;
 
-use super::{State, baseline_key};
+use super::occurrence::baseline_key;
+use super::state::{LOOKS, State};
 use crate::enrichment::EnrichedEvent;
 use crate::event::Kind;
 
@@ -67,7 +68,7 @@ pub fn look_ahead<'a>(events: impl Iterator<Item = (&'a State, &'a EnrichedEvent
     }
     // Of the first one's state: only past events that are read as several partitions have more than one.
     if let Some((state, _)) = events.first() {
-        touched ^= state.memory.visits.touch(state.clock.watermark(), GROUP * super::LOOKS, begin);
+        touched ^= state.memory.visits.touch(state.clock.watermark(), GROUP * LOOKS, begin);
     }
     black_box(touched);
 }

@@ -1,6 +1,8 @@
 //! What is noted of a token without anybody using it: that it was issued, replaced, revoked or confirmed.
 
-use super::{State, Subject, learn};
+use super::learn;
+use super::occurrence::Occurrence;
+use super::state::State;
 use crate::detector::lifecycle::formula::{self as lifecycle, Answer, Endpoint, Expiry, RefreshToken};
 use crate::enrichment::{EnrichedEvent, Keys};
 use crate::event::{Concerns, Event, Kind, TokenType};
@@ -14,13 +16,13 @@ const ROTATION_MS: i64 = 60_000;
 const ISSUED_AFTER_MS: i64 = 30_000;
 
 /// Takes in what happened to a token without anybody using it.
-pub(crate) fn take_note(state: &mut State, event: &Event<'_>, keys: &Keys, subject: Subject) {
+pub(crate) fn take_note(state: &mut State, event: &Event<'_>, keys: &Keys, occurrence: Occurrence) {
     let memory = &mut state.memory;
-    let Subject { baseline, at, .. } = subject;
+    let Occurrence { baseline, at, .. } = occurrence;
     match event.kind {
         Kind::Use | Kind::Refreshed => {}
-        Kind::Issued => issued(memory, event, keys, subject),
-        Kind::Revoked => revoked(memory, event, keys, subject),
+        Kind::Issued => issued(memory, event, keys, occurrence),
+        Kind::Revoked => revoked(memory, event, keys, occurrence),
         Kind::SessionEnded => match All::of(event, keys) {
             Some(all) => memory.ends.end_all_sessions(all.key(OfAll::Sessions), at),
             None => memory.ends.end_session(keys.session.unwrap_or(keys.token), at),
@@ -44,8 +46,8 @@ pub(crate) fn take_note(state: &mut State, event: &Event<'_>, keys: &Keys, subje
     }
 }
 
-fn issued(memory: &mut Memory, event: &Event<'_>, keys: &Keys, subject: Subject) {
-    let Subject { baseline, at, timed, .. } = subject;
+fn issued(memory: &mut Memory, event: &Event<'_>, keys: &Keys, occurrence: Occurrence) {
+    let Occurrence { baseline, at, timed, .. } = occurrence;
     let (token, is_refresh) = (keys.token, event.token_type == TokenType::Refresh);
     if event.facts.as_ref().is_some_and(|facts| facts.renewed) {
         end_former(&mut memory.ends, keys, at);
@@ -88,8 +90,8 @@ fn issued(memory: &mut Memory, event: &Event<'_>, keys: &Keys, subject: Subject)
     }
 }
 
-fn revoked(memory: &mut Memory, event: &Event<'_>, keys: &Keys, subject: Subject) {
-    let Subject { baseline, at, .. } = subject;
+fn revoked(memory: &mut Memory, event: &Event<'_>, keys: &Keys, occurrence: Occurrence) {
+    let Occurrence { baseline, at, .. } = occurrence;
     if let Some(all) = All::of(event, keys) {
         let what = if event.token_type == TokenType::Refresh { OfAll::OauthTokens } else { OfAll::Everything };
         return memory.ends.revoke_all(all.key(what), at);
@@ -102,7 +104,7 @@ fn revoked(memory: &mut Memory, event: &Event<'_>, keys: &Keys, subject: Subject
         return memory.ends.revoke(keys.token ^ realm, at);
     }
     memory.ends.revoke(keys.token, at);
-    if ends_grant(memory, event, keys, subject) {
+    if ends_grant(memory, event, keys, occurrence) {
         memory.ends.end_grant(baseline, EndedGrant { at, by: keys.token });
     }
 }
@@ -226,7 +228,7 @@ fn ended_with_all(
 
 /// Whether the revocation of a token ends its grant: that of its current refresh token does (RFC 7009 section 2.1). The
 /// one of an access token, or of a refresh token that was exchanged, ends nothing but that token.
-fn ends_grant(memory: &Memory, event: &Event<'_>, keys: &Keys, Subject { baseline, at, .. }: Subject) -> bool {
+fn ends_grant(memory: &Memory, event: &Event<'_>, keys: &Keys, Occurrence { baseline, at, .. }: Occurrence) -> bool {
     let refreshes = memory.baselines.find(baseline).and_then(|place| memory.baselines.get(place).refreshes.as_deref());
     let standing = refreshes.map_or(RefreshToken::Unknown, |refreshes| lifecycle::standing(refreshes, keys.token));
     match standing {
@@ -261,7 +263,7 @@ pub(crate) struct Found {
 pub(crate) fn ends(
     ends: &mut Ends,
     enriched: &EnrichedEvent<'_>,
-    subject: Subject,
+    occurrence: Occurrence,
     latest: i64,
     since: impl FnOnce() -> Option<i64>,
 ) -> Found {
@@ -281,11 +283,11 @@ pub(crate) fn ends(
     if let Some(session) = keys.session {
         ended.session_ended_at = earlier(ended.session_ended_at, ends.of(session, latest).session_ended_at);
     }
-    let Some(grant) = ends.of_grant(subject.baseline, latest) else { return Found { ended, revives_grant: false } };
+    let Some(grant) = ends.of_grant(occurrence.baseline, latest) else { return Found { ended, revives_grant: false } };
     // A provider that exchanges another refresh token of the grant has not ended it; nor has one that revokes each as it
     // is exchanged.
     let is_exchange = event.kind == Kind::Refreshed && Answer::of(event.status, Endpoint::Token) != Answer::Refused;
-    let revives_grant = is_exchange && (keys.token != grant.by || (subject.at - grant.at).abs() <= ROTATION_MS);
+    let revives_grant = is_exchange && (keys.token != grant.by || (occurrence.at - grant.at).abs() <= ROTATION_MS);
     if !revives_grant {
         ended.revoked_at = earlier(ended.revoked_at, grant.at);
     }

@@ -2,8 +2,8 @@
 
 use std::num::NonZeroU32;
 
-use super::Settings;
 use super::failpoint::{Failpoint, failpoint};
+use super::settings::Settings;
 use crate::detector::{self, Case, Lesson, Observation, Origin, Score, Setting, client, hour, net};
 use crate::memory::visit::VISIT_GAP_MS;
 use crate::memory::{Baseline, Holder, Kind, Memory, Nats, NetLevel, Sighting, Visits};

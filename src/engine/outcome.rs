@@ -1,0 +1,275 @@
+//! From a score to the outcome: verdict, signals, incident and action.
+
+use super::explain;
+use super::failpoint::{Failpoint, failpoint};
+use super::notes::is_dead;
+use super::state::State;
+use crate::decide::{self, Alarm, Cause};
+use crate::detector::{DetectorId, Lesson, Observation, Score, Setting, Standing};
+use crate::enrichment::EnrichedEvent;
+use crate::event::Event;
+use crate::memory::{NetLevel, Sighting, Tenant};
+use crate::policy::Finding;
+use crate::rule::RuleSet;
+use crate::verdict::{Action, Incident, IncidentId, Mode, Outcome, RuleId, Severity, Signal, Target, Verdict, Victim};
+
+/// Nothing is said of this event.
+pub(super) fn quiet(state: &State, tenant: Tenant) -> Outcome {
+    quiet_below(state, state.thresholds.alert_from(tenant))
+}
+
+/// The same, where the tenant's threshold is known.
+fn quiet_below(state: &State, alert_from: f64) -> Outcome {
+    Outcome {
+        verdict: Verdict::Allow,
+        log_odds: state.settings.prior_log_odds,
+        prior_log_odds: state.settings.prior_log_odds,
+        alert_from,
+        by_policy: false,
+        withheld: false,
+        p_value: 1.0,
+        signals: Vec::new(),
+        incident_id: None,
+        incident: None,
+        action: Action::None,
+        mode: state.settings.mode,
+    }
+}
+
+/// What comes of a judgement before anything is written of it.
+pub(super) struct Weighed {
+    by_odds: Verdict,
+    signals: Vec<Signal>,
+    findings: Vec<Finding>,
+}
+
+/// From the judgement to the verdict by the odds, and its reasons in words.
+pub(super) fn weighed(
+    state: &mut State,
+    rules: &RuleSet,
+    observation: &Observation<'_>,
+    (score, lesson): (&Score, Option<&Lesson>),
+    findings: Vec<Finding>,
+) -> Weighed {
+    failpoint(Failpoint::Words);
+    let lifecycle = score.evidence[DetectorId::Lifecycle].get();
+    let by_odds = if decide::is_quiet(score.log_odds, lifecycle) {
+        Verdict::Allow
+    } else {
+        by_odds(state, rules, observation, score)
+    };
+    let told = score.changed || by_odds >= Verdict::Watch;
+    let signals = lesson
+        .filter(|_| told)
+        .map_or_else(Vec::new, |lesson| explain::signals(&state.memory, rules, observation, (score, lesson)));
+    Weighed { by_odds, signals, findings }
+}
+
+fn by_odds(state: &mut State, rules: &RuleSet, observation: &Observation<'_>, score: &Score) -> Verdict {
+    let lifecycle = score.evidence[DetectorId::Lifecycle].get();
+    let speaks = score.lifecycle_rule.map(|rule| rules.rule(rule)).is_some_and(|rule| rule.speaks(lifecycle));
+    let evidence = decide::Evidence {
+        log_odds: score.log_odds,
+        lifecycle: if speaks { lifecycle } else { 0.0 },
+        unspoken: if speaks { 0.0 } else { lifecycle },
+        revoked_already: score.lifecycle_rule == Some(RuleId::UseAfterRevocation),
+        dead: observation.ended.revoked_at != 0
+            && is_dead(&mut state.memory.ends, observation.enriched, observation.sighting.at),
+        fan: score.app_fan.max(0.0) + score.ip_fan.max(0.0),
+        between: score.between,
+        volume: score.shares[DetectorId::Volume],
+        calls_at_home: if score.setting == Setting::Usual {
+            score.shares[DetectorId::Route].max(0.0) + score.shares[DetectorId::Area].max(0.0) - score.between
+        } else {
+            0.0
+        },
+        by_hand: score.setting == Setting::ByHand,
+        company: score.company,
+        calls: score.visit_calls,
+        unchecked: observation.enriched.event.is_unchecked(),
+    };
+    let (thresholds, margin) = (&state.thresholds, state.settings.revoke_margin);
+    decide::verdict(evidence, thresholds.alert_from(observation.tenant), margin, thresholds.visits(observation.tenant))
+}
+
+/// From the judgement to what the outside is to see of it.
+pub(super) fn decided(
+    state: &mut State,
+    rules: &RuleSet,
+    observation: &Observation<'_>,
+    score: &Score,
+    weighed: Weighed,
+) -> Outcome {
+    let Weighed { by_odds, mut signals, findings } = weighed;
+    if by_odds == Verdict::Allow && signals.is_empty() && findings.is_empty() {
+        // Most events: no incident, no budget, no action.
+        let log_odds = score.log_odds;
+        let (alert_from, p_value) = state.thresholds.alert_from_and_p_value(observation.tenant, log_odds);
+        return Outcome { log_odds, p_value, mode: Mode::Shadow, ..quiet_below(state, alert_from) };
+    }
+    let most = if observation.standing == Standing::Attempt { Verdict::Watch } else { Verdict::Revoke };
+    let by_odds = by_odds.min(most);
+    let settings = &state.settings;
+    let wanted = findings.first().map_or(Verdict::Allow, |finding| finding.verdict).min(most);
+    let mut verdict = by_odds.max(wanted);
+    let mode_of = |rule: RuleId| rules.rule(rule).mode;
+    // Whoever comes to the verdict may do what their rule may: a policy in shadow holds nobody back.
+    let modes = [
+        signals.iter().find(|signal| signal.fired).filter(|_| by_odds == verdict).map(|signal| mode_of(signal.rule)),
+        findings
+            .iter()
+            .filter(|finding| finding.verdict.min(most) == verdict)
+            .map(|finding| mode_of(finding.rule))
+            .max(),
+    ];
+    let mode = modes.into_iter().flatten().max().unwrap_or(Mode::Shadow).min(settings.mode);
+    if !findings.is_empty() {
+        // What decided comes first.
+        let place = if wanted > by_odds { 0 } else { signals.len() };
+        signals.splice(place..place, findings.into_iter().map(Finding::signal));
+    }
+    let fired = signals.iter().filter(|signal| signal.fired);
+    let severity = fired.clone().map(|signal| rules.rule(signal.rule).severity).max().unwrap_or(Severity::Medium);
+    let alarm = Alarm {
+        baseline: observation.baseline,
+        causes: causes(observation, score),
+        at: observation.sighting.at,
+        severity: if verdict == Verdict::Revoke { severity.max(Severity::High) } else { severity },
+        verdict,
+        rules: fired.fold(0, |rules, signal| rules | 1 << signal.rule as u32),
+        acts: verdict == Verdict::Revoke,
+    };
+    // An incident that people know of costs no attention, and neither a revocation nor a policy is withheld.
+    let tenant = observation.sighting.tenant;
+    let known = || state.memory.others.tenants.is_known(tenant).then_some(tenant);
+    let withheld = verdict == Verdict::Alert
+        && wanted < Verdict::Alert
+        && !state.incidents.is_known(&alarm)
+        && !state.budget.spend(known(), observation.now, score.log_odds);
+    if withheld {
+        verdict = Verdict::Watch;
+    }
+    let by_policy = wanted >= Verdict::Alert;
+    let (incident_id, incident) = if verdict >= Verdict::Alert {
+        let (id, incident) = state.join(observation, score, &alarm, &signals, (by_policy, mode));
+        (Some(id), incident)
+    } else if verdict == Verdict::Watch {
+        // What the owner does meanwhile is no part of it.
+        let open = state.incidents.of_baseline(observation.baseline, observation.sighting.at);
+        (open.map(|open| open.id), None)
+    } else {
+        (None, None)
+    };
+    let (alert_from, p_value) = state.thresholds.alert_from_and_p_value(observation.tenant, score.log_odds);
+    Outcome {
+        verdict,
+        log_odds: score.log_odds,
+        prior_log_odds: state.settings.prior_log_odds,
+        alert_from,
+        by_policy,
+        withheld,
+        p_value,
+        signals,
+        incident_id,
+        incident,
+        action: action(verdict, observation.enriched),
+        mode,
+    }
+}
+
+/// What others may join an incident by: the place that an application is used from, and the address.
+fn causes(observation: &Observation<'_>, score: &Score) -> [Cause; 2] {
+    let &Sighting { tenant, app, network, address, .. } = observation.sighting;
+    if score.net_level < NetLevel::KnownNetwork {
+        return [Cause::default(); 2];
+    }
+    [app ^ u64::from(network) << 8 ^ 1, u64::from(address) << 8 ^ 2]
+        .map(|of_all| Cause { of_tenant: (of_all ^ tenant.rotate_left(32)).max(1), of_all })
+}
+
+/// The narrowest thing that stops the thief: the token, or where it is one of a grant's, which would only get the
+/// next one, the grant.
+fn target(enriched: &EnrichedEvent<'_>) -> Target {
+    match &enriched.event.family_id {
+        Some(family) => Target::Family(family.to_string()),
+        None => Target::Token(enriched.event.token_id.as_str().to_owned()),
+    }
+}
+
+fn action(verdict: Verdict, enriched: &EnrichedEvent<'_>) -> Action {
+    match verdict {
+        Verdict::Allow | Verdict::Watch => Action::None,
+        Verdict::Alert => Action::Alert,
+        Verdict::Revoke if enriched.event.family_id.is_some() => Action::RevokeFamily,
+        Verdict::Revoke => Action::RevokeToken,
+    }
+}
+
+impl State {
+    /// Joins an alarming event to its incident; what is to be told of that where the event opened or changed it.
+    fn join(
+        &mut self,
+        observation: &Observation<'_>,
+        score: &Score,
+        alarm: &Alarm,
+        signals: &[Signal],
+        (by_policy, mode): (bool, Mode),
+    ) -> (IncidentId, Option<Box<Incident>>) {
+        let event = &observation.enriched.event;
+        let text = |text: &Option<std::borrow::Cow<'_, str>>| text.as_deref().unwrap_or_default().to_owned();
+        let joined = self.incidents.join(alarm, || Victim {
+            token_id: event.token_id.as_str().to_owned(),
+            family_id: text(&event.family_id),
+            user_id: text(&event.user_id),
+            app_id: text(&event.app_id),
+        });
+        self.counters.incidents += u64::from(joined.tell);
+        let id = joined.open.id;
+        if !joined.tell {
+            return (id, None);
+        }
+        let revokes = alarm.verdict == Verdict::Revoke;
+        let target = target(observation.enriched);
+        let incident = Incident {
+            id,
+            opened_at: timestamp(joined.open.opened_at, event),
+            updated_at: timestamp(joined.open.updated_at, event),
+            severity: joined.open.severity(),
+            verdict: joined.open.verdict(),
+            baseline: crate::event::BaselineId(observation.baseline),
+            subject: target.id().to_owned(),
+            tenant_id: text(&event.tenant_id),
+            token_id: event.token_id.as_str().to_owned(),
+            family_id: text(&event.family_id),
+            user_id: text(&event.user_id),
+            app_id: text(&event.app_id),
+            event_id: event.event_id.to_string(),
+            change: observation.enriched.keys.event,
+            campaign_id: joined.open.campaign,
+            victims: self.incidents.victims(id).to_vec(),
+            victims_total: joined.open.baselines(),
+            tenant_is_new: !self.memory.others.tenants.is_known(observation.sighting.tenant),
+            log_odds: score.log_odds,
+            reason: explain::sentence(
+                signals,
+                &explain::Sum {
+                    log_odds: score.log_odds,
+                    prior: self.settings.prior_log_odds,
+                    threshold: self.thresholds.alert_from(observation.tenant),
+                    by_policy,
+                    baselines: joined.open.baselines(),
+                },
+            ),
+            signals: signals.to_vec(),
+            action: action(alarm.verdict, observation.enriched),
+            mode,
+            tell: joined.tell,
+            revoke: revokes.then_some(target),
+        };
+        (id, Some(Box::new(incident)))
+    }
+}
+
+fn timestamp(millis: i64, event: &Event<'_>) -> crate::event::Timestamp {
+    crate::event::Timestamp::from_millis(millis).unwrap_or(event.timestamp)
+}
