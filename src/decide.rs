@@ -35,9 +35,10 @@ const REVOKE_VISITS: f64 = 20_000.0;
 #[allow(clippy::struct_excessive_bools, reason = "four independent facts about one event")]
 pub struct Evidence {
     pub log_odds: f64,
-    /// Life-cycle evidence if its rule fires, and if its rule does not (`unspoken`): then it does not revoke.
+    /// Life-cycle evidence if its rule fires, otherwise 0.
     pub lifecycle: f64,
-    pub unspoken: f64,
+    /// Life-cycle evidence if its rule does not fire, otherwise 0. It does not revoke.
+    pub lifecycle_below_threshold: f64,
     /// The life-cycle evidence is the use of a revoked token.
     pub revoked_already: bool,
     /// The grant or token is already revoked.
@@ -49,7 +50,7 @@ pub struct Evidence {
     /// Evidence of the number of calls and bytes.
     pub volume: f64,
     /// Evidence of routes and areas, at the owner's place.
-    pub calls_at_home: f64,
+    pub calls_at_usual_place: f64,
     /// A token of a machine on servers is used from an access network: an employee looks like a thief.
     pub by_hand: bool,
     /// Users who are new at the same place within two hours.
@@ -69,10 +70,21 @@ pub fn is_quiet(log_odds: f64, lifecycle: f64) -> bool {
 /// The verdict on one event, before the alert budget.
 #[must_use]
 pub fn verdict(evidence: Evidence, threshold: f64, margin: f64, visits: f64) -> Verdict {
-    let Evidence { log_odds, lifecycle, unspoken, fan, between, volume, calls_at_home, company, calls, .. } = evidence;
-    let behaviour = log_odds - unspoken - between;
+    let Evidence {
+        log_odds,
+        lifecycle,
+        lifecycle_below_threshold,
+        fan,
+        between,
+        volume,
+        calls_at_usual_place,
+        company,
+        calls,
+        ..
+    } = evidence;
+    let behaviour = log_odds - lifecycle_below_threshold - between;
     let in_company = company >= REVOKE_COMPANY;
-    let alone = behaviour - fan.max(volume + calls_at_home) > REVOKE_ALONE_FROM && !in_company;
+    let alone = behaviour - fan.max(volume + calls_at_usual_place) > REVOKE_ALONE_FROM && !in_company;
     // A revoked grant is not revoked again because of rejected calls, and no grant because of requests that a stranger
     // without its credential can send.
     let asked_first = calls < REVOKE_CALLS || evidence.by_hand || evidence.dead || evidence.unchecked;
@@ -98,13 +110,13 @@ mod tests {
         Evidence {
             log_odds,
             lifecycle: 0.0,
-            unspoken: 0.0,
+            lifecycle_below_threshold: 0.0,
             revoked_already: false,
             dead: false,
             fan: 0.0,
             between: 0.0,
             volume: 0.0,
-            calls_at_home: 0.0,
+            calls_at_usual_place: 0.0,
             by_hand: false,
             company: 1,
             calls: 3,
@@ -135,7 +147,7 @@ mod tests {
         assert_eq!(verdict(campaign, 1.0, 3.0, 1e6), Verdict::Alert);
         let backfill = Evidence { volume: 9.0, ..evidence(12.0) };
         assert_eq!(verdict(backfill, 1.0, 3.0, 1e6), Verdict::Alert);
-        let audit = Evidence { volume: 4.5, calls_at_home: 4.5, ..evidence(12.0) };
+        let audit = Evidence { volume: 4.5, calls_at_usual_place: 4.5, ..evidence(12.0) };
         assert_eq!(verdict(audit, 1.0, 3.0, 1e6), Verdict::Alert, "what is called and how much, at home");
         let guest = Evidence { between: 3.0, ..evidence(12.0) };
         assert_eq!(verdict(guest, 1.0, 3.0, 1e6), Verdict::Alert);
@@ -143,7 +155,7 @@ mod tests {
         assert_eq!(verdict(scan, 1.0, 3.0, 1e6), Verdict::Alert);
         let colleague = Evidence { by_hand: true, ..evidence(20.0) };
         assert_eq!(verdict(colleague, 1.0, 3.0, 1e6), Verdict::Alert, "who took the service's key home");
-        let silenced = Evidence { unspoken: 14.0, ..evidence(15.0) };
+        let silenced = Evidence { lifecycle_below_threshold: 14.0, ..evidence(15.0) };
         assert_eq!(verdict(silenced, 1.0, 3.0, 1e6), Verdict::Alert, "its rule is disabled");
         let dead = Evidence { dead: true, lifecycle: 5.0, ..evidence(20.0) };
         assert_eq!(verdict(dead, 1.0, 3.0, 1e6), Verdict::Alert, "and refused");

@@ -74,7 +74,7 @@ pub struct Rule {
 impl Rule {
     /// Whether the rule fires at this share, nats.
     #[must_use]
-    pub fn speaks(&self, share: f64) -> bool {
+    pub fn fires(&self, share: f64) -> bool {
         self.status != Status::Disabled && share >= self.threshold
     }
 }

@@ -51,7 +51,7 @@ impl<'a> Signals<'a> {
         let Description { p_value, observed, expected, reason } = describe();
         // By Markov's inequality, a likelihood ratio of e^share has a probability of at most e^−share for the owner.
         let p_value = p_value.unwrap_or_else(|| exp(-share));
-        let fired = configured.speaks(share);
+        let fired = configured.fires(share);
         self.list.push(Signal { rule, share, p_value, fired, observed, expected, reason });
     }
 

@@ -67,18 +67,18 @@ pub(super) fn weighed(
 
 fn by_odds(state: &mut State, rules: &RuleSet, observation: &Observation<'_>, score: &Score) -> Verdict {
     let lifecycle = score.evidence[DetectorId::Lifecycle].get();
-    let speaks = score.lifecycle_rule.map(|rule| rules.rule(rule)).is_some_and(|rule| rule.speaks(lifecycle));
+    let fires = score.lifecycle_rule.map(|rule| rules.rule(rule)).is_some_and(|rule| rule.fires(lifecycle));
     let evidence = decide::Evidence {
         log_odds: score.log_odds,
-        lifecycle: if speaks { lifecycle } else { 0.0 },
-        unspoken: if speaks { 0.0 } else { lifecycle },
+        lifecycle: if fires { lifecycle } else { 0.0 },
+        lifecycle_below_threshold: if fires { 0.0 } else { lifecycle },
         revoked_already: score.lifecycle_rule == Some(RuleId::UseAfterRevocation),
         dead: observation.ended.revoked_at != 0
             && is_dead(&mut state.memory.ends, observation.enriched, observation.sighting.at),
         fan: score.app_fan.max(0.0) + score.ip_fan.max(0.0),
         between: score.between,
         volume: score.shares[DetectorId::Volume],
-        calls_at_home: if score.setting == Setting::Usual {
+        calls_at_usual_place: if score.setting == Setting::Usual {
             score.shares[DetectorId::Route].max(0.0) + score.shares[DetectorId::Area].max(0.0) - score.between
         } else {
             0.0
