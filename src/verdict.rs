@@ -327,7 +327,8 @@ pub struct Incident {
     pub action: Action,
     pub mode: Mode,
     /// To be reported: the incident is new, its severity rose, it has a new rule or victim, or an action is taken.
-    pub tell: bool,
+    #[serde(rename = "tell")] // The name in the files of the outbox.
+    pub report: bool,
     /// To be revoked, if `mode` allows it. Requested once per incident and target.
     pub revoke: Option<Target>,
 }

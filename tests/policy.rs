@@ -68,7 +68,7 @@ fn policy_raises_the_verdict_not_the_log_odds() {
         let signal = &away.signals[0];
         assert_eq!((signal.rule, signal.fired, signal.share.to_bits()), (RuleId::NewCountry, true, 0_f64.to_bits()));
         assert_eq!(signal.reason, "violates the policy \"at home\": used from AU; allowed: DE");
-        let incident = away.incident.as_ref().map(|incident| (incident.tell, incident.revoke.is_some()));
+        let incident = away.incident.as_ref().map(|incident| (incident.report, incident.revoke.is_some()));
         assert_eq!(incident, (verdict > Verdict::Watch).then_some((true, verdict == Verdict::Revoke)));
     }
 }

@@ -69,7 +69,7 @@ fn incident(number: u64, mode: Mode) -> Incident {
         reason: "two holders, DE and BR".to_owned(),
         action: Action::RevokeFamily,
         mode,
-        tell: true,
+        report: true,
         revoke: Some(Target::Family(format!("grant-{number}"))),
     }
 }

@@ -65,7 +65,7 @@ fn main() {
         reason: "two holders, DE and BR, within 9 minutes".to_owned(),
         action: Action::RevokeFamily,
         mode: Mode::Enforce,
-        tell: true,
+        report: true,
         revoke: Some(Target::Family("ci-deploy".to_owned())),
     };
     let rules = tokenwarden::config::rule_file::shipped().map_or_else(|_| RuleSet::builtin(), |loaded| loaded.rules);

@@ -212,7 +212,7 @@ struct Alerts {
 impl port::Outbox for Alerts {
     fn take(&self, incidents: &[Incident]) -> std::io::Result<()> {
         self.outbox.take(incidents)?;
-        let reported = incidents.iter().filter(|incident| incident.tell).cloned();
+        let reported = incidents.iter().filter(|incident| incident.report).cloned();
         self.taken.lock().unwrap_or_else(PoisonError::into_inner).extend(reported);
         Ok(())
     }

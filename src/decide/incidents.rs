@@ -34,7 +34,7 @@ pub struct Joined {
     pub new: bool,
     /// To be reported and stored: it is new, its severity rose, it has a new rule or a new victim, or an action is
     /// taken.
-    pub tell: bool,
+    pub report: bool,
     /// The baseline is new to the incident, so its token is not revoked yet.
     pub new_baseline: bool,
 }
@@ -126,7 +126,7 @@ impl Incidents {
             }
         });
         let new_baseline = self.of_baseline.get(alarm.baseline) != Some(&open.id.0);
-        let graver = alarm.severity > open.severity || alarm.verdict > open.verdict;
+        let more_severe = alarm.severity > open.severity || alarm.verdict > open.verdict;
         let more_rules = alarm.rules & !open.rules != 0;
         // Per victim: the revocation of one does not suppress that of another.
         let acts = alarm.acts && self.acted.get(alarm.baseline) != Some(&open.id.0);
@@ -152,8 +152,8 @@ impl Incidents {
             self.campaigns.insert(cause.of_all, Campaign { id: open.campaign, updated_at: open.updated_at });
         }
         // A new victim is always reported: an earlier member of the incident may be a decoy.
-        let tell = new || graver || more_rules || new_baseline || acts;
-        Joined { open, new, tell, new_baseline }
+        let report = new || more_severe || more_rules || new_baseline || acts;
+        Joined { open, new, report, new_baseline }
     }
 
     /// The first victims of an open incident, in the order in which they joined.
@@ -244,31 +244,31 @@ mod tests {
     }
 
     #[test]
-    fn incident_is_told_again_only_when_it_changes() {
+    fn incident_is_reported_again_only_if_it_changes() {
         let mut incidents = Incidents::default();
         let mut join = |alarm: Alarm| join(&mut incidents, &alarm);
         let first = join(alarm(1, 0));
-        assert!(first.new && first.tell && first.new_baseline);
+        assert!(first.new && first.report && first.new_baseline);
         let again = join(alarm(1, HOUR));
-        assert!(!again.new && !again.tell && again.open.id == first.open.id);
-        assert!(join(Alarm { rules: 0b10, ..alarm(1, HOUR) }).tell, "a new rule");
-        assert!(join(Alarm { severity: Severity::Critical, ..alarm(1, HOUR) }).tell, "graver");
-        assert!(join(Alarm { acts: true, ..alarm(1, HOUR) }).tell, "an action");
-        assert!(!join(Alarm { acts: true, ..alarm(1, HOUR) }).tell, "the same action");
-        assert!(join(alarm(2, HOUR)).tell, "a new victim");
-        assert!(join(Alarm { acts: true, ..alarm(2, HOUR) }).tell, "the same action on another victim");
-        assert!(!join(Alarm { acts: true, ..alarm(2, HOUR) }).tell, "once");
+        assert!(!again.new && !again.report && again.open.id == first.open.id);
+        assert!(join(Alarm { rules: 0b10, ..alarm(1, HOUR) }).report, "a new rule");
+        assert!(join(Alarm { severity: Severity::Critical, ..alarm(1, HOUR) }).report, "a higher severity");
+        assert!(join(Alarm { acts: true, ..alarm(1, HOUR) }).report, "an action");
+        assert!(!join(Alarm { acts: true, ..alarm(1, HOUR) }).report, "the same action");
+        assert!(join(alarm(2, HOUR)).report, "a new victim");
+        assert!(join(Alarm { acts: true, ..alarm(2, HOUR) }).report, "the same action on another victim");
+        assert!(!join(Alarm { acts: true, ..alarm(2, HOUR) }).report, "once");
         assert!(join(alarm(1, 30 * HOUR)).new, "another day is another incident");
     }
 
     #[test]
-    fn incident_of_one_cause_tells_each_victim() {
+    fn incident_of_one_cause_reports_each_victim() {
         let mut incidents = Incidents::default();
         let first = join(&mut incidents, &alarm(1, 0));
         for baseline in 2..200 {
             let joined = join(&mut incidents, &alarm(baseline, HOUR));
-            assert!(joined.tell && joined.new_baseline && joined.open.id == first.open.id, "{baseline}");
-            assert!(!join(&mut incidents, &alarm(baseline, HOUR)).tell, "{baseline} is told once");
+            assert!(joined.report && joined.new_baseline && joined.open.id == first.open.id, "{baseline}");
+            assert!(!join(&mut incidents, &alarm(baseline, HOUR)).report, "{baseline} is reported once");
         }
         let last = join(&mut incidents, &alarm(200, 2 * HOUR));
         assert_eq!((last.open.id, last.open.baselines(), last.new_baseline), (first.open.id, 200, true));
@@ -284,9 +284,12 @@ mod tests {
         let decoy = join(&mut incidents, &alarm(1, 0));
         let of_other = |at| Alarm { causes: [Cause::default(), cause(6, 500)], ..alarm(2, at) };
         let other = join(&mut incidents, &of_other(HOUR));
-        assert!(other.new && other.tell && other.open.id != decoy.open.id, "a decoy of another tenant hides nothing");
+        assert!(
+            other.new && other.report && other.open.id != decoy.open.id,
+            "an incident of another tenant does not suppress it"
+        );
         assert_eq!(other.open.campaign, decoy.open.campaign);
-        assert_ne!(other.open.campaign.0, decoy.open.id.0, "it does not give another tenant's incident away");
+        assert_ne!(other.open.campaign.0, decoy.open.id.0, "it does not contain the id of the other incident");
         assert_eq!(incidents.victims(other.open.id).len(), 1, "nor its victims");
         let later = join(&mut incidents, &of_other(40 * HOUR));
         assert!(later.new && later.open.campaign != decoy.open.campaign, "another day");

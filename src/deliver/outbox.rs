@@ -225,7 +225,7 @@ impl port::Outbox for Outbox {
             if inner.state.has(&key) || !keys.insert(key.clone()) {
                 continue;
             }
-            let mut lanes = if incident.tell { self.channels.clone() } else { Vec::new() };
+            let mut lanes = if incident.report { self.channels.clone() } else { Vec::new() };
             if let Some(name) = revocation_key(incident).filter(|name| !asked.contains(name)) {
                 let given_up = || {
                     // What was given up is asked for again when the thief goes on.

@@ -223,9 +223,9 @@ impl State {
             user_id: text(&event.user_id),
             app_id: text(&event.app_id),
         });
-        self.counters.incidents += u64::from(joined.tell);
+        self.counters.incidents += u64::from(joined.report);
         let id = joined.open.id;
-        if !joined.tell {
+        if !joined.report {
             return (id, None);
         }
         let revokes = alarm.verdict == Verdict::Revoke;
@@ -263,7 +263,7 @@ impl State {
             signals: signals.to_vec(),
             action: action(alarm.verdict, observation.enriched),
             mode,
-            tell: joined.tell,
+            report: joined.report,
             revoke: revokes.then_some(target),
         };
         (id, Some(Box::new(incident)))

@@ -69,7 +69,7 @@ pub(crate) mod tests {
             reason: "two holders, DE and BR, within 9 minutes".to_owned(),
             action: Action::RevokeFamily,
             mode: Mode::Enforce,
-            tell: true,
+            report: true,
             revoke: Some(Target::Family("ci-deploy".to_owned())),
         }
     }

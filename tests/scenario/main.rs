@@ -457,7 +457,7 @@ fn reused_refresh_token_revokes_the_family() {
     assert!(share(&outcome, RefreshReuse) >= 13.0, "{outcome:#?}");
     assert_eq!((outcome.verdict, outcome.action), (Verdict::Revoke, Action::RevokeFamily), "{outcome:#?}");
     let incident = outcome.incident.as_deref().expect("an incident opens");
-    assert!(incident.tell && incident.family_id == "grant-ana" && incident.user_id == "ana", "{incident:#?}");
+    assert!(incident.report && incident.family_id == "grant-ana" && incident.user_id == "ana", "{incident:#?}");
 }
 
 #[test]

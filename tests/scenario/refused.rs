@@ -184,7 +184,7 @@ fn refused_superseded_refresh_token_counts() {
     }
     let outcome = story.see(&elsewhere(&copied).set("status", 400));
     assert!(fired(&outcome, RefreshReuse) && outcome.verdict == Verdict::Revoke, "{outcome:#?}");
-    assert!(outcome.incident.is_some_and(|incident| incident.tell));
+    assert!(outcome.incident.is_some_and(|incident| incident.report));
 }
 
 /// A record of Okta about a refresh token of `user`.
@@ -217,7 +217,7 @@ fn reuse_reported_by_the_provider_revokes() {
     for result in ["FAILURE", "DENY", "SUCCESS"] {
         let outcome = reported("app.oauth2.as.token.detect_reuse", result);
         assert!(fired(&outcome, RefreshReuse) && outcome.verdict == Verdict::Revoke, "{result}: {outcome:#?}");
-        assert!(outcome.incident.is_some_and(|incident| incident.tell && incident.revoke.is_some()), "{result}");
+        assert!(outcome.incident.is_some_and(|incident| incident.report && incident.revoke.is_some()), "{result}");
     }
     // Control: the same refusal without that report.
     let outcome = reported("app.oauth2.as.token.grant.refresh_token", "FAILURE");

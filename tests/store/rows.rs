@@ -227,7 +227,7 @@ pub(crate) fn incident(id: u64, number: u64, severity: Severity) -> Incident {
         reason: format!("change by {number}: {NASTY}"),
         action: Action::RevokeFamily,
         mode: Mode::Alert,
-        tell: true,
+        report: true,
         revoke: Some(Target::Family("family-1".to_owned())),
     }
 }

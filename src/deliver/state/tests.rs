@@ -35,7 +35,7 @@ fn incident(id: u64, victim: u32) -> Incident {
         reason: "r".to_owned(),
         action: Action::RevokeToken,
         mode: Mode::Enforce,
-        tell: true,
+        report: true,
         revoke: Some(Target::Token(format!("at-{victim}"))),
     }
 }

@@ -115,7 +115,7 @@ mod tests {
             reason: String::new(),
             action: Action::Alert,
             mode: Mode::Shadow,
-            tell: true,
+            report: true,
             revoke: None,
         }
     }
