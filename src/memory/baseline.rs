@@ -151,11 +151,11 @@ const fn power_of_half(rank: u8) -> f64 {
 /// The calls of a baseline, as far as one of a route, or a visit to an area, is weighed against them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OwnCalls {
-    /// Of this route or area, or of nobody's.
+    /// Of this route or area, or of all rare routes.
     pub of_this: f64,
-    /// Of all of them.
+    /// Of all routes or areas.
     pub of_all: f64,
-    /// Of those that are not remembered by name.
+    /// Of routes or areas that are not stored by name.
     pub elsewhere: f64,
 }
 
@@ -275,10 +275,10 @@ pub struct Baseline {
     pub behind: u8,
     /// Uses of one key in a row.
     pub binding_streak: u8,
-    /// Calls of routes that were learnt, each by its weight, and of them those of nobody's routes that were not yet among
-    /// what is `seen`; sixteenths.
+    /// Learnt calls of routes by their weights, sixteenths.
     routes: u16,
-    nobodys_routes: u16,
+    /// Of these, calls of rare routes that were not `seen` yet.
+    rare_routes: u16,
     /// Visits to areas that were learnt, sixteenths.
     areas: u16,
     /// Day of the last burst; 0: none. 16 bits last until 2149.
@@ -327,7 +327,7 @@ impl Baseline {
             behind: 0,
             binding_streak: 0,
             routes: 0,
-            nobodys_routes: 0,
+            rare_routes: 0,
             areas: 0,
             burst_day: 0,
             seen: Seen::default(),
@@ -468,28 +468,28 @@ impl Baseline {
     pub fn own_route(&self, route: u32) -> OwnCalls {
         let of_all = f64::from(self.routes) / 16.0;
         // The table keeps the most usual ones, and of the others what is left of them.
-        let elsewhere = of_all - f64::from(self.nobodys_routes) / 16.0 - self.seen.total(Feature::Route);
+        let elsewhere = of_all - f64::from(self.rare_routes) / 16.0 - self.seen.total(Feature::Route);
         OwnCalls { of_this: self.seen.count(Feature::Route, route), of_all, elsewhere: elsewhere.max(0.0) }
     }
 
-    /// What a call of a route that hardly anybody calls is held against.
+    /// Own calls of rare routes.
     #[must_use]
-    pub fn own_nobodys(&self) -> OwnCalls {
+    pub fn own_rare_routes(&self) -> OwnCalls {
         let in_calls = |sixteenths: u16| f64::from(sixteenths) / 16.0;
-        OwnCalls { of_this: in_calls(self.nobodys_routes), of_all: in_calls(self.routes), elsewhere: 0.0 }
+        OwnCalls { of_this: in_calls(self.rare_routes), of_all: in_calls(self.routes), elsewhere: 0.0 }
     }
 
-    /// Takes in a call of a route, which is one of `nobodys` or not.
-    pub fn learn_route(&mut self, route: u32, nobodys: bool, weight: f64, known_weight: f64, minute: u32) {
+    /// Learns a call of a route.
+    pub fn learn_route(&mut self, route: u32, is_rare: bool, weight: f64, known_weight: f64, minute: u32) {
         if self.routes >= CALLS_MAX {
             self.routes -= self.routes / 16;
-            self.nobodys_routes -= self.nobodys_routes / 16;
+            self.rare_routes -= self.rare_routes / 16;
             self.seen.fade(Feature::Route);
         }
         let sixteenths = sixteenths(weight, self.routes.into(), minute);
         self.routes += sixteenths;
-        if nobodys && self.seen.count(Feature::Route, route) <= 0.0 {
-            self.nobodys_routes += sixteenths;
+        if is_rare && self.seen.count(Feature::Route, route) <= 0.0 {
+            self.rare_routes += sixteenths;
         }
         self.seen.learn(Feature::Route, route, known_weight, minute);
     }

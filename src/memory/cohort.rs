@@ -137,8 +137,8 @@ struct Wide {
     new_areas: Share,
     /// Share of routes that are new to the owner, among those called first in a visit.
     new_routes: Share,
-    /// Share of routes that are nobody's, among the same.
-    nobodys_routes: Share,
+    /// Share of rare routes, among the same.
+    rare_routes: Share,
     calls: Spread,
     objects: Spread,
     bytes: Spread,
@@ -269,16 +269,16 @@ impl Cohorts {
         self.wide[kind.number()].new_routes.get(0.1, ASSUMED)
     }
 
-    /// Share of routes that hardly anybody calls, among those called first in a visit.
+    /// Share of rare routes, among those called first in a visit.
     #[must_use]
-    pub fn nobodys_routes(&self, kind: Kind) -> f64 {
-        self.wide[kind.number()].nobodys_routes.get(0.01, 10.0 * ASSUMED).max(SHARE_MIN)
+    pub fn rare_routes(&self, kind: Kind) -> f64 {
+        self.wide[kind.number()].rare_routes.get(0.01, 10.0 * ASSUMED).max(SHARE_MIN)
     }
 
-    pub fn learn_route(&mut self, kind: Kind, new: bool, nobodys: bool, weight: f64) {
+    pub fn learn_route(&mut self, kind: Kind, new: bool, is_rare: bool, weight: f64) {
         let wide = &mut self.wide[kind.number()];
         wide.new_routes.learn(f64::from(u8::from(new)), weight);
-        wide.nobodys_routes.learn(f64::from(u8::from(nobodys)), weight);
+        wide.rare_routes.learn(f64::from(u8::from(is_rare)), weight);
     }
 
     /// Mean and variance of the logarithm of an hourly count.

@@ -399,7 +399,7 @@ impl Population {
     #[must_use]
     pub fn calls(&self, callers: &Callers, route: u32, used: RouteUse) -> Likely {
         let Callers { seat, app, client, of_app, of_client } = *callers;
-        let (anyone, anywhere) = self.routes.taken_and_tempts(seat, used);
+        let (anyone, anywhere) = self.routes.probabilities(seat, used);
         let in_app = self.calls.count(pair(Pair::AppRoute, app, u64::from(route)));
         // What is forgotten of totals and not of their parts makes no probability beyond one.
         let with_app = ((in_app + 50.0 * anyone) / (of_app.calls + 50.0)).min(1.0);
@@ -411,19 +411,19 @@ impl Population {
         Likely { others: others.min(1.0), thief: thief.min(1.0) }
     }
 
-    /// Whether a route is nobody's: an id in a path that cannot be told from a word, a name, or a wild guess.
+    /// Whether a route is rare: an id in a path that looks like a word, a name, or a guess.
     #[must_use]
-    pub fn is_nobodys(&self, tenant: Tenant, used: RouteUse) -> bool {
-        self.routes.is_nobodys(tenant.seat, used)
+    pub fn is_rare(&self, tenant: Tenant, used: RouteUse) -> bool {
+        self.routes.is_rare(tenant.seat, used)
     }
 
-    /// A route as everybody uses it; `None` where nobody does.
+    /// Use of a route in the population. `None`: the route is not stored.
     #[must_use]
     pub fn route(&self, tenant: Tenant, route: u32) -> Option<RouteUse> {
         self.routes.get(tenant, route)
     }
 
-    /// One that no other tenant knows, as the tenant itself uses it; `promise`: of its words.
+    /// Use of a route that is not stored, by the calls of the tenant itself. `promise`: how attractive its words are.
     #[must_use]
     pub fn own_route(&self, tenant: Tenant, route: u32, promise: f64) -> RouteUse {
         self.routes.of_own(tenant, route, promise)
@@ -613,19 +613,19 @@ mod tests {
     }
 
     #[test]
-    fn what_hardly_anybody_calls_is_nobodys() {
+    fn what_hardly_anybody_calls_is_rare() {
         let mut population = Population::default();
         population.learn_route(seated(0), 1, 7, 11, 1.0, 1.0);
         let used = |population: &Population, route| population.route(seated(0), route).unwrap_or_default();
-        assert!(!population.is_nobodys(seated(0), used(&population, 11)), "nothing is known of anybody yet");
+        assert!(!population.is_rare(seated(0), used(&population, 11)), "too few calls are known");
         for _ in 0..3_000 {
             population.learn_route(seated(0), 1, 7, 12, 1.0, 1.0);
         }
         assert!(
-            population.is_nobodys(seated(0), used(&population, 11))
-                && population.is_nobodys(seated(0), used(&population, 99))
+            population.is_rare(seated(0), used(&population, 11))
+                && population.is_rare(seated(0), used(&population, 99))
         );
-        assert!(!population.is_nobodys(seated(0), used(&population, 12)));
+        assert!(!population.is_rare(seated(0), used(&population, 12)));
     }
 
     #[test]

@@ -7,8 +7,9 @@ use crate::math::{exp, ln};
 
 /// Routes per generation. There are two, and a route that is called moves to the younger one.
 const GENERATION: usize = 1 << 15;
-/// A route with fewer calls than this is rare, once the second number of calls is known.
-const NOBODYS_CALLS: f64 = 2.0;
+/// A route with fewer calls than this is rare.
+const RARE_BELOW: f64 = 2.0;
+/// Number of all calls from which a route can be rare.
 const KNOWN_CALLS: f64 = 2_000.0;
 /// The thief's preference for all rare routes: that of twenty ordinary routes, √0.3 each.
 pub const UNKNOWN: f64 = 20.0 * 0.547_722_557_505_166_1;
@@ -220,16 +221,16 @@ impl Routes {
 
     /// Probability of a route among all calls, and the thief's probability of it among all routes.
     #[must_use]
-    pub fn taken_and_tempts(&self, seat: Option<Seat>, used: RouteUse) -> (f64, f64) {
+    pub fn probabilities(&self, seat: Option<Seat>, used: RouteUse) -> (f64, f64) {
         let [calls, preferences, routes] = self.sums(seat);
-        let taken = (used.count + 0.3) / (calls.max(used.count) + 0.3 * (routes + 20.0));
-        (taken, used.preference() / (preferences + UNKNOWN))
+        let of_calls = (used.count + 0.3) / (calls.max(used.count) + 0.3 * (routes + 20.0));
+        (of_calls, used.preference() / (preferences + UNKNOWN))
     }
 
     /// Whether a route is rare: an id in a path that looks like a word, a name, or a guess.
     #[must_use]
-    pub fn is_nobodys(&self, seat: Option<Seat>, used: RouteUse) -> bool {
-        used.count < NOBODYS_CALLS && self.sums(seat)[0] > KNOWN_CALLS
+    pub fn is_rare(&self, seat: Option<Seat>, used: RouteUse) -> bool {
+        used.count < RARE_BELOW && self.sums(seat)[0] > KNOWN_CALLS
     }
 
     fn sums(&self, seat: Option<Seat>) -> [f64; 3] {
@@ -244,7 +245,7 @@ mod tests {
     use crate::memory::tenants::seated;
 
     #[test]
-    fn made_up_paths_push_nothing_out_that_is_called() {
+    fn routes_keep_a_called_one_in_a_flood() {
         let mut routes = Routes::default();
         for number in 0..200_000 {
             routes.learn(seated(0), 1_000 + number, 1.0, 1.0);
@@ -252,12 +253,12 @@ mod tests {
                 routes.learn(seated(0), 7, 4.0, 1.0);
             }
         }
-        let used = routes.get(seated(0), 7).expect("it is called all the time");
+        let used = routes.get(seated(0), 7).expect("it is called once in 100 calls");
         assert!((used.count - 2_000.0).abs() < 1.0);
         assert!(routes.young.routes.len() + routes.old.routes.len() <= 2 * GENERATION);
-        assert!(routes.get(seated(0), 1_000).is_none(), "called once, long ago");
-        assert!(routes.is_nobodys(seated(0).seat, RouteUse::new(1.0)) && !routes.is_nobodys(seated(0).seat, used));
-        // The sums are those of what is there.
+        assert!(routes.get(seated(0), 1_000).is_none(), "called once, and evicted");
+        assert!(routes.is_rare(seated(0).seat, RouteUse::new(1.0)) && !routes.is_rare(seated(0).seat, used));
+        // The sums are those of the stored routes.
         let all: Vec<RouteUse> = routes
             .young
             .routes
@@ -270,12 +271,12 @@ mod tests {
         let sums = routes.sums(seated(0).seat);
         assert!((sums[0] - calls).abs() < 1e-6 * calls);
         assert!((sums[1] - preferences).abs() < 1e-6 * preferences);
-        let taken = |used: &RouteUse| routes.taken_and_tempts(seated(0).seat, *used).0;
-        assert!((all.iter().map(taken).sum::<f64>() - 1.0).abs() < 1e-3);
+        let probability = |used: &RouteUse| routes.probabilities(seated(0).seat, *used).0;
+        assert!((all.iter().map(probability).sum::<f64>() - 1.0).abs() < 1e-3);
     }
 
     #[test]
-    fn recalled_routes_push_out_no_others() {
+    fn recalled_routes_evict_no_others() {
         let mut routes = Routes::default();
         let all = |routes: &mut Routes| {
             (0..40_000).for_each(|number| _ = routes.learn(seated(0), 1_000 + number, 1.0, 1.0));
@@ -283,12 +284,12 @@ mod tests {
         all(&mut routes);
         (0..100).for_each(|_| _ = routes.learn(seated(1), 7, 4.0, 1.0));
         (0..4).for_each(|_| all(&mut routes));
-        let used = routes.get(seated(1), 7).expect("another tenant's");
+        let used = routes.get(seated(1), 7).expect("a route of another tenant");
         assert!((used.count - 100.0).abs() < 1e-9);
     }
 
     #[test]
-    fn routes_of_one_tenant_push_out_no_others() {
+    fn routes_of_one_tenant_evict_no_others() {
         let mut routes = Routes::default();
         for _ in 0..100 {
             routes.learn(seated(1), 7, 4.0, 1.0);
@@ -296,11 +297,15 @@ mod tests {
         (0..200_000).for_each(|number| {
             routes.learn(seated(0), 1_000 + number, 1.0, 1.0);
         });
-        let used = routes.get(seated(1), 7).expect("another tenant's");
+        let used = routes.get(seated(1), 7).expect("a route of another tenant");
         assert!((used.count - 100.0).abs() < 1e-9);
-        assert_eq!(routes.get(seated(0), 7).map(|used| used.count), Some(0.0), "one tenant's are no other's");
+        assert_eq!(
+            routes.get(seated(0), 7).map(|used| used.count),
+            Some(0.0),
+            "calls of one tenant do not count for another"
+        );
         let sums = routes.sums(seated(1).seat);
         assert!((sums[0] - 100.0).abs() < 1e-6 && (sums[2] - 1.0).abs() < 1e-6, "{sums:?}");
-        assert!((routes.of_own(seated(0), 200_999, 1.0).count - 1.0).abs() < 1e-9, "its own it knows");
+        assert!((routes.of_own(seated(0), 200_999, 1.0).count - 1.0).abs() < 1e-9, "its own calls count");
     }
 }

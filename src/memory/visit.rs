@@ -90,7 +90,7 @@ pub struct Core {
     /// Routes in the order in which they were called first, 0 for none, and how often each was.
     routes: [u32; ROUTES_FEW],
     route_calls: [u16; ROUTES_FEW],
-    nobodys_calls: u16,
+    rare_calls: u16,
     areas: [u32; AREAS_FEW],
     /// What others' calls and visits the owner's remembered routes and areas come to; worked out once.
     pub routes_remembered: Once,
@@ -113,7 +113,7 @@ impl Once {
     }
 }
 
-super::touch::touch!(Visit { key, routes[0], nobodys_calls });
+super::touch::touch!(Visit { key, routes[0], rare_calls });
 
 /// What only visits to many routes or areas have. All routes that found no place are one, the last.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -154,7 +154,7 @@ impl Core {
         log_odds_max: f32::NEG_INFINITY,
         routes: [0; ROUTES_FEW],
         route_calls: [0; ROUTES_FEW],
-        nobodys_calls: 0,
+        rare_calls: 0,
         areas: [0; AREAS_FEW],
         routes_remembered: Once::NEVER,
         areas_remembered: Once::NEVER,
@@ -174,10 +174,10 @@ impl Core {
         Some(self.route_calls[place])
     }
 
-    /// How often routes that hardly anybody calls have been weighed in this visit, this time included.
-    pub const fn count_nobodys(&mut self) -> u16 {
-        self.nobodys_calls = self.nobodys_calls.saturating_add(1);
-        self.nobodys_calls
+    /// Counts a scored call of a rare route, and returns the number in this visit, including this one.
+    pub const fn count_rare(&mut self) -> u16 {
+        self.rare_calls = self.rare_calls.saturating_add(1);
+        self.rare_calls
     }
 
     /// Whether `area` is new to this visit; `None`: it is not among the first areas.

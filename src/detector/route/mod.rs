@@ -105,11 +105,11 @@ fn score_call(case: &Case<'_>, lesson: &mut Lesson) {
     let sighting = observation.sighting;
     let own = baseline.own_route(route.key);
     let calls = f64::from(visit.calls);
-    learns.rare_route = population.is_nobodys(tenant, used);
+    learns.rare_route = population.is_rare(tenant, used);
     let (mut call, weight) = if learns.rare_route && own.of_this <= 0.0 {
-        let cohort = case.cohorts().nobodys_routes(case.kind);
-        let call = formula::rare(&baseline.own_nobodys(), cohort, used.lure(), calls);
-        (call, formula::weight(visit.count_nobodys()))
+        let cohort = case.cohorts().rare_routes(case.kind);
+        let call = formula::rare(&baseline.own_rare_routes(), cohort, used.lure(), calls);
+        (call, formula::weight(visit.count_rare()))
     } else {
         let callers = population.callers(tenant, sighting.app, sighting.family);
         let likely = population.calls(&callers, route.key, used);
