@@ -1,4 +1,5 @@
-//! Who has lately come from where with one application, or from one address: the ground on which a campaign is seen.
+//! Recent arrivals of users at one place: a network or prefix with one application, or an address. `fan` detects
+//! campaigns by them.
 
 use smallvec::SmallVec;
 
@@ -6,80 +7,83 @@ use super::fair::{Fair, Place, Write};
 use super::shared::Shared;
 use super::tenants::{Seat, Tenant};
 
-/// Visitors kept a group, and for how long.
+/// Maximum number of users in a group.
 const USERS_MAX: usize = 64;
+/// Time for which a user stays in a group, seconds.
 const WINDOW_SECONDS: u32 = 2 * 3_600;
 const FLEETS_MAX: usize = 1 << 17;
-/// Seconds of the stream after which a group without a new visit is dropped: events of the window may come late.
+/// Time after which a group without a new visit is dropped, seconds of the stream. Events of the window may be late.
 const GROUP_LIFETIME: u32 = 2 * WINDOW_SECONDS;
-/// The same of an application's visits, of which a thousandth is left then.
-const HOME_LIFETIME: u32 = 30 * 86_400;
-/// A group is weighed from so many users on.
+/// The same for usual visits of an application. One thousandth of their number is left then.
+const VISITS_LIFETIME: u32 = 30 * 86_400;
+/// Number of users from which a group is evidence.
 pub const USERS_MIN: usize = 3;
-/// So many applications are several.
+/// Maximum of applications that are counted.
 pub const SEVERAL_APPS: usize = 3;
-/// Maximum of other tenants that a group counts separately.
+/// Maximum number of other tenants that a group counts separately.
 const TENANTS_MAX: usize = 16;
-/// A time so far ahead of an event's comes of a clock that was wrong.
+/// A stored time that is further ahead of an event came from a wrong clock.
 const AHEAD_MS_MAX: i64 = 7 * 86_400_000;
-/// What an application does at home fades in such steps: it is used thousands of times in between.
+/// Step in which counts of usual visits decay. An application can have thousands of visits in one step.
 const FADE_STEP_MS: i64 = 60_000;
 
-/// One user's latest visit in a group. Most groups have one member for ever, and so it is kept small.
+/// The latest visit of one user in a group. It is small, because most groups have one member.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Member {
     user: u64,
     tenant: u64,
     app: u64,
-    /// Since the epoch.
+    /// Seconds since the epoch.
     second: u32,
-    oddness: f32,
+    /// See [`Self::new`].
+    deviation: f32,
     seat: Option<Seat>,
 }
 
 impl Member {
-    /// `at`: milliseconds since the epoch; `oddness`: how unlike its owner this visit is, route + ½ client + hour.
+    /// `at`: milliseconds since the epoch. `deviation`: evidence that the visit is not the owner's, route + ½ client + hour,
+    /// nats.
     #[must_use]
-    pub fn new(user: u64, tenant: Tenant, app: u64, at: i64, oddness: f64) -> Self {
-        let oddness = oddness.clamp(-2.0, 3.0) as f32;
-        Self { user, tenant: tenant.key, app, second: (at / 1_000) as u32, oddness, seat: tenant.seat }
+    pub fn new(user: u64, tenant: Tenant, app: u64, at: i64, deviation: f64) -> Self {
+        let deviation = deviation.clamp(-2.0, 3.0) as f32;
+        Self { user, tenant: tenant.key, app, second: (at / 1_000) as u32, deviation, seat: tenant.seat }
     }
 
-    /// Whom it counts as: all tenants without a seat are one.
+    /// The tenant for counts. All tenants without a seat are one.
     const fn counts_as(&self) -> u64 {
         if self.seat.is_some() { self.tenant } else { 0 }
     }
 
-    /// Another user, within the window.
+    /// Whether `member` is another user, within the window.
     const fn is_with(&self, member: &Self) -> bool {
         member.second.abs_diff(self.second) <= WINDOW_SECONDS && self.user != member.user
     }
 }
 
-/// Users who came new to one place.
+/// Users who are new at one place.
 #[derive(Clone, Debug)]
 pub struct Fleet {
-    /// One lies in the group itself.
+    /// The first one needs no allocation.
     members: SmallVec<[Member; 1]>,
 }
 
-/// What a group says of one of its users.
+/// The users at the same place as one user.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Company {
-    /// Users of the last two hours, the asker among them: those of its tenant, and one of each other tenant but one.
+    /// Users of the last two hours, including this one: those of its tenant, and one of each other tenant except one.
     pub users: usize,
-    /// Sum of the others' oddness.
-    pub oddness: f64,
-    /// Applications of its tenant, counted up to [`SEVERAL_APPS`], where there are [`USERS_MIN`] users and three in four
-    /// of them are of its tenant; else 0.
+    /// Sum of the deviations of the others.
+    pub deviation: f64,
+    /// Number of applications of its tenant, at most [`SEVERAL_APPS`]. 0 if there are fewer than [`USERS_MIN`] users, or
+    /// less than three quarters of them are of its tenant.
     pub apps: usize,
 }
 
-/// A group, and where it was found.
+/// Key of a group, and its place in the table.
 #[derive(Clone, Copy, Debug)]
 pub struct Group {
     key: u64,
-    /// `None`: nobody has joined it yet.
+    /// `None`: the group is empty.
     place: Option<Place>,
 }
 
@@ -87,35 +91,35 @@ pub struct Group {
 #[derive(Debug)]
 pub struct Fleets {
     groups: Fair<Fleet>,
-    /// When an application was last used by a tenant from networks that its users know, and how often lately.
-    homes: Fair<Home>,
-    /// The usual visits of all tenants with an application.
-    usual: Fair<Usual>,
+    /// Visits of each tenant with an application at usual places.
+    of_tenant: Fair<UsualVisits>,
+    /// The same of all tenants.
+    of_all: Fair<AllVisits>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Home {
-    /// Up to when it has faded, milliseconds since the epoch.
+struct UsualVisits {
+    /// Time of the last decay, milliseconds since the epoch.
     at: i64,
-    /// Visits, halved every two hours.
-    visits: f64,
-    /// The same over the last days: what is usual.
+    /// Number of visits, with a half-life of 1 hour.
+    recent: f64,
+    /// The same with a half-life of 72 hours.
     usual: f64,
 }
 
-/// As [`Home::usual`].
 #[derive(Clone, Copy, Debug, Default)]
-struct Usual {
+struct AllVisits {
     at: i64,
-    visits: Shared<1>,
+    /// Sum of [`UsualVisits::usual`].
+    usual: Shared<1>,
 }
 
 impl Default for Fleets {
     fn default() -> Self {
         Self {
             groups: Fair::new(FLEETS_MAX, GROUP_LIFETIME),
-            homes: Fair::new(FLEETS_MAX, HOME_LIFETIME),
-            usual: Fair::new(FLEETS_MAX, HOME_LIFETIME),
+            of_tenant: Fair::new(FLEETS_MAX, VISITS_LIFETIME),
+            of_all: Fair::new(FLEETS_MAX, VISITS_LIFETIME),
         }
     }
 }
@@ -128,68 +132,68 @@ impl Fleets {
         Group { key, place: self.groups.find(key) }
     }
 
-    /// What company a user is in who visits as `member`, by those whose visits were noted before.
+    /// The users who joined the group before `member`.
     #[must_use]
     pub fn company(&self, group: Group, member: &Member) -> Company {
         let members = group.place.map_or(&[][..], |place| &self.groups.at(place).members);
         let with = || members.iter().filter(|other| other.is_with(member));
         if with().next().is_none() {
-            // Most come alone.
+            // The most frequent case.
             return Company { users: 1, ..Company::default() };
         }
         let own = || with().filter(|other| other.tenant == member.tenant);
         let others = Others::of(with().filter(|other| other.tenant != member.tenant));
-        // The eldest of a full group makes room.
+        // A full group evicts its oldest member.
         let of_tenant = (own().count() + 1).min(USERS_MAX);
         let users = of_tenant + others.users;
-        let oddness = own().map(|other| f64::from(other.oddness)).sum::<f64>() + others.oddness;
+        let deviation = own().map(|other| f64::from(other.deviation)).sum::<f64>() + others.deviation;
         let mostly_own = 4 * of_tenant >= 3 * users;
         let apps = if users >= USERS_MIN && mostly_own { apps(own().chain([member])) } else { 0 };
-        Company { users, oddness, apps }
+        Company { users, deviation, apps }
     }
 
-    /// Notes a user's latest visit in a group. Visits more than the window before it are forgotten; one that is told late
-    /// makes nobody forgotten who came since. `now`: the stream's time, milliseconds since the epoch.
+    /// Stores the latest visit of a user in a group, and removes visits that are older by more than the window. A late
+    /// visit removes no newer ones. `now`: time of the stream, milliseconds since the epoch.
     pub fn join(&mut self, group: Group, member: Member, now: i64) {
         let by = Write { owner: member.seat, second: (now / 1_000) as u32 };
         let fleet = self.groups.entry_at(group.key, group.place, by, || Fleet { members: SmallVec::new() });
         let since = member.second.saturating_sub(WINDOW_SECONDS);
         fleet.members.retain(|other| other.second >= since && other.user != member.user);
         if fleet.members.len() >= USERS_MAX {
-            // The eldest of the largest tenant makes room: 64 are a campaign as well as more are.
+            // The oldest member of the largest tenant is evicted. More than 64 users are no further evidence.
             let of =
                 |member: &Member| fleet.members.iter().filter(|other| other.counts_as() == member.counts_as()).count();
-            // Of equals the last is taken: the eldest comes first.
-            let eldest = (0..fleet.members.len()).rev().max_by_key(|at| of(&fleet.members[*at])).unwrap_or(0);
-            fleet.members.remove(eldest);
+            // `max_by_key` returns the last of equal members. In reverse order, this is the oldest.
+            let oldest = (0..fleet.members.len()).rev().max_by_key(|at| of(&fleet.members[*at])).unwrap_or(0);
+            fleet.members.remove(oldest);
         }
         fleet.members.push(member);
     }
 
-    /// An application is used by a tenant from where its users are at home.
-    pub fn at_home(&mut self, app: u64, tenant: Tenant, at: i64) {
+    /// Counts a visit of a tenant with an application at the user's usual place. `at`: milliseconds since the epoch.
+    pub fn learn_usual_visit(&mut self, app: u64, tenant: Tenant, at: i64) {
         let by = Write { owner: tenant.seat, second: (at / 1_000) as u32 };
-        let home = self.homes.entry(app ^ tenant.key, by, Home::default);
-        if let Some(hours) = fades(&mut home.at, at) {
-            home.visits *= crate::math::faded(hours, 1.0);
-            home.usual *= crate::math::faded(hours, 72.0);
+        let own = self.of_tenant.entry(app ^ tenant.key, by, UsualVisits::default);
+        if let Some(hours) = hours_to_fade(&mut own.at, at) {
+            own.recent *= crate::math::faded(hours, 1.0);
+            own.usual *= crate::math::faded(hours, 72.0);
         }
-        home.visits += 1.0;
-        home.usual += 1.0;
+        own.recent += 1.0;
+        own.usual += 1.0;
         let Some(seat) = tenant.seat else { return };
-        let usual = self.usual.entry(app, by, Usual::default);
-        if let Some(hours) = fades(&mut usual.at, at) {
-            usual.visits.fade(crate::math::faded(hours, 72.0));
+        let all = self.of_all.entry(app, by, AllVisits::default);
+        if let Some(hours) = hours_to_fade(&mut all.at, at) {
+            all.usual.fade(crate::math::faded(hours, 72.0));
         }
-        usual.visits.teach(seat, &[home.usual], &[1.0]);
+        all.usual.teach(seat, &[own.usual], &[1.0]);
     }
 
-    /// The tenant's part of an application's usual visits, without the largest other tenant; 1 where nothing is known.
+    /// Share of a tenant in the usual visits of an application, without the largest other tenant. 1 if no visits are known.
     #[must_use]
     pub fn tenant_share(&self, app: u64, tenant: Tenant, at: i64) -> f64 {
         let left = |since: i64| crate::math::faded((at - since).max(0) as f64 / 3_600_000.0, 72.0);
-        let own = self.homes.get(app ^ tenant.key).map(|home| home.usual * left(home.at));
-        let all = self.usual.get(app).map(|usual| usual.visits.count(tenant.seat) * left(usual.at));
+        let own = self.of_tenant.get(app ^ tenant.key).map(|own| own.usual * left(own.at));
+        let all = self.of_all.get(app).map(|all| all.usual.count(tenant.seat) * left(all.at));
         match (own, all) {
             (Some(own), Some(all)) if own > 0.0 => {
                 let all = if tenant.seat.is_some() { all } else { own + all };
@@ -199,28 +203,28 @@ impl Fleets {
         }
     }
 
-    /// Share of a tenant's usual visits that an application still has from its users' own networks: near nothing after
-    /// a migration. 1 where nothing is known.
+    /// Current visits of a tenant with an application at usual places, as a share of the usual number. It is near 0 after a
+    /// migration. 1 if no visits are known.
     #[must_use]
-    pub fn home_share(&self, app: u64, tenant: Tenant, at: i64) -> f64 {
-        let Some(home) = self.homes.get(app ^ tenant.key) else { return 1.0 };
-        let hours = (at - home.at).max(0) as f64 / 3_600_000.0;
-        // In a steady state each is its half-life over ln 2 times the rate.
-        let now = home.visits * crate::math::faded(hours, 1.0);
-        let usual = home.usual * crate::math::faded(hours, 72.0) / 72.0;
+    pub fn usual_share(&self, app: u64, tenant: Tenant, at: i64) -> f64 {
+        let Some(own) = self.of_tenant.get(app ^ tenant.key) else { return 1.0 };
+        let hours = (at - own.at).max(0) as f64 / 3_600_000.0;
+        // In a steady state, each number is the rate times half-life/ln 2.
+        let now = own.recent * crate::math::faded(hours, 1.0);
+        let usual = own.usual * crate::math::faded(hours, 72.0) / 72.0;
         if usual < 1.0 { 1.0 } else { (now / usual).min(1.0) }
     }
 }
 
-/// Spreads a key over all 64 bits, one to one: the lower bits of a group's key are the number of its kind, and the table
-/// takes the place of an entry from the lower bits of its key.
+/// Spreads a key over all 64 bits by a bijection. The lower bits of a group's key are the number of its kind, but the table
+/// takes the place of an entry from these bits.
 const fn mixed(key: u64) -> u64 {
     let mixed = (key ^ key >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed ^ mixed >> 32
 }
 
-/// Hours by which something fades that has faded up to `since`, and does so up to `at` now.
-fn fades(since: &mut i64, at: i64) -> Option<f64> {
+/// Hours of decay between `since` and `at`. `None` if they are less than a step. Sets `since` to `at` otherwise.
+fn hours_to_fade(since: &mut i64, at: i64) -> Option<f64> {
     if *since > at + AHEAD_MS_MAX {
         *since = at;
     }
@@ -232,12 +236,12 @@ fn fades(since: &mut i64, at: i64) -> Option<f64> {
     Some(hours)
 }
 
-/// Other tenants in a group: one user of each, the oddest. Of the tenants that are odd, and of those that are not, the one
-/// that shows it most is left out. A single other tenant therefore has no influence.
+/// Other tenants in a group: for each, the user with the largest deviation. The tenants with the largest positive and the
+/// largest negative deviation are left out. A single other tenant therefore has no influence.
 #[derive(Default)]
 struct Others {
     users: usize,
-    oddness: f64,
+    deviation: f64,
 }
 
 impl Others {
@@ -249,24 +253,24 @@ impl Others {
         let mut tenants = [(0, 0.0_f64); TENANTS_MAX];
         let mut found = 0;
         for member in members {
-            let (number, oddness) = (member.counts_as(), f64::from(member.oddness));
+            let (number, deviation) = (member.counts_as(), f64::from(member.deviation));
             if let Some(known) = tenants[..found].iter_mut().find(|known| known.0 == number) {
-                known.1 = known.1.max(oddness);
+                known.1 = known.1.max(deviation);
             } else if found < TENANTS_MAX {
                 // Tenants without a seat may be invented, so they are no evidence for the owner.
                 let least = if member.seat.is_some() { f64::NEG_INFINITY } else { 0.0 };
-                tenants[found] = (number, oddness.max(least));
+                tenants[found] = (number, deviation.max(least));
                 found += 1;
             }
         }
-        let oddness = tenants[..found].iter().map(|tenant| tenant.1);
+        let deviation = tenants[..found].iter().map(|tenant| tenant.1);
         let (most, least) =
-            oddness.clone().fold((0.0, 0.0), |(most, least), odd| (f64::max(most, odd), f64::min(least, odd)));
-        Self { users: found.saturating_sub(1), oddness: oddness.sum::<f64>() - most - least }
+            deviation.clone().fold((0.0, 0.0), |(most, least), value| (f64::max(most, value), f64::min(least, value)));
+        Self { users: found.saturating_sub(1), deviation: deviation.sum::<f64>() - most - least }
     }
 }
 
-/// Different applications of members, up to [`SEVERAL_APPS`].
+/// Number of applications of members, at most [`SEVERAL_APPS`].
 fn apps<'a>(members: impl Iterator<Item = &'a Member>) -> usize {
     let mut apps = [0; SEVERAL_APPS];
     let mut found = 0;
@@ -305,31 +309,31 @@ mod tests {
     }
 
     #[test]
-    fn a_group_counts_users_of_the_last_two_hours_once_each() {
+    fn group_counts_each_recent_user_once() {
         let mut fleets = Fleets::default();
-        let member = |user, at, oddness| Member::new(user, seated(1), user, at, oddness);
+        let member = |user, at, deviation| Member::new(user, seated(1), user, at, deviation);
         join(&mut fleets, 1, member(7, 0, 1.0));
         join(&mut fleets, 1, member(7, 1_000, 2.0));
         let company = join(&mut fleets, 1, member(8, 2_000, -1.0));
-        assert_eq!(company, Company { users: 2, oddness: 2.0, apps: 0 });
+        assert_eq!(company, Company { users: 2, deviation: 2.0, apps: 0 });
         let same_app = Member::new(9, seated(1), 8, 2_000, 0.0);
-        assert_eq!(join(&mut fleets, 1, same_app), Company { users: 3, oddness: 1.0, apps: 2 });
+        assert_eq!(join(&mut fleets, 1, same_app), Company { users: 3, deviation: 1.0, apps: 2 });
         let stranger = |user: u64, tenant: u16| Member::new(user, seated(tenant), user, 2_000, 0.0);
-        assert_eq!(join(&mut fleets, 1, stranger(10, 2)).apps, 0, "a guest of another tenant's");
+        assert_eq!(join(&mut fleets, 1, stranger(10, 2)).apps, 0, "a user of another tenant");
         assert_eq!(
             join(&mut fleets, 1, Member::new(11, seated(1), 11, 2_000, 0.0)).apps,
             3,
-            "who is with four of their own"
+            "most users are of the tenant"
         );
         for user in 12..16 {
             assert_eq!(
                 join(&mut fleets, 1, stranger(user, user as u16)).apps,
                 0,
-                "accounts of a thief's own explain nothing"
+                "users of a tenant that a thief owns"
             );
         }
         assert_eq!(join(&mut fleets, 1, member(9, 3 * 3_600_000, 0.0)).users, 1);
-        assert_eq!(join(&mut fleets, 2, member(9, 0, 0.0)).users, 1, "groups are kept apart");
+        assert_eq!(join(&mut fleets, 2, member(9, 0, 0.0)).users, 1, "another group");
     }
 
     #[test]
@@ -342,32 +346,35 @@ mod tests {
         for number in 0..1_000 {
             join(&mut fleets, 10 + number, member(number, begin + 60 * minute));
         }
-        assert_eq!(join(&mut fleets, 1, member(8, begin + 110 * minute)).users, 2, "two within the window");
+        assert_eq!(join(&mut fleets, 1, member(8, begin + 110 * minute)).users, 2, "two users within the window");
         for number in 0..1_000 {
             join(&mut fleets, 2_000 + number, member(number, begin + 9 * hour));
         }
-        assert!(fleets.groups.len() < 1_100, "others have taken their places: {}", fleets.groups.len());
+        assert!(fleets.groups.len() < 1_100, "{}", fleets.groups.len());
     }
 
     #[test]
-    fn an_application_that_has_moved_falls_silent_at_home() {
+    fn usual_share_drops_after_a_migration() {
         let mut fleets = Fleets::default();
         let hour = 3_600_000;
         for step in 0..4_000 {
-            fleets.at_home(1, seated(step as u16 % 4), step * hour / 10);
+            fleets.learn_usual_visit(1, seated(step as u16 % 4), step * hour / 10);
         }
         let end = 400 * hour;
-        assert!(fleets.home_share(1, seated(0), end) > 0.8);
-        assert!(fleets.home_share(1, seated(0), end + 6 * hour) < 0.05);
-        assert!((fleets.home_share(2, seated(0), end) - 1.0).abs() < 1e-12);
-        assert!((fleets.tenant_share(1, seated(0), end) - 1.0 / 3.0).abs() < 0.02, "one of four, and one is left out");
+        assert!(fleets.usual_share(1, seated(0), end) > 0.8);
+        assert!(fleets.usual_share(1, seated(0), end + 6 * hour) < 0.05);
+        assert!((fleets.usual_share(2, seated(0), end) - 1.0).abs() < 1e-12);
+        assert!(
+            (fleets.tenant_share(1, seated(0), end) - 1.0 / 3.0).abs() < 0.02,
+            "one of four tenants, without the largest other one"
+        );
         assert!((fleets.tenant_share(2, seated(0), end) - 1.0).abs() < 1e-12);
     }
 
     #[test]
     fn group_leaves_out_one_other_tenant() {
         let mut fleets = Fleets::default();
-        let member = |user: u64, tenant, oddness| Member::new(user, tenant, user, 0, oddness);
+        let member = |user: u64, tenant, deviation| Member::new(user, tenant, user, 0, deviation);
         let company = |fleets: &Fleets| company(fleets, 1, &member(1, seated(0), 0.0));
         let alone = company(&fleets);
         for user in 0..200 {
@@ -378,13 +385,13 @@ mod tests {
         for user in 0..200 {
             join(&mut fleets, 1, member(1_000 + user, invented(user), -2.0));
         }
-        assert_eq!(company(&fleets).users, 2, "tenants without a seat are one");
-        assert!(company(&fleets).oddness.abs() < 1e-9, "and speak for nobody");
+        assert_eq!(company(&fleets).users, 2, "tenants without a seat count as one");
+        assert!(company(&fleets).deviation.abs() < 1e-9, "they are no evidence for the owner");
         join(&mut fleets, 1, member(2, seated(0), 1.0));
         for user in 0..200 {
             join(&mut fleets, 1, member(2_000 + user, seated(1), 3.0));
         }
-        assert_eq!(company(&fleets).users, 3, "its own two are kept, beside one of others");
+        assert_eq!(company(&fleets).users, 3, "the members of its tenant are kept");
     }
 
     /// Users in each of some groups, of two before, after as many events of others as fill the table three times.
@@ -404,54 +411,54 @@ mod tests {
     }
 
     #[test]
-    fn networks_of_other_tenants_push_out_no_groups() {
-        assert_eq!(users_after(|_| seated(1)), 3..=3, "of one");
-        assert_eq!(users_after(|number| seated(1 + number as u16 % 2)), 3..=3, "of two");
-        assert_eq!(users_after(|number| Tenant { key: 5_000 + number, seat: None }), 3..=3, "of invented ones");
-        // The control: a tenant pushes out its own.
+    fn networks_of_other_tenants_evict_no_groups() {
+        assert_eq!(users_after(|_| seated(1)), 3..=3, "one tenant");
+        assert_eq!(users_after(|number| seated(1 + number as u16 % 2)), 3..=3, "two tenants");
+        assert_eq!(users_after(|number| Tenant { key: 5_000 + number, seat: None }), 3..=3, "invented tenants");
+        // Control: a tenant evicts its own groups.
         assert_eq!(*users_after(|_| seated(0)).start(), 1);
     }
 
     #[test]
-    fn applications_of_one_tenant_push_out_no_homes() {
+    fn apps_of_one_tenant_evict_no_usual_visits() {
         let (mut fleets, hour) = (Fleets::default(), 3_600_000);
-        (0..2_000).for_each(|step| fleets.at_home(1, seated(0), step * hour / 10));
+        (0..2_000).for_each(|step| fleets.learn_usual_visit(1, seated(0), step * hour / 10));
         let end = 200 * hour;
         for app in 0..2 * FLEETS_MAX as u64 {
-            fleets.at_home(1_000_000 + app, seated(1), end);
+            fleets.learn_usual_visit(1_000_000 + app, seated(1), end);
         }
-        assert!(fleets.home_share(1, seated(0), end + 6 * hour) < 0.05, "it has moved, and that is known");
+        assert!(fleets.usual_share(1, seated(0), end + 6 * hour) < 0.05, "the migration is detected");
     }
 
     #[test]
-    fn home_share_is_the_tenants_own() {
+    fn usual_share_is_that_of_the_tenant() {
         let (mut fleets, hour) = (Fleets::default(), 3_600_000);
         for step in 0..2_000 {
-            fleets.at_home(1, seated(0), step * hour / 10);
+            fleets.learn_usual_visit(1, seated(0), step * hour / 10);
         }
-        let (end, before) = (200 * hour, |fleets: &Fleets, at| fleets.home_share(1, seated(0), at));
+        let (end, before) = (200 * hour, |fleets: &Fleets, at| fleets.usual_share(1, seated(0), at));
         let share = before(&fleets, end + 6 * hour);
-        (0..50_000).for_each(|step| fleets.at_home(1, seated(1), end + step * 100));
-        assert!((fleets.home_share(1, seated(0), end + 6 * hour) - share).abs() < 1e-12);
+        (0..50_000).for_each(|step| fleets.learn_usual_visit(1, seated(1), end + step * 100));
+        assert!((fleets.usual_share(1, seated(0), end + 6 * hour) - share).abs() < 1e-12);
         assert!((fleets.tenant_share(1, seated(0), end) - 1.0).abs() < 1e-6);
     }
 
     #[test]
     fn users_of_several_other_tenants_explain_a_move() {
         let mut fleets = Fleets::default();
-        let member = |user: u64, tenant, oddness| Member::new(user, tenant, user, 0, oddness);
+        let member = |user: u64, tenant, deviation| Member::new(user, tenant, user, 0, deviation);
         let seen = |fleets: &mut Fleets| {
             let company = join(fleets, 1, member(1, seated(0), 0.0));
-            (company.users, company.oddness)
+            (company.users, company.deviation)
         };
         (1..5).for_each(|tenant| _ = join(&mut fleets, 1, member(10 + u64::from(tenant), seated(tenant), -2.0)));
-        assert_eq!(seen(&mut fleets), (4, -6.0), "three of four");
+        assert_eq!(seen(&mut fleets), (4, -6.0), "three of four tenants");
         let stranger = Tenant { key: 5_000, seat: None };
         (0..100).for_each(|user| _ = join(&mut fleets, 1, member(100 + user, stranger, -2.0)));
-        assert_eq!(seen(&mut fleets), (5, -6.0), "tenants without a seat do not lower the oddness");
+        assert_eq!(seen(&mut fleets), (5, -6.0), "tenants without a seat do not lower the sum");
         (0..100).for_each(|user| _ = join(&mut fleets, 1, member(300 + user, seated(5), -2.0)));
-        assert_eq!(seen(&mut fleets), (6, -8.0), "as the four without it, and no more");
+        assert_eq!(seen(&mut fleets), (6, -8.0), "the flood counts as one user");
         join(&mut fleets, 1, member(15, seated(4), 1.0));
-        assert_eq!(seen(&mut fleets), (6, -6.0), "a tenant with an odd user is no evidence for the owner");
+        assert_eq!(seen(&mut fleets), (6, -6.0), "a tenant with a deviating user is no evidence for the owner");
     }
 }

@@ -9,15 +9,15 @@ const MOVED_BELOW: f64 = 0.1;
 /// `0.6·Σ_others d + ln(k − 2)` in [−3, 10] for k ≥ 3 users. `d = route + client/2 + hour` is the evidence of one user.
 /// A migration has usual calls and clients, so the sum is negative. In a campaign it is high.
 ///
-/// `home_share`: current visits of the application from known addresses, as a share of its usual ones, 0 to 1. After a
+/// `usual_share`: current visits of the application from known addresses, as a share of its usual ones, 0 to 1. After a
 /// migration it is near 0. Below 0.1, the evidence has the weight 0.3.
 #[must_use]
-pub fn evidence(company: Company, home_share: impl FnOnce() -> f64) -> f64 {
+pub fn evidence(company: Company, usual_share: impl FnOnce() -> f64) -> f64 {
     if company.users < USERS_MIN {
         return 0.0;
     }
-    let pooled = (0.6 * company.oddness + ln(company.users as f64 - 2.0)).clamp(-3.0, 10.0);
-    if home_share() < MOVED_BELOW { 0.3 * pooled } else { pooled }
+    let pooled = (0.6 * company.deviation + ln(company.users as f64 - 2.0)).clamp(-3.0, 10.0);
+    if usual_share() < MOVED_BELOW { 0.3 * pooled } else { pooled }
 }
 
 /// Number of users, most of them of one tenant and with several applications, from which a shared cause is assumed.
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn shared_cause_reduces_evidence_of_one_tenant() {
-        let company = |users, apps| Company { users, oddness: 0.0, apps };
+        let company = |users, apps| Company { users, deviation: 0.0, apps };
         // ρ = 0.03·12 = 0.36
         let expected = -(0.64 * (-12.0_f64).exp() + 0.36).ln();
         assert!((together(12.0, company(15, 4), || 1.0) - expected).abs() < 1e-12);
@@ -71,13 +71,13 @@ mod tests {
 
     #[test]
     fn campaign_has_more_evidence_than_a_migration() {
-        let campaign = evidence(Company { users: 8, oddness: 14.0, apps: 1 }, || 1.0);
+        let campaign = evidence(Company { users: 8, deviation: 14.0, apps: 1 }, || 1.0);
         assert!((campaign - (8.4 + 6.0_f64.ln()).min(10.0)).abs() < 1e-12);
-        assert!(evidence(Company { users: 60, oddness: -60.0, apps: 1 }, || 1.0) < -2.9, "usual calls and clients");
-        let guests = Company { users: 5, oddness: -6.0, apps: 0 };
+        assert!(evidence(Company { users: 60, deviation: -60.0, apps: 1 }, || 1.0) < -2.9, "usual calls and clients");
+        let guests = Company { users: 5, deviation: -6.0, apps: 0 };
         assert!((evidence(guests, || 1.0) - (3.0_f64.ln() - 3.6)).abs() < 1e-12, "users of several tenants");
-        let moved = evidence(Company { users: 8, oddness: 5.0, apps: 1 }, || 0.01);
+        let moved = evidence(Company { users: 8, deviation: 5.0, apps: 1 }, || 0.01);
         assert!((moved - 0.3 * (3.0 + 6.0_f64.ln())).abs() < 1e-12);
-        assert_eq!(evidence(Company { users: 2, oddness: 6.0, apps: 1 }, || 1.0).to_bits(), 0.0_f64.to_bits());
+        assert_eq!(evidence(Company { users: 2, deviation: 6.0, apps: 1 }, || 1.0).to_bits(), 0.0_f64.to_bits());
     }
 }

@@ -46,7 +46,7 @@ impl Detector for Fan {
             }
             let company = fleets.company(group, &member);
             users = users.max(company.users);
-            (formula::evidence(company, || fleets.home_share(app, tenant, at)), company)
+            (formula::evidence(company, || fleets.usual_share(app, tenant, at)), company)
         };
         let (by_prefix, _) = fan(app ^ (u64::from(prefix) << 8 | 1));
         let by_network = if level >= NetLevel::UsersNetwork { fan(app ^ (u64::from(network) << 8 | 2)).0 } else { 0.0 };
@@ -81,7 +81,7 @@ impl Detector for Fan {
             Arrival::None => {}
             Arrival::AtKnownPlace => {
                 let &Sighting { app, at, .. } = observation.sighting;
-                fleets.at_home(app, observation.tenant, at.min(observation.now));
+                fleets.learn_usual_visit(app, observation.tenant, at.min(observation.now));
             }
             &Arrival::WithOthers { member, groups } => {
                 groups.into_iter().flatten().for_each(|group| fleets.join(group, member, observation.now));
