@@ -4,10 +4,10 @@ pub mod formula;
 
 use self::formula::{Answer, Binding, Endpoint, Foreign, Proof};
 use super::words::{Description, Signals, Words, span};
-use super::{Case, Detector, DetectorId, Lesson, Teaching};
+use super::{Case, Detector, DetectorId, Lesson, Observation, Teaching};
 use crate::event::{Kind, TokenType};
 use crate::memory::level::{ClientLevel, NetLevel};
-use crate::memory::{Feature, Nats, User};
+use crate::memory::{Ended, Feature, Nats, User};
 use crate::verdict::RuleId;
 
 /// Visits from which a prefix is usual.
@@ -19,6 +19,9 @@ impl Detector for Lifecycle {
     const ID: DetectorId = DetectorId::Lifecycle;
 
     fn score_event(case: &Case<'_>, lesson: &mut Lesson) {
+        if has_nothing_to_compare(case) {
+            return;
+        }
         let observation = case.observation;
         let (event, at) = (&observation.enriched.event, observation.sighting.at);
         let endpoint = if event.kind == Kind::Refreshed { Endpoint::Token } else { Endpoint::Other };
@@ -88,6 +91,18 @@ impl Detector for Lifecycle {
         let rule = words.score.lifecycle_rule.unwrap_or(RuleId::UseAfterExpiry);
         signals.add(rule, words.score.evidence[Self::ID].get(), || describe(words, rule));
     }
+}
+
+/// Whether all evidence of the event is 0, and nothing of it is stored: most uses.
+fn has_nothing_to_compare(case: &Case<'_>) -> bool {
+    let Observation { enriched, ended, expiry, .. } = case.observation;
+    let (event, keys) = (&enriched.event, &enriched.keys);
+    event.kind == Kind::Use
+        && !event.reuse_reported
+        && keys.binding == 0
+        && expiry.is_none()
+        && *ended == Ended::default()
+        && case.baseline.token == keys.token as u32
 }
 
 /// Evidence of a refresh token that was presented again.
