@@ -111,13 +111,13 @@ pub(crate) struct Lesson {
 }
 
 impl Lesson {
-    /// A lesson for an event at `at` (milliseconds since the epoch) in a new visit of `key` and a new holder. It is
-    /// created in place, because it is large.
-    pub(crate) fn begin<'a>(lesson: &'a mut Option<Self>, baseline: &Baseline, key: u64, at: i64) -> &'a mut Self {
+    /// A lesson for an event at `at` (milliseconds since the epoch) in a visit and of a new holder. It is created in place,
+    /// because it is large.
+    pub(crate) fn begin<'a>(lesson: &'a mut Option<Self>, baseline: &Baseline, visit: Core, at: i64) -> &'a mut Self {
         lesson.insert(Self {
             fresh: None,
             number: None,
-            visit: Core::begun(baseline.key, key, at),
+            visit,
             further_route: false,
             further_area: false,
             holder_index: 0,

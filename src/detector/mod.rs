@@ -204,13 +204,14 @@ pub(crate) fn fade(holder: &mut Holder, at: i64) {
 mod tests {
     use super::*;
     use crate::event::TokenType;
+    use crate::memory::visit::Core;
     use crate::memory::{Baseline, Kind};
 
     /// A lesson in which each detector has evidence, with the expected shares.
     fn lesson() -> (Lesson, [(DetectorId, f64); 12]) {
         let kind = Kind::new(TokenType::ApiKey, crate::enrichment::Device::Machine);
         let mut lesson = None;
-        let mut lesson = Lesson::begin(&mut lesson, &Baseline::new(1, kind, 0), 1, 0).clone();
+        let mut lesson = Lesson::begin(&mut lesson, &Baseline::new(1, kind, 0), Core::begun(1, 1, 0), 0).clone();
         let evidence = &mut lesson.holder.evidence;
         let sums = [
             (DetectorId::Net, 1.0),

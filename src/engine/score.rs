@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use super::failpoint::{Failpoint, failpoint};
 use super::settings::Settings;
 use crate::detector::{self, Case, Lesson, Observation, Origin, Score, Setting, client, hour, net};
-use crate::memory::visit::VISIT_GAP_MS;
+use crate::memory::visit::{Core, VISIT_GAP_MS};
 use crate::memory::{Baseline, Holder, Kind, Memory, Nats, NetLevel, Sighting, Visits};
 use crate::verdict::RuleId;
 
@@ -29,15 +29,14 @@ pub(crate) fn score(
         (None, Some(place)) => baselines.get(place),
         (None, None) => return Score::nothing(settings.prior_log_odds),
     };
-    let lesson = Lesson::begin(lesson, baseline, sighting.visit, at);
+    let number = find_visit(baseline, visits, sighting);
+    let visit = number.map(|number| visits.get(number));
+    let core = visit.map_or_else(|| Core::begun(baseline.key, sighting.visit, at), |visit| visit.core);
+    let lesson = Lesson::begin(lesson, baseline, core, at);
+    lesson.number = number;
     lesson.late = observation.timed && check_lateness(lesson, at, observation.newest, settings.lateness_ms_max);
-    lesson.number = find_visit(baseline, visits, sighting);
-    let visit = lesson.number.map(|number| visits.get(number));
     // The user is read at the beginning of a visit only.
     let user = visit.is_none().then(|| users.known(observation.user));
-    if let Some(visit) = visit {
-        lesson.visit = visit.core;
-    }
     if let Some(user) = &user {
         lesson.visit.tenant = sighting.tenant;
         lesson.visit.net_level = net::level(baseline, user, sighting);
@@ -178,7 +177,6 @@ fn find_visit(baseline: &Baseline, visits: &Visits, sighting: &Sighting) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::visit::Core;
 
     #[test]
     fn visit_is_found_by_its_whole_key() {
