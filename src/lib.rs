@@ -1,22 +1,23 @@
-//! tokenwarden catches stolen OAuth and API tokens while they are being used, and takes them away from the thief.
+//! tokenwarden detects stolen OAuth and API tokens in a stream of token events and revokes them.
 //!
-//! The way of an event is `decode → enrich → step → fan out (store | alert | revoke) → checkpoint`: read [`pipeline`]
-//! first. The house has seven floors, and imports go down only (a test checks it):
+//! The path of an event is `decode → enrich → step → fan out (store | alert | revoke) → checkpoint`. Read [`pipeline`]
+//! first. The modules form seven layers. A module imports only its own layer and lower ones (`tests/layers.rs` checks
+//! it):
 //!
-//! 0. words: [`key`], [`event`], [`token`], [`secret`], [`sanitize`], [`mod@format`], [`feed`], [`place`], [`route`], [`enrichment`], [`verdict`], [`checkpoint`], [`tally`]
-//! 1. judgement: [`math`], [`memory`], [`detector`], [`rule`], [`policy`], [`decide`], [`engine`]
-//! 2. ports: [`port`], the way out that two adapters share: [`outgoing`], and the policy of all retries: [`retry`]
+//! 0. types: [`key`], [`event`], [`token`], [`secret`], [`sanitize`], [`mod@format`], [`feed`], [`place`], [`route`], [`enrichment`], [`verdict`], [`checkpoint`], [`tally`]
+//! 1. detection: [`math`], [`memory`], [`detector`], [`rule`], [`policy`], [`decide`], [`engine`]
+//! 2. ports: the traits of [`port`], the shared HTTP client [`outgoing`], and the retry policy [`retry`]
 //! 3. adapters: [`wire`], [`enrich`], [`source`], [`store`], [`notify`], [`revoke`]
-//! 4. running: [`pipeline`], [`worker`], [`deliver`], [`config`], [`telemetry`]
-//! 5. measuring, which the service does without: [`lab`]
+//! 4. service: [`pipeline`], [`worker`], [`deliver`], [`config`], [`telemetry`]
+//! 5. lab (simulation and evaluation, which the service does not import): [`lab`]
 //! 6. commands: [`cli`]
 //!
-//! What always holds:
-//! - [`engine::step`] is total: any events in any order, never a panic.
+//! Invariants:
+//! - [`engine::step`] does not panic, for any events in any order.
 //! - The same events from the same state give the same outcomes, byte for byte.
-//! - No raw token reaches judgement, storage or a log.
-//! - Losing GeoIP weakens signals and never stops the stream.
-//! - Nothing before the fan-out is visible outside.
+//! - No raw token reaches detection, storage or a log.
+//! - If GeoIP is unavailable, location is not scored, and processing continues.
+//! - Nothing before the fan-out has effects outside of the process.
 //! - Every queue, map and window has a named limit.
 
 pub mod checkpoint;

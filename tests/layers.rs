@@ -1,5 +1,5 @@
-//! Architecture checks on the sources: imports go down the floors that `src/lib.rs` lists, no adapter imports another,
-//! judgement does no I/O, the service does not import `lab`, and modules import each other in no circle.
+//! Architecture checks on the sources. No module imports a higher layer of the list in `src/lib.rs`. No adapter imports
+//! another adapter. The detection layer does no I/O. The service does not import `lab`. There are no import cycles.
 
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -7,14 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-/// The floor whose modules must not import each other.
+/// The layer whose modules must not import each other.
 const ADAPTERS: usize = 3;
-const JUDGEMENT: usize = 1;
+const DETECTION: usize = 1;
 /// The only module that may import `lab`.
 const USES_LAB: &str = "cli";
 
-/// Identifiers that judgement must not use, and what each would bring in.
-const NOT_IN_JUDGEMENT: [(&str, &str); 9] = [
+/// Identifiers that the detection layer must not use, and what each stands for.
+const NOT_IN_DETECTION: [(&str, &str); 9] = [
     ("tokio", "asynchronous code"),
     ("async", "asynchronous code"),
     ("serde", "file formats"),
@@ -30,16 +30,16 @@ const NOT_IN_JUDGEMENT: [(&str, &str); 9] = [
 type Modules = BTreeMap<String, String>;
 
 #[test]
-fn imports_go_down_the_floors() {
+fn imports_use_lower_layers_only() {
     let root = source_root();
-    let floors = floors(&std::fs::read_to_string(root.join("lib.rs")).expect("src/lib.rs is readable"));
-    assert!(floors.len() > 20, "src/lib.rs lists too few modules: {floors:?}");
+    let layers = layers(&std::fs::read_to_string(root.join("lib.rs")).expect("src/lib.rs is readable"));
+    assert!(layers.len() > 20, "src/lib.rs lists too few modules: {layers:?}");
     let mut wrong = String::new();
     let files = source_files(&root);
     assert!(files.len() > 150, "too few source files found: {}", files.len());
     for (module, path, source) in files {
-        for (line, reason) in violations(&module, &source, &floors) {
-            writeln!(wrong, "src/{}:{line}: {reason}", path.display()).expect("a String takes text");
+        for (line, reason) in violations(&module, &source, &layers) {
+            writeln!(wrong, "src/{}:{line}: {reason}", path.display()).expect("writing to a String succeeds");
         }
     }
     assert!(wrong.is_empty(), "\n{wrong}");
@@ -58,20 +58,20 @@ fn lab_is_imported_by_commands_only() {
 }
 
 #[test]
-fn no_modules_import_each_other_in_a_circle() {
-    let found = circles(&modules());
-    assert!(found.is_empty(), "modules that import each other: {found:#?}");
+fn modules_have_no_import_cycles() {
+    let found = cycles(&modules());
+    assert!(found.is_empty(), "import cycles: {found:#?}");
 }
 
 #[test]
-fn floor_check_finds_each_violation() {
-    let floors = floors("//! 0. words: [`event`]\n//! 1. judgement: [`term`]\n//! 3. adapters: [`wire`], [`store`]\n");
+fn layer_check_finds_each_violation() {
+    let layers = layers("//! 0. types: [`event`]\n//! 1. detection: [`term`]\n//! 3. adapters: [`wire`], [`store`]\n");
     let check = |module: &str, source: &str| {
         let module = format!("{module}::inner");
-        violations(&module, source, &floors).into_iter().map(|(line, _)| line).collect::<Vec<_>>()
+        violations(&module, source, &layers).into_iter().map(|(line, _)| line).collect::<Vec<_>>()
     };
     assert_eq!(check("store", "use crate::event::Event;\nuse crate::term;"), Vec::<usize>::new());
-    assert_eq!(check("event", "\nuse crate::term::X;"), [2], "import of a higher floor");
+    assert_eq!(check("event", "\nuse crate::term::X;"), [2], "import of a higher layer");
     assert_eq!(
         check("store", "use crate::{\n    event::{self, Event},\n    wire::Decoder,\n};"),
         [3],
@@ -81,14 +81,14 @@ fn floor_check_finds_each_violation() {
     assert_eq!(check("store", "use super::super::wire;"), [1], "relative path");
     assert_eq!(check("store", "// crate::wire\nlet a = \"crate::wire\"; /* crate::wire */"), Vec::<usize>::new());
     assert_eq!(check("term", "use std::time::Instant;\nfn x() {}\nasync fn y() {}"), [1, 3]);
-    assert_eq!(check("attic", "\n"), [1], "module without a floor");
+    assert_eq!(check("attic", "\n"), [1], "module without a layer");
 }
 
 #[test]
-fn circle_check_finds_each_circle() {
+fn cycle_check_finds_each_cycle() {
     let check = |files: &[(&str, &str)]| {
         let files = files.iter().map(|(path, source)| ((*path).to_owned(), without_tests(&code_of(source))));
-        circles(&files.collect()).into_iter().collect::<Vec<_>>()
+        cycles(&files.collect()).into_iter().collect::<Vec<_>>()
     };
     let none = Vec::<String>::new();
     assert_eq!(check(&[("a", "use crate::b::X;"), ("b", "use crate::c::Y;"), ("c", "")]), none);
@@ -126,18 +126,18 @@ fn modules() -> Modules {
     files.map(|(module, _, source)| (module, without_tests(&code_of(&source)))).collect()
 }
 
-/// Floor of each module, from lines such as "//! 0. words: [`event`], [`mod@format`]".
-fn floors(lib: &str) -> BTreeMap<String, usize> {
-    let mut floors = BTreeMap::new();
+/// Layer of each module, from lines such as "//! 0. types: [`event`], [`mod@format`]".
+fn layers(lib: &str) -> BTreeMap<String, usize> {
+    let mut layers = BTreeMap::new();
     for line in lib.lines().filter_map(|line| line.strip_prefix("//! ")) {
         let Some((number, modules)) = line.split_once(". ").and_then(|(n, rest)| Some((n.parse().ok()?, rest))) else {
             continue;
         };
         for module in modules.split('`').skip(1).step_by(2) {
-            floors.insert(module.trim_start_matches("mod@").to_owned(), number);
+            layers.insert(module.trim_start_matches("mod@").to_owned(), number);
         }
     }
-    floors
+    layers
 }
 
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
@@ -154,11 +154,11 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Line and reason of each import and identifier in `source`, the file of `module`, that the floors forbid.
-fn violations(module: &str, source: &str, floors: &BTreeMap<String, usize>) -> Vec<(usize, String)> {
+/// Line and reason of each import and identifier in `source`, the file of `module`, that the layers forbid.
+fn violations(module: &str, source: &str, layers: &BTreeMap<String, usize>) -> Vec<(usize, String)> {
     let name = top(module);
-    let Some(&floor) = floors.get(name) else {
-        return vec![(1, format!("`{name}` has no floor: add it to the list in src/lib.rs"))];
+    let Some(&layer) = layers.get(name) else {
+        return vec![(1, format!("`{name}` has no layer: add it to the list in src/lib.rs"))];
     };
     let code = code_of(source);
     let shipped = without_tests(&code);
@@ -170,29 +170,26 @@ fn violations(module: &str, source: &str, floors: &BTreeMap<String, usize>) -> V
             continue;
         }
         let Some(other) = absolute(module, &path).and_then(|path| path.into_iter().next()) else { continue };
-        let Some(&used) = floors.get(&other) else { continue };
-        if used > floor {
-            found.push((
-                line_of(at),
-                format!("`{name}` (floor {floor}) imports `{other}` (floor {used}), which is above"),
-            ));
-        } else if other != name && used == floor && floor == ADAPTERS {
+        let Some(&used) = layers.get(&other) else { continue };
+        if used > layer {
+            found.push((line_of(at), format!("`{name}` (layer {layer}) imports `{other}` of the higher layer {used}")));
+        } else if other != name && used == layer && layer == ADAPTERS {
             found.push((line_of(at), format!("adapter `{name}` imports adapter `{other}`")));
         }
     }
-    if floor == JUDGEMENT {
+    if layer == DETECTION {
         for (at, token) in tokens(&code) {
-            if let Some((_, what)) = NOT_IN_JUDGEMENT.iter().find(|(name, _)| *name == token) {
-                found.push((line_of(at), format!("judgement must not use {what}: `{token}`")));
+            if let Some((_, what)) = NOT_IN_DETECTION.iter().find(|(name, _)| *name == token) {
+                found.push((line_of(at), format!("the detection layer must not use {what}: `{token}`")));
             }
         }
     }
     found
 }
 
-/// The circles between top-level modules and those inside each of them; a circle is its module paths, sorted, with
+/// The cycles between top-level modules and those inside each of them; a cycle is its module paths, sorted, with
 /// spaces between.
-fn circles(modules: &Modules) -> BTreeSet<String> {
+fn cycles(modules: &Modules) -> BTreeSet<String> {
     let (mut between, mut inside) = (Graph::default(), Graph::default());
     for (module, code) in modules {
         for used in imports(module, code, modules) {
@@ -203,20 +200,20 @@ fn circles(modules: &Modules) -> BTreeSet<String> {
             }
         }
     }
-    [between, inside].iter().flat_map(circles_of).collect()
+    [between, inside].iter().flat_map(cycles_of).collect()
 }
 
 /// What each module imports.
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
 /// Strongly connected components of more than one module.
-fn circles_of(graph: &Graph) -> BTreeSet<String> {
+fn cycles_of(graph: &Graph) -> BTreeSet<String> {
     let reached: BTreeMap<&str, BTreeSet<&str>> =
         graph.keys().map(|from| (from.as_str(), reach(graph, from))).collect();
     let mutual = |a: &str, b: &str| reached[a].contains(b) && reached.get(b).is_some_and(|back| back.contains(a));
-    let circle = |module: &&str| reached[*module].iter().copied().filter(|other| mutual(module, other)).collect();
-    let circles = reached.keys().map(circle).filter(|members: &Vec<&str>| members.len() > 1);
-    circles.map(|members| members.join(" ")).collect()
+    let cycle = |module: &&str| reached[*module].iter().copied().filter(|other| mutual(module, other)).collect();
+    let cycles = reached.keys().map(cycle).filter(|members: &Vec<&str>| members.len() > 1);
+    cycles.map(|members| members.join(" ")).collect()
 }
 
 /// The modules that `from` imports, directly or through others.
