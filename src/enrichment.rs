@@ -91,15 +91,16 @@ pub const NO_NETWORK: u32 = 0;
 
 /// Keys of the names in an event, computed once because look-ahead needs them before the event is scored.
 ///
-/// Keys of 32 bits are compared within one baseline only, or stand for names with the same meaning in every tenant (an
-/// address, a network, a fingerprint). A producer can name those of another tenant anyway.
+/// A key of 32 bits is compared within one baseline only, or its name has the same meaning in every tenant (an address,
+/// a network, a fingerprint). Names of the second kind are not specific to a tenant, and a producer can send those of
+/// another tenant anyway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keys {
-    /// The tenant whose names these are.
+    /// The tenant of these names.
     pub scope: Tenant,
     /// The event, by id and content: token, time, kind, address and endpoint.
     pub event: u64,
-    /// The event's id alone.
+    /// The event's id without its content.
     pub event_id: u64,
     pub token: u64,
     pub family: Option<u64>,

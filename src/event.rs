@@ -154,16 +154,16 @@ pub struct ProviderFacts<'a> {
     /// The part of the tenant in which the token was used or lost its access, for example one organization of an
     /// enterprise.
     pub realm: Option<Cow<'a, str>>,
-    /// The role whose session the token is: what can be ended at once, whoever uses it.
+    /// The role whose session the token is. All of its sessions can be ended at once.
     pub role: Option<Cow<'a, str>>,
     pub concerns: Concerns,
-    /// The token's name stays and its secret is new: only uses of the old secret end.
+    /// The token keeps its name and gets a new secret. Only uses of the old secret end.
     pub renewed: bool,
     /// The ended token of this name is valid again.
     pub reinstated_token: Option<TokenId<'a>>,
     /// All tokens that ended together with this user are valid again.
     pub reinstated_user: Option<Cow<'a, str>>,
-    /// All that was ended with this role is alive again.
+    /// Everything that was ended with this role is valid again.
     pub reinstated_role: Option<Cow<'a, str>>,
 }
 
@@ -189,9 +189,9 @@ pub struct Event<'a> {
     pub endpoint: Option<Cow<'a, str>>,
     /// HTTP status of the response. An event with 401 is an attempt, not a use.
     pub status: Option<u16>,
-    /// An outcome was given that cannot be read, or that names no answer: it may have been a rejection.
+    /// The sent outcome cannot be read or names no known answer, so the call may have been rejected.
     pub outcome_unclear: bool,
-    /// The provider itself reports that this refresh token was presented after it had been superseded.
+    /// The provider reports that this refresh token was presented after it had been superseded.
     pub reuse_reported: bool,
     pub bytes_out: Option<u64>,
     pub scopes: Vec<Cow<'a, str>>,
@@ -266,8 +266,8 @@ impl Event<'_> {
         self.facts.as_ref().is_some_and(|facts| facts.own_call)
     }
 
-    /// The key that keeps all of a subject's tokens in one partition: the tenant, then the first present one of user,
-    /// grant, application (only for an access token without user and grant) and token.
+    /// The key that keeps all tokens of a subject in one partition: the tenant, then the first present one of user,
+    /// grant, application and token. The application counts only for an access token without user and grant.
     #[must_use]
     pub fn subject_key(&self) -> String {
         let (tenant, subject) = self.subject_parts();
@@ -318,9 +318,9 @@ impl Event<'_> {
         self.app_id.as_deref().filter(|_| nobodys)
     }
 
-    /// Whether the credential was not accepted: 401 (RFC 9110 section 15.5.2; RFC 6750 section 3.1), or 400 at the
-    /// token endpoint (`invalid_grant`, RFC 6749 section 5.2). With 403 the credential was accepted, so the event is a
-    /// use.
+    /// Whether the credential was rejected. These statuses count: 401 (RFC 9110 section 15.5.2; RFC 6750 section 3.1),
+    /// and 400 at the token endpoint (`invalid_grant`, RFC 6749 section 5.2). With 403 the credential was accepted, so
+    /// the event is a use.
     #[must_use]
     pub const fn is_attempt(&self) -> bool {
         match self.status {
@@ -330,10 +330,10 @@ impl Event<'_> {
         }
     }
 
-    /// Whether the outcome leaves open if the credential was accepted. Services answer so before they check it: a bad
-    /// request, a proxy's 407, an exceeded limit or a fault (RFC 9110 section 15, RFC 6585). A status that cannot be read
-    /// leaves it open too. Such an event is a use, but its behaviour does not revoke. No outcome at all leaves nothing open:
-    /// many producers report accepted requests only.
+    /// Whether the outcome does not show if the credential was accepted. Services send such statuses before they check
+    /// the credential: a bad request, a proxy's 407, an exceeded limit or a fault (RFC 9110 section 15, RFC 6585). A
+    /// status that cannot be read counts too. Such an event is a use, but its behaviour does not revoke. An event
+    /// without an outcome does not count, because many producers report accepted requests only.
     #[must_use]
     pub const fn is_unchecked(&self) -> bool {
         self.outcome_unclear

@@ -10,7 +10,8 @@ use crate::sanitize::is_unsafe;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Feed {
     pub format: Format,
-    /// Accepts `confirmed` events. Otherwise anybody who can write to the topic could confirm a theft.
+    /// Accepts `confirmed` events. Set it only for topics with trusted producers: such an event can confirm a theft as
+    /// legitimate.
     pub confirmed: bool,
     /// Tenant of all its events. Replaces the tenant in the events.
     pub tenant: Option<Tenant>,

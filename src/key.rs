@@ -1,7 +1,7 @@
 //! Numeric keys of the names in events, so that memory stores no texts.
 //!
 //! A key is the 64-bit SipHash-1-3 (Aumasson and Bernstein, INDOCRYPT 2012) of a name under the installation's secret.
-//! Without the secret nobody can search for two names with the same key. Among ten million names, the probability of an
+//! The secret prevents a search for two names with the same key. Among ten million names, the probability of an
 //! accidental collision is 3 in a million.
 
 use std::hash::Hasher as _;

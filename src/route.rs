@@ -2,9 +2,9 @@
 //! route.
 //!
 //! An endpoint is a path (`/repos/acme/site/hooks/17`, or a URL) or the name of an operation, optionally after its
-//! service (`iam.amazonaws.com ListUsers`, `repo.create`). Both are split into words at delimiters; a word that looks
-//! like an id becomes `{}`. Names that users chose (`acme`) look like words of the API and stay. They add routes but
-//! never merge two.
+//! service (`iam.amazonaws.com ListUsers`, `repo.create`). Both are split into words at delimiters. Each word in the
+//! form of an id becomes `{}`. Names that users chose (`acme`) cannot be distinguished from words of the API and are
+//! kept. They add routes but never merge two.
 
 mod word;
 
@@ -119,7 +119,7 @@ struct Call<'a> {
     area_end: usize,
 }
 
-/// Reads the endpoint once, word by word. Text that stays is copied in stretches; each replaced id goes to `found`.
+/// Reads the endpoint once, word by word. Kept text is copied in runs; each replaced id is passed to `found`.
 fn scan<'a>(endpoint: &'a str, template: &mut Template, mut found: impl FnMut(&[u8])) -> Call<'a> {
     let bytes = endpoint.as_bytes();
     let mut area = Area::default();
@@ -366,7 +366,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_has_a_route(method in ".{0,9}", endpoint in ".{0,600}") {
+        fn route_accepts_any_text(method in ".{0,9}", endpoint in ".{0,600}") {
             let _ = route_of(&method, &endpoint);
             prop_assert!(template(&endpoint).len() <= TEMPLATE_BYTES_MAX);
         }

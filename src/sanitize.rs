@@ -1,11 +1,11 @@
 //! Sanitizer for text from events: one for the terminal, mails, webhooks, logs and verdicts.
 //!
-//! A name in an event may contain escape sequences for a terminal, line breaks that forge a log entry or a mail header,
-//! and invisible characters that reorder or hide text.
+//! A name in an event may contain escape sequences for a terminal. It may contain line breaks that forge a log entry or
+//! a mail header, and invisible characters that reorder or hide text.
 
-/// Whether `character` can control a terminal, break a line, or invisibly reorder or hide text: control characters, line
-/// and paragraph separators, bidirectional marks, zero-width characters and tags (Unicode TR 36 and UTS 39,
-/// default-ignorable code points).
+/// Whether `character` can control a terminal, break a line, or invisibly reorder or hide text. These are control
+/// characters, line and paragraph separators, bidirectional marks, zero-width characters and tags (Unicode TR 36 and
+/// UTS 39, default-ignorable code points).
 #[must_use]
 pub const fn is_unsafe(character: char) -> bool {
     matches!(character,

@@ -1,9 +1,8 @@
-//! What bearer secrets look like, and where they lie in a text.
+//! Detects bearer secrets and their ranges in a text.
 //!
-//! Two marks give a secret away: the prefix that its issuer puts there to be recognised by (`ghp_`, `xoxb-`, `eyJ`), and
-//! the name that it is given (`access_token=…`, `"client_secret": "…"`). Where a value is an id, its whole form may do it
-//! too. Identifiers of keys (`AKIA…`) and hashes are no secrets. A random text without any of these cannot be told from
-//! an id.
+//! A secret is recognised by the prefix that its issuer gives it (`ghp_`, `xoxb-`, `eyJ`), or by its name
+//! (`access_token=…`, `"client_secret": "…"`). An id can also be recognised by its whole form. Identifiers of keys
+//! (`AKIA…`) and hashes are no secrets. A random text without these marks cannot be distinguished from an id.
 
 mod bare;
 mod hash;
@@ -16,20 +15,20 @@ pub use bare::{is_bare, looks_opaque};
 pub use hash::{HASH_LENGTH, HASHED, is_hash};
 pub use name::is_secret_name;
 
-/// The secrets in `text`, in order, apart from one another. Ranges lie on character boundaries where `text` is UTF-8.
+/// The secrets in `text`, in order and without overlap. Ranges lie on character boundaries if `text` is UTF-8.
 pub fn secrets(text: &[u8]) -> impl Iterator<Item = Range<usize>> {
     Secrets { text, at: 0, prefixed: Next::Unknown, named: Next::Unknown }
 }
 
-/// Whether a string of a message may hold a secret, told from the message's raw bytes: `false` holds for every string
-/// in it that has no escapes, save those under a name of their own, which is [`is_secret_name`]'s to judge.
+/// Whether a string of a message may contain a secret, by the message's raw bytes. `false` is reliable for every string
+/// without escapes, except for members whose name marks a secret: see [`is_secret_name`].
 #[must_use]
 pub fn may_hold_secret(raw: &[u8]) -> bool {
     prefix::next(raw, 0).is_some() || name::next_assigned(raw, 0).is_some()
 }
 
-/// The strings of the JSON in `text`, whole or broken, that are tokens as a whole; with `ids`, also those that are
-/// token ids by the name of their member.
+/// The JSON strings in `text` that are tokens as a whole; the JSON may be broken. With `ids`, also the strings whose
+/// member name is that of a token id.
 pub fn whole_strings(text: &[u8], ids: bool) -> impl Iterator<Item = Range<usize>> {
     let mut name = 0..0;
     strings(text).filter(move |range| {
@@ -42,7 +41,7 @@ pub fn whole_strings(text: &[u8], ids: bool) -> impl Iterator<Item = Range<usize
     })
 }
 
-/// What stands between quotes in `text`.
+/// The contents of each pair of quotes in `text`.
 fn strings(text: &[u8]) -> impl Iterator<Item = Range<usize>> {
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -52,12 +51,12 @@ fn strings(text: &[u8]) -> impl Iterator<Item = Range<usize>> {
             end += if *byte == b'\\' { 2 } else { 1 };
         }
         at = end + 1;
-        // The text may break off within the string.
+        // The text may end within the string.
         Some(start..end.min(text.len()))
     })
 }
 
-/// Merges what prefixes and names give away, in order.
+/// Merges the secrets found by prefix and by name, in order.
 struct Secrets<'t> {
     text: &'t [u8],
     at: usize,
@@ -65,7 +64,7 @@ struct Secrets<'t> {
     named: Next,
 }
 
-/// The next find of one kind, kept until it is passed, so that each kind reads the text once.
+/// The next find of one kind, kept until the search has passed it, so that each kind reads the text once.
 #[derive(Clone)]
 enum Next {
     Unknown,
@@ -117,16 +116,16 @@ mod tests {
         secrets(text.as_bytes()).map(|range| &text[range]).collect()
     }
 
-    /// `length` characters as random tokens have them, the same each time. Tests make their secrets of these, so that
-    /// none stands in the source.
+    /// `length` characters of the form of random tokens, the same each time. Tests build their secrets from these, so
+    /// that the source contains none.
     fn noise(length: usize) -> String {
         "a7Bq2".chars().cycle().take(length).collect()
     }
 
     #[test]
-    fn every_prefix_holds_a_stem_and_opens_a_secret() {
+    fn prefix_has_a_stem_and_opens_a_secret() {
         assert!(FINDER.is_some());
-        assert!(STEMS.len() <= 64, "vectorised search takes no more");
+        assert!(STEMS.len() <= 64, "vectorised search supports 64 patterns");
         for (prefix, body) in FORMS {
             assert!(STEMS.iter().any(|stem| prefix.contains(stem)), "{prefix}");
             let rest = match body {
@@ -153,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn names_give_secrets_away() {
+    fn secrets_are_found_by_name() {
         let secret = noise(24);
         for text in [
             format!("/v1/me?access_token={secret}&limit=10"),
@@ -201,14 +200,14 @@ mod tests {
     }
 
     #[test]
-    fn several_secrets_are_found_in_their_order() {
+    fn secrets_are_found_in_order() {
         let (first, second) = (format!("ghp_{}", noise(36)), format!("xoxb-{}", noise(30)));
         assert_eq!(found(&format!("a {first}, token={second} and ghp_")), [&first, &second]);
         assert_eq!(found(&format!("Bearer {first}")), [&first]);
     }
 
     #[test]
-    fn what_is_no_secret_stays() {
+    fn text_without_secret_is_kept() {
         for text in [
             "5f0c8a1e-7b32-4d7e-9a41-0123456789ab",
             "arn:aws:iam::111122223333:user/sk-production-eu-1",
@@ -243,7 +242,7 @@ mod tests {
 
     #[test]
     fn search_time_is_linear_in_the_text() {
-        // A quadratic search would take minutes here.
+        // A quadratic search takes minutes here.
         for stem in [
             "sk-",
             "eyJ-",
@@ -267,7 +266,7 @@ mod tests {
             text in "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|arn:aws:[a-z0-9]{2,6}::[0-9]{12}:[a-z]{4,8}(/[A-Za-z0-9_-]{1,15}){1,3}|\
                 [a-z]{2,8}(-[a-z0-9]{1,12}){1,6}|(/[a-z0-9]{1,12}){1,6}|[A-Za-z0-9.]{1,20}@[a-z]{3,12}\\.com|[A-Za-z0-9+/]{43}="
         ) {
-            // A name that opens like a vendor's secret cannot be told from one.
+            // A name that begins with a vendor's prefix cannot be distinguished from a secret.
             prop_assume!(FORMS.iter().all(|form| !text.contains(form.0)));
             prop_assert_eq!(found(&text), Vec::<&str>::new());
         }
@@ -291,7 +290,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_can_be_searched(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn secrets_accepts_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = secrets(&bytes).count();
         }
     }

@@ -1,4 +1,4 @@
-//! Names of tokens. Anything that looks like the secret itself is replaced by its keyed hash.
+//! Names of tokens. A bearer value is replaced by its keyed hash.
 
 use std::borrow::Cow;
 
@@ -36,11 +36,11 @@ impl<'a> TokenId<'a> {
     }
 }
 
-/// `privacy.token_ids`: whether token ids that do not look like secrets are hashed.
+/// `privacy.token_ids`: whether token ids without the form of a secret are hashed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TokenIds {
-    /// They stay as they were sent.
+    /// They are kept unchanged.
     #[default]
     AsSent,
     /// They are replaced by keyed hashes, because an opaque token cannot be distinguished from an id.
@@ -89,7 +89,7 @@ impl TokenHasher {
         self.ids
     }
 
-    /// The name for `text`, and whether it was replaced because it looks like a secret.
+    /// The name for `text`, and whether it was replaced because it has the form of a secret.
     #[must_use]
     pub fn name<'a>(&self, text: Cow<'a, str>) -> (TokenId<'a>, bool) {
         let (text, replaced) = self.id(text);
@@ -126,8 +126,8 @@ impl TokenHasher {
         (Cow::Owned(clean), true)
     }
 
-    /// The keyed hash of `secret`. About 1 in 400,000 hashes looks like a secret itself and would be replaced when it
-    /// is read again. Such a hash is replaced by its own hash.
+    /// The keyed hash of `secret`. About 1 in 400,000 hashes has the form of a secret and would be replaced when it is
+    /// read again. Such a hash is replaced by its own hash.
     #[must_use]
     pub fn hash(&self, secret: &[u8]) -> String {
         let mut hash = self.digest(secret);
@@ -158,9 +158,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hash_never_looks_like_a_secret() {
+    fn hash_never_has_the_form_of_a_secret() {
         let hasher = TokenHasher::new(b"a key for a test");
-        // Found by search: the digests of these numbers contain `sk-` and what looks like a key after it.
+        // Found by search: the digests of these numbers contain `sk-` and then the form of a key.
         for number in [824_066, 923_283, 1_267_638, 1_589_185] {
             let text = format!("secret-{number}");
             let plain = hasher.digest(text.as_bytes());

@@ -128,14 +128,14 @@ impl Severity {
     }
 }
 
-/// What a rule, or the whole installation, may do. The order allows a ceiling to be a minimum.
+/// Permitted actions of a rule or of the whole installation. The order allows a ceiling to be a minimum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// Events are scored, stored and reported. A revocation is only recorded as one that would have been made.
     #[default]
     Shadow,
-    /// As shadow, and the alert asks a person to revoke.
+    /// As shadow, and the alert asks the reader to revoke.
     Alert,
     /// Revocations are requested automatically.
     Enforce,
@@ -228,7 +228,7 @@ impl fmt::Display for IncidentId {
     }
 }
 
-/// Links incidents of several tenants with one cause. Only the operator of all tenants may see it.
+/// Links incidents of several tenants with one cause. Visible only to the operator of all tenants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct CampaignId(pub u64);
 
@@ -250,7 +250,7 @@ pub struct Victim {
 /// Maximum number of victims that an incident lists. Further ones are counted.
 pub const VICTIMS_MAX: usize = 100;
 
-/// What a revocation ends.
+/// Target of a revocation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Target {
@@ -316,7 +316,8 @@ pub struct Incident {
     /// Number of all victims.
     #[serde(default)]
     pub victims_total: u32,
-    /// The tenant has too few visits to have limits of its own: it may be invented. Such tenants share their limits.
+    /// The tenant has too few visits to have limits of its own. Its name may be invented, so such tenants share their
+    /// limits.
     #[serde(default)]
     pub tenant_is_new: bool,
     pub log_odds: f64,
@@ -337,12 +338,12 @@ pub struct Incident {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
     pub verdict: Verdict,
-    /// Natural log-odds that somebody else holds the token; always finite.
+    /// Natural log-odds that another party than the owner holds the token; always finite.
     pub log_odds: f64,
     /// Prior log-odds, and alert threshold when this event was scored.
     pub prior_log_odds: f64,
     pub alert_from: f64,
-    /// A policy requests the alert, whatever the log-odds.
+    /// A policy requests the alert, independent of the log-odds.
     pub by_policy: bool,
     /// It would have been an alert, but the tenant's alert budget was used up.
     pub withheld: bool,
@@ -389,7 +390,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_rule_id_reads_back() {
+    fn rule_id_reads_back() {
         for id in RuleId::ALL {
             assert_eq!(RuleId::parse(id.as_str()), Some(*id));
         }

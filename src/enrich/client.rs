@@ -1,8 +1,8 @@
 //! Parses user agents into family, version and device.
 //!
-//! Browsers all claim to be Mozilla and contain each other's names; `woothee` distinguishes them. Other programs name
-//! themselves first (RFC 9110 section 10.1.5): `product/version (comment) product/version …`. A user agent is a claim
-//! of its sender; scoring decides how much it counts.
+//! All browsers claim to be Mozilla and contain each other's names; `woothee` distinguishes them. Other programs begin
+//! with their name (RFC 9110 section 10.1.5): `product/version (comment) product/version …`. A user agent is a claim of
+//! its sender; scoring decides how much it counts.
 
 use std::sync::Arc;
 
@@ -99,10 +99,10 @@ fn browser_name(agent: &str) -> Named {
         let device = if automated { Device::Machine } else { device };
         return Named { family: own.name.to_owned(), version: own.version.to_owned(), device };
     }
-    let told = |text: &str| if text == "UNKNOWN" { String::new() } else { text.to_owned() };
-    match told(parsed.name) {
+    let known = |text: &str| if text == "UNKNOWN" { String::new() } else { text.to_owned() };
+    match known(parsed.name) {
         family if family.is_empty() => Named { family: "Mozilla".to_owned(), version: String::new(), device },
-        family => Named { family, version: told(parsed.version), device },
+        family => Named { family, version: known(parsed.version), device },
     }
 }
 
@@ -318,7 +318,7 @@ unknown||unknown|
 
     proptest! {
         #[test]
-        fn any_user_agent_gives_printable_names(agent in prop_oneof![".{0,300}", "(Mozilla/5.0 )?[ -~]{0,200}"]) {
+        fn client_names_are_printable(agent in prop_oneof![".{0,300}", "(Mozilla/5.0 )?[ -~]{0,200}"]) {
             let client = parse(&agent, &KeyHasher::default());
             prop_assert!((1..=FAMILY_CHARS_MAX).contains(&client.family.chars().count()));
             prop_assert!(client.version.chars().count() <= VERSION_CHARS_MAX);

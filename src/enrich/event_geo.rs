@@ -1,4 +1,4 @@
-//! Places in the events themselves, for installations that trust the producer, for example a CDN.
+//! Places in events, for installations that trust the producer, for example a CDN.
 
 use std::sync::Arc;
 

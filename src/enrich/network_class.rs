@@ -1,15 +1,15 @@
 //! Classifies a network by the whole words of its name.
 //!
-//! Holders register the names themselves, so words are tested in order of certainty: known anonymisers, access
-//! networks, known clouds, words of the hosting trade. "Google Fiber Inc." is an access network, "Google LLC" a cloud.
-//! "HOST TELECOM LTD" counts as an access network, which errs towards fewer signals. In network data of June 2026,
-//! 1,900 of 75,098 names are hosting by these words, among them the twenty largest public clouds. Words that were tried
-//! and rejected: `tor`, `nord`, `anonymous`, `compute`, `infrastructure`, `virtual` (more often registered by others)
-//! and `aruba` (also a country).
+//! Holders of networks choose the names, so words are tested in order of certainty: known anonymisers, access networks,
+//! known clouds, words of the hosting trade. "Google Fiber Inc." is an access network, "Google LLC" a cloud. "HOST
+//! TELECOM LTD" counts as an access network, which gives fewer signals. In network data of June 2026, 1,900 of 75,098
+//! names are hosting by these words, among them the twenty largest public clouds. Words that were tried and rejected:
+//! `tor`, `nord`, `anonymous`, `compute`, `infrastructure`, `virtual` (more often registered by others) and `aruba`
+//! (also a country).
 
 use crate::place::NetworkClass;
 
-/// VPN providers and relay operators, by a word that is theirs alone or by their trade.
+/// VPN providers and relay operators, by a unique name or a word of their trade.
 const ANONYMISERS: &[&str] = &[
     "expressvpn",
     "mullvad",

@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// An IP address in canonical form. An IPv6 address that embeds an IPv4 address is stored as that IPv4 address:
-/// v4-mapped and v4-compatible addresses (RFC 4291 section 2.5.5), NAT64's well-known prefix (RFC 6052), its local-use
-/// prefix (RFC 8215) if the last 32 bits are the IPv4 address, and 6to4 (RFC 3056). Other NAT64 prefixes that a network
-/// chose cannot be recognised.
+/// An IP address in canonical form. An IPv6 address that embeds an IPv4 address is stored as that IPv4 address. These
+/// forms are recognised: v4-mapped and v4-compatible (RFC 4291 section 2.5.5), NAT64's well-known prefix (RFC 6052),
+/// NAT64's local-use prefix (RFC 8215) if the last 32 bits are the IPv4 address, and 6to4 (RFC 3056). Other NAT64
+/// prefixes are chosen by a network and cannot be recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address(IpAddr);
 
@@ -26,7 +26,7 @@ impl Address {
         let IpAddr::V6(v6) = self.0 else { return self.0 };
         match v6.octets() {
             [0x20, 0x01, 0, 0, .., a, b, c, d] => IpAddr::V4(Ipv4Addr::new(!a, !b, !c, !d)),
-            // Under another prefix the address has the prefix's place, and the IPv4 address is its network's own.
+            // Under another prefix, the location is that of the prefix, and the embedded IPv4 address may be private.
             [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0 | 2, 0, 0x5e, 0xfe, a, b, c, d] => IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
             _ => self.0,
         }
@@ -138,7 +138,7 @@ mod tests {
     fn teredo_address_is_located_by_its_client() {
         // 192.0.2.45 inverted is 3fff:fdd2.
         let teredo = address("2001:0:4136:e378:8000:63bf:3fff:fdd2");
-        assert!(teredo.ip().is_ipv6(), "the address itself is unchanged");
+        assert!(teredo.ip().is_ipv6(), "the stored address is unchanged");
         assert_eq!(teredo.located().to_string(), "192.0.2.45");
         for text in ["2001:db8::7", "2001:1::1", "192.0.2.7"] {
             assert_eq!(address(text).located(), address(text).ip(), "{text}");
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn isatap_address_is_located_by_its_ipv4_address() {
         for text in ["fe80::5efe:192.0.2.45", "fe80::200:5efe:192.0.2.45"] {
-            assert!(address(text).ip().is_ipv6(), "the address itself is unchanged");
+            assert!(address(text).ip().is_ipv6(), "the stored address is unchanged");
             assert_eq!(address(text).located().to_string(), "192.0.2.45", "{text}");
         }
         for text in ["2001:db8::5efe:10.0.0.1", "fe80::1:5efe:192.0.2.45", "fe80::7"] {

@@ -193,7 +193,7 @@ impl Counts {
         let mixed = self.digits() >= 2 && self.turns() >= 4 && length >= 10;
         let broken = both_cases && length >= 10 && u16::from(self.breaks) * 20 >= u16::from(length) * 7;
         let after_prefix = prefixed && both_cases && length >= 14;
-        // No name looks like `0015g00000XyZab`.
+        // A name does not have the form `0015g00000XyZab`.
         let from_digit = first & DIGIT != 0 && self.digits() >= 3 && self.digits() < length && length >= 10;
         let capitals = self.digits() >= 1 && self.lower() == 0 && length >= 16;
         self.at() + self.other() == 0 && (mixed || broken || after_prefix || from_digit || capitals)

@@ -1,11 +1,11 @@
-//! Tokens that no prefix gives away in a text, told by their whole form where a value is an id.
+//! Tokens without a known prefix, recognised by their whole form if the value is an id.
 
 use super::prefix::{self, word};
 
-/// Whether the id `text` is a token as a whole, by a form that is too short or too plain to search texts for.
+/// Whether the id `text` is a token as a whole. These forms are too short or too common to search texts for.
 #[must_use]
 pub fn is_bare(text: &str) -> bool {
-    // No form is shorter, and nearly all ids are.
+    // All forms are at least this long, and nearly all ids are shorter.
     const BYTES_MIN: usize = 24;
     let bytes = text.as_bytes();
     bytes.len() >= BYTES_MIN
@@ -18,8 +18,8 @@ pub fn is_bare(text: &str) -> bool {
             || prefix::is_id_form(bytes))
 }
 
-/// Whether the id `text` has as many random characters as a secret needs: 160 bits, where an id has up to 128. Hashes in
-/// their usual forms, 64 hexadecimal digits or 44 characters of base64, are none.
+/// Whether the id `text` has as many random characters as a secret of 160 bits; an id has up to 128. Hashes in their
+/// usual forms (64 hexadecimal digits or 44 characters of base64) do not count.
 #[must_use]
 pub fn looks_opaque(text: &str) -> bool {
     const HEX_MIN: usize = 40;
@@ -42,8 +42,8 @@ pub fn looks_opaque(text: &str) -> bool {
         && bytes.iter().any(u8::is_ascii_lowercase)
 }
 
-/// Okta API tokens and refresh tokens: `00` and 40 characters of base64url (gitleaks). Okta's ids, those of its API tokens
-/// (`00T…`) among them, have 20 characters.
+/// Okta API tokens and refresh tokens: `00` and 40 characters of base64url (gitleaks). Okta's ids, including those of
+/// its API tokens (`00T…`), have 20 characters.
 fn is_okta(text: &[u8]) -> bool {
     text.len() == 42
         && text.starts_with(b"00")
@@ -87,7 +87,7 @@ fn is_telegram(text: &[u8]) -> bool {
         && matches!(rest, [b':', secret @ ..] if secret.len() == 35 && secret.iter().all(|&byte| word(byte)))
 }
 
-/// Discord: bot tokens, whose form no page publishes: the bot's id in base64, a time of 6 characters, and a code.
+/// Discord bot tokens, without a published format: the bot's id in base64, a time of 6 characters, and a code.
 fn is_discord(text: &[u8]) -> bool {
     let mut parts = text.split(|&byte| byte == b'.');
     let (Some(id), Some(time), Some(code), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {

@@ -1,4 +1,4 @@
-//! Secrets told by the names that they are given.
+//! Secrets recognised by the name of their field or parameter.
 
 use std::ops::Range;
 
@@ -25,7 +25,7 @@ struct Folded {
 }
 
 impl Folded {
-    /// `None` for a name that is longer than any secret's.
+    /// `None` for a name that is longer than any name of a secret.
     fn of(name: &[u8]) -> Option<Self> {
         let mut folded = Self { bytes: [0; SECRET_NAME_MAX], length: 0 };
         for &byte in name.iter().filter(|&&byte| byte != b'_' && byte != b'-') {
@@ -35,9 +35,9 @@ impl Folded {
         Some(folded)
     }
 
-    /// The name that `text` ends with, letters of which may be percent-encoded. `None` where it is too long.
+    /// The name at the end of `text`; its letters may be percent-encoded. `None` if it is too long.
     fn last(text: &[u8]) -> Option<Self> {
-        // Room for an escape (`\\u0026`, `\\n`) that the name seems to begin with.
+        // Room for an escape (`\\u0026`, `\\n`) directly before the name.
         const ESCAPE_BYTES_MAX: usize = 5;
         let mut name = [0; SECRET_NAME_MAX + ESCAPE_BYTES_MAX];
         let mut first = name.len();
@@ -62,7 +62,7 @@ impl Folded {
     }
 }
 
-/// The character that `text` ends with, and its length: `%5F` is one, and so is `%255F`.
+/// The last character of `text`, and its length: `%5F` is one, and so is `%255F`.
 fn last_character(text: &[u8]) -> Option<(u8, usize)> {
     for depth in 0..ENCODINGS_MAX {
         let length = 3 + 2 * depth;
@@ -79,7 +79,7 @@ fn last_character(text: &[u8]) -> Option<(u8, usize)> {
     text.last().map(|byte| (*byte, 1))
 }
 
-/// What the name of a parameter says of its value.
+/// Kind of a parameter's value, by the parameter's name.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Parameter {
     Secret,
@@ -89,7 +89,7 @@ enum Parameter {
 }
 
 impl Parameter {
-    /// The parameter whose name `text` ends with.
+    /// The parameter whose name is at the end of `text`.
     fn before(text: &[u8]) -> Self {
         let Some(name) = Folded::last(text) else { return Self::Other };
         let name = name.as_bytes();
@@ -108,7 +108,7 @@ pub(super) fn next_assigned(text: &[u8], from: usize) -> Option<Range<usize>> {
     memchr2_iter(b'=', b'%', text.get(from..)?).find_map(|at| assigned(text, from + at))
 }
 
-/// The next value with the name of a secret, in whichever notation, at or after `from`.
+/// The next value with the name of a secret, in any notation, at or after `from`.
 pub(super) fn next(text: &[u8], from: usize) -> Option<Range<usize>> {
     let marks = text.get(from..)?.iter().enumerate();
     marks.filter(|(_, byte)| matches!(byte, b'=' | b':' | b'%' | b'\\')).find_map(|(at, byte)| {
@@ -117,7 +117,7 @@ pub(super) fn next(text: &[u8], from: usize) -> Option<Range<usize>> {
     })
 }
 
-/// The value after the `=` at `equals`, which may be escaped, if the name before it is a secret's.
+/// The value after the `=` at `equals`, which may be escaped, if the name before it marks a secret.
 fn assigned(text: &[u8], equals: usize) -> Option<Range<usize>> {
     const DELIMITERS: &[u8] = b"&#;, \"'<>\\)]}";
     let (before, rest) = (text.get(..equals)?, text.get(equals..)?);
@@ -142,7 +142,7 @@ fn assigned(text: &[u8], equals: usize) -> Option<Range<usize>> {
     found.then_some(start..start + length)
 }
 
-/// Length of the `=` that `text` begins with, and how often it is percent-encoded.
+/// Length of the `=` at the start of `text`, and how often it is percent-encoded.
 fn equals_sign(text: &[u8]) -> Option<(usize, usize)> {
     match text {
         [b'=', ..] => Some((1, 0)),
@@ -152,13 +152,12 @@ fn equals_sign(text: &[u8]) -> Option<(usize, usize)> {
     }
 }
 
-/// How often the `&`, `#` or `;` that `text` begins with is percent-encoded.
+/// How often the `&`, `#` or `;` at the start of `text` is percent-encoded.
 fn delimiter_depth(text: &[u8]) -> Option<usize> {
     percent_encoded(text, |code| matches!(code, b"26" | b"23" | [b'3', b'b' | b'B'])).map(|(_, depth)| depth)
 }
 
-/// Length and depth of the percent-encoding that `text` begins with: `%3D`, and as a part of something that is encoded
-/// again, `%253D`.
+/// Length and depth of the percent-encoding at the start of `text`: `%3D`, or `%253D` if it is encoded twice.
 fn percent_encoded(text: &[u8], is_code: impl Fn(&[u8]) -> bool) -> Option<(usize, usize)> {
     let mut rest = text.strip_prefix(b"%")?;
     for depth in 1..=ENCODINGS_MAX {
@@ -170,7 +169,7 @@ fn percent_encoded(text: &[u8], is_code: impl Fn(&[u8]) -> bool) -> Option<(usiz
     None
 }
 
-/// Whether the `code` before `equals` stands beside another parameter of an OAuth request or redirect.
+/// Whether another parameter of an OAuth request or redirect is near the `code` before `equals`.
 fn is_of_oauth(text: &[u8], equals: usize) -> bool {
     let breaks = |byte: &u8| *byte <= b' ' || b"\"'<>".contains(byte);
     let before = text.get(equals.saturating_sub(QUERY_WINDOW_BYTES)..equals).unwrap_or_default();
@@ -181,13 +180,13 @@ fn is_of_oauth(text: &[u8], equals: usize) -> bool {
         let name = query.get(at..).and_then(equals_sign).and_then(|_| Folded::last(query.get(..at)?));
         name.map(|name| OAUTH_PARAMETERS.contains(&name.as_bytes()))
     };
-    // The nearest few, so that a text of nothing but codes is not read once for each of them.
+    // Only the nearest few, so that the time is linear for a text of many codes.
     let earlier = memrchr2_iter(b'=', b'%', before).filter_map(|at| named(before, at)).take(PARAMETERS_MAX);
     let later = memchr2_iter(b'=', b'%', after).skip(1).filter_map(|at| named(after, at)).take(PARAMETERS_MAX);
     earlier.chain(later).any(|is_of_oauth| is_of_oauth)
 }
 
-/// The text after the `:` at `colon`, if it is a member of an object in JSON, escaped or not, and named as secrets are.
+/// The text after the `:` at `colon`, if it is a member of a JSON object, escaped or not, whose name marks a secret.
 fn member(text: &[u8], colon: usize) -> Option<Range<usize>> {
     let before = text.get(..colon)?.trim_ascii_end();
     let name = before.strip_suffix(b"\"")?;
@@ -222,14 +221,14 @@ fn member(text: &[u8], colon: usize) -> Option<Range<usize>> {
     is_secret(text.get(start..end)?).then_some(start..end)
 }
 
-/// Whether a value under a secret name is a secret, and not the hash that one has been replaced by.
+/// Whether a value with a secret's name is a secret, and not the hash that replaced one.
 fn is_secret(value: &[u8]) -> bool {
     let hashed = is_hash(value);
     value.len() >= NAMED_BYTES_MIN && !hashed
 }
 
-/// The word that `text` ends with: no longer than a secret's name with its separators can be, and without the escape
-/// (`%3F`, `\\u0026`, `\\n`) that it may begin with.
+/// The last word of `text`. It has at most the length of a secret's name with separators, and excludes an escape
+/// (`%3F`, `\\u0026`, `\\n`) at its start.
 fn last_word(text: &[u8]) -> &[u8] {
     const WORD_BYTES_MAX: usize = 2 * SECRET_NAME_MAX;
     let length = text.iter().rev().take(WORD_BYTES_MAX).take_while(|&&byte| word(byte)).count();
@@ -246,15 +245,15 @@ fn last_word(text: &[u8]) -> &[u8] {
 /// Longest of [`SECRET_NAMES`] and [`SECRET_PARAMETERS`].
 const SECRET_NAME_MAX: usize = 22;
 
-/// Percent-encodings around one another that are looked through: a URL in a URL in a URL.
+/// Maximum depth of percent-encoding: a URL in a URL in a URL.
 const ENCODINGS_MAX: usize = 3;
-/// Bytes on either side of a `code=` among which they lie.
+/// Bytes on either side of a `code=` in which they are searched.
 const QUERY_WINDOW_BYTES: usize = 512;
 
-/// Parameters on either side of a `code` that are looked at.
+/// Maximum number of parameters that are checked on either side of a `code`.
 const PARAMETERS_MAX: usize = 4;
 
-/// Parameters that stand beside an authorization code (RFC 6749 sections 4.1.2 and 4.1.3, RFC 7636, RFC 9207).
+/// Parameters that accompany an authorization code (RFC 6749 sections 4.1.2 and 4.1.3, RFC 7636, RFC 9207).
 const OAUTH_PARAMETERS: &[&[u8]] = &[b"state", b"granttype", b"redirecturi", b"codeverifier", b"sessionstate", b"iss"];
 
 /// Names of secrets, in lower case, without `_` and `-`.
@@ -326,7 +325,7 @@ const SECRET_NAMES: &[&[u8]] = &[
     b"phpsessid",
 ];
 
-/// Names that mean a secret in the query of a URL, and often something else as the name of a field.
+/// Names of secrets in the query of a URL that are often something else as the name of a field.
 const SECRET_PARAMETERS: &[&[u8]] = &[
     b"usercode",
     b"passcode",
@@ -361,5 +360,5 @@ const TOKEN_ID_NAMES: &[&[u8]] = &[
     b"hashedtoken",
 ];
 
-/// A value under a secret name is a secret from this length: shorter ones are flags and counts.
+/// Minimum length of a secret under a secret name; shorter values are flags and counts.
 const NAMED_BYTES_MIN: usize = 6;

@@ -1,4 +1,4 @@
-//! Secrets told by the prefix that their issuers give them.
+//! Secrets recognised by the prefix that their issuers give them.
 
 use std::ops::Range;
 use std::sync::LazyLock;
@@ -11,7 +11,8 @@ use base64::engine::general_purpose::STANDARD;
 pub(super) fn next(text: &[u8], from: usize) -> Option<Range<usize>> {
     let stems = FINDER.as_ref()?;
     let mut at = from;
-    // Up to where no such body can begin, so that a text made of prefixes is not read once for each of them.
+    // For each kind, the position before which no such body begins, so that the time is linear for a text of many
+    // prefixes.
     let mut barren = [0; Body::KINDS];
     while let Some((found, stem)) = stems.find(text, at) {
         at = found + 1;
@@ -37,27 +38,27 @@ pub(super) fn next(text: &[u8], from: usize) -> Option<Range<usize>> {
 pub(super) fn is_id_form(text: &[u8]) -> bool {
     let Some(first) = text.first() else { return false };
     ID_FORMS.iter().any(|(prefix, body)| {
-        // Most ids begin otherwise than most forms.
+        // The first bytes of most ids and forms differ.
         prefix.as_bytes().first() == Some(first)
             && text.strip_prefix(prefix.as_bytes()).is_some_and(|rest| body.length(rest) == Ok(rest.len()))
     })
 }
 
-/// How the bytes after a prefix must look for it to open a secret.
+/// Required form of the bytes after a prefix.
 pub(super) enum Body {
-    /// At least so many bytes of the alphabet.
+    /// At least this many bytes of the alphabet.
     AtLeast(usize, Alphabet),
-    /// Exactly so many, and then something else.
+    /// Exactly this many, and then another byte.
     Exactly(usize, Alphabet),
-    /// At least so many, and among them an unbroken piece as only random text has it.
+    /// At least this many, including an unbroken piece of random text.
     Opaque(usize, Alphabet),
-    /// At least so many bytes of the alphabet, capitals, small letters and digits among them.
+    /// At least this many bytes of the alphabet, including capitals, small letters and digits.
     Mixed(usize, Alphabet),
-    /// Exactly so many bytes of the alphabet, a dot, and at least so many.
+    /// Exactly this many bytes of the alphabet, a dot, and at least this many.
     Dotted(usize, usize, Alphabet),
-    /// Two parts in base64url with a dot between, at least (RFC 7519; RFC 7516 has five).
+    /// At least two parts in base64url with a dot between (RFC 7519; RFC 7516 has five).
     Jwt,
-    /// The credentials after an authentication scheme (RFC 9110 section 11.4). The scheme itself stays.
+    /// The credentials after an authentication scheme (RFC 9110 section 11.4). The scheme is kept.
     Credentials,
     /// User and password in base64 (RFC 7617).
     UserAndPassword,
@@ -65,9 +66,9 @@ pub(super) enum Body {
 
 pub(super) type Alphabet = fn(u8) -> bool;
 
-/// Every prefix that is searched for in all texts, with the body it opens. Beside each vendor stands the page of its
-/// documentation that gives or shows the format, or the scanner whose public rules have it: gitleaks, Nosey Parker,
-/// Kingfisher. Where nobody publishes a format, the comment says so.
+/// Prefixes that are searched for in all texts, with their bodies. The comment before each vendor names the page of its
+/// documentation that gives the format, or a scanner with public rules: gitleaks, Nosey Parker or Kingfisher. "No
+/// published format" marks the others.
 pub(super) const FORMS: &[(&str, Body)] = &[
     ("eyJ", Body::Jwt),
     ("Bearer ", Body::Credentials),
@@ -110,7 +111,7 @@ pub(super) const FORMS: &[(&str, Body)] = &[
     ("xoxr-", Body::AtLeast(8, dashed)),
     ("xoxs-", Body::AtLeast(8, dashed)),
     ("xapp-", Body::AtLeast(8, dashed)),
-    // OpenAI, Anthropic: gitleaks. OpenRouter: "API keys". The shorter prefix is other vendors' too.
+    // OpenAI, Anthropic: gitleaks. OpenRouter: "API keys". Other vendors use the shorter prefix too.
     ("sk-proj-", Body::AtLeast(20, word)),
     ("sk-svcacct-", Body::AtLeast(20, word)),
     ("sk-admin-", Body::AtLeast(20, word)),
@@ -130,8 +131,8 @@ pub(super) const FORMS: &[(&str, Body)] = &[
     ("ya29.", Body::AtLeast(16, jose)),
     ("1//0", Body::Mixed(24, word)),
     ("GOCSPX-", Body::AtLeast(16, word)),
-    // AWS session tokens, old and new, by what they hold in base64: `origin` and `er/aws`. AWS publishes no format.
-    // Identifiers of keys, `AKIA…` and `ASIA…`, are none.
+    // AWS session tokens, old and new, by their base64 contents: `origin` and `er/aws`. AWS publishes no format.
+    // Identifiers of keys (`AKIA…`, `ASIA…`) do not count.
     ("IQoJb3JpZ2lu", Body::AtLeast(16, base64)),
     ("FwoGZXIvYXdz", Body::AtLeast(16, base64)),
     ("FQoGZXIvYXdz", Body::AtLeast(16, base64)),
@@ -175,10 +176,10 @@ pub(super) const FORMS: &[(&str, Body)] = &[
     ("dapi", Body::AtLeast(32, hex_dashed)),
     // SendGrid: gitleaks.
     ("SG.", Body::Dotted(22, 40, word)),
-    // Linear: gitleaks; OAuth tokens are of a like form.
+    // Linear: gitleaks; OAuth tokens have a similar form.
     ("lin_api_", Body::AtLeast(32, word)),
     ("lin_oauth_", Body::AtLeast(32, word)),
-    // Notion: gitleaks; the older form has none.
+    // Notion: gitleaks; the older prefix has no published format.
     ("ntn_", Body::AtLeast(40, alphanumeric)),
     ("secret_", Body::Exactly(43, alphanumeric)),
     // New Relic: gitleaks.
@@ -218,7 +219,7 @@ pub(super) const FORMS: &[(&str, Body)] = &[
     ("ops_eyJ", Body::AtLeast(100, base64)),
 ];
 
-/// Prefixes that only the value of an id is held against, as a whole: each costs a search of every message otherwise.
+/// Prefixes that are compared only with the start of an id: each would otherwise cost a search of every message.
 pub(super) const ID_FORMS: &[(&str, Body)] = &[
     // Microsoft Entra ID refresh tokens, and those of personal accounts: no published format.
     ("1.A", Body::Mixed(80, jose)),
@@ -304,8 +305,8 @@ pub(super) const ID_FORMS: &[(&str, Body)] = &[
     ("v1.0-", Body::AtLeast(160, hex_dashed)),
 ];
 
-/// What the prefixes contain. Every message is searched for these, so they are few and short: on the events of
-/// `benches/decode.rs` they take half the time that the prefixes themselves do. Vectorised search takes 64 at the most.
+/// Substrings of the prefixes. Every message is searched for these, so they are few and short. On the events of
+/// `benches/decode.rs` this takes half the time of a search for the prefixes. Vectorised search supports at most 64.
 pub(super) const STEMS: &[&str] = &[
     "eyJ", "earer", "EARER", "Basic ", "DPoP ", "SSWS ", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "pat", "glpt", "gld",
     "glr", "glc", "glo", "gls", "glf", "gli", "gla", "glw", "xox", "xapp-", "sk-", "sk_", "rk_", "whsec_", "AIza",
@@ -314,15 +315,15 @@ pub(super) const STEMS: &[&str] = &[
     "fm2_", "sbp_", "sl.", "EAA",
 ];
 
-/// Finds the stems: vectorised where the processor can.
+/// Finds the stems, vectorised if the processor supports it.
 pub(super) struct Stems {
     packed: Option<packed::Searcher>,
     plain: AhoCorasick,
-    /// By number of the stem: the forms whose prefix holds it, and at which byte.
+    /// For each stem, the forms whose prefix contains it, and its offset in the prefix.
     forms: Vec<Vec<(usize, usize)>>,
 }
 
-/// `None` could only come of stems that make too large an automaton; a test shows that these do not.
+/// `None` only if the stems make too large an automaton; a test shows that these do not.
 pub(super) static FINDER: LazyLock<Option<Stems>> = LazyLock::new(|| {
     let plain = AhoCorasick::builder().match_kind(MatchKind::LeftmostFirst).build(STEMS).ok()?;
     let mut forms = vec![Vec::new(); STEMS.len()];
@@ -354,7 +355,7 @@ impl Body {
 
     const KINDS: usize = 3;
 
-    /// Bodies of one kind are barren together.
+    /// If one body of a kind is absent up to a position, all bodies of its kind are.
     const fn kind(&self) -> usize {
         match self {
             Self::Jwt => 0,
@@ -363,8 +364,8 @@ impl Body {
         }
     }
 
-    /// Length of the body at the start of `rest`; or, where it is none, the length of what need not be looked at again
-    /// for a body of this kind.
+    /// Length of the body at the start of `rest`. Without a body, the length that need not be searched again for this
+    /// kind.
     fn length(&self, rest: &[u8]) -> Result<usize, usize> {
         match *self {
             Self::AtLeast(min, alphabet) => {
