@@ -1,4 +1,4 @@
-//! Messages that hold many records in one JSON array, or one value behind another.
+//! Messages of many records: a JSON array, or consecutive JSON values.
 
 use std::fmt;
 
@@ -8,11 +8,12 @@ use serde_json::value::RawValue;
 use super::error::DecodeError;
 use super::pieces;
 
-/// Names of the first member of an object around an array of records: CloudTrail's files and events of AWS Lambda, the
-/// answer of `lookup-events`, and the batches of Azure Event Hubs and Amazon Data Firehose.
+/// Names of the first member of an object around an array of records. `Records`: CloudTrail's files and events of AWS
+/// Lambda. `Events`: the response of `lookup-events`. `records`: the batches of Azure Event Hubs and Amazon Data
+/// Firehose.
 const MEMBERS: [&str; 3] = ["Records", "Events", "records"];
 
-/// The array in `text` from its `[` on, if `text` is one, or an object whose first member is an array of records.
+/// The array from its `[` on, if `text` is an array, or an object whose first member is an array of records.
 pub(crate) fn of(text: &str) -> Option<&str> {
     let text = text.trim_ascii_start();
     if text.starts_with('[') {
@@ -24,9 +25,9 @@ pub(crate) fn of(text: &str) -> Option<&str> {
     array.starts_with('[').then_some(array)
 }
 
-/// Hands each element of the `array`, a part of `payload`, to `take`, and returns how many there were. What follows the
-/// array is not looked at. An element that is no JSON is handed on like the others: its own reading says what is wrong
-/// with it. Where the array breaks off, its whole elements have been handed on.
+/// Passes each element of the `array`, a part of `payload`, to `take`, and returns their number. Text after the array
+/// is ignored. An element that is not JSON is passed on too; decoding it gives the error. If the array is truncated,
+/// its complete elements are passed on before the error.
 pub(crate) fn each<'a>(payload: &[u8], array: &'a str, take: &mut dyn FnMut(&'a str)) -> Result<usize, DecodeError> {
     let base = super::error::offset_in(payload, array).unwrap_or_default();
     // Behind the opening bracket, and then behind the last element that was read.

@@ -5,17 +5,17 @@ use std::borrow::Cow;
 use crate::event::Event;
 use crate::feed::Tenant;
 
-/// What one record holds.
+/// Result of one record.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(clippy::large_enum_variant, reason = "nearly all are events, and a box for each would be an allocation")]
 pub enum Decoded<'a> {
     Event(Event<'a>),
-    /// A record that speaks of no token, and why.
+    /// A record without a token, with the reason.
     Skipped(&'static str),
 }
 
 impl Decoded<'_> {
-    /// The same in the tenant that the operator names. What the event says of its tenant is kept as an attribute.
+    /// The same event in the tenant of the configuration. The tenant in the event becomes an attribute.
     pub(super) fn within(mut self, tenant: Tenant) -> Self {
         if let Self::Event(event) = &mut self {
             let sent = event.tenant_id.replace(Cow::Borrowed(tenant.as_str()));

@@ -1,8 +1,8 @@
-//! Records inside other records: what carries them on their way, and how to get at them.
+//! Records inside other objects: the envelopes of log shippers, and their contents.
 //!
-//! An object that is no record of the format may hold some in certain members: as objects, in arrays, as JSON in a text
-//! (which may be wrapped once more), or as text that is compressed and in base64. Whatever is taken out is bounded: levels
-//! in one another ([`LEVELS_MAX`]) and bytes of one message ([`Budget`]).
+//! An object that is no record may contain records in certain members: as objects, in arrays, as JSON in a text (which
+//! may be wrapped again), or as compressed text in base64. There are limits on the nesting ([`LEVELS_MAX`]) and on the
+//! bytes of one message ([`Budget`]).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,11 +19,11 @@ use serde_json::value::RawValue;
 use super::{pieces, repair};
 use crate::port::BATCH_BYTES_MAX;
 
-/// Wrappings in one another that are looked into.
+/// Maximum nesting of envelopes.
 pub(crate) const LEVELS_MAX: usize = 8;
 
-/// Members that hold records, and what writes them. The first of an object's that yields a record counts, for some hold
-/// the same one twice.
+/// Members that contain records, with the systems that write them. The first member with a record counts, because some
+/// envelopes contain the same record twice.
 const MEMBERS: &[&str] = &[
     // `aws cloudtrail lookup-events`.
     "CloudTrailEvent",
@@ -69,7 +69,7 @@ const MEMBERS: &[&str] = &[
     "value",
 ];
 
-/// Members that only a wrapping has: an object with one of them is one, even where nothing of use is inside.
+/// Members of envelopes only: an object with one of them is an envelope, even without a record.
 const SIGNATURES: &[&str] = &[
     "detail-type",
     "cloudEventsVersion",
@@ -84,26 +84,26 @@ const SIGNATURES: &[&str] = &[
     "hits",
 ];
 
-/// What stands in an object that is no record.
+/// Contents of an object that is no record.
 pub(crate) struct Contents<'a> {
-    /// The members that may hold records, in the order in which they are to be tried.
+    /// The members that may contain records, in the order in which they are tried.
     pub members: Vec<&'a str>,
-    /// It is a wrapping for sure.
+    /// The object is certainly an envelope.
     pub is_envelope: bool,
 }
 
-/// The contents of the object in `text`; `None` where it is no object.
+/// The contents of the object in `text`; `None` if it is not an object.
 pub(crate) fn open(text: &str) -> Option<Contents<'_>> {
     let mut json = serde_json::Deserializer::from_str(text);
     let mut all = Members { found: Vec::new(), is_envelope: false };
     json.deserialize_map(MembersVisitor(&mut all)).ok()?;
-    // What follows would be lost.
+    // Text after the object would be lost.
     json.end().ok()?;
     Some(all.into_contents())
 }
 
-/// The contents of the object in `text`, which is no valid JSON, if it is a wrapping for sure, by a member that only
-/// those have or because it has no others: in a broken record a client may have written anything.
+/// The contents of the object in `text`, which is invalid JSON, if it is certainly an envelope: it has a member of
+/// envelopes only, or no other members. In a broken record the client may have written any text.
 pub(crate) fn open_broken(text: &str) -> Option<Contents<'_>> {
     let mut all = Members { found: Vec::new(), is_envelope: false };
     let mut others = 0;
@@ -114,21 +114,21 @@ pub(crate) fn open_broken(text: &str) -> Option<Contents<'_>> {
     (all.is_envelope || others == 0).then(|| all.into_contents())
 }
 
-/// What may be a record or hold some.
+/// A part that may be a record or contain some.
 pub(crate) enum Part<'a> {
-    /// An object, as it stands in the message.
+    /// An object, as in the message.
     Object(&'a str),
-    /// What stood in a text: JSON, or what is yet to be decompressed.
+    /// Contents of a text: JSON, or compressed data.
     Bytes(Vec<u8>),
 }
 
-/// Hands on what stands in the member `value`, in order.
+/// Passes the parts of the member `value` to `take`, in order.
 pub(crate) fn parts<'a>(value: &'a str, take: &mut dyn FnMut(Part<'a>)) {
     match value.as_bytes().first() {
         Some(b'{') => take(Part::Object(value)),
         Some(b'[') => {
             let items = pieces::elements(value.get(1..).unwrap_or_default()).parts;
-            // An array in an array is no batch of anything that is known.
+            // No known batch has an array in an array.
             items.into_iter().filter(|item| !item.starts_with('[')).for_each(|item| parts(item, take));
         }
         Some(b'"') => in_text(value).into_iter().for_each(|bytes| take(Part::Bytes(bytes))),
@@ -136,7 +136,7 @@ pub(crate) fn parts<'a>(value: &'a str, take: &mut dyn FnMut(Part<'a>)) {
     }
 }
 
-/// What stands in the JSON string `value`, if it is JSON or compressed.
+/// Contents of the JSON string `value`, if it is JSON or compressed.
 fn in_text(value: &str) -> Option<Vec<u8>> {
     let text = serde_json::from_str::<String>(value).ok();
     let repaired = || serde_json::from_str(&repair::repair(value.as_bytes())?.text).ok();
@@ -145,7 +145,7 @@ fn in_text(value: &str) -> Option<Vec<u8>> {
     if is_json { Some(text.into_bytes()) } else { from_base64(&text) }
 }
 
-/// What stands in a message that is one JSON string, or in base64.
+/// Contents of a message that is one JSON string, or base64.
 pub(crate) fn wrapped(text: &str) -> Option<Vec<u8>> {
     let text = text.trim_ascii();
     match text.as_bytes().first()? {
@@ -155,27 +155,27 @@ pub(crate) fn wrapped(text: &str) -> Option<Vec<u8>> {
     }
 }
 
-/// The bytes that stand in base64 in `text`, if they are compressed or JSON.
+/// Contents of base64 in `text`, if they are compressed or JSON.
 fn from_base64(text: &str) -> Option<Vec<u8>> {
     const ENGINE: GeneralPurpose = GeneralPurpose::new(
         &STANDARD,
         GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
     );
-    // The shortest record is longer.
+    // Every record is longer.
     const BYTES_MIN: usize = 16;
     let is_known = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte) || byte.is_ascii_whitespace();
     if text.len() < BYTES_MIN || !text.bytes().all(is_known) {
         return None;
     }
-    // It may be broken into lines (RFC 2045 section 6.8).
+    // Base64 may have line breaks (RFC 2045 section 6.8).
     let text: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
     let bytes = ENGINE.decode(text).ok()?;
     let is_json = matches!(bytes.trim_ascii_start().first(), Some(b'{' | b'[' | b'"'));
     (is_json || Compression::of(&bytes).is_some()).then_some(bytes)
 }
 
-/// The record behind the prefix that serializers of the Confluent Schema Registry put before JSON: a zero byte and the
-/// schema's number in four bytes (its documentation, "Wire format").
+/// The record after the prefix of the Confluent Schema Registry's serializers: a zero byte and the schema's number in
+/// four bytes (Confluent documentation, "Wire format").
 pub(crate) fn without_schema_number(payload: &[u8]) -> &[u8] {
     match payload {
         [0, _, _, _, _, rest @ ..] if matches!(rest.trim_ascii_start().first(), Some(b'{' | b'[')) => rest,
@@ -183,20 +183,20 @@ pub(crate) fn without_schema_number(payload: &[u8]) -> &[u8] {
     }
 }
 
-/// Compressions of whole messages that are read.
+/// Compressions of whole messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Compression {
     Gzip,
     Zstd,
 }
 
-/// Why compressed data is unreadable.
+/// Error for unreadable compressed data.
 pub(crate) const DAMAGED: &str = "damaged compressed data";
-/// Why compressed data is not read.
+/// Error for compressed data beyond the budget.
 pub(crate) const BOMB: &str = "compressed data that expands to too many bytes";
 
 impl Compression {
-    /// By the first bytes (RFC 1952, RFC 8878).
+    /// Detected by the first bytes (RFC 1952, RFC 8878).
     pub(crate) fn of(bytes: &[u8]) -> Option<Self> {
         match bytes {
             [0x1f, 0x8b, ..] => Some(Self::Gzip),
@@ -205,13 +205,13 @@ impl Compression {
         }
     }
 
-    /// What `bytes` expand to.
+    /// The decompressed `bytes`.
     pub(crate) fn expand(self, bytes: &[u8], budget: &mut Budget) -> Result<Vec<u8>, &'static str> {
         match self {
             Self::Gzip => budget.read(bytes.len(), MultiGzDecoder::new(bytes)),
             Self::Zstd => {
                 let mut decoder = zstd::stream::read::Decoder::with_buffer(bytes).map_err(|_| DAMAGED)?;
-                // A window takes memory before there is any output.
+                // A large window would allocate memory before there is any output.
                 decoder.window_log_max(BATCH_BYTES_MAX.ilog2()).map_err(|_| DAMAGED)?;
                 budget.read(bytes.len(), decoder)
             }
@@ -219,18 +219,18 @@ impl Compression {
     }
 }
 
-/// Bytes that one message may still expand to.
+/// Remaining bytes to which one message may expand.
 pub(crate) struct Budget(usize);
 
 impl Budget {
-    /// For one message.
+    /// The budget of one message.
     pub(crate) const fn new() -> Self {
         Self(BATCH_BYTES_MAX)
     }
 
-    /// Logs compress to a tenth or a thirtieth; what expands two hundred times is made to.
+    /// Logs compress 10 to 30 times. A ratio of 200 indicates a decompression bomb.
     const RATIO_MAX: usize = 200;
-    /// So much is always read.
+    /// Minimum budget, for small messages.
     const BYTES_MIN: usize = 1 << 20;
 
     fn read(&mut self, compressed: usize, from: impl Read) -> Result<Vec<u8>, &'static str> {
@@ -245,12 +245,12 @@ impl Budget {
     }
 }
 
-/// Whether the object in `text` has one of these members, or the objects in it where a name has dots.
+/// Whether the object in `text` has one of these members. Dots in a name lead into nested objects.
 pub(crate) fn has_any(text: &str, paths: &[&str]) -> bool {
     paths.iter().any(|path| has(text, path))
 }
 
-/// Whether it has all of them.
+/// Whether it has all of these members.
 pub(crate) fn has_all(text: &str, paths: &[&str]) -> bool {
     paths.iter().all(|path| has(text, path))
 }

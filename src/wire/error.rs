@@ -1,4 +1,4 @@
-//! Why a message is no event.
+//! Errors of decoding.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,18 +6,18 @@ use std::fmt;
 use super::shape;
 use crate::checkpoint::Spot;
 
-/// Why a field that a record has twice cannot be read.
+/// Reason for a field that a record contains twice.
 pub(crate) const TWICE: &str = "given twice";
 
-/// What is wrong with a message, and where. Holds and shows no part of the message.
+/// Reason and position of a decoding error. Contains no part of the message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DecodeError {
-    /// The field at fault, by its name in the message's format; empty where it is the message as a whole.
+    /// The field at fault, by its name in the message's format; empty if the error concerns the whole message.
     pub field: Cow<'static, str>,
-    /// The same text for the same fault, wherever it is: people group dead letters by it.
+    /// The same text for the same error at every position, so that dead letters can be grouped by it.
     pub reason: Cow<'static, str>,
     pub at: Spot,
-    /// The message is not JSON, or not the JSON that this reader takes.
+    /// The message is not JSON.
     is_syntax: bool,
 }
 
@@ -32,8 +32,8 @@ impl DecodeError {
         Self { field: field.into(), reason: reason.into(), at: spot(payload, byte), is_syntax: false }
     }
 
-    /// What the JSON reader says of `text`, a part of `payload` that begins at byte `base`. `fault` is what we
-    /// made the reader stop for.
+    /// The JSON reader's `error` on `text`, a part of `payload` that begins at byte `base`. `fault` is the fault for
+    /// which our visitor stopped the reader.
     pub(crate) fn json(
         payload: &[u8],
         base: usize,
@@ -53,7 +53,7 @@ impl DecodeError {
         Self::new(payload, at, field, reason)
     }
 
-    /// The message is not UTF-8 from byte `at` on, so that it is no JSON.
+    /// The message is not UTF-8 from byte `at` on, and therefore not JSON.
     pub(crate) fn not_utf8(payload: &[u8], at: usize) -> Self {
         let reason = format!("not UTF-8: looks like {}", shape::of(payload));
         Self { is_syntax: true, ..Self::new(payload, at, "", reason) }
@@ -76,7 +76,7 @@ impl DecodeError {
     }
 }
 
-/// Why `text` is not JSON: what it looks like, or where it begins as JSON does, what breaks it.
+/// Why `text` is not JSON. If it does not begin as JSON, the reason names its probable format.
 fn not_json(text: &str, error: &serde_json::Error) -> String {
     if !text.trim_ascii_start().starts_with(['{', '[']) {
         return format!("not JSON: looks like {}", shape::of(text.as_bytes()));
@@ -84,13 +84,13 @@ fn not_json(text: &str, error: &serde_json::Error) -> String {
     if error.is_eof() {
         return "not JSON: looks like truncated JSON".to_owned();
     }
-    // The reader's words about syntax are fixed; its words about data would quote the data.
+    // The reader's syntax errors are fixed texts; its data errors would quote the data.
     let words = error.to_string();
     let reason = words.rsplit_once(" at line ").map_or(words.as_str(), |(reason, _)| reason);
     format!("not JSON: {reason}")
 }
 
-/// The place of byte `byte` in `payload`, or of its end.
+/// Position of byte `byte` in `payload`, or of its end.
 fn spot(payload: &[u8], byte: usize) -> Spot {
     let before = payload.get(..byte).unwrap_or(payload);
     let line_start = memchr::memrchr(b'\n', before).map_or(0, |at| at + 1);
@@ -109,14 +109,14 @@ impl fmt::Display for DecodeError {
 
 impl std::error::Error for DecodeError {}
 
-/// A field's fault, before its position is known.
+/// Error in a field, before its position is known.
 #[derive(Debug)]
 pub(crate) struct Fault {
     pub field: &'static str,
     pub reason: &'static str,
 }
 
-/// Where `part` lies in `whole`, if it was borrowed from it.
+/// Offset of `part` in `whole`, if it was borrowed from it.
 pub(crate) fn offset_in(whole: &[u8], part: impl AsRef<[u8]>) -> Option<usize> {
     let part = part.as_ref();
     let at = part.as_ptr().addr().checked_sub(whole.as_ptr().addr())?;

@@ -1,4 +1,4 @@
-//! A record laid flat: every text, number and truth value in it under its dotted path.
+//! A flattened record: every text, number and boolean under its dotted path.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,18 +14,18 @@ use super::repair::{BAD_TEXT, is_broken, shown};
 use super::scalar::Scalar;
 use super::text::{ATTR_NAME_BYTES_MAX, ATTRS_MAX, DEPTH_MAX, char_boundary};
 
-/// Why an object can be in no field.
+/// Reason for an object that a field cannot contain.
 pub(crate) const NESTED: &str = "expected a text or a number";
 
-/// The paths that a mapping reads, and those that it keeps out.
+/// The paths that a mapping reads, and those that it excludes.
 #[derive(Debug)]
 pub(crate) struct Paths {
     /// Sorted.
     wanted: Vec<Wanted>,
     excluded: Vec<Excluded>,
-    /// Arrays of objects that are looked into.
+    /// Arrays of objects whose elements are read.
     arrays: Vec<&'static str>,
-    /// Where an object may stand as JSON in a text.
+    /// Paths whose text may be an object as JSON.
     embedded: &'static [&'static str],
     absent: &'static [&'static str],
     volatile: &'static [&'static str],
@@ -34,14 +34,14 @@ pub(crate) struct Paths {
 #[derive(Debug)]
 struct Wanted {
     path: &'static str,
-    /// Lies under an excluded path: read where the mapping says so, and never kept as an attribute.
+    /// Below an excluded path: read if the mapping names it, but never kept as an attribute.
     hidden: bool,
 }
 
 #[derive(Debug)]
 struct Excluded {
     path: &'static str,
-    /// Something under it is wanted nevertheless.
+    /// A wanted path is below it.
     holds_wanted: bool,
 }
 
@@ -92,34 +92,34 @@ impl Paths {
     }
 }
 
-/// Whether `path` leads on from `parent`.
+/// Whether `path` is below `parent`.
 fn is_under(path: &str, parent: &str) -> bool {
     path.strip_prefix(parent).is_some_and(|rest| rest.starts_with('.'))
 }
 
-/// Texts kept of the elements of arrays that are looked into.
+/// Maximum number of texts kept from the elements of arrays.
 const ELEMENTS_MAX: usize = 1024;
 
-/// One record, flat.
+/// One flattened record.
 pub(crate) struct Flat<'p, 'a> {
     paths: &'p Paths,
-    /// What stands at each wanted path: one text, or those of an array.
+    /// The texts at each wanted path: one text, or those of an array.
     found: Vec<Found<'a>>,
-    /// The members of the elements of [`Paths::arrays`], by their paths.
+    /// The members of the elements of [`Paths::arrays`], with their paths.
     elements: Vec<(String, Cow<'a, str>)>,
-    /// Sum of the hashes of all texts that count for the record's identity, where they are asked for.
+    /// Sum of the hashes of all texts of the record's identity, if requested.
     digest: Option<u128>,
-    /// Everything else, as it came.
+    /// All other texts, as sent.
     rest: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     omitted: u64,
-    /// Something nests deeper than [`DEPTH_MAX`] and was left out.
+    /// A value nested deeper than [`DEPTH_MAX`] was left out.
     too_deep: bool,
 }
 
 #[derive(Clone, Default)]
 struct Found<'a> {
     texts: SmallVec<[Cow<'a, str>; 1]>,
-    /// Why no field can take it, whatever its texts are.
+    /// Why no field can contain the value, for any texts.
     fault: Option<&'static str>,
     /// A field has taken it.
     used: bool,
@@ -134,7 +134,7 @@ impl<'p, 'a> Flat<'p, 'a> {
         Self::read_into(Self::new(paths), json)
     }
 
-    /// A number of what the record in `text` says, whatever the order in which it says it: the same for every delivery of
+    /// A digest of the record in `text` that does not depend on the order of its members: equal for every delivery of
     /// the same record.
     pub(crate) fn digest(paths: &'p Paths, text: &'a str) -> Result<u128, serde_json::Error> {
         let flat = Self { digest: Some(0), ..Self::new(paths) };
@@ -158,7 +158,7 @@ impl<'p, 'a> Flat<'p, 'a> {
         Ok(flat)
     }
 
-    /// Whether anything stands at a wanted path.
+    /// Whether a wanted path has a value.
     pub(crate) fn has(&self, path: &str) -> bool {
         let found = self.paths.slot(path).and_then(|slot| self.found.get(slot));
         found.is_some_and(|found| !found.texts.is_empty() || found.fault.is_some())
@@ -174,24 +174,24 @@ impl<'p, 'a> Flat<'p, 'a> {
         self.paths.slot(path).and_then(|slot| self.found.get(slot)).map_or(&[], |found| &found.texts)
     }
 
-    /// Why the texts at a wanted path can be in no field.
+    /// Why no field can contain the texts at a wanted path.
     pub(crate) fn fault(&self, path: &str) -> Option<&'static str> {
         self.paths.slot(path).and_then(|slot| self.found.get(slot)).and_then(|found| found.fault)
     }
 
-    /// Something was left out because it nests too deeply.
+    /// Whether a value was left out because it nests too deeply.
     pub(crate) const fn is_too_deep(&self) -> bool {
         self.too_deep
     }
 
-    /// The text is in a field now, and no attribute.
+    /// Records that a field contains the text, so that it is no attribute.
     pub(crate) fn mark_used(&mut self, path: &str) {
         if let Some(found) = self.paths.slot(path).and_then(|slot| self.found.get_mut(slot)) {
             found.used = true;
         }
     }
 
-    /// The objects in `array` that have the type `kind`, by their places.
+    /// Paths of the objects in `array` with the type `kind`.
     fn of_type<'f>(&'f self, array: &'f str, kind: &'f str) -> impl Iterator<Item = &'f str> {
         let of_kind = self.elements.iter().filter(move |(_, text)| text == kind);
         of_kind.filter_map(move |(path, _)| path.strip_prefix(array)?.strip_prefix('.')?.strip_suffix(".type"))
@@ -206,12 +206,12 @@ impl<'p, 'a> Flat<'p, 'a> {
         self.elements.iter().find(|(path, _)| of_member(path)).map(|(_, text)| text)
     }
 
-    /// The text of `member` in the first object in `array` with such a `type`.
+    /// The text of `member` in the first object in `array` of the type `kind`.
     pub(crate) fn typed(&self, array: &str, kind: &str, member: &str) -> Option<&Cow<'a, str>> {
         self.of_type(array, kind).find_map(|place| self.element(array, place, member))
     }
 
-    /// The texts of `member` in all objects in `array` with such a `type`.
+    /// The texts of `member` in all objects in `array` of the type `kind`.
     pub(crate) fn all_typed<'f>(
         &'f self,
         array: &'f str,
@@ -221,7 +221,7 @@ impl<'p, 'a> Flat<'p, 'a> {
         self.of_type(array, kind).filter_map(move |place| self.element(array, place, member))
     }
 
-    /// What no field has taken, and the number of texts beyond the limit.
+    /// The texts that no field took, and the number of texts beyond the limit.
     pub(crate) fn into_rest(self) -> (impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)>, u64) {
         let unused = self.paths.wanted.iter().zip(self.found).filter(|(wanted, found)| !wanted.hidden && !found.used);
         let unused = unused
@@ -244,7 +244,7 @@ impl<'p, 'a> Flat<'p, 'a> {
         let known = array_length.and_then(|length| path.get(..length)).unwrap_or(path);
         if let Some(found) = self.paths.slot(known).and_then(|slot| self.found.get_mut(slot)) {
             if array_length.is_none() && found.texts.len() == 1 && found.texts.first() == Some(&text) {
-                // The same value again says nothing else.
+                // A repeated equal value adds nothing.
                 return;
             }
             if array_length.is_none() {
@@ -257,7 +257,7 @@ impl<'p, 'a> Flat<'p, 'a> {
                 found.texts.push(text);
             }
         } else if hidden {
-            // Bodies are passed over.
+            // Excluded bodies are skipped.
         } else if self.rest.len() < ATTRS_MAX {
             let end = char_boundary(path, ATTR_NAME_BYTES_MAX);
             self.rest.push((Cow::Owned(path.get(..end).unwrap_or_default().to_owned()), text));
@@ -268,8 +268,8 @@ impl<'p, 'a> Flat<'p, 'a> {
 }
 
 impl Found<'_> {
-    /// Another value begins that stands here. Two readers that take different ones of them see different records, and no
-    /// repair makes them agree.
+    /// Records the start of a value. A second value at the same path is a fault, because two readers may choose
+    /// different ones and no repair makes them agree.
     fn begin(&mut self) {
         if !self.texts.is_empty() {
             self.fault = Some(TWICE);
@@ -277,14 +277,14 @@ impl Found<'_> {
     }
 }
 
-/// A value on its way into a [`Flat`].
+/// A value that is being added to a [`Flat`].
 struct Node<'n, 'p, 'a> {
     flat: &'n mut Flat<'p, 'a>,
     path: &'n mut String,
-    /// In an array: length of the array's own path.
+    /// In an array: length of the array's path.
     array_length: Option<usize>,
     hidden: bool,
-    /// Objects and arrays around it.
+    /// Number of objects and arrays around it.
     depth: usize,
 }
 
@@ -293,20 +293,20 @@ impl<'p, 'a> Node<'_, 'p, 'a> {
         Node { flat: &mut *self.flat, path: &mut *self.path, ..*self }
     }
 
-    /// Notes what an object or array is to the field that is looked for here.
+    /// Records that a wanted path has an object or array.
     fn enter(&mut self, note: fn(&mut Found<'a>)) {
         if let Some(found) = self.flat.paths.slot(self.path).and_then(|slot| self.flat.found.get_mut(slot)) {
             note(found);
         }
     }
 
-    /// Takes in one value. Null and the empty text say nothing.
+    /// Adds one value. Null and the empty text count as absent.
     fn put(self, text: Cow<'a, str>) {
         if text.is_empty() || self.flat.paths.absent.contains(&text.as_ref()) {
             return;
         }
         if text.starts_with('{') && self.flat.paths.embedded.contains(&self.path.as_str()) {
-            // What is no JSON is a body like another.
+            // A text that is not JSON is treated like any other body.
             if let Ok(body @ Value::Object(_)) = serde_json::from_str(&text) {
                 self.graft(body);
             }
@@ -315,7 +315,7 @@ impl<'p, 'a> Node<'_, 'p, 'a> {
         self.flat.put(self.path, self.array_length, self.hidden, text);
     }
 
-    /// Takes in what stood as JSON in a text. serde_json reads no deeper than 128.
+    /// Adds an object from a JSON text. serde_json reads no deeper than 128.
     fn graft(mut self, value: Value) {
         let outer = self.path.len();
         match value {
@@ -373,7 +373,7 @@ impl<'de> Visitor<'de> for Node<'_, '_, 'de> {
                 self.path.push('.');
             }
             self.path.push_str(&name);
-            // A name may have dots in it, and lead past the excluded path itself.
+            // A name may contain dots and lead beyond the excluded path.
             let within = |excluded: &&Excluded| excluded.path == self.path || is_under(self.path, excluded.path);
             let excluded = if self.hidden { None } else { self.flat.paths.excluded.iter().find(within) };
             if let Some(Excluded { holds_wanted: false, .. }) = excluded {

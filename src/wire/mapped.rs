@@ -1,4 +1,4 @@
-//! Reads other systems' records by their tables in [`mapping`](super::mapping).
+//! Reads other systems' records by the tables in [`mapping`](super::mapping).
 
 mod draft;
 mod lookup;
@@ -13,23 +13,23 @@ use super::mapping::table::{Field, Mapping, Source};
 use super::text::{self, Limit, Screen};
 use crate::event::Event;
 
-/// A mapping, made ready.
+/// A mapping, prepared for reading.
 #[derive(Debug)]
 pub(crate) struct Mapper {
     mapping: &'static Mapping,
     paths: Paths,
 }
 
-/// Why nothing was handed on of an object: a record may stand in it.
+/// Why an object gave no event. It may contain a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unread {
-    /// It has none of the members that every record of the format has some of.
+    /// It has none of the members that identify a record of the format.
     Foreign,
-    /// The same, but it may be a record of the format that speaks of no token.
+    /// The same, but it may be a record of the format without a token.
     NoToken,
 }
 
-/// Why a record is skipped that names neither a token nor who holds one.
+/// Why a record is skipped that names neither a token nor its holder.
 pub(crate) const NO_TOKEN: &str = "no token and no principal";
 
 impl Mapper {
@@ -37,9 +37,9 @@ impl Mapper {
         Self { mapping, paths: Paths::of(mapping) }
     }
 
-    /// Decodes the one record in `text`, which begins at byte `base` of `payload`. It gives one event, or several where
-    /// its call was made with one token and changed others: the `use` of the former comes first, under the record's id
-    /// with `:use` after it, for ids are for single events.
+    /// Decodes the one record in `text`, a part of `payload`. The result is one event, or several if the call used one
+    /// token and changed others. The `use` then comes first. Its id is the record's id with `:use` appended, because
+    /// ids must be unique.
     pub(crate) fn decode<'a>(
         &self,
         payload: &'a [u8],
@@ -101,7 +101,7 @@ impl Mapper {
 
     fn read<'a>(&self, reading: &mut Reading<'_, '_, '_, 'a>) -> Result<Events<'a>, Fault> {
         let mut base = Draft::new();
-        // The first one, told where the record speaks of a token at all.
+        // The first fault, reported only if the record concerns a token.
         let mut fault = None;
         let mut token_unreadable = false;
         for row in self.mapping.fields {
@@ -123,9 +123,9 @@ impl Mapper {
         let reinstated = self.mapping.reinstatements.iter().find(|one| !failed && one.applies(reading.record));
         let timed = base.timed;
         let mut used = if token_unreadable
-            // One token, one event.
+            // At most one event for each token.
             || changed.iter().any(|changed| changed.token_id == base.event.token_id)
-            // A caller without a token of its own leaves nothing to judge beside what it changed.
+            // A caller without a token of its own adds no use to score beside the changes.
             || !changed.is_empty() && !base.has_token()
         {
             None
@@ -144,7 +144,7 @@ impl Mapper {
             && !changed.is_empty()
             && let Some(facts) = &mut used.facts
         {
-            // The other name that the record has may be that of the changed token.
+            // The record's other name may be that of the changed token.
             facts.alias = None;
         }
         if let (Some(reinstated), Some(event)) = (reinstated, used.as_mut().or(changed.first_mut())) {
@@ -163,7 +163,7 @@ impl Mapper {
         Ok(Events { used, changed })
     }
 
-    /// Where a field is looked for first: its name in the record's own format.
+    /// The first path of a field: its name in the record's own format.
     fn first_path(&self, field: Field) -> &'static str {
         let mut first = "";
         if let Some((_, [source, ..])) = self.mapping.fields.iter().find(|(filled, _)| *filled == field) {
@@ -173,13 +173,13 @@ impl Mapper {
     }
 }
 
-/// What one record tells: of the token it used, and of those it changed.
+/// The events of one record: the use of a token, and the changes of tokens.
 struct Events<'a> {
     used: Option<Event<'a>>,
     changed: Vec<Event<'a>>,
 }
 
-/// What no field took, without its secrets.
+/// Values that no field took, without secrets.
 fn attrs<'a>(record: Flat<'_, 'a>, screen: &mut Screen<'_>) -> Vec<(Cow<'a, str>, Cow<'a, str>)> {
     let (mut rest, mut omitted) = record.into_rest();
     let mut attrs: Vec<_> = rest.by_ref().take(text::ATTRS_MAX).map(|(name, value)| screen.attr(name, value)).collect();

@@ -1,5 +1,5 @@
-//! How other systems' records map to token events: one table per format. `docs/formats.md` states each table with its
-//! sources.
+//! Mappings of other systems' records to token events: one table per format. `docs/formats.md` describes each table
+//! with its sources.
 
 mod aws;
 mod cloudtrail;
@@ -14,7 +14,7 @@ pub(super) mod table;
 use self::table::Mapping;
 use crate::format::Format;
 
-/// The table of `format`; the native one needs none.
+/// The table of `format`; `None` for the native format.
 pub(crate) fn of(format: Format) -> Option<&'static Mapping> {
     match format {
         Format::Native => None,

@@ -1,4 +1,4 @@
-//! From bytes to events and from verdicts to bytes.
+//! Decoding of messages into events, and encoding of verdicts.
 
 mod batch;
 mod decoded;
@@ -43,7 +43,7 @@ use text::Screen;
 #[derive(Debug)]
 pub struct Decoder {
     format: Format,
-    /// None for the native format.
+    /// `None` for the native format.
     mapper: Option<Mapper>,
     tenant: Option<Tenant>,
     hasher: TokenHasher,
@@ -52,32 +52,32 @@ pub struct Decoder {
 
 /// Why a Kafka message without a value is skipped.
 const TOMBSTONE: &str = "a message without a value";
-/// Why a wrapping is skipped that holds nothing, or nothing that can be a record.
+/// Why an envelope without records is skipped.
 const EMPTY: &str = "an envelope without a record";
 
-/// What became of an object.
+/// Result of reading an object.
 enum Found {
-    /// It was handed on: as an event, as skipped, or as an error.
+    /// It was passed on as an event, as skipped, or as an error.
     Record,
-    /// Nothing was: it may be a record that speaks of no token.
+    /// Nothing was passed on. It may be a record without a token.
     NoToken,
-    /// A wrapping with nothing of use inside.
+    /// An envelope without records.
     Empty,
-    /// It is no record, and holds none; in which place of the message it lies.
+    /// It is no record and contains none. The error has its position in the message.
     Foreign(DecodeError),
 }
 
-/// How what is read lies in its message.
+/// Nesting of the text that is being read.
 struct Depth {
-    /// Wrappings around it.
+    /// Number of envelopes around it.
     levels: usize,
-    /// It is one of several values that stand one behind another.
+    /// It is one of several consecutive values.
     in_a_row: bool,
-    /// What may still be expanded of the message.
+    /// Bytes to which the message may still expand.
     budget: Budget,
 }
 
-/// Where records are handed to.
+/// Receives the records.
 type Take<'t, 'a> = dyn FnMut(Result<Decoded<'a>, DecodeError>) + 't;
 
 impl Decoder {
@@ -87,14 +87,14 @@ impl Decoder {
         Self { format, mapper: mapping::of(format).map(Mapper::new), tenant, hasher, notes: Notes::default() }
     }
 
-    /// What was noted since this was last called.
+    /// Returns the notes since the last call, and clears them.
     pub fn take_notes(&mut self) -> Notes {
         std::mem::take(&mut self.notes)
     }
 
-    /// Hands everything in `payload` to `take`, in order. A record is one event as a rule. A record that is no event
-    /// is handed on as an error, and the next one is read. A message may hold many records: as a JSON array, one behind
-    /// another, or in the wrappings (`envelope`) in which their senders deliver them; and it may be compressed.
+    /// Decodes the records in `payload` and passes each result to `take`, in order. Most records are one event. A record
+    /// that is no event is passed on as an error, and the next one is read. A message may contain many records: in a
+    /// JSON array, as consecutive values, or in the envelopes of their senders (`envelope`). It may be compressed.
     pub fn decode<'a>(&mut self, payload: &'a [u8], take: &mut dyn FnMut(Result<Decoded<'a>, DecodeError>)) {
         match self.tenant {
             None => self.whole(payload, take),
@@ -102,7 +102,7 @@ impl Decoder {
         }
     }
 
-    /// Everything in `payload`, in the tenants that events name.
+    /// Decodes `payload`; the events keep their tenants.
     fn whole<'a>(&mut self, payload: &'a [u8], take: &mut Take<'_, 'a>) {
         if payload.is_empty() {
             return take(Ok(Decoded::Skipped(TOMBSTONE)));
@@ -115,7 +115,7 @@ impl Decoder {
         settle(found, take);
     }
 
-    /// What is in `payload`: a message, or what stood in another one.
+    /// Decodes `payload`: a message, or the contents of an envelope.
     fn message<'a>(&mut self, payload: &'a [u8], depth: &mut Depth, take: &mut Take<'_, 'a>) -> Found {
         if let Some(compression) = Compression::of(payload) {
             return match compression.expand(payload, &mut depth.budget) {
@@ -139,8 +139,8 @@ impl Decoder {
         }
     }
 
-    /// What is in `bytes`, which stood at byte `at` of `payload` in another form. Events are copied, because they outlive
-    /// the bytes.
+    /// Decodes `bytes`, which were compressed or escaped at byte `at` of `payload`. Events are copied, because they
+    /// outlive the bytes.
     fn inside(&mut self, payload: &[u8], at: usize, bytes: &[u8], depth: &mut Depth, take: &mut Take<'_, '_>) -> Found {
         if depth.levels >= envelope::LEVELS_MAX {
             take(Err(DecodeError::new(payload, at, "", "too many envelopes in one another")));
@@ -160,7 +160,7 @@ impl Decoder {
         }
     }
 
-    /// The records in `text`, a part of `payload`.
+    /// Decodes the records in `text`, a part of `payload`.
     fn records<'a>(
         &mut self,
         payload: &'a [u8],
@@ -182,7 +182,7 @@ impl Decoder {
         Found::Record
     }
 
-    /// The one record in `text`, a part of `payload`.
+    /// Decodes the one record in `text`, a part of `payload`.
     fn record<'a>(
         &mut self,
         payload: &'a [u8],
@@ -229,7 +229,7 @@ impl Decoder {
         }
     }
 
-    /// The one record in `text`, a part of `payload`, if it is JSON in all its parts.
+    /// Decodes the one record in `text`, a part of `payload`, if it is valid JSON.
     fn strict<'a>(&mut self, payload: &'a [u8], text: &'a str, take: &mut Take<'_, 'a>) -> Found {
         let base = offset_in(payload, text).unwrap_or_default();
         let mut screen = Screen::new(text.as_bytes(), &self.hasher, &mut self.notes);
@@ -241,7 +241,7 @@ impl Decoder {
                 return Found::Record;
             }
             let decoded = native::decode(payload, base, text, &mut screen);
-            // The reader stops at the first fault of a record, and another one may follow.
+            // The reader stops at the first fault of a record; a syntax error may follow.
             let decoded = decoded.map_err(|error| whole(payload, base, text).err().unwrap_or(error));
             return match decoded {
                 Err(error) if !error.is_syntax() && !envelope::has_any(text, native::MARKS) => Found::Foreign(
@@ -263,7 +263,7 @@ impl Decoder {
         }
     }
 
-    /// The records that stand in an object with these `contents`, which is none itself: it was `found` to be none.
+    /// Decodes the records in an object with these `contents`. `found` is the result for the object as a record.
     fn unwrapped<'a>(
         &mut self,
         payload: &'a [u8],
@@ -302,7 +302,7 @@ impl Decoder {
         }
         depth.levels -= 1;
         match (foreign, found) {
-            // A record of another format in it says more than that the wrapping is no record.
+            // A record of another format inside is the more useful error.
             (Some(error), _) if contents.is_envelope && names_another_format(&error) => Found::Foreign(error),
             (_, Found::NoToken) => Found::NoToken,
             (_, _) if contents.is_envelope => Found::Empty,
@@ -310,7 +310,7 @@ impl Decoder {
         }
     }
 
-    /// The records that can be read in an envelope with these `contents`, which as a whole fails with this error.
+    /// Decodes the readable records in a damaged envelope with these `contents`. Without any, passes on the error.
     fn broken<'a>(
         &mut self,
         payload: &'a [u8],
@@ -326,8 +326,8 @@ impl Decoder {
         Found::Record
     }
 
-    /// What `part` of `payload` holds once it is repaired. It has failed with `error`, which stands where the repair
-    /// does not help. Events are copied here, because they outlive the repaired text.
+    /// Decodes `part` of `payload` after a repair. If the repair does not help, passes on `error`, the error without
+    /// it. Events are copied, because they outlive the repaired text.
     fn repaired<'a>(
         &mut self,
         payload: &'a [u8],
@@ -382,7 +382,7 @@ fn whole(payload: &[u8], base: usize, text: &str) -> Result<(), DecodeError> {
     valid.map(|_| ()).map_err(|error| DecodeError::json(payload, base, text, &error, None))
 }
 
-/// Hands on what an object was found to be that nothing else is to be looked for in.
+/// Passes on the result for an object in which no further records are searched.
 fn settle(found: Found, take: &mut Take<'_, '_>) {
     match found {
         Found::Record => {}
@@ -392,7 +392,7 @@ fn settle(found: Found, take: &mut Take<'_, '_>) {
     }
 }
 
-/// What the object in `text` looks like, which is no record of `format`: of which format it is one.
+/// The error for an object that is no record of `format` but has the members of another format.
 fn foreign(format: Format, text: &str) -> Option<String> {
     let is_native = || format != Format::Native && envelope::has_any(text, native::MARKS);
     let of_mapping =
@@ -404,12 +404,12 @@ fn foreign(format: Format, text: &str) -> Option<String> {
 
 const LOOKS_LIKE: &str = "looks like ";
 
-/// Whether an error says what a foreign object looks like.
+/// Whether the error names the format of a foreign object.
 fn names_another_format(error: &DecodeError) -> bool {
     error.field.is_empty() && error.reason.contains(LOOKS_LIKE)
 }
 
-/// How often a text was read.
+/// Number of attempts to read a text.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Pass {
     First,
@@ -417,7 +417,7 @@ enum Pass {
 }
 
 impl Pass {
-    /// A repair makes a text longer, by [`repair::GROWTH_BYTES_MAX`] at the most.
+    /// A repair makes a text longer by at most [`repair::GROWTH_BYTES_MAX`].
     const fn record_bytes_max(self) -> usize {
         match self {
             Self::First => RECORD_BYTES_MAX,
@@ -429,7 +429,7 @@ impl Pass {
 /// The text of `body`, the end of a message, without a byte order mark.
 fn text_of<'a>(payload: &[u8], body: &'a [u8]) -> Result<&'a str, DecodeError> {
     let text = std::str::from_utf8(body).map_err(|error| match error.error_len() {
-        // Cut by its source, and in the middle of a character.
+        // The source cut it in the middle of a character.
         None if payload.len() > RECORD_BYTES_MAX => too_long(payload, 0, RECORD_BYTES_MAX),
         _ => DecodeError::not_utf8(payload, error.valid_up_to()),
     })?;
@@ -442,8 +442,8 @@ fn too_long(payload: &[u8], byte: usize, bytes_max: usize) -> DecodeError {
     DecodeError::new(payload, byte, "", format!("longer than {bytes_max} bytes"))
 }
 
-/// `payload` with every bearer value in it replaced by its keyed hash, and every token id too where the operator wants
-/// that: what may be kept of a message that could not be read.
+/// `payload` with every bearer value replaced by its keyed hash, for a dead letter. With [`TokenIds::Hashed`], token
+/// ids are replaced too.
 #[must_use]
 pub fn redact(payload: &[u8], hasher: &TokenHasher) -> Vec<u8> {
     let clean = replaced(payload, secrets(payload), hasher);
@@ -451,7 +451,7 @@ pub fn redact(payload: &[u8], hasher: &TokenHasher) -> Vec<u8> {
     replaced(&clean, whole, hasher)
 }
 
-/// `text` with what lies in `ranges` replaced by its keyed hash.
+/// `text` with the contents of each of `ranges` replaced by a keyed hash.
 fn replaced(text: &[u8], ranges: impl Iterator<Item = Range<usize>>, hasher: &TokenHasher) -> Vec<u8> {
     let mut clean = Vec::with_capacity(text.len());
     let mut copied = 0;

@@ -1,10 +1,10 @@
-//! The token event of `docs/event.md`, read in one pass into fields that borrow from the message.
+//! Reads the token event of `docs/event.md` in one pass, into fields that borrow from the message.
 //!
-//! Only `event_id`, `timestamp` and `token_id` are required. Any other field that cannot be read as it was sent is
-//! repaired ([`Limit`](text::Limit)) or counts as absent, is named in the attribute [`text::UNREADABLE`] and is counted: the client
-//! chooses most of them, and must not be able to keep its own use from being judged. A field given twice with different
-//! values cannot be read either: two readers that take different ones of them see different events. Unknown fields are
-//! kept as attributes, and there the same name may come twice.
+//! Only `event_id`, `timestamp` and `token_id` are required. Any other unreadable field is repaired
+//! ([`Limit`](text::Limit)) or counts as absent. It is named in the attribute [`text::UNREADABLE`] and counted. The
+//! client chooses most of these fields, and must not be able to prevent the scoring of its own use. A field given twice
+//! with different values is unreadable, because two readers may choose different ones. Unknown fields are kept as
+//! attributes; there the same name may occur twice.
 
 mod field;
 
@@ -24,7 +24,7 @@ use super::text::{self, Screen, blank, cut};
 use crate::event::{Event, EventGeo, Kind, Timestamp, TokenType};
 use crate::token::TokenId;
 
-/// Members of which every event has one.
+/// Members that every event has.
 pub(crate) const MARKS: &[&str] = &["event_id", "token_id"];
 
 /// Decodes the one event in `text`, which begins at byte `base` of `payload`.
@@ -114,7 +114,7 @@ impl<'de> Visitor<'de> for EventVisitor<'_, '_> {
                     read
                 }
             };
-            // Two readers of a record with two values would see different events, and its sender could choose which.
+            // Of two values, two readers may choose different ones, so the sender could mislead one of them.
             if let Some(first) = first {
                 let mut second = draft.take(field);
                 if first == second {
@@ -136,7 +136,7 @@ impl<'de> Visitor<'de> for EventVisitor<'_, '_> {
     }
 }
 
-/// Makes the reader stop, and keeps what was wrong where [`decode`] finds it.
+/// Makes the reader stop, and stores the fault for [`decode`].
 fn stop<E: Error>(fault: &mut Option<Fault>, field: &'static str) -> impl FnOnce(&'static str) -> E {
     move |reason| {
         *fault = Some(Fault { field, reason });
@@ -144,7 +144,7 @@ fn stop<E: Error>(fault: &mut Option<Fault>, field: &'static str) -> impl FnOnce
     }
 }
 
-/// An event in the making.
+/// An event under construction.
 #[derive(PartialEq)]
 struct Draft<'a> {
     event: Event<'a>,
@@ -167,7 +167,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Where the text of a field goes; `None` for a field that is no text.
+    /// The place for the text of a field; `None` for a field that is not a text.
     fn text(&mut self, field: Field) -> Option<&mut Option<Cow<'a, str>>> {
         let event = &mut self.event;
         Some(match field {
@@ -219,7 +219,7 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    /// Takes a field out. Attributes stay: they are not judged, and the same name may come twice among them.
+    /// Removes a field and returns it. Attributes stay, because they are not scored and may have the same name twice.
     fn take(&mut self, field: Field) -> Self {
         let mut taken = Self::new();
         self.swap(field, &mut taken);
@@ -248,7 +248,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// What an unreadable field counts as, if not as absent.
+    /// Sets the value of an unreadable field that does not count as absent.
     fn give_up(&mut self, field: Field) {
         match field {
             Field::Status => self.event.outcome_unclear = true,
@@ -257,9 +257,9 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Keeps a value that its field could not take among the attributes, for people to look at.
+    /// Keeps a value that its field did not accept as an attribute, for readers of the event.
     fn keep_sent(&mut self, field: Field, value: Scalar<'a>, screen: &mut Screen<'_>) {
-        // What names a token could be the token itself.
+        // The name of a token could be the token.
         if field != Field::ParentTokenId
             && let Some(sent) = value.shown()
         {
@@ -267,7 +267,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Keeps what has no field of its own.
+    /// Keeps a value without a field as an attribute.
     fn attr(&mut self, name: Cow<'a, str>, value: &'a RawValue, screen: &mut Screen<'_>) {
         let raw = value.get();
         let plain = raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"'));
@@ -290,7 +290,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// The event, or the field it cannot do without.
+    /// The event, or the required field that is missing.
     fn finish(self, screen: &mut Screen<'_>) -> Result<Event<'a>, Field> {
         let Self { mut event, event_id, token_id, parent_token_id, timestamp, attrs_omitted } = self;
         event.event_id = event_id.ok_or(Field::EventId)?;
@@ -305,7 +305,7 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// The text of a JSON string, in which an escape may stand for no character.
+/// The text of a JSON string, which may contain invalid escapes.
 fn unescaped(raw: &str) -> String {
     serde_json::from_str(raw).unwrap_or_else(|_| {
         let repaired = repair(raw.as_bytes()).and_then(|repaired| serde_json::from_str(&repaired.text).ok());
@@ -313,7 +313,7 @@ fn unescaped(raw: &str) -> String {
     })
 }
 
-/// The value of a field that holds more than one: unreadable, or read as far as possible.
+/// The value of a field that contains several values: unreadable, or read as far as possible.
 struct Within<'v, 'a, 's> {
     field: Field,
     draft: &'v mut Draft<'a>,

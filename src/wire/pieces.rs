@@ -1,20 +1,20 @@
-//! Cuts JSON that no reader takes as a whole at its brackets, quotes and commas, so that a broken record costs no other
-//! record of its message. What is valid JSON is cut as a JSON reader would.
+//! Splits invalid JSON at its brackets, quotes and commas, so that a broken record does not affect the other records of
+//! its message. Valid JSON is split like by a JSON reader.
 
 /// The record separator that precedes each value of a JSON text sequence (RFC 7464).
 pub(crate) const RECORD_SEPARATOR: char = '\u{1e}';
 
-/// What stands between the brackets of an array.
+/// Contents of an array.
 pub(crate) struct Elements<'a> {
-    /// What the commas separate, without the white space around; nothing empty.
+    /// The non-empty texts between the commas, without surrounding white space.
     pub parts: Vec<&'a str>,
-    /// The closing bracket is there.
+    /// The closing bracket is present.
     pub closed: bool,
-    /// The last part breaks off: a bracket or quote in it is not closed.
+    /// The last part is truncated: a bracket or quote in it is not closed.
     pub breaks_off: bool,
 }
 
-/// The elements in `text`, which begins behind the opening bracket of an array, or behind one of its elements.
+/// The elements in `text`, which begins after the opening bracket of an array, or after one of its elements.
 pub(crate) fn elements(text: &str) -> Elements<'_> {
     let mut found = Elements { parts: Vec::new(), closed: false, breaks_off: false };
     let mut cursor = Cursor::new(text);
@@ -51,8 +51,8 @@ impl<'a> Elements<'a> {
     }
 }
 
-/// The objects and arrays in `text`, which stand one behind another with nothing but white space, commas and record
-/// separators between; `None` where anything else is there.
+/// The consecutive objects and arrays in `text`. `None` if they are separated by anything but white space, commas and
+/// record separators.
 pub(crate) fn values(text: &str) -> Option<Vec<&str>> {
     let mut found = Vec::new();
     let mut rest = text;
@@ -70,7 +70,7 @@ pub(crate) fn values(text: &str) -> Option<Vec<&str>> {
     }
 }
 
-/// The members of the object in `text`: the names as they are written, and the values. `None` where it is no object.
+/// The members of the object in `text`: the names as written, and the values. `None` if it is not an object.
 pub(crate) fn members(text: &str) -> Option<Vec<(&str, &str)>> {
     let inside = text.trim_ascii_start().strip_prefix('{')?;
     let mut found = Vec::new();
@@ -104,7 +104,7 @@ pub(crate) fn members(text: &str) -> Option<Vec<(&str, &str)>> {
     }
 }
 
-/// Length of the object or array that `text` begins with, or of all of it where that does not end.
+/// Length of the object or array at the start of `text`, or of all of `text` if it does not end.
 fn value_length(text: &str) -> usize {
     let mut cursor = Cursor::new(text);
     while cursor.next().is_some() {
@@ -115,16 +115,16 @@ fn value_length(text: &str) -> usize {
     cursor.at
 }
 
-/// Reads the structure of a text byte by byte; a string is one byte, its opening quote.
+/// Reads the structure of a text byte by byte; only the opening quote of a string is returned.
 struct Cursor<'t> {
     text: &'t [u8],
     at: usize,
-    /// The brackets that are open.
+    /// The open brackets.
     open: Vec<u8>,
-    /// How many of them are braces.
+    /// Number of braces among them.
     braces: usize,
     in_string: bool,
-    /// A closing bracket was read for which none is open.
+    /// A closing bracket without an opening one was read.
     left: bool,
 }
 
@@ -159,7 +159,7 @@ impl<'t> Cursor<'t> {
         Some(byte)
     }
 
-    /// Passes over a string up to its closing quote.
+    /// Skips a string up to its closing quote.
     fn string(&mut self) {
         self.in_string = true;
         while let Some(found) = self.text.get(self.at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
@@ -174,7 +174,7 @@ impl<'t> Cursor<'t> {
         self.at = self.text.len();
     }
 
-    /// Closes the innermost `opening` and whatever was left open within it.
+    /// Closes the innermost `opening` and all brackets opened after it.
     fn close(&mut self, opening: u8) {
         let there = if opening == b'{' { self.braces } else { self.open.len() - self.braces };
         self.left = self.open.is_empty();
@@ -217,10 +217,10 @@ mod tests {
     }
 
     #[test]
-    fn values_stand_one_behind_another() {
+    fn values_are_consecutive_objects_and_arrays() {
         assert_eq!(values("{\"a\":NaN}\n\u{1e}[1]{}").as_deref(), Some(&["{\"a\":NaN}", "[1]", "{}"][..]));
         assert_eq!(values(r#"{"a":1} x {"b":1}"#), None);
-        assert_eq!(values(r#"{"a":1},"b":{"c":1}"#), None, "what follows a stray bracket is no value of its own");
+        assert_eq!(values(r#"{"a":1},"b":{"c":1}"#), None, "text after a stray bracket is not a separate value");
     }
 
     #[test]
@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn cut_of_brackets_takes_time_in_proportion() {
-        // A search of all open brackets for each closing one would take minutes here.
+        // A search of all open brackets for each closing one takes minutes here.
         let text = "[".repeat(1 << 20) + &"}".repeat(1 << 20);
         assert_eq!(elements(&text).parts.len(), 1);
     }
@@ -256,7 +256,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn valid_json_is_cut_as_a_reader_does(items in prop::collection::vec(json(), 0..5), pretty in any::<bool>()) {
+        fn pieces_of_valid_json_equal_a_json_readers(items in prop::collection::vec(json(), 0..5), pretty in any::<bool>()) {
             let array = Value::from(items);
             let text = if pretty { format!("{array:#}") } else { array.to_string() };
             let strict: Vec<&RawValue> = serde_json::from_str(&text).expect("valid");
@@ -267,7 +267,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_cut(text in "[\\PC{}\\[\\],:\"\\\\\\n]{0,60}") {
+        fn pieces_accept_any_text(text in "[\\PC{}\\[\\],:\"\\\\\\n]{0,60}") {
             let _ = (elements(&text), values(&text), members(&text));
         }
     }

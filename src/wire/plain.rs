@@ -1,6 +1,6 @@
-//! A short way through the native event for the shape that nearly all have: on one line, flat, without escapes,
-//! faults and secrets. Whatever is otherwise gets `None` here and is read again by [`native`](super::native), which says
-//! what is wrong; a property test holds that the two agree. It takes half of that reader's time.
+//! Fast path for the native event in its most frequent form: on one line, flat, without escapes, faults and secrets.
+//! Any other form gives `None` and is read again by [`native`](super::native), which reports errors. A property test
+//! checks that the two agree. The fast path takes half of that reader's time.
 
 use std::borrow::Cow;
 
@@ -11,11 +11,11 @@ use super::time;
 use crate::event::{Address, Event, Kind, Timestamp, TokenType};
 use crate::secret::is_bare;
 
-/// The event in `text`, whose bytes `screen` has found clean.
+/// The event in `text`, in whose bytes `screen` found no secret.
 pub(crate) fn decode<'a>(text: &'a str, screen: &mut Screen<'_>) -> Option<Event<'a>> {
     let text = text.trim_ascii_end();
-    // Escapes, and control characters, which strings may not hold. Counted, and not looked for, so that the compiler
-    // makes vector instructions of it.
+    // Escapes, and control characters, which strings may not contain. They are counted rather than searched for, so
+    // that the compiler generates vector instructions.
     let odd = text.bytes().filter(|&byte| byte < b' ' || byte == b'\\').count();
     if odd > 0 {
         return None;
@@ -42,12 +42,12 @@ pub(crate) fn decode<'a>(text: &'a str, screen: &mut Screen<'_>) -> Option<Event
     found.event(screen)
 }
 
-/// What has been read so far.
+/// The values read so far.
 #[derive(Default)]
 struct Found<'a> {
-    /// One bit a field.
+    /// One bit for each field.
     seen: u32,
-    /// By number of the field; texts only.
+    /// By field number; texts only.
     texts: [Option<&'a str>; Field::COUNT],
     kind: Kind,
     token_type: TokenType,
@@ -110,7 +110,7 @@ impl<'a> Found<'a> {
             }
             Field::Geo => return None,
             _ => {
-                // Empty texts and too long ones have rules of their own.
+                // Empty and too long texts are handled by `native`.
                 let limit = field.limit()?;
                 let value = json.string().filter(|text| (1..=limit.bytes_max()).contains(&text.len()))?;
                 if !matches!(limit, Limit::Text(_)) && is_bare(value) {
@@ -157,14 +157,14 @@ impl<'a> Found<'a> {
     }
 }
 
-/// A place in a JSON text.
+/// A position in a JSON text.
 struct Cursor<'a> {
     text: &'a str,
     at: usize,
 }
 
 impl<'a> Cursor<'a> {
-    /// The next byte that is no space; there is no other white space.
+    /// The next byte that is not a space; other white space does not occur.
     fn peek(&mut self) -> Option<u8> {
         loop {
             let byte = *self.text.as_bytes().get(self.at)?;
@@ -181,25 +181,25 @@ impl<'a> Cursor<'a> {
         found.then_some(())
     }
 
-    /// Whether a comma, and so another element, follows and not the `end` of them.
+    /// Whether a comma follows, and therefore another element, rather than the `end`.
     fn another(&mut self, end: u8) -> Option<bool> {
         let byte = self.peek()?;
         self.at += 1;
         if byte == b',' { Some(true) } else { (byte == end).then_some(false) }
     }
 
-    /// Nothing but white space is left.
+    /// `None` unless only white space is left.
     fn end(&mut self) -> Option<()> {
         self.peek().is_none().then_some(())
     }
 
-    /// A string. There are no escapes in the text, so it ends at the next quote.
+    /// A string. The text has no escapes, so it ends at the next quote.
     fn string(&mut self) -> Option<&'a str> {
         self.token(b'"')?;
         let bytes = self.text.as_bytes();
         let start = self.at;
-        // Sixteen bytes at a time, for that is where most strings end, and a branch the less costs more than the
-        // bytes. Mycroft's test for a zero byte: the lowest bit found is exact, for borrows go upwards only.
+        // Sixteen bytes at a time: most strings end within them, and one branch less saves more than the extra bytes
+        // cost. Mycroft's test for a zero byte. The lowest bit found is exact, because borrows go upwards only.
         while let Some(chunk) = bytes.get(self.at..).and_then(|rest| rest.first_chunk::<16>()) {
             const ONES: u128 = u128::from_le_bytes([1; 16]);
             let zero_at_quote = u128::from_le_bytes(*chunk) ^ (ONES * u128::from(b'"'));
@@ -219,7 +219,7 @@ impl<'a> Cursor<'a> {
 
     /// A number of digits only.
     fn integer(&mut self) -> Option<u64> {
-        // So many digits always fit.
+        // This many digits always fit into 64 bits.
         const DIGITS_MAX: usize = 19;
         self.peek()?;
         let rest = self.text.as_bytes().get(self.at..)?;
@@ -254,7 +254,7 @@ mod tests {
     use crate::wire::Notes;
     use crate::wire::native;
 
-    /// Both readers on one text; the short one only where it may be asked.
+    /// The result of both readers on one text; of the fast path only if its precondition holds.
     fn both(text: &str) -> (Option<Event<'_>>, Option<Event<'_>>) {
         let hasher = TokenHasher::new(b"a key for tests");
         let mut notes = Notes::default();
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ordinary_event_goes_the_short_way() {
+    fn ordinary_event_uses_the_fast_path() {
         for text in [
             r#"{"event_id":"e","timestamp":"2026-11-22T10:15:30.123Z","token_id":"t","ip_address":"192.0.2.1","status":200}"#,
             r#" { "event_id" : "é" , "timestamp" : 0 , "kind" : "revoked" , "token_id" : "t" , "scopes" : [ "a" , "b" ] , "attrs" : { "k" : "v" } , "x" : "y" } "#,
@@ -276,7 +276,7 @@ mod tests {
         }
     }
 
-    /// A member as an event may have it, rightly or wrongly.
+    /// A valid or invalid member of an event.
     fn member() -> impl Strategy<Value = String> {
         let name = prop_oneof![
             8 => prop::sample::select(vec![
@@ -303,7 +303,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn both_readers_agree(members in prop::collection::vec(member(), 0..8), whole in any::<bool>(), end in "[}]{0,2}[ \n]?") {
+        fn plain_reader_agrees_with_native_reader(members in prop::collection::vec(member(), 0..8), whole in any::<bool>(), end in "[}]{0,2}[ \n]?") {
             let required = r#""event_id":"e","timestamp":1,"token_id":"t","ip_address":"::1""#;
             let mut members = members;
             if whole {

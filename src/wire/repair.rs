@@ -1,38 +1,38 @@
-//! Makes a message readable in which a text or a number is one that no JSON reader takes.
+//! Makes a message readable that contains texts or numbers that a JSON reader refuses.
 //!
-//! A client chooses most of what an event holds: a lone surrogate in its user agent must not cost the event. Each such
-//! place is replaced by the escape of NUL, by which [`Screen`](super::text::Screen) recognizes it in the text of a field.
-//! What breaks the structure of a message is left as it is.
+//! A client chooses most of an event's contents, so a lone surrogate in its user agent must not make the event
+//! unreadable. Each such place is replaced by the escape of NUL. [`Screen`](super::text::Screen) recognises the NUL in
+//! the text of a field. Errors in the structure of a message are not repaired.
 
 use std::borrow::Cow;
 
-/// Why a text field is unreadable. The repair makes one fault of all of these, because it replaces them by NUL.
+/// Why a text field is unreadable. All of these have one reason, because the repair replaces each by NUL.
 pub(crate) const BAD_TEXT: &str = "holds a NUL, a lone surrogate or bytes that are not UTF-8";
 
-/// Bytes by which a repair may make a message longer; one that needs more is given up.
+/// Maximum number of bytes by which a repair may lengthen a message; otherwise there is no repair.
 pub(crate) const GROWTH_BYTES_MAX: usize = 1 << 20;
 
-/// Stands for one character that cannot be read.
+/// Replaces one unreadable character.
 const MARK: &str = "\\u0000";
-/// Stands for one value that cannot be read.
+/// Replaces one unreadable value.
 const MARKED_VALUE: &str = "\"\\u0000\"";
 
 /// A message after its repair.
 pub(crate) struct Repaired {
     pub text: String,
-    /// Places in `text` from which on it is so many bytes longer than the message, in order.
+    /// Positions in `text`, in order, and the number of bytes by which the text before them is longer than the message.
     growth: Vec<(usize, usize)>,
 }
 
 impl Repaired {
-    /// Place in the message of byte `at` of the text.
+    /// Position in the message of byte `at` of the text.
     pub(crate) fn origin(&self, at: usize) -> usize {
         let growth = self.growth.iter().rev().find(|(from, _)| *from <= at).map_or(0, |(_, growth)| *growth);
         at.saturating_sub(growth)
     }
 }
 
-/// `message` with everything replaced that can be, `None` where that is nothing.
+/// `message` with all repairable places replaced, `None` if there are none.
 pub(crate) fn repair(message: &[u8]) -> Option<Repaired> {
     let start = message.strip_prefix(b"\xef\xbb\xbf").unwrap_or(message).trim_ascii_start();
     if !matches!(start, [b'{' | b'[' | b'"', ..]) {
@@ -70,14 +70,14 @@ pub(crate) fn repair(message: &[u8]) -> Option<Repaired> {
     found.then_some(out)
 }
 
-/// Whether some of `text` could not be read: it holds a NUL. Only an escape can stand for one, and a text with an escape
-/// is never borrowed.
-#[expect(clippy::ptr_arg, reason = "whether the text is borrowed is what is asked")]
+/// Whether `text` contains an unreadable character, marked by a NUL. Only an escape gives a NUL, and a text with an
+/// escape is never borrowed.
+#[expect(clippy::ptr_arg, reason = "the check depends on whether the text is borrowed")]
 pub(crate) fn is_broken(text: &Cow<'_, str>) -> bool {
     matches!(text, Cow::Owned(text) if text.contains('\0'))
 }
 
-/// `text` with U+FFFD in place of each NUL, which stands for an unreadable character.
+/// `text` with U+FFFD in place of each NUL.
 pub(crate) fn shown(text: Cow<'_, str>) -> Cow<'_, str> {
     if is_broken(&text) { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { text }
 }
@@ -97,7 +97,7 @@ impl Repaired {
     }
 }
 
-/// Some bytes of the message, always whole characters, and what is to stand in their place.
+/// Whole characters of the message, and their replacement.
 struct Part {
     length: usize,
     instead: Option<&'static str>,
@@ -116,7 +116,7 @@ fn in_text(text: &str, at: usize) -> Part {
             Some(_) => Part { length: 6, instead: None },
             None => Part { length: 2, instead: Some(MARK) },
         },
-        // An escape that JSON has not, as nginx's `\x22`, or the end of what can be read.
+        // An escape that JSON does not have, such as nginx's `\x22`, or the end of the readable text.
         [b'\\', next, ..] if next.is_ascii() => Part { length: 2, instead: Some(MARK) },
         [b'\\', ..] => Part { length: 1, instead: Some(MARK) },
         [byte, ..] if byte < b' ' => Part { length: 1, instead: Some(MARK) },
@@ -136,7 +136,7 @@ fn in_structure(text: &str, at: usize) -> Part {
     Part { length, instead: (!known).then_some(MARKED_VALUE) }
 }
 
-/// The UTF-16 unit of the escape that `text` begins with.
+/// The UTF-16 unit of the escape at the start of `text`.
 fn unit(text: &[u8]) -> Option<u16> {
     let digits = text.strip_prefix(b"\\u")?.get(..4)?;
     let digits =
@@ -207,7 +207,7 @@ mod tests {
         #[test]
         fn repair_is_done_once(message in prop::collection::vec(any::<u8>(), 0..200)) {
             if let Some(text) = repaired(&message) {
-                // Invalid bytes outside strings stay invalid, in another form.
+                // Invalid bytes outside of strings remain invalid after the repair.
                 prop_assert!(repaired(&text).is_none(), "{}", text);
             }
         }

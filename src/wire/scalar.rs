@@ -1,4 +1,4 @@
-//! One JSON value that is no array and no object, borrowed from its message where it can be.
+//! One JSON value that is not an array or object, borrowed from its message if possible.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -22,12 +22,12 @@ pub(crate) enum Scalar<'a> {
     /// Also integers beyond 64 bits.
     Float(f64),
     Text(Cow<'a, str>),
-    /// An array or an object, passed over.
+    /// An array or an object, skipped.
     Nested,
 }
 
 impl<'a> Scalar<'a> {
-    /// `None` for null and for an empty text: a producer's two ways to say nothing.
+    /// `None` for null and for an empty text, which producers use for absent values.
     pub(crate) fn text(self) -> Result<Option<Cow<'a, str>>, &'static str> {
         match self {
             Self::Null => Ok(None),
@@ -36,8 +36,8 @@ impl<'a> Scalar<'a> {
         }
     }
 
-    /// As [`Self::text`], and of an integer its digits. A number with a fraction or beyond 64 bits is refused, because two
-    /// of them can have the same digits here.
+    /// Like [`Self::text`], or the digits of an integer. A number with a fraction or beyond 64 bits is refused, because
+    /// two different ones can have the same digits here.
     pub(crate) fn text_or_digits(self) -> Result<Option<Cow<'a, str>>, &'static str> {
         match self {
             Self::Unsigned(number) => Ok(Some(Cow::Owned(number.to_string()))),
@@ -46,8 +46,8 @@ impl<'a> Scalar<'a> {
         }
     }
 
-    /// An HTTP status, also with its reason after it: `401 Unauthorized` (RFC 9112 section 4). A list of statuses is
-    /// none: which of them the client got is unknown.
+    /// An HTTP status, optionally with a reason: `401 Unauthorized` (RFC 9112 section 4). A list of statuses is
+    /// refused, because the client's status is then unknown.
     pub(crate) fn status(self) -> Result<Option<u16>, &'static str> {
         let code = match &self {
             Self::Text(text) => Scalar::Text(Cow::Borrowed(without_reason(text))).integer(STATUS_MAX),
@@ -56,7 +56,7 @@ impl<'a> Scalar<'a> {
         Ok(code?.map(|status| status as u16))
     }
 
-    /// The value as it was sent, for people to look at; `None` where it is null or nested.
+    /// The value as sent, for readers of the event; `None` if it is null or nested.
     pub(crate) fn shown(self) -> Option<Cow<'a, str>> {
         match self {
             Self::Null | Self::Nested => None,
@@ -111,7 +111,7 @@ impl<'a> Scalar<'a> {
             Self::Null => return Ok(None),
             Self::Unsigned(millis) => i64::try_from(millis).unwrap_or(i64::MAX),
             Self::Negative(millis) => millis,
-            // A cast saturates, and what is beyond the range is refused below.
+            // The cast saturates; values out of range are refused below.
             Self::Float(millis) if millis.fract() == 0.0 => millis as i64,
             Self::Float(_) => return Err("expected whole milliseconds"),
             Self::Bool(_) | Self::Nested => return Err("expected an RFC 3339 time or integer milliseconds"),
@@ -122,8 +122,8 @@ impl<'a> Scalar<'a> {
         Timestamp::from_millis(millis).map(Some).ok_or(time::OUT_OF_RANGE)
     }
 
-    /// An IPv4 or IPv6 address, also with the port or the zone that a server has beside it. A list of addresses is none:
-    /// which of them is the client's is for the producer to know, and the client may have written the first.
+    /// An IPv4 or IPv6 address, optionally with a port or zone. A list of addresses is refused: only the producer knows
+    /// which one is the client's, and the client may have written the first.
     pub(crate) fn address(self) -> Result<Option<Address>, &'static str> {
         let Some(text) = self.text()? else { return Ok(None) };
         let ip = text.parse().ok().or_else(|| beside_port_or_zone(&text));
@@ -152,14 +152,14 @@ fn beside_port_or_zone(text: &str) -> Option<IpAddr> {
     zone.is_none_or(is_zone).then(|| address.parse().ok().map(IpAddr::V6)).flatten()
 }
 
-/// The code of a status line's end, without the reason.
+/// The code at the end of a status line, without the reason.
 fn without_reason(text: &str) -> &str {
     let is_reason =
         |rest: &str| rest.starts_with(|c: char| !c.is_alphanumeric()) && !rest.contains(|c: char| c.is_ascii_digit());
     text.split_at_checked(3).filter(|(_, rest)| is_reason(rest)).map_or(text, |(code, _)| code)
 }
 
-/// The number that a text of decimal digits stands for, `None` where it is another text.
+/// The number of a text of decimal digits, `None` for any other text.
 fn digits(text: &str) -> Result<Option<u64>, &'static str> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Ok(None);

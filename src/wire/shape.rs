@@ -1,4 +1,4 @@
-//! What a message that is not JSON looks like: the first thing an operator wants to know of it.
+//! Guesses the format of a message that is not JSON, for the error text.
 
 /// First bytes of formats that have some, and the formats' names.
 const MAGIC: &[(&[u8], &str)] = &[
@@ -25,7 +25,7 @@ const MAGIC: &[(&[u8], &str)] = &[
     (b"LEEF:", "LEEF"),
 ];
 
-/// Bytes looked at: enough to tell text from binary data.
+/// Bytes examined: enough to tell text from binary data.
 const LOOK_BYTES: usize = 1024;
 
 /// Names the format of `message`, which is not JSON.

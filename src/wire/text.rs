@@ -1,4 +1,4 @@
-//! What every text of a message goes through on its way into an event: limits, and the search for secrets.
+//! Limits of texts, and replacement of secrets in them.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -12,48 +12,48 @@ use crate::token::{TokenHasher, TokenId, TokenIds};
 pub(crate) const EVENT_ID_BYTES_MAX: usize = 128;
 /// Longest token id, bytes.
 pub(crate) const TOKEN_ID_BYTES_MAX: usize = 256;
-/// Longest of the other ids, bytes.
+/// Longest other id, bytes.
 pub(crate) const ID_BYTES_MAX: usize = 1024;
 /// Longest user agent, bytes.
 pub(crate) const USER_AGENT_BYTES_MAX: usize = 1024;
 /// Longest endpoint, bytes.
 pub(crate) const ENDPOINT_BYTES_MAX: usize = 2048;
-/// Longest method, fingerprint, country or network name, bytes. A longer scope is cut there.
+/// Longest method, fingerprint, country or network name, bytes. A longer scope is cut.
 pub(crate) const WORD_BYTES_MAX: usize = 256;
-/// More scopes are left out.
+/// Maximum number of scopes; further ones are left out.
 pub(crate) const SCOPES_MAX: usize = 128;
-/// More attributes are left out, and counted in the attribute [`ATTRS_OMITTED`].
+/// Maximum number of attributes; further ones are left out, and counted in the attribute [`ATTRS_OMITTED`].
 pub(crate) const ATTRS_MAX: usize = 128;
-/// A longer name of an attribute is cut there, bytes.
+/// Maximum length of an attribute's name, bytes; a longer one is cut.
 pub(crate) const ATTR_NAME_BYTES_MAX: usize = 256;
-/// A longer value of an attribute is cut there, bytes.
+/// Maximum length of an attribute's value, bytes; a longer one is cut.
 pub(crate) const ATTR_VALUE_BYTES_MAX: usize = 4096;
-/// Deepest nesting that an attribute may have, beyond the event's own.
+/// Maximum nesting of an attribute, beyond the event's own.
 pub(crate) const DEPTH_MAX: usize = 64;
-/// Why what nests deeper than [`DEPTH_MAX`] is left out.
+/// Reason for values that nest deeper than [`DEPTH_MAX`].
 pub(crate) const TOO_DEEP: &str = "nested too deeply";
-/// Name of the attribute that counts those left out.
+/// Name of the attribute with the number of attributes left out.
 pub(crate) const ATTRS_OMITTED: &str = "attrs_omitted";
-/// Name of the attribute that names the fields that could not be read, each with the reason.
+/// Name of the attribute that names the unreadable fields and the reasons.
 pub const UNREADABLE: &str = "unreadable_fields";
 
-/// The tenant of an event whose tenant was given and cannot be read. It is no tenant's, not even the unnamed one's, so that
-/// such events change nothing of anybody else's.
+/// The tenant of an event whose tenant was given and is unreadable. No tenant has this name, and it differs from an
+/// absent tenant, so such events change no other tenant's state.
 pub(crate) const UNREADABLE_TENANT: &str = "\u{fffd}";
-/// Why an id cannot be read that exceeds its limit.
+/// Reason for an id that exceeds its limit.
 const TOO_LONG: &str = "too long";
 
-/// How long a text may be, bytes, and what becomes of one that is longer or that holds unreadable characters.
+/// Maximum length of a text, bytes, and the treatment of a longer text or one with unreadable characters.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Limit {
-    /// It cannot be read: part of the name is the name of another thing, which would be looked up or revoked.
+    /// The text is unreadable: a part of a name is another name, which could be looked up or revoked.
     Whole(usize),
-    /// An id gets a name of its own: U+FFFD for each unreadable character, and a hash of the whole at the end. Two ids become
-    /// one only if they differ in nothing but unreadable characters.
+    /// The id is repaired: U+FFFD for each unreadable character, and a hash of the whole text at the end. Two ids
+    /// become equal only if they differ in unreadable characters only.
     Id(usize),
-    /// A text that the client chooses is read as far as possible: U+FFFD for each unreadable character, and a hash of the
-    /// whole at the end if it is too long, so that two texts do not become one. If it counted as absent, a thief would
-    /// break it to hide what it says.
+    /// A text that the client chooses is repaired: U+FFFD for each unreadable character. If it is too long, it is cut
+    /// and gets a hash of the whole text, so that different texts stay different. If it counted as absent, a thief
+    /// could hide it by breaking it.
     Text(usize),
 }
 
@@ -64,14 +64,14 @@ impl Limit {
     }
 }
 
-/// What decoding noted beside events.
+/// Counts of one decoder.
 #[derive(Debug, Default)]
 pub struct Notes {
-    /// Values replaced because they looked like bearer tokens.
+    /// Values replaced because they have the form of a bearer token.
     pub redactions: u64,
-    /// Optional fields that could not be read, and in how many records.
+    /// Unreadable optional fields, and the number of records of each.
     pub unreadable: Vec<(&'static str, u64)>,
-    /// Token ids that were kept, and those of the sampled ones that look like opaque secrets.
+    /// Number of token ids kept, and of those in the sample that have the form of opaque secrets.
     token_ids: u32,
     pub opaque_ids: u64,
 }
@@ -80,7 +80,7 @@ pub struct Notes {
 pub(crate) struct Screen<'s> {
     hasher: &'s TokenHasher,
     notes: &'s mut Notes,
-    /// The record's bytes hold no secret, so what is borrowed from them holds none.
+    /// The record's bytes contain no secret, so borrowed texts contain none.
     clean: bool,
     /// Names of the unreadable fields, each once, and the reasons.
     unreadable: Vec<(&'static str, &'static str)>,
@@ -92,15 +92,15 @@ impl<'s> Screen<'s> {
         Self { hasher, notes, clean: !may_hold_secret(raw), unreadable: Vec::new() }
     }
 
-    /// Notes that an optional field cannot be read as it was sent.
+    /// Notes that an optional field is unreadable.
     pub(crate) fn unreadable(&mut self, field: &'static str, reason: &'static str) {
         if self.unreadable.iter().all(|(known, _)| *known != field) {
             self.unreadable.push((field, reason));
         }
     }
 
-    /// Counts the unreadable fields of a record that is an event, and names them among its attributes: first, so that
-    /// no attribute of that name that a client sent stands before it.
+    /// Counts the unreadable fields of an event, and names them in its first attribute. A client's attribute of the
+    /// same name comes after it.
     pub(crate) fn name_unreadable<'a>(&mut self, attrs: &mut Vec<(Cow<'a, str>, Cow<'a, str>)>) {
         if self.unreadable.is_empty() {
             return;
@@ -117,7 +117,7 @@ impl<'s> Screen<'s> {
         attrs.insert(0, (Cow::Borrowed(UNREADABLE), Cow::Owned(named)));
     }
 
-    /// Whether nothing in the message needs to be replaced but what the name of its field gives away.
+    /// Whether the message contains no secret except values whose field name marks a secret.
     pub(crate) const fn is_clean(&self) -> bool {
         self.clean
     }
@@ -179,8 +179,8 @@ impl<'s> Screen<'s> {
         Cow::Owned(format!("{head}~{hash}"))
     }
 
-    /// The id of a token from a field. A raw token is replaced by its hash before the length is checked. The id is never
-    /// repaired, because other events contain it unchanged.
+    /// The id of a token. A raw token is replaced by its hash before the length is checked. The id is never repaired,
+    /// because other events contain it unchanged.
     pub(crate) fn token_name<'a>(&mut self, text: Cow<'a, str>) -> Result<TokenId<'a>, &'static str> {
         if is_broken(&text) {
             return Err(BAD_TEXT);
@@ -188,8 +188,7 @@ impl<'s> Screen<'s> {
         Some(self.token(text)).filter(|token| token.as_str().len() <= TOKEN_ID_BYTES_MAX).ok_or(TOO_LONG)
     }
 
-    /// An id for a record that has none of its own, made of the number of its content. The key keeps anybody from trying
-    /// which content an id is made of.
+    /// An id for a record without one, from the digest of its contents. The key prevents guesses of the contents.
     pub(crate) fn content_id(&self, content: u128) -> String {
         let hash = self.hasher.hash(&content.to_be_bytes());
         format!("content:{}", hash.strip_prefix(HASHED).unwrap_or(&hash))
@@ -208,7 +207,7 @@ impl<'s> Screen<'s> {
         name
     }
 
-    /// Looks at the first token id of the messages that are taken together, whether it could be a secret.
+    /// Checks every 64th token id for the form of an opaque secret.
     fn sample(&mut self, id: &str) {
         const EACH: u32 = 64;
         if self.notes.token_ids.is_multiple_of(EACH) && looks_opaque(id) {
@@ -217,7 +216,7 @@ impl<'s> Screen<'s> {
         self.notes.token_ids = self.notes.token_ids.wrapping_add(1);
     }
 
-    /// An attribute is not judged, so what can be read of it is kept.
+    /// The readable part of an attribute. Attributes are not scored, so they need no exact repair.
     fn readable<'a>(&mut self, text: Cow<'a, str>) -> Cow<'a, str> {
         if is_broken(&text) {
             self.unreadable("attrs", BAD_TEXT);
@@ -225,7 +224,7 @@ impl<'s> Screen<'s> {
         shown(text)
     }
 
-    /// An attribute, cut to its limits. One that is named as secrets are is hashed whole, whatever it looks like.
+    /// An attribute, cut to its limits. A value whose name marks a secret is replaced by its hash, in any form.
     pub(crate) fn attr<'a>(&mut self, name: Cow<'a, str>, value: Cow<'a, str>) -> (Cow<'a, str>, Cow<'a, str>) {
         let (name, value) = (self.readable(name), self.readable(value));
         let last = name.rsplit('.').next().unwrap_or_default();
@@ -254,7 +253,7 @@ pub(crate) fn cut(text: Cow<'_, str>, bytes_max: usize) -> Cow<'_, str> {
     }
 }
 
-/// The scopes in a text, separated by spaces (RFC 6749 section 3.3) or commas, as far as they are kept.
+/// The scopes in a text, separated by spaces (RFC 6749 section 3.3) or commas, up to [`SCOPES_MAX`].
 pub(crate) fn scopes(text: &str) -> impl Iterator<Item = &str> {
     let scopes = text.split(|c: char| c == ',' || c.is_ascii_whitespace()).filter(|scope| !scope.is_empty());
     scopes.take(SCOPES_MAX).map(|scope| scope.get(..char_boundary(scope, WORD_BYTES_MAX)).unwrap_or_default())
@@ -265,8 +264,8 @@ pub(crate) fn char_boundary(text: &str, most: usize) -> usize {
     (0..=most.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or_default()
 }
 
-/// JSON without the spaces between its tokens and with no more escapes than needed, so that a secret in it shows.
-/// `raw` is valid JSON. Fails where it nests deeper than [`DEPTH_MAX`].
+/// `raw` without the spaces between its tokens and with as few escapes as possible, so that secrets in it are found.
+/// `raw` must be valid JSON. Fails if it nests deeper than [`DEPTH_MAX`].
 pub(crate) fn compact(raw: &str) -> Result<Cow<'_, str>, &'static str> {
     let bytes = raw.as_bytes();
     let (mut out, mut copied) = (String::new(), 0);
@@ -303,8 +302,8 @@ pub(crate) fn compact(raw: &str) -> Result<Cow<'_, str>, &'static str> {
     Ok(Cow::Owned(out))
 }
 
-/// Length of the escape at the start of `text`, and the character it stands for where that needs none: printable
-/// ASCII other than `"` and `\`.
+/// Length of the escape at the start of `text`, and its character if JSON permits it unescaped: printable ASCII other
+/// than `"` and `\`.
 fn escape(text: &[u8]) -> (usize, Option<char>) {
     match text {
         [_, b'/', ..] => (2, Some('/')),
@@ -318,7 +317,7 @@ fn escape(text: &[u8]) -> (usize, Option<char>) {
     }
 }
 
-/// An event that says nothing yet.
+/// An event without optional fields.
 pub(crate) fn blank<'a>() -> Event<'a> {
     Event {
         event_id: Cow::Borrowed(""),

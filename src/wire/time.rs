@@ -2,14 +2,14 @@
 
 use crate::event::Timestamp;
 
-/// Why a text is no time we take.
+/// Error for a text that is not an accepted time.
 pub(crate) const NOT_A_TIME: &str = "not an RFC 3339 time";
-/// Why a time is none we take.
+/// Error for a time out of range.
 pub(crate) const OUT_OF_RANGE: &str = "a time outside the years 1970 to 2199";
 
-/// Why a number is no time in milliseconds.
+/// Error for a number that is no time in milliseconds.
 pub(crate) const SECONDS: &str = "looks like seconds, where milliseconds are expected";
-/// The years 2000 to 2100 in seconds, and in milliseconds a few weeks of 1970 of which nobody has an event.
+/// The years 2000 to 2100 in seconds. In milliseconds these are a few weeks of 1970, when no events existed.
 pub(crate) const LIKE_SECONDS: std::ops::Range<i64> = 946_684_800..4_133_980_800;
 
 const MS_PER_DAY: i64 = 86_400_000;
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_the_forms_of_rfc_3339() {
+    fn time_reads_the_forms_of_rfc_3339() {
         assert_eq!(millis("1970-01-01T00:00:00Z"), Ok(0));
         assert_eq!(millis("2026-11-22T10:15:30.123Z"), Ok(1_795_342_530_123));
         assert_eq!(millis("2026-11-22t10:15:30.1239999z"), Ok(1_795_342_530_123));
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_time_or_out_of_range() {
+    fn time_refuses_other_texts_and_ranges() {
         for text in [
             "",
             "now",
@@ -173,7 +173,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn agrees_with_jiff_on_every_time(
+        fn time_agrees_with_jiff(
             year in 0..=9999_u16, month in 0..=13_u8, day in 0..=32_u8,
             hour in 0..=24_u8, minute in 0..=60_u8, second in 0..=60_u8,
             fraction in "(\\.[0-9]{1,9})?", zone in "(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])",
@@ -185,7 +185,7 @@ mod tests {
         }
 
         #[test]
-        fn written_time_reads_back_and_equals_jiff(millis in 0..=Timestamp::MAX.millis()) {
+        fn time_reads_back_and_equals_jiff(millis in 0..=Timestamp::MAX.millis()) {
             let time = Timestamp::from_millis(millis).expect("in range");
             let mut out = Vec::new();
             write(&mut out, time);

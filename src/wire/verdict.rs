@@ -1,4 +1,4 @@
-//! A verdict as one line of JSON: the form that verdict files and the verdicts topic have.
+//! A verdict as one line of JSON, for verdict files and the verdicts topic.
 
 use crate::enrichment::EnrichedEvent;
 use crate::sanitize;
@@ -7,8 +7,8 @@ use crate::verdict::{Outcome, Signal, Verdict};
 use super::time;
 
 /// Appends the verdict on `event` as one JSON object and a newline. The same verdict gives the same bytes on every
-/// machine: numbers are rounded to six significant digits, of which the shortest text that reads back the same is
-/// written.
+/// machine: numbers are rounded to six significant digits and written as the shortest text that parses to the same
+/// number.
 pub fn encode(out: &mut Vec<u8>, event: &EnrichedEvent<'_>, outcome: &Outcome) {
     let EnrichedEvent { event, .. } = event;
     out.extend_from_slice(b"{\"event_id\":");
@@ -48,7 +48,7 @@ pub fn encode(out: &mut Vec<u8>, event: &EnrichedEvent<'_>, outcome: &Outcome) {
     out.extend_from_slice(b"}\n");
 }
 
-/// What an alarm was measured by: for people, who ask what would have made it none.
+/// Writes the thresholds and decisive rules of an alert, which show what would have prevented it.
 fn measure(out: &mut Vec<u8>, outcome: &Outcome) {
     out.extend_from_slice(b",\"prior_log_odds\":");
     number(out, outcome.prior_log_odds);
@@ -81,32 +81,32 @@ fn signal(out: &mut Vec<u8>, signal: &Signal) {
     out.push(b'}');
 }
 
-/// A number rounded to six significant digits. Judgement gives finite ones; others could not be written in JSON and
-/// become null.
+/// A number rounded to six significant digits. Scores are finite; any other number becomes null, because JSON has none.
 fn number(out: &mut Vec<u8>, number: f64) {
     let rounded = round(number);
-    // A Vec takes every byte, so nothing can fail here.
+    // Writing to a Vec cannot fail.
     let _ = serde_json::to_writer(out, &rounded);
 }
 
-/// Powers of ten that a double holds exactly: division by one of them rounds but once.
+/// Powers of ten that a double represents exactly, so that a division by one of them rounds only once.
 const TENS: [f64; 23] = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20,
     1e21, 1e22,
 ];
 
-/// `number` to six significant digits, and to no more than 22 decimals.
+/// `number` rounded to six significant digits and at most 22 decimals.
 fn round(number: f64) -> f64 {
     let size = number.abs();
     if size >= 1e6 || !size.is_finite() || size == 0.0 {
         return number.round() + 0.0;
     }
-    // Six digits before the point are reached by the first power that makes the number 100,000 or more.
+    // The first power that makes the number at least 100,000 gives six digits before the point.
     let power = TENS.iter().find(|&&ten| size * ten >= 1e5).unwrap_or(&TENS[22]);
     (number * power).round() / power + 0.0
 }
 
-/// A string. Besides what JSON demands, every character is escaped that could steer or mislead whoever prints it.
+/// Writes a string. In addition to JSON's required escapes, every character is escaped that can control a terminal or
+/// mislead a reader.
 fn text(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     let plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn signal_is_written_whole_and_incident_by_id() {
+    fn verdict_has_whole_signals_and_the_incident_id() {
         let signal = Signal {
             rule: RuleId::ImpossibleTravel,
             share: 2.600_000_4,
@@ -216,7 +216,7 @@ mod tests {
         let line = line("e1", &outcome);
         let end = format!("\"signals\":[{signal},{signal}],\"incident_id\":\"{}\",", IncidentId(42));
         assert!(line.contains(&end), "{line}");
-        assert!(!line.contains("decisive"), "it is no alarm: {line}");
+        assert!(!line.contains("decisive"), "it is not an alert: {line}");
     }
 
     #[test]
@@ -233,25 +233,25 @@ mod tests {
         let signals = vec![signal(RuleId::NewClient, 6.0), signal(RuleId::NewNetwork, 4.5), signal(RuleId::NewIp, 1.0)];
         let mut alarm = outcome(5.25, signals);
         alarm.verdict = Verdict::Alert;
-        let told = |alarm: &Outcome| {
+        let end = |alarm: &Outcome| {
             let line = line("e1", alarm);
             line.split_once("\"shadow\"").expect("it has a mode").1.to_owned()
         };
         let expected = ",\"prior_log_odds\":-7.0,\"alert_from\":2.0,\"decisive\":[\"new_client\",\"new_network\"]}\n";
-        assert_eq!(told(&alarm), expected);
+        assert_eq!(end(&alarm), expected);
         alarm.log_odds = 9.0;
-        assert!(told(&alarm).ends_with("\"decisive\":[]}\n"), "each alone could be missing");
+        assert!(end(&alarm).ends_with("\"decisive\":[]}\n"), "no single signal is decisive");
         alarm.log_odds = 5.25;
         alarm.by_policy = true;
-        assert!(told(&alarm).ends_with("\"decisive\":[]}\n"), "a policy asked for it as well");
+        assert!(end(&alarm).ends_with("\"decisive\":[]}\n"), "a policy requested it as well");
         alarm.by_policy = false;
         alarm.log_odds = 15.0;
         alarm.signals.insert(0, signal(RuleId::RefreshReuse, 14.0));
-        assert!(told(&alarm).ends_with("\"decisive\":[\"refresh_reuse\"]}\n"), "it is certain by itself");
+        assert!(end(&alarm).ends_with("\"decisive\":[\"refresh_reuse\"]}\n"), "the life-cycle signal is certain");
     }
 
     #[test]
-    fn nothing_that_a_terminal_obeys_passes() {
+    fn verdict_line_escapes_terminal_controls() {
         let line = line("a\u{1b}[2J\u{7f}\u{9b}31m\u{85}\n\"\\é\u{a0}\u{202e}\u{e0041}", &outcome(0.0, Vec::new()));
         assert!(line.starts_with(r#"{"event_id":"a\u001b[2J\u007f\u009b31m\u0085\n\"\\é"#), "{line}");
         assert!(line.contains("\u{a0}\\u202e\\udb40\\udc41\""), "{line}");
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_keep_six_digits() {
+    fn verdict_numbers_keep_six_digits() {
         for (given, kept) in [
             (0.0, 0.0),
             (-0.0, 0.0),
@@ -276,7 +276,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_verdict_is_json_that_reads_back(
+        fn verdict_is_json_that_reads_back(
             id in "\\PC{0,20}|[\\x00-\\x7f\u{80}-\u{ff}]{0,20}",
             log_odds in -1e3..1e3_f64,
             p_value in 0.0..1.0_f64,

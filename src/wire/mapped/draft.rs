@@ -1,4 +1,4 @@
-//! The event in the making, filled field by field from the sources of a table.
+//! An event under construction, filled field by field from the sources of a table.
 
 use std::borrow::Cow;
 use std::str::FromStr;
@@ -12,26 +12,26 @@ use crate::wire::scalar::Scalar;
 use crate::wire::text::{self, Screen, blank, cut};
 use crate::wire::time;
 
-/// Tokens of one record that are told of; more are left out.
+/// Maximum number of changed tokens of one record; further ones are left out.
 const CHANGED_MAX: usize = 64;
 
-/// Why a record is no event: what it cannot be without is missing or cannot be read. Any other field that cannot be
-/// read as it was sent is repaired ([`Limit`](text::Limit)) or counts as absent, is named in the event's attributes, and what was sent
-/// for one that is absent stays there.
+/// Why a record is no event: a required field is missing or unreadable. Any other unreadable field is repaired
+/// ([`Limit`](text::Limit)) or counts as absent, and is named in the event's attributes. The sent value of an absent
+/// one stays among the attributes.
 pub(super) struct Fault {
     pub(super) path: &'static str,
     pub(super) reason: &'static str,
     pub(super) at: Option<usize>,
 }
 
-/// One record on its way through a mapping.
+/// One record while its mapping is applied.
 pub(super) struct Reading<'r, 's, 'p, 'a> {
     pub(super) payload: &'a [u8],
     pub(super) record: &'r mut Flat<'p, 'a>,
     pub(super) screen: &'r mut Screen<'s>,
 }
 
-/// An event in the making.
+/// An event under construction.
 #[derive(Clone)]
 pub(super) struct Draft<'a> {
     pub(super) event: Event<'a>,
@@ -48,7 +48,7 @@ impl<'a> Draft<'a> {
         !self.event.token_id.as_str().is_empty()
     }
 
-    /// The use of the token, or of whatever its principal holds.
+    /// The use of the token, or of its principal.
     pub(super) fn used(self, screen: &mut Screen<'_>) -> Option<Event<'a>> {
         let mut event = self.event;
         if event.token_id.as_str().is_empty() {
@@ -58,7 +58,7 @@ impl<'a> Draft<'a> {
         Some(event)
     }
 
-    /// The changes of tokens, if the record says of which.
+    /// The changes of tokens, if the record names the tokens.
     pub(super) fn changed(
         &self,
         change: &Change,
@@ -96,12 +96,12 @@ impl<'a> Draft<'a> {
         Ok(events)
     }
 
-    /// Fills a field from the first of its sources that gives what it can take.
+    /// Fills a field from its first source with an acceptable value.
     pub(super) fn fill(&mut self, (field, sources): &Row, reading: &mut Reading<'_, '_, '_, 'a>) -> Result<(), Fault> {
         if matches!(field, Field::Timestamp | Field::IssuedAt | Field::ExpiresAt) {
             return self.fill_time(*field, sources, reading);
         }
-        // The first source that cannot be read, where none after it can.
+        // The first unreadable source, reported if no later source has a value.
         let mut unreadable = None;
         for source in *sources {
             let fault = source.fault(reading.record, *field);
@@ -119,7 +119,7 @@ impl<'a> Draft<'a> {
             };
             match set {
                 Ok(()) => {
-                    // A role's parts say more than its name for the engine does.
+                    // The engine reads the parts of a role too, so they stay attributes.
                     if *field != Field::Role {
                         source.mark_used(reading.record);
                     }
@@ -134,7 +134,7 @@ impl<'a> Draft<'a> {
                     }
                     unreadable.get_or_insert((path, reason));
                     match field {
-                        // What another source gives may be less than this one had told.
+                        // Another source may be less precise.
                         Field::Status => self.event.outcome_unclear = true,
                         // Another source may name another tenant.
                         Field::TenantId => {
@@ -152,8 +152,8 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    /// Fills a time. Producers get the unit of a number wrong: where a time as text stands beside it that is more than a
-    /// day off, the text counts.
+    /// Fills a time. Producers send numbers in the wrong unit. If a time as text beside the number differs by more than
+    /// a day, the text counts.
     fn fill_time(
         &mut self,
         field: Field,
@@ -168,7 +168,7 @@ impl<'a> Draft<'a> {
             let at = offset_in(reading.payload, said.as_bytes());
             let time = match found {
                 Some((_, reason)) => Err(reason),
-                // A zero stands for no time.
+                // A zero means no time.
                 None if !required && said == "0" => continue,
                 None => time(&said),
             };
@@ -206,7 +206,7 @@ impl<'a> Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    /// `path` is where the text was found.
+    /// `path` is the path of the text.
     fn set(
         &mut self,
         field: Field,
@@ -252,7 +252,7 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    /// Forgets what the used token had there, so that nothing of it passes for the changed one's.
+    /// Removes the value of the used token, so that it is not attributed to the changed one.
     fn clear(&mut self, field: Field) {
         let event = &mut self.event;
         match field {
@@ -279,7 +279,7 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// A time, by how it was written.
+/// A time, by its written form.
 enum Time {
     Number(Timestamp),
     Text(Timestamp),
@@ -287,9 +287,9 @@ enum Time {
 
 const DAY_MS: i64 = 86_400_000;
 
-/// RFC 3339, or milliseconds since 1970. A number that is too small or too large for these is in another unit.
+/// RFC 3339, or milliseconds since 1970. A number that is too small or too large is in another unit.
 fn time(text: &str) -> Result<Time, &'static str> {
-    // In milliseconds March 1973, and in seconds the year 5138.
+    // March 1973 in milliseconds, and the year 5138 in seconds.
     const MILLIS_MIN: f64 = 1e11;
     const MICROS_MIN: f64 = 1e14;
     const NANOS_MIN: f64 = 1e17;
@@ -309,7 +309,7 @@ fn time(text: &str) -> Result<Time, &'static str> {
     Timestamp::from_millis(number as i64).map(Time::Number).ok_or(unit)
 }
 
-/// What only a provider's own log says of `event`.
+/// The facts of `event` that only provider logs set.
 pub(super) fn facts<'e, 'a>(event: &'e mut Event<'a>) -> &'e mut ProviderFacts<'a> {
     event.facts.get_or_insert_default()
 }
@@ -327,7 +327,7 @@ fn geo<'e, 'a>(event: &'e mut Event<'a>) -> &'e mut EventGeo<'a> {
     event.geo.get_or_insert_default()
 }
 
-/// The scopes in `texts`, each of which may hold several.
+/// The scopes in `texts`; each text may contain several.
 fn scopes<'t, 'a>(texts: &'t [Cow<'a, str>]) -> impl Iterator<Item = Cow<'a, str>> + use<'t, 'a> {
     let separate = |c: char| c == ',' || c.is_ascii_whitespace();
     let split = texts.iter().flat_map(move |text| -> Vec<Cow<'a, str>> {

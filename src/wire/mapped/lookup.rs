@@ -1,4 +1,4 @@
-//! What the sources and conditions of a table give for one record.
+//! Evaluates the sources and conditions of a table for one record.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use crate::wire::mapping::table::{Change, Field, Reinstatement, Skip, Source, Te
 use crate::wire::repair::{BAD_TEXT, is_broken};
 use crate::wire::text::{self, Limit};
 
-/// Whether a test holds: for a field that cannot be read none does.
+/// Whether a test holds. On an unreadable field no test holds.
 fn holds((path, patterns): &Test, record: &Flat<'_, '_>) -> bool {
     record.fault(path).is_none()
         && record.texts(path).iter().any(|text| patterns.iter().any(|pattern| matches(pattern, text)))
@@ -33,12 +33,12 @@ impl Skip {
 }
 
 impl Field {
-    /// Without it, or where it cannot be read, a record is no event.
+    /// Without it, or if it is unreadable, a record is no event.
     pub(super) const fn is_required(self) -> bool {
         matches!(self, Self::EventId | Self::Timestamp | Self::TokenId)
     }
 
-    /// How long a text may be, as in the native format; `None` for a field that is no text.
+    /// Length limit of a text, as in the native format; `None` for a field that is not a text.
     pub(super) const fn limit(self) -> Option<Limit> {
         Some(match self {
             Self::EventId => Limit::Whole(text::EVENT_ID_BYTES_MAX),
@@ -56,14 +56,14 @@ impl Field {
         })
     }
 
-    /// Whether unreadable characters cost the text nothing but themselves.
+    /// Whether a text with unreadable characters is kept without them.
     const fn is_repaired(self) -> bool {
         matches!(self.limit(), Some(Limit::Id(_) | Limit::Text(_)))
     }
 }
 
 impl Source {
-    /// The text that this source gives of a record.
+    /// The text of this source in a record.
     pub(super) fn text<'a>(&self, record: &Flat<'_, 'a>) -> Option<Cow<'a, str>> {
         match *self {
             Self::Path(path) => record.text(path).cloned(),
@@ -108,13 +108,13 @@ impl Source {
         }
     }
 
-    /// The first text that any of `sources` gives.
+    /// The text of the first of `sources` that has one.
     pub(super) fn first_of<'a>(sources: &[Self], record: &Flat<'_, 'a>) -> Option<Cow<'a, str>> {
         sources.iter().find_map(|source| source.text(record))
     }
 
-    /// The path that makes this source unreadable for `field`, and why. An object in the place of a required field is no
-    /// value. A text with unreadable characters is repaired where all of it is taken, and matches no pattern.
+    /// The path that makes this source unreadable for `field`, and the reason. For a required field, an object counts
+    /// as absent. A text with unreadable characters is repaired if it is used as a whole; it matches no pattern.
     pub(super) fn fault(&self, record: &Flat<'_, '_>, field: Field) -> Option<(&'static str, &'static str)> {
         match self {
             Self::When(tests, _) if !tests.iter().all(|test| holds(test, record)) => return None,
@@ -131,7 +131,7 @@ impl Source {
         found
     }
 
-    /// Whether it gives the word for a text instead of the text.
+    /// Whether the source gives a mapped word instead of the text.
     fn is_of_words(&self) -> bool {
         match self {
             Self::Words(..) => true,
@@ -148,20 +148,20 @@ impl Source {
         last
     }
 
-    /// Notes that a field holds what this source gave.
+    /// Marks the texts of this source as used by a field.
     pub(super) fn mark_used(&self, record: &mut Flat<'_, '_>) {
         match self {
             Self::Path(path) | Self::Except(path, _) | Self::Named(path, _) => record.mark_used(path),
             Self::Joined(parts, _) => parts.iter().for_each(|part| part.mark_used(record)),
             Self::When(_, source) | Self::Unless(_, source) => source.mark_used(record),
-            // Something of the text is lost, so it remains an attribute too.
+            // A part of the text is not in the field, so the text stays an attribute.
             Self::Head(..) | Self::Part(..) | Self::Name(..) | Self::Words(..) | Self::Typed { .. } | Self::Text(_) => {
             }
         }
     }
 }
 
-/// A part of `text`, borrowed where the whole is.
+/// A part of `text`, borrowed if the whole is.
 fn slice<'a>(text: &Cow<'a, str>, part: std::ops::Range<usize>) -> Option<Cow<'a, str>> {
     Some(match text {
         Cow::Borrowed(text) => Cow::Borrowed(text.get(part)?),

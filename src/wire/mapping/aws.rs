@@ -1,16 +1,16 @@
-//! What CloudTrail's own records and their forms in OCSF and ECS have in common.
+//! Definitions shared by CloudTrail's own records and their forms in OCSF and ECS.
 
-/// What stands for an address in a call of the provider's own: a service's name, or `AWS Internal`. Source: AWS CloudTrail
-/// user guide, "CloudTrail record contents", `sourceIPAddress`.
+/// Values in place of an address for calls by AWS: a service's name, or `AWS Internal`. Source: AWS CloudTrail user
+/// guide, "CloudTrail record contents", `sourceIPAddress`.
 pub(crate) const SERVICES: &[&str] =
     &["*.amazonaws.com", "*.amazonaws.com.cn", "*.amazon.com", "*.aws.internal", "AWS Internal*", "*.amazonaws.eu"];
 
 /// Type of a key by its id. Source: AWS IAM user guide, "IAM identifiers", unique identifiers.
 pub(crate) const KEY_TYPES: &[(&str, &str)] = &[("ASIA*", "session"), ("AKIA*", "api_key"), ("ACCA*", "api_key")];
 
-/// Status of the answer by its error code: 401 where the credential was not accepted, 403 where it was and may not do
-/// this. Codes that do not tell are the caller's mistakes, by far the most. Source: the AWS API references' lists of
-/// common errors, and those of IAM, STS, Amazon EC2, IAM Identity Center OIDC and Amazon Cognito.
+/// Status of the response by its error code: 401 if the credential was rejected, 403 if it was accepted and lacks
+/// permission. Other codes are mostly mistakes of the caller. Source: the AWS API references' lists of common errors,
+/// and those of IAM, STS, Amazon EC2, IAM Identity Center OIDC and Amazon Cognito.
 pub(crate) const ERRORS: &[(&str, &str)] = &[
     ("*ExpiredToken*", "401"),
     ("*InvalidClientTokenId*", "401"),
@@ -48,7 +48,7 @@ pub(crate) const ERRORS: &[(&str, &str)] = &[
     ("*", "400"),
 ];
 
-/// A user pool's answers to sign-ins have the code of missing permissions.
+/// A user pool answers failed sign-ins with the code of missing permissions.
 pub(crate) const COGNITO: &[&str] = &["cognito-idp.amazonaws.com"];
 pub(crate) const COGNITO_ERRORS: &[(&str, &str)] = &[
     ("NotAuthorizedException", "401"),
@@ -59,7 +59,7 @@ pub(crate) const COGNITO_ERRORS: &[(&str, &str)] = &[
     ("ExpiredCodeException", "401"),
 ];
 
-/// Sign-ins that failed, by what the answer says of each step.
+/// Status of a sign-in by the result of each step.
 pub(crate) const SIGN_IN: &[(&str, &str)] = &[("Failure", "401")];
 
 /// Services that issue temporary keys.
@@ -76,7 +76,7 @@ pub(crate) const IAM: &[&str] = &["iam.amazonaws.com"];
 /// Calls that give an IAM user a secret: a key, or credentials of one service (Bedrock, CodeCommit, Keyspaces).
 pub(crate) const ISSUE_KEY: &[&str] = &["CreateAccessKey"];
 pub(crate) const ISSUE_SERVICE_KEY: &[&str] = &["CreateServiceSpecificCredential"];
-/// Calls that make a key or certificate of an IAM user's own known.
+/// Calls that register a public key or certificate of an IAM user.
 pub(crate) const ISSUE_PUBLIC_KEY: &[&str] = &["UploadSSHPublicKey", "UploadSigningCertificate"];
 pub(crate) const DELETE_KEY: &[&str] =
     &["DeleteAccessKey", "DeleteServiceSpecificCredential", "DeleteSSHPublicKey", "DeleteSigningCertificate"];
@@ -98,7 +98,7 @@ pub(crate) const CHANGE_CREDENTIAL: &[&str] = &[
 ];
 pub(crate) const DELETE_USER: &[&str] = &["DeleteUser"];
 
-/// IAM Roles Anywhere: keys for those who hold a certificate.
+/// IAM Roles Anywhere: issues keys to holders of a certificate.
 pub(crate) const ROLES_ANYWHERE: &[&str] = &["rolesanywhere.amazonaws.com"];
 pub(crate) const CREATE_SESSION: &[&str] = &["CreateSession"];
 

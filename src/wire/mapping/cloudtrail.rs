@@ -33,7 +33,7 @@ pub(crate) static MAPPING: Mapping = Mapping {
             ],
         ),
         (Field::TokenType, &[Words("userIdentity.accessKeyId", aws::KEY_TYPES), When(PORTAL, &Text("session"))]),
-        // A role's keys change by the hour; role and session name stay, as far as a person has chosen the name.
+        // A role's keys change every hour. Role and session name are stable if a person chose the name.
         (
             Field::FamilyId,
             &[
@@ -48,7 +48,7 @@ pub(crate) static MAPPING: Mapping = Mapping {
             Field::UserId,
             &[
                 Named("userIdentity.arn", '/'),
-                // The person for whom a role's session was made (trusted identity propagation).
+                // The person of a role's session (trusted identity propagation).
                 Path("userIdentity.onBehalfOf.userId"),
                 Path(ISSUER),
                 Path("userIdentity.arn"),
@@ -56,7 +56,7 @@ pub(crate) static MAPPING: Mapping = Mapping {
                 Path("userIdentity.userName"),
             ],
         ),
-        // Where the credential belongs, not where it was used.
+        // The account of the credential, not the account where it was used.
         (Field::TenantId, &[Path("userIdentity.accountId"), Path("recipientAccountId")]),
         (Field::IpAddress, &[Except("sourceIPAddress", aws::SERVICES)]),
         (Field::OwnCall, &[When(&[("sourceIPAddress", aws::SERVICES)], &Text("own"))]),
@@ -271,7 +271,7 @@ pub(crate) static MAPPING: Mapping = Mapping {
             fields: OF_IAM_USER,
             ..CHANGE
         },
-        // Sessions that are older than the policy are denied everything: AWS's own way to revoke a role's sessions.
+        // The policy denies everything to sessions older than it: AWS's own way to revoke a role's sessions.
         Change {
             kind: Kind::Revoked,
             when: &[
@@ -371,7 +371,7 @@ const ISSUER_ID: &str = "userIdentity.sessionContext.sessionIssuer.principalId";
 const ROLE_SESSION: &str = "responseElements.assumedRoleUser.arn";
 const ROLE_ACCOUNT: &str = "userIdentity.sessionContext.sessionIssuer.accountId";
 const ROLE_NAME: &str = "userIdentity.sessionContext.sessionIssuer.userName";
-/// Names of roles are unique in their account, whatever their paths are.
+/// Names of roles are unique in their account; paths do not matter.
 const ROLE_OF_REQUEST: Source = Joined(&[Path("userIdentity.accountId"), Path("requestParameters.roleName")], "/");
 const NO_ROLE: Row = (Field::Role, &[]);
 
@@ -379,7 +379,7 @@ const NO_ROLE: Row = (Field::Role, &[]);
 const ANYWHERE_KEY: &str = "responseElements.credentialSet.0.credentials.accessKeyId";
 const ANYWHERE_SESSION: &str = "responseElements.credentialSet.0.assumedRoleUser.arn";
 
-/// A user of IAM Identity Center, whose credential is the session of the access portal.
+/// A user of IAM Identity Center, with the session of the access portal as credential.
 const PORTAL: &[Test] = &[("userIdentity.credentialId", &["*"])];
 
 const NEW_KEY: Row = (Field::TokenId, &[Path("responseElements.credentials.accessKeyId")]);
@@ -417,7 +417,7 @@ const ENDED_KEY: &[Row] = &[
     (Field::IssuedAt, &[]),
 ];
 
-/// The role stands in for the token.
+/// The role is the token's id.
 const OF_ROLE: &[Row] = &[
     (Field::TokenId, &[Joined(&[ACCOUNT, Text(":role/"), Path("requestParameters.roleName")], "")]),
     (Field::TokenType, &[Text("session")]),
@@ -428,7 +428,7 @@ const OF_ROLE: &[Row] = &[
     (Field::IssuedAt, &[]),
 ];
 
-/// Whose credential it is: an administrator may have changed another's. The user stands in for the token.
+/// The user whose credential changed; the caller may be an administrator. The user is the token's id.
 const OF_IAM_USER: &[Row] = &[
     (Field::TokenId, &[USER_OF_REQUEST, CALLER]),
     (Field::TokenType, &[]),

@@ -25,7 +25,7 @@ pub(crate) static MAPPING: Mapping = Mapping {
             &[Path("labels.token_id"), Path(OKTA_TOKEN), Path(OKTA_SESSION), Path(GITHUB_HASH), Path(AWS_KEY)],
         ),
         (Field::TokenAlias, GITHUB_NUMBER),
-        // Processes, flows and files have users, too, and speak of no token.
+        // Processes, flows and files also have users, but concern no token.
         (
             Field::PrincipalId,
             &[
@@ -305,8 +305,8 @@ pub(crate) static MAPPING: Mapping = Mapping {
             fields: OF_TARGET,
             ..CHANGE
         },
-        // A `start` or an `end` is one of a token only where sessions are spoken of: processes and flows have them too.
-        // The integrations say themselves what their events are.
+        // A `start` or an `end` concerns a token only with a session, because processes and flows have them too.
+        // Elastic's integrations name the kind of their events.
         Change {
             kind: Kind::Issued,
             when: &[SESSIONS, ("event.type", &["start", "creation"])],
@@ -437,14 +437,14 @@ const BY_INTEGRATION: &[Test] = &[
     ("aws.cloudtrail.user_identity.type", &["*"]),
 ];
 
-/// The actor is an application, or nobody.
+/// The actor is an application, or absent.
 const NO_USER: &[Test] =
     &[("okta.actor.type", okta::APPS), ("okta.actor.type", okta::NOBODY), GITHUB_BOT, GITHUB_INSTALLATION];
 const BY_OKTA_APP: &[Test] = &[("okta.actor.type", okta::APPS)];
 const GITHUB_BOT: Test = ("user.name", github::BOT_NAMES);
 const GITHUB_INSTALLATION: Test = ("github.programmatic_access_type", github::INSTALLATION);
 
-/// Categories in which a user stands in for a token.
+/// Categories in which a user is the token's id.
 const OF_HOLDERS: &[Test] = &[("event.category", &["authentication", "session", "iam", "web", "api", "configuration"])];
 const SESSIONS: Test = ("event.category", &["authentication", "session"]);
 
@@ -483,7 +483,7 @@ const ENDED_KEY: &[Row] = &[
     NO_SESSION,
 ];
 
-/// The user that an administrator's call was about stands in for the token.
+/// The user that an administrator's call affected is the token's id.
 const OF_TARGET: &[Row] = &[
     (Field::TokenId, &[Path("user.target.id"), Path("user.target.name"), USER_ID]),
     (Field::TokenType, &[]),

@@ -13,20 +13,20 @@ pub(crate) static MAPPING: Mapping = Mapping {
     fields: &[
         (Field::EventId, &[Path("_document_id")]),
         (Field::Timestamp, &[Path("@timestamp"), Path("created_at")]),
-        // The SHA-256 of the token that the call was made with.
+        // The SHA-256 of the token used for the call.
         (Field::TokenId, &[Path("hashed_token")]),
         (Field::TokenAlias, NUMBER),
         (Field::PrincipalId, &[Path("actor_id"), Path("actor")]),
         (Field::TokenType, &[Words("programmatic_access_type", ACCESS_TYPES)]),
-        // The bot of a GitHub App is no user: its tokens last an hour, and the application goes on.
+        // The bot of a GitHub App is not a user: its tokens last one hour, and the application continues.
         (Field::UserId, &[Unless(BY_BOT, &Path("actor_id")), Unless(BY_BOT, &Path("actor"))]),
         (Field::AppId, APP_OR_BOT),
-        // A token belongs to its enterprise, in however many organizations it is used.
+        // A token belongs to its enterprise, and may be used in several organizations.
         (Field::TenantId, &[Path("business_id")]),
         (Field::Realm, &[Path("org_id")]),
         (Field::IpAddress, &[Path("actor_ip")]),
         (Field::UserAgent, &[Path("user_agent")]),
-        // Of API requests the action says no more than that they are some.
+        // For API requests the action is only `api.request`.
         (Field::Endpoint, &[Path("url_path"), When(&[("action", &["api.request"])], &Path("route")), Path("action")]),
         (Field::Method, &[Path("request_method")]),
         (
@@ -34,7 +34,7 @@ pub(crate) static MAPPING: Mapping = Mapping {
             &[
                 Path("status_code"),
                 Words("action", &[("user.failed_login", "401"), ("*_challenge_failure", "401")]),
-                // What is in the log was done, but of a request it is not said whether it was.
+                // Every logged action succeeded, except that the log does not give the outcome of API requests.
                 Unless(&[("action", &["api.request"])], &When(&[("action", &["*"])], &Text("200"))),
             ],
         ),
@@ -60,11 +60,11 @@ pub(crate) static MAPPING: Mapping = Mapping {
             ],
             ..CHANGE
         },
-        // What had the number before ends, and another secret has it from now on.
+        // The old secret of this number ends; a new secret gets the number.
         Change { kind: Kind::Issued, when: &[("action", REGENERATE)], fields: NUMBERED, renewed: true, ..CHANGE },
         Change { kind: Kind::Revoked, when: &[("action", RENEW)], fields: NUMBERED, renewed: true, ..CHANGE },
         Change { kind: Kind::Revoked, when: &[("action", REVOKE)], fields: NUMBERED, ..CHANGE },
-        // The access to one organization ends; in others the token goes on.
+        // The token loses access to one organization and stays valid in others.
         Change { kind: Kind::Revoked, when: &[("action", REVOKE_IN_ORG)], fields: NUMBERED_IN_ORG, ..CHANGE },
         Change {
             kind: Kind::Revoked,
@@ -101,7 +101,7 @@ pub(crate) static MAPPING: Mapping = Mapping {
     volatile: &[],
 };
 
-/// The number of a token by which its life-cycle events call it. Tokens of GitHub Apps have the number 0, which is none.
+/// The number of a token in its life-cycle events. Tokens of GitHub Apps have the number 0, which identifies none.
 const NUMBER: &[Source] = &[Except("token_id", NO_NUMBER), Except("user_programmatic_access_id", NO_NUMBER)];
 pub(crate) const NO_NUMBER: &[&str] = &["0"];
 
@@ -118,7 +118,7 @@ const APP_OR_BOT: &[Source] = &[
     When(&[OF_INSTALLATION], &Path("actor_id")),
 ];
 
-/// The actor stands for an application. A user that a team has made for a machine is a user.
+/// The actor is an application. A user account that a team created for a machine is a user.
 const BY_BOT: &[Test] = &[IS_BOT, NAMED_BOT, OF_INSTALLATION];
 const IS_BOT: Test = ("actor_is_bot", &["true"]);
 const NAMED_BOT: Test = ("actor", BOT_NAMES);
@@ -130,15 +130,15 @@ pub(crate) const INSTALLATION: &[&str] = &["*server-to-server*"];
 
 const TYPE: Row =
     (Field::TokenType, &[Words("action", &[("oauth_*", "access"), ("personal_access_token.*", "personal")])]);
-/// Whose token it is: the actor may be an owner of the organization.
+/// The owner of the token; the actor may be an owner of the organization.
 const OWNER: Row = (Field::UserId, &[Path("user_id"), Path("actor_id"), Path("actor")]);
 const NO_REALM: Row = (Field::Realm, &[]);
 
-/// `hashed_token` is no source here: it is the token that asked, not the one that was changed.
+/// `hashed_token` is no source here: it is the token of the call, not the changed one.
 const NUMBERED: &[Row] = &[(Field::TokenId, NUMBER), TYPE, OWNER, NO_REALM];
 const NUMBERED_IN_ORG: &[Row] = &[(Field::TokenId, NUMBER), TYPE, OWNER];
 
-/// The user stands in for the token.
+/// The user is the token's id.
 const OF_OWNER: &[Row] = &[
     (Field::TokenId, &[Path("user_id"), Path("user"), Path("actor_id"), Path("actor")]),
     (Field::TokenType, &[]),

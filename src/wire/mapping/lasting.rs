@@ -1,10 +1,9 @@
-//! Names of sessions: chosen by a person or made up by a program.
+//! Distinguishes session names that a person chose from those that a program generated.
 
-/// Whether a name of a session is one that stays, or names a person, and not one that a program made up for this session
-/// alone: with a time, a date, or the id of a task, an instance, a pod or a commit in it. Numbers of up to eight digits
-/// stay, for they may be a person's.
+/// Whether a session name is stable or names a person. A program's generated name contains a time, a date, or the id of
+/// a task, an instance, a pod or a commit. Numbers of up to eight digits may belong to a person's name.
 pub(crate) fn is_lasting(name: &str) -> bool {
-    // Mail addresses are people's (IAM Identity Center, federation).
+    // Mail addresses belong to people (IAM Identity Center, federation).
     if name.split_once('@').is_some_and(|(_, domain)| domain.contains('.')) {
         return true;
     }
@@ -35,7 +34,7 @@ fn has_date(name: &str) -> bool {
         })
 }
 
-/// Eight hexadecimal digits or more in a row, two of them letters and two of them numbers: ids of tasks, instances and
+/// Eight or more hexadecimal digits in a row, with at least two letters and two numbers: ids of tasks, instances and
 /// pods, UUIDs, hashes of commits.
 fn has_hash(name: &str) -> bool {
     name.split(|c: char| !c.is_ascii_hexdigit()).any(|run| {
@@ -44,8 +43,8 @@ fn has_hash(name: &str) -> bool {
     })
 }
 
-/// Letters and digits in a row as a generator chooses them: a ULID, or capitals, small letters and digits in the shares
-/// that words do not have them in (ids of runs and executions).
+/// Letters and digits as a generator chooses them: a ULID, or a mixture of capitals, small letters and digits that
+/// words do not have (ids of runs and executions).
 fn has_random(name: &str) -> bool {
     name.split(|c: char| !c.is_ascii_alphanumeric()).any(|run| {
         let count = |is: fn(&u8) -> bool| run.bytes().filter(is).count();
@@ -62,7 +61,7 @@ mod tests {
     use super::is_lasting;
 
     #[test]
-    fn session_names_that_programs_make_do_not_last() {
+    fn generated_session_names_are_not_lasting() {
         for name in [
             "botocore-session-1790028800",
             "aws-sdk-java-1790028800123",

@@ -1,6 +1,6 @@
-//! Accounts of machines in records of operating systems: they are no users.
+//! Accounts of machines in records of operating systems. They are not users.
 
-/// Accounts of the machine itself. Source: Microsoft, "Well-known SIDs".
+/// Accounts of a machine. Source: Microsoft, "Well-known SIDs".
 pub(crate) const MACHINES: &[&str] = &[
     "S-1-0-*",
     "S-1-1-*",
@@ -33,6 +33,6 @@ pub(crate) const MACHINES: &[&str] = &[
     "*$",
 ];
 
-/// Accounts of a machine itself, by name.
+/// Accounts of a machine, by name.
 pub(crate) const NAMES_OF_MACHINES: &[&str] =
     &["SYSTEM", "LOCAL SERVICE", "NETWORK SERVICE", "ANONYMOUS LOGON", "DWM-*", "UMFD-*", "*$"];

@@ -16,7 +16,7 @@ pub(crate) static MAPPING: Mapping = Mapping {
     looks: &["class_uid", "metadata"],
     fields: &[
         (Field::EventId, &[Path("metadata.uid"), Path("metadata.original_event_uid")]),
-        // Milliseconds, as producers mean them to be.
+        // OCSF specifies milliseconds.
         (Field::Timestamp, &[Path("time"), Path("time_dt")]),
         (Field::TokenId, TOKEN),
         (
@@ -44,7 +44,7 @@ pub(crate) static MAPPING: Mapping = Mapping {
                 Unless(HAS_CREDENTIAL, &When(&[("session.uid", &["*"])], &Text("session"))),
             ],
         ),
-        // As of an assumed role in CloudTrail: the issuer and the session's name, as far as a person has chosen it.
+        // As for an assumed role in CloudTrail: the issuer, and the session's name if a person chose it.
         (
             Field::FamilyId,
             &[
@@ -337,7 +337,7 @@ const CLASSES: &[&str] = &["3001", "3002", "3003", "3004", "3005", "3006", "6001
 const AUTHENTICATION: Test = ("class_uid", &["3002"]);
 const ACCOUNT_CHANGE: Test = ("class_uid", &["3001"]);
 
-/// Numbers of Windows' logon sessions: they say nothing beyond their host.
+/// Numbers of Windows' logon sessions, which are unique on their host only.
 const LOGON_IDS: &[&str] = &["0x*", "0X*"];
 
 const ISSUER: &str = "actor.session.issuer";
@@ -367,12 +367,12 @@ const HAS_CREDENTIAL: &[Test] = &[
 const USER_ID: Source = Except("actor.user.uid", MACHINES);
 const USER_ALT: Source = Except("actor.user.uid_alt", MACHINES);
 const SUBJECT_ID: Source = Except("user.uid", MACHINES);
-/// Last, for names change.
+/// The last source, because names change.
 const USER_NAME: Source = Except("actor.user.name", NAMES_OF_MACHINES);
 const SUBJECT_NAME: Source = Except("user.name", NAMES_OF_MACHINES);
 const SUBJECT_USER: Row = (Field::UserId, &[SUBJECT_ID, USER_ID, USER_ALT]);
 
-/// Authentication speaks of the user and session that it concerns, and of the actor where somebody else asked.
+/// Authentication names the affected user and session, and the actor if another user requested it.
 const SUBJECT: &[Row] = &[
     (
         Field::TokenId,
@@ -401,7 +401,7 @@ const OF_SUBJECT: &[Row] = &[
     (Field::ExpiresAt, &[]),
 ];
 
-/// What the mapping of Okta has of an event's targets.
+/// The targets of an event in the mapping of Okta.
 const OKTA_TARGETS: &str = "unmapped.target";
 const fn okta_target(kind: &'static str) -> Source {
     Typed { array: OKTA_TARGETS, kind, member: "id" }

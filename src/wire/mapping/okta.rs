@@ -14,7 +14,7 @@ pub(crate) static MAPPING: Mapping = Mapping {
     fields: &[
         (Field::EventId, &[Path("uuid")]),
         (Field::Timestamp, &[Path("published")]),
-        // The session of a call that was made with an API token is the call's own.
+        // The session of a call with an API token lasts for that call only.
         (Field::TokenId, &[Path(API_TOKEN), Path("authenticationContext.externalSessionId")]),
         (Field::PrincipalId, &[Unless(NO_HOLDER, &Path("actor.id"))]),
         (
@@ -28,7 +28,7 @@ pub(crate) static MAPPING: Mapping = Mapping {
         (Field::AppId, &[Path("client.id"), When(BY_APP, &Path("actor.id"))]),
         (Field::IpAddress, &[Path("client.ipAddress")]),
         (Field::UserAgent, &[Path("client.userAgent.rawUserAgent")]),
-        // The hash of the cookie by which Okta knows a browser again.
+        // The hash of the cookie by which Okta recognises a browser.
         (Field::ClientFingerprint, &[Path("debugContext.debugData.dtHash")]),
         (Field::Endpoint, &[Path("eventType")]),
         (
@@ -49,7 +49,7 @@ pub(crate) static MAPPING: Mapping = Mapping {
             kind: Kind::Refreshed,
             when: &[("eventType", DETECT_REUSE)],
             fields: &[
-                // Without the token among the targets the user stands in: the verdict must not be lost.
+                // Without a token among the targets, the user is the id, so that the verdict is not lost.
                 (Field::TokenId, &[target("refresh_token"), target("User"), Path("actor.id")]),
                 (Field::TokenType, &[Text("refresh")]),
                 (Field::FamilyId, &[]),
@@ -75,7 +75,7 @@ pub(crate) static MAPPING: Mapping = Mapping {
             concerns: Concerns::User,
             ..CHANGE
         },
-        // Before the tokens that are named: these name none.
+        // Before the changes of named tokens: these name none.
         Change {
             kind: Kind::Revoked,
             when: &[("eventType", REVOKE_OF_USER)],
@@ -134,16 +134,16 @@ const NO_USER: &[Test] = &[("actor.type", APPS), ("actor.type", NOBODY)];
 const NO_HOLDER: &[Test] = &[("actor.type", NOBODY)];
 /// Types of actors that are applications: `PublicClientApp`, `ServiceApp`.
 pub(crate) const APPS: &[&str] = &["*App", "*Application", "*Client", "*AppInstance", "*Service*"];
-/// Types of actors that hold no token.
+/// Types of actors without a token.
 pub(crate) const NOBODY: &[&str] = &["SystemPrincipal", "IP*", "*Address*", "*Agent", "Device*", "Unknown", "unknown"];
 
-/// What a token's events name: the token itself among the targets, and the user it is for.
+/// Fields of a token's events: the token among the targets, and its user.
 const OF_TOKEN: &[Row] = &[(Field::TokenId, &[]), (Field::TokenType, &[]), FAMILY, SESSION, USER];
 const FAMILY: Row = (Field::FamilyId, &[]);
 const SESSION: Row = (Field::SessionId, &[]);
 const USER: Row = (Field::UserId, &[target("User"), Unless(NO_USER, &Path("actor.id"))]);
 
-/// Whose sessions or credential it is: an administrator may have asked. The user stands in for the token.
+/// The user whose sessions or credential are affected; the actor may be an administrator. The user is the token's id.
 const OF_USER: &[Row] = &[
     (Field::TokenId, &[target("User"), Path("actor.id")]),
     (Field::TokenType, &[]),
@@ -176,13 +176,13 @@ const APP_TARGET: &[Source] = &[
     Except("actor.id", &["00u*"]),
 ];
 
-// Names of events, which other formats pass on.
+// Names of events, which other formats contain too.
 
 pub(crate) const DETECT_REUSE: &[&str] = &["app.oauth2.*token.detect_reuse"];
 pub(crate) const END_SESSION: &[&str] = &["user.session.end", "user.session.expire", "user.session.impersonation.end"];
 pub(crate) const END_SESSIONS: &[&str] =
     &["user.session.clear", "user.lifecycle.suspend", "user.authentication.universal_logout"];
-/// With the user all that is theirs ends.
+/// Events that end all tokens of the user.
 pub(crate) const END_USER: &[&str] = &["user.lifecycle.deactivate", "user.lifecycle.delete.*"];
 pub(crate) const REINSTATE_USER: &[&str] =
     &["user.lifecycle.activate", "user.lifecycle.reactivate", "user.lifecycle.unsuspend"];
@@ -213,7 +213,7 @@ pub(crate) const CHANGE_CREDENTIAL: &[&str] = &[
     "user.mfa.factor.*",
 ];
 
-/// Events of signing in, of which a failure says that the credential was not accepted.
+/// Sign-in events. A failure means that the credential was rejected.
 pub(crate) const SIGN_INS: &[&str] = &[
     "user.session.start",
     "user.authentication.*",
@@ -233,10 +233,10 @@ pub(crate) const SIGN_INS: &[&str] = &[
     "security.authenticator*",
     "security.request.blocked",
 ];
-/// A challenge has been answered by nobody yet.
+/// A challenge has no answer yet.
 const SIGN_IN_OUTCOMES: &[(&str, &str)] =
     &[("FAILURE", "401"), ("DENY", "401"), ("CHALLENGE", "401"), ("ABANDONED", "401"), ("UNANSWERED", "401")];
-/// Of any other call a failure says that it was refused to a holder whose credential was accepted.
+/// For any other call, a failure means that an accepted credential was denied access.
 const OUTCOMES: &[(&str, &str)] = &[
     ("SUCCESS", "200"),
     ("ALLOW", "200"),

@@ -1,52 +1,54 @@
-//! Tables that map records to events: their columns and conditions.
+//! Types of the tables that map records to events: fields, sources and conditions.
 
 use crate::event::{Concerns, Kind, TokenType};
 
-/// One format. A record is read as a `use` of a token, and besides as a change of one where [`Self::changes`] says so.
+/// The table of one format. A record is read as a `use` of a token, and also as a change of a token if one of
+/// [`Self::changes`] applies.
 #[derive(Debug)]
 pub(crate) struct Mapping {
-    /// Paths of which every record of this format has at least one: what has none is another record, or wraps one.
+    /// Every record of this format has at least one of these paths. An object without any is another record, or an
+    /// envelope.
     pub marks: &'static [&'static str],
-    /// An object with one of these and no mark may be a record of this format, if no record stands in it.
+    /// An object with one of these and no mark may be a record of this format, if it contains no record.
     pub weak_marks: &'static [&'static str],
-    /// Paths that no other format has together: by these a stray record is told.
+    /// Paths that no other format has together, to name the format of a record in an error.
     pub looks: &'static [&'static str],
-    /// Where each field comes from.
+    /// The sources of each field.
     pub fields: &'static [Row],
-    /// What a record tells of tokens besides that one was used; the first that matches and names a token counts.
+    /// Changes of tokens; the first that applies and names a token counts.
     pub changes: &'static [Change],
-    /// Records after which something that was ended is alive again.
+    /// Records that make an ended token valid again.
     pub reinstatements: &'static [Reinstatement],
-    /// Records that speak of nobody's token.
+    /// Records that concern no token.
     pub skips: &'static [Skip],
-    /// Bodies of requests and responses: they hold secrets, so nothing under these paths becomes an attribute.
+    /// Bodies of requests and responses. They contain secrets, so nothing under these paths becomes an attribute.
     pub excluded: &'static [&'static str],
-    /// Paths at which an object may stand as JSON in a text.
+    /// Paths whose text may be an object as JSON.
     pub embedded: &'static [&'static str],
-    /// Texts that stand for nothing.
+    /// Texts that mean absence.
     pub absent: &'static [&'static str],
-    /// Paths under which two deliveries of one record differ. They count for no id that is made of the content.
+    /// Paths that differ between two deliveries of one record. They do not count for an id made from the contents.
     pub volatile: &'static [&'static str],
 }
 
-/// The status, in place of a number, of an outcome that leaves open whether the credential was accepted.
+/// A status for an outcome that does not show whether the credential was accepted.
 pub(crate) const UNCLEAR: &str = "unclear";
 
-/// A field, and its sources: the first that gives a value it can take.
+/// A field and its sources; the first source with an acceptable value counts.
 pub(crate) type Row = (Field, &'static [Source]);
 
-/// One of the texts at a path matches one of the patterns.
+/// Holds if one of the texts at a path matches one of the patterns.
 pub(crate) type Test = (&'static str, &'static [&'static str]);
 
-/// What a table can fill.
+/// The fields of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Field {
     EventId,
     Timestamp,
     TokenId,
-    /// Another name of the token: the one that life-cycle events call it by.
+    /// Another name of the token, used by life-cycle events.
     TokenAlias,
-    /// Stands in for the token where a record names none: who the token speaks for.
+    /// The principal that the token represents; the token's id if a record names no token.
     PrincipalId,
     TokenType,
     FamilyId,
@@ -60,7 +62,7 @@ pub(crate) enum Field {
     IpAddress,
     /// The role whose session the token is.
     Role,
-    /// Any text: the provider made the call itself.
+    /// Any text means that the provider made the call.
     OwnCall,
     UserAgent,
     ClientFingerprint,
@@ -79,63 +81,64 @@ pub(crate) enum Field {
     AsOrg,
 }
 
-/// Where a field's text comes from. A path names a member by the names on the way to it with dots between; of an array
-/// of texts it names the first, and all of them for [`Field::Scopes`].
+/// Source of a field's text. A path consists of the names of nested members with dots between. For an array of texts it
+/// gives the first, and for [`Field::Scopes`] all of them.
 #[derive(Debug)]
 pub(crate) enum Source {
     Path(&'static str),
-    /// A path's text, unless it has one of these patterns: then it is another thing than the field holds.
+    /// A path's text, unless it matches one of these patterns.
     Except(&'static str, &'static [&'static str]),
-    /// What precedes the last such character in a path's text.
+    /// The part of a path's text before the last such character.
     Head(&'static str, char),
-    /// One of the parts that such a character separates, from 0.
+    /// One of the parts separated by the character, from 0.
     Part(&'static str, char, usize),
-    /// What follows the last such character in a path's text, if it is a name that stays: not one that a program makes for each session ([`is_lasting`](super::lasting::is_lasting)).
+    /// The part of a path's text after the last such character, if it is a stable name
+    /// ([`is_lasting`](super::lasting::is_lasting)).
     Name(&'static str, char),
-    /// The whole of a path's text, if [`Self::Name`] gives its tail.
+    /// The whole of a path's text, if [`Self::Name`] gives a name.
     Named(&'static str, char),
-    /// All of these with the text between.
+    /// All of these sources, joined by the text.
     Joined(&'static [Source], &'static str),
-    /// The word beside the first pattern that a path's text matches. The text itself stays an attribute.
+    /// The word of the first pattern that a path's text matches. The text stays an attribute.
     Words(&'static str, &'static [(&'static str, &'static str)]),
-    /// A member of the first element of an array of objects that has such a `type`.
+    /// A member of the first element with this `type` in an array of objects.
     Typed {
         array: &'static str,
         kind: &'static str,
         member: &'static str,
     },
-    /// This very text.
+    /// A constant text.
     Text(&'static str),
-    /// Another source where every test holds.
+    /// Another source, if all tests hold.
     When(&'static [Test], &'static Source),
-    /// Another source where no test holds.
+    /// Another source, if no test holds.
     Unless(&'static [Test], &'static Source),
 }
 
-/// A record whose call issued, refreshed or took away a token, or changed a credential.
+/// A record whose call issued, refreshed or revoked a token, or changed a credential.
 #[derive(Debug)]
 pub(crate) struct Change {
     pub kind: Kind,
-    /// Every test must hold.
+    /// All of these tests must hold.
     pub when: &'static [Test],
-    /// None may.
+    /// None of these tests may hold.
     pub unless: &'static [Test],
-    /// The changed tokens are the elements of an array; one event each.
+    /// The changed tokens are the elements of an array; each gives one event.
     pub each: Option<Each>,
-    /// Fields that tell of the changed token, in place of those of the one that was used. Where this names a token, a
-    /// record without its id is but a use; where it does not, the token is the used one, and must have an id too.
+    /// Sources for the changed token, instead of those for the used one. If this names the token, a record without its
+    /// id is only a use. Otherwise the used token is the changed one, and must have an id.
     pub fields: &'static [Row],
-    /// What the change is one of.
+    /// The tokens that the change affects.
     pub concerns: Concerns,
-    /// The name of the token goes on with a new secret.
+    /// The token keeps its name and gets a new secret.
     pub renewed: bool,
     /// The provider reports the re-use of a refresh token.
     pub reuse: bool,
-    /// It counts also where the call failed. Other failed calls change nothing.
+    /// The change counts even if the call failed. Other failed calls change nothing.
     pub failed_too: bool,
 }
 
-/// The usual change, for tables to name what is different.
+/// Default values of a change.
 pub(crate) const CHANGE: Change = Change {
     kind: Kind::Use,
     when: &[],
@@ -152,11 +155,11 @@ pub(crate) const CHANGE: Change = Change {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Each {
     pub array: &'static str,
-    /// Types, and the tokens that they are. The member `id` names the token.
+    /// Types, and the kinds of their tokens. The member `id` names the token.
     pub kinds: &'static [(&'static str, TokenType)],
 }
 
-/// A record after which a token, or all of a user's or role's, that were ended are alive again.
+/// A record after which an ended token, or all of a user's or role's, are valid again.
 #[derive(Debug)]
 pub(crate) struct Reinstatement {
     pub when: &'static [Test],
@@ -165,21 +168,21 @@ pub(crate) struct Reinstatement {
     pub role: &'static [Source],
 }
 
-/// For tables to name what is alive again.
+/// Default values of a reinstatement.
 pub(crate) const REINSTATEMENT: Reinstatement = Reinstatement { when: &[], token: &[], user: &[], role: &[] };
 
-/// A record to pass over.
+/// A record that is skipped.
 #[derive(Debug)]
 pub(crate) struct Skip {
     pub when: &'static [Test],
-    /// It is read nevertheless where one of these holds.
+    /// It is read if one of these holds.
     pub unless: &'static [Test],
     pub reason: &'static str,
-    /// It is read nevertheless where it changes a token.
+    /// It is read if it changes a token.
     pub unless_change: bool,
 }
 
-/// Whether `text` has the form of `pattern`, in which each `*` stands for any text.
+/// Whether `text` matches `pattern`, in which each `*` matches any text.
 pub(crate) fn matches(pattern: &str, text: &str) -> bool {
     let Some((head, pattern)) = pattern.split_once('*') else { return pattern == text };
     let Some(mut rest) = text.strip_prefix(head) else { return false };
@@ -192,7 +195,7 @@ pub(crate) fn matches(pattern: &str, text: &str) -> bool {
 }
 
 impl Source {
-    /// Calls `visit` with every path that this source takes a text from.
+    /// Calls `visit` with every path whose text this source returns.
     pub(crate) fn value_paths(&self, visit: &mut dyn FnMut(&'static str)) {
         match self {
             Self::Path(path)
@@ -220,7 +223,7 @@ impl Source {
         }
     }
 
-    /// The array of objects that this source looks into.
+    /// The array of objects that this source reads.
     pub(crate) fn array(&self) -> Option<&'static str> {
         match self {
             Self::Typed { array, .. } => Some(array),
@@ -235,7 +238,7 @@ mod tests {
     use super::matches;
 
     #[test]
-    fn stars_stand_for_any_text() {
+    fn pattern_star_matches_any_text() {
         for (pattern, text, expected) in [
             ("GetSessionToken", "GetSessionToken", true),
             ("GetSessionToken", "GetSessionTokens", false),

@@ -4,7 +4,7 @@ use crate::event::EventGeo;
 use crate::wire::scalar::Scalar;
 use crate::wire::text::{self, Limit, Screen};
 
-/// Declares members by their names on the wire; an error names them after what they are members of.
+/// Declares members with their wire names; an error prefixes them with the name of the containing object.
 macro_rules! fields {
     ($fields:ident, $of:literal: $($field:ident = $name:literal $(| $alias:literal)?,)+) => {
         #[derive(Clone, Copy, PartialEq, Eq)]
@@ -41,7 +41,7 @@ fields! { Field, "":
     Endpoint = "endpoint",
     Status = "status",
     BytesOut = "bytes_out",
-    // The second is OAuth's own name for them (RFC 6749 section 3.3).
+    // The second is the name in OAuth (RFC 6749 section 3.3).
     Scopes = "scopes" | "scope",
     IssuedAt = "issued_at",
     ExpiresAt = "expires_at",
@@ -63,13 +63,13 @@ impl Field {
     /// Number of fields.
     pub(in crate::wire) const COUNT: usize = Self::Attrs as usize + 1;
 
-    /// Without it, or where it cannot be read, a record is no event.
+    /// Without it, or if it is unreadable, a record is no event.
     pub(super) const fn is_required(self) -> bool {
         matches!(self, Self::EventId | Self::Timestamp | Self::TokenId)
     }
 
-    /// How long a text may be; `None` for a field that is no text. A family is what is revoked, and another binding than
-    /// the owner's revokes: neither is repaired.
+    /// Length limit of a text; `None` for a field that is not a text. A family is the target of revocations, and a
+    /// wrong binding causes one, so neither is repaired.
     pub(in crate::wire) const fn limit(self) -> Option<Limit> {
         Some(match self {
             Self::EventId => Limit::Whole(text::EVENT_ID_BYTES_MAX),
@@ -101,7 +101,7 @@ impl GeoField {
             Self::AsOrg => geo.as_org = word(value)?,
             Self::Latitude => geo.latitude = value.number(-90.0, 90.0)?.map(|degrees| degrees as f32),
             Self::Longitude => geo.longitude = value.number(-180.0, 180.0)?.map(|degrees| degrees as f32),
-            // No place is known worse than half the globe's girth.
+            // No location is less certain than half the Earth's circumference.
             Self::AccuracyKm => geo.accuracy_km = value.number(0.0, 20_040.0)?.map(|km| km.ceil() as u16),
             Self::Asn => geo.asn = value.integer(u32::MAX.into())?.map(|asn| asn as u32),
         }
