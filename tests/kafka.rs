@@ -254,7 +254,7 @@ fn commands_end_with_one_line_naming_the_key() {
             Some(no_topic),
         ),
         (&absent, "commands", "", "does not answer (source.kafka.brokers): ", None),
-        (&KAFKA.guarded, "commands", sasl, "does not let us in (source.kafka.properties): ", None),
+        (&KAFKA.guarded, "commands", sasl, "refuses the login (source.kafka.properties): ", None),
     ];
     let began = Instant::now();
     // All at once, because most of them wait for a timeout.

@@ -14,20 +14,19 @@ use super::records::Records;
 use crate::checkpoint::Position;
 use crate::port::{Message, Polled, Source, SourceError};
 
-/// The records of one file after another. A file that is one JSON array, bare or as the first member of an object
-/// (`{"Records":[…]}`), yields its elements; any other yields its lines, and JSON values over several lines as one record
-/// each. gzip and zstd are told by their first bytes.
+/// The records of one file after another. If a file is one JSON array, or an object whose first member is an array
+/// (`{"Records":[…]}`), its elements are the records. Otherwise each line is a record, or each JSON value over several
+/// lines. gzip and zstd are detected by the first bytes.
 ///
-/// A record's position is its file's path, partition 0 and its number from 0; lines count even where they are empty. A
-/// file that cannot be read to its end yields what could be read and then an error; polling again goes on with the
-/// next file.
+/// A record's position is its file's path, partition 0 and its number from 0; empty lines count too. If a file cannot
+/// be read to its end, its readable part is returned and then an error. The next poll continues with the next file.
 pub struct FileSource {
     waiting: std::vec::IntoIter<PathBuf>,
     current: Option<Reader>,
     progress: Progress,
 }
 
-/// How far a [`FileSource`] has come, to be watched from elsewhere.
+/// Progress of a [`FileSource`], readable by other threads.
 #[derive(Clone, Debug)]
 pub struct Progress {
     read: Arc<AtomicU64>,
@@ -35,13 +34,13 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Bytes read so far, as they lie in the files (compressed ones compressed).
+    /// Bytes read so far; compressed files count with their compressed size.
     #[must_use]
     pub fn bytes_read(&self) -> u64 {
         self.read.load(Ordering::Relaxed)
     }
 
-    /// Bytes in all files; `None` where one of them is a pipe.
+    /// Bytes in all files; `None` if one of them is a pipe.
     #[must_use]
     pub const fn bytes_total(&self) -> Option<u64> {
         self.total
@@ -49,8 +48,8 @@ impl Progress {
 }
 
 impl FileSource {
-    /// Files are read in the order given; `-` is standard input. Fails at once for a path that cannot be read, so that
-    /// nothing is done by halves.
+    /// Files are read in the order given; `-` is standard input. Fails at once for an unreadable path, before anything
+    /// is processed.
     pub fn open(paths: Vec<PathBuf>) -> Result<Self, SourceError> {
         if paths.is_empty() {
             return Err(SourceError::Misconfigured("no file is given".to_owned()));
@@ -80,7 +79,7 @@ impl Source for FileSource {
         let mut count = 0;
         while count < max {
             let Some(reader) = &mut self.current else {
-                // What was handed over must not wait for the next file.
+                // Return the records that were read rather than wait for the next file.
                 if count > 0 {
                     break;
                 }
@@ -115,9 +114,9 @@ struct Reader {
     input: Input,
     records: Records,
     ended: bool,
-    /// Why it ended too early.
+    /// Why the file ended too early.
     fault: Option<SourceError>,
-    /// What had been read of all files when this one was opened.
+    /// Bytes of all files read before this one was opened.
     read_before: u64,
 }
 
@@ -145,7 +144,7 @@ impl Reader {
         })
     }
 
-    /// Gets more bytes, or notes that there are none. `false` where none came in time.
+    /// Reads more bytes, or notes the end. `false` if none came in time.
     fn fill(&mut self, timeout: Duration, progress: &Progress) -> bool {
         match self.input.read(self.records.room(), timeout) {
             Ok(0) => self.ended = true,
@@ -166,17 +165,17 @@ impl Reader {
     }
 }
 
-/// Where bytes come from, decompressed.
+/// The decompressed bytes of a file.
 enum Input {
-    /// A regular file: reading it takes no time to speak of.
+    /// A regular file. A read does not block noticeably.
     Direct(Box<dyn Read + Send>),
-    /// A pipe or a terminal: read by a thread, so that waiting for it can end.
+    /// A pipe or a terminal, read by a thread so that a wait for it can time out.
     Piped { chunks: Receiver<io::Result<Vec<u8>>>, chunk: Cursor<Vec<u8>> },
 }
 
 impl Input {
     fn piped(raw: impl Read + Send + 'static) -> io::Result<Self> {
-        // Two chunks are on their way at most; an allocation for each is cheap beside the pipe.
+        // At most two chunks are queued. An allocation for each is cheap compared with the pipe.
         const CHUNK_BYTES: usize = 64 * 1024;
         const CHUNKS_MAX: usize = 2;
         let (sender, chunks) = mpsc::sync_channel(CHUNKS_MAX);
@@ -201,7 +200,7 @@ impl Input {
         Ok(Self::Piped { chunks, chunk: Cursor::default() })
     }
 
-    /// Reads what there is, 0 bytes at the end; `TimedOut` where nothing came.
+    /// Reads available bytes, 0 at the end; `TimedOut` if none came.
     fn read(&mut self, room: &mut [u8], timeout: Duration) -> io::Result<usize> {
         match self {
             Self::Direct(input) => read_some(input, room),
@@ -228,12 +227,12 @@ fn read_some(input: &mut impl Read, room: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// The contents of the file at `path`, decompressed as a [`FileSource`] would.
+/// The contents of the file at `path`, decompressed like in a [`FileSource`].
 pub fn contents(path: &Path) -> io::Result<impl Read> {
     plain(File::open(path)?)
 }
 
-/// Decompresses what its first bytes say is compressed.
+/// Decompresses `raw` if its first bytes are those of gzip or zstd.
 fn plain(mut raw: impl Read + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
     let mut head = Vec::with_capacity(MAGIC_BYTES_MAX as usize);
     raw.by_ref().take(MAGIC_BYTES_MAX).read_to_end(&mut head)?;
@@ -257,11 +256,11 @@ const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 const MAGIC_BYTES_MAX: u64 = 6;
 /// Compressed bytes read at a time.
 const READ_BYTES: usize = 64 * 1024;
-/// Compressions that are told apart only to say so.
+/// Compressions that are detected for the error text only.
 const FOREIGN: [(&[u8], &str); 3] =
     [(&[0xfd, b'7', b'z', b'X', b'Z', 0], "xz"), (b"BZh", "bzip2"), (b"PK\x03\x04", "zip")];
 
-/// Counts what is read.
+/// Counts the bytes read.
 struct Counted<R> {
     inner: R,
     counted: Arc<AtomicU64>,
@@ -306,7 +305,7 @@ mod tests {
 
     use super::*;
 
-    /// Everything a source hands over until it ends, and its errors.
+    /// All records of a source until its end, and its errors.
     fn drain(source: &mut FileSource, max: usize) -> (Vec<(String, i64, String)>, Vec<SourceError>) {
         let (mut messages, mut errors) = (Vec::new(), Vec::new());
         loop {
@@ -332,8 +331,8 @@ mod tests {
 
     fn gzip(bytes: &[u8]) -> Vec<u8> {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        encoder.write_all(bytes).expect("a vector takes all");
-        encoder.finish().expect("a vector takes all")
+        encoder.write_all(bytes).expect("writing to a vector succeeds");
+        encoder.finish().expect("writing to a vector succeeds")
     }
 
     fn message(name: &str, number: i64, text: &str) -> (String, i64, String) {
@@ -350,7 +349,7 @@ mod tests {
             file(&folder, "gz", &two_members),
             file(&folder, "zst", &zstd::encode_all(&b"e\n"[..], 1).expect("zstd")),
         ];
-        let total: u64 = paths.iter().map(|path| path.metadata().expect("it is there").len()).sum();
+        let total: u64 = paths.iter().map(|path| path.metadata().expect("the file exists").len()).sum();
         for max in [1, 2, 100] {
             let mut source = FileSource::open(paths.clone()).expect("the files open");
             assert_eq!(source.progress().bytes_total(), Some(total));
@@ -363,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delivery_file_yields_its_records() {
+    fn delivery_file_yields_its_records() {
         let folder = TempDir::new().expect("a folder");
         let path = file(&folder, "delivery", &gzip(br#"{"Records":[{"a":1},{"b":2}]}"#));
         let mut source = FileSource::open(vec![path]).expect("the file opens");
@@ -383,31 +382,31 @@ mod tests {
             let mut source = FileSource::open(vec![after.clone(), cut, after]).expect("the files open");
             let (messages, errors) = drain(&mut source, 1000);
             let from_cut = messages.iter().filter(|(from, ..)| from == name).count();
-            // zstd gives out whole blocks only.
+            // zstd decompresses whole blocks only.
             assert!(from_cut > 1000 || name == "cut.zst", "{name}: {from_cut}");
             assert_eq!(messages.last(), Some(&message("after", 0, "z")));
-            let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
-            assert_eq!(told.len(), 1, "{told:?}");
-            assert!(told[0].contains(name) && told[0].contains(&format!("byte {}", whole.len() / 2)), "{told:?}");
+            let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            assert_eq!(texts.len(), 1, "{texts:?}");
+            assert!(texts[0].contains(name) && texts[0].contains(&format!("byte {}", whole.len() / 2)), "{texts:?}");
         }
     }
 
     #[test]
-    fn what_cannot_be_read_is_told_by_its_path() {
+    fn open_error_names_the_path() {
         let folder = TempDir::new().expect("a folder");
-        let told = |path: PathBuf| match FileSource::open(vec![path]) {
+        let error = |path: PathBuf| match FileSource::open(vec![path]) {
             Ok(mut source) => drain(&mut source, 10).1.first().map(ToString::to_string).unwrap_or_default(),
             Err(error) => error.to_string(),
         };
-        assert!(told(folder.path().join("missing")).ends_with("missing: there is no such file"));
-        assert!(told(folder.path().to_owned()).ends_with("is a directory: name the files in it"));
+        assert!(error(folder.path().join("missing")).ends_with("missing: there is no such file"));
+        assert!(error(folder.path().to_owned()).ends_with("is a directory: name the files in it"));
         let xz = file(&folder, "events.xz", b"\xfd7zXZ\0rest");
-        assert!(told(xz).ends_with("events.xz: xz data; only gzip and zstd are read"));
+        assert!(error(xz).ends_with("events.xz: xz data; only gzip and zstd are read"));
         assert!(FileSource::open(Vec::new()).is_err());
     }
 
     #[test]
-    fn a_binary_file_comes_by_lines_of_bounded_length() {
+    fn binary_file_yields_lines_of_bounded_length() {
         let folder = TempDir::new().expect("a folder");
         let bytes: Vec<u8> = (0..50_000_u32).map(|number| ((number * 7919) >> 3) as u8).collect();
         let mut source = FileSource::open(vec![file(&folder, "binary", &bytes)]).expect("it opens");
@@ -422,7 +421,7 @@ mod tests {
         let mut room = [0; 64];
         let waited = input.read(&mut room, Duration::from_millis(10));
         assert_eq!(waited.map_err(|error| error.kind()), Err(ErrorKind::TimedOut));
-        writer.write_all(b"one line\n").expect("the pipe takes it");
+        writer.write_all(b"one line\n").expect("writing to the pipe succeeds");
         let mut line = Vec::new();
         while line.len() < 9 {
             let count = input.read(&mut room, Duration::from_secs(5)).expect("a part of the line");

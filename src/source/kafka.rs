@@ -1,9 +1,9 @@
-//! Messages from Kafka: a member of a consumer group that commits only what is done.
+//! Messages from Kafka: a member of a consumer group that commits only processed messages.
 //!
-//! A rebalance is noted by its callback and served by the next poll, so that a partition is let go of only after its
-//! work has been committed. Where a new partition goes on is looked up by a thread of its own, and the partition is
-//! read from when the answer is there: the thread that polls never waits for a broker, except at most 2 s for the last
-//! commit before partitions are let go of.
+//! The callback records a rebalance, and the next poll processes it, so that a partition is released only after its
+//! work has been committed. A separate thread looks up the start offset of a new partition, and reading begins with its
+//! answer. The polling thread never waits for a broker, except at most 2 s for the last commit before partitions are
+//! released.
 
 mod assignment;
 mod check;
@@ -39,15 +39,15 @@ pub use self::settings::{KafkaSettings, Topic};
 use crate::checkpoint::{Checkpoint, DeadLetter};
 use crate::port::{Condition, Message, Polled, Source, SourceError, SourceObserver};
 
-/// Bytes of messages after which a poll ends, so that large ones do not flood an epoch.
+/// Bytes of messages after which a poll ends, to bound an epoch of large messages.
 const POLL_BYTES_MAX: usize = 8 << 20;
-/// How long leaving the group may take at the end.
+/// Time limit for leaving the group at the end.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
-/// How often librdkafka gives its statistics, which also is when failed commits are repeated.
+/// Interval of librdkafka's statistics, and of retries of failed commits.
 const STATISTICS_INTERVAL_MS: &str = "2000";
-/// For how many statistics after an offset turned out to be out of range its partition is looked for.
+/// After an offset out of range, the number of statistics in which its partition is searched.
 const STALLED_INTERVALS: u32 = 5;
-/// How soon new partitions and recreated topics are noticed.
+/// Maximum delay until new partitions and recreated topics are noticed.
 const METADATA_INTERVAL_MS: &str = "30000";
 
 /// A member of the consumer group.
@@ -59,25 +59,25 @@ pub struct KafkaSource {
     observer: Arc<dyn SourceObserver>,
     topics: Vec<Arc<str>>,
     owned: Vec<Owned>,
-    /// Of the partition that was asked for last.
+    /// Generation of the last requested partition.
     generation: u64,
-    /// Revoked or lost, and still to be released.
+    /// Revoked or lost, but not yet released.
     leaving: Option<TopicPartitionList>,
     paused: bool,
-    /// The group has assigned partitions, if only none.
+    /// The group has completed an assignment, possibly of no partitions.
     joined: bool,
-    /// Statistics for which partitions are still looked for that librdkafka has stopped reading: their offsets are not
-    /// in the log any more.
+    /// Number of further statistics in which to search for partitions that librdkafka stopped reading because their
+    /// offsets are no longer in the log.
     looking_for_stalled: u32,
     commit_failed: bool,
-    /// Came although the partitions are paused; the first to be handed over.
+    /// A message that arrived although the partitions are paused; returned first.
     stray: Option<OwnedMessage>,
-    /// Statistics seen.
+    /// Number of statistics processed.
     snapshots: u32,
     reported: Reported,
-    /// Of all topics, when it was opened.
+    /// Number of partitions of all topics at the start.
     partitions: u32,
-    /// Dropped last, so that nothing else holds the consumer any more.
+    /// Dropped last, after all other references to the consumer.
     closer: Closer,
 }
 
@@ -98,7 +98,7 @@ impl Drop for Closer {
     }
 }
 
-/// What the observer was last told.
+/// The last report to the observer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Reported {
     no_partitions: bool,
@@ -107,7 +107,7 @@ struct Reported {
 }
 
 impl KafkaSource {
-    /// Joins the group. Fails where no broker answers, ours are not let in, or a topic does not exist.
+    /// Joins the group. Fails if no broker answers, the login is refused, or a topic does not exist.
     pub fn open(settings: &KafkaSettings, observer: Arc<dyn SourceObserver>) -> Result<Self, SourceError> {
         let mut config = settings.client_config()?;
         config.set("group.id", &settings.group_id);
@@ -123,9 +123,9 @@ impl KafkaSource {
             Some("latest" | "largest" | "end") => First::Latest,
             _ => First::Earliest,
         };
-        // librdkafka would go on at the earliest or latest message without a word where an offset is out of range.
+        // Otherwise librdkafka silently continues at the earliest or latest message if an offset is out of range.
         config.set("auto.offset.reset", "error");
-        // Offsets are committed by us alone, and only after everything they stand for is done.
+        // Offsets are committed only by us, after all work for their messages is done.
         config.set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
         config.set("statistics.interval.ms", STATISTICS_INTERVAL_MS);
         let member = Member::reporting(Arc::clone(&observer));
@@ -164,13 +164,13 @@ impl KafkaSource {
         Ok(source)
     }
 
-    /// Partitions of all topics together, whoever of the group owns them, as they were when it was opened.
+    /// Number of partitions of all topics when the source was opened, of all members of the group.
     #[must_use]
     pub const fn partitions(&self) -> u32 {
         self.partitions
     }
 
-    /// Tells the observer what has changed.
+    /// Reports changes to the observer.
     fn report(&mut self) {
         let now = Reported {
             no_partitions: !self.joined || self.owned.iter().any(|owned| !owned.is_read),
@@ -181,7 +181,7 @@ impl KafkaSource {
         for (condition, part, before, now) in [
             (Condition::NoPartitions, "", before.no_partitions, now.no_partitions),
             (Condition::Rebuilding, "", before.rebuilding, now.rebuilding),
-            // Of its own, since a commit that is accepted here may still be refused there.
+            // A separate condition, because the broker may refuse a commit that the client accepted.
             (Condition::Commit, "brokers", before.commit_failed, now.commit_failed),
         ] {
             if before != now {
@@ -205,9 +205,9 @@ impl KafkaSource {
         matches!(self.consumer.rebalance_protocol(), RebalanceProtocol::Cooperative)
     }
 
-    /// The error with what librdkafka said last, which often is the cause.
+    /// The error with librdkafka's last log line, which often is the cause.
     fn unavailable(&self, error: &KafkaError) -> SourceError {
-        SourceError::Unavailable(self.consumer.context().told(&error.to_string()))
+        SourceError::Unavailable(self.consumer.context().explained(&error.to_string()))
     }
 }
 
@@ -251,7 +251,7 @@ impl Source for KafkaSource {
                     if let KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset) = error {
                         self.looking_for_stalled = STALLED_INTERVALS;
                     }
-                    // Of anything else the client tries again by itself, and its log has told why.
+                    // The client retries other errors and has logged the reason.
                     tracing::debug!(%error, "kafka");
                     break;
                 }
@@ -266,7 +266,9 @@ impl Source for KafkaSource {
                 return Ok(Polled::Revoked(names));
             }
             Some(Rebalance::Lost(partitions)) => {
-                tracing::warn!("the group gave our partitions to others; what was not committed is theirs to do");
+                tracing::warn!(
+                    "the group assigned our partitions to other members; they process what was not committed"
+                );
                 self.leaving = Some(partitions);
                 self.joined = false;
                 self.report();
@@ -285,26 +287,26 @@ impl Source for KafkaSource {
             let Some(owned) = self.owned.iter_mut().find(|owned| owned.is(&next.topic, next.partition)) else {
                 continue;
             };
-            // Of a log that has lost its end or was replaced, and is being read anew.
+            // Part of a log that was truncated or replaced, and is being read again.
             if next.offset > owned.next || is_other(next.topic_id, owned.position.topic_id) {
                 continue;
             }
             owned.sent = Some(next.offset);
             add(&mut offsets, &owned.position, next.offset).map_err(misconfigured)?;
         }
-        // A commit that comes late, under a membership that has ended, fences a static member for good.
+        // A late commit under an ended membership permanently fences a static member.
         if offsets.count() == 0 || self.consumer.assignment_lost() {
             return Ok(());
         }
-        // Not waited for: that would take most of a minute without a broker. `take_commits` sees what comes of it.
+        // Does not wait, because without a broker that takes most of a minute. `take_commits` processes the result.
         self.commits
             .commit(&offsets)
-            .map_err(|code| SourceError::Unavailable(self.consumer.context().told(&code.to_string())))
+            .map_err(|code| SourceError::Unavailable(self.consumer.context().explained(&code.to_string())))
     }
 
     fn release(&mut self) -> Result<(), SourceError> {
         let Some(leaving) = self.leaving.take() else { return Ok(()) };
-        // The next owner of the partitions must find what was committed. What was lost is theirs already.
+        // The next owner of the partitions must find the committed offsets. Lost partitions already have a new owner.
         if !self.consumer.assignment_lost() {
             self.confirm();
         }
@@ -340,11 +342,11 @@ impl Source for KafkaSource {
 
 impl Drop for KafkaSource {
     fn drop(&mut self) {
-        // Closing the consumer revokes its partitions once more, with nobody left to serve that.
+        // Closing the consumer revokes its partitions once more, when no poll follows.
         self.consumer.context().closing.store(true, Ordering::Relaxed);
         self.dead_letters.stop();
         if !self.confirm() {
-            // Closing waits for the answer to the last commit, without a broker for a minute. The process ends anyway.
+            // Closing waits up to a minute for the last commit if there is no broker. The process ends anyway.
             std::mem::forget(self.closer.0.take());
         }
     }

@@ -1,4 +1,4 @@
-//! Where messages come from: Kafka, files, standard input.
+//! Sources of messages: Kafka, files, standard input.
 
 pub mod file;
 pub mod kafka;

@@ -1,6 +1,6 @@
-//! Cuts records out of a stream of bytes: lines, JSON values that are printed over several lines or stand one behind
-//! another, or the elements of one JSON array, bare or as the first member of an object (`{"Records":[…]}`). Memory stays
-//! within the longest record, whatever the stream's size.
+//! Splits a stream of bytes into records: lines, JSON values over several lines, consecutive JSON values, or the
+//! elements of one JSON array (also as the first member of an object, `{"Records":[…]}`). Memory is bounded by the
+//! longest record, for any size of the stream.
 
 mod json;
 
@@ -11,49 +11,49 @@ use memchr::memchr;
 use self::json::{Nesting, Value};
 use crate::port::{BATCH_BYTES_MAX, RECORD_BYTES_MAX};
 
-/// Bytes asked for at a time: large enough that a call costs nothing, small enough to stay in the cache.
+/// Bytes per read: large enough to amortise the call, small enough for the cache.
 const CHUNK_BYTES: usize = 128 * 1024;
 
-/// Takes bytes in through [`Records::room`] and [`Records::filled`], gives records out through [`Records::next`].
+/// Bytes enter through [`Records::room`] and [`Records::filled`]; records leave through [`Records::next`].
 pub(crate) struct Records {
     buffer: Vec<u8>,
-    /// What has been read and not yet given out lies at `start..end` of the buffer.
+    /// The pending bytes are `start..end` of the buffer.
     start: usize,
     end: usize,
-    /// Bytes of that which have been looked at without finding the record's end.
+    /// Number of pending bytes already searched for the record's end.
     scanned: usize,
     layout: Layout,
     /// Number of the next record.
     number: i64,
 }
 
-/// How records lie in the stream.
+/// Layout of the records in the stream.
 #[derive(Clone, Copy, Debug)]
 enum Layout {
-    /// The first bytes will tell.
+    /// Not known before the first bytes.
     Unknown,
     /// One a line.
     Lines,
-    /// Within a JSON value that its first line does not end.
+    /// Within a JSON value that does not end on its first line.
     Value(Value),
-    /// Behind such a value, or the rest of one that was too long.
+    /// After such a value, or in the rest of one that was too long.
     AfterValue,
-    /// The rest of a line that was too long, which has been given out already, cut.
+    /// In the rest of a line that was too long; its beginning has been returned.
     LongLine,
-    /// Between the elements of an array; `wrapped` where the array is a member of an object.
+    /// Between the elements of an array; `wrapped` if the array is a member of an object.
     Between { wrapped: bool },
-    /// Within an element, or behind the array in the object around it.
+    /// Within an element, or after the array in the object around it.
     Within { wrapped: bool, nesting: Nesting, purpose: Purpose },
 }
 
-/// What the end of a nested text is looked for.
+/// Purpose of the search for the end of a nested value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
-    /// To give the element out.
+    /// To return the element.
     Element,
-    /// To pass over the rest of an element that was too long.
+    /// To skip the rest of an element that was too long.
     LongElement,
-    /// To pass over what follows the array.
+    /// To skip the text after the array.
     Trailer,
 }
 
@@ -62,7 +62,7 @@ impl Records {
         Self { buffer: Vec::new(), start: 0, end: 0, scanned: 0, layout: Layout::Unknown, number: 0 }
     }
 
-    /// Where to put more bytes of the stream.
+    /// The buffer for the next bytes of the stream.
     pub(crate) fn room(&mut self) -> &mut [u8] {
         if self.start > 0 {
             self.buffer.copy_within(self.start..self.end, 0);
@@ -76,14 +76,14 @@ impl Records {
         self.buffer.get_mut(self.end..).unwrap_or_default()
     }
 
-    /// So many bytes have been put there.
+    /// Reports the number of bytes written to [`Self::room`].
     pub(crate) fn filled(&mut self, count: usize) {
         self.end = (self.end + count).min(self.buffer.len());
     }
 
-    /// The next record and its number (from 0; lines count even where they are empty), or `None` until there are more
-    /// bytes. `ended`: there will be none. A record that is too long comes once, cut to one byte more than the limit:
-    /// [`BATCH_BYTES_MAX`] for JSON, which may hold many events, and [`RECORD_BYTES_MAX`] for anything else.
+    /// The next record and its number (from 0; empty lines count too), or `None` if more bytes are needed. `ended`:
+    /// there are no more. A record that is too long is returned once, cut to one byte more than the limit. The limit is
+    /// [`BATCH_BYTES_MAX`] for JSON, which may contain many events, and [`RECORD_BYTES_MAX`] otherwise.
     pub(crate) fn next(&mut self, ended: bool) -> Option<(i64, &[u8])> {
         loop {
             let record = match self.step(ended) {
@@ -160,7 +160,7 @@ impl Records {
                     Some(b'{') => self.pass(at, within(0, Purpose::Element)),
                     Some(b']') if wrapped => self.pass(at + 1, within(1, Purpose::Trailer)),
                     Some(b']') => self.pass(at + 1, Layout::Unknown),
-                    // No array of objects after all: what is left is handed on by lines, for decoding to refuse.
+                    // Not an array of objects: the rest is returned by lines, and decoding refuses them.
                     _ => self.pass(at, Layout::Lines),
                 }
             }
@@ -183,7 +183,7 @@ impl Records {
         }
     }
 
-    /// Gives out `length` pending bytes, cut to the limit, and passes over them and `after` more.
+    /// Returns `length` pending bytes, cut to the limit, and skips them and `after` more.
     fn give(&mut self, length: usize, after: usize) -> Step {
         let record = self.start..self.start + length.min(self.bytes_max() + 1);
         self.start += length + after;
@@ -191,7 +191,7 @@ impl Records {
         Step::Record(record)
     }
 
-    /// Longest record of the kind that is pending.
+    /// Maximum length of a pending record.
     fn bytes_max(&self) -> usize {
         let pending = self.buffer.get(self.start..self.end).unwrap_or_default();
         if is_json(pending) { BATCH_BYTES_MAX } else { RECORD_BYTES_MAX }
@@ -203,7 +203,7 @@ impl Records {
         Step::Starved
     }
 
-    /// The record's end is not among the pending bytes: they are too many already, or the last, or more are needed.
+    /// The record's end is not pending. Returns the pending bytes if they exceed the limit or are the last ones.
     fn give_long_or_last(&mut self, ended: bool, rest: Layout) -> Step {
         self.scanned = self.end - self.start;
         if self.scanned > self.bytes_max() {
@@ -231,40 +231,40 @@ impl Records {
 }
 
 enum Step {
-    /// Where in the buffer it lies.
+    /// Range of the record in the buffer.
     Record(Range<usize>),
     Again,
     Starved,
 }
 
-/// What the first bytes of a stream, or of what follows an array in it, say of its layout.
+/// Layout of a stream by its first bytes, or of the text after an array.
 enum Opening {
-    /// So many bytes lead up to the first element.
+    /// Number of bytes before the first element.
     Array {
         length: usize,
         wrapped: bool,
     },
     Lines,
-    /// Too few bytes to tell.
+    /// Too few bytes to decide.
     Unfinished,
 }
 
 impl Opening {
-    /// An array of anything but objects is a line like another.
+    /// An array of other values than objects is read as a line.
     fn of(bytes: &[u8]) -> Self {
         let forms: [(&[&[u8]], _, _); 5] = [
-            // CloudTrail's files, the answer of `lookup-events`, and Azure's and Firehose's batches.
+            // CloudTrail's files, the response of `lookup-events`, and the batches of Azure and Firehose.
             (&[b"{", b"\"Records\"", b":", b"["], 0, true),
             (&[b"{", b"\"Events\"", b":", b"["], 0, true),
             (&[b"{", b"\"records\"", b":", b"["], 0, true),
-            // The first element, or the array's end, is for later.
+            // The first element, or the array's end, is read later.
             (&[b"[", b"{"], 1, false),
             (&[b"[", b"]"], 1, false),
         ];
         for (tokens, stays, wrapped) in forms {
             match lead(bytes, tokens) {
                 Lead::Length(length) => return Self::Array { length: length - stays, wrapped },
-                // A stream that opens with so much white space is none of these.
+                // A stream with this much white space at its start is none of these.
                 Lead::Unfinished if bytes.len() < CHUNK_BYTES => return Self::Unfinished,
                 Lead::Unfinished | Lead::Other => {}
             }
@@ -273,11 +273,11 @@ impl Opening {
     }
 }
 
-/// Whether bytes begin with certain tokens.
+/// Whether bytes begin with given tokens.
 enum Lead {
-    /// They do, and the tokens with the space before and between them have this length.
+    /// Length of the tokens with the space before and between them.
     Length(usize),
-    /// They end too early to tell.
+    /// Too few bytes to decide.
     Unfinished,
     Other,
 }
@@ -300,13 +300,13 @@ fn lead(bytes: &[u8], tokens: &[&[u8]]) -> Lead {
     Lead::Length(bytes.len() - rest.len())
 }
 
-/// Whether `bytes` begin as a JSON object or array does.
+/// Whether `bytes` begin with a JSON object or array.
 fn is_json(bytes: &[u8]) -> bool {
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     matches!(bytes.trim_ascii_start().first(), Some(b'{' | b'['))
 }
 
-/// Whether a line begins a JSON value that the next lines go on with, as printers with indentation break it.
+/// Whether a line begins a JSON value that continues on the next lines, as printed with indentation.
 fn goes_on(line: &[u8]) -> bool {
     is_json(line) && matches!(line.trim_ascii_end().last(), Some(b'{' | b'[' | b',' | b':'))
 }
@@ -317,7 +317,7 @@ mod tests {
 
     use super::*;
 
-    /// The records of `bytes`, fed in pieces of `piece` bytes.
+    /// The records of `bytes`, read in pieces of `piece` bytes.
     fn cut(bytes: &[u8], piece: usize) -> Vec<(i64, String)> {
         let mut records = Records::new();
         let mut found = Vec::new();
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_counted_even_where_they_are_empty() {
+    fn empty_lines_are_counted() {
         assert_eq!(records("a\n\n b\r\n{\"x\":1}"), numbered(&[(0, "a"), (2, " b\r"), (3, "{\"x\":1}")]));
         assert_eq!(records(""), []);
         assert_eq!(records("\n \n"), []);
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn an_array_yields_its_elements() {
+    fn array_yields_its_elements() {
         let elements = numbered(&[(0, r#"{"a":"]}\"{"}"#), (1, r#"{"b":[{}]}"#)]);
         for text in [
             r#"{"Records":[{"a":"]}\"{"},{"b":[{}]}]}"#,
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn what_breaks_off_or_is_no_object_is_given_out_too() {
+    fn truncated_and_other_values_are_returned_too() {
         assert_eq!(records(r#"[{"a":1},{"b":"#), numbered(&[(0, r#"{"a":1}"#), (1, r#"{"b":"#)]));
         assert_eq!(records("[{\"a\":1},2]\nx\n"), numbered(&[(0, r#"{"a":1}"#), (1, "2]"), (2, "x")]));
     }
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_value_costs_no_more_than_its_neighbour() {
+    fn broken_value_affects_at_most_its_neighbour() {
         for (text, expected) in [
             ("{\n\"a\": \"x\n{\"b\":1}\n", &["{\n\"a\": \"x", "{\"b\":1}"][..]),
             ("{\n\"a\": 1\n{\"b\":1}\n{\"c\":1}\n", &["{\n\"a\": 1\n", "{\"b\":1}", "{\"c\":1}"]),
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn values_without_line_breaks_come_one_by_one() {
+    fn values_without_line_breaks_are_separate() {
         assert_eq!(
             records(r#"{"a":1}{"b":2} {"c":3}"#),
             numbered(&[(0, r#"{"a":1}"#), (1, r#"{"b":2}"#), (2, r#"{"c":3}"#)])
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn a_too_long_record_comes_once_and_cut() {
+    fn too_long_record_is_returned_once_and_cut() {
         let long = "x".repeat(RECORD_BYTES_MAX * 3);
         let text = format!("a\n{long}\nb\n");
         let lengths: Vec<_> = cut(text.as_bytes(), 100_000).iter().map(|(at, record)| (*at, record.len())).collect();
@@ -430,12 +430,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pieces_make_no_difference(text in "[\\[\\]{}\",:\\\\ \nRa1]{0,60}|\\{\"(Records|Events)\":\\[[\\[\\]{}\",:\\\\ \na1]{0,60}", piece in 1..9_usize) {
+        fn records_do_not_depend_on_the_read_size(text in "[\\[\\]{}\",:\\\\ \nRa1]{0,60}|\\{\"(Records|Events)\":\\[[\\[\\]{}\",:\\\\ \na1]{0,60}", piece in 1..9_usize) {
             prop_assert_eq!(cut(text.as_bytes(), piece), cut(text.as_bytes(), usize::MAX));
         }
 
         #[test]
-        fn no_line_is_lost(lines in prop::collection::vec("([a-z{}]{0,20}[a-z])?", 0..20), piece in 1..50_usize) {
+        fn records_keep_every_line(lines in prop::collection::vec("([a-z{}]{0,20}[a-z])?", 0..20), piece in 1..50_usize) {
             let text = lines.join("\n") + "\n";
             let expected = lines.iter().enumerate().filter(|(_, line)| !line.is_empty());
             let expected: Vec<_> = expected.map(|(at, line)| (at as i64, line.clone())).collect();

@@ -1,5 +1,5 @@
-//! The process's own input, kept from libraries that read it unasked: the embedded ClickHouse engine takes whatever waits
-//! on descriptor 0 for data of its first insert.
+//! Standard input, protected from libraries that read it: the embedded ClickHouse engine uses descriptor 0 as data of
+//! its first insert.
 
 use std::fs::File;
 use std::io;
@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 static KEPT: OnceLock<OwnedFd> = OnceLock::new();
 
-/// Takes descriptor 0 for ourselves and leaves an empty input in its place. To be called once, before anything reads.
+/// Moves descriptor 0 and leaves an empty input in its place. Call it once, before anything reads.
 pub fn keep() -> io::Result<()> {
     let own = io::stdin().as_fd().try_clone_to_owned()?;
     rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
@@ -16,7 +16,7 @@ pub fn keep() -> io::Result<()> {
     Ok(())
 }
 
-/// What comes in on standard input.
+/// Opens the moved standard input.
 pub fn open() -> io::Result<File> {
     let kept = KEPT.get().map_or_else(|| io::stdin().as_fd().try_clone_to_owned(), OwnedFd::try_clone)?;
     Ok(kept.into())

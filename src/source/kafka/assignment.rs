@@ -1,4 +1,4 @@
-//! Partitions as the group assigns them: where each goes on, and what the statistics say of them.
+//! Assigned partitions: their start offsets, and their statistics.
 
 use std::sync::Arc;
 
@@ -16,11 +16,11 @@ use super::resume::{Left, is_other};
 use crate::checkpoint::{Position, TopicId};
 use crate::port::{Condition, OffsetGap, SourceError};
 
-/// How often, in statistics, the topics are looked at: every 10 s.
+/// Interval of topic checks, in statistics: every 10 s.
 const TOPICS_INTERVAL: u32 = 5;
 
 impl KafkaSource {
-    /// Accepts newly assigned partitions, and asks where each goes on. They are read from when that is known.
+    /// Accepts newly assigned partitions and requests their start offsets. Reading begins when these are known.
     pub(super) fn accept(&mut self, partitions: &TopicPartitionList) -> Result<(), SourceError> {
         let none = TopicPartitionList::new();
         let done =
@@ -37,7 +37,7 @@ impl KafkaSource {
         Ok(())
     }
 
-    /// Asks for each partition that is not read yet where it goes on.
+    /// Requests the start offset of each partition that is not read yet.
     pub(super) fn ask(&mut self) {
         let mut wanted = Vec::new();
         for owned in self.owned.iter_mut().filter(|owned| !owned.is_read && owned.asked.is_none()) {
@@ -48,7 +48,7 @@ impl KafkaSource {
         }
     }
 
-    /// Takes what the lookups have found, and starts to read those partitions.
+    /// Processes the answers of the lookups, and starts to read those partitions.
     pub(super) fn take_answers(&mut self) -> Result<(), SourceError> {
         if self.leaving.is_some() || self.consumer.context().is_rebalancing() || self.consumer.assignment_lost() {
             return Ok(());
@@ -81,7 +81,7 @@ impl KafkaSource {
         self.read_from(&started, &again).map_err(|error| self.unavailable(&error))
     }
 
-    /// Reads `started` from their offsets; those in `again` are being read already.
+    /// Reads `started` from their offsets; those in `again` are already being read.
     pub(super) fn read_from(&self, started: &TopicPartitionList, again: &TopicPartitionList) -> KafkaResult<()> {
         if self.is_incremental() {
             if again.count() > 0 {
@@ -101,7 +101,7 @@ impl KafkaSource {
         if self.paused { self.consumer.pause(&self.consumer.assignment()?) } else { Ok(()) }
     }
 
-    /// Logs and reports the partitions that are begun anew, together by topic and kind.
+    /// Logs and reports partitions that restart after a gap, grouped by topic and kind.
     pub(super) fn report_gaps(&self, mut gaps: Vec<OffsetGap>) {
         gaps.sort_by(|one, other| {
             (&one.topic, one.kind, one.partition).cmp(&(&other.topic, other.kind, other.partition))
@@ -126,7 +126,7 @@ impl KafkaSource {
         }
     }
 
-    /// Notices topics that are gone, and those that are others than when their partitions were taken over.
+    /// Detects topics that were deleted or recreated since their partitions were assigned.
     pub(super) fn look_at_topic(&mut self, topic: &Arc<str>, found: Result<TopicId, RDKafkaErrorCode>) {
         if let Err(code) = found {
             tracing::debug!(topic = &**topic, %code, "topic not described");
@@ -146,7 +146,7 @@ impl KafkaSource {
         }
     }
 
-    /// Serves what librdkafka's statistics say.
+    /// Processes librdkafka's statistics.
     pub(super) fn look_at(&mut self, snapshot: &Snapshot) {
         self.snapshots = self.snapshots.wrapping_add(1);
         self.joined |= snapshot.steady;
@@ -154,9 +154,9 @@ impl KafkaSource {
         for owned in &mut self.owned {
             let fetching = snapshot.partitions.iter().find(|fetching| owned.is(&fetching.topic, fetching.partition));
             let Some(fetching) = fetching.filter(|_| owned.is_read) else { continue };
-            // The last messages before `live_from` may be missing: compacted, or the markers of transactions.
+            // The last messages before `live_from` may be missing: compacted, or transaction markers.
             owned.rebuilding &= fetching.handed_over < owned.live_from;
-            // A partition that was assigned just now is not fetched for a moment either.
+            // A partition that was just assigned is briefly not fetched either.
             owned.idle = if fetching.idle { owned.idle + 1 } else { 0 };
             if self.looking_for_stalled > 0 && owned.idle >= 2 && owned.asked.is_none() {
                 let left = Left { offset: owned.next, topic_id: owned.position.topic_id };

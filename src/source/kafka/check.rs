@@ -1,4 +1,4 @@
-//! Whether the topics and the group are as the service needs them.
+//! Checks of the topics and the group against the service's requirements.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,13 +18,13 @@ use super::resume::{First, Log, resume};
 use super::settings::{ANSWER_WAIT, KafkaSettings};
 use crate::port::SourceError;
 
-/// How something that was looked at is.
+/// Result of one check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     Ok,
-    /// The service runs, and does less or loses more than it could.
+    /// The service runs, but does less or loses more than possible.
     Warning,
-    /// The service does not do its work.
+    /// The service does not work.
     Failed,
 }
 
@@ -33,16 +33,16 @@ pub enum Level {
 pub struct Finding {
     pub level: Level,
     pub topic: String,
-    /// What was looked at: `topic`, `permission`, `timestamps`, `cleanup`, `retention`, `offsets`, `replicas`,
+    /// Subject of the check: `topic`, `permission`, `timestamps`, `cleanup`, `retention`, `offsets`, `replicas`,
     /// `election`, `size`.
     pub what: &'static str,
     pub text: String,
-    /// The service repairs it itself when it starts, if it may.
+    /// The service repairs it at its start, if permitted.
     pub repaired_at_start: bool,
 }
 
-/// Looks at every topic of `settings`, at the topic of dead letters and at the offsets of the group. Changes nothing, and
-/// joins no group. Fails where no broker answers or ours are not let in.
+/// Checks every topic of `settings`, the topic of dead letters and the offsets of the group. Changes nothing, and does
+/// not join the group. Fails if no broker answers or the login is refused.
 pub fn check(settings: &KafkaSettings) -> Result<Vec<Finding>, SourceError> {
     let mut config = settings.client_config()?;
     config.set("group.id", &settings.group_id);
@@ -65,7 +65,7 @@ pub fn check(settings: &KafkaSettings) -> Result<Vec<Finding>, SourceError> {
     Ok(checked.findings)
 }
 
-/// Makes the topics that are ours, where they are missing.
+/// Creates our own topics if they are missing.
 pub fn create(settings: &KafkaSettings) -> Result<Vec<Finding>, SourceError> {
     let letters = Topic::open(settings)?;
     let before = describe(letters.admin.inner(), &[&letters.name], ANSWER_WAIT);
@@ -87,7 +87,7 @@ fn refused(settings: &KafkaSettings, code: RDKafkaErrorCode) -> SourceError {
     SourceError::Unavailable(format!("Kafka at {} does not describe its topics: {code}", settings.brokers))
 }
 
-/// The settings of each topic whose settings may be read.
+/// The settings of each topic for which they may be read.
 fn configs(letters: &Topic, names: &[&str]) -> HashMap<String, ConfigResource> {
     let asked: Vec<_> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
     let options = AdminOptions::new().request_timeout(Some(ANSWER_WAIT));
@@ -107,7 +107,7 @@ impl Checked<'_> {
         self.findings.push(Finding { level, topic, what, text, repaired_at_start: false });
     }
 
-    /// Notes whether the topic is there with all its partitions.
+    /// Checks that the topic exists with all its partitions.
     fn exists<'d>(
         &mut self,
         name: &str,
@@ -145,7 +145,7 @@ impl Checked<'_> {
         match may {
             Some(true) => self.add(Level::Ok, name, "permission", format!("we may {verb} it")),
             Some(false) => self.add(Level::Failed, name, "permission", format!("we may not {verb} it (ACL)")),
-            None => self.add(Level::Ok, name, "permission", "the brokers do not say who may do what"),
+            None => self.add(Level::Ok, name, "permission", "the brokers do not report permissions"),
         }
     }
 
@@ -186,7 +186,7 @@ impl Checked<'_> {
         self.offsets(name, found);
     }
 
-    /// Looks at whether the log takes messages. `few`: how grave it is that replicas are missing for now.
+    /// Checks that the log accepts messages. `few`: the level if replicas are missing at present.
     fn replicas(&mut self, name: &str, found: &Description, config: &ConfigResource, then: &str, few: Level) {
         let needed: usize = value(config, "min.insync.replicas").parse().unwrap_or(1);
         let least = |count: fn(&Partition) -> usize| found.partitions.iter().map(count).min().unwrap_or(0);
@@ -202,7 +202,7 @@ impl Checked<'_> {
         }
     }
 
-    /// Looks at what the log keeps, and whether the committed offsets are in it.
+    /// Checks the retention of the log, and that the committed offsets are in it.
     fn offsets(&mut self, name: &str, found: &Description) {
         let mut partitions = TopicPartitionList::with_capacity(found.partitions.len());
         for partition in &found.partitions {
@@ -225,7 +225,7 @@ impl Checked<'_> {
             };
             let Log { low, high, .. } = log;
             let kept = high - low;
-            // A log that has lost nothing yet does not show what it will keep.
+            // A log that has not deleted anything yet does not show its retention.
             if low > 0 && kept < remember {
                 least = Some(least.map_or((kept, number), |least| least.min((kept, number))));
             }
@@ -241,7 +241,7 @@ impl Checked<'_> {
             }
         }
         match least {
-            None => self.add(Level::Ok, name, "retention", "holds what rebuilding needs"),
+            None => self.add(Level::Ok, name, "retention", "contains the messages needed for rebuilding"),
             Some((kept, number)) => {
                 let text = format!(
                     "partition {number} holds {kept} messages; rebuilding reads up to {remember} \

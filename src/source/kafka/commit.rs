@@ -1,4 +1,4 @@
-//! Commits of offsets, whose answers come later.
+//! Asynchronous commits of offsets.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use super::native::{Committed, CommittedOffset};
 use super::owned::part;
 use crate::port::Condition;
 
-/// How long the last commit may take to be confirmed, before partitions are let go of and at the end.
+/// Time limit for the confirmation of the last commit, before partitions are released and at the end.
 const CONFIRM_WAIT: Duration = Duration::from_secs(2);
 
 impl KafkaSource {
-    /// Notes the answers to commits that have come.
+    /// Processes the results of commits that have arrived.
     pub(super) fn take_commits(&mut self) {
         while let Some(answer) = self.commits.answer(Duration::ZERO) {
             self.note_commit(answer);
@@ -35,7 +35,7 @@ impl KafkaSource {
             }
         }
         if self.is_confirmed() {
-            // Offsets of partitions that have gone are no longer ours to commit.
+            // Offsets of released partitions are no longer ours to commit.
             self.commit_failed = false;
         } else if let Some(code) = failed
             && !std::mem::replace(&mut self.commit_failed, true)
@@ -44,12 +44,12 @@ impl KafkaSource {
         }
     }
 
-    /// Whether the brokers have all offsets that were sent to them.
+    /// Whether the brokers confirmed all offsets that were sent.
     pub(super) fn is_confirmed(&self) -> bool {
         self.owned.iter().all(|owned| owned.sent == owned.confirmed)
     }
 
-    /// Commits what the brokers have not confirmed.
+    /// Repeats the commits that the brokers did not confirm.
     pub(super) fn commit_again(&mut self) {
         let mut offsets = TopicPartitionList::new();
         for owned in self.owned.iter().filter(|owned| owned.sent != owned.confirmed) {
@@ -62,13 +62,13 @@ impl KafkaSource {
         if offsets.count() == 0 {
             self.commit_failed = false;
         } else if self.consumer.assignment_lost() {
-            // They are their next owner's to commit.
+            // Their next owner commits them.
         } else if let Err(error) = self.commits.commit(&offsets) {
             tracing::debug!(%error, "offsets not committed");
         }
     }
 
-    /// Waits for the answers to the last commits, at most for [`CONFIRM_WAIT`]. Whether they have come.
+    /// Waits at most [`CONFIRM_WAIT`] for the results of the last commits. Returns whether all arrived.
     pub(super) fn confirm(&mut self) -> bool {
         const SLICES: u32 = 20;
         for _ in 0..SLICES {

@@ -1,4 +1,4 @@
-//! The first questions to the brokers, and how their refusals are told.
+//! The first requests to the brokers, and error texts for their failures.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::member::Member;
 use super::settings::{ANSWER_WAIT, KafkaSettings};
 use crate::port::SourceError;
 
-/// Whether waiting cannot help. A topic that we may not read any more is reported, and the others go on.
+/// Whether a retry cannot help. A topic that we may no longer read is reported, and the others continue.
 pub(super) fn is_final(error: &KafkaError) -> bool {
     match error {
         KafkaError::MessageConsumptionFatal(_) => true,
@@ -28,9 +28,9 @@ pub(super) fn is_final(error: &KafkaError) -> bool {
 
 pub(super) fn misconfigured(error: KafkaError) -> SourceError {
     let reason = match error {
-        // The reason repeats the value, which may be a secret.
+        // librdkafka's reason contains the value, which may be a secret.
         KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_INVALID, _, key, _) => {
-            format!("source.kafka.properties, `{key}`: librdkafka does not take its value")
+            format!("source.kafka.properties, `{key}`: librdkafka refuses its value")
         }
         KafkaError::ClientConfig(_, reason, key, _) => format!("source.kafka.properties, `{key}`: {reason}"),
         other => other.to_string(),
@@ -38,8 +38,8 @@ pub(super) fn misconfigured(error: KafkaError) -> SourceError {
     SourceError::Misconfigured(reason)
 }
 
-/// Asks for every topic, so that a wrong name, address or password is told at once and clearly. Returns the number of
-/// their partitions.
+/// Requests the metadata of every topic, to report a wrong name, address or password at once. Returns the number of
+/// partitions of all topics.
 pub(super) fn check_topics(consumer: &BaseConsumer<Member>, settings: &KafkaSettings) -> Result<u32, SourceError> {
     let mut partitions = 0;
     if settings.topics.is_empty() {
@@ -66,7 +66,7 @@ pub(super) fn check_topics(consumer: &BaseConsumer<Member>, settings: &KafkaSett
     Ok(partitions)
 }
 
-/// Metadata of `topic`, or why there is none: a refused login is told without waiting for the whole time.
+/// Metadata of `topic`, or an error. A refused login is reported without waiting for the timeout.
 pub(super) fn ask(consumer: &BaseConsumer<Member>, topic: &str, brokers: &str) -> Result<Metadata, SourceError> {
     let slice = Duration::from_secs(1);
     let mut waited = Duration::ZERO;
@@ -74,19 +74,19 @@ pub(super) fn ask(consumer: &BaseConsumer<Member>, topic: &str, brokers: &str) -
         match consumer.fetch_metadata(Some(topic), slice) {
             Ok(metadata) => return Ok(metadata),
             Err(error) => {
-                // Errors, with their reasons, come by polling, behind log lines and statistics.
+                // Polling returns errors and their reasons, after log lines and statistics.
                 while consumer.poll(Duration::from_millis(50)).is_some() {}
                 waited += slice;
                 let context = consumer.context();
                 let refused = context.refused.load(Ordering::Relaxed);
                 if refused || waited >= ANSWER_WAIT {
                     let what = if refused {
-                        "does not let us in (source.kafka.properties)"
+                        "refuses the login (source.kafka.properties)"
                     } else {
                         "does not answer (source.kafka.brokers)"
                     };
-                    let told = context.told(&error.to_string());
-                    return Err(SourceError::Unavailable(format!("Kafka at {brokers} {what}: {told}")));
+                    let error = context.explained(&error.to_string());
+                    return Err(SourceError::Unavailable(format!("Kafka at {brokers} {what}: {error}")));
                 }
             }
         }

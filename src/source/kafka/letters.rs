@@ -1,5 +1,5 @@
-//! The topic of dead letters. A thread of its own writes to it, so that a topic that does not take them holds up nothing:
-//! the table `dead_letters` has all of them.
+//! The topic of dead letters. A separate thread writes to it, so that an unavailable topic delays nothing. The table
+//! `dead_letters` contains all dead letters.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{self, Receiver};
@@ -21,32 +21,32 @@ use crate::checkpoint::DeadLetter;
 use crate::port::{Condition, SourceError, SourceObserver};
 use crate::retry::RetryPolicy;
 
-/// Letters that may wait for the topic, and their bytes; beyond either the oldest are dropped.
+/// Maximum number of waiting letters, and of their bytes. Beyond either, the oldest are dropped.
 const LETTERS_MAX: usize = 10_000;
 const LETTERS_BYTES_MAX: usize = 64 << 20;
-/// Letters sent at once.
+/// Letters per batch.
 const BATCH_MAX: usize = 100;
-/// A dead letter longer than this is cut in its topic: brokers and librdkafka take 1,000,000 bytes by default, its
-/// headers included.
+/// A longer dead letter is cut in its topic: brokers and librdkafka accept 1,000,000 bytes by default, including
+/// headers.
 pub(super) const LETTER_BYTES_MAX: usize = 900_000;
-/// A letter that is too large for the topic is cut by halves, but no shorter than this.
+/// A letter that is too large for the topic is halved, down to this length.
 const LETTER_BYTES_MIN: usize = 64;
-/// How long the brokers may take to acknowledge a letter.
+/// Time limit for the brokers to acknowledge a letter.
 const ACKNOWLEDGE_WAIT_MS: &str = "10000";
-/// As long as that and some more.
+/// The same, with a margin.
 const FLUSH_WAIT: Duration = Duration::from_secs(15);
-/// Attempts to send letters that the topic did not take.
+/// Retries of letters that the topic refused.
 const RETRY: RetryPolicy = RetryPolicy::new(Duration::from_secs(1), Duration::from_secs(60));
-/// How often the topic is looked at while no letters come.
+/// Interval of checks of the topic while there are no letters.
 const LOOK_WAIT: Duration = Duration::from_secs(60);
-/// Why a topic is not written to that belongs to others.
+/// Reason if the ACL does not permit writing.
 const FORBIDDEN: &str = "we may not write to it (ACL)";
-/// How long the topic keeps letters: 30 days.
+/// Retention of the topic: 30 days.
 const RETENTION_MS: &str = "2592000000";
-/// How long the last letters may take at a stop.
+/// Time limit for the last letters at a stop.
 const STOP_WAIT: Duration = Duration::from_secs(2);
 
-/// Where messages go that cannot be decoded.
+/// Receives messages that cannot be decoded.
 pub(super) struct DeadLetterTopic {
     queue: Arc<Queue>,
     observer: Arc<dyn SourceObserver>,
@@ -69,12 +69,13 @@ struct Waiting {
 
 struct Letter {
     letter: DeadLetter,
-    /// Bytes of its payload before it was cut.
+    /// Length of its payload before it was cut, bytes.
     length: usize,
 }
 
 impl DeadLetterTopic {
-    /// Starts the thread, which makes the topic where it is missing and we may. Fails only for wrong settings.
+    /// Starts the thread, which creates the topic if it is missing and the ACL permits it. Fails only for invalid
+    /// settings.
     pub(super) fn open(settings: &KafkaSettings, observer: Arc<dyn SourceObserver>) -> Result<Self, SourceError> {
         let queue = Arc::new(Queue::default());
         let (alive, ended) = mpsc::channel();
@@ -94,7 +95,7 @@ impl DeadLetterTopic {
         Ok(Self { queue, observer, ended })
     }
 
-    /// Takes `letters` to be sent as soon as the topic takes them.
+    /// Queues `letters` for the topic.
     pub(super) fn park(&self, letters: &[DeadLetter]) {
         if letters.is_empty() {
             return;
@@ -116,7 +117,7 @@ impl DeadLetterTopic {
         }
     }
 
-    /// Lets the thread end once nothing waits any more.
+    /// Lets the thread end when the queue is empty.
     pub(super) fn stop(&self) {
         self.queue.lock().stopped = true;
         self.queue.changed.notify_one();
@@ -126,7 +127,7 @@ impl DeadLetterTopic {
 impl Drop for DeadLetterTopic {
     fn drop(&mut self) {
         self.stop();
-        // A thread that waits for a broker beyond that ends with the process.
+        // A thread that waits longer for a broker ends with the process.
         let _ = self.ended.recv_timeout(STOP_WAIT);
     }
 }
@@ -140,7 +141,7 @@ impl Queue {
         self.lock().letters.is_empty()
     }
 
-    /// Waits for `until`, for a stop, or for `wait`. Whether it is stopped.
+    /// Waits for `until`, a stop, or at most `wait`. Returns whether it is stopped.
     fn wait(&self, wait: Duration, until: impl Fn(&Waiting) -> bool) -> bool {
         let waiting = self.lock();
         let done = self.changed.wait_timeout_while(waiting, wait, |waiting| !waiting.stopped && !until(waiting));
@@ -157,7 +158,7 @@ impl Waiting {
         batch
     }
 
-    /// Puts letters back that were not sent, in front.
+    /// Puts unsent letters back at the front.
     fn put_back(&mut self, letters: Vec<Letter>) {
         for letter in letters.into_iter().rev() {
             self.bytes += letter.letter.payload.len();
@@ -165,7 +166,7 @@ impl Waiting {
         }
     }
 
-    /// Drops the oldest letters beyond the bounds; how many.
+    /// Drops the oldest letters beyond the limits; returns their number.
     fn bound(&mut self) -> u64 {
         let mut dropped = 0;
         while (self.letters.len() > LETTERS_MAX || self.bytes > LETTERS_BYTES_MAX)
@@ -178,15 +179,15 @@ impl Waiting {
     }
 }
 
-/// The thread that sends.
+/// The sending thread.
 struct Lane {
     topic: Topic,
     producer: ThreadedProducer<Sender>,
     queue: Arc<Queue>,
     observer: Arc<dyn SourceObserver>,
-    /// Why the topic does not take letters.
+    /// Why the topic refuses letters.
     problem: Option<String>,
-    /// Letters given to the producer.
+    /// Number of letters passed to the producer.
     tickets: usize,
     _alive: mpsc::Sender<()>,
 }
@@ -197,7 +198,7 @@ impl Lane {
         loop {
             if self.problem.is_some() || self.queue.is_empty() {
                 let problem = self.topic.look().err();
-                // While letters wait, only their delivery shows that the topic takes them again.
+                // While letters wait, only a delivery shows that the topic accepts them again.
                 if problem.is_some() || self.queue.is_empty() {
                     self.note(problem);
                 }
@@ -220,12 +221,16 @@ impl Lane {
         }
     }
 
-    /// Notes why the topic does not take letters, or that it does.
+    /// Records whether the topic accepts letters.
     fn note(&mut self, problem: Option<String>) {
         let topic = &*self.topic.name;
         match (&self.problem, &problem) {
             (before, Some(reason)) if before.as_ref() != Some(reason) => {
-                tracing::error!(topic, reason, "dead letters are not sent to their topic; the table has them");
+                tracing::error!(
+                    topic,
+                    reason,
+                    "dead letters are not sent to their topic; the table dead_letters has them"
+                );
             }
             (Some(_), None) => tracing::info!(topic, "dead letters are sent to their topic again"),
             _ => {}
@@ -234,7 +239,7 @@ impl Lane {
         self.problem = problem;
     }
 
-    /// Sends `batch` and puts back what the topic did not take. The reason, if there is one.
+    /// Sends `batch` and puts back refused letters. Returns the reason, if there is one.
     fn send(&mut self, batch: Vec<Letter>) -> Option<String> {
         let first = self.tickets;
         let mut results: Vec<Option<KafkaResult<()>>> = batch.iter().map(|_| None).collect();
@@ -247,7 +252,7 @@ impl Lane {
         }
         let flushed = self.producer.flush(FLUSH_WAIT);
         for (ticket, result) in unpoisoned(&self.producer.context().delivered).drain(..) {
-            // An earlier ticket is of a letter that has been sent again.
+            // An earlier ticket belongs to a letter that was sent again.
             if let Some(slot) = ticket.checked_sub(first).and_then(|at| results.get_mut(at)) {
                 *slot = Some(result);
             }
@@ -303,10 +308,10 @@ impl Lane {
 }
 
 fn producer(mut config: ClientConfig) -> Result<ThreadedProducer<Sender>, SourceError> {
-    // A letter that comes twice has the same key; sequence numbers, which would prevent it, can break the producer.
+    // A repeated letter has the same key. Sequence numbers would prevent repetition, but can break the producer.
     config.set("enable.idempotence", "false").set("acks", "all").set("linger.ms", "5");
     config.set("message.timeout.ms", ACKNOWLEDGE_WAIT_MS).set("request.timeout.ms", "5000");
-    // librdkafka tries again for as long as `message.timeout.ms`, and the reason is lost; the thread tries again too.
+    // librdkafka retries for `message.timeout.ms` and loses the reason, so this thread retries instead.
     config.set("retries", "1").set("topic.metadata.propagation.max.ms", "5000");
     ThreadedProducer::from_config_and_context(&config, Sender::default()).map_err(misconfigured)
 }
@@ -325,21 +330,21 @@ impl Topic {
         Ok(Self { name, admin })
     }
 
-    /// Whether letters can be sent, as far as can be seen without sending one; makes the topic where it is missing.
+    /// Whether the topic can accept letters, as far as metadata shows. Creates the topic if it is missing.
     fn look(&self) -> Result<(), String> {
         match describe(self.admin.inner(), &[&self.name], ANSWER_WAIT).as_deref() {
             Ok([Ok(found)]) if found.may.is_some_and(|may| !may.write) => Err(FORBIDDEN.to_owned()),
-            // Who may write may describe.
+            // Permission to write implies permission to describe.
             Ok([Err(RDKafkaErrorCode::TopicAuthorizationFailed)]) => Err(FORBIDDEN.to_owned()),
             Ok([Err(RDKafkaErrorCode::UnknownTopicOrPartition)]) => {
                 self.create().map_err(|reason| format!("it does not exist, and was not created: {reason}"))
             }
-            // What cannot be asked now shows when a letter is sent.
+            // Other failures show when a letter is sent.
             _ => Ok(()),
         }
     }
 
-    /// Makes the topic, if it is missing: one partition, with the brokers' default of replicas.
+    /// Creates the topic, if it is missing: one partition, with the brokers' default of replicas.
     pub(super) fn create(&self) -> Result<(), String> {
         let topic = NewTopic::new(&self.name, 1, TopicReplication::Fixed(-1))
             .set("cleanup.policy", "delete")
@@ -356,7 +361,7 @@ impl Topic {
     }
 }
 
-/// Notes what became of the letters.
+/// Stores the delivery results.
 #[derive(Default)]
 pub(super) struct Sender {
     delivered: Mutex<Vec<(usize, KafkaResult<()>)>>,

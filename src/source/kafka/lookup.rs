@@ -1,5 +1,5 @@
-//! Questions that the brokers may take seconds to answer, asked on a thread of their own: the thread that polls must go
-//! on polling, else the group takes its partitions away.
+//! Requests to brokers that may take seconds, on a thread of their own. The polling thread must not wait, because the
+//! group would take its partitions away.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -18,14 +18,14 @@ use crate::checkpoint::{Position, TopicId};
 use crate::port::GapKind;
 use crate::retry::RetryPolicy;
 
-/// Attempts to find out where partitions go on. The first wait is a second at least, see [`Thread::suspected`].
+/// Retries of the lookup of start offsets. The first wait must be at least one second, see [`Thread::suspected`].
 const RETRY: RetryPolicy = RetryPolicy::new(Duration::from_secs(2), Duration::from_secs(5));
-/// How long one partition may take where those of all partitions at once cannot be had.
+/// Time limit for one partition if the request for all partitions fails.
 const PARTITION_WAIT: Duration = Duration::from_secs(2);
-/// What the metadata of a committed offset begins with; the topic's id follows.
+/// Prefix of the metadata of a committed offset; the topic's id follows.
 const METADATA_PREFIX: &str = "topic-id=";
 
-/// The thread, and the way to it and back. It ends when this is dropped.
+/// The thread and its channels. It ends when this is dropped.
 pub(super) struct Lookup {
     asks: Sender<Ask>,
     answers: Receiver<Answer>,
@@ -38,14 +38,14 @@ pub(super) struct Policy {
     pub(super) first: First,
 }
 
-/// A partition whose start is wanted.
+/// A partition whose start offset is requested.
 #[derive(Clone, Debug)]
 pub(super) struct Wanted {
     pub(super) topic: Arc<str>,
     pub(super) partition: i32,
-    /// Given back with the answer.
+    /// Returned with the answer.
     pub(super) generation: u64,
-    /// Where a partition has stalled that was being read; `None`: go on at the committed offset.
+    /// Where reading of the partition stalled; `None`: start at the committed offset.
     pub(super) stalled: Option<Left>,
 }
 
@@ -55,16 +55,16 @@ enum Ask {
     Topics(Vec<Arc<str>>),
 }
 
-/// What the brokers say.
+/// Answers of the brokers.
 pub(super) enum Answer {
     Partition(Found),
     Topic { topic: Arc<str>, found: Result<TopicId, RDKafkaErrorCode> },
 }
 
-/// Where a partition goes on.
+/// Start of a partition.
 pub(super) struct Found {
     pub(super) wanted: Wanted,
-    /// Where it was to go on, if anything was committed.
+    /// The committed offset, if there is one.
     pub(super) left: Option<i64>,
     pub(super) log: Log,
     pub(super) resume: Resume,
@@ -86,7 +86,7 @@ impl Lookup {
         Ok(Self { asks, answers })
     }
 
-    /// Asks where `partitions` go on, until there is an answer for each or it is forgotten.
+    /// Requests the start offsets of `partitions`. Retries until each has an answer or is released.
     pub(super) fn want(&self, partitions: Vec<Wanted>) {
         // The thread ends only after this.
         let _ = self.asks.send(Ask::Partitions(partitions));
@@ -96,7 +96,7 @@ impl Lookup {
         let _ = self.asks.send(Ask::Forget(Arc::clone(topic), partition));
     }
 
-    /// Asks once whether `topics` are there and may be read, and for their ids.
+    /// Requests once the existence, permissions and ids of `topics`.
     pub(super) fn ask_topics(&self, topics: Vec<Arc<str>>) {
         let _ = self.asks.send(Ask::Topics(topics));
     }
@@ -107,12 +107,12 @@ impl Lookup {
     }
 }
 
-/// What is committed along with an offset.
+/// Metadata of a committed offset.
 pub(super) fn metadata(topic_id: TopicId) -> String {
     if topic_id == TopicId::NONE { String::new() } else { format!("{METADATA_PREFIX}{topic_id}") }
 }
 
-/// The topic that an offset was committed for; none in what others have written there.
+/// The topic of a committed offset; none for metadata of other programs.
 fn topic_of(metadata: &str) -> TopicId {
     metadata.strip_prefix(METADATA_PREFIX).and_then(|id| id.parse().ok()).unwrap_or(TopicId::NONE)
 }
@@ -121,10 +121,10 @@ struct Thread {
     consumer: Weak<BaseConsumer<Member>>,
     policy: Policy,
     wanted: Vec<Wanted>,
-    /// Partitions whose offset was beyond the end when they were looked at last. A new leader may for a moment report
-    /// an end that is too low, so that only the second time counts.
+    /// Partitions whose offset was beyond the end at the last lookup. A new leader may briefly report an end that is
+    /// too low, so only the second time counts.
     suspected: BTreeSet<(Arc<str>, i32)>,
-    /// The id of its topic that each partition had last.
+    /// The last known topic id of each partition.
     known: HashMap<(Arc<str>, i32), TopicId>,
     answer: Sender<Answer>,
 }
@@ -145,7 +145,7 @@ impl Thread {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            // Partitions that came one after another are asked for together.
+            // Combine the requests of partitions that were assigned one after another.
             while let Ok(ask) = asked.try_recv() {
                 self.take(ask);
             }
@@ -177,7 +177,7 @@ impl Thread {
         self.suspected.remove(&(Arc::clone(topic), partition));
     }
 
-    /// Answers whether the topics are there and may be read. Without an answer from the brokers there is none from here.
+    /// Reports the existence and permissions of the topics. If the brokers do not answer, there is no report.
     fn look_at(&self, topics: &[Arc<str>]) {
         let Some(consumer) = self.consumer.upgrade() else { return };
         let names: Vec<&str> = topics.iter().map(|topic| &**topic).collect();
@@ -195,7 +195,7 @@ impl Thread {
         }
     }
 
-    /// One attempt for everything wanted; what was found is answered, the rest stays wanted.
+    /// One attempt for all requests. Found ones are answered, the others remain.
     fn look_up(&mut self, consumer: &BaseConsumer<Member>) -> KafkaResult<()> {
         let ids = self.topic_ids(consumer)?;
         let mut partitions = TopicPartitionList::with_capacity(self.wanted.len());
@@ -223,7 +223,7 @@ impl Thread {
         Ok(())
     }
 
-    /// Answers `wanted`, or gives it back to be looked at again.
+    /// Answers `wanted`, or returns it for another lookup.
     fn decide(&mut self, wanted: Wanted, log: Log, left: Option<Left>) -> Option<Wanted> {
         let mut resume = resume(left, log, self.policy.remember_messages_max, self.policy.first);
         let partition = (Arc::clone(&wanted.topic), wanted.partition);
@@ -237,7 +237,8 @@ impl Thread {
             resume = Resume { from: log.low, live_from: log.low, gap: Some(GapKind::Recreated) };
         }
         if wanted.stalled.is_some() {
-            // The client cannot go on from an offset inside the log: what follows there is not what followed before.
+            // The client cannot continue from an offset inside the log, because different messages follow it than
+            // before.
             let gap = resume.gap.unwrap_or(GapKind::Truncated);
             resume = Resume { from: log.low, live_from: log.low, gap: Some(gap) };
         }
@@ -246,7 +247,7 @@ impl Thread {
         None
     }
 
-    /// The ids of all topics wanted that are there; none has one where the brokers do not know of ids.
+    /// The ids of all existing topics of the requests; none if the brokers do not support ids.
     fn topic_ids(&self, consumer: &BaseConsumer<Member>) -> KafkaResult<HashMap<Arc<str>, TopicId>> {
         let topics: BTreeSet<Arc<str>> = self.wanted.iter().map(|wanted| Arc::clone(&wanted.topic)).collect();
         let names: Vec<&str> = topics.iter().map(|topic| &**topic).collect();
@@ -276,13 +277,13 @@ pub(super) fn left(committed: &TopicPartitionList, topic: &str, partition: i32) 
     })
 }
 
-/// What the brokers have of each of `partitions`, as far as they say.
+/// The logs of those `partitions` that the brokers report.
 pub(super) fn logs(
     consumer: &BaseConsumer<Member>,
     partitions: &TopicPartitionList,
     ids: &HashMap<Arc<str>, TopicId>,
 ) -> HashMap<(Arc<str>, i32), Log> {
-    // As a time, the wire's −2 means the earliest offset and −1 the one after the last: librdkafka's numbers for
+    // As a time, −2 means the earliest offset and −1 the one after the last. librdkafka uses the same numbers for
     // `Beginning` and `End`.
     let at = |which| {
         let mut asked = partitions.clone();
@@ -301,7 +302,7 @@ pub(super) fn logs(
         };
         let ends = match &ends {
             Ok((low, high)) => offset(low).zip(offset(high)),
-            // One partition without a leader, and there is no answer for all.
+            // One partition without a leader makes the request for all fail.
             Err(_) => consumer.fetch_watermarks(topic, number, PARTITION_WAIT).ok(),
         };
         if let Some((low, high)) = ends {
@@ -311,7 +312,7 @@ pub(super) fn logs(
     logs
 }
 
-/// Adds the offset to be committed, and of which topic it is.
+/// Adds the offset to be committed, with its topic's id as metadata.
 pub(super) fn add(offsets: &mut TopicPartitionList, position: &Position, offset: i64) -> KafkaResult<()> {
     let mut element = offsets.add_partition(&position.topic, position.partition);
     element.set_offset(Offset::Offset(offset))?;

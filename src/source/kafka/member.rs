@@ -1,4 +1,4 @@
-//! The consumer's callbacks: they note what happens, for the thread that polls to serve.
+//! Callbacks of the consumer. They record events for the polling thread.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,10 +13,10 @@ use rdkafka::types::RDKafkaRespErr;
 
 use crate::port::{Condition, SourceObserver};
 
-/// Brokers that have sent nothing for this long, in microseconds, count as away.
+/// Brokers that have sent nothing for this long, in microseconds, count as unavailable.
 const SILENCE_US_MAX: i64 = 15_000_000;
 
-/// What the callbacks leave for the thread that polls.
+/// Events for the polling thread.
 #[derive(Default)]
 pub(super) struct Member {
     rebalances: Mutex<Vec<Rebalance>>,
@@ -25,12 +25,12 @@ pub(super) struct Member {
     /// The broker refused our credentials.
     pub(super) refused: AtomicBool,
     pub(super) closing: AtomicBool,
-    /// When a broker last sent something, microseconds of librdkafka's clock; 0 before the first look.
+    /// When a broker last sent data, in microseconds of librdkafka's clock; 0 before the first statistics.
     answered_at: AtomicI64,
     observer: Option<Arc<dyn SourceObserver>>,
 }
 
-/// What librdkafka's statistics say of the group and its partitions.
+/// librdkafka's statistics of the group and its partitions.
 #[derive(Default)]
 pub(super) struct Snapshot {
     /// The last rebalance is complete.
@@ -41,9 +41,9 @@ pub(super) struct Snapshot {
 pub(super) struct Fetching {
     pub(super) topic: String,
     pub(super) partition: i32,
-    /// It is not being fetched.
+    /// The partition is not being fetched.
     pub(super) idle: bool,
-    /// Everything before this offset has been handed over.
+    /// All messages before this offset have been processed.
     pub(super) handed_over: i64,
 }
 
@@ -63,7 +63,7 @@ impl Member {
         (!rebalances.is_empty()).then(|| rebalances.remove(0))
     }
 
-    /// Whether a rebalance waits to be served.
+    /// Whether a rebalance is pending.
     pub(super) fn is_rebalancing(&self) -> bool {
         !unpoisoned(&self.rebalances).is_empty()
     }
@@ -72,8 +72,8 @@ impl Member {
         unpoisoned(&self.snapshot).take()
     }
 
-    /// `error`, and what was said before it if that tells more.
-    pub(super) fn told(&self, error: &str) -> String {
+    /// The last error that the client reported, which is more specific; otherwise `error`.
+    pub(super) fn explained(&self, error: &str) -> String {
         match &*unpoisoned(&self.last_error) {
             Some(reason) => reason.clone(),
             None => error.to_owned(),
@@ -94,7 +94,7 @@ impl ClientContext for Member {
         if let Some(RDKafkaErrorCode::Authentication) = error.rdkafka_error_code() {
             self.refused.store(true, Ordering::Relaxed);
         }
-        // "all brokers down" follows upon a reason and says less than it.
+        // "all brokers down" follows a more specific error.
         if !matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::AllBrokersDown)) {
             *unpoisoned(&self.last_error) = Some(reason.to_owned());
         }
@@ -113,11 +113,11 @@ impl ClientContext for Member {
         let steady = statistics.cgrp.as_ref().is_some_and(|group| group.join_state == "steady");
         let mut snapshot = Snapshot { steady, partitions: Vec::new() };
         for (name, topic) in &statistics.topics {
-            // The number −1 stands for messages that have no partition yet.
+            // The number −1 stands for messages without a partition.
             for partition in topic.partitions.values().filter(|partition| partition.partition >= 0) {
                 let is_ours = partition.fetch_state == "active" && partition.consumer_lag >= 0;
                 observer.lag(name, partition.partition, is_ours.then_some(partition.consumer_lag));
-                // What was fetched and waits to be handed over is not handed over.
+                // Fetched messages that are still queued are not handed over.
                 let handed_over = if partition.fetchq_cnt == 0 { partition.next_offset } else { 0 };
                 snapshot.partitions.push(Fetching {
                     topic: name.clone(),
@@ -153,8 +153,8 @@ impl ConsumerContext for Member {
     }
 }
 
-/// librdkafka's own log lines, which hold names and addresses but no message. Its debug contexts are left out: they
-/// trace authentication and requests.
+/// librdkafka's log lines, which contain names and addresses but no message. Its debug contexts are omitted, because
+/// they trace authentication and requests.
 pub(super) fn log(level: RDKafkaLogLevel, facility: &str, said: &str) {
     match level {
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {

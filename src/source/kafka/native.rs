@@ -1,7 +1,7 @@
-//! Calls of librdkafka that `rdkafka` does not have: the description of topics with their ids, and commits whose answers
-//! come without waiting (`rdkafka` 0.39 has a callback for these, and does not ask librdkafka to call it).
+//! Calls of librdkafka that `rdkafka` does not provide: the description of topics with their ids, and commits with
+//! asynchronous results. (`rdkafka` 0.39 has a callback for commits, but does not enable it in librdkafka.)
 
-#![expect(unsafe_code, reason = "librdkafka is a C library; every block says why it is sound")]
+#![expect(unsafe_code, reason = "librdkafka is a C library; every block states why it is sound")]
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::ptr::{self, NonNull};
@@ -18,12 +18,12 @@ use rdkafka::types::RDKafkaRespErr;
 use super::member::Member;
 use crate::checkpoint::TopicId;
 
-/// A topic as the brokers describe it.
+/// Description of a topic by the brokers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Description {
-    /// [`TopicId::NONE`] of a broker that gives none (before Kafka 2.8).
+    /// [`TopicId::NONE`] for brokers without topic ids (before Kafka 2.8).
     pub(super) id: TopicId,
-    /// Whether we may read and write; `None` where the broker does not say (no authorizer, or before Kafka 2.3).
+    /// Our read and write permissions; `None` if the broker does not report them (no authorizer, or before Kafka 2.3).
     pub(super) may: Option<May>,
     pub(super) partitions: Vec<Partition>,
 }
@@ -42,7 +42,7 @@ pub(super) struct Partition {
     pub(super) in_sync_replicas: usize,
 }
 
-/// Asks the brokers for `topics`, waiting at most `timeout`; a result for each topic, in the order given.
+/// Requests the description of `topics` from the brokers with a `timeout`; a result for each topic, in the order given.
 pub(super) fn describe<C: ClientContext>(
     client: &Client<C>,
     topics: &[&str],
@@ -50,7 +50,7 @@ pub(super) fn describe<C: ClientContext>(
 ) -> Result<Vec<Result<Description, RDKafkaErrorCode>>, RDKafkaErrorCode> {
     let names: Vec<CString> = topics.iter().filter_map(|topic| CString::new(*topic).ok()).collect();
     if names.len() != topics.len() {
-        // No topic has a NUL in its name.
+        // The name of a topic cannot contain a NUL.
         return Err(RDKafkaErrorCode::InvalidTopic);
     }
     let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
@@ -76,7 +76,7 @@ pub(super) fn describe<C: ClientContext>(
         let wanted = sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
         let wanted = Wanted(NonNull::new(wanted).ok_or(RDKafkaErrorCode::Fail)?);
         sys::rd_kafka_DescribeTopics(rk, wanted.0.as_ptr(), options.0.as_ptr(), queue.0.as_ptr());
-        // The answer comes within the request's timeout, as an error if need be; the second more is for the way.
+        // The request times out by itself; one second more is the allowance for its error to arrive.
         let event = sys::rd_kafka_queue_poll(queue.0.as_ptr(), timeout_ms.saturating_add(1_000));
         let event = Event(NonNull::new(event).ok_or(RDKafkaErrorCode::OperationTimedOut)?);
         match failure(sys::rd_kafka_event_error(event.0.as_ptr())) {
@@ -86,15 +86,15 @@ pub(super) fn describe<C: ClientContext>(
     }
 }
 
-/// Commits of offsets, and the queue on which their answers come.
+/// Commits of offsets, and the queue of their results.
 pub(super) struct Commits {
-    // Dropped before the consumer that it belongs to.
+    // Dropped before its consumer.
     queue: Queue,
     consumer: Arc<BaseConsumer<Member>>,
     outstanding: usize,
 }
 
-/// What the brokers answered to a commit.
+/// Result of a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Committed {
     pub(super) error: Option<RDKafkaErrorCode>,
@@ -116,7 +116,7 @@ impl Commits {
         Some(Self { queue: Queue(NonNull::new(queue)?), consumer, outstanding: 0 })
     }
 
-    /// Asks the brokers to keep `offsets`, and does not wait.
+    /// Sends a commit of `offsets` and does not wait.
     pub(super) fn commit(&mut self, offsets: &TopicPartitionList) -> Result<(), RDKafkaErrorCode> {
         // SAFETY: client and queue are valid; librdkafka copies the offsets; there is no callback.
         let error = unsafe {
@@ -135,12 +135,12 @@ impl Commits {
         Ok(())
     }
 
-    /// Commits whose answers have not been taken.
+    /// Number of commits without a result so far.
     pub(super) const fn outstanding(&self) -> usize {
         self.outstanding
     }
 
-    /// The next answer, which is waited for at most for `wait`.
+    /// The next result; waits at most `wait`.
     pub(super) fn answer(&mut self, wait: Duration) -> Option<Committed> {
         let wait_ms = c_int::try_from(wait.as_millis()).unwrap_or(c_int::MAX);
         // SAFETY: the event is ours, and lives until its guard is dropped; the list belongs to it, and has `cnt`

@@ -1,4 +1,4 @@
-//! A partition that this member owns, and the messages that are handed over of it.
+//! A partition owned by this member, and its messages while they are processed.
 
 use std::sync::Arc;
 
@@ -9,23 +9,23 @@ use crate::port::{Message, OffsetGap};
 
 /// A partition that this member owns.
 pub(super) struct Owned {
-    /// Of the message being handed over.
+    /// Position of the current message.
     pub(super) position: Position,
     /// The offset after the last message handed over.
     pub(super) next: i64,
     /// Messages before this offset are done.
     pub(super) live_from: i64,
-    /// It is being read. Before, where it goes on is not known yet.
+    /// The partition is being read. Before that, its start offset is not known.
     pub(super) is_read: bool,
-    /// Of the lookup whose answer is waited for.
+    /// Generation of the lookup in progress.
     pub(super) asked: Option<u64>,
-    /// Messages before `live_from` are still to come.
+    /// Messages before `live_from` remain to be read.
     pub(super) rebuilding: bool,
-    /// Statistics in a row in which it was not fetched.
+    /// Number of consecutive statistics in which it was not fetched.
     pub(super) idle: u32,
-    /// It was begun anew, and nothing has been committed since.
+    /// It was restarted after a gap, and nothing has been committed since.
     pub(super) gap: bool,
-    /// Committed by us: what was sent, and what the brokers confirmed.
+    /// Offsets committed by us: the last one sent, and the last one confirmed.
     pub(super) sent: Option<i64>,
     pub(super) confirmed: Option<i64>,
 }
@@ -50,7 +50,7 @@ impl Owned {
         self.position.partition == partition && *self.position.topic == *topic
     }
 
-    /// What is to be looked up for it. An older answer is not taken any more.
+    /// The request for its lookup. Older answers are ignored from now on.
     pub(super) fn want(&mut self, generation: &mut u64, stalled: Option<Left>) -> Wanted {
         *generation += 1;
         self.asked = Some(*generation);
@@ -58,7 +58,7 @@ impl Owned {
         Wanted { topic: Arc::clone(topic), partition: *partition, generation: *generation, stalled }
     }
 
-    /// Goes on where `found` says. Returns the gap, if there is one.
+    /// Starts at the offset of `found`. Returns the gap, if there is one.
     pub(super) fn begin(&mut self, found: &Found) -> Option<OffsetGap> {
         let Found { left, log, resume, .. } = found;
         self.position.topic_id = log.topic_id;
@@ -69,7 +69,7 @@ impl Owned {
         self.asked = None;
         self.idle = 0;
         self.gap |= resume.gap.is_some();
-        // What was committed of a log that is gone says nothing about this one.
+        // Commits for a deleted log do not apply to this one.
         (self.sent, self.confirmed) = (None, None);
         let Position { topic, partition, .. } = &self.position;
         if resume.gap.is_none() {
@@ -89,7 +89,7 @@ impl Owned {
 
 pub(super) fn hand_over(owned: &mut [Owned], message: &impl rdkafka::Message, take: &mut dyn FnMut(Message<'_>)) {
     let mut candidates = owned.iter_mut().filter(|owned| owned.is(message.topic(), message.partition()));
-    // Not ours any more: its next owner reads it.
+    // No longer ours: the next owner reads it.
     let Some(owned) = candidates.next().filter(|owned| owned.is_read) else { return };
     owned.position.offset = message.offset();
     owned.next = message.offset() + 1;
@@ -106,12 +106,12 @@ pub(super) fn hand_over(owned: &mut [Owned], message: &impl rdkafka::Message, ta
     });
 }
 
-/// A partition's name in reports.
+/// Text of a partition in reports.
 pub(super) fn part(topic: &str, partition: i32) -> String {
     format!("{topic}/{partition}")
 }
 
-/// The record's timestamp; negative is Kafka's "none".
+/// The record's timestamp; a negative one is Kafka's "none".
 fn log_time(timestamp: rdkafka::Timestamp) -> Option<LogTime> {
     let (millis, kind) = match timestamp {
         rdkafka::Timestamp::NotAvailable => return None,

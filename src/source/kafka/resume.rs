@@ -1,9 +1,9 @@
-//! Where the messages of a partition go on.
+//! Start offset of a partition.
 
 use crate::checkpoint::TopicId;
 use crate::port::GapKind;
 
-/// What the brokers have of a partition.
+/// The log of a partition, by the brokers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Log {
     /// The offset of the earliest message.
@@ -13,22 +13,22 @@ pub(super) struct Log {
     pub(super) topic_id: TopicId,
 }
 
-/// Where the messages of a partition were left.
+/// The committed offset of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Left {
     pub(super) offset: i64,
-    /// [`TopicId::NONE`] where the offset does not say of which topic it is.
+    /// [`TopicId::NONE`] if the commit does not name the topic.
     pub(super) topic_id: TopicId,
 }
 
-/// Where a partition begins that nothing was committed for.
+/// Start of a partition without a committed offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum First {
     Earliest,
     Latest,
 }
 
-/// Where a partition goes on.
+/// Start of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Resume {
     pub(super) from: i64,
@@ -37,8 +37,8 @@ pub(super) struct Resume {
     pub(super) gap: Option<GapKind>,
 }
 
-/// Goes on at `left`, up to `remember_max` messages before it to rebuild baselines. Where `left` is no offset of `log`,
-/// everything that `log` has is new: what was seen already is recognised as duplicate.
+/// Starts at `left`, or up to `remember_max` messages before it to rebuild baselines. If `left` is not an offset of
+/// `log`, the whole log counts as new; messages seen before are recognised as duplicates.
 pub(super) fn resume(left: Option<Left>, log: Log, remember_max: i64, first: First) -> Resume {
     let anew = |gap| Resume { from: log.low, live_from: log.low, gap };
     let Some(left) = left else {

@@ -1,4 +1,4 @@
-//! What the operator decides about Kafka, and librdkafka's configuration made of it.
+//! `[source.kafka]`, and the configuration of librdkafka made from it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -15,35 +15,35 @@ use crate::format::Format;
 use crate::outgoing::is_loopback;
 use crate::port::SourceError;
 
-/// How long a broker may take to answer before it counts as absent.
+/// Time limit for a broker to answer.
 pub(super) const ANSWER_WAIT: Duration = Duration::from_secs(10);
 
 /// `[source.kafka]`.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KafkaSettings {
-    /// `host:port`, several with commas.
+    /// `host:port`, separated by commas.
     pub brokers: String,
     #[serde(default = "topics_default")]
     pub topics: Vec<Topic>,
     #[serde(default = "name_default")]
     pub group_id: String,
-    /// What our own topics begin with: `<prefix>.dead-letters`.
+    /// Prefix of our own topics: `<prefix>.dead-letters`.
     #[serde(default = "name_default")]
     pub prefix: String,
-    /// Anything else that librdkafka takes, TLS and SASL above all.
+    /// Other properties of librdkafka, mainly for TLS and SASL.
     #[serde(default)]
     pub properties: BTreeMap<String, String>,
-    /// Whether credentials may go to another machine unencrypted.
+    /// Whether credentials may be sent unencrypted to another machine.
     #[serde(default)]
     pub allow_plaintext: bool,
-    /// Messages of a partition, before the committed one, that are read again when the partition is taken over: from
-    /// them its baselines are remembered. Nothing else comes of them.
+    /// Number of messages of a partition, before the committed one, that are read again when the partition is assigned.
+    /// They rebuild its baselines and have no other effect.
     #[serde(default = "remember_default")]
     pub remember_messages_max: u32,
 }
 
-/// A topic and what the operator says of its messages.
+/// A topic and the settings of its messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topic {
     pub topic: String,
@@ -51,13 +51,13 @@ pub struct Topic {
 }
 
 impl KafkaSettings {
-    /// What is said of each topic.
+    /// The settings of each topic.
     #[must_use]
     pub fn feeds(&self) -> HashMap<Arc<str>, Feed> {
         self.topics.iter().map(|topic| (topic.topic.as_str().into(), topic.feed)).collect()
     }
 
-    /// Whether credentials would be sent unencrypted to another machine; the error says which property decides.
+    /// Checks that credentials are not sent unencrypted to another machine; the error names the property.
     pub fn check_plaintext(&self) -> Result<(), String> {
         let property = |key: &str| self.properties.get(key).map_or("", String::as_str);
         if self.allow_plaintext {
@@ -80,7 +80,7 @@ impl KafkaSettings {
     }
 
     pub(super) fn client_config(&self) -> Result<ClientConfig, SourceError> {
-        // Each of these is ours: the first two have keys of their own, with the others messages would be lost.
+        // tokenwarden sets these. The first two have keys of their own; changing the others would lose messages.
         const OURS: [(&str, &str); 4] = [
             ("bootstrap.servers", "set source.kafka.brokers"),
             ("group.id", "set source.kafka.group_id"),
@@ -101,7 +101,7 @@ impl KafkaSettings {
 }
 
 impl fmt::Debug for KafkaSettings {
-    /// Without the properties' values: they hold passwords.
+    /// Omits the properties' values, because they contain passwords.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KafkaSettings")
             .field("brokers", &self.brokers)

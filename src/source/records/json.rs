@@ -1,23 +1,23 @@
-//! Where a JSON value ends in a stream of bytes.
+//! Finds the end of a JSON value in a stream of bytes.
 
 use memchr::{memchr2, memchr3};
 
-/// A JSON value over several lines. One that is broken must not swallow what follows: it ends where a line ends in the
-/// middle of a string, and where a line begins with an object or array that cannot go on with the line before it. Within
-/// an object none can: printers that put a member's value on a line of its own indent it.
+/// A JSON value over several lines. A broken value must not include the following ones. It ends at a line end within a
+/// string, and before a line whose first object or array cannot continue the previous line. Within an object no line
+/// can begin so, because printers indent the value of a member.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Value {
     nesting: Nesting,
-    /// Whether each of the innermost levels is an object, the innermost in the lowest bit.
+    /// Whether each of the innermost levels is an object; the innermost is in the lowest bit.
     objects: u64,
-    /// The last byte before this one that is no white space.
+    /// The last non-space byte before this one.
     before: u8,
-    /// No byte of this line has been read.
+    /// No byte of this line has been read yet.
     begins_line: bool,
 }
 
 impl Value {
-    /// Reads on through `bytes` to the end of the value: the number of bytes up to it.
+    /// Reads `bytes` up to the end of the value; the number of bytes read.
     pub(super) fn end(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut at = 0;
         while let Some(&byte) = bytes.get(at) {
@@ -64,7 +64,7 @@ impl Value {
     }
 }
 
-/// How deep in a JSON text we are.
+/// Nesting depth in a JSON text.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Nesting {
     pub depth: usize,
@@ -73,7 +73,7 @@ pub(super) struct Nesting {
 }
 
 impl Nesting {
-    /// Reads on through `bytes` to the end of what is nested: the number of bytes up to it.
+    /// Reads `bytes` up to the end of the nested value; the number of bytes read.
     pub(super) fn end(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut at = 0;
         while let Some(&byte) = bytes.get(at) {
