@@ -26,8 +26,8 @@ pub enum SourceError {
     TooLarge(#[from] TooLarge),
 }
 
-/// Reads lines of `first address, last address, AS number, name of its holder` (RFC 4180, without a header), all of one
-/// address family, into records of MaxMind's ASN schema. Networks without a holder (AS 0) are left out.
+/// Reads CSV lines into records of MaxMind's ASN schema: `first address, last address, AS number, name of its holder`
+/// (RFC 4180, without a header). All lines are of one address family. Networks without a holder (AS 0) are left out.
 pub fn asn_csv(source: impl BufRead) -> Result<Writer, SourceError> {
     let mut writer = None;
     for (number, text) in source.lines().enumerate() {

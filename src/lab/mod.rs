@@ -1,5 +1,5 @@
-//! Tools for measuring and building, which the service does not import: the simulator, the evaluation, the
-//! comparison of rule sets and the writer of GeoIP files. Only [`cli`](crate::cli) imports this module.
+//! Simulation and evaluation, which the service does not import: the simulator, the evaluation, the comparison of rule
+//! sets and the writer of GeoIP files. Only [`cli`](crate::cli) imports this module.
 
 pub mod evaluate;
 pub mod mmdb_source;

@@ -46,7 +46,7 @@ fn generate(settings: Settings, days: &SyncSender<Vec<u8>>) -> Vec<Theft> {
     let mut simulation = Simulation::new(settings);
     loop {
         let mut day = Vec::new();
-        // The receiver is gone only after an error, which the other thread reports.
+        // The receiver is dropped only after an error, which the other thread reports.
         if !simulation.next_day(&mut day) || days.send(day).is_err() {
             return simulation.thefts().to_vec();
         }

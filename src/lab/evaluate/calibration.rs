@@ -165,11 +165,11 @@ impl Calibration {
             for (device, tail) in DEVICES.iter().zip(by_device) {
                 all.add(tail);
                 if tail.visits > 0 {
-                    cohorts.push(tail.told(format!("{} {}", token_type.as_str(), device.as_str())));
+                    cohorts.push(tail.summary(format!("{} {}", token_type.as_str(), device.as_str())));
                 }
             }
         }
-        cohorts.insert(0, all.told("all".to_owned()));
+        cohorts.insert(0, all.summary("all".to_owned()));
         cohorts
     }
 
@@ -218,7 +218,7 @@ impl Tail {
         }
     }
 
-    fn told(&self, cohort: String) -> PTail {
+    fn summary(&self, cohort: String) -> PTail {
         let visits = self.visits.max(1) as f64;
         let observed_over_nominal = std::array::from_fn(|at| self.at_most[at] as f64 / visits / NOMINAL[at]);
         PTail { cohort, visits: self.visits, observed_over_nominal }

@@ -132,7 +132,7 @@ impl Warmup {
         Self { left: i64::from(days) * DAY_MS, latest: None }
     }
 
-    /// Whether an event that was judged at `at` is measured.
+    /// Whether an event scored at `at` is measured.
     fn is_over(&mut self, at: i64) -> bool {
         let latest = *self.latest.get_or_insert(at);
         if at > latest || at < latest - DAY_MS {
@@ -146,12 +146,12 @@ impl Warmup {
 impl ToldEvent {
     fn of(row: &EventRow<'_>) -> Self {
         let EventRow { event, outcome, .. } = row;
-        let told = |signal: &Signal| format!("{} {:+.1}: {}", signal.rule, signal.share, signal.reason);
+        let text = |signal: &Signal| format!("{} {:+.1}: {}", signal.rule, signal.share, signal.reason);
         Self {
             event_id: event.event.event_id.to_string(),
             subject: subject(&event.event).to_owned(),
             log_odds: outcome.log_odds,
-            signals: outcome.signals.iter().map(told).collect(),
+            signals: outcome.signals.iter().map(text).collect(),
         }
     }
 }

@@ -1,9 +1,8 @@
 //! Widely published detection rules, run on the same events and measured by the same code.
 //!
-//! Each rule gives every event a score, 0 if it does not fire. A rule without a score of its own is ranked by the order
-//! that is best for it, so that it can be compared at equal false positives. The result of its published setting is
-//! reported too ([`own bar`](Peer::own_bar)). All rules learn as published, from every event including those of
-//! thieves.
+//! Each rule gives every event a score, 0 if it does not fire. A rule without a score is ranked by the order that is
+//! best for it, to compare it at equal false positives. The result of its published setting is reported too
+//! ([`Peer::own_bar`]). All rules learn as published, from every event including those of thieves.
 
 use std::collections::{HashMap, HashSet};
 
@@ -376,10 +375,9 @@ mod tests {
     }
 
     /// Scores of a sequence of events: user, time in minutes, address, user agent.
-    fn scores(mut peer: impl Peer, story: &[(&str, i64, &str, &str)]) -> Vec<f32> {
+    fn scores(mut peer: impl Peer, uses: &[(&str, i64, &str, &str)]) -> Vec<f32> {
         let mut enricher = Enricher::with_lookup(Box::new(Two));
-        story
-            .iter()
+        uses.iter()
             .map(|(user, minute, address, agent)| {
                 let mut event = event("e", minute * MINUTE);
                 event.user_id = Some((*user).into());
@@ -399,16 +397,16 @@ mod tests {
 
     #[test]
     fn new_country_fires_once_and_not_at_first() {
-        let story = [("u", 0, BERLIN, ""), ("u", 1, MUNICH, ""), ("u", 2, SYDNEY, ""), ("u", 3, SYDNEY, "")];
-        let scores = scores(NewCountry::default(), &story);
+        let uses = [("u", 0, BERLIN, ""), ("u", 1, MUNICH, ""), ("u", 2, SYDNEY, ""), ("u", 3, SYDNEY, "")];
+        let scores = scores(NewCountry::default(), &uses);
         // One pair of user and country before, none of them with this country.
         assert_close(&scores, &[0.0, 0.0, 3_f32.ln(), 0.0]);
     }
 
     #[test]
     fn fixed_speed_is_distance_over_time() {
-        let story = [("u", 0, BERLIN, ""), ("u", 60, MUNICH, ""), ("u", 60, BERLIN, ""), ("v", 61, SYDNEY, "")];
-        let scores = scores(FixedSpeed::default(), &story);
+        let uses = [("u", 0, BERLIN, ""), ("u", 60, MUNICH, ""), ("u", 60, BERLIN, ""), ("v", 61, SYDNEY, "")];
+        let scores = scores(FixedSpeed::default(), &uses);
         // Berlin and Munich are 504 km apart.
         assert!((scores[1] - 504.0).abs() < 3.0, "{scores:?}");
         assert!((scores[2] / (3_600.0 * 504.0) - 1.0).abs() < 0.01, "{scores:?}");
@@ -418,7 +416,7 @@ mod tests {
     #[test]
     fn new_address_forgets_after_thirty_days() {
         let day = DAY / MINUTE;
-        let story = [
+        let uses = [
             ("u", 0, BERLIN, ""),
             ("u", 1, BERLIN, ""),
             ("u", 2, MUNICH, ""),
@@ -427,12 +425,12 @@ mod tests {
             ("v", 61 * day, BERLIN, ""),
         ];
         let expected = [0.0, 0.0, 1.0 + 3_f32.ln(), 0.0, 1.0 + 2_f32.ln(), 0.0];
-        assert_close(&scores(NewAddress::default(), &story), &expected);
+        assert_close(&scores(NewAddress::default(), &uses), &expected);
     }
 
     #[test]
     fn two_addresses_fire_within_one_half_hour() {
-        let story = [
+        let uses = [
             ("u", 0, BERLIN, ""),
             ("u", 29, MUNICH, ""),
             ("u", 29, BERLIN, ""),
@@ -440,19 +438,19 @@ mod tests {
             ("u", 30, BERLIN, ""),
             ("v", 30, MUNICH, ""),
         ];
-        assert_close(&scores(TwoAddresses::default(), &story), &[0.0, 1.5, 1.0 + 2.0 / 3.0, 2.75, 0.0, 0.0]);
+        assert_close(&scores(TwoAddresses::default(), &uses), &[0.0, 1.5, 1.0 + 2.0 / 3.0, 2.75, 0.0, 0.0]);
     }
 
     #[test]
     fn likelihood_ratio_rises_with_new_values() {
-        let mut story: Vec<_> = (0..20).map(|visit| ("u", visit * 60, BERLIN, "curl/8.1.2")).collect();
-        story.extend((0..20).map(|visit| ("v", visit * 60, SYDNEY, "Go-http-client/2.0")));
-        let known = story.len();
-        story.push(("u", 2_000, BERLIN, "curl/8.1.2"));
-        story.push(("u", 2_001, MUNICH, "curl/8.1.2"));
-        story.push(("u", 2_002, SYDNEY, "curl/8.1.2"));
-        story.push(("u", 2_003, SYDNEY, "curl/8.1.2"));
-        let scores = &scores(LikelihoodRatio::default(), &story)[known..];
+        let mut uses: Vec<_> = (0..20).map(|visit| ("u", visit * 60, BERLIN, "curl/8.1.2")).collect();
+        uses.extend((0..20).map(|visit| ("v", visit * 60, SYDNEY, "Go-http-client/2.0")));
+        let known = uses.len();
+        uses.push(("u", 2_000, BERLIN, "curl/8.1.2"));
+        uses.push(("u", 2_001, MUNICH, "curl/8.1.2"));
+        uses.push(("u", 2_002, SYDNEY, "curl/8.1.2"));
+        uses.push(("u", 2_003, SYDNEY, "curl/8.1.2"));
+        let scores = &scores(LikelihoodRatio::default(), &uses)[known..];
         assert!(scores[0] < 0.0, "known address: {scores:?}");
         assert!(scores[0] < scores[1] && scores[1] < scores[2], "another address, another country: {scores:?}");
         assert_eq!(scores[2].to_bits(), scores[3].to_bits(), "one visit is scored once");

@@ -158,7 +158,7 @@ impl Report {
         let scored: Vec<Scored<'_>> =
             (0..=peers.len()).map(|detector| Scored::new(&measure, detector, &thefts)).collect();
         let detectors =
-            scored.iter().map(|scored| scored.told(peers.get(scored.detector.wrapping_sub(1)).map(AsRef::as_ref)));
+            scored.iter().map(|scored| scored.summary(peers.get(scored.detector.wrapping_sub(1)).map(AsRef::as_ref)));
         let token_days = scored[OURS].bars.token_days();
         Self {
             events: measure.events,
@@ -211,7 +211,7 @@ impl<'a> Scored<'a> {
         self.bars.at_budget(budget).score
     }
 
-    fn told(&self, peer: Option<&dyn Peer>) -> Detector {
+    fn summary(&self, peer: Option<&dyn Peer>) -> Detector {
         let (from, to) = CURVE_BUDGETS;
         let curve = (0..CURVE_POINTS).map(|step| {
             let budget = from * (to / from).powf(f64::from(step) / f64::from(CURVE_POINTS - 1));
@@ -404,17 +404,17 @@ mod tests {
 
     #[test]
     fn each_theft_has_the_lowest_sufficient_budget() {
-        let told = |measure| {
+        let cases = |measure| {
             let report = Report::new(measure, -7.0, &Tally::default());
             let each = report.each_theft.into_iter();
             each.map(|theft| (theft.case, theft.events, theft.caught_at)).collect::<Vec<_>>()
         };
         let case = |name: &str, events, caught_at| (name.to_owned(), events, caught_at);
-        assert_eq!(told(measure()), [case("1", 3, Some(1.0)), case("2", 1, None), case("3", 2, Some(1.0))]);
+        assert_eq!(cases(measure()), [case("1", 3, Some(1.0)), case("2", 1, None), case("3", 2, Some(1.0))]);
         let mut later = measure();
         // Above the threshold for 5 per 1,000, which is 9.94.
         later.ledger.observe(&theft(2_001, MINUTE, 9.96, 1));
-        assert_eq!(told(later)[1], case("2", 2, Some(5.0)));
+        assert_eq!(cases(later)[1], case("2", 2, Some(5.0)));
     }
 
     #[test]

@@ -71,7 +71,7 @@ pub(super) struct Route {
     weight: f64,
     /// Median size of the response in bytes.
     bytes: f64,
-    /// Behind a gateway that logs neither fingerprints nor keys.
+    /// Behind a gateway that does not log fingerprints and keys.
     pub bare: bool,
 }
 

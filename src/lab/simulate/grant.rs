@@ -37,7 +37,7 @@ pub(super) struct Visitor {
     pub label: Option<Label>,
 }
 
-/// Whose grant it is.
+/// The owner of the grant.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Owner<'a> {
     pub tenant: &'static str,
@@ -91,7 +91,7 @@ impl Grant {
         out.push(record);
     }
 
-    /// A call by a client that does not know yet that its grant has ended.
+    /// A call by a client that has not yet noticed the end of its grant.
     pub(crate) fn stale_call(&self, at: i64, status: u16, label: Label, visitor: &Visitor, call: Call) -> Record {
         let expires_at = self.holder.family.map(|_| self.access_until);
         let record = self.use_of(self.access, at, visitor, call, status);

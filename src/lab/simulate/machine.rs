@@ -31,7 +31,7 @@ pub(super) struct Machine {
     /// Has many times the usual work on the last day of a month.
     closes_months: bool,
     /// Future changes, the latest first.
-    turns: Vec<(i64, Turn)>,
+    changes: Vec<(i64, Change)>,
     news: Option<News>,
     /// No run starts before this time.
     down_until: i64,
@@ -47,11 +47,11 @@ enum Hosts {
 
 /// A change in a machine's behaviour.
 #[derive(Clone, Debug)]
-enum Turn {
+enum Change {
     Hosts(Hosts, Label),
     /// A new version of the client; with `true` also a new task.
     Deploy(Arc<Client>, bool, Label),
-    /// A new secret replaces the old one, which a forgotten job still tries for a while.
+    /// A new secret replaces the old one. An outdated job still tries the old one for a while.
     NewSecret,
     /// The work of many days in one run.
     Backfill(Label),
@@ -86,7 +86,7 @@ pub(super) struct Vendor {
     addresses: Vec<IpAddr>,
     client: Arc<Client>,
     /// A change on one day that affects the tokens of all its users.
-    turn: Option<(i64, Turn)>,
+    change: Option<(i64, Change)>,
 }
 
 impl Vendor {
@@ -103,17 +103,17 @@ impl Vendor {
             let moved = address(&mut random);
             let at = span.moment(&mut random);
             // Of three vendors, one moves to other servers, one deploys a version, and one does not change.
-            let turn = match number % 3 {
-                0 => Some(Turn::Hosts(Hosts::Own(moved), Label::honest("app_migration", number as u64))),
-                1 => Some(Turn::Deploy(
+            let change = match number % 3 {
+                0 => Some(Change::Hosts(Hosts::Own(moved), Label::honest("app_migration", number as u64))),
+                1 => Some(Change::Deploy(
                     random.pick(LIBRARIES).any_client(&mut random),
                     true,
                     Label::honest("deploy_day", 1_000 + number as u64),
                 )),
                 _ => None,
             };
-            let turn = turn.filter(|_| span.depth == Depth::Full).map(|turn| (at, turn));
-            Self { app, addresses, client, turn }
+            let change = change.filter(|_| span.depth == Depth::Full).map(|change| (at, change));
+            Self { app, addresses, client, change }
         };
         PLUGINS.iter().take(count).enumerate().map(make).collect()
     }
@@ -171,20 +171,20 @@ impl Machine {
             span,
         );
         let random = &mut machine.random;
-        let mut turns = Vec::new();
+        let mut changes = Vec::new();
         match span.depth {
             Depth::Plain if random.chance(0.06) => {
                 let at = span.moment(random);
-                turns.push((at, Turn::Hosts(own(network, random), Label::honest("load_balancer", number))));
+                changes.push((at, Change::Hosts(own(network, random), Label::honest("load_balancer", number))));
             }
             Depth::Plain => {}
             Depth::Full => {
                 if let Some(at) = span.happens(0.08, random) {
-                    turns.push((at, Turn::Hosts(own(network, random), Label::honest("load_balancer", number))));
+                    changes.push((at, Change::Hosts(own(network, random), Label::honest("load_balancer", number))));
                 }
                 if let Some(at) = span.happens(0.08, random) {
                     let region = any(clouds, networks, random);
-                    turns.push((at, Turn::Hosts(own(region, random), Label::honest("region_move", number))));
+                    changes.push((at, Change::Hosts(own(region, random), Label::honest("region_move", number))));
                 }
                 // Most of the tenant's services get a new version on the same day, a few at another time.
                 let fleet = Random::new(span.seed, 7_000_000 + tenant_number).within(0..span.days * DAY);
@@ -192,18 +192,18 @@ impl Machine {
                     let at = span.start + fleet + random.within(0..3 * HOUR);
                     let client = random.pick(LIBRARIES).any_client(random);
                     let with_task = random.chance(0.5);
-                    turns.push((at, Turn::Deploy(client, with_task, Label::honest("deploy_day", tenant_number))));
+                    changes.push((at, Change::Deploy(client, with_task, Label::honest("deploy_day", tenant_number))));
                 }
-                turns.extend(span.happens(0.1, random).map(|at| (at, Turn::NewSecret)));
-                turns.extend(
-                    span.happens(0.12, random).map(|at| (at, Turn::Backfill(Label::honest("backfill", number)))),
+                changes.extend(span.happens(0.1, random).map(|at| (at, Change::NewSecret)));
+                changes.extend(
+                    span.happens(0.12, random).map(|at| (at, Change::Backfill(Label::honest("backfill", number)))),
                 );
                 let outage = random.within(2 * HOUR..30 * HOUR);
-                turns.extend(span.happens(0.3, random).map(|at| (at, Turn::Outage(outage))));
+                changes.extend(span.happens(0.3, random).map(|at| (at, Change::Outage(outage))));
                 machine.closes_months = random.chance(0.15);
             }
         }
-        machine.come(turns);
+        machine.plan(changes);
         machine
     }
 
@@ -259,14 +259,14 @@ impl Machine {
             span,
         );
         let random = &mut machine.random;
-        let mut turns = Vec::new();
-        let more = Turn::Hosts(Hosts::Runners(runners), Label::honest("runner_pool", number));
-        turns.extend(span.happens(0.5, random).map(|at| (at, more)));
-        turns.extend(span.happens(0.08, random).map(|at| (at, Turn::NewSecret)));
+        let mut changes = Vec::new();
+        let more = Change::Hosts(Hosts::Runners(runners), Label::honest("runner_pool", number));
+        changes.extend(span.happens(0.5, random).map(|at| (at, more)));
+        changes.extend(span.happens(0.08, random).map(|at| (at, Change::NewSecret)));
         let client = random.pick(LIBRARIES).any_client(random);
-        let deploy = Turn::Deploy(client, true, Label::honest("new_task", 5_000_000 + number));
-        turns.extend(span.happens(0.2, random).map(|at| (at, deploy)));
-        machine.come(turns);
+        let deploy = Change::Deploy(client, true, Label::honest("new_task", 5_000_000 + number));
+        changes.extend(span.happens(0.2, random).map(|at| (at, deploy)));
+        machine.plan(changes);
         machine
     }
 
@@ -295,11 +295,11 @@ impl Machine {
             span,
         );
         machine.client = Arc::clone(&vendor.client);
-        machine.turns.clear();
-        if let Some((at, turn)) = &vendor.turn {
+        machine.changes.clear();
+        if let Some((at, change)) = &vendor.change {
             // Rolled out over some hours.
             let at = at + machine.random.within(0..4 * HOUR);
-            machine.turns.push((at, turn.clone()));
+            machine.changes.push((at, change.clone()));
         }
         machine
     }
@@ -317,7 +317,7 @@ impl Machine {
         let objects = random.below(500_000);
         let update = random.chance(0.25).then(|| {
             let label = Label::honest("client_update", number);
-            (span.moment(&mut random), Turn::Deploy(library.client("", 1), false, label))
+            (span.moment(&mut random), Change::Deploy(library.client("", 1), false, label))
         });
         Self {
             number,
@@ -332,15 +332,15 @@ impl Machine {
             objects,
             mood: Mood::default(),
             closes_months: false,
-            turns: update.into_iter().collect(),
+            changes: update.into_iter().collect(),
             news: None,
             down_until: 0,
         }
     }
 
-    fn come(&mut self, turns: Vec<(i64, Turn)>) {
-        self.turns.extend(turns);
-        self.turns.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+    fn plan(&mut self, changes: Vec<(i64, Change)>) {
+        self.changes.extend(changes);
+        self.changes.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
     }
 
     /// The events of the day that begins at `midnight`, UTC.
@@ -382,7 +382,7 @@ impl Machine {
             label = Some(Label::honest("month_end", self.number << 16 | (midnight / DAY) as u64));
         }
         for at in runs {
-            if let Some(backfill) = self.turn(at, networks, out) {
+            if let Some(backfill) = self.apply_changes(at, networks, out) {
                 (calls, label) = (self.random.log_uniform(60.0, 900.0), Some(backfill));
                 self.run(at, calls, label, networks, out);
                 (calls, label) = (self.calls, None);
@@ -393,25 +393,25 @@ impl Machine {
     }
 
     /// Applies changes up to `at`. Returns the label of a backfill that starts now.
-    fn turn(&mut self, at: i64, networks: &[Network], out: &mut Vec<Record>) -> Option<Label> {
-        while self.turns.last().is_some_and(|(from, _)| at >= *from) {
-            let (from, turn) = self.turns.pop()?;
+    fn apply_changes(&mut self, at: i64, networks: &[Network], out: &mut Vec<Record>) -> Option<Label> {
+        while self.changes.last().is_some_and(|(from, _)| at >= *from) {
+            let (from, change) = self.changes.pop()?;
             let mut news = |label: Label| self.news = Some(label.until(from + 3 * DAY));
-            match turn {
-                Turn::Hosts(hosts, label) => {
+            match change {
+                Change::Hosts(hosts, label) => {
                     self.hosts = hosts;
                     news(label);
                 }
-                Turn::Deploy(client, with_task, label) => {
+                Change::Deploy(client, with_task, label) => {
                     self.client = client;
                     news(label);
                     if with_task {
                         self.taste = Taste::new(self.grant.holder.app, &mut self.random);
                     }
                 }
-                Turn::NewSecret => self.new_secret(at, networks, out),
-                Turn::Backfill(label) => return Some(label),
-                Turn::Outage(lasts) => self.down_until = from + lasts,
+                Change::NewSecret => self.new_secret(at, networks, out),
+                Change::Backfill(label) => return Some(label),
+                Change::Outage(lasts) => self.down_until = from + lasts,
             }
         }
         None

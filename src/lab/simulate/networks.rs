@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_row_of_the_table_reads() {
+    fn network_table_has_valid_rows() {
         let rows = include_str!("networks.tsv").lines().filter(|line| !line.starts_with('#')).count();
         assert_eq!(all().len(), rows);
     }
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn every_city_with_homes_has_a_carrier() {
+    fn city_with_homes_has_a_carrier() {
         let networks = all();
         for home in networks.iter().filter(|network| network.purpose == Purpose::Home) {
             let served = |network: &Network| network.purpose == Purpose::Mobile && network.city == home.city;

@@ -42,9 +42,9 @@ pub(super) struct Person {
     office_days: u8,
     mood: Mood,
     /// Future changes, the latest first.
-    turns: Vec<(i64, Turn)>,
+    changes: Vec<(i64, Change)>,
     /// Number of changes so far, which numbers their cases.
-    turned: u64,
+    changed: u64,
     /// Night in which the person works on an incident.
     night: Option<(i64, Label)>,
     tools: Vec<Tool>,
@@ -52,7 +52,7 @@ pub(super) struct Person {
 
 /// A change in a person's behaviour. Tools are given by index; an index out of range has no effect.
 #[derive(Clone, Debug)]
-enum Turn {
+enum Change {
     /// Another connection at home: another provider or another city.
     Home(Line),
     Office(Line),
@@ -125,17 +125,17 @@ impl Person {
             weekend: random.unit() * 0.35,
             office_days: random.bits() as u8,
             mood: Mood::default(),
-            turns: Vec::new(),
-            turned: 0,
+            changes: Vec::new(),
+            changed: 0,
             night: None,
             tools: Vec::new(),
             random,
         };
         person.equip(developer, span);
         if deep {
-            person.draw_turns(company, office_number, home_network, span, networks);
+            person.draw_changes(company, office_number, home_network, span, networks);
         }
-        person.turns.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+        person.changes.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
         person
     }
 
@@ -189,10 +189,10 @@ impl Person {
     /// The tool that was added last gets a newer version on some day.
     fn upgrade(&mut self, span: &Span, product: &Product, app: &str) {
         let at = span.moment(&mut self.random);
-        self.turns.push((at, Turn::Upgrade(self.tools.len() - 1, product.client(app, 2))));
+        self.changes.push((at, Change::Upgrade(self.tools.len() - 1, product.client(app, 2))));
     }
 
-    fn draw_turns(
+    fn draw_changes(
         &mut self,
         company: &Company,
         office_number: usize,
@@ -202,7 +202,7 @@ impl Person {
     ) {
         let Network { city, country, .. } = networks[home_network];
         let random = &mut self.random;
-        let mut turns = Vec::new();
+        let mut changes = Vec::new();
         let mut another_home = |share: f64, suits: &dyn Fn(&Network) -> bool, scenario, random: &mut Random| {
             let suitable = those(networks, |n| n.purpose == Purpose::Home && suits(n));
             if let Some(at) = span.happens(share, random)
@@ -212,39 +212,39 @@ impl Person {
                 let habit = home_habit(random);
                 let mut line = Line::new(networks, network, habit, random);
                 line.news = Some(Label::honest(scenario, self.number).until(at + 4 * DAY));
-                turns.push((at, Turn::Home(line)));
+                changes.push((at, Change::Home(line)));
             }
         };
         another_home(0.07, &|n| n.city == city, "provider_change", random);
         another_home(0.03, &|n| n.city != city && n.country == country, "relocation", random);
         if let Some((at, line)) = &company.vpn_rollout {
-            turns.push((*at, Turn::CompanyVpn(line.clone())));
+            changes.push((*at, Change::CompanyVpn(line.clone())));
         }
         if let Some((at, lines)) = &company.office_move
             && self.office.is_some()
         {
-            turns.push((*at, Turn::Office(lines[office_number].clone())));
+            changes.push((*at, Change::Office(lines[office_number].clone())));
         }
         let browser = random.pick(BROWSERS);
         let version = 1 + usize::from(random.chance(0.5));
-        let laptop = Turn::Device(Device::Laptop, browser.client("", version));
-        turns.extend(span.happens(0.08, random).map(|at| (at, laptop)));
+        let laptop = Change::Device(Device::Laptop, browser.client("", version));
+        changes.extend(span.happens(0.08, random).map(|at| (at, laptop)));
         let phone_app = self.tools.iter().find(|tool| tool.device == Device::Phone).map(|tool| tool.grant.holder.app);
         if let Some(app) = phone_app {
-            let phone = Turn::Device(Device::Phone, random.pick(PHONES).client(app.name, 2));
-            turns.extend(span.happens(0.08, random).map(|at| (at, phone)));
+            let phone = Change::Device(Device::Phone, random.pick(PHONES).client(app.name, 2));
+            changes.extend(span.happens(0.08, random).map(|at| (at, phone)));
         }
-        let mut tool = |share, turn: fn(usize) -> Turn, random: &mut Random| {
+        let mut tool = |share, change: fn(usize) -> Change, random: &mut Random| {
             let number = random.below(self.tools.len() as u64) as usize;
-            turns.extend(span.happens(share, random).map(|at| (at, turn(number))));
+            changes.extend(span.happens(share, random).map(|at| (at, change(number))));
         };
-        tool(0.15, Turn::NewTask, random);
-        tool(0.4, Turn::Revocation, random);
-        tool(0.2, Turn::Export, random);
-        tool(0.5, |_| Turn::Password, random);
+        tool(0.15, Change::NewTask, random);
+        tool(0.4, Change::Revocation, random);
+        tool(0.2, Change::Export, random);
+        tool(0.5, |_| Change::Password, random);
         let night = Label::honest("night_work", self.number);
         self.night = span.happens(0.12, random).map(|at| (at, night));
-        self.turns.extend(turns);
+        self.changes.extend(changes);
     }
 
     /// The events of one local day; `midnight` is UTC midnight of the same date.
@@ -278,7 +278,7 @@ impl Person {
                     tool.busy_until = person.session(tool, moment, networks, out) + MINUTE;
                 });
             }
-            self.take_turns(begins_at..moment.at, networks, out);
+            self.apply_changes(begins_at..moment.at, networks, out);
         }
         for number in 0..self.tools.len() {
             let tool = &self.tools[number];
@@ -300,24 +300,24 @@ impl Person {
 
     /// Applies changes before the end of `span`. Changes before its start, while nothing happened, take effect at the
     /// start.
-    fn take_turns(&mut self, span: Range<i64>, networks: &[Network], out: &mut Vec<Record>) {
-        while self.turns.last().is_some_and(|(at, _)| *at < span.end) {
-            let Some((at, turn)) = self.turns.pop() else { return };
+    fn apply_changes(&mut self, span: Range<i64>, networks: &[Network], out: &mut Vec<Record>) {
+        while self.changes.last().is_some_and(|(at, _)| *at < span.end) {
+            let Some((at, change)) = self.changes.pop() else { return };
             let at = at.max(span.start);
-            self.turned += 1;
-            let label = |scenario| Label::honest(scenario, self.turned << 32 | self.number);
+            self.changed += 1;
+            let label = |scenario| Label::honest(scenario, self.changed << 32 | self.number);
             let random = &mut self.random;
-            match turn {
-                Turn::Home(line) => self.home = line,
-                Turn::Office(line) => self.office = Some(line),
-                Turn::CompanyVpn(line) => self.vpn = Some((line, 0.8)),
-                Turn::Upgrade(number, client) => {
+            match change {
+                Change::Home(line) => self.home = line,
+                Change::Office(line) => self.office = Some(line),
+                Change::CompanyVpn(line) => self.vpn = Some((line, 0.8)),
+                Change::Upgrade(number, client) => {
                     if let Some(tool) = self.tools.get_mut(number) {
                         tool.client = client;
                         tool.news = Some(label("browser_upgrade").until(at + DAY));
                     }
                 }
-                Turn::Device(device, client) => {
+                Change::Device(device, client) => {
                     let label = label("new_device");
                     for tool in self.tools.iter_mut().filter(|tool| tool.device == device) {
                         tool.news = Some(label.until(at + 3 * DAY));
@@ -329,14 +329,14 @@ impl Person {
                         }
                     }
                 }
-                Turn::NewTask(number) => {
+                Change::NewTask(number) => {
                     if let Some(tool) = self.tools.get_mut(number) {
                         tool.taste = Taste::new(tool.grant.holder.app, random);
                         tool.objects = random.below(90_000) + 1_000;
                         tool.news = Some(label("new_task").until(at + 3 * DAY));
                     }
                 }
-                Turn::Password => {
+                Change::Password => {
                     let label = label("kept_credential");
                     let Some(tool) = self.tools.first() else { continue };
                     // Mostly at the end of a session.
@@ -352,14 +352,14 @@ impl Person {
                         }
                     }
                 }
-                Turn::Revocation(number) => {
+                Change::Revocation(number) => {
                     if let Some(tool) = self.tools.get_mut(number)
                         && !tool.grant.is_ended()
                     {
                         tool.grant.end(at.max(tool.busy_until), Kind::Revoked, out);
                     }
                 }
-                Turn::Export(number) => self.with_tool(number, |person, tool| person.export(tool, at, networks, out)),
+                Change::Export(number) => self.with_tool(number, |person, tool| person.export(tool, at, networks, out)),
             }
         }
     }
@@ -372,7 +372,7 @@ impl Person {
         let at = at.max(tool.busy_until + 1);
         let local = (at + self.zone.offset_ms(at)).rem_euclid(DAY);
         let visitor = self.visitor(tool, Moment { at, local, works: true, weekday: 0 }, networks);
-        let label = Some(Label::honest("honest_export", self.turned << 32 | self.number));
+        let label = Some(Label::honest("honest_export", self.changed << 32 | self.number));
         let visitor = Visitor { label, ..visitor };
         let random = &mut self.random;
         let app = tool.grant.holder.app;

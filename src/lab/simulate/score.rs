@@ -23,12 +23,12 @@ pub struct KindScore {
     pub minutes_to_alert: Option<f64>,
 }
 
-/// Time after the thief's last event in which an alert on the same token counts as a detection, in milliseconds,
-/// because often the owner's next use reveals the theft.
+/// Time after the thief's last event in which an alert on the same token counts as a detection, in milliseconds. Often
+/// only the owner's next use reveals the theft.
 const AFTERMATH_MS: i64 = 3_600_000;
 
-/// `alerts`: incidents as they were reported, in any order. An incident is a false positive if it was opened before any
-/// theft, or without one, even if a later theft of the same token joined it.
+/// `alerts`: incidents as they were reported, in any order. An incident that was opened before any theft, or without
+/// one, is a false positive. This holds even if a later theft of the same token joined it.
 #[must_use]
 pub fn score(thefts: &[Theft], alerts: &[Incident]) -> Score {
     let mut found_after: Vec<Option<i64>> = vec![None; thefts.len()];

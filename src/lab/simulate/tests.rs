@@ -15,10 +15,10 @@ const NOW: i64 = 1_790_000_000_000;
 /// 2026-10-24, before the end of a month and of summer time in Europe and America.
 const START: i64 = 1_792_800_000_000;
 
-static FORTNIGHT: LazyLock<Story> = LazyLock::new(|| story(Settings::fortnight(NOW)));
-static AFTERNOON: LazyLock<Story> = LazyLock::new(|| story(Settings::afternoon(1, START)));
+static FORTNIGHT: LazyLock<Simulated> = LazyLock::new(|| simulated(Settings::fortnight(NOW)));
+static AFTERNOON: LazyLock<Simulated> = LazyLock::new(|| simulated(Settings::afternoon(1, START)));
 
-struct Story {
+struct Simulated {
     events: Vec<u8>,
     labels: Vec<u8>,
     thefts: Vec<Theft>,
@@ -40,15 +40,15 @@ struct LabelLine {
     case: String,
 }
 
-fn story(settings: Settings) -> Story {
+fn simulated(settings: Settings) -> Simulated {
     let (mut simulation, mut events, mut labels) = (Simulation::new(settings), Vec::new(), Vec::new());
     while simulation.next_day(&mut events) {
         labels.extend(simulation.take_labels());
     }
-    Story { events, labels, thefts: simulation.thefts().to_vec() }
+    Simulated { events, labels, thefts: simulation.thefts().to_vec() }
 }
 
-impl Story {
+impl Simulated {
     fn lines(&self) -> impl DoubleEndedIterator<Item = &str> {
         std::str::from_utf8(&self.events).expect("text").lines()
     }
@@ -65,9 +65,9 @@ fn small() -> Settings {
 
 #[test]
 fn simulation_repeats_with_the_same_seed() {
-    let (a, b) = (story(small()), story(small()));
+    let (a, b) = (simulated(small()), simulated(small()));
     assert!(a.events == b.events && a.labels == b.labels);
-    let other = story(Settings { seed: 2, ..small() });
+    let other = simulated(Settings { seed: 2, ..small() });
     assert!(a.events != other.events);
 }
 
@@ -206,8 +206,8 @@ fn single_field_does_not_separate_thefts() {
     const SEPARATION_MAX: f64 = 0.3;
     let settings = Settings::afternoon(3, START);
     let thefts = TheftKind::DEEP.map(|kind| (kind, 5)).to_vec();
-    let story = story(Settings { people: 240, plugin_users: 60, thefts, ..settings });
-    let cases: HashMap<String, String> = story
+    let traffic = simulated(Settings { people: 240, plugin_users: 60, thefts, ..settings });
+    let cases: HashMap<String, String> = traffic
         .labels()
         .into_iter()
         .filter(|label| label.label == "theft")
@@ -218,11 +218,11 @@ fn single_field_does_not_separate_thefts() {
         *case_events.entry(case).or_default() += 1.0;
     }
     assert!(case_events.len() > 80, "{}", case_events.len());
-    let first = story.thefts.iter().map(|theft| theft.first_at).min().expect("thefts");
+    let first = traffic.thefts.iter().map(|theft| theft.first_at).min().expect("thefts");
     // By field: the value as a number and as text, with its weight in thefts and in legitimate use.
     let mut fields: BTreeMap<String, Vec<Seen>> = BTreeMap::new();
     let (mut whole, mut number) = ([0.0; 2], 0.0);
-    for line in story.lines() {
+    for line in traffic.lines() {
         let event: serde_json::Map<String, Value> = serde_json::from_str(line).expect("one object a line");
         let at = event["timestamp"].as_str().and_then(|at| at.parse::<jiff::Timestamp>().ok()).expect("a time");
         if at.as_millisecond() < first {

@@ -63,7 +63,7 @@ struct Loot {
     stay: Option<Stay>,
 }
 
-/// A theft that goes on for days.
+/// A theft that continues for days.
 struct Stay {
     theft: usize,
     victim: u64,

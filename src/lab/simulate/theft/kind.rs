@@ -133,7 +133,7 @@ impl TheftKind {
         matches!(self, Self::AfterRevocation | Self::AfterLogout | Self::StaleCredential)
     }
 
-    /// Goes on for days.
+    /// Continues for days.
     pub(super) const fn stays(self) -> bool {
         matches!(self, Self::SlowAndLow | Self::RotationBypass | Self::ClonedMobile)
     }

@@ -37,7 +37,7 @@ impl Planter {
         Some(Loot { records, made_odd: Vec::new(), stay: Some(stay) })
     }
 
-    /// A day of a theft that goes on: some sessions, each with a token that the owner used today.
+    /// One day of a continuing theft: some sessions, each with a token that the owner used on that day.
     pub(super) fn day_of_stay(&mut self, past: &Past<'_>, stay: &mut Stay, networks: &[Network]) -> Vec<Record> {
         let mut taken: Vec<&Record> = match stay.kind {
             // Nearly every new token.
