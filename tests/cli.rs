@@ -153,8 +153,8 @@ fn validate_prints_a_line_for_each_part() {
     insta::assert_snapshot!(stdout(&output), @r"
     ok      configuration: right.toml
     ok      rules: 21 from this build
-    ok      GeoIP: no files are configured, so places and networks are not judged
-    ok      alerts: no channel is configured, so nobody is told
+    ok      GeoIP: no files are configured, so places and networks are not scored
+    ok      alerts: no channel is configured, so alerts are not sent
     ok      revocation: no provider is configured
     ");
     write(folder.path(), "wrong.toml", "[geoip]\ncity = ['none.mmdb']\n[source.kafka]\nbrokers = 'kafka.example:9092'");
@@ -164,7 +164,7 @@ fn validate_prints_a_line_for_each_part() {
     ok      configuration: wrong.toml
     ok      rules: 21 from this build
     FAILED  GeoIP: none.mmdb cannot be read: No such file or directory (os error 2); its places or networks are missing; geoip/README.md describes where to get files
-    ok      alerts: no channel is configured, so nobody is told
+    ok      alerts: no channel is configured, so alerts are not sent
     ok      revocation: no provider is configured
     ");
 }

@@ -63,7 +63,7 @@ impl Shown {
         (0, &self.alerts[last..])
     }
 
-    /// Forgets all alerts: something else was printed below them.
+    /// Clears the alerts on the screen, because other text was printed below them.
     pub(super) fn clear(&mut self) {
         self.alerts.clear();
     }

@@ -17,19 +17,19 @@ use crate::token::TokenIds;
 use crate::verdict::Mode;
 
 /// Outbox, alert channels and revoker.
-pub(super) struct Outside {
+pub(super) struct Delivery {
     outbox: Arc<Outbox>,
     notifiers: Vec<Arc<dyn Notifier>>,
     revoker: Option<Arc<dyn Revoker>>,
     settings: Settings,
 }
 
-/// Creates what is configured, and locks the outbox.
+/// Creates the configured channels and revoker, and locks the outbox.
 pub(super) fn open(
     config: &Config,
     rules: watch::Receiver<Arc<RuleSet>>,
     clock: &Arc<dyn Clock>,
-) -> Result<Outside, Failure> {
+) -> Result<Delivery, Failure> {
     let notifiers = notifiers(config, rules, clock)?;
     let outbox = Outbox::open(&config.outbox.dir, &notifiers, Arc::clone(clock)).map_err(|error| {
         Failure::Unavailable(format!("cannot open the outbox {} (outbox.dir): {error}", config.outbox.dir.display()))
@@ -40,10 +40,10 @@ pub(super) fn open(
         revocations_per_hour_total_max: config.revoke.total_per_hour(),
         ..Settings::default()
     };
-    Ok(Outside { outbox: Arc::new(outbox), notifiers, revoker: revoker(config, clock)?, settings })
+    Ok(Delivery { outbox: Arc::new(outbox), notifiers, revoker: revoker(config, clock)?, settings })
 }
 
-impl Outside {
+impl Delivery {
     /// Settings that the operator may not have intended, a sentence each.
     pub(super) fn warnings(&self, config: &Config) -> Vec<&'static str> {
         let mut warnings = Vec::new();

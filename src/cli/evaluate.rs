@@ -54,7 +54,7 @@ pub struct Arguments {
     /// GeoIP network file, instead of the configured ones. May be repeated.
     #[arg(long, value_name = "FILE")]
     geoip_asn: Vec<PathBuf>,
-    /// Days at the beginning, in event time, that are learnt but not measured.
+    /// Days at the beginning, in event time, that update the baselines but are not measured.
     #[arg(long, value_name = "DAYS", default_value_t = 0)]
     warmup: u32,
     /// Leave out a detector, to measure its contribution. May be repeated.

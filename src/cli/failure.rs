@@ -42,7 +42,7 @@ impl Failure {
     }
 
     /// Writes the error to stderr.
-    pub fn tell(&self) {
+    pub fn print(&self) {
         if !matches!(self, Self::Closed) {
             // If stderr is closed, the exit status remains.
             let _ = writeln!(std::io::stderr(), "tokenwarden: {}", sanitize::lines(&self.to_string()));

@@ -1,6 +1,7 @@
 //! The commands, one file each, and their exit statuses.
 
 mod alert;
+mod delivery;
 pub mod demo;
 pub mod evaluate;
 pub mod explain;
@@ -8,7 +9,6 @@ mod failure;
 pub mod geoip;
 pub mod investigate;
 mod observe;
-mod outside;
 pub mod pause;
 mod reading;
 pub mod replay;

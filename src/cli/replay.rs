@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::failure::Failure;
 use super::setup::{KEY_OF_REPLAYS, geo_settings, load_rules, start_runtime};
 use super::terminal::{grouped, progress_bar, to_stderr};
-use super::{outside, rule_diff};
+use super::{delivery, rule_diff};
 use crate::checkpoint::DeadLetter;
 use crate::config::{Config, FileSection};
 use crate::engine;
@@ -57,8 +57,8 @@ pub struct Arguments {
     /// Compare with the rules in this folder, and print only the alerts that are added, removed or changed.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["verdicts", "store", "strict", "partitions"])]
     against: Option<PathBuf>,
-    /// Simulate a topic with N partitions: each has its own state and an equal part of the alert budget, and each user's
-    /// events go to one of them.
+    /// Simulate a topic with N partitions. Each has its own state and an equal part of the alert budget. Events of one
+    /// user go to one partition.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     partitions: u16,
     /// GeoIP city file, instead of the configured ones. May be repeated.
@@ -143,11 +143,11 @@ where
     let (outbox, deliverer) = if arguments.enforce {
         let (_, newest) = watch::channel(Arc::clone(&rules));
         let _inside = runtime.enter();
-        let outside = outside::open(config, newest, &clock)?;
-        for warning in outside.warnings(config) {
+        let delivery = delivery::open(config, newest, &clock)?;
+        for warning in delivery.warnings(config) {
             summary.print(warning);
         }
-        let (outbox, running) = outside.start(&store, &clock, &metrics, &health, runtime.handle());
+        let (outbox, running) = delivery.start(&store, &clock, &metrics, &health, runtime.handle());
         (Some(outbox), Some(running))
     } else {
         (None, None)

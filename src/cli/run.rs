@@ -10,9 +10,9 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 
+use super::delivery;
 use super::failure::Failure;
 use super::observe::Observer;
-use super::outside;
 use super::setup::{NO_SOURCE, load_rules, open_file, start_runtime};
 use crate::config::Config;
 use crate::config::reload::Follower;
@@ -84,18 +84,18 @@ fn serve(
     let (rules_sender, rules_receiver) = watch::channel(Arc::clone(&rules));
     // The mail transport spawns a task, which needs a runtime.
     let inside = runtime.enter();
-    let outside = outside::open(config, rules_receiver.clone(), &clock)?;
-    for warning in outside.warnings(config) {
+    let delivery = delivery::open(config, rules_receiver.clone(), &clock)?;
+    for warning in delivery.warnings(config) {
         tracing::warn!("{warning}");
     }
     let observer = Observer {
         metrics: Arc::clone(&metrics),
         health: Arc::clone(&health),
-        outbox: outside.outbox(),
+        outbox: delivery.outbox(),
         clock: Arc::clone(&clock),
     };
     let (mut source, spread, partitions) = open_source(config, observer)?;
-    let (outbox, deliverer) = outside.start(store, &clock, &metrics, &health, runtime.handle());
+    let (outbox, deliverer) = delivery.start(store, &clock, &metrics, &health, runtime.handle());
     drop(inside);
     let stop = Arc::new(AtomicBool::new(false));
     let nudge = Arc::new(Notify::new());

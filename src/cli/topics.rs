@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::sanitize;
 use crate::source::kafka::{self, Finding, KafkaSettings, Level};
 
-/// Make the topics of dead letters, or check every topic and the offsets of the group.
+/// Create the topics of dead letters, or check every topic and the offsets of the group.
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(subcommand)]
@@ -20,7 +20,7 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make our own topics where they are missing: <prefix>.dead-letters.
+    /// Create our own topics if they are missing: <prefix>.dead-letters.
     Create(Options),
     /// Check that topics exist, may be read or written, keep enough, and that offsets are in the log. Changes nothing.
     Check(Options),
@@ -33,7 +33,7 @@ struct Options {
     config: PathBuf,
 }
 
-/// Prints what was found: a table on a terminal, else a line each. Fails where anything would keep the service from
+/// Prints the findings: a table on a terminal, otherwise a line each. Fails if a finding prevents the service from
 /// working.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let (Command::Create(options) | Command::Check(options)) = &arguments.command;

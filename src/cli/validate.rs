@@ -7,8 +7,8 @@ use std::sync::Arc;
 use clap::Args;
 use tokio::sync::watch;
 
+use super::delivery;
 use super::failure::Failure;
-use super::outside;
 use super::setup::{NO_SOURCE, open_file, start_runtime};
 use crate::config::Config;
 use crate::enrich::Enricher;
@@ -27,7 +27,7 @@ pub struct Arguments {
     /// Configuration file (TOML).
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Do not ask whether Kafka, ClickHouse and the mail server answer.
+    /// Do not connect to Kafka, ClickHouse and the mail server.
     #[arg(long)]
     offline: bool,
 }
@@ -47,13 +47,13 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         _ => Report::ok("configuration", &arguments.config.display().to_string())?,
     }
     for warning in &config.warnings {
-        tell(&format!("warning configuration: {warning}"))?;
+        print_line(&format!("warning configuration: {warning}"))?;
     }
     hint_at_addresses(&config)?;
     check_rules(&config, &mut report)?;
     check_geoip(&config, &mut report)?;
     let runtime = start_runtime()?;
-    runtime.block_on(check_outside(&config, arguments.offline, &mut report))?;
+    runtime.block_on(check_delivery(&config, arguments.offline, &mut report))?;
     if !arguments.offline {
         check_source(&config, &mut report)?;
         runtime.block_on(check_store(&config.store, &mut report))?;
@@ -67,7 +67,7 @@ fn hint_at_addresses(config: &Config) -> Result<(), Failure> {
     let topics = topics.map(|topic| (format!("topic {}", topic.topic), topic.feed.format));
     let file = config.source.file.iter().map(|file| (file.path.display().to_string(), file.feed().format));
     for (source, format) in topics.chain(file).filter(|(_, format)| *format == Format::Github) {
-        tell(&format!("note    addresses of {source}: {}", format.address_hint()))?;
+        print_line(&format!("note    addresses of {source}: {}", format.address_hint()))?;
     }
     Ok(())
 }
@@ -91,7 +91,7 @@ fn check_rules(config: &Config, report: &mut Report) -> Result<(), Failure> {
 
 fn check_geoip(config: &Config, report: &mut Report) -> Result<(), Failure> {
     if config.geoip.city.is_empty() && config.geoip.asn.is_empty() {
-        return Report::ok("GeoIP", "no files are configured, so places and networks are not judged");
+        return Report::ok("GeoIP", "no files are configured, so places and networks are not scored");
     }
     let enricher = Enricher::new(&config.geoip).trust_event_geo(config.detection.trust_event_geo);
     for version in enricher.versions() {
@@ -103,13 +103,13 @@ fn check_geoip(config: &Config, report: &mut Report) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Channels and revoker: whether they can be set up, and, unless offline, whether the mail server takes our password.
-/// A webhook or a provider cannot be asked without something coming of it.
-async fn check_outside(config: &Config, offline: bool, report: &mut Report) -> Result<(), Failure> {
+/// Checks that channels and revoker can be created and, unless offline, that the mail server accepts the password.
+/// Webhooks and providers are not tested, because a request to them has an effect.
+async fn check_delivery(config: &Config, offline: bool, report: &mut Report) -> Result<(), Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (_, rules) = watch::channel(Arc::new(RuleSet::builtin()));
-    match outside::notifiers(config, rules, &clock) {
-        Ok(none) if none.is_empty() => Report::ok("alerts", "no channel is configured, so nobody is told")?,
+    match delivery::notifiers(config, rules, &clock) {
+        Ok(none) if none.is_empty() => Report::ok("alerts", "no channel is configured, so alerts are not sent")?,
         Ok(notifiers) => {
             for notifier in notifiers {
                 let what = format!("{} to {}", notifier.name(), notifier.target());
@@ -127,9 +127,9 @@ async fn check_outside(config: &Config, offline: bool, report: &mut Report) -> R
         }
         Err(error) => report.failed("alerts", &error.to_string(), Kind::Configuration)?,
     }
-    match (outside::revoker(config, &clock), config.revoke.mode) {
+    match (delivery::revoker(config, &clock), config.revoke.mode) {
         (Ok(Some(revoker)), mode) => {
-            for warning in outside::doubts(config, &*revoker) {
+            for warning in delivery::doubts(config, &*revoker) {
                 Report::warning("revocation", warning)?;
             }
             Report::ok("revocation", &format!("in mode {}", mode.as_str()))
@@ -159,7 +159,7 @@ fn check_source(config: &Config, report: &mut Report) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What `topics check` finds, but for what is as it should be: a line for each topic.
+/// Reports problems of `topics check`, and one line for each topic without problems.
 fn report_topics(brokers: &str, findings: &[Finding], report: &mut Report) -> Result<(), Failure> {
     for alike in findings.chunk_by(|one, other| one.topic == other.topic) {
         let mut usable = true;
@@ -184,7 +184,7 @@ fn report_topics(brokers: &str, findings: &[Finding], report: &mut Report) -> Re
     Ok(())
 }
 
-/// Asks without changing anything: the service makes its database at its first start.
+/// Checks without changes: the service creates its database at its first start.
 async fn check_store(settings: &StoreSettings, report: &mut Report) -> Result<(), Failure> {
     if let Some(directory) = settings.url.strip_prefix("embedded:")
         && !Path::new(directory).exists()
@@ -218,7 +218,7 @@ impl Kind {
     }
 }
 
-/// The lines told so far, and whether all was well.
+/// Results of the checks so far.
 #[derive(Default)]
 struct Report {
     worst: Option<Kind>,
@@ -227,12 +227,12 @@ struct Report {
 
 impl Report {
     fn ok(what: &str, detail: &str) -> Result<(), Failure> {
-        tell(&format!("ok      {what}: {detail}"))
+        print_line(&format!("ok      {what}: {detail}"))
     }
 
     /// A setting that works and is probably a mistake.
     fn warning(what: &str, reason: &str) -> Result<(), Failure> {
-        tell(&format!("WARNING {what}: {reason}"))
+        print_line(&format!("WARNING {what}: {reason}"))
     }
 
     fn failed(&mut self, what: &str, reason: &str, kind: Kind) -> Result<(), Failure> {
@@ -240,7 +240,7 @@ impl Report {
         if self.worst != Some(Kind::Configuration) {
             self.worst = Some(kind);
         }
-        tell(&format!("FAILED  {what}: {reason}"))
+        print_line(&format!("FAILED  {what}: {reason}"))
     }
 
     fn end(self) -> Result<(), Failure> {
@@ -256,6 +256,6 @@ impl Report {
     }
 }
 
-fn tell(line: &str) -> Result<(), Failure> {
+fn print_line(line: &str) -> Result<(), Failure> {
     writeln!(std::io::stdout(), "{}", sanitize::lines(line)).map_err(|error| Failure::output("to stdout", &error))
 }
