@@ -1,7 +1,7 @@
 //! Reloads rule files that change while the service runs.
 //!
 //! A reload is applied completely or not at all. It is refused if a file has an error, or if the file of an active rule
-//! is missing, because an incomplete copy of the folder must not disable detection. To disable a rule of a running
+//! is missing. An incomplete copy of the folder therefore does not disable detection. To disable a rule of a running
 //! service, set `status = "disabled"` in its file.
 
 use std::fs::Metadata;

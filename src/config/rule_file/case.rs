@@ -29,7 +29,7 @@ pub struct Case {
     pub expect: Expect,
     /// Policies in addition to those of the rule.
     pub policies: Vec<Policy>,
-    /// Earlier events. They are scored and learnt, but the expectation does not apply to them.
+    /// Earlier events. They are scored and update the baselines, but the expectation does not apply to them.
     pub history: Vec<CaseEvent>,
     pub events: Vec<CaseEvent>,
 }
@@ -125,7 +125,7 @@ pub(super) fn read(
     let history = writer.write_list(&fields, "history", &base)?;
     let events = writer.write_list(&fields, "events", &base)?;
     if events.is_empty() {
-        report.add(fields.span(), "a case lacks `events`, for which the rule must fire or stay quiet");
+        report.add(fields.span(), "a case lacks `events`, on which the rule must fire or must not fire");
         return None;
     }
     let line = report.line(fields.span().start);

@@ -57,7 +57,7 @@ impl Places {
         places
     }
 
-    /// Checks that the address of a case has an entry, because a forgotten place would weaken the case unnoticed.
+    /// Checks that the address of a case has an entry, because a missing place would weaken the case unnoticed.
     pub(super) fn check(&self, address: &str) -> Result<(), String> {
         let Ok(parsed) = address.parse::<IpAddr>() else {
             return Err(format!("{} is not an IP address", quoted(address)));

@@ -42,35 +42,35 @@ const KEY_OF_CASES: &[u8] = b"tokenwarden, cases of rules";
 #[must_use]
 pub fn run<'c>(loaded: &LoadedRules, cases: &'c RuleCases, settings: &engine::Settings) -> Vec<(&'c Case, Trial)> {
     let mut enricher = Enricher::with_lookup(Box::new((*cases.places).clone()));
-    let mut judge = |case: &Case| {
+    let mut run = |case: &Case| {
         let with_policies = (!case.policies.is_empty()).then(|| loaded.rules.with_policies(cases.rule, &case.policies));
-        let mut stage = Stage {
+        let mut replay = Replay {
             decoder: Decoder::new(Format::Native, TokenHasher::new(KEY_OF_CASES)),
             enricher: &mut enricher,
             rules: with_policies.as_ref().unwrap_or(&loaded.rules),
             // The operator writes the cases, so `confirmed` events are trusted.
             state: State::new(engine::Settings { confirmed: true, ..settings.clone() }),
         };
-        stage.play(cases.rule, case)
+        replay.run(cases.rule, case)
     };
-    cases.cases.iter().map(|case| (case, judge(case))).collect()
+    cases.cases.iter().map(|case| (case, run(case))).collect()
 }
 
 /// State of one test case.
-struct Stage<'s> {
+struct Replay<'s> {
     decoder: Decoder,
     enricher: &'s mut Enricher,
     rules: &'s RuleSet,
     state: State,
 }
 
-impl Stage<'_> {
-    fn play(&mut self, rule: RuleId, case: &Case) -> Trial {
+impl Replay<'_> {
+    fn run(&mut self, rule: RuleId, case: &Case) -> Trial {
         let mut highest: Option<Sighted> = None;
         let mut fired = false;
         let events_from = case.history.len();
         for (at, event) in case.history.iter().chain(&case.events).enumerate() {
-            let outcome = match self.judge(event) {
+            let outcome = match self.score(event) {
                 Ok(outcome) => outcome,
                 Err(reason) => return Trial { passed: false, highest, mistake: Some((event.line, reason)) },
             };
@@ -85,11 +85,11 @@ impl Stage<'_> {
     }
 
     /// Scores an event. `None` for a duplicate; the error states why the event is invalid.
-    fn judge(&mut self, event: &CaseEvent) -> Result<Option<Outcome>, String> {
+    fn score(&mut self, event: &CaseEvent) -> Result<Option<Outcome>, String> {
         let Self { decoder, enricher, rules, state } = self;
-        let mut judged = Err("the record contains no event".to_owned());
+        let mut result = Err("the record contains no event".to_owned());
         decoder.decode(event.json.as_bytes(), &mut |decoded| {
-            judged = match decoded {
+            result = match decoded {
                 Ok(Decoded::Event(event)) => Ok(match engine::step(state, rules, &enricher.enrich(event)) {
                     Step::Scored(outcome) => Some(outcome),
                     Step::Duplicate => None,
@@ -98,7 +98,7 @@ impl Stage<'_> {
                 Err(error) => Err(error.to_string()),
             };
         });
-        judged
+        result
     }
 }
 
