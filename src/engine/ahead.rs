@@ -50,7 +50,10 @@ pub fn look_ahead<'a>(events: impl Iterator<Item = (&'a State, &'a EnrichedEvent
     let mut begin = events.len() - found.len();
     for (memory, event, place) in &found {
         let (baseline, at) = (memory.baselines.get(*place), event.event.timestamp.millis());
-        touched ^= baseline.touch_parts(event.event.kind == Kind::Refreshed);
+        touched ^= baseline.touch_holders();
+        if event.event.kind == Kind::Refreshed {
+            touched ^= baseline.touch_refreshes();
+        }
         let visit = baseline.visits_of(event.keys.visit, at).next();
         if visit.is_none() || baseline.begins_hour(at) {
             touched ^= baseline.touch_habits();

@@ -2,6 +2,7 @@
 
 use crate::detector::{self, Lesson, Observation, Teaching};
 use crate::memory::baseline::Grown;
+use crate::memory::population::NewNetwork;
 use crate::memory::{Baseline, Kind, Memory, Population, User, Visits};
 
 /// Visits from which a baseline stores seasons and schedules.
@@ -86,7 +87,9 @@ pub(crate) fn learn_user(
     let Observation { sighting, tenant, .. } = observation;
     let token_type = kind.token_type();
     if sighting.has_place() && !user.has_network(sighting.network) {
-        population.learn_network(*tenant, sighting.network, sighting.country, user.is_known(), owner);
+        let network =
+            NewNetwork { network: sighting.network, country: sighting.country, is_known_user: user.is_known() };
+        population.learn_network(*tenant, network, owner);
     }
     if !user.has_family(sighting.family) {
         population.learn_family(*tenant, sighting.app, token_type, sighting.family, owner);

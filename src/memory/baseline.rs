@@ -167,7 +167,16 @@ impl OwnCalls {
     }
 }
 
-/// What only baselines with some past have.
+/// A call of a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteCall {
+    pub route: u32,
+    pub is_rare: bool,
+    /// Minutes since the epoch.
+    pub minute: u32,
+}
+
+/// Habits that only baselines with several visits have.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grown {
     /// Mean residual of each UTC hour's calls, weekdays before weekends, sixteenths of a nat.
@@ -358,15 +367,18 @@ impl Baseline {
         }
     }
 
-    /// Fetches what lies elsewhere and all events need, or a refresh, once the baseline itself is there; what it returns
-    /// has no meaning.
+    /// Prefetches the holders. The returned value has no meaning.
     #[must_use]
-    pub fn touch_parts(&self, for_refresh: bool) -> u64 {
-        let holders = self.holders.iter().fold(0, |touched, holder| touched ^ holder.touch());
-        let refreshes = self.refreshes.as_ref().filter(|_| for_refresh);
-        let refreshes = refreshes
-            .map_or(0, |refreshes| refreshes.last[0].token ^ refreshes.last[1].token ^ u64::from(refreshes.before[7]));
-        holders ^ refreshes
+    pub fn touch_holders(&self) -> u64 {
+        self.holders.iter().fold(0, |touched, holder| touched ^ holder.touch())
+    }
+
+    /// Prefetches the refresh tokens. The returned value has no meaning.
+    #[must_use]
+    pub fn touch_refreshes(&self) -> u64 {
+        let refreshes = self.refreshes.as_ref();
+        refreshes
+            .map_or(0, |refreshes| refreshes.last[0].token ^ refreshes.last[1].token ^ u64::from(refreshes.before[7]))
     }
 
     /// Fetches what is asked where a visit or an hour begins; what it returns has no meaning.
@@ -480,7 +492,10 @@ impl Baseline {
     }
 
     /// Learns a call of a route.
-    pub fn learn_route(&mut self, route: u32, is_rare: bool, weight: f64, known_weight: f64, minute: u32) {
+    ///
+    /// `weight` counts towards the calls, and `known_weight` towards the route.
+    pub fn learn_route(&mut self, call: RouteCall, weight: f64, known_weight: f64) {
+        let RouteCall { route, is_rare, minute } = call;
         if self.routes >= CALLS_MAX {
             self.routes -= self.routes / 16;
             self.rare_routes -= self.rare_routes / 16;

@@ -4,6 +4,7 @@ use super::level::{ClientLevel, LEVELS, NetLevel};
 use super::tenants::{BySeat, Seat};
 use crate::enrichment::Device;
 use crate::event::TokenType;
+use crate::place::NetworkClass;
 
 /// ⌊log2(visits + 1)⌋ up to this: beyond 8,000 visits nothing changes with age.
 const AGES: usize = 14;
@@ -172,7 +173,16 @@ pub struct Cohorts {
     wide: Vec<Wide>,
 }
 
-/// Which hourly count is meant.
+/// The first call of a route in a visit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FirstCall {
+    /// The route is new to the owner.
+    pub is_new: bool,
+    /// The route is rare in the population.
+    pub is_rare: bool,
+}
+
+/// A count per hour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hourly {
     Calls,
@@ -236,8 +246,10 @@ impl Cohorts {
         self.wide[kind.number()].hosting.get(if kind.is_machine() { 0.5 } else { 0.06 }, ASSUMED)
     }
 
-    pub fn learn_network(&mut self, kind: Kind, hosting: bool, weight: f64) {
-        self.wide[kind.number()].hosting.learn(f64::from(u8::from(hosting)), weight);
+    /// Learns the class of a network that is new to its baseline.
+    pub fn learn_network(&mut self, kind: Kind, class: NetworkClass, weight: f64) {
+        let is_hosting = class != NetworkClass::Access;
+        self.wide[kind.number()].hosting.learn(f64::from(u8::from(is_hosting)), weight);
     }
 
     /// Changes of network per active minute.
@@ -259,8 +271,8 @@ impl Cohorts {
         self.wide[kind.number()].new_areas.get(0.1, ASSUMED)
     }
 
-    pub fn learn_area(&mut self, kind: Kind, new: bool, weight: f64) {
-        self.wide[kind.number()].new_areas.learn(f64::from(u8::from(new)), weight);
+    pub fn learn_area(&mut self, kind: Kind, is_new: bool, weight: f64) {
+        self.wide[kind.number()].new_areas.learn(f64::from(u8::from(is_new)), weight);
     }
 
     /// Share of routes that are new to the owner, among those called first in a visit.
@@ -275,10 +287,10 @@ impl Cohorts {
         self.wide[kind.number()].rare_routes.get(0.01, 10.0 * ASSUMED).max(SHARE_MIN)
     }
 
-    pub fn learn_route(&mut self, kind: Kind, new: bool, is_rare: bool, weight: f64) {
+    pub fn learn_route(&mut self, kind: Kind, call: FirstCall, weight: f64) {
         let wide = &mut self.wide[kind.number()];
-        wide.new_routes.learn(f64::from(u8::from(new)), weight);
-        wide.rare_routes.learn(f64::from(u8::from(is_rare)), weight);
+        wide.new_routes.learn(f64::from(u8::from(call.is_new)), weight);
+        wide.rare_routes.learn(f64::from(u8::from(call.is_rare)), weight);
     }
 
     /// Mean and variance of the logarithm of an hourly count.
@@ -345,13 +357,14 @@ mod tests {
     fn machines_call_new_routes_less_often_than_people_and_thieves_teach_little_of_it() {
         let mut cohorts = Cohorts::default();
         let kind = |device| Kind::new(TokenType::ApiKey, device);
+        let call = |is_new| FirstCall { is_new, is_rare: false };
         for number in 0..1_000 {
-            cohorts.learn_route(kind(Device::Machine), false, false, 1.0);
-            cohorts.learn_route(kind(Device::Desktop), number % 20 == 0, false, 1.0);
+            cohorts.learn_route(kind(Device::Machine), call(false), 1.0);
+            cohorts.learn_route(kind(Device::Desktop), call(number % 20 == 0), 1.0);
         }
         let (machines, people) = (cohorts.new_routes(kind(Device::Machine)), cohorts.new_routes(kind(Device::Desktop)));
         assert!(machines < 0.005 && (0.04..0.06).contains(&people), "{machines} {people}");
-        cohorts.learn_route(kind(Device::Machine), true, false, 0.03);
+        cohorts.learn_route(kind(Device::Machine), call(true), 0.03);
         assert!(cohorts.new_routes(kind(Device::Machine)) < machines * 1.02);
     }
 

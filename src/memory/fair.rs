@@ -38,8 +38,9 @@ struct Held<V> {
 pub struct Fair<V> {
     places: Map<u64, Place>,
     held: Blocks<Held<V>>,
-    /// Numbers of entries.
+    /// Numbers of entries of each tenant with a seat.
     by_seat: BySeat<usize>,
+    /// Number of entries of all other tenants.
     by_strangers: usize,
     /// Next entry that is checked or compared.
     next: usize,
@@ -96,10 +97,10 @@ impl<V> Fair<V> {
         let held = &mut held[place.0 as usize];
         held.by.second = by.second;
         if held.by.owner.is_none() && by.owner.is_some() {
-            // A stranger who came first keeps no entry of a tenant with a seat among its own.
+            // The first tenant with a seat that writes the entry becomes its owner.
             held.by.owner = by.owner;
-            count((by_seat, by_strangers), None, false);
-            count((by_seat, by_strangers), by.owner, true);
+            decrement(entries_of(by_seat, by_strangers, None));
+            increment(entries_of(by_seat, by_strangers, by.owner));
         }
         &mut held.value
     }
@@ -111,12 +112,12 @@ impl<V> Fair<V> {
 
     fn make(&mut self, key: u64, by: Write, make: impl FnOnce() -> V) -> Place {
         let new = Held { key, by, value: make() };
-        self.count(by.owner, true);
+        increment(entries_of(&mut self.by_seat, &mut self.by_strangers, by.owner));
         let freed = self.expired(by.second).or_else(|| (self.held.len() >= self.max).then(|| self.least(by.second)));
         let place = if let Some(place) = freed {
             let old = std::mem::replace(&mut self.held[place], new);
             self.places.remove(&old.key);
-            self.count(old.by.owner, false);
+            decrement(entries_of(&mut self.by_seat, &mut self.by_strangers, old.by.owner));
             place
         } else {
             self.held.push(new);
@@ -125,10 +126,6 @@ impl<V> Fair<V> {
         let place = Place(place as u32);
         self.places.insert(key, place);
         place
-    }
-
-    fn count(&mut self, owner: Option<Seat>, is_more: bool) {
-        count((&mut self.by_seat, &mut self.by_strangers), owner, is_more);
     }
 
     /// Moves on to the next entry, and returns the current one.
@@ -149,8 +146,9 @@ impl<V> Fair<V> {
         })
     }
 
-    /// Of some entries the oldest of the tenant with most entries. A tenant that has lost its seat comes first. They are
-    /// spread over the table, because neighbours are often of one tenant.
+    /// Place of the entry to evict: of some entries, the oldest of the tenant with the most entries. Entries of tenants that
+    /// have lost their seat come first. The compared entries are spread over the table, because neighbours are often of one
+    /// tenant.
     fn least(&mut self, second: u32) -> usize {
         let (first, len) = (self.step(), self.held.len());
         let mut least = (first, None);
@@ -161,23 +159,36 @@ impl<V> Fair<V> {
                 Some(seat) => self.by_seat.get(seat).copied().unwrap_or(usize::MAX),
                 None => self.by_strangers,
             };
-            let worth = Some((entries, by.second.abs_diff(second)));
-            if worth > least.1 {
-                least = (place, worth);
+            let rank = Some((entries, by.second.abs_diff(second)));
+            if rank > least.1 {
+                least = (place, rank);
             }
         }
         least.0
     }
 }
 
-/// Counts an entry of `owner` more or less.
-fn count((by_seat, by_strangers): (&mut BySeat<usize>, &mut usize), owner: Option<Seat>, is_more: bool) {
-    let entries = match owner {
+/// Number of entries of `owner`. `None`: the tenant has lost its seat.
+fn entries_of<'a>(
+    by_seat: &'a mut BySeat<usize>,
+    by_strangers: &'a mut usize,
+    owner: Option<Seat>,
+) -> Option<&'a mut usize> {
+    match owner {
         Some(seat) => by_seat.get_mut(seat),
         None => Some(by_strangers),
-    };
+    }
+}
+
+fn increment(entries: Option<&mut usize>) {
     if let Some(entries) = entries {
-        *entries = if is_more { *entries + 1 } else { entries.saturating_sub(1) };
+        *entries += 1;
+    }
+}
+
+fn decrement(entries: Option<&mut usize>) {
+    if let Some(entries) = entries {
+        *entries = entries.saturating_sub(1);
     }
 }
 
@@ -196,7 +207,7 @@ mod tests {
         Tenant { key: 1, seat: None }
     }
 
-    /// The numbers of entries are those of what is held.
+    /// Asserts that the numbers of entries are correct.
     fn assert_counted<V>(table: &Fair<V>) {
         assert_eq!(table.places.len(), table.held.len());
         assert!(table.places.iter().all(|(key, place)| table.held[place.0 as usize].key == *key));
@@ -217,7 +228,7 @@ mod tests {
             *table.entry(key, by(stranger(), 0), || 0) += 1;
         }
         assert_counted(&table);
-        assert_eq!(table.get(7), Some(&2), "a flood of strangers evicts their own");
+        assert_eq!(table.get(7), Some(&2), "strangers evict their own entries");
     }
 
     #[test]
@@ -234,8 +245,8 @@ mod tests {
         assert_counted(&table);
         let left = (0..100).filter(|key| table.get(*key) == Some(&1)).count();
         assert_eq!(left, 100);
-        assert!(table.get(50_999).is_some() && table.get(1_000).is_none(), "the oldest go");
-        // A tenant alone has all of it.
+        assert!(table.get(50_999).is_some() && table.get(1_000).is_none(), "the oldest entries are evicted");
+        // A single tenant can fill the table.
         (0..5_000).for_each(|number| _ = table.entry(1 << 40 | number, by(seated(0), 600), || 0));
         assert!(table.by_seat.get(seated(0).seat.expect("it has one")).is_some_and(|entries| *entries > 200));
         assert_counted(&table);
@@ -248,17 +259,17 @@ mod tests {
             table.entry(u64::from(number), by(seated(0), 36 * number), || 0);
             table.entry(u64::MAX, by(seated(1), 36 * number), || 0);
         }
-        assert!(table.len() < 400, "one hundred are written in an hour: {}", table.len());
+        assert!(table.len() < 400, "100 entries are written in an hour: {}", table.len());
         assert!(table.get(u64::MAX).is_some() && table.get(19_950).is_some() && table.get(0).is_none());
         assert_counted(&table);
-        // The clock was wrong, and is right again.
+        // The clock is set back.
         (0..500).for_each(|number| _ = table.entry(1 << 40 | number, by(seated(0), 7), || 0));
         assert_eq!(table.get(19_950), None);
         assert_counted(&table);
     }
 
     #[test]
-    fn place_that_another_entry_has_taken_is_not_used() {
+    fn place_of_another_entry_is_not_used() {
         let mut table = Fair::new(1, HOUR);
         *table.entry(7, by(stranger(), 0), || 1) += 1;
         let place = table.find(7);
@@ -269,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_of_a_tenant_without_its_seat_go_first() {
+    fn entries_of_an_unseated_tenant_are_evicted_first() {
         let mut table = Fair::new(16, HOUR);
         let (old, new) = (seated(2), successor(seated(2)));
         (0..4).for_each(|key| _ = table.entry(key, by(old, 9), || 0));

@@ -99,7 +99,26 @@ pub struct Callers {
     of_client: f64,
 }
 
-/// How likely a call is, for whom.
+/// A user's first visit from a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewNetwork {
+    pub network: u32,
+    pub country: u32,
+    /// The user had visits from other networks: the network is an adoption.
+    pub is_known_user: bool,
+}
+
+/// A call of a route with an application and a client family.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AppCall {
+    pub app: u64,
+    pub family: u32,
+    pub route: u32,
+    /// [`RouteUse::promise`]
+    pub promise: f64,
+}
+
+/// Probability of a call.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Likely {
     /// For others with this client and application.
@@ -300,14 +319,15 @@ impl Population {
         (given(chosen.0, thiefs, unknown), given(chosen.1, owners, unknown))
     }
 
-    /// A user's first visit from `network`; an adoption if the user was known before.
-    pub fn learn_network(&mut self, tenant: Tenant, network: u32, country: u32, known_user: bool, weight: f64) {
+    /// Learns a user's first visit from a network.
+    pub fn learn_network(&mut self, tenant: Tenant, visit: NewNetwork, weight: f64) {
+        let NewNetwork { network, country, is_known_user } = visit;
         let place = place(network, country);
         let mut own =
             |table| self.owns.entry(pair(table, tenant.key, u64::from(place)), Own::default).add(tenant, weight);
         let users = own(Pair::Network);
-        let adoptions = if known_user { own(Pair::TenantNetwork) } else { None };
-        if known_user {
+        let adoptions = if is_known_user { own(Pair::TenantNetwork) } else { None };
+        if is_known_user {
             self.pairs.add(pair(Pair::TenantCountry, tenant.key, u64::from(country)), weight);
             self.pairs.add(pair(Pair::Tenant, tenant.key, 0), weight);
         }
@@ -429,7 +449,9 @@ impl Population {
         self.routes.of_own(tenant, route, promise)
     }
 
-    pub fn learn_route(&mut self, tenant: Tenant, app: u64, family: u32, route: u32, promise: f64, weight: f64) {
+    /// Learns a call of a route.
+    pub fn learn_route(&mut self, tenant: Tenant, call: &AppCall, weight: f64) {
+        let AppCall { app, family, route, promise } = *call;
         let used = self.routes.learn(tenant, route, promise, weight);
         let app = of_tenant(app, tenant.key);
         let in_app = self.calls.add(pair(Pair::AppRoute, app, u64::from(route)), weight);
@@ -475,14 +497,23 @@ mod tests {
     use super::*;
     use crate::memory::tenants::seated;
 
+    const fn call(app: u64, family: u32, route: u32) -> AppCall {
+        AppCall { app, family, route, promise: 1.0 }
+    }
+
+    /// A first visit of a known user.
+    const fn adoption(network: u32, country: u32) -> NewNetwork {
+        NewNetwork { network, country, is_known_user: true }
+    }
+
     #[test]
     fn a_thief_prefers_what_is_popular_less_than_owners_do() {
         let mut population = Population::default();
         for _ in 0..900 {
-            population.learn_network(seated(1), 3320, 49, false, 1.0);
+            population.learn_network(seated(1), NewNetwork { is_known_user: false, ..adoption(3320, 49) }, 1.0);
         }
         for network in 0..100 {
-            population.learn_network(seated(1), network, 49, false, 1.0);
+            population.learn_network(seated(1), NewNetwork { is_known_user: false, ..adoption(network, 49) }, 1.0);
         }
         let thief = |network| population.networks.thief(seated(1).seat, place(network, 49), 5.0);
         assert!(thief(3320) < 0.9 && thief(3320) > thief(5));
@@ -494,8 +525,8 @@ mod tests {
     fn adopted_network_is_likely_in_its_tenant() {
         let mut population = Population::default();
         for _ in 0..200 {
-            population.learn_network(seated(1), 9009, 49, true, 1.0);
-            population.learn_network(seated(2), 3320, 49, true, 1.0);
+            population.learn_network(seated(1), adoption(9009, 49), 1.0);
+            population.learn_network(seated(2), adoption(3320, 49), 1.0);
         }
         let adopts =
             |population: &Population, tenant, network| population.chooses(seated(tenant), network, 49, &[49]).1;
@@ -506,7 +537,7 @@ mod tests {
             "what one other tenant taught: {of_another} {unheard}"
         );
         for _ in 0..200 {
-            population.learn_network(seated(3), 9009, 49, true, 1.0);
+            population.learn_network(seated(3), adoption(9009, 49), 1.0);
         }
         let of_two = adopts(&population, 2, 9009);
         assert!(of_two < 0.05 && of_two > 2.0 * unheard, "{of_two} {unheard}");
@@ -516,10 +547,10 @@ mod tests {
     fn who_is_abroad_chooses_among_the_networks_there() {
         let mut population = Population::default();
         for _ in 0..300 {
-            population.learn_network(seated(1), 3320, 49, true, 1.0);
+            population.learn_network(seated(1), adoption(3320, 49), 1.0);
         }
         for _ in 0..3 {
-            population.learn_network(seated(1), 1221, 61, true, 1.0);
+            population.learn_network(seated(1), adoption(1221, 61), 1.0);
         }
         let choice = |known: &[u32]| population.chooses(seated(1), 1221, 61, known);
         let ((thief_abroad, owner_abroad), (thief_at_home, owner_at_home)) = (choice(&[49]), choice(&[49, 61]));
@@ -539,9 +570,9 @@ mod tests {
     fn a_route_is_as_likely_as_the_nearest_group_that_is_known_has_it() {
         let mut population = Population::default();
         for _ in 0..500 {
-            population.learn_route(seated(0), 1, 7, 11, 1.0, 1.0);
-            population.learn_route(seated(0), 1, 8, 12, 1.0, 1.0);
-            population.learn_route(seated(0), 2, 7, 13, 1.0, 1.0);
+            population.learn_route(seated(0), &call(1, 7, 11), 1.0);
+            population.learn_route(seated(0), &call(1, 8, 12), 1.0);
+            population.learn_route(seated(0), &call(2, 7, 13), 1.0);
         }
         let calls = |app, family, route| {
             let used = population.route(seated(0), route).unwrap_or_else(|| RouteUse::new(1.0));
@@ -563,10 +594,10 @@ mod tests {
         let mut population = Population::default();
         let large = f64::from(1_u32 << 25);
         for route in [11, 12] {
-            population.learn_route(seated(0), 1, 7, route, 1.0, large);
+            population.learn_route(seated(0), &call(1, 7, route), large);
         }
         for _ in 0..1_000 {
-            population.learn_route(seated(0), 1, 7, 11, 1.0, 0.25);
+            population.learn_route(seated(0), &call(1, 7, 11), 0.25);
         }
         let used = population.route(seated(0), 12).expect("it was called");
         let found = population.calls(&population.callers(seated(0), 1, 7), 12, used);
@@ -581,7 +612,7 @@ mod tests {
     fn a_first_call_is_all_of_what_its_application_prefers() {
         let mut population = Population::default();
         // One that is no single float.
-        population.learn_route(seated(0), 1, 7, 11, 1.0, 0.999);
+        population.learn_route(seated(0), &call(1, 7, 11), 0.999);
         let used = population.route(seated(0), 11).expect("it was called");
         let found = population.calls(&population.callers(seated(0), 1, 7), 11, used);
         let preference = 1.299_f64.sqrt();
@@ -594,7 +625,11 @@ mod tests {
         let mut population = Population::default();
         for route in 0..40 {
             for _ in 0..10 {
-                population.learn_route(seated(0), 1, 7, route, if route == 0 { 4.0 } else { 1.0 }, 1.0);
+                population.learn_route(
+                    seated(0),
+                    &AppCall { promise: if route == 0 { 4.0 } else { 1.0 }, ..call(1, 7, route) },
+                    1.0,
+                );
             }
         }
         let thief = |route| {
@@ -615,11 +650,11 @@ mod tests {
     #[test]
     fn what_hardly_anybody_calls_is_rare() {
         let mut population = Population::default();
-        population.learn_route(seated(0), 1, 7, 11, 1.0, 1.0);
+        population.learn_route(seated(0), &call(1, 7, 11), 1.0);
         let used = |population: &Population, route| population.route(seated(0), route).unwrap_or_default();
         assert!(!population.is_rare(seated(0), used(&population, 11)), "too few calls are known");
         for _ in 0..3_000 {
-            population.learn_route(seated(0), 1, 7, 12, 1.0, 1.0);
+            population.learn_route(seated(0), &call(1, 7, 12), 1.0);
         }
         assert!(
             population.is_rare(seated(0), used(&population, 11))

@@ -82,7 +82,7 @@ impl Detector for Net {
             baseline.networks = baseline.networks.saturating_add(1);
             baseline.hosting_networks = baseline.hosting_networks.saturating_add(u8::from(is_hosting));
             if let Some(cohorts) = teaching.others.cohorts.of_mut(observation.tenant.seat) {
-                cohorts.learn_network(kind, is_hosting, weights.counted);
+                cohorts.learn_network(kind, sighting.class, weights.counted);
             }
         }
         learn_place(baseline, sighting, weights.known);

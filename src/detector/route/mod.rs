@@ -6,7 +6,9 @@ use super::words::{Description, Signals, Words, both};
 use super::{Case, Detector, DetectorId, Fading, Lesson, Score, Teaching};
 use crate::event::Kind;
 use crate::math::ln;
-use crate::memory::population::Callers;
+use crate::memory::baseline::RouteCall;
+use crate::memory::cohort::FirstCall;
+use crate::memory::population::{AppCall, Callers};
 use crate::memory::visit::Core;
 use crate::memory::{Evidence, Feature, Nats};
 use crate::route;
@@ -70,13 +72,15 @@ impl Detector for Route {
             && teaching.baseline.visits > SETTLED_VISITS
             && let Some(cohorts) = teaching.cohorts()
         {
-            cohorts.learn_route(lesson.kind, is_new, learns.rare_route, weights.counted);
+            cohorts.learn_route(lesson.kind, FirstCall { is_new, is_rare: learns.rare_route }, weights.counted);
         }
         let weight = learns.route / formula::weight(1);
         let (counted, known) = (weights.counted * weight, weights.known * weight);
-        teaching.baseline.learn_route(route, learns.rare_route, counted, known, sighting.minute());
+        let call = RouteCall { route, is_rare: learns.rare_route, minute: sighting.minute() };
+        teaching.baseline.learn_route(call, counted, known);
         let population = &mut teaching.others.population;
-        population.learn_route(observation.tenant, sighting.app, sighting.family, route, learns.promise, counted);
+        let call = AppCall { app: sighting.app, family: sighting.family, route, promise: learns.promise };
+        population.learn_route(observation.tenant, &call, counted);
     }
 
     /// The rule `new_endpoint` also reports the evidence of `area`.
