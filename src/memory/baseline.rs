@@ -535,7 +535,7 @@ impl Baseline {
 
     /// What is to be given up last when there is no room: many visits, lately.
     #[must_use]
-    pub fn worth(&self, now: i64) -> u64 {
+    pub fn retention(&self, now: i64) -> u64 {
         let idle_weeks = (now - self.last_at).max(0) / (7 * 86_400_000);
         (u64::from(self.visits.min(1 << 20)) << 8) >> idle_weeks.min(40)
     }

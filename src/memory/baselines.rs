@@ -227,7 +227,7 @@ impl Baselines {
         // Spread over the whole table, because neighbours have a similar age.
         let spread = |step: u64| (self.evicted * CANDIDATES as u64 + step).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16;
         let candidates = (0..CANDIDATES as u64).map(|step| spread(step) as usize % last.max(1));
-        if let Some(least) = candidates.min_by_key(|place| self.held[*place].worth(now)) {
+        if let Some(least) = candidates.min_by_key(|place| self.held[*place].retention(now)) {
             self.remove(least);
         }
     }

@@ -9,7 +9,7 @@
 
 use super::generations::{Generations, Map};
 use super::routes::{RouteUse, Routes, UNKNOWN};
-use super::shared::{Contribution, Own, Separate, Shared, Sums, Worth};
+use super::shared::{Contribution, Own, Separate, Shared, Sums, Values};
 use super::tenants::{BySeat, Seat, Tenant};
 use crate::math::{exp, ln};
 
@@ -60,8 +60,8 @@ impl Popularity {
         (self.preference)(self.users(seat, key)) / (preferences + unknown * (self.preference)(0.0))
     }
 
-    /// Takes in users of `key`; what they were worth, and what they are worth now.
-    fn learn(&mut self, key: u32, contribution: &Contribution) -> Option<(Worth<3>, Worth<3>)> {
+    /// Learns users of `key`. Returns the values of their count before and after. `None`: there is no room.
+    fn learn(&mut self, key: u32, contribution: &Contribution) -> Option<(Values<3>, Values<3>)> {
         if !self.users.contains_key(&key) {
             // No tenant makes more of them than are left for others.
             let made = self.made.get_mut(contribution.seat)?;
@@ -73,9 +73,9 @@ impl Popularity {
         let preference = self.preference;
         let value = |users: f64| [users, preference(users), 1.0];
         let users = self.users.entry(key).or_default();
-        let before = users.worth(value);
+        let before = users.values(value);
         users.learn(contribution);
-        let after = users.worth(value);
+        let after = users.values(value);
         self.sums.change(&before, &after);
         Some((before, after))
     }
@@ -339,9 +339,9 @@ impl Population {
         sums.networks.change(&before, &after);
         if let Some(contribution) = adoptions {
             let adoptions = self.adoptions.entry(place).or_default();
-            let before = adoptions.worth(|count| [count]);
+            let before = adoptions.values(|count| [count]);
             adoptions.learn(&contribution);
-            let after = adoptions.worth(|count| [count]);
+            let after = adoptions.values(|count| [count]);
             sums.adoptions.change(&before, &after);
             self.adoptions_total.change(&before, &after);
         }

@@ -1,7 +1,7 @@
 //! Popularity of routes in the population, and the preferences of a thief among them.
 
 use super::generations::{Generations, Map};
-use super::shared::{Contribution, Own, Shared, Sums, Worth};
+use super::shared::{Contribution, Own, Shared, Sums, Values};
 use super::tenants::{BySeat, Seat, Tenant};
 use crate::math::{exp, ln};
 
@@ -41,7 +41,7 @@ impl RouteUse {
     }
 
     /// Calls, the thief's preference, and number of routes, for the sums.
-    fn worth(self, count: f64) -> [f64; 3] {
+    fn values(self, count: f64) -> [f64; 3] {
         [count, self.preference_of(count), 1.0]
     }
 
@@ -63,12 +63,12 @@ struct Held {
     calls: Shared<1>,
     used: RouteUse,
     /// What it adds to the sums.
-    worth: Worth<3>,
+    values: Values<3>,
 }
 
 impl Held {
     fn new(promise: f64) -> Self {
-        Self { calls: Shared::default(), used: RouteUse::new(promise), worth: Worth::NOTHING }
+        Self { calls: Shared::default(), used: RouteUse::new(promise), values: Values::ZERO }
     }
 
     fn read(&self, seat: Option<Seat>) -> RouteUse {
@@ -89,9 +89,9 @@ impl Held {
             own_contribution(owns, tenant, seat, (route, weight))
         };
         let displaced = self.calls.learn(&contribution);
-        let worth = self.calls.worth(|count| self.used.worth(count));
-        sums.change(&self.worth, &worth);
-        self.worth = worth;
+        let values = self.calls.values(|count| self.used.values(count));
+        sums.change(&self.values, &values);
+        self.values = values;
         if let Some((seat, part)) = displaced {
             owns.insert(own(Tenant { key: 0, seat: Some(seat) }, route), Own::taught(part));
         }
@@ -113,7 +113,7 @@ struct Generation {
 impl Generation {
     fn take(&mut self, route: u32) -> Option<Held> {
         let held = self.routes.remove(&route)?;
-        self.sums.change(&held.worth, &Worth::NOTHING);
+        self.sums.change(&held.values, &Values::ZERO);
         Some(held)
     }
 }
@@ -214,7 +214,7 @@ impl Routes {
         if self.young.routes.len() >= GENERATION {
             self.old = std::mem::take(&mut self.young);
         }
-        self.young.sums.change(&Worth::NOTHING, &held.worth);
+        self.young.sums.change(&Values::ZERO, &held.values);
         self.young.routes.insert(route, held);
         true
     }

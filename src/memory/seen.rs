@@ -244,12 +244,12 @@ impl Entries<'_> {
     /// Replaces the weakest entry if it is outweighed.
     #[inline(never)]
     fn make_room(self, key: u32, weight: u16, now: u8) {
-        // A free entry first, then the first of those with the least worth.
+        // The first free entry, or else the first of those with the lowest rank.
         let (mut weakest, mut least) = (0, u32::MAX);
         for (place, (count, age)) in self.counts.iter().zip(&*self.ages).enumerate() {
-            let worth = if *count == 0 { 0 } else { worth(*count, *age, now) + 1 };
-            if worth < least {
-                (weakest, least) = (place, worth);
+            let rank = if *count == 0 { 0 } else { retention(*count, *age, now) + 1 };
+            if rank < least {
+                (weakest, least) = (place, rank);
             }
         }
         if least <= (u32::from(weight) << 8) + 1 {
@@ -261,7 +261,7 @@ impl Entries<'_> {
 }
 
 /// Value of an entry in the choice of the entry to evict: its count in units of 1/4096, with half-life [`STALE_DAYS`].
-fn worth(count: u16, age: u8, now: u8) -> u32 {
+fn retention(count: u16, age: u8, now: u8) -> u32 {
     // Ages wrap every 512 days. An entry that seems nearly that old was seen after `now`: this event is late, or an
     // earlier clock was ahead by no more than is allowed.
     const AHEAD_DAYS: u32 = 32;

@@ -196,7 +196,7 @@ impl Shared<1> {
 
     /// `value` of the count as each tenant reads it; 0 for a count of 0.
     #[must_use]
-    pub fn worth<const N: usize>(&self, value: impl Fn(f64) -> [f64; N]) -> Worth<N> {
+    pub fn values<const N: usize>(&self, value: impl Fn(f64) -> [f64; N]) -> Values<N> {
         let value = |count: f64| if count > 0.0 { value(count) } else { [0.0; N] };
         let others = value(self.count(None));
         let mut beyond = [0.0; N];
@@ -204,21 +204,21 @@ impl Shared<1> {
             let first = value(self.count(self.first.seat));
             beyond = std::array::from_fn(|at| first[at] - others[at]);
         }
-        Worth { others, first: self.first.seat, beyond }
+        Values { others, first: self.first.seat, beyond }
     }
 }
 
 /// Values of a shared count for its readers: `others`, and by how much the value is higher for the tenant that contributed
 /// most.
 #[derive(Clone, Copy, Debug)]
-pub struct Worth<const N: usize> {
+pub struct Values<const N: usize> {
     others: [f64; N],
     first: Option<Seat>,
     beyond: [f64; N],
 }
 
-impl<const N: usize> Worth<N> {
-    pub const NOTHING: Self = Self { others: [0.0; N], first: None, beyond: [0.0; N] };
+impl<const N: usize> Values<N> {
+    pub const ZERO: Self = Self { others: [0.0; N], first: None, beyond: [0.0; N] };
 }
 
 /// Sums of the values of shared counts as each tenant reads them. The part that is left out of a count is thus left out of
@@ -237,7 +237,7 @@ impl<const N: usize> Default for Sums<N> {
 
 impl<const N: usize> Sums<N> {
     /// Replaces the values of one count.
-    pub fn change(&mut self, before: &Worth<N>, after: &Worth<N>) {
+    pub fn change(&mut self, before: &Values<N>, after: &Values<N>) {
         let difference = |after: &[f64; N], before: &[f64; N]| std::array::from_fn(|at| after[at] - before[at]);
         add(&mut self.others, &difference(&after.others, &before.others));
         if before.first == after.first {
@@ -336,9 +336,9 @@ mod tests {
             let mut sums = Sums::<3>::default();
             for (tenant, key, weight) in contributions {
                 let contribution = owns[key][usize::from(tenant)].add(seated(tenant), weight).expect("a seat");
-                let before = counts[key].worth(value);
+                let before = counts[key].values(value);
                 counts[key].learn(&contribution);
-                sums.change(&before, &counts[key].worth(value));
+                sums.change(&before, &counts[key].values(value));
             }
             for seat in (0..5).map(|number| seated(number).seat).chain([None]) {
                 let mut expected = [0.0; 3];

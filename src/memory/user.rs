@@ -47,7 +47,7 @@ impl User {
     }
 
     /// Value in the choice of the user to evict: visits, halved for each month without access; then the last access.
-    pub(super) fn worth(&self, now: i64) -> (u16, u16) {
+    pub(super) fn retention(&self, now: i64) -> (u16, u16) {
         let months = u32::from(day(now).saturating_sub(self.last_day)) / 30;
         (self.visits.checked_shr(months).unwrap_or(0), self.last_day)
     }
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn many_visits_lately_are_worth_the_most() {
+    fn user_with_recent_visits_is_kept() {
         let seen = |visits, day| {
             let mut user = User::default();
             (0..visits).for_each(|_| user.learn(7, 7, 7));
@@ -133,10 +133,10 @@ mod tests {
             user
         };
         let now = 20_000 * DAY;
-        assert!(seen(9, 20_000).worth(now) > seen(8, 20_000).worth(now));
-        assert!(seen(9, 19_970).worth(now) < seen(5, 20_000).worth(now), "a month away");
-        assert!(seen(9, 19_971).worth(now) > seen(9, 19_972 - 30).worth(now));
-        assert!(seen(1, 19_999).worth(now) < seen(1, 20_000).worth(now));
-        assert!(seen(u16::MAX, 1).worth(now) < seen(1, 20_000).worth(now), "for decades");
+        assert!(seen(9, 20_000).retention(now) > seen(8, 20_000).retention(now));
+        assert!(seen(9, 19_970).retention(now) < seen(5, 20_000).retention(now), "a month away");
+        assert!(seen(9, 19_971).retention(now) > seen(9, 19_972 - 30).retention(now));
+        assert!(seen(1, 19_999).retention(now) < seen(1, 20_000).retention(now));
+        assert!(seen(u16::MAX, 1).retention(now) < seen(1, 20_000).retention(now), "for decades");
     }
 }

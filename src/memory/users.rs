@@ -71,7 +71,7 @@ impl Users {
     fn least(&mut self, now: i64) -> usize {
         let neighbours = self.next..(self.next + NEIGHBOURS).min(self.max);
         self.next = if neighbours.end == self.max { 0 } else { neighbours.end };
-        neighbours.clone().min_by_key(|place| self.held[*place].worth(now)).unwrap_or(neighbours.start)
+        neighbours.clone().min_by_key(|place| self.held[*place].retention(now)).unwrap_or(neighbours.start)
     }
 }
 
