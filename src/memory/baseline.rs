@@ -1,4 +1,4 @@
-//! The past of one grant, or of one token that belongs to none: whose past a sighting is held against.
+//! Baseline: the history of one grant, or of a token without a grant. Detectors compare events with it.
 
 use std::num::NonZeroU32;
 
@@ -9,15 +9,15 @@ use super::seen::{Feature, Seen, sixteenths};
 use super::sighting::{Sighting, Site};
 use super::visit::{VISIT_GAP_MS, VISITS_MAX};
 
-/// Places kept: where the token was lately.
+/// Number of recent places of the token that are stored.
 pub const SITES_MAX: usize = 3;
 
 const HOUR_MS: i64 = 3_600_000;
 
-/// Calls that are counted, in sixteenths: what was before 2,000 of them counts less and less.
+/// Sum of calls at which all counts are reduced by 1/16: 2,000 calls, in sixteenths.
 const CALLS_MAX: u16 = 2_000 * 16;
 
-/// How novel the visits were, a count for each level in sixteenths; halved when it would grow too old.
+/// Number of visits of each level of novelty, sixteenths.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LevelCounts([u16; LEVELS]);
 
@@ -28,7 +28,7 @@ impl LevelCounts {
     }
 
     pub fn learn(&mut self, level: usize, weight: f64, minute: u32) {
-        // 200 visits: what somebody did before that says little of what they do now.
+        // Habits change: older visits lose weight after 200 visits.
         if self.0.iter().map(|count| u32::from(*count)).sum::<u32>() > 200 * 16 {
             self.0 = self.0.map(|count| count / 2);
         }
@@ -36,7 +36,7 @@ impl LevelCounts {
     }
 }
 
-/// Mean and variance of the logarithm of an hourly count, over so many hours.
+/// Mean and variance of the logarithm of an hourly count, and the number of hours.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Habit {
     pub mean: f32,
@@ -45,17 +45,17 @@ pub struct Habit {
 }
 
 impl Habit {
-    /// Takes in an hour; what lies more than `hours_max` hours back counts less and less.
+    /// Learns an hour. Hours before the last `hours_max` ones lose weight exponentially.
     pub fn learn(&mut self, value: f64, weight: f64, hours_max: f64) {
         let hours = f64::from(self.hours) + weight;
         let rate = weight / hours.max(weight);
-        let off = value - f64::from(self.mean);
-        self.mean = (f64::from(self.mean) + rate * off) as f32;
-        self.variance = ((1.0 - rate) * (f64::from(self.variance) + rate * off * off)) as f32;
+        let deviation = value - f64::from(self.mean);
+        self.mean = (f64::from(self.mean) + rate * deviation) as f32;
+        self.variance = ((1.0 - rate) * (f64::from(self.variance) + rate * deviation * deviation)) as f32;
         self.hours = hours.min(hours_max) as f32;
     }
 
-    /// Mean, variance and hours, with three hours of the cohort's among them.
+    /// Mean and variance after adding three hours of the cohort, and the number of own hours.
     #[must_use]
     pub fn with(&self, (mean, variance): (f64, f64)) -> (f64, f64, f64) {
         const COHORT_HOURS: f64 = 3.0;
@@ -68,18 +68,19 @@ impl Habit {
     }
 }
 
-/// What the hours of a baseline are like.
+/// Hourly habits of a baseline.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Habits {
     pub calls: Habit,
     pub objects: Habit,
     pub bytes: Habit,
-    /// Calls that read, and all calls, faded.
+    /// Number of reads, with decay.
     pub reads: f32,
+    /// Number of all calls, with decay.
     pub all_calls: f32,
 }
 
-/// The running hour: counted as it goes, and learnt when it is over.
+/// Counts of the current hour. They are learnt when the hour ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Hour {
     /// Hours since the epoch.
@@ -87,37 +88,37 @@ pub struct Hour {
     pub calls: u32,
     pub reads: u32,
     pub kilobytes: f32,
-    /// From so many doublings of them on they may be a burst.
+    /// Number of doublings of the bytes from which they can be a burst.
     pub doublings_usual: u8,
-    /// Which objects the sketch takes for one: another one each hour, so that nobody who chooses among objects knows.
+    /// Salt of the sketch. It changes every hour, so that a thief cannot choose objects that collide.
     salt: u8,
-    /// Of the hour's worst event.
+    /// Highest log-odds of an event in the hour.
     pub log_odds_max: Nats,
-    /// The largest evidence of a burst in it, before shared causes.
+    /// Largest evidence of a burst, before the reduction for shared causes.
     pub burst: f32,
     /// Registers of a HyperLogLog sketch of the objects touched (Flajolet et al. 2007).
     objects: [u8; OBJECT_REGISTERS],
 }
 
-/// 16: an error of a quarter, where owners' hours differ by factors of two.
+/// 16 registers have a standard error of 26 %. Hours of one owner differ by a factor of two.
 const OBJECT_REGISTERS: usize = 16;
 
 impl Hour {
-    /// Begins the hour `number`; `past` is what only its owner can know of the baseline.
+    /// Begins the hour `number`. `past`: a value of the baseline that a thief cannot know.
     #[must_use]
     pub fn begin(number: u32, past: u64) -> Self {
         let salt = (past ^ u64::from(number) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
         Self { number, log_odds_max: Nats::new(f64::MIN), salt: salt as u8, ..Self::default() }
     }
 
-    /// How often the bytes have doubled from one kilobyte on.
+    /// Number of doublings of the bytes, from one kilobyte.
     #[must_use]
     pub const fn doublings(kilobytes: f32) -> u8 {
         // ⌊log2(kilobytes + 1)⌋ is the exponent: a cast to an integer would check for overflow.
         ((kilobytes + 1.0).to_bits() >> 23).saturating_sub(127) as u8
     }
 
-    /// Notes an object, which is a hash.
+    /// Counts an object by its hash.
     pub const fn touch(&mut self, object: u64) {
         let salt = (self.salt as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mixed = (object ^ salt).wrapping_mul(0xff51_afd7_ed55_8ccd);
@@ -130,7 +131,7 @@ impl Hour {
         }
     }
 
-    /// Distinct objects, estimated.
+    /// Estimated number of distinct objects.
     #[must_use]
     pub fn objects(&self) -> f64 {
         const M: f64 = OBJECT_REGISTERS as f64;
@@ -138,17 +139,17 @@ impl Hour {
         let empty = self.objects.iter().filter(|rank| **rank == 0).count();
         let harmonic: f64 = self.objects.iter().map(|rank| power_of_half(*rank)).sum();
         let raw = 0.673 * M * M / harmonic;
-        // Small numbers by the share of empty registers (linear counting).
+        // Linear counting is more accurate for small numbers.
         if raw <= 2.5 * M && empty > 0 { M * crate::math::ln(M / empty as f64) } else { raw }
     }
 }
 
-/// 2^−rank, by its bits.
+/// 2^−rank
 const fn power_of_half(rank: u8) -> f64 {
     f64::from_bits((1_023 - rank as u64) << 52)
 }
 
-/// The calls of a baseline, as far as one of a route, or a visit to an area, is weighed against them.
+/// Calls of a baseline with which a call of a route is compared, or visits with which a visit to an area is compared.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OwnCalls {
     /// Of this route or area, or of all rare routes.
@@ -160,7 +161,8 @@ pub struct OwnCalls {
 }
 
 impl OwnCalls {
-    /// With what is elsewhere spread over what is not remembered alone, of which others' `remembered` is none.
+    /// Spreads `elsewhere` over the routes or areas that are not stored. `remembered`: share of the stored ones in the calls
+    /// of others.
     #[must_use]
     pub fn spread(self, remembered: f32) -> Self {
         Self { elsewhere: self.elsewhere / (1.0 - f64::from(remembered)).max(0.05), ..self }
@@ -183,7 +185,8 @@ pub struct Grown {
     pub season: [i8; 48],
     /// Visits by UTC hour at weekends.
     pub weekend: [u8; 24],
-    /// Sum of the visits' phases as vectors, for each of [`crate::detector::hour::formula::PERIODS_MS`], faded.
+    /// Sums of the phases of visits as unit vectors, with decay, for each of
+    /// [`crate::detector::hour::formula::PERIODS_MS`].
     pub phases: [(f32, f32); 3],
 }
 
@@ -193,43 +196,43 @@ impl Default for Grown {
     }
 }
 
-/// A refresh token as it was presented.
+/// A refresh token that was presented.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Presented {
     pub token: u64,
     /// Milliseconds since the epoch; 0: never presented.
     pub at: i64,
-    /// When a successor was issued or another one of the family presented; 0: not yet.
+    /// Time at which a successor was issued, or another token of the family was presented; 0: not yet.
     pub superseded_at: i64,
     pub address: u32,
     pub agent: u32,
-    /// When somebody first used what was issued in exchange; 0: not yet.
+    /// Time of the first use of a token that was issued in exchange; 0: not yet.
     pub used_at: i64,
-    /// Presented again and again without a successor: it does not rotate.
+    /// It was presented repeatedly without a successor: it does not rotate.
     pub lasting: bool,
 }
 
-/// The refresh tokens of a family: the last two in full, and the names of those before.
+/// The last refresh tokens of a family.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Refreshes {
     pub last: [Presented; 2],
-    /// 32 bits of each.
+    /// Earlier tokens, 32 bits of the key of each.
     pub before: [u32; 8],
-    /// Successors are reported: what is not known here is none of the latest.
+    /// The provider reports successors. An unknown token is therefore not one of the latest.
     pub chained: bool,
 }
 
-/// Changes of network, and the activity that they came in.
+/// Number of changes of network, and duration of the activity.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Activity {
-    /// In whole milliseconds: a busy token's are too short to be added to days of them otherwise.
+    /// An integer, because a float would lose the milliseconds of a busy token after days of activity.
     ms: u32,
     changes: f32,
 }
 
 impl Activity {
-    /// Takes in the time since the event before, at most some minutes, and a change by the probability that it was the
-    /// owner's. After some twenty-five days of activity both count half.
+    /// Learns the time since the previous event (`ms`, at most some minutes), and a change of network with the probability
+    /// that it was the owner's (`changed`). Both are halved after 25 days of activity.
     pub fn learn(&mut self, changed: f64, ms: u32) {
         self.ms = self.ms.saturating_add(ms);
         self.changes += changed as f32;
@@ -250,8 +253,8 @@ impl Activity {
     }
 }
 
-/// In the order in which it is asked: at every event, and then where a visit or an hour begins. Memory fetches lines of 64
-/// bytes, and most events so do with four of nine.
+/// Fields have the order of their use: first those of every event, then those at the beginning of a visit or an hour. Most
+/// events therefore need four of nine cache lines.
 #[derive(Clone, Debug)]
 #[repr(C, align(64))]
 pub struct Baseline {
@@ -263,26 +266,27 @@ pub struct Baseline {
     pub grown: Option<Box<Grown>>,
     pub refreshes: Option<Box<Refreshes>>,
     pub hour: Hour,
-    /// Numbers of the last visits, the latest first, and 8 bits of the key of each. One that is over may be another
-    /// baseline's by now.
+    /// Numbers of the last visits, the latest first. The number of an ended visit can belong to another baseline.
     open: [Option<NonZeroU32>; VISITS_MAX],
+    /// 8 bits of the key of each.
     open_keys: [u8; VISITS_MAX],
     pub kind: Kind,
     /// Network of the last event.
     pub network: u32,
     /// The access token used last.
     pub token: u32,
-    /// Key that the requests prove possession of; 0: none was seen.
+    /// Key of which the requests prove possession; 0: none.
     pub binding: u32,
     /// Visits so far.
     pub visits: u32,
     pub activity: Activity,
-    /// Networks taken up, and how many of them rent out servers.
+    /// Number of networks that were learnt.
     pub networks: u8,
+    /// Of these, hosting networks and anonymisers.
     pub hosting_networks: u8,
-    /// Events in a row that came long before the last: then it was the last that was wrong.
+    /// Number of consecutive events long before `last_at`. After several, `last_at` is assumed to be wrong.
     pub behind: u8,
-    /// Uses of one key in a row.
+    /// Number of consecutive uses of one key.
     pub binding_streak: u8,
     /// Learnt calls of routes by their weights, sixteenths.
     routes: u16,
@@ -292,14 +296,13 @@ pub struct Baseline {
     areas: u16,
     /// Day of the last burst; 0: none. 16 bits last until 2149.
     pub burst_day: u16,
-    /// Of calls first, and then of visits.
     pub seen: Seen,
-    /// When it was seen first, minutes since the epoch.
+    /// Time of the first event, minutes since the epoch.
     pub first_minute: u32,
     pub habits: Habits,
     pub net_levels: LevelCounts,
     pub client_levels: LevelCounts,
-    /// Visits by UTC hour, on weekdays or, before there are many, on all days; sixteenths.
+    /// Visits by UTC hour on weekdays, sixteenths. While there are few visits, those of all days.
     pub hours: [u16; 24],
     pub sites: [Site; SITES_MAX],
 }
@@ -349,7 +352,7 @@ impl Baseline {
         }
     }
 
-    /// All of it was at `at` at the latest, milliseconds since the epoch: what is later came of a clock that was wrong.
+    /// Limits all times to `at`, milliseconds since the epoch. Later ones came from a wrong clock.
     pub fn limit(&mut self, at: i64) {
         let minute = (at / 60_000) as u32;
         (self.last_at, self.behind) = (self.last_at.min(at), 0);
@@ -381,34 +384,34 @@ impl Baseline {
             .map_or(0, |refreshes| refreshes.last[0].token ^ refreshes.last[1].token ^ u64::from(refreshes.before[7]))
     }
 
-    /// Fetches what is asked where a visit or an hour begins; what it returns has no meaning.
+    /// Prefetches the fields that are used at the beginning of a visit or an hour. The returned value has no meaning.
     #[must_use]
     pub fn touch_habits(&self) -> u64 {
         let grown = self.grown.as_ref().map_or(0, |grown| grown.season[0] as u64 ^ u64::from(grown.weekend[23]));
         self.touch_beginnings() ^ grown
     }
 
-    /// Numbers of the visits that may be `key`'s and still be going on at `at`: hardly ever more than one.
+    /// Numbers of the visits that may belong to `key` and be open at `at`. There is rarely more than one.
     pub fn visits_of(&self, key: u64, at: i64) -> impl Iterator<Item = NonZeroU32> {
         let may_go_on = at < self.last_at + VISIT_GAP_MS;
         let open = self.open.iter().zip(self.open_keys).filter(move |(_, open)| may_go_on && *open == key as u8);
         open.filter_map(|(number, _)| *number)
     }
 
-    /// Whether an hour begins with an event at `at`.
+    /// Whether an event at `at` begins a new hour.
     #[must_use]
     pub const fn begins_hour(&self, at: i64) -> bool {
         at / HOUR_MS > self.hour.number as i64
     }
 
-    /// Notes the visit of `key` that has just begun.
+    /// Stores the number of a visit of `key` that has begun.
     pub fn begin_visit(&mut self, key: u64, number: NonZeroU32) {
         self.open.rotate_right(1);
         self.open_keys.rotate_right(1);
         (self.open[0], self.open_keys[0]) = (Some(number), key as u8);
     }
 
-    /// Bytes held, all told.
+    /// Size including all allocations, bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         size_of::<Self>()
@@ -417,8 +420,8 @@ impl Baseline {
             + self.refreshes.as_ref().map_or(0, |_| size_of::<Refreshes>())
     }
 
-    /// The place among the holders of this network and client family; where there is none, the place that a new one gets:
-    /// behind the others, or that of the one that was not used for longest.
+    /// Index of the holder of this network and client family, and whether it is new. A new holder gets the next index, or
+    /// that of the longest unused holder.
     #[must_use]
     pub fn place_of_holder(&self, network: u32, family: u32) -> (usize, bool) {
         if let Some(found) = self.find_holder(network, family) {
@@ -429,13 +432,13 @@ impl Baseline {
         (if count < HOLDERS_MAX { count } else { oldest() }, true)
     }
 
-    /// Stores a holder in its place.
+    /// Stores a holder at an index of [`Self::place_of_holder`].
     pub fn put_holder(&mut self, place: usize, holder: Holder) {
         if let Some(known) = self.holders.get_mut(place) {
             *known = holder;
             return;
         }
-        // One at a time: most baselines have one or two for ever.
+        // Grows by one, because most baselines have one or two holders.
         let mut holders = std::mem::take(&mut self.holders).into_vec();
         holders.reserve_exact(1);
         holders.push(holder);
@@ -447,7 +450,7 @@ impl Baseline {
         self.holders.iter().position(|holder| holder.network == network && holder.family == family)
     }
 
-    /// Takes in where a visit took place, by the probability that it was the owner's.
+    /// Learns the place of a visit. `weight`: probability that it was the owner's.
     pub fn learn_place(&mut self, sighting: &Sighting, weight: f64) {
         let minute = sighting.minute();
         let mut learn = |feature, key| {
@@ -461,7 +464,7 @@ impl Baseline {
         learn(Feature::Country, sighting.country);
     }
 
-    /// Takes in the client of a visit, by the same probability.
+    /// Learns the client of a visit with the same weight.
     pub fn learn_client(&mut self, sighting: &Sighting, weight: f64) {
         let minute = sighting.minute();
         let mut learn = |feature, key| {
@@ -475,11 +478,11 @@ impl Baseline {
         learn(Feature::Fingerprint, sighting.fingerprint);
     }
 
-    /// What a call of `route` is held against.
+    /// Own calls of `route`.
     #[must_use]
     pub fn own_route(&self, route: u32) -> OwnCalls {
         let of_all = f64::from(self.routes) / 16.0;
-        // The table keeps the most usual ones, and of the others what is left of them.
+        // The table stores only the most frequent routes.
         let elsewhere = of_all - f64::from(self.rare_routes) / 16.0 - self.seen.total(Feature::Route);
         OwnCalls { of_this: self.seen.count(Feature::Route, route), of_all, elsewhere: elsewhere.max(0.0) }
     }
@@ -509,7 +512,7 @@ impl Baseline {
         self.seen.learn(Feature::Route, route, known_weight, minute);
     }
 
-    /// What a visit to `area` is held against.
+    /// Own visits to `area`.
     #[must_use]
     pub fn own_area(&self, area: u32) -> OwnCalls {
         let of_all = f64::from(self.areas) / 16.0;
@@ -517,7 +520,7 @@ impl Baseline {
         OwnCalls { of_this: self.seen.count(Feature::Area, area), of_all, elsewhere }
     }
 
-    /// Takes in a visit to an area.
+    /// Learns a visit to an area.
     pub fn learn_area(&mut self, area: u32, weight: f64, known_weight: f64, minute: u32) {
         if self.areas >= CALLS_MAX {
             self.areas -= self.areas / 16;
@@ -527,13 +530,13 @@ impl Baseline {
         self.seen.learn(Feature::Area, area, known_weight, minute);
     }
 
-    /// Of its networks as many rent out servers as do not, or more: a colleague who has come for long is among them.
+    /// Whether at least half of its networks are hosting networks. The others may be those of employees.
     #[must_use]
     pub const fn lives_on_servers(&self) -> bool {
         self.hosting_networks > 0 && 2 * self.hosting_networks as u16 >= self.networks as u16
     }
 
-    /// What is to be given up last when there is no room: many visits, lately.
+    /// Value in the choice of the baseline to evict: visits, halved for each week without an event.
     #[must_use]
     pub fn retention(&self, now: i64) -> u64 {
         let idle_weeks = (now - self.last_at).max(0) / (7 * 86_400_000);
@@ -546,7 +549,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn touching_it_leaves_out_none_of_its_cache_lines() {
+    fn baseline_touch_reads_every_cache_line() {
         let baseline =
             Baseline::new(1, Kind::new(crate::event::TokenType::ApiKey, crate::enrichment::Device::Machine), 0);
         let of_visits = std::mem::offset_of!(Baseline, seen) + std::mem::offset_of!(Seen, of_visits);
@@ -557,7 +560,7 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_tokens_activity_is_all_counted() {
+    fn activity_counts_short_intervals() {
         const TEN_MINUTES: u32 = 600_000;
         let mut activity = Activity::default();
         for _ in 0..1_000 {
@@ -571,16 +574,16 @@ mod tests {
             activity.learn(0.01, TEN_MINUTES);
         }
         let rate = activity.changes() / activity.minutes();
-        assert!((rate - 0.001).abs() < 1e-5, "what is forgotten leaves the rate: {rate}");
+        assert!((rate - 0.001).abs() < 1e-5, "halving keeps the rate: {rate}");
     }
 
     #[test]
-    fn who_lives_on_servers_may_have_a_colleague() {
+    fn baseline_on_servers_has_half_its_networks_there() {
         let kind = Kind::new(crate::event::TokenType::ApiKey, crate::enrichment::Device::Machine);
         let lives = |networks, hosting_networks| {
             Baseline { networks, hosting_networks, ..Baseline::new(1, kind, 0) }.lives_on_servers()
         };
         assert!(lives(1, 1) && lives(2, 1) && !lives(3, 1));
-        assert!(!lives(0, 0) && !lives(2, 0), "what is not known lives nowhere");
+        assert!(!lives(0, 0) && !lives(2, 0), "no network is known");
     }
 }

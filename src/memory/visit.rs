@@ -1,4 +1,4 @@
-//! One stay of one client at one address: what detectors run once for, and what they keep while it lasts.
+//! Visit: events of one client at one address without a long gap, and the state of detectors during it.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
@@ -7,23 +7,24 @@ use std::ops::{Deref, DerefMut};
 use super::blocks::Blocks;
 use super::level::{ClientLevel, NetLevel};
 
-/// Visits open at a time, of one baseline.
+/// Maximum number of open visits of one baseline.
 pub const VISITS_MAX: usize = 3;
 
-/// A longer silence ends a visit, milliseconds.
+/// A longer gap ends a visit, milliseconds.
 pub const VISIT_GAP_MS: i64 = 30 * 60_000;
 
-/// A visit that is to end so long after the watermark does not wait at the head of the queue.
+/// A visit that is further ahead of the watermark does not stay at the head of the queue, milliseconds.
 const AHEAD_MS: i64 = 6 * 3_600_000;
 
-/// Maximum of routes and of areas that a visit stores. A further one counts as a repeat.
+/// Maximum number of routes that a visit stores. All further routes count as one.
 const ROUTES_MAX: usize = 32;
+/// Maximum number of areas that a visit stores. A further area counts as a repeat.
 const AREAS_MAX: usize = 16;
-/// Most visits go to no more than so many of them.
+/// Number of routes and of areas that need no allocation. Most visits have no more.
 const ROUTES_FEW: usize = 8;
 const AREAS_FEW: usize = 4;
 
-/// It is three lines of the processor's cache: what was written across two of them cannot be read before both are there.
+/// Three cache lines. Aligned, because a read that crosses a cache line after a write waits for both lines.
 #[derive(Clone, Debug, PartialEq)]
 #[repr(align(64))]
 pub struct Visit {
@@ -45,69 +46,70 @@ impl DerefMut for Visit {
     }
 }
 
-/// All of a visit but what few visits have, so that it is copied as one.
+/// Fields of every visit, without allocations, so that it can be copied.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Core {
     pub baseline: u64,
     pub tenant: u64,
-    /// Of address, agent and fingerprint.
+    /// Key of address, user agent and fingerprint.
     pub key: u64,
     /// Milliseconds since the epoch.
     pub began: i64,
     pub last_at: i64,
     pub calls: u32,
-    /// How foreign network and client were when it began.
+    /// Levels of novelty when it began.
     pub net_level: NetLevel,
     pub client_level: ClientLevel,
-    /// What net and client said for the owner, which is true of this visit alone.
+    /// Evidence of `net` and `client` for the owner. It counts in this visit only.
     pub net_credit: f32,
     pub client_credit: f32,
-    /// What the silence of the earlier holder said for the owner.
+    /// Evidence of `silence`: the earlier holder has stopped.
     pub silence: f32,
-    /// How far and in how long nobody travels; 0: there was nothing to say.
+    /// Distance and duration of a travel that is too fast; 0: none.
     pub travel_km: f32,
     pub travel_minutes: f32,
-    /// Of the owner's probabilities: for the signals.
+    /// Probabilities for the owner, for the signals.
     pub net_p: f32,
     pub client_p: f32,
     pub hour_p: f32,
-    /// What the company says that it is in: by application, by address.
+    /// Evidence of `fan` by application, and by address.
     pub app_fan: f32,
     pub ip_fan: f32,
-    /// What is taken off place, client and hour because a whole company came along; at most 0.
+    /// Reduction of the evidence for a shared cause with other users; at most 0.
     pub together: f32,
-    /// Users who came new to the same address within two hours.
+    /// Number of users who are new at the same place within two hours.
     pub company: u8,
-    /// Calls whose routes were weighed, and of them those that were odd for others too.
+    /// Number of calls whose routes were scored.
     pub weighed: u16,
+    /// Of these, calls that were evidence against an owner with a new task.
     pub task_calls: u8,
-    /// Sums against the owner, and against the owner with a new task, of the calls since the owner's last usual ones; and
-    /// by how much the evidence of `route` is more for them.
+    /// Evidence of the calls since the owner's last usual ones: against the owner, and against the owner with a new task.
     pub between_owner: f32,
     pub between_task: f32,
+    /// Evidence of change-point detection, which is added to that of `route`.
     pub between: f32,
     pub log_odds_max: f32,
-    /// Routes in the order in which they were called first, 0 for none, and how often each was.
+    /// Routes in the order of their first calls (0: none), and the number of calls of each.
     routes: [u32; ROUTES_FEW],
     route_calls: [u16; ROUTES_FEW],
     rare_calls: u16,
     areas: [u32; AREAS_FEW],
-    /// What others' calls and visits the owner's remembered routes and areas come to; worked out once.
+    /// Shares of others' calls and visits that are of routes and areas that the baseline stores.
     pub routes_remembered: Once,
     pub areas_remembered: Once,
 }
 
-/// A number that is worked out once.
+/// A number that is calculated once.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Once(f32);
 
 impl Once {
-    /// Not yet. What is worked out is below 0 never.
+    /// Not calculated yet. Calculated numbers are not negative.
     const NEVER: Self = Self(-1.0);
 
-    pub fn get_or_insert_with(&mut self, work_out: impl FnOnce() -> f32) -> f32 {
+    pub fn get_or_insert_with(&mut self, calculate: impl FnOnce() -> f32) -> f32 {
         if self.0 < 0.0 {
-            self.0 = work_out();
+            self.0 = calculate();
         }
         self.0
     }
@@ -115,7 +117,7 @@ impl Once {
 
 super::touch::touch!(Visit { key, routes[0], rare_calls });
 
-/// What only visits to many routes or areas have. All routes that found no place are one, the last.
+/// Routes and areas of visits with many of them. The last count is that of all routes that are not stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct More {
     routes: [u32; ROUTES_MAX - ROUTES_FEW],
@@ -124,7 +126,6 @@ struct More {
 }
 
 impl Core {
-    /// Of a visit that nothing is known of.
     const NEW: Self = Self {
         baseline: 0,
         tenant: 0,
@@ -160,13 +161,14 @@ impl Core {
         areas_remembered: Once::NEVER,
     };
 
-    /// Of a visit of `key` that begins at `at`, milliseconds since the epoch.
+    /// A visit of `key` that begins at `at`, milliseconds since the epoch.
     #[must_use]
     pub const fn begun(baseline: u64, key: u64, at: i64) -> Self {
         Self { baseline, key, began: at, last_at: at, ..Self::NEW }
     }
 
-    /// How often `route` has been called in this visit, this time included; `None`: it is not among the first routes.
+    /// Counts a call of `route`, and returns its calls in this visit, including this one. `None`: it is not among the first
+    /// routes, and was not counted.
     pub fn count_route(&mut self, route: u32) -> Option<u16> {
         let place = find(&self.routes, route)?;
         self.routes[place] = route.max(1);
@@ -180,7 +182,7 @@ impl Core {
         self.rare_calls
     }
 
-    /// Whether `area` is new to this visit; `None`: it is not among the first areas.
+    /// Stores `area`, and returns whether it is new to this visit. `None`: it is not among the first areas.
     pub fn enter_area(&mut self, area: u32) -> Option<bool> {
         let place = find(&self.areas, area)?;
         let is_new = self.areas[place] == 0;
@@ -190,14 +192,13 @@ impl Core {
 }
 
 impl Visit {
-    /// One that nothing is known of.
     const NEW: Self = Self { core: Core::NEW, more: None };
 
     const fn has_ended(&self, watermark: i64) -> bool {
         self.core.last_at + VISIT_GAP_MS <= watermark
     }
 
-    /// How often a route that is not among the first of the visit has been called, this time included.
+    /// Number of calls of a route that is not among the first of the visit, including this one.
     #[must_use]
     pub fn further_calls(&self, route: u32) -> u16 {
         self.more.as_ref().map_or(1, |more| more.route_calls[more.place_of(route)].saturating_add(1))
@@ -229,37 +230,37 @@ impl Visit {
 }
 
 impl More {
-    /// Beyond so many routes all others count as one: a walk over ever more of them says less and less, as repeats do.
+    /// Index of the count of `route`. All routes that are not stored share the last one: like repeats, they are less evidence
+    /// each time.
     fn place_of(&self, route: u32) -> usize {
         find(&self.routes, route).unwrap_or(self.routes.len())
     }
 }
 
-/// Where `key` is, or would be; `None`: there is no room for it.
+/// Index of `key`, or the free index for it. `None`: the table is full.
 fn find(keys: &[u32], key: u32) -> Option<usize> {
-    // 0 stands for an empty place.
+    // 0 marks a free index.
     keys.iter().position(|known| *known == key.max(1) || *known == 0)
 }
 
-/// The open visits of all baselines, each in a place that its baseline knows by number: idle baselines need not hold
-/// room for them.
+/// The open visits of all baselines. A baseline stores the numbers of its visits, so idle baselines need no room for them.
 #[derive(Debug)]
 pub struct Visits {
     places: Blocks<Visit>,
     free: Vec<NonZeroU32>,
-    /// Number and last known time of each open visit, in the order in which they are looked at again.
+    /// Number and last known time of each open visit, in the order in which they are checked next.
     queue: VecDeque<(i64, NonZeroU32)>,
     max: usize,
 }
 
 impl Visits {
-    /// Beyond `max` open visits the one looked at longest ago ends early.
+    /// Above `max` open visits, the one that was checked first ends early.
     #[must_use]
     pub fn new(max: usize) -> Self {
         Self { places: Blocks::default(), free: Vec::new(), queue: VecDeque::new(), max }
     }
 
-    /// Begins a visit, in its place.
+    /// Stores a new visit, and returns its number.
     pub fn open(&mut self, core: &Core) -> NonZeroU32 {
         let number = self.free.pop().unwrap_or_else(|| {
             self.places.push(Visit::NEW);
@@ -279,15 +280,15 @@ impl Visits {
         &mut self.places[place(number)]
     }
 
-    /// Looks at one visit: it is returned if it has ended by `watermark`, or if there are too many and it is the one looked
-    /// at longest ago. It keeps its place until [`Self::close`].
-    #[inline] // Between two steps of the watermark there is mostly none, and the first comparison tells.
+    /// Checks one visit, and returns its number if it has ended by `watermark` or there are too many. It remains stored until
+    /// [`Self::close`].
+    #[inline] // Usually no visit has ended, and the first comparison is enough.
     pub fn next_ended(&mut self, watermark: i64) -> Option<NonZeroU32> {
         let full = self.len() > self.max;
         let &(since, number) = self.queue.front()?;
         if !full && since + VISIT_GAP_MS > watermark {
             if since > watermark + AHEAD_MS {
-                // A clock that is ahead holds nobody up.
+                // A visit with a clock that is ahead does not delay others.
                 self.queue.rotate_left(1);
             }
             return None;
@@ -302,21 +303,22 @@ impl Visits {
         None
     }
 
-    /// Fetches what the next `looks` of [`Self::next_ended`] look at, and the places of `begin` visits that begin
-    /// meanwhile. What it returns has no meaning.
+    /// Prefetches the visits that the next `looks` calls of [`Self::next_ended`] check, and the places of `begin` new
+    /// visits. The returned value has no meaning.
     #[must_use]
     pub fn touch(&self, watermark: i64, looks: usize, begin: usize) -> u64 {
         let due = self.queue.iter().take(looks).take_while(|(since, _)| since + VISIT_GAP_MS <= watermark);
         let due = due.map(|(_, number)| self.get(*number));
-        // A line of each tells which of them end; those that begin get the places of these first.
-        let told = due.clone().fold(0, |touched, visit| touched ^ visit.last_at as u64);
+        // New visits get the places of those that end first.
+        let touched = due.clone().fold(0, |touched, visit| touched ^ visit.last_at as u64);
         let ended = due.filter(|visit| visit.has_ended(watermark));
         let free = self.free.iter().rev().map(|number| self.get(*number));
         let places = free.take(begin.saturating_sub(ended.clone().count()));
-        ended.chain(places).fold(told, |touched, visit| touched ^ visit.touch())
+        ended.chain(places).fold(touched, |touched, visit| touched ^ visit.touch())
     }
 
-    /// Gives its place back. Its baseline may hold its number still, and finds there that the visit is no longer its own.
+    /// Frees the place of a visit. Its baseline may still store the number, and detects by the visit's fields that it is not
+    /// its own any more.
     pub fn close(&mut self, number: NonZeroU32) {
         let visit = self.get_mut(number);
         (visit.core.baseline, visit.core.key, visit.more) = (0, 0, None);
@@ -342,7 +344,7 @@ const fn place(number: NonZeroU32) -> usize {
 mod tests {
     use super::*;
 
-    /// As scoring and learning do it.
+    /// Counts a call like scoring and learning.
     fn count(visit: &mut Visit, route: u32) -> u16 {
         visit.core.count_route(route).unwrap_or_else(|| {
             let calls = visit.further_calls(route);
@@ -360,25 +362,25 @@ mod tests {
     }
 
     #[test]
-    fn touching_it_leaves_out_none_of_its_cache_lines() {
+    fn visit_touch_reads_every_cache_line() {
         crate::memory::tests::assert_no_line_is_left_out(&Visit::NEW.touched(), 0, size_of::<Visit>());
         assert_eq!(size_of::<Visit>(), 3 * 64);
     }
 
     #[test]
-    fn a_visit_ends_when_it_has_been_silent_and_no_sooner() {
+    fn visit_ends_after_the_gap() {
         let mut visits = Visits::new(10);
         let number = visits.open(&Core::begun(1, 1, 0));
         assert_eq!(visits.next_ended(VISIT_GAP_MS - 1), None);
         visits.get_mut(number).last_at = 1_000;
-        assert_eq!(visits.next_ended(VISIT_GAP_MS), None, "it went on");
+        assert_eq!(visits.next_ended(VISIT_GAP_MS), None, "it had another event");
         assert_eq!(visits.next_ended(VISIT_GAP_MS + 1_000), Some(number));
         visits.close(number);
         assert!(visits.is_empty());
     }
 
     #[test]
-    fn a_clock_that_is_ahead_holds_no_other_visit_open() {
+    fn visit_ahead_of_time_delays_no_other() {
         let mut visits = Visits::new(10);
         visits.open(&Core::begun(1, 1, 24 * 3_600_000));
         let honest = visits.open(&Core::begun(2, 1, 0));
@@ -386,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_never_many_more_open_visits_than_allowed() {
+    fn visits_keep_their_maximum() {
         let mut visits = Visits::new(10);
         for baseline in 0..1_000 {
             visits.open(&Core::begun(baseline, 1, 0));
@@ -398,18 +400,18 @@ mod tests {
     }
 
     #[test]
-    fn a_usual_round_over_many_routes_counts_each_as_new_once() {
+    fn visit_counts_calls_of_each_route() {
         let mut visit = Visit::NEW;
         assert_eq!([5, 5, 6, 5].map(|route| count(&mut visit, route)), [1, 2, 1, 3]);
         for round in 1..=9 {
-            assert!((100..130).all(|route| count(&mut visit, route) == round), "thirty routes and the two before");
+            assert!((100..130).all(|route| count(&mut visit, route) == round), "32 routes");
         }
         let beyond: Vec<u16> = (200..300).map(|route| count(&mut visit, route)).collect();
-        assert_eq!(beyond, (1..=100).collect::<Vec<_>>(), "a walk over ever more is told, less and less");
+        assert_eq!(beyond, (1..=100).collect::<Vec<_>>(), "further routes count as one");
     }
 
     #[test]
-    fn an_area_is_entered_once_a_visit() {
+    fn visit_enters_an_area_once() {
         let mut visit = Visit::NEW;
         assert!(enter(&mut visit, 3) && !enter(&mut visit, 3) && enter(&mut visit, 4) && !enter(&mut visit, 3));
         assert_eq!((100..200).filter(|area| enter(&mut visit, *area)).count(), AREAS_MAX - 2);
