@@ -161,8 +161,8 @@ pub struct OwnCalls {
 }
 
 impl OwnCalls {
-    /// Spreads `elsewhere` over the routes or areas that are not stored. `remembered`: share of the stored ones in the calls
-    /// of others.
+    /// Spreads `elsewhere` over the routes or areas that are not stored. `remembered`: share of the stored ones in the
+    /// calls of others.
     #[must_use]
     pub fn spread(self, remembered: f32) -> Self {
         Self { elsewhere: self.elsewhere / (1.0 - f64::from(remembered)).max(0.05), ..self }
@@ -231,8 +231,8 @@ pub struct Activity {
 }
 
 impl Activity {
-    /// Learns the time since the previous event (`ms`, at most some minutes), and a change of network with the probability
-    /// that it was the owner's (`changed`). Both are halved after 25 days of activity.
+    /// Learns the time since the previous event (`ms`, at most some minutes), and a change of network with the
+    /// probability that it was the owner's (`changed`). Both are halved after 25 days of activity.
     pub fn learn(&mut self, changed: f64, ms: u32) {
         self.ms = self.ms.saturating_add(ms);
         self.changes += changed as f32;
@@ -253,8 +253,8 @@ impl Activity {
     }
 }
 
-/// Fields have the order of their use: first those of every event, then those at the beginning of a visit or an hour. Most
-/// events therefore need four of nine cache lines.
+/// Fields have the order of their use: first those of every event, then those at the beginning of a visit or an hour.
+/// Most events therefore need four of nine cache lines.
 #[derive(Clone, Debug)]
 #[repr(C, align(64))]
 pub struct Baseline {
@@ -420,8 +420,8 @@ impl Baseline {
             + self.refreshes.as_ref().map_or(0, |_| size_of::<Refreshes>())
     }
 
-    /// Index of the holder of this network and client family, and whether it is new. A new holder gets the next index, or
-    /// that of the longest unused holder.
+    /// Index of the holder of this network and client family, and whether it is new. A new holder gets the next index,
+    /// or that of the longest unused holder.
     #[must_use]
     pub fn place_of_holder(&self, network: u32, family: u32) -> (usize, bool) {
         if let Some(found) = self.find_holder(network, family) {
@@ -553,10 +553,10 @@ mod tests {
         let baseline =
             Baseline::new(1, Kind::new(crate::event::TokenType::ApiKey, crate::enrichment::Device::Machine), 0);
         let of_visits = std::mem::offset_of!(Baseline, seen) + std::mem::offset_of!(Seen, of_visits);
-        crate::memory::tests::assert_no_line_is_left_out(&baseline.touched(), 0, of_visits);
+        crate::memory::tests::assert_every_line_is_touched(&baseline.touched(), 0, of_visits);
         let beginnings = of_visits.next_multiple_of(64);
         let size = size_of::<Baseline>();
-        crate::memory::tests::assert_no_line_is_left_out(&baseline.touched_beginnings(), beginnings, size);
+        crate::memory::tests::assert_every_line_is_touched(&baseline.touched_beginnings(), beginnings, size);
     }
 
     #[test]

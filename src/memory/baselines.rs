@@ -251,11 +251,11 @@ mod tests {
     fn grown(baselines: &mut Baselines, key: u64, kind: Kind, at: i64) -> &mut Baseline {
         baselines.insert(Baseline::new(key, kind, at));
         baselines.fit(at);
-        baselines.get_mut(key).expect("the newest stays")
+        baselines.get_mut(key).expect("the newest one is not evicted")
     }
 
     #[test]
-    fn a_flood_of_new_ids_pushes_no_known_token_out() {
+    fn flood_of_new_ids_evicts_no_established_baseline() {
         let kind = Kind::new(TokenType::Access, Device::Desktop);
         let mut baselines = Baselines::new(1_000);
         for key in 0..500 {
@@ -271,14 +271,14 @@ mod tests {
         for key in 200_000..200_600 {
             grown(&mut baselines, key, kind, 2_000).visits = 20;
         }
-        assert_eq!(baselines.len(), 1_000, "established ones make room for each other");
+        assert_eq!(baselines.len(), 1_000, "established baselines replace each other");
         for key in 99_990..100_000 {
-            assert!(baselines.get_mut(key).is_none_or(|baseline| baseline.key == key), "places are kept right");
+            assert!(baselines.get_mut(key).is_none_or(|baseline| baseline.key == key), "the index is correct");
         }
     }
 
     #[test]
-    fn a_seed_is_small() {
+    fn seed_has_at_most_96_bytes() {
         assert!(size_of::<(u64, Seed)>() <= 96, "{}", size_of::<(u64, Seed)>());
     }
 }

@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_a_list() {
+    fn blocks_behave_like_a_list() {
         let (mut blocks, mut list) = (Blocks::default(), Vec::new());
         for number in 0..3 * BLOCK {
             blocks.push(number);
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn making_room_where_a_block_begins_gives_no_block_back() {
+    fn empty_block_is_kept() {
         let mut blocks = Blocks::default();
         for number in 0..=BLOCK {
             blocks.push(number);

@@ -1,4 +1,4 @@
-//! Bursts of calls, by how large they are and how many there are today: a deploy or a month's end is many at once.
+//! Bursts of calls: their sizes, and their number today. A deployment or the end of a month causes many at once.
 
 use super::generations::Generations;
 use super::shared::Separate;
@@ -7,26 +7,25 @@ use super::tenants::{BySeat, Seat, Tenant};
 /// Classes of size, one nat each. The last class holds all larger sizes.
 const SIZES: usize = 16;
 const TENANTS_MAX: usize = 1 << 14;
-/// A day so far ahead of an event's comes of a clock that was wrong.
+/// A stored day that is further ahead of an event came from a wrong clock.
 const DAYS_AHEAD_MAX: u32 = 7;
-/// How much a day counts in what is usual.
+/// Weight of a day in the usual number.
 const DAY_WEIGHT: f64 = 0.1;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Daily {
     day: u32,
     today: f64,
-    /// Faded mean of the days before.
+    /// Exponentially weighted mean of the earlier days.
     usual: f64,
 }
 
 impl Daily {
     fn on(&mut self, day: u32) -> &mut Self {
         if self.day > day + DAYS_AHEAD_MAX {
-            // It was another clock's, and wrong.
             self.day = day;
         }
-        // A clock that is far ahead must not make this pass through every day up to it.
+        // Limited, because a clock can be far ahead.
         for _ in 0..(day.saturating_sub(self.day)).min(60) {
             self.usual += DAY_WEIGHT * (self.today - self.usual);
             self.today = 0.0;
@@ -35,7 +34,7 @@ impl Daily {
         self
     }
 
-    /// Today's number over the usual, with one burst of doubt on either side.
+    /// Ratio of today's number to the usual one, each increased by 1.
     fn excess(&self, day: u32) -> f64 {
         if day > self.day { 1.0 } else { (self.today + 1.0) / (self.usual + 1.0) }
     }
@@ -43,10 +42,10 @@ impl Daily {
 
 #[derive(Debug)]
 pub struct Bursts {
-    /// Token-days of each tenant with a burst of at least so many nats, and all its token-days.
+    /// Token-days of each tenant with a burst of at least this many nats, and all its token-days.
     at_least: Separate<{ SIZES + 1 }>,
     tenants: Generations<Daily>,
-    /// Of the tenants that teach others.
+    /// The same for tenants with a seat, for [`Self::excess`].
     seated: BySeat<Daily>,
 }
 
@@ -57,7 +56,7 @@ impl Default for Bursts {
 }
 
 impl Bursts {
-    /// Another day on which a token is used.
+    /// Counts a day on which a token is used.
     pub fn token_day(&mut self, seat: Option<Seat>) {
         let Some(seat) = seat else { return };
         let mut more = [0.0; SIZES + 1];
@@ -65,7 +64,7 @@ impl Bursts {
         self.at_least.learn(seat, &more);
     }
 
-    /// A token's burst of the day has grown from `before` nats (0: it begins) to `ratio`.
+    /// Learns that a token's burst of the day has grown from `before` nats (0: it begins) to `ratio` nats.
     pub fn learn(&mut self, tenant: Tenant, day: u32, before: f64, ratio: f64) {
         if let Some(seat) = tenant.seat {
             let mut more = [0.0; SIZES + 1];
@@ -88,12 +87,12 @@ impl Bursts {
     pub fn usual(&self, seat: Option<Seat>, ratio: f64) -> f64 {
         let size = (ratio.max(0.0) as usize).min(SIZES - 1);
         let at_least = self.at_least.read(seat);
-        // Of ten token-days before anything was seen, one in a hundred.
+        // Assumed: 1 % of ten token-days.
         (at_least[size] + 0.1) / (at_least[SIZES] + 10.0)
     }
 
-    /// How many times more of them there are today than usually: of the tenant or of all others without the one that has
-    /// most of them, whichever is more.
+    /// Ratio of today's bursts to the usual number: that of the tenant, or that of all others without the one with the
+    /// most additional bursts, whichever is higher.
     #[must_use]
     pub fn excess(&self, tenant: Tenant, day: u32) -> f64 {
         let own = self.tenants.get(tenant.key).map_or(1.0, |daily| daily.excess(day));
@@ -116,7 +115,7 @@ mod tests {
     use crate::memory::tenants::seated;
 
     #[test]
-    fn a_day_on_which_all_burst_stands_out() {
+    fn excess_is_high_on_a_day_with_many_bursts() {
         let mut bursts = Bursts::default();
         for day in 1..40 {
             for _ in 0..100 {
@@ -132,20 +131,20 @@ mod tests {
             bursts.learn(seated(1), 40, 3.5, 3.9);
         }
         assert!(bursts.excess(seated(1), 40) > 10.0, "{}", bursts.excess(seated(1), 40));
-        assert!((bursts.excess(seated(2), 40) - 1.0).abs() < 1e-9, "of one tenant no other knows");
+        assert!((bursts.excess(seated(2), 40) - 1.0).abs() < 1e-9, "bursts of one other tenant");
         (0..30).for_each(|_| bursts.learn(seated(3), 40, 0.0, 3.5));
-        assert!(bursts.excess(seated(2), 40) > 10.0, "of two tenants all do");
+        assert!(bursts.excess(seated(2), 40) > 10.0, "bursts of two other tenants");
         assert!((bursts.excess(seated(1), 41) - 1.0).abs() < 1e-9);
     }
 
     #[test]
-    fn a_clock_far_ahead_costs_no_more_than_another() {
+    fn burst_with_a_clock_far_ahead_is_left_behind() {
         let mut bursts = Bursts::default();
         bursts.learn(seated(1), u32::MAX - 30, 0.0, f64::INFINITY);
         assert!(bursts.usual(seated(1).seat, f64::INFINITY).is_finite());
         for day in 1..40 {
             bursts.learn(seated(1), day, 0.0, 3.5);
         }
-        assert!(bursts.excess(seated(1), 39) < 1.5, "and is left behind: {}", bursts.excess(seated(1), 39));
+        assert!(bursts.excess(seated(1), 39) < 1.5, "{}", bursts.excess(seated(1), 39));
     }
 }

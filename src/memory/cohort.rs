@@ -1,4 +1,4 @@
-//! What baselines of one kind and age usually do: the prior of everyone who is one of them.
+//! Cohort: habits of all baselines of one kind and age. They are the prior of each baseline.
 
 use super::level::{ClientLevel, LEVELS, NetLevel};
 use super::tenants::{BySeat, Seat};
@@ -6,28 +6,27 @@ use crate::enrichment::Device;
 use crate::event::TokenType;
 use crate::place::NetworkClass;
 
-/// ⌊log2(visits + 1)⌋ up to this: beyond 8,000 visits nothing changes with age.
+/// Number of ages: ⌊log2(visits + 1)⌋, limited to 13 (8,191 visits).
 const AGES: usize = 14;
-/// Kinds of device: a machine, a phone, anything else.
+/// Number of device classes: machine, phone, other.
 const DEVICES: usize = 3;
 pub const KINDS: usize = TokenType::ALL.len() * DEVICES;
 
 /// Weight of the wider group in a cohort's shares, visits.
 const WIDER: f64 = 10.0;
-/// Weight of what is assumed before anything was seen, visits.
+/// Weight of the assumed values, visits.
 const ASSUMED: f64 = 20.0;
-/// No owner is held to be so steady that something new has a lower probability than this.
+/// Minimum probability of a new value for an owner.
 const SHARE_MIN: f64 = 5e-4;
 
-/// What is assumed of owners: new addresses are common, new networks rare, new countries rarer.
+/// Assumed shares of the levels among owners: new addresses are frequent, new networks rare, new countries rarer.
 const NET_ASSUMED: [f64; LEVELS] = [0.76, 0.05, 0.10, 0.03, 0.05, 0.01];
 const CLIENT_ASSUMED: [f64; LEVELS] = [0.90, 0.02, 0.01, 0.04, 0.01, 0.02];
-/// The same of a first visit whose user is known already: a new device is why new grants are made.
+/// The same for the first visit of a grant of a known user. A frequent reason for a new grant is a new device.
 const NET_ASSUMED_FIRST: [f64; LEVELS] = [0.30, 0.05, 0.10, 0.42, 0.10, 0.03];
 const CLIENT_ASSUMED_FIRST: [f64; LEVELS] = [0.30, 0.02, 0.02, 0.10, 0.36, 0.20];
 
-/// Token type, and whether a machine holds it, or a person with a phone or with something larger: phones change their
-/// network as nothing else does.
+/// Token type and device class. Phones change their network more often than other devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind(u8);
 
@@ -52,7 +51,7 @@ impl Kind {
         self.0 as usize / DEVICES
     }
 
-    /// From 0, for tables by class of token.
+    /// Index in tables by kind, from 0.
     #[must_use]
     pub const fn number(self) -> usize {
         self.0 as usize
@@ -106,14 +105,14 @@ struct Spread {
 
 impl Spread {
     fn learn(&mut self, value: f64, own_mean: f64, weight: f64) {
-        // Around the owner's own mean: how far owners stray from themselves, not from each other.
+        // Around the owner's own mean, because owners differ more from each other than from hour to hour.
         let square = (value - own_mean) * (value - own_mean);
         self.values += weight * value;
         self.squares += weight * square;
         self.total += weight;
     }
 
-    /// Mean and variance; before much was seen, the assumed ones.
+    /// Mean and variance, shrunk towards the assumed ones.
     fn get(&self, (mean, deviation): (f64, f64)) -> (f64, f64) {
         let whole = self.total + ASSUMED;
         ((self.values + ASSUMED * mean) / whole, (self.squares + ASSUMED * (deviation * deviation)) / whole)
@@ -126,15 +125,15 @@ struct Cohort {
     client: Levels,
 }
 
-/// What does not depend on age.
+/// Habits that do not depend on age.
 #[derive(Clone, Debug, Default)]
 struct Wide {
     net: Levels,
     client: Levels,
     hosting: Share,
-    /// Changes of network, and the active minutes in which they came.
+    /// Number of changes of network, and of active minutes.
     switches: [f64; 2],
-    /// Share of areas that are seen once and never again.
+    /// Share of visits to areas that are new to the owner.
     new_areas: Share,
     /// Share of routes that are new to the owner, among those called first in a visit.
     new_routes: Share,
@@ -146,11 +145,12 @@ struct Wide {
     reads: Share,
 }
 
-/// The cohorts of each tenant: habits are a tenant's own, because a mean has no largest part that could be left out.
+/// Cohorts of each tenant. Tenants do not share them, because the part of the largest tenant cannot be left out of a
+/// mean.
 #[derive(Debug, Default)]
 pub struct AllCohorts {
     tenants: BySeat<Cohorts>,
-    /// Of a tenant without a seat, which teaches none.
+    /// For tenants without a seat: the assumed values.
     assumed: Cohorts,
 }
 
@@ -191,7 +191,7 @@ pub enum Hourly {
 }
 
 impl Hourly {
-    /// Mean and deviation of the logarithm that are assumed before anything was seen.
+    /// Assumed mean and deviation of the logarithm.
     const fn assumed(self) -> (f64, f64) {
         match self {
             Self::Calls => (1.6, 0.9),
@@ -208,7 +208,7 @@ impl Default for Cohorts {
 }
 
 impl Cohorts {
-    /// Owners' shares of each network level, for baselines of `kind` with so many visits.
+    /// Share of each network level among visits of owners, for baselines of `kind` with `visits` visits.
     #[must_use]
     pub fn net(&self, kind: Kind, visits: u32) -> [f64; LEVELS] {
         let assumed = if visits == 0 { &NET_ASSUMED_FIRST } else { &NET_ASSUMED };
@@ -216,7 +216,7 @@ impl Cohorts {
         self.cohorts[index(kind, visits)].net.shares(&wide, WIDER).map(|share| share.max(SHARE_MIN))
     }
 
-    /// The same of each client level.
+    /// The same for client levels.
     #[must_use]
     pub fn client(&self, kind: Kind, visits: u32) -> [f64; LEVELS] {
         let assumed = if visits == 0 { &CLIENT_ASSUMED_FIRST } else { &CLIENT_ASSUMED };
@@ -224,7 +224,7 @@ impl Cohorts {
         self.cohorts[index(kind, visits)].client.shares(&wide, WIDER).map(|share| share.max(SHARE_MIN))
     }
 
-    /// Takes in the network level of a visit, for baselines of `kind` with so many visits.
+    /// Learns the network level of a visit of a baseline of `kind` with `visits` visits.
     pub fn learn_net(&mut self, kind: Kind, visits: u32, level: NetLevel, weight: f64) {
         self.cohorts[index(kind, visits)].net.learn(level as usize, weight);
         if visits > 0 {
@@ -232,7 +232,7 @@ impl Cohorts {
         }
     }
 
-    /// Takes in the client level of a visit.
+    /// Learns the client level of a visit.
     pub fn learn_client(&mut self, kind: Kind, visits: u32, level: ClientLevel, weight: f64) {
         self.cohorts[index(kind, visits)].client.learn(level as usize, weight);
         if visits > 0 {
@@ -240,7 +240,7 @@ impl Cohorts {
         }
     }
 
-    /// Share of hosting among the networks of one's own.
+    /// Share of hosting networks and anonymisers among the networks of baselines.
     #[must_use]
     pub fn hosting(&self, kind: Kind) -> f64 {
         self.wide[kind.number()].hosting.get(if kind.is_machine() { 0.5 } else { 0.06 }, ASSUMED)
@@ -265,7 +265,7 @@ impl Cohorts {
         *active += minutes;
     }
 
-    /// Share of visits to areas that are new ones.
+    /// Share of visits to areas that are new to the owner.
     #[must_use]
     pub fn new_areas(&self, kind: Kind) -> f64 {
         self.wide[kind.number()].new_areas.get(0.1, ASSUMED)
@@ -315,7 +315,7 @@ impl Cohorts {
         spread.learn(value, own_mean, weight);
     }
 
-    /// Share of reading among calls.
+    /// Share of reads among calls.
     #[must_use]
     pub fn reads(&self, kind: Kind) -> f64 {
         self.wide[kind.number()].reads.get(0.75, ASSUMED)
@@ -337,7 +337,7 @@ mod tests {
     use crate::memory::tenants::seated;
 
     #[test]
-    fn a_cohort_starts_from_what_is_assumed_and_learns_its_own() {
+    fn cohort_starts_from_assumed_shares() {
         let mut cohorts = Cohorts::default();
         let person = Kind::new(TokenType::Access, Device::Desktop);
         let before = cohorts.net(person, 5)[4];
@@ -349,12 +349,12 @@ mod tests {
         assert!(after > 0.9, "{after}");
         let (older, machines) =
             (cohorts.net(person, 500)[4], cohorts.net(Kind::new(TokenType::Access, Device::Machine), 5)[4]);
-        assert!(older > before && older < after, "an age of its own learns from the others, less");
-        assert!((machines - before).abs() < 1e-12, "machines are another kind");
+        assert!(older > before && older < after, "another age learns less");
+        assert!((machines - before).abs() < 1e-12, "another kind learns nothing");
     }
 
     #[test]
-    fn machines_call_new_routes_less_often_than_people_and_thieves_teach_little_of_it() {
+    fn new_routes_are_learnt_by_kind_and_weight() {
         let mut cohorts = Cohorts::default();
         let kind = |device| Kind::new(TokenType::ApiKey, device);
         let call = |is_new| FirstCall { is_new, is_rare: false };
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_a_distribution_and_never_nothing() {
+    fn shares_have_a_minimum() {
         let mut cohorts = Cohorts::default();
         let kind = Kind::new(TokenType::ApiKey, Device::Machine);
         for _ in 0..1_000_000 {
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn cohort_is_the_tenants_own() {
+    fn cohort_is_that_of_the_tenant() {
         let mut all = AllCohorts::default();
         let kind = Kind::new(TokenType::ApiKey, Device::Machine);
         let mut teach = |seat, visits, level| {

@@ -9,8 +9,8 @@ use super::tenants::{BySeat, Seat};
 
 /// Entries that are compared if one must be evicted.
 const COMPARED: usize = 16;
-/// Entries that are checked for expiry for each entry made: two, so that the table does not grow while entries expire as
-/// fast as others are made.
+/// Entries that are checked for expiry for each entry made: two, so that the table does not grow while entries expire
+/// as fast as others are made.
 const CHECKS: usize = 2;
 
 /// Place of an entry. Another entry may take it when one is made.
@@ -146,9 +146,9 @@ impl<V> Fair<V> {
         })
     }
 
-    /// Place of the entry to evict: of some entries, the oldest of the tenant with the most entries. Entries of tenants that
-    /// have lost their seat come first. The compared entries are spread over the table, because neighbours are often of one
-    /// tenant.
+    /// Place of the entry to evict: of some entries, the oldest of the tenant with the most entries. Entries of tenants
+    /// that have lost their seat come first. The compared entries are spread over the table, because neighbours are
+    /// often of one tenant.
     fn least(&mut self, second: u32) -> usize {
         let (first, len) = (self.step(), self.held.len());
         let mut least = (first, None);

@@ -74,8 +74,8 @@ pub struct Company {
     pub users: usize,
     /// Sum of the deviations of the others.
     pub deviation: f64,
-    /// Number of applications of its tenant, at most [`SEVERAL_APPS`]. 0 if there are fewer than [`USERS_MIN`] users, or
-    /// less than three quarters of them are of its tenant.
+    /// Number of applications of its tenant, at most [`SEVERAL_APPS`]. 0 if there are fewer than [`USERS_MIN`] users,
+    /// or less than three quarters of them are of its tenant.
     pub apps: usize,
 }
 
@@ -188,7 +188,8 @@ impl Fleets {
         all.usual.teach(seat, &[own.usual], &[1.0]);
     }
 
-    /// Share of a tenant in the usual visits of an application, without the largest other tenant. 1 if no visits are known.
+    /// Share of a tenant in the usual visits of an application, without the largest other tenant. 1 if no visits are
+    /// known.
     #[must_use]
     pub fn tenant_share(&self, app: u64, tenant: Tenant, at: i64) -> f64 {
         let left = |since: i64| crate::math::faded((at - since).max(0) as f64 / 3_600_000.0, 72.0);
@@ -203,8 +204,8 @@ impl Fleets {
         }
     }
 
-    /// Current visits of a tenant with an application at usual places, as a share of the usual number. It is near 0 after a
-    /// migration. 1 if no visits are known.
+    /// Current visits of a tenant with an application at usual places, as a share of the usual number. It is near 0
+    /// after a migration. 1 if no visits are known.
     #[must_use]
     pub fn usual_share(&self, app: u64, tenant: Tenant, at: i64) -> f64 {
         let Some(own) = self.of_tenant.get(app ^ tenant.key) else { return 1.0 };
@@ -216,8 +217,8 @@ impl Fleets {
     }
 }
 
-/// Spreads a key over all 64 bits by a bijection. The lower bits of a group's key are the number of its kind, but the table
-/// takes the place of an entry from these bits.
+/// Spreads a key over all 64 bits by a bijection. The lower bits of a group's key are the number of its kind, but the
+/// table takes the place of an entry from these bits.
 const fn mixed(key: u64) -> u64 {
     let mixed = (key ^ key >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed ^ mixed >> 32
@@ -236,8 +237,8 @@ fn hours_to_fade(since: &mut i64, at: i64) -> Option<f64> {
     Some(hours)
 }
 
-/// Other tenants in a group: for each, the user with the largest deviation. The tenants with the largest positive and the
-/// largest negative deviation are left out. A single other tenant therefore has no influence.
+/// Other tenants in a group: for each, the user with the largest deviation. The tenants with the largest positive and
+/// the largest negative deviation are left out. A single other tenant therefore has no influence.
 #[derive(Default)]
 struct Others {
     users: usize,

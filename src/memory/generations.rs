@@ -131,17 +131,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_used_stays_and_the_rest_goes() {
+    fn entry_that_is_written_is_kept() {
         let mut map = Generations::new(100);
         map.insert(0, 0);
         for key in 1..1_000_u64 {
             assert!(!map.insert(key, 1));
-            *map.get_mut(0).expect("it is used all the time") += 1;
+            *map.get_mut(0).expect("it is written in each step") += 1;
             assert!(map.len() <= 100);
         }
         assert_eq!(map.get(0), Some(&999));
         assert_eq!(map.get(1), None);
-        assert!(map.insert(999, 2), "it was there");
+        assert!(map.insert(999, 2), "it existed");
         assert_eq!(map.remove(999), Some(2));
         assert_eq!(map.get(999), None);
     }
@@ -152,14 +152,14 @@ mod tests {
         for key in 1..=4 {
             map.entry(key, || key);
         }
-        assert_eq!(*map.entry(1, || 99), 1, "it was in the older half when the younger one was full");
+        assert_eq!(*map.entry(1, || 99), 1, "it was in the older half");
         let mut map = Generations::new(4);
         assert!((1..=4).all(|key| !map.insert(key, key)));
-        assert!(map.insert(1, 5), "it was there");
+        assert!(map.insert(1, 5), "it existed");
     }
 
     #[test]
-    fn a_large_count_goes_on() {
+    fn large_count_still_adds_small_weights() {
         let mut counts = Generations::new(100);
         counts.add(7, f64::from(1_u32 << 26));
         for _ in 0..1_000 {

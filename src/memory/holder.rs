@@ -1,8 +1,8 @@
-//! Holder: who is suspected to hold a token (one network and one client family), with the evidence against them.
+//! Holder: one network and one client family that use a token, with the evidence that it is a thief.
 
 use super::level::NetLevel;
 
-/// Detectors that there is room for in the evidence against a holder: two bytes each.
+/// Maximum number of detectors with evidence against a holder: two bytes each.
 pub const DETECTORS_MAX: usize = 13;
 
 /// Holders per baseline. The longest unused one is evicted.
@@ -72,7 +72,7 @@ pub struct Holder {
     pub level: NetLevel,
     /// Changes of network that were credited to it.
     pub switches: u8,
-    /// The owner or an analyst has confirmed it.
+    /// A `confirmed` event was received for it.
     pub confirmed: bool,
     /// Number of the rule of its `lifecycle` evidence.
     pub lifecycle_rule: u8,
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nats_are_kept_to_the_nearest_256th() {
+    fn nats_round_to_the_nearest_256th() {
         let units = |nats: f64| Nats::new(nats).0;
         assert_eq!([0.0, 1.0, -1.0, 3.5, -127.0].map(units), [0, 256, -256, 896, -32_512]);
         assert_eq!([0.6, -0.6, 1.4, -1.4].map(|part| units(part / 256.0)), [1, -1, 1, -1]);

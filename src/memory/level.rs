@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn levels_have_the_order_of_their_numbers() {
+    fn levels_are_in_the_order_of_their_numbers() {
         assert_eq!(NetLevel::ALL.map(|level| level as usize), std::array::from_fn(|number| number));
         assert_eq!(ClientLevel::ALL.map(|level| level as usize), std::array::from_fn(|number| number));
     }

@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn calls_are_counted_by_the_clock_minute() {
+    fn calls_are_counted_by_clock_minute() {
         let mut minute = Minute::default();
         let noon = 1_790_000_040_000;
         let counts = [0, 1, 59_999, 60_000, 59_999, 60_001].map(|after| minute.count(noon + after));
@@ -40,7 +40,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_far_ahead_does_not_stop_the_counting() {
+    fn clock_far_ahead_does_not_stop_the_count() {
         let mut minute = Minute::default();
         let noon = 1_790_000_040_000;
         assert_eq!(minute.count(7_258_000_000_000), 1);

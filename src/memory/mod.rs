@@ -46,14 +46,14 @@ pub use user::User;
 pub use users::Users;
 pub use visit::{Visit, Visits};
 
-/// Maximum number of open visits in a partition: half an hour of a busy one.
+/// Maximum number of open visits in a partition.
 const VISITS_OPEN_MAX: usize = 1 << 20;
 const LINEAGES_MAX: usize = 1 << 20;
 const EXPIRIES_MAX: usize = 1 << 20;
 const NAMES_MAX: usize = 1 << 16;
 const MINUTES_MAX: usize = 1 << 20;
 
-/// What a holder is compared with: cohorts, population, recent arrivals and bursts.
+/// Statistics of other tokens with which a holder is compared.
 #[derive(Debug, Default)]
 pub struct Others {
     pub tenants: Tenants,
@@ -70,8 +70,8 @@ pub struct Memory {
     pub visits: Visits,
     pub others: Others,
     pub ends: Ends,
-    /// Baseline of a token, for events that name no family: the family that an earlier event of the token named, or else
-    /// the first refresh token of the chain in which it was issued.
+    /// Baseline of a token, for events that name no family: the family that an earlier event of the token named, or
+    /// else the first refresh token of the chain in which it was issued.
     pub lineages: Generations<u64>,
     /// Expiry of issued tokens, milliseconds since the epoch.
     pub expiries: Generations<i64>,
@@ -104,7 +104,7 @@ pub(crate) mod tests {
     use crate::enrichment::Device;
     use crate::place::NetworkClass;
 
-    /// Someone at home.
+    /// A sighting of an owner at the usual place.
     pub(crate) fn sighting() -> Sighting {
         Sighting {
             at: 1_790_000_000_000,
@@ -126,7 +126,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// A baseline that holds all it may hold.
+    /// A baseline of the largest size.
     fn full() -> Baseline {
         let mut baseline = Baseline::new(1, Kind::new(crate::event::TokenType::Refresh, Device::Desktop), 0);
         for number in 1..200 {
@@ -155,15 +155,15 @@ pub(crate) mod tests {
         baseline
     }
 
-    /// Looking at these places, bytes from the beginning of a cache line, leaves out none of the lines from `from` to
-    /// `to`.
-    pub(crate) fn assert_no_line_is_left_out(places: &[usize], from: usize, to: usize) {
+    /// Asserts that reads at these offsets from the beginning of a cache line touch every cache line from `from` to
+    /// `to`, bytes.
+    pub(crate) fn assert_every_line_is_touched(places: &[usize], from: usize, to: usize) {
         let touched: std::collections::BTreeSet<_> = places.iter().map(|place| place / 64).collect();
         assert!(touched.into_iter().eq(from / 64..to.div_ceil(64)), "{places:?} of {from} to {to}");
     }
 
     #[test]
-    fn no_baseline_takes_more_than_1100_bytes() {
+    fn baseline_has_at_most_1100_bytes() {
         let bytes = full().bytes();
         let mut young = Baseline::new(1, Kind::new(crate::event::TokenType::Access, Device::Desktop), 0);
         young.put_holder(0, Holder::born(1, 1, 0, NetLevel::KnownAddress));

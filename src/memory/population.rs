@@ -1,11 +1,10 @@
-//! What is common among all tokens of a partition: networks, clients, routes, areas and hours.
+//! Popularity of networks, clients, routes, areas and hours among all tokens of a partition.
 //!
-//! What tenants teach each other leaves out the largest other tenant ([`super::shared`]); all other tables are a
-//! tenant's own.
+//! A tenant reads shared statistics without the largest other tenant ([`super::shared`]). All other tables are those of
+//! the tenant.
 //!
-//! Every table is bounded. Pairs (tenant and network, family and route, …) are forgotten a generation at a time; the
-//! tables over which a sum of roots is kept take no more than their number of keys, and what comes later counts as
-//! unknown to everybody.
+//! Every table is bounded. Counts of pairs (tenant and network, family and route, …) are evicted by generations. Tables
+//! with a sum of preferences do not evict: if one is full, further keys count as unknown.
 
 use super::generations::{Generations, Map};
 use super::routes::{RouteUse, Routes, UNKNOWN};
@@ -16,23 +15,23 @@ use crate::math::{exp, ln};
 const KEYS_MAX: usize = 1 << 16;
 const PAIRS_MAX: usize = 1 << 20;
 
-/// How common each of many things is, and what a thief who chooses among them by popularity would take.
+/// Popularity of each key of a feature, and the preferences of a thief, who chooses by popularity.
 #[derive(Debug)]
 pub struct Popularity {
     users: Map<u32, Shared<1>>,
-    /// Things that a tenant was the first to use.
+    /// Number of keys that each tenant was the first to use.
     made: BySeat<usize>,
     sums: Sums<3>,
-    /// The thief's preference for a thing of so many users.
+    /// The thief's preference for a key, by its number of users.
     preference: fn(f64) -> f64,
 }
 
-/// `(users + .1)^.6`
+/// `(users + 0.1)^0.6`
 fn for_network(users: f64) -> f64 {
     exp(0.6 * ln(users + 0.1))
 }
 
-/// `(users + .5)^.5`
+/// `(users + 0.5)^0.5`
 fn for_family(users: f64) -> f64 {
     libm::sqrt(users + 0.5)
 }
@@ -47,13 +46,13 @@ impl Popularity {
         self.users.get(&key).map_or(0.0, |users| users.count(seat))
     }
 
-    /// Weight of all users; Σ of the preferences; how many things there are.
+    /// Sums of users and of the thief's preferences, and number of keys.
     #[must_use]
     pub fn sums(&self, seat: Option<Seat>) -> [f64; 3] {
         self.sums.read(seat)
     }
 
-    /// The thief's probability of taking `key`; room is left for `unknown` things nobody has.
+    /// The thief's probability of `key`. `unknown`: assumed number of keys without users.
     #[must_use]
     pub fn thief(&self, seat: Option<Seat>, key: u32, unknown: f64) -> f64 {
         let [_, preferences, _] = self.sums(seat);
@@ -63,7 +62,7 @@ impl Popularity {
     /// Learns users of `key`. Returns the values of their count before and after. `None`: there is no room.
     fn learn(&mut self, key: u32, contribution: &Contribution) -> Option<(Values<3>, Values<3>)> {
         if !self.users.contains_key(&key) {
-            // No tenant makes more of them than are left for others.
+            // A tenant leaves as much room as it takes.
             let made = self.made.get_mut(contribution.seat)?;
             if *made + self.users.len() >= KEYS_MAX {
                 return None;
@@ -81,15 +80,15 @@ impl Popularity {
     }
 }
 
-/// The calls of one application.
+/// Calls of one application.
 #[derive(Clone, Copy, Debug, Default)]
 struct AppUse {
     calls: f64,
-    /// Σ of the thief's preferences over its routes.
+    /// Sum of the thief's preferences for its routes.
     preferences: f64,
 }
 
-/// Who of a tenant's calls with one client family and application, and how much they do.
+/// Calls of a tenant with one client family and application.
 #[derive(Clone, Copy, Debug)]
 pub struct Callers {
     seat: Option<Seat>,
@@ -121,13 +120,13 @@ pub struct AppCall {
 /// Probability of a call.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Likely {
-    /// For others with this client and application.
+    /// For other tokens with this client family and application.
     pub others: f64,
     /// For a thief.
     pub thief: f64,
 }
 
-/// How often something happened among so many chances.
+/// Rate of an occurrence, as two sums of weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Rate {
     happened: f64,
@@ -135,7 +134,7 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// With `weight` chances of the assumed rate.
+    /// The rate after adding `weight` chances of the assumed rate.
     #[must_use]
     pub fn get(self, assumed: f64, weight: f64) -> f64 {
         (self.happened + weight * assumed) / (self.chances + weight)
@@ -170,7 +169,7 @@ impl Rates {
     }
 }
 
-/// Visits by hour of the day, and all.
+/// Visits by hour of the day, and their sum.
 #[derive(Clone, Copy, Debug, Default)]
 struct Hours {
     each: [f64; 24],
@@ -180,27 +179,27 @@ struct Hours {
 /// Sums over the networks of a country.
 #[derive(Debug, Default)]
 struct Country {
-    /// Users, the thief's preferences, and their number.
+    /// Sums of users and of the thief's preferences, and number of networks.
     networks: Sums<3>,
     adoptions: Sums<1>,
 }
 
-/// A network as it is used from one country: some span the world.
+/// Key of a network in one country. Some networks span several countries.
 const fn place(network: u32, country: u32) -> u32 {
     network ^ country.wrapping_mul(0x9e37_79b1)
 }
 
-/// An application as one tenant uses it.
+/// Key of an application of one tenant.
 const fn of_tenant(app: u64, tenant: u64) -> u64 {
     pair(Pair::TenantApp, app, tenant)
 }
 
-/// A client family as one application's users have it.
+/// Key of a client family of one application.
 const fn client(app: u64, family: u32) -> u64 {
     app ^ (family as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-/// Numbers of the tables that share a map of pairs.
+/// Numbers of the tables in a map of pairs.
 #[derive(Clone, Copy)]
 #[repr(u64)]
 enum Pair {
@@ -226,32 +225,31 @@ enum Pair {
 }
 
 const fn pair(table: Pair, a: u64, b: u64) -> u64 {
-    // Two rounds of a multiplicative hash: keys are hashes or small numbers, and tables must not meet.
+    // Two rounds of a multiplicative hash, because some keys are small numbers and keys of two tables must differ.
     let mixed = (a ^ (table as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     (mixed ^ (mixed >> 32) ^ b.wrapping_mul(0xc4ce_b9fe_1a85_ec53)).wrapping_mul(0x9fb2_1c65_1e98_df25)
 }
 
 #[derive(Debug)]
 pub struct Population {
-    /// By network, of users.
+    /// Users of each network.
     pub networks: Popularity,
-    /// By client family, of users.
+    /// Users of each client family.
     pub families: Popularity,
-    /// First visits of users who were known before, by network, and their sum.
+    /// First visits of known users from each network.
     adoptions: Map<u32, Shared<1>>,
     adoptions_total: Sums<1>,
-    /// What the networks of each country come to.
     countries: Map<u32, Country>,
     pairs: Generations<f64>,
-    /// What each tenant counts of what is shared.
+    /// Each tenant's part of the shared counts.
     owns: Generations<Own>,
-    /// Those that are asked for at every route and area, apart: so they lie near each other.
+    /// Counts that each call reads. A smaller map has fewer cache misses.
     calls: Generations<f64>,
     routes: Routes,
     apps: Generations<AppUse>,
     /// Visits of each tenant by hour of the day.
     hours: BySeat<Hours>,
-    /// Visits whose speed was beyond what travel allows, by networks of access and of hosting.
+    /// Visits after a travel that is too fast: from access networks, and from other networks.
     pub fast_travel: [Rates; 2],
     /// Visits within three days of a change of credentials.
     pub after_change: Rates,
@@ -278,9 +276,9 @@ impl Default for Population {
 }
 
 impl Population {
-    /// Probabilities of choosing `network` of `country`, as a thief and as one of the tenant's, given that it lies in
-    /// one of the countries that are `known` to the owner or, where this one is not among them, in another. Among all
-    /// networks where no file knows the country (0).
+    /// Probabilities that the thief, and that an owner of the tenant, chooses `network` of `country`. `known`:
+    /// countries of the owner. If `country` is one of them, the network is one of theirs; otherwise it is one of all
+    /// others. If the country is unknown (0), the network is one of all.
     #[must_use]
     pub fn chooses(&self, tenant: Tenant, network: u32, country: u32, known: &[u32]) -> (f64, f64) {
         let Tenant { key: tenant, seat } = tenant;
@@ -300,7 +298,7 @@ impl Population {
         if country == 0 {
             return chosen;
         }
-        // Of all that lies in the known countries.
+        // Probabilities of all networks of the known countries.
         let (mut thiefs, mut owners) = (0.0, 0.0);
         let unknown = 5.0 * for_network(0.0);
         for country in known {
@@ -334,7 +332,7 @@ impl Population {
         let Some((before, after)) = users.and_then(|contribution| self.networks.learn(place, &contribution)) else {
             return;
         };
-        // There are hardly more countries than in ISO 3166.
+        // Bounded by the number of countries.
         let sums = self.countries.entry(country).or_default();
         sums.networks.change(&before, &after);
         if let Some(contribution) = adoptions {
@@ -347,7 +345,8 @@ impl Population {
         }
     }
 
-    /// The owner's probability of the client family: as users of the app, of the token type, of anything have it.
+    /// The owner's probability of a client family: its share among users of the application. With few users, its shares
+    /// among those of the token type and among all users count as well.
     #[must_use]
     pub fn has_family(&self, tenant: Tenant, app: u64, token_type: usize, family: u32) -> f64 {
         let families = &self.families;
@@ -361,7 +360,7 @@ impl Population {
         share(Pair::AppFamily, Pair::App, of_tenant(app, tenant.key), of_type)
     }
 
-    /// A user's first visit with a client family.
+    /// Learns a user's first visit with a client family.
     pub fn learn_family(&mut self, tenant: Tenant, app: u64, token_type: usize, family: u32, weight: f64) {
         let own = self.owns.entry(pair(Pair::Family, tenant.key, u64::from(family)), Own::default);
         if let Some(contribution) = own.add(tenant, weight) {
@@ -376,7 +375,7 @@ impl Population {
         }
     }
 
-    /// A fingerprint that five tokens or more have, four in five of them with another client family, is borrowed.
+    /// Whether a fingerprint is borrowed: at least five tokens have it, and 80 % of them have another client family.
     #[must_use]
     pub fn is_borrowed(&self, fingerprint: u32, family: u32) -> bool {
         let tokens = self.pairs.count(pair(Pair::Fingerprint, u64::from(fingerprint), 0));
@@ -384,8 +383,8 @@ impl Population {
         tokens >= 5.0 && alike() <= 0.2 * tokens
     }
 
-    /// Of a tenant's accepted visits by an application with tokens whose expiry was said at their issue: the share of those
-    /// that come after it.
+    /// Share of accepted visits after the expiry, among visits with tokens whose expiry is that of their `issued`
+    /// event.
     #[must_use]
     pub fn outlives(&self, tenant: u64, app: u64) -> f64 {
         let count = |table| self.pairs.count(pair(table, app, tenant));
@@ -404,7 +403,7 @@ impl Population {
         self.pairs.add(pair(Pair::FingerprintFamily, u64::from(fingerprint), u64::from(family)), weight);
     }
 
-    /// Those who call as this client `family` of an application.
+    /// Calls of a tenant with a client family and an application, for [`Self::calls`].
     #[must_use]
     pub fn callers(&self, tenant: Tenant, app: u64, family: u32) -> Callers {
         let app = of_tenant(app, tenant.key);
@@ -413,19 +412,20 @@ impl Population {
         Callers { seat: tenant.seat, app, client, of_app, of_client: self.calls.count(pair(Pair::Client, client, 0)) }
     }
 
-    /// Probabilities of a route: for others with the callers' client family and application, else with the application,
-    /// else for anybody; and for a thief, who chooses among what the application calls by popularity and by what words
-    /// promise, and among all there is where little is known of it.
+    /// Probabilities of a route. For others: its share among the calls with the client family and the application. With
+    /// few calls, its shares among those of the application and among all calls count as well. For the thief: by
+    /// popularity and attractive words, among the routes of the application. If few of these are known, among all
+    /// routes.
     #[must_use]
     pub fn calls(&self, callers: &Callers, route: u32, used: RouteUse) -> Likely {
         let Callers { seat, app, client, of_app, of_client } = *callers;
         let (anyone, anywhere) = self.routes.probabilities(seat, used);
         let in_app = self.calls.count(pair(Pair::AppRoute, app, u64::from(route)));
-        // What is forgotten of totals and not of their parts makes no probability beyond one.
+        // A total can be evicted while its parts are not, so the ratio is limited to 1.
         let with_app = ((in_app + 50.0 * anyone) / (of_app.calls + 50.0)).min(1.0);
         let with_client = self.calls.count(pair(Pair::ClientRoute, client, u64::from(route)));
         let others = (with_client + 50.0 * with_app) / (of_client + 50.0);
-        // As much of the choice as is unknown of the application is made among all routes.
+        // `UNKNOWN` is the weight of a choice among all routes.
         let preference = if in_app > 0.0 { used.preference_of(in_app) } else { 0.0 };
         let thief = (preference + UNKNOWN * anywhere) / (of_app.preferences + UNKNOWN);
         Likely { others: others.min(1.0), thief: thief.min(1.0) }
@@ -464,7 +464,7 @@ impl Population {
         self.calls.add(pair(Pair::Client, client, 0), weight);
     }
 
-    /// How often others of the tenant touch an area: `own` is the weight of the asker's own part in it.
+    /// Share of an area in the visits of the tenant's other tokens. `own`: visits of the token itself to the area.
     #[must_use]
     pub fn touches(&self, tenant: u64, area: u32, own: f64) -> f64 {
         let here = (self.calls.count(pair(Pair::TenantArea, tenant, u64::from(area))) - own).max(0.0);
@@ -477,7 +477,7 @@ impl Population {
         self.calls.add(pair(Pair::TenantAreas, tenant, 0), weight);
     }
 
-    /// Share of all visits in an hour of the day, UTC; before any were seen, they are even.
+    /// Share of each UTC hour in the tenant's visits. Uniform while there are none.
     pub fn share_of_hour(&self, tenant: Tenant) -> impl Fn(usize) -> f64 {
         let hours = tenant.seat.and_then(|seat| self.hours.get(seat));
         let share = 1.0 / (hours.map_or(0.0, |hours| hours.all) + 24.0);
@@ -507,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thief_prefers_what_is_popular_less_than_owners_do() {
+    fn thief_prefers_popular_networks_less_than_owners() {
         let mut population = Population::default();
         for _ in 0..900 {
             population.learn_network(seated(1), NewNetwork { is_known_user: false, ..adoption(3320, 49) }, 1.0);
@@ -534,7 +534,7 @@ mod tests {
         let (of_another, unheard) = (adopts(&population, 2, 9009), adopts(&population, 2, 12345));
         assert!(
             of_another < 0.05 && (of_another - unheard).abs() < 1e-9,
-            "what one other tenant taught: {of_another} {unheard}"
+            "one other tenant does not count: {of_another} {unheard}"
         );
         for _ in 0..200 {
             population.learn_network(seated(3), adoption(9009, 49), 1.0);
@@ -544,7 +544,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_abroad_chooses_among_the_networks_there() {
+    fn network_choice_is_within_the_country() {
         let mut population = Population::default();
         for _ in 0..300 {
             population.learn_network(seated(1), adoption(3320, 49), 1.0);
@@ -553,21 +553,20 @@ mod tests {
             population.learn_network(seated(1), adoption(1221, 61), 1.0);
         }
         let choice = |known: &[u32]| population.chooses(seated(1), 1221, 61, known);
-        let ((thief_abroad, owner_abroad), (thief_at_home, owner_at_home)) = (choice(&[49]), choice(&[49, 61]));
-        // An owner with Germany at home who is elsewhere is in all likelihood where colleagues were.
-        assert!(owner_abroad > 0.2 && owner_abroad > 10.0 * owner_at_home, "{owner_abroad} {owner_at_home}");
-        assert!(thief_abroad > thief_at_home && thief_abroad < 1.0);
-        assert!(owner_at_home < 0.05);
+        let ((thief_abroad, owner_abroad), (thief_at_known, owner_at_known)) = (choice(&[49]), choice(&[49, 61]));
+        // Of the owner's visits outside Germany, most are in the network of colleagues.
+        assert!(owner_abroad > 0.2 && owner_abroad > 10.0 * owner_at_known, "{owner_abroad} {owner_at_known}");
+        assert!(thief_abroad > thief_at_known && thief_abroad < 1.0);
+        assert!(owner_at_known < 0.05);
         let (_, owner_nowhere) = population.chooses(seated(1), 3320, 0, &[49]);
-        assert!(owner_nowhere < 0.2, "no file knows it, and it is not for that abroad: {owner_nowhere}");
-        // Whatever is known, there is a probability.
+        assert!(owner_nowhere < 0.2, "an unknown country is not a new one: {owner_nowhere}");
         for (thief, owner) in [choice(&[]), choice(&[61]), population.chooses(seated(9), 9, 9, &[49, 61])] {
             assert!(thief > 0.0 && thief <= 1.0 && owner > 0.0 && owner <= 1.0, "{thief} {owner}");
         }
     }
 
     #[test]
-    fn a_route_is_as_likely_as_the_nearest_group_that_is_known_has_it() {
+    fn route_probability_is_that_of_the_nearest_group() {
         let mut population = Population::default();
         for _ in 0..500 {
             population.learn_route(seated(0), &call(1, 7, 11), 1.0);
@@ -581,16 +580,16 @@ mod tests {
         let others = |app, family, route| calls(app, family, route).others;
         assert!(others(1, 7, 11) > 0.9);
         assert!(others(1, 7, 12) < 0.1 && others(1, 7, 13) < 0.02);
-        assert!(others(1, 9, 12) > 0.4, "an unknown family does as the application's other clients do");
-        assert!(others(3, 7, 12) > 0.3, "an unknown application is used as others are");
+        assert!(others(1, 9, 12) > 0.4, "unknown family, known application");
+        assert!(others(3, 7, 12) > 0.3, "unknown application");
         assert!(others(1, 7, 99) < 1e-3);
-        // Who has a token of the second application calls what that can call, or anything.
+        // A thief prefers the routes of the token's application.
         assert!(calls(2, 7, 13).thief > 0.6 && calls(2, 7, 11).thief < 0.2);
         assert!(calls(1, 7, 13).thief > 0.0);
     }
 
     #[test]
-    fn a_large_population_still_counts_each_call() {
+    fn large_population_counts_each_call() {
         let mut population = Population::default();
         let large = f64::from(1_u32 << 25);
         for route in [11, 12] {
@@ -609,9 +608,9 @@ mod tests {
     }
 
     #[test]
-    fn a_first_call_is_all_of_what_its_application_prefers() {
+    fn first_call_is_all_of_its_application() {
         let mut population = Population::default();
-        // One that is no single float.
+        // Not exact as a 32-bit float.
         population.learn_route(seated(0), &call(1, 7, 11), 0.999);
         let used = population.route(seated(0), 11).expect("it was called");
         let found = population.calls(&population.callers(seated(0), 1, 7), 11, used);
@@ -621,7 +620,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thief_is_tempted_by_words_and_the_choices_add_up() {
+    fn thief_prefers_attractive_words() {
         let mut population = Population::default();
         for route in 0..40 {
             for _ in 0..10 {
@@ -643,7 +642,7 @@ mod tests {
         };
         assert!(thief(0) > 2.0 * thief(1));
         let all: f64 = (0..40).map(thief).sum();
-        // What is left is for what nobody calls.
+        // The rest is the probability of routes without calls.
         assert!(all > 0.85 && all < 1.0, "{all}");
     }
 
@@ -664,12 +663,12 @@ mod tests {
     }
 
     #[test]
-    fn a_fingerprint_of_another_product_is_borrowed() {
+    fn fingerprint_of_another_product_is_borrowed() {
         let mut population = Population::default();
         for _ in 0..6 {
             population.learn_fingerprint(1, 100, 1.0);
         }
         assert!(population.is_borrowed(1, 200) && !population.is_borrowed(1, 100));
-        assert!(!population.is_borrowed(2, 200), "unknown to everybody");
+        assert!(!population.is_borrowed(2, 200), "an unknown fingerprint");
     }
 }

@@ -59,8 +59,8 @@ impl Recent {
         self.events[place(event, &self.events)].contains(event.max(1))
     }
 
-    /// Stores an event that it does not contain yet, by its identity and its id (hashes). Returns whether another event had
-    /// its id.
+    /// Stores an event that it does not contain yet, by its identity and its id (hashes). Returns whether another event
+    /// had its id.
     pub fn insert(&mut self, event: u64, id: u64) -> bool {
         // 0 marks an empty entry.
         let (at, event) = (place(event, &self.events), event.max(1));
@@ -89,24 +89,24 @@ mod tests {
     }
 
     #[test]
-    fn recent_knows_what_came_lately_in_bounded_room() {
+    fn recent_contains_the_last_events() {
         let mut recent = Recent::new(1 << 12);
         for number in 0..100_000 {
             assert!(!recent.contains(hash(number)), "{number} is new");
             recent.insert(hash(number), hash(number));
             if let Some(before) = number.checked_sub(1 << 8) {
-                assert!(recent.contains(hash(before)), "{before} came a sixteenth of the room ago");
+                assert!(recent.contains(hash(before)), "{before} is one of the last 256");
             }
         }
         assert_eq!((recent.events.len() * WAYS, recent.ids.len() * HALF_WAYS), (1 << 12, 1 << 8));
-        assert!(!recent.contains(hash(3)), "what came long ago is forgotten");
+        assert!(!recent.contains(hash(3)), "an old event is evicted");
         assert!(!recent.contains(0));
         recent.insert(0, 0);
         assert!(recent.contains(0));
     }
 
     #[test]
-    fn recent_counts_a_reused_id_and_keeps_its_events() {
+    fn recent_keeps_events_of_a_reused_id() {
         let mut recent = Recent::new(1 << 12);
         assert!(!recent.insert(hash(1), hash(1)));
         for number in 100..200 {

@@ -124,8 +124,8 @@ impl Generation {
 pub struct Routes {
     young: Generation,
     old: Generation,
-    /// Calls of each tenant and route, but for the two tenants whose parts the route itself stores. These parts are lost when
-    /// the route is evicted.
+    /// Calls of each tenant and route, except for the two tenants whose parts the route itself stores. These parts are
+    /// lost when the route is evicted.
     owns: Generations<Own>,
 }
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-/// What is seen of a visit or a call.
+/// Feature of a visit or a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Feature {
@@ -275,47 +275,47 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_lost_by_rounding() {
+    fn rounding_is_unbiased() {
         for weight in [0.0, 0.01, 0.03, 0.5, 0.97, 1.0] {
             for every in [1, 55, 89, 144, 1_440] {
                 let sum: u32 = (0..10_000).map(|visit| u32::from(sixteenths(weight, 7, visit * every))).sum();
-                // Five deviations of as many throws of a coin.
+                // Five standard deviations.
                 assert!((f64::from(sum) - 160_000.0 * weight).abs() < 250.0, "{weight} every {every} min: {sum}");
             }
         }
     }
 
     #[test]
-    fn a_thief_teaches_little() {
+    fn small_weight_is_learnt_slowly() {
         let mut seen = Seen::default();
         seen.learn(Feature::Address, 1, 1.0, 100 * DAY);
         seen.learn(Feature::Address, 2, 0.05, 100 * DAY);
         assert!(seen.knows(Feature::Address, 1) && !seen.knows(Feature::Address, 2));
-        assert!(!seen.knows(Feature::Prefix, 1), "features are kept apart");
+        assert!(!seen.knows(Feature::Prefix, 1), "another feature");
         let visits = (1..100).take_while(|visit| {
             seen.learn(Feature::Address, 2, 0.03, 100 * DAY + visit * 61);
             !seen.knows(Feature::Address, 2)
         });
-        // Half a sighting, .03 at a time.
-        assert!((8..30).contains(&visits.count()), "what goes on unconfirmed is a move");
+        // Known from a weight of 0.5, at 0.03 per visit.
+        assert!((8..30).contains(&visits.count()), "the floor of the weight makes it known");
     }
 
     #[test]
-    fn what_comes_late_or_after_a_clock_that_was_ahead_pushes_nothing_usual_out() {
-        for (home_at, odd_at) in [(100 * DAY, 100 * DAY - 1), (128 * DAY, 100 * DAY)] {
+    fn late_values_evict_no_usual_ones() {
+        for (usual_at, odd_at) in [(100 * DAY, 100 * DAY - 1), (128 * DAY, 100 * DAY)] {
             let mut seen = Seen::default();
             for _ in 0..20 {
-                seen.learn(Feature::Address, 7, 1.0, home_at);
+                seen.learn(Feature::Address, 7, 1.0, usual_at);
             }
             for odd in 100..110 {
                 seen.learn(Feature::Address, odd, 1.0, odd_at);
             }
-            assert!(seen.knows(Feature::Address, 7), "{home_at} {odd_at}");
+            assert!(seen.knows(Feature::Address, 7), "{usual_at} {odd_at}");
         }
     }
 
     #[test]
-    fn a_flood_of_new_things_does_not_wash_away_the_usual() {
+    fn flood_of_new_values_evicts_no_usual_one() {
         let mut seen = Seen::default();
         for _ in 0..200 {
             seen.learn(Feature::Address, 7, 1.0, 100 * DAY);
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_usual_long_ago_makes_room() {
+    fn old_usual_values_are_evicted() {
         let mut seen = Seen::default();
         for key in 0..6 {
             for _ in 0..20 {
@@ -342,15 +342,15 @@ mod tests {
     }
 
     #[test]
-    fn nothing_makes_room_while_there_is_some() {
+    fn value_is_kept_while_entries_are_free() {
         let mut seen = Seen::default();
         seen.learn(Feature::Country, 1, 1.0, 100 * DAY);
         seen.learn(Feature::Country, 2, 1.0, 600 * DAY);
-        assert!(seen.knows(Feature::Country, 1), "where they go once in a year and a half");
+        assert!(seen.knows(Feature::Country, 1), "the table has free entries");
     }
 
     #[test]
-    fn no_baseline_holds_more_than_its_quota() {
+    fn features_keep_their_quotas() {
         let mut seen = Seen::default();
         let features =
             [Feature::Address, Feature::Prefix, Feature::Network, Feature::Country, Feature::Agent, Feature::Version];

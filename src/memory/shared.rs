@@ -9,7 +9,7 @@ use super::tenants::{BySeat, Seat, Tenant};
 /// A weight below this is a rounding error.
 const NOTHING: f64 = 1e-9;
 
-/// Some amounts that belong together; the last of them is the weight by which parts are compared.
+/// Amounts of one contribution. The last one is the weight by which parts are compared.
 type Amounts<const N: usize> = [f64; N];
 
 fn add<const N: usize>(to: &mut Amounts<N>, more: &Amounts<N>) {
@@ -23,7 +23,7 @@ fn without<const N: usize>(all: &Amounts<N>, part: &Amounts<N>) -> Amounts<N> {
     if left[N - 1] > NOTHING { left } else { [0.0; N] }
 }
 
-/// What one tenant has contributed.
+/// Contribution of one tenant.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Part<const N: usize> {
     seat: Option<Seat>,
@@ -50,8 +50,8 @@ impl<const N: usize> Default for Shared<N> {
 }
 
 impl<const N: usize> Shared<N> {
-    /// Adds `more` of one tenant. `own` is all that the tenant contributed, including `more`. Returns the tenant whose part
-    /// is not stored any more, and that part.
+    /// Adds `more` of one tenant. `own` is all that the tenant contributed, including `more`. Returns the tenant whose
+    /// part is not stored any more, and that part.
     pub fn teach(&mut self, seat: Seat, own: &Amounts<N>, more: &Amounts<N>) -> Option<(Seat, Amounts<N>)> {
         add(&mut self.total, more);
         if self.first.seat == Some(seat) {
@@ -93,8 +93,8 @@ impl<const N: usize> Shared<N> {
     }
 }
 
-/// Sums of each tenant with a seat, which only the tenant itself reads: habits, of which a mean has no largest part that could
-/// be left out.
+/// Sums of each tenant with a seat, which only the tenant itself reads. For habits, because the part of the largest
+/// tenant cannot be left out of a mean.
 #[derive(Clone, Debug)]
 pub struct Separate<const N: usize>(BySeat<OwnAmounts<N>>);
 
@@ -126,7 +126,8 @@ impl<const N: usize> Separate<N> {
     }
 }
 
-/// A count of one tenant, and how much of it was added to the shared count: nothing while the tenant has no seat.
+/// A count of one tenant, and the part of it that was added to the shared count. The part is 0 while the tenant has no
+/// seat.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Own {
     pub count: f64,
@@ -208,8 +209,8 @@ impl Shared<1> {
     }
 }
 
-/// Values of a shared count for its readers: `others`, and by how much the value is higher for the tenant that contributed
-/// most.
+/// Values of a shared count for its readers: `others`, and by how much the value is higher for the tenant that
+/// contributed most.
 #[derive(Clone, Copy, Debug)]
 pub struct Values<const N: usize> {
     others: [f64; N],
@@ -221,8 +222,8 @@ impl<const N: usize> Values<N> {
     pub const ZERO: Self = Self { others: [0.0; N], first: None, beyond: [0.0; N] };
 }
 
-/// Sums of the values of shared counts as each tenant reads them. The part that is left out of a count is thus left out of
-/// the sum as well.
+/// Sums of the values of shared counts as each tenant reads them. The part that is left out of a count is thus left out
+/// of the sum as well.
 #[derive(Clone, Debug)]
 pub struct Sums<const N: usize> {
     others: [f64; N],
@@ -316,7 +317,7 @@ mod tests {
             prop_assert!((taught.count(seated(reader).seat) - expected).abs() < 1e-9);
         }
 
-        /// Whatever one other tenant teaches, a reader sees no more than all the rest have taught, and no less than without.
+        /// One other tenant can raise a count at most to the sum of all the rest, and cannot lower it.
         #[test]
         fn shared_count_is_bounded_by_the_rest(
             rest in contributions(0..4), flood in proptest::collection::vec(0.0..1e5_f64, 1..20), reader in 0..4_u16,

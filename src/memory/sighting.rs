@@ -1,4 +1,4 @@
-//! A sighting: an event as the numbers that memory holds and scoring compares, without texts.
+//! Sighting: the numbers of an event that are stored and compared, without texts.
 
 use crate::enrichment::{Device, EnrichedEvent, NO_ASN, NO_NETWORK};
 use crate::place::NetworkClass;
@@ -95,7 +95,7 @@ impl Sighting {
     /// The sighting of an event at `at`, which may differ from the event's own time. `None` for a provider's own call,
     /// whose place and client are not the holder's. Without an address, everything except the place is scored.
     #[must_use]
-    #[inline] // Every event makes one, and would wait for it to come back through memory.
+    #[inline] // Otherwise the result is returned through memory, for every event.
     pub fn of(enriched: &EnrichedEvent<'_>, at: i64) -> Option<Self> {
         if enriched.event.is_own_call() {
             return None;
@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn weekends_are_saturday_and_sunday() {
+    fn weekend_is_saturday_and_sunday() {
         let at = |day: i64| {
             let mut sighting = crate::memory::tests::sighting();
             sighting.at = day * DAY_MS;
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_site_is_where_it_was_to_a_kilometre() {
+    fn site_is_exact_to_a_kilometre() {
         let (berlin, sydney) = (Site::new(52.52, 13.40, 20, HOUR_MS), Site::new(-33.87, 151.21, 20, HOUR_MS));
         assert!((berlin.distance_km(&sydney) - 16_090.0).abs() < 30.0);
         assert_eq!(berlin.at(), HOUR_MS);

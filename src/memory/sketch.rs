@@ -1,9 +1,9 @@
 //! Approximate counts of any number of keys in fixed memory.
 //!
-//! A count sketch (Charikar, Chen and Farach-Colton, "Finding frequent items in data streams", ICALP 2002). Each key has
-//! one cell per row and a sign in it, and its count is the median of its cells. Other keys in these cells have either sign.
-//! A flood of keys therefore neither raises nor lowers counts: 10⁹ keys with one visit each change a count by some 120.
-//! A count-min sketch counts too much after such a flood, and a table of keys evicts.
+//! A count sketch (Charikar, Chen and Farach-Colton, "Finding frequent items in data streams", ICALP 2002). Each key
+//! has one cell per row and a sign in it, and its count is the median of its cells. Other keys in these cells have
+//! either sign. A flood of keys therefore neither raises nor lowers counts: 10⁹ keys with one visit each change a count
+//! by some 120. A count-min sketch counts too much after such a flood, and a table of keys evicts.
 
 const ROWS: usize = 5;
 /// Binary logarithm of the cells per row.
@@ -12,7 +12,7 @@ const ROW_BITS: u32 = 15;
 const FACTORS: [u64; ROWS] =
     [0x9e37_79b9_7f4a_7c15, 0x3c6e_f372_fe94_f82b, 0xdaa6_6d2c_7ddf_743f, 0x78dd_e6e5_fd29_f055, 0x1715_609f_7c74_6c69];
 
-/// 640 KiB, of which the system provides what is written.
+/// 640 KiB of cells. The system provides only the pages that are written.
 #[derive(Debug)]
 pub struct Sketch {
     cells: Box<[i32]>,
@@ -59,14 +59,14 @@ mod tests {
     }
 
     #[test]
-    fn sketch_counts_right_in_a_flood_of_keys() {
+    fn sketch_is_accurate_in_a_flood_of_keys() {
         let mut sketch = Sketch::default();
         for number in 0..300_000_u64 {
             let count = sketch.add(number.wrapping_mul(0xd134_2543_de82_ef95) + 7, 1);
             assert!(count.abs() < 60, "an invented key: {count}");
             if number % 1_000 == 0 {
                 let count = sketch.add(1 << 60, 1) - (number / 1_000) as i32;
-                assert!(count.abs() < 60, "a key that keeps coming: {count}");
+                assert!(count.abs() < 60, "a frequent key: {count}");
             }
         }
     }

@@ -1,9 +1,9 @@
 //! The tenants of a partition: which of them are known, and which contribute to shared statistics
 //! ([`super::shared`], `docs/decisions/0026-statistics-shared-by-tenants.md`).
 //!
-//! Anyone may invent a tenant. A tenant is known from `KNOWN_VISITS` visits on. Tenants with a seat contribute: the first
-//! tenant of the partition, and each known one while there are seats. A tenant that stays away for `AWAY_DAYS` loses its
-//! seat when another known tenant needs one.
+//! Events can contain invented tenants. A tenant is known from `KNOWN_VISITS` visits on. Tenants with a seat
+//! contribute: the first tenant of the partition, and each known one while there are seats. A tenant that stays away
+//! for `AWAY_DAYS` loses its seat when another known tenant needs one.
 
 use std::num::NonZeroU32;
 
@@ -14,13 +14,13 @@ use super::sketch::Sketch;
 const SEATS_MAX: usize = 256;
 /// Visits from which a tenant is known. Below, it may be invented.
 const KNOWN_VISITS: u32 = 1_000;
-/// Known tenants that are kept.
+/// Maximum number of known tenants.
 pub const KNOWN_MAX: usize = 1 << 16;
 /// Days of the stream without a visit after which a seat may be given to another tenant.
 const AWAY_DAYS: u32 = 30;
 
-/// Number of a tenant that contributes to shared statistics. Each tenant that gets a seat has another number, so that
-/// what an earlier tenant at the same place contributed remains that tenant's.
+/// Number of a tenant that contributes to shared statistics. Each tenant that gets a seat has another number. The
+/// contribution of an earlier tenant at the same place therefore remains its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Seat(NonZeroU32);
 
@@ -58,7 +58,7 @@ pub struct Tenant {
 #[derive(Debug)]
 pub struct Tenants {
     seats: Map<u64, Seat>,
-    /// The tenant that was asked for last. The next event is often of the same one.
+    /// The last tenant. The next event is often of the same one.
     last: Tenant,
     /// The tenants with a seat, by its place.
     seated: Vec<Seated>,
@@ -117,8 +117,8 @@ impl Tenants {
         self.last
     }
 
-    /// Counts a visit of a tenant. `day`: number of days of the stream so far, in which a step of the clock of any length
-    /// is one day.
+    /// Counts a visit of a tenant. `day`: number of days of the stream so far, in which a step of the clock of any
+    /// length is one day.
     pub fn count_visit(&mut self, key: u64, day: u32) {
         let is_known = self.known.get_mut(key).is_some() || self.makes_known(key);
         if let Some(seat) = self.get(key).seat {
@@ -183,8 +183,8 @@ impl<V: Default> BySeat<V> {
         }
     }
 
-    /// The value of a tenant for changes. It replaces that of an earlier tenant at the same place. `None`: a later tenant has
-    /// the place.
+    /// The value of a tenant for changes. It replaces that of an earlier tenant at the same place. `None`: a later
+    /// tenant has the place.
     #[inline]
     pub fn get_mut(&mut self, seat: Seat) -> Option<&mut V> {
         let place = seat.place();
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn seat_is_given_to_the_first_and_the_known() {
+    fn seat_is_given_to_first_and_known_tenants() {
         let mut tenants = Tenants::default();
         assert_eq!(tenants.get(7).seat, None);
         let mut admit = |key| tenants.admit(tenants.get(key)).seat;
@@ -248,17 +248,17 @@ mod tests {
         visit(&mut tenants, 8, 1, 0);
         assert!(tenants.get(8).seat.is_some() && tenants.get(8).seat != first && tenants.is_known(8));
         (0..100_000).for_each(|number| tenants.count_visit(1_000 + number, 0));
-        assert_eq!(tenants.seats.len(), 2, "tenants that were invented");
+        assert_eq!(tenants.seats.len(), 2, "invented tenants");
         for tenant in 10..10 + SEATS_MAX as u64 {
-            // After so many names, a count may be too low by some visits.
+            // After many names, a count can be too low by some visits.
             visit(&mut tenants, tenant, KNOWN_VISITS + 60, 0);
         }
         assert_eq!(tenants.seats.len(), SEATS_MAX);
     }
 
-    /// A table of 16,384 names evicts a tenant if more names than that come between two of its visits.
+    /// A table of 16,384 names would evict a tenant if more names came between two of its visits.
     #[test]
-    fn flood_of_names_slows_no_tenant() {
+    fn flood_of_names_delays_no_tenant() {
         let mut tenants = Tenants::default();
         tenants.admit(tenants.get(1));
         for number in 0..KNOWN_VISITS + 60 {
@@ -272,11 +272,11 @@ mod tests {
             tenants.count_visit(7, 0);
         }
         assert!(tenants.is_known(7) && tenants.get(7).seat.is_some());
-        assert!(!tenants.is_known(299_000_000) && tenants.seats.len() == 2, "no invented one is known");
+        assert!(!tenants.is_known(299_000_000) && tenants.seats.len() == 2, "no invented tenant is known");
     }
 
     #[test]
-    fn known_tenants_outlast_a_flood_of_invented_ones() {
+    fn known_tenant_is_kept_in_a_flood() {
         let mut tenants = Tenants::default();
         visit(&mut tenants, 7, KNOWN_VISITS, 0);
         (0..100_000).for_each(|number| tenants.count_visit(1_000 + number, 0));
@@ -284,12 +284,12 @@ mod tests {
     }
 
     #[test]
-    fn seat_of_an_absent_tenant_is_given_to_a_waiting_one() {
+    fn seat_of_an_absent_tenant_is_given_to_another() {
         let mut tenants = Tenants::default();
         (0..SEATS_MAX as u64).for_each(|invented| visit(&mut tenants, 1_000 + invented, KNOWN_VISITS, 3));
         visit(&mut tenants, 7, KNOWN_VISITS, 4);
         assert!(tenants.is_known(7) && tenants.get(7).seat.is_none(), "all seats are taken");
-        // All but two of them stay away.
+        // All but two tenants are absent.
         for day in 4..40 {
             let seat = tenants.get(7).seat;
             assert_eq!(seat.is_some(), day > AWAY_DAYS + 3, "{day}");
@@ -299,17 +299,21 @@ mod tests {
             visit(&mut tenants, 8, 1, day);
         }
         assert!(tenants.get(8).seat.is_none(), "it is not known");
-        assert!(tenants.get(1_000).seat.is_some() && tenants.get(1_255).seat.is_some(), "they keep theirs");
+        assert!(tenants.get(1_000).seat.is_some() && tenants.get(1_255).seat.is_some(), "they keep their seats");
         assert_eq!(tenants.seats.len(), SEATS_MAX);
         let given = tenants.get(7).seat.map(Seat::place);
         let lost = (1_001..1_255).filter(|key| tenants.get(*key).seat.is_none());
-        assert_eq!(lost.map(|key| Some(key as usize - 1_000)).collect::<Vec<_>>(), [given], "one loses it");
+        assert_eq!(
+            lost.map(|key| Some(key as usize - 1_000)).collect::<Vec<_>>(),
+            [given],
+            "one tenant loses its seat"
+        );
         visit(&mut tenants, 1_001, 1, 40);
-        assert!(tenants.get(1_001).seat.is_some() && tenants.get(7).seat.map(Seat::place) == given, "it waits again");
+        assert!(tenants.get(1_001).seat.is_some() && tenants.get(7).seat.map(Seat::place) == given, "no seat is free");
     }
 
     #[test]
-    fn value_of_an_earlier_tenant_is_not_the_next_ones() {
+    fn value_of_an_earlier_tenant_is_dropped() {
         let mut values = BySeat::<u32>::default();
         let (first, other) = (seated(3), seated(5));
         let next = successor(first);
@@ -318,7 +322,7 @@ mod tests {
         assert_eq!(values.get(next), None);
         *values.get_mut(next).expect("its own") += 1;
         assert_eq!([first, next, other].map(|seat| values.get(seat).copied()), [None, Some(1), Some(9)]);
-        assert_eq!(values.get_mut(first), None, "it is gone");
+        assert_eq!(values.get_mut(first), None, "it has lost its seat");
         assert!(values.others(Some(next)).eq(&[9]) && values.others(None).eq(&[1, 9]));
     }
 }

@@ -119,8 +119,8 @@ mod tests {
     const DAY: i64 = 86_400_000;
 
     #[test]
-    fn touching_it_leaves_out_none_of_its_cache_lines() {
-        crate::memory::tests::assert_no_line_is_left_out(&User::default().touched(), 0, size_of::<User>());
+    fn user_touch_reads_every_cache_line() {
+        crate::memory::tests::assert_every_line_is_touched(&User::default().touched(), 0, size_of::<User>());
     }
 
     #[test]
@@ -137,6 +137,6 @@ mod tests {
         assert!(seen(9, 19_970).retention(now) < seen(5, 20_000).retention(now), "a month away");
         assert!(seen(9, 19_971).retention(now) > seen(9, 19_972 - 30).retention(now));
         assert!(seen(1, 19_999).retention(now) < seen(1, 20_000).retention(now));
-        assert!(seen(u16::MAX, 1).retention(now) < seen(1, 20_000).retention(now), "for decades");
+        assert!(seen(u16::MAX, 1).retention(now) < seen(1, 20_000).retention(now), "decades ago");
     }
 }

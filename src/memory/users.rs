@@ -83,7 +83,7 @@ mod tests {
     const MONDAY: i64 = 1_790_000_000_000;
 
     #[test]
-    fn a_flood_of_new_users_leaves_those_that_are_known() {
+    fn flood_of_new_users_evicts_few_known_ones() {
         let mut users = Users::new(1_000);
         for day in 0..20 {
             for key in 0..800 {
@@ -95,14 +95,14 @@ mod tests {
         }
         assert_eq!((users.held.len(), users.places.len()), (1_000, 1_000));
         let left = (0..800).filter(|key| users.find(*key).is_some()).count();
-        assert!(left >= 750, "of sixteen neighbours one is of the flood: {left}");
+        assert!(left >= 750, "{left} of 800 users are left");
         for (key, place) in &users.places {
-            assert_eq!(users.keys[*place as usize], *key, "places are kept right");
+            assert_eq!(users.keys[*place as usize], *key, "the index is correct");
         }
     }
 
     #[test]
-    fn who_does_not_come_back_goes_however_many_their_visits_were() {
+    fn users_without_recent_visits_are_evicted() {
         let mut users = Users::new(100);
         for day in 0..50 {
             (0..100).for_each(|key| users.entry(key, MONDAY + day * DAY).learn(7, 7, 7));

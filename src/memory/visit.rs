@@ -83,7 +83,8 @@ pub struct Core {
     pub weighed: u16,
     /// Of these, calls that were evidence against an owner with a new task.
     pub task_calls: u8,
-    /// Evidence of the calls since the owner's last usual ones: against the owner, and against the owner with a new task.
+    /// Evidence of the calls since the owner's last usual ones: against the owner, and against the owner with a new
+    /// task.
     pub between_owner: f32,
     pub between_task: f32,
     /// Evidence of change-point detection, which is added to that of `route`.
@@ -167,8 +168,8 @@ impl Core {
         Self { baseline, key, began: at, last_at: at, ..Self::NEW }
     }
 
-    /// Counts a call of `route`, and returns its calls in this visit, including this one. `None`: it is not among the first
-    /// routes, and was not counted.
+    /// Counts a call of `route`, and returns its calls in this visit, including this one. `None`: it is not among the
+    /// first routes, and was not counted.
     pub fn count_route(&mut self, route: u32) -> Option<u16> {
         let place = find(&self.routes, route)?;
         self.routes[place] = route.max(1);
@@ -230,8 +231,8 @@ impl Visit {
 }
 
 impl More {
-    /// Index of the count of `route`. All routes that are not stored share the last one: like repeats, they are less evidence
-    /// each time.
+    /// Index of the count of `route`. All routes that are not stored share the last one: like repeats, they are less
+    /// evidence each time.
     fn place_of(&self, route: u32) -> usize {
         find(&self.routes, route).unwrap_or(self.routes.len())
     }
@@ -243,7 +244,8 @@ fn find(keys: &[u32], key: u32) -> Option<usize> {
     keys.iter().position(|known| *known == key.max(1) || *known == 0)
 }
 
-/// The open visits of all baselines. A baseline stores the numbers of its visits, so idle baselines need no room for them.
+/// The open visits of all baselines. A baseline stores the numbers of its visits, so idle baselines need no room for
+/// them.
 #[derive(Debug)]
 pub struct Visits {
     places: Blocks<Visit>,
@@ -280,8 +282,8 @@ impl Visits {
         &mut self.places[place(number)]
     }
 
-    /// Checks one visit, and returns its number if it has ended by `watermark` or there are too many. It remains stored until
-    /// [`Self::close`].
+    /// Checks one visit, and returns its number if it has ended by `watermark` or there are too many. It remains stored
+    /// until [`Self::close`].
     #[inline] // Usually no visit has ended, and the first comparison is enough.
     pub fn next_ended(&mut self, watermark: i64) -> Option<NonZeroU32> {
         let full = self.len() > self.max;
@@ -317,8 +319,8 @@ impl Visits {
         ended.chain(places).fold(touched, |touched, visit| touched ^ visit.touch())
     }
 
-    /// Frees the place of a visit. Its baseline may still store the number, and detects by the visit's fields that it is not
-    /// its own any more.
+    /// Frees the place of a visit. Its baseline may still store the number, and detects by the visit's fields that it
+    /// is not its own any more.
     pub fn close(&mut self, number: NonZeroU32) {
         let visit = self.get_mut(number);
         (visit.core.baseline, visit.core.key, visit.more) = (0, 0, None);
@@ -363,7 +365,7 @@ mod tests {
 
     #[test]
     fn visit_touch_reads_every_cache_line() {
-        crate::memory::tests::assert_no_line_is_left_out(&Visit::NEW.touched(), 0, size_of::<Visit>());
+        crate::memory::tests::assert_every_line_is_touched(&Visit::NEW.touched(), 0, size_of::<Visit>());
         assert_eq!(size_of::<Visit>(), 3 * 64);
     }
 
