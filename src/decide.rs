@@ -12,27 +12,27 @@ pub use thresholds::Thresholds;
 
 use crate::verdict::{LIFECYCLE_CERTAIN, Verdict};
 
-/// Log-odds from which an event is watched, whatever the budget, and life-cycle evidence from which it is watched,
-/// whatever the log-odds.
+/// Log-odds from which the verdict is at least `watch`.
 const WATCH_FROM: f64 = -2.0;
+/// Life-cycle evidence from which the verdict is at least `watch`, whatever the log-odds.
 const WATCH_LIFECYCLE_FROM: f64 = 9.0;
 /// A revocation by behaviour needs log-odds above this plus the configured margin.
 const REVOKE_FROM: f64 = 7.0;
-/// It also needs log-odds above this without the evidence of `fan`, and without `volume`; at the owner's place also
-/// without the evidence of routes. `fan` alone would revoke an application's migration, `volume` alone the owner's
-/// first backfill, and both volume and new routes a quarterly audit.
+/// It also needs log-odds above this without the evidence of `fan`, and without `volume`. At the owner's place, also
+/// without the evidence of routes. Otherwise a migration would be revoked for `fan`, the owner's first backfill for
+/// `volume`, and a quarterly audit for `volume` and routes.
 const REVOKE_ALONE_FROM: f64 = 4.0;
-/// Behaviour does not revoke if so many users arrive together: a scan by the security team or a migration looks like a
-/// campaign. One question to one person clears it up.
+/// Behaviour does not revoke if this many users arrive together: a scan by the security team or a migration looks like
+/// a campaign.
 const REVOKE_COMPANY: usize = 3;
 /// Behaviour does not revoke before this number of calls in a visit: a scan makes one call per token.
 const REVOKE_CALLS: u32 = 3;
-/// Visits of the partition before which only the life cycle revokes.
+/// Behaviour does not revoke before this number of visits in the partition.
 const REVOKE_VISITS: f64 = 20_000.0;
 
 /// Inputs of a verdict.
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[allow(clippy::struct_excessive_bools, reason = "four independent facts about one event")]
+#[allow(clippy::struct_excessive_bools, reason = "independent facts about one event")]
 pub struct Evidence {
     pub log_odds: f64,
     /// Life-cycle evidence if its rule fires, otherwise 0.
@@ -57,11 +57,11 @@ pub struct Evidence {
     pub company: usize,
     /// Calls of the visit so far.
     pub calls: u32,
-    /// The answer leaves open whether the credential was accepted.
+    /// The response does not show whether the credential was accepted.
     pub unchecked: bool,
 }
 
-/// Whether an event with such log-odds and life-cycle evidence has the verdict `allow`, whatever else is known of it.
+/// Whether these log-odds and this life-cycle evidence give the verdict `allow`, whatever the other evidence.
 #[must_use]
 pub fn is_quiet(log_odds: f64, lifecycle: f64) -> bool {
     log_odds < WATCH_FROM && lifecycle < WATCH_LIFECYCLE_FROM
@@ -85,11 +85,11 @@ pub fn verdict(evidence: Evidence, threshold: f64, margin: f64, visits: f64) -> 
     let behaviour = log_odds - lifecycle_below_threshold - between;
     let in_company = company >= REVOKE_COMPANY;
     let alone = behaviour - fan.max(volume + calls_at_usual_place) > REVOKE_ALONE_FROM && !in_company;
-    // A revoked grant is not revoked again because of rejected calls, and no grant because of requests that a stranger
-    // without its credential can send.
-    let asked_first = calls < REVOKE_CALLS || evidence.by_hand || evidence.dead || evidence.unchecked;
-    let by_behaviour = behaviour > REVOKE_FROM + margin && alone && !asked_first && visits >= REVOKE_VISITS;
-    // A security team that tests all tokens of a company may find a revoked one that works.
+    // A revoked grant is not revoked again because of rejected calls. Requests that anyone can send without the
+    // credential do not revoke a grant.
+    let needs_review = calls < REVOKE_CALLS || evidence.by_hand || evidence.dead || evidence.unchecked;
+    let by_behaviour = behaviour > REVOKE_FROM + margin && alone && !needs_review && visits >= REVOKE_VISITS;
+    // A security team that tests all tokens of a company may use revoked ones.
     let certain = lifecycle >= LIFECYCLE_CERTAIN && !(evidence.revoked_already && in_company);
     if certain || by_behaviour {
         Verdict::Revoke
@@ -128,11 +128,11 @@ mod tests {
     fn behaviour_revokes_by_checked_credentials_only() {
         let with = |lifecycle, unchecked| verdict(Evidence { lifecycle, unchecked, ..evidence(15.0) }, 1.0, 3.0, 1e6);
         assert_eq!([with(0.0, false), with(0.0, true)], [Verdict::Revoke, Verdict::Alert]);
-        assert_eq!(with(LIFECYCLE_CERTAIN, true), Verdict::Revoke, "the life cycle does not depend on the answer");
+        assert_eq!(with(LIFECYCLE_CERTAIN, true), Verdict::Revoke, "life-cycle evidence revokes without a status");
     }
 
     #[test]
-    fn a_verdict_is_as_grave_as_its_evidence() {
+    fn verdict_rises_with_the_log_odds() {
         let at = |log_odds| verdict(evidence(log_odds), 1.0, 3.0, 1e6);
         assert_eq!([-7.0, -2.0, 1.0, 9.9, 10.1].map(at), {
             use Verdict::{Alert, Allow, Revoke, Watch};
@@ -141,28 +141,28 @@ mod tests {
     }
 
     #[test]
-    fn behaviour_revokes_only_among_a_known_population_and_not_by_company_alone() {
+    fn behaviour_alone_raises_an_alert_in_unclear_cases() {
         assert_eq!(verdict(evidence(12.0), 1.0, 3.0, 100.0), Verdict::Alert);
         let campaign = Evidence { fan: 9.0, ..evidence(12.0) };
         assert_eq!(verdict(campaign, 1.0, 3.0, 1e6), Verdict::Alert);
         let backfill = Evidence { volume: 9.0, ..evidence(12.0) };
         assert_eq!(verdict(backfill, 1.0, 3.0, 1e6), Verdict::Alert);
         let audit = Evidence { volume: 4.5, calls_at_usual_place: 4.5, ..evidence(12.0) };
-        assert_eq!(verdict(audit, 1.0, 3.0, 1e6), Verdict::Alert, "what is called and how much, at home");
+        assert_eq!(verdict(audit, 1.0, 3.0, 1e6), Verdict::Alert, "volume and routes at the usual place");
         let guest = Evidence { between: 3.0, ..evidence(12.0) };
         assert_eq!(verdict(guest, 1.0, 3.0, 1e6), Verdict::Alert);
         let scan = Evidence { company: 3, ..evidence(20.0) };
         assert_eq!(verdict(scan, 1.0, 3.0, 1e6), Verdict::Alert);
         let colleague = Evidence { by_hand: true, ..evidence(20.0) };
-        assert_eq!(verdict(colleague, 1.0, 3.0, 1e6), Verdict::Alert, "who took the service's key home");
-        let silenced = Evidence { lifecycle_below_threshold: 14.0, ..evidence(15.0) };
-        assert_eq!(verdict(silenced, 1.0, 3.0, 1e6), Verdict::Alert, "its rule is disabled");
+        assert_eq!(verdict(colleague, 1.0, 3.0, 1e6), Verdict::Alert, "an employee with a service's token");
+        let disabled = Evidence { lifecycle_below_threshold: 14.0, ..evidence(15.0) };
+        assert_eq!(verdict(disabled, 1.0, 3.0, 1e6), Verdict::Alert, "its rule is disabled");
         let dead = Evidence { dead: true, lifecycle: 5.0, ..evidence(20.0) };
-        assert_eq!(verdict(dead, 1.0, 3.0, 1e6), Verdict::Alert, "and refused");
+        assert_eq!(verdict(dead, 1.0, 3.0, 1e6), Verdict::Alert, "the grant is revoked already");
         let tried = Evidence { calls: 2, ..evidence(20.0) };
         assert_eq!(verdict(tried, 1.0, 3.0, 1e6), Verdict::Alert);
-        let at_home = Evidence { lifecycle: 10.0, ..evidence(-4.0) };
-        assert_eq!(verdict(at_home, 1.0, 3.0, 1e6), Verdict::Watch, "a key that is new at home");
+        let usual_place = Evidence { lifecycle: 10.0, ..evidence(-4.0) };
+        assert_eq!(verdict(usual_place, 1.0, 3.0, 1e6), Verdict::Watch, "a new key at the usual place");
         let copy = Evidence { lifecycle: 14.0, ..evidence(7.0) };
         assert_eq!(verdict(copy, 1.0, 3.0, 0.0), Verdict::Revoke);
         let found = Evidence { revoked_already: true, ..copy };

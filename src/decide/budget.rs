@@ -1,28 +1,29 @@
-//! The alert budget: how many new incidents a tenant's people get.
+//! Alert budget: number of new incidents that a tenant gets per day.
 //!
-//! Each tenant has an allowance of its own that no other tenant can spend. An allowance is a token bucket: it holds at
-//! most a day's budget and refills by rate, so that no calendar day and no jump of the clock fills it at once. What goes
-//! beyond a tenant's allowance takes from an allowance that all tenants share. An alert that ranks above every alert of
-//! the last 24 hours of its allowance is never withheld.
+//! Each known tenant has its own allowance. An allowance is a token bucket: it holds at most one day's budget and
+//! refills by rate. Neither a calendar day nor a jump of the clock fills it at once. If it is empty, an alert takes
+//! from an allowance that all tenants share. An alert with the highest log-odds of the last 24 hours in its allowance
+//! is never withheld.
 
 use crate::memory::Generations;
 use crate::memory::tenants::KNOWN_MAX;
 
 const DAY_MS: i64 = 86_400_000;
 
-/// Decides which alerts people see.
+/// Decides which alerts are reported.
 #[derive(Debug)]
 pub struct Budget {
     /// New incidents a day and tenant.
     per_day: f64,
-    /// Of each known tenant that has spent something. An allowance that is evicted is full again.
+    /// Allowances of known tenants with alerts. An allowance that is evicted is full again.
     known: Generations<Allowance>,
-    /// What all other tenants share: anyone can invent a tenant.
+    /// Shared by all other tenants, because they can be invented.
     of_newcomers: Allowance,
+    /// Shared by all tenants whose allowance is empty.
     beyond: Bucket,
 }
 
-/// What a tenant may spend, and what its highest alert of the last 24 hours was.
+/// Allowance of a tenant, with its highest alert of the last 24 hours.
 #[derive(Clone, Copy, Debug)]
 struct Allowance {
     bucket: Bucket,
@@ -32,7 +33,7 @@ struct Allowance {
     highest_at: i64,
 }
 
-/// A token bucket. Full before anything is known.
+/// A token bucket. It is full at first.
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
     per_day: f64,
@@ -86,7 +87,7 @@ impl Bucket {
     }
 
     fn spend(&mut self, now: i64) -> bool {
-        // A time that went back, as after a backfill, refills nothing and counts from here on.
+        // If the time went back, as after a backfill, nothing is refilled, and the new time counts.
         let passed = self.at.map_or(0, |at| (now - at).max(0));
         self.level = (self.level + self.per_day * passed as f64 / DAY_MS as f64).min(self.per_day);
         self.at = Some(now);
@@ -115,16 +116,16 @@ mod tests {
         assert_eq!(reported(&mut budget, KNOWN, NOON, 100), 24);
         assert_eq!(reported(&mut budget, KNOWN, NOON + 12 * HOUR_MS, 100), 12, "midnight fills nothing");
         assert_eq!(reported(&mut budget, KNOWN, NOON + 13 * HOUR_MS, 100), 1);
-        assert_eq!(reported(&mut budget, KNOWN, NOON + 400 * DAY_MS, 100), 24, "never more than a day's");
-        assert_eq!(reported(&mut budget, KNOWN, NOON, 100), 1, "a day away from the highest, and nothing else");
-        assert_eq!(reported(&mut budget, KNOWN, NOON + HOUR_MS, 100), 1, "a time that went back refills again");
+        assert_eq!(reported(&mut budget, KNOWN, NOON + 400 * DAY_MS, 100), 24, "at most the budget of a day");
+        assert_eq!(reported(&mut budget, KNOWN, NOON, 100), 1, "no alert was reported within a day");
+        assert_eq!(reported(&mut budget, KNOWN, NOON + HOUR_MS, 100), 1, "it refills from the earlier time");
     }
 
     #[test]
     fn tenant_spends_its_own_budget_alone() {
         let mut budget = Budget::new(20, 5);
-        let told: usize = (0..1_000).map(|_| reported(&mut budget, None, NOON, 3)).sum();
-        assert_eq!(told, 25, "tenants that nobody knows share one allowance, and what all share");
+        let shared: usize = (0..1_000).map(|_| reported(&mut budget, None, NOON, 3)).sum();
+        assert_eq!(shared, 25, "unknown tenants share one allowance");
         assert_eq!(reported(&mut budget, KNOWN, NOON, 100), 20);
         assert_eq!(reported(&mut budget, Some(8), NOON, 100), 20);
     }

@@ -39,7 +39,7 @@ pub struct Joined {
     pub new_baseline: bool,
 }
 
-/// An alert, as far as incidents depend on it.
+/// Fields of an alert that incidents depend on.
 #[derive(Clone, Copy, Debug)]
 pub struct Alarm {
     pub baseline: u64,
@@ -51,7 +51,7 @@ pub struct Alarm {
     pub acts: bool,
 }
 
-/// What alerts of other baselines may join by: an application on a network, or an address.
+/// Cause by which alerts of other baselines join: an application on a network, or an address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cause {
     /// Within the tenant: its other alerts join the incident. 0: none.
@@ -221,7 +221,7 @@ mod tests {
 
     const HOUR: i64 = 3_600_000;
 
-    /// Of tenant 5, from the place of all `alarm`s.
+    /// An alert of tenant 5. All have the same cause.
     fn alarm(baseline: u64, at: i64) -> Alarm {
         Alarm {
             baseline,
@@ -275,7 +275,7 @@ mod tests {
         let victims = incidents.victims(first.open.id);
         assert_eq!((victims.len(), &*victims[0].family_id, &*victims[99].family_id), (100, "grant-1", "grant-100"));
         assert!(join(&mut incidents, &alarm(201, 6 * HOUR)).new, "hours later");
-        assert!(join(&mut incidents, &Alarm { causes: [cause(5, 501); 2], ..alarm(202, 0) }).new, "from elsewhere");
+        assert!(join(&mut incidents, &Alarm { causes: [cause(5, 501); 2], ..alarm(202, 0) }).new, "another cause");
     }
 
     #[test]
@@ -290,7 +290,7 @@ mod tests {
         );
         assert_eq!(other.open.campaign, decoy.open.campaign);
         assert_ne!(other.open.campaign.0, decoy.open.id.0, "it does not contain the id of the other incident");
-        assert_eq!(incidents.victims(other.open.id).len(), 1, "nor its victims");
+        assert_eq!(incidents.victims(other.open.id).len(), 1, "it does not contain the victims of the other incident");
         let later = join(&mut incidents, &of_other(40 * HOUR));
         assert!(later.new && later.open.campaign != decoy.open.campaign, "another day");
     }

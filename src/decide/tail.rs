@@ -72,7 +72,7 @@ impl Tail {
         sigma(-TRUE * log_odds)
     }
 
-    /// Of the visits of several tails together.
+    /// The tail of the visits of several tails.
     #[must_use]
     pub fn of_all<'a>(tails: impl Iterator<Item = &'a Self>) -> Self {
         let mut all = Self::default();
@@ -81,20 +81,20 @@ impl Tail {
             all.visits += tail.visits;
         }
         all.least = least(all.visits);
-        all.reckon();
+        all.update();
         all
     }
 
-    /// Takes in a visit. Whether p-values tell all visits so far now.
+    /// Learns a visit. Returns whether p-values now include all visits.
     pub fn learn(&mut self, log_odds: f64, weight: f64) -> bool {
         self.bins[bin(log_odds)] += weight;
         self.visits += 1;
         self.least = least(self.visits);
-        // More often at the beginning.
+        // More frequent at the beginning.
         let is_due = self.visits.is_multiple_of(REFIT_VISITS);
         let is_due = is_due || self.visits < REFIT_VISITS && self.visits.is_power_of_two();
         if is_due {
-            self.reckon();
+            self.update();
         }
         is_due
     }
@@ -103,11 +103,11 @@ impl Tail {
     /// minimum.
     #[must_use]
     pub fn p_value(&self, log_odds: f64) -> f64 {
-        let told = match self.fit {
+        let p_value = match self.fit {
             Some(fit) if log_odds > fit.from => fit.beyond(log_odds),
             _ => self.counted(log_odds),
         };
-        told.clamp(self.least, 1.0)
+        p_value.clamp(self.least, 1.0)
     }
 
     /// Log-odds that this share of honest visits reaches.
@@ -130,7 +130,7 @@ impl Tail {
         above + (1.0 - passed) * (self.above[at] - above)
     }
 
-    fn reckon(&mut self) {
+    fn update(&mut self) {
         // Older visits decay, because the population becomes better known.
         if self.total > REMEMBERED_VISITS {
             let kept = REMEMBERED_VISITS / self.total;
@@ -204,11 +204,11 @@ fn value(bin: usize) -> f64 {
 mod tests {
     use super::*;
 
-    /// Log-odds with an exponential tail, evenly drawn.
+    /// A tail of evenly spaced quantiles of an exponential distribution.
     fn exponential(visits: u64) -> Tail {
         let mut tail = Tail::default();
         for number in 0..visits {
-            // 2^64/φ: the places of a golden-ratio sequence are even.
+            // 2^64/φ: a golden-ratio sequence is evenly distributed.
             let even = (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 11) as f64 / (1_u64 << 53) as f64;
             tail.learn(-9.0 - (1.0 - even).ln(), 1.0);
         }
@@ -216,31 +216,31 @@ mod tests {
     }
 
     #[test]
-    fn p_values_are_the_shares_that_reach_them() {
+    fn p_value_is_the_share_of_higher_visits() {
         let tail = exponential(100_000);
         for reach in [1.0, 2.0, 4.0, 6.0, 8.0] {
-            let (told, nominal) = (tail.p_value(-9.0 + reach), (-reach).exp());
-            assert!((0.7..1.4).contains(&(told / nominal)), "{reach}: {told} against {nominal}");
+            let (p_value, nominal) = (tail.p_value(-9.0 + reach), (-reach).exp());
+            assert!((0.7..1.4).contains(&(p_value / nominal)), "{reach}: {p_value} against {nominal}");
         }
         assert!((tail.quantile(1e-3) - (-9.0 + 1_000_f64.ln())).abs() < 0.3);
     }
 
     #[test]
-    fn the_highest_of_a_visit_is_believed_by_half() {
+    fn weight_of_a_visit_uses_half_of_its_log_odds() {
         assert!((Tail::honest(0.0) - 0.5).abs() < 1e-12);
-        // e^2.5 to one, and not e^5.
+        // Odds of e^2.5, not e^5.
         assert!((Tail::honest(5.0) - 1.0 / (1.0 + 2.5_f64.exp())).abs() < 1e-12);
     }
 
     #[test]
-    fn many_odd_visits_lift_what_is_rare_and_few_do_not() {
+    fn few_high_visits_change_the_quantile_little() {
         let lifted = |odd: u64| {
             let mut tail = exponential(200_000);
             let before = tail.quantile(1e-3);
             (0..odd).for_each(|_| {
                 tail.learn(4.5, Tail::honest(4.5));
             });
-            tail.reckon();
+            tail.update();
             tail.quantile(1e-3) - before
         };
         let (few, many) = (lifted(100), lifted(2_000));
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn few_visits_tell_nothing_rare() {
+    fn p_value_of_few_visits_is_not_small() {
         let mut tail = Tail::default();
         assert!((tail.p_value(5.0) - 1.0).abs() < 1e-12);
         tail.learn(-9.0, 1.0);
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_comes_the_tail_falls_and_stays_a_probability() {
+    fn p_value_falls_with_the_log_odds() {
         let mut tail = exponential(5_000);
         for odd in [f64::NEG_INFINITY, f64::INFINITY, f64::MAX, -1e300, 1e300] {
             tail.learn(odd, 0.5);

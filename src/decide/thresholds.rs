@@ -1,5 +1,5 @@
-//! Alert threshold of each tenant, from the tail of its own visits. A tenant with few visits uses its own and those of all
-//! other tenants but the largest ([`crate::memory::shared`]).
+//! Alert threshold of each tenant, from the tail of its own visits. A tenant with few visits uses its own and those of
+//! all other tenants but the largest ([`crate::memory::shared`]).
 
 use crate::memory::Tenant;
 use crate::memory::shared::Shared;
@@ -7,12 +7,13 @@ use crate::memory::tenants::{BySeat, Seat};
 
 use super::tail::Tail;
 
-/// Never an alert below: more likely a thief than not.
+/// Minimum of the threshold.
 const ALERT_FROM: f64 = 1.0;
-/// An alert only above this while the tail is unknown, and how many visits make it known.
+/// Threshold while the tail is unknown.
 const COLD_ALERT_FROM: f64 = 2.0;
+/// Visits from which the tail is known.
 const COLD_VISITS: u64 = 5_000;
-/// Visits from which on a tenant's own tail tells enough.
+/// Visits from which only a tenant's own tail is used.
 const OWN_VISITS: u64 = 5_000;
 /// Visits between two calculations of a threshold.
 const THRESHOLD_VISITS: u64 = 256;
@@ -26,13 +27,14 @@ pub struct Thresholds {
     per_day: f64,
     /// The watermark, milliseconds since the epoch; 0: not known.
     watermark: i64,
-    /// The day of the watermark; 0: not known. Days that it has moved on.
+    /// The day of the watermark; 0: not known.
     day: u32,
+    /// Number of days since the start, see [`Self::pass_time`].
     days: u32,
     tenants: BySeat<OfTenant>,
     visits: Shared<1>,
     visits_of_all: u64,
-    /// For tenants without a seat, which have no tail of their own.
+    /// For tenants without a seat.
     strangers: OfTenant,
 }
 
@@ -57,7 +59,7 @@ impl OfTenant {
         self.shared.as_deref().unwrap_or(&self.own)
     }
 
-    /// Calculates the threshold that spends the budget on so many visits in so many days.
+    /// Calculates the threshold that spends the budget, from the number of visits in `days`.
     fn calculate(&mut self, per_day: f64, visits: u64, days: f64) {
         if visits < COLD_VISITS || visits < self.calculated_at + THRESHOLD_VISITS {
             return;
@@ -93,7 +95,7 @@ impl Thresholds {
         self.of(tenant).alert_from
     }
 
-    /// The same, and the share of honest visits whose log-odds come as high as `log_odds`.
+    /// The same, and the p-value of `log_odds`.
     #[must_use]
     pub fn alert_from_and_p_value(&self, tenant: Tenant, log_odds: f64) -> (f64, f64) {
         let of_tenant = self.of(tenant);
@@ -106,7 +108,7 @@ impl Thresholds {
         self.visits.count(tenant.seat)
     }
 
-    /// Days that the stream has gone on for.
+    /// Number of days of the stream so far.
     #[must_use]
     pub const fn days(&self) -> u32 {
         self.days
@@ -115,7 +117,7 @@ impl Thresholds {
     /// `watermark`: milliseconds since the epoch; 0: not known.
     #[inline]
     pub fn pass_time(&mut self, watermark: i64) {
-        // It moves once in some hundred events.
+        // The watermark changes once in some hundred events.
         if watermark == self.watermark {
             return;
         }
@@ -132,17 +134,17 @@ impl Thresholds {
     pub fn learn(&mut self, tenant: Tenant, log_odds: f64) {
         let Some(seat) = tenant.seat else { return };
         let Some(of_tenant) = self.tenants.get_mut(seat) else { return };
-        let is_reckoned = of_tenant.own.learn(log_odds, Tail::honest(log_odds));
+        let is_updated = of_tenant.own.learn(log_odds, Tail::honest(log_odds));
         let own = of_tenant.own.visits();
         self.visits.teach(seat, &[own as f64], &[1.0]);
         self.visits_of_all += 1;
         let days = f64::from(self.days.max(1));
         let visits = self.visits(tenant) as u64;
         let has_enough = own >= OWN_VISITS;
-        let is_shared = !has_enough && is_reckoned && visits > own;
+        let is_shared = !has_enough && is_updated && visits > own;
         let shared = is_shared.then(|| Box::new(self.shared(Some(seat))));
         if let Some(of_tenant) = self.tenants.get_mut(seat) {
-            if has_enough || is_reckoned {
+            if has_enough || is_updated {
                 of_tenant.shared = shared;
             }
             if self.day != 0 {
@@ -159,7 +161,7 @@ impl Thresholds {
     /// The tail of a tenant and all others but the largest.
     fn shared(&self, seat: Option<Seat>) -> Tail {
         let others = || self.tenants.others(seat).map(|other| &other.own);
-        // Of equals the last.
+        // If several are equal, the last one.
         let largest = others().enumerate().max_by_key(|(_, other)| other.visits()).map(|(at, _)| at);
         let others = others().enumerate().filter(|(at, _)| Some(*at) != largest).map(|(_, other)| other);
         let own = seat.and_then(|seat| self.tenants.get(seat)).map(|own| &own.own);
@@ -189,16 +191,19 @@ mod tests {
     fn threshold_spends_the_budget() {
         let mut thresholds = Thresholds::new(2);
         thresholds.pass_time(0);
-        assert_eq!((thresholds.day, thresholds.days), (0, 0), "before anything is known no day begins");
+        assert_eq!((thresholds.day, thresholds.days), (0, 0), "the watermark is not known");
         thresholds.pass_time(20_000 * DAY_MS);
         let tenant = seated(0);
         assert!((thresholds.alert_from(tenant) - COLD_ALERT_FROM).abs() < 1e-12);
         (20_001..=20_010).for_each(|day| thresholds.pass_time(day * DAY_MS));
         (0..100_000).for_each(|number| thresholds.learn(tenant, log_odds(number)));
-        // 10,000 visits a day, of them 40 above 4, of which one in twenty counts.
+        // 10,000 visits a day, 40 of them above 4. Each of these has a weight of about 1/20.
         let alert_from = thresholds.alert_from(tenant);
         assert!((3.5..5.0).contains(&alert_from), "{alert_from}");
-        assert!((thresholds.alert_from(STRANGER) - COLD_ALERT_FROM).abs() < 1e-12, "one tenant teaches no other");
+        assert!(
+            (thresholds.alert_from(STRANGER) - COLD_ALERT_FROM).abs() < 1e-12,
+            "visits of one tenant do not count for others"
+        );
     }
 
     #[test]
