@@ -1,19 +1,20 @@
-//! The functions of probability that judgement needs. Written here in additions and multiplications alone, which IEEE
-//! 754 rounds alike everywhere, they give the same bits on every machine, which the platform's own `ln` and `exp` do not;
-//! by tables of a few cache lines they take a third of the time of `libm`'s. What is rare is left to `libm`, which is
-//! Rust throughout.
+//! Mathematical functions for scoring.
+//!
+//! They give the same bits on every machine, because they use only operations that IEEE 754 defines exactly. The `ln`
+//! and `exp` of a platform do not. With tables of a few cache lines, they need a third of the time of those of `libm`.
+//! Rarely used functions are those of `libm`, which is written in Rust.
 //!
 //! The tables are those of Tang, "Table-driven implementation of the exponential function in IEEE floating-point
-//! arithmetic", ACM Trans. Math. Softw. 15(2), 1989, and of "… of the logarithm function …", 16(4), 1990: reduce to the
-//! nearest entry, and add a short series.
+//! arithmetic", ACM Trans. Math. Softw. 15(2), 1989, and of "… of the logarithm function …", 16(4), 1990. The argument
+//! is reduced to the nearest entry, and a short series is added.
 
 use std::f64::consts::LN_2;
 
-/// Entries of the exponential's table: powers of two a 32nd apart.
+/// Entries of the table for exponentials: powers of two, with exponents 1/32 apart.
 const POWERS: usize = 32;
 const POWERS_OF_TWO: [f64; POWERS] = powers_of_two();
 
-/// Entries of the logarithm's table: from 1 to 2, a 64th apart, both ends among them.
+/// Steps of the table for logarithms: from 1 to 2, 1/64 apart. The table includes both ends.
 const STEPS: usize = 64;
 const LOGARITHMS: [(f64, f64); STEPS + 1] = logarithms();
 
@@ -21,7 +22,7 @@ const fn powers_of_two() -> [f64; POWERS] {
     let mut powers = [1.0; POWERS];
     let mut at = 1;
     while at < POWERS {
-        // Taylor's series of e^x, the smallest summand first.
+        // Taylor series of e^x, beginning with the smallest summand.
         let x = LN_2 * at as f64 / POWERS as f64;
         let mut power = 1.0;
         let mut term = 24;
@@ -35,13 +36,13 @@ const fn powers_of_two() -> [f64; POWERS] {
     powers
 }
 
-/// Of each step its inverse and its logarithm.
+/// Inverse and logarithm of each step.
 const fn logarithms() -> [(f64, f64); STEPS + 1] {
     let mut logarithms = [(1.0, 0.0); STEPS + 1];
     let mut at = 1;
     while at <= STEPS {
         let step = 1.0 + at as f64 / STEPS as f64;
-        // ln x = 2 artanh((x − 1)/(x + 1)); the smallest summand first.
+        // ln x = 2 artanh((x − 1)/(x + 1)), beginning with the smallest summand.
         let z = (step - 1.0) / (step + 1.0);
         let mut sum = 0.0;
         let mut power = 41;
@@ -52,38 +53,38 @@ const fn logarithms() -> [(f64, f64); STEPS + 1] {
         logarithms[at] = (1.0 / step, 2.0 * z * sum);
         at += 1;
     }
-    // So that the logarithm of 1 is nothing from either side.
+    // Exact, so that the logarithm of 1 is 0 from either side.
     logarithms[STEPS].1 = LN_2;
     logarithms
 }
 
-/// Natural logarithm, to 6e-12; of anything below the smallest normal number, that number's, and of what is infinite that of
-/// 2^1024.
+/// Natural logarithm, with an error of at most 6e-12. Arguments below the smallest positive normal number give the
+/// logarithm of this number. Infinity gives that of 2^1024.
 #[must_use]
 #[inline]
 pub fn ln(x: f64) -> f64 {
     const FRACTION: u64 = (1 << 52) - 1;
-    // Of what is not a number, too: `max` would ask for that apart.
+    // Also for NaN, which `max` would check separately.
     let x = if x > f64::MIN_POSITIVE { x } else { f64::MIN_POSITIVE };
     let bits = x.to_bits();
     let exponent = (bits >> 52) as i32 - 1_023;
     let fraction = f64::from_bits(bits & FRACTION | 1.0_f64.to_bits());
-    // To the nearest step.
+    // The nearest step.
     let step = ((bits & FRACTION) + (1 << 45)) >> 46;
     let (inverse, logarithm) = LOGARITHMS[step as usize];
     let r = fraction * inverse - 1.0;
-    // ln(1 + r), |r| ≤ 1/128: the fifth summand would be below 6e-12, and evidence is kept in 256ths.
-    // In pairs, so that a processor need not wait for one product after another (Estrin's scheme).
+    // ln(1 + r), |r| ≤ 1/128. The fifth summand is below 6e-12. Evidence has a resolution of 1/256.
+    // Estrin's scheme: products in pairs do not depend on each other.
     let square = r * r;
     let series = r + square * ((1.0 / 3.0 * r - 0.5) - 0.25 * square);
     f64::from(exponent) * LN_2 + (logarithm + series)
 }
 
-/// e^x, to two parts in 10^12; 0 below e^−708.
+/// e^x, with a relative error of at most 2e-12. 0 below e^−708.
 #[must_use]
 #[inline]
 pub fn exp(x: f64) -> f64 {
-    // In two parts, so that the product with a whole number below 2^20 is exact by the first.
+    // In two parts: the product of the first one with an integer below 2^20 is exact.
     const LN_2_HIGH: f64 = 6.931_471_803_691_238e-1;
     const LN_2_LOW: f64 = 1.908_214_929_270_587_7e-10;
     let (scaled, whole) = nearest(x * (POWERS as f64 / LN_2));
@@ -91,7 +92,7 @@ pub fn exp(x: f64) -> f64 {
     power(x, whole, r)
 }
 
-/// 2^x, to two parts in 10^12; 0 below e^−708.
+/// 2^x, with a relative error of at most 2e-12. 0 below e^−708.
 #[must_use]
 #[inline]
 pub fn exp2(x: f64) -> f64 {
@@ -99,24 +100,23 @@ pub fn exp2(x: f64) -> f64 {
     power(x * LN_2, whole, (x - scaled / POWERS as f64) * LN_2)
 }
 
-/// The whole number next to `x`, for |x| < 2^51, and its lower 32 bits.
+/// The integer nearest to `x`, for |x| < 2^51, and its lower 32 bits.
 #[inline]
 fn nearest(x: f64) -> (f64, i32) {
-    // Where only whole numbers are left between numbers of this size. They are the lower bits of the sum: a cast would
-    // check for overflow.
+    // Floats of this size are integers, so the lower bits of the sum are the integer. A cast would check for overflow.
     const WHOLE: f64 = 6_755_399_441_055_744.0;
     let sum = x + WHOLE;
     (sum - WHOLE, sum.to_bits() as i32)
 }
 
-/// `2^(scaled/32)·e^r` for the power `x` of e that both make, |r| ≤ ln 2/64.
+/// `2^(scaled/32)·e^r`, |r| ≤ ln 2/64. `x`: the exponent of e that both give.
 #[inline]
 fn power(x: f64, scaled: i32, r: f64) -> f64 {
     if !(-708.0..=709.0).contains(&x) {
         return if x < 0.0 { 0.0 } else { x * f64::INFINITY };
     }
     let entry = POWERS_OF_TWO[scaled as usize % POWERS];
-    // e^r: the sixth summand would be below 2e-12.
+    // e^r. The sixth summand is below 2e-12.
     let square = r * r;
     let series = 1.0 + (r + square * ((0.5 + 1.0 / 6.0 * r) + 1.0 / 24.0 * square));
     let exponent = i64::from(scaled.div_euclid(POWERS as i32));
@@ -129,13 +129,14 @@ pub fn sigma(x: f64) -> f64 {
     1.0 / (1.0 + exp(-x))
 }
 
-/// What remains of one after `elapsed` at a given half-life, both in the same unit; 1 for negative times.
+/// `2^(−elapsed/half_life)`, both in the same unit. 1 if `elapsed` is negative.
 #[must_use]
 pub fn faded(elapsed: f64, half_life: f64) -> f64 {
     exp2(-elapsed.max(0.0) / half_life)
 }
 
-/// Logarithm of the gamma function of x > 0, by Stirling's series from 8 on (Abramowitz and Stegun 6.1.41), to 1e-10.
+/// Logarithm of the gamma function of x > 0, with a relative error of at most 1e-10. Stirling's series from 8 on
+/// (Abramowitz and Stegun 6.1.41).
 #[must_use]
 pub fn ln_gamma(x: f64) -> f64 {
     /// ½ ln 2π.
@@ -151,9 +152,8 @@ pub fn ln_gamma(x: f64) -> f64 {
     (x - 0.5) * ln(x) - x + HALF_LN_TAU + series - ln(below)
 }
 
-/// Probability that Student's t of `freedom` degrees exceeds `t` ≥ 0.
-///
-/// By the regularised incomplete beta function (Abramowitz and Stegun 26.7.1).
+/// Probability that Student's t with `freedom` degrees of freedom exceeds `t` ≥ 0, by the regularised incomplete beta
+/// function (Abramowitz and Stegun 26.7.1).
 #[must_use]
 pub fn student_tail(t: f64, freedom: f64) -> f64 {
     0.5 * incomplete_beta(0.5 * freedom, 0.5, freedom / (freedom + t * t))
@@ -181,7 +181,7 @@ fn incomplete_beta(a: f64, b: f64, x: f64) -> f64 {
     }
 }
 
-#[allow(clippy::many_single_char_names, reason = "the names that the formula has in the books")]
+#[allow(clippy::many_single_char_names, reason = "names of the formula in the literature")]
 fn beta_fraction(a: f64, b: f64, x: f64) -> f64 {
     const TINY: f64 = 1e-300;
     let away_from_zero = |value: f64| if value.abs() < TINY { TINY } else { value };
@@ -204,13 +204,13 @@ fn beta_fraction(a: f64, b: f64, x: f64) -> f64 {
     fraction
 }
 
-/// Cosine and sine of a part of a full turn, 0 to 1, to 7e-12.
+/// Cosine and sine of a part of a full turn, 0 to 1, with an error of at most 7e-12.
 #[must_use]
 pub fn turn(part: f64) -> (f64, f64) {
-    // To the nearest quarter; what is left is an eighth of a turn at most.
+    // The rest is at most 1/8 of a turn.
     let (quarters, whole) = nearest(4.0 * part);
     let x = (part - 0.25 * quarters) * std::f64::consts::TAU;
-    // Taylor's series: the next summands would be below 7e-12 and 4e-13. In pairs, as in `ln`.
+    // Taylor series. The next summands are below 7e-12 and 4e-13. In pairs, as in `ln`.
     let square = x * x;
     let fourth = square * square;
     let eighth = fourth * fourth;
@@ -232,7 +232,7 @@ pub fn turn(part: f64) -> (f64, f64) {
 /// Great-circle distance, kilometres, between two points given in degrees (haversine; mean Earth radius 6,371 km).
 #[must_use]
 pub fn distance_km(from: (f64, f64), to: (f64, f64)) -> f64 {
-    // Most ask from where they are.
+    // The most frequent case.
     if from == to {
         return 0.0;
     }
@@ -251,21 +251,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn distances_are_those_of_atlases() {
+    fn distance_is_that_of_the_great_circle() {
         let (berlin, sydney) = ((52.52, 13.40), (-33.87, 151.21));
         assert!((distance_km(berlin, sydney) - 16_090.0).abs() < 30.0, "{}", distance_km(berlin, sydney));
         assert!(distance_km(berlin, berlin) < 1e-9);
-        assert!((distance_km((0.0, 179.5), (0.0, -179.5)) - 111.2).abs() < 0.1, "over the date line");
+        assert!((distance_km((0.0, 179.5), (0.0, -179.5)) - 111.2).abs() < 0.1, "across the date line");
     }
 
     #[test]
-    fn evidence_fades_by_half_in_a_half_life() {
+    fn faded_halves_in_a_half_life() {
         assert!((faded(24.0, 24.0) - 0.5).abs() < 1e-15);
-        assert!((faded(-5.0, 24.0) - 1.0).abs() < 1e-15, "time that runs backwards fades nothing");
+        assert!((faded(-5.0, 24.0) - 1.0).abs() < 1e-15, "negative times");
     }
 
     #[test]
-    fn what_is_certain_is_exact() {
+    fn ln_and_exp_have_exact_special_values() {
         assert_eq!(
             (ln(1.0).to_bits(), exp(0.0).to_bits(), exp2(-3.0).to_bits()),
             (0, 1.0_f64.to_bits(), 0.125_f64.to_bits())
@@ -279,7 +279,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn they_are_those_of_libm(x in -708.0..708.0_f64, y in -1_000.0..1_000.0_f64, large in 1e-3..1e6_f64) {
+        fn ln_and_exp_agree_with_libm(x in -708.0..708.0_f64, y in -1_000.0..1_000.0_f64, large in 1e-3..1e6_f64) {
             let close = |ours: f64, theirs: f64| (ours - theirs).abs() <= 2e-12 * theirs.abs();
             prop_assert!(close(exp(x), libm::exp(x)));
             prop_assert!(close(exp2(y), libm::exp2(y)));
@@ -291,20 +291,20 @@ mod tests {
         }
 
         #[test]
-        fn a_turn_goes_round_the_circle(part in 0.0..1.0_f64) {
+        fn turn_agrees_with_libm(part in 0.0..1.0_f64) {
             let (cosine, sine) = turn(part);
             let angle = std::f64::consts::TAU * part;
             prop_assert!((cosine - libm::cos(angle)).abs() <= 7e-12 && (sine - libm::sin(angle)).abs() <= 7e-12);
         }
 
         #[test]
-        fn the_tail_of_student_is_that_of_statrs(t in 0.0..60.0_f64, freedom in 1.0..200.0_f64) {
+        fn student_tail_agrees_with_statrs(t in 0.0..60.0_f64, freedom in 1.0..200.0_f64) {
             let theirs = StudentsT::new(0.0, 1.0, freedom).expect("a distribution").sf(t);
             prop_assert!((student_tail(t, freedom) - theirs).abs() <= 1e-9 + 1e-6 * theirs);
         }
 
         #[test]
-        fn logarithms_are_finite_whatever_comes(x in proptest::num::f64::ANY) {
+        fn ln_is_finite_for_any_argument(x in proptest::num::f64::ANY) {
             prop_assert!(ln(x).is_finite());
             prop_assume!(!x.is_nan());
             prop_assert!((0.0..=1.0).contains(&sigma(x)));
