@@ -1,5 +1,5 @@
-//! Policies: requirements for tokens, independent of the log-odds. A violation raises the verdict by itself and does not
-//! change the log-odds.
+//! Policies: requirements for tokens, independent of the log-odds. A violation raises the verdict by itself and does
+//! not change the log-odds.
 
 use std::fmt::{self, Write as _};
 
@@ -75,7 +75,8 @@ pub enum NetworkRange {
 /// Times at which tokens may be used, UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Times {
-    /// Minutes since midnight, `from` inclusive and `to` exclusive. 22:00 to 06:00 includes midnight. Equal values: all day.
+    /// Minutes since midnight, `from` inclusive and `to` exclusive. 22:00 to 06:00 includes midnight. Equal values: all
+    /// day.
     pub from: u16,
     pub to: u16,
     /// Bit 0 is Monday.
@@ -98,8 +99,8 @@ pub struct Finding {
 pub enum Time {
     /// Milliseconds since the epoch.
     Known(i64),
-    /// Stream time, milliseconds since the epoch, because the event's own time is not believed. Policies about hours, ages and
-    /// rates are not checked. Exceptions end by this time.
+    /// Stream time, milliseconds since the epoch, because the event's own time is not believed. Policies about hours,
+    /// ages and rates are not checked. Exceptions end by this time.
     Unknown(i64),
 }
 
@@ -137,8 +138,8 @@ impl Selector {
 }
 
 impl Policy {
-    /// Violation of this policy of `rule` by an event. `count` counts a call of the grant and returns the number of calls
-    /// in its minute so far.
+    /// Violation of this policy of `rule` by an event. `count` counts a call of the grant and returns the number of
+    /// calls in its minute so far.
     pub(crate) fn violation(
         &self,
         rule: RuleId,

@@ -1,4 +1,5 @@
-//! Rules: configuration and texts of detectors, and the requirements of their policies. `config::rule_file` parses their files.
+//! Rules: configuration and texts of detectors, and the requirements of their policies. `config::rule_file` parses
+//! their files.
 
 use crate::enrichment::EnrichedEvent;
 use crate::event::{Event, TokenType};
@@ -55,7 +56,7 @@ pub struct Rule {
     pub description: String,
     pub status: Status,
     pub severity: Severity,
-    /// What the rule may do, limited by the mode of the installation.
+    /// Mode of the rule, limited by the mode of the installation.
     pub mode: Mode,
     /// MITRE ATT&CK technique ids.
     pub attack: Vec<String>,
@@ -169,9 +170,9 @@ impl RuleSet {
         Self::new(rules)
     }
 
-    /// Violations of policies and of the maximum age of tokens by one event, the highest verdict first. Does not allocate
-    /// if there are none. `count` counts a call of the grant and returns the number of calls in its minute so far. It is
-    /// called at most once.
+    /// Violations of policies and of the maximum age of tokens by one event, the highest verdict first. Does not
+    /// allocate if there are none. `count` counts a call of the grant and returns the number of calls in its minute so
+    /// far. It is called at most once.
     #[must_use]
     pub fn violations(&self, enriched: &EnrichedEvent<'_>, time: Time, count: &mut dyn FnMut() -> u32) -> Vec<Finding> {
         let too_old = time.known().and_then(|at| self.too_old(&enriched.event, at));
