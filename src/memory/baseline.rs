@@ -231,8 +231,8 @@ pub struct Activity {
 }
 
 impl Activity {
-    /// Learns the time since the previous event (`ms`, at most some minutes), and a change of network with the
-    /// probability that it was the owner's (`changed`). Both are halved after 25 days of activity.
+    /// Learns the time since the previous event, and a change of network. `changed`: probability that the change was
+    /// the owner's, otherwise 0. Both sums are halved after 25 days of activity.
     pub fn learn(&mut self, changed: f64, ms: u32) {
         self.ms = self.ms.saturating_add(ms);
         self.changes += changed as f32;

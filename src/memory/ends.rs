@@ -204,7 +204,7 @@ mod tests {
         }
         assert_eq!(ends.of_all(1, i64::MAX), Ended { revoked_at: 0, session_ended_at: 40 });
         assert_eq!(ends.of_all(2, i64::MAX), Ended { revoked_at: 40, session_ended_at: 0 });
-        assert_eq!(ends.of(1, i64::MAX), Ended::default(), "a session of the same number is another thing");
+        assert_eq!(ends.of(1, i64::MAX), Ended::default(), "a session with the same key");
         ends.reinstate_all(2);
         assert_eq!(ends.of_all(2, i64::MAX), Ended::default());
     }
@@ -215,7 +215,7 @@ mod tests {
         ends.revoke(1, 900);
         ends.end_grant(1, EndedGrant { at: 900, by: 7 });
         assert_eq!(ends.of(1, 100).revoked_at, 100);
-        assert_eq!(ends.of(1, 500).revoked_at, 100, "and stays where it was put");
+        assert_eq!(ends.of(1, 500).revoked_at, 100, "the limited time is stored");
         assert_eq!(ends.of_grant(1, 100), Some(EndedGrant { at: 100, by: 7 }));
     }
 }

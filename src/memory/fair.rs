@@ -1,23 +1,23 @@
 //! A bounded table that tenants share. If it is full, the tenant with the most entries loses one of its own.
 //!
-//! Entries of other tenants are therefore kept however many keys one tenant, or several that act together, invent:
-//! each of them needs more entries than the tenant whose entry it evicts. All tenants without a seat count as one.
+//! Invented keys of one tenant, or of several that act together, therefore do not evict entries of other tenants: a
+//! tenant needs more entries than the tenant whose entry it evicts. All tenants without a seat count as one.
 
 use super::blocks::Blocks;
 use super::generations::Map;
 use super::tenants::{BySeat, Seat};
 
-/// Entries that are compared if one must be evicted.
+/// Number of entries that are compared if one must be evicted.
 const COMPARED: usize = 16;
-/// Entries that are checked for expiry for each entry made: two, so that the table does not grow while entries expire
-/// as fast as others are made.
+/// Number of entries that are checked for expiry when one is made. With two, the table does not grow while entries
+/// expire as fast as others are made.
 const CHECKS: usize = 2;
 
 /// Place of an entry. Another entry may take it when one is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place(u32);
 
-/// What an entry is written with.
+/// Tenant and time of a write.
 #[derive(Clone, Copy, Debug)]
 pub struct Write {
     /// The tenant to which a new entry belongs; `None`: tenants without a seat.

@@ -647,7 +647,7 @@ mod tests {
     }
 
     #[test]
-    fn what_hardly_anybody_calls_is_rare() {
+    fn route_with_few_calls_is_rare() {
         let mut population = Population::default();
         population.learn_route(seated(0), &call(1, 7, 11), 1.0);
         let used = |population: &Population, route| population.route(seated(0), route).unwrap_or_default();

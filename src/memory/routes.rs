@@ -62,7 +62,7 @@ impl RouteUse {
 struct Held {
     calls: Shared<1>,
     used: RouteUse,
-    /// What it adds to the sums.
+    /// Its values in the sums.
     values: Values<3>,
 }
 
@@ -103,8 +103,9 @@ impl Held {
 #[derive(Debug, Default)]
 struct Generation {
     routes: Map<u32, Held>,
-    /// Number of routes that each tenant called first in this generation, and of all.
+    /// Number of routes that each tenant called first in this generation.
     made: BySeat<usize>,
+    /// The same of all tenants.
     all_made: usize,
     /// Sums of calls, of the thief's preferences, and of routes.
     sums: Sums<3>,

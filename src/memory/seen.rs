@@ -60,13 +60,13 @@ const BEGIN: [usize; FEATURES + 1] = {
     }
     begin
 };
-/// Kinds from this one on are read at calls, those before at the beginning of a visit.
+/// First feature that is read at calls. Those before are read at the beginning of a visit.
 const OF_CALLS: usize = Feature::Route as usize;
 const OF_VISITS_ENTRIES: usize = BEGIN[OF_CALLS];
 const OF_CALLS_ENTRIES: usize = BEGIN[FEATURES] - OF_VISITS_ENTRIES;
 
 /// Weights by feature and key. The weakest entry of a feature is replaced by a new one after it was outweighed
-/// (frequent-items rule of Misra and Gries), so that a flood of new values does not evict the usual ones.
+/// (frequent-items rule of Misra and Gries). A flood of new values therefore does not evict the usual ones.
 ///
 /// The keys of a feature are adjacent and are all compared at once. A search that stops at a match would have an
 /// unpredictable branch.

@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(berlin.at(), HOUR_MS);
         let apia = Site::new(-13.83, -171.77, 20, HOUR_MS);
         assert_eq!((sydney.hours_east_of(&berlin), berlin.hours_east_of(&sydney)), (9, -9));
-        assert_eq!(apia.hours_east_of(&sydney), 2, "over the date line");
+        assert_eq!(apia.hours_east_of(&sydney), 2, "across the date line");
         assert!(berlin.exists() && !Site::default().exists());
     }
 }

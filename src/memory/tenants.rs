@@ -2,8 +2,8 @@
 //! ([`super::shared`], `docs/decisions/0026-statistics-shared-by-tenants.md`).
 //!
 //! Events can contain invented tenants. A tenant is known from `KNOWN_VISITS` visits on. Tenants with a seat
-//! contribute: the first tenant of the partition, and each known one while there are seats. A tenant that stays away
-//! for `AWAY_DAYS` loses its seat when another known tenant needs one.
+//! contribute: the first tenant of the partition, and each known one while there are seats. A tenant without a
+//! visit for `AWAY_DAYS` loses its seat when another known tenant needs one.
 
 use std::num::NonZeroU32;
 
