@@ -6,7 +6,7 @@ pub mod tail;
 pub mod thresholds;
 
 pub use budget::Budget;
-pub use incidents::{Alarm, Cause, Incidents, Joined};
+pub use incidents::{Alert, Cause, Incidents, Joined};
 pub use tail::Tail;
 pub use thresholds::Thresholds;
 
@@ -40,9 +40,9 @@ pub struct Evidence {
     /// Life-cycle evidence if its rule does not fire, otherwise 0. It does not revoke.
     pub lifecycle_below_threshold: f64,
     /// The life-cycle evidence is the use of a revoked token.
-    pub revoked_already: bool,
+    pub use_after_revocation: bool,
     /// The grant or token is already revoked.
-    pub dead: bool,
+    pub already_revoked: bool,
     /// Evidence of other users' tokens.
     pub fan: f64,
     /// Evidence of calls between the owner's calls, at the owner's place. It does not count towards a revocation.
@@ -87,10 +87,10 @@ pub fn verdict(evidence: Evidence, threshold: f64, margin: f64, visits: f64) -> 
     let alone = behaviour - fan.max(volume + calls_at_usual_place) > REVOKE_ALONE_FROM && !in_company;
     // A revoked grant is not revoked again because of rejected calls. Requests that anyone can send without the
     // credential do not revoke a grant.
-    let needs_review = calls < REVOKE_CALLS || evidence.by_hand || evidence.dead || evidence.unchecked;
+    let needs_review = calls < REVOKE_CALLS || evidence.by_hand || evidence.already_revoked || evidence.unchecked;
     let by_behaviour = behaviour > REVOKE_FROM + margin && alone && !needs_review && visits >= REVOKE_VISITS;
     // A security team that tests all tokens of a company may use revoked ones.
-    let certain = lifecycle >= LIFECYCLE_CERTAIN && !(evidence.revoked_already && in_company);
+    let certain = lifecycle >= LIFECYCLE_CERTAIN && !(evidence.use_after_revocation && in_company);
     if certain || by_behaviour {
         Verdict::Revoke
     } else if log_odds >= threshold {
@@ -111,8 +111,8 @@ mod tests {
             log_odds,
             lifecycle: 0.0,
             lifecycle_below_threshold: 0.0,
-            revoked_already: false,
-            dead: false,
+            use_after_revocation: false,
+            already_revoked: false,
             fan: 0.0,
             between: 0.0,
             volume: 0.0,
@@ -157,15 +157,15 @@ mod tests {
         assert_eq!(verdict(colleague, 1.0, 3.0, 1e6), Verdict::Alert, "an employee with a service's token");
         let disabled = Evidence { lifecycle_below_threshold: 14.0, ..evidence(15.0) };
         assert_eq!(verdict(disabled, 1.0, 3.0, 1e6), Verdict::Alert, "its rule is disabled");
-        let dead = Evidence { dead: true, lifecycle: 5.0, ..evidence(20.0) };
-        assert_eq!(verdict(dead, 1.0, 3.0, 1e6), Verdict::Alert, "the grant is revoked already");
+        let revoked = Evidence { already_revoked: true, lifecycle: 5.0, ..evidence(20.0) };
+        assert_eq!(verdict(revoked, 1.0, 3.0, 1e6), Verdict::Alert, "the grant is revoked already");
         let tried = Evidence { calls: 2, ..evidence(20.0) };
         assert_eq!(verdict(tried, 1.0, 3.0, 1e6), Verdict::Alert);
         let usual_place = Evidence { lifecycle: 10.0, ..evidence(-4.0) };
         assert_eq!(verdict(usual_place, 1.0, 3.0, 1e6), Verdict::Watch, "a new key at the usual place");
         let copy = Evidence { lifecycle: 14.0, ..evidence(7.0) };
         assert_eq!(verdict(copy, 1.0, 3.0, 0.0), Verdict::Revoke);
-        let found = Evidence { revoked_already: true, ..copy };
+        let found = Evidence { use_after_revocation: true, ..copy };
         assert_eq!(verdict(found, 1.0, 3.0, 0.0), Verdict::Revoke);
         assert_eq!(verdict(Evidence { company: 3, ..found }, 1.0, 3.0, 0.0), Verdict::Alert);
         assert_eq!(verdict(Evidence { company: 3, ..copy }, 1.0, 3.0, 0.0), Verdict::Revoke);

@@ -41,7 +41,7 @@ pub struct Joined {
 
 /// Fields of an alert that incidents depend on.
 #[derive(Clone, Copy, Debug)]
-pub struct Alarm {
+pub struct Alert {
     pub baseline: u64,
     pub causes: [Cause; 2],
     pub at: i64,
@@ -104,40 +104,40 @@ impl Incidents {
 
     /// Whether an alert would join an open incident.
     #[must_use]
-    pub fn is_known(&self, alarm: &Alarm) -> bool {
-        self.find(alarm).is_some()
+    pub fn is_known(&self, alert: &Alert) -> bool {
+        self.find(alert).is_some()
     }
 
     /// Joins the incident of the baseline or of the cause, or opens one. `victim` names the grant or token.
-    pub fn join(&mut self, alarm: &Alarm, victim: impl FnOnce() -> Victim) -> Joined {
-        let found = self.find(alarm);
+    pub fn join(&mut self, alert: &Alert, victim: impl FnOnce() -> Victim) -> Joined {
+        let found = self.find(alert);
         let new = found.is_none();
         let open = found.unwrap_or_else(|| {
-            let id = identity(alarm.baseline, alarm.at);
+            let id = identity(alert.baseline, alert.at);
             Open {
                 id: IncidentId(id),
-                campaign: self.campaign(alarm).unwrap_or(CampaignId(mixed(id))),
-                opened_at: alarm.at,
-                updated_at: alarm.at,
-                severity: alarm.severity,
-                verdict: alarm.verdict,
+                campaign: self.campaign(alert).unwrap_or(CampaignId(mixed(id))),
+                opened_at: alert.at,
+                updated_at: alert.at,
+                severity: alert.severity,
+                verdict: alert.verdict,
                 rules: 0,
                 baselines: 0,
             }
         });
-        let new_baseline = self.of_baseline.get(alarm.baseline) != Some(&open.id.0);
-        let more_severe = alarm.severity > open.severity || alarm.verdict > open.verdict;
-        let more_rules = alarm.rules & !open.rules != 0;
+        let new_baseline = self.of_baseline.get(alert.baseline) != Some(&open.id.0);
+        let more_severe = alert.severity > open.severity || alert.verdict > open.verdict;
+        let more_rules = alert.rules & !open.rules != 0;
         // Per victim: the revocation of one does not suppress that of another.
-        let acts = alarm.acts && self.acted.get(alarm.baseline) != Some(&open.id.0);
+        let acts = alert.acts && self.acted.get(alert.baseline) != Some(&open.id.0);
         if acts {
-            self.acted.insert(alarm.baseline, open.id.0);
+            self.acted.insert(alert.baseline, open.id.0);
         }
         let open = Open {
-            updated_at: open.updated_at.max(alarm.at),
-            severity: open.severity.max(alarm.severity),
-            verdict: open.verdict.max(alarm.verdict),
-            rules: open.rules | alarm.rules,
+            updated_at: open.updated_at.max(alert.at),
+            severity: open.severity.max(alert.severity),
+            verdict: open.verdict.max(alert.verdict),
+            rules: open.rules | alert.rules,
             baselines: open.baselines.saturating_add(u32::from(new_baseline)),
             ..open
         };
@@ -146,8 +146,8 @@ impl Incidents {
         if new_baseline && victims.len() < VICTIMS_MAX {
             victims.push(victim());
         }
-        self.of_baseline.insert(alarm.baseline, open.id.0);
-        for cause in alarm.causes.into_iter().filter(Cause::exists) {
+        self.of_baseline.insert(alert.baseline, open.id.0);
+        for cause in alert.causes.into_iter().filter(Cause::exists) {
             self.of_cause.insert(cause.of_tenant, open.id.0);
             self.campaigns.insert(cause.of_all, Campaign { id: open.campaign, updated_at: open.updated_at });
         }
@@ -162,22 +162,22 @@ impl Incidents {
         self.victims.get(id.0).map_or(&[], Vec::as_slice)
     }
 
-    fn find(&self, alarm: &Alarm) -> Option<Open> {
-        if let Some(open) = self.of_baseline(alarm.baseline, alarm.at) {
+    fn find(&self, alert: &Alert) -> Option<Open> {
+        if let Some(open) = self.of_baseline(alert.baseline, alert.at) {
             return Some(*open);
         }
-        let causes = alarm.causes.iter().filter(|cause| cause.exists());
+        let causes = alert.causes.iter().filter(|cause| cause.exists());
         causes
             .filter_map(|cause| self.open.get(*self.of_cause.get(cause.of_tenant)?))
-            .find(|open| (alarm.at - open.updated_at).abs() <= CAUSE_MS)
+            .find(|open| (alert.at - open.updated_at).abs() <= CAUSE_MS)
             .copied()
     }
 
-    fn campaign(&self, alarm: &Alarm) -> Option<CampaignId> {
-        let causes = alarm.causes.iter().filter(|cause| cause.exists());
+    fn campaign(&self, alert: &Alert) -> Option<CampaignId> {
+        let causes = alert.causes.iter().filter(|cause| cause.exists());
         causes
             .filter_map(|cause| self.campaigns.get(cause.of_all))
-            .find(|campaign| (alarm.at - campaign.updated_at).abs() <= CAUSE_MS)
+            .find(|campaign| (alert.at - campaign.updated_at).abs() <= CAUSE_MS)
             .map(|campaign| campaign.id)
     }
 }
@@ -222,8 +222,8 @@ mod tests {
     const HOUR: i64 = 3_600_000;
 
     /// An alert of tenant 5. All have the same cause.
-    fn alarm(baseline: u64, at: i64) -> Alarm {
-        Alarm {
+    fn alert(baseline: u64, at: i64) -> Alert {
+        Alert {
             baseline,
             causes: [cause(5, 500), Cause::default()],
             at,
@@ -238,51 +238,51 @@ mod tests {
         Cause { of_tenant: tenant << 32 | of_all, of_all }
     }
 
-    fn join(incidents: &mut Incidents, alarm: &Alarm) -> Joined {
-        let family_id = format!("grant-{}", alarm.baseline);
-        incidents.join(alarm, || Victim { family_id, ..Victim::default() })
+    fn join(incidents: &mut Incidents, alert: &Alert) -> Joined {
+        let family_id = format!("grant-{}", alert.baseline);
+        incidents.join(alert, || Victim { family_id, ..Victim::default() })
     }
 
     #[test]
     fn incident_is_reported_again_only_if_it_changes() {
         let mut incidents = Incidents::default();
-        let mut join = |alarm: Alarm| join(&mut incidents, &alarm);
-        let first = join(alarm(1, 0));
+        let mut join = |alert: Alert| join(&mut incidents, &alert);
+        let first = join(alert(1, 0));
         assert!(first.new && first.report && first.new_baseline);
-        let again = join(alarm(1, HOUR));
+        let again = join(alert(1, HOUR));
         assert!(!again.new && !again.report && again.open.id == first.open.id);
-        assert!(join(Alarm { rules: 0b10, ..alarm(1, HOUR) }).report, "a new rule");
-        assert!(join(Alarm { severity: Severity::Critical, ..alarm(1, HOUR) }).report, "a higher severity");
-        assert!(join(Alarm { acts: true, ..alarm(1, HOUR) }).report, "an action");
-        assert!(!join(Alarm { acts: true, ..alarm(1, HOUR) }).report, "the same action");
-        assert!(join(alarm(2, HOUR)).report, "a new victim");
-        assert!(join(Alarm { acts: true, ..alarm(2, HOUR) }).report, "the same action on another victim");
-        assert!(!join(Alarm { acts: true, ..alarm(2, HOUR) }).report, "once");
-        assert!(join(alarm(1, 30 * HOUR)).new, "another day is another incident");
+        assert!(join(Alert { rules: 0b10, ..alert(1, HOUR) }).report, "a new rule");
+        assert!(join(Alert { severity: Severity::Critical, ..alert(1, HOUR) }).report, "a higher severity");
+        assert!(join(Alert { acts: true, ..alert(1, HOUR) }).report, "an action");
+        assert!(!join(Alert { acts: true, ..alert(1, HOUR) }).report, "the same action");
+        assert!(join(alert(2, HOUR)).report, "a new victim");
+        assert!(join(Alert { acts: true, ..alert(2, HOUR) }).report, "the same action on another victim");
+        assert!(!join(Alert { acts: true, ..alert(2, HOUR) }).report, "once");
+        assert!(join(alert(1, 30 * HOUR)).new, "another day is another incident");
     }
 
     #[test]
     fn incident_of_one_cause_reports_each_victim() {
         let mut incidents = Incidents::default();
-        let first = join(&mut incidents, &alarm(1, 0));
+        let first = join(&mut incidents, &alert(1, 0));
         for baseline in 2..200 {
-            let joined = join(&mut incidents, &alarm(baseline, HOUR));
+            let joined = join(&mut incidents, &alert(baseline, HOUR));
             assert!(joined.report && joined.new_baseline && joined.open.id == first.open.id, "{baseline}");
-            assert!(!join(&mut incidents, &alarm(baseline, HOUR)).report, "{baseline} is reported once");
+            assert!(!join(&mut incidents, &alert(baseline, HOUR)).report, "{baseline} is reported once");
         }
-        let last = join(&mut incidents, &alarm(200, 2 * HOUR));
+        let last = join(&mut incidents, &alert(200, 2 * HOUR));
         assert_eq!((last.open.id, last.open.baselines(), last.new_baseline), (first.open.id, 200, true));
         let victims = incidents.victims(first.open.id);
         assert_eq!((victims.len(), &*victims[0].family_id, &*victims[99].family_id), (100, "grant-1", "grant-100"));
-        assert!(join(&mut incidents, &alarm(201, 6 * HOUR)).new, "hours later");
-        assert!(join(&mut incidents, &Alarm { causes: [cause(5, 501); 2], ..alarm(202, 0) }).new, "another cause");
+        assert!(join(&mut incidents, &alert(201, 6 * HOUR)).new, "hours later");
+        assert!(join(&mut incidents, &Alert { causes: [cause(5, 501); 2], ..alert(202, 0) }).new, "another cause");
     }
 
     #[test]
     fn campaign_links_incidents_of_several_tenants() {
         let mut incidents = Incidents::default();
-        let decoy = join(&mut incidents, &alarm(1, 0));
-        let of_other = |at| Alarm { causes: [Cause::default(), cause(6, 500)], ..alarm(2, at) };
+        let decoy = join(&mut incidents, &alert(1, 0));
+        let of_other = |at| Alert { causes: [Cause::default(), cause(6, 500)], ..alert(2, at) };
         let other = join(&mut incidents, &of_other(HOUR));
         assert!(
             other.new && other.report && other.open.id != decoy.open.id,

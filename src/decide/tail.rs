@@ -49,7 +49,7 @@ impl Default for Tail {
     fn default() -> Self {
         Self {
             bins: vec![0.0; BINS],
-            // Without visits, nothing is unusual.
+            // Without visits, each p-value is 1.
             above: vec![1.0; BINS + 1],
             total: 0.0,
             visits: 0,
@@ -60,7 +60,7 @@ impl Default for Tail {
 }
 
 impl Tail {
-    /// Visits seen.
+    /// Number of visits.
     #[must_use]
     pub const fn visits(&self) -> u64 {
         self.visits
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn few_high_visits_change_the_quantile_little() {
+    fn quantile_resists_a_few_high_visits() {
         let lifted = |odd: u64| {
             let mut tail = exponential(200_000);
             let before = tail.quantile(1e-3);

@@ -4,7 +4,7 @@ use super::explain;
 use super::failpoint::{Failpoint, failpoint};
 use super::notes::is_dead;
 use super::state::State;
-use crate::decide::{self, Alarm, Cause};
+use crate::decide::{self, Alert, Cause};
 use crate::detector::{DetectorId, Lesson, Observation, Score, Setting, Standing};
 use crate::enrichment::EnrichedEvent;
 use crate::event::Event;
@@ -72,8 +72,8 @@ fn by_odds(state: &mut State, rules: &RuleSet, observation: &Observation<'_>, sc
         log_odds: score.log_odds,
         lifecycle: if fires { lifecycle } else { 0.0 },
         lifecycle_below_threshold: if fires { 0.0 } else { lifecycle },
-        revoked_already: score.lifecycle_rule == Some(RuleId::UseAfterRevocation),
-        dead: observation.ended.revoked_at != 0
+        use_after_revocation: score.lifecycle_rule == Some(RuleId::UseAfterRevocation),
+        already_revoked: observation.ended.revoked_at != 0
             && is_dead(&mut state.memory.ends, observation.enriched, observation.sighting.at),
         fan: score.app_fan.max(0.0) + score.ip_fan.max(0.0),
         between: score.between,
@@ -130,7 +130,7 @@ pub(super) fn decided(
     }
     let fired = signals.iter().filter(|signal| signal.fired);
     let severity = fired.clone().map(|signal| rules.rule(signal.rule).severity).max().unwrap_or(Severity::Medium);
-    let alarm = Alarm {
+    let alert = Alert {
         baseline: observation.baseline,
         causes: causes(observation, score),
         at: observation.sighting.at,
@@ -144,14 +144,14 @@ pub(super) fn decided(
     let known = || state.memory.others.tenants.is_known(tenant).then_some(tenant);
     let withheld = verdict == Verdict::Alert
         && wanted < Verdict::Alert
-        && !state.incidents.is_known(&alarm)
+        && !state.incidents.is_known(&alert)
         && !state.budget.spend(known(), observation.now, score.log_odds);
     if withheld {
         verdict = Verdict::Watch;
     }
     let by_policy = wanted >= Verdict::Alert;
     let (incident_id, incident) = if verdict >= Verdict::Alert {
-        let (id, incident) = state.join(observation, score, &alarm, &signals, (by_policy, mode));
+        let (id, incident) = state.join(observation, score, &alert, &signals, (by_policy, mode));
         (Some(id), incident)
     } else if verdict == Verdict::Watch {
         // What the owner does meanwhile is no part of it.
@@ -211,13 +211,13 @@ impl State {
         &mut self,
         observation: &Observation<'_>,
         score: &Score,
-        alarm: &Alarm,
+        alert: &Alert,
         signals: &[Signal],
         (by_policy, mode): (bool, Mode),
     ) -> (IncidentId, Option<Box<Incident>>) {
         let event = &observation.enriched.event;
         let text = |text: &Option<std::borrow::Cow<'_, str>>| text.as_deref().unwrap_or_default().to_owned();
-        let joined = self.incidents.join(alarm, || Victim {
+        let joined = self.incidents.join(alert, || Victim {
             token_id: event.token_id.as_str().to_owned(),
             family_id: text(&event.family_id),
             user_id: text(&event.user_id),
@@ -228,7 +228,7 @@ impl State {
         if !joined.report {
             return (id, None);
         }
-        let revokes = alarm.verdict == Verdict::Revoke;
+        let revokes = alert.verdict == Verdict::Revoke;
         let target = target(observation.enriched);
         let incident = Incident {
             id,
@@ -261,7 +261,7 @@ impl State {
                 },
             ),
             signals: signals.to_vec(),
-            action: action(alarm.verdict, observation.enriched),
+            action: action(alert.verdict, observation.enriched),
             mode,
             report: joined.report,
             revoke: revokes.then_some(target),
