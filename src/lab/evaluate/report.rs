@@ -220,7 +220,7 @@ impl<'a> Scored<'a> {
         let at = |bars: &Bars, bar: Bar| self.point(bars, bar);
         Detector {
             name: peer.map_or("tokenwarden", |peer| peer.name()),
-            about: peer.map_or("log-odds that somebody other than the owner holds the token", |peer| peer.about()),
+            about: peer.map_or("log-odds that a party other than the owner holds the token", |peer| peer.about()),
             points: BUDGETS.iter().map(|budget| at(&self.bars, self.bars.at_budget(*budget))).collect(),
             by_cause: BUDGETS.iter().map(|budget| at(&self.by_cause, self.by_cause.at_budget(*budget))).collect(),
             as_published: peer.and_then(Peer::own_bar).map(|bar| at(&self.bars, self.bars.at(bar))),
