@@ -1,9 +1,11 @@
-//! What touches the outside: incidents are stored in an outbox on disk, and from there reported and acted upon.
+//! Delivery of incidents: the outbox stores them on disk, and the lanes send alerts and request revocations.
 //!
-//! Every effect is done at least once, with a key that stays the same: a crash between its success and our note of it
-//! repeats it under the same key. Each channel, and the provider that revokes, has a lane of its own, so that one that
-//! is down holds up no other. A lane that panics is restarted. The store gets a row for every attempt when it can;
-//! nothing waits for it.
+//! Every delivery is made at least once, with a constant key. After a crash between a delivery and its record, the
+//! delivery is repeated with the same key. Each channel has its own lane, and so has the revocation provider, so a
+//! failure
+//! of one does not delay the others. A lane that panics is restarted. The store gets a row for every attempt. No
+//! delivery
+//! waits for the store.
 
 mod alert;
 mod deliverer;
@@ -29,10 +31,10 @@ use self::record::REVOKE;
 use self::rows::ROWS;
 use crate::port::Store;
 
-/// How often the outbox is looked at while its last deliveries are waited for.
+/// Interval at which [`Running::settle`] checks the outbox.
 const SETTLE_LOOK: Duration = Duration::from_millis(20);
 
-/// A deliverer at work.
+/// A running deliverer.
 pub struct Running {
     outbox: Arc<Outbox>,
     stop: watch::Sender<bool>,
@@ -40,7 +42,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Lets what is under way end, for at most `wait`; the rest stays on disk.
+    /// Stops the lanes. Waits for running attempts for at most `wait`. Other deliveries stay on disk.
     pub async fn stop(mut self, wait: Duration) {
         self.stop.send_replace(true);
         let all = async {
@@ -53,14 +55,15 @@ impl Running {
         }
     }
 
-    /// Deliveries that wait until their cause is gone.
+    /// Number of held deliveries.
     #[must_use]
     pub fn held(&self) -> usize {
         self.outbox.held()
     }
 
-    /// No more events come: reports what was put off, and waits for at most `patience` until nothing waits. Returns the
-    /// deliveries that are left, without held ones.
+    /// For the end of the input. Makes postponed messages due, and waits at most `patience` until no delivery waits.
+    /// Returns
+    /// the number of deliveries that are left, without held ones.
     pub async fn settle(&self, patience: Duration) -> usize {
         self.outbox.flush();
         let done = async {
@@ -77,7 +80,7 @@ impl<S: Store + 'static> Deliverer<S>
 where
     S::Rows: 'static,
 {
-    /// Starts a lane for each channel, one for revocations and one for the store's rows.
+    /// Starts a lane for each channel, one for revocations and one for rows of the store.
     pub fn start(self, runtime: &Handle) -> Running {
         let outbox = Arc::clone(&self.outbox);
         let stop = watch::Sender::new(false);

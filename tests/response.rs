@@ -426,7 +426,7 @@ fn rejected_alert_is_reported_on_other_channel() {
     let count = |wanted: &str| trail.iter().filter(|line| *line == wanted).count();
     assert_eq!(count("alert_webhook failed"), 2, "{trail:?}");
     let mails = smtp.mails();
-    let notices = mails.iter().filter(|mail| mail.contains("a channel does not accept alerts")).count();
+    let notices = mails.iter().filter(|mail| mail.contains("An alert channel rejects alerts")).count();
     assert_eq!((notices, mails.len()), (1, 3), "one notice per hour, and both alerts");
     assert_eq!(hook.requests().len(), 2, "the notice is not sent to the channel that it concerns");
     rig.stop();
@@ -462,7 +462,7 @@ fn breaker_opens_on_rejected_credentials_only() {
         let trail = rig.settled();
         assert_eq!(trail.iter().filter(|line| *line == "revoke_family failed").count(), 5, "{trail:?}");
         assert_eq!(rig.outbox.held(), 5, "the revocations are retried later");
-        let sent = hook.requests().iter().any(|asked| asked.body.contains("the provider does not revoke"));
+        let sent = hook.requests().iter().any(|asked| asked.body.contains("Revocation requests fail"));
         assert_eq!(sent, opens, "{status}");
         rig.stop();
     }
@@ -602,7 +602,7 @@ fn cap_on_revocations_outlasts_a_restart() {
     let trail = rig.settled();
     assert!(trail.contains(&"revoke_family capped".to_owned()), "{trail:?}");
     assert_eq!(web.requests().len(), 2);
-    let notices = hook.requests().iter().filter(|request| request.body.contains("the cap on revocations")).count();
+    let notices = hook.requests().iter().filter(|request| request.body.contains("The cap on revocations")).count();
     assert_eq!(notices, 1, "one per hour");
     rig.stop();
 }
@@ -614,13 +614,13 @@ fn failing_provider_is_reported_once() {
     let rig = Rig::start(folder.path(), || webhook(&hook), Some(revoker(&web, "rfc7009")), quick());
     rig.take(&[incident(1, Mode::Enforce)]);
     rig.until("the notice is sent", |_| {
-        hook.requests().iter().any(|r| r.body.contains("the provider does not revoke"))
+        hook.requests().iter().any(|r| r.body.contains("Revocation requests fail"))
     });
     assert!(rig.metrics.text().contains("tokenwarden_revocation_breaker_open 1"), "{}", rig.metrics.text());
     let trail = rig.settled();
     assert_eq!(trail.iter().filter(|line| *line == "revoke_family done").count(), 1);
     assert!(rig.metrics.text().contains("tokenwarden_revocation_breaker_open 0"));
-    let notices = hook.requests().iter().filter(|r| r.body.contains("the provider does not revoke")).count();
+    let notices = hook.requests().iter().filter(|r| r.body.contains("Revocation requests fail")).count();
     assert_eq!(notices, 1);
     rig.stop();
 }
@@ -1098,7 +1098,7 @@ fn channel_panic_does_not_end_its_lane() {
     rig.settled();
     assert_eq!((faulty.done(), rig.outbox.held()), (vec![2], 1));
     assert!(rig.metrics.text().contains("tokenwarden_lane_panics_total{lane=\"faulty\"} 3"), "{}", rig.metrics.text());
-    assert!(hook.requests().iter().any(|request| request.body.contains("faulty does not accept alerts")));
+    assert!(hook.requests().iter().any(|request| request.body.contains("faulty rejects alerts")));
     assert!(!rig.unready().iter().any(|reason| reason.starts_with("lane ")), "{:?}", rig.unready());
     rig.stop();
 }
@@ -1224,7 +1224,7 @@ fn damaged_outbox_is_reported_once() {
         rig.stop();
     }
     let requests = hook.requests().split_off(sent_before);
-    let notices = requests.iter().filter(|request| request.body.contains("the outbox is damaged")).count();
+    let notices = requests.iter().filter(|request| request.body.contains("The outbox is damaged")).count();
     assert_eq!((notices, requests.len()), (1, 3), "one notice, and the two readable incidents");
 }
 

@@ -1,4 +1,4 @@
-//! A channel's lane: each message is sent until it is accepted, or given up.
+//! The lane of a channel. Each message is sent until the channel accepts it or it is given up.
 
 use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_64;
@@ -10,29 +10,29 @@ use super::record::{HOUR_MS, Hold, REVOKE, Record, Sent};
 use crate::port::{ActionRow, Alert, DeliveryError, Notifier, Store};
 use crate::telemetry::Condition;
 
-/// A message whose attempts panicked this often is put aside, so that the next ones are sent.
+/// After this many panics, a message is held, so that later messages are sent.
 const PANICS_MAX: u32 = 3;
-/// A channel that failed this often in a row is reported as one that does not work.
+/// After this many consecutive failures, a channel is reported as failed.
 const FAILURES_MAX: u32 = 5;
 
-/// What becomes of a message after an attempt.
+/// What happens to a message after an attempt.
 enum Fate {
     Accepted,
     Retry {
         retry_after: Option<std::time::Duration>,
     },
-    /// Kept for the channel, and sent again after a day.
+    /// Held, and sent again after a day.
     Keep,
-    /// Other channels have it.
+    /// Not sent again, because other channels accept alerts.
     GiveUp,
 }
 
-/// How an attempt went.
+/// Result of an attempt.
 struct Answer {
     fate: Fate,
     status: u16,
     reason: String,
-    /// The receiver's own, for the row only.
+    /// Reply of the receiver, only for the row.
     words: String,
     panicked: bool,
 }
@@ -108,7 +108,7 @@ where
                         channel = lane,
                         alert = key,
                         reason,
-                        "a message is kept and sent again after a day"
+                        "the channel rejects a message, which is sent again after a day"
                     );
                     self.channel_works(&lane, false);
                     records.extend(self.silent_channel_notice(&lane, &reason, &message));
@@ -125,7 +125,7 @@ where
                     });
                 }
                 Fate::GiveUp => {
-                    tracing::error!(channel = lane, alert = key, reason, "a message is given up");
+                    tracing::error!(channel = lane, alert = key, reason, "the channel rejects a message, which is given up");
                     self.metrics.channel_rejecting(&lane, true);
                     records.extend(self.silent_channel_notice(&lane, &reason, &message));
                     records.push(ended(key, &lane, row, None, at));
@@ -159,7 +159,7 @@ where
         }
     }
 
-    /// Whether another channel has what `lane` rejects.
+    /// Whether another channel accepts alerts.
     fn others_accept(&self, lane: &str) -> bool {
         let inner = self.outbox.inner();
         self.outbox.channels.iter().any(|channel| channel != lane && !inner.state.is_rejecting(channel))
@@ -170,27 +170,28 @@ where
         self.health.set_of(Condition::Channel, lane, !works);
     }
 
-    /// The recipients of `lane` do not have the message; those of the other channels can inform them. Once an hour at
-    /// most, and not about a notice.
+    /// A notice to the other channels that `lane` rejects alerts. At most one per hour. `None` if the rejected message
+    /// is a
+    /// notice.
     fn silent_channel_notice(&self, lane: &str, reason: &str, message: &Message) -> Option<Record> {
         if matches!(message.what, What::Notice(_)) {
             return None;
         }
         let others: Vec<_> = self.outbox.channels.iter().filter(|channel| *channel != lane).cloned().collect();
         let text = format!(
-            "{lane} does not accept alerts. The last reason: {reason}. The other channels have them. Look in `actions` \
-             for what is missing there, and repair the channel."
+            "{lane} rejects alerts. The last reason: {reason}. The other channels have the alerts. Repair the channel. The \
+             table `actions` lists the alerts that it rejected."
         );
         let hour = self.clock.now_millis() / HOUR_MS;
         self.notice(
             format!("silent-{:016x}-{hour}", xxh3_64(lane.as_bytes())),
-            "a channel does not accept alerts",
+            "An alert channel rejects alerts",
             text,
             others,
         )
     }
 
-    /// What waits for a channel that is no longer configured is given up, with a row for each.
+    /// Gives up the messages of channels that are no longer configured, with a row for each.
     pub(super) fn end_orphans(&self) {
         let mut records = Vec::new();
         let began = self.clock.now_millis();
@@ -198,7 +199,7 @@ where
             if lane == REVOKE || self.outbox.channels.contains(&lane) {
                 continue;
             }
-            tracing::warn!(channel = lane, alert = key, "a message is given up: its channel is no longer configured");
+            tracing::warn!(channel = lane, alert = key, "a message is given up because its channel is no longer configured");
             let (name, target) = lane.split_once(' ').unwrap_or((&lane, ""));
             let attempt = Attempt {
                 action_id: format!("{key}/{lane}"),

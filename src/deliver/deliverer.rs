@@ -1,4 +1,4 @@
-//! The deliverer: what all lanes share, and their settings.
+//! The deliverer: the state that all lanes share, and its settings.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,24 +15,25 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// Timing and limits of deliveries.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The ceiling over every incident's own mode.
+    /// Upper limit of the mode of every incident.
     pub mode: Mode,
-    /// Revocations of one tenant within an hour.
+    /// Maximum number of revocations of one tenant per hour.
     pub revocations_per_hour_max: u32,
-    /// Revocations of all tenants within an hour.
+    /// Maximum number of revocations of all tenants per hour.
     pub revocations_per_hour_total_max: u32,
-    /// Of alerts, revocations and rows that failed.
+    /// For failed alerts, revocations and rows.
     pub retry: RetryPolicy,
-    /// Of a revocation that its provider refused.
+    /// For a revocation that the provider refused.
     pub refused_retry: RetryPolicy,
-    /// Of a message that its channel rejected and that no other channel has. After 410 a webhook is silent for 23 hours.
+    /// For a message that its channel rejected and no other channel accepts. After 410, a webhook sends nothing for 23
+    /// hours.
     pub rejected_retry: RetryPolicy,
-    /// After so many failed attempts in a row no revocation is requested during `breaker_wait`.
+    /// Number of consecutive failures after which no revocation is requested during `breaker_wait`.
     pub breaker_failures: u32,
     pub breaker_wait: Duration,
-    /// A call that takes longer than this has failed.
+    /// Timeout of a call.
     pub call_wait: Duration,
-    /// Rows are collected for this long before they are written.
+    /// Time for which rows are collected before a write.
     pub rows_wait: Duration,
 }
 
@@ -53,7 +54,7 @@ impl Default for Settings {
     }
 }
 
-/// Works through an outbox until it is stopped.
+/// Delivers the contents of an outbox until it is stopped.
 pub struct Deliverer<S> {
     pub outbox: Arc<Outbox>,
     pub notifiers: Vec<Arc<dyn Notifier>>,

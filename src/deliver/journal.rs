@@ -1,5 +1,5 @@
-//! The outbox's file: one JSON record a line behind its checksum, appended and synchronised to the disk before anything
-//! counts as taken.
+//! The file of the outbox. Each line is a checksum and a record in JSON. An append returns after the lines are
+//! synchronized to disk.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -12,40 +12,42 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use super::record::Record;
 
-/// Lines that could not be read are kept in this file; while it is there, `/readyz` reports the damage.
+/// Contains the lines that could not be read. While it exists, `/readyz` reports the damage.
 pub const DAMAGED_FILE: &str = "journal.damaged";
 
 const FILE: &str = "journal.ndjson";
-/// A checksum in hexadecimal (XXH3, 64 bits), and a space.
+/// Length of the checksum (XXH3, 64 bits, hexadecimal) and a space.
 const CHECKSUM_BYTES: usize = 17;
-/// Copies of damaged files that are kept besides the last one.
+/// Maximum number of older damaged files that are kept.
 const DAMAGED_COPIES_MAX: usize = 9;
 
-/// What stood in the file when it was opened.
+/// Content of the file when it was opened.
 #[derive(Debug)]
 pub(super) struct Opened {
     pub records: Vec<Record>,
-    /// Lines that cannot be read.
+    /// Number of lines that cannot be read.
     pub damaged: usize,
-    /// Identity of the file as it stood.
+    /// Hash of the file's content.
     pub fingerprint: u128,
 }
 
-/// The open file, and the lock on its folder.
+/// The open file, and the lock of its folder.
 #[derive(Debug)]
 pub(super) struct Journal {
     folder: PathBuf,
     file: File,
     bytes: u64,
-    /// The file may go on beyond `bytes` with what no one was promised.
+    /// The file may contain bytes of a failed append after `bytes`.
     is_torn: bool,
     _lock: File,
 }
 
 impl Journal {
-    /// Takes hold of `folder`, which is made where it is missing, and reads what is there. A last line that a crash
-    /// has cut short was never promised to anybody and goes. Any other line that cannot be read, or differs from its
-    /// checksum, is left out and kept in a copy of the file.
+    /// Opens `folder`, which is created if missing, and reads the journal. An incomplete last line, which a crash may
+    /// leave,
+    /// is removed, because its append did not return. Other lines that cannot be read, or have a wrong checksum, are
+    /// left
+    /// out and kept in a copy of the file.
     pub(super) fn open(folder: &Path) -> io::Result<(Self, Opened)> {
         std::fs::create_dir_all(folder)?;
         let lock = private().open(folder.join("lock"))?;
@@ -57,7 +59,7 @@ impl Journal {
         file.read_to_end(&mut held)?;
         let whole = held.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         if whole < held.len() {
-            tracing::warn!(bytes = held.len() - whole, "the outbox ends with half a record, which was never taken");
+            tracing::warn!(bytes = held.len() - whole, "the outbox ends with an incomplete record of an earlier crash, which is removed");
             file.set_len(whole as u64)?;
         }
         let lines = held[..whole].split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
@@ -79,19 +81,19 @@ impl Journal {
         Ok((journal, Opened { records, damaged, fingerprint: xxh3_128(&held) }))
     }
 
-    /// Size, bytes.
+    /// Size in bytes.
     pub(super) const fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// All of `records` are on the disk, or none.
+    /// Writes all of `records` to disk, or none.
     pub(super) fn append(&mut self, records: &[Record]) -> io::Result<()> {
         let lines = lines(records)?;
         self.mend()?;
         self.is_torn = true;
         let written = self.file.write_all(&lines).and_then(|()| self.file.sync_data());
         if let Err(error) = written {
-            // Where that fails too, the next append does it first.
+            // If this fails too, the next append repeats it.
             let _ = self.mend();
             return Err(error);
         }
@@ -100,7 +102,7 @@ impl Journal {
         Ok(())
     }
 
-    /// What was written of a failed append must not be found by the next reader.
+    /// Removes the bytes of a failed append, so that they are not read after a restart.
     fn mend(&mut self) -> io::Result<()> {
         if self.is_torn {
             self.file.set_len(self.bytes)?;
@@ -110,7 +112,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Puts `records` in the place of all that is there, in one step.
+    /// Replaces the whole content by `records`, atomically.
     pub(super) fn rewrite(&mut self, records: &[Record]) -> io::Result<()> {
         let draft = self.folder.join("journal.new");
         let lines = lines(records)?;
@@ -126,7 +128,7 @@ impl Journal {
     }
 }
 
-/// Files that only their owner may read: they name people and tokens.
+/// Options of files that only their owner may read, because they contain names and tokens.
 fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
@@ -142,7 +144,7 @@ fn lines(records: &[Record]) -> io::Result<Vec<u8>> {
     Ok(lines)
 }
 
-/// The record in a line; `None` where it is damaged. A line of an earlier version has no checksum.
+/// The record in a line. `None` if it is damaged. A line of an earlier version has no checksum.
 fn read(line: &[u8]) -> Option<Record> {
     if line.starts_with(b"{") {
         return serde_json::from_slice(line).ok();
@@ -153,14 +155,14 @@ fn read(line: &[u8]) -> Option<Record> {
     if is_whole { serde_json::from_slice(record).ok() } else { None }
 }
 
-/// Where a damaged file is kept: beside those of earlier times, which nobody may have looked at yet.
+/// Path for a copy of a damaged file. Copies of earlier damage are renamed.
 fn copy_of_damage(folder: &Path) -> PathBuf {
     let earlier = (1..=DAMAGED_COPIES_MAX).map(|number| folder.join(format!("{DAMAGED_FILE}.{number}")));
     let last = folder.join(DAMAGED_FILE);
     if last.exists()
         && let Some(free) = earlier.into_iter().find(|path| !path.exists())
     {
-        // The newest has the plain name. If it cannot be moved it is replaced.
+        // The newest copy has the plain name. If the previous one cannot be renamed, it is replaced.
         let _ = std::fs::rename(&last, free);
     }
     last
@@ -179,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_disk_did_not_take_leaves_no_trace() {
+    fn journal_drops_a_failed_append() {
         let folder = tempfile::tempdir().expect("a folder");
         let (mut journal, _) = Journal::open(folder.path()).expect("a journal");
         journal.append(&[known("a")]).expect("it is written");
@@ -187,7 +189,7 @@ mod tests {
         journal.append(&[known("b")]).expect_err("it cannot be written");
         journal.append(&[known("b")]).expect_err("nor mended");
         journal.file = writable;
-        // As a disk leaves it that was full in the middle of a record.
+        // The state after a disk was full in the middle of a record.
         journal.file.write_all(b"{\"record\":\"known\",\"key\":\"lost\"}\n{\"rec").expect("it is written");
         journal.append(&[known("c")]).expect("it is written");
         drop(journal);
@@ -196,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn partial_record_is_cut_and_damaged_one_kept() {
+    fn journal_drops_a_partial_record_and_keeps_damage() {
         let folder = tempfile::tempdir().expect("a folder");
         let (mut journal, opened) = Journal::open(folder.path()).expect("a journal");
         assert!(opened.records.is_empty());
@@ -221,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_files_are_kept_beside_each_other() {
+    fn damaged_files_are_all_kept() {
         let folder = tempfile::tempdir().expect("a folder");
         for number in 0..3 {
             std::fs::write(folder.path().join(FILE), format!("damage {number}\n")).expect("a file");
@@ -234,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_without_checksum_are_read() {
+    fn journal_reads_lines_without_checksum() {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join(FILE), "{\"record\":\"known\",\"key\":\"old\"}\n").expect("a file");
         let (mut journal, opened) = Journal::open(folder.path()).expect("a journal");

@@ -1,4 +1,4 @@
-//! What all lanes have in common: supervision, waiting, guarded calls, and the notes that they make.
+//! Parts that all lanes share: supervision, waiting, guarded calls, and records.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -17,15 +17,15 @@ use crate::telemetry::{self, Condition};
 
 /// Restarts of a lane that panicked.
 const RESTART: RetryPolicy = RetryPolicy::new(Duration::from_secs(1), Duration::from_secs(60));
-/// A lane that worked for this long has recovered.
+/// After this time without a panic, the back-off of a lane is reset.
 const RECOVERED_MS: i64 = 60_000;
 /// Writes to the outbox.
 const DISK_RETRY: RetryPolicy = RetryPolicy::every(Duration::from_secs(1));
 
-/// Rows that wait on a store that is down; beyond it, attempts that will be repeated get none.
+/// Maximum number of rows that wait for the store. Beyond it, attempts that will be retried get no row.
 const ROWS_WAITING_MAX: usize = 100_000;
 
-/// Runs a lane until it is stopped. A lane that panics is counted, reported, and restarted after a back-off. A lane that
+/// Runs a lane until it is stopped. A lane that panics is counted, reported and restarted after a back-off. A lane that
 /// ends without a stop is reported.
 pub(super) async fn supervise<S, R, F>(
     deliverer: Arc<Deliverer<S>>,
@@ -55,7 +55,7 @@ pub(super) async fn supervise<S, R, F>(
     }
 }
 
-/// How a call to the outside failed.
+/// Failure of a call to a channel or provider.
 pub(super) struct Failed {
     pub error: DeliveryError,
     pub panicked: bool,
@@ -65,7 +65,7 @@ impl<S: Store + 'static> Deliverer<S>
 where
     S::Rows: 'static,
 {
-    /// Counts and reports a panic. Its place is logged, its message is not: it may quote the text that caused it.
+    /// Counts and reports a panic. Logs its position, but not its message, which may quote text with a token.
     fn lane_panicked(&self, lane: &str) {
         let place = telemetry::panicked_at().unwrap_or_default();
         tracing::error!(lane, place, "a delivery lane panicked");
@@ -73,12 +73,12 @@ where
         self.health.set_of(Condition::Lane, lane, true);
     }
 
-    /// The lane has done an attempt without a panic, or has nothing to do.
+    /// Records that the lane made an attempt without a panic, or has no task.
     pub(super) fn lane_works(&self, lane: &str) {
         self.health.set_of(Condition::Lane, lane, false);
     }
 
-    /// Makes a call of a lane. A panic, or no answer in time, is a failed attempt.
+    /// Makes a call of a lane. A panic or a timeout is a failed attempt.
     pub(super) async fn guarded<T>(
         &self,
         lane: &str,
@@ -98,7 +98,7 @@ where
         Err(Failed { error: retriable("the program panicked".to_owned()), panicked: true })
     }
 
-    /// The lane's next task when it is due; `None` once it is to stop.
+    /// Waits until the lane's next task is due. `None` if the lane is to stop.
     pub(super) async fn next_task<T>(
         &self,
         lane: &str,
@@ -125,7 +125,7 @@ where
         }
     }
 
-    /// Notes what was done. While the disk does not take it, the lane waits: to go on would be to forget it.
+    /// Writes records to the outbox. The lane waits until the write succeeds, so that no result is lost.
     pub(super) async fn record(&self, lane: &str, mut records: Vec<Record>, stop: &watch::Receiver<bool>) {
         if self.outbox.inner().state.rows.len() > ROWS_WAITING_MAX {
             for record in &mut records {
@@ -167,12 +167,12 @@ where
         self.clock.now_millis() + self.wait(attempt, retry_after).as_millis() as i64
     }
 
-    /// How long to wait after so many failures.
+    /// Time to wait after this many failures.
     pub(super) fn wait(&self, failures: u32, retry_after: Option<Duration>) -> Duration {
         self.settings.retry.wait(failures).max(retry_after.unwrap_or_default())
     }
 
-    /// A notice for `channels`, once per key. Its texts hold no value of an event: they are logged.
+    /// A notice for `channels`, once per key. Its texts are logged, so they must not contain values of an event.
     pub(super) fn notice(&self, key: String, title: &str, text: String, channels: Vec<String>) -> Option<Record> {
         if self.outbox.inner().state.has(&key) {
             return None;
@@ -205,7 +205,7 @@ where
     }
 }
 
-/// What a row says about an attempt.
+/// Fields of the row of an attempt.
 pub(super) struct Attempt<'a> {
     pub action_id: String,
     pub incident: Option<&'a crate::verdict::Incident>,
@@ -216,7 +216,7 @@ pub(super) struct Attempt<'a> {
     pub status: u16,
 }
 
-/// A lane's failures in a row, logged once as long as they have one reason.
+/// Consecutive failures of a lane. A reason is logged once until it changes.
 #[derive(Default)]
 pub(super) struct Trouble {
     pub count: u32,
@@ -228,13 +228,13 @@ impl Trouble {
         self.count += 1;
         if self.reason != reason {
             reason.clone_into(&mut self.reason);
-            tracing::error!(lane, reason, "an attempt failed and will be repeated");
+            tracing::error!(lane, reason, "a delivery failed and is retried");
         }
     }
 
     pub(super) fn over(&mut self, lane: &str) {
         if self.count > 0 {
-            tracing::info!(lane, failures = self.count, "the lane works again");
+            tracing::info!(lane, failures = self.count, "the delivery lane works again");
         }
         *self = Self::default();
     }

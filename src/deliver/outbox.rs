@@ -1,4 +1,4 @@
-//! The outbox: incidents and notices that are stored durably, and what each lane has to do next.
+//! The outbox: incidents and notices on disk, and the next task of each lane.
 
 use std::collections::HashSet;
 use std::io;
@@ -14,30 +14,30 @@ use super::state::{Caps, Due, Item, REVOCATION_MS_MAX, State, change_key, revoca
 use crate::port::{self, Asked, Clock, Notice, Notifier, Progress, Revocation};
 use crate::verdict::Incident;
 
-/// Deliveries that may wait. Beyond it the worker has to wait: nothing is dropped.
+/// Maximum number of deliveries that wait. Beyond it, the worker waits and no delivery is dropped.
 const OPEN_MAX: usize = 20_000;
 /// Notices that may wait beyond [`OPEN_MAX`], so that a full outbox can be reported.
 const NOTICES_MAX: usize = 1_000;
-/// A longer key of a notice is hashed.
+/// Maximum length of a notice's key. A longer key is hashed.
 const NOTICE_KEY_BYTES_MAX: usize = 100;
-/// The journal is rewritten when it has grown by this much over twice its last size.
+/// The journal is rewritten when it exceeds twice its size after the last rewrite by this much.
 const GROWTH_BYTES_MAX: u64 = 8 << 20;
-/// While this file is in the outbox's folder, nothing is revoked.
+/// While this file is in the folder of the outbox, no revocation is requested.
 pub const PAUSE_FILE: &str = "pause-actions";
-/// How often the folder is looked at for [`PAUSE_FILE`] while revocations wait for its removal.
+/// Interval at which the folder is checked for [`PAUSE_FILE`] while revocations are paused.
 const PAUSE_LOOK_MS: i64 = 10_000;
-/// Outcomes that a message names; the others are counted.
+/// Maximum number of outcomes that a message names. The others are counted.
 const OUTCOMES_MAX: usize = 100;
 
-/// Incidents that wait to be reported and acted upon, safe on disk.
+/// Incidents on disk that wait to be delivered.
 pub struct Outbox {
     inner: Mutex<Inner>,
     folder: PathBuf,
-    /// A lane for each channel and recipient.
+    /// One lane per channel and recipient.
     pub(super) channels: Vec<String>,
     clock: Arc<dyn Clock>,
     pub(super) changed: watch::Sender<()>,
-    /// Lines of the journal that could not be read when it was opened.
+    /// Number of journal lines that could not be read at the start.
     damaged: usize,
 }
 
@@ -49,7 +49,7 @@ pub(super) struct Inner {
 }
 
 impl Outbox {
-    /// Opens the outbox in `folder` for `notifiers`; one process at a time has it. What waits there goes on.
+    /// Opens the outbox in `folder` for `notifiers`. Only one process can open it. Deliveries in it are continued.
     pub fn open(folder: &Path, notifiers: &[Arc<dyn Notifier>], clock: Arc<dyn Clock>) -> io::Result<Self> {
         let (mut journal, opened) = Journal::open(folder)?;
         let mut state = State::default();
@@ -61,12 +61,12 @@ impl Outbox {
         if opened.damaged > 0 {
             let key = notice_key(&format!("outbox-damaged-{:032x}", opened.fingerprint));
             let text = format!(
-                "{} lines of the outbox cannot be read: alerts or revocations in them are lost. The other lines are \
-                 worked through. The damaged file is kept as {DAMAGED_FILE} in outbox.dir; look into it, check the \
-                 disk, and remove it.",
+                "{} lines of the outbox cannot be read. Alerts or revocations in them are lost. The other lines are \
+                 delivered. The damaged file is kept as {DAMAGED_FILE} in outbox.dir. Inspect it, check the disk, and \
+                 remove it.",
                 opened.damaged
             );
-            let notice = Notice { title: "the outbox is damaged".to_owned(), text, at: clock.now_millis() };
+            let notice = Notice { title: "The outbox is damaged".to_owned(), text, at: clock.now_millis() };
             tracing::error!("{}: {}", notice.title, notice.text);
             if !channels.is_empty() && !state.has(&key) {
                 let lanes = channels.clone();
@@ -80,38 +80,38 @@ impl Outbox {
         Ok(Self { inner, folder: folder.to_owned(), channels, clock, changed, damaged })
     }
 
-    /// Deliveries that are not done with, without those that wait for something other than us (see [`Self::held`]).
+    /// Number of deliveries that are not finished, without held ones (see [`Self::held`]).
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.inner().state.waiting()
     }
 
-    /// Deliveries that wait until their cause is gone: revocations that are capped, paused or refused, and messages
-    /// that their channel rejects.
+    /// Number of held deliveries: revocations that are capped, paused or refused, and messages that their channel
+    /// rejected.
     #[must_use]
     pub fn held(&self) -> usize {
         self.inner().state.held()
     }
 
-    /// Lines of the journal that could not be read when it was opened.
+    /// Number of journal lines that could not be read at the start.
     #[must_use]
     pub const fn damaged(&self) -> usize {
         self.damaged
     }
 
-    /// Whether the damaged lines of this or an earlier start are still kept for somebody to look at.
+    /// Whether a file of damaged lines of this or an earlier start exists.
     pub(super) fn keeps_damage(&self) -> bool {
         matches!(self.folder.join(DAMAGED_FILE).try_exists(), Ok(true))
     }
 
-    /// Whether somebody has stopped all revocations.
+    /// Whether an operator has paused all revocations.
     #[must_use]
     pub fn is_paused(&self) -> bool {
-        // Where it cannot be told, nothing is revoked.
+        // If the file cannot be checked, revocations count as paused.
         !matches!(self.folder.join(PAUSE_FILE).try_exists(), Ok(false))
     }
 
-    /// No more events come: what was put off to be reported together is reported.
+    /// For the end of the input: makes postponed messages due.
     pub(super) fn flush(&self) {
         let now = self.clock.now_millis();
         self.inner().state.flush(now);
@@ -128,7 +128,7 @@ impl Outbox {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a channel has to do next: now, or when.
+    /// The next message of a channel, or the time when it is due.
     pub(super) fn next_message(&self, lane: &str) -> Next<Message> {
         let inner = self.inner();
         let state = &inner.state;
@@ -168,8 +168,8 @@ impl Outbox {
         message.map_or(Next::Nothing, |message| Next::Now(Box::new(message)))
     }
 
-    /// What the revoker has to do next: now, or when. Revocations that wait for a cap or for the end of a pause go
-    /// first, in the order in which they were asked for.
+    /// The next revocation, or the time when it is due. Capped and paused revocations come first, in the order of their
+    /// requests.
     pub(super) fn next_revocation(&self, caps: Caps) -> Next<ToRevoke> {
         let is_paused = self.is_paused();
         let inner = self.inner();
@@ -228,7 +228,7 @@ impl port::Outbox for Outbox {
             let mut lanes = if incident.report { self.channels.clone() } else { Vec::new() };
             if let Some(name) = revocation_key(incident).filter(|name| !asked.contains(name)) {
                 let given_up = || {
-                    // What was given up is asked for again when the thief goes on.
+                    // A revocation that was given up is requested again if the incident continues.
                     let settled = inner.state.settled(&name);
                     settled.is_none_or(|settled| matches!(settled.revocation, Revocation::Failed(_)))
                 };
@@ -267,7 +267,7 @@ impl port::Outbox for Outbox {
         if inner.state.waiting() >= OPEN_MAX + NOTICES_MAX {
             return Err(full());
         }
-        // The log line is written once per key too. Without a channel it is all that there is.
+        // Logged once per key. Without a channel, the log line is the only report.
         tracing::error!("{}: {}", notice.title, notice.text);
         let record = if self.channels.is_empty() {
             Record::Known { key }
@@ -282,11 +282,11 @@ impl port::Outbox for Outbox {
 }
 
 fn full() -> io::Error {
-    let reason = format!("{OPEN_MAX} deliveries wait; bring the channels back");
+    let reason = format!("{OPEN_MAX} deliveries wait; repair the alert channels");
     io::Error::new(io::ErrorKind::QuotaExceeded, reason)
 }
 
-/// The key of a notice stands in headers of mails and requests, so any other text is hashed.
+/// A notice's key is used in headers of mails and requests, so a key with other characters is hashed.
 fn notice_key(key: &str) -> String {
     let is_plain = key.len() <= NOTICE_KEY_BYTES_MAX
         && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
@@ -300,9 +300,9 @@ impl Inner {
             self.state.apply(record);
         }
         if self.journal.bytes() > 2 * self.rewritten_bytes + GROWTH_BYTES_MAX {
-            // The records are taken; that the file stays long is no reason to take them again.
+            // The records are already on disk, so a failed rewrite does not fail the append.
             if let Err(error) = self.journal.rewrite(&self.state.records()) {
-                tracing::warn!(%error, "the outbox's file cannot be rewritten and goes on growing");
+                tracing::warn!(%error, "the outbox file cannot be rewritten, so its size grows");
             }
             self.rewritten_bytes = self.journal.bytes();
         }
@@ -316,7 +316,7 @@ pub(super) enum Next<T> {
     Nothing,
 }
 
-/// One attempt at one message.
+/// One attempt to send a message.
 pub(super) struct Message {
     pub key: String,
     pub effect: Effect,
@@ -328,11 +328,11 @@ pub(super) enum What {
     Notice(Notice),
 }
 
-/// An incident as one channel is informed of it.
+/// An incident, with its state for one channel.
 pub(super) struct Report {
     pub incident: Box<Incident>,
     pub progress: Progress,
-    /// What the channel has once it accepts this.
+    /// State of the channel after it accepts the message.
     pub sent: Sent,
 }
 
@@ -348,16 +348,16 @@ const fn is_not_revoked(revocation: &Revocation) -> bool {
     matches!(revocation, Revocation::Waiting(_) | Revocation::Capped(_) | Revocation::Paused | Revocation::Failed(_))
 }
 
-/// One attempt at one revocation.
+/// One attempt to revoke.
 pub(super) struct ToRevoke {
-    /// Of the change that asked for it.
+    /// Key of the change that requested it.
     pub key: String,
-    /// Its idempotency key.
+    /// The idempotency key.
     pub name: String,
     pub incident: Box<Incident>,
     pub effect: Effect,
     pub is_paused: bool,
-    /// It has been open for as long as any may.
+    /// It has been open for longer than [`REVOCATION_MS_MAX`].
     pub is_expired: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The lines of the outbox's journal. Lines that an earlier version wrote stay readable.
+//! Records of the outbox journal. Records of earlier versions stay readable.
 
 use std::collections::BTreeMap;
 
@@ -9,23 +9,23 @@ use crate::verdict::{Incident, Severity, Target, Victim};
 
 pub(super) const HOUR_MS: i64 = 3_600_000;
 pub(super) const DAY_MS: i64 = 24 * HOUR_MS;
-/// The lane of revocations; every other lane is a channel and its recipient.
+/// Lane of revocations. Every other lane is a channel with its recipient.
 pub(super) const REVOKE: &str = "revoke";
 
-/// One line of the journal.
+/// One record, a line of the journal.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "record", rename_all = "snake_case")]
 pub(super) enum Record {
-    /// A change of an incident, or a notice, that concerns these lanes.
+    /// A change of an incident, or a notice, for these lanes.
     Taken { key: String, at: i64, work: Work, lanes: Vec<String> },
-    /// A revocation is about to be requested; it counts towards the caps whatever comes of it.
+    /// A revocation is about to be requested. It counts towards the caps, whatever its outcome.
     Called {
         key: String,
         at: i64,
         #[serde(default)]
         allowance: String,
     },
-    /// An attempt failed and will be repeated soon.
+    /// An attempt failed and will be retried.
     Tried {
         key: String,
         lane: String,
@@ -38,7 +38,7 @@ pub(super) enum Record {
         #[serde(default)]
         panicked: bool,
     },
-    /// The next attempt waits until its cause is gone, or for a day.
+    /// The next attempt waits until its cause ends, or for a day.
     Held {
         key: String,
         lane: String,
@@ -48,10 +48,10 @@ pub(super) enum Record {
         hold: Hold,
         revocation: Option<Revocation>,
         row: Option<ActionRow>,
-        /// Channels that are to report the outcome of a revocation.
+        /// Channels that report the outcome of a revocation.
         channels: Vec<String>,
     },
-    /// The thief goes on: a held revocation is requested again earlier.
+    /// The incident continues, so a held revocation is requested again earlier.
     Nudged { key: String, at: i64 },
     /// No further attempt is made.
     Ended {
@@ -61,37 +61,37 @@ pub(super) enum Record {
         row: Option<ActionRow>,
         #[serde(default)]
         at: i64,
-        /// Channels that are to report the outcome of a revocation.
+        /// Channels that report the outcome of a revocation.
         #[serde(default)]
         channels: Vec<String>,
-        /// What the channel accepted. `None`: given up, or no message.
+        /// Content that the channel accepted. `None` if the message was given up, or for a revocation.
         #[serde(default)]
         sent: Option<Sent>,
     },
-    /// This many of the waiting rows are in the store.
+    /// Number of waiting rows that are now in the store.
     Written { rows: usize },
-    /// A change or notice that needs nothing more. Only in a rewritten journal.
+    /// A change or notice whose deliveries are finished. Only in a rewritten journal.
     Known { key: String },
-    /// How a revocation stands. Only in a rewritten journal.
+    /// State of a revocation. Only in a rewritten journal.
     Settled {
         key: String,
         revocation: Revocation,
         #[serde(default)]
         of: Option<Subject>,
     },
-    /// An open effect of the change before it. Only in a rewritten journal of an earlier version.
+    /// An open delivery of the change before it. Only in a rewritten journal of an earlier version.
     Kept { key: String, effect: Effect, lane: String },
-    /// What the channels know of an incident. Only in a rewritten journal.
+    /// What the channels have of an incident. Only in a rewritten journal.
     Thread { incident: u64, thread: Box<Thread> },
     /// A notice that some channels do not have yet. Only in a rewritten journal.
     Notice { key: String, notice: Notice, pending: BTreeMap<String, Effect> },
-    /// A revocation that is not done. Only in a rewritten journal.
+    /// A revocation that is not finished. Only in a rewritten journal.
     Asked { key: String, at: i64, incident: Box<Incident>, effect: Effect },
     /// A waiting row. Only in a rewritten journal.
     Row { row: ActionRow },
 }
 
-/// What a change is about.
+/// Content of a change.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Work {
@@ -99,79 +99,79 @@ pub(super) enum Work {
     Notice(Notice),
 }
 
-/// One thing to do in one lane.
+/// One delivery in one lane.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Effect {
-    /// Attempts made.
+    /// Number of attempts.
     pub attempts: u32,
-    /// Not before this; milliseconds since the epoch, wall clock.
+    /// Earliest time of the next attempt, milliseconds since the epoch, wall clock.
     pub due_at: i64,
-    /// It counts towards the caps already.
+    /// It is already counted in the caps.
     pub called: bool,
-    /// When the last attempt was made.
+    /// Time of the last attempt.
     #[serde(default)]
     pub tried_at: i64,
-    /// Attempts that panicked, since the last one that did not.
+    /// Number of consecutive panics.
     #[serde(default)]
     pub panics: u32,
-    /// Times that a provider refused it.
+    /// Number of refusals by the provider.
     #[serde(default)]
     pub refusals: u32,
     #[serde(default)]
     pub hold: Option<Hold>,
 }
 
-/// Why the next attempt at an effect is put off.
+/// Why the next attempt of a delivery is postponed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Hold {
-    /// Revocations are paused by hand: until they are resumed.
+    /// An operator paused revocations. Held until they are resumed.
     Paused,
-    /// A cap on revocations is reached: until its window has room.
+    /// A cap on revocations is reached. Held until the window has room.
     Capped,
-    /// The provider refused the revocation: until `due_at`.
+    /// The provider refused the revocation. Held until `due_at`.
     Refused,
-    /// The channel rejects the message, or its code panicked: until `due_at`, or until the channel accepts another.
+    /// The channel rejected the message or panicked. Held until `due_at`, or until the channel accepts another message.
     Rejected,
 }
 
-/// What a channel accepted of an incident.
+/// Content of an incident that a channel accepted.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Sent {
     /// Milliseconds since the epoch, wall clock.
     pub at: i64,
-    /// What else happens to the incident is reported a minute after this.
+    /// The next message about joined victims follows at least one minute after this.
     pub spaced_from: i64,
     pub severity: Severity,
-    /// Outcomes and victims up to this number of [`Thread::seq`] were in it.
+    /// Value of [`Thread::seq`] up to which outcomes and victims were in the message.
     pub seq: u64,
 }
 
-/// What the channels know, and are still to be sent, of one incident.
+/// The messages about one incident: what each channel has, and what is still to be sent.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Thread {
-    /// Key of the next message: that of its last change.
+    /// Key of the next message: the key of the last change.
     pub key: String,
-    /// When it changed last; milliseconds since the epoch, wall clock.
+    /// Time of the last change, milliseconds since the epoch, wall clock.
     pub at: i64,
-    /// Of threads that are due at one moment, the one that changed first goes first.
+    /// Order of threads that are due at the same time: the smallest first.
     pub number: u64,
-    /// As it stands now; `None` while nothing is to be sent.
+    /// Latest state. `None` while no message is to be sent.
     pub incident: Option<Box<Incident>>,
     pub pending: BTreeMap<String, Effect>,
     pub sent: BTreeMap<String, Sent>,
-    /// The last victims that joined, and when in terms of [`Thread::seq`].
+    /// The last victims that joined, with [`Thread::seq`] at that time.
     pub joined: Vec<(u64, Victim)>,
     pub victims_total: u32,
-    /// Grows with each victim and each outcome of a revocation.
+    /// Increases with each victim and each outcome of a revocation.
     pub seq: u64,
-    /// `seq` of the last outcome that people must know at once.
+    /// `seq` of the last outcome that is reported without delay.
     pub acted: u64,
-    /// Keys of its revocations, in the order in which they were asked for.
+    /// Keys of its revocations, in the order of their requests.
     pub revocations: Vec<String>,
 }
 
-/// What a revocation is about.
+/// Target of a revocation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Subject {
     pub incident: u64,
@@ -181,7 +181,7 @@ pub(super) struct Subject {
 }
 
 impl Sent {
-    /// A notice: it has no later message.
+    /// For a notice, which has no later message.
     pub(super) const fn of_notice(at: i64) -> Self {
         Self { at, spaced_from: at, severity: Severity::Info, seq: 0 }
     }

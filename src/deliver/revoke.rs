@@ -1,4 +1,4 @@
-//! The lane of revocations: what keeps one from being requested, the request, and how its outcome is reported.
+//! The lane of revocations: checks before a request, the request, and the report of its outcome.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use super::state::{self, REVOCATION_MS_MAX, allowance};
 use crate::port::{DeliveryError, Revocation, RevokeRequest, Revoked, Revoker, Store};
 use crate::verdict::{Incident, Mode, Target};
 
-/// A revocation whose requests panicked this often counts as refused, so that the next ones are requested.
+/// After this many panics, a revocation counts as refused, so that later ones are requested.
 const PANICS_MAX: u32 = 3;
 
-/// What becomes of a revocation.
+/// What happens to a revocation.
 enum Fate {
-    /// Nothing more is to be done.
+    /// No further attempt.
     Final,
-    /// Requested again after a failure that passes.
+    /// Requested again after a temporary failure.
     Retry {
         retry_after: Option<Duration>,
         panicked: bool,
@@ -27,7 +27,7 @@ enum Fate {
     Hold(Hold),
 }
 
-/// How a revocation stands after an attempt or a refusal, and what the row says of it.
+/// State of a revocation after an attempt or a refusal, and the reason for the row.
 struct Progress {
     state: Revocation,
     fate: Fate,
@@ -68,7 +68,7 @@ where
                         wait = *retry_after;
                     }
                     Fate::Hold(_) => {
-                        tracing::error!(revocation = task.name, reason = progress.reason, "a revocation was refused");
+                        tracing::error!(revocation = task.name, reason = progress.reason, "the provider refused a revocation");
                         if speaks_of_provider(progress.status) {
                             trouble.count += 1;
                         }
@@ -101,7 +101,7 @@ where
         stop: &watch::Receiver<bool>,
     ) -> Progress {
         let incident = &*task.incident;
-        let Some(target) = &incident.revoke else { return Progress::refused("it has no target".to_owned(), 0) };
+        let Some(target) = &incident.revoke else { return Progress::refused("the incident has no target to revoke".to_owned(), 0) };
         if !task.effect.called {
             let called = Record::Called { key: task.key.clone(), at: now, allowance: allowance(incident).to_owned() };
             self.record(REVOKE, vec![called], stop).await;
@@ -138,7 +138,7 @@ where
         }
     }
 
-    /// Why the revocation is not requested now, if it is not.
+    /// Why the revocation is not requested now. `None` if it is requested.
     fn refusal(&self, task: &ToRevoke, now: i64) -> Option<Progress> {
         let incident = &*task.incident;
         if task.is_expired {
@@ -160,7 +160,7 @@ where
         match (&self.revoker, &incident.revoke) {
             (Some(revoker), Some(target)) if revoker.accepts(target) => {}
             (Some(_), Some(target)) => {
-                let reason = format!("its provider is not configured to revoke a {}", target.kind());
+                let reason = format!("the provider is not configured to revoke a {}", target.kind());
                 return Some(Progress::refused(reason, 0));
             }
             _ => return Some(Progress::refused("no [revoke.http] is configured".to_owned(), 0)),
@@ -171,7 +171,7 @@ where
         let caps = self.caps();
         let inner = self.outbox.inner();
         let allowance = allowance(incident);
-        // Those that wait already go first.
+        // Revocations that are already capped come first.
         let others_wait = task.effect.hold != Some(Hold::Capped) && inner.state.is_capped(allowance);
         if others_wait || inner.state.room_at(allowance, caps, now) > now {
             return progress(Revocation::Capped(caps.of_tenant), Fate::Hold(Hold::Capped));
@@ -179,7 +179,7 @@ where
         None
     }
 
-    /// The record of what became of a revocation.
+    /// The records of an attempt.
     fn note(&self, task: &ToRevoke, progress: Progress, began: i64) -> Vec<Record> {
         let Progress { state, fate, status, reason } = progress;
         let attempt = task.effect.attempts + 1;
@@ -213,7 +213,7 @@ where
         }]
     }
 
-    /// Gives up a held revocation where more are held than may be.
+    /// Gives up a held revocation if more are held than allowed.
     async fn give_up_oldest(&self, stop: &watch::Receiver<bool>) {
         let now = self.clock.now_millis();
         let oldest = {
@@ -236,29 +236,29 @@ where
         }
     }
 
-    /// Once an hour at most: its key is that of the hour.
+    /// A notice at most once an hour, because the hour is in its key.
     fn capped_notice(&self, state: &Revocation) -> Option<Record> {
         if !matches!(state, Revocation::Capped(_)) {
             return None;
         }
         let caps = self.caps();
         let text = format!(
-            "{} revocations of one tenant (revoke.max_per_hour), or {} of all (revoke.max_per_hour_total), were \
-             requested within an hour. Further ones wait until there are fewer. Check whether this is an attack or a \
-             mistake; revoke by hand what cannot wait.",
+            "{} revocations of one tenant (revoke.max_per_hour), or {} of all tenants (revoke.max_per_hour_total), were \
+             requested within an hour. Further revocations wait until fewer were requested. Check whether this is an \
+             attack or a mistake. Revoke urgent grants and tokens at the provider.",
             caps.of_tenant, caps.total
         );
         let hour = self.clock.now_millis() / HOUR_MS;
-        self.notice(format!("capped-{hour}"), "the cap on revocations is reached", text, self.outbox.channels.clone())
+        self.notice(format!("capped-{hour}"), "The cap on revocations is reached", text, self.outbox.channels.clone())
     }
 
     fn breaker_notice(&self, reason: &str, now: i64) -> Option<Record> {
         let text = format!(
-            "{} requests to revoke failed in a row. The last reason: {reason}. Revocations wait and are requested \
-             again, one at a time; until one succeeds, revoke by hand.",
+            "{} revocation requests failed consecutively. The last reason: {reason}. Revocations wait and are retried one \
+             at a time. Until one succeeds, revoke at the provider.",
             self.settings.breaker_failures
         );
-        self.notice(format!("breaker-{now}"), "the provider does not revoke", text, self.outbox.channels.clone())
+        self.notice(format!("breaker-{now}"), "Revocation requests fail", text, self.outbox.channels.clone())
     }
 }
 
@@ -272,8 +272,8 @@ impl Progress {
     }
 }
 
-/// Whether a refusal with this status tells of the provider, or our way to it, and not of the one target: a refused
-/// credential, an address that is not there. 0: the request could not even be written for this target.
+/// Whether a refusal with this status concerns the provider or the credentials, not only this target. Status 0 is a
+/// request that could not be built for this target.
 const fn speaks_of_provider(status: u16) -> bool {
     !matches!(status, 0 | 200..=299 | 400 | 409 | 422)
 }
@@ -281,8 +281,8 @@ const fn speaks_of_provider(status: u16) -> bool {
 fn reason_of(revocation: &Revocation) -> String {
     match revocation {
         Revocation::Failed(reason) | Revocation::Waiting(reason) => reason.clone(),
-        Revocation::Capped(_) => "as many revocations as may be were requested within the hour".to_owned(),
-        Revocation::Paused => format!("the file {PAUSE_FILE} stops all revocations"),
+        Revocation::Capped(_) => "the cap on revocations per hour is reached".to_owned(),
+        Revocation::Paused => format!("revocations are paused by the file {PAUSE_FILE}"),
         _ => String::new(),
     }
 }

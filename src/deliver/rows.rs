@@ -1,4 +1,4 @@
-//! The lane that writes the rows of actions to the store.
+//! The lane that writes rows of actions to the store.
 
 use std::time::Duration;
 
@@ -9,18 +9,18 @@ use super::record::Record;
 use crate::port::{ActionRow, Rows as _, Store, StoreError};
 use crate::telemetry::Condition;
 
-/// The lane of the store's rows.
+/// The lane of rows.
 pub(super) const ROWS: &str = "rows";
-/// Rows written to the store at once.
+/// Maximum number of rows per write.
 const ROWS_MAX: usize = 1_000;
-/// How often the damaged copy of the journal is looked for, so that `/readyz` recovers when it is removed.
+/// Interval at which the damaged copy of the journal is checked, so that `/readyz` recovers when it is removed.
 const DAMAGE_LOOK: Duration = Duration::from_secs(10);
 
 impl<S: Store + 'static> Deliverer<S>
 where
     S::Rows: 'static,
 {
-    /// Brings the waiting rows to the store, for as long as it takes, and watches over the damaged copy of the journal.
+    /// Writes waiting rows to the store, retrying without limit, and checks for a damaged copy of the journal.
     pub(super) async fn write_rows(&self, mut stop: watch::Receiver<bool>) {
         let mut changed = self.outbox.changed.subscribe();
         let mut failures = 0;
@@ -60,8 +60,8 @@ where
                 Err(error) => {
                     failures += 1;
                     match error {
-                        StoreError::Retriable(reason) => tracing::warn!(reason, "rows of actions wait for the store"),
-                        StoreError::Permanent(reason) => tracing::error!(reason, "rows of actions wait for the store"),
+                        StoreError::Retriable(reason) => tracing::warn!(reason, "the store accepts no rows of actions; they wait in the outbox"),
+                        StoreError::Permanent(reason) => tracing::error!(reason, "the store accepts no rows of actions; they wait in the outbox"),
                     }
                     if stopped {
                         return;

@@ -1,4 +1,4 @@
-//! What the outbox holds, as a fold of its journal's records: the same records always give the same state.
+//! State of the outbox, computed from the records of its journal. The same records always give the same state.
 
 mod data;
 mod keys;
@@ -16,7 +16,7 @@ pub(super) use self::revocations::{Caps, REVOCATION_MS_MAX, kind};
 use super::record::{Effect, HOUR_MS, Hold, REVOKE, Record, Subject, Work};
 use crate::port::Revocation;
 
-/// A revocation that is asked for again is not requested again before this.
+/// Minimum time between two requests of a held revocation when the incident continues.
 const NUDGE_WAIT_MS: i64 = 60_000;
 
 impl State {
@@ -90,7 +90,7 @@ impl State {
         }
     }
 
-    /// All that must not be forgotten, as records that give this state again.
+    /// The state as records. Applying them gives the same state.
     pub(super) fn records(&self) -> Vec<Record> {
         let mut records: Vec<_> = self.known.order.iter().map(|key| Record::Known { key: key.clone() }).collect();
         let calls = self.calls.iter();
@@ -129,27 +129,27 @@ impl State {
         records
     }
 
-    /// Whether the change or notice is waiting or done already.
+    /// Whether the change or notice is in the outbox, or was.
     pub(super) fn has(&self, key: &str) -> bool {
         self.known.keys.contains(key)
     }
 
-    /// Effects that wait, without held ones.
+    /// Number of deliveries that wait, without held ones.
     pub(super) const fn waiting(&self) -> usize {
         self.waiting
     }
 
-    /// Effects whose next attempt waits until its cause is gone.
+    /// Number of held deliveries.
     pub(super) const fn held(&self) -> usize {
         self.held
     }
 
-    /// How the revocation under `key` stands; `None`: it has not been asked for.
+    /// State of the revocation with this idempotency key. `None` if it was not requested.
     pub(super) fn settled(&self, key: &str) -> Option<&Settled> {
         self.settled.get(key)
     }
 
-    /// An effect of an earlier version's change.
+    /// Adds a delivery of a change of an earlier version.
     fn keep(&mut self, key: &str, lane: String, effect: Effect) {
         let Some((at, work)) = self.unplaced.get(key).cloned() else { return };
         match work {

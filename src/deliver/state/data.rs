@@ -1,4 +1,4 @@
-//! The data of the outbox: [`State`] and what it holds.
+//! The data of the outbox.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
@@ -7,10 +7,10 @@ use crate::deliver::record::{Effect, Subject, Thread, Work};
 use crate::port::{ActionRow, Notice, Revocation};
 use crate::verdict::Incident;
 
-/// Keys remembered of what is done, so that it is not done again when its events are read again.
+/// Number of keys of finished changes that are kept, so that events that are read again cause no second delivery.
 const KNOWN_MAX: usize = 100_000;
 
-/// A revocation that is not done.
+/// A revocation that is not finished.
 #[derive(Clone, Debug)]
 pub(in crate::deliver) struct Asked {
     pub at: i64,
@@ -18,7 +18,7 @@ pub(in crate::deliver) struct Asked {
     /// Without its list of victims.
     pub incident: Box<Incident>,
     pub effect: Effect,
-    /// Its idempotency key.
+    /// The idempotency key.
     pub name: String,
 }
 
@@ -30,47 +30,47 @@ pub(in crate::deliver) struct Pending {
     pub lanes: BTreeMap<String, Effect>,
 }
 
-/// How a revocation stands.
+/// State of a revocation.
 #[derive(Clone, Debug)]
 pub(in crate::deliver) struct Settled {
     pub revocation: Revocation,
-    /// Absent in a journal of an earlier version.
+    /// `None` if the record is of an earlier version.
     pub of: Option<Subject>,
 }
 
-/// What the outbox holds, see the documentation of the module `state`.
+/// The data of the outbox, see the documentation of the module `state`.
 #[derive(Debug, Default)]
 pub(in crate::deliver) struct State {
     pub threads: HashMap<u64, Thread>,
     pub notices: HashMap<String, Pending>,
-    /// By key of the change that asked for it.
+    /// By key of the change that requested the revocation.
     pub revocations: HashMap<String, Asked>,
     /// The same key by idempotency key.
     pub(super) by_name: HashMap<String, String>,
-    /// By lane, what is due when, in the order in which it is to be done.
+    /// Due deliveries of each lane, in order.
     pub(super) lanes: HashMap<String, BTreeSet<Due>>,
-    /// Revocations that wait for the caps, by allowance; and for their resumption; the oldest first.
+    /// Revocations that are capped, by allowance, and revocations that are paused. The oldest first.
     pub(super) capped: BTreeMap<String, BTreeSet<(u64, String)>>,
     pub(super) paused: BTreeSet<(u64, String)>,
-    /// When each revocation was asked for.
+    /// Time at which each revocation was requested.
     pub(super) ages: BTreeSet<(i64, String)>,
-    /// Effects that wait, apart from held ones; and those.
+    /// Number of deliveries that wait, and of held ones.
     pub(super) waiting: usize,
     pub(super) held: usize,
-    /// Channels whose last answer was a rejection.
+    /// Channels that rejected their last message.
     pub(super) rejecting: BTreeSet<String>,
-    /// Changes taken.
+    /// Number of changes taken.
     pub(super) taken: u64,
     pub(super) known: Remembered,
     /// By incident and target.
     pub(super) settled: HashMap<String, Settled>,
     pub(super) settled_order: VecDeque<String>,
-    /// When revocations were first requested within the last hour, and whose allowance they used.
+    /// First requests of revocations within the last hour: time and allowance.
     pub(super) calls: VecDeque<(i64, String)>,
     pub rows: VecDeque<ActionRow>,
-    /// No more events come: nothing is put off to be reported together with later changes.
+    /// The input has ended, so no message is postponed to be combined with later changes.
     pub is_last: bool,
-    /// Changes of a journal of an earlier version, whose effects follow.
+    /// Changes of a journal of an earlier version. Their deliveries are in later records.
     pub(super) unplaced: HashMap<String, (i64, Work)>,
 }
 
@@ -87,7 +87,7 @@ impl State {
     }
 }
 
-/// The last keys of what is done.
+/// The most recent keys of finished changes.
 #[derive(Debug, Default)]
 pub(super) struct Remembered {
     pub(super) keys: HashSet<String>,

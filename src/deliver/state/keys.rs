@@ -1,11 +1,11 @@
-//! What can be due in a lane, and the keys of changes, revocations and allowances.
+//! Items of a lane, and the keys of changes, revocations and allowances.
 
 use sha2::{Digest as _, Sha256};
 
 use crate::deliver::record::REVOKE;
 use crate::verdict::Incident;
 
-/// When something is due in a lane.
+/// A due item of a lane.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::deliver) struct Due {
     /// Milliseconds since the epoch, wall clock.
@@ -14,7 +14,7 @@ pub(in crate::deliver) struct Due {
     pub item: Item,
 }
 
-/// What is due.
+/// A kind of delivery.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::deliver) enum Item {
     /// A message about this incident.
@@ -31,19 +31,20 @@ pub(super) fn item_of(lane: &str, key: &str) -> Item {
     }
 }
 
-/// The incident whose change or message has this key: `INC-` and 16 hexadecimal digits begin it.
+/// The incident of a change or message with this key, which begins with `INC-` and 16 hexadecimal digits.
 pub(super) fn thread_of(key: &str) -> Option<u64> {
     u64::from_str_radix(key.strip_prefix("INC-")?.get(..16)?, 16).ok()
 }
 
-/// Identity of one change of an incident: the event that made it, by tenant, id and content. Producers choose event
-/// ids, and two events may share one. It stands in headers, so it is plain.
+/// Identity of one change of an incident: tenant, id and content of its event. Producers choose event ids, so the id
+/// alone
+/// may not be unique. It is used in headers, so it contains only plain characters.
 pub(in crate::deliver) fn change_key(incident: &Incident) -> String {
     format!("{}-{:016x}", incident.id, incident.change)
 }
 
-/// The idempotency key of an incident's revocation of one target in one tenant: constant over its changes. The names are
-/// chosen by strangers, so the hash is one for which nobody can find two texts.
+/// Idempotency key of a revocation: the same for all changes of an incident, different for each tenant and target.
+/// Clients choose the names, so a collision-resistant hash is used.
 pub(in crate::deliver) fn revocation_key(incident: &Incident) -> Option<String> {
     use std::fmt::Write as _;
 
@@ -60,11 +61,11 @@ pub(in crate::deliver) fn revocation_key(incident: &Incident) -> Option<String> 
     Some(key)
 }
 
-/// Whose allowance of revocations an incident uses: its tenant's, or the one that all new tenants share, for anyone can
-/// invent a tenant.
+/// The allowance that an incident's revocations count towards: the tenant's own, or one that all new tenants share,
+/// because a client can invent tenants.
 pub(in crate::deliver) fn allowance(incident: &Incident) -> &str {
     if incident.tenant_is_new { NEW_TENANTS } else { &incident.tenant_id }
 }
 
-/// No id has a control character.
+/// Ids contain no control characters.
 const NEW_TENANTS: &str = "\0new";

@@ -1,4 +1,4 @@
-//! Messages about incidents, and notices: what each channel has been sent, and when the next is due.
+//! Messages about incidents, and notices: what each channel has, and when the next message is due.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -8,25 +8,25 @@ use crate::deliver::record::{Effect, REVOKE, Sent, Subject, Thread};
 use crate::port::{Notice, Revocation};
 use crate::verdict::{Incident, Severity, Victim};
 
-/// Incidents whose messages are remembered, so that later ones are spaced.
+/// Number of incidents whose sent messages are kept, to space later ones.
 const THREADS_MAX: usize = 10_000;
-/// Victims that a message can name as new.
+/// Maximum number of new victims that a message can name.
 const JOINED_MAX: usize = 100;
-/// The first message of an incident waits no longer than this for the first attempt at its revocation.
+/// Maximum time that the first message of an incident waits for the first attempt at its revocation.
 const REVOCATION_WAIT_MS: i64 = 15_000;
-/// A message about outcomes follows the last message of its incident by at least this, and so names several.
+/// Minimum time between a message about outcomes and the previous message of its incident, so that it names several.
 const OUTCOME_SPACING_MS: i64 = 10_000;
-/// Victims that join within this are in one message.
+/// Victims that join within this time are in one message.
 const JOIN_WAIT_MS: i64 = 5_000;
-/// A message about victims that joined follows the last one by at least this.
+/// Minimum time between two messages about joined victims.
 const JOIN_SPACING_MS: i64 = 60_000;
-/// The same once no more events come: what is to be reported together comes within this.
+/// The same after the input has ended.
 const LAST_WAIT_MS: i64 = 300;
-/// A message that was rejected and has changed since is not sent again before this.
+/// Minimum time before a rejected message that has changed since is sent again.
 const REJECTED_WAIT_MS: i64 = 15 * 60_000;
 
 impl State {
-    /// Every message that waits or is held: its key, its lane, and the incident that it is about.
+    /// Every waiting or held message: its key, lane and incident.
     pub(in crate::deliver) fn pending_messages(&self) -> Vec<(String, String, Option<Box<Incident>>)> {
         let threads = self.threads.values().flat_map(|thread| {
             thread.pending.keys().map(|lane| (thread.key.clone(), lane.clone(), thread.incident.clone()))
@@ -37,7 +37,7 @@ impl State {
         threads.chain(notices).collect()
     }
 
-    /// Reports what was put off, now that no more events come.
+    /// After the end of the input: makes postponed messages due.
     pub(in crate::deliver) fn flush(&mut self, now: i64) {
         self.is_last = true;
         let pending = self.threads.iter().flat_map(|(incident, thread)| {
@@ -51,7 +51,7 @@ impl State {
         }
     }
 
-    /// Outcomes of the incident's revocations: those that are newer than `seq` first, then the others.
+    /// Outcomes of the incident's revocations, first those newer than `seq`.
     pub(in crate::deliver) fn outcomes(&self, incident: u64, seq: u64) -> Vec<(&Subject, &Revocation)> {
         let keys = self.threads.get(&incident).map_or(&[][..], |thread| &thread.revocations);
         let mut outcomes: Vec<_> = keys
@@ -63,7 +63,7 @@ impl State {
         outcomes
     }
 
-    /// A change of an incident.
+    /// Adds a change of an incident.
     pub(super) fn change(&mut self, key: String, at: i64, incident: Box<Incident>, lanes: Vec<String>) {
         self.known.insert(key.clone());
         self.taken += 1;
@@ -106,7 +106,7 @@ impl State {
         self.forget_threads();
     }
 
-    /// Puts a message about the incident into a lane. `opening`: when the first one is due.
+    /// Adds a message about the incident to a lane. `opening`: time at which the first message is due.
     pub(super) fn request(&mut self, incident: u64, lane: &str, at: i64, opening: i64) {
         let is_last = self.is_last;
         let Some(thread) = self.threads.get(&incident) else { return };
@@ -115,10 +115,10 @@ impl State {
         if thread.pending.contains_key(lane) {
             self.update(&Item::Thread(incident), lane, |effect| {
                 effect.due_at = match effect.hold {
-                    // What was rejected may be accepted once it reads otherwise.
+                    // The channel may accept the message after its content has changed.
                     Some(_) => effect.due_at.min(due_at.max(effect.tried_at + REJECTED_WAIT_MS)),
                     None if effect.attempts == 0 => effect.due_at.min(due_at),
-                    // A lane that fails keeps its back-off.
+                    // The back-off of a failing lane is kept.
                     None => effect.due_at,
                 };
             });
@@ -147,7 +147,7 @@ impl State {
         }
     }
 
-    /// Forgets the incidents that changed longest ago and of which nothing is to be sent.
+    /// Removes the incidents that changed longest ago and have no message to send.
     pub(super) fn forget_threads(&mut self) {
         if self.threads.len() <= THREADS_MAX {
             return;
@@ -179,7 +179,7 @@ impl Thread {
         }
     }
 
-    /// When a change at `at` is to be reported in a lane that has reported the incident before.
+    /// Time at which a change at `at` is reported in a lane that has reported the incident before.
     pub(super) fn due_at(&self, lane: &str, at: i64, is_last: bool) -> i64 {
         let Some(sent) = self.sent.get(lane) else { return at };
         if self.incident.as_ref().is_some_and(|incident| incident.severity > sent.severity) {
@@ -194,14 +194,14 @@ impl Thread {
         (at + JOIN_WAIT_MS).max(sent.spaced_from + JOIN_SPACING_MS)
     }
 
-    /// What `lane` has accepted when it accepts a message at `at`.
+    /// State of `lane` after it accepts a message at `at`.
     pub(in crate::deliver) fn sent_by(&self, lane: &str, severity: Severity, at: i64) -> Sent {
-        // The first message takes no part in the spacing: the victim after the first is reported soon.
+        // The first message does not count for the spacing, so the next victim is reported soon.
         let spaced_from = if self.sent.contains_key(lane) { at } else { at - JOIN_SPACING_MS };
         Sent { at, spaced_from, severity, seq: self.seq }
     }
 
-    /// The victims that joined since the last message of `lane`.
+    /// Victims that joined since the last message of `lane`.
     pub(in crate::deliver) fn joined_since(&self, lane: &str) -> Vec<Victim> {
         let seq = self.sent.get(lane).map_or(0, |sent| sent.seq);
         self.joined.iter().filter(|(joined, _)| *joined > seq).map(|(_, victim)| victim.clone()).collect()

@@ -1,31 +1,31 @@
-//! The lanes: what is due in each and when, and what is held because the cause of a failure is not gone.
+//! The queues of the lanes: due deliveries, and held ones.
 
 use super::data::State;
 use super::keys::{Due, Item, allowance, item_of};
 use crate::deliver::record::{Effect, Hold, Sent};
 
-/// Messages that one channel rejected and that are kept for it.
+/// Maximum number of rejected messages that are held for one channel.
 const REJECTED_MAX: usize = 5_000;
 
 impl State {
-    /// What is due first in a lane.
+    /// The first due item of a lane.
     pub(in crate::deliver) fn first(&self, lane: &str) -> Option<&Due> {
         self.lanes.get(lane)?.first()
     }
 
-    /// Whether `channel` rejected the last message that it was sent.
+    /// Whether `channel` rejected its last message.
     pub(in crate::deliver) fn is_rejecting(&self, channel: &str) -> bool {
         self.rejecting.contains(channel)
     }
 
-    /// Whether `lane` keeps as many rejected messages as it may.
+    /// Whether `lane` holds the maximum number of rejected messages.
     pub(in crate::deliver) fn keeps_enough(&self, lane: &str) -> bool {
         self.lanes.get(lane).is_some_and(|due| {
             due.len() >= REJECTED_MAX && due.iter().filter(|due| self.is_held(lane, &due.item)).count() >= REJECTED_MAX
         })
     }
 
-    /// Makes all that is held for a refusal or rejection due at `now`: the configuration may have changed.
+    /// Makes all refused or rejected deliveries due at `now`, because the configuration may have changed.
     pub(in crate::deliver) fn try_again(&mut self, now: i64) {
         self.rejecting.clear();
         let lanes: Vec<String> = self.lanes.keys().cloned().collect();
@@ -34,7 +34,7 @@ impl State {
         }
     }
 
-    /// Makes what is held in `lane` for a refusal or rejection due at `now`.
+    /// Makes the refused or rejected deliveries of `lane` due at `now`.
     pub(super) fn release(&mut self, lane: &str, now: i64) {
         let due: Vec<Item> =
             self.lanes.get(lane).map(|due| due.iter().map(|due| due.item.clone()).collect()).unwrap_or_default();
@@ -51,7 +51,7 @@ impl State {
         self.effect(item, lane).is_some_and(|(effect, ..)| effect.hold.is_some())
     }
 
-    /// Changes an effect in its place, if there is such an effect.
+    /// Changes a delivery, if it exists.
     pub(super) fn update(&mut self, item: &Item, lane: &str, change: impl FnOnce(&mut Effect)) {
         let Some((mut effect, number, whose)) = self.effect(item, lane) else { return };
         self.unindex(lane, &effect, number, item.clone(), whose.as_deref());
@@ -76,7 +76,7 @@ impl State {
         }
     }
 
-    /// The effect of `item` in `lane`, its number, and whose allowance it uses.
+    /// The delivery of `item` in `lane`, its number and its allowance.
     pub(super) fn effect(&self, item: &Item, lane: &str) -> Option<(Effect, u64, Option<String>)> {
         match item {
             Item::Thread(id) => {
@@ -102,7 +102,7 @@ impl State {
             (Item::Revocation(_), _) | (_, Some(_)) => {}
             (_, None) => _ = self.rejecting.insert(lane.to_owned()),
         }
-        // It changed in the meantime: the message that was sent is not the last one.
+        // The incident changed after the message was sent.
         let is_stale = matches!(&item, Item::Thread(id) if self.threads.get(id).is_some_and(|now| now.key != key));
         if let (Item::Thread(id), Some(sent)) = (&item, sent)
             && let Some(thread) = self.threads.get_mut(id)

@@ -1,4 +1,4 @@
-//! Revocations: which waits for what, the caps, and how each stands.
+//! Revocations: their order, the caps, and their states.
 
 use std::collections::HashMap;
 
@@ -8,13 +8,14 @@ use crate::deliver::record::{DAY_MS, Effect, HOUR_MS, REVOKE, Subject, Thread};
 use crate::port::Revocation;
 use crate::verdict::Incident;
 
-/// A revocation is given up after this.
+/// Time after which a revocation is given up.
 pub(in crate::deliver) const REVOCATION_MS_MAX: i64 = 7 * DAY_MS;
-/// Revocations held of one tenant, and of all; beyond it the oldest of the tenant with most is given up.
+/// Maximum number of held revocations of one tenant, and of all. Beyond it, the oldest of the tenant with the most is
+/// given up.
 pub(super) const HELD_OF_TENANT_MAX: usize = 1_000;
 const HELD_MAX: usize = 10_000;
 
-/// Revocations that may be requested within an hour.
+/// Maximum numbers of revocations that are requested within an hour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::deliver) struct Caps {
     pub of_tenant: u32,
@@ -22,22 +23,22 @@ pub(in crate::deliver) struct Caps {
 }
 
 impl State {
-    /// The open revocation with this idempotency key, by key of the change that asked for it.
+    /// The open revocation with this idempotency key, and the key of the change that requested it.
     pub(in crate::deliver) fn open_revocation(&self, name: &str) -> Option<(&String, &Asked)> {
         self.revocations.get_key_value(self.by_name.get(name)?)
     }
 
-    /// The oldest revocation that is held because revocations are paused.
+    /// The oldest paused revocation.
     pub(in crate::deliver) fn first_paused(&self) -> Option<&str> {
         self.paused.first().map(|(_, key)| key.as_str())
     }
 
-    /// The oldest open revocation, and when it was asked for.
+    /// The oldest open revocation, and the time at which it was requested.
     pub(in crate::deliver) fn oldest_revocation(&self) -> Option<(i64, &str)> {
         self.ages.first().map(|(at, key)| (*at, key.as_str()))
     }
 
-    /// When `allowance` has room for another revocation; `i64::MAX`: never.
+    /// Time at which `allowance` has room for another revocation. `i64::MAX` if never.
     pub(in crate::deliver) fn room_at(&self, allowance: &str, caps: Caps, now: i64) -> i64 {
         let room = |calls: Vec<i64>, cap: u32| match cap as usize {
             0 => i64::MAX,
@@ -50,7 +51,7 @@ impl State {
         room(all, caps.total).max(room(own, caps.of_tenant))
     }
 
-    /// The oldest capped revocation whose allowance has room, or when one has.
+    /// The oldest capped revocation whose allowance has room, or the time at which one has.
     pub(in crate::deliver) fn first_capped(&self, caps: Caps, now: i64) -> Result<String, i64> {
         let mut oldest: Option<&(u64, String)> = None;
         let mut room_at = i64::MAX;
@@ -65,12 +66,12 @@ impl State {
         oldest.map(|(_, key)| key.clone()).ok_or(room_at)
     }
 
-    /// Whether revocations of `allowance` wait for the caps.
+    /// Whether revocations of `allowance` are capped.
     pub(in crate::deliver) fn is_capped(&self, allowance: &str) -> bool {
         self.capped.get(allowance).is_some_and(|waiting| !waiting.is_empty())
     }
 
-    /// A held revocation that is to be given up because too many are held.
+    /// A held revocation to give up, if too many are held.
     pub(in crate::deliver) fn too_many_held(&self) -> Option<String> {
         let mut of_tenant: HashMap<&str, (usize, &str, u64)> = HashMap::new();
         let held: Vec<_> = self.revocations.iter().filter(|(_, asked)| asked.effect.hold.is_some()).collect();
@@ -95,8 +96,7 @@ impl State {
         self.revocations.insert(key, Asked { at, number, incident, effect, name });
     }
 
-    /// Notes how the revocation asked for by the change `key` stands, and has it reported by `channels` where people
-    /// must know.
+    /// Records the state of the revocation that the change `key` requested. `channels` report it if it has an outcome.
     pub(super) fn settle(&mut self, key: &str, at: i64, revocation: Option<Revocation>, channels: &[String]) {
         let Some(revocation) = revocation else { return };
         let Some(asked) = self.revocations.get(key) else { return };
@@ -106,7 +106,7 @@ impl State {
         let old = self.settled.get(&name).map(|old| &old.revocation);
         let is_waiting = matches!(revocation, Revocation::Waiting(_));
         if is_waiting && old.is_some_and(|old| !matches!(old, Revocation::Waiting(_))) {
-            // That it is tried again changes nothing of what was reported.
+            // A retry changes nothing that was reported.
             return;
         }
         let is_same = old.is_some_and(|old| kind(old) == kind(&revocation));
@@ -122,7 +122,7 @@ impl State {
         let seq = if is_same || is_waiting { old.unwrap_or(seq) } else { seq };
         let of = incident.revoke.clone().map(|target| Subject { incident: id, target, seq });
         self.set_settled(name, Settled { revocation, of });
-        // The first message of the incident waits for this.
+        // The first message of the incident waits for this state.
         let waiting: Vec<String> = self.threads.get(&id).map_or_else(Vec::new, |thread| {
             let unsent = thread.pending.iter().filter(|(lane, effect)| {
                 effect.attempts == 0 && effect.hold.is_none() && !thread.sent.contains_key(*lane)
@@ -160,7 +160,7 @@ pub(in crate::deliver) const fn kind(revocation: &Revocation) -> &'static str {
     }
 }
 
-/// Whether an outcome is reported without waiting for others of its incident.
+/// Whether an outcome is reported without delay.
 const fn must_be_known_at_once(revocation: &Revocation) -> bool {
     !matches!(revocation, Revocation::NotAsked | Revocation::Shadow | Revocation::Proposed | Revocation::Waiting(_))
 }

@@ -46,7 +46,7 @@ fn taken(incident: Incident, at: i64, lanes: &[&str]) -> Record {
     Record::Taken { key, at, work: Work::Incident(Box::new(incident)), lanes }
 }
 
-/// All that can be observed of a state.
+/// The observable parts of a state.
 fn view(state: &State) -> impl PartialEq + std::fmt::Debug {
     let dues = |lane: &str| {
         let due = state.lanes.get(lane).into_iter().flatten();
@@ -69,7 +69,7 @@ fn view(state: &State) -> impl PartialEq + std::fmt::Debug {
     )
 }
 
-/// One thing that happens to a random incident.
+/// One operation on a random incident.
 #[derive(Clone, Copy, Debug)]
 enum Op {
     Change { id: u64, victim: u32, revokes: bool },
@@ -155,7 +155,7 @@ fn record(state: &State, op: Op, at: i64) -> Option<Record> {
 
 proptest! {
     #[test]
-    fn state_of_its_own_records_is_the_same(ops in proptest::collection::vec(op(), 1..60)) {
+    fn state_from_its_own_records_is_equal(ops in proptest::collection::vec(op(), 1..60)) {
         let mut state = State::default();
         for (step, op) in ops.into_iter().enumerate() {
             if let Some(record) = record(&state, op, step as i64 * 1_000) {
@@ -168,7 +168,7 @@ proptest! {
             }
             prop_assert_eq!(view(&again), view(&state));
         }
-        // What waits is what is due in some lane, or held.
+        // Waiting and held deliveries are those that are due in a lane, capped or paused.
         let due: usize = state.lanes.values().map(BTreeSet::len).sum();
         let aside = state.paused.len() + state.capped.values().map(BTreeSet::len).sum::<usize>();
         prop_assert_eq!(due + aside, state.waiting() + state.held());
@@ -218,7 +218,7 @@ fn revocation_keys_are_of_one_tenant_and_target() {
         Incident { tenant_id: "other".to_owned(), ..incident.clone() },
         Incident { id: IncidentId(8), ..incident.clone() },
         Incident { revoke: Some(Target::Family("at-1".to_owned())), ..incident.clone() },
-        // The same letters, cut elsewhere.
+        // The same letters, divided differently.
         Incident {
             tenant_id: "t-1token".to_owned(),
             revoke: Some(Target::Token("at-1".to_owned())),
@@ -229,7 +229,7 @@ fn revocation_keys_are_of_one_tenant_and_target() {
         assert_ne!(key(other), key(&incident), "{other:?}");
     }
     let again = Incident { change: 99, event_id: "f".to_owned(), ..incident.clone() };
-    assert_eq!(key(&again), key(&incident), "constant over the changes of an incident");
+    assert_eq!(key(&again), key(&incident), "the key is the same for all changes of an incident");
 }
 
 #[test]
