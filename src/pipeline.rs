@@ -84,25 +84,25 @@ impl Pipeline {
         let Partition { decoder, feed, states } = partition;
         // One allocation per call: events borrow from the messages and cannot outlive them.
         let found = Vec::with_capacity(messages.len().min(engine::GROUP));
-        let mut turn = Turn { feed: *feed, states, rules, hasher, now, epoch, found, given_up: None };
+        let mut batch = Batch { feed: *feed, states, rules, hasher, now, epoch, found, given_up: None };
         for message in messages {
-            turn.epoch.tally.messages += 1;
+            batch.epoch.tally.messages += 1;
             let mut events = 0;
             let done = catch_unwind(AssertUnwindSafe(|| {
                 decoder.decode(message.payload, &mut |decoded| match decoded {
                     Ok(Decoded::Event(event)) => {
-                        turn.add((message, events), event, enricher);
+                        batch.add((message, events), event, enricher);
                         events += 1;
                     }
-                    Ok(Decoded::Skipped(reason)) => turn.epoch.tally.skip(reason),
-                    Err(error) => turn.found(message, Found::Unreadable(error.cause(), Some(error.at))),
+                    Ok(Decoded::Skipped(reason)) => batch.epoch.tally.skip(reason),
+                    Err(error) => batch.found(message, Found::Unreadable(error.cause(), Some(error.at))),
                 });
             }));
             if done.is_err() {
-                turn.found(message, Found::Unreadable(panicked(), None));
+                batch.found(message, Found::Unreadable(panicked(), None));
             }
         }
-        turn.judge();
+        batch.score();
         if let Some(first) = messages.first() {
             note_decoding(&mut epoch.tally, &first.position.topic, &decoder.take_notes());
         }
@@ -114,7 +114,7 @@ impl Pipeline {
 
 /// Decoded content of some messages that is not scored yet. All events of a group are decoded before the first is scored,
 /// so that their memory can be prefetched together.
-struct Turn<'a, 'm, R> {
+struct Batch<'a, 'm, R> {
     feed: Feed,
     states: &'a mut [State],
     rules: &'a RuleSet,
@@ -140,7 +140,7 @@ enum Found<'m> {
     Unreadable(String, Option<Spot>),
 }
 
-impl<'m, R: Rows> Turn<'_, 'm, R> {
+impl<'m, R: Rows> Batch<'_, 'm, R> {
     /// `index`: index of the event in its message.
     fn add(&mut self, (message, index): (&'m Message<'m>, u32), event: Event<'m>, enricher: &mut Enricher) {
         if let Some(key) = message.key
@@ -164,12 +164,12 @@ impl<'m, R: Rows> Turn<'_, 'm, R> {
         self.found.push((message, found));
         // The number of records in a message is not limited.
         if self.found.len() >= engine::GROUP {
-            self.judge();
+            self.score();
         }
     }
 
     /// Scores the decoded events in order.
-    fn judge(&mut self) {
+    fn score(&mut self) {
         let Self { feed, states, rules, hasher, now, epoch, found, given_up } = self;
         let (rules, now) = (*rules, *now);
         let ahead = found.iter().filter_map(|(_, found)| match found {
@@ -185,7 +185,7 @@ impl<'m, R: Rows> Turn<'_, 'm, R> {
             match found {
                 Found::Event { state, index, event } => {
                     let state = &mut states[state];
-                    let judged = catch_unwind(AssertUnwindSafe(|| match engine::step(state, rules, &event) {
+                    let scored = catch_unwind(AssertUnwindSafe(|| match engine::step(state, rules, &event) {
                         Step::Duplicate => epoch.tally.duplicates += 1,
                         Step::Scored(outcome) => {
                             if event.event.kind == Kind::Confirmed && !feed.confirmed {
@@ -194,7 +194,7 @@ impl<'m, R: Rows> Turn<'_, 'm, R> {
                             epoch.fan_out(&event, outcome, (message.position, index), (state.scored_at(), now));
                         }
                     }));
-                    if judged.is_err() {
+                    if scored.is_err() {
                         epoch.park(message, now, (panicked(), None), hasher);
                         *given_up = Some(message);
                     }
