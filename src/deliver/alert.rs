@@ -59,7 +59,7 @@ where
             };
             let began = self.clock.now_millis();
             let answer = self.guarded(&lane, notifier.notify(alert, &message.key)).await;
-            let Answer { fate, status, reason, words, panicked } = self.judge(&lane, &message, answer);
+            let Answer { fate, status, reason, words, panicked } = self.classify(&lane, &message, answer);
             let outcome = match fate {
                 Fate::Accepted => "done",
                 Fate::Retry { .. } => "retry",
@@ -138,7 +138,7 @@ where
         }
     }
 
-    fn judge(&self, lane: &str, message: &Message, answer: Result<u16, Failed>) -> Answer {
+    fn classify(&self, lane: &str, message: &Message, answer: Result<u16, Failed>) -> Answer {
         let Failed { error, panicked } = match answer {
             Ok(status) => return Answer { status, ..Answer::of(Fate::Accepted, String::new()) },
             Err(failed) => failed,
