@@ -178,7 +178,7 @@ impl Revoker for HttpRevoker {
                 }
             }
         }
-        self.answers.judge(&Answer { status, retry_after, body: &body })
+        self.answers.classify(&Answer { status, retry_after, body: &body })
     }
 }
 

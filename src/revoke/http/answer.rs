@@ -114,7 +114,7 @@ impl Answers {
     }
 
     /// Done, already gone, worth another attempt, or refused.
-    pub(super) fn judge(&self, answer: &Answer<'_>) -> Result<Revoked, DeliveryError> {
+    pub(super) fn classify(&self, answer: &Answer<'_>) -> Result<Revoked, DeliveryError> {
         let Answer { status, retry_after, body } = *answer;
         let holds = |test: &Option<BodyTest>| test.as_ref().map(|test| test.holds(body));
         // These statuses refuse our own credentials; an `invalid_token` beside them is not the one to be revoked.
@@ -154,7 +154,7 @@ mod tests {
         let meaning = |toml: &str, status: u16| {
             let settings: HttpRevokerSettings = toml::from_str(toml).expect("settings");
             let answer = Answer { status, retry_after: Some(Duration::from_secs(9)), body: b"" };
-            match Answers::of(&settings).expect("settings").judge(&answer) {
+            match Answers::of(&settings).expect("settings").classify(&answer) {
                 Ok(Revoked::Done { .. }) => "done",
                 Ok(Revoked::AlreadyGone { .. }) => "gone",
                 Err(DeliveryError::Retriable { retry_after: Some(_), .. }) => "retry",
@@ -182,7 +182,7 @@ mod tests {
     fn outcome(toml: &str, status: u16, body: &str) -> Result<&'static str, String> {
         let settings: HttpRevokerSettings = toml::from_str(toml).expect("settings");
         let answers = Answers::of(&settings).expect("settings");
-        match answers.judge(&Answer { status, retry_after: None, body: body.as_bytes() }) {
+        match answers.classify(&Answer { status, retry_after: None, body: body.as_bytes() }) {
             Ok(Revoked::Done { .. }) => Ok("done"),
             Ok(Revoked::AlreadyGone { .. }) => Ok("already_gone"),
             Err(DeliveryError::Retriable { .. }) => Ok("retry"),
