@@ -111,7 +111,7 @@ impl Store for TestStore {
 }
 
 /// Behaviour of a poll of the test source.
-enum Turn {
+enum PollStep {
     /// Partition, payload.
     Messages(Vec<(i32, String)>),
     Replayed(Vec<(i32, String)>),
@@ -136,7 +136,7 @@ impl Clock for TestClock {
 }
 
 struct TestSource {
-    turns: VecDeque<Turn>,
+    steps: VecDeque<PollStep>,
     log: Log,
     stop: Arc<AtomicBool>,
     clock: Option<Arc<TestClock>>,
@@ -145,16 +145,16 @@ struct TestSource {
     open_max: i64,
     committed: i64,
     polls_without_room: usize,
-    /// Polls since the last turn ended.
+    /// Polls since the last step ended.
     waited: usize,
 }
 
 impl Source for TestSource {
     fn poll(&mut self, max: usize, _: Duration, take: &mut dyn FnMut(Message<'_>)) -> Result<Polled, SourceError> {
-        if let Some(Turn::Until(what, holds)) = self.turns.front_mut() {
+        if let Some(PollStep::Until(what, holds)) = self.steps.front_mut() {
             let what = *what;
             if holds(&self.log) {
-                self.turns.pop_front();
+                self.steps.pop_front();
             }
             self.waited += 1;
             assert!(self.waited < 5_000, "{what}: {:?}", self.log.lock().expect("a lock"));
@@ -164,9 +164,9 @@ impl Source for TestSource {
             return Ok(Polled::Messages(0));
         }
         self.waited = 0;
-        if let Some(Turn::Pass(ms)) = self.turns.front() {
+        if let Some(PollStep::Pass(ms)) = self.steps.front() {
             self.clock.iter().for_each(|clock| _ = clock.0.fetch_add(*ms, Ordering::Relaxed));
-            self.turns.pop_front();
+            self.steps.pop_front();
             return Ok(Polled::Messages(0));
         }
         if max == 0 {
@@ -174,21 +174,21 @@ impl Source for TestSource {
             self.clock.iter().for_each(|clock| _ = clock.0.fetch_add(10, Ordering::Relaxed));
             return Ok(Polled::Messages(0));
         }
-        let (mut messages, replayed) = match self.turns.pop_front() {
+        let (mut messages, replayed) = match self.steps.pop_front() {
             None => return Ok(Polled::End),
-            Some(Turn::Revoked(partition)) => return Ok(Polled::Revoked(vec![("t".into(), partition)])),
-            Some(Turn::Lost) => return Ok(Polled::Lost),
-            Some(Turn::Stop) => {
+            Some(PollStep::Revoked(partition)) => return Ok(Polled::Revoked(vec![("t".into(), partition)])),
+            Some(PollStep::Lost) => return Ok(Polled::Lost),
+            Some(PollStep::Stop) => {
                 self.stop.store(true, Ordering::Relaxed);
                 return Ok(Polled::Messages(0));
             }
-            Some(Turn::Messages(messages)) => (messages, false),
-            Some(Turn::Replayed(messages)) => (messages, true),
-            Some(Turn::Pass(_) | Turn::Until(..)) => return Ok(Polled::Messages(0)),
+            Some(PollStep::Messages(messages)) => (messages, false),
+            Some(PollStep::Replayed(messages)) => (messages, true),
+            Some(PollStep::Pass(_) | PollStep::Until(..)) => return Ok(Polled::Messages(0)),
         };
         if messages.len() > max {
             let rest = messages.split_off(max);
-            self.turns.push_front(if replayed { Turn::Replayed(rest) } else { Turn::Messages(rest) });
+            self.steps.push_front(if replayed { PollStep::Replayed(rest) } else { PollStep::Messages(rest) });
         }
         for (partition, payload) in &messages {
             let position = Position::new("t", *partition, self.offset);
@@ -229,19 +229,19 @@ fn event(id: &str) -> String {
     )
 }
 
-fn events(ids: &[&str]) -> Turn {
-    Turn::Messages(ids.iter().map(|id| (0, event(id))).collect())
+fn events(ids: &[&str]) -> PollStep {
+    PollStep::Messages(ids.iter().map(|id| (0, event(id))).collect())
 }
 
-struct Story {
+struct RunResult {
     log: Vec<Seen>,
     done: Result<Tally, WorkerError>,
     source: TestSource,
 }
 
-/// Runs a worker on `turns`, with epochs of at most `epoch_messages_max` messages.
-fn play(turns: Vec<Turn>, epoch_messages_max: u64, store: TestStore) -> Story {
-    play_into(None, turns, Limits { epoch_messages_max, ..Limits::REPLAY }, store)
+/// Runs a worker on `steps`, with epochs of at most `epoch_messages_max` messages.
+fn play(steps: Vec<PollStep>, epoch_messages_max: u64, store: TestStore) -> RunResult {
+    play_into(None, steps, Limits { epoch_messages_max, ..Limits::REPLAY }, store)
 }
 
 /// An outbox that calls a function, and stores notices.
@@ -264,7 +264,7 @@ impl<F: Fn(&[Incident]) -> std::io::Result<()> + Send + Sync> Outbox for TestOut
     }
 }
 
-fn play_into(outbox: Option<Arc<dyn Outbox>>, turns: Vec<Turn>, limits: Limits, store: TestStore) -> Story {
+fn play_into(outbox: Option<Arc<dyn Outbox>>, steps: Vec<PollStep>, limits: Limits, store: TestStore) -> RunResult {
     let log = Arc::clone(&store.log);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.expect("a runtime");
@@ -280,7 +280,7 @@ fn play_into(outbox: Option<Arc<dyn Outbox>>, turns: Vec<Turn>, limits: Limits, 
     };
     let stop = Arc::new(AtomicBool::new(false));
     let mut source = TestSource {
-        turns: turns.into(),
+        steps: steps.into(),
         log: Arc::clone(&log),
         stop: Arc::clone(&stop),
         clock: None,
@@ -296,7 +296,7 @@ fn play_into(outbox: Option<Arc<dyn Outbox>>, turns: Vec<Turn>, limits: Limits, 
         Ok(())
     });
     let log = log.lock().expect("a lock").clone();
-    Story { log, done, source }
+    RunResult { log, done, source }
 }
 
 fn stored(ids: &[&str]) -> Seen {
@@ -305,9 +305,9 @@ fn stored(ids: &[&str]) -> Seen {
 
 #[test]
 fn epoch_is_observed_then_stored_then_committed() {
-    let story = play(vec![events(&["a", "b", "c"])], 2, TestStore::default());
+    let result = play(vec![events(&["a", "b", "c"])], 2, TestStore::default());
     assert_eq!(
-        story.log,
+        result.log,
         [
             Seen::Observed(2),
             stored(&["a", "b"]),
@@ -317,32 +317,32 @@ fn epoch_is_observed_then_stored_then_committed() {
             Seen::Committed(vec![(0, 3)]),
         ]
     );
-    assert_eq!(story.done.expect("the run succeeds").events, 3);
+    assert_eq!(result.done.expect("the run succeeds").events, 3);
 }
 
 #[test]
 fn store_outage_pauses_the_source() {
     let ids: Vec<String> = (0..100).map(|number| format!("e{number}")).collect();
-    let turns = vec![events(&ids.iter().map(String::as_str).collect::<Vec<_>>())];
-    let story = play(turns, 10, TestStore { failures: AtomicUsize::new(3), ..TestStore::default() });
-    assert_eq!(story.done.expect("the run succeeds").events, 100);
-    assert!(story.source.open_max <= 20, "{} messages were in memory", story.source.open_max);
-    assert!(story.source.polls_without_room > 0, "the source was polled without room");
+    let steps = vec![events(&ids.iter().map(String::as_str).collect::<Vec<_>>())];
+    let result = play(steps, 10, TestStore { failures: AtomicUsize::new(3), ..TestStore::default() });
+    assert_eq!(result.done.expect("the run succeeds").events, 100);
+    assert!(result.source.open_max <= 20, "{} messages were in memory", result.source.open_max);
+    assert!(result.source.polls_without_room > 0, "the source was polled without room");
     let all: Vec<String> =
-        story.log.iter().flat_map(|seen| if let Seen::Stored(ids) = seen { ids.clone() } else { Vec::new() }).collect();
+        result.log.iter().flat_map(|seen| if let Seen::Stored(ids) = seen { ids.clone() } else { Vec::new() }).collect();
     assert_eq!(all, ids);
 }
 
 #[test]
 fn replay_ends_if_the_store_rejects_rows() {
     let mode = Arc::new(Mutex::new(Mode::Refuses));
-    let story = play(vec![events(&["a"])], 10, TestStore { mode, ..TestStore::default() });
-    assert!(story.done.is_err_and(|error| error.to_string().contains("wrong password")));
-    assert_eq!(story.log, [Seen::Observed(1)]);
+    let result = play(vec![events(&["a"])], 10, TestStore { mode, ..TestStore::default() });
+    assert!(result.done.is_err_and(|error| error.to_string().contains("wrong password")));
+    assert_eq!(result.log, [Seen::Observed(1)]);
 }
 
 /// A token of `user` that is revoked and used an hour later: one incident.
-fn theft(user: &str) -> Turn {
+fn theft(user: &str) -> PollStep {
     let event = |id: &str, at: &str, rest: &str| {
         let event = format!(
             r#"{{"event_id":"{id} {user}","timestamp":"2026-11-22T{at}Z","token_id":"stolen {user}","user_id":"{user}",{rest}}}"#
@@ -352,13 +352,13 @@ fn theft(user: &str) -> Turn {
     // An address per thief, because one address would make one campaign.
     let host = user.bytes().next().unwrap_or_default();
     let place = format!(r#""ip_address":"198.51.100.{host}","status":200"#);
-    Turn::Messages(vec![event("end", "10:00:00", r#""kind":"revoked""#), event("theft", "11:00:00", &place)])
+    PollStep::Messages(vec![event("end", "10:00:00", r#""kind":"revoked""#), event("theft", "11:00:00", &place)])
 }
 
 #[test]
 fn outbox_failure_pauses_the_source() {
     let ids: Vec<String> = (0..50).map(|number| format!("e{number}")).collect();
-    let turns = vec![theft("v"), events(&ids.iter().map(String::as_str).collect::<Vec<_>>())];
+    let steps = vec![theft("v"), events(&ids.iter().map(String::as_str).collect::<Vec<_>>())];
     let kept = TestStore::default();
     let (log, attempts) = (Arc::clone(&kept.log), Arc::new(AtomicUsize::new(0)));
     let outbox = {
@@ -372,27 +372,27 @@ fn outbox_failure_pauses_the_source() {
             }
         })
     };
-    let story = play_into(Some(Arc::new(outbox)), turns, Limits { epoch_messages_max: 10, ..Limits::REPLAY }, kept);
-    assert_eq!(story.done.expect("the run succeeds").events, 52);
+    let result = play_into(Some(Arc::new(outbox)), steps, Limits { epoch_messages_max: 10, ..Limits::REPLAY }, kept);
+    assert_eq!(result.done.expect("the run succeeds").events, 52);
     assert_eq!(attempts.load(Ordering::Relaxed), 3);
-    assert!(story.source.open_max <= 20, "{} messages were in memory", story.source.open_max);
-    assert!(story.source.polls_without_room > 0, "the source was polled without room");
-    assert_eq!(story.log.iter().filter(|seen| matches!(seen, Seen::Stored(_))).count(), 6);
+    assert!(result.source.open_max <= 20, "{} messages were in memory", result.source.open_max);
+    assert!(result.source.polls_without_room > 0, "the source was polled without room");
+    assert_eq!(result.log.iter().filter(|seen| matches!(seen, Seen::Stored(_))).count(), 6);
 }
 
 #[test]
 fn full_outbox_ends_a_replay_without_commit() {
     let outbox = TestOutbox::new(|_: &[Incident]| Err(std::io::ErrorKind::StorageFull.into()));
     let limits = Limits { wait_ms_max: Some(0), ..Limits::REPLAY };
-    let story = play_into(Some(Arc::new(outbox)), vec![theft("v")], limits, TestStore::default());
-    assert!(story.done.is_err_and(|error| matches!(error, WorkerError::Outbox(_))));
-    assert_eq!(story.log, []);
+    let result = play_into(Some(Arc::new(outbox)), vec![theft("v")], limits, TestStore::default());
+    assert!(result.done.is_err_and(|error| matches!(error, WorkerError::Outbox(_))));
+    assert_eq!(result.log, []);
 }
 
 /// Messages that were done before a start have no effect a second time, and later messages are scored as without a restart.
 #[test]
 fn replayed_messages_change_only_the_state() {
-    let Turn::Messages(mut before) = theft("v") else { unreachable!("theft returns messages") };
+    let PollStep::Messages(mut before) = theft("v") else { unreachable!("theft returns messages") };
     before.push((0, "no JSON".to_owned()));
     before.push((0, event("seen")));
     let incidents = Arc::new(AtomicUsize::new(0));
@@ -404,34 +404,34 @@ fn replayed_messages_change_only_the_state() {
         })
     };
     let again = theft_again();
-    let turns = vec![Turn::Replayed(before), events(&["seen", "new"]), again];
-    let story = play_into(Some(Arc::new(outbox)), turns, Limits::REPLAY, TestStore::default());
-    let tally = story.done.expect("the run succeeds");
+    let steps = vec![PollStep::Replayed(before), events(&["seen", "new"]), again];
+    let result = play_into(Some(Arc::new(outbox)), steps, Limits::REPLAY, TestStore::default());
+    let tally = result.done.expect("the run succeeds");
     assert_eq!((tally.messages, tally.events, tally.duplicates, tally.dead_letters), (3, 2, 1, 0));
-    assert_eq!(story.log, [Seen::Observed(3), stored(&["new", "again v"]), Seen::Committed(vec![(0, 7)])]);
+    assert_eq!(result.log, [Seen::Observed(3), stored(&["new", "again v"]), Seen::Committed(vec![(0, 7)])]);
     assert_eq!(incidents.load(Ordering::Relaxed), 0, "the incident was reported before");
 }
 
 /// Another use by the thief of [`theft`], after the incident was reported.
-fn theft_again() -> Turn {
-    let Turn::Messages(mut messages) = theft("v") else { unreachable!("theft returns messages") };
+fn theft_again() -> PollStep {
+    let PollStep::Messages(mut messages) = theft("v") else { unreachable!("theft returns messages") };
     let (partition, last) = messages.pop().expect("the theft");
-    Turn::Messages(vec![(partition, last.replace("theft v", "again v").replace("11:00:00", "11:01:00"))])
+    PollStep::Messages(vec![(partition, last.replace("theft v", "again v").replace("11:00:00", "11:01:00"))])
 }
 
 #[test]
 fn stop_stores_and_commits_messages() {
-    let story = play(vec![events(&["a"]), Turn::Stop, events(&["never"])], 10, TestStore::default());
-    assert_eq!(story.log, [Seen::Observed(1), stored(&["a"]), Seen::Committed(vec![(0, 1)])]);
+    let result = play(vec![events(&["a"]), PollStep::Stop, events(&["never"])], 10, TestStore::default());
+    assert_eq!(result.log, [Seen::Observed(1), stored(&["a"]), Seen::Committed(vec![(0, 1)])]);
 }
 
 #[test]
 fn partition_is_released_after_its_commit() {
-    let turns = vec![events(&["a"]), Turn::Revoked(0), events(&["a"])];
-    let story = play(turns, 10, TestStore::default());
+    let steps = vec![events(&["a"]), PollStep::Revoked(0), events(&["a"])];
+    let result = play(steps, 10, TestStore::default());
     // The state is removed with the partition, so that the same event is not a duplicate afterwards.
     assert_eq!(
-        story.log,
+        result.log,
         [
             Seen::Observed(1),
             stored(&["a"]),
@@ -446,16 +446,16 @@ fn partition_is_released_after_its_commit() {
 
 #[test]
 fn lost_partition_is_not_stored_or_committed() {
-    let story = play(vec![events(&["a"]), Turn::Lost], 10, TestStore::default());
-    assert_eq!(story.log, [Seen::Released]);
+    let result = play(vec![events(&["a"]), PollStep::Lost], 10, TestStore::default());
+    assert_eq!(result.log, [Seen::Released]);
 }
 
 #[test]
 fn panicking_message_becomes_a_dead_letter() {
-    let story = play(vec![events(&["a", "poison", "b"])], 10, TestStore::default());
-    let story = story.log;
-    assert!(story.contains(&Seen::Parked(event("poison"))), "{story:?}");
+    let result = play(vec![events(&["a", "poison", "b"])], 10, TestStore::default());
+    let result = result.log;
+    assert!(result.contains(&Seen::Parked(event("poison"))), "{result:?}");
     let dead = "dead: this message caused a panic";
-    assert!(story.contains(&stored(&["a", dead, "b"])), "{story:?}");
-    assert_eq!(story.last(), Some(&Seen::Committed(vec![(0, 3)])));
+    assert!(result.contains(&stored(&["a", dead, "b"])), "{result:?}");
+    assert_eq!(result.last(), Some(&Seen::Committed(vec![(0, 3)])));
 }

@@ -41,7 +41,7 @@ impl Rig {
         }
     }
 
-    fn play(&self, turns: Vec<Turn>) -> Story {
+    fn play(&self, steps: Vec<PollStep>) -> RunResult {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let (alerts, clock) = (Arc::clone(&self.alerts), Arc::clone(&self.clock));
@@ -61,12 +61,12 @@ impl Rig {
             metrics: Arc::clone(&self.metrics),
             health: Arc::clone(&self.health),
             runtime: runtime.handle().clone(),
-            // Some twenty event ids.
+            // Room for about 20 event ids.
             limits: Limits { epoch_bytes_max: 60, ..Limits::LIVE },
             reload: None,
         };
         let mut source = TestSource {
-            turns: turns.into(),
+            steps: steps.into(),
             log: Arc::clone(&self.log),
             stop: Arc::clone(&self.stop),
             clock: Some(Arc::clone(&self.clock)),
@@ -83,13 +83,13 @@ impl Rig {
         drop(worker);
         runtime.shutdown_background();
         let log = self.log.lock().expect("a lock").clone();
-        Story { log, done, source }
+        RunResult { log, done, source }
     }
 
     /// Sets the behaviour of the store.
-    fn switch(&self, to: Mode) -> Turn {
+    fn switch(&self, to: Mode) -> PollStep {
         let mode = Arc::clone(&self.mode);
-        Turn::Until(
+        PollStep::Until(
             "the store is switched",
             Box::new(move |_| {
                 *mode.lock().expect("a lock") = to;
@@ -103,13 +103,13 @@ impl Rig {
     }
 
     /// Waits until `condition` holds, or does not hold.
-    fn until(&self, condition: Condition, wanted: bool) -> Turn {
+    fn until(&self, condition: Condition, wanted: bool) -> PollStep {
         let (health, clock) = (Arc::clone(&self.health), Arc::clone(&self.clock));
         let holds = move |_: &Log| health.holds(condition, clock.now_millis()) == wanted;
-        Turn::Until(condition.name(), Box::new(holds))
+        PollStep::Until(condition.name(), Box::new(holds))
     }
 
-    /// Runs `work`, and in another thread `mend` when `condition` holds.
+    /// Runs `work`. Another thread runs `mend` when `condition` holds.
     fn once<T>(&self, condition: Condition, mend: impl FnOnce() + Send, work: impl FnOnce() -> T) -> T {
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -123,7 +123,7 @@ impl Rig {
     }
 
     /// Keys of the notices in the outbox.
-    fn told(&self) -> Vec<String> {
+    fn notice_keys(&self) -> Vec<String> {
         self.notices.lock().expect("a lock").iter().map(|(key, _)| key.clone()).collect()
     }
 
@@ -148,10 +148,10 @@ fn ids(range: std::ops::Range<usize>) -> Vec<String> {
 }
 
 /// Events in polls of ten, alternately from each of `partitions`.
-fn stream(range: std::ops::Range<usize>, partitions: i32) -> Vec<Turn> {
+fn stream(range: std::ops::Range<usize>, partitions: i32) -> Vec<PollStep> {
     let message = |number: usize| (number as i32 % partitions, event(&format!("e{number}")));
-    let turns = range.collect::<Vec<_>>();
-    turns.chunks(10).map(|numbers| Turn::Messages(numbers.iter().copied().map(message).collect())).collect()
+    let numbers = range.collect::<Vec<_>>();
+    numbers.chunks(10).map(|chunk| PollStep::Messages(chunk.iter().copied().map(message).collect())).collect()
 }
 
 fn all_stored(log: &[Seen]) -> Vec<String> {
@@ -159,16 +159,16 @@ fn all_stored(log: &[Seen]) -> Vec<String> {
 }
 
 /// Waits until the store has `count` rows.
-fn until_stored(count: usize) -> Turn {
-    Turn::Until("all is stored", Box::new(move |log| all_stored(&log.lock().expect("a lock")).len() >= count))
+fn until_stored(count: usize) -> PollStep {
+    PollStep::Until("all is stored", Box::new(move |log| all_stored(&log.lock().expect("a lock")).len() >= count))
 }
 
-fn until_committed(offset: i64) -> Turn {
+fn until_committed(offset: i64) -> PollStep {
     let committed = move |log: &Log| {
         let committed = |seen: &Seen| matches!(seen, Seen::Committed(next) if next.iter().any(|next| next.1 == offset));
         log.lock().expect("a lock").iter().any(committed)
     };
-    Turn::Until("offsets are committed", Box::new(committed))
+    PollStep::Until("offsets are committed", Box::new(committed))
 }
 
 #[test]
@@ -176,19 +176,19 @@ fn incident_reaches_outbox_during_any_outage() {
     for mode in [Mode::IsDown, Mode::Refuses, Mode::Hangs] {
         let rig = Rig::new(mode);
         let alerts = Arc::clone(&rig.alerts);
-        let told = |count| {
+        let until_alerts = |count| {
             let alerts = Arc::clone(&alerts);
-            Turn::Until(
+            PollStep::Until(
                 "the incident is in the outbox",
                 Box::new(move |_| alerts.lock().expect("a lock").len() == count),
             )
         };
         // The second theft happens after a long outage.
-        let mut turns = vec![theft("one"), told(1), Turn::Pass(600_000), theft("two"), told(2)];
-        turns.extend([Turn::Pass(15_000), rig.until(Condition::Store, true), Turn::Stop]);
-        let story = rig.play(turns);
-        assert_eq!(story.done.expect("the run succeeds").events, 4, "{mode:?}");
-        assert_eq!(story.log, [], "{mode:?}: no row is stored and no offset committed");
+        let mut steps = vec![theft("one"), until_alerts(1), PollStep::Pass(600_000), theft("two"), until_alerts(2)];
+        steps.extend([PollStep::Pass(15_000), rig.until(Condition::Store, true), PollStep::Stop]);
+        let result = rig.play(steps);
+        assert_eq!(result.done.expect("the run succeeds").events, 4, "{mode:?}");
+        assert_eq!(result.log, [], "{mode:?}: no row is stored and no offset committed");
         let times: Vec<i64> = alerts.lock().expect("a lock").iter().map(|(at, _)| *at - 1_000_000).collect();
         assert!(times[0] <= 1_000 && times[1] - times[0] - 600_000 <= 1_000, "{mode:?}: {times:?}");
         assert!(rig.holds(Condition::Store), "{mode:?}");
@@ -198,22 +198,22 @@ fn incident_reaches_outbox_during_any_outage() {
 #[test]
 fn rows_wait_on_disk_and_are_stored_once_in_order() {
     let rig = Rig::new(Mode::IsDown);
-    let mut turns = stream(0..400, 3);
-    turns.push(rig.until(Condition::Store, true));
+    let mut steps = stream(0..400, 3);
+    steps.push(rig.until(Condition::Store, true));
     let (metrics, log) = (Arc::clone(&rig.metrics), Arc::clone(&rig.log));
     let spooled = move |_: &Log| {
         let text = metrics.text();
         assert_eq!(*log.lock().expect("a lock"), [], "no offset is committed");
         text.lines().any(|line| line.strip_prefix("tokenwarden_spool_rows ").is_some_and(|rows| rows != "0"))
     };
-    turns.push(Turn::Until("rows are on disk", Box::new(spooled)));
-    turns.push(rig.switch(Mode::Works));
-    turns.push(until_stored(400));
-    turns.push(until_committed(400));
-    let story = rig.play(turns);
-    assert_eq!(story.done.expect("the run succeeds").events, 400);
-    assert_eq!(story.source.polls_without_room, 0, "the source never waits");
-    let stored = all_stored(&story.log);
+    steps.push(PollStep::Until("rows are on disk", Box::new(spooled)));
+    steps.push(rig.switch(Mode::Works));
+    steps.push(until_stored(400));
+    steps.push(until_committed(400));
+    let result = rig.play(steps);
+    assert_eq!(result.done.expect("the run succeeds").events, 400);
+    assert_eq!(result.source.polls_without_room, 0, "the source never pauses");
+    let stored = all_stored(&result.log);
     assert_eq!(stored.iter().collect::<std::collections::BTreeSet<_>>().len(), stored.len(), "no row is duplicated");
     for partition in 0..3 {
         let of = |ids: &[String]| -> Vec<String> {
@@ -223,7 +223,7 @@ fn rows_wait_on_disk_and_are_stored_once_in_order() {
     }
     // At each commit, all rows before its offsets are stored.
     let mut stored = 0;
-    for seen in &story.log {
+    for seen in &result.log {
         match seen {
             Seen::Stored(ids) => stored += ids.len() as i64,
             Seen::Committed(next) => assert!(next.iter().all(|next| next.1 <= stored), "{next:?} of {stored}"),
@@ -238,14 +238,14 @@ fn rows_wait_on_disk_and_are_stored_once_in_order() {
 fn full_spool_pauses_the_source() {
     let mut rig = Rig::new(Mode::IsDown);
     rig.spool.bytes_max = 300;
-    let mut turns = stream(0..400, 2);
-    turns.push(until_stored(400));
-    let story = rig.once(Condition::SpoolFull, || *rig.mode.lock().expect("a lock") = Mode::Works, || rig.play(turns));
-    assert_eq!(story.done.expect("the run succeeds").events, 400);
-    assert!(story.source.polls_without_room > 0, "the source waits");
+    let mut steps = stream(0..400, 2);
+    steps.push(until_stored(400));
+    let result = rig.once(Condition::SpoolFull, || *rig.mode.lock().expect("a lock") = Mode::Works, || rig.play(steps));
+    assert_eq!(result.done.expect("the run succeeds").events, 400);
+    assert!(result.source.polls_without_room > 0, "the source pauses");
     assert!(!rig.holds(Condition::SpoolFull));
-    assert_eq!(rig.told(), ["spool-0"]);
-    let mut stored = all_stored(&story.log);
+    assert_eq!(rig.notice_keys(), ["spool-0"]);
+    let mut stored = all_stored(&result.log);
     stored.sort_by_key(|id| id[1..].parse::<u32>().expect("a number"));
     assert_eq!(stored, ids(0..400));
 }
@@ -256,68 +256,68 @@ fn spool_disk_failure_pauses_the_source() {
     let in_the_way = rig.folder.path().join("file");
     std::fs::write(&in_the_way, "").expect("a file");
     rig.spool.dir = in_the_way.join("spool");
-    let mut turns = stream(0..200, 1);
-    turns.extend([rig.until(Condition::SpoolFull, false), rig.switch(Mode::Works), until_stored(200)]);
+    let mut steps = stream(0..200, 1);
+    steps.extend([rig.until(Condition::SpoolFull, false), rig.switch(Mode::Works), until_stored(200)]);
     let mend = || std::fs::remove_file(&in_the_way).expect("the file exists");
-    let story = rig.once(Condition::SpoolFull, mend, || rig.play(turns));
-    assert!(story.source.polls_without_room > 0, "the source waits");
-    assert_eq!(all_stored(&story.log), ids(0..200));
+    let result = rig.once(Condition::SpoolFull, mend, || rig.play(steps));
+    assert!(result.source.polls_without_room > 0, "the source pauses");
+    assert_eq!(all_stored(&result.log), ids(0..200));
 }
 
 #[test]
 fn released_partition_leaves_the_spool() {
     let rig = Rig::new(Mode::IsDown);
-    let mut turns = stream(0..200, 2);
-    turns.extend([rig.until(Condition::Store, true), Turn::Revoked(0)]);
-    turns.extend([rig.switch(Mode::Works), until_stored(100), until_committed(200)]);
-    let story = rig.play(turns);
-    assert!(story.done.is_ok(), "a hand-over during an outage succeeds");
-    assert_eq!(story.log.first(), Some(&Seen::Released), "the hand-over does not wait");
+    let mut steps = stream(0..200, 2);
+    steps.extend([rig.until(Condition::Store, true), PollStep::Revoked(0)]);
+    steps.extend([rig.switch(Mode::Works), until_stored(100), until_committed(200)]);
+    let result = rig.play(steps);
+    assert!(result.done.is_ok(), "a hand-over during an outage succeeds");
+    assert_eq!(result.log.first(), Some(&Seen::Released), "the hand-over is immediate");
     let odd: Vec<String> = ids(0..200).into_iter().skip(1).step_by(2).collect();
-    assert_eq!(all_stored(&story.log), odd);
+    assert_eq!(all_stored(&result.log), odd);
     let of_gone = |seen: &Seen| matches!(seen, Seen::Committed(next) if next.iter().any(|next| next.0 == 0));
-    assert!(!story.log.iter().any(of_gone), "{:?}", story.log);
+    assert!(!result.log.iter().any(of_gone), "{:?}", result.log);
 }
 
 #[test]
 fn lost_partitions_leave_the_spool() {
     let rig = Rig::new(Mode::IsDown);
-    let mut turns = stream(0..200, 2);
-    turns.extend([rig.until(Condition::Store, true), Turn::Lost, rig.switch(Mode::Works), Turn::Pass(60_000)]);
+    let mut steps = stream(0..200, 2);
+    steps.extend([rig.until(Condition::Store, true), PollStep::Lost, rig.switch(Mode::Works), PollStep::Pass(60_000)]);
     // The same messages after the partitions are assigned again.
-    turns.extend(stream(0..20, 2));
-    turns.push(until_stored(20));
-    let story = rig.play(turns);
-    assert_eq!(story.log.first(), Some(&Seen::Released));
-    assert_eq!(all_stored(&story.log).len(), 20, "{:?}", story.log);
+    steps.extend(stream(0..20, 2));
+    steps.push(until_stored(20));
+    let result = rig.play(steps);
+    assert_eq!(result.log.first(), Some(&Seen::Released));
+    assert_eq!(all_stored(&result.log).len(), 20, "{:?}", result.log);
     assert_eq!(rig.files(), Vec::<std::path::PathBuf>::new());
 }
 
 #[test]
 fn store_that_rejects_rows_is_retried() {
     let rig = Rig::new(Mode::Refuses);
-    let mut turns = stream(0..100, 1);
-    turns.extend([rig.until(Condition::Store, true), Turn::Pass(600_000), rig.switch(Mode::Works), until_stored(100)]);
-    let story = rig.play(turns);
-    assert_eq!(all_stored(&story.log), ids(0..100));
-    assert!(story.done.is_ok() && !rig.holds(Condition::Store));
-    assert_eq!(rig.told(), ["store-0"]);
+    let mut steps = stream(0..100, 1);
+    steps.extend([rig.until(Condition::Store, true), PollStep::Pass(600_000), rig.switch(Mode::Works), until_stored(100)]);
+    let result = rig.play(steps);
+    assert_eq!(all_stored(&result.log), ids(0..100));
+    assert!(result.done.is_ok() && !rig.holds(Condition::Store));
+    assert_eq!(rig.notice_keys(), ["store-0"]);
 }
 
 #[test]
 fn store_outage_is_reported_once_a_day() {
     const MINUTE: i64 = 60_000;
     let rig = Rig::new(Mode::IsDown);
-    let told = |count| {
+    let until_notices = |count| {
         let notices = Arc::clone(&rig.notices);
-        Turn::Until("a notice", Box::new(move |_| notices.lock().expect("a lock").len() == count))
+        PollStep::Until("a notice", Box::new(move |_| notices.lock().expect("a lock").len() == count))
     };
-    let mut turns = stream(0..100, 1);
-    turns.extend([rig.until(Condition::Store, true), Turn::Pass(4 * MINUTE), told(0), Turn::Pass(2 * MINUTE), told(1)]);
-    turns.extend([Turn::Pass(120 * MINUTE), told(1), Turn::Pass(23 * 60 * MINUTE), told(2), rig.switch(Mode::Works)]);
-    turns.push(until_stored(100));
-    assert!(rig.play(turns).done.is_ok());
-    assert_eq!(rig.told(), ["store-0", "store-1"]);
+    let mut steps = stream(0..100, 1);
+    steps.extend([rig.until(Condition::Store, true), PollStep::Pass(4 * MINUTE), until_notices(0), PollStep::Pass(2 * MINUTE), until_notices(1)]);
+    steps.extend([PollStep::Pass(120 * MINUTE), until_notices(1), PollStep::Pass(23 * 60 * MINUTE), until_notices(2), rig.switch(Mode::Works)]);
+    steps.push(until_stored(100));
+    assert!(rig.play(steps).done.is_ok());
+    assert_eq!(rig.notice_keys(), ["store-0", "store-1"]);
     let notices = rig.notices.lock().expect("a lock");
     let (title, text) = (&notices[0].1.title, &notices[0].1.text);
     assert!(title.contains("ClickHouse is unavailable") && text.contains("for 6 minutes"), "{title}: {text}");
@@ -327,10 +327,10 @@ fn store_outage_is_reported_once_a_day() {
 #[test]
 fn store_that_hangs_is_reported() {
     let rig = Rig::new(Mode::Hangs);
-    let mut turns = stream(0..10, 1);
-    turns.extend([
-        Turn::Pass(1_500),
-        Turn::Until(
+    let mut steps = stream(0..10, 1);
+    steps.extend([
+        PollStep::Pass(1_500),
+        PollStep::Until(
             "an attempt begins",
             Box::new({
                 let mut polls = 0;
@@ -342,17 +342,17 @@ fn store_that_hangs_is_reported() {
         ),
     ]);
     let health = Arc::clone(&rig.health);
-    turns.push(Turn::Until("the store is not reported yet", Box::new(move |_| !health.holds(Condition::Store, 0))));
-    turns.extend([Turn::Pass(10_500), rig.until(Condition::Store, true), Turn::Stop]);
-    assert!(rig.play(turns).done.is_ok());
+    steps.push(PollStep::Until("the store is not reported yet", Box::new(move |_| !health.holds(Condition::Store, 0))));
+    steps.extend([PollStep::Pass(10_500), rig.until(Condition::Store, true), PollStep::Stop]);
+    assert!(rig.play(steps).done.is_ok());
     assert_eq!(rig.metric("tokenwarden_store_state{state=\"unavailable\"}"), 1);
 }
 
 #[test]
 fn stop_does_not_wait_for_a_hanging_store() {
     let rig = Rig::new(Mode::Hangs);
-    let mut turns = stream(0..10, 1);
-    turns.push(Turn::Stop);
+    let mut steps = stream(0..10, 1);
+    steps.push(PollStep::Stop);
     let began = rig.clock.now_millis();
     std::thread::scope(|scope| {
         let clock = Arc::clone(&rig.clock);
@@ -362,7 +362,7 @@ fn stop_does_not_wait_for_a_hanging_store() {
                 clock.0.fetch_add(100, Ordering::Relaxed);
             }
         });
-        assert!(rig.play(turns).done.is_ok());
+        assert!(rig.play(steps).done.is_ok());
         ended.send(()).expect("the clock thread runs");
     });
     let took = rig.clock.now_millis() - began;
@@ -372,7 +372,7 @@ fn stop_does_not_wait_for_a_hanging_store() {
 #[test]
 fn damaged_spool_file_ends_the_worker() {
     let rig = Rig::new(Mode::IsDown);
-    let mut turns = stream(0..200, 1);
+    let mut steps = stream(0..200, 1);
     let dir = rig.spool.dir.clone();
     let damage = move |_: &Log| {
         for entry in std::fs::read_dir(&dir).expect("the spool's folder").flatten() {
@@ -385,9 +385,9 @@ fn damaged_spool_file_ends_the_worker() {
         }
         false
     };
-    turns.extend([Turn::Until("a file is damaged", Box::new(damage)), rig.switch(Mode::Works), until_stored(200)]);
-    let story = rig.play(turns);
-    let error = story.done.expect_err("rows cannot be read").to_string();
+    steps.extend([PollStep::Until("a file is damaged", Box::new(damage)), rig.switch(Mode::Works), until_stored(200)]);
+    let result = rig.play(steps);
+    let error = result.done.expect_err("rows cannot be read").to_string();
     assert!(error.contains("wrong checksum"), "{error}");
     assert_eq!(rig.files(), Vec::<std::path::PathBuf>::new(), "the files are deleted");
 }
@@ -398,9 +398,9 @@ fn spool_of_an_earlier_process_is_deleted() {
     std::fs::create_dir(&rig.spool.dir).expect("a folder");
     std::fs::write(rig.spool.dir.join("000000000007.rows"), "left").expect("a file");
     std::fs::write(rig.spool.dir.join("notes.txt"), "other").expect("a file");
-    let mut turns = stream(0..10, 1);
-    turns.push(until_stored(10));
-    assert!(rig.play(turns).done.is_ok());
+    let mut steps = stream(0..10, 1);
+    steps.push(until_stored(10));
+    assert!(rig.play(steps).done.is_ok());
     assert_eq!(rig.files(), Vec::<std::path::PathBuf>::new());
     assert!(rig.spool.dir.join("notes.txt").exists());
 }
@@ -422,19 +422,19 @@ fn metrics_do_not_count_replayed_messages() {
             (0, "no event".to_owned()),
         ]
     };
-    let counted = |turns| {
+    let counted = |steps| {
         let rig = Rig::new(Mode::Works);
-        assert!(rig.play(turns).done.is_ok());
+        assert!(rig.play(steps).done.is_ok());
         let text = rig.metrics.text();
         let is_total = |line: &&str| line.contains("_total") && !line.starts_with('#') && !line.contains("epochs");
         text.lines().filter(is_total).map(str::to_owned).collect::<std::collections::BTreeSet<_>>()
     };
-    let live = counted(vec![Turn::Messages(past("today")), until_committed(6)]);
+    let live = counted(vec![PollStep::Messages(past("today")), until_committed(6)]);
     for name in ["late", "confirmed", "redactions", "dead_letters", "duplicates", "messages"] {
-        let told =
+        let is_counted =
             live.iter().any(|line| line.starts_with(&format!("tokenwarden_{name}_total")) && !line.ends_with(" 0"));
-        assert!(told, "{name} does not count: {live:?}");
+        assert!(is_counted, "{name} does not count: {live:?}");
     }
-    let replayed = vec![Turn::Replayed(past("yesterday")), Turn::Messages(past("today")), until_committed(12)];
+    let replayed = vec![PollStep::Replayed(past("yesterday")), PollStep::Messages(past("today")), until_committed(12)];
     assert_eq!(counted(replayed), live);
 }
