@@ -34,7 +34,7 @@ use tokenwarden::tally::Tally;
 use tokenwarden::telemetry::{Health, Metrics, SystemClock};
 use tokenwarden::token::TokenHasher;
 use tokenwarden::wire::{self, Decoded, Decoder, Format};
-use tokenwarden::worker::{Limits, Outside, Spread, Worker};
+use tokenwarden::worker::{Environment, Limits, Spread, Worker};
 
 const TURNS: usize = 7;
 const KEY: &[u8] = b"a key for the bench";
@@ -127,7 +127,7 @@ fn whole(file: &std::path::Path) -> (Duration, Tally) {
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let pipeline =
         Pipeline::new(enricher, Arc::new(RuleSet::builtin()), TokenHasher::new(KEY), engine::Settings::default());
-    let outside = Outside {
+    let environment = Environment {
         store: Arc::new(NullStore),
         outbox: None,
         clock: Arc::new(SystemClock),
@@ -138,7 +138,7 @@ fn whole(file: &std::path::Path) -> (Duration, Tally) {
         reload: None,
     };
     let mut source: Box<dyn port::Source> = Box::new(FileSource::open(vec![file.to_owned()]).expect("the file opens"));
-    let mut worker = Worker::new(pipeline, Spread::Whole(Format::Native.into()), true, outside);
+    let mut worker = Worker::new(pipeline, Spread::Whole(Format::Native.into()), true, environment);
     let began = Instant::now();
     let tally = worker.run(&mut *source, &AtomicBool::new(false), &mut |epoch| {
         black_box(&epoch.verdicts);

@@ -94,11 +94,11 @@ where
     /// Files that the source could not read to the end.
     faults: Vec<String>,
     warnings: Warnings,
-    outside: Outside<S>,
+    environment: Environment<S>,
 }
 
-/// Everything outside the worker that it uses.
-pub struct Outside<S> {
+/// The services and limits that a worker uses.
+pub struct Environment<S> {
     pub store: Arc<S>,
     /// `None`: no alert is sent and no token is revoked.
     pub outbox: Option<Arc<dyn Outbox>>,
@@ -126,14 +126,14 @@ where
     S::Rows: SavedRows + 'static,
 {
     /// `verdicts`: whether epochs contain verdict lines for the observer.
-    pub fn new(pipeline: Pipeline, spread: Spread, verdicts: bool, outside: Outside<S>) -> Self {
-        let store = Arc::clone(&outside.store);
+    pub fn new(pipeline: Pipeline, spread: Spread, verdicts: bool, environment: Environment<S>) -> Self {
+        let store = Arc::clone(&environment.store);
         let backlog = Backlog::new(
             Arc::clone(&store),
-            outside.runtime.clone(),
-            Arc::clone(&outside.metrics),
-            Arc::clone(&outside.health),
-            outside.limits.wait_ms_max,
+            environment.runtime.clone(),
+            Arc::clone(&environment.metrics),
+            Arc::clone(&environment.health),
+            environment.limits.wait_ms_max,
         );
         Self {
             pipeline,
@@ -146,14 +146,14 @@ where
             incidents: Vec::new(),
             letters: Vec::new(),
             backlog,
-            notices: Notices::new(outside.outbox.clone()),
+            notices: Notices::new(environment.outbox.clone()),
             commit_retries: Retries::new(SOURCE_RETRY),
             letter_retries: Retries::new(SOURCE_RETRY),
             outbox_retries: Retries::new(OUTBOX_RETRY),
             outbox_failed_at: None,
             faults: Vec::new(),
             warnings: Warnings::default(),
-            outside,
+            environment,
         }
     }
 
@@ -196,7 +196,7 @@ where
                             "rows of revoked partitions are not stored; the new owner reads their messages again"
                         );
                     }
-                    self.partitions.count(&self.outside.metrics);
+                    self.partitions.count(&self.environment.metrics);
                     self.partitions.remove(&partitions);
                     self.forget_gone();
                     source.release()?;
@@ -246,7 +246,7 @@ where
 
     /// Loads changed rules and GeoIP files. Called between two polls, so that a message is processed with one version.
     fn refresh(&mut self) {
-        let Some(reload) = &mut self.outside.reload else { return };
+        let Some(reload) = &mut self.environment.reload else { return };
         if reload.rules.has_changed().unwrap_or(false) {
             self.pipeline.rules = reload.rules.borrow_and_update().clone();
         }
@@ -257,7 +257,7 @@ where
     }
 
     fn now(&self) -> i64 {
-        self.outside.clock.now_millis()
+        self.environment.clock.now_millis()
     }
 
     /// Whether a stop continues to wait for results to be stored.
@@ -267,7 +267,7 @@ where
 
     /// Number of messages that may be read now.
     fn room(&self) -> usize {
-        let limits = &self.outside.limits;
+        let limits = &self.environment.limits;
         if self.open_bytes() >= limits.epoch_bytes_max {
             0
         } else if self.backlog.has_spool() {
@@ -282,10 +282,10 @@ where
     }
 
     fn poll(&mut self, source: &mut dyn Source, room: usize) -> Result<Polled, SourceError> {
-        let Self { pipeline, partitions, group, mute, taken, taken_at, outside, .. } = self;
+        let Self { pipeline, partitions, group, mute, taken, taken_at, environment, .. } = self;
         // The clock is read once per poll. It is the ingestion time of rows and does not affect verdicts.
-        let now = outside.clock.now_millis();
-        outside.health.beat(now);
+        let now = environment.clock.now_millis();
+        environment.health.beat(now);
         let wait = if room == 0 { Duration::ZERO } else { POLL_WAIT };
         let mut take = |messages: &[Message<'_>]| {
             let Some(first) = messages.first() else { return };
@@ -320,7 +320,7 @@ where
         }
         self.commit(source, now)?;
         self.notices.report(&self.backlog.outage(), now);
-        let limits = &self.outside.limits;
+        let limits = &self.environment.limits;
         let is_full = self.open_bytes() >= limits.epoch_bytes_max;
         let is_due = self.taken > 0
             && (all
@@ -339,7 +339,7 @@ where
 
     /// Whether incidents or counts are due before rows are sealed.
     fn is_to_be_published(&self, now: i64) -> bool {
-        let Some(age_max) = self.outside.limits.epoch_age_ms_max else { return false };
+        let Some(age_max) = self.environment.limits.epoch_age_ms_max else { return false };
         let waited = now - self.published_at;
         let found = || !self.incidents.is_empty() || self.partitions.open().any(|open| !open.incidents.is_empty());
         waited >= age_max || (waited >= INCIDENTS_WAIT_MS && found())
@@ -353,7 +353,7 @@ where
         }
         self.published_at = now;
         self.incidents.extend(self.partitions.iter_mut().flat_map(|owned| owned.open.incidents.drain(..)));
-        if let Some(outbox) = &self.outside.outbox
+        if let Some(outbox) = &self.environment.outbox
             && !self.incidents.is_empty()
         {
             if let Err(error) = outbox.take(&self.incidents) {
@@ -362,32 +362,32 @@ where
             self.outbox_retries.succeeded();
             if self.outbox_failed_at.take().is_some() {
                 tracing::info!("the outbox can be written again");
-                self.outside.health.set(Condition::Outbox, false);
+                self.environment.health.set(Condition::Outbox, false);
             }
         }
         self.incidents.clear();
         for owned in self.partitions.iter_mut().filter(|owned| owned.open.tally.messages > 0) {
-            self.outside.metrics.epoch_done(&owned.open.tally);
+            self.environment.metrics.epoch_done(&owned.open.tally);
             self.warnings.log(&owned.open.tally);
             self.notices.withheld(owned.open.tally.withheld, now);
             observe(&owned.open).map_err(WorkerError::Output)?;
             self.letters.append(&mut owned.open.letters);
             owned.open.clear_published();
         }
-        self.partitions.count(&self.outside.metrics);
-        self.outside.metrics.geoip_problems(self.pipeline.enricher.problems().len());
+        self.partitions.count(&self.environment.metrics);
+        self.environment.metrics.geoip_problems(self.pipeline.enricher.problems().len());
         Ok(())
     }
 
     fn outbox_refused(&mut self, error: std::io::Error, now: i64) -> Result<(), WorkerError> {
         let since = *self.outbox_failed_at.get_or_insert(now);
-        if self.outside.limits.wait_ms_max.is_some_and(|max| now - since >= max) {
+        if self.environment.limits.wait_ms_max.is_some_and(|max| now - since >= max) {
             return Err(WorkerError::Outbox(error));
         }
         if since == now {
             tracing::error!(%error, "the outbox cannot be written; the source waits");
         }
-        self.outside.health.set(Condition::Outbox, true);
+        self.environment.health.set(Condition::Outbox, true);
         self.outbox_retries.failed(now);
         Ok(())
     }
@@ -398,7 +398,7 @@ where
         if self.backlog.is_idle() {
             let parts = self.partitions.seal();
             self.backlog.write(parts, now);
-        } else if self.open_bytes() >= self.outside.limits.epoch_bytes_max
+        } else if self.open_bytes() >= self.environment.limits.epoch_bytes_max
             && self.backlog.spool(self.partitions.lend(), self.taken_at, now)
         {
             self.partitions.clear_open();
@@ -432,11 +432,11 @@ where
             Ok(()) => {
                 self.partitions.committed();
                 self.commit_retries.succeeded();
-                self.outside.health.set(Condition::Commit, false);
+                self.environment.health.set(Condition::Commit, false);
             }
             Err(SourceError::Unavailable(reason)) => {
                 tracing::warn!(reason, "offsets cannot be committed; retrying");
-                self.outside.health.set(Condition::Commit, true);
+                self.environment.health.set(Condition::Commit, true);
                 self.commit_retries.failed(now);
             }
             Err(error) => return Err(error.into()),
@@ -471,7 +471,7 @@ where
         if !self.partitions.has_open() {
             self.taken = 0;
         }
-        self.partitions.count(&self.outside.metrics);
+        self.partitions.count(&self.environment.metrics);
     }
 }
 

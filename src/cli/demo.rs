@@ -32,7 +32,7 @@ use crate::telemetry::{self, Health, Metrics, SystemClock};
 use crate::token::TokenHasher;
 use crate::verdict::Incident;
 use crate::wire::Format;
-use crate::worker::{Limits, Outside, Spread, Worker};
+use crate::worker::{Environment, Limits, Spread, Worker};
 
 /// Run the service on a generated fortnight with thefts, with an embedded ClickHouse engine. Needs no server.
 #[derive(Debug, Args)]
@@ -162,7 +162,7 @@ fn work(
     };
     let deliverer = deliverer.start(runtime.handle());
     let alerts = Arc::new(Alerts { outbox, taken: Mutex::default() });
-    let outside = Outside {
+    let environment = Environment {
         store: Arc::clone(store),
         outbox: Some(Arc::clone(&alerts) as _),
         clock,
@@ -179,7 +179,7 @@ fn work(
         bar.set_message(format!("day {}, {} events", progress.day, grouped(progress.events)));
     })
     .map_err(|error| Failure::Unavailable(format!("cannot start a thread: {error}")))?;
-    let mut worker = Worker::new(pipeline, Spread::Whole(Format::Native.into()), false, outside);
+    let mut worker = Worker::new(pipeline, Spread::Whole(Format::Native.into()), false, environment);
     let done = worker.run(&mut fortnight, &AtomicBool::new(false), &mut |_| Ok(()));
     let undelivered = runtime.block_on(async {
         let left = deliverer.settle(DELIVERY_PATIENCE).await;

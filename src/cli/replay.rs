@@ -30,7 +30,7 @@ use crate::tally::{Note, Tally, Withheld};
 use crate::telemetry::{self, Health, Metrics, SystemClock};
 use crate::token::TokenHasher;
 use crate::wire::Format;
-use crate::worker::{Limits, Outside, Spread, Worker, WorkerError};
+use crate::worker::{Environment, Limits, Spread, Worker, WorkerError};
 
 /// Maximum time at the end for pending alerts and revocations.
 const DELIVERY_PATIENCE: Duration = Duration::from_secs(30);
@@ -153,7 +153,7 @@ where
         (None, None)
     };
     let pipeline = Pipeline::new(enricher, rules, hasher(arguments, config)?, config.engine_settings());
-    let outside = Outside {
+    let outside = Environment {
         store,
         outbox,
         clock,

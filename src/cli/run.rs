@@ -24,7 +24,7 @@ use crate::retry::RetryPolicy;
 use crate::source::kafka::KafkaSource;
 use crate::store::ClickHouse;
 use crate::telemetry::{self, Condition, Health, Metrics, SystemClock, admin};
-use crate::worker::{Limits, Outside, Reload, SpoolSettings, Spread, Worker};
+use crate::worker::{Environment, Limits, Reload, SpoolSettings, Spread, Worker};
 
 /// Maximum time for deliveries in progress at a stop. All others remain on disk.
 const DELIVERER_WAIT: Duration = Duration::from_millis(1_200);
@@ -127,7 +127,7 @@ fn serve(
         runtime.spawn(follower.run());
     }
     let pipeline = Pipeline::new(enricher, rules, hasher, config.engine_settings().for_one_of(partitions));
-    let outside = Outside {
+    let outside = Environment {
         store: Arc::clone(store),
         outbox: Some(outbox),
         clock,

@@ -268,7 +268,7 @@ fn play_into(outbox: Option<Arc<dyn Outbox>>, steps: Vec<PollStep>, limits: Limi
     let log = Arc::clone(&store.log);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.expect("a runtime");
-    let outside = Outside {
+    let environment = Environment {
         store: Arc::new(store),
         outbox,
         clock: Arc::new(SystemClock),
@@ -290,7 +290,7 @@ fn play_into(outbox: Option<Arc<dyn Outbox>>, steps: Vec<PollStep>, limits: Limi
         polls_without_room: 0,
         waited: 0,
     };
-    let mut worker = Worker::new(pipeline(), Spread::ByPartition(HashMap::new()), false, outside);
+    let mut worker = Worker::new(pipeline(), Spread::ByPartition(HashMap::new()), false, environment);
     let done = worker.run(&mut source, &stop, &mut |epoch| {
         log.lock().expect("a lock").push(Seen::Observed(epoch.tally.messages));
         Ok(())

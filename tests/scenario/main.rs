@@ -36,7 +36,7 @@ use tokenwarden::verdict::RuleId::{
 };
 use tokenwarden::verdict::{Action, Verdict};
 use tokenwarden::wire::{Decoded, Decoder, Format};
-use tokenwarden::worker::{Limits, Outside, Spread, Worker};
+use tokenwarden::worker::{Environment, Limits, Spread, Worker};
 
 // --- Legitimate use -----------------------------------------------------------------------------------------------
 
@@ -752,7 +752,7 @@ fn verdicts(file: &std::path::Path, spread: Spread, epoch_messages_max: u64) -> 
 fn verdicts_of(pipeline: Pipeline, file: &std::path::Path, spread: Spread, epoch_messages_max: u64) -> Vec<u8> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.expect("a runtime");
-    let outside = Outside {
+    let environment = Environment {
         store: Arc::new(NullStore),
         outbox: None,
         clock: Arc::new(SystemClock),
@@ -763,7 +763,7 @@ fn verdicts_of(pipeline: Pipeline, file: &std::path::Path, spread: Spread, epoch
         reload: None,
     };
     let mut source = FileSource::open(vec![file.to_owned()]).expect("the file opens");
-    let mut worker = Worker::new(pipeline, spread, true, outside);
+    let mut worker = Worker::new(pipeline, spread, true, environment);
     let mut lines = Vec::new();
     let done = worker.run(&mut source, &AtomicBool::new(false), &mut |epoch| {
         lines.extend_from_slice(epoch.verdicts.as_deref().unwrap_or_default());

@@ -50,7 +50,7 @@ impl Rig {
             alerts.lock().expect("a lock").extend(incidents.iter().map(|incident| (now, incident.clone())));
             Ok(())
         };
-        let outside = Outside {
+        let environment = Environment {
             store: Arc::new(TestStore {
                 log: Arc::clone(&self.log),
                 failures: AtomicUsize::default(),
@@ -77,7 +77,7 @@ impl Rig {
             waited: 0,
         };
         let feeds = HashMap::from([("t".into(), Feed { confirmed: true, ..Feed::default() })]);
-        let worker = Worker::new(pipeline(), Spread::ByPartition(feeds), false, outside);
+        let worker = Worker::new(pipeline(), Spread::ByPartition(feeds), false, environment);
         let mut worker = worker.with_spool(self.spool.clone());
         let done = worker.run(&mut source, &self.stop, &mut |_| Ok(()));
         drop(worker);
