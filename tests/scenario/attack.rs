@@ -4,16 +4,16 @@ use tokenwarden::engine;
 use tokenwarden::verdict::RuleId::{NewClient, NewCountry, NewNetwork};
 use tokenwarden::verdict::Verdict;
 
-use super::story::{DAY, Event, HOUR, MINUTE, SECOND, Story, address, fired};
+use super::scenario::{DAY, Event, HOUR, MINUTE, SECOND, Scenario, address, fired};
 
 /// A thief who calls with a library and uses routes that the owner never calls.
-fn bold_theft(story: &mut Story, owner: &Event, from: &str) -> Verdict {
+fn bold_theft(scenario: &mut Scenario, owner: &Event, from: &str) -> Verdict {
     let thief = owner.from(from).agent("python-requests/2.31.0");
     let mut gravest = Verdict::Allow;
     for number in 0..12 {
-        story.wait(20 * SECOND);
+        scenario.wait(20 * SECOND);
         let call = thief.clone().set("endpoint", format!("/v1/admin/secrets/{number}"));
-        gravest = gravest.max(story.see(&call).verdict);
+        gravest = gravest.max(scenario.see(&call).verdict);
     }
     gravest
 }
@@ -22,42 +22,42 @@ fn bold_theft(story: &mut Story, owner: &Event, from: &str) -> Verdict {
 /// watched at first. However much was learnt, the later misuse from that place still alerts.
 #[test]
 fn slow_thief_does_not_become_the_owner() {
-    let mut story = Story::in_town();
-    let ana = story.office_worker("ana", 30);
+    let mut scenario = Scenario::in_town();
+    let ana = scenario.office_worker("ana", 30);
     for day in 0..21 {
-        story.wait(4 * HOUR);
-        let slow = story.see(&ana.from(address::SYDNEY));
+        scenario.wait(4 * HOUR);
+        let slow = scenario.see(&ana.from(address::SYDNEY));
         assert!(day > 0 || slow.verdict >= Verdict::Watch && fired(&slow, NewCountry), "{slow:#?}");
-        own_day(&mut story, &ana);
+        own_day(&mut scenario, &ana);
     }
-    assert!(bold_theft(&mut story, &ana, address::SYDNEY) >= Verdict::Alert);
+    assert!(bold_theft(&mut scenario, &ana, address::SYDNEY) >= Verdict::Alert);
 }
 
 /// Events that are more likely a theft are hardly learnt: after a week, place and client are as new as on the first
 /// day.
 #[test]
 fn suspicious_visits_are_not_learnt() {
-    let mut story = Story::in_town();
-    let ana = story.office_worker("ana", 30);
+    let mut scenario = Scenario::in_town();
+    let ana = scenario.office_worker("ana", 30);
     let thief = ana.from(address::LEIPZIG_HOST).agent("python-requests/2.31.0").set("endpoint", "/v1/admin/secrets");
     for day in 0..7 {
-        story.wait(4 * HOUR);
-        let seen = story.see(&thief);
+        scenario.wait(4 * HOUR);
+        let seen = scenario.see(&thief);
         assert!(seen.log_odds > 1.0, "on day {day}: {seen:#?}");
         assert!(fired(&seen, NewNetwork) && fired(&seen, NewClient), "on day {day}: {seen:#?}");
-        own_day(&mut story, &ana);
+        own_day(&mut scenario, &ana);
     }
 }
 
 /// Four calls of the owner, until a day has passed.
-fn own_day(story: &mut Story, owner: &Event) {
-    story.wait(11 * HOUR);
+fn own_day(scenario: &mut Scenario, owner: &Event) {
+    scenario.wait(11 * HOUR);
     for _ in 0..4 {
-        story.wait(2 * HOUR);
-        let seen = story.see(owner);
+        scenario.wait(2 * HOUR);
+        let seen = scenario.see(owner);
         assert!(seen.verdict < Verdict::Alert, "{seen:#?}");
     }
-    story.wait(HOUR);
+    scenario.wait(HOUR);
 }
 
 #[test]
@@ -75,25 +75,25 @@ fn flood_of_a_million_ids_evicts_no_baseline() {
 fn flood(ids: u32) {
     let settings =
         engine::Settings { baselines_max: 1_000, recent_event_ids_max: 1 << 12, ..engine::Settings::default() };
-    let mut story = Story::in_town_with(settings);
-    let ana = story.office_worker("ana", 30);
-    story.wait(15 * HOUR);
-    let (before, _) = story.state().memory();
+    let mut scenario = Scenario::in_town_with(settings);
+    let ana = scenario.office_worker("ana", 30);
+    scenario.wait(15 * HOUR);
+    let (before, _) = scenario.state().memory();
     let call = Event::of("x").agent("curl/8.5.0").from("203.0.113.5");
-    let call = story.write(&call.set("token_id", "NEW").set("family_id", "NEW").set("user_id", "NEW"));
+    let call = scenario.write(&call.set("token_id", "NEW").set("family_id", "NEW").set("user_id", "NEW"));
     let (head, tail) = call.split_once("\"event_id\":\"").expect("it has an id");
     let (_, tail) = tail.split_once('"').expect("its id ends");
     for number in 0..ids {
         let event = format!("{head}\"event_id\":\"flood-{number}\"{tail}").replace("NEW", &format!("new-{number}"));
-        story.judge(&event).expect("its id is new");
+        scenario.judge(&event).expect("its id is new");
     }
-    let (after, baselines) = story.state().memory();
+    let (after, baselines) = scenario.state().memory();
     assert!(baselines <= 1_000, "{baselines}");
     assert!(after <= before + 1_000 * 1_100, "{before} bytes became {after}");
     // The owner's history is still there: home is known, another place is new.
-    let home = story.see(&ana);
+    let home = scenario.see(&ana);
     assert!(home.verdict == Verdict::Allow && !fired(&home, NewNetwork), "{home:#?}");
-    assert!(bold_theft(&mut story, &ana, address::LEIPZIG_HOST) >= Verdict::Alert);
+    assert!(bold_theft(&mut scenario, &ana, address::LEIPZIG_HOST) >= Verdict::Alert);
 }
 
 /// The latest time that the decoder accepts, once for the same token and once for a stranger's. Later events are scored
@@ -102,19 +102,19 @@ fn flood(ids: u32) {
 fn event_from_the_far_future_changes_nothing() {
     const FAR: i64 = 7_258_118_399_999;
     let told = |far: bool| {
-        let mut story = Story::in_town();
-        let ana = story.office_worker("ana", 30);
-        story.wait(15 * HOUR);
+        let mut scenario = Scenario::in_town();
+        let ana = scenario.office_worker("ana", 30);
+        scenario.wait(15 * HOUR);
         if far {
-            story.see_at(FAR, &ana);
-            story.see_at(FAR, &Event::of("stranger").from("198.19.7.7"));
+            scenario.see_at(FAR, &ana);
+            scenario.see_at(FAR, &Event::of("stranger").from("198.19.7.7"));
         }
         let mut verdicts = Vec::new();
         for _ in 0..6 {
-            story.wait(HOUR);
-            verdicts.push(story.see(&ana).verdict);
+            scenario.wait(HOUR);
+            verdicts.push(scenario.see(&ana).verdict);
         }
-        verdicts.push(bold_theft(&mut story, &ana, address::LEIPZIG_HOST));
+        verdicts.push(bold_theft(&mut scenario, &ana, address::LEIPZIG_HOST));
         verdicts
     };
     let (spared, struck) = (told(false), told(true));
@@ -125,25 +125,25 @@ fn event_from_the_far_future_changes_nothing() {
 /// Every second event of the tenant has a time one day ahead.
 #[test]
 fn producer_a_day_ahead_hides_no_theft() {
-    let mut story = Story::in_town();
-    let ana = story.office_worker("ana", 30);
-    let bo = story.phone_user("bo", 0);
+    let mut scenario = Scenario::in_town();
+    let ana = scenario.office_worker("ana", 30);
+    let bo = scenario.phone_user("bo", 0);
     for number in 0..80_i64 {
-        story.wait(3 * HOUR / 2);
-        let at = story.now() + if number % 2 == 0 { DAY } else { 0 };
-        let hour = story.now() % DAY / HOUR;
+        scenario.wait(3 * HOUR / 2);
+        let at = scenario.now() + if number % 2 == 0 { DAY } else { 0 };
+        let hour = scenario.now() % DAY / HOUR;
         if (8..18).contains(&hour) {
-            let owner = story.see_at(at, &ana);
+            let owner = scenario.see_at(at, &ana);
             assert!(owner.verdict < Verdict::Alert, "at {number}: {owner:#?}");
         }
-        let phone = story.see_at(at + MINUTE, &bo.from(&format!("198.18.{}.{}", number % 8, 1 + number % 250)));
+        let phone = scenario.see_at(at + MINUTE, &bo.from(&format!("198.18.{}.{}", number % 8, 1 + number % 250)));
         assert!(phone.verdict < Verdict::Alert, "at {number}: {phone:#?}");
     }
     let thief = ana.from(address::LEIPZIG_HOST).agent("python-requests/2.31.0");
     let gravest = (0..12_i64).map(|number| {
-        story.wait(20 * SECOND);
-        let at = story.now() + if number % 2 == 0 { DAY } else { 0 };
-        story.see_at(at, &thief.clone().set("endpoint", format!("/v1/admin/secrets/{number}"))).verdict
+        scenario.wait(20 * SECOND);
+        let at = scenario.now() + if number % 2 == 0 { DAY } else { 0 };
+        scenario.see_at(at, &thief.clone().set("endpoint", format!("/v1/admin/secrets/{number}"))).verdict
     });
     assert!(gravest.max() >= Some(Verdict::Alert));
 }

@@ -14,7 +14,7 @@ use tokenwarden::verdict::Verdict;
 use tokenwarden::wire::Format;
 
 use super::pipeline;
-use super::story::{DAY, HOUR, MINUTE, SECOND, Story, address, fired, neighbours_call};
+use super::scenario::{DAY, HOUR, MINUTE, SECOND, Scenario, address, fired, neighbours_call};
 
 /// Ten days of a small simulation, by line, and the case of each event of a theft.
 struct World {
@@ -174,25 +174,25 @@ fn wrong_time_neither_silences_nor_revokes() {
         .into_iter()
         .flat_map(|kind| [400, 29, -400].map(|days| (kind, days)))
     {
-        let mut story = Story::in_town();
-        let ana = story.office_worker("ana", 20).set("session_id", "s-1");
+        let mut scenario = Scenario::in_town();
+        let ana = scenario.office_worker("ana", 20).set("session_id", "s-1");
         let other = neighbours_call(2).set("session_id", "s-2");
-        story.wait(15 * HOUR);
-        story.see(&other);
-        let at = story.now() + days * DAY;
-        story.see_at(at, &other.kind(kind).set("expires_at", at + HOUR));
+        scenario.wait(15 * HOUR);
+        scenario.see(&other);
+        let at = scenario.now() + days * DAY;
+        scenario.see_at(at, &other.kind(kind).set("expires_at", at + HOUR));
         for _ in 0..4 {
-            story.wait(HOUR);
-            let outcome = story.see(&ana);
+            scenario.wait(HOUR);
+            let outcome = scenario.see(&ana);
             assert_eq!(outcome.verdict, Verdict::Allow, "{kind} {days}: {outcome:#?}");
         }
-        story.wait(40 * MINUTE);
-        let thief = story.see(&ana.from(address::SYDNEY).agent("curl/8.9.1"));
+        scenario.wait(40 * MINUTE);
+        let thief = scenario.see(&ana.from(address::SYDNEY).agent("curl/8.9.1"));
         assert!(thief.verdict >= Verdict::Alert, "{kind} {days}: {thief:#?}");
-        let counters = story.state().counters();
+        let counters = scenario.state().counters();
         assert_eq!(counters.ahead + counters.behind, 1, "{kind} {days}");
         // The end takes effect from then on, whatever the time in the report.
-        let ended = story.see(&other.set("status", 200));
+        let ended = scenario.see(&other.set("status", 200));
         assert_eq!(fired(&ended, UseAfterRevocation), kind == "revoked", "{kind} {days}: {ended:#?}");
     }
 }
@@ -201,17 +201,17 @@ fn wrong_time_neither_silences_nor_revokes() {
 #[test]
 fn lifecycle_needs_no_clock() {
     for days in [400, -400] {
-        let mut story = Story::in_town();
-        let ana = story.office_worker("ana", 20);
-        story.wait(15 * HOUR);
-        story.see_bound(&ana, "jkt:owner", 6);
-        story.see(&ana.kind("revoked"));
-        story.wait(HOUR);
+        let mut scenario = Scenario::in_town();
+        let ana = scenario.office_worker("ana", 20);
+        scenario.wait(15 * HOUR);
+        scenario.see_bound(&ana, "jkt:owner", 6);
+        scenario.see(&ana.kind("revoked"));
+        scenario.wait(HOUR);
         // Events of others set the stream's time.
-        story.see(&neighbours_call(1));
-        let at = story.now() + days * DAY;
+        scenario.see(&neighbours_call(1));
+        let at = scenario.now() + days * DAY;
         let used = ana.from(address::LEIPZIG_HOST).set("status", 200).set("expires_at", at - 90 * DAY);
-        let outcome = story.see_at(at, &used);
+        let outcome = scenario.see_at(at, &used);
         assert!(fired(&outcome, UseAfterRevocation), "{outcome:#?}");
         assert_eq!(outcome.verdict, Verdict::Revoke, "{outcome:#?}");
         assert!(!fired(&outcome, UseAfterExpiry), "that needs a clock: {outcome:#?}");
@@ -220,14 +220,14 @@ fn lifecycle_needs_no_clock() {
 
 #[test]
 fn expiry_far_in_the_past_revokes_nothing() {
-    let mut story = Story::in_town();
-    let ana = story.office_worker("ana", 20);
-    story.wait(15 * HOUR);
-    for expires_at in [0, story.now() - 40 * DAY] {
+    let mut scenario = Scenario::in_town();
+    let ana = scenario.office_worker("ana", 20);
+    scenario.wait(15 * HOUR);
+    for expires_at in [0, scenario.now() - 40 * DAY] {
         let used = ana.from(address::LEIPZIG_HOST).set("status", 200).set("expires_at", expires_at);
-        let outcome = story.see(&used);
+        let outcome = scenario.see(&used);
         assert!(outcome.verdict < Verdict::Revoke, "{outcome:#?}");
-        story.wait(MINUTE);
+        scenario.wait(MINUTE);
     }
 }
 
@@ -236,24 +236,24 @@ fn expiry_far_in_the_past_revokes_nothing() {
 #[test]
 fn late_event_is_judged_without_what_needs_order() {
     let turns = |lateness_ms_max: i64| {
-        let mut story = Story::in_town_with(engine::Settings { lateness_ms_max, ..Default::default() });
-        let ana = story.office_worker("ana", 30);
-        story.wait(15 * HOUR);
-        story.see(&ana);
-        let began = story.now();
-        story.wait(2 * HOUR);
-        story.see(&ana);
-        let before = story.state().counters().late;
+        let mut scenario = Scenario::in_town_with(engine::Settings { lateness_ms_max, ..Default::default() });
+        let ana = scenario.office_worker("ana", 30);
+        scenario.wait(15 * HOUR);
+        scenario.see(&ana);
+        let began = scenario.now();
+        scenario.wait(2 * HOUR);
+        scenario.see(&ana);
+        let before = scenario.state().counters().late;
         let thief = ana.from(address::LEIPZIG_HOST);
         let told = (0..8_i64).map(|turn| {
             // Events of others set the stream's time.
-            story.see(&neighbours_call(turn));
+            scenario.see(&neighbours_call(turn));
             let at = began + turn * 90 * SECOND;
-            let outcome = story.see_at(at, if turn % 2 == 0 { &thief } else { &ana });
+            let outcome = scenario.see_at(at, if turn % 2 == 0 { &thief } else { &ana });
             fired(&outcome, ConcurrentUse)
         });
         let told = told.filter(|fired| *fired).count();
-        (told, story.state().counters().late - before)
+        (told, scenario.state().counters().late - before)
     };
     assert_eq!(turns(15 * MINUTE), (0, 8));
     let (_, late) = turns(3 * HOUR);

@@ -3,20 +3,20 @@
 use tokenwarden::verdict::RuleId::UseAfterRevocation;
 use tokenwarden::verdict::Verdict;
 
-use super::story::{Event, HOUR, MINUTE, Rotating, SECOND, Story, address, fired};
+use super::scenario::{Event, HOUR, MINUTE, Rotating, SECOND, Scenario, address, fired};
 
 /// Six calls of the owner, ten minutes apart, all allowed.
-fn assert_goes_on(story: &mut Story, call: &Event, after: &str) {
+fn assert_goes_on(scenario: &mut Scenario, call: &Event, after: &str) {
     for _ in 0..6 {
-        story.wait(10 * MINUTE);
-        let outcome = story.see(&call.from(address::BERLIN).set("status", 200));
+        scenario.wait(10 * MINUTE);
+        let outcome = scenario.see(&call.from(address::BERLIN).set("status", 200));
         assert_eq!(outcome.verdict, Verdict::Allow, "after {after}: {outcome:#?}");
     }
 }
 
-fn assert_has_ended(story: &mut Story, call: &Event, after: &str) {
-    story.wait(10 * MINUTE);
-    let outcome = story.see(&call.from(address::BERLIN).set("status", 200));
+fn assert_has_ended(scenario: &mut Scenario, call: &Event, after: &str) {
+    scenario.wait(10 * MINUTE);
+    let outcome = scenario.see(&call.from(address::BERLIN).set("status", 200));
     assert!(fired(&outcome, UseAfterRevocation) && outcome.verdict == Verdict::Revoke, "after {after}: {outcome:#?}");
 }
 
@@ -32,52 +32,52 @@ fn of_rotations_ago(grant: &Rotating, rotations: u32) -> String {
 #[test]
 fn revoked_superseded_refresh_token_ends_no_grant() {
     for rotations in [1, 2, 7, 15] {
-        let mut story = Story::in_town();
-        let ana = story.rotating("ana", 20);
-        story.see(&revoked(&ana, &of_rotations_ago(&ana, rotations), "refresh"));
-        assert_goes_on(&mut story, &ana.uses(), &format!("the end of the token of {rotations} rotations ago"));
+        let mut scenario = Scenario::in_town();
+        let ana = scenario.rotating("ana", 20);
+        scenario.see(&revoked(&ana, &of_rotations_ago(&ana, rotations), "refresh"));
+        assert_goes_on(&mut scenario, &ana.uses(), &format!("the end of the token of {rotations} rotations ago"));
     }
 }
 
 #[test]
 fn revoked_current_refresh_token_ends_its_grant() {
-    let mut story = Story::in_town();
-    let ana = story.rotating("ana", 20);
-    story.see(&revoked(&ana, &ana.refresh_token(), "refresh"));
-    assert_has_ended(&mut story, &ana.uses(), "the end of the current one");
+    let mut scenario = Scenario::in_town();
+    let ana = scenario.rotating("ana", 20);
+    scenario.see(&revoked(&ana, &ana.refresh_token(), "refresh"));
+    assert_has_ended(&mut scenario, &ana.uses(), "the end of the current one");
 }
 
 #[test]
 fn revoked_access_token_leaves_its_grant_alone() {
-    let mut story = Story::in_town();
-    let mut ana = story.rotating("ana", 20);
+    let mut scenario = Scenario::in_town();
+    let mut ana = scenario.rotating("ana", 20);
     let old = ana.uses();
-    story.refresh(&mut ana);
-    story.see(&old.kind("revoked"));
-    assert_goes_on(&mut story, &ana.uses(), "the end of the last access token");
-    assert_has_ended(&mut story, &old, "its own end");
+    scenario.refresh(&mut ana);
+    scenario.see(&old.kind("revoked"));
+    assert_goes_on(&mut scenario, &ana.uses(), "the end of the last access token");
+    assert_has_ended(&mut scenario, &old, "its own end");
 }
 
 /// Some providers revoke each refresh token when it is exchanged, and report that before or after the new tokens.
 #[test]
 fn revocation_at_each_rotation_ends_no_grant() {
     for order in [[0, 1, 2], [1, 0, 2], [0, 2, 1], [1, 2, 0]] {
-        let mut story = Story::in_town();
-        let mut ana = story.rotating("ana", 20);
+        let mut scenario = Scenario::in_town();
+        let mut ana = scenario.rotating("ana", 20);
         for _ in 0..4 {
-            story.wait(HOUR);
+            scenario.wait(HOUR);
             let old = ana.refresh_token();
             let [presented, refresh, access] = ana.exchange();
             let end = revoked(&ana, &old, "refresh");
-            let at = story.now();
+            let at = scenario.now();
             let reports = [vec![presented], vec![end], vec![refresh, access]];
             for (delay, report) in (0..).zip(order.iter().flat_map(|place| &reports[*place])) {
-                story.see_at(at + 15 * delay, report);
+                scenario.see_at(at + 15 * delay, report);
             }
-            assert_goes_on(&mut story, &ana.uses(), &format!("a rotation told as {order:?}"));
+            assert_goes_on(&mut scenario, &ana.uses(), &format!("a rotation told as {order:?}"));
         }
-        story.see(&revoked(&ana, &ana.refresh_token(), "refresh"));
-        assert_has_ended(&mut story, &ana.uses(), "the end of the current one");
+        scenario.see(&revoked(&ana, &ana.refresh_token(), "refresh"));
+        assert_has_ended(&mut scenario, &ana.uses(), "the end of the current one");
     }
 }
 
@@ -85,10 +85,10 @@ fn revocation_at_each_rotation_ends_no_grant() {
 #[test]
 fn rotation_without_issued_events_ends_no_grant() {
     for revoked_first in [false, true] {
-        let mut story = Story::in_town();
-        let mut ana = story.rotating("ana", 0);
+        let mut scenario = Scenario::in_town();
+        let mut ana = scenario.rotating("ana", 0);
         for _ in 0..12 {
-            story.wait(HOUR);
+            scenario.wait(HOUR);
             let presented = ana.presents(&ana.refresh_token()).from(address::BERLIN);
             let end = revoked(&ana, &ana.refresh_token(), "refresh");
             let mut reports = [presented, end];
@@ -96,55 +96,55 @@ fn rotation_without_issued_events_ends_no_grant() {
                 reports.reverse();
             }
             for report in reports {
-                story.see(&report);
-                story.wait(20);
+                scenario.see(&report);
+                scenario.wait(20);
             }
             let _ = ana.exchange();
-            assert_goes_on(&mut story, &ana.uses(), "a rotation of which only the end is told");
+            assert_goes_on(&mut scenario, &ana.uses(), "a rotation of which only the end is told");
         }
         // A token of long ago, and then the one that was never presented.
-        story.see(&revoked(&ana, &of_rotations_ago(&ana, 11), "refresh"));
-        assert_goes_on(&mut story, &ana.uses(), "the end of one of long ago");
-        story.see(&revoked(&ana, &ana.refresh_token(), "refresh"));
-        assert_has_ended(&mut story, &ana.uses(), "the end of the current one");
+        scenario.see(&revoked(&ana, &of_rotations_ago(&ana, 11), "refresh"));
+        assert_goes_on(&mut scenario, &ana.uses(), "the end of one of long ago");
+        scenario.see(&revoked(&ana, &ana.refresh_token(), "refresh"));
+        assert_has_ended(&mut scenario, &ana.uses(), "the end of the current one");
     }
 }
 
 #[test]
 fn late_issue_event_revives_the_grant() {
-    let mut story = Story::in_town();
-    let mut ana = story.rotating("ana", 20);
-    story.wait(HOUR);
-    let (old, rotated_at) = (ana.refresh_token(), story.now());
+    let mut scenario = Scenario::in_town();
+    let mut ana = scenario.rotating("ana", 20);
+    scenario.wait(HOUR);
+    let (old, rotated_at) = (ana.refresh_token(), scenario.now());
     let [presented, refresh, access] = ana.exchange();
-    story.wait(3 * MINUTE);
-    story.see(&revoked(&ana, &old, "refresh"));
-    story.wait(5 * SECOND);
+    scenario.wait(3 * MINUTE);
+    scenario.see(&revoked(&ana, &old, "refresh"));
+    scenario.wait(5 * SECOND);
     for report in [presented, refresh, access] {
-        story.see_at(rotated_at, &report);
+        scenario.see_at(rotated_at, &report);
     }
-    assert_goes_on(&mut story, &ana.uses(), "an exchange that was told after it");
+    assert_goes_on(&mut scenario, &ana.uses(), "an exchange that was told after it");
 }
 
 #[test]
 fn revocation_before_the_issue_ends_the_grant() {
-    let mut story = Story::in_town();
-    let mut ana = story.rotating("ana", 20);
-    story.wait(HOUR);
-    let issued_at = story.now();
+    let mut scenario = Scenario::in_town();
+    let mut ana = scenario.rotating("ana", 20);
+    scenario.wait(HOUR);
+    let issued_at = scenario.now();
     let [presented, refresh, access] = ana.exchange();
-    story.see_at(issued_at, &presented);
-    story.see_at(issued_at + 20 * MINUTE, &revoked(&ana, &ana.refresh_token(), "refresh"));
-    story.see_at(issued_at + 20, &refresh);
-    story.see_at(issued_at + 40, &access);
-    story.wait(20 * MINUTE);
-    assert_has_ended(&mut story, &ana.uses(), "the end of the current one, told first");
+    scenario.see_at(issued_at, &presented);
+    scenario.see_at(issued_at + 20 * MINUTE, &revoked(&ana, &ana.refresh_token(), "refresh"));
+    scenario.see_at(issued_at + 20, &refresh);
+    scenario.see_at(issued_at + 40, &access);
+    scenario.wait(20 * MINUTE);
+    assert_has_ended(&mut scenario, &ana.uses(), "the end of the current one, told first");
 }
 
 /// Tokens without a family are one grant by the chain of their issues.
 #[test]
 fn revoked_first_token_of_a_chain_ends_itself() {
-    let mut story = Story::in_town();
+    let mut scenario = Scenario::in_town();
     let token = |name: &str, token_type: &str| {
         let call = Event::of("ana").set("token_id", name).set("token_type", token_type);
         call.set("family_id", serde_json::Value::Null)
@@ -154,16 +154,16 @@ fn revoked_first_token_of_a_chain_ends_itself() {
     };
     for rotation in 0..6 {
         let [parent, next] = [rotation, rotation + 1].map(|number| format!("rt-{number}"));
-        story.see(&token(&parent, "refresh").kind("refreshed"));
-        story.see(&issued(&next, "refresh", &parent));
-        story.see(&issued(&format!("at-{rotation}"), "access", &parent));
+        scenario.see(&token(&parent, "refresh").kind("refreshed"));
+        scenario.see(&issued(&next, "refresh", &parent));
+        scenario.see(&issued(&format!("at-{rotation}"), "access", &parent));
         for _ in 0..5 {
-            story.wait(10 * MINUTE);
-            story.see(&token(&format!("at-{rotation}"), "access"));
+            scenario.wait(10 * MINUTE);
+            scenario.see(&token(&format!("at-{rotation}"), "access"));
         }
     }
-    story.see(&token("rt-0", "refresh").kind("revoked"));
-    assert_goes_on(&mut story, &token("at-5", "access"), "the end of the first");
-    story.see(&token("rt-6", "refresh").kind("revoked"));
-    assert_has_ended(&mut story, &token("at-5", "access"), "the end of the current one");
+    scenario.see(&token("rt-0", "refresh").kind("revoked"));
+    assert_goes_on(&mut scenario, &token("at-5", "access"), "the end of the first");
+    scenario.see(&token("rt-6", "refresh").kind("revoked"));
+    assert_has_ended(&mut scenario, &token("at-5", "access"), "the end of the current one");
 }

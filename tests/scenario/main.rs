@@ -10,14 +10,14 @@ mod clock;
 mod ends;
 mod refused;
 mod source;
-mod story;
+mod scenario;
 mod tenants;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use story::{Atlas, DAY, Event, HOUR, MINUTE, SECOND, Story, address, fired, neighbours_call, share};
+use scenario::{Atlas, DAY, Event, HOUR, MINUTE, SECOND, Scenario, address, fired, neighbours_call, share};
 use tokenwarden::checkpoint::Position;
 use tokenwarden::engine;
 use tokenwarden::enrich::Enricher;
@@ -42,44 +42,44 @@ use tokenwarden::worker::{Environment, Limits, Spread, Worker};
 
 #[test]
 fn slow_traveller_is_allowed() {
-    let mut story = Story::in_town();
-    let ana = story.office_worker("ana", 30);
-    story.wait(36 * HOUR);
-    let arrived = story.see(&ana.from(address::SYDNEY));
+    let mut scenario = Scenario::in_town();
+    let ana = scenario.office_worker("ana", 30);
+    scenario.wait(36 * HOUR);
+    let arrived = scenario.see(&ana.from(address::SYDNEY));
     assert!(!fired(&arrived, ImpossibleTravel), "{arrived:#?}");
     assert!(arrived.verdict < Verdict::Alert, "{arrived:#?}");
     for _ in 0..20 {
-        story.wait(40 * MINUTE);
-        let later = story.see(&ana.from(address::SYDNEY));
+        scenario.wait(40 * MINUTE);
+        let later = scenario.see(&ana.from(address::SYDNEY));
         assert!(later.verdict < Verdict::Alert, "{later:#?}");
     }
 }
 
 #[test]
 fn roaming_phone_is_one_holder() {
-    let mut story = Story::in_town();
-    let bo = story.phone_user("bo", 30);
+    let mut scenario = Scenario::in_town();
+    let bo = scenario.phone_user("bo", 30);
     // Three days on a local carrier in Paris, and home again: only two changes.
-    story.wait(8 * HOUR);
+    scenario.wait(8 * HOUR);
     for number in 0..12 {
-        story.wait(2 * HOUR);
-        let abroad = story.see(&bo.from(&format!("198.19.7.{}", number + 1)));
+        scenario.wait(2 * HOUR);
+        let abroad = scenario.see(&bo.from(&format!("198.19.7.{}", number + 1)));
         assert!(!fired(&abroad, ConcurrentUse) && !fired(&abroad, ImpossibleTravel), "{abroad:#?}");
         assert!(abroad.verdict < Verdict::Alert, "{abroad:#?}");
     }
-    story.wait(8 * HOUR);
-    let home = story.see(&bo.from("198.18.3.77"));
+    scenario.wait(8 * HOUR);
+    let home = scenario.see(&bo.from("198.18.3.77"));
     assert!(!fired(&home, ConcurrentUse), "{home:#?}");
     assert!(home.verdict < Verdict::Alert, "{home:#?}");
 }
 
 #[test]
 fn changing_carrier_addresses_are_not_new() {
-    let mut story = Story::in_town();
-    let bo = story.phone_user("bo", 30);
+    let mut scenario = Scenario::in_town();
+    let bo = scenario.phone_user("bo", 30);
     for number in 0..30 {
-        story.wait(90 * MINUTE);
-        let outcome = story.see(&bo.from(&format!("198.18.{}.{}", number % 8, 100 + number)));
+        scenario.wait(90 * MINUTE);
+        let outcome = scenario.see(&bo.from(&format!("198.18.{}.{}", number % 8, 100 + number)));
         assert!(!fired(&outcome, NewIp) && !fired(&outcome, NewNetwork), "{outcome:#?}");
         assert!(outcome.verdict < Verdict::Watch, "{outcome:#?}");
     }
@@ -87,13 +87,13 @@ fn changing_carrier_addresses_are_not_new() {
 
 #[test]
 fn ipv4_and_ipv6_of_one_line_are_one_holder() {
-    let mut story = Story::in_town();
-    let ana = story.office_worker("ana", 30);
-    story.wait(15 * HOUR);
+    let mut scenario = Scenario::in_town();
+    let ana = scenario.office_worker("ana", 30);
+    scenario.wait(15 * HOUR);
     for number in 0..30 {
-        story.wait(20 * SECOND);
+        scenario.wait(20 * SECOND);
         let from = if number % 2 == 0 { "2001:db8:1:7::a1" } else { address::BERLIN };
-        let outcome = story.see(&ana.from(from));
+        let outcome = scenario.see(&ana.from(from));
         assert!(!fired(&outcome, ConcurrentUse), "after {number}: {outcome:#?}");
         assert!(outcome.verdict < Verdict::Alert, "after {number}: {outcome:#?}");
     }
@@ -102,27 +102,27 @@ fn ipv4_and_ipv6_of_one_line_are_one_holder() {
 #[test]
 fn v4_mapped_address_is_the_v4_address() {
     let told = |prefix: &str| {
-        let mut story = Story::in_town();
-        let ana = story.office_worker("ana", 30);
-        story.wait(15 * HOUR);
+        let mut scenario = Scenario::in_town();
+        let ana = scenario.office_worker("ana", 30);
+        scenario.wait(15 * HOUR);
         for from in [address::BERLIN, address::SYDNEY, address::BERLIN] {
-            story.wait(MINUTE);
-            story.see(&ana.from(&format!("{prefix}{from}")));
+            scenario.wait(MINUTE);
+            scenario.see(&ana.from(&format!("{prefix}{from}")));
         }
-        story.last_verdicts(3)
+        scenario.last_verdicts(3)
     };
     assert_eq!(told(""), told("::ffff:"));
 }
 
 #[test]
 fn racing_refreshes_are_not_a_theft() {
-    let mut story = Story::in_town();
-    let mut ana = story.rotating("ana", 20);
+    let mut scenario = Scenario::in_town();
+    let mut ana = scenario.rotating("ana", 20);
     let used = ana.refresh_token();
-    story.refresh(&mut ana);
+    scenario.refresh(&mut ana);
     for _ in 0..3 {
-        story.wait(8 * SECOND);
-        let again = story.see(&ana.presents(&used).from(address::BERLIN));
+        scenario.wait(8 * SECOND);
+        let again = scenario.see(&ana.presents(&used).from(address::BERLIN));
         assert!(!fired(&again, RefreshReuse), "{again:#?}");
         assert!(again.verdict < Verdict::Alert, "{again:#?}");
     }
@@ -130,51 +130,51 @@ fn racing_refreshes_are_not_a_theft() {
 
 #[test]
 fn new_context_becomes_known_after_weeks() {
-    let mut story = Story::in_town();
-    let ana = story.office_worker("ana", 30);
+    let mut scenario = Scenario::in_town();
+    let ana = scenario.office_worker("ana", 30);
     let stranger = ana.from(address::SYDNEY).agent("axios/1.13.2");
-    let first = story.see(&stranger);
+    let first = scenario.see(&stranger);
     let mut last = first.clone();
     for _ in 0..21 {
-        story.wait(DAY);
-        story.see(&ana);
-        last = story.see(&stranger);
+        scenario.wait(DAY);
+        scenario.see(&ana);
+        last = scenario.see(&stranger);
     }
     assert!(fired(&first, NewCountry) && first.verdict >= Verdict::Alert, "{first:#?}");
     assert!(last.log_odds < first.log_odds - 3.0, "{} and then {}", first.log_odds, last.log_odds);
 
     // One call, and none for weeks, does not become known.
-    let mut story = Story::in_town();
-    let ana = story.office_worker("ana", 30);
-    let first = story.see(&stranger);
+    let mut scenario = Scenario::in_town();
+    let ana = scenario.office_worker("ana", 30);
+    let first = scenario.see(&stranger);
     for _ in 0..21 {
-        story.wait(DAY);
-        story.see(&ana);
+        scenario.wait(DAY);
+        scenario.see(&ana);
     }
-    let last = story.see(&stranger);
+    let last = scenario.see(&stranger);
     assert!(last.log_odds > first.log_odds - 2.0, "{} and then {}", first.log_odds, last.log_odds);
 }
 
 #[test]
 fn company_scan_of_its_keys_is_one_cause() {
     let scan = |app: Option<&str>| {
-        let mut story = Story::in_town();
+        let mut scenario = Scenario::in_town();
         let app = app.map_or(serde_json::Value::Null, Into::into);
         let keys: Vec<Event> =
             (0..9).map(|number| Event::of(&format!("key-{number}")).set("app_id", app.clone())).collect();
         for _ in 0..12 {
             for key in &keys {
-                story.wait(MINUTE);
-                story.see(key);
-                story.wait(5 * SECOND);
-                story.see(&key.clone().set("endpoint", "/v1/deals"));
+                scenario.wait(MINUTE);
+                scenario.see(key);
+                scenario.wait(5 * SECOND);
+                scenario.see(&key.clone().set("endpoint", "/v1/deals"));
             }
-            story.wait(DAY);
+            scenario.wait(DAY);
         }
         let mut told = Vec::new();
         for key in &keys {
-            story.wait(2 * SECOND);
-            told.push(story.see(&key.from(address::SYDNEY).agent("axios/1.13.2")).log_odds);
+            scenario.wait(2 * SECOND);
+            told.push(scenario.see(&key.from(address::SYDNEY).agent("axios/1.13.2")).log_odds);
         }
         told
     };
@@ -187,11 +187,11 @@ fn company_scan_of_its_keys_is_one_cause() {
 
 #[test]
 fn confirmed_uses_are_the_owners() {
-    let suspect = |story: &mut Story, ana: &Event| {
-        story.wait(HOUR);
-        story.see(&ana.from(address::LEIPZIG_HOST).agent("curl/8.9.1"))
+    let suspect = |scenario: &mut Scenario, ana: &Event| {
+        scenario.wait(HOUR);
+        scenario.see(&ana.from(address::LEIPZIG_HOST).agent("curl/8.9.1"))
     };
-    let (mut asked, mut unasked) = (Story::in_town_confirmed(), Story::in_town_confirmed());
+    let (mut asked, mut unasked) = (Scenario::in_town_confirmed(), Scenario::in_town_confirmed());
     let ana = asked.office_worker("ana", 30);
     unasked.office_worker("ana", 30);
     assert!(suspect(&mut asked, &ana).verdict >= Verdict::Alert);
@@ -213,56 +213,56 @@ fn confirmed_uses_are_the_owners() {
 
 #[test]
 fn lost_response_is_retried_by_the_same_phone() {
-    let mut story = Story::in_town();
-    let mut ana = story.rotating("ana", 20);
+    let mut scenario = Scenario::in_town();
+    let mut ana = scenario.rotating("ana", 20);
     let used = ana.refresh_token();
     // The response is lost: the issued token is never used.
-    story.refresh(&mut ana);
-    story.wait(3 * MINUTE);
-    let again = story.see(&ana.presents(&used).from(address::BERLIN));
+    scenario.refresh(&mut ana);
+    scenario.wait(3 * MINUTE);
+    let again = scenario.see(&ana.presents(&used).from(address::BERLIN));
     assert!(!fired(&again, RefreshReuse), "{again:#?}");
 }
 
 #[test]
 fn crashed_client_keeps_its_grant() {
-    let mut story = Story::in_town();
-    let mut ana = story.rotating("ana", 20);
+    let mut scenario = Scenario::in_town();
+    let mut ana = scenario.rotating("ana", 20);
     let kept = ana.refresh_token();
-    story.refresh(&mut ana);
-    story.see(&ana.uses().from(address::BERLIN));
-    story.wait(2 * HOUR);
-    let again = story.see(&ana.presents(&kept).from(address::BERLIN));
+    scenario.refresh(&mut ana);
+    scenario.see(&ana.uses().from(address::BERLIN));
+    scenario.wait(2 * HOUR);
+    let again = scenario.see(&ana.presents(&kept).from(address::BERLIN));
     assert!(share(&again, RefreshReuse) >= 9.0, "{again:#?}");
     assert!((Verdict::Watch..Verdict::Revoke).contains(&again.verdict), "{again:#?}");
 }
 
 #[test]
 fn renewed_certificate_at_home_revokes_nothing() {
-    let mut story = Story::in_town();
-    let sensor = story.office_worker("ana", 20);
-    story.wait(15 * HOUR);
-    story.see_bound(&sensor, "x5t#S256:old", 12);
+    let mut scenario = Scenario::in_town();
+    let sensor = scenario.office_worker("ana", 20);
+    scenario.wait(15 * HOUR);
+    scenario.see_bound(&sensor, "x5t#S256:old", 12);
     let shares = [0; 8].map(|_| {
-        story.wait(12 * HOUR);
-        let outcome = story.see(&sensor.clone().set("binding", "x5t#S256:new"));
+        scenario.wait(12 * HOUR);
+        let outcome = scenario.see(&sensor.clone().set("binding", "x5t#S256:new"));
         assert!(outcome.verdict < Verdict::Alert, "{outcome:#?}");
         assert_eq!(outcome.verdict == Verdict::Watch, share(&outcome, BindingMismatch) >= 9.0, "{outcome:#?}");
         share(&outcome, BindingMismatch)
     });
     assert!(shares[0] > 9.0 && shares[7] < 4.0, "watched, and then old news: {shares:?}");
-    let copy = story.see(&sensor.from(address::LEIPZIG_HOST).set("binding", "x5t#S256:thief"));
+    let copy = scenario.see(&sensor.from(address::LEIPZIG_HOST).set("binding", "x5t#S256:thief"));
     assert_eq!(copy.verdict, Verdict::Revoke, "{copy:#?}");
 }
 
 #[test]
 fn renewed_certificate_in_a_long_visit_is_allowed() {
-    let mut story = Story::in_town();
+    let mut scenario = Scenario::in_town();
     let sensor = Event::of("sensor").from("198.18.7.7").agent("sensor-fw/3.1").set("binding", "x5t#S256:old");
     for _ in 0..5 * 144 {
-        story.wait(10 * MINUTE);
-        story.see(&sensor);
+        scenario.wait(10 * MINUTE);
+        scenario.see(&sensor);
     }
-    let renewed = story.see(&sensor.clone().set("binding", "x5t#S256:new"));
+    let renewed = scenario.see(&sensor.clone().set("binding", "x5t#S256:new"));
     assert!(share(&renewed, BindingMismatch) >= 9.0, "{renewed:#?}");
     assert!(renewed.verdict < Verdict::Revoke, "{renewed:#?}");
 }
@@ -271,38 +271,38 @@ fn renewed_certificate_in_a_long_visit_is_allowed() {
 fn one_quiet_visit_is_no_usual_place() {
     // From a new network, and from the owner's provider.
     for place in ["198.18.9.9", "192.0.77.10"] {
-        let mut story = Story::in_town();
-        let ana = story.office_worker("ana", 20);
-        story.wait(15 * HOUR);
-        story.see_bound(&ana, "jkt:owner", 6);
-        story.wait(HOUR);
-        story.see(&ana.from(place));
-        story.wait(HOUR);
-        let copy = story.see(&ana.from(place).set("binding", "jkt:thief"));
+        let mut scenario = Scenario::in_town();
+        let ana = scenario.office_worker("ana", 20);
+        scenario.wait(15 * HOUR);
+        scenario.see_bound(&ana, "jkt:owner", 6);
+        scenario.wait(HOUR);
+        scenario.see(&ana.from(place));
+        scenario.wait(HOUR);
+        let copy = scenario.see(&ana.from(place).set("binding", "jkt:thief"));
         assert_eq!(copy.verdict, Verdict::Revoke, "from {place}: {copy:#?}");
     }
 }
 
 #[test]
 fn refresh_token_without_rotation_is_reusable() {
-    let mut story = Story::in_town();
-    let ana = story.rotating("ana", 1);
+    let mut scenario = Scenario::in_town();
+    let ana = scenario.rotating("ana", 1);
     let forever = ana.refresh_token();
     for _ in 0..50 {
-        story.wait(HOUR);
-        let outcome = story.see(&ana.presents(&forever).from(address::BERLIN));
+        scenario.wait(HOUR);
+        let outcome = scenario.see(&ana.presents(&forever).from(address::BERLIN));
         assert!(!fired(&outcome, RefreshReuse), "{outcome:#?}");
     }
 }
 
 #[test]
 fn next_token_of_a_family_has_its_history() {
-    let mut story = Story::in_town();
-    let mut ana = story.rotating("ana", 40);
+    let mut scenario = Scenario::in_town();
+    let mut ana = scenario.rotating("ana", 40);
     for _ in 0..5 {
-        story.wait(HOUR);
-        story.refresh(&mut ana);
-        let outcome = story.see(&ana.uses().from(address::BERLIN));
+        scenario.wait(HOUR);
+        scenario.refresh(&mut ana);
+        let outcome = scenario.see(&ana.uses().from(address::BERLIN));
         assert!(outcome.signals.iter().all(|signal| !signal.fired), "{outcome:#?}");
         assert_eq!(outcome.verdict, Verdict::Allow);
     }
@@ -310,25 +310,25 @@ fn next_token_of_a_family_has_its_history() {
 
 #[test]
 fn calls_in_transit_at_revocation_are_allowed() {
-    let mut story = Story::in_town();
-    let ana = story.office_worker("ana", 20);
-    story.wait(15 * HOUR);
-    story.see(&ana.clone().set("status", 200));
-    story.see(&ana.kind("revoked"));
-    story.wait(10 * SECOND);
-    let outcome = story.see(&ana.clone().set("status", 200));
+    let mut scenario = Scenario::in_town();
+    let ana = scenario.office_worker("ana", 20);
+    scenario.wait(15 * HOUR);
+    scenario.see(&ana.clone().set("status", 200));
+    scenario.see(&ana.kind("revoked"));
+    scenario.wait(10 * SECOND);
+    let outcome = scenario.see(&ana.clone().set("status", 200));
     assert!(!fired(&outcome, UseAfterRevocation), "{outcome:#?}");
 }
 
 #[test]
 fn client_unaware_of_its_revocation_is_allowed() {
-    let mut story = Story::in_town();
-    let ana = story.office_worker("ana", 20);
-    story.wait(15 * HOUR);
-    story.see(&ana.kind("revoked"));
+    let mut scenario = Scenario::in_town();
+    let ana = scenario.office_worker("ana", 20);
+    scenario.wait(15 * HOUR);
+    scenario.see(&ana.kind("revoked"));
     for _ in 0..10 {
-        story.wait(5 * MINUTE);
-        let outcome = story.see(&ana.clone().set("status", 401));
+        scenario.wait(5 * MINUTE);
+        let outcome = scenario.see(&ana.clone().set("status", 401));
         assert!(!fired(&outcome, UseAfterRevocation), "{outcome:#?}");
         assert!(outcome.verdict < Verdict::Alert, "{outcome:#?}");
     }
@@ -337,24 +337,24 @@ fn client_unaware_of_its_revocation_is_allowed() {
 #[test]
 fn revoked_grant_is_not_revoked_again() {
     let worst = |revoked: &dyn Fn(&Event) -> Event| {
-        let mut story = Story::in_town();
-        let ana = story.office_worker("ana", 20);
+        let mut scenario = Scenario::in_town();
+        let ana = scenario.office_worker("ana", 20);
         // Below 20,000 visits, behaviour revokes nothing.
         for round in 0..900 {
-            story.wait(32 * MINUTE);
+            scenario.wait(32 * MINUTE);
             for number in 0..20 {
-                story.see(&neighbours_call(number));
+                scenario.see(&neighbours_call(number));
             }
             if round % 15 == 0 {
-                story.see(&ana);
+                scenario.see(&ana);
             }
         }
-        story.see(&revoked(&ana));
-        story.wait(HOUR);
+        scenario.see(&revoked(&ana));
+        scenario.wait(HOUR);
         let thief = ana.from(address::SYDNEY).agent("python-requests/2.32.3").set("status", 403);
         let calls = (0..8).map(|call| {
-            story.wait(20 * SECOND);
-            story.see(&thief.clone().set("endpoint", format!("/v1/export/secrets/list{call}"))).verdict
+            scenario.wait(20 * SECOND);
+            scenario.see(&thief.clone().set("endpoint", format!("/v1/export/secrets/list{call}"))).verdict
         });
         calls.max()
     };
@@ -366,22 +366,22 @@ fn revoked_grant_is_not_revoked_again() {
 
 #[test]
 fn clock_difference_expires_no_token() {
-    let mut story = Story::in_town();
-    let ana = story.office_worker("ana", 20);
-    story.wait(15 * HOUR);
-    let outcome = story.see(&ana.clone().set("status", 200).set("expires_at", story.now() - 40 * SECOND));
+    let mut scenario = Scenario::in_town();
+    let ana = scenario.office_worker("ana", 20);
+    scenario.wait(15 * HOUR);
+    let outcome = scenario.see(&ana.clone().set("status", 200).set("expires_at", scenario.now() - 40 * SECOND));
     assert!(!fired(&outcome, UseAfterExpiry), "{outcome:#?}");
 }
 
 #[test]
 fn missing_binding_is_no_mismatch() {
-    let mut story = Story::in_town();
-    let ana = story.office_worker("ana", 20);
-    story.wait(15 * HOUR);
+    let mut scenario = Scenario::in_town();
+    let ana = scenario.office_worker("ana", 20);
+    scenario.wait(15 * HOUR);
     for number in 0..12 {
-        story.wait(2 * MINUTE);
+        scenario.wait(2 * MINUTE);
         let bound = if number % 3 == 2 { ana.clone() } else { ana.clone().set("binding", "jkt:owner") };
-        let outcome = story.see(&bound);
+        let outcome = scenario.see(&bound);
         assert!(!fired(&outcome, BindingMismatch), "{outcome:#?}");
         assert!(outcome.verdict < Verdict::Alert, "{outcome:#?}");
     }
@@ -391,12 +391,12 @@ fn missing_binding_is_no_mismatch() {
 
 #[test]
 fn impossible_travel_alerts_within_forty_minutes() {
-    let mut story = Story::in_town();
-    let ana = story.office_worker("ana", 30);
-    story.wait(15 * HOUR);
-    story.see(&ana);
-    story.wait(40 * MINUTE);
-    let outcome = story.see(&ana.from(address::SYDNEY).agent("curl/8.9.1"));
+    let mut scenario = Scenario::in_town();
+    let ana = scenario.office_worker("ana", 30);
+    scenario.wait(15 * HOUR);
+    scenario.see(&ana);
+    scenario.wait(40 * MINUTE);
+    let outcome = scenario.see(&ana.from(address::SYDNEY).agent("curl/8.9.1"));
     assert!(fired(&outcome, ImpossibleTravel) && fired(&outcome, NewCountry), "{outcome:#?}");
     assert!(fired(&outcome, NewClient), "{outcome:#?}");
     assert!(outcome.verdict >= Verdict::Alert, "{outcome:#?}");
@@ -406,53 +406,53 @@ fn impossible_travel_alerts_within_forty_minutes() {
 
 #[test]
 fn impossible_travel_needs_no_order_of_arrival() {
-    let mut story = Story::in_town();
-    let ana = story.office_worker("ana", 30);
-    story.wait(15 * HOUR);
-    story.see(&ana);
-    story.wait(45 * MINUTE);
-    story.see(&ana.from(address::SYDNEY));
+    let mut scenario = Scenario::in_town();
+    let ana = scenario.office_worker("ana", 30);
+    scenario.wait(15 * HOUR);
+    scenario.see(&ana);
+    scenario.wait(45 * MINUTE);
+    scenario.see(&ana.from(address::SYDNEY));
     // The earlier use from Berlin arrives after it.
-    let berlin = story.see_at(story.now() - 4 * MINUTE, &ana);
+    let berlin = scenario.see_at(scenario.now() - 4 * MINUTE, &ana);
     assert!(berlin.verdict < Verdict::Alert, "she is at home: {berlin:#?}");
-    story.wait(MINUTE);
-    let sydney = story.see(&ana.from(address::SYDNEY));
+    scenario.wait(MINUTE);
+    let sydney = scenario.see(&ana.from(address::SYDNEY));
     assert!(fired(&sydney, ImpossibleTravel) && fired(&sydney, NewCountry), "{sydney:#?}");
     assert!(sydney.verdict >= Verdict::Watch, "{sydney:#?}");
 }
 
 #[test]
 fn two_holders_alert_within_three_changes() {
-    let mut story = Story::in_town();
-    let ana = story.office_worker("ana", 30);
-    story.wait(15 * HOUR);
-    story.see(&ana);
+    let mut scenario = Scenario::in_town();
+    let ana = scenario.office_worker("ana", 30);
+    scenario.wait(15 * HOUR);
+    scenario.see(&ana);
     let thief = ana.from(address::LEIPZIG_HOST);
     let mut caught = None;
     for turn in 1..=3 {
-        story.wait(70 * SECOND);
-        let by_thief = story.see(&thief);
-        story.wait(50 * SECOND);
-        let by_owner = story.see(&ana);
+        scenario.wait(70 * SECOND);
+        let by_thief = scenario.see(&thief);
+        scenario.wait(50 * SECOND);
+        let by_owner = scenario.see(&ana);
         let both = [by_thief, by_owner];
         if both.iter().any(|outcome| fired(outcome, ConcurrentUse) && outcome.verdict >= Verdict::Alert) {
             caught = Some(turn);
             break;
         }
     }
-    assert!(caught.is_some(), "{}", story.last_verdicts(6).join(""));
+    assert!(caught.is_some(), "{}", scenario.last_verdicts(6).join(""));
 }
 
 #[test]
 fn reused_refresh_token_revokes_the_family() {
-    let mut story = Story::in_town();
-    let mut ana = story.rotating("ana", 20);
+    let mut scenario = Scenario::in_town();
+    let mut ana = scenario.rotating("ana", 20);
     let copied = ana.refresh_token();
-    story.refresh(&mut ana);
-    story.wait(5 * SECOND);
-    story.see(&ana.uses().from(address::BERLIN));
-    story.wait(20 * MINUTE);
-    let outcome = story.see(&ana.presents(&copied).from(address::LEIPZIG_HOST).agent("okhttp/4.12.0"));
+    scenario.refresh(&mut ana);
+    scenario.wait(5 * SECOND);
+    scenario.see(&ana.uses().from(address::BERLIN));
+    scenario.wait(20 * MINUTE);
+    let outcome = scenario.see(&ana.presents(&copied).from(address::LEIPZIG_HOST).agent("okhttp/4.12.0"));
     assert!(fired(&outcome, RefreshReuse), "{outcome:#?}");
     assert!(share(&outcome, RefreshReuse) >= 13.0, "{outcome:#?}");
     assert_eq!((outcome.verdict, outcome.action), (Verdict::Revoke, Action::RevokeFamily), "{outcome:#?}");
@@ -462,60 +462,60 @@ fn reused_refresh_token_revokes_the_family() {
 
 #[test]
 fn accepted_use_after_revocation_is_detected() {
-    let mut story = Story::in_town();
-    let ana = story.office_worker("ana", 20);
-    story.wait(15 * HOUR);
-    story.see(&ana.kind("revoked"));
-    story.wait(5 * MINUTE);
-    let outcome = story.see(&ana.clone().set("status", 200));
+    let mut scenario = Scenario::in_town();
+    let ana = scenario.office_worker("ana", 20);
+    scenario.wait(15 * HOUR);
+    scenario.see(&ana.kind("revoked"));
+    scenario.wait(5 * MINUTE);
+    let outcome = scenario.see(&ana.clone().set("status", 200));
     assert!(fired(&outcome, UseAfterRevocation), "{outcome:#?}");
     assert_eq!(outcome.verdict, Verdict::Revoke, "{outcome:#?}");
 }
 
 #[test]
 fn refused_use_after_revocation_elsewhere_alerts() {
-    let mut story = Story::in_town();
-    let ana = story.office_worker("ana", 20);
-    story.wait(15 * HOUR);
-    story.see(&ana.kind("revoked"));
-    story.wait(5 * MINUTE);
-    let outcome = story.see(&ana.from(address::LEIPZIG_HOST).agent("curl/8.9.1").set("status", 401));
+    let mut scenario = Scenario::in_town();
+    let ana = scenario.office_worker("ana", 20);
+    scenario.wait(15 * HOUR);
+    scenario.see(&ana.kind("revoked"));
+    scenario.wait(5 * MINUTE);
+    let outcome = scenario.see(&ana.from(address::LEIPZIG_HOST).agent("curl/8.9.1").set("status", 401));
     assert!(fired(&outcome, UseAfterRevocation), "{outcome:#?}");
 }
 
 #[test]
 fn use_after_session_end_is_detected() {
-    let mut story = Story::in_town();
-    let ana = story.office_worker("ana", 20).set("session_id", "s-1");
-    story.wait(15 * HOUR);
-    story.see(&ana);
-    story.wait(MINUTE);
-    story.see(&ana.kind("session_ended"));
-    story.wait(20 * MINUTE);
-    let outcome = story.see(&ana.clone().set("status", 200));
+    let mut scenario = Scenario::in_town();
+    let ana = scenario.office_worker("ana", 20).set("session_id", "s-1");
+    scenario.wait(15 * HOUR);
+    scenario.see(&ana);
+    scenario.wait(MINUTE);
+    scenario.see(&ana.kind("session_ended"));
+    scenario.wait(20 * MINUTE);
+    let outcome = scenario.see(&ana.clone().set("status", 200));
     assert!(fired(&outcome, UseAfterSessionEnd), "{outcome:#?}");
     assert_eq!(outcome.verdict, Verdict::Revoke, "{outcome:#?}");
 }
 
 #[test]
 fn use_long_after_expiry_is_detected() {
-    let mut story = Story::in_town();
-    let ana = story.office_worker("ana", 20);
-    story.wait(15 * HOUR);
+    let mut scenario = Scenario::in_town();
+    let ana = scenario.office_worker("ana", 20);
+    scenario.wait(15 * HOUR);
     // Events of others set the stream's time.
     for number in 0..9 {
-        story.wait(20 * SECOND);
-        story.see(&neighbours_call(number));
+        scenario.wait(20 * SECOND);
+        scenario.see(&neighbours_call(number));
     }
-    let expired = ana.clone().set("status", 200).set("expires_at", story.now() - 20 * MINUTE);
-    let at_home = story.see(&expired);
+    let expired = ana.clone().set("status", 200).set("expires_at", scenario.now() - 20 * MINUTE);
+    let at_home = scenario.see(&expired);
     assert!(fired(&at_home, UseAfterExpiry), "{at_home:#?}");
     assert_eq!(
         at_home.verdict,
         Verdict::Watch,
         "the server is lax, and the owner is where she always is: {at_home:#?}"
     );
-    let outcome = story.see(&expired.from(address::LEIPZIG_HOST));
+    let outcome = scenario.see(&expired.from(address::LEIPZIG_HOST));
     assert!(fired(&outcome, UseAfterExpiry), "{outcome:#?}");
     assert_eq!(outcome.verdict, Verdict::Revoke, "{outcome:#?}");
 }
@@ -523,16 +523,16 @@ fn use_long_after_expiry_is_detected() {
 #[test]
 fn expiry_from_the_issue_event_is_stored() {
     let late = |token_type: &str| {
-        let mut story = Story::in_town();
-        let ana = story.office_worker("ana", 20);
+        let mut scenario = Scenario::in_town();
+        let ana = scenario.office_worker("ana", 20);
         let token = ana.clone().set("token_id", "at-new").set("token_type", token_type);
-        story.see(&token.kind("issued").set("expires_at", story.now() + HOUR));
-        story.wait(15 * HOUR);
+        scenario.see(&token.kind("issued").set("expires_at", scenario.now() + HOUR));
+        scenario.wait(15 * HOUR);
         for number in 0..9 {
-            story.wait(20 * SECOND);
-            story.see(&neighbours_call(number));
+            scenario.wait(20 * SECOND);
+            scenario.see(&neighbours_call(number));
         }
-        story.see(&token)
+        scenario.see(&token)
     };
     let outcome = late("access");
     assert!(fired(&outcome, UseAfterExpiry), "{outcome:#?}");
@@ -544,27 +544,27 @@ fn expiry_from_the_issue_event_is_stored() {
 
 #[test]
 fn clock_ahead_makes_no_token_expired() {
-    let mut story = Story::in_town();
-    let ana = story.office_worker("ana", 20);
+    let mut scenario = Scenario::in_town();
+    let ana = scenario.office_worker("ana", 20);
     for number in 0..9 {
-        story.wait(20 * SECOND);
-        story.see(&neighbours_call(number));
+        scenario.wait(20 * SECOND);
+        scenario.see(&neighbours_call(number));
     }
     // The owner's producer is 65 minutes ahead, and the issuer's clock is right: ten minutes remain.
-    let expires_at = story.now() + 10 * MINUTE;
-    let ahead = story.now() + 65 * MINUTE;
-    let outcome = story.see_at(ahead, &ana.set("status", 200).set("expires_at", expires_at));
+    let expires_at = scenario.now() + 10 * MINUTE;
+    let ahead = scenario.now() + 65 * MINUTE;
+    let outcome = scenario.see_at(ahead, &ana.set("status", 200).set("expires_at", expires_at));
     assert!(!fired(&outcome, UseAfterExpiry) && outcome.verdict < Verdict::Alert, "{outcome:#?}");
 }
 
 #[test]
 fn bound_token_with_another_key_is_detected() {
-    let mut story = Story::in_town();
-    let ana = story.office_worker("ana", 20);
-    story.wait(15 * HOUR);
-    story.see_bound(&ana, "jkt:owner", 4);
-    story.wait(2 * MINUTE);
-    let outcome = story.see(&ana.from(address::LEIPZIG_HOST).set("binding", "jkt:thief"));
+    let mut scenario = Scenario::in_town();
+    let ana = scenario.office_worker("ana", 20);
+    scenario.wait(15 * HOUR);
+    scenario.see_bound(&ana, "jkt:owner", 4);
+    scenario.wait(2 * MINUTE);
+    let outcome = scenario.see(&ana.from(address::LEIPZIG_HOST).set("binding", "jkt:thief"));
     assert!(fired(&outcome, BindingMismatch), "{outcome:#?}");
     assert_eq!(outcome.verdict, Verdict::Revoke, "{outcome:#?}");
 }
@@ -574,20 +574,20 @@ fn bound_token_with_another_key_is_detected() {
 #[test]
 fn repeated_delivery_changes_nothing() {
     let told = |twice: bool| {
-        let mut story = Story::in_town();
-        let ana = story.office_worker("ana", 20);
-        story.wait(15 * HOUR);
+        let mut scenario = Scenario::in_town();
+        let ana = scenario.office_worker("ana", 20);
+        scenario.wait(15 * HOUR);
         let mut delivered = Vec::new();
         for from in [address::BERLIN, address::LEIPZIG_HOST, address::BERLIN, address::LEIPZIG_HOST] {
-            story.wait(MINUTE);
-            delivered.push(story.send(&ana.from(from)));
+            scenario.wait(MINUTE);
+            delivered.push(scenario.send(&ana.from(from)));
             if twice {
                 for line in &delivered {
-                    assert!(story.judge(line).is_none(), "it is known by its id");
+                    assert!(scenario.judge(line).is_none(), "it is known by its id");
                 }
             }
         }
-        story.last_verdicts(4)
+        scenario.last_verdicts(4)
     };
     assert_eq!(told(false), told(true));
 }
@@ -598,9 +598,9 @@ fn repeated_delivery_changes_nothing() {
 fn any_order_of_arrival_detects_the_thief() {
     let mut order: u64 = 1;
     for _ in 0..6 {
-        let mut story = Story::in_town();
-        let ana = story.office_worker("ana", 30);
-        let began = story.now();
+        let mut scenario = Scenario::in_town();
+        let ana = scenario.office_worker("ana", 30);
+        let began = scenario.now();
         let thief = ana.from(address::SYDNEY).agent("curl/8.9.1").set("endpoint", "/v1/admin/secrets");
         let mut calls: Vec<(i64, bool)> =
             (0..40).map(|call| (began + call * 4 * MINUTE + call % 7 * SECOND, call % 2 == 1)).collect();
@@ -610,7 +610,7 @@ fn any_order_of_arrival_detects_the_thief() {
         }
         let mut gravest = [Verdict::Allow; 2];
         for (at, stolen) in calls {
-            let outcome = story.see_at(at, if stolen { &thief } else { &ana });
+            let outcome = scenario.see_at(at, if stolen { &thief } else { &ana });
             assert!(outcome.log_odds.is_finite() && (0.0..=1.0).contains(&outcome.p_value), "{outcome:#?}");
             let gravest = &mut gravest[usize::from(stolen)];
             *gravest = outcome.verdict.max(*gravest);
@@ -687,18 +687,18 @@ fn verdicts_do_not_depend_on_batches() {
 fn no_raw_token_is_in_any_output() {
     const JWT: [&str; 3] = ["eyJhbGciOiJSUzI1NiJ9", "eyJzdWIiOiJhbmEtb2YtYWNtZSJ9", "c2lnbmF0dXJlLW9mLWFuYQ"];
     let (jwt, personal) = (JWT.join("."), ["ghp", "0123456789abcdefghijABCDEFGHIJ012345"].join("_"));
-    let mut story = Story::empty();
+    let mut scenario = Scenario::empty();
     let ana =
         Event::of("ana").set("token_id", &*jwt).set("family_id", &*personal).set("endpoint", format!("/v1/{jwt}"));
     let mut lines = vec![format!("{{\"event_id\":\"broken\",\"token_id\":\"{jwt}\"")];
     for _ in 0..200 {
-        lines.push(story.write(&ana));
-        story.wait(HOUR);
+        lines.push(scenario.write(&ana));
+        scenario.wait(HOUR);
     }
-    lines.push(story.write(&ana.kind("revoked")));
+    lines.push(scenario.write(&ana.kind("revoked")));
     for _ in 0..5 {
-        story.wait(2 * MINUTE);
-        lines.push(story.write(&ana.from(address::SYDNEY).agent(&personal)));
+        scenario.wait(2 * MINUTE);
+        lines.push(scenario.write(&ana.from(address::SYDNEY).agent(&personal)));
     }
 
     let mut pipeline = pipeline();

@@ -16,19 +16,19 @@ use tokenwarden::token::TokenHasher;
 use tokenwarden::verdict::{RuleId, Verdict};
 use tokenwarden::wire::{Decoded, Decoder};
 
-use super::story::{Atlas, Event, HOUR, MINUTE, SECOND, Story, address, share};
+use super::scenario::{Atlas, Event, HOUR, MINUTE, SECOND, Scenario, address, share};
 
 /// The highest verdict on a thief's twelve calls, each message changed by `write`.
 fn theft(write: impl Fn(String) -> String) -> Verdict {
-    let mut story = Story::in_town();
-    let ana = story.office_worker("ana", 30);
-    story.wait(4 * HOUR);
+    let mut scenario = Scenario::in_town();
+    let ana = scenario.office_worker("ana", 30);
+    scenario.wait(4 * HOUR);
     let mut gravest = Verdict::Allow;
     for number in 0..12 {
-        story.wait(20 * SECOND);
+        scenario.wait(20 * SECOND);
         let call = ana.from(address::SYDNEY).agent("AGENT").set("endpoint", format!("/v1/admin/secrets/{number}"));
-        let line = write(story.write(&call));
-        gravest = gravest.max(story.judge(&line).expect("its id is new").verdict);
+        let line = write(scenario.write(&call));
+        gravest = gravest.max(scenario.judge(&line).expect("its id is new").verdict);
     }
     gravest
 }
@@ -104,11 +104,11 @@ fn other_spellings_of_a_user_do_not_hide_a_theft() {
 #[test]
 fn unreadable_endpoint_keeps_the_evidence_of_routes() {
     let share_of = |endpoint: &str| {
-        let mut story = Story::in_town();
-        let ana = story.office_worker("ana", 30);
-        story.wait(4 * HOUR);
-        let call = story.write(&ana.set("endpoint", "ENDPOINT")).replace("ENDPOINT", endpoint);
-        share(&story.judge(&call).expect("its id is new"), RuleId::NewEndpoint)
+        let mut scenario = Scenario::in_town();
+        let ana = scenario.office_worker("ana", 30);
+        scenario.wait(4 * HOUR);
+        let call = scenario.write(&ana.set("endpoint", "ENDPOINT")).replace("ENDPOINT", endpoint);
+        share(&scenario.judge(&call).expect("its id is new"), RuleId::NewEndpoint)
     };
     let control = share_of("/v1/admin/secrets");
     assert!(control > 0.0);
@@ -122,38 +122,38 @@ fn unreadable_endpoint_keeps_the_evidence_of_routes() {
 #[test]
 fn unreadable_tenant_is_no_other_tenant() {
     for tenant in [r#""acme\u0000""#, r#""acme\ud800""#, "[]", "true", r#""acme","tenant_id":"globex""#, "\"LONG\""] {
-        let mut story = Story::in_town();
-        let ana = story.office_worker("ana", 30);
-        story.wait(4 * HOUR);
-        let (_, known) = story.state().memory();
-        let line = story.write(&ana.from(address::SYDNEY).agent("curl/8.9.1"));
+        let mut scenario = Scenario::in_town();
+        let ana = scenario.office_worker("ana", 30);
+        scenario.wait(4 * HOUR);
+        let (_, known) = scenario.state().memory();
+        let line = scenario.write(&ana.from(address::SYDNEY).agent("curl/8.9.1"));
         let tenant = tenant.replace("LONG", &"acme".repeat(400));
         let line = line.replace(r#""tenant_id":"acme""#, &format!("\"tenant_id\":{tenant}"));
-        let outcome = story.judge(&line).expect("its id is new");
+        let outcome = scenario.judge(&line).expect("its id is new");
         assert!(outcome.verdict == Verdict::Allow && outcome.signals.is_empty(), "{tenant}: {outcome:#?}");
-        assert_eq!(story.state().memory().1, known, "{tenant}");
+        assert_eq!(scenario.state().memory().1, known, "{tenant}");
     }
 }
 
 /// The verdict on a thief's calls after a `confirmed` event, and without one as a control.
-fn confirmed_theft(mut story: Story) -> (Verdict, Verdict) {
-    let ana = story.office_worker("ana", 30);
+fn confirmed_theft(mut scenario: Scenario) -> (Verdict, Verdict) {
+    let ana = scenario.office_worker("ana", 30);
     let thief = ana.from(address::LEIPZIG_HOST).agent("curl/8.9.1");
-    story.wait(HOUR);
-    let before = story.see(&thief).verdict;
+    scenario.wait(HOUR);
+    let before = scenario.see(&thief).verdict;
     for _ in 0..3 {
-        story.wait(MINUTE);
-        story.see(&ana.kind("confirmed"));
+        scenario.wait(MINUTE);
+        scenario.see(&ana.kind("confirmed"));
     }
-    story.wait(HOUR);
-    (before, story.see(&thief).verdict)
+    scenario.wait(HOUR);
+    (before, scenario.see(&thief).verdict)
 }
 
 #[test]
 fn confirmed_of_another_source_is_ignored() {
-    let (before, after) = confirmed_theft(Story::in_town());
+    let (before, after) = confirmed_theft(Scenario::in_town());
     assert!(before >= Verdict::Alert && after >= Verdict::Alert, "{before:?} {after:?}");
-    let (before, after) = confirmed_theft(Story::in_town_confirmed());
+    let (before, after) = confirmed_theft(Scenario::in_town_confirmed());
     assert!(before >= Verdict::Alert && after == Verdict::Allow, "the control: {before:?} {after:?}");
 }
 
@@ -161,16 +161,16 @@ fn confirmed_of_another_source_is_ignored() {
 #[test]
 fn confirmed_of_another_source_teaches_nothing() {
     let verdict = |vouched: bool| {
-        let mut story = Story::in_town();
-        let ana = story.office_worker("ana", 30);
+        let mut scenario = Scenario::in_town();
+        let ana = scenario.office_worker("ana", 30);
         for _ in 0..20 {
-            story.wait(MINUTE);
+            scenario.wait(MINUTE);
             if vouched {
-                story.see(&ana.from(address::SYDNEY).agent("curl/8.9.1").kind("confirmed"));
+                scenario.see(&ana.from(address::SYDNEY).agent("curl/8.9.1").kind("confirmed"));
             }
         }
-        story.wait(HOUR);
-        story.see(&ana.from(address::SYDNEY).agent("curl/8.9.1"))
+        scenario.wait(HOUR);
+        scenario.see(&ana.from(address::SYDNEY).agent("curl/8.9.1"))
     };
     let (vouched, control) = (verdict(true), verdict(false));
     assert!((vouched.log_odds - control.log_odds).abs() < 1e-9, "{} {}", vouched.log_odds, control.log_odds);
@@ -203,20 +203,20 @@ fn event(id: &str, members: &str) -> String {
 #[test]
 fn no_unsafe_character_is_in_any_output() {
     const NASTY: &str = "\u{1b}[2J\u{9b}31m\u{202e}\u{2066}\u{200b}\u{2028}\u{e0041}\u{ad}\r\n";
-    let mut story = Story::empty();
+    let mut scenario = Scenario::empty();
     let ana = Event::of(&format!("ana{NASTY}"))
         .set("app_id", format!("crm{NASTY}"))
         .set("tenant_id", format!("acme{NASTY}"))
         .set("endpoint", format!("/v1/{NASTY}"));
     let mut lines = vec![(None, format!("{{\"{NASTY}"))];
     for _ in 0..200 {
-        lines.push((None, story.write(&ana)));
-        story.wait(HOUR);
+        lines.push((None, scenario.write(&ana)));
+        scenario.wait(HOUR);
     }
-    lines.push((None, story.write(&ana.kind("revoked"))));
+    lines.push((None, scenario.write(&ana.kind("revoked"))));
     for _ in 0..5 {
-        story.wait(2 * MINUTE);
-        lines.push((None, story.write(&ana.from(address::SYDNEY).agent(&format!("curl/{NASTY}")))));
+        scenario.wait(2 * MINUTE);
+        lines.push((None, scenario.write(&ana.from(address::SYDNEY).agent(&format!("curl/{NASTY}")))));
     }
     let epoch = process(Feed::default(), &lines);
     assert!(!epoch.incidents.is_empty() && epoch.letters.len() == 1);

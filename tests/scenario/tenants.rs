@@ -6,41 +6,41 @@ use tokenwarden::token::TokenHasher;
 use tokenwarden::verdict::{Outcome, RuleId, Verdict};
 use tokenwarden::worker::Spread;
 
-use super::story::{Event, HOUR, MINUTE, SECOND, Story, address, fired, neighbours_call};
+use super::scenario::{Event, HOUR, MINUTE, SECOND, Scenario, address, fired, neighbours_call};
 use super::{Format, pipeline_of, verdicts_of};
 
 /// The thief gives each of 70 calls the id of an event of the owner's. All of them are judged.
 #[test]
 fn event_ids_of_the_owner_hide_no_theft() {
-    let mut story = Story::in_town();
-    let ana = story.office_worker("ana", 30);
-    story.wait(15 * HOUR);
+    let mut scenario = Scenario::in_town();
+    let ana = scenario.office_worker("ana", 30);
+    scenario.wait(15 * HOUR);
     for number in 0..70 {
-        story.wait(2 * SECOND);
-        let owners = story.see_as(&format!("own-{number}"), &ana);
+        scenario.wait(2 * SECOND);
+        let owners = scenario.see_as(&format!("own-{number}"), &ana);
         assert!(owners.is_some_and(|outcome| outcome.verdict < Verdict::Alert));
     }
     let thief = ana.from(address::LEIPZIG_HOST).agent("python-requests/2.31.0");
     let mut gravest = Verdict::Allow;
     for number in 0..70 {
-        story.wait(20 * SECOND);
+        scenario.wait(20 * SECOND);
         let call = thief.clone().set("endpoint", format!("/v1/admin/secrets/{number}"));
-        let outcome = story.see_as(&format!("own-{number}"), &call).expect("another event is judged");
+        let outcome = scenario.see_as(&format!("own-{number}"), &call).expect("another event is judged");
         gravest = gravest.max(outcome.verdict);
     }
     assert!(gravest >= Verdict::Alert);
-    assert_eq!((story.state().counters().ids_reused, story.state().counters().duplicates), (70, 0));
+    assert_eq!((scenario.state().counters().ids_reused, scenario.state().counters().duplicates), (70, 0));
 }
 
 /// The same event again, whatever else its second copy says, is no event.
 #[test]
 fn event_delivered_twice_is_one_event() {
-    let mut story = Story::in_town();
-    let ana = story.office_worker("ana", 30);
-    let line = story.send(&ana);
-    assert!(story.judge(&line).is_none());
-    assert!(story.judge(&line.replace("\"status\":200", "\"status\":500")).is_none(), "it is no part of its content");
-    assert_eq!((story.state().counters().ids_reused, story.state().counters().duplicates), (0, 2));
+    let mut scenario = Scenario::in_town();
+    let ana = scenario.office_worker("ana", 30);
+    let line = scenario.send(&ana);
+    assert!(scenario.judge(&line).is_none());
+    assert!(scenario.judge(&line.replace("\"status\":200", "\"status\":500")).is_none(), "it is no part of its content");
+    assert_eq!((scenario.state().counters().ids_reused, scenario.state().counters().duplicates), (0, 2));
     for (part, other) in [
         ("\"tenant_id\":\"acme\"", "\"tenant_id\":\"globex\""),
         ("\"token_id\":\"at-ana\"", "\"token_id\":\"at-bo\""),
@@ -51,7 +51,7 @@ fn event_delivered_twice_is_one_event() {
         ("\"method\":\"GET\"", "\"method\":\"GET\",\"kind\":\"refreshed\""),
     ] {
         assert!(line.contains(part), "{line}");
-        assert!(story.judge(&line.replace(part, other)).is_some(), "{other} makes it another event");
+        assert!(scenario.judge(&line.replace(part, other)).is_some(), "{other} makes it another event");
     }
 }
 
@@ -90,18 +90,18 @@ fn without_incident(line: &str) -> String {
 /// A service of client credentials gets a new access token every hour: its past is its client's.
 #[test]
 fn client_credentials_have_their_clients_past() {
-    let mut story = Story::in_town();
+    let mut scenario = Scenario::in_town();
     let call = Event::of("x").agent("sync/2.1").from("198.18.7.7").set("family_id", serde_json::Value::Null);
     let call = call.set("user_id", serde_json::Value::Null).set("token_type", "access").set("app_id", "sync");
     for number in 0..360 {
-        story.wait(40 * MINUTE);
-        let seen = story.see(&call.clone().set("token_id", format!("at-{number}")));
+        scenario.wait(40 * MINUTE);
+        let seen = scenario.see(&call.clone().set("token_id", format!("at-{number}")));
         assert!(seen.verdict < Verdict::Watch, "{number} {seen:#?}");
     }
     let thief = call.from(address::LEIPZIG_HOST).agent("python-requests/2.31.0").set("token_id", "at-stolen");
     let gravest = (0..12).map(|number| {
-        story.wait(20 * SECOND);
-        story.see(&thief.clone().set("endpoint", format!("/v1/admin/secrets/{number}"))).verdict
+        scenario.wait(20 * SECOND);
+        scenario.see(&thief.clone().set("endpoint", format!("/v1/admin/secrets/{number}"))).verdict
     });
     assert!(gravest.max() >= Some(Verdict::Alert));
 }
@@ -110,13 +110,13 @@ fn client_credentials_have_their_clients_past() {
 const LOOT: [&str; 3] = ["/v1/admin/secrets/7", "/v1/export/members", "/v1/billing/cards"];
 
 /// What a thief does with the owner's token, and what the owner does after that.
-fn theft_and_after(story: &mut Story, owner: &Event) -> Vec<Outcome> {
+fn theft_and_after(scenario: &mut Scenario, owner: &Event) -> Vec<Outcome> {
     let thief =
         owner.from(address::LEIPZIG_HOST).agent("python-requests/2.31.0").set("client_fingerprint", "ja4-thief");
     let mut outcomes = Vec::new();
     for number in 0..9 {
-        story.wait(20 * SECOND);
-        outcomes.push(story.see(&thief.clone().set("endpoint", LOOT[number % LOOT.len()])));
+        scenario.wait(20 * SECOND);
+        outcomes.push(scenario.see(&thief.clone().set("endpoint", LOOT[number % LOOT.len()])));
     }
     outcomes
 }
@@ -143,11 +143,11 @@ enum Flood {
 const FLOOD_EVENTS: u32 = 15_000;
 
 /// Twenty hours of other tenants' events, from the thief's network, with the thief's client and at the thief's routes.
-fn flood(story: &mut Story, flood: Flood) {
+fn flood(scenario: &mut Scenario, flood: Flood) {
     let call = Event::of("x").from(address::LEIPZIG_HOST).agent("python-requests/2.31.0");
     let call = call.set("client_fingerprint", "ja4-thief");
     for number in 0..FLOOD_EVENTS {
-        story.wait(4_800);
+        scenario.wait(4_800);
         let invented = |number: u32| format!("invented-{number}");
         let (tenant, user) = match flood {
             Flood::None => continue,
@@ -164,7 +164,7 @@ fn flood(story: &mut Story, flood: Flood) {
         let call = call.set("tenant_id", tenant).set("user_id", format!("guest-{user}"));
         let call = call.set("token_id", format!("at-guest-{user}")).set("family_id", format!("grant-guest-{user}"));
         let endpoint = if at_home { "/v1/contacts" } else { LOOT[number as usize % LOOT.len()] };
-        story.see_apart(&call.set("endpoint", endpoint));
+        scenario.see_apart(&call.set("endpoint", endpoint));
     }
 }
 
@@ -178,44 +178,44 @@ fn assert_alike(before: &[Outcome], after: &[Outcome], what: &str) {
 }
 
 /// The owner's day, then a theft, with and without a flood before them.
-fn told(story: &mut Story, owner: &Event, kind: Flood) -> (Vec<Outcome>, Vec<Outcome>) {
-    flood(story, kind);
+fn told(scenario: &mut Scenario, owner: &Event, kind: Flood) -> (Vec<Outcome>, Vec<Outcome>) {
+    flood(scenario, kind);
     let mut honest = Vec::new();
     for _ in 0..4 {
-        story.wait(HOUR);
-        honest.push(story.see(owner));
-        story.wait(MINUTE);
-        honest.push(story.see(&owner.clone().set("endpoint", "/v1/deals")));
-        story.wait(MINUTE);
+        scenario.wait(HOUR);
+        honest.push(scenario.see(owner));
+        scenario.wait(MINUTE);
+        honest.push(scenario.see(&owner.clone().set("endpoint", "/v1/deals")));
+        scenario.wait(MINUTE);
         // A new place of the owner's own.
-        honest.push(story.see(&owner.from("198.18.9.9").set("endpoint", "/v1/contacts")));
+        honest.push(scenario.see(&owner.from("198.18.9.9").set("endpoint", "/v1/contacts")));
     }
-    let theft = theft_and_after(story, owner);
+    let theft = theft_and_after(scenario, owner);
     (honest, theft)
 }
 
 fn assert_flood_changes_nothing(kind: Flood) {
     let town = |kind| {
-        let mut story = Story::in_town();
-        let ana = story.office_worker("ana", 30);
-        told(&mut story, &ana, kind)
+        let mut scenario = Scenario::in_town();
+        let ana = scenario.office_worker("ana", 30);
+        told(&mut scenario, &ana, kind)
     };
     // A tenant with a single user, which is not known yet, beside the town's and another known one.
     let small = |kind| {
-        let mut story = Story::in_town();
-        story.office_worker("ana", 30);
+        let mut scenario = Scenario::in_town();
+        scenario.office_worker("ana", 30);
         let eve = Event::of("eve").set("tenant_id", "initech");
         for _ in 0..80 {
-            story.wait(6 * HOUR);
-            story.see(&eve);
-            story.wait(MINUTE);
-            story.see(&eve.clone().set("endpoint", "/v1/deals"));
+            scenario.wait(6 * HOUR);
+            scenario.see(&eve);
+            scenario.wait(MINUTE);
+            scenario.see(&eve.clone().set("endpoint", "/v1/deals"));
             for number in 0..40 {
                 let neighbour = neighbours_call(number).set("tenant_id", "umbra");
-                story.see(&neighbour.set("endpoint", if number % 2 == 0 { "/v1/contacts" } else { "/v1/deals" }));
+                scenario.see(&neighbour.set("endpoint", if number % 2 == 0 { "/v1/contacts" } else { "/v1/deals" }));
             }
         }
-        told(&mut story, &eve, kind)
+        told(&mut scenario, &eve, kind)
     };
     for (whose, life) in [("known", &town as &dyn Fn(Flood) -> _), ("small", &small)] {
         let (honest_before, theft_before): (Vec<Outcome>, Vec<Outcome>) = life(Flood::None);
@@ -264,17 +264,17 @@ fn known_prefix_abroad_fires_new_country() {
     let places =
         [("2001:db8:7:1::a", "2001:db8:7:1::b", "2001:db8:7:1::b"), ("203.0.113.5", "203.0.113.6", "203.0.113.7")];
     for (own, near, far) in places {
-        let mut story = Story::located_by_events();
+        let mut scenario = Scenario::located_by_events();
         let ana = Event::of("ana").from(own).set("geo", home.clone());
         for _ in 0..60 {
-            story.wait(8 * HOUR);
-            story.see(&ana);
+            scenario.wait(8 * HOUR);
+            scenario.see(&ana);
         }
         // A minute later: within a visit of the owner's.
-        story.wait(MINUTE);
-        let neighbour = story.see(&ana.from(near));
+        scenario.wait(MINUTE);
+        let neighbour = scenario.see(&ana.from(near));
         assert!(neighbour.verdict == Verdict::Allow, "{own}: {neighbour:#?}");
-        let thief = story.see(&ana.from(far).set("geo", abroad.clone()));
+        let thief = scenario.see(&ana.from(far).set("geo", abroad.clone()));
         assert!(fired(&thief, RuleId::NewCountry), "{own}: {thief:#?}");
         assert!(thief.log_odds > neighbour.log_odds + 3.0, "{own}: {thief:#?}");
     }

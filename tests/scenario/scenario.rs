@@ -145,7 +145,7 @@ impl Rotating {
 }
 
 /// A sequence of events, scored one by one.
-pub(crate) struct Story {
+pub(crate) struct Scenario {
     decoder: Decoder,
     enricher: Enricher,
     rules: RuleSet,
@@ -158,7 +158,7 @@ pub(crate) struct Story {
     town: Vec<(i64, Event)>,
 }
 
-impl Story {
+impl Scenario {
     /// In a town of forty people with thirty days of history.
     pub(crate) fn in_town() -> Self {
         Self::in_town_with(Settings::default())
