@@ -141,7 +141,7 @@ fn errors_found_by_adapters_state_the_place() {
         }
     }
     insta::assert_snapshot!(refused("[alert.webhook]\nurl = 'https://hooks.example/x'\nsecret_file = 'secret'"), @"FAILED  alerts: t.toml:5: `alert.webhook.secret` is shorter than 16 bytes");
-    insta::assert_snapshot!(refused("[revoke.http]\nurl = 'https://id.example/revoke'\nclient_id = 'me'"), @"FAILED  revocation: t.toml:5: `revoke.http.client_id` needs `client_secret_file` beside it");
+    insta::assert_snapshot!(refused("[revoke.http]\nurl = 'https://id.example/revoke'\nclient_id = 'me'"), @"FAILED  revocation: t.toml:5: `revoke.http.client_id` requires `client_secret_file`");
 }
 
 #[test]

@@ -69,7 +69,7 @@ where
                     }
                     Fate::Hold(_) => {
                         tracing::error!(revocation = task.name, reason = progress.reason, "the provider refused a revocation");
-                        if speaks_of_provider(progress.status) {
+                        if is_about_provider(progress.status) {
                             trouble.count += 1;
                         }
                     }
@@ -274,7 +274,7 @@ impl Progress {
 
 /// Whether a refusal with this status concerns the provider or the credentials, not only this target. Status 0 is a
 /// request that could not be built for this target.
-const fn speaks_of_provider(status: u16) -> bool {
+const fn is_about_provider(status: u16) -> bool {
     !matches!(status, 0 | 200..=299 | 400 | 409 | 422)
 }
 

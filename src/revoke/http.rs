@@ -1,5 +1,6 @@
-//! A revoker made of configuration: method, address, headers and body are templates; the status of the answer, and
-//! where it is configured its body, decide the outcome. The presets are such templates.
+//! The HTTP revoker. Method, URL, headers and body are configured templates. The status of the response, and its body
+//! if
+//! configured, determine the outcome. The presets are such templates.
 
 mod answer;
 mod settings;
@@ -21,7 +22,7 @@ use crate::outgoing;
 use crate::port::{Clock, DeliveryError, RevokeRequest, Revoked, Revoker};
 use crate::verdict::Target;
 
-/// See the module's text.
+/// The revoker, see the module documentation.
 pub struct HttpRevoker {
     client: Client,
     clock: Arc<dyn Clock>,
@@ -37,7 +38,7 @@ pub struct HttpRevoker {
 }
 
 impl HttpRevoker {
-    /// The error is the key below `[revoke.http]` and what is wrong with it; it names no secret.
+    /// The error is the key in `[revoke.http]` and the problem; it contains no secret.
     pub fn new(settings: &HttpRevokerSettings, clock: Arc<dyn Clock>) -> Result<Self, (&'static str, String)> {
         let preset = settings.preset;
         let wrong = |key: &'static str| move |problem: String| (key, problem);
@@ -50,11 +51,11 @@ impl HttpRevoker {
         let client = outgoing::client(&example, settings.allow_private, settings.ca_file.as_deref());
         let method = match (settings.method.as_deref(), preset) {
             (Some(method), _) => Method::from_bytes(method.to_uppercase().as_bytes())
-                .map_err(|_| ("method", format!("`{method}` is no HTTP method")))?,
+                .map_err(|_| ("method", format!("`{method}` is not an HTTP method")))?,
             (None, Preset::ById) => Method::DELETE,
             (None, _) => Method::POST,
         };
-        // Encoded, it holds no brace that a template could take for a value.
+        // The encoded id contains no brace that the template parser would take for a value.
         let twitch_body =
             format!("client_id={}&token={{id}}", form_encoded(settings.client_id.as_deref().unwrap_or_default()));
         let body = match (settings.body.as_deref(), preset) {
@@ -73,16 +74,16 @@ impl HttpRevoker {
             (None, _) if preset == Preset::Twitch => {
                 return Err((
                     "client_id",
-                    "is missing: Twitch revokes a token for the client that it belongs to".to_owned(),
+                    "is missing: the preset `twitch` requires the client id of the token".to_owned(),
                 ));
             }
             (Some(id), Some(secret)) => Some((id.clone(), secret.clone())),
             (None, None) => None,
-            (Some(_), None) => return Err(("client_id", "needs `client_secret_file` beside it".to_owned())),
-            (None, Some(_)) => return Err(("client_secret", "needs `client_id` beside it".to_owned())),
+            (Some(_), None) => return Err(("client_id", "requires `client_secret_file`".to_owned())),
+            (None, Some(_)) => return Err(("client_secret", "requires `client_id`".to_owned())),
         };
         if basic.is_some() && settings.token.is_some() {
-            return Err(("token", "cannot go with `client_id`; keep one".to_owned()));
+            return Err(("token", "cannot be combined with `client_id`; remove one".to_owned()));
         }
         let targets = settings.targets.clone().unwrap_or_else(|| vec![TargetKind::Token, TargetKind::Family]);
         Ok(Self {
@@ -100,13 +101,13 @@ impl HttpRevoker {
         })
     }
 
-    /// Where requests go, for people.
+    /// Host of the requests, for messages.
     #[must_use]
     pub fn host(&self) -> String {
         self.url.example().ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default()
     }
 
-    /// Whether `value` is a part of the address or the body.
+    /// Whether the URL or the body contains `value`.
     fn names(&self, value: Value) -> bool {
         let body = self.body.as_ref().map(|(template, _)| template);
         [Some(&self.url), body].into_iter().flatten().any(|template| template.0.contains(&Part::Value(value)))
@@ -114,18 +115,18 @@ impl HttpRevoker {
 
     fn request(&self, asked: &RevokeRequest<'_>) -> Result<reqwest::RequestBuilder, DeliveryError> {
         if self.tenant.as_deref().is_some_and(|tenant| tenant != asked.tenant_id) {
-            let whose = "the incident is of another tenant than the one of the provider (revoke.http.tenant)";
+            let whose = "the tenant of the incident is not that of the provider (revoke.http.tenant)";
             return Err(refused(whose.to_owned()));
         }
         let url = self.url.fill(asked, Escape::Url).map_err(refused)?;
-        let url = Url::parse(&url).map_err(|_| refused("the address is no URL once it is filled in".to_owned()))?;
+        let url = Url::parse(&url).map_err(|_| refused("the URL is invalid with the values of the incident".to_owned()))?;
         let mut request = self
             .client
             .request(self.method.clone(), url)
             .headers(self.headers.clone())
             .header("Idempotency-Key", asked.key);
         if !asked.tenant_id.is_empty() {
-            // Two tenants may have grants of one id, and a preset names the id alone.
+            // Two tenants may have grants with the same id, and a preset sends only the id.
             request = request.header(TENANT_HEADER, utf8_percent_encode(asked.tenant_id, ESCAPED_IN_URLS).to_string());
         }
         if let Some((id, secret)) = &self.basic {
@@ -182,7 +183,7 @@ impl Revoker for HttpRevoker {
     }
 }
 
-/// The tenant of the target, percent-encoded; absent where it has none.
+/// Header with the tenant of the target, percent-encoded. Absent if the target has no tenant.
 const TENANT_HEADER: &str = "Tokenwarden-Tenant";
 
 fn refused(reason: String) -> DeliveryError {
@@ -192,16 +193,16 @@ fn refused(reason: String) -> DeliveryError {
 fn headers(settings: &HttpRevokerSettings) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
     for (name, value) in &settings.headers {
-        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("`{name}` is no header's name"))?;
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("`{name}` is not a header name"))?;
         let mut value = HeaderValue::from_str(value.expose_secret())
-            .map_err(|_| format!("the value of `{name}` cannot stand in a header"))?;
+            .map_err(|_| format!("the value of `{name}` is not a valid header value"))?;
         value.set_sensitive(true);
         headers.insert(name, value);
     }
     Ok(headers)
 }
 
-/// RFC 6749, 2.3.1: id and secret are form-encoded before they become user and password.
+/// RFC 6749 section 2.3.1: id and secret are form-encoded for HTTP Basic.
 fn form_encoded(text: &str) -> String {
     url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_told_by_key() {
+    fn settings_error_has_the_key() {
         let mistake = |toml: &str| revoker(toml).map(|_| ()).expect_err(toml);
         assert_eq!(mistake("url = 'https://{tenant_id}.example/x'").0, "url");
         assert_eq!(mistake("url = 'https://{tenant_id}:x@h.example/x'").0, "url");
@@ -237,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn targets_limit_what_is_accepted() {
+    fn targets_limit_the_accepted_revocations() {
         let accepted = |toml: &str| {
             let revoker = revoker(&format!("url = 'https://h.example/x'\n{toml}")).expect("a revoker");
             let target = [Target::Token("a".to_owned()), Target::Family("a".to_owned())];
@@ -248,7 +249,7 @@ mod tests {
         }
         assert_eq!(accepted("targets = ['family']"), [false, true]);
         let app = toml::from_str::<HttpRevokerSettings>("url = 'https://h.example/x'\ntargets = ['app']");
-        assert!(app.is_err(), "nothing asks for the revocation of an app yet");
+        assert!(app.is_err(), "no incident requests the revocation of an app");
     }
 
     #[test]
@@ -267,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn body_test_that_every_answer_passes_is_refused() {
+    fn body_test_that_always_passes_is_rejected() {
         let mistake = |line: &str| revoker(&format!("url = 'https://h.example/'\n{line}")).map(|_| ()).expect_err(line);
         assert_eq!(mistake("done_when = ' '").0, "done_when");
         assert_eq!(mistake("already_gone_when = []").0, "already_gone_when");

@@ -1,4 +1,4 @@
-//! Taking tokens away: an HTTP request to their provider, built from configuration.
+//! Revocation of tokens and grants by an HTTP request to their provider. The configuration defines the request.
 
 mod http;
 

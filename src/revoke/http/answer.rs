@@ -1,24 +1,25 @@
-//! What a provider's answer means: its status decides, and where it is configured its body.
+//! Outcome of a revocation: the status of the response determines it, and the body if configured.
 
 use std::time::Duration;
 
 use super::settings::{BodyTest, HttpRevokerSettings, Preset, ValueTest};
 use crate::port::{DeliveryError, Revoked};
 
-/// An answer's body is read up to here, bytes.
+/// Maximum number of bytes that are read of a body.
 pub(super) const BODY_BYTES_MAX: usize = 64 << 10;
 
-/// What a provider answered.
+/// Response of a provider.
 pub(super) struct Answer<'a> {
     pub(super) status: u16,
     pub(super) retry_after: Option<Duration>,
-    /// Its first [`BODY_BYTES_MAX`] bytes; empty where no test of the body is configured.
+    /// The first [`BODY_BYTES_MAX`] bytes. Empty if no test of the body is configured.
     pub(super) body: &'a [u8],
 }
 
 impl Answer<'_> {
-    /// The error code in a JSON body, as RFC 6749 and most APIs give it. Anything else in a body may be a secret or a
-    /// value of an event, and is repeated nowhere.
+    /// The error code in a JSON body, as in RFC 6749 and most APIs. Other content may be a secret or a value of an
+    /// event, so
+    /// it is not repeated.
     fn error_code(&self) -> Option<String> {
         let body: serde_json::Value = serde_json::from_slice(self.body).ok()?;
         let code = body.get("error")?.as_str()?;
@@ -34,17 +35,17 @@ impl Answer<'_> {
     }
 }
 
-/// Longest error code that is repeated; a token is longer.
+/// Maximum length of an error code that is repeated. A token is longer.
 const ERROR_CODE_BYTES_MAX: usize = 30;
 
 impl BodyTest {
-    /// What is wrong with it, if anything: an empty text would be held by every body.
+    /// Rejects a test that every body would pass.
     fn check(&self) -> Result<(), String> {
         let texts = match self {
             Self::Text(text) => std::slice::from_ref(text),
             Self::AnyText(texts) => texts,
             Self::Value(test) if test.pointer.is_empty() || test.pointer.starts_with('/') => return Ok(()),
-            Self::Value(_) => return Err("has a `pointer` that does not begin with `/`, as \"/ok\"".to_owned()),
+            Self::Value(_) => return Err("has a `pointer` that does not begin with `/`; an example is \"/ok\"".to_owned()),
         };
         if texts.is_empty() || texts.iter().any(|text| text.trim().is_empty()) {
             return Err("is empty: every answer would match it".to_owned());
@@ -67,7 +68,7 @@ fn holds_text(body: &[u8], text: &str) -> bool {
     memchr::memmem::find(&without_space(body), &without_space(text.as_bytes())).is_some()
 }
 
-/// What an answer means.
+/// Classification of responses.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Answers {
     done: Option<Vec<u16>>,
@@ -78,12 +79,13 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    /// The error is a key below `[revoke.http]` and what is wrong with it.
+    /// The error is the key in `[revoke.http]` and the problem.
     pub(super) fn of(settings: &HttpRevokerSettings) -> Result<Self, (&'static str, String)> {
         let gone = match settings.preset {
             Preset::Custom | Preset::ById => vec![404, 410],
-            // To RFC 7009 an unknown token is a success, and the others have statuses and texts of their own: 404 can
-            // only mean that the address or the client is wrong.
+            // In RFC 7009, an unknown token is a success. The other presets have their own statuses and texts. So 404
+            // means
+            // that the URL or the client is wrong.
             Preset::Rfc7009 | Preset::Slack | Preset::Google | Preset::Twitch => Vec::new(),
         };
         let value = |pointer: &str, equals: serde_json::Value| {
@@ -113,13 +115,13 @@ impl Answers {
         self.done_when.is_some() || self.already_gone_when.is_some()
     }
 
-    /// Done, already gone, worth another attempt, or refused.
+    /// Classifies a response: done, already gone, to be retried, or refused.
     pub(super) fn classify(&self, answer: &Answer<'_>) -> Result<Revoked, DeliveryError> {
         let Answer { status, retry_after, body } = *answer;
         let holds = |test: &Option<BodyTest>| test.as_ref().map(|test| test.holds(body));
-        // These statuses refuse our own credentials; an `invalid_token` beside them is not the one to be revoked.
-        let speaks_of_us = matches!(status, 401 | 403);
-        if !speaks_of_us && holds(&self.already_gone_when) == Some(true) {
+        // These statuses reject tokenwarden's own credentials, so `invalid_token` is not about the token to revoke.
+        let is_about_own_credentials = matches!(status, 401 | 403);
+        if !is_about_own_credentials && holds(&self.already_gone_when) == Some(true) {
             return Ok(Revoked::AlreadyGone { status });
         }
         let done = self.done.as_ref().map_or((200..300).contains(&status), |done| done.contains(&status));
@@ -141,7 +143,7 @@ impl Answers {
     }
 }
 
-/// Errors of Slack's `auth.revoke` that say that the token no longer works.
+/// Errors of Slack's `auth.revoke` for a token that no longer works.
 const SLACK_GONE: [&str; 3] =
     [r#""error":"token_revoked""#, r#""error":"token_expired""#, r#""error":"account_inactive""#];
 
@@ -150,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn statuses_mean_what_the_protocol_says() {
+    fn outcome_follows_the_status() {
         let meaning = |toml: &str, status: u16| {
             let settings: HttpRevokerSettings = toml::from_str(toml).expect("settings");
             let answer = Answer { status, retry_after: Some(Duration::from_secs(9)), body: b"" };
@@ -191,21 +193,21 @@ mod tests {
     }
 
     #[test]
-    fn body_of_an_answer_decides_where_configured() {
+    fn outcome_follows_the_configured_body_tests() {
         let own = "url = 'https://h.example/'\ndone_when = '\"ok\":true'\nalready_gone_when = 'token_revoked'";
         let refused = |code: &str| Err(format!("the provider refused with status 200 ({code})"));
         assert_eq!(outcome(own, 200, r#"{"ok":false,"error":"not_authed"}"#), refused("not_authed"));
         assert_eq!(outcome(own, 200, r#"{"ok":false,"error":"token_revoked"}"#), Ok("already_gone"));
-        assert_eq!(outcome(own, 200, "{\n  \"ok\" : true, \"revoked\": true}"), Ok("done"), "white space aside");
+        assert_eq!(outcome(own, 200, "{\n  \"ok\" : true, \"revoked\": true}"), Ok("done"), "white space is ignored");
         assert_eq!(outcome(own, 200, ""), Err("the provider refused with status 200".to_owned()));
-        assert_eq!(outcome(own, 500, r#"{"ok":true}"#), Ok("retry"), "the status comes first");
+        assert_eq!(outcome(own, 500, r#"{"ok":true}"#), Ok("retry"), "the status takes precedence");
         let rfc7009 = "preset = 'rfc7009'\nurl = 'https://h.example/'\nalready_gone_when = 'invalid_token'";
         assert_eq!(outcome(rfc7009, 400, r#"{"error":"invalid_token"}"#), Ok("already_gone"));
         let said = "the provider answered 400 (invalid_request)".to_owned();
         assert_eq!(outcome(rfc7009, 400, r#"{"error":"invalid_request"}"#), Err(said));
         for status in [401, 403] {
             let said = format!("the provider answered {status} (invalid_token)");
-            assert_eq!(outcome(rfc7009, status, r#"{"error":"invalid_token"}"#), Err(said), "our own token");
+            assert_eq!(outcome(rfc7009, status, r#"{"error":"invalid_token"}"#), Err(said), "tokenwarden's own credential");
         }
         let value = "url = 'https://h.example/'\ndone_when = { pointer = '/result/ok', equals = true }";
         assert_eq!(outcome(value, 200, r#"{"result":{"ok":true}}"#), Ok("done"));
@@ -214,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn body_of_an_answer_is_not_repeated() {
+    fn error_does_not_repeat_the_body() {
         let own = "url = 'https://h.example/'\ndone_when = 'yes'";
         for body in [r#"{"error":"xoxb-1-2-abcdefghij"}"#, r#"{"error":"user ana@example.com"}"#, "secret", "{"] {
             assert_eq!(outcome(own, 200, body), Err("the provider refused with status 200".to_owned()), "{body}");
@@ -222,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn presets_know_what_their_vendors_answer() {
+    fn presets_classify_responses_of_their_vendors() {
         let preset = |name: &str| format!("preset = '{name}'\nclient_id = 'c'\nurl = 'https://h.example/'");
         let (slack, google, twitch) = (preset("slack"), preset("google"), preset("twitch"));
         assert_eq!(outcome(&slack, 200, r#"{"ok": true, "revoked": true}"#), Ok("done"));

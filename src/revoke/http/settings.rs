@@ -1,4 +1,4 @@
-//! The settings of the HTTP revoker.
+//! Settings of the HTTP revoker.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,13 +12,13 @@ use crate::verdict::Target;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpRevokerSettings {
-    /// Fills in what is not set below.
+    /// Defaults for the keys that are not set.
     #[serde(default)]
     pub preset: Preset,
-    /// A template; its host is fixed. With `by_id` the id is added to it.
+    /// A template with a fixed host. The preset `by_id` appends the id.
     pub url: String,
     pub client_id: Option<String>,
-    /// With `client_id`, sent as basic authentication.
+    /// Sent with `client_id` as HTTP Basic authentication.
     pub client_secret: Option<SecretString>,
     /// Sent as bearer token.
     pub token: Option<SecretString>,
@@ -27,34 +27,34 @@ pub struct HttpRevokerSettings {
     pub headers: BTreeMap<String, SecretString>,
     /// A template.
     pub body: Option<String>,
-    /// How ids are escaped in the body, and its content type.
+    /// Escaping of ids in the body, and its content type.
     pub body_format: Option<BodyFormat>,
-    /// What the provider can be asked to revoke: `token`, `family`.
+    /// Targets that the provider can revoke: `token`, `family`.
     pub targets: Option<Vec<TargetKind>>,
-    /// The one tenant whose ids the provider knows; empty: that of events without a tenant.
+    /// The only tenant whose ids the provider has. Empty for events without a tenant.
     pub tenant: Option<String>,
-    /// Statuses that mean: it is revoked.
+    /// Statuses of a successful revocation.
     pub done: Option<Vec<u16>>,
-    /// What the body must hold besides, for providers that refuse with status 200.
+    /// Required content of the body for a success, for providers that refuse with status 200.
     pub done_when: Option<BodyTest>,
-    /// Statuses that mean: the provider does not know it any more.
+    /// Statuses if the provider no longer has the token or grant.
     pub already_gone: Option<Vec<u16>>,
-    /// A body that means the same, whatever the status; it is not looked at with 401 and 403.
+    /// Content of the body with the same meaning, for every status except 401 and 403.
     pub already_gone_when: Option<BodyTest>,
-    /// Statuses after which another attempt may help. Any other status means to give up.
+    /// Statuses that are retried. Any other status is permanent.
     pub retry: Option<Vec<u16>>,
-    /// Whether the provider may be inside the network.
+    /// Allows a provider with a private address.
     #[serde(default)]
     pub allow_private: bool,
-    /// Authorities trusted besides the system's, PEM.
+    /// Certificate authorities that are trusted in addition to those of the system, PEM.
     pub ca_file: Option<PathBuf>,
 }
 
-/// The templates that come with this build.
+/// The built-in templates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Preset {
-    /// Everything is set by hand.
+    /// No defaults.
     #[default]
     Custom,
     /// OAuth 2.0 Token Revocation: `POST`, `token=…&token_type_hint=…`.
@@ -95,18 +95,18 @@ impl TargetKind {
     }
 }
 
-/// What the body of an answer must hold.
+/// Required content of a response body.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(
     untagged,
     expecting = "a text that the body must hold, a list of such texts, or { pointer = \"/ok\", equals = true }"
 )]
 pub enum BodyTest {
-    /// This text, white space aside.
+    /// This text. White space is ignored.
     Text(String),
-    /// One of these texts, white space aside.
+    /// One of these texts. White space is ignored.
     AnyText(Vec<String>),
-    /// In JSON, this value at this place.
+    /// This value at this position of a JSON body.
     Value(ValueTest),
 }
 

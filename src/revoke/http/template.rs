@@ -1,4 +1,4 @@
-//! Texts with names in the places of values, each value escaped for the place that it stands in.
+//! Templates with named values. Each value is escaped for its position.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Url;
@@ -6,7 +6,7 @@ use reqwest::Url;
 use crate::port::RevokeRequest;
 use crate::verdict::Target;
 
-/// Text with `{name}` in the places of values.
+/// Text with values as `{name}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Template(pub(super) Vec<Part>);
 
@@ -16,14 +16,14 @@ pub(super) enum Part {
     Value(Value),
 }
 
-/// What a template can name.
+/// A value that a template can contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Value {
-    /// The target's.
+    /// Id of the target.
     Id,
     /// `token`, `family` or `app`.
     Kind,
-    /// `token_type_hint` of RFC 7009: a family is revoked by its refresh token.
+    /// `token_type_hint` of RFC 7009. A family is revoked by its refresh token.
     Hint,
     TokenId,
     FamilyId,
@@ -54,11 +54,11 @@ pub(super) enum Escape {
     Form,
 }
 
-/// All but the unreserved characters of RFC 3986.
+/// All characters except the unreserved ones of RFC 3986.
 pub(super) const ESCAPED_IN_URLS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 impl Template {
-    /// `{word}` is a value; any other brace is text, as JSON needs it.
+    /// `{word}` is a value. Any other brace is text, because JSON contains braces.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let mut parts = Vec::new();
         let mut literal = String::new();
@@ -76,7 +76,7 @@ impl Template {
             }
             let Some((_, value)) = VALUES.iter().find(|(name, _)| *name == word) else {
                 let known: Vec<_> = VALUES.iter().map(|(name, _)| format!("{{{name}}}")).collect();
-                return Err(format!("has `{{{word}}}`, which stands for nothing; known are {}", known.join(", ")));
+                return Err(format!("has `{{{word}}}`, which is not a known value; known values are {}", known.join(", ")));
             };
             parts.push(Part::Text(std::mem::take(&mut literal)));
             parts.push(Part::Value(*value));
@@ -87,7 +87,7 @@ impl Template {
         Ok(Self(parts))
     }
 
-    /// The address with values in place, to be checked before any is known. The host must not depend on them.
+    /// The URL with example values, for checks before a request. The host must not depend on values.
     pub(super) fn example(&self) -> Result<Url, String> {
         let filled = |value: &str| {
             let text: String = self
@@ -98,17 +98,17 @@ impl Template {
                     Part::Value(_) => value,
                 })
                 .collect();
-            Url::parse(&text).map_err(|error| format!("is no URL: {error}"))
+            Url::parse(&text).map_err(|error| format!("is not a URL: {error}"))
         };
         let (one, other) = (filled("a")?, filled("b")?);
         if one[..url::Position::BeforePath] != other[..url::Position::BeforePath] {
-            return Err("must have a fixed host: ids may stand in its path and query".to_owned());
+            return Err("must have a fixed host: values are allowed only in path and query".to_owned());
         }
         Ok(one)
     }
 
-    /// The error says what the incident lacks: an empty id would make another request of it, to delete a whole
-    /// collection at worst.
+    /// An empty value is an error, because an empty id would change the request. For example, it could delete a whole
+    /// collection.
     pub(super) fn fill(&self, asked: &RevokeRequest<'_>, escape: Escape) -> Result<String, String> {
         let mut filled = String::new();
         for part in &self.0 {
@@ -122,12 +122,12 @@ impl Template {
             let text = value.of(asked);
             let name = VALUES.iter().find(|(_, known)| known == value).map_or("", |(name, _)| name);
             if text.is_empty() {
-                return Err(format!("the request needs `{name}`, and the incident has none"));
+                return Err(format!("the request requires `{name}`, which the incident does not have"));
             }
             match escape {
-                // Even written as %2E, a segment of dots is taken as a step up.
+                // A dot segment is resolved even if it is written as %2E.
                 Escape::Url if text == "." || text == ".." => {
-                    return Err(format!("`{name}` is `{text}`, which cannot stand in an address"));
+                    return Err(format!("`{name}` is `{text}`, which is not allowed in a URL"));
                 }
                 Escape::Url => filled.extend(utf8_percent_encode(text, ESCAPED_IN_URLS)),
                 Escape::Form => filled.extend(url::form_urlencoded::byte_serialize(text.as_bytes())),
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_escaped_for_the_place_they_stand_in() {
+    fn values_are_escaped_for_their_position() {
         let id = "a/../b?c=d&e=f#g h{id}\"\\é";
         assert_eq!(
             fill("https://h/t/{id}?u={user_id}", id, Escape::Url).as_deref(),
