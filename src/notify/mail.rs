@@ -254,9 +254,9 @@ fn odds(log_odds: f64) -> String {
     let odds = if log_odds < 0.0 {
         "the owner is more likely to hold the token".to_owned()
     } else if odds < 1_000_000.0 {
-        format!("about {} to 1 that somebody other than the owner holds the token", rounded(odds))
+        format!("about {} to 1 that a party other than the owner holds the token", rounded(odds))
     } else {
-        "more than 1,000,000 to 1 that somebody other than the owner holds the token".to_owned()
+        "more than 1,000,000 to 1 that a party other than the owner holds the token".to_owned()
     };
     format!("log-odds in total, prior included: {odds}")
 }

@@ -98,7 +98,7 @@ impl Notifier for Webhook {
         result
     }
 
-    /// No request is sent: a receiver would take any request for an alert.
+    /// Sends no request, because a receiver would treat any request as an alert.
     async fn probe(&self) -> Result<(), DeliveryError> {
         Ok(())
     }
