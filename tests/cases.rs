@@ -25,7 +25,7 @@ struct Stream {
 }
 
 /// An event's id, its verdict and the rules that it fired.
-type Judged = (String, Verdict, Vec<RuleId>);
+type Scored = (String, Verdict, Vec<RuleId>);
 
 impl Stream {
     fn new(format: Format) -> Self {
@@ -37,7 +37,7 @@ impl Stream {
         }
     }
 
-    fn take(&mut self, record: &[u8]) -> Vec<Judged> {
+    fn take(&mut self, record: &[u8]) -> Vec<Scored> {
         let Self { decoder, enricher, state, rules } = self;
         let mut judged = Vec::new();
         decoder.decode(record, &mut |decoded| {
