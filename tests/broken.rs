@@ -195,7 +195,7 @@ fn object_in_a_broken_record_is_no_record() {
 }
 
 #[test]
-fn array_that_breaks_off_says_so() {
+fn truncated_array_is_reported() {
     for (format, _) in RECORDS {
         let whole = record(*format, "e1", "\"curl\"");
         for end in ["", ",", ",{", ",{\"a\":\"", ",{\"a\":[1,2"] {
@@ -207,7 +207,7 @@ fn array_that_breaks_off_says_so() {
 
 /// A search that went back for each bracket, or opened each array anew, would take minutes here.
 #[test]
-fn broken_nesting_takes_time_in_proportion() {
+fn broken_nesting_takes_linear_time() {
     const BYTES: usize = 1 << 14;
     let rows = (0..BYTES / 4).fold(String::new(), |inner, _| format!("[{inner}")) + &" {}".repeat(BYTES / 4);
     let repeated =

@@ -109,7 +109,7 @@ fn write(shown: &mut String, event: &Event<'_>) {
 }
 
 #[test]
-fn records_are_read_as_their_senders_write_them() {
+fn records_are_read_as_sent() {
     use Format::{Cloudtrail, Ecs, Github, Native, Ocsf, Okta};
     for (format, name) in [
         (Cloudtrail, "cloudtrail-identity-center.ndjson"),
@@ -138,7 +138,7 @@ fn records_are_read_as_their_senders_write_them() {
 }
 
 #[test]
-fn use_after_its_end_alerts_in_the_providers_words() {
+fn use_after_end_alerts_in_provider_formats() {
     for (format, name, rule) in [
         (Format::Github, "github-token-id.ndjson", RuleId::UseAfterRevocation),
         (Format::Okta, "okta-api-token.ndjson", RuleId::UseAfterRevocation),
@@ -161,7 +161,7 @@ fn github(hours: i64, members: &str) -> String {
 const CLONE: &str = r#""action":"git.clone","hashed_token":"mXk1vWq7bT9yR3fJ0dLs5uHcNz8aGeP2iVo4xBt6QwE=","org_id":3"#;
 
 #[test]
-fn the_two_names_of_a_github_token_are_one_token() {
+fn github_token_names_are_one_token() {
     let both = github(0, &format!(r#"{CLONE},"token_id":5"#));
     let clone = github(2, CLONE);
     let ended = |members: &str| {
@@ -214,7 +214,7 @@ fn revoked_role_ends_its_older_sessions() {
 }
 
 #[test]
-fn what_a_provider_reinstates_is_alive_again() {
+fn reinstated_token_is_accepted_again() {
     let key = |hours: i64, name: &str, members: &str| {
         let at = jiff::Timestamp::from_millisecond(1_790_000_000_000 + hours * 3_600_000).expect("a time");
         format!(
@@ -247,7 +247,7 @@ fn what_a_provider_reinstates_is_alive_again() {
 }
 
 #[test]
-fn without_an_address_the_rest_is_judged() {
+fn event_without_address_is_scored() {
     let mut stream = Stream::new(Format::Github);
     let mut quiet =
         |record: String| stream.take(record.as_bytes()).iter().all(|(_, verdict, _)| *verdict == Verdict::Allow);

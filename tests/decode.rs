@@ -50,7 +50,7 @@ fn native(members: &str) -> String {
 }
 
 #[test]
-fn a_native_event_is_read_whole() {
+fn native_event_is_decoded_completely() {
     let text = r#"{"event_id":"01JD8Z","timestamp":1795342530123,"kind":"refreshed","token_id":"rt-9","token_type":"refresh",
         "family_id":"grant-77","parent_token_id":"rt-8","session_id":"s-1","user_id":"u-42","app_id":"crm","tenant_id":"acme",
         "ip_address":"::ffff:192.0.2.10","user_agent":"Mozilla/5.0","client_fingerprint":"t13d1516h2","method":"GET",
@@ -102,7 +102,7 @@ fn fault_of_a_record_has_field_reason_and_place() {
 }
 
 #[test]
-fn hostile_messages_get_one_answer_each() {
+fn hostile_message_gives_one_result() {
     let deep = |open: &str, close: &str| format!("{}{}", open.repeat(10_000), close.repeat(10_000));
     for (message, told) in [
         (deep("[", "]"), "expected a JSON object"),
@@ -156,7 +156,7 @@ fn address_is_optional_for_every_kind() {
 
 /// What every record of a format's samples becomes, for people to hold against the mapping.
 #[test]
-fn mapped_formats_read_as_their_tables_say() {
+fn mapped_formats_follow_their_tables() {
     for format in [Format::Cloudtrail, Format::Okta, Format::Github, Format::Ocsf, Format::Ecs] {
         let text = sample(format);
         let mut shown = String::new();
@@ -176,7 +176,7 @@ fn mapped_formats_read_as_their_tables_say() {
 
 /// The samples are strewn with made-up secrets: in bodies, queries, headers and messages.
 #[test]
-fn no_secret_of_the_samples_reaches_an_event() {
+fn sample_secrets_reach_no_event() {
     for format in Format::ALL.into_iter().filter(|format| *format != Format::Native) {
         for line in sample(format).lines() {
             let (taken, _) = decode_all(format, line.as_bytes());
@@ -226,7 +226,7 @@ fn plant(value: &mut Value, left: &mut usize, token: &str) -> bool {
 }
 
 #[test]
-fn a_batch_yields_its_records_one_by_one() {
+fn batch_yields_each_record() {
     let records: Vec<String> = sample(Format::Cloudtrail).lines().map(str::to_owned).collect();
     let single: usize = records.iter().map(|record| decode_all(Format::Cloudtrail, record.as_bytes()).0.len()).sum();
     for batch in [
@@ -420,7 +420,7 @@ fn any_json() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn a_native_event_decodes_to_what_was_encoded(object in object()) {
+    fn native_event_decodes_as_encoded(object in object()) {
         let text = Value::Object(object.clone()).to_string();
         let decoded = object_of(&event(Format::Native, &text));
         let mut expected: Map<String, Value> = object.into_iter().filter(|(_, value)| !value.is_null()).collect();
@@ -450,7 +450,7 @@ proptest! {
     }
 
     #[test]
-    fn a_planted_token_is_found_in_every_field(
+    fn planted_token_is_found_in_every_field(
         at in 0..PLACES.len(),
         token in tokens(),
         around in prop::sample::select(vec![("", ""), ("see ", " there"), ("/v1/x?access_token=", "&limit=1"), ("caf\u{e9} ", "\n")]),
@@ -477,7 +477,7 @@ proptest! {
     }
 
     #[test]
-    fn no_fault_repeats_the_message(canary in "canary[a-z]{12}", field in prop::sample::select(vec![
+    fn fault_does_not_repeat_the_message(canary in "canary[a-z]{12}", field in prop::sample::select(vec![
         "timestamp", "kind", "token_type", "ip_address", "status", "bytes_out", "issued_at", "geo", "scopes", "attrs",
     ])) {
         for message in [
@@ -541,7 +541,7 @@ fn tokens() -> impl Strategy<Value = String> {
 /// Real CloudTrail records, where `TOKENWARDEN_SHARED_DATA` names the folder that has them.
 #[test]
 #[ignore = "needs real records, in the folder that TOKENWARDEN_SHARED_DATA names"]
-fn real_cloudtrail_is_read_to_the_last_record() {
+fn real_cloudtrail_is_read_completely() {
     let Some(data) = std::env::var_os("TOKENWARDEN_SHARED_DATA") else { return };
     let folder = PathBuf::from(data).join("cloudtrail");
     // One record, `CreateAccessKey`, is two events: a use, and the issue of a key.

@@ -150,7 +150,7 @@ fn special_addresses_have_no_place() {
 }
 
 #[test]
-fn without_files_client_and_route_are_known() {
+fn client_and_route_are_known_without_files() {
     let mut enricher = Enricher::new(&GeoSettings::default());
     let known = enricher.enrich(event("192.0.2.7"));
     assert_eq!(told(&known), (String::new(), String::new()));

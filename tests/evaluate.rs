@@ -116,7 +116,7 @@ fn forge(folder: &Path, days: i64) {
 }
 
 #[test]
-fn wrong_clock_at_the_start_moves_no_warmup() {
+fn warmup_ignores_a_wrong_clock_at_the_start() {
     for days in [400, 29, -400] {
         let folder = tempfile::tempdir().expect("a folder");
         labelled(folder.path(), LABELS);
@@ -141,7 +141,7 @@ fn recall(report: &Value) -> f64 {
 }
 
 #[test]
-fn without_leaves_a_term_out() {
+fn without_option_leaves_out_a_detector() {
     let folder = tempfile::tempdir().expect("a folder");
     labelled(folder.path(), LABELS);
     let whole = recall(&figures(folder.path(), &[]));

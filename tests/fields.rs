@@ -459,7 +459,7 @@ fn tenant(event: &Event<'static>) -> Option<String> {
 }
 
 #[test]
-fn ids_stay_apart_however_they_are_written() {
+fn ids_stay_distinct_in_any_notation() {
     let long = |end: &str| format!("\"{}{end}\"", "a".repeat(2_000));
     let written = [
         r#""ana""#.to_owned(),

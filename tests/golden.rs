@@ -35,7 +35,7 @@ fn verdicts_of_a_simulated_stream_are_as_stored() {
 }
 
 #[test]
-fn difference_finds_a_changed_verdict_rule_and_score() {
+fn difference_finds_each_change() {
     let line = "e1\talert\t1.500000\tnew_ip,new_client\n";
     assert_eq!(difference(line, line), None);
     assert_eq!(difference(line, &line.replace("1.500000", "1.5000009")), None);

@@ -205,7 +205,7 @@ fn recreated_topic_is_read_from_its_start() {
 }
 
 #[test]
-fn topic_that_is_away_is_reported_until_it_is_back() {
+fn missing_topic_is_reported_until_it_returns() {
     let topic = "away";
     KAFKA.create_topic(topic, 1);
     produce(&KAFKA, topic, 2);
@@ -244,7 +244,7 @@ fn added_partitions_are_read_from_their_start() {
 }
 
 #[test]
-fn a_member_without_partitions_is_ready() {
+fn member_without_partitions_is_ready() {
     let topic = "crowded";
     KAFKA.create_topic(topic, 1);
     produce(&KAFKA, topic, 1);
@@ -338,7 +338,7 @@ fn refused(topic: &str, settings: &KafkaSettings, repair: impl Fn()) {
 }
 
 #[test]
-fn dead_letters_refused_as_too_large_hold_up_nothing() {
+fn too_large_dead_letter_blocks_nothing() {
     let topic = "tiny";
     KAFKA.create_topic(topic, 1);
     KAFKA.create_topic_with("tiny.dead-letters", 1, &[("max.message.bytes", "100")]);
@@ -364,7 +364,7 @@ fn guarded(topic: &str) -> KafkaSettings {
 }
 
 #[test]
-fn dead_letters_without_permission_hold_up_nothing() {
+fn forbidden_dead_letter_blocks_nothing() {
     let topic = "denied";
     KAFKA.create_topic(topic, 1);
     KAFKA.create_topic("denied.dead-letters", 1);
@@ -375,7 +375,7 @@ fn dead_letters_without_permission_hold_up_nothing() {
 }
 
 #[test]
-fn dead_letters_without_a_topic_hold_up_nothing() {
+fn dead_letter_without_topic_blocks_nothing() {
     let topic = "absent";
     KAFKA.create_topic(topic, 1);
     let deny = |denied| KAFKA.deny(Operation::RD_KAFKA_ACL_OPERATION_CREATE, "absent.dead-letters", denied);
@@ -385,7 +385,7 @@ fn dead_letters_without_a_topic_hold_up_nothing() {
 }
 
 #[test]
-fn a_refused_commit_is_reported_and_repeated() {
+fn refused_commit_is_reported_and_retried() {
     let topic = "uncommitted";
     KAFKA.create_topic(topic, 1);
     produce(&KAFKA, topic, 3);
@@ -418,7 +418,7 @@ fn a_refused_commit_is_reported_and_repeated() {
 }
 
 #[test]
-fn a_topic_we_may_not_read_leaves_the_others_going() {
+fn forbidden_topic_does_not_stop_others() {
     let (topic, other) = ("forbidden", "permitted");
     for topic in [topic, other] {
         KAFKA.create_topic(topic, 1);
@@ -440,7 +440,7 @@ fn a_topic_we_may_not_read_leaves_the_others_going() {
 }
 
 #[test]
-fn a_dead_letter_is_cut_until_the_topic_takes_it() {
+fn dead_letter_is_cut_to_the_topic_limit() {
     let topic = "small";
     KAFKA.create_topic(topic, 1);
     KAFKA.create_topic_with("small.dead-letters", 1, &[("max.message.bytes", "1000")]);
@@ -456,7 +456,7 @@ fn a_dead_letter_is_cut_until_the_topic_takes_it() {
 
 #[test]
 #[ignore = "slow: a broker is missed only after 15 s"]
-fn a_broker_that_hangs_is_reported() {
+fn hanging_broker_is_reported() {
     let topic = "silent";
     let kafka = Kafka::start();
     kafka.create_topic(topic, 1);

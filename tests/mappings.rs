@@ -83,7 +83,7 @@ fn session(name: &str, more: &str) -> String {
 }
 
 #[test]
-fn cloudtrail_names_the_person_behind_a_session() {
+fn cloudtrail_session_has_its_user() {
     use Format::Cloudtrail;
     let call = |identity: &str| cloudtrail("s3", "ListBuckets", identity, "");
     let person =
@@ -356,7 +356,7 @@ fn ecs_okta(event_type: &str, actor_type: &str, more: &str) -> String {
 }
 
 #[test]
-fn ecs_of_okta_is_as_okta_itself() {
+fn ecs_of_okta_equals_okta() {
     hold(
         Format::Ecs,
         &[
@@ -419,7 +419,7 @@ fn ecs_names_may_have_dots() {
 }
 
 #[test]
-fn ecs_of_github_is_as_github_itself() {
+fn ecs_of_github_equals_github() {
     let record = |action: &str, user: &str, more: &str| {
         format!(
             r#"{{"@timestamp":"2026-09-21T10:00:00Z","event":{{"id":"e","action":"{action}","category":["configuration"],"dataset":"github.audit"}},"github":{{"org_id":"77"{more}}},"user":{user},"source":{{"ip":"192.0.2.7"}}}}"#
@@ -467,7 +467,7 @@ fn ocsf(class: u32, activity: u32, members: &str) -> String {
 }
 
 #[test]
-fn ocsf_of_okta_is_as_okta_itself() {
+fn ocsf_of_okta_equals_okta() {
     let target = r#""unmapped":{"target":[{"id":"oar1","type":"refresh_token"},{"id":"AT.1","type":"access_token"},{"id":"00uV","type":"User"}]}"#;
     let of = |code: &str, more: &str| {
         ocsf(
@@ -507,7 +507,7 @@ fn ocsf_of_okta_is_as_okta_itself() {
 }
 
 #[test]
-fn ocsf_versions_name_the_same_things() {
+fn ocsf_versions_give_the_same_events() {
     let resources = r#""resources":[{"uid":"arn:aws:s3:::b","type":"AWS::S3::Bucket"},{"uid":"2"}]"#;
     hold(
         Format::Ocsf,

@@ -23,7 +23,7 @@ fn tokenwarden(arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn its_configuration_is_right() {
+fn readme_configuration_is_valid() {
     // Paths are relative to the file: beside it lie what a checkout has, and the secrets.
     let (root, folder) = (Path::new(env!("CARGO_MANIFEST_DIR")), tempfile::tempdir().expect("a folder"));
     for name in ["rules", "geoip"] {
@@ -75,7 +75,7 @@ fn shipped_configuration_works_with_compose() {
 
 /// The configuration that is shipped, under the environment that the unit sets: all that this machine has no part in.
 #[test]
-fn what_is_shipped_to_run_it_with_is_right() {
+fn shipped_configuration_is_valid() {
     let unit = include_str!("../deploy/tokenwarden.service");
     let environment = unit.lines().filter_map(|line| line.strip_prefix("Environment=")?.split_once('='));
     let told = validation_of_shipped_configuration(environment);
@@ -107,7 +107,7 @@ fn program(folder: &Path, name: &str, script: &str) -> String {
 }
 
 #[test]
-fn advisories_fail_ci_only_where_they_are_known() {
+fn known_advisories_fail_ci() {
     let folder = tempfile::tempdir().expect("a folder");
     let check = |script: &str| {
         let deny = program(folder.path(), "cargo-deny", script);
@@ -125,7 +125,7 @@ fn advisories_fail_ci_only_where_they_are_known() {
 }
 
 #[test]
-fn unit_is_confined_as_far_as_it_can_be() {
+fn systemd_unit_is_confined() {
     let root = env!("CARGO_MANIFEST_DIR");
     let check = |unit: &str, path: Option<&str>| {
         let mut command = Command::new(format!("{root}/.ci/exposure"));
@@ -158,7 +158,7 @@ fn unit_is_confined_as_far_as_it_can_be() {
 }
 
 #[test]
-fn its_event_is_judged() {
+fn readme_event_is_scored() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), block("json", "event_id")).expect("written");
     let output = tokenwarden(&[
@@ -175,7 +175,7 @@ fn its_event_is_judged() {
 }
 
 #[test]
-fn its_rule_is_the_one_that_is_shipped() {
+fn readme_rule_equals_the_shipped_rule() {
     let shipped = include_str!("../rules/impossible_travel.toml");
     for line in block("toml", "[[cases]]").lines() {
         assert!(shipped.lines().any(|shipped| shipped == line), "{line}");
@@ -183,7 +183,7 @@ fn its_rule_is_the_one_that_is_shipped() {
 }
 
 #[test]
-fn its_commands_are_there() {
+fn readme_commands_exist() {
     let in_blocks =
         README.split("\n```sh\n").skip(1).filter_map(|rest| rest.split_once("\n```")).map(|(block, _)| block);
     let in_text = README.split("\n```").step_by(2).flat_map(|text| text.split('`').skip(1).step_by(2));

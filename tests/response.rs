@@ -626,7 +626,7 @@ fn failing_provider_is_reported_once() {
 }
 
 #[test]
-fn revocation_without_outcome_is_repeated() {
+fn revocation_without_outcome_is_retried() {
     let (folder, web) = (tempfile::tempdir().expect("a folder"), Web::start());
     let rig = Rig::start(folder.path(), Vec::new, Some(revoker(&web, "rfc7009")), quick());
     rig.take(&[incident(7, Mode::Enforce)]);

@@ -302,7 +302,7 @@ fn ids_that_are_no_tokens_stay() {
 }
 
 #[test]
-fn opaque_ids_are_told_from_ids() {
+fn opaque_ids_differ_from_ids() {
     for (opaque, id) in [
         (true, noise(43, URL64)),
         (true, noise(40, HEX)),

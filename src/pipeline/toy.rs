@@ -32,7 +32,7 @@ fn scored(without: Vec<DetectorId>) -> [Outcome; 2] {
 }
 
 #[test]
-fn new_detector_is_summed_faded_left_out_and_explained() {
+fn new_detector_needs_no_changes_elsewhere() {
     let ([with, later], [without, later_without]) = (scored(Vec::new()), scored(vec![DetectorId::Toy]));
     let share = |with: &Outcome, without: &Outcome| with.log_odds - without.log_odds;
     assert!((share(&with, &without) - EVIDENCE).abs() < 1e-9, "its share is in the sum");

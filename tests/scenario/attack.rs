@@ -21,7 +21,7 @@ fn bold_theft(scenario: &mut Scenario, owner: &Event, from: &str) -> Verdict {
 /// One ordinary call a day with the stolen token from another country, which could be a trip of the owner. It is
 /// watched at first. However much was learnt, the later misuse from that place still alerts.
 #[test]
-fn slow_thief_does_not_become_the_owner() {
+fn slow_thief_is_not_learnt_as_owner() {
     let mut scenario = Scenario::in_town();
     let ana = scenario.office_worker("ana", 30);
     for day in 0..21 {

@@ -234,7 +234,7 @@ fn expiry_far_in_the_past_revokes_nothing() {
 /// An event older than the newest of its grant by more than `lateness_ms_max` gives no evidence about change of
 /// networks.
 #[test]
-fn late_event_is_judged_without_what_needs_order() {
+fn late_event_is_scored_without_order() {
     let turns = |lateness_ms_max: i64| {
         let mut scenario = Scenario::in_town_with(engine::Settings { lateness_ms_max, ..Default::default() });
         let ana = scenario.office_worker("ana", 30);

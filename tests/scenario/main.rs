@@ -156,7 +156,7 @@ fn new_context_becomes_known_after_weeks() {
 }
 
 #[test]
-fn company_scan_of_its_keys_is_one_cause() {
+fn company_key_scan_is_one_cause() {
     let scan = |app: Option<&str>| {
         let mut scenario = Scenario::in_town();
         let app = app.map_or(serde_json::Value::Null, Into::into);
@@ -321,7 +321,7 @@ fn calls_in_transit_at_revocation_are_allowed() {
 }
 
 #[test]
-fn client_unaware_of_its_revocation_is_allowed() {
+fn client_calling_after_revocation_is_allowed() {
     let mut scenario = Scenario::in_town();
     let ana = scenario.office_worker("ana", 20);
     scenario.wait(15 * HOUR);
@@ -684,7 +684,7 @@ fn verdicts_do_not_depend_on_batches() {
 
 /// A thief's session with a token that the producer wrongly sends unhashed: no output contains it.
 #[test]
-fn no_raw_token_is_in_any_output() {
+fn outputs_contain_no_raw_token() {
     const JWT: [&str; 3] = ["eyJhbGciOiJSUzI1NiJ9", "eyJzdWIiOiJhbmEtb2YtYWNtZSJ9", "c2lnbmF0dXJlLW9mLWFuYQ"];
     let (jwt, personal) = (JWT.join("."), ["ghp", "0123456789abcdefghijABCDEFGHIJ012345"].join("_"));
     let mut scenario = Scenario::empty();

@@ -159,7 +159,7 @@ fn confirmed_of_another_source_is_ignored() {
 
 /// `confirmed` events before the theft are not learnt either: the thief's place stays new.
 #[test]
-fn confirmed_of_another_source_teaches_nothing() {
+fn confirmed_of_another_source_is_not_learnt() {
     let verdict = |vouched: bool| {
         let mut scenario = Scenario::in_town();
         let ana = scenario.office_worker("ana", 30);
@@ -201,7 +201,7 @@ fn event(id: &str, members: &str) -> String {
 
 /// Verdicts, terminal line, mails and reasons of a theft with hostile characters in every text.
 #[test]
-fn no_unsafe_character_is_in_any_output() {
+fn outputs_contain_no_unsafe_character() {
     const NASTY: &str = "\u{1b}[2J\u{9b}31m\u{202e}\u{2066}\u{200b}\u{2028}\u{e0041}\u{ad}\r\n";
     let mut scenario = Scenario::empty();
     let ana = Event::of(&format!("ana{NASTY}"))
@@ -248,7 +248,7 @@ fn confirmed_of_another_source_is_stored_and_counted() {
 }
 
 #[test]
-fn fixed_tenant_replaces_what_events_say() {
+fn fixed_tenant_replaces_the_tenant_of_events() {
     let feed = Feed { tenant: Tenant::new("acme"), ..Feed::default() };
     let messages = [
         (Some("u"), event("e1", "")),
@@ -275,7 +275,7 @@ fn tenant_and_attrs(feed: Feed, line: &str) -> (String, Vec<(String, String)>) {
 }
 
 #[test]
-fn fixed_tenant_keeps_what_was_sent() {
+fn fixed_tenant_keeps_the_sent_tenant() {
     let feed = Feed { tenant: Tenant::new("acme"), ..Feed::default() };
     let (_, attrs) = tenant_and_attrs(feed, &event("e1", r#","tenant_id":"globex","attrs":{"a":"b"}"#));
     let attrs: Vec<_> = attrs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();

@@ -30,7 +30,7 @@ pub(crate) fn start(part: &str, directory: &Path, wrapper: &str) -> Running {
     let mut child = Command::new("bash")
         .args(["-c", wrapper, "bash"])
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "child::plays_its_part", "--nocapture"])
+        .args(["--exact", "child::child_runs_its_part", "--nocapture"])
         .env(PART, part)
         .env(DIRECTORY, directory)
         .stdin(Stdio::piped())
@@ -79,7 +79,7 @@ impl Drop for Running {
 
 /// Runs the part that the environment names; does nothing without one.
 #[test]
-fn plays_its_part() {
+fn child_runs_its_part() {
     let Some(part) = std::env::var_os(PART) else { return };
     let directory = std::env::var_os(DIRECTORY).expect("a directory");
     let settings = embedded(Path::new(&directory));

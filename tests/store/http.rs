@@ -73,7 +73,7 @@ fn owner() -> (child::Running, TempDir, Access) {
 }
 
 #[tokio::test]
-async fn a_url_is_a_store_like_a_directory() {
+async fn url_store_works_like_a_directory() {
     let (_owner, _directory, access) = owner();
     let settings = StoreSettings { database: "elsewhere".to_owned(), ..access.settings() };
     let error = Reader::open(&settings).await.err().expect("there is no such database yet");
@@ -91,7 +91,7 @@ async fn a_url_is_a_store_like_a_directory() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_told_and_not_repeated() {
+async fn wrong_password_is_reported_not_repeated() {
     let (_owner, _directory, access) = owner();
     for (user, password) in [(Some("tokenwarden"), Some("hunter2")), (Some("nobody"), None), (None, None)] {
         let settings =
@@ -168,7 +168,7 @@ struct Note {
 }
 
 #[tokio::test]
-async fn the_clickhouse_crate_finds_a_server() {
+async fn clickhouse_crate_works_with_the_endpoint() {
     let (_owner, _directory, access) = owner();
     // Once as it comes, with its validation, and with compression as it asks for by itself.
     let client = clickhouse::Client::default()
@@ -198,7 +198,7 @@ async fn the_clickhouse_crate_finds_a_server() {
 }
 
 #[tokio::test]
-async fn curl_inserts_and_asks_in_any_format() {
+async fn curl_inserts_and_queries_in_any_format() {
     let (_owner, _directory, access) = owner();
     let own = |query: &[(&str, &str)]| {
         access.request(Method::POST, "user", "password", &[query, &[("database", "tokenwarden")]].concat())
@@ -263,7 +263,7 @@ impl QueryId for RequestBuilder {
 }
 
 #[tokio::test]
-async fn errors_come_with_status_and_code() {
+async fn error_has_status_and_code() {
     let (_owner, _directory, access) = owner();
     for (sql, status, code) in [
         ("SELEC 1", 400, "62"),

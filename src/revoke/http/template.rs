@@ -213,7 +213,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_the_id_the_path_keeps_its_shape(id in "\\PC{1,40}|[./%?#\\\\]{1,6}") {
+        fn url_path_keeps_its_shape_for_any_id(id in "\\PC{1,40}|[./%?#\\\\]{1,6}") {
             if let Ok(filled) = fill("https://h.example/tokens/{id}/sessions", &id, Escape::Url) {
                 let url = Url::parse(&filled).expect("a URL");
                 let segments: Vec<_> = url.path_segments().expect("segments").collect();
@@ -229,7 +229,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_the_id_a_json_body_keeps_its_shape(id in ".{1,40}") {
+        fn json_body_keeps_its_shape_for_any_id(id in ".{1,40}") {
             let filled = fill(r#"{"token":"{id}","app":"{app_id}"}"#, &id, Escape::Json).expect("it is filled");
             let read: serde_json::Value = serde_json::from_str(&filled).expect("JSON");
             prop_assert_eq!(read, serde_json::json!({ "token": id, "app": "crm" }));
