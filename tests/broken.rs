@@ -1,5 +1,5 @@
-//! A broken record costs no other record of its message: in an array, one behind another, and in every envelope. It is
-//! repaired where that is possible, else it alone is a dead letter.
+//! A broken record does not affect other records of its message: in an array, in concatenated records, and in every
+//! envelope. It is repaired if possible. Otherwise only this record is a dead letter.
 
 #![expect(clippy::expect_used, reason = "a test that cannot be set up has failed")]
 
@@ -8,7 +8,7 @@ use tokenwarden::format::Format;
 use tokenwarden::token::TokenHasher;
 use tokenwarden::wire::{DecodeError, Decoded, Decoder};
 
-/// One record of each format: `%ID` is its id, `%X` a value that a client chooses.
+/// One record of each format. `%ID` is its id, `%X` a value that a client chooses.
 const RECORDS: &[(Format, &str)] = &[
     (Format::Native, r#"{"event_id":"%ID","timestamp":1790000000000,"token_id":"t","user_agent":%X}"#),
     (
@@ -33,7 +33,7 @@ const RECORDS: &[(Format, &str)] = &[
     ),
 ];
 
-/// Values that no JSON reader takes, and that a repair replaces.
+/// Values that are not valid JSON, which a repair replaces.
 const REPAIRABLE: &[&str] =
     &["NaN", "-Infinity", "\"a\tb\"", "\"a\nb\"", "\"a\u{1}b\"", r#""a\x41b""#, r#""a\ud800b""#];
 /// Values that break the structure of their record.
@@ -44,12 +44,13 @@ fn record(format: Format, id: &str, value: &str) -> String {
     record.replace("%ID", id).replace("%X", value)
 }
 
-/// Whether records of `format` are sent so. An Okta event hook has a member that marks records of CloudTrail.
+/// Whether records of `format` are sent in this envelope. An Okta event hook has a member that marks CloudTrail
+/// records.
 fn goes_with(format: Format, wrap: &str) -> bool {
     format != Format::Cloudtrail || wrap != "Okta event hook"
 }
 
-/// What is read of `message`: the ids of its events, or why it has none, and the number of dead letters.
+/// The ids of the events in `message` or the reason if there are none, and the number of dead letters.
 fn read(format: Format, message: &str) -> (Vec<String>, usize) {
     let mut read = (Vec::new(), 0);
     Decoder::new(format, TokenHasher::new(b"a key for tests")).decode(
@@ -70,7 +71,7 @@ fn in_message(error: &DecodeError, message: &str) -> bool {
     error.at.byte <= message.len() && !error.cause().is_empty()
 }
 
-/// Puts records into one message.
+/// Builds one message from records.
 type Wrap = fn(&[String]) -> String;
 
 fn json(text: &str) -> String {
@@ -81,7 +82,7 @@ fn each(records: &[String], form: impl Fn(&str) -> String, between: &str) -> Str
     records.iter().map(|record| form(record)).collect::<Vec<_>>().join(between)
 }
 
-/// Ways in which several records are sent at a time. Those of one provider carry the others' records as well.
+/// Envelopes of several records. Those of one provider are also used for records of the others.
 const WRAPS: &[(&str, Wrap)] = &[
     ("array", |records| format!("[{}]", records.join(","))),
     ("array over lines", |records| format!("[\n  {}\n]\n", records.join(",\n  "))),
@@ -173,7 +174,7 @@ fn several_broken_records_are_as_many_dead_letters() {
     }
 }
 
-/// What is left of a record behind a stray bracket may be a client's object.
+/// After a stray bracket, the rest of a record may be a client's object.
 #[test]
 fn object_in_a_broken_record_is_no_record() {
     for (format, _) in RECORDS {
@@ -205,7 +206,7 @@ fn truncated_array_is_reported() {
     }
 }
 
-/// A search that went back for each bracket, or opened each array anew, would take minutes here.
+/// Searching back for each bracket, or parsing each array again, would take minutes here.
 #[test]
 fn broken_nesting_takes_linear_time() {
     const BYTES: usize = 1 << 14;
@@ -230,8 +231,8 @@ fn message_in_base64_or_in_a_string_is_read() {
     for (format, _) in RECORDS {
         let text = record(*format, "e1", "\"curl\"");
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-        gzip.write_all(text.as_bytes()).expect("a vector takes all");
-        let gzip = gzip.finish().expect("a vector takes all");
+        gzip.write_all(text.as_bytes()).expect("a vector accepts all bytes");
+        let gzip = gzip.finish().expect("a vector accepts all bytes");
         let lines =
             engine.encode(&gzip).as_bytes().chunks(76).map(String::from_utf8_lossy).collect::<Vec<_>>().join("\r\n");
         for message in [

@@ -1,4 +1,4 @@
-//! Logs as their senders write them, read from a file and judged in one stream.
+//! Logs as their senders write them, read from a file and scored in one stream.
 
 #![expect(clippy::expect_used, reason = "a test that cannot be set up has failed")]
 
@@ -16,7 +16,7 @@ use tokenwarden::token::TokenHasher;
 use tokenwarden::verdict::{Mode, RuleId, Verdict};
 use tokenwarden::wire::{Decoded, Decoder, Format};
 
-/// Judges records in turn.
+/// Scores records in order.
 struct Stream {
     decoder: Decoder,
     enricher: Enricher,
@@ -39,7 +39,7 @@ impl Stream {
 
     fn take(&mut self, record: &[u8]) -> Vec<Scored> {
         let Self { decoder, enricher, state, rules } = self;
-        let mut judged = Vec::new();
+        let mut scored = Vec::new();
         decoder.decode(record, &mut |decoded| {
             let event = match decoded {
                 Ok(Decoded::Event(event)) => event,
@@ -48,17 +48,17 @@ impl Stream {
             };
             let id = event.event_id.to_string();
             if let Step::Scored(outcome) = engine::step(state, rules, &enricher.enrich(event)) {
-                judged.push((id, outcome.verdict, outcome.signals.iter().map(|signal| signal.rule).collect()));
+                scored.push((id, outcome.verdict, outcome.signals.iter().map(|signal| signal.rule).collect()));
             }
         });
-        judged
+        scored
     }
 
-    /// What the last of these says.
+    /// The result of the last of these records.
     fn last(format: Format, records: &[impl AsRef<[u8]>]) -> (Verdict, Vec<RuleId>) {
         let mut stream = Self::new(format);
-        let judged: Vec<_> = records.iter().flat_map(|record| stream.take(record.as_ref())).collect();
-        let (_, verdict, rules) = judged.last().expect("events").clone();
+        let scored: Vec<_> = records.iter().flat_map(|record| stream.take(record.as_ref())).collect();
+        let (_, verdict, rules) = scored.last().expect("events").clone();
         (verdict, rules)
     }
 }
@@ -68,7 +68,7 @@ fn lines(name: &str) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// What is in a file, a line for each record.
+/// Content of a file, one line per record.
 fn shown(format: Format, name: &str) -> String {
     let path = Path::new("tests/data/cases").join(name);
     let mut source = FileSource::open(vec![path]).expect("a case");
@@ -78,8 +78,10 @@ fn shown(format: Format, name: &str) -> String {
         .poll(1000, Duration::from_secs(1), &mut |message| {
             decoder.decode(message.payload, &mut |decoded| match decoded {
                 Ok(Decoded::Event(event)) => write(&mut shown, &event),
-                Ok(Decoded::Skipped(reason)) => writeln!(shown, "skipped: {reason}").expect("a String takes all"),
-                Err(error) => writeln!(shown, "dead: {error}").expect("a String takes all"),
+                Ok(Decoded::Skipped(reason)) => {
+                    writeln!(shown, "skipped: {reason}").expect("a String accepts all text")
+                }
+                Err(error) => writeln!(shown, "dead: {error}").expect("a String accepts all text"),
             });
         })
         .expect("a case")
@@ -99,13 +101,13 @@ fn write(shown: &mut String, event: &Event<'_>) {
         ("endpoint", &event.endpoint),
     ] {
         if let Some(value) = value {
-            write!(line, " {name}={value}").expect("a String takes all");
+            write!(line, " {name}={value}").expect("a String accepts all text");
         }
     }
     if let Some(address) = event.address {
-        write!(line, " from={address}").expect("a String takes all");
+        write!(line, " from={address}").expect("a String accepts all text");
     }
-    writeln!(shown, "{line} {:?}", event.status).expect("a String takes all");
+    writeln!(shown, "{line} {:?}", event.status).expect("a String accepts all text");
 }
 
 #[test]
@@ -150,7 +152,7 @@ fn use_after_end_alerts_in_provider_formats() {
     }
 }
 
-/// A record of GitHub's, `hours` after a beginning.
+/// A GitHub record, `hours` after a start time.
 fn github(hours: i64, members: &str) -> String {
     let at = 1_790_000_000_000 + hours * 3_600_000;
     format!(

@@ -1,4 +1,4 @@
-//! Messages in, events out: every format, every fault, and no secret among them.
+//! Decoding of messages into events: every format, every error, and no secret in any event.
 
 #![expect(clippy::expect_used, reason = "a test that cannot be set up has failed")]
 
@@ -154,7 +154,7 @@ fn address_is_optional_for_every_kind() {
     }
 }
 
-/// What every record of a format's samples becomes, for people to hold against the mapping.
+/// The result of every record of a format's samples, to be compared with the mapping.
 #[test]
 fn mapped_formats_follow_their_tables() {
     for format in [Format::Cloudtrail, Format::Okta, Format::Github, Format::Ocsf, Format::Ecs] {
@@ -165,8 +165,10 @@ fn mapped_formats_follow_their_tables() {
             for record in taken {
                 match record {
                     Ok(Decoded::Event(event)) => shown += &show(&event),
-                    Ok(Decoded::Skipped(reason)) => writeln!(shown, "skipped: {reason}").expect("a string takes all"),
-                    Err(error) => writeln!(shown, "error: {error}").expect("a string takes all"),
+                    Ok(Decoded::Skipped(reason)) => {
+                        writeln!(shown, "skipped: {reason}").expect("a String accepts all text")
+                    }
+                    Err(error) => writeln!(shown, "error: {error}").expect("a String accepts all text"),
                 }
             }
         }
@@ -174,7 +176,7 @@ fn mapped_formats_follow_their_tables() {
     }
 }
 
-/// The samples are strewn with made-up secrets: in bodies, queries, headers and messages.
+/// The samples contain made-up secrets in bodies, queries, headers and messages.
 #[test]
 fn sample_secrets_reach_no_event() {
     for format in Format::ALL.into_iter().filter(|format| *format != Format::Native) {
@@ -208,7 +210,7 @@ fn token_in_any_field_of_a_sample_is_redacted() {
     }
 }
 
-/// Puts `token` in place of the text that `left` others stand before.
+/// Replaces the text at index `left` by `token`.
 fn plant(value: &mut Value, left: &mut usize, token: &str) -> bool {
     match value {
         Value::String(text) if *left == 0 => {
@@ -238,7 +240,7 @@ fn batch_yields_each_record() {
         assert_eq!(taken.len(), single);
         assert!(taken.iter().all(Result::is_ok));
     }
-    // One record is broken in what it says, and the batch in its form after three.
+    // One record has an invalid value. The batch breaks off after three records.
     let bad = records[1].replace("2026-11-22T10:15:30Z", "soon");
     let batch = format!("{{\"Records\":[{},\n{bad},{},{{\"a\":", records[0], records[7]);
     let (taken, _) = decode_all(Format::Cloudtrail, batch.as_bytes());
@@ -253,12 +255,12 @@ fn sample(format: Format) -> String {
     std::fs::read_to_string(path).expect("the samples are there")
 }
 
-/// An event by its fields, one a line, those that say nothing left out.
+/// The fields of an event, one per line, without empty ones.
 fn show(event: &Event<'_>) -> String {
     let mut out = format!("{} {} at {}\n", event.event_id, event.kind.as_str(), event.timestamp.millis());
     let mut field = |name: &str, value: Option<String>| {
         if let Some(value) = value {
-            writeln!(out, "  {name}: {value}").expect("a string takes all");
+            writeln!(out, "  {name}: {value}").expect("a String accepts all text");
         }
     };
     let text = |text: &Option<std::borrow::Cow<'_, str>>| text.as_deref().map(str::to_owned);
@@ -289,13 +291,13 @@ fn show(event: &Event<'_>) -> String {
     out
 }
 
-/// A text field's value: identifiers, words of any script, and what JSON must escape.
+/// Value of a text field: identifiers, words of any script, and characters that JSON must escape.
 fn words(bytes_max: usize) -> impl Strategy<Value = String> {
     prop_oneof!["[a-z0-9-]{1,24}", "[\\PC\\n\\t\"\\\\]{1,24}"]
         .prop_filter("too long or a secret", move |text| text.len() <= bytes_max && !looks_like_bearer(text))
 }
 
-/// A native event as a JSON object, every field present at random.
+/// A native event as a JSON object, with random fields.
 fn object() -> impl Strategy<Value = Map<String, Value>> {
     let texts = ["family_id", "parent_token_id", "session_id", "user_id", "app_id", "tenant_id", "user_agent"]
         .into_iter()
@@ -303,7 +305,7 @@ fn object() -> impl Strategy<Value = Map<String, Value>> {
         .map(|name| prop::option::of(words(128)).prop_map(move |text| text.map(|text| (name.to_owned(), json!(text)))))
         .collect::<Vec<_>>();
     let address = prop_oneof![any::<[u8; 4]>().prop_map(IpAddr::from), any::<[u8; 16]>().prop_map(IpAddr::from)];
-    // From 1980 on: an earlier number looks like seconds.
+    // From 1980: a smaller number would look like seconds.
     let millis = 315_532_800_000..=Timestamp::MAX.millis();
     let required = (words(128), millis, words(128), address, any::<bool>());
     let numbers = (prop::option::of(0..1000_u16), prop::option::of(any::<u64>()), prop::option::of(0..=2000_i64));
@@ -366,7 +368,7 @@ fn object_of(event: &Event<'_>) -> Map<String, Value> {
     object
 }
 
-/// Any JSON, as deep as it comes.
+/// Any JSON of any depth.
 fn any_json() -> impl Strategy<Value = Value> {
     let name = prop_oneof![
         "[a-z]{0,6}",
@@ -458,7 +460,7 @@ proptest! {
         let (before, after) = PLACES[at];
         let value = Value::from(format!("{}{token}{}", around.0, around.1)).to_string();
         let message = format!("{before}{value}{after}");
-        // An escape where none is needed hides nothing.
+        // An unnecessary escape does not hide the token.
         let first = format!("\\u{:04x}{}", token.as_bytes()[0], &token[1..]);
         let hidden = message.replace(&token, &first);
         let shown = format!("{:?}", decode_all(Format::Native, hidden.as_bytes()));
@@ -467,7 +469,7 @@ proptest! {
         prop_assert!(matches!(taken.as_slice(), [Ok(Decoded::Event(_))]), "{:?}", taken);
         prop_assert!(!format!("{taken:?}").contains(&token), "{:?}", taken);
         prop_assert!(redactions >= 1);
-        // The same in a dead letter, whole or broken off.
+        // The same in a dead letter, complete or truncated.
         let hasher = TokenHasher::new(b"a key for tests");
         for letter in [message.as_bytes(), &message.as_bytes()[..before.len() + value.len() - 1]] {
             let clean = wire::redact(letter, &hasher);
@@ -497,7 +499,7 @@ proptest! {
     }
 }
 
-/// What stands before and after a value in an event, for every place where a text can be.
+/// Text before and after a value in an event, for every position of a text.
 const PLACES: &[(&str, &str)] = &[
     (r#"{"event_id":"#, r#","timestamp":1,"token_id":"t","ip_address":"::1"}"#),
     (r#"{"event_id":"e","timestamp":1,"ip_address":"::1","token_id":"#, "}"),
@@ -538,13 +540,13 @@ fn tokens() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Real CloudTrail records, where `TOKENWARDEN_SHARED_DATA` names the folder that has them.
+/// Real CloudTrail records, in the folder that `TOKENWARDEN_SHARED_DATA` names.
 #[test]
-#[ignore = "needs real records, in the folder that TOKENWARDEN_SHARED_DATA names"]
+#[ignore = "needs real records in the folder of TOKENWARDEN_SHARED_DATA"]
 fn real_cloudtrail_is_read_completely() {
     let Some(data) = std::env::var_os("TOKENWARDEN_SHARED_DATA") else { return };
     let folder = PathBuf::from(data).join("cloudtrail");
-    // One record, `CreateAccessKey`, is two events: a use, and the issue of a key.
+    // One record, `CreateAccessKey`, gives two events: a use, and the issue of a key.
     let ledger = drain(vec![folder.join("s3-ransomware-lab.ndjson.gz")], Format::Cloudtrail);
     assert_eq!((ledger.events, ledger.skipped, ledger.faults), (3_070, 27_408, 0));
     assert_eq!(ledger.ids.len(), 2_434);
@@ -565,7 +567,7 @@ struct Ledger {
     skipped: usize,
     faults: usize,
     ids: BTreeSet<String>,
-    /// Everything that any event says.
+    /// Debug output of all events.
     shown: String,
 }
 
@@ -579,12 +581,12 @@ fn drain(paths: Vec<PathBuf>, format: Format) -> Ledger {
                 Ok(Decoded::Event(event)) => {
                     ledger.events += 1;
                     ledger.ids.insert(event.event_id.to_string());
-                    write!(ledger.shown, "{event:?}").expect("a string takes all");
+                    write!(ledger.shown, "{event:?}").expect("a String accepts all text");
                 }
                 Ok(Decoded::Skipped(_)) => ledger.skipped += 1,
                 Err(error) => {
                     ledger.faults += 1;
-                    write!(ledger.shown, "{:?}: {error}", message.position).expect("a string takes all");
+                    write!(ledger.shown, "{:?}: {error}", message.position).expect("a String accepts all text");
                 }
             });
         })

@@ -132,10 +132,14 @@ fn first_file_with_the_address_is_used() {
     let [maxmind, v4, v6] = ["maxmind-city.mmdb", "dbip-city-ipv4.mmdb", "dbip-city-ipv6.mmdb"].map(test_file);
     let mut enricher = with_files(&[&v4, &v6, &maxmind], &[]);
     assert_eq!(place_of(&mut enricher, "192.0.2.7"), "DE Potsdam 52.40,13.07");
-    assert_eq!(place_of(&mut enricher, "2001:db8:1::1"), "AU Sydney -33.87,151.21 5 km", "only the last knows it");
+    assert_eq!(
+        place_of(&mut enricher, "2001:db8:1::1"),
+        "AU Sydney -33.87,151.21 5 km",
+        "only the last file contains it"
+    );
     let mut enricher = with_files(&[&maxmind, &v4], &[]);
     assert_eq!(place_of(&mut enricher, "192.0.2.7"), "DE Berlin 52.52,13.41 20 km");
-    assert_eq!(place_of(&mut enricher, "198.51.100.1"), "BR ", "the first has a record that names no country");
+    assert_eq!(place_of(&mut enricher, "198.51.100.1"), "BR ", "the record of the first file has no country");
 }
 
 #[test]
@@ -178,7 +182,7 @@ fn event_geo_counts_if_it_is_trusted() {
     assert_eq!(told(&trusting.enrich(geo(chile.clone()))), own);
     assert_eq!(told(&trusting.enrich(event("192.0.2.7"))), files, "an event without one is looked up");
     let odd = EventGeo { country: Some("Atlantis".into()), latitude: Some(f32::NAN), ..EventGeo::default() };
-    assert_eq!(told(&trusting.enrich(geo(odd))), files, "what is no country is not believed");
+    assert_eq!(told(&trusting.enrich(geo(odd))), files, "an invalid country is ignored");
 
     assert_eq!(told(&Enricher::new(&settings).enrich(geo(chile))), files);
 }
@@ -206,12 +210,12 @@ fn unusable_file_is_reported_and_left_out() {
         assert_eq!(problems.len(), 1, "{problems:?}");
         assert!(problems[0].starts_with(&format!("{} {expected}", path.display())), "{}", problems[0]);
         assert!(problems[0].contains("geoip/README.md"), "{}", problems[0]);
-        assert_eq!(place_of(&mut enricher, "192.0.2.7"), "DE Berlin 52.52,13.41 20 km", "the other file goes on");
+        assert_eq!(place_of(&mut enricher, "192.0.2.7"), "DE Berlin 52.52,13.41 20 km", "the other file is still used");
         assert_eq!(enricher.versions().len(), 1);
     }
 }
 
-/// No byte of a file can make reading it panic or hang.
+/// No byte of a file can make its reader panic or hang.
 #[test]
 fn damaged_byte_only_loses_places() {
     let folder = TempDir::new().expect("a folder");
@@ -257,14 +261,14 @@ fn changed_file_is_used_after_the_batch() {
     replace(&after[..after.len() / 2]);
     enricher.files().check();
     enricher.refresh();
-    assert_eq!(place_of(&mut enricher, "192.0.2.7"), potsdam, "the damaged one is not taken");
+    assert_eq!(place_of(&mut enricher, "192.0.2.7"), potsdam, "the damaged file is not used");
     let problems = enricher.problems();
     assert!(problems.len() == 1 && problems[0].contains("the previous version stays in use"), "{problems:?}");
     assert_eq!(enricher.versions().len(), 1);
 
     replace(&after);
     enricher.files().check();
-    assert_eq!(place_of(&mut enricher, "192.0.2.7"), potsdam, "not in the middle of a batch");
+    assert_eq!(place_of(&mut enricher, "192.0.2.7"), potsdam, "the file does not change within a batch");
     enricher.refresh();
     assert_eq!(place_of(&mut enricher, "192.0.2.7"), berlin);
     assert_eq!(enricher.problems(), Vec::<String>::new());
@@ -275,7 +279,7 @@ fn changed_file_is_used_after_the_batch() {
     std::fs::remove_file(&path).expect("removed");
     enricher.files().check();
     enricher.refresh();
-    assert_eq!(place_of(&mut enricher, "192.0.2.7"), berlin, "what was read stays when the file goes");
+    assert_eq!(place_of(&mut enricher, "192.0.2.7"), berlin, "the content stays in use after the file is deleted");
     assert_eq!(enricher.problems().len(), 1);
 }
 
@@ -336,7 +340,7 @@ fn geoip_build_makes_a_file_or_names_the_line() {
     let (status, told) = build("192.0.2.0,192.0.2.9,64496,A\n192.0.2.0,192.0.2.9\n");
     assert_eq!(status, Some(65));
     assert!(told.contains("asn.csv: line 2: expected four fields"), "{told}");
-    assert_eq!(std::fs::read_dir(folder.path()).expect("the folder").count(), 2, "nothing else is left lying");
+    assert_eq!(std::fs::read_dir(folder.path()).expect("the folder").count(), 2, "no temporary file is left");
 }
 
 /// The real files, if `make test` has fetched them.
@@ -408,16 +412,16 @@ thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
 }
 
-#[expect(unsafe_code, reason = "an allocator is; it only counts and passes on")]
+#[expect(unsafe_code, reason = "an allocator is unsafe; this one counts and forwards")]
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's guarantees are passed on unchanged.
+        // SAFETY: the caller's guarantees apply unchanged.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as above; every pointer came from `System`.
+        // SAFETY: as above. Every pointer comes from `System`.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -440,7 +444,7 @@ fn known_address_and_agent_allocate_nothing() {
             kept.extend(events.into_iter().map(|event| enricher.enrich(event)));
             ALLOCATIONS.get() - before
         });
-        assert!(rounds.next() > Some(0), "the counting works");
+        assert!(rounds.next() > Some(0), "allocations are counted");
         assert_eq!(rounds.next(), Some(0), "trusting: {trust}");
     }
 }

@@ -95,7 +95,7 @@ fn evaluate_measures_a_labelled_set() {
     // From the eleventh day on.
     let report = figures(folder.path(), &["--warmup", "10"]);
     assert_eq!((&report["events"], &report["token_days"]), (&Value::from(804), &Value::from(800)));
-    assert_eq!(report["detectors"].as_array().map(Vec::len), Some(1), "the rules run only where asked for");
+    assert_eq!(report["detectors"].as_array().map(Vec::len), Some(1), "the rules run only if requested");
 }
 
 /// Events of one producer with a wrong clock, before all others.
@@ -126,7 +126,7 @@ fn warmup_ignores_a_wrong_clock_at_the_start() {
         let events = report["events"].as_u64().expect("a count");
         assert!((450..=850).contains(&events), "{days}: {events} events are measured");
         assert_eq!(report["thefts"], 2, "{days}");
-        // Without a warm-up all events are measured, on the days of the stream.
+        // Without a warm-up, all events are measured, on the days of the stream.
         let report = figures(folder.path(), &[]);
         assert_eq!(report["events"], 1_804, "{days}");
         let output = tokenwarden(folder.path(), &["evaluate", "."]);

@@ -1,5 +1,6 @@
-//! Optional fields that cannot be read never cost an event, in any format: they are repaired or count as absent, are named
-//! in `attrs` and are counted.
+//! An optional field that cannot be read never discards its event, in any format. It is repaired or counts as absent,
+//! is
+//! named in `attrs` and is counted.
 
 use tokenwarden::event::{Event, Kind, TokenType};
 use tokenwarden::format::Format;
@@ -15,7 +16,7 @@ fn decode(format: Format, payload: &[u8]) -> Vec<Result<Decoded<'_>, DecodeError
     taken
 }
 
-/// The one event in `payload`, borrowed from nothing.
+/// The one event in `payload`, owned.
 fn event(format: Format, payload: impl AsRef<[u8]>) -> Event<'static> {
     let shown = String::from_utf8_lossy(payload.as_ref()).into_owned();
     let mut taken = decode(format, payload.as_ref());
@@ -33,7 +34,7 @@ fn fault(format: Format, payload: impl AsRef<[u8]>) -> String {
     }
 }
 
-/// What `attrs` says of unreadable fields.
+/// The unreadable fields in `attrs`.
 fn unreadable<'e>(event: &'e Event<'_>) -> &'e str {
     attr(event, UNREADABLE)
 }
@@ -128,7 +129,7 @@ fn optional_field_unreadable_leaves_the_rest() {
     assert_eq!((event.kind, event.status, event.bytes_out), (Kind::Revoked, None, Some(7)));
     assert_eq!((event.user_agent.as_deref(), event.family_id.as_deref()), (Some("a\u{fffd}b"), Some("g")));
     assert!(unreadable(&event).contains("user_agent: ") && unreadable(&event).contains("; status: negative"));
-    assert_eq!((attr(&event, "user_agent"), attr(&event, "status")), ("", "-1"), "what was sent is kept");
+    assert_eq!((attr(&event, "user_agent"), attr(&event, "status")), ("", "-1"), "the sent values are kept");
 }
 
 #[test]
@@ -146,7 +147,7 @@ fn invalid_utf8_costs_only_its_field() {
         let event = event(Format::Native, payload(members));
         assert!(unreadable(&event).starts_with(named), "{members:?}: {:?}", event.attrs);
     }
-    // A required field that cannot be read, and what breaks the structure, are faults of the record.
+    // An unreadable required field, and a broken structure, are errors of the record.
     let shown = fault(Format::Native, b"{\"event_id\":\"e\xff\",\"timestamp\":1,\"token_id\":\"t\"}");
     assert!(
         shown.starts_with("event_id: holds a NUL, a lone surrogate or bytes that are not UTF-8, at line 1"),
@@ -160,7 +161,7 @@ fn invalid_utf8_costs_only_its_field() {
 fn unreadable_fields_cannot_be_forged() {
     let members = r#","attrs":{"unreadable_fields":"nothing"},"status":-1"#;
     let event = event(Format::Native, native(members));
-    assert_eq!(unreadable(&event), "status: negative", "ours stands first");
+    assert_eq!(unreadable(&event), "status: negative", "the decoder's attribute is first");
 }
 
 #[test]
@@ -246,8 +247,9 @@ fn harmless_variants_are_read() {
     assert_eq!(unreadable(&empty), "", "null and the empty text are absent");
 }
 
-/// The kind counts as absent, so the event is a use: a client that could put a word of its own there, say by an
-/// injection into a log line, would otherwise keep its use from being judged.
+/// The kind counts as absent, so the event is a use. Otherwise a client that injects a kind into a log line could keep
+/// its
+/// use from being scored.
 #[test]
 fn unknown_kind_is_use_and_named() {
     let event = event(Format::Native, native(r#","kind":"introspected""#));
@@ -404,16 +406,16 @@ fn one_value_given_twice_is_read() {
         let two = event(*format, record.replace('X', &format!("\"curl/8\",\"{name}\":\"curl/8\"")));
         assert_eq!(one, two, "{format}");
     }
-    // However often the first value comes: another one makes it two.
+    // The first value may be repeated. A different value makes the field ambiguous.
     let many = format!("{}{}", r#""a","user_agent":"#.repeat(300), r#""b""#);
     let two = event(Format::Github, RECORDS[2].2.replace('X', &many));
     assert_eq!((two.user_agent.as_deref(), unreadable(&two)), (None, "user_agent: given twice"));
 }
 
-/// The id that an event has in one of its fields.
+/// Reads the id of an event from one of its fields.
 type IdOf = fn(&Event<'static>) -> Option<String>;
 
-/// Ids in the native format and in others, `X` where the id stands.
+/// Ids in the native format and in others. `X` is the position of the id.
 const IDS: &[(Format, &str, IdOf)] = &[
     (Format::Native, r#"{"event_id":"e1","timestamp":1,"token_id":"t","user_id":X}"#, user),
     (Format::Native, r#"{"event_id":"e1","timestamp":1,"token_id":"t","tenant_id":X}"#, tenant),
@@ -506,7 +508,7 @@ fn unreadable_tenant_is_not_the_unnamed_one() {
     assert_eq!(unreadable(&event), "userIdentity.accountId: given twice");
 }
 
-/// What is revoked, and what revokes, is read whole or not at all.
+/// The target and the cause of a revocation are read completely or not at all.
 #[test]
 fn family_and_binding_are_never_repaired() {
     for (field, id) in [
@@ -531,7 +533,7 @@ fn long_endpoints_stay_apart() {
     assert_eq!((broken.endpoint.as_deref(), unreadable(&broken).is_empty()), (Some("/v1/a\u{fffd}/b"), false));
 }
 
-/// A record without a token is one of its principal, however that is written.
+/// A record without a token belongs to its principal, in any notation.
 #[test]
 fn unreadable_principal_is_no_skipped_record() {
     let record = r#"{"uuid":"e1","published":"2026-09-21T10:00:00Z","eventType":"user.account.x","actor":{"id":X,"type":"User"}}"#;
@@ -558,7 +560,7 @@ fn mapped_objects_given_twice_are_unreadable() {
     let twice = record.replace(r#""userIdentity":{"#, r#""userIdentity":{"accessKeyId":"AKIA2"},"userIdentity":{"#);
     let shown = fault(Format::Cloudtrail, twice);
     assert!(shown.starts_with("userIdentity.accessKeyId: given twice"), "{shown}");
-    // A second word must not make a record one of nobody's token.
+    // A second value must not make a record one without a token.
     let twice = record.replace(r#""type":"IAMUser""#, r#""type":"AWSService","type":"IAMUser""#);
     assert_eq!(self::event(Format::Cloudtrail, twice).token_id.as_str(), "AKIA1");
 }

@@ -1,4 +1,4 @@
-//! Verdicts of a simulated stream, compared with stored ones: a change of structure must not change a verdict.
+//! Compares the verdicts of a simulated stream with stored ones. A change of structure must not change a verdict.
 //!
 //! Compared are verdict, rules and log-odds (to 1e-6) of each event with a signal, and the sum of the log-odds of each
 //! thousand events. Texts are not compared. A change of the model is expected to fail here: the failure names the file

@@ -157,7 +157,7 @@ fn second_member_waits_for_the_first() {
             .expect("the second polls");
     }
     assert_eq!(seen, keys[200..].iter().cloned().collect());
-    assert!(by_second > 0, "the second reads nothing");
+    assert!(by_second > 0, "the second reads no message");
 }
 
 /// Polls both until partitions of `first` are revoked, and returns them.
@@ -292,7 +292,7 @@ fn commands_end_with_one_line_naming_the_key() {
         let [_, said] = end(run);
         let (ends, logged): (Vec<_>, Vec<_>) = said.lines().partition(|line| line.starts_with("tokenwarden: "));
         assert!(ends.len() == 1 && ends[0].starts_with(&format!("tokenwarden: {told}")), "{said}");
-        // The rest is the log: each line is one JSON object without repeated keys.
+        // The remaining lines are the log: one JSON object each, without repeated keys.
         for line in logged {
             let object = serde_json::from_str::<BTreeMap<String, serde_json::Value>>(line).expect("JSON");
             assert_eq!(line.matches("\"message\":").count(), 1, "{object:?}");

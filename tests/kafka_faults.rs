@@ -1,4 +1,4 @@
-//! The Kafka source against a real Apache Kafka that loses messages, replaces topics, refuses dead letters or hangs.
+//! The Kafka source with a real Apache Kafka that loses messages, replaces topics, refuses dead letters or hangs.
 
 #![allow(clippy::expect_used, clippy::disallowed_methods, reason = "a test that cannot go on says so")]
 
@@ -26,7 +26,7 @@ fn settings(kafka: &Kafka, topic: &str) -> KafkaSettings {
         topics: vec![Topic { topic: topic.to_owned(), feed: Format::Native.into() }],
         group_id: group(topic),
         prefix: topic.to_owned(),
-        // So that tests need not wait for half a minute.
+        // The default would make tests wait for 30 s.
         properties: BTreeMap::from([("topic.metadata.refresh.interval.ms".to_owned(), "1000".to_owned())]),
         allow_plaintext: false,
         remember_messages_max: 0,
@@ -37,11 +37,11 @@ fn group(topic: &str) -> String {
     format!("group of {topic}")
 }
 
-/// A source with what it reports, and the offsets that it has handed over.
+/// A source with its reports, and the offsets of the messages that it returned.
 struct Member {
     source: KafkaSource,
     observer: Arc<Recorder>,
-    /// Partition, offset, and whether it was only to rebuild.
+    /// Partition, offset, and whether the message is only for rebuilding.
     read: Vec<(i32, i64, bool)>,
 }
 
@@ -72,7 +72,7 @@ impl Member {
         assert!(found.is_some(), "{what}: {:?}, {:?}", self.read, self.observer.gaps());
     }
 
-    /// Reads `count` messages in all, and waits for more that must not come.
+    /// Reads `count` messages, and then waits to detect further ones.
     fn read(&mut self, count: usize) -> Vec<i64> {
         self.until("the messages are read", |member| member.read.len() >= count);
         for _ in 0..10 {
@@ -104,7 +104,7 @@ fn offset_beyond_the_end_resumes_at_the_earliest() {
     KAFKA.commit(&group(topic), topic, 500, "");
     let mut member = Member::open(&settings(&KAFKA, topic));
     member.until("all is read", |member| member.read.len() == 10);
-    assert!(member.read.iter().all(|(.., replayed)| !replayed), "all of them are judged: {:?}", member.read);
+    assert!(member.read.iter().all(|(.., replayed)| !replayed), "all of them are scored: {:?}", member.read);
     let gap =
         OffsetGap { kind: GapKind::BeyondEnd, topic: topic.into(), partition: 0, expected: 500, resumed: 0, end: 10 };
     assert_eq!(member.observer.gaps(), [gap]);
@@ -142,7 +142,7 @@ fn messages_deleted_unread_are_counted() {
     assert_eq!(member.kinds(), [(GapKind::Deleted, 2, 6)]);
     assert_eq!(member.observer.gaps()[0].lost(), 4);
 
-    // The same while the partition is paused for want of room.
+    // The same while the partition is paused because the worker has no room.
     for _ in 0..5 {
         member.poll(0);
     }
@@ -214,7 +214,7 @@ fn missing_topic_is_reported_until_it_returns() {
     assert!(!member.observer.has_held(Condition::SourceTopic));
     KAFKA.delete_topic(topic);
     member.until("it is missed", |member| member.observer.holds(Condition::SourceTopic));
-    // Its last messages can no longer be committed. That is reported, and ends with the partition.
+    // Its last offsets can no longer be committed. This is reported until the partition is removed.
     member.commit(topic, 2, &[]);
     KAFKA.create_topic(topic, 1);
     produce(&KAFKA, topic, 5);
@@ -271,7 +271,7 @@ fn rebuilding_ends_at_the_committed_offset() {
     KAFKA.commit(&group(topic), topic, 20, "");
     let mut member = Member::open(&KafkaSettings { remember_messages_max: 15, ..settings(&KAFKA, topic) });
     let began = |member: &mut Member| {
-        // Slowly, one message a poll.
+        // One message per poll.
         member.poll(1);
         member.observer.holds(Condition::Rebuilding).then_some(())
     };
@@ -293,7 +293,7 @@ fn assignment_does_not_block_polling() {
     let mut member = Member::open(&settings(&kafka, topic));
     kafka.until_stable(&group(topic));
     kafka.freeze();
-    // The partitions are assigned now, and the brokers do not say where they go on.
+    // Partitions are assigned, and the brokers do not respond with their offsets.
     let mut longest = Duration::ZERO;
     for _ in 0..100 {
         let began = Instant::now();
@@ -329,11 +329,11 @@ fn refused(topic: &str, settings: &KafkaSettings, repair: impl Fn()) {
     eventually(Duration::from_secs(5), "the offset is committed", committed).expect("the offset is committed");
     member.observer.until(Condition::DeadLetterTopic, true);
     produce(&KAFKA, topic, 1);
-    assert_eq!(member.read(1), [1], "messages go on");
+    assert_eq!(member.read(1), [1], "later messages are read");
     repair();
     member.observer.until(Condition::DeadLetterTopic, false);
     let read = KAFKA.consume(&format!("{topic}.dead-letters"), 1);
-    assert!(read[0].payload.starts_with(b"xxx"), "the letter comes at last");
+    assert!(read[0].payload.starts_with(b"xxx"), "the dead letter is sent");
     assert_eq!(member.observer.dropped(), 0);
 }
 
@@ -348,7 +348,7 @@ fn too_large_dead_letter_blocks_nothing() {
     });
 }
 
-/// As the user whom [`Kafka::deny`] is about.
+/// Settings with the user that [`Kafka::deny`] restricts.
 fn guarded(topic: &str) -> KafkaSettings {
     let mut guarded = settings(&KAFKA, topic);
     guarded.brokers.clone_from(&KAFKA.guarded);
@@ -390,12 +390,12 @@ fn refused_commit_is_reported_and_retried() {
     KAFKA.create_topic(topic, 1);
     produce(&KAFKA, topic, 3);
     let mut guarded = guarded(topic);
-    // Else the partition would be taken from us before the commit is repeated.
+    // Otherwise the partition would be removed before the commit is retried.
     guarded.properties.insert("topic.metadata.refresh.interval.ms".to_owned(), "600000".to_owned());
     let mut member = Member::open(&guarded);
     assert_eq!(member.read(3), [0, 1, 2]);
     member.commit(topic, 1, &[]);
-    // A paused partition is not fetched: only the commit meets the missing permission.
+    // A paused partition is not fetched, so only the commit finds the missing permission.
     let until = |member: &mut Member, failed: bool| {
         eventually(Duration::from_secs(20), "the commit is answered", || {
             member.poll(0);
@@ -433,7 +433,7 @@ fn forbidden_topic_does_not_stop_others() {
     member.until("it is reported", |member| member.observer.holds(Condition::SourceTopic));
     produce(&KAFKA, topic, 3);
     produce(&KAFKA, other, 1);
-    assert_eq!(member.read(1), [2], "the other goes on");
+    assert_eq!(member.read(1), [2], "the other topic is read");
     deny(false);
     member.until("it is read again", |member| !member.observer.holds(Condition::SourceTopic));
     member.until("nothing is missing", |member| member.read.iter().any(|(_, offset, _)| *offset == 4));
@@ -477,7 +477,7 @@ fn hanging_broker_is_reported() {
     let committed = || (kafka.committed(&group(topic), topic) == Some(3)).then_some(());
     eventually(Duration::from_secs(20), "the offset is committed", committed).expect("the offset is committed");
 
-    // A stop waits for none of the answers that do not come.
+    // A stop does not wait for missing responses.
     kafka.freeze();
     member.commit(topic, 3, &[letter(topic)]);
     let began = Instant::now();
@@ -486,7 +486,7 @@ fn hanging_broker_is_reported() {
     kafka.thaw();
 }
 
-/// What `topics check` finds about `topic`: the level of each thing looked at.
+/// The findings of `topics check` about `topic`: the level and text of each check.
 fn checked(settings: &KafkaSettings, topic: &str) -> BTreeMap<&'static str, (Level, String)> {
     let findings = kafka::check(settings).expect("the broker answers");
     let of_topic = findings.into_iter().filter(|finding| finding.topic == topic);
@@ -594,7 +594,7 @@ fn validate_finds_what_topics_check_finds() {
         (output.status.code(), lines.collect::<Vec<_>>())
     };
     let (status, lines) = validate();
-    assert_eq!(status, Some(0), "the service makes the topic of dead letters itself: {lines:#?}");
+    assert_eq!(status, Some(0), "the service creates the dead-letter topic: {lines:#?}");
     let starts = [
         "WARNING Kafka: validated: timestamps: set message.timestamp.type=LogAppendTime".to_owned(),
         format!("ok      Kafka: {} has validated", KAFKA.brokers),

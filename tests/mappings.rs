@@ -1,4 +1,4 @@
-//! What single records of each format become: one line for each event, with everything that the mapping fills.
+//! Events of single records of each format: one line per event with all fields that the mapping sets.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use tokenwarden::format::Format;
 use tokenwarden::token::{TokenHasher, TokenId};
 use tokenwarden::wire::{Decoded, Decoder};
 
-/// A line for each event in `record`, or why it is none.
+/// One line per event in `record`, or the reason if there is none.
 fn shown(format: Format, record: &str) -> Vec<String> {
     let mut shown = Vec::new();
     Decoder::new(format, TokenHasher::new(b"a key for tests")).decode(record.as_bytes(), &mut |decoded| {
@@ -54,7 +54,7 @@ fn line(event: &Event<'_>) -> String {
     line + all
 }
 
-/// Holds each record's events against the lines expected of it.
+/// Compares the events of each record with the expected lines.
 fn hold(format: Format, cases: &[(&str, String, &[&str])]) {
     let mut wrong = String::new();
     for (name, record, expected) in cases {
@@ -246,7 +246,7 @@ fn cloudtrail_ssh_key_and_root_are_life_cycle() {
     );
 }
 
-/// A record of GitHub's.
+/// A GitHub record.
 fn github(members: &str) -> String {
     format!(
         r#"{{"@timestamp":1790000000000,"_document_id":"d","business_id":5,"org_id":77,"actor_ip":"192.0.2.7",{members}}}"#
@@ -300,7 +300,7 @@ fn github_application_is_no_user() {
     );
 }
 
-/// A record of Okta's.
+/// An Okta record.
 fn okta(event_type: &str, actor: &str, more: &str) -> String {
     format!(
         r#"{{"uuid":"u","published":"2026-09-21T10:00:00.000Z","eventType":"{event_type}","legacyEventType":"core.x","actor":{actor},"outcome":{{"result":"SUCCESS"}},"client":{{"ipAddress":"192.0.2.7"}}{more}}}"#

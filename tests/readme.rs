@@ -1,4 +1,4 @@
-//! What README.md shows works as it is shown.
+//! The configuration, event, rule and commands in README.md work as shown.
 
 #![allow(clippy::expect_used, clippy::disallowed_methods, reason = "a test that cannot go on says so")]
 
@@ -10,7 +10,7 @@ use std::process::{Command, Output};
 
 const README: &str = include_str!("../README.md");
 
-/// The README's first block in `language` that holds `mark`.
+/// The first block of the README in `language` that contains `mark`.
 fn block(language: &str, mark: &str) -> &'static str {
     let blocks = README.split("\n```").skip(1).step_by(2);
     let of_language = blocks.filter_map(|block| block.strip_prefix(language)?.strip_prefix('\n'));
@@ -24,7 +24,7 @@ fn tokenwarden(arguments: &[&str]) -> Output {
 
 #[test]
 fn readme_configuration_is_valid() {
-    // Paths are relative to the file: beside it lie what a checkout has, and the secrets.
+    // Paths are relative to the file. Its folder contains the files of a checkout, and the secrets.
     let (root, folder) = (Path::new(env!("CARGO_MANIFEST_DIR")), tempfile::tempdir().expect("a folder"));
     for name in ["rules", "geoip"] {
         std::os::unix::fs::symlink(root.join(name), folder.path().join(name)).expect("a link");
@@ -59,7 +59,7 @@ fn validation_of_shipped_configuration(
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// The password of the compose file goes to another host unencrypted, which the configuration must accept.
+/// The compose file sends the password to another host unencrypted, which the configuration must accept.
 #[test]
 fn shipped_configuration_works_with_compose() {
     let compose = include_str!("../deploy/compose.yaml");
@@ -73,20 +73,20 @@ fn shipped_configuration_works_with_compose() {
     assert!(told.lines().any(|line| line.starts_with("ok ") && line.contains("configuration")), "{told}");
 }
 
-/// The configuration that is shipped, under the environment that the unit sets: all that this machine has no part in.
+/// The shipped configuration with the environment of the systemd unit, without checks that depend on the machine.
 #[test]
 fn shipped_configuration_is_valid() {
     let unit = include_str!("../deploy/tokenwarden.service");
     let environment = unit.lines().filter_map(|line| line.strip_prefix("Environment=")?.split_once('='));
     let told = validation_of_shipped_configuration(environment);
-    // GeoIP files are not shipped, and it runs without.
+    // GeoIP files are not shipped, and the service runs without them.
     for checked in ["configuration", "rules", "alerts", "revocation"] {
         assert!(told.lines().any(|line| line.starts_with("ok ") && line.contains(checked)), "{checked}: {told}");
     }
     for word in unit.lines().filter_map(|line| line.strip_prefix("ExecStart=")).flat_map(str::split_whitespace) {
         assert!(["/usr/bin/tokenwarden", "run", "--config", "/etc/tokenwarden/tokenwarden.toml"].contains(&word));
     }
-    // What the container is made of is there.
+    // The files that the container image copies exist.
     let copied = include_str!("../deploy/Containerfile").lines().filter_map(|line| line.strip_prefix("COPY "));
     for source in copied.filter(|line| !line.contains("--from")).flat_map(|line| {
         let mut words: Vec<_> = line.split_whitespace().collect();

@@ -613,9 +613,7 @@ fn failing_provider_is_reported_once() {
     web.answer(&[500; 6]);
     let rig = Rig::start(folder.path(), || webhook(&hook), Some(revoker(&web, "rfc7009")), quick());
     rig.take(&[incident(1, Mode::Enforce)]);
-    rig.until("the notice is sent", |_| {
-        hook.requests().iter().any(|r| r.body.contains("Revocation requests fail"))
-    });
+    rig.until("the notice is sent", |_| hook.requests().iter().any(|r| r.body.contains("Revocation requests fail")));
     assert!(rig.metrics.text().contains("tokenwarden_revocation_breaker_open 1"), "{}", rig.metrics.text());
     let trail = rig.settled();
     assert_eq!(trail.iter().filter(|line| *line == "revoke_family done").count(), 1);

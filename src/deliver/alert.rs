@@ -125,7 +125,12 @@ where
                     });
                 }
                 Fate::GiveUp => {
-                    tracing::error!(channel = lane, alert = key, reason, "the channel rejects a message, which is given up");
+                    tracing::error!(
+                        channel = lane,
+                        alert = key,
+                        reason,
+                        "the channel rejects a message, which is given up"
+                    );
                     self.metrics.channel_rejecting(&lane, true);
                     records.extend(self.silent_channel_notice(&lane, &reason, &message));
                     records.push(ended(key, &lane, row, None, at));
@@ -199,7 +204,11 @@ where
             if lane == REVOKE || self.outbox.channels.contains(&lane) {
                 continue;
             }
-            tracing::warn!(channel = lane, alert = key, "a message is given up because its channel is no longer configured");
+            tracing::warn!(
+                channel = lane,
+                alert = key,
+                "a message is given up because its channel is no longer configured"
+            );
             let (name, target) = lane.split_once(' ').unwrap_or((&lane, ""));
             let attempt = Attempt {
                 action_id: format!("{key}/{lane}"),

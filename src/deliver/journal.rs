@@ -59,7 +59,10 @@ impl Journal {
         file.read_to_end(&mut held)?;
         let whole = held.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         if whole < held.len() {
-            tracing::warn!(bytes = held.len() - whole, "the outbox ends with an incomplete record of an earlier crash, which is removed");
+            tracing::warn!(
+                bytes = held.len() - whole,
+                "the outbox ends with an incomplete record of an earlier crash, which is removed"
+            );
             file.set_len(whole as u64)?;
         }
         let lines = held[..whole].split(|byte| *byte == b'\n').filter(|line| !line.is_empty());

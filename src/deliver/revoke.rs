@@ -68,7 +68,11 @@ where
                         wait = *retry_after;
                     }
                     Fate::Hold(_) => {
-                        tracing::error!(revocation = task.name, reason = progress.reason, "the provider refused a revocation");
+                        tracing::error!(
+                            revocation = task.name,
+                            reason = progress.reason,
+                            "the provider refused a revocation"
+                        );
                         if is_about_provider(progress.status) {
                             trouble.count += 1;
                         }
@@ -101,7 +105,9 @@ where
         stop: &watch::Receiver<bool>,
     ) -> Progress {
         let incident = &*task.incident;
-        let Some(target) = &incident.revoke else { return Progress::refused("the incident has no target to revoke".to_owned(), 0) };
+        let Some(target) = &incident.revoke else {
+            return Progress::refused("the incident has no target to revoke".to_owned(), 0);
+        };
         if !task.effect.called {
             let called = Record::Called { key: task.key.clone(), at: now, allowance: allowance(incident).to_owned() };
             self.record(REVOKE, vec![called], stop).await;

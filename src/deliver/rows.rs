@@ -60,8 +60,12 @@ where
                 Err(error) => {
                     failures += 1;
                     match error {
-                        StoreError::Retriable(reason) => tracing::warn!(reason, "the store accepts no rows of actions; they wait in the outbox"),
-                        StoreError::Permanent(reason) => tracing::error!(reason, "the store accepts no rows of actions; they wait in the outbox"),
+                        StoreError::Retriable(reason) => {
+                            tracing::warn!(reason, "the store accepts no rows of actions; they wait in the outbox")
+                        }
+                        StoreError::Permanent(reason) => {
+                            tracing::error!(reason, "the store accepts no rows of actions; they wait in the outbox")
+                        }
                     }
                     if stopped {
                         return;

@@ -119,7 +119,8 @@ impl HttpRevoker {
             return Err(refused(whose.to_owned()));
         }
         let url = self.url.fill(asked, Escape::Url).map_err(refused)?;
-        let url = Url::parse(&url).map_err(|_| refused("the URL is invalid with the values of the incident".to_owned()))?;
+        let url =
+            Url::parse(&url).map_err(|_| refused("the URL is invalid with the values of the incident".to_owned()))?;
         let mut request = self
             .client
             .request(self.method.clone(), url)

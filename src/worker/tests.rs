@@ -328,8 +328,11 @@ fn store_outage_pauses_the_source() {
     assert_eq!(result.done.expect("the run succeeds").events, 100);
     assert!(result.source.open_max <= 20, "{} messages were in memory", result.source.open_max);
     assert!(result.source.polls_without_room > 0, "the source was polled without room");
-    let all: Vec<String> =
-        result.log.iter().flat_map(|seen| if let Seen::Stored(ids) = seen { ids.clone() } else { Vec::new() }).collect();
+    let all: Vec<String> = result
+        .log
+        .iter()
+        .flat_map(|seen| if let Seen::Stored(ids) = seen { ids.clone() } else { Vec::new() })
+        .collect();
     assert_eq!(all, ids);
 }
 

@@ -191,7 +191,7 @@ fn clickhouse_outage_delays_no_alert() {
     stored(&service, &ledger);
     assert_eq!(service.terminate().0.code(), Some(0));
     ledger.compare(folder.path());
-    assert_eq!(receivers.heard(), [3, 3, 3], "each theft once, also what was judged again after the kill");
+    assert_eq!(receivers.heard(), [3, 3, 3], "each theft once, also those that are scored again after the kill");
 }
 
 /// Outage while the service is stopped.

@@ -1,4 +1,4 @@
-//! Attackers who know how the engine learns must not weaken detection.
+//! Attackers that know how the engine learns must not weaken detection.
 
 use tokenwarden::engine;
 use tokenwarden::verdict::RuleId::{NewClient, NewCountry, NewNetwork};
@@ -6,7 +6,7 @@ use tokenwarden::verdict::Verdict;
 
 use super::scenario::{DAY, Event, HOUR, MINUTE, SECOND, Scenario, address, fired};
 
-/// A thief who calls with a library and uses routes that the owner never calls.
+/// A thief with a library as client, on routes that the owner never calls.
 fn bold_theft(scenario: &mut Scenario, owner: &Event, from: &str) -> Verdict {
     let thief = owner.from(from).agent("python-requests/2.31.0");
     let mut gravest = Verdict::Allow;
@@ -19,7 +19,7 @@ fn bold_theft(scenario: &mut Scenario, owner: &Event, from: &str) -> Verdict {
 }
 
 /// One ordinary call a day with the stolen token from another country, which could be a trip of the owner. It is
-/// watched at first. However much was learnt, the later misuse from that place still alerts.
+/// watched at first. After many days, misuse from that place still alerts.
 #[test]
 fn slow_thief_is_not_learnt_as_owner() {
     let mut scenario = Scenario::in_town();
@@ -33,7 +33,7 @@ fn slow_thief_is_not_learnt_as_owner() {
     assert!(bold_theft(&mut scenario, &ana, address::SYDNEY) >= Verdict::Alert);
 }
 
-/// Events that are more likely a theft are hardly learnt: after a week, place and client are as new as on the first
+/// Events that are more likely a theft are hardly learnt. After a week, place and client are as new as on the first
 /// day.
 #[test]
 fn suspicious_visits_are_not_learnt() {
@@ -85,7 +85,7 @@ fn flood(ids: u32) {
     let (_, tail) = tail.split_once('"').expect("its id ends");
     for number in 0..ids {
         let event = format!("{head}\"event_id\":\"flood-{number}\"{tail}").replace("NEW", &format!("new-{number}"));
-        scenario.judge(&event).expect("its id is new");
+        scenario.score(&event).expect("its id is new");
     }
     let (after, baselines) = scenario.state().memory();
     assert!(baselines <= 1_000, "{baselines}");
@@ -96,8 +96,9 @@ fn flood(ids: u32) {
     assert!(bold_theft(&mut scenario, &ana, address::LEIPZIG_HOST) >= Verdict::Alert);
 }
 
-/// The latest time that the decoder accepts, once for the same token and once for a stranger's. Later events are scored
-/// as without it.
+/// The latest time that the decoder accepts, for the same token and for a stranger's. Later events are scored as
+/// without
+/// it.
 #[test]
 fn event_from_the_far_future_changes_nothing() {
     const FAR: i64 = 7_258_118_399_999;

@@ -45,7 +45,7 @@ impl World {
         Self { lines: parsed(&events), thefts }
     }
 
-    /// The lines, with 600 forged ones before the line at `from`. They copy the events from there on, changed by
+    /// The lines, with 600 forged ones before the line at `from`. They are copies of the events after it, changed by
     /// `wrong`.
     fn with_from(&self, from: usize, wrong: &dyn Fn(usize, &mut Value)) -> Vec<(Value, bool)> {
         let forged = self.lines[from..].iter().filter(|line| line["kind"] != "issued").take(600).enumerate();
@@ -122,7 +122,7 @@ fn assert_no_theft_is_lost(wrongs: &[Wrong]) {
     let world = World::new();
     let plain: Vec<_> = world.lines.iter().map(|line| (line.clone(), false)).collect();
     let (expected, counted) = world.found(&plain, None);
-    assert!(expected >= 10, "there is something to find: {expected}");
+    assert!(expected >= 10, "thefts are found: {expected}");
     assert_eq!((counted.ahead, counted.behind), (0, 0), "no honest event is taken for a wrong one");
     for (what, wrong, logged, is_first) in wrongs {
         let from = if *is_first { 0 } else { world.lines.len() / 2 };
@@ -191,13 +191,13 @@ fn wrong_time_neither_silences_nor_revokes() {
         assert!(thief.verdict >= Verdict::Alert, "{kind} {days}: {thief:#?}");
         let counters = scenario.state().counters();
         assert_eq!(counters.ahead + counters.behind, 1, "{kind} {days}");
-        // The end takes effect from then on, whatever the time in the report.
+        // The end takes effect when it is read, whatever its reported time.
         let ended = scenario.see(&other.set("status", 200));
         assert_eq!(fired(&ended, UseAfterRevocation), kind == "revoked", "{kind} {days}: {ended:#?}");
     }
 }
 
-/// A theft at a producer with a wrong clock is found by evidence that needs no time.
+/// Evidence that needs no time detects a theft at a producer with a wrong clock.
 #[test]
 fn lifecycle_needs_no_clock() {
     for days in [400, -400] {

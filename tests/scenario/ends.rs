@@ -74,7 +74,7 @@ fn revocation_at_each_rotation_ends_no_grant() {
             for (delay, report) in (0..).zip(order.iter().flat_map(|place| &reports[*place])) {
                 scenario.see_at(at + 15 * delay, report);
             }
-            assert_goes_on(&mut scenario, &ana.uses(), &format!("a rotation told as {order:?}"));
+            assert_goes_on(&mut scenario, &ana.uses(), &format!("a rotation reported as {order:?}"));
         }
         scenario.see(&revoked(&ana, &ana.refresh_token(), "refresh"));
         assert_has_ended(&mut scenario, &ana.uses(), "the end of the current one");
@@ -100,9 +100,9 @@ fn rotation_without_issued_events_ends_no_grant() {
                 scenario.wait(20);
             }
             let _ = ana.exchange();
-            assert_goes_on(&mut scenario, &ana.uses(), "a rotation of which only the end is told");
+            assert_goes_on(&mut scenario, &ana.uses(), "a rotation of which only the end is reported");
         }
-        // A token of long ago, and then the one that was never presented.
+        // First a token of many rotations ago, then the token that was never presented.
         scenario.see(&revoked(&ana, &of_rotations_ago(&ana, 11), "refresh"));
         assert_goes_on(&mut scenario, &ana.uses(), "the end of one of long ago");
         scenario.see(&revoked(&ana, &ana.refresh_token(), "refresh"));
@@ -123,7 +123,7 @@ fn late_issue_event_revives_the_grant() {
     for report in [presented, refresh, access] {
         scenario.see_at(rotated_at, &report);
     }
-    assert_goes_on(&mut scenario, &ana.uses(), "an exchange that was told after it");
+    assert_goes_on(&mut scenario, &ana.uses(), "an exchange that was reported after it");
 }
 
 #[test]
@@ -138,10 +138,10 @@ fn revocation_before_the_issue_ends_the_grant() {
     scenario.see_at(issued_at + 20, &refresh);
     scenario.see_at(issued_at + 40, &access);
     scenario.wait(20 * MINUTE);
-    assert_has_ended(&mut scenario, &ana.uses(), "the end of the current one, told first");
+    assert_has_ended(&mut scenario, &ana.uses(), "the end of the current one, reported first");
 }
 
-/// Tokens without a family are one grant by the chain of their issues.
+/// Tokens without a family are one grant through the chain of their issues.
 #[test]
 fn revoked_first_token_of_a_chain_ends_itself() {
     let mut scenario = Scenario::in_town();

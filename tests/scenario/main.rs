@@ -9,8 +9,8 @@ mod attack;
 mod clock;
 mod ends;
 mod refused;
-mod source;
 mod scenario;
+mod source;
 mod tenants;
 
 use std::fmt::Write as _;
@@ -181,8 +181,8 @@ fn company_key_scan_is_one_cause() {
     let of_one_application = scan(Some("crm"));
     assert!(of_one_application[8] > of_one_application[0], "a breach of the application: {of_one_application:?}");
     let of_no_application = scan(None);
-    assert!(of_no_application[0] > 0.0, "the first are asked about: {of_no_application:?}");
-    assert!(of_no_application[8] < of_no_application[0] - 3.0, "and not the last: {of_no_application:?}");
+    assert!(of_no_application[0] > 0.0, "the first are suspicious: {of_no_application:?}");
+    assert!(of_no_application[8] < of_no_application[0] - 3.0, "the last are not: {of_no_application:?}");
 }
 
 #[test]
@@ -359,7 +359,7 @@ fn revoked_grant_is_not_revoked_again() {
         calls.max()
     };
     let grant = |ana: &Event| ana.kind("revoked").set("token_id", "rt-ana").set("token_type", "refresh");
-    assert_eq!(worst(&grant), Some(Verdict::Alert), "people hear of it, and there is nothing left to take away");
+    assert_eq!(worst(&grant), Some(Verdict::Alert), "it alerts, and no further revocation is requested");
     assert_eq!(worst(&|ana| ana.kind("revoked")), Some(Verdict::Revoke), "the grant has other tokens");
     assert_eq!(worst(&|ana| ana.kind("session_ended").set("session_id", "s-9")), Some(Verdict::Revoke));
 }
@@ -510,11 +510,7 @@ fn use_long_after_expiry_is_detected() {
     let expired = ana.clone().set("status", 200).set("expires_at", scenario.now() - 20 * MINUTE);
     let at_home = scenario.see(&expired);
     assert!(fired(&at_home, UseAfterExpiry), "{at_home:#?}");
-    assert_eq!(
-        at_home.verdict,
-        Verdict::Watch,
-        "the server is lax, and the owner is where she always is: {at_home:#?}"
-    );
+    assert_eq!(at_home.verdict, Verdict::Watch, "the server is lax, and the owner is at the usual place: {at_home:#?}");
     let outcome = scenario.see(&expired.from(address::LEIPZIG_HOST));
     assert!(fired(&outcome, UseAfterExpiry), "{outcome:#?}");
     assert_eq!(outcome.verdict, Verdict::Revoke, "{outcome:#?}");
@@ -583,7 +579,7 @@ fn repeated_delivery_changes_nothing() {
             delivered.push(scenario.send(&ana.from(from)));
             if twice {
                 for line in &delivered {
-                    assert!(scenario.judge(line).is_none(), "it is known by its id");
+                    assert!(scenario.score(line).is_none(), "it is known by its id");
                 }
             }
         }
@@ -639,17 +635,17 @@ fn verdicts_do_not_depend_on_batches() {
     // The compared bytes include shares, observed and expected values and reasons.
     let signals =
         ten_thousand.split(|byte| *byte == b'\n').filter(|line| line.windows(9).any(|at| at == b"expected\""));
-    assert!(signals.count() > 100, "there is something to say");
-    assert!(ten_thousand == told(Spread::Whole(Format::Native.into()), 10_000), "the second time gives other verdicts");
+    assert!(signals.count() > 100, "many events have signals");
+    assert!(ten_thousand == told(Spread::Whole(Format::Native.into()), 10_000), "the second run gives other verdicts");
     assert!(ten_thousand == told(Spread::Whole(Format::Native.into()), 1), "batches of one give other verdicts");
     assert!(
         ten_thousand == told(Spread::BySubject(Format::Native.into(), 1), 10_000),
-        "one partition is no other than all"
+        "one partition gives the verdicts of all"
     );
 
     // Three partitions give each user's events the same verdicts as each partition alone, in the order of the input.
     let together = told(Spread::BySubject(Format::Native.into(), 3), 10_000);
-    assert!(together != ten_thousand, "each partition has a population of its own");
+    assert!(together != ten_thousand, "each partition has its own population");
     let mut parts = [Vec::new(), Vec::new(), Vec::new()];
     let mut order = Vec::new();
     let mut decoder = Decoder::new(Format::Native, TokenHasher::new(b"a key for stories"));
@@ -679,7 +675,7 @@ fn verdicts_do_not_depend_on_batches() {
             merged.push('\n');
         }
     }
-    assert!(merged.as_bytes() == together, "a partition is judged otherwise beside others than alone");
+    assert!(merged.as_bytes() == together, "other partitions change the verdicts of a partition");
 }
 
 /// A thief's session with a token that the producer wrongly sends unhashed: no output contains it.
@@ -711,7 +707,7 @@ fn outputs_contain_no_raw_token() {
         pipeline.process(&mut partition, &[message], NOW, &mut epoch);
     }
     assert_eq!((epoch.tally.events, epoch.tally.dead_letters), (206, 1));
-    assert!(!epoch.incidents.is_empty(), "a theft is told");
+    assert!(!epoch.incidents.is_empty(), "a theft opens an incident");
     let mut out = String::from_utf8(epoch.verdicts.take().unwrap_or_default()).expect("JSON is text");
     for incident in &epoch.incidents {
         out += &notify::block(incident);
@@ -720,7 +716,7 @@ fn outputs_contain_no_raw_token() {
     for letter in &epoch.letters {
         out += &String::from_utf8_lossy(&letter.payload);
     }
-    write!(out, "{:?}{:?}", epoch.rows, epoch.letters).expect("text takes everything");
+    write!(out, "{:?}{:?}", epoch.rows, epoch.letters).expect("a String accepts all text");
     assert!(out.contains("hmac:"), "the token is named by its hash");
     for piece in JWT.iter().chain(&[&*personal]) {
         assert!(!out.contains(piece), "{piece}");

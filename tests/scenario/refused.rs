@@ -37,7 +37,7 @@ fn use_of_all(scenario: &mut Scenario, status: impl Into<Value>) -> Vec<Verdict>
 
 /// A day of the same people and of the owner, and then a theft from one of the addresses.
 fn day_after(scenario: &mut Scenario, ana: &Event) -> Vec<String> {
-    let before = scenario.judged();
+    let before = scenario.scored_count();
     for _ in 0..12 {
         scenario.wait(2 * HOUR);
         for number in 0..20 {
@@ -50,7 +50,7 @@ fn day_after(scenario: &mut Scenario, ana: &Event) -> Vec<String> {
         let thief = ana.from("11.3.7.9").agent("python-requests/2.32.3");
         scenario.see(&thief.set("endpoint", format!("/v1/export/secrets/list{call}")));
     }
-    scenario.last_verdicts(scenario.judged() - before)
+    scenario.last_verdicts(scenario.scored_count() - before)
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn attempts_change_no_later_verdict() {
     let (mut scenario, ana) = known_town();
     let refused = use_of_all(&mut scenario, 401);
     assert!(refused.iter().all(|verdict| *verdict <= Verdict::Watch), "{refused:?}");
-    assert!(refused.contains(&Verdict::Watch), "they are judged: {refused:?}");
+    assert!(refused.contains(&Verdict::Watch), "attempts are scored: {refused:?}");
     let bound = neighbours_call(1).from("11.1.7.9").set("status", 401).set("binding", "jkt:another");
     assert!(scenario.see_apart(&bound).verdict <= Verdict::Watch);
     assert_eq!(day_after(&mut scenario, &ana), expected);
@@ -72,7 +72,7 @@ fn attempts_change_no_later_verdict() {
     assert!(accepted.contains(&Verdict::Revoke), "{accepted:?}");
 }
 
-/// An outcome that was given and cannot be read may have been a rejection: it alerts, and does not revoke.
+/// An outcome that is present and cannot be read may have been a rejection. It alerts and does not revoke.
 #[test]
 fn unreadable_status_revokes_no_behaviour() {
     for status in [json!("denied"), json!(true), json!(70_000)] {
@@ -109,7 +109,7 @@ fn attempt_with_another_key_proves_no_copy() {
     assert_eq!(control.verdict, Verdict::Revoke, "{control:#?}");
 }
 
-/// A take-over whose address and client were refused before: once, and every day for weeks.
+/// A take-over from an address and client that were refused before: once, or every day for weeks.
 #[test]
 fn refused_sign_ins_make_no_take_over_familiar() {
     let take_over = |guesses: i64, status: u16| {
@@ -139,7 +139,7 @@ fn refused_sign_ins_make_no_take_over_familiar() {
     assert_eq!(take_over(1, 401), control);
     assert_eq!(take_over(35, 401), control);
     let (accepted, _) = take_over(35, 200);
-    assert!(accepted < control.0 - 2.0, "what is let in for weeks is known: {accepted}");
+    assert!(accepted < control.0 - 2.0, "accepted sign-ins are known after weeks: {accepted}");
 }
 
 /// Attempts without a valid token fill no table that other events need.
@@ -154,14 +154,14 @@ fn attempts_evict_no_known_event_id() {
     for number in 0..20_000 {
         let forged = Event::of(&format!("nobody-{number}")).from(address::SYDNEY).set("status", 401);
         let line = scenario.write_apart(&forged);
-        scenario.judge(&line).expect("its id is new");
+        scenario.score(&line).expect("its id is new");
         if number == 19_990 {
             first = Some(line);
         }
     }
-    assert!(scenario.judge(&delivered).is_none(), "a second delivery is known");
-    assert!(scenario.judge(&first.expect("it was sent")).is_none(), "also of an attempt");
-    assert_eq!(scenario.state().memory().0, baselines, "no baseline is made of them");
+    assert!(scenario.score(&delivered).is_none(), "a second delivery is known");
+    assert!(scenario.score(&first.expect("it was sent")).is_none(), "also of an attempt");
+    assert_eq!(scenario.state().memory().0, baselines, "attempts create no baseline");
     assert_eq!(scenario.state().counters().attempts, 20_000);
 }
 
@@ -198,7 +198,7 @@ fn okta(scenario: &mut Scenario, what: (&str, &str), user: &str, from: &str) -> 
         "client": {"id": "0oaSpaExample000001", "ipAddress": from, "userAgent": {"rawUserAgent": "okta-sdk-python/2.9"}},
         "target": [{"id": format!("00u{user}"), "type": "User"}, {"id": format!("oar-{user}"), "type": "refresh_token"}],
     });
-    scenario.judge_in(Format::Okta, &record.to_string()).expect("its id is new")
+    scenario.score_in(Format::Okta, &record.to_string()).expect("its id is new")
 }
 
 /// The provider refuses the token and reports its re-use.

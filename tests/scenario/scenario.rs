@@ -174,7 +174,7 @@ impl Scenario {
         Self::with(Settings::default())
     }
 
-    /// As [`Self::empty`], where nothing but events tells where addresses are.
+    /// As [`Self::empty`], where only events give the places of addresses.
     pub(crate) fn located_by_events() -> Self {
         Self { enricher: Enricher::new(&GeoSettings::default()).trust_event_geo(true), ..Self::empty() }
     }
@@ -198,8 +198,8 @@ impl Scenario {
         }
     }
 
-    /// An ordinary call of a person who has worked here for this number of days: one fixed line, one browser, from
-    /// eight to five.
+    /// An ordinary call of a person with this number of days of history: one fixed line, one browser, from 08:00 to
+    /// 17:00.
     pub(crate) fn office_worker(&mut self, name: &str, days: i64) -> Event {
         let call = Event::of(name);
         let mut past = Vec::new();
@@ -216,7 +216,7 @@ impl Scenario {
         call
     }
 
-    /// An ordinary call of a phone user, who gets an address of the carrier's pool at each visit.
+    /// An ordinary call of a phone user with another address of the carrier at each visit.
     pub(crate) fn phone_user(&mut self, name: &str, days: i64) -> Event {
         let call = Event::of(name).agent(IPHONE).from("198.18.0.1");
         let mut past = Vec::new();
@@ -272,13 +272,13 @@ impl Scenario {
     /// Scores the event, which happened at `at` and arrives now.
     pub(crate) fn see_at(&mut self, at: i64, event: &Event) -> Outcome {
         let line = self.write_at(at, event);
-        self.judge(&line).expect("its id is new")
+        self.score(&line).expect("its id is new")
     }
 
     /// As [`Self::see`], with an id that does not change the ids of other events.
     pub(crate) fn see_apart(&mut self, event: &Event) -> Outcome {
         let line = self.write_apart(event);
-        self.judge(&line).expect("its id is new")
+        self.score(&line).expect("its id is new")
     }
 
     /// The message of [`Self::see_apart`], not scored.
@@ -289,14 +289,14 @@ impl Scenario {
     }
 
     /// Number of events scored so far.
-    pub(crate) const fn judged(&self) -> usize {
+    pub(crate) const fn scored_count(&self) -> usize {
         self.verdicts.len()
     }
 
     /// As [`Self::see`], returning the message.
     pub(crate) fn send(&mut self, event: &Event) -> String {
         let line = self.write(event);
-        self.judge(&line).expect("its id is new");
+        self.score(&line).expect("its id is new");
         line
     }
 
@@ -314,21 +314,21 @@ impl Scenario {
     /// As [`Self::see`] with the given id; `None` if it is a repeated delivery.
     pub(crate) fn see_as(&mut self, id: &str, event: &Event) -> Option<Outcome> {
         let event = event.clone().set("event_id", id).set("timestamp", self.now);
-        self.judge(&Value::Object(event.0).to_string())
+        self.score(&Value::Object(event.0).to_string())
     }
 
     /// Scores a message; `None` if the event was delivered before.
-    pub(crate) fn judge(&mut self, line: &str) -> Option<Outcome> {
-        self.judge_in(Format::Native, line)
+    pub(crate) fn score(&mut self, line: &str) -> Option<Outcome> {
+        self.score_in(Format::Native, line)
     }
 
-    /// As [`Self::judge`], for a record in another format.
-    pub(crate) fn judge_in(&mut self, format: Format, line: &str) -> Option<Outcome> {
+    /// As [`Self::score`], for a record in another format.
+    pub(crate) fn score_in(&mut self, format: Format, line: &str) -> Option<Outcome> {
         let Self { decoder, enricher, rules, state, verdicts, .. } = self;
         let mut other =
             (format != Format::Native).then(|| Decoder::new(format, TokenHasher::new(b"a key for stories")));
         let decoder = other.as_mut().unwrap_or(decoder);
-        let mut judged = None;
+        let mut scored = None;
         decoder.decode(line.as_bytes(), &mut |decoded| {
             let Ok(Decoded::Event(event)) = decoded else { panic!("no event: {line}: {decoded:?}") };
             let event = enricher.enrich(event);
@@ -336,9 +336,9 @@ impl Scenario {
             let mut verdict = Vec::new();
             wire::verdict::encode(&mut verdict, &event, &outcome);
             verdicts.push(String::from_utf8(verdict).expect("JSON is text"));
-            judged = Some(outcome);
+            scored = Some(outcome);
         });
-        judged
+        scored
     }
 
     /// Uses the token `times` times, two minutes apart, with proof of a key.

@@ -28,7 +28,7 @@ fn theft(write: impl Fn(String) -> String) -> Verdict {
         scenario.wait(20 * SECOND);
         let call = ana.from(address::SYDNEY).agent("AGENT").set("endpoint", format!("/v1/admin/secrets/{number}"));
         let line = write(scenario.write(&call));
-        gravest = gravest.max(scenario.judge(&line).expect("its id is new").verdict);
+        gravest = gravest.max(scenario.score(&line).expect("its id is new").verdict);
     }
     gravest
 }
@@ -73,7 +73,7 @@ fn unreadable_fields_do_not_hide_a_theft() {
     }
 }
 
-/// A token is known by its name, whoever the thief makes it look like.
+/// A token is identified by its id, whatever other ids the thief sends.
 #[test]
 fn unreadable_ids_do_not_hide_a_theft() {
     for id in [r#""ana\u0000""#, r#""ana\ud800""#, "[]", "true", r#""ana","X":"bo""#, "\"LONG\"", "null"] {
@@ -91,7 +91,7 @@ fn unreadable_ids_do_not_hide_a_theft() {
     }
 }
 
-/// Other spellings of a user are other users, and the grant is the same.
+/// Other spellings of a user are other users. The grant stays the same.
 #[test]
 fn other_spellings_of_a_user_do_not_hide_a_theft() {
     for user in ["ANA", "an\u{e0}", "ana\u{300}", "ana\u{200b}", " ana"] {
@@ -100,7 +100,7 @@ fn other_spellings_of_a_user_do_not_hide_a_theft() {
     }
 }
 
-/// The endpoint of a thief is judged although no part of it can be read as it was sent.
+/// The endpoint of a thief is scored although no part of it can be read as sent.
 #[test]
 fn unreadable_endpoint_keeps_the_evidence_of_routes() {
     let share_of = |endpoint: &str| {
@@ -108,7 +108,7 @@ fn unreadable_endpoint_keeps_the_evidence_of_routes() {
         let ana = scenario.office_worker("ana", 30);
         scenario.wait(4 * HOUR);
         let call = scenario.write(&ana.set("endpoint", "ENDPOINT")).replace("ENDPOINT", endpoint);
-        share(&scenario.judge(&call).expect("its id is new"), RuleId::NewEndpoint)
+        share(&scenario.score(&call).expect("its id is new"), RuleId::NewEndpoint)
     };
     let control = share_of("/v1/admin/secrets");
     assert!(control > 0.0);
@@ -118,7 +118,7 @@ fn unreadable_endpoint_keeps_the_evidence_of_routes() {
     assert!(share_of("/v1/admin\\ud800/secrets") > 0.0);
 }
 
-/// No event of an unreadable tenant is judged, or learnt, among those of another tenant.
+/// An event with an unreadable tenant is not scored or learnt with the events of another tenant.
 #[test]
 fn unreadable_tenant_is_no_other_tenant() {
     for tenant in [r#""acme\u0000""#, r#""acme\ud800""#, "[]", "true", r#""acme","tenant_id":"globex""#, "\"LONG\""] {
@@ -129,7 +129,7 @@ fn unreadable_tenant_is_no_other_tenant() {
         let line = scenario.write(&ana.from(address::SYDNEY).agent("curl/8.9.1"));
         let tenant = tenant.replace("LONG", &"acme".repeat(400));
         let line = line.replace(r#""tenant_id":"acme""#, &format!("\"tenant_id\":{tenant}"));
-        let outcome = scenario.judge(&line).expect("its id is new");
+        let outcome = scenario.score(&line).expect("its id is new");
         assert!(outcome.verdict == Verdict::Allow && outcome.signals.is_empty(), "{tenant}: {outcome:#?}");
         assert_eq!(scenario.state().memory().1, known, "{tenant}");
     }
@@ -157,7 +157,7 @@ fn confirmed_of_another_source_is_ignored() {
     assert!(before >= Verdict::Alert && after == Verdict::Allow, "the control: {before:?} {after:?}");
 }
 
-/// `confirmed` events before the theft are not learnt either: the thief's place stays new.
+/// `confirmed` events before the theft are not learnt either, so the thief's place stays new.
 #[test]
 fn confirmed_of_another_source_is_not_learnt() {
     let verdict = |vouched: bool| {
@@ -260,10 +260,10 @@ fn fixed_tenant_replaces_the_tenant_of_events() {
     assert_eq!(tenants(feed), ["acme"; 4]);
     assert_eq!(tenants(Feed::default()), ["", "globex", "acme", "7"], "the control");
     let epoch = process(feed, &messages);
-    assert_eq!(epoch.tally.key_mismatches, 1, "a producer need not know its tenant");
+    assert_eq!(epoch.tally.key_mismatches, 1, "a producer may use another tenant");
 }
 
-/// The tenant and the attributes of the one event in `line`.
+/// Tenant and attributes of the one event in `line`.
 fn tenant_and_attrs(feed: Feed, line: &str) -> (String, Vec<(String, String)>) {
     let mut found = None;
     Decoder::new(feed, TokenHasher::new(b"a key for sources")).decode(line.as_bytes(), &mut |decoded| {

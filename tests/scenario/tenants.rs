@@ -1,4 +1,4 @@
-//! What one tenant, or a thief who knows the owner's events, must not do to others.
+//! Isolation of tenants, and resistance to a thief that knows the owner's events.
 
 use tokenwarden::engine;
 use tokenwarden::lab::simulate::Simulation;
@@ -9,7 +9,7 @@ use tokenwarden::worker::Spread;
 use super::scenario::{Event, HOUR, MINUTE, SECOND, Scenario, address, fired, neighbours_call};
 use super::{Format, pipeline_of, verdicts_of};
 
-/// The thief gives each of 70 calls the id of an event of the owner's. All of them are judged.
+/// The thief sends 70 calls with ids of the owner's events. All of them are scored.
 #[test]
 fn event_ids_of_the_owner_hide_no_theft() {
     let mut scenario = Scenario::in_town();
@@ -25,21 +25,24 @@ fn event_ids_of_the_owner_hide_no_theft() {
     for number in 0..70 {
         scenario.wait(20 * SECOND);
         let call = thief.clone().set("endpoint", format!("/v1/admin/secrets/{number}"));
-        let outcome = scenario.see_as(&format!("own-{number}"), &call).expect("another event is judged");
+        let outcome = scenario.see_as(&format!("own-{number}"), &call).expect("another event is scored");
         gravest = gravest.max(outcome.verdict);
     }
     assert!(gravest >= Verdict::Alert);
     assert_eq!((scenario.state().counters().ids_reused, scenario.state().counters().duplicates), (70, 0));
 }
 
-/// The same event again, whatever else its second copy says, is no event.
+/// A second delivery of an event is ignored, even if fields outside its content differ.
 #[test]
 fn event_delivered_twice_is_one_event() {
     let mut scenario = Scenario::in_town();
     let ana = scenario.office_worker("ana", 30);
     let line = scenario.send(&ana);
-    assert!(scenario.judge(&line).is_none());
-    assert!(scenario.judge(&line.replace("\"status\":200", "\"status\":500")).is_none(), "it is no part of its content");
+    assert!(scenario.score(&line).is_none());
+    assert!(
+        scenario.score(&line.replace("\"status\":200", "\"status\":500")).is_none(),
+        "it is no part of its content"
+    );
     assert_eq!((scenario.state().counters().ids_reused, scenario.state().counters().duplicates), (0, 2));
     for (part, other) in [
         ("\"tenant_id\":\"acme\"", "\"tenant_id\":\"globex\""),
@@ -51,11 +54,11 @@ fn event_delivered_twice_is_one_event() {
         ("\"method\":\"GET\"", "\"method\":\"GET\",\"kind\":\"refreshed\""),
     ] {
         assert!(line.contains(part), "{line}");
-        assert!(scenario.judge(&line.replace(part, other)).is_some(), "{other} makes it another event");
+        assert!(scenario.score(&line.replace(part, other)).is_some(), "{other} makes it another event");
     }
 }
 
-/// Two installations number names differently and judge alike.
+/// Two installations assign different numbers to names and give the same verdicts.
 #[test]
 fn verdicts_do_not_depend_on_the_key() {
     let file = tempfile::NamedTempFile::new().expect("a file");
@@ -73,21 +76,21 @@ fn verdicts_do_not_depend_on_the_key() {
         let lines = String::from_utf8(lines).expect("JSON is text");
         lines.lines().map(without_incident).collect::<Vec<_>>()
     });
-    assert!(one.iter().any(|line| line.contains("\"verdict\":\"alert\"")), "there is something to tell apart");
+    assert!(one.iter().any(|line| line.contains("\"verdict\":\"alert\"")), "some events alert");
     assert_eq!(one.len(), other.len());
     for (one, other) in one.iter().zip(&other) {
         assert_eq!(one, other);
     }
 }
 
-/// An incident is named after the numbers of its baseline.
+/// The incident id depends on the numbers of its baseline.
 fn without_incident(line: &str) -> String {
     let (head, rest) = line.split_once("\"incident_id\":").expect("a verdict");
     let (_, tail) = rest.split_once(',').expect("the action follows");
     format!("{head}{tail}")
 }
 
-/// A service of client credentials gets a new access token every hour: its past is its client's.
+/// A service with client credentials gets a new access token every hour. Its history is that of its client.
 #[test]
 fn client_credentials_have_their_clients_past() {
     let mut scenario = Scenario::in_town();
@@ -106,10 +109,10 @@ fn client_credentials_have_their_clients_past() {
     assert!(gravest.max() >= Some(Verdict::Alert));
 }
 
-/// The routes that thieves in these stories call.
+/// Routes that the thieves in these scenarios call.
 const LOOT: [&str; 3] = ["/v1/admin/secrets/7", "/v1/export/members", "/v1/billing/cards"];
 
-/// What a thief does with the owner's token, and what the owner does after that.
+/// Calls of a thief with the owner's token, and later calls of the owner.
 fn theft_and_after(scenario: &mut Scenario, owner: &Event) -> Vec<Outcome> {
     let thief =
         owner.from(address::LEIPZIG_HOST).agent("python-requests/2.31.0").set("client_fingerprint", "ja4-thief");
@@ -121,28 +124,28 @@ fn theft_and_after(scenario: &mut Scenario, owner: &Event) -> Vec<Outcome> {
     outcomes
 }
 
-/// How tenants other than the victim's fill the partition with what thieves do.
+/// How other tenants fill the partition with events like those of a thief.
 #[derive(Clone, Copy, Debug)]
 enum Flood {
-    /// Nothing happens for as long.
+    /// No events for the same time.
     None,
-    /// Many users of one tenant, who are not there before.
+    /// Many users of one tenant, who have no history.
     ManyUsers,
     /// One user of one tenant.
     OneUser,
-    /// Users who have worked at home before, so that what they do then has high scores.
+    /// Users with a history at home, so that their later calls have high scores.
     HighScores,
     /// A new tenant with each event.
     Invented,
-    /// Many calls for each of a few tenants that are not known yet.
+    /// Many calls for each of a few unknown tenants.
     FewInvented,
-    /// One tenant, and new ones besides.
+    /// One known tenant, and new tenants.
     Both,
 }
 
 const FLOOD_EVENTS: u32 = 15_000;
 
-/// Twenty hours of other tenants' events, from the thief's network, with the thief's client and at the thief's routes.
+/// Twenty hours of other tenants' events: from the thief's network, with the thief's client, at the thief's routes.
 fn flood(scenario: &mut Scenario, flood: Flood) {
     let call = Event::of("x").from(address::LEIPZIG_HOST).agent("python-requests/2.31.0");
     let call = call.set("client_fingerprint", "ja4-thief");
@@ -168,7 +171,7 @@ fn flood(scenario: &mut Scenario, flood: Flood) {
     }
 }
 
-/// Log-odds and threshold in `after` are those of `before`.
+/// Asserts that log-odds and threshold in `after` equal those in `before`.
 fn assert_alike(before: &[Outcome], after: &[Outcome], what: &str) {
     for (number, (before, after)) in before.iter().zip(after).enumerate() {
         let differ = after.log_odds - before.log_odds;
@@ -187,7 +190,7 @@ fn told(scenario: &mut Scenario, owner: &Event, kind: Flood) -> (Vec<Outcome>, V
         scenario.wait(MINUTE);
         honest.push(scenario.see(&owner.clone().set("endpoint", "/v1/deals")));
         scenario.wait(MINUTE);
-        // A new place of the owner's own.
+        // A new place of the owner.
         honest.push(scenario.see(&owner.from("198.18.9.9").set("endpoint", "/v1/contacts")));
     }
     let theft = theft_and_after(scenario, owner);
@@ -200,7 +203,7 @@ fn assert_flood_changes_nothing(kind: Flood) {
         let ana = scenario.office_worker("ana", 30);
         told(&mut scenario, &ana, kind)
     };
-    // A tenant with a single user, which is not known yet, beside the town's and another known one.
+    // An unknown tenant with a single user, in addition to the town's tenant and another known one.
     let small = |kind| {
         let mut scenario = Scenario::in_town();
         scenario.office_worker("ana", 30);
@@ -256,7 +259,7 @@ fn flood_of_several_kinds_blunts_no_theft() {
     assert_flood_changes_nothing(Flood::Both);
 }
 
-/// A relay's /64, and a /24, span countries: what is known in one is not known in the other.
+/// The /64 of a relay, and a /24, can span countries. A known prefix in one country is new in another.
 #[test]
 fn known_prefix_abroad_fires_new_country() {
     let country = |code: &str, latitude: f64, longitude: f64| serde_json::json!({"country": code, "latitude": latitude, "longitude": longitude, "asn": 36183, "as_org": "Akamai"});
@@ -270,7 +273,7 @@ fn known_prefix_abroad_fires_new_country() {
             scenario.wait(8 * HOUR);
             scenario.see(&ana);
         }
-        // A minute later: within a visit of the owner's.
+        // A minute later, within a visit of the owner.
         scenario.wait(MINUTE);
         let neighbour = scenario.see(&ana.from(near));
         assert!(neighbour.verdict == Verdict::Allow, "{own}: {neighbour:#?}");

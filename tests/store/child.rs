@@ -1,4 +1,4 @@
-//! Tests that need a second process start this test binary again, with a part to run.
+//! Support for tests with a second process: it is this test binary, started with the name of a part.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
@@ -61,7 +61,7 @@ impl Running {
         assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
     }
 
-    /// Lets the child end and waits for it. Returns its exit code; `None` if a signal ended it.
+    /// Ends the child and waits for it. Returns its exit code; `None` if a signal ended it.
     pub(crate) fn end(mut self) -> Option<i32> {
         drop(self.child.stdin.take());
         let mut rest = Vec::new();
@@ -77,7 +77,7 @@ impl Drop for Running {
     }
 }
 
-/// Runs the part that the environment names; does nothing without one.
+/// Runs the part that the environment names. Without one, it does nothing.
 #[test]
 fn child_runs_its_part() {
     let Some(part) = std::env::var_os(PART) else { return };
@@ -137,7 +137,7 @@ async fn play(part: &str, settings: &StoreSettings) -> i32 {
                 Err(error) => error.to_string(),
             });
         }
-        other => panic!("no part {other}"),
+        other => panic!("unknown part {other}"),
     }
     store.close().await;
     3
@@ -145,7 +145,7 @@ async fn play(part: &str, settings: &StoreSettings) -> i32 {
 
 fn say(text: &str) {
     use std::io::Write as _;
-    // Not through the harness, which might buffer it.
+    // Not through the harness, which may buffer it.
     let mut out = std::io::stdout().lock();
     writeln!(out, "{LINE}{text}").and_then(|()| out.flush()).unwrap();
 }

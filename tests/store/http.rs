@@ -1,5 +1,5 @@
-//! The embedded store's endpoint, as a ClickHouse server is used: by this program with a URL, by the `clickhouse`
-//! crate, by curl and by dashboards; and by somebody who should not.
+//! The endpoint of the embedded store, used like a ClickHouse server by this program, the `clickhouse` crate, curl and
+//! dashboards. Callers without permission are rejected.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -15,7 +15,7 @@ use tokenwarden::store::{ClickHouse, Reader, StoreSettings};
 use super::rows::{NASTY, epoch};
 use super::{child, physical_rows, try_ask};
 
-/// What `endpoint.json` tells.
+/// Content of `endpoint.json`.
 pub(crate) struct Access(Value);
 
 impl Access {
@@ -28,12 +28,12 @@ impl Access {
         self.0[key].as_str().expect(key).to_owned()
     }
 
-    /// `sql` in the body, with the owner's rights.
+    /// A request with `sql` in the body and the owner's rights.
     pub(crate) fn post(&self, sql: &str) -> RequestBuilder {
         self.request(Method::POST, "user", "password", &[]).body(sql.to_owned())
     }
 
-    /// `sql` in the URL, with the analysts' rights.
+    /// A request with `sql` in the URL and the analyst's rights.
     fn get(&self, sql: &str) -> RequestBuilder {
         self.request(Method::GET, "analyst_user", "analyst_password", &[("query", sql), ("database", "tokenwarden")])
     }
@@ -47,7 +47,7 @@ impl Access {
             .header("X-ClickHouse-Key", self.text(password))
     }
 
-    /// As the settings for a server would be.
+    /// Settings as for a server.
     fn settings(&self) -> StoreSettings {
         StoreSettings {
             url: self.text("url"),
@@ -101,7 +101,7 @@ async fn wrong_password_is_reported_not_repeated() {
         assert!(error.to_string().contains("user or password is wrong"), "{error}");
         assert!(!format!("{error} {settings:?}").contains("hunter2"), "{error}");
     }
-    // Somebody who listens on a port and is no ClickHouse.
+    // A process that listens on a port and is not ClickHouse.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let settings = StoreSettings { url: format!("http://{}", listener.local_addr().unwrap()), ..access.settings() };
     drop(listener);
@@ -170,7 +170,7 @@ struct Note {
 #[tokio::test]
 async fn clickhouse_crate_works_with_the_endpoint() {
     let (_owner, _directory, access) = owner();
-    // Once as it comes, with its validation, and with compression as it asks for by itself.
+    // With the client's default validation, and with its default compression.
     let client = clickhouse::Client::default()
         .with_url(access.text("url"))
         .with_user(access.text("user"))
@@ -190,7 +190,7 @@ async fn clickhouse_crate_works_with_the_endpoint() {
     insert.end().await.unwrap();
     let found: Vec<Note> = client.query("SELECT ?fields FROM notes ORDER BY number").fetch_all().await.unwrap();
     assert_eq!(found, notes);
-    // Named parameters come as a form.
+    // Named parameters are sent as a form.
     let named = client.query("SELECT number FROM notes WHERE text = {text:String} AND number = {number:UInt32}");
     assert_eq!(named.param("text", NASTY).param("number", 2).fetch_all::<u32>().await.unwrap(), [2]);
     let error = client.query("SELECT nothing FROM notes").fetch_all::<u32>().await.expect_err("no such column");
@@ -205,7 +205,7 @@ async fn curl_inserts_and_queries_in_any_format() {
     };
     let (status, said) = text(own(&[]).body("CREATE TABLE t (a UInt8, b String) ENGINE = MergeTree ORDER BY a")).await;
     assert_eq!((status, said.as_str()), (StatusCode::OK, ""));
-    // Rows in the body, in the statement and behind it in the body; columns in another order, by name.
+    // Rows in the body, in the statement, and after it in the body. Columns in another order, by name.
     for (query, body) in [
         ("INSERT INTO t FORMAT JSONEachRow", "{\"a\":1,\"b\":\"x\"}\n{\"b\":\"y\",\"a\":2}\n"),
         ("INSERT INTO t (a, b) FORMAT CSV", "3,\"line\nbreak\"\n4,z\n"),
@@ -327,12 +327,12 @@ async fn password_is_required_and_analysts_only_read() {
         }
     }
     assert!(!secret.path().join("written").exists());
-    // A GET changes nothing, whoever sends it.
+    // A GET cannot change data, even with the owner's password.
     let get = access.request(Method::GET, "user", "password", &[("query", "DROP TABLE tokenwarden.token_events")]);
     assert!(!text(get).await.0.is_success());
     assert_eq!(text(access.get("SELECT count() FROM token_events")).await.1, "10\n");
 
-    // The passwords are for this user's eyes, and stay over a restart.
+    // Only this user can read the passwords, which stay the same after a restart.
     let file = directory.path().join("endpoint.json");
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
@@ -343,7 +343,7 @@ async fn password_is_required_and_analysts_only_read() {
 }
 
 impl Access {
-    /// `sql` with the analysts' rights, and with these in the URL.
+    /// A request with `sql`, the analyst's rights and these URL parameters.
     fn analyse(&self, sql: &str, query: &[(&str, &str)]) -> RequestBuilder {
         let query = [query, &[("database", "tokenwarden")]].concat();
         self.request(Method::POST, "analyst_user", "analyst_password", &query).body(sql.to_owned())
@@ -382,7 +382,7 @@ async fn analyst_cannot_lift_limits() {
             assert!(!status.is_success(), "{sql}: {said}");
         }
     }
-    // What is neither harmless nor a limit: settings that name files, or let a query do more.
+    // Settings that are neither harmless nor limits: they name files, or allow more.
     for (name, value) in [
         ("allow_ddl", "1"),
         ("format_template_row", "/etc/passwd"),
@@ -402,7 +402,7 @@ async fn analyst_cannot_lift_limits() {
         let (status, said) = text(access.analyse("SELECT getSetting('readonly')", &[(name, value)])).await;
         assert_eq!((status, said.as_str()), (StatusCode::OK, "1\n"), "{name}");
     }
-    // The owner's limits are the owner's.
+    // The owner can set limits.
     let own = access.request(Method::POST, "user", "password", &[("max_memory_usage", "5000000000")]);
     assert_eq!(text(own.body("SELECT getSetting('max_memory_usage')")).await.1, "5000000000\n");
 }

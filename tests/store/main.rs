@@ -122,7 +122,7 @@ async fn every_column_is_stored_unchanged() {
     }
     assert_eq!((&bare["ip_address"], &bare["asn"], &bare["rules"]), (&json!("::"), &json!(0), &json!([])));
     let addresses = ask(&reader, "SELECT address FROM token_events ORDER BY source_offset").await;
-    assert_eq!(addresses, "2001:db8::1", "and an empty one for no address");
+    assert_eq!(addresses, "2001:db8::1", "an absent address is empty");
 
     let incident = row(&reader, "SELECT * EXCEPT written_at FROM incidents").await;
     assert_columns(
@@ -309,7 +309,7 @@ async fn earlier_schema_keeps_its_rows() {
     change(&settings, "ALTER TABLE tokenwarden.schema_migrations DELETE WHERE version > 3 SETTINGS mutations_sync = 2")
         .await;
 
-    let store = ClickHouse::open(&settings).await.expect("the schema is brought up to date");
+    let store = ClickHouse::open(&settings).await.expect("the schema is updated");
     store.write(&epoch(3..5)).await.unwrap();
     let reader = Reader::open(&settings).await.unwrap();
     let told = "SELECT countIf(prior_log_odds IS NULL AND decisive = []), countIf(prior_log_odds < 0) FROM token_events FORMAT CSV";
@@ -320,7 +320,7 @@ async fn earlier_schema_keeps_its_rows() {
 /// Runs a statement with the owner's rights, as an administrator could.
 async fn change(settings: &StoreSettings, sql: &str) {
     let directory = Path::new(settings.url.trim_start_matches("embedded:"));
-    // A reader keeps the engine open meanwhile.
+    // An open reader keeps the engine open.
     let reader = Reader::open(settings).await.unwrap();
     let access = http::Access::of(directory);
     let answer = access.post(sql).send().await.unwrap();
@@ -385,7 +385,7 @@ async fn killed_process_keeps_acknowledged_rows() {
         let reader = Reader::open(&settings).await.unwrap();
         let count: u64 = ask(&reader, "SELECT uniqExact(event_id) FROM token_events").await.parse().unwrap();
         assert!(count >= acknowledged * child::EPOCH, "{count} rows of {acknowledged} epochs");
-        assert_eq!(count % child::EPOCH, 0, "an epoch is there or is not");
+        assert_eq!(count % child::EPOCH, 0, "each epoch is stored completely or not at all");
         // The epoch in transit is sent again; stored epochs are not duplicated.
         for number in 0..=count / child::EPOCH {
             store.write(&epoch(number * child::EPOCH..(number + 1) * child::EPOCH)).await.unwrap();
@@ -413,7 +413,7 @@ async fn second_process_is_a_client_of_the_first() {
     assert_eq!(owner.end(), Some(3));
 
     // The owner has ended: the write can be retried, and no row is lost.
-    let error = store.write(&epoch(40..50)).await.expect_err("nobody listens");
+    let error = store.write(&epoch(40..50)).await.expect_err("no process listens");
     assert!(matches!(error, StoreError::Retriable(_)), "{error}");
 }
 
@@ -430,7 +430,7 @@ async fn client_takes_over_when_the_owner_has_ended() {
     assert_eq!(owner.end(), None);
     let lost = store.write(&epoch(20..30)).await;
     assert!(matches!(lost, Err(StoreError::Retriable(_))), "{lost:?}");
-    store.write(&epoch(20..30)).await.expect("the directory is ours now");
+    store.write(&epoch(20..30)).await.expect("this process owns the directory");
     let reader = Reader::open(&settings).await.unwrap();
     assert_eq!(ask(&reader, "SELECT count() FROM token_events").await, "30");
     reader.close().await;
@@ -462,6 +462,6 @@ async fn full_disk_is_reported_and_survived() {
     let store = ClickHouse::open(&settings).await.unwrap();
     store.write(&epoch(0..10)).await.unwrap();
     let reader = Reader::open(&settings).await.unwrap();
-    assert_eq!(ask(&reader, "SELECT count() FROM token_events").await, "10", "nothing of the epoch that failed");
+    assert_eq!(ask(&reader, "SELECT count() FROM token_events").await, "10", "no row of the failed epoch");
     store.close().await;
 }

@@ -1,4 +1,4 @@
-//! `tokenwarden replay` into the store: which parts of a file are stored, and which never are.
+//! `tokenwarden replay` into the store: which parts of a file are stored, and which are not.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -114,7 +114,7 @@ async fn replay_stores_no_cloudtrail_session_token() {
 
     let (verdicts, told) = replay(folder.path(), &records.to_string());
     assert!(told.contains("5 events, 1 of them duplicates; 1 records without a token; 0 dead letters\n"), "{told}");
-    assert_eq!(verdicts.lines().count(), 4, "the call that issues a key is one of its caller's too");
+    assert_eq!(verdicts.lines().count(), 4, "the call that issues a key is also a call of its caller");
 
     // Unreadable records are stored too, without the token, even if they end in the middle of it.
     let mut cut = call("ct-6", "2026-11-22T10:19:00Z").to_string();

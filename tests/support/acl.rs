@@ -1,4 +1,4 @@
-//! Kafka's permissions, by librdkafka: `rdkafka` has no calls for them, and Kafka's own tool is not among the test's jars.
+//! Kafka permissions through librdkafka. `rdkafka` has no functions for them, and the test has no Kafka tool for them.
 
 #![expect(unsafe_code, reason = "librdkafka is a C library; every pointer is made, used and destroyed in one block")]
 

@@ -45,7 +45,9 @@ impl BodyTest {
             Self::Text(text) => std::slice::from_ref(text),
             Self::AnyText(texts) => texts,
             Self::Value(test) if test.pointer.is_empty() || test.pointer.starts_with('/') => return Ok(()),
-            Self::Value(_) => return Err("has a `pointer` that does not begin with `/`; an example is \"/ok\"".to_owned()),
+            Self::Value(_) => {
+                return Err("has a `pointer` that does not begin with `/`; an example is \"/ok\"".to_owned());
+            }
         };
         if texts.is_empty() || texts.iter().any(|text| text.trim().is_empty()) {
             return Err("is empty: every answer would match it".to_owned());
@@ -207,7 +209,11 @@ mod tests {
         assert_eq!(outcome(rfc7009, 400, r#"{"error":"invalid_request"}"#), Err(said));
         for status in [401, 403] {
             let said = format!("the provider answered {status} (invalid_token)");
-            assert_eq!(outcome(rfc7009, status, r#"{"error":"invalid_token"}"#), Err(said), "tokenwarden's own credential");
+            assert_eq!(
+                outcome(rfc7009, status, r#"{"error":"invalid_token"}"#),
+                Err(said),
+                "tokenwarden's own credential"
+            );
         }
         let value = "url = 'https://h.example/'\ndone_when = { pointer = '/result/ok', equals = true }";
         assert_eq!(outcome(value, 200, r#"{"result":{"ok":true}}"#), Ok("done"));

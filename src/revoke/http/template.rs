@@ -76,7 +76,10 @@ impl Template {
             }
             let Some((_, value)) = VALUES.iter().find(|(name, _)| *name == word) else {
                 let known: Vec<_> = VALUES.iter().map(|(name, _)| format!("{{{name}}}")).collect();
-                return Err(format!("has `{{{word}}}`, which is not a known value; known values are {}", known.join(", ")));
+                return Err(format!(
+                    "has `{{{word}}}`, which is not a known value; known values are {}",
+                    known.join(", ")
+                ));
             };
             parts.push(Part::Text(std::mem::take(&mut literal)));
             parts.push(Part::Value(*value));

@@ -297,7 +297,12 @@ fn lost_partitions_leave_the_spool() {
 fn store_that_rejects_rows_is_retried() {
     let rig = Rig::new(Mode::Refuses);
     let mut steps = stream(0..100, 1);
-    steps.extend([rig.until(Condition::Store, true), PollStep::Pass(600_000), rig.switch(Mode::Works), until_stored(100)]);
+    steps.extend([
+        rig.until(Condition::Store, true),
+        PollStep::Pass(600_000),
+        rig.switch(Mode::Works),
+        until_stored(100),
+    ]);
     let result = rig.play(steps);
     assert_eq!(all_stored(&result.log), ids(0..100));
     assert!(result.done.is_ok() && !rig.holds(Condition::Store));
@@ -313,8 +318,20 @@ fn store_outage_is_reported_once_a_day() {
         PollStep::Until("a notice", Box::new(move |_| notices.lock().expect("a lock").len() == count))
     };
     let mut steps = stream(0..100, 1);
-    steps.extend([rig.until(Condition::Store, true), PollStep::Pass(4 * MINUTE), until_notices(0), PollStep::Pass(2 * MINUTE), until_notices(1)]);
-    steps.extend([PollStep::Pass(120 * MINUTE), until_notices(1), PollStep::Pass(23 * 60 * MINUTE), until_notices(2), rig.switch(Mode::Works)]);
+    steps.extend([
+        rig.until(Condition::Store, true),
+        PollStep::Pass(4 * MINUTE),
+        until_notices(0),
+        PollStep::Pass(2 * MINUTE),
+        until_notices(1),
+    ]);
+    steps.extend([
+        PollStep::Pass(120 * MINUTE),
+        until_notices(1),
+        PollStep::Pass(23 * 60 * MINUTE),
+        until_notices(2),
+        rig.switch(Mode::Works),
+    ]);
     steps.push(until_stored(100));
     assert!(rig.play(steps).done.is_ok());
     assert_eq!(rig.notice_keys(), ["store-0", "store-1"]);
