@@ -14,13 +14,14 @@ use tokio::sync::watch;
 
 use super::failure::Failure;
 use super::setup::{KEY_OF_REPLAYS, geo_settings, load_rules, start_runtime};
-use super::terminal::{grouped, progress_bar, to_stderr};
+use super::terminal::{progress_bar, to_stderr};
 use super::{delivery, rule_diff};
 use crate::checkpoint::DeadLetter;
 use crate::config::{Config, FileSection};
 use crate::engine;
 use crate::enrich::Enricher;
 use crate::feed::Feed;
+use crate::number::grouped;
 use crate::pipeline::{Epoch, Pipeline};
 use crate::port::{Clock, SavedRows, SourceError, Store};
 use crate::sanitize;

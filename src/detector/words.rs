@@ -5,6 +5,7 @@ use super::observation::Observation;
 use super::score::Score;
 use crate::math::exp;
 use crate::memory::{Baseline, Cohorts, Generations};
+use crate::number::grouped;
 use crate::rule::{RuleSet, Status};
 use crate::verdict::{RuleId, Signal};
 
@@ -122,9 +123,8 @@ pub(super) fn hundredths(number: f64) -> String {
 }
 
 /// `15,900`: rounded to 100 km, because GeoIP coordinates are not more accurate.
-pub(super) fn thousands(km: f64) -> String {
-    let hundreds = (km / 100.0).round() as u64;
-    if hundreds < 10 { format!("{hundreds}00") } else { format!("{},{}00", hundreds / 10, hundreds % 10) }
+pub(super) fn kilometres(km: f64) -> String {
+    grouped((km / 100.0).round() as u64 * 100)
 }
 
 /// `41 min`, `3 h`, `2 days`.

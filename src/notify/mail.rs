@@ -8,6 +8,7 @@ use askama::Template;
 
 use self::queries::{Query, queries};
 use super::{summary, words};
+use crate::number::grouped;
 use crate::port::{Alert, Notice, Progress, Revocation};
 use crate::rule::RuleSet;
 use crate::verdict::{Incident, Severity, Signal};
@@ -267,15 +268,7 @@ fn rounded(number: f64) -> String {
     while number / unit as f64 >= 100.0 {
         unit *= 10;
     }
-    let digits = ((number / unit as f64).round() as u64 * unit).to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    grouped((number / unit as f64).round() as u64 * unit)
 }
 
 fn time(millis: i64) -> String {

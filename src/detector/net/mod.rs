@@ -5,7 +5,7 @@ pub mod formula;
 use std::borrow::Cow;
 
 use self::formula::{Inputs, KNOWN_NETWORK_ABROAD, journey};
-use super::words::{Description, Signals, Words, network_name, span, thousands, whole};
+use super::words::{Description, Signals, Words, kilometres, network_name, span, whole};
 use super::{Case, Detector, DetectorId, Fading, Lesson, Score, Teaching};
 use crate::memory::level::NetLevel;
 use crate::memory::{Baseline, Evidence, Feature, Nats, Others, Seen, Sighting, Tenant, User};
@@ -205,7 +205,7 @@ fn describe_travel(words: &Words<'_>) -> Description {
     let here = words.here();
     let (km, minutes) = (f64::from(words.lesson.visit.travel_km), f64::from(words.lesson.visit.travel_minutes));
     let reason = if km > 0.0 {
-        let (km, time) = (thousands(km), span((minutes * 60_000.0) as i64));
+        let (km, time) = (kilometres(km), span((minutes * 60_000.0) as i64));
         ["too far to travel: ", &km, " km in ", &time, ", to ", &here].concat()
     } else {
         ["too far to travel: to ", &here, " from the places of recent uses"].concat()
