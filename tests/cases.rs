@@ -79,7 +79,7 @@ fn shown(format: Format, name: &str) -> String {
             decoder.decode(message.payload, &mut |decoded| match decoded {
                 Ok(Decoded::Event(event)) => write(&mut shown, &event),
                 Ok(Decoded::Skipped(reason)) => {
-                    writeln!(shown, "skipped: {reason}").expect("a String accepts all text")
+                    writeln!(shown, "skipped: {reason}").expect("a String accepts all text");
                 }
                 Err(error) => writeln!(shown, "dead: {error}").expect("a String accepts all text"),
             });

@@ -166,7 +166,7 @@ fn mapped_formats_follow_their_tables() {
                 match record {
                     Ok(Decoded::Event(event)) => shown += &show(&event),
                     Ok(Decoded::Skipped(reason)) => {
-                        writeln!(shown, "skipped: {reason}").expect("a String accepts all text")
+                        writeln!(shown, "skipped: {reason}").expect("a String accepts all text");
                     }
                     Err(error) => writeln!(shown, "error: {error}").expect("a String accepts all text"),
                 }

@@ -61,10 +61,10 @@ where
                     failures += 1;
                     match error {
                         StoreError::Retriable(reason) => {
-                            tracing::warn!(reason, "the store accepts no rows of actions; they wait in the outbox")
+                            tracing::warn!(reason, "the store accepts no rows of actions; they wait in the outbox");
                         }
                         StoreError::Permanent(reason) => {
-                            tracing::error!(reason, "the store accepts no rows of actions; they wait in the outbox")
+                            tracing::error!(reason, "the store accepts no rows of actions; they wait in the outbox");
                         }
                     }
                     if stopped {
