@@ -68,7 +68,7 @@ pub struct ActionRow {
     /// 0 if there was no HTTP response.
     pub http_status: u16,
     pub latency_ms: u32,
-    /// `tokenwarden`, or the operator who requested the action.
+    /// `tokenwarden`, or the operator that requested the action.
     pub requested_by: String,
     pub reason: String,
 }
@@ -260,7 +260,7 @@ pub struct RevokeRequest<'a> {
 pub trait Revoker: Send + Sync {
     /// Whether this provider can revoke `target`.
     fn accepts(&self, target: &Target) -> bool;
-    /// Whether its requests contain token ids. Hashes of token ids are then useless.
+    /// Whether its requests contain token ids. It then cannot use hashes of token ids.
     fn sends_token_ids(&self) -> bool {
         false
     }

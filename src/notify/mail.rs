@@ -14,7 +14,7 @@ use crate::rule::RuleSet;
 use crate::verdict::{Incident, Severity, Signal};
 
 /// Longest names and reasons in the subject and the title, characters.
-const WHO_CHARS_MAX: usize = 90;
+const ACCOUNT_CHARS_MAX: usize = 90;
 const WHAT_CHARS_MAX: usize = 90;
 /// Steps of the runbooks that are shown.
 const STEPS_MAX: usize = 6;
@@ -49,7 +49,7 @@ fn of_incident(incident: &Incident, progress: &Progress, rules: &RuleSet) -> Mai
     let alert = IncidentView::of(incident, progress, rules);
     let (id, colour, badge) = (alert.id.as_str(), colour(incident.severity), alert.badge);
     let outcome = words::badge(progress).map_or_else(String::new, |badge| format!(", {badge}"));
-    let subject = format!("[{badge}] {}: {}{outcome} ({id})", alert.who, alert.what);
+    let subject = format!("[{badge}] {}: {}{outcome} ({id})", alert.account, alert.what);
     let text = rendered(&AlertText { alert: &alert });
     let html = rendered(&AlertPage { alert: &alert, subject: &subject, colour, badge, foot: id });
     Mail { subject, text, html }
@@ -107,7 +107,7 @@ struct NoticeText<'a> {
 /// The values that the templates of an incident show.
 struct IncidentView<'a> {
     badge: &'static str,
-    who: String,
+    account: String,
     what: String,
     /// UTC, to the minute.
     time: String,
@@ -169,7 +169,7 @@ impl<'a> IncidentView<'a> {
         }
         Self {
             badge: summary::severity(incident.severity),
-            who: summary::who(incident, WHO_CHARS_MAX),
+            account: summary::account(incident, ACCOUNT_CHARS_MAX),
             what: summary::what(incident, WHAT_CHARS_MAX),
             time: summary::minute(incident.updated_at.millis()),
             id: incident.id.to_string(),

@@ -11,7 +11,7 @@ const COLUMNS_MAX: usize = 100;
 /// Lines of an alert in the terminal: the summary, the reasons, and the log-odds with the action.
 const LINES_MAX: usize = 8;
 /// Longest name of the user and application in the terminal, characters. The summary keeps at least 22.
-const WHO_CHARS_MAX: usize = 26;
+const ACCOUNT_CHARS_MAX: usize = 26;
 
 /// The alert for a terminal, without colours and control characters, at most `LINES_MAX` lines of at most
 /// `COLUMNS_MAX` characters. The times are UTC.
@@ -48,7 +48,7 @@ pub fn line(incident: &Incident) -> String {
 }
 
 fn headline(incident: &Incident, chars_max: usize) -> String {
-    let start = format!("{} {}: ", severity(incident.severity), who(incident, WHO_CHARS_MAX));
+    let start = format!("{} {}: ", severity(incident.severity), account(incident, ACCOUNT_CHARS_MAX));
     let end = format!("  [{}]", incident.id);
     let room = chars_max.saturating_sub(start.chars().count() + end.len());
     start + &what(incident, room) + &end
@@ -88,24 +88,24 @@ pub(super) fn share(signal: &Signal) -> String {
 
 /// `acme/ana crm`, `acme/ana crm and 52 others`: tenant and user, or the grant or token of an event without user, and
 /// the application. Without unsafe characters, at most `chars_max`.
-pub(super) fn who(incident: &Incident, chars_max: usize) -> String {
+pub(super) fn account(incident: &Incident, chars_max: usize) -> String {
     let others = match incident.victims_total.saturating_sub(1) {
         0 => String::new(),
         1 => " and 1 other".to_owned(),
         others => format!(" and {others} others"),
     };
-    let mut who = String::new();
+    let mut account = String::new();
     if !incident.tenant_id.is_empty() {
-        let _ = write!(who, "{}/", plain(&incident.tenant_id));
+        let _ = write!(account, "{}/", plain(&incident.tenant_id));
     }
-    who.push_str(&plain(if incident.user_id.is_empty() { &incident.subject } else { &incident.user_id }));
+    account.push_str(&plain(if incident.user_id.is_empty() { &incident.subject } else { &incident.user_id }));
     if !incident.app_id.is_empty() {
-        let _ = write!(who, " {}", plain(&incident.app_id));
+        let _ = write!(account, " {}", plain(&incident.app_id));
     }
     // The ellipsis is one character.
     let room = chars_max.saturating_sub(others.len() + 1);
-    let who = if who.chars().count() + others.len() > chars_max { shortened(&who, room) } else { who };
-    who + &others
+    let account = if account.chars().count() + others.len() > chars_max { shortened(&account, room) } else { account };
+    account + &others
 }
 
 /// `two holders, new country and 1 more`: what the reasons are about, the largest share first, at most `chars_max`

@@ -163,7 +163,7 @@ fn of_incident(incident: &Incident, progress: &Progress, key: &str) -> Value {
     let mut finding = finding(key, activity, activity_name, severity(incident.severity), incident.updated_at.millis());
     finding["status_id"] = json!(1);
     finding["status"] = json!("New");
-    let summary = format!("{}: {}", summary::who(incident, usize::MAX), summary::what(incident, usize::MAX));
+    let summary = format!("{}: {}", summary::account(incident, usize::MAX), summary::what(incident, usize::MAX));
     finding["message"] = json!(summary);
     finding["finding_info"] = json!({
         "uid": incident.id.to_string(),

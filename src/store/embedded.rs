@@ -139,8 +139,8 @@ fn own(
 
     let address = listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
     if !address.ip().is_loopback() {
-        let told = format!("store.listen is {address}: the embedded store listens only on loopback");
-        return Err(StoreError::Permanent(told));
+        let problem = format!("store.listen is {address}: the embedded store listens only on loopback");
+        return Err(StoreError::Permanent(problem));
     }
     let (listener, address) = std::net::TcpListener::bind(address)
         .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
@@ -247,9 +247,9 @@ fn write_endpoint(directory: &Path, file: &EndpointFile) -> io::Result<()> {
 
 /// The error for a directory that cannot be used, with its cause.
 fn refused(directory: &Path, error: &io::Error) -> StoreError {
-    let told = format!("the embedded store {} cannot be used: {error}", directory.display());
+    let problem = format!("the embedded store {} cannot be used: {error}", directory.display());
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Retriable(told),
-        _ => StoreError::Permanent(told),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Retriable(problem),
+        _ => StoreError::Permanent(problem),
     }
 }

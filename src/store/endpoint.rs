@@ -1,6 +1,6 @@
 //! ClickHouse's HTTP interface over the engine in this process, as far as the `clickhouse` crate, curl and Grafana need
 //! it (<https://clickhouse.com/docs/interfaces/http>). It listens on loopback only and requires one of two passwords:
-//! the owner's, or that of the analysts, who can only read.
+//! the owner's, or the password of the analysts, which only allows reading.
 //!
 //! Not supported: sessions (`session_id` is ignored), compressed bodies, external tables.
 
@@ -338,9 +338,9 @@ impl Credentials {
                 return Ok(role);
             }
         }
-        let told =
+        let problem =
             format!("{}: Authentication failed: password is incorrect, or there is no such user", fault::brief(&user));
-        Err(Refusal::new(StatusCode::FORBIDDEN, 516, &told))
+        Err(Refusal::new(StatusCode::FORBIDDEN, 516, &problem))
     }
 }
 

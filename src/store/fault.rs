@@ -108,11 +108,11 @@ const fn is_final(code: u32) -> bool {
 /// The error for the rest of the system. `what` describes the operation and its target, without secrets.
 pub(super) fn store_error(what: &str, error: &Error) -> StoreError {
     let fault = Fault::of(error);
-    let text = format!("{what}: {}", told(fault, error));
+    let text = format!("{what}: {}", describe(fault, error));
     if fault.is_retriable() { StoreError::Retriable(text) } else { StoreError::Permanent(text) }
 }
 
-fn told(fault: Fault, error: &Error) -> String {
+fn describe(fault: Fault, error: &Error) -> String {
     match (fault, error) {
         (Fault::Exception(194 | 516 | 192 | 193), _) => {
             "user or password is wrong (store.user, store.password)".to_owned()
@@ -197,9 +197,9 @@ mod tests {
 
     #[test]
     fn store_error_is_one_line_without_controls() {
-        let told = brief(&format!("Code: 1. DB::Exception: Code: 36. DB::Exception: \x1b[31m\r\n{}", "é".repeat(1000)));
-        assert!(told.starts_with("␛[31m␍␊é"), "{told}");
-        assert_eq!(told.chars().count(), 401);
-        assert!(!told.contains(char::is_control));
+        let text = brief(&format!("Code: 1. DB::Exception: Code: 36. DB::Exception: \x1b[31m\r\n{}", "é".repeat(1000)));
+        assert!(text.starts_with("␛[31m␍␊é"), "{text}");
+        assert_eq!(text.chars().count(), 401);
+        assert!(!text.contains(char::is_control));
     }
 }

@@ -286,8 +286,8 @@ async fn connect(settings: &StoreSettings, rights: Rights) -> Result<(Client, Op
     let client = Client::default().with_product_info("tokenwarden", env!("CARGO_PKG_VERSION"));
     match settings.location()? {
         Location::Embedded(_) if settings.database == "default" => {
-            let told = "store.database cannot be `default` in the embedded store; choose another name";
-            Err(StoreError::Permanent(told.to_owned()))
+            let problem = "store.database cannot be `default` in the embedded store; choose another name";
+            Err(StoreError::Permanent(problem.to_owned()))
         }
         Location::Embedded(directory) => {
             let (library, listen) = (settings.library_file(), settings.listen);

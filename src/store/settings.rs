@@ -171,7 +171,7 @@ mod tests {
             assert!(
                 store(url, Some("s3cret"), false)
                     .location()
-                    .is_err_and(|told| told.to_string().contains("allow_plaintext"))
+                    .is_err_and(|error| error.to_string().contains("allow_plaintext"))
             );
             assert!(
                 store(url, Some("s3cret"), true).check_url().is_ok() && store(url, None, false).check_url().is_ok()
@@ -186,8 +186,8 @@ mod tests {
     fn password_in_the_url_is_not_repeated() {
         for url in ["http://me:hunter2@host:8123", "http://host:8123/?user=me&password=hunter2", "http://host/#hunter2"]
         {
-            let told = location(url).map_err(|error| error.to_string());
-            assert!(told.is_err_and(|told| !told.contains("hunter2")), "{url}");
+            let checked = location(url).map_err(|error| error.to_string());
+            assert!(checked.is_err_and(|text| !text.contains("hunter2")), "{url}");
         }
     }
 }

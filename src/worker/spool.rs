@@ -157,7 +157,7 @@ impl Spool {
         let number = self.next_number;
         let path = self.path(number);
         if let Err(error) = write(&path, &frames) {
-            // An incomplete file is useless.
+            // An incomplete file cannot be read.
             let _ = fs::remove_file(path);
             return Err(error.into());
         }

@@ -165,20 +165,21 @@ mod tests {
                 Err(_) => "give up",
             }
         };
-        let told = |toml: &str| [200, 204, 302, 400, 401, 404, 410, 429, 500, 503].map(|status| meaning(toml, status));
+        let outcomes =
+            |toml: &str| [200, 204, 302, 400, 401, 404, 410, 429, 500, 503].map(|status| meaning(toml, status));
         let rfc7009 = "preset = 'rfc7009'\nurl = 'https://h.example/'";
         assert_eq!(
-            told(rfc7009),
+            outcomes(rfc7009),
             ["done", "done", "give up", "give up", "give up", "give up", "give up", "retry", "retry", "retry"]
         );
         let by_id = "preset = 'by_id'\nurl = 'https://h.example/'";
         assert_eq!(
-            told(by_id),
+            outcomes(by_id),
             ["done", "done", "give up", "give up", "give up", "gone", "gone", "retry", "retry", "retry"]
         );
         let own = "url = 'https://h.example/'\ndone = [302]\nalready_gone = [400]\nretry = [401]";
         assert_eq!(
-            told(own),
+            outcomes(own),
             ["give up", "give up", "done", "gone", "retry", "give up", "give up", "give up", "give up", "give up"]
         );
     }
@@ -205,13 +206,13 @@ mod tests {
         assert_eq!(outcome(own, 500, r#"{"ok":true}"#), Ok("retry"), "the status takes precedence");
         let rfc7009 = "preset = 'rfc7009'\nurl = 'https://h.example/'\nalready_gone_when = 'invalid_token'";
         assert_eq!(outcome(rfc7009, 400, r#"{"error":"invalid_token"}"#), Ok("already_gone"));
-        let said = "the provider answered 400 (invalid_request)".to_owned();
-        assert_eq!(outcome(rfc7009, 400, r#"{"error":"invalid_request"}"#), Err(said));
+        let reason = "the provider answered 400 (invalid_request)".to_owned();
+        assert_eq!(outcome(rfc7009, 400, r#"{"error":"invalid_request"}"#), Err(reason));
         for status in [401, 403] {
-            let said = format!("the provider answered {status} (invalid_token)");
+            let reason = format!("the provider answered {status} (invalid_token)");
             assert_eq!(
                 outcome(rfc7009, status, r#"{"error":"invalid_token"}"#),
-                Err(said),
+                Err(reason),
                 "tokenwarden's own credential"
             );
         }

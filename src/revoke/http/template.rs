@@ -206,12 +206,12 @@ mod tests {
 
     #[test]
     fn id_that_changes_the_request_is_rejected() {
-        assert!(fill("https://h/t/{family_id}", "x", Escape::Url).is_err_and(|said| said.contains("`family_id`")));
+        assert!(fill("https://h/t/{family_id}", "x", Escape::Url).is_err_and(|error| error.contains("`family_id`")));
         assert!(fill("https://h/t/{id}", "", Escape::Url).is_err());
         for dots in [".", ".."] {
             assert!(fill("https://h/t/{id}", dots, Escape::Url).is_err(), "{dots}");
         }
-        assert!(Template::parse("https://h/{tokenid}").is_err_and(|said| said.contains("{token_id}")));
+        assert!(Template::parse("https://h/{tokenid}").is_err_and(|error| error.contains("{token_id}")));
     }
 
     proptest! {

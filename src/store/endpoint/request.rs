@@ -66,8 +66,8 @@ impl Asked {
 
     pub(super) fn refuse_unserved(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         if self.compressed || headers.contains_key(header::CONTENT_ENCODING) {
-            let told = "the embedded store does not support compressed bodies; turn compression off";
-            return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, 48, told));
+            let problem = "the embedded store does not support compressed bodies; turn compression off";
+            return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, 48, problem));
         }
         Ok(())
     }
