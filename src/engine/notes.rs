@@ -3,7 +3,8 @@
 use super::learn;
 use super::occurrence::Occurrence;
 use super::state::State;
-use crate::detector::lifecycle::formula::{self as lifecycle, Answer, Endpoint, Expiry, RefreshToken};
+use crate::detector::lifecycle::formula::{Answer, Endpoint, Expiry};
+use crate::detector::lifecycle::refresh::{self, RefreshToken};
 use crate::enrichment::{EnrichedEvent, Keys};
 use crate::event::{Concerns, Event, Kind, TokenType};
 use crate::key::Class;
@@ -82,10 +83,10 @@ fn issued(memory: &mut Memory, event: &Event<'_>, keys: &Keys, occurrence: Occur
     memory.ends.exchange(parent);
     let Some(baseline) = memory.baselines.get_mut(family) else { return };
     let refreshes = baseline.refreshes.get_or_insert_default();
-    lifecycle::succeed(refreshes, parent, token, at);
+    refresh::succeed(refreshes, parent, token, at);
     // Its revocation may be reported before its issue.
     let revoked_at = memory.ends.of(token, i64::MAX).revoked_at;
-    if revoked_at >= at && lifecycle::standing(refreshes, token) == RefreshToken::Current {
+    if revoked_at >= at && refresh::standing(refreshes, token) == RefreshToken::Current {
         memory.ends.end_grant(family, EndedGrant { at: revoked_at, by: token });
     }
 }
@@ -230,12 +231,12 @@ fn ended_with_all(
 /// one of an access token, or of a refresh token that was exchanged, ends nothing but that token.
 fn ends_grant(memory: &Memory, event: &Event<'_>, keys: &Keys, Occurrence { baseline, at, .. }: Occurrence) -> bool {
     let refreshes = memory.baselines.find(baseline).and_then(|place| memory.baselines.get(place).refreshes.as_deref());
-    let standing = refreshes.map_or(RefreshToken::Unknown, |refreshes| lifecycle::standing(refreshes, keys.token));
+    let standing = refreshes.map_or(RefreshToken::Unknown, |refreshes| refresh::standing(refreshes, keys.token));
     match standing {
         RefreshToken::Superseded => false,
         RefreshToken::Current => {
             // Where its successor is not reported, it is the provider that takes away what was exchanged.
-            let presented_at = refreshes.and_then(|refreshes| lifecycle::presented_at(refreshes, keys.token));
+            let presented_at = refreshes.and_then(|refreshes| refresh::presented_at(refreshes, keys.token));
             presented_at.is_none_or(|presented| (at - presented).abs() > ROTATION_MS)
         }
         // Where successors are reported, one that is not known is older than what is remembered, or its report is still to

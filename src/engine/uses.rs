@@ -110,7 +110,7 @@ pub(super) fn score_use(
             {
                 let refreshes = baseline.refreshes.get_or_insert_default();
                 // What it says is in the verdict already.
-                let _ = lifecycle::formula::refresh(refreshes, keys.token, at, sighting.address, sighting.agent);
+                let _ = lifecycle::refresh::refresh(refreshes, keys.token, at, sighting.address, sighting.agent);
             }
         }
     }
@@ -138,7 +138,7 @@ fn is_reuse(memory: &Memory, enriched: &EnrichedEvent<'_>, sighting: &Sighting, 
     }
     let refreshes = place.and_then(|place| memory.baselines.get(place).refreshes.as_deref());
     let (EventKind::Refreshed, Some(refreshes)) = (enriched.event.kind, refreshes) else { return false };
-    lifecycle::formula::refresh(
+    lifecycle::refresh::refresh(
         &mut refreshes.clone(),
         enriched.keys.token,
         sighting.at,

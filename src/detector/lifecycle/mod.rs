@@ -1,6 +1,7 @@
 //! `lifecycle`: uses that an ended, exchanged or key-bound token cannot have. Scored at every event.
 
 pub mod formula;
+pub mod refresh;
 
 use self::formula::{Answer, Binding, Endpoint, Foreign, Proof};
 use super::words::{Description, Signals, Words, span};
@@ -116,14 +117,14 @@ fn reuse(case: &Case<'_>, lesson: &mut Lesson, answer: Answer) -> f64 {
     }
     if event.kind == Kind::Refreshed {
         let mut refreshes = baseline.refreshes.as_deref().cloned().unwrap_or_default();
-        let reuse = formula::refresh(&mut refreshes, token, sighting.at, sighting.address, sighting.agent);
+        let reuse = refresh::refresh(&mut refreshes, token, sighting.at, sighting.address, sighting.agent);
         lesson.refreshes = Some(refreshes);
         return reuse;
     }
     if answer == Answer::Accepted && event.token_type != TokenType::Refresh && baseline.token != token as u32 {
         // The first accepted use of a token proves that the response of the last exchange arrived.
         if let Some(refreshes) = baseline.refreshes.as_deref() {
-            formula::successor_used(lesson.refreshes.insert(refreshes.clone()), sighting.at);
+            refresh::successor_used(lesson.refreshes.insert(refreshes.clone()), sighting.at);
         }
         lesson.token = token as u32;
     }

@@ -1,0 +1,247 @@
+use super::*;
+
+const NOON: i64 = 1_790_000_000_000;
+const SECOND: i64 = 1_000;
+const HOUR: i64 = 3_600 * SECOND;
+const DAY: i64 = 24 * HOUR;
+
+/// A stream as judgement reads it.
+struct Stream {
+    clock: Clock,
+    at: i64,
+    events: u64,
+}
+
+impl Stream {
+    fn new() -> Self {
+        Self { clock: Clock::new(DAY), at: NOON, events: 0 }
+    }
+
+    fn see(&mut self, at: i64, by: Voter, appended: Option<i64>) -> Range {
+        let mut range = self.clock.range(at, appended);
+        if range != Range::Within {
+            self.clock.consult(at, by, appended);
+            range = self.clock.range(at, appended);
+        }
+        if range == Range::Within {
+            self.clock.take(at, by, appended);
+        }
+        range
+    }
+
+    /// So many events of `subjects` established subjects of ten tenants, `every` milliseconds. How many are not
+    /// believed.
+    fn live(&mut self, events: u64, subjects: u64, every: i64) -> usize {
+        self.live_with(events, subjects, every, |at| at)
+    }
+
+    /// The same, by a clock that is wrong.
+    fn live_with(&mut self, events: u64, subjects: u64, every: i64, clock: impl Fn(i64) -> i64) -> usize {
+        let mut off = 0;
+        for _ in 0..events {
+            self.at += every;
+            self.events += 1;
+            let number = self.events.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
+            let range = self.see(clock(self.at), voter(number % subjects, number % subjects % 10, true), None);
+            off += usize::from(range != Range::Within);
+        }
+        off
+    }
+}
+
+fn voter(subject: u64, tenant: u64, established: bool) -> Voter {
+    let hash = |number: u64| (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    Voter { subject: hash(subject), tenant: hash(tenant), established }
+}
+
+/// Times that all other events of a run differ from the true one by.
+const WRONG: [i64; 4] = [400 * DAY, 29 * DAY, -400 * DAY, -3 * DAY];
+
+#[test]
+fn wrong_clock_of_a_run_of_events_moves_nothing() {
+    for (wrong, established) in WRONG.into_iter().flat_map(|wrong| [(wrong, true), (wrong, false)]) {
+        let mut stream = Stream::new();
+        assert_eq!(stream.live(20_000, 2_000, 2 * SECOND), 0);
+        let (now, watermark) = (stream.clock.now(), stream.clock.watermark());
+        for number in 0..600 {
+            // Real subjects behind one gateway, or names that somebody invents; the same range by either.
+            let subject = if established { number % 300 } else { 1_000_000 + number };
+            let range = stream.see(stream.at + wrong, voter(subject, subject % 10, established), None);
+            assert_ne!(range, Range::Within, "{wrong} {established} {number}");
+        }
+        assert_eq!((stream.clock.now(), stream.clock.watermark()), (now, watermark));
+        assert_eq!(stream.live(2_000, 2_000, 2 * SECOND), 0, "all honest events are believed");
+    }
+}
+
+#[test]
+fn wrong_clock_that_goes_on_costs_no_honest_event() {
+    for wrong in WRONG {
+        let mut stream = Stream::new();
+        stream.live(20_000, 2_000, 2 * SECOND);
+        for number in 0..5_000_u64 {
+            // A third of all events is one tenant's, and half of those are of names that it invents.
+            if number % 3 == 0 {
+                let by = voter(5_000_000 + number % 700, 77, number % 2 == 0);
+                assert_ne!(stream.see(stream.at + wrong, by, None), Range::Within);
+            } else {
+                assert_eq!(stream.live(1, 2_000, 2 * SECOND), 0, "{number}");
+            }
+        }
+        let now = stream.clock.now().expect("it is known");
+        assert!((stream.at - 60 * SECOND..=stream.at).contains(&now));
+    }
+}
+
+#[test]
+fn invented_majority_moves_no_time() {
+    for wrong in WRONG.into_iter().chain([20 * HOUR, -20 * HOUR]) {
+        let mut stream = Stream::new();
+        stream.live(20_000, 2_000, 2 * SECOND);
+        for number in 0..40_000_u64 {
+            if number % 20 == 0 {
+                assert_eq!(stream.live(1, 2_000, 2 * SECOND), 0, "{wrong} {number}");
+            } else {
+                let by = voter(5_000_000 + number, number % 700, false);
+                stream.see(stream.at + wrong, by, None);
+            }
+        }
+        let now = stream.clock.now().expect("it is known");
+        assert!((stream.at - 60 * SECOND..=stream.at).contains(&now), "{wrong}: {}", now - stream.at);
+        assert!((0..HOUR).contains(&(stream.at - stream.clock.watermark())), "{wrong}");
+    }
+}
+
+/// The control of it: established subjects that are gone hold up no others.
+#[test]
+fn stream_goes_on_without_its_established_subjects() {
+    for by in [-60, 21] {
+        let mut stream = Stream::new();
+        stream.live(20_000, 2_000, 2 * SECOND);
+        stream.at += by * DAY;
+        let mut off = 0;
+        for number in 0..20_000 {
+            stream.at += 2 * SECOND;
+            let range = stream.see(stream.at, voter(9_000_000 + number, number % 10, false), None);
+            off += u32::from(range != Range::Within);
+        }
+        assert!((UNESTABLISHED_EVENTS..UNESTABLISHED_EVENTS + 1_200).contains(&off), "{by}: {off}");
+        assert!(stream.clock.now().is_some_and(|now| (now - stream.at).abs() < HOUR));
+    }
+}
+
+#[test]
+fn clock_recovers_from_a_wrong_beginning() {
+    for (wrong, subjects) in WRONG.into_iter().flat_map(|wrong| [(wrong, 2_000), (wrong, 40)]) {
+        let mut stream = Stream::new();
+        for number in 0..600 {
+            stream.see(NOON + wrong + number, voter(1_000_000 + number as u64, 1, false), None);
+        }
+        let off = stream.live(3_000, subjects, 2 * SECOND);
+        assert!(off <= 600, "{wrong}: {off} of 3,000 are not believed");
+        assert_eq!(stream.live(1_000, subjects, 2 * SECOND), 0);
+        let late = stream.at - stream.clock.watermark();
+        assert!((0..HOUR).contains(&late), "the watermark is right again: {late}");
+    }
+}
+
+#[test]
+fn stream_resumes_after_weeks_of_silence() {
+    for (subjects, every) in [(2_000, 2 * SECOND), (40, 360 * SECOND), (1, HOUR), (5, DAY)] {
+        let mut stream = Stream::new();
+        stream.live(5_000, subjects, every);
+        stream.at += 21 * DAY;
+        let off = stream.live(3_000, subjects, every);
+        assert!(off <= 1_200, "{subjects}: {off}");
+        assert_eq!(stream.live(1_000, subjects, every), 0);
+        assert!(stream.clock.watermark() > NOON + 21 * DAY);
+    }
+}
+
+#[test]
+fn one_token_with_gaps_of_days_is_believed() {
+    let mut stream = Stream::new();
+    for day in 0..400 {
+        let range = stream.see(NOON + day * day % 17 * DAY + day * 20 * DAY, voter(1, 1, day > 4), None);
+        assert_eq!(range, Range::Within, "{day}");
+    }
+}
+
+#[test]
+fn backfill_of_old_events_is_believed_after_a_while() {
+    let mut stream = Stream::new();
+    stream.live(20_000, 2_000, 2 * SECOND);
+    stream.at -= 60 * DAY;
+    let off = stream.live(5_000, 2_000, 2 * SECOND);
+    assert!(off <= 1_200, "{off}");
+    assert!(stream.clock.now().is_some_and(|now| (now - stream.at).abs() < HOUR));
+    assert!(stream.clock.watermark() <= stream.at, "the watermark goes back with the stream");
+}
+
+#[test]
+fn append_time_of_the_log_bounds_what_is_believed() {
+    let mut clock = Clock::new(DAY);
+    let by = |number| voter(number, number % 3, true);
+    // The first events of a stream, 400 days ahead.
+    for number in 0..600 {
+        let appended = Some(NOON + number as i64);
+        assert_eq!(clock.range(NOON + 400 * DAY, appended), Range::Ahead);
+        clock.consult(NOON + 400 * DAY, by(number), appended);
+    }
+    assert_eq!(clock.now(), None);
+    // A backfill: the log is of today, and all events of last month.
+    for number in 0..1_000 {
+        let (at, appended) = (NOON - 30 * DAY + number as i64 * SECOND, Some(NOON + number as i64));
+        assert_eq!(clock.range(at, appended), Range::Within, "{number}");
+        clock.take(at, by(number), appended);
+    }
+    // What comes with it of today is believed at once, whoever sends it.
+    assert_eq!(clock.range(NOON, Some(NOON)), Range::Within);
+    assert_eq!(clock.range(NOON - 400 * DAY, Some(NOON)), Range::Behind);
+}
+
+#[test]
+fn first_instant_of_the_epoch_is_a_time() {
+    let mut clock = Clock::new(DAY);
+    clock.take(0, voter(1, 1, false), None);
+    assert_eq!(clock.now(), Some(1));
+}
+
+#[test]
+fn one_subject_moves_the_time_of_no_other() {
+    let mut stream = Stream::new();
+    stream.live(20_000, 2_000, 2 * SECOND);
+    let now = stream.clock.now().expect("it is known");
+    // Within what is believed each time, and on and on.
+    for step in 1..600 {
+        stream.see(stream.at + step * 20 * HOUR, voter(7, 7, true), None);
+    }
+    assert!(stream.clock.now().is_some_and(|later| later - now < 60 * SECOND));
+    assert!(stream.clock.watermark() <= now + 60 * SECOND);
+    assert_eq!(stream.live(1_000, 2_000, 2 * SECOND), 0);
+}
+
+#[test]
+fn strays_on_either_side_do_not_move_the_watermark() {
+    let mut stream = Stream::new();
+    for number in 0..200 {
+        stream.live(50, 500, SECOND);
+        for wrong in [-20 * HOUR, 20 * HOUR] {
+            stream.see(stream.at + wrong, voter(number, 1, true), None);
+        }
+    }
+    let behind = stream.at - stream.clock.watermark();
+    assert!((0..600 * SECOND).contains(&behind), "{behind}");
+}
+
+#[test]
+fn clock_ahead_is_measured_where_others_are_near() {
+    let mut stream = Stream::new();
+    stream.live(100, 50, SECOND);
+    let ahead = stream.clock.ahead(stream.at + 3_900 * SECOND);
+    assert!((3_880 * SECOND..3_910 * SECOND).contains(&ahead), "{ahead}");
+    assert!(stream.clock.ahead(stream.at + SECOND) < 10 * SECOND);
+    assert_eq!(stream.clock.ahead(stream.at + 5 * DAY), 0, "the others are silent");
+    stream.live(20, 50, HOUR);
+    assert_eq!(stream.clock.ahead(stream.at + HOUR), 0, "too few to tell");
+}
