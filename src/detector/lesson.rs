@@ -3,9 +3,10 @@
 use std::num::NonZeroU32;
 
 use super::switch::formula::AGE_DAYS_MAX;
-use crate::memory::baseline::{Habits, Hour, Refreshes};
+use crate::memory::baseline::Refreshes;
 use crate::memory::baselines::{Baselines, Place};
 use crate::memory::fleet::{Group, Member};
+use crate::memory::hour::{Habits, Hour};
 use crate::memory::visit::Core;
 use crate::memory::{Baseline, Holder, Kind, NetLevel};
 

@@ -11,6 +11,7 @@ pub mod fair;
 pub mod fleet;
 pub mod generations;
 pub mod holder;
+pub mod hour;
 pub mod level;
 pub mod minute;
 pub mod population;

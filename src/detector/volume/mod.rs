@@ -9,8 +9,8 @@ use super::{Case, Detector, DetectorId, Fading, Lesson, Score, Standing, Teachin
 use crate::detector::lesson::EndedHour;
 use crate::detector::teaching::owner;
 use crate::math::{exp, ln};
-use crate::memory::baseline::{Habit, Hour};
 use crate::memory::cohort::Hourly;
+use crate::memory::hour::{Habit, Hour};
 use crate::memory::{Baseline, Cohorts, Evidence, Nats};
 use crate::verdict::RuleId;
 
