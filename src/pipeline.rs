@@ -68,8 +68,8 @@ impl Pipeline {
     }
 
     /// Processes messages in order and writes the results to `epoch`. Cannot fail: a message that cannot be decoded, or
-    /// that causes a panic, becomes a dead letter. If the scoring of an event panics, the state is what it was before the
-    /// event ([`engine::step`]). If learning or encoding panics, the event may be learnt in part. The number of messages
+    /// that causes a panic, becomes a dead letter. If the scoring of an event panics, the event is not learnt. Only a vote
+    /// on the stream time, and limits of stored times that lie in the future, may remain ([`engine::step`]). If learning or encoding panics, the event may be learnt in part. The number of messages
     /// per call affects only the speed.
     ///
     /// `now`: milliseconds since the epoch, wall clock. It is the ingestion time of rows and does not affect verdicts.

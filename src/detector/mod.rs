@@ -42,7 +42,17 @@ pub(crate) use words::Words;
 use crate::math::faded;
 use crate::memory::{Evidence, Holder, Nats, User};
 
-/// A summand of the score. Scoring reads memory and writes to the lesson. Learning stores the lesson.
+/// A summand of the score. Scoring reads memory and writes to the lesson only. Learning writes to [`Teaching`] only.
+///
+/// | method | when it runs |
+/// |---|---|
+/// | `score_visit` | first event of a visit, unless the case is blank |
+/// | `score_event` | every event; for a blank case it may count, and leaves no evidence |
+/// | `score_change` | after all `score_event`, if the event adds evidence or begins a visit or a holder |
+/// | `evidence`, `adjust` | sum of the score |
+/// | `learn_event`, `learn_visit` | the event counts as a use; `learn_visit` if it begins a visit |
+/// | `fade` | the holder's next event is in a later step of ten minutes |
+/// | `explain` | the event added evidence, or has a verdict of at least `watch` |
 pub(crate) trait Detector {
     const ID: DetectorId;
     /// Factor of its evidence in the score.
@@ -56,7 +66,7 @@ pub(crate) trait Detector {
     /// Scores an event.
     fn score_event(_: &Case<'_>, _: &mut Lesson) {}
 
-    /// Scores an event for which a detector has set `lesson.changed`. Runs after `score_event` of all detectors.
+    /// Scores an event that adds evidence or begins a visit or a holder (`lesson.changed`).
     fn score_change(_: &Case<'_>, _: &mut Lesson) {}
 
     /// Evidence after the event, nats. By default, the stored evidence of the holder.
@@ -73,7 +83,7 @@ pub(crate) trait Detector {
     }
 
     /// Decays the stored evidence of a holder. By default, the half-life is one day, and evidence for the owner is
-    /// dropped, because it counts in one visit only.
+    /// dropped: detectors that credit the owner keep the credit in the visit.
     fn fade(evidence: &mut Evidence, fading: &Fading) {
         evidence[Self::ID] = fading.against_holder(evidence[Self::ID]);
     }

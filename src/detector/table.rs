@@ -1,7 +1,7 @@
 //! The table of detectors.
 
-/// Calls the macro `$then` with each detector and its module, in the order of scoring and explanation. To add a
-/// detector, add a line here and its `mod` in `detector/mod.rs`.
+/// Calls the macro `$then` with each detector and its module, in the order of scoring and explanation.
+/// `fan` reads the evidence of those before it, and `colleague` that of `fan`. To add a detector, add a line here and its `mod` in `detector/mod.rs`.
 macro_rules! detectors {
     ($then:ident) => {
         $then! {

@@ -1,4 +1,5 @@
-//! A minimal detector for tests, as an example. `pipeline/toy.rs` tests that it needs no further changes.
+//! A minimal detector for tests, as an example. `pipeline/toy.rs` tests that it needs no changes outside its
+//! folder, `mod.rs` and `table.rs`.
 
 use super::words::{Description, Signals, Words};
 use super::{Case, Detector, DetectorId, Lesson};
