@@ -1,64 +1,62 @@
-//! Event time: which times are believed, how late it is, and which visits are over.
+//! Event time: accepted times, stream time, and the watermark that ends visits.
 //!
-//! Producers write event times, and a producer's clock may be wrong or lie. A time is believed if it lies within
-//! `clock_skew_ms_max` of the time at which the log appended the record (`LogAppendTime`), or of the time that most
-//! subjects agree on. A time that is not believed moves nothing. The decision is
+//! Producers write event times, and a producer's clock may be wrong or manipulated. A time is accepted if it is within
+//! `clock_skew_ms_max` of the time at which the log appended the record (`LogAppendTime`), or of the time of most
+//! subjects. A rejected time does not change the stream time. The decision is
 //! `docs/decisions/0024-event-time-validation.md`.
 
-/// Events of which the earliest, but for some strays, are taken for the watermark.
+/// Events per batch. The watermark is the earliest time of a batch, without outliers.
 const BATCH: u32 = 256;
-/// So many of them may lie far behind.
-const STRAYS: usize = 8;
-/// Subjects that spoke last, of whose times the median is taken for now.
+/// Number of outliers of a batch that may be far behind.
+const OUTLIERS: usize = 8;
+/// Number of latest subjects whose median time is the stream time.
 const LAST: usize = 9;
-/// The median is taken at each of so many events, and then at every eighth.
+/// The median is computed at each of the first 256 events, then at every eighth.
 const EACH_UNTIL: u32 = 256;
 const EVERY: u32 = 8;
-/// Where the last subjects' times lie farther apart than this, they are too few to measure a clock that is ahead.
+/// If the times of the last subjects differ by more than this, the lead of a clock is not measured.
 const DENSE_MS: i64 = 10 * 60_000;
-/// A clock that is ahead by more than this is not measured.
+/// Maximum lead of a clock that is measured.
 const AHEAD_MS_MAX: i64 = 2 * 3_600_000;
 
-/// Groups of subjects that vote when an event's time lies far off: of established subjects, and of any.
+/// Number of groups of subjects that vote on times outside the tolerance: established subjects, and all.
 const ESTABLISHED: usize = 1_024;
 const ANY: usize = 256;
-/// A vote counts until so many others have come. Six hundred events of one wrong clock in a row are outvoted.
+/// A vote expires after this number of further votes. 600 consecutive events of one wrong clock have no majority.
 const ESTABLISHED_VOTES: u32 = 4_096;
 const ANY_VOTES: u32 = 256;
-/// Established subjects decide alone once so many groups of them have spoken, until so many events of other subjects have
-/// come without one of theirs. Names that somebody invents move no time meanwhile, however many they are. The limit is
-/// for a stream that has lost its established subjects.
+/// Once 16 groups of established subjects have voted, only they decide, so that invented ids cannot move the stream
+/// time. If 8,192 events pass without an established subject, all subjects decide.
 const ESTABLISHED_MIN: u32 = 16;
 const UNESTABLISHED_EVENTS: u32 = 8_192;
-/// Tenants whose votes are counted apart; by chance two may share a place.
+/// Slots for the votes of tenants; two tenants may share one.
 const TENANTS: usize = 64;
 
-/// Events over which the pace of a stream is measured.
+/// Events over which the time per event is measured.
 const PACE_EVENTS: u32 = 64;
-/// A stream may pause for as long as so many of its events usually take: fewer than this many events a day, and a
-/// pause of more than a day is nothing unusual.
+/// Maximum pause, as the usual duration of this many events. With fewer events a day, longer pauses are usual.
 const PAUSE_EVENTS: i64 = 1_000;
 
 const MINUTE_MS: i64 = 60_000;
 const UNLIMITED_MS: i64 = 1 << 50;
 
-/// Where an event's time lies.
+/// Class of an event time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Range {
     Within,
-    /// Later than any clock that is right can show.
+    /// Later than any correct clock.
     Ahead,
-    /// Earlier than what is delivered late.
+    /// Earlier than late deliveries.
     Behind,
 }
 
-/// On whose behalf an event tells the time.
+/// Voter of an event.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Voter {
     /// Keys.
     pub subject: u64,
     pub tenant: u64,
-    /// The subject has a past: names that somebody invents have none.
+    /// The subject has a history.
     pub established: bool,
 }
 
@@ -69,16 +67,16 @@ pub(crate) struct Clock {
     now: Option<i64>,
     /// The latest of [`Self::last`].
     newest: i64,
-    /// When the log appended the newest record; 0: it does not tell.
+    /// Latest append time; 0: unknown.
     appended: i64,
-    /// Times taken so far.
+    /// Number of accepted times.
     taken: u32,
-    /// Each of another subject, and the place that the next one takes.
-    last: [Claim; LAST],
+    /// One time per subject, and the index of the next one.
+    last: [Reported; LAST],
     next: usize,
     watermark: i64,
-    /// The earliest of the running batch, in their order.
-    earliest: [i64; STRAYS],
+    /// The earliest times of the current batch, sorted.
+    earliest: [i64; OUTLIERS],
     events: u32,
     established: Votes,
     any: Votes,
@@ -89,13 +87,13 @@ pub(crate) struct Clock {
 
 /// A subject's time.
 #[derive(Clone, Copy, Debug, Default)]
-struct Claim {
+struct Reported {
     subject: u64,
     at: i64,
 }
 
 impl Clock {
-    /// Times within `skew_ms_max` of what the log says are believed.
+    /// Times within `skew_ms_max` of the append time are accepted.
     #[must_use]
     pub(crate) fn new(skew_ms_max: i64) -> Self {
         Self {
@@ -104,10 +102,10 @@ impl Clock {
             newest: 0,
             taken: 0,
             appended: 0,
-            last: [Claim::default(); LAST],
+            last: [Reported::default(); LAST],
             next: 0,
             watermark: 0,
-            earliest: [i64::MAX; STRAYS],
+            earliest: [i64::MAX; OUTLIERS],
             events: 0,
             established: Votes::new(ESTABLISHED, ESTABLISHED_VOTES),
             any: Votes::new(ANY, ANY_VOTES),
@@ -116,8 +114,7 @@ impl Clock {
         }
     }
 
-    /// Where `at` lies, by what is known so far; `appended`: when the log appended the record, by a clock that no
-    /// producer can choose.
+    /// Classifies `at` by the append time of the record, which producers cannot set, or else by the stream time.
     #[must_use]
     pub(crate) fn range(&self, at: i64, appended: Option<i64>) -> Range {
         if let Some(appended) = appended {
@@ -131,7 +128,7 @@ impl Clock {
         let Some(now) = self.now else { return Range::Within };
         let tolerance = self.tolerance();
         if at > self.newest + tolerance {
-            // Who goes on alone while all others are silent goes by steps.
+            // A subject that continues alone while all others are silent advances in steps of the tolerance.
             Range::Ahead
         } else if at < now - tolerance {
             Range::Behind
@@ -140,45 +137,45 @@ impl Clock {
         }
     }
 
-    /// Takes a time that lies far off as a vote. Where most subjects have come to it, as after a silence of the whole
-    /// stream, or when a backfill begins, it is the time from now on.
+    /// Counts a vote for a time outside the tolerance. If most groups agree, it becomes the stream time. This happens
+    /// after a silence of the whole stream, or when a backfill begins.
     pub(crate) fn consult(&mut self, at: i64, by: Voter, appended: Option<i64>) {
         if appended.is_some_and(|appended| at > appended + self.skew_ms_max) {
-            // Nobody can know it yet.
+            // An event from the future of the log cannot be confirmed.
             return;
         }
         let (Some(now), Some(votes)) = (self.now, self.vote(at, by)) else { return };
         if let Some(agreed) = votes.agreed(at, now) {
             (self.now, self.newest) = (Some(agreed), agreed);
-            self.last = [Claim::default(); LAST];
-            self.last[0] = Claim { subject: 0, at: agreed };
+            self.last = [Reported::default(); LAST];
+            self.last[0] = Reported { subject: 0, at: agreed };
             self.next = 1;
             self.watermark = self.watermark.min(agreed);
-            (self.events, self.earliest) = (0, [i64::MAX; STRAYS]);
+            (self.events, self.earliest) = (0, [i64::MAX; OUTLIERS]);
             self.pace.restart(agreed);
         }
     }
 
-    /// Takes a time that is believed.
+    /// Learns an accepted time.
     pub(crate) fn take(&mut self, at: i64, by: Voter, appended: Option<i64>) {
-        // 0 stands for a subject that has not spoken.
+        // 0: empty slot.
         let at = at.max(1);
         self.appended = self.appended.max(appended.unwrap_or(0));
         if self.vote(at, by).is_none() {
             return;
         }
-        // One subject, however often it speaks, has one of the places.
-        let place = self.last.iter().position(|claim| claim.subject == by.subject);
+        // A subject has one slot.
+        let place = self.last.iter().position(|reported| reported.subject == by.subject);
         let place = place.filter(|place| self.last[*place].at != 0).unwrap_or_else(|| {
             let place = self.next;
             self.next = (place + 1) % LAST;
             place
         });
-        self.last[place] = Claim { subject: by.subject, at };
+        self.last[place] = Reported { subject: by.subject, at };
         self.newest = self.newest.max(at);
         self.taken = self.taken.wrapping_add(1).max(1);
         let now = match self.now {
-            // Sorting takes longer than all else here, and in a few events the median hardly moves.
+            // Sorting is the most expensive step, and the median changes little in a few events.
             Some(now) if self.taken > EACH_UNTIL && !self.taken.is_multiple_of(EVERY) => now,
             _ => {
                 let sorted = self.sorted();
@@ -190,7 +187,7 @@ impl Clock {
         self.now = Some(now);
         self.pace.count(now);
 
-        let latest = STRAYS - 1;
+        let latest = OUTLIERS - 1;
         if at < self.earliest[latest] {
             self.earliest[latest] = at;
             let place = self.earliest[..latest].partition_point(|earlier| *earlier <= at);
@@ -199,11 +196,11 @@ impl Clock {
         self.events += 1;
         if self.events == BATCH {
             self.watermark = self.watermark.max(self.earliest[latest].min(now));
-            (self.events, self.earliest) = (0, [i64::MAX; STRAYS]);
+            (self.events, self.earliest) = (0, [i64::MAX; OUTLIERS]);
         }
     }
 
-    /// Notes a vote. The votes that decide now; `None` where this one is not among them.
+    /// Counts a vote. Returns the votes that decide now; `None` if this vote is not among them.
     #[inline]
     fn vote(&mut self, at: i64, by: Voter) -> Option<&Votes> {
         if by.established {
@@ -219,62 +216,62 @@ impl Clock {
         Some(&self.any)
     }
 
-    /// How far from now a time may lie.
+    /// Maximum accepted distance from the stream time.
     fn tolerance(&self) -> i64 {
         self.pace.pause_ms.max(self.skew_ms_max)
     }
 
-    /// Event time that hardly any events are to come from before. It moves back only with the stream as a whole.
+    /// Event time before which few events are expected. It moves back only with the whole stream.
     #[must_use]
     pub(crate) const fn watermark(&self) -> i64 {
         self.watermark
     }
 
-    /// When it is, by the subjects that spoke last: one of them moves it nowhere. It may go back by as much as clocks
-    /// differ. `None`: nobody has spoken yet.
+    /// Stream time: the median of the last subjects. It may go back by the difference of their clocks. `None`: no event
+    /// yet.
     #[must_use]
     pub(crate) const fn now(&self) -> Option<i64> {
         self.now
     }
 
-    /// The latest time of the subjects that spoke last: what stands in for a time that is not believed.
+    /// Latest time of the last subjects. It replaces a rejected time.
     #[must_use]
     pub(crate) fn newest(&self) -> Option<i64> {
         self.now.map(|_| self.newest)
     }
 
-    /// The latest time that is believed: what memory holds of a later one came of a clock that was wrong.
+    /// Upper bound of accepted times. Later times in memory are from a wrong clock.
     #[must_use]
     pub(crate) fn latest(&self) -> i64 {
         if self.now.is_none() { i64::MAX } else { self.newest.max(self.appended) + self.tolerance() }
     }
 
-    /// By how much the clock that said `at` is ahead of others, as far as they can tell.
+    /// Lead of the clock that reported `at`; 0: not measurable.
     #[must_use]
     pub(crate) fn ahead(&self, at: i64) -> i64 {
         let sorted = self.sorted();
         let spread = sorted[LAST - 3] - sorted[2];
         let ahead = at - sorted[LAST / 2] - spread;
-        // By more than clocks differ it is no clock: the others are silent.
+        // A larger lead is a silent stream, not a fast clock.
         let is_skew = (0..=AHEAD_MS_MAX).contains(&ahead);
         if sorted[0] != 0 && spread <= DENSE_MS && is_skew { ahead } else { 0 }
     }
 
     fn sorted(&self) -> [i64; LAST] {
-        let mut sorted = self.last.map(|claim| claim.at);
+        let mut sorted = self.last.map(|reported| reported.at);
         sorted.sort_unstable();
         sorted
     }
 }
 
-/// The latest time of each of a number of groups of subjects. Who speaks often, or under a few names, has few votes.
+/// Latest vote of each group of subjects, so that a subject with many events has one vote.
 #[derive(Clone, Debug)]
 struct Votes {
-    /// A power of two of them.
+    /// The length is a power of two.
     slots: Box<[Slot]>,
-    /// Votes until one is forgotten.
-    lasts: u32,
-    /// Votes so far, and groups that ever gave one.
+    /// Number of votes after which a vote expires.
+    lifetime: u32,
+    /// Number of votes, and of groups with a vote.
     count: u32,
     groups: u32,
 }
@@ -289,8 +286,8 @@ struct Slot {
 }
 
 impl Votes {
-    fn new(slots: usize, lasts: u32) -> Self {
-        Self { slots: vec![Slot::default(); slots].into(), lasts, count: 0, groups: 0 }
+    fn new(slots: usize, lifetime: u32) -> Self {
+        Self { slots: vec![Slot::default(); slots].into(), lifetime, count: 0, groups: 0 }
     }
 
     fn set(&mut self, at: i64, by: Voter) {
@@ -302,31 +299,31 @@ impl Votes {
         *slot = Slot { minute: (at / MINUTE_MS).max(1) as u32, number: self.count, tenant: tenant as u8 };
     }
 
-    /// The time that most have come to, where that is near `at` and not near `now`: more than half of all groups heard
-    /// of lately, and of those of the other tenants than the one with the most.
+    /// The median of the votes near `at`, if they are a majority of all groups, also without the tenant with the most
+    /// votes. Expired votes, and votes near neither `at` nor `now`, do not count.
     fn agreed(&self, at: i64, now: i64) -> Option<i64> {
         let (at, now) = (at / MINUTE_MS, now / MINUTE_MS);
         let near = (at - now).abs() / 2;
-        let (mut for_it, mut all) = ([0_usize; TENANTS], [0_usize; TENANTS]);
+        let (mut near_at, mut all) = ([0_usize; TENANTS], [0_usize; TENANTS]);
         let mut minutes = Vec::new();
         for slot in self.slots.iter().filter(|slot| slot.minute != 0) {
-            if self.count.wrapping_sub(slot.number) >= self.lasts {
+            if self.count.wrapping_sub(slot.number) >= self.lifetime {
                 continue;
             }
             let (minute, tenant) = (i64::from(slot.minute), usize::from(slot.tenant));
             if (minute - at).abs() <= near {
-                for_it[tenant] += 1;
+                near_at[tenant] += 1;
                 all[tenant] += 1;
-                // Few events come here, and an allocation is nothing beside the loop.
+                // Few events reach this line, and the loop costs more than the allocation.
                 minutes.push(slot.minute);
             } else if (minute - now).abs() <= near {
                 all[tenant] += 1;
             }
         }
-        let leading = (0..TENANTS).max_by_key(|tenant| for_it[*tenant])?;
-        let is_most = |for_it: usize, all: usize| 2 * for_it > all;
-        let (rest_for_it, rest) = (minutes.len() - for_it[leading], all.iter().sum::<usize>() - all[leading]);
-        if !is_most(minutes.len(), rest + all[leading]) || rest > 0 && !is_most(rest_for_it, rest) {
+        let leading = (0..TENANTS).max_by_key(|tenant| near_at[*tenant])?;
+        let is_majority = |near_at: usize, all: usize| 2 * near_at > all;
+        let (rest_near_at, rest) = (minutes.len() - near_at[leading], all.iter().sum::<usize>() - all[leading]);
+        if !is_majority(minutes.len(), rest + all[leading]) || rest > 0 && !is_majority(rest_near_at, rest) {
             return None;
         }
         let middle = minutes.len() / 2;
@@ -335,14 +332,14 @@ impl Votes {
     }
 }
 
-/// How fast event time goes by from event to event.
+/// Event time per event.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
     events: u32,
     since: i64,
-    /// Milliseconds an event, of the last two batches; `None`: not measured yet.
+    /// Milliseconds per event in the last two batches; `None`: not measured yet.
     last: [Option<i64>; 2],
-    /// How long the stream may pause. The faster batch counts, so that one pause allows no longer ones.
+    /// Maximum pause of the stream. The faster batch counts, so that one pause does not allow longer ones.
     pause_ms: i64,
 }
 
@@ -369,7 +366,7 @@ impl Pace {
         }
     }
 
-    /// The time is another one: the batch under way says nothing.
+    /// After a change of the stream time, the current batch is discarded.
     const fn restart(&mut self, now: i64) {
         (self.events, self.since) = (0, now);
     }

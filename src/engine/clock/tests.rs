@@ -5,7 +5,7 @@ const SECOND: i64 = 1_000;
 const HOUR: i64 = 3_600 * SECOND;
 const DAY: i64 = 24 * HOUR;
 
-/// A stream as judgement reads it.
+/// A stream of events.
 struct Stream {
     clock: Clock,
     at: i64,
@@ -29,13 +29,13 @@ impl Stream {
         range
     }
 
-    /// So many events of `subjects` established subjects of ten tenants, `every` milliseconds. How many are not
-    /// believed.
+    /// Adds `events` events of `subjects` established subjects of ten tenants, `every` milliseconds. Returns the number
+    /// of rejected times.
     fn live(&mut self, events: u64, subjects: u64, every: i64) -> usize {
         self.live_with(events, subjects, every, |at| at)
     }
 
-    /// The same, by a clock that is wrong.
+    /// Like [`Self::live`], with a wrong clock.
     fn live_with(&mut self, events: u64, subjects: u64, every: i64, clock: impl Fn(i64) -> i64) -> usize {
         let mut off = 0;
         for _ in 0..events {
@@ -54,7 +54,7 @@ fn voter(subject: u64, tenant: u64, established: bool) -> Voter {
     Voter { subject: hash(subject), tenant: hash(tenant), established }
 }
 
-/// Times that all other events of a run differ from the true one by.
+/// Errors of a wrong clock.
 const WRONG: [i64; 4] = [400 * DAY, 29 * DAY, -400 * DAY, -3 * DAY];
 
 #[test]
@@ -64,13 +64,13 @@ fn wrong_clock_of_a_run_of_events_moves_nothing() {
         assert_eq!(stream.live(20_000, 2_000, 2 * SECOND), 0);
         let (now, watermark) = (stream.clock.now(), stream.clock.watermark());
         for number in 0..600 {
-            // Real subjects behind one gateway, or names that somebody invents; the same range by either.
+            // Real subjects behind one gateway, or invented ids.
             let subject = if established { number % 300 } else { 1_000_000 + number };
             let range = stream.see(stream.at + wrong, voter(subject, subject % 10, established), None);
             assert_ne!(range, Range::Within, "{wrong} {established} {number}");
         }
         assert_eq!((stream.clock.now(), stream.clock.watermark()), (now, watermark));
-        assert_eq!(stream.live(2_000, 2_000, 2 * SECOND), 0, "all honest events are believed");
+        assert_eq!(stream.live(2_000, 2_000, 2 * SECOND), 0, "all correct times are accepted");
     }
 }
 
@@ -80,7 +80,7 @@ fn wrong_clock_that_goes_on_costs_no_honest_event() {
         let mut stream = Stream::new();
         stream.live(20_000, 2_000, 2 * SECOND);
         for number in 0..5_000_u64 {
-            // A third of all events is one tenant's, and half of those are of names that it invents.
+            // A third of all events is from one tenant, and half of those have invented ids.
             if number % 3 == 0 {
                 let by = voter(5_000_000 + number % 700, 77, number % 2 == 0);
                 assert_ne!(stream.see(stream.at + wrong, by, None), Range::Within);
@@ -112,7 +112,7 @@ fn invented_majority_moves_no_time() {
     }
 }
 
-/// The control of it: established subjects that are gone hold up no others.
+/// Control: if the established subjects disappear, the others decide.
 #[test]
 fn stream_goes_on_without_its_established_subjects() {
     for by in [-60, 21] {
@@ -138,10 +138,10 @@ fn clock_recovers_from_a_wrong_beginning() {
             stream.see(NOON + wrong + number, voter(1_000_000 + number as u64, 1, false), None);
         }
         let off = stream.live(3_000, subjects, 2 * SECOND);
-        assert!(off <= 600, "{wrong}: {off} of 3,000 are not believed");
+        assert!(off <= 600, "{wrong}: {off} of 3,000 are rejected");
         assert_eq!(stream.live(1_000, subjects, 2 * SECOND), 0);
         let late = stream.at - stream.clock.watermark();
-        assert!((0..HOUR).contains(&late), "the watermark is right again: {late}");
+        assert!((0..HOUR).contains(&late), "the watermark is correct again: {late}");
     }
 }
 
@@ -159,7 +159,7 @@ fn stream_resumes_after_weeks_of_silence() {
 }
 
 #[test]
-fn one_token_with_gaps_of_days_is_believed() {
+fn one_token_with_gaps_of_days_is_accepted() {
     let mut stream = Stream::new();
     for day in 0..400 {
         let range = stream.see(NOON + day * day % 17 * DAY + day * 20 * DAY, voter(1, 1, day > 4), None);
@@ -168,18 +168,18 @@ fn one_token_with_gaps_of_days_is_believed() {
 }
 
 #[test]
-fn backfill_of_old_events_is_believed_after_a_while() {
+fn backfill_of_old_events_is_accepted_after_a_while() {
     let mut stream = Stream::new();
     stream.live(20_000, 2_000, 2 * SECOND);
     stream.at -= 60 * DAY;
     let off = stream.live(5_000, 2_000, 2 * SECOND);
     assert!(off <= 1_200, "{off}");
     assert!(stream.clock.now().is_some_and(|now| (now - stream.at).abs() < HOUR));
-    assert!(stream.clock.watermark() <= stream.at, "the watermark goes back with the stream");
+    assert!(stream.clock.watermark() <= stream.at, "the watermark moves back with the stream");
 }
 
 #[test]
-fn append_time_of_the_log_bounds_what_is_believed() {
+fn append_time_of_the_log_bounds_accepted_times() {
     let mut clock = Clock::new(DAY);
     let by = |number| voter(number, number % 3, true);
     // The first events of a stream, 400 days ahead.
@@ -195,7 +195,7 @@ fn append_time_of_the_log_bounds_what_is_believed() {
         assert_eq!(clock.range(at, appended), Range::Within, "{number}");
         clock.take(at, by(number), appended);
     }
-    // What comes with it of today is believed at once, whoever sends it.
+    // Events of today are accepted at once, from any subject.
     assert_eq!(clock.range(NOON, Some(NOON)), Range::Within);
     assert_eq!(clock.range(NOON - 400 * DAY, Some(NOON)), Range::Behind);
 }
@@ -208,11 +208,11 @@ fn first_instant_of_the_epoch_is_a_time() {
 }
 
 #[test]
-fn one_subject_moves_the_time_of_no_other() {
+fn one_subject_does_not_move_the_stream_time() {
     let mut stream = Stream::new();
     stream.live(20_000, 2_000, 2 * SECOND);
     let now = stream.clock.now().expect("it is known");
-    // Within what is believed each time, and on and on.
+    // Each step is within the tolerance of the previous one.
     for step in 1..600 {
         stream.see(stream.at + step * 20 * HOUR, voter(7, 7, true), None);
     }
@@ -222,7 +222,7 @@ fn one_subject_moves_the_time_of_no_other() {
 }
 
 #[test]
-fn strays_on_either_side_do_not_move_the_watermark() {
+fn outliers_on_either_side_do_not_move_the_watermark() {
     let mut stream = Stream::new();
     for number in 0..200 {
         stream.live(50, 500, SECOND);
@@ -241,7 +241,7 @@ fn clock_ahead_is_measured_where_others_are_near() {
     let ahead = stream.clock.ahead(stream.at + 3_900 * SECOND);
     assert!((3_880 * SECOND..3_910 * SECOND).contains(&ahead), "{ahead}");
     assert!(stream.clock.ahead(stream.at + SECOND) < 10 * SECOND);
-    assert_eq!(stream.clock.ahead(stream.at + 5 * DAY), 0, "the others are silent");
+    assert_eq!(stream.clock.ahead(stream.at + 5 * DAY), 0, "the other subjects are silent");
     stream.live(20, 50, HOUR);
-    assert_eq!(stream.clock.ahead(stream.at + HOUR), 0, "too few to tell");
+    assert_eq!(stream.clock.ahead(stream.at + HOUR), 0, "too few to measure");
 }
