@@ -6,7 +6,7 @@ mod counters;
 mod explain;
 pub(crate) mod failpoint;
 mod learn;
-mod notes;
+mod lifecycle_events;
 mod occurrence;
 mod outcome;
 mod score;
@@ -17,7 +17,7 @@ mod uses;
 pub use self::ahead::{GROUP, look_ahead};
 use self::clock::{Range, Voter};
 pub use self::counters::Counters;
-use self::notes::take_note;
+
 use self::occurrence::{Before, Occurrence, baseline_key};
 use self::outcome::quiet;
 pub use self::settings::Settings;
@@ -27,26 +27,26 @@ use crate::enrichment::EnrichedEvent;
 use crate::rule::RuleSet;
 use crate::verdict::Outcome;
 
-/// Visits from which on a baseline's events tell the time ([`Clock`]): names that somebody invents have no past.
+/// Visits from which a baseline counts as established: its events vote on the stream time. Invented ids have none.
 const ESTABLISHED_VISITS: u32 = 4;
 
-/// What became of one event.
+/// Result of one event.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// The event was delivered before: nothing changed, nothing is to be written.
+    /// The event was delivered before; nothing changes and no row is written.
     Duplicate,
     Scored(Outcome),
 }
 
-/// Judges one event and learns from it. Total: any event in any order has an outcome; the same events in the same
+/// Scores one event and learns it. Never fails: any event in any order has an outcome. The same events in the same
 /// order have the same outcomes, byte for byte.
 ///
-/// It first scores, and then learns. `score::score` reads only: a panic in it leaves the state as it was. Before it, the
-/// step may count a vote on the time, and limit stored times that lie after the stream's.
+/// `score::score` only reads: if it panics, the state is unchanged. Before it, the step may count a vote on the time,
+/// and limit stored times that are after the stream time.
 pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) -> Step {
     let EnrichedEvent { event, keys, appended_at, .. } = enriched;
     let baseline = baseline_key(keys, &state.memory);
-    // Before anything depends on it: memory is far away, and what is asked for at once comes at once.
+    // The baseline is looked up first, so that its memory arrives before it is needed.
     let place = state.memory.baselines.find(baseline);
     let is_attempt = event.is_attempt();
     let recent = if is_attempt { &state.recent_attempts } else { &state.recent };
@@ -76,7 +76,7 @@ pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) ->
         score_use(state, rules, enriched, occurrence)
     } else {
         if !is_attempt {
-            take_note(state, event, keys, occurrence);
+            lifecycle_events::apply(state, event, keys, occurrence);
         }
         let tenant = state.memory.others.tenants.get(keys.tenant);
         quiet(state, tenant)
@@ -92,7 +92,7 @@ pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) ->
         state.counters.ids_reused += u64::from(state.recent_attempts.insert(keys.event, keys.event_id));
     } else {
         state.counters.ids_reused += u64::from(state.recent.insert(keys.event, keys.event_id));
-        notes::reinstate(&mut state.memory.ends, event, keys);
+        lifecycle_events::reinstate(&mut state.memory.ends, event, keys);
         if timed && tells_time {
             state.clock.take(at, voter, *appended_at);
         }

@@ -1,9 +1,8 @@
-//! Looking ahead: the memory that the next events need is asked for all at once, before the first of them is scored.
+//! Prefetching of the memory that the next events need.
 //!
-//! Among millions of baselines hardly one is in a cache, and an event's way leads from one cache line to the next: it
-//! would wait for memory some twenty times. The ways of several events do not depend on each other, so that the processor
-//! waits for them together (group prefetching: Chen, Ailamaki, Gibbons and Mowry, "Improving hash join performance
-//! through prefetching", ICDE 2004). Nothing is changed by it, and no verdict depends on it.
+//! Few of millions of baselines are cached, and scoring one event follows about twenty dependent cache misses. Those of
+//! several events are independent, so the processor overlaps them (group prefetching: Chen, Ailamaki, Gibbons and
+//! Mowry, "Improving hash join performance through prefetching", ICDE 2004). Prefetching changes no state and no verdict.
 
 use std::hint::black_box;
 
@@ -14,18 +13,17 @@ use super::state::{LOOKS, State};
 use crate::enrichment::EnrichedEvent;
 use crate::event::Kind;
 
-/// Events that are looked ahead for at a time: enough for memory to be busy, and so few that what is fetched for the
-/// last is still near when its turn comes.
+/// Number of events that are prefetched together: enough to overlap misses, few enough to stay cached.
 pub const GROUP: usize = 32;
 
-/// Fetches what the judgement of `events`, each in its state, will touch first.
+/// Prefetches what scoring of `events`, each in its state, reads first.
 pub fn look_ahead<'a>(events: impl Iterator<Item = (&'a State, &'a EnrichedEvent<'a>)>) {
-    // All events go a step before any goes the next, and hardly a step depends on what another one has fetched.
+    // Each step is done for all events before the next.
     let events: SmallVec<[_; GROUP]> = events.collect();
     let mut touched = 0;
     for (state, event) in &events {
         touched ^= state.recent.touch(event.keys.event, event.keys.event_id);
-        // What is issued notes its expiry, and a use that does not tell its own asks for it.
+        // Expiries are read by `issued` events and by uses without `expires_at`.
         if !event.event.kind.is_sighting() || event.event.expires_at.is_none() {
             touched ^= state.memory.expiries.get(event.keys.token).map_or(0, |at| *at as u64);
         }
@@ -34,7 +32,7 @@ pub fn look_ahead<'a>(events: impl Iterator<Item = (&'a State, &'a EnrichedEvent
         }
     }
     let mut found: SmallVec<[_; GROUP]> = SmallVec::new();
-    // A user is asked for where a visit begins, and where a token is new.
+    // The user is read at the beginning of a visit and for a new token.
     let mut users: SmallVec<[_; GROUP]> = SmallVec::new();
     for (State { memory, .. }, event) in &events {
         let key = baseline_key(&event.keys, memory);
@@ -69,7 +67,7 @@ pub fn look_ahead<'a>(events: impl Iterator<Item = (&'a State, &'a EnrichedEvent
     for (users, place) in places {
         touched ^= place.map_or(0, |place| users.touch(place));
     }
-    // Of the first one's state: only past events that are read as several partitions have more than one.
+    // Only the state of the first event: more than one state occurs only if past events are read as several partitions.
     if let Some((state, _)) = events.first() {
         touched ^= state.memory.visits.touch(state.clock.watermark(), GROUP * LOOKS, begin);
     }

@@ -1,28 +1,28 @@
-//! Counters of what the engine did.
+//! Counters of the engine.
 
 /// Counters of one partition, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     pub events: u64,
     pub duplicates: u64,
-    /// Events whose id another event of their tenant had: they are scored and stored as any other.
+    /// Events whose id was used before by another event of the tenant. They are scored and stored.
     pub ids_reused: u64,
     pub late: u64,
     pub baselines: u64,
     pub baselines_evicted: u64,
     pub incidents: u64,
-    /// Events whose time is not believed: too far ahead of the stream's, or behind it.
+    /// Events whose time is rejected: too far ahead of the stream time, or behind it.
     pub ahead: u64,
     pub behind: u64,
     /// Requests whose credential was not accepted.
     pub attempts: u64,
-    /// Confirmations by owners and analysts, and those of them that a suspicion worth an alert stood against.
+    /// Confirmations by owners and analysts, and those of holders above the alert threshold.
     pub confirmed: u64,
     pub confirmed_alarms: u64,
 }
 
 impl Counters {
-    /// The sum of each counter and its like.
+    /// Sum of two sets of counters.
     #[must_use]
     pub const fn plus(self, other: Self) -> Self {
         Self {
@@ -41,7 +41,7 @@ impl Counters {
         }
     }
 
-    /// What was added to each counter since it stood at `earlier`.
+    /// Increase of each counter since `earlier`.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Self {
         Self {

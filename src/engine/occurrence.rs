@@ -1,24 +1,24 @@
-//! Where and when an event counts.
+//! Baseline and time of an event.
 
 use crate::enrichment::Keys;
 use crate::memory::baselines::Place;
 use crate::memory::{Baseline, Memory};
 
-/// Where and when an event counts: its baseline and its time.
+/// Baseline and time of an event.
 #[derive(Clone, Copy)]
 pub(super) struct Occurrence {
-    /// Key of the baseline, and where it is; `None`: there is none yet.
+    /// Key and place of the baseline; `None`: it does not exist yet.
     pub baseline: u64,
     pub place: Option<Place>,
-    /// Of the baseline, as it was before the event.
+    /// Fields of the baseline before the event.
     pub before: Option<Before>,
-    /// The event's own time where that is believed (`timed`), else the stream's; milliseconds since the epoch.
+    /// The event time if it is accepted (`timed`), else the stream time; milliseconds since the epoch.
     pub at: i64,
     pub timed: bool,
     pub is_attempt: bool,
 }
 
-/// What a step needs of a baseline besides its score: read at once.
+/// Fields of the baseline that a step needs outside scoring. They are read together.
 #[derive(Clone, Copy)]
 pub(super) struct Before {
     pub last_at: i64,
@@ -32,8 +32,7 @@ impl Before {
     }
 }
 
-/// Key of the baseline: the family's; if the event names none, that of the family or chain of tokens in which the token is
-/// known; else that of the client whose tokens are nobody else's, or the token's own.
+/// Key of the family; else of the family or chain of the token; else of the client, or the token.
 pub(super) fn baseline_key(keys: &Keys, memory: &Memory) -> u64 {
     keys.family.unwrap_or_else(|| memory.lineages.get(keys.token).copied().unwrap_or(keys.baseline))
 }

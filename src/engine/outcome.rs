@@ -1,8 +1,8 @@
-//! From a score to the outcome: verdict, signals, incident and action.
+//! Outcome of an event from its score: verdict, signals, incident and action.
 
 use super::explain;
 use super::failpoint::{Failpoint, failpoint};
-use super::notes::is_dead;
+use super::lifecycle_events::is_revoked;
 use super::state::State;
 use crate::decide::{self, Alert, Cause};
 use crate::detector::{DetectorId, Lesson, Observation, Score, Setting, Standing};
@@ -13,12 +13,12 @@ use crate::policy::Finding;
 use crate::rule::RuleSet;
 use crate::verdict::{Action, Incident, IncidentId, Mode, Outcome, RuleId, Severity, Signal, Target, Verdict, Victim};
 
-/// Nothing is said of this event.
+/// Outcome without signals.
 pub(super) fn quiet(state: &State, tenant: Tenant) -> Outcome {
     quiet_below(state, state.thresholds.alert_from(tenant))
 }
 
-/// The same, where the tenant's threshold is known.
+/// Outcome without signals, with a known threshold of the tenant.
 fn quiet_below(state: &State, alert_from: f64) -> Outcome {
     Outcome {
         verdict: Verdict::Allow,
@@ -36,14 +36,14 @@ fn quiet_below(state: &State, alert_from: f64) -> Outcome {
     }
 }
 
-/// What comes of a judgement before anything is written of it.
+/// Verdict by the log-odds, with signals and policy findings.
 pub(super) struct Weighed {
     by_odds: Verdict,
     signals: Vec<Signal>,
     findings: Vec<Finding>,
 }
 
-/// From the judgement to the verdict by the odds, and its reasons in words.
+/// Derives it from the score.
 pub(super) fn weighed(
     state: &mut State,
     rules: &RuleSet,
@@ -58,9 +58,9 @@ pub(super) fn weighed(
     } else {
         by_odds(state, rules, observation, score)
     };
-    let told = score.changed || by_odds >= Verdict::Watch;
+    let explained = score.changed || by_odds >= Verdict::Watch;
     let signals = lesson
-        .filter(|_| told)
+        .filter(|_| explained)
         .map_or_else(Vec::new, |lesson| explain::signals(&state.memory, rules, observation, (score, lesson)));
     Weighed { by_odds, signals, findings }
 }
@@ -74,7 +74,7 @@ fn by_odds(state: &mut State, rules: &RuleSet, observation: &Observation<'_>, sc
         lifecycle_below_threshold: if fires { 0.0 } else { lifecycle },
         use_after_revocation: score.lifecycle_rule == Some(RuleId::UseAfterRevocation),
         already_revoked: observation.ended.revoked_at != 0
-            && is_dead(&mut state.memory.ends, observation.enriched, observation.sighting.at),
+            && is_revoked(&mut state.memory.ends, observation.enriched, observation.sighting.at),
         fan: score.app_fan.max(0.0) + score.ip_fan.max(0.0),
         between: score.between,
         volume: score.shares[DetectorId::Volume],
@@ -92,7 +92,7 @@ fn by_odds(state: &mut State, rules: &RuleSet, observation: &Observation<'_>, sc
     decide::verdict(evidence, thresholds.alert_from(observation.tenant), margin, thresholds.visits(observation.tenant))
 }
 
-/// From the judgement to what the outside is to see of it.
+/// Applies policies, budget and incidents.
 pub(super) fn decided(
     state: &mut State,
     rules: &RuleSet,
@@ -113,7 +113,7 @@ pub(super) fn decided(
     let wanted = findings.first().map_or(Verdict::Allow, |finding| finding.verdict).min(most);
     let mut verdict = by_odds.max(wanted);
     let mode_of = |rule: RuleId| rules.rule(rule).mode;
-    // Whoever comes to the verdict may do what their rule may: a policy in shadow holds nobody back.
+    // The mode is the highest among the rules and policies that have this verdict.
     let modes = [
         signals.iter().find(|signal| signal.fired).filter(|_| by_odds == verdict).map(|signal| mode_of(signal.rule)),
         findings
@@ -124,7 +124,7 @@ pub(super) fn decided(
     ];
     let mode = modes.into_iter().flatten().max().unwrap_or(Mode::Shadow).min(settings.mode);
     if !findings.is_empty() {
-        // What decided comes first.
+        // The deciding reason is first.
         let place = if wanted > by_odds { 0 } else { signals.len() };
         signals.splice(place..place, findings.into_iter().map(Finding::signal));
     }
@@ -139,7 +139,7 @@ pub(super) fn decided(
         rules: fired.fold(0, |rules, signal| rules | 1 << signal.rule as u32),
         acts: verdict == Verdict::Revoke,
     };
-    // An incident that people know of costs no attention, and neither a revocation nor a policy is withheld.
+    // Alerts of an open incident, revocations and policy alerts do not use the budget.
     let tenant = observation.sighting.tenant;
     let known = || state.memory.others.tenants.is_known(tenant).then_some(tenant);
     let withheld = verdict == Verdict::Alert
@@ -154,7 +154,7 @@ pub(super) fn decided(
         let (id, incident) = state.join(observation, score, &alert, &signals, (by_policy, mode));
         (Some(id), incident)
     } else if verdict == Verdict::Watch {
-        // What the owner does meanwhile is no part of it.
+        // Events without a finding are not part of it.
         let open = state.incidents.of_baseline(observation.baseline, observation.sighting.at);
         (open.map(|open| open.id), None)
     } else {
@@ -177,7 +177,7 @@ pub(super) fn decided(
     }
 }
 
-/// What others may join an incident by: the place that an application is used from, and the address.
+/// Causes by which other alerts join: application and network, or address.
 fn causes(observation: &Observation<'_>, score: &Score) -> [Cause; 2] {
     let &Sighting { tenant, app, network, address, .. } = observation.sighting;
     if score.net_level < NetLevel::KnownNetwork {
@@ -187,8 +187,7 @@ fn causes(observation: &Observation<'_>, score: &Score) -> [Cause; 2] {
         .map(|of_all| Cause { of_tenant: (of_all ^ tenant.rotate_left(32)).max(1), of_all })
 }
 
-/// The narrowest thing that stops the thief: the token, or where it is one of a grant's, which would only get the
-/// next one, the grant.
+/// Revocation target: the grant, else the token. Revoking one token of a grant would let the thief refresh.
 fn target(enriched: &EnrichedEvent<'_>) -> Target {
     match &enriched.event.family_id {
         Some(family) => Target::Family(family.to_string()),
@@ -206,7 +205,7 @@ fn action(verdict: Verdict, enriched: &EnrichedEvent<'_>) -> Action {
 }
 
 impl State {
-    /// Joins an alarming event to its incident; what is to be told of that where the event opened or changed it.
+    /// Joins an alert to its incident; returns the incident if it must be reported.
     fn join(
         &mut self,
         observation: &Observation<'_>,

@@ -3,29 +3,29 @@
 use crate::detector::DetectorId;
 use crate::verdict::Mode;
 
-/// What the operator configures about scoring and verdicts.
+/// Configuration of scoring and verdicts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// π: log-odds of theft before looking (natural log); −7 is 1 token in 1,100.
+    /// Prior log-odds of theft (natural log). −7: 1 token in 1,100.
     pub prior_log_odds: f64,
-    /// New incidents a day and tenant, and a day of all tenants together beyond that.
+    /// New incidents per day and tenant, and the further ones per day of all tenants.
     pub alert_budget_per_day: u32,
     pub alert_budget_total_per_day: u32,
-    /// Events older than the newest of their baseline by more than this are scored only with what needs no order.
+    /// Events older than the newest of their baseline by more than this are scored only by order-independent evidence.
     pub lateness_ms_max: i64,
-    /// An event whose time lies farther than this from the stream's moves no time, and is scored by what needs none.
+    /// An event time farther than this from the stream time is rejected: the event is scored by evidence without time.
     pub clock_skew_ms_max: i64,
-    /// Ceiling over every rule's own mode.
+    /// Upper limit of the mode of every rule.
     pub mode: Mode,
     /// Added to the log-odds that a behavioural revocation needs.
     pub revoke_margin: f64,
-    /// Baselines kept, and users; beyond it a new one of few visits goes, else one of those least worth; counted.
+    /// Maximum number of baselines and of users. Then a new one with few visits is evicted, else one of least value.
     pub baselines_max: usize,
-    /// Recent events kept to recognise duplicate deliveries.
+    /// Number of recent event ids that are stored to deduplicate.
     pub recent_event_ids_max: usize,
-    /// Whether `confirmed` events are believed.
+    /// Whether `confirmed` events are applied.
     pub confirmed: bool,
-    /// Detectors that are left out of the sum, to measure what they contribute.
+    /// Detectors that are excluded from the sum, to measure their contribution.
     pub without: Vec<DetectorId>,
 }
 
@@ -48,8 +48,8 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// For one of so many partitions, which share the alert budget evenly, rounded up: none waits for what another has
-    /// spent, so that each judges as if it were alone.
+    /// Settings of one of `partitions`: the alert budget is divided evenly, rounded up. Partitions are independent, so
+    /// they do not share a counter.
     #[must_use]
     pub fn for_one_of(&self, partitions: u32) -> Self {
         let share = |budget: u32| budget.div_ceil(partitions.max(1));

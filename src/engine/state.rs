@@ -6,13 +6,13 @@ use super::settings::Settings;
 use crate::decide::{Budget, Incidents, Thresholds};
 use crate::memory::{Memory, Recent};
 
-/// Open visits looked at, whether they are over, at each event: no fewer than need it, and no event pays for many.
+/// Open visits checked for their end per event.
 pub(super) const LOOKS: usize = 2;
 
-/// Room for ids of attempts, as a part of that for events.
+/// Divisor: the capacity for ids of attempts, as a part of that for events.
 const ATTEMPTS_PART: usize = 8;
 
-/// Everything one partition remembers.
+/// State of one partition.
 #[derive(Debug)]
 pub struct State {
     pub(super) settings: Settings,
@@ -21,11 +21,11 @@ pub struct State {
     pub(super) thresholds: Thresholds,
     pub(super) budget: Budget,
     pub(super) incidents: Incidents,
-    /// The last events, by identity; attempts have room of their own, so that those who have no token push out no other.
+    /// Ids of the last events. Attempts, which anyone can send, have their own table, so that they do not evict events.
     pub(super) recent: Recent,
     pub(super) recent_attempts: Recent,
     pub(super) clock: Clock,
-    /// When the last event took place, as it was scored.
+    /// Time with which the last event was scored.
     pub(super) scored_at: i64,
 }
 
@@ -52,20 +52,20 @@ impl State {
         Counters { baselines: baselines.len() as u64, baselines_evicted: baselines.evicted(), ..self.counters }
     }
 
-    /// Bytes held by baselines and what finds them, and their number: for the figure of bytes a baseline.
+    /// Bytes of the baselines and their index, and their number: for the metric of bytes per baseline.
     #[must_use]
     pub fn memory(&self) -> (usize, usize) {
         (self.memory.baselines.bytes(), self.memory.baselines.len())
     }
 
-    /// When the last event took place, milliseconds since the epoch: by its own time if that is believed, else by the
-    /// stream's.
+    /// Time with which the last event was scored, milliseconds since the epoch: the event time if it is accepted, else
+    /// the stream time.
     #[must_use]
     pub const fn scored_at(&self) -> i64 {
         self.scored_at
     }
 
-    /// Ends the visits that are over, and counts their log-odds in the distribution of legitimate visits.
+    /// Closes ended visits, and counts their log-odds in the distribution of legitimate visits.
     pub(super) fn end_visits(&mut self) {
         self.thresholds.pass_time(self.clock.watermark());
         for _ in 0..LOOKS {

@@ -1,6 +1,6 @@
-//! Uses of a token: scoring, verdict and learning in turn.
+//! Uses of a token: scoring, then verdict, then learning.
 
-use super::notes::{self, expiry};
+use super::lifecycle_events::{self, expiry};
 use super::occurrence::{Before, Occurrence};
 use super::outcome::{decided, quiet, weighed};
 use super::state::State;
@@ -14,7 +14,7 @@ use crate::policy;
 use crate::rule::RuleSet;
 use crate::verdict::Outcome;
 
-/// Scores the use of a token, or the attempt of one, and learns it.
+/// Scores a use of a token or an attempt, and learns it.
 #[allow(clippy::inline_always, reason = "it is called in one place, and its outcome would be copied twice")]
 #[inline(always)]
 pub(super) fn score_use(
@@ -38,7 +38,7 @@ pub(super) fn score_use(
     };
     let latest = state.clock.latest();
     let since = || state.memory.baselines.first_seen(baseline, place);
-    let found = notes::ends(&mut state.memory.ends, enriched, occurrence, latest, since);
+    let found = lifecycle_events::ends(&mut state.memory.ends, enriched, occurrence, latest, since);
     let expiry = expiry(&state.memory, event, keys).filter(|_| timed);
     let ahead = if expiry.is_some_and(|expiry| expiry.at < at) { state.clock.ahead(at) } else { 0 };
     let mut observation = Observation {
@@ -60,7 +60,7 @@ pub(super) fn score_use(
     let mut minute = None;
     let time = if timed { policy::Time::Known(at) } else { policy::Time::Unknown(at) };
     let findings = rules.violations(enriched, time, &mut || {
-        // Of a rate only what was let in is a part.
+        // Only accepted uses count towards a rate.
         if standing != Standing::Use {
             return 0;
         }
@@ -72,10 +72,10 @@ pub(super) fn score_use(
     let (seed, is_seed) = seed(&state.memory, &observation);
     observation.seed = seed;
     if is_seed && findings.is_empty() {
-        note_minute(&mut state.memory, baseline, minute);
+        store_minute(&mut state.memory, baseline, minute);
         learn_first_visit(&mut state.memory, &mut observation);
         if standing == Standing::Use {
-            notes::learn_names(&mut state.memory.ends, enriched);
+            lifecycle_events::learn_names(&mut state.memory.ends, enriched);
         }
         return quiet(state, tenant);
     }
@@ -95,12 +95,12 @@ pub(super) fn score_use(
     let weighed = weighed(state, rules, &observation, (&score, lesson.as_ref()), findings);
     match standing {
         Standing::Use => {
-            note_minute(&mut state.memory, baseline, minute);
+            store_minute(&mut state.memory, baseline, minute);
             match &mut lesson {
                 Some(lesson) => learn_scored(state, &mut observation, before, lesson),
                 None => learn_first_visit(&mut state.memory, &mut observation),
             }
-            notes::learn_use(&mut state.memory.ends, enriched, baseline, found);
+            lifecycle_events::learn_use(&mut state.memory.ends, enriched, baseline, found);
             explain::learn_names(&mut state.memory.names, &observation, &score);
         }
         Standing::Attempt => {}
@@ -109,7 +109,7 @@ pub(super) fn score_use(
                 && let Some(baseline) = state.memory.baselines.get_mut(baseline)
             {
                 let refreshes = baseline.refreshes.get_or_insert_default();
-                // What it says is in the verdict already.
+                // The evidence is already in the verdict.
                 let _ = lifecycle::refresh::refresh(refreshes, keys.token, at, sighting.address, sighting.agent);
             }
         }
@@ -117,11 +117,11 @@ pub(super) fn score_use(
     decided(state, rules, &observation, &score, weighed)
 }
 
-/// Takes in a use of a token that has a baseline, or gets one.
+/// Learns a use of a token that has a baseline, or gets one.
 fn learn_scored(state: &mut State, observation: &mut Observation<'_>, before: Option<Before>, lesson: &mut Lesson) {
     let memory = &mut state.memory;
     if before.map(|before| before.token) != Some(lesson.token) || lesson.begins_visit() || lesson.refreshes.is_some() {
-        notes::learn_family(memory, observation.enriched);
+        lifecycle_events::learn_family(memory, observation.enriched);
     }
     let tenants = &mut memory.others.tenants;
     observation.tenant = tenants.admit(observation.tenant);
@@ -131,7 +131,7 @@ fn learn_scored(state: &mut State, observation: &mut Observation<'_>, before: Op
     learn::learn(memory, observation, lesson);
 }
 
-/// Whether an attempt shows that a refresh token is in two hands: it counts whatever the answer was.
+/// Whether the attempt re-uses a refresh token; then it is scored whatever its status.
 fn is_reuse(memory: &Memory, enriched: &EnrichedEvent<'_>, sighting: &Sighting, place: Option<Place>) -> bool {
     if enriched.event.reuse_reported {
         return true;
@@ -147,8 +147,8 @@ fn is_reuse(memory: &Memory, enriched: &EnrichedEvent<'_>, sighting: &Sighting, 
     ) > 0.0
 }
 
-/// The seed of a token without a baseline as it is with this event, and whether that is all it gets: it is in its first,
-/// short visit and nothing is known of its user, so that a flood of new ids costs little and pushes nobody out.
+/// The seed after this event, and whether the token stays a seed: first visit, unknown user, plain use. A flood of new
+/// ids therefore needs little memory and evicts no baselines.
 fn seed(memory: &Memory, observation: &Observation<'_>) -> (Option<Seed>, bool) {
     let event = &observation.enriched.event;
     if observation.place.is_some() {
@@ -174,17 +174,17 @@ fn seed(memory: &Memory, observation: &Observation<'_>) -> (Option<Seed>, bool) 
     (begins, !is_known)
 }
 
-/// Keeps the calls of the grant's running minute, where a ceiling asked for them.
-fn note_minute(memory: &mut Memory, baseline: u64, minute: Option<Minute>) {
+/// Stores the calls of the running minute if a policy counts them.
+fn store_minute(memory: &mut Memory, baseline: u64, minute: Option<Minute>) {
     if let Some(minute) = minute {
         memory.minutes.insert(baseline, minute);
     }
 }
 
-/// Takes in a use in a token's first visit.
+/// Learns a use in the first visit of a token.
 fn learn_first_visit(memory: &mut Memory, observation: &mut Observation<'_>) {
     let Some(seed) = observation.seed.filter(|_| observation.standing == Standing::Use) else { return };
-    notes::learn_family(memory, observation.enriched);
+    lifecycle_events::learn_family(memory, observation.enriched);
     observation.tenant = memory.others.tenants.admit(observation.tenant);
     if !memory.baselines.seeds.insert(observation.baseline, seed) {
         let user = memory.users.entry(observation.user, observation.sighting.at.min(observation.now));

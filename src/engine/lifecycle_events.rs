@@ -1,4 +1,4 @@
-//! What is noted of a token without anybody using it: that it was issued, replaced, revoked or confirmed.
+//! Applies life-cycle events: issued, revoked, session ended, confirmed, credential changed.
 
 use super::learn;
 use super::occurrence::Occurrence;
@@ -11,21 +11,21 @@ use crate::key::Class;
 use crate::memory::ends::{EndedGrant, Ends, earlier};
 use crate::memory::{Ended, Memory};
 
-/// A provider that revokes the old refresh token at each rotation does so within this of its being presented.
+/// Time after a presentation within which providers revoke the old refresh token (rotation).
 const ROTATION_MS: i64 = 60_000;
-/// A token that is issued so long after the end of its grant shows that the grant goes on.
+/// Time after the end of a grant from which a newly issued token revives it.
 const ISSUED_AFTER_MS: i64 = 30_000;
 
-/// Takes in what happened to a token without anybody using it.
-pub(crate) fn take_note(state: &mut State, event: &Event<'_>, keys: &Keys, occurrence: Occurrence) {
+/// Applies a life-cycle event.
+pub(crate) fn apply(state: &mut State, event: &Event<'_>, keys: &Keys, occurrence: Occurrence) {
     let memory = &mut state.memory;
     let Occurrence { baseline, at, .. } = occurrence;
     match event.kind {
         Kind::Use | Kind::Refreshed => {}
         Kind::Issued => issued(memory, event, keys, occurrence),
         Kind::Revoked => revoked(memory, event, keys, occurrence),
-        Kind::SessionEnded => match All::of(event, keys) {
-            Some(all) => memory.ends.end_all_sessions(all.key(OfAll::Sessions), at),
+        Kind::SessionEnded => match Owner::of(event, keys) {
+            Some(owner) => memory.ends.end_all_sessions(owner.key(Tokens::Sessions), at),
             None => memory.ends.end_session(keys.session.unwrap_or(keys.token), at),
         },
         Kind::Confirmed => {
@@ -53,8 +53,8 @@ fn issued(memory: &mut Memory, event: &Event<'_>, keys: &Keys, occurrence: Occur
     if event.facts.as_ref().is_some_and(|facts| facts.renewed) {
         end_former(&mut memory.ends, keys, at);
     }
-    // With a refresh token producers often name the end of the access token beside it (`expires_in`, RFC 6749 section
-    // 5.1). An expiry before its issue is a mistake, as is one by a clock that is wrong.
+    // With a refresh token, producers often send the access token's expiry (`expires_in`, RFC 6749 section 5.1). An
+    // expiry before the issue or by a wrong clock is an error.
     if let Some(expires_at) = event.expires_at
         && !is_refresh
         && timed
@@ -75,8 +75,8 @@ fn issued(memory: &mut Memory, event: &Event<'_>, keys: &Keys, occurrence: Occur
         memory.lineages.insert(parent, family);
     }
     let ended = memory.ends.of_grant(family, i64::MAX);
-    let goes_on = |end: EndedGrant| is_refresh && parent == Some(end.by) || at > end.at + ISSUED_AFTER_MS;
-    if ended.is_some_and(goes_on) {
+    let continues = |end: EndedGrant| is_refresh && parent == Some(end.by) || at > end.at + ISSUED_AFTER_MS;
+    if ended.is_some_and(continues) {
         memory.ends.revive_grant(family);
     }
     let (Some(parent), true) = (parent, is_refresh) else { return };
@@ -84,7 +84,7 @@ fn issued(memory: &mut Memory, event: &Event<'_>, keys: &Keys, occurrence: Occur
     let Some(baseline) = memory.baselines.get_mut(family) else { return };
     let refreshes = baseline.refreshes.get_or_insert_default();
     refresh::succeed(refreshes, parent, token, at);
-    // Its revocation may be reported before its issue.
+    // The revocation may be reported before the issue.
     let revoked_at = memory.ends.of(token, i64::MAX).revoked_at;
     if revoked_at >= at && refresh::standing(refreshes, token) == RefreshToken::Current {
         memory.ends.end_grant(family, EndedGrant { at: revoked_at, by: token });
@@ -93,9 +93,9 @@ fn issued(memory: &mut Memory, event: &Event<'_>, keys: &Keys, occurrence: Occur
 
 fn revoked(memory: &mut Memory, event: &Event<'_>, keys: &Keys, occurrence: Occurrence) {
     let Occurrence { baseline, at, .. } = occurrence;
-    if let Some(all) = All::of(event, keys) {
-        let what = if event.token_type == TokenType::Refresh { OfAll::OauthTokens } else { OfAll::Everything };
-        return memory.ends.revoke_all(all.key(what), at);
+    if let Some(owner) = Owner::of(event, keys) {
+        let tokens = if event.token_type == TokenType::Refresh { Tokens::Oauth } else { Tokens::All };
+        return memory.ends.revoke_all(owner.key(tokens), at);
     }
     let facts = event.facts.as_deref();
     if facts.is_some_and(|facts| facts.renewed) {
@@ -110,38 +110,38 @@ fn revoked(memory: &mut Memory, event: &Event<'_>, keys: &Keys, occurrence: Occu
     }
 }
 
-/// The name of a token goes on with a new secret: what was used under it so far ends.
+/// A token name with a new secret: earlier uses end.
 fn end_former(ends: &mut Ends, keys: &Keys, at: i64) {
     if let Some(former) = ends.alias(keys.token) {
         ends.revoke(former, at);
     }
 }
 
-/// Key of the part of the tenant that an event names.
+/// Key of the realm of the event, a part of its tenant.
 fn realm(event: &Event<'_>, keys: &Keys) -> Option<u64> {
     let realm = event.facts.as_ref()?.realm.as_deref()?;
     Some(keys.scope.name(Class::Realm, realm.as_bytes()))
 }
 
-/// Key of the other name of an event's token: as the event has it, or as one before it had.
+/// Key of the alias of the token: of the event, else of an earlier event.
 fn alias(ends: &Ends, event: &Event<'_>, keys: &Keys) -> Option<u64> {
     let named = event.facts.as_ref().and_then(|facts| facts.alias.as_ref());
     named.map(|alias| keys.scope.name(Class::Token, alias.as_str().as_bytes())).or_else(|| ends.alias(keys.token))
 }
 
-/// All that a user, an application or a role holds.
-struct All(u64);
+/// A user, application or role whose tokens end together.
+struct Owner(u64);
 
-/// Which of it.
+/// The tokens of the owner that end.
 #[derive(Clone, Copy)]
-enum OfAll {
-    Everything,
+enum Tokens {
+    All,
     Sessions,
-    OauthTokens,
+    Oauth,
 }
 
-impl All {
-    /// Of whom a change takes away everything.
+impl Owner {
+    /// The owner whose tokens the event ends.
     fn of(event: &Event<'_>, keys: &Keys) -> Option<Self> {
         match event.facts.as_ref()?.concerns {
             Concerns::Token => None,
@@ -151,17 +151,17 @@ impl All {
         }
     }
 
-    /// The key of the user, which is of one tenant.
+    /// The key of a user belongs to one tenant.
     const fn of_user(user: u64) -> Self {
         Self(user)
     }
 
-    /// The application as this tenant uses it: its key alone is the same for all tenants.
+    /// The application within the tenant: its key alone is the same for all tenants.
     const fn of_app(keys: &Keys) -> Self {
         Self(keys.app ^ keys.tenant.rotate_left(32))
     }
 
-    /// Of the role whose session the event's token is.
+    /// The role whose session the token is.
     fn of_role(event: &Event<'_>, keys: &Keys) -> Option<Self> {
         event.facts.as_ref()?.role.as_deref().map(|role| Self::role(role, keys))
     }
@@ -170,37 +170,38 @@ impl All {
         Self(keys.scope.name(Class::AllOfRole, role.as_bytes()))
     }
 
-    const fn key(&self, what: OfAll) -> u64 {
-        self.0 ^ (what as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    const fn key(&self, tokens: Tokens) -> u64 {
+        self.0 ^ (tokens as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 
-    /// Keys under which a token of this type ends with all others.
+    /// Keys under which tokens of this type end together.
     fn keys(&self, token_type: TokenType) -> [Option<u64>; 2] {
         let narrow = match token_type {
-            TokenType::Session => Some(OfAll::Sessions),
-            TokenType::Access | TokenType::Refresh => Some(OfAll::OauthTokens),
+            TokenType::Session => Some(Tokens::Sessions),
+            TokenType::Access | TokenType::Refresh => Some(Tokens::Oauth),
             _ => None,
         };
-        [Some(self.key(OfAll::Everything)), narrow.map(|what| self.key(what))]
+        [Some(self.key(Tokens::All)), narrow.map(|tokens| self.key(tokens))]
     }
 }
 
-/// Takes in that what was ended is alive again.
+/// Reinstates tokens that a provider has restored.
 pub(crate) fn reinstate(ends: &mut Ends, event: &Event<'_>, keys: &Keys) {
     let Some(facts) = &event.facts else { return };
     if let Some(token) = &facts.reinstated_token {
         ends.reinstate(keys.scope.name(Class::Token, token.as_str().as_bytes()));
     }
-    let user = facts.reinstated_user.as_deref().map(|user| All::of_user(keys.scope.name(Class::User, user.as_bytes())));
-    let role = facts.reinstated_role.as_deref().map(|role| All::role(role, keys));
-    for all in [user, role].into_iter().flatten() {
-        for what in [OfAll::Everything, OfAll::Sessions, OfAll::OauthTokens] {
-            ends.reinstate_all(all.key(what));
+    let user =
+        facts.reinstated_user.as_deref().map(|user| Owner::of_user(keys.scope.name(Class::User, user.as_bytes())));
+    let role = facts.reinstated_role.as_deref().map(|role| Owner::role(role, keys));
+    for owner in [user, role].into_iter().flatten() {
+        for tokens in [Tokens::All, Tokens::Sessions, Tokens::Oauth] {
+            ends.reinstate_all(owner.key(tokens));
         }
     }
 }
 
-/// When all that the event's user, application or role held was taken away, if its token was there by then.
+/// End of all tokens of the event's user, application or role, if this token existed before it.
 fn ended_with_all(
     ends: &mut Ends,
     enriched: &EnrichedEvent<'_>,
@@ -213,11 +214,11 @@ fn ended_with_all(
         return ended;
     }
     let Some(since) = event.issued_at.map(crate::event::Timestamp::millis).or_else(since) else { return ended };
-    let user = keys.user.map(All::of_user);
-    let app = event.app_id.as_ref().map(|_| All::of_app(keys));
-    let role = All::of_role(event, keys);
-    for all in [user, app, role].into_iter().flatten() {
-        for key in all.keys(event.token_type).into_iter().flatten() {
+    let user = keys.user.map(Owner::of_user);
+    let app = event.app_id.as_ref().map(|_| Owner::of_app(keys));
+    let role = Owner::of_role(event, keys);
+    for owner in [user, app, role].into_iter().flatten() {
+        for key in owner.keys(event.token_type).into_iter().flatten() {
             let found = ends.of_all(key, latest);
             let by_then = |at: i64| if since < at { at } else { 0 };
             ended.revoked_at = earlier(ended.revoked_at, by_then(found.revoked_at));
@@ -227,20 +228,19 @@ fn ended_with_all(
     ended
 }
 
-/// Whether the revocation of a token ends its grant: that of its current refresh token does (RFC 7009 section 2.1). The
-/// one of an access token, or of a refresh token that was exchanged, ends nothing but that token.
+/// Whether the revocation of a token ends its grant: that of the current refresh token does (RFC 7009 section 2.1). The
+/// revocation of an access token or of an exchanged refresh token ends only that token.
 fn ends_grant(memory: &Memory, event: &Event<'_>, keys: &Keys, Occurrence { baseline, at, .. }: Occurrence) -> bool {
     let refreshes = memory.baselines.find(baseline).and_then(|place| memory.baselines.get(place).refreshes.as_deref());
     let standing = refreshes.map_or(RefreshToken::Unknown, |refreshes| refresh::standing(refreshes, keys.token));
     match standing {
         RefreshToken::Superseded => false,
         RefreshToken::Current => {
-            // Where its successor is not reported, it is the provider that takes away what was exchanged.
+            // If the successor is not reported, this may be the provider's rotation of an exchanged token.
             let presented_at = refreshes.and_then(|refreshes| refresh::presented_at(refreshes, keys.token));
             presented_at.is_none_or(|presented| (at - presented).abs() > ROTATION_MS)
         }
-        // Where successors are reported, one that is not known is older than what is remembered, or its report is still to
-        // come.
+        // If successors are reported, an unknown token is older than the stored ones, or its report is pending.
         RefreshToken::Unknown => {
             event.token_type == TokenType::Refresh
                 && !memory.ends.was_exchanged(keys.token)
@@ -249,18 +249,18 @@ fn ends_grant(memory: &Memory, event: &Event<'_>, keys: &Keys, Occurrence { base
     }
 }
 
-/// When what an event names was ended.
+/// Ends of the event's token, grant and session.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Found {
-    /// The event's token, grant or session, whichever came first of each.
+    /// The earliest revocation and the earliest end of a session.
     pub ended: Ended,
-    /// The grant was taken for ended, and this event shows that it is not.
+    /// The grant is stored as ended, and this event proves that it is active.
     pub revives_grant: bool,
 }
 
-/// When the event's token, grant or session was ended.
+/// Finds the ends of the event's token, grant and session.
 ///
-/// `since`: when the token was seen first, if it was.
+/// `since`: time of the first event of the token.
 pub(crate) fn ends(
     ends: &mut Ends,
     enriched: &EnrichedEvent<'_>,
@@ -285,8 +285,8 @@ pub(crate) fn ends(
         ended.session_ended_at = earlier(ended.session_ended_at, ends.of(session, latest).session_ended_at);
     }
     let Some(grant) = ends.of_grant(occurrence.baseline, latest) else { return Found { ended, revives_grant: false } };
-    // A provider that exchanges another refresh token of the grant has not ended it; nor has one that revokes each as it
-    // is exchanged.
+    // A provider that exchanges another refresh token of the grant has not ended the grant. The same holds if it
+    // revokes each token at its exchange.
     let is_exchange = event.kind == Kind::Refreshed && Answer::of(event.status, Endpoint::Token) != Answer::Refused;
     let revives_grant = is_exchange && (keys.token != grant.by || (occurrence.at - grant.at).abs() <= ROTATION_MS);
     if !revives_grant {
@@ -295,7 +295,7 @@ pub(crate) fn ends(
     Found { ended, revives_grant }
 }
 
-/// Takes in what a use shows of the life of its grant.
+/// Learns the life-cycle changes that a use implies.
 pub(crate) fn learn_use(ends: &mut Ends, enriched: &EnrichedEvent<'_>, baseline: u64, found: Found) {
     if found.revives_grant {
         ends.revive_grant(baseline);
@@ -306,9 +306,8 @@ pub(crate) fn learn_use(ends: &mut Ends, enriched: &EnrichedEvent<'_>, baseline:
     learn_names(ends, enriched);
 }
 
-/// Takes in which family a token is of, for later events of it that name none: a thief who can make the family of an event
-/// unreadable must not get a baseline of their own. The first family stays, and requests without an accepted credential
-/// name none.
+/// Learns the family of a token for later events without one, so that a token whose grant is unreadable cannot start a
+/// new baseline. The first family stays. Requests without an accepted credential are ignored.
 #[inline]
 pub(crate) fn learn_family(memory: &mut Memory, enriched: &EnrichedEvent<'_>) {
     let Keys { token, family, .. } = enriched.keys;
@@ -319,7 +318,7 @@ pub(crate) fn learn_family(memory: &mut Memory, enriched: &EnrichedEvent<'_>) {
     }
 }
 
-/// Takes in that a token has two names.
+/// Learns the alias of a token.
 #[inline]
 pub(crate) fn learn_names(ends: &mut Ends, enriched: &EnrichedEvent<'_>) {
     if let Some(alias) = enriched.event.facts.as_ref().and_then(|facts| facts.alias.as_ref()) {
@@ -327,8 +326,8 @@ pub(crate) fn learn_names(ends: &mut Ends, enriched: &EnrichedEvent<'_>) {
     }
 }
 
-/// Whether what a revocation would end, the grant or else the token, was ended by `at`.
-pub(crate) fn is_dead(ends: &mut Ends, enriched: &EnrichedEvent<'_>, at: i64) -> bool {
+/// Whether the revocation target has ended by `at`.
+pub(crate) fn is_revoked(ends: &mut Ends, enriched: &EnrichedEvent<'_>, at: i64) -> bool {
     let Keys { family, token, .. } = enriched.keys;
     let ended_at = match family {
         Some(family) => ends.of_grant(family, i64::MAX).map_or(0, |ended| ended.at),
@@ -337,12 +336,12 @@ pub(crate) fn is_dead(ends: &mut Ends, enriched: &EnrichedEvent<'_>, at: i64) ->
     ended_at != 0 && ended_at <= at
 }
 
-/// When the event's token expires: as the event says, or else as was said when the token was issued.
+/// Expiry of the token: of the event, else of its `issued` event.
 pub(crate) fn expiry(memory: &Memory, event: &Event<'_>, keys: &Keys) -> Option<Expiry> {
     if let Some(at) = event.expires_at {
         return Some(Expiry { at: at.millis(), from_issued_event: false });
     }
-    // What is exchanged is a refresh token, whatever the producer calls it.
+    // An exchanged token is a refresh token, whatever its `token_type`.
     if memory.expiries.is_empty() || event.kind == Kind::Refreshed {
         return None;
     }
