@@ -31,12 +31,6 @@ impl Hasher for AsItIs {
 
 pub type Map<K, V> = HashMap<K, V, BuildHasherDefault<AsItIs>>;
 
-/// The hasher of a [`Map`], usable in constants.
-#[must_use]
-pub const fn as_it_is() -> BuildHasherDefault<AsItIs> {
-    BuildHasherDefault::new()
-}
-
 /// At most `max` values, by keys that are hashes. When the younger half is full, the older half is evicted. An entry
 /// that is written moves to the younger half. It is never iterated, so no verdict depends on the order of hashes.
 #[derive(Debug)]
