@@ -1,4 +1,4 @@
-//! What several commands set up: rules, files of events, GeoIP files, threads.
+//! Set-up that several commands share: rules, files of events, GeoIP files, threads.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! `tokenwarden topics`: makes our own topics, and checks all that the service reads from and writes to.
+//! `tokenwarden topics`: creates tokenwarden's topics, and checks all that the service reads from and writes to.
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};

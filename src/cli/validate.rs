@@ -1,4 +1,4 @@
-//! `tokenwarden validate`: is everything in place before the service starts?
+//! `tokenwarden validate`: checks configuration, rules and services.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! State of one partition: visits, holders, baselines, cohorts, users and the population. It lives in event time,
+//! State of one partition: visits, holders, baselines, cohorts, users and the population. It uses event time,
 //! every table is bounded, and no result depends on the order of hashes.
 
 pub mod baseline;

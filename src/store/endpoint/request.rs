@@ -1,4 +1,4 @@
-//! What a request asks for: the parameters of its URL or form.
+//! Parameters of a request, from its URL or form.
 
 use std::collections::BTreeMap;
 
