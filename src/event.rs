@@ -314,8 +314,8 @@ impl Event<'_> {
     /// 4.4). Such an application usually gets a new token every hour.
     #[must_use]
     pub fn client(&self) -> Option<&str> {
-        let nobodys = self.token_type == TokenType::Access && self.user_id.is_none() && self.family_id.is_none();
-        self.app_id.as_deref().filter(|_| nobodys)
+        let has_no_owner = self.token_type == TokenType::Access && self.user_id.is_none() && self.family_id.is_none();
+        self.app_id.as_deref().filter(|_| has_no_owner)
     }
 
     /// Whether the credential was rejected. These statuses count: 401 (RFC 9110 section 15.5.2; RFC 6750 section 3.1),

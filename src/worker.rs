@@ -74,7 +74,7 @@ where
     /// Messages that are not processed yet. Empty between two polls.
     group: Group,
     /// Receives the results of replayed messages, which are discarded.
-    mute: Epoch<S::Rows>,
+    discarded: Epoch<S::Rows>,
     /// Number of messages since rows were last sealed, and the time of the first of them, wall clock.
     taken: u64,
     taken_at: i64,
@@ -137,7 +137,7 @@ where
         );
         Self {
             pipeline,
-            mute: Epoch::new(store.new_rows()),
+            discarded: Epoch::new(store.new_rows()),
             partitions: Partitions::new(spread, verdicts, move || store.new_rows()),
             group: Group::default(),
             taken: 0,
@@ -282,7 +282,7 @@ where
     }
 
     fn poll(&mut self, source: &mut dyn Source, room: usize) -> Result<Polled, SourceError> {
-        let Self { pipeline, partitions, group, mute, taken, taken_at, environment, .. } = self;
+        let Self { pipeline, partitions, group, discarded, taken, taken_at, environment, .. } = self;
         // The clock is read once per poll. It is the ingestion time of rows and does not affect verdicts.
         let now = environment.clock.now_millis();
         environment.health.beat(now);
@@ -291,7 +291,7 @@ where
             let Some(first) = messages.first() else { return };
             let owned = partitions.of(first.position, pipeline);
             if first.replayed {
-                owned.remember(pipeline, messages, mute);
+                owned.remember(pipeline, messages, discarded);
                 return;
             }
             if *taken == 0 {

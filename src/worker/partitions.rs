@@ -176,12 +176,12 @@ impl<R: SavedRows> Owned<R> {
         pipeline.process(&mut self.partition, messages, now, &mut self.open);
     }
 
-    /// Processes messages that change only the state. `mute` receives the results, which are discarded.
-    pub(super) fn remember(&mut self, pipeline: &mut Pipeline, messages: &[Message<'_>], mute: &mut Epoch<R>) {
+    /// Processes messages that change only the state. `discarded` receives the results.
+    pub(super) fn remember(&mut self, pipeline: &mut Pipeline, messages: &[Message<'_>], discarded: &mut Epoch<R>) {
         let before = self.counters();
         // The ingestion time is 0, because the rows are discarded.
-        pipeline.process(&mut self.partition, messages, 0, mute);
-        mute.clear();
+        pipeline.process(&mut self.partition, messages, 0, discarded);
+        discarded.clear();
         self.counted = self.counted.plus(self.counters().since(before));
     }
 
