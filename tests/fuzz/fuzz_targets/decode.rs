@@ -1,4 +1,4 @@
-//! Any bytes in any format: an answer, no panic, and nothing in an event that looks like a secret.
+//! Any bytes in any format decode without panic, and no event contains text that looks like a secret.
 //!
 //! The first byte chooses the format, the rest is the message.
 

@@ -1,8 +1,8 @@
-//! A record of each format in envelopes, one in another: it is found, and nothing else is; and what is in an envelope
-//! besides, whatever it is, costs nothing but itself.
+//! A record of each format in nested envelopes is decoded, and no other record. Any further content of an envelope does
+//! not affect the record.
 //!
-//! The first byte chooses the format, the second how many envelopes there are, those behind it which; the rest stands
-//! beside the record in the innermost one.
+//! The first byte chooses the format, the second the number of envelopes, the next ones their types. The remaining
+//! bytes are next to the record in the innermost envelope.
 
 #![no_main]
 
