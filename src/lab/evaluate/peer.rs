@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::enrichment::EnrichedEvent;
 use crate::event::BaselineId;
+use crate::math::distance_km;
 use crate::place::{Coordinates, Country};
 
 /// A comparison rule.
@@ -110,17 +111,9 @@ impl Peer for FixedSpeed {
         let at = event.event.timestamp.millis();
         let Some((before, there)) = self.last.insert(user(event), (at, here)) else { return 0.0 };
         let hours = (at - before).abs().max(Self::APART_MS_MIN) as f64 / 3_600_000.0;
-        (distance_km(there, here) / hours) as f32
+        let degrees = |of: Coordinates| (f64::from(of.latitude), f64::from(of.longitude));
+        (distance_km(degrees(there), degrees(here)) / hours) as f32
     }
-}
-
-/// Great-circle distance in km on a sphere of radius 6,371 km, by the haversine formula.
-fn distance_km(a: Coordinates, b: Coordinates) -> f64 {
-    let radians = |degrees: f32| f64::from(degrees).to_radians();
-    let (north, east) = (radians(b.latitude) - radians(a.latitude), radians(b.longitude) - radians(a.longitude));
-    let h = (north / 2.0).sin().powi(2)
-        + radians(a.latitude).cos() * radians(b.latitude).cos() * (east / 2.0).sin().powi(2);
-    2.0 * 6_371.0 * h.sqrt().min(1.0).asin()
 }
 
 /// An address from which the token was not used for 30 days.
