@@ -65,6 +65,7 @@ impl BackoffBuilder for RetryPolicy {
 pub struct Retries {
     policy: RetryPolicy,
     failures: u32,
+    failed_at: i64,
     due_at: i64,
 }
 
@@ -72,16 +73,18 @@ impl Retries {
     /// The first attempt is due at once.
     #[must_use]
     pub const fn new(policy: RetryPolicy) -> Self {
-        Self { policy, failures: 0, due_at: i64::MIN }
+        Self { policy, failures: 0, failed_at: i64::MIN, due_at: i64::MIN }
     }
 
+    /// Also true if the clock went back behind the failure: the wait must not last until the clock is there again.
     #[must_use]
     pub const fn is_due(&self, now: i64) -> bool {
-        now >= self.due_at
+        now >= self.due_at || now < self.failed_at
     }
 
     pub fn failed(&mut self, now: i64) {
         self.failures = self.failures.saturating_add(1);
+        self.failed_at = now;
         self.due_at = now.saturating_add(self.policy.wait(self.failures).as_millis() as i64);
     }
 
@@ -138,5 +141,14 @@ mod tests {
         assert!(retries.is_due(0));
         retries.failed(30_000);
         assert!(retries.is_due(32_000), "a success resets the wait");
+    }
+
+    #[test]
+    fn retries_are_due_after_the_clock_goes_back() {
+        let mut retries = Retries::new(POLICY);
+        retries.failed(3_600_000);
+        assert!(retries.is_due(3_599_999), "the clock was set back; the end of the wait is unknown");
+        retries.failed(0);
+        assert!(!retries.is_due(999) && retries.is_due(4_000), "the next wait is by the new clock");
     }
 }
