@@ -261,15 +261,7 @@ mod tests {
     }
 
     fn score(lesson: &Lesson, without: &[DetectorId]) -> Score {
-        let (holder, visit) = (&lesson.holder, &lesson.visit);
-        let mut score = Score {
-            evidence: holder.evidence,
-            app_fan: visit.app_fan.into(),
-            ip_fan: visit.ip_fan.into(),
-            together: visit.together.into(),
-            between: visit.between.into(),
-            ..Score::nothing(-7.0)
-        };
+        let mut score = Score::of(lesson, Setting::Usual, -7.0);
         sum_up(lesson, &mut score, without);
         score
     }

@@ -3,6 +3,7 @@
 use std::ops::{Index, IndexMut};
 
 use super::id::DetectorId;
+use super::lesson::Lesson;
 use crate::memory::{ClientLevel, Evidence, NetLevel};
 use crate::place::NetworkClass;
 use crate::verdict::RuleId;
@@ -117,6 +118,29 @@ impl Score {
             lifecycle_rule: None,
             changed: false,
             late: false,
+        }
+    }
+
+    /// Score of what the detectors have found, before their shares are added.
+    pub(crate) fn of(lesson: &Lesson, setting: Setting, prior_log_odds: f64) -> Self {
+        let Lesson { holder, visit, .. } = lesson;
+        Self {
+            log_odds: prior_log_odds,
+            shares: Shares::default(),
+            of_identity: 0.0,
+            evidence: holder.evidence,
+            app_fan: visit.app_fan.into(),
+            ip_fan: visit.ip_fan.into(),
+            together: visit.together.into(),
+            between: visit.between.into(),
+            setting,
+            visit_calls: visit.calls,
+            company: usize::from(visit.company),
+            net_level: visit.net_level,
+            client_level: visit.client_level,
+            lifecycle_rule: RuleId::ALL.get(usize::from(holder.lifecycle_rule)).copied(),
+            changed: lesson.changed,
+            late: lesson.late,
         }
     }
 

@@ -7,7 +7,6 @@ use super::settings::Settings;
 use crate::detector::{self, Case, Lesson, Observation, Origin, Score, Setting, client, hour, net};
 use crate::memory::visit::{Core, VISIT_GAP_MS};
 use crate::memory::{Baseline, Holder, Kind, Memory, Nats, NetLevel, Sighting, Visits};
-use crate::verdict::RuleId;
 
 const HOUR_MS: i64 = 3_600_000;
 /// After this number of consecutive late events, the time of the event before them is considered wrong.
@@ -77,29 +76,14 @@ pub(crate) fn score(
 
 /// The score from the evidence of all detectors.
 fn sum_up(case: &Case<'_>, lesson: &Lesson, settings: &Settings) -> Score {
-    let (holder, visit) = (&lesson.holder, &lesson.visit);
     let observation = case.observation;
-    let mut score = Score {
-        evidence: holder.evidence,
-        app_fan: visit.app_fan.into(),
-        ip_fan: visit.ip_fan.into(),
-        together: visit.together.into(),
-        between: visit.between.into(),
-        setting: Setting::of(Origin {
-            machine_on_servers: case.kind.is_machine() && case.baseline.lives_on_servers(),
-            class: observation.enriched.network.as_ref().map(|network| network.class),
-            level: visit.net_level,
-            new_holder: lesson.holder_is_new(observation.sighting.at),
-        }),
-        visit_calls: visit.calls,
-        company: usize::from(visit.company),
-        net_level: visit.net_level,
-        client_level: visit.client_level,
-        lifecycle_rule: RuleId::ALL.get(usize::from(holder.lifecycle_rule)).copied(),
-        changed: lesson.changed,
-        late: lesson.late,
-        ..Score::nothing(settings.prior_log_odds)
-    };
+    let setting = Setting::of(Origin {
+        machine_on_servers: case.kind.is_machine() && case.baseline.lives_on_servers(),
+        class: observation.enriched.network.as_ref().map(|network| network.class),
+        level: lesson.visit.net_level,
+        new_holder: lesson.holder_is_new(observation.sighting.at),
+    });
+    let mut score = Score::of(lesson, setting, settings.prior_log_odds);
     detector::sum_up(lesson, &mut score, &settings.without);
     score
 }
