@@ -94,6 +94,18 @@ fn scored(lines: &[String], broken: usize, point: Option<Failpoint>) -> (String,
     (state, verdicts, epoch.tally.dead_letters)
 }
 
+/// A message of each payload, at the position beside it.
+fn messages<'a>(payloads: &'a [String], positions: &'a [Position]) -> Vec<Message<'a>> {
+    let message = |(payload, position): (&'a String, &'a Position)| Message {
+        position,
+        key: None,
+        payload: payload.as_bytes(),
+        logged_at: None,
+        replayed: false,
+    };
+    payloads.iter().zip(positions).map(message).collect()
+}
+
 #[test]
 fn panic_in_scoring_restores_the_state() {
     let lines = messages_of_five_users();
@@ -165,17 +177,7 @@ fn panicking_message_becomes_one_dead_letter() {
         format!(r#"{{"Records":[{}]}}"#, record("last", "192.0.2.7")),
     ];
     let positions: Vec<_> = (0..3).map(|offset| Position::new("t", 0, offset)).collect();
-    let messages: Vec<_> = payloads
-        .iter()
-        .zip(&positions)
-        .map(|(payload, position)| Message {
-            position,
-            key: None,
-            payload: payload.as_bytes(),
-            logged_at: None,
-            replayed: false,
-        })
-        .collect();
+    let messages = messages(&payloads, &positions);
     let mut pipeline = pipeline();
     let mut partition = pipeline.partition(Format::Cloudtrail);
     let mut epoch = Epoch::new(TestRows::default());
@@ -202,17 +204,7 @@ fn results_do_not_depend_on_group_size() {
     payloads[6] = "no event".to_owned();
     payloads[8] = event("e7", "192.0.2.7");
     let positions: Vec<_> = (0..40).map(|offset| Position::new("t", 0, offset)).collect();
-    let messages: Vec<_> = payloads
-        .iter()
-        .zip(&positions)
-        .map(|(payload, position)| Message {
-            position,
-            key: None,
-            payload: payload.as_bytes(),
-            logged_at: None,
-            replayed: false,
-        })
-        .collect();
+    let messages = messages(&payloads, &positions);
     let taken = |at_a_time: usize| {
         let mut pipeline = pipeline();
         let mut partition = pipeline.partition(Format::Native);

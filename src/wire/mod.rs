@@ -23,6 +23,8 @@ use serde::de::IgnoredAny;
 
 pub use decoded::Decoded;
 pub use error::DecodeError;
+#[cfg(test)]
+pub(crate) use text::blank;
 pub use text::{Notes, UNREADABLE};
 
 pub use crate::format::Format;
@@ -63,7 +65,7 @@ enum Found {
     NoToken,
     /// An envelope without records.
     Empty,
-    /// It is no record and contains none. The error has its position in the message.
+    /// Neither a record nor an envelope of records. The error has its position in the message.
     Foreign(DecodeError),
 }
 

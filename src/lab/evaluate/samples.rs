@@ -3,8 +3,8 @@
 use super::observation::{NONE, OURS, Observation};
 use crate::enrichment::Device;
 use crate::event::{BaselineId, Event, Kind, Timestamp, TokenType};
-use crate::token::TokenId;
 use crate::verdict::Verdict;
+use crate::wire::blank;
 
 /// An event with only an id and a time.
 pub(crate) fn event(id: &str, at: i64) -> Event<'static> {
@@ -12,30 +12,8 @@ pub(crate) fn event(id: &str, at: i64) -> Event<'static> {
         event_id: id.to_owned().into(),
         timestamp: Timestamp::from_millis(at).expect("in range"),
         kind: Kind::Use,
-        token_id: TokenId::default(),
         token_type: TokenType::Access,
-        family_id: None,
-        parent_token_id: None,
-        session_id: None,
-        user_id: None,
-        app_id: None,
-        tenant_id: None,
-        address: None,
-        user_agent: None,
-        client_fingerprint: None,
-        method: None,
-        endpoint: None,
-        status: None,
-        outcome_unclear: false,
-        reuse_reported: false,
-        bytes_out: None,
-        scopes: Vec::new(),
-        issued_at: None,
-        expires_at: None,
-        binding: None,
-        geo: None,
-        attrs: Vec::new(),
-        facts: None,
+        ..blank()
     }
 }
 
