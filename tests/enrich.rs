@@ -51,7 +51,7 @@ fn event(address: &str) -> Event<'static> {
 }
 
 /// Place and network in one line: `DE Berlin 52.52,13.41 20 km`, `AS3320 Deutsche Telekom AG Access`.
-fn told(enriched: &EnrichedEvent<'_>) -> (String, String) {
+fn place_and_network(enriched: &EnrichedEvent<'_>) -> (String, String) {
     let place = enriched.place.as_ref().map_or_else(String::new, |place| {
         let at = place.coordinates.map_or_else(String::new, |at| {
             let radius = at.accuracy_km.map_or_else(String::new, |km| format!(" {km} km"));
@@ -67,11 +67,11 @@ fn told(enriched: &EnrichedEvent<'_>) -> (String, String) {
 }
 
 fn place_of(enricher: &mut Enricher, address: &str) -> String {
-    told(&enricher.enrich(event(address))).0
+    place_and_network(&enricher.enrich(event(address))).0
 }
 
 fn network_of(enricher: &mut Enricher, address: &str) -> String {
-    told(&enricher.enrich(event(address))).1
+    place_and_network(&enricher.enrich(event(address))).1
 }
 
 fn test_file(name: &str) -> PathBuf {
@@ -157,7 +157,7 @@ fn special_addresses_have_no_place() {
 fn client_and_route_are_known_without_files() {
     let mut enricher = Enricher::new(&GeoSettings::default());
     let known = enricher.enrich(event("192.0.2.7"));
-    assert_eq!(told(&known), (String::new(), String::new()));
+    assert_eq!(place_and_network(&known), (String::new(), String::new()));
     assert_eq!((&*known.client.family, &*known.client.version), ("curl", "8.1.2"));
     assert!(known.route.reads && known.route.object.is_some());
     assert!(enricher.problems().is_empty() && enricher.versions().is_empty());
@@ -179,12 +179,12 @@ fn event_geo_counts_if_it_is_trusted() {
 
     let mut trusting = Enricher::new(&settings).trust_event_geo(true);
     let own = ("CL  -33.45,-70.67 10 km".to_owned(), "AS64502 Ejemplo Cloud SpA Hosting".to_owned());
-    assert_eq!(told(&trusting.enrich(geo(chile.clone()))), own);
-    assert_eq!(told(&trusting.enrich(event("192.0.2.7"))), files, "an event without one is looked up");
+    assert_eq!(place_and_network(&trusting.enrich(geo(chile.clone()))), own);
+    assert_eq!(place_and_network(&trusting.enrich(event("192.0.2.7"))), files, "an event without one is looked up");
     let odd = EventGeo { country: Some("Atlantis".into()), latitude: Some(f32::NAN), ..EventGeo::default() };
-    assert_eq!(told(&trusting.enrich(geo(odd))), files, "an invalid country is ignored");
+    assert_eq!(place_and_network(&trusting.enrich(geo(odd))), files, "an invalid country is ignored");
 
-    assert_eq!(told(&Enricher::new(&settings).enrich(geo(chile))), files);
+    assert_eq!(place_and_network(&Enricher::new(&settings).enrich(geo(chile))), files);
 }
 
 #[test]

@@ -102,7 +102,7 @@ fn flood(ids: u32) {
 #[test]
 fn event_from_the_far_future_changes_nothing() {
     const FAR: i64 = 7_258_118_399_999;
-    let told = |far: bool| {
+    let outcome_of = |far: bool| {
         let mut scenario = Scenario::in_town();
         let ana = scenario.office_worker("ana", 30);
         scenario.wait(15 * HOUR);
@@ -118,7 +118,7 @@ fn event_from_the_far_future_changes_nothing() {
         verdicts.push(bold_theft(&mut scenario, &ana, address::LEIPZIG_HOST));
         verdicts
     };
-    let (spared, struck) = (told(false), told(true));
+    let (spared, struck) = (outcome_of(false), outcome_of(true));
     assert!(spared[..6].iter().all(|verdict| *verdict == Verdict::Allow) && spared[6] >= Verdict::Alert, "{spared:?}");
     assert_eq!(spared, struck);
 }

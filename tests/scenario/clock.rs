@@ -245,15 +245,15 @@ fn late_event_is_scored_without_order() {
         scenario.see(&ana);
         let before = scenario.state().counters().late;
         let thief = ana.from(address::LEIPZIG_HOST);
-        let told = (0..8_i64).map(|turn| {
+        let fired_rules = (0..8_i64).map(|turn| {
             // Events of others set the stream's time.
             scenario.see(&neighbours_call(turn));
             let at = began + turn * 90 * SECOND;
             let outcome = scenario.see_at(at, if turn % 2 == 0 { &thief } else { &ana });
             fired(&outcome, ConcurrentUse)
         });
-        let told = told.filter(|fired| *fired).count();
-        (told, scenario.state().counters().late - before)
+        let fired_rules = fired_rules.filter(|fired| *fired).count();
+        (fired_rules, scenario.state().counters().late - before)
     };
     assert_eq!(turns(15 * MINUTE), (0, 8));
     let (_, late) = turns(3 * HOUR);

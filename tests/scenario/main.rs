@@ -101,7 +101,7 @@ fn ipv4_and_ipv6_of_one_line_are_one_holder() {
 
 #[test]
 fn v4_mapped_address_is_the_v4_address() {
-    let told = |prefix: &str| {
+    let outcomes_of = |prefix: &str| {
         let mut scenario = Scenario::in_town();
         let ana = scenario.office_worker("ana", 30);
         scenario.wait(15 * HOUR);
@@ -111,7 +111,7 @@ fn v4_mapped_address_is_the_v4_address() {
         }
         scenario.last_verdicts(3)
     };
-    assert_eq!(told(""), told("::ffff:"));
+    assert_eq!(outcomes_of(""), outcomes_of("::ffff:"));
 }
 
 #[test]
@@ -171,12 +171,12 @@ fn company_key_scan_is_one_cause() {
             }
             scenario.wait(DAY);
         }
-        let mut told = Vec::new();
+        let mut log_odds = Vec::new();
         for key in &keys {
             scenario.wait(2 * SECOND);
-            told.push(scenario.see(&key.from(address::SYDNEY).agent("axios/1.13.2")).log_odds);
+            log_odds.push(scenario.see(&key.from(address::SYDNEY).agent("axios/1.13.2")).log_odds);
         }
-        told
+        log_odds
     };
     let of_one_application = scan(Some("crm"));
     assert!(of_one_application[8] > of_one_application[0], "a breach of the application: {of_one_application:?}");
@@ -569,7 +569,7 @@ fn bound_token_with_another_key_is_detected() {
 
 #[test]
 fn repeated_delivery_changes_nothing() {
-    let told = |twice: bool| {
+    let outcomes_of = |twice: bool| {
         let mut scenario = Scenario::in_town();
         let ana = scenario.office_worker("ana", 20);
         scenario.wait(15 * HOUR);
@@ -585,7 +585,7 @@ fn repeated_delivery_changes_nothing() {
         }
         scenario.last_verdicts(4)
     };
-    assert_eq!(told(false), told(true));
+    assert_eq!(outcomes_of(false), outcomes_of(true));
 }
 
 /// Three hours of an owner and a thief in six orders: each event is scored, the thief is detected, and the owner is
@@ -629,22 +629,25 @@ fn verdicts_do_not_depend_on_batches() {
     while simulation.next_day(&mut events) {}
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), &events).expect("written");
-    let told = |spread, batch| verdicts(file.path(), spread, batch);
-    let ten_thousand = told(Spread::Whole(Format::Native.into()), 10_000);
+    let outcomes_of = |spread, batch| verdicts(file.path(), spread, batch);
+    let ten_thousand = outcomes_of(Spread::Whole(Format::Native.into()), 10_000);
     assert!(ten_thousand.split(|byte| *byte == b'\n').count() > 10_000);
     // The compared bytes include shares, observed and expected values and reasons.
     let signals =
         ten_thousand.split(|byte| *byte == b'\n').filter(|line| line.windows(9).any(|at| at == b"expected\""));
     assert!(signals.count() > 100, "many events have signals");
-    assert!(ten_thousand == told(Spread::Whole(Format::Native.into()), 10_000), "the second run gives other verdicts");
-    assert!(ten_thousand == told(Spread::Whole(Format::Native.into()), 1), "batches of one give other verdicts");
     assert!(
-        ten_thousand == told(Spread::BySubject(Format::Native.into(), 1), 10_000),
+        ten_thousand == outcomes_of(Spread::Whole(Format::Native.into()), 10_000),
+        "the second run gives other verdicts"
+    );
+    assert!(ten_thousand == outcomes_of(Spread::Whole(Format::Native.into()), 1), "batches of one give other verdicts");
+    assert!(
+        ten_thousand == outcomes_of(Spread::BySubject(Format::Native.into(), 1), 10_000),
         "one partition gives the verdicts of all"
     );
 
     // Three partitions give each user's events the same verdicts as each partition alone, in the order of the input.
-    let together = told(Spread::BySubject(Format::Native.into(), 3), 10_000);
+    let together = outcomes_of(Spread::BySubject(Format::Native.into(), 3), 10_000);
     assert!(together != ten_thousand, "each partition has its own population");
     let mut parts = [Vec::new(), Vec::new(), Vec::new()];
     let mut order = Vec::new();

@@ -87,7 +87,7 @@ fn unreadable_status_revokes_no_behaviour() {
 
 #[test]
 fn attempt_with_another_key_proves_no_copy() {
-    let told = |status: u16| {
+    let outcomes_of = |status: u16| {
         let mut scenario = Scenario::in_town();
         let ana = scenario.office_worker("ana", 20).set("token_type", "access");
         scenario.wait(15 * HOUR);
@@ -102,10 +102,10 @@ fn attempt_with_another_key_proves_no_copy() {
         let later: Vec<_> = later.collect();
         (forged, later, scenario.last_verdicts(6))
     };
-    let (forged, later, _) = told(401);
+    let (forged, later, _) = outcomes_of(401);
     assert!(fired(&forged, BindingMismatch) && forged.verdict == Verdict::Watch, "{forged:#?}");
     assert!(later.iter().all(|outcome| outcome.verdict == Verdict::Allow), "{later:#?}");
-    let (control, _, _) = told(200);
+    let (control, _, _) = outcomes_of(200);
     assert_eq!(control.verdict, Verdict::Revoke, "{control:#?}");
 }
 

@@ -181,7 +181,7 @@ fn assert_alike(before: &[Outcome], after: &[Outcome], what: &str) {
 }
 
 /// The owner's day, then a theft, with and without a flood before them.
-fn told(scenario: &mut Scenario, owner: &Event, kind: Flood) -> (Vec<Outcome>, Vec<Outcome>) {
+fn outcomes_in_flood(scenario: &mut Scenario, owner: &Event, kind: Flood) -> (Vec<Outcome>, Vec<Outcome>) {
     flood(scenario, kind);
     let mut honest = Vec::new();
     for _ in 0..4 {
@@ -201,7 +201,7 @@ fn assert_flood_changes_nothing(kind: Flood) {
     let town = |kind| {
         let mut scenario = Scenario::in_town();
         let ana = scenario.office_worker("ana", 30);
-        told(&mut scenario, &ana, kind)
+        outcomes_in_flood(&mut scenario, &ana, kind)
     };
     // An unknown tenant with a single user, in addition to the town's tenant and another known one.
     let small = |kind| {
@@ -218,7 +218,7 @@ fn assert_flood_changes_nothing(kind: Flood) {
                 scenario.see(&neighbour.set("endpoint", if number % 2 == 0 { "/v1/contacts" } else { "/v1/deals" }));
             }
         }
-        told(&mut scenario, &eve, kind)
+        outcomes_in_flood(&mut scenario, &eve, kind)
     };
     for (whose, life) in [("known", &town as &dyn Fn(Flood) -> _), ("small", &small)] {
         let (honest_before, theft_before): (Vec<Outcome>, Vec<Outcome>) = life(Flood::None);
