@@ -4,7 +4,7 @@
 //! first. The modules form seven layers. A module imports only its own layer and lower ones (`tests/layers.rs` checks
 //! it):
 //!
-//! 0. types: [`key`], [`event`], [`token`], [`secret`], [`sanitize`], [`mod@format`], [`number`], [`feed`], [`place`], [`route`], [`enrichment`], [`verdict`], [`checkpoint`], [`tally`]
+//! 0. types: [`key`], [`event`], [`token`], [`secret`], [`sanitize`], [`mod@format`], [`millis`], [`number`], [`feed`], [`place`], [`route`], [`enrichment`], [`verdict`], [`checkpoint`], [`tally`]
 //! 1. detection: [`math`], [`memory`], [`detector`], [`rule`], [`policy`], [`decide`], [`engine`]
 //! 2. ports: the traits of [`port`], the shared HTTP client [`outgoing`], and the retry policy [`retry`]
 //! 3. adapters: [`wire`], [`enrich`], [`source`], [`store`], [`notify`], [`revoke`]
@@ -20,12 +20,18 @@
 //! - Nothing before the fan-out has effects outside of the process.
 //! - Every queue, map and window has a named limit.
 
+#![allow(
+    rustdoc::private_intra_doc_links,
+    reason = "the crate is the program, so its documentation has no other readers"
+)]
+
 pub mod checkpoint;
 pub mod enrichment;
 pub mod event;
 pub mod feed;
 pub mod format;
 pub mod key;
+mod millis;
 pub mod number;
 pub mod place;
 pub mod route;

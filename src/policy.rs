@@ -5,11 +5,9 @@ use std::fmt::{self, Write as _};
 
 use crate::enrichment::EnrichedEvent;
 use crate::event::Event;
+use crate::millis::{DAY_MS, MINUTE_MS};
 use crate::place::{Country, Prefix};
 use crate::verdict::{RuleId, Signal, Verdict};
-
-const MINUTE_MS: i64 = 60_000;
-const DAY_MS: i64 = 24 * 60 * MINUTE_MS;
 
 /// Rules whose files may have policies.
 pub const RULES: [RuleId; 5] =

@@ -3,11 +3,9 @@
 
 use crate::enrichment::EnrichedEvent;
 use crate::event::{Event, TokenType};
+use crate::millis::{DAY_MS, HOUR_MS};
 use crate::policy::{Finding, Policy, Time};
 use crate::verdict::{Mode, RuleId, Severity, Verdict};
-
-const HOUR_MS: i64 = 3_600_000;
-const DAY_MS: i64 = 24 * HOUR_MS;
 
 /// A parameter of a rule.
 #[derive(Clone, Copy, Debug, PartialEq)]

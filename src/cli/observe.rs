@@ -3,11 +3,10 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use crate::millis::HOUR_MS;
 use crate::port::{Clock, Condition, GapKind, Notice, OffsetGap, Outbox, SourceObserver};
 use crate::telemetry::{Health, Metrics};
 
-/// Minimum time between two notices about gaps of the same kind in a topic, milliseconds.
-const HOUR_MS: i64 = 3_600_000;
 /// Maximum number of partitions in a notice.
 const PARTITIONS_NAMED_MAX: usize = 5;
 
@@ -34,6 +33,7 @@ impl SourceObserver for Observer {
         }
         let Some(OffsetGap { kind, topic, .. }) = gaps.first() else { return };
         let now = self.clock.now_millis();
+        // At most one notice an hour about gaps of one kind in a topic.
         let key = format!("offsets-{}-{}-{topic}", kind.name(), now / HOUR_MS);
         let (title, text) = notice_text(*kind, topic, gaps);
         if let Err(error) = self.outbox.notify(&key, Notice { title, text, at: now }) {

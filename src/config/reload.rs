@@ -15,6 +15,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::rule_change::{Change, changes, lost};
 use super::rule_file::{self, LoadedRules, RuleFileError};
+use crate::millis::DAY_MS;
 use crate::port::{Clock, Notice, Outbox};
 use crate::rule::RuleSet;
 use crate::telemetry::Metrics;
@@ -25,7 +26,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const SETTLE: Duration = Duration::from_millis(250);
 /// Maximum number of lines in a notice. The log has all of them.
 const NOTICE_LINES_MAX: usize = 10;
-const DAY_MS: i64 = 86_400_000;
 
 /// Keeps the active rules equal to those of a folder.
 pub struct Follower {

@@ -7,8 +7,7 @@
 
 use crate::memory::Generations;
 use crate::memory::tenants::KNOWN_MAX;
-
-const DAY_MS: i64 = 86_400_000;
+use crate::millis::DAY_MS;
 
 /// Decides which alerts are reported.
 #[derive(Debug)]

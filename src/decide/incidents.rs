@@ -2,14 +2,15 @@
 //! tenants with one cause have one campaign.
 
 use crate::memory::Generations;
+use crate::millis::{DAY_MS, HOUR_MS};
 use crate::verdict::{CampaignId, IncidentId, Severity, VICTIMS_MAX, Verdict, Victim};
 
 /// Maximum number of open incidents.
 const INCIDENTS_MAX: usize = 1 << 14;
 /// An alert of the same baseline later than this opens another incident.
-const BASELINE_MS: i64 = 24 * 3_600_000;
+const BASELINE_MS: i64 = DAY_MS;
 /// Alerts with the same application and network, or the same address, have one cause within this time.
-const CAUSE_MS: i64 = 2 * 3_600_000;
+const CAUSE_MS: i64 = 2 * HOUR_MS;
 
 /// An incident that other alerts may still join.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -219,8 +220,6 @@ impl Open {
 mod tests {
     use super::*;
 
-    const HOUR: i64 = 3_600_000;
-
     /// An alert of tenant 5. All have the same cause.
     fn alert(baseline: u64, at: i64) -> Alert {
         Alert {
@@ -249,16 +248,16 @@ mod tests {
         let mut join = |alert: Alert| join(&mut incidents, &alert);
         let first = join(alert(1, 0));
         assert!(first.new && first.report && first.new_baseline);
-        let again = join(alert(1, HOUR));
+        let again = join(alert(1, HOUR_MS));
         assert!(!again.new && !again.report && again.open.id == first.open.id);
-        assert!(join(Alert { rules: 0b10, ..alert(1, HOUR) }).report, "a new rule");
-        assert!(join(Alert { severity: Severity::Critical, ..alert(1, HOUR) }).report, "a higher severity");
-        assert!(join(Alert { acts: true, ..alert(1, HOUR) }).report, "an action");
-        assert!(!join(Alert { acts: true, ..alert(1, HOUR) }).report, "the same action");
-        assert!(join(alert(2, HOUR)).report, "a new victim");
-        assert!(join(Alert { acts: true, ..alert(2, HOUR) }).report, "the same action on another victim");
-        assert!(!join(Alert { acts: true, ..alert(2, HOUR) }).report, "once");
-        assert!(join(alert(1, 30 * HOUR)).new, "another day is another incident");
+        assert!(join(Alert { rules: 0b10, ..alert(1, HOUR_MS) }).report, "a new rule");
+        assert!(join(Alert { severity: Severity::Critical, ..alert(1, HOUR_MS) }).report, "a higher severity");
+        assert!(join(Alert { acts: true, ..alert(1, HOUR_MS) }).report, "an action");
+        assert!(!join(Alert { acts: true, ..alert(1, HOUR_MS) }).report, "the same action");
+        assert!(join(alert(2, HOUR_MS)).report, "a new victim");
+        assert!(join(Alert { acts: true, ..alert(2, HOUR_MS) }).report, "the same action on another victim");
+        assert!(!join(Alert { acts: true, ..alert(2, HOUR_MS) }).report, "once");
+        assert!(join(alert(1, 30 * HOUR_MS)).new, "another day is another incident");
     }
 
     #[test]
@@ -266,15 +265,15 @@ mod tests {
         let mut incidents = Incidents::default();
         let first = join(&mut incidents, &alert(1, 0));
         for baseline in 2..200 {
-            let joined = join(&mut incidents, &alert(baseline, HOUR));
+            let joined = join(&mut incidents, &alert(baseline, HOUR_MS));
             assert!(joined.report && joined.new_baseline && joined.open.id == first.open.id, "{baseline}");
-            assert!(!join(&mut incidents, &alert(baseline, HOUR)).report, "{baseline} is reported once");
+            assert!(!join(&mut incidents, &alert(baseline, HOUR_MS)).report, "{baseline} is reported once");
         }
-        let last = join(&mut incidents, &alert(200, 2 * HOUR));
+        let last = join(&mut incidents, &alert(200, 2 * HOUR_MS));
         assert_eq!((last.open.id, last.open.baselines(), last.new_baseline), (first.open.id, 200, true));
         let victims = incidents.victims(first.open.id);
         assert_eq!((victims.len(), &*victims[0].family_id, &*victims[99].family_id), (100, "grant-1", "grant-100"));
-        assert!(join(&mut incidents, &alert(201, 6 * HOUR)).new, "hours later");
+        assert!(join(&mut incidents, &alert(201, 6 * HOUR_MS)).new, "hours later");
         assert!(join(&mut incidents, &Alert { causes: [cause(5, 501); 2], ..alert(202, 0) }).new, "another cause");
     }
 
@@ -283,7 +282,7 @@ mod tests {
         let mut incidents = Incidents::default();
         let decoy = join(&mut incidents, &alert(1, 0));
         let of_other = |at| Alert { causes: [Cause::default(), cause(6, 500)], ..alert(2, at) };
-        let other = join(&mut incidents, &of_other(HOUR));
+        let other = join(&mut incidents, &of_other(HOUR_MS));
         assert!(
             other.new && other.report && other.open.id != decoy.open.id,
             "an incident of another tenant does not suppress it"
@@ -291,7 +290,7 @@ mod tests {
         assert_eq!(other.open.campaign, decoy.open.campaign);
         assert_ne!(other.open.campaign.0, decoy.open.id.0, "it does not contain the id of the other incident");
         assert_eq!(incidents.victims(other.open.id).len(), 1, "it does not contain the victims of the other incident");
-        let later = join(&mut incidents, &of_other(40 * HOUR));
+        let later = join(&mut incidents, &of_other(40 * HOUR_MS));
         assert!(later.new && later.open.campaign != decoy.open.campaign, "another day");
     }
 }

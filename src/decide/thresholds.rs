@@ -4,6 +4,7 @@
 use crate::memory::Tenant;
 use crate::memory::shared::Shared;
 use crate::memory::tenants::{BySeat, Seat};
+use crate::millis::DAY_MS;
 
 use super::tail::Tail;
 
@@ -17,8 +18,6 @@ const COLD_VISITS: u64 = 5_000;
 const OWN_VISITS: u64 = 5_000;
 /// Visits between two calculations of a threshold.
 const THRESHOLD_VISITS: u64 = 256;
-
-const DAY_MS: i64 = 86_400_000;
 
 /// The tails of all tenants, and the thresholds that spend the alert budget on them.
 #[derive(Debug)]

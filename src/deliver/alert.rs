@@ -6,7 +6,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::deliverer::Deliverer;
 use super::lane::{Attempt, Failed, Trouble};
 use super::outbox::{Message, What, lane_of};
-use super::record::{HOUR_MS, Hold, REVOKE, Record, Sent};
+use super::record::{Hold, REVOKE, Record, Sent};
+use crate::millis::HOUR_MS;
 use crate::port::{ActionRow, Alert, DeliveryError, Notifier, Store};
 use crate::telemetry::Condition;
 

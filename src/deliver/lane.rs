@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::deliverer::Deliverer;
 use super::outbox::Next;
 use super::record::Record;
+use crate::millis::MINUTE_MS;
 use crate::port::{ActionRow, DeliveryError, Notice, Store};
 use crate::retry::RetryPolicy;
 use crate::telemetry::{self, Condition};
@@ -18,7 +19,7 @@ use crate::telemetry::{self, Condition};
 /// Restarts of a lane that panicked.
 const RESTART: RetryPolicy = RetryPolicy::new(Duration::from_secs(1), Duration::from_secs(60));
 /// After this time without a panic, the back-off of a lane is reset.
-const RECOVERED_MS: i64 = 60_000;
+const RECOVERED_MS: i64 = MINUTE_MS;
 /// Writes to the outbox.
 const DISK_RETRY: RetryPolicy = RetryPolicy::every(Duration::from_secs(1));
 

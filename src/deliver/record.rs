@@ -7,8 +7,6 @@ use serde::{Deserialize, Serialize};
 use crate::port::{ActionRow, Notice, Revocation};
 use crate::verdict::{Incident, Severity, Target, Victim};
 
-pub(super) const HOUR_MS: i64 = 3_600_000;
-pub(super) const DAY_MS: i64 = 24 * HOUR_MS;
 /// Lane of revocations. Every other lane is a channel with its recipient.
 pub(super) const REVOKE: &str = "revoke";
 

@@ -7,8 +7,9 @@ use tokio::sync::watch;
 use super::deliverer::Deliverer;
 use super::lane::{Attempt, Trouble};
 use super::outbox::{PAUSE_FILE, ToRevoke};
-use super::record::{DAY_MS, HOUR_MS, Hold, REVOKE, Record};
+use super::record::{Hold, REVOKE, Record};
 use super::state::{self, REVOCATION_MS_MAX, allowance};
+use crate::millis::{DAY_MS, HOUR_MS};
 use crate::port::{DeliveryError, Revocation, RevokeRequest, Revoked, Revoker, Store};
 use crate::verdict::{Incident, Mode, Target};
 

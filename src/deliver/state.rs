@@ -13,11 +13,12 @@ pub(super) use self::data::{Settled, State};
 pub(super) use self::keys::{Due, Item, allowance, change_key, revocation_key};
 use self::keys::{item_of, thread_of};
 pub(super) use self::revocations::{Caps, REVOCATION_MS_MAX, kind};
-use super::record::{Effect, HOUR_MS, Hold, REVOKE, Record, Subject, Work};
+use super::record::{Effect, Hold, REVOKE, Record, Subject, Work};
+use crate::millis::{HOUR_MS, MINUTE_MS};
 use crate::port::Revocation;
 
 /// Minimum time between two requests of a held revocation when the incident continues.
-const NUDGE_WAIT_MS: i64 = 60_000;
+const NUDGE_WAIT_MS: i64 = MINUTE_MS;
 
 impl State {
     pub(super) fn apply(&mut self, record: Record) {

@@ -3,8 +3,8 @@
 use super::lesson::Lesson;
 use super::observation::Observation;
 use crate::memory::{Baseline, Cohorts, Feature, Holder, Kind, Others, User, Visit};
+use crate::millis::DAY_MS;
 
-const DAY_MS: f64 = 86_400_000.0;
 /// Age of a holder up to which evidence of a new network or client counts in full, days. It counts in full again after
 /// an absence of this length. An older holder that is neither reported nor confirmed is less likely to be a thief.
 const NOVELTY_DAYS: f64 = 7.0;
@@ -39,7 +39,7 @@ impl Case<'_> {
 
     /// Days since the holder's last event.
     pub(crate) fn days_away(&self, lesson: &Lesson) -> f64 {
-        (self.observation.sighting.at - lesson.holder.last_at).max(0) as f64 / DAY_MS
+        (self.observation.sighting.at - lesson.holder.last_at).max(0) as f64 / DAY_MS as f64
     }
 
     /// Weight of the evidence that a network or client family is new: `7/age` for a holder older than 7 days. Evidence

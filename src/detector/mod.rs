@@ -41,6 +41,7 @@ pub(crate) use words::Words;
 
 use crate::math::faded;
 use crate::memory::{Evidence, Holder, Nats, User};
+use crate::millis::{DAY_MS, MINUTE_MS};
 
 /// A summand of the score. Scoring reads memory and writes to the lesson only. Learning writes to [`Teaching`] only.
 ///
@@ -160,8 +161,6 @@ macro_rules! run_all {
 }
 detectors!(run_all);
 
-const MINUTE_MS: i64 = 60_000;
-const DAY_MS: f64 = 86_400_000.0;
 /// Evidence decays in steps of ten minutes, so that most events compute no decay.
 const FADE_STEP_MS: i64 = 10 * MINUTE_MS;
 /// Minimum evidence of routes and areas after a decay: for holders older than ten days, and for others. Nats.
@@ -204,7 +203,7 @@ pub(crate) fn fade(holder: &mut Holder, at: i64) {
     if steps <= 0 {
         return;
     }
-    let days = (steps * FADE_STEP_MS) as f64 / DAY_MS;
+    let days = (steps * FADE_STEP_MS) as f64 / DAY_MS as f64;
     let left = |half_life: f64| (faded(days, half_life) * 65_536.0) as i32;
     let least = if holder.age_days(at) > LEAST_AGE_DAYS { LEAST.0 } else { LEAST.1 };
     fade_all(&mut holder.evidence, &Fading { day: left(1.0), three_days: left(3.0), least: Nats::new(least) });
@@ -309,11 +308,10 @@ mod tests {
 
     #[test]
     fn evidence_decays_by_half_life_of_its_detector() {
-        const DAY: i64 = 86_400_000;
         let (lesson, _) = lesson();
         let mut holder = lesson.holder;
         (holder.born, holder.last_at) = (0, 0);
-        fade(&mut holder, DAY);
+        fade(&mut holder, DAY_MS);
         let left = |detector| holder.evidence[detector].get() / lesson.holder.evidence[detector].get();
         for detector in [DetectorId::Net, DetectorId::Client, DetectorId::Route, DetectorId::Volume] {
             assert!((left(detector) - 0.5).abs() < 0.01, "{}", detector.name());
@@ -322,11 +320,11 @@ mod tests {
         assert!((left(DetectorId::Hour) - 1.0).abs() < 1e-9, "decays at the next visit");
         let sum = |nats| Holder { evidence: Evidence { sums: [Nats::new(nats); _], ..Evidence::default() }, ..holder };
         let mut owner = Holder { last_at: 0, ..sum(-6.0) };
-        fade(&mut owner, DAY);
+        fade(&mut owner, DAY_MS);
         assert!(owner.evidence[DetectorId::Net] == Nats::default(), "evidence for the owner counts in one visit");
         assert!((owner.evidence[DetectorId::Route].get() + 3.0).abs() < 0.01);
-        let mut old = Holder { last_at: 20 * DAY, ..sum(-6.0) };
-        fade(&mut old, 20 * DAY + FADE_STEP_MS);
+        let mut old = Holder { last_at: 20 * DAY_MS, ..sum(-6.0) };
+        fade(&mut old, 20 * DAY_MS + FADE_STEP_MS);
         assert!((old.evidence[DetectorId::Area].get() + 1.0).abs() < 0.01, "limit for holders older than ten days");
     }
 }

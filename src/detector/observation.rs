@@ -4,8 +4,7 @@ use super::lifecycle::formula::Expiry;
 use crate::enrichment::EnrichedEvent;
 use crate::memory::baselines::{Place, Seed};
 use crate::memory::{Ended, Sighting, Tenant};
-
-const DAY_MS: i64 = 86_400_000;
+use crate::millis::DAY_MS;
 
 /// How an event is scored and learnt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use super::observation::Observation;
 use super::score::Score;
 use crate::math::exp;
 use crate::memory::{Baseline, Cohorts, Generations};
+use crate::millis::MINUTE_MS;
 use crate::number::grouped;
 use crate::rule::{RuleSet, Status};
 use crate::verdict::{RuleId, Signal};
@@ -129,7 +130,7 @@ pub(super) fn kilometres(km: f64) -> String {
 
 /// `41 min`, `3 h`, `2 days`.
 pub(super) fn span(millis: i64) -> String {
-    let minutes = millis / 60_000;
+    let minutes = millis / MINUTE_MS;
     match minutes {
         ..1 => format!("{} s", millis / 1_000),
         1..120 => format!("{minutes} min"),

@@ -5,6 +5,8 @@
 //! subjects. A rejected time does not change the stream time. The decision is
 //! `docs/decisions/0024-event-time-validation.md`.
 
+use crate::millis::{HOUR_MS, MINUTE_MS};
+
 /// Events per batch. The watermark is the earliest time of a batch, without outliers.
 const BATCH: u32 = 256;
 /// Number of outliers of a batch that may be far behind.
@@ -15,9 +17,9 @@ const LAST: usize = 9;
 const EACH_UNTIL: u32 = 256;
 const EVERY: u32 = 8;
 /// If the times of the last subjects differ by more than this, the lead of a clock is not measured.
-const DENSE_MS: i64 = 10 * 60_000;
+const DENSE_MS: i64 = 10 * MINUTE_MS;
 /// Maximum lead of a clock that is measured.
-const AHEAD_MS_MAX: i64 = 2 * 3_600_000;
+const AHEAD_MS_MAX: i64 = 2 * HOUR_MS;
 
 /// Number of groups of subjects that vote on times outside the tolerance: established subjects, and all.
 const ESTABLISHED: usize = 1_024;
@@ -37,7 +39,6 @@ const PACE_EVENTS: u32 = 64;
 /// Maximum pause, as the usual duration of this many events. With fewer events a day, longer pauses are usual.
 const PAUSE_EVENTS: i64 = 1_000;
 
-const MINUTE_MS: i64 = 60_000;
 const UNLIMITED_MS: i64 = 1 << 50;
 
 /// Class of an event time.

@@ -4,6 +4,7 @@ use crate::detector::{self, Lesson, Observation, Teaching};
 use crate::memory::baseline::Grown;
 use crate::memory::population::NewNetwork;
 use crate::memory::{Baseline, Kind, Memory, Population, User, Visits};
+use crate::millis::MINUTE_MS;
 
 /// Visits from which a baseline stores seasons and schedules.
 const GROWN_VISITS: u32 = 24;
@@ -102,7 +103,7 @@ pub(crate) fn learn_user(
 /// Confirms the holders up to `at` (milliseconds since the epoch) as the owner: their evidence is removed, also that of
 /// new network and client. Their further events are learnt in full.
 pub(crate) fn confirm(baseline: &mut Baseline, at: i64) {
-    for holder in baseline.holders.iter_mut().filter(|holder| i64::from(holder.born) * 60_000 <= at) {
+    for holder in baseline.holders.iter_mut().filter(|holder| i64::from(holder.born) * MINUTE_MS <= at) {
         holder.confirm();
     }
 }

@@ -10,9 +10,10 @@ use crate::event::{Concerns, Event, Kind, TokenType};
 use crate::key::Class;
 use crate::memory::ends::{EndedGrant, Ends, earlier};
 use crate::memory::{Ended, Memory};
+use crate::millis::MINUTE_MS;
 
 /// Time after a presentation within which providers revoke the old refresh token (rotation).
-const ROTATION_MS: i64 = 60_000;
+const ROTATION_MS: i64 = MINUTE_MS;
 /// Time after the end of a grant from which a newly issued token revives it.
 const ISSUED_AFTER_MS: i64 = 30_000;
 

@@ -1,6 +1,7 @@
 //! Settings of scoring.
 
 use crate::detector::DetectorId;
+use crate::millis::DAY_MS;
 use crate::verdict::Mode;
 
 /// Configuration of scoring and verdicts.
@@ -36,7 +37,7 @@ impl Default for Settings {
             alert_budget_per_day: 20,
             alert_budget_total_per_day: 20,
             lateness_ms_max: 900_000,
-            clock_skew_ms_max: 86_400_000,
+            clock_skew_ms_max: DAY_MS,
             mode: Mode::Shadow,
             revoke_margin: 3.0,
             baselines_max: 10_000_000,

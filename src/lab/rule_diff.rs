@@ -7,11 +7,10 @@ use serde::Serialize;
 use crate::checkpoint::DeadLetter;
 use crate::event::BaselineId;
 use crate::feed::Feed;
+use crate::millis::DAY_MS;
 use crate::pipeline::{Epoch, Partition, Pipeline};
 use crate::port::{ActionRow, EventRow, Message, Rows};
 use crate::verdict::{Incident, RuleId, Verdict};
-
-const DAY_MS: i64 = 86_400_000;
 
 /// Two runs over the same events.
 pub struct Comparison {

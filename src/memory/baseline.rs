@@ -1,5 +1,6 @@
 //! Baseline: the history of one grant, or of a token without a grant. Detectors compare events with it.
 
+use crate::millis::{DAY_MS, HOUR_MS, MINUTE_MS};
 use std::num::NonZeroU32;
 
 use super::cohort::Kind;
@@ -12,8 +13,6 @@ use super::visit::{VISIT_GAP_MS, VISITS_MAX};
 
 /// Number of recent places of the token that are stored.
 pub const SITES_MAX: usize = 3;
-
-const HOUR_MS: i64 = 3_600_000;
 
 /// Sum of calls at which all counts are reduced by 1/16: 2,000 calls, in sixteenths.
 const CALLS_MAX: u16 = 2_000 * 16;
@@ -132,7 +131,7 @@ impl Activity {
 
     #[must_use]
     pub fn minutes(&self) -> f64 {
-        f64::from(self.ms) / 60_000.0
+        f64::from(self.ms) / MINUTE_MS as f64
     }
 
     #[must_use]
@@ -231,7 +230,7 @@ impl Baseline {
             areas: 0,
             burst_day: 0,
             seen: Seen::default(),
-            first_minute: (at / 60_000) as u32,
+            first_minute: (at / MINUTE_MS) as u32,
             habits: Habits::default(),
             net_levels: LevelCounts::default(),
             client_levels: LevelCounts::default(),
@@ -242,11 +241,11 @@ impl Baseline {
 
     /// Limits all times to `at`, milliseconds since the epoch. Later ones came from a wrong clock.
     pub fn limit(&mut self, at: i64) {
-        let minute = (at / 60_000) as u32;
+        let minute = (at / MINUTE_MS) as u32;
         (self.last_at, self.behind) = (self.last_at.min(at), 0);
         self.first_minute = self.first_minute.min(minute);
         self.hour.number = self.hour.number.min((at / HOUR_MS) as u32);
-        self.burst_day = self.burst_day.min((at / (24 * HOUR_MS)) as u16);
+        self.burst_day = self.burst_day.min((at / (DAY_MS)) as u16);
         self.holders.iter_mut().for_each(|holder| holder.limit(at));
         self.sites.iter_mut().for_each(|site| site.limit(at));
         if let Some(refreshes) = &mut self.refreshes {
@@ -427,7 +426,7 @@ impl Baseline {
     /// Value in the choice of the baseline to evict: visits, halved for each week without an event.
     #[must_use]
     pub fn retention(&self, now: i64) -> u64 {
-        let idle_weeks = (now - self.last_at).max(0) / (7 * 86_400_000);
+        let idle_weeks = (now - self.last_at).max(0) / (7 * DAY_MS);
         (u64::from(self.visits.min(1 << 20)) << 8) >> idle_weeks.min(40)
     }
 }

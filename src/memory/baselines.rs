@@ -8,6 +8,7 @@ use super::cohort::Kind;
 use super::generations::{Generations, Map};
 use super::sighting::Sighting;
 use super::visit::VISIT_GAP_MS;
+use crate::millis::MINUTE_MS;
 use crate::place::NetworkClass;
 
 /// Number of events in the first visit at which a token gets a baseline.
@@ -156,7 +157,7 @@ impl Baselines {
     #[must_use]
     pub fn first_seen(&self, key: u64, place: Option<Place>) -> Option<i64> {
         match place {
-            Some(place) => Some(i64::from(self.get(place).first_minute) * 60_000),
+            Some(place) => Some(i64::from(self.get(place).first_minute) * MINUTE_MS),
             None => self.seeds.get(key).map(|seed| seed.first_at),
         }
     }

@@ -1,6 +1,7 @@
 //! Recent arrivals of users at one place: a network or prefix with one application, or an address. `fan` detects
 //! campaigns by them.
 
+use crate::millis::{DAY_MS, HOUR_MS, MINUTE_MS};
 use smallvec::SmallVec;
 
 use super::fair::{Fair, Place, Write};
@@ -23,9 +24,9 @@ pub const SEVERAL_APPS: usize = 3;
 /// Maximum number of other tenants that a group counts separately.
 const TENANTS_MAX: usize = 16;
 /// A stored time that is further ahead of an event came from a wrong clock.
-const AHEAD_MS_MAX: i64 = 7 * 86_400_000;
+const AHEAD_MS_MAX: i64 = 7 * DAY_MS;
 /// Step in which counts of usual visits decay. An application can have thousands of visits in one step.
-const FADE_STEP_MS: i64 = 60_000;
+const FADE_STEP_MS: i64 = MINUTE_MS;
 
 /// The latest visit of one user in a group. It is small, because most groups have one member.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -192,7 +193,7 @@ impl Fleets {
     /// known.
     #[must_use]
     pub fn tenant_share(&self, app: u64, tenant: Tenant, at: i64) -> f64 {
-        let left = |since: i64| crate::math::faded((at - since).max(0) as f64 / 3_600_000.0, 72.0);
+        let left = |since: i64| crate::math::faded((at - since).max(0) as f64 / HOUR_MS as f64, 72.0);
         let own = self.of_tenant.get(app ^ tenant.key).map(|own| own.usual * left(own.at));
         let all = self.of_all.get(app).map(|all| all.usual.count(tenant.seat) * left(all.at));
         match (own, all) {
@@ -209,7 +210,7 @@ impl Fleets {
     #[must_use]
     pub fn usual_share(&self, app: u64, tenant: Tenant, at: i64) -> f64 {
         let Some(own) = self.of_tenant.get(app ^ tenant.key) else { return 1.0 };
-        let hours = (at - own.at).max(0) as f64 / 3_600_000.0;
+        let hours = (at - own.at).max(0) as f64 / HOUR_MS as f64;
         // In a steady state, each number is the rate times half-life/ln 2.
         let now = own.recent * crate::math::faded(hours, 1.0);
         let usual = own.usual * crate::math::faded(hours, 72.0) / 72.0;
@@ -232,7 +233,7 @@ fn hours_to_fade(since: &mut i64, at: i64) -> Option<f64> {
     if at - *since < FADE_STEP_MS {
         return None;
     }
-    let hours = (at - *since) as f64 / 3_600_000.0;
+    let hours = (at - *since) as f64 / HOUR_MS as f64;
     *since = at;
     Some(hours)
 }
@@ -303,7 +304,7 @@ mod tests {
     fn group_keeps_newer_visits_when_one_comes_late() {
         let mut fleets = Fleets::default();
         let member = |user, at| Member::new(user, seated(1), user, at, 0.0);
-        let hour = 3_600_000;
+        let hour = HOUR_MS;
         (0..3).for_each(|user| _ = join(&mut fleets, 1, member(user, 9 * hour)));
         assert_eq!(join(&mut fleets, 1, member(7, hour)).users, 1);
         assert_eq!(join(&mut fleets, 1, member(8, 9 * hour)).users, 4);
@@ -333,14 +334,14 @@ mod tests {
                 "users of a tenant that a thief owns"
             );
         }
-        assert_eq!(join(&mut fleets, 1, member(9, 3 * 3_600_000, 0.0)).users, 1);
+        assert_eq!(join(&mut fleets, 1, member(9, 3 * HOUR_MS, 0.0)).users, 1);
         assert_eq!(join(&mut fleets, 2, member(9, 0, 0.0)).users, 1, "another group");
     }
 
     #[test]
     fn group_is_dropped_after_its_lifetime_and_no_sooner() {
         let mut fleets = Fleets::default();
-        let (hour, minute) = (3_600_000, 60_000);
+        let (hour, minute) = (HOUR_MS, MINUTE_MS);
         let begin = 1_000 * hour;
         let member = |user, at| Member::new(user, seated(1), user, at, 0.0);
         join(&mut fleets, 1, member(7, begin));
@@ -357,7 +358,7 @@ mod tests {
     #[test]
     fn usual_share_drops_after_a_migration() {
         let mut fleets = Fleets::default();
-        let hour = 3_600_000;
+        let hour = HOUR_MS;
         for step in 0..4_000 {
             fleets.learn_usual_visit(1, seated(step as u16 % 4), step * hour / 10);
         }
@@ -422,7 +423,7 @@ mod tests {
 
     #[test]
     fn apps_of_one_tenant_evict_no_usual_visits() {
-        let (mut fleets, hour) = (Fleets::default(), 3_600_000);
+        let (mut fleets, hour) = (Fleets::default(), HOUR_MS);
         (0..2_000).for_each(|step| fleets.learn_usual_visit(1, seated(0), step * hour / 10));
         let end = 200 * hour;
         for app in 0..2 * FLEETS_MAX as u64 {
@@ -433,7 +434,7 @@ mod tests {
 
     #[test]
     fn usual_share_is_that_of_the_tenant() {
-        let (mut fleets, hour) = (Fleets::default(), 3_600_000);
+        let (mut fleets, hour) = (Fleets::default(), HOUR_MS);
         for step in 0..2_000 {
             fleets.learn_usual_visit(1, seated(0), step * hour / 10);
         }

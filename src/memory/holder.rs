@@ -1,6 +1,7 @@
 //! Holder: one network and one client family that use a token, with the evidence that it is a thief.
 
 use super::level::NetLevel;
+use crate::millis::MINUTE_MS;
 
 /// Maximum number of detectors with evidence against a holder: two bytes each.
 pub const DETECTORS_MAX: usize = 13;
@@ -8,7 +9,6 @@ pub const DETECTORS_MAX: usize = 13;
 /// Holders per baseline. The longest unused one is evicted.
 pub const HOLDERS_MAX: usize = 4;
 
-const MINUTE: i64 = 60_000;
 const DAY_MINUTES: f64 = 1_440.0;
 
 /// Evidence in two bytes: 1/256 nat, from −128 to 128. Four holders take 256 bytes of a baseline.
@@ -87,7 +87,7 @@ impl Holder {
         Self {
             network,
             family,
-            born: (at / MINUTE) as u32,
+            born: (at / MINUTE_MS) as u32,
             last_at: at,
             level,
             switches: 0,
@@ -116,13 +116,13 @@ impl Holder {
     /// Limits its times to `at`, milliseconds since the epoch.
     pub(super) fn limit(&mut self, at: i64) {
         self.last_at = self.last_at.min(at);
-        self.born = self.born.min((at / MINUTE) as u32);
+        self.born = self.born.min((at / MINUTE_MS) as u32);
     }
 
     /// Days since it began.
     #[must_use]
     pub fn age_days(&self, at: i64) -> f64 {
-        (at / MINUTE - i64::from(self.born)) as f64 / DAY_MINUTES
+        (at / MINUTE_MS - i64::from(self.born)) as f64 / DAY_MINUTES
     }
 }
 

@@ -1,6 +1,7 @@
 //! Calls of a grant in the running minute, for policies on calls per minute.
 
-const MINUTE_MS: i64 = 60_000;
+use crate::millis::MINUTE_MS;
+
 /// If a call is this many minutes earlier, the later minute came from a wrong clock.
 const BEHIND_MAX: i64 = 15;
 
@@ -35,7 +36,7 @@ mod tests {
     fn calls_are_counted_by_clock_minute() {
         let mut minute = Minute::default();
         let noon = 1_790_000_040_000;
-        let counts = [0, 1, 59_999, 60_000, 59_999, 60_001].map(|after| minute.count(noon + after));
+        let counts = [0, 1, 59_999, MINUTE_MS, 59_999, 60_001].map(|after| minute.count(noon + after));
         assert_eq!(counts, [1, 2, 3, 1, 0, 2], "a late call is not counted with the next minute");
     }
 

@@ -1,11 +1,8 @@
 //! Sighting: the numbers of an event that are stored and compared, without texts.
 
 use crate::enrichment::{Device, EnrichedEvent, NO_ASN, NO_NETWORK};
+use crate::millis::{DAY_MS, HOUR_MS, MINUTE_MS};
 use crate::place::NetworkClass;
-
-const DAY_MS: i64 = 86_400_000;
-const MINUTE_MS: i64 = 60_000;
-const HOUR_MS: i64 = 3_600_000;
 
 /// Accuracy radius of a place if the GeoIP file has none: that of a city, kilometres.
 const RADIUS_KM: u16 = 50;

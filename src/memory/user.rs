@@ -1,5 +1,7 @@
 //! History of a user over all of their tokens. A new grant of the user starts from it.
 
+use crate::millis::MINUTE_MS;
+
 /// Networks, client families and countries stored per user.
 const NETWORKS_MAX: usize = 6;
 const FAMILIES_MAX: usize = 4;
@@ -22,11 +24,9 @@ pub struct User {
 
 super::touch::touch!(User { visits });
 
-const MINUTE: i64 = 60_000;
-
 /// Days since the epoch, up to 179 years.
 const fn day(at: i64) -> u16 {
-    (at / (1_440 * MINUTE)) as u16
+    (at / (1_440 * MINUTE_MS)) as u16
 }
 
 impl User {
@@ -80,20 +80,20 @@ impl User {
     /// Records a change of password or factor. A stored change after `latest` came from a wrong clock and is dropped.
     pub fn change_credential(&mut self, at: i64, latest: i64) {
         let before = if self.changed_at() > latest { 0 } else { self.changed_at };
-        self.changed_at = before.max((at / MINUTE) as u32);
+        self.changed_at = before.max((at / MINUTE_MS) as u32);
     }
 
     /// Days since the last change of a credential; `None` if there was none before `at`.
     #[must_use]
     pub fn days_since_change(&self, at: i64) -> Option<f64> {
-        let minutes = at / MINUTE - i64::from(self.changed_at);
+        let minutes = at / MINUTE_MS - i64::from(self.changed_at);
         (self.changed_at != 0 && minutes >= 0).then(|| minutes as f64 / 1_440.0)
     }
 
     /// Milliseconds since the epoch.
     #[must_use]
     pub const fn changed_at(&self) -> i64 {
-        self.changed_at as i64 * MINUTE
+        self.changed_at as i64 * MINUTE_MS
     }
 
     /// Learns a visit of the owner. 0 means unknown.
@@ -115,8 +115,7 @@ fn remember<const MAX: usize>(known: &mut [u32; MAX], key: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const DAY: i64 = 86_400_000;
+    use crate::millis::DAY_MS;
 
     #[test]
     fn user_touch_reads_every_cache_line() {
@@ -128,11 +127,11 @@ mod tests {
         let seen = |visits, day| {
             let mut user = User::default();
             (0..visits).for_each(|_| user.learn(7, 7, 7));
-            user.seen(day * DAY);
+            user.seen(day * DAY_MS);
             user.seen(0);
             user
         };
-        let now = 20_000 * DAY;
+        let now = 20_000 * DAY_MS;
         assert!(seen(9, 20_000).retention(now) > seen(8, 20_000).retention(now));
         assert!(seen(9, 19_970).retention(now) < seen(5, 20_000).retention(now), "a month away");
         assert!(seen(9, 19_971).retention(now) > seen(9, 19_972 - 30).retention(now));

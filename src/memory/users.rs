@@ -78,8 +78,8 @@ impl Users {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::millis::DAY_MS;
 
-    const DAY: i64 = 86_400_000;
     const MONDAY: i64 = 1_790_000_000_000;
 
     #[test]
@@ -87,10 +87,10 @@ mod tests {
         let mut users = Users::new(1_000);
         for day in 0..20 {
             for key in 0..800 {
-                users.entry(key, MONDAY + day * DAY).learn(7, 7, 7);
+                users.entry(key, MONDAY + day * DAY_MS).learn(7, 7, 7);
             }
             for key in 0..10_000 {
-                users.entry(1_000_000 * (day as u64 + 1) + key, MONDAY + day * DAY).learn(8, 8, 8);
+                users.entry(1_000_000 * (day as u64 + 1) + key, MONDAY + day * DAY_MS).learn(8, 8, 8);
             }
         }
         assert_eq!((users.held.len(), users.places.len()), (1_000, 1_000));
@@ -105,10 +105,10 @@ mod tests {
     fn users_without_recent_visits_are_evicted() {
         let mut users = Users::new(100);
         for day in 0..50 {
-            (0..100).for_each(|key| users.entry(key, MONDAY + day * DAY).learn(7, 7, 7));
+            (0..100).for_each(|key| users.entry(key, MONDAY + day * DAY_MS).learn(7, 7, 7));
         }
         for day in 0..20 {
-            let later = MONDAY + (300 + day) * DAY;
+            let later = MONDAY + (300 + day) * DAY_MS;
             (1_000..1_090).for_each(|key| users.entry(key, later).learn(8, 8, 8));
         }
         assert_eq!((1_000..1_090).filter(|key| users.find(*key).is_some()).count(), 90);

@@ -1,5 +1,6 @@
 //! Visit: events of one client at one address without a long gap, and the state of detectors during it.
 
+use crate::millis::{HOUR_MS, MINUTE_MS};
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::ops::{Deref, DerefMut};
@@ -11,10 +12,10 @@ use super::level::{ClientLevel, NetLevel};
 pub const VISITS_MAX: usize = 3;
 
 /// A longer gap ends a visit, milliseconds.
-pub const VISIT_GAP_MS: i64 = 30 * 60_000;
+pub const VISIT_GAP_MS: i64 = 30 * MINUTE_MS;
 
 /// A visit that is further ahead of the watermark does not stay at the head of the queue, milliseconds.
-const AHEAD_MS: i64 = 6 * 3_600_000;
+const AHEAD_MS: i64 = 6 * HOUR_MS;
 
 /// Maximum number of routes that a visit stores. All further routes count as one.
 const ROUTES_MAX: usize = 32;
@@ -345,6 +346,7 @@ const fn place(number: NonZeroU32) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::millis::DAY_MS;
 
     /// Counts a call like scoring and learning.
     fn count(visit: &mut Visit, route: u32) -> u16 {
@@ -384,7 +386,7 @@ mod tests {
     #[test]
     fn visit_ahead_of_time_delays_no_other() {
         let mut visits = Visits::new(10);
-        visits.open(&Core::begun(1, 1, 24 * 3_600_000));
+        visits.open(&Core::begun(1, 1, DAY_MS));
         let honest = visits.open(&Core::begun(2, 1, 0));
         assert_eq!([0, 1].map(|_| visits.next_ended(VISIT_GAP_MS)), [None, Some(honest)]);
     }

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 
 use super::{summary, words};
+use crate::millis::HOUR_MS;
 use crate::outgoing;
 use crate::port::{Alert, Asked, Clock, DeliveryError, Notice, Notifier, Progress, Revocation};
 use crate::sanitize;
@@ -105,7 +106,7 @@ impl Notifier for Webhook {
 }
 
 /// Time without requests after an answer 410: slightly less than the day after which a rejected alert is sent again.
-const GONE_MS: i64 = 23 * 3_600_000;
+const GONE_MS: i64 = 23 * HOUR_MS;
 const GONE: &str = "the webhook answered 410 (gone)";
 
 /// Meaning of an HTTP status. Errors that the receiver may repair, such as a wrong path or key, are retried. Errors in the

@@ -6,6 +6,7 @@ use super::*;
 use crate::checkpoint::{DeadLetter, Position};
 use crate::engine::failpoint::{self, Failpoint};
 use crate::format::Format;
+use crate::millis::MINUTE_MS;
 use crate::place::{Network, Place};
 use crate::port::{ActionRow, EventRow, GeoLookup};
 use crate::verdict::Incident;
@@ -57,7 +58,7 @@ fn messages_of_five_users() -> Vec<String> {
     let mut lines = Vec::new();
     for call in 0..400_i64 {
         let (person, visit) = (call % 5, call / 5);
-        let at = 1_790_000_000_000 + visit * 3_000_000 + call % 3 * 60_000;
+        let at = 1_790_000_000_000 + visit * 3_000_000 + call % 3 * MINUTE_MS;
         let kind = if visit % 10 == 9 { "refreshed" } else { "use" };
         lines.push(format!(
             r#"{{"event_id":"e{call}","timestamp":{at},"kind":"{kind}","token_id":"t{person}-{}","family_id":"f{person}","user_id":"u{person}","tenant_id":"acme","app_id":"crm","ip_address":"198.51.100.{}","user_agent":"curl/8.{}","endpoint":"/v1/{}","binding":"jkt:{person}","status":200,"bytes_out":{}}}"#,

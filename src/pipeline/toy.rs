@@ -4,6 +4,7 @@ use crate::detector::DetectorId;
 use crate::detector::toy::{ENDPOINT, EVIDENCE};
 use crate::engine::{self, Settings, State, Step};
 use crate::enrich::{Enricher, GeoSettings};
+use crate::millis::DAY_MS;
 use crate::rule::RuleSet;
 use crate::token::TokenHasher;
 use crate::verdict::Outcome;
@@ -16,7 +17,7 @@ fn scored(without: Vec<DetectorId>) -> [Outcome; 2] {
     let mut decoder = Decoder::new(Format::Native, TokenHasher::new(b"a key for tests"));
     let mut outcomes = Vec::new();
     for (number, endpoint) in ["/v1/items"; 4].into_iter().chain([ENDPOINT, "/v1/items"]).enumerate() {
-        let at = 1_790_000_000_000 + number as i64 * 86_400_000;
+        let at = 1_790_000_000_000 + number as i64 * DAY_MS;
         let line = format!(
             r#"{{"event_id":"e{number}","timestamp":{at},"kind":"use","token_id":"t","family_id":"f","user_id":"u","ip_address":"198.51.100.1","user_agent":"curl/8.5","endpoint":"{endpoint}","status":200}}"#
         );

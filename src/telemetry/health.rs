@@ -5,11 +5,12 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::millis::MINUTE_MS;
 use crate::port::Condition;
 use crate::sanitize;
 
 /// A worker that has not polled its source for this time counts as hung.
-const BEAT_MS_MAX: i64 = 60_000;
+const BEAT_MS_MAX: i64 = MINUTE_MS;
 
 /// The conditions that hold. All parts of the service set them.
 #[derive(Debug, Default)]

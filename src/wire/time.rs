@@ -1,6 +1,7 @@
 //! Times as text: RFC 3339 in, RFC 3339 with milliseconds out.
 
 use crate::event::Timestamp;
+use crate::millis::{DAY_MS, HOUR_MS, MINUTE_MS};
 
 /// Error for a text that is not an accepted time.
 pub(crate) const NOT_A_TIME: &str = "not an RFC 3339 time";
@@ -11,8 +12,6 @@ pub(crate) const OUT_OF_RANGE: &str = "a time outside the years 1970 to 2199";
 pub(crate) const SECONDS: &str = "looks like seconds, where milliseconds are expected";
 /// The years 2000 to 2100 in seconds. In milliseconds these are a few weeks of 1970, when no events existed.
 pub(crate) const LIKE_SECONDS: std::ops::Range<i64> = 946_684_800..4_133_980_800;
-
-const MS_PER_DAY: i64 = 86_400_000;
 
 /// Reads an RFC 3339 `date-time`. Fractions beyond milliseconds are cut off; a leap second is the second before it.
 pub(crate) fn parse(text: &str) -> Result<Timestamp, &'static str> {
@@ -37,8 +36,8 @@ fn date_time(text: &[u8]) -> Option<i64> {
     }
     let (fraction, zone) = fraction_millis(rest)?;
     let days = days_from_civil(year, month, day)?;
-    let local = days * MS_PER_DAY + ((hour * 60 + minute) * 60 + second.min(59)) * 1000 + fraction;
-    Some(local - offset_minutes(zone)? * 60_000)
+    let local = days * DAY_MS + ((hour * 60 + minute) * 60 + second.min(59)) * 1000 + fraction;
+    Some(local - offset_minutes(zone)? * MINUTE_MS)
 }
 
 /// The milliseconds of `.fff…`, if it is there, and what follows it.
@@ -92,15 +91,15 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> Option<i64> {
 
 /// Appends `time` as `YYYY-MM-DDTHH:MM:SS.mmmZ`.
 pub(crate) fn write(out: &mut Vec<u8>, time: Timestamp) {
-    let (days, millis) = (time.millis() / MS_PER_DAY, time.millis() % MS_PER_DAY);
+    let (days, millis) = (time.millis() / DAY_MS, time.millis() % DAY_MS);
     let (year, month, day) = civil_from_days(days);
     let mut text = *b"0000-00-00T00:00:00.000Z";
     let (date, clock) = text.split_at_mut(11);
     put(date, 0..4, year);
     put(date, 5..7, month);
     put(date, 8..10, day);
-    put(clock, 0..2, millis / 3_600_000);
-    put(clock, 3..5, millis / 60_000 % 60);
+    put(clock, 0..2, millis / HOUR_MS);
+    put(clock, 3..5, millis / MINUTE_MS % 60);
     put(clock, 6..8, millis / 1000 % 60);
     put(clock, 9..12, millis % 1000);
     out.extend_from_slice(&text);

@@ -4,18 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::outage::{Outage, Trouble};
+use crate::millis::{DAY_MS, HOUR_MS, MINUTE_MS};
 use crate::port::{Notice, Outbox};
 use crate::retry::{Retries, RetryPolicy};
 use crate::tally::Withheld;
 
-const MINUTE_MS: i64 = 60_000;
-const DAY_MS: i64 = 86_400_000;
 /// A shorter outage of the store is reported only in logs and metrics.
 const ABSENT_MS: i64 = 5 * MINUTE_MS;
 /// The same for a store that rejects rows, where waiting does not help.
 const REFUSING_MS: i64 = MINUTE_MS;
 /// Withheld alerts are counted for this time before the first notice.
-const WITHHELD_MS: i64 = 60 * MINUTE_MS;
+const WITHHELD_MS: i64 = HOUR_MS;
 /// Notices that the outbox did not accept.
 const RETRY: RetryPolicy = RetryPolicy::every(Duration::from_secs(10));
 
@@ -104,7 +103,7 @@ impl Notices {
 
 fn withheld_notice(withheld: Withheld, period_ms: i64, now: i64) -> Notice {
     let Withheld { alerts, highest } = withheld;
-    let hours = (period_ms as f64 / (60 * MINUTE_MS) as f64).ceil().max(1.0);
+    let hours = (period_ms as f64 / (HOUR_MS) as f64).ceil().max(1.0);
     let text = format!(
         "{alerts} alerts were withheld in {hours} h because the alert budget of their tenants was used up \
          (detection.alert_budget_per_day, detection.alert_budget_total_per_day). The highest log-odds among them are \

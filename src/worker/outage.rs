@@ -1,7 +1,9 @@
 //! Lasting failures of the store and of the spool.
 
+use crate::millis::MINUTE_MS;
+
 /// Interval at which lasting trouble is logged.
-const REPORT_EVERY_MS: i64 = 60_000;
+const REPORT_EVERY_MS: i64 = MINUTE_MS;
 
 /// Current trouble of store and spool.
 pub(super) struct Outage {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use super::data::{Pending, Settled, State};
 use super::keys::{Item, revocation_key};
 use crate::deliver::record::{Effect, REVOKE, Sent, Subject, Thread};
+use crate::millis::MINUTE_MS;
 use crate::port::{Notice, Revocation};
 use crate::verdict::{Incident, Severity, Victim};
 
@@ -19,11 +20,11 @@ const OUTCOME_SPACING_MS: i64 = 10_000;
 /// Victims that join within this time are in one message.
 const JOIN_WAIT_MS: i64 = 5_000;
 /// Minimum time between two messages about joined victims.
-const JOIN_SPACING_MS: i64 = 60_000;
+const JOIN_SPACING_MS: i64 = MINUTE_MS;
 /// The same after the input has ended.
 const LAST_WAIT_MS: i64 = 300;
 /// Minimum time before a rejected message that has changed since is sent again.
-const REJECTED_WAIT_MS: i64 = 15 * 60_000;
+const REJECTED_WAIT_MS: i64 = 15 * MINUTE_MS;
 
 impl State {
     /// Every waiting or held message: its key, lane and incident.

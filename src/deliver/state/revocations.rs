@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use super::data::{Asked, Settled, State};
 use super::keys::{Item, allowance, revocation_key};
-use crate::deliver::record::{DAY_MS, Effect, HOUR_MS, REVOKE, Subject, Thread};
+use crate::deliver::record::{Effect, REVOKE, Subject, Thread};
+use crate::millis::{DAY_MS, HOUR_MS};
 use crate::port::Revocation;
 use crate::verdict::Incident;
 

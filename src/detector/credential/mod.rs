@@ -7,6 +7,7 @@ use super::words::{Description, Signals, Words};
 use super::{Case, Detector, DetectorId, Lesson, Teaching};
 use crate::memory::level::NetLevel;
 use crate::memory::{Nats, User};
+use crate::millis::MINUTE_MS;
 use crate::verdict::RuleId;
 
 pub(crate) struct Credential;
@@ -16,8 +17,8 @@ impl Detector for Credential {
 
     fn score_visit(case: &Case<'_>, lesson: &mut Lesson) {
         let Some(user) = case.user else { return };
-        let is_old = i64::from(case.baseline.first_minute) * 60_000 < user.changed_at();
-        let born_after = i64::from(lesson.holder.born) * 60_000 >= user.changed_at();
+        let is_old = i64::from(case.baseline.first_minute) * MINUTE_MS < user.changed_at();
+        let born_after = i64::from(lesson.holder.born) * MINUTE_MS >= user.changed_at();
         if case.observation.timed
             && changed_lately(user, case.observation.sighting.at)
             && is_old

@@ -119,6 +119,7 @@ pub fn effective_visits(visits: u32) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use crate::millis::HOUR_MS;
     use proptest::prelude::*;
 
     use super::*;
@@ -161,14 +162,14 @@ mod tests {
     fn visit_off_schedule_is_evidence_for_a_thief() {
         let mut phases = [(0.0_f32, 0.0_f32); 3];
         for visit in 0..60_i64 {
-            let at = visit * 3_600_000 + 5_000 * (visit % 3);
+            let at = visit * HOUR_MS + 5_000 * (visit % 3);
             for (sum, period) in phases.iter_mut().zip(PERIODS_MS) {
                 let (x, y) = vector(at, period);
                 *sum = (sum.0 + x as f32, sum.1 + y as f32);
             }
         }
-        assert!(phase(61 * 3_600_000 + 4_000, &phases, 60.0) < -0.5);
-        assert!(phase(61 * 3_600_000 + 1_700_000, &phases, 60.0) > 2.0);
+        assert!(phase(61 * HOUR_MS + 4_000, &phases, 60.0) < -0.5);
+        assert!(phase(61 * HOUR_MS + 1_700_000, &phases, 60.0) > 2.0);
     }
 
     proptest! {

@@ -3,6 +3,7 @@
 
 use crate::math::{faded, ln};
 use crate::memory::Ended;
+use crate::millis::{DAY_MS, MINUTE_MS, SECOND_MS};
 
 /// Evidence of an event that only a copy of the token explains, nats.
 pub const CERTAIN: f64 = 14.0;
@@ -11,20 +12,16 @@ pub const CERTAIN: f64 = 14.0;
 /// (`docs/decisions/0020-life-cycle-evidence-at-usual-places.md`).
 pub const AT_USUAL_PLACE: f64 = 10.0;
 
-const SECOND: i64 = 1_000;
-const MINUTE: i64 = 60_000;
-
 /// Calls that are in flight when a token is revoked end within this time.
-const IN_FLIGHT_MS: i64 = 30 * SECOND;
+const IN_FLIGHT_MS: i64 = 30 * SECOND_MS;
 /// Half-life of the evidence of a rejected use from a new place, days.
 const MOVED_DAYS: f64 = 3.0;
-const DAY_MS: f64 = 86_400_000.0;
 /// Browser tabs and background tasks continue for up to this time after the end of a session.
-const SESSION_TAIL_MS: i64 = 10 * MINUTE;
+const SESSION_TAIL_MS: i64 = 10 * MINUTE_MS;
 /// Consecutive uses of one key after which the token is bound to it.
 const BINDING_STREAK: u8 = 3;
 /// Evidence of an older expiry is limited: hardly any service accepts a token that expired longer ago.
-const EXPIRED_MS_MAX: i64 = 30 * 24 * 60 * MINUTE;
+const EXPIRED_MS_MAX: i64 = 30 * DAY_MS;
 /// Tolerance for clock differences, minutes.
 const SKEW_MINUTES: f64 = 1.0;
 
@@ -76,7 +73,7 @@ pub fn after_revocation(ended: Ended, at: i64, answer: Answer, foreign: Foreign)
     if ended.revoked_at == 0 || at - ended.revoked_at <= IN_FLIGHT_MS {
         return 0.0;
     }
-    let days = (at - ended.revoked_at) as f64 / DAY_MS;
+    let days = (at - ended.revoked_at) as f64 / DAY_MS as f64;
     match answer {
         Answer::Accepted => CERTAIN,
         // The owner's client may retry for days from other places, so the evidence decays.
@@ -111,7 +108,7 @@ pub struct Expiry {
 impl Expiry {
     /// Minutes after the expiry, minus the tolerance for clocks. Negative before the expiry.
     fn late(self, at: i64) -> f64 {
-        (at - self.at) as f64 / MINUTE as f64 - SKEW_MINUTES
+        (at - self.at) as f64 / MINUTE_MS as f64 - SKEW_MINUTES
     }
 
     #[must_use]
@@ -203,12 +200,12 @@ mod tests {
     fn revoked_token_that_is_accepted_is_a_copy() {
         let revoked = Ended { revoked_at: NOON, session_ended_at: 0 };
         let at = |after, answer, foreign| after_revocation(revoked, NOON + after, answer, foreign);
-        assert!(at(20 * SECOND, Answer::Accepted, ELSEWHERE) < 1.0, "in flight");
-        assert!(at(MINUTE, Answer::Accepted, HOME) >= CERTAIN);
-        assert!(at(MINUTE, Answer::Refused, HOME) < 1.0);
-        assert!((at(MINUTE, Answer::Refused, ELSEWHERE) - 5.0).abs() < 1e-2);
-        assert!((at(3 * 1_440 * MINUTE, Answer::Refused, ELSEWHERE) - 2.5).abs() < 1e-9, "days later");
-        assert!((at(MINUTE, Answer::Refused, Foreign { address: true, ..HOME }) - 2.5).abs() < 1e-2);
+        assert!(at(20 * SECOND_MS, Answer::Accepted, ELSEWHERE) < 1.0, "in flight");
+        assert!(at(MINUTE_MS, Answer::Accepted, HOME) >= CERTAIN);
+        assert!(at(MINUTE_MS, Answer::Refused, HOME) < 1.0);
+        assert!((at(MINUTE_MS, Answer::Refused, ELSEWHERE) - 5.0).abs() < 1e-2);
+        assert!((at(3 * DAY_MS, Answer::Refused, ELSEWHERE) - 2.5).abs() < 1e-9, "days later");
+        assert!((at(MINUTE_MS, Answer::Refused, Foreign { address: true, ..HOME }) - 2.5).abs() < 1e-2);
         assert!(after_revocation(Ended::default(), NOON, Answer::Accepted, ELSEWHERE) < 1.0);
     }
 
@@ -216,21 +213,21 @@ mod tests {
     fn session_end_allows_10_minutes_on_known_networks() {
         let ended = Ended { revoked_at: 0, session_ended_at: NOON };
         let at = |after, answer, foreign| after_session_end(ended, NOON + after, answer, foreign);
-        assert!((at(5 * MINUTE, Answer::Accepted, HOME) - 5.0).abs() < 1e-12);
-        assert!(at(5 * MINUTE, Answer::Accepted, ELSEWHERE) >= CERTAIN);
-        assert!(at(20 * MINUTE, Answer::Accepted, HOME) >= CERTAIN);
-        assert!(at(20 * MINUTE, Answer::Refused, ELSEWHERE) < 1.0);
+        assert!((at(5 * MINUTE_MS, Answer::Accepted, HOME) - 5.0).abs() < 1e-12);
+        assert!(at(5 * MINUTE_MS, Answer::Accepted, ELSEWHERE) >= CERTAIN);
+        assert!(at(20 * MINUTE_MS, Answer::Accepted, HOME) >= CERTAIN);
+        assert!(at(20 * MINUTE_MS, Answer::Refused, ELSEWHERE) < 1.0);
     }
 
     #[test]
     fn expiry_evidence_grows_per_minute() {
         let noon = Expiry { at: NOON, from_issued_event: false };
         let at = |late, began| after_expiry(noon, CERTAIN, NOON + late, began, Answer::Accepted);
-        assert!(at(MINUTE, NOON + 1) < 1e-9);
-        assert!((at(4 * MINUTE, NOON + 1) - 3.0).abs() < 1e-9);
-        assert!((at(400 * MINUTE, NOON + 1) - 14.0).abs() < 1e-9);
-        assert!((at(400 * MINUTE, NOON - 1) - 2.0).abs() < 1e-9);
-        assert!(after_expiry(noon, CERTAIN, NOON + 400 * MINUTE, NOON + 1, Answer::Refused) < 1e-9);
+        assert!(at(MINUTE_MS, NOON + 1) < 1e-9);
+        assert!((at(4 * MINUTE_MS, NOON + 1) - 3.0).abs() < 1e-9);
+        assert!((at(400 * MINUTE_MS, NOON + 1) - 14.0).abs() < 1e-9);
+        assert!((at(400 * MINUTE_MS, NOON - 1) - 2.0).abs() < 1e-9);
+        assert!(after_expiry(noon, CERTAIN, NOON + 400 * MINUTE_MS, NOON + 1, Answer::Refused) < 1e-9);
     }
 
     #[test]
@@ -240,7 +237,7 @@ mod tests {
         assert!(issue_expiry_max(1e-9) < LIFECYCLE_CERTAIN && issue_expiry_max(0.7) < 1e-12);
         let noon = Expiry { at: NOON, from_issued_event: true };
         let most = issue_expiry_max(0.002);
-        let late = after_expiry(noon, most, NOON + 400 * MINUTE, NOON + 1, Answer::Accepted);
+        let late = after_expiry(noon, most, NOON + 400 * MINUTE_MS, NOON + 1, Answer::Accepted);
         assert!((late - most).abs() < 1e-12);
     }
 

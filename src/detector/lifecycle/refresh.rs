@@ -2,16 +2,14 @@
 
 use super::formula::{AT_USUAL_PLACE, CERTAIN};
 use crate::memory::baseline::{Presented, Refreshes};
-
-const SECOND: i64 = 1_000;
-const MINUTE: i64 = 60_000;
+use crate::millis::{MINUTE_MS, SECOND_MS};
 
 /// Concurrent requests of one client arrive within this time (leeway of identity providers).
-const RACE_MS: i64 = 30 * SECOND;
+const RACE_MS: i64 = 30 * SECOND_MS;
 /// The same if address and user agent both differ.
-const RACE_ELSEWHERE_MS: i64 = 5 * SECOND;
+const RACE_ELSEWHERE_MS: i64 = 5 * SECOND_MS;
 /// A client retries after a lost response within this time.
-const RETRY_MS: i64 = 10 * MINUTE;
+const RETRY_MS: i64 = 10 * MINUTE_MS;
 
 /// Records that `token` is presented for refreshing, and returns the evidence.
 ///
@@ -148,6 +146,7 @@ fn insert(refreshes: &mut Refreshes, presented: Presented) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::millis::HOUR_MS;
 
     const NOON: i64 = 1_790_000_000_000;
 
@@ -157,7 +156,7 @@ mod tests {
         assert!(refresh(&mut family, 1, NOON, 1, 1) < 1.0);
         succeed(&mut family, 1, 2, NOON);
         if used {
-            successor_used(&mut family, NOON + SECOND);
+            successor_used(&mut family, NOON + SECOND_MS);
         }
         family
     }
@@ -165,18 +164,18 @@ mod tests {
     #[test]
     fn superseded_token_presented_again_is_a_copy() {
         for (used, after, address, agent, expected) in [
-            (true, 10 * SECOND, 1, 1, 0.0),
-            (true, 40 * SECOND, 2, 1, CERTAIN),
-            (true, 40 * SECOND, 1, 2, CERTAIN),
-            (true, 10 * SECOND, 2, 2, CERTAIN),
-            (true, 10 * SECOND, 2, 1, 0.0),
-            (false, 5 * MINUTE, 1, 1, 0.0),
-            (false, 5 * MINUTE, 2, 1, 0.0),
-            (false, 5 * MINUTE, 2, 2, CERTAIN),
-            (false, 11 * MINUTE, 2, 1, CERTAIN),
+            (true, 10 * SECOND_MS, 1, 1, 0.0),
+            (true, 40 * SECOND_MS, 2, 1, CERTAIN),
+            (true, 40 * SECOND_MS, 1, 2, CERTAIN),
+            (true, 10 * SECOND_MS, 2, 2, CERTAIN),
+            (true, 10 * SECOND_MS, 2, 1, 0.0),
+            (false, 5 * MINUTE_MS, 1, 1, 0.0),
+            (false, 5 * MINUTE_MS, 2, 1, 0.0),
+            (false, 5 * MINUTE_MS, 2, 2, CERTAIN),
+            (false, 11 * MINUTE_MS, 2, 1, CERTAIN),
             // Same address and agent: the client may have crashed.
-            (true, 40 * SECOND, 1, 1, AT_USUAL_PLACE),
-            (false, 11 * MINUTE, 1, 1, AT_USUAL_PLACE),
+            (true, 40 * SECOND_MS, 1, 1, AT_USUAL_PLACE),
+            (false, 11 * MINUTE_MS, 1, 1, AT_USUAL_PLACE),
         ] {
             let evidence = refresh(&mut exchanged(used), 1, NOON + after, address, agent);
             assert!(
@@ -191,7 +190,7 @@ mod tests {
         // Without `issued` events: the copy is presented before and after the owner's next token.
         let mut family = Refreshes::default();
         for (token, after, place, expected) in [(1, 0, 1, 0.0), (1, 5, 2, 0.0), (2, 60, 1, 0.0), (1, 70, 2, CERTAIN)] {
-            let evidence = refresh(&mut family, token, NOON + after * MINUTE, place, place);
+            let evidence = refresh(&mut family, token, NOON + after * MINUTE_MS, place, place);
             assert!((evidence - expected).abs() < 1e-12, "{after} minutes after: {evidence}");
         }
     }
@@ -200,32 +199,32 @@ mod tests {
     fn old_superseded_tokens_are_still_detected() {
         let mut family = Refreshes::default();
         for number in 1..6_u64 {
-            let at = NOON + number as i64 * 60 * MINUTE;
+            let at = NOON + number as i64 * HOUR_MS;
             assert!(refresh(&mut family, number, at, 1, 1) < 1.0);
             succeed(&mut family, number, number + 1, at);
-            successor_used(&mut family, at + SECOND);
+            successor_used(&mut family, at + SECOND_MS);
         }
         for old in 1..5 {
-            assert!(refresh(&mut family.clone(), old, NOON + 600 * MINUTE, 1, 1) >= CERTAIN, "{old}");
+            assert!(refresh(&mut family.clone(), old, NOON + 600 * MINUTE_MS, 1, 1) >= CERTAIN, "{old}");
         }
-        assert!(refresh(&mut family, 6, NOON + 600 * MINUTE, 9, 9) < 1.0, "the current token, from any place");
+        assert!(refresh(&mut family, 6, NOON + 600 * MINUTE_MS, 9, 9) < 1.0, "the current token, from any place");
     }
 
     #[test]
     fn presented_token_supersedes_without_issued_events() {
         let mut family = Refreshes::default();
         refresh(&mut family, 1, NOON, 1, 1);
-        refresh(&mut family, 2, NOON + 60 * MINUTE, 1, 1);
-        assert!(refresh(&mut family, 1, NOON + 61 * MINUTE, 2, 1) >= CERTAIN);
+        refresh(&mut family, 2, NOON + HOUR_MS, 1, 1);
+        assert!(refresh(&mut family, 1, NOON + 61 * MINUTE_MS, 2, 1) >= CERTAIN);
     }
 
     #[test]
     fn retried_exchange_may_issue_two_tokens() {
         let mut family = exchanged(false);
-        succeed(&mut family, 1, 3, NOON + 10 * SECOND);
-        assert!(refresh(&mut family, 1, NOON + 10 * SECOND, 1, 1) < 1.0, "a retry after a lost response");
-        assert!(refresh(&mut family, 3, NOON + 60 * MINUTE, 1, 1) < 1.0);
-        assert!(refresh(&mut family, 1, NOON + 61 * MINUTE, 2, 1) >= CERTAIN);
+        succeed(&mut family, 1, 3, NOON + 10 * SECOND_MS);
+        assert!(refresh(&mut family, 1, NOON + 10 * SECOND_MS, 1, 1) < 1.0, "a retry after a lost response");
+        assert!(refresh(&mut family, 3, NOON + HOUR_MS, 1, 1) < 1.0);
+        assert!(refresh(&mut family, 1, NOON + 61 * MINUTE_MS, 2, 1) >= CERTAIN);
     }
 
     #[test]
@@ -234,11 +233,11 @@ mod tests {
         // The first response arrives before its request, and the use of the second response before the second request.
         succeed(&mut family, 1, 2, NOON + 20);
         assert!(refresh(&mut family, 1, NOON, 1, 1) < 1.0);
-        succeed(&mut family, 1, 3, NOON + MINUTE);
-        successor_used(&mut family, NOON + MINUTE + 100);
-        assert!(refresh(&mut family, 1, NOON + MINUTE - 20, 1, 1) < 1.0, "a retry before the successor is used");
+        succeed(&mut family, 1, 3, NOON + MINUTE_MS);
+        successor_used(&mut family, NOON + MINUTE_MS + 100);
+        assert!(refresh(&mut family, 1, NOON + MINUTE_MS - 20, 1, 1) < 1.0, "a retry before the successor is used");
         assert!(
-            refresh(&mut family, 1, NOON + 3 * MINUTE, 2, 1) >= CERTAIN,
+            refresh(&mut family, 1, NOON + 3 * MINUTE_MS, 2, 1) >= CERTAIN,
             "presented again after the use of the successor"
         );
     }
@@ -247,17 +246,17 @@ mod tests {
     fn non_rotating_token_gives_no_evidence() {
         let mut family = Refreshes::default();
         for hour in 0..50 {
-            assert!(refresh(&mut family, 1, NOON + hour * 60 * MINUTE, hour as u32, hour as u32) < 1.0);
+            assert!(refresh(&mut family, 1, NOON + hour * HOUR_MS, hour as u32, hour as u32) < 1.0);
         }
         // A token of another device of the grant does not supersede a token that does not rotate.
-        assert!(refresh(&mut family, 2, NOON + 51 * 60 * MINUTE, 1, 1) < 1.0);
-        assert!(refresh(&mut family, 1, NOON + 52 * 60 * MINUTE, 1, 1) < 1.0);
+        assert!(refresh(&mut family, 2, NOON + 51 * HOUR_MS, 1, 1) < 1.0);
+        assert!(refresh(&mut family, 1, NOON + 52 * HOUR_MS, 1, 1) < 1.0);
     }
 
     #[test]
     fn late_event_of_first_presentation_is_no_reuse() {
         let mut refreshes = Refreshes::default();
-        let hour = 60 * MINUTE;
+        let hour = HOUR_MS;
         // The presentation of the first token arrives last. Until then it is known as the parent of the second.
         succeed(&mut refreshes, 1, 2, NOON);
         for (round, token) in (1..4).zip(2..) {

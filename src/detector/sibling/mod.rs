@@ -5,8 +5,7 @@ pub mod formula;
 
 use super::{Case, Detector, DetectorId, Lesson};
 use crate::memory::level::NetLevel;
-
-const DAY_MS: i64 = 86_400_000;
+use crate::millis::DAY_MS;
 
 pub(crate) struct Sibling;
 

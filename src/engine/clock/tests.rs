@@ -1,9 +1,7 @@
 use super::*;
+use crate::millis::{DAY_MS, HOUR_MS, SECOND_MS};
 
 const NOON: i64 = 1_790_000_000_000;
-const SECOND: i64 = 1_000;
-const HOUR: i64 = 3_600 * SECOND;
-const DAY: i64 = 24 * HOUR;
 
 /// A stream of events.
 struct Stream {
@@ -14,7 +12,7 @@ struct Stream {
 
 impl Stream {
     fn new() -> Self {
-        Self { clock: Clock::new(DAY), at: NOON, events: 0 }
+        Self { clock: Clock::new(DAY_MS), at: NOON, events: 0 }
     }
 
     fn see(&mut self, at: i64, by: Voter, appended: Option<i64>) -> Range {
@@ -55,13 +53,13 @@ fn voter(subject: u64, tenant: u64, established: bool) -> Voter {
 }
 
 /// Errors of a wrong clock.
-const WRONG: [i64; 4] = [400 * DAY, 29 * DAY, -400 * DAY, -3 * DAY];
+const WRONG: [i64; 4] = [400 * DAY_MS, 29 * DAY_MS, -400 * DAY_MS, -3 * DAY_MS];
 
 #[test]
 fn wrong_clock_of_a_run_of_events_moves_nothing() {
     for (wrong, established) in WRONG.into_iter().flat_map(|wrong| [(wrong, true), (wrong, false)]) {
         let mut stream = Stream::new();
-        assert_eq!(stream.live(20_000, 2_000, 2 * SECOND), 0);
+        assert_eq!(stream.live(20_000, 2_000, 2 * SECOND_MS), 0);
         let (now, watermark) = (stream.clock.now(), stream.clock.watermark());
         for number in 0..600 {
             // Real subjects behind one gateway, or invented ids.
@@ -70,7 +68,7 @@ fn wrong_clock_of_a_run_of_events_moves_nothing() {
             assert_ne!(range, Range::Within, "{wrong} {established} {number}");
         }
         assert_eq!((stream.clock.now(), stream.clock.watermark()), (now, watermark));
-        assert_eq!(stream.live(2_000, 2_000, 2 * SECOND), 0, "all correct times are accepted");
+        assert_eq!(stream.live(2_000, 2_000, 2 * SECOND_MS), 0, "all correct times are accepted");
     }
 }
 
@@ -78,37 +76,37 @@ fn wrong_clock_of_a_run_of_events_moves_nothing() {
 fn wrong_clock_that_goes_on_costs_no_honest_event() {
     for wrong in WRONG {
         let mut stream = Stream::new();
-        stream.live(20_000, 2_000, 2 * SECOND);
+        stream.live(20_000, 2_000, 2 * SECOND_MS);
         for number in 0..5_000_u64 {
             // A third of all events is from one tenant, and half of those have invented ids.
             if number % 3 == 0 {
                 let by = voter(5_000_000 + number % 700, 77, number % 2 == 0);
                 assert_ne!(stream.see(stream.at + wrong, by, None), Range::Within);
             } else {
-                assert_eq!(stream.live(1, 2_000, 2 * SECOND), 0, "{number}");
+                assert_eq!(stream.live(1, 2_000, 2 * SECOND_MS), 0, "{number}");
             }
         }
         let now = stream.clock.now().expect("it is known");
-        assert!((stream.at - 60 * SECOND..=stream.at).contains(&now));
+        assert!((stream.at - 60 * SECOND_MS..=stream.at).contains(&now));
     }
 }
 
 #[test]
 fn invented_majority_moves_no_time() {
-    for wrong in WRONG.into_iter().chain([20 * HOUR, -20 * HOUR]) {
+    for wrong in WRONG.into_iter().chain([20 * HOUR_MS, -20 * HOUR_MS]) {
         let mut stream = Stream::new();
-        stream.live(20_000, 2_000, 2 * SECOND);
+        stream.live(20_000, 2_000, 2 * SECOND_MS);
         for number in 0..40_000_u64 {
             if number % 20 == 0 {
-                assert_eq!(stream.live(1, 2_000, 2 * SECOND), 0, "{wrong} {number}");
+                assert_eq!(stream.live(1, 2_000, 2 * SECOND_MS), 0, "{wrong} {number}");
             } else {
                 let by = voter(5_000_000 + number, number % 700, false);
                 stream.see(stream.at + wrong, by, None);
             }
         }
         let now = stream.clock.now().expect("it is known");
-        assert!((stream.at - 60 * SECOND..=stream.at).contains(&now), "{wrong}: {}", now - stream.at);
-        assert!((0..HOUR).contains(&(stream.at - stream.clock.watermark())), "{wrong}");
+        assert!((stream.at - 60 * SECOND_MS..=stream.at).contains(&now), "{wrong}: {}", now - stream.at);
+        assert!((0..HOUR_MS).contains(&(stream.at - stream.clock.watermark())), "{wrong}");
     }
 }
 
@@ -117,16 +115,16 @@ fn invented_majority_moves_no_time() {
 fn stream_goes_on_without_its_established_subjects() {
     for by in [-60, 21] {
         let mut stream = Stream::new();
-        stream.live(20_000, 2_000, 2 * SECOND);
-        stream.at += by * DAY;
+        stream.live(20_000, 2_000, 2 * SECOND_MS);
+        stream.at += by * DAY_MS;
         let mut off = 0;
         for number in 0..20_000 {
-            stream.at += 2 * SECOND;
+            stream.at += 2 * SECOND_MS;
             let range = stream.see(stream.at, voter(9_000_000 + number, number % 10, false), None);
             off += u32::from(range != Range::Within);
         }
         assert!((UNESTABLISHED_EVENTS..UNESTABLISHED_EVENTS + 1_200).contains(&off), "{by}: {off}");
-        assert!(stream.clock.now().is_some_and(|now| (now - stream.at).abs() < HOUR));
+        assert!(stream.clock.now().is_some_and(|now| (now - stream.at).abs() < HOUR_MS));
     }
 }
 
@@ -137,24 +135,24 @@ fn clock_recovers_from_a_wrong_beginning() {
         for number in 0..600 {
             stream.see(NOON + wrong + number, voter(1_000_000 + number as u64, 1, false), None);
         }
-        let off = stream.live(3_000, subjects, 2 * SECOND);
+        let off = stream.live(3_000, subjects, 2 * SECOND_MS);
         assert!(off <= 600, "{wrong}: {off} of 3,000 are rejected");
-        assert_eq!(stream.live(1_000, subjects, 2 * SECOND), 0);
+        assert_eq!(stream.live(1_000, subjects, 2 * SECOND_MS), 0);
         let late = stream.at - stream.clock.watermark();
-        assert!((0..HOUR).contains(&late), "the watermark is correct again: {late}");
+        assert!((0..HOUR_MS).contains(&late), "the watermark is correct again: {late}");
     }
 }
 
 #[test]
 fn stream_resumes_after_weeks_of_silence() {
-    for (subjects, every) in [(2_000, 2 * SECOND), (40, 360 * SECOND), (1, HOUR), (5, DAY)] {
+    for (subjects, every) in [(2_000, 2 * SECOND_MS), (40, 360 * SECOND_MS), (1, HOUR_MS), (5, DAY_MS)] {
         let mut stream = Stream::new();
         stream.live(5_000, subjects, every);
-        stream.at += 21 * DAY;
+        stream.at += 21 * DAY_MS;
         let off = stream.live(3_000, subjects, every);
         assert!(off <= 1_200, "{subjects}: {off}");
         assert_eq!(stream.live(1_000, subjects, every), 0);
-        assert!(stream.clock.watermark() > NOON + 21 * DAY);
+        assert!(stream.clock.watermark() > NOON + 21 * DAY_MS);
     }
 }
 
@@ -162,7 +160,7 @@ fn stream_resumes_after_weeks_of_silence() {
 fn one_token_with_gaps_of_days_is_accepted() {
     let mut stream = Stream::new();
     for day in 0..400 {
-        let range = stream.see(NOON + day * day % 17 * DAY + day * 20 * DAY, voter(1, 1, day > 4), None);
+        let range = stream.see(NOON + day * day % 17 * DAY_MS + day * 20 * DAY_MS, voter(1, 1, day > 4), None);
         assert_eq!(range, Range::Within, "{day}");
     }
 }
@@ -170,39 +168,39 @@ fn one_token_with_gaps_of_days_is_accepted() {
 #[test]
 fn backfill_of_old_events_is_accepted_after_a_while() {
     let mut stream = Stream::new();
-    stream.live(20_000, 2_000, 2 * SECOND);
-    stream.at -= 60 * DAY;
-    let off = stream.live(5_000, 2_000, 2 * SECOND);
+    stream.live(20_000, 2_000, 2 * SECOND_MS);
+    stream.at -= 60 * DAY_MS;
+    let off = stream.live(5_000, 2_000, 2 * SECOND_MS);
     assert!(off <= 1_200, "{off}");
-    assert!(stream.clock.now().is_some_and(|now| (now - stream.at).abs() < HOUR));
+    assert!(stream.clock.now().is_some_and(|now| (now - stream.at).abs() < HOUR_MS));
     assert!(stream.clock.watermark() <= stream.at, "the watermark moves back with the stream");
 }
 
 #[test]
 fn append_time_of_the_log_bounds_accepted_times() {
-    let mut clock = Clock::new(DAY);
+    let mut clock = Clock::new(DAY_MS);
     let by = |number| voter(number, number % 3, true);
     // The first events of a stream, 400 days ahead.
     for number in 0..600 {
         let appended = Some(NOON + number as i64);
-        assert_eq!(clock.range(NOON + 400 * DAY, appended), Range::Ahead);
-        clock.consult(NOON + 400 * DAY, by(number), appended);
+        assert_eq!(clock.range(NOON + 400 * DAY_MS, appended), Range::Ahead);
+        clock.consult(NOON + 400 * DAY_MS, by(number), appended);
     }
     assert_eq!(clock.now(), None);
     // A backfill: the log is of today, and all events of last month.
     for number in 0..1_000 {
-        let (at, appended) = (NOON - 30 * DAY + number as i64 * SECOND, Some(NOON + number as i64));
+        let (at, appended) = (NOON - 30 * DAY_MS + number as i64 * SECOND_MS, Some(NOON + number as i64));
         assert_eq!(clock.range(at, appended), Range::Within, "{number}");
         clock.take(at, by(number), appended);
     }
     // Events of today are accepted at once, from any subject.
     assert_eq!(clock.range(NOON, Some(NOON)), Range::Within);
-    assert_eq!(clock.range(NOON - 400 * DAY, Some(NOON)), Range::Behind);
+    assert_eq!(clock.range(NOON - 400 * DAY_MS, Some(NOON)), Range::Behind);
 }
 
 #[test]
 fn first_instant_of_the_epoch_is_a_time() {
-    let mut clock = Clock::new(DAY);
+    let mut clock = Clock::new(DAY_MS);
     clock.take(0, voter(1, 1, false), None);
     assert_eq!(clock.now(), Some(1));
 }
@@ -210,38 +208,38 @@ fn first_instant_of_the_epoch_is_a_time() {
 #[test]
 fn one_subject_does_not_move_the_stream_time() {
     let mut stream = Stream::new();
-    stream.live(20_000, 2_000, 2 * SECOND);
+    stream.live(20_000, 2_000, 2 * SECOND_MS);
     let now = stream.clock.now().expect("it is known");
     // Each step is within the tolerance of the previous one.
     for step in 1..600 {
-        stream.see(stream.at + step * 20 * HOUR, voter(7, 7, true), None);
+        stream.see(stream.at + step * 20 * HOUR_MS, voter(7, 7, true), None);
     }
-    assert!(stream.clock.now().is_some_and(|later| later - now < 60 * SECOND));
-    assert!(stream.clock.watermark() <= now + 60 * SECOND);
-    assert_eq!(stream.live(1_000, 2_000, 2 * SECOND), 0);
+    assert!(stream.clock.now().is_some_and(|later| later - now < 60 * SECOND_MS));
+    assert!(stream.clock.watermark() <= now + 60 * SECOND_MS);
+    assert_eq!(stream.live(1_000, 2_000, 2 * SECOND_MS), 0);
 }
 
 #[test]
 fn outliers_on_either_side_do_not_move_the_watermark() {
     let mut stream = Stream::new();
     for number in 0..200 {
-        stream.live(50, 500, SECOND);
-        for wrong in [-20 * HOUR, 20 * HOUR] {
+        stream.live(50, 500, SECOND_MS);
+        for wrong in [-20 * HOUR_MS, 20 * HOUR_MS] {
             stream.see(stream.at + wrong, voter(number, 1, true), None);
         }
     }
     let behind = stream.at - stream.clock.watermark();
-    assert!((0..600 * SECOND).contains(&behind), "{behind}");
+    assert!((0..600 * SECOND_MS).contains(&behind), "{behind}");
 }
 
 #[test]
 fn clock_ahead_is_measured_where_others_are_near() {
     let mut stream = Stream::new();
-    stream.live(100, 50, SECOND);
-    let ahead = stream.clock.ahead(stream.at + 3_900 * SECOND);
-    assert!((3_880 * SECOND..3_910 * SECOND).contains(&ahead), "{ahead}");
-    assert!(stream.clock.ahead(stream.at + SECOND) < 10 * SECOND);
-    assert_eq!(stream.clock.ahead(stream.at + 5 * DAY), 0, "the other subjects are silent");
-    stream.live(20, 50, HOUR);
-    assert_eq!(stream.clock.ahead(stream.at + HOUR), 0, "too few to measure");
+    stream.live(100, 50, SECOND_MS);
+    let ahead = stream.clock.ahead(stream.at + 3_900 * SECOND_MS);
+    assert!((3_880 * SECOND_MS..3_910 * SECOND_MS).contains(&ahead), "{ahead}");
+    assert!(stream.clock.ahead(stream.at + SECOND_MS) < 10 * SECOND_MS);
+    assert_eq!(stream.clock.ahead(stream.at + 5 * DAY_MS), 0, "the other subjects are silent");
+    stream.live(20, 50, HOUR_MS);
+    assert_eq!(stream.clock.ahead(stream.at + HOUR_MS), 0, "too few to measure");
 }

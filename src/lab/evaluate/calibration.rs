@@ -229,8 +229,7 @@ impl Tail {
 mod tests {
     use super::super::samples::{honest, theft};
     use super::*;
-
-    const MINUTE: i64 = 60_000;
+    use crate::millis::MINUTE_MS;
 
     #[test]
     fn visit_counts_once_with_its_extremes() {
@@ -239,7 +238,7 @@ mod tests {
             log_odds,
             p_value,
             holder,
-            ..honest(1, minute * MINUTE, 0.0)
+            ..honest(1, minute * MINUTE_MS, 0.0)
         };
         calibration.add(&seen(0, -3.5, 0.5, 1));
         calibration.add(&seen(10, -5.5, 0.001, 1));
@@ -275,7 +274,7 @@ mod tests {
     fn calibration_forgets_ended_visits() {
         let mut calibration = Calibration::default();
         for number in 0..1_000 {
-            calibration.add(&honest(number as u64, number * 10 * MINUTE, 0.0));
+            calibration.add(&honest(number as u64, number * 10 * MINUTE_MS, 0.0));
         }
         assert!(calibration.open.len() < 20, "{}", calibration.open.len());
     }

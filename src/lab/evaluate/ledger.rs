@@ -6,12 +6,12 @@ use super::calibration::Calibration;
 use super::labels::CaseNumber;
 use super::observation::{DETECTORS, NONE, OURS, Observation, Scores};
 use crate::event::BaselineId;
+use crate::millis::DAY_MS;
 use crate::verdict::{IncidentId, Verdict};
 
 /// Time after a theft's event in which an alert on the same token is attributed to the theft, in milliseconds. It
 /// equals the half-life of evidence, because often the owner's next use reveals the theft.
-const AFTERMATH_MS: i64 = 86_400_000;
-const DAY_MS: i64 = 86_400_000;
+const AFTERMATH_MS: i64 = DAY_MS;
 
 /// Result of [`Ledger::observe`] that the report lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -223,8 +223,7 @@ impl CaseRecord {
 mod tests {
     use super::super::samples::{honest, theft};
     use super::*;
-
-    const HOUR: i64 = 3_600_000;
+    use crate::millis::{HOUR_MS, MINUTE_MS};
 
     fn maxima(ledger: &Ledger) -> Vec<f32> {
         let mut all: Vec<f32> = ledger.token_days().map(|day| day.maxima[0]).collect();
@@ -235,11 +234,11 @@ mod tests {
     #[test]
     fn token_day_needs_a_legitimate_event() {
         let mut ledger = Ledger::default();
-        ledger.observe(&honest(1, 23 * HOUR, -7.0));
-        ledger.observe(&honest(1, 23 * HOUR + 1, -3.0));
-        ledger.observe(&honest(1, 24 * HOUR, -5.0));
-        ledger.observe(&honest(2, 24 * HOUR, -6.0));
-        ledger.observe(&theft(3, 48 * HOUR, 9.0, 0));
+        ledger.observe(&honest(1, 23 * HOUR_MS, -7.0));
+        ledger.observe(&honest(1, 23 * HOUR_MS + 1, -3.0));
+        ledger.observe(&honest(1, DAY_MS, -5.0));
+        ledger.observe(&honest(2, DAY_MS, -6.0));
+        ledger.observe(&theft(3, 48 * HOUR_MS, 9.0, 0));
         assert_eq!(maxima(&ledger), [-6.0, -5.0, -3.0]);
         assert_eq!(ledger.days(), 2);
     }
@@ -254,8 +253,8 @@ mod tests {
         ledger.observe(&in_incident(theft(4, 0, 6.0, 0), 8));
         ledger.observe(&honest(5, 0, -7.0));
         // The owner of the stolen token, an hour later and two days later.
-        ledger.observe(&honest(4, HOUR, 2.0));
-        ledger.observe(&honest(4, 50 * HOUR, 1.0));
+        ledger.observe(&honest(4, HOUR_MS, 2.0));
+        ledger.observe(&honest(4, 50 * HOUR_MS, 1.0));
         let mut causes = ledger.false_causes(0);
         causes.sort_by(f32::total_cmp);
         assert_eq!(causes, [-7.0, 1.0, 4.0]);
@@ -266,13 +265,13 @@ mod tests {
     fn case_stores_each_rise_of_its_score() {
         let mut ledger = Ledger::default();
         for (minute, score) in [(10, -2.0), (12, -4.0), (11, 1.0), (30, 1.0), (40, 6.0)] {
-            ledger.observe(&theft(1, minute * 60_000, score, 0));
+            ledger.observe(&theft(1, minute * MINUTE_MS, score, 0));
         }
         let (_, case) = ledger.cases().next().expect("a case");
         assert_eq!(case.events, 5);
         assert!((case.highest(0) - 6.0).abs() < 1e-9);
-        let detected = |bar| case.detected(0, bar).map(|rise| (rise.events, rise.at / 60_000));
-        assert_eq!(case.first_at, 10 * 60_000);
+        let detected = |bar| case.detected(0, bar).map(|rise| (rise.events, rise.at / MINUTE_MS));
+        assert_eq!(case.first_at, 10 * MINUTE_MS);
         assert_eq!(detected(-3.0), Some((1, 10)));
         assert_eq!(detected(0.0), Some((3, 11)));
         assert_eq!(detected(1.0), Some((5, 40)), "above the threshold, not at it");
@@ -298,7 +297,7 @@ mod tests {
         assert_eq!(ledger.observe(&revoke(honest(1, 0, 9.0))), Noted::FalseRevocation);
         assert_eq!(ledger.observe(&revoke(honest(1, 1, 9.0))), Noted::Nothing, "the token is already revoked");
         ledger.observe(&theft(2, 0, 0.0, 0));
-        assert_eq!(ledger.observe(&revoke(honest(2, HOUR, 9.0))), Noted::Nothing);
+        assert_eq!(ledger.observe(&revoke(honest(2, HOUR_MS, 9.0))), Noted::Nothing);
         assert_eq!(ledger.observe(&revoke(theft(3, 0, 9.0, 1))), Noted::Nothing);
         assert_eq!(ledger.revocations(), (2, 1));
         assert_eq!(ledger.alerts(), (2, 1), "a revocation is an alert too");

@@ -10,6 +10,7 @@ use super::observation::{NONE, OURS, Observation, Scores};
 use super::peer::Peer;
 use crate::checkpoint::DeadLetter;
 use crate::event::Event;
+use crate::millis::DAY_MS;
 use crate::port::{ActionRow, EventRow, Rows};
 use crate::verdict::{Incident, Signal};
 
@@ -125,8 +126,6 @@ struct Warmup {
     latest: Option<i64>,
 }
 
-const DAY_MS: i64 = 86_400_000;
-
 impl Warmup {
     fn new(days: u32) -> Self {
         Self { left: i64::from(days) * DAY_MS, latest: None }
@@ -186,6 +185,7 @@ impl Rows for Measure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::millis::HOUR_MS;
 
     #[test]
     fn warmup_is_counted_from_event_to_event() {
@@ -197,7 +197,7 @@ mod tests {
             let days = if wrong < 0 { 0..9 } else { 0..10 };
             for passed in days.clone() {
                 assert!(!warmup.is_over(day(passed)), "{wrong}: {passed}");
-                assert!(!warmup.is_over(day(passed) - 3_600_000), "late events add no time");
+                assert!(!warmup.is_over(day(passed) - HOUR_MS), "late events add no time");
             }
             assert!(warmup.is_over(day(days.end)), "{wrong}");
         }

@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use crate::enrichment::EnrichedEvent;
 use crate::event::BaselineId;
 use crate::math::distance_km;
+use crate::millis::{DAY_MS, HOUR_MS};
 use crate::place::{Coordinates, Country};
 
 /// A comparison rule.
@@ -110,7 +111,7 @@ impl Peer for FixedSpeed {
         let Some(here) = event.place.as_ref().and_then(|place| place.coordinates) else { return 0.0 };
         let at = event.event.timestamp.millis();
         let Some((before, there)) = self.last.insert(user(event), (at, here)) else { return 0.0 };
-        let hours = (at - before).abs().max(Self::APART_MS_MIN) as f64 / 3_600_000.0;
+        let hours = (at - before).abs().max(Self::APART_MS_MIN) as f64 / HOUR_MS as f64;
         let degrees = |of: Coordinates| (f64::from(of.latitude), f64::from(of.longitude));
         (distance_km(degrees(there), degrees(here)) / hours) as f32
     }
@@ -131,7 +132,7 @@ struct KnownAddresses {
 }
 
 impl NewAddress {
-    const KEPT_MS: i64 = 30 * 86_400_000;
+    const KEPT_MS: i64 = 30 * DAY_MS;
 }
 
 impl Peer for NewAddress {
@@ -341,11 +342,10 @@ mod tests {
     use crate::enrich::Enricher;
     use crate::event::Address;
     use crate::lab::evaluate::samples::event;
+    use crate::millis::MINUTE_MS;
     use crate::place::{Network, NetworkClass, Place};
     use crate::port::GeoLookup;
 
-    const MINUTE: i64 = 60_000;
-    const DAY: i64 = 86_400_000;
     const BERLIN: &str = "192.0.2.1";
     const MUNICH: &str = "192.0.2.2";
     const SYDNEY: &str = "198.51.100.1";
@@ -372,7 +372,7 @@ mod tests {
         let mut enricher = Enricher::with_lookup(Box::new(Two));
         uses.iter()
             .map(|(user, minute, address, agent)| {
-                let mut event = event("e", minute * MINUTE);
+                let mut event = event("e", minute * MINUTE_MS);
                 event.user_id = Some((*user).into());
                 event.family_id = Some((*user).into());
                 event.address = Some(Address::new(address.parse().expect("an address")));
@@ -408,7 +408,7 @@ mod tests {
 
     #[test]
     fn new_address_forgets_after_thirty_days() {
-        let day = DAY / MINUTE;
+        let day = DAY_MS / MINUTE_MS;
         let uses = [
             ("u", 0, BERLIN, ""),
             ("u", 1, BERLIN, ""),

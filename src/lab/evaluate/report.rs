@@ -10,6 +10,7 @@ use super::ledger::{CaseRecord, Rise};
 use super::measure::{FalseRevocation, Measure, ToldEvent};
 use super::observation::OURS;
 use super::peer::Peer;
+use crate::millis::MINUTE_MS;
 use crate::tally::Tally;
 use crate::verdict::Verdict;
 
@@ -258,7 +259,7 @@ impl Scenario {
                 .collect(),
             events_to_detect: spread(|_, rise| f64::from(rise.events)),
             turns_to_detect: spread(|_, rise| f64::from(rise.turns)),
-            minutes_to_detect: spread(|case, rise| (rise.at - case.first_at) as f64 / 60_000.0),
+            minutes_to_detect: spread(|case, rise| (rise.at - case.first_at) as f64 / MINUTE_MS as f64),
             alerted: share(Verdict::Alert),
             revoked: share(Verdict::Revoke),
         }
@@ -331,8 +332,7 @@ mod tests {
     use super::super::peer;
     use super::super::samples::{honest, theft};
     use super::*;
-
-    const MINUTE: i64 = 60_000;
+    use crate::millis::HOUR_MS;
 
     /// 1,000 legitimate token-days with scores from 0 to 9.99; two thefts of `foreign_host` (9.985 after three minutes,
     /// and 5), a campaign of two tokens (20), and two hard cases of `travel` (9.5 and 3).
@@ -355,7 +355,7 @@ mod tests {
             ledger.observe(&Observation { case, verdict, ..honest(number, 0, score) });
         }
         for (minute, score) in [(0, 1.0), (3, 9.985), (9, 2.0)] {
-            ledger.observe(&theft(2_000, minute * MINUTE, score, 0));
+            ledger.observe(&theft(2_000, minute * MINUTE_MS, score, 0));
         }
         ledger.observe(&theft(2_001, 0, 5.0, 1));
         for token in [2_002, 2_003] {
@@ -413,7 +413,7 @@ mod tests {
         assert_eq!(cases(measure()), [case("1", 3, Some(1.0)), case("2", 1, None), case("3", 2, Some(1.0))]);
         let mut later = measure();
         // Above the threshold for 5 per 1,000, which is 9.94.
-        later.ledger.observe(&theft(2_001, MINUTE, 9.96, 1));
+        later.ledger.observe(&theft(2_001, MINUTE_MS, 9.96, 1));
         assert_eq!(cases(later)[1], case("2", 2, Some(5.0)));
     }
 
@@ -434,7 +434,7 @@ mod tests {
     fn alert_on_a_stolen_token_is_not_a_cause() {
         let mut measure = measure();
         // The owner, an hour after the thief.
-        measure.ledger.observe(&honest(2_002, 60 * MINUTE, 30.0));
+        measure.ledger.observe(&honest(2_002, HOUR_MS, 30.0));
         let report = Report::new(measure, -7.0, &Tally::default());
         let ours = &report.detectors[OURS];
         assert_eq!((ours.points[0].false_alerts, ours.points[0].while_stolen), (1, 1));

@@ -8,6 +8,7 @@ use super::random::Random;
 use super::record::Record;
 use super::span::Depth;
 use crate::event::Kind;
+use crate::millis::HOUR_MS;
 
 /// Events in transit, and those that will be delivered again.
 #[derive(Debug)]
@@ -131,7 +132,7 @@ impl Arrivals {
                 What::ClockAhead(_) => None,
             }
         } else if random.chance(0.002) {
-            delay += random.log_normal(150_000.0, 1.3).min(4.0 * 3_600_000.0) as i64;
+            delay += random.log_normal(150_000.0, 1.3).min(4.0 * HOUR_MS as f64) as i64;
             Some(("late_event", self.admitted))
         } else {
             None

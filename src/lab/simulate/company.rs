@@ -9,8 +9,9 @@ use super::label::Label;
 use super::networks::{Habit, Line, Network, Purpose};
 use super::random::Random;
 use super::record::{Call, Record, Sighting};
-use super::span::{DAY, Depth, HOUR, Span};
+use super::span::{Depth, Span};
 use crate::event::Kind;
+use crate::millis::{DAY_MS, HOUR_MS};
 
 #[derive(Clone, Debug)]
 pub(super) struct Company {
@@ -78,7 +79,7 @@ pub(super) fn all(span: &Span, networks: &[Network]) -> Vec<Company> {
         for (number, company) in companies.iter_mut().enumerate() {
             let instance = number as u64;
             let at = span.moment(&mut later);
-            let news = |scenario, days: i64| Some(Label::honest(scenario, instance).until(at + days * DAY));
+            let news = |scenario, days: i64| Some(Label::honest(scenario, instance).until(at + days * DAY_MS));
             match number % 4 {
                 1 => {
                     let mut exit = line(&|n: &Network| matches!(n.purpose, Purpose::Cloud | Purpose::Vpn));
@@ -133,7 +134,7 @@ impl Scan {
             let record = Record { at, sighting: Some(sighting), label, ..today[last[&token]].clone() };
             today.push(record);
             at += random.log_normal(1_500.0, 0.8) as i64;
-            if at > self.at + 3 * HOUR {
+            if at > self.at + 3 * HOUR_MS {
                 break;
             }
         }

@@ -3,7 +3,8 @@
 use super::label::Label;
 use super::networks::{Habit, Line, Network, Purpose, continent};
 use super::random::Random;
-use super::span::{DAY, Depth, HOUR, Span};
+use super::span::{Depth, Span};
+use crate::millis::{DAY_MS, HOUR_MS};
 
 /// Some days in another place.
 #[derive(Clone, Debug)]
@@ -27,8 +28,8 @@ impl Trip {
 pub(super) fn home_habit(random: &mut Random) -> Habit {
     match random.below(10) {
         0..=5 => Habit::Fixed,
-        6..=7 => Habit::Changing(DAY),
-        _ => Habit::Changing(5 * DAY),
+        6..=7 => Habit::Changing(DAY_MS),
+        _ => Habit::Changing(5 * DAY_MS),
     }
 }
 
@@ -76,12 +77,12 @@ fn trip(instance: u64, span: &Span, carrier: usize, networks: &[Network], random
     let locals = those(networks, |n| n.purpose == Purpose::Mobile && n.city == networks[hotel].city);
     // Most carriers route roaming traffic through the home country. Travellers with other carriers buy a local card.
     let roaming = if random.chance(0.5) || locals.is_empty() { carrier } else { *random.pick(&locals) };
-    let leaves = span.start + random.within(DAY..(span.days - 3).max(2) * DAY);
+    let leaves = span.start + random.within(DAY_MS..(span.days - 3).max(2) * DAY_MS);
     let news = Label::honest("travel", instance).until(i64::MAX);
     Trip {
         leaves,
-        returns: leaves + random.within(2 * DAY..6 * DAY),
-        journey: if far { random.within(9 * HOUR..16 * HOUR) } else { random.within(3 * HOUR..6 * HOUR) },
+        returns: leaves + random.within(2 * DAY_MS..6 * DAY_MS),
+        journey: if far { random.within(9 * HOUR_MS..16 * HOUR_MS) } else { random.within(3 * HOUR_MS..6 * HOUR_MS) },
         hotel: Line::new(networks, hotel, Habit::Fixed, random).with(news),
         roaming: Line::new(networks, roaming, Habit::Pool, random).with(news),
     }

@@ -9,8 +9,8 @@ use super::company::tenant;
 use super::networks::{self, Network, Purpose};
 use super::random::Random;
 use super::record::{Call, Holder, Record, Sighting};
-use super::span::DAY;
 use crate::event::{Kind, TokenType};
+use crate::millis::DAY_MS;
 
 /// Traffic of a crowd: each token is used once per round, in a pseudo-random order.
 pub struct Crowd {
@@ -28,7 +28,7 @@ pub struct Crowd {
 const ROUNDS: u64 = 2;
 
 /// Duration of the traffic in milliseconds.
-const SPAN: i64 = 2 * DAY;
+const SPAN: i64 = 2 * DAY_MS;
 
 /// Number of events that are generated at once.
 const EVENTS_AT_ONCE: u64 = 10_000;

@@ -10,8 +10,9 @@ use super::label::{Label, News};
 use super::networks::{Network, Purpose, Zone};
 use super::random::Random;
 use super::record::{Call, Record};
-use super::span::{DAY, Depth, HOUR, MINUTE, Mood, Span, cluster, ends_month};
+use super::span::{Depth, Mood, Span, cluster, ends_month};
 use crate::event::Kind;
+use crate::millis::{DAY_MS, HOUR_MS, MINUTE_MS};
 
 /// One program with one secret.
 #[derive(Debug)]
@@ -153,12 +154,12 @@ impl Machine {
             own(network, &mut random)
         };
         let rhythm = match random.below(10) {
-            0 => Rhythm::Every { period_ms: HOUR / 6, jitter_ms: 4_000 },
-            1..=2 => Rhythm::Every { period_ms: HOUR / 2, jitter_ms: 20_000 },
-            3..=5 => Rhythm::Every { period_ms: HOUR, jitter_ms: 60_000 },
-            6 => Rhythm::Every { period_ms: 4 * HOUR, jitter_ms: 60_000 },
+            0 => Rhythm::Every { period_ms: HOUR_MS / 6, jitter_ms: 4_000 },
+            1..=2 => Rhythm::Every { period_ms: HOUR_MS / 2, jitter_ms: 20_000 },
+            3..=5 => Rhythm::Every { period_ms: HOUR_MS, jitter_ms: MINUTE_MS },
+            6 => Rhythm::Every { period_ms: 4 * HOUR_MS, jitter_ms: MINUTE_MS },
             7..=8 => Rhythm::Webhooks { a_day: 14.0 },
-            _ => Rhythm::Daily { at_ms: random.within(0..24) * HOUR, local: deep && random.chance(0.6) },
+            _ => Rhythm::Daily { at_ms: random.within(0..24) * HOUR_MS, local: deep && random.chance(0.6) },
         };
         let calls = if matches!(rhythm, Rhythm::Daily { .. }) { 20.0 } else { 0.4 };
         let user = format!("svc-{}-{number}", random.pick(&["orders", "stock", "billing", "reports", "mirror"]));
@@ -187,9 +188,9 @@ impl Machine {
                     changes.push((at, Change::Hosts(own(region, random), Label::honest("region_move", number))));
                 }
                 // Most of the tenant's services get a new version on the same day, a few at another time.
-                let fleet = Random::new(span.seed, 7_000_000 + tenant_number).within(0..span.days * DAY);
+                let fleet = Random::new(span.seed, 7_000_000 + tenant_number).within(0..span.days * DAY_MS);
                 if random.chance(0.7) {
-                    let at = span.start + fleet + random.within(0..3 * HOUR);
+                    let at = span.start + fleet + random.within(0..3 * HOUR_MS);
                     let client = random.pick(LIBRARIES).any_client(random);
                     let with_task = random.chance(0.5);
                     changes.push((at, Change::Deploy(client, with_task, Label::honest("deploy_day", tenant_number))));
@@ -198,7 +199,7 @@ impl Machine {
                 changes.extend(
                     span.happens(0.12, random).map(|at| (at, Change::Backfill(Label::honest("backfill", number)))),
                 );
-                let outage = random.within(2 * HOUR..30 * HOUR);
+                let outage = random.within(2 * HOUR_MS..30 * HOUR_MS);
                 changes.extend(span.happens(0.3, random).map(|at| (at, Change::Outage(outage))));
                 machine.closes_months = random.chance(0.15);
             }
@@ -216,7 +217,7 @@ impl Machine {
             let network = any(&[Purpose::Cloud, Purpose::Home, Purpose::Rented], networks, random);
             let hosts = Hosts::Own(vec![networks[network].random_v4(random)]);
             let rhythm = if random.chance(0.5) {
-                Rhythm::Every { period_ms: *random.pick(&[20 * MINUTE, HOUR, 3 * HOUR]), jitter_ms: 90_000 }
+                Rhythm::Every { period_ms: *random.pick(&[20 * MINUTE_MS, HOUR_MS, 3 * HOUR_MS]), jitter_ms: 90_000 }
             } else {
                 Rhythm::Webhooks { a_day: 12.0 }
             };
@@ -246,7 +247,7 @@ impl Machine {
             let a_day = random.log_normal(4.0, 0.5);
             Rhythm::Pushes { a_day }
         } else {
-            Rhythm::Daily { at_ms: random.within(0..5) * HOUR, local: false }
+            Rhythm::Daily { at_ms: random.within(0..5) * HOUR_MS, local: false }
         };
         let user = format!("ci-{}-{number}", random.pick(&["web", "api", "mobile", "infra", "docs"]));
         let zone = any_zone(networks, &mut random);
@@ -298,7 +299,7 @@ impl Machine {
         machine.changes.clear();
         if let Some((at, change)) = &vendor.change {
             // Rolled out over some hours.
-            let at = at + machine.random.within(0..4 * HOUR);
+            let at = at + machine.random.within(0..4 * HOUR_MS);
             machine.changes.push((at, change.clone()));
         }
         machine
@@ -349,16 +350,16 @@ impl Machine {
         let random = &mut self.random;
         let workday = weekday < 5;
         let zone = &self.grant.holder.zone;
-        let offset = zone.offset_ms(midnight + 12 * HOUR);
-        let local = |hour: f64| midnight - offset + (hour.clamp(0.0, 23.9) * HOUR as f64) as i64;
+        let offset = zone.offset_ms(midnight + 12 * HOUR_MS);
+        let local = |hour: f64| midnight - offset + (hour.clamp(0.0, 23.9) * HOUR_MS as f64) as i64;
         let mut label = None;
         let mut runs: Vec<i64> = match self.rhythm {
             Rhythm::Every { period_ms, jitter_ms } => {
-                (0..DAY / period_ms).map(|n| midnight + n * period_ms + random.within(0..jitter_ms)).collect()
+                (0..DAY_MS / period_ms).map(|n| midnight + n * period_ms + random.within(0..jitter_ms)).collect()
             }
             Rhythm::Daily { at_ms, local: false } => vec![midnight + at_ms + random.within(0..120_000)],
             Rhythm::Daily { at_ms, local: true } => {
-                if zone.offset_ms(midnight - 3 * DAY) != offset {
+                if zone.offset_ms(midnight - 3 * DAY_MS) != offset {
                     label = Some(Label::honest("summer_time", self.number));
                 }
                 vec![midnight - offset + at_ms + random.within(0..120_000)]
@@ -379,7 +380,7 @@ impl Machine {
         let mut calls = self.calls;
         if self.closes_months && ends_month(midnight) {
             calls = (calls + 1.0) * random.log_uniform(10.0, 40.0) / (runs.len().max(1) as f64).sqrt();
-            label = Some(Label::honest("month_end", self.number << 16 | (midnight / DAY) as u64));
+            label = Some(Label::honest("month_end", self.number << 16 | (midnight / DAY_MS) as u64));
         }
         for at in runs {
             if let Some(backfill) = self.apply_changes(at, networks, out) {
@@ -396,7 +397,7 @@ impl Machine {
     fn apply_changes(&mut self, at: i64, networks: &[Network], out: &mut Vec<Record>) -> Option<Label> {
         while self.changes.last().is_some_and(|(from, _)| at >= *from) {
             let (from, change) = self.changes.pop()?;
-            let mut news = |label: Label| self.news = Some(label.until(from + 3 * DAY));
+            let mut news = |label: Label| self.news = Some(label.until(from + 3 * DAY_MS));
             match change {
                 Change::Hosts(hosts, label) => {
                     self.hosts = hosts;
@@ -421,20 +422,20 @@ impl Machine {
     fn new_secret(&mut self, at: i64, networks: &[Network], out: &mut Vec<Record>) {
         let visitor = self.visitor(None, networks);
         let mut old = self.grant.clone();
-        let revoked_at = at + HOUR;
+        let revoked_at = at + HOUR_MS;
         old.end(revoked_at, Kind::Revoked, out);
         if self.random.chance(0.5) {
             let label = Label::honest("stale_client", 1 << 40 | self.number);
             let mut tried_at = revoked_at;
             for _ in 0..self.random.within(2..12) {
-                tried_at += self.random.log_normal(2.0 * HOUR as f64, 1.2) as i64 + 35_000;
+                tried_at += self.random.log_normal(2.0 * HOUR_MS as f64, 1.2) as i64 + 35_000;
                 let call = self.make_call();
                 out.push(old.stale_call(tried_at, 401, label, &visitor, call));
             }
         }
         let label = Label::honest("new_secret", self.number);
         self.grant.begin_anew(at - 1_000, Some(label), &mut self.random, out);
-        self.news = Some(label.until(at + DAY));
+        self.news = Some(label.until(at + DAY_MS));
     }
 
     fn run(&mut self, begins: i64, calls: f64, label: Option<Label>, networks: &[Network], out: &mut Vec<Record>) {

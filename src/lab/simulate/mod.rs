@@ -25,6 +25,7 @@ mod theft;
 mod thief;
 mod tool;
 
+use crate::millis::{DAY_MS, HOUR_MS};
 pub use crowd::Crowd;
 pub use score::{KindScore, Score, score};
 pub use settings::Settings;
@@ -38,7 +39,7 @@ use machine::{Machine, Vendor};
 use networks::Network;
 use person::Person;
 use random::Random;
-use span::{DAY, HOUR, Span};
+use span::Span;
 use theft::{Day, Planter};
 
 /// A simulation in progress.
@@ -56,7 +57,7 @@ pub struct Simulation {
 }
 
 /// Local days begin up to this long before the UTC day of the same date. Events before that are final.
-const EASTERNMOST: i64 = 14 * HOUR;
+const EASTERNMOST: i64 = 14 * HOUR_MS;
 
 impl Simulation {
     #[must_use]
@@ -102,9 +103,9 @@ impl Simulation {
         if self.day >= self.settings.days {
             return false;
         }
-        let midnight = self.settings.start + i64::from(self.day) * DAY;
+        let midnight = self.settings.start + i64::from(self.day) * DAY_MS;
         // Days since 1970-01-01, a Thursday; 0 is Monday.
-        let weekday = (midnight.div_euclid(DAY) + 3).rem_euclid(7) as u8;
+        let weekday = (midnight.div_euclid(DAY_MS) + 3).rem_euclid(7) as u8;
         let mut today = Vec::new();
         for person in &mut self.people {
             person.day(midnight, weekday, &self.networks, &mut today);
@@ -114,7 +115,7 @@ impl Simulation {
         }
         for company in &mut self.companies {
             if let Some(scan) = &mut company.scan
-                && (midnight..midnight + DAY).contains(&scan.at)
+                && (midnight..midnight + DAY_MS).contains(&scan.at)
             {
                 scan.run(company.tenant, self.settings.seed, &self.networks, &mut today);
             }
@@ -130,7 +131,7 @@ impl Simulation {
         for record in today.into_iter().filter(|record| (start..end).contains(&record.at)) {
             self.arrivals.admit(record);
         }
-        let final_before = if days_left == 0 { i64::MAX } else { midnight + DAY - EASTERNMOST };
+        let final_before = if days_left == 0 { i64::MAX } else { midnight + DAY_MS - EASTERNMOST };
         let thefts = &mut self.thefts;
         self.arrivals.write_before(final_before, out, &mut self.labels, |written| {
             let stolen = written.record.label.filter(|label| label.theft);
@@ -165,7 +166,7 @@ impl Simulation {
     }
 
     const fn end(&self) -> i64 {
-        self.settings.start + self.settings.days as i64 * DAY
+        self.settings.start + self.settings.days as i64 * DAY_MS
     }
 }
 
@@ -175,10 +176,10 @@ fn troubles(span: &Span) -> Vec<Trouble> {
     let mut random = Random::new(span.seed, 8_000_001);
     let held_back = [apps::CRM.id, apps::WAREHOUSE.id, PLUGINS[0].id].map(|app| {
         let from = span.moment(&mut random);
-        Trouble { app, from, until: from + random.within(HOUR / 4..HOUR), what: What::HeldBack }
+        Trouble { app, from, until: from + random.within(HOUR_MS / 4..HOUR_MS), what: What::HeldBack }
     });
     let from = span.moment(&mut random);
-    let until = from + random.within(DAY..2 * DAY);
+    let until = from + random.within(DAY_MS..2 * DAY_MS);
     let ahead = Trouble { app: apps::MAIL.id, from, until, what: What::ClockAhead(random.within(20_000..90_000)) };
     held_back.into_iter().chain([ahead]).collect()
 }

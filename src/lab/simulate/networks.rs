@@ -208,6 +208,7 @@ impl Line {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::millis::HOUR_MS;
 
     #[test]
     fn network_table_has_valid_rows() {
@@ -217,12 +218,11 @@ mod tests {
 
     #[test]
     fn zone_follows_its_summer_time_rule() {
-        const HOUR: i64 = 3_600_000;
         let networks = all();
         let tenths_of_hours = |city: &str, at: &str| {
             let network = networks.iter().find(|network| network.city == city).expect("a city of the table");
             let at = at.parse::<Instant>().expect("RFC 3339").as_millisecond();
-            network.zone.offset_ms(at) * 10 / HOUR
+            network.zone.offset_ms(at) * 10 / HOUR_MS
         };
         assert_eq!(tenths_of_hours("Berlin", "2026-10-25T00:59:59Z"), 20);
         assert_eq!(tenths_of_hours("Berlin", "2026-10-25T01:00:00Z"), 10);

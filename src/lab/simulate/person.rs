@@ -13,9 +13,10 @@ use super::names::user_name;
 use super::networks::{Habit, Line, Network, Purpose, Zone};
 use super::random::Random;
 use super::record::{Call, Record};
-use super::span::{DAY, Depth, HOUR, MINUTE, Mood, Span, cluster};
+use super::span::{Depth, Mood, Span, cluster};
 use super::tool::{Device, Tool};
 use crate::event::Kind;
+use crate::millis::{DAY_MS, HOUR_MS, MINUTE_MS};
 
 /// One person and all their tools.
 #[derive(Debug)]
@@ -97,10 +98,10 @@ impl Person {
         let home = Line::new(networks, home_network, home_habit(&mut random), &mut random);
         let phone = Line::new(networks, phone_network, Habit::Pool, &mut random);
         let zone = networks[home_network].zone.clone();
-        let away = span.moment(&mut random).div_euclid(DAY) * DAY;
+        let away = span.moment(&mut random).div_euclid(DAY_MS) * DAY_MS;
         let holiday = match span.depth {
-            Depth::Plain if random.chance(0.1) => (away, away + random.within(2..9) * DAY),
-            Depth::Full if random.chance(0.4) => (away, away + random.within(3..22) * DAY),
+            Depth::Plain if random.chance(0.1) => (away, away + random.within(2..9) * DAY_MS),
+            Depth::Full if random.chance(0.4) => (away, away + random.within(3..22) * DAY_MS),
             _ => (0, 0),
         };
         let vpn = match &company.vpn {
@@ -211,7 +212,7 @@ impl Person {
                 let network = *random.pick(&suitable);
                 let habit = home_habit(random);
                 let mut line = Line::new(networks, network, habit, random);
-                line.news = Some(Label::honest(scenario, self.number).until(at + 4 * DAY));
+                line.news = Some(Label::honest(scenario, self.number).until(at + 4 * DAY_MS));
                 changes.push((at, Change::Home(line)));
             }
         };
@@ -249,7 +250,7 @@ impl Person {
 
     /// The events of one local day; `midnight` is UTC midnight of the same date.
     pub(crate) fn day(&mut self, midnight: i64, weekday: u8, networks: &[Network], out: &mut Vec<Record>) {
-        let offset = self.zone.offset_ms(midnight + 4 * HOUR);
+        let offset = self.zone.offset_ms(midnight + 4 * HOUR_MS);
         let works = weekday < 5 && !(self.holiday.0..self.holiday.1).contains(&midnight);
         let mood = self.mood.on(midnight, self.depth, &mut self.random);
         let begins_at = midnight - offset;
@@ -263,9 +264,9 @@ impl Person {
             let (device, random) = (tool.device, &mut self.random);
             let count = random.count(tool.sessions * rate * mood, 0.5);
             let mut begins: Vec<i64> = (0..count).map(|_| device.session_begins(self.begins, random)).collect();
-            let night = self.night.is_some_and(|(night, _)| (begins_at..begins_at + DAY).contains(&night));
+            let night = self.night.is_some_and(|(night, _)| (begins_at..begins_at + DAY_MS).contains(&night));
             if night && device == Device::Laptop {
-                begins.extend((0..random.within(1..4)).map(|_| random.within(HOUR..5 * HOUR)));
+                begins.extend((0..random.within(1..4)).map(|_| random.within(HOUR_MS..5 * HOUR_MS)));
             }
             cluster(&mut begins, self.depth, random);
             sessions.extend(begins.into_iter().map(|local| (local, number)));
@@ -275,7 +276,7 @@ impl Person {
             let moment = Moment { at: begins_at + local, local: *local, works, weekday };
             if moment.at > self.tools[*number].busy_until && self.reachable(moment.at) {
                 self.with_tool(*number, |person, tool| {
-                    tool.busy_until = person.session(tool, moment, networks, out) + MINUTE;
+                    tool.busy_until = person.session(tool, moment, networks, out) + MINUTE_MS;
                 });
             }
             self.apply_changes(begins_at..moment.at, networks, out);
@@ -284,7 +285,7 @@ impl Person {
             let tool = &self.tools[number];
             let used = sessions.iter().any(|(_, used)| *used == number) && tool.busy_until > begins_at;
             if used && !tool.grant.is_ended() && self.random.chance(tool.logs_out) {
-                let moment = Moment { at: tool.busy_until, local: 18 * HOUR, works, weekday };
+                let moment = Moment { at: tool.busy_until, local: 18 * HOUR_MS, works, weekday };
                 self.with_tool(number, |person, tool| person.log_out(tool, moment, networks, out));
             }
         }
@@ -314,13 +315,13 @@ impl Person {
                 Change::Upgrade(number, client) => {
                     if let Some(tool) = self.tools.get_mut(number) {
                         tool.client = client;
-                        tool.news = Some(label("browser_upgrade").until(at + DAY));
+                        tool.news = Some(label("browser_upgrade").until(at + DAY_MS));
                     }
                 }
                 Change::Device(device, client) => {
                     let label = label("new_device");
                     for tool in self.tools.iter_mut().filter(|tool| tool.device == device) {
-                        tool.news = Some(label.until(at + 3 * DAY));
+                        tool.news = Some(label.until(at + 3 * DAY_MS));
                         if tool.grant.holder.family.is_some() {
                             tool.client = Arc::clone(&client);
                             tool.grant.begin_anew(at.max(tool.busy_until), Some(label), random, out);
@@ -333,7 +334,7 @@ impl Person {
                     if let Some(tool) = self.tools.get_mut(number) {
                         tool.taste = Taste::new(tool.grant.holder.app, random);
                         tool.objects = random.below(90_000) + 1_000;
-                        tool.news = Some(label("new_task").until(at + 3 * DAY));
+                        tool.news = Some(label("new_task").until(at + 3 * DAY_MS));
                     }
                 }
                 Change::Password => {
@@ -348,7 +349,7 @@ impl Person {
                         if signs_out && number > 0 && tool.grant.holder.family.is_some() && !tool.grant.is_ended() {
                             tool.grant.end(at.max(tool.busy_until) + 4_000, Kind::Revoked, out);
                         } else if tool.news.is_none_or(|news| news.until < at) {
-                            tool.news = Some(label.until(at + 3 * DAY));
+                            tool.news = Some(label.until(at + 3 * DAY_MS));
                         }
                     }
                 }
@@ -370,7 +371,7 @@ impl Person {
             return;
         }
         let at = at.max(tool.busy_until + 1);
-        let local = (at + self.zone.offset_ms(at)).rem_euclid(DAY);
+        let local = (at + self.zone.offset_ms(at)).rem_euclid(DAY_MS);
         let visitor = self.visitor(tool, Moment { at, local, works: true, weekday: 0 }, networks);
         let label = Some(Label::honest("honest_export", self.changed << 32 | self.number));
         let visitor = Visitor { label, ..visitor };
@@ -433,7 +434,7 @@ impl Person {
         let label = Label::honest("new_login", at as u64 ^ self.number << 44);
         tool.grant.begin_anew(at, Some(label), random, out);
         if tool.news.is_none_or(|news| news.until < at) {
-            tool.news = Some(label.until(at + 20 * MINUTE));
+            tool.news = Some(label.until(at + 20 * MINUTE_MS));
         }
         at + random.within(80..900)
     }
@@ -453,7 +454,7 @@ impl Person {
         if random.chance(0.25) {
             let mut tried_at = at + 10_000;
             for _ in 0..random.within(1..6) {
-                tried_at += random.log_normal(4.0 * MINUTE as f64, 1.3) as i64;
+                tried_at += random.log_normal(4.0 * MINUTE_MS as f64, 1.3) as i64;
                 let call = tool.make_call(random);
                 let label = Label::honest("stale_client", instance);
                 out.push(tool.grant.stale_call(tried_at, 401, label, &visitor, call));
@@ -464,7 +465,7 @@ impl Person {
     fn visitor(&mut self, tool: &Tool, moment: Moment, networks: &[Network]) -> Visitor {
         let Moment { at, local, works, weekday } = moment;
         let random = &mut self.random;
-        let at_work = works && (self.begins..self.begins + 8.5).contains(&(local as f64 / HOUR as f64));
+        let at_work = works && (self.begins..self.begins + 8.5).contains(&(local as f64 / HOUR_MS as f64));
         let in_office = at_work && self.office_days & (1 << weekday) != 0;
         let trip = self.trips.iter_mut().find(|trip| (trip.leaves..trip.returns).contains(&at));
         let wireless = random.chance(if tool.device == Device::Laptop { 1.0 } else { 0.55 });
@@ -483,7 +484,8 @@ impl Person {
         // Holders of a long-lived secret sometimes use it in a script.
         let by_script = tool.grant.holder.family.is_none() && random.chance(0.06);
         let client = if by_script { random.pick(LIBRARIES).any_client(random) } else { Arc::clone(&tool.client) };
-        let of_night = self.night.filter(|(night, _)| (*night - DAY..*night + DAY).contains(&at) && local < 5 * HOUR);
+        let of_night =
+            self.night.filter(|(night, _)| (*night - DAY_MS..*night + DAY_MS).contains(&at) && local < 5 * HOUR_MS);
         let label = [of_line, tool.news].into_iter().flatten().find_map(|news| news.at(at));
         let label = label.or(of_night.map(|(_, label)| label));
         let label = label.or_else(|| by_script.then(|| Label::honest("script", at as u64 ^ self.number << 44)));

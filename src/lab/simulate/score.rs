@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::theft::{Theft, TheftKind};
+use crate::millis::{HOUR_MS, MINUTE_MS};
 use crate::verdict::{Incident, IncidentId};
 
 /// Detected thefts and false positives.
@@ -25,7 +26,7 @@ pub struct KindScore {
 
 /// Time after the thief's last event in which an alert on the same token counts as a detection, in milliseconds. Often
 /// only the owner's next use reveals the theft.
-const AFTERMATH_MS: i64 = 3_600_000;
+const AFTERMATH_MS: i64 = HOUR_MS;
 
 /// `alerts`: incidents as they were reported, in any order. An incident that was opened before any theft, or without
 /// one, is a false positive. This holds even if a later theft of the same token joined it.
@@ -59,7 +60,7 @@ pub fn score(thefts: &[Theft], alerts: &[Incident]) -> Score {
             kind,
             planted: of_kind().count(),
             found: delays.len(),
-            minutes_to_alert: delays.get(delays.len() / 2).map(|millis| *millis as f64 / 60_000.0),
+            minutes_to_alert: delays.get(delays.len() / 2).map(|millis| *millis as f64 / MINUTE_MS as f64),
         }
     });
     Score { by_kind: by_kind.collect(), raised_falsely }
@@ -122,21 +123,20 @@ mod tests {
 
     #[test]
     fn alerts_are_compared_with_thefts() {
-        const HOUR: i64 = 3_600_000;
         let thefts = [
-            theft(TheftKind::Foreign, "g-1", 10 * HOUR),
-            theft(TheftKind::Foreign, "g-2", 10 * HOUR),
-            theft(TheftKind::TwoHolders, "g-3", 10 * HOUR),
+            theft(TheftKind::Foreign, "g-1", 10 * HOUR_MS),
+            theft(TheftKind::Foreign, "g-2", 10 * HOUR_MS),
+            theft(TheftKind::TwoHolders, "g-3", 10 * HOUR_MS),
         ];
         let alerts = [
             // Detected by the thief's event, and reported again later.
-            alert(1, "g-1", "stolen-g-1", 10 * HOUR, 10 * HOUR + 120_000),
-            alert(1, "g-1", "owner", 10 * HOUR, 11 * HOUR),
+            alert(1, "g-1", "stolen-g-1", 10 * HOUR_MS, 10 * HOUR_MS + 120_000),
+            alert(1, "g-1", "owner", 10 * HOUR_MS, 11 * HOUR_MS),
             // Detected by an event of the owner between two of the thief's.
-            alert(3, "g-3", "owner", 10 * HOUR + 60_000, 10 * HOUR + 60_000),
+            alert(3, "g-3", "owner", 10 * HOUR_MS + MINUTE_MS, 10 * HOUR_MS + MINUTE_MS),
             // One token was never stolen, the other one days before.
-            alert(4, "g-9", "owner", 10 * HOUR, 10 * HOUR),
-            alert(5, "g-2", "owner", 90 * HOUR, 90 * HOUR),
+            alert(4, "g-9", "owner", 10 * HOUR_MS, 10 * HOUR_MS),
+            alert(5, "g-2", "owner", 90 * HOUR_MS, 90 * HOUR_MS),
         ];
         let score = score(&thefts, &alerts);
         let of = |kind: TheftKind| score.by_kind.iter().find(|k| k.kind == kind).copied().expect("each kind is there");

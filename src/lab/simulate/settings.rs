@@ -1,7 +1,8 @@
 //! Size of a simulation, and the sizes that commands offer.
 
-use super::span::{DAY, Depth};
+use super::span::Depth;
 use super::theft::kind::TheftKind;
+use crate::millis::DAY_MS;
 
 /// Size of a simulation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,10 +34,10 @@ impl Settings {
     #[must_use]
     pub fn fortnight(now: i64) -> Self {
         // 1970-01-03 was a Saturday.
-        let saturday = (now - 2 * DAY).div_euclid(7 * DAY) * 7 * DAY + 2 * DAY;
+        let saturday = (now - 2 * DAY_MS).div_euclid(7 * DAY_MS) * 7 * DAY_MS + 2 * DAY_MS;
         Self {
             seed: 1,
-            start: saturday - 14 * DAY,
+            start: saturday - 14 * DAY_MS,
             days: 14,
             depth: Depth::Plain,
             people: 1_000,

@@ -1,13 +1,10 @@
 //! Period of a simulation, and activity over its weeks.
 
+use crate::millis::{DAY_MS, HOUR_MS};
 use jiff::Timestamp as Instant;
 use jiff::tz::TimeZone;
 
 use super::random::Random;
-
-pub(super) const MINUTE: i64 = 60_000;
-pub(super) const HOUR: i64 = 60 * MINUTE;
-pub(super) const DAY: i64 = 24 * HOUR;
 
 /// Level of detail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +26,7 @@ pub(super) struct Span {
 
 impl Span {
     pub(crate) fn moment(&self, random: &mut Random) -> i64 {
-        self.start + random.within(0..self.days * DAY)
+        self.start + random.within(0..self.days * DAY_MS)
     }
 
     /// Time of a change that a share of the actors have in a simulation of full depth.
@@ -48,7 +45,7 @@ pub(super) struct Mood {
 impl Mood {
     /// Activity relative to a usual week.
     pub(crate) fn on(&mut self, midnight: i64, depth: Depth, random: &mut Random) -> f64 {
-        let week = midnight.div_euclid(7 * DAY);
+        let week = midnight.div_euclid(7 * DAY_MS);
         if depth == Depth::Plain {
             return 1.0;
         }
@@ -69,7 +66,7 @@ pub(super) fn cluster(moments: &mut [i64], depth: Depth, random: &mut Random) {
     }
     for at in 1..moments.len() {
         if random.chance(0.4) {
-            let gap = random.pareto(150_000.0, 0.9).min(3.0 * HOUR as f64) as i64;
+            let gap = random.pareto(150_000.0, 0.9).min(3.0 * HOUR_MS as f64) as i64;
             moments[at] = moments[at].min(moments[at - 1] + gap);
         }
     }
@@ -78,7 +75,7 @@ pub(super) fn cluster(moments: &mut [i64], depth: Depth, random: &mut Random) {
 
 /// Whether the day that begins at `midnight`, UTC, is the last of its month.
 pub(super) fn ends_month(midnight: i64) -> bool {
-    Instant::from_millisecond(midnight + DAY).is_ok_and(|tomorrow| TimeZone::UTC.to_datetime(tomorrow).day() == 1)
+    Instant::from_millisecond(midnight + DAY_MS).is_ok_and(|tomorrow| TimeZone::UTC.to_datetime(tomorrow).day() == 1)
 }
 
 #[cfg(test)]
@@ -101,7 +98,7 @@ mod tests {
     fn clustered_gaps_are_bursty() {
         // Burstiness of Goh and Barabási, (σ − μ)/(σ + μ): 0 for a Poisson process, towards 1 for bursts.
         let mut random = Random::new(3, 3);
-        let mut moments: Vec<i64> = (0..5_000).map(|_| random.within(0..90 * DAY)).collect();
+        let mut moments: Vec<i64> = (0..5_000).map(|_| random.within(0..90 * DAY_MS)).collect();
         let burstiness = |moments: &[i64]| {
             let gaps: Vec<f64> = moments.windows(2).map(|pair| (pair[1] - pair[0]) as f64).collect();
             let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::event::Kind;
+use crate::millis::{DAY_MS, HOUR_MS, MINUTE_MS};
 use crate::token::TokenHasher;
 use crate::wire::{Decoded, Decoder, Format};
 
@@ -74,8 +75,8 @@ fn simulation_repeats_with_the_same_seed() {
 #[test]
 fn fortnight_is_large_ordered_and_has_thefts() {
     let settings = Settings::fortnight(NOW);
-    let (start, end) = (settings.start, settings.start + 14 * DAY);
-    assert!(end <= NOW && NOW - end < 7 * DAY);
+    let (start, end) = (settings.start, settings.start + 14 * DAY_MS);
+    assert!(end <= NOW && NOW - end < 7 * DAY_MS);
     let (mut events, mut last, mut ids, mut tokens) = (0, start, HashSet::new(), HashSet::new());
     for line in FORTNIGHT.lines() {
         let line: Line<'_> = serde_json::from_str(line).expect("one object a line");
@@ -92,7 +93,7 @@ fn fortnight_is_large_ordered_and_has_thefts() {
         let of_kind: Vec<&Theft> = FORTNIGHT.thefts.iter().filter(|theft| theft.kind == kind).collect();
         assert_eq!(of_kind.len(), planned as usize, "{kind:?}");
         for theft in of_kind {
-            assert!(theft.first_at >= end - 3 * DAY && !theft.event_ids.is_empty());
+            assert!(theft.first_at >= end - 3 * DAY_MS && !theft.event_ids.is_empty());
             let expected = if kind == TheftKind::Campaign { 5.. } else { 1.. };
             assert!(expected.contains(&theft.victims.len()));
         }
@@ -153,7 +154,7 @@ fn afternoon_has_every_theft_and_hard_case() {
     let events = AFTERNOON.lines().count();
     assert!((40_000..100_000).contains(&events), "{events}");
     let first_theft = AFTERNOON.thefts.iter().map(|theft| theft.first_at).min().expect("thefts");
-    assert!(first_theft >= START + 10 * DAY / 3);
+    assert!(first_theft >= START + 10 * DAY_MS / 3);
 }
 
 #[test]
@@ -195,8 +196,8 @@ fn events_arrive_slightly_out_of_order() {
     }
     let share = |least: i64| lates.iter().filter(|late| **late >= least).count() as f64 / lates.len() as f64;
     assert!((0.05..0.7).contains(&share(1)), "{}", share(1));
-    assert!((0.0001..0.01).contains(&share(15 * 60_000)), "{}", share(15 * 60_000));
-    assert!(share(6 * HOUR) < 0.000_5, "{}", share(6 * HOUR));
+    assert!((0.0001..0.01).contains(&share(15 * MINUTE_MS)), "{}", share(15 * MINUTE_MS));
+    assert!(share(6 * HOUR_MS) < 0.000_5, "{}", share(6 * HOUR_MS));
 }
 
 /// A rule on one field, with its best value, threshold or absence, does not separate thefts from legitimate use on
@@ -238,7 +239,7 @@ fn single_field_does_not_separate_thefts() {
             fields.entry(field.to_owned()).or_default().push((number, text, weight));
         };
         look("order of arrival", Some(number), String::new());
-        look("hour", Some((at.as_millisecond() % DAY) as f64), String::new());
+        look("hour", Some((at.as_millisecond() % DAY_MS) as f64), String::new());
         look("fields", Some(event.len() as f64), event.keys().cloned().collect::<Vec<_>>().join(","));
         for (field, value) in &event {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);

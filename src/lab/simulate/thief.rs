@@ -1,5 +1,6 @@
 //! Thieves: their network, client and behaviour.
 
+use crate::millis::MINUTE_MS;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use super::clients::{BROWSERS, Client, LIBRARIES, PHONES};
 use super::networks::Network;
 use super::random::Random;
 use super::record::{Call, Record, Sighting};
-use super::span::{Depth, MINUTE};
+use super::span::Depth;
 
 #[derive(Clone, Debug)]
 pub(super) struct Thief {
@@ -154,7 +155,7 @@ impl Manner {
         match self.pace {
             Pace::Program => random.log_normal(900.0, 1.0) as i64 + 30,
             Pace::Person => (random.pareto(2.0, 0.85).min(600.0) * 1_000.0) as i64,
-            Pace::Patient => random.log_normal(9.0 * MINUTE as f64, 1.0) as i64,
+            Pace::Patient => random.log_normal(9.0 * MINUTE_MS as f64, 1.0) as i64,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Applications on the devices of people.
 
+use crate::millis::HOUR_MS;
 use std::sync::Arc;
 
 use super::apps::Taste;
@@ -8,7 +9,6 @@ use super::grant::Grant;
 use super::label::News;
 use super::random::Random;
 use super::record::Call;
-use super::span::HOUR;
 
 /// An application on one of the person's devices.
 #[derive(Debug)]
@@ -56,6 +56,6 @@ impl Device {
             (Self::Phone, 0..=2) => random.normal(day_begins - 0.7, 0.6),
             (Self::Phone, _) => day_begins - 1.0 + random.unit() * 15.0,
         };
-        (hour.clamp(0.0, 23.9) * HOUR as f64) as i64
+        (hour.clamp(0.0, 23.9) * HOUR_MS as f64) as i64
     }
 }

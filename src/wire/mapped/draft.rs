@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::str::FromStr;
 
 use crate::event::{Concerns, Event, EventGeo, ProviderFacts, Timestamp, TokenType};
+use crate::millis::DAY_MS;
 use crate::token::TokenId;
 use crate::wire::error::offset_in;
 use crate::wire::flat::Flat;
@@ -284,8 +285,6 @@ enum Time {
     Number(Timestamp),
     Text(Timestamp),
 }
-
-const DAY_MS: i64 = 86_400_000;
 
 /// RFC 3339, or milliseconds since 1970. A number that is too small or too large is in another unit.
 fn time(text: &str) -> Result<Time, &'static str> {

@@ -4,6 +4,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::feed::Feed;
+use crate::millis::MINUTE_MS;
 
 /// A service with a spool, and the parts that tests inspect.
 struct Rig {
@@ -283,7 +284,12 @@ fn released_partition_leaves_the_spool() {
 fn lost_partitions_leave_the_spool() {
     let rig = Rig::new(Mode::IsDown);
     let mut steps = stream(0..200, 2);
-    steps.extend([rig.until(Condition::Store, true), PollStep::Lost, rig.switch(Mode::Works), PollStep::Pass(60_000)]);
+    steps.extend([
+        rig.until(Condition::Store, true),
+        PollStep::Lost,
+        rig.switch(Mode::Works),
+        PollStep::Pass(MINUTE_MS),
+    ]);
     // The same messages after the partitions are assigned again.
     steps.extend(stream(0..20, 2));
     steps.push(until_stored(20));
@@ -311,7 +317,6 @@ fn store_that_rejects_rows_is_retried() {
 
 #[test]
 fn store_outage_is_reported_once_a_day() {
-    const MINUTE: i64 = 60_000;
     let rig = Rig::new(Mode::IsDown);
     let until_notices = |count| {
         let notices = Arc::clone(&rig.notices);
@@ -320,15 +325,15 @@ fn store_outage_is_reported_once_a_day() {
     let mut steps = stream(0..100, 1);
     steps.extend([
         rig.until(Condition::Store, true),
-        PollStep::Pass(4 * MINUTE),
+        PollStep::Pass(4 * MINUTE_MS),
         until_notices(0),
-        PollStep::Pass(2 * MINUTE),
+        PollStep::Pass(2 * MINUTE_MS),
         until_notices(1),
     ]);
     steps.extend([
-        PollStep::Pass(120 * MINUTE),
+        PollStep::Pass(120 * MINUTE_MS),
         until_notices(1),
-        PollStep::Pass(23 * 60 * MINUTE),
+        PollStep::Pass(23 * 60 * MINUTE_MS),
         until_notices(2),
         rig.switch(Mode::Works),
     ]);

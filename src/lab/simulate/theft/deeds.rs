@@ -6,8 +6,9 @@ use super::{Day, Loot, Planter, TheftKind};
 use crate::event::TokenType;
 use crate::lab::simulate::networks::{Network, Purpose};
 use crate::lab::simulate::record::Record;
-use crate::lab::simulate::span::{DAY, Depth, HOUR, MINUTE};
+use crate::lab::simulate::span::Depth;
 use crate::lab::simulate::thief::{Manner, Target, Thief};
+use crate::millis::{DAY_MS, HOUR_MS, MINUTE_MS};
 
 impl Planter {
     /// One attempt with one random holder. `None` if the kind does not fit the holder's day.
@@ -64,10 +65,13 @@ impl Planter {
             thief.key = Some(self.random.bits());
         }
         let (begins, manner) = match self.depth {
-            Depth::Plain => (taken.at + self.random.within(4 * MINUTE..25 * MINUTE), Manner::plain(&mut self.random)),
-            Depth::Full => {
-                (taken.at + self.random.log_uniform(20_000.0, 6.0 * HOUR as f64) as i64, Manner::any(&mut self.random))
+            Depth::Plain => {
+                (taken.at + self.random.within(4 * MINUTE_MS..25 * MINUTE_MS), Manner::plain(&mut self.random))
             }
+            Depth::Full => (
+                taken.at + self.random.log_uniform(20_000.0, 6.0 * HOUR_MS as f64) as i64,
+                Manner::any(&mut self.random),
+            ),
         };
         let stolen = self.calls(past.target(taken), (begins, taken.expires_at), &mut thief, &manner, networks);
         let enough = if self.depth == Depth::Plain { 5 } else { 1 };
@@ -79,13 +83,13 @@ impl Planter {
         let first = self.random.below(past.uses.len() as u64) as usize;
         let session: Vec<&Record> = past.uses[first..]
             .windows(2)
-            .take_while(|pair| pair[1].at - pair[0].at < 12 * MINUTE)
+            .take_while(|pair| pair[1].at - pair[0].at < 12 * MINUTE_MS)
             .map(|pair| pair[0])
             .collect();
         let span = session.last()?.at - session.first()?.at;
         let (longest, least_span, turns, enough) = match self.depth {
-            Depth::Plain => (14, 15 * MINUTE, self.random.within(8..18) as f64, 6),
-            Depth::Full => (6, 4 * MINUTE, self.random.log_uniform(3.0, 18.0), 3),
+            Depth::Plain => (14, 15 * MINUTE_MS, self.random.within(8..18) as f64, 6),
+            Depth::Full => (6, 4 * MINUTE_MS, self.random.log_uniform(3.0, 18.0), 3),
         };
         if session.len() < longest || span < least_span {
             return None;
@@ -109,10 +113,10 @@ impl Planter {
         let owned = if kind == TheftKind::NightBurst { *past.uses.last()? } else { *self.random.pick(&past.uses) };
         let local_midnight = |at: i64| {
             let offset = past.holder.zone.offset_ms(at);
-            (at + offset).div_euclid(DAY) * DAY - offset
+            (at + offset).div_euclid(DAY_MS) * DAY_MS - offset
         };
         let (begins, count, mut thief) = if kind == TheftKind::NightBurst {
-            let begins = local_midnight(owned.at) + self.random.within(HOUR..4 * HOUR);
+            let begins = local_midnight(owned.at) + self.random.within(HOUR_MS..4 * HOUR_MS);
             let own = self.random.chance(0.5);
             let thief = if own { Thief::in_place_of(owned)? } else { self.neighbour(owned, networks)? };
             (begins, self.random.within(500..1_500), thief)
@@ -123,9 +127,9 @@ impl Planter {
                 _ => self.compatriot(owned, networks)?,
             };
             let begins = match owned.expires_at {
-                Some(_) => owned.at + self.random.log_uniform(20_000.0, 30.0 * MINUTE as f64) as i64,
-                None if self.random.chance(0.5) => owned.at + self.random.within(MINUTE..5 * HOUR),
-                None => local_midnight(owned.at) + DAY + self.random.within(0..5 * HOUR),
+                Some(_) => owned.at + self.random.log_uniform(20_000.0, 30.0 * MINUTE_MS as f64) as i64,
+                None if self.random.chance(0.5) => owned.at + self.random.within(MINUTE_MS..5 * HOUR_MS),
+                None => local_midnight(owned.at) + DAY_MS + self.random.within(0..5 * HOUR_MS),
             };
             (begins, self.random.log_uniform(60.0, 1_500.0) as i64, thief)
         };
@@ -163,7 +167,7 @@ impl Planter {
         };
         let route = past.holder.app.largest_export();
         let manner = Manner::online(self.depth, &mut self.random);
-        let mut at = owned.at + self.random.log_uniform(30_000.0, 3.0 * HOUR as f64) as i64;
+        let mut at = owned.at + self.random.log_uniform(30_000.0, 3.0 * HOUR_MS as f64) as i64;
         let mut stolen = Vec::new();
         for _ in 0..self.random.within(1..8) {
             if owned.expires_at.is_none_or(|until| at < until) {
@@ -191,12 +195,12 @@ impl Planter {
         if of_app.len() < 5 {
             return None;
         }
-        let begins = day.midnight + self.random.within(2 * HOUR..22 * HOUR);
+        let begins = day.midnight + self.random.within(2 * HOUR_MS..22 * HOUR_MS);
         let (users, span, hosts, manner) = match self.depth {
-            Depth::Plain => (self.random.within(12..20), 50 * MINUTE, 1, Manner::plain(&mut self.random)),
+            Depth::Plain => (self.random.within(12..20), 50 * MINUTE_MS, 1, Manner::plain(&mut self.random)),
             Depth::Full => (
                 self.random.log_uniform(5.0, 30.0) as i64,
-                self.random.log_uniform(15.0 * MINUTE as f64, 8.0 * HOUR as f64) as i64,
+                self.random.log_uniform(15.0 * MINUTE_MS as f64, 8.0 * HOUR_MS as f64) as i64,
                 self.random.within(1..4),
                 Manner::any(&mut self.random),
             ),
@@ -226,7 +230,7 @@ impl Planter {
             *past.uses.iter().rev().find(|record| record.at < end.at && record.token_type != TokenType::Refresh)?;
         let mut thief = self.anywhere(taken, networks)?;
         thief.refused = if self.random.chance(0.2) { 0.9 } else { 0.0 };
-        let begins = end.at + self.random.log_uniform(45_000.0, 20.0 * HOUR as f64) as i64;
+        let begins = end.at + self.random.log_uniform(45_000.0, 20.0 * HOUR_MS as f64) as i64;
         let manner = Manner::any(&mut self.random);
         let stolen = self.calls(past.target(taken), (begins, taken.expires_at), &mut thief, &manner, networks);
         (!stolen.is_empty()).then_some(stolen)
@@ -237,7 +241,7 @@ impl Planter {
         let taken = *self.random.pick(&past.uses);
         let mut thief = self.anywhere(taken, networks)?;
         thief.refused = if self.random.chance(0.2) { 0.7 } else { 0.0 };
-        let begins = taken.expires_at? + self.random.log_uniform(3.0 * MINUTE as f64, 30.0 * HOUR as f64) as i64;
+        let begins = taken.expires_at? + self.random.log_uniform(3.0 * MINUTE_MS as f64, 30.0 * HOUR_MS as f64) as i64;
         let manner = Manner::any(&mut self.random);
         let stolen = self.calls(past.target(taken), (begins, None), &mut thief, &manner, networks);
         (!stolen.is_empty()).then_some(stolen)
@@ -248,7 +252,7 @@ impl Planter {
         let changed_at = past.changed_at?;
         let taken = *past.uses.iter().rev().find(|record| record.at < changed_at)?;
         let mut thief = self.anywhere(taken, networks)?;
-        let begins = changed_at + self.random.log_uniform(2.0 * MINUTE as f64, 40.0 * HOUR as f64) as i64;
+        let begins = changed_at + self.random.log_uniform(2.0 * MINUTE_MS as f64, 40.0 * HOUR_MS as f64) as i64;
         let manner = Manner::any(&mut self.random);
         let stolen = self.calls(past.target(taken), (begins, taken.expires_at), &mut thief, &manner, networks);
         (!stolen.is_empty()).then_some(stolen)

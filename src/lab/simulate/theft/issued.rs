@@ -8,8 +8,9 @@ use crate::event::{Kind, TokenType};
 use crate::lab::simulate::apps::Tokens;
 use crate::lab::simulate::networks::Network;
 use crate::lab::simulate::record::{Holder, Record, Sighting};
-use crate::lab::simulate::span::{Depth, HOUR, MINUTE};
+use crate::lab::simulate::span::Depth;
 use crate::lab::simulate::thief::Manner;
+use crate::millis::{HOUR_MS, MINUTE_MS};
 
 impl Planter {
     /// A copy of a refresh token that the owner has exchanged before, or exchanges later.
@@ -23,12 +24,12 @@ impl Planter {
         let mut made_odd = Vec::new();
         let begins = if thief_is_first {
             // The owner's client presents the token that the thief exchanged minutes or hours before.
-            let before = refreshes.iter().rev().find(|before| before.at < copied.at - 20 * MINUTE)?;
+            let before = refreshes.iter().rev().find(|before| before.at < copied.at - 20 * MINUTE_MS)?;
             made_odd.push((copied.token, copied.at));
-            copied.at - self.random.within(8 * MINUTE..copied.at - before.at - 2 * MINUTE)
+            copied.at - self.random.within(8 * MINUTE_MS..copied.at - before.at - 2 * MINUTE_MS)
         } else {
-            let next = refreshes.iter().find(|later| later.at > copied.at + MINUTE)?;
-            next.at + self.random.within(10 * MINUTE..5 * HOUR)
+            let next = refreshes.iter().find(|later| later.at > copied.at + MINUTE_MS)?;
+            next.at + self.random.within(10 * MINUTE_MS..5 * HOUR_MS)
         };
         let mut thief = match self.depth {
             Depth::Plain => self.far_thief(copied, networks, |_| true)?,
@@ -46,7 +47,7 @@ impl Planter {
         if !refused {
             // The provider does not check, so the thief gets tokens in the same grant.
             let (refresh, access) = (self.random.bits(), self.random.bits());
-            let expires_at = begins + minutes * MINUTE;
+            let expires_at = begins + minutes * MINUTE_MS;
             let issued = |token, token_type, expires_at, after| Record {
                 at: begins + after,
                 kind: Kind::Issued,
@@ -81,7 +82,7 @@ impl Planter {
         };
         let owned = *self.random.pick(&past.uses);
         let mut thief = self.anywhere(owned, networks)?;
-        let begins = owned.at + self.random.log_uniform(60_000.0, 4.0 * HOUR as f64) as i64;
+        let begins = owned.at + self.random.log_uniform(MINUTE_MS as f64, 4.0 * HOUR_MS as f64) as i64;
         let old = past.holder;
         let holder = Arc::new(Holder {
             tenant: old.tenant,
@@ -90,7 +91,7 @@ impl Planter {
             family: Some(self.random.bits() >> 16),
             zone: old.zone.clone(),
         });
-        let (refresh, access, expires_at) = (self.random.bits(), self.random.bits(), begins + minutes * MINUTE);
+        let (refresh, access, expires_at) = (self.random.bits(), self.random.bits(), begins + minutes * MINUTE_MS);
         let issued = |token, token_type, parent, expires_at, after| Record {
             at: begins + after,
             kind: Kind::Issued,

@@ -6,8 +6,8 @@ use super::past::Past;
 use super::{Day, Loot, Planter, Stay, TheftKind};
 use crate::lab::simulate::networks::Network;
 use crate::lab::simulate::record::Record;
-use crate::lab::simulate::span::{DAY, HOUR};
 use crate::lab::simulate::thief::Manner;
+use crate::millis::{DAY_MS, HOUR_MS};
 
 impl Planter {
     pub(super) fn begin_stay(
@@ -31,7 +31,7 @@ impl Planter {
             TheftKind::SlowAndLow => self.random.log_uniform(5.0, 25.0),
             _ => self.random.log_uniform(1.0, 8.0),
         };
-        let until = day.midnight + (days * DAY as f64) as i64;
+        let until = day.midnight + (days * DAY_MS as f64) as i64;
         let mut stay = Stay { theft: 0, victim: past.id, kind, thief, manner, until };
         let records = self.day_of_stay(past, &mut stay, networks);
         Some(Loot { records, made_odd: Vec::new(), stay: Some(stay) })
@@ -56,7 +56,7 @@ impl Planter {
         taken.sort_by_key(|record| record.at);
         let mut stolen = Vec::new();
         for owned in taken {
-            let begins = owned.at + self.random.log_uniform(8_000.0, 2.0 * HOUR as f64) as i64;
+            let begins = owned.at + self.random.log_uniform(8_000.0, 2.0 * HOUR_MS as f64) as i64;
             let manner =
                 Manner { calls: 1 + self.random.below(stay.manner.calls.min(12) as u64) as usize, ..stay.manner };
             if begins < stay.until {
