@@ -11,9 +11,9 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 /// of the line, from 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
-    pub topic: Arc<str>,
+    pub(crate) topic: Arc<str>,
     /// Distinguishes topics of the same name, because an offset is valid in one of them only.
-    pub topic_id: TopicId,
+    pub(crate) topic_id: TopicId,
     pub partition: i32,
     pub offset: i64,
 }
@@ -28,11 +28,11 @@ impl Position {
 
 /// Kafka's id of a topic. A topic that is deleted and created again with the same name gets another id (KIP-516).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct TopicId(pub [u8; 16]);
+pub(crate) struct TopicId(pub(crate) [u8; 16]);
 
 impl TopicId {
     /// Value for files and for brokers before Kafka 2.8.
-    pub const NONE: Self = Self([0; 16]);
+    pub(crate) const NONE: Self = Self([0; 16]);
 }
 
 impl fmt::Display for TopicId {
@@ -85,7 +85,7 @@ impl Checkpoint {
     }
 
     /// Records that everything before `other`, a checkpoint of later messages, is done.
-    pub fn merge(&mut self, other: &Self) {
+    pub(crate) fn merge(&mut self, other: &Self) {
         for position in &other.next {
             self.reach(position, position.offset);
         }

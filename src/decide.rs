@@ -1,14 +1,13 @@
 //! From log-odds to a verdict, an incident and an action.
 
-pub mod budget;
-pub mod incidents;
-pub mod tail;
-pub mod thresholds;
+pub(crate) mod budget;
+pub(crate) mod incidents;
+pub(crate) mod tail;
+pub(crate) mod thresholds;
 
-pub use budget::Budget;
-pub use incidents::{Alert, Cause, Incidents, Joined};
-pub use tail::Tail;
-pub use thresholds::Thresholds;
+pub(crate) use budget::Budget;
+pub(crate) use incidents::{Alert, Cause, Incidents};
+pub(crate) use thresholds::Thresholds;
 
 use crate::verdict::{LIFECYCLE_CERTAIN, Verdict};
 
@@ -33,43 +32,43 @@ const REVOKE_VISITS: f64 = 20_000.0;
 /// Inputs of a verdict.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[allow(clippy::struct_excessive_bools, reason = "independent facts about one event")]
-pub struct Evidence {
-    pub log_odds: f64,
+pub(crate) struct Evidence {
+    pub(crate) log_odds: f64,
     /// Life-cycle evidence if its rule fires, otherwise 0.
-    pub lifecycle: f64,
+    pub(crate) lifecycle: f64,
     /// Life-cycle evidence if its rule does not fire, otherwise 0. It does not revoke.
-    pub lifecycle_below_threshold: f64,
+    pub(crate) lifecycle_below_threshold: f64,
     /// The life-cycle evidence is the use of a revoked token.
-    pub use_after_revocation: bool,
+    pub(crate) use_after_revocation: bool,
     /// The grant or token is already revoked.
-    pub already_revoked: bool,
+    pub(crate) already_revoked: bool,
     /// Evidence of other users' tokens.
-    pub fan: f64,
+    pub(crate) fan: f64,
     /// Evidence of calls between the owner's calls, at the owner's place. It does not count towards a revocation.
-    pub between: f64,
+    pub(crate) between: f64,
     /// Evidence of the number of calls and bytes.
-    pub volume: f64,
+    pub(crate) volume: f64,
     /// Evidence of routes and areas, at the owner's place.
-    pub calls_at_usual_place: f64,
+    pub(crate) calls_at_usual_place: f64,
     /// A token of a machine on servers is used from an access network: an employee looks like a thief.
-    pub by_hand: bool,
+    pub(crate) by_hand: bool,
     /// Users who are new at the same place within two hours.
-    pub company: usize,
+    pub(crate) company: usize,
     /// Calls of the visit so far.
-    pub calls: u32,
+    pub(crate) calls: u32,
     /// The response does not show whether the credential was accepted.
-    pub unchecked: bool,
+    pub(crate) unchecked: bool,
 }
 
 /// Whether these log-odds and this life-cycle evidence give the verdict `allow`, whatever the other evidence.
 #[must_use]
-pub fn is_quiet(log_odds: f64, lifecycle: f64) -> bool {
+pub(crate) fn is_quiet(log_odds: f64, lifecycle: f64) -> bool {
     log_odds < WATCH_FROM && lifecycle < WATCH_LIFECYCLE_FROM
 }
 
 /// The verdict on one event, before the alert budget.
 #[must_use]
-pub fn verdict(evidence: Evidence, threshold: f64, margin: f64, visits: f64) -> Verdict {
+pub(crate) fn verdict(evidence: Evidence, threshold: f64, margin: f64, visits: f64) -> Verdict {
     let Evidence {
         log_odds,
         lifecycle,

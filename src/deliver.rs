@@ -57,7 +57,7 @@ impl Running {
 
     /// Number of held deliveries.
     #[must_use]
-    pub fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.outbox.held()
     }
 

@@ -20,7 +20,7 @@ pub enum Device {
 
 impl Device {
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Desktop => "desktop",
             Self::Mobile => "mobile",
@@ -53,9 +53,9 @@ pub struct EnrichedEvent<'a> {
     pub network: Option<Arc<Network>>,
     pub client: Arc<Client>,
     pub route: Route,
-    pub keys: Keys,
+    pub(crate) keys: Keys,
     /// Time at which the log appended the record, in milliseconds since the epoch. Producers cannot set this clock.
-    pub appended_at: Option<i64>,
+    pub(crate) appended_at: Option<i64>,
 }
 
 /// Attributes of an event's origin and of its call.
@@ -84,10 +84,10 @@ impl<'a> EnrichedEvent<'a> {
 
 /// Set in the key of a network whose autonomous system no file contains. AS numbers of private use (RFC 6996) are
 /// smaller in practice, so the two kinds of keys do not collide.
-pub const NO_ASN: u32 = 1 << 31;
+pub(crate) const NO_ASN: u32 = 1 << 31;
 
 /// The network of an event without an address.
-pub const NO_NETWORK: u32 = 0;
+pub(crate) const NO_NETWORK: u32 = 0;
 
 /// Keys of the names in an event, computed once because look-ahead needs them before the event is scored.
 ///
@@ -95,36 +95,36 @@ pub const NO_NETWORK: u32 = 0;
 /// a network, a fingerprint). Names of the second kind are not specific to a tenant, and a producer can send those of
 /// another tenant anyway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Keys {
+pub(crate) struct Keys {
     /// The tenant of these names.
-    pub scope: Tenant,
+    pub(crate) scope: Tenant,
     /// The event, by id and content: token, time, kind, address and endpoint.
-    pub event: u64,
+    pub(crate) event: u64,
     /// The event's id without its content.
-    pub event_id: u64,
-    pub token: u64,
-    pub family: Option<u64>,
+    pub(crate) event_id: u64,
+    pub(crate) token: u64,
+    pub(crate) family: Option<u64>,
     /// The baseline: that of the grant, otherwise of the client, otherwise of the token.
-    pub baseline: u64,
-    pub user: Option<u64>,
-    pub session: Option<u64>,
+    pub(crate) baseline: u64,
+    pub(crate) user: Option<u64>,
+    pub(crate) session: Option<u64>,
     /// The refresh token that was exchanged for this one.
-    pub parent: Option<u64>,
-    pub tenant: u64,
+    pub(crate) parent: Option<u64>,
+    pub(crate) tenant: u64,
     /// The application. Its key is the same in all tenants, because a breach of an application affects all of them.
     /// Without an application the key is that of the tenant.
-    pub app: u64,
+    pub(crate) app: u64,
     /// The key that the request proved possession of; 0 without one.
-    pub binding: u32,
+    pub(crate) binding: u32,
     /// The client's fingerprint; 0 without one.
-    pub fingerprint: u32,
+    pub(crate) fingerprint: u32,
     /// The address and its prefix; 0 without an address.
-    pub address: u32,
-    pub prefix: u32,
+    pub(crate) address: u32,
+    pub(crate) prefix: u32,
     /// The AS number. If no file contains it: [`NO_ASN`] and a key of the wider prefix (IPv4 /16, IPv6 /32).
-    pub network: u32,
+    pub(crate) network: u32,
     /// Address (IPv6 with its country), user agent and fingerprint, which together identify a visit.
-    pub visit: u64,
+    pub(crate) visit: u64,
 }
 
 impl Keys {

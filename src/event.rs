@@ -72,13 +72,13 @@ impl Kind {
     }
 
     #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == text)
     }
 
     /// Whether the event is a use of the token by its holder, which is scored against the baseline.
     #[must_use]
-    pub const fn is_sighting(self) -> bool {
+    pub(crate) const fn is_sighting(self) -> bool {
         matches!(self, Self::Use | Self::Refreshed)
     }
 }
@@ -110,7 +110,7 @@ impl TokenType {
     }
 
     #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == text)
     }
 }
@@ -148,7 +148,7 @@ pub enum Concerns {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ProviderFacts<'a> {
     /// The provider made the call itself on behalf of the holder. Address and client are then not the holder's.
-    pub own_call: bool,
+    pub(crate) own_call: bool,
     /// Another name of the token, which the provider's life-cycle events use.
     pub alias: Option<TokenId<'a>>,
     /// The part of the tenant in which the token was used or lost its access, for example one organization of an
@@ -158,9 +158,9 @@ pub struct ProviderFacts<'a> {
     pub role: Option<Cow<'a, str>>,
     pub concerns: Concerns,
     /// The token keeps its name and gets a new secret. Only uses of the old secret end.
-    pub renewed: bool,
+    pub(crate) renewed: bool,
     /// The ended token of this name is valid again.
-    pub reinstated_token: Option<TokenId<'a>>,
+    pub(crate) reinstated_token: Option<TokenId<'a>>,
     /// All tokens that ended together with this user are valid again.
     pub reinstated_user: Option<Cow<'a, str>>,
     /// Everything that was ended with this role is valid again.
@@ -269,7 +269,7 @@ impl Event<'_> {
     /// The key that keeps all tokens of a subject in one partition: the tenant, then the first present one of user,
     /// grant, application and token. The application counts only for an access token without user and grant.
     #[must_use]
-    pub fn subject_key(&self) -> String {
+    pub(crate) fn subject_key(&self) -> String {
         let (tenant, subject) = self.subject_parts();
         match tenant {
             Some(tenant) => format!("{tenant}/{subject}"),
@@ -279,7 +279,7 @@ impl Event<'_> {
 
     /// Whether `key` is this event's subject key. Does not allocate.
     #[must_use]
-    pub fn is_keyed_by(&self, key: &[u8]) -> bool {
+    pub(crate) fn is_keyed_by(&self, key: &[u8]) -> bool {
         let (tenant, subject) = self.subject_parts();
         let rest = match tenant {
             Some(tenant) => match key.strip_prefix(tenant.as_bytes()) {
@@ -293,7 +293,7 @@ impl Event<'_> {
 
     /// Whether `key` is the subject key that this event would have in another tenant, or without one.
     #[must_use]
-    pub fn is_keyed_in_any_tenant(&self, key: &[u8]) -> bool {
+    pub(crate) fn is_keyed_in_any_tenant(&self, key: &[u8]) -> bool {
         let (_, subject) = self.subject_parts();
         matches!(key.strip_suffix(subject.as_bytes()), Some([] | [.., b'/']))
     }
@@ -313,7 +313,7 @@ impl Event<'_> {
     /// The application of an access token that has neither user nor grant (OAuth client credentials, RFC 6749 section
     /// 4.4). Such an application usually gets a new token every hour.
     #[must_use]
-    pub fn client(&self) -> Option<&str> {
+    pub(crate) fn client(&self) -> Option<&str> {
         let has_no_owner = self.token_type == TokenType::Access && self.user_id.is_none() && self.family_id.is_none();
         self.app_id.as_deref().filter(|_| has_no_owner)
     }

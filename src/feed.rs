@@ -30,7 +30,7 @@ pub struct Tenant(&'static str);
 
 impl Tenant {
     /// Maximum length of the name, bytes. The same as for `tenant_id` of an event.
-    pub const BYTES_MAX: usize = 1024;
+    pub(crate) const BYTES_MAX: usize = 1024;
 
     /// `None` if the name is empty, too long, or contains a character that [`is_unsafe`].
     #[must_use]
@@ -40,7 +40,7 @@ impl Tenant {
     }
 
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         self.0
     }
 }

@@ -38,7 +38,7 @@ impl Format {
 
     /// Name for texts.
     #[must_use]
-    pub const fn title(self) -> &'static str {
+    pub(crate) const fn title(self) -> &'static str {
         match self {
             Self::Native => "token event",
             Self::Ocsf => "OCSF",
@@ -51,7 +51,7 @@ impl Format {
 
     /// Where records of this format contain the address of a call, and what enables it.
     #[must_use]
-    pub const fn address_hint(self) -> &'static str {
+    pub(crate) const fn address_hint(self) -> &'static str {
         match self {
             Self::Native => "producers send it as ip_address",
             Self::Ocsf => "the field is src_endpoint.ip",
@@ -66,7 +66,7 @@ impl Format {
     }
 
     #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|format| format.as_str() == text)
     }
 }

@@ -13,7 +13,7 @@ use siphasher::sip::SipHasher13;
 /// Kind of a name. Names of different classes have different keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Class {
+pub(crate) enum Class {
     Tenant = 1,
     App,
     Event,
@@ -44,7 +44,7 @@ pub enum Class {
 }
 
 /// Length of a SipHash key in bytes.
-pub const KEY_BYTES: usize = 16;
+pub(crate) const KEY_BYTES: usize = 16;
 
 /// The first byte never occurs in UTF-8, so this label differs from every name that
 /// [`TokenHasher`](crate::token::TokenHasher) hashes under the same secret.
@@ -69,7 +69,7 @@ impl std::fmt::Debug for KeyHasher {
 
 impl KeyHasher {
     #[must_use]
-    pub fn new(key: [u8; KEY_BYTES]) -> Self {
+    pub(crate) fn new(key: [u8; KEY_BYTES]) -> Self {
         let (halves, _) = key.as_chunks();
         Self([u64::from_le_bytes(halves[0]), u64::from_le_bytes(halves[1])])
     }
@@ -88,14 +88,14 @@ impl KeyHasher {
     /// Key of a name that has the same meaning in all tenants.
     #[must_use]
     #[inline]
-    pub fn name(&self, class: Class, text: &[u8]) -> u64 {
+    pub(crate) fn name(&self, class: Class, text: &[u8]) -> u64 {
         self.under(class as u64).hash(text)
     }
 
     /// Key of a list of numbers.
     #[must_use]
     #[inline]
-    pub fn numbers<const COUNT: usize>(&self, class: Class, numbers: [u64; COUNT]) -> u64 {
+    pub(crate) fn numbers<const COUNT: usize>(&self, class: Class, numbers: [u64; COUNT]) -> u64 {
         let mut hasher = self.under(class as u64);
         for number in numbers {
             hasher.write_u64(number);
@@ -106,7 +106,7 @@ impl KeyHasher {
     /// Key of a number and a text.
     #[must_use]
     #[inline]
-    pub fn record(&self, class: Class, number: u64, text: &[u8]) -> u64 {
+    pub(crate) fn record(&self, class: Class, number: u64, text: &[u8]) -> u64 {
         let mut hasher = self.under(class as u64);
         hasher.write_u64(number);
         hasher.hash(text)
@@ -115,7 +115,7 @@ impl KeyHasher {
     /// Hasher for the names of one tenant.
     #[must_use]
     #[inline]
-    pub fn tenant(&self, name: &str) -> Tenant {
+    pub(crate) fn tenant(&self, name: &str) -> Tenant {
         Tenant { number: self.name(Class::Tenant, name.as_bytes()), hasher: *self }
     }
 
@@ -131,8 +131,8 @@ impl KeyHasher {
 
 /// Hasher for the names of one tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tenant {
-    pub number: u64,
+pub(crate) struct Tenant {
+    pub(crate) number: u64,
     hasher: KeyHasher,
 }
 
@@ -140,14 +140,14 @@ impl Tenant {
     /// Key of a name that is specific to the tenant.
     #[must_use]
     #[inline]
-    pub fn name(&self, class: Class, text: &[u8]) -> u64 {
+    pub(crate) fn name(&self, class: Class, text: &[u8]) -> u64 {
         self.hasher.under(self.number ^ class as u64).hash(text)
     }
 
     /// Key of numbers and a text that are specific to the tenant.
     #[must_use]
     #[inline]
-    pub fn record<const COUNT: usize>(&self, class: Class, numbers: [u64; COUNT], text: &[u8]) -> u64 {
+    pub(crate) fn record<const COUNT: usize>(&self, class: Class, numbers: [u64; COUNT], text: &[u8]) -> u64 {
         let mut hasher = self.hasher.under(self.number ^ class as u64);
         for number in numbers {
             hasher.write_u64(number);
@@ -159,7 +159,7 @@ impl Tenant {
 /// The lower 32 bits, and never 0, which means absent. 32 bits suffice to distinguish the few dozen names of one
 /// baseline.
 #[must_use]
-pub const fn half(number: u64) -> u32 {
+pub(crate) const fn half(number: u64) -> u32 {
     let half = number as u32;
     if half == 0 { 1 } else { half }
 }

@@ -32,7 +32,7 @@ pub mod feed;
 pub mod format;
 pub mod key;
 mod millis;
-pub mod number;
+mod number;
 pub mod place;
 pub mod route;
 pub mod sanitize;
@@ -41,15 +41,15 @@ pub mod tally;
 pub mod token;
 pub mod verdict;
 
-pub mod decide;
+mod decide;
 pub mod detector;
 pub mod engine;
-pub mod math;
+mod math;
 pub mod memory;
 pub mod policy;
 pub mod rule;
 
-pub mod outgoing;
+mod outgoing;
 pub mod port;
 pub mod retry;
 

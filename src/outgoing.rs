@@ -20,7 +20,7 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
 
 /// A client for requests to `url` and other URLs of its receiver. `ca_file`: PEM file of certificate authorities that are
 /// trusted in addition to those of the system. The error contains no secret.
-pub fn client(url: &Url, allow_private: bool, ca_file: Option<&Path>) -> Result<Client, String> {
+pub(crate) fn client(url: &Url, allow_private: bool, ca_file: Option<&Path>) -> Result<Client, String> {
     check_url(url, allow_private)?;
     let mut builder = Client::builder()
         .redirect(redirect::Policy::none())
@@ -42,7 +42,7 @@ pub fn client(url: &Url, allow_private: bool, ca_file: Option<&Path>) -> Result<
 }
 
 /// Whether requests to `url` are allowed. The addresses of a name are checked at every connection, not here.
-pub fn check_url(url: &Url, allow_private: bool) -> Result<(), String> {
+pub(crate) fn check_url(url: &Url, allow_private: bool) -> Result<(), String> {
     let Some(host) = url.host() else { return Err("has no host".to_owned()) };
     if !url.username().is_empty() || url.password().is_some() {
         return Err("contains a user or password; use their own keys".to_owned());
@@ -69,7 +69,7 @@ pub fn check_url(url: &Url, allow_private: bool) -> Result<(), String> {
 
 /// Whether `host`, a name or address in the notation of URLs, is this machine.
 #[must_use]
-pub fn is_loopback(host: &str) -> bool {
+pub(crate) fn is_loopback(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|ip: IpAddr| ip.to_canonical().is_loopback())
 }
@@ -77,7 +77,7 @@ pub fn is_loopback(host: &str) -> bool {
 /// The wait in `Retry-After`, in seconds or as a date (RFC 9110 section 10.2.3), at most one hour. `now`: milliseconds
 /// since the epoch.
 #[must_use]
-pub fn retry_after(headers: &HeaderMap, now: i64) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap, now: i64) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = if let Ok(seconds) = text.parse() {
         Duration::from_secs(seconds)
@@ -90,7 +90,7 @@ pub fn retry_after(headers: &HeaderMap, now: i64) -> Option<Duration> {
 
 /// The error of a request without its URL, because the path may contain an id and the query a secret.
 #[must_use]
-pub fn reason(error: &reqwest::Error) -> String {
+pub(crate) fn reason(error: &reqwest::Error) -> String {
     let what = if error.is_timeout() {
         "no answer in time"
     } else if error.is_connect() {

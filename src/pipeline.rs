@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 pub use self::epoch::Epoch;
-pub use self::group::Group;
+pub(crate) use self::group::Group;
 
 use crate::checkpoint::{LogTimeKind, Spot};
 use crate::engine::{self, State, Step};
@@ -28,8 +28,8 @@ use crate::wire::{self, Decoded, Decoder};
 
 /// Enricher, rules and settings that all partitions of one thread share.
 pub struct Pipeline {
-    pub enricher: Enricher,
-    pub rules: Arc<RuleSet>,
+    pub(crate) enricher: Enricher,
+    pub(crate) rules: Arc<RuleSet>,
     hasher: TokenHasher,
     settings: engine::Settings,
 }
@@ -59,7 +59,7 @@ impl Pipeline {
     /// `count` partitions with empty states that are read as one. Each event is scored with the state of the partition of
     /// its subject key; results keep the order of the messages. The partitions share the alert budget evenly, rounded up.
     #[must_use]
-    pub fn partitions(&self, feed: impl Into<Feed>, count: u16) -> Partition {
+    pub(crate) fn partitions(&self, feed: impl Into<Feed>, count: u16) -> Partition {
         let feed = feed.into();
         let decoder = Decoder::new(feed, self.hasher.clone());
         let count = u32::from(count.max(1));

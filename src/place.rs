@@ -24,7 +24,7 @@ impl Country {
     }
 
     #[must_use]
-    pub const fn bytes(self) -> [u8; 2] {
+    pub(crate) const fn bytes(self) -> [u8; 2] {
         self.0
     }
 }
@@ -76,7 +76,7 @@ pub struct Network {
 
 /// An address prefix, such as `192.0.2.0/24`. A v4-mapped prefix is stored as the IPv4 one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Prefix {
+pub(crate) struct Prefix {
     address: IpAddr,
     bits: u8,
 }
@@ -84,7 +84,7 @@ pub struct Prefix {
 impl Prefix {
     /// Parses `address/bits` or a single address; `None` for anything else.
     #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let (address, bits) = match text.split_once('/') {
             Some((address, bits)) => (address, Some(bits.parse::<u8>().ok()?)),
             None => (text, None),
@@ -96,12 +96,12 @@ impl Prefix {
     }
 
     #[must_use]
-    pub const fn bits(self) -> u8 {
+    pub(crate) const fn bits(self) -> u8 {
         self.bits
     }
 
     #[must_use]
-    pub fn covers(self, address: IpAddr) -> bool {
+    pub(crate) fn covers(self, address: IpAddr) -> bool {
         let bits = u32::from(self.bits);
         match (self.address, address.to_canonical()) {
             (IpAddr::V4(prefix), IpAddr::V4(address)) => {

@@ -10,42 +10,42 @@ use crate::place::{Country, Prefix};
 use crate::verdict::{RuleId, Signal, Verdict};
 
 /// Rules whose files may have policies.
-pub const RULES: [RuleId; 5] =
+pub(crate) const RULES: [RuleId; 5] =
     [RuleId::NewCountry, RuleId::NewNetwork, RuleId::UnusualTime, RuleId::NewClient, RuleId::VolumeSpike];
 
 /// A requirement for some or all tokens.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
     /// Name in alerts.
-    pub name: String,
-    pub verdict: Verdict,
-    pub of: Selector,
-    pub wants: Wants,
-    pub exceptions: Vec<Exception>,
+    pub(crate) name: String,
+    pub(crate) verdict: Verdict,
+    pub(crate) of: Selector,
+    pub(crate) wants: Wants,
+    pub(crate) exceptions: Vec<Exception>,
 }
 
 /// Scope of a policy or an exception. An absent field matches any value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Selector {
-    pub tenant: Option<String>,
-    pub app: Option<String>,
-    pub token: Option<String>,
+pub(crate) struct Selector {
+    pub(crate) tenant: Option<String>,
+    pub(crate) app: Option<String>,
+    pub(crate) token: Option<String>,
 }
 
 /// Exception from a policy, with an author and an end.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Exception {
-    pub author: String,
-    pub reason: String,
+pub(crate) struct Exception {
+    pub(crate) author: String,
+    pub(crate) reason: String,
     /// Milliseconds since the epoch, event time.
-    pub until: i64,
-    pub of: Selector,
+    pub(crate) until: i64,
+    pub(crate) of: Selector,
 }
 
 /// Requirement of a policy. An event without the value (unknown country, no user agent) does not violate it, so that a
 /// missing GeoIP file causes no violations.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Wants {
+pub(crate) enum Wants {
     Countries(List<Country>),
     Networks(List<NetworkRange>),
     /// Client families such as `Chrome` or `curl`, case-insensitive.
@@ -56,7 +56,7 @@ pub enum Wants {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum List<T> {
+pub(crate) enum List<T> {
     /// Only these.
     Allow(Vec<T>),
     /// All but these.
@@ -64,7 +64,7 @@ pub enum List<T> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NetworkRange {
+pub(crate) enum NetworkRange {
     /// Number of an autonomous system.
     Asn(u32),
     Prefix(Prefix),
@@ -72,29 +72,29 @@ pub enum NetworkRange {
 
 /// Times at which tokens may be used, UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Times {
+pub(crate) struct Times {
     /// Minutes since midnight, `from` inclusive and `to` exclusive. 22:00 to 06:00 includes midnight. Equal values: all
     /// day.
-    pub from: u16,
-    pub to: u16,
+    pub(crate) from: u16,
+    pub(crate) to: u16,
     /// Bit 0 is Monday.
-    pub weekdays: u8,
+    pub(crate) weekdays: u8,
 }
 
 /// Violation of a policy by one event.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Finding {
-    pub rule: RuleId,
-    pub verdict: Verdict,
-    pub observed: String,
-    pub expected: String,
+pub(crate) struct Finding {
+    pub(crate) rule: RuleId,
+    pub(crate) verdict: Verdict,
+    pub(crate) observed: String,
+    pub(crate) expected: String,
     /// One sentence for alerts.
-    pub reason: String,
+    pub(crate) reason: String,
 }
 
 /// Time of an event, for policies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Time {
+pub(crate) enum Time {
     /// Milliseconds since the epoch.
     Known(i64),
     /// Stream time, milliseconds since the epoch, because the event's own time is not believed. Policies about hours,
@@ -120,7 +120,7 @@ impl Time {
 impl Finding {
     /// The finding as a signal that fired, with a share of 0.
     #[must_use]
-    pub fn signal(self) -> Signal {
+    pub(crate) fn signal(self) -> Signal {
         let Self { rule, observed, expected, reason, .. } = self;
         Signal { rule, share: 0.0, p_value: 1.0, fired: true, observed, expected, reason }
     }
@@ -229,7 +229,7 @@ impl<T> List<T> {
 }
 
 /// Weekdays in rule files. The first one is bit 0 of [`Times::weekdays`].
-pub const WEEKDAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+pub(crate) const WEEKDAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
 impl Times {
     fn include(self, at: i64) -> bool {
@@ -305,7 +305,7 @@ impl fmt::Display for Times {
 }
 
 /// Every day of [`Times::weekdays`].
-pub const ALL_WEEK: u8 = 0x7f;
+pub(crate) const ALL_WEEK: u8 = 0x7f;
 
 #[cfg(test)]
 mod tests {

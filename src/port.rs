@@ -147,16 +147,16 @@ pub enum Alert<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// State of the revocation that the incident's last change requests.
-    pub revocation: Revocation,
+    pub(crate) revocation: Revocation,
     /// Revocations of the incident, first those that are new to the channel. Bounded.
-    pub outcomes: Vec<Asked>,
+    pub(crate) outcomes: Vec<Asked>,
     /// Number of revocations that succeeded, and of those that were requested and did not succeed.
-    pub revoked: usize,
-    pub not_revoked: usize,
+    pub(crate) revoked: usize,
+    pub(crate) not_revoked: usize,
     /// Number of all revocations.
-    pub outcomes_total: usize,
+    pub(crate) outcomes_total: usize,
     /// Victims that are new to the channel. Bounded.
-    pub joined: Vec<Victim>,
+    pub(crate) joined: Vec<Victim>,
 }
 
 impl Progress {
@@ -169,9 +169,9 @@ impl Progress {
 
 /// A requested revocation and its state.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
-    pub target: Target,
-    pub revocation: Revocation,
+pub(crate) struct Asked {
+    pub(crate) target: Target,
+    pub(crate) revocation: Revocation,
 }
 
 /// A message about the service that does not belong to one incident.
@@ -244,15 +244,15 @@ pub enum Revoked {
 /// A revocation, with the values that its URL and body may contain.
 #[derive(Clone, Copy, Debug)]
 pub struct RevokeRequest<'a> {
-    pub target: &'a Target,
-    pub tenant_id: &'a str,
-    pub user_id: &'a str,
-    pub app_id: &'a str,
-    pub family_id: &'a str,
+    pub(crate) target: &'a Target,
+    pub(crate) tenant_id: &'a str,
+    pub(crate) user_id: &'a str,
+    pub(crate) app_id: &'a str,
+    pub(crate) family_id: &'a str,
     pub token_id: &'a str,
-    pub reason: &'a str,
+    pub(crate) reason: &'a str,
     /// The same for all retries, sent as `Idempotency-Key`.
-    pub key: &'a str,
+    pub(crate) key: &'a str,
 }
 
 /// Revokes tokens and grants at a provider.
@@ -274,10 +274,10 @@ pub trait Revoker: Send + Sync {
 
 /// Maximum size of a record, bytes. A source that splits a stream truncates a longer record to one byte more, so that
 /// decoding rejects it once, at its position.
-pub const RECORD_BYTES_MAX: usize = 1 << 20;
+pub(crate) const RECORD_BYTES_MAX: usize = 1 << 20;
 
 /// Maximum size of a message, bytes, before and after decompression. A message may contain many records.
-pub const BATCH_BYTES_MAX: usize = 64 << 20;
+pub(crate) const BATCH_BYTES_MAX: usize = 64 << 20;
 
 /// One raw message and its position.
 #[derive(Debug)]
@@ -338,7 +338,7 @@ pub enum GapKind {
 impl GapKind {
     /// The label in `tokenwarden_offset_gaps_total`.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::BeyondEnd => "beyond_end",
             Self::Deleted => "deleted_unread",

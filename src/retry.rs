@@ -27,19 +27,19 @@ impl RetryPolicy {
 
     /// The same wait after every failure.
     #[must_use]
-    pub const fn every(wait: Duration) -> Self {
+    pub(crate) const fn every(wait: Duration) -> Self {
         Self::new(wait, wait)
     }
 
     /// The same wait after every failure, without jitter. For a wait that another time limit depends on.
     #[must_use]
-    pub const fn exact(wait: Duration) -> Self {
+    pub(crate) const fn exact(wait: Duration) -> Self {
         Self { first: wait, last: wait, jitter: false }
     }
 
     /// The wait after `failures` consecutive failures, from 1. For a number of failures that is stored.
     #[must_use]
-    pub fn wait(self, failures: u32) -> Duration {
+    pub(crate) fn wait(self, failures: u32) -> Duration {
         let earlier = failures.clamp(1, FAILURES_MAX) - 1;
         self.build().nth(earlier as usize).unwrap_or(self.last)
     }
@@ -62,7 +62,7 @@ impl BackoffBuilder for RetryPolicy {
 /// The failures of one operation, and when it is due again. For a loop that does other work meanwhile. Times are
 /// milliseconds since the epoch, wall clock.
 #[derive(Clone, Copy, Debug)]
-pub struct Retries {
+pub(crate) struct Retries {
     policy: RetryPolicy,
     failures: u32,
     failed_at: i64,
@@ -72,23 +72,23 @@ pub struct Retries {
 impl Retries {
     /// The first attempt is due at once.
     #[must_use]
-    pub const fn new(policy: RetryPolicy) -> Self {
+    pub(crate) const fn new(policy: RetryPolicy) -> Self {
         Self { policy, failures: 0, failed_at: i64::MIN, due_at: i64::MIN }
     }
 
     /// Also true if the clock went back behind the failure: the wait must not last until the clock is there again.
     #[must_use]
-    pub const fn is_due(&self, now: i64) -> bool {
+    pub(crate) const fn is_due(&self, now: i64) -> bool {
         now >= self.due_at || now < self.failed_at
     }
 
-    pub fn failed(&mut self, now: i64) {
+    pub(crate) fn failed(&mut self, now: i64) {
         self.failures = self.failures.saturating_add(1);
         self.failed_at = now;
         self.due_at = now.saturating_add(self.policy.wait(self.failures).as_millis() as i64);
     }
 
-    pub const fn succeeded(&mut self) {
+    pub(crate) const fn succeeded(&mut self) {
         *self = Self::new(self.policy);
     }
 }

@@ -19,10 +19,10 @@ use crate::key::{Class, KeyHasher};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Route {
     /// Key of method and template.
-    pub key: u32,
+    pub(crate) key: u32,
     /// Key of the template's first two segments, or of the service: `iam.amazonaws.com`, `/repos/{}`. Segments that
     /// only give a version (`/api/v1`) do not count as segments but belong to the area.
-    pub area: u32,
+    pub(crate) area: u32,
     /// Hash of the replaced ids, in order: the object that was accessed. `None` if no id was replaced. The hash is not
     /// keyed: memory does not look it up, and estimates from it must be equal on all installations.
     pub object: Option<u64>,
@@ -75,7 +75,7 @@ pub fn template(endpoint: &str) -> Cow<'_, str> {
 }
 
 /// Maximum length of a template in bytes. Later bytes of a longer one are data rather than part of a route.
-pub const TEMPLATE_BYTES_MAX: usize = 256;
+pub(crate) const TEMPLATE_BYTES_MAX: usize = 256;
 
 /// Placeholder of an id.
 const HOLE: &[u8] = b"{}";

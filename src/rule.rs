@@ -9,13 +9,13 @@ use crate::verdict::{Mode, RuleId, Severity, Verdict};
 
 /// A parameter of a rule.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Parameter {
-    pub name: &'static str,
-    pub default: f64,
-    pub min: f64,
-    pub max: f64,
+pub(crate) struct Parameter {
+    pub(crate) name: &'static str,
+    pub(crate) default: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
     /// Its meaning and unit.
-    pub meaning: &'static str,
+    pub(crate) meaning: &'static str,
 }
 
 /// Maturity of a rule.
@@ -28,10 +28,10 @@ pub enum Status {
 }
 
 impl Status {
-    pub const ALL: [Self; 3] = [Self::Experimental, Self::Stable, Self::Disabled];
+    pub(crate) const ALL: [Self; 3] = [Self::Experimental, Self::Stable, Self::Disabled];
 
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Experimental => "experimental",
             Self::Stable => "stable",
@@ -40,7 +40,7 @@ impl Status {
     }
 
     #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.as_str() == text)
     }
 }
@@ -73,18 +73,18 @@ pub struct Rule {
 impl Rule {
     /// Whether the rule fires at this share, nats.
     #[must_use]
-    pub fn fires(&self, share: f64) -> bool {
+    pub(crate) fn fires(&self, share: f64) -> bool {
         self.status != Status::Disabled && share >= self.threshold
     }
 }
 
 /// Default of [`Rule::threshold`], nats.
-pub const THRESHOLD_DEFAULT: f64 = 1.5;
+pub(crate) const THRESHOLD_DEFAULT: f64 = 1.5;
 
 impl RuleId {
     /// The parameters that the rule file may set under `[parameters]`.
     #[must_use]
-    pub const fn parameters(self) -> &'static [Parameter] {
+    pub(crate) const fn parameters(self) -> &'static [Parameter] {
         match self {
             Self::TokenAge => &TOKEN_AGE,
             _ => &[],
@@ -162,7 +162,7 @@ impl RuleSet {
 
     /// A copy with further policies in the rule `id`.
     #[must_use]
-    pub fn with_policies(&self, id: RuleId, policies: &[Policy]) -> Self {
+    pub(crate) fn with_policies(&self, id: RuleId, policies: &[Policy]) -> Self {
         let mut rules = self.rules.clone();
         rules[id as usize].policies.extend_from_slice(policies);
         Self::new(rules)
@@ -172,7 +172,12 @@ impl RuleSet {
     /// allocate if there are none. `count` counts a call of the grant and returns the number of calls in its minute so
     /// far. It is called at most once.
     #[must_use]
-    pub fn violations(&self, enriched: &EnrichedEvent<'_>, time: Time, count: &mut dyn FnMut() -> u32) -> Vec<Finding> {
+    pub(crate) fn violations(
+        &self,
+        enriched: &EnrichedEvent<'_>,
+        time: Time,
+        count: &mut dyn FnMut() -> u32,
+    ) -> Vec<Finding> {
         let too_old = time.known().and_then(|at| self.too_old(&enriched.event, at));
         if too_old.is_none() && self.with_policies.is_empty() {
             return Vec::new();

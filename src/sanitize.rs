@@ -17,7 +17,7 @@ pub const fn is_unsafe(character: char) -> bool {
 
 /// `character` if it is safe. Otherwise its replacement of the same width: the control picture, or U+FFFD.
 #[must_use]
-pub fn shown(character: char) -> char {
+pub(crate) fn shown(character: char) -> char {
     match character {
         '\0'..='\u{1f}' => char::from_u32(0x2400 + u32::from(character)).unwrap_or(char::REPLACEMENT_CHARACTER),
         '\u{7f}' => '\u{2421}',
@@ -28,20 +28,20 @@ pub fn shown(character: char) -> char {
 
 /// `text` on one line, with unsafe characters replaced.
 #[must_use]
-pub fn line(text: &str) -> String {
+pub(crate) fn line(text: &str) -> String {
     text.chars().map(shown).collect()
 }
 
 /// `text` with unsafe characters replaced, except line breaks.
 #[must_use]
-pub fn lines(text: &str) -> String {
+pub(crate) fn lines(text: &str) -> String {
     text.chars().map(|character| if character == '\n' { character } else { shown(character) }).collect()
 }
 
 /// JSON with every unsafe character in its strings escaped. Parsers read the original text, and the JSON itself can be
 /// printed. `json` must have no line breaks between its tokens.
 #[must_use]
-pub fn json(json: &str) -> String {
+pub(crate) fn json(json: &str) -> String {
     let mut escaped = Vec::with_capacity(json.len());
     json.chars().for_each(|character| put_json(&mut escaped, character));
     // Only whole characters are written, so that this cannot fail.
@@ -49,7 +49,7 @@ pub fn json(json: &str) -> String {
 }
 
 /// Appends a character of a JSON string, escaped if it is unsafe (RFC 8259 section 7).
-pub fn put_json(out: &mut Vec<u8>, character: char) {
+pub(crate) fn put_json(out: &mut Vec<u8>, character: char) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     if !is_unsafe(character) {
         return out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
@@ -62,7 +62,7 @@ pub fn put_json(out: &mut Vec<u8>, character: char) {
 
 /// The first `chars_max` safe characters of `text`, for names that are compared and stored.
 #[must_use]
-pub fn name(text: &str, chars_max: usize) -> Box<str> {
+pub(crate) fn name(text: &str, chars_max: usize) -> Box<str> {
     text.trim().chars().filter(|&character| !is_unsafe(character)).take(chars_max).collect()
 }
 

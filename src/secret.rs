@@ -11,12 +11,13 @@ mod prefix;
 
 use std::ops::Range;
 
-pub use bare::{is_bare, looks_opaque};
-pub use hash::{HASH_LENGTH, HASHED, is_hash};
-pub use name::is_secret_name;
+pub(crate) use bare::is_bare;
+pub use bare::looks_opaque;
+pub(crate) use hash::{HASH_LENGTH, HASHED, is_hash};
+pub(crate) use name::is_secret_name;
 
 /// The secrets in `text`, in order and without overlap. Ranges lie on character boundaries if `text` is UTF-8.
-pub fn secrets(text: &[u8]) -> impl Iterator<Item = Range<usize>> {
+pub(crate) fn secrets(text: &[u8]) -> impl Iterator<Item = Range<usize>> {
     Secrets { text, at: 0, prefixed: Next::Unknown, named: Next::Unknown }
 }
 
@@ -29,7 +30,7 @@ pub fn may_hold_secret(raw: &[u8]) -> bool {
 
 /// The JSON strings in `text` that are tokens as a whole; the JSON may be broken. With `ids`, also the strings whose
 /// member name is that of a token id.
-pub fn whole_strings(text: &[u8], ids: bool) -> impl Iterator<Item = Range<usize>> {
+pub(crate) fn whole_strings(text: &[u8], ids: bool) -> impl Iterator<Item = Range<usize>> {
     let mut name = 0..0;
     strings(text).filter(move |range| {
         let named = std::mem::replace(&mut name, range.clone());

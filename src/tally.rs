@@ -7,10 +7,10 @@ use crate::verdict::{Outcome, Verdict};
 
 /// Alerts that were withheld by the alert budget.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Withheld {
-    pub alerts: u64,
+pub(crate) struct Withheld {
+    pub(crate) alerts: u64,
     /// The highest log-odds among them.
-    pub highest: f64,
+    pub(crate) highest: f64,
 }
 
 impl Default for Withheld {
@@ -20,7 +20,7 @@ impl Default for Withheld {
 }
 
 impl Withheld {
-    pub fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         self.alerts += other.alerts;
         self.highest = self.highest.max(other.highest);
     }
@@ -29,22 +29,22 @@ impl Withheld {
 /// Numbers of messages, events and results.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tally {
-    pub messages: u64,
+    pub(crate) messages: u64,
     /// Scored events.
     pub events: u64,
     /// Events that were delivered before: the same event id and content.
-    pub duplicates: u64,
+    pub(crate) duplicates: u64,
     pub dead_letters: u64,
     /// Events whose message key is not their subject key. They may have been scored with the state of another partition.
     pub key_mismatches: u64,
-    pub watched: u64,
-    pub alerted: u64,
-    pub revoked: u64,
+    pub(crate) watched: u64,
+    pub(crate) alerted: u64,
+    pub(crate) revoked: u64,
     /// Incidents opened or changed.
-    pub incidents: u64,
-    pub withheld: Withheld,
+    pub(crate) incidents: u64,
+    pub(crate) withheld: Withheld,
     /// Records that do not concern a token, by reason.
-    pub skipped: Vec<(&'static str, u64)>,
+    pub(crate) skipped: Vec<(&'static str, u64)>,
     /// Notes for the producers of a topic, with their numbers.
     pub noted: Vec<(Arc<str>, Note, u64)>,
 }
@@ -66,7 +66,7 @@ pub enum Note {
 
 impl Tally {
     /// Adds the counts of `other`.
-    pub fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.messages += other.messages;
         self.events += other.events;
         self.duplicates += other.duplicates;
@@ -86,7 +86,7 @@ impl Tally {
     }
 
     /// Adds `count` to `note` of a topic.
-    pub fn note(&mut self, topic: &Arc<str>, note: Note, count: u64) {
+    pub(crate) fn note(&mut self, topic: &Arc<str>, note: Note, count: u64) {
         match self.noted.iter_mut().find(|(of, known, _)| *known == note && of == topic) {
             Some((.., known)) => *known += count,
             None => self.noted.push((Arc::clone(topic), note, count)),
@@ -95,12 +95,12 @@ impl Tally {
 
     /// Number of records that were skipped for any reason.
     #[must_use]
-    pub fn skipped_total(&self) -> u64 {
+    pub(crate) fn skipped_total(&self) -> u64 {
         self.skipped.iter().map(|(_, count)| count).sum()
     }
 
     /// Counts a record that does not concern a token.
-    pub fn skip(&mut self, reason: &'static str) {
+    pub(crate) fn skip(&mut self, reason: &'static str) {
         *self.skipped_for(reason) += 1;
     }
 
@@ -113,7 +113,7 @@ impl Tally {
     }
 
     /// Counts the outcome of an event.
-    pub fn count(&mut self, outcome: &Outcome) {
+    pub(crate) fn count(&mut self, outcome: &Outcome) {
         self.events += 1;
         match outcome.verdict {
             Verdict::Allow => {}

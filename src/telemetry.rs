@@ -1,6 +1,6 @@
 //! Clock, logs, metrics, health and admin endpoints of the service.
 
-pub mod admin;
+pub(crate) mod admin;
 mod delivery;
 mod health;
 mod label;
@@ -18,7 +18,8 @@ use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 pub use self::health::Health;
-pub use self::metrics::{Metrics, StoreState};
+pub use self::metrics::Metrics;
+pub(crate) use self::metrics::StoreState;
 pub use crate::port::Condition;
 
 use crate::port::Clock;
@@ -36,7 +37,7 @@ impl Clock for SystemClock {
 }
 
 /// Sends logs to stderr: text on a terminal, otherwise JSON. `RUST_LOG` sets the level, within `may_be_logged`.
-pub fn start_logging(default_level: &str) {
+pub(crate) fn start_logging(default_level: &str) {
     let chosen = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_level));
     let filter = chosen.and(filter_fn(may_be_logged));
     // Without colours, because [`LogLines`] replaces escape sequences.
@@ -96,7 +97,7 @@ pub fn hush_panics() {
 
 /// Position of the last panic of this thread. Returned once.
 #[must_use]
-pub fn panicked_at() -> Option<String> {
+pub(crate) fn panicked_at() -> Option<String> {
     PANICKED_AT.take()
 }
 

@@ -31,7 +31,7 @@ impl<'a> TokenId<'a> {
     }
 
     #[must_use]
-    pub fn into_owned(self) -> TokenId<'static> {
+    pub(crate) fn into_owned(self) -> TokenId<'static> {
         TokenId(Cow::Owned(self.0.into_owned()))
     }
 }
@@ -74,7 +74,7 @@ impl TokenHasher {
     /// The hasher of names under a key derived from this one, so that all members with the same secret compute the same
     /// keys.
     #[must_use]
-    pub fn key_hasher(&self) -> KeyHasher {
+    pub(crate) fn key_hasher(&self) -> KeyHasher {
         KeyHasher::derived(&self.mac)
     }
 
@@ -85,7 +85,7 @@ impl TokenHasher {
     }
 
     #[must_use]
-    pub const fn ids(&self) -> TokenIds {
+    pub(crate) const fn ids(&self) -> TokenIds {
         self.ids
     }
 
@@ -102,7 +102,7 @@ impl TokenHasher {
 
     /// The id `text`, or its keyed hash if the whole text is a secret; and whether it was replaced.
     #[must_use]
-    pub fn id<'a>(&self, text: Cow<'a, str>) -> (Cow<'a, str>, bool) {
+    pub(crate) fn id<'a>(&self, text: Cow<'a, str>) -> (Cow<'a, str>, bool) {
         if secret::is_bare(&text) {
             return (Cow::Owned(self.hash(text.as_bytes())), true);
         }
@@ -129,7 +129,7 @@ impl TokenHasher {
     /// The keyed hash of `secret`. About 1 in 400,000 hashes has the form of a secret and would be replaced when it is
     /// read again. Such a hash is replaced by its own hash.
     #[must_use]
-    pub fn hash(&self, secret: &[u8]) -> String {
+    pub(crate) fn hash(&self, secret: &[u8]) -> String {
         let mut hash = self.digest(secret);
         while looks_like_bearer(&hash) {
             hash = self.digest(hash.as_bytes());

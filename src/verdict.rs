@@ -14,15 +14,15 @@ macro_rules! rule_ids {
         pub enum RuleId { $(#[serde(rename = $name)] $variant,)+ }
 
         impl RuleId {
-            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+            pub(crate) const ALL: &[Self] = &[$(Self::$variant,)+];
 
             #[must_use]
-            pub const fn as_str(self) -> &'static str {
+            pub(crate) const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $name,)+ }
             }
 
             #[must_use]
-            pub const fn group(self) -> Group {
+            pub(crate) const fn group(self) -> Group {
                 match self { $(Self::$variant => Group::$group,)+ }
             }
         }
@@ -57,7 +57,7 @@ impl RuleId {
     pub const COUNT: usize = Self::ALL.len();
 
     #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|id| id.as_str() == text)
     }
 }
@@ -70,7 +70,7 @@ impl fmt::Display for RuleId {
 
 /// Subject of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Group {
+pub(crate) enum Group {
     Place,
     Time,
     Volume,
@@ -83,7 +83,7 @@ pub enum Group {
 
 impl Group {
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Place => "place",
             Self::Time => "time",
@@ -109,10 +109,10 @@ pub enum Severity {
 }
 
 impl Severity {
-    pub const ALL: [Self; 5] = [Self::Info, Self::Low, Self::Medium, Self::High, Self::Critical];
+    pub(crate) const ALL: [Self; 5] = [Self::Info, Self::Low, Self::Medium, Self::High, Self::Critical];
 
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Info => "info",
             Self::Low => "low",
@@ -123,7 +123,7 @@ impl Severity {
     }
 
     #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|s| s.as_str() == text)
     }
 }
@@ -145,7 +145,7 @@ impl Mode {
     pub const ALL: [Self; 3] = [Self::Shadow, Self::Alert, Self::Enforce];
 
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Shadow => "shadow",
             Self::Alert => "alert",
@@ -154,7 +154,7 @@ impl Mode {
     }
 
     #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|m| m.as_str() == text)
     }
 }
@@ -170,7 +170,7 @@ pub enum Verdict {
 
 impl Verdict {
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Allow => "allow",
             Self::Watch => "watch",
@@ -192,7 +192,7 @@ pub enum Action {
 
 impl Action {
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
             Self::Alert => "alert",
@@ -248,7 +248,7 @@ pub struct Victim {
 }
 
 /// Maximum number of victims that an incident lists. Further ones are counted.
-pub const VICTIMS_MAX: usize = 100;
+pub(crate) const VICTIMS_MAX: usize = 100;
 
 /// Target of a revocation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -261,7 +261,7 @@ pub enum Target {
 impl Target {
     /// `token` or `family`.
     #[must_use]
-    pub const fn kind(&self) -> &'static str {
+    pub(crate) const fn kind(&self) -> &'static str {
         match self {
             Self::Token(_) => "token",
             Self::Family(_) => "family",
@@ -269,14 +269,14 @@ impl Target {
     }
 
     #[must_use]
-    pub fn id(&self) -> &str {
+    pub(crate) fn id(&self) -> &str {
         match self {
             Self::Token(id) | Self::Family(id) => id,
         }
     }
 
     #[must_use]
-    pub const fn action(&self) -> Action {
+    pub(crate) const fn action(&self) -> Action {
         match self {
             Self::Token(_) => Action::RevokeToken,
             Self::Family(_) => Action::RevokeFamily,
@@ -360,11 +360,11 @@ pub struct Outcome {
 }
 
 /// Life-cycle evidence from which a revocation is requested without other evidence, nats.
-pub const LIFECYCLE_CERTAIN: f64 = 13.0;
+pub(crate) const LIFECYCLE_CERTAIN: f64 = 13.0;
 
 /// The decisive signals: certain life-cycle signals if there are any, otherwise each signal without which `log_odds`
 /// would be below `alert_from`. None if `log_odds` is below it.
-pub fn decisive(signals: &[Signal], log_odds: f64, alert_from: f64) -> impl Iterator<Item = &Signal> {
+pub(crate) fn decisive(signals: &[Signal], log_odds: f64, alert_from: f64) -> impl Iterator<Item = &Signal> {
     let certain = |signal: &Signal| signal.rule.group() == Group::Lifecycle && signal.share >= LIFECYCLE_CERTAIN;
     let is_certain = signals.iter().any(certain);
     let needed = move |signal: &Signal| log_odds >= alert_from && log_odds - signal.share < alert_from;
@@ -373,7 +373,7 @@ pub fn decisive(signals: &[Signal], log_odds: f64, alert_from: f64) -> impl Iter
 
 impl Outcome {
     /// The rules of the decisive signals. None if this is no alert, or a policy requested it.
-    pub fn decisive(&self) -> impl Iterator<Item = RuleId> {
+    pub(crate) fn decisive(&self) -> impl Iterator<Item = RuleId> {
         let alarms = self.verdict >= Verdict::Alert && !self.by_policy;
         decisive(&self.signals, self.log_odds, self.alert_from).filter(move |_| alarms).map(|signal| signal.rule)
     }

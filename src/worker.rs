@@ -29,13 +29,13 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use self::backlog::Backlog;
-pub use self::error::WorkerError;
+pub(crate) use self::error::WorkerError;
 pub use self::limits::Limits;
 use self::notices::Notices;
 use self::partitions::Partitions;
 pub use self::partitions::Spread;
 use self::spool::Spool;
-pub use self::spool::{Damaged, SpoolSettings};
+pub(crate) use self::spool::SpoolSettings;
 use self::warnings::Warnings;
 use crate::checkpoint::{Checkpoint, DeadLetter};
 use crate::engine;
@@ -113,9 +113,9 @@ pub struct Environment<S> {
 
 /// Sources of newer rules and GeoIP files, which are loaded between two polls.
 pub struct Reload {
-    pub rules: watch::Receiver<Arc<RuleSet>>,
+    pub(crate) rules: watch::Receiver<Arc<RuleSet>>,
     /// If set, the GeoIP files are checked at once, in addition to the regular checks.
-    pub look_at_files: Arc<AtomicBool>,
+    pub(crate) look_at_files: Arc<AtomicBool>,
 }
 
 /// Receives each epoch when it is published.
@@ -159,7 +159,7 @@ where
 
     /// Adds a spool on disk for rows that the store does not accept. Without a spool, the source waits.
     #[must_use]
-    pub fn with_spool(mut self, settings: SpoolSettings) -> Self {
+    pub(crate) fn with_spool(mut self, settings: SpoolSettings) -> Self {
         self.backlog.spool_to(Spool::open(settings));
         self
     }
@@ -228,19 +228,19 @@ where
     }
 
     /// States of the owned partitions.
-    pub fn states(&self) -> impl Iterator<Item = &engine::State> {
+    pub(crate) fn states(&self) -> impl Iterator<Item = &engine::State> {
         self.partitions.states()
     }
 
     /// Sum of the counters of the owned partitions.
     #[must_use]
-    pub fn counters(&self) -> engine::Counters {
+    pub(crate) fn counters(&self) -> engine::Counters {
         self.states().map(engine::State::counters).fold(engine::Counters::default(), engine::Counters::plus)
     }
 
     /// Files that the source could not read to the end, with the reason.
     #[must_use]
-    pub fn faults(&self) -> &[String] {
+    pub(crate) fn faults(&self) -> &[String] {
         &self.faults
     }
 

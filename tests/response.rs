@@ -21,12 +21,12 @@ use tokenwarden::port::{
 use tokenwarden::retry::RetryPolicy;
 use tokenwarden::revoke::{HttpRevoker, HttpRevokerSettings};
 use tokenwarden::rule::RuleSet;
-use tokenwarden::store::MemoryStore;
 use tokenwarden::telemetry::{Condition, Health, Metrics, SystemClock};
 use tokenwarden::verdict::{
     Action, CampaignId, Incident, IncidentId, Mode, RuleId, Severity, Signal, Target, Verdict, Victim,
 };
 
+use support::actions::ActionStore;
 use support::clock::TestClock;
 use support::process::{cache, eventually, free_port, keep_one_rule, keep_secret};
 use support::smtp::{PASSWORD, Smtp, USER};
@@ -113,7 +113,7 @@ fn quick() -> Settings {
 struct Rig {
     runtime: tokio::runtime::Runtime,
     outbox: Arc<Outbox>,
-    store: Arc<MemoryStore>,
+    store: Arc<ActionStore>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     clock: Arc<TestClock>,
@@ -145,7 +145,7 @@ impl Rig {
             let notifiers = notifiers();
             (Arc::new(Outbox::open(folder, &notifiers, Arc::clone(&time)).expect("an outbox")), notifiers)
         };
-        let (store, metrics, health) = (Arc::new(MemoryStore::default()), Arc::new(Metrics::new()), Arc::default());
+        let (store, metrics, health) = (Arc::new(ActionStore::default()), Arc::new(Metrics::new()), Arc::default());
         let deliverer = Deliverer {
             outbox: Arc::clone(&outbox),
             notifiers,
@@ -1121,13 +1121,13 @@ fn revoker_panic_does_not_end_its_lane() {
 /// A store that panics at its first three writes.
 #[derive(Default)]
 struct Panicky {
-    store: MemoryStore,
+    store: ActionStore,
     panics: std::sync::atomic::AtomicUsize,
 }
 
 #[async_trait]
 impl Store for Panicky {
-    type Rows = <MemoryStore as Store>::Rows;
+    type Rows = <ActionStore as Store>::Rows;
 
     fn new_rows(&self) -> Self::Rows {
         self.store.new_rows()

@@ -36,7 +36,7 @@ use crate::worker::{Environment, Limits, Spread, Worker};
 
 /// Run the service on a generated fortnight with thefts, with an embedded ClickHouse engine. Needs no server.
 #[derive(Debug, Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Folder for the data. Each demo replaces the data of the previous one; a folder with other files is refused.
     /// [default: demo in the cache folder]
     #[arg(long, value_name = "DIR")]
@@ -97,7 +97,7 @@ const QUERIES: [(&str, &str); 3] = [
 ];
 
 /// Runs the demo. Results go to stdout. The progress bar goes to stderr if that is a terminal.
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     telemetry::start_logging("warn");
     let mut config = Config::load(None)?;
     config.geoip = installed_geoip();

@@ -35,7 +35,7 @@ const MARKS: (&str, &str) = ("<!-- figures: begin -->", "<!-- figures: end -->")
 
 /// Measure detection on labelled events: recall at equal false-alert rates, time to detection, calibration.
 #[derive(Debug, Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Folder with events.ndjson and labels.ndjson (each also .zst or .gz), as `simulate` writes them.
     #[arg(value_name = "DIR")]
     folder: PathBuf,
@@ -78,7 +78,7 @@ pub struct Arguments {
 }
 
 /// Runs the evaluation. The tables go to stdout.
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     telemetry::start_logging("warn");
     let mut config = Config::load(arguments.config.as_deref())?;
     if let Some(rules) = &arguments.rules {

@@ -13,7 +13,7 @@ use crate::store::{Reader, StoreSettings};
 
 /// Show the reasons of an event's verdict, or the history of an incident.
 #[derive(Debug, Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(flatten)]
     pub(super) store: StoreArguments,
     /// Id of an event, or of an incident (INC-…).
@@ -42,7 +42,7 @@ enum Output {
 }
 
 /// Looks up the event or incident and prints it.
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let config = Config::load(arguments.store.config())?;
     let prior = config.detection.prior_log_odds;
     arguments.store.answer(config.store, text, async |reader| {

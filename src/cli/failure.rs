@@ -51,7 +51,7 @@ impl Failure {
 
     /// Failure to write a result; `what` names the result or the file.
     #[must_use]
-    pub fn output(what: &str, error: &std::io::Error) -> Self {
+    pub(crate) fn output(what: &str, error: &std::io::Error) -> Self {
         match error.kind() {
             std::io::ErrorKind::BrokenPipe => Self::Closed,
             _ => Self::Unavailable(format!("cannot write {what}: {error}")),

@@ -13,7 +13,7 @@ use crate::lab::mmdb_writer::Description;
 
 /// Build GeoIP files.
 #[derive(Debug, Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
@@ -44,7 +44,7 @@ struct Source {
     json: Option<PathBuf>,
 }
 
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let Command::Build(build) = &arguments.command;
     let file = match (&build.source.asn_csv, &build.source.json) {
         (Some(path), _) => from_asn_csv(path),

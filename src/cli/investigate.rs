@@ -12,7 +12,7 @@ use crate::event::Address;
 
 /// Show the activity of a token or grant, a user, an application or an address.
 #[derive(Debug, Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(flatten)]
     store: StoreArguments,
     /// Kind of the id.
@@ -88,7 +88,7 @@ const SUMMARY: &str = "SELECT count() AS events, min(timestamp) AS first_seen, m
                        countIf(verdict = 'revoke') AS revoked FROM token_events WHERE SUBJECT";
 
 /// Queries the store and prints the result.
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let settings = Config::load(arguments.store.config())?.store;
     let id = match arguments.kind {
         Subject::Ip => {

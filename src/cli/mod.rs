@@ -2,29 +2,29 @@
 
 mod alert;
 mod delivery;
-pub mod demo;
-pub mod evaluate;
-pub mod explain;
+pub(crate) mod demo;
+pub(crate) mod evaluate;
+pub(crate) mod explain;
 mod failure;
-pub mod geoip;
-pub mod investigate;
+pub(crate) mod geoip;
+pub(crate) mod investigate;
 mod observe;
-pub mod pause;
+pub(crate) mod pause;
 mod reading;
-pub mod replay;
+pub(crate) mod replay;
 mod rule_diff;
-pub mod rules;
-pub mod run;
+pub(crate) mod rules;
+pub(crate) mod run;
 mod setup;
-pub mod simulate;
-pub mod sql;
+pub(crate) mod simulate;
+pub(crate) mod sql;
 mod terminal;
-pub mod topics;
-pub mod validate;
+pub(crate) mod topics;
+pub(crate) mod validate;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-pub use self::failure::Failure;
+pub(crate) use self::failure::Failure;
 use crate::sanitize;
 
 /// Detects stolen OAuth and API tokens while they are used, and revokes them.

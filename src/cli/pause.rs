@@ -12,7 +12,7 @@ use crate::sanitize;
 
 /// Pause all revocations until they are resumed. Alerts are still sent.
 #[derive(Debug, Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Resume revocations. Revocations that were requested meanwhile are sent, within the caps.
     #[arg(long)]
     resume: bool,
@@ -25,7 +25,7 @@ pub struct Arguments {
 }
 
 /// Creates or removes the file. Each process has its own outbox, and therefore its own file.
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let folder = match &arguments.outbox {
         Some(folder) => folder.clone(),
         None => Config::load(arguments.config.as_deref()).map(|config| config.outbox.dir).map_err(|error| {

@@ -41,7 +41,7 @@ const LETTERS_TOLD_MAX: u64 = 10;
 
 /// Score past events with the engine of the service, in event time. Nothing is sent or revoked without --enforce.
 #[derive(Debug, Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Files of events, also .gz and .zst. - is standard input.
     #[arg(required = true, value_name = "FILE|-")]
     files: Vec<PathBuf>,
@@ -87,7 +87,7 @@ fn parse_format(text: &str) -> Result<Format, String> {
 }
 
 /// Runs the replay. The summary goes to stderr.
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     telemetry::start_logging("warn");
     let mut config = Config::load(arguments.config.as_deref())?;
     if let Some(rules) = &arguments.rules {

@@ -17,7 +17,7 @@ use crate::telemetry;
 
 /// Run the test cases of the rule files, or list the rules.
 #[derive(Debug, Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
@@ -42,7 +42,7 @@ struct From {
 }
 
 /// Runs the subcommand. Results go to stdout.
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     telemetry::start_logging("warn");
     let (Command::Test(from) | Command::List(from)) = &arguments.command;
     let mut config = Config::load(from.config.as_deref())?;

@@ -39,14 +39,14 @@ const STOP_MAX: Duration = Duration::from_millis(9_500);
 
 /// Run the service: read events, detect stolen tokens, store, alert and revoke.
 #[derive(Debug, Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Configuration file (TOML).
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
 }
 
 /// Runs the service until a signal stops it. All events read by then are stored and committed.
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     telemetry::start_logging("info");
     let config = Config::load(Some(&arguments.config))?;
     for warning in &config.warnings {

@@ -15,7 +15,7 @@ use crate::lab::simulate::{Crowd, Settings, Simulation};
 /// Generate traffic with thefts, and a separate file of labels. The same seed gives the same bytes on every machine.
 /// docs/simulator.md describes the traffic.
 #[derive(Debug, Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Amount of traffic.
     #[arg(long, value_enum, default_value = "afternoon")]
     size: Size,
@@ -49,7 +49,7 @@ enum Compression {
     Zstd,
 }
 
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let start = TimeZone::UTC.to_timestamp(arguments.start.at(0, 0, 0, 0)).map(jiff::Timestamp::as_millisecond);
     let start = match start {
         Ok(start) if (1_971..=2_198).contains(&arguments.start.year()) => start,

@@ -13,7 +13,7 @@ use crate::store::{Reader, StoreSettings, names_format};
 
 /// Run a read-only SQL query in the store.
 #[derive(Debug, Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Configuration file (TOML).
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -29,7 +29,7 @@ pub struct Arguments {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Output {
+pub(crate) enum Output {
     /// Aligned columns, at most 1,000 rows.
     Table,
     /// One JSON object per line.
@@ -57,7 +57,7 @@ const TABLE_OPTIONS: [(&str, &str); 4] = [
 ];
 
 /// Runs the query and prints the result to stdout.
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut settings = Config::load(arguments.config.as_deref())?.store;
     if let Some(url) = &arguments.store {
         settings.url.clone_from(url);
@@ -69,7 +69,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 /// Runs `query` in the store of `settings` and streams the result to `to`.
-pub async fn answer(
+pub(crate) async fn answer(
     settings: &StoreSettings,
     query: &str,
     output: Output,

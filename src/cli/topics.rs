@@ -13,7 +13,7 @@ use crate::source::kafka::{self, Finding, KafkaSettings, Level};
 
 /// Create the topics of dead letters, or check every topic and the offsets of the group.
 #[derive(Debug, Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
@@ -35,7 +35,7 @@ struct Options {
 
 /// Prints the findings: a table on a terminal, otherwise a line each. Fails if a finding prevents the service from
 /// working.
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let (Command::Create(options) | Command::Check(options)) = &arguments.command;
     let config = Config::load(Some(&options.config))?;
     let kafka = settings(&config)?;

@@ -23,7 +23,7 @@ use crate::verdict::Mode;
 
 /// Check the configuration, the rules, the GeoIP files, and that the services answer.
 #[derive(Debug, Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Configuration file (TOML).
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
@@ -33,7 +33,7 @@ pub struct Arguments {
 }
 
 /// Prints one line for each thing checked. The exit status is that of the gravest failure.
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut report = Report::default();
     let config = match Config::load(Some(&arguments.config)) {
         Ok(config) => config,

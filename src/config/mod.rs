@@ -6,7 +6,7 @@
 //! valid key. Relative paths in the file are relative to the file.
 
 mod key_file;
-pub mod reload;
+pub(crate) mod reload;
 mod rule_change;
 pub mod rule_file;
 mod secret_file;
@@ -20,8 +20,8 @@ use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 
 use self::rule_file::{LoadedRules, RuleFileError};
-pub use self::sections::{Admin, AlertSection, Detection, FileSection, Outbox, Privacy, Revoke, SourceSection};
-pub use self::tree::ConfigError;
+pub(crate) use self::sections::{Admin, AlertSection, Detection, FileSection, Outbox, Privacy, Revoke, SourceSection};
+pub(crate) use self::tree::ConfigError;
 use self::tree::{Places, Tree};
 use crate::engine;
 use crate::enrich::GeoSettings;
@@ -48,23 +48,23 @@ const KAFKA_SECRET_FILES: [&str; 3] = ["ssl.key.location", "ssl.keystore.locatio
 /// The configuration. `docs/configuration.md` describes the keys.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Config {
+pub(crate) struct Config {
     /// Folder of rule files. Without it, the rules of the build are used.
-    pub rules_dir: Option<PathBuf>,
-    pub geoip: GeoSettings,
-    pub source: SourceSection,
-    pub store: StoreSettings,
-    pub alert: AlertSection,
-    pub revoke: Revoke,
-    pub detection: Detection,
-    pub outbox: Outbox,
-    pub privacy: Privacy,
-    pub admin: Admin,
+    pub(crate) rules_dir: Option<PathBuf>,
+    pub(crate) geoip: GeoSettings,
+    pub(crate) source: SourceSection,
+    pub(crate) store: StoreSettings,
+    pub(crate) alert: AlertSection,
+    pub(crate) revoke: Revoke,
+    pub(crate) detection: Detection,
+    pub(crate) outbox: Outbox,
+    pub(crate) privacy: Privacy,
+    pub(crate) admin: Admin,
     #[serde(skip)]
     pub(crate) places: Places,
     /// Settings that the operator may not have intended, a sentence each.
     #[serde(skip)]
-    pub warnings: Vec<String>,
+    pub(crate) warnings: Vec<String>,
     /// Key path of a secret whose value is in the configuration file itself.
     #[serde(skip)]
     pub(crate) secret_in_file: Option<String>,
@@ -75,7 +75,7 @@ impl Config {
     ///
     /// # Errors
     /// Returns the first error with its place.
-    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+    pub(crate) fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
         let (text, about) = match path {
             Some(path) => read_text(path)
                 .map(|(text, about)| (text, Some(about)))
@@ -98,7 +98,7 @@ impl Config {
     }
 
     /// As [`Self::load`], with the contents of `file` and the environment as arguments.
-    pub fn from_text(
+    pub(crate) fn from_text(
         text: &str,
         file: &Path,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -128,13 +128,13 @@ impl Config {
     }
 
     /// Error about the value of `key`, with the place of the value.
-    pub fn mistake(&self, key: &str, problem: impl Into<String>) -> ConfigError {
+    pub(crate) fn mistake(&self, key: &str, problem: impl Into<String>) -> ConfigError {
         ConfigError::new(self.places.of(key), problem)
     }
 
     /// Settings of the engine of one partition.
     #[must_use]
-    pub fn engine_settings(&self) -> engine::Settings {
+    pub(crate) fn engine_settings(&self) -> engine::Settings {
         engine::Settings {
             prior_log_odds: self.detection.prior_log_odds,
             alert_budget_per_day: self.detection.alert_budget_per_day,
@@ -151,19 +151,19 @@ impl Config {
     }
 
     /// Loads the configured rules. The error lists all errors of all files.
-    pub fn load_rules(&self) -> Result<LoadedRules, Vec<RuleFileError>> {
+    pub(crate) fn load_rules(&self) -> Result<LoadedRules, Vec<RuleFileError>> {
         self.rules_dir.as_deref().map_or_else(rule_file::shipped, rule_file::load)
     }
 
     /// Origin of the rules, for messages.
     #[must_use]
-    pub fn rules_origin(&self) -> String {
+    pub(crate) fn rules_origin(&self) -> String {
         self.rules_dir.as_ref().map_or_else(|| "this build".to_owned(), |dir| dir.display().to_string())
     }
 
     /// Hasher of bearer values with the configured key, or with the key in the outbox folder, which is created if it does
     /// not exist. The hash of a token stays the same as long as the outbox folder is kept.
-    pub fn token_hasher(&self) -> Result<TokenHasher, ConfigError> {
+    pub(crate) fn token_hasher(&self) -> Result<TokenHasher, ConfigError> {
         let ids = self.privacy.token_ids;
         if let Some(key) = &self.privacy.token_key {
             return Ok(TokenHasher::new(key.expose_secret().as_bytes()).with_ids(ids));

@@ -28,21 +28,21 @@ const SETTLE: Duration = Duration::from_millis(250);
 const NOTICE_LINES_MAX: usize = 10;
 
 /// Keeps the active rules equal to those of a folder.
-pub struct Follower {
-    pub dir: PathBuf,
+pub(crate) struct Follower {
+    pub(crate) dir: PathBuf,
     /// The rules with which the service started; later the active rules.
-    pub in_force: LoadedRules,
-    pub rules: watch::Sender<Arc<RuleSet>>,
+    pub(crate) in_force: LoadedRules,
+    pub(crate) rules: watch::Sender<Arc<RuleSet>>,
     /// Notified at SIGHUP.
-    pub nudge: Arc<Notify>,
-    pub metrics: Arc<Metrics>,
-    pub outbox: Arc<dyn Outbox>,
-    pub clock: Arc<dyn Clock>,
+    pub(crate) nudge: Arc<Notify>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) outbox: Arc<dyn Outbox>,
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 impl Follower {
     /// Watches the folder until all receivers of `rules` are dropped.
-    pub async fn run(self) {
+    pub(crate) async fn run(self) {
         let nudge = Arc::clone(&self.nudge);
         let mut watch = Watch::new(self);
         watch.report_missing();

@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use toml::de::DeTable;
 
-pub use case::{Case, CaseEvent, Expect};
+pub use case::Case;
+pub use case::{CaseEvent, Expect};
 pub use fields::RuleFileError;
 pub use places::Places;
 
@@ -31,7 +32,7 @@ pub struct LoadedRules {
 impl LoadedRules {
     /// A text with the rules that are disabled because they have no file, if there are any.
     #[must_use]
-    pub fn missing_note(&self) -> Option<String> {
+    pub(crate) fn missing_note(&self) -> Option<String> {
         let names: Vec<_> = self.missing.iter().map(|id| id.as_str()).collect();
         (!names.is_empty()).then(|| format!("rules without a file, disabled: {}", names.join(", ")))
     }

@@ -18,15 +18,15 @@ use crate::wire::Format;
 /// Source of events: at most one of the two.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct SourceSection {
-    pub kafka: Option<KafkaSettings>,
-    pub file: Option<FileSection>,
+pub(crate) struct SourceSection {
+    pub(crate) kafka: Option<KafkaSettings>,
+    pub(crate) file: Option<FileSection>,
 }
 
 impl SourceSection {
     /// Whether all events have the same configured tenant.
     #[must_use]
-    pub fn has_one_tenant(&self) -> bool {
+    pub(crate) fn has_one_tenant(&self) -> bool {
         let topics = self.kafka.iter().flat_map(|kafka| &kafka.topics).map(|topic| topic.feed.tenant);
         let mut tenants = topics.chain(self.file.iter().map(|file| file.tenant));
         let Some(Some(first)) = tenants.next() else { return false };
@@ -37,20 +37,20 @@ impl SourceSection {
 /// A file of events. The path `-` is standard input.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct FileSection {
-    pub path: PathBuf,
+pub(crate) struct FileSection {
+    pub(crate) path: PathBuf,
     #[serde(default)]
-    pub format: Format,
+    pub(crate) format: Format,
     #[serde(default)]
-    pub confirmed: bool,
+    pub(crate) confirmed: bool,
     #[serde(default)]
-    pub tenant: Option<Tenant>,
+    pub(crate) tenant: Option<Tenant>,
 }
 
 impl FileSection {
     /// Format, trust and tenant of its events.
     #[must_use]
-    pub const fn feed(&self) -> Feed {
+    pub(crate) const fn feed(&self) -> Feed {
         Feed { format: self.format, confirmed: self.confirmed, tenant: self.tenant }
     }
 }
@@ -58,22 +58,22 @@ impl FileSection {
 /// Alert channels.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct AlertSection {
-    pub email: Option<EmailSettings>,
-    pub webhook: Option<WebhookSettings>,
+pub(crate) struct AlertSection {
+    pub(crate) email: Option<EmailSettings>,
+    pub(crate) webhook: Option<WebhookSettings>,
 }
 
 /// Revocation of tokens.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Revoke {
+pub(crate) struct Revoke {
     /// Upper limit of the modes of all rules.
-    pub mode: Mode,
+    pub(crate) mode: Mode,
     /// Maximum number of revocations per tenant and hour. Further ones wait.
-    pub max_per_hour: u32,
+    pub(crate) max_per_hour: u32,
     /// Maximum number of revocations of all tenants per hour. The default is five times `max_per_hour`.
-    pub max_per_hour_total: Option<u32>,
-    pub http: Option<HttpRevokerSettings>,
+    pub(crate) max_per_hour_total: Option<u32>,
+    pub(crate) http: Option<HttpRevokerSettings>,
 }
 
 /// Default of `max_per_hour_total`, in multiples of `max_per_hour`.
@@ -88,7 +88,7 @@ impl Default for Revoke {
 impl Revoke {
     /// Maximum number of revocations of all tenants per hour.
     #[must_use]
-    pub fn total_per_hour(&self) -> u32 {
+    pub(crate) fn total_per_hour(&self) -> u32 {
         self.max_per_hour_total.unwrap_or(self.max_per_hour.saturating_mul(TENANTS_AT_CAP))
     }
 }
@@ -96,21 +96,21 @@ impl Revoke {
 /// Settings of scoring and verdicts.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Detection {
+pub(crate) struct Detection {
     /// New incidents per tenant and day.
-    pub alert_budget_per_day: u32,
+    pub(crate) alert_budget_per_day: u32,
     /// New incidents per day of all tenants together, in addition to the budget of each tenant.
-    pub alert_budget_total_per_day: u32,
-    pub lateness_ms_max: i64,
-    pub clock_skew_ms_max: i64,
+    pub(crate) alert_budget_total_per_day: u32,
+    pub(crate) lateness_ms_max: i64,
+    pub(crate) clock_skew_ms_max: i64,
     /// Use the place that the producer sends with the event.
-    pub trust_event_geo: bool,
-    pub prior_log_odds: f64,
-    pub revoke_margin: f64,
+    pub(crate) trust_event_geo: bool,
+    pub(crate) prior_log_odds: f64,
+    pub(crate) revoke_margin: f64,
     /// Baselines per partition.
-    pub baselines_max: usize,
+    pub(crate) baselines_max: usize,
     /// Event ids per partition that are stored to recognise duplicates.
-    pub recent_event_ids_max: usize,
+    pub(crate) recent_event_ids_max: usize,
 }
 
 impl Default for Detection {
@@ -133,8 +133,8 @@ impl Default for Detection {
 /// Folder in which alerts and revocations wait until they are delivered.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Outbox {
-    pub dir: PathBuf,
+pub(crate) struct Outbox {
+    pub(crate) dir: PathBuf,
 }
 
 impl Default for Outbox {
@@ -146,22 +146,22 @@ impl Default for Outbox {
 /// Hashing of bearer values, so that they are never written.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Privacy {
+pub(crate) struct Privacy {
     /// Key for the hashes of bearer values. Without it, a key is created in the outbox folder.
-    pub token_key: Option<SecretString>,
+    pub(crate) token_key: Option<SecretString>,
     /// Whether token ids that do not look like bearer values are hashed, too.
-    pub token_ids: TokenIds,
+    pub(crate) token_ids: TokenIds,
 }
 
 /// HTTP server for metrics and health checks.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Admin {
-    pub listen: SocketAddr,
+pub(crate) struct Admin {
+    pub(crate) listen: SocketAddr,
     /// Bearer token that clients must send. Required unless `listen` is a loopback address.
-    pub token: Option<SecretString>,
+    pub(crate) token: Option<SecretString>,
     /// Allowed values of the header `Host`, in addition to loopback names and the address of `listen`.
-    pub hosts: Vec<String>,
+    pub(crate) hosts: Vec<String>,
 }
 
 impl Default for Admin {

@@ -23,11 +23,11 @@ const PROPERTIES: &str = "properties";
 /// An error in the configuration: its place, the problem and the fix.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {problem}")]
-pub struct ConfigError {
+pub(crate) struct ConfigError {
     /// `tokenwarden.toml:12`, or `environment variable TOKENWARDEN__STORE__URL`.
-    pub place: String,
+    pub(crate) place: String,
     /// One sentence without secrets.
-    pub problem: String,
+    pub(crate) problem: String,
 }
 
 impl ConfigError {

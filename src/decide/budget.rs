@@ -11,7 +11,7 @@ use crate::millis::DAY_MS;
 
 /// Decides which alerts are reported.
 #[derive(Debug)]
-pub struct Budget {
+pub(crate) struct Budget {
     /// New incidents a day and tenant.
     per_day: f64,
     /// Allowances of known tenants with alerts. An allowance that is evicted is full again.
@@ -44,7 +44,7 @@ struct Bucket {
 impl Budget {
     /// `per_day`: new incidents a day and tenant; `total_per_day`: those of all tenants together beyond that.
     #[must_use]
-    pub fn new(per_day: u32, total_per_day: u32) -> Self {
+    pub(crate) fn new(per_day: u32, total_per_day: u32) -> Self {
         Self {
             per_day: f64::from(per_day),
             known: Generations::new(KNOWN_MAX),
@@ -55,7 +55,7 @@ impl Budget {
 
     /// Whether a new incident of a tenant is reported; if not, it is withheld. `known`: the tenant, if it is known
     /// ([`crate::memory::Tenants::is_known`]). `now`: milliseconds since the epoch, in the stream's time.
-    pub fn spend(&mut self, known: Option<u64>, now: i64, log_odds: f64) -> bool {
+    pub(crate) fn spend(&mut self, known: Option<u64>, now: i64, log_odds: f64) -> bool {
         let allowance = match known {
             Some(tenant) => self.known.entry(tenant, || Allowance::new(self.per_day)),
             None => &mut self.of_newcomers,

@@ -14,12 +14,12 @@ const CAUSE_MS: i64 = 2 * HOUR_MS;
 
 /// An incident that other alerts may still join.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Open {
-    pub id: IncidentId,
-    pub campaign: CampaignId,
+pub(crate) struct Open {
+    pub(crate) id: IncidentId,
+    pub(crate) campaign: CampaignId,
     /// Milliseconds since the epoch, event time.
-    pub opened_at: i64,
-    pub updated_at: i64,
+    pub(crate) opened_at: i64,
+    pub(crate) updated_at: i64,
     severity: Severity,
     verdict: Verdict,
     /// Rules that have fired, as bits.
@@ -29,36 +29,36 @@ pub struct Open {
 
 /// Result of joining an alert to an incident.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Joined {
-    pub open: Open,
+pub(crate) struct Joined {
+    pub(crate) open: Open,
     /// The alert opened the incident.
-    pub new: bool,
+    pub(crate) new: bool,
     /// To be reported and stored: it is new, its severity rose, it has a new rule or a new victim, or an action is
     /// taken.
-    pub report: bool,
+    pub(crate) report: bool,
     /// The baseline is new to the incident, so its token is not revoked yet.
-    pub new_baseline: bool,
+    pub(crate) new_baseline: bool,
 }
 
 /// Fields of an alert that incidents depend on.
 #[derive(Clone, Copy, Debug)]
-pub struct Alert {
-    pub baseline: u64,
-    pub causes: [Cause; 2],
-    pub at: i64,
-    pub severity: Severity,
-    pub verdict: Verdict,
-    pub rules: u32,
-    pub acts: bool,
+pub(crate) struct Alert {
+    pub(crate) baseline: u64,
+    pub(crate) causes: [Cause; 2],
+    pub(crate) at: i64,
+    pub(crate) severity: Severity,
+    pub(crate) verdict: Verdict,
+    pub(crate) rules: u32,
+    pub(crate) acts: bool,
 }
 
 /// Cause by which alerts of other baselines join: an application on a network, or an address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cause {
+pub(crate) struct Cause {
     /// Within the tenant: its other alerts join the incident. 0: none.
-    pub of_tenant: u64,
+    pub(crate) of_tenant: u64,
     /// Across tenants: their incidents join the campaign.
-    pub of_all: u64,
+    pub(crate) of_all: u64,
 }
 
 /// The last campaign of a cause.
@@ -69,7 +69,7 @@ struct Campaign {
 }
 
 #[derive(Debug)]
-pub struct Incidents {
+pub(crate) struct Incidents {
     open: Generations<Open>,
     /// Victims of each open incident, up to [`VICTIMS_MAX`].
     victims: Generations<Vec<Victim>>,
@@ -98,19 +98,19 @@ impl Default for Incidents {
 impl Incidents {
     /// The open incident of a baseline, whether the event is an alert or not.
     #[must_use]
-    pub fn of_baseline(&self, baseline: u64, at: i64) -> Option<&Open> {
+    pub(crate) fn of_baseline(&self, baseline: u64, at: i64) -> Option<&Open> {
         let open = self.open.get(*self.of_baseline.get(baseline)?)?;
         ((at - open.updated_at).abs() <= BASELINE_MS).then_some(open)
     }
 
     /// Whether an alert would join an open incident.
     #[must_use]
-    pub fn is_known(&self, alert: &Alert) -> bool {
+    pub(crate) fn is_known(&self, alert: &Alert) -> bool {
         self.find(alert).is_some()
     }
 
     /// Joins the incident of the baseline or of the cause, or opens one. `victim` names the grant or token.
-    pub fn join(&mut self, alert: &Alert, victim: impl FnOnce() -> Victim) -> Joined {
+    pub(crate) fn join(&mut self, alert: &Alert, victim: impl FnOnce() -> Victim) -> Joined {
         let found = self.find(alert);
         let new = found.is_none();
         let open = found.unwrap_or_else(|| {
@@ -159,7 +159,7 @@ impl Incidents {
 
     /// The first victims of an open incident, in the order in which they joined.
     #[must_use]
-    pub fn victims(&self, id: IncidentId) -> &[Victim] {
+    pub(crate) fn victims(&self, id: IncidentId) -> &[Victim] {
         self.victims.get(id.0).map_or(&[], Vec::as_slice)
     }
 
@@ -201,17 +201,17 @@ const fn mixed(number: u64) -> u64 {
 
 impl Open {
     #[must_use]
-    pub const fn severity(&self) -> Severity {
+    pub(crate) const fn severity(&self) -> Severity {
         self.severity
     }
 
     #[must_use]
-    pub const fn verdict(&self) -> Verdict {
+    pub(crate) const fn verdict(&self) -> Verdict {
         self.verdict
     }
 
     #[must_use]
-    pub const fn baselines(&self) -> u32 {
+    pub(crate) const fn baselines(&self) -> u32 {
         self.baselines
     }
 }

@@ -25,7 +25,7 @@ const TRUE: f64 = 0.5;
 /// 98th percentile or the highest 200 visits it is a generalised Pareto distribution (Pickands 1975), fitted by moments
 /// (Hosking and Wallis 1987).
 #[derive(Debug)]
-pub struct Tail {
+pub(crate) struct Tail {
     bins: Vec<f64>,
     /// Share of visits in each bin and above, as of the last fit. P-values are read from it.
     above: Vec<f64>,
@@ -62,19 +62,19 @@ impl Default for Tail {
 impl Tail {
     /// Number of visits.
     #[must_use]
-    pub const fn visits(&self) -> u64 {
+    pub(crate) const fn visits(&self) -> u64 {
         self.visits
     }
 
     /// Probability that a visit with these highest log-odds was honest: its weight.
     #[must_use]
-    pub fn honest(log_odds: f64) -> f64 {
+    pub(crate) fn honest(log_odds: f64) -> f64 {
         sigma(-TRUE * log_odds)
     }
 
     /// The tail of the visits of several tails.
     #[must_use]
-    pub fn of_all<'a>(tails: impl Iterator<Item = &'a Self>) -> Self {
+    pub(crate) fn of_all<'a>(tails: impl Iterator<Item = &'a Self>) -> Self {
         let mut all = Self::default();
         for tail in tails {
             all.bins.iter_mut().zip(&tail.bins).for_each(|(all, weight)| *all += weight);
@@ -86,7 +86,7 @@ impl Tail {
     }
 
     /// Learns a visit. Returns whether p-values now include all visits.
-    pub fn learn(&mut self, log_odds: f64, weight: f64) -> bool {
+    pub(crate) fn learn(&mut self, log_odds: f64, weight: f64) -> bool {
         self.bins[bin(log_odds)] += weight;
         self.visits += 1;
         self.least = least(self.visits);
@@ -102,7 +102,7 @@ impl Tail {
     /// Share of honest visits with log-odds at least as high, in (0, 1], with the smallest supported p-value as
     /// minimum.
     #[must_use]
-    pub fn p_value(&self, log_odds: f64) -> f64 {
+    pub(crate) fn p_value(&self, log_odds: f64) -> f64 {
         let p_value = match self.fit {
             Some(fit) if log_odds > fit.from => fit.beyond(log_odds),
             _ => self.counted(log_odds),
@@ -112,7 +112,7 @@ impl Tail {
 
     /// Log-odds that this share of honest visits reaches.
     #[must_use]
-    pub fn quantile(&self, share: f64) -> f64 {
+    pub(crate) fn quantile(&self, share: f64) -> f64 {
         // The p-value decreases with the log-odds: bisect down to the width of a bin.
         let (mut low, mut high) = (LOWEST, HIGHEST);
         for _ in 0..12 {

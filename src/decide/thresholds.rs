@@ -21,7 +21,7 @@ const THRESHOLD_VISITS: u64 = 256;
 
 /// The tails of all tenants, and the thresholds that spend the alert budget on them.
 #[derive(Debug)]
-pub struct Thresholds {
+pub(crate) struct Thresholds {
     /// New incidents a day and tenant.
     per_day: f64,
     /// The watermark, milliseconds since the epoch; 0: not known.
@@ -71,7 +71,7 @@ impl OfTenant {
 impl Thresholds {
     /// `per_day`: new incidents a day and tenant.
     #[must_use]
-    pub fn new(per_day: u32) -> Self {
+    pub(crate) fn new(per_day: u32) -> Self {
         Self {
             per_day: f64::from(per_day),
             watermark: 0,
@@ -90,32 +90,32 @@ impl Thresholds {
 
     /// Log-odds from which an alert of `tenant` is raised now.
     #[must_use]
-    pub fn alert_from(&self, tenant: Tenant) -> f64 {
+    pub(crate) fn alert_from(&self, tenant: Tenant) -> f64 {
         self.of(tenant).alert_from
     }
 
     /// The same, and the p-value of `log_odds`.
     #[must_use]
-    pub fn alert_from_and_p_value(&self, tenant: Tenant, log_odds: f64) -> (f64, f64) {
+    pub(crate) fn alert_from_and_p_value(&self, tenant: Tenant, log_odds: f64) -> (f64, f64) {
         let of_tenant = self.of(tenant);
         (of_tenant.alert_from, of_tenant.tail().p_value(log_odds))
     }
 
     /// Number of visits without those of the largest other tenant.
     #[must_use]
-    pub fn visits(&self, tenant: Tenant) -> f64 {
+    pub(crate) fn visits(&self, tenant: Tenant) -> f64 {
         self.visits.count(tenant.seat)
     }
 
     /// Number of days of the stream so far.
     #[must_use]
-    pub const fn days(&self) -> u32 {
+    pub(crate) const fn days(&self) -> u32 {
         self.days
     }
 
     /// `watermark`: milliseconds since the epoch; 0: not known.
     #[inline]
-    pub fn pass_time(&mut self, watermark: i64) {
+    pub(crate) fn pass_time(&mut self, watermark: i64) {
         // The watermark changes once in some hundred events.
         if watermark == self.watermark {
             return;
@@ -130,7 +130,7 @@ impl Thresholds {
     }
 
     /// Counts a visit that has ended, by its highest log-odds.
-    pub fn learn(&mut self, tenant: Tenant, log_odds: f64) {
+    pub(crate) fn learn(&mut self, tenant: Tenant, log_odds: f64) {
         let Some(seat) = tenant.seat else { return };
         let Some(of_tenant) = self.tenants.get_mut(seat) else { return };
         let is_updated = of_tenant.own.learn(log_odds, Tail::honest(log_odds));

@@ -24,11 +24,11 @@ const DAMAGED_COPIES_MAX: usize = 9;
 /// Content of the file when it was opened.
 #[derive(Debug)]
 pub(super) struct Opened {
-    pub records: Vec<Record>,
+    pub(crate) records: Vec<Record>,
     /// Number of lines that cannot be read.
-    pub damaged: usize,
+    pub(crate) damaged: usize,
     /// Hash of the file's content.
-    pub fingerprint: u128,
+    pub(crate) fingerprint: u128,
 }
 
 /// The open file, and the lock of its folder.

@@ -58,8 +58,8 @@ pub(super) async fn supervise<S, R, F>(
 
 /// Failure of a call to a channel or provider.
 pub(super) struct Failed {
-    pub error: DeliveryError,
-    pub panicked: bool,
+    pub(crate) error: DeliveryError,
+    pub(crate) panicked: bool,
 }
 
 impl<S: Store + 'static> Deliverer<S>
@@ -208,19 +208,19 @@ where
 
 /// Fields of the row of an attempt.
 pub(super) struct Attempt<'a> {
-    pub action_id: String,
-    pub incident: Option<&'a crate::verdict::Incident>,
-    pub kind: String,
-    pub target: String,
-    pub number: u32,
-    pub outcome: &'static str,
-    pub status: u16,
+    pub(crate) action_id: String,
+    pub(crate) incident: Option<&'a crate::verdict::Incident>,
+    pub(crate) kind: String,
+    pub(crate) target: String,
+    pub(crate) number: u32,
+    pub(crate) outcome: &'static str,
+    pub(crate) status: u16,
 }
 
 /// Consecutive failures of a lane. A reason is logged once until it changes.
 #[derive(Default)]
 pub(super) struct Trouble {
-    pub count: u32,
+    pub(crate) count: u32,
     reason: String,
 }
 
@@ -247,7 +247,7 @@ mod tests {
     use crate::deliver::deliverer::Settings;
     use crate::deliver::outbox::Outbox;
     use crate::port::Clock;
-    use crate::store::MemoryStore;
+    use crate::store::NullStore;
     use crate::telemetry::SystemClock;
 
     #[tokio::test]
@@ -259,7 +259,7 @@ mod tests {
             outbox: Arc::new(outbox),
             notifiers: Vec::new(),
             revoker: None,
-            store: Arc::new(MemoryStore::default()),
+            store: Arc::new(NullStore),
             clock,
             metrics: Arc::default(),
             health: Arc::default(),

@@ -95,7 +95,7 @@ impl Outbox {
 
     /// Number of journal lines that could not be read at the start.
     #[must_use]
-    pub const fn damaged(&self) -> usize {
+    pub(crate) const fn damaged(&self) -> usize {
         self.damaged
     }
 
@@ -106,7 +106,7 @@ impl Outbox {
 
     /// Whether an operator has paused all revocations.
     #[must_use]
-    pub fn is_paused(&self) -> bool {
+    pub(crate) fn is_paused(&self) -> bool {
         // If the file cannot be checked, revocations count as paused.
         !matches!(self.folder.join(PAUSE_FILE).try_exists(), Ok(false))
     }
@@ -319,8 +319,8 @@ pub(super) enum Next<T> {
 /// One attempt to send a message.
 pub(super) struct Message {
     pub key: String,
-    pub effect: Effect,
-    pub what: What,
+    pub(crate) effect: Effect,
+    pub(crate) what: What,
 }
 
 pub(super) enum What {
@@ -330,10 +330,10 @@ pub(super) enum What {
 
 /// An incident, with its state for one channel.
 pub(super) struct Report {
-    pub incident: Box<Incident>,
-    pub progress: Progress,
+    pub(crate) incident: Box<Incident>,
+    pub(crate) progress: Progress,
     /// State of the channel after it accepts the message.
-    pub sent: Sent,
+    pub(crate) sent: Sent,
 }
 
 fn asked((of, revocation): (&Subject, &Revocation)) -> Asked {
@@ -351,14 +351,14 @@ const fn is_not_revoked(revocation: &Revocation) -> bool {
 /// One attempt to revoke.
 pub(super) struct ToRevoke {
     /// Key of the change that requested it.
-    pub key: String,
+    pub(crate) key: String,
     /// The idempotency key.
-    pub name: String,
-    pub incident: Box<Incident>,
-    pub effect: Effect,
-    pub is_paused: bool,
+    pub(crate) name: String,
+    pub(crate) incident: Box<Incident>,
+    pub(crate) effect: Effect,
+    pub(crate) is_paused: bool,
     /// It has been open for longer than [`REVOCATION_MS_MAX`].
-    pub is_expired: bool,
+    pub(crate) is_expired: bool,
 }
 
 pub(super) fn lane_of(notifier: &dyn Notifier) -> String {

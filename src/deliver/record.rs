@@ -101,22 +101,22 @@ pub(super) enum Work {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Effect {
     /// Number of attempts.
-    pub attempts: u32,
+    pub(crate) attempts: u32,
     /// Earliest time of the next attempt, milliseconds since the epoch, wall clock.
-    pub due_at: i64,
+    pub(crate) due_at: i64,
     /// It is already counted in the caps.
-    pub called: bool,
+    pub(crate) called: bool,
     /// Time of the last attempt.
     #[serde(default)]
-    pub tried_at: i64,
+    pub(crate) tried_at: i64,
     /// Number of consecutive panics.
     #[serde(default)]
-    pub panics: u32,
+    pub(crate) panics: u32,
     /// Number of refusals by the provider.
     #[serde(default)]
-    pub refusals: u32,
+    pub(crate) refusals: u32,
     #[serde(default)]
-    pub hold: Option<Hold>,
+    pub(crate) hold: Option<Hold>,
 }
 
 /// Why the next attempt of a delivery is postponed.
@@ -137,45 +137,45 @@ pub(super) enum Hold {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Sent {
     /// Milliseconds since the epoch, wall clock.
-    pub at: i64,
+    pub(crate) at: i64,
     /// The next message about joined victims follows at least one minute after this.
-    pub spaced_from: i64,
-    pub severity: Severity,
+    pub(crate) spaced_from: i64,
+    pub(crate) severity: Severity,
     /// Value of [`Thread::seq`] up to which outcomes and victims were in the message.
-    pub seq: u64,
+    pub(crate) seq: u64,
 }
 
 /// The messages about one incident: what each channel has, and what is still to be sent.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Thread {
     /// Key of the next message: the key of the last change.
-    pub key: String,
+    pub(crate) key: String,
     /// Time of the last change, milliseconds since the epoch, wall clock.
-    pub at: i64,
+    pub(crate) at: i64,
     /// Order of threads that are due at the same time: the smallest first.
-    pub number: u64,
+    pub(crate) number: u64,
     /// Latest state. `None` while no message is to be sent.
-    pub incident: Option<Box<Incident>>,
-    pub pending: BTreeMap<String, Effect>,
-    pub sent: BTreeMap<String, Sent>,
+    pub(crate) incident: Option<Box<Incident>>,
+    pub(crate) pending: BTreeMap<String, Effect>,
+    pub(crate) sent: BTreeMap<String, Sent>,
     /// The last victims that joined, with [`Thread::seq`] at that time.
-    pub joined: Vec<(u64, Victim)>,
-    pub victims_total: u32,
+    pub(crate) joined: Vec<(u64, Victim)>,
+    pub(crate) victims_total: u32,
     /// Increases with each victim and each outcome of a revocation.
-    pub seq: u64,
+    pub(crate) seq: u64,
     /// `seq` of the last outcome that is reported without delay.
-    pub acted: u64,
+    pub(crate) acted: u64,
     /// Keys of its revocations, in the order of their requests.
-    pub revocations: Vec<String>,
+    pub(crate) revocations: Vec<String>,
 }
 
 /// Target of a revocation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Subject {
-    pub incident: u64,
-    pub target: Target,
+    pub(crate) incident: u64,
+    pub(crate) target: Target,
     /// [`Thread::seq`] of its last outcome.
-    pub seq: u64,
+    pub(crate) seq: u64,
 }
 
 impl Sent {

@@ -11,19 +11,19 @@ const NOVELTY_DAYS: f64 = 7.0;
 
 /// One event, and the memory with which it is compared.
 pub(crate) struct Case<'a> {
-    pub observation: &'a Observation<'a>,
-    pub baseline: &'a Baseline,
+    pub(crate) observation: &'a Observation<'a>,
+    pub(crate) baseline: &'a Baseline,
     /// The user of the event. `None` if the event continues a visit.
-    pub user: Option<&'a User>,
+    pub(crate) user: Option<&'a User>,
     /// The visit before the event. `None` if the event begins one.
-    pub visit: Option<&'a Visit>,
-    pub others: &'a Others,
+    pub(crate) visit: Option<&'a Visit>,
+    pub(crate) others: &'a Others,
     /// Token type and device class with which the baseline began, so that a thief does not choose the cohort.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// Prior log-odds of theft.
-    pub prior_log_odds: f64,
+    pub(crate) prior_log_odds: f64,
     /// Neither the token nor its user has a history, so there is nothing to compare with.
-    pub blank: bool,
+    pub(crate) blank: bool,
 }
 
 impl Case<'_> {

@@ -18,7 +18,7 @@ macro_rules! define {
                 &[$($(#[$attribute])* (Self::$id, stringify!($module)),)+];
 
             /// Number of detectors.
-            pub const COUNT: usize = Self::TABLE.len();
+            pub(crate) const COUNT: usize = Self::TABLE.len();
         }
     };
 }
@@ -26,12 +26,12 @@ detectors!(define);
 
 impl DetectorId {
     /// All detectors, in the order of the table.
-    pub fn all() -> impl Iterator<Item = Self> + Clone {
+    pub(crate) fn all() -> impl Iterator<Item = Self> + Clone {
         Self::TABLE.iter().map(|(id, _)| *id)
     }
 
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         Self::TABLE[self as usize].1
     }
 }

@@ -14,22 +14,22 @@ use crate::memory::{Baseline, Holder, Kind, NetLevel};
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Learns {
     /// The visit is the first of the baseline.
-    pub first: bool,
+    pub(crate) first: bool,
     /// Weight of the call of the route. 0: a repeat.
-    pub route: f64,
+    pub(crate) route: f64,
     /// Attractiveness of the route to a thief; 1 is an ordinary route.
-    pub promise: f64,
+    pub(crate) promise: f64,
     /// The route is rare.
-    pub rare_route: bool,
+    pub(crate) rare_route: bool,
     /// The area is called for the first time in the visit.
-    pub area: bool,
+    pub(crate) area: bool,
     /// A change of network, and the probability that it was the owner's.
-    pub switch: Option<f64>,
+    pub(crate) switch: Option<f64>,
     /// Milliseconds of activity since the previous event.
-    pub active_ms: u32,
+    pub(crate) active_ms: u32,
     /// Increase of the burst evidence in the running hour: from and to, nats.
-    pub burst: Option<(f64, f64)>,
-    pub arrival: Arrival,
+    pub(crate) burst: Option<(f64, f64)>,
+    pub(crate) arrival: Arrival,
 }
 
 /// Where a holder appears, for the detector `fan`.
@@ -48,19 +48,19 @@ pub(crate) enum Arrival {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EndedHour {
     /// Habits of the baseline, with this hour.
-    pub habits: Habits,
+    pub(crate) habits: Habits,
     /// Day of the last burst, since the epoch.
-    pub burst_day: u16,
+    pub(crate) burst_day: u16,
     /// Bin and new mean of the season, if this hour changes it.
-    pub season: Option<(usize, i8)>,
+    pub(crate) season: Option<(usize, i8)>,
     /// For the cohort: logarithm of the count and the owner's mean of it, by [`crate::memory::cohort::Hourly`].
-    pub hourly: [Option<(f64, f64)>; 3],
+    pub(crate) hourly: [Option<(f64, f64)>; 3],
     /// Share of reads among the calls.
-    pub reads: f64,
+    pub(crate) reads: f64,
     /// Probability that the hour was the owner's.
-    pub weight: f64,
+    pub(crate) weight: f64,
     /// The next event of the baseline is of a later day.
-    pub last_of_day: bool,
+    pub(crate) last_of_day: bool,
 }
 
 /// All changes that one event makes to its baseline, holder, hour and visit, and to shared tables. Scoring writes it,
@@ -69,46 +69,46 @@ pub(crate) struct EndedHour {
 #[allow(clippy::struct_excessive_bools, reason = "independent facts about one event")]
 pub(crate) struct Lesson {
     /// A new baseline for this event. `None` if the token has one.
-    pub fresh: Option<Box<Baseline>>,
+    pub(crate) fresh: Option<Box<Baseline>>,
     /// The visit that the event continues. `None` if the event begins one.
-    pub number: Option<NonZeroU32>,
-    pub visit: Core,
+    pub(crate) number: Option<NonZeroU32>,
+    pub(crate) visit: Core,
     /// The first routes of the visit do not include the route of the event.
-    pub further_route: bool,
+    pub(crate) further_route: bool,
     /// The first areas of the visit do not include the area of the event.
-    pub further_area: bool,
+    pub(crate) further_area: bool,
     /// Index of the holder among the holders of the baseline.
-    pub holder_index: usize,
-    pub holder: Holder,
+    pub(crate) holder_index: usize,
+    pub(crate) holder: Holder,
     /// Another holder to which a change of network was credited, with its index.
-    pub other: Option<(usize, Holder)>,
+    pub(crate) other: Option<(usize, Holder)>,
     /// Time of the last event of the baseline, milliseconds since the epoch.
-    pub last_at: i64,
+    pub(crate) last_at: i64,
     /// Consecutive events that were late after a wrong clock.
-    pub behind: u8,
+    pub(crate) behind: u8,
     /// Upper limit of the times of all holders, after a wrong clock.
-    pub latest: i64,
-    pub hour: Hour,
-    pub hour_begins: bool,
-    pub ended_hour: Option<EndedHour>,
-    pub refreshes: Option<Refreshes>,
-    pub token: u32,
-    pub binding: u32,
-    pub binding_streak: u8,
-    pub kind: Kind,
+    pub(crate) latest: i64,
+    pub(crate) hour: Hour,
+    pub(crate) hour_begins: bool,
+    pub(crate) ended_hour: Option<EndedHour>,
+    pub(crate) refreshes: Option<Refreshes>,
+    pub(crate) token: u32,
+    pub(crate) binding: u32,
+    pub(crate) binding_streak: u8,
+    pub(crate) kind: Kind,
     /// Log-odds of theft without the reductions for a shared cause and a colleague. Learning weighs the event by them.
-    pub log_odds: f64,
+    pub(crate) log_odds: f64,
     /// The holder has an event in an earlier hour. The learning floor makes values known for such holders only.
-    pub seen_in_earlier_hour: bool,
+    pub(crate) seen_in_earlier_hour: bool,
     /// The event is older than the newest of its baseline by more than the allowed lateness.
-    pub late: bool,
+    pub(crate) late: bool,
     /// The network is evidence for the owner.
-    pub usual_network: bool,
+    pub(crate) usual_network: bool,
     /// Evidence of the most suspicious other holder, nats.
-    pub sibling: f64,
+    pub(crate) sibling: f64,
     /// The event adds evidence, or begins a visit or holder.
-    pub changed: bool,
-    pub learns: Learns,
+    pub(crate) changed: bool,
+    pub(crate) learns: Learns,
 }
 
 impl Lesson {

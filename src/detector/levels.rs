@@ -5,11 +5,11 @@ use crate::memory::level::LEVELS;
 
 /// Evidence of a level of novelty.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct LevelRatio {
+pub(crate) struct LevelRatio {
     /// ln of the thief's probability of this level over the owner's.
-    pub ratio: f64,
+    pub(crate) ratio: f64,
     /// The owner's probability of a level as new or newer.
-    pub p_value: f64,
+    pub(crate) p_value: f64,
 }
 
 /// Evidence of a level. The owner's probability is estimated from past visits and shrunk towards the cohort's shares:
@@ -17,7 +17,12 @@ pub struct LevelRatio {
 ///
 /// `own`: past visits by level; `cohort`: shares that sum to one.
 #[must_use]
-pub fn level_ratio(level: usize, thief: &[f64; LEVELS], own: &[f64; LEVELS], cohort: &[f64; LEVELS]) -> LevelRatio {
+pub(crate) fn level_ratio(
+    level: usize,
+    thief: &[f64; LEVELS],
+    own: &[f64; LEVELS],
+    cohort: &[f64; LEVELS],
+) -> LevelRatio {
     /// Maximum weight of the owner's visits.
     const OWN_MAX: f64 = 30.0;
     /// Weight of the cohort, visits.

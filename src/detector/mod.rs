@@ -5,32 +5,32 @@
 //! its weight. The weights of `net` and `client` come from a logistic fit on labelled traffic. The fitted weights of the
 //! other detectors were close to 1.
 
-pub mod area;
+pub(crate) mod area;
 pub(crate) mod case;
-pub mod client;
-pub mod colleague;
-pub mod credential;
-pub mod fan;
-pub mod hour;
-pub mod id;
+pub(crate) mod client;
+pub(crate) mod colleague;
+pub(crate) mod credential;
+pub(crate) mod fan;
+pub(crate) mod hour;
+pub(crate) mod id;
 pub(crate) mod lesson;
-pub mod levels;
-pub mod lifecycle;
-pub mod net;
+pub(crate) mod levels;
+pub(crate) mod lifecycle;
+pub(crate) mod net;
 pub(crate) mod observation;
-pub mod route;
+pub(crate) mod route;
 pub(crate) mod score;
-pub mod sibling;
-pub mod switch;
+pub(crate) mod sibling;
+pub(crate) mod switch;
 mod table;
 pub(crate) mod teaching;
 #[cfg(test)]
 pub(crate) mod toy;
-pub mod volume;
+pub(crate) mod volume;
 pub(crate) mod words;
 
 pub(crate) use case::Case;
-pub use id::DetectorId;
+pub(crate) use id::DetectorId;
 pub(crate) use lesson::Lesson;
 pub(crate) use observation::{Observation, Standing};
 pub(crate) use score::{Origin, Score, Setting};

@@ -19,29 +19,29 @@ pub(crate) enum Standing {
 
 /// One event, and its position in the memory.
 pub(crate) struct Observation<'a> {
-    pub enriched: &'a EnrichedEvent<'a>,
+    pub(crate) enriched: &'a EnrichedEvent<'a>,
     /// Numbers of the event, at its own time if that is believed, otherwise at the stream time.
-    pub sighting: &'a Sighting,
+    pub(crate) sighting: &'a Sighting,
     /// Tenant of the sighting.
-    pub tenant: Tenant,
-    pub standing: Standing,
+    pub(crate) tenant: Tenant,
+    pub(crate) standing: Standing,
     /// The sighting's time is the event's own.
-    pub timed: bool,
+    pub(crate) timed: bool,
     /// Stream time, and the latest time among the last subjects. Milliseconds since the epoch.
-    pub now: i64,
-    pub newest: i64,
+    pub(crate) now: i64,
+    pub(crate) newest: i64,
     /// Seed of the first visit, if the token has no baseline yet.
-    pub seed: Option<Seed>,
+    pub(crate) seed: Option<Seed>,
     /// Keys of the baseline and of the user.
-    pub baseline: u64,
-    pub user: u64,
+    pub(crate) baseline: u64,
+    pub(crate) user: u64,
     /// Position of the baseline. `None` if the token has none yet.
-    pub place: Option<Place>,
+    pub(crate) place: Option<Place>,
     /// When the token, family or session ended.
-    pub ended: Ended,
-    pub expiry: Option<Expiry>,
+    pub(crate) ended: Ended,
+    pub(crate) expiry: Option<Expiry>,
     /// For an event after the token's expiry: lead of its clock over other clocks, milliseconds.
-    pub ahead: i64,
+    pub(crate) ahead: i64,
 }
 
 impl Observation<'_> {

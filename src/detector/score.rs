@@ -46,12 +46,12 @@ pub(crate) enum Setting {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Origin {
     /// The token is that of a machine on servers.
-    pub machine_on_servers: bool,
+    pub(crate) machine_on_servers: bool,
     /// Class of the network, if the GeoIP data has it.
-    pub class: Option<NetworkClass>,
-    pub level: NetLevel,
+    pub(crate) class: Option<NetworkClass>,
+    pub(crate) level: NetLevel,
     /// The holder is at most 10 days old, on a network that was new when it began.
-    pub new_holder: bool,
+    pub(crate) new_holder: bool,
 }
 
 impl Setting {
@@ -70,32 +70,32 @@ impl Setting {
 /// The score of one event, and the numbers that the verdict and the reasons read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Score {
-    pub log_odds: f64,
-    pub shares: Shares,
+    pub(crate) log_odds: f64,
+    pub(crate) shares: Shares,
     /// Sum of the shares about the identity of the holder ([`super::Detector::OF_IDENTITY`]).
-    pub of_identity: f64,
+    pub(crate) of_identity: f64,
     /// Evidence against the holder.
-    pub evidence: Evidence,
+    pub(crate) evidence: Evidence,
     /// Part of `fan` by application.
-    pub app_fan: f64,
+    pub(crate) app_fan: f64,
     /// Part of `fan` by address.
-    pub ip_fan: f64,
+    pub(crate) ip_fan: f64,
     /// Reduction for a shared cause; at most 0.
-    pub together: f64,
+    pub(crate) together: f64,
     /// Part of `route` from change-point detection: calls between the owner's calls.
-    pub between: f64,
-    pub setting: Setting,
+    pub(crate) between: f64,
+    pub(crate) setting: Setting,
     /// Number of events in the visit.
-    pub visit_calls: u32,
+    pub(crate) visit_calls: u32,
     /// Users who are new at the same place within two hours, including this one.
-    pub company: usize,
-    pub net_level: NetLevel,
-    pub client_level: ClientLevel,
-    pub lifecycle_rule: Option<RuleId>,
+    pub(crate) company: usize,
+    pub(crate) net_level: NetLevel,
+    pub(crate) client_level: ClientLevel,
+    pub(crate) lifecycle_rule: Option<RuleId>,
     /// The event adds evidence, or begins a visit or holder.
-    pub changed: bool,
+    pub(crate) changed: bool,
     /// The event is later than the allowed lateness.
-    pub late: bool,
+    pub(crate) late: bool,
 }
 
 impl Score {

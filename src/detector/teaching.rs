@@ -20,8 +20,8 @@ pub(crate) fn owner(log_odds: f64) -> f64 {
 /// Probability that an event was the owner's: for counts, and for values that become known.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Weights {
-    pub counted: f64,
-    pub known: f64,
+    pub(crate) counted: f64,
+    pub(crate) known: f64,
 }
 
 impl Weights {
@@ -35,10 +35,10 @@ impl Weights {
 
 /// One event that is learnt, and the memory that stores it.
 pub(crate) struct Teaching<'a> {
-    pub observation: &'a Observation<'a>,
-    pub lesson: &'a Lesson,
-    pub baseline: &'a mut Baseline,
-    pub others: &'a mut Others,
+    pub(crate) observation: &'a Observation<'a>,
+    pub(crate) lesson: &'a Lesson,
+    pub(crate) baseline: &'a mut Baseline,
+    pub(crate) others: &'a mut Others,
     weights: OnceCell<Weights>,
 }
 

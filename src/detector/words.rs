@@ -26,11 +26,11 @@ pub(crate) const fn family_name(family: u32) -> u64 {
 /// The explanation of a rule for one event.
 pub(crate) struct Description {
     /// The owner's probability of an observation at least as unusual, if the detector computes one.
-    pub p_value: Option<f64>,
-    pub observed: String,
-    pub expected: String,
+    pub(crate) p_value: Option<f64>,
+    pub(crate) observed: String,
+    pub(crate) expected: String,
     /// One sentence.
-    pub reason: String,
+    pub(crate) reason: String,
 }
 
 /// The signals of one event.
@@ -67,14 +67,14 @@ impl<'a> Signals<'a> {
 
 /// Input of the detectors to explain an event.
 pub(crate) struct Words<'a> {
-    pub observation: &'a Observation<'a>,
-    pub score: &'a Score,
+    pub(crate) observation: &'a Observation<'a>,
+    pub(crate) score: &'a Score,
     /// Part of the identity evidence that `fan` and `colleague` do not explain.
-    pub unexplained: f64,
-    pub baseline: &'a Baseline,
-    pub lesson: &'a Lesson,
-    pub names: &'a Generations<Box<str>>,
-    pub cohorts: &'a Cohorts,
+    pub(crate) unexplained: f64,
+    pub(crate) baseline: &'a Baseline,
+    pub(crate) lesson: &'a Lesson,
+    pub(crate) names: &'a Generations<Box<str>>,
+    pub(crate) cohorts: &'a Cohorts,
 }
 
 impl Words<'_> {

@@ -55,10 +55,10 @@ pub(crate) enum Range {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Voter {
     /// Keys.
-    pub subject: u64,
-    pub tenant: u64,
+    pub(crate) subject: u64,
+    pub(crate) tenant: u64,
     /// The subject has a history.
-    pub established: bool,
+    pub(crate) established: bool,
 }
 
 /// Milliseconds since the epoch.

@@ -3,14 +3,14 @@
 /// Counters of one partition, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    pub events: u64,
+    pub(crate) events: u64,
     pub duplicates: u64,
     /// Events whose id was used before by another event of the tenant. They are scored and stored.
     pub ids_reused: u64,
     pub late: u64,
-    pub baselines: u64,
-    pub baselines_evicted: u64,
-    pub incidents: u64,
+    pub(crate) baselines: u64,
+    pub(crate) baselines_evicted: u64,
+    pub(crate) incidents: u64,
     /// Events whose time is rejected: too far ahead of the stream time, or behind it.
     pub ahead: u64,
     pub behind: u64,
@@ -24,7 +24,7 @@ pub struct Counters {
 impl Counters {
     /// Sum of two sets of counters.
     #[must_use]
-    pub const fn plus(self, other: Self) -> Self {
+    pub(crate) const fn plus(self, other: Self) -> Self {
         Self {
             events: self.events + other.events,
             duplicates: self.duplicates + other.duplicates,
@@ -43,7 +43,7 @@ impl Counters {
 
     /// Increase of each counter since `earlier`.
     #[must_use]
-    pub const fn since(self, earlier: Self) -> Self {
+    pub(crate) const fn since(self, earlier: Self) -> Self {
         Self {
             events: self.events.saturating_sub(earlier.events),
             duplicates: self.duplicates.saturating_sub(earlier.duplicates),

@@ -42,14 +42,14 @@ const REASONS_MAX: usize = 4;
 
 /// Numbers of the summary of an incident.
 pub(crate) struct Sum {
-    pub log_odds: f64,
-    pub prior: f64,
+    pub(crate) log_odds: f64,
+    pub(crate) prior: f64,
     /// Log-odds from which an alert is raised.
-    pub threshold: f64,
+    pub(crate) threshold: f64,
     /// A policy requested the alert, whatever the log-odds.
-    pub by_policy: bool,
+    pub(crate) by_policy: bool,
     /// Number of grants or tokens in the incident.
-    pub baselines: u32,
+    pub(crate) baselines: u32,
 }
 
 /// Summary of an incident: the reasons with their shares in nats, the sum, and the first decisive rule.

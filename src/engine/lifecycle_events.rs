@@ -254,9 +254,9 @@ fn ends_grant(memory: &Memory, event: &Event<'_>, keys: &Keys, Occurrence { base
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Found {
     /// The earliest revocation and the earliest end of a session.
-    pub ended: Ended,
+    pub(crate) ended: Ended,
     /// The grant is stored as ended, and this event proves that it is active.
-    pub revives_grant: bool,
+    pub(crate) revives_grant: bool,
 }
 
 /// Finds the ends of the event's token, grant and session.

@@ -8,22 +8,22 @@ use crate::memory::{Baseline, Memory};
 #[derive(Clone, Copy)]
 pub(super) struct Occurrence {
     /// Key and place of the baseline; `None`: it does not exist yet.
-    pub baseline: u64,
-    pub place: Option<Place>,
+    pub(crate) baseline: u64,
+    pub(crate) place: Option<Place>,
     /// Fields of the baseline before the event.
-    pub before: Option<Before>,
+    pub(crate) before: Option<Before>,
     /// The event time if it is accepted (`timed`), else the stream time; milliseconds since the epoch.
-    pub at: i64,
-    pub timed: bool,
-    pub is_attempt: bool,
+    pub(crate) at: i64,
+    pub(crate) timed: bool,
+    pub(crate) is_attempt: bool,
 }
 
 /// Fields of the baseline that a step needs outside scoring. They are read together.
 #[derive(Clone, Copy)]
 pub(super) struct Before {
-    pub last_at: i64,
-    pub visits: u32,
-    pub token: u32,
+    pub(crate) last_at: i64,
+    pub(crate) visits: u32,
+    pub(crate) token: u32,
 }
 
 impl Before {

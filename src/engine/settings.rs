@@ -52,7 +52,7 @@ impl Settings {
     /// Settings of one of `partitions`: the alert budget is divided evenly, rounded up. Partitions are independent, so
     /// they do not share a counter.
     #[must_use]
-    pub fn for_one_of(&self, partitions: u32) -> Self {
+    pub(crate) fn for_one_of(&self, partitions: u32) -> Self {
         let share = |budget: u32| budget.div_ceil(partitions.max(1));
         Self {
             alert_budget_per_day: share(self.alert_budget_per_day),

@@ -61,7 +61,7 @@ impl State {
     /// Time with which the last event was scored, milliseconds since the epoch: the event time if it is accepted, else
     /// the stream time.
     #[must_use]
-    pub const fn scored_at(&self) -> i64 {
+    pub(crate) const fn scored_at(&self) -> i64 {
         self.scored_at
     }
 

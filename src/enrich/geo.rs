@@ -90,7 +90,7 @@ impl GeoFiles {
     /// Reads the files in parallel and watches them. A missing or invalid file is left out, and [`Self::problems`]
     /// reports it.
     #[must_use]
-    pub fn open(settings: &GeoSettings) -> Self {
+    pub(crate) fn open(settings: &GeoSettings) -> Self {
         let of = |role| move |path: &PathBuf| Watched::new(path.clone(), role);
         let watched: Vec<_> =
             settings.city.iter().map(of(Role::City)).chain(settings.asn.iter().map(of(Role::Asn))).collect();
@@ -123,13 +123,13 @@ impl GeoFiles {
 
     /// Problems with the files, one sentence each.
     #[must_use]
-    pub fn problems(&self) -> Vec<String> {
+    pub(crate) fn problems(&self) -> Vec<String> {
         self.0.current().problems.clone()
     }
 
     /// The files in use: path, type and build date of each.
     #[must_use]
-    pub fn versions(&self) -> Vec<String> {
+    pub(crate) fn versions(&self) -> Vec<String> {
         self.0.current().versions.clone()
     }
 }

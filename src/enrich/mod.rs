@@ -8,7 +8,7 @@ mod country;
 mod database;
 mod event_geo;
 mod geo;
-pub mod network_class;
+pub(crate) mod network_class;
 mod record;
 mod slots;
 
@@ -71,7 +71,7 @@ impl Enricher {
 
     /// Computes keys of names with `hasher` instead of the public default key.
     #[must_use]
-    pub fn with_hasher(self, hasher: KeyHasher) -> Self {
+    pub(crate) fn with_hasher(self, hasher: KeyHasher) -> Self {
         Self { clients: Clients::new(hasher), hasher, ..self }
     }
 

@@ -154,7 +154,7 @@ const WORDS_MAX: usize = 24;
 
 /// The class of the network with this name.
 #[must_use]
-pub fn of(name: &str) -> NetworkClass {
+pub(crate) fn of(name: &str) -> NetworkClass {
     let name = name.to_lowercase();
     let words = || name.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).take(WORDS_MAX);
     let has = |list: &[&str]| words().any(|word| list.contains(&word));

@@ -22,7 +22,7 @@ impl Address {
     /// address, which the address contains inverted. For a link-local ISATAP address (RFC 5214 section 6.1) it is the
     /// embedded IPv4 address. Otherwise it is the address itself.
     #[must_use]
-    pub const fn located(self) -> IpAddr {
+    pub(crate) const fn located(self) -> IpAddr {
         let IpAddr::V6(v6) = self.0 else { return self.0 };
         match v6.octets() {
             [0x20, 0x01, 0, 0, .., a, b, c, d] => IpAddr::V4(Ipv4Addr::new(!a, !b, !c, !d)),
@@ -39,7 +39,7 @@ impl Address {
 
     /// Sixteen bytes in network order, an IPv4 address as v4-mapped: the `IPv6` column of the store.
     #[must_use]
-    pub fn to_ipv6(self) -> Ipv6Addr {
+    pub(crate) fn to_ipv6(self) -> Ipv6Addr {
         match self.0 {
             IpAddr::V4(v4) => v4.to_ipv6_mapped(),
             IpAddr::V6(v6) => v6,
@@ -48,19 +48,19 @@ impl Address {
 
     /// Key of one client: the IPv4 address, or the IPv6 /64 (RFC 8981 privacy addresses change inside it).
     #[must_use]
-    pub fn client(self) -> u64 {
+    pub(crate) fn client(self) -> u64 {
         self.leading(32, 64)
     }
 
     /// Key of the prefix: IPv4 /24, IPv6 /48 (RFC 6177).
     #[must_use]
-    pub fn prefix(self) -> u64 {
+    pub(crate) fn prefix(self) -> u64 {
         self.leading(24, 48)
     }
 
     /// Key of the wider prefix: IPv4 /16, IPv6 /32, the usual size of one provider's allocation.
     #[must_use]
-    pub fn wide(self) -> u64 {
+    pub(crate) fn wide(self) -> u64 {
         self.leading(16, 32)
     }
 

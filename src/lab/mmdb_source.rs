@@ -28,7 +28,7 @@ pub enum SourceError {
 
 /// Reads CSV lines into records of MaxMind's ASN schema: `first address, last address, AS number, name of its holder`
 /// (RFC 4180, without a header). All lines are of one address family. Networks without a holder (AS 0) are left out.
-pub fn asn_csv(source: impl BufRead) -> Result<Writer, SourceError> {
+pub(crate) fn asn_csv(source: impl BufRead) -> Result<Writer, SourceError> {
     let mut writer = None;
     for (number, text) in source.lines().enumerate() {
         let line = number + 1;
@@ -125,7 +125,7 @@ impl Value {
     /// Whole numbers become unsigned integers of the smallest width, other numbers doubles. `None` if the value
     /// contains null, which the format cannot store.
     #[must_use]
-    pub fn from_json(json: &serde_json::Value) -> Option<Self> {
+    pub(crate) fn from_json(json: &serde_json::Value) -> Option<Self> {
         Some(match json {
             serde_json::Value::Null => return None,
             serde_json::Value::Bool(yes) => Self::Bool(*yes),

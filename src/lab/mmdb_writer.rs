@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 /// A value in a record.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Value {
+pub(crate) enum Value {
     Map(Vec<(String, Value)>),
     List(Vec<Value>),
     Text(String),
@@ -24,16 +24,16 @@ pub enum Value {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Description {
     /// `GeoLite2-ASN` and the like. Readers may use it to select a schema.
-    pub database_type: String,
+    pub(crate) database_type: String,
     /// One English sentence.
-    pub text: String,
+    pub(crate) text: String,
     /// Build time in seconds since the epoch.
-    pub build_epoch: u64,
+    pub(crate) build_epoch: u64,
 }
 
 /// Address family of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
+pub(crate) enum Family {
     Ipv4,
     /// IPv6, with IPv4 addresses under `::/96`.
     Ipv6,
@@ -69,13 +69,13 @@ const METADATA_MARKER: &[u8] = b"\xab\xcd\xefMaxMind.com";
 
 impl Writer {
     #[must_use]
-    pub fn new(family: Family) -> Self {
+    pub(crate) fn new(family: Family) -> Self {
         Self { family, nodes: vec![[Child::Nothing; 2]], data: Vec::new(), offsets: HashMap::new() }
     }
 
     /// Assigns `record` to the addresses from `first` to `last`, in place of earlier records. Returns false and changes
     /// nothing if the two are out of order, of two families, or not of the file's family.
-    pub fn insert(&mut self, first: IpAddr, last: IpAddr, record: &Value) -> Result<bool, TooLarge> {
+    pub(crate) fn insert(&mut self, first: IpAddr, last: IpAddr, record: &Value) -> Result<bool, TooLarge> {
         let (Some((first, bits)), Some((last, _))) = (self.position(first), self.position(last)) else {
             return Ok(false);
         };

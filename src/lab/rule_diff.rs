@@ -13,7 +13,7 @@ use crate::port::{ActionRow, EventRow, Message, Rows};
 use crate::verdict::{Incident, RuleId, Verdict};
 
 /// Two runs over the same events.
-pub struct Comparison {
+pub(crate) struct Comparison {
     old: Run,
     new: Run,
 }
@@ -28,12 +28,12 @@ struct Run {
 impl Comparison {
     /// Compares the pipeline with the new rules with the one with the old rules on messages of `feed`.
     #[must_use]
-    pub fn new(old: Pipeline, new: Pipeline, feed: Feed) -> Self {
+    pub(crate) fn new(old: Pipeline, new: Pipeline, feed: Feed) -> Self {
         Self { old: Run::new(old, feed), new: Run::new(new, feed) }
     }
 
     /// Scores messages with both pipelines.
-    pub fn process(&mut self, messages: &[Message<'_>]) {
+    pub(crate) fn process(&mut self, messages: &[Message<'_>]) {
         for run in [&mut self.old, &mut self.new] {
             run.pipeline.process(&mut run.partition, messages, 0, &mut run.epoch);
             run.epoch.incidents.clear();
@@ -43,19 +43,19 @@ impl Comparison {
 
     /// The alerts that differ, ordered by day and baseline.
     #[must_use]
-    pub fn changes(&self) -> Vec<Change<'_>> {
+    pub(crate) fn changes(&self) -> Vec<Change<'_>> {
         changes(&self.old.epoch.rows.by_day, &self.new.epoch.rows.by_day)
     }
 
     /// Number of scored events.
     #[must_use]
-    pub const fn events(&self) -> u64 {
+    pub(crate) const fn events(&self) -> u64 {
         self.new.epoch.tally.events
     }
 
     /// Numbers of alerts with the old and with the new rules.
     #[must_use]
-    pub fn alerts(&self) -> [usize; 2] {
+    pub(crate) fn alerts(&self) -> [usize; 2] {
         [&self.old, &self.new].map(|run| run.epoch.rows.by_day.len())
     }
 }
@@ -78,15 +78,15 @@ struct Alerts {
 
 /// The first event with the highest verdict of a baseline's day.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Alert {
-    pub event_id: String,
-    pub verdict: Verdict,
-    pub log_odds: f64,
+pub(crate) struct Alert {
+    pub(crate) event_id: String,
+    pub(crate) verdict: Verdict,
+    pub(crate) log_odds: f64,
     /// The rules that fired.
-    pub rules: Vec<RuleId>,
-    pub reason: String,
+    pub(crate) rules: Vec<RuleId>,
+    pub(crate) reason: String,
     /// Family or token of the baseline.
-    pub subject: String,
+    pub(crate) subject: String,
 }
 
 impl Rows for Alerts {
@@ -132,7 +132,7 @@ impl Rows for Alerts {
 /// An alert that differs between the rule sets.
 #[derive(Debug, Serialize)]
 #[serde(tag = "change", rename_all = "snake_case")]
-pub enum Change<'a> {
+pub(crate) enum Change<'a> {
     Appears {
         new: &'a Alert,
     },
@@ -163,7 +163,7 @@ fn changes<'a>(old: &'a ByDay, new: &'a ByDay) -> Vec<Change<'a>> {
 impl Change<'_> {
     /// One line of text: `+` for an added alert, `-` for a removed one, `~` for a changed one.
     #[must_use]
-    pub fn to_line(&self) -> String {
+    pub(crate) fn to_line(&self) -> String {
         let verdict = |alert: &Alert| {
             let rules: Vec<_> = alert.rules.iter().map(|rule| rule.as_str()).collect();
             format!("{} {:.1} ({})", alert.verdict.as_str(), alert.log_odds, rules.join(", "))

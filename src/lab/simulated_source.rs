@@ -9,7 +9,7 @@ use crate::checkpoint::Position;
 use crate::port::{Message, Polled, Source, SourceError};
 
 /// Source of simulated events. Calls `P` with the progress after each poll with messages.
-pub struct SimulatedSource<P> {
+pub(crate) struct SimulatedSource<P> {
     days: Receiver<Vec<u8>>,
     today: Vec<u8>,
     /// Bytes of today that were taken.
@@ -22,18 +22,18 @@ pub struct SimulatedSource<P> {
 
 /// Progress of a simulation.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Progress {
+pub(crate) struct Progress {
     /// Number of the current day, from 1.
-    pub day: u64,
+    pub(crate) day: u64,
     /// Simulated days whose events were taken; the fraction is the share of the current day.
-    pub days: f64,
+    pub(crate) days: f64,
     /// Number of events taken.
-    pub events: u64,
+    pub(crate) events: u64,
 }
 
 impl<P: FnMut(Progress)> SimulatedSource<P> {
     /// Starts the generator. Its thread returns the generated thefts.
-    pub fn start(settings: Settings, report: P) -> std::io::Result<(Self, JoinHandle<Vec<Theft>>)> {
+    pub(crate) fn start(settings: Settings, report: P) -> std::io::Result<(Self, JoinHandle<Vec<Theft>>)> {
         let (sender, days) = mpsc::sync_channel(1);
         let generator =
             std::thread::Builder::new().name("generator".to_owned()).spawn(move || generate(settings, &sender))?;

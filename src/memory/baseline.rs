@@ -12,22 +12,22 @@ use super::sighting::{Sighting, Site};
 use super::visit::{VISIT_GAP_MS, VISITS_MAX};
 
 /// Number of recent places of the token that are stored.
-pub const SITES_MAX: usize = 3;
+pub(crate) const SITES_MAX: usize = 3;
 
 /// Sum of calls at which all counts are reduced by 1/16: 2,000 calls, in sixteenths.
 const CALLS_MAX: u16 = 2_000 * 16;
 
 /// Number of visits of each level of novelty, sixteenths.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LevelCounts([u16; LEVELS]);
+pub(crate) struct LevelCounts([u16; LEVELS]);
 
 impl LevelCounts {
     #[must_use]
-    pub fn get(&self) -> [f64; LEVELS] {
+    pub(crate) fn get(&self) -> [f64; LEVELS] {
         self.0.map(|count| f64::from(count) / 16.0)
     }
 
-    pub fn learn(&mut self, level: usize, weight: f64, minute: u32) {
+    pub(crate) fn learn(&mut self, level: usize, weight: f64, minute: u32) {
         // Habits change: older visits lose weight after 200 visits.
         if self.0.iter().map(|count| u32::from(*count)).sum::<u32>() > 200 * 16 {
             self.0 = self.0.map(|count| count / 2);
@@ -38,43 +38,43 @@ impl LevelCounts {
 
 /// Calls of a baseline with which a call of a route is compared, or visits with which a visit to an area is compared.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct OwnCalls {
+pub(crate) struct OwnCalls {
     /// Of this route or area, or of all rare routes.
-    pub of_this: f64,
+    pub(crate) of_this: f64,
     /// Of all routes or areas.
-    pub of_all: f64,
+    pub(crate) of_all: f64,
     /// Of routes or areas that are not stored by name.
-    pub elsewhere: f64,
+    pub(crate) elsewhere: f64,
 }
 
 impl OwnCalls {
     /// Spreads `elsewhere` over the routes or areas that are not stored. `remembered`: share of the stored ones in the
     /// calls of others.
     #[must_use]
-    pub fn spread(self, remembered: f32) -> Self {
+    pub(crate) fn spread(self, remembered: f32) -> Self {
         Self { elsewhere: self.elsewhere / (1.0 - f64::from(remembered)).max(0.05), ..self }
     }
 }
 
 /// A call of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RouteCall {
-    pub route: u32,
-    pub is_rare: bool,
+pub(crate) struct RouteCall {
+    pub(crate) route: u32,
+    pub(crate) is_rare: bool,
     /// Minutes since the epoch.
-    pub minute: u32,
+    pub(crate) minute: u32,
 }
 
 /// Habits that only baselines with several visits have.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Grown {
+pub(crate) struct Grown {
     /// Mean residual of each UTC hour's calls, weekdays before weekends, sixteenths of a nat.
-    pub season: [i8; 48],
+    pub(crate) season: [i8; 48],
     /// Visits by UTC hour at weekends.
-    pub weekend: [u8; 24],
+    pub(crate) weekend: [u8; 24],
     /// Sums of the phases of visits as unit vectors, with decay, for each of
     /// [`crate::detector::hour::formula::PERIODS_MS`].
-    pub phases: [(f32, f32); 3],
+    pub(crate) phases: [(f32, f32); 3],
 }
 
 impl Default for Grown {
@@ -85,33 +85,33 @@ impl Default for Grown {
 
 /// A refresh token that was presented.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Presented {
-    pub token: u64,
+pub(crate) struct Presented {
+    pub(crate) token: u64,
     /// Milliseconds since the epoch; 0: never presented.
-    pub at: i64,
+    pub(crate) at: i64,
     /// Time at which a successor was issued, or another token of the family was presented; 0: not yet.
-    pub superseded_at: i64,
-    pub address: u32,
-    pub agent: u32,
+    pub(crate) superseded_at: i64,
+    pub(crate) address: u32,
+    pub(crate) agent: u32,
     /// Time of the first use of a token that was issued in exchange; 0: not yet.
-    pub used_at: i64,
+    pub(crate) used_at: i64,
     /// It was presented repeatedly without a successor: it does not rotate.
-    pub lasting: bool,
+    pub(crate) lasting: bool,
 }
 
 /// The last refresh tokens of a family.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Refreshes {
-    pub last: [Presented; 2],
+pub(crate) struct Refreshes {
+    pub(crate) last: [Presented; 2],
     /// Earlier tokens, 32 bits of the key of each.
-    pub before: [u32; 8],
+    pub(crate) before: [u32; 8],
     /// The provider reports successors. An unknown token is therefore not one of the latest.
-    pub chained: bool,
+    pub(crate) chained: bool,
 }
 
 /// Number of changes of network, and duration of the activity.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Activity {
+pub(crate) struct Activity {
     /// An integer, because a float would lose the milliseconds of a busy token after days of activity.
     ms: u32,
     changes: f32,
@@ -120,7 +120,7 @@ pub struct Activity {
 impl Activity {
     /// Learns the time since the previous event, and a change of network. `changed`: probability that the change was
     /// the owner's, otherwise 0. Both sums are halved after 25 days of activity.
-    pub fn learn(&mut self, changed: f64, ms: u32) {
+    pub(crate) fn learn(&mut self, changed: f64, ms: u32) {
         self.ms = self.ms.saturating_add(ms);
         self.changes += changed as f32;
         if self.ms > u32::MAX / 2 {
@@ -130,12 +130,12 @@ impl Activity {
     }
 
     #[must_use]
-    pub fn minutes(&self) -> f64 {
+    pub(crate) fn minutes(self) -> f64 {
         f64::from(self.ms) / MINUTE_MS as f64
     }
 
     #[must_use]
-    pub fn changes(&self) -> f64 {
+    pub(crate) fn changes(self) -> f64 {
         f64::from(self.changes)
     }
 }
@@ -145,36 +145,36 @@ impl Activity {
 #[derive(Clone, Debug)]
 #[repr(C, align(64))]
 pub struct Baseline {
-    pub key: u64,
+    pub(crate) key: u64,
     /// Milliseconds since the epoch.
-    pub last_at: i64,
+    pub(crate) last_at: i64,
     /// Suspected holders.
-    pub holders: Box<[Holder]>,
-    pub grown: Option<Box<Grown>>,
-    pub refreshes: Option<Box<Refreshes>>,
-    pub hour: Hour,
+    pub(crate) holders: Box<[Holder]>,
+    pub(crate) grown: Option<Box<Grown>>,
+    pub(crate) refreshes: Option<Box<Refreshes>>,
+    pub(crate) hour: Hour,
     /// Numbers of the last visits, the latest first. The number of an ended visit can belong to another baseline.
     open: [Option<NonZeroU32>; VISITS_MAX],
     /// 8 bits of the key of each.
     open_keys: [u8; VISITS_MAX],
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// Network of the last event.
-    pub network: u32,
+    pub(crate) network: u32,
     /// The access token used last.
-    pub token: u32,
+    pub(crate) token: u32,
     /// Key of which the requests prove possession; 0: none.
-    pub binding: u32,
+    pub(crate) binding: u32,
     /// Visits so far.
-    pub visits: u32,
-    pub activity: Activity,
+    pub(crate) visits: u32,
+    pub(crate) activity: Activity,
     /// Number of networks that were learnt.
-    pub networks: u8,
+    pub(crate) networks: u8,
     /// Of these, hosting networks and anonymisers.
-    pub hosting_networks: u8,
+    pub(crate) hosting_networks: u8,
     /// Number of consecutive events long before `last_at`. After several, `last_at` is assumed to be wrong.
-    pub behind: u8,
+    pub(crate) behind: u8,
     /// Number of consecutive uses of one key.
-    pub binding_streak: u8,
+    pub(crate) binding_streak: u8,
     /// Learnt calls of routes by their weights, sixteenths.
     routes: u16,
     /// Of these, calls of rare routes that were not `seen` yet.
@@ -182,16 +182,16 @@ pub struct Baseline {
     /// Visits to areas that were learnt, sixteenths.
     areas: u16,
     /// Day of the last burst; 0: none. 16 bits last until 2149.
-    pub burst_day: u16,
-    pub seen: Seen,
+    pub(crate) burst_day: u16,
+    pub(crate) seen: Seen,
     /// Time of the first event, minutes since the epoch.
-    pub first_minute: u32,
-    pub habits: Habits,
-    pub net_levels: LevelCounts,
-    pub client_levels: LevelCounts,
+    pub(crate) first_minute: u32,
+    pub(crate) habits: Habits,
+    pub(crate) net_levels: LevelCounts,
+    pub(crate) client_levels: LevelCounts,
     /// Visits by UTC hour on weekdays, sixteenths. While there are few visits, those of all days.
-    pub hours: [u16; 24],
-    pub sites: [Site; SITES_MAX],
+    pub(crate) hours: [u16; 24],
+    pub(crate) sites: [Site; SITES_MAX],
 }
 
 super::touch::touch!(Baseline { key, network, routes, seen.of_calls.ages[11] });
@@ -205,7 +205,7 @@ super::touch::touch!(Baseline: touch_beginnings, touched_beginnings {
 
 impl Baseline {
     #[must_use]
-    pub fn new(key: u64, kind: Kind, at: i64) -> Self {
+    pub(crate) fn new(key: u64, kind: Kind, at: i64) -> Self {
         Self {
             key,
             last_at: at,
@@ -240,7 +240,7 @@ impl Baseline {
     }
 
     /// Limits all times to `at`, milliseconds since the epoch. Later ones came from a wrong clock.
-    pub fn limit(&mut self, at: i64) {
+    pub(crate) fn limit(&mut self, at: i64) {
         let minute = (at / MINUTE_MS) as u32;
         (self.last_at, self.behind) = (self.last_at.min(at), 0);
         self.first_minute = self.first_minute.min(minute);
@@ -259,13 +259,13 @@ impl Baseline {
 
     /// Prefetches the holders. The returned value has no meaning.
     #[must_use]
-    pub fn touch_holders(&self) -> u64 {
+    pub(crate) fn touch_holders(&self) -> u64 {
         self.holders.iter().fold(0, |touched, holder| touched ^ holder.touch())
     }
 
     /// Prefetches the refresh tokens. The returned value has no meaning.
     #[must_use]
-    pub fn touch_refreshes(&self) -> u64 {
+    pub(crate) fn touch_refreshes(&self) -> u64 {
         let refreshes = self.refreshes.as_ref();
         refreshes
             .map_or(0, |refreshes| refreshes.last[0].token ^ refreshes.last[1].token ^ u64::from(refreshes.before[7]))
@@ -273,13 +273,13 @@ impl Baseline {
 
     /// Prefetches the fields that are used at the beginning of a visit or an hour. The returned value has no meaning.
     #[must_use]
-    pub fn touch_habits(&self) -> u64 {
+    pub(crate) fn touch_habits(&self) -> u64 {
         let grown = self.grown.as_ref().map_or(0, |grown| grown.season[0] as u64 ^ u64::from(grown.weekend[23]));
         self.touch_beginnings() ^ grown
     }
 
     /// Numbers of the visits that may belong to `key` and be open at `at`. There is rarely more than one.
-    pub fn visits_of(&self, key: u64, at: i64) -> impl Iterator<Item = NonZeroU32> {
+    pub(crate) fn visits_of(&self, key: u64, at: i64) -> impl Iterator<Item = NonZeroU32> {
         let may_go_on = at < self.last_at + VISIT_GAP_MS;
         let open = self.open.iter().zip(self.open_keys).filter(move |(_, open)| may_go_on && *open == key as u8);
         open.filter_map(|(number, _)| *number)
@@ -287,12 +287,12 @@ impl Baseline {
 
     /// Whether an event at `at` begins a new hour.
     #[must_use]
-    pub const fn begins_hour(&self, at: i64) -> bool {
+    pub(crate) const fn begins_hour(&self, at: i64) -> bool {
         at / HOUR_MS > self.hour.number as i64
     }
 
     /// Stores the number of a visit of `key` that has begun.
-    pub fn begin_visit(&mut self, key: u64, number: NonZeroU32) {
+    pub(crate) fn begin_visit(&mut self, key: u64, number: NonZeroU32) {
         self.open.rotate_right(1);
         self.open_keys.rotate_right(1);
         (self.open[0], self.open_keys[0]) = (Some(number), key as u8);
@@ -300,7 +300,7 @@ impl Baseline {
 
     /// Size including all allocations, bytes.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         size_of::<Self>()
             + size_of_val(&*self.holders)
             + self.grown.as_ref().map_or(0, |_| size_of::<Grown>())
@@ -310,7 +310,7 @@ impl Baseline {
     /// Index of the holder of this network and client family, and whether it is new. A new holder gets the next index,
     /// or that of the longest unused holder.
     #[must_use]
-    pub fn place_of_holder(&self, network: u32, family: u32) -> (usize, bool) {
+    pub(crate) fn place_of_holder(&self, network: u32, family: u32) -> (usize, bool) {
         if let Some(found) = self.find_holder(network, family) {
             return (found, false);
         }
@@ -320,7 +320,7 @@ impl Baseline {
     }
 
     /// Stores a holder at an index of [`Self::place_of_holder`].
-    pub fn put_holder(&mut self, place: usize, holder: Holder) {
+    pub(crate) fn put_holder(&mut self, place: usize, holder: Holder) {
         if let Some(known) = self.holders.get_mut(place) {
             *known = holder;
             return;
@@ -333,12 +333,12 @@ impl Baseline {
     }
 
     #[must_use]
-    pub fn find_holder(&self, network: u32, family: u32) -> Option<usize> {
+    pub(crate) fn find_holder(&self, network: u32, family: u32) -> Option<usize> {
         self.holders.iter().position(|holder| holder.network == network && holder.family == family)
     }
 
     /// Learns the place of a visit. `weight`: probability that it was the owner's.
-    pub fn learn_place(&mut self, sighting: &Sighting, weight: f64) {
+    pub(crate) fn learn_place(&mut self, sighting: &Sighting, weight: f64) {
         let minute = sighting.minute();
         let mut learn = |feature, key| {
             if key != 0 {
@@ -352,7 +352,7 @@ impl Baseline {
     }
 
     /// Learns the client of a visit with the same weight.
-    pub fn learn_client(&mut self, sighting: &Sighting, weight: f64) {
+    pub(crate) fn learn_client(&mut self, sighting: &Sighting, weight: f64) {
         let minute = sighting.minute();
         let mut learn = |feature, key| {
             if key != 0 {
@@ -367,7 +367,7 @@ impl Baseline {
 
     /// Own calls of `route`.
     #[must_use]
-    pub fn own_route(&self, route: u32) -> OwnCalls {
+    pub(crate) fn own_route(&self, route: u32) -> OwnCalls {
         let of_all = f64::from(self.routes) / 16.0;
         // The table stores only the most frequent routes.
         let elsewhere = of_all - f64::from(self.rare_routes) / 16.0 - self.seen.total(Feature::Route);
@@ -376,7 +376,7 @@ impl Baseline {
 
     /// Own calls of rare routes.
     #[must_use]
-    pub fn own_rare_routes(&self) -> OwnCalls {
+    pub(crate) fn own_rare_routes(&self) -> OwnCalls {
         let in_calls = |sixteenths: u16| f64::from(sixteenths) / 16.0;
         OwnCalls { of_this: in_calls(self.rare_routes), of_all: in_calls(self.routes), elsewhere: 0.0 }
     }
@@ -384,7 +384,7 @@ impl Baseline {
     /// Learns a call of a route.
     ///
     /// `weight` counts towards the calls, and `known_weight` towards the route.
-    pub fn learn_route(&mut self, call: RouteCall, weight: f64, known_weight: f64) {
+    pub(crate) fn learn_route(&mut self, call: RouteCall, weight: f64, known_weight: f64) {
         let RouteCall { route, is_rare, minute } = call;
         if self.routes >= CALLS_MAX {
             self.routes -= self.routes / 16;
@@ -401,14 +401,14 @@ impl Baseline {
 
     /// Own visits to `area`.
     #[must_use]
-    pub fn own_area(&self, area: u32) -> OwnCalls {
+    pub(crate) fn own_area(&self, area: u32) -> OwnCalls {
         let of_all = f64::from(self.areas) / 16.0;
         let elsewhere = (of_all - self.seen.total(Feature::Area)).max(0.0);
         OwnCalls { of_this: self.seen.count(Feature::Area, area), of_all, elsewhere }
     }
 
     /// Learns a visit to an area.
-    pub fn learn_area(&mut self, area: u32, weight: f64, known_weight: f64, minute: u32) {
+    pub(crate) fn learn_area(&mut self, area: u32, weight: f64, known_weight: f64, minute: u32) {
         if self.areas >= CALLS_MAX {
             self.areas -= self.areas / 16;
             self.seen.fade(Feature::Area);
@@ -419,13 +419,13 @@ impl Baseline {
 
     /// Whether at least half of its networks are hosting networks. The others may be those of employees.
     #[must_use]
-    pub const fn lives_on_servers(&self) -> bool {
+    pub(crate) const fn lives_on_servers(&self) -> bool {
         self.hosting_networks > 0 && 2 * self.hosting_networks as u16 >= self.networks as u16
     }
 
     /// Value in the choice of the baseline to evict: visits, halved for each week without an event.
     #[must_use]
-    pub fn retention(&self, now: i64) -> u64 {
+    pub(crate) fn retention(&self, now: i64) -> u64 {
         let idle_weeks = (now - self.last_at).max(0) / (7 * DAY_MS);
         (u64::from(self.visits.min(1 << 20)) << 8) >> idle_weeks.min(40)
     }

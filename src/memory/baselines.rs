@@ -22,14 +22,14 @@ const CANDIDATES: usize = 8;
 
 /// A token that was seen in one short visit only. A flood of new ids stores nothing larger.
 #[derive(Clone, Copy, Debug)]
-pub struct Seed {
-    pub kind: Kind,
+pub(crate) struct Seed {
+    pub(crate) kind: Kind,
     /// Milliseconds since the epoch.
-    pub first_at: i64,
-    pub last_at: i64,
-    pub visit: u64,
-    pub events: u8,
-    pub hosting: bool,
+    pub(crate) first_at: i64,
+    pub(crate) last_at: i64,
+    pub(crate) visit: u64,
+    pub(crate) events: u8,
+    pub(crate) hosting: bool,
     address: u32,
     is_wide: bool,
     prefix: u32,
@@ -44,7 +44,7 @@ pub struct Seed {
 
 impl Seed {
     #[must_use]
-    pub fn new(kind: Kind, sighting: &Sighting) -> Self {
+    pub(crate) fn new(kind: Kind, sighting: &Sighting) -> Self {
         let &Sighting {
             at,
             visit,
@@ -82,7 +82,7 @@ impl Seed {
     }
 
     /// Counts an event. Returns whether this is still the first short visit of the token.
-    pub fn goes_on(&mut self, sighting: &Sighting) -> bool {
+    pub(crate) fn goes_on(&mut self, sighting: &Sighting) -> bool {
         self.events += 1;
         let same = self.visit == sighting.visit && (sighting.at - self.last_at).abs() < VISIT_GAP_MS;
         self.last_at = self.last_at.max(sighting.at);
@@ -92,7 +92,7 @@ impl Seed {
     /// The sighting of the seed, as far as a baseline learns from it. `like` gives the fields that the seed does not
     /// store.
     #[must_use]
-    pub const fn sighting(&self, like: &Sighting) -> Sighting {
+    pub(crate) const fn sighting(&self, like: &Sighting) -> Sighting {
         Sighting {
             at: self.first_at,
             address: self.address,
@@ -114,13 +114,13 @@ impl Seed {
 
 /// Index of a baseline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place(u32);
+pub(crate) struct Place(u32);
 
 #[derive(Debug)]
-pub struct Baselines {
+pub(crate) struct Baselines {
     places: Map<u64, u32>,
     held: Blocks<Baseline>,
-    pub seeds: Generations<Seed>,
+    pub(crate) seeds: Generations<Seed>,
     /// Keys of baselines that were not established at the last check, oldest first.
     young: VecDeque<u64>,
     max: usize,
@@ -131,7 +131,7 @@ impl Baselines {
     /// Above `max` baselines the oldest that is not established is evicted, otherwise the least valuable of some
     /// candidates. Above twice as many seeds the older half is evicted.
     #[must_use]
-    pub fn new(max: usize) -> Self {
+    pub(crate) fn new(max: usize) -> Self {
         Self {
             places: Map::default(),
             held: Blocks::default(),
@@ -142,20 +142,20 @@ impl Baselines {
         }
     }
 
-    pub fn get_mut(&mut self, key: u64) -> Option<&mut Baseline> {
+    pub(crate) fn get_mut(&mut self, key: u64) -> Option<&mut Baseline> {
         self.find(key).map(|place| self.at(place))
     }
 
     /// Index of the baseline of `key`. It is valid until the next baseline is made.
     #[must_use]
-    pub fn find(&self, key: u64) -> Option<Place> {
+    pub(crate) fn find(&self, key: u64) -> Option<Place> {
         self.places.get(&key).map(|place| Place(*place))
     }
 
     /// Time at which the token of `key` was first seen, if stored: milliseconds since the epoch, at most a minute
     /// early. `place`: index of its baseline, if it has one.
     #[must_use]
-    pub fn first_seen(&self, key: u64, place: Option<Place>) -> Option<i64> {
+    pub(crate) fn first_seen(&self, key: u64, place: Option<Place>) -> Option<i64> {
         match place {
             Some(place) => Some(i64::from(self.get(place).first_minute) * MINUTE_MS),
             None => self.seeds.get(key).map(|seed| seed.first_at),
@@ -163,16 +163,16 @@ impl Baselines {
     }
 
     #[must_use]
-    pub fn get(&self, place: Place) -> &Baseline {
+    pub(crate) fn get(&self, place: Place) -> &Baseline {
         &self.held[place.0 as usize]
     }
 
-    pub fn at(&mut self, place: Place) -> &mut Baseline {
+    pub(crate) fn at(&mut self, place: Place) -> &mut Baseline {
         &mut self.held[place.0 as usize]
     }
 
     /// Stores a baseline whose key has none. Call [`Self::fit`] afterwards.
-    pub fn insert(&mut self, baseline: Baseline) -> Place {
+    pub(crate) fn insert(&mut self, baseline: Baseline) -> Place {
         let place = Place(self.held.len() as u32);
         self.young.push_back(baseline.key);
         self.places.insert(baseline.key, place.0);
@@ -181,32 +181,27 @@ impl Baselines {
     }
 
     /// Evicts one baseline if there are too many, but not the one that was made last. Indexes may change.
-    pub fn fit(&mut self, now: i64) {
+    pub(crate) fn fit(&mut self, now: i64) {
         if self.held.len() > self.max {
             self.evict(now);
         }
     }
 
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.held.len()
-    }
-
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.held.is_empty()
     }
 
     /// Number of evicted baselines.
     #[must_use]
-    pub const fn evicted(&self) -> u64 {
+    pub(crate) const fn evicted(&self) -> u64 {
         self.evicted
     }
 
     /// Bytes of all baselines, their index and the queue of young ones, without free room in the last block and without
     /// seeds.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let places = self.places.capacity() * (size_of::<(u64, u32)>() + 1);
         let young = self.young.capacity() * size_of::<u64>();
         let own: usize = self.held.iter().map(Baseline::bytes).sum();

@@ -6,7 +6,7 @@ use std::ops::{Index, IndexMut};
 const BLOCK: usize = 1 << 16;
 
 #[derive(Debug)]
-pub struct Blocks<T> {
+pub(crate) struct Blocks<T> {
     blocks: Vec<Vec<T>>,
     len: usize,
 }
@@ -19,16 +19,11 @@ impl<T> Default for Blocks<T> {
 
 impl<T> Blocks<T> {
     #[must_use]
-    pub const fn len(&self) -> usize {
+    pub(crate) const fn len(&self) -> usize {
         self.len
     }
 
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    pub fn push(&mut self, item: T) {
+    pub(crate) fn push(&mut self, item: T) {
         let block = self.len / BLOCK;
         if block == self.blocks.len() {
             self.blocks.push(Vec::with_capacity(BLOCK));
@@ -39,14 +34,14 @@ impl<T> Blocks<T> {
 
     /// Removes the entry at `place`, if it exists, and moves the last entry there. A block that becomes empty is kept,
     /// because it is filled again soon.
-    pub fn swap_remove(&mut self, place: usize) -> Option<T> {
+    pub(crate) fn swap_remove(&mut self, place: usize) -> Option<T> {
         let left = self.len.checked_sub(1).filter(|left| place <= *left)?;
         let last = self.blocks[left / BLOCK].pop()?;
         self.len = left;
         if place == left { Some(last) } else { Some(std::mem::replace(&mut self[place], last)) }
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &T> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.blocks.iter().flatten()
     }
 }
@@ -82,7 +77,7 @@ mod tests {
             assert_eq!(blocks.swap_remove(place), Some(list.swap_remove(place)));
         }
         while list.len() > BLOCK - 1 {
-            assert_eq!((blocks.len(), blocks.is_empty()), (list.len(), false));
+            assert_eq!(blocks.len(), list.len());
             assert_eq!(blocks.swap_remove(list.len() / 2), Some(list.swap_remove(list.len() / 2)));
         }
         blocks.push(9);
@@ -91,7 +86,7 @@ mod tests {
         while let Some(last) = list.pop() {
             assert_eq!(blocks.swap_remove(list.len()), Some(last));
         }
-        assert!(blocks.is_empty() && blocks.swap_remove(0).is_none());
+        assert!(blocks.swap_remove(0).is_none());
         blocks.push(1);
         assert!(blocks.swap_remove(1).is_none() && blocks.len() == 1);
     }

@@ -41,7 +41,7 @@ impl Daily {
 }
 
 #[derive(Debug)]
-pub struct Bursts {
+pub(crate) struct Bursts {
     /// Token-days of each tenant with a burst of at least this many nats, and all its token-days.
     at_least: Separate<{ SIZES + 1 }>,
     tenants: Generations<Daily>,
@@ -57,7 +57,7 @@ impl Default for Bursts {
 
 impl Bursts {
     /// Counts a day on which a token is used.
-    pub fn token_day(&mut self, seat: Option<Seat>) {
+    pub(crate) fn token_day(&mut self, seat: Option<Seat>) {
         let Some(seat) = seat else { return };
         let mut more = [0.0; SIZES + 1];
         more[SIZES] = 1.0;
@@ -65,7 +65,7 @@ impl Bursts {
     }
 
     /// Learns that a token's burst of the day has grown from `before` nats (0: it begins) to `ratio` nats.
-    pub fn learn(&mut self, tenant: Tenant, day: u32, before: f64, ratio: f64) {
+    pub(crate) fn learn(&mut self, tenant: Tenant, day: u32, before: f64, ratio: f64) {
         if let Some(seat) = tenant.seat {
             let mut more = [0.0; SIZES + 1];
             for (size, more) in more[..SIZES].iter_mut().enumerate().skip(before.ceil().max(1.0) as usize) {
@@ -84,7 +84,7 @@ impl Bursts {
 
     /// Share of token-days with a burst of at least `ratio` nats.
     #[must_use]
-    pub fn usual(&self, seat: Option<Seat>, ratio: f64) -> f64 {
+    pub(crate) fn usual(&self, seat: Option<Seat>, ratio: f64) -> f64 {
         let size = (ratio.max(0.0) as usize).min(SIZES - 1);
         let at_least = self.at_least.read(seat);
         // Assumed: 1 % of ten token-days.
@@ -94,7 +94,7 @@ impl Bursts {
     /// Ratio of today's bursts to the usual number: that of the tenant, or that of all others without the one with the
     /// most additional bursts, whichever is higher.
     #[must_use]
-    pub fn excess(&self, tenant: Tenant, day: u32) -> f64 {
+    pub(crate) fn excess(&self, tenant: Tenant, day: u32) -> f64 {
         let own = self.tenants.get(tenant.key).map_or(1.0, |daily| daily.excess(day));
         let (mut all, mut most) = (Daily { day, ..Daily::default() }, Daily::default());
         for daily in self.seated.others(tenant.seat).filter(|daily| daily.day == day) {

@@ -10,7 +10,7 @@ use crate::place::NetworkClass;
 const AGES: usize = 14;
 /// Number of device classes: machine, phone, other.
 const DEVICES: usize = 3;
-pub const KINDS: usize = TokenType::ALL.len() * DEVICES;
+pub(crate) const KINDS: usize = TokenType::ALL.len() * DEVICES;
 
 /// Weight of the wider group in a cohort's shares, visits.
 const WIDER: f64 = 10.0;
@@ -28,11 +28,11 @@ const CLIENT_ASSUMED_FIRST: [f64; LEVELS] = [0.30, 0.02, 0.02, 0.10, 0.36, 0.20]
 
 /// Token type and device class. Phones change their network more often than other devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kind(u8);
+pub(crate) struct Kind(u8);
 
 impl Kind {
     #[must_use]
-    pub const fn new(token_type: TokenType, device: Device) -> Self {
+    pub(crate) const fn new(token_type: TokenType, device: Device) -> Self {
         let device = match device {
             Device::Desktop | Device::Unknown => 0,
             Device::Machine => 1,
@@ -42,18 +42,18 @@ impl Kind {
     }
 
     #[must_use]
-    pub const fn is_machine(self) -> bool {
+    pub(crate) const fn is_machine(self) -> bool {
         self.0 % DEVICES as u8 == 1
     }
 
     #[must_use]
-    pub const fn token_type(self) -> usize {
+    pub(crate) const fn token_type(self) -> usize {
         self.0 as usize / DEVICES
     }
 
     /// Index in tables by kind, from 0.
     #[must_use]
-    pub const fn number(self) -> usize {
+    pub(crate) const fn number(self) -> usize {
         self.0 as usize
     }
 }
@@ -148,7 +148,7 @@ struct Wide {
 /// Cohorts of each tenant. Tenants do not share them, because the part of the largest tenant cannot be left out of a
 /// mean.
 #[derive(Debug, Default)]
-pub struct AllCohorts {
+pub(crate) struct AllCohorts {
     tenants: BySeat<Cohorts>,
     /// For tenants without a seat: the assumed values.
     assumed: Cohorts,
@@ -156,35 +156,35 @@ pub struct AllCohorts {
 
 impl AllCohorts {
     #[must_use]
-    pub fn of(&self, seat: Option<Seat>) -> &Cohorts {
+    pub(crate) fn of(&self, seat: Option<Seat>) -> &Cohorts {
         seat.and_then(|seat| self.tenants.get(seat)).unwrap_or(&self.assumed)
     }
 
     /// `None`: the tenant has no seat.
-    pub fn of_mut(&mut self, seat: Option<Seat>) -> Option<&mut Cohorts> {
+    pub(crate) fn of_mut(&mut self, seat: Option<Seat>) -> Option<&mut Cohorts> {
         seat.and_then(|seat| self.tenants.get_mut(seat))
     }
 }
 
 /// All cohorts of one tenant.
 #[derive(Debug)]
-pub struct Cohorts {
+pub(crate) struct Cohorts {
     cohorts: Vec<Cohort>,
     wide: Vec<Wide>,
 }
 
 /// The first call of a route in a visit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FirstCall {
+pub(crate) struct FirstCall {
     /// The route is new to the owner.
-    pub is_new: bool,
+    pub(crate) is_new: bool,
     /// The route is rare in the population.
-    pub is_rare: bool,
+    pub(crate) is_rare: bool,
 }
 
 /// A count per hour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hourly {
+pub(crate) enum Hourly {
     Calls,
     Objects,
     Bytes,
@@ -210,7 +210,7 @@ impl Default for Cohorts {
 impl Cohorts {
     /// Share of each network level among visits of owners, for baselines of `kind` with `visits` visits.
     #[must_use]
-    pub fn net(&self, kind: Kind, visits: u32) -> [f64; LEVELS] {
+    pub(crate) fn net(&self, kind: Kind, visits: u32) -> [f64; LEVELS] {
         let assumed = if visits == 0 { &NET_ASSUMED_FIRST } else { &NET_ASSUMED };
         let wide = if visits == 0 { *assumed } else { self.wide[kind.number()].net.shares(assumed, ASSUMED) };
         self.cohorts[index(kind, visits)].net.shares(&wide, WIDER).map(|share| share.max(SHARE_MIN))
@@ -218,14 +218,14 @@ impl Cohorts {
 
     /// The same for client levels.
     #[must_use]
-    pub fn client(&self, kind: Kind, visits: u32) -> [f64; LEVELS] {
+    pub(crate) fn client(&self, kind: Kind, visits: u32) -> [f64; LEVELS] {
         let assumed = if visits == 0 { &CLIENT_ASSUMED_FIRST } else { &CLIENT_ASSUMED };
         let wide = if visits == 0 { *assumed } else { self.wide[kind.number()].client.shares(assumed, ASSUMED) };
         self.cohorts[index(kind, visits)].client.shares(&wide, WIDER).map(|share| share.max(SHARE_MIN))
     }
 
     /// Learns the network level of a visit of a baseline of `kind` with `visits` visits.
-    pub fn learn_net(&mut self, kind: Kind, visits: u32, level: NetLevel, weight: f64) {
+    pub(crate) fn learn_net(&mut self, kind: Kind, visits: u32, level: NetLevel, weight: f64) {
         self.cohorts[index(kind, visits)].net.learn(level as usize, weight);
         if visits > 0 {
             self.wide[kind.number()].net.learn(level as usize, weight);
@@ -233,7 +233,7 @@ impl Cohorts {
     }
 
     /// Learns the client level of a visit.
-    pub fn learn_client(&mut self, kind: Kind, visits: u32, level: ClientLevel, weight: f64) {
+    pub(crate) fn learn_client(&mut self, kind: Kind, visits: u32, level: ClientLevel, weight: f64) {
         self.cohorts[index(kind, visits)].client.learn(level as usize, weight);
         if visits > 0 {
             self.wide[kind.number()].client.learn(level as usize, weight);
@@ -242,24 +242,24 @@ impl Cohorts {
 
     /// Share of hosting networks and anonymisers among the networks of baselines.
     #[must_use]
-    pub fn hosting(&self, kind: Kind) -> f64 {
+    pub(crate) fn hosting(&self, kind: Kind) -> f64 {
         self.wide[kind.number()].hosting.get(if kind.is_machine() { 0.5 } else { 0.06 }, ASSUMED)
     }
 
     /// Learns the class of a network that is new to its baseline.
-    pub fn learn_network(&mut self, kind: Kind, class: NetworkClass, weight: f64) {
+    pub(crate) fn learn_network(&mut self, kind: Kind, class: NetworkClass, weight: f64) {
         let is_hosting = class != NetworkClass::Access;
         self.wide[kind.number()].hosting.learn(f64::from(u8::from(is_hosting)), weight);
     }
 
     /// Changes of network per active minute.
     #[must_use]
-    pub fn switches(&self, kind: Kind) -> f64 {
+    pub(crate) fn switches(&self, kind: Kind) -> f64 {
         let [switches, minutes] = self.wide[kind.number()].switches;
         (switches + 3_000.0 * 0.005) / (minutes + 3_000.0)
     }
 
-    pub fn learn_activity(&mut self, kind: Kind, switches: f64, minutes: f64) {
+    pub(crate) fn learn_activity(&mut self, kind: Kind, switches: f64, minutes: f64) {
         let [sum, active] = &mut self.wide[kind.number()].switches;
         *sum += switches;
         *active += minutes;
@@ -267,27 +267,27 @@ impl Cohorts {
 
     /// Share of visits to areas that are new to the owner.
     #[must_use]
-    pub fn new_areas(&self, kind: Kind) -> f64 {
+    pub(crate) fn new_areas(&self, kind: Kind) -> f64 {
         self.wide[kind.number()].new_areas.get(0.1, ASSUMED)
     }
 
-    pub fn learn_area(&mut self, kind: Kind, is_new: bool, weight: f64) {
+    pub(crate) fn learn_area(&mut self, kind: Kind, is_new: bool, weight: f64) {
         self.wide[kind.number()].new_areas.learn(f64::from(u8::from(is_new)), weight);
     }
 
     /// Share of routes that are new to the owner, among those called first in a visit.
     #[must_use]
-    pub fn new_routes(&self, kind: Kind) -> f64 {
+    pub(crate) fn new_routes(&self, kind: Kind) -> f64 {
         self.wide[kind.number()].new_routes.get(0.1, ASSUMED)
     }
 
     /// Share of rare routes, among those called first in a visit.
     #[must_use]
-    pub fn rare_routes(&self, kind: Kind) -> f64 {
+    pub(crate) fn rare_routes(&self, kind: Kind) -> f64 {
         self.wide[kind.number()].rare_routes.get(0.01, 10.0 * ASSUMED).max(SHARE_MIN)
     }
 
-    pub fn learn_route(&mut self, kind: Kind, call: FirstCall, weight: f64) {
+    pub(crate) fn learn_route(&mut self, kind: Kind, call: FirstCall, weight: f64) {
         let wide = &mut self.wide[kind.number()];
         wide.new_routes.learn(f64::from(u8::from(call.is_new)), weight);
         wide.rare_routes.learn(f64::from(u8::from(call.is_rare)), weight);
@@ -295,7 +295,7 @@ impl Cohorts {
 
     /// Mean and variance of the logarithm of an hourly count.
     #[must_use]
-    pub fn hourly(&self, kind: Kind, what: Hourly) -> (f64, f64) {
+    pub(crate) fn hourly(&self, kind: Kind, what: Hourly) -> (f64, f64) {
         let wide = &self.wide[kind.number()];
         let spread = match what {
             Hourly::Calls => &wide.calls,
@@ -305,7 +305,7 @@ impl Cohorts {
         spread.get(what.assumed())
     }
 
-    pub fn learn_hourly(&mut self, kind: Kind, what: Hourly, value: f64, own_mean: f64, weight: f64) {
+    pub(crate) fn learn_hourly(&mut self, kind: Kind, what: Hourly, value: f64, own_mean: f64, weight: f64) {
         let wide = &mut self.wide[kind.number()];
         let spread = match what {
             Hourly::Calls => &mut wide.calls,
@@ -317,11 +317,11 @@ impl Cohorts {
 
     /// Share of reads among calls.
     #[must_use]
-    pub fn reads(&self, kind: Kind) -> f64 {
+    pub(crate) fn reads(&self, kind: Kind) -> f64 {
         self.wide[kind.number()].reads.get(0.75, ASSUMED)
     }
 
-    pub fn learn_reads(&mut self, kind: Kind, share: f64, weight: f64) {
+    pub(crate) fn learn_reads(&mut self, kind: Kind, share: f64, weight: f64) {
         self.wide[kind.number()].reads.learn(share, weight);
     }
 }

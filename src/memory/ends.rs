@@ -10,22 +10,22 @@ const EXCHANGED_MAX: usize = 1 << 20;
 
 /// Times of revocation and end of session, milliseconds since the epoch; 0: none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ended {
-    pub revoked_at: i64,
-    pub session_ended_at: i64,
+pub(crate) struct Ended {
+    pub(crate) revoked_at: i64,
+    pub(crate) session_ended_at: i64,
 }
 
 /// End of a grant by revocation of its refresh token (RFC 7009 section 2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EndedGrant {
+pub(crate) struct EndedGrant {
     /// Milliseconds since the epoch.
-    pub at: i64,
+    pub(crate) at: i64,
     /// Key of the refresh token that was revoked.
-    pub by: u64,
+    pub(crate) by: u64,
 }
 
 #[derive(Debug)]
-pub struct Ends {
+pub(crate) struct Ends {
     /// Ends of tokens and of sessions, by key.
     tokens: Generations<Ended>,
     /// Ends of all tokens or all sessions of a user or an application, by key.
@@ -53,29 +53,29 @@ impl Default for Ends {
 impl Ends {
     /// Whether nothing has ended yet.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.tokens.is_empty() && self.all.is_empty()
     }
 
     /// All tokens or sessions of some user or application have ended.
     #[must_use]
-    pub fn has_all(&self) -> bool {
+    pub(crate) fn has_all(&self) -> bool {
         !self.all.is_empty()
     }
 
     /// End of the token or session of `key`. An end after `latest` was stored under a wrong clock and is limited to
     /// `latest`.
-    pub fn of(&mut self, key: u64, latest: i64) -> Ended {
+    pub(crate) fn of(&mut self, key: u64, latest: i64) -> Ended {
         limited(&mut self.tokens, key, latest)
     }
 
     /// The last end of all tokens or sessions of the user or application of `key`, limited likewise.
-    pub fn of_all(&mut self, key: u64, latest: i64) -> Ended {
+    pub(crate) fn of_all(&mut self, key: u64, latest: i64) -> Ended {
         limited(&mut self.all, key, latest)
     }
 
     /// End of the grant of `key`.
-    pub fn of_grant(&mut self, key: u64, latest: i64) -> Option<EndedGrant> {
+    pub(crate) fn of_grant(&mut self, key: u64, latest: i64) -> Option<EndedGrant> {
         let found = self.grants.get(key)?;
         let ended = EndedGrant { at: found.at.min(latest), ..*found };
         if *found != ended {
@@ -85,42 +85,42 @@ impl Ends {
     }
 
     /// Records the revocation of the token of `key`. The earliest time counts.
-    pub fn revoke(&mut self, key: u64, at: i64) {
+    pub(crate) fn revoke(&mut self, key: u64, at: i64) {
         let ended = self.tokens.entry(key, Ended::default);
         ended.revoked_at = earlier(ended.revoked_at, at);
     }
 
     /// Records the end of the session of `key`. The earliest time counts.
-    pub fn end_session(&mut self, key: u64, at: i64) {
+    pub(crate) fn end_session(&mut self, key: u64, at: i64) {
         let ended = self.tokens.entry(key, Ended::default);
         ended.session_ended_at = earlier(ended.session_ended_at, at);
     }
 
     /// Records the revocation of all tokens that the user or application of `key` has at that time. The latest time
     /// counts: tokens issued since an earlier one end with it.
-    pub fn revoke_all(&mut self, key: u64, at: i64) {
+    pub(crate) fn revoke_all(&mut self, key: u64, at: i64) {
         let ended = self.all.entry(key, Ended::default);
         ended.revoked_at = ended.revoked_at.max(at);
     }
 
     /// Records the end of all sessions that the user or application of `key` has at that time. The latest time counts.
-    pub fn end_all_sessions(&mut self, key: u64, at: i64) {
+    pub(crate) fn end_all_sessions(&mut self, key: u64, at: i64) {
         let ended = self.all.entry(key, Ended::default);
         ended.session_ended_at = ended.session_ended_at.max(at);
     }
 
     /// Removes the end under `key`: the provider has reinstated it.
-    pub fn reinstate(&mut self, key: u64) {
+    pub(crate) fn reinstate(&mut self, key: u64) {
         self.tokens.remove(key);
     }
 
     /// Removes the end of all tokens and sessions of the user or application of `key`.
-    pub fn reinstate_all(&mut self, key: u64) {
+    pub(crate) fn reinstate_all(&mut self, key: u64) {
         self.all.remove(key);
     }
 
     /// Records that two keys belong to one token. The last pair counts.
-    pub fn join(&mut self, key: u64, alias: u64) {
+    pub(crate) fn join(&mut self, key: u64, alias: u64) {
         if self.alias(key) != Some(alias) {
             self.aliases.insert(key, alias);
         }
@@ -131,12 +131,12 @@ impl Ends {
 
     /// Returns the other key of a token.
     #[must_use]
-    pub fn alias(&self, key: u64) -> Option<u64> {
+    pub(crate) fn alias(&self, key: u64) -> Option<u64> {
         self.aliases.get(key).copied()
     }
 
     /// Records the end of the grant of `key`. The earliest time counts.
-    pub fn end_grant(&mut self, key: u64, end: EndedGrant) {
+    pub(crate) fn end_grant(&mut self, key: u64, end: EndedGrant) {
         let ended = self.grants.entry(key, || end);
         if end.at < ended.at {
             *ended = end;
@@ -144,17 +144,17 @@ impl Ends {
     }
 
     /// Removes the end of the grant of `key`.
-    pub fn revive_grant(&mut self, key: u64) {
+    pub(crate) fn revive_grant(&mut self, key: u64) {
         self.grants.remove(key);
     }
 
     /// Records that the refresh token of `key` was presented, or that another one was issued for it.
-    pub fn exchange(&mut self, key: u64) {
+    pub(crate) fn exchange(&mut self, key: u64) {
         self.exchanged.insert(key, ());
     }
 
     #[must_use]
-    pub fn was_exchanged(&self, key: u64) -> bool {
+    pub(crate) fn was_exchanged(&self, key: u64) -> bool {
         self.exchanged.get(key).is_some()
     }
 }
@@ -172,7 +172,7 @@ fn limited(ends: &mut Generations<Ended>, key: u64, latest: i64) -> Ended {
 
 /// The earlier of two times; 0 means none.
 #[must_use]
-pub const fn earlier(one: i64, other: i64) -> i64 {
+pub(crate) const fn earlier(one: i64, other: i64) -> i64 {
     if one == 0 || other != 0 && other < one { other } else { one }
 }
 

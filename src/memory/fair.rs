@@ -15,15 +15,15 @@ const CHECKS: usize = 2;
 
 /// Place of an entry. Another entry may take it when one is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place(u32);
+pub(crate) struct Place(u32);
 
 /// Tenant and time of a write.
 #[derive(Clone, Copy, Debug)]
-pub struct Write {
+pub(crate) struct Write {
     /// The tenant to which a new entry belongs; `None`: tenants without a seat.
-    pub owner: Option<Seat>,
+    pub(crate) owner: Option<Seat>,
     /// The stream's time, seconds since the epoch.
-    pub second: u32,
+    pub(crate) second: u32,
 }
 
 #[derive(Debug)]
@@ -35,7 +35,7 @@ struct Held<V> {
 
 /// At most `max` values, by keys that are hashes. No result depends on the order of hashes.
 #[derive(Debug)]
-pub struct Fair<V> {
+pub(crate) struct Fair<V> {
     places: Map<u64, Place>,
     held: Blocks<Held<V>>,
     /// Numbers of entries of each tenant with a seat.
@@ -51,7 +51,7 @@ pub struct Fair<V> {
 
 impl<V> Fair<V> {
     #[must_use]
-    pub fn new(max: usize, lifetime: u32) -> Self {
+    pub(crate) fn new(max: usize, lifetime: u32) -> Self {
         Self {
             places: Map::default(),
             held: Blocks::default(),
@@ -64,28 +64,28 @@ impl<V> Fair<V> {
     }
 
     #[must_use]
-    pub fn find(&self, key: u64) -> Option<Place> {
+    pub(crate) fn find(&self, key: u64) -> Option<Place> {
         self.places.get(&key).copied()
     }
 
     #[must_use]
-    pub fn at(&self, place: Place) -> &V {
+    pub(crate) fn at(&self, place: Place) -> &V {
         &self.held[place.0 as usize].value
     }
 
     #[must_use]
-    pub fn get(&self, key: u64) -> Option<&V> {
+    pub(crate) fn get(&self, key: u64) -> Option<&V> {
         self.find(key).map(|place| self.at(place))
     }
 
     /// The value of `key` for changes; made if it does not exist.
-    pub fn entry(&mut self, key: u64, by: Write, make: impl FnOnce() -> V) -> &mut V {
+    pub(crate) fn entry(&mut self, key: u64, by: Write, make: impl FnOnce() -> V) -> &mut V {
         let place = self.find(key).unwrap_or_else(|| self.make(key, by, make));
         self.write(place, by)
     }
 
     /// The same for a key that was found at `place` before. The place need not be valid any more.
-    pub fn entry_at(&mut self, key: u64, place: Option<Place>, by: Write, make: impl FnOnce() -> V) -> &mut V {
+    pub(crate) fn entry_at(&mut self, key: u64, place: Option<Place>, by: Write, make: impl FnOnce() -> V) -> &mut V {
         match place.filter(|place| self.held[place.0 as usize].key == key) {
             Some(place) => self.write(place, by),
             None => self.entry(key, by, make),

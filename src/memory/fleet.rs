@@ -18,9 +18,9 @@ const GROUP_LIFETIME: u32 = 2 * WINDOW_SECONDS;
 /// The same for usual visits of an application. One thousandth of their number is left then.
 const VISITS_LIFETIME: u32 = 30 * 86_400;
 /// Number of users from which a group is evidence.
-pub const USERS_MIN: usize = 3;
+pub(crate) const USERS_MIN: usize = 3;
 /// Maximum of applications that are counted.
-pub const SEVERAL_APPS: usize = 3;
+pub(crate) const SEVERAL_APPS: usize = 3;
 /// Maximum number of other tenants that a group counts separately.
 const TENANTS_MAX: usize = 16;
 /// A stored time that is further ahead of an event came from a wrong clock.
@@ -30,7 +30,7 @@ const FADE_STEP_MS: i64 = MINUTE_MS;
 
 /// The latest visit of one user in a group. It is small, because most groups have one member.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Member {
+pub(crate) struct Member {
     user: u64,
     tenant: u64,
     app: u64,
@@ -45,7 +45,7 @@ impl Member {
     /// `at`: milliseconds since the epoch. `deviation`: evidence that the visit is not the owner's, route + ½ client + hour,
     /// nats.
     #[must_use]
-    pub fn new(user: u64, tenant: Tenant, app: u64, at: i64, deviation: f64) -> Self {
+    pub(crate) fn new(user: u64, tenant: Tenant, app: u64, at: i64, deviation: f64) -> Self {
         let deviation = deviation.clamp(-2.0, 3.0) as f32;
         Self { user, tenant: tenant.key, app, second: (at / 1_000) as u32, deviation, seat: tenant.seat }
     }
@@ -63,26 +63,26 @@ impl Member {
 
 /// Users who are new at one place.
 #[derive(Clone, Debug)]
-pub struct Fleet {
+pub(crate) struct Fleet {
     /// The first one needs no allocation.
     members: SmallVec<[Member; 1]>,
 }
 
 /// The users at the same place as one user.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Company {
+pub(crate) struct Company {
     /// Users of the last two hours, including this one: those of its tenant, and one of each other tenant except one.
-    pub users: usize,
+    pub(crate) users: usize,
     /// Sum of the deviations of the others.
-    pub deviation: f64,
+    pub(crate) deviation: f64,
     /// Number of applications of its tenant, at most [`SEVERAL_APPS`]. 0 if there are fewer than [`USERS_MIN`] users,
     /// or less than three quarters of them are of its tenant.
-    pub apps: usize,
+    pub(crate) apps: usize,
 }
 
 /// Key of a group, and its place in the table.
 #[derive(Clone, Copy, Debug)]
-pub struct Group {
+pub(crate) struct Group {
     key: u64,
     /// `None`: the group is empty.
     place: Option<Place>,
@@ -90,7 +90,7 @@ pub struct Group {
 
 /// Groups by application and network, by application and prefix, and by address.
 #[derive(Debug)]
-pub struct Fleets {
+pub(crate) struct Fleets {
     groups: Fair<Fleet>,
     /// Visits of each tenant with an application at usual places.
     of_tenant: Fair<UsualVisits>,
@@ -128,14 +128,14 @@ impl Default for Fleets {
 impl Fleets {
     /// The group of this key, for [`Self::company`] and [`Self::join`] in one event.
     #[must_use]
-    pub fn group(&self, key: u64) -> Group {
+    pub(crate) fn group(&self, key: u64) -> Group {
         let key = mixed(key);
         Group { key, place: self.groups.find(key) }
     }
 
     /// The users who joined the group before `member`.
     #[must_use]
-    pub fn company(&self, group: Group, member: &Member) -> Company {
+    pub(crate) fn company(&self, group: Group, member: &Member) -> Company {
         let members = group.place.map_or(&[][..], |place| &self.groups.at(place).members);
         let with = || members.iter().filter(|other| other.is_with(member));
         if with().next().is_none() {
@@ -155,7 +155,7 @@ impl Fleets {
 
     /// Stores the latest visit of a user in a group, and removes visits that are older by more than the window. A late
     /// visit removes no newer ones. `now`: time of the stream, milliseconds since the epoch.
-    pub fn join(&mut self, group: Group, member: Member, now: i64) {
+    pub(crate) fn join(&mut self, group: Group, member: Member, now: i64) {
         let by = Write { owner: member.seat, second: (now / 1_000) as u32 };
         let fleet = self.groups.entry_at(group.key, group.place, by, || Fleet { members: SmallVec::new() });
         let since = member.second.saturating_sub(WINDOW_SECONDS);
@@ -172,7 +172,7 @@ impl Fleets {
     }
 
     /// Counts a visit of a tenant with an application at the user's usual place. `at`: milliseconds since the epoch.
-    pub fn learn_usual_visit(&mut self, app: u64, tenant: Tenant, at: i64) {
+    pub(crate) fn learn_usual_visit(&mut self, app: u64, tenant: Tenant, at: i64) {
         let by = Write { owner: tenant.seat, second: (at / 1_000) as u32 };
         let own = self.of_tenant.entry(app ^ tenant.key, by, UsualVisits::default);
         if let Some(hours) = hours_to_fade(&mut own.at, at) {
@@ -192,7 +192,7 @@ impl Fleets {
     /// Share of a tenant in the usual visits of an application, without the largest other tenant. 1 if no visits are
     /// known.
     #[must_use]
-    pub fn tenant_share(&self, app: u64, tenant: Tenant, at: i64) -> f64 {
+    pub(crate) fn tenant_share(&self, app: u64, tenant: Tenant, at: i64) -> f64 {
         let left = |since: i64| crate::math::faded((at - since).max(0) as f64 / HOUR_MS as f64, 72.0);
         let own = self.of_tenant.get(app ^ tenant.key).map(|own| own.usual * left(own.at));
         let all = self.of_all.get(app).map(|all| all.usual.count(tenant.seat) * left(all.at));
@@ -208,7 +208,7 @@ impl Fleets {
     /// Current visits of a tenant with an application at usual places, as a share of the usual number. It is near 0
     /// after a migration. 1 if no visits are known.
     #[must_use]
-    pub fn usual_share(&self, app: u64, tenant: Tenant, at: i64) -> f64 {
+    pub(crate) fn usual_share(&self, app: u64, tenant: Tenant, at: i64) -> f64 {
         let Some(own) = self.of_tenant.get(app ^ tenant.key) else { return 1.0 };
         let hours = (at - own.at).max(0) as f64 / HOUR_MS as f64;
         // In a steady state, each number is the rate times half-life/ln 2.

@@ -6,7 +6,7 @@ use hashbrown::HashMap;
 
 /// Hasher for keys that are hashes already.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct AsItIs(u64);
+pub(crate) struct AsItIs(u64);
 
 impl Hasher for AsItIs {
     fn finish(&self) -> u64 {
@@ -29,12 +29,12 @@ impl Hasher for AsItIs {
     }
 }
 
-pub type Map<K, V> = HashMap<K, V, BuildHasherDefault<AsItIs>>;
+pub(crate) type Map<K, V> = HashMap<K, V, BuildHasherDefault<AsItIs>>;
 
 /// At most `max` values, by keys that are hashes. When the younger half is full, the older half is evicted. An entry
 /// that is written moves to the younger half. It is never iterated, so no verdict depends on the order of hashes.
 #[derive(Debug)]
-pub struct Generations<V> {
+pub(crate) struct Generations<V> {
     young: Map<u64, V>,
     old: Map<u64, V>,
     half: usize,
@@ -42,17 +42,17 @@ pub struct Generations<V> {
 
 impl<V> Generations<V> {
     #[must_use]
-    pub fn new(max: usize) -> Self {
+    pub(crate) fn new(max: usize) -> Self {
         Self { young: Map::default(), old: Map::default(), half: (max / 2).max(1) }
     }
 
     #[must_use]
-    pub fn get(&self, key: u64) -> Option<&V> {
+    pub(crate) fn get(&self, key: u64) -> Option<&V> {
         self.young.get(&key).or_else(|| self.old.get(&key))
     }
 
     /// The value of `key`, moved to the younger half; created if it does not exist.
-    pub fn entry(&mut self, key: u64, make: impl FnOnce() -> V) -> &mut V {
+    pub(crate) fn entry(&mut self, key: u64, make: impl FnOnce() -> V) -> &mut V {
         let mut kept = None;
         if self.young.len() >= self.half && !self.young.contains_key(&key) {
             kept = self.old.remove(&key);
@@ -63,7 +63,7 @@ impl<V> Generations<V> {
     }
 
     /// The value of `key` for changes, moved to the younger half.
-    pub fn get_mut(&mut self, key: u64) -> Option<&mut V> {
+    pub(crate) fn get_mut(&mut self, key: u64) -> Option<&mut V> {
         if !self.young.contains_key(&key) {
             let value = self.old.remove(&key)?;
             self.insert(key, value);
@@ -72,7 +72,7 @@ impl<V> Generations<V> {
     }
 
     /// Returns whether `key` existed before.
-    pub fn insert(&mut self, key: u64, value: V) -> bool {
+    pub(crate) fn insert(&mut self, key: u64, value: V) -> bool {
         let was_old = self.old.remove(&key).is_some();
         if self.young.len() >= self.half {
             self.turn_over();
@@ -86,25 +86,20 @@ impl<V> Generations<V> {
         self.young.clear();
     }
 
-    pub fn remove(&mut self, key: u64) -> Option<V> {
+    pub(crate) fn remove(&mut self, key: u64) -> Option<V> {
         let (young, old) = (self.young.remove(&key), self.old.remove(&key));
         young.or(old)
     }
 
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.young.len() + self.old.len()
-    }
-
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.young.is_empty() && self.old.is_empty()
     }
 }
 
 impl Generations<f64> {
     /// Adds to a count that starts at 0, and returns it.
-    pub fn add(&mut self, key: u64, weight: f64) -> f64 {
+    pub(crate) fn add(&mut self, key: u64, weight: f64) -> f64 {
         // Nearly all counts are in the younger half.
         let count = match self.young.get_mut(&key) {
             Some(count) => count,
@@ -115,7 +110,7 @@ impl Generations<f64> {
     }
 
     #[must_use]
-    pub fn count(&self, key: u64) -> f64 {
+    pub(crate) fn count(&self, key: u64) -> f64 {
         self.get(key).copied().unwrap_or(0.0)
     }
 }
@@ -131,7 +126,7 @@ mod tests {
         for key in 1..1_000_u64 {
             assert!(!map.insert(key, 1));
             *map.get_mut(0).expect("it is written in each step") += 1;
-            assert!(map.len() <= 100);
+            assert!(map.young.len() + map.old.len() <= 100);
         }
         assert_eq!(map.get(0), Some(&999));
         assert_eq!(map.get(1), None);

@@ -4,23 +4,23 @@ use super::level::NetLevel;
 use crate::millis::MINUTE_MS;
 
 /// Maximum number of detectors with evidence against a holder: two bytes each.
-pub const DETECTORS_MAX: usize = 13;
+pub(crate) const DETECTORS_MAX: usize = 13;
 
 /// Holders per baseline. The longest unused one is evicted.
-pub const HOLDERS_MAX: usize = 4;
+pub(crate) const HOLDERS_MAX: usize = 4;
 
 const DAY_MINUTES: f64 = 1_440.0;
 
 /// Evidence in two bytes: 1/256 nat, from −128 to 128. Four holders take 256 bytes of a baseline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Nats(i16);
+pub(crate) struct Nats(i16);
 
 impl Nats {
     const UNIT: f64 = 256.0;
 
     /// Rounds to the nearest value and saturates. NaN becomes the maximum, which is against the holder.
     #[must_use]
-    pub fn new(nats: f64) -> Self {
+    pub(crate) fn new(nats: f64) -> Self {
         // Adding 1.5·2^52 leaves the integer in the low bits of the float. A cast would check every value for overflow.
         const WHOLE: f64 = 6_755_399_441_055_744.0;
         let units = nats * Self::UNIT;
@@ -30,60 +30,60 @@ impl Nats {
     }
 
     #[must_use]
-    pub fn get(self) -> f64 {
+    pub(crate) fn get(self) -> f64 {
         f64::from(self.0) / Self::UNIT
     }
 
     /// Multiplies by `left`/65,536, rounded to the nearest.
     #[must_use]
-    pub const fn faded(self, left: i32) -> Self {
+    pub(crate) const fn faded(self, left: i32) -> Self {
         Self(((self.0 as i32 * left + (1 << 15)) >> 16) as i16)
     }
 }
 
 /// Evidence against a holder, positive for a thief: the sum of each detector, and the parts that some keep beside it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Evidence {
+pub(crate) struct Evidence {
     /// By the number of the detector.
-    pub sums: [Nats; DETECTORS_MAX],
+    pub(crate) sums: [Nats; DETECTORS_MAX],
     /// Part of `net` that comes from travel speed.
-    pub travel: Nats,
+    pub(crate) travel: Nats,
     /// Sums of `route`: against the owner, and against the owner with a new task.
-    pub route_owner: Nats,
-    pub route_task: Nats,
+    pub(crate) route_owner: Nats,
+    pub(crate) route_task: Nats,
     /// Part of `route` that comes from attractive words in routes.
-    pub sensitive: Nats,
+    pub(crate) sensitive: Nats,
     /// Part of `volume` that comes from distinct objects.
-    pub objects: Nats,
+    pub(crate) objects: Nats,
     /// Evidence of bytes, which `volume` does not contain.
-    pub bytes: Nats,
+    pub(crate) bytes: Nats,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Holder {
+pub(crate) struct Holder {
     /// [`crate::memory::Sighting::network`].
-    pub network: u32,
-    pub family: u32,
+    pub(crate) network: u32,
+    pub(crate) family: u32,
     /// Minutes since the epoch.
-    pub born: u32,
+    pub(crate) born: u32,
     /// Milliseconds since the epoch.
-    pub last_at: i64,
+    pub(crate) last_at: i64,
     /// Level of the network when the holder began.
-    pub level: NetLevel,
+    pub(crate) level: NetLevel,
     /// Changes of network that were credited to it.
-    pub switches: u8,
+    pub(crate) switches: u8,
     /// A `confirmed` event was received for it.
-    pub confirmed: bool,
+    pub(crate) confirmed: bool,
     /// Number of the rule of its `lifecycle` evidence.
-    pub lifecycle_rule: u8,
-    pub evidence: Evidence,
+    pub(crate) lifecycle_rule: u8,
+    pub(crate) evidence: Evidence,
     /// Log-odds after its last event.
-    pub log_odds: Nats,
+    pub(crate) log_odds: Nats,
 }
 
 impl Holder {
     #[must_use]
-    pub fn born(network: u32, family: u32, at: i64, level: NetLevel) -> Self {
+    pub(crate) fn born(network: u32, family: u32, at: i64, level: NetLevel) -> Self {
         Self {
             network,
             family,
@@ -100,12 +100,12 @@ impl Holder {
 
     /// Prefetches it. The returned value has no meaning.
     #[must_use]
-    pub fn touch(&self) -> u64 {
+    pub(crate) fn touch(&self) -> u64 {
         u64::from(self.network) ^ self.last_at as u64 ^ u64::from(self.switches)
     }
 
     /// Marks it as the owner's and clears its evidence.
-    pub fn confirm(&mut self) {
+    pub(crate) fn confirm(&mut self) {
         self.confirmed = true;
         self.evidence = Evidence::default();
         self.log_odds = Nats::new(f64::MIN);
@@ -121,7 +121,7 @@ impl Holder {
 
     /// Days since it began.
     #[must_use]
-    pub fn age_days(&self, at: i64) -> f64 {
+    pub(crate) fn age_days(&self, at: i64) -> f64 {
         (at / MINUTE_MS - i64::from(self.born)) as f64 / DAY_MINUTES
     }
 }

@@ -4,15 +4,15 @@ use super::holder::Nats;
 
 /// Mean and variance of the logarithm of an hourly count, and the number of hours.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Habit {
-    pub mean: f32,
-    pub variance: f32,
-    pub hours: f32,
+pub(crate) struct Habit {
+    pub(crate) mean: f32,
+    pub(crate) variance: f32,
+    pub(crate) hours: f32,
 }
 
 impl Habit {
     /// Learns an hour. Hours before the last `hours_max` ones lose weight exponentially.
-    pub fn learn(&mut self, value: f64, weight: f64, hours_max: f64) {
+    pub(crate) fn learn(&mut self, value: f64, weight: f64, hours_max: f64) {
         let hours = f64::from(self.hours) + weight;
         let rate = weight / hours.max(weight);
         let deviation = value - f64::from(self.mean);
@@ -23,7 +23,7 @@ impl Habit {
 
     /// Mean and variance after adding three hours of the cohort, and the number of own hours.
     #[must_use]
-    pub fn with(&self, (mean, variance): (f64, f64)) -> (f64, f64, f64) {
+    pub(crate) fn with(&self, (mean, variance): (f64, f64)) -> (f64, f64, f64) {
         const COHORT_HOURS: f64 = 3.0;
         let hours = f64::from(self.hours);
         let all = hours + COHORT_HOURS;
@@ -36,32 +36,32 @@ impl Habit {
 
 /// Hourly habits of a baseline.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Habits {
-    pub calls: Habit,
-    pub objects: Habit,
-    pub bytes: Habit,
+pub(crate) struct Habits {
+    pub(crate) calls: Habit,
+    pub(crate) objects: Habit,
+    pub(crate) bytes: Habit,
     /// Number of reads, with decay.
-    pub reads: f32,
+    pub(crate) reads: f32,
     /// Number of all calls, with decay.
-    pub all_calls: f32,
+    pub(crate) all_calls: f32,
 }
 
 /// Counts of the current hour. They are learnt when the hour ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Hour {
+pub(crate) struct Hour {
     /// Hours since the epoch.
-    pub number: u32,
-    pub calls: u32,
-    pub reads: u32,
-    pub kilobytes: f32,
+    pub(crate) number: u32,
+    pub(crate) calls: u32,
+    pub(crate) reads: u32,
+    pub(crate) kilobytes: f32,
     /// Number of doublings of the bytes from which they can be a burst.
-    pub doublings_usual: u8,
+    pub(crate) doublings_usual: u8,
     /// Salt of the sketch. It changes every hour, so that a thief cannot choose objects that collide.
     salt: u8,
     /// Highest log-odds of an event in the hour.
-    pub log_odds_max: Nats,
+    pub(crate) log_odds_max: Nats,
     /// Largest evidence of a burst, before the reduction for shared causes.
-    pub burst: f32,
+    pub(crate) burst: f32,
     /// Registers of a HyperLogLog sketch of the objects touched (Flajolet et al. 2007).
     objects: [u8; OBJECT_REGISTERS],
 }
@@ -72,20 +72,20 @@ const OBJECT_REGISTERS: usize = 16;
 impl Hour {
     /// Begins the hour `number`. `past`: a value of the baseline that a thief cannot know.
     #[must_use]
-    pub fn begin(number: u32, past: u64) -> Self {
+    pub(crate) fn begin(number: u32, past: u64) -> Self {
         let salt = (past ^ u64::from(number) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
         Self { number, log_odds_max: Nats::new(f64::MIN), salt: salt as u8, ..Self::default() }
     }
 
     /// Number of doublings of the bytes, from one kilobyte.
     #[must_use]
-    pub const fn doublings(kilobytes: f32) -> u8 {
+    pub(crate) const fn doublings(kilobytes: f32) -> u8 {
         // ⌊log2(kilobytes + 1)⌋ is the exponent: a cast to an integer would check for overflow.
         ((kilobytes + 1.0).to_bits() >> 23).saturating_sub(127) as u8
     }
 
     /// Counts an object by its hash.
-    pub const fn touch(&mut self, object: u64) {
+    pub(crate) const fn touch(&mut self, object: u64) {
         let salt = (self.salt as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mixed = (object ^ salt).wrapping_mul(0xff51_afd7_ed55_8ccd);
         let mixed = (mixed ^ mixed >> 32).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
@@ -99,7 +99,7 @@ impl Hour {
 
     /// Estimated number of distinct objects.
     #[must_use]
-    pub fn objects(&self) -> f64 {
+    pub(crate) fn objects(&self) -> f64 {
         const M: f64 = OBJECT_REGISTERS as f64;
         #[allow(clippy::naive_bytecount, reason = "a few bytes, not worth a crate")]
         let empty = self.objects.iter().filter(|rank| **rank == 0).count();

@@ -1,11 +1,11 @@
 //! How new the network address and the client of a visit are to the owner, from known to new.
 
 /// Number of levels of each kind.
-pub const LEVELS: usize = 6;
+pub(crate) const LEVELS: usize = 6;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
-pub enum NetLevel {
+pub(crate) enum NetLevel {
     /// The address is known, or the event has none.
     #[default]
     KnownAddress,
@@ -17,8 +17,9 @@ pub enum NetLevel {
     NewCountry,
 }
 
+#[cfg(test)]
 impl NetLevel {
-    pub const ALL: [Self; LEVELS] = [
+    pub(crate) const ALL: [Self; LEVELS] = [
         Self::KnownAddress,
         Self::KnownPrefix,
         Self::KnownNetwork,
@@ -30,7 +31,7 @@ impl NetLevel {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
-pub enum ClientLevel {
+pub(crate) enum ClientLevel {
     /// User agent and fingerprint are known.
     #[default]
     Known,
@@ -43,8 +44,9 @@ pub enum ClientLevel {
     NewFamily,
 }
 
+#[cfg(test)]
 impl ClientLevel {
-    pub const ALL: [Self; LEVELS] =
+    pub(crate) const ALL: [Self; LEVELS] =
         [Self::Known, Self::NewFingerprint, Self::NewText, Self::NewVersion, Self::UsersFamily, Self::NewFamily];
 }
 

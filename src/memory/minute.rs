@@ -7,7 +7,7 @@ const BEHIND_MAX: i64 = 15;
 
 /// The calls of one clock minute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Minute {
+pub(crate) struct Minute {
     /// Minutes since the epoch.
     number: i64,
     calls: u32,
@@ -16,7 +16,7 @@ pub struct Minute {
 impl Minute {
     /// Counts a call at `at`, milliseconds since the epoch, and returns the calls of its minute, including this one. A
     /// late call is not counted and returns 0.
-    pub const fn count(&mut self, at: i64) -> u32 {
+    pub(crate) const fn count(&mut self, at: i64) -> u32 {
         let number = at.div_euclid(MINUTE_MS);
         if number > self.number || self.number - number > BEHIND_MAX {
             *self = Self { number, calls: 0 };

@@ -1,51 +1,50 @@
 //! State of one partition: visits, holders, baselines, cohorts, users and the population. It uses event time,
 //! every table is bounded, and no result depends on the order of hashes.
 
-pub mod baseline;
-pub mod baselines;
-pub mod blocks;
-pub mod bursts;
-pub mod cohort;
-pub mod ends;
-pub mod fair;
-pub mod fleet;
-pub mod generations;
-pub mod holder;
-pub mod hour;
-pub mod level;
-pub mod minute;
-pub mod population;
-pub mod recent;
-pub mod routes;
-pub mod seen;
-pub mod shared;
-pub mod sighting;
-pub mod sketch;
-pub mod tenants;
+pub(crate) mod baseline;
+pub(crate) mod baselines;
+pub(crate) mod blocks;
+pub(crate) mod bursts;
+pub(crate) mod cohort;
+pub(crate) mod ends;
+pub(crate) mod fair;
+pub(crate) mod fleet;
+pub(crate) mod generations;
+pub(crate) mod holder;
+pub(crate) mod hour;
+pub(crate) mod level;
+pub(crate) mod minute;
+pub(crate) mod population;
+pub(crate) mod recent;
+pub(crate) mod routes;
+pub(crate) mod seen;
+pub(crate) mod shared;
+pub(crate) mod sighting;
+pub(crate) mod sketch;
+pub(crate) mod tenants;
 mod touch;
-pub mod user;
-pub mod users;
-pub mod visit;
+pub(crate) mod user;
+pub(crate) mod users;
+pub(crate) mod visit;
 
 pub use baseline::Baseline;
-pub use baselines::Baselines;
-pub use blocks::Blocks;
-pub use bursts::Bursts;
-pub use cohort::{AllCohorts, Cohorts, Kind};
-pub use ends::{Ended, Ends};
-pub use fleet::Fleets;
-pub use generations::Generations;
-pub use holder::{Evidence, Holder, Nats};
-pub use level::{ClientLevel, NetLevel};
-pub use minute::Minute;
-pub use population::Population;
-pub use recent::Recent;
-pub use seen::{Feature, Seen};
-pub use sighting::{Sighting, Site};
-pub use tenants::{Tenant, Tenants};
-pub use user::User;
-pub use users::Users;
-pub use visit::{Visit, Visits};
+pub(crate) use baselines::Baselines;
+pub(crate) use bursts::Bursts;
+pub(crate) use cohort::{AllCohorts, Cohorts, Kind};
+pub(crate) use ends::{Ended, Ends};
+pub(crate) use fleet::Fleets;
+pub(crate) use generations::Generations;
+pub(crate) use holder::{Evidence, Holder, Nats};
+pub(crate) use level::{ClientLevel, NetLevel};
+pub(crate) use minute::Minute;
+pub(crate) use population::Population;
+pub(crate) use recent::Recent;
+pub(crate) use seen::{Feature, Seen};
+pub(crate) use sighting::{Sighting, Site};
+pub(crate) use tenants::{Tenant, Tenants};
+pub(crate) use user::User;
+pub(crate) use users::Users;
+pub(crate) use visit::{Visit, Visits};
 
 /// Maximum number of open visits in a partition.
 const VISITS_OPEN_MAX: usize = 1 << 20;
@@ -56,35 +55,35 @@ const MINUTES_MAX: usize = 1 << 20;
 
 /// Statistics of other tokens with which a holder is compared.
 #[derive(Debug, Default)]
-pub struct Others {
-    pub tenants: Tenants,
-    pub population: Population,
-    pub cohorts: AllCohorts,
-    pub fleets: Fleets,
-    pub bursts: Bursts,
+pub(crate) struct Others {
+    pub(crate) tenants: Tenants,
+    pub(crate) population: Population,
+    pub(crate) cohorts: AllCohorts,
+    pub(crate) fleets: Fleets,
+    pub(crate) bursts: Bursts,
 }
 
 #[derive(Debug)]
-pub struct Memory {
-    pub baselines: Baselines,
-    pub users: Users,
-    pub visits: Visits,
-    pub others: Others,
-    pub ends: Ends,
+pub(crate) struct Memory {
+    pub(crate) baselines: Baselines,
+    pub(crate) users: Users,
+    pub(crate) visits: Visits,
+    pub(crate) others: Others,
+    pub(crate) ends: Ends,
     /// Baseline of a token, for events that name no family: the family that an earlier event of the token named, or
     /// else the first refresh token of the chain in which it was issued.
-    pub lineages: Generations<u64>,
+    pub(crate) lineages: Generations<u64>,
     /// Expiry of issued tokens, milliseconds since the epoch.
-    pub expiries: Generations<i64>,
+    pub(crate) expiries: Generations<i64>,
     /// Calls of the running minute, for grants with a policy on calls per minute.
-    pub minutes: Generations<Minute>,
+    pub(crate) minutes: Generations<Minute>,
     /// Names of networks and client families, for explanations.
-    pub names: Generations<Box<str>>,
+    pub(crate) names: Generations<Box<str>>,
 }
 
 impl Memory {
     #[must_use]
-    pub fn new(baselines_max: usize) -> Self {
+    pub(crate) fn new(baselines_max: usize) -> Self {
         Self {
             baselines: Baselines::new(baselines_max),
             users: Users::new(baselines_max),

@@ -17,7 +17,7 @@ const PAIRS_MAX: usize = 1 << 20;
 
 /// Popularity of each key of a feature, and the preferences of a thief, who chooses by popularity.
 #[derive(Debug)]
-pub struct Popularity {
+pub(crate) struct Popularity {
     users: Map<u32, Shared<1>>,
     /// Number of keys that each tenant was the first to use.
     made: BySeat<usize>,
@@ -42,19 +42,19 @@ impl Popularity {
     }
 
     #[must_use]
-    pub fn users(&self, seat: Option<Seat>, key: u32) -> f64 {
+    pub(crate) fn users(&self, seat: Option<Seat>, key: u32) -> f64 {
         self.users.get(&key).map_or(0.0, |users| users.count(seat))
     }
 
     /// Sums of users and of the thief's preferences, and number of keys.
     #[must_use]
-    pub fn sums(&self, seat: Option<Seat>) -> [f64; 3] {
+    pub(crate) fn sums(&self, seat: Option<Seat>) -> [f64; 3] {
         self.sums.read(seat)
     }
 
     /// The thief's probability of `key`. `unknown`: assumed number of keys without users.
     #[must_use]
-    pub fn thief(&self, seat: Option<Seat>, key: u32, unknown: f64) -> f64 {
+    pub(crate) fn thief(&self, seat: Option<Seat>, key: u32, unknown: f64) -> f64 {
         let [_, preferences, _] = self.sums(seat);
         (self.preference)(self.users(seat, key)) / (preferences + unknown * (self.preference)(0.0))
     }
@@ -90,7 +90,7 @@ struct AppUse {
 
 /// Calls of a tenant with one client family and application.
 #[derive(Clone, Copy, Debug)]
-pub struct Callers {
+pub(crate) struct Callers {
     seat: Option<Seat>,
     app: u64,
     client: u64,
@@ -100,35 +100,35 @@ pub struct Callers {
 
 /// A user's first visit from a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NewNetwork {
-    pub network: u32,
-    pub country: u32,
+pub(crate) struct NewNetwork {
+    pub(crate) network: u32,
+    pub(crate) country: u32,
     /// The user had visits from other networks: the network is an adoption.
-    pub is_known_user: bool,
+    pub(crate) is_known_user: bool,
 }
 
 /// A call of a route with an application and a client family.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AppCall {
-    pub app: u64,
-    pub family: u32,
-    pub route: u32,
+pub(crate) struct AppCall {
+    pub(crate) app: u64,
+    pub(crate) family: u32,
+    pub(crate) route: u32,
     /// [`RouteUse::promise`]
-    pub promise: f64,
+    pub(crate) promise: f64,
 }
 
 /// Probability of a call.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Likely {
+pub(crate) struct Likely {
     /// For other tokens with this client family and application.
-    pub others: f64,
+    pub(crate) others: f64,
     /// For a thief.
-    pub thief: f64,
+    pub(crate) thief: f64,
 }
 
 /// Rate of an occurrence, as two sums of weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Rate {
+pub(crate) struct Rate {
     happened: f64,
     chances: f64,
 }
@@ -136,34 +136,34 @@ pub struct Rate {
 impl Rate {
     /// The rate after adding `weight` chances of the assumed rate.
     #[must_use]
-    pub fn get(self, assumed: f64, weight: f64) -> f64 {
+    pub(crate) fn get(self, assumed: f64, weight: f64) -> f64 {
         (self.happened + weight * assumed) / (self.chances + weight)
     }
 
     #[must_use]
-    pub const fn happened(self) -> f64 {
+    pub(crate) const fn happened(self) -> f64 {
         self.happened
     }
 
     #[must_use]
-    pub const fn chances(self) -> f64 {
+    pub(crate) const fn chances(self) -> f64 {
         self.chances
     }
 }
 
 /// A rate of each tenant.
 #[derive(Debug, Default)]
-pub struct Rates(Separate<2>);
+pub(crate) struct Rates(Separate<2>);
 
 impl Rates {
-    pub fn learn(&mut self, seat: Option<Seat>, happened: bool, weight: f64) {
+    pub(crate) fn learn(&mut self, seat: Option<Seat>, happened: bool, weight: f64) {
         if let Some(seat) = seat {
             self.0.learn(seat, &[if happened { weight } else { 0.0 }, weight]);
         }
     }
 
     #[must_use]
-    pub fn read(&self, seat: Option<Seat>) -> Rate {
+    pub(crate) fn read(&self, seat: Option<Seat>) -> Rate {
         let [happened, chances] = self.0.read(seat);
         Rate { happened, chances }
     }
@@ -231,11 +231,11 @@ const fn pair(table: Pair, a: u64, b: u64) -> u64 {
 }
 
 #[derive(Debug)]
-pub struct Population {
+pub(crate) struct Population {
     /// Users of each network.
-    pub networks: Popularity,
+    pub(crate) networks: Popularity,
     /// Users of each client family.
-    pub families: Popularity,
+    pub(crate) families: Popularity,
     /// First visits of known users from each network.
     adoptions: Map<u32, Shared<1>>,
     adoptions_total: Sums<1>,
@@ -250,9 +250,9 @@ pub struct Population {
     /// Visits of each tenant by hour of the day.
     hours: BySeat<Hours>,
     /// Visits after a travel that is too fast: from access networks, and from other networks.
-    pub fast_travel: [Rates; 2],
+    pub(crate) fast_travel: [Rates; 2],
     /// Visits within three days of a change of credentials.
-    pub after_change: Rates,
+    pub(crate) after_change: Rates,
 }
 
 impl Default for Population {
@@ -280,7 +280,7 @@ impl Population {
     /// countries of the owner. If `country` is one of them, the network is one of theirs; otherwise it is one of all
     /// others. If the country is unknown (0), the network is one of all.
     #[must_use]
-    pub fn chooses(&self, tenant: Tenant, network: u32, country: u32, known: &[u32]) -> (f64, f64) {
+    pub(crate) fn chooses(&self, tenant: Tenant, network: u32, country: u32, known: &[u32]) -> (f64, f64) {
         let Tenant { key: tenant, seat } = tenant;
         let networks = &self.networks;
         let place = place(network, country);
@@ -318,7 +318,7 @@ impl Population {
     }
 
     /// Learns a user's first visit from a network.
-    pub fn learn_network(&mut self, tenant: Tenant, visit: NewNetwork, weight: f64) {
+    pub(crate) fn learn_network(&mut self, tenant: Tenant, visit: NewNetwork, weight: f64) {
         let NewNetwork { network, country, is_known_user } = visit;
         let place = place(network, country);
         let mut own =
@@ -348,7 +348,7 @@ impl Population {
     /// The owner's probability of a client family: its share among users of the application. With few users, its shares
     /// among those of the token type and among all users count as well.
     #[must_use]
-    pub fn has_family(&self, tenant: Tenant, app: u64, token_type: usize, family: u32) -> f64 {
+    pub(crate) fn has_family(&self, tenant: Tenant, app: u64, token_type: usize, family: u32) -> f64 {
         let families = &self.families;
         let [users, _, kinds] = families.sums(tenant.seat);
         let anyone = (families.users(tenant.seat, family) + 0.5) / (users + 0.5 * (kinds + 2.0));
@@ -361,7 +361,7 @@ impl Population {
     }
 
     /// Learns a user's first visit with a client family.
-    pub fn learn_family(&mut self, tenant: Tenant, app: u64, token_type: usize, family: u32, weight: f64) {
+    pub(crate) fn learn_family(&mut self, tenant: Tenant, app: u64, token_type: usize, family: u32, weight: f64) {
         let own = self.owns.entry(pair(Pair::Family, tenant.key, u64::from(family)), Own::default);
         if let Some(contribution) = own.add(tenant, weight) {
             self.families.learn(family, &contribution);
@@ -377,7 +377,7 @@ impl Population {
 
     /// Whether a fingerprint is borrowed: at least five tokens have it, and 80 % of them have another client family.
     #[must_use]
-    pub fn is_borrowed(&self, fingerprint: u32, family: u32) -> bool {
+    pub(crate) fn is_borrowed(&self, fingerprint: u32, family: u32) -> bool {
         let tokens = self.pairs.count(pair(Pair::Fingerprint, u64::from(fingerprint), 0));
         let alike = || self.pairs.count(pair(Pair::FingerprintFamily, u64::from(fingerprint), u64::from(family)));
         tokens >= 5.0 && alike() <= 0.2 * tokens
@@ -386,26 +386,26 @@ impl Population {
     /// Share of accepted visits after the expiry, among visits with tokens whose expiry is that of their `issued`
     /// event.
     #[must_use]
-    pub fn outlives(&self, tenant: u64, app: u64) -> f64 {
+    pub(crate) fn outlives(&self, tenant: u64, app: u64) -> f64 {
         let count = |table| self.pairs.count(pair(table, app, tenant));
         (count(Pair::Outlived) + 50.0 * 0.002) / (count(Pair::Expiring) + 50.0)
     }
 
-    pub fn learn_outlived(&mut self, tenant: u64, app: u64, outlived: bool, weight: f64) {
+    pub(crate) fn learn_outlived(&mut self, tenant: u64, app: u64, outlived: bool, weight: f64) {
         if outlived {
             self.pairs.add(pair(Pair::Outlived, app, tenant), weight);
         }
         self.pairs.add(pair(Pair::Expiring, app, tenant), weight);
     }
 
-    pub fn learn_fingerprint(&mut self, fingerprint: u32, family: u32, weight: f64) {
+    pub(crate) fn learn_fingerprint(&mut self, fingerprint: u32, family: u32, weight: f64) {
         self.pairs.add(pair(Pair::Fingerprint, u64::from(fingerprint), 0), weight);
         self.pairs.add(pair(Pair::FingerprintFamily, u64::from(fingerprint), u64::from(family)), weight);
     }
 
     /// Calls of a tenant with a client family and an application, for [`Self::calls`].
     #[must_use]
-    pub fn callers(&self, tenant: Tenant, app: u64, family: u32) -> Callers {
+    pub(crate) fn callers(&self, tenant: Tenant, app: u64, family: u32) -> Callers {
         let app = of_tenant(app, tenant.key);
         let client = client(app, family);
         let of_app = self.apps.get(app).copied().unwrap_or_default();
@@ -417,7 +417,7 @@ impl Population {
     /// popularity and attractive words, among the routes of the application. If few of these are known, among all
     /// routes.
     #[must_use]
-    pub fn calls(&self, callers: &Callers, route: u32, used: RouteUse) -> Likely {
+    pub(crate) fn calls(&self, callers: &Callers, route: u32, used: RouteUse) -> Likely {
         let Callers { seat, app, client, of_app, of_client } = *callers;
         let (anyone, anywhere) = self.routes.probabilities(seat, used);
         let in_app = self.calls.count(pair(Pair::AppRoute, app, u64::from(route)));
@@ -433,24 +433,24 @@ impl Population {
 
     /// Whether a route is rare: an id in a path that looks like a word, a name, or a guess.
     #[must_use]
-    pub fn is_rare(&self, tenant: Tenant, used: RouteUse) -> bool {
+    pub(crate) fn is_rare(&self, tenant: Tenant, used: RouteUse) -> bool {
         self.routes.is_rare(tenant.seat, used)
     }
 
     /// Use of a route in the population. `None`: the route is not stored.
     #[must_use]
-    pub fn route(&self, tenant: Tenant, route: u32) -> Option<RouteUse> {
+    pub(crate) fn route(&self, tenant: Tenant, route: u32) -> Option<RouteUse> {
         self.routes.get(tenant, route)
     }
 
     /// Use of a route that is not stored, by the calls of the tenant itself. `promise`: how attractive its words are.
     #[must_use]
-    pub fn own_route(&self, tenant: Tenant, route: u32, promise: f64) -> RouteUse {
+    pub(crate) fn own_route(&self, tenant: Tenant, route: u32, promise: f64) -> RouteUse {
         self.routes.of_own(tenant, route, promise)
     }
 
     /// Learns a call of a route.
-    pub fn learn_route(&mut self, tenant: Tenant, call: &AppCall, weight: f64) {
+    pub(crate) fn learn_route(&mut self, tenant: Tenant, call: &AppCall, weight: f64) {
         let AppCall { app, family, route, promise } = *call;
         let used = self.routes.learn(tenant, route, promise, weight);
         let app = of_tenant(app, tenant.key);
@@ -466,25 +466,25 @@ impl Population {
 
     /// Share of an area in the visits of the tenant's other tokens. `own`: visits of the token itself to the area.
     #[must_use]
-    pub fn touches(&self, tenant: u64, area: u32, own: f64) -> f64 {
+    pub(crate) fn touches(&self, tenant: u64, area: u32, own: f64) -> f64 {
         let here = (self.calls.count(pair(Pair::TenantArea, tenant, u64::from(area))) - own).max(0.0);
         let all = self.calls.count(pair(Pair::TenantAreas, tenant, 0));
         (here + 0.5) / (all + 10.0)
     }
 
-    pub fn learn_area(&mut self, tenant: u64, area: u32, weight: f64) {
+    pub(crate) fn learn_area(&mut self, tenant: u64, area: u32, weight: f64) {
         self.calls.add(pair(Pair::TenantArea, tenant, u64::from(area)), weight);
         self.calls.add(pair(Pair::TenantAreas, tenant, 0), weight);
     }
 
     /// Share of each UTC hour in the tenant's visits. Uniform while there are none.
-    pub fn share_of_hour(&self, tenant: Tenant) -> impl Fn(usize) -> f64 {
+    pub(crate) fn share_of_hour(&self, tenant: Tenant) -> impl Fn(usize) -> f64 {
         let hours = tenant.seat.and_then(|seat| self.hours.get(seat));
         let share = 1.0 / (hours.map_or(0.0, |hours| hours.all) + 24.0);
         move |hour| (hours.map_or(0.0, |hours| hours.each[hour]) + 1.0) * share
     }
 
-    pub fn learn_hour(&mut self, tenant: Tenant, hour: usize, weight: f64) {
+    pub(crate) fn learn_hour(&mut self, tenant: Tenant, hour: usize, weight: f64) {
         if let Some(hours) = tenant.seat.and_then(|seat| self.hours.get_mut(seat)) {
             hours.each[hour] += weight;
             hours.all += weight;

@@ -13,7 +13,7 @@ const EVENTS_PER_ID: usize = 16;
 /// Ids are stored separately, only to count their reuse among the last `max`/16 events. Events of one id do not evict
 /// each other.
 #[derive(Debug)]
-pub struct Recent {
+pub(crate) struct Recent {
     events: Vec<Place<u64, WAYS>>,
     ids: Vec<Place<u32, HALF_WAYS>>,
 }
@@ -38,7 +38,7 @@ impl<K: Copy + PartialEq, const COUNT: usize> Place<K, COUNT> {
 
 impl Recent {
     #[must_use]
-    pub fn new(max: usize) -> Self {
+    pub(crate) fn new(max: usize) -> Self {
         let places = |ways: usize| max.div_ceil(ways).next_power_of_two();
         Self {
             events: vec![Place([0; WAYS]); places(WAYS)],
@@ -48,20 +48,20 @@ impl Recent {
 
     /// Prefetches the sets of an event and its id. The returned value has no meaning.
     #[must_use]
-    pub fn touch(&self, event: u64, id: u64) -> u64 {
+    pub(crate) fn touch(&self, event: u64, id: u64) -> u64 {
         let (events, ids) = (&self.events[place(event, &self.events)], &self.ids[place(id, &self.ids)]);
         events.0[0] ^ u64::from(ids.0[0])
     }
 
     /// Whether the event of this identity (a hash) was delivered before.
     #[must_use]
-    pub fn contains(&self, event: u64) -> bool {
+    pub(crate) fn contains(&self, event: u64) -> bool {
         self.events[place(event, &self.events)].contains(event.max(1))
     }
 
     /// Stores an event that it does not contain yet, by its identity and its id (hashes). Returns whether another event
     /// had its id.
-    pub fn insert(&mut self, event: u64, id: u64) -> bool {
+    pub(crate) fn insert(&mut self, event: u64, id: u64) -> bool {
         // 0 marks an empty entry.
         let (at, event) = (place(event, &self.events), event.max(1));
         self.events[at].push(event);

@@ -12,17 +12,17 @@ const RARE_BELOW: f64 = 2.0;
 /// Number of all calls from which a route can be rare.
 const KNOWN_CALLS: f64 = 2_000.0;
 /// The thief's preference for all rare routes: that of twenty ordinary routes, √0.3 each.
-pub const UNKNOWN: f64 = 20.0 * 0.547_722_557_505_166_1;
+pub(crate) const UNKNOWN: f64 = 20.0 * 0.547_722_557_505_166_1;
 
 /// Counts of one tenant and route.
 const OWN_MAX: usize = 1 << 18;
 
 /// Use of one route in the population, as one tenant reads it.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct RouteUse {
+pub(crate) struct RouteUse {
     count: f64,
     /// How attractive its words are to a thief; 1 is an ordinary route.
-    pub promise: f32,
+    pub(crate) promise: f32,
     /// promise^0.6
     lure: f32,
 }
@@ -30,13 +30,13 @@ pub struct RouteUse {
 impl RouteUse {
     /// A route without calls.
     #[must_use]
-    pub fn new(promise: f64) -> Self {
+    pub(crate) fn new(promise: f64) -> Self {
         Self { count: 0.0, promise: promise as f32, lure: exp(0.6 * ln(promise)) as f32 }
     }
 
     /// promise^0.6: the thief's preference relative to an ordinary route.
     #[must_use]
-    pub fn lure(self) -> f64 {
+    pub(crate) fn lure(self) -> f64 {
         f64::from(self.lure)
     }
 
@@ -52,7 +52,7 @@ impl RouteUse {
 
     /// The same for another number of calls.
     #[must_use]
-    pub fn preference_of(self, count: f64) -> f64 {
+    pub(crate) fn preference_of(self, count: f64) -> f64 {
         libm::sqrt(count + 0.3) * f64::from(self.lure)
     }
 }
@@ -122,7 +122,7 @@ impl Generation {
 /// All routes. An invented path, or one with an id that looks like a word, is called once and evicted after 32,768
 /// other routes. The table is never full.
 #[derive(Debug)]
-pub struct Routes {
+pub(crate) struct Routes {
     young: Generation,
     old: Generation,
     /// Calls of each tenant and route, except for the two tenants whose parts the route itself stores. These parts are
@@ -167,7 +167,7 @@ fn own_contribution(
 
 impl Routes {
     #[must_use]
-    pub fn get(&self, tenant: Tenant, route: u32) -> Option<RouteUse> {
+    pub(crate) fn get(&self, tenant: Tenant, route: u32) -> Option<RouteUse> {
         let held = self.young.routes.get(&route).or_else(|| self.old.routes.get(&route))?;
         let mut used = held.read(tenant.seat);
         if tenant.seat.is_none() {
@@ -178,13 +178,13 @@ impl Routes {
 
     /// Use of a route that is not in the table, by the calls of the tenant itself.
     #[must_use]
-    pub fn of_own(&self, tenant: Tenant, route: u32, promise: f64) -> RouteUse {
+    pub(crate) fn of_own(&self, tenant: Tenant, route: u32, promise: f64) -> RouteUse {
         let count = self.owns.get(own(tenant, route)).or_else(|| self.owns.get(own(unseated(tenant), route)));
         RouteUse { count: count.map_or(0.0, |own| own.count), ..RouteUse::new(promise) }
     }
 
     /// Counts a call, and returns the use of the route.
-    pub fn learn(&mut self, tenant: Tenant, route: u32, promise: f64, weight: f64) -> RouteUse {
+    pub(crate) fn learn(&mut self, tenant: Tenant, route: u32, promise: f64, weight: f64) -> RouteUse {
         let Some(seat) = tenant.seat else {
             self.owns.entry(own(tenant, route), Own::default).count += weight;
             return self.get(tenant, route).unwrap_or_else(|| self.of_own(tenant, route, promise));
@@ -222,7 +222,7 @@ impl Routes {
 
     /// Probability of a route among all calls, and the thief's probability of it among all routes.
     #[must_use]
-    pub fn probabilities(&self, seat: Option<Seat>, used: RouteUse) -> (f64, f64) {
+    pub(crate) fn probabilities(&self, seat: Option<Seat>, used: RouteUse) -> (f64, f64) {
         let [calls, preferences, routes] = self.sums(seat);
         let of_calls = (used.count + 0.3) / (calls.max(used.count) + 0.3 * (routes + 20.0));
         (of_calls, used.preference() / (preferences + UNKNOWN))
@@ -230,7 +230,7 @@ impl Routes {
 
     /// Whether a route is rare: an id in a path that looks like a word, a name, or a guess.
     #[must_use]
-    pub fn is_rare(&self, seat: Option<Seat>, used: RouteUse) -> bool {
+    pub(crate) fn is_rare(&self, seat: Option<Seat>, used: RouteUse) -> bool {
         used.count < RARE_BELOW && self.sums(seat)[0] > KNOWN_CALLS
     }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 /// Feature of a visit or a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Feature {
+pub(crate) enum Feature {
     Address,
     Prefix,
     Network,
@@ -33,7 +33,7 @@ const UNIT: f64 = 16.0;
 /// `salt` varies between calls and does not depend on names: hashes of names differ between installations, and verdicts
 /// must not.
 #[must_use]
-pub fn sixteenths(weight: f64, salt: u32, minute: u32) -> u16 {
+pub(crate) fn sixteenths(weight: f64, salt: u32, minute: u32) -> u16 {
     let mut mixed = (u64::from(minute) << 32 | u64::from(salt)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
     // Below 1, so that a weight of 1 is not rounded up.
@@ -72,7 +72,7 @@ const OF_CALLS_ENTRIES: usize = BEGIN[FEATURES] - OF_VISITS_ENTRIES;
 /// unpredictable branch.
 #[derive(Clone, Debug, Default)]
 #[repr(C)]
-pub struct Seen {
+pub(crate) struct Seen {
     pub(super) of_calls: Table<OF_CALLS_ENTRIES>,
     pub(super) of_visits: Table<OF_VISITS_ENTRIES>,
 }
@@ -110,47 +110,47 @@ impl<const ENTRIES: usize> Table<ENTRIES> {
 impl Seen {
     /// Weight of `key`; 0 if it was never seen or was evicted.
     #[must_use]
-    pub fn count(&self, feature: Feature, key: u32) -> f64 {
+    pub(crate) fn count(&self, feature: Feature, key: u32) -> f64 {
         f64::from(self.sixteenths_of(feature, key)) / UNIT
     }
 
     #[must_use]
-    pub fn knows(&self, feature: Feature, key: u32) -> bool {
+    pub(crate) fn knows(&self, feature: Feature, key: u32) -> bool {
         self.sixteenths_of(feature, key) >= KNOWN
     }
 
     /// Whether any value of the feature is known.
     #[must_use]
-    pub fn knows_any(&self, feature: Feature) -> bool {
+    pub(crate) fn knows_any(&self, feature: Feature) -> bool {
         self.of(feature).any(|(_, count)| count >= KNOWN)
     }
 
     /// All known values of the feature.
-    pub fn known(&self, feature: Feature) -> impl Iterator<Item = u32> {
+    pub(crate) fn known(&self, feature: Feature) -> impl Iterator<Item = u32> {
         self.of(feature).filter(|(_, count)| *count >= KNOWN).map(|(key, _)| key)
     }
 
     /// All values of the feature with their weights.
-    pub fn each(&self, feature: Feature) -> impl Iterator<Item = (u32, f64)> {
+    pub(crate) fn each(&self, feature: Feature) -> impl Iterator<Item = (u32, f64)> {
         self.of(feature).filter(|(_, count)| *count > 0).map(|(key, count)| (key, f64::from(count) / UNIT))
     }
 
     /// Number of known values of the feature, and number of those seen about once.
     #[must_use]
-    pub fn variety(&self, feature: Feature) -> (usize, usize) {
+    pub(crate) fn variety(&self, feature: Feature) -> (usize, usize) {
         let known = self.of(feature).filter(|(_, count)| *count >= KNOWN);
         known.fold((0, 0), |(all, once), (_, count)| (all + 1, once + usize::from(f64::from(count) < 1.5 * UNIT)))
     }
 
     /// The most frequent value of a feature with its weight.
     #[must_use]
-    pub fn most(&self, feature: Feature) -> Option<(u32, f64)> {
+    pub(crate) fn most(&self, feature: Feature) -> Option<(u32, f64)> {
         self.each(feature).reduce(|most, other| if other.1 > most.1 { other } else { most })
     }
 
     /// Total weight of the entries of a feature.
     #[must_use]
-    pub fn total(&self, feature: Feature) -> f64 {
+    pub(crate) fn total(&self, feature: Feature) -> f64 {
         f64::from(self.of(feature).map(|(_, count)| u32::from(count)).sum::<u32>()) / UNIT
     }
 
@@ -160,12 +160,12 @@ impl Seen {
         reason = "with a constant feature its loops are unrolled: 8 % of all instructions of a step"
     )]
     #[inline(always)]
-    pub fn learn(&mut self, feature: Feature, key: u32, weight: f64, minute: u32) {
+    pub(crate) fn learn(&mut self, feature: Feature, key: u32, weight: f64, minute: u32) {
         self.entries_mut(feature).learn(key, weight, feature, minute);
     }
 
     /// Subtracts 1/16 from all entries of a feature.
-    pub fn fade(&mut self, feature: Feature) {
+    pub(crate) fn fade(&mut self, feature: Feature) {
         for count in self.entries_mut(feature).counts {
             *count -= *count / 16;
         }

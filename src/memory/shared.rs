@@ -36,7 +36,7 @@ impl<const N: usize> Part<N> {
 
 /// Amounts to which several tenants contribute.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Shared<const N: usize> {
+pub(crate) struct Shared<const N: usize> {
     total: Amounts<N>,
     /// Parts of the two tenants that contributed most.
     first: Part<N>,
@@ -52,7 +52,7 @@ impl<const N: usize> Default for Shared<N> {
 impl<const N: usize> Shared<N> {
     /// Adds `more` of one tenant. `own` is all that the tenant contributed, including `more`. Returns the tenant whose
     /// part is not stored any more, and that part.
-    pub fn teach(&mut self, seat: Seat, own: &Amounts<N>, more: &Amounts<N>) -> Option<(Seat, Amounts<N>)> {
+    pub(crate) fn teach(&mut self, seat: Seat, own: &Amounts<N>, more: &Amounts<N>) -> Option<(Seat, Amounts<N>)> {
         add(&mut self.total, more);
         if self.first.seat == Some(seat) {
             add(&mut self.first.amounts, more);
@@ -78,13 +78,13 @@ impl<const N: usize> Shared<N> {
 
     /// The total without the part of the largest other tenant.
     #[must_use]
-    pub fn read(&self, seat: Option<Seat>) -> Amounts<N> {
+    pub(crate) fn read(&self, seat: Option<Seat>) -> Amounts<N> {
         let is_first = seat.is_some() && seat == self.first.seat;
         without(&self.total, if is_first { &self.second.amounts } else { &self.first.amounts })
     }
 
     /// Multiplies all amounts by `left`.
-    pub fn fade(&mut self, left: f64) {
+    pub(crate) fn fade(&mut self, left: f64) {
         for amounts in [&mut self.total, &mut self.first.amounts, &mut self.second.amounts] {
             for amount in amounts {
                 *amount *= left;
@@ -96,7 +96,7 @@ impl<const N: usize> Shared<N> {
 /// Sums of each tenant with a seat, which only the tenant itself reads. For habits, because the part of the largest
 /// tenant cannot be left out of a mean.
 #[derive(Clone, Debug)]
-pub struct Separate<const N: usize>(BySeat<OwnAmounts<N>>);
+pub(crate) struct Separate<const N: usize>(BySeat<OwnAmounts<N>>);
 
 #[derive(Clone, Copy, Debug)]
 struct OwnAmounts<const N: usize>(Amounts<N>);
@@ -114,14 +114,14 @@ impl<const N: usize> Default for Separate<N> {
 }
 
 impl<const N: usize> Separate<N> {
-    pub fn learn(&mut self, seat: Seat, more: &Amounts<N>) {
+    pub(crate) fn learn(&mut self, seat: Seat, more: &Amounts<N>) {
         if let Some(own) = self.0.get_mut(seat) {
             add(&mut own.0, more);
         }
     }
 
     #[must_use]
-    pub fn read(&self, seat: Option<Seat>) -> Amounts<N> {
+    pub(crate) fn read(&self, seat: Option<Seat>) -> Amounts<N> {
         seat.and_then(|seat| self.0.get(seat)).map_or([0.0; N], |own| own.0)
     }
 }
@@ -129,20 +129,20 @@ impl<const N: usize> Separate<N> {
 /// A count of one tenant, and the part of it that was added to the shared count. The part is 0 while the tenant has no
 /// seat.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Own {
-    pub count: f64,
+pub(crate) struct Own {
+    pub(crate) count: f64,
     taught: f64,
 }
 
 impl Own {
     /// A count that is part of the shared one.
     #[must_use]
-    pub const fn taught(count: f64) -> Self {
+    pub(crate) const fn taught(count: f64) -> Self {
         Self { count, taught: count }
     }
 
     /// Adds to the count, and returns what to add to the shared count.
-    pub fn add(&mut self, tenant: Tenant, weight: f64) -> Option<Contribution> {
+    pub(crate) fn add(&mut self, tenant: Tenant, weight: f64) -> Option<Contribution> {
         if let Some(seat) = tenant.seat {
             return Some(self.teach(seat, weight));
         }
@@ -151,7 +151,7 @@ impl Own {
     }
 
     /// The same of a tenant with a seat.
-    pub fn teach(&mut self, seat: Seat, weight: f64) -> Contribution {
+    pub(crate) fn teach(&mut self, seat: Seat, weight: f64) -> Contribution {
         self.count += weight;
         let more = self.count - self.taught;
         self.taught = self.count;
@@ -161,8 +161,8 @@ impl Own {
 
 /// Addition of one tenant to a shared count.
 #[derive(Clone, Copy, Debug)]
-pub struct Contribution {
-    pub seat: Seat,
+pub(crate) struct Contribution {
+    pub(crate) seat: Seat,
     own: f64,
     more: f64,
 }
@@ -170,14 +170,14 @@ pub struct Contribution {
 impl Contribution {
     /// Of a tenant whose part the shared count stores.
     #[must_use]
-    pub const fn of_stored(seat: Seat, more: f64) -> Self {
+    pub(crate) const fn of_stored(seat: Seat, more: f64) -> Self {
         Self { seat, own: more, more }
     }
 }
 
 impl Shared<1> {
     /// Adds to the count. Returns the tenant whose part is not stored any more, and that part.
-    pub fn learn(&mut self, contribution: &Contribution) -> Option<(Seat, f64)> {
+    pub(crate) fn learn(&mut self, contribution: &Contribution) -> Option<(Seat, f64)> {
         // If the shared count was evicted meanwhile, it holds less of the tenant than the tenant's own count.
         let of_others = self.first.amounts[0] + self.second.amounts[0];
         let own = contribution.own.min(self.total[0] + contribution.more - of_others);
@@ -186,18 +186,18 @@ impl Shared<1> {
 
     /// Whether the tenant is one of the two whose parts are stored: it needs no count of its own.
     #[must_use]
-    pub fn stores(&self, seat: Seat) -> bool {
+    pub(crate) fn stores(&self, seat: Seat) -> bool {
         self.first.seat == Some(seat) || self.second.seat == Some(seat)
     }
 
     #[must_use]
-    pub fn count(&self, seat: Option<Seat>) -> f64 {
+    pub(crate) fn count(&self, seat: Option<Seat>) -> f64 {
         self.read(seat)[0]
     }
 
     /// `value` of the count as each tenant reads it; 0 for a count of 0.
     #[must_use]
-    pub fn values<const N: usize>(&self, value: impl Fn(f64) -> [f64; N]) -> Values<N> {
+    pub(crate) fn values<const N: usize>(&self, value: impl Fn(f64) -> [f64; N]) -> Values<N> {
         let value = |count: f64| if count > 0.0 { value(count) } else { [0.0; N] };
         let others = value(self.count(None));
         let mut beyond = [0.0; N];
@@ -212,20 +212,20 @@ impl Shared<1> {
 /// Values of a shared count for its readers: `others`, and by how much the value is higher for the tenant that
 /// contributed most.
 #[derive(Clone, Copy, Debug)]
-pub struct Values<const N: usize> {
+pub(crate) struct Values<const N: usize> {
     others: [f64; N],
     first: Option<Seat>,
     beyond: [f64; N],
 }
 
 impl<const N: usize> Values<N> {
-    pub const ZERO: Self = Self { others: [0.0; N], first: None, beyond: [0.0; N] };
+    pub(crate) const ZERO: Self = Self { others: [0.0; N], first: None, beyond: [0.0; N] };
 }
 
 /// Sums of the values of shared counts as each tenant reads them. The part that is left out of a count is thus left out
 /// of the sum as well.
 #[derive(Clone, Debug)]
-pub struct Sums<const N: usize> {
+pub(crate) struct Sums<const N: usize> {
     others: [f64; N],
     beyond: BySeat<OwnAmounts<N>>,
 }
@@ -238,7 +238,7 @@ impl<const N: usize> Default for Sums<N> {
 
 impl<const N: usize> Sums<N> {
     /// Replaces the values of one count.
-    pub fn change(&mut self, before: &Values<N>, after: &Values<N>) {
+    pub(crate) fn change(&mut self, before: &Values<N>, after: &Values<N>) {
         let difference = |after: &[f64; N], before: &[f64; N]| std::array::from_fn(|at| after[at] - before[at]);
         add(&mut self.others, &difference(&after.others, &before.others));
         if before.first == after.first {
@@ -256,7 +256,7 @@ impl<const N: usize> Sums<N> {
     }
 
     #[must_use]
-    pub fn read(&self, seat: Option<Seat>) -> [f64; N] {
+    pub(crate) fn read(&self, seat: Option<Seat>) -> [f64; N] {
         let beyond = seat.and_then(|seat| self.beyond.get(seat)).map_or([0.0; N], |beyond| beyond.0);
         std::array::from_fn(|at| {
             // By one instruction: `max` would also check for values that are not a number.

@@ -9,18 +9,18 @@ const RADIUS_KM: u16 = 50;
 
 /// A geographic place, and the time at which the token was used there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Site {
+pub(crate) struct Site {
     /// Hundredths of a degree.
     latitude: i16,
     longitude: i16,
-    pub radius_km: u16,
+    pub(crate) radius_km: u16,
     /// Minutes since the epoch; 0: there is none.
     minute: u32,
 }
 
 impl Site {
     #[must_use]
-    pub fn new(latitude: f32, longitude: f32, radius_km: u16, at: i64) -> Self {
+    pub(crate) fn new(latitude: f32, longitude: f32, radius_km: u16, at: i64) -> Self {
         // Rounded to the nearest; the cast truncates and saturates.
         let hundredths = |degrees: f32| (degrees * 100.0 + 0.5_f32.copysign(degrees)) as i16;
         Self {
@@ -32,13 +32,13 @@ impl Site {
     }
 
     #[must_use]
-    pub const fn exists(&self) -> bool {
+    pub(crate) const fn exists(&self) -> bool {
         self.minute != 0
     }
 
     /// Milliseconds since the epoch, to the minute.
     #[must_use]
-    pub const fn at(&self) -> i64 {
+    pub(crate) const fn at(&self) -> i64 {
         self.minute as i64 * MINUTE_MS
     }
 
@@ -49,7 +49,7 @@ impl Site {
 
     /// Difference of solar time, whole hours from −12 to 12.
     #[must_use]
-    pub fn hours_east_of(&self, other: &Self) -> i32 {
+    pub(crate) fn hours_east_of(&self, other: &Self) -> i32 {
         let degrees = f64::from(i32::from(self.longitude) - i32::from(other.longitude)) / 100.0;
         let hours = libm::round(degrees / 15.0) as i32;
         (hours + 36) % 24 - 12
@@ -57,7 +57,7 @@ impl Site {
 
     /// Distance between the centres, kilometres.
     #[must_use]
-    pub fn distance_km(&self, other: &Self) -> f64 {
+    pub(crate) fn distance_km(&self, other: &Self) -> f64 {
         let degrees = |site: &Self| (f64::from(site.latitude) / 100.0, f64::from(site.longitude) / 100.0);
         crate::math::distance_km(degrees(self), degrees(other))
     }
@@ -65,27 +65,27 @@ impl Site {
 
 /// 0 means unknown.
 #[derive(Clone, Copy, Debug)]
-pub struct Sighting {
+pub(crate) struct Sighting {
     /// Milliseconds since the epoch.
-    pub at: i64,
-    pub address: u32,
+    pub(crate) at: i64,
+    pub(crate) address: u32,
     /// Whether the address is an IPv6 /64, and not a single IPv4 address.
-    pub is_wide: bool,
-    pub prefix: u32,
+    pub(crate) is_wide: bool,
+    pub(crate) prefix: u32,
     /// AS number. If no GeoIP file knows it, a number for the wider prefix (IPv4 /16, IPv6 /32).
-    pub network: u32,
-    pub class: NetworkClass,
-    pub country: u32,
-    pub agent: u32,
-    pub version: u32,
-    pub family: u32,
-    pub fingerprint: u32,
-    pub device: Device,
-    pub site: Site,
-    pub tenant: u64,
-    pub app: u64,
+    pub(crate) network: u32,
+    pub(crate) class: NetworkClass,
+    pub(crate) country: u32,
+    pub(crate) agent: u32,
+    pub(crate) version: u32,
+    pub(crate) family: u32,
+    pub(crate) fingerprint: u32,
+    pub(crate) device: Device,
+    pub(crate) site: Site,
+    pub(crate) tenant: u64,
+    pub(crate) app: u64,
     /// Key of the visit: address, user agent and fingerprint.
-    pub visit: u64,
+    pub(crate) visit: u64,
 }
 
 impl Sighting {
@@ -93,7 +93,7 @@ impl Sighting {
     /// whose place and client are not the holder's. Without an address, everything except the place is scored.
     #[must_use]
     #[inline] // Otherwise the result is returned through memory, for every event.
-    pub fn of(enriched: &EnrichedEvent<'_>, at: i64) -> Option<Self> {
+    pub(crate) fn of(enriched: &EnrichedEvent<'_>, at: i64) -> Option<Self> {
         if enriched.event.is_own_call() {
             return None;
         }
@@ -129,55 +129,55 @@ impl Sighting {
 
     /// Key of the address in the baseline. A relay's /64 can span countries, so its key includes the country.
     #[must_use]
-    pub const fn address_in(&self, country: u32) -> u32 {
+    pub(crate) const fn address_in(&self, country: u32) -> u32 {
         if self.is_wide { in_country(self.address, country) } else { self.address }
     }
 
     /// Key of the prefix in the baseline, with the country.
     #[must_use]
-    pub const fn prefix_in(&self, country: u32) -> u32 {
+    pub(crate) const fn prefix_in(&self, country: u32) -> u32 {
         in_country(self.prefix, country)
     }
 
     /// Whether the place is known, at least the network.
     #[must_use]
-    pub const fn has_place(&self) -> bool {
+    pub(crate) const fn has_place(&self) -> bool {
         self.network != NO_NETWORK
     }
 
     /// Minutes since the epoch.
     #[must_use]
-    pub const fn minute(&self) -> u32 {
+    pub(crate) const fn minute(&self) -> u32 {
         (self.at / MINUTE_MS) as u32
     }
 
     /// Days since the epoch.
     #[must_use]
-    pub const fn day(&self) -> u32 {
+    pub(crate) const fn day(&self) -> u32 {
         (self.at / DAY_MS) as u32
     }
 
     /// Hours since the epoch.
     #[must_use]
-    pub const fn hour_number(&self) -> u32 {
+    pub(crate) const fn hour_number(&self) -> u32 {
         (self.at / HOUR_MS) as u32
     }
 
     /// Hour of the day, UTC.
     #[must_use]
-    pub const fn hour(&self) -> usize {
+    pub(crate) const fn hour(&self) -> usize {
         (self.hour_number() % 24) as usize
     }
 
     /// Saturday or Sunday, UTC; the epoch was a Thursday.
     #[must_use]
-    pub const fn is_weekend(&self) -> bool {
+    pub(crate) const fn is_weekend(&self) -> bool {
         matches!((self.day() + 4) % 7, 0 | 6)
     }
 
     /// The AS number, if the network is one.
     #[must_use]
-    pub const fn asn(network: u32) -> Option<u32> {
+    pub(crate) const fn asn(network: u32) -> Option<u32> {
         if network & NO_ASN == 0 { Some(network) } else { None }
     }
 }

@@ -14,7 +14,7 @@ const FACTORS: [u64; ROWS] =
 
 /// 640 KiB of cells. The system provides only the pages that are written.
 #[derive(Debug)]
-pub struct Sketch {
+pub(crate) struct Sketch {
     cells: Box<[i32]>,
 }
 
@@ -26,7 +26,7 @@ impl Default for Sketch {
 
 impl Sketch {
     /// Adds to the count of `key`, which is a keyed hash, and returns the count.
-    pub fn add(&mut self, key: u64, more: i32) -> i32 {
+    pub(crate) fn add(&mut self, key: u64, more: i32) -> i32 {
         let mut counts = [0; ROWS];
         for (row, count) in counts.iter_mut().enumerate() {
             // Mixed, because rows of one multiplication each would depend on each other.

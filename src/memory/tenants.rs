@@ -15,19 +15,19 @@ const SEATS_MAX: usize = 256;
 /// Visits from which a tenant is known. Below, it may be invented.
 const KNOWN_VISITS: u32 = 1_000;
 /// Maximum number of known tenants.
-pub const KNOWN_MAX: usize = 1 << 16;
+pub(crate) const KNOWN_MAX: usize = 1 << 16;
 /// Days of the stream without a visit after which a seat may be given to another tenant.
 const AWAY_DAYS: u32 = 30;
 
 /// Number of a tenant that contributes to shared statistics. Each tenant that gets a seat has another number. The
 /// contribution of an earlier tenant at the same place therefore remains its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Seat(NonZeroU32);
+pub(crate) struct Seat(NonZeroU32);
 
 impl Seat {
     /// A key in a table that is kept by tenant.
     #[must_use]
-    pub fn key(self) -> u64 {
+    pub(crate) fn key(self) -> u64 {
         u64::from(self.0.get()).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 
@@ -48,15 +48,15 @@ impl Seat {
 
 /// A tenant that reads shared statistics and may contribute to them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tenant {
-    pub key: u64,
+pub(crate) struct Tenant {
+    pub(crate) key: u64,
     /// `None`: it does not contribute.
-    pub seat: Option<Seat>,
+    pub(crate) seat: Option<Seat>,
 }
 
 /// The tenants of a partition.
 #[derive(Debug)]
-pub struct Tenants {
+pub(crate) struct Tenants {
     seats: Map<u64, Seat>,
     /// The last tenant. The next event is often of the same one.
     last: Tenant,
@@ -93,7 +93,7 @@ impl Default for Tenants {
 impl Tenants {
     #[must_use]
     #[inline]
-    pub fn get(&self, key: u64) -> Tenant {
+    pub(crate) fn get(&self, key: u64) -> Tenant {
         if self.last.key == key && self.last.seat.is_some() {
             return self.last;
         }
@@ -101,13 +101,13 @@ impl Tenants {
     }
 
     #[must_use]
-    pub fn is_known(&self, key: u64) -> bool {
+    pub(crate) fn is_known(&self, key: u64) -> bool {
         self.known.get(key).is_some()
     }
 
     /// A tenant as [`Self::get`] has just found it; the first tenant of the partition gets a seat.
     #[inline]
-    pub fn admit(&mut self, found: Tenant) -> Tenant {
+    pub(crate) fn admit(&mut self, found: Tenant) -> Tenant {
         if found.seat.is_none() && self.seats.is_empty() {
             self.give_seat(found.key, 0);
             self.last = self.get(found.key);
@@ -119,7 +119,7 @@ impl Tenants {
 
     /// Counts a visit of a tenant. `day`: number of days of the stream so far, in which a step of the clock of any
     /// length is one day.
-    pub fn count_visit(&mut self, key: u64, day: u32) {
+    pub(crate) fn count_visit(&mut self, key: u64, day: u32) {
         let is_known = self.known.get_mut(key).is_some() || self.makes_known(key);
         if let Some(seat) = self.get(key).seat {
             self.seated[seat.place()].day = day;
@@ -164,7 +164,7 @@ impl Tenants {
 
 /// One value for each tenant with a seat.
 #[derive(Clone, Debug)]
-pub struct BySeat<V>(Vec<Option<(Seat, V)>>);
+pub(crate) struct BySeat<V>(Vec<Option<(Seat, V)>>);
 
 impl<V> Default for BySeat<V> {
     fn default() -> Self {
@@ -176,7 +176,7 @@ impl<V: Default> BySeat<V> {
     /// `None`: the tenant has none, or has lost its seat.
     #[must_use]
     #[inline]
-    pub fn get(&self, seat: Seat) -> Option<&V> {
+    pub(crate) fn get(&self, seat: Seat) -> Option<&V> {
         match self.0.get(seat.place()) {
             Some(Some((held, value))) if *held == seat => Some(value),
             _ => None,
@@ -186,7 +186,7 @@ impl<V: Default> BySeat<V> {
     /// The value of a tenant for changes. It replaces that of an earlier tenant at the same place. `None`: a later
     /// tenant has the place.
     #[inline]
-    pub fn get_mut(&mut self, seat: Seat) -> Option<&mut V> {
+    pub(crate) fn get_mut(&mut self, seat: Seat) -> Option<&mut V> {
         let place = seat.place();
         if !matches!(self.0.get(place), Some(Some((held, _))) if *held == seat) {
             self.take_place(seat);
@@ -211,7 +211,7 @@ impl<V: Default> BySeat<V> {
     }
 
     /// Values of all tenants but one, in the order of their places.
-    pub fn others(&self, seat: Option<Seat>) -> impl Iterator<Item = &V> {
+    pub(crate) fn others(&self, seat: Option<Seat>) -> impl Iterator<Item = &V> {
         self.0.iter().flatten().filter(move |(held, _)| Some(*held) != seat).map(|(_, value)| value)
     }
 }

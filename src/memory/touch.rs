@@ -9,7 +9,7 @@ macro_rules! touch {
         impl $of {
             /// Prefetches it. The returned value has no meaning.
             #[must_use]
-            pub fn $touch(&self) -> u64 {
+            pub(crate) fn $touch(&self) -> u64 {
                 0 $(^ u64::from(self.$($field).+ $([$at])?))+
             }
 

@@ -11,7 +11,7 @@ const COUNTRIES_MAX: usize = 3;
 /// It fits in one cache line.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[repr(align(64))]
-pub struct User {
+pub(crate) struct User {
     networks: [u32; NETWORKS_MAX],
     families: [u32; FAMILIES_MAX],
     countries: [u32; COUNTRIES_MAX],
@@ -31,13 +31,8 @@ const fn day(at: i64) -> u16 {
 
 impl User {
     #[must_use]
-    pub const fn is_known(&self) -> bool {
+    pub(crate) const fn is_known(&self) -> bool {
         self.visits > 0
-    }
-
-    #[must_use]
-    pub const fn visits(&self) -> u16 {
-        self.visits
     }
 
     /// Records an access.
@@ -53,51 +48,51 @@ impl User {
     }
 
     #[must_use]
-    pub fn has_network(&self, network: u32) -> bool {
+    pub(crate) fn has_network(&self, network: u32) -> bool {
         self.networks.contains(&network)
     }
 
     #[must_use]
-    pub fn has_family(&self, family: u32) -> bool {
+    pub(crate) fn has_family(&self, family: u32) -> bool {
         self.families.contains(&family)
     }
 
     #[must_use]
-    pub fn has_country(&self, country: u32) -> bool {
+    pub(crate) fn has_country(&self, country: u32) -> bool {
         self.countries.contains(&country)
     }
 
-    pub fn countries(&self) -> impl Iterator<Item = u32> {
+    pub(crate) fn countries(&self) -> impl Iterator<Item = u32> {
         self.countries.into_iter().filter(|country| *country != 0)
     }
 
     /// Whether any country is known.
     #[must_use]
-    pub fn has_countries(&self) -> bool {
+    pub(crate) fn has_countries(&self) -> bool {
         self.countries != [0; COUNTRIES_MAX]
     }
 
     /// Records a change of password or factor. A stored change after `latest` came from a wrong clock and is dropped.
-    pub fn change_credential(&mut self, at: i64, latest: i64) {
+    pub(crate) fn change_credential(&mut self, at: i64, latest: i64) {
         let before = if self.changed_at() > latest { 0 } else { self.changed_at };
         self.changed_at = before.max((at / MINUTE_MS) as u32);
     }
 
     /// Days since the last change of a credential; `None` if there was none before `at`.
     #[must_use]
-    pub fn days_since_change(&self, at: i64) -> Option<f64> {
+    pub(crate) fn days_since_change(&self, at: i64) -> Option<f64> {
         let minutes = at / MINUTE_MS - i64::from(self.changed_at);
         (self.changed_at != 0 && minutes >= 0).then(|| minutes as f64 / 1_440.0)
     }
 
     /// Milliseconds since the epoch.
     #[must_use]
-    pub const fn changed_at(&self) -> i64 {
+    pub(crate) const fn changed_at(&self) -> i64 {
         self.changed_at as i64 * MINUTE_MS
     }
 
     /// Learns a visit of the owner. 0 means unknown.
-    pub fn learn(&mut self, network: u32, family: u32, country: u32) {
+    pub(crate) fn learn(&mut self, network: u32, family: u32, country: u32) {
         remember(&mut self.networks, network);
         remember(&mut self.families, family);
         remember(&mut self.countries, country);

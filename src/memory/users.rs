@@ -9,7 +9,7 @@ const NEIGHBOURS: usize = 16;
 
 /// Each user has a fixed index, so that it can be prefetched before a visit needs it.
 #[derive(Debug)]
-pub struct Users {
+pub(crate) struct Users {
     places: Map<u64, u32>,
     held: Blocks<User>,
     /// Keys by index.
@@ -22,30 +22,30 @@ pub struct Users {
 impl Users {
     /// Above `max` users one of some neighbours is evicted.
     #[must_use]
-    pub fn new(max: usize) -> Self {
+    pub(crate) fn new(max: usize) -> Self {
         Self { places: Map::default(), held: Blocks::default(), keys: Blocks::default(), next: 0, max: max.max(1) }
     }
 
     /// Index of the user of `key`. It is valid until the next user is made.
     #[must_use]
-    pub fn find(&self, key: u64) -> Option<u32> {
+    pub(crate) fn find(&self, key: u64) -> Option<u32> {
         self.places.get(&key).copied()
     }
 
     /// Prefetches a user. The returned value has no meaning.
     #[must_use]
-    pub fn touch(&self, place: u32) -> u64 {
+    pub(crate) fn touch(&self, place: u32) -> u64 {
         self.held[place as usize].touch()
     }
 
     /// The user of `key`, or an empty one.
     #[must_use]
-    pub fn known(&self, key: u64) -> User {
+    pub(crate) fn known(&self, key: u64) -> User {
         self.find(key).map_or_else(User::default, |place| self.held[place as usize])
     }
 
     /// The user of `key`; created if there is none. Records the access.
-    pub fn entry(&mut self, key: u64, at: i64) -> &mut User {
+    pub(crate) fn entry(&mut self, key: u64, at: i64) -> &mut User {
         let place = self.find(key).map_or_else(|| self.make(key, at), |place| place as usize);
         let user = &mut self.held[place];
         user.seen(at);

@@ -9,10 +9,10 @@ use super::blocks::Blocks;
 use super::level::{ClientLevel, NetLevel};
 
 /// Maximum number of open visits of one baseline.
-pub const VISITS_MAX: usize = 3;
+pub(crate) const VISITS_MAX: usize = 3;
 
 /// A longer gap ends a visit, milliseconds.
-pub const VISIT_GAP_MS: i64 = 30 * MINUTE_MS;
+pub(crate) const VISIT_GAP_MS: i64 = 30 * MINUTE_MS;
 
 /// A visit that is further ahead of the watermark does not stay at the head of the queue, milliseconds.
 const AHEAD_MS: i64 = 6 * HOUR_MS;
@@ -28,8 +28,8 @@ const AREAS_FEW: usize = 4;
 /// Three cache lines. Aligned, because a read that crosses a cache line after a write waits for both lines.
 #[derive(Clone, Debug, PartialEq)]
 #[repr(align(64))]
-pub struct Visit {
-    pub core: Core,
+pub(crate) struct Visit {
+    pub(crate) core: Core,
     more: Option<Box<More>>,
 }
 
@@ -49,67 +49,67 @@ impl DerefMut for Visit {
 
 /// Fields of every visit, without allocations, so that it can be copied.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Core {
-    pub baseline: u64,
-    pub tenant: u64,
+pub(crate) struct Core {
+    pub(crate) baseline: u64,
+    pub(crate) tenant: u64,
     /// Key of address, user agent and fingerprint.
-    pub key: u64,
+    pub(crate) key: u64,
     /// Milliseconds since the epoch.
-    pub began: i64,
-    pub last_at: i64,
-    pub calls: u32,
+    pub(crate) began: i64,
+    pub(crate) last_at: i64,
+    pub(crate) calls: u32,
     /// Levels of novelty when it began.
-    pub net_level: NetLevel,
-    pub client_level: ClientLevel,
+    pub(crate) net_level: NetLevel,
+    pub(crate) client_level: ClientLevel,
     /// Evidence of `net` and `client` for the owner. It counts in this visit only.
-    pub net_credit: f32,
-    pub client_credit: f32,
+    pub(crate) net_credit: f32,
+    pub(crate) client_credit: f32,
     /// Evidence of `silence`: the earlier holder has stopped.
-    pub silence: f32,
+    pub(crate) silence: f32,
     /// Distance and duration of a travel that is too fast; 0: none.
-    pub travel_km: f32,
-    pub travel_minutes: f32,
+    pub(crate) travel_km: f32,
+    pub(crate) travel_minutes: f32,
     /// Probabilities for the owner, for the signals.
-    pub net_p: f32,
-    pub client_p: f32,
-    pub hour_p: f32,
+    pub(crate) net_p: f32,
+    pub(crate) client_p: f32,
+    pub(crate) hour_p: f32,
     /// Evidence of `fan` by application, and by address.
-    pub app_fan: f32,
-    pub ip_fan: f32,
+    pub(crate) app_fan: f32,
+    pub(crate) ip_fan: f32,
     /// Reduction of the evidence for a shared cause with other users; at most 0.
-    pub together: f32,
+    pub(crate) together: f32,
     /// Number of users who are new at the same place within two hours.
-    pub company: u8,
+    pub(crate) company: u8,
     /// Number of calls whose routes were scored.
-    pub weighed: u16,
+    pub(crate) weighed: u16,
     /// Of these, calls that were evidence against an owner with a new task.
-    pub task_calls: u8,
+    pub(crate) task_calls: u8,
     /// Evidence of the calls since the owner's last usual ones: against the owner, and against the owner with a new
     /// task.
-    pub between_owner: f32,
-    pub between_task: f32,
+    pub(crate) between_owner: f32,
+    pub(crate) between_task: f32,
     /// Evidence of change-point detection, which is added to that of `route`.
-    pub between: f32,
-    pub log_odds_max: f32,
+    pub(crate) between: f32,
+    pub(crate) log_odds_max: f32,
     /// Routes in the order of their first calls (0: none), and the number of calls of each.
     routes: [u32; ROUTES_FEW],
     route_calls: [u16; ROUTES_FEW],
     rare_calls: u16,
     areas: [u32; AREAS_FEW],
     /// Shares of others' calls and visits that are of routes and areas that the baseline stores.
-    pub routes_remembered: Once,
-    pub areas_remembered: Once,
+    pub(crate) routes_remembered: Once,
+    pub(crate) areas_remembered: Once,
 }
 
 /// A number that is calculated once.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Once(f32);
+pub(crate) struct Once(f32);
 
 impl Once {
     /// Not calculated yet. Calculated numbers are not negative.
     const NEVER: Self = Self(-1.0);
 
-    pub fn get_or_insert_with(&mut self, calculate: impl FnOnce() -> f32) -> f32 {
+    pub(crate) fn get_or_insert_with(&mut self, calculate: impl FnOnce() -> f32) -> f32 {
         if self.0 < 0.0 {
             self.0 = calculate();
         }
@@ -165,13 +165,13 @@ impl Core {
 
     /// A visit of `key` that begins at `at`, milliseconds since the epoch.
     #[must_use]
-    pub const fn begun(baseline: u64, key: u64, at: i64) -> Self {
+    pub(crate) const fn begun(baseline: u64, key: u64, at: i64) -> Self {
         Self { baseline, key, began: at, last_at: at, ..Self::NEW }
     }
 
     /// Counts a call of `route`, and returns its calls in this visit, including this one. `None`: it is not among the
     /// first routes, and was not counted.
-    pub fn count_route(&mut self, route: u32) -> Option<u16> {
+    pub(crate) fn count_route(&mut self, route: u32) -> Option<u16> {
         let place = find(&self.routes, route)?;
         self.routes[place] = route.max(1);
         self.route_calls[place] = self.route_calls[place].saturating_add(1);
@@ -179,13 +179,13 @@ impl Core {
     }
 
     /// Counts a scored call of a rare route, and returns the number in this visit, including this one.
-    pub const fn count_rare(&mut self) -> u16 {
+    pub(crate) const fn count_rare(&mut self) -> u16 {
         self.rare_calls = self.rare_calls.saturating_add(1);
         self.rare_calls
     }
 
     /// Stores `area`, and returns whether it is new to this visit. `None`: it is not among the first areas.
-    pub fn enter_area(&mut self, area: u32) -> Option<bool> {
+    pub(crate) fn enter_area(&mut self, area: u32) -> Option<bool> {
         let place = find(&self.areas, area)?;
         let is_new = self.areas[place] == 0;
         self.areas[place] = area.max(1);
@@ -202,12 +202,12 @@ impl Visit {
 
     /// Number of calls of a route that is not among the first of the visit, including this one.
     #[must_use]
-    pub fn further_calls(&self, route: u32) -> u16 {
+    pub(crate) fn further_calls(&self, route: u32) -> u16 {
         self.more.as_ref().map_or(1, |more| more.route_calls[more.place_of(route)].saturating_add(1))
     }
 
     /// Counts a call of a route that is not among the first of the visit.
-    pub fn count_further(&mut self, route: u32) {
+    pub(crate) fn count_further(&mut self, route: u32) {
         let more = self.more.get_or_insert_default();
         let place = more.place_of(route);
         if let Some(free) = more.routes.get_mut(place) {
@@ -218,12 +218,12 @@ impl Visit {
 
     /// Whether an area that is not among the first of the visit is new to it.
     #[must_use]
-    pub fn is_further_new(&self, area: u32) -> bool {
+    pub(crate) fn is_further_new(&self, area: u32) -> bool {
         self.more.as_ref().is_none_or(|more| find(&more.areas, area).is_some_and(|place| more.areas[place] == 0))
     }
 
     /// Stores an area that is not among the first of the visit.
-    pub fn enter_further(&mut self, area: u32) {
+    pub(crate) fn enter_further(&mut self, area: u32) {
         let more = self.more.get_or_insert_default();
         if let Some(place) = find(&more.areas, area) {
             more.areas[place] = area.max(1);
@@ -248,7 +248,7 @@ fn find(keys: &[u32], key: u32) -> Option<usize> {
 /// The open visits of all baselines. A baseline stores the numbers of its visits, so idle baselines need no room for
 /// them.
 #[derive(Debug)]
-pub struct Visits {
+pub(crate) struct Visits {
     places: Blocks<Visit>,
     free: Vec<NonZeroU32>,
     /// Number and last known time of each open visit, in the order in which they are checked next.
@@ -259,12 +259,12 @@ pub struct Visits {
 impl Visits {
     /// Above `max` open visits, the one that was checked first ends early.
     #[must_use]
-    pub fn new(max: usize) -> Self {
+    pub(crate) fn new(max: usize) -> Self {
         Self { places: Blocks::default(), free: Vec::new(), queue: VecDeque::new(), max }
     }
 
     /// Stores a new visit, and returns its number.
-    pub fn open(&mut self, core: &Core) -> NonZeroU32 {
+    pub(crate) fn open(&mut self, core: &Core) -> NonZeroU32 {
         let number = self.free.pop().unwrap_or_else(|| {
             self.places.push(Visit::NEW);
             NonZeroU32::new(self.places.len() as u32).unwrap_or(NonZeroU32::MAX)
@@ -275,18 +275,18 @@ impl Visits {
     }
 
     #[must_use]
-    pub fn get(&self, number: NonZeroU32) -> &Visit {
+    pub(crate) fn get(&self, number: NonZeroU32) -> &Visit {
         &self.places[place(number)]
     }
 
-    pub fn get_mut(&mut self, number: NonZeroU32) -> &mut Visit {
+    pub(crate) fn get_mut(&mut self, number: NonZeroU32) -> &mut Visit {
         &mut self.places[place(number)]
     }
 
     /// Checks one visit, and returns its number if it has ended by `watermark` or there are too many. It remains stored
     /// until [`Self::close`].
     #[inline] // Usually no visit has ended, and the first comparison is enough.
-    pub fn next_ended(&mut self, watermark: i64) -> Option<NonZeroU32> {
+    pub(crate) fn next_ended(&mut self, watermark: i64) -> Option<NonZeroU32> {
         let full = self.len() > self.max;
         let &(since, number) = self.queue.front()?;
         if !full && since + VISIT_GAP_MS > watermark {
@@ -309,7 +309,7 @@ impl Visits {
     /// Prefetches the visits that the next `looks` calls of [`Self::next_ended`] check, and the places of `begin` new
     /// visits. The returned value has no meaning.
     #[must_use]
-    pub fn touch(&self, watermark: i64, looks: usize, begin: usize) -> u64 {
+    pub(crate) fn touch(&self, watermark: i64, looks: usize, begin: usize) -> u64 {
         let due = self.queue.iter().take(looks).take_while(|(since, _)| since + VISIT_GAP_MS <= watermark);
         let due = due.map(|(_, number)| self.get(*number));
         // New visits get the places of those that end first.
@@ -322,20 +322,15 @@ impl Visits {
 
     /// Frees the place of a visit. Its baseline may still store the number, and detects by the visit's fields that it
     /// is not its own any more.
-    pub fn close(&mut self, number: NonZeroU32) {
+    pub(crate) fn close(&mut self, number: NonZeroU32) {
         let visit = self.get_mut(number);
         (visit.core.baseline, visit.core.key, visit.more) = (0, 0, None);
         self.free.push(number);
     }
 
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.places.len() - self.free.len()
-    }
-
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 
@@ -380,7 +375,7 @@ mod tests {
         assert_eq!(visits.next_ended(VISIT_GAP_MS), None, "it had another event");
         assert_eq!(visits.next_ended(VISIT_GAP_MS + 1_000), Some(number));
         visits.close(number);
-        assert!(visits.is_empty());
+        assert_eq!(visits.len(), 0);
     }
 
     #[test]

@@ -8,8 +8,8 @@ mod webhook;
 mod words;
 
 pub use self::email::{Email, EmailSettings, StartTls};
-pub use self::mail::{Mail, compose};
-pub use self::summary::{block, line};
+pub use self::mail::compose;
+pub use self::summary::block;
 pub use self::webhook::{Webhook, WebhookSettings};
 
 #[cfg(test)]

@@ -41,12 +41,6 @@ pub fn block(incident: &Incident) -> String {
     text
 }
 
-/// The alert on one line of at most `COLUMNS_MAX` characters: `HIGH acme/ana crm: two holders  [INC-…]`.
-#[must_use]
-pub fn line(incident: &Incident) -> String {
-    headline(incident, COLUMNS_MAX)
-}
-
 fn headline(incident: &Incident, chars_max: usize) -> String {
     let start = format!("{} {}: ", severity(incident.severity), account(incident, ACCOUNT_CHARS_MAX));
     let end = format!("  [{}]", incident.id);

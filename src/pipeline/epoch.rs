@@ -19,7 +19,7 @@ pub struct Epoch<R> {
     /// One JSON line per event, if requested.
     pub verdicts: Option<Vec<u8>>,
     /// Offsets to commit when all results are stored.
-    pub checkpoint: Checkpoint,
+    pub(crate) checkpoint: Checkpoint,
     pub tally: Tally,
 }
 
@@ -43,14 +43,14 @@ impl<R: Rows> Epoch<R> {
     }
 
     /// Removes all results and keeps the buffers.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.rows.clear();
         self.checkpoint.next.clear();
         self.clear_published();
     }
 
     /// Removes what is published before the rows: everything except the rows and the checkpoint.
-    pub fn clear_published(&mut self) {
+    pub(crate) fn clear_published(&mut self) {
         self.incidents.clear();
         self.letters.clear();
         if let Some(verdicts) = &mut self.verdicts {
@@ -59,15 +59,9 @@ impl<R: Rows> Epoch<R> {
         self.tally = Tally::default();
     }
 
-    /// No message was processed since the last [`Self::clear`].
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.tally.messages == 0
-    }
-
     /// Size of rows, verdicts and dead letters, bytes.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let letters: usize = self.letters.iter().map(|letter| letter.payload.len()).sum();
         self.rows.bytes() + self.verdicts.as_ref().map_or(0, Vec::len) + letters
     }

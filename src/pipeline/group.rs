@@ -14,7 +14,7 @@ const BYTES_MAX: usize = 256 * 1024;
 /// Copies messages of one partition until they are enough for a group, so that the source can reuse the memory of each
 /// message at once. A copy takes about 2 % of the time of decoding.
 #[derive(Debug, Default)]
-pub struct Group {
+pub(crate) struct Group {
     bytes: Vec<u8>,
     parts: Vec<Part>,
 }
@@ -30,7 +30,7 @@ struct Part {
 
 impl Group {
     /// Adds a message. Before that, passes the group to `take` if it is full or belongs to another partition.
-    pub fn add(&mut self, message: &Message<'_>, take: &mut dyn FnMut(&[Message<'_>])) {
+    pub(crate) fn add(&mut self, message: &Message<'_>, take: &mut dyn FnMut(&[Message<'_>])) {
         let full = self.parts.len() >= engine::GROUP || self.bytes.len() >= BYTES_MAX;
         if full || !self.parts.first().is_none_or(|first| first.goes_with(message)) {
             self.hand_over(take);
@@ -42,7 +42,7 @@ impl Group {
     }
 
     /// Passes the messages to `take` and removes them.
-    pub fn hand_over(&mut self, take: &mut dyn FnMut(&[Message<'_>])) {
+    pub(crate) fn hand_over(&mut self, take: &mut dyn FnMut(&[Message<'_>])) {
         if !self.parts.is_empty() {
             take(&self.messages());
         }

@@ -38,7 +38,7 @@ pub enum Condition {
 }
 
 impl Condition {
-    pub const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Starting,
         Self::Hung,
         Self::NoPartitions,
@@ -82,7 +82,7 @@ impl Condition {
 
     /// Description for `/readyz`.
     #[must_use]
-    pub const fn text(self) -> &'static str {
+    pub(crate) const fn text(self) -> &'static str {
         match self {
             Self::Starting => "the worker has not polled its source yet",
             Self::Hung => "the worker has not polled its source for 60 s",
@@ -105,7 +105,7 @@ impl Condition {
 
     /// Whether a restart of the process repairs it, so that `/healthz` fails too.
     #[must_use]
-    pub const fn needs_restart(self) -> bool {
+    pub(crate) const fn needs_restart(self) -> bool {
         matches!(self, Self::Hung | Self::LaneEnded)
     }
 }

@@ -101,12 +101,6 @@ impl HttpRevoker {
         })
     }
 
-    /// Host of the requests, for messages.
-    #[must_use]
-    pub fn host(&self) -> String {
-        self.url.example().ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default()
-    }
-
     /// Whether the URL or the body contains `value`.
     fn names(&self, value: Value) -> bool {
         let body = self.body.as_ref().map(|(template, _)| template);

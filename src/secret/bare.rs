@@ -4,7 +4,7 @@ use super::prefix::{self, word};
 
 /// Whether the id `text` is a token as a whole. These forms are too short or too common to search texts for.
 #[must_use]
-pub fn is_bare(text: &str) -> bool {
+pub(crate) fn is_bare(text: &str) -> bool {
     // All forms are at least this long, and nearly all ids are shorter.
     const BYTES_MIN: usize = 24;
     let bytes = text.as_bytes();

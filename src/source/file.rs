@@ -28,7 +28,7 @@ pub struct FileSource {
 
 /// Progress of a [`FileSource`], readable by other threads.
 #[derive(Clone, Debug)]
-pub struct Progress {
+pub(crate) struct Progress {
     read: Arc<AtomicU64>,
     total: Option<u64>,
 }
@@ -36,13 +36,13 @@ pub struct Progress {
 impl Progress {
     /// Bytes read so far; compressed files count with their compressed size.
     #[must_use]
-    pub fn bytes_read(&self) -> u64 {
+    pub(crate) fn bytes_read(&self) -> u64 {
         self.read.load(Ordering::Relaxed)
     }
 
     /// Bytes in all files; `None` if one of them is a pipe.
     #[must_use]
-    pub const fn bytes_total(&self) -> Option<u64> {
+    pub(crate) const fn bytes_total(&self) -> Option<u64> {
         self.total
     }
 }
@@ -64,7 +64,7 @@ impl FileSource {
     }
 
     #[must_use]
-    pub fn progress(&self) -> Progress {
+    pub(crate) fn progress(&self) -> Progress {
         self.progress.clone()
     }
 }
@@ -228,7 +228,7 @@ fn read_some(input: &mut impl Read, room: &mut [u8]) -> io::Result<usize> {
 }
 
 /// The contents of the file at `path`, decompressed like in a [`FileSource`].
-pub fn contents(path: &Path) -> io::Result<impl Read> {
+pub(crate) fn contents(path: &Path) -> io::Result<impl Read> {
     plain(File::open(path)?)
 }
 

@@ -27,7 +27,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _, RebalanceProtocol};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Message as _, OwnedMessage};
 
-pub use self::check::{Finding, Level, check, create};
+pub(crate) use self::check::Finding;
+pub use self::check::{Level, check, create};
 use self::connect::{check_topics, is_final, misconfigured};
 use self::letters::DeadLetterTopic;
 use self::lookup::{Lookup, Policy, add};
@@ -35,7 +36,8 @@ use self::member::{Member, Rebalance};
 use self::native::Commits;
 use self::owned::{Owned, hand_over, part};
 use self::resume::{First, is_other};
-pub use self::settings::{KafkaSettings, Topic};
+pub use self::settings::KafkaSettings;
+pub use self::settings::Topic;
 use crate::checkpoint::{Checkpoint, DeadLetter};
 use crate::port::{Condition, Message, Polled, Source, SourceError, SourceObserver};
 
@@ -166,7 +168,7 @@ impl KafkaSource {
 
     /// Number of partitions of all topics when the source was opened, of all members of the group.
     #[must_use]
-    pub const fn partitions(&self) -> u32 {
+    pub(crate) const fn partitions(&self) -> u32 {
         self.partitions
     }
 

@@ -17,7 +17,7 @@ pub fn keep() -> io::Result<()> {
 }
 
 /// Opens the moved standard input.
-pub fn open() -> io::Result<File> {
+pub(crate) fn open() -> io::Result<File> {
     let kept = KEPT.get().map_or_else(|| io::stdin().as_fd().try_clone_to_owned(), OwnedFd::try_clone)?;
     Ok(kept.into())
 }

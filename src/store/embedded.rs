@@ -38,9 +38,9 @@ const START_PATIENCE: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(super) struct Access {
     /// `http://127.0.0.1:PORT`.
-    pub url: String,
-    pub owner: (String, SecretString),
-    pub analyst: (String, SecretString),
+    pub(crate) url: String,
+    pub(crate) owner: (String, SecretString),
+    pub(crate) analyst: (String, SecretString),
 }
 
 /// Held by the process that owns the directory. Dropping it ends the endpoint, closes the engine and then releases the

@@ -85,9 +85,9 @@ const NO_CODE_AT_RUN_TIME: [(&str, &str); 3] =
 #[derive(Debug)]
 pub(super) struct Credentials {
     /// Has all rights.
-    pub owner: (String, SecretString),
+    pub(crate) owner: (String, SecretString),
     /// Can only read.
-    pub analyst: (String, SecretString),
+    pub(crate) analyst: (String, SecretString),
 }
 
 struct Endpoint {

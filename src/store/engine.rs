@@ -73,7 +73,7 @@ pub(super) enum EngineError {
 /// The engine's error for a statement: `Code: 62. DB::Exception: …`.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Exception(pub String);
+pub(super) struct Exception(pub(crate) String);
 
 impl LibraryFile {
     /// Opens the file if it has the expected content and only this process's user or root can change it.

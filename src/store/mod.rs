@@ -8,8 +8,8 @@ mod embedded;
 mod endpoint;
 mod engine;
 mod fault;
-mod memory;
 mod migration;
+mod null;
 mod row_binary;
 mod rows;
 mod settings;
@@ -26,11 +26,12 @@ use clickhouse::{Client, Compression};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Mutex;
 
-pub use self::memory::{MemoryRows, MemoryStore, NullRows, NullStore, StoredEvent};
+pub use self::null::{NullRows, NullStore};
 use self::rows::Batch;
 pub use self::rows::EpochRows;
 use self::settings::Location;
-pub use self::settings::{StoreSettings, library_in};
+pub use self::settings::StoreSettings;
+pub use self::settings::library_in;
 use self::tables::TABLES;
 use crate::outgoing::is_loopback;
 use crate::port::{Rows as _, Store, StoreError};
@@ -72,7 +73,7 @@ impl std::fmt::Debug for Writer {
 impl ClickHouse {
     /// The store of `settings`, not opened yet.
     #[must_use]
-    pub fn new(settings: &StoreSettings) -> Self {
+    pub(crate) fn new(settings: &StoreSettings) -> Self {
         let inserts = TABLES.iter().map(|table| (table.name, table.insert())).collect();
         Self { settings: settings.clone(), link: Mutex::default(), inserts }
     }
@@ -86,7 +87,7 @@ impl ClickHouse {
     }
 
     /// Opens the store if it is not open.
-    pub async fn connect(&self) -> Result<(), StoreError> {
+    pub(crate) async fn connect(&self) -> Result<(), StoreError> {
         self.link().await.map(drop)
     }
 
@@ -203,7 +204,7 @@ impl Reader {
     }
 
     /// The rows of `sql`, with its question marks replaced by `bound`, each escaped as a text.
-    pub async fn rows(&self, sql: &str, bound: &[&str]) -> Result<Vec<serde_json::Value>, StoreError> {
+    pub(crate) async fn rows(&self, sql: &str, bound: &[&str]) -> Result<Vec<serde_json::Value>, StoreError> {
         let query = bound.iter().fold(self.client.query(sql), |query, value| query.bind(*value));
         let mut answer =
             self.answer(&query, "JSONEachRow", &[("output_format_json_quote_64bit_integers", "0")]).await?;
@@ -245,7 +246,7 @@ impl Reader {
 
 /// Whether the query itself names the format of its result.
 #[must_use]
-pub fn names_format(sql: &str) -> bool {
+pub(crate) fn names_format(sql: &str) -> bool {
     statement::format(sql.as_bytes()).is_some()
 }
 

@@ -15,7 +15,7 @@ const IDENTITY_FACTOR: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
 
 /// Rows of one table, ready to send.
 pub(super) struct Batch {
-    pub table: &'static Table,
+    pub(crate) table: &'static Table,
     /// Names and types, then the rows: `RowBinaryWithNamesAndTypes`.
     buffer: Vec<u8>,
     header_bytes: usize,

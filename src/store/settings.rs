@@ -70,18 +70,18 @@ pub(super) enum Location {
 
 impl StoreSettings {
     /// The problem with `url`, as a phrase to follow its name. `url` may contain a password and is not repeated.
-    pub fn check_url(&self) -> Result<(), &'static str> {
+    pub(crate) fn check_url(&self) -> Result<(), &'static str> {
         self.read_url().map(drop)
     }
 
     /// Whether `url` names a directory on this machine.
     #[must_use]
-    pub fn is_embedded(&self) -> bool {
+    pub(crate) fn is_embedded(&self) -> bool {
         matches!(read_url(&self.url), Ok(Location::Embedded(_)))
     }
 
     /// The problem with `library_sha256`, as a phrase to follow its name.
-    pub fn check_sha256(&self) -> Result<(), &'static str> {
+    pub(crate) fn check_sha256(&self) -> Result<(), &'static str> {
         let is_digest = |text: &String| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         if self.library_sha256.as_ref().is_none_or(is_digest) {
             Ok(())
@@ -91,7 +91,7 @@ impl StoreSettings {
     }
 
     /// Checks the engine's library in the same way as loading it; an embedded store needs it.
-    pub fn check_library(&self) -> Result<(), String> {
+    pub(crate) fn check_library(&self) -> Result<(), String> {
         let library = self.library_file().ok_or("set store.library, or run deploy/setup.sh")?;
         library.open_checked().map(drop).map_err(|error| error.to_string())
     }

@@ -9,10 +9,10 @@
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Insert<'a> {
     /// Up to the word FORMAT: `INSERT INTO t (a, b)`.
-    pub head: &'a str,
-    pub format: &'a str,
+    pub(crate) head: &'a str,
+    pub(crate) format: &'a str,
     /// Rows in the statement's own text, after the format's name; more may follow in the request's body.
-    pub rows: &'a [u8],
+    pub(crate) rows: &'a [u8],
 }
 
 /// Table functions of ClickHouse 26.5 (`system.table_functions`) that open files, servers, programs or arbitrary

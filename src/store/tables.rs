@@ -13,8 +13,8 @@ use crate::verdict::{Incident, Signal};
 /// A table to write: its name, and name and type of each column in the order of writing.
 #[derive(Debug)]
 pub(super) struct Table {
-    pub name: &'static str,
-    pub columns: &'static [(&'static str, &'static str)],
+    pub(crate) name: &'static str,
+    pub(crate) columns: &'static [(&'static str, &'static str)],
 }
 
 impl Table {

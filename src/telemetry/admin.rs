@@ -18,19 +18,19 @@ use super::{Health, Metrics};
 use crate::port::Clock;
 
 /// State and settings of the endpoints.
-pub struct Pages {
-    pub metrics: Arc<Metrics>,
-    pub health: Arc<Health>,
-    pub clock: Arc<dyn Clock>,
+pub(crate) struct Pages {
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) clock: Arc<dyn Clock>,
     /// If set, callers must send it as `Authorization: Bearer …`.
-    pub token: Option<SecretString>,
-    pub hosts: Hosts,
+    pub(crate) token: Option<SecretString>,
+    pub(crate) hosts: Hosts,
 }
 
 /// Accepted values of the header `Host`, against DNS rebinding: a web page whose name resolves to the address of the
 /// service sends its own name, and is rejected.
 #[derive(Clone, Debug)]
-pub struct Hosts {
+pub(crate) struct Hosts {
     listen: IpAddr,
     /// Lower case, without a trailing dot.
     names: Vec<String>,
@@ -39,7 +39,7 @@ pub struct Hosts {
 impl Hosts {
     /// Accepts the names of loopback, the listening address, and `names` (`admin.hosts`).
     #[must_use]
-    pub fn new(listen: SocketAddr, names: &[String]) -> Self {
+    pub(crate) fn new(listen: SocketAddr, names: &[String]) -> Self {
         let names = names.iter().map(|name| bare(name).to_ascii_lowercase()).collect();
         Self { listen: listen.ip(), names }
     }
@@ -66,7 +66,7 @@ fn bare(name: &str) -> &str {
 }
 
 /// Listens on `address` and serves the endpoints until the returned task is aborted.
-pub async fn serve(address: SocketAddr, pages: Pages) -> std::io::Result<tokio::task::JoinHandle<()>> {
+pub(crate) async fn serve(address: SocketAddr, pages: Pages) -> std::io::Result<tokio::task::JoinHandle<()>> {
     let listener = TcpListener::bind(address).await?;
     let router = router(Arc::new(pages));
     Ok(tokio::spawn(async move {

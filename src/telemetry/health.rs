@@ -28,24 +28,19 @@ impl Health {
     }
 
     /// Records whether `condition` holds.
-    pub fn set(&self, condition: Condition, holds: bool) {
+    pub(crate) fn set(&self, condition: Condition, holds: bool) {
         self.set_of(condition, "", holds);
     }
 
     /// Records whether `condition` holds for one of several parts: a lane, a channel, a partition. `/readyz` shows `part`,
     /// so it must contain no secret and no value of an event.
-    pub fn set_of(&self, condition: Condition, part: &str, holds: bool) {
+    pub(crate) fn set_of(&self, condition: Condition, part: &str, holds: bool) {
         let mut holding = self.holding();
         if holds {
             holding.insert((condition, part.to_owned()));
         } else {
             holding.retain(|(held, of)| *held != condition || of != part);
         }
-    }
-
-    /// Records that `condition` holds for no part.
-    pub fn clear(&self, condition: Condition) {
-        self.holding().retain(|(held, _)| *held != condition);
     }
 
     /// Whether `condition` holds at `now`, for any part.
@@ -74,7 +69,7 @@ impl Health {
 
     /// Why the process should be restarted, one line per condition and part.
     #[must_use]
-    pub fn restart_reasons(&self, now: i64) -> Vec<String> {
+    pub(crate) fn restart_reasons(&self, now: i64) -> Vec<String> {
         let mut reasons = Vec::new();
         if self.holds(Condition::Hung, now) {
             reasons.push(line(Condition::Hung, ""));
@@ -124,8 +119,6 @@ mod tests {
         health.set_of(Condition::Channel, "webhook", false);
         health.set(Condition::Store, false);
         assert_eq!(health.unready_reasons(1).len(), 1, "one part recovers without the other");
-        health.clear(Condition::Channel);
-        assert_eq!(health.unready_reasons(1), Vec::<String>::new());
     }
 
     #[test]

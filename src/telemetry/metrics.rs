@@ -56,7 +56,7 @@ pub struct Metrics {
 
 /// State of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StoreState {
+pub(crate) enum StoreState {
     Ok,
     /// The store does not respond, or requests a retry.
     Unavailable,
@@ -232,7 +232,7 @@ impl Metrics {
     }
 
     /// Sets the gauge of each condition to its state in `health` at `now`, milliseconds since the epoch.
-    pub fn conditions(&self, health: &Health, now: i64) {
+    pub(crate) fn conditions(&self, health: &Health, now: i64) {
         for condition in Condition::ALL {
             let holds = health.holds(condition, now);
             self.unready.get_or_create(&[("condition", condition.name().into())]).set(i64::from(holds));
@@ -240,7 +240,7 @@ impl Metrics {
     }
 
     /// Counts an epoch that is scored and whose incidents are in the outbox.
-    pub fn epoch_done(&self, tally: &Tally) {
+    pub(crate) fn epoch_done(&self, tally: &Tally) {
         self.messages.inc_by(tally.messages);
         self.duplicates.inc_by(tally.duplicates);
         self.dead_letters.inc_by(tally.dead_letters);
@@ -260,13 +260,13 @@ impl Metrics {
     }
 
     /// Sets the numbers of partitions and baselines in memory.
-    pub fn partitions(&self, partitions: usize, baselines: u64) {
+    pub(crate) fn partitions(&self, partitions: usize, baselines: u64) {
         self.partitions.set(partitions as i64);
         self.baselines.set(baselines as i64);
     }
 
     /// Adds the counters of a partition of `topic` since the last report.
-    pub fn states(&self, topic: &str, counters: engine::Counters) {
+    pub(crate) fn states(&self, topic: &str, counters: engine::Counters) {
         self.late.inc_by(counters.late);
         self.event_ids_reused.inc_by(counters.ids_reused);
         self.baselines_evicted.inc_by(counters.baselines_evicted);
@@ -282,44 +282,44 @@ impl Metrics {
     }
 
     /// Counts an epoch that the store accepted after `millis`.
-    pub fn store_took(&self, millis: i64) {
+    pub(crate) fn store_took(&self, millis: i64) {
         self.epochs.inc();
         self.store_seconds.observe(millis as f64 / 1000.0);
     }
 
-    pub fn store_retried(&self) {
+    pub(crate) fn store_retried(&self) {
         self.store_retries.inc();
     }
 
     /// Sets the state of the store.
-    pub fn store_state(&self, state: StoreState) {
+    pub(crate) fn store_state(&self, state: StoreState) {
         for each in StoreState::ALL {
             self.spool.state.get_or_create(&[("state", each.name().into())]).set(i64::from(each == state));
         }
     }
 
     /// Sets the size of the spool and the age of its oldest message in milliseconds.
-    pub fn spool(&self, bytes: u64, rows: usize, oldest_ms: i64) {
+    pub(crate) fn spool(&self, bytes: u64, rows: usize, oldest_ms: i64) {
         self.spool.bytes.set(bytes as i64);
         self.spool.rows.set(rows as i64);
         self.spool.oldest_seconds.set(oldest_ms / 1_000);
     }
 
-    pub fn reloaded(&self, result: &'static str) {
+    pub(crate) fn reloaded(&self, result: &'static str) {
         self.reloads.get_or_create(&[("result", result.into())]).inc();
     }
 
     /// Records whether the rules in the folder are invalid, so that older rules remain in use.
-    pub fn rules_refused(&self, refused: bool) {
+    pub(crate) fn rules_refused(&self, refused: bool) {
         self.rules_refused.set(i64::from(refused));
     }
 
-    pub fn rules_without_file(&self, count: usize) {
+    pub(crate) fn rules_without_file(&self, count: usize) {
         self.rules_without_file.set(count as i64);
     }
 
     /// Sets the number of unread messages in a partition. `None` if another member owns the partition.
-    pub fn lag(&self, topic: &str, partition: i32, messages: Option<i64>) {
+    pub(crate) fn lag(&self, topic: &str, partition: i32, messages: Option<i64>) {
         let labels = [("topic", topic.to_owned().into()), ("partition", partition.to_string().into())];
         match messages {
             Some(messages) => _ = self.lag.get_or_create(&labels).set(messages),
@@ -328,53 +328,53 @@ impl Metrics {
     }
 
     /// Counts a partition that is read again from its earliest message.
-    pub fn offset_gap(&self, gap: &OffsetGap) {
+    pub(crate) fn offset_gap(&self, gap: &OffsetGap) {
         let labels = [("topic", gap.topic.to_string().into()), ("kind", gap.kind.name().into())];
         self.offset_gaps.get_or_create(&labels).inc();
         self.messages_lost.get_or_create(&[("topic", gap.topic.to_string().into())]).inc_by(gap.lost());
     }
 
     /// Counts dead letters that were not sent to their topic.
-    pub fn letters_dropped(&self, count: u64) {
+    pub(crate) fn letters_dropped(&self, count: u64) {
         self.letters_dropped.inc_by(count);
     }
 
-    pub fn geoip_problems(&self, count: usize) {
+    pub(crate) fn geoip_problems(&self, count: usize) {
         self.geoip_problems.set(count as i64);
     }
 
     /// Counts an attempt to send an alert.
-    pub fn delivered(&self, channel: &'static str, outcome: &'static str) {
+    pub(crate) fn delivered(&self, channel: &'static str, outcome: &'static str) {
         self.delivery.delivered(channel, outcome);
     }
 
     /// Counts an attempt to revoke, or a revocation that was not requested.
-    pub fn revoked(&self, outcome: &'static str) {
+    pub(crate) fn revoked(&self, outcome: &'static str) {
         self.delivery.revoked(outcome);
     }
 
     /// Sets the number of deliveries in the outbox that wait, and that are held.
-    pub fn waiting(&self, waiting: usize, held: usize) {
+    pub(crate) fn waiting(&self, waiting: usize, held: usize) {
         self.delivery.waiting(waiting, held);
     }
 
-    pub fn outbox_damaged(&self, lines: usize) {
+    pub(crate) fn outbox_damaged(&self, lines: usize) {
         self.delivery.outbox_damaged(lines);
     }
 
-    pub fn lane_panicked(&self, lane: &str) {
+    pub(crate) fn lane_panicked(&self, lane: &str) {
         self.delivery.lane_panicked(lane);
     }
 
-    pub fn channel_rejecting(&self, channel: &str, rejects: bool) {
+    pub(crate) fn channel_rejecting(&self, channel: &str, rejects: bool) {
         self.delivery.channel_rejecting(channel, rejects);
     }
 
-    pub fn breaker(&self, open: bool) {
+    pub(crate) fn breaker(&self, open: bool) {
         self.delivery.breaker(open);
     }
 
-    pub fn paused(&self, paused: bool) {
+    pub(crate) fn paused(&self, paused: bool) {
         self.delivery.paused(paused);
     }
 }

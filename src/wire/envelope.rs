@@ -87,9 +87,9 @@ const SIGNATURES: &[&str] = &[
 /// Contents of an object that is no record.
 pub(crate) struct Contents<'a> {
     /// The members that may contain records, in the order in which they are tried.
-    pub members: Vec<&'a str>,
+    pub(crate) members: Vec<&'a str>,
     /// The object is certainly an envelope.
-    pub is_envelope: bool,
+    pub(crate) is_envelope: bool,
 }
 
 /// The contents of the object in `text`; `None` if it is not an object.

@@ -13,9 +13,9 @@ pub(crate) const TWICE: &str = "given twice";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DecodeError {
     /// The field at fault, by its name in the message's format; empty if the error concerns the whole message.
-    pub field: Cow<'static, str>,
+    pub(crate) field: Cow<'static, str>,
     /// The same text for the same error at every position, so that dead letters can be grouped by it.
-    pub reason: Cow<'static, str>,
+    pub(crate) reason: Cow<'static, str>,
     pub at: Spot,
     /// The message is not JSON.
     is_syntax: bool,
@@ -112,8 +112,8 @@ impl std::error::Error for DecodeError {}
 /// Error in a field, before its position is known.
 #[derive(Debug)]
 pub(crate) struct Fault {
-    pub field: &'static str,
-    pub reason: &'static str,
+    pub(crate) field: &'static str,
+    pub(crate) reason: &'static str,
 }
 
 /// Offset of `part` in `whole`, if it was borrowed from it.

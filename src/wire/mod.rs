@@ -23,9 +23,9 @@ use serde::de::IgnoredAny;
 
 pub use decoded::Decoded;
 pub use error::DecodeError;
+pub use text::Notes;
 #[cfg(test)]
 pub(crate) use text::blank;
-pub use text::{Notes, UNREADABLE};
 
 pub use crate::format::Format;
 

@@ -7,11 +7,11 @@ pub(crate) const RECORD_SEPARATOR: char = '\u{1e}';
 /// Contents of an array.
 pub(crate) struct Elements<'a> {
     /// The non-empty texts between the commas, without surrounding white space.
-    pub parts: Vec<&'a str>,
+    pub(crate) parts: Vec<&'a str>,
     /// The closing bracket is present.
-    pub closed: bool,
+    pub(crate) closed: bool,
     /// The last part is truncated: a bracket or quote in it is not closed.
-    pub breaks_off: bool,
+    pub(crate) breaks_off: bool,
 }
 
 /// The elements in `text`, which begins after the opening bracket of an array, or after one of its elements.

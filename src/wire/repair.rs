@@ -19,7 +19,7 @@ const MARKED_VALUE: &str = "\"\\u0000\"";
 
 /// A message after its repair.
 pub(crate) struct Repaired {
-    pub text: String,
+    pub(crate) text: String,
     /// Positions in `text`, in order, and the number of bytes by which the text before them is longer than the message.
     growth: Vec<(usize, usize)>,
 }

@@ -35,7 +35,7 @@ pub(crate) const TOO_DEEP: &str = "nested too deeply";
 /// Name of the attribute with the number of attributes left out.
 pub(crate) const ATTRS_OMITTED: &str = "attrs_omitted";
 /// Name of the attribute that names the unreadable fields and the reasons.
-pub const UNREADABLE: &str = "unreadable_fields";
+pub(crate) const UNREADABLE: &str = "unreadable_fields";
 
 /// The tenant of an event whose tenant was given and is unreadable. No tenant has this name, and it differs from an
 /// absent tenant, so such events change no other tenant's state.
@@ -70,7 +70,7 @@ pub struct Notes {
     /// Values replaced because they have the form of a bearer token.
     pub redactions: u64,
     /// Unreadable optional fields, and the number of records of each.
-    pub unreadable: Vec<(&'static str, u64)>,
+    pub(crate) unreadable: Vec<(&'static str, u64)>,
     /// Number of token ids kept, and of those in the sample that have the form of opaque secrets.
     token_ids: u32,
     pub opaque_ids: u64,

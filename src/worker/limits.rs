@@ -13,7 +13,7 @@ pub struct Limits {
 
 impl Limits {
     /// For the service.
-    pub const LIVE: Self = Self {
+    pub(crate) const LIVE: Self = Self {
         epoch_messages_max: 50_000,
         epoch_bytes_max: 32 << 20,
         epoch_age_ms_max: Some(1_000),

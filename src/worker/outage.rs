@@ -7,19 +7,19 @@ const REPORT_EVERY_MS: i64 = MINUTE_MS;
 
 /// Current trouble of store and spool.
 pub(super) struct Outage {
-    pub store: Option<Trouble>,
-    pub spool: Option<Trouble>,
-    pub spool_bytes: u64,
-    pub spool_bytes_max: u64,
+    pub(crate) store: Option<Trouble>,
+    pub(crate) spool: Option<Trouble>,
+    pub(crate) spool_bytes: u64,
+    pub(crate) spool_bytes_max: u64,
 }
 
 /// A failure that lasts.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Trouble {
     /// Time of the first failure, milliseconds since the epoch, wall clock.
-    pub since: i64,
+    pub(crate) since: i64,
     /// Retries are not expected to succeed before an operator acts.
-    pub is_permanent: bool,
+    pub(crate) is_permanent: bool,
     reported_at: i64,
 }
 

@@ -9,14 +9,14 @@ pub(super) struct Ownership(pub(super) u64);
 /// Sealed rows of one partition, and the offset after their messages.
 #[derive(Debug)]
 pub(super) struct Part<R> {
-    pub owner: Ownership,
-    pub checkpoint: Checkpoint,
-    pub rows: R,
+    pub(crate) owner: Ownership,
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) rows: R,
 }
 
 /// Rows of one partition to spool.
 pub(super) struct Lent<'a, R> {
-    pub owner: Ownership,
-    pub checkpoint: &'a Checkpoint,
-    pub rows: &'a R,
+    pub(crate) owner: Ownership,
+    pub(crate) checkpoint: &'a Checkpoint,
+    pub(crate) rows: &'a R,
 }

@@ -39,9 +39,9 @@ pub(super) struct Owned<R> {
     number: i32,
     partition: Partition,
     /// Results of messages whose rows are not sealed yet.
-    pub open: Epoch<R>,
+    pub(crate) open: Epoch<R>,
     /// Offsets of messages whose rows are in the store and that are not committed yet.
-    pub stored: Checkpoint,
+    pub(crate) stored: Checkpoint,
     /// Counters of the state at the last report, plus those of replayed messages since.
     counted: Counters,
 }

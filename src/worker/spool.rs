@@ -28,11 +28,11 @@ const FREE_BYTES_MIN: u64 = 256 << 20;
 
 /// Settings of the spool.
 #[derive(Clone, Debug)]
-pub struct SpoolSettings {
+pub(crate) struct SpoolSettings {
     /// Created if missing. One process at a time uses it.
-    pub dir: PathBuf,
+    pub(crate) dir: PathBuf,
     /// Maximum size of all files together, bytes.
-    pub bytes_max: u64,
+    pub(crate) bytes_max: u64,
 }
 
 /// Why the spool did not accept rows.

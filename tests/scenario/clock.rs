@@ -8,7 +8,7 @@ use tokenwarden::engine;
 use tokenwarden::lab::simulate::{Settings, Simulation};
 use tokenwarden::pipeline::{Epoch, Partition, Pipeline};
 use tokenwarden::port::Message;
-use tokenwarden::store::MemoryRows;
+use tokenwarden::store::NullRows;
 use tokenwarden::verdict::RuleId::{ConcurrentUse, UseAfterExpiry, UseAfterRevocation};
 use tokenwarden::verdict::Verdict;
 use tokenwarden::wire::Format;
@@ -64,7 +64,7 @@ impl World {
     fn found(&self, lines: &[(Value, bool)], logged: Option<LogTimeKind>) -> (usize, engine::Counters) {
         let mut pipeline = pipeline();
         let mut partition = pipeline.partition(Format::Native);
-        let mut epoch = Epoch::new(MemoryRows::default()).with_verdicts(true);
+        let mut epoch = Epoch::new(NullRows::default()).with_verdicts(true);
         for (offset, (line, forged)) in (0..).zip(lines) {
             take(&mut pipeline, &mut partition, &mut epoch, (offset, line, logged, *forged));
         }
@@ -84,7 +84,7 @@ impl World {
 fn take(
     pipeline: &mut Pipeline,
     partition: &mut Partition,
-    epoch: &mut Epoch<MemoryRows>,
+    epoch: &mut Epoch<NullRows>,
     (offset, line, logged, forged): (i64, &Value, Option<LogTimeKind>, bool),
 ) {
     let payload = line.to_string();

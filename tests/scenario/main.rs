@@ -27,7 +27,7 @@ use tokenwarden::pipeline::{Epoch, Pipeline};
 use tokenwarden::port::Message;
 use tokenwarden::rule::RuleSet;
 use tokenwarden::source::file::FileSource;
-use tokenwarden::store::{MemoryRows, NullStore};
+use tokenwarden::store::{NullRows, NullStore};
 use tokenwarden::telemetry::{Health, Metrics, SystemClock};
 use tokenwarden::token::TokenHasher;
 use tokenwarden::verdict::RuleId::{
@@ -702,7 +702,7 @@ fn outputs_contain_no_raw_token() {
 
     let mut pipeline = pipeline();
     let mut partition = pipeline.partition(Format::Native);
-    let mut epoch = Epoch::new(MemoryRows::default()).with_verdicts(true);
+    let mut epoch = Epoch::new(NullRows::default()).with_verdicts(true);
     for (offset, line) in (0..).zip(&lines) {
         let position = Position::new("events", 0, offset);
         let message =

@@ -10,7 +10,7 @@ use tokenwarden::pipeline::{Epoch, Pipeline};
 use tokenwarden::port::{Alert, Message, Progress, Revocation};
 use tokenwarden::rule::RuleSet;
 use tokenwarden::sanitize::is_unsafe;
-use tokenwarden::store::MemoryRows;
+use tokenwarden::store::NullRows;
 use tokenwarden::tally::Note;
 use tokenwarden::token::TokenHasher;
 use tokenwarden::verdict::{RuleId, Verdict};
@@ -178,13 +178,13 @@ fn confirmed_of_another_source_is_not_learnt() {
 }
 
 /// Rows and counts of some messages of one topic.
-fn process(feed: Feed, messages: &[(Option<&str>, String)]) -> Epoch<MemoryRows> {
+fn process(feed: Feed, messages: &[(Option<&str>, String)]) -> Epoch<NullRows> {
     let enricher = Enricher::with_lookup(Box::new(Atlas));
     let hasher = TokenHasher::new(b"a key for sources");
     let rules = RuleSet::builtin().into();
     let mut pipeline = Pipeline::new(enricher, rules, hasher, engine::Settings::default());
     let mut partition = pipeline.partition(feed);
-    let mut epoch = Epoch::new(MemoryRows::default()).with_verdicts(true);
+    let mut epoch = Epoch::new(NullRows::default()).with_verdicts(true);
     for (offset, (key, line)) in (0..).zip(messages) {
         let position = Position::new("events", 0, offset);
         let payload = line.as_bytes();

@@ -9,6 +9,7 @@
 )]
 
 pub(crate) mod acl;
+pub(crate) mod actions;
 pub(crate) mod clock;
 pub(crate) mod kafka;
 pub(crate) mod observer;

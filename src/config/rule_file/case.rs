@@ -28,7 +28,7 @@ pub struct Case {
     pub line: usize,
     pub expect: Expect,
     /// Policies in addition to those of the rule.
-    pub policies: Vec<Policy>,
+    pub(crate) policies: Vec<Policy>,
     /// Earlier events. They are scored and update the baselines, but the expectation does not apply to them.
     pub history: Vec<CaseEvent>,
     pub events: Vec<CaseEvent>,

@@ -16,22 +16,22 @@ pub struct Trial {
     /// The rule fired or not, as the case expects.
     pub passed: bool,
     /// The signal of the rule with the largest share among `events`. `None` if the rule had no signal.
-    pub highest: Option<Sighted>,
+    pub(crate) highest: Option<Sighted>,
     /// Line of the first invalid event, and the reason. No later event was scored.
-    pub mistake: Option<(usize, String)>,
+    pub(crate) mistake: Option<(usize, String)>,
 }
 
 /// Signal of the rule for one event.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Sighted {
+pub(crate) struct Sighted {
     /// Line of the entry from which the event was expanded.
-    pub line: usize,
+    pub(crate) line: usize,
     /// Share of the rule, nats.
-    pub share: f64,
+    pub(crate) share: f64,
     /// Log-odds of the event, nats.
-    pub log_odds: f64,
-    pub fired: bool,
-    pub reason: String,
+    pub(crate) log_odds: f64,
+    pub(crate) fired: bool,
+    pub(crate) reason: String,
 }
 
 /// Test cases contain no secrets, so the key may be public.

@@ -13,38 +13,38 @@ const KNOWN_MAX: usize = 100_000;
 /// A revocation that is not finished.
 #[derive(Clone, Debug)]
 pub(in crate::deliver) struct Asked {
-    pub at: i64,
+    pub(crate) at: i64,
     pub(super) number: u64,
     /// Without its list of victims.
-    pub incident: Box<Incident>,
-    pub effect: Effect,
+    pub(crate) incident: Box<Incident>,
+    pub(crate) effect: Effect,
     /// The idempotency key.
-    pub name: String,
+    pub(crate) name: String,
 }
 
 /// A notice that some channels do not have yet.
 #[derive(Clone, Debug)]
 pub(in crate::deliver) struct Pending {
     pub(super) number: u64,
-    pub notice: Notice,
-    pub lanes: BTreeMap<String, Effect>,
+    pub(crate) notice: Notice,
+    pub(crate) lanes: BTreeMap<String, Effect>,
 }
 
 /// State of a revocation.
 #[derive(Clone, Debug)]
 pub(in crate::deliver) struct Settled {
-    pub revocation: Revocation,
+    pub(crate) revocation: Revocation,
     /// `None` if the record is of an earlier version.
-    pub of: Option<Subject>,
+    pub(crate) of: Option<Subject>,
 }
 
 /// The data of the outbox, see the documentation of the module `state`.
 #[derive(Debug, Default)]
 pub(in crate::deliver) struct State {
-    pub threads: HashMap<u64, Thread>,
-    pub notices: HashMap<String, Pending>,
+    pub(crate) threads: HashMap<u64, Thread>,
+    pub(crate) notices: HashMap<String, Pending>,
     /// By key of the change that requested the revocation.
-    pub revocations: HashMap<String, Asked>,
+    pub(crate) revocations: HashMap<String, Asked>,
     /// The same key by idempotency key.
     pub(super) by_name: HashMap<String, String>,
     /// Due deliveries of each lane, in order.
@@ -67,9 +67,9 @@ pub(in crate::deliver) struct State {
     pub(super) settled_order: VecDeque<String>,
     /// First requests of revocations within the last hour: time and allowance.
     pub(super) calls: VecDeque<(i64, String)>,
-    pub rows: VecDeque<ActionRow>,
+    pub(crate) rows: VecDeque<ActionRow>,
     /// The input has ended, so no message is postponed to be combined with later changes.
-    pub is_last: bool,
+    pub(crate) is_last: bool,
     /// Changes of a journal of an earlier version. Their deliveries are in later records.
     pub(super) unplaced: HashMap<String, (i64, Work)>,
 }

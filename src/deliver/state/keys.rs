@@ -9,9 +9,9 @@ use crate::verdict::Incident;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::deliver) struct Due {
     /// Milliseconds since the epoch, wall clock.
-    pub at: i64,
+    pub(crate) at: i64,
     pub(super) number: u64,
-    pub item: Item,
+    pub(crate) item: Item,
 }
 
 /// A kind of delivery.

@@ -19,8 +19,8 @@ const HELD_MAX: usize = 10_000;
 /// Maximum numbers of revocations that are requested within an hour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::deliver) struct Caps {
-    pub of_tenant: u32,
-    pub total: u32,
+    pub(crate) of_tenant: u32,
+    pub(crate) total: u32,
 }
 
 impl State {

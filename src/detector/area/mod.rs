@@ -1,6 +1,6 @@
 //! `area`: the called parts of the service. Scored at the first call of an area in a visit.
 
-pub mod formula;
+pub(crate) mod formula;
 
 use super::{Case, Detector, DetectorId, Fading, Lesson, Teaching};
 use crate::event::Kind;

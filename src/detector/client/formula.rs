@@ -5,14 +5,19 @@ use crate::math::ln;
 use crate::memory::level::{ClientLevel, LEVELS};
 
 /// Assumed shares of thieves by level: one in three copies the owner's client.
-pub const THIEF: [f64; LEVELS] = [0.35, 0.05, 0.03, 0.07, 0.10, 0.40];
+pub(crate) const THIEF: [f64; LEVELS] = [0.35, 0.05, 0.03, 0.07, 0.10, 0.40];
 
 /// `ln P_T/P_O` of the level. For a family that is new to the baseline, the ratio of this family is added, limited to
 /// ±3. Example: an HTTP library is rare among browser sessions, but not among thieves.
 ///
 /// `which`: probabilities that the thief and the owner use this family.
 #[must_use]
-pub fn evidence(level: ClientLevel, own: &[f64; LEVELS], cohort: &[f64; LEVELS], which: (f64, f64)) -> LevelRatio {
+pub(crate) fn evidence(
+    level: ClientLevel,
+    own: &[f64; LEVELS],
+    cohort: &[f64; LEVELS],
+    which: (f64, f64),
+) -> LevelRatio {
     let mut client = level_ratio(level as usize, &THIEF, own, cohort);
     if level >= ClientLevel::UsersFamily {
         client.ratio += ln(which.0 / which.1).clamp(-3.0, 3.0);

@@ -1,6 +1,6 @@
 //! `client`: novelty of the client software. Scored once per visit.
 
-pub mod formula;
+pub(crate) mod formula;
 
 use super::words::{Description, Signals, Words, both, family_name};
 use super::{Case, Detector, DetectorId, Lesson, Teaching};

@@ -9,7 +9,7 @@ const BY_HAND: f64 = 0.0002;
 /// network: `−ln[(1−ρ)e^−evidence + ρ]`. An employee and a thief do not differ in it. They differ in the routes and the
 /// number of their calls, whose evidence is not reduced.
 #[must_use]
-pub fn explained(evidence: f64) -> f64 {
+pub(crate) fn explained(evidence: f64) -> f64 {
     if evidence <= 0.0 { evidence } else { -ln((1.0 - BY_HAND) * exp(-evidence) + BY_HAND) }
 }
 

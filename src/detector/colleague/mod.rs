@@ -1,6 +1,6 @@
 //! `colleague`: reduction of evidence if an employee may be using the token of a machine by hand.
 
-pub mod formula;
+pub(crate) mod formula;
 
 use super::{Detector, DetectorId, Lesson, Score, Setting};
 

@@ -4,14 +4,14 @@
 use crate::math::ln;
 
 /// New holders are scored up to this time after a change, days.
-pub const DAYS_MAX: f64 = 3.0;
+pub(crate) const DAYS_MAX: f64 = 3.0;
 
 /// `ln(0.08·(visits + 100)/(visits within 3 days after a change + 1))`, in 0 to 4: the assumed share of such visits
 /// among those of thieves, against their share in the population.
 ///
 /// `visits`: visits of the population; `after_change`: those within three days of a change.
 #[must_use]
-pub fn evidence(visits: f64, after_change: f64) -> f64 {
+pub(crate) fn evidence(visits: f64, after_change: f64) -> f64 {
     ln(0.08 * (visits + 100.0) / (after_change + 1.0)).clamp(0.0, 4.0)
 }
 

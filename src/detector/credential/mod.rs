@@ -1,7 +1,7 @@
 //! `credential`: a new holder of an old token, within 3 days after its user changed the password or a factor. Scored
 //! once per visit.
 
-pub mod formula;
+pub(crate) mod formula;
 
 use super::words::{Description, Signals, Words};
 use super::{Case, Detector, DetectorId, Lesson, Teaching};

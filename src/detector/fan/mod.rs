@@ -1,7 +1,7 @@
 //! `fan`: tokens of several users appear within two hours at one network, prefix or address that is new to each of them.
 //! Scored when other evidence against the holder changes.
 
-pub mod formula;
+pub(crate) mod formula;
 
 use super::client::Client;
 use super::net::Net;

@@ -9,25 +9,25 @@ const KERNEL_SUM: f64 = 20.0;
 const OTHERS: f64 = 6.0;
 
 /// Periods of schedules: five minutes, an hour, a day. Milliseconds.
-pub const PERIODS_MS: [i64; 3] = [300_000, 3_600_000, 86_400_000];
+pub(crate) const PERIODS_MS: [i64; 3] = [300_000, 3_600_000, 86_400_000];
 /// Minimum number of visits and minimum mean resultant length of a schedule.
 const VISITS_MIN: f64 = 30.0;
 const AGREEMENT_MIN: f64 = 0.9;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Hour {
+pub(crate) struct Hour {
     /// Evidence of the hour of the day, in [−1, 2.5].
-    pub of_day: f64,
+    pub(crate) of_day: f64,
     /// Evidence of the phase of a schedule, in [−1, 3]; 0 without a schedule.
-    pub of_phase: f64,
+    pub(crate) of_phase: f64,
     /// The owner's probability of an hour at least as rare; 1 if the hour favours the owner.
-    pub p_value: f64,
+    pub(crate) p_value: f64,
 }
 
 impl Hour {
     /// In [−1, 4].
     #[must_use]
-    pub fn sum(&self) -> f64 {
+    pub(crate) fn sum(&self) -> f64 {
         (self.of_day + self.of_phase).clamp(-1.0, 4.0)
     }
 }
@@ -38,7 +38,13 @@ impl Hour {
 /// `own`: past visits by UTC hour, in sixteenths; `population`: the share of an hour in all visits; `shift`: number of
 /// time zones to the east of the owner's place.
 #[must_use]
-pub fn evidence(hour: usize, own: &[u16; 24], population: impl Fn(usize) -> f64, of_phase: f64, shift: i32) -> Hour {
+pub(crate) fn evidence(
+    hour: usize,
+    own: &[u16; 24],
+    population: impl Fn(usize) -> f64,
+    of_phase: f64,
+    shift: i32,
+) -> Hour {
     // Two more hours at both ends, for smoothing across midnight.
     let mut around = [0; 28];
     for (hour, count) in around.iter_mut().enumerate() {
@@ -72,7 +78,7 @@ pub fn evidence(hour: usize, own: &[u16; 24], population: impl Fn(usize) -> f64,
 ///
 /// `phases`: sum of the past visits' phases as vectors, per period; `visits`: their number.
 #[must_use]
-pub fn phase(at: i64, phases: &[(f32, f32); 3], visits: f64) -> f64 {
+pub(crate) fn phase(at: i64, phases: &[(f32, f32); 3], visits: f64) -> f64 {
     if visits < VISITS_MIN {
         return 0.0;
     }
@@ -95,7 +101,7 @@ pub fn phase(at: i64, phases: &[(f32, f32); 3], visits: f64) -> f64 {
 
 /// The phase of a time in a period, as a unit vector.
 #[must_use]
-pub fn vector(at: i64, period_ms: i64) -> (f64, f64) {
+pub(crate) fn vector(at: i64, period_ms: i64) -> (f64, f64) {
     turn(at.rem_euclid(period_ms) as f64 / period_ms as f64)
 }
 
@@ -103,16 +109,16 @@ pub fn vector(at: i64, period_ms: i64) -> (f64, f64) {
 ///
 /// `before`: previous value, decayed up to the visit; `fade`: the decay factor.
 #[must_use]
-pub fn carried(before: f64, fade: f64, hour: f64) -> f64 {
+pub(crate) fn carried(before: f64, fade: f64, hour: f64) -> f64 {
     before * fade.min(0.7) + 0.77 * hour
 }
 
 /// Decay of the phases per visit: the effective number of visits is at most 100.
-pub const PHASE_FADE: f64 = 0.99;
+pub(crate) const PHASE_FADE: f64 = 0.99;
 
 /// Effective number of visits under [`PHASE_FADE`].
 #[must_use]
-pub fn effective_visits(visits: u32) -> f64 {
+pub(crate) fn effective_visits(visits: u32) -> f64 {
     const LN_FADE: f64 = -0.010_050_335_853_501_45;
     (1.0 - exp(f64::from(visits) * LN_FADE)) / (1.0 - PHASE_FADE)
 }

@@ -1,6 +1,6 @@
 //! `hour`: the hour of the day and the phase of a schedule. Scored once per visit.
 
-pub mod formula;
+pub(crate) mod formula;
 
 use super::words::{Description, Signals, Words, hours_text};
 use super::{Case, Detector, DetectorId, Fading, Lesson, Teaching};

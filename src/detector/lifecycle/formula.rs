@@ -6,11 +6,11 @@ use crate::memory::Ended;
 use crate::millis::{DAY_MS, MINUTE_MS, SECOND_MS};
 
 /// Evidence of an event that only a copy of the token explains, nats.
-pub const CERTAIN: f64 = 14.0;
+pub(crate) const CERTAIN: f64 = 14.0;
 /// The same at the owner's usual place, where honest causes are as likely: a client crashes before it stores a token, a
 /// certificate is renewed, or a server accepts expired tokens. This evidence alone does not revoke
 /// (`docs/decisions/0020-life-cycle-evidence-at-usual-places.md`).
-pub const AT_USUAL_PLACE: f64 = 10.0;
+pub(crate) const AT_USUAL_PLACE: f64 = 10.0;
 
 /// Calls that are in flight when a token is revoked end within this time.
 const IN_FLIGHT_MS: i64 = 30 * SECOND_MS;
@@ -27,7 +27,7 @@ const SKEW_MINUTES: f64 = 1.0;
 
 /// The endpoint that answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Endpoint {
+pub(crate) enum Endpoint {
     /// The token endpoint of the provider.
     Token,
     Other,
@@ -35,7 +35,7 @@ pub enum Endpoint {
 
 /// Whether the service accepted the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub(crate) enum Answer {
     Accepted,
     /// 401 or 403; at the token endpoint also 400 (`invalid_grant`, RFC 6749 section 5.2).
     Refused,
@@ -46,7 +46,7 @@ pub enum Answer {
 impl Answer {
     /// Classifies an HTTP status. 404 and 409 mean that the token was accepted.
     #[must_use]
-    pub const fn of(status: Option<u16>, endpoint: Endpoint) -> Self {
+    pub(crate) const fn of(status: Option<u16>, endpoint: Endpoint) -> Self {
         match status {
             Some(401 | 403) => Self::Refused,
             Some(400) if matches!(endpoint, Endpoint::Token) => Self::Refused,
@@ -58,18 +58,18 @@ impl Answer {
 
 /// Properties of the caller that are new to the baseline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Foreign {
+pub(crate) struct Foreign {
     /// Address is new.
-    pub address: bool,
+    pub(crate) address: bool,
     /// Autonomous system is new.
-    pub network: bool,
+    pub(crate) network: bool,
     /// Client family is new.
-    pub client: bool,
+    pub(crate) client: bool,
 }
 
 /// Evidence of a use after revocation. A rejected use from a known place gives none: the owner's client may retry.
 #[must_use]
-pub fn after_revocation(ended: Ended, at: i64, answer: Answer, foreign: Foreign) -> f64 {
+pub(crate) fn after_revocation(ended: Ended, at: i64, answer: Answer, foreign: Foreign) -> f64 {
     if ended.revoked_at == 0 || at - ended.revoked_at <= IN_FLIGHT_MS {
         return 0.0;
     }
@@ -85,7 +85,7 @@ pub fn after_revocation(ended: Ended, at: i64, answer: Answer, foreign: Foreign)
 
 /// Evidence of an accepted use after the end of the session.
 #[must_use]
-pub fn after_session_end(ended: Ended, at: i64, answer: Answer, foreign: Foreign) -> f64 {
+pub(crate) fn after_session_end(ended: Ended, at: i64, answer: Answer, foreign: Foreign) -> f64 {
     let since = at - ended.session_ended_at;
     if ended.session_ended_at == 0 || since <= IN_FLIGHT_MS || answer != Answer::Accepted {
         0.0
@@ -98,11 +98,11 @@ pub fn after_session_end(ended: Ended, at: i64, answer: Answer, foreign: Foreign
 
 /// When a token expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Expiry {
+pub(crate) struct Expiry {
     /// Milliseconds since the epoch.
-    pub at: i64,
+    pub(crate) at: i64,
     /// The expiry comes from the `issued` event only. The token may have been extended since.
-    pub from_issued_event: bool,
+    pub(crate) from_issued_event: bool,
 }
 
 impl Expiry {
@@ -112,7 +112,7 @@ impl Expiry {
     }
 
     #[must_use]
-    pub fn is_over(self, at: i64) -> bool {
+    pub(crate) fn is_over(self, at: i64) -> bool {
         self.late(at) > 0.0
     }
 }
@@ -122,7 +122,7 @@ impl Expiry {
 /// the expiry. It is at most [`AT_USUAL_PLACE`] if the expiry is more than 30 days ago: this may be a mistake of the
 /// producer, such as 1970 for "never".
 #[must_use]
-pub fn after_expiry(expiry: Expiry, most: f64, at: i64, visit_began: i64, answer: Answer) -> f64 {
+pub(crate) fn after_expiry(expiry: Expiry, most: f64, at: i64, visit_began: i64, answer: Answer) -> f64 {
     if answer != Answer::Accepted {
         return 0.0;
     }
@@ -134,34 +134,34 @@ pub fn after_expiry(expiry: Expiry, most: f64, at: i64, visit_began: i64, answer
 /// the application's visits after such an expiry. Honest causes: use extends the session, or the producer states the
 /// expiry of another token. This evidence alone does not revoke.
 #[must_use]
-pub fn issue_expiry_max(rate: f64) -> f64 {
+pub(crate) fn issue_expiry_max(rate: f64) -> f64 {
     ln(0.5 / rate).clamp(0.0, 8.0)
 }
 
 /// The key to which a token is bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Binding {
+pub(crate) struct Binding {
     /// 0: none.
-    pub key: u32,
+    pub(crate) key: u32,
     /// Number of consecutive uses of the key.
-    pub streak: u8,
+    pub(crate) streak: u8,
 }
 
 /// The key of which a request proves possession.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Proof {
+pub(crate) struct Proof {
     /// 0: none.
-    pub key: u32,
+    pub(crate) key: u32,
     /// The token differs from the last one of the baseline.
-    pub new_token: bool,
+    pub(crate) new_token: bool,
     /// The holder has an event in an earlier hour.
-    pub seen_in_earlier_hour: bool,
+    pub(crate) seen_in_earlier_hour: bool,
 }
 
 /// Records the key of a request, and returns the evidence of another key: a copy of the token without its key. A missing
 /// key gives no evidence. Neither does a new token, which may be bound to a new key, for example after the renewal of a
 /// certificate (RFC 8705 section 3). At the usual place, a key that is used in several hours replaces the old one.
-pub fn binding(known: &mut Binding, proof: Proof, at_usual_place: impl FnOnce() -> bool) -> f64 {
+pub(crate) fn binding(known: &mut Binding, proof: Proof, at_usual_place: impl FnOnce() -> bool) -> f64 {
     if proof.key == 0 {
         return 0.0;
     }

@@ -1,7 +1,7 @@
 //! `lifecycle`: uses that an ended, exchanged or key-bound token cannot have. Scored at every event.
 
-pub mod formula;
-pub mod refresh;
+pub(crate) mod formula;
+pub(crate) mod refresh;
 
 use self::formula::{Answer, Binding, Endpoint, Foreign, Proof};
 use super::words::{Description, Signals, Words, span};

@@ -18,7 +18,7 @@ const RETRY_MS: i64 = 10 * MINUTE_MS;
 /// 4.14.2; leeways of Okta, Auth0 and Curity). If address and agent are those of the first exchange, the evidence is
 /// [`AT_USUAL_PLACE`]: the client may have crashed before it stored the successor. A token that is presented repeatedly
 /// and never superseded does not rotate, and gives no evidence.
-pub fn refresh(refreshes: &mut Refreshes, token: u64, at: i64, address: u32, agent: u32) -> f64 {
+pub(crate) fn refresh(refreshes: &mut Refreshes, token: u64, at: i64, address: u32, agent: u32) -> f64 {
     if refreshes.before.contains(&(token as u32)) {
         // The time at which the token was superseded is not stored. It is before the time of the second latest token. An
         // earlier presentation that is delivered late may be the first one.
@@ -59,7 +59,7 @@ pub fn refresh(refreshes: &mut Refreshes, token: u64, at: i64, address: u32, age
 
 /// State of a refresh token in its grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RefreshToken {
+pub(crate) enum RefreshToken {
     /// The provider accepts it.
     Current,
     /// It was exchanged for another one.
@@ -68,7 +68,7 @@ pub enum RefreshToken {
 }
 
 #[must_use]
-pub fn standing(refreshes: &Refreshes, token: u64) -> RefreshToken {
+pub(crate) fn standing(refreshes: &Refreshes, token: u64) -> RefreshToken {
     match refreshes.last.iter().find(|known| known.token == token) {
         Some(known) if known.superseded_at == 0 => RefreshToken::Current,
         Some(_) => RefreshToken::Superseded,
@@ -79,12 +79,12 @@ pub fn standing(refreshes: &Refreshes, token: u64) -> RefreshToken {
 
 /// Time of the last presentation of the refresh token, milliseconds since the epoch.
 #[must_use]
-pub fn presented_at(refreshes: &Refreshes, token: u64) -> Option<i64> {
+pub(crate) fn presented_at(refreshes: &Refreshes, token: u64) -> Option<i64> {
     refreshes.last.iter().find(|known| known.token == token && known.at != 0).map(|known| known.at)
 }
 
 /// Records that `child`, another refresh token, was issued in exchange for `parent`.
-pub fn succeed(refreshes: &mut Refreshes, parent: u64, child: u64, at: i64) {
+pub(crate) fn succeed(refreshes: &mut Refreshes, parent: u64, child: u64, at: i64) {
     refreshes.chained = true;
     if parent == child || refreshes.before.contains(&(parent as u32)) {
         return;
@@ -102,7 +102,7 @@ pub fn succeed(refreshes: &mut Refreshes, parent: u64, child: u64, at: i64) {
 }
 
 /// Records the first use of an access token in the family. It proves that the response of the last exchange arrived.
-pub fn successor_used(refreshes: &mut Refreshes, at: i64) {
+pub(crate) fn successor_used(refreshes: &mut Refreshes, at: i64) {
     for known in refreshes.last.iter_mut().filter(|known| known.at != 0 && known.at < at) {
         note_use(known, at);
     }

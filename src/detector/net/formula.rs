@@ -6,7 +6,7 @@ use crate::memory::Site;
 use crate::memory::level::{LEVELS, NetLevel};
 
 /// Assumed shares of thieves by level: most use new networks, few use the owner's address.
-pub const THIEF: [f64; LEVELS] = [0.05, 0.03, 0.10, 0.05, 0.42, 0.35];
+pub(crate) const THIEF: [f64; LEVELS] = [0.05, 0.03, 0.10, 0.05, 0.42, 0.35];
 
 /// Shorter journeys give no travel evidence. The accuracy radii are subtracted first. Kilometres.
 const NEAR_KM: f64 = 300.0;
@@ -23,60 +23,60 @@ const THIEF_TOO_FAST: f64 = 0.35;
 
 /// Assumed share of owners in a new country who use a known network. Examples: another region of their cloud, or another
 /// exit of their VPN.
-pub const KNOWN_NETWORK_ABROAD: f64 = 0.5;
+pub(crate) const KNOWN_NETWORK_ABROAD: f64 = 0.5;
 
 /// Inputs of the detector: the place of the visit and the history of the owner.
 #[derive(Clone, Copy, Debug)]
-pub struct Inputs<'a> {
-    pub level: NetLevel,
+pub(crate) struct Inputs<'a> {
+    pub(crate) level: NetLevel,
     /// The baseline's past visits by level.
-    pub own: &'a [f64; LEVELS],
+    pub(crate) own: &'a [f64; LEVELS],
     /// The cohort's shares by level.
-    pub cohort: &'a [f64; LEVELS],
+    pub(crate) cohort: &'a [f64; LEVELS],
     /// For a new network: probabilities that the thief and the owner choose it.
-    pub which: (f64, f64),
+    pub(crate) which: (f64, f64),
     /// The network is a hosting network.
-    pub hosting: bool,
+    pub(crate) hosting: bool,
     /// Share of hosting networks among the owner's networks.
-    pub own_hosting: f64,
+    pub(crate) own_hosting: f64,
     /// For a new network, if both places are known: the journey, and the share of owners' journeys that are too fast.
-    pub travel: Option<(Journey, f64)>,
+    pub(crate) travel: Option<(Journey, f64)>,
 }
 
 /// Distance and time from the latest place to the current one.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Journey {
+pub(crate) struct Journey {
     /// Smallest distance that the accuracy radii allow.
-    pub km: f64,
-    pub minutes: f64,
+    pub(crate) km: f64,
+    pub(crate) minutes: f64,
 }
 
 impl Journey {
     /// Whether the journey is faster than an airliner, with tolerance.
     #[must_use]
-    pub fn too_fast(&self) -> bool {
+    pub(crate) fn too_fast(&self) -> bool {
         self.km > SLACK_KM + SPEED_KMH * (self.minutes / 60.0 + SLACK_HOURS)
     }
 }
 
 /// The parts of the evidence.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Net {
+pub(crate) struct Net {
     /// Evidence of level, choice of network and hosting.
-    pub network: f64,
+    pub(crate) network: f64,
     /// Evidence of travel speed.
-    pub travel: f64,
-    pub journey: Option<Journey>,
+    pub(crate) travel: f64,
+    pub(crate) journey: Option<Journey>,
     /// The owner's probability of a level at least as new.
-    pub p_value: f64,
+    pub(crate) p_value: f64,
 }
 
 impl Net {
     /// The evidence of an event without a known place.
-    pub const NOTHING: Self = Self { network: 0.0, travel: 0.0, journey: None, p_value: 1.0 };
+    pub(crate) const NOTHING: Self = Self { network: 0.0, travel: 0.0, journey: None, p_value: 1.0 };
 
     #[must_use]
-    pub const fn sum(&self) -> f64 {
+    pub(crate) const fn sum(&self) -> f64 {
         self.network + self.travel
     }
 }
@@ -86,7 +86,7 @@ impl Net {
 /// - hosting or access: 60 % of thieves use hosting networks, 75 % in a new country;
 /// - travel: whether the journey is too fast.
 #[must_use]
-pub fn evidence(inputs: &Inputs<'_>) -> Net {
+pub(crate) fn evidence(inputs: &Inputs<'_>) -> Net {
     let of_level = level_ratio(inputs.level as usize, &THIEF, inputs.own, inputs.cohort);
     let mut net = Net { network: of_level.ratio, travel: 0.0, journey: None, p_value: of_level.p_value };
     if inputs.level >= NetLevel::NewNetwork {
@@ -114,7 +114,7 @@ fn travel_ratio(too_fast: bool, owners: f64) -> f64 {
 /// The journey from the latest of `sites` to `here`: smallest distance that the radii allow, absolute time difference.
 /// `None` if a place is unknown, the distance is too small, or `here` is near a place of the last 12 hours.
 #[must_use]
-pub fn journey(sites: &[Site], here: &Site) -> Option<Journey> {
+pub(crate) fn journey(sites: &[Site], here: &Site) -> Option<Journey> {
     if !here.exists() {
         return None;
     }

@@ -1,6 +1,6 @@
 //! `net`: novelty of the network address, and travel speed. Scored once per visit.
 
-pub mod formula;
+pub(crate) mod formula;
 
 use std::borrow::Cow;
 

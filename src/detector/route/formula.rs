@@ -12,7 +12,7 @@ const AGAINST_OWNER_MAX: f64 = 8.0;
 const NEW_TASK: (f64, f64) = (0.002, 0.1);
 const NEW_TASK_NEW_CLIENT: f64 = 0.4;
 /// Age in days from which a holder is assumed to be the owner. A thief at the owner's place started later.
-pub const SETTLED_DAYS: f64 = 10.0;
+pub(crate) const SETTLED_DAYS: f64 = 10.0;
 /// Assumed share of a thief's calls that go to rare routes.
 const RARE_THIEF: f64 = 0.05;
 /// Weight of others' calls in the owner's probability, calls.
@@ -20,13 +20,13 @@ const OTHERS: f64 = 12.0;
 
 /// Evidence of one call: thief against owner, and thief against an owner with a new task.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Call {
+pub(crate) struct Call {
     /// In [−3, 8].
-    pub against_owner: f64,
+    pub(crate) against_owner: f64,
     /// In [−3, 4].
-    pub against_task: f64,
+    pub(crate) against_task: f64,
     /// The owner's probability of this route.
-    pub p_value: f64,
+    pub(crate) p_value: f64,
 }
 
 /// `P_own = (c + (12 + e)·B)/(n + 12)`. The owner's calls that are not stored by route (e) are distributed like those of
@@ -56,7 +56,7 @@ impl Call {
 ///
 /// `others`: B, the route's probability for others with this client; `thief`: P_T.
 #[must_use]
-pub fn evidence(own: &OwnCalls, others: f64, thief: f64, calls: f64) -> Call {
+pub(crate) fn evidence(own: &OwnCalls, others: f64, thief: f64, calls: f64) -> Call {
     Call::new(thief, probability(own, others), others, calls)
 }
 
@@ -65,21 +65,21 @@ pub fn evidence(own: &OwnCalls, others: f64, thief: f64, calls: f64) -> Call {
 ///
 /// `cohort`: the share of such calls in the cohort; `lure`: [`promise`]^0.6.
 #[must_use]
-pub fn rare(own: &OwnCalls, cohort: f64, lure: f64, calls: f64) -> Call {
+pub(crate) fn rare(own: &OwnCalls, cohort: f64, lure: f64, calls: f64) -> Call {
     Call::new((RARE_THIEF * lure).min(0.5), probability(own, cohort), cohort, calls)
 }
 
 /// Evidence of the n-th unusual call of a visit against an owner with a new task. Calls of one task are not
 /// independent, so the n-th adds 1/n.
 #[must_use]
-pub fn of_one_task(against_task: f64, number: u16) -> f64 {
+pub(crate) fn of_one_task(against_task: f64, number: u16) -> f64 {
     against_task / f64::from(number.max(1))
 }
 
 /// Weight of the n-th call of a route in a visit. The n-th repeat would count 0.3/n. Calls at powers of four count for
 /// all calls since the last one (0.3·ln 4), other repeats 0.
 #[must_use]
-pub fn weight(calls: u16) -> f64 {
+pub(crate) fn weight(calls: u16) -> f64 {
     match calls {
         1 => DEPENDENCE,
         calls if calls.is_power_of_two() && calls.trailing_zeros().is_multiple_of(2) => {
@@ -93,7 +93,7 @@ pub fn weight(calls: u16) -> f64 {
 /// calls of this visit and, decayed, of earlier ones. t is the probability of a new task ([`new_task`]), and 0.05 the
 /// probability that a thief imitates the owner. A new task lasts for many visits, so the two sums are stored.
 #[must_use]
-pub fn holder(against_owner: f64, against_task: f64, new_task: f64) -> f64 {
+pub(crate) fn holder(against_owner: f64, against_task: f64, new_task: f64) -> f64 {
     let owner = (1.0 - new_task) * exp(-against_owner) + new_task * exp(-against_task);
     ln(0.95 / owner + 0.05).clamp(-6.0, 10.0)
 }
@@ -101,7 +101,7 @@ pub fn holder(against_owner: f64, against_task: f64, new_task: f64) -> f64 {
 /// Probability that the owner has a new task: the cohort's `rate` of new routes among first calls of a visit, in 0.002
 /// to 0.1; 0.4 if the client is new too.
 #[must_use]
-pub fn new_task(rate: f64, client: ClientLevel) -> f64 {
+pub(crate) fn new_task(rate: f64, client: ClientLevel) -> f64 {
     if client >= ClientLevel::UsersFamily { NEW_TASK_NEW_CLIENT } else { rate.clamp(NEW_TASK.0, NEW_TASK.1) }
 }
 
@@ -109,7 +109,7 @@ pub fn new_task(rate: f64, client: ClientLevel) -> f64 {
 /// Biometrika 1954). A thief at the owner's place may start between the owner's calls. The owner's earlier calls then
 /// do not reduce the evidence.
 #[must_use]
-pub fn between((against_owner, against_task): (f64, f64), call: &Call, weight: f64) -> (f64, f64) {
+pub(crate) fn between((against_owner, against_task): (f64, f64), call: &Call, weight: f64) -> (f64, f64) {
     let owner = against_owner + weight * call.against_owner;
     if owner > 0.0 { (owner, against_task + weight * call.against_task) } else { (0.0, 0.0) }
 }
@@ -117,7 +117,7 @@ pub fn between((against_owner, against_task): (f64, f64), call: &Call, weight: f
 /// Attractiveness of a route to a thief, by the words in its template. 1 is an ordinary route. Case is ignored, and the
 /// strongest word counts. A write without such a word has 0.5.
 #[must_use]
-pub fn promise(template: &str, reads: bool) -> f64 {
+pub(crate) fn promise(template: &str, reads: bool) -> f64 {
     const WORDS: [(f64, &[&str]); 4] = [
         (4.0, &["secret", "key", "hook", "member", "polic", "role", "export", "archive", "credential", "token"]),
         (3.0, &["delete"]),

@@ -1,6 +1,6 @@
 //! `route`: the called routes. Scored at calls 1, 4, 16, … of a route in a visit.
 
-pub mod formula;
+pub(crate) mod formula;
 
 use super::words::{Description, Signals, Words, both};
 use super::{Case, Detector, DetectorId, Fading, Lesson, Score, Teaching};

@@ -1,7 +1,7 @@
 //! `sibling`: another suspicious holder of the same baseline within a day. Scored at every event. The rule of `switch`
 //! reports it.
 
-pub mod formula;
+pub(crate) mod formula;
 
 use super::{Case, Detector, DetectorId, Lesson};
 use crate::memory::level::NetLevel;

@@ -3,11 +3,11 @@
 use crate::math::{exp, ln};
 
 /// A change of network after a longer gap gives no evidence. Minutes.
-pub const GAP_MINUTES_MAX: f64 = 60.0;
+pub(crate) const GAP_MINUTES_MAX: f64 = 60.0;
 /// Changes are counted for holders up to this age. Days.
-pub const AGE_DAYS_MAX: f64 = 10.0;
+pub(crate) const AGE_DAYS_MAX: f64 = 10.0;
 /// Maximum evidence of all changes, nats.
-pub const SUM_MAX: f64 = 10.0;
+pub(crate) const SUM_MAX: f64 = 10.0;
 
 /// Evidence of a change of network after `gap` minutes: `ln[½(1 − e^−g/5)/(1 − e^−λg)]` in [−1, 6]. The owner's changes
 /// are a Poisson process in active minutes with the rate `λ = (k + 300·λ_cohort)/(active + 300)`. A second holder is
@@ -16,7 +16,7 @@ pub const SUM_MAX: f64 = 10.0;
 ///
 /// `changes`: k, changes of the owner; `active`: minutes; `cohort`: λ_cohort per minute; `nth`: number, from 1.
 #[must_use]
-pub fn evidence(gap: f64, changes: f64, active: f64, cohort: f64, nth: u8) -> Switch {
+pub(crate) fn evidence(gap: f64, changes: f64, active: f64, cohort: f64, nth: u8) -> Switch {
     // Clocks differ by about a second.
     let gap = gap.max(1.0 / 60.0);
     let rate = (changes + 300.0 * cohort) / (active + 300.0);
@@ -32,15 +32,15 @@ pub fn evidence(gap: f64, changes: f64, active: f64, cohort: f64, nth: u8) -> Sw
 ///
 /// `expected`: E, number of visits expected from the owner's rate and hours.
 #[must_use]
-pub fn silence(expected: f64) -> f64 {
+pub(crate) fn silence(expected: f64) -> f64 {
     ln(0.8 * exp(-0.5 * expected.max(0.0)) + 0.2)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Switch {
-    pub share: f64,
+pub(crate) struct Switch {
+    pub(crate) share: f64,
     /// The owner's probability of changing within such a gap.
-    pub p_value: f64,
+    pub(crate) p_value: f64,
 }
 
 #[cfg(test)]

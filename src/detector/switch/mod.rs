@@ -1,7 +1,7 @@
 //! `switch`: two holders alternate. Scored at each change of network within 60 minutes. At the beginning of a visit, the
 //! silence of the previous holder is scored.
 
-pub mod formula;
+pub(crate) mod formula;
 
 use super::words::{Description, Signals, Words, hundredths};
 use super::{Case, Detector, DetectorId, Fading, Lesson, Teaching};

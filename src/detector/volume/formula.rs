@@ -10,20 +10,20 @@ const THIEF_FROM: f64 = 0.5;
 const WEIGHT: f64 = 1.0;
 const MAX: f64 = 14.0;
 /// Weight of bytes. A large download is usually also a rare route, so the evidence is not independent.
-pub const BYTES_WEIGHT: f64 = 0.5;
+pub(crate) const BYTES_WEIGHT: f64 = 0.5;
 /// Evidence from which an hour is a burst, nats.
-pub const BURST: f64 = 1.0;
+pub(crate) const BURST: f64 = 1.0;
 /// Share of the evidence that the next hour keeps.
-pub const LATER_HOUR: f64 = 0.7;
+pub(crate) const LATER_HOUR: f64 = 0.7;
 /// Effective number of past hours in the owner's habit.
-pub const CALL_HOURS_MAX: f64 = 100.0;
-pub const OBJECT_HOURS_MAX: f64 = 40.0;
+pub(crate) const CALL_HOURS_MAX: f64 = 100.0;
+pub(crate) const OBJECT_HOURS_MAX: f64 = 40.0;
 
 /// Evidence of an hourly count against the owner's habit.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Burst {
+pub(crate) struct Burst {
     /// Nats, ≥ 0.
-    pub ratio: f64,
+    pub(crate) ratio: f64,
     /// Distance above the owner's mean in deviations (0: not above), and degrees of freedom of the estimate.
     t: f64,
     freedom: f64,
@@ -32,7 +32,7 @@ pub struct Burst {
 impl Burst {
     /// The owner's probability of an hour at least as large. Expensive: computed for reported bursts only.
     #[must_use]
-    pub fn p_value(&self) -> f64 {
+    pub(crate) fn p_value(&self) -> f64 {
         if self.t > 0.0 { student_tail(self.t, self.freedom) } else { 1.0 }
     }
 }
@@ -44,7 +44,7 @@ impl Burst {
 /// `count`: count of the hour so far; `mean`, `variance`: of the logarithm of the owner's hourly counts, with the season
 /// of the hour added; `hours`: n.
 #[must_use]
-pub fn evidence(count: f64, mean: f64, variance: f64, hours: f64) -> Burst {
+pub(crate) fn evidence(count: f64, mean: f64, variance: f64, hours: f64) -> Burst {
     let x = ln(count.max(1.0));
     let freedom = hours + 3.0;
     if x <= mean {
@@ -61,7 +61,7 @@ pub fn evidence(count: f64, mean: f64, variance: f64, hours: f64) -> Burst {
 
 /// The largest count for which [`evidence`] gives no evidence.
 #[must_use]
-pub fn usual(mean: f64, variance: f64, hours: f64) -> f64 {
+pub(crate) fn usual(mean: f64, variance: f64, hours: f64) -> f64 {
     exp(mean + margin(mean, variance, hours))
 }
 
@@ -73,16 +73,16 @@ fn margin(mean: f64, variance: f64, hours: f64) -> f64 {
 
 /// Evidence of the hour, in 0 to 14: the larger of calls and distinct objects, plus the evidence of [`reads`].
 #[must_use]
-pub fn sum(calls: f64, objects: f64, reads: f64) -> f64 {
+pub(crate) fn sum(calls: f64, objects: f64, reads: f64) -> f64 {
     let larger = calls.max(objects);
     (WEIGHT * larger + reads * (larger / 3.0).min(1.0)).clamp(0.0, MAX)
 }
 
 /// Number of calls, and of reads among them.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Reads {
-    pub reads: f64,
-    pub calls: f64,
+pub(crate) struct Reads {
+    pub(crate) reads: f64,
+    pub(crate) calls: f64,
 }
 
 /// Evidence of the share of reads, in [−1, 1]: the reads of the `hour` under the thief's beta-binomial distribution
@@ -90,7 +90,7 @@ pub struct Reads {
 ///
 /// `cohort`: the cohort's share of reads.
 #[must_use]
-pub fn reads(hour: Reads, own: Reads, cohort: f64) -> f64 {
+pub(crate) fn reads(hour: Reads, own: Reads, cohort: f64) -> f64 {
     let known = own.calls.min(50.0);
     let share = if own.calls > 0.0 { (own.reads / own.calls).clamp(0.0, 1.0) } else { cohort };
     let (a, b) = (known * share + 2.0 * cohort + 0.1, known * (1.0 - share) + 2.0 * (1.0 - cohort) + 0.1);
@@ -100,19 +100,19 @@ pub fn reads(hour: Reads, own: Reads, cohort: f64) -> f64 {
 
 /// Input of [`shared`]: signs of an honest cause of a burst.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Causes {
+pub(crate) struct Causes {
     /// Share of token-days with a burst at least as large.
-    pub usual: f64,
+    pub(crate) usual: f64,
     /// The largest of 1 and today's rates of bursts over the usual ones, of the tenant and of the population.
-    pub excess: f64,
+    pub(crate) excess: f64,
     /// The token's last burst was whole weeks or a month ago.
-    pub recurring: bool,
+    pub(crate) recurring: bool,
 }
 
 /// Reduction for shared causes: `l ← −ln[(1−ρ)·e^−l + ρ/2]`. ρ is the probability of an honest cause today: the share
 /// of token-days with a burst as large, times today's excess of bursts. It is at least 0.3 for a recurring burst.
 #[must_use]
-pub fn shared(ratio: f64, causes: &Causes) -> f64 {
+pub(crate) fn shared(ratio: f64, causes: &Causes) -> f64 {
     if ratio <= 0.0 {
         return 0.0;
     }
@@ -123,7 +123,7 @@ pub fn shared(ratio: f64, causes: &Causes) -> f64 {
 
 /// Whether a burst today recurs after whole weeks or a month.
 #[must_use]
-pub const fn is_recurring(day: u32, last_burst_day: u32) -> bool {
+pub(crate) const fn is_recurring(day: u32, last_burst_day: u32) -> bool {
     if last_burst_day == 0 || last_burst_day >= day {
         return false;
     }

@@ -1,7 +1,7 @@
 //! `volume`: calls, objects and bytes of the running hour. Scored when calls have doubled, or bytes have doubled to more
 //! than the usual number.
 
-pub mod formula;
+pub(crate) mod formula;
 
 use self::formula::{Causes, Reads};
 use super::words::{Description, Signals, Words, whole};

@@ -139,12 +139,6 @@ impl Labels {
         &self.cases[number as usize]
     }
 
-    /// All cases seen so far, in the order of their numbers.
-    #[must_use]
-    pub fn cases(&self) -> &[Case] {
-        &self.cases
-    }
-
     fn carried_by(&mut self, event: &Event<'_>) -> Option<Named> {
         let attr = |name| event.attrs.iter().find(|(key, _)| key == name).map(|(_, text)| text.to_string());
         let theft = is_theft(&attr("label")?)?;

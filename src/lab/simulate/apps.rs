@@ -31,16 +31,16 @@ impl Tokens {
 
 #[derive(Debug)]
 pub(super) struct App {
-    pub id: &'static str,
+    pub(crate) id: &'static str,
     /// The name in user agents of its phone clients.
-    pub name: &'static str,
-    pub tokens: Tokens,
-    pub binding: Binding,
+    pub(crate) name: &'static str,
+    pub(crate) tokens: Tokens,
+    pub(crate) binding: Binding,
     /// Its events contain the id of the browser session.
-    pub has_sessions: bool,
+    pub(crate) has_sessions: bool,
     /// Time in milliseconds for which its servers accept access tokens after their expiry.
-    pub leeway_ms: i64,
-    pub routes: &'static [Route],
+    pub(crate) leeway_ms: i64,
+    pub(crate) routes: &'static [Route],
 }
 
 /// How some of an application's clients prove possession of a key.
@@ -65,14 +65,14 @@ impl Binding {
 /// One call; `{}` stands for the number of an object.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Route {
-    pub method: &'static str,
-    pub path: &'static str,
+    pub(crate) method: &'static str,
+    pub(crate) path: &'static str,
     /// Approximate share of the calls. Below 0.02 most owners never use the route.
     weight: f64,
     /// Median size of the response in bytes.
     bytes: f64,
     /// Behind a gateway that does not log fingerprints and keys.
-    pub bare: bool,
+    pub(crate) bare: bool,
 }
 
 const fn get(path: &'static str, weight: f64, bytes: f64) -> Route {

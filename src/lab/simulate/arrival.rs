@@ -26,10 +26,10 @@ pub(super) struct Arrivals {
 /// A period in which the logs of one application's servers are faulty.
 #[derive(Clone, Debug)]
 pub(super) struct Trouble {
-    pub app: &'static str,
-    pub from: i64,
-    pub until: i64,
-    pub what: What,
+    pub(crate) app: &'static str,
+    pub(crate) from: i64,
+    pub(crate) until: i64,
+    pub(crate) what: What,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -51,8 +51,8 @@ struct Pending {
 
 /// One event at its delivery.
 pub(super) struct Written<'a> {
-    pub record: &'a Record,
-    pub event_id: String,
+    pub(crate) record: &'a Record,
+    pub(crate) event_id: String,
 }
 
 impl Arrivals {
@@ -66,11 +66,6 @@ impl Arrivals {
             written: 0,
             book: LabelBook::default(),
         }
-    }
-
-    /// Number of events written so far, including repeated deliveries.
-    pub(crate) const fn written(&self) -> u64 {
-        self.written
     }
 
     pub(crate) fn admit(&mut self, mut record: Record) {

@@ -7,8 +7,8 @@ use super::random::Random;
 /// A program in one version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Client {
-    pub agent: String,
-    pub fingerprint: &'static str,
+    pub(crate) agent: String,
+    pub(crate) fingerprint: &'static str,
 }
 
 /// A program in its versions, the oldest first.

@@ -15,22 +15,22 @@ use crate::millis::{DAY_MS, HOUR_MS};
 
 #[derive(Clone, Debug)]
 pub(super) struct Company {
-    pub tenant: &'static str,
+    pub(crate) tenant: &'static str,
     /// One office per city.
-    pub offices: Vec<(&'static str, Line)>,
+    pub(crate) offices: Vec<(&'static str, Line)>,
     /// Exit of the company's VPN, if it has one.
-    pub vpn: Option<Line>,
+    pub(crate) vpn: Option<Line>,
     /// Time at which all employees move to a new VPN, and its exit.
-    pub vpn_rollout: Option<(i64, Line)>,
+    pub(crate) vpn_rollout: Option<(i64, Line)>,
     /// Time at which the offices move, and the new line of each office.
-    pub office_move: Option<(i64, Vec<Line>)>,
+    pub(crate) office_move: Option<(i64, Vec<Line>)>,
     /// Time at which the security team tests all tokens from one place.
-    pub scan: Option<Scan>,
+    pub(crate) scan: Option<Scan>,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Scan {
-    pub at: i64,
+    pub(crate) at: i64,
     line: Line,
     number: u64,
 }

@@ -13,7 +13,7 @@ use crate::event::{Kind, TokenType};
 use crate::millis::DAY_MS;
 
 /// Traffic of a crowd: each token is used once per round, in a pseudo-random order.
-pub struct Crowd {
+pub(crate) struct Crowd {
     seed: u64,
     start: i64,
     tokens: u64,
@@ -35,10 +35,10 @@ const EVENTS_AT_ONCE: u64 = 10_000;
 
 impl Crowd {
     /// Number of tokens of the size `huge`.
-    pub const HUGE: u64 = 10_000_000;
+    pub(crate) const HUGE: u64 = 10_000_000;
 
     #[must_use]
-    pub fn new(seed: u64, start: i64, tokens: u64) -> Self {
+    pub(crate) fn new(seed: u64, start: i64, tokens: u64) -> Self {
         let networks = networks::all();
         let fixed = |n: &Network| matches!(n.purpose, Purpose::Home | Purpose::Cloud);
         let lines = networks.iter().enumerate().filter(|(_, n)| fixed(n)).map(|(at, _)| at).collect();
@@ -48,17 +48,17 @@ impl Crowd {
 
     /// Total number of events.
     #[must_use]
-    pub const fn events(&self) -> u64 {
+    pub(crate) const fn events(&self) -> u64 {
         self.tokens * ROUNDS
     }
 
     #[must_use]
-    pub const fn written(&self) -> u64 {
+    pub(crate) const fn written(&self) -> u64 {
         self.written
     }
 
     /// Appends the next events to `out`, one JSON object per line, in time order. Returns false at the end.
-    pub fn next_events(&mut self, out: &mut Vec<u8>) -> bool {
+    pub(crate) fn next_events(&mut self, out: &mut Vec<u8>) -> bool {
         let until = (self.written + EVENTS_AT_ONCE).min(self.events());
         if self.written == until {
             return false;

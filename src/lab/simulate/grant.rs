@@ -15,7 +15,7 @@ use crate::event::{Kind, TokenType};
 /// A holder's grant for one application.
 #[derive(Clone, Debug)]
 pub(super) struct Grant {
-    pub holder: Arc<Holder>,
+    pub(crate) holder: Arc<Holder>,
     access: u64,
     access_until: i64,
     refresh: u64,
@@ -30,19 +30,19 @@ pub(super) struct Grant {
 /// Address and client of a visit.
 #[derive(Clone, Debug)]
 pub(super) struct Visitor {
-    pub address: IpAddr,
+    pub(crate) address: IpAddr,
     /// Address of the same device on its other network.
-    pub hop: Option<IpAddr>,
-    pub client: Arc<Client>,
-    pub label: Option<Label>,
+    pub(crate) hop: Option<IpAddr>,
+    pub(crate) client: Arc<Client>,
+    pub(crate) label: Option<Label>,
 }
 
 /// The owner of the grant.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Owner<'a> {
-    pub tenant: &'static str,
-    pub user: &'a str,
-    pub zone: &'a Zone,
+    pub(crate) tenant: &'static str,
+    pub(crate) user: &'a str,
+    pub(crate) zone: &'a Zone,
 }
 
 impl Grant {

@@ -6,18 +6,18 @@ use std::io::Write as _;
 /// The case of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Label {
-    pub theft: bool,
-    pub scenario: &'static str,
+    pub(crate) theft: bool,
+    pub(crate) scenario: &'static str,
     /// Number of the case, unique within the scenario.
-    pub instance: u64,
+    pub(crate) instance: u64,
 }
 
 /// A legitimate change that makes events look suspicious for a limited time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct News {
-    pub label: Label,
+    pub(crate) label: Label,
     /// Milliseconds since the epoch.
-    pub until: i64,
+    pub(crate) until: i64,
 }
 
 impl Label {

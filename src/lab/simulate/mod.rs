@@ -26,11 +26,10 @@ mod thief;
 mod tool;
 
 use crate::millis::{DAY_MS, HOUR_MS};
-pub use crowd::Crowd;
-pub use score::{KindScore, Score, score};
+pub(crate) use crowd::Crowd;
+pub(crate) use score::{Score, score};
 pub use settings::Settings;
-pub use span::Depth;
-pub use theft::{Theft, TheftKind};
+pub(crate) use theft::Theft;
 
 use apps::PLUGINS;
 use arrival::{Arrivals, Trouble, What};
@@ -142,15 +141,9 @@ impl Simulation {
         true
     }
 
-    /// Number of events written so far, including repeated deliveries.
-    #[must_use]
-    pub const fn written(&self) -> u64 {
-        self.arrivals.written()
-    }
-
     /// The thefts so far; complete at the end.
     #[must_use]
-    pub fn thefts(&self) -> &[Theft] {
+    pub(crate) fn thefts(&self) -> &[Theft] {
         &self.thefts
     }
 
@@ -161,7 +154,7 @@ impl Simulation {
 
     /// Number of days of the simulation, and how many of them are complete.
     #[must_use]
-    pub const fn progress(&self) -> (u32, u32) {
+    pub(crate) const fn progress(&self) -> (u32, u32) {
         (self.settings.days, self.day)
     }
 

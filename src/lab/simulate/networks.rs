@@ -31,10 +31,10 @@ pub(super) enum Purpose {
 /// Addresses of one provider in one city.
 #[derive(Clone, Debug)]
 pub(super) struct Network {
-    pub purpose: Purpose,
-    pub country: &'static str,
-    pub city: &'static str,
-    pub zone: Zone,
+    pub(crate) purpose: Purpose,
+    pub(crate) country: &'static str,
+    pub(crate) city: &'static str,
+    pub(crate) zone: Zone,
     pub asn: u32,
     v4: Vec<[u8; 3]>,
     v6: Vec<[u16; 3]>,
@@ -148,14 +148,14 @@ pub(super) enum Habit {
 /// One internet connection of a home, an office or a phone.
 #[derive(Clone, Debug)]
 pub(super) struct Line {
-    pub network: usize,
+    pub(crate) network: usize,
     habit: Habit,
     v4: IpAddr,
     changed_at: i64,
     /// The line's /64, and the share of visits over IPv6.
     v6: Option<([u16; 4], f64)>,
     /// Why visits over this line are a hard case.
-    pub news: Option<News>,
+    pub(crate) news: Option<News>,
 }
 
 impl Line {

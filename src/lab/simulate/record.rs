@@ -16,48 +16,48 @@ use crate::event::{Kind, TokenType};
 /// The holder of a token.
 #[derive(Debug)]
 pub(super) struct Holder {
-    pub tenant: &'static str,
-    pub user: String,
-    pub app: &'static App,
+    pub(crate) tenant: &'static str,
+    pub(crate) user: String,
+    pub(crate) app: &'static App,
     /// Grants with refresh tokens.
-    pub family: Option<u64>,
+    pub(crate) family: Option<u64>,
     /// Time zone of the holder.
-    pub zone: Zone,
+    pub(crate) zone: Zone,
 }
 
 /// Additional attributes of a use: address, client and call.
 #[derive(Clone, Debug)]
 pub(super) struct Sighting {
-    pub address: IpAddr,
-    pub client: Arc<Client>,
+    pub(crate) address: IpAddr,
+    pub(crate) client: Arc<Client>,
     /// Absent at the token endpoint.
-    pub call: Option<Call>,
-    pub status: u16,
+    pub(crate) call: Option<Call>,
+    pub(crate) status: u16,
     /// Thumbprint of the key that the request proved possession of.
-    pub binding: Option<u64>,
+    pub(crate) binding: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Call {
-    pub route: &'static Route,
-    pub object: u64,
-    pub bytes: u32,
+    pub(crate) route: &'static Route,
+    pub(crate) object: u64,
+    pub(crate) bytes: u32,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Record {
     /// Milliseconds since the epoch.
-    pub at: i64,
-    pub kind: Kind,
-    pub token: u64,
-    pub token_type: TokenType,
-    pub parent: Option<u64>,
-    pub holder: Arc<Holder>,
+    pub(crate) at: i64,
+    pub(crate) kind: Kind,
+    pub(crate) token: u64,
+    pub(crate) token_type: TokenType,
+    pub(crate) parent: Option<u64>,
+    pub(crate) holder: Arc<Holder>,
     /// Milliseconds since the epoch.
-    pub expires_at: Option<i64>,
-    pub sighting: Option<Sighting>,
+    pub(crate) expires_at: Option<i64>,
+    pub(crate) sighting: Option<Sighting>,
     /// Never written into the event.
-    pub label: Option<Label>,
+    pub(crate) label: Option<Label>,
 }
 
 impl Record {

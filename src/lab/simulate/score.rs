@@ -8,20 +8,20 @@ use crate::verdict::{Incident, IncidentId};
 
 /// Detected thefts and false positives.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Score {
-    pub by_kind: Vec<KindScore>,
+pub(crate) struct Score {
+    pub(crate) by_kind: Vec<KindScore>,
     /// Incidents with an alert that no theft explains, ordered by id.
-    pub raised_falsely: Vec<Incident>,
+    pub(crate) raised_falsely: Vec<Incident>,
 }
 
 /// The thefts of one kind.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct KindScore {
-    pub kind: TheftKind,
-    pub planted: usize,
-    pub found: usize,
+pub(crate) struct KindScore {
+    pub(crate) kind: TheftKind,
+    pub(crate) planted: usize,
+    pub(crate) found: usize,
     /// Median of the minutes from the thief's first event to the first alert, over the detected thefts.
-    pub minutes_to_alert: Option<f64>,
+    pub(crate) minutes_to_alert: Option<f64>,
 }
 
 /// Time after the thief's last event in which an alert on the same token counts as a detection, in milliseconds. Often
@@ -31,7 +31,7 @@ const AFTERMATH_MS: i64 = HOUR_MS;
 /// `alerts`: incidents as they were reported, in any order. An incident that was opened before any theft, or without
 /// one, is a false positive. This holds even if a later theft of the same token joined it.
 #[must_use]
-pub fn score(thefts: &[Theft], alerts: &[Incident]) -> Score {
+pub(crate) fn score(thefts: &[Theft], alerts: &[Incident]) -> Score {
     let mut found_after: Vec<Option<i64>> = vec![None; thefts.len()];
     let mut incidents: BTreeMap<IncidentId, Vec<&Incident>> = BTreeMap::new();
     for alert in alerts {
@@ -82,7 +82,6 @@ mod tests {
     fn theft(kind: TheftKind, victim: &str, first_at: i64) -> Theft {
         Theft {
             kind,
-            app_id: "crm",
             victims: vec![victim.to_owned()],
             first_at,
             last_at: first_at + 600_000,

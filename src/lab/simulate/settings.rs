@@ -72,7 +72,7 @@ impl Settings {
 
     /// Ninety days of some 4,500 grants and keys, and 26 thefts of each kind in the last sixty days.
     #[must_use]
-    pub fn quarter(seed: u64, start: i64) -> Self {
+    pub(crate) fn quarter(seed: u64, start: i64) -> Self {
         Self {
             days: 90,
             people: 1_500,

@@ -17,11 +17,11 @@ pub enum Depth {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Span {
-    pub seed: u64,
+    pub(crate) seed: u64,
     /// UTC midnight, milliseconds since the epoch.
-    pub start: i64,
-    pub days: i64,
-    pub depth: Depth,
+    pub(crate) start: i64,
+    pub(crate) days: i64,
+    pub(crate) depth: Depth,
 }
 
 impl Span {

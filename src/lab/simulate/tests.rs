@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::theft::TheftKind;
 use super::*;
 use crate::event::Kind;
 use crate::millis::{DAY_MS, HOUR_MS, MINUTE_MS};

@@ -9,7 +9,7 @@ mod whereabouts;
 
 use std::collections::HashSet;
 
-pub use kind::TheftKind;
+pub(crate) use kind::TheftKind;
 
 use super::label::Label;
 use super::networks::Network;
@@ -22,16 +22,15 @@ use past::{Past, pasts, victim};
 
 /// One theft.
 #[derive(Clone, Debug)]
-pub struct Theft {
-    pub kind: TheftKind,
-    pub app_id: &'static str,
+pub(crate) struct Theft {
+    pub(crate) kind: TheftKind,
     /// Grants, or tokens without a grant, that the thief used.
-    pub victims: Vec<String>,
+    pub(crate) victims: Vec<String>,
     /// First and last event of the thief, in milliseconds since the epoch.
-    pub first_at: i64,
-    pub last_at: i64,
+    pub(crate) first_at: i64,
+    pub(crate) last_at: i64,
     /// Ids of the thief's events, and of events of the owner that look suspicious only because of the theft.
-    pub event_ids: Vec<String>,
+    pub(crate) event_ids: Vec<String>,
 }
 
 /// Adds the planned thefts.
@@ -47,11 +46,11 @@ pub(super) struct Planter {
 /// The day to which thefts are added.
 pub(super) struct Day {
     /// UTC, milliseconds since the epoch.
-    pub midnight: i64,
+    pub(crate) midnight: i64,
     /// End of the simulation.
-    pub end: i64,
+    pub(crate) end: i64,
     /// Index among the days with thefts.
-    pub number: u32,
+    pub(crate) number: u32,
 }
 
 /// Actions of a thief today.
@@ -142,7 +141,6 @@ impl Planter {
             names.dedup();
             thefts.push(Theft {
                 kind,
-                app_id: first.holder.app.id,
                 victims: names,
                 first_at: first.at,
                 last_at: stolen.iter().map(|record| record.at).max().unwrap_or(first.at),

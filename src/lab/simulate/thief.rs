@@ -12,26 +12,26 @@ use super::span::Depth;
 
 #[derive(Clone, Debug)]
 pub(super) struct Thief {
-    pub address: IpAddr,
-    pub client: Arc<Client>,
+    pub(crate) address: IpAddr,
+    pub(crate) client: Arc<Client>,
     /// Networks of the thief's addresses, and the probability of another one before each call.
-    pub exits: Vec<usize>,
-    pub moves: f64,
+    pub(crate) exits: Vec<usize>,
+    pub(crate) moves: f64,
     /// The key that the thief proves possession of.
-    pub key: Option<u64>,
+    pub(crate) key: Option<u64>,
     /// Share of the calls that the server refuses because the token has ended.
-    pub refused: f64,
+    pub(crate) refused: f64,
 }
 
 /// Behaviour of a thief.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Manner {
-    pub calls: usize,
-    pub pace: Pace,
+    pub(crate) calls: usize,
+    pub(crate) pace: Pace,
     /// Share of calls that owners rarely make.
-    pub rare: f64,
+    pub(crate) rare: f64,
     /// Share of calls that resemble the owner's.
-    pub mimics: f64,
+    pub(crate) mimics: f64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -45,9 +45,9 @@ pub(super) enum Pace {
 #[derive(Clone, Copy)]
 pub(super) struct Target<'a> {
     /// An event of the token.
-    pub owned: &'a Record,
+    pub(crate) owned: &'a Record,
     /// The owner's calls of the day.
-    pub habits: &'a [&'a Record],
+    pub(crate) habits: &'a [&'a Record],
 }
 
 impl Thief {

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use crate::verdict::Incident;
 
 pub(super) struct Query {
-    pub title: &'static str,
-    pub command: String,
+    pub(crate) title: &'static str,
+    pub(crate) command: String,
 }
 
 pub(super) fn queries(incident: &Incident) -> Vec<Query> {

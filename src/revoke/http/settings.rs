@@ -14,46 +14,46 @@ use crate::verdict::Target;
 pub struct HttpRevokerSettings {
     /// Defaults for the keys that are not set.
     #[serde(default)]
-    pub preset: Preset,
+    pub(crate) preset: Preset,
     /// A template with a fixed host. The preset `by_id` appends the id.
-    pub url: String,
-    pub client_id: Option<String>,
+    pub(crate) url: String,
+    pub(crate) client_id: Option<String>,
     /// Sent with `client_id` as HTTP Basic authentication.
-    pub client_secret: Option<SecretString>,
+    pub(crate) client_secret: Option<SecretString>,
     /// Sent as bearer token.
-    pub token: Option<SecretString>,
-    pub method: Option<String>,
+    pub(crate) token: Option<SecretString>,
+    pub(crate) method: Option<String>,
     #[serde(default)]
-    pub headers: BTreeMap<String, SecretString>,
+    pub(crate) headers: BTreeMap<String, SecretString>,
     /// A template.
-    pub body: Option<String>,
+    pub(crate) body: Option<String>,
     /// Escaping of ids in the body, and its content type.
-    pub body_format: Option<BodyFormat>,
+    pub(crate) body_format: Option<BodyFormat>,
     /// Targets that the provider can revoke: `token`, `family`.
-    pub targets: Option<Vec<TargetKind>>,
+    pub(crate) targets: Option<Vec<TargetKind>>,
     /// The only tenant whose ids the provider has. Empty for events without a tenant.
-    pub tenant: Option<String>,
+    pub(crate) tenant: Option<String>,
     /// Statuses of a successful revocation.
-    pub done: Option<Vec<u16>>,
+    pub(crate) done: Option<Vec<u16>>,
     /// Required content of the body for a success, for providers that refuse with status 200.
-    pub done_when: Option<BodyTest>,
+    pub(crate) done_when: Option<BodyTest>,
     /// Statuses if the provider no longer has the token or grant.
-    pub already_gone: Option<Vec<u16>>,
+    pub(crate) already_gone: Option<Vec<u16>>,
     /// Content of the body with the same meaning, for every status except 401 and 403.
-    pub already_gone_when: Option<BodyTest>,
+    pub(crate) already_gone_when: Option<BodyTest>,
     /// Statuses that are retried. Any other status is permanent.
-    pub retry: Option<Vec<u16>>,
+    pub(crate) retry: Option<Vec<u16>>,
     /// Allows a provider with a private address.
     #[serde(default)]
-    pub allow_private: bool,
+    pub(crate) allow_private: bool,
     /// Certificate authorities that are trusted in addition to those of the system, PEM.
-    pub ca_file: Option<PathBuf>,
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 /// The built-in templates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Preset {
+pub(crate) enum Preset {
     /// No defaults.
     #[default]
     Custom,
@@ -73,7 +73,7 @@ pub enum Preset {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum BodyFormat {
+pub(crate) enum BodyFormat {
     #[default]
     Json,
     Form,
@@ -81,7 +81,7 @@ pub enum BodyFormat {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum TargetKind {
+pub(crate) enum TargetKind {
     Token,
     Family,
 }
@@ -101,7 +101,7 @@ impl TargetKind {
     untagged,
     expecting = "a text that the body must hold, a list of such texts, or { pointer = \"/ok\", equals = true }"
 )]
-pub enum BodyTest {
+pub(crate) enum BodyTest {
     /// This text. White space is ignored.
     Text(String),
     /// One of these texts. White space is ignored.
@@ -113,8 +113,8 @@ pub enum BodyTest {
 /// See [`BodyTest::Value`].
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ValueTest {
+pub(crate) struct ValueTest {
     /// A JSON pointer (RFC 6901).
-    pub pointer: String,
-    pub equals: serde_json::Value,
+    pub(crate) pointer: String,
+    pub(crate) equals: serde_json::Value,
 }

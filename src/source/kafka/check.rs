@@ -38,7 +38,7 @@ pub struct Finding {
     pub what: &'static str,
     pub text: String,
     /// The service repairs it at its start, if permitted.
-    pub repaired_at_start: bool,
+    pub(crate) repaired_at_start: bool,
 }
 
 /// Checks every topic of `settings`, the topic of dead letters and the offsets of the group. Changes nothing, and does

@@ -53,12 +53,12 @@ pub struct Topic {
 impl KafkaSettings {
     /// The settings of each topic.
     #[must_use]
-    pub fn feeds(&self) -> HashMap<Arc<str>, Feed> {
+    pub(crate) fn feeds(&self) -> HashMap<Arc<str>, Feed> {
         self.topics.iter().map(|topic| (topic.topic.as_str().into(), topic.feed)).collect()
     }
 
     /// Checks that credentials are not sent unencrypted to another machine; the error names the property.
-    pub fn check_plaintext(&self) -> Result<(), String> {
+    pub(crate) fn check_plaintext(&self) -> Result<(), String> {
         let property = |key: &str| self.properties.get(key).map_or("", String::as_str);
         if self.allow_plaintext {
             return Ok(());

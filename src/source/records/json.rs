@@ -67,9 +67,9 @@ impl Value {
 /// Nesting depth in a JSON text.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Nesting {
-    pub depth: usize,
-    pub in_string: bool,
-    pub escaped: bool,
+    pub(crate) depth: usize,
+    pub(crate) in_string: bool,
+    pub(crate) escaped: bool,
 }
 
 impl Nesting {

@@ -10,16 +10,16 @@ use super::response::Refusal;
 /// The parsed URL of a request.
 #[derive(Default)]
 pub(super) struct Asked {
-    pub query: Option<String>,
-    pub database: Option<String>,
-    pub user: Option<String>,
-    pub password: Option<String>,
-    pub default_format: Option<String>,
-    pub query_id: Option<String>,
+    pub(crate) query: Option<String>,
+    pub(crate) database: Option<String>,
+    pub(crate) user: Option<String>,
+    pub(crate) password: Option<String>,
+    pub(crate) default_format: Option<String>,
+    pub(crate) query_id: Option<String>,
     compressed: bool,
-    pub parameters: Vec<(String, String)>,
+    pub(crate) parameters: Vec<(String, String)>,
     /// All other parameters are settings, as on a server.
-    pub settings: BTreeMap<String, String>,
+    pub(crate) settings: BTreeMap<String, String>,
 }
 
 impl Asked {

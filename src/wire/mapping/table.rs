@@ -8,27 +8,27 @@ use crate::event::{Concerns, Kind, TokenType};
 pub(crate) struct Mapping {
     /// Every record of this format has at least one of these paths. An object without any is another record, or an
     /// envelope.
-    pub marks: &'static [&'static str],
+    pub(crate) marks: &'static [&'static str],
     /// An object with one of these and no mark may be a record of this format, if it contains no record.
-    pub weak_marks: &'static [&'static str],
+    pub(crate) weak_marks: &'static [&'static str],
     /// Paths that no other format has together, to name the format of a record in an error.
-    pub looks: &'static [&'static str],
+    pub(crate) looks: &'static [&'static str],
     /// The sources of each field.
-    pub fields: &'static [Row],
+    pub(crate) fields: &'static [Row],
     /// Changes of tokens; the first that applies and names a token counts.
-    pub changes: &'static [Change],
+    pub(crate) changes: &'static [Change],
     /// Records that make an ended token valid again.
-    pub reinstatements: &'static [Reinstatement],
+    pub(crate) reinstatements: &'static [Reinstatement],
     /// Records that concern no token.
-    pub skips: &'static [Skip],
+    pub(crate) skips: &'static [Skip],
     /// Bodies of requests and responses. They contain secrets, so nothing under these paths becomes an attribute.
-    pub excluded: &'static [&'static str],
+    pub(crate) excluded: &'static [&'static str],
     /// Paths whose text may be an object as JSON.
-    pub embedded: &'static [&'static str],
+    pub(crate) embedded: &'static [&'static str],
     /// Texts that mean absence.
-    pub absent: &'static [&'static str],
+    pub(crate) absent: &'static [&'static str],
     /// Paths that differ between two deliveries of one record. They do not count for an id made from the contents.
-    pub volatile: &'static [&'static str],
+    pub(crate) volatile: &'static [&'static str],
 }
 
 /// A status for an outcome that does not show whether the credential was accepted.
@@ -118,24 +118,24 @@ pub(crate) enum Source {
 /// A record whose call issued, refreshed or revoked a token, or changed a credential.
 #[derive(Debug)]
 pub(crate) struct Change {
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// All of these tests must hold.
-    pub when: &'static [Test],
+    pub(crate) when: &'static [Test],
     /// None of these tests may hold.
-    pub unless: &'static [Test],
+    pub(crate) unless: &'static [Test],
     /// The changed tokens are the elements of an array; each gives one event.
-    pub each: Option<Each>,
+    pub(crate) each: Option<Each>,
     /// Sources for the changed token, instead of those for the used one. If this names the token, a record without its
     /// id is only a use. Otherwise the used token is the changed one, and must have an id.
-    pub fields: &'static [Row],
+    pub(crate) fields: &'static [Row],
     /// The tokens that the change affects.
-    pub concerns: Concerns,
+    pub(crate) concerns: Concerns,
     /// The token keeps its name and gets a new secret.
-    pub renewed: bool,
+    pub(crate) renewed: bool,
     /// The provider reports the re-use of a refresh token.
-    pub reuse: bool,
+    pub(crate) reuse: bool,
     /// The change counts even if the call failed. Other failed calls change nothing.
-    pub failed_too: bool,
+    pub(crate) failed_too: bool,
 }
 
 /// Default values of a change.
@@ -154,18 +154,18 @@ pub(crate) const CHANGE: Change = Change {
 /// Elements of an array of objects, by their `type`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Each {
-    pub array: &'static str,
+    pub(crate) array: &'static str,
     /// Types, and the kinds of their tokens. The member `id` names the token.
-    pub kinds: &'static [(&'static str, TokenType)],
+    pub(crate) kinds: &'static [(&'static str, TokenType)],
 }
 
 /// A record after which an ended token, or all of a user's or role's, are valid again.
 #[derive(Debug)]
 pub(crate) struct Reinstatement {
-    pub when: &'static [Test],
-    pub token: &'static [Source],
-    pub user: &'static [Source],
-    pub role: &'static [Source],
+    pub(crate) when: &'static [Test],
+    pub(crate) token: &'static [Source],
+    pub(crate) user: &'static [Source],
+    pub(crate) role: &'static [Source],
 }
 
 /// Default values of a reinstatement.
@@ -174,12 +174,12 @@ pub(crate) const REINSTATEMENT: Reinstatement = Reinstatement { when: &[], token
 /// A record that is skipped.
 #[derive(Debug)]
 pub(crate) struct Skip {
-    pub when: &'static [Test],
+    pub(crate) when: &'static [Test],
     /// It is read if one of these holds.
-    pub unless: &'static [Test],
-    pub reason: &'static str,
+    pub(crate) unless: &'static [Test],
+    pub(crate) reason: &'static str,
     /// It is read if it changes a token.
-    pub unless_change: bool,
+    pub(crate) unless_change: bool,
 }
 
 /// Whether `text` matches `pattern`, in which each `*` matches any text.

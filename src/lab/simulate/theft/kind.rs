@@ -44,7 +44,7 @@ pub enum TheftKind {
 
 impl TheftKind {
     /// Number of thefts of each kind in the fortnight.
-    pub const FORTNIGHT: [(Self, u32); 5] = [
+    pub(crate) const FORTNIGHT: [(Self, u32); 5] = [
         (Self::Foreign, 6),
         (Self::TwoHolders, 6),
         (Self::NightBurst, 6),
@@ -53,7 +53,7 @@ impl TheftKind {
     ];
 
     /// Kinds of thefts in simulations of full depth.
-    pub const DEEP: [Self; 19] = [
+    pub(crate) const DEEP: [Self; 19] = [
         Self::Foreign,
         Self::SameCountryVpn,
         Self::ResidentialProxy,
@@ -77,7 +77,7 @@ impl TheftKind {
 
     /// The name in labels.
     #[must_use]
-    pub const fn scenario(self) -> &'static str {
+    pub(crate) const fn scenario(self) -> &'static str {
         match self {
             Self::Foreign => "foreign_host",
             Self::TwoHolders => "online_theft",
@@ -103,7 +103,7 @@ impl TheftKind {
 
     /// One line for a table.
     #[must_use]
-    pub const fn title(self) -> &'static str {
+    pub(crate) const fn title(self) -> &'static str {
         match self {
             Self::Foreign => "used from another continent",
             Self::TwoHolders => "used by two holders at once",
