@@ -155,6 +155,24 @@ fn without_option_leaves_out_a_detector() {
 }
 
 #[test]
+fn control_option_leaves_out_a_scenario() {
+    let folder = tempfile::tempdir().expect("a folder");
+    labelled(folder.path(), LABELS);
+    let report = figures(folder.path(), &["--control", "campaign"]);
+    assert_eq!(report["scenarios"][0]["control"], true);
+    assert_eq!(report["scenarios"][1]["control"], false);
+    assert_eq!((&report["thefts"], recall(&report) > 0.9), (&Value::from(2), true));
+    let report = figures(folder.path(), &["--control", "foreign_host", "--control", "campaign"]);
+    assert!(recall(&report) < 1e-9, "no scenario is left");
+    let output = tokenwarden(folder.path(), &["evaluate", ".", "--control", "absent", "--control", "travel"]);
+    assert_eq!(output.status.code(), Some(0));
+    insta::assert_snapshot!(text(&output.stderr), @r"
+    no theft has the scenario absent of --control
+    no theft has the scenario travel of --control
+    ");
+}
+
+#[test]
 fn labels_in_events_give_the_same_figures() {
     let (folder, other) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
     labelled(folder.path(), LABELS);

@@ -1,5 +1,6 @@
 //! `tokenwarden evaluate`: measures detection on labelled events.
 
+use std::collections::BTreeSet;
 use std::io::{BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +17,8 @@ use crate::detector::DetectorId;
 use crate::engine::{self, Counters, State};
 use crate::enrich::Enricher;
 use crate::lab::evaluate::labels::Labels;
-use crate::lab::evaluate::{Measure, Report, peer};
+use crate::lab::evaluate::report::{Report, Settings};
+use crate::lab::evaluate::{Measure, peer};
 use crate::pipeline::{Epoch, Pipeline};
 use crate::port::SourceError;
 use crate::sanitize;
@@ -60,6 +62,9 @@ pub(crate) struct Arguments {
     /// Leave out a detector, to measure its contribution. May be repeated.
     #[arg(long, value_name = "DETECTOR", value_parser = detectors())]
     without: Vec<DetectorId>,
+    /// Leave this kind of theft out of the macro recall, as a control. It stays in the other tables. May be repeated.
+    #[arg(long, value_name = "SCENARIO")]
+    control: Vec<String>,
     /// Also measure the comparison rules.
     #[arg(long)]
     peers: bool,
@@ -89,7 +94,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let labels = read_labels(arguments)?;
     let (measure, tally) = measure(arguments, &config, labels)?;
     check_labels(measure.labels())?;
-    let report = Report::new(measure, config.detection.prior_log_odds, &tally);
+    let settings = Settings { prior: config.detection.prior_log_odds, controls: controls(arguments, measure.labels()) };
+    let report = Report::new(measure, &settings, &tally);
     if let Some(out) = &arguments.json {
         let mut text = serde_json::to_vec_pretty(&report)
             .map_err(|error| Failure::Unavailable(format!("cannot write the results: {error}")))?;
@@ -198,6 +204,17 @@ fn check_labels(labels: &Labels) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
+}
+
+/// The scenarios of `--control`. One that no theft has is only noted, so that one command works for several sets.
+fn controls(arguments: &Arguments, labels: &Labels) -> BTreeSet<String> {
+    let controls: BTreeSet<String> = arguments.control.iter().cloned().collect();
+    for control in &controls {
+        if !labels.has_theft(control) {
+            to_stderr(&format!("no theft has the scenario {control} of --control"));
+        }
+    }
+    controls
 }
 
 /// Replaces the text between the marks of `page` by `tables`.

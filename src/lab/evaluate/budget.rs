@@ -85,8 +85,7 @@ pub fn recall(scores: &[f32], bar: f32) -> f64 {
 }
 
 /// Number of `scores` above `bar`.
-#[must_use]
-pub fn caught(scores: &[f32], bar: f32) -> usize {
+fn caught(scores: &[f32], bar: f32) -> usize {
     scores.iter().filter(|score| **score > bar).count()
 }
 

@@ -139,6 +139,12 @@ impl Labels {
         &self.cases[number as usize]
     }
 
+    /// Whether a case seen so far is a theft of this kind.
+    #[must_use]
+    pub fn has_theft(&self, scenario: &str) -> bool {
+        self.cases.iter().any(|case| case.theft && case.scenario == scenario)
+    }
+
     fn carried_by(&mut self, event: &Event<'_>) -> Option<Named> {
         let attr = |name| event.attrs.iter().find(|(key, _)| key == name).map(|(_, text)| text.to_string());
         let theft = is_theft(&attr("label")?)?;
@@ -197,6 +203,7 @@ mod tests {
         let of = |labels: &mut Labels, id: &str| labels.of(&event(id, 0), BaselineId(0));
         assert_eq!([of(&mut labels, "a"), of(&mut labels, "b"), of(&mut labels, "c")], [Some(0), Some(0), Some(1)]);
         assert_eq!(of(&mut labels, "d"), None);
+        assert!(labels.has_theft("campaign") && !labels.has_theft("deploy_day"));
         let deploy = Case { scenario: "deploy_day".to_owned(), name: "campaign-1".to_owned(), theft: false };
         assert_eq!(labels.case(1), &deploy);
     }

@@ -1,6 +1,6 @@
 //! Computes the figures from a [`Measure`] after the run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -23,6 +23,15 @@ pub const CURVE_BUDGETS: (f64, f64) = (0.1, 100.0);
 const CURVE_POINTS: u32 = 61;
 /// Seed of the bootstrap.
 const SEED: u64 = 1;
+
+/// Settings of a run that figures depend on.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Prior log-odds of scoring.
+    pub prior: f64,
+    /// Kinds of theft that the macro recall leaves out.
+    pub controls: BTreeSet<String>,
+}
 
 /// All figures. Serialized as the JSON of `--json`.
 #[derive(Clone, Debug, Serialize)]
@@ -81,6 +90,8 @@ pub struct Point {
 #[derive(Clone, Debug, Serialize)]
 pub struct Scenario {
     pub scenario: String,
+    /// Left out of the macro recall.
+    pub control: bool,
     pub cases: usize,
     /// Recall of tokenwarden at each of [`BUDGETS`].
     pub recall: Vec<Share>,
@@ -140,9 +151,9 @@ pub struct HardCases {
 }
 
 impl Report {
-    /// `prior`: prior log-odds of scoring; `tally`: counts of messages.
+    /// `tally`: counts of messages.
     #[must_use]
-    pub fn new(mut measure: Measure, prior: f64, tally: &Tally) -> Self {
+    pub fn new(mut measure: Measure, settings: &Settings, tally: &Tally) -> Self {
         measure.ledger.calibration.finish();
         let Measure { labels, peers, ledger, .. } = &measure;
         let by_scenario = |theft: bool| {
@@ -156,8 +167,12 @@ impl Report {
             scenarios
         };
         let (thefts, honest) = (by_scenario(true), by_scenario(false));
+        let controls = &settings.controls;
+        let mut counted = thefts.clone();
+        counted.retain(|scenario, _| !controls.contains(*scenario));
         let scored: Vec<Scored<'_>> =
-            (0..=peers.len()).map(|detector| Scored::new(&measure, detector, &thefts)).collect();
+            (0..=peers.len()).map(|detector| Scored::new(&measure, detector, &counted)).collect();
+        let scenarios = thefts.iter().map(|(scenario, cases)| Scenario::new(scenario, cases, controls, &scored));
         let detectors =
             scored.iter().map(|scored| scored.summary(peers.get(scored.detector.wrapping_sub(1)).map(AsRef::as_ref)));
         let token_days = scored[OURS].bars.token_days();
@@ -170,13 +185,13 @@ impl Report {
             thefts: thefts.values().map(Vec::len).sum(),
             hard_cases: honest.values().map(Vec::len).sum(),
             detectors: detectors.collect(),
-            scenarios: thefts.iter().map(|(scenario, cases)| Scenario::new(scenario, cases, &scored)).collect(),
+            scenarios: scenarios.collect(),
             each_theft: TheftCase::all(&measure, &scored[OURS]),
             alert: Precision::new(ledger.alerts(), token_days),
             revoke: Precision::new(ledger.revocations(), token_days),
             false_revocations: measure.false_revocations.clone(),
             honest: honest.iter().map(|(scenario, cases)| HardCases::new(scenario, cases, &scored)).collect(),
-            z: ledger.calibration.z(prior),
+            z: ledger.calibration.z(settings.prior),
             p: ledger.calibration.p(),
         }
     }
@@ -189,6 +204,7 @@ struct Scored<'a> {
     by_cause: Bars,
     /// Maxima that came while the token was stolen.
     while_stolen: Bars,
+    /// Without the control scenarios.
     thefts: Thefts<'a>,
 }
 
@@ -210,6 +226,12 @@ impl<'a> Scored<'a> {
 
     fn bar(&self, budget: f64) -> f32 {
         self.bars.at_budget(budget).score
+    }
+
+    /// Number of `cases` above the threshold for a budget.
+    fn caught(&self, cases: &[&CaseRecord], budget: f64) -> usize {
+        let bar = self.bar(budget);
+        cases.iter().filter(|case| case.highest(self.detector) > bar).count()
     }
 
     fn summary(&self, peer: Option<&dyn Peer>) -> Detector {
@@ -241,8 +263,7 @@ impl<'a> Scored<'a> {
 }
 
 impl Scenario {
-    fn new(name: &str, cases: &[&CaseRecord], scored: &[Scored<'_>]) -> Self {
-        let caught = |scored: &Scored<'_>, budget: f64| budget::caught(&scored.thefts[name], scored.bar(budget));
+    fn new(name: &str, cases: &[&CaseRecord], controls: &BTreeSet<String>, scored: &[Scored<'_>]) -> Self {
         let share = |wanted: Verdict| share(cases.iter().filter(|case| case.verdict >= wanted).count(), cases.len());
         let bar = scored[OURS].bar(BUDGET_OF_TIMES);
         let detected: Vec<_> = cases.iter().filter_map(|case| Some((case, case.detected(OURS, bar)?))).collect();
@@ -251,11 +272,12 @@ impl Scenario {
         };
         Self {
             scenario: name.to_owned(),
+            control: controls.contains(name),
             cases: cases.len(),
-            recall: BUDGETS.map(|budget| budget::proportion(caught(&scored[OURS], budget), cases.len())).to_vec(),
+            recall: BUDGETS.map(|budget| budget::proportion(scored[OURS].caught(cases, budget), cases.len())).to_vec(),
             peers: scored[OURS + 1..]
                 .iter()
-                .map(|peer| BUDGETS.map(|budget| self::share(caught(peer, budget), cases.len())).to_vec())
+                .map(|peer| BUDGETS.map(|budget| self::share(peer.caught(cases, budget), cases.len())).to_vec())
                 .collect(),
             events_to_detect: spread(|_, rise| f64::from(rise.events)),
             turns_to_detect: spread(|_, rise| f64::from(rise.turns)),
@@ -283,13 +305,7 @@ impl TheftCase {
 
 impl HardCases {
     fn new(name: &str, cases: &[&CaseRecord], scored: &[Scored<'_>]) -> Self {
-        let alerted = |scored: &Scored<'_>| {
-            let over = |budget: f64| {
-                let bar = scored.bar(budget);
-                cases.iter().filter(|case| case.highest(scored.detector) > bar).count()
-            };
-            BUDGETS.map(over).to_vec()
-        };
+        let alerted = |scored: &Scored<'_>| BUDGETS.map(|budget| scored.caught(cases, budget)).to_vec();
         let with = |wanted: Verdict| cases.iter().filter(|case| case.verdict >= wanted).count();
         Self {
             scenario: name.to_owned(),

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::budget::Share;
 use super::calibration::NOMINAL;
 use super::observation::OURS;
-use super::report::{BUDGET_OF_TIMES, BUDGETS, Point, Precision, Report, Spread};
+use super::report::{BUDGET_OF_TIMES, BUDGETS, Point, Precision, Report, Scenario, Spread};
 use crate::sanitize;
 
 /// Figures under one heading.
@@ -57,6 +57,10 @@ impl Report {
         );
         if self.dead_letters > 0 {
             put(&mut head, format_args!(" {} records could not be decoded.", self.dead_letters));
+        }
+        let controls: Vec<_> = self.scenarios.iter().filter(|s| s.control).map(|s| s.scenario.as_str()).collect();
+        if !controls.is_empty() {
+            put(&mut head, format_args!(" Macro recall leaves out the controls: {}.", controls.join(", ")));
         }
         head
     }
@@ -123,7 +127,7 @@ impl Report {
 
     fn by_scenario(&self) -> Table {
         let rows = self.scenarios.iter().map(|scenario| {
-            let mut row = vec![scenario.scenario.clone(), scenario.cases.to_string()];
+            let mut row = vec![scenario.name(), scenario.cases.to_string()];
             row.extend(scenario.recall.iter().map(|share| interval(*share)));
             row.extend([scenario.events_to_detect, scenario.turns_to_detect].map(|counts| spread(counts, 0)));
             row.push(spread(scenario.minutes_to_detect, 1));
@@ -151,7 +155,7 @@ impl Report {
             let ours: Vec<_> = scenario.recall.iter().map(|share| share.share).collect();
             let all = std::iter::once(&ours).chain(&scenario.peers);
             let shares = all.map(|shares| shares.iter().map(|share| whole(*share)).collect::<Vec<_>>().join(" / "));
-            std::iter::once(scenario.scenario.clone()).chain(shares).collect()
+            std::iter::once(scenario.name()).chain(shares).collect()
         });
         let names = self.detectors.iter().map(|detector| detector.name.to_owned());
         Table {
@@ -256,6 +260,14 @@ impl Report {
             header,
             rows: rows.collect(),
         }
+    }
+}
+
+impl Scenario {
+    /// The scenario, with a mark if it is a control.
+    fn name(&self) -> String {
+        let mark = if self.control { " (control)" } else { "" };
+        format!("{}{mark}", self.scenario)
     }
 }
 

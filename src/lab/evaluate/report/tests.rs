@@ -38,6 +38,10 @@ fn measure() -> Measure {
     measure
 }
 
+fn settings(controls: &[&str]) -> Settings {
+    Settings { prior: -7.0, controls: controls.iter().map(|control| (*control).to_owned()).collect() }
+}
+
 fn shares(points: &[Point]) -> Vec<f64> {
     points.iter().map(|point| point.macro_recall.share).collect()
 }
@@ -49,7 +53,7 @@ fn close(given: &[f64], expected: &[f64]) {
 
 #[test]
 fn report_matches_figures_computed_by_hand() {
-    let report = Report::new(measure(), -7.0, &Tally::default());
+    let report = Report::new(measure(), &settings(&[]), &Tally::default());
     assert_eq!((report.token_days, report.thefts, report.hard_cases), (1_000, 3, 2));
     let ours = &report.detectors[OURS];
     // Thresholds: 9.98, 9.94, 9.79. Above them: one theft of two, and the campaign.
@@ -76,9 +80,31 @@ fn report_matches_figures_computed_by_hand() {
 }
 
 #[test]
+fn control_scenario_is_left_out_of_macro_recall() {
+    let report = Report::new(measure(), &settings(&["campaign", "absent"]), &Tally::default());
+    let ours = &report.detectors[OURS];
+    // One theft of `foreign_host` of two. The campaign is detected, but is a control.
+    close(&shares(&ours.points), &[0.5, 0.5, 0.5]);
+    close(&shares(&ours.by_cause), &[0.5, 0.5, 0.5]);
+    close(&[ours.curve[60].1], &[0.5]);
+    assert_eq!((report.thefts, report.each_theft.len()), (3, 3));
+    let kinds: Vec<_> = report.scenarios.iter().map(|s| (s.scenario.as_str(), s.control)).collect();
+    assert_eq!(kinds, [("campaign", true), ("foreign_host", false)]);
+    close(&[report.scenarios[0].recall[0].share, report.scenarios[1].recall[0].share], &[1.0, 0.5]);
+    let (text, markdown) = (report.to_text(), report.to_markdown());
+    assert!(
+        markdown.starts_with("0 events of 1 days: 1000 token-days, 3 thefts of 2 kinds, 2 hard cases of 1 kinds. ")
+    );
+    for tables in [text, markdown] {
+        assert!(tables.contains("Macro recall leaves out the controls: campaign."), "{tables}");
+        assert!(tables.contains("campaign (control)"), "{tables}");
+    }
+}
+
+#[test]
 fn each_theft_has_the_lowest_sufficient_budget() {
     let cases = |measure| {
-        let report = Report::new(measure, -7.0, &Tally::default());
+        let report = Report::new(measure, &settings(&[]), &Tally::default());
         let each = report.each_theft.into_iter();
         each.map(|theft| (theft.case, theft.events, theft.caught_at)).collect::<Vec<_>>()
     };
@@ -93,12 +119,12 @@ fn each_theft_has_the_lowest_sufficient_budget() {
 #[test]
 fn report_works_without_thefts_or_events() {
     let empty = || Measure::new(Labels::in_attrs(), peer::all().into(), 0);
-    let report = Report::new(empty(), -7.0, &Tally::default());
+    let report = Report::new(empty(), &settings(&[]), &Tally::default());
     assert_eq!((report.token_days, report.thefts, report.detectors.len()), (0, 0, DETECTORS));
     assert!(report.to_text().starts_with("0 events"));
     let mut honest_only = empty();
     honest_only.ledger.observe(&honest(1, 0, 2.0));
-    let report = Report::new(honest_only, -7.0, &Tally::default());
+    let report = Report::new(honest_only, &settings(&[]), &Tally::default());
     close(&shares(&report.detectors[OURS].points), &[0.0, 0.0, 0.0]);
     assert_eq!(report.detectors[OURS].points[0].false_alerts, 0);
 }
@@ -108,7 +134,7 @@ fn alert_on_a_stolen_token_is_not_a_cause() {
     let mut measure = measure();
     // The owner, an hour after the thief.
     measure.ledger.observe(&honest(2_002, HOUR_MS, 30.0));
-    let report = Report::new(measure, -7.0, &Tally::default());
+    let report = Report::new(measure, &settings(&[]), &Tally::default());
     let ours = &report.detectors[OURS];
     assert_eq!((ours.points[0].false_alerts, ours.points[0].while_stolen), (1, 1));
     // 30 uses the budget of 1, and 9.99 is the threshold. By cause it is left out, and 9.98 remains.
@@ -120,7 +146,7 @@ fn alert_on_a_stolen_token_is_not_a_cause() {
 fn report_contains_every_method() {
     let mut measure = measure();
     measure.peers = peer::all().into();
-    let report = Report::new(measure, -7.0, &Tally::default());
+    let report = Report::new(measure, &settings(&[]), &Tally::default());
     let (svg, text, markdown) = (report.roc_svg(), report.to_text(), report.to_markdown());
     for detector in &report.detectors {
         assert!(svg.contains(&format!(">{}</text>", detector.name)));
