@@ -15,6 +15,7 @@ pub mod report;
 mod roc;
 #[cfg(test)]
 mod samples;
+mod table;
 mod text;
 
 pub use self::measure::{FalseRevocation, Measure, ToldEvent};
