@@ -94,7 +94,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let labels = read_labels(arguments)?;
     let (measure, tally) = measure(arguments, &config, labels)?;
     check_labels(measure.labels())?;
-    let settings = Settings { prior: config.detection.prior_log_odds, controls: controls(arguments, measure.labels()) };
+    let settings = Settings {
+        prior: config.detection.prior_log_odds,
+        controls: controls(arguments, measure.labels()),
+        alert_budget_per_day: config.detection.alert_budget_per_day,
+    };
     let report = Report::new(measure, &settings, &tally);
     if let Some(out) = &arguments.json {
         let mut text = serde_json::to_vec_pretty(&report)

@@ -37,6 +37,8 @@ pub struct Ledger {
 /// A baseline that a thief has used.
 #[derive(Clone, Copy, Debug)]
 struct Stolen {
+    /// The first theft.
+    case: CaseNumber,
     /// Event time of the thief's last use, in milliseconds since the epoch.
     at: i64,
     /// The thief's use is the latest use of the token.
@@ -87,8 +89,9 @@ impl Ledger {
         let before = self.stolen.get_mut(&seen.baseline);
         let new_turn = before.as_ref().is_none_or(|before| !before.is_last);
         let mut stolen = theft;
-        if theft {
-            self.stolen.insert(seen.baseline, Stolen { at: seen.at, is_last: true });
+        if let Some((number, true)) = seen.case {
+            let case = before.map_or(number, |before| before.case);
+            self.stolen.insert(seen.baseline, Stolen { case, at: seen.at, is_last: true });
             self.true_incidents.extend(seen.incident);
         } else if let Some(before) = before {
             before.is_last = false;
@@ -149,6 +152,11 @@ impl Ledger {
         }
         causes.extend(by_incident.into_values());
         causes
+    }
+
+    /// For each stolen baseline its first theft, and whether its first revocation was correct.
+    pub fn stolen_tokens(&self) -> impl Iterator<Item = (CaseNumber, bool)> {
+        self.stolen.iter().map(|(baseline, stolen)| (stolen.case, self.revoked.get(baseline) == Some(&true)))
     }
 
     /// Token-days with an alert: correct, false.
@@ -300,6 +308,12 @@ mod tests {
         assert_eq!(ledger.observe(&revoke(honest(2, HOUR_MS, 9.0))), Noted::Nothing);
         assert_eq!(ledger.observe(&revoke(theft(3, 0, 9.0, 1))), Noted::Nothing);
         assert_eq!(ledger.revocations(), (2, 1));
+        // A token that is stolen after its revocation, and a second theft of the same token.
+        ledger.observe(&revoke(theft(1, 2, 9.0, 2)));
+        ledger.observe(&theft(2, 2 * HOUR_MS, 0.0, 3));
+        let mut stolen: Vec<_> = ledger.stolen_tokens().collect();
+        stolen.sort_unstable();
+        assert_eq!(stolen, [(0, true), (1, true), (2, false)]);
         assert_eq!(ledger.alerts(), (2, 1), "a revocation is an alert too");
     }
 }

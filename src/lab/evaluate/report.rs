@@ -31,6 +31,7 @@ pub struct Settings {
     pub prior: f64,
     /// Kinds of theft that the macro recall leaves out.
     pub controls: BTreeSet<String>,
+    pub alert_budget_per_day: u32,
 }
 
 /// All figures. Serialized as the JSON of `--json`.
@@ -53,6 +54,9 @@ pub struct Report {
     pub each_theft: Vec<TheftCase>,
     pub alert: Precision,
     pub revoke: Precision,
+    pub alert_budget_per_day: u32,
+    /// Without the control scenarios.
+    pub stolen: StolenTokens,
     pub false_revocations: Vec<FalseRevocation>,
     pub honest: Vec<HardCases>,
     pub z: Vec<ZBin>,
@@ -136,6 +140,14 @@ pub struct Precision {
     pub precision: Share,
 }
 
+/// Grants and tokens that a thief used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct StolenTokens {
+    pub tokens: u64,
+    /// Revoked for the first time within a day after a thief's use.
+    pub revoked: u64,
+}
+
 /// One kind of hard case of legitimate use.
 #[derive(Clone, Debug, Serialize)]
 pub struct HardCases {
@@ -189,11 +201,19 @@ impl Report {
             each_theft: TheftCase::all(&measure, &scored[OURS]),
             alert: Precision::new(ledger.alerts(), token_days),
             revoke: Precision::new(ledger.revocations(), token_days),
+            alert_budget_per_day: settings.alert_budget_per_day,
+            stolen: StolenTokens::new(&measure, controls),
             false_revocations: measure.false_revocations.clone(),
             honest: honest.iter().map(|(scenario, cases)| HardCases::new(scenario, cases, &scored)).collect(),
             z: ledger.calibration.z(settings.prior),
             p: ledger.calibration.p(),
         }
+    }
+
+    /// Token-days with a false alert, per day.
+    #[must_use]
+    pub fn false_alerts_per_day(&self) -> f64 {
+        self.alert.wrong as f64 / self.days.max(1) as f64
     }
 }
 
@@ -327,6 +347,17 @@ impl Precision {
             wrong_per_million_token_days,
             precision: budget::proportion(right as usize, (right + wrong) as usize),
         }
+    }
+}
+
+impl StolenTokens {
+    fn new(measure: &Measure, controls: &BTreeSet<String>) -> Self {
+        let all = measure.ledger.stolen_tokens();
+        let counted = all.filter(|(case, _)| !controls.contains(&measure.labels.case(*case).scenario));
+        counted.fold(Self { tokens: 0, revoked: 0 }, |sum, (_, revoked)| Self {
+            tokens: sum.tokens + 1,
+            revoked: sum.revoked + u64::from(revoked),
+        })
     }
 }
 

@@ -148,9 +148,18 @@ impl Report {
             let rate = format!("{wrong_per_million_token_days:.1}");
             vec![name.to_owned(), unit.to_owned(), right.to_string(), wrong.to_string(), rate, share]
         };
+        let is_controlled = self.scenarios.iter().any(|scenario| scenario.control);
+        let controls = if is_controlled { " (without the controls)" } else { "" };
         Table {
             title: "Verdicts with the settings of the run".to_owned(),
-            note: "Correct: a thief had used the token in the previous 24 hours.".to_owned(),
+            note: format!(
+                "Correct: a thief had used the token in the previous 24 hours. Of {} stolen tokens{controls}, {} were \
+                 revoked. False alerts: {:.1} token-days per day; the alert budget is {} alerts per day.",
+                self.stolen.tokens,
+                self.stolen.revoked,
+                self.false_alerts_per_day(),
+                self.alert_budget_per_day
+            ),
             header: ["verdict", "unit", "correct", "false", "false per 1,000,000 token-days", "precision"]
                 .map(str::to_owned)
                 .to_vec(),

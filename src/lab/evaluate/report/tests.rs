@@ -39,7 +39,8 @@ fn measure() -> Measure {
 }
 
 fn settings(controls: &[&str]) -> Settings {
-    Settings { prior: -7.0, controls: controls.iter().map(|control| (*control).to_owned()).collect() }
+    let controls = controls.iter().map(|control| (*control).to_owned()).collect();
+    Settings { prior: -7.0, controls, alert_budget_per_day: 20 }
 }
 
 fn shares(points: &[Point]) -> Vec<f64> {
@@ -70,6 +71,11 @@ fn report_matches_figures_computed_by_hand() {
     close(&[report.scenarios[0].revoked], &[1.0]);
     assert_eq!((report.revoke.right, report.revoke.wrong), (2, 2));
     assert_eq!((report.alert.right, report.alert.wrong), (2, 2));
+    // Both tokens of the campaign, of four stolen ones.
+    assert_eq!(report.stolen, StolenTokens { tokens: 4, revoked: 2 });
+    assert!(report.to_markdown().contains(
+        "Of 4 stolen tokens, 2 were revoked. False alerts: 2.0 token-days per day; the alert budget is 20 alerts per day."
+    ));
     close(&[report.revoke.precision.share, report.revoke.wrong_per_million_token_days], &[0.5, 2_000.0]);
     // 9.5 is above the threshold for 50 per 1,000 only.
     let travel = &report.honest[0];
@@ -88,6 +94,7 @@ fn control_scenario_is_left_out_of_macro_recall() {
     close(&shares(&ours.by_cause), &[0.5, 0.5, 0.5]);
     close(&[ours.curve[60].1], &[0.5]);
     assert_eq!((report.thefts, report.each_theft.len()), (3, 3));
+    assert_eq!(report.stolen, StolenTokens { tokens: 2, revoked: 0 });
     let kinds: Vec<_> = report.scenarios.iter().map(|s| (s.scenario.as_str(), s.control)).collect();
     assert_eq!(kinds, [("campaign", true), ("foreign_host", false)]);
     close(&[report.scenarios[0].recall[0].share, report.scenarios[1].recall[0].share], &[1.0, 0.5]);
