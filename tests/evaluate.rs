@@ -249,6 +249,43 @@ fn tables_go_to_stdout_and_into_a_page() {
 }
 
 #[test]
+fn board_compares_results_of_several_sets() {
+    let folder = tempfile::tempdir().expect("a folder");
+    labelled(folder.path(), LABELS);
+    for (name, option) in [("set-1.json", "--warmup=0"), ("set-2.json", "--warmup=10"), ("other.json", "--without=net")]
+    {
+        let output = tokenwarden(folder.path(), &["evaluate", ".", "--json", name, "--control", "campaign", option]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    }
+    let page = folder.path().join("page.md");
+    std::fs::write(&page, "before\n<!-- board: begin -->\nstale\n<!-- board: end -->\nafter\n").expect("a page");
+    let results = ["other.json", "set-1.json", "set-2.json"];
+    let board = [&["evaluate", "--into", "page.md", "--board"][..], &results].concat();
+    let output = tokenwarden(folder.path(), &board);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).starts_with("3 sets in 2 groups."), "{}", text(&output.stdout));
+    let filled = std::fs::read_to_string(&page).expect("a page");
+    assert!(filled.starts_with("before\n<!-- board: begin -->\n\n3 sets"), "{filled}");
+    assert!(filled.ends_with("\n<!-- board: end -->\nafter\n") && !filled.contains("stale"), "{filled}");
+    // In 800 token-days no false positive is allowed at 1, but the traveller is one.
+    assert!(filled.contains("\n| set-1 | 100 / 100 / 100 | "), "{filled}");
+    assert!(filled.contains("\n| set-2 | 0 / 100 / 100 | "), "{filled}");
+    assert!(filled.contains("\n| set: 2 sets | 50 / 100 / 100 | "), "{filled}");
+    assert!(filled.contains("\n| set | campaign (control) | 2 | 50 % | 100 % | 100 % |\n"), "{filled}");
+
+    let ends = |status: i32, arguments: &[&str]| {
+        let output = tokenwarden(folder.path(), &[&["evaluate"], arguments].concat());
+        assert_eq!(output.status.code(), Some(status), "{}", text(&output.stderr));
+        text(&output.stderr)
+    };
+    insta::assert_snapshot!(ends(2, &["--board", "none.json"]), @"tokenwarden: cannot read the results none.json: No such file or directory (os error 2)");
+    std::fs::write(folder.path().join("empty.json"), "{}").expect("a file");
+    insta::assert_snapshot!(ends(65, &["--board", "empty.json"]), @"tokenwarden: cannot read the results empty.json: missing field `events` at line 1 column 2");
+    assert!(ends(2, &[".", "--board", "other.json"]).contains("cannot be used with"));
+    assert!(ends(2, &[]).contains("<DIR>"));
+}
+
+#[test]
 fn unusable_input_is_one_line_of_error() {
     let folder = tempfile::tempdir().expect("a folder");
     let ends = |status: i32, arguments: &[&str]| {

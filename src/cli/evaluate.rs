@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::detector::DetectorId;
 use crate::engine::{self, Counters, State};
 use crate::enrich::Enricher;
+use crate::lab::evaluate::board::Board;
 use crate::lab::evaluate::labels::Labels;
 use crate::lab::evaluate::report::{Report, Settings};
 use crate::lab::evaluate::{Measure, peer};
@@ -32,15 +33,32 @@ use crate::wire::Format;
 const EVENT_FILES: [&str; 3] = ["events.ndjson", "events.ndjson.zst", "events.ndjson.gz"];
 /// Names that the file of labels may have.
 const LABEL_FILES: [&str; 3] = ["labels.ndjson", "labels.ndjson.zst", "labels.ndjson.gz"];
-/// Lines of a page between which the tables are written.
+/// Lines of a page between which the tables are written: of one set, and of a scoreboard.
 const MARKS: (&str, &str) = ("<!-- figures: begin -->", "<!-- figures: end -->");
+const BOARD_MARKS: (&str, &str) = ("<!-- board: begin -->", "<!-- board: end -->");
+
+/// Options that have no effect on a scoreboard.
+const MEASURING: [&str; 12] = [
+    "folder",
+    "labels",
+    "config",
+    "rules",
+    "geoip_city",
+    "geoip_asn",
+    "warmup",
+    "without",
+    "control",
+    "peers",
+    "json",
+    "roc",
+];
 
 /// Measure detection on labelled events: recall at equal false-alert rates, time to detection, calibration.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Folder with events.ndjson and labels.ndjson (each also .zst or .gz), as `simulate` writes them.
-    #[arg(value_name = "DIR")]
-    folder: PathBuf,
+    #[arg(value_name = "DIR", required_unless_present = "board")]
+    folder: Option<PathBuf>,
     /// File of labels, if it is not in DIR. Without labels, the attributes label, scenario and case of the events are used.
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
@@ -71,7 +89,12 @@ pub(crate) struct Arguments {
     /// Print Markdown.
     #[arg(long)]
     markdown: bool,
-    /// Write the tables as Markdown into this page, between the lines `<!-- figures: begin -->` and `<!-- figures: end -->`.
+    /// Measure nothing. Show the results of several `--json` files side by side: a row per file and per group of files whose
+    /// names differ only in a number at the end.
+    #[arg(long, value_name = "RESULTS.json", num_args = 1.., conflicts_with_all = MEASURING)]
+    board: Vec<PathBuf>,
+    /// Write the tables as Markdown into this page, between the lines `<!-- figures: begin -->` and `<!-- figures: end -->`
+    /// (with --board: `<!-- board: begin -->` and `<!-- board: end -->`).
     #[arg(long, value_name = "PAGE.md")]
     into: Option<PathBuf>,
     /// Write all results to this file as JSON.
@@ -85,14 +108,18 @@ pub(crate) struct Arguments {
 /// Runs the evaluation. The tables go to stdout.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     telemetry::start_logging("warn");
+    let Some(folder) = &arguments.folder else {
+        let board = Board::new(arguments.board.iter().map(|file| read_report(file)).collect::<Result<Vec<_>, _>>()?);
+        return print(arguments, &board.to_text(), &board.to_markdown(), BOARD_MARKS);
+    };
     let mut config = Config::load(arguments.config.as_deref())?;
     if let Some(rules) = &arguments.rules {
         config.rules_dir = Some(rules.clone());
     }
     let configured = arguments.config.is_some().then_some(config.geoip);
     config.geoip = geo_settings(&arguments.geoip_city, &arguments.geoip_asn, configured)?;
-    let labels = read_labels(arguments)?;
-    let (measure, tally) = measure(arguments, &config, labels)?;
+    let labels = read_labels(arguments, folder)?;
+    let (measure, tally) = measure(arguments, folder, &config, labels)?;
     check_labels(measure.labels())?;
     let settings = Settings {
         prior: config.detection.prior_log_odds,
@@ -109,10 +136,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(out) = &arguments.roc {
         write(out, report.roc_svg().as_bytes())?;
     }
+    print(arguments, &report.to_text(), &report.to_markdown(), MARKS)
+}
+
+/// Writes the tables to stdout, and into the page of `--into`.
+fn print(arguments: &Arguments, text: &str, markdown: &str, marks: (&str, &str)) -> Result<(), Failure> {
     if let Some(page) = &arguments.into {
-        fill(page, &report.to_markdown())?;
+        fill(page, markdown, marks)?;
     }
-    let text = sanitize::lines(&if arguments.markdown { report.to_markdown() } else { report.to_text() });
+    let text = sanitize::lines(if arguments.markdown { markdown } else { text });
     let mut stdout = std::io::stdout().lock();
     stdout
         .write_all(text.as_bytes())
@@ -120,12 +152,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         .map_err(|error| Failure::output("the tables", &error))
 }
 
-fn measure(arguments: &Arguments, config: &Config, labels: Labels) -> Result<(Measure, Tally), Failure> {
+fn measure(arguments: &Arguments, folder: &Path, config: &Config, labels: Labels) -> Result<(Measure, Tally), Failure> {
     let rules = load_rules(config)?;
     if let Some(note) = rules.missing_note() {
         to_stderr(&note);
     }
-    let mut source = open_events(&arguments.folder)?;
+    let mut source = open_events(folder)?;
     let enricher = Enricher::new(&config.geoip).trust_event_geo(config.detection.trust_event_geo);
     for problem in enricher.problems() {
         to_stderr(&format!("GeoIP file not used: {problem}"));
@@ -167,10 +199,10 @@ fn open_events(folder: &Path) -> Result<FileSource, Failure> {
     })
 }
 
-fn read_labels(arguments: &Arguments) -> Result<Labels, Failure> {
+fn read_labels(arguments: &Arguments, folder: &Path) -> Result<Labels, Failure> {
     let file = match &arguments.labels {
         Some(file) => file.clone(),
-        None => match only_file(&arguments.folder, LABEL_FILES)? {
+        None => match only_file(folder, LABEL_FILES)? {
             Some(file) => file,
             None => return Ok(Labels::in_attrs()),
         },
@@ -178,6 +210,14 @@ fn read_labels(arguments: &Arguments) -> Result<Labels, Failure> {
     let unreadable = |error: &dyn std::fmt::Display| format!("cannot read the labels {}: {error}", file.display());
     let input = contents(&file).map_err(|error| Failure::Usage(unreadable(&error)))?;
     Labels::read(BufReader::new(input)).map_err(|error| Failure::Input(unreadable(&error)))
+}
+
+/// A report of `--json`, with the name of its file.
+fn read_report(file: &Path) -> Result<(String, Report), Failure> {
+    let unreadable = |error: &dyn std::fmt::Display| format!("cannot read the results {}: {error}", file.display());
+    let bytes = std::fs::read(file).map_err(|error| Failure::Usage(unreadable(&error)))?;
+    let report = serde_json::from_slice(&bytes).map_err(|error| Failure::Input(unreadable(&error)))?;
+    Ok((file.file_stem().unwrap_or_default().to_string_lossy().into_owned(), report))
 }
 
 /// The file in `folder` that has one of `names`, if there is one. Several are an error.
@@ -222,10 +262,9 @@ fn controls(arguments: &Arguments, labels: &Labels) -> BTreeSet<String> {
 }
 
 /// Replaces the text between the marks of `page` by `tables`.
-fn fill(page: &Path, tables: &str) -> Result<(), Failure> {
+fn fill(page: &Path, tables: &str, (begin, end): (&str, &str)) -> Result<(), Failure> {
     let wrong = |problem: String| Failure::Usage(format!("{}: {problem}", page.display()));
     let text = std::fs::read_to_string(page).map_err(|error| wrong(format!("cannot be read: {error}")))?;
-    let (begin, end) = MARKS;
     let parts = text.split_once(begin).and_then(|(before, rest)| Some((before, rest.split_once(end)?.1)));
     let Some((before, after)) = parts else {
         return Err(wrong(format!("has no lines {begin} and {end}")));

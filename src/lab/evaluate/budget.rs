@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use statrs::distribution::{Beta, ContinuousCDF as _};
 
 /// Number of bootstrap samples.
@@ -65,7 +65,7 @@ impl Bars {
 pub type Thefts<'a> = BTreeMap<&'a str, Vec<f32>>;
 
 /// A share with its 95 % interval; all three from 0 to 1.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Share {
     pub share: f64,
     pub low: f64,

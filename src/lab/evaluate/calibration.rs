@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::observation::Observation;
@@ -61,7 +61,7 @@ struct Tail {
 }
 
 /// Visits with similar log-odds: the observed and the expected share of thefts.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ZBin {
     /// Lower end of a bin one nat wide. The outermost bins include all values beyond them.
     pub from: i32,
@@ -74,7 +74,7 @@ pub struct ZBin {
 }
 
 /// p-values of the legitimate visits of one cohort.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PTail {
     /// Token type and device; `all` for all visits.
     pub cohort: String,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::labels::{CaseNumber, Labels};
 use super::ledger::{Ledger, Noted};
@@ -30,7 +30,7 @@ pub struct Measure {
 }
 
 /// An event in the report.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ToldEvent {
     pub event_id: String,
     /// Grant or token of the baseline.
@@ -41,7 +41,7 @@ pub struct ToldEvent {
 }
 
 /// A verdict of revoke on a token that was not stolen.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FalseRevocation {
     #[serde(flatten)]
     pub event: ToldEvent,

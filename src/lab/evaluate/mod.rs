@@ -4,6 +4,7 @@
 //! It keeps the scores of each token-day and each case ([`ledger`]) and finally makes a [`Report`] of them.
 //! `docs/evaluation.md` defines the figures.
 
+pub mod board;
 pub mod budget;
 pub mod calibration;
 pub mod labels;

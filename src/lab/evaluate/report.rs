@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::budget::{self, Bar, Bars, Share, Thefts};
 use super::calibration::{PTail, ZBin};
@@ -35,7 +35,7 @@ pub struct Settings {
 }
 
 /// All figures. Serialized as the JSON of `--json`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     /// Number of measured events, without the warm-up.
     pub events: usize,
@@ -64,10 +64,10 @@ pub struct Report {
 }
 
 /// Results of one method: tokenwarden or a comparison rule.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Detector {
-    pub name: &'static str,
-    pub about: &'static str,
+    pub name: String,
+    pub about: String,
     /// At each of [`BUDGETS`], counted by token-day.
     pub points: Vec<Point>,
     /// The same counted by cause, without true incidents and stolen tokens.
@@ -79,7 +79,7 @@ pub struct Detector {
 }
 
 /// Cost and recall of a threshold.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Point {
     /// A score alerts above it; `None` if every score does.
     pub bar: Option<f32>,
@@ -91,7 +91,7 @@ pub struct Point {
 }
 
 /// One kind of theft.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Scenario {
     pub scenario: String,
     /// Left out of the macro recall.
@@ -112,7 +112,7 @@ pub struct Scenario {
 }
 
 /// One theft.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TheftCase {
     pub scenario: String,
     pub case: String,
@@ -125,14 +125,14 @@ pub struct TheftCase {
 }
 
 /// Median and 90th percentile.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
     pub median: f64,
     pub p90: f64,
 }
 
 /// How often a verdict was correct.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Precision {
     pub right: u64,
     pub wrong: u64,
@@ -141,7 +141,7 @@ pub struct Precision {
 }
 
 /// Grants and tokens that a thief used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StolenTokens {
     pub tokens: u64,
     /// Revoked for the first time within a day after a thief's use.
@@ -149,7 +149,7 @@ pub struct StolenTokens {
 }
 
 /// One kind of hard case of legitimate use.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct HardCases {
     pub scenario: String,
     pub cases: usize,
@@ -262,8 +262,10 @@ impl<'a> Scored<'a> {
         });
         let at = |bars: &Bars, bar: Bar| self.point(bars, bar);
         Detector {
-            name: peer.map_or("tokenwarden", |peer| peer.name()),
-            about: peer.map_or("log-odds that a party other than the owner holds the token", |peer| peer.about()),
+            name: peer.map_or("tokenwarden", |peer| peer.name()).to_owned(),
+            about: peer
+                .map_or("log-odds that a party other than the owner holds the token", |peer| peer.about())
+                .to_owned(),
             points: BUDGETS.iter().map(|budget| at(&self.bars, self.bars.at_budget(*budget))).collect(),
             by_cause: BUDGETS.iter().map(|budget| at(&self.by_cause, self.by_cause.at_budget(*budget))).collect(),
             as_published: peer.and_then(Peer::own_bar).map(|bar| at(&self.bars, self.bars.at(bar))),

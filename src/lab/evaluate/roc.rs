@@ -33,7 +33,7 @@ impl Report {
         for (at, number) in spread(names) {
             let weight = if number == OURS { "bold" } else { "normal" };
             let style = format!("fill=\"{}\" font-weight=\"{weight}\" dominant-baseline=\"middle\"", colour(number));
-            label(&mut svg, FIELD[2] + 10.0, at, &style, self.detectors[number].name);
+            label(&mut svg, FIELD[2] + 10.0, at, &style, &self.detectors[number].name);
         }
         svg.push_str("</svg>\n");
         svg

@@ -59,7 +59,7 @@ impl Report {
 
     fn comparison(&self) -> Table {
         let rows = self.detectors.iter().map(|detector| {
-            let mut row = vec![detector.name.to_owned()];
+            let mut row = vec![detector.name.clone()];
             row.extend(detector.points.iter().map(|point| interval(point.macro_recall)));
             row.push(detector.as_published.as_ref().map_or_else(|| "–".to_owned(), as_published));
             row
@@ -85,7 +85,7 @@ impl Report {
     fn causes(&self) -> Table {
         let row = |detector: &super::report::Detector| {
             let shares = detector.by_cause.iter().map(|point| interval(point.macro_recall));
-            std::iter::once(detector.name.to_owned()).chain(shares).collect()
+            std::iter::once(detector.name.clone()).chain(shares).collect()
         };
         let mut header = vec!["method".to_owned()];
         header.extend(BUDGETS.map(|budget| format!("at {budget}")));
@@ -132,7 +132,7 @@ impl Report {
             let shares = all.map(|shares| shares.iter().map(|share| whole(*share)).collect::<Vec<_>>().join(" / "));
             std::iter::once(scenario.name()).chain(shares).collect()
         });
-        let names = self.detectors.iter().map(|detector| detector.name.to_owned());
+        let names = self.detectors.iter().map(|detector| detector.name.clone());
         Table {
             title: "By kind of theft, all methods".to_owned(),
             note: format!("Percentage of cases detected at {} false positives per 1,000 token-days.", budgets()),
@@ -195,7 +195,7 @@ impl Report {
             row
         });
         let mut header = ["hard case", "cases", "tokenwarden", "alert", "revoke"].map(str::to_owned).to_vec();
-        header.extend(self.detectors[OURS + 1..].iter().map(|detector| detector.name.to_owned()));
+        header.extend(self.detectors[OURS + 1..].iter().map(|detector| detector.name.clone()));
         Table {
             title: "Hard cases of legitimate use".to_owned(),
             note: format!(
@@ -249,7 +249,7 @@ impl Report {
 
 impl Scenario {
     /// The scenario, with a mark if it is a control.
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         let mark = if self.control { " (control)" } else { "" };
         format!("{}{mark}", self.scenario)
     }
@@ -272,7 +272,7 @@ fn percent(share: f64) -> String {
     format!("{} %", whole(share))
 }
 
-fn whole(share: f64) -> String {
+pub(super) fn whole(share: f64) -> String {
     format!("{:.0}", share * 100.0)
 }
 
@@ -280,7 +280,7 @@ fn spread(spread: Option<Spread>, decimals: usize) -> String {
     spread.map_or_else(|| "–".to_owned(), |Spread { median, p90 }| format!("{median:.decimals$}, {p90:.decimals$}"))
 }
 
-fn budgets() -> String {
+pub(super) fn budgets() -> String {
     let [first, middle, last] = BUDGETS;
     format!("{first} / {middle} / {last}")
 }

@@ -157,7 +157,7 @@ fn report_contains_every_method() {
     let (svg, text, markdown) = (report.roc_svg(), report.to_text(), report.to_markdown());
     for detector in &report.detectors {
         assert!(svg.contains(&format!(">{}</text>", detector.name)));
-        assert!(text.contains(detector.name) && markdown.contains(&format!("| {} |", detector.name)));
+        assert!(text.contains(&detector.name) && markdown.contains(&format!("| {} |", detector.name)));
     }
     assert_eq!(svg.matches("<polyline").count(), report.detectors.len());
     assert!(
