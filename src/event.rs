@@ -318,6 +318,12 @@ impl Event<'_> {
         self.app_id.as_deref().filter(|_| has_no_owner)
     }
 
+    /// Whether the service did what was asked: a status below 400, or none.
+    #[must_use]
+    pub const fn succeeded(&self) -> bool {
+        matches!(self.status, None | Some(200..400))
+    }
+
     /// Whether the credential was rejected. These statuses count: 401 (RFC 9110 section 15.5.2; RFC 6750 section 3.1),
     /// and 400 at the token endpoint (`invalid_grant`, RFC 6749 section 5.2). With 403 the credential was accepted, so
     /// the event is a use.

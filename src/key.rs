@@ -41,6 +41,7 @@ pub(crate) enum Class {
     Country,
     Organisation,
     AllOfRole,
+    Segment,
 }
 
 /// Length of a SipHash key in bytes.

@@ -3,15 +3,18 @@
 //!
 //! An endpoint is a path (`/repos/acme/site/hooks/17`, or a URL) or the name of an operation, optionally after its
 //! service (`iam.amazonaws.com ListUsers`, `repo.create`). Both are split into words at delimiters. Each word in the
-//! form of an id becomes `{}`. Names that users chose (`acme`) cannot be distinguished from words of the API and are
-//! kept. They add routes but never merge two.
+//! form of an id becomes `{}`. Names that users chose (`acme`) have no such form. [`crate::memory::templates`] learns
+//! where paths contain them.
 
+mod segments;
 mod word;
 
 use std::borrow::Cow;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use self::segments::HOLE;
+pub use self::segments::{ID, Names, SEGMENTS_MAX, Segments};
 use self::word::{id_length, is_version, word_end};
 use crate::key::{Class, KeyHasher};
 
@@ -29,6 +32,11 @@ pub struct Route {
     /// Whether the call reads: GET, HEAD, OPTIONS, or an operation whose name begins with a reading verb (`List…`,
     /// `Get…`, `Describe…`).
     pub reads: bool,
+    /// Number of the method.
+    pub method: u32,
+    pub segments: Segments,
+    /// Hash of the endpoint without query. Not keyed, as `object`.
+    pub path: u64,
 }
 
 impl Route {
@@ -40,11 +48,15 @@ impl Route {
         let call = scan(endpoint, &mut text, |id| {
             object = Some(xxh3_64_with_seed(id, object.unwrap_or_default()));
         });
+        let method_number = method_number(method, hasher);
         Self {
-            key: hasher.record(Class::Route, method_number(method, hasher), text.as_bytes()) as u32,
+            key: hasher.record(Class::Route, method_number, text.as_bytes()) as u32,
             area: hasher.name(Class::Area, &text.as_bytes()[..call.area_end]) as u32,
             object,
             reads: method_reads(method).unwrap_or_else(|| operation_reads(call.endpoint)),
+            method: (method_number ^ (method_number >> 32)) as u32,
+            segments: Segments::of(text.as_bytes(), hasher),
+            path: xxh3_64_with_seed(call.endpoint.as_bytes(), 0),
         }
     }
 }
@@ -74,11 +86,15 @@ pub fn template(endpoint: &str) -> Cow<'_, str> {
     String::from_utf8_lossy(text.as_bytes()).into_owned().into()
 }
 
+/// The template of `endpoint` with `names` replaced by `{}`, and by one `{}` if they are the end of the path.
+#[must_use]
+pub fn template_without(endpoint: &str, names: Names) -> Cow<'_, str> {
+    let template = template(endpoint);
+    if names == Names::default() { template } else { segments::without(&template, names).into() }
+}
+
 /// Maximum length of a template in bytes. Later bytes of a longer one are data rather than part of a route.
 pub(crate) const TEMPLATE_BYTES_MAX: usize = 256;
-
-/// Placeholder of an id.
-const HOLE: &[u8] = b"{}";
 
 /// The template under construction, on the stack so that a call does not allocate.
 struct Template {

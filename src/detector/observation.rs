@@ -3,6 +3,7 @@
 use super::lifecycle::formula::Expiry;
 use crate::enrichment::EnrichedEvent;
 use crate::memory::baselines::{Place, Seed};
+use crate::memory::templates::Resolved;
 use crate::memory::{Ended, Sighting, Tenant};
 use crate::millis::DAY_MS;
 
@@ -22,6 +23,8 @@ pub(crate) struct Observation<'a> {
     pub(crate) enriched: &'a EnrichedEvent<'a>,
     /// Numbers of the event, at its own time if that is believed, otherwise at the stream time.
     pub(crate) sighting: &'a Sighting,
+    /// The call, with names in its path replaced.
+    pub(crate) route: Resolved,
     /// Tenant of the sighting.
     pub(crate) tenant: Tenant,
     pub(crate) standing: Standing,

@@ -70,10 +70,10 @@ fn store_visit(baseline: &mut Baseline, visits: &mut Visits, observation: &Obser
         number
     };
     if lesson.further_route {
-        visits.get_mut(number).count_further(observation.enriched.route.key);
+        visits.get_mut(number).count_further(observation.route.key);
     }
     if lesson.further_area {
-        visits.get_mut(number).enter_further(observation.enriched.route.area);
+        visits.get_mut(number).enter_further(observation.route.area);
     }
 }
 

@@ -44,6 +44,7 @@ pub(super) fn score_use(
     let mut observation = Observation {
         enriched,
         sighting: &sighting,
+        route: state.memory.others.templates.resolve(&enriched.route),
         tenant,
         standing,
         timed,

@@ -21,6 +21,7 @@ pub(crate) mod seen;
 pub(crate) mod shared;
 pub(crate) mod sighting;
 pub(crate) mod sketch;
+pub(crate) mod templates;
 pub(crate) mod tenants;
 mod touch;
 pub(crate) mod user;
@@ -41,6 +42,7 @@ pub(crate) use population::Population;
 pub(crate) use recent::Recent;
 pub(crate) use seen::{Feature, Seen};
 pub(crate) use sighting::{Sighting, Site};
+pub(crate) use templates::Templates;
 pub(crate) use tenants::{Tenant, Tenants};
 pub(crate) use user::User;
 pub(crate) use users::Users;
@@ -61,6 +63,7 @@ pub(crate) struct Others {
     pub(crate) cohorts: AllCohorts,
     pub(crate) fleets: Fleets,
     pub(crate) bursts: Bursts,
+    pub(crate) templates: Templates,
 }
 
 #[derive(Debug)]

@@ -117,6 +117,11 @@ impl Tenants {
         self.last
     }
 
+    /// Whether a tenant has had at least this number of visits, or is known.
+    pub(crate) fn has_visits(&mut self, key: u64, visits: i32) -> bool {
+        self.is_known(key) || self.newcomers.add(key, 0) >= visits
+    }
+
     /// Counts a visit of a tenant. `day`: number of days of the stream so far, in which a step of the clock of any
     /// length is one day.
     pub(crate) fn count_visit(&mut self, key: u64, day: u32) {

@@ -20,7 +20,7 @@ impl Detector for Area {
         if event.kind != Kind::Use || event.endpoint.is_none() {
             return;
         }
-        let area = case.observation.enriched.route.area;
+        let area = case.observation.route.area;
         lesson.learns.area = lesson.visit.enter_area(area).unwrap_or_else(|| {
             lesson.further_area = true;
             case.visit.is_none_or(|visit| visit.is_further_new(area))
@@ -43,7 +43,7 @@ impl Detector for Area {
             return;
         }
         let weights = teaching.weights();
-        let area = observation.enriched.route.area;
+        let area = observation.route.area;
         let baseline = &mut *teaching.baseline;
         let (is_new, is_settled) = (!baseline.seen.knows(Feature::Area, area), baseline.visits > SETTLED_VISITS);
         baseline.learn_area(area, weights.counted, weights.known, observation.sighting.minute());

@@ -3,19 +3,22 @@
 pub(crate) mod formula;
 
 use super::words::{Description, Signals, Words, both};
-use super::{Case, Detector, DetectorId, Fading, Lesson, Score, Teaching};
+use super::{Case, Detector, DetectorId, Fading, Lesson, Observation, Score, Teaching};
 use crate::event::Kind;
 use crate::math::ln;
 use crate::memory::baseline::RouteCall;
 use crate::memory::cohort::FirstCall;
 use crate::memory::population::{AppCall, Callers};
+use crate::memory::templates::Taught;
 use crate::memory::visit::Core;
-use crate::memory::{Evidence, Feature, Nats};
+use crate::memory::{Evidence, Feature, Nats, Seen};
 use crate::route;
 use crate::verdict::RuleId;
 
 /// Visits of a baseline after which the cohort counts its new routes.
 const SETTLED_VISITS: u32 = 3;
+/// Visits of a tenant from which its calls teach where paths have names.
+const TEACHING_VISITS: i32 = 100;
 /// Calls from which a route counts as usual.
 const USUAL_CALLS: f64 = 3.0;
 
@@ -29,7 +32,7 @@ impl Detector for Route {
         if event.kind != Kind::Use || event.endpoint.is_none() {
             return;
         }
-        let route = case.observation.enriched.route.key;
+        let route = case.observation.route.key;
         let calls = lesson.visit.count_route(route).unwrap_or_else(|| {
             lesson.further_route = true;
             case.visit.map_or(1, |visit| visit.further_calls(route))
@@ -66,13 +69,20 @@ impl Detector for Route {
             return;
         }
         let weights = teaching.weights();
-        let (sighting, route) = (observation.sighting, observation.enriched.route.key);
-        let is_new = !teaching.baseline.seen.knows(Feature::Route, route);
-        if learns.route >= formula::weight(1)
-            && teaching.baseline.visits > SETTLED_VISITS
-            && let Some(cohorts) = teaching.cohorts()
-        {
-            cohorts.learn_route(lesson.kind, FirstCall { is_new, is_rare: learns.rare_route }, weights.counted);
+        let (sighting, route) = (observation.sighting, observation.route.key);
+        let is_new = !teaching.baseline.seen.knows(Feature::Route, known_key(observation, &teaching.baseline.seen));
+        if learns.route >= formula::weight(1) && teaching.baseline.visits > SETTLED_VISITS {
+            if let Some(cohorts) = teaching.cohorts() {
+                cohorts.learn_route(lesson.kind, FirstCall { is_new, is_rare: learns.rare_route }, weights.counted);
+            }
+            let others = &mut *teaching.others;
+            if weights.counted > 0.5
+                && observation.enriched.event.succeeded()
+                && others.tenants.has_visits(sighting.tenant, TEACHING_VISITS)
+            {
+                let taught = Taught { tenant: sighting.tenant, baseline: observation.baseline };
+                others.templates.learn(taught, &observation.enriched.route.segments);
+            }
         }
         let weight = learns.route / formula::weight(1);
         let (counted, known) = (weights.counted * weight, weights.known * weight);
@@ -97,17 +107,19 @@ impl Detector for Route {
 fn score_call(case: &Case<'_>, lesson: &mut Lesson) {
     let Lesson { holder, visit, learns, .. } = lesson;
     let (observation, baseline, population) = (case.observation, case.baseline, &case.others.population);
-    let (tenant, route) = (observation.tenant, observation.enriched.route);
-    let used = population.route(tenant, route.key).unwrap_or_else(|| {
+    let (tenant, route) = (observation.tenant, observation.route);
+    let key = known_key(observation, &baseline.seen);
+    let used = population.route(tenant, key).unwrap_or_else(|| {
         let endpoint = observation.enriched.event.endpoint.as_deref().unwrap_or_default();
-        population.own_route(tenant, route.key, formula::promise(&route::template(endpoint), route.reads))
+        let template = route::template_without(endpoint, route.names);
+        population.own_route(tenant, route.key, formula::promise(&template, observation.enriched.route.reads))
     });
     learns.promise = f64::from(used.promise);
     if case.blank {
         return;
     }
     let sighting = observation.sighting;
-    let own = baseline.own_route(route.key);
+    let own = baseline.own_route(key);
     let calls = f64::from(visit.calls);
     learns.rare_route = population.is_rare(tenant, used);
     let (mut call, weight) = if learns.rare_route && own.of_this <= 0.0 {
@@ -116,7 +128,7 @@ fn score_call(case: &Case<'_>, lesson: &mut Lesson) {
         (call, formula::weight(visit.count_rare()))
     } else {
         let callers = population.callers(tenant, sighting.app, sighting.family);
-        let likely = population.calls(&callers, route.key, used);
+        let likely = population.calls(&callers, key, used);
         let own = if own.of_this > 0.0 { own } else { own.spread(share_of_known_routes(case, visit, &callers)) };
         (formula::evidence(&own, likely.others, likely.thief, calls), learns.route)
     };
@@ -157,6 +169,13 @@ fn score_call(case: &Case<'_>, lesson: &mut Lesson) {
     evidence[Route::ID] = Nats::new(of_holder);
 }
 
+/// Key under which the owner knows the route: that before names in its path were found, if only that is known.
+fn known_key(observation: &Observation<'_>, seen: &Seen) -> u32 {
+    let (resolved, plain) = (observation.route.key, observation.enriched.route.key);
+    let only_plain = resolved != plain && !seen.knows(Feature::Route, resolved) && seen.knows(Feature::Route, plain);
+    if only_plain { plain } else { resolved }
+}
+
 /// Others' share of calls to the routes that the baseline stores.
 fn share_of_known_routes(case: &Case<'_>, visit: &mut Core, callers: &Callers) -> f32 {
     let population = &case.others.population;
@@ -169,12 +188,13 @@ fn share_of_known_routes(case: &Case<'_>, visit: &mut Core, callers: &Callers) -
 fn describe(words: &Words<'_>, what: &str) -> Description {
     let event = &words.observation.enriched.event;
     let seen = &words.baseline.seen;
-    let endpoint = route::template(event.endpoint.as_deref().unwrap_or_default());
+    let route = words.observation.route;
+    let endpoint = route::template_without(event.endpoint.as_deref().unwrap_or_default(), route.names);
     let observed = both(event.method.as_deref().unwrap_or_default(), &endpoint);
     let (known, _) = seen.variety(Feature::Route);
     let expected = ["one of ", itoa::Buffer::new().format(known), " known routes"].concat();
     // The unusual call may be earlier than this event.
-    let is_usual = seen.count(Feature::Route, words.observation.enriched.route.key) >= USUAL_CALLS;
+    let is_usual = seen.count(Feature::Route, route.key) >= USUAL_CALLS;
     let (observed, reason) = if is_usual || observed.is_empty() {
         ("earlier calls".to_owned(), [what, ", earlier from this network and client"].concat())
     } else {

@@ -39,7 +39,7 @@ impl Detector for Volume {
         hour.reads += u32::from(enriched.route.reads);
         let before = hour.kilobytes;
         hour.kilobytes += enriched.event.bytes_out.map_or(0.0, |bytes| bytes as f32 / 1024.0);
-        if let Some(object) = enriched.route.object {
+        if let Some(object) = case.observation.route.object {
             hour.touch(object);
         }
         if case.blank {
