@@ -7,6 +7,7 @@ use crate::memory::baseline::Refreshes;
 use crate::memory::baselines::{Baselines, Place};
 use crate::memory::fleet::{Group, Member};
 use crate::memory::hour::{Habits, Hour};
+use crate::memory::population::Habit;
 use crate::memory::visit::Core;
 use crate::memory::{Baseline, Holder, Kind, NetLevel};
 
@@ -21,6 +22,9 @@ pub(crate) struct Learns {
     pub(crate) promise: f64,
     /// The route is rare.
     pub(crate) rare_route: bool,
+    pub(crate) new_task: bool,
+    /// A habit that departs from the known key of a token, and whether it was seen.
+    pub(crate) departure: Option<(Habit, bool)>,
     /// The area is called for the first time in the visit.
     pub(crate) area: bool,
     /// A change of network, and the probability that it was the owner's.

@@ -2,7 +2,7 @@
 //! folder with its formula, and with its scoring, learning and explanation. `table.rs` lists the detectors.
 //!
 //! The score is the sum of the prior and the shares (`docs/detection.md`). A share is the evidence of the detector times
-//! its weight. The weights of `net` and `client` come from a logistic fit on labelled traffic. The fitted weights of the
+//! its weight. The weights of `net` and `client` come from fits on labelled traffic. The fitted weights of the
 //! other detectors were close to 1.
 
 pub(crate) mod area;
@@ -243,7 +243,7 @@ mod tests {
         (visit.app_fan, visit.ip_fan, visit.together) = (5.0, 1.0, -2.0);
         lesson.sibling = 3.5;
         let expected = [
-            (DetectorId::Net, 0.8 * 0.75),
+            (DetectorId::Net, 0.5 * 0.75),
             (DetectorId::Client, 0.85 * 1.5),
             (DetectorId::Hour, 0.25),
             (DetectorId::Route, 5.0),
@@ -275,7 +275,7 @@ mod tests {
         }
         let sum = expected.iter().map(|(_, share)| share).sum::<f64>();
         assert!((score.log_odds - (sum - 7.0)).abs() < 1e-9, "the log-odds are the prior and the shares");
-        let of_identity = 0.8 * 0.75 + 0.85 * 1.5 + 0.25 + 1.0 + 3.5;
+        let of_identity = 0.5 * 0.75 + 0.85 * 1.5 + 0.25 + 1.0 + 3.5;
         assert!((score.of_identity - of_identity).abs() < 1e-9, "routes and volume are no identity evidence");
     }
 
@@ -291,6 +291,21 @@ mod tests {
         let nothing = score(&lesson, &DetectorId::all().collect::<Vec<_>>());
         assert_eq!(nothing.evidence, Evidence::default());
         assert!(nothing.app_fan + nothing.ip_fan + nothing.between <= 0.0);
+    }
+
+    #[test]
+    fn credit_of_place_and_client_is_limited() {
+        let (mut lesson, _) = lesson();
+        lesson.holder.evidence = Evidence::default();
+        (lesson.visit.net_credit, lesson.visit.client_credit) = (-6.0, -3.0);
+        let limited = score(&lesson, &[]);
+        let credit = limited.shares[DetectorId::Net] + limited.shares[DetectorId::Client];
+        let expected = net::formula::limited_credit(-6.0 * 0.5 - 3.0 * 0.85);
+        assert!((credit - expected).abs() < 1e-9 && (-1.21..-1.1).contains(&credit), "{credit}");
+        (lesson.visit.net_credit, lesson.visit.client_credit) = (-0.1, -0.1);
+        let small = score(&lesson, &[]);
+        let credit = small.shares[DetectorId::Net] + small.shares[DetectorId::Client];
+        assert!((-0.1..-0.08).contains(&credit), "{credit}");
     }
 
     #[test]

@@ -39,7 +39,7 @@ impl Default for Settings {
             lateness_ms_max: 900_000,
             clock_skew_ms_max: DAY_MS,
             mode: Mode::Shadow,
-            revoke_margin: 3.0,
+            revoke_margin: 1.0,
             baselines_max: 10_000_000,
             recent_event_ids_max: 1 << 20,
             confirmed: false,

@@ -136,7 +136,7 @@ struct Wide {
     /// Share of visits to areas that are new to the owner.
     new_areas: Share,
     /// Share of routes that are new to the owner, among those called first in a visit.
-    new_routes: Share,
+    new_tasks: Share,
     /// Share of rare routes, among the same.
     rare_routes: Share,
     calls: Spread,
@@ -171,15 +171,6 @@ impl AllCohorts {
 pub(crate) struct Cohorts {
     cohorts: Vec<Cohort>,
     wide: Vec<Wide>,
-}
-
-/// The first call of a route in a visit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct FirstCall {
-    /// The route is new to the owner.
-    pub(crate) is_new: bool,
-    /// The route is rare in the population.
-    pub(crate) is_rare: bool,
 }
 
 /// A count per hour.
@@ -275,10 +266,20 @@ impl Cohorts {
         self.wide[kind.number()].new_areas.learn(f64::from(u8::from(is_new)), weight);
     }
 
-    /// Share of routes that are new to the owner, among those called first in a visit.
+    /// Number of new tasks per visit.
     #[must_use]
-    pub(crate) fn new_routes(&self, kind: Kind) -> f64 {
-        self.wide[kind.number()].new_routes.get(0.1, ASSUMED)
+    pub(crate) fn new_tasks(&self, kind: Kind) -> f64 {
+        self.wide[kind.number()].new_tasks.get(0.02, ASSUMED)
+    }
+
+    /// Learns that a visit began.
+    pub(crate) fn learn_visit(&mut self, kind: Kind, weight: f64) {
+        self.wide[kind.number()].new_tasks.total += weight;
+    }
+
+    /// Learns that a new task began.
+    pub(crate) fn learn_task(&mut self, kind: Kind, weight: f64) {
+        self.wide[kind.number()].new_tasks.sum += weight;
     }
 
     /// Share of rare routes, among those called first in a visit.
@@ -287,10 +288,9 @@ impl Cohorts {
         self.wide[kind.number()].rare_routes.get(0.01, 10.0 * ASSUMED).max(SHARE_MIN)
     }
 
-    pub(crate) fn learn_route(&mut self, kind: Kind, call: FirstCall, weight: f64) {
-        let wide = &mut self.wide[kind.number()];
-        wide.new_routes.learn(f64::from(u8::from(call.is_new)), weight);
-        wide.rare_routes.learn(f64::from(u8::from(call.is_rare)), weight);
+    /// Learns the first call of a route in a visit.
+    pub(crate) fn learn_route(&mut self, kind: Kind, is_rare: bool, weight: f64) {
+        self.wide[kind.number()].rare_routes.learn(f64::from(u8::from(is_rare)), weight);
     }
 
     /// Mean and variance of the logarithm of an hourly count.
@@ -354,18 +354,20 @@ mod tests {
     }
 
     #[test]
-    fn new_routes_are_learnt_by_kind_and_weight() {
+    fn new_tasks_are_learnt_by_kind_and_weight() {
         let mut cohorts = Cohorts::default();
         let kind = |device| Kind::new(TokenType::ApiKey, device);
-        let call = |is_new| FirstCall { is_new, is_rare: false };
         for number in 0..1_000 {
-            cohorts.learn_route(kind(Device::Machine), call(false), 1.0);
-            cohorts.learn_route(kind(Device::Desktop), call(number % 20 == 0), 1.0);
+            cohorts.learn_visit(kind(Device::Machine), 1.0);
+            cohorts.learn_visit(kind(Device::Desktop), 1.0);
+            if number % 20 == 0 {
+                cohorts.learn_task(kind(Device::Desktop), 1.0);
+            }
         }
-        let (machines, people) = (cohorts.new_routes(kind(Device::Machine)), cohorts.new_routes(kind(Device::Desktop)));
-        assert!(machines < 0.005 && (0.04..0.06).contains(&people), "{machines} {people}");
-        cohorts.learn_route(kind(Device::Machine), call(true), 0.03);
-        assert!(cohorts.new_routes(kind(Device::Machine)) < machines * 1.02);
+        let (machines, people) = (cohorts.new_tasks(kind(Device::Machine)), cohorts.new_tasks(kind(Device::Desktop)));
+        assert!(machines < 0.001 && (0.04..0.06).contains(&people), "{machines} {people}");
+        cohorts.learn_task(kind(Device::Desktop), 0.03);
+        assert!(cohorts.new_tasks(kind(Device::Desktop)) < people * 1.02);
     }
 
     #[test]

@@ -220,14 +220,37 @@ enum Pair {
     TenantAreas,
     FingerprintFamily,
     Fingerprint,
-    Outlived,
-    Expiring,
+    Habit,
+    HabitChance,
 }
 
 const fn pair(table: Pair, a: u64, b: u64) -> u64 {
     // Two rounds of a multiplicative hash, because some keys are small numbers and keys of two tables must differ.
     let mixed = (a ^ (table as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     (mixed ^ (mixed >> 32) ^ b.wrapping_mul(0xc4ce_b9fe_1a85_ec53)).wrapping_mul(0x9fb2_1c65_1e98_df25)
+}
+
+/// What the honest tokens of some applications do and those of others never do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub(crate) enum Habit {
+    /// A token is accepted after the expiry of its `issued` event.
+    Outlived = 1,
+    /// A token with a known key is used without one: the producer does not report it, or the service does not require
+    /// it.
+    NoKey,
+    /// The next token of a grant has another key, for example after the renewal of a certificate (RFC 8705 section 3).
+    NewKey,
+}
+
+impl Habit {
+    /// Assumed share, and its weight in events.
+    const fn assumed(self) -> (f64, f64) {
+        match self {
+            Self::Outlived => (0.002, 50.0),
+            Self::NoKey | Self::NewKey => (0.05, 10.0),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -383,19 +406,19 @@ impl Population {
         tokens >= 5.0 && alike() <= 0.2 * tokens
     }
 
-    /// Share of accepted visits after the expiry, among visits with tokens whose expiry is that of their `issued`
-    /// event.
+    /// Share of an application's events with a habit, among those that could have it.
     #[must_use]
-    pub(crate) fn outlives(&self, tenant: u64, app: u64) -> f64 {
-        let count = |table| self.pairs.count(pair(table, app, tenant));
-        (count(Pair::Outlived) + 50.0 * 0.002) / (count(Pair::Expiring) + 50.0)
+    pub(crate) fn habit(&self, habit: Habit, tenant: u64, app: u64) -> f64 {
+        let count = |table| self.pairs.count(pair(table, app ^ habit as u64, tenant));
+        let (assumed, weight) = habit.assumed();
+        (count(Pair::Habit) + weight * assumed) / (count(Pair::HabitChance) + weight)
     }
 
-    pub(crate) fn learn_outlived(&mut self, tenant: u64, app: u64, outlived: bool, weight: f64) {
-        if outlived {
-            self.pairs.add(pair(Pair::Outlived, app, tenant), weight);
+    pub(crate) fn learn_habit(&mut self, habit: Habit, (tenant, app): (u64, u64), is_seen: bool, weight: f64) {
+        if is_seen {
+            self.pairs.add(pair(Pair::Habit, app ^ habit as u64, tenant), weight);
         }
-        self.pairs.add(pair(Pair::Expiring, app, tenant), weight);
+        self.pairs.add(pair(Pair::HabitChance, app ^ habit as u64, tenant), weight);
     }
 
     pub(crate) fn learn_fingerprint(&mut self, fingerprint: u32, family: u32, weight: f64) {

@@ -3,6 +3,7 @@
 
 use crate::math::{faded, ln};
 use crate::memory::Ended;
+use crate::memory::population::Habit;
 use crate::millis::{DAY_MS, MINUTE_MS, SECOND_MS};
 
 /// Evidence of an event that only a copy of the token explains, nats.
@@ -19,7 +20,7 @@ const MOVED_DAYS: f64 = 3.0;
 /// Browser tabs and background tasks continue for up to this time after the end of a session.
 const SESSION_TAIL_MS: i64 = 10 * MINUTE_MS;
 /// Consecutive uses of one key after which the token is bound to it.
-const BINDING_STREAK: u8 = 3;
+pub(crate) const BINDING_STREAK: u8 = 3;
 /// Evidence of an older expiry is limited: hardly any service accepts a token that expired longer ago.
 const EXPIRED_MS_MAX: i64 = 30 * DAY_MS;
 /// Tolerance for clock differences, minutes.
@@ -158,9 +159,31 @@ pub(crate) struct Proof {
     pub(crate) seen_in_earlier_hour: bool,
 }
 
-/// Records the key of a request, and returns the evidence of another key: a copy of the token without its key. A missing
-/// key gives no evidence. Neither does a new token, which may be bound to a new key, for example after the renewal of a
-/// certificate (RFC 8705 section 3). At the usual place, a key that is used in several hours replaces the old one.
+impl Binding {
+    /// The habit that a request could show, and whether it does. `None` if the key is not established.
+    #[must_use]
+    pub(crate) const fn departure(self, proof: Proof) -> Option<(Habit, bool)> {
+        if self.streak < BINDING_STREAK {
+            None
+        } else if proof.key == 0 || !proof.new_token {
+            Some((Habit::NoKey, proof.key == 0))
+        } else {
+            Some((Habit::NewKey, proof.key != self.key))
+        }
+    }
+}
+
+/// Evidence of a habit that departs from the known key: `ln(0.9/rate)` in [0, 10], and at most 5 for a new key, because
+/// two honest clients may share a grant. `rate`: share of the application's requests with the habit. 90 % of thieves are
+/// assumed not to have the key.
+#[must_use]
+pub(crate) fn departed(habit: Habit, rate: f64) -> f64 {
+    ln(0.9 / rate).clamp(0.0, if habit == Habit::NewKey { 0.5 * AT_USUAL_PLACE } else { AT_USUAL_PLACE })
+}
+
+/// Records the key of a request, and returns the evidence of another key: a copy of the token without its key. For a
+/// missing key, and a new key of a new token, see [`departed`]. At the usual place, a key that is used in several hours
+/// replaces the old one.
 pub(crate) fn binding(known: &mut Binding, proof: Proof, at_usual_place: impl FnOnce() -> bool) -> f64 {
     if proof.key == 0 {
         return 0.0;
@@ -274,6 +297,19 @@ mod tests {
         assert_eq!(evidence.iter().filter(|evidence| **evidence > 0.0).count(), 7);
         assert!(evidence.iter().all(|evidence| *evidence < LIFECYCLE_CERTAIN) && known.key == 8);
         assert!(binding(&mut known, proof(7), || false) >= CERTAIN, "from another place, the old key is a copy");
+    }
+
+    #[test]
+    fn missing_key_counts_where_it_is_rare() {
+        let known = Binding { key: 7, streak: 3 };
+        assert_eq!(Binding { streak: 2, ..known }.departure(proof(0)), None, "the key is not established");
+        assert_eq!(known.departure(proof(0)), Some((Habit::NoKey, true)));
+        assert_eq!(known.departure(proof(7)), Some((Habit::NoKey, false)));
+        let new = |key| Proof { new_token: true, ..proof(key) };
+        assert_eq!(known.departure(new(8)), Some((Habit::NewKey, true)));
+        assert_eq!(known.departure(new(7)), Some((Habit::NewKey, false)));
+        assert!((departed(Habit::NoKey, 0.001) - 900.0_f64.ln()).abs() < 1e-9);
+        assert!((departed(Habit::NewKey, 0.001) - 5.0).abs() < 1e-9 && departed(Habit::NoKey, 0.95).abs() < 1e-9);
     }
 
     #[test]

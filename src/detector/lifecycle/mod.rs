@@ -8,6 +8,7 @@ use super::words::{Description, Signals, Words, span};
 use super::{Case, Detector, DetectorId, Lesson, Observation, Teaching};
 use crate::event::{Kind, TokenType};
 use crate::memory::level::{ClientLevel, NetLevel};
+use crate::memory::population::Habit;
 use crate::memory::{Ended, Feature, Nats, User};
 use crate::verdict::RuleId;
 
@@ -39,7 +40,11 @@ impl Detector for Lifecycle {
         let expired = observation.expiry.map_or(0.0, |expiry| {
             let population = &case.others.population;
             let maximum = if expiry.from_issued_event {
-                formula::issue_expiry_max(population.outlives(observation.sighting.tenant, observation.sighting.app))
+                formula::issue_expiry_max(population.habit(
+                    Habit::Outlived,
+                    observation.sighting.tenant,
+                    observation.sighting.app,
+                ))
             } else {
                 formula::CERTAIN
             };
@@ -74,6 +79,11 @@ impl Detector for Lifecycle {
         }
         (baseline.token, baseline.binding) = (lesson.token, lesson.binding);
         baseline.binding_streak = lesson.binding_streak;
+        if let Some((habit, is_seen)) = lesson.learns.departure {
+            let (sighting, counted) = (teaching.observation.sighting, teaching.weights().counted);
+            let population = &mut teaching.others.population;
+            population.learn_habit(habit, (sighting.tenant, sighting.app), is_seen, counted);
+        }
     }
 
     fn learn_visit(teaching: &mut Teaching<'_>, _: &User) {
@@ -84,7 +94,8 @@ impl Detector for Lifecycle {
             && Answer::of(observation.enriched.event.status, Endpoint::Other) == Answer::Accepted
         {
             let (outlived, counted) = (expiry.is_over(sighting.at - observation.ahead), teaching.weights().counted);
-            teaching.others.population.learn_outlived(sighting.tenant, sighting.app, outlived, counted);
+            let app = (sighting.tenant, sighting.app);
+            teaching.others.population.learn_habit(Habit::Outlived, app, outlived, counted);
         }
     }
 
@@ -101,6 +112,7 @@ fn has_nothing_to_compare(case: &Case<'_>) -> bool {
     event.kind == Kind::Use
         && !event.reuse_reported
         && keys.binding == 0
+        && case.baseline.binding_streak < formula::BINDING_STREAK
         && expiry.is_none()
         && *ended == Ended::default()
         && case.baseline.token == keys.token as u32
@@ -140,7 +152,16 @@ fn binding(case: &Case<'_>, lesson: &mut Lesson) -> f64 {
         new_token: baseline.token != keys.token as u32,
         seen_in_earlier_hour: lesson.seen_in_earlier_hour,
     };
-    let binding = formula::binding(&mut known, proof, || is_at_usual_place(case, lesson));
+    let departure = known.departure(proof).filter(|_| case.is_in_order(lesson));
+    lesson.learns.departure = departure.filter(|_| lesson.begins_visit() || proof.new_token);
+    // At the usual place, malware would also have the key.
+    let departs = |(_, is_seen): &(_, bool)| *is_seen && !is_at_usual_place(case, lesson);
+    let departed = departure.filter(departs).map_or(0.0, |(habit, _)| {
+        let sighting = case.observation.sighting;
+        let rate = case.others.population.habit(habit, sighting.tenant, sighting.app);
+        formula::departed(habit, rate)
+    });
+    let binding = formula::binding(&mut known, proof, || is_at_usual_place(case, lesson)).max(departed);
     if !case.is_in_order(lesson) {
         // The event may be older than a change of the key.
         return binding.min(formula::AT_USUAL_PLACE);

@@ -1,7 +1,7 @@
 //! `net`: evidence of the network address. Evaluated once per visit.
 
 use crate::detector::levels::level_ratio;
-use crate::math::ln;
+use crate::math::{exp, ln};
 use crate::memory::Site;
 use crate::memory::level::{LEVELS, NetLevel};
 
@@ -24,6 +24,17 @@ const THIEF_TOO_FAST: f64 = 0.35;
 /// Assumed share of owners in a new country who use a known network. Examples: another region of their cloud, or another
 /// exit of their VPN.
 pub(crate) const KNOWN_NETWORK_ABROAD: f64 = 0.5;
+
+/// Assumed share of thieves who act from the owner's place and with the owner's client: malware on the owner's machine,
+/// a colleague, a shared gateway.
+const AT_HOME: f64 = 0.3;
+
+/// Evidence of place and client for the owner (at most 0), limited by the thieves who act from there:
+/// `ln(0.7·e^credit + 0.3)`, at least −1.2.
+#[must_use]
+pub(crate) fn limited_credit(credit: f64) -> f64 {
+    ln((1.0 - AT_HOME) * exp(credit) + AT_HOME)
+}
 
 /// Inputs of the detector: the place of the visit and the history of the owner.
 #[derive(Clone, Copy, Debug)]

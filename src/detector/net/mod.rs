@@ -16,7 +16,7 @@ pub(crate) struct Net;
 
 impl Detector for Net {
     const ID: DetectorId = DetectorId::Net;
-    const WEIGHT: f64 = 0.8;
+    const WEIGHT: f64 = 0.5;
     const OF_IDENTITY: bool = true;
 
     fn score_visit(case: &Case<'_>, lesson: &mut Lesson) {
@@ -43,6 +43,17 @@ impl Detector for Net {
 
     fn evidence(lesson: &Lesson) -> f64 {
         lesson.holder.evidence[Self::ID].get() + f64::from(lesson.visit.net_credit)
+    }
+
+    /// Limits the credit of place and client, because a thief may have both.
+    fn adjust(score: &mut Score) {
+        let credit = score.shares[Self::ID] + score.shares[DetectorId::Client];
+        if credit < 0.0 {
+            let limited = formula::limited_credit(credit);
+            score.of_identity += limited - credit;
+            score.shares[Self::ID] *= limited / credit;
+            score.shares[DetectorId::Client] *= limited / credit;
+        }
     }
 
     fn leave_out(score: &mut Score) {

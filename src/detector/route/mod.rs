@@ -7,11 +7,10 @@ use super::{Case, Detector, DetectorId, Fading, Lesson, Observation, Score, Teac
 use crate::event::Kind;
 use crate::math::ln;
 use crate::memory::baseline::RouteCall;
-use crate::memory::cohort::FirstCall;
 use crate::memory::population::{AppCall, Callers};
 use crate::memory::templates::Taught;
 use crate::memory::visit::Core;
-use crate::memory::{Evidence, Feature, Nats, Seen};
+use crate::memory::{Evidence, Feature, Nats, Seen, User};
 use crate::route;
 use crate::verdict::RuleId;
 
@@ -70,10 +69,9 @@ impl Detector for Route {
         }
         let weights = teaching.weights();
         let (sighting, route) = (observation.sighting, observation.route.key);
-        let is_new = !teaching.baseline.seen.knows(Feature::Route, known_key(observation, &teaching.baseline.seen));
         if learns.route >= formula::weight(1) && teaching.baseline.visits > SETTLED_VISITS {
             if let Some(cohorts) = teaching.cohorts() {
-                cohorts.learn_route(lesson.kind, FirstCall { is_new, is_rare: learns.rare_route }, weights.counted);
+                cohorts.learn_route(lesson.kind, learns.rare_route, weights.counted);
             }
             let others = &mut *teaching.others;
             if weights.counted > 0.5
@@ -84,6 +82,11 @@ impl Detector for Route {
                 others.templates.learn(taught, &observation.enriched.route.segments);
             }
         }
+        if learns.new_task
+            && let Some(cohorts) = teaching.cohorts()
+        {
+            cohorts.learn_task(lesson.kind, weights.counted);
+        }
         let weight = learns.route / formula::weight(1);
         let (counted, known) = (weights.counted * weight, weights.known * weight);
         let call = RouteCall { route, is_rare: learns.rare_route, minute: sighting.minute() };
@@ -91,6 +94,16 @@ impl Detector for Route {
         let population = &mut teaching.others.population;
         let call = AppCall { app: sighting.app, family: sighting.family, route, promise: learns.promise };
         population.learn_route(observation.tenant, &call, counted);
+    }
+
+    fn learn_visit(teaching: &mut Teaching<'_>, _: &User) {
+        let counted = teaching.weights().counted;
+        let kind = teaching.lesson.kind;
+        if teaching.baseline.visits > SETTLED_VISITS
+            && let Some(cohorts) = teaching.cohorts()
+        {
+            cohorts.learn_visit(kind, counted);
+        }
     }
 
     /// The rule `new_endpoint` also reports the evidence of `area`.
@@ -139,14 +152,13 @@ fn score_call(case: &Case<'_>, lesson: &mut Lesson) {
         visit.task_calls = visit.task_calls.saturating_add(1);
         call.against_task = formula::of_one_task(call.against_task, visit.task_calls.into());
     }
-    let new_task = formula::new_task(case.cohorts().new_routes(case.kind), visit.client_level);
+    let new_task = formula::new_task(case.cohorts().new_tasks(case.kind), visit.client_level);
     visit.weighed = visit.weighed.saturating_add(1);
     let settled = holder.age_days(sighting.at) > formula::SETTLED_DAYS;
     let evidence = &mut holder.evidence;
-    let (against_owner, against_task) = (
-        evidence.route_owner.get() + weight * call.against_owner,
-        evidence.route_task.get() + weight * call.against_task,
-    );
+    let against_owner = formula::added(evidence.route_owner.get(), weight * call.against_owner);
+    let against_task = formula::added(evidence.route_task.get(), weight * call.against_task);
+    learns.new_task = evidence.route_owner.get() < formula::TASK && against_owner >= formula::TASK;
     (evidence.route_owner, evidence.route_task) = (Nats::new(against_owner), Nats::new(against_task));
     let of_holder = formula::holder(against_owner, against_task, new_task);
     let before = evidence[Route::ID].get() + f64::from(visit.between);

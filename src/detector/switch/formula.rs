@@ -12,7 +12,7 @@ pub(crate) const SUM_MAX: f64 = 10.0;
 /// Evidence of a change of network after `gap` minutes: `ln[½(1 − e^−g/5)/(1 − e^−λg)]` in [−1, 6]. The owner's changes
 /// are a Poisson process in active minutes with the rate `λ = (k + 300·λ_cohort)/(active + 300)`. A second holder is
 /// assumed to appear within minutes in half of the cases. The first change of a holder has the weight 0.3, because
-/// owners move. The n-th has 0.7/√n.
+/// owners move. The n-th has 1/√n.
 ///
 /// `changes`: k, changes of the owner; `active`: minutes; `cohort`: λ_cohort per minute; `nth`: number, from 1.
 #[must_use]
@@ -22,7 +22,7 @@ pub(crate) fn evidence(gap: f64, changes: f64, active: f64, cohort: f64, nth: u8
     let rate = (changes + 300.0 * cohort) / (active + 300.0);
     let owner = 1.0 - exp(-rate * gap);
     let ratio = ln(0.5 * (1.0 - exp(-gap / 5.0)) / owner).clamp(-1.0, 6.0);
-    let weight = if nth <= 1 { 0.3 } else { 0.7 / libm::sqrt(f64::from(nth)) };
+    let weight = if nth <= 1 { 0.3 } else { 1.0 / libm::sqrt(f64::from(nth)) };
     Switch { share: weight * ratio, p_value: owner.min(1.0) }
 }
 
@@ -55,7 +55,7 @@ mod tests {
         let rate: f64 = 1.5 / 6_300.0;
         let expected = (0.5 * (1.0 - (-0.4_f64).exp()) / (1.0 - (-2.0 * rate).exp())).ln();
         let second = evidence(2.0, 0.0, 6_000.0, 0.005, 2);
-        assert!((second.share - expected * 0.7 / 2.0_f64.sqrt()).abs() < 1e-9);
+        assert!((second.share - expected / 2.0_f64.sqrt()).abs() < 1e-9);
         let sum: f64 = (1..=6).map(|nth| evidence(2.0, 0.0, 6_000.0, 0.005, nth).share).sum();
         assert!(sum > 9.0, "{sum}");
         let once = evidence(2.0, 0.0, 6_000.0, 0.005, 1).share;
