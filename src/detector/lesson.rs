@@ -13,6 +13,7 @@ use crate::memory::{Baseline, Holder, Kind, NetLevel};
 
 /// Findings of the detectors that only learning reads.
 #[derive(Clone, Copy, Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "independent facts about one event")]
 pub(crate) struct Learns {
     /// The visit is the first of the baseline.
     pub(crate) first: bool,
@@ -22,6 +23,7 @@ pub(crate) struct Learns {
     pub(crate) promise: f64,
     /// The route is rare.
     pub(crate) rare_route: bool,
+    /// The owner has begun a new task.
     pub(crate) new_task: bool,
     /// A habit that departs from the known key of a token, and whether it was seen.
     pub(crate) departure: Option<(Habit, bool)>,
