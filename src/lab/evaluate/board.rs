@@ -95,7 +95,7 @@ impl Board {
             note: format!(
                 "Macro recall in per cent, at {} false positives per 1,000 token-days, counted by token-day and by cause; \
                  without the controls. Correct alerts: token-days with an alert, after a thief's use in the previous 24 \
-                 hours. Correct revocations: the same for revoked tokens. Stolen tokens revoked: without the controls. \
+                 hours. Correct revocations: revoked tokens that a thief had used before. Stolen tokens revoked: without the controls. \
                  False alerts per day: token-days, and the alert budget. Log-odds from 0: \
                  share of thefts among these visits, and the share that follows from the log-odds, in per cent. p-value: \
                  share of legitimate visits with a p-value of at most 0.01 / 0.001 / 0.0001, divided by that number; 1 is \

@@ -109,8 +109,10 @@ impl Ledger {
             day.alerted.get_or_insert(stolen);
         }
         if seen.verdict == Verdict::Revoke && !self.revoked.contains_key(&seen.baseline) {
-            self.revoked.insert(seen.baseline, stolen);
-            if !stolen {
+            // A stolen token stays stolen.
+            let was_stolen = self.stolen.contains_key(&seen.baseline);
+            self.revoked.insert(seen.baseline, was_stolen);
+            if !was_stolen {
                 return Noted::FalseRevocation;
             }
         }
@@ -305,7 +307,7 @@ mod tests {
         assert_eq!(ledger.observe(&revoke(honest(1, 0, 9.0))), Noted::FalseRevocation);
         assert_eq!(ledger.observe(&revoke(honest(1, 1, 9.0))), Noted::Nothing, "the token is already revoked");
         ledger.observe(&theft(2, 0, 0.0, 0));
-        assert_eq!(ledger.observe(&revoke(honest(2, HOUR_MS, 9.0))), Noted::Nothing);
+        assert_eq!(ledger.observe(&revoke(honest(2, 40 * DAY_MS, 9.0))), Noted::Nothing, "a stolen token stays stolen");
         assert_eq!(ledger.observe(&revoke(theft(3, 0, 9.0, 1))), Noted::Nothing);
         assert_eq!(ledger.revocations(), (2, 1));
         // A token that is stolen after its revocation, and a second theft of the same token.
@@ -314,6 +316,6 @@ mod tests {
         let mut stolen: Vec<_> = ledger.stolen_tokens().collect();
         stolen.sort_unstable();
         assert_eq!(stolen, [(0, true), (1, true), (2, false)]);
-        assert_eq!(ledger.alerts(), (2, 1), "a revocation is an alert too");
+        assert_eq!(ledger.alerts(), (1, 2), "a revocation is an alert too, which is correct for 24 hours");
     }
 }

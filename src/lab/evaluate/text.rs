@@ -153,8 +153,8 @@ impl Report {
         Table {
             title: "Verdicts with the settings of the run".to_owned(),
             note: format!(
-                "Correct: a thief had used the token in the previous 24 hours. Of {} stolen tokens{controls}, {} were \
-                 revoked. False alerts: {:.1} token-days per day; the alert budget is {} alerts per day.",
+                "Correct: a thief had used the token, for alerts in the previous 24 hours. Of {} stolen tokens{controls}, \
+                 {} were revoked. False alerts: {:.1} token-days per day; the alert budget is {} alerts per day.",
                 self.stolen.tokens,
                 self.stolen.revoked,
                 self.false_alerts_per_day(),
