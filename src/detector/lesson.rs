@@ -102,7 +102,7 @@ pub(crate) struct Lesson {
     pub(crate) binding: u32,
     pub(crate) binding_streak: u8,
     pub(crate) kind: Kind,
-    /// Log-odds of theft without the reductions for a shared cause and a colleague. Learning weighs the event by them.
+    /// Log-odds of theft without the reduction for a shared cause. Learning weighs the event by them.
     pub(crate) log_odds: f64,
     /// The holder has an event in an earlier hour. The learning floor makes values known for such holders only.
     pub(crate) seen_in_earlier_hour: bool,

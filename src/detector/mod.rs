@@ -8,7 +8,6 @@
 pub(crate) mod area;
 pub(crate) mod case;
 pub(crate) mod client;
-pub(crate) mod colleague;
 pub(crate) mod credential;
 pub(crate) mod fan;
 pub(crate) mod hour;
@@ -217,7 +216,7 @@ mod tests {
     use crate::memory::{Baseline, Kind};
 
     /// A lesson in which each detector has evidence, with the expected shares.
-    fn lesson() -> (Lesson, [(DetectorId, f64); 12]) {
+    fn lesson() -> (Lesson, [(DetectorId, f64); 11]) {
         let kind = Kind::new(TokenType::ApiKey, crate::enrichment::Device::Machine);
         let mut lesson = None;
         let mut lesson = Lesson::begin(&mut lesson, &Baseline::new(1, kind, 0), Core::begun(1, 1, 0), 0).clone();
@@ -254,7 +253,6 @@ mod tests {
             (DetectorId::Credential, 2.5),
             (DetectorId::Fan, 4.0),
             (DetectorId::Sibling, 3.5),
-            (DetectorId::Colleague, 0.0),
         ];
         (lesson, expected)
     }
@@ -306,19 +304,6 @@ mod tests {
         let small = score(&lesson, &[]);
         let credit = small.shares[DetectorId::Net] + small.shares[DetectorId::Client];
         assert!((-0.1..-0.08).contains(&credit), "{credit}");
-    }
-
-    #[test]
-    fn colleague_reduces_identity_evidence_only() {
-        let (lesson, _) = lesson();
-        let mut by_hand = Score { setting: Setting::ByHand, together: -2.0, ..Score::nothing(-7.0) };
-        sum_up(&lesson, &mut by_hand, &[]);
-        let identity = by_hand.of_identity - 2.0;
-        let expected = colleague::formula::explained(identity) - identity;
-        assert!((by_hand.shares[DetectorId::Colleague] - expected).abs() < 1e-9 && expected < 0.0);
-        let mut without = Score { setting: Setting::ByHand, ..Score::nothing(-7.0) };
-        sum_up(&lesson, &mut without, &[DetectorId::Colleague]);
-        assert!(without.shares[DetectorId::Colleague].abs() < 1e-9);
     }
 
     #[test]

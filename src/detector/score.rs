@@ -144,11 +144,10 @@ impl Score {
         }
     }
 
-    /// Part of the identity evidence that `fan` and `colleague` do not explain, 0 to 1.
+    /// Part of the identity evidence that `fan` does not explain, 0 to 1.
     pub(crate) fn unexplained(&self) -> f64 {
         let found = self.of_identity + self.app_fan + self.ip_fan;
-        let explained = self.together + self.shares[DetectorId::Colleague];
-        if found > 0.0 { ((found + explained) / found).clamp(0.0, 1.0) } else { 1.0 }
+        if found > 0.0 { ((found + self.together) / found).clamp(0.0, 1.0) } else { 1.0 }
     }
 }
 

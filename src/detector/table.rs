@@ -1,7 +1,7 @@
 //! The table of detectors.
 
 /// Calls the macro `$then` with each detector and its module, in the order of scoring and explanation.
-/// `fan` reads the evidence of those before it, and `colleague` that of `fan`. To add a detector, add a line here and its `mod` in `detector/mod.rs`.
+/// `fan` reads the evidence of those before it. To add a detector, add a line here and its `mod` in `detector/mod.rs`.
 macro_rules! detectors {
     ($then:ident) => {
         $then! {
@@ -16,7 +16,6 @@ macro_rules! detectors {
             Credential = credential,
             Fan = fan,
             Sibling = sibling,
-            Colleague = colleague,
             #[cfg(test)] Toy = toy,
         }
     };

@@ -69,7 +69,7 @@ impl<'a> Signals<'a> {
 pub(crate) struct Words<'a> {
     pub(crate) observation: &'a Observation<'a>,
     pub(crate) score: &'a Score,
-    /// Part of the identity evidence that `fan` and `colleague` do not explain.
+    /// Part of the identity evidence that `fan` does not explain.
     pub(crate) unexplained: f64,
     pub(crate) baseline: &'a Baseline,
     pub(crate) lesson: &'a Lesson,

@@ -62,14 +62,13 @@ pub(crate) fn score(
     detector::score_event(&case, lesson);
     let score = sum_up(&case, lesson, settings);
     failpoint(Failpoint::Sum);
-    let colleague = score.shares[detector::DetectorId::Colleague];
-    // `between` counts in its visit only. A colleague is not the owner, so the reduction does not apply to the holder.
-    lesson.holder.log_odds = Nats::new(score.log_odds - score.between - colleague);
+    // `between` counts in its visit only.
+    lesson.holder.log_odds = Nats::new(score.log_odds - score.between);
     lesson.holder.last_at = lesson.holder.last_at.max(at);
     lesson.visit.log_odds_max = lesson.visit.log_odds_max.max(score.log_odds as f32);
-    // A shared cause or a colleague explains the evidence, but does not prove that the holder is the owner. Learning
-    // therefore ignores both reductions.
-    lesson.log_odds = score.log_odds - score.together - colleague;
+    // A shared cause explains the evidence, but does not prove that the holder is the owner. Learning therefore ignores
+    // the reduction.
+    lesson.log_odds = score.log_odds - score.together;
     lesson.fresh = fresh;
     score
 }
