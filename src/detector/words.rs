@@ -45,9 +45,21 @@ impl<'a> Signals<'a> {
     }
 
     /// Adds the signal of a rule that is not disabled, if its share is at least 0.5 nats.
+    #[inline]
     pub(super) fn add(&mut self, rule: RuleId, share: f64, describe: impl FnOnce() -> Description) {
+        if share < LISTED_FROM {
+            return;
+        }
+        self.list(rule, share, describe);
+    }
+
+    /// Adds the signal of a rule that is not disabled. Few shares are listed, so the texts are not part of the code that
+    /// compares the shares.
+    #[cold]
+    #[inline(never)]
+    fn list(&mut self, rule: RuleId, share: f64, describe: impl FnOnce() -> Description) {
         let configured = self.rules.rule(rule);
-        if share < LISTED_FROM || configured.status == Status::Disabled {
+        if configured.status == Status::Disabled {
             return;
         }
         let Description { p_value, observed, expected, reason } = describe();
