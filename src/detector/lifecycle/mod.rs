@@ -107,13 +107,13 @@ impl Detector for Lifecycle {
 
 /// Whether all evidence of the event is 0, and nothing of it is stored: most uses.
 fn has_nothing_to_compare(case: &Case<'_>) -> bool {
-    let Observation { enriched, ended, expiry, .. } = case.observation;
+    let Observation { enriched, sighting, ended, expiry, ahead, .. } = case.observation;
     let (event, keys) = (&enriched.event, &enriched.keys);
     event.kind == Kind::Use
         && !event.reuse_reported
         && keys.binding == 0
         && case.baseline.binding_streak < formula::BINDING_STREAK
-        && expiry.is_none()
+        && !expiry.is_some_and(|expiry| expiry.is_over(sighting.at - ahead))
         && *ended == Ended::default()
         && case.baseline.token == keys.token as u32
 }
