@@ -198,20 +198,24 @@ fn share_of_known_routes(case: &Case<'_>, visit: &mut Core, callers: &Callers) -
 }
 
 fn describe(words: &Words<'_>, what: &str) -> Description {
-    let event = &words.observation.enriched.event;
     let seen = &words.baseline.seen;
-    let route = words.observation.route;
-    let endpoint = route::template_without(event.endpoint.as_deref().unwrap_or_default(), route.names);
-    let observed = both(event.method.as_deref().unwrap_or_default(), &endpoint);
     let (known, _) = seen.variety(Feature::Route);
     let expected = ["one of ", itoa::Buffer::new().format(known), " known routes"].concat();
     // The unusual call may be earlier than this event.
-    let is_usual = seen.count(Feature::Route, route.key) >= USUAL_CALLS;
-    let (observed, reason) = if is_usual || observed.is_empty() {
+    let is_usual = seen.count(Feature::Route, words.observation.route.key) >= USUAL_CALLS;
+    let observed = if is_usual { String::new() } else { called(words.observation) };
+    let (observed, reason) = if observed.is_empty() {
         ("earlier calls".to_owned(), [what, ", earlier from this network and client"].concat())
     } else {
         let reason = [what, ", most recently ", &observed].concat();
         (observed, reason)
     };
     Description { p_value: None, observed, expected, reason }
+}
+
+/// Method and template: `GET /v1/users/{}/keys`.
+fn called(observation: &Observation<'_>) -> String {
+    let event = &observation.enriched.event;
+    let endpoint = route::template_without(event.endpoint.as_deref().unwrap_or_default(), observation.route.names);
+    both(event.method.as_deref().unwrap_or_default(), &endpoint)
 }
