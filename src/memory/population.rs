@@ -502,9 +502,9 @@ impl Population {
 
     /// Share of each UTC hour in the tenant's visits. Uniform while there are none.
     pub(crate) fn share_of_hour(&self, tenant: Tenant) -> impl Fn(usize) -> f64 {
-        let hours = tenant.seat.and_then(|seat| self.hours.get(seat));
-        let share = 1.0 / (hours.map_or(0.0, |hours| hours.all) + 24.0);
-        move |hour| (hours.map_or(0.0, |hours| hours.each[hour]) + 1.0) * share
+        let hours = tenant.seat.and_then(|seat| self.hours.get(seat)).copied().unwrap_or_default();
+        let share = 1.0 / (hours.all + 24.0);
+        move |hour| (hours.each[hour] + 1.0) * share
     }
 
     pub(crate) fn learn_hour(&mut self, tenant: Tenant, hour: usize, weight: f64) {

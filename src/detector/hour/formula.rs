@@ -3,7 +3,7 @@
 use crate::math::{exp, ln, turn};
 
 /// Weights for smoothing over neighbouring hours.
-const KERNEL: [u32; 5] = [1, 4, 10, 4, 1];
+const KERNEL: [i32; 5] = [1, 4, 10, 4, 1];
 const KERNEL_SUM: f64 = 20.0;
 /// Weight of the population's hours, visits.
 const OTHERS: f64 = 6.0;
@@ -45,32 +45,43 @@ pub(crate) fn evidence(
     of_phase: f64,
     shift: i32,
 ) -> Hour {
-    // Two more hours at both ends, for smoothing across midnight.
-    let mut around = [0; 28];
-    for (hour, count) in around.iter_mut().enumerate() {
-        *count = u32::from(own[(hour + 22) % 24]);
-    }
-    let visits = around[2..26].iter().sum::<u32>();
+    let around = around_midnight(own);
+    let visits = around[2..26].iter().sum::<i32>();
     let whole = 1.0 / (f64::from(visits) / 16.0 + OTHERS);
     let at_home = |hour: usize| {
-        let near = KERNEL.iter().zip(&around[hour..hour + 5]).map(|(weight, count)| weight * count).sum::<u32>();
+        let near = (0..5).map(|step| KERNEL[step] * around[hour + step]).sum::<i32>();
         (f64::from(near) / (16.0 * KERNEL_SUM) + OTHERS * population(hour)) * whole
     };
-    let owner = |hour: usize| match shift {
-        0 => at_home(hour),
-        shift => 0.5 * at_home(hour) + 0.5 * at_home((hour as i32 + shift).rem_euclid(24) as usize),
-    };
-    let here = owner(hour);
+    let here = travelling(at_home, hour, shift);
     let thief = 0.5 / 24.0 + 0.5 * population(hour);
     let of_day = ln(thief / here).clamp(-1.0, 2.5);
     let p_value = if of_day > 0.0 {
         // A select instead of a branch, which the processor could not predict.
         let as_rare = |other: f64| if other <= here * (1.0 + 1e-9) { other } else { 0.0 };
-        (0..24).map(owner).map(as_rare).sum::<f64>().min(1.0)
+        let at_home: [f64; 24] = std::array::from_fn(at_home);
+        (0..24).map(|hour| as_rare(travelling(|hour| at_home[hour], hour, shift))).sum::<f64>().min(1.0)
     } else {
         1.0
     };
     Hour { of_day, of_phase, p_value }
+}
+
+/// The owner's probability of an hour, from those at home.
+fn travelling(at_home: impl Fn(usize) -> f64, hour: usize, shift: i32) -> f64 {
+    match shift {
+        0 => at_home(hour),
+        shift => 0.5 * at_home(hour) + 0.5 * at_home((hour as i32 + shift).rem_euclid(24) as usize),
+    }
+}
+
+/// The visits of each hour, with two more hours at both ends, for smoothing across midnight. Signed, because the
+/// processor converts several signed integers to floats at once.
+fn around_midnight(own: &[u16; 24]) -> [i32; 28] {
+    let mut around = [0; 28];
+    around[..2].copy_from_slice(&own[22..]);
+    around[2..26].copy_from_slice(own);
+    around[26..].copy_from_slice(&own[..2]);
+    around.map(i32::from)
 }
 
 /// Evidence of the phase, if visits follow a schedule: the density of a von Mises distribution around the schedule
