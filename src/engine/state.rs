@@ -69,6 +69,9 @@ impl State {
     pub(super) fn end_visits(&mut self) {
         self.thresholds.pass_time(self.clock.watermark());
         for _ in 0..LOOKS {
+            if !self.memory.visits.is_due(self.clock.watermark()) {
+                return;
+            }
             let Some(number) = self.memory.visits.next_ended(self.clock.watermark()) else { continue };
             let visit = self.memory.visits.get(number);
             let (tenant, log_odds) = (visit.tenant, f64::from(visit.log_odds_max));

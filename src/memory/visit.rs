@@ -283,9 +283,16 @@ impl Visits {
         &mut self.places[place(number)]
     }
 
+    /// Whether [`Self::next_ended`] has something to do. Usually, no visit may have ended.
+    #[must_use]
+    #[inline]
+    pub(crate) fn is_due(&self, watermark: i64) -> bool {
+        let waits = |since: i64| since + VISIT_GAP_MS > watermark && since <= watermark + AHEAD_MS;
+        self.len() > self.max || self.queue.front().is_some_and(|(since, _)| !waits(*since))
+    }
+
     /// Checks one visit, and returns its number if it has ended by `watermark` or there are too many. It remains stored
     /// until [`Self::close`].
-    #[inline] // Usually no visit has ended, and the first comparison is enough.
     pub(crate) fn next_ended(&mut self, watermark: i64) -> Option<NonZeroU32> {
         let full = self.len() > self.max;
         let &(since, number) = self.queue.front()?;
