@@ -172,6 +172,7 @@ impl RuleSet {
     /// allocate if there are none. `count` counts a call of the grant and returns the number of calls in its minute so
     /// far. It is called at most once.
     #[must_use]
+    #[inline] // Most events have none.
     pub(crate) fn violations(
         &self,
         enriched: &EnrichedEvent<'_>,
@@ -182,7 +183,18 @@ impl RuleSet {
         if too_old.is_none() && self.with_policies.is_empty() {
             return Vec::new();
         }
-        let mut findings: Vec<_> = too_old.into_iter().collect();
+        self.findings(too_old, enriched, time, count)
+    }
+
+    #[inline(never)]
+    fn findings(
+        &self,
+        too_old: Option<TooOld>,
+        enriched: &EnrichedEvent<'_>,
+        time: Time,
+        count: &mut dyn FnMut() -> u32,
+    ) -> Vec<Finding> {
+        let mut findings: Vec<_> = too_old.map(|too_old| too_old.finding(&enriched.event)).into_iter().collect();
         let mut calls = None;
         for rule in self.with_policies.iter().map(|id| self.rule(*id)) {
             for policy in &rule.policies {
@@ -194,8 +206,9 @@ impl RuleSet {
         findings
     }
 
-    /// Finding for a token that is older than the maximum age of its type.
-    fn too_old(&self, event: &Event<'_>, at: i64) -> Option<Finding> {
+    /// Whether a token is older than the maximum age of its type.
+    #[inline]
+    fn too_old(&self, event: &Event<'_>, at: i64) -> Option<TooOld> {
         let issued_at = event.issued_at?;
         let rule = self.rule(RuleId::TokenAge);
         let (unit_ms, unit, max) = match (event.token_type, rule.values.as_slice()) {
@@ -204,17 +217,28 @@ impl RuleSet {
             _ => return None,
         };
         let age = (at - issued_at.millis()) as f64 / unit_ms as f64;
-        if age <= max || rule.status == Status::Disabled {
-            return None;
-        }
-        let kind = event.token_type.as_str();
-        let observed = format!("issued {age:.1} {unit} ago");
-        let expected = format!("{kind} tokens at most {max} {unit} old");
-        let reason = format!("the {kind} token is too old: {observed}; allowed: {max} {unit}");
-        Some(Finding { rule: RuleId::TokenAge, verdict: Verdict::Watch, observed, expected, reason })
+        (age > max && rule.status != Status::Disabled).then_some(TooOld { age, max, unit })
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Rule> {
         self.rules.iter()
+    }
+}
+
+/// A token that is older than the maximum age of its type.
+#[derive(Clone, Copy, Debug)]
+struct TooOld {
+    age: f64,
+    max: f64,
+    unit: &'static str,
+}
+
+impl TooOld {
+    fn finding(self, event: &Event<'_>) -> Finding {
+        let (Self { age, max, unit }, kind) = (self, event.token_type.as_str());
+        let observed = format!("issued {age:.1} {unit} ago");
+        let expected = format!("{kind} tokens at most {max} {unit} old");
+        let reason = format!("the {kind} token is too old: {observed}; allowed: {max} {unit}");
+        Finding { rule: RuleId::TokenAge, verdict: Verdict::Watch, observed, expected, reason }
     }
 }
