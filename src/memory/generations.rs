@@ -100,13 +100,19 @@ impl<V> Generations<V> {
 impl Generations<f64> {
     /// Adds to a count that starts at 0, and returns it.
     pub(crate) fn add(&mut self, key: u64, weight: f64) -> f64 {
-        // Nearly all counts are in the younger half.
         let count = match self.young.get_mut(&key) {
             Some(count) => count,
-            None => self.entry(key, || 0.0),
+            None => self.begin(key),
         };
         *count += weight;
         *count
+    }
+
+    /// The count of a key that is not in the younger half. Few are not.
+    #[cold]
+    #[inline(never)]
+    fn begin(&mut self, key: u64) -> &mut f64 {
+        self.entry(key, || 0.0)
     }
 
     #[must_use]
