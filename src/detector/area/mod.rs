@@ -26,10 +26,7 @@ impl Detector for Area {
             case.visit.is_none_or(|visit| visit.is_further_new(area))
         });
         if lesson.learns.area && !case.blank {
-            let share = evidence(case, &mut lesson.visit, area);
-            let evidence = &mut lesson.holder.evidence[Self::ID];
-            *evidence = Nats::new(formula::carried(evidence.get(), share));
-            lesson.changed |= share > 0.0;
+            score_call(case, lesson, area);
         }
     }
 
@@ -38,19 +35,32 @@ impl Detector for Area {
     }
 
     fn learn_event(teaching: &mut Teaching<'_>) {
-        let (observation, lesson) = (teaching.observation, teaching.lesson);
-        if !lesson.learns.area {
-            return;
+        if teaching.lesson.learns.area {
+            learn_call(teaching);
         }
-        let weights = teaching.weights();
-        let area = observation.route.area;
-        let baseline = &mut *teaching.baseline;
-        let (is_new, is_settled) = (!baseline.seen.knows(Feature::Area, area), baseline.visits > SETTLED_VISITS);
-        baseline.learn_area(area, weights.counted, weights.known, observation.sighting.minute());
-        teaching.others.population.learn_area(observation.sighting.tenant, area, weights.counted);
-        if is_settled && let Some(cohorts) = teaching.cohorts() {
-            cohorts.learn_area(lesson.kind, is_new, weights.counted);
-        }
+    }
+}
+
+/// Scores the first call of an area in a visit.
+#[inline(never)] // Most calls are repeats.
+fn score_call(case: &Case<'_>, lesson: &mut Lesson, area: u32) {
+    let share = evidence(case, &mut lesson.visit, area);
+    let evidence = &mut lesson.holder.evidence[Area::ID];
+    *evidence = Nats::new(formula::carried(evidence.get(), share));
+    lesson.changed |= share > 0.0;
+}
+
+/// Learns the first call of an area in a visit.
+#[inline(never)] // Most calls are repeats.
+fn learn_call(teaching: &mut Teaching<'_>) {
+    let (observation, lesson, weights) = (teaching.observation, teaching.lesson, teaching.weights());
+    let area = observation.route.area;
+    let baseline = &mut *teaching.baseline;
+    let (is_new, is_settled) = (!baseline.seen.knows(Feature::Area, area), baseline.visits > SETTLED_VISITS);
+    baseline.learn_area(area, weights.counted, weights.known, observation.sighting.minute());
+    teaching.others.population.learn_area(observation.sighting.tenant, area, weights.counted);
+    if is_settled && let Some(cohorts) = teaching.cohorts() {
+        cohorts.learn_area(lesson.kind, is_new, weights.counted);
     }
 }
 

@@ -76,16 +76,8 @@ impl Detector for Fan {
     }
 
     fn learn_event(teaching: &mut Teaching<'_>) {
-        let (observation, fleets) = (teaching.observation, &mut teaching.others.fleets);
-        match &teaching.lesson.learns.arrival {
-            Arrival::None => {}
-            Arrival::AtKnownPlace => {
-                let &Sighting { app, at, .. } = observation.sighting;
-                fleets.learn_usual_visit(app, observation.tenant, at.min(observation.now));
-            }
-            &Arrival::WithOthers { member, groups } => {
-                groups.into_iter().flatten().for_each(|group| fleets.join(group, member, observation.now));
-            }
+        if !matches!(teaching.lesson.learns.arrival, Arrival::None) {
+            learn_arrival(teaching);
         }
     }
 
@@ -93,6 +85,21 @@ impl Detector for Fan {
         let app = words.observation.enriched.event.app_id.as_deref().unwrap_or("one application");
         signals.add(RuleId::AppFanout, words.unexplained * words.score.app_fan, || describe(words, " of ", app));
         signals.add(RuleId::IpFanout, words.unexplained * words.score.ip_fan, || describe(words, "", ""));
+    }
+}
+
+#[inline(never)] // Few events are arrivals.
+fn learn_arrival(teaching: &mut Teaching<'_>) {
+    let (observation, fleets) = (teaching.observation, &mut teaching.others.fleets);
+    match teaching.lesson.learns.arrival {
+        Arrival::None => {}
+        Arrival::AtKnownPlace => {
+            let &Sighting { app, at, .. } = observation.sighting;
+            fleets.learn_usual_visit(app, observation.tenant, at.min(observation.now));
+        }
+        Arrival::WithOthers { member, groups } => {
+            groups.into_iter().flatten().for_each(|group| fleets.join(group, member, observation.now));
+        }
     }
 }
 

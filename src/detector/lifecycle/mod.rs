@@ -21,54 +21,8 @@ impl Detector for Lifecycle {
     const ID: DetectorId = DetectorId::Lifecycle;
 
     fn score_event(case: &Case<'_>, lesson: &mut Lesson) {
-        if has_nothing_to_compare(case) {
-            return;
-        }
-        let observation = case.observation;
-        let (event, at) = (&observation.enriched.event, observation.sighting.at);
-        let endpoint = if event.kind == Kind::Refreshed { Endpoint::Token } else { Endpoint::Other };
-        let answer = Answer::of(event.status, endpoint);
-        let visit = &lesson.visit;
-        let foreign = Foreign {
-            address: visit.net_level > NetLevel::KnownAddress,
-            network: visit.net_level >= NetLevel::UsersNetwork,
-            client: visit.client_level >= ClientLevel::UsersFamily,
-        };
-        let began = visit.began;
-        let reuse = reuse(case, lesson, answer);
-        let binding = binding(case, lesson);
-        let expired = observation.expiry.map_or(0.0, |expiry| {
-            let population = &case.others.population;
-            let maximum = if expiry.from_issued_event {
-                formula::issue_expiry_max(population.habit(
-                    Habit::Outlived,
-                    observation.sighting.tenant,
-                    observation.sighting.app,
-                ))
-            } else {
-                formula::CERTAIN
-            };
-            let most = if expiry.is_over(at) && is_at_usual_place(case, lesson) {
-                maximum.min(formula::AT_USUAL_PLACE)
-            } else {
-                maximum
-            };
-            formula::after_expiry(expiry, most, at - observation.ahead, began - observation.ahead, answer)
-        });
-        let found = [
-            (RuleId::RefreshReuse, reuse),
-            (RuleId::BindingMismatch, binding),
-            (RuleId::UseAfterRevocation, formula::after_revocation(observation.ended, at, answer, foreign)),
-            (RuleId::UseAfterSessionEnd, formula::after_session_end(observation.ended, at, answer, foreign)),
-            (RuleId::UseAfterExpiry, expired),
-        ];
-        let holder = &mut lesson.holder;
-        for (rule, share) in found {
-            if share > 0.0 && Nats::new(share) >= holder.evidence[Self::ID] {
-                lesson.changed |= Nats::new(share) > holder.evidence[Self::ID];
-                holder.evidence[Self::ID] = Nats::new(share);
-                holder.lifecycle_rule = rule as u8;
-            }
+        if !has_nothing_to_compare(case) {
+            score_use(case, lesson);
         }
     }
 
@@ -102,6 +56,56 @@ impl Detector for Lifecycle {
     fn explain(words: &Words<'_>, signals: &mut Signals<'_>) {
         let rule = words.score.lifecycle_rule.unwrap_or(RuleId::UseAfterExpiry);
         signals.add(rule, words.score.evidence[Self::ID].get(), || describe(words, rule));
+    }
+}
+
+#[inline(never)] // Few uses have something to compare.
+fn score_use(case: &Case<'_>, lesson: &mut Lesson) {
+    let observation = case.observation;
+    let (event, at) = (&observation.enriched.event, observation.sighting.at);
+    let endpoint = if event.kind == Kind::Refreshed { Endpoint::Token } else { Endpoint::Other };
+    let answer = Answer::of(event.status, endpoint);
+    let visit = &lesson.visit;
+    let foreign = Foreign {
+        address: visit.net_level > NetLevel::KnownAddress,
+        network: visit.net_level >= NetLevel::UsersNetwork,
+        client: visit.client_level >= ClientLevel::UsersFamily,
+    };
+    let began = visit.began;
+    let reuse = reuse(case, lesson, answer);
+    let binding = binding(case, lesson);
+    let expired = observation.expiry.map_or(0.0, |expiry| {
+        let population = &case.others.population;
+        let maximum = if expiry.from_issued_event {
+            formula::issue_expiry_max(population.habit(
+                Habit::Outlived,
+                observation.sighting.tenant,
+                observation.sighting.app,
+            ))
+        } else {
+            formula::CERTAIN
+        };
+        let most = if expiry.is_over(at) && is_at_usual_place(case, lesson) {
+            maximum.min(formula::AT_USUAL_PLACE)
+        } else {
+            maximum
+        };
+        formula::after_expiry(expiry, most, at - observation.ahead, began - observation.ahead, answer)
+    });
+    let found = [
+        (RuleId::RefreshReuse, reuse),
+        (RuleId::BindingMismatch, binding),
+        (RuleId::UseAfterRevocation, formula::after_revocation(observation.ended, at, answer, foreign)),
+        (RuleId::UseAfterSessionEnd, formula::after_session_end(observation.ended, at, answer, foreign)),
+        (RuleId::UseAfterExpiry, expired),
+    ];
+    let holder = &mut lesson.holder;
+    for (rule, share) in found {
+        if share > 0.0 && Nats::new(share) >= holder.evidence[Lifecycle::ID] {
+            lesson.changed |= Nats::new(share) > holder.evidence[Lifecycle::ID];
+            holder.evidence[Lifecycle::ID] = Nats::new(share);
+            holder.lifecycle_rule = rule as u8;
+        }
     }
 }
 

@@ -62,38 +62,9 @@ impl Detector for Route {
     }
 
     fn learn_event(teaching: &mut Teaching<'_>) {
-        let (observation, lesson) = (teaching.observation, teaching.lesson);
-        let learns = &lesson.learns;
-        if learns.route <= 0.0 {
-            return;
+        if teaching.lesson.learns.route > 0.0 {
+            learn_call(teaching);
         }
-        let weights = teaching.weights();
-        let (sighting, route) = (observation.sighting, observation.route.key);
-        if learns.route >= formula::weight(1) && teaching.baseline.visits > SETTLED_VISITS {
-            if let Some(cohorts) = teaching.cohorts() {
-                cohorts.learn_route(lesson.kind, learns.rare_route, weights.counted);
-            }
-            let others = &mut *teaching.others;
-            if weights.counted > 0.5
-                && observation.enriched.event.succeeded()
-                && others.tenants.has_visits(sighting.tenant, TEACHING_VISITS)
-            {
-                let taught = Taught { tenant: sighting.tenant, baseline: observation.baseline };
-                others.templates.learn(taught, &observation.enriched.route.segments);
-            }
-        }
-        if learns.new_task
-            && let Some(cohorts) = teaching.cohorts()
-        {
-            cohorts.learn_task(lesson.kind, weights.counted);
-        }
-        let weight = learns.route / formula::weight(1);
-        let (counted, known) = (weights.counted * weight, weights.known * weight);
-        let call = RouteCall { route, is_rare: learns.rare_route, minute: sighting.minute() };
-        teaching.baseline.learn_route(call, counted, known);
-        let population = &mut teaching.others.population;
-        let call = AppCall { app: sighting.app, family: sighting.family, route, promise: learns.promise };
-        population.learn_route(observation.tenant, &call, counted);
     }
 
     fn learn_visit(teaching: &mut Teaching<'_>, _: &User) {
@@ -117,6 +88,7 @@ impl Detector for Route {
     }
 }
 
+#[inline(never)] // Many calls are repeats.
 fn score_call(case: &Case<'_>, lesson: &mut Lesson) {
     let Lesson { holder, visit, learns, .. } = lesson;
     let (observation, baseline, population) = (case.observation, case.baseline, &case.others.population);
@@ -179,6 +151,37 @@ fn score_call(case: &Case<'_>, lesson: &mut Lesson) {
         evidence.sensitive = Nats::new((evidence.sensitive.get() + share).min(after.max(0.0)));
     }
     evidence[Route::ID] = Nats::new(of_holder);
+}
+
+#[inline(never)] // Many calls are repeats.
+fn learn_call(teaching: &mut Teaching<'_>) {
+    let (observation, lesson, weights) = (teaching.observation, teaching.lesson, teaching.weights());
+    let (sighting, route, learns) = (observation.sighting, observation.route.key, &lesson.learns);
+    if learns.route >= formula::weight(1) && teaching.baseline.visits > SETTLED_VISITS {
+        if let Some(cohorts) = teaching.cohorts() {
+            cohorts.learn_route(lesson.kind, learns.rare_route, weights.counted);
+        }
+        let others = &mut *teaching.others;
+        if weights.counted > 0.5
+            && observation.enriched.event.succeeded()
+            && others.tenants.has_visits(sighting.tenant, TEACHING_VISITS)
+        {
+            let taught = Taught { tenant: sighting.tenant, baseline: observation.baseline };
+            others.templates.learn(taught, &observation.enriched.route.segments);
+        }
+    }
+    if learns.new_task
+        && let Some(cohorts) = teaching.cohorts()
+    {
+        cohorts.learn_task(lesson.kind, weights.counted);
+    }
+    let weight = learns.route / formula::weight(1);
+    let (counted, known) = (weights.counted * weight, weights.known * weight);
+    let call = RouteCall { route, is_rare: learns.rare_route, minute: sighting.minute() };
+    teaching.baseline.learn_route(call, counted, known);
+    let population = &mut teaching.others.population;
+    let call = AppCall { app: sighting.app, family: sighting.family, route, promise: learns.promise };
+    population.learn_route(observation.tenant, &call, counted);
 }
 
 /// Key under which the owner knows the route: that before names in its path were found, if only that is known.

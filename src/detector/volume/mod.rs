@@ -73,31 +73,10 @@ impl Detector for Volume {
 
     fn learn_event(teaching: &mut Teaching<'_>) {
         let (observation, lesson) = (teaching.observation, teaching.lesson);
-        let baseline = &mut *teaching.baseline;
-        baseline.hour = lesson.hour;
-        baseline.hour.log_odds_max = lesson.hour.log_odds_max.max(Nats::new(lesson.log_odds));
+        teaching.baseline.hour = lesson.hour;
+        teaching.baseline.hour.log_odds_max = lesson.hour.log_odds_max.max(Nats::new(lesson.log_odds));
         if lesson.hour_begins {
-            for (_, holder) in
-                baseline.holders.iter_mut().enumerate().filter(|(index, _)| *index != lesson.holder_index)
-            {
-                keep_for_next_hour(&mut holder.evidence);
-            }
-        }
-        if let Some(ended) = &lesson.ended_hour {
-            (baseline.habits, baseline.burst_day) = (ended.habits, ended.burst_day);
-            if let (Some(grown), Some((bin, mean))) = (&mut baseline.grown, ended.season) {
-                grown.season[bin] = mean;
-            }
-            if let Some(cohorts) = teaching.cohorts() {
-                let hourly = [Hourly::Calls, Hourly::Objects, Hourly::Bytes].into_iter().zip(ended.hourly);
-                for (what, (value, mean)) in hourly.filter_map(|(what, counted)| Some((what, counted?))) {
-                    cohorts.learn_hourly(lesson.kind, what, value, mean, ended.weight);
-                }
-                cohorts.learn_reads(lesson.kind, ended.reads, ended.weight);
-            }
-            if ended.last_of_day {
-                teaching.others.bursts.token_day(observation.tenant.seat);
-            }
+            learn_beginning(teaching);
         }
         if let Some((from, to)) = lesson.learns.burst {
             teaching.others.bursts.learn(observation.tenant, observation.day(), from, to);
@@ -116,6 +95,7 @@ impl Detector for Volume {
 }
 
 /// Ends the running hour and begins the hour `number` (hours since the epoch).
+#[inline(never)] // Most events continue an hour.
 fn begin_hour(case: &Case<'_>, lesson: &mut Lesson, number: u32) {
     let baseline = case.baseline;
     lesson.ended_hour = end_hour(baseline, &lesson.hour, number);
@@ -125,6 +105,30 @@ fn begin_hour(case: &Case<'_>, lesson: &mut Lesson, number: u32) {
     lesson.hour.doublings_usual = Hour::doublings(formula::usual(mean, variance, hours) as f32);
     lesson.hour_begins = true;
     keep_for_next_hour(&mut lesson.holder.evidence);
+}
+
+/// Learns that an hour has begun, and the one that has ended.
+#[inline(never)] // Most events continue an hour.
+fn learn_beginning(teaching: &mut Teaching<'_>) {
+    let lesson = teaching.lesson;
+    let others = teaching.baseline.holders.iter_mut().enumerate().filter(|(index, _)| *index != lesson.holder_index);
+    others.for_each(|(_, holder)| keep_for_next_hour(&mut holder.evidence));
+    let Some(ended) = &lesson.ended_hour else { return };
+    let baseline = &mut *teaching.baseline;
+    (baseline.habits, baseline.burst_day) = (ended.habits, ended.burst_day);
+    if let (Some(grown), Some((bin, mean))) = (&mut baseline.grown, ended.season) {
+        grown.season[bin] = mean;
+    }
+    if let Some(cohorts) = teaching.cohorts() {
+        let hourly = [Hourly::Calls, Hourly::Objects, Hourly::Bytes].into_iter().zip(ended.hourly);
+        for (what, (value, mean)) in hourly.filter_map(|(what, counted)| Some((what, counted?))) {
+            cohorts.learn_hourly(lesson.kind, what, value, mean, ended.weight);
+        }
+        cohorts.learn_reads(lesson.kind, ended.reads, ended.weight);
+    }
+    if ended.last_of_day {
+        teaching.others.bursts.token_day(teaching.observation.tenant.seat);
+    }
 }
 
 /// Reduces the evidence of volume for the next hour.
