@@ -13,20 +13,21 @@ const HOUR_MS: i64 = 3_600_000;
 const BEHIND_MAX: u8 = 3;
 
 /// Scores an event of a token that has a baseline, or gets one. Only reads memory. The changes are in `lesson`, for
-/// learning.
+/// learning. `score` has no evidence yet; it is written in place, because it is large.
 pub(crate) fn score(
     memory: &Memory,
     settings: &Settings,
     observation: &Observation<'_>,
     lesson: &mut Option<Lesson>,
-) -> Score {
+    score: &mut Score,
+) {
     let (sighting, at) = (observation.sighting, observation.sighting.at);
     let Memory { baselines, users, visits, others, .. } = memory;
     let fresh = observation.place.is_none().then(|| Box::new(begin_baseline(observation)));
     let baseline = match (&fresh, observation.place) {
         (Some(fresh), _) => fresh,
         (None, Some(place)) => baselines.get(place),
-        (None, None) => return Score::nothing(settings.prior_log_odds),
+        (None, None) => return,
     };
     let number = find_visit(baseline, visits, sighting);
     let visit = number.map(|number| visits.get(number));
@@ -60,7 +61,7 @@ pub(crate) fn score(
     }
     failpoint(Failpoint::Detectors);
     detector::score_event(&case, lesson);
-    let score = sum_up(&case, lesson, settings);
+    sum_up(&case, lesson, settings, score);
     failpoint(Failpoint::Sum);
     // `between` counts in its visit only.
     lesson.holder.log_odds = Nats::new(score.log_odds - score.between);
@@ -70,11 +71,10 @@ pub(crate) fn score(
     // the reduction.
     lesson.log_odds = score.log_odds - score.together;
     lesson.fresh = fresh;
-    score
 }
 
 /// The score from the evidence of all detectors.
-fn sum_up(case: &Case<'_>, lesson: &Lesson, settings: &Settings) -> Score {
+fn sum_up(case: &Case<'_>, lesson: &Lesson, settings: &Settings, score: &mut Score) {
     let observation = case.observation;
     let setting = Setting::of(Origin {
         machine_on_servers: case.kind.is_machine() && case.baseline.lives_on_servers(),
@@ -82,9 +82,8 @@ fn sum_up(case: &Case<'_>, lesson: &Lesson, settings: &Settings) -> Score {
         level: lesson.visit.net_level,
         new_holder: lesson.holder_is_new(observation.sighting.at),
     });
-    let mut score = Score::of(lesson, setting, settings.prior_log_odds);
-    detector::sum_up(lesson, &mut score, &settings.without);
-    score
+    *score = Score::of(lesson, setting, settings.prior_log_odds);
+    detector::sum_up(lesson, score, &settings.without);
 }
 
 /// Copies the holder of the event, decayed to its time, into the lesson.

@@ -87,11 +87,10 @@ pub(super) fn score_use(
         state.memory.baselines.at(place).limit(at);
     }
     let mut lesson = None;
-    let score = if is_seed {
-        Score::nothing(state.settings.prior_log_odds)
-    } else {
-        score::score(&state.memory, &state.settings, &observation, &mut lesson)
-    };
+    let mut score = Score::nothing(state.settings.prior_log_odds);
+    if !is_seed {
+        score::score(&state.memory, &state.settings, &observation, &mut lesson, &mut score);
+    }
     state.counters.late += u64::from(score.late);
     let weighed = weighed(state, rules, &observation, (&score, lesson.as_ref()), findings);
     match standing {
