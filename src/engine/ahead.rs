@@ -62,6 +62,10 @@ pub fn look_ahead<'a>(events: impl Iterator<Item = (&'a State, &'a EnrichedEvent
             begin += 1;
             users.push((&memory.users, event.keys.user.unwrap_or(baseline.key)));
         }
+        // The family of a token is learnt for a new token, and again in each visit.
+        if visit.is_none() || baseline.token != event.keys.token as u32 {
+            touched ^= memory.lineages.get(event.keys.token).copied().unwrap_or_default();
+        }
     }
     let places: SmallVec<[_; GROUP]> = users.iter().map(|(users, key)| (users, users.find(*key))).collect();
     for (users, place) in places {
