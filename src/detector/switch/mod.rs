@@ -42,30 +42,13 @@ impl Detector for Switch {
         let gap_ms = (sighting.at - lesson.last_at).max(0);
         lesson.learns.active_ms = if gap_ms < PAUSE_MS { gap_ms.min(ACTIVE_MS_MAX) as u32 } else { 0 };
         let gap = gap_ms as f64 / MINUTE_MS;
-        if !sighting.has_place()
-            || baseline.network == 0
-            || baseline.network == sighting.network
-            || gap >= formula::GAP_MINUTES_MAX
+        if sighting.has_place()
+            && baseline.network != 0
+            && baseline.network != sighting.network
+            && gap < formula::GAP_MINUTES_MAX
         {
-            return;
+            score_change_of_network(case, lesson, gap);
         }
-        let before = lesson.others(baseline).filter(|(_, other)| other.network == baseline.network);
-        let before = before.max_by_key(|(_, other)| lesson.last_at_of(other));
-        let mut younger = before.filter(|(_, other)| other.born > lesson.holder.born).map(|(at, other)| (at, *other));
-        let settled = ((f64::from(baseline.visits) + 2.0) / SETTLED_VISITS).min(1.0);
-        let (changes, active) = (baseline.activity.changes(), baseline.activity.minutes());
-        let holder = younger.as_mut().map_or(&mut lesson.holder, |(_, other)| other);
-        lesson.learns.switch = Some(owner(holder.log_odds.get()));
-        if holder.level < NetLevel::KnownNetwork || holder.age_days(sighting.at) > formula::AGE_DAYS_MAX || case.blank {
-            return;
-        }
-        holder.switches = holder.switches.saturating_add(1);
-        let cohort = case.cohorts().switches(case.kind);
-        let switch = formula::evidence(gap, changes, active, cohort, holder.switches);
-        let sum = holder.evidence[Self::ID].get() + settled * switch.share;
-        holder.evidence[Self::ID] = Nats::new(sum.clamp(-3.0, formula::SUM_MAX));
-        lesson.other = younger;
-        lesson.changed = true;
     }
 
     fn evidence(lesson: &Lesson) -> f64 {
@@ -97,6 +80,29 @@ impl Detector for Switch {
         let of_both = score.evidence[Self::ID].get() + score.shares[DetectorId::Sibling];
         signals.add(RuleId::ConcurrentUse, words.unexplained * of_both, || describe(words));
     }
+}
+
+/// Scores a change of network, `gap` minutes after the last event of the baseline.
+#[inline(never)] // Most events are on the network of the last one.
+fn score_change_of_network(case: &Case<'_>, lesson: &mut Lesson, gap: f64) {
+    let (sighting, baseline) = (case.observation.sighting, case.baseline);
+    let before = lesson.others(baseline).filter(|(_, other)| other.network == baseline.network);
+    let before = before.max_by_key(|(_, other)| lesson.last_at_of(other));
+    let mut younger = before.filter(|(_, other)| other.born > lesson.holder.born).map(|(at, other)| (at, *other));
+    let settled = ((f64::from(baseline.visits) + 2.0) / SETTLED_VISITS).min(1.0);
+    let (changes, active) = (baseline.activity.changes(), baseline.activity.minutes());
+    let holder = younger.as_mut().map_or(&mut lesson.holder, |(_, other)| other);
+    lesson.learns.switch = Some(owner(holder.log_odds.get()));
+    if holder.level < NetLevel::KnownNetwork || holder.age_days(sighting.at) > formula::AGE_DAYS_MAX || case.blank {
+        return;
+    }
+    holder.switches = holder.switches.saturating_add(1);
+    let cohort = case.cohorts().switches(case.kind);
+    let switch = formula::evidence(gap, changes, active, cohort, holder.switches);
+    let sum = holder.evidence[Switch::ID].get() + settled * switch.share;
+    holder.evidence[Switch::ID] = Nats::new(sum.clamp(-3.0, formula::SUM_MAX));
+    lesson.other = younger;
+    lesson.changed = true;
 }
 
 /// Evidence of the silence of the previous holder, for a holder of less than 10 days.
