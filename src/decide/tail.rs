@@ -177,6 +177,7 @@ impl Tail {
 }
 
 impl Fit {
+    #[inline(never)] // Few log-odds are beyond.
     fn beyond(&self, log_odds: f64) -> f64 {
         let excess = (log_odds - self.from) / self.scale;
         if self.shape.abs() < 1e-3 {
