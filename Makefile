@@ -1,13 +1,13 @@
 # `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help demo evaluate test bench slow lint advisories
+.PHONY: help demo evaluate evaluate-worlds test bench slow lint advisories
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 CACHE := $(or $(TOKENWARDEN_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tokenwarden)
 FUZZED := $(basename $(notdir $(wildcard tests/fuzz/fuzz_targets/*.rs)))
 
 help: ## lists the targets
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 17
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 22
 
 demo: ## builds tokenwarden and runs it on a generated fortnight with thefts
 	@deploy/setup.sh run
@@ -28,6 +28,26 @@ evaluate: ## simulates a quarter (SEED=7701), evaluates it and writes the tables
 	$(TARGET)/release/tokenwarden evaluate $(MEASURED) --peers --warmup 14 --json $(MEASURED)/figures.json \
 		--roc docs/results.svg --into docs/results.md
 	sed -i 's/^\(Build of the generated tables: \).*/\1commit `$(BUILD)`./' docs/results.md
+
+SEEDS := 7701 7702 7703 7704 7705
+BOARD := $(TARGET)/board
+EVALUATE = $(TARGET)/release/tokenwarden evaluate --warmup 14 --control matched_network
+
+evaluate-worlds: ## writes a scoreboard of five simulated quarters and the labelled sets in WORLDS=DIR into docs/results.md
+	@ls '$(WORLDS)'/*/events.ndjson.zst >/dev/null 2>&1 || { echo "make evaluate-worlds WORLDS=DIR: WORLDS is '$(WORLDS)'," \
+		"but it must be a directory of directories that have events.ndjson.zst and labels.ndjson.zst;" \
+		"docs/evaluation.md describes the files" >&2; exit 2; }
+	@deploy/setup.sh run
+	cargo build --release --locked --bin tokenwarden
+	@deploy/setup.sh convert $(TARGET)/release/tokenwarden
+	@rm -rf $(BOARD) && mkdir -p $(BOARD)
+	@set -e; for seed in $(SEEDS); do echo "simulator-$$seed"; \
+		$(TARGET)/release/tokenwarden simulate --size quarter --seed $$seed --compress zstd --out $(TARGET)/evaluate-$$seed; \
+		$(EVALUATE) $(TARGET)/evaluate-$$seed --json $(BOARD)/simulator-$$seed.json >$(BOARD)/simulator-$$seed.txt; done
+	@set -e; for events in '$(WORLDS)'/*/events.ndjson.zst; do world=$${events%/*}; name=$${world##*/}; echo "$$name"; \
+		$(EVALUATE) "$$world" --json "$(BOARD)/$$name.json" >"$(BOARD)/$$name.txt"; done
+	$(TARGET)/release/tokenwarden evaluate --into docs/results.md --board $(BOARD)/*.json
+	sed -i 's/^\(Build of the scoreboard: \).*/\1commit `$(BUILD)`./' docs/results.md
 
 test: ## runs every test; starts and stops a Kafka, a ClickHouse engine and a mail server
 	@deploy/setup.sh test
