@@ -318,10 +318,10 @@ impl Event<'_> {
         self.app_id.as_deref().filter(|_| has_no_owner)
     }
 
-    /// Whether the service did what was asked: a status below 400, or none.
+    /// Whether the service did what was asked: a status of 2xx or 304, or none.
     #[must_use]
     pub const fn succeeded(&self) -> bool {
-        matches!(self.status, None | Some(200..400))
+        matches!(self.status, None | Some(200..300 | 304))
     }
 
     /// Whether the credential was rejected. These statuses count: 401 (RFC 9110 section 15.5.2; RFC 6750 section 3.1),

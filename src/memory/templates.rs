@@ -3,17 +3,21 @@
 //! In `/repos/acme/contents/src/main.rs`, users chose `acme` and `src/main.rs`. The operation is
 //! `/repos/{}/contents/{}`, and the names are the resource on which it acts. Each position of a path (the segments
 //! before it) keeps a uniform sample of the words that follow (adaptive sampling: Flajolet, "On adaptive sampling",
-//! Computing 1990). A position has names if one of these is true:
+//! Computing 1990). A position after at least one segment has names if one of these is true:
 //!
-//! - **Alike**: at least six words follow, and three segments occur after at least half of the words that are not the
-//!   last of a path: `/repos/acme/hooks`, `/repos/acme/keys`, `/repos/beta/hooks`, …
-//! - **Open**: at least 48 words follow, and a third of them were called by fewer than four tokens. At least 512, if
-//!   fewer than a quarter are followed by another segment, because a service may have hundreds of operations.
+//! - **Alike**: at least six words follow that are not the last of a path, and three segments occur after two thirds of
+//!   them: `/repos/acme/hooks`, `/repos/acme/keys`, `/repos/beta/hooks`, …
+//! - **Open**: at least 48 words follow, called by at least twelve tokens, and a third of the words were called by fewer
+//!   than four. At least 512 words, if fewer than a quarter are followed by another segment, because a service may have
+//!   hundreds of operations.
 //!
 //! If the position after an open one is open too, the rest of the path is one name.
 //!
-//! Only accepted calls of tokens with a history count, so that a caller cannot invent words. What the largest tenant
-//! taught does not count if there are others, so that one tenant cannot turn operations of others into names.
+//! Only successful calls of tokens with a history count, of tenants with a history. What the largest tenant taught
+//! does not count if there are others, and an open position must be open for two of them: one tenant cannot turn
+//! operations of others into names, and neither can many tenants that each have an interface of their own.
+
+use smallvec::SmallVec;
 
 use super::generations::Generations;
 use crate::route::{ID, Names, Route, Segments};
@@ -26,11 +30,17 @@ const SAMPLE: usize = 32;
 const CALLERS: usize = 4;
 /// Minimum number of words at a position with names that are alike.
 const ALIKE_MIN: usize = 6;
-/// Minimum number of segments that occur after half of the words.
+/// Minimum number of segments that occur after two thirds of the words.
 const ALIKE_SEGMENTS: usize = 3;
+/// Following segments that are stored per word: those with the smallest hashes, so that words store the same ones.
+const NEXT: usize = 8;
 /// Minimum number of words at an open position, and if few of them are followed by another segment.
 const OPEN_MIN: usize = 48;
 const OPEN_LEAVES_MIN: usize = 512;
+/// Minimum number of tokens that call the words of an open position.
+const OPEN_CALLERS_MIN: usize = 12;
+/// Minimum number of sampled words of each of two tenants at an open position, if several tenants use it.
+const OPEN_OWN_MIN: usize = 4;
 /// Maximum number of words of a resource that its area contains.
 const AREA_WORDS: usize = 3;
 
@@ -56,8 +66,8 @@ struct Word {
     key: u32,
     /// Tenant that called it first.
     tenant: u64,
-    /// Segments that follow it: a bit for each, by hash.
-    next: u64,
+    /// Hashes of segments that follow it, in ascending order; the largest value: none.
+    next: [u16; NEXT],
     /// Tokens that called it; 0: none.
     callers: [u16; CALLERS],
 }
@@ -81,6 +91,26 @@ pub(crate) struct Taught {
     pub(crate) baseline: u64,
 }
 
+impl Word {
+    /// Stores a segment that follows. Returns whether it is new.
+    fn add_next(&mut self, segment: u32) -> bool {
+        let hash = (segment >> 16) as u16;
+        match self.next.binary_search(&hash) {
+            Err(at) if at < NEXT => {
+                self.next[at..].rotate_right(1);
+                self.next[at] = hash;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether it is followed by a segment that is no id.
+    const fn is_followed(&self) -> bool {
+        self.next[0] != u16::MAX
+    }
+}
+
 impl Position {
     /// Learns a call. Returns whether the sample changed.
     fn learn(&mut self, taught: Taught, key: u32, next: Option<u32>) -> bool {
@@ -91,13 +121,11 @@ impl Position {
         let mut changed = false;
         let at = self.words.iter().position(|word| word.key == key).unwrap_or_else(|| {
             changed = true;
-            self.words.push(Word { key, tenant: taught.tenant, next: 0, callers: [0; CALLERS] });
+            self.words.push(Word { key, tenant: taught.tenant, next: [u16::MAX; NEXT], callers: [0; CALLERS] });
             self.words.len() - 1
         });
         let word = &mut self.words[at];
-        let next = next.filter(|next| *next != ID).map_or(0, |next| 1_u64 << (next % 64));
-        changed |= word.next & next != next;
-        word.next |= next;
+        changed |= next.is_some_and(|next| next != ID && word.add_next(next));
         let caller = ((taught.baseline >> 32) as u16).max(1);
         if !word.callers.contains(&caller)
             && let Some(free) = word.callers.iter_mut().find(|caller| **caller == 0)
@@ -115,23 +143,39 @@ impl Position {
 
     /// Whether names follow, without the part of the largest tenant if there are several.
     fn names(&self) -> Option<Found> {
+        let number_of = |words: usize| words << self.level.min(24);
         let taught = |tenant| self.words.iter().filter(|word| word.tenant == tenant).count();
         let largest = self.words.iter().map(|word| word.tenant).max_by_key(|tenant| (taught(*tenant), *tenant))?;
         let words = || self.words.iter().filter(|word| !self.shared || word.tenant != largest);
         let sampled = words().count();
-        let number = sampled << self.level.min(24);
-        let containers = words().filter(|word| word.next != 0).count();
-        let follows = |bit: u32| words().filter(|word| word.next >> bit & 1 == 1).count();
-        if containers >= ALIKE_MIN
-            && 2 * containers >= sampled
-            && (0..64).filter(|bit| 3 * follows(*bit) >= 2 * containers).count() >= ALIKE_SEGMENTS
-        {
+        let followed: SmallVec<[&Word; SAMPLE]> = words().filter(|word| word.is_followed()).collect();
+        if followed.len() >= ALIKE_MIN && 2 * followed.len() >= sampled && are_alike(&followed) {
             return Some(Found::Alike);
         }
+        let minimum = if 4 * followed.len() >= sampled { OPEN_MIN } else { OPEN_LEAVES_MIN };
         let few_callers = words().filter(|word| word.callers.contains(&0)).count();
-        let minimum = if 4 * containers >= sampled { OPEN_MIN } else { OPEN_LEAVES_MIN };
-        (number >= minimum && 3 * few_callers >= sampled).then_some(Found::Open)
+        if number_of(sampled) < minimum || 3 * few_callers < sampled {
+            return None;
+        }
+        let mut callers: SmallVec<[u16; SAMPLE * CALLERS]> =
+            words().flat_map(|word| word.callers).filter(|caller| *caller != 0).collect();
+        callers.sort_unstable();
+        callers.dedup();
+        let mut tenants: SmallVec<[u64; SAMPLE]> =
+            words().map(|word| word.tenant).filter(|tenant| taught(*tenant) >= OPEN_OWN_MIN).collect();
+        tenants.sort_unstable();
+        tenants.dedup();
+        let is_open = callers.len() >= OPEN_CALLERS_MIN && (!self.shared || tenants.len() >= 2);
+        is_open.then_some(Found::Open)
     }
+}
+
+/// Whether enough segments follow two thirds of the words.
+fn are_alike(words: &[&Word]) -> bool {
+    let mut all: SmallVec<[u16; SAMPLE * NEXT]> =
+        words.iter().flat_map(|word| word.next).filter(|next| *next != u16::MAX).collect();
+    all.sort_unstable();
+    all.chunk_by(|a, b| a == b).filter(|same| 3 * same.len() >= 2 * words.len()).count() >= ALIKE_SEGMENTS
 }
 
 /// Positions of names in the paths of a partition.
@@ -169,7 +213,10 @@ impl Templates {
         let segments = route.segments.keys();
         let (mut position, mut area, mut area_words) = (ROOT, ROOT, 0);
         let mut names = Names::default();
-        let mut add = |segments: &[u32]| {
+        let mut add = |position: u64, segments: &[u32]| {
+            if area_words == 0 {
+                area = position;
+            }
             for segment in segments.iter().take(AREA_WORDS - area_words) {
                 area = below(area, *segment);
                 area_words += 1;
@@ -182,11 +229,11 @@ impl Templates {
                     position = below(position, ID);
                     if *found == Found::Open && self.found.get(position) == Some(&Found::Open) {
                         names.add_all_from(number);
-                        add(&segments[number..]);
+                        add(position, &segments[number..]);
                         break;
                     }
                     names.add(number);
-                    add(std::slice::from_ref(segment));
+                    add(position, std::slice::from_ref(segment));
                 }
             }
         }
@@ -208,7 +255,8 @@ impl Templates {
             }
             is_open = found == Some(Found::Open);
             let segment = if found.is_some() { ID } else { *segment };
-            if segment != ID {
+            // The first segment is the service or its version.
+            if segment != ID && number > 0 {
                 let words = self.positions.entry(position, Position::default);
                 if words.learn(taught, segment, segments.keys().get(number + 1).copied())
                     && let Some(found) = words.names()
@@ -228,7 +276,6 @@ mod tests {
     use super::*;
     use crate::key::KeyHasher;
 
-    /// A call by the token `baseline` of `tenant`.
     struct Calls {
         templates: Templates,
         hasher: KeyHasher,
@@ -243,6 +290,7 @@ mod tests {
             Route::of("GET", endpoint, &self.hasher)
         }
 
+        /// A call of the token `baseline` of `tenant`.
         fn teach(&mut self, tenant: u64, baseline: u64, endpoint: &str) {
             let segments = self.route(endpoint).segments;
             self.templates.learn(Taught { tenant, baseline: baseline << 32 }, &segments);
@@ -307,6 +355,14 @@ mod tests {
             // Three hundred operations, of which each token calls a few.
             calls.teach(token % 9, token, &format!("/api/chat.{}", word(token % 300)));
         }
+        // Collections with children that are names.
+        for token in 0..3_000_u64 {
+            let resource = ["users", "topics", "teams", "groups", "queues", "indexes", "buckets"][token as usize % 7];
+            calls.teach(token % 4, token % 200, &format!("/v2/{resource}/{}", word(token % 40 * 7 + token % 7)));
+        }
+        for endpoint in ["/v2/users/b", "/v2/teams/cf"] {
+            assert!(calls.template(endpoint).starts_with(&endpoint[..7]), "{}", calls.template(endpoint));
+        }
         for endpoint in ["/v1/customers/search", "/v1/invoices/search", "/api/chat.bc"] {
             assert_eq!(calls.template(endpoint), endpoint);
         }
@@ -336,6 +392,27 @@ mod tests {
             }
         }
         assert_eq!(calls.template("/v1/user/keys"), "/v1/user/keys");
+    }
+
+    #[test]
+    fn interfaces_of_many_tenants_are_no_names() {
+        let mut calls = Calls::new();
+        for round in 0..40_u64 {
+            for tenant in 0..30 {
+                calls.teach(tenant, tenant * 3 + round % 3, &format!("/api/{}/list/all", word(tenant * 6 + round % 6)));
+            }
+        }
+        assert_eq!(calls.template("/api/bc/list/all"), "/api/bc/list/all");
+    }
+
+    #[test]
+    fn one_token_invents_no_words() {
+        let mut calls = Calls::new();
+        for number in 0..2_000 {
+            calls.teach(1, number % 3, &format!("/admin/{}/x", word(number % 20)));
+            calls.teach(1, 7, &format!("/admin/{}/{}", word(number + 1_000), word(number)));
+        }
+        assert_eq!(calls.template("/admin/b/x"), "/admin/b/x");
     }
 
     proptest::proptest! {

@@ -23,10 +23,16 @@ impl Segments {
         if !is_path(template) {
             return segments;
         }
-        let words = template.split(|&byte| byte == b'/').filter(|word| !word.is_empty());
-        for (key, word) in segments.keys.iter_mut().zip(words) {
-            *key = if word == HOLE { ID } else { (hasher.name(Class::Segment, word) as u32).max(ID + 1) };
+        let mut rest = template;
+        while let Some(at) = rest.iter().position(|byte| *byte != b'/') {
+            let text = &rest[at..];
+            let is_last = usize::from(segments.count) == SEGMENTS_MAX - 1;
+            let end = if is_last { None } else { text.iter().position(|byte| *byte == b'/') };
+            let (word, after) = text.split_at(end.unwrap_or(text.len()));
+            let key = if word == HOLE { ID } else { (hasher.name(Class::Segment, word) as u32).max(ID + 1) };
+            segments.keys[usize::from(segments.count)] = key;
             segments.count += 1;
+            rest = after;
         }
         segments
     }
@@ -95,6 +101,7 @@ mod tests {
         assert_eq!(short[..2], long[..2]);
         assert_ne!(short[2], long[2]);
         assert_eq!(long.len(), SEGMENTS_MAX);
+        assert_ne!(long, keys("/repos/acme/contents/a/b/c/d/e/g"), "further segments belong to the last");
         assert_eq!(keys("/repos//acme"), short[..2], "empty segments do not count");
         for operation in ["", "iam.amazonaws.com ListUsers", "repo.create", "s3:GetObject"] {
             assert!(keys(operation).is_empty(), "{operation}");
