@@ -135,9 +135,9 @@ struct Wide {
     switches: [f64; 2],
     /// Share of visits to areas that are new to the owner.
     new_areas: Share,
-    /// Share of routes that are new to the owner, among those called first in a visit.
+    /// Number of new tasks, and of visits.
     new_tasks: Share,
-    /// Share of rare routes, among the same.
+    /// Share of rare routes, among those called first in a visit.
     rare_routes: Share,
     calls: Spread,
     objects: Spread,

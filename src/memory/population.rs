@@ -134,6 +134,17 @@ pub(crate) struct Rate {
 }
 
 impl Rate {
+    /// Chances from which both sums are halved, so that the rate follows a change.
+    const CHANCES_MAX: f64 = 2_000.0;
+
+    fn learn(&mut self, happened: bool, weight: f64) {
+        if self.chances >= Self::CHANCES_MAX {
+            (self.happened, self.chances) = (0.5 * self.happened, 0.5 * self.chances);
+        }
+        self.happened += if happened { weight } else { 0.0 };
+        self.chances += weight;
+    }
+
     /// The rate after adding `weight` chances of the assumed rate.
     #[must_use]
     pub(crate) fn get(self, assumed: f64, weight: f64) -> f64 {
@@ -221,7 +232,6 @@ enum Pair {
     FingerprintFamily,
     Fingerprint,
     Habit,
-    HabitChance,
 }
 
 const fn pair(table: Pair, a: u64, b: u64) -> u64 {
@@ -266,6 +276,8 @@ pub(crate) struct Population {
     pairs: Generations<f64>,
     /// Each tenant's part of the shared counts.
     owns: Generations<Own>,
+    /// Habits of applications.
+    habits: Generations<Rate>,
     /// Counts that each call reads. A smaller map has fewer cache misses.
     calls: Generations<f64>,
     routes: Routes,
@@ -288,6 +300,7 @@ impl Default for Population {
             countries: Map::default(),
             pairs: Generations::new(PAIRS_MAX),
             owns: Generations::new(PAIRS_MAX),
+            habits: Generations::new(KEYS_MAX),
             calls: Generations::new(PAIRS_MAX),
             routes: Routes::default(),
             apps: Generations::new(KEYS_MAX),
@@ -409,16 +422,14 @@ impl Population {
     /// Share of an application's events with a habit, among those that could have it.
     #[must_use]
     pub(crate) fn habit(&self, habit: Habit, tenant: u64, app: u64) -> f64 {
-        let count = |table| self.pairs.count(pair(table, app ^ habit as u64, tenant));
         let (assumed, weight) = habit.assumed();
-        (count(Pair::Habit) + weight * assumed) / (count(Pair::HabitChance) + weight)
+        let rate = self.habits.get(pair(Pair::Habit, app ^ habit as u64, tenant)).copied();
+        rate.unwrap_or_default().get(assumed, weight)
     }
 
     pub(crate) fn learn_habit(&mut self, habit: Habit, (tenant, app): (u64, u64), is_seen: bool, weight: f64) {
-        if is_seen {
-            self.pairs.add(pair(Pair::Habit, app ^ habit as u64, tenant), weight);
-        }
-        self.pairs.add(pair(Pair::HabitChance, app ^ habit as u64, tenant), weight);
+        let rate = self.habits.entry(pair(Pair::Habit, app ^ habit as u64, tenant), Rate::default);
+        rate.learn(is_seen, weight);
     }
 
     pub(crate) fn learn_fingerprint(&mut self, fingerprint: u32, family: u32, weight: f64) {

@@ -173,12 +173,13 @@ impl Binding {
     }
 }
 
-/// Evidence of a habit that departs from the known key: `ln(0.9/rate)` in [0, 10], and at most 5 for a new key, because
-/// two honest clients may share a grant. `rate`: share of the application's requests with the habit. 90 % of thieves are
-/// assumed not to have the key.
+/// Evidence of a habit that departs from the known key: `ln(0.9/rate)` in [0, 8], and at most 5 for a new key, because
+/// two honest clients may share a grant. `rate`: share of the application's visits (for a new key: of its new tokens) with
+/// the habit. 90 % of thieves are assumed not to have the key. This evidence does not revoke, because a producer may stop
+/// to report keys.
 #[must_use]
 pub(crate) fn departed(habit: Habit, rate: f64) -> f64 {
-    ln(0.9 / rate).clamp(0.0, if habit == Habit::NewKey { 0.5 * AT_USUAL_PLACE } else { AT_USUAL_PLACE })
+    ln(0.9 / rate).clamp(0.0, if habit == Habit::NewKey { 5.0 } else { 8.0 })
 }
 
 /// Records the key of a request, and returns the evidence of another key: a copy of the token without its key. For a
@@ -309,6 +310,7 @@ mod tests {
         assert_eq!(known.departure(new(8)), Some((Habit::NewKey, true)));
         assert_eq!(known.departure(new(7)), Some((Habit::NewKey, false)));
         assert!((departed(Habit::NoKey, 0.001) - 900.0_f64.ln()).abs() < 1e-9);
+        assert!(departed(Habit::NoKey, 1e-9) < AT_USUAL_PLACE, "it does not revoke");
         assert!((departed(Habit::NewKey, 0.001) - 5.0).abs() < 1e-9 && departed(Habit::NoKey, 0.95).abs() < 1e-9);
     }
 

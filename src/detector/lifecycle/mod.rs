@@ -156,8 +156,9 @@ fn binding(case: &Case<'_>, lesson: &mut Lesson) -> f64 {
         new_token: baseline.token != keys.token as u32,
         seen_in_earlier_hour: lesson.seen_in_earlier_hour,
     };
-    let departure = known.departure(proof).filter(|_| case.is_in_order(lesson));
-    lesson.learns.departure = departure.filter(|_| lesson.begins_visit() || proof.new_token);
+    let is_first = lesson.begins_visit() || proof.new_token;
+    let departure = known.departure(proof).filter(|_| is_first && case.is_in_order(lesson));
+    lesson.learns.departure = departure;
     // At the usual place, malware would also have the key.
     let departs = |(_, is_seen): &(_, bool)| *is_seen && !is_at_usual_place(case, lesson);
     let departed = departure.filter(departs).map_or(0.0, |(habit, _)| {
@@ -206,11 +207,17 @@ fn describe(words: &Words<'_>, rule: RuleId) -> Description {
             "each refresh token presented once",
             "a refresh token was presented again after its exchange: copied, or the new one was lost".to_owned(),
         ),
-        RuleId::BindingMismatch => (
-            "proof of possession of another key".to_owned(),
-            "the key of earlier requests",
-            "used with a key other than that of earlier requests: copied, or the key was replaced".to_owned(),
-        ),
+        RuleId::BindingMismatch => {
+            let has_key = words.observation.enriched.keys.binding != 0;
+            let observed =
+                if has_key { "proof of possession of another key" } else { "no proof of possession of a key" };
+            let reason = if has_key {
+                "used with a key other than that of earlier requests: copied, or the key was replaced"
+            } else {
+                "used without the key of earlier requests: copied, or the key is no longer reported"
+            };
+            (observed.to_owned(), "the key of earlier requests", reason.to_owned())
+        }
         RuleId::UseAfterRevocation => (
             format!("{answer}, {}", since(ended.revoked_at)),
             "no use after revocation",

@@ -160,6 +160,9 @@ fn learn_call(teaching: &mut Teaching<'_>) {
     if learns.route >= formula::weight(1) && teaching.baseline.visits > SETTLED_VISITS {
         if let Some(cohorts) = teaching.cohorts() {
             cohorts.learn_route(lesson.kind, learns.rare_route, weights.counted);
+            if learns.new_task {
+                cohorts.learn_task(lesson.kind, weights.counted);
+            }
         }
         let others = &mut *teaching.others;
         if weights.counted > 0.5
@@ -169,11 +172,6 @@ fn learn_call(teaching: &mut Teaching<'_>) {
             let taught = Taught { tenant: sighting.tenant, baseline: observation.baseline };
             others.templates.learn(taught, &observation.enriched.route.segments);
         }
-    }
-    if learns.new_task
-        && let Some(cohorts) = teaching.cohorts()
-    {
-        cohorts.learn_task(lesson.kind, weights.counted);
     }
     let weight = learns.route / formula::weight(1);
     let (counted, known) = (weights.counted * weight, weights.known * weight);
