@@ -78,7 +78,7 @@ fn evaluate_measures_a_labelled_set() {
     let [theft, campaign] = [0, 1].map(|number| &report["each_theft"][number]);
     assert_eq!((&theft["case"], &theft["caught_at"]), (&"f".into(), &1.0.into()));
     let said = theft["most_telling"]["signals"][0].as_str().expect("a reason");
-    assert!(said.starts_with("new_network +4.9: used from a new network: 198.51.100.1"), "{said}");
+    assert!(said.starts_with("new_network +3.0: used from a new network: 198.51.100.1"), "{said}");
     // The second event of a campaign is slightly less suspicious.
     assert_eq!(campaign["most_telling"]["event_id"], "campaign-1");
     let peers = report["detectors"].as_array().expect("detectors");
