@@ -20,7 +20,6 @@ pub struct Position {
 
 impl Position {
     /// A position in a source without topic ids.
-    #[must_use]
     pub fn new(topic: impl Into<Arc<str>>, partition: i32, offset: i64) -> Self {
         Self { topic: topic.into(), topic_id: TopicId::NONE, partition, offset }
     }

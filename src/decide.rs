@@ -61,13 +61,11 @@ pub(crate) struct Evidence {
 }
 
 /// Whether these log-odds and this life-cycle evidence give the verdict `allow`, whatever the other evidence.
-#[must_use]
 pub(crate) fn is_quiet(log_odds: f64, lifecycle: f64) -> bool {
     log_odds < WATCH_FROM && lifecycle < WATCH_LIFECYCLE_FROM
 }
 
 /// The verdict on one event, before the alert budget.
-#[must_use]
 pub(crate) fn verdict(evidence: Evidence, threshold: f64, margin: f64, visits: f64) -> Verdict {
     let Evidence {
         log_odds,

@@ -56,7 +56,6 @@ impl Running {
     }
 
     /// Number of held deliveries.
-    #[must_use]
     pub(crate) fn held(&self) -> usize {
         self.outbox.held()
     }

@@ -19,7 +19,6 @@ pub enum Device {
 }
 
 impl Device {
-    #[must_use]
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Desktop => "desktop",
@@ -68,7 +67,6 @@ pub struct Surroundings {
 }
 
 impl<'a> EnrichedEvent<'a> {
-    #[must_use]
     pub fn new(event: Event<'a>, surroundings: Surroundings, hasher: &KeyHasher) -> Self {
         let keys = Keys::of(&event, &surroundings, hasher);
         let Surroundings { place, network, client, route } = surroundings;
@@ -76,7 +74,6 @@ impl<'a> EnrichedEvent<'a> {
     }
 
     /// The baseline of the event. Aliases and chains of tokens are not resolved yet.
-    #[must_use]
     pub const fn baseline_id(&self) -> BaselineId {
         BaselineId(self.keys.baseline)
     }

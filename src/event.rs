@@ -22,12 +22,10 @@ impl Timestamp {
     pub const MAX: Self = Self(7_258_118_399_999);
 
     /// `None` outside of [`Self::MIN`] to [`Self::MAX`].
-    #[must_use]
     pub const fn from_millis(millis: i64) -> Option<Self> {
         if millis < Self::MIN.0 || millis > Self::MAX.0 { None } else { Some(Self(millis)) }
     }
 
-    #[must_use]
     pub const fn millis(self) -> i64 {
         self.0
     }
@@ -58,7 +56,6 @@ impl Kind {
         Self::Confirmed,
     ];
 
-    #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Use => "use",
@@ -71,13 +68,11 @@ impl Kind {
         }
     }
 
-    #[must_use]
     pub(crate) fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == text)
     }
 
     /// Whether the event is a use of the token by its holder, which is scored against the baseline.
-    #[must_use]
     pub(crate) const fn is_sighting(self) -> bool {
         matches!(self, Self::Use | Self::Refreshed)
     }
@@ -97,7 +92,6 @@ pub enum TokenType {
 impl TokenType {
     pub const ALL: [Self; 6] = [Self::Access, Self::Refresh, Self::ApiKey, Self::Personal, Self::Session, Self::Other];
 
-    #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Access => "access",
@@ -109,7 +103,6 @@ impl TokenType {
         }
     }
 
-    #[must_use]
     pub(crate) fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == text)
     }
@@ -209,7 +202,6 @@ pub struct BaselineId(pub u64);
 
 impl Event<'_> {
     /// A copy that borrows nothing.
-    #[must_use]
     pub fn into_owned(self) -> Event<'static> {
         fn own(text: Cow<'_, str>) -> Cow<'static, str> {
             Cow::Owned(text.into_owned())
@@ -261,14 +253,12 @@ impl Event<'_> {
     }
 
     /// Whether the provider made the call itself on behalf of the holder.
-    #[must_use]
     pub fn is_own_call(&self) -> bool {
         self.facts.as_ref().is_some_and(|facts| facts.own_call)
     }
 
     /// The key that keeps all tokens of a subject in one partition: the tenant, then the first present one of user,
     /// grant, application and token. The application counts only for an access token without user and grant.
-    #[must_use]
     pub(crate) fn subject_key(&self) -> String {
         let (tenant, subject) = self.subject_parts();
         match tenant {
@@ -278,7 +268,6 @@ impl Event<'_> {
     }
 
     /// Whether `key` is this event's subject key. Does not allocate.
-    #[must_use]
     pub(crate) fn is_keyed_by(&self, key: &[u8]) -> bool {
         let (tenant, subject) = self.subject_parts();
         let rest = match tenant {
@@ -292,14 +281,12 @@ impl Event<'_> {
     }
 
     /// Whether `key` is the subject key that this event would have in another tenant, or without one.
-    #[must_use]
     pub(crate) fn is_keyed_in_any_tenant(&self, key: &[u8]) -> bool {
         let (_, subject) = self.subject_parts();
         matches!(key.strip_suffix(subject.as_bytes()), Some([] | [.., b'/']))
     }
 
     /// The partition, out of `partitions`, to which Kafka's default partitioner assigns this event's message.
-    #[must_use]
     pub fn partition_among(&self, partitions: usize) -> usize {
         let hash = murmur2(self.subject_key().as_bytes()) & 0x7fff_ffff;
         hash as usize % partitions.max(1)
@@ -312,7 +299,6 @@ impl Event<'_> {
 
     /// The application of an access token that has neither user nor grant (OAuth client credentials, RFC 6749 section
     /// 4.4). Such an application usually gets a new token every hour.
-    #[must_use]
     pub(crate) fn client(&self) -> Option<&str> {
         let has_no_owner = self.token_type == TokenType::Access && self.user_id.is_none() && self.family_id.is_none();
         self.app_id.as_deref().filter(|_| has_no_owner)
@@ -327,7 +313,6 @@ impl Event<'_> {
     /// Whether the credential was rejected. These statuses count: 401 (RFC 9110 section 15.5.2; RFC 6750 section 3.1),
     /// and 400 at the token endpoint (`invalid_grant`, RFC 6749 section 5.2). With 403 the credential was accepted, so
     /// the event is a use.
-    #[must_use]
     pub const fn is_attempt(&self) -> bool {
         match self.status {
             Some(401) => true,
@@ -340,7 +325,6 @@ impl Event<'_> {
     /// the credential: a bad request, a proxy's 407, an exceeded limit or a fault (RFC 9110 section 15, RFC 6585). A
     /// status that cannot be read counts too. Such an event is a use, but its behaviour does not revoke. An event
     /// without an outcome does not count, because many producers report accepted requests only.
-    #[must_use]
     pub const fn is_unchecked(&self) -> bool {
         self.outcome_unclear
             || matches!(self.status, Some(0..200 | 400 | 407 | 408 | 413 | 414 | 421 | 425 | 429 | 431 | 500..))

@@ -33,13 +33,11 @@ impl Tenant {
     pub(crate) const BYTES_MAX: usize = 1024;
 
     /// `None` if the name is empty, too long, or contains a character that [`is_unsafe`].
-    #[must_use]
     pub fn new(name: &str) -> Option<Self> {
         let fits = (1..=Self::BYTES_MAX).contains(&name.len()) && !name.chars().any(is_unsafe);
         fits.then(|| Self(Box::leak(name.into())))
     }
 
-    #[must_use]
     pub(crate) const fn as_str(self) -> &'static str {
         self.0
     }

@@ -24,7 +24,6 @@ pub enum Format {
 impl Format {
     pub const ALL: [Self; 6] = [Self::Native, Self::Ocsf, Self::Ecs, Self::Cloudtrail, Self::Okta, Self::Github];
 
-    #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Native => "native",
@@ -37,7 +36,6 @@ impl Format {
     }
 
     /// Name for texts.
-    #[must_use]
     pub(crate) const fn title(self) -> &'static str {
         match self {
             Self::Native => "token event",
@@ -50,7 +48,6 @@ impl Format {
     }
 
     /// Where records of this format contain the address of a call, and what enables it.
-    #[must_use]
     pub(crate) const fn address_hint(self) -> &'static str {
         match self {
             Self::Native => "producers send it as ip_address",
@@ -65,7 +62,6 @@ impl Format {
         }
     }
 
-    #[must_use]
     pub(crate) fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|format| format.as_str() == text)
     }

@@ -69,7 +69,6 @@ impl std::fmt::Debug for KeyHasher {
 }
 
 impl KeyHasher {
-    #[must_use]
     pub(crate) fn new(key: [u8; KEY_BYTES]) -> Self {
         let (halves, _) = key.as_chunks();
         Self([u64::from_le_bytes(halves[0]), u64::from_le_bytes(halves[1])])
@@ -77,7 +76,6 @@ impl KeyHasher {
 
     /// Under a key derived from `mac`, which holds the installation's secret (HMAC-SHA-256 of a label; RFC 5869 section
     /// 2.3 with one block).
-    #[must_use]
     pub(crate) fn derived(mac: &Hmac<Sha256>) -> Self {
         let mut mac = mac.clone();
         mac.update(LABEL);
@@ -87,14 +85,12 @@ impl KeyHasher {
     }
 
     /// Key of a name that has the same meaning in all tenants.
-    #[must_use]
     #[inline]
     pub(crate) fn name(&self, class: Class, text: &[u8]) -> u64 {
         self.under(class as u64).hash(text)
     }
 
     /// Key of a list of numbers.
-    #[must_use]
     #[inline]
     pub(crate) fn numbers<const COUNT: usize>(&self, class: Class, numbers: [u64; COUNT]) -> u64 {
         let mut hasher = self.under(class as u64);
@@ -105,7 +101,6 @@ impl KeyHasher {
     }
 
     /// Key of a number and a text.
-    #[must_use]
     #[inline]
     pub(crate) fn record(&self, class: Class, number: u64, text: &[u8]) -> u64 {
         let mut hasher = self.under(class as u64);
@@ -114,7 +109,6 @@ impl KeyHasher {
     }
 
     /// Hasher for the names of one tenant.
-    #[must_use]
     #[inline]
     pub(crate) fn tenant(&self, name: &str) -> Tenant {
         Tenant { number: self.name(Class::Tenant, name.as_bytes()), hasher: *self }
@@ -139,14 +133,12 @@ pub(crate) struct Tenant {
 
 impl Tenant {
     /// Key of a name that is specific to the tenant.
-    #[must_use]
     #[inline]
     pub(crate) fn name(&self, class: Class, text: &[u8]) -> u64 {
         self.hasher.under(self.number ^ class as u64).hash(text)
     }
 
     /// Key of numbers and a text that are specific to the tenant.
-    #[must_use]
     #[inline]
     pub(crate) fn record<const COUNT: usize>(&self, class: Class, numbers: [u64; COUNT], text: &[u8]) -> u64 {
         let mut hasher = self.hasher.under(self.number ^ class as u64);
@@ -159,7 +151,6 @@ impl Tenant {
 
 /// The lower 32 bits, and never 0, which means absent. 32 bits suffice to distinguish the few dozen names of one
 /// baseline.
-#[must_use]
 pub(crate) const fn half(number: u64) -> u32 {
     let half = number as u32;
     if half == 0 { 1 } else { half }

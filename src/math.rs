@@ -60,7 +60,6 @@ const fn logarithms() -> [(f64, f64); STEPS + 1] {
 
 /// Natural logarithm, with an error of at most 6e-12. Arguments below the smallest positive normal number give the
 /// logarithm of this number. Infinity gives that of 2^1024.
-#[must_use]
 #[inline]
 pub(crate) fn ln(x: f64) -> f64 {
     const FRACTION: u64 = (1 << 52) - 1;
@@ -81,7 +80,6 @@ pub(crate) fn ln(x: f64) -> f64 {
 }
 
 /// e^x, with a relative error of at most 2e-12. 0 below e^−708.
-#[must_use]
 #[inline]
 pub(crate) fn exp(x: f64) -> f64 {
     // In two parts: the product of the first one with an integer below 2^20 is exact.
@@ -93,7 +91,6 @@ pub(crate) fn exp(x: f64) -> f64 {
 }
 
 /// 2^x, with a relative error of at most 2e-12. 0 below e^−708.
-#[must_use]
 #[inline]
 pub(crate) fn exp2(x: f64) -> f64 {
     let (scaled, whole) = nearest(x * POWERS as f64);
@@ -124,20 +121,17 @@ fn power(x: f64, scaled: i32, r: f64) -> f64 {
 }
 
 /// Probability of log-odds: `1/(1 + e^−x)`.
-#[must_use]
 pub(crate) fn sigma(x: f64) -> f64 {
     1.0 / (1.0 + exp(-x))
 }
 
 /// `2^(−elapsed/half_life)`, both in the same unit. 1 if `elapsed` is negative.
-#[must_use]
 pub(crate) fn faded(elapsed: f64, half_life: f64) -> f64 {
     exp2(-elapsed.max(0.0) / half_life)
 }
 
 /// Logarithm of the gamma function of x > 0, with a relative error of at most 1e-10. Stirling's series from 8 on
 /// (Abramowitz and Stegun 6.1.41).
-#[must_use]
 pub(crate) fn ln_gamma(x: f64) -> f64 {
     /// ½ ln 2π.
     const HALF_LN_TAU: f64 = 0.918_938_533_204_672_8;
@@ -154,13 +148,11 @@ pub(crate) fn ln_gamma(x: f64) -> f64 {
 
 /// Probability that Student's t with `freedom` degrees of freedom exceeds `t` ≥ 0, by the regularised incomplete beta
 /// function (Abramowitz and Stegun 26.7.1).
-#[must_use]
 pub(crate) fn student_tail(t: f64, freedom: f64) -> f64 {
     0.5 * incomplete_beta(0.5 * freedom, 0.5, freedom / (freedom + t * t))
 }
 
 /// Logarithm of the beta function.
-#[must_use]
 pub(crate) fn ln_beta(a: f64, b: f64) -> f64 {
     ln_gamma(a) + ln_gamma(b) - ln_gamma(a + b)
 }
@@ -205,7 +197,6 @@ fn beta_fraction(a: f64, b: f64, x: f64) -> f64 {
 }
 
 /// Cosine and sine of a part of a full turn, 0 to 1, with an error of at most 7e-12.
-#[must_use]
 pub(crate) fn turn(part: f64) -> (f64, f64) {
     // The rest is at most 1/8 of a turn.
     let (quarters, whole) = nearest(4.0 * part);
@@ -230,7 +221,6 @@ pub(crate) fn turn(part: f64) -> (f64, f64) {
 }
 
 /// Great-circle distance, kilometres, between two points given in degrees (haversine; mean Earth radius 6,371 km).
-#[must_use]
 pub(crate) fn distance_km(from: (f64, f64), to: (f64, f64)) -> f64 {
     // The most frequent case.
     if from == to {

@@ -1,7 +1,6 @@
 //! Text of numbers.
 
 /// `1234567` as `1,234,567`.
-#[must_use]
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();

@@ -68,7 +68,6 @@ pub(crate) fn check_url(url: &Url, allow_private: bool) -> Result<(), String> {
 }
 
 /// Whether `host`, a name or address in the notation of URLs, is this machine.
-#[must_use]
 pub(crate) fn is_loopback(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|ip: IpAddr| ip.to_canonical().is_loopback())
@@ -76,7 +75,6 @@ pub(crate) fn is_loopback(host: &str) -> bool {
 
 /// The wait in `Retry-After`, in seconds or as a date (RFC 9110 section 10.2.3), at most one hour. `now`: milliseconds
 /// since the epoch.
-#[must_use]
 pub(crate) fn retry_after(headers: &HeaderMap, now: i64) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = if let Ok(seconds) = text.parse() {
@@ -89,7 +87,6 @@ pub(crate) fn retry_after(headers: &HeaderMap, now: i64) -> Option<Duration> {
 }
 
 /// The error of a request without its URL, because the path may contain an id and the query a secret.
-#[must_use]
 pub(crate) fn reason(error: &reqwest::Error) -> String {
     let what = if error.is_timeout() {
         "no answer in time"

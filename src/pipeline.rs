@@ -44,21 +44,18 @@ pub struct Partition {
 
 impl Pipeline {
     /// Names are hashed with a key that is derived from the hasher's key.
-    #[must_use]
     pub fn new(enricher: Enricher, rules: Arc<RuleSet>, hasher: TokenHasher, settings: engine::Settings) -> Self {
         let enricher = enricher.with_hasher(hasher.key_hasher());
         Self { enricher, rules, hasher, settings }
     }
 
     /// A partition with empty state for messages from `feed`.
-    #[must_use]
     pub fn partition(&self, feed: impl Into<Feed>) -> Partition {
         self.partitions(feed, 1)
     }
 
     /// `count` partitions with empty states that are read as one. Each event is scored with the state of the partition of
     /// its subject key; results keep the order of the messages. The partitions share the alert budget evenly, rounded up.
-    #[must_use]
     pub(crate) fn partitions(&self, feed: impl Into<Feed>, count: u16) -> Partition {
         let feed = feed.into();
         let decoder = Decoder::new(feed, self.hasher.clone());

@@ -8,7 +8,6 @@ pub struct Country([u8; 2]);
 
 impl Country {
     /// `None` unless `code` is two ASCII letters.
-    #[must_use]
     pub fn parse(code: &str) -> Option<Self> {
         match code.as_bytes() {
             [a, b] if a.is_ascii_alphabetic() && b.is_ascii_alphabetic() => {
@@ -18,12 +17,10 @@ impl Country {
         }
     }
 
-    #[must_use]
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
-    #[must_use]
     pub(crate) const fn bytes(self) -> [u8; 2] {
         self.0
     }
@@ -83,7 +80,6 @@ pub(crate) struct Prefix {
 
 impl Prefix {
     /// Parses `address/bits` or a single address; `None` for anything else.
-    #[must_use]
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (address, bits) = match text.split_once('/') {
             Some((address, bits)) => (address, Some(bits.parse::<u8>().ok()?)),
@@ -95,12 +91,10 @@ impl Prefix {
         (bits <= longest).then_some(Self { address, bits })
     }
 
-    #[must_use]
     pub(crate) const fn bits(self) -> u8 {
         self.bits
     }
 
-    #[must_use]
     pub(crate) fn covers(self, address: IpAddr) -> bool {
         let bits = u32::from(self.bits);
         match (self.address, address.to_canonical()) {

@@ -119,7 +119,6 @@ impl Time {
 
 impl Finding {
     /// The finding as a signal that fired, with a share of 0.
-    #[must_use]
     pub(crate) fn signal(self) -> Signal {
         let Self { rule, observed, expected, reason, .. } = self;
         Signal { rule, share: 0.0, p_value: 1.0, fired: true, observed, expected, reason }

@@ -161,7 +161,6 @@ pub struct Progress {
 
 impl Progress {
     /// For an incident with one victim.
-    #[must_use]
     pub const fn of(revocation: Revocation) -> Self {
         Self { revocation, outcomes: Vec::new(), revoked: 0, not_revoked: 0, outcomes_total: 0, joined: Vec::new() }
     }
@@ -337,7 +336,6 @@ pub enum GapKind {
 
 impl GapKind {
     /// The label in `tokenwarden_offset_gaps_total`.
-    #[must_use]
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::BeyondEnd => "beyond_end",
@@ -364,7 +362,6 @@ pub struct OffsetGap {
 
 impl OffsetGap {
     /// Number of messages that were deleted unread. 0 for other kinds, where the number is unknown.
-    #[must_use]
     pub fn lost(&self) -> u64 {
         match self.kind {
             GapKind::Deleted => u64::try_from(self.resumed - self.expected).unwrap_or(0),

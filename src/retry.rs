@@ -20,25 +20,21 @@ pub struct RetryPolicy {
 }
 
 impl RetryPolicy {
-    #[must_use]
     pub const fn new(first: Duration, last: Duration) -> Self {
         Self { first, last, jitter: true }
     }
 
     /// The same wait after every failure.
-    #[must_use]
     pub(crate) const fn every(wait: Duration) -> Self {
         Self::new(wait, wait)
     }
 
     /// The same wait after every failure, without jitter. For a wait that another time limit depends on.
-    #[must_use]
     pub(crate) const fn exact(wait: Duration) -> Self {
         Self { first: wait, last: wait, jitter: false }
     }
 
     /// The wait after `failures` consecutive failures, from 1. For a number of failures that is stored.
-    #[must_use]
     pub(crate) fn wait(self, failures: u32) -> Duration {
         let earlier = failures.clamp(1, FAILURES_MAX) - 1;
         self.build().nth(earlier as usize).unwrap_or(self.last)
@@ -71,13 +67,11 @@ pub(crate) struct Retries {
 
 impl Retries {
     /// The first attempt is due at once.
-    #[must_use]
     pub(crate) const fn new(policy: RetryPolicy) -> Self {
         Self { policy, failures: 0, failed_at: i64::MIN, due_at: i64::MIN }
     }
 
     /// Also true if the clock went back behind the failure: the wait must not last until the clock is there again.
-    #[must_use]
     pub(crate) const fn is_due(&self, now: i64) -> bool {
         now >= self.due_at || now < self.failed_at
     }

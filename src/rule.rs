@@ -30,7 +30,6 @@ pub enum Status {
 impl Status {
     pub(crate) const ALL: [Self; 3] = [Self::Experimental, Self::Stable, Self::Disabled];
 
-    #[must_use]
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Experimental => "experimental",
@@ -39,7 +38,6 @@ impl Status {
         }
     }
 
-    #[must_use]
     pub(crate) fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.as_str() == text)
     }
@@ -72,7 +70,6 @@ pub struct Rule {
 
 impl Rule {
     /// Whether the rule fires at this share, nats.
-    #[must_use]
     pub(crate) fn fires(&self, share: f64) -> bool {
         self.status != Status::Disabled && share >= self.threshold
     }
@@ -83,7 +80,6 @@ pub(crate) const THRESHOLD_DEFAULT: f64 = 1.5;
 
 impl RuleId {
     /// The parameters that the rule file may set under `[parameters]`.
-    #[must_use]
     pub(crate) const fn parameters(self) -> &'static [Parameter] {
         match self {
             Self::TokenAge => &TOKEN_AGE,
@@ -120,13 +116,11 @@ pub struct RuleSet {
 
 impl RuleSet {
     /// All rules with default parameters and mode `enforce`, for tests and for installations without rule files.
-    #[must_use]
     pub fn builtin() -> Self {
         Self::new(Vec::new())
     }
 
     /// The given rules. A rule that is missing in `given` gets its defaults.
-    #[must_use]
     pub fn new(given: Vec<Rule>) -> Self {
         let mut given = given;
         let rules: Vec<Rule> = RuleId::ALL
@@ -155,7 +149,6 @@ impl RuleSet {
         Self { rules, with_policies }
     }
 
-    #[must_use]
     pub fn rule(&self, id: RuleId) -> &Rule {
         &self.rules[id as usize]
     }
@@ -171,7 +164,6 @@ impl RuleSet {
     /// Violations of policies and of the maximum age of tokens by one event, the highest verdict first. Does not
     /// allocate if there are none. `count` counts a call of the grant and returns the number of calls in its minute so
     /// far. It is called at most once.
-    #[must_use]
     #[inline] // Most events have none.
     pub(crate) fn violations(
         &self,

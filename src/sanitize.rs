@@ -6,7 +6,6 @@
 /// Whether `character` can control a terminal, break a line, or invisibly reorder or hide text. These are control
 /// characters, line and paragraph separators, bidirectional marks, zero-width characters and tags (Unicode TR 36 and
 /// UTS 39, default-ignorable code points).
-#[must_use]
 pub const fn is_unsafe(character: char) -> bool {
     matches!(character,
         '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}'
@@ -16,7 +15,6 @@ pub const fn is_unsafe(character: char) -> bool {
 }
 
 /// `character` if it is safe. Otherwise its replacement of the same width: the control picture, or U+FFFD.
-#[must_use]
 pub(crate) fn shown(character: char) -> char {
     match character {
         '\0'..='\u{1f}' => char::from_u32(0x2400 + u32::from(character)).unwrap_or(char::REPLACEMENT_CHARACTER),
@@ -27,20 +25,17 @@ pub(crate) fn shown(character: char) -> char {
 }
 
 /// `text` on one line, with unsafe characters replaced.
-#[must_use]
 pub(crate) fn line(text: &str) -> String {
     text.chars().map(shown).collect()
 }
 
 /// `text` with unsafe characters replaced, except line breaks.
-#[must_use]
 pub(crate) fn lines(text: &str) -> String {
     text.chars().map(|character| if character == '\n' { character } else { shown(character) }).collect()
 }
 
 /// JSON with every unsafe character in its strings escaped. Parsers read the original text, and the JSON itself can be
 /// printed. `json` must have no line breaks between its tokens.
-#[must_use]
 pub(crate) fn json(json: &str) -> String {
     let mut escaped = Vec::with_capacity(json.len());
     json.chars().for_each(|character| put_json(&mut escaped, character));
@@ -61,7 +56,6 @@ pub(crate) fn put_json(out: &mut Vec<u8>, character: char) {
 }
 
 /// The first `chars_max` safe characters of `text`, for names that are compared and stored.
-#[must_use]
 pub(crate) fn name(text: &str, chars_max: usize) -> Box<str> {
     text.trim().chars().filter(|&character| !is_unsafe(character)).take(chars_max).collect()
 }

@@ -23,7 +23,6 @@ pub(crate) fn secrets(text: &[u8]) -> impl Iterator<Item = Range<usize>> {
 
 /// Whether a string of a message may contain a secret, by the message's raw bytes. `false` is reliable for every string
 /// without escapes, except for members whose name marks a secret: see [`is_secret_name`].
-#[must_use]
 pub fn may_hold_secret(raw: &[u8]) -> bool {
     prefix::next(raw, 0).is_some() || name::next_assigned(raw, 0).is_some()
 }

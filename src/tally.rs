@@ -94,7 +94,6 @@ impl Tally {
     }
 
     /// Number of records that were skipped for any reason.
-    #[must_use]
     pub(crate) fn skipped_total(&self) -> u64 {
         self.skipped.iter().map(|(_, count)| count).sum()
     }

@@ -96,7 +96,6 @@ pub fn hush_panics() {
 }
 
 /// Position of the last panic of this thread. Returned once.
-#[must_use]
 pub(crate) fn panicked_at() -> Option<String> {
     PANICKED_AT.take()
 }

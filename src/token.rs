@@ -20,17 +20,14 @@ pub struct TokenId<'a>(Cow<'a, str>);
 
 impl<'a> TokenId<'a> {
     /// Takes over `text` from a message in which [`secret::may_hold_secret`] and [`secret::is_bare`] found nothing.
-    #[must_use]
     pub(crate) const fn from_clean(text: &'a str) -> Self {
         Self(Cow::Borrowed(text))
     }
 
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    #[must_use]
     pub(crate) fn into_owned(self) -> TokenId<'static> {
         TokenId(Cow::Owned(self.0.into_owned()))
     }
@@ -63,7 +60,6 @@ impl std::fmt::Debug for TokenHasher {
 
 impl TokenHasher {
     /// `key` may have any length; use at least 16 random bytes.
-    #[must_use]
     pub fn new(key: &[u8]) -> Self {
         // HMAC accepts keys of every length (RFC 2104 section 2), so the error cannot occur.
         let mac = Hmac::<Sha256>::new_from_slice(key)
@@ -73,7 +69,6 @@ impl TokenHasher {
 
     /// The hasher of names under a key derived from this one, so that all members with the same secret compute the same
     /// keys.
-    #[must_use]
     pub(crate) fn key_hasher(&self) -> KeyHasher {
         KeyHasher::derived(&self.mac)
     }
@@ -84,13 +79,11 @@ impl TokenHasher {
         Self { ids, ..self }
     }
 
-    #[must_use]
     pub(crate) const fn ids(&self) -> TokenIds {
         self.ids
     }
 
     /// The name for `text`, and whether it was replaced because it has the form of a secret.
-    #[must_use]
     pub fn name<'a>(&self, text: Cow<'a, str>) -> (TokenId<'a>, bool) {
         let (text, replaced) = self.id(text);
         if self.ids == TokenIds::AsSent || text.is_empty() || secret::is_hash(text.as_bytes()) {
@@ -101,7 +94,6 @@ impl TokenHasher {
     }
 
     /// The id `text`, or its keyed hash if the whole text is a secret; and whether it was replaced.
-    #[must_use]
     pub(crate) fn id<'a>(&self, text: Cow<'a, str>) -> (Cow<'a, str>, bool) {
         if secret::is_bare(&text) {
             return (Cow::Owned(self.hash(text.as_bytes())), true);
@@ -110,7 +102,6 @@ impl TokenHasher {
     }
 
     /// `text` with each bearer value in it replaced by its keyed hash; and whether there was one.
-    #[must_use]
     pub fn redact<'a>(&self, text: Cow<'a, str>) -> (Cow<'a, str>, bool) {
         let mut clean = String::new();
         let mut copied = 0;
@@ -128,7 +119,6 @@ impl TokenHasher {
 
     /// The keyed hash of `secret`. About 1 in 400,000 hashes has the form of a secret and would be replaced when it is
     /// read again. Such a hash is replaced by its own hash.
-    #[must_use]
     pub(crate) fn hash(&self, secret: &[u8]) -> String {
         let mut hash = self.digest(secret);
         while looks_like_bearer(&hash) {
@@ -148,7 +138,6 @@ impl TokenHasher {
 }
 
 /// Whether `text` is, or contains, a bearer secret.
-#[must_use]
 pub fn looks_like_bearer(text: &str) -> bool {
     secret::is_bare(text) || secret::secrets(text.as_bytes()).next().is_some()
 }

@@ -16,12 +16,10 @@ macro_rules! rule_ids {
         impl RuleId {
             pub(crate) const ALL: &[Self] = &[$(Self::$variant,)+];
 
-            #[must_use]
             pub(crate) const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $name,)+ }
             }
 
-            #[must_use]
             pub(crate) const fn group(self) -> Group {
                 match self { $(Self::$variant => Group::$group,)+ }
             }
@@ -56,7 +54,6 @@ rule_ids! {
 impl RuleId {
     pub const COUNT: usize = Self::ALL.len();
 
-    #[must_use]
     pub(crate) fn parse(text: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|id| id.as_str() == text)
     }
@@ -82,7 +79,6 @@ pub(crate) enum Group {
 }
 
 impl Group {
-    #[must_use]
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Place => "place",
@@ -111,7 +107,6 @@ pub enum Severity {
 impl Severity {
     pub(crate) const ALL: [Self; 5] = [Self::Info, Self::Low, Self::Medium, Self::High, Self::Critical];
 
-    #[must_use]
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Info => "info",
@@ -122,7 +117,6 @@ impl Severity {
         }
     }
 
-    #[must_use]
     pub(crate) fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|s| s.as_str() == text)
     }
@@ -144,7 +138,6 @@ pub enum Mode {
 impl Mode {
     pub const ALL: [Self; 3] = [Self::Shadow, Self::Alert, Self::Enforce];
 
-    #[must_use]
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Shadow => "shadow",
@@ -153,7 +146,6 @@ impl Mode {
         }
     }
 
-    #[must_use]
     pub(crate) fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|m| m.as_str() == text)
     }
@@ -169,7 +161,6 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    #[must_use]
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Allow => "allow",
@@ -191,7 +182,6 @@ pub enum Action {
 }
 
 impl Action {
-    #[must_use]
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -260,7 +250,6 @@ pub enum Target {
 
 impl Target {
     /// `token` or `family`.
-    #[must_use]
     pub(crate) const fn kind(&self) -> &'static str {
         match self {
             Self::Token(_) => "token",
@@ -268,14 +257,12 @@ impl Target {
         }
     }
 
-    #[must_use]
     pub(crate) fn id(&self) -> &str {
         match self {
             Self::Token(id) | Self::Family(id) => id,
         }
     }
 
-    #[must_use]
     pub(crate) const fn action(&self) -> Action {
         match self {
             Self::Token(_) => Action::RevokeToken,
@@ -379,7 +366,6 @@ impl Outcome {
     }
 
     /// `ln(1 + e^log_odds)`: finite, ≥ 0, increasing with the log-odds.
-    #[must_use]
     pub fn score(&self) -> f64 {
         if self.log_odds > 30.0 { self.log_odds } else { libm::log1p(libm::exp(self.log_odds)) }
     }

@@ -233,13 +233,11 @@ where
     }
 
     /// Sum of the counters of the owned partitions.
-    #[must_use]
     pub(crate) fn counters(&self) -> engine::Counters {
         self.states().map(engine::State::counters).fold(engine::Counters::default(), engine::Counters::plus)
     }
 
     /// Files that the source could not read to the end, with the reason.
-    #[must_use]
     pub(crate) fn faults(&self) -> &[String] {
         &self.faults
     }

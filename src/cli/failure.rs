@@ -30,7 +30,6 @@ pub enum Failure {
 
 impl Failure {
     /// The process's exit status.
-    #[must_use]
     pub const fn status(&self) -> u8 {
         match self {
             Self::Closed => 0,
@@ -50,7 +49,6 @@ impl Failure {
     }
 
     /// Failure to write a result; `what` names the result or the file.
-    #[must_use]
     pub(crate) fn output(what: &str, error: &std::io::Error) -> Self {
         match error.kind() {
             std::io::ErrorKind::BrokenPipe => Self::Closed,

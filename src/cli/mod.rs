@@ -54,7 +54,6 @@ enum Command {
 
 impl Cli {
     /// Parses the command line. Prints help, version and usage errors, and exits.
-    #[must_use]
     pub fn read() -> Self {
         Self::try_parse().unwrap_or_else(|error| {
             // The messages of clap contain arguments, so they are created again from sanitized arguments.

@@ -133,7 +133,6 @@ impl Config {
     }
 
     /// Settings of the engine of one partition.
-    #[must_use]
     pub(crate) fn engine_settings(&self) -> engine::Settings {
         engine::Settings {
             prior_log_odds: self.detection.prior_log_odds,
@@ -156,7 +155,6 @@ impl Config {
     }
 
     /// Origin of the rules, for messages.
-    #[must_use]
     pub(crate) fn rules_origin(&self) -> String {
         self.rules_dir.as_ref().map_or_else(|| "this build".to_owned(), |dir| dir.display().to_string())
     }
@@ -252,7 +250,6 @@ fn read_text(path: &Path) -> std::io::Result<(String, std::fs::Metadata)> {
 
 /// Folder in which `deploy/setup.sh` stores its downloads: `TOKENWARDEN_CACHE`, or `tokenwarden` in the user's cache
 /// folder. `None` if neither `XDG_CACHE_HOME` nor `HOME` is set.
-#[must_use]
 pub fn cache_folder() -> Option<PathBuf> {
     let folder = |name| std::env::var_os(name).filter(|text| !text.is_empty()).map(PathBuf::from);
     folder("TOKENWARDEN_CACHE")

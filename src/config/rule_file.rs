@@ -31,7 +31,6 @@ pub struct LoadedRules {
 
 impl LoadedRules {
     /// A text with the rules that are disabled because they have no file, if there are any.
-    #[must_use]
     pub(crate) fn missing_note(&self) -> Option<String> {
         let names: Vec<_> = self.missing.iter().map(|id| id.as_str()).collect();
         (!names.is_empty()).then(|| format!("rules without a file, disabled: {}", names.join(", ")))

@@ -25,7 +25,6 @@ pub(crate) struct SourceSection {
 
 impl SourceSection {
     /// Whether all events have the same configured tenant.
-    #[must_use]
     pub(crate) fn has_one_tenant(&self) -> bool {
         let topics = self.kafka.iter().flat_map(|kafka| &kafka.topics).map(|topic| topic.feed.tenant);
         let mut tenants = topics.chain(self.file.iter().map(|file| file.tenant));
@@ -49,7 +48,6 @@ pub(crate) struct FileSection {
 
 impl FileSection {
     /// Format, trust and tenant of its events.
-    #[must_use]
     pub(crate) const fn feed(&self) -> Feed {
         Feed { format: self.format, confirmed: self.confirmed, tenant: self.tenant }
     }
@@ -87,7 +85,6 @@ impl Default for Revoke {
 
 impl Revoke {
     /// Maximum number of revocations of all tenants per hour.
-    #[must_use]
     pub(crate) fn total_per_hour(&self) -> u32 {
         self.max_per_hour_total.unwrap_or(self.max_per_hour.saturating_mul(TENANTS_AT_CAP))
     }

@@ -43,7 +43,6 @@ struct Bucket {
 
 impl Budget {
     /// `per_day`: new incidents a day and tenant; `total_per_day`: those of all tenants together beyond that.
-    #[must_use]
     pub(crate) fn new(per_day: u32, total_per_day: u32) -> Self {
         Self {
             per_day: f64::from(per_day),

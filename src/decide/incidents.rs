@@ -97,14 +97,12 @@ impl Default for Incidents {
 
 impl Incidents {
     /// The open incident of a baseline, whether the event is an alert or not.
-    #[must_use]
     pub(crate) fn of_baseline(&self, baseline: u64, at: i64) -> Option<&Open> {
         let open = self.open.get(*self.of_baseline.get(baseline)?)?;
         ((at - open.updated_at).abs() <= BASELINE_MS).then_some(open)
     }
 
     /// Whether an alert would join an open incident.
-    #[must_use]
     pub(crate) fn is_known(&self, alert: &Alert) -> bool {
         self.find(alert).is_some()
     }
@@ -158,7 +156,6 @@ impl Incidents {
     }
 
     /// The first victims of an open incident, in the order in which they joined.
-    #[must_use]
     pub(crate) fn victims(&self, id: IncidentId) -> &[Victim] {
         self.victims.get(id.0).map_or(&[], Vec::as_slice)
     }
@@ -200,17 +197,14 @@ const fn mixed(number: u64) -> u64 {
 }
 
 impl Open {
-    #[must_use]
     pub(crate) const fn severity(&self) -> Severity {
         self.severity
     }
 
-    #[must_use]
     pub(crate) const fn verdict(&self) -> Verdict {
         self.verdict
     }
 
-    #[must_use]
     pub(crate) const fn baselines(&self) -> u32 {
         self.baselines
     }

@@ -61,19 +61,16 @@ impl Default for Tail {
 
 impl Tail {
     /// Number of visits.
-    #[must_use]
     pub(crate) const fn visits(&self) -> u64 {
         self.visits
     }
 
     /// Probability that a visit with these highest log-odds was honest: its weight.
-    #[must_use]
     pub(crate) fn honest(log_odds: f64) -> f64 {
         sigma(-TRUE * log_odds)
     }
 
     /// The tail of the visits of several tails.
-    #[must_use]
     pub(crate) fn of_all<'a>(tails: impl Iterator<Item = &'a Self>) -> Self {
         let mut all = Self::default();
         for tail in tails {
@@ -101,7 +98,6 @@ impl Tail {
 
     /// Share of honest visits with log-odds at least as high, in (0, 1], with the smallest supported p-value as
     /// minimum.
-    #[must_use]
     pub(crate) fn p_value(&self, log_odds: f64) -> f64 {
         let p_value = match self.fit {
             Some(fit) if log_odds > fit.from => fit.beyond(log_odds),
@@ -111,7 +107,6 @@ impl Tail {
     }
 
     /// Log-odds that this share of honest visits reaches.
-    #[must_use]
     pub(crate) fn quantile(&self, share: f64) -> f64 {
         // The p-value decreases with the log-odds: bisect down to the width of a bin.
         let (mut low, mut high) = (LOWEST, HIGHEST);

@@ -70,7 +70,6 @@ impl OfTenant {
 
 impl Thresholds {
     /// `per_day`: new incidents a day and tenant.
-    #[must_use]
     pub(crate) fn new(per_day: u32) -> Self {
         Self {
             per_day: f64::from(per_day),
@@ -89,26 +88,22 @@ impl Thresholds {
     }
 
     /// Log-odds from which an alert of `tenant` is raised now.
-    #[must_use]
     pub(crate) fn alert_from(&self, tenant: Tenant) -> f64 {
         self.of(tenant).alert_from
     }
 
     /// The same, and the p-value of `log_odds`.
-    #[must_use]
     pub(crate) fn alert_from_and_p_value(&self, tenant: Tenant, log_odds: f64) -> (f64, f64) {
         let of_tenant = self.of(tenant);
         (of_tenant.alert_from, of_tenant.tail().p_value(log_odds))
     }
 
     /// Number of visits without those of the largest other tenant.
-    #[must_use]
     pub(crate) fn visits(&self, tenant: Tenant) -> f64 {
         self.visits.count(tenant.seat)
     }
 
     /// Number of days of the stream so far.
-    #[must_use]
     pub(crate) const fn days(&self) -> u32 {
         self.days
     }

@@ -81,20 +81,17 @@ impl Outbox {
     }
 
     /// Number of deliveries that are not finished, without held ones (see [`Self::held`]).
-    #[must_use]
     pub fn waiting(&self) -> usize {
         self.inner().state.waiting()
     }
 
     /// Number of held deliveries: revocations that are capped, paused or refused, and messages that their channel
     /// rejected.
-    #[must_use]
     pub fn held(&self) -> usize {
         self.inner().state.held()
     }
 
     /// Number of journal lines that could not be read at the start.
-    #[must_use]
     pub(crate) const fn damaged(&self) -> usize {
         self.damaged
     }
@@ -105,7 +102,6 @@ impl Outbox {
     }
 
     /// Whether an operator has paused all revocations.
-    #[must_use]
     pub(crate) fn is_paused(&self) -> bool {
         // If the file cannot be checked, revocations count as paused.
         !matches!(self.folder.join(PAUSE_FILE).try_exists(), Ok(false))

@@ -30,7 +30,6 @@ impl DetectorId {
         Self::TABLE.iter().map(|(id, _)| *id)
     }
 
-    #[must_use]
     pub(crate) const fn name(self) -> &'static str {
         Self::TABLE[self as usize].1
     }

@@ -16,7 +16,6 @@ pub(crate) struct LevelRatio {
 /// `P_O(L) = (k_L·m/Σk + 6·c_L)/(m + 6)`, `m = min(Σk, 30)`.
 ///
 /// `own`: past visits by level; `cohort`: shares that sum to one.
-#[must_use]
 pub(crate) fn level_ratio(
     level: usize,
     thief: &[f64; LEVELS],

@@ -95,7 +95,6 @@ struct Reported {
 
 impl Clock {
     /// Times within `skew_ms_max` of the append time are accepted.
-    #[must_use]
     pub(crate) fn new(skew_ms_max: i64) -> Self {
         Self {
             skew_ms_max,
@@ -116,7 +115,6 @@ impl Clock {
     }
 
     /// Classifies `at` by the append time of the record, which producers cannot set, or else by the stream time.
-    #[must_use]
     pub(crate) fn range(&self, at: i64, appended: Option<i64>) -> Range {
         if let Some(appended) = appended {
             if at > appended + self.skew_ms_max {
@@ -223,32 +221,27 @@ impl Clock {
     }
 
     /// Event time before which few events are expected. It moves back only with the whole stream.
-    #[must_use]
     pub(crate) const fn watermark(&self) -> i64 {
         self.watermark
     }
 
     /// Stream time: the median of the last subjects. It may go back by the difference of their clocks. `None`: no event
     /// yet.
-    #[must_use]
     pub(crate) const fn now(&self) -> Option<i64> {
         self.now
     }
 
     /// Latest time of the last subjects. It replaces a rejected time.
-    #[must_use]
     pub(crate) fn newest(&self) -> Option<i64> {
         self.now.map(|_| self.newest)
     }
 
     /// Upper bound of accepted times. Later times in memory are from a wrong clock.
-    #[must_use]
     pub(crate) fn latest(&self) -> i64 {
         if self.now.is_none() { i64::MAX } else { self.newest.max(self.appended) + self.tolerance() }
     }
 
     /// Lead of the clock that reported `at`; 0: not measurable.
-    #[must_use]
     pub(crate) fn ahead(&self, at: i64) -> i64 {
         let sorted = self.sorted();
         let spread = sorted[LAST - 3] - sorted[2];

@@ -89,7 +89,6 @@ struct InUse {
 impl GeoFiles {
     /// Reads the files in parallel and watches them. A missing or invalid file is left out, and [`Self::problems`]
     /// reports it.
-    #[must_use]
     pub(crate) fn open(settings: &GeoSettings) -> Self {
         let of = |role| move |path: &PathBuf| Watched::new(path.clone(), role);
         let watched: Vec<_> =
@@ -122,13 +121,11 @@ impl GeoFiles {
     }
 
     /// Problems with the files, one sentence each.
-    #[must_use]
     pub(crate) fn problems(&self) -> Vec<String> {
         self.0.current().problems.clone()
     }
 
     /// The files in use: path, type and build date of each.
-    #[must_use]
     pub(crate) fn versions(&self) -> Vec<String> {
         self.0.current().versions.clone()
     }

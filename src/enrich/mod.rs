@@ -44,13 +44,11 @@ enum Places {
 
 impl Enricher {
     /// Reads the files and watches them. A missing or invalid file is left out, and [`Self::problems`] reports it.
-    #[must_use]
     pub fn new(settings: &GeoSettings) -> Self {
         Self::over(GeoFiles::open(settings))
     }
 
     /// Over shared files: one enricher per thread, one copy of the files.
-    #[must_use]
     pub fn over(files: GeoFiles) -> Self {
         let places = Places::Files(Geo::over(&files));
         let hasher = KeyHasher::default();
@@ -64,7 +62,6 @@ impl Enricher {
     }
 
     /// With places from `lookup` instead of files.
-    #[must_use]
     pub fn with_lookup(lookup: Box<dyn GeoLookup + Send>) -> Self {
         Self { places: Places::Given(lookup), ..Self::new(&GeoSettings::default()) }
     }
@@ -105,19 +102,16 @@ impl Enricher {
     }
 
     /// The files, for enrichers of other threads.
-    #[must_use]
     pub const fn files(&self) -> &GeoFiles {
         &self.files
     }
 
     /// Problems with the files, one sentence each.
-    #[must_use]
     pub fn problems(&self) -> Vec<String> {
         self.files.problems()
     }
 
     /// The files in use: path, type and build date of each.
-    #[must_use]
     pub fn versions(&self) -> Vec<String> {
         self.files.versions()
     }

@@ -153,7 +153,6 @@ const HOSTING_PAIRS: &[(&str, &str)] =
 const WORDS_MAX: usize = 24;
 
 /// The class of the network with this name.
-#[must_use]
 pub(crate) fn of(name: &str) -> NetworkClass {
     let name = name.to_lowercase();
     let words = || name.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).take(WORDS_MAX);

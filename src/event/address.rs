@@ -10,7 +10,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub struct Address(IpAddr);
 
 impl Address {
-    #[must_use]
     pub fn new(address: IpAddr) -> Self {
         match address {
             IpAddr::V6(v6) => Self(v4_within(v6).map_or(address, IpAddr::V4)),
@@ -21,7 +20,6 @@ impl Address {
     /// The address to look up in GeoIP files. For a Teredo address (RFC 4380 section 4) it is the client's IPv4
     /// address, which the address contains inverted. For a link-local ISATAP address (RFC 5214 section 6.1) it is the
     /// embedded IPv4 address. Otherwise it is the address itself.
-    #[must_use]
     pub(crate) const fn located(self) -> IpAddr {
         let IpAddr::V6(v6) = self.0 else { return self.0 };
         match v6.octets() {
@@ -32,13 +30,11 @@ impl Address {
         }
     }
 
-    #[must_use]
     pub const fn ip(self) -> IpAddr {
         self.0
     }
 
     /// Sixteen bytes in network order, an IPv4 address as v4-mapped: the `IPv6` column of the store.
-    #[must_use]
     pub(crate) fn to_ipv6(self) -> Ipv6Addr {
         match self.0 {
             IpAddr::V4(v4) => v4.to_ipv6_mapped(),
@@ -47,19 +43,16 @@ impl Address {
     }
 
     /// Key of one client: the IPv4 address, or the IPv6 /64 (RFC 8981 privacy addresses change inside it).
-    #[must_use]
     pub(crate) fn client(self) -> u64 {
         self.leading(32, 64)
     }
 
     /// Key of the prefix: IPv4 /24, IPv6 /48 (RFC 6177).
-    #[must_use]
     pub(crate) fn prefix(self) -> u64 {
         self.leading(24, 48)
     }
 
     /// Key of the wider prefix: IPv4 /16, IPv6 /32, the usual size of one provider's allocation.
-    #[must_use]
     pub(crate) fn wide(self) -> u64 {
         self.leading(16, 32)
     }

@@ -124,7 +124,6 @@ fn range_of(prefix: &str) -> Option<(IpAddr, IpAddr)> {
 impl Value {
     /// Whole numbers become unsigned integers of the smallest width, other numbers doubles. `None` if the value
     /// contains null, which the format cannot store.
-    #[must_use]
     pub(crate) fn from_json(json: &serde_json::Value) -> Option<Self> {
         Some(match json {
             serde_json::Value::Null => return None,

@@ -68,7 +68,6 @@ const SEPARATOR: [u8; 16] = [0; 16];
 const METADATA_MARKER: &[u8] = b"\xab\xcd\xefMaxMind.com";
 
 impl Writer {
-    #[must_use]
     pub(crate) fn new(family: Family) -> Self {
         Self { family, nodes: vec![[Child::Nothing; 2]], data: Vec::new(), offsets: HashMap::new() }
     }

@@ -27,7 +27,6 @@ struct Run {
 
 impl Comparison {
     /// Compares the pipeline with the new rules with the one with the old rules on messages of `feed`.
-    #[must_use]
     pub(crate) fn new(old: Pipeline, new: Pipeline, feed: Feed) -> Self {
         Self { old: Run::new(old, feed), new: Run::new(new, feed) }
     }
@@ -42,19 +41,16 @@ impl Comparison {
     }
 
     /// The alerts that differ, ordered by day and baseline.
-    #[must_use]
     pub(crate) fn changes(&self) -> Vec<Change<'_>> {
         changes(&self.old.epoch.rows.by_day, &self.new.epoch.rows.by_day)
     }
 
     /// Number of scored events.
-    #[must_use]
     pub(crate) const fn events(&self) -> u64 {
         self.new.epoch.tally.events
     }
 
     /// Numbers of alerts with the old and with the new rules.
-    #[must_use]
     pub(crate) fn alerts(&self) -> [usize; 2] {
         [&self.old, &self.new].map(|run| run.epoch.rows.by_day.len())
     }
@@ -162,7 +158,6 @@ fn changes<'a>(old: &'a ByDay, new: &'a ByDay) -> Vec<Change<'a>> {
 
 impl Change<'_> {
     /// One line of text: `+` for an added alert, `-` for a removed one, `~` for a changed one.
-    #[must_use]
     pub(crate) fn to_line(&self) -> String {
         let verdict = |alert: &Alert| {
             let rules: Vec<_> = alert.rules.iter().map(|rule| rule.as_str()).collect();

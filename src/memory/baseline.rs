@@ -22,7 +22,6 @@ const CALLS_MAX: u16 = 2_000 * 16;
 pub(crate) struct LevelCounts([u16; LEVELS]);
 
 impl LevelCounts {
-    #[must_use]
     pub(crate) fn get(&self) -> [f64; LEVELS] {
         self.0.map(|count| f64::from(count) / 16.0)
     }
@@ -129,12 +128,10 @@ impl Activity {
         }
     }
 
-    #[must_use]
     pub(crate) fn minutes(self) -> f64 {
         f64::from(self.ms) / MINUTE_MS as f64
     }
 
-    #[must_use]
     pub(crate) fn changes(self) -> f64 {
         f64::from(self.changes)
     }
@@ -204,7 +201,6 @@ super::touch::touch!(Baseline: touch_beginnings, touched_beginnings {
 });
 
 impl Baseline {
-    #[must_use]
     pub(crate) fn new(key: u64, kind: Kind, at: i64) -> Self {
         Self {
             key,
@@ -258,13 +254,11 @@ impl Baseline {
     }
 
     /// Prefetches the holders. The returned value has no meaning.
-    #[must_use]
     pub(crate) fn touch_holders(&self) -> u64 {
         self.holders.iter().fold(0, |touched, holder| touched ^ holder.touch())
     }
 
     /// Prefetches the refresh tokens. The returned value has no meaning.
-    #[must_use]
     pub(crate) fn touch_refreshes(&self) -> u64 {
         let refreshes = self.refreshes.as_ref();
         refreshes
@@ -272,7 +266,6 @@ impl Baseline {
     }
 
     /// Prefetches the fields that are used at the beginning of a visit or an hour. The returned value has no meaning.
-    #[must_use]
     pub(crate) fn touch_habits(&self) -> u64 {
         let grown = self.grown.as_ref().map_or(0, |grown| grown.season[0] as u64 ^ u64::from(grown.weekend[23]));
         self.touch_beginnings() ^ grown
@@ -286,7 +279,6 @@ impl Baseline {
     }
 
     /// Whether an event at `at` begins a new hour.
-    #[must_use]
     pub(crate) const fn begins_hour(&self, at: i64) -> bool {
         at / HOUR_MS > self.hour.number as i64
     }
@@ -299,7 +291,6 @@ impl Baseline {
     }
 
     /// Size including all allocations, bytes.
-    #[must_use]
     pub(crate) fn bytes(&self) -> usize {
         size_of::<Self>()
             + size_of_val(&*self.holders)
@@ -309,7 +300,6 @@ impl Baseline {
 
     /// Index of the holder of this network and client family, and whether it is new. A new holder gets the next index,
     /// or that of the longest unused holder.
-    #[must_use]
     pub(crate) fn place_of_holder(&self, network: u32, family: u32) -> (usize, bool) {
         if let Some(found) = self.find_holder(network, family) {
             return (found, false);
@@ -332,7 +322,6 @@ impl Baseline {
         self.holders = holders.into_boxed_slice();
     }
 
-    #[must_use]
     pub(crate) fn find_holder(&self, network: u32, family: u32) -> Option<usize> {
         self.holders.iter().position(|holder| holder.network == network && holder.family == family)
     }
@@ -366,7 +355,6 @@ impl Baseline {
     }
 
     /// Own calls of `route`.
-    #[must_use]
     pub(crate) fn own_route(&self, route: u32) -> OwnCalls {
         let of_all = f64::from(self.routes) / 16.0;
         // The table stores only the most frequent routes.
@@ -375,7 +363,6 @@ impl Baseline {
     }
 
     /// Own calls of rare routes.
-    #[must_use]
     pub(crate) fn own_rare_routes(&self) -> OwnCalls {
         let in_calls = |sixteenths: u16| f64::from(sixteenths) / 16.0;
         OwnCalls { of_this: in_calls(self.rare_routes), of_all: in_calls(self.routes), elsewhere: 0.0 }
@@ -400,7 +387,6 @@ impl Baseline {
     }
 
     /// Own visits to `area`.
-    #[must_use]
     pub(crate) fn own_area(&self, area: u32) -> OwnCalls {
         let of_all = f64::from(self.areas) / 16.0;
         let elsewhere = (of_all - self.seen.total(Feature::Area)).max(0.0);
@@ -418,13 +404,11 @@ impl Baseline {
     }
 
     /// Whether at least half of its networks are hosting networks. The others may be those of employees.
-    #[must_use]
     pub(crate) const fn lives_on_servers(&self) -> bool {
         self.hosting_networks > 0 && 2 * self.hosting_networks as u16 >= self.networks as u16
     }
 
     /// Value in the choice of the baseline to evict: visits, halved for each week without an event.
-    #[must_use]
     pub(crate) fn retention(&self, now: i64) -> u64 {
         let idle_weeks = (now - self.last_at).max(0) / (7 * DAY_MS);
         (u64::from(self.visits.min(1 << 20)) << 8) >> idle_weeks.min(40)

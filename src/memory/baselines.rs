@@ -43,7 +43,6 @@ pub(crate) struct Seed {
 }
 
 impl Seed {
-    #[must_use]
     pub(crate) fn new(kind: Kind, sighting: &Sighting) -> Self {
         let &Sighting {
             at,
@@ -91,7 +90,6 @@ impl Seed {
 
     /// The sighting of the seed, as far as a baseline learns from it. `like` gives the fields that the seed does not
     /// store.
-    #[must_use]
     pub(crate) const fn sighting(&self, like: &Sighting) -> Sighting {
         Sighting {
             at: self.first_at,
@@ -130,7 +128,6 @@ pub(crate) struct Baselines {
 impl Baselines {
     /// Above `max` baselines the oldest that is not established is evicted, otherwise the least valuable of some
     /// candidates. Above twice as many seeds the older half is evicted.
-    #[must_use]
     pub(crate) fn new(max: usize) -> Self {
         Self {
             places: Map::default(),
@@ -147,14 +144,12 @@ impl Baselines {
     }
 
     /// Index of the baseline of `key`. It is valid until the next baseline is made.
-    #[must_use]
     pub(crate) fn find(&self, key: u64) -> Option<Place> {
         self.places.get(&key).map(|place| Place(*place))
     }
 
     /// Time at which the token of `key` was first seen, if stored: milliseconds since the epoch, at most a minute
     /// early. `place`: index of its baseline, if it has one.
-    #[must_use]
     pub(crate) fn first_seen(&self, key: u64, place: Option<Place>) -> Option<i64> {
         match place {
             Some(place) => Some(i64::from(self.get(place).first_minute) * MINUTE_MS),
@@ -162,7 +157,6 @@ impl Baselines {
         }
     }
 
-    #[must_use]
     pub(crate) fn get(&self, place: Place) -> &Baseline {
         &self.held[place.0 as usize]
     }
@@ -187,20 +181,17 @@ impl Baselines {
         }
     }
 
-    #[must_use]
     pub(crate) fn len(&self) -> usize {
         self.held.len()
     }
 
     /// Number of evicted baselines.
-    #[must_use]
     pub(crate) const fn evicted(&self) -> u64 {
         self.evicted
     }
 
     /// Bytes of all baselines, their index and the queue of young ones, without free room in the last block and without
     /// seeds.
-    #[must_use]
     pub(crate) fn bytes(&self) -> usize {
         let places = self.places.capacity() * (size_of::<(u64, u32)>() + 1);
         let young = self.young.capacity() * size_of::<u64>();

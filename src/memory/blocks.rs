@@ -18,7 +18,6 @@ impl<T> Default for Blocks<T> {
 }
 
 impl<T> Blocks<T> {
-    #[must_use]
     pub(crate) const fn len(&self) -> usize {
         self.len
     }

@@ -83,7 +83,6 @@ impl Bursts {
     }
 
     /// Share of token-days with a burst of at least `ratio` nats.
-    #[must_use]
     pub(crate) fn usual(&self, seat: Option<Seat>, ratio: f64) -> f64 {
         let size = (ratio.max(0.0) as usize).min(SIZES - 1);
         let at_least = self.at_least.read(seat);
@@ -93,7 +92,6 @@ impl Bursts {
 
     /// Ratio of today's bursts to the usual number: that of the tenant, or that of all others without the one with the
     /// most additional bursts, whichever is higher.
-    #[must_use]
     pub(crate) fn excess(&self, tenant: Tenant, day: u32) -> f64 {
         let own = self.tenants.get(tenant.key).map_or(1.0, |daily| daily.excess(day));
         let (mut all, mut most) = (Daily { day, ..Daily::default() }, Daily::default());

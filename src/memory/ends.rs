@@ -52,13 +52,11 @@ impl Default for Ends {
 
 impl Ends {
     /// Whether nothing has ended yet.
-    #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.tokens.is_empty() && self.all.is_empty()
     }
 
     /// All tokens or sessions of some user or application have ended.
-    #[must_use]
     pub(crate) fn has_all(&self) -> bool {
         !self.all.is_empty()
     }
@@ -130,7 +128,6 @@ impl Ends {
     }
 
     /// Returns the other key of a token.
-    #[must_use]
     pub(crate) fn alias(&self, key: u64) -> Option<u64> {
         self.aliases.get(key).copied()
     }
@@ -153,7 +150,6 @@ impl Ends {
         self.exchanged.insert(key, ());
     }
 
-    #[must_use]
     pub(crate) fn was_exchanged(&self, key: u64) -> bool {
         self.exchanged.get(key).is_some()
     }
@@ -171,7 +167,6 @@ fn limited(ends: &mut Generations<Ended>, key: u64, latest: i64) -> Ended {
 }
 
 /// The earlier of two times; 0 means none.
-#[must_use]
 pub(crate) const fn earlier(one: i64, other: i64) -> i64 {
     if one == 0 || other != 0 && other < one { other } else { one }
 }

@@ -50,7 +50,6 @@ pub(crate) struct Fair<V> {
 }
 
 impl<V> Fair<V> {
-    #[must_use]
     pub(crate) fn new(max: usize, lifetime: u32) -> Self {
         Self {
             places: Map::default(),
@@ -63,17 +62,14 @@ impl<V> Fair<V> {
         }
     }
 
-    #[must_use]
     pub(crate) fn find(&self, key: u64) -> Option<Place> {
         self.places.get(&key).copied()
     }
 
-    #[must_use]
     pub(crate) fn at(&self, place: Place) -> &V {
         &self.held[place.0 as usize].value
     }
 
-    #[must_use]
     pub(crate) fn get(&self, key: u64) -> Option<&V> {
         self.find(key).map(|place| self.at(place))
     }

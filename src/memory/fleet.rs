@@ -44,7 +44,6 @@ pub(crate) struct Member {
 impl Member {
     /// `at`: milliseconds since the epoch. `deviation`: evidence that the visit is not the owner's, route + ½ client + hour,
     /// nats.
-    #[must_use]
     pub(crate) fn new(user: u64, tenant: Tenant, app: u64, at: i64, deviation: f64) -> Self {
         let deviation = deviation.clamp(-2.0, 3.0) as f32;
         Self { user, tenant: tenant.key, app, second: (at / 1_000) as u32, deviation, seat: tenant.seat }
@@ -127,14 +126,12 @@ impl Default for Fleets {
 
 impl Fleets {
     /// The group of this key, for [`Self::company`] and [`Self::join`] in one event.
-    #[must_use]
     pub(crate) fn group(&self, key: u64) -> Group {
         let key = mixed(key);
         Group { key, place: self.groups.find(key) }
     }
 
     /// The users who joined the group before `member`.
-    #[must_use]
     pub(crate) fn company(&self, group: Group, member: &Member) -> Company {
         let members = group.place.map_or(&[][..], |place| &self.groups.at(place).members);
         let with = || members.iter().filter(|other| other.is_with(member));
@@ -191,7 +188,6 @@ impl Fleets {
 
     /// Share of a tenant in the usual visits of an application, without the largest other tenant. 1 if no visits are
     /// known.
-    #[must_use]
     pub(crate) fn tenant_share(&self, app: u64, tenant: Tenant, at: i64) -> f64 {
         let left = |since: i64| crate::math::faded((at - since).max(0) as f64 / HOUR_MS as f64, 72.0);
         let own = self.of_tenant.get(app ^ tenant.key).map(|own| own.usual * left(own.at));
@@ -207,7 +203,6 @@ impl Fleets {
 
     /// Current visits of a tenant with an application at usual places, as a share of the usual number. It is near 0
     /// after a migration. 1 if no visits are known.
-    #[must_use]
     pub(crate) fn usual_share(&self, app: u64, tenant: Tenant, at: i64) -> f64 {
         let Some(own) = self.of_tenant.get(app ^ tenant.key) else { return 1.0 };
         let hours = (at - own.at).max(0) as f64 / HOUR_MS as f64;

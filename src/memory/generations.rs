@@ -41,12 +41,10 @@ pub(crate) struct Generations<V> {
 }
 
 impl<V> Generations<V> {
-    #[must_use]
     pub(crate) fn new(max: usize) -> Self {
         Self { young: Map::default(), old: Map::default(), half: (max / 2).max(1) }
     }
 
-    #[must_use]
     pub(crate) fn get(&self, key: u64) -> Option<&V> {
         self.young.get(&key).or_else(|| self.old.get(&key))
     }
@@ -91,7 +89,6 @@ impl<V> Generations<V> {
         young.or(old)
     }
 
-    #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.young.is_empty() && self.old.is_empty()
     }
@@ -115,7 +112,6 @@ impl Generations<f64> {
         self.entry(key, || 0.0)
     }
 
-    #[must_use]
     pub(crate) fn count(&self, key: u64) -> f64 {
         self.get(key).copied().unwrap_or(0.0)
     }

@@ -19,7 +19,6 @@ impl Nats {
     const UNIT: f64 = 256.0;
 
     /// Rounds to the nearest value and saturates. NaN becomes the maximum, which is against the holder.
-    #[must_use]
     pub(crate) fn new(nats: f64) -> Self {
         // Adding 1.5·2^52 leaves the integer in the low bits of the float. A cast would check every value for overflow.
         const WHOLE: f64 = 6_755_399_441_055_744.0;
@@ -29,7 +28,6 @@ impl Nats {
         Self((within + WHOLE).to_bits() as i16)
     }
 
-    #[must_use]
     pub(crate) fn get(self) -> f64 {
         f64::from(self.0) / Self::UNIT
     }
@@ -82,7 +80,6 @@ pub(crate) struct Holder {
 }
 
 impl Holder {
-    #[must_use]
     pub(crate) fn born(network: u32, family: u32, at: i64, level: NetLevel) -> Self {
         Self {
             network,
@@ -99,7 +96,6 @@ impl Holder {
     }
 
     /// Prefetches it. The returned value has no meaning.
-    #[must_use]
     pub(crate) fn touch(&self) -> u64 {
         u64::from(self.network) ^ self.last_at as u64 ^ u64::from(self.switches)
     }
@@ -120,7 +116,6 @@ impl Holder {
     }
 
     /// Days since it began.
-    #[must_use]
     pub(crate) fn age_days(&self, at: i64) -> f64 {
         (at / MINUTE_MS - i64::from(self.born)) as f64 / DAY_MINUTES
     }

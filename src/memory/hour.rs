@@ -22,7 +22,6 @@ impl Habit {
     }
 
     /// Mean and variance after adding three hours of the cohort, and the number of own hours.
-    #[must_use]
     pub(crate) fn with(&self, (mean, variance): (f64, f64)) -> (f64, f64, f64) {
         const COHORT_HOURS: f64 = 3.0;
         let hours = f64::from(self.hours);
@@ -71,14 +70,12 @@ const OBJECT_REGISTERS: usize = 16;
 
 impl Hour {
     /// Begins the hour `number`. `past`: a value of the baseline that a thief cannot know.
-    #[must_use]
     pub(crate) fn begin(number: u32, past: u64) -> Self {
         let salt = (past ^ u64::from(number) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
         Self { number, log_odds_max: Nats::new(f64::MIN), salt: salt as u8, ..Self::default() }
     }
 
     /// Number of doublings of the bytes, from one kilobyte.
-    #[must_use]
     pub(crate) const fn doublings(kilobytes: f32) -> u8 {
         // ⌊log2(kilobytes + 1)⌋ is the exponent: a cast to an integer would check for overflow.
         ((kilobytes + 1.0).to_bits() >> 23).saturating_sub(127) as u8
@@ -98,7 +95,6 @@ impl Hour {
     }
 
     /// Estimated number of distinct objects.
-    #[must_use]
     pub(crate) fn objects(&self) -> f64 {
         const M: f64 = OBJECT_REGISTERS as f64;
         #[allow(clippy::naive_bytecount, reason = "a few bytes, not worth a crate")]

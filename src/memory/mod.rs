@@ -85,7 +85,6 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    #[must_use]
     pub(crate) fn new(baselines_max: usize) -> Self {
         Self {
             baselines: Baselines::new(baselines_max),

@@ -37,7 +37,6 @@ impl<K: Copy + PartialEq, const COUNT: usize> Place<K, COUNT> {
 }
 
 impl Recent {
-    #[must_use]
     pub(crate) fn new(max: usize) -> Self {
         let places = |ways: usize| max.div_ceil(ways).next_power_of_two();
         Self {
@@ -47,14 +46,12 @@ impl Recent {
     }
 
     /// Prefetches the sets of an event and its id. The returned value has no meaning.
-    #[must_use]
     pub(crate) fn touch(&self, event: u64, id: u64) -> u64 {
         let (events, ids) = (&self.events[place(event, &self.events)], &self.ids[place(id, &self.ids)]);
         events.0[0] ^ u64::from(ids.0[0])
     }
 
     /// Whether the event of this identity (a hash) was delivered before.
-    #[must_use]
     pub(crate) fn contains(&self, event: u64) -> bool {
         self.events[place(event, &self.events)].contains(event.max(1))
     }

@@ -29,13 +29,11 @@ pub(crate) struct RouteUse {
 
 impl RouteUse {
     /// A route without calls.
-    #[must_use]
     pub(crate) fn new(promise: f64) -> Self {
         Self { count: 0.0, promise: promise as f32, lure: exp(0.6 * ln(promise)) as f32 }
     }
 
     /// promise^0.6: the thief's preference relative to an ordinary route.
-    #[must_use]
     pub(crate) fn lure(self) -> f64 {
         f64::from(self.lure)
     }
@@ -51,7 +49,6 @@ impl RouteUse {
     }
 
     /// The same for another number of calls.
-    #[must_use]
     pub(crate) fn preference_of(self, count: f64) -> f64 {
         libm::sqrt(count + 0.3) * f64::from(self.lure)
     }
@@ -166,7 +163,6 @@ fn own_contribution(
 }
 
 impl Routes {
-    #[must_use]
     pub(crate) fn get(&self, tenant: Tenant, route: u32) -> Option<RouteUse> {
         let held = self.young.routes.get(&route).or_else(|| self.old.routes.get(&route))?;
         let mut used = held.read(tenant.seat);
@@ -177,7 +173,6 @@ impl Routes {
     }
 
     /// Use of a route that is not in the table, by the calls of the tenant itself.
-    #[must_use]
     pub(crate) fn of_own(&self, tenant: Tenant, route: u32, promise: f64) -> RouteUse {
         let count = self.owns.get(own(tenant, route)).or_else(|| self.owns.get(own(unseated(tenant), route)));
         RouteUse { count: count.map_or(0.0, |own| own.count), ..RouteUse::new(promise) }
@@ -221,7 +216,6 @@ impl Routes {
     }
 
     /// Probability of a route among all calls, and the thief's probability of it among all routes.
-    #[must_use]
     pub(crate) fn probabilities(&self, seat: Option<Seat>, used: RouteUse) -> (f64, f64) {
         let [calls, preferences, routes] = self.sums(seat);
         let of_calls = (used.count + 0.3) / (calls.max(used.count) + 0.3 * (routes + 20.0));
@@ -229,7 +223,6 @@ impl Routes {
     }
 
     /// Whether a route is rare: an id in a path that looks like a word, a name, or a guess.
-    #[must_use]
     pub(crate) fn is_rare(&self, seat: Option<Seat>, used: RouteUse) -> bool {
         used.count < RARE_BELOW && self.sums(seat)[0] > KNOWN_CALLS
     }

@@ -32,7 +32,6 @@ const UNIT: f64 = 16.0;
 ///
 /// `salt` varies between calls and does not depend on names: hashes of names differ between installations, and verdicts
 /// must not.
-#[must_use]
 pub(crate) fn sixteenths(weight: f64, salt: u32, minute: u32) -> u16 {
     let mut mixed = (u64::from(minute) << 32 | u64::from(salt)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
@@ -109,18 +108,15 @@ impl<const ENTRIES: usize> Table<ENTRIES> {
 
 impl Seen {
     /// Weight of `key`; 0 if it was never seen or was evicted.
-    #[must_use]
     pub(crate) fn count(&self, feature: Feature, key: u32) -> f64 {
         f64::from(self.sixteenths_of(feature, key)) / UNIT
     }
 
-    #[must_use]
     pub(crate) fn knows(&self, feature: Feature, key: u32) -> bool {
         self.sixteenths_of(feature, key) >= KNOWN
     }
 
     /// Whether any value of the feature is known.
-    #[must_use]
     pub(crate) fn knows_any(&self, feature: Feature) -> bool {
         self.of(feature).any(|(_, count)| count >= KNOWN)
     }
@@ -136,20 +132,17 @@ impl Seen {
     }
 
     /// Number of known values of the feature, and number of those seen about once.
-    #[must_use]
     pub(crate) fn variety(&self, feature: Feature) -> (usize, usize) {
         let known = self.of(feature).filter(|(_, count)| *count >= KNOWN);
         known.fold((0, 0), |(all, once), (_, count)| (all + 1, once + usize::from(f64::from(count) < 1.5 * UNIT)))
     }
 
     /// The most frequent value of a feature with its weight.
-    #[must_use]
     pub(crate) fn most(&self, feature: Feature) -> Option<(u32, f64)> {
         self.each(feature).reduce(|most, other| if other.1 > most.1 { other } else { most })
     }
 
     /// Total weight of the entries of a feature.
-    #[must_use]
     pub(crate) fn total(&self, feature: Feature) -> f64 {
         f64::from(self.of(feature).map(|(_, count)| u32::from(count)).sum::<u32>()) / UNIT
     }

@@ -77,7 +77,6 @@ impl<const N: usize> Shared<N> {
     }
 
     /// The total without the part of the largest other tenant.
-    #[must_use]
     pub(crate) fn read(&self, seat: Option<Seat>) -> Amounts<N> {
         let is_first = seat.is_some() && seat == self.first.seat;
         without(&self.total, if is_first { &self.second.amounts } else { &self.first.amounts })
@@ -120,7 +119,6 @@ impl<const N: usize> Separate<N> {
         }
     }
 
-    #[must_use]
     pub(crate) fn read(&self, seat: Option<Seat>) -> Amounts<N> {
         seat.and_then(|seat| self.0.get(seat)).map_or([0.0; N], |own| own.0)
     }
@@ -136,7 +134,6 @@ pub(crate) struct Own {
 
 impl Own {
     /// A count that is part of the shared one.
-    #[must_use]
     pub(crate) const fn taught(count: f64) -> Self {
         Self { count, taught: count }
     }
@@ -169,7 +166,6 @@ pub(crate) struct Contribution {
 
 impl Contribution {
     /// Of a tenant whose part the shared count stores.
-    #[must_use]
     pub(crate) const fn of_stored(seat: Seat, more: f64) -> Self {
         Self { seat, own: more, more }
     }
@@ -185,18 +181,15 @@ impl Shared<1> {
     }
 
     /// Whether the tenant is one of the two whose parts are stored: it needs no count of its own.
-    #[must_use]
     pub(crate) fn stores(&self, seat: Seat) -> bool {
         self.first.seat == Some(seat) || self.second.seat == Some(seat)
     }
 
-    #[must_use]
     pub(crate) fn count(&self, seat: Option<Seat>) -> f64 {
         self.read(seat)[0]
     }
 
     /// `value` of the count as each tenant reads it; 0 for a count of 0.
-    #[must_use]
     pub(crate) fn values<const N: usize>(&self, value: impl Fn(f64) -> [f64; N]) -> Values<N> {
         let value = |count: f64| if count > 0.0 { value(count) } else { [0.0; N] };
         let others = value(self.count(None));
@@ -255,7 +248,6 @@ impl<const N: usize> Sums<N> {
         }
     }
 
-    #[must_use]
     pub(crate) fn read(&self, seat: Option<Seat>) -> [f64; N] {
         let beyond = seat.and_then(|seat| self.beyond.get(seat)).map_or([0.0; N], |beyond| beyond.0);
         std::array::from_fn(|at| {

@@ -19,7 +19,6 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    #[must_use]
     pub(crate) fn new(latitude: f32, longitude: f32, radius_km: u16, at: i64) -> Self {
         // Rounded to the nearest; the cast truncates and saturates.
         let hundredths = |degrees: f32| (degrees * 100.0 + 0.5_f32.copysign(degrees)) as i16;
@@ -31,13 +30,11 @@ impl Site {
         }
     }
 
-    #[must_use]
     pub(crate) const fn exists(&self) -> bool {
         self.minute != 0
     }
 
     /// Milliseconds since the epoch, to the minute.
-    #[must_use]
     pub(crate) const fn at(&self) -> i64 {
         self.minute as i64 * MINUTE_MS
     }
@@ -48,7 +45,6 @@ impl Site {
     }
 
     /// Difference of solar time, whole hours from −12 to 12.
-    #[must_use]
     pub(crate) fn hours_east_of(&self, other: &Self) -> i32 {
         let degrees = f64::from(i32::from(self.longitude) - i32::from(other.longitude)) / 100.0;
         let hours = libm::round(degrees / 15.0) as i32;
@@ -56,7 +52,6 @@ impl Site {
     }
 
     /// Distance between the centres, kilometres.
-    #[must_use]
     pub(crate) fn distance_km(&self, other: &Self) -> f64 {
         let degrees = |site: &Self| (f64::from(site.latitude) / 100.0, f64::from(site.longitude) / 100.0);
         crate::math::distance_km(degrees(self), degrees(other))
@@ -91,7 +86,6 @@ pub(crate) struct Sighting {
 impl Sighting {
     /// The sighting of an event at `at`, which may differ from the event's own time. Without an address, everything
     /// except the place is scored.
-    #[must_use]
     #[inline] // Otherwise the result is returned through memory, for every event.
     pub(crate) fn of(enriched: &EnrichedEvent<'_>, at: i64) -> Self {
         let network = enriched.keys.network;
@@ -125,55 +119,46 @@ impl Sighting {
     }
 
     /// Key of the address in the baseline. A relay's /64 can span countries, so its key includes the country.
-    #[must_use]
     pub(crate) const fn address_in(&self, country: u32) -> u32 {
         if self.is_wide { in_country(self.address, country) } else { self.address }
     }
 
     /// Key of the prefix in the baseline, with the country.
-    #[must_use]
     pub(crate) const fn prefix_in(&self, country: u32) -> u32 {
         in_country(self.prefix, country)
     }
 
     /// Whether the place is known, at least the network.
-    #[must_use]
     pub(crate) const fn has_place(&self) -> bool {
         self.network != NO_NETWORK
     }
 
     /// Minutes since the epoch.
-    #[must_use]
     pub(crate) const fn minute(&self) -> u32 {
         (self.at / MINUTE_MS) as u32
     }
 
     /// Days since the epoch.
-    #[must_use]
     pub(crate) const fn day(&self) -> u32 {
         (self.at / DAY_MS) as u32
     }
 
     /// Hours since the epoch.
-    #[must_use]
     pub(crate) const fn hour_number(&self) -> u32 {
         (self.at / HOUR_MS) as u32
     }
 
     /// Hour of the day, UTC.
-    #[must_use]
     pub(crate) const fn hour(&self) -> usize {
         (self.hour_number() % 24) as usize
     }
 
     /// Saturday or Sunday, UTC; the epoch was a Thursday.
-    #[must_use]
     pub(crate) const fn is_weekend(&self) -> bool {
         matches!((self.day() + 4) % 7, 0 | 6)
     }
 
     /// The AS number, if the network is one.
-    #[must_use]
     pub(crate) const fn asn(network: u32) -> Option<u32> {
         if network & NO_ASN == 0 { Some(network) } else { None }
     }

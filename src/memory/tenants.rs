@@ -26,7 +26,6 @@ pub(crate) struct Seat(NonZeroU32);
 
 impl Seat {
     /// A key in a table that is kept by tenant.
-    #[must_use]
     pub(crate) fn key(self) -> u64 {
         u64::from(self.0.get()).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
@@ -91,7 +90,6 @@ impl Default for Tenants {
 }
 
 impl Tenants {
-    #[must_use]
     #[inline]
     pub(crate) fn get(&self, key: u64) -> Tenant {
         if self.last.key == key && self.last.seat.is_some() {
@@ -100,7 +98,6 @@ impl Tenants {
         Tenant { key, seat: self.seats.get(&key).copied() }
     }
 
-    #[must_use]
     pub(crate) fn is_known(&self, key: u64) -> bool {
         self.known.get(key).is_some()
     }
@@ -179,7 +176,6 @@ impl<V> Default for BySeat<V> {
 
 impl<V: Default> BySeat<V> {
     /// `None`: the tenant has none, or has lost its seat.
-    #[must_use]
     #[inline]
     pub(crate) fn get(&self, seat: Seat) -> Option<&V> {
         match self.0.get(seat.place()) {

@@ -8,7 +8,6 @@ macro_rules! touch {
     ($of:ty: $touch:ident, $touched:ident { $($($field:ident).+ $([$at:expr])?),+ $(,)? }) => {
         impl $of {
             /// Prefetches it. The returned value has no meaning.
-            #[must_use]
             pub(crate) fn $touch(&self) -> u64 {
                 0 $(^ u64::from(self.$($field).+ $([$at])?))+
             }

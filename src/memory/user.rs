@@ -30,7 +30,6 @@ const fn day(at: i64) -> u16 {
 }
 
 impl User {
-    #[must_use]
     pub(crate) const fn is_known(&self) -> bool {
         self.visits > 0
     }
@@ -47,17 +46,14 @@ impl User {
         (self.visits.checked_shr(months).unwrap_or(0), self.last_day)
     }
 
-    #[must_use]
     pub(crate) fn has_network(&self, network: u32) -> bool {
         self.networks.contains(&network)
     }
 
-    #[must_use]
     pub(crate) fn has_family(&self, family: u32) -> bool {
         self.families.contains(&family)
     }
 
-    #[must_use]
     pub(crate) fn has_country(&self, country: u32) -> bool {
         self.countries.contains(&country)
     }
@@ -67,7 +63,6 @@ impl User {
     }
 
     /// Whether any country is known.
-    #[must_use]
     pub(crate) fn has_countries(&self) -> bool {
         self.countries != [0; COUNTRIES_MAX]
     }
@@ -79,14 +74,12 @@ impl User {
     }
 
     /// Days since the last change of a credential; `None` if there was none before `at`.
-    #[must_use]
     pub(crate) fn days_since_change(&self, at: i64) -> Option<f64> {
         let minutes = at / MINUTE_MS - i64::from(self.changed_at);
         (self.changed_at != 0 && minutes >= 0).then(|| minutes as f64 / 1_440.0)
     }
 
     /// Milliseconds since the epoch.
-    #[must_use]
     pub(crate) const fn changed_at(&self) -> i64 {
         self.changed_at as i64 * MINUTE_MS
     }

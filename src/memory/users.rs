@@ -21,25 +21,21 @@ pub(crate) struct Users {
 
 impl Users {
     /// Above `max` users one of some neighbours is evicted.
-    #[must_use]
     pub(crate) fn new(max: usize) -> Self {
         Self { places: Map::default(), held: Blocks::default(), keys: Blocks::default(), next: 0, max: max.max(1) }
     }
 
     /// Index of the user of `key`. It is valid until the next user is made.
-    #[must_use]
     pub(crate) fn find(&self, key: u64) -> Option<u32> {
         self.places.get(&key).copied()
     }
 
     /// Prefetches a user. The returned value has no meaning.
-    #[must_use]
     pub(crate) fn touch(&self, place: u32) -> u64 {
         self.held[place as usize].touch()
     }
 
     /// The user of `key`, or an empty one.
-    #[must_use]
     pub(crate) fn known(&self, key: u64) -> User {
         self.find(key).map_or_else(User::default, |place| self.held[place as usize])
     }

@@ -37,7 +37,6 @@ pub struct Mail {
 }
 
 /// Renders the mail. `rules` have the runbooks.
-#[must_use]
 pub fn compose(alert: Alert<'_>, rules: &RuleSet) -> Mail {
     match alert {
         Alert::Incident { incident, progress } => of_incident(incident, progress, rules),

@@ -22,7 +22,6 @@ const ACCOUNT_CHARS_MAX: usize = 26;
 ///    +2.6  used from a country that is new to it
 ///     8.1  log-odds in total; would revoke the grant (shadow mode)
 /// ```
-#[must_use]
 pub fn block(incident: &Incident) -> String {
     let time = minute(incident.updated_at.millis());
     let mut text = format!("{time} {}", headline(incident, COLUMNS_MAX - time.len() - 1));

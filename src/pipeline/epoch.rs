@@ -24,7 +24,6 @@ pub struct Epoch<R> {
 }
 
 impl<R: Rows> Epoch<R> {
-    #[must_use]
     pub fn new(rows: R) -> Self {
         Self {
             rows,
@@ -60,7 +59,6 @@ impl<R: Rows> Epoch<R> {
     }
 
     /// Size of rows, verdicts and dead letters, bytes.
-    #[must_use]
     pub(crate) fn bytes(&self) -> usize {
         let letters: usize = self.letters.iter().map(|letter| letter.payload.len()).sum();
         self.rows.bytes() + self.verdicts.as_ref().map_or(0, Vec::len) + letters

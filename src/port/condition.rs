@@ -58,7 +58,6 @@ impl Condition {
     ];
 
     /// The name at the start of its line in `/readyz`, and the label in `tokenwarden_unready`.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Starting => "starting",
@@ -81,7 +80,6 @@ impl Condition {
     }
 
     /// Description for `/readyz`.
-    #[must_use]
     pub(crate) const fn text(self) -> &'static str {
         match self {
             Self::Starting => "the worker has not polled its source yet",
@@ -104,7 +102,6 @@ impl Condition {
     }
 
     /// Whether a restart of the process repairs it, so that `/healthz` fails too.
-    #[must_use]
     pub(crate) const fn needs_restart(self) -> bool {
         matches!(self, Self::Hung | Self::LaneEnded)
     }

@@ -3,7 +3,6 @@
 use super::prefix::{self, word};
 
 /// Whether the id `text` is a token as a whole. These forms are too short or too common to search texts for.
-#[must_use]
 pub(crate) fn is_bare(text: &str) -> bool {
     // All forms are at least this long, and nearly all ids are shorter.
     const BYTES_MIN: usize = 24;
@@ -20,7 +19,6 @@ pub(crate) fn is_bare(text: &str) -> bool {
 
 /// Whether the id `text` has as many random characters as a secret of 160 bits; an id has up to 128. Hashes in their
 /// usual forms (64 hexadecimal digits or 44 characters of base64) do not count.
-#[must_use]
 pub fn looks_opaque(text: &str) -> bool {
     const HEX_MIN: usize = 40;
     const MIXED_MIN: usize = 32;

@@ -6,7 +6,6 @@ pub(crate) const HASHED: &str = "hmac:";
 pub(crate) const HASH_LENGTH: usize = 32;
 
 /// Whether `text` is a replaced secret.
-#[must_use]
 pub(crate) fn is_hash(text: &[u8]) -> bool {
     text.strip_prefix(HASHED.as_bytes()).is_some_and(|hash| hash.len() == HASH_LENGTH)
 }

@@ -8,7 +8,6 @@ use super::hash::is_hash;
 use super::prefix::word;
 
 /// Whether a field of this name holds a secret: `access_token`, `clientSecret`, `X-Api-Key`.
-#[must_use]
 pub(crate) fn is_secret_name(name: &[u8]) -> bool {
     Folded::of(name).is_some_and(|name| SECRET_NAMES.contains(&name.as_bytes()))
 }

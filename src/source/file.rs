@@ -35,13 +35,11 @@ pub(crate) struct Progress {
 
 impl Progress {
     /// Bytes read so far; compressed files count with their compressed size.
-    #[must_use]
     pub(crate) fn bytes_read(&self) -> u64 {
         self.read.load(Ordering::Relaxed)
     }
 
     /// Bytes in all files; `None` if one of them is a pipe.
-    #[must_use]
     pub(crate) const fn bytes_total(&self) -> Option<u64> {
         self.total
     }
@@ -63,7 +61,6 @@ impl FileSource {
         Ok(Self { waiting: paths.into_iter(), current: None, progress })
     }
 
-    #[must_use]
     pub(crate) fn progress(&self) -> Progress {
         self.progress.clone()
     }

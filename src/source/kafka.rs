@@ -167,7 +167,6 @@ impl KafkaSource {
     }
 
     /// Number of partitions of all topics when the source was opened, of all members of the group.
-    #[must_use]
     pub(crate) const fn partitions(&self) -> u32 {
         self.partitions
     }

@@ -72,7 +72,6 @@ impl std::fmt::Debug for Writer {
 
 impl ClickHouse {
     /// The store of `settings`, not opened yet.
-    #[must_use]
     pub(crate) fn new(settings: &StoreSettings) -> Self {
         let inserts = TABLES.iter().map(|table| (table.name, table.insert())).collect();
         Self { settings: settings.clone(), link: Mutex::default(), inserts }
@@ -245,7 +244,6 @@ impl Reader {
 }
 
 /// Whether the query itself names the format of its result.
-#[must_use]
 pub(crate) fn names_format(sql: &str) -> bool {
     statement::format(sql.as_bytes()).is_some()
 }

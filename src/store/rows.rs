@@ -119,7 +119,6 @@ pub struct EpochRows {
 }
 
 impl EpochRows {
-    #[must_use]
     pub fn new() -> Self {
         Self {
             events: Batch::new(&TOKEN_EVENTS),

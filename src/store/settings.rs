@@ -56,7 +56,6 @@ impl Default for StoreSettings {
 }
 
 /// Path of libchdb.so in the cache folder.
-#[must_use]
 pub fn library_in(cache: &Path) -> PathBuf {
     cache.join("libchdb.so")
 }
@@ -75,7 +74,6 @@ impl StoreSettings {
     }
 
     /// Whether `url` names a directory on this machine.
-    #[must_use]
     pub(crate) fn is_embedded(&self) -> bool {
         matches!(read_url(&self.url), Ok(Location::Embedded(_)))
     }

@@ -38,7 +38,6 @@ pub(crate) struct Hosts {
 
 impl Hosts {
     /// Accepts the names of loopback, the listening address, and `names` (`admin.hosts`).
-    #[must_use]
     pub(crate) fn new(listen: SocketAddr, names: &[String]) -> Self {
         let names = names.iter().map(|name| bare(name).to_ascii_lowercase()).collect();
         Self { listen: listen.ip(), names }

@@ -44,7 +44,6 @@ impl Health {
     }
 
     /// Whether `condition` holds at `now`, for any part.
-    #[must_use]
     pub fn holds(&self, condition: Condition, now: i64) -> bool {
         let beat_at = self.beat_at.load(Ordering::Relaxed);
         match condition {
@@ -55,7 +54,6 @@ impl Health {
     }
 
     /// Why the service is not ready at `now`, one line per condition and part.
-    #[must_use]
     pub fn unready_reasons(&self, now: i64) -> Vec<String> {
         let mut held = self.holding().clone();
         held.extend(
@@ -68,7 +66,6 @@ impl Health {
     }
 
     /// Why the process should be restarted, one line per condition and part.
-    #[must_use]
     pub(crate) fn restart_reasons(&self, now: i64) -> Vec<String> {
         let mut reasons = Vec::new();
         if self.holds(Condition::Hung, now) {

@@ -104,7 +104,6 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    #[must_use]
     #[allow(clippy::too_many_lines, reason = "one or two lines per metric")]
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("tokenwarden");
@@ -223,7 +222,6 @@ impl Metrics {
     }
 
     /// All metrics as OpenMetrics text.
-    #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::new();
         // Writing to a string cannot fail, and no metric has an encoder of its own.

@@ -69,7 +69,6 @@ impl DecodeError {
     }
 
     /// Field and reason, without the position: the same text for the same fault.
-    #[must_use]
     pub fn cause(&self) -> String {
         let Self { field, reason, .. } = self;
         if field.is_empty() { reason.to_string() } else { format!("{field}: {reason}") }

@@ -83,7 +83,6 @@ struct Depth {
 type Take<'t, 'a> = dyn FnMut(Result<Decoded<'a>, DecodeError>) + 't;
 
 impl Decoder {
-    #[must_use]
     pub fn new(feed: impl Into<Feed>, hasher: TokenHasher) -> Self {
         let Feed { format, tenant, .. } = feed.into();
         Self { format, mapper: mapping::of(format).map(Mapper::new), tenant, hasher, notes: Notes::default() }
@@ -446,7 +445,6 @@ fn too_long(payload: &[u8], byte: usize, bytes_max: usize) -> DecodeError {
 
 /// `payload` with every bearer value replaced by its keyed hash, for a dead letter. With [`TokenIds::Hashed`], token
 /// ids are replaced too.
-#[must_use]
 pub fn redact(payload: &[u8], hasher: &TokenHasher) -> Vec<u8> {
     let clean = replaced(payload, secrets(payload), hasher);
     let whole = whole_strings(&clean, hasher.ids() == TokenIds::Hashed);

@@ -39,7 +39,6 @@ const KEY_OF_CASES: &[u8] = b"tokenwarden, cases of rules";
 
 /// Runs all test cases of one rule file in order, with all rules of `loaded`. Each case starts with an empty state.
 /// `settings` are those of the installation.
-#[must_use]
 pub fn run<'c>(loaded: &LoadedRules, cases: &'c RuleCases, settings: &engine::Settings) -> Vec<(&'c Case, Trial)> {
     let mut enricher = Enricher::with_lookup(Box::new((*cases.places).clone()));
     let mut run = |case: &Case| {

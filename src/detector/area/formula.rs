@@ -11,7 +11,6 @@ use crate::memory::baseline::OwnCalls;
 ///
 /// `own`: c and n, the owner's visits to this area and to all areas; `once`: areas seen about once; `cohort_new`: the
 /// cohort's share of new areas; `tenant`: q, the tenant's share of visits to this area.
-#[must_use]
 pub(crate) fn evidence(own: &OwnCalls, once: f64, cohort_new: f64, tenant: f64) -> (f64, f64) {
     let total = own.of_all.max(own.of_this);
     let novelty = ((once + own.elsewhere + 5.0 * cohort_new) / (total + 5.0)).clamp(0.0, 1.0);
@@ -22,7 +21,6 @@ pub(crate) fn evidence(own: &OwnCalls, once: f64, cohort_new: f64, tenant: f64) 
 }
 
 /// Sum with the decayed evidence of earlier areas, in [−5, 3].
-#[must_use]
 pub(crate) fn carried(before: f64, area: f64) -> f64 {
     (before + area).clamp(-5.0, 3.0)
 }

@@ -11,7 +11,6 @@ pub(crate) const THIEF: [f64; LEVELS] = [0.35, 0.05, 0.03, 0.07, 0.10, 0.40];
 /// ±3. Example: an HTTP library is rare among browser sessions, but not among thieves.
 ///
 /// `which`: probabilities that the thief and the owner use this family.
-#[must_use]
 pub(crate) fn evidence(
     level: ClientLevel,
     own: &[f64; LEVELS],

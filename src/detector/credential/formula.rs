@@ -10,7 +10,6 @@ pub(crate) const DAYS_MAX: f64 = 3.0;
 /// among those of thieves, against their share in the population.
 ///
 /// `visits`: visits of the population; `after_change`: those within three days of a change.
-#[must_use]
 pub(crate) fn evidence(visits: f64, after_change: f64) -> f64 {
     ln(0.08 * (visits + 100.0) / (after_change + 1.0)).clamp(0.0, 4.0)
 }

@@ -11,7 +11,6 @@ const MOVED_BELOW: f64 = 0.1;
 ///
 /// `usual_share`: current visits of the application from known addresses, as a share of its usual ones, 0 to 1. After a
 /// migration it is near 0. Below 0.1, the evidence has the weight 0.3.
-#[must_use]
 pub(crate) fn evidence(company: Company, usual_share: impl FnOnce() -> f64) -> f64 {
     if company.users < USERS_MIN {
         return 0.0;
@@ -36,7 +35,6 @@ const TOGETHER_MAX: f64 = 0.5;
 /// Honest causes are a new office, a new VPN, or a scan of a company's tokens by its security team. A thief with all
 /// tokens of the company causes the same pattern. The first users keep their evidence, so an alert is raised. Evidence
 /// of routes, volume and life cycle is not reduced.
-#[must_use]
 pub(crate) fn together(ratio: f64, company: Company, tenant_share: impl FnOnce() -> f64) -> f64 {
     if ratio <= 0.0 || company.users < TOGETHER_USERS || company.apps == 0 {
         return ratio;

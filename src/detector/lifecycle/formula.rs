@@ -46,7 +46,6 @@ pub(crate) enum Answer {
 
 impl Answer {
     /// Classifies an HTTP status. 404 and 409 mean that the token was accepted.
-    #[must_use]
     pub(crate) const fn of(status: Option<u16>, endpoint: Endpoint) -> Self {
         match status {
             Some(401 | 403) => Self::Refused,
@@ -69,7 +68,6 @@ pub(crate) struct Foreign {
 }
 
 /// Evidence of a use after revocation. A rejected use from a known place gives none: the owner's client may retry.
-#[must_use]
 pub(crate) fn after_revocation(ended: Ended, at: i64, answer: Answer, foreign: Foreign) -> f64 {
     if ended.revoked_at == 0 || at - ended.revoked_at <= IN_FLIGHT_MS {
         return 0.0;
@@ -85,7 +83,6 @@ pub(crate) fn after_revocation(ended: Ended, at: i64, answer: Answer, foreign: F
 }
 
 /// Evidence of an accepted use after the end of the session.
-#[must_use]
 pub(crate) fn after_session_end(ended: Ended, at: i64, answer: Answer, foreign: Foreign) -> f64 {
     let since = at - ended.session_ended_at;
     if ended.session_ended_at == 0 || since <= IN_FLIGHT_MS || answer != Answer::Accepted {
@@ -112,7 +109,6 @@ impl Expiry {
         (at - self.at) as f64 / MINUTE_MS as f64 - SKEW_MINUTES
     }
 
-    #[must_use]
     pub(crate) fn is_over(self, at: i64) -> bool {
         self.late(at) > 0.0
     }
@@ -122,7 +118,6 @@ impl Expiry {
 /// `most` is [`CERTAIN`], [`AT_USUAL_PLACE`] or [`issue_expiry_max`]. The evidence is at most 2 if the visit began before
 /// the expiry. It is at most [`AT_USUAL_PLACE`] if the expiry is more than 30 days ago: this may be a mistake of the
 /// producer, such as 1970 for "never".
-#[must_use]
 pub(crate) fn after_expiry(expiry: Expiry, most: f64, at: i64, visit_began: i64, answer: Answer) -> f64 {
     if answer != Answer::Accepted {
         return 0.0;
@@ -134,7 +129,6 @@ pub(crate) fn after_expiry(expiry: Expiry, most: f64, at: i64, visit_began: i64,
 /// Maximum evidence if the expiry comes from the `issued` event only: `ln(0.5/rate)` in [0, 8]. `rate` is the share of
 /// the application's visits after such an expiry. Honest causes: use extends the session, or the producer states the
 /// expiry of another token. This evidence alone does not revoke.
-#[must_use]
 pub(crate) fn issue_expiry_max(rate: f64) -> f64 {
     ln(0.5 / rate).clamp(0.0, 8.0)
 }

@@ -67,7 +67,6 @@ pub(crate) enum RefreshToken {
     Unknown,
 }
 
-#[must_use]
 pub(crate) fn standing(refreshes: &Refreshes, token: u64) -> RefreshToken {
     match refreshes.last.iter().find(|known| known.token == token) {
         Some(known) if known.superseded_at == 0 => RefreshToken::Current,
@@ -78,7 +77,6 @@ pub(crate) fn standing(refreshes: &Refreshes, token: u64) -> RefreshToken {
 }
 
 /// Time of the last presentation of the refresh token, milliseconds since the epoch.
-#[must_use]
 pub(crate) fn presented_at(refreshes: &Refreshes, token: u64) -> Option<i64> {
     refreshes.last.iter().find(|known| known.token == token && known.at != 0).map(|known| known.at)
 }

@@ -64,7 +64,6 @@ pub(crate) struct Journey {
 
 impl Journey {
     /// Whether the journey is faster than an airliner, with tolerance.
-    #[must_use]
     pub(crate) fn too_fast(&self) -> bool {
         self.km > SLACK_KM + SPEED_KMH * (self.minutes / 60.0 + SLACK_HOURS)
     }
@@ -86,7 +85,6 @@ impl Net {
     /// The evidence of an event without a known place.
     pub(crate) const NOTHING: Self = Self { network: 0.0, travel: 0.0, journey: None, p_value: 1.0 };
 
-    #[must_use]
     pub(crate) const fn sum(&self) -> f64 {
         self.network + self.travel
     }
@@ -96,7 +94,6 @@ impl Net {
 /// - which network, limited to ±3: thieves choose by popularity to the power 0.6, owners like their tenant;
 /// - hosting or access: 60 % of thieves use hosting networks, 75 % in a new country;
 /// - travel: whether the journey is too fast.
-#[must_use]
 pub(crate) fn evidence(inputs: &Inputs<'_>) -> Net {
     let of_level = level_ratio(inputs.level as usize, &THIEF, inputs.own, inputs.cohort);
     let mut net = Net { network: of_level.ratio, travel: 0.0, journey: None, p_value: of_level.p_value };
@@ -124,7 +121,6 @@ fn travel_ratio(too_fast: bool, owners: f64) -> f64 {
 
 /// The journey from the latest of `sites` to `here`: smallest distance that the radii allow, absolute time difference.
 /// `None` if a place is unknown, the distance is too small, or `here` is near a place of the last 12 hours.
-#[must_use]
 pub(crate) fn journey(sites: &[Site], here: &Site) -> Option<Journey> {
     if !here.exists() {
         return None;

@@ -15,7 +15,6 @@ pub(crate) const SUM_MAX: f64 = 10.0;
 /// owners move. The n-th has 1/√n.
 ///
 /// `changes`: k, changes of the owner; `active`: minutes; `cohort`: λ_cohort per minute; `nth`: number, from 1.
-#[must_use]
 pub(crate) fn evidence(gap: f64, changes: f64, active: f64, cohort: f64, nth: u8) -> Switch {
     // Clocks differ by about a second.
     let gap = gap.max(1.0 / 60.0);
@@ -31,7 +30,6 @@ pub(crate) fn evidence(gap: f64, changes: f64, active: f64, cohort: f64, nth: u8
 /// in bursts, so the expected number counts half.
 ///
 /// `expected`: E, number of visits expected from the owner's rate and hours.
-#[must_use]
 pub(crate) fn silence(expected: f64) -> f64 {
     ln(0.8 * exp(-0.5 * expected.max(0.0)) + 0.2)
 }

@@ -31,7 +31,6 @@ pub(crate) struct Burst {
 
 impl Burst {
     /// The owner's probability of an hour at least as large. Expensive: computed for reported bursts only.
-    #[must_use]
     pub(crate) fn p_value(&self) -> f64 {
         if self.t > 0.0 { student_tail(self.t, self.freedom) } else { 1.0 }
     }
@@ -43,7 +42,6 @@ impl Burst {
 ///
 /// `count`: count of the hour so far; `mean`, `variance`: of the logarithm of the owner's hourly counts, with the season
 /// of the hour added; `hours`: n.
-#[must_use]
 pub(crate) fn evidence(count: f64, mean: f64, variance: f64, hours: f64) -> Burst {
     let x = ln(count.max(1.0));
     let freedom = hours + 3.0;
@@ -60,7 +58,6 @@ pub(crate) fn evidence(count: f64, mean: f64, variance: f64, hours: f64) -> Burs
 }
 
 /// The largest count for which [`evidence`] gives no evidence.
-#[must_use]
 pub(crate) fn usual(mean: f64, variance: f64, hours: f64) -> f64 {
     exp(mean + margin(mean, variance, hours))
 }
@@ -72,7 +69,6 @@ fn margin(mean: f64, variance: f64, hours: f64) -> f64 {
 }
 
 /// Evidence of the hour, in 0 to 14: the larger of calls and distinct objects, plus the evidence of [`reads`].
-#[must_use]
 pub(crate) fn sum(calls: f64, objects: f64, reads: f64) -> f64 {
     let larger = calls.max(objects);
     (WEIGHT * larger + reads * (larger / 3.0).min(1.0)).clamp(0.0, MAX)
@@ -89,7 +85,6 @@ pub(crate) struct Reads {
 /// (9, ½) against the owner's. The owner's parameters count at most 50 of the `own` calls and 2 calls of the cohort.
 ///
 /// `cohort`: the cohort's share of reads.
-#[must_use]
 pub(crate) fn reads(hour: Reads, own: Reads, cohort: f64) -> f64 {
     let known = own.calls.min(50.0);
     let share = if own.calls > 0.0 { (own.reads / own.calls).clamp(0.0, 1.0) } else { cohort };
@@ -111,7 +106,6 @@ pub(crate) struct Causes {
 
 /// Reduction for shared causes: `l ← −ln[(1−ρ)·e^−l + ρ/2]`. ρ is the probability of an honest cause today: the share
 /// of token-days with a burst as large, times today's excess of bursts. It is at least 0.3 for a recurring burst.
-#[must_use]
 pub(crate) fn shared(ratio: f64, causes: &Causes) -> f64 {
     if ratio <= 0.0 {
         return 0.0;
@@ -122,7 +116,6 @@ pub(crate) fn shared(ratio: f64, causes: &Causes) -> f64 {
 }
 
 /// Whether a burst today recurs after whole weeks or a month.
-#[must_use]
 pub(crate) const fn is_recurring(day: u32, last_burst_day: u32) -> bool {
     if last_burst_day == 0 || last_burst_day >= day {
         return false;

@@ -37,7 +37,6 @@ impl Crowd {
     /// Number of tokens of the size `huge`.
     pub(crate) const HUGE: u64 = 10_000_000;
 
-    #[must_use]
     pub(crate) fn new(seed: u64, start: i64, tokens: u64) -> Self {
         let networks = networks::all();
         let fixed = |n: &Network| matches!(n.purpose, Purpose::Home | Purpose::Cloud);
@@ -47,12 +46,10 @@ impl Crowd {
     }
 
     /// Total number of events.
-    #[must_use]
     pub(crate) const fn events(&self) -> u64 {
         self.tokens * ROUNDS
     }
 
-    #[must_use]
     pub(crate) const fn written(&self) -> u64 {
         self.written
     }

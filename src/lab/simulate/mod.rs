@@ -59,7 +59,6 @@ pub struct Simulation {
 const EASTERNMOST: i64 = 14 * HOUR_MS;
 
 impl Simulation {
-    #[must_use]
     pub fn new(settings: Settings) -> Self {
         let networks = networks::all();
         let (seed, start, depth) = (settings.seed, settings.start, settings.depth);
@@ -142,7 +141,6 @@ impl Simulation {
     }
 
     /// The thefts so far; complete at the end.
-    #[must_use]
     pub(crate) fn thefts(&self) -> &[Theft] {
         &self.thefts
     }
@@ -153,7 +151,6 @@ impl Simulation {
     }
 
     /// Number of days of the simulation, and how many of them are complete.
-    #[must_use]
     pub(crate) const fn progress(&self) -> (u32, u32) {
         (self.settings.days, self.day)
     }

@@ -30,7 +30,6 @@ const AFTERMATH_MS: i64 = HOUR_MS;
 
 /// `alerts`: incidents as they were reported, in any order. An incident that was opened before any theft, or without
 /// one, is a false positive. This holds even if a later theft of the same token joined it.
-#[must_use]
 pub(crate) fn score(thefts: &[Theft], alerts: &[Incident]) -> Score {
     let mut found_after: Vec<Option<i64>> = vec![None; thefts.len()];
     let mut incidents: BTreeMap<IncidentId, Vec<&Incident>> = BTreeMap::new();

@@ -31,7 +31,6 @@ pub struct Settings {
 impl Settings {
     /// The fortnight of `tokenwarden demo`: some 2,600 grants and keys, in the last complete Saturday-to-Friday
     /// fortnight before `now` (milliseconds since the epoch). The thefts of the last two days thus fall on workdays.
-    #[must_use]
     pub fn fortnight(now: i64) -> Self {
         // 1970-01-03 was a Saturday.
         let saturday = (now - 2 * DAY_MS).div_euclid(7 * DAY_MS) * 7 * DAY_MS + 2 * DAY_MS;
@@ -52,7 +51,6 @@ impl Settings {
     }
 
     /// Ten days of a small population with all hard cases, and two thefts of each kind in the last six days.
-    #[must_use]
     pub fn afternoon(seed: u64, start: i64) -> Self {
         Self {
             seed,
@@ -71,7 +69,6 @@ impl Settings {
     }
 
     /// Ninety days of some 4,500 grants and keys, and 26 thefts of each kind in the last sixty days.
-    #[must_use]
     pub(crate) fn quarter(seed: u64, start: i64) -> Self {
         Self {
             days: 90,

@@ -52,7 +52,6 @@ pub struct Topic {
 
 impl KafkaSettings {
     /// The settings of each topic.
-    #[must_use]
     pub(crate) fn feeds(&self) -> HashMap<Arc<str>, Feed> {
         self.topics.iter().map(|topic| (topic.topic.as_str().into(), topic.feed)).collect()
     }

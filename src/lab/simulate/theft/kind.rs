@@ -76,7 +76,6 @@ impl TheftKind {
     ];
 
     /// The name in labels.
-    #[must_use]
     pub(crate) const fn scenario(self) -> &'static str {
         match self {
             Self::Foreign => "foreign_host",
@@ -102,7 +101,6 @@ impl TheftKind {
     }
 
     /// One line for a table.
-    #[must_use]
     pub(crate) const fn title(self) -> &'static str {
         match self {
             Self::Foreign => "used from another continent",
