@@ -15,6 +15,7 @@ fn ask(directory: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tokenwarden"))
         .args(arguments)
         .args(["--store", &format!("embedded:{}", directory.display())])
+        .current_dir(directory)
         .env("TOKENWARDEN__STORE__LIBRARY", library())
         .output()
         .unwrap()

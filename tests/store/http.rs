@@ -123,16 +123,20 @@ fn wrong_password_error_is_one_line_and_names_keys() {
     let told = format!(
         "the store rejected the request: opening {url} (store.url): user or password is wrong (store.user, store.password)"
     );
+    let tokenwarden = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tokenwarden"));
+        command.args(arguments).current_dir(directory.path());
+        command
+    };
     let refused = |arguments: &[&str]| {
-        let output = std::process::Command::new(env!("CARGO_BIN_EXE_tokenwarden")).args(arguments).output().unwrap();
+        let output = tokenwarden(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(69), "{output:?}");
         let said = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
         assert!(!said.concat().contains("wr0ng-secret"), "{said:?}");
         said
     };
     let config = config.display().to_string();
-    let query = ["sql", "--config", &config, "SELECT 1"];
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_tokenwarden")).args(query).output().unwrap();
+    let output = tokenwarden(&["sql", "--config", &config, "SELECT 1"]).output().unwrap();
     assert_eq!(String::from_utf8(output.stderr).unwrap(), format!("tokenwarden: {told}\n"));
     let [checks, _] = refused(&["validate", "--config", &config]);
     let failed: Vec<_> = checks.lines().filter(|line| line.starts_with("FAILED")).collect();
@@ -140,8 +144,7 @@ fn wrong_password_error_is_one_line_and_names_keys() {
 
     // The service does not need the store: it logs the error and continues.
     let log = directory.path().join("log");
-    let mut service = std::process::Command::new(env!("CARGO_BIN_EXE_tokenwarden"))
-        .args(["run", "--config", &config])
+    let mut service = tokenwarden(&["run", "--config", &config])
         .env("TOKENWARDEN__ADMIN__LISTEN", "127.0.0.1:0")
         .stderr(std::fs::File::create(&log).unwrap())
         .spawn()

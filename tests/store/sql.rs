@@ -15,6 +15,7 @@ fn sql(directory: &Path, arguments: &[&str]) -> Output {
         .arg("sql")
         .args(["--store", &format!("embedded:{}", directory.display())])
         .args(arguments)
+        .current_dir(directory)
         .env("TOKENWARDEN__STORE__LIBRARY", library())
         .output()
         .unwrap()
