@@ -12,7 +12,7 @@ pub use self::address::Address;
 use crate::token::TokenId;
 
 /// Milliseconds since 1970-01-01T00:00:00Z, from [`Self::MIN`] to [`Self::MAX`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
@@ -160,8 +160,8 @@ pub struct ProviderFacts<'a> {
     pub reinstated_role: Option<Cow<'a, str>>,
 }
 
-/// One token event after decoding. `docs/event.md` describes the fields.
-#[derive(Clone, Debug, PartialEq)]
+/// One token event after decoding. `docs/event.md` describes the fields. The default has no optional fields.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Event<'a> {
     pub event_id: Cow<'a, str>,
     pub timestamp: Timestamp,
@@ -194,6 +194,15 @@ pub struct Event<'a> {
     pub geo: Option<Box<EventGeo<'a>>>,
     pub attrs: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     pub facts: Option<Box<ProviderFacts<'a>>>,
+}
+
+/// Whether the service accepted a token that may have ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Accepted,
+    Refused,
+    /// The service may not have checked the token.
+    Unknown,
 }
 
 /// Key of a baseline: a hash of tenant and grant, or without a grant of the client or the token.
@@ -305,8 +314,7 @@ impl Event<'_> {
     }
 
     /// Whether the service did what was asked: a status of 2xx or 304, or none.
-    #[must_use]
-    pub const fn succeeded(&self) -> bool {
+    pub(crate) const fn succeeded(&self) -> bool {
         matches!(self.status, None | Some(200..300 | 304))
     }
 
@@ -328,6 +336,17 @@ impl Event<'_> {
     pub const fn is_unchecked(&self) -> bool {
         self.outcome_unclear
             || matches!(self.status, Some(0..200 | 400 | 407 | 408 | 413 | 414 | 421 | 425 | 429 | 431 | 500..))
+    }
+
+    /// Whether the status shows that the token still works. Some services answer 403 to an ended token. So a 403, which
+    /// is a use, is no evidence that an ended token was accepted.
+    pub(crate) const fn answer(&self) -> Answer {
+        match self.status {
+            _ if self.is_attempt() => Answer::Refused,
+            Some(403) => Answer::Refused,
+            Some(429 | 500..) | None => Answer::Unknown,
+            Some(_) => Answer::Accepted,
+        }
     }
 }
 
@@ -372,5 +391,26 @@ mod tests {
         assert_eq!(Timestamp::from_millis(-1), None);
         assert_eq!(Timestamp::from_millis(i64::MAX), None);
         assert_eq!(Timestamp::from_millis(0), Some(Timestamp::MIN));
+    }
+
+    #[test]
+    fn status_decides_between_use_and_attempt() {
+        let of = |kind, status| {
+            let event = Event { kind, status, ..Event::default() };
+            (event.is_attempt(), event.is_unchecked(), event.answer())
+        };
+        for (status, expected) in [
+            (Some(200), (false, false, Answer::Accepted)),
+            (Some(400), (false, true, Answer::Accepted)),
+            (Some(401), (true, false, Answer::Refused)),
+            (Some(403), (false, false, Answer::Refused)),
+            (Some(404), (false, false, Answer::Accepted)),
+            (Some(429), (false, true, Answer::Unknown)),
+            (Some(503), (false, true, Answer::Unknown)),
+            (None, (false, false, Answer::Unknown)),
+        ] {
+            assert_eq!(of(Kind::Use, status), expected, "{status:?}");
+        }
+        assert_eq!(of(Kind::Refreshed, Some(400)), (true, true, Answer::Refused));
     }
 }

@@ -3,10 +3,10 @@
 use super::learn;
 use super::occurrence::Occurrence;
 use super::state::State;
-use crate::detector::lifecycle::formula::{Answer, Endpoint, Expiry};
+use crate::detector::lifecycle::formula::Expiry;
 use crate::detector::lifecycle::refresh::{self, RefreshToken};
 use crate::enrichment::{EnrichedEvent, Keys};
-use crate::event::{Concerns, Event, Kind, TokenType};
+use crate::event::{Answer, Concerns, Event, Kind, TokenType};
 use crate::key::Class;
 use crate::memory::ends::{EndedGrant, Ends, earlier};
 use crate::memory::{Ended, Memory};
@@ -288,7 +288,7 @@ pub(crate) fn ends(
     let Some(grant) = ends.of_grant(occurrence.baseline, latest) else { return Found { ended, revives_grant: false } };
     // A provider that exchanges another refresh token of the grant has not ended the grant. The same holds if it
     // revokes each token at its exchange.
-    let is_exchange = event.kind == Kind::Refreshed && Answer::of(event.status, Endpoint::Token) != Answer::Refused;
+    let is_exchange = event.kind == Kind::Refreshed && event.answer() != Answer::Refused;
     let revives_grant = is_exchange && (keys.token != grant.by || (occurrence.at - grant.at).abs() <= ROTATION_MS);
     if !revives_grant {
         ended.revoked_at = earlier(ended.revoked_at, grant.at);

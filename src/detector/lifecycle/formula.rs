@@ -1,6 +1,7 @@
 //! `lifecycle`: uses that an ended, exchanged or key-bound token cannot have. The evidence is nearly certain, except at
 //! the owner's usual place.
 
+use crate::event::Answer;
 use crate::math::{faded, ln};
 use crate::memory::Ended;
 use crate::memory::population::Habit;
@@ -25,36 +26,6 @@ pub(crate) const BINDING_STREAK: u8 = 3;
 const EXPIRED_MS_MAX: i64 = 30 * DAY_MS;
 /// Tolerance for clock differences, minutes.
 const SKEW_MINUTES: f64 = 1.0;
-
-/// The endpoint that answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Endpoint {
-    /// The token endpoint of the provider.
-    Token,
-    Other,
-}
-
-/// Whether the service accepted the token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
-    Accepted,
-    /// 401 or 403; at the token endpoint also 400 (`invalid_grant`, RFC 6749 section 5.2).
-    Refused,
-    /// No status, 429 or 5xx: the service may not have checked the token.
-    Unknown,
-}
-
-impl Answer {
-    /// Classifies an HTTP status. 404 and 409 mean that the token was accepted.
-    pub(crate) const fn of(status: Option<u16>, endpoint: Endpoint) -> Self {
-        match status {
-            Some(401 | 403) => Self::Refused,
-            Some(400) if matches!(endpoint, Endpoint::Token) => Self::Refused,
-            Some(429 | 500..) | None => Self::Unknown,
-            Some(_) => Self::Accepted,
-        }
-    }
-}
 
 /// Properties of the caller that are new to the baseline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -306,14 +277,5 @@ mod tests {
         assert!((departed(Habit::NoKey, 0.001) - 900.0_f64.ln()).abs() < 1e-9);
         assert!(departed(Habit::NoKey, 1e-9) < AT_USUAL_PLACE, "it does not revoke");
         assert!((departed(Habit::NewKey, 0.001) - 5.0).abs() < 1e-9 && departed(Habit::NoKey, 0.95).abs() < 1e-9);
-    }
-
-    #[test]
-    fn answer_of_overload_or_fault_is_unknown() {
-        use Answer::{Accepted, Refused, Unknown};
-        let statuses = [Some(200), Some(404), Some(400), Some(401), Some(403), Some(429), Some(503), None];
-        let answers = statuses.map(|status| Answer::of(status, Endpoint::Other));
-        assert_eq!(answers, [Accepted, Accepted, Accepted, Refused, Refused, Unknown, Unknown, Unknown]);
-        assert_eq!(Answer::of(Some(400), Endpoint::Token), Refused);
     }
 }

@@ -3,10 +3,10 @@
 pub(crate) mod formula;
 pub(crate) mod refresh;
 
-use self::formula::{Answer, Binding, Endpoint, Foreign, Proof};
+use self::formula::{Binding, Foreign, Proof};
 use super::words::{Description, Signals, Words, span};
 use super::{Case, Detector, DetectorId, Lesson, Observation, Teaching};
-use crate::event::{Kind, TokenType};
+use crate::event::{Answer, Kind, TokenType};
 use crate::memory::level::{ClientLevel, NetLevel};
 use crate::memory::population::Habit;
 use crate::memory::{Ended, Feature, Nats, User};
@@ -45,7 +45,7 @@ impl Detector for Lifecycle {
         let sighting = observation.sighting;
         if let Some(expiry) = observation.expiry
             && expiry.from_issued_event
-            && Answer::of(observation.enriched.event.status, Endpoint::Other) == Answer::Accepted
+            && observation.enriched.event.answer() == Answer::Accepted
         {
             let (outlived, counted) = (expiry.is_over(sighting.at - observation.ahead), teaching.weights().counted);
             let app = (sighting.tenant, sighting.app);
@@ -63,8 +63,7 @@ impl Detector for Lifecycle {
 fn score_use(case: &Case<'_>, lesson: &mut Lesson) {
     let observation = case.observation;
     let (event, at) = (&observation.enriched.event, observation.sighting.at);
-    let endpoint = if event.kind == Kind::Refreshed { Endpoint::Token } else { Endpoint::Other };
-    let answer = Answer::of(event.status, endpoint);
+    let answer = event.answer();
     let visit = &lesson.visit;
     let foreign = Foreign {
         address: visit.net_level > NetLevel::KnownAddress,
