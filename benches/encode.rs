@@ -11,14 +11,14 @@ use std::sync::Arc;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tokenwarden::checkpoint::Position;
 use tokenwarden::enrichment::{Client, Device, EnrichedEvent, Surroundings};
-use tokenwarden::event::{Address, Event, Kind, Timestamp, TokenType};
+use tokenwarden::event::{Address, Event, Timestamp, TokenType};
 use tokenwarden::key::KeyHasher;
 use tokenwarden::place::{Coordinates, Country, Network, NetworkClass, Place};
 use tokenwarden::port::{EventRow, Rows as _};
 use tokenwarden::route::Route;
 use tokenwarden::store::EpochRows;
 use tokenwarden::token::TokenHasher;
-use tokenwarden::verdict::{Action, IncidentId, Mode, Outcome, RuleId, Signal, Verdict};
+use tokenwarden::verdict::{IncidentId, Mode, Outcome, RuleId, Signal, Verdict};
 
 /// Rows per epoch, after which the buffer is reused.
 const EPOCH: usize = 50_000;
@@ -71,11 +71,9 @@ fn event() -> EnrichedEvent<'static> {
         Event {
             event_id: "0192f5c1-7a3e-7c4d-9f1e-2b7c8d9e0f1a".into(),
             timestamp: Timestamp::from_millis(1_790_000_000_000).unwrap_or(Timestamp::MIN),
-            kind: Kind::Use,
             token_id: TokenHasher::new(b"bench").name(Cow::Borrowed("tok_7f3a9c1e5b2d4860")).0,
             token_type: TokenType::Access,
             family_id: Some("fam_2c9b7d1f".into()),
-            parent_token_id: None,
             session_id: Some("sess_83b1".into()),
             user_id: Some("user-48211@example.com".into()),
             app_id: Some("ci-deploy".into()),
@@ -86,16 +84,9 @@ fn event() -> EnrichedEvent<'static> {
             method: Some("GET".into()),
             endpoint: Some("/v1/repos/list".into()),
             status: Some(200),
-            outcome_unclear: false,
-            reuse_reported: false,
             bytes_out: Some(18_234),
             scopes: vec!["read".into(), "write".into()],
-            issued_at: None,
-            expires_at: None,
-            binding: None,
-            geo: None,
-            attrs: Vec::new(),
-            facts: None,
+            ..Event::default()
         },
         Surroundings {
             place: Some(Arc::new(place)),
@@ -119,20 +110,7 @@ fn event() -> EnrichedEvent<'static> {
 }
 
 fn ordinary() -> Outcome {
-    Outcome {
-        verdict: Verdict::Allow,
-        log_odds: -7.0,
-        prior_log_odds: -7.0,
-        alert_from: 2.5,
-        by_policy: false,
-        withheld: false,
-        p_value: 1.0,
-        signals: Vec::new(),
-        incident_id: None,
-        incident: None,
-        action: Action::None,
-        mode: Mode::Shadow,
-    }
+    Outcome::quiet(-7.0, 2.5, Mode::Shadow)
 }
 
 fn alarming() -> Outcome {

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tokenwarden::config::cache_folder;
 use tokenwarden::enrich::{Enricher, GeoSettings};
-use tokenwarden::event::{Address, Event, Kind, Timestamp, TokenType};
+use tokenwarden::event::{Address, Event, TokenType};
 use tokenwarden::key::KeyHasher;
 use tokenwarden::route::Route;
 use tokenwarden::token::TokenHasher;
@@ -108,32 +108,15 @@ fn addresses() -> Vec<Address> {
 fn event() -> Event<'static> {
     Event {
         event_id: "0190a5b2-7c1e-7000-8000-000000000001".into(),
-        timestamp: Timestamp::MIN,
-        kind: Kind::Use,
         token_id: TokenHasher::new(b"bench").name(Cow::Borrowed("jti-1")).0,
         token_type: TokenType::Access,
         family_id: Some("grant-1".into()),
-        parent_token_id: None,
-        session_id: None,
         user_id: Some("user-1".into()),
         app_id: Some("app-1".into()),
         tenant_id: Some("acme".into()),
-        address: None,
-        user_agent: None,
-        client_fingerprint: None,
-        method: None,
-        endpoint: None,
         status: Some(200),
-        outcome_unclear: false,
-        reuse_reported: false,
         bytes_out: Some(512),
-        scopes: Vec::new(),
-        issued_at: None,
-        expires_at: None,
-        binding: None,
-        geo: None,
-        attrs: Vec::new(),
-        facts: None,
+        ..Event::default()
     }
 }
 

@@ -359,6 +359,24 @@ pub(crate) fn decisive(signals: &[Signal], log_odds: f64, alert_from: f64) -> im
 }
 
 impl Outcome {
+    /// Outcome without signals: the log-odds are the prior.
+    pub const fn quiet(prior_log_odds: f64, alert_from: f64, mode: Mode) -> Self {
+        Self {
+            verdict: Verdict::Allow,
+            log_odds: prior_log_odds,
+            prior_log_odds,
+            alert_from,
+            by_policy: false,
+            withheld: false,
+            p_value: 1.0,
+            signals: Vec::new(),
+            incident_id: None,
+            incident: None,
+            action: Action::None,
+            mode,
+        }
+    }
+
     /// The rules of the decisive signals. None if this is no alert, or a policy requested it.
     pub(crate) fn decisive(&self) -> impl Iterator<Item = RuleId> {
         let alarms = self.verdict >= Verdict::Alert && !self.by_policy;
@@ -385,20 +403,7 @@ mod tests {
 
     #[test]
     fn score_is_the_softplus_of_the_log_odds() {
-        let at = |log_odds| Outcome {
-            verdict: Verdict::Allow,
-            log_odds,
-            prior_log_odds: -7.0,
-            alert_from: 2.0,
-            by_policy: false,
-            withheld: false,
-            p_value: 1.0,
-            signals: Vec::new(),
-            incident_id: None,
-            incident: None,
-            action: Action::None,
-            mode: Mode::Shadow,
-        };
+        let at = |log_odds| Outcome { log_odds, ..Outcome::quiet(-7.0, 2.0, Mode::Shadow) };
         assert!((at(-7.0).score() - 9.114_664_e-4).abs() < 1e-9);
         assert!((at(0.0).score() - std::f64::consts::LN_2).abs() < 1e-12);
         assert!((at(800.0).score() - 800.0).abs() < 1e-12);

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokenwarden::config::cache_folder;
 use tokenwarden::enrich::{Enricher, GeoSettings};
 use tokenwarden::enrichment::EnrichedEvent;
-use tokenwarden::event::{Address, Event, EventGeo, Kind, Timestamp, TokenType};
+use tokenwarden::event::{Address, Event, EventGeo, TokenType};
 use tokenwarden::lab::mmdb_source;
 use tokenwarden::place::NetworkClass;
 use tokenwarden::token::TokenHasher;
@@ -21,32 +21,13 @@ use tokenwarden::token::TokenHasher;
 fn event(address: &str) -> Event<'static> {
     Event {
         event_id: "e".into(),
-        timestamp: Timestamp::MIN,
-        kind: Kind::Use,
         token_id: TokenHasher::new(b"test").name(Cow::Borrowed("t")).0,
         token_type: TokenType::Access,
-        family_id: None,
-        parent_token_id: None,
-        session_id: None,
-        user_id: None,
-        app_id: None,
-        tenant_id: None,
         address: Some(Address::new(address.parse().expect("an address"))),
         user_agent: Some("curl/8.1.2".into()),
-        client_fingerprint: None,
         method: Some("GET".into()),
         endpoint: Some("/users/42/keys".into()),
-        status: None,
-        outcome_unclear: false,
-        reuse_reported: false,
-        bytes_out: None,
-        scopes: Vec::new(),
-        issued_at: None,
-        expires_at: None,
-        binding: None,
-        geo: None,
-        attrs: Vec::new(),
-        facts: None,
+        ..Event::default()
     }
 }
 

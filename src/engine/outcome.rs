@@ -3,6 +3,7 @@
 use super::explain;
 use super::failpoint::{Failpoint, failpoint};
 use super::lifecycle_events::is_revoked;
+use super::settings::Settings;
 use super::state::State;
 use crate::decide::{self, Alert, Cause};
 use crate::detector::lifecycle::formula::AT_USUAL_PLACE;
@@ -14,27 +15,10 @@ use crate::policy::Finding;
 use crate::rule::RuleSet;
 use crate::verdict::{Action, Incident, IncidentId, Mode, Outcome, RuleId, Severity, Signal, Target, Verdict, Victim};
 
-/// Outcome without signals.
+/// Outcome of an event that is not scored.
 pub(super) fn quiet(state: &State, tenant: Tenant) -> Outcome {
-    quiet_below(state, state.thresholds.alert_from(tenant))
-}
-
-/// Outcome without signals, with a known threshold of the tenant.
-fn quiet_below(state: &State, alert_from: f64) -> Outcome {
-    Outcome {
-        verdict: Verdict::Allow,
-        log_odds: state.settings.prior_log_odds,
-        prior_log_odds: state.settings.prior_log_odds,
-        alert_from,
-        by_policy: false,
-        withheld: false,
-        p_value: 1.0,
-        signals: Vec::new(),
-        incident_id: None,
-        incident: None,
-        action: Action::None,
-        mode: state.settings.mode,
-    }
+    let Settings { prior_log_odds, mode, .. } = state.settings;
+    Outcome::quiet(prior_log_odds, state.thresholds.alert_from(tenant), mode)
 }
 
 /// Verdict by the log-odds, with signals and policy findings.
@@ -110,7 +94,8 @@ pub(super) fn decided(
         // Most events: no incident, no budget, no action.
         let log_odds = score.log_odds;
         let (alert_from, p_value) = state.thresholds.alert_from_and_p_value(observation.tenant, log_odds);
-        return Outcome { log_odds, p_value, mode: Mode::Shadow, ..quiet_below(state, alert_from) };
+        let prior = state.settings.prior_log_odds;
+        return Outcome { log_odds, p_value, ..Outcome::quiet(prior, alert_from, Mode::Shadow) };
     }
     let most = if observation.standing == Standing::Attempt { Verdict::Watch } else { Verdict::Revoke };
     let by_odds = by_odds.min(most);

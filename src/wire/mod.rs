@@ -24,8 +24,6 @@ use serde::de::IgnoredAny;
 pub use decoded::Decoded;
 pub use error::DecodeError;
 pub use text::Notes;
-#[cfg(test)]
-pub(crate) use text::blank;
 
 pub use crate::format::Format;
 

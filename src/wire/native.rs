@@ -20,7 +20,7 @@ use self::field::GeoField;
 use super::error::{DecodeError, Fault, TWICE};
 use super::repair::{BAD_TEXT, is_broken, repair};
 use super::scalar::Scalar;
-use super::text::{self, Screen, blank, cut};
+use super::text::{self, Screen, cut};
 use crate::event::{Event, EventGeo, Kind, Timestamp, TokenType};
 use crate::token::TokenId;
 
@@ -158,7 +158,7 @@ struct Draft<'a> {
 impl<'a> Draft<'a> {
     fn new() -> Self {
         Self {
-            event: blank(),
+            event: Event::default(),
             event_id: None,
             token_id: None,
             parent_token_id: None,

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use super::repair::{BAD_TEXT, is_broken, shown};
-use crate::event::{Event, Kind, Timestamp, TokenType};
 use crate::secret::{HASHED, is_bare, is_secret_name, looks_opaque, may_hold_secret};
 use crate::token::{TokenHasher, TokenId, TokenIds};
 
@@ -314,38 +313,5 @@ fn escape(text: &[u8]) -> (usize, Option<char>) {
             (6, plain)
         }
         _ => (2, None),
-    }
-}
-
-/// An event without optional fields.
-pub(crate) fn blank<'a>() -> Event<'a> {
-    Event {
-        event_id: Cow::Borrowed(""),
-        timestamp: Timestamp::MIN,
-        kind: Kind::default(),
-        token_id: TokenId::default(),
-        token_type: TokenType::default(),
-        family_id: None,
-        parent_token_id: None,
-        session_id: None,
-        user_id: None,
-        app_id: None,
-        tenant_id: None,
-        address: None,
-        user_agent: None,
-        client_fingerprint: None,
-        method: None,
-        endpoint: None,
-        status: None,
-        outcome_unclear: false,
-        reuse_reported: false,
-        bytes_out: None,
-        scopes: Vec::new(),
-        issued_at: None,
-        expires_at: None,
-        binding: None,
-        geo: None,
-        attrs: Vec::new(),
-        facts: None,
     }
 }

@@ -139,18 +139,19 @@ mod tests {
 
     use super::*;
     use crate::enrichment::{Client, Device, Surroundings};
-    use crate::event::Timestamp;
+    use crate::event::{Event, Timestamp};
     use crate::key::KeyHasher;
     use crate::route::Route;
     use crate::token::TokenHasher;
-    use crate::verdict::{Action, IncidentId, Mode, RuleId};
-    use crate::wire::text::blank;
+    use crate::verdict::{IncidentId, Mode, RuleId};
 
     fn enriched(event_id: &str) -> EnrichedEvent<'_> {
-        let mut event = blank();
-        event.event_id = Cow::Borrowed(event_id);
-        event.token_id = TokenHasher::new(b"a key for tests").name(Cow::Borrowed("at-1")).0;
-        event.timestamp = Timestamp::from_millis(1_795_342_530_123).expect("in range");
+        let event = Event {
+            event_id: Cow::Borrowed(event_id),
+            token_id: TokenHasher::new(b"a key for tests").name(Cow::Borrowed("at-1")).0,
+            timestamp: Timestamp::from_millis(1_795_342_530_123).expect("in range"),
+            ..Event::default()
+        };
         let client = Client {
             family: "curl".into(),
             version: "8".into(),
@@ -165,20 +166,7 @@ mod tests {
     }
 
     fn outcome(log_odds: f64, signals: Vec<Signal>) -> Outcome {
-        Outcome {
-            verdict: Verdict::Allow,
-            log_odds,
-            prior_log_odds: -7.0,
-            alert_from: 2.0,
-            by_policy: false,
-            withheld: false,
-            p_value: 1.0,
-            signals,
-            incident_id: None,
-            incident: None,
-            action: Action::None,
-            mode: Mode::Shadow,
-        }
+        Outcome { log_odds, signals, ..Outcome::quiet(-7.0, 2.0, Mode::Shadow) }
     }
 
     fn line(event_id: &str, outcome: &Outcome) -> String {

@@ -41,31 +41,19 @@ pub(crate) fn event(number: u64) -> EnrichedEvent<'static> {
         Event {
             event_id: format!("event-{number}").into(),
             timestamp: at(START + number as i64 * 1000),
-            kind: Kind::Use,
             token_id: token("token-1"),
             token_type: TokenType::Access,
             family_id: Some("family-1".into()),
-            parent_token_id: None,
-            session_id: None,
             user_id: Some("user-1".into()),
             app_id: Some("app-1".into()),
             tenant_id: Some("tenant-1".into()),
             address: Some(Address::new(IpAddr::from([192, 0, 2, 7]))),
             user_agent: Some("curl/8.5.0".into()),
-            client_fingerprint: None,
             method: Some("GET".into()),
             endpoint: Some("/v1/keys".into()),
             status: Some(200),
-            outcome_unclear: false,
-            reuse_reported: false,
             bytes_out: Some(512),
-            scopes: Vec::new(),
-            issued_at: None,
-            expires_at: None,
-            binding: None,
-            geo: None,
-            attrs: Vec::new(),
-            facts: None,
+            ..Event::default()
         },
         Surroundings {
             place: None,
@@ -82,17 +70,10 @@ pub(crate) fn bare_event() -> EnrichedEvent<'static> {
     let mut enriched = event(0);
     enriched.event = Event {
         event_id: "bare".into(),
-        family_id: None,
-        user_id: None,
-        app_id: None,
-        tenant_id: None,
-        address: None,
-        user_agent: None,
-        method: None,
-        endpoint: None,
-        status: None,
-        bytes_out: None,
-        ..enriched.event
+        timestamp: enriched.event.timestamp,
+        token_id: enriched.event.token_id,
+        token_type: enriched.event.token_type,
+        ..Event::default()
     };
     enriched.client = client("", "", Device::Unknown);
     numbered(enriched)
@@ -154,20 +135,7 @@ pub(crate) fn client(family: &str, version: &str, device: Device) -> Arc<Client>
 }
 
 pub(crate) fn allowed() -> Outcome {
-    Outcome {
-        verdict: Verdict::Allow,
-        log_odds: -7.0,
-        prior_log_odds: -7.0,
-        alert_from: 2.5,
-        by_policy: false,
-        withheld: false,
-        p_value: 1.0,
-        signals: Vec::new(),
-        incident_id: None,
-        incident: None,
-        action: Action::None,
-        mode: Mode::Shadow,
-    }
+    Outcome::quiet(-7.0, 2.5, Mode::Shadow)
 }
 
 pub(crate) fn signal(rule: RuleId, share: f64, reason: &str) -> Signal {
@@ -187,16 +155,11 @@ pub(crate) fn alarming(id: u64) -> Outcome {
     Outcome {
         verdict: Verdict::Alert,
         log_odds: 4.5,
-        prior_log_odds: -7.5,
-        alert_from: 2.5,
-        by_policy: false,
-        withheld: false,
         p_value: 1e-4,
         signals: vec![signal(RuleId::NewCountry, 6.25, NASTY), signal(RuleId::UnusualTime, -0.5, "at night")],
         incident_id: Some(IncidentId(id)),
-        incident: None,
         action: Action::RevokeFamily,
-        mode: Mode::Alert,
+        ..Outcome::quiet(-7.5, 2.5, Mode::Alert)
     }
 }
 

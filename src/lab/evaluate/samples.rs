@@ -2,18 +2,16 @@
 
 use super::observation::{NONE, OURS, Observation};
 use crate::enrichment::Device;
-use crate::event::{BaselineId, Event, Kind, Timestamp, TokenType};
+use crate::event::{BaselineId, Event, Timestamp, TokenType};
 use crate::verdict::Verdict;
-use crate::wire::blank;
 
 /// An event with only an id and a time.
 pub(crate) fn event(id: &str, at: i64) -> Event<'static> {
     Event {
         event_id: id.to_owned().into(),
         timestamp: Timestamp::from_millis(at).expect("in range"),
-        kind: Kind::Use,
         token_type: TokenType::Access,
-        ..blank()
+        ..Event::default()
     }
 }
 

@@ -10,7 +10,7 @@ use crate::wire::error::offset_in;
 use crate::wire::flat::Flat;
 use crate::wire::mapping::table::{Change, Field, Row, Source, UNCLEAR};
 use crate::wire::scalar::Scalar;
-use crate::wire::text::{self, Screen, blank, cut};
+use crate::wire::text::{self, Screen, cut};
 use crate::wire::time;
 
 /// Maximum number of changed tokens of one record; further ones are left out.
@@ -42,7 +42,7 @@ pub(super) struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     pub(super) fn new() -> Self {
-        Self { event: blank(), timed: false, principal: None }
+        Self { event: Event::default(), timed: false, principal: None }
     }
 
     pub(super) fn has_token(&self) -> bool {
