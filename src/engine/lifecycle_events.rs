@@ -1,5 +1,7 @@
 //! Applies life-cycle events: issued, revoked, session ended, confirmed, credential changed.
 
+use std::num::NonZeroI64;
+
 use super::learn;
 use super::occurrence::Occurrence;
 use super::state::State;
@@ -8,7 +10,7 @@ use crate::detector::lifecycle::refresh::{self, RefreshToken};
 use crate::enrichment::{EnrichedEvent, Keys};
 use crate::event::{Answer, Concerns, Event, Kind, TokenType};
 use crate::key::Class;
-use crate::memory::ends::{EndedGrant, Ends, earlier};
+use crate::memory::ends::{EndedGrant, Ends};
 use crate::memory::{Ended, Memory};
 use crate::millis::MINUTE_MS;
 
@@ -86,9 +88,11 @@ fn issued(memory: &mut Memory, event: &Event<'_>, keys: &Keys, occurrence: Occur
     let refreshes = baseline.refreshes.get_or_insert_default();
     refresh::succeed(refreshes, parent, token, at);
     // The revocation may be reported before the issue.
-    let revoked_at = memory.ends.of(token, i64::MAX).revoked_at;
-    if revoked_at >= at && refresh::standing(refreshes, token) == RefreshToken::Current {
-        memory.ends.end_grant(family, EndedGrant { at: revoked_at, by: token });
+    if let Some(revoked_at) = memory.ends.of(token, i64::MAX).revoked_at
+        && revoked_at.get() >= at
+        && refresh::standing(refreshes, token) == RefreshToken::Current
+    {
+        memory.ends.end_grant(family, EndedGrant { at: revoked_at.get(), by: token });
     }
 }
 
@@ -220,10 +224,7 @@ fn ended_with_all(
     let role = Owner::of_role(event, keys);
     for owner in [user, app, role].into_iter().flatten() {
         for key in owner.keys(event.token_type).into_iter().flatten() {
-            let found = ends.of_all(key, latest);
-            let by_then = |at: i64| if since < at { at } else { 0 };
-            ended.revoked_at = earlier(ended.revoked_at, by_then(found.revoked_at));
-            ended.session_ended_at = earlier(ended.session_ended_at, by_then(found.session_ended_at));
+            ended = ended.earlier(ends.of_all(key, latest).after(since));
         }
     }
     ended
@@ -277,13 +278,11 @@ pub(crate) fn ends(
     let realm = realm(event, keys);
     for name in [Some(keys.token), alias(ends, event, keys)].into_iter().flatten() {
         for key in [Some(name), realm.map(|realm| name ^ realm)].into_iter().flatten() {
-            let found = ends.of(key, latest);
-            ended.revoked_at = earlier(ended.revoked_at, found.revoked_at);
-            ended.session_ended_at = earlier(ended.session_ended_at, found.session_ended_at);
+            ended = ended.earlier(ends.of(key, latest));
         }
     }
     if let Some(session) = keys.session {
-        ended.session_ended_at = earlier(ended.session_ended_at, ends.of(session, latest).session_ended_at);
+        ended = ended.earlier(Ended { revoked_at: None, ..ends.of(session, latest) });
     }
     let Some(grant) = ends.of_grant(occurrence.baseline, latest) else { return Found { ended, revives_grant: false } };
     // A provider that exchanges another refresh token of the grant has not ended the grant. The same holds if it
@@ -291,7 +290,7 @@ pub(crate) fn ends(
     let is_exchange = event.kind == Kind::Refreshed && event.answer() != Answer::Refused;
     let revives_grant = is_exchange && (keys.token != grant.by || (occurrence.at - grant.at).abs() <= ROTATION_MS);
     if !revives_grant {
-        ended.revoked_at = earlier(ended.revoked_at, grant.at);
+        ended = ended.earlier(Ended::revoked(grant.at));
     }
     Found { ended, revives_grant }
 }
@@ -331,10 +330,10 @@ pub(crate) fn learn_names(ends: &mut Ends, enriched: &EnrichedEvent<'_>) {
 pub(crate) fn is_revoked(ends: &mut Ends, enriched: &EnrichedEvent<'_>, at: i64) -> bool {
     let Keys { family, token, .. } = enriched.keys;
     let ended_at = match family {
-        Some(family) => ends.of_grant(family, i64::MAX).map_or(0, |ended| ended.at),
-        None => ends.of(token, i64::MAX).revoked_at,
+        Some(family) => ends.of_grant(family, i64::MAX).map(|ended| ended.at),
+        None => ends.of(token, i64::MAX).revoked_at.map(NonZeroI64::get),
     };
-    ended_at != 0 && ended_at <= at
+    ended_at.is_some_and(|ended_at| ended_at <= at)
 }
 
 /// Expiry of the token: of the event, else of its `issued` event.

@@ -62,7 +62,7 @@ fn by_odds(state: &mut State, rules: &RuleSet, observation: &Observation<'_>, sc
         lifecycle: if fires { lifecycle } else { 0.0 },
         lifecycle_below_threshold: if fires { 0.0 } else { lifecycle },
         use_after_revocation: score.lifecycle_rule == Some(RuleId::UseAfterRevocation),
-        already_revoked: observation.ended.revoked_at != 0
+        already_revoked: observation.ended.revoked_at.is_some()
             && is_revoked(&mut state.memory.ends, observation.enriched, observation.sighting.at),
         fan: score.app_fan.max(0.0) + score.ip_fan.max(0.0),
         between: score.between,

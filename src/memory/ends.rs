@@ -1,5 +1,7 @@
 //! Ends of tokens, grants and sessions, as reported by providers.
 
+use std::num::NonZeroI64;
+
 use super::generations::Generations;
 
 const TOKENS_MAX: usize = 1 << 20;
@@ -8,11 +10,49 @@ const GRANTS_MAX: usize = 1 << 18;
 const ALIASES_MAX: usize = 1 << 20;
 const EXCHANGED_MAX: usize = 1 << 20;
 
-/// Times of revocation and end of session, milliseconds since the epoch; 0: none.
+/// Times of revocation and end of session, milliseconds since the epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ended {
-    pub(crate) revoked_at: i64,
-    pub(crate) session_ended_at: i64,
+    pub(crate) revoked_at: Option<NonZeroI64>,
+    pub(crate) session_ended_at: Option<NonZeroI64>,
+}
+
+impl Ended {
+    pub(crate) const fn revoked(at: i64) -> Self {
+        Self { revoked_at: NonZeroI64::new(at), session_ended_at: None }
+    }
+
+    pub(crate) const fn session_ended(at: i64) -> Self {
+        Self { revoked_at: None, session_ended_at: NonZeroI64::new(at) }
+    }
+
+    /// The earlier revocation and the earlier end of a session.
+    pub(crate) fn earlier(self, other: Self) -> Self {
+        self.with(other, |one, other| one.into_iter().chain(other).min())
+    }
+
+    /// The later revocation and the later end of a session.
+    fn later(self, other: Self) -> Self {
+        self.with(other, Ord::max)
+    }
+
+    fn with(self, other: Self, choose: impl Fn(Option<NonZeroI64>, Option<NonZeroI64>) -> Option<NonZeroI64>) -> Self {
+        Self {
+            revoked_at: choose(self.revoked_at, other.revoked_at),
+            session_ended_at: choose(self.session_ended_at, other.session_ended_at),
+        }
+    }
+
+    /// The ends after `since`.
+    pub(crate) fn after(self, since: i64) -> Self {
+        let after = |at: Option<NonZeroI64>| at.filter(|at| since < at.get());
+        Self { revoked_at: after(self.revoked_at), session_ended_at: after(self.session_ended_at) }
+    }
+
+    fn no_later_than(self, latest: i64) -> Self {
+        let limited = |at: Option<NonZeroI64>| at.and_then(|at| NonZeroI64::new(at.get().min(latest)));
+        Self { revoked_at: limited(self.revoked_at), session_ended_at: limited(self.session_ended_at) }
+    }
 }
 
 /// End of a grant by revocation of its refresh token (RFC 7009 section 2.1).
@@ -85,26 +125,26 @@ impl Ends {
     /// Records the revocation of the token of `key`. The earliest time counts.
     pub(crate) fn revoke(&mut self, key: u64, at: i64) {
         let ended = self.tokens.entry(key, Ended::default);
-        ended.revoked_at = earlier(ended.revoked_at, at);
+        *ended = ended.earlier(Ended::revoked(at));
     }
 
     /// Records the end of the session of `key`. The earliest time counts.
     pub(crate) fn end_session(&mut self, key: u64, at: i64) {
         let ended = self.tokens.entry(key, Ended::default);
-        ended.session_ended_at = earlier(ended.session_ended_at, at);
+        *ended = ended.earlier(Ended::session_ended(at));
     }
 
     /// Records the revocation of all tokens that the user or application of `key` has at that time. The latest time
     /// counts: tokens issued since an earlier one end with it.
     pub(crate) fn revoke_all(&mut self, key: u64, at: i64) {
         let ended = self.all.entry(key, Ended::default);
-        ended.revoked_at = ended.revoked_at.max(at);
+        *ended = ended.later(Ended::revoked(at));
     }
 
     /// Records the end of all sessions that the user or application of `key` has at that time. The latest time counts.
     pub(crate) fn end_all_sessions(&mut self, key: u64, at: i64) {
         let ended = self.all.entry(key, Ended::default);
-        ended.session_ended_at = ended.session_ended_at.max(at);
+        *ended = ended.later(Ended::session_ended(at));
     }
 
     /// Removes the end under `key`: the provider has reinstated it.
@@ -158,17 +198,11 @@ impl Ends {
 /// The end of `key`, with times after `latest` limited to it.
 fn limited(ends: &mut Generations<Ended>, key: u64, latest: i64) -> Ended {
     let Some(found) = ends.get(key) else { return Ended::default() };
-    let ended =
-        Ended { revoked_at: found.revoked_at.min(latest), session_ended_at: found.session_ended_at.min(latest) };
+    let ended = found.no_later_than(latest);
     if *found != ended {
         ends.insert(key, ended);
     }
     ended
-}
-
-/// The earlier of two times; 0 means none.
-pub(crate) const fn earlier(one: i64, other: i64) -> i64 {
-    if one == 0 || other != 0 && other < one { other } else { one }
 }
 
 #[cfg(test)]
@@ -183,8 +217,8 @@ mod tests {
             ends.end_session(2, at);
             ends.end_grant(3, EndedGrant { at, by: at as u64 });
         }
-        assert_eq!(ends.of(1, i64::MAX), Ended { revoked_at: 20, session_ended_at: 0 });
-        assert_eq!(ends.of(2, i64::MAX), Ended { revoked_at: 0, session_ended_at: 20 });
+        assert_eq!(ends.of(1, i64::MAX), Ended::revoked(20));
+        assert_eq!(ends.of(2, i64::MAX), Ended::session_ended(20));
         assert_eq!(ends.of_grant(3, i64::MAX), Some(EndedGrant { at: 20, by: 20 }));
         ends.revive_grant(3);
         assert_eq!(ends.of_grant(3, i64::MAX), None);
@@ -197,8 +231,8 @@ mod tests {
             ends.end_all_sessions(1, at);
             ends.revoke_all(2, at);
         }
-        assert_eq!(ends.of_all(1, i64::MAX), Ended { revoked_at: 0, session_ended_at: 40 });
-        assert_eq!(ends.of_all(2, i64::MAX), Ended { revoked_at: 40, session_ended_at: 0 });
+        assert_eq!(ends.of_all(1, i64::MAX), Ended::session_ended(40));
+        assert_eq!(ends.of_all(2, i64::MAX), Ended::revoked(40));
         assert_eq!(ends.of(1, i64::MAX), Ended::default(), "a session with the same key");
         ends.reinstate_all(2);
         assert_eq!(ends.of_all(2, i64::MAX), Ended::default());
@@ -209,8 +243,8 @@ mod tests {
         let mut ends = Ends::default();
         ends.revoke(1, 900);
         ends.end_grant(1, EndedGrant { at: 900, by: 7 });
-        assert_eq!(ends.of(1, 100).revoked_at, 100);
-        assert_eq!(ends.of(1, 500).revoked_at, 100, "the limited time is stored");
+        assert_eq!(ends.of(1, 100), Ended::revoked(100));
+        assert_eq!(ends.of(1, 500), Ended::revoked(100), "the limited time is stored");
         assert_eq!(ends.of_grant(1, 100), Some(EndedGrant { at: 100, by: 7 }));
     }
 }

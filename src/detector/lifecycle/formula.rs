@@ -40,10 +40,10 @@ pub(crate) struct Foreign {
 
 /// Evidence of a use after revocation. A rejected use from a known place gives none: the owner's client may retry.
 pub(crate) fn after_revocation(ended: Ended, at: i64, answer: Answer, foreign: Foreign) -> f64 {
-    if ended.revoked_at == 0 || at - ended.revoked_at <= IN_FLIGHT_MS {
+    let Some(since) = ended.revoked_at.map(|ended| at - ended.get()).filter(|since| *since > IN_FLIGHT_MS) else {
         return 0.0;
-    }
-    let days = (at - ended.revoked_at) as f64 / DAY_MS as f64;
+    };
+    let days = since as f64 / DAY_MS as f64;
     match answer {
         Answer::Accepted => CERTAIN,
         // The owner's client may retry for days from other places, so the evidence decays.
@@ -55,13 +55,11 @@ pub(crate) fn after_revocation(ended: Ended, at: i64, answer: Answer, foreign: F
 
 /// Evidence of an accepted use after the end of the session.
 pub(crate) fn after_session_end(ended: Ended, at: i64, answer: Answer, foreign: Foreign) -> f64 {
-    let since = at - ended.session_ended_at;
-    if ended.session_ended_at == 0 || since <= IN_FLIGHT_MS || answer != Answer::Accepted {
-        0.0
-    } else if since < SESSION_TAIL_MS && !foreign.network {
-        5.0
-    } else {
-        CERTAIN
+    match ended.session_ended_at.map(|ended| at - ended.get()) {
+        Some(since) if since > IN_FLIGHT_MS && answer == Answer::Accepted => {
+            if since < SESSION_TAIL_MS && !foreign.network { 5.0 } else { CERTAIN }
+        }
+        _ => 0.0,
     }
 }
 
@@ -187,7 +185,7 @@ mod tests {
 
     #[test]
     fn revoked_token_that_is_accepted_is_a_copy() {
-        let revoked = Ended { revoked_at: NOON, session_ended_at: 0 };
+        let revoked = Ended::revoked(NOON);
         let at = |after, answer, foreign| after_revocation(revoked, NOON + after, answer, foreign);
         assert!(at(20 * SECOND_MS, Answer::Accepted, ELSEWHERE) < 1.0, "in flight");
         assert!(at(MINUTE_MS, Answer::Accepted, HOME) >= CERTAIN);
@@ -200,7 +198,7 @@ mod tests {
 
     #[test]
     fn session_end_allows_10_minutes_on_known_networks() {
-        let ended = Ended { revoked_at: 0, session_ended_at: NOON };
+        let ended = Ended::session_ended(NOON);
         let at = |after, answer, foreign| after_session_end(ended, NOON + after, answer, foreign);
         assert!((at(5 * MINUTE_MS, Answer::Accepted, HOME) - 5.0).abs() < 1e-12);
         assert!(at(5 * MINUTE_MS, Answer::Accepted, ELSEWHERE) >= CERTAIN);

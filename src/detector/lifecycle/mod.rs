@@ -3,6 +3,8 @@
 pub(crate) mod formula;
 pub(crate) mod refresh;
 
+use std::num::NonZeroI64;
+
 use self::formula::{Binding, Foreign, Proof};
 use super::words::{Description, Signals, Words, span};
 use super::{Case, Detector, DetectorId, Lesson, Observation, Teaching};
@@ -198,8 +200,9 @@ fn describe(words: &Words<'_>, rule: RuleId) -> Description {
         None if event.outcome_unclear => "an unclear outcome".to_owned(),
         None => "no status".to_owned(),
     };
-    let since =
-        |moment: i64| if moment == 0 { "time unknown".to_owned() } else { format!("{} later", span(at - moment)) };
+    let since = |moment: Option<NonZeroI64>| {
+        moment.map_or_else(|| "time unknown".to_owned(), |moment| format!("{} later", span(at - moment.get())))
+    };
     let (observed, expected, reason) = match rule {
         RuleId::RefreshReuse => (
             "a superseded refresh token".to_owned(),
