@@ -63,14 +63,45 @@ pub struct ActionRow {
     pub mode: Mode,
     /// From 1.
     pub attempt: u32,
-    /// `done`, `already_gone`, `retry`, `failed`, `shadow`, `proposed`, `capped`, `paused`.
-    pub outcome: String,
+    pub outcome: ActionOutcome,
     /// 0 if there was no HTTP response.
     pub http_status: u16,
     pub latency_ms: u32,
     /// `tokenwarden`, or the operator that requested the action.
     pub requested_by: String,
     pub reason: String,
+}
+
+/// Outcome of an attempt to alert or revoke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ActionOutcome {
+    Done,
+    AlreadyGone,
+    Retry,
+    Failed,
+    /// The action was not requested: shadow mode.
+    Shadow,
+    /// The action was not requested: people decide.
+    Proposed,
+    Capped,
+    Paused,
+}
+
+impl ActionOutcome {
+    /// The name in the table `actions` and in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::AlreadyGone => "already_gone",
+            Self::Retry => "retry",
+            Self::Failed => "failed",
+            Self::Shadow => "shadow",
+            Self::Proposed => "proposed",
+            Self::Capped => "capped",
+            Self::Paused => "paused",
+        }
+    }
 }
 
 /// Rows of one epoch. Each is encoded when it is pushed, so that no row borrows from its message.

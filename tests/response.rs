@@ -15,7 +15,7 @@ use tokenwarden::deliver::{DAMAGED_FILE, Deliverer, Outbox, PAUSE_FILE, Running,
 use tokenwarden::event::{BaselineId, Timestamp};
 use tokenwarden::notify::{Email, EmailSettings, StartTls, Webhook, WebhookSettings};
 use tokenwarden::port::{
-    ActionRow, Alert, Clock, DeliveryError, Notice, Notifier, Outbox as _, RevokeRequest, Revoked, Revoker, Store,
+    ActionOutcome, ActionRow, Alert, Clock, DeliveryError, Notice, Notifier, Outbox as _, RevokeRequest, Revoked, Revoker, Store,
     StoreError,
 };
 use tokenwarden::retry::RetryPolicy;
@@ -192,7 +192,7 @@ impl Rig {
     }
 
     fn trail(&self) -> Vec<String> {
-        self.store.actions().iter().map(|row| format!("{} {}", row.kind, row.outcome)).collect()
+        self.store.actions().iter().map(|row| format!("{} {}", row.kind, row.outcome.as_str())).collect()
     }
 
     /// Advances time until `probe` holds for the rows of `actions`.
@@ -219,7 +219,7 @@ impl Rig {
     fn revocations(&self) -> Vec<String> {
         let rows = self.store.actions();
         let revocations = rows.iter().filter(|row| row.kind.starts_with("revoke"));
-        revocations.map(|row| format!("{} {}", row.target, row.outcome)).collect()
+        revocations.map(|row| format!("{} {}", row.target, row.outcome.as_str())).collect()
     }
 
     fn stop(mut self) {
@@ -301,7 +301,7 @@ fn mail_is_sent_once_after_an_outage() {
     let unused = free_port();
     let rig = Rig::start(folder.path(), || email(unused, "smtps", &smtp.ca_file(), PASSWORD), None, quick());
     rig.take(&[incident(7, Mode::Shadow)]);
-    rig.until("the mail is retried", |rows| rows.iter().filter(|row| row.outcome == "retry").count() >= 2);
+    rig.until("the mail is retried", |rows| rows.iter().filter(|row| row.outcome == ActionOutcome::Retry).count() >= 2);
     rig.stop();
     // After a restart with the server available, the mail is sent, and a repeated incident is ignored.
     let rig = Rig::start(folder.path(), || email(smtp.port, "smtps", &smtp.ca_file(), PASSWORD), None, quick());
@@ -322,7 +322,7 @@ fn mail_with_wrong_password_waits() {
     rig.take(&[incident(7, Mode::Shadow)]);
     rig.until("the mail is rejected", |rows| rows.iter().any(|row| row.kind == "alert_email"));
     let row = rig.store.actions().into_iter().find(|row| row.kind == "alert_email").expect("a row");
-    assert_eq!(row.outcome, "retry");
+    assert_eq!(row.outcome, ActionOutcome::Retry);
     assert!(row.reason.starts_with("the mail server rejects the credentials (535"), "{}", row.reason);
     assert!(!row.reason.contains("wr0ng"), "{}", row.reason);
     assert_eq!(rig.outbox.waiting(), 1);
@@ -509,7 +509,7 @@ fn rejected_mail_is_kept_until_restart() {
     rig.settled();
     assert_eq!(rig.unready(), ["channel (email sec@example.com): the alert channel rejects alerts"]);
     let row = rig.store.actions().into_iter().find(|row| row.kind == "alert_email").expect("a row");
-    assert_eq!(row.outcome, "failed");
+    assert_eq!(row.outcome, ActionOutcome::Failed);
     assert_eq!(row.reason, "the mail server answered 554 5.7.1: 554 5.7.1 rejected: grant-7 of ana");
     rig.stop();
     smtp.accept();
@@ -927,7 +927,7 @@ fn revocation_is_given_up_after_a_week() {
     rig.wait("the revocation is given up", || rig.outbox.held() == 0);
     rig.settled();
     let row = rig.store.actions().into_iter().rfind(|row| row.kind == "revoke_family").expect("a row");
-    assert_eq!((&*row.outcome, &*row.reason), ("failed", "given up after 7 days"));
+    assert_eq!((row.outcome, &*row.reason), (ActionOutcome::Failed, "given up after 7 days"));
     rig.stop();
 }
 
@@ -1092,7 +1092,7 @@ fn channel_panic_does_not_end_its_lane() {
     rig.wait("the panic is reported", || {
         rig.unready() == ["lane (faulty): the delivery lane has failed and is being restarted"]
     });
-    rig.until("the alert is held", |rows| rows.iter().any(|row| row.kind == "alert_faulty" && row.outcome == "failed"));
+    rig.until("the alert is held", |rows| rows.iter().any(|row| row.kind == "alert_faulty" && row.outcome == ActionOutcome::Failed));
     rig.settled();
     assert_eq!((faulty.done(), rig.outbox.held()), (vec![2], 1));
     assert!(rig.metrics.text().contains("tokenwarden_lane_panics_total{lane=\"faulty\"} 3"), "{}", rig.metrics.text());
@@ -1185,11 +1185,11 @@ fn hanging_call_fails_after_its_timeout() {
     let rig = Rig::start(folder.path(), || vec![Arc::clone(&faulty) as _], Some(Arc::clone(&faulty) as _), settings);
     rig.take(&[1, 2].map(|number| incident(number, Mode::Enforce)));
     rig.until("the other alert is sent", |rows| {
-        rows.iter().any(|row| row.kind == "alert_faulty" && row.outcome == "done")
+        rows.iter().any(|row| row.kind == "alert_faulty" && row.outcome == ActionOutcome::Done)
     });
     assert_eq!(faulty.done(), [2, 2], "the revocation and the message of incident 2");
     let rows = rig.store.actions();
-    let failed = rows.iter().find(|row| row.outcome == "retry").expect("a row");
+    let failed = rows.iter().find(|row| row.outcome == ActionOutcome::Retry).expect("a row");
     assert_eq!(failed.reason, "no answer within 6 s");
     rig.stop();
 }

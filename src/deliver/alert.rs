@@ -8,7 +8,7 @@ use super::lane::{Attempt, Failed, Trouble};
 use super::outbox::{Message, What, lane_of};
 use super::record::{Hold, REVOKE, Record, Sent};
 use crate::millis::HOUR_MS;
-use crate::port::{ActionRow, Alert, DeliveryError, Notifier, Store};
+use crate::port::{ActionOutcome, ActionRow, Alert, DeliveryError, Notifier, Store};
 use crate::telemetry::Condition;
 
 /// After this many panics, a message is held, so that later messages are sent.
@@ -62,9 +62,9 @@ where
             let answer = self.guarded(&lane, notifier.notify(alert, &message.key)).await;
             let Answer { fate, status, reason, words, panicked } = self.classify(&lane, &message, answer);
             let outcome = match fate {
-                Fate::Accepted => "done",
-                Fate::Retry { .. } => "retry",
-                Fate::Keep | Fate::GiveUp => "failed",
+                Fate::Accepted => ActionOutcome::Done,
+                Fate::Retry { .. } => ActionOutcome::Retry,
+                Fate::Keep | Fate::GiveUp => ActionOutcome::Failed,
             };
             self.metrics.delivered(notifier.name(), outcome);
             let attempt = message.effect.attempts + 1;
@@ -217,7 +217,7 @@ where
                 kind: format!("alert_{name}"),
                 target: target.to_owned(),
                 number: 1,
-                outcome: "failed",
+                outcome: ActionOutcome::Failed,
                 status: 0,
             };
             let row = self.row(attempt, began, "the channel is no longer configured".to_owned());

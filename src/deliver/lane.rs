@@ -12,7 +12,7 @@ use super::deliverer::Deliverer;
 use super::outbox::Next;
 use super::record::Record;
 use crate::millis::MINUTE_MS;
-use crate::port::{ActionRow, DeliveryError, Notice, Store};
+use crate::port::{ActionOutcome, ActionRow, DeliveryError, Notice, Store};
 use crate::retry::RetryPolicy;
 use crate::telemetry::{self, Condition};
 
@@ -197,7 +197,7 @@ where
             target: attempt.target,
             mode: attempt.incident.map_or(self.settings.mode, |incident| incident.mode.min(self.settings.mode)),
             attempt: attempt.number,
-            outcome: attempt.outcome.to_owned(),
+            outcome: attempt.outcome,
             http_status: attempt.status,
             latency_ms: u32::try_from(self.clock.now_millis() - began).unwrap_or(0),
             requested_by: "tokenwarden".to_owned(),
@@ -213,7 +213,7 @@ pub(super) struct Attempt<'a> {
     pub(crate) kind: String,
     pub(crate) target: String,
     pub(crate) number: u32,
-    pub(crate) outcome: &'static str,
+    pub(crate) outcome: ActionOutcome,
     pub(crate) status: u16,
 }
 

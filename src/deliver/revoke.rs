@@ -55,7 +55,7 @@ where
                 (None, Some(revoker)) => self.request(&**revoker, &task, began, &stop).await,
                 (None, None) => return,
             };
-            self.metrics.revoked(state::kind(&progress.state));
+            self.metrics.revoked(state::outcome(&progress.state));
             let mut records = self.capped_notice(&progress.state).into_iter().collect::<Vec<_>>();
             let mut wait = None;
             if is_request {
@@ -198,7 +198,7 @@ where
                 kind: incident.revoke.as_ref().map_or("", |target| target.action().as_str()).to_owned(),
                 target: incident.revoke.as_ref().map_or("", Target::id).to_owned(),
                 number: attempt,
-                outcome: state::kind(&state),
+                outcome: state::outcome(&state),
                 status,
             },
             began,

@@ -12,7 +12,7 @@ use self::data::Pending;
 pub(super) use self::data::{Settled, State};
 pub(super) use self::keys::{Due, Item, allowance, change_key, revocation_key};
 use self::keys::{item_of, thread_of};
-pub(super) use self::revocations::{Caps, REVOCATION_MS_MAX, kind};
+pub(super) use self::revocations::{Caps, REVOCATION_MS_MAX, outcome};
 use super::record::{Effect, Hold, REVOKE, Record, Subject, Work};
 use crate::millis::{HOUR_MS, MINUTE_MS};
 use crate::port::Revocation;

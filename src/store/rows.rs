@@ -176,7 +176,7 @@ impl Rows for EpochRows {
             action.action_id.as_bytes(),
             &action.attempt.to_le_bytes(),
             &action.requested_at.to_le_bytes(),
-            action.outcome.as_bytes(),
+            action.outcome.as_str().as_bytes(),
         ];
         self.actions.push(&identity, |to| put_action(to, action));
     }

@@ -307,7 +307,7 @@ pub(super) fn put_action(to: &mut Vec<u8>, action: &ActionRow) {
     put::text(to, &action.target);
     put::text(to, action.mode.as_str());
     put::u32(to, action.attempt);
-    put::text(to, &action.outcome);
+    put::text(to, action.outcome.as_str());
     put::u16(to, action.http_status);
     put::u32(to, action.latency_ms);
     put::text(to, &action.requested_by);

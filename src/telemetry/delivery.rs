@@ -6,6 +6,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::label::Labels;
+use crate::port::ActionOutcome;
 
 /// The help texts define the metrics.
 #[derive(Debug)]
@@ -65,13 +66,13 @@ impl Delivery {
     }
 
     /// Counts an attempt to send an alert.
-    pub(super) fn delivered(&self, channel: &'static str, outcome: &'static str) {
-        self.alerts.get_or_create(&[("channel", channel.into()), ("outcome", outcome.into())]).inc();
+    pub(super) fn delivered(&self, channel: &'static str, outcome: ActionOutcome) {
+        self.alerts.get_or_create(&[("channel", channel.into()), ("outcome", outcome.as_str().into())]).inc();
     }
 
     /// Counts an attempt to revoke, or a revocation that was not requested.
-    pub(super) fn revoked(&self, outcome: &'static str) {
-        self.revocations.get_or_create(&[("outcome", outcome.into())]).inc();
+    pub(super) fn revoked(&self, outcome: ActionOutcome) {
+        self.revocations.get_or_create(&[("outcome", outcome.as_str().into())]).inc();
     }
 
     /// Sets the number of deliveries in the outbox that wait, and that are held.

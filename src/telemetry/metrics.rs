@@ -13,7 +13,7 @@ use super::health::Health;
 use super::label::Labels;
 use super::notes::Notes;
 use crate::engine;
-use crate::port::{Condition, OffsetGap};
+use crate::port::{ActionOutcome, Condition, OffsetGap};
 use crate::tally::Tally;
 
 /// All metrics of one process. The help texts define them.
@@ -342,12 +342,12 @@ impl Metrics {
     }
 
     /// Counts an attempt to send an alert.
-    pub(crate) fn delivered(&self, channel: &'static str, outcome: &'static str) {
+    pub(crate) fn delivered(&self, channel: &'static str, outcome: ActionOutcome) {
         self.delivery.delivered(channel, outcome);
     }
 
     /// Counts an attempt to revoke, or a revocation that was not requested.
-    pub(crate) fn revoked(&self, outcome: &'static str) {
+    pub(crate) fn revoked(&self, outcome: ActionOutcome) {
         self.delivery.revoked(outcome);
     }
 

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokenwarden::event::Timestamp;
-use tokenwarden::port::{Rows as _, Store as _, StoreError};
+use tokenwarden::port::{ActionOutcome, Rows as _, Store as _, StoreError};
 use tokenwarden::store::{ClickHouse, EpochRows, Reader, StoreSettings, library_in};
 use tokenwarden::verdict::Severity;
 use tokio::sync::{Mutex, MutexGuard};
@@ -84,7 +84,7 @@ async fn every_column_is_stored_unchanged() {
     push(&mut rows, &full_event(), &alarming(0xABC), 77);
     push(&mut rows, &bare_event(), &allowed(), 78);
     rows.push_incident(&incident(0xABC, 5, Severity::High));
-    rows.push_action(&action(0xABC, 2, "retry"));
+    rows.push_action(&action(0xABC, 2, ActionOutcome::Retry));
     rows.push_dead_letter(&dead_letter(9));
     assert_eq!(rows.len(), 5);
     store.write(&rows).await.unwrap();
@@ -178,7 +178,7 @@ async fn repeated_rows_change_nothing() {
     let settings = embedded(directory.path());
     let mut rows = epoch(0..1000);
     rows.push_incident(&incident(1, 5, Severity::High));
-    rows.push_action(&action(1, 1, "done"));
+    rows.push_action(&action(1, 1, ActionOutcome::Done));
     rows.push_dead_letter(&dead_letter(9));
 
     let store = ClickHouse::open(&settings).await.unwrap();
@@ -219,7 +219,7 @@ async fn different_rows_are_never_deduplicated() {
     }
     for attempt in 1..=3 {
         rows.clear();
-        rows.push_action(&action(1, attempt, "retry"));
+        rows.push_action(&action(1, attempt, ActionOutcome::Retry));
         store.write(&rows).await.unwrap();
     }
     let reader = Reader::open(&settings).await.unwrap();

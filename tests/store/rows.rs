@@ -10,7 +10,7 @@ use tokenwarden::enrichment::{Client, Device, EnrichedEvent, Surroundings};
 use tokenwarden::event::{Address, Event, Kind, Timestamp, TokenType};
 use tokenwarden::key::KeyHasher;
 use tokenwarden::place::{Coordinates, Country, Network, NetworkClass, Place};
-use tokenwarden::port::{ActionRow, EventRow, Rows as _};
+use tokenwarden::port::{ActionOutcome, ActionRow, EventRow, Rows as _};
 use tokenwarden::route::Route;
 use tokenwarden::store::EpochRows;
 use tokenwarden::token::{TokenHasher, TokenId};
@@ -195,7 +195,7 @@ pub(crate) fn incident(id: u64, number: u64, severity: Severity) -> Incident {
     }
 }
 
-pub(crate) fn action(incident: u64, attempt: u32, outcome: &str) -> ActionRow {
+pub(crate) fn action(incident: u64, attempt: u32, outcome: ActionOutcome) -> ActionRow {
     ActionRow {
         action_id: format!("revoke-{incident}"),
         incident_id: IncidentId(incident).to_string(),
@@ -204,7 +204,7 @@ pub(crate) fn action(incident: u64, attempt: u32, outcome: &str) -> ActionRow {
         target: "family-1".to_owned(),
         mode: Mode::Enforce,
         attempt,
-        outcome: outcome.to_owned(),
+        outcome,
         http_status: 503,
         latency_ms: 120,
         requested_by: "tokenwarden".to_owned(),

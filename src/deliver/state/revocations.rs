@@ -6,7 +6,7 @@ use super::data::{Asked, Settled, State};
 use super::keys::{Item, allowance, revocation_key};
 use crate::deliver::record::{Effect, REVOKE, Subject, Thread};
 use crate::millis::{DAY_MS, HOUR_MS};
-use crate::port::Revocation;
+use crate::port::{ActionOutcome, Revocation};
 use crate::verdict::Incident;
 
 /// Time after which a revocation is given up.
@@ -110,7 +110,7 @@ impl State {
             // A retry changes nothing that was reported.
             return;
         }
-        let is_same = old.is_some_and(|old| kind(old) == kind(&revocation));
+        let is_same = old.is_some_and(|old| outcome(old) == outcome(&revocation));
         let thread = self.threads.entry(id).or_insert_with(|| Thread::new(number, at));
         if !is_same && !is_waiting {
             thread.seq += 1;
@@ -118,7 +118,7 @@ impl State {
                 thread.acted = thread.seq;
             }
         }
-        let (seq, word) = (thread.seq, kind(&revocation));
+        let (seq, outcome) = (thread.seq, outcome(&revocation));
         let old = self.settled.get(&name).and_then(|old| old.of.as_ref().map(|of| of.seq));
         let seq = if is_same || is_waiting { old.unwrap_or(seq) } else { seq };
         let of = incident.revoke.clone().map(|target| Subject { incident: id, target, seq });
@@ -137,7 +137,7 @@ impl State {
             return;
         }
         if let Some(thread) = self.threads.get_mut(&id) {
-            thread.key = format!("{key}-{word}-{at}");
+            thread.key = format!("{key}-{}-{at}", outcome.as_str());
             thread.at = at;
             thread.incident.get_or_insert(incident);
         }
@@ -147,17 +147,17 @@ impl State {
     }
 }
 
-/// The outcome in the audit trail. Outcomes of one kind are reported once.
-pub(in crate::deliver) const fn kind(revocation: &Revocation) -> &'static str {
+/// The outcome in the audit trail. The same outcome is reported once.
+pub(in crate::deliver) const fn outcome(revocation: &Revocation) -> ActionOutcome {
     match revocation {
-        Revocation::NotAsked | Revocation::Shadow => "shadow",
-        Revocation::Proposed => "proposed",
-        Revocation::Waiting(_) => "retry",
-        Revocation::Done => "done",
-        Revocation::AlreadyGone => "already_gone",
-        Revocation::Capped(_) => "capped",
-        Revocation::Paused => "paused",
-        Revocation::Failed(_) => "failed",
+        Revocation::NotAsked | Revocation::Shadow => ActionOutcome::Shadow,
+        Revocation::Proposed => ActionOutcome::Proposed,
+        Revocation::Waiting(_) => ActionOutcome::Retry,
+        Revocation::Done => ActionOutcome::Done,
+        Revocation::AlreadyGone => ActionOutcome::AlreadyGone,
+        Revocation::Capped(_) => ActionOutcome::Capped,
+        Revocation::Paused => ActionOutcome::Paused,
+        Revocation::Failed(_) => ActionOutcome::Failed,
     }
 }
 
