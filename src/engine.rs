@@ -47,14 +47,14 @@ pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) ->
     let EnrichedEvent { event, keys, appended_at, .. } = enriched;
     let baseline = baseline_key(keys, &state.memory);
     // The baseline is looked up first, so that its memory arrives before it is needed.
-    let place = state.memory.baselines.find(baseline);
+    let index = state.memory.baselines.find(baseline);
     let is_attempt = event.is_attempt();
     let recent = if is_attempt { &state.recent_attempts } else { &state.recent };
     if recent.contains(keys.event) {
         state.counters.duplicates += 1;
         return Step::Duplicate;
     }
-    let before = place.map(|place| Before::of(state.memory.baselines.get(place)));
+    let before = index.map(|index| Before::of(state.memory.baselines.get(index)));
     let voter = Voter {
         subject: keys.user.unwrap_or(baseline),
         tenant: keys.tenant,
@@ -71,7 +71,7 @@ pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) ->
     let timed = range == Range::Within;
     let at = if timed { own_time } else { state.clock.newest().or(*appended_at).unwrap_or(own_time) };
     state.scored_at = at;
-    let occurrence = Occurrence { baseline, place, before, at, timed, is_attempt };
+    let occurrence = Occurrence { baseline, index, before, at, timed, is_attempt };
     let outcome = if event.kind.is_sighting() {
         score_use(state, rules, enriched, occurrence)
     } else {

@@ -15,8 +15,8 @@ use tokenwarden::deliver::{DAMAGED_FILE, Deliverer, Outbox, PAUSE_FILE, Running,
 use tokenwarden::event::{BaselineId, Timestamp};
 use tokenwarden::notify::{Email, EmailSettings, StartTls, Webhook, WebhookSettings};
 use tokenwarden::port::{
-    ActionOutcome, ActionRow, Alert, Clock, DeliveryError, Notice, Notifier, Outbox as _, RevokeRequest, Revoked, Revoker, Store,
-    StoreError,
+    ActionOutcome, ActionRow, Alert, Clock, DeliveryError, Notice, Notifier, Outbox as _, RevokeRequest, Revoked,
+    Revoker, Store, StoreError,
 };
 use tokenwarden::retry::RetryPolicy;
 use tokenwarden::revoke::{HttpRevoker, HttpRevokerSettings};
@@ -1092,7 +1092,9 @@ fn channel_panic_does_not_end_its_lane() {
     rig.wait("the panic is reported", || {
         rig.unready() == ["lane (faulty): the delivery lane has failed and is being restarted"]
     });
-    rig.until("the alert is held", |rows| rows.iter().any(|row| row.kind == "alert_faulty" && row.outcome == ActionOutcome::Failed));
+    rig.until("the alert is held", |rows| {
+        rows.iter().any(|row| row.kind == "alert_faulty" && row.outcome == ActionOutcome::Failed)
+    });
     rig.settled();
     assert_eq!((faulty.done(), rig.outbox.held()), (vec![2], 1));
     assert!(rig.metrics.text().contains("tokenwarden_lane_panics_total{lane=\"faulty\"} 3"), "{}", rig.metrics.text());

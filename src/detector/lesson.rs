@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use super::switch::formula::AGE_DAYS_MAX;
 use crate::memory::baseline::Refreshes;
-use crate::memory::baselines::{Baselines, Place};
+use crate::memory::baselines::{BaselineIndex, Baselines};
 use crate::memory::fleet::{Group, Member};
 use crate::memory::hour::{Habits, Hour};
 use crate::memory::population::Habit;
@@ -151,9 +151,13 @@ impl Lesson {
         })
     }
 
-    /// The new baseline, or else the one at `place`.
-    pub(crate) fn baseline<'a>(&'a self, baselines: &'a Baselines, place: Option<Place>) -> Option<&'a Baseline> {
-        self.fresh.as_deref().or_else(|| place.map(|place| baselines.get(place)))
+    /// The new baseline, or else the one at `index`.
+    pub(crate) fn baseline<'a>(
+        &'a self,
+        baselines: &'a Baselines,
+        index: Option<BaselineIndex>,
+    ) -> Option<&'a Baseline> {
+        self.fresh.as_deref().or_else(|| index.map(|index| baselines.get(index)))
     }
 
     /// Whether the event begins its visit.

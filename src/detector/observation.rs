@@ -2,7 +2,7 @@
 
 use super::lifecycle::formula::Expiry;
 use crate::enrichment::EnrichedEvent;
-use crate::memory::baselines::{Place, Seed};
+use crate::memory::baselines::{BaselineIndex, Seed};
 use crate::memory::templates::Resolved;
 use crate::memory::{Ended, Sighting, Tenant};
 use crate::millis::DAY_MS;
@@ -39,7 +39,7 @@ pub(crate) struct Observation<'a> {
     pub(crate) baseline: u64,
     pub(crate) user: u64,
     /// Position of the baseline. `None` if the token has none yet.
-    pub(crate) place: Option<Place>,
+    pub(crate) index: Option<BaselineIndex>,
     /// When the token, family or session ended.
     pub(crate) ended: Ended,
     pub(crate) expiry: Option<Expiry>,

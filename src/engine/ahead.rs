@@ -36,18 +36,18 @@ pub fn look_ahead<'a>(events: impl Iterator<Item = (&'a State, &'a EnrichedEvent
     let mut users: SmallVec<[_; GROUP]> = SmallVec::new();
     for (State { memory, .. }, event) in &events {
         let key = baseline_key(&event.keys, memory);
-        if let Some(place) = memory.baselines.find(key) {
-            found.push((memory, event, place));
+        if let Some(index) = memory.baselines.find(key) {
+            found.push((memory, event, index));
         } else if event.event.kind.is_sighting() {
             users.push((&memory.users, event.keys.user.unwrap_or(key)));
         }
     }
-    for (memory, _, place) in &found {
-        touched ^= memory.baselines.get(*place).touch();
+    for (memory, _, index) in &found {
+        touched ^= memory.baselines.get(*index).touch();
     }
     let mut begin = events.len() - found.len();
-    for (memory, event, place) in &found {
-        let (baseline, at) = (memory.baselines.get(*place), event.event.timestamp.millis());
+    for (memory, event, index) in &found {
+        let (baseline, at) = (memory.baselines.get(*index), event.event.timestamp.millis());
         touched ^= baseline.touch_holders();
         if event.event.kind == Kind::Refreshed {
             touched ^= baseline.touch_refreshes();
@@ -67,9 +67,9 @@ pub fn look_ahead<'a>(events: impl Iterator<Item = (&'a State, &'a EnrichedEvent
             touched ^= memory.lineages.get(event.keys.token).copied().unwrap_or_default();
         }
     }
-    let places: SmallVec<[_; GROUP]> = users.iter().map(|(users, key)| (users, users.find(*key))).collect();
-    for (users, place) in places {
-        touched ^= place.map_or(0, |place| users.touch(place));
+    let indexes: SmallVec<[_; GROUP]> = users.iter().map(|(users, key)| (users, users.find(*key))).collect();
+    for (users, index) in indexes {
+        touched ^= index.map_or(0, |index| users.touch(index));
     }
     // Only the state of the first event: more than one state occurs only if past events are read as several partitions.
     if let Some((state, _)) = events.first() {

@@ -164,13 +164,13 @@ impl Clock {
             return;
         }
         // A subject has one slot.
-        let place = self.last.iter().position(|reported| reported.subject == by.subject);
-        let place = place.filter(|place| self.last[*place].at != 0).unwrap_or_else(|| {
-            let place = self.next;
-            self.next = (place + 1) % LAST;
-            place
+        let index = self.last.iter().position(|reported| reported.subject == by.subject);
+        let index = index.filter(|index| self.last[*index].at != 0).unwrap_or_else(|| {
+            let index = self.next;
+            self.next = (index + 1) % LAST;
+            index
         });
-        self.last[place] = Reported { subject: by.subject, at };
+        self.last[index] = Reported { subject: by.subject, at };
         self.newest = self.newest.max(at);
         self.taken = self.taken.wrapping_add(1).max(1);
         let now = match self.now {
@@ -189,8 +189,8 @@ impl Clock {
         let latest = OUTLIERS - 1;
         if at < self.earliest[latest] {
             self.earliest[latest] = at;
-            let place = self.earliest[..latest].partition_point(|earlier| *earlier <= at);
-            self.earliest[place..].rotate_right(1);
+            let index = self.earliest[..latest].partition_point(|earlier| *earlier <= at);
+            self.earliest[index..].rotate_right(1);
         }
         self.events += 1;
         if self.events == BATCH {
@@ -285,8 +285,8 @@ impl Votes {
     }
 
     fn set(&mut self, at: i64, by: Voter) {
-        let place = (by.subject >> 32) as usize & (self.slots.len() - 1);
-        let slot = &mut self.slots[place];
+        let index = (by.subject >> 32) as usize & (self.slots.len() - 1);
+        let slot = &mut self.slots[index];
         self.count = self.count.wrapping_add(1);
         self.groups += u32::from(slot.minute == 0);
         let tenant = (by.tenant >> 32) as usize % TENANTS;

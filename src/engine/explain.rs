@@ -28,7 +28,7 @@ pub(crate) fn signals(
     (score, lesson): (&Score, &Lesson),
 ) -> Vec<Signal> {
     let Memory { baselines, names, others, .. } = memory;
-    let Some(baseline) = lesson.baseline(baselines, observation.place) else { return Vec::new() };
+    let Some(baseline) = lesson.baseline(baselines, observation.index) else { return Vec::new() };
     let cohorts = others.cohorts.of(observation.tenant.seat);
     let unexplained = score.unexplained();
     let words = Words { observation, score, unexplained, baseline, lesson, names, cohorts };
@@ -61,8 +61,8 @@ pub(crate) fn sentence(signals: &[Signal], sum: &Sum) -> String {
     if signals.is_empty() {
         text.push_str("several small deviations, or evidence of disabled rules only");
     }
-    for (place, signal) in signals.iter().take(REASONS_MAX).enumerate() {
-        let separator = if place == 0 { "" } else { "; " };
+    for (index, signal) in signals.iter().take(REASONS_MAX).enumerate() {
+        let separator = if index == 0 { "" } else { "; " };
         let _ = write!(text, "{separator}{}", signal.reason);
         // A policy has no share in the log-odds.
         if signal.share > 0.0 {

@@ -14,17 +14,17 @@ pub(crate) fn learn(memory: &mut Memory, observation: &Observation<'_>, lesson: 
     let Memory { baselines, users, visits, others, .. } = memory;
     let fresh = lesson.fresh.take();
     let is_new = fresh.is_some();
-    let place = match fresh {
+    let index = match fresh {
         Some(fresh) => {
             baselines.seeds.remove(observation.baseline);
             baselines.insert(*fresh)
         }
-        None => match observation.place {
-            Some(place) => place,
+        None => match observation.index {
+            Some(index) => index,
             None => return,
         },
     };
-    let baseline = baselines.at(place);
+    let baseline = baselines.at(index);
     store(baseline, observation, lesson);
     store_visit(baseline, visits, observation, lesson);
     let mut teaching = Teaching::new(observation, lesson, baseline, others);
@@ -48,8 +48,8 @@ pub(crate) fn learn(memory: &mut Memory, observation: &Observation<'_>, lesson: 
 fn store(baseline: &mut Baseline, observation: &Observation<'_>, lesson: &Lesson) {
     baseline.last_at = lesson.last_at.max(observation.sighting.at);
     baseline.behind = lesson.behind;
-    if let Some((place, other)) = lesson.other {
-        baseline.holders[place] = other;
+    if let Some((index, other)) = lesson.other {
+        baseline.holders[index] = other;
     }
     if lesson.latest != i64::MAX {
         for holder in &mut *baseline.holders {

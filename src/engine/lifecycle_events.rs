@@ -233,7 +233,7 @@ fn ended_with_all(
 /// Whether the revocation of a token ends its grant: that of the current refresh token does (RFC 7009 section 2.1). The
 /// revocation of an access token or of an exchanged refresh token ends only that token.
 fn ends_grant(memory: &Memory, event: &Event<'_>, keys: &Keys, Occurrence { baseline, at, .. }: Occurrence) -> bool {
-    let refreshes = memory.baselines.find(baseline).and_then(|place| memory.baselines.get(place).refreshes.as_deref());
+    let refreshes = memory.baselines.find(baseline).and_then(|index| memory.baselines.get(index).refreshes.as_deref());
     let standing = refreshes.map_or(RefreshToken::Unknown, |refreshes| refresh::standing(refreshes, keys.token));
     match standing {
         RefreshToken::Superseded => false,

@@ -1,15 +1,15 @@
 //! Baseline and time of an event.
 
 use crate::enrichment::Keys;
-use crate::memory::baselines::Place;
+use crate::memory::baselines::BaselineIndex;
 use crate::memory::{Baseline, Memory};
 
 /// Baseline and time of an event.
 #[derive(Clone, Copy)]
 pub(super) struct Occurrence {
-    /// Key and place of the baseline; `None`: it does not exist yet.
+    /// Key and index of the baseline; `None`: it does not exist yet.
     pub(crate) baseline: u64,
-    pub(crate) place: Option<Place>,
+    pub(crate) index: Option<BaselineIndex>,
     /// Fields of the baseline before the event.
     pub(crate) before: Option<Before>,
     /// The event time if it is accepted (`timed`), else the stream time; milliseconds since the epoch.

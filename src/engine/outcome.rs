@@ -115,8 +115,8 @@ pub(super) fn decided(
     let mode = modes.into_iter().flatten().max().unwrap_or(Mode::Shadow).min(settings.mode);
     if !findings.is_empty() {
         // The deciding reason is first.
-        let place = if wanted > by_odds { 0 } else { signals.len() };
-        signals.splice(place..place, findings.into_iter().map(Finding::signal));
+        let index = if wanted > by_odds { 0 } else { signals.len() };
+        signals.splice(index..index, findings.into_iter().map(Finding::signal));
     }
     let fired = signals.iter().filter(|signal| signal.fired);
     let severity = fired.clone().map(|signal| rules.rule(signal.rule).severity).max().unwrap_or(Severity::Medium);

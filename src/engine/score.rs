@@ -23,10 +23,10 @@ pub(crate) fn score(
 ) {
     let (sighting, at) = (observation.sighting, observation.sighting.at);
     let Memory { baselines, users, visits, others, .. } = memory;
-    let fresh = observation.place.is_none().then(|| Box::new(begin_baseline(observation)));
-    let baseline = match (&fresh, observation.place) {
+    let fresh = observation.index.is_none().then(|| Box::new(begin_baseline(observation)));
+    let baseline = match (&fresh, observation.index) {
         (Some(fresh), _) => fresh,
-        (None, Some(place)) => baselines.get(place),
+        (None, Some(index)) => baselines.get(index),
         (None, None) => return,
     };
     let number = find_visit(baseline, visits, sighting);

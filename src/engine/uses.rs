@@ -8,7 +8,7 @@ use super::{explain, learn, score};
 use crate::detector::{Lesson, Observation, Score, Standing, lifecycle};
 use crate::enrichment::EnrichedEvent;
 use crate::event::Kind as EventKind;
-use crate::memory::baselines::{Place, Seed};
+use crate::memory::baselines::{BaselineIndex, Seed};
 use crate::memory::{Ended, Kind, Memory, Minute, Sighting};
 use crate::policy;
 use crate::rule::RuleSet;
@@ -24,14 +24,14 @@ pub(super) fn score_use(
     occurrence: Occurrence,
 ) -> Outcome {
     let EnrichedEvent { event, keys, .. } = enriched;
-    let Occurrence { baseline, place, before, at, timed, is_attempt } = occurrence;
+    let Occurrence { baseline, index, before, at, timed, is_attempt } = occurrence;
     let tenant = state.memory.others.tenants.get(keys.tenant);
     if event.is_own_call() {
         // Place and client of a provider's own call are not those of the holder.
         return quiet(state, tenant);
     }
     let sighting = Sighting::of(enriched, at);
-    let standing = if is_attempt && !is_reuse(&state.memory, enriched, &sighting, place) {
+    let standing = if is_attempt && !is_reuse(&state.memory, enriched, &sighting, index) {
         Standing::Attempt
     } else if timed {
         Standing::Use
@@ -39,7 +39,7 @@ pub(super) fn score_use(
         Standing::Untimed
     };
     let latest = state.clock.latest();
-    let since = || state.memory.baselines.first_seen(baseline, place);
+    let since = || state.memory.baselines.first_seen(baseline, index);
     let found = lifecycle_events::ends(&mut state.memory.ends, enriched, occurrence, latest, since);
     let expiry = expiry(&state.memory, event, keys).filter(|_| timed);
     let ahead = if expiry.is_some_and(|expiry| expiry.at < at) { state.clock.ahead(at) } else { 0 };
@@ -55,7 +55,7 @@ pub(super) fn score_use(
         seed: None,
         baseline,
         user: keys.user.unwrap_or(baseline),
-        place,
+        index,
         ended: found.ended,
         expiry,
         ahead,
@@ -83,10 +83,10 @@ pub(super) fn score_use(
         return quiet(state, tenant);
     }
     if standing == Standing::Use
-        && let Some(place) = place
+        && let Some(index) = index
         && before.is_some_and(|before| before.last_at > latest)
     {
-        state.memory.baselines.at(place).limit(at);
+        state.memory.baselines.at(index).limit(at);
     }
     let mut lesson = None;
     let mut score = Score::nothing(state.settings.prior_log_odds);
@@ -134,11 +134,11 @@ fn learn_scored(state: &mut State, observation: &mut Observation<'_>, before: Op
 }
 
 /// Whether the attempt re-uses a refresh token; then it is scored whatever its status.
-fn is_reuse(memory: &Memory, enriched: &EnrichedEvent<'_>, sighting: &Sighting, place: Option<Place>) -> bool {
+fn is_reuse(memory: &Memory, enriched: &EnrichedEvent<'_>, sighting: &Sighting, index: Option<BaselineIndex>) -> bool {
     if enriched.event.reuse_reported {
         return true;
     }
-    let refreshes = place.and_then(|place| memory.baselines.get(place).refreshes.as_deref());
+    let refreshes = index.and_then(|index| memory.baselines.get(index).refreshes.as_deref());
     let (EventKind::Refreshed, Some(refreshes)) = (enriched.event.kind, refreshes) else { return false };
     lifecycle::refresh::refresh(
         &mut refreshes.clone(),
@@ -153,7 +153,7 @@ fn is_reuse(memory: &Memory, enriched: &EnrichedEvent<'_>, sighting: &Sighting, 
 /// ids therefore needs little memory and evicts no baselines.
 fn seed(memory: &Memory, observation: &Observation<'_>) -> (Option<Seed>, bool) {
     let event = &observation.enriched.event;
-    if observation.place.is_some() {
+    if observation.index.is_some() {
         return (None, false);
     }
     let mut seed = memory.baselines.seeds.get(observation.baseline).copied();

@@ -112,11 +112,11 @@ impl Seed {
 
 /// Index of a baseline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place(u32);
+pub(crate) struct BaselineIndex(u32);
 
 #[derive(Debug)]
 pub(crate) struct Baselines {
-    places: Map<u64, u32>,
+    indexes: Map<u64, u32>,
     held: Blocks<Baseline>,
     pub(crate) seeds: Generations<Seed>,
     /// Keys of baselines that were not established at the last check, oldest first.
@@ -130,7 +130,7 @@ impl Baselines {
     /// candidates. Above twice as many seeds the older half is evicted.
     pub(crate) fn new(max: usize) -> Self {
         Self {
-            places: Map::default(),
+            indexes: Map::default(),
             held: Blocks::default(),
             seeds: Generations::new(max.saturating_mul(2)),
             young: VecDeque::new(),
@@ -140,38 +140,38 @@ impl Baselines {
     }
 
     pub(crate) fn get_mut(&mut self, key: u64) -> Option<&mut Baseline> {
-        self.find(key).map(|place| self.at(place))
+        self.find(key).map(|index| self.at(index))
     }
 
     /// Index of the baseline of `key`. It is valid until the next baseline is made.
-    pub(crate) fn find(&self, key: u64) -> Option<Place> {
-        self.places.get(&key).map(|place| Place(*place))
+    pub(crate) fn find(&self, key: u64) -> Option<BaselineIndex> {
+        self.indexes.get(&key).map(|index| BaselineIndex(*index))
     }
 
     /// Time at which the token of `key` was first seen, if stored: milliseconds since the epoch, at most a minute
-    /// early. `place`: index of its baseline, if it has one.
-    pub(crate) fn first_seen(&self, key: u64, place: Option<Place>) -> Option<i64> {
-        match place {
-            Some(place) => Some(i64::from(self.get(place).first_minute) * MINUTE_MS),
+    /// early. `index`: that of its baseline, if it has one.
+    pub(crate) fn first_seen(&self, key: u64, index: Option<BaselineIndex>) -> Option<i64> {
+        match index {
+            Some(index) => Some(i64::from(self.get(index).first_minute) * MINUTE_MS),
             None => self.seeds.get(key).map(|seed| seed.first_at),
         }
     }
 
-    pub(crate) fn get(&self, place: Place) -> &Baseline {
-        &self.held[place.0 as usize]
+    pub(crate) fn get(&self, index: BaselineIndex) -> &Baseline {
+        &self.held[index.0 as usize]
     }
 
-    pub(crate) fn at(&mut self, place: Place) -> &mut Baseline {
-        &mut self.held[place.0 as usize]
+    pub(crate) fn at(&mut self, index: BaselineIndex) -> &mut Baseline {
+        &mut self.held[index.0 as usize]
     }
 
     /// Stores a baseline whose key has none. Call [`Self::fit`] afterwards.
-    pub(crate) fn insert(&mut self, baseline: Baseline) -> Place {
-        let place = Place(self.held.len() as u32);
+    pub(crate) fn insert(&mut self, baseline: Baseline) -> BaselineIndex {
+        let index = BaselineIndex(self.held.len() as u32);
         self.young.push_back(baseline.key);
-        self.places.insert(baseline.key, place.0);
+        self.indexes.insert(baseline.key, index.0);
         self.held.push(baseline);
-        place
+        index
     }
 
     /// Evicts one baseline if there are too many, but not the one that was made last. Indexes may change.
@@ -193,10 +193,10 @@ impl Baselines {
     /// Bytes of all baselines, their index and the queue of young ones, without free room in the last block and without
     /// seeds.
     pub(crate) fn bytes(&self) -> usize {
-        let places = self.places.capacity() * (size_of::<(u64, u32)>() + 1);
+        let indexes = self.indexes.capacity() * (size_of::<(u64, u32)>() + 1);
         let young = self.young.capacity() * size_of::<u64>();
         let own: usize = self.held.iter().map(Baseline::bytes).sum();
-        places + young + own
+        indexes + young + own
     }
 
     fn evict(&mut self, now: i64) {
@@ -205,25 +205,25 @@ impl Baselines {
         while self.young.len() > 1
             && let Some(key) = self.young.pop_front()
         {
-            let Some(place) = self.places.get(&key).map(|place| *place as usize) else { continue };
-            if self.held[place].visits < ESTABLISHED_VISITS {
-                self.remove(place);
+            let Some(index) = self.indexes.get(&key).map(|index| *index as usize) else { continue };
+            if self.held[index].visits < ESTABLISHED_VISITS {
+                self.remove(index);
                 return;
             }
         }
         // Spread over the whole table, because neighbours have a similar age.
         let spread = |step: u64| (self.evicted * CANDIDATES as u64 + step).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16;
         let candidates = (0..CANDIDATES as u64).map(|step| spread(step) as usize % last.max(1));
-        if let Some(least) = candidates.min_by_key(|place| self.held[*place].retention(now)) {
+        if let Some(least) = candidates.min_by_key(|index| self.held[*index].retention(now)) {
             self.remove(least);
         }
     }
 
-    fn remove(&mut self, place: usize) {
-        let Some(gone) = self.held.swap_remove(place) else { return };
-        self.places.remove(&gone.key);
-        if place < self.held.len() {
-            self.places.insert(self.held[place].key, place as u32);
+    fn remove(&mut self, index: usize) {
+        let Some(gone) = self.held.swap_remove(index) else { return };
+        self.indexes.remove(&gone.key);
+        if index < self.held.len() {
+            self.indexes.insert(self.held[index].key, index as u32);
         }
         self.evicted += 1;
     }

@@ -31,13 +31,13 @@ impl<T> Blocks<T> {
         self.len += 1;
     }
 
-    /// Removes the entry at `place`, if it exists, and moves the last entry there. A block that becomes empty is kept,
+    /// Removes the entry at `index`, if it exists, and moves the last entry there. A block that becomes empty is kept,
     /// because it is filled again soon.
-    pub(crate) fn swap_remove(&mut self, place: usize) -> Option<T> {
-        let left = self.len.checked_sub(1).filter(|left| place <= *left)?;
+    pub(crate) fn swap_remove(&mut self, index: usize) -> Option<T> {
+        let left = self.len.checked_sub(1).filter(|left| index <= *left)?;
         let last = self.blocks[left / BLOCK].pop()?;
         self.len = left;
-        if place == left { Some(last) } else { Some(std::mem::replace(&mut self[place], last)) }
+        if index == left { Some(last) } else { Some(std::mem::replace(&mut self[index], last)) }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
@@ -48,14 +48,14 @@ impl<T> Blocks<T> {
 impl<T> Index<usize> for Blocks<T> {
     type Output = T;
 
-    fn index(&self, place: usize) -> &T {
-        &self.blocks[place / BLOCK][place % BLOCK]
+    fn index(&self, index: usize) -> &T {
+        &self.blocks[index / BLOCK][index % BLOCK]
     }
 }
 
 impl<T> IndexMut<usize> for Blocks<T> {
-    fn index_mut(&mut self, place: usize) -> &mut T {
-        &mut self.blocks[place / BLOCK][place % BLOCK]
+    fn index_mut(&mut self, index: usize) -> &mut T {
+        &mut self.blocks[index / BLOCK][index % BLOCK]
     }
 }
 
@@ -72,8 +72,8 @@ mod tests {
         }
         blocks[BLOCK] = 7;
         list[BLOCK] = 7;
-        for place in [0, BLOCK - 1, 2 * BLOCK + 5, 3 * BLOCK - 4, 1] {
-            assert_eq!(blocks.swap_remove(place), Some(list.swap_remove(place)));
+        for index in [0, BLOCK - 1, 2 * BLOCK + 5, 3 * BLOCK - 4, 1] {
+            assert_eq!(blocks.swap_remove(index), Some(list.swap_remove(index)));
         }
         while list.len() > BLOCK - 1 {
             assert_eq!(blocks.len(), list.len());

@@ -13,9 +13,9 @@ const COMPARED: usize = 16;
 /// expire as fast as others are made.
 const CHECKS: usize = 2;
 
-/// Place of an entry. Another entry may take it when one is made.
+/// Index of an entry. Another entry may take it when one is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place(u32);
+pub(crate) struct Slot(u32);
 
 /// Tenant and time of a write.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +36,7 @@ struct Held<V> {
 /// At most `max` values, by keys that are hashes. No result depends on the order of hashes.
 #[derive(Debug)]
 pub(crate) struct Fair<V> {
-    places: Map<u64, Place>,
+    slots: Map<u64, Slot>,
     held: Blocks<Held<V>>,
     /// Numbers of entries of each tenant with a seat.
     by_seat: BySeat<usize>,
@@ -52,7 +52,7 @@ pub(crate) struct Fair<V> {
 impl<V> Fair<V> {
     pub(crate) fn new(max: usize, lifetime: u32) -> Self {
         Self {
-            places: Map::default(),
+            slots: Map::default(),
             held: Blocks::default(),
             by_seat: BySeat::default(),
             by_strangers: 0,
@@ -62,35 +62,35 @@ impl<V> Fair<V> {
         }
     }
 
-    pub(crate) fn find(&self, key: u64) -> Option<Place> {
-        self.places.get(&key).copied()
+    pub(crate) fn find(&self, key: u64) -> Option<Slot> {
+        self.slots.get(&key).copied()
     }
 
-    pub(crate) fn at(&self, place: Place) -> &V {
-        &self.held[place.0 as usize].value
+    pub(crate) fn at(&self, slot: Slot) -> &V {
+        &self.held[slot.0 as usize].value
     }
 
     pub(crate) fn get(&self, key: u64) -> Option<&V> {
-        self.find(key).map(|place| self.at(place))
+        self.find(key).map(|slot| self.at(slot))
     }
 
     /// The value of `key` for changes; made if it does not exist.
     pub(crate) fn entry(&mut self, key: u64, by: Write, make: impl FnOnce() -> V) -> &mut V {
-        let place = self.find(key).unwrap_or_else(|| self.make(key, by, make));
-        self.write(place, by)
+        let slot = self.find(key).unwrap_or_else(|| self.make(key, by, make));
+        self.write(slot, by)
     }
 
-    /// The same for a key that was found at `place` before. The place need not be valid any more.
-    pub(crate) fn entry_at(&mut self, key: u64, place: Option<Place>, by: Write, make: impl FnOnce() -> V) -> &mut V {
-        match place.filter(|place| self.held[place.0 as usize].key == key) {
-            Some(place) => self.write(place, by),
+    /// The same for a key that was found at `slot` before. The slot need not be valid any more.
+    pub(crate) fn entry_at(&mut self, key: u64, slot: Option<Slot>, by: Write, make: impl FnOnce() -> V) -> &mut V {
+        match slot.filter(|slot| self.held[slot.0 as usize].key == key) {
+            Some(slot) => self.write(slot, by),
             None => self.entry(key, by, make),
         }
     }
 
-    fn write(&mut self, place: Place, by: Write) -> &mut V {
+    fn write(&mut self, slot: Slot, by: Write) -> &mut V {
         let Self { held, by_seat, by_strangers, .. } = self;
-        let held = &mut held[place.0 as usize];
+        let held = &mut held[slot.0 as usize];
         held.by.second = by.second;
         if held.by.owner.is_none() && by.owner.is_some() {
             // The first tenant with a seat that writes the entry becomes its owner.
@@ -106,58 +106,58 @@ impl<V> Fair<V> {
         self.held.len()
     }
 
-    fn make(&mut self, key: u64, by: Write, make: impl FnOnce() -> V) -> Place {
+    fn make(&mut self, key: u64, by: Write, make: impl FnOnce() -> V) -> Slot {
         let new = Held { key, by, value: make() };
         increment(entries_of(&mut self.by_seat, &mut self.by_strangers, by.owner));
         let freed = self.expired(by.second).or_else(|| (self.held.len() >= self.max).then(|| self.least(by.second)));
-        let place = if let Some(place) = freed {
-            let old = std::mem::replace(&mut self.held[place], new);
-            self.places.remove(&old.key);
+        let index = if let Some(index) = freed {
+            let old = std::mem::replace(&mut self.held[index], new);
+            self.slots.remove(&old.key);
             decrement(entries_of(&mut self.by_seat, &mut self.by_strangers, old.by.owner));
-            place
+            index
         } else {
             self.held.push(new);
             self.held.len() - 1
         };
-        let place = Place(place as u32);
-        self.places.insert(key, place);
-        place
+        let slot = Slot(index as u32);
+        self.slots.insert(key, slot);
+        slot
     }
 
     /// Moves on to the next entry, and returns the current one.
     fn step(&mut self) -> usize {
-        let place = self.next;
-        self.next = if place + 1 < self.held.len() { place + 1 } else { 0 };
-        place
+        let index = self.next;
+        self.next = if index + 1 < self.held.len() { index + 1 } else { 0 };
+        index
     }
 
-    fn has_expired(&self, place: usize, second: u32) -> bool {
-        self.held[place].by.second.abs_diff(second) > self.lifetime
+    fn has_expired(&self, index: usize, second: u32) -> bool {
+        self.held[index].by.second.abs_diff(second) > self.lifetime
     }
 
     fn expired(&mut self, second: u32) -> Option<usize> {
         (0..CHECKS.min(self.held.len())).find_map(|_| {
-            let place = self.step();
-            self.has_expired(place, second).then_some(place)
+            let index = self.step();
+            self.has_expired(index, second).then_some(index)
         })
     }
 
-    /// Place of the entry to evict: of some entries, the oldest of the tenant with the most entries. Entries of tenants
+    /// Index of the entry to evict: of some entries, the oldest of the tenant with the most entries. Entries of tenants
     /// that have lost their seat come first. The compared entries are spread over the table, because neighbours are
     /// often of one tenant.
     fn least(&mut self, second: u32) -> usize {
         let (first, len) = (self.step(), self.held.len());
         let mut least = (first, None);
         for number in 0..COMPARED.min(len) {
-            let place = (first + number * len / COMPARED.min(len)) % len;
-            let by = self.held[place].by;
+            let index = (first + number * len / COMPARED.min(len)) % len;
+            let by = self.held[index].by;
             let entries = match by.owner {
                 Some(seat) => self.by_seat.get(seat).copied().unwrap_or(usize::MAX),
                 None => self.by_strangers,
             };
             let rank = Some((entries, by.second.abs_diff(second)));
             if rank > least.1 {
-                least = (place, rank);
+                least = (index, rank);
             }
         }
         least.0
@@ -205,8 +205,8 @@ mod tests {
 
     /// Asserts that the numbers of entries are correct.
     fn assert_counted<V>(table: &Fair<V>) {
-        assert_eq!(table.places.len(), table.held.len());
-        assert!(table.places.iter().all(|(key, place)| table.held[place.0 as usize].key == *key));
+        assert_eq!(table.slots.len(), table.held.len());
+        assert!(table.slots.iter().all(|(key, slot)| table.held[slot.0 as usize].key == *key));
         let of = |owner| table.held.iter().filter(|held| held.by.owner == owner).count();
         assert_eq!(of(None), table.by_strangers);
         for seat in (0..8).filter_map(|number| seated(number).seat) {
@@ -268,10 +268,10 @@ mod tests {
     fn place_of_another_entry_is_not_used() {
         let mut table = Fair::new(1, HOUR);
         *table.entry(7, by(stranger(), 0), || 1) += 1;
-        let place = table.find(7);
-        assert_eq!(*table.entry_at(7, place, by(stranger(), 0), || 0), 2);
+        let slot = table.find(7);
+        assert_eq!(*table.entry_at(7, slot, by(stranger(), 0), || 0), 2);
         table.entry(8, by(stranger(), 0), || 5);
-        assert_eq!(*table.entry_at(7, place, by(stranger(), 0), || 3), 3);
+        assert_eq!(*table.entry_at(7, slot, by(stranger(), 0), || 3), 3);
         assert_eq!((table.len(), table.get(8)), (1, None));
     }
 

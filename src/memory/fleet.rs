@@ -4,7 +4,7 @@
 use crate::millis::{DAY_MS, HOUR_MS, MINUTE_MS};
 use smallvec::SmallVec;
 
-use super::fair::{Fair, Place, Write};
+use super::fair::{Fair, Slot, Write};
 use super::shared::Shared;
 use super::tenants::{Seat, Tenant};
 
@@ -79,12 +79,12 @@ pub(crate) struct Company {
     pub(crate) apps: usize,
 }
 
-/// Key of a group, and its place in the table.
+/// Key of a group, and its slot in the table.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Group {
     key: u64,
     /// `None`: the group is empty.
-    place: Option<Place>,
+    slot: Option<Slot>,
 }
 
 /// Groups by application and network, by application and prefix, and by address.
@@ -128,12 +128,12 @@ impl Fleets {
     /// The group of this key, for [`Self::company`] and [`Self::join`] in one event.
     pub(crate) fn group(&self, key: u64) -> Group {
         let key = mixed(key);
-        Group { key, place: self.groups.find(key) }
+        Group { key, slot: self.groups.find(key) }
     }
 
     /// The users who joined the group before `member`.
     pub(crate) fn company(&self, group: Group, member: &Member) -> Company {
-        let members = group.place.map_or(&[][..], |place| &self.groups.at(place).members);
+        let members = group.slot.map_or(&[][..], |slot| &self.groups.at(slot).members);
         let with = || members.iter().filter(|other| other.is_with(member));
         if with().next().is_none() {
             // The most frequent case.
@@ -154,7 +154,7 @@ impl Fleets {
     /// visit removes no newer ones. `now`: time of the stream, milliseconds since the epoch.
     pub(crate) fn join(&mut self, group: Group, member: Member, now: i64) {
         let by = Write { owner: member.seat, second: (now / 1_000) as u32 };
-        let fleet = self.groups.entry_at(group.key, group.place, by, || Fleet { members: SmallVec::new() });
+        let fleet = self.groups.entry_at(group.key, group.slot, by, || Fleet { members: SmallVec::new() });
         let since = member.second.saturating_sub(WINDOW_SECONDS);
         fleet.members.retain(|other| other.second >= since && other.user != member.user);
         if fleet.members.len() >= USERS_MAX {

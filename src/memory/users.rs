@@ -10,7 +10,7 @@ const NEIGHBOURS: usize = 16;
 /// Each user has a fixed index, so that it can be prefetched before a visit needs it.
 #[derive(Debug)]
 pub(crate) struct Users {
-    places: Map<u64, u32>,
+    indexes: Map<u64, u32>,
     held: Blocks<User>,
     /// Keys by index.
     keys: Blocks<u64>,
@@ -22,52 +22,52 @@ pub(crate) struct Users {
 impl Users {
     /// Above `max` users one of some neighbours is evicted.
     pub(crate) fn new(max: usize) -> Self {
-        Self { places: Map::default(), held: Blocks::default(), keys: Blocks::default(), next: 0, max: max.max(1) }
+        Self { indexes: Map::default(), held: Blocks::default(), keys: Blocks::default(), next: 0, max: max.max(1) }
     }
 
     /// Index of the user of `key`. It is valid until the next user is made.
     pub(crate) fn find(&self, key: u64) -> Option<u32> {
-        self.places.get(&key).copied()
+        self.indexes.get(&key).copied()
     }
 
     /// Prefetches a user. The returned value has no meaning.
-    pub(crate) fn touch(&self, place: u32) -> u64 {
-        self.held[place as usize].touch()
+    pub(crate) fn touch(&self, index: u32) -> u64 {
+        self.held[index as usize].touch()
     }
 
     /// The user of `key`, or an empty one.
     pub(crate) fn known(&self, key: u64) -> User {
-        self.find(key).map_or_else(User::default, |place| self.held[place as usize])
+        self.find(key).map_or_else(User::default, |index| self.held[index as usize])
     }
 
     /// The user of `key`; created if there is none. Records the access.
     pub(crate) fn entry(&mut self, key: u64, at: i64) -> &mut User {
-        let place = self.find(key).map_or_else(|| self.make(key, at), |place| place as usize);
-        let user = &mut self.held[place];
+        let index = self.find(key).map_or_else(|| self.make(key, at), |index| index as usize);
+        let user = &mut self.held[index];
         user.seen(at);
         user
     }
 
     fn make(&mut self, key: u64, at: i64) -> usize {
-        let place = if self.held.len() < self.max {
+        let index = if self.held.len() < self.max {
             self.held.push(User::default());
             self.keys.push(key);
             self.held.len() - 1
         } else {
-            let place = self.least(at);
-            self.places.remove(&self.keys[place]);
-            (self.held[place], self.keys[place]) = (User::default(), key);
-            place
+            let index = self.least(at);
+            self.indexes.remove(&self.keys[index]);
+            (self.held[index], self.keys[index]) = (User::default(), key);
+            index
         };
-        self.places.insert(key, place as u32);
-        place
+        self.indexes.insert(key, index as u32);
+        index
     }
 
     /// The least valuable of the next neighbours. In a flood of new users each replaces an earlier one of the flood.
     fn least(&mut self, now: i64) -> usize {
         let neighbours = self.next..(self.next + NEIGHBOURS).min(self.max);
         self.next = if neighbours.end == self.max { 0 } else { neighbours.end };
-        neighbours.clone().min_by_key(|place| self.held[*place].retention(now)).unwrap_or(neighbours.start)
+        neighbours.clone().min_by_key(|index| self.held[*index].retention(now)).unwrap_or(neighbours.start)
     }
 }
 
@@ -89,11 +89,11 @@ mod tests {
                 users.entry(1_000_000 * (day as u64 + 1) + key, MONDAY + day * DAY_MS).learn(8, 8, 8);
             }
         }
-        assert_eq!((users.held.len(), users.places.len()), (1_000, 1_000));
+        assert_eq!((users.held.len(), users.indexes.len()), (1_000, 1_000));
         let left = (0..800).filter(|key| users.find(*key).is_some()).count();
         assert!(left >= 750, "{left} of 800 users are left");
-        for (key, place) in &users.places {
-            assert_eq!(users.keys[*place as usize], *key, "the index is correct");
+        for (key, index) in &users.indexes {
+            assert_eq!(users.keys[*index as usize], *key, "the index is correct");
         }
     }
 
