@@ -23,7 +23,7 @@ const REVOKE_FROM: f64 = 7.0;
 const REVOKE_ALONE_FROM: f64 = 4.0;
 /// Behaviour does not revoke if this many users arrive together: a scan by the security team or a migration looks like
 /// a campaign.
-const REVOKE_COMPANY: usize = 3;
+const REVOKE_ARRIVALS: usize = 3;
 /// Behaviour does not revoke before this number of calls in a visit: a scan makes one call per token.
 const REVOKE_CALLS: u32 = 3;
 /// Behaviour does not revoke before this number of visits in the partition.
@@ -53,7 +53,7 @@ pub(crate) struct Evidence {
     /// A token of a machine on servers is used from an access network: an employee looks like a thief.
     pub(crate) by_hand: bool,
     /// Users who are new at the same place within two hours.
-    pub(crate) company: usize,
+    pub(crate) arrivals: usize,
     /// Calls of the visit so far.
     pub(crate) calls: u32,
     /// The response does not show whether the credential was accepted.
@@ -75,12 +75,12 @@ pub(crate) fn verdict(evidence: Evidence, threshold: f64, margin: f64, visits: f
         between,
         volume,
         calls_at_usual_place,
-        company,
+        arrivals,
         calls,
         ..
     } = evidence;
     let behaviour = log_odds - lifecycle_below_threshold - between;
-    let in_company = company >= REVOKE_COMPANY;
+    let in_company = arrivals >= REVOKE_ARRIVALS;
     let alone = behaviour - fan.max(volume + calls_at_usual_place) > REVOKE_ALONE_FROM && !in_company;
     // A revoked grant is not revoked again because of rejected calls. Requests that anyone can send without the
     // credential do not revoke a grant.
@@ -115,7 +115,7 @@ mod tests {
             volume: 0.0,
             calls_at_usual_place: 0.0,
             by_hand: false,
-            company: 1,
+            arrivals: 1,
             calls: 3,
             unchecked: false,
         }
@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(verdict(audit, 1.0, 3.0, 1e6), Verdict::Alert, "volume and routes at the usual place");
         let guest = Evidence { between: 3.0, ..evidence(12.0) };
         assert_eq!(verdict(guest, 1.0, 3.0, 1e6), Verdict::Alert);
-        let scan = Evidence { company: 3, ..evidence(20.0) };
+        let scan = Evidence { arrivals: 3, ..evidence(20.0) };
         assert_eq!(verdict(scan, 1.0, 3.0, 1e6), Verdict::Alert);
         let colleague = Evidence { by_hand: true, ..evidence(20.0) };
         assert_eq!(verdict(colleague, 1.0, 3.0, 1e6), Verdict::Alert, "an employee with a service's token");
@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(verdict(copy, 1.0, 3.0, 0.0), Verdict::Revoke);
         let found = Evidence { use_after_revocation: true, ..copy };
         assert_eq!(verdict(found, 1.0, 3.0, 0.0), Verdict::Revoke);
-        assert_eq!(verdict(Evidence { company: 3, ..found }, 1.0, 3.0, 0.0), Verdict::Alert);
-        assert_eq!(verdict(Evidence { company: 3, ..copy }, 1.0, 3.0, 0.0), Verdict::Revoke);
+        assert_eq!(verdict(Evidence { arrivals: 3, ..found }, 1.0, 3.0, 0.0), Verdict::Alert);
+        assert_eq!(verdict(Evidence { arrivals: 3, ..copy }, 1.0, 3.0, 0.0), Verdict::Revoke);
     }
 }

@@ -88,7 +88,7 @@ pub(crate) struct Score {
     /// Number of events in the visit.
     pub(crate) visit_calls: u32,
     /// Users who are new at the same place within two hours, including this one.
-    pub(crate) company: usize,
+    pub(crate) arrivals: usize,
     pub(crate) net_level: NetLevel,
     pub(crate) client_level: ClientLevel,
     pub(crate) lifecycle_rule: Option<RuleId>,
@@ -112,7 +112,7 @@ impl Score {
             between: 0.0,
             setting: Setting::Usual,
             visit_calls: 0,
-            company: 0,
+            arrivals: 0,
             net_level: NetLevel::KnownAddress,
             client_level: ClientLevel::Known,
             lifecycle_rule: None,
@@ -135,7 +135,7 @@ impl Score {
             between: visit.between.into(),
             setting,
             visit_calls: visit.calls,
-            company: usize::from(visit.company),
+            arrivals: usize::from(visit.arrivals),
             net_level: visit.net_level,
             client_level: visit.client_level,
             lifecycle_rule: RuleId::ALL.get(usize::from(holder.lifecycle_rule)).copied(),

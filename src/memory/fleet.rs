@@ -67,9 +67,9 @@ pub(crate) struct Fleet {
     members: SmallVec<[Member; 1]>,
 }
 
-/// The users at the same place as one user.
+/// The users who arrived at the same place as one user, within two hours.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Company {
+pub(crate) struct Arrivals {
     /// Users of the last two hours, including this one: those of its tenant, and one of each other tenant except one.
     pub(crate) users: usize,
     /// Sum of the deviations of the others.
@@ -125,19 +125,19 @@ impl Default for Fleets {
 }
 
 impl Fleets {
-    /// The group of this key, for [`Self::company`] and [`Self::join`] in one event.
+    /// The group of this key, for [`Self::arrivals`] and [`Self::join`] in one event.
     pub(crate) fn group(&self, key: u64) -> Group {
         let key = mixed(key);
         Group { key, slot: self.groups.find(key) }
     }
 
     /// The users who joined the group before `member`.
-    pub(crate) fn company(&self, group: Group, member: &Member) -> Company {
+    pub(crate) fn arrivals(&self, group: Group, member: &Member) -> Arrivals {
         let members = group.slot.map_or(&[][..], |slot| &self.groups.at(slot).members);
         let with = || members.iter().filter(|other| other.is_with(member));
         if with().next().is_none() {
             // The most frequent case.
-            return Company { users: 1, ..Company::default() };
+            return Arrivals { users: 1, ..Arrivals::default() };
         }
         let own = || with().filter(|other| other.tenant == member.tenant);
         let others = Others::of(with().filter(|other| other.tenant != member.tenant));
@@ -147,7 +147,7 @@ impl Fleets {
         let deviation = own().map(|other| f64::from(other.deviation)).sum::<f64>() + others.deviation;
         let mostly_own = 4 * of_tenant >= 3 * users;
         let apps = if users >= USERS_MIN && mostly_own { apps(own().chain([member])) } else { 0 };
-        Company { users, deviation, apps }
+        Arrivals { users, deviation, apps }
     }
 
     /// Stores the latest visit of a user in a group, and removes visits that are older by more than the window. A late
@@ -285,14 +285,14 @@ mod tests {
     use super::*;
     use crate::memory::tenants::seated;
 
-    fn join(fleets: &mut Fleets, group: u64, member: Member) -> Company {
-        let company = company(fleets, group, &member);
+    fn join(fleets: &mut Fleets, group: u64, member: Member) -> Arrivals {
+        let arrivals = arrivals(fleets, group, &member);
         fleets.join(fleets.group(group), member, i64::from(member.second) * 1_000);
-        company
+        arrivals
     }
 
-    fn company(fleets: &Fleets, group: u64, member: &Member) -> Company {
-        fleets.company(fleets.group(group), member)
+    fn arrivals(fleets: &Fleets, group: u64, member: &Member) -> Arrivals {
+        fleets.arrivals(fleets.group(group), member)
     }
 
     #[test]
@@ -311,10 +311,10 @@ mod tests {
         let member = |user, at, deviation| Member::new(user, seated(1), user, at, deviation);
         join(&mut fleets, 1, member(7, 0, 1.0));
         join(&mut fleets, 1, member(7, 1_000, 2.0));
-        let company = join(&mut fleets, 1, member(8, 2_000, -1.0));
-        assert_eq!(company, Company { users: 2, deviation: 2.0, apps: 0 });
+        let arrivals = join(&mut fleets, 1, member(8, 2_000, -1.0));
+        assert_eq!(arrivals, Arrivals { users: 2, deviation: 2.0, apps: 0 });
         let same_app = Member::new(9, seated(1), 8, 2_000, 0.0);
-        assert_eq!(join(&mut fleets, 1, same_app), Company { users: 3, deviation: 1.0, apps: 2 });
+        assert_eq!(join(&mut fleets, 1, same_app), Arrivals { users: 3, deviation: 1.0, apps: 2 });
         let stranger = |user: u64, tenant: u16| Member::new(user, seated(tenant), user, 2_000, 0.0);
         assert_eq!(join(&mut fleets, 1, stranger(10, 2)).apps, 0, "a user of another tenant");
         assert_eq!(
@@ -372,23 +372,23 @@ mod tests {
     fn group_leaves_out_one_other_tenant() {
         let mut fleets = Fleets::default();
         let member = |user: u64, tenant, deviation| Member::new(user, tenant, user, 0, deviation);
-        let company = |fleets: &Fleets| company(fleets, 1, &member(1, seated(0), 0.0));
-        let alone = company(&fleets);
+        let arrivals = |fleets: &Fleets| arrivals(fleets, 1, &member(1, seated(0), 0.0));
+        let alone = arrivals(&fleets);
         for user in 0..200 {
             join(&mut fleets, 1, member(10 + user, seated(1), 3.0));
         }
-        assert_eq!(company(&fleets), alone, "one tenant");
+        assert_eq!(arrivals(&fleets), alone, "one tenant");
         let invented = |number| Tenant { key: 5_000 + number, seat: None };
         for user in 0..200 {
             join(&mut fleets, 1, member(1_000 + user, invented(user), -2.0));
         }
-        assert_eq!(company(&fleets).users, 2, "tenants without a seat count as one");
-        assert!(company(&fleets).deviation.abs() < 1e-9, "they are no evidence for the owner");
+        assert_eq!(arrivals(&fleets).users, 2, "tenants without a seat count as one");
+        assert!(arrivals(&fleets).deviation.abs() < 1e-9, "they are no evidence for the owner");
         join(&mut fleets, 1, member(2, seated(0), 1.0));
         for user in 0..200 {
             join(&mut fleets, 1, member(2_000 + user, seated(1), 3.0));
         }
-        assert_eq!(company(&fleets).users, 3, "the members of its tenant are kept");
+        assert_eq!(arrivals(&fleets).users, 3, "the members of its tenant are kept");
     }
 
     /// Users in each of some groups, of two before, after as many events of others as fill the table three times.
@@ -403,7 +403,7 @@ mod tests {
             join(&mut fleets, 1_000_000 + number, member(number, flood(number)));
         }
         assert!(fleets.groups.len() <= FLEETS_MAX);
-        let users = groups.map(|group| company(&fleets, group, &member(2, seated(0))).users).collect::<Vec<_>>();
+        let users = groups.map(|group| arrivals(&fleets, group, &member(2, seated(0))).users).collect::<Vec<_>>();
         users.iter().copied().min().unwrap_or(0)..=users.iter().copied().max().unwrap_or(0)
     }
 
@@ -445,8 +445,8 @@ mod tests {
         let mut fleets = Fleets::default();
         let member = |user: u64, tenant, deviation| Member::new(user, tenant, user, 0, deviation);
         let seen = |fleets: &mut Fleets| {
-            let company = join(fleets, 1, member(1, seated(0), 0.0));
-            (company.users, company.deviation)
+            let arrivals = join(fleets, 1, member(1, seated(0), 0.0));
+            (arrivals.users, arrivals.deviation)
         };
         (1..5).for_each(|tenant| _ = join(&mut fleets, 1, member(10 + u64::from(tenant), seated(tenant), -2.0)));
         assert_eq!(seen(&mut fleets), (4, -6.0), "three of four tenants");

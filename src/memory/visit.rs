@@ -79,7 +79,7 @@ pub(crate) struct Core {
     /// Reduction of the evidence for a shared cause with other users; at most 0.
     pub(crate) together: f32,
     /// Number of users who are new at the same place within two hours.
-    pub(crate) company: u8,
+    pub(crate) arrivals: u8,
     /// Number of calls whose routes were scored.
     pub(crate) weighed: u16,
     /// Of these, calls that were evidence against an owner with a new task.
@@ -148,7 +148,7 @@ impl Core {
         app_fan: 0.0,
         ip_fan: 0.0,
         together: 0.0,
-        company: 0,
+        arrivals: 0,
         weighed: 0,
         task_calls: 0,
         between_owner: 0.0,

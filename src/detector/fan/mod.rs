@@ -44,16 +44,16 @@ impl Detector for Fan {
             if let Some(place) = groups.iter_mut().find(|place| place.is_none()) {
                 *place = Some(group);
             }
-            let company = fleets.company(group, &member);
-            users = users.max(company.users);
-            (formula::evidence(company, || fleets.usual_share(app, tenant, at)), company)
+            let arrivals = fleets.arrivals(group, &member);
+            users = users.max(arrivals.users);
+            (formula::evidence(arrivals, || fleets.usual_share(app, tenant, at)), arrivals)
         };
         let (by_prefix, _) = fan(app ^ (u64::from(prefix) << 8 | 1));
         let by_network = if level >= NetLevel::UsersNetwork { fan(app ^ (u64::from(network) << 8 | 2)).0 } else { 0.0 };
-        let (by_address, company) = fan(u64::from(address) << 8 | 3);
+        let (by_address, arrivals) = fan(u64::from(address) << 8 | 3);
         learns.arrival = Arrival::WithOthers { member, groups };
         let strongest = |a: f64, b: f64| if a.abs() > b.abs() { a } else { b };
-        visit.company = users as u8;
+        visit.arrivals = users as u8;
         visit.app_fan = strongest(by_prefix, by_network) as f32;
         // The same users may count by application and by address: the excess by address is added.
         visit.ip_fan = (by_address - f64::from(visit.app_fan).max(0.0)).max(0.0) as f32;
@@ -63,7 +63,7 @@ impl Detector for Fan {
             + f64::from(visit.app_fan)
             + f64::from(visit.ip_fan);
         let of_tenant = || fleets.tenant_share(app, tenant, at);
-        visit.together = (formula::together(identity, company, of_tenant) - identity) as f32;
+        visit.together = (formula::together(identity, arrivals, of_tenant) - identity) as f32;
     }
 
     fn evidence(lesson: &Lesson) -> f64 {
