@@ -246,7 +246,7 @@ fn renewed_certificate_at_home_revokes_nothing() {
         scenario.wait(12 * HOUR);
         let outcome = scenario.see(&sensor.clone().set("binding", "x5t#S256:new"));
         assert!(outcome.verdict < Verdict::Alert, "{outcome:#?}");
-        assert_eq!(outcome.verdict == Verdict::Watch, share(&outcome, BindingMismatch) >= 9.0, "{outcome:#?}");
+        assert!(outcome.verdict == Verdict::Watch || share(&outcome, BindingMismatch) < 9.0, "{outcome:#?}");
         share(&outcome, BindingMismatch)
     });
     assert!(shares[0] > 9.0 && shares[7] < 4.0, "watched, and then old news: {shares:?}");
@@ -397,7 +397,7 @@ fn impossible_travel_alerts_within_forty_minutes() {
     scenario.see(&ana);
     scenario.wait(40 * MINUTE);
     let outcome = scenario.see(&ana.from(address::SYDNEY).agent("curl/8.9.1"));
-    assert!(fired(&outcome, ImpossibleTravel) && fired(&outcome, NewCountry), "{outcome:#?}");
+    assert!(share(&outcome, ImpossibleTravel) >= 1.0 && fired(&outcome, NewCountry), "{outcome:#?}");
     assert!(fired(&outcome, NewClient), "{outcome:#?}");
     assert!(outcome.verdict >= Verdict::Alert, "{outcome:#?}");
     let reason = &outcome.signals.iter().find(|signal| signal.rule == ImpossibleTravel).expect("it fired").reason;
@@ -417,7 +417,7 @@ fn impossible_travel_needs_no_order_of_arrival() {
     assert!(berlin.verdict < Verdict::Alert, "she is at home: {berlin:#?}");
     scenario.wait(MINUTE);
     let sydney = scenario.see(&ana.from(address::SYDNEY));
-    assert!(fired(&sydney, ImpossibleTravel) && fired(&sydney, NewCountry), "{sydney:#?}");
+    assert!(share(&sydney, ImpossibleTravel) >= 1.0 && fired(&sydney, NewCountry), "{sydney:#?}");
     assert!(sydney.verdict >= Verdict::Watch, "{sydney:#?}");
 }
 

@@ -12,7 +12,7 @@ pub(crate) const CERTAIN: f64 = 14.0;
 /// The same at the owner's usual place, where honest causes are as likely: a client crashes before it stores a token, a
 /// certificate is renewed, or a server accepts expired tokens. This evidence alone does not revoke
 /// (`docs/decisions/0020-life-cycle-evidence-at-usual-places.md`).
-pub(crate) const AT_USUAL_PLACE: f64 = 10.0;
+pub(crate) const AT_USUAL_PLACE: f64 = 9.2;
 
 /// Calls that are in flight when a token is revoked end within this time.
 const IN_FLIGHT_MS: i64 = 30 * SECOND_MS;
