@@ -15,7 +15,8 @@ fn sql(directory: &Path, arguments: &[&str]) -> Output {
         .arg("sql")
         .args(["--store", &format!("embedded:{}", directory.display())])
         .args(arguments)
-        .current_dir(directory)
+        // The folder of the store may be missing.
+        .current_dir(std::env::temp_dir())
         .env("TOKENWARDEN__STORE__LIBRARY", library())
         .output()
         .unwrap()
