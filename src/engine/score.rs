@@ -31,13 +31,7 @@ pub(crate) fn score(
     };
     let number = find_visit(baseline, visits, sighting);
     let visit = number.map(|number| visits.get(number));
-    let begun;
-    let core = if let Some(visit) = visit {
-        &visit.core
-    } else {
-        begun = Core::begun(baseline.key, sighting.visit, at);
-        &begun
-    };
+    let core = visit.map_or_else(|| Core::begun(baseline.key, sighting.visit, at), |visit| visit.core);
     let lesson = Lesson::begin(lesson, baseline, core, at);
     lesson.number = number;
     lesson.late = observation.timed && check_lateness(lesson, at, observation.newest, settings.lateness_ms_max);

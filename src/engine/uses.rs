@@ -26,11 +26,9 @@ pub(super) fn score_use(
     let EnrichedEvent { event, keys, .. } = enriched;
     let Occurrence { baseline, index, before, at, timed, is_attempt } = occurrence;
     let tenant = state.memory.others.tenants.get(keys.tenant);
-    if event.is_own_call() {
-        // Place and client of a provider's own call are not those of the holder.
+    let Some(sighting) = Sighting::of(enriched, at) else {
         return quiet(state, tenant);
-    }
-    let sighting = Sighting::of(enriched, at);
+    };
     let standing = if is_attempt && !is_reuse(&state.memory, enriched, &sighting, index) {
         Standing::Attempt
     } else if timed {

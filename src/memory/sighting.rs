@@ -84,10 +84,13 @@ pub(crate) struct Sighting {
 }
 
 impl Sighting {
-    /// The sighting of an event at `at`, which may differ from the event's own time. Without an address, everything
-    /// except the place is scored.
+    /// The sighting of an event at `at`, which may differ from the event's own time. `None` for a provider's own call,
+    /// whose place and client are not the holder's. Without an address, everything except the place is scored.
     #[inline] // Otherwise the result is returned through memory, for every event.
-    pub(crate) fn of(enriched: &EnrichedEvent<'_>, at: i64) -> Self {
+    pub(crate) fn of(enriched: &EnrichedEvent<'_>, at: i64) -> Option<Self> {
+        if enriched.event.is_own_call() {
+            return None;
+        }
         let network = enriched.keys.network;
         let class = enriched.network.as_ref().map_or(NetworkClass::Access, |network| network.class);
         let located = if network == NO_NETWORK { None } else { enriched.place.as_ref() };
@@ -98,7 +101,7 @@ impl Sighting {
         let site = located.and_then(|place| place.coordinates).map_or_else(Site::default, |found| {
             Site::new(found.latitude, found.longitude, found.accuracy_km.unwrap_or(RADIUS_KM), at)
         });
-        Self {
+        Some(Self {
             at,
             address: enriched.keys.address,
             is_wide: enriched.event.address.is_some_and(|address| address.ip().is_ipv6()),
@@ -115,7 +118,7 @@ impl Sighting {
             tenant: enriched.keys.tenant,
             app: enriched.keys.app,
             visit: enriched.keys.visit,
-        }
+        })
     }
 
     /// Key of the address in the baseline. A relay's /64 can span countries, so its key includes the country.
