@@ -54,7 +54,7 @@ rule_ids! {
 impl RuleId {
     pub const COUNT: usize = Self::ALL.len();
 
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|id| id.as_str() == text)
     }
 }

@@ -14,9 +14,9 @@ use crate::sanitize;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}{}: {message}", .file.display(), line_text(*.line))]
 pub struct RuleFileError {
-    pub(crate) file: PathBuf,
+    pub file: PathBuf,
     /// Line number from 1. 0 if the error concerns the whole file.
-    pub(crate) line: usize,
+    pub line: usize,
     pub message: String,
 }
 

@@ -18,7 +18,7 @@ pub struct Trial {
     /// The signal of the rule with the largest share among `events`. `None` if the rule had no signal.
     pub(crate) highest: Option<Sighted>,
     /// Line of the first invalid event, and the reason. No later event was scored.
-    pub(crate) mistake: Option<(usize, String)>,
+    pub mistake: Option<(usize, String)>,
 }
 
 /// Signal of the rule for one event.
