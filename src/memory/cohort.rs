@@ -1,6 +1,7 @@
 //! Cohort: habits of all baselines of one kind and age. They are the prior of each baseline.
 
 use super::level::{ClientLevel, LEVELS, NetLevel};
+use super::rate::Rate;
 use super::tenants::{BySeat, Seat};
 use crate::enrichment::Device;
 use crate::event::TokenType;
@@ -77,24 +78,6 @@ impl Levels {
     }
 }
 
-/// A share over visits or hours.
-#[derive(Clone, Copy, Debug, Default)]
-struct Share {
-    sum: f64,
-    total: f64,
-}
-
-impl Share {
-    fn learn(&mut self, share: f64, weight: f64) {
-        self.sum += weight * share;
-        self.total += weight;
-    }
-
-    fn get(&self, assumed: f64, weight: f64) -> f64 {
-        (self.sum + weight * assumed) / (self.total + weight)
-    }
-}
-
 /// Mean and variance of the logarithm of an hourly count: sums of values and of squares, and their weight.
 #[derive(Clone, Copy, Debug, Default)]
 struct Spread {
@@ -130,19 +113,19 @@ struct Cohort {
 struct Wide {
     net: Levels,
     client: Levels,
-    hosting: Share,
+    hosting: Rate,
     /// Number of changes of network, and of active minutes.
     switches: [f64; 2],
     /// Share of visits to areas that are new to the owner.
-    new_areas: Share,
+    new_areas: Rate,
     /// Number of new tasks, and of visits.
-    new_tasks: Share,
+    new_tasks: Rate,
     /// Share of rare routes, among those called first in a visit.
-    rare_routes: Share,
+    rare_routes: Rate,
     calls: Spread,
     objects: Spread,
     bytes: Spread,
-    reads: Share,
+    reads: Rate,
 }
 
 /// Cohorts of each tenant. Tenants do not share them, because the part of the largest tenant cannot be left out of a
@@ -274,12 +257,12 @@ impl Cohorts {
 
     /// Learns that a visit began.
     pub(crate) fn learn_visit(&mut self, kind: Kind, weight: f64) {
-        self.wide[kind.number()].new_tasks.total += weight;
+        self.wide[kind.number()].new_tasks.learn_chance(weight);
     }
 
     /// Learns that a new task began.
     pub(crate) fn learn_task(&mut self, kind: Kind, weight: f64) {
-        self.wide[kind.number()].new_tasks.sum += weight;
+        self.wide[kind.number()].new_tasks.learn_occurrence(weight);
     }
 
     /// Share of rare routes, among those called first in a visit.

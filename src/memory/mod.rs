@@ -15,6 +15,7 @@ pub(crate) mod hour;
 pub(crate) mod level;
 pub(crate) mod minute;
 pub(crate) mod population;
+pub(crate) mod rate;
 pub(crate) mod recent;
 pub(crate) mod routes;
 pub(crate) mod seen;

@@ -7,8 +7,9 @@
 //! with a sum of preferences do not evict: if one is full, further keys count as unknown.
 
 use super::generations::{Generations, Map};
+use super::rate::{Rate, Rates};
 use super::routes::{RouteUse, Routes, UNKNOWN};
-use super::shared::{Contribution, Own, Separate, Shared, Sums, Values};
+use super::shared::{Contribution, Own, Shared, Sums, Values};
 use super::tenants::{BySeat, Seat, Tenant};
 use crate::math::{exp, ln};
 
@@ -124,60 +125,6 @@ pub(crate) struct Likely {
     pub(crate) others: f64,
     /// For a thief.
     pub(crate) thief: f64,
-}
-
-/// Rate of an occurrence, as two sums of weights.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Rate {
-    happened: f64,
-    chances: f64,
-}
-
-impl Rate {
-    /// Chances from which both sums are halved, so that the rate follows a change.
-    const CHANCES_MAX: f64 = 2_000.0;
-
-    fn learn(&mut self, happened: bool, weight: f64) {
-        if self.chances >= Self::CHANCES_MAX {
-            (self.happened, self.chances) = (0.5 * self.happened, 0.5 * self.chances);
-        }
-        self.happened += if happened { weight } else { 0.0 };
-        self.chances += weight;
-    }
-
-    /// The rate after adding `weight` chances of the assumed rate.
-    #[must_use]
-    pub(crate) fn get(self, assumed: f64, weight: f64) -> f64 {
-        (self.happened + weight * assumed) / (self.chances + weight)
-    }
-
-    #[must_use]
-    pub(crate) const fn happened(self) -> f64 {
-        self.happened
-    }
-
-    #[must_use]
-    pub(crate) const fn chances(self) -> f64 {
-        self.chances
-    }
-}
-
-/// A rate of each tenant.
-#[derive(Debug, Default)]
-pub(crate) struct Rates(Separate<2>);
-
-impl Rates {
-    pub(crate) fn learn(&mut self, seat: Option<Seat>, happened: bool, weight: f64) {
-        if let Some(seat) = seat {
-            self.0.learn(seat, &[if happened { weight } else { 0.0 }, weight]);
-        }
-    }
-
-    #[must_use]
-    pub(crate) fn read(&self, seat: Option<Seat>) -> Rate {
-        let [happened, chances] = self.0.read(seat);
-        Rate { happened, chances }
-    }
 }
 
 /// Visits by hour of the day, and their sum.
@@ -429,7 +376,7 @@ impl Population {
 
     pub(crate) fn learn_habit(&mut self, habit: Habit, (tenant, app): (u64, u64), is_seen: bool, weight: f64) {
         let rate = self.habits.entry(pair(Pair::Habit, app ^ habit as u64, tenant), Rate::default);
-        rate.learn(is_seen, weight);
+        rate.learn_lately(f64::from(u8::from(is_seen)), weight);
     }
 
     pub(crate) fn learn_fingerprint(&mut self, fingerprint: u32, family: u32, weight: f64) {
