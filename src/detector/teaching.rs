@@ -12,6 +12,9 @@ use crate::memory::{Baseline, Cohorts, Others};
 /// in another hour.
 const OWNER_MIN: f64 = 0.03;
 
+/// Visits of a baseline after which others learn from it what is new to an owner.
+const SETTLED_VISITS: u32 = 3;
+
 /// Weight with which an event is learnt: probability that it was the owner's.
 pub(crate) fn owner(log_odds: f64) -> f64 {
     sigma(-log_odds).max(OWNER_MIN)
@@ -55,6 +58,11 @@ impl<'a> Teaching<'a> {
     /// Computed once, and only if a detector needs it, because most events are repeats.
     pub(crate) fn weights(&self) -> Weights {
         *self.weights.get_or_init(|| Weights::of(self.lesson.log_odds, self.lesson.seen_in_earlier_hour))
+    }
+
+    /// Whether the baseline has a history from which its cohort and others learn what is new.
+    pub(crate) const fn is_settled(&self) -> bool {
+        self.baseline.visits > SETTLED_VISITS
     }
 
     /// The cohorts of the event's tenant; `None` if the tenant has no seat.

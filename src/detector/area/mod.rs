@@ -7,9 +7,6 @@ use crate::event::Kind;
 use crate::memory::visit::Core;
 use crate::memory::{Evidence, Feature, Nats};
 
-/// Visits of a baseline after which the cohort counts its new areas.
-const SETTLED_VISITS: u32 = 3;
-
 pub(crate) struct Area;
 
 impl Detector for Area {
@@ -55,11 +52,12 @@ fn score_call(case: &Case<'_>, lesson: &mut Lesson, area: u32) {
 fn learn_call(teaching: &mut Teaching<'_>) {
     let (observation, lesson, weights) = (teaching.observation, teaching.lesson, teaching.weights());
     let area = observation.route.area;
-    let baseline = &mut *teaching.baseline;
-    let (is_new, is_settled) = (!baseline.seen.knows(Feature::Area, area), baseline.visits > SETTLED_VISITS);
-    baseline.learn_area(area, weights.counted, weights.known, observation.sighting.minute());
+    let is_new = !teaching.baseline.seen.knows(Feature::Area, area);
+    teaching.baseline.learn_area(area, weights.counted, weights.known, observation.sighting.minute());
     teaching.others.population.learn_area(observation.sighting.tenant, area, weights.counted);
-    if is_settled && let Some(cohorts) = teaching.cohorts() {
+    if teaching.is_settled()
+        && let Some(cohorts) = teaching.cohorts()
+    {
         cohorts.learn_area(lesson.kind, is_new, weights.counted);
     }
 }

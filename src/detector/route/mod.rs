@@ -14,8 +14,6 @@ use crate::memory::{Evidence, Feature, Nats, Seen, User};
 use crate::route;
 use crate::verdict::RuleId;
 
-/// Visits of a baseline after which the cohort counts its new routes.
-const SETTLED_VISITS: u32 = 3;
 /// Visits of a tenant from which its calls teach where paths have names.
 const TEACHING_VISITS: i32 = 100;
 /// Calls from which a route counts as usual.
@@ -70,7 +68,7 @@ impl Detector for Route {
     fn learn_visit(teaching: &mut Teaching<'_>, _: &User) {
         let counted = teaching.weights().counted;
         let kind = teaching.lesson.kind;
-        if teaching.baseline.visits > SETTLED_VISITS
+        if teaching.is_settled()
             && let Some(cohorts) = teaching.cohorts()
         {
             cohorts.learn_visit(kind, counted);
@@ -157,7 +155,7 @@ fn score_call(case: &Case<'_>, lesson: &mut Lesson) {
 fn learn_call(teaching: &mut Teaching<'_>) {
     let (observation, lesson, weights) = (teaching.observation, teaching.lesson, teaching.weights());
     let (sighting, route, learns) = (observation.sighting, observation.route.key, &lesson.learns);
-    if learns.route >= formula::weight(1) && teaching.baseline.visits > SETTLED_VISITS {
+    if learns.route >= formula::weight(1) && teaching.is_settled() {
         if let Some(cohorts) = teaching.cohorts() {
             cohorts.learn_route(lesson.kind, learns.rare_route, weights.counted);
             if learns.new_task {
