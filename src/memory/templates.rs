@@ -194,10 +194,11 @@ impl Default for Templates {
 /// A route whose names are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Resolved {
-    /// Key of method and operation, and of the area: the first words of the resource.
+    /// Key of method and operation.
     pub(crate) key: u32,
+    /// Key of the area: the first names, and where they stand.
     pub(crate) area: u32,
-    /// Hash of the resource.
+    /// Hash of the path.
     pub(crate) object: Option<u64>,
     pub(crate) names: Names,
 }
@@ -244,7 +245,7 @@ impl Templates {
         Resolved { key: key.max(1), area: (area as u32).max(1), object: Some(route.path), names }
     }
 
-    /// Learns an accepted call of a token with a history.
+    /// Learns a successful call of a token with a history.
     pub(crate) fn learn(&mut self, taught: Taught, segments: &Segments) {
         let mut position = ROOT;
         let mut is_open = false;

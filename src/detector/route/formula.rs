@@ -12,7 +12,7 @@ const AGAINST_OWNER_MAX: f64 = 8.0;
 const NEW_TASK: (f64, f64) = (0.002, 0.1);
 const NEW_TASK_NEW_CLIENT: f64 = 0.4;
 /// Minimum of a sum of evidence.
-const FOR_OWNER_MAX: f64 = -2.0;
+const SUM_MIN: f64 = -2.0;
 /// Evidence against the owner from which calls count as a new task of the owner, nats.
 pub(crate) const TASK: f64 = 3.0;
 /// Age in days from which a holder is assumed to be the owner. A thief at the owner's place started later.
@@ -97,7 +97,7 @@ pub(crate) fn weight(calls: u16) -> f64 {
 /// application, and the owner makes them too.
 #[must_use]
 pub(crate) fn added(sum: f64, call: f64) -> f64 {
-    (sum + call).max(FOR_OWNER_MAX)
+    (sum + call).max(SUM_MIN)
 }
 
 /// Evidence of all calls of a holder, in [−6, 10]: `ln[0.95/((1 − t)·e^−A + t·e^−N) + 0.05]`. A and N are sums over the
@@ -109,7 +109,8 @@ pub(crate) fn holder(against_owner: f64, against_task: f64, new_task: f64) -> f6
     ln(0.95 / owner + 0.05).clamp(-6.0, 10.0)
 }
 
-/// Probability that the owner has a new task: the cohort's `rate` of new tasks per visit, in 0.002 to 0.1; 0.4 if the client is new too.
+/// Probability that the owner has a new task: the cohort's `rate` of new tasks per visit, in 0.002 to 0.1; 0.4 if the
+/// client is new too.
 #[must_use]
 pub(crate) fn new_task(rate: f64, client: ClientLevel) -> f64 {
     if client >= ClientLevel::UsersFamily { NEW_TASK_NEW_CLIENT } else { rate.clamp(NEW_TASK.0, NEW_TASK.1) }
@@ -174,8 +175,8 @@ mod tests {
     #[test]
     fn usual_calls_of_a_thief_do_not_add_up() {
         let sum = (0..50).fold(0.0, |sum, _| added(sum, -0.5));
-        assert!((sum - FOR_OWNER_MAX).abs() < 1e-12);
-        assert!((added(sum, 4.0) - (FOR_OWNER_MAX + 4.0)).abs() < 1e-12);
+        assert!((sum - SUM_MIN).abs() < 1e-12);
+        assert!((added(sum, 4.0) - (SUM_MIN + 4.0)).abs() < 1e-12);
     }
 
     #[test]
