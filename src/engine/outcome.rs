@@ -6,7 +6,7 @@ use super::lifecycle_events::is_revoked;
 use super::settings::Settings;
 use super::state::State;
 use crate::decide::{self, Alert, Cause};
-use crate::detector::lifecycle::formula::AT_USUAL_PLACE;
+use crate::detector::lifecycle::formula::may_revoke;
 use crate::detector::{DetectorId, Lesson, Observation, Score, Setting, Standing};
 use crate::enrichment::EnrichedEvent;
 use crate::event::Event;
@@ -52,11 +52,8 @@ pub(super) fn weighed(
 
 fn by_odds(state: &mut State, rules: &RuleSet, observation: &Observation<'_>, score: &Score) -> Verdict {
     let lifecycle = score.evidence[DetectorId::Lifecycle].get();
-    let fires = score.lifecycle_rule.is_some_and(|rule| {
-        // Evidence from the learnt share of requests without the key is lower.
-        let may_revoke = rule != RuleId::BindingMismatch || lifecycle >= AT_USUAL_PLACE;
-        may_revoke && rules.rule(rule).fires(lifecycle)
-    });
+    let fires =
+        score.lifecycle_rule.is_some_and(|rule| may_revoke(rule, lifecycle) && rules.rule(rule).fires(lifecycle));
     let evidence = decide::Evidence {
         log_odds: score.log_odds,
         lifecycle: if fires { lifecycle } else { 0.0 },

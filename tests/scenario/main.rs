@@ -387,6 +387,30 @@ fn missing_binding_is_no_mismatch() {
     }
 }
 
+/// A missing key is a reason of an alert. Another key at the same place and with the same client revokes.
+#[test]
+fn missing_key_elsewhere_alerts_and_another_key_revokes() {
+    let last = |key: Option<&str>| {
+        let mut scenario = Scenario::in_town();
+        let ana = scenario.office_worker("ana", 20);
+        scenario.wait(15 * HOUR);
+        scenario.see_bound(&ana, "jkt:owner", 12);
+        scenario.wait(HOUR);
+        let elsewhere = ana.from(address::LEIPZIG_HOST).agent("python-requests/2.31.0");
+        let elsewhere = key.map_or_else(|| elsewhere.clone(), |key| elsewhere.clone().set("binding", key));
+        let outcomes = [0; 3].map(|_| {
+            scenario.wait(MINUTE);
+            scenario.see(&elsewhere)
+        });
+        outcomes.into_iter().next_back().expect("three calls")
+    };
+    let missing = last(None);
+    assert!(fired(&missing, BindingMismatch) && share(&missing, BindingMismatch) >= 2.0, "{missing:#?}");
+    assert_eq!(missing.verdict, Verdict::Alert, "{missing:#?}");
+    let other = last(Some("jkt:thief"));
+    assert_eq!(other.verdict, Verdict::Revoke, "{other:#?}");
+}
+
 // --- Thefts -------------------------------------------------------------------------------------------------------
 
 #[test]

@@ -6,6 +6,7 @@ use crate::math::{faded, ln};
 use crate::memory::Ended;
 use crate::memory::population::Habit;
 use crate::millis::{DAY_MS, MINUTE_MS, SECOND_MS};
+use crate::verdict::RuleId;
 
 /// Evidence of an event that only a copy of the token explains, nats.
 pub(crate) const CERTAIN: f64 = 14.0;
@@ -145,6 +146,13 @@ pub(crate) fn departed(habit: Habit, rate: f64) -> f64 {
     ln(0.9 / rate).clamp(0.0, if habit == Habit::NewKey { 5.0 } else { 8.0 })
 }
 
+/// Whether evidence of a rule counts towards a revocation. Evidence of a missing key, or of a new key of a new token, does
+/// not: it is lower than that of another key.
+#[must_use]
+pub(crate) fn may_revoke(rule: RuleId, evidence: f64) -> bool {
+    rule != RuleId::BindingMismatch || evidence >= AT_USUAL_PLACE
+}
+
 /// Records the key of a request, and returns the evidence of another key: a copy of the token without its key. For a
 /// missing key, and a new key of a new token, see [`departed`]. At the usual place, a key that is used in several hours
 /// replaces the old one.
@@ -274,6 +282,9 @@ mod tests {
         assert_eq!(known.departure(new(7)), Some((Habit::NewKey, false)));
         assert!((departed(Habit::NoKey, 0.001) - 900.0_f64.ln()).abs() < 1e-9);
         assert!(departed(Habit::NoKey, 1e-9) < AT_USUAL_PLACE, "it does not revoke");
+        let most = [Habit::NoKey, Habit::NewKey].map(|habit| departed(habit, 1e-9));
+        assert!(most.iter().all(|evidence| !may_revoke(RuleId::BindingMismatch, *evidence)));
+        assert!(may_revoke(RuleId::BindingMismatch, CERTAIN) && may_revoke(RuleId::RefreshReuse, most[0]));
         assert!((departed(Habit::NewKey, 0.001) - 5.0).abs() < 1e-9 && departed(Habit::NoKey, 0.95).abs() < 1e-9);
     }
 }
