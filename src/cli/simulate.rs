@@ -37,7 +37,7 @@ pub(crate) struct Arguments {
 enum Size {
     /// 10 days, tens of thousands of events.
     Afternoon,
-    /// 90 days, about 4,500 tokens, several million events.
+    /// 90 days, about 6,200 grants, keys and clients, several million events.
     Quarter,
     /// 10 million tokens with simple behaviour, 20 million events.
     Huge,

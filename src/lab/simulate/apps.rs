@@ -10,6 +10,8 @@ pub(super) enum Tokens {
     Rotating { minutes: i64 },
     /// The same with a refresh token that stays valid.
     Refreshing { minutes: i64 },
+    /// Access tokens with this lifetime, which a service obtains with its client secret. There are no refresh tokens.
+    Minted { minutes: i64 },
     /// One long-lived secret.
     Standing(TokenType),
 }
@@ -18,8 +20,16 @@ impl Tokens {
     /// Lifetime of access tokens in milliseconds; 0 if there are none.
     pub(super) const fn lifetime_ms(&self) -> i64 {
         match self {
-            Self::Rotating { minutes } | Self::Refreshing { minutes } => *minutes * 60_000,
+            Self::Rotating { minutes } | Self::Refreshing { minutes } | Self::Minted { minutes } => *minutes * 60_000,
             Self::Standing(_) => 0,
+        }
+    }
+
+    /// Type of the tokens that calls carry.
+    pub(super) const fn in_calls(&self) -> TokenType {
+        match self {
+            Self::Standing(token_type) => *token_type,
+            Self::Rotating { .. } | Self::Refreshing { .. } | Self::Minted { .. } => TokenType::Access,
         }
     }
 
@@ -40,6 +50,8 @@ pub(super) struct App {
     pub(crate) has_sessions: bool,
     /// Time in milliseconds for which its servers accept access tokens after their expiry.
     pub(crate) leeway_ms: i64,
+    /// Whether its authorization server reports the tokens that services obtain with a client secret.
+    pub(crate) logs_issuance: bool,
     pub(crate) routes: &'static [Route],
 }
 
@@ -62,7 +74,7 @@ impl Binding {
     }
 }
 
-/// One call; `{}` stands for the number of an object.
+/// One call; `{}` stands for the number of an object, `{repo}` and `{file}` for the names of a repository and a file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Route {
     pub(crate) method: &'static str,
@@ -75,11 +87,11 @@ pub(super) struct Route {
     pub(crate) bare: bool,
 }
 
-const fn get(path: &'static str, weight: f64, bytes: f64) -> Route {
+pub(super) const fn get(path: &'static str, weight: f64, bytes: f64) -> Route {
     Route { method: "GET", path, weight, bytes, bare: false }
 }
 
-const fn write(method: &'static str, path: &'static str, weight: f64) -> Route {
+pub(super) const fn write(method: &'static str, path: &'static str, weight: f64) -> Route {
     Route { method, path, weight, bytes: 400.0, bare: false }
 }
 
@@ -96,6 +108,7 @@ pub(super) const CRM: App = App {
     binding: Binding::None,
     has_sessions: true,
     leeway_ms: 25_000,
+    logs_issuance: false,
     routes: &[
         get("/v1/contacts", 0.24, 22_000.0),
         get("/v1/contacts/{}", 0.26, 3_000.0),
@@ -117,6 +130,7 @@ pub(super) const DOCS: App = App {
     binding: Binding::Dpop,
     has_sessions: true,
     leeway_ms: 300_000,
+    logs_issuance: false,
     routes: &[
         get("/api/pages/{}", 0.46, 30_000.0),
         get("/api/tree", 0.16, 12_000.0),
@@ -136,6 +150,7 @@ pub(super) const MAIL: App = App {
     binding: Binding::None,
     has_sessions: false,
     leeway_ms: 25_000,
+    logs_issuance: false,
     routes: &[
         get("/v1/messages", 0.5, 14_000.0),
         get("/v1/messages/{}", 0.28, 20_000.0),
@@ -154,6 +169,7 @@ pub(super) const TALK: App = App {
     binding: Binding::Dpop,
     has_sessions: false,
     leeway_ms: 25_000,
+    logs_issuance: false,
     routes: &[
         get("/channels/{}/messages", 0.5, 9_000.0),
         write("POST", "/channels/{}/messages", 0.2),
@@ -172,6 +188,7 @@ pub(super) const FORGE: App = App {
     binding: Binding::None,
     has_sessions: false,
     leeway_ms: 25_000,
+    logs_issuance: false,
     routes: &[
         write("POST", "/git-upload-pack", 0.4),
         get("/repos/{}/pulls", 0.2, 18_000.0),
@@ -193,6 +210,7 @@ pub(super) const WAREHOUSE: App = App {
     binding: Binding::Certificate,
     has_sessions: false,
     leeway_ms: 25_000,
+    logs_issuance: false,
     routes: &[
         get("/v2/orders", 0.4, 40_000.0),
         get("/v2/orders/{}", 0.2, 3_000.0),
@@ -211,6 +229,7 @@ pub(super) const DEPLOY: App = App {
     binding: Binding::None,
     has_sessions: false,
     leeway_ms: 25_000,
+    logs_issuance: false,
     routes: &[
         write("POST", "/v1/uploads", 0.3),
         write("POST", "/v1/releases", 0.1),
@@ -245,6 +264,7 @@ const fn plugin(id: &'static str) -> App {
         binding: Binding::None,
         has_sessions: false,
         leeway_ms: 25_000,
+        logs_issuance: false,
         routes: PLUGIN_ROUTES,
     }
 }

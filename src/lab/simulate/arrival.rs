@@ -13,7 +13,8 @@ use crate::millis::HOUR_MS;
 /// Events in transit, and those that will be delivered again.
 #[derive(Debug)]
 pub(super) struct Arrivals {
-    random: Random,
+    /// One stream per source of events, so that the delays of one source do not depend on the others.
+    random: Vec<Random>,
     /// If false, each event arrives once and at its own time.
     untidy: bool,
     troubles: Vec<Trouble>,
@@ -44,6 +45,7 @@ pub(super) enum What {
 struct Pending {
     arrives: i64,
     admitted: u64,
+    source: usize,
     /// Number of the event that is delivered again.
     again: Option<u64>,
     record: Record,
@@ -56,9 +58,11 @@ pub(super) struct Written<'a> {
 }
 
 impl Arrivals {
-    pub(crate) fn new(seed: u64, depth: Depth, troubles: Vec<Trouble>) -> Self {
+    /// `sources`: number of sources of events.
+    pub(crate) fn new(seed: u64, sources: usize, depth: Depth, troubles: Vec<Trouble>) -> Self {
+        let stream = |source| 8_000_000 + 100 * source as u64;
         Self {
-            random: Random::new(seed, 8_000_000),
+            random: (0..sources).map(|source| Random::new(seed, stream(source))).collect(),
             untidy: depth == Depth::Full,
             troubles,
             pending: BinaryHeap::new(),
@@ -68,13 +72,13 @@ impl Arrivals {
         }
     }
 
-    pub(crate) fn admit(&mut self, mut record: Record) {
+    pub(crate) fn admit(&mut self, source: usize, mut record: Record) {
         let mut arrives = record.at;
         if self.untidy {
-            arrives += self.delay(&mut record);
+            arrives += self.delay(source, &mut record);
         }
         self.admitted += 1;
-        self.pending.push(Reverse(Pending { arrives, admitted: self.admitted, again: None, record }));
+        self.pending.push(Reverse(Pending { arrives, admitted: self.admitted, source, again: None, record }));
     }
 
     /// Writes what arrives before `until`: events to `out`, their labels to `labels`.
@@ -98,8 +102,8 @@ impl Arrivals {
             }
             seen(&Written { record: &pending.record, event_id });
             // A producer that receives no acknowledgement sends the event again.
-            if self.untidy && pending.again.is_none() && self.random.chance(0.001) {
-                pending.arrives += self.random.log_normal(4_000.0, 1.5) as i64 + 50;
+            if self.untidy && pending.again.is_none() && self.random[pending.source].chance(0.001) {
+                pending.arrives += self.random[pending.source].log_normal(4_000.0, 1.5) as i64 + 50;
                 pending.again = Some(number);
                 self.pending.push(Reverse(pending));
             }
@@ -107,8 +111,8 @@ impl Arrivals {
     }
 
     /// Milliseconds from an event's time to its arrival: some hundred, rarely minutes, plus the delay of an outage.
-    fn delay(&mut self, record: &mut Record) -> i64 {
-        let random = &mut self.random;
+    fn delay(&mut self, source: usize, record: &mut Record) -> i64 {
+        let random = &mut self.random[source];
         let mut delay = random.log_normal(300.0, 0.9) as i64;
         let about = |trouble: &&Trouble| {
             trouble.app == record.holder.app.id && (trouble.from..trouble.until).contains(&record.at)

@@ -129,6 +129,35 @@ pub(super) const LIBRARIES: &[Product] = &[
     },
 ];
 
+/// Editors of developers.
+pub(super) const EDITORS: &[Product] = &[
+    Product {
+        pattern: "CodeDesk/{version} (darwin; arm64)",
+        fingerprint: JA4_CHROME,
+        versions: &["1.108.2", "1.109.0"],
+    },
+    Product { pattern: "CodeDesk/{version} (linux; x64)", fingerprint: JA4_CHROME, versions: &["1.108.2", "1.109.0"] },
+    Product {
+        pattern: "Larch/{version} (windows; x64)",
+        fingerprint: "t13d491100_bd868743f55c_d41ae481755e",
+        versions: &["2026.1", "2026.2"],
+    },
+];
+
+/// Firmware of devices.
+pub(super) const FIRMWARE: &[Product] = &[
+    Product {
+        pattern: "TrailUnit/{version} (TU-310; LTE)",
+        fingerprint: "t12d190800_d83cc789557e_7af1ed941c26",
+        versions: &["4.17.0", "4.18.1", "4.19.0"],
+    },
+    Product {
+        pattern: "beacon-fw/{version} (BK2; modem 1.3.6)",
+        fingerprint: "t12d100600_a1e935682795_1d1bb4a95c6c",
+        versions: &["2.8.3", "2.9.0", "2.10.1"],
+    },
+];
+
 impl Product {
     /// The product in version number `version`, or in the last one.
     pub(crate) fn client(&self, app: &str, version: usize) -> Arc<Client> {

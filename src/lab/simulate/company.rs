@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::apps::Tokens;
 use super::clients::LIBRARIES;
+use super::connection::those;
 use super::label::Label;
 use super::networks::{Habit, Line, Network, Purpose};
 use super::random::Random;
@@ -50,6 +51,23 @@ const TENANTS: &[(&str, &[&str])] = &[
 pub(super) fn tenant(number: u64) -> (&'static str, u64) {
     let number = number % TENANTS.len() as u64;
     (TENANTS[number as usize].0, number)
+}
+
+#[cfg(test)]
+pub(super) fn all_tenants() -> impl Iterator<Item = String> {
+    TENANTS.iter().map(|(name, _)| format!("\"tenant_id\":\"{name}\""))
+}
+
+/// A company with an office in each city, without a VPN and without changes.
+pub(super) fn small(tenant: &'static str, cities: &[&'static str], span: &Span, networks: &[Network]) -> Company {
+    let mut random = Random::new(span.seed, 2_000_002);
+    let mut office = |city: &'static str| {
+        let suits = |n: &Network| n.purpose == Purpose::Home && n.city == city;
+        let network = *random.pick(&those(networks, suits));
+        (city, Line::new(networks, network, Habit::Fixed, &mut random))
+    };
+    let offices = cities.iter().map(|city| office(city)).collect();
+    Company { tenant, offices, vpn: None, vpn_rollout: None, office_move: None, scan: None }
 }
 
 pub(super) fn all(span: &Span, networks: &[Network]) -> Vec<Company> {

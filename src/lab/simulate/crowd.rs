@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use super::apps::{App, PLUGINS, Taste, Tokens, WAREHOUSE};
+use super::apps::{App, PLUGINS, Taste, WAREHOUSE};
 use super::clients::{Client, LIBRARIES};
 use super::company::tenant;
 use super::networks::{self, Network, Purpose};
 use super::random::Random;
-use super::record::{Call, Holder, Record, Sighting};
-use crate::event::{Kind, TokenType};
+use super::record::{Call, Holder, Record, Sighting, Subject};
+use crate::event::Kind;
 use crate::millis::DAY_MS;
 
 /// Traffic of a crowd: each token is used once per round, in a pseudo-random order.
@@ -81,16 +81,12 @@ impl Crowd {
         let address = network.random_v4(&mut own);
         let client = Arc::clone(own.pick(&self.clients));
         let (token_id, taste, object) = (own.bits(), Taste::new(app, &mut own), own.below(500_000));
-        let token_type = match app.tokens {
-            Tokens::Standing(token_type) => token_type,
-            Tokens::Rotating { .. } | Tokens::Refreshing { .. } => TokenType::Access,
-        };
         let mut now = Random::new(self.seed, 20_000_000_000 + number);
         let route = taste.choose(app, &mut now);
         let call = Call { route, object: object + now.below(50), bytes: route.answer_bytes(&mut now) };
         let holder = Holder {
             tenant: tenant(token).0,
-            user: format!("holder-{token}"),
+            subject: Subject::User(format!("holder-{token}")),
             app,
             family: None,
             zone: network.zone.clone(),
@@ -99,7 +95,7 @@ impl Crowd {
             at,
             kind: Kind::Use,
             token: token_id,
-            token_type,
+            token_type: app.tokens.in_calls(),
             parent: None,
             holder: Arc::new(holder),
             expires_at: None,

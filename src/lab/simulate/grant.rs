@@ -8,7 +8,7 @@ use super::clients::Client;
 use super::label::Label;
 use super::networks::Zone;
 use super::random::Random;
-use super::record::{Call, Holder, Record, Sighting};
+use super::record::{Call, Holder, Record, Sighting, Subject};
 use super::span::Depth;
 use crate::event::{Kind, TokenType};
 
@@ -38,18 +38,18 @@ pub(super) struct Visitor {
 }
 
 /// The owner of the grant.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Owner<'a> {
     pub(crate) tenant: &'static str,
-    pub(crate) user: &'a str,
+    pub(crate) subject: Subject,
     pub(crate) zone: &'a Zone,
 }
 
 impl Grant {
     /// A grant that was issued before the simulation begins, without an `issued` event.
     pub(crate) fn new(owner: Owner<'_>, app: &'static App, depth: Depth, random: &mut Random) -> Self {
-        let Owner { tenant, user, zone } = owner;
-        let holder = Holder { tenant, user: user.to_owned(), app, family: family(app, random), zone: zone.clone() };
+        let Owner { tenant, subject, zone } = owner;
+        let holder = Holder { tenant, subject, app, family: family(app, random), zone: zone.clone() };
         let deep = depth == Depth::Full;
         let bound = deep && app.binding != Binding::None && random.chance(0.5);
         Self {
@@ -62,6 +62,22 @@ impl Grant {
             depth,
             ended: None,
         }
+    }
+
+    /// Gives a long-lived token a grant.
+    pub(crate) fn ensure_family(&mut self, random: &mut Random) {
+        if self.holder.family.is_none() {
+            self.holder = Arc::new(Holder { family: Some(random.bits() >> 16), ..Holder::clone(&self.holder) });
+        }
+    }
+
+    pub(crate) const fn is_bound(&self) -> bool {
+        self.binding.is_some()
+    }
+
+    /// Replaces the key that a bound grant proves possession of.
+    pub(crate) fn renew_key(&mut self, random: &mut Random) {
+        self.binding = self.binding.map(|_| random.bits());
     }
 
     pub(crate) const fn is_ended(&self) -> bool {
@@ -78,6 +94,7 @@ impl Grant {
         let expires_at = match self.holder.app.tokens {
             Tokens::Standing(_) => None,
             Tokens::Rotating { .. } | Tokens::Refreshing { .. } => Some(self.refreshed(at, visitor, call, random, out)),
+            Tokens::Minted { .. } => Some(self.minted(at, visitor.label, random, out)),
         };
         let status = match random.below(1_000) {
             0..=3 => 404,
@@ -110,8 +127,8 @@ impl Grant {
     /// Ends the grant by `kind`: revocation or end of session. The event names the long-lived token.
     pub(crate) fn end(&mut self, at: i64, kind: Kind, out: &mut Vec<Record>) {
         let (token, token_type) = match self.holder.app.tokens {
-            Tokens::Standing(token_type) => (self.access, token_type),
             Tokens::Rotating { .. } | Tokens::Refreshing { .. } => (self.refresh, TokenType::Refresh),
+            tokens @ (Tokens::Standing(_) | Tokens::Minted { .. }) => (self.access, tokens.in_calls()),
         };
         out.push(self.token_event(kind, at, token, token_type, None));
         if kind == Kind::Revoked && self.holder.family.is_some() && at < self.access_until {
@@ -123,11 +140,7 @@ impl Grant {
 
     /// The user's password or factor changes, in the session of this grant.
     pub(crate) fn credential_changes(&self, at: i64) -> Record {
-        let (token, token_type) = match self.holder.app.tokens {
-            Tokens::Standing(token_type) => (self.access, token_type),
-            Tokens::Rotating { .. } | Tokens::Refreshing { .. } => (self.access, TokenType::Access),
-        };
-        self.token_event(Kind::CredentialChanged, at, token, token_type, None)
+        self.token_event(Kind::CredentialChanged, at, self.access, self.holder.app.tokens.in_calls(), None)
     }
 
     /// Begins a new grant after a login or with a new secret: other tokens, and another family.
@@ -135,7 +148,7 @@ impl Grant {
         let old = &self.holder;
         self.holder = Arc::new(Holder {
             tenant: old.tenant,
-            user: old.user.clone(),
+            subject: old.subject.clone(),
             app: old.app,
             family: family(old.app, random),
             zone: old.zone.clone(),
@@ -144,7 +157,10 @@ impl Grant {
         self.binding = self.binding.map(|_| random.bits());
         self.ended = None;
         let (parent, first) = match self.holder.app.tokens {
-            Tokens::Standing(token_type) => (None, self.token_event(Kind::Issued, at, self.access, token_type, None)),
+            tokens @ (Tokens::Standing(_) | Tokens::Minted { .. }) => {
+                self.access_until = at + tokens.lifetime_ms();
+                (None, self.token_event(Kind::Issued, at, self.access, tokens.in_calls(), None))
+            }
             tokens @ (Tokens::Rotating { .. } | Tokens::Refreshing { .. }) => {
                 self.access_until = at + tokens.lifetime_ms();
                 let first = self.token_event(Kind::Issued, at, self.refresh, TokenType::Refresh, None);
@@ -159,15 +175,25 @@ impl Grant {
     }
 
     fn use_of(&self, token: u64, at: i64, visitor: &Visitor, call: Call, status: u16) -> Record {
-        let token_type = match self.holder.app.tokens {
-            Tokens::Standing(token_type) => token_type,
-            Tokens::Rotating { .. } | Tokens::Refreshing { .. } => TokenType::Access,
-        };
-        let mut record = self.token_event(Kind::Use, at, token, token_type, Some(visitor));
+        let mut record = self.token_event(Kind::Use, at, token, self.holder.app.tokens.in_calls(), Some(visitor));
         if let Some(sighting) = &mut record.sighting {
             (sighting.call, sighting.status) = (Some(call), status);
         }
         record
+    }
+
+    /// Ensures a valid access token that the client obtained with its secret. Returns its expiry.
+    fn minted(&mut self, at: i64, label: Option<Label>, random: &mut Random, out: &mut Vec<Record>) -> i64 {
+        if at >= self.access_until {
+            let asked_at = at - random.within(80..500);
+            self.access = random.bits();
+            self.access_until = asked_at + self.holder.app.tokens.lifetime_ms();
+            if self.holder.app.logs_issuance {
+                let issued = self.token_event(Kind::Issued, asked_at, self.access, TokenType::Access, None);
+                out.push(Record { label, expires_at: Some(self.access_until), ..issued });
+            }
+        }
+        self.access_until
     }
 
     /// Ensures a valid access token in the second before `at`. Returns its expiry.
@@ -273,7 +299,7 @@ impl Grant {
 
 fn family(app: &App, random: &mut Random) -> Option<u64> {
     match app.tokens {
-        Tokens::Standing(_) => None,
+        Tokens::Standing(_) | Tokens::Minted { .. } => None,
         Tokens::Rotating { .. } | Tokens::Refreshing { .. } => Some(random.bits() >> 16),
     }
 }

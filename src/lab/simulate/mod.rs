@@ -4,20 +4,25 @@
 //! `docs/simulator.md` describes the traffic and the sources of its numbers. Labels are written separately; no field of
 //! an event reveals them.
 
+mod actor;
 mod apps;
 mod arrival;
 mod clients;
 mod company;
 mod connection;
+mod consumer_vpn;
 mod crowd;
+mod fleet;
 mod grant;
 mod label;
 mod machine;
 mod names;
 mod networks;
 mod person;
+mod population;
 mod random;
 mod record;
+mod repositories;
 mod score;
 mod settings;
 mod span;
@@ -31,14 +36,19 @@ pub(crate) use score::{Score, score};
 pub use settings::Settings;
 pub(crate) use theft::Theft;
 
+use actor::Actor as _;
 use apps::PLUGINS;
 use arrival::{Arrivals, Trouble, What};
 use company::{Company, tenant};
-use machine::{Machine, Vendor};
+use machine::Machine;
+use machine::vendor::Vendor;
 use networks::Network;
 use person::Person;
+use population::Population;
 use random::Random;
+use record::Record;
 use span::Span;
+use theft::kind::Group;
 use theft::{Day, Planter};
 
 /// A simulation in progress.
@@ -49,6 +59,7 @@ pub struct Simulation {
     people: Vec<Person>,
     machines: Vec<Machine>,
     planter: Planter,
+    populations: Vec<Population>,
     thefts: Vec<Theft>,
     arrivals: Arrivals,
     labels: Vec<u8>,
@@ -81,9 +92,11 @@ impl Simulation {
             })
         });
         let machines = services.chain(shared).chain(build_jobs).chain(plugins).collect();
+        let populations = population::all(&settings, &span, &networks);
         Self {
-            planter: Planter::new(seed, &settings),
-            arrivals: Arrivals::new(seed, depth, troubles(&span)),
+            planter: Planter::new(seed, Group::Companies, &settings),
+            arrivals: Arrivals::new(seed, 1 + populations.len(), depth, troubles(&span)),
+            populations,
             settings,
             networks,
             companies,
@@ -120,15 +133,25 @@ impl Simulation {
         }
         self.day += 1;
         let days_left = self.settings.days - self.day;
-        if days_left < self.settings.theft_days {
-            let day = Day { midnight, end: self.end(), number: self.settings.theft_days - days_left - 1 };
-            self.planter.plant(&mut today, &day, &self.networks, &mut self.thefts);
+        let day = self.settings.theft_days.checked_sub(days_left + 1);
+        let day = day.map(|number| Day { midnight, end: self.end(), number });
+        if let Some(day) = &day {
+            self.planter.plant(&mut today, day, &self.networks, &mut self.thefts);
         }
-        let (start, end) = (self.settings.start, self.end());
-        // In eastern zones the first local day begins before the simulation.
-        for record in today.into_iter().filter(|record| (start..end).contains(&record.at)) {
-            self.arrivals.admit(record);
+        self.admit(0, today);
+        let mut populations = std::mem::take(&mut self.populations);
+        for (number, population) in populations.iter_mut().enumerate() {
+            let mut today = Vec::new();
+            for actor in &mut population.actors {
+                actor.day(midnight, weekday, &self.networks, &mut today);
+            }
+            population.planter.observe(&today);
+            if let Some(day) = &day {
+                population.planter.plant(&mut today, day, &self.networks, &mut self.thefts);
+            }
+            self.admit(1 + number, today);
         }
+        self.populations = populations;
         let final_before = if days_left == 0 { i64::MAX } else { midnight + DAY_MS - EASTERNMOST };
         let thefts = &mut self.thefts;
         self.arrivals.write_before(final_before, out, &mut self.labels, |written| {
@@ -138,6 +161,14 @@ impl Simulation {
             }
         });
         true
+    }
+
+    fn admit(&mut self, source: usize, records: Vec<Record>) {
+        let (start, end) = (self.settings.start, self.end());
+        // In eastern zones the first local day begins before the simulation.
+        for record in records.into_iter().filter(|record| (start..end).contains(&record.at)) {
+            self.arrivals.admit(source, record);
+        }
     }
 
     /// The thefts so far; complete at the end.

@@ -11,18 +11,38 @@ use super::apps::{App, Route};
 use super::clients::Client;
 use super::label::Label;
 use super::networks::Zone;
+use super::repositories::fill;
 use crate::event::{Kind, TokenType};
 
 /// The holder of a token.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Holder {
     pub(crate) tenant: &'static str,
-    pub(crate) user: String,
+    pub(crate) subject: Subject,
     pub(crate) app: &'static App,
     /// Grants with refresh tokens.
     pub(crate) family: Option<u64>,
     /// Time zone of the holder.
     pub(crate) zone: Zone,
+}
+
+/// Who acts with a token.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Subject {
+    User(String),
+    /// A client without a user (OAuth client credentials), by number. Its id includes the name of its application.
+    Client(u64),
+}
+
+impl Holder {
+    /// Identifies the holder of `token` among all holders: the grant, the client or the token.
+    pub(crate) const fn id(&self, token: u64) -> u64 {
+        match (self.family, &self.subject) {
+            (Some(family), _) => family,
+            (None, Subject::Client(number)) => *number,
+            (None, Subject::User(_)) => token,
+        }
+    }
 }
 
 /// Additional attributes of a use: address, client and call.
@@ -80,8 +100,12 @@ impl Record {
         if let Some(parent) = self.parent {
             put(out, format_args!(",\"parent_token_id\":\"{parent:016x}\""));
         }
-        let (user, app, tenant) = (&holder.user, holder.app.id, holder.tenant);
-        put(out, format_args!(",\"user_id\":\"{user}\",\"app_id\":\"{app}\",\"tenant_id\":\"{tenant}\""));
+        let (app, tenant) = (holder.app.id, holder.tenant);
+        match &holder.subject {
+            Subject::User(user) => put(out, format_args!(",\"user_id\":\"{user}\",\"app_id\":\"{app}\"")),
+            Subject::Client(number) => put(out, format_args!(",\"app_id\":\"{app}-{number}\"")),
+        }
+        put(out, format_args!(",\"tenant_id\":\"{tenant}\""));
         if let Some(sighting) = &self.sighting {
             let Sighting { address, client, .. } = sighting;
             put(out, format_args!(",\"ip_address\":\"{address}\",\"user_agent\":\"{}\"", client.agent));
@@ -95,6 +119,7 @@ impl Record {
             if let Some(Call { route, object, bytes }) = sighting.call {
                 put(out, format_args!(",\"method\":\"{}\",\"endpoint\":\"", route.method));
                 match route.path.split_once("{}") {
+                    None if route.path.contains("{repo}") => put(out, format_args!("{}\"", fill(route.path, object))),
                     Some((before, after)) => put(out, format_args!("{before}{object}{after}\"")),
                     None => put(out, format_args!("{}\"", route.path)),
                 }

@@ -22,6 +22,18 @@ pub struct Settings {
     pub vendors: u32,
     /// Number of users of each vendor's plugin.
     pub plugin_users: u32,
+    /// Number of services that get access tokens with a client secret.
+    pub service_clients: u32,
+    /// Number of vehicles and trackers.
+    pub devices: u32,
+    /// Number of users of each aggregator.
+    pub aggregator_users: u32,
+    /// Number of people with the application of a consumer VPN.
+    pub vpn_people: u32,
+    /// Number of people with grants in several applications.
+    pub account_holders: u32,
+    /// Number of developers at a code hosting service.
+    pub developers: u32,
     /// Number of last days in which thefts happen.
     pub theft_days: u32,
     /// Number of thefts of each kind.
@@ -45,6 +57,12 @@ impl Settings {
             build_jobs: 110,
             vendors: 3,
             plugin_users: 120,
+            service_clients: 0,
+            devices: 0,
+            aggregator_users: 0,
+            vpn_people: 0,
+            account_holders: 0,
+            developers: 0,
             theft_days: 2,
             thefts: TheftKind::FORTNIGHT.to_vec(),
         }
@@ -63,12 +81,19 @@ impl Settings {
             build_jobs: 30,
             vendors: 3,
             plugin_users: 25,
+            service_clients: 0,
+            devices: 0,
+            aggregator_users: 0,
+            vpn_people: 0,
+            account_holders: 0,
+            developers: 0,
             theft_days: 6,
             thefts: TheftKind::DEEP.map(|kind| (kind, if kind == TheftKind::Campaign { 1 } else { 2 })).to_vec(),
         }
     }
 
-    /// Ninety days of some 4,500 grants and keys, and 26 thefts of each kind in the last sixty days.
+    /// Ninety days of some 6,200 grants, keys and clients. In the last sixty days, 26 thefts of each kind from the
+    /// companies and 20 of each kind from the other populations.
     pub(crate) fn quarter(seed: u64, start: i64) -> Self {
         Self {
             days: 90,
@@ -78,8 +103,15 @@ impl Settings {
             build_jobs: 160,
             vendors: 12,
             plugin_users: 70,
+            service_clients: 150,
+            devices: 300,
+            aggregator_users: 250,
+            vpn_people: 150,
+            account_holders: 90,
+            developers: 120,
             theft_days: 60,
-            thefts: TheftKind::DEEP.map(|kind| (kind, 26)).to_vec(),
+            thefts: [TheftKind::DEEP.map(|kind| (kind, 26)).as_slice(), &TheftKind::WIDE.map(|kind| (kind, 20))]
+                .concat(),
             ..Self::afternoon(seed, start)
         }
     }

@@ -1,30 +1,39 @@
 //! Adds thefts to legitimate days: a thief takes a token that its owner holds at that moment.
 
+mod aggregator;
+mod code;
 mod deeds;
+mod device;
 mod issued;
 pub(super) mod kind;
 mod past;
+mod renewal;
+mod service_client;
 mod stay;
+mod takeover;
 mod whereabouts;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
+use kind::Group;
 pub(crate) use kind::TheftKind;
 
 use super::label::Label;
 use super::networks::Network;
 use super::random::Random;
-use super::record::Record;
+use super::record::{Record, Subject};
 use super::settings::Settings;
 use super::span::Depth;
 use super::thief::{Manner, Thief};
-use past::{Past, pasts, victim};
+use crate::event::Kind;
+use crate::millis::DAY_MS;
+use past::{Past, pasts, sleeping, victim};
 
 /// One theft.
 #[derive(Clone, Debug)]
 pub(crate) struct Theft {
     pub(crate) kind: TheftKind,
-    /// Grants, or tokens without a grant, that the thief used.
+    /// Grants, clients without a user, or other tokens, that the thief used.
     pub(crate) victims: Vec<String>,
     /// First and last event of the thief, in milliseconds since the epoch.
     pub(crate) first_at: i64,
@@ -41,6 +50,8 @@ pub(super) struct Planter {
     planned: Vec<(u32, TheftKind)>,
     victims: HashSet<u64>,
     stays: Vec<Stay>,
+    /// The last use of each long-lived token, if thefts of sleeping tokens are planned.
+    last_uses: BTreeMap<u64, Record>,
 }
 
 /// The day to which thefts are added.
@@ -79,11 +90,12 @@ impl From<Vec<Record>> for Loot {
 }
 
 impl Planter {
-    pub(crate) fn new(seed: u64, settings: &Settings) -> Self {
-        let mut random = Random::new(seed, 9_000_000);
+    /// Plans the thefts that concern `group`.
+    pub(crate) fn new(seed: u64, group: Group, settings: &Settings) -> Self {
+        let mut random = Random::new(seed, 9_000_000 + group as u64);
         let days = settings.theft_days.max(1);
         let mut planned: Vec<(u32, TheftKind)> = Vec::new();
-        for &(kind, count) in &settings.thefts {
+        for &(kind, count) in settings.thefts.iter().filter(|(kind, _)| kind.group() == group) {
             // Thefts over several days need time, and others need a day on which a token ended.
             let within = if kind.stays() || kind.follows() { (days * 2 / 3).max(1) } else { days };
             planned.extend((0..count).map(|n| match settings.depth {
@@ -92,7 +104,31 @@ impl Planter {
             }));
         }
         planned.sort_unstable();
-        Self { random, depth: settings.depth, planned, victims: HashSet::new(), stays: Vec::new() }
+        Self {
+            random,
+            depth: settings.depth,
+            planned,
+            victims: HashSet::new(),
+            stays: Vec::new(),
+            last_uses: BTreeMap::new(),
+        }
+    }
+
+    /// Remembers the last uses of long-lived tokens.
+    pub(crate) fn observe(&mut self, records: &[Record]) {
+        if self.planned.iter().any(|(_, kind)| *kind == TheftKind::SleepingKey) {
+            for record in records.iter().filter(|record| record.kind == Kind::Use && record.expires_at.is_none()) {
+                let last = self.last_uses.entry(victim(record)).or_insert_with(|| record.clone());
+                if last.at < record.at {
+                    *last = record.clone();
+                }
+            }
+        }
+    }
+
+    /// Last uses of the tokens that have not been used for two weeks.
+    fn asleep(&self, midnight: i64) -> Vec<Record> {
+        self.last_uses.values().filter(|last| last.at < midnight - 14 * DAY_MS).cloned().collect()
     }
 
     /// Adds thefts to a day's legitimate records.
@@ -103,7 +139,8 @@ impl Planter {
         networks: &[Network],
         thefts: &mut Vec<Theft>,
     ) {
-        let pasts = pasts(records);
+        let asleep = self.asleep(day.midnight);
+        let pasts: Vec<Past<'_>> = pasts(records).into_iter().chain(asleep.iter().map(sleeping)).collect();
         let mut planted = Vec::new();
         let mut made_odd: Vec<(u64, i64, Label)> = Vec::new();
         let mut stays = std::mem::take(&mut self.stays);
@@ -166,8 +203,9 @@ const fn theft_label(kind: TheftKind, number: usize) -> Label {
 }
 
 fn victim_name(record: &Record) -> String {
-    match record.holder.family {
-        Some(family) => format!("g-{family:012x}"),
-        None => format!("{:016x}", record.token),
+    match (record.holder.family, &record.holder.subject) {
+        (Some(family), _) => format!("g-{family:012x}"),
+        (None, Subject::Client(number)) => format!("{}-{number}", record.holder.app.id),
+        (None, Subject::User(_)) => format!("{:016x}", record.token),
     }
 }

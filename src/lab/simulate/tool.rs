@@ -9,6 +9,7 @@ use super::grant::Grant;
 use super::label::News;
 use super::random::Random;
 use super::record::Call;
+use super::repositories::WorkingSet;
 
 /// An application on one of the person's devices.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(super) struct Tool {
     pub(super) calls: f64,
     pub(super) busy_until: i64,
     pub(super) objects: u64,
+    /// Files in which a developer works, instead of objects.
+    pub(super) working_set: Option<WorkingSet>,
     /// Share of the days that end with a logout.
     pub(super) logs_out: f64,
 }
@@ -40,7 +43,10 @@ impl Tool {
     pub(super) fn make_call(&self, random: &mut Random) -> Call {
         let route = self.taste.choose(self.grant.holder.app, random);
         // People return to the same few objects.
-        let object = self.objects + random.pareto(1.0, 0.8).min(3_000.0) as u64;
+        let object = match &self.working_set {
+            Some(files) => files.choose(random),
+            None => self.objects + random.pareto(1.0, 0.8).min(3_000.0) as u64,
+        };
         Call { route, object, bytes: route.answer_bytes(random) }
     }
 }

@@ -25,7 +25,11 @@ impl Planter {
                 self.spree(kind, past, networks)?.into()
             }
             TheftKind::LeakedCiSecret | TheftKind::BindingMismatch => self.spree(kind, past, networks)?.into(),
-            TheftKind::TwoHolders => self.two_holders(past, networks)?.into(),
+            TheftKind::TwoHolders => self.two_holders(past, networks, Self::compatriot)?.into(),
+            TheftKind::VpnThief => self.two_holders(past, networks, Self::behind_a_vpn)?.into(),
+            TheftKind::LoginTakeover => self.login_takeover(past, suitable, networks)?.into(),
+            TheftKind::SourceExfiltration => self.source_exfiltration(past, networks)?.into(),
+            TheftKind::SecretSearch => self.secret_search(past, networks)?.into(),
             TheftKind::NightBurst | TheftKind::RecordScraping => self.scraping(kind, past, networks)?.into(),
             TheftKind::BulkExport => self.bulk_export(past, networks)?.into(),
             TheftKind::RefreshReuse => self.refresh_reuse(past, networks)?,
@@ -37,6 +41,12 @@ impl Planter {
             TheftKind::AfterRevocation | TheftKind::AfterLogout => self.after_the_end(past, networks)?.into(),
             TheftKind::AfterExpiry => self.after_expiry(past, networks)?.into(),
             TheftKind::StaleCredential => self.stale_credential(past, networks)?.into(),
+            TheftKind::ClientSecret => self.client_secret(past, day, networks)?.into(),
+            TheftKind::ServiceToken => self.service_token(past, networks)?.into(),
+            TheftKind::DeviceClone => self.device_clone(past, day, networks)?.into(),
+            TheftKind::SleepingKey => self.sleeping_key(past, day, networks)?.into(),
+            TheftKind::AggregatorGrant => self.aggregator_grant(past, day, networks)?.into(),
+            TheftKind::AggregatorStore => self.aggregator_store(past, day, suitable, networks)?.into(),
         };
         let in_time = loot.records.iter().all(|record| (day.midnight..day.end).contains(&record.at));
         (in_time && !loot.records.is_empty()).then_some(loot)
@@ -78,8 +88,13 @@ impl Planter {
         (stolen.len() >= enough).then_some(stolen)
     }
 
-    /// During the owner's session, from the same country, with the owner's latest token.
-    fn two_holders(&mut self, past: &Past<'_>, networks: &[Network]) -> Option<Vec<Record>> {
+    /// During the owner's session, with the owner's latest token.
+    fn two_holders(
+        &mut self,
+        past: &Past<'_>,
+        networks: &[Network],
+        whereabouts: fn(&mut Self, &Record, &[Network]) -> Option<Thief>,
+    ) -> Option<Vec<Record>> {
         let first = self.random.below(past.uses.len() as u64) as usize;
         let session: Vec<&Record> = past.uses[first..]
             .windows(2)
@@ -95,7 +110,7 @@ impl Planter {
             return None;
         }
         let taken = session[0];
-        let mut thief = self.compatriot(taken, networks)?;
+        let mut thief = whereabouts(self, taken, networks)?;
         let manner = Manner::online(self.depth, &mut self.random);
         let mut stolen = Vec::new();
         for owned in session.iter().skip(1) {

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::past::Past;
+use super::takeover::Login;
 use super::{Loot, Planter};
 use crate::event::{Kind, TokenType};
 use crate::lab::simulate::apps::Tokens;
 use crate::lab::simulate::networks::Network;
-use crate::lab::simulate::record::{Holder, Record, Sighting};
+use crate::lab::simulate::record::{Record, Sighting};
 use crate::lab::simulate::span::Depth;
 use crate::lab::simulate::thief::Manner;
 use crate::millis::{HOUR_MS, MINUTE_MS};
@@ -77,36 +78,11 @@ impl Planter {
 
     /// The owner logs in through the thief's proxy, and the new session is the thief's.
     pub(super) fn phished_session(&mut self, past: &Past<'_>, networks: &[Network]) -> Option<Vec<Record>> {
-        let (Tokens::Rotating { minutes } | Tokens::Refreshing { minutes }) = past.holder.app.tokens else {
-            return None;
-        };
         let owned = *self.random.pick(&past.uses);
         let mut thief = self.anywhere(owned, networks)?;
         let begins = owned.at + self.random.log_uniform(MINUTE_MS as f64, 4.0 * HOUR_MS as f64) as i64;
-        let old = past.holder;
-        let holder = Arc::new(Holder {
-            tenant: old.tenant,
-            user: old.user.clone(),
-            app: old.app,
-            family: Some(self.random.bits() >> 16),
-            zone: old.zone.clone(),
-        });
-        let (refresh, access, expires_at) = (self.random.bits(), self.random.bits(), begins + minutes * MINUTE_MS);
-        let issued = |token, token_type, parent, expires_at, after| Record {
-            at: begins + after,
-            kind: Kind::Issued,
-            token,
-            token_type,
-            parent,
-            holder: Arc::clone(&holder),
-            expires_at,
-            sighting: None,
-            label: None,
-        };
-        let mut stolen = vec![
-            issued(refresh, TokenType::Refresh, None, None, 0),
-            issued(access, TokenType::Access, Some(refresh), Some(expires_at), 2),
-        ];
+        let Login { holder, access, expires_at, issued } = self.login(past, begins)?;
+        let mut stolen: Vec<Record> = issued.into();
         let mut taken = owned.clone();
         (taken.token, taken.expires_at, taken.holder) = (access, Some(expires_at), Arc::clone(&holder));
         let mut manner = Manner::any(&mut self.random);

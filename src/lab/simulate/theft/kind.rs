@@ -40,6 +40,45 @@ pub enum TheftKind {
     BindingMismatch,
     /// From another place, after the owner's password changed, with earlier tokens.
     StaleCredential,
+    /// A service's client secret, with which the thief gets tokens.
+    ClientSecret,
+    /// One access token of a service.
+    ServiceToken,
+    /// A second device with the same key.
+    DeviceClone,
+    /// The key of a device that has not reported for weeks.
+    SleepingKey,
+    /// One user's grant to an aggregator.
+    AggregatorGrant,
+    /// Many users' grants to an aggregator, from few servers.
+    AggregatorStore,
+    /// During a session of an owner who uses VPNs, from a VPN.
+    VpnThief,
+    /// The thief signs in as the user.
+    LoginTakeover,
+    /// Many source files.
+    SourceExfiltration,
+    /// Lists of secrets, keys and jobs of repositories.
+    SecretSearch,
+}
+
+/// Holders that a kind of theft concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Group {
+    /// Staff, machines and plugins of the companies.
+    Companies,
+    /// Services with a client secret.
+    ServiceClients,
+    /// Vehicles and trackers.
+    Fleets,
+    /// Grants to aggregators.
+    Aggregators,
+    /// People with the application of a consumer VPN.
+    VpnPeople,
+    /// People with grants in several applications.
+    AccountHolders,
+    /// Developers at a code hosting service.
+    Developers,
 }
 
 impl TheftKind {
@@ -75,6 +114,32 @@ impl TheftKind {
         Self::StaleCredential,
     ];
 
+    /// Kinds of thefts from the other populations.
+    pub(crate) const WIDE: [Self; 10] = [
+        Self::ClientSecret,
+        Self::ServiceToken,
+        Self::DeviceClone,
+        Self::SleepingKey,
+        Self::AggregatorGrant,
+        Self::AggregatorStore,
+        Self::VpnThief,
+        Self::LoginTakeover,
+        Self::SourceExfiltration,
+        Self::SecretSearch,
+    ];
+
+    pub(crate) const fn group(self) -> Group {
+        match self {
+            Self::ClientSecret | Self::ServiceToken => Group::ServiceClients,
+            Self::DeviceClone | Self::SleepingKey => Group::Fleets,
+            Self::AggregatorGrant | Self::AggregatorStore => Group::Aggregators,
+            Self::VpnThief => Group::VpnPeople,
+            Self::LoginTakeover => Group::AccountHolders,
+            Self::SourceExfiltration | Self::SecretSearch => Group::Developers,
+            _ => Group::Companies,
+        }
+    }
+
     /// The name in labels.
     pub(crate) const fn scenario(self) -> &'static str {
         match self {
@@ -97,6 +162,16 @@ impl TheftKind {
             Self::AfterExpiry => "use_after_expiry",
             Self::BindingMismatch => "binding_mismatch",
             Self::StaleCredential => "stale_credential",
+            Self::ClientSecret => "client_secret_stolen",
+            Self::ServiceToken => "service_token_copied",
+            Self::DeviceClone => "device_clone",
+            Self::SleepingKey => "sleeping_key_stolen",
+            Self::AggregatorGrant => "aggregator_grant_stolen",
+            Self::AggregatorStore => "aggregator_store_stolen",
+            Self::VpnThief => "vpn_thief",
+            Self::LoginTakeover => "login_takeover",
+            Self::SourceExfiltration => "source_exfiltration",
+            Self::SecretSearch => "secret_search",
         }
     }
 
@@ -123,6 +198,16 @@ impl TheftKind {
             Self::AfterExpiry => "used after it expired",
             Self::BindingMismatch => "used with another key",
             Self::StaleCredential => "used after the password changed",
+            Self::ClientSecret => "a service's secret used elsewhere",
+            Self::ServiceToken => "a service's token used elsewhere",
+            Self::DeviceClone => "a second device with the same key",
+            Self::SleepingKey => "the key of a sleeping device",
+            Self::AggregatorGrant => "one user's grant to an aggregator",
+            Self::AggregatorStore => "an aggregator's store of grants",
+            Self::VpnThief => "a thief and an owner on VPNs",
+            Self::LoginTakeover => "a login by the thief",
+            Self::SourceExfiltration => "many source files read",
+            Self::SecretSearch => "secrets of repositories listed",
         }
     }
 

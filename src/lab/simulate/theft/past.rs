@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::kind::TheftKind;
 use crate::event::{Kind, TokenType};
 use crate::lab::simulate::apps::{App, DEPLOY, Tokens};
-use crate::lab::simulate::record::{Holder, Record};
+use crate::lab::simulate::record::{Holder, Record, Subject};
 use crate::lab::simulate::span::Depth;
 use crate::lab::simulate::thief::Target;
 
@@ -19,6 +19,8 @@ pub(super) struct Past<'r> {
     pub(super) refreshes: Vec<&'r Record>,
     /// Revocation or end of session.
     pub(super) end: Option<&'r Record>,
+    /// The token has not been used for weeks, and `uses` has its last use.
+    pub(super) sleeps: bool,
     /// Time at which the user's credential changed today.
     pub(super) changed_at: Option<i64>,
 }
@@ -44,7 +46,10 @@ impl Past<'_> {
         let uses = self.uses.len();
         let ended_by = |kind| self.end.is_some_and(|end| end.kind == kind);
         let lives = self.end.is_none();
-        if self.is_bound() != (kind == TheftKind::BindingMismatch) || uses == 0 {
+        if self.is_bound() != (kind == TheftKind::BindingMismatch)
+            || self.sleeps != (kind == TheftKind::SleepingKey)
+            || uses == 0
+        {
             return false;
         }
         match kind {
@@ -58,7 +63,7 @@ impl Past<'_> {
             | TheftKind::BulkExport => lives && app.id != DEPLOY.id,
             TheftKind::BindingMismatch => lives && uses >= 3,
             TheftKind::TwoHolders if depth == Depth::Plain => family && uses >= 14,
-            TheftKind::TwoHolders => lives && uses >= 8,
+            TheftKind::TwoHolders | TheftKind::VpnThief => lives && uses >= 8,
             TheftKind::NightBurst => {
                 uses <= 150 && matches!(app.tokens, Tokens::Standing(TokenType::Personal | TokenType::ApiKey))
             }
@@ -70,7 +75,15 @@ impl Past<'_> {
             TheftKind::RotationBypass => lives && self.rotates(),
             TheftKind::AfterRevocation => ended_by(Kind::Revoked),
             TheftKind::AfterLogout => ended_by(Kind::SessionEnded),
-            TheftKind::AfterExpiry => lives && family,
+            TheftKind::AfterExpiry | TheftKind::LoginTakeover => lives && family,
+            TheftKind::ClientSecret
+            | TheftKind::ServiceToken
+            | TheftKind::SleepingKey
+            | TheftKind::AggregatorGrant
+            | TheftKind::AggregatorStore
+            | TheftKind::SourceExfiltration
+            | TheftKind::SecretSearch => true,
+            TheftKind::DeviceClone => lives && uses >= 4,
             TheftKind::StaleCredential => lives && self.changed_at.is_some(),
         }
     }
@@ -79,10 +92,10 @@ impl Past<'_> {
 /// Each holder's day, ordered by id.
 pub(super) fn pasts(records: &[Record]) -> Vec<Past<'_>> {
     let mut pasts: BTreeMap<u64, Past<'_>> = BTreeMap::new();
-    let mut changes: BTreeMap<(&str, &str), i64> = BTreeMap::new();
+    let mut changes: BTreeMap<(&str, &Subject), i64> = BTreeMap::new();
     for record in records {
         if record.kind == Kind::CredentialChanged {
-            changes.insert((record.holder.tenant, &record.holder.user), record.at);
+            changes.insert((record.holder.tenant, &record.holder.subject), record.at);
         }
         let id = victim(record);
         let past = pasts.entry(id).or_insert_with(|| Past {
@@ -91,6 +104,7 @@ pub(super) fn pasts(records: &[Record]) -> Vec<Past<'_>> {
             uses: Vec::new(),
             refreshes: Vec::new(),
             end: None,
+            sleeps: false,
             changed_at: None,
         });
         match record.kind {
@@ -105,9 +119,22 @@ pub(super) fn pasts(records: &[Record]) -> Vec<Past<'_>> {
     for past in pasts.values_mut() {
         past.uses.sort_by_key(|record| record.at);
         past.refreshes.sort_by_key(|record| record.at);
-        past.changed_at = changes.get(&(past.holder.tenant, past.holder.user.as_str())).copied();
+        past.changed_at = changes.get(&(past.holder.tenant, &past.holder.subject)).copied();
     }
     pasts.into_values().collect()
+}
+
+/// The last use of a token that has not been used for weeks.
+pub(super) fn sleeping(last: &Record) -> Past<'_> {
+    Past {
+        id: victim(last),
+        holder: &last.holder,
+        uses: vec![last],
+        refreshes: Vec::new(),
+        end: None,
+        sleeps: true,
+        changed_at: None,
+    }
 }
 
 fn is_plugin(app: &App) -> bool {
@@ -115,5 +142,5 @@ fn is_plugin(app: &App) -> bool {
 }
 
 pub(super) fn victim(record: &Record) -> u64 {
-    record.holder.family.unwrap_or(record.token)
+    record.holder.id(record.token)
 }

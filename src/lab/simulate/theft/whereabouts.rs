@@ -62,6 +62,15 @@ impl Planter {
         })
     }
 
+    /// Behind a consumer VPN, in the country of the owner's address or in another one.
+    pub(super) fn behind_a_vpn(&mut self, owned: &Record, networks: &[Network]) -> Option<Thief> {
+        let own = network_of(owned, networks)?;
+        let near = self.random.chance(0.4);
+        self.far_thief(owned, networks, |network| {
+            network.purpose == Purpose::Vpn && (!near || network.country == own.country)
+        })
+    }
+
     pub(super) fn neighbour(&mut self, owned: &Record, networks: &[Network]) -> Option<Thief> {
         let own = network_of(owned, networks)?;
         self.far_thief(owned, networks, |network| network.asn == own.asn && network.country == own.country)

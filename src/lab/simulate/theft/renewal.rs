@@ -1,0 +1,46 @@
+//! A thief who gets access tokens with a copied refresh token that does not rotate.
+
+use std::sync::Arc;
+
+use super::Planter;
+use super::past::Past;
+use crate::event::{Kind, TokenType};
+use crate::lab::simulate::record::{Record, Sighting};
+use crate::lab::simulate::thief::Thief;
+
+impl Planter {
+    /// Ensures that `token` is valid at `at`. `None` if it has expired and the holder has no refresh token.
+    pub(super) fn renew(
+        &mut self,
+        token: &mut Record,
+        past: &Past<'_>,
+        at: i64,
+        thief: &Thief,
+        stolen: &mut Vec<Record>,
+    ) -> Option<()> {
+        if token.expires_at.is_none_or(|expiry| at < expiry) {
+            return Some(());
+        }
+        let refresh = *past.refreshes.last()?;
+        let sighting = Sighting {
+            address: thief.address,
+            client: Arc::clone(&thief.client),
+            call: None,
+            status: 200,
+            binding: None,
+        };
+        token.token = self.random.bits();
+        token.expires_at = Some(at + past.holder.app.tokens.lifetime_ms());
+        stolen.push(Record { at, sighting: Some(sighting), label: None, ..refresh.clone() });
+        stolen.push(Record {
+            at: at + 21,
+            kind: Kind::Issued,
+            token_type: TokenType::Access,
+            parent: Some(refresh.token),
+            sighting: None,
+            label: None,
+            ..token.clone()
+        });
+        Some(())
+    }
+}
