@@ -53,6 +53,9 @@ use crate::millis::{DAY_MS, MINUTE_MS};
 /// | `learn_event`, `learn_visit` | the event counts as a use; `learn_visit` if it begins a visit |
 /// | `fade` | the holder's next event is in a later step of ten minutes |
 /// | `explain` | the event added evidence, or has a verdict of at least `watch` |
+///
+/// Methods that score and learn are `#[inline]`: each has one call, but the compiler assumes others for methods of a
+/// trait, and does not inline the larger ones otherwise.
 pub(crate) trait Detector {
     const ID: DetectorId;
     /// Factor of its evidence in the score.
@@ -101,6 +104,7 @@ pub(crate) trait Detector {
 macro_rules! run_all {
     ($($(#[$attribute:meta])* $detector:ident = $module:ident,)+) => {
         /// Scores the beginning of a visit.
+        #[inline(never)] // Most events continue a visit.
         pub(crate) fn score_visit(case: &Case<'_>, lesson: &mut Lesson) {
             $($(#[$attribute])* { $module::$detector::score_visit(case, lesson); })+
         }
@@ -148,6 +152,7 @@ macro_rules! run_all {
         }
 
         /// Learns the beginning of a visit.
+        #[inline(never)] // Most events continue a visit.
         pub(crate) fn learn_visit(teaching: &mut Teaching<'_>, user: &User) {
             $($(#[$attribute])* { $module::$detector::learn_visit(teaching, user); })+
         }

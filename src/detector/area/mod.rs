@@ -12,6 +12,7 @@ pub(crate) struct Area;
 impl Detector for Area {
     const ID: DetectorId = DetectorId::Area;
 
+    #[inline]
     fn score_event(case: &Case<'_>, lesson: &mut Lesson) {
         let event = &case.observation.enriched.event;
         if event.kind != Kind::Use || event.endpoint.is_none() {
@@ -31,6 +32,7 @@ impl Detector for Area {
         evidence[Self::ID] = fading.limited(evidence[Self::ID]);
     }
 
+    #[inline]
     fn learn_event(teaching: &mut Teaching<'_>) {
         if teaching.lesson.learns.area {
             learn_call(teaching);

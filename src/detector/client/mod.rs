@@ -18,6 +18,7 @@ impl Detector for Client {
     const WEIGHT: f64 = 0.85;
     const OF_IDENTITY: bool = true;
 
+    #[inline]
     fn score_visit(case: &Case<'_>, lesson: &mut Lesson) {
         let sighting = case.observation.sighting;
         let client = find(case, lesson.visit.client_level);
@@ -36,10 +37,12 @@ impl Detector for Client {
         visit.client_p = client.p_value as f32;
     }
 
+    #[inline]
     fn evidence(lesson: &Lesson) -> f64 {
         lesson.holder.evidence[Self::ID].get() + f64::from(lesson.visit.client_credit)
     }
 
+    #[inline]
     fn learn_visit(teaching: &mut Teaching<'_>, user: &User) {
         let (sighting, lesson, weights) = (teaching.observation.sighting, teaching.lesson, teaching.weights());
         let (kind, level, visits) = (lesson.kind, lesson.visit.client_level, teaching.baseline.visits);

@@ -15,6 +15,7 @@ pub(crate) struct Credential;
 impl Detector for Credential {
     const ID: DetectorId = DetectorId::Credential;
 
+    #[inline]
     fn score_visit(case: &Case<'_>, lesson: &mut Lesson) {
         let Some(user) = case.user else { return };
         let is_old = i64::from(case.baseline.first_minute) * MINUTE_MS < user.changed_at();
@@ -31,6 +32,7 @@ impl Detector for Credential {
         }
     }
 
+    #[inline]
     fn learn_visit(teaching: &mut Teaching<'_>, user: &User) {
         let (observation, counted) = (teaching.observation, teaching.weights().counted);
         let lately = changed_lately(user, observation.sighting.at);

@@ -18,6 +18,7 @@ pub(crate) struct Fan;
 impl Detector for Fan {
     const ID: DetectorId = DetectorId::Fan;
 
+    #[inline]
     fn score_change(case: &Case<'_>, lesson: &mut Lesson) {
         let Lesson { holder, visit, learns, .. } = lesson;
         let (observation, fleets) = (case.observation, &case.others.fleets);
@@ -66,6 +67,7 @@ impl Detector for Fan {
         visit.together = (formula::together(identity, arrivals, of_tenant) - identity) as f32;
     }
 
+    #[inline]
     fn evidence(lesson: &Lesson) -> f64 {
         let visit = &lesson.visit;
         f64::from(visit.app_fan) + f64::from(visit.ip_fan) + f64::from(visit.together)
@@ -75,6 +77,7 @@ impl Detector for Fan {
         (score.app_fan, score.ip_fan, score.together) = (0.0, 0.0, 0.0);
     }
 
+    #[inline]
     fn learn_event(teaching: &mut Teaching<'_>) {
         if !matches!(teaching.lesson.learns.arrival, Arrival::None) {
             learn_arrival(teaching);

@@ -23,6 +23,7 @@ impl Detector for Hour {
     const ID: DetectorId = DetectorId::Hour;
     const OF_IDENTITY: bool = true;
 
+    #[inline]
     fn score_visit(case: &Case<'_>, lesson: &mut Lesson) {
         let Case { observation, baseline, others, .. } = *case;
         let sighting = observation.sighting;
@@ -46,6 +47,7 @@ impl Detector for Hour {
         // `score_visit` decays it.
     }
 
+    #[inline]
     fn learn_visit(teaching: &mut Teaching<'_>, _: &User) {
         let (observation, weights) = (teaching.observation, teaching.weights());
         learn_time(teaching.baseline, observation.sighting, weights.known);

@@ -22,12 +22,14 @@ pub(crate) struct Lifecycle;
 impl Detector for Lifecycle {
     const ID: DetectorId = DetectorId::Lifecycle;
 
+    #[inline]
     fn score_event(case: &Case<'_>, lesson: &mut Lesson) {
         if !has_nothing_to_compare(case) {
             score_use(case, lesson);
         }
     }
 
+    #[inline]
     fn learn_event(teaching: &mut Teaching<'_>) {
         let (lesson, baseline) = (teaching.lesson, &mut *teaching.baseline);
         if let Some(refreshes) = &lesson.refreshes {
@@ -42,6 +44,7 @@ impl Detector for Lifecycle {
         }
     }
 
+    #[inline]
     fn learn_visit(teaching: &mut Teaching<'_>, _: &User) {
         let observation = teaching.observation;
         let sighting = observation.sighting;

@@ -19,6 +19,7 @@ impl Detector for Net {
     const WEIGHT: f64 = 0.5;
     const OF_IDENTITY: bool = true;
 
+    #[inline]
     fn score_visit(case: &Case<'_>, lesson: &mut Lesson) {
         let sighting = case.observation.sighting;
         let net = if sighting.has_place() { find(case, lesson.visit.net_level) } else { formula::Net::NOTHING };
@@ -41,11 +42,13 @@ impl Detector for Net {
         visit.net_p = net.p_value as f32;
     }
 
+    #[inline]
     fn evidence(lesson: &Lesson) -> f64 {
         lesson.holder.evidence[Self::ID].get() + f64::from(lesson.visit.net_credit)
     }
 
     /// Limits the credit of place and client, because a thief may have both.
+    #[inline]
     fn adjust(score: &mut Score) {
         let credit = score.shares[Self::ID] + score.shares[DetectorId::Client];
         if credit < 0.0 {
@@ -65,6 +68,7 @@ impl Detector for Net {
         evidence.travel = fading.against_holder(evidence.travel);
     }
 
+    #[inline]
     fn learn_visit(teaching: &mut Teaching<'_>, user: &User) {
         let (observation, lesson, weights) = (teaching.observation, teaching.lesson, teaching.weights());
         let (sighting, kind, level) = (observation.sighting, lesson.kind, lesson.visit.net_level);

@@ -24,6 +24,7 @@ pub(crate) struct Route;
 impl Detector for Route {
     const ID: DetectorId = DetectorId::Route;
 
+    #[inline]
     fn score_event(case: &Case<'_>, lesson: &mut Lesson) {
         let event = &case.observation.enriched.event;
         if event.kind != Kind::Use || event.endpoint.is_none() {
@@ -41,6 +42,7 @@ impl Detector for Route {
     }
 
     /// Includes the evidence of change-point detection, which counts in its visit only.
+    #[inline]
     fn evidence(lesson: &Lesson) -> f64 {
         let evidence = lesson.holder.evidence[Self::ID];
         let between = f64::from(lesson.visit.between);
@@ -59,12 +61,14 @@ impl Detector for Route {
         evidence.sensitive = fading.against_holder(evidence.sensitive);
     }
 
+    #[inline]
     fn learn_event(teaching: &mut Teaching<'_>) {
         if teaching.lesson.learns.route > 0.0 {
             learn_call(teaching);
         }
     }
 
+    #[inline]
     fn learn_visit(teaching: &mut Teaching<'_>, _: &User) {
         let counted = teaching.weights().counted;
         let kind = teaching.lesson.kind;

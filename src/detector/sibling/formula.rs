@@ -10,6 +10,7 @@ const AGAIN: f64 = 0.3;
 
 /// `ln(1 + 0.3·σ(s)·e^−π)`, at most 4, for the sibling's log-odds `s` and the prior log-odds π. A sibling below the
 /// prior gives no evidence.
+#[inline(never)] // Few siblings are suspicious. Inlined, its constant part would be computed at every event.
 pub(crate) fn evidence(sibling: f64, prior: f64) -> f64 {
     if sibling <= prior { 0.0 } else { ln(1.0 + AGAIN * sigma(sibling) * exp(-prior)).clamp(0.0, MAX) }
 }

@@ -15,6 +15,7 @@ impl Detector for Sibling {
 
     /// Takes the most suspicious other holder of the last 24 hours that is at least as old and has another network.
     /// Several clients of one network are usually programs of one user.
+    #[inline]
     fn score_event(case: &Case<'_>, lesson: &mut Lesson) {
         let own = &lesson.holder;
         if case.blank || own.level < NetLevel::KnownNetwork {
@@ -28,6 +29,7 @@ impl Detector for Sibling {
         lesson.sibling = evidence.fold(0.0, f64::max);
     }
 
+    #[inline]
     fn evidence(lesson: &Lesson) -> f64 {
         lesson.sibling
     }

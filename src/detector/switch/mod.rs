@@ -30,10 +30,12 @@ impl Detector for Switch {
     const ID: DetectorId = DetectorId::Switch;
     const OF_IDENTITY: bool = true;
 
+    #[inline]
     fn score_visit(case: &Case<'_>, lesson: &mut Lesson) {
         lesson.visit.silence = if case.is_in_order(lesson) { silence(case, lesson) as f32 } else { 0.0 };
     }
 
+    #[inline]
     fn score_event(case: &Case<'_>, lesson: &mut Lesson) {
         let (sighting, baseline) = (case.observation.sighting, case.baseline);
         if !case.is_in_order(lesson) || sighting.at < lesson.last_at - ORDER_MS {
@@ -51,6 +53,7 @@ impl Detector for Switch {
         }
     }
 
+    #[inline]
     fn evidence(lesson: &Lesson) -> f64 {
         lesson.holder.evidence[Self::ID].get() + f64::from(lesson.visit.silence)
     }
@@ -59,6 +62,7 @@ impl Detector for Switch {
         evidence[Self::ID] = fading.slow(evidence[Self::ID]);
     }
 
+    #[inline]
     fn learn_event(teaching: &mut Teaching<'_>) {
         let (observation, lesson) = (teaching.observation, teaching.lesson);
         let learns = &lesson.learns;

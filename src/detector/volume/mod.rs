@@ -23,6 +23,7 @@ impl Detector for Volume {
     const ID: DetectorId = DetectorId::Volume;
 
     /// Attempts are not counted.
+    #[inline]
     fn score_event(case: &Case<'_>, lesson: &mut Lesson) {
         if !case.is_in_order(lesson) || case.observation.standing == Standing::Attempt {
             return;
@@ -55,6 +56,7 @@ impl Detector for Volume {
         }
     }
 
+    #[inline]
     fn evidence(lesson: &Lesson) -> f64 {
         let evidence = &lesson.holder.evidence;
         evidence[Self::ID].get() + formula::BYTES_WEIGHT * evidence.bytes.get()
@@ -71,6 +73,7 @@ impl Detector for Volume {
         evidence.bytes = fading.against_holder(evidence.bytes);
     }
 
+    #[inline]
     fn learn_event(teaching: &mut Teaching<'_>) {
         let (observation, lesson) = (teaching.observation, teaching.lesson);
         teaching.baseline.hour = lesson.hour;
