@@ -120,11 +120,11 @@ pub(crate) struct Lesson {
 impl Lesson {
     /// A lesson for an event at `at` (milliseconds since the epoch) in a visit and of a new holder. It is created in place,
     /// because it is large.
-    pub(crate) fn begin<'a>(lesson: &'a mut Option<Self>, baseline: &Baseline, visit: Core, at: i64) -> &'a mut Self {
+    pub(crate) fn begin<'a>(lesson: &'a mut Option<Self>, baseline: &Baseline, visit: &Core, at: i64) -> &'a mut Self {
         lesson.insert(Self {
             fresh: None,
             number: None,
-            visit,
+            visit: *visit,
             further_route: false,
             further_area: false,
             holder_index: 0,

@@ -224,7 +224,7 @@ mod tests {
     fn lesson() -> (Lesson, [(DetectorId, f64); 11]) {
         let kind = Kind::new(TokenType::ApiKey, crate::enrichment::Device::Machine);
         let mut lesson = None;
-        let mut lesson = Lesson::begin(&mut lesson, &Baseline::new(1, kind, 0), Core::begun(1, 1, 0), 0).clone();
+        let mut lesson = Lesson::begin(&mut lesson, &Baseline::new(1, kind, 0), &Core::begun(1, 1, 0), 0).clone();
         let evidence = &mut lesson.holder.evidence;
         let sums = [
             (DetectorId::Net, 1.0),

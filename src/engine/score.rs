@@ -31,7 +31,14 @@ pub(crate) fn score(
     };
     let number = find_visit(baseline, visits, sighting);
     let visit = number.map(|number| visits.get(number));
-    let core = visit.map_or_else(|| Core::begun(baseline.key, sighting.visit, at), |visit| visit.core);
+    // Borrowed, because it is large: it is copied once, into the lesson.
+    let begun;
+    let core = if let Some(visit) = visit {
+        &visit.core
+    } else {
+        begun = Core::begun(baseline.key, sighting.visit, at);
+        &begun
+    };
     let lesson = Lesson::begin(lesson, baseline, core, at);
     lesson.number = number;
     lesson.late = observation.timed && check_lateness(lesson, at, observation.newest, settings.lateness_ms_max);
