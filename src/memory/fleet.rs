@@ -135,18 +135,29 @@ impl Fleets {
     pub(crate) fn arrivals(&self, group: Group, member: &Member) -> Arrivals {
         let members = group.slot.map_or(&[][..], |slot| &self.groups.at(slot).members);
         let with = || members.iter().filter(|other| other.is_with(member));
-        if with().next().is_none() {
-            // The most frequent case.
-            return Arrivals { users: 1, ..Arrivals::default() };
+        // A full group has many members, so those of the tenant are counted in one pass.
+        let (mut own, mut deviation, mut has_others) = (0, 0.0, false);
+        let mut apps = Apps::of(member);
+        for other in with() {
+            if other.tenant == member.tenant {
+                own += 1;
+                deviation += f64::from(other.deviation);
+                apps.add(other);
+            } else {
+                has_others = true;
+            }
         }
-        let own = || with().filter(|other| other.tenant == member.tenant);
-        let others = Others::of(with().filter(|other| other.tenant != member.tenant));
+        let others = if has_others {
+            Others::of(with().filter(|other| other.tenant != member.tenant))
+        } else {
+            Others::default()
+        };
         // A full group evicts its oldest member.
-        let of_tenant = (own().count() + 1).min(USERS_MAX);
+        let of_tenant = (own + 1).min(USERS_MAX);
         let users = of_tenant + others.users;
-        let deviation = own().map(|other| f64::from(other.deviation)).sum::<f64>() + others.deviation;
+        let deviation = deviation + others.deviation;
         let mostly_own = 4 * of_tenant >= 3 * users;
-        let apps = if users >= USERS_MIN && mostly_own { apps(own().chain([member])) } else { 0 };
+        let apps = if users >= USERS_MIN && mostly_own { apps.found } else { 0 };
         Arrivals { users, deviation, apps }
     }
 
@@ -243,10 +254,6 @@ struct Others {
 
 impl Others {
     fn of<'a>(members: impl Iterator<Item = &'a Member>) -> Self {
-        let mut members = members.peekable();
-        if members.peek().is_none() {
-            return Self::default();
-        }
         let mut tenants = [(0, 0.0_f64); TENANTS_MAX];
         let mut found = 0;
         for member in members {
@@ -267,17 +274,24 @@ impl Others {
     }
 }
 
-/// Number of applications of members, at most [`SEVERAL_APPS`].
-fn apps<'a>(members: impl Iterator<Item = &'a Member>) -> usize {
-    let mut apps = [0; SEVERAL_APPS];
-    let mut found = 0;
-    for member in members {
-        if found < SEVERAL_APPS && !apps[..found].contains(&member.app) {
-            apps[found] = member.app;
-            found += 1;
+/// Applications of members, at most [`SEVERAL_APPS`].
+struct Apps {
+    apps: [u64; SEVERAL_APPS],
+    found: usize,
+}
+
+impl Apps {
+    fn of(member: &Member) -> Self {
+        Self { apps: [member.app; SEVERAL_APPS], found: 1 }
+    }
+
+    fn add(&mut self, member: &Member) {
+        // The places that are free contain the first application.
+        if self.found < SEVERAL_APPS && !self.apps.contains(&member.app) {
+            self.apps[self.found] = member.app;
+            self.found += 1;
         }
     }
-    found
 }
 
 #[cfg(test)]
