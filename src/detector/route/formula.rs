@@ -1,5 +1,7 @@
 //! `route`: the called routes. The first call of a route in a visit counts in full, repeats count less.
 
+use smallvec::SmallVec;
+
 use crate::math::{exp, ln};
 use crate::memory::baseline::OwnCalls;
 use crate::memory::level::ClientLevel;
@@ -135,8 +137,15 @@ pub(crate) fn promise(template: &str, reads: bool) -> f64 {
         (1.5, &["create", "list", "whoami", "search"]),
         (0.5, &[]),
     ];
-    let has = |word: &&str| contains_word(template.as_bytes(), word.as_bytes());
-    let found = WORDS.iter().find(|(_, words)| words.iter().any(&has));
+    // A template has few beginnings of words, so they are found before they are compared.
+    let text = template.as_bytes();
+    let beginnings: SmallVec<[&[u8]; 16]> =
+        (0..text.len()).filter(|at| begins_word(text, *at)).map(|at| &text[at..]).collect();
+    let has = |word: &&str| {
+        let is_word = |start: &[u8]| start.eq_ignore_ascii_case(word.as_bytes());
+        beginnings.iter().any(|beginning| beginning.get(..word.len()).is_some_and(is_word))
+    };
+    let found = WORDS.iter().find(|(_, words)| words.iter().any(has));
     match found {
         Some((promise, _)) => *promise,
         None if reads => 1.0,
@@ -144,15 +153,12 @@ pub(crate) fn promise(template: &str, reads: bool) -> f64 {
     }
 }
 
-/// Whether a word of `text` begins with `word`. A word begins after a non-letter, or with an upper-case letter after a
-/// lower-case one.
-fn contains_word(text: &[u8], word: &[u8]) -> bool {
-    text.windows(word.len()).enumerate().any(|(at, window)| {
-        let begins = at == 0
+/// Whether a word begins at `at`: after a non-letter, or with an upper-case letter after a lower-case one.
+fn begins_word(text: &[u8], at: usize) -> bool {
+    text[at].is_ascii_alphabetic()
+        && (at == 0
             || !text[at - 1].is_ascii_alphabetic()
-            || (window[0].is_ascii_uppercase() && text[at - 1].is_ascii_lowercase());
-        begins && window.eq_ignore_ascii_case(word)
-    })
+            || (text[at].is_ascii_uppercase() && text[at - 1].is_ascii_lowercase()))
 }
 
 #[cfg(test)]
