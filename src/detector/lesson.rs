@@ -29,6 +29,10 @@ pub(crate) struct Learns {
     pub(crate) departure: Option<(Habit, bool)>,
     /// The area is called for the first time in the visit.
     pub(crate) area: bool,
+    /// It is the first area of the visit.
+    pub(crate) first_area: bool,
+    /// The area is new to the owner, and its number in the visit reaches a level ([`crate::memory::areas::level`]).
+    pub(crate) area_level: Option<usize>,
     /// A change of network, and the probability that it was the owner's.
     pub(crate) switch: Option<f64>,
     /// Milliseconds of activity since the previous event.

@@ -6,7 +6,7 @@ use crate::memory::population::NewNetwork;
 use crate::memory::{Baseline, Kind, Memory, Population, User, Visits};
 use crate::millis::MINUTE_MS;
 
-/// Visits from which a baseline stores seasons and schedules.
+/// Visits from which a baseline stores seasons, schedules and areas.
 const GROWN_VISITS: u32 = 24;
 
 /// Learns an event. From the first write on, the event counts as learnt, even if a later step fails.
@@ -36,7 +36,7 @@ pub(crate) fn learn(memory: &mut Memory, observation: &Observation<'_>, lesson: 
         learn_user(user, &mut others.population, observation, lesson.kind, owner);
         baseline.visits = baseline.visits.saturating_add(1);
         if baseline.visits == GROWN_VISITS {
-            baseline.grown = Some(Box::new(Grown::default()));
+            baseline.grown = Some(Box::new(Grown::after(baseline.visits)));
         }
     }
     if is_new {

@@ -3,6 +3,7 @@
 use crate::millis::{DAY_MS, HOUR_MS, MINUTE_MS};
 use std::num::NonZeroU32;
 
+use super::areas::Areas;
 use super::cohort::Kind;
 use super::holder::{HOLDERS_MAX, Holder};
 use super::hour::{Habits, Hour};
@@ -74,11 +75,13 @@ pub(crate) struct Grown {
     /// Sums of the phases of visits as unit vectors, with decay, for each of
     /// [`crate::detector::hour::formula::PERIODS_MS`].
     pub(crate) phases: [(f32, f32); 3],
+    pub(crate) areas: Areas,
 }
 
-impl Default for Grown {
-    fn default() -> Self {
-        Self { season: [0; 48], weekend: [0; 24], phases: [(0.0, 0.0); 3] }
+impl Grown {
+    /// Habits of a baseline that had `visits` visits.
+    pub(crate) fn after(visits: u32) -> Self {
+        Self { season: [0; 48], weekend: [0; 24], phases: [(0.0, 0.0); 3], areas: Areas::after(visits) }
     }
 }
 
@@ -391,6 +394,11 @@ impl Baseline {
         let of_all = f64::from(self.areas) / 16.0;
         let elsewhere = (of_all - self.seen.total(Feature::Area)).max(0.0);
         OwnCalls { of_this: self.seen.count(Feature::Area, area), of_all, elsewhere }
+    }
+
+    /// Whether the token has called `area` lately.
+    pub(crate) fn knows_area(&self, area: u32) -> bool {
+        self.seen.knows(Feature::Area, area) || self.grown.as_ref().is_some_and(|grown| grown.areas.knows(area))
     }
 
     /// Learns a visit to an area.

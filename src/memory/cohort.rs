@@ -1,5 +1,6 @@
 //! Cohort: habits of all baselines of one kind and age. They are the prior of each baseline.
 
+use super::areas;
 use super::level::{ClientLevel, LEVELS, NetLevel};
 use super::rate::Rate;
 use super::tenants::{BySeat, Seat};
@@ -25,6 +26,10 @@ const NET_ASSUMED: [f64; LEVELS] = [0.76, 0.05, 0.10, 0.03, 0.05, 0.01];
 const CLIENT_ASSUMED: [f64; LEVELS] = [0.90, 0.02, 0.01, 0.04, 0.01, 0.02];
 /// The same for the first visit of a grant of a known user. A frequent reason for a new grant is a new device.
 const NET_ASSUMED_FIRST: [f64; LEVELS] = [0.30, 0.05, 0.10, 0.42, 0.10, 0.03];
+/// Assumed shares of visits with at least 1, 2, 4, … areas that are new to the owner.
+const AREAS_ASSUMED: [f64; areas::LEVELS] = [0.3, 0.15, 0.06, 0.02, 0.007, 0.003, 0.001];
+/// Weight of the wider group in these shares, visits.
+const AREAS_WIDER: f64 = 30.0;
 const CLIENT_ASSUMED_FIRST: [f64; LEVELS] = [0.30, 0.02, 0.02, 0.10, 0.36, 0.20];
 
 /// Token type and device class. Phones change their network more often than other devices.
@@ -102,10 +107,25 @@ impl Spread {
     }
 }
 
+/// Number of visits that call an area, and of those that reach each level of new areas ([`areas::level`]).
+#[derive(Clone, Copy, Debug, Default)]
+struct NewAreas {
+    visits: f64,
+    reached: [f64; areas::LEVELS],
+}
+
+impl NewAreas {
+    /// Share of the visits that reach `level`, after adding `weight` visits with the share `prior`.
+    fn share(&self, level: usize, prior: f64, weight: f64) -> f64 {
+        (self.reached[level] + weight * prior) / (self.visits + weight)
+    }
+}
+
 #[derive(Clone, Debug, Default)]
 struct Cohort {
     net: Levels,
     client: Levels,
+    areas: NewAreas,
 }
 
 /// Habits that do not depend on age.
@@ -116,6 +136,7 @@ struct Wide {
     hosting: Rate,
     /// Number of changes of network, and of active minutes.
     switches: [f64; 2],
+    areas: NewAreas,
     /// Share of visits to areas that are new to the owner.
     new_areas: Rate,
     /// Number of new tasks, and of visits.
@@ -247,6 +268,25 @@ impl Cohorts {
 
     pub(crate) fn learn_area(&mut self, kind: Kind, is_new: bool, weight: f64) {
         self.wide[kind.number()].new_areas.learn(f64::from(u8::from(is_new)), weight);
+    }
+
+    /// Share of visits with a number of new areas of at least `level`, for baselines of `kind` with `visits` visits.
+    #[must_use]
+    pub(crate) fn areas(&self, kind: Kind, visits: u32, level: usize) -> f64 {
+        let wide = self.wide[kind.number()].areas.share(level, AREAS_ASSUMED[level], ASSUMED);
+        self.cohorts[index(kind, visits)].areas.share(level, wide, AREAS_WIDER)
+    }
+
+    /// Learns a visit that calls its first area.
+    pub(crate) fn learn_visit_to_areas(&mut self, kind: Kind, visits: u32, weight: f64) {
+        self.wide[kind.number()].areas.visits += weight;
+        self.cohorts[index(kind, visits)].areas.visits += weight;
+    }
+
+    /// Learns a visit whose new areas reach `level`.
+    pub(crate) fn learn_new_areas(&mut self, kind: Kind, visits: u32, level: usize, weight: f64) {
+        self.wide[kind.number()].areas.reached[level] += weight;
+        self.cohorts[index(kind, visits)].areas.reached[level] += weight;
     }
 
     /// Number of new tasks per visit.

@@ -67,7 +67,7 @@ pub(crate) struct Core {
     /// Evidence of `silence`: the earlier holder has stopped.
     pub(crate) silence: f32,
     /// Distance and duration of a travel that is too fast; 0: none.
-    pub(crate) travel_km: f32,
+    pub(crate) travel_km: u16,
     pub(crate) travel_minutes: f32,
     /// Probabilities for the owner, for the signals.
     pub(crate) net_p: f32,
@@ -80,6 +80,8 @@ pub(crate) struct Core {
     pub(crate) together: f32,
     /// Number of users who are new at the same place within two hours.
     pub(crate) arrivals: u8,
+    /// Number of areas that were new to the owner.
+    pub(crate) new_areas: u8,
     /// Number of calls whose routes were scored.
     pub(crate) weighed: u16,
     /// Of these, calls that were evidence against an owner with a new task.
@@ -140,7 +142,7 @@ impl Core {
         net_credit: 0.0,
         client_credit: 0.0,
         silence: 0.0,
-        travel_km: 0.0,
+        travel_km: 0,
         travel_minutes: 0.0,
         net_p: 1.0,
         client_p: 1.0,
@@ -149,6 +151,7 @@ impl Core {
         ip_fan: 0.0,
         together: 0.0,
         arrivals: 0,
+        new_areas: 0,
         weighed: 0,
         task_calls: 0,
         between_owner: 0.0,
@@ -182,6 +185,11 @@ impl Core {
     pub(crate) const fn count_rare(&mut self) -> u16 {
         self.rare_calls = self.rare_calls.saturating_add(1);
         self.rare_calls
+    }
+
+    /// Whether an area was called.
+    pub(crate) const fn has_areas(&self) -> bool {
+        self.areas[0] != 0
     }
 
     /// Stores `area`, and returns whether it is new to this visit. `None`: it is not among the first areas.

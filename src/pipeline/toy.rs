@@ -7,7 +7,7 @@ use crate::enrich::{Enricher, GeoSettings};
 use crate::millis::DAY_MS;
 use crate::rule::RuleSet;
 use crate::token::TokenHasher;
-use crate::verdict::Outcome;
+use crate::verdict::{Outcome, RuleId};
 use crate::wire::{Decoded, Decoder, Format};
 
 /// The last of five daily visits, which calls [`ENDPOINT`], scored without some detectors; and an event after it.
@@ -37,8 +37,11 @@ fn new_detector_is_scored_decayed_and_explained() {
     let ([with, later], [without, later_without]) = (scored(Vec::new()), scored(vec![DetectorId::Toy]));
     let share = |with: &Outcome, without: &Outcome| with.log_odds - without.log_odds;
     assert!((share(&with, &without) - EVIDENCE).abs() < 1e-9, "its share is in the sum");
-    let signal = |outcome: &Outcome| outcome.signals.iter().find(|signal| signal.observed == ENDPOINT).cloned();
-    assert!(signal(&with).is_some_and(|signal| (signal.share - EVIDENCE).abs() < 1e-9), "and explained");
+    let signal = |outcome: &Outcome| outcome.signals.iter().find(|signal| signal.rule == RuleId::TokenAge).cloned();
+    assert!(
+        signal(&with).is_some_and(|signal| (signal.share - EVIDENCE).abs() < 1e-9 && signal.observed == ENDPOINT),
+        "and explained"
+    );
     assert!(signal(&without).is_none());
     assert!((share(&later, &later_without) - EVIDENCE / 2.0).abs() < 0.05, "it fades by half in a day");
 }

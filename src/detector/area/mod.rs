@@ -5,7 +5,7 @@ pub(crate) mod formula;
 use super::{Case, Detector, DetectorId, Fading, Lesson, Teaching};
 use crate::event::Kind;
 use crate::memory::visit::Core;
-use crate::memory::{Evidence, Feature, Nats};
+use crate::memory::{Evidence, Feature, Nats, areas};
 
 pub(crate) struct Area;
 
@@ -19,6 +19,7 @@ impl Detector for Area {
             return;
         }
         let area = case.observation.route.area;
+        lesson.learns.first_area = !lesson.visit.has_areas();
         lesson.learns.area = lesson.visit.enter_area(area).unwrap_or_else(|| {
             lesson.further_area = true;
             case.visit.is_none_or(|visit| visit.is_further_new(area))
@@ -43,10 +44,28 @@ impl Detector for Area {
 /// Scores the first call of an area in a visit.
 #[inline(never)] // Most calls are repeats.
 fn score_call(case: &Case<'_>, lesson: &mut Lesson, area: u32) {
-    let share = evidence(case, &mut lesson.visit, area);
+    let share = evidence(case, &mut lesson.visit, area) + novelty(case, lesson, area);
     let evidence = &mut lesson.holder.evidence[Area::ID];
     *evidence = Nats::new(formula::carried(evidence.get(), share));
     lesson.changed |= share > 0.0;
+}
+
+/// Counts an area that is new to the owner. Returns the increase of the evidence of the visit's new areas.
+fn novelty(case: &Case<'_>, lesson: &mut Lesson, area: u32) -> f64 {
+    let (baseline, visit) = (case.baseline, &mut lesson.visit);
+    let of_tenant = case.others.population.touches(case.observation.sighting.tenant, area, 0.0);
+    if baseline.knows_area(area) || of_tenant > formula::COMMON {
+        return 0.0;
+    }
+    visit.new_areas = visit.new_areas.saturating_add(1);
+    lesson.learns.area_level = areas::level(visit.new_areas);
+    let (Some(grown), Some(level)) = (&baseline.grown, lesson.learns.area_level) else { return 0.0 };
+    let evidence = |level| {
+        let cohort = case.cohorts().areas(case.kind, baseline.visits, level);
+        formula::novelty(areas::number_at(level), grown.areas.reached(level), cohort)
+    };
+    let before = if level == 0 { 0.0 } else { evidence(level - 1) };
+    (evidence(level) - before).max(0.0)
 }
 
 /// Learns the first call of an area in a visit.
@@ -55,12 +74,42 @@ fn learn_call(teaching: &mut Teaching<'_>) {
     let (observation, lesson, weights) = (teaching.observation, teaching.lesson, teaching.weights());
     let area = observation.route.area;
     let is_new = !teaching.baseline.seen.knows(Feature::Area, area);
+    learn_novelty(teaching, area);
     teaching.baseline.learn_area(area, weights.counted, weights.known, observation.sighting.minute());
     teaching.others.population.learn_area(observation.sighting.tenant, area, weights.counted);
     if teaching.is_settled()
         && let Some(cohorts) = teaching.cohorts()
     {
         cohorts.learn_area(lesson.kind, is_new, weights.counted);
+    }
+}
+
+/// Learns the area of the event, and how many new areas its visit has. The area is stored even if a thief may have called
+/// it: its evidence is stored with the holder, and must not be added again in each visit.
+fn learn_novelty(teaching: &mut Teaching<'_>, area: u32) {
+    let (lesson, counted) = (teaching.lesson, teaching.weights().counted);
+    let (first, level) = (lesson.learns.first_area, lesson.learns.area_level);
+    let (is_known, visits) = (teaching.baseline.knows_area(area), teaching.baseline.visits);
+    if let Some(grown) = &mut teaching.baseline.grown {
+        if !is_known {
+            grown.areas.enter(area);
+        }
+        if first && counted > 0.5 {
+            grown.areas.count_visit();
+        }
+        if let Some(level) = level.filter(|_| counted > 0.5) {
+            grown.areas.count_level(level);
+        }
+    }
+    if teaching.is_settled()
+        && let Some(cohorts) = teaching.cohorts()
+    {
+        if first {
+            cohorts.learn_visit_to_areas(lesson.kind, visits, counted);
+        }
+        if let Some(level) = level {
+            cohorts.learn_new_areas(lesson.kind, visits, level, counted);
+        }
     }
 }
 

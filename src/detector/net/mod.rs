@@ -37,7 +37,7 @@ impl Detector for Net {
             visit.net_credit = if credits_place { net.sum() as f32 } else { 0.0 };
         }
         if let Some(journey) = net.journey.filter(formula::Journey::too_fast) {
-            (visit.travel_km, visit.travel_minutes) = (journey.km as f32, journey.minutes as f32);
+            (visit.travel_km, visit.travel_minutes) = (journey.km as u16, journey.minutes as f32);
         }
         visit.net_p = net.p_value as f32;
     }

@@ -131,8 +131,9 @@ pub(crate) fn between((against_owner, against_task): (f64, f64), call: &Call, we
 /// strongest word counts. A write without such a word has 0.5.
 #[must_use]
 pub(crate) fn promise(template: &str, reads: bool) -> f64 {
-    const WORDS: [(f64, &[&str]); 4] = [
-        (4.0, &["secret", "key", "hook", "member", "polic", "role", "export", "archive", "credential", "token"]),
+    const WORDS: [(f64, &[&str]); 5] = [
+        (4.0, &["secret", "key", "hook", "member", "polic", "role", "credential", "token"]),
+        (4.0, &["export", "archive", "tarball", "zipball", "download", "dump", "backup", "snapshot"]),
         (3.0, &["delete"]),
         (1.5, &["create", "list", "whoami", "search"]),
         (0.5, &[]),
@@ -149,7 +150,7 @@ pub(crate) fn promise(template: &str, reads: bool) -> f64 {
     match found {
         Some((promise, _)) => *promise,
         None if reads => 1.0,
-        None => WORDS[3].0,
+        None => WORDS[WORDS.len() - 1].0,
     }
 }
 
