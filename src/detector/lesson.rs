@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 
 use super::switch::formula::AGE_DAYS_MAX;
-use crate::memory::baseline::Refreshes;
+use crate::memory::baseline::{OtherKeys, Refreshes};
 use crate::memory::baselines::{BaselineIndex, Baselines};
 use crate::memory::fleet::{Group, Member};
 use crate::memory::hour::{Habits, Hour};
@@ -27,6 +27,8 @@ pub(crate) struct Learns {
     pub(crate) new_task: bool,
     /// A habit that departs from the known key of a token, and whether it was seen.
     pub(crate) departure: Option<(Habit, bool)>,
+    /// The visit could show that the key of the token was replaced, and whether it was.
+    pub(crate) replaced_key: Option<bool>,
     /// The area is called for the first time in the visit.
     pub(crate) area: bool,
     /// It is the first area of the visit.
@@ -105,6 +107,8 @@ pub(crate) struct Lesson {
     pub(crate) token: u32,
     pub(crate) binding: u32,
     pub(crate) binding_streak: u8,
+    /// `None`: unchanged.
+    pub(crate) other_keys: Option<OtherKeys>,
     pub(crate) kind: Kind,
     /// Log-odds of theft without the reduction for a shared cause. Learning weighs the event by them.
     pub(crate) log_odds: f64,
@@ -144,6 +148,7 @@ impl Lesson {
             token: baseline.token,
             binding: baseline.binding,
             binding_streak: baseline.binding_streak,
+            other_keys: None,
             kind: baseline.kind,
             log_odds: 0.0,
             seen_in_earlier_hour: false,

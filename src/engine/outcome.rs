@@ -6,7 +6,7 @@ use super::lifecycle_events::is_revoked;
 use super::settings::Settings;
 use super::state::State;
 use crate::decide::{self, Alert, Cause};
-use crate::detector::lifecycle::formula::may_revoke;
+use crate::detector::lifecycle::key::may_revoke;
 use crate::detector::{DetectorId, Lesson, Observation, Score, Setting, Standing};
 use crate::enrichment::EnrichedEvent;
 use crate::event::Event;

@@ -101,7 +101,20 @@ pub(crate) struct Presented {
     pub(crate) lasting: bool,
 }
 
-/// The last refresh tokens of a family.
+/// Uses of a token with other keys than the known one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct OtherKeys {
+    /// The known key before the last change; 0: none.
+    pub(crate) previous: u32,
+    /// Time of the first use of another key since the last use of the known one, minutes, modulo 2^16.
+    pub(crate) since: u16,
+    /// Number of hours in which other keys were used since then; 0: none was used.
+    pub(crate) hours: u8,
+    /// Number of times that the known key came back after another one.
+    pub(crate) returns: u8,
+}
+
+/// The last refresh tokens of a family, and the other keys with which a token was used. Few baselines have either.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Refreshes {
     pub(crate) last: [Presented; 2],
@@ -109,6 +122,7 @@ pub(crate) struct Refreshes {
     pub(crate) before: [u32; 8],
     /// The provider reports successors. An unknown token is therefore not one of the latest.
     pub(crate) chained: bool,
+    pub(crate) other_keys: OtherKeys,
 }
 
 /// Number of changes of network, and duration of the activity.

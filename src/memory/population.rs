@@ -198,6 +198,8 @@ pub(crate) enum Habit {
     NoKey,
     /// The next token of a grant has another key, for example after the renewal of a certificate (RFC 8705 section 3).
     NewKey,
+    /// A lasting token has another key from now on, for example after the renewal of a certificate.
+    ReplacedKey,
 }
 
 impl Habit {
@@ -206,6 +208,7 @@ impl Habit {
         match self {
             Self::Outlived => (0.002, 50.0),
             Self::NoKey | Self::NewKey => (0.05, 10.0),
+            Self::ReplacedKey => (9e-5, 500.0),
         }
     }
 }

@@ -8,6 +8,7 @@
 mod attack;
 mod clock;
 mod ends;
+mod keys;
 mod refused;
 mod scenario;
 mod source;
@@ -234,24 +235,6 @@ fn crashed_client_keeps_its_grant() {
     let again = scenario.see(&ana.presents(&kept).from(address::BERLIN));
     assert!(share(&again, RefreshReuse) >= 9.0, "{again:#?}");
     assert!((Verdict::Watch..Verdict::Revoke).contains(&again.verdict), "{again:#?}");
-}
-
-#[test]
-fn renewed_certificate_at_home_revokes_nothing() {
-    let mut scenario = Scenario::in_town();
-    let sensor = scenario.office_worker("ana", 20);
-    scenario.wait(15 * HOUR);
-    scenario.see_bound(&sensor, "x5t#S256:old", 12);
-    let shares = [0; 8].map(|_| {
-        scenario.wait(12 * HOUR);
-        let outcome = scenario.see(&sensor.clone().set("binding", "x5t#S256:new"));
-        assert!(outcome.verdict < Verdict::Alert, "{outcome:#?}");
-        assert!(outcome.verdict == Verdict::Watch || share(&outcome, BindingMismatch) < 9.0, "{outcome:#?}");
-        share(&outcome, BindingMismatch)
-    });
-    assert!(shares[0] > 9.0 && shares[7] < 4.0, "watched, and then old news: {shares:?}");
-    let copy = scenario.see(&sensor.from(address::LEIPZIG_HOST).set("binding", "x5t#S256:thief"));
-    assert_eq!(copy.verdict, Verdict::Revoke, "{copy:#?}");
 }
 
 #[test]

@@ -1,17 +1,21 @@
 //! `lifecycle`: uses that an ended, exchanged or key-bound token cannot have. Scored at every event.
 
 pub(crate) mod formula;
+pub(crate) mod key;
 pub(crate) mod refresh;
 
 use std::num::NonZeroI64;
 
-use self::formula::{Binding, Foreign, Proof};
+use self::formula::Foreign;
+use self::key::{Binding, Compared, Place, Proof};
 use super::words::{Description, Signals, Words, span};
 use super::{Case, Detector, DetectorId, Lesson, Observation, Teaching};
 use crate::event::{Answer, Kind, TokenType};
+use crate::memory::baseline::OtherKeys;
 use crate::memory::level::{ClientLevel, NetLevel};
 use crate::memory::population::Habit;
 use crate::memory::{Ended, Feature, Nats, User};
+use crate::millis::{DAY_MS, HOUR_MS};
 use crate::verdict::RuleId;
 
 /// Visits from which a prefix is usual.
@@ -37,7 +41,11 @@ impl Detector for Lifecycle {
         }
         (baseline.token, baseline.binding) = (lesson.token, lesson.binding);
         baseline.binding_streak = lesson.binding_streak;
-        if let Some((habit, is_seen)) = lesson.learns.departure {
+        if let Some(others) = lesson.other_keys {
+            baseline.refreshes.get_or_insert_default().other_keys = others;
+        }
+        let replaced = lesson.learns.replaced_key.map(|is_seen| (Habit::ReplacedKey, is_seen));
+        for (habit, is_seen) in lesson.learns.departure.into_iter().chain(replaced) {
             let (sighting, counted) = (teaching.observation.sighting, teaching.weights().counted);
             let population = &mut teaching.others.population;
             population.learn_habit(habit, (sighting.tenant, sighting.app), is_seen, counted);
@@ -89,7 +97,7 @@ fn score_use(case: &Case<'_>, lesson: &mut Lesson) {
         } else {
             formula::CERTAIN
         };
-        let most = if expiry.is_over(at) && is_at_usual_place(case, lesson) {
+        let most = if expiry.is_over(at) && place(case, lesson) == Place::Usual {
             maximum.min(formula::AT_USUAL_PLACE)
         } else {
             maximum
@@ -120,7 +128,7 @@ fn has_nothing_to_compare(case: &Case<'_>) -> bool {
     event.kind == Kind::Use
         && !event.reuse_reported
         && keys.binding == 0
-        && case.baseline.binding_streak < formula::BINDING_STREAK
+        && case.baseline.binding_streak < key::BINDING_STREAK
         && !expiry.is_some_and(|expiry| expiry.is_over(sighting.at - ahead))
         && *ended == Ended::default()
         && case.baseline.token == keys.token as u32
@@ -153,46 +161,77 @@ fn reuse(case: &Case<'_>, lesson: &mut Lesson, answer: Answer) -> f64 {
 
 /// Evidence of another key than that of earlier requests.
 fn binding(case: &Case<'_>, lesson: &mut Lesson) -> f64 {
-    let (baseline, keys) = (case.baseline, &case.observation.enriched.keys);
-    let mut known = Binding { key: baseline.binding, streak: baseline.binding_streak };
+    let (baseline, sighting) = (case.baseline, case.observation.sighting);
+    let (event, keys) = (&case.observation.enriched.event, &case.observation.enriched.keys);
+    let others = baseline.refreshes.as_deref().filter(|_| keys.binding != 0);
+    let others = others.map_or_else(OtherKeys::default, |stored| stored.other_keys);
+    let mut known = Binding { key: baseline.binding, streak: baseline.binding_streak, others };
+    let lasts = matches!(event.token_type, TokenType::ApiKey | TokenType::Personal);
     let proof = Proof {
         key: keys.binding,
         new_token: baseline.token != keys.token as u32,
-        seen_in_earlier_hour: lesson.seen_in_earlier_hour,
+        inseparable: !lasts && event.binding.as_deref().is_some_and(|key| key.starts_with("jkt:")),
+        minute: sighting.minute(),
+        begins_hour: baseline.begins_hour(sighting.at),
+        owners_hour: keys.binding != baseline.binding && is_owners_hour(case),
     };
     let is_first = lesson.begins_visit() || proof.new_token;
     let departure = known.departure(proof).filter(|_| is_first && case.is_in_order(lesson));
-    lesson.learns.departure = departure;
+    let rate = |habit| case.others.population.habit(habit, sighting.tenant, sighting.app);
     // At the usual place, malware would also have the key.
-    let departs = |(_, is_seen): &(_, bool)| *is_seen && !is_at_usual_place(case, lesson);
-    let departed = departure.filter(departs).map_or(0.0, |(habit, _)| {
-        let sighting = case.observation.sighting;
-        let rate = case.others.population.habit(habit, sighting.tenant, sighting.app);
-        formula::departed(habit, rate)
-    });
-    let binding = formula::binding(&mut known, proof, || is_at_usual_place(case, lesson)).max(departed);
+    let departs = |(_, is_seen): &(_, bool)| *is_seen && place(case, lesson) != Place::Usual;
+    let departed = departure.filter(departs).map_or(0.0, |(habit, _)| key::departed(habit, rate(habit)));
+    let Compared { evidence, replaced } =
+        known.compare(proof, || place(case, lesson), || key::replaced(rate(Habit::ReplacedKey)));
+    let evidence = evidence.max(departed);
     if !case.is_in_order(lesson) {
         // The event may be older than a change of the key.
-        return binding.min(formula::AT_USUAL_PLACE);
+        return evidence.min(formula::AT_USUAL_PLACE);
     }
+    if replaced && lesson.holder.lifecycle_rule == RuleId::BindingMismatch as u8 {
+        lesson.holder.evidence[Lifecycle::ID] = Nats::default();
+    }
+    let could_be_replaced = departure == Some((Habit::NoKey, false));
+    lesson.learns.departure = departure;
+    lesson.learns.replaced_key = (replaced || could_be_replaced).then_some(replaced);
     (lesson.binding, lesson.binding_streak) = (known.key, known.streak);
-    binding
+    lesson.other_keys = (known.others != others).then_some(known.others);
+    evidence
 }
 
-/// Whether the event comes from the owner's usual place: the holder is the first one or an old one, the prefix is usual,
-/// the client family is known, and the fingerprint is not borrowed. Uses the current baseline, because a visit may last
-/// for weeks.
-fn is_at_usual_place(case: &Case<'_>, lesson: &Lesson) -> bool {
+/// Whether the owner has at least half as many visits at this hour of the day as at an average one.
+fn is_owners_hour(case: &Case<'_>) -> bool {
+    let hours = &case.baseline.hours;
+    let of_day = case.observation.sighting.at.rem_euclid(DAY_MS) / HOUR_MS;
+    let all: u32 = hours.iter().map(|visits| u32::from(*visits)).sum();
+    2 * 24 * u32::from(hours[of_day as usize]) >= all
+}
+
+/// Where the event comes from, compared with the current baseline, because a visit may last for weeks. The place is
+/// usual or familiar if the holder is the first one or an old one, the client family is known, and the fingerprint is not
+/// borrowed. It is usual if the prefix is, and familiar if the network is known.
+fn place(case: &Case<'_>, lesson: &Lesson) -> Place {
     let (sighting, baseline) = (case.observation.sighting, case.baseline);
     let (holder, seen) = (&lesson.holder, &baseline.seen);
     let is_new = lesson.holder_is_new(sighting.at) && !holder.confirmed && holder.born != baseline.first_minute;
+    let borrowed = || {
+        !seen.knows(Feature::Fingerprint, sighting.fingerprint)
+            && case.others.population.is_borrowed(sighting.fingerprint, sighting.family)
+    };
+    if is_new || !seen.knows(Feature::Family, sighting.family) || borrowed() {
+        return Place::Foreign;
+    }
     let prefix = sighting.prefix_in(sighting.country);
     let is_usual = !sighting.has_place()
         || seen.count(Feature::Prefix, prefix) >= USUAL_VISITS
         || seen.most(Feature::Prefix).is_some_and(|(most, _)| most == prefix);
-    let borrowed = !seen.knows(Feature::Fingerprint, sighting.fingerprint)
-        && case.others.population.is_borrowed(sighting.fingerprint, sighting.family);
-    !is_new && is_usual && seen.knows(Feature::Family, sighting.family) && !borrowed
+    if is_usual {
+        Place::Usual
+    } else if seen.knows(Feature::Network, sighting.network) {
+        Place::Familiar
+    } else {
+        Place::Foreign
+    }
 }
 
 fn describe(words: &Words<'_>, rule: RuleId) -> Description {

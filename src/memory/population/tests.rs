@@ -169,3 +169,15 @@ fn fingerprint_of_another_product_is_borrowed() {
     assert!(population.is_borrowed(1, 200) && !population.is_borrowed(1, 100));
     assert!(!population.is_borrowed(2, 200), "an unknown fingerprint");
 }
+
+#[test]
+fn replaced_keys_are_learnt_per_tenant_and_application() {
+    let mut population = Population::default();
+    for visit in 0..600 {
+        // Four of 600 visits, such as those of a day in which a fleet's certificates are renewed.
+        population.learn_habit(Habit::ReplacedKey, (1, 7), visit % 150 == 0, 1.0);
+    }
+    let rate = |tenant, app| population.habit(Habit::ReplacedKey, tenant, app);
+    assert!(rate(1, 7) > 0.003, "{}", rate(1, 7));
+    assert!(rate(2, 7) < 1e-4 && rate(1, 8) < 1e-4, "another tenant or application");
+}
