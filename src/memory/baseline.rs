@@ -106,8 +106,8 @@ pub(crate) struct Presented {
 pub(crate) struct OtherKeys {
     /// The known key before the last change; 0: none.
     pub(crate) previous: u32,
-    /// Time of the first use of another key since the last use of the known one, minutes, modulo 2^16.
-    pub(crate) since: u16,
+    /// Time of the first use of another key since the last use of the known one, minutes.
+    pub(crate) since: u32,
     /// Number of hours in which other keys were used since then; 0: none was used.
     pub(crate) hours: u8,
     /// Number of times that the known key came back after another one.

@@ -15,7 +15,7 @@ pub(crate) const BINDING_STREAK: u8 = 3;
 const REPLACED_HOURS: u8 = 7;
 /// Requests with the old key may be in flight, or on an open connection, for this time after the first one with the new
 /// key, minutes.
-const IN_FLIGHT_MINUTES: u16 = 10;
+const IN_FLIGHT_MINUTES: u32 = 10;
 /// The known key comes back so often at a familiar place, where a deployment in steps also uses both keys for a while.
 const FAMILIAR_RETURNS: u8 = 6;
 /// Uses of one key in sequence after which several clients with a key each are unlikely to share the token.
@@ -126,7 +126,7 @@ impl Binding {
     fn come_back(&mut self, minute: u32) {
         let others = &mut self.others;
         if others.hours > 0 {
-            if (minute as u16).wrapping_sub(others.since) >= IN_FLIGHT_MINUTES {
+            if minute >= others.since + IN_FLIGHT_MINUTES {
                 (others.hours, others.returns) = (0, others.returns.saturating_add(1));
             }
         } else if others.returns == 0 {
@@ -143,7 +143,7 @@ impl Binding {
             Place::Foreign => false,
         };
         if others.hours == 0 {
-            (others.hours, others.since) = (1, proof.minute as u16);
+            (others.hours, others.since) = (1, proof.minute);
         } else if counts && proof.begins_hour {
             others.hours += 1;
         }
@@ -247,6 +247,18 @@ mod tests {
             assert!(seen(&mut known, 7, 2 * minute + 1, Place::Foreign) < 1.0);
         }
         assert_eq!(known.others.returns, 0);
+    }
+
+    #[test]
+    fn late_event_of_the_known_key_is_no_alternation() {
+        let mut known = bound(30);
+        seen(&mut known, 8, 1_000, Place::Foreign);
+        assert!(seen(&mut known, 7, 998, Place::Usual) < 1.0);
+        assert_eq!(known.others.returns, 0, "its event is older than the first one with the other key");
+        assert!(seen(&mut known, 8, 1_001, Place::Foreign) < LIFECYCLE_CERTAIN);
+        // 65,536 minutes later, which 16 bits would not tell from the same minute.
+        seen(&mut known, 7, 1_000 + (1 << 16), Place::Usual);
+        assert_eq!(known.others.returns, 1);
     }
 
     #[test]
