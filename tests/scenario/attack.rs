@@ -1,10 +1,10 @@
 //! Attackers that know how the engine learns must not weaken detection.
 
 use tokenwarden::engine;
-use tokenwarden::verdict::RuleId::{NewClient, NewCountry, NewNetwork};
+use tokenwarden::verdict::RuleId::{NewClient, NewCountry, NewEndpoint, NewNetwork};
 use tokenwarden::verdict::Verdict;
 
-use super::scenario::{DAY, Event, HOUR, MINUTE, SECOND, Scenario, address, fired};
+use super::scenario::{DAY, Event, HOUR, MINUTE, SECOND, Scenario, address, fired, share};
 
 /// A thief with a library as client, on routes that the owner never calls.
 fn bold_theft(scenario: &mut Scenario, owner: &Event, from: &str) -> Verdict {
@@ -147,4 +147,32 @@ fn producer_a_day_ahead_hides_no_theft() {
         scenario.see_at(at, &thief.clone().set("endpoint", format!("/v1/admin/secrets/{number}"))).verdict
     });
     assert!(gravest.max() >= Some(Verdict::Alert));
+}
+
+#[test]
+fn known_areas_do_not_hide_new_ones() {
+    // Highest share of unusual calls in a visit that calls 16 new areas after `known` areas of the owner.
+    let highest = |known: u8| {
+        let mut scenario = Scenario::in_town();
+        let call = |name: &str, number: u8| {
+            Event::of("ana").set("endpoint", format!("/v1/{name}{}/items", char::from(b'a' + number)))
+        };
+        for day in 0..30 {
+            scenario.wait(23 * HOUR);
+            for number in 0..20 {
+                scenario.wait(10 * SECOND);
+                scenario.see(&call("part", (number + day) % 20));
+            }
+        }
+        scenario.wait(23 * HOUR);
+        let calls = (0..known).map(|number| call("part", number)).chain((0..16).map(|number| call("other", number)));
+        let shares = calls.map(|call| {
+            scenario.wait(10 * SECOND);
+            share(&scenario.see(&call), NewEndpoint)
+        });
+        shares.fold(0.0, f64::max)
+    };
+    let (alone, hidden) = (highest(0), highest(16));
+    // The usual calls favour the owner. The new areas are worth 2 nats.
+    assert!(alone > 11.0 && hidden > 7.5, "{alone} {hidden}");
 }

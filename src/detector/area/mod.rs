@@ -5,7 +5,7 @@ pub(crate) mod formula;
 use super::{Case, Detector, DetectorId, Fading, Lesson, Teaching};
 use crate::event::Kind;
 use crate::memory::visit::Core;
-use crate::memory::{Evidence, Feature, Nats, areas};
+use crate::memory::{Baseline, Evidence, Feature, Nats, areas};
 
 pub(crate) struct Area;
 
@@ -22,7 +22,7 @@ impl Detector for Area {
         lesson.learns.first_area = !lesson.visit.has_areas();
         lesson.learns.area = lesson.visit.enter_area(area).unwrap_or_else(|| {
             lesson.further_area = true;
-            case.visit.is_none_or(|visit| visit.is_further_new(area))
+            case.visit.is_none_or(|visit| visit.is_further_new(area)) || is_unknown(case.baseline, area)
         });
         if lesson.learns.area && !case.blank {
             score_call(case, lesson, area);
@@ -39,6 +39,12 @@ impl Detector for Area {
             learn_call(teaching);
         }
     }
+}
+
+/// Whether an area is new to a baseline that stores new areas. A visit stores 16 areas, and a thief may first call 16 that
+/// the owner knows.
+fn is_unknown(baseline: &Baseline, area: u32) -> bool {
+    baseline.grown.is_some() && !baseline.knows_area(area)
 }
 
 /// Scores the first call of an area in a visit.
