@@ -102,56 +102,52 @@ const fn bare(mut route: Route) -> Route {
 }
 
 pub(super) const CRM: App = App {
-    id: "crm",
-    name: "CRM",
-    tokens: Tokens::Rotating { minutes: 60 },
-    binding: Binding::None,
     has_sessions: true,
-    leeway_ms: 25_000,
-    logs_issuance: false,
-    routes: &[
-        get("/v1/contacts", 0.24, 22_000.0),
-        get("/v1/contacts/{}", 0.26, 3_000.0),
-        write("PATCH", "/v1/contacts/{}", 0.08),
-        get("/v1/deals", 0.14, 18_000.0),
-        get("/v1/deals/{}", 0.12, 4_000.0),
-        write("POST", "/v1/deals", 0.04),
-        bare(get("/v1/search", 0.08, 9_000.0)),
-        bare(get("/v1/reports/{}", 0.03, 60_000.0)),
-        get("/v1/export/contacts", 0.005, 900_000.0),
-        get("/v1/settings/members", 0.004, 8_000.0),
-    ],
+    ..App::new(
+        "crm",
+        "CRM",
+        Tokens::Rotating { minutes: 60 },
+        &[
+            get("/v1/contacts", 0.24, 22_000.0),
+            get("/v1/contacts/{}", 0.26, 3_000.0),
+            write("PATCH", "/v1/contacts/{}", 0.08),
+            get("/v1/deals", 0.14, 18_000.0),
+            get("/v1/deals/{}", 0.12, 4_000.0),
+            write("POST", "/v1/deals", 0.04),
+            bare(get("/v1/search", 0.08, 9_000.0)),
+            bare(get("/v1/reports/{}", 0.03, 60_000.0)),
+            get("/v1/export/contacts", 0.005, 900_000.0),
+            get("/v1/settings/members", 0.004, 8_000.0),
+        ],
+    )
 };
 
 pub(super) const DOCS: App = App {
-    id: "docs",
-    name: "Docs",
-    tokens: Tokens::Rotating { minutes: 480 },
     binding: Binding::Dpop,
     has_sessions: true,
     leeway_ms: 300_000,
-    logs_issuance: false,
-    routes: &[
-        get("/api/pages/{}", 0.46, 30_000.0),
-        get("/api/tree", 0.16, 12_000.0),
-        write("PUT", "/api/pages/{}", 0.16),
-        bare(get("/api/search", 0.1, 9_000.0)),
-        write("POST", "/api/comments", 0.08),
-        get("/api/pages/{}/history", 0.03, 15_000.0),
-        bare(get("/api/spaces/{}/export", 0.004, 4_000_000.0)),
-        get("/api/members", 0.006, 9_000.0),
-    ],
+    ..App::new(
+        "docs",
+        "Docs",
+        Tokens::Rotating { minutes: 480 },
+        &[
+            get("/api/pages/{}", 0.46, 30_000.0),
+            get("/api/tree", 0.16, 12_000.0),
+            write("PUT", "/api/pages/{}", 0.16),
+            bare(get("/api/search", 0.1, 9_000.0)),
+            write("POST", "/api/comments", 0.08),
+            get("/api/pages/{}/history", 0.03, 15_000.0),
+            bare(get("/api/spaces/{}/export", 0.004, 4_000_000.0)),
+            get("/api/members", 0.006, 9_000.0),
+        ],
+    )
 };
 
-pub(super) const MAIL: App = App {
-    id: "mail",
-    name: "Mail",
-    tokens: Tokens::Rotating { minutes: 60 },
-    binding: Binding::None,
-    has_sessions: false,
-    leeway_ms: 25_000,
-    logs_issuance: false,
-    routes: &[
+pub(super) const MAIL: App = App::new(
+    "mail",
+    "Mail",
+    Tokens::Rotating { minutes: 60 },
+    &[
         get("/v1/messages", 0.5, 14_000.0),
         get("/v1/messages/{}", 0.28, 20_000.0),
         write("POST", "/v1/messages", 0.1),
@@ -160,36 +156,31 @@ pub(super) const MAIL: App = App {
         get("/v1/search", 0.01, 8_000.0),
         get("/v1/settings/forwarding", 0.002, 500.0),
     ],
-};
+);
 
 pub(super) const TALK: App = App {
-    id: "talk",
-    name: "Talk",
-    tokens: Tokens::Refreshing { minutes: 720 },
     binding: Binding::Dpop,
-    has_sessions: false,
-    leeway_ms: 25_000,
-    logs_issuance: false,
-    routes: &[
-        get("/channels/{}/messages", 0.5, 9_000.0),
-        write("POST", "/channels/{}/messages", 0.2),
-        get("/channels", 0.16, 6_000.0),
-        write("POST", "/presence", 0.1),
-        bare(get("/files/{}", 0.03, 200_000.0)),
-        get("/users", 0.006, 40_000.0),
-        get("/search", 0.004, 9_000.0),
-    ],
+    ..App::new(
+        "talk",
+        "Talk",
+        Tokens::Refreshing { minutes: 720 },
+        &[
+            get("/channels/{}/messages", 0.5, 9_000.0),
+            write("POST", "/channels/{}/messages", 0.2),
+            get("/channels", 0.16, 6_000.0),
+            write("POST", "/presence", 0.1),
+            bare(get("/files/{}", 0.03, 200_000.0)),
+            get("/users", 0.006, 40_000.0),
+            get("/search", 0.004, 9_000.0),
+        ],
+    )
 };
 
-pub(super) const FORGE: App = App {
-    id: "forge",
-    name: "Forge",
-    tokens: Tokens::Standing(TokenType::Personal),
-    binding: Binding::None,
-    has_sessions: false,
-    leeway_ms: 25_000,
-    logs_issuance: false,
-    routes: &[
+pub(super) const FORGE: App = App::new(
+    "forge",
+    "Forge",
+    Tokens::Standing(TokenType::Personal),
+    &[
         write("POST", "/git-upload-pack", 0.4),
         get("/repos/{}/pulls", 0.2, 18_000.0),
         get("/repos/{}/commits", 0.16, 20_000.0),
@@ -201,36 +192,31 @@ pub(super) const FORGE: App = App {
         get("/orgs/{}/members", 0.003, 9_000.0),
         get("/user/keys", 0.002, 900.0),
     ],
-};
+);
 
 pub(super) const WAREHOUSE: App = App {
-    id: "warehouse",
-    name: "Warehouse",
-    tokens: Tokens::Standing(TokenType::ApiKey),
     binding: Binding::Certificate,
-    has_sessions: false,
-    leeway_ms: 25_000,
-    logs_issuance: false,
-    routes: &[
-        get("/v2/orders", 0.4, 40_000.0),
-        get("/v2/orders/{}", 0.2, 3_000.0),
-        write("POST", "/v2/shipments", 0.15),
-        bare(get("/v2/stock", 0.2, 50_000.0)),
-        get("/v2/customers", 0.03, 60_000.0),
-        get("/v2/customers/{}", 0.015, 2_000.0),
-        bare(get("/v2/export/customers", 0.002, 5_000_000.0)),
-    ],
+    ..App::new(
+        "warehouse",
+        "Warehouse",
+        Tokens::Standing(TokenType::ApiKey),
+        &[
+            get("/v2/orders", 0.4, 40_000.0),
+            get("/v2/orders/{}", 0.2, 3_000.0),
+            write("POST", "/v2/shipments", 0.15),
+            bare(get("/v2/stock", 0.2, 50_000.0)),
+            get("/v2/customers", 0.03, 60_000.0),
+            get("/v2/customers/{}", 0.015, 2_000.0),
+            bare(get("/v2/export/customers", 0.002, 5_000_000.0)),
+        ],
+    )
 };
 
-pub(super) const DEPLOY: App = App {
-    id: "deploy",
-    name: "Deploy",
-    tokens: Tokens::Standing(TokenType::ApiKey),
-    binding: Binding::None,
-    has_sessions: false,
-    leeway_ms: 25_000,
-    logs_issuance: false,
-    routes: &[
+pub(super) const DEPLOY: App = App::new(
+    "deploy",
+    "Deploy",
+    Tokens::Standing(TokenType::ApiKey),
+    &[
         write("POST", "/v1/uploads", 0.3),
         write("POST", "/v1/releases", 0.1),
         get("/v1/releases/{}", 0.4, 3_000.0),
@@ -238,7 +224,7 @@ pub(super) const DEPLOY: App = App {
         write("DELETE", "/v1/releases/{}", 0.02),
         get("/v1/secrets", 0.01, 1_500.0),
     ],
-};
+);
 
 pub(super) static PLUGINS: [App; 12] = [
     plugin("calendar-plugin"),
@@ -257,16 +243,7 @@ pub(super) static PLUGINS: [App; 12] = [
 
 /// A vendor's application that acts for users from the vendor's servers.
 const fn plugin(id: &'static str) -> App {
-    App {
-        id,
-        name: "plugin",
-        tokens: Tokens::Standing(TokenType::Access),
-        binding: Binding::None,
-        has_sessions: false,
-        leeway_ms: 25_000,
-        logs_issuance: false,
-        routes: PLUGIN_ROUTES,
-    }
+    App::new(id, "plugin", Tokens::Standing(TokenType::Access), PLUGIN_ROUTES)
 }
 
 const PLUGIN_ROUTES: &[Route] = &[
@@ -310,6 +287,21 @@ impl Route {
 }
 
 impl App {
+    /// An application without browser sessions and bound keys, whose authorization server does not report the tokens of
+    /// services.
+    pub(super) const fn new(id: &'static str, name: &'static str, tokens: Tokens, routes: &'static [Route]) -> Self {
+        Self {
+            id,
+            name,
+            tokens,
+            binding: Binding::None,
+            has_sessions: false,
+            leeway_ms: 25_000,
+            logs_issuance: false,
+            routes,
+        }
+    }
+
     /// The route that a scanner calls to test whether a token is valid: the read with the smallest response.
     pub(crate) fn who_am_i(&self) -> &'static Route {
         let reads = self.routes.iter().filter(|route| route.method == "GET");

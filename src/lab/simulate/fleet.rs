@@ -20,27 +20,16 @@ use crate::millis::{DAY_MS, HOUR_MS, MINUTE_MS};
 use roads::Road;
 
 /// Vehicles with device grants (RFC 8628).
-const TELEMATICS: App = App { tokens: Tokens::Refreshing { minutes: 1_440 }, ..reports("telematics", Binding::None) };
+const TELEMATICS: App = App::new("telematics", "device", Tokens::Refreshing { minutes: 1_440 }, REPORTS);
 
-/// The same, where the access token does not expire and there is no refresh token.
-const FIXED_TELEMATICS: App =
-    App { tokens: Tokens::Standing(TokenType::Access), ..reports("telematics", Binding::None) };
+/// Vehicles with device grants whose access tokens do not expire. They have no refresh tokens.
+const FIXED_TELEMATICS: App = App::new("telematics", "device", Tokens::Standing(TokenType::Access), REPORTS);
 
 /// Trackers with an API key. Half of them prove possession of a certificate.
-const TRACKER: App = reports("tracker", Binding::Certificate);
-
-const fn reports(id: &'static str, binding: Binding) -> App {
-    App {
-        id,
-        name: "device",
-        tokens: Tokens::Standing(TokenType::ApiKey),
-        binding,
-        has_sessions: false,
-        leeway_ms: 25_000,
-        logs_issuance: false,
-        routes: REPORTS,
-    }
-}
+const TRACKER: App = App {
+    binding: Binding::Certificate,
+    ..App::new("tracker", "device", Tokens::Standing(TokenType::ApiKey), REPORTS)
+};
 
 const REPORTS: &[Route] = &[
     write("POST", "/v2/telemetry", 0.72),

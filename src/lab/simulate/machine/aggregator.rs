@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Change, Hosts, Machine, Rhythm, Work, all_of, any_zone};
 use crate::event::TokenType;
-use crate::lab::simulate::apps::{App, Binding, Route, Tokens, get};
+use crate::lab::simulate::apps::{App, Route, Tokens, get};
 use crate::lab::simulate::clients::{Client, LIBRARIES};
 use crate::lab::simulate::grant::Owner;
 use crate::lab::simulate::label::Label;
@@ -15,23 +15,10 @@ use crate::lab::simulate::span::Span;
 use crate::millis::{DAY_MS, HOUR_MS, MINUTE_MS};
 
 /// Access tokens for an hour.
-const BUDGETS: App = App { tokens: Tokens::Refreshing { minutes: 60 }, ..accounts("budgetly") };
+const BUDGETS: App = App::new("budgetly", "aggregator", Tokens::Refreshing { minutes: 60 }, READS);
 
 /// Access tokens that are valid as long as the user's consent.
-const INSIGHTS: App = App { tokens: Tokens::Standing(TokenType::Access), ..accounts("finlens") };
-
-const fn accounts(id: &'static str) -> App {
-    App {
-        id,
-        name: "aggregator",
-        tokens: Tokens::Refreshing { minutes: 60 },
-        binding: Binding::None,
-        has_sessions: false,
-        leeway_ms: 25_000,
-        logs_issuance: false,
-        routes: READS,
-    }
-}
+const INSIGHTS: App = App::new("finlens", "aggregator", Tokens::Standing(TokenType::Access), READS);
 
 const READS: &[Route] = &[
     get("/v1/accounts", 0.36, 4_000.0),

@@ -2,7 +2,7 @@
 //! each hour of work.
 
 use super::{Change, Hosts, Machine, Rhythm, Work, any, any_zone};
-use crate::lab::simulate::apps::{App, Binding, Route, Tokens, get, write};
+use crate::lab::simulate::apps::{App, Route, Tokens, get, write};
 use crate::lab::simulate::clients::LIBRARIES;
 use crate::lab::simulate::grant::Owner;
 use crate::lab::simulate::label::Label;
@@ -46,16 +46,7 @@ const FREIGHT: App = interface(
 
 /// An interface for services.
 const fn interface(id: &'static str, routes: &'static [Route]) -> App {
-    App {
-        id,
-        name: "service",
-        tokens: Tokens::Minted { minutes: 60 },
-        binding: Binding::None,
-        has_sessions: false,
-        leeway_ms: 25_000,
-        logs_issuance: false,
-        routes,
-    }
+    App::new(id, "service", Tokens::Minted { minutes: 60 }, routes)
 }
 
 /// Tenants, and the interface that each offers to services.

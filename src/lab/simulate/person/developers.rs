@@ -2,7 +2,7 @@
 
 use super::{Change, Person, Profile};
 use crate::event::TokenType;
-use crate::lab::simulate::apps::{App, Binding, Route, Tokens, get, write};
+use crate::lab::simulate::apps::{App, Route, Tokens, get, write};
 use crate::lab::simulate::clients::{EDITORS, TOOLS};
 use crate::lab::simulate::company;
 use crate::lab::simulate::networks::Network;
@@ -11,23 +11,10 @@ use crate::lab::simulate::span::Span;
 use crate::lab::simulate::tool::Device;
 
 /// Calls with a personal token.
-const CODE: App = App { tokens: Tokens::Standing(TokenType::Personal), ..hosting("codehost") };
+const CODE: App = App::new("codehost", "code", Tokens::Standing(TokenType::Personal), ROUTES);
 
 /// Calls of an editor to which the developer gave a grant.
-const CODE_EDITOR: App = App { tokens: Tokens::Refreshing { minutes: 480 }, ..hosting("codehost-editor") };
-
-const fn hosting(id: &'static str) -> App {
-    App {
-        id,
-        name: "code",
-        tokens: Tokens::Standing(TokenType::Personal),
-        binding: Binding::None,
-        has_sessions: false,
-        leeway_ms: 25_000,
-        logs_issuance: false,
-        routes: ROUTES,
-    }
-}
+const CODE_EDITOR: App = App::new("codehost-editor", "code", Tokens::Refreshing { minutes: 480 }, ROUTES);
 
 /// Index of the route of a file in [`CODE`]'s routes.
 pub(in crate::lab::simulate) const CONTENTS: usize = 0;
