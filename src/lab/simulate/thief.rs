@@ -74,6 +74,11 @@ impl Thief {
         Some(Self { address, client, exits: Vec::new(), moves: 0.0, key: None, refused: 0.0 })
     }
 
+    /// A request at the token endpoint.
+    pub(crate) fn at_token_endpoint(&self, status: u16) -> Sighting {
+        Sighting { address: self.address, client: Arc::clone(&self.client), call: None, status, binding: None }
+    }
+
     /// On the owner's own machine.
     pub(crate) fn in_place_of(owned: &Record) -> Option<Self> {
         let sighting = owned.sighting.as_ref()?;

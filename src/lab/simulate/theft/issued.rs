@@ -8,7 +8,7 @@ use super::{Loot, Planter};
 use crate::event::{Kind, TokenType};
 use crate::lab::simulate::apps::Tokens;
 use crate::lab::simulate::networks::Network;
-use crate::lab::simulate::record::{Record, Sighting};
+use crate::lab::simulate::record::Record;
 use crate::lab::simulate::span::Depth;
 use crate::lab::simulate::thief::Manner;
 use crate::millis::{HOUR_MS, MINUTE_MS};
@@ -37,13 +37,7 @@ impl Planter {
             Depth::Full => self.anywhere(copied, networks)?,
         };
         let refused = !thief_is_first && self.random.chance(0.5);
-        let sighting = Sighting {
-            address: thief.address,
-            client: Arc::clone(&thief.client),
-            call: None,
-            status: if refused { 400 } else { 200 },
-            binding: None,
-        };
+        let sighting = thief.at_token_endpoint(if refused { 400 } else { 200 });
         let mut stolen = vec![Record { at: begins, sighting: Some(sighting), ..copied.clone() }];
         if !refused {
             // The provider does not check, so the thief gets tokens in the same grant.

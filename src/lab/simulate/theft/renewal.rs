@@ -1,11 +1,9 @@
 //! A thief who gets access tokens with a copied refresh token that does not rotate.
 
-use std::sync::Arc;
-
 use super::Planter;
 use super::past::Past;
 use crate::event::{Kind, TokenType};
-use crate::lab::simulate::record::{Record, Sighting};
+use crate::lab::simulate::record::Record;
 use crate::lab::simulate::thief::Thief;
 
 impl Planter {
@@ -22,13 +20,7 @@ impl Planter {
             return Some(());
         }
         let refresh = *past.refreshes.last()?;
-        let sighting = Sighting {
-            address: thief.address,
-            client: Arc::clone(&thief.client),
-            call: None,
-            status: 200,
-            binding: None,
-        };
+        let sighting = thief.at_token_endpoint(200);
         token.token = self.random.bits();
         token.expires_at = Some(at + past.holder.app.tokens.lifetime_ms());
         stolen.push(Record { at, sighting: Some(sighting), label: None, ..refresh.clone() });

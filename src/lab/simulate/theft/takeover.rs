@@ -8,7 +8,7 @@ use crate::event::{Kind, TokenType};
 use crate::lab::simulate::apps::Tokens;
 use crate::lab::simulate::clients::{BROWSERS, PHONES};
 use crate::lab::simulate::networks::{Network, Purpose};
-use crate::lab::simulate::record::{Holder, Record, Sighting};
+use crate::lab::simulate::record::{Holder, Record};
 use crate::lab::simulate::thief::{Manner, Target, Thief, network_of};
 use crate::millis::{HOUR_MS, MINUTE_MS};
 
@@ -91,13 +91,7 @@ impl Planter {
         thief: &Thief,
         stolen: &mut Vec<Record>,
     ) -> (Record, u64) {
-        let sighting = Sighting {
-            address: thief.address,
-            client: Arc::clone(&thief.client),
-            call: None,
-            status: 200,
-            binding: None,
-        };
+        let sighting = thief.at_token_endpoint(200);
         stolen.push(Record { at, kind: Kind::Refreshed, sighting: Some(sighting), ..refresh.clone() });
         let parent = Some(refresh.token);
         let mut next = refresh.clone();
