@@ -33,7 +33,7 @@ mod tool;
 use crate::millis::{DAY_MS, HOUR_MS};
 pub(crate) use crowd::Crowd;
 pub(crate) use score::{Score, score};
-pub use settings::Settings;
+pub use settings::{Others, Settings};
 pub(crate) use theft::Theft;
 
 use actor::Actor as _;

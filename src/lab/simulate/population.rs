@@ -5,7 +5,7 @@ use super::fleet::Device;
 use super::machine::Machine;
 use super::networks::Network;
 use super::person::Person;
-use super::settings::Settings;
+use super::settings::{Others, Settings};
 use super::span::Span;
 use super::theft::Planter;
 use super::theft::kind::Group;
@@ -18,8 +18,8 @@ pub(super) struct Population {
 
 /// The populations of which the settings have members.
 pub(super) fn all(settings: &Settings, span: &Span, networks: &[Network]) -> Vec<Population> {
-    let Settings { service_clients, devices, aggregator_users, vpn_people, account_holders, developers, .. } =
-        *settings;
+    let Others { service_clients, devices, aggregator_users, vpn_people, account_holders, developers } =
+        settings.others;
     let populations = [
         (Group::ServiceClients, boxed(Machine::service_clients(service_clients, span, networks))),
         (Group::Fleets, boxed(Device::all(devices, span, networks))),

@@ -22,6 +22,17 @@ pub struct Settings {
     pub vendors: u32,
     /// Number of users of each vendor's plugin.
     pub plugin_users: u32,
+    /// Populations besides the companies.
+    pub others: Others,
+    /// Number of last days in which thefts happen.
+    pub theft_days: u32,
+    /// Number of thefts of each kind.
+    pub thefts: Vec<(TheftKind, u32)>,
+}
+
+/// Members of the populations besides the companies. By default, there are none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Others {
     /// Number of services that get access tokens with a client secret.
     pub service_clients: u32,
     /// Number of vehicles and trackers.
@@ -34,10 +45,6 @@ pub struct Settings {
     pub account_holders: u32,
     /// Number of developers at a code hosting service.
     pub developers: u32,
-    /// Number of last days in which thefts happen.
-    pub theft_days: u32,
-    /// Number of thefts of each kind.
-    pub thefts: Vec<(TheftKind, u32)>,
 }
 
 impl Settings {
@@ -57,12 +64,7 @@ impl Settings {
             build_jobs: 110,
             vendors: 3,
             plugin_users: 120,
-            service_clients: 0,
-            devices: 0,
-            aggregator_users: 0,
-            vpn_people: 0,
-            account_holders: 0,
-            developers: 0,
+            others: Others::default(),
             theft_days: 2,
             thefts: TheftKind::FORTNIGHT.to_vec(),
         }
@@ -81,12 +83,7 @@ impl Settings {
             build_jobs: 30,
             vendors: 3,
             plugin_users: 25,
-            service_clients: 0,
-            devices: 0,
-            aggregator_users: 0,
-            vpn_people: 0,
-            account_holders: 0,
-            developers: 0,
+            others: Others::default(),
             theft_days: 6,
             thefts: TheftKind::DEEP.map(|kind| (kind, if kind == TheftKind::Campaign { 1 } else { 2 })).to_vec(),
         }
@@ -103,12 +100,14 @@ impl Settings {
             build_jobs: 160,
             vendors: 12,
             plugin_users: 70,
-            service_clients: 150,
-            devices: 300,
-            aggregator_users: 250,
-            vpn_people: 150,
-            account_holders: 90,
-            developers: 120,
+            others: Others {
+                service_clients: 150,
+                devices: 300,
+                aggregator_users: 250,
+                vpn_people: 150,
+                account_holders: 90,
+                developers: 120,
+            },
             theft_days: 60,
             thefts: [TheftKind::DEEP.map(|kind| (kind, 26)).as_slice(), &TheftKind::WIDE.map(|kind| (kind, 20))]
                 .concat(),

@@ -71,12 +71,14 @@ fn more(seed: u64) -> Settings {
         days: 50,
         theft_days: 25,
         people: 20,
-        service_clients: 60,
-        devices: 150,
-        aggregator_users: 60,
-        vpn_people: 30,
-        account_holders: 40,
-        developers: 40,
+        others: Others {
+            service_clients: 60,
+            devices: 150,
+            aggregator_users: 60,
+            vpn_people: 30,
+            account_holders: 40,
+            developers: 40,
+        },
         thefts: TheftKind::WIDE.map(|kind| (kind, 2)).to_vec(),
         ..Settings::afternoon(seed, START)
     }
@@ -219,9 +221,8 @@ fn other_populations_do_not_change_the_companies() {
     };
     let alone = small();
     let thefts = [alone.thefts.as_slice(), &TheftKind::WIDE.map(|kind| (kind, 1))].concat();
-    assert!(
-        lines(alone.clone()) == lines(Settings { thefts, service_clients: 20, devices: 20, developers: 20, ..alone })
-    );
+    let others = Others { service_clients: 20, devices: 20, developers: 20, ..Others::default() };
+    assert!(lines(alone.clone()) == lines(Settings { others, thefts, ..alone }));
 }
 
 #[test]
@@ -284,31 +285,19 @@ fn single_field_does_not_separate_thefts() {
 fn single_field_does_not_separate_other_thefts() {
     // An aggregator and a fleet have few addresses, clients and routes.
     const SEPARATION_MAX: f64 = 0.4;
-    let nobody = Settings {
-        people: 0,
-        services: 0,
-        shared_accounts: 0,
-        build_jobs: 0,
-        vendors: 0,
-        service_clients: 0,
-        devices: 0,
-        aggregator_users: 0,
-        vpn_people: 0,
-        account_holders: 0,
-        developers: 0,
-        ..more(1)
-    };
-    let check = |population: &str, group: Group, settings: Settings| {
+    let check = |population: &str, group: Group, others: Others| {
         let kinds: Vec<TheftKind> = TheftKind::WIDE.into_iter().filter(|kind| kind.group() == group).collect();
         let thefts = kinds.iter().map(|kind| (*kind, 80 / kinds.len() as u32)).collect();
-        check_single_fields(population, SEPARATION_MAX, Settings { thefts, ..settings });
+        let companies = Settings { people: 0, services: 0, shared_accounts: 0, build_jobs: 0, vendors: 0, ..more(1) };
+        check_single_fields(population, SEPARATION_MAX, Settings { others, thefts, ..companies });
     };
-    check("service clients", Group::ServiceClients, Settings { service_clients: 150, ..nobody.clone() });
-    check("fleets", Group::Fleets, Settings { devices: 400, ..nobody.clone() });
-    check("aggregators", Group::Aggregators, Settings { aggregator_users: 600, ..nobody.clone() });
-    check("VPN people", Group::VpnPeople, Settings { vpn_people: 150, ..nobody.clone() });
-    check("account holders", Group::AccountHolders, Settings { account_holders: 150, ..nobody.clone() });
-    check("developers", Group::Developers, Settings { developers: 120, ..nobody });
+    let none = Others::default();
+    check("service clients", Group::ServiceClients, Others { service_clients: 150, ..none });
+    check("fleets", Group::Fleets, Others { devices: 400, ..none });
+    check("aggregators", Group::Aggregators, Others { aggregator_users: 600, ..none });
+    check("VPN people", Group::VpnPeople, Others { vpn_people: 150, ..none });
+    check("account holders", Group::AccountHolders, Others { account_holders: 150, ..none });
+    check("developers", Group::Developers, Others { developers: 120, ..none });
 }
 
 fn check_single_fields(population: &str, separation_max: f64, settings: Settings) {
