@@ -20,14 +20,14 @@ pub(crate) fn evidence(own: &OwnCalls, once: f64, cohort_new: f64, tenant: f64) 
     (0.35 * ln(thief / owner.max(1e-9)).clamp(-3.0, 3.0), owner.min(1.0))
 }
 
-/// Share of an area in the visits of the tenant from which it is no evidence that the area is new to an owner.
+/// An area with a larger share of the tenant's visits to areas is no evidence, even if it is new to an owner.
 pub(crate) const COMMON: f64 = 0.1;
 /// Weight and maximum of the evidence of new areas.
 const NOVELTY_WEIGHT: f64 = 0.7;
 const NOVELTY_MAX: f64 = 2.0;
 
-/// Evidence of a visit with at least `number` areas that are new to the owner, in [0, 2]: `0.7·ln P_T/P_O`. Thieves look
-/// around: `P_T = 0.7/√number`. The owner's share is shrunk from up to 30 of their own visits towards that of the
+/// Evidence of a visit with at least `number` areas that are new to the owner, in [0, 2]: `0.7·ln P_T/P_O`. A
+/// thief is assumed to reach `number` in a share `P_T = 0.7/√number` of visits. The owner's share is shrunk from up to 30 of their own visits towards that of the
 /// cohort, which has the weight of 5 visits.
 ///
 /// `own`: the owner's visits with at least so many new areas, and all visits.

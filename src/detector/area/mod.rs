@@ -50,17 +50,17 @@ fn is_unknown(baseline: &Baseline, area: u32) -> bool {
 /// Scores the first call of an area in a visit.
 #[inline(never)] // Most calls are repeats.
 fn score_call(case: &Case<'_>, lesson: &mut Lesson, area: u32) {
-    let share = evidence(case, &mut lesson.visit, area) + novelty(case, lesson, area);
+    let share = evidence(case, &mut lesson.visit, area) + count_new_area(case, lesson, area);
     let evidence = &mut lesson.holder.evidence[Area::ID];
     *evidence = Nats::new(formula::carried(evidence.get(), share));
     lesson.changed |= share > 0.0;
 }
 
 /// Counts an area that is new to the owner. Returns the increase of the evidence of the visit's new areas.
-fn novelty(case: &Case<'_>, lesson: &mut Lesson, area: u32) -> f64 {
+fn count_new_area(case: &Case<'_>, lesson: &mut Lesson, area: u32) -> f64 {
     let (baseline, visit) = (case.baseline, &mut lesson.visit);
-    let of_tenant = case.others.population.touches(case.observation.sighting.tenant, area, 0.0);
-    if baseline.knows_area(area) || of_tenant > formula::COMMON {
+    let of_tenant = || case.others.population.touches(case.observation.sighting.tenant, area, 0.0);
+    if baseline.knows_area(area) || of_tenant() > formula::COMMON {
         return 0.0;
     }
     visit.new_areas = visit.new_areas.saturating_add(1);
@@ -80,7 +80,7 @@ fn learn_call(teaching: &mut Teaching<'_>) {
     let (observation, lesson, weights) = (teaching.observation, teaching.lesson, teaching.weights());
     let area = observation.route.area;
     let is_new = !teaching.baseline.seen.knows(Feature::Area, area);
-    learn_novelty(teaching, area);
+    learn_new_area(teaching, area);
     teaching.baseline.learn_area(area, weights.counted, weights.known, observation.sighting.minute());
     teaching.others.population.learn_area(observation.sighting.tenant, area, weights.counted);
     if teaching.is_settled()
@@ -92,7 +92,7 @@ fn learn_call(teaching: &mut Teaching<'_>) {
 
 /// Learns the area of the event, and how many new areas its visit has. The area is stored even if a thief may have called
 /// it: its evidence is stored with the holder, and must not be added again in each visit.
-fn learn_novelty(teaching: &mut Teaching<'_>, area: u32) {
+fn learn_new_area(teaching: &mut Teaching<'_>, area: u32) {
     let (lesson, counted) = (teaching.lesson, teaching.weights().counted);
     let (first, level) = (lesson.learns.first_area, lesson.learns.area_level);
     let (is_known, visits) = (teaching.baseline.knows_area(area), teaching.baseline.visits);
