@@ -1,7 +1,7 @@
 //! Tokens that are used with another key than before, or without one.
 //!
-//! Owners replace keys: a certificate is renewed under a lasting token. The old key then never comes back. A thief cannot
-//! stop the owner, so that two keys alternate (`docs/decisions/0031-replaced-keys.md`).
+//! Owners replace keys: the certificate of a long-lived token is renewed, and the old key is not used again. A copy of the
+//! token is used next to the owner, so that two keys alternate (`docs/decisions/0031-replaced-keys.md`).
 
 use super::formula::{AT_USUAL_PLACE, CERTAIN};
 use crate::math::ln;
