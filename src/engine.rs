@@ -21,7 +21,7 @@ pub use self::counters::Counters;
 use self::occurrence::{Before, Occurrence, baseline_key};
 use self::outcome::quiet;
 pub use self::settings::Settings;
-pub use self::state::State;
+pub use self::state::{STATE_FORMAT, State};
 use self::uses::score_use;
 use crate::enrichment::EnrichedEvent;
 use crate::rule::RuleSet;

@@ -17,8 +17,8 @@ const USES_LAB: &str = "cli";
 const NOT_IN_DETECTION: [(&str, &str); 9] = [
     ("tokio", "asynchronous code"),
     ("async", "asynchronous code"),
-    ("serde", "file formats"),
     ("serde_json", "file formats"),
+    ("postcard", "file formats"),
     ("tracing", "logging"),
     ("rand", "randomness"),
     ("Instant", "a clock"),

@@ -5,12 +5,14 @@
 //! from an allowance that all tenants share. An alert with the highest log-odds of the last 24 hours in its allowance
 //! is never withheld.
 
+use serde::{Deserialize, Serialize};
+
 use crate::memory::Generations;
 use crate::memory::tenants::KNOWN_MAX;
 use crate::millis::DAY_MS;
 
 /// Decides which alerts are reported.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Budget {
     /// New incidents a day and tenant.
     per_day: f64,
@@ -23,7 +25,7 @@ pub(crate) struct Budget {
 }
 
 /// Allowance of a tenant, with its highest alert of the last 24 hours.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Allowance {
     bucket: Bucket,
     /// Log-odds.
@@ -33,7 +35,7 @@ struct Allowance {
 }
 
 /// A token bucket. It is full at first.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Bucket {
     per_day: f64,
     level: f64,
@@ -49,6 +51,15 @@ impl Budget {
             known: Generations::new(KNOWN_MAX),
             of_newcomers: Allowance::new(f64::from(per_day)),
             beyond: Bucket::new(f64::from(total_per_day)),
+        }
+    }
+
+    /// Changes the budget of [`Self::new`]. A budget that is changed is full again.
+    pub(crate) fn set(&mut self, per_day: u32, total_per_day: u32) {
+        let new = Self::new(per_day, total_per_day);
+        let budgets = |budget: &Self| [budget.per_day, budget.beyond.per_day].map(f64::to_bits);
+        if budgets(&new) != budgets(self) {
+            *self = new;
         }
     }
 
@@ -126,6 +137,16 @@ mod tests {
         assert_eq!(shared, 25, "unknown tenants share one allowance");
         assert_eq!(reported(&mut budget, KNOWN, NOON, 100), 20);
         assert_eq!(reported(&mut budget, Some(8), NOON, 100), 20);
+    }
+
+    #[test]
+    fn changed_budget_is_full_again() {
+        let mut budget = Budget::new(3, 0);
+        assert_eq!(reported(&mut budget, KNOWN, NOON, 10), 3);
+        budget.set(3, 0);
+        assert_eq!(reported(&mut budget, KNOWN, NOON, 10), 0, "the same budget");
+        budget.set(5, 0);
+        assert_eq!(reported(&mut budget, KNOWN, NOON, 10), 5);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Grouping of alerts into incidents: by baseline within a day, or by cause within a tenant. Incidents of several
 //! tenants with one cause have one campaign.
 
+use serde::{Deserialize, Serialize};
+
 use crate::memory::Generations;
 use crate::millis::{DAY_MS, HOUR_MS};
 use crate::verdict::{CampaignId, IncidentId, Severity, VICTIMS_MAX, Verdict, Victim};
@@ -13,7 +15,7 @@ const BASELINE_MS: i64 = DAY_MS;
 const CAUSE_MS: i64 = 2 * HOUR_MS;
 
 /// An incident that other alerts may still join.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Open {
     pub(crate) id: IncidentId,
     pub(crate) campaign: CampaignId,
@@ -62,13 +64,13 @@ pub(crate) struct Cause {
 }
 
 /// The last campaign of a cause.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Campaign {
     id: CampaignId,
     updated_at: i64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Incidents {
     open: Generations<Open>,
     /// Victims of each open incident, up to [`VICTIMS_MAX`].

@@ -1,5 +1,7 @@
 //! Distribution of the highest log-odds of honest visits. It gives p-values and the threshold that spends the budget.
 
+use serde::{Deserialize, Serialize};
+
 use crate::math::{exp, ln, sigma};
 
 const LOWEST: f64 = -16.0;
@@ -24,7 +26,7 @@ const TRUE: f64 = 0.5;
 /// A histogram of the highest log-odds of visits, weighted by the probability that the visit was honest. Beyond the
 /// 98th percentile or the highest 200 visits it is a generalised Pareto distribution (Pickands 1975), fitted by moments
 /// (Hosking and Wallis 1987).
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Tail {
     bins: Vec<f64>,
     /// Share of visits in each bin and above, as of the last fit. P-values are read from it.
@@ -36,7 +38,7 @@ pub(crate) struct Tail {
     fit: Option<Fit>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Fit {
     /// Begin of the fitted part, nats, and share of visits beyond it.
     from: f64,

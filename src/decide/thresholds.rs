@@ -1,6 +1,8 @@
 //! Alert threshold of each tenant, from the tail of its own visits. A tenant with few visits uses its own and those of
 //! all other tenants but the largest ([`crate::memory::shared`]).
 
+use serde::{Deserialize, Serialize};
+
 use crate::memory::Tenant;
 use crate::memory::shared::Shared;
 use crate::memory::tenants::{BySeat, Seat};
@@ -20,7 +22,7 @@ const OWN_VISITS: u64 = 5_000;
 const THRESHOLD_VISITS: u64 = 256;
 
 /// The tails of all tenants, and the thresholds that spend the alert budget on them.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Thresholds {
     /// New incidents a day and tenant.
     per_day: f64,
@@ -37,7 +39,7 @@ pub(crate) struct Thresholds {
     strangers: OfTenant,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct OfTenant {
     own: Tail,
     /// Tail of several tenants, while the tenant has few visits.
@@ -81,6 +83,11 @@ impl Thresholds {
             visits_of_all: 0,
             strangers: OfTenant::default(),
         }
+    }
+
+    /// Changes the budget of [`Self::new`]. A threshold changes when it is calculated next.
+    pub(crate) fn set_budget(&mut self, per_day: u32) {
+        self.per_day = f64::from(per_day);
     }
 
     fn of(&self, tenant: Tenant) -> &OfTenant {

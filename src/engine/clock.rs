@@ -5,6 +5,8 @@
 //! subjects. A rejected time does not change the stream time. The decision is
 //! `docs/decisions/0024-event-time-validation.md`.
 
+use serde::{Deserialize, Serialize};
+
 use crate::millis::{HOUR_MS, MINUTE_MS};
 
 /// Events per batch. The watermark is the earliest time of a batch, without outliers.
@@ -62,7 +64,7 @@ pub(crate) struct Voter {
 }
 
 /// Milliseconds since the epoch.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Clock {
     skew_ms_max: i64,
     now: Option<i64>,
@@ -87,7 +89,7 @@ pub(crate) struct Clock {
 }
 
 /// A subject's time.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Reported {
     subject: u64,
     at: i64,
@@ -112,6 +114,11 @@ impl Clock {
             unestablished: 0,
             pace: Pace::default(),
         }
+    }
+
+    /// Changes the tolerance of [`Self::new`].
+    pub(crate) const fn set_skew(&mut self, skew_ms_max: i64) {
+        self.skew_ms_max = skew_ms_max;
     }
 
     /// Classifies `at` by the append time of the record, which producers cannot set, or else by the stream time.
@@ -259,7 +266,7 @@ impl Clock {
 }
 
 /// Latest vote of each group of subjects, so that a subject with many events has one vote.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Votes {
     /// The length is a power of two.
     slots: Box<[Slot]>,
@@ -270,7 +277,7 @@ struct Votes {
     groups: u32,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Slot {
     /// Minutes since the epoch; 0: no vote yet.
     minute: u32,
@@ -327,7 +334,7 @@ impl Votes {
 }
 
 /// Event time per event.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Pace {
     events: u32,
     since: i64,

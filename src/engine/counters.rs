@@ -1,7 +1,9 @@
 //! Counters of the engine.
 
+use serde::{Deserialize, Serialize};
+
 /// Counters of one partition, for metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
     pub(crate) events: u64,
     pub duplicates: u64,

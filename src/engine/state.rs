@@ -1,5 +1,7 @@
 //! The state of one partition.
 
+use serde::{Deserialize, Serialize};
+
 use super::clock::Clock;
 use super::counters::Counters;
 use super::settings::Settings;
@@ -12,9 +14,15 @@ pub(super) const LOOKS: usize = 2;
 /// Divisor: the capacity for ids of attempts, as a part of that for events.
 const ATTEMPTS_PART: usize = 8;
 
-/// State of one partition.
-#[derive(Debug)]
+/// Version of the format in which a state is stored. Raise it if a stored state would be read as another one: if the
+/// layout changes (a test fails then), or the meaning of a field or of a key.
+pub const STATE_FORMAT: u32 = 1;
+
+/// State of one partition. All of it is stored in snapshots, without the settings.
+#[derive(Debug, Serialize, Deserialize)]
 pub struct State {
+    /// A restored state has the default ones until [`Self::with_settings`].
+    #[serde(skip)]
     pub(super) settings: Settings,
     pub(super) counters: Counters,
     pub(super) memory: Memory,
@@ -44,6 +52,20 @@ impl State {
             scored_at: 0,
             settings,
         }
+    }
+
+    /// Gives a restored state the settings of its process. A lower limit of baselines does not remove any: the table stays
+    /// at its size. A changed alert budget is full again.
+    #[must_use]
+    pub fn with_settings(mut self, settings: Settings) -> Self {
+        self.memory.baselines.limit(settings.baselines_max);
+        self.memory.users.limit(settings.baselines_max);
+        self.thresholds.set_budget(settings.alert_budget_per_day);
+        self.budget.set(settings.alert_budget_per_day, settings.alert_budget_total_per_day);
+        self.recent.resize(settings.recent_event_ids_max);
+        self.recent_attempts.resize(settings.recent_event_ids_max / ATTEMPTS_PART);
+        self.clock.set_skew(settings.clock_skew_ms_max);
+        Self { settings, ..self }
     }
 
     #[must_use]
@@ -82,3 +104,6 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod layout;

@@ -1,5 +1,8 @@
 //! Areas that a baseline has called lately, and how many new ones its visits call.
 
+use serde::{Deserialize, Serialize};
+use serde_big_array::BigArray;
+
 /// Number of areas that are stored.
 const STORED: usize = 40;
 /// Number of levels: 1, 2, 4, … 64 new areas in a visit.
@@ -20,8 +23,9 @@ pub(crate) fn number_at(level: usize) -> f64 {
 
 /// Memory of one baseline. An area that is called again keeps its place. Of all areas, the one that was entered first is
 /// replaced.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Areas {
+    #[serde(with = "BigArray")]
     keys: [u32; STORED],
     next: u8,
     /// Visits with a call of an area.

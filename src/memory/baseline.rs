@@ -3,6 +3,9 @@
 use crate::millis::{DAY_MS, HOUR_MS, MINUTE_MS};
 use std::num::NonZeroU32;
 
+use serde::{Deserialize, Serialize};
+use serde_big_array::BigArray;
+
 use super::areas::Areas;
 use super::cohort::Kind;
 use super::holder::{HOLDERS_MAX, Holder};
@@ -19,7 +22,7 @@ pub(crate) const SITES_MAX: usize = 3;
 const CALLS_MAX: u16 = 2_000 * 16;
 
 /// Number of visits of each level of novelty, sixteenths.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LevelCounts([u16; LEVELS]);
 
 impl LevelCounts {
@@ -66,9 +69,10 @@ pub(crate) struct RouteCall {
 }
 
 /// Habits that only baselines with several visits have.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Grown {
     /// Mean residual of each UTC hour's calls, weekdays before weekends, sixteenths of a nat.
+    #[serde(with = "BigArray")]
     pub(crate) season: [i8; 48],
     /// Visits by UTC hour at weekends.
     pub(crate) weekend: [u8; 24],
@@ -86,7 +90,7 @@ impl Grown {
 }
 
 /// A refresh token that was presented.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Presented {
     pub(crate) token: u64,
     /// Milliseconds since the epoch; 0: never presented.
@@ -102,7 +106,7 @@ pub(crate) struct Presented {
 }
 
 /// Uses of a token with other keys than the known one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct OtherKeys {
     /// The known key before the last change; 0: none.
     pub(crate) previous: u32,
@@ -115,7 +119,7 @@ pub(crate) struct OtherKeys {
 }
 
 /// The last refresh tokens of a family, and the other keys with which a token was used. Few baselines have either.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Refreshes {
     pub(crate) last: [Presented; 2],
     /// Earlier tokens, 32 bits of the key of each.
@@ -126,7 +130,7 @@ pub(crate) struct Refreshes {
 }
 
 /// Number of changes of network, and duration of the activity.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Activity {
     /// An integer, because a float would lose the milliseconds of a busy token after days of activity.
     ms: u32,
@@ -156,7 +160,7 @@ impl Activity {
 
 /// Fields have the order of their use: first those of every event, then those at the beginning of a visit or an hour.
 /// Most events therefore need four of nine cache lines.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[repr(C, align(64))]
 pub struct Baseline {
     pub(crate) key: u64,

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use super::baseline::Baseline;
 use super::blocks::Blocks;
 use super::cohort::Kind;
@@ -21,7 +23,7 @@ const ESTABLISHED_VISITS: u32 = 4;
 const CANDIDATES: usize = 8;
 
 /// A token that was seen in one short visit only. A flood of new ids stores nothing larger.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Seed {
     pub(crate) kind: Kind,
     /// Milliseconds since the epoch.
@@ -114,7 +116,7 @@ impl Seed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BaselineIndex(u32);
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Baselines {
     indexes: Map<u64, u32>,
     held: Blocks<Baseline>,
@@ -137,6 +139,12 @@ impl Baselines {
             max: max.max(1),
             evicted: 0,
         }
+    }
+
+    /// Changes the limit of [`Self::new`], but not below the number of baselines.
+    pub(crate) fn limit(&mut self, max: usize) {
+        self.max = max.max(self.held.len()).max(1);
+        self.seeds.limit(max.saturating_mul(2));
     }
 
     pub(crate) fn get_mut(&mut self, key: u64) -> Option<&mut Baseline> {

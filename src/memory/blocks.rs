@@ -1,6 +1,12 @@
 //! A list that grows in blocks. Growth does not move its entries, and entries need no allocation of their own.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::ops::{Index, IndexMut};
+
+use serde::de::{SeqAccess, Visitor};
+use serde::ser::SerializeSeq as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Entries per block; a power of two.
 const BLOCK: usize = 1 << 16;
@@ -56,6 +62,36 @@ impl<T> Index<usize> for Blocks<T> {
 impl<T> IndexMut<usize> for Blocks<T> {
     fn index_mut(&mut self, index: usize) -> &mut T {
         &mut self.blocks[index / BLOCK][index % BLOCK]
+    }
+}
+
+impl<T: Serialize> Serialize for Blocks<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut list = serializer.serialize_seq(Some(self.len))?;
+        self.iter().try_for_each(|item| list.serialize_element(item))?;
+        list.end()
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Blocks<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Items<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Items<T> {
+            type Value = Blocks<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+                let mut blocks = Blocks::default();
+                while let Some(item) = items.next_element()? {
+                    blocks.push(item);
+                }
+                Ok(blocks)
+            }
+        }
+        deserializer.deserialize_seq(Items(PhantomData))
     }
 }
 

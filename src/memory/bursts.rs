@@ -1,5 +1,7 @@
 //! Bursts of calls: their sizes, and their number today. A deployment or the end of a month causes many at once.
 
+use serde::{Deserialize, Serialize};
+
 use super::generations::Generations;
 use super::shared::Separate;
 use super::tenants::{BySeat, Seat, Tenant};
@@ -12,7 +14,7 @@ const DAYS_AHEAD_MAX: u32 = 7;
 /// Weight of a day in the usual number.
 const DAY_WEIGHT: f64 = 0.1;
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Daily {
     day: u32,
     today: f64,
@@ -40,7 +42,7 @@ impl Daily {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Bursts {
     /// Token-days of each tenant with a burst of at least this many nats, and all its token-days.
     at_least: Separate<{ SIZES + 1 }>,

@@ -1,5 +1,7 @@
 //! Cohort: habits of all baselines of one kind and age. They are the prior of each baseline.
 
+use serde::{Deserialize, Serialize};
+
 use super::areas;
 use super::level::{ClientLevel, LEVELS, NetLevel};
 use super::rate::Rate;
@@ -33,7 +35,7 @@ const AREAS_WIDER: f64 = 30.0;
 const CLIENT_ASSUMED_FIRST: [f64; LEVELS] = [0.30, 0.02, 0.02, 0.10, 0.36, 0.20];
 
 /// Token type and device class. Phones change their network more often than other devices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Kind(u8);
 
 impl Kind {
@@ -65,7 +67,7 @@ impl Kind {
 }
 
 /// Counts by level, and their total.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Levels {
     counts: [f64; LEVELS],
     total: f64,
@@ -84,7 +86,7 @@ impl Levels {
 }
 
 /// Mean and variance of the logarithm of an hourly count: sums of values and of squares, and their weight.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Spread {
     values: f64,
     squares: f64,
@@ -108,7 +110,7 @@ impl Spread {
 }
 
 /// Number of visits that call an area, and of those that reach each level of new areas ([`areas::level`]).
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct NewAreas {
     visits: f64,
     reached: [f64; areas::LEVELS],
@@ -121,7 +123,7 @@ impl NewAreas {
     }
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Cohort {
     net: Levels,
     client: Levels,
@@ -129,7 +131,7 @@ struct Cohort {
 }
 
 /// Habits that do not depend on age.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Wide {
     net: Levels,
     client: Levels,
@@ -151,7 +153,7 @@ struct Wide {
 
 /// Cohorts of each tenant. Tenants do not share them, because the part of the largest tenant cannot be left out of a
 /// mean.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct AllCohorts {
     tenants: BySeat<Cohorts>,
     /// For tenants without a seat: the assumed values.
@@ -171,7 +173,7 @@ impl AllCohorts {
 }
 
 /// All cohorts of one tenant.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Cohorts {
     cohorts: Vec<Cohort>,
     wide: Vec<Wide>,

@@ -2,6 +2,8 @@
 
 use std::num::NonZeroI64;
 
+use serde::{Deserialize, Serialize};
+
 use super::generations::Generations;
 
 const TOKENS_MAX: usize = 1 << 20;
@@ -11,7 +13,7 @@ const ALIASES_MAX: usize = 1 << 20;
 const EXCHANGED_MAX: usize = 1 << 20;
 
 /// Times of revocation and end of session, milliseconds since the epoch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Ended {
     pub(crate) revoked_at: Option<NonZeroI64>,
     pub(crate) session_ended_at: Option<NonZeroI64>,
@@ -56,7 +58,7 @@ impl Ended {
 }
 
 /// End of a grant by revocation of its refresh token (RFC 7009 section 2.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct EndedGrant {
     /// Milliseconds since the epoch.
     pub(crate) at: i64,
@@ -64,7 +66,7 @@ pub(crate) struct EndedGrant {
     pub(crate) by: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Ends {
     /// Ends of tokens and of sessions, by key.
     tokens: Generations<Ended>,

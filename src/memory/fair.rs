@@ -3,6 +3,8 @@
 //! Invented keys of one tenant, or of several that act together, therefore do not evict entries of other tenants: a
 //! tenant needs more entries than the tenant whose entry it evicts. All tenants without a seat count as one.
 
+use serde::{Deserialize, Serialize};
+
 use super::blocks::Blocks;
 use super::generations::Map;
 use super::tenants::{BySeat, Seat};
@@ -14,11 +16,11 @@ const COMPARED: usize = 16;
 const CHECKS: usize = 2;
 
 /// Index of an entry. Another entry may take it when one is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Slot(u32);
 
 /// Tenant and time of a write.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Write {
     /// The tenant to which a new entry belongs; `None`: tenants without a seat.
     pub(crate) owner: Option<Seat>,
@@ -26,7 +28,7 @@ pub(crate) struct Write {
     pub(crate) second: u32,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Held<V> {
     key: u64,
     by: Write,
@@ -34,7 +36,7 @@ struct Held<V> {
 }
 
 /// At most `max` values, by keys that are hashes. No result depends on the order of hashes.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Fair<V> {
     slots: Map<u64, Slot>,
     held: Blocks<Held<V>>,

@@ -1,6 +1,8 @@
 //! Recent arrivals of users at one place: a network or prefix with one application, or an address. `fan` detects
 //! campaigns by them.
 
+use serde::{Deserialize, Serialize};
+
 use crate::millis::{DAY_MS, HOUR_MS, MINUTE_MS};
 use smallvec::SmallVec;
 
@@ -29,7 +31,7 @@ const AHEAD_MS_MAX: i64 = 7 * DAY_MS;
 const FADE_STEP_MS: i64 = MINUTE_MS;
 
 /// The latest visit of one user in a group. It is small, because most groups have one member.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Member {
     user: u64,
     tenant: u64,
@@ -61,7 +63,7 @@ impl Member {
 }
 
 /// Users who are new at one place.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Fleet {
     /// The first one needs no allocation.
     members: SmallVec<[Member; 1]>,
@@ -88,7 +90,7 @@ pub(crate) struct Group {
 }
 
 /// Groups by application and network, by application and prefix, and by address.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Fleets {
     groups: Fair<Fleet>,
     /// Visits of each tenant with an application at usual places.
@@ -97,7 +99,7 @@ pub(crate) struct Fleets {
     of_all: Fair<AllVisits>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct UsualVisits {
     /// Time of the last decay, milliseconds since the epoch.
     at: i64,
@@ -107,7 +109,7 @@ struct UsualVisits {
     usual: f64,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct AllVisits {
     at: i64,
     /// Sum of [`UsualVisits::usual`].

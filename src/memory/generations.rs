@@ -1,8 +1,16 @@
 //! A bounded map that evicts the entries that were not written for longest, one generation at a time.
 
-use std::hash::{BuildHasherDefault, Hasher};
+use std::fmt;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
 
 use hashbrown::HashMap;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Maximum number of entries for which memory is reserved before they are read.
+const RESERVED_MAX: usize = 1 << 12;
 
 /// Hasher for keys that are hashes already.
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,11 +37,65 @@ impl Hasher for AsItIs {
     }
 }
 
-pub(crate) type Map<K, V> = HashMap<K, V, BuildHasherDefault<AsItIs>>;
+/// A map by keys that are hashes. It is serialized in the order of its keys.
+#[derive(Debug)]
+pub(crate) struct Map<K, V>(HashMap<K, V, BuildHasherDefault<AsItIs>>);
+
+impl<K, V> Default for Map<K, V> {
+    fn default() -> Self {
+        Self(HashMap::default())
+    }
+}
+
+impl<K, V> Deref for Map<K, V> {
+    type Target = HashMap<K, V, BuildHasherDefault<AsItIs>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl<K, V> DerefMut for Map<K, V> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
+}
+
+impl<K: Ord + Serialize, V: Serialize> Serialize for Map<K, V> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut entries: Vec<_> = self.0.iter().collect();
+        entries.sort_unstable_by_key(|(key, _)| *key);
+        serializer.collect_map(entries)
+    }
+}
+
+impl<'de, K: Eq + Hash + Deserialize<'de>, V: Deserialize<'de>> Deserialize<'de> for Map<K, V> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries<K, V>(PhantomData<(K, V)>);
+        impl<'de, K: Eq + Hash + Deserialize<'de>, V: Deserialize<'de>> Visitor<'de> for Entries<K, V> {
+            type Value = Map<K, V>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+                // The announced length is not trusted with more memory than this.
+                let reserved = entries.size_hint().unwrap_or(0).min(RESERVED_MAX);
+                let mut map = HashMap::with_capacity_and_hasher(reserved, BuildHasherDefault::default());
+                while let Some((key, value)) = entries.next_entry()? {
+                    map.insert(key, value);
+                }
+                Ok(Map(map))
+            }
+        }
+        deserializer.deserialize_map(Entries(PhantomData))
+    }
+}
 
 /// At most `max` values, by keys that are hashes. When the younger half is full, the older half is evicted. An entry
 /// that is written moves to the younger half. It is never iterated, so no verdict depends on the order of hashes.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Generations<V> {
     young: Map<u64, V>,
     old: Map<u64, V>,
@@ -42,7 +104,14 @@ pub(crate) struct Generations<V> {
 
 impl<V> Generations<V> {
     pub(crate) fn new(max: usize) -> Self {
-        Self { young: Map::default(), old: Map::default(), half: (max / 2).max(1) }
+        let mut new = Self { young: Map::default(), old: Map::default(), half: 0 };
+        new.limit(max);
+        new
+    }
+
+    /// Changes the maximum number of values. Above it, values are evicted as others are written.
+    pub(crate) fn limit(&mut self, max: usize) {
+        self.half = (max / 2).max(1);
     }
 
     pub(crate) fn get(&self, key: u64) -> Option<&V> {

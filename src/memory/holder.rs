@@ -1,5 +1,7 @@
 //! Holder: one network and one client family that use a token, with the evidence that it is a thief.
 
+use serde::{Deserialize, Serialize};
+
 use super::level::NetLevel;
 use crate::millis::MINUTE_MS;
 
@@ -12,7 +14,7 @@ pub(crate) const HOLDERS_MAX: usize = 4;
 const DAY_MINUTES: f64 = 1_440.0;
 
 /// Evidence in two bytes: 1/256 nat, from −128 to 128. Four holders take 256 bytes of a baseline.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Nats(i16);
 
 impl Nats {
@@ -40,7 +42,7 @@ impl Nats {
 }
 
 /// Evidence against a holder, positive for a thief: the sum of each detector, and the parts that some keep beside it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Evidence {
     /// By the number of the detector.
     pub(crate) sums: [Nats; DETECTORS_MAX],
@@ -57,7 +59,7 @@ pub(crate) struct Evidence {
     pub(crate) bytes: Nats,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Holder {
     /// [`crate::memory::Sighting::network`].
     pub(crate) network: u32,

@@ -1,9 +1,11 @@
 //! The hours of a baseline: the running one, and what past ones are like.
 
+use serde::{Deserialize, Serialize};
+
 use super::holder::Nats;
 
 /// Mean and variance of the logarithm of an hourly count, and the number of hours.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Habit {
     pub(crate) mean: f32,
     pub(crate) variance: f32,
@@ -34,7 +36,7 @@ impl Habit {
 }
 
 /// Hourly habits of a baseline.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Habits {
     pub(crate) calls: Habit,
     pub(crate) objects: Habit,
@@ -46,7 +48,7 @@ pub(crate) struct Habits {
 }
 
 /// Counts of the current hour. They are learnt when the hour ends.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Hour {
     /// Hours since the epoch.
     pub(crate) number: u32,

@@ -1,9 +1,11 @@
 //! How new the network address and the client of a visit are to the owner, from known to new.
 
+use serde::{Deserialize, Serialize};
+
 /// Number of levels of each kind.
 pub(crate) const LEVELS: usize = 6;
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[repr(u8)]
 pub(crate) enum NetLevel {
     /// The address is known, or the event has none.
@@ -29,7 +31,7 @@ impl NetLevel {
     ];
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[repr(u8)]
 pub(crate) enum ClientLevel {
     /// User agent and fingerprint are known.

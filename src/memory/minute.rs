@@ -1,12 +1,14 @@
 //! Calls of a grant in the running minute, for policies on calls per minute.
 
+use serde::{Deserialize, Serialize};
+
 use crate::millis::MINUTE_MS;
 
 /// If a call is this many minutes earlier, the later minute came from a wrong clock.
 const BEHIND_MAX: i64 = 15;
 
 /// The calls of one clock minute.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Minute {
     /// Minutes since the epoch.
     number: i64,

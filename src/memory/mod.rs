@@ -1,6 +1,8 @@
 //! State of one partition: visits, holders, baselines, cohorts, users and the population. It uses event time,
 //! every table is bounded, and no result depends on the order of hashes.
 
+use serde::{Deserialize, Serialize};
+
 pub(crate) mod areas;
 pub(crate) mod baseline;
 pub(crate) mod baselines;
@@ -58,7 +60,7 @@ const NAMES_MAX: usize = 1 << 16;
 const MINUTES_MAX: usize = 1 << 20;
 
 /// Statistics of other tokens with which a holder is compared.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Others {
     pub(crate) tenants: Tenants,
     pub(crate) population: Population,
@@ -68,7 +70,7 @@ pub(crate) struct Others {
     pub(crate) templates: Templates,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Memory {
     pub(crate) baselines: Baselines,
     pub(crate) users: Users,

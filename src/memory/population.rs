@@ -6,6 +6,8 @@
 //! Every table is bounded. Counts of pairs (tenant and network, family and route, …) are evicted by generations. Tables
 //! with a sum of preferences do not evict: if one is full, further keys count as unknown.
 
+use serde::{Deserialize, Serialize};
+
 use super::generations::{Generations, Map};
 use super::rate::{Rate, Rates};
 use super::routes::{RouteUse, Routes, UNKNOWN};
@@ -17,28 +19,35 @@ const KEYS_MAX: usize = 1 << 16;
 const PAIRS_MAX: usize = 1 << 20;
 
 /// Popularity of each key of a feature, and the preferences of a thief, who chooses by popularity.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Popularity {
     users: Map<u32, Shared<1>>,
     /// Number of keys that each tenant was the first to use.
     made: BySeat<usize>,
     sums: Sums<3>,
-    /// The thief's preference for a key, by its number of users.
-    preference: fn(f64) -> f64,
+    preference: Preference,
 }
 
-/// `(users + 0.1)^0.6`
-fn for_network(users: f64) -> f64 {
-    exp(0.6 * ln(users + 0.1))
+/// The thief's preference for a key, by its number of users.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+enum Preference {
+    /// `(users + 0.1)^0.6`
+    Network,
+    /// `(users + 0.5)^0.5`
+    Family,
 }
 
-/// `(users + 0.5)^0.5`
-fn for_family(users: f64) -> f64 {
-    libm::sqrt(users + 0.5)
+impl Preference {
+    fn of(self, users: f64) -> f64 {
+        match self {
+            Self::Network => exp(0.6 * ln(users + 0.1)),
+            Self::Family => libm::sqrt(users + 0.5),
+        }
+    }
 }
 
 impl Popularity {
-    fn new(preference: fn(f64) -> f64) -> Self {
+    fn new(preference: Preference) -> Self {
         Self { users: Map::default(), made: BySeat::default(), sums: Sums::default(), preference }
     }
 
@@ -57,7 +66,7 @@ impl Popularity {
     #[must_use]
     pub(crate) fn thief(&self, seat: Option<Seat>, key: u32, unknown: f64) -> f64 {
         let [_, preferences, _] = self.sums(seat);
-        (self.preference)(self.users(seat, key)) / (preferences + unknown * (self.preference)(0.0))
+        self.preference.of(self.users(seat, key)) / (preferences + unknown * self.preference.of(0.0))
     }
 
     /// Learns users of `key`. Returns the values of their count before and after. `None`: there is no room.
@@ -71,7 +80,7 @@ impl Popularity {
             *made += 1;
         }
         let preference = self.preference;
-        let value = |users: f64| [users, preference(users), 1.0];
+        let value = |users: f64| [users, preference.of(users), 1.0];
         let users = self.users.entry(key).or_default();
         let before = users.values(value);
         users.learn(contribution);
@@ -82,7 +91,7 @@ impl Popularity {
 }
 
 /// Calls of one application.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct AppUse {
     calls: f64,
     /// Sum of the thief's preferences for its routes.
@@ -128,14 +137,14 @@ pub(crate) struct Likely {
 }
 
 /// Visits by hour of the day, and their sum.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Hours {
     each: [f64; 24],
     all: f64,
 }
 
 /// Sums over the networks of a country.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Country {
     /// Sums of users and of the thief's preferences, and number of networks.
     networks: Sums<3>,
@@ -213,7 +222,7 @@ impl Habit {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Population {
     /// Users of each network.
     pub(crate) networks: Popularity,
@@ -243,8 +252,8 @@ pub(crate) struct Population {
 impl Default for Population {
     fn default() -> Self {
         Self {
-            networks: Popularity::new(for_network),
-            families: Popularity::new(for_family),
+            networks: Popularity::new(Preference::Network),
+            families: Popularity::new(Preference::Family),
             adoptions: Map::default(),
             adoptions_total: Sums::default(),
             countries: Map::default(),
@@ -286,7 +295,7 @@ impl Population {
         }
         // Probabilities of all networks of the known countries.
         let (mut thiefs, mut owners) = (0.0, 0.0);
-        let unknown = 5.0 * for_network(0.0);
+        let unknown = 5.0 * Preference::Network.of(0.0);
         for country in known {
             let sums = self.countries.get(country);
             let [users, of_country, kinds] = sums.map_or([0.0; 3], |sums| sums.networks.read(seat));

@@ -1,5 +1,7 @@
 //! Rates that are learnt.
 
+use serde::{Deserialize, Serialize};
+
 use super::shared::Separate;
 use super::tenants::Seat;
 
@@ -7,7 +9,7 @@ use super::tenants::Seat;
 const LATELY_MAX: f64 = 2_000.0;
 
 /// Rate of an occurrence, as two sums of weights.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Rate {
     happened: f64,
     chances: f64,
@@ -56,7 +58,7 @@ impl Rate {
 }
 
 /// A rate of each tenant.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Rates(Separate<2>);
 
 impl Rates {

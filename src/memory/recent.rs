@@ -1,5 +1,8 @@
 //! Recent events, to detect duplicate deliveries and reused ids.
 
+use serde::{Deserialize, Serialize};
+use serde_big_array::BigArray;
+
 /// Keys of 64 bits per cache line, and of 32 bits.
 const WAYS: usize = 8;
 const HALF_WAYS: usize = 16;
@@ -12,16 +15,17 @@ const EVENTS_PER_ID: usize = 16;
 ///
 /// Ids are stored separately, only to count their reuse among the last `max`/16 events. Events of one id do not evict
 /// each other.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Recent {
     events: Vec<Place<u64, WAYS>>,
     ids: Vec<Place<u32, HALF_WAYS>>,
 }
 
 /// One cache line.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(bound(serialize = "K: Serialize", deserialize = "K: Deserialize<'de>"))]
 #[repr(align(64))]
-struct Place<K, const COUNT: usize>([K; COUNT]);
+struct Place<K, const COUNT: usize>(#[serde(with = "BigArray")] [K; COUNT]);
 
 impl<K: Copy + PartialEq, const COUNT: usize> Place<K, COUNT> {
     #[allow(clippy::needless_bitwise_bool, reason = "without a branch for each key, one instruction compares several")]
@@ -42,6 +46,23 @@ impl Recent {
         Self {
             events: vec![Place([0; WAYS]); places(WAYS)],
             ids: vec![Place([0; HALF_WAYS]); places(HALF_WAYS * EVENTS_PER_ID)],
+        }
+    }
+
+    /// Changes the number of events to about `max` and keeps those that have room. Ids are forgotten: their reuse is only
+    /// counted.
+    pub(crate) fn resize(&mut self, max: usize) {
+        let new = Self::new(max);
+        if new.events.len() == self.events.len() {
+            return;
+        }
+        let Self { events, .. } = std::mem::replace(self, new);
+        // The oldest of each set first, because one of the new sets can receive events of several old ones.
+        for age in (0..WAYS).rev() {
+            for event in events.iter().map(|set| set.0[age]).filter(|event| *event != 0) {
+                let at = place(event, &self.events);
+                self.events[at].push(event);
+            }
         }
     }
 
@@ -100,6 +121,19 @@ mod tests {
         assert!(!recent.contains(0));
         recent.insert(0, 0);
         assert!(recent.contains(0));
+    }
+
+    #[test]
+    fn recent_of_another_size_keeps_the_last_events() {
+        for max in [1 << 11, 1 << 12, 1 << 14] {
+            let mut recent = Recent::new(1 << 12);
+            for number in 0..10_000 {
+                recent.insert(hash(number), hash(number));
+            }
+            recent.resize(max);
+            assert_eq!(recent.events.len() * WAYS, max);
+            assert!((9_900..10_000).all(|number| recent.contains(hash(number))), "{max}");
+        }
     }
 
     #[test]

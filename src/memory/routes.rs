@@ -1,5 +1,7 @@
 //! Popularity of routes in the population, and the preferences of a thief among them.
 
+use serde::{Deserialize, Serialize};
+
 use super::generations::{Generations, Map};
 use super::shared::{Contribution, Own, Shared, Sums, Values};
 use super::tenants::{BySeat, Seat, Tenant};
@@ -18,7 +20,7 @@ pub(crate) const UNKNOWN: f64 = 20.0 * 0.547_722_557_505_166_1;
 const OWN_MAX: usize = 1 << 18;
 
 /// Use of one route in the population, as one tenant reads it.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct RouteUse {
     count: f64,
     /// How attractive its words are to a thief; 1 is an ordinary route.
@@ -55,7 +57,7 @@ impl RouteUse {
 }
 
 /// One route as the table stores it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Held {
     calls: Shared<1>,
     used: RouteUse,
@@ -97,7 +99,7 @@ impl Held {
 }
 
 /// One generation with its sums.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Generation {
     routes: Map<u32, Held>,
     /// Number of routes that each tenant called first in this generation.
@@ -118,7 +120,7 @@ impl Generation {
 
 /// All routes. An invented path, or one with an id that looks like a word, is called once and evicted after 32,768
 /// other routes. The table is never full.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Routes {
     young: Generation,
     old: Generation,

@@ -2,6 +2,9 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+use serde_big_array::BigArray;
+
 /// Feature of a visit or a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -69,20 +72,23 @@ const OF_CALLS_ENTRIES: usize = BEGIN[FEATURES] - OF_VISITS_ENTRIES;
 ///
 /// The keys of a feature are adjacent and are all compared at once. A search that stops at a match would have an
 /// unpredictable branch.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[repr(C)]
 pub(crate) struct Seen {
     pub(super) of_calls: Table<OF_CALLS_ENTRIES>,
     pub(super) of_visits: Table<OF_VISITS_ENTRIES>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[repr(C)]
 pub(super) struct Table<const ENTRIES: usize> {
+    #[serde(with = "BigArray")]
     pub(super) keys: [u32; ENTRIES],
     /// Sixteenths; 0: free entry.
+    #[serde(with = "BigArray")]
     counts: [u16; ENTRIES],
     /// Time of the last event of each entry, in units of two days; wraps after 512 days.
+    #[serde(with = "BigArray")]
     pub(super) ages: [u8; ENTRIES],
 }
 

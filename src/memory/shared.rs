@@ -4,6 +4,9 @@
 //! A shared amount stores its total and the parts of the two tenants that contributed most. Only tenants with a seat
 //! contribute ([`super::tenants`]). All other tenants read like a tenant that contributed nothing.
 
+use serde::{Deserialize, Serialize};
+use serde_big_array::BigArray;
+
 use super::tenants::{BySeat, Seat, Tenant};
 
 /// A weight below this is a rounding error.
@@ -24,9 +27,10 @@ fn without<const N: usize>(all: &Amounts<N>, part: &Amounts<N>) -> Amounts<N> {
 }
 
 /// Contribution of one tenant.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Part<const N: usize> {
     seat: Option<Seat>,
+    #[serde(with = "BigArray")]
     amounts: Amounts<N>,
 }
 
@@ -35,8 +39,9 @@ impl<const N: usize> Part<N> {
 }
 
 /// Amounts to which several tenants contribute.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Shared<const N: usize> {
+    #[serde(with = "BigArray")]
     total: Amounts<N>,
     /// Parts of the two tenants that contributed most.
     first: Part<N>,
@@ -94,11 +99,11 @@ impl<const N: usize> Shared<N> {
 
 /// Sums of each tenant with a seat, which only the tenant itself reads. For habits, because the part of the largest
 /// tenant cannot be left out of a mean.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Separate<const N: usize>(BySeat<OwnAmounts<N>>);
 
-#[derive(Clone, Copy, Debug)]
-struct OwnAmounts<const N: usize>(Amounts<N>);
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct OwnAmounts<const N: usize>(#[serde(with = "BigArray")] Amounts<N>);
 
 impl<const N: usize> Default for OwnAmounts<N> {
     fn default() -> Self {
@@ -126,7 +131,7 @@ impl<const N: usize> Separate<N> {
 
 /// A count of one tenant, and the part of it that was added to the shared count. The part is 0 while the tenant has no
 /// seat.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Own {
     pub(crate) count: f64,
     taught: f64,
@@ -204,10 +209,12 @@ impl Shared<1> {
 
 /// Values of a shared count for its readers: `others`, and by how much the value is higher for the tenant that
 /// contributed most.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Values<const N: usize> {
+    #[serde(with = "BigArray")]
     others: [f64; N],
     first: Option<Seat>,
+    #[serde(with = "BigArray")]
     beyond: [f64; N],
 }
 
@@ -217,8 +224,9 @@ impl<const N: usize> Values<N> {
 
 /// Sums of the values of shared counts as each tenant reads them. The part that is left out of a count is thus left out
 /// of the sum as well.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Sums<const N: usize> {
+    #[serde(with = "BigArray")]
     others: [f64; N],
     beyond: BySeat<OwnAmounts<N>>,
 }

@@ -1,5 +1,7 @@
 //! Sighting: the numbers of an event that are stored and compared, without texts.
 
+use serde::{Deserialize, Serialize};
+
 use crate::enrichment::{Device, EnrichedEvent, NO_ASN, NO_NETWORK};
 use crate::millis::{DAY_MS, HOUR_MS, MINUTE_MS};
 use crate::place::NetworkClass;
@@ -8,7 +10,7 @@ use crate::place::NetworkClass;
 const RADIUS_KM: u16 = 50;
 
 /// A geographic place, and the time at which the token was used there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Site {
     /// Hundredths of a degree.
     latitude: i16,

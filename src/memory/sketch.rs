@@ -5,6 +5,8 @@
 //! either sign. A flood of keys therefore neither raises nor lowers counts: 10⁹ keys with one visit each change a count
 //! by some 120. A count-min sketch counts too much after such a flood, and a table of keys evicts.
 
+use serde::{Deserialize, Serialize};
+
 const ROWS: usize = 5;
 /// Binary logarithm of the cells per row.
 const ROW_BITS: u32 = 15;
@@ -13,7 +15,7 @@ const FACTORS: [u64; ROWS] =
     [0x9e37_79b9_7f4a_7c15, 0x3c6e_f372_fe94_f82b, 0xdaa6_6d2c_7ddf_743f, 0x78dd_e6e5_fd29_f055, 0x1715_609f_7c74_6c69];
 
 /// 640 KiB of cells. The system provides only the pages that are written.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Sketch {
     cells: Box<[i32]>,
 }

@@ -17,6 +17,8 @@
 //! does not count if there are others, and an open position must be open for two of them: one tenant cannot turn
 //! operations of others into names, and neither can many tenants that each have an interface of their own.
 
+use serde::{Deserialize, Serialize};
+
 use smallvec::SmallVec;
 
 use super::generations::Generations;
@@ -54,14 +56,14 @@ const fn below(position: u64, segment: u32) -> u64 {
 }
 
 /// Names that follow a position.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Found {
     Alike,
     Open,
 }
 
 /// One sampled word.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Word {
     key: u32,
     /// Tenant that called it first.
@@ -73,7 +75,7 @@ struct Word {
 }
 
 /// Words that follow a position.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Position {
     words: Vec<Word>,
     /// A word is sampled if the lowest bits of its key are 0, this many.
@@ -179,7 +181,7 @@ fn are_alike(words: &[&Word]) -> bool {
 }
 
 /// Positions of names in the paths of a partition.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Templates {
     found: Generations<Found>,
     positions: Generations<Position>,

@@ -7,6 +7,8 @@
 
 use std::num::NonZeroU32;
 
+use serde::{Deserialize, Serialize};
+
 use super::generations::{Generations, Map};
 use super::sketch::Sketch;
 
@@ -21,7 +23,7 @@ const AWAY_DAYS: u32 = 30;
 
 /// Number of a tenant that contributes to shared statistics. Each tenant that gets a seat has another number. The
 /// contribution of an earlier tenant at the same place therefore remains its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Seat(NonZeroU32);
 
 impl Seat {
@@ -46,7 +48,7 @@ impl Seat {
 }
 
 /// A tenant that reads shared statistics and may contribute to them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tenant {
     pub(crate) key: u64,
     /// `None`: it does not contribute.
@@ -54,7 +56,7 @@ pub(crate) struct Tenant {
 }
 
 /// The tenants of a partition.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Tenants {
     seats: Map<u64, Seat>,
     /// The last tenant. The next event is often of the same one.
@@ -68,7 +70,7 @@ pub(crate) struct Tenants {
     newcomers: Sketch,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Seated {
     key: u64,
     seat: Seat,
@@ -165,7 +167,7 @@ impl Tenants {
 }
 
 /// One value for each tenant with a seat.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct BySeat<V>(Vec<Option<(Seat, V)>>);
 
 impl<V> Default for BySeat<V> {

@@ -1,5 +1,7 @@
 //! History of a user over all of their tokens. A new grant of the user starts from it.
 
+use serde::{Deserialize, Serialize};
+
 use crate::millis::MINUTE_MS;
 
 /// Networks, client families and countries stored per user.
@@ -9,7 +11,7 @@ const COUNTRIES_MAX: usize = 3;
 
 /// Values of events that were the owner's with a probability of at least 0.5. The one that was added first is evicted.
 /// It fits in one cache line.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[repr(align(64))]
 pub(crate) struct User {
     networks: [u32; NETWORKS_MAX],

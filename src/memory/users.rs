@@ -1,5 +1,7 @@
 //! Bounded table of all users of a partition.
 
+use serde::{Deserialize, Serialize};
+
 use super::blocks::Blocks;
 use super::generations::Map;
 use super::user::User;
@@ -8,7 +10,7 @@ use super::user::User;
 const NEIGHBOURS: usize = 16;
 
 /// Each user has a fixed index, so that it can be prefetched before a visit needs it.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Users {
     indexes: Map<u64, u32>,
     held: Blocks<User>,
@@ -23,6 +25,11 @@ impl Users {
     /// Above `max` users one of some neighbours is evicted.
     pub(crate) fn new(max: usize) -> Self {
         Self { indexes: Map::default(), held: Blocks::default(), keys: Blocks::default(), next: 0, max: max.max(1) }
+    }
+
+    /// Changes the limit of [`Self::new`], but not below the number of users.
+    pub(crate) fn limit(&mut self, max: usize) {
+        self.max = max.max(self.held.len()).max(1);
     }
 
     /// Index of the user of `key`. It is valid until the next user is made.
@@ -92,7 +99,7 @@ mod tests {
         assert_eq!((users.held.len(), users.indexes.len()), (1_000, 1_000));
         let left = (0..800).filter(|key| users.find(*key).is_some()).count();
         assert!(left >= 750, "{left} of 800 users are left");
-        for (key, index) in &users.indexes {
+        for (key, index) in users.indexes.iter() {
             assert_eq!(users.keys[*index as usize], *key, "the index is correct");
         }
     }

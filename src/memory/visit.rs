@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::ops::{Deref, DerefMut};
 
+use serde::{Deserialize, Serialize};
+
 use super::blocks::Blocks;
 use super::level::{ClientLevel, NetLevel};
 
@@ -26,7 +28,7 @@ const ROUTES_FEW: usize = 8;
 const AREAS_FEW: usize = 4;
 
 /// Three cache lines. Aligned, because a read that crosses a cache line after a write waits for both lines.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[repr(align(64))]
 pub(crate) struct Visit {
     pub(crate) core: Core,
@@ -48,7 +50,7 @@ impl DerefMut for Visit {
 }
 
 /// Fields of every visit, without allocations, so that it can be copied.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Core {
     pub(crate) baseline: u64,
     pub(crate) tenant: u64,
@@ -104,7 +106,7 @@ pub(crate) struct Core {
 }
 
 /// A number that is calculated once.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Once(f32);
 
 impl Once {
@@ -122,7 +124,7 @@ impl Once {
 super::touch::touch!(Visit { key, routes[0], rare_calls });
 
 /// Routes and areas of visits with many of them. The last count is that of all routes that are not stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct More {
     routes: [u32; ROUTES_MAX - ROUTES_FEW],
     route_calls: [u16; ROUTES_MAX - ROUTES_FEW + 1],
@@ -255,7 +257,7 @@ fn find(keys: &[u32], key: u32) -> Option<usize> {
 
 /// The open visits of all baselines. A baseline stores the numbers of its visits, so idle baselines need no room for
 /// them.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Visits {
     places: Blocks<Visit>,
     free: Vec<NonZeroU32>,
