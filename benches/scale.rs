@@ -6,6 +6,8 @@
 //! each use is one call, so every event begins a visit. On the second and fourth day it is four calls to four routes,
 //! some minutes apart, as in the simulated quarters. The last two days are the result.
 //!
+//! At the end, the benchmark prints the cost of a snapshot of the state and of its restoration.
+//!
 //! For comparison the benchmark prints the time to read as much memory as a baseline, and to decode a call. An event
 //! also reads other memory (tables, user, visit), half of it only when a visit begins. The comparison characterises the
 //! machine and is not a lower bound.
@@ -17,15 +19,17 @@ mod bare;
 #[path = "wall/memory.rs"]
 mod memory;
 
+use std::convert::Infallible;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
-use tokenwarden::engine::{self, State, Step};
+use tokenwarden::engine::{self, STATE_FORMAT, State, Step};
 use tokenwarden::enrich::{Enricher, GeoSettings};
 use tokenwarden::event::{Address, Event, Timestamp};
 use tokenwarden::rule::RuleSet;
+use tokenwarden::snapshot::{read, write};
 use tokenwarden::token::TokenHasher;
 use tokenwarden::wire::{Decoded, Decoder, Format};
 
@@ -43,6 +47,8 @@ const BATCH: u64 = 256;
 /// Number of calls for the decoding time.
 const CALLS_DECODED: usize = 100_000;
 const DECODE_TURNS: usize = 7;
+/// Level of zstd with which snapshots are stored.
+const LEVEL: i32 = 1;
 /// A call from a common browser; other fields differ by token.
 const CALL: &[u8] = br#"{"event_id":"e","timestamp":"2026-02-02T00:00:00Z","token_id":"t","user_id":"u","app_id":"crm","tenant_id":"acme","ip_address":"192.0.2.1","user_agent":"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/144.0.0.0 Safari/537.36","method":"GET","endpoint":"/v1/contacts","status":200}"#;
 
@@ -105,6 +111,41 @@ fn measure(tokens: u64, call: &Event<'_>) {
             resident_kb() / 1_024
         );
     }
+    snapshot(&state);
+}
+
+/// Cost of a snapshot of the state, and of its restoration.
+fn snapshot(state: &State) {
+    let (bytes, baselines) = state.memory();
+    let mut records = Vec::new();
+    let began = Instant::now();
+    let written = write(state, STATE_FORMAT, &mut |record| -> Result<(), Infallible> {
+        records.push(record);
+        Ok(())
+    });
+    let (Ok(extent), writing) = (written, began.elapsed());
+    let began = Instant::now();
+    let compressed: usize =
+        records.iter().map(|record| zstd::bulk::compress(record, LEVEL).expect("it is compressed").len()).sum();
+    let compressing = began.elapsed();
+    let per_baseline = |time: Duration| time.as_nanos() / baselines.max(1) as u128;
+    println!(
+        "scale: snapshot: {} MB in {} records of {baselines} baselines ({} MB of memory), {} MB compressed; written in \
+         {} ms ({} ns a baseline), compressed in {} ms",
+        extent.bytes >> 20,
+        extent.records,
+        bytes >> 20,
+        compressed >> 20,
+        writing.as_millis(),
+        per_baseline(writing),
+        compressing.as_millis()
+    );
+    let mut records = records.into_iter();
+    let began = Instant::now();
+    let read = read::<State, Infallible>(STATE_FORMAT, extent, &mut || Ok(records.next()));
+    let reading = began.elapsed();
+    assert_eq!(read.expect("it was written").memory().1, baselines);
+    println!("scale: snapshot: restored in {} ms ({} ns a baseline)", reading.as_millis(), per_baseline(reading));
 }
 
 /// Order of an hour's tokens on a day, shuffled differently each day.

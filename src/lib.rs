@@ -4,7 +4,7 @@
 //! first. The modules form seven layers. A module imports only its own layer and lower ones (`tests/layers.rs` checks
 //! it):
 //!
-//! 0. types: [`key`], [`event`], [`token`], [`secret`], [`sanitize`], [`mod@format`], [`millis`], [`number`], [`feed`], [`place`], [`route`], [`enrichment`], [`verdict`], [`checkpoint`], [`tally`]
+//! 0. types: [`key`], [`event`], [`token`], [`secret`], [`sanitize`], [`mod@format`], [`millis`], [`number`], [`feed`], [`place`], [`route`], [`enrichment`], [`verdict`], [`checkpoint`], [`snapshot`], [`tally`]
 //! 1. detection: [`math`], [`memory`], [`detector`], [`rule`], [`policy`], [`decide`], [`engine`]
 //! 2. ports: the traits of [`port`], the shared HTTP client [`outgoing`], and the retry policy [`retry`]
 //! 3. adapters: [`wire`], [`enrich`], [`source`], [`store`], [`notify`], [`revoke`]
@@ -37,6 +37,7 @@ pub mod place;
 pub mod route;
 pub mod sanitize;
 pub mod secret;
+pub mod snapshot;
 pub mod tally;
 pub mod token;
 pub mod verdict;

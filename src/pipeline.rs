@@ -21,6 +21,7 @@ use crate::event::{Event, Kind};
 use crate::feed::Feed;
 use crate::port::{Message, Rows};
 use crate::rule::RuleSet;
+use crate::snapshot::{self, Extent, ReadError, Unreadable};
 use crate::tally::{Note, Tally};
 use crate::telemetry;
 use crate::token::TokenHasher;
@@ -56,12 +57,32 @@ impl Pipeline {
 
     /// `count` partitions with empty states that are read as one. Each event is scored with the state of the partition of
     /// its subject key; results keep the order of the messages. The partitions share the alert budget evenly, rounded up.
-    pub(crate) fn partitions(&self, feed: impl Into<Feed>, count: u16) -> Partition {
+    pub fn partitions(&self, feed: impl Into<Feed>, count: u16) -> Partition {
         let feed = feed.into();
         let decoder = Decoder::new(feed, self.hasher.clone());
         let count = u32::from(count.max(1));
         let settings = engine::Settings { confirmed: feed.confirmed, ..self.settings.for_one_of(count) };
         Partition { decoder, feed, states: (0..count).map(|_| State::new(settings.clone())).collect() }
+    }
+
+    /// [`Self::partitions`] with the states that [`Partition::save`] wrote, from the records that `next` returns in order.
+    /// Limits and budgets are those of this pipeline.
+    pub fn restored<E>(
+        &self,
+        feed: impl Into<Feed>,
+        count: u16,
+        extent: Extent,
+        next: &mut dyn FnMut() -> Result<Option<Vec<u8>>, E>,
+    ) -> Result<Partition, ReadError<E>> {
+        let stored: Vec<State> = snapshot::read(engine::STATE_FORMAT, extent, next)?;
+        let mut partition = self.partitions(feed, count);
+        if stored.len() != partition.states.len() {
+            return Err(Unreadable::States { found: stored.len(), expected: partition.states.len() }.into());
+        }
+        for (state, stored) in partition.states.iter_mut().zip(stored) {
+            *state = stored.with_settings(state.settings().clone());
+        }
+        Ok(partition)
     }
 
     /// Processes messages in order and writes the results to `epoch`. Cannot fail: a message that cannot be decoded, or
@@ -224,6 +245,11 @@ fn panicked() -> String {
 impl Partition {
     pub fn states(&self) -> impl Iterator<Item = &State> {
         self.states.iter()
+    }
+
+    /// Writes the states in records, each of which `take` receives. Stops at the first error of `take`.
+    pub fn save<E>(&self, take: &mut dyn FnMut(Vec<u8>) -> Result<(), E>) -> Result<Extent, E> {
+        snapshot::write(&self.states, engine::STATE_FORMAT, take)
     }
 }
 

@@ -68,6 +68,10 @@ impl State {
         Self { settings, ..self }
     }
 
+    pub(crate) const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     #[must_use]
     pub fn counters(&self) -> Counters {
         let baselines = &self.memory.baselines;
