@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
 
 /// Position of one message in its source. For a file, `topic` is its path, `partition` is 0, and `offset` is the number
 /// of the line, from 0.
@@ -90,6 +91,12 @@ impl Checkpoint {
         }
     }
 
+    /// Whether everything before `position` is done.
+    pub(crate) fn contains(&self, position: &Position) -> bool {
+        let same = |next: &&Position| next.partition == position.partition && next.topic == position.topic;
+        self.next.iter().find(same).is_some_and(|next| next.offset >= position.offset)
+    }
+
     fn reach(&mut self, position: &Position, offset: i64) {
         match self.next.iter_mut().find(|p| p.partition == position.partition && p.topic == position.topic) {
             Some(known) => {
@@ -99,6 +106,16 @@ impl Checkpoint {
             None => self.next.push(Position { offset, ..position.clone() }),
         }
     }
+}
+
+/// Where a file continues, and how to recognise the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bookmark {
+    pub(crate) path: String,
+    /// Number of the next record, from 0.
+    pub(crate) next: i64,
+    /// Number and XXH3 of the first record. Another file with the same path begins with another record.
+    pub(crate) first: (i64, u64),
 }
 
 /// Position of an error in a message.

@@ -84,6 +84,11 @@ impl KeyHasher {
         Self::new(std::array::from_fn(|at| block[at]))
     }
 
+    /// A number that two hashers share only if they have the same key. It does not show the key.
+    pub(crate) fn check(&self) -> u64 {
+        self.name(Class::Content, b"\xfftokenwarden check of the key")
+    }
+
     /// Key of a name that has the same meaning in all tenants.
     #[inline]
     pub(crate) fn name(&self, class: Class, text: &[u8]) -> u64 {
@@ -178,6 +183,9 @@ mod tests {
 
     #[test]
     fn key_hasher_depends_on_the_secret() {
+        let check = |secret: &[u8]| TokenHasher::new(secret).key_hasher().check();
+        assert_eq!(check(b"one secret"), check(b"one secret"));
+        assert_ne!(check(b"one secret"), check(b"another"));
         let number = |secret: &[u8]| TokenHasher::new(secret).key_hasher().name(Class::User, b"ana");
         assert_eq!(number(b"one secret"), number(b"one secret"));
         assert_ne!(number(b"one secret"), number(b"another"));

@@ -10,6 +10,8 @@ mod group;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 pub use self::epoch::Epoch;
 pub(crate) use self::group::Group;
 
@@ -83,6 +85,16 @@ impl Pipeline {
             *state = stored.with_settings(state.settings().clone());
         }
         Ok(partition)
+    }
+
+    /// Recognises the key of the names in a state.
+    pub(crate) fn key_check(&self) -> u64 {
+        self.hasher.key_hasher().check()
+    }
+
+    /// A number that is the same for the same rules.
+    pub(crate) fn rules_version(&self) -> u64 {
+        xxh3_64(format!("{:?}", self.rules).as_bytes())
     }
 
     /// Processes messages in order and writes the results to `epoch`. Cannot fail: a message that cannot be decoded, or

@@ -1,6 +1,7 @@
 //! Traits between the core and the outside. Each has a driver, and an implementation in memory for tests.
 
 mod condition;
+mod snapshots;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,7 +11,8 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 pub use self::condition::Condition;
-use crate::checkpoint::{Checkpoint, DeadLetter, LogTime, Position};
+pub use self::snapshots::{SnapshotError, SnapshotReader, SnapshotWriter, Snapshots, StoredSnapshot};
+use crate::checkpoint::{Bookmark, Checkpoint, DeadLetter, LogTime, Position};
 use crate::enrichment::EnrichedEvent;
 use crate::place::{Network, Place};
 use crate::verdict::{Incident, Mode, Outcome, Target, Victim};
@@ -413,8 +415,8 @@ pub trait SourceObserver: Send + Sync {
     fn letters_dropped(&self, count: u64);
 }
 
-/// Source of messages, polled by one thread. The default implementations of the last two methods are for sources without
-/// partitions, such as files.
+/// Source of messages, polled by one thread. The default implementations are for sources without partitions, such as
+/// files, and for sources that cannot continue where they stopped.
 pub trait Source: Send {
     /// Passes up to `max` messages to `take`, in order within a partition. Waits up to `timeout` for the first. `max` is 0
     /// if the worker has no room: a member of a consumer group must continue to poll.
@@ -427,6 +429,16 @@ pub trait Source: Send {
     fn commit(&mut self, checkpoint: &Checkpoint, letters: &[DeadLetter]) -> Result<(), SourceError> {
         let _ = (checkpoint, letters);
         Ok(())
+    }
+
+    /// Where each file continues after the messages that the polls have returned. Empty for a source that commits offsets.
+    fn bookmarks(&self) -> Vec<Bookmark> {
+        Vec::new()
+    }
+
+    /// Continues at `bookmarks` of an earlier process. Called before the first poll.
+    fn resume(&mut self, bookmarks: Vec<Bookmark>) {
+        let _ = bookmarks;
     }
 
     /// Releases the partitions that the last poll reported as revoked or lost.

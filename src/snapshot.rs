@@ -17,6 +17,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::checkpoint::Bookmark;
+
 /// Maximum size of a record with its header, bytes: half of the default limit of a Kafka message.
 pub const RECORD_BYTES_MAX: usize = 512 << 10;
 /// Size of the header of a record, bytes.
@@ -65,13 +67,38 @@ impl<E> From<Unreadable> for ReadError<E> {
 }
 
 /// The records of a state as written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Extent {
     pub records: u32,
     /// Bytes of all records.
     pub bytes: u64,
     /// XXH3 of all payloads. States with the same content have the same digest.
     pub digest: u64,
+}
+
+/// The end of a snapshot: what it contains, and what wrote it. Fields that an older or newer build does not know are
+/// ignored, or have their defaults, so that every build can describe the snapshots of every other.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Marker {
+    /// Version of the format of the state.
+    pub format: u32,
+    /// Version of the build that wrote it.
+    pub build: String,
+    /// Milliseconds since the epoch, wall clock.
+    pub written_at: i64,
+    pub extent: Extent,
+    /// The state contains the events of all messages before these positions: topic, partition, and next offset.
+    pub next: Vec<(String, i32, i64)>,
+    /// Where the files of the source continue.
+    pub bookmarks: Vec<Bookmark>,
+    pub baselines: u64,
+    /// Recognises the key of names ([`crate::key::KeyHasher::check`]).
+    pub key: u64,
+    /// XXH3 of the rules, and versions of the GeoIP files.
+    pub rules: u64,
+    pub geoip: Vec<String>,
 }
 
 /// Writes `state` in records, each of which `take` receives. Equal states have equal records. Stops at the first error

@@ -18,6 +18,7 @@ mod notices;
 mod outage;
 mod part;
 mod partitions;
+mod snapshots;
 mod spool;
 mod warnings;
 
@@ -34,6 +35,8 @@ pub use self::limits::Limits;
 use self::notices::Notices;
 use self::partitions::Partitions;
 pub use self::partitions::Spread;
+use self::snapshots::Saver;
+pub(crate) use self::snapshots::SnapshotSettings;
 use self::spool::Spool;
 pub(crate) use self::spool::SpoolSettings;
 use self::warnings::Warnings;
@@ -94,6 +97,8 @@ where
     /// Files that the source could not read to the end.
     faults: Vec<String>,
     warnings: Warnings,
+    /// `None`: the state is not saved.
+    saver: Option<Saver>,
     environment: Environment<S>,
 }
 
@@ -153,6 +158,7 @@ where
             outbox_failed_at: None,
             faults: Vec::new(),
             warnings: Warnings::default(),
+            saver: None,
             environment,
         }
     }
@@ -161,6 +167,14 @@ where
     #[must_use]
     pub(crate) fn with_spool(mut self, settings: SpoolSettings) -> Self {
         self.backlog.spool_to(Spool::open(settings));
+        self
+    }
+
+    /// Saves the state of a source without partitions, and restores it at the start.
+    #[must_use]
+    pub(crate) fn with_snapshots(mut self, settings: SnapshotSettings) -> Self {
+        let Environment { clock, metrics, health, .. } = &self.environment;
+        self.saver = Some(Saver::new(settings, Arc::clone(clock), Arc::clone(metrics), Arc::clone(health)));
         self
     }
 
@@ -177,10 +191,16 @@ where
             total.add(&epoch.tally);
             observe(epoch)
         };
+        if let Some(saver) = &mut self.saver {
+            saver.restore(&mut self.partitions, &self.pipeline, source);
+        }
         let mut ended = false;
         while !ended && !stop.load(Ordering::Relaxed) {
             self.refresh();
             self.advance(source, &mut observe, false)?;
+            if let Some(saver) = &mut self.saver {
+                saver.advance(&self.partitions, &self.pipeline, source);
+            }
             let room = self.room();
             if room == 0 {
                 self.backlog.wait(POLL_WAIT);
@@ -222,19 +242,16 @@ where
         }
         if !self.drain(source, &mut observe, Self::is_worth_a_stop)? {
             tracing::warn!("stopped before all rows were stored; their messages will be read again");
+        } else if let Some(saver) = &mut self.saver {
+            saver.end(&self.partitions, &self.pipeline, source);
         }
         self.notices.report_withheld(self.now());
         Ok(total)
     }
 
-    /// States of the owned partitions.
-    pub(crate) fn states(&self) -> impl Iterator<Item = &engine::State> {
-        self.partitions.states()
-    }
-
-    /// Sum of the counters of the owned partitions.
+    /// Sum of the counters of the owned partitions since the start.
     pub(crate) fn counters(&self) -> engine::Counters {
-        self.states().map(engine::State::counters).fold(engine::Counters::default(), engine::Counters::plus)
+        self.partitions.counters()
     }
 
     /// Files that the source could not read to the end, with the reason.

@@ -4,6 +4,7 @@
 #![allow(clippy::expect_used, reason = "a test that cannot go on says so")]
 
 use std::convert::Infallible;
+use std::process::Command;
 use std::sync::Arc;
 
 use tokenwarden::checkpoint::Position;
@@ -157,6 +158,46 @@ fn restored_state_continues_byte_for_byte() {
         assert_eq!(rest.incidents, expected.incidents[incidents..], "after {after} events ({reason})");
         assert_eq!(save(&restored).1, end, "the final state, restored after {after} events ({reason})");
     }
+}
+
+/// The same through the command line: two files, each read by a process of its own.
+#[test]
+fn replay_continues_with_the_state_of_the_one_before() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    let events = events();
+    let (before, after) = events.split_at(events.len() / 2);
+    for (name, events) in [("all", &events[..]), ("before", before), ("after", after)] {
+        std::fs::write(path(name), events.join(&b'\n')).expect("a file");
+    }
+    let run = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_tokenwarden"))
+            .args(arguments)
+            .current_dir(folder.path())
+            .env("TOKENWARDEN_CACHE", folder.path())
+            .output()
+            .expect("the program starts");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {stderr}");
+        (output.stdout, stderr)
+    };
+    let (expected, _) = run(&["replay", "all", "--verdicts", "-"]);
+    let (first, _) = run(&["replay", "before", "--state", "state", "--verdicts", "-"]);
+    let (second, _) = run(&["replay", "before", "after", "--state", "state", "--verdicts", "-"]);
+    assert!(first.len() < expected.len() && [first, second].concat() == expected, "verdicts differ");
+    let (again, _) = run(&["replay", "before", "after", "--state", "state", "--verdicts", "-"]);
+    assert!(again.is_empty(), "all records were read before");
+    let (shown, _) = run(&["state", "show", "--dir", "state"]);
+    let shown = String::from_utf8(shown).expect("text");
+    assert!(shown.starts_with("events: ") && shown.lines().count() == 4, "{shown}");
+    assert!(shown.contains(&format!("\n  before: next record {}", grouped(before.len()))), "{shown}");
+}
+
+/// `1234` as `1,234`.
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let (head, tail) = digits.split_at(digits.len().saturating_sub(3));
+    if head.is_empty() { tail.to_owned() } else { format!("{head},{tail}") }
 }
 
 #[test]

@@ -18,6 +18,7 @@ pub(crate) mod run;
 mod setup;
 pub(crate) mod simulate;
 pub(crate) mod sql;
+pub(crate) mod state;
 mod terminal;
 pub(crate) mod topics;
 pub(crate) mod validate;
@@ -47,6 +48,7 @@ enum Command {
     Investigate(investigate::Arguments),
     Sql(sql::Arguments),
     Simulate(simulate::Arguments),
+    State(state::Arguments),
     PauseActions(pause::Arguments),
     Topics(topics::Arguments),
     Geoip(geoip::Arguments),
@@ -77,6 +79,7 @@ impl Cli {
             Command::Investigate(arguments) => investigate::run(&arguments),
             Command::Sql(arguments) => sql::run(&arguments),
             Command::Simulate(arguments) => simulate::run(&arguments),
+            Command::State(arguments) => state::run(&arguments),
             Command::PauseActions(arguments) => pause::run(&arguments),
             Command::Topics(arguments) => topics::run(&arguments),
             Command::Geoip(arguments) => geoip::run(&arguments),

@@ -13,7 +13,7 @@ use indicatif::ProgressBar;
 use tokio::sync::watch;
 
 use super::failure::Failure;
-use super::setup::{KEY_OF_REPLAYS, geo_settings, load_rules, start_runtime};
+use super::setup::{KEY_OF_REPLAYS, geo_settings, load_rules, open_state, start_runtime};
 use super::terminal::{progress_bar, to_stderr};
 use super::{delivery, rule_diff};
 use crate::checkpoint::DeadLetter;
@@ -31,7 +31,7 @@ use crate::tally::{Note, Tally, Withheld};
 use crate::telemetry::{self, Health, Metrics, SystemClock};
 use crate::token::TokenHasher;
 use crate::wire::Format;
-use crate::worker::{Environment, Limits, Spread, Worker, WorkerError};
+use crate::worker::{Environment, Limits, SnapshotSettings, Spread, Worker, WorkerError};
 
 /// Maximum time at the end for pending alerts and revocations.
 const DELIVERY_PATIENCE: Duration = Duration::from_secs(30);
@@ -56,7 +56,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR")]
     rules: Option<PathBuf>,
     /// Compare with the rules in this folder, and print only the alerts that are added, removed or changed.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["verdicts", "store", "strict", "partitions"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["verdicts", "store", "strict", "partitions", "state"])]
     against: Option<PathBuf>,
     /// Simulate a topic with N partitions. Each has its own state and an equal part of the alert budget. Events of one
     /// user go to one partition.
@@ -74,6 +74,10 @@ pub(crate) struct Arguments {
     /// Store for events and incidents [default: none; with --enforce, the configured store].
     #[arg(long, value_name = "none|embedded:DIR|URL")]
     store: Option<String>,
+    /// Folder of snapshots of the memory. The replay begins with the memory that the folder contains and skips records that
+    /// were read before. At the end it stores the memory there.
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
     /// Send alerts and revoke tokens, as far as the configuration allows.
     #[arg(long, requires = "config")]
     enforce: bool,
@@ -128,6 +132,7 @@ where
     S::Rows: SavedRows + 'static,
 {
     let rules = load_rules(config)?;
+    let state = arguments.state.as_deref().map(open_state).transpose()?;
     let enricher = Enricher::new(&config.geoip).trust_event_geo(config.detection.trust_event_geo);
     let feed = feed(arguments, config);
     let mut source = open_files(arguments)?;
@@ -165,6 +170,9 @@ where
         reload: None,
     };
     let mut worker = Worker::new(pipeline, Spread::BySubject(feed, arguments.partitions), verdicts.is_some(), outside);
+    if let Some(to) = state {
+        worker = worker.with_snapshots(SnapshotSettings { to: Arc::new(to), interval_ms: None });
+    }
     let done = worker.run(&mut source, &AtomicBool::new(false), &mut |epoch| {
         if let (Some(file), Some(lines)) = (&mut verdicts, &epoch.verdicts) {
             file.out.write_all(lines)?;

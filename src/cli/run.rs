@@ -13,7 +13,7 @@ use tokio::sync::{Notify, watch};
 use super::delivery;
 use super::failure::Failure;
 use super::observe::Observer;
-use super::setup::{NO_SOURCE, load_rules, open_file, start_runtime};
+use super::setup::{NO_SOURCE, load_rules, open_file, open_state, start_runtime};
 use crate::config::Config;
 use crate::config::reload::Follower;
 use crate::config::rule_file::LoadedRules;
@@ -24,7 +24,7 @@ use crate::retry::RetryPolicy;
 use crate::source::kafka::KafkaSource;
 use crate::store::ClickHouse;
 use crate::telemetry::{self, Condition, Health, Metrics, SystemClock, admin};
-use crate::worker::{Environment, Limits, Reload, SpoolSettings, Spread, Worker};
+use crate::worker::{Environment, Limits, Reload, SnapshotSettings, SpoolSettings, Spread, Worker};
 
 /// Maximum time for deliveries in progress at a stop. All others remain on disk.
 const DELIVERER_WAIT: Duration = Duration::from_millis(1_200);
@@ -143,6 +143,10 @@ fn serve(
         bytes_max: config.store.spool_bytes_max,
     };
     let mut worker = Worker::new(pipeline, spread, false, outside).with_spool(spool);
+    if let Some(dir) = &config.snapshots.dir {
+        let to = Arc::new(open_state(dir)?);
+        worker = worker.with_snapshots(SnapshotSettings { to, interval_ms: Some(config.snapshots.interval_ms) });
+    }
     let done = worker.run(&mut *source, &stop, &mut |_| Ok(()));
     drop(source);
     runtime.block_on(deliverer.stop(DELIVERER_WAIT));

@@ -1,6 +1,6 @@
 //! Set-up that several commands share: rules, files of events, GeoIP files, threads.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::failure::Failure;
 use crate::config::rule_file::LoadedRules;
@@ -8,6 +8,7 @@ use crate::config::{Config, FileSection, cache_folder};
 use crate::enrich::GeoSettings;
 use crate::port::SourceError;
 use crate::source::file::FileSource;
+use crate::state_dir::StateDir;
 
 /// Error if the configuration has no source of events.
 pub(super) const NO_SOURCE: &str = "no source is configured; add [source.kafka] with brokers, or [source.file]";
@@ -25,6 +26,12 @@ pub(super) fn open_file(config: &Config, file: &FileSection) -> Result<FileSourc
         }
         other => other.into(),
     })
+}
+
+/// Opens the folder of snapshots.
+pub(super) fn open_state(dir: &Path) -> Result<StateDir, Failure> {
+    StateDir::open(dir)
+        .map_err(|error| Failure::Unavailable(format!("cannot use {} for snapshots: {error}", dir.display())))
 }
 
 /// Loads the configured rules. The error lists all errors of all files.

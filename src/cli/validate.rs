@@ -1,6 +1,6 @@
 //! `tokenwarden validate`: checks configuration, rules and services.
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,12 +11,14 @@ use super::delivery;
 use super::failure::Failure;
 use super::setup::{NO_SOURCE, open_file, start_runtime};
 use crate::config::Config;
+use crate::engine::STATE_FORMAT;
 use crate::enrich::Enricher;
 use crate::format::Format;
 use crate::port::{Clock, DeliveryError, StoreError};
 use crate::rule::RuleSet;
 use crate::sanitize;
 use crate::source::kafka::{self, Finding, Level};
+use crate::state_dir;
 use crate::store::{Reader, StoreSettings};
 use crate::telemetry::SystemClock;
 use crate::verdict::Mode;
@@ -52,6 +54,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     hint_at_addresses(&config)?;
     check_rules(&config, &mut report)?;
     check_geoip(&config, &mut report)?;
+    check_snapshots(&config)?;
     let runtime = start_runtime()?;
     runtime.block_on(check_delivery(&config, arguments.offline, &mut report))?;
     if !arguments.offline {
@@ -101,6 +104,38 @@ fn check_geoip(config: &Config, report: &mut Report) -> Result<(), Failure> {
         report.failed("GeoIP", &problem, Kind::Configuration)?;
     }
     Ok(())
+}
+
+/// A snapshot that cannot be used is no failure, because the memory is then rebuilt.
+fn check_snapshots(config: &Config) -> Result<(), Failure> {
+    let Some(dir) = &config.snapshots.dir else {
+        return Report::ok("snapshots", "no folder is configured, so the memory is rebuilt at each start");
+    };
+    match state_dir::list(dir) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Report::warning("snapshots", &format!("cannot read {}: {error}", dir.display()))
+        }
+        Err(_) => Report::ok("snapshots", &format!("in {}; there is none yet", dir.display())),
+        Ok(listed) => {
+            Report::ok("snapshots", &format!("in {}", dir.display()))?;
+            for (name, found) in listed {
+                match found.map(|found| found.marker.format) {
+                    Ok(STATE_FORMAT) => {}
+                    Ok(other) => {
+                        let text = format!(
+                            "{name} has format {other}, and this build reads format {STATE_FORMAT}; the next start \
+                             rebuilds the memory"
+                        );
+                        Report::warning("snapshots", &text)?;
+                    }
+                    Err(error) => {
+                        Report::warning("snapshots", &format!("{error}; the next start rebuilds the memory"))?;
+                    }
+                }
+            }
+            Ok(())
+        }
+    }
 }
 
 /// Checks that channels and revoker can be created and, unless offline, that the mail server accepts the password.

@@ -20,7 +20,9 @@ use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 
 use self::rule_file::{LoadedRules, RuleFileError};
-pub(crate) use self::sections::{Admin, AlertSection, Detection, FileSection, Outbox, Privacy, Revoke, SourceSection};
+pub(crate) use self::sections::{
+    Admin, AlertSection, Detection, FileSection, Outbox, Privacy, Revoke, SnapshotSection, SourceSection,
+};
 pub(crate) use self::tree::ConfigError;
 use self::tree::{Places, Tree};
 use crate::engine;
@@ -29,7 +31,7 @@ use crate::store::{StoreSettings, library_in};
 use crate::token::TokenHasher;
 
 /// Keys whose values are paths, without those of secrets.
-const PATHS: [&str; 10] = [
+const PATHS: [&str; 11] = [
     "rules_dir",
     "geoip.city",
     "geoip.asn",
@@ -40,6 +42,7 @@ const PATHS: [&str; 10] = [
     "revoke.http.ca_file",
     "source.file.path",
     "outbox.dir",
+    "snapshots.dir",
 ];
 
 /// Properties of librdkafka whose values are files with private keys.
@@ -58,6 +61,7 @@ pub(crate) struct Config {
     pub(crate) revoke: Revoke,
     pub(crate) detection: Detection,
     pub(crate) outbox: Outbox,
+    pub(crate) snapshots: SnapshotSection,
     pub(crate) privacy: Privacy,
     pub(crate) admin: Admin,
     #[serde(skip)]
@@ -231,6 +235,13 @@ impl Config {
         if detection.recent_event_ids_max == 0 {
             return wrong("detection.recent_event_ids_max", "must be at least 1");
         }
+        if self.snapshots.dir.is_some() && self.source.kafka.is_some() {
+            let problem = "is for [source.file]; remove it. With Kafka, the memory is rebuilt from the topics";
+            return wrong("snapshots.dir", problem);
+        }
+        if !(1_000..=86_400_000).contains(&self.snapshots.interval_ms) {
+            return wrong("snapshots.interval_ms", "must be between 1000 (1 s) and 86400000 (1 day)");
+        }
         if !self.admin.listen.ip().is_loopback() && self.admin.token.is_none() {
             return wrong(
                 "admin.listen",
@@ -293,6 +304,9 @@ mod tests {
         insta::assert_snapshot!(mistake("[revoke\nmode = 'shadow'"), @"etc/tokenwarden.toml:1: unclosed table, expected `]`");
         insta::assert_snapshot!(mistake("[admin]\nlisten = '0.0.0.0:9464'"), @"etc/tokenwarden.toml:2: `admin.listen` is reachable from other machines: set `admin.token_file`, or listen on 127.0.0.1");
         insta::assert_snapshot!(mistake("[admin]\nlisten = 'localhost'"), @"etc/tokenwarden.toml:2: `admin.listen`: expected ADDRESS:PORT, for example 127.0.0.1:9464");
+        insta::assert_snapshot!(mistake("[snapshots]\ninterval_ms = 60"), @"etc/tokenwarden.toml:2: `snapshots.interval_ms` must be between 1000 (1 s) and 86400000 (1 day)");
+        insta::assert_snapshot!(mistake("[snapshots]\ndri = 'x'"), @"etc/tokenwarden.toml:2: unknown key `snapshots.dri`; did you mean `dir`?");
+        insta::assert_snapshot!(mistake("[source.kafka]\nbrokers = 'x'\ntopics = ['t']\n[snapshots]\ndir = 'x'"), @"etc/tokenwarden.toml:5: `snapshots.dir` is for [source.file]; remove it. With Kafka, the memory is rebuilt from the topics");
         insta::assert_snapshot!(mistake("admin = 5"), @"etc/tokenwarden.toml:1: `admin` must be a section, not integer `5`");
     }
 

@@ -140,6 +140,22 @@ impl Default for Outbox {
     }
 }
 
+/// Snapshots of the memory.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct SnapshotSection {
+    /// Folder of the snapshots. Without it, there are none.
+    pub(crate) dir: Option<PathBuf>,
+    /// Time between two snapshots.
+    pub(crate) interval_ms: i64,
+}
+
+impl Default for SnapshotSection {
+    fn default() -> Self {
+        Self { dir: None, interval_ms: 60_000 }
+    }
+}
+
 /// Hashing of bearer values, so that they are never written.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -27,6 +27,8 @@ pub enum Condition {
     SpoolFull,
     /// The outbox cannot be written.
     Outbox,
+    /// The last snapshot of the state was not written.
+    Snapshot,
     /// Lines of the outbox's file are damaged.
     OutboxDamaged,
     /// A delivery lane has failed and is being restarted.
@@ -38,7 +40,7 @@ pub enum Condition {
 }
 
 impl Condition {
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Starting,
         Self::Hung,
         Self::NoPartitions,
@@ -51,6 +53,7 @@ impl Condition {
         Self::Store,
         Self::SpoolFull,
         Self::Outbox,
+        Self::Snapshot,
         Self::OutboxDamaged,
         Self::Lane,
         Self::LaneEnded,
@@ -72,6 +75,7 @@ impl Condition {
             Self::Store => "store",
             Self::SpoolFull => "spool_full",
             Self::Outbox => "outbox",
+            Self::Snapshot => "snapshot",
             Self::OutboxDamaged => "outbox_damaged",
             Self::Lane => "lane",
             Self::LaneEnded => "lane_ended",
@@ -94,6 +98,7 @@ impl Condition {
             Self::Store => "ClickHouse is unavailable",
             Self::SpoolFull => "the spool for ClickHouse is full or its disk fails; partitions are paused",
             Self::Outbox => "the outbox cannot be written",
+            Self::Snapshot => "the last snapshot of the state was not written; a restart forgets what was learnt since",
             Self::OutboxDamaged => "lines of the outbox are damaged; alerts or revocations may be lost",
             Self::Lane => "the delivery lane has failed and is being restarted",
             Self::LaneEnded => "the delivery lane has ended; restart the process",

@@ -9,10 +9,14 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use flate2::bufread::MultiGzDecoder;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::records::Records;
-use crate::checkpoint::Position;
+use crate::checkpoint::{Bookmark, Position};
 use crate::port::{Message, Polled, Source, SourceError};
+
+/// Records that one poll skips at most, because an earlier process has read them.
+const SKIPPED_MAX: usize = 1 << 16;
 
 /// The records of one file after another. If a file is one JSON array, or an object whose first member is an array
 /// (`{"Records":[…]}`), its elements are the records. Otherwise each line is a record, or each JSON value over several
@@ -23,6 +27,10 @@ use crate::port::{Message, Polled, Source, SourceError};
 pub struct FileSource {
     waiting: std::vec::IntoIter<PathBuf>,
     current: Option<Reader>,
+    /// Where files continue that an earlier process has read in part.
+    resumed: Vec<Bookmark>,
+    /// Files that were read to their end.
+    done: Vec<Bookmark>,
     progress: Progress,
 }
 
@@ -58,7 +66,7 @@ impl FileSource {
             total = total.zip(size).map(|(total, size)| total + size);
         }
         let progress = Progress { read: Arc::default(), total };
-        Ok(Self { waiting: paths.into_iter(), current: None, progress })
+        Ok(Self { waiting: paths.into_iter(), current: None, resumed: Vec::new(), done: Vec::new(), progress })
     }
 
     pub(crate) fn progress(&self) -> Progress {
@@ -73,7 +81,7 @@ impl Source for FileSource {
         timeout: Duration,
         take: &mut dyn FnMut(Message<'_>),
     ) -> Result<Polled, SourceError> {
-        let mut count = 0;
+        let (mut count, mut skipped) = (0, 0);
         while count < max {
             let Some(reader) = &mut self.current else {
                 // Return the records that were read rather than wait for the next file.
@@ -81,12 +89,24 @@ impl Source for FileSource {
                     break;
                 }
                 match self.waiting.next() {
-                    Some(path) => self.current = Some(Reader::open(&path, &self.progress)?),
+                    Some(path) => {
+                        let mut reader = Reader::open(&path, &self.progress)?;
+                        let resumed = self.resumed.iter().find(|bookmark| *bookmark.path == *reader.position.topic);
+                        reader.place.resumed = resumed.filter(|_| reader.place.is_file).cloned();
+                        self.current = Some(reader);
+                    }
                     None => return Ok(Polled::End),
                 }
                 continue;
             };
             if let Some((number, payload)) = reader.records.next(reader.ended) {
+                if !reader.place.reach(&reader.position.topic, number, payload) {
+                    skipped += 1;
+                    if skipped == SKIPPED_MAX {
+                        break;
+                    }
+                    continue;
+                }
                 reader.position.offset = number;
                 take(Message { position: &reader.position, payload, key: None, logged_at: None, replayed: false });
                 count += 1;
@@ -97,16 +117,76 @@ impl Source for FileSource {
                 }
             } else if count > 0 {
                 break;
-            } else if let Some(fault) = self.current.take().and_then(|reader| reader.fault) {
-                return Err(fault);
+            } else if let Some(reader) = self.current.take() {
+                self.done.extend(reader.bookmark());
+                if let Some(fault) = reader.fault {
+                    return Err(fault);
+                }
+                reader.place.warn_if_short(&reader.position.topic);
             }
         }
         Ok(Polled::Messages(count))
+    }
+
+    fn bookmarks(&self) -> Vec<Bookmark> {
+        let current = self.current.as_ref().and_then(Reader::bookmark);
+        let mut bookmarks: Vec<_> = self.done.iter().cloned().chain(current).collect();
+        // Files that are not opened, or not yet.
+        for resumed in &self.resumed {
+            if bookmarks.iter().all(|bookmark| bookmark.path != resumed.path) {
+                bookmarks.push(resumed.clone());
+            }
+        }
+        bookmarks
+    }
+
+    fn resume(&mut self, bookmarks: Vec<Bookmark>) {
+        self.resumed = bookmarks;
+    }
+}
+
+/// Place in a file, to continue there after a restart.
+#[derive(Default)]
+struct Place {
+    /// A pipe or a terminal cannot be read again.
+    is_file: bool,
+    /// Number and XXH3 of the first record.
+    first: Option<(i64, u64)>,
+    /// Number of the next record.
+    next: i64,
+    /// Where an earlier process stopped. `None` from there on.
+    resumed: Option<Bookmark>,
+}
+
+impl Place {
+    /// Moves on to the record with `number`. Returns whether it is new: not among those that an earlier process has read.
+    fn reach(&mut self, path: &str, number: i64, payload: &[u8]) -> bool {
+        let first = *self.first.get_or_insert_with(|| (number, xxh3_64(payload)));
+        self.next = number + 1;
+        let Some(bookmark) = &self.resumed else { return true };
+        if bookmark.first != first {
+            tracing::warn!(path, "the file begins with another record than before; reading it from its beginning");
+        } else if number < bookmark.next {
+            return false;
+        }
+        self.resumed = None;
+        true
+    }
+
+    /// All records of the file were read before. It must have as many as then.
+    fn warn_if_short(&self, path: &str) {
+        if let Some(bookmark) = &self.resumed
+            && self.next < bookmark.next
+        {
+            let (records, before) = (self.next, bookmark.next);
+            tracing::warn!(path, records, before, "the file is shorter than when it was read before; it was skipped");
+        }
     }
 }
 
 /// One file being read.
 struct Reader {
+    place: Place,
     position: Position,
     input: Input,
     records: Records,
@@ -121,17 +201,22 @@ impl Reader {
     fn open(path: &Path, progress: &Progress) -> Result<Self, SourceError> {
         let counted = Arc::clone(&progress.read);
         let read_before = progress.bytes_read();
+        let mut is_file = false;
         let input = if is_stdin(path) {
             super::stdin::open().and_then(|inner| Input::piped(Counted { inner, counted }))
         } else {
             let inner = File::open(path).map_err(|error| unreadable(path, &error))?;
             match size_of(path)? {
-                Some(_) => plain(Counted { inner, counted }).map(Input::Direct),
+                Some(_) => {
+                    is_file = true;
+                    plain(Counted { inner, counted }).map(Input::Direct)
+                }
                 None => Input::piped(Counted { inner, counted }),
             }
         }
         .map_err(|error| unreadable(path, &error))?;
         Ok(Self {
+            place: Place { is_file, ..Place::default() },
             position: Position::new(path.to_string_lossy(), 0, 0),
             input,
             records: Records::new(),
@@ -139,6 +224,16 @@ impl Reader {
             fault: None,
             read_before,
         })
+    }
+
+    /// Where the file continues. `None`: it has no record, or cannot be read again.
+    fn bookmark(&self) -> Option<Bookmark> {
+        let Place { is_file, first, next, resumed } = &self.place;
+        let path = self.position.topic.to_string();
+        // Records that an earlier process has read may not be reached yet.
+        let next = resumed.as_ref().map_or(*next, |bookmark| bookmark.next.max(*next));
+        let first = first.or_else(|| resumed.as_ref().map(|bookmark| bookmark.first))?;
+        is_file.then_some(Bookmark { path, next, first })
     }
 
     /// Reads more bytes, or notes the end. `false` if none came in time.
@@ -318,6 +413,59 @@ mod tests {
                 Err(error) => errors.push(error),
             }
         }
+    }
+
+    /// Reads `files`, continued at `bookmarks`.
+    fn resumed(files: &[&PathBuf], bookmarks: Vec<Bookmark>) -> (Vec<(String, i64, String)>, Vec<Bookmark>) {
+        let mut source = FileSource::open(files.iter().map(|path| (*path).clone()).collect()).expect("it opens");
+        source.resume(bookmarks);
+        let (messages, errors) = drain(&mut source, 2);
+        assert!(errors.is_empty(), "{errors:?}");
+        (messages, source.bookmarks())
+    }
+
+    fn records(file: &str, records: &[(i64, &str)]) -> Vec<(String, i64, String)> {
+        records.iter().map(|(number, text)| (file.to_owned(), *number, (*text).to_owned())).collect()
+    }
+
+    #[test]
+    fn file_continues_where_it_was_left() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (one, two) = (file(&folder, "one", b"\na\nb\nc\n"), file(&folder, "two", &gzip(b"x\ny\n")));
+        let mut source = FileSource::open(vec![one.clone(), two.clone()]).expect("it opens");
+        assert_eq!(source.bookmarks(), []);
+        let polled = source.poll(2, Duration::ZERO, &mut |_| {});
+        assert_eq!(polled.expect("two records"), Polled::Messages(2));
+        let bookmarks = source.bookmarks();
+        assert_eq!(bookmarks.iter().map(|bookmark| bookmark.next).collect::<Vec<_>>(), [3]);
+        let (rest, at_end) = resumed(&[&one, &two], bookmarks.clone());
+        assert_eq!(rest, [records("one", &[(3, "c")]), records("two", &[(0, "x"), (1, "y")])].concat());
+        assert_eq!(resumed(&[&one, &two], at_end.clone()), (Vec::new(), at_end.clone()));
+        file(&folder, "one", b"\na\nb\nc\nd\n");
+        assert_eq!(resumed(&[&one], at_end.clone()).0, records("one", &[(4, "d")]));
+        let (_, kept) = resumed(&[&one], at_end.clone());
+        assert!(kept.contains(&at_end[1]), "the place in a file that is not read now is kept");
+    }
+
+    #[test]
+    fn other_file_at_the_same_path_is_read_whole() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = file(&folder, "log", b"a\nb\nc\n");
+        let (_, bookmarks) = resumed(&[&path], Vec::new());
+        file(&folder, "log", b"x\nb\nc\n");
+        assert_eq!(resumed(&[&path], bookmarks.clone()).0, records("log", &[(0, "x"), (1, "b"), (2, "c")]));
+        file(&folder, "log", b"a\nb\n");
+        assert_eq!(resumed(&[&path], bookmarks.clone()), (Vec::new(), bookmarks), "a shorter file has no new record");
+    }
+
+    #[test]
+    fn many_known_records_are_skipped_in_several_polls() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let lines = "a\n".repeat(SKIPPED_MAX + 10);
+        let path = file(&folder, "log", lines.as_bytes());
+        let (all, mut bookmarks) = resumed(&[&path], Vec::new());
+        bookmarks[0].next -= 1;
+        assert_eq!(resumed(&[&path], bookmarks).0, all[all.len() - 1..]);
     }
 
     fn file(folder: &TempDir, name: &str, bytes: &[u8]) -> PathBuf {

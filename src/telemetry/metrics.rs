@@ -1,5 +1,7 @@
 //! Metrics of `/metrics` in the OpenMetrics text format.
 
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -52,6 +54,7 @@ pub struct Metrics {
     offset_gaps: Family<Labels<2>, Counter>,
     messages_lost: Family<Labels<1>, Counter>,
     letters_dropped: Counter,
+    snapshots: Snapshots,
 }
 
 /// State of the store.
@@ -73,6 +76,31 @@ impl StoreState {
             Self::Unavailable => "unavailable",
             Self::Refusing => "refusing",
         }
+    }
+}
+
+/// Snapshots of the state.
+#[derive(Debug, Default)]
+struct Snapshots {
+    count: Family<Labels<1>, Counter>,
+    age_seconds: Gauge,
+    bytes: Gauge,
+    pause_seconds: Gauge<f64, AtomicU64>,
+    restore_seconds: Gauge<f64, AtomicU64>,
+}
+
+impl Snapshots {
+    fn register(registry: &mut Registry) -> Self {
+        let this = Self::default();
+        registry.register("snapshots", "Snapshots of the state, by result", this.count.clone());
+        let help = "Age of the newest complete snapshot of the state";
+        registry.register("snapshot_age_seconds", help, this.age_seconds.clone());
+        registry.register("snapshot_bytes", "Size of the newest complete snapshot", this.bytes.clone());
+        let help = "Time for which the last snapshot stopped the worker";
+        registry.register("snapshot_pause_seconds", help, this.pause_seconds.clone());
+        let help = "Time in which the state was restored at the start";
+        registry.register("snapshot_restore_seconds", help, this.restore_seconds.clone());
+        this
     }
 }
 
@@ -172,6 +200,7 @@ impl Metrics {
             clock_skewed.clone(),
         );
         let spool = Spool::register(&mut registry);
+        let snapshots = Snapshots::register(&mut registry);
         let notes = Notes::register(&mut registry);
         let delivery = Delivery::new(&mut registry);
         let lag = Family::<Labels<2>, Gauge>::default();
@@ -218,6 +247,7 @@ impl Metrics {
             offset_gaps,
             messages_lost,
             letters_dropped,
+            snapshots,
         }
     }
 
@@ -301,6 +331,32 @@ impl Metrics {
         self.spool.bytes.set(bytes as i64);
         self.spool.rows.set(rows as i64);
         self.spool.oldest_seconds.set(oldest_ms / 1_000);
+    }
+
+    /// Sets the time since the newest complete snapshot, milliseconds.
+    pub(crate) fn snapshot_age(&self, age_ms: i64) {
+        self.snapshots.age_seconds.set(age_ms / 1_000);
+    }
+
+    /// Sets the time for which a snapshot stopped the worker, milliseconds.
+    pub(crate) fn snapshot_written(&self, took_ms: i64) {
+        self.snapshots.pause_seconds.set(took_ms as f64 / 1_000.0);
+    }
+
+    /// Counts a complete snapshot and sets its size.
+    pub(crate) fn snapshot_stored(&self, bytes: u64) {
+        self.snapshots.count.get_or_create(&[("result", "stored".into())]).inc();
+        self.snapshots.bytes.set(bytes as i64);
+    }
+
+    pub(crate) fn snapshot_failed(&self) {
+        self.snapshots.count.get_or_create(&[("result", "failed".into())]).inc();
+    }
+
+    /// Sets the size of the restored snapshot and the time of its restoration, milliseconds.
+    pub(crate) fn snapshot_restored(&self, bytes: u64, took_ms: i64) {
+        self.snapshots.bytes.set(bytes as i64);
+        self.snapshots.restore_seconds.set(took_ms as f64 / 1_000.0);
     }
 
     pub(crate) fn reloaded(&self, result: &'static str) {

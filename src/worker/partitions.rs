@@ -9,6 +9,7 @@ use crate::engine::{Counters, State};
 use crate::feed::Feed;
 use crate::pipeline::{Epoch, Partition, Pipeline};
 use crate::port::{Message, SavedRows};
+use crate::snapshot::{Extent, ReadError};
 use crate::telemetry::Metrics;
 
 /// How messages are assigned to states.
@@ -31,6 +32,8 @@ pub(super) struct Partitions<R> {
     spare: Vec<R>,
     new_rows: Box<dyn Fn() -> R + Send>,
     with_verdicts: bool,
+    /// State of a source without partitions, until its first message.
+    restored: Option<Partition>,
 }
 
 pub(super) struct Owned<R> {
@@ -42,6 +45,11 @@ pub(super) struct Owned<R> {
     pub(crate) open: Epoch<R>,
     /// Offsets of messages whose rows are in the store and that are not committed yet.
     pub(crate) stored: Checkpoint,
+    /// Offsets of messages whose rows are sealed, and of those whose rows are in the store. They are kept.
+    sealed: Checkpoint,
+    done: Checkpoint,
+    /// Counters of the restored state.
+    before: Counters,
     /// Counters of the state at the last report, plus those of replayed messages since.
     counted: Counters,
 }
@@ -49,7 +57,41 @@ pub(super) struct Owned<R> {
 impl<R: SavedRows> Partitions<R> {
     pub(super) fn new(spread: Spread, with_verdicts: bool, new_rows: impl Fn() -> R + Send + 'static) -> Self {
         let new_rows = Box::new(new_rows);
-        Self { spread, owned: Vec::new(), next_ownership: 0, spare: Vec::new(), new_rows, with_verdicts }
+        Self {
+            spread,
+            owned: Vec::new(),
+            next_ownership: 0,
+            spare: Vec::new(),
+            new_rows,
+            with_verdicts,
+            restored: None,
+        }
+    }
+
+    /// Name of the state of a source without partitions.
+    pub(super) const WHOLE: &'static str = "events";
+
+    /// Restores the state of a source without partitions from the records that `next` returns.
+    pub(super) fn restore<E>(
+        &mut self,
+        pipeline: &Pipeline,
+        extent: Extent,
+        next: &mut dyn FnMut() -> Result<Option<Vec<u8>>, E>,
+    ) -> Result<(), ReadError<E>> {
+        self.restored = match &self.spread {
+            Spread::Whole(feed) => Some(pipeline.restored(*feed, 1, extent, next)?),
+            Spread::BySubject(feed, count) => Some(pipeline.restored(*feed, *count, extent, next)?),
+            Spread::ByPartition(_) => None,
+        };
+        Ok(())
+    }
+
+    /// The state of a source without partitions. `None`: there was no message yet, or the source has partitions.
+    pub(super) fn whole(&self) -> Option<&Owned<R>> {
+        match &self.spread {
+            Spread::Whole(_) | Spread::BySubject(..) => self.owned.first(),
+            Spread::ByPartition(_) => None,
+        }
     }
 
     /// The partition of a message at `position`. A new partition has empty state.
@@ -61,13 +103,14 @@ impl<R: SavedRows> Partitions<R> {
             }
         };
         let at = at.unwrap_or_else(|| {
-            let partition = match &self.spread {
+            let partition = self.restored.take().unwrap_or_else(|| match &self.spread {
                 Spread::Whole(feed) => pipeline.partition(*feed),
                 Spread::BySubject(feed, count) => pipeline.partitions(*feed, *count),
                 Spread::ByPartition(feeds) => {
                     pipeline.partition(feeds.get(&position.topic).copied().unwrap_or_default())
                 }
-            };
+            });
+            let before = counters(&partition);
             self.owned.push(Owned {
                 ownership: Ownership(self.next_ownership),
                 topic: Arc::clone(&position.topic),
@@ -75,12 +118,21 @@ impl<R: SavedRows> Partitions<R> {
                 partition,
                 open: Epoch::new((self.new_rows)()).with_verdicts(self.with_verdicts),
                 stored: Checkpoint::default(),
-                counted: Counters::default(),
+                sealed: Checkpoint::default(),
+                done: Checkpoint::default(),
+                before,
+                counted: before,
             });
             self.next_ownership += 1;
             self.owned.len() - 1
         });
         &mut self.owned[at]
+    }
+
+    /// Sum of the counters since the start, without those of a restored state.
+    pub(super) fn counters(&self) -> Counters {
+        let since = |owned: &Owned<R>| owned.counters().since(owned.before);
+        self.owned.iter().map(since).fold(Counters::default(), Counters::plus)
     }
 
     pub(super) fn states(&self) -> impl Iterator<Item = &State> {
@@ -119,7 +171,7 @@ impl<R: SavedRows> Partitions<R> {
         let owned = owned.iter_mut().filter(|owned| owned.has_open());
         let seal = |owned: &mut Owned<R>| Part {
             owner: owned.ownership,
-            checkpoint: std::mem::take(&mut owned.open.checkpoint),
+            checkpoint: owned.seal(),
             rows: std::mem::replace(&mut owned.open.rows, spare.pop().unwrap_or_else(&**new_rows)),
         };
         owned.map(seal).collect()
@@ -132,13 +184,17 @@ impl<R: SavedRows> Partitions<R> {
     }
 
     pub(super) fn clear_open(&mut self) {
-        self.owned.iter_mut().for_each(|owned| owned.open.clear());
+        for owned in &mut self.owned {
+            owned.seal();
+            owned.open.clear();
+        }
     }
 
     /// Records that the store has the rows of `part`, and keeps the buffer.
     pub(super) fn stored(&mut self, mut part: Part<R>) {
         if let Some(owned) = self.owned.iter_mut().find(|owned| owned.ownership == part.owner) {
             owned.stored.merge(&part.checkpoint);
+            owned.done.merge(&part.checkpoint);
         }
         if self.spare.len() < self.owned.len() {
             part.rows.clear();
@@ -189,7 +245,43 @@ impl<R: SavedRows> Owned<R> {
         !self.open.checkpoint.next.is_empty()
     }
 
-    fn counters(&self) -> Counters {
-        self.partition.states().map(State::counters).fold(Counters::default(), Counters::plus)
+    /// Removes and returns the offsets of the open epoch, whose rows are sealed now.
+    fn seal(&mut self) -> Checkpoint {
+        let checkpoint = std::mem::take(&mut self.open.checkpoint);
+        self.sealed.merge(&checkpoint);
+        checkpoint
     }
+
+    pub(super) const fn ownership(&self) -> Ownership {
+        self.ownership
+    }
+
+    /// Offsets of the messages that the state contains, without those of a restored state.
+    pub(super) fn reached(&self) -> Checkpoint {
+        let mut reached = self.sealed.clone();
+        reached.merge(&self.open.checkpoint);
+        reached
+    }
+
+    /// Whether the rows of all messages before `reached` are in the store.
+    pub(super) fn has_stored(&self, reached: &Checkpoint) -> bool {
+        reached.next.iter().all(|next| self.done.contains(next))
+    }
+
+    /// Writes the state in records, each of which `take` receives.
+    pub(super) fn save<E>(&self, take: &mut dyn FnMut(Vec<u8>) -> Result<(), E>) -> Result<Extent, E> {
+        self.partition.save(take)
+    }
+
+    pub(super) fn baselines(&self) -> u64 {
+        self.counters().baselines
+    }
+
+    fn counters(&self) -> Counters {
+        counters(&self.partition)
+    }
+}
+
+fn counters(partition: &Partition) -> Counters {
+    partition.states().map(State::counters).fold(Counters::default(), Counters::plus)
 }

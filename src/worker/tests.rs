@@ -1,4 +1,5 @@
 mod outage;
+mod snapshots;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicI64, AtomicUsize};

@@ -1,0 +1,149 @@
+//! `tokenwarden state`: describes the snapshots of the memory.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::failure::Failure;
+use crate::config::Config;
+use crate::engine::STATE_FORMAT;
+use crate::number::grouped;
+use crate::port::{Clock as _, SnapshotError, StoredSnapshot};
+use crate::sanitize;
+use crate::snapshot::Marker;
+use crate::state_dir;
+use crate::telemetry::SystemClock;
+
+/// Show the snapshots of the memory.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print size, age and positions of each snapshot. Changes nothing.
+    Show(Options),
+}
+
+#[derive(Debug, Args)]
+struct Options {
+    /// Configuration file (TOML), for its `snapshots.dir`.
+    #[arg(long, value_name = "FILE", required_unless_present = "dir")]
+    config: Option<PathBuf>,
+    /// Folder of the snapshots, instead of the configured one.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+/// Prints a paragraph for each snapshot. Fails if one of them cannot be used by this build.
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let Command::Show(Options { config, dir }) = &arguments.command;
+    let configured = || -> Result<PathBuf, Failure> {
+        let missing = "`snapshots.dir` is not set, so there are no snapshots; set it, or use --dir";
+        Config::load(config.as_deref())?.snapshots.dir.ok_or_else(|| Failure::Configuration(missing.to_owned()))
+    };
+    let dir = dir.clone().map_or_else(configured, Ok)?;
+    let listed = state_dir::list(&dir)
+        .map_err(|error| Failure::Unavailable(format!("cannot read the snapshots in {}: {error}", dir.display())))?;
+    if listed.is_empty() {
+        return Err(Failure::Unavailable(format!("there is no snapshot in {}", dir.display())));
+    }
+    let now = SystemClock.now_millis();
+    let mut text = String::new();
+    let mut unusable = 0;
+    for (name, found) in &listed {
+        let (lines, is_usable) = describe(name, found, now);
+        text += &lines;
+        unusable += usize::from(!is_usable);
+    }
+    write!(std::io::stdout(), "{text}").map_err(|error| Failure::output("to stdout", &error))?;
+    match unusable {
+        0 => Ok(()),
+        count => Err(Failure::Unavailable(format!("{count} of {} snapshots cannot be used", listed.len()))),
+    }
+}
+
+/// Lines about one snapshot, and whether this build can use it.
+fn describe(name: &str, found: &Result<StoredSnapshot, SnapshotError>, now: i64) -> (String, bool) {
+    let name = sanitize::line(name);
+    let (marker, bytes) = match found {
+        Ok(StoredSnapshot { marker, bytes, .. }) => (marker, *bytes),
+        Err(error) => return (format!("{name}: {}\n", sanitize::line(&error.to_string())), false),
+    };
+    let Marker { format, build, written_at, extent, baselines, next, bookmarks, .. } = marker;
+    let is_usable = *format == STATE_FORMAT;
+    let mut text = format!(
+        "{name}: {} baselines, {} bytes ({} uncompressed, {} records), written {} s ago by version {}",
+        grouped(*baselines),
+        grouped(bytes),
+        grouped(extent.bytes),
+        grouped(extent.records.into()),
+        grouped(u64::try_from((now - written_at) / 1_000).unwrap_or(0)),
+        sanitize::line(build),
+    );
+    if !is_usable {
+        let _ = write!(text, "; format {format}, which this build cannot read (it reads {STATE_FORMAT})");
+    }
+    text.push('\n');
+    for (topic, partition, offset) in next {
+        let _ = writeln!(text, "  {} {partition}: next offset {}", sanitize::line(topic), grouped(*offset as u64));
+    }
+    for bookmark in bookmarks {
+        let next = grouped(bookmark.next as u64);
+        let _ = writeln!(text, "  {}: next record {next}", sanitize::line(&bookmark.path));
+    }
+    (text, is_usable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Bookmark;
+    use crate::port::SnapshotReader;
+    use crate::snapshot::Extent;
+
+    struct NoRecords;
+
+    impl SnapshotReader for NoRecords {
+        fn next(&mut self) -> std::io::Result<Option<Vec<u8>>> {
+            Ok(None)
+        }
+    }
+
+    fn stored(format: u32) -> StoredSnapshot {
+        let marker = Marker {
+            format,
+            build: "1.2.3".to_owned(),
+            written_at: 1_000_000,
+            extent: Extent { records: 9, bytes: 4_500_000, digest: 1 },
+            next: vec![("token-events".to_owned(), 3, 70_000)],
+            bookmarks: vec![Bookmark { path: "logs/a\u{1b}[2J.ndjson".to_owned(), next: 1_234, first: (0, 1) }],
+            baselines: 5_000,
+            ..Marker::default()
+        };
+        StoredSnapshot { marker, bytes: 1_200_000, records: Box::new(NoRecords) }
+    }
+
+    #[test]
+    fn snapshot_is_described_by_size_age_and_positions() {
+        let (text, is_usable) = describe("events", &Ok(stored(STATE_FORMAT)), 1_061_500);
+        assert!(is_usable);
+        insta::assert_snapshot!(text, @r"
+        events: 5,000 baselines, 1,200,000 bytes (4,500,000 uncompressed, 9 records), written 61 s ago by version 1.2.3
+          token-events 3: next offset 70,000
+          logs/a␛[2J.ndjson: next record 1,234
+        ");
+    }
+
+    #[test]
+    fn unusable_snapshot_is_described_with_the_reason() {
+        let (text, is_usable) = describe("events", &Ok(stored(99)), 1_061_500);
+        assert!(!is_usable && text.contains("; format 99, which this build cannot read (it reads "), "{text}");
+        let unreadable = Err(SnapshotError::Unreadable("state/events.state is damaged".to_owned()));
+        assert_eq!(describe("events", &unreadable, 0), ("events: state/events.state is damaged\n".to_owned(), false));
+    }
+}
