@@ -77,14 +77,20 @@ impl Pipeline {
         next: &mut dyn FnMut() -> Result<Option<Vec<u8>>, E>,
     ) -> Result<Partition, ReadError<E>> {
         let stored: Vec<State> = snapshot::read(engine::STATE_FORMAT, extent, next)?;
+        let found = stored.len();
+        self.continued(feed, count, stored).ok_or(Unreadable::States { found, expected: count.into() }.into())
+    }
+
+    /// [`Self::partitions`] with restored states. `None`: their number is another.
+    pub(crate) fn continued(&self, feed: impl Into<Feed>, count: u16, stored: Vec<State>) -> Option<Partition> {
         let mut partition = self.partitions(feed, count);
         if stored.len() != partition.states.len() {
-            return Err(Unreadable::States { found: stored.len(), expected: partition.states.len() }.into());
+            return None;
         }
         for (state, stored) in partition.states.iter_mut().zip(stored) {
             *state = stored.with_settings(state.settings().clone());
         }
-        Ok(partition)
+        Some(partition)
     }
 
     /// Recognises the key of the names in a state.

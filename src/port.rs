@@ -1,5 +1,6 @@
 //! Traits between the core and the outside. Each has a driver, and an implementation in memory for tests.
 
+mod background;
 mod condition;
 mod snapshots;
 
@@ -10,8 +11,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::background::{Incoming, Next, in_background};
 pub use self::condition::Condition;
-pub use self::snapshots::{SnapshotError, SnapshotReader, SnapshotWriter, Snapshots, StoredSnapshot};
+pub use self::snapshots::{Recall, SnapshotError, SnapshotReader, SnapshotWriter, Snapshots, StoredSnapshot};
 use crate::checkpoint::{Bookmark, Checkpoint, DeadLetter, LogTime, Position};
 use crate::enrichment::EnrichedEvent;
 use crate::place::{Network, Place};
@@ -430,6 +432,15 @@ pub trait Source: Send {
         let _ = (checkpoint, letters);
         Ok(())
     }
+
+    /// Whether all offsets of `checkpoint` are committed for good. A source without commits has none to lose.
+    fn is_committed(&self, checkpoint: &Checkpoint) -> bool {
+        let _ = checkpoint;
+        true
+    }
+
+    /// Waits a few seconds for the confirmation of commits.
+    fn confirm(&mut self) {}
 
     /// Where each file continues after the messages that the polls have returned. Empty for a source that commits offsets.
     fn bookmarks(&self) -> Vec<Bookmark> {

@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::checkpoint::Bookmark;
+use crate::checkpoint::{Bookmark, Position, TopicId};
 
 /// Maximum size of a record with its header, bytes: half of the default limit of a Kafka message.
 pub const RECORD_BYTES_MAX: usize = 512 << 10;
@@ -77,6 +77,11 @@ pub struct Extent {
     pub digest: u64,
 }
 
+/// Name of the state of a partition.
+pub(crate) fn state_name(topic: &str, partition: i32) -> String {
+    format!("{topic}-{partition}")
+}
+
 /// The end of a snapshot: what it contains, and what wrote it. Fields that an older or newer build does not know are
 /// ignored, or have their defaults, so that every build can describe the snapshots of every other.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,8 +94,8 @@ pub struct Marker {
     /// Milliseconds since the epoch, wall clock.
     pub written_at: i64,
     pub extent: Extent,
-    /// The state contains the events of all messages before these positions: topic, partition, and next offset.
-    pub next: Vec<(String, i32, i64)>,
+    /// The state contains the events of all messages before these positions.
+    pub next: Vec<Reached>,
     /// Where the files of the source continue.
     pub bookmarks: Vec<Bookmark>,
     pub baselines: u64,
@@ -99,6 +104,31 @@ pub struct Marker {
     /// XXH3 of the rules, and versions of the GeoIP files.
     pub rules: u64,
     pub geoip: Vec<String>,
+}
+
+/// The next offset of a partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Reached {
+    pub topic: String,
+    /// Kafka's id of the topic; empty if it is not known.
+    pub topic_id: String,
+    pub partition: i32,
+    pub next: i64,
+}
+
+impl Reached {
+    pub(crate) fn of(next: &Position) -> Self {
+        let Position { topic, topic_id, partition, offset } = next;
+        let topic_id = if *topic_id == TopicId::NONE { String::new() } else { topic_id.to_string() };
+        Self { topic: topic.to_string(), topic_id, partition: *partition, next: *offset }
+    }
+
+    /// Whether this is known to be another topic than that of `position`.
+    pub(crate) fn is_of_other_topic(&self, position: &Position) -> bool {
+        let is_known = !self.topic_id.is_empty() && position.topic_id != TopicId::NONE;
+        is_known && self.topic_id != position.topic_id.to_string()
+    }
 }
 
 /// Writes `state` in records, each of which `take` receives. Equal states have equal records. Stops at the first error

@@ -2,32 +2,36 @@
 //!
 //! `NAME.state` contains the records of the state, each compressed with zstd after its length (4 bytes, little-endian),
 //! a length of 0, the marker in JSON, and a footer: the length of the marker (4 bytes), its XXH3 (8 bytes) and
-//! [`FOOTER_MAGIC`]. A snapshot is written to `NAME.state.new`, synchronized to disk, and renamed. A crash at any moment
+//! [`FOOTER_MAGIC`]. A snapshot is written to `NAME.state.newN`, synchronized to disk, and renamed. A crash at any moment
 //! therefore leaves the snapshot before it, or the new one.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver, SyncSender};
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use rustix::fs::{FlockOperation, flock};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::port::{SnapshotError, SnapshotReader, SnapshotWriter, Snapshots, StoredSnapshot};
+use crate::port::{
+    Incoming, Next, SnapshotError, SnapshotReader, SnapshotWriter, Snapshots, StoredSnapshot, in_background,
+};
 use crate::snapshot::{Marker, RECORD_BYTES_MAX};
 
 /// Level of zstd: the fastest of the regular ones.
 const LEVEL: i32 = 1;
-/// Records that wait for the disk.
-const WAITING_MAX: usize = 8;
+/// Interval in which the thread notices that its snapshot was discarded.
+const LOOK_WAIT: Duration = Duration::from_secs(1);
 const FOOTER_MAGIC: [u8; 8] = *b"TW-end-1";
 const FOOTER_BYTES: usize = 20;
 /// Maximum size of a marker, bytes.
 const MARKER_BYTES_MAX: usize = 16 << 20;
 const EXTENSION: &str = ".state";
+/// Extension of a snapshot that is not complete; a number follows.
+const DRAFT: &[u8] = b"new";
 /// Characters of a name that are not encoded in the name of its file.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
 
@@ -35,6 +39,8 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
 #[derive(Debug)]
 pub(crate) struct StateDir {
     folder: PathBuf,
+    /// Number of snapshots begun.
+    begun: AtomicU64,
     _lock: File,
 }
 
@@ -45,7 +51,14 @@ impl StateDir {
         let lock = private().open(folder.join("lock"))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| io::Error::new(ErrorKind::WouldBlock, "another process of tokenwarden uses this folder"))?;
-        Ok(Self { folder: folder.to_owned(), _lock: lock })
+        for entry in std::fs::read_dir(folder)? {
+            let path = entry?.path();
+            // What a process that was killed has left.
+            if path.extension().is_some_and(|extension| extension.as_encoded_bytes().starts_with(DRAFT)) {
+                std::fs::remove_file(path)?;
+            }
+        }
+        Ok(Self { folder: folder.to_owned(), begun: AtomicU64::new(0), _lock: lock })
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -120,24 +133,17 @@ fn number(bytes: &[u8]) -> u64 {
 impl Snapshots for StateDir {
     fn begin(&self, name: &str) -> io::Result<Box<dyn SnapshotWriter>> {
         let path = self.file(name);
-        let draft = path.with_extension("state.new");
-        let file = private().open(&draft)?;
-        let (sender, waiting) = mpsc::sync_channel(WAITING_MAX);
-        let (folder, begun) = (self.folder.clone(), Draft { draft, path });
-        let thread = std::thread::Builder::new().name("snapshot".to_owned());
-        let thread = thread.spawn(move || write(file, &waiting, &begun, &folder))?;
-        Ok(Box::new(Writer { sender: Some(sender), thread: Some(thread) }))
+        // A discarded snapshot removes its file, so each has its own.
+        let number = self.begun.fetch_add(1, Ordering::Relaxed);
+        let begun = Draft { draft: path.with_extension(format!("state.new{number}")), path };
+        let file = private().open(&begun.draft)?;
+        let folder = self.folder.clone();
+        in_background(move |incoming| write(file, incoming, &begun, &folder))
     }
 
     fn newest(&self, name: &str) -> Result<Option<StoredSnapshot>, SnapshotError> {
         newest(&self.folder, name)
     }
-}
-
-/// A step of a snapshot.
-enum Next {
-    Record(Vec<u8>),
-    End(Box<Marker>),
 }
 
 /// A file that becomes the snapshot. Dropped earlier, it is removed.
@@ -160,17 +166,18 @@ impl Drop for Draft {
 }
 
 /// Writes what is received, until the marker. Returns the size of the file.
-fn write(file: File, waiting: &Receiver<Next>, begun: &Draft, folder: &Path) -> io::Result<u64> {
+fn write(file: File, incoming: &Incoming, begun: &Draft, folder: &Path) -> io::Result<u64> {
     let mut out = BufWriter::with_capacity(1 << 20, file);
     let mut compressor = zstd::bulk::Compressor::new(LEVEL)?;
     loop {
-        match waiting.recv() {
-            Ok(Next::Record(record)) => {
+        match incoming.next(LOOK_WAIT)? {
+            Next::Nothing => {}
+            Next::Record(record) => {
                 let compressed = compressor.compress(&record)?;
                 out.write_all(&(compressed.len() as u32).to_le_bytes())?;
                 out.write_all(&compressed)?;
             }
-            Ok(Next::End(marker)) => {
+            Next::End(marker) => {
                 let marker = serde_json::to_vec(&marker)?;
                 out.write_all(&0_u32.to_le_bytes())?;
                 out.write_all(&marker)?;
@@ -183,56 +190,6 @@ fn write(file: File, waiting: &Receiver<Next>, begun: &Draft, folder: &Path) -> 
                 begun.publish()?;
                 File::open(folder)?.sync_all()?;
                 return Ok(bytes);
-            }
-            Err(mpsc::RecvError) => return Err(io::Error::other("the snapshot was discarded")),
-        }
-    }
-}
-
-struct Writer {
-    /// `None` after the end.
-    sender: Option<SyncSender<Next>>,
-    thread: Option<JoinHandle<io::Result<u64>>>,
-}
-
-impl Writer {
-    /// Why the thread has ended.
-    fn error(&mut self) -> io::Error {
-        self.sender = None;
-        let ended = self.thread.take().map(JoinHandle::join);
-        match ended {
-            Some(Ok(Err(error))) => error,
-            _ => io::Error::other("the thread that writes the snapshot has ended"),
-        }
-    }
-}
-
-impl Drop for Writer {
-    /// Waits until a snapshot that is not finished is removed, so that the next one can use its file.
-    fn drop(&mut self) {
-        self.sender = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-impl SnapshotWriter for Writer {
-    fn write(&mut self, record: Vec<u8>) -> io::Result<()> {
-        match self.sender.as_ref().map(|sender| sender.send(Next::Record(record))) {
-            Some(Ok(())) => Ok(()),
-            _ => Err(self.error()),
-        }
-    }
-
-    fn finish(mut self: Box<Self>, marker: Marker) -> JoinHandle<io::Result<u64>> {
-        let sent = self.sender.take().map(|sender| sender.send(Next::End(Box::new(marker))));
-        match (sent, self.thread.take()) {
-            (Some(Ok(())), Some(thread)) => thread,
-            (_, thread) => {
-                self.thread = thread;
-                let error = self.error();
-                std::thread::spawn(move || Err(error))
             }
         }
     }
@@ -316,8 +273,11 @@ mod tests {
         assert_eq!(read_snapshot(&dir, "events"), (1, vec![b"old".to_vec()]));
         drop(writer);
         assert_eq!(read_snapshot(&dir, "events"), (1, vec![b"old".to_vec()]));
+        drop(dir);
         // As after a crash.
-        std::fs::write(folder.path().join("events.state.new"), b"half").expect("a file");
+        std::fs::write(folder.path().join("events.state.new7"), b"half").expect("a file");
+        let dir = StateDir::open(folder.path()).expect("it opens");
+        assert!(!folder.path().join("events.state.new7").exists());
         write_snapshot(&dir, "events", &[b"new"], 2);
         assert_eq!(read_snapshot(&dir, "events"), (2, vec![b"new".to_vec()]));
     }

@@ -18,6 +18,7 @@ mod notices;
 mod outage;
 mod part;
 mod partitions;
+mod recall;
 mod snapshots;
 mod spool;
 mod warnings;
@@ -35,6 +36,7 @@ pub use self::limits::Limits;
 use self::notices::Notices;
 use self::partitions::Partitions;
 pub use self::partitions::Spread;
+pub(crate) use self::recall::Recalled;
 use self::snapshots::Saver;
 pub(crate) use self::snapshots::SnapshotSettings;
 use self::spool::Spool;
@@ -170,11 +172,18 @@ where
         self
     }
 
-    /// Saves the state of a source without partitions, and restores it at the start.
+    /// Saves the states, and restores that of a source without partitions at the start.
     #[must_use]
     pub(crate) fn with_snapshots(mut self, settings: SnapshotSettings) -> Self {
         let Environment { clock, metrics, health, .. } = &self.environment;
         self.saver = Some(Saver::new(settings, Arc::clone(clock), Arc::clone(metrics), Arc::clone(health)));
+        self
+    }
+
+    /// Begins partitions with the states that the source has restored.
+    #[must_use]
+    pub(crate) fn with_recalled(mut self, recalled: Arc<Recalled>) -> Self {
+        self.partitions.recall_from(recalled);
         self
     }
 
@@ -483,6 +492,9 @@ where
     /// Discards rows of partitions that another member owns now. The new owner reads their messages again.
     fn forget_gone(&mut self) {
         self.backlog.retain(|ownership| self.partitions.owns(ownership));
+        if let Some(saver) = &mut self.saver {
+            saver.forget_gone(&self.partitions);
+        }
         if !self.partitions.has_open() {
             self.taken = 0;
         }

@@ -28,6 +28,7 @@ fn settings(topic: &str) -> KafkaSettings {
         properties: BTreeMap::new(),
         allow_plaintext: false,
         remember_messages_max: 0,
+        state_topic: false,
     }
 }
 

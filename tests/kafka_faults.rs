@@ -30,6 +30,7 @@ fn settings(kafka: &Kafka, topic: &str) -> KafkaSettings {
         properties: BTreeMap::from([("topic.metadata.refresh.interval.ms".to_owned(), "1000".to_owned())]),
         allow_plaintext: false,
         remember_messages_max: 0,
+        state_topic: false,
     }
 }
 

@@ -19,12 +19,12 @@ use crate::config::reload::Follower;
 use crate::config::rule_file::LoadedRules;
 use crate::enrich::Enricher;
 use crate::pipeline::Pipeline;
-use crate::port::{Clock, Source, StoreError};
+use crate::port::{Clock, Recall, Snapshots, Source, StoreError};
 use crate::retry::RetryPolicy;
-use crate::source::kafka::KafkaSource;
+use crate::source::kafka::{KafkaSource, StateTopic};
 use crate::store::ClickHouse;
 use crate::telemetry::{self, Condition, Health, Metrics, SystemClock, admin};
-use crate::worker::{Environment, Limits, Reload, SnapshotSettings, SpoolSettings, Spread, Worker};
+use crate::worker::{Environment, Limits, Recalled, Reload, SnapshotSettings, SpoolSettings, Spread, Worker};
 
 /// Maximum time for deliveries in progress at a stop. All others remain on disk.
 const DELIVERER_WAIT: Duration = Duration::from_millis(1_200);
@@ -94,7 +94,10 @@ fn serve(
         outbox: delivery.outbox(),
         clock: Arc::clone(&clock),
     };
-    let (mut source, spread, partitions) = open_source(config, observer)?;
+    let snapshots = open_snapshots(config)?;
+    let recalled =
+        snapshots.clone().map(|from| Arc::new(Recalled::new(from, &hasher, Arc::clone(&clock), Arc::clone(&metrics))));
+    let (mut source, spread, partitions) = open_source(config, observer, recalled.clone())?;
     let (outbox, deliverer) = delivery.start(store, &clock, &metrics, &health, runtime.handle());
     drop(inside);
     let stop = Arc::new(AtomicBool::new(false));
@@ -143,9 +146,9 @@ fn serve(
         bytes_max: config.store.spool_bytes_max,
     };
     let mut worker = Worker::new(pipeline, spread, false, outside).with_spool(spool);
-    if let Some(dir) = &config.snapshots.dir {
-        let to = Arc::new(open_state(dir)?);
-        worker = worker.with_snapshots(SnapshotSettings { to, interval_ms: Some(config.snapshots.interval_ms) });
+    if let (Some(to), Some(recalled)) = (snapshots, recalled) {
+        let settings = SnapshotSettings { to, interval_ms: Some(config.snapshots.interval_ms) };
+        worker = worker.with_snapshots(settings).with_recalled(recalled);
     }
     let done = worker.run(&mut *source, &stop, &mut |_| Ok(()));
     drop(source);
@@ -188,10 +191,24 @@ fn open_store(
     opened.map_err(|error| Failure::Unavailable(error.to_string()))?.map_err(Failure::from)
 }
 
+/// The storage of snapshots, if one is configured.
+fn open_snapshots(config: &Config) -> Result<Option<Arc<dyn Snapshots>>, Failure> {
+    if let Some(kafka) = config.source.kafka.as_ref().filter(|kafka| kafka.state_topic) {
+        return Ok(Some(Arc::new(StateTopic::open(kafka)?)));
+    }
+    let dir = config.snapshots.dir.as_deref().map(open_state).transpose()?;
+    Ok(dir.map(|dir| Arc::new(dir) as Arc<dyn Snapshots>))
+}
+
 /// The source, the assignment of its messages to partitions, and the number of partitions.
-fn open_source(config: &Config, observer: Observer) -> Result<(Box<dyn Source>, Spread, u32), Failure> {
+fn open_source(
+    config: &Config,
+    observer: Observer,
+    recalled: Option<Arc<Recalled>>,
+) -> Result<(Box<dyn Source>, Spread, u32), Failure> {
     if let Some(kafka) = &config.source.kafka {
-        let source = KafkaSource::open(kafka, Arc::new(observer))?;
+        let recall = recalled.map(|recalled| recalled as Arc<dyn Recall>);
+        let source = KafkaSource::recalling(kafka, Arc::new(observer), recall)?;
         let partitions = source.partitions();
         return Ok((Box::new(source), Spread::ByPartition(kafka.feeds()), partitions));
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
@@ -12,7 +12,8 @@ use crate::engine::STATE_FORMAT;
 use crate::number::grouped;
 use crate::port::{Clock as _, SnapshotError, StoredSnapshot};
 use crate::sanitize;
-use crate::snapshot::Marker;
+use crate::snapshot::{Marker, Reached};
+use crate::source::kafka::StateTopic;
 use crate::state_dir;
 use crate::telemetry::SystemClock;
 
@@ -31,7 +32,7 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct Options {
-    /// Configuration file (TOML), for its `snapshots.dir`.
+    /// Configuration file (TOML), for the place of the snapshots.
     #[arg(long, value_name = "FILE", required_unless_present = "dir")]
     config: Option<PathBuf>,
     /// Folder of the snapshots, instead of the configured one.
@@ -42,15 +43,12 @@ struct Options {
 /// Prints a paragraph for each snapshot. Fails if one of them cannot be used by this build.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let Command::Show(Options { config, dir }) = &arguments.command;
-    let configured = || -> Result<PathBuf, Failure> {
-        let missing = "`snapshots.dir` is not set, so there are no snapshots; set it, or use --dir";
-        Config::load(config.as_deref())?.snapshots.dir.ok_or_else(|| Failure::Configuration(missing.to_owned()))
+    let listed = match dir {
+        Some(dir) => in_folder(dir)?,
+        None => configured(&Config::load(config.as_deref())?)?,
     };
-    let dir = dir.clone().map_or_else(configured, Ok)?;
-    let listed = state_dir::list(&dir)
-        .map_err(|error| Failure::Unavailable(format!("cannot read the snapshots in {}: {error}", dir.display())))?;
     if listed.is_empty() {
-        return Err(Failure::Unavailable(format!("there is no snapshot in {}", dir.display())));
+        return Err(Failure::Unavailable("there is no snapshot yet".to_owned()));
     }
     let now = SystemClock.now_millis();
     let mut text = String::new();
@@ -65,6 +63,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         0 => Ok(()),
         count => Err(Failure::Unavailable(format!("{count} of {} snapshots cannot be used", listed.len()))),
     }
+}
+
+type Listed = Vec<(String, Result<StoredSnapshot, SnapshotError>)>;
+
+fn in_folder(dir: &Path) -> Result<Listed, Failure> {
+    state_dir::list(dir)
+        .map_err(|error| Failure::Unavailable(format!("cannot read the snapshots in {}: {error}", dir.display())))
+}
+
+/// The snapshots where the configuration stores them.
+fn configured(config: &Config) -> Result<Listed, Failure> {
+    if let Some(kafka) = config.source.kafka.as_ref().filter(|kafka| kafka.state_topic) {
+        return Ok(StateTopic::existing(kafka)?.list(kafka)?);
+    }
+    let missing = "no snapshots are configured; set snapshots.dir or source.kafka.state_topic, or use --dir";
+    in_folder(config.snapshots.dir.as_deref().ok_or_else(|| Failure::Configuration(missing.to_owned()))?)
 }
 
 /// Lines about one snapshot, and whether this build can use it.
@@ -89,8 +103,8 @@ fn describe(name: &str, found: &Result<StoredSnapshot, SnapshotError>, now: i64)
         let _ = write!(text, "; format {format}, which this build cannot read (it reads {STATE_FORMAT})");
     }
     text.push('\n');
-    for (topic, partition, offset) in next {
-        let _ = writeln!(text, "  {} {partition}: next offset {}", sanitize::line(topic), grouped(*offset as u64));
+    for Reached { topic, partition, next, .. } in next {
+        let _ = writeln!(text, "  {} {partition}: next offset {}", sanitize::line(topic), grouped(*next as u64));
     }
     for bookmark in bookmarks {
         let next = grouped(bookmark.next as u64);
@@ -120,7 +134,7 @@ mod tests {
             build: "1.2.3".to_owned(),
             written_at: 1_000_000,
             extent: Extent { records: 9, bytes: 4_500_000, digest: 1 },
-            next: vec![("token-events".to_owned(), 3, 70_000)],
+            next: vec![Reached { topic: "token-events".to_owned(), partition: 3, next: 70_000, ..Reached::default() }],
             bookmarks: vec![Bookmark { path: "logs/a\u{1b}[2J.ndjson".to_owned(), next: 1_234, first: (0, 1) }],
             baselines: 5_000,
             ..Marker::default()

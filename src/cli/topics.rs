@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::sanitize;
 use crate::source::kafka::{self, Finding, KafkaSettings, Level};
 
-/// Create the topics of dead letters, or check every topic and the offsets of the group.
+/// Create our own topics, or check every topic and the offsets of the group.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Create our own topics if they are missing: <prefix>.dead-letters.
+    /// Create our own topics if they are missing: <prefix>.dead-letters, and <prefix>.state if state_topic is set.
     Create(Options),
     /// Check that topics exist, may be read or written, keep enough, and that offsets are in the log. Changes nothing.
     Check(Options),

@@ -108,8 +108,11 @@ fn check_geoip(config: &Config, report: &mut Report) -> Result<(), Failure> {
 
 /// A snapshot that cannot be used is no failure, because the memory is then rebuilt.
 fn check_snapshots(config: &Config) -> Result<(), Failure> {
+    if config.source.kafka.as_ref().is_some_and(|kafka| kafka.state_topic) {
+        return Report::ok("snapshots", "in a topic");
+    }
     let Some(dir) = &config.snapshots.dir else {
-        return Report::ok("snapshots", "no folder is configured, so the memory is rebuilt at each start");
+        return Report::ok("snapshots", "none are configured, so a restart rebuilds the memory from the source");
     };
     match state_dir::list(dir) {
         Err(error) if error.kind() != ErrorKind::NotFound => {

@@ -235,9 +235,8 @@ impl Config {
         if detection.recent_event_ids_max == 0 {
             return wrong("detection.recent_event_ids_max", "must be at least 1");
         }
-        if self.snapshots.dir.is_some() && self.source.kafka.is_some() {
-            let problem = "is for [source.file]; remove it. With Kafka, the memory is rebuilt from the topics";
-            return wrong("snapshots.dir", problem);
+        if self.snapshots.dir.is_some() && self.source.kafka.as_ref().is_some_and(|kafka| kafka.state_topic) {
+            return wrong("snapshots.dir", "and source.kafka.state_topic are both set; remove one");
         }
         if !(1_000..=86_400_000).contains(&self.snapshots.interval_ms) {
             return wrong("snapshots.interval_ms", "must be between 1000 (1 s) and 86400000 (1 day)");
@@ -306,7 +305,7 @@ mod tests {
         insta::assert_snapshot!(mistake("[admin]\nlisten = 'localhost'"), @"etc/tokenwarden.toml:2: `admin.listen`: expected ADDRESS:PORT, for example 127.0.0.1:9464");
         insta::assert_snapshot!(mistake("[snapshots]\ninterval_ms = 60"), @"etc/tokenwarden.toml:2: `snapshots.interval_ms` must be between 1000 (1 s) and 86400000 (1 day)");
         insta::assert_snapshot!(mistake("[snapshots]\ndri = 'x'"), @"etc/tokenwarden.toml:2: unknown key `snapshots.dri`; did you mean `dir`?");
-        insta::assert_snapshot!(mistake("[source.kafka]\nbrokers = 'x'\ntopics = ['t']\n[snapshots]\ndir = 'x'"), @"etc/tokenwarden.toml:5: `snapshots.dir` is for [source.file]; remove it. With Kafka, the memory is rebuilt from the topics");
+        insta::assert_snapshot!(mistake("[source.kafka]\nbrokers = 'x'\nstate_topic = true\n[snapshots]\ndir = 'x'"), @"etc/tokenwarden.toml:5: `snapshots.dir` and source.kafka.state_topic are both set; remove one");
         insta::assert_snapshot!(mistake("admin = 5"), @"etc/tokenwarden.toml:1: `admin` must be a section, not integer `5`");
     }
 

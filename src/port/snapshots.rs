@@ -3,6 +3,7 @@
 use std::io;
 use std::thread::JoinHandle;
 
+use crate::checkpoint::Position;
 use crate::snapshot::Marker;
 
 /// Storage of snapshots. Each state has a name. Only the newest complete snapshot of a state is kept.
@@ -33,6 +34,15 @@ pub struct StoredSnapshot {
 pub trait SnapshotReader {
     /// `None` at the end.
     fn next(&mut self) -> io::Result<Option<Vec<u8>>>;
+}
+
+/// Restores states when a source starts to read partitions. A source calls it on a thread that may wait.
+pub trait Recall: Send + Sync {
+    /// Restores the newest snapshot of a partition. Returns the offset at which the partition must be read to continue;
+    /// `None` if there is no usable snapshot.
+    fn load(&self, partition: &Position) -> Option<i64>;
+    /// Discards a restored state, because the partition is read from another offset.
+    fn forget(&self, topic: &str, partition: i32);
 }
 
 /// Why a snapshot cannot be read.

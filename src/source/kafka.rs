@@ -16,6 +16,7 @@ mod native;
 mod owned;
 mod resume;
 mod settings;
+mod state;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
@@ -38,8 +39,9 @@ use self::owned::{Owned, hand_over, part};
 use self::resume::{First, is_other};
 pub use self::settings::KafkaSettings;
 pub use self::settings::Topic;
+pub use self::state::StateTopic;
 use crate::checkpoint::{Checkpoint, DeadLetter};
-use crate::port::{Condition, Message, Polled, Source, SourceError, SourceObserver};
+use crate::port::{Condition, Message, Polled, Recall, Source, SourceError, SourceObserver};
 
 /// Bytes of messages after which a poll ends, to bound an epoch of large messages.
 const POLL_BYTES_MAX: usize = 8 << 20;
@@ -111,6 +113,15 @@ struct Reported {
 impl KafkaSource {
     /// Joins the group. Fails if no broker answers, the login is refused, or a topic does not exist.
     pub fn open(settings: &KafkaSettings, observer: Arc<dyn SourceObserver>) -> Result<Self, SourceError> {
+        Self::recalling(settings, observer, None)
+    }
+
+    /// As [`Self::open`]. `recall` restores the states of partitions before they are read.
+    pub(crate) fn recalling(
+        settings: &KafkaSettings,
+        observer: Arc<dyn SourceObserver>,
+        recall: Option<Arc<dyn Recall>>,
+    ) -> Result<Self, SourceError> {
         let mut config = settings.client_config()?;
         config.set("group.id", &settings.group_id);
         for (key, value) in [
@@ -135,7 +146,7 @@ impl KafkaSource {
         let partitions = check_topics(&consumer, settings)?;
         let dead_letters = DeadLetterTopic::open(settings, Arc::clone(&observer))?;
         let policy = Policy { remember_messages_max: settings.remember_messages_max.into(), first };
-        let lookup = Lookup::start(&consumer, policy)
+        let lookup = Lookup::start(&consumer, policy, recall)
             .map_err(|error| SourceError::Unavailable(format!("cannot start a thread: {error}")))?;
         let commits = Commits::new(Arc::clone(&consumer))
             .ok_or_else(|| SourceError::Unavailable("librdkafka has no memory for a queue".to_owned()))?;
@@ -303,6 +314,17 @@ impl Source for KafkaSource {
         self.commits
             .commit(&offsets)
             .map_err(|code| SourceError::Unavailable(self.consumer.context().explained(&code.to_string())))
+    }
+
+    fn is_committed(&self, checkpoint: &Checkpoint) -> bool {
+        checkpoint.next.iter().all(|next| {
+            let mut owned = self.owned.iter().filter(|owned| owned.is(&next.topic, next.partition));
+            owned.next().and_then(|owned| owned.confirmed).is_some_and(|confirmed| confirmed >= next.offset)
+        })
+    }
+
+    fn confirm(&mut self) {
+        Self::confirm(self);
     }
 
     fn release(&mut self) -> Result<(), SourceError> {

@@ -83,8 +83,8 @@ impl StoreState {
 #[derive(Debug, Default)]
 struct Snapshots {
     count: Family<Labels<1>, Counter>,
-    age_seconds: Gauge,
-    bytes: Gauge,
+    age_seconds: Family<Labels<1>, Gauge>,
+    bytes: Family<Labels<1>, Gauge>,
     pause_seconds: Gauge<f64, AtomicU64>,
     restore_seconds: Gauge<f64, AtomicU64>,
 }
@@ -93,12 +93,12 @@ impl Snapshots {
     fn register(registry: &mut Registry) -> Self {
         let this = Self::default();
         registry.register("snapshots", "Snapshots of the state, by result", this.count.clone());
-        let help = "Age of the newest complete snapshot of the state";
+        let help = "Age of the newest complete snapshot, by state";
         registry.register("snapshot_age_seconds", help, this.age_seconds.clone());
-        registry.register("snapshot_bytes", "Size of the newest complete snapshot", this.bytes.clone());
+        registry.register("snapshot_bytes", "Size of the newest complete snapshot, by state", this.bytes.clone());
         let help = "Time for which the last snapshot stopped the worker";
         registry.register("snapshot_pause_seconds", help, this.pause_seconds.clone());
-        let help = "Time in which the state was restored at the start";
+        let help = "Time in which the last state was restored";
         registry.register("snapshot_restore_seconds", help, this.restore_seconds.clone());
         this
     }
@@ -333,9 +333,15 @@ impl Metrics {
         self.spool.oldest_seconds.set(oldest_ms / 1_000);
     }
 
-    /// Sets the time since the newest complete snapshot, milliseconds.
-    pub(crate) fn snapshot_age(&self, age_ms: i64) {
-        self.snapshots.age_seconds.set(age_ms / 1_000);
+    /// Sets the time since the newest complete snapshot of `state`, milliseconds. `None` if another member has the state.
+    pub(crate) fn snapshot_age(&self, state: &str, age_ms: Option<i64>) {
+        let labels = [("state", state.to_owned().into())];
+        if let Some(age_ms) = age_ms {
+            self.snapshots.age_seconds.get_or_create(&labels).set(age_ms / 1_000);
+        } else {
+            self.snapshots.age_seconds.remove(&labels);
+            self.snapshots.bytes.remove(&labels);
+        }
     }
 
     /// Sets the time for which a snapshot stopped the worker, milliseconds.
@@ -344,9 +350,9 @@ impl Metrics {
     }
 
     /// Counts a complete snapshot and sets its size.
-    pub(crate) fn snapshot_stored(&self, bytes: u64) {
+    pub(crate) fn snapshot_stored(&self, state: &str, bytes: u64) {
         self.snapshots.count.get_or_create(&[("result", "stored".into())]).inc();
-        self.snapshots.bytes.set(bytes as i64);
+        self.snapshots.bytes.get_or_create(&[("state", state.to_owned().into())]).set(bytes as i64);
     }
 
     pub(crate) fn snapshot_failed(&self) {
@@ -354,8 +360,8 @@ impl Metrics {
     }
 
     /// Sets the size of the restored snapshot and the time of its restoration, milliseconds.
-    pub(crate) fn snapshot_restored(&self, bytes: u64, took_ms: i64) {
-        self.snapshots.bytes.set(bytes as i64);
+    pub(crate) fn snapshot_restored(&self, state: &str, bytes: u64, took_ms: i64) {
+        self.snapshots.bytes.get_or_create(&[("state", state.to_owned().into())]).set(bytes as i64);
         self.snapshots.restore_seconds.set(took_ms as f64 / 1_000.0);
     }
 

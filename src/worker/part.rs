@@ -3,7 +3,7 @@
 use crate::checkpoint::Checkpoint;
 
 /// Number of a partition's assignment to this worker. A partition that is revoked and assigned again gets a new number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Ownership(pub(super) u64);
 
 /// Sealed rows of one partition, and the offset after their messages.

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::part::{Lent, Ownership, Part};
+use super::recall::Recalled;
 use crate::checkpoint::{Checkpoint, Position};
 use crate::engine::{Counters, State};
 use crate::feed::Feed;
 use crate::pipeline::{Epoch, Partition, Pipeline};
 use crate::port::{Message, SavedRows};
-use crate::snapshot::{Extent, ReadError};
+use crate::snapshot::{Extent, ReadError, state_name};
 use crate::telemetry::Metrics;
 
 /// How messages are assigned to states.
@@ -34,6 +35,8 @@ pub(super) struct Partitions<R> {
     with_verdicts: bool,
     /// State of a source without partitions, until its first message.
     restored: Option<Partition>,
+    /// Restored states of partitions. `None`: states are not restored.
+    recalled: Option<Arc<Recalled>>,
 }
 
 pub(super) struct Owned<R> {
@@ -48,6 +51,10 @@ pub(super) struct Owned<R> {
     /// Offsets of messages whose rows are sealed, and of those whose rows are in the store. They are kept.
     sealed: Checkpoint,
     done: Checkpoint,
+    /// The last messages were replayed: the state has not reached the committed offset.
+    is_behind: bool,
+    /// When the snapshot was written from which the state was restored, wall clock.
+    pub(crate) restored_at: Option<i64>,
     /// Counters of the restored state.
     before: Counters,
     /// Counters of the state at the last report, plus those of replayed messages since.
@@ -65,6 +72,7 @@ impl<R: SavedRows> Partitions<R> {
             new_rows,
             with_verdicts,
             restored: None,
+            recalled: None,
         }
     }
 
@@ -86,12 +94,29 @@ impl<R: SavedRows> Partitions<R> {
         Ok(())
     }
 
-    /// The state of a source without partitions. `None`: there was no message yet, or the source has partitions.
-    pub(super) fn whole(&self) -> Option<&Owned<R>> {
+    /// Whether the source has no partitions.
+    pub(super) const fn is_whole(&self) -> bool {
+        !matches!(self.spread, Spread::ByPartition(_))
+    }
+
+    pub(super) fn recall_from(&mut self, recalled: Arc<Recalled>) {
+        self.recalled = Some(recalled);
+    }
+
+    /// Name of the state of `owned`.
+    pub(super) fn name(&self, owned: &Owned<R>) -> String {
         match &self.spread {
-            Spread::Whole(_) | Spread::BySubject(..) => self.owned.first(),
-            Spread::ByPartition(_) => None,
+            Spread::Whole(_) | Spread::BySubject(..) => Self::WHOLE.to_owned(),
+            Spread::ByPartition(_) => state_name(&owned.topic, owned.number),
         }
+    }
+
+    pub(super) fn get(&self, ownership: Ownership) -> Option<&Owned<R>> {
+        self.owned.iter().find(|owned| owned.ownership == ownership)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Owned<R>> {
+        self.owned.iter()
     }
 
     /// The partition of a message at `position`. A new partition has empty state.
@@ -103,11 +128,16 @@ impl<R: SavedRows> Partitions<R> {
             }
         };
         let at = at.unwrap_or_else(|| {
+            let mut restored_at = None;
             let partition = self.restored.take().unwrap_or_else(|| match &self.spread {
                 Spread::Whole(feed) => pipeline.partition(*feed),
                 Spread::BySubject(feed, count) => pipeline.partitions(*feed, *count),
                 Spread::ByPartition(feeds) => {
-                    pipeline.partition(feeds.get(&position.topic).copied().unwrap_or_default())
+                    let feed = feeds.get(&position.topic).copied().unwrap_or_default();
+                    let recalled = self.recalled.as_ref().and_then(|r| r.take(&position.topic, position.partition));
+                    restored_at = recalled.as_ref().map(|restored| restored.written_at);
+                    let continued = recalled.and_then(|restored| pipeline.continued(feed, 1, restored.states));
+                    continued.unwrap_or_else(|| pipeline.partition(feed))
                 }
             });
             let before = counters(&partition);
@@ -120,6 +150,8 @@ impl<R: SavedRows> Partitions<R> {
                 stored: Checkpoint::default(),
                 sealed: Checkpoint::default(),
                 done: Checkpoint::default(),
+                is_behind: false,
+                restored_at,
                 before,
                 counted: before,
             });
@@ -230,6 +262,7 @@ impl<R: SavedRows> Owned<R> {
     /// Processes new messages into the open epoch.
     pub(super) fn take(&mut self, pipeline: &mut Pipeline, messages: &[Message<'_>], now: i64) {
         pipeline.process(&mut self.partition, messages, now, &mut self.open);
+        self.is_behind = false;
     }
 
     /// Processes messages that change only the state. `discarded` receives the results.
@@ -238,6 +271,7 @@ impl<R: SavedRows> Owned<R> {
         // The ingestion time is 0, because the rows are discarded.
         pipeline.process(&mut self.partition, messages, 0, discarded);
         discarded.clear();
+        self.is_behind = true;
         self.counted = self.counted.plus(self.counters().since(before));
     }
 
@@ -250,6 +284,11 @@ impl<R: SavedRows> Owned<R> {
         let checkpoint = std::mem::take(&mut self.open.checkpoint);
         self.sealed.merge(&checkpoint);
         checkpoint
+    }
+
+    /// Whether the state contains messages beyond those that were done before the start, so that a snapshot is of use.
+    pub(super) fn has_news(&self) -> bool {
+        !self.is_behind && !self.reached().next.is_empty()
     }
 
     pub(super) const fn ownership(&self) -> Ownership {

@@ -1,19 +1,22 @@
-//! Snapshots of the state: when they are written and completed, and the restoration at the start.
+//! Snapshots of the states: when they are written and completed, and the restoration at the start.
 //!
-//! The state is written between two polls, and contains all messages up to then. Its snapshot is completed when the rows
-//! of these messages are stored. A restart therefore never continues after a message whose rows may be missing.
+//! A state is written between two polls, and contains all messages up to then. Its snapshot is completed when the rows of
+//! these messages are stored and their offsets committed. A restart therefore never continues after a message whose rows
+//! may be missing.
 
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use super::part::Ownership;
 use super::partitions::{Owned, Partitions};
+use super::recall::{Refusal, usable};
 use crate::checkpoint::Checkpoint;
 use crate::engine::STATE_FORMAT;
 use crate::pipeline::Pipeline;
-use crate::port::{Clock, SavedRows, SnapshotError, SnapshotWriter, Snapshots, Source, StoredSnapshot};
-use crate::snapshot::{Marker, ReadError, Unreadable};
+use crate::port::{Clock, SavedRows, SnapshotWriter, Snapshots, Source, StoredSnapshot};
+use crate::snapshot::{Marker, Reached};
 use crate::telemetry::{Condition, Health, Metrics};
 
 /// Least time from one snapshot to the next, in multiples of the time for which the first one stopped the worker.
@@ -21,31 +24,45 @@ use crate::telemetry::{Condition, Health, Metrics};
 const REST: i64 = 20;
 /// Time after which a failed snapshot is tried again, milliseconds.
 const RETRY_MS: i64 = 60_000;
+/// Time after which no further snapshot is begun at the end, milliseconds.
+const END_MS_MAX: i64 = 3_000;
 
-/// Where and how often the state is saved.
+/// Where and how often states are saved.
 pub(crate) struct SnapshotSettings {
     pub(crate) to: Arc<dyn Snapshots>,
-    /// Time between two snapshots. `None`: only at the end.
+    /// Time between two snapshots of a state. `None`: only at the end.
     pub(crate) interval_ms: Option<i64>,
 }
 
-/// Saves and restores the state, see the module documentation.
+/// Saves and restores states, see the module documentation. It writes one snapshot at a time.
 pub(super) struct Saver {
     settings: SnapshotSettings,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
-    /// When the next snapshot is due, wall clock. `None`: only at the end.
-    due_at: Option<i64>,
+    schedules: HashMap<Ownership, Schedule>,
+    /// Time before which no snapshot begins, wall clock.
+    rests_until: i64,
     written: Option<Written>,
     completing: Option<Completing>,
-    /// When the last complete snapshot was written, wall clock.
-    completed_at: Option<i64>,
+    /// When the last complete snapshot of each state was written, wall clock.
+    completed_at: HashMap<String, i64>,
+    /// States whose last snapshot failed.
+    failing: BTreeSet<String>,
 }
 
-/// A snapshot that waits until the rows of its messages are stored.
+/// Snapshots of one state.
+struct Schedule {
+    /// When the next one is due, wall clock.
+    due_at: i64,
+    /// Content of the last complete one.
+    saved: Checkpoint,
+}
+
+/// A snapshot that waits until the rows of its messages are stored and their offsets committed.
 struct Written {
     owner: Ownership,
+    name: String,
     reached: Checkpoint,
     writer: Box<dyn SnapshotWriter>,
     marker: Marker,
@@ -53,19 +70,11 @@ struct Written {
 
 /// A snapshot whose end is being written.
 struct Completing {
+    owner: Ownership,
+    name: String,
+    reached: Checkpoint,
     written_at: i64,
     thread: JoinHandle<io::Result<u64>>,
-}
-
-/// Why a snapshot is not used.
-#[derive(Debug, thiserror::Error)]
-enum Refusal {
-    #[error("{0}")]
-    Stored(#[from] SnapshotError),
-    #[error("{0}")]
-    Read(#[from] ReadError<io::Error>),
-    #[error("it was written with another key for names; set privacy.token_key_file to the key of its installation")]
-    Key,
 }
 
 impl Saver {
@@ -75,8 +84,18 @@ impl Saver {
         metrics: Arc<Metrics>,
         health: Arc<Health>,
     ) -> Self {
-        let due_at = settings.interval_ms.map(|interval| clock.now_millis() + interval);
-        Self { settings, clock, metrics, health, due_at, written: None, completing: None, completed_at: None }
+        Self {
+            settings,
+            clock,
+            metrics,
+            health,
+            schedules: HashMap::new(),
+            rests_until: 0,
+            written: None,
+            completing: None,
+            completed_at: HashMap::new(),
+            failing: BTreeSet::new(),
+        }
     }
 
     /// Restores the state of a source without partitions, and moves the source to its place. Without a usable snapshot the
@@ -87,14 +106,16 @@ impl Saver {
         pipeline: &Pipeline,
         source: &mut dyn Source,
     ) {
-        let name = Partitions::<R>::WHOLE;
+        if !partitions.is_whole() {
+            return;
+        }
         let began = self.clock.now_millis();
-        match self.usable(name, partitions, pipeline) {
+        match self.restored(partitions, pipeline) {
             Ok(None) => tracing::info!("there is no snapshot of the state; starting without memory"),
             Ok(Some(StoredSnapshot { marker, bytes, .. })) => {
                 let took = self.clock.now_millis() - began;
-                self.completed_at = Some(marker.written_at);
-                self.metrics.snapshot_restored(bytes, took);
+                self.completed_at.insert(Partitions::<R>::WHOLE.to_owned(), marker.written_at);
+                self.metrics.snapshot_restored(Partitions::<R>::WHOLE, bytes, took);
                 if marker.rules != pipeline.rules_version() || marker.geoip != pipeline.enricher.versions() {
                     tracing::info!("the rules or the GeoIP files have changed since the snapshot was written");
                 }
@@ -110,63 +131,117 @@ impl Saver {
         }
     }
 
-    /// The newest snapshot, after its state was restored.
-    fn usable<R: SavedRows>(
+    fn restored<R: SavedRows>(
         &self,
-        name: &str,
         partitions: &mut Partitions<R>,
         pipeline: &Pipeline,
     ) -> Result<Option<StoredSnapshot>, Refusal> {
-        let Some(mut stored) = self.settings.to.newest(name)? else { return Ok(None) };
-        let Marker { format, key, extent, .. } = stored.marker;
-        if format != STATE_FORMAT {
-            let reason = Unreadable::Format { found: format, expected: STATE_FORMAT };
-            return Err(ReadError::Unreadable(reason).into());
-        }
-        if key != pipeline.key_check() {
-            return Err(Refusal::Key);
-        }
-        partitions.restore(pipeline, extent, &mut || stored.records.next())?;
+        let stored = usable(&*self.settings.to, Partitions::<R>::WHOLE, pipeline.key_check())?;
+        let Some(mut stored) = stored else { return Ok(None) };
+        partitions.restore(pipeline, stored.marker.extent, &mut || stored.records.next())?;
         Ok(Some(stored))
     }
 
-    /// Completes a snapshot whose rows are stored, and writes one if it is due.
+    /// Completes a snapshot whose messages are done, and writes one if it is due.
     pub(super) fn advance<R: SavedRows>(
         &mut self,
         partitions: &Partitions<R>,
         pipeline: &Pipeline,
         source: &dyn Source,
     ) {
-        self.complete(partitions);
+        let Some(interval) = self.settings.interval_ms else { return };
+        self.complete(partitions, source);
         if self.completing.as_ref().is_some_and(|completing| completing.thread.is_finished()) {
             self.take_result();
         }
         let now = self.clock.now_millis();
-        if let Some(completed_at) = self.completed_at {
-            self.metrics.snapshot_age(now - completed_at);
+        for (name, completed_at) in &self.completed_at {
+            self.metrics.snapshot_age(name, Some(now - completed_at));
         }
-        if self.written.is_none() && self.completing.is_none() && self.due_at.is_some_and(|due_at| now >= due_at) {
-            self.write(partitions, pipeline, source);
+        if self.written.is_some() || self.completing.is_some() || now < self.rests_until {
+            return;
+        }
+        let mut next: Option<(i64, &Owned<R>)> = None;
+        for owned in partitions.iter() {
+            let schedule = self.schedules.entry(owned.ownership()).or_insert_with(|| {
+                if let Some(restored_at) = owned.restored_at {
+                    self.completed_at.insert(partitions.name(owned), restored_at);
+                }
+                Schedule { due_at: now + interval, saved: Checkpoint::default() }
+            });
+            if now < schedule.due_at || !owned.has_news() {
+                continue;
+            }
+            if owned.reached() == schedule.saved {
+                // No message has come since, so the last snapshot is as good as a new one.
+                schedule.due_at = now + interval;
+                self.completed_at.insert(partitions.name(owned), now);
+            } else if next.is_none_or(|(earliest, _)| schedule.due_at < earliest) {
+                next = Some((schedule.due_at, owned));
+            }
+        }
+        if let Some((_, owned)) = next {
+            self.write(owned, partitions.name(owned), pipeline, source);
         }
     }
 
-    /// Writes and completes a last snapshot. The rows of all messages must be stored.
-    pub(super) fn end<R: SavedRows>(&mut self, partitions: &Partitions<R>, pipeline: &Pipeline, source: &dyn Source) {
+    /// Writes and completes last snapshots. The rows of all messages must be stored.
+    pub(super) fn end<R: SavedRows>(
+        &mut self,
+        partitions: &Partitions<R>,
+        pipeline: &Pipeline,
+        source: &mut dyn Source,
+    ) {
+        let began = self.clock.now_millis();
+        source.confirm();
         self.written = None;
         self.take_result();
-        self.write(partitions, pipeline, source);
-        self.complete(partitions);
-        self.take_result();
+        for owned in partitions.iter().filter(|owned| owned.has_news()) {
+            if self.schedules.get(&owned.ownership()).is_some_and(|schedule| schedule.saved == owned.reached()) {
+                continue;
+            }
+            if self.clock.now_millis() - began > END_MS_MAX {
+                tracing::warn!("stopped before all states were saved; the next start reads more messages again");
+                return;
+            }
+            self.write(owned, partitions.name(owned), pipeline, source);
+            self.complete(partitions, source);
+            // A snapshot of messages whose commit is not confirmed is discarded.
+            self.written = None;
+            self.take_result();
+        }
     }
 
-    /// Writes the state, if there is one.
-    fn write<R: SavedRows>(&mut self, partitions: &Partitions<R>, pipeline: &Pipeline, source: &dyn Source) {
-        let Some(owned) = partitions.whole() else { return };
+    /// Forgets states that another member owns now.
+    pub(super) fn forget_gone<R: SavedRows>(&mut self, partitions: &Partitions<R>) {
+        self.written.take_if(|written| !partitions.owns(written.owner));
+        self.completing.take_if(|completing| !partitions.owns(completing.owner));
+        self.schedules.retain(|owner, _| partitions.owns(*owner));
+        let names: Vec<_> = partitions.iter().map(|owned| partitions.name(owned)).collect();
+        self.completed_at.retain(|name, _| {
+            let is_ours = names.contains(name);
+            if !is_ours {
+                self.metrics.snapshot_age(name, None);
+            }
+            is_ours
+        });
+        self.failing.retain(|name| {
+            let is_ours = names.contains(name);
+            if !is_ours {
+                self.health.set_of(Condition::Snapshot, name, false);
+            }
+            is_ours
+        });
+    }
+
+    fn write<R: SavedRows>(&mut self, owned: &Owned<R>, name: String, pipeline: &Pipeline, source: &dyn Source) {
         let began = self.clock.now_millis();
+        let reached = owned.reached();
         let marker = Marker {
             format: STATE_FORMAT,
             build: env!("CARGO_PKG_VERSION").to_owned(),
             written_at: began,
+            next: reached.next.iter().map(Reached::of).collect(),
             bookmarks: source.bookmarks(),
             baselines: owned.baselines(),
             key: pipeline.key_check(),
@@ -174,56 +249,62 @@ impl Saver {
             geoip: pipeline.enricher.versions(),
             ..Marker::default()
         };
-        let saved = self.save(owned, marker);
-        let took = self.clock.now_millis() - began;
-        self.metrics.snapshot_written(took);
-        self.due_at = self.settings.interval_ms.map(|interval| began + took + interval.max(took * REST));
+        let saved = self.settings.to.begin(&name).and_then(|mut writer| {
+            let extent = owned.save(&mut |record| writer.write(record))?;
+            Ok((writer, Marker { extent, ..marker }))
+        });
+        let now = self.clock.now_millis();
+        self.metrics.snapshot_written(now - began);
+        self.rests_until = now + (now - began) * REST;
+        let ownership = owned.ownership();
+        if let Some((schedule, interval)) = self.schedules.get_mut(&ownership).zip(self.settings.interval_ms) {
+            schedule.due_at = now + interval;
+        }
         match saved {
-            Ok(written) => self.written = Some(written),
-            Err(error) => self.failed(&error),
+            Ok((writer, marker)) => self.written = Some(Written { owner: ownership, name, reached, writer, marker }),
+            Err(error) => self.failed(ownership, &name, &error),
         }
     }
 
-    fn save<R: SavedRows>(&self, owned: &Owned<R>, marker: Marker) -> io::Result<Written> {
-        let mut writer = self.settings.to.begin(Partitions::<R>::WHOLE)?;
-        let extent = owned.save(&mut |record| writer.write(record))?;
-        let reached = owned.reached();
-        let next = reached.next.iter().map(|next| (next.topic.to_string(), next.partition, next.offset)).collect();
-        Ok(Written { owner: owned.ownership(), reached, writer, marker: Marker { extent, next, ..marker } })
-    }
-
-    /// Completes the written snapshot, if the rows of its messages are stored.
-    fn complete<R: SavedRows>(&mut self, partitions: &Partitions<R>) {
-        let is_stored = |written: &mut Written| {
-            partitions
-                .whole()
-                .is_some_and(|owned| owned.ownership() == written.owner && owned.has_stored(&written.reached))
+    /// Completes the written snapshot, if its messages are done.
+    fn complete<R: SavedRows>(&mut self, partitions: &Partitions<R>, source: &dyn Source) {
+        let is_done = |Written { owner, reached, .. }: &mut Written| {
+            let is_stored = partitions.get(*owner).is_some_and(|owned| owned.has_stored(reached));
+            is_stored && source.is_committed(reached)
         };
-        if let Some(Written { writer, marker, .. }) = self.written.take_if(is_stored) {
-            self.completing = Some(Completing { written_at: marker.written_at, thread: writer.finish(marker) });
+        if let Some(Written { owner, name, reached, writer, marker }) = self.written.take_if(is_done) {
+            let written_at = marker.written_at;
+            self.completing = Some(Completing { owner, name, reached, written_at, thread: writer.finish(marker) });
         }
     }
 
     /// Waits for the end of the snapshot that is being completed, if there is one.
     fn take_result(&mut self) {
-        let Some(Completing { written_at, thread }) = self.completing.take() else { return };
+        let Some(Completing { owner, name, reached, written_at, thread }) = self.completing.take() else { return };
         let panicked = |_| Err(io::Error::other("the thread that writes it has panicked"));
         match thread.join().unwrap_or_else(panicked) {
             Ok(bytes) => {
-                self.completed_at = Some(written_at);
-                self.metrics.snapshot_stored(bytes);
-                self.health.set(Condition::Snapshot, false);
-                tracing::debug!(bytes, "stored a snapshot of the state");
+                tracing::debug!(state = name, bytes, "stored a snapshot");
+                self.metrics.snapshot_stored(&name, bytes);
+                self.health.set_of(Condition::Snapshot, &name, false);
+                self.failing.remove(&name);
+                self.completed_at.insert(name, written_at);
+                if let Some(schedule) = self.schedules.get_mut(&owner) {
+                    schedule.saved = reached;
+                }
             }
-            Err(error) => self.failed(&error),
+            Err(error) => self.failed(owner, &name, &error),
         }
     }
 
-    fn failed(&mut self, error: &io::Error) {
-        tracing::error!(%error, "the snapshot of the state was not stored; the one before it stays");
+    fn failed(&mut self, owner: Ownership, name: &str, error: &io::Error) {
+        tracing::error!(state = name, %error, "the snapshot was not stored; the one before it stays");
         self.metrics.snapshot_failed();
-        self.health.set(Condition::Snapshot, true);
+        self.health.set_of(Condition::Snapshot, name, true);
+        self.failing.insert(name.to_owned());
         let retry = self.clock.now_millis() + RETRY_MS;
-        self.due_at = self.due_at.map(|due_at| due_at.min(retry));
+        if let Some(schedule) = self.schedules.get_mut(&owner) {
+            schedule.due_at = retry.min(schedule.due_at);
+        }
     }
 }

@@ -16,6 +16,7 @@ use super::member::Member;
 use super::native::{Description, Partition, describe};
 use super::resume::{First, Log, resume};
 use super::settings::{ANSWER_WAIT, KafkaSettings};
+use super::state::{MESSAGE_BYTES as STATE_MESSAGE_BYTES, StateTopic};
 use crate::port::SourceError;
 
 /// Result of one check.
@@ -51,6 +52,10 @@ pub fn check(settings: &KafkaSettings) -> Result<Vec<Finding>, SourceError> {
     let mut names: Vec<&str> = settings.topics.iter().map(|topic| topic.topic.as_str()).collect();
     ask(&consumer, names.first().copied().unwrap_or(&letters.name), &settings.brokers)?;
     names.push(&letters.name);
+    let state = StateTopic::name(settings);
+    if settings.state_topic {
+        names.push(&state);
+    }
     let described = describe(consumer.client(), &names, ANSWER_WAIT).map_err(|code| refused(settings, code))?;
     let configs = configs(&letters, &names);
     let mut checked = Checked { findings: Vec::new(), consumer: &consumer, settings };
@@ -58,6 +63,8 @@ pub fn check(settings: &KafkaSettings) -> Result<Vec<Finding>, SourceError> {
         let config = configs.get(*name).ok_or("their settings may not be read (ACL: DescribeConfigs)");
         if *name == letters.name {
             checked.letters(name, found, config);
+        } else if settings.state_topic && *name == state {
+            checked.state(name, found, config);
         } else {
             checked.source(name, found, config);
         }
@@ -80,7 +87,17 @@ pub fn create(settings: &KafkaSettings) -> Result<Vec<Finding>, SourceError> {
             Err(reason) => (Level::Failed, format!("not created: {reason}")),
         }
     };
-    Ok(vec![Finding { level, topic: letters.name, what: "topic", text, repaired_at_start: false }])
+    let mut findings = vec![Finding { level, topic: letters.name, what: "topic", text, repaired_at_start: false }];
+    if settings.state_topic {
+        let text = "exists, or was created: compacted, as many partitions as the largest source topic".to_owned();
+        let (level, text) = match StateTopic::open(settings) {
+            Ok(_) => (Level::Ok, text),
+            Err(error) => (Level::Failed, error.to_string()),
+        };
+        let topic = StateTopic::name(settings);
+        findings.push(Finding { level, topic, what: "topic", text, repaired_at_start: false });
+    }
+    Ok(findings)
 }
 
 fn refused(settings: &KafkaSettings, code: RDKafkaErrorCode) -> SourceError {
@@ -146,6 +163,37 @@ impl Checked<'_> {
             Some(true) => self.add(Level::Ok, name, "permission", format!("we may {verb} it")),
             Some(false) => self.add(Level::Failed, name, "permission", format!("we may not {verb} it (ACL)")),
             None => self.add(Level::Ok, name, "permission", "the brokers do not report permissions"),
+        }
+    }
+
+    /// Checks the topic of snapshots.
+    fn state(
+        &mut self,
+        name: &str,
+        found: &Result<Description, RDKafkaErrorCode>,
+        config: Result<&ConfigResource, &'static str>,
+    ) {
+        let missing = "does not exist; the service creates it if the ACL permits it, or run `topics create`";
+        let Some(found) = self.exists(name, found, missing) else {
+            self.findings.iter_mut().rev().take(1).for_each(|finding| finding.repaired_at_start = true);
+            return;
+        };
+        self.permission(name, found.may.map(|may| may.read && may.write), "read and write");
+        match config {
+            Ok(config) if value(config, "cleanup.policy") == "compact" => {
+                self.add(Level::Ok, name, "cleanup", "compact");
+                let bytes: Option<usize> = value(config, "max.message.bytes").parse().ok();
+                if bytes.is_some_and(|bytes| bytes < STATE_MESSAGE_BYTES) {
+                    let why = format!("set max.message.bytes to at least {STATE_MESSAGE_BYTES}");
+                    self.add(Level::Failed, name, "size", why);
+                }
+            }
+            Ok(_) => {
+                let why =
+                    "set cleanup.policy=compact: otherwise snapshots are deleted, or the topic grows without limit";
+                self.add(Level::Failed, name, "cleanup", why);
+            }
+            Err(reason) => self.add(Level::Warning, name, "cleanup", reason),
         }
     }
 

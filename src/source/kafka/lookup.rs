@@ -15,7 +15,7 @@ use super::native::{Description, describe};
 use super::resume::{First, Left, Log, Resume, is_other, resume};
 use super::settings::ANSWER_WAIT;
 use crate::checkpoint::{Position, TopicId};
-use crate::port::GapKind;
+use crate::port::{GapKind, Recall};
 use crate::retry::RetryPolicy;
 
 /// Retries of the lookup of start offsets. The first wait must be at least one second, see [`Thread::suspected`].
@@ -71,12 +71,17 @@ pub(super) struct Found {
 }
 
 impl Lookup {
-    pub(super) fn start(consumer: &Arc<BaseConsumer<Member>>, policy: Policy) -> std::io::Result<Self> {
+    pub(super) fn start(
+        consumer: &Arc<BaseConsumer<Member>>,
+        policy: Policy,
+        recall: Option<Arc<dyn Recall>>,
+    ) -> std::io::Result<Self> {
         let (asks, asked) = mpsc::channel();
         let (answer, answers) = mpsc::channel();
         let thread = Thread {
             consumer: Arc::downgrade(consumer),
             policy,
+            recall,
             wanted: Vec::new(),
             suspected: BTreeSet::new(),
             known: HashMap::new(),
@@ -120,6 +125,8 @@ fn topic_of(metadata: &str) -> TopicId {
 struct Thread {
     consumer: Weak<BaseConsumer<Member>>,
     policy: Policy,
+    /// `None`: states are not restored.
+    recall: Option<Arc<dyn Recall>>,
     wanted: Vec<Wanted>,
     /// Partitions whose offset was beyond the end at the last lookup. A new leader may briefly report an end that is
     /// too low, so only the second time counts.
@@ -234,13 +241,18 @@ impl Thread {
         let before = self.known.insert(partition, log.topic_id).unwrap_or_default();
         if left.is_none() && is_other(before, log.topic_id) {
             // The group's offsets were deleted with the topic.
-            resume = Resume { from: log.low, live_from: log.low, gap: Some(GapKind::Recreated) };
+            resume = Resume::anew(log, Some(GapKind::Recreated));
         }
         if wanted.stalled.is_some() {
             // The client cannot continue from an offset inside the log, because different messages follow it than
             // before.
             let gap = resume.gap.unwrap_or(GapKind::Truncated);
-            resume = Resume { from: log.low, live_from: log.low, gap: Some(gap) };
+            resume = Resume::anew(log, Some(gap));
+        }
+        if let Some(recall) = &self.recall
+            && wanted.stalled.is_none()
+        {
+            resume = recalled(&**recall, &wanted, resume, log);
         }
         let left = left.map(|left| left.offset);
         let _ = self.answer.send(Answer::Partition(Found { wanted, left, log, resume }));
@@ -264,6 +276,27 @@ impl Thread {
             Err(error) => Err(KafkaError::MetadataFetch(error)),
         }
     }
+}
+
+/// Restores the state of the partition, if it has a committed offset, and continues there.
+fn recalled(recall: &dyn Recall, wanted: &Wanted, resume: Resume, log: Log) -> Resume {
+    let Wanted { topic, partition, .. } = wanted;
+    let position = Position { topic: Arc::clone(topic), topic_id: log.topic_id, partition: *partition, offset: 0 };
+    let Some(offset) = recall.load(&position) else { return resume };
+    let recalled = resume.recalled(offset, log);
+    if !recalled.is_recalled {
+        let (topic, committed) = (&**topic, resume.live_from);
+        tracing::warn!(
+            topic,
+            partition,
+            offset,
+            committed,
+            earliest = log.low,
+            "the snapshot is not of the messages before the committed offset; rebuilding from earlier messages"
+        );
+        recall.forget(topic, *partition);
+    }
+    recalled
 }
 
 /// The offset committed for a partition, if there is one.

@@ -35,16 +35,35 @@ pub(super) struct Resume {
     /// Messages before this offset only rebuild baselines.
     pub(super) live_from: i64,
     pub(super) gap: Option<GapKind>,
+    /// The restored state continues at `from`.
+    pub(super) is_recalled: bool,
+}
+
+impl Resume {
+    /// Starts at the earliest message. All messages count as new.
+    pub(super) const fn anew(log: Log, gap: Option<GapKind>) -> Self {
+        Self { from: log.low, live_from: log.low, gap, is_recalled: false }
+    }
+
+    /// Continues a restored state at `offset`, if the log still has the messages from there to the committed offset.
+    /// A state after the committed offset is not used: somebody has moved the offset back, to read messages again.
+    pub(super) fn recalled(self, offset: i64, log: Log) -> Self {
+        if self.gap.is_none() && (log.low..=self.live_from).contains(&offset) {
+            Self { from: offset, is_recalled: true, ..self }
+        } else {
+            self
+        }
+    }
 }
 
 /// Starts at `left`, or up to `remember_max` messages before it to rebuild baselines. If `left` is not an offset of
 /// `log`, the whole log counts as new; messages seen before are recognised as duplicates.
 pub(super) fn resume(left: Option<Left>, log: Log, remember_max: i64, first: First) -> Resume {
-    let anew = |gap| Resume { from: log.low, live_from: log.low, gap };
+    let anew = |gap| Resume::anew(log, gap);
     let Some(left) = left else {
         return match first {
             First::Earliest => anew(None),
-            First::Latest => Resume { from: log.high, live_from: log.high, gap: None },
+            First::Latest => Resume { from: log.high, live_from: log.high, gap: None, is_recalled: false },
         };
     };
     if is_other(left.topic_id, log.topic_id) {
@@ -57,7 +76,7 @@ pub(super) fn resume(left: Option<Left>, log: Log, remember_max: i64, first: Fir
         return anew(Some(GapKind::Deleted));
     }
     let from = left.offset.saturating_sub(remember_max).max(log.low);
-    Resume { from, live_from: left.offset, gap: None }
+    Resume { from, live_from: left.offset, gap: None, is_recalled: false }
 }
 
 /// Whether the two are known to be different topics.
@@ -81,24 +100,39 @@ mod tests {
     #[test]
     fn resume_outside_the_log_starts_over() {
         let log = Log { low: 10, high: 50, topic_id: NEW };
-        let anew = |kind| Resume { from: 10, live_from: 10, gap: Some(kind) };
+        let anew = |kind| Resume::anew(log, Some(kind));
+        let at = |from, live_from| Resume { from, live_from, gap: None, is_recalled: false };
         let resume = |left| resume(Some(left), log, 5, First::Earliest);
         assert_eq!(resume(left(51, NEW)), anew(GapKind::BeyondEnd));
         assert_eq!(resume(left(9, NEW)), anew(GapKind::Deleted));
         assert_eq!(resume(left(30, OLD)), anew(GapKind::Recreated));
         assert_eq!(resume(left(51, OLD)), anew(GapKind::Recreated));
-        assert_eq!(resume(left(30, NEW)), Resume { from: 25, live_from: 30, gap: None });
-        assert_eq!(resume(left(30, TopicId::NONE)), Resume { from: 25, live_from: 30, gap: None });
-        assert_eq!(resume(left(12, NEW)), Resume { from: 10, live_from: 12, gap: None });
-        assert_eq!(resume(left(50, NEW)), Resume { from: 45, live_from: 50, gap: None }, "all is read");
-        assert_eq!(resume(left(10, NEW)), Resume { from: 10, live_from: 10, gap: None });
+        assert_eq!(resume(left(30, NEW)), at(25, 30));
+        assert_eq!(resume(left(30, TopicId::NONE)), at(25, 30));
+        assert_eq!(resume(left(12, NEW)), at(10, 12));
+        assert_eq!(resume(left(50, NEW)), at(45, 50), "all is read");
+        assert_eq!(resume(left(10, NEW)), at(10, 10));
     }
 
     #[test]
     fn resume_without_commits_uses_the_setting() {
         let log = Log { low: 10, high: 50, topic_id: NEW };
-        assert_eq!(resume(None, log, 5, First::Earliest), Resume { from: 10, live_from: 10, gap: None });
-        assert_eq!(resume(None, log, 5, First::Latest), Resume { from: 50, live_from: 50, gap: None });
+        let at = |from| Resume { from, live_from: from, gap: None, is_recalled: false };
+        assert_eq!(resume(None, log, 5, First::Earliest), at(10));
+        assert_eq!(resume(None, log, 5, First::Latest), at(50));
+    }
+
+    #[test]
+    fn restored_state_continues_where_it_was_saved() {
+        let log = Log { low: 10, high: 50, topic_id: NEW };
+        let committed = resume(Some(left(40, NEW)), log, 5, First::Earliest);
+        let recalled = |offset| committed.recalled(offset, log);
+        let at = |from| Resume { from, live_from: 40, gap: None, is_recalled: true };
+        assert_eq!((recalled(40), recalled(30), recalled(10)), (at(40), at(30), at(10)));
+        assert_eq!(recalled(9), committed, "messages after the snapshot were deleted");
+        assert_eq!(recalled(41), committed, "the committed offset was moved back");
+        let gap = Resume::anew(log, Some(GapKind::Recreated));
+        assert_eq!(gap.recalled(10, log), gap);
     }
 
     proptest! {

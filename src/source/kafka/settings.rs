@@ -28,7 +28,7 @@ pub struct KafkaSettings {
     pub topics: Vec<Topic>,
     #[serde(default = "name_default")]
     pub group_id: String,
-    /// Prefix of our own topics: `<prefix>.dead-letters`.
+    /// Prefix of our own topics: `<prefix>.dead-letters` and `<prefix>.state`.
     #[serde(default = "name_default")]
     pub prefix: String,
     /// Other properties of librdkafka, mainly for TLS and SASL.
@@ -41,6 +41,9 @@ pub struct KafkaSettings {
     /// They rebuild its baselines and have no other effect.
     #[serde(default = "remember_default")]
     pub remember_messages_max: u32,
+    /// Whether the states of partitions are saved in the topic `<prefix>.state`.
+    #[serde(default)]
+    pub state_topic: bool,
 }
 
 /// A topic and the settings of its messages.

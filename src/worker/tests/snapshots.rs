@@ -8,11 +8,11 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::feed::Feed;
-use crate::port::{SnapshotError, SnapshotWriter, Snapshots, StoredSnapshot};
-use crate::snapshot::Marker;
+use crate::port::{Recall as _, SnapshotError, SnapshotWriter, Snapshots, StoredSnapshot};
+use crate::snapshot::{Marker, Reached};
 use crate::source::file::FileSource;
 use crate::state_dir::{self, StateDir};
-use crate::worker::SnapshotSettings;
+use crate::worker::{Recalled, SnapshotSettings};
 
 /// A service that reads a file, and what it stores.
 struct Rig {
@@ -54,20 +54,15 @@ impl Rig {
     fn append(&self, numbers: std::ops::Range<u32>) {
         let mut file = OpenOptions::new().append(true).open(self.file()).expect("the file");
         for number in numbers {
-            let at = 1_790_000_000_000_i64 + i64::from(number) * 240_000;
-            writeln!(
-                file,
-                r#"{{"event_id":"e{number}","timestamp":{at},"token_id":"t{}","user_id":"u{}","ip_address":"192.0.2.{}","endpoint":"/v1/{}"}}"#,
-                number % 7,
-                number % 7,
-                number % 7,
-                number % 3,
-            )
-            .expect("a line");
+            writeln!(file, "{}", use_of_token(number)).expect("a line");
         }
     }
 
     fn worker(&self, runtime: &Handle) -> Worker<TestStore> {
+        self.worker_of(runtime, Spread::Whole(Feed::default()))
+    }
+
+    fn worker_of(&self, runtime: &Handle, spread: Spread) -> Worker<TestStore> {
         let environment = Environment {
             store: Arc::new(TestStore {
                 log: Arc::clone(&self.log),
@@ -85,7 +80,7 @@ impl Rig {
         let enricher = Enricher::new(&GeoSettings::default());
         let hasher = TokenHasher::new(self.key);
         let pipeline = Pipeline::new(enricher, Arc::new(RuleSet::builtin()), hasher, engine::Settings::default());
-        Worker::new(pipeline, Spread::Whole(Feed::default()), false, environment)
+        Worker::new(pipeline, spread, false, environment)
     }
 
     /// Reads the file to its end. Returns the ids of the stored events, and the digest of the state.
@@ -99,7 +94,7 @@ impl Rig {
         }
         let mut source = FileSource::open(vec![self.file()]).expect("the file");
         worker.run(&mut source, &AtomicBool::new(false), &mut |_| Ok(())).expect("the run succeeds");
-        let digest = worker.partitions.whole().map_or(0, |owned| {
+        let digest = worker.partitions.iter().next().map_or(0, |owned| {
             owned.save(&mut |_| Ok::<_, std::convert::Infallible>(())).map_or(0, |extent| extent.digest)
         });
         (self.stored(), digest)
@@ -120,10 +115,36 @@ impl Rig {
     }
 }
 
+/// A source that continues at `offset`.
+fn source(rig: &Rig, steps: Vec<PollStep>, offset: i64) -> TestSource {
+    TestSource {
+        steps: steps.into(),
+        log: Arc::clone(&rig.log),
+        stop: Arc::default(),
+        clock: Some(Arc::clone(&rig.clock)),
+        offset,
+        open_max: 0,
+        committed: 0,
+        polls_without_room: 0,
+        waited: 0,
+    }
+}
+
 fn newest(state: &Path) -> Option<Marker> {
     let mut listed = state_dir::list(state).expect("the folder");
     assert!(listed.len() <= 1);
     listed.pop().map(|(_, found)| found.expect("it is read").marker)
+}
+
+fn use_of_token(number: u32) -> String {
+    let at = 1_790_000_000_000_i64 + i64::from(number) * 240_000;
+    format!(
+        r#"{{"event_id":"e{number}","timestamp":{at},"token_id":"t{}","user_id":"u{}","ip_address":"192.0.2.{}","endpoint":"/v1/{}"}}"#,
+        number % 7,
+        number % 7,
+        number % 7,
+        number % 3,
+    )
 }
 
 fn ids(numbers: std::ops::Range<u32>) -> Vec<String> {
@@ -154,7 +175,7 @@ fn snapshot_is_complete_when_rows_are_stored() {
     let settings = SnapshotSettings { to, interval_ms: Some(60_000) };
     let mut worker = rig.worker(runtime.handle()).with_snapshots(settings);
     let (state, mode) = (rig.state(), Arc::clone(&rig.mode));
-    let draft = state.join("events.state.new");
+    let draft = state.join("events.state.new0");
     let mut polls = 0;
     let none_yet = {
         let state = state.clone();
@@ -177,19 +198,8 @@ fn snapshot_is_complete_when_rows_are_stored() {
         PollStep::Until("the store is switched", Box::new(switched)),
         PollStep::Until("the snapshot is complete", Box::new(complete)),
     ];
-    let mut source = TestSource {
-        steps: steps.into(),
-        log: Arc::clone(&rig.log),
-        stop: Arc::default(),
-        clock: Some(Arc::clone(&rig.clock)),
-        offset: 0,
-        open_max: 0,
-        committed: 0,
-        polls_without_room: 0,
-        waited: 0,
-    };
-    worker.run(&mut source, &AtomicBool::new(false), &mut |_| Ok(())).expect("the run succeeds");
-    assert_eq!(rig.marker().next, [("t".to_owned(), 0, 2)]);
+    worker.run(&mut source(&rig, steps, 0), &AtomicBool::new(false), &mut |_| Ok(())).expect("the run succeeds");
+    assert_eq!(rig.marker().next, [Reached { topic: "t".to_owned(), next: 2, ..Reached::default() }]);
 }
 
 #[test]
@@ -251,4 +261,86 @@ fn failed_snapshot_is_reported_and_does_not_stop() {
     assert_eq!(rig.stored(), ids(0..10));
     assert!(rig.health.holds(Condition::Snapshot, 0));
     assert!(rig.metric("tokenwarden_snapshots_total{result=\"failed\"} 1"));
+}
+
+/// Uses of tokens in two partitions, by turns.
+fn in_partitions(numbers: std::ops::Range<u32>) -> PollStep {
+    PollStep::Messages(numbers.map(|number| ((number % 2) as i32, use_of_token(number))).collect())
+}
+
+/// Runs a member with two partitions from `offset`, continued from its snapshots if `recalled`. Returns the digests of its
+/// states.
+fn member(rig: &Rig, steps: Vec<PollStep>, offset: i64, saved: bool) -> Vec<(String, u64)> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let mut worker = rig.worker_of(runtime.handle(), Spread::ByPartition(HashMap::new()));
+    if saved {
+        let to = Arc::new(StateDir::open(&rig.state()).expect("the folder"));
+        let hasher = TokenHasher::new(rig.key);
+        let (clock, metrics) = (Arc::clone(&rig.clock) as _, Arc::clone(&rig.metrics));
+        let recalled = Arc::new(Recalled::new(Arc::clone(&to) as _, &hasher, clock, metrics));
+        for partition in 0..2 {
+            let found = recalled.load(&Position::new("t", partition, 0));
+            assert_eq!(found, (offset > 0).then(|| offset - 1 + i64::from(partition)));
+        }
+        worker = worker.with_snapshots(SnapshotSettings { to, interval_ms: Some(60_000) }).with_recalled(recalled);
+    }
+    worker.run(&mut source(rig, steps, offset), &AtomicBool::new(false), &mut |_| Ok(())).expect("the run succeeds");
+    let digest = |owned| {
+        let digest = worker.partitions.iter().nth(owned).expect("a partition");
+        let name = worker.partitions.name(digest);
+        let Ok(extent) = digest.save(&mut |_| Ok::<_, std::convert::Infallible>(()));
+        (name, extent.digest)
+    };
+    let mut digests = vec![digest(0), digest(1)];
+    digests.sort();
+    digests
+}
+
+#[test]
+fn partitions_continue_with_their_memory() {
+    let (interrupted, undisturbed) = (Rig::new(), Rig::new());
+    let complete = {
+        let state = interrupted.state();
+        move |_: &Log| state_dir::list(&state).expect("the folder").len() == 2
+    };
+    let steps = vec![
+        in_partitions(0..100),
+        PollStep::Pass(1),
+        PollStep::Pass(60_000),
+        PollStep::Until("both states are saved", Box::new(complete)),
+        in_partitions(100..300),
+    ];
+    member(&interrupted, steps, 0, true);
+    assert!(interrupted.metric("tokenwarden_snapshots_total{result=\"stored\"} 4"), "{}", interrupted.metrics.text());
+    // Of the messages at 0 to 299, the last of partition 0 is at 298.
+    let steps = vec![in_partitions(300..500)];
+    let digests = member(&interrupted, steps, 300, true);
+    assert_eq!(digests, member(&undisturbed, vec![in_partitions(0..500)], 0, false));
+    assert_eq!(digests.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["t-0", "t-1"]);
+    let mut stored = interrupted.stored();
+    stored.sort_by_key(|id| id[1..].parse::<u32>().expect("a number"));
+    assert_eq!(stored, ids(0..500));
+}
+
+#[test]
+fn failed_snapshot_of_a_lost_partition_is_forgotten() {
+    let rig = Rig::new();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let settings = SnapshotSettings { to: Arc::new(FullDisk), interval_ms: Some(60_000) };
+    let worker = rig.worker_of(runtime.handle(), Spread::ByPartition(HashMap::new()));
+    let (health, until) = (Arc::clone(&rig.health), Arc::clone(&rig.health));
+    let failed = move |_: &Log| until.holds(Condition::Snapshot, 0);
+    let repaired = move |_: &Log| !health.holds(Condition::Snapshot, 0);
+    let steps = vec![
+        in_partitions(0..10),
+        PollStep::Pass(1),
+        PollStep::Pass(60_000),
+        PollStep::Until("the snapshot fails", Box::new(failed)),
+        PollStep::Lost,
+        PollStep::Until("the condition ends", Box::new(repaired)),
+    ];
+    let mut worker = worker.with_snapshots(settings);
+    worker.run(&mut source(&rig, steps, 0), &AtomicBool::new(false), &mut |_| Ok(())).expect("the run succeeds");
 }

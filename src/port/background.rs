@@ -1,0 +1,118 @@
+//! A snapshot that a thread writes, so that the caller does not wait for the storage.
+
+use std::io::{self, ErrorKind};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::snapshots::SnapshotWriter;
+use crate::snapshot::Marker;
+
+/// Records that wait for the storage.
+const WAITING_MAX: usize = 8;
+/// Maximum time that a record waits for the storage. Then the snapshot fails, so that the caller can go on.
+const WAIT_MAX: Duration = Duration::from_secs(5);
+/// Interval in which room for a record is looked for.
+const LOOK_WAIT: Duration = Duration::from_millis(1);
+
+/// What the thread receives.
+pub(crate) enum Next {
+    Record(Vec<u8>),
+    /// The last one.
+    End(Box<Marker>),
+    /// Nothing was written for a while.
+    Nothing,
+}
+
+/// The records and the marker of a snapshot.
+pub(crate) struct Incoming(Receiver<Next>);
+
+impl Incoming {
+    /// Waits for the next record, at most `wait`. Fails if the snapshot is discarded.
+    pub(crate) fn next(&self, wait: Duration) -> io::Result<Next> {
+        match self.0.recv_timeout(wait) {
+            Ok(next) => Ok(next),
+            Err(RecvTimeoutError::Timeout) => Ok(Next::Nothing),
+            Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("the snapshot was discarded")),
+        }
+    }
+}
+
+/// Starts `work` on a thread. It must end with an error if [`Incoming::next`] fails, and otherwise with the size of the
+/// snapshot in the storage.
+pub(crate) fn in_background(
+    work: impl FnOnce(&Incoming) -> io::Result<u64> + Send + 'static,
+) -> io::Result<Box<dyn SnapshotWriter>> {
+    let (sender, waiting) = mpsc::sync_channel(WAITING_MAX);
+    let thread = std::thread::Builder::new().name("snapshot".to_owned());
+    let thread = thread.spawn(move || work(&Incoming(waiting)))?;
+    Ok(Box::new(Background { sender, thread: Some(thread) }))
+}
+
+struct Background {
+    sender: SyncSender<Next>,
+    /// `None` after its failure was reported.
+    thread: Option<JoinHandle<io::Result<u64>>>,
+}
+
+impl Background {
+    /// Why the thread has ended too early.
+    fn failure(&mut self) -> io::Error {
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(Err(error))) => error,
+            _ => io::Error::other("the thread that writes the snapshot has ended"),
+        }
+    }
+}
+
+impl SnapshotWriter for Background {
+    fn write(&mut self, record: Vec<u8>) -> io::Result<()> {
+        let mut next = Next::Record(record);
+        let mut waited = Duration::ZERO;
+        loop {
+            match self.sender.try_send(next) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Disconnected(_)) => return Err(self.failure()),
+                Err(TrySendError::Full(_)) if waited >= WAIT_MAX => {
+                    return Err(io::Error::new(ErrorKind::TimedOut, "the storage is too slow"));
+                }
+                Err(TrySendError::Full(full)) => next = full,
+            }
+            std::thread::sleep(LOOK_WAIT);
+            waited += LOOK_WAIT;
+        }
+    }
+
+    fn finish(mut self: Box<Self>, marker: Marker) -> JoinHandle<io::Result<u64>> {
+        // If the thread has failed, its result is the reason.
+        let _ = self.sender.send(Next::End(Box::new(marker)));
+        self.thread.take().unwrap_or_else(|| {
+            let error = self.failure();
+            std::thread::spawn(move || Err(error))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failure_of_the_storage_is_the_error_of_the_writer() {
+        let mut writer = in_background(|incoming| {
+            incoming.next(WAIT_MAX)?;
+            Err(ErrorKind::StorageFull.into())
+        })
+        .expect("a thread");
+        let mut error = None;
+        while error.is_none() {
+            error = writer.write(Vec::new()).err();
+        }
+        assert_eq!(error.map(|error| error.kind()), Some(ErrorKind::StorageFull));
+        let result = writer.finish(Marker::default()).join().expect("no panic");
+        assert!(result.is_err(), "the failure is not forgotten");
+        let writer = in_background(|_| Err(ErrorKind::StorageFull.into())).expect("a thread");
+        let result = writer.finish(Marker::default()).join().expect("no panic");
+        assert_eq!(result.map_err(|error| error.kind()), Err(ErrorKind::StorageFull));
+    }
+}
