@@ -61,9 +61,10 @@ impl<K, V> DerefMut for Map<K, V> {
     }
 }
 
-impl<K: Ord + Serialize, V: Serialize> Serialize for Map<K, V> {
+impl<K: Copy + Ord + Serialize, V: Serialize> Serialize for Map<K, V> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut entries: Vec<_> = self.0.iter().collect();
+        // Keys are copied, because comparing them where they are costs a cache miss each.
+        let mut entries: Vec<_> = self.0.iter().map(|(key, value)| (*key, value)).collect();
         entries.sort_unstable_by_key(|(key, _)| *key);
         serializer.collect_map(entries)
     }
