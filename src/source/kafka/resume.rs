@@ -46,7 +46,7 @@ impl Resume {
     }
 
     /// Continues a restored state at `offset`, if the log still has the messages from there to the committed offset.
-    /// A state after the committed offset is not used: somebody has moved the offset back, to read messages again.
+    /// A state after the committed offset is not used: the offset was moved back, to read messages again.
     pub(super) fn recalled(self, offset: i64, log: Log) -> Self {
         if self.gap.is_none() && (log.low..=self.live_from).contains(&offset) {
             Self { from: offset, is_recalled: true, ..self }

@@ -4,8 +4,8 @@
 //! the snapshot before it had, and at last the marker with the key `NAME/marker`. Readers see a transaction as a whole or
 //! not at all. Compaction keeps the newest message of each key, so the topic does not grow with time.
 //!
-//! The transactional id belongs to the state. Whoever restores a state thereby fences every other writer of it, and ends
-//! its transaction.
+//! The transactional id belongs to the state. A member that restores a state thereby fences every other writer of it, and
+//! ends its transaction.
 
 use std::collections::HashMap;
 use std::io;
