@@ -173,7 +173,8 @@ const LEAST_AGE_DAYS: f64 = 10.0;
 
 /// Decay of evidence over the time since the last event of a holder.
 pub(crate) struct Fading {
-    /// Decay factors times 65,536, for half-lives of one day and of three days.
+    /// Decay factors times 65,536, for half-lives of eight hours, one day and three days.
+    eight_hours: i32,
     day: i32,
     three_days: i32,
     least: Nats,
@@ -190,9 +191,14 @@ impl Fading {
         evidence.faded(self.day).max(self.least)
     }
 
-    /// Half-life of one day, for evidence of either sign.
-    pub(crate) const fn unlimited(&self, evidence: Nats) -> Nats {
-        evidence.faded(self.day)
+    /// Half-life of eight hours. Evidence for the owner is limited.
+    pub(crate) fn limited_fast(&self, evidence: Nats) -> Nats {
+        evidence.faded(self.eight_hours).max(self.least)
+    }
+
+    /// Half-life of eight hours, for evidence of either sign.
+    pub(crate) const fn fast(&self, evidence: Nats) -> Nats {
+        evidence.faded(self.eight_hours)
     }
 
     /// Half-life of three days, for evidence of either sign.
@@ -210,7 +216,9 @@ pub(crate) fn fade(holder: &mut Holder, at: i64) {
     let days = (steps * FADE_STEP_MS) as f64 / DAY_MS as f64;
     let left = |half_life: f64| (faded(days, half_life) * 65_536.0) as i32;
     let least = if holder.age_days(at) > LEAST_AGE_DAYS { LEAST.0 } else { LEAST.1 };
-    fade_all(&mut holder.evidence, &Fading { day: left(1.0), three_days: left(3.0), least: Nats::new(least) });
+    let fading =
+        Fading { eight_hours: left(1.0 / 3.0), day: left(1.0), three_days: left(3.0), least: Nats::new(least) };
+    fade_all(&mut holder.evidence, &fading);
 }
 
 #[cfg(test)]
@@ -318,16 +326,18 @@ mod tests {
         (holder.born, holder.last_at) = (0, 0);
         fade(&mut holder, DAY_MS);
         let left = |detector| holder.evidence[detector].get() / lesson.holder.evidence[detector].get();
-        for detector in [DetectorId::Net, DetectorId::Client, DetectorId::Route, DetectorId::Volume] {
+        for detector in [DetectorId::Net, DetectorId::Client, DetectorId::Area, DetectorId::Volume] {
             assert!((left(detector) - 0.5).abs() < 0.01, "{}", detector.name());
         }
+        assert!((left(DetectorId::Route) - 0.125).abs() < 0.01);
         assert!((left(DetectorId::Switch) - 0.5_f64.powf(1.0 / 3.0)).abs() < 0.01);
         assert!((left(DetectorId::Hour) - 1.0).abs() < 1e-9, "decays at the next visit");
         let sum = |nats| Holder { evidence: Evidence { sums: [Nats::new(nats); _], ..Evidence::default() }, ..holder };
         let mut owner = Holder { last_at: 0, ..sum(-6.0) };
         fade(&mut owner, DAY_MS);
         assert!(owner.evidence[DetectorId::Net] == Nats::default(), "evidence for the owner counts in one visit");
-        assert!((owner.evidence[DetectorId::Route].get() + 3.0).abs() < 0.01);
+        assert!((owner.evidence[DetectorId::Route].get() + 0.75).abs() < 0.01);
+        assert!((owner.evidence[DetectorId::Area].get() + 3.0).abs() < 0.01);
         let mut old = Holder { last_at: 20 * DAY_MS, ..sum(-6.0) };
         fade(&mut old, 20 * DAY_MS + FADE_STEP_MS);
         assert!((old.evidence[DetectorId::Area].get() + 1.0).abs() < 0.01, "limit for holders older than ten days");

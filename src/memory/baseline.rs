@@ -20,6 +20,8 @@ pub(crate) const SITES_MAX: usize = 3;
 
 /// Sum of calls at which all counts are reduced by 1/16: 2,000 calls, in sixteenths.
 const CALLS_MAX: u16 = 2_000 * 16;
+/// Sum of calls over which rare routes are counted: 100 calls, in sixteenths.
+const RARE_CALLS_MAX: u16 = 100 * 16;
 
 /// Number of visits of each level of novelty, sixteenths.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -195,7 +197,7 @@ pub struct Baseline {
     pub(crate) binding_streak: u8,
     /// Learnt calls of routes by their weights, sixteenths.
     routes: u16,
-    /// Of these, calls of rare routes that were not `seen` yet.
+    /// Of about the last 100 of these, calls of rare routes that were not `seen` yet.
     rare_routes: u16,
     /// Visits to areas that were learnt, sixteenths.
     areas: u16,
@@ -383,10 +385,11 @@ impl Baseline {
         OwnCalls { of_this: self.seen.count(Feature::Route, route), of_all, elsewhere: elsewhere.max(0.0) }
     }
 
-    /// Own calls of rare routes.
+    /// Own calls of rare routes, among the last 100 calls.
     pub(crate) fn own_rare_routes(&self) -> OwnCalls {
         let in_calls = |sixteenths: u16| f64::from(sixteenths) / 16.0;
-        OwnCalls { of_this: in_calls(self.rare_routes), of_all: in_calls(self.routes), elsewhere: 0.0 }
+        let of_all = in_calls(self.routes.min(RARE_CALLS_MAX));
+        OwnCalls { of_this: in_calls(self.rare_routes), of_all, elsewhere: 0.0 }
     }
 
     /// Learns a call of a route.
@@ -396,13 +399,16 @@ impl Baseline {
         let RouteCall { route, is_rare, minute } = call;
         if self.routes >= CALLS_MAX {
             self.routes -= self.routes / 16;
-            self.rare_routes -= self.rare_routes / 16;
             self.seen.fade(Feature::Route);
         }
         let sixteenths = sixteenths(weight, self.routes.into(), minute);
         self.routes += sixteenths;
         if is_rare && self.seen.count(Feature::Route, route) <= 0.0 {
             self.rare_routes += sixteenths;
+        }
+        if self.routes > RARE_CALLS_MAX {
+            let forgotten = u32::from(self.rare_routes) * u32::from(sixteenths);
+            self.rare_routes -= forgotten.div_ceil(RARE_CALLS_MAX.into()) as u16;
         }
         self.seen.learn(Feature::Route, route, known_weight, minute);
     }
@@ -454,6 +460,24 @@ mod tests {
         let beginnings = of_visits.next_multiple_of(64);
         let size = size_of::<Baseline>();
         crate::memory::tests::assert_every_line_is_touched(&baseline.touched_beginnings(), beginnings, size);
+    }
+
+    #[test]
+    fn rare_routes_count_among_the_last_calls() {
+        let kind = Kind::new(crate::event::TokenType::ApiKey, crate::enrichment::Device::Machine);
+        let mut baseline = Baseline::new(1, kind, 0);
+        let mut call = |route, is_rare| {
+            baseline.learn_route(RouteCall { route, is_rare, minute: 0 }, 1.0, 1.0);
+            let own = baseline.own_rare_routes();
+            own.of_this / own.of_all
+        };
+        // All routes are rare while a service is new.
+        let at_first = (100..150).map(|route| call(route, true)).last();
+        assert_eq!(at_first, Some(1.0));
+        let later = (0..150).map(|_| call(7, false)).last();
+        assert!(later.is_some_and(|share| (0.1..0.4).contains(&share)), "{later:?}");
+        let at_last = (0..1_000).map(|_| call(7, false)).last();
+        assert_eq!(at_last, Some(0.0));
     }
 
     #[test]

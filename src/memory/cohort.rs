@@ -315,7 +315,7 @@ impl Cohorts {
 
     /// Learns the first call of a route in a visit.
     pub(crate) fn learn_route(&mut self, kind: Kind, is_rare: bool, weight: f64) {
-        self.wide[kind.number()].rare_routes.learn(f64::from(u8::from(is_rare)), weight);
+        self.wide[kind.number()].rare_routes.learn_lately(f64::from(u8::from(is_rare)), weight);
     }
 
     /// Mean and variance of the logarithm of an hourly count.

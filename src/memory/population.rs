@@ -18,6 +18,14 @@ use crate::math::{exp, ln};
 const KEYS_MAX: usize = 1 << 16;
 const PAIRS_MAX: usize = 1 << 20;
 
+/// Weight of all calls in the shares of an application, and of its calls in those of a client family. Calls.
+const OF_ANYONE: f64 = 50.0;
+const OF_APP: f64 = 100.0;
+/// Calls of an application over which its share of rare routes is averaged, and the weight of the cohort's share. An
+/// application that is new to tokenwarden has many rare routes at first.
+const RARE_CALLS: f64 = 300.0;
+const RARE_CALLS_OF_COHORT: f64 = 200.0;
+
 /// Popularity of each key of a feature, and the preferences of a thief, who chooses by popularity.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Popularity {
@@ -96,6 +104,15 @@ struct AppUse {
     calls: f64,
     /// Sum of the thief's preferences for its routes.
     preferences: f64,
+    /// Share of rare routes among its last [`RARE_CALLS`] routes that were called first in a visit.
+    rare_routes: f64,
+}
+
+impl AppUse {
+    fn learn_rare_route(&mut self, is_rare: bool, weight: f64) {
+        let calls = self.calls.clamp(weight, RARE_CALLS);
+        self.rare_routes += (f64::from(u8::from(is_rare)) - self.rare_routes) * weight / calls;
+    }
 }
 
 /// Calls of a tenant with one client family and application.
@@ -106,6 +123,16 @@ pub(crate) struct Callers {
     client: u64,
     of_app: AppUse,
     of_client: f64,
+}
+
+impl Callers {
+    /// Share of rare routes among those that others with the application call first in a visit. With few calls, that of
+    /// the cohort counts as well.
+    #[must_use]
+    pub(crate) fn rare_routes(&self, cohort: f64) -> f64 {
+        let calls = self.of_app.calls.min(RARE_CALLS);
+        (self.of_app.rare_routes * calls + RARE_CALLS_OF_COHORT * cohort) / (calls + RARE_CALLS_OF_COHORT)
+    }
 }
 
 /// A user's first visit from a network.
@@ -415,9 +442,9 @@ impl Population {
         let (anyone, anywhere) = self.routes.probabilities(seat, used);
         let in_app = self.calls.count(pair(Pair::AppRoute, app, u64::from(route)));
         // A total can be evicted while its parts are not, so the ratio is limited to 1.
-        let with_app = ((in_app + 50.0 * anyone) / (of_app.calls + 50.0)).min(1.0);
+        let with_app = ((in_app + OF_ANYONE * anyone) / (of_app.calls + OF_ANYONE)).min(1.0);
         let with_client = self.calls.count(pair(Pair::ClientRoute, client, u64::from(route)));
-        let others = (with_client + 50.0 * with_app) / (of_client + 50.0);
+        let others = (with_client + OF_APP * with_app) / (of_client + OF_APP);
         // `UNKNOWN` is the weight of a choice among all routes.
         let preference = if in_app > 0.0 { used.preference_of(in_app) } else { 0.0 };
         let thief = (preference + UNKNOWN * anywhere) / (of_app.preferences + UNKNOWN);
@@ -440,6 +467,13 @@ impl Population {
     #[must_use]
     pub(crate) fn own_route(&self, tenant: Tenant, route: u32, promise: f64) -> RouteUse {
         self.routes.of_own(tenant, route, promise)
+    }
+
+    /// Learns whether a route that was called first in a visit is rare.
+    pub(crate) fn learn_rare_route(&mut self, tenant: Tenant, app: u64, is_rare: bool, weight: f64) {
+        if weight > 0.0 {
+            self.apps.entry(of_tenant(app, tenant.key), AppUse::default).learn_rare_route(is_rare, weight);
+        }
     }
 
     /// Learns a call of a route.

@@ -98,7 +98,6 @@ pub(crate) struct Core {
     /// Routes in the order of their first calls (0: none), and the number of calls of each.
     routes: [u32; ROUTES_FEW],
     route_calls: [u16; ROUTES_FEW],
-    rare_calls: u16,
     areas: [u32; AREAS_FEW],
     /// Shares of others' calls and visits that are of routes and areas that the baseline stores.
     pub(crate) routes_remembered: Once,
@@ -121,7 +120,7 @@ impl Once {
     }
 }
 
-super::touch::touch!(Visit { key, routes[0], rare_calls });
+super::touch::touch!(Visit { key, routes[0], weighed });
 
 /// Routes and areas of visits with many of them. The last count is that of all routes that are not stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -162,7 +161,6 @@ impl Core {
         log_odds_max: f32::NEG_INFINITY,
         routes: [0; ROUTES_FEW],
         route_calls: [0; ROUTES_FEW],
-        rare_calls: 0,
         areas: [0; AREAS_FEW],
         routes_remembered: Once::NEVER,
         areas_remembered: Once::NEVER,
@@ -181,12 +179,6 @@ impl Core {
         self.routes[place] = route.max(1);
         self.route_calls[place] = self.route_calls[place].saturating_add(1);
         Some(self.route_calls[place])
-    }
-
-    /// Counts a scored call of a rare route, and returns the number in this visit, including this one.
-    pub(crate) const fn count_rare(&mut self) -> u16 {
-        self.rare_calls = self.rare_calls.saturating_add(1);
-        self.rare_calls
     }
 
     /// Whether an area was called.

@@ -19,8 +19,9 @@ const SUM_MIN: f64 = -2.0;
 pub(crate) const TASK: f64 = 3.0;
 /// Age in days from which a holder is assumed to be the owner. A thief at the owner's place started later.
 pub(crate) const SETTLED_DAYS: f64 = 10.0;
-/// Assumed share of a thief's calls that go to rare routes.
-const RARE_THIEF: f64 = 0.05;
+/// Assumed probability that a thief's call goes to a rare route, and its maximum for attractive words.
+const RARE_THIEF: f64 = 0.3;
+const RARE_THIEF_MAX: f64 = 0.5;
 /// Weight of others' calls in the owner's probability, calls.
 const OTHERS: f64 = 12.0;
 
@@ -66,20 +67,20 @@ pub(crate) fn evidence(own: &OwnCalls, others: f64, thief: f64, calls: f64) -> C
     Call::new(thief, probability(own, others), others, calls)
 }
 
-/// The same for a rare route, which hardly anybody calls. Rare routes share one bucket. 5 % of a thief's calls go to
-/// them, and more if their words are attractive.
+/// The same for a rare route, which hardly anybody calls. Nothing is known about a single rare route, so all share one
+/// probability. 30 % of a thief's calls go to them, and more if their words are attractive.
 ///
-/// `cohort`: the share of such calls in the cohort; `lure`: [`promise`]^0.6.
+/// `others`: the share of such calls among those of others with this application; `lure`: [`promise`]^0.6.
 #[must_use]
-pub(crate) fn rare(own: &OwnCalls, cohort: f64, lure: f64, calls: f64) -> Call {
-    Call::new((RARE_THIEF * lure).min(0.5), probability(own, cohort), cohort, calls)
+pub(crate) fn rare(own: &OwnCalls, others: f64, lure: f64, calls: f64) -> Call {
+    Call::new((RARE_THIEF * lure).min(RARE_THIEF_MAX), probability(own, others), others, calls)
 }
 
 /// Evidence of the n-th unusual call of a visit against an owner with a new task. Calls of one task are not
-/// independent, so the n-th adds 1/n.
+/// independent, so the n-th adds 1/√n.
 #[must_use]
 pub(crate) fn of_one_task(against_task: f64, number: u16) -> f64 {
-    against_task / f64::from(number.max(1))
+    against_task / libm::sqrt(number.max(1).into())
 }
 
 /// Weight of the n-th call of a route in a visit. The n-th repeat would count 0.3/n. Calls at powers of four count for
@@ -218,12 +219,12 @@ mod tests {
 
     #[test]
     fn rare_route_counts_for_owners_without_rare_calls() {
-        let of = |of_route, lure| rare(&OwnCalls { of_this: of_route, of_all: 500.0, elsewhere: 0.0 }, 0.01, lure, 1.0);
+        let of = |of_route, lure| rare(&OwnCalls { of_this: of_route, of_all: 100.0, elsewhere: 0.0 }, 0.02, lure, 1.0);
         let steady = of(0.0, 1.0);
-        assert!((steady.against_owner - (appears(0.05) / appears(0.12 / 512.0)).ln()).abs() < 1e-6);
-        assert!((steady.against_task - (appears(0.05) / appears(0.01)).ln()).abs() < 1e-9);
-        assert!(of(300.0, 1.0).against_owner < -2.0, "usual for the owner");
-        assert!(of(0.0, 2.3).against_owner > steady.against_owner + 0.7);
+        assert!((steady.against_owner - (appears(0.3) / appears(0.24 / 112.0)).ln()).abs() < 1e-6);
+        assert!((steady.against_task - (appears(0.3) / appears(0.02)).ln()).abs() < 1e-9);
+        assert!(of(60.0, 1.0).against_owner < -0.3, "usual for the owner");
+        assert!((of(0.0, 2.3).against_owner - (appears(0.5) / appears(0.24 / 112.0)).ln()).abs() < 1e-6, "limited");
     }
 
     #[test]
@@ -264,10 +265,9 @@ mod tests {
     }
 
     #[test]
-    fn unusual_calls_of_one_task_add_harmonically() {
-        let sum: f64 = (1..=5).map(|number| of_one_task(4.0, number)).sum();
-        // Harmonic: 1 + 1/2 + 1/3 + 1/4 + 1/5.
-        assert!((sum - 4.0 * 137.0 / 60.0).abs() < 1e-9, "sum of five calls");
+    fn unusual_calls_of_one_task_add_less_and_less() {
+        let sum: f64 = [1, 4, 9].map(|number| of_one_task(4.0, number)).iter().sum();
+        assert!((sum - 4.0 * (1.0 + 1.0 / 2.0 + 1.0 / 3.0)).abs() < 1e-9, "sum of three calls");
         assert!((of_one_task(4.0, 0) - 4.0).abs() < 1e-9);
     }
 

@@ -55,9 +55,9 @@ impl Detector for Route {
     }
 
     fn fade(evidence: &mut Evidence, fading: &Fading) {
-        evidence[Self::ID] = fading.limited(evidence[Self::ID]);
-        evidence.route_owner = fading.limited(evidence.route_owner);
-        evidence.route_task = fading.unlimited(evidence.route_task);
+        evidence[Self::ID] = fading.limited_fast(evidence[Self::ID]);
+        evidence.route_owner = fading.limited_fast(evidence.route_owner);
+        evidence.route_task = fading.fast(evidence.route_task);
         evidence.sensitive = fading.against_holder(evidence.sensitive);
     }
 
@@ -109,19 +109,16 @@ fn score_call(case: &Case<'_>, lesson: &mut Lesson) {
     let own = baseline.own_route(key);
     let calls = f64::from(visit.calls);
     learns.rare_route = population.is_rare(tenant, used);
-    let (mut call, weight) = if learns.rare_route && own.of_this <= 0.0 {
-        let cohort = case.cohorts().rare_routes(case.kind);
-        let call = formula::rare(&baseline.own_rare_routes(), cohort, used.lure(), calls);
-        (call, formula::weight(visit.count_rare()))
+    let weight = learns.route;
+    let callers = population.callers(tenant, sighting.app, sighting.family);
+    let mut call = if learns.rare_route && own.of_this <= 0.0 {
+        let others = callers.rare_routes(case.cohorts().rare_routes(case.kind));
+        formula::rare(&baseline.own_rare_routes(), others, used.lure(), calls)
     } else {
-        let callers = population.callers(tenant, sighting.app, sighting.family);
         let likely = population.calls(&callers, key, used);
         let own = if own.of_this > 0.0 { own } else { own.spread(share_of_known_routes(case, visit, &callers)) };
-        (formula::evidence(&own, likely.others, likely.thief, calls), learns.route)
+        formula::evidence(&own, likely.others, likely.thief, calls)
     };
-    if weight <= 0.0 {
-        return;
-    }
     if call.against_task > 0.0 {
         visit.task_calls = visit.task_calls.saturating_add(1);
         call.against_task = formula::of_one_task(call.against_task, visit.task_calls.into());
@@ -182,6 +179,9 @@ fn learn_call(teaching: &mut Teaching<'_>) {
     let population = &mut teaching.others.population;
     let call = AppCall { app: sighting.app, family: sighting.family, route, promise: learns.promise };
     population.learn_route(observation.tenant, &call, counted);
+    if learns.route >= formula::weight(1) {
+        population.learn_rare_route(observation.tenant, sighting.app, learns.rare_route, counted);
+    }
 }
 
 /// Key under which the owner knows the route: that before names in its path were found, if only that is known.

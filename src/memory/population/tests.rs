@@ -106,7 +106,7 @@ fn large_population_counts_each_call() {
     let all = 2.0 * large + 250.0;
     let anyone = (large + 0.3) / (all + 0.3 * 22.0);
     let with_app = (large + 50.0 * anyone) / (all + 50.0);
-    let others = (large + 50.0 * with_app) / (all + 50.0);
+    let others = (large + 100.0 * with_app) / (all + 100.0);
     assert!((found.others - others).abs() < 1e-12, "{} and {others}", found.others);
 }
 
@@ -158,6 +158,27 @@ fn route_with_few_calls_is_rare() {
         population.is_rare(seated(0), used(&population, 11)) && population.is_rare(seated(0), used(&population, 99))
     );
     assert!(!population.is_rare(seated(0), used(&population, 12)));
+}
+
+#[test]
+fn share_of_rare_routes_follows_the_application() {
+    let mut population = Population::default();
+    let share = |population: &Population, app| population.callers(seated(0), app, 7).rare_routes(0.01);
+    assert!((share(&population, 1) - 0.01).abs() < 1e-12, "an unknown application: the share of the cohort");
+    let mut learn = |app, is_rare, times| {
+        for _ in 0..times {
+            population.learn_route(seated(0), &call(app, 7, 11), 1.0);
+            population.learn_rare_route(seated(0), app, is_rare, 1.0);
+        }
+    };
+    learn(1, true, 1_000);
+    learn(1, false, 2_000);
+    learn(2, true, 1_000);
+    population.learn_rare_route(seated(0), 2, false, 0.0);
+    // 2,000 calls later, e^(−2,000/300) of the share is left. The cohort has a weight of 200 of 500 calls.
+    let expected = 0.4 * 0.01 + 0.6 * (-2_000.0_f64 / 300.0).exp();
+    assert!((share(&population, 1) - expected).abs() < 1e-4, "{}", share(&population, 1));
+    assert!((share(&population, 2) - 0.604).abs() < 1e-9, "{}", share(&population, 2));
 }
 
 #[test]
