@@ -212,6 +212,7 @@ enum Pair {
     AppRoute,
     TenantArea,
     TenantAreas,
+    TenantAreaNames,
     FingerprintFamily,
     Fingerprint,
     Habit,
@@ -499,8 +500,17 @@ impl Population {
         (here + 0.5) / (all + 10.0)
     }
 
+    /// Number of areas of the tenant that were visited.
+    #[must_use]
+    pub(crate) fn areas(&self, tenant: u64) -> f64 {
+        self.calls.count(pair(Pair::TenantAreaNames, tenant, 0))
+    }
+
     pub(crate) fn learn_area(&mut self, tenant: u64, area: u32, weight: f64) {
-        self.calls.add(pair(Pair::TenantArea, tenant, u64::from(area)), weight);
+        let visits = self.calls.add(pair(Pair::TenantArea, tenant, u64::from(area)), weight);
+        if weight > 0.0 && visits <= weight {
+            self.calls.add(pair(Pair::TenantAreaNames, tenant, 0), 1.0);
+        }
         self.calls.add(pair(Pair::TenantAreas, tenant, 0), weight);
     }
 

@@ -3,21 +3,35 @@
 use crate::math::ln;
 use crate::memory::baseline::OwnCalls;
 
-/// The evidence, and the owner's probability of this area.
+/// Shares of a thief's choice: like the owner, like the tenant, and any of the tenant's areas with equal probability.
+const THIEF: (f64, f64, f64) = (0.25, 0.3, 0.45);
+/// Weight and limit of the evidence of one area.
+const WEIGHT: f64 = 0.35;
+const MAX: f64 = 3.0;
+
+/// The areas of a tenant.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OfTenant {
+    /// Share of the tenant's visits to areas that are to this one.
+    pub(crate) share: f64,
+    /// Number of areas.
+    pub(crate) areas: f64,
+}
+
+/// Evidence of one area, in [−1.05, 1.05]: `0.35·ln P_T/P_O`.
 ///
-/// `P_own = (1 − ν)·c/n + ν·q`: the owner chooses known areas by habit, and new or evicted ones like others of the
-/// tenant. Thieves are assumed to choose like the owner in 25 % of cases and like the tenant in 75 %. The ratio is
-/// limited to ±3 and has the weight 0.35.
+/// `P_O = (1 − ν)·c/n + ν·q`: the owner chooses known areas by habit, and new or evicted ones like others of the
+/// tenant. `P_T = 0.25·P_O + 0.3·q + 0.45/(areas + 10)`: a thief looks for what is valuable, whether others use it or not.
 ///
 /// `own`: c and n, the owner's visits to this area and to all areas; `once`: areas seen about once; `cohort_new`: the
 /// cohort's share of new areas; `tenant`: q, the tenant's share of visits to this area.
-pub(crate) fn evidence(own: &OwnCalls, once: f64, cohort_new: f64, tenant: f64) -> (f64, f64) {
+pub(crate) fn evidence(own: &OwnCalls, once: f64, cohort_new: f64, tenant: OfTenant) -> f64 {
     let total = own.of_all.max(own.of_this);
     let novelty = ((once + own.elsewhere + 5.0 * cohort_new) / (total + 5.0)).clamp(0.0, 1.0);
-    let usual = if total > 0.0 { (own.of_this / total).min(1.0) } else { tenant };
-    let owner = (1.0 - novelty) * usual + novelty * tenant;
-    let thief = 0.25 * owner + 0.75 * tenant;
-    (0.35 * ln(thief / owner.max(1e-9)).clamp(-3.0, 3.0), owner.min(1.0))
+    let usual = if total > 0.0 { (own.of_this / total).min(1.0) } else { tenant.share };
+    let owner = (1.0 - novelty) * usual + novelty * tenant.share;
+    let thief = THIEF.0 * owner + THIEF.1 * tenant.share + THIEF.2 / (tenant.areas + 10.0);
+    WEIGHT * ln(thief / owner.max(1e-9)).clamp(-MAX, MAX)
 }
 
 /// An area with a larger share of the tenant's visits to areas is no evidence, even if it is new to an owner.
@@ -56,21 +70,34 @@ mod tests {
         OwnCalls { of_this, of_all, elsewhere }
     }
 
+    /// An area with a 20th of the visits of a tenant with few areas.
+    const OFTEN: OfTenant = OfTenant { share: 0.05, areas: 10.0 };
+
     #[test]
     fn new_area_is_weak_evidence_for_a_wide_user() {
-        let (narrow, _) = evidence(&own(0.0, 1_000.0, 0.0), 1.0, 0.1, 0.05);
-        let (wide, _) = evidence(&own(0.0, 1_000.0, 900.0), 1.0, 0.1, 0.05);
+        let narrow = evidence(&own(0.0, 1_000.0, 0.0), 1.0, 0.1, OFTEN);
+        let wide = evidence(&own(0.0, 1_000.0, 900.0), 1.0, 0.1, OFTEN);
         assert!(narrow > 1.0 && wide < 0.1, "{narrow} {wide}");
     }
 
     #[test]
     fn usual_area_is_evidence_for_the_owner() {
-        let (usual, _) = evidence(&own(90.0, 100.0, 0.0), 1.0, 0.1, 0.05);
-        assert!(usual < -0.3, "{usual}");
-        let (unusual, p) = evidence(&own(0.0, 100.0, 0.0), 1.0, 0.1, 0.05);
-        // ν = 1.5/105 and P_own = ν·0.05. The thief has 0.75·0.05 more: the ratio is clamped.
-        assert!((unusual - 0.35 * 3.0).abs() < 1e-9 && p < 0.001);
-        assert!(evidence(&own(0.0, 0.0, 0.0), 0.0, 0.1, 0.05).0.abs() < 1e-9, "a new token has no history");
+        assert!(evidence(&own(90.0, 100.0, 0.0), 1.0, 0.1, OFTEN) < -0.3);
+        // ν = 1.5/105 and P_own = ν·0.05. The thief has 0.3·0.05 + 0.45/20 more: the ratio is clamped.
+        let unusual = evidence(&own(0.0, 100.0, 0.0), 1.0, 0.1, OFTEN);
+        assert!((unusual - 0.35 * 3.0).abs() < 1e-9, "{unusual}");
+        assert!(evidence(&own(0.0, 0.0, 0.0), 0.0, 0.1, OFTEN).abs() < 1e-9, "a new token has no history");
+    }
+
+    #[test]
+    fn area_that_hardly_anybody_visits_is_more_attractive_than_usual() {
+        let of = |share| evidence(&own(0.0, 100.0, 50.0), 1.0, 0.1, OfTenant { share, areas: 90.0 });
+        // ν = 51.5/105: P_T/P_O = 0.25 + (0.3·q + 0.0045)/(ν·q).
+        let expected = |share: f64| 0.35 * (0.25 + (0.3 * share + 0.0045) / (51.5 / 105.0 * share)).ln();
+        for share in [0.2, 0.01, 0.001] {
+            assert!((of(share) - expected(share)).abs() < 1e-9, "{share}: {}", of(share));
+        }
+        assert!(of(0.001) > of(0.01) + 0.5 && of(0.2) < 0.0);
     }
 
     #[test]
@@ -96,12 +123,13 @@ mod tests {
 
         #[test]
         fn evidence_is_finite_and_falls_with_own_use(
-            visits in 0.0..100.0_f64, elsewhere in 0.0..1e4_f64, total in 0.0..1e4_f64, once in 0.0..4.0_f64, new in 0.0..1.0_f64, tenant in 0.0..1.0_f64,
+            visits in 0.0..100.0_f64, elsewhere in 0.0..1e4_f64, total in 0.0..1e4_f64, once in 0.0..4.0_f64,
+            new in 0.0..1.0_f64, share in 0.0..1.0_f64, areas in 0.0..1e6_f64,
         ) {
-            let total = total.max(visits + 1.0);
-            let (ratio, p) = evidence(&own(visits, total, elsewhere), once, new, tenant);
-            prop_assert!(ratio.is_finite() && ratio.abs() <= 1.05 + 1e-9 && (0.0..=1.0).contains(&p));
-            prop_assert!(evidence(&own(visits + 1.0, total, elsewhere), once, new, tenant).0 <= ratio + 1e-9);
+            let (total, tenant) = (total.max(visits + 1.0), OfTenant { share, areas });
+            let ratio = evidence(&own(visits, total, elsewhere), once, new, tenant);
+            prop_assert!(ratio.is_finite() && ratio.abs() <= WEIGHT * MAX + 1e-9);
+            prop_assert!(evidence(&own(visits + 1.0, total, elsewhere), once, new, tenant) <= ratio + 1e-9);
         }
     }
 }

@@ -161,6 +161,17 @@ fn route_with_few_calls_is_rare() {
 }
 
 #[test]
+fn areas_are_counted_per_tenant() {
+    let mut population = Population::default();
+    for area in [1, 2, 2, 3, 1, 2] {
+        population.learn_area(7, area, 0.5);
+        population.learn_area(8, 1, 1.0);
+    }
+    population.learn_area(7, 4, 0.0);
+    assert_eq!([7, 8, 9].map(|tenant| population.areas(tenant) as u32), [3, 1, 0]);
+}
+
+#[test]
 fn share_of_rare_routes_follows_the_application() {
     let mut population = Population::default();
     let share = |population: &Population, app| population.callers(seated(0), app, 7).rare_routes(0.01);
