@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::ClientContext;
-use rdkafka::config::{ClientConfig, FromClientConfig as _, FromClientConfigAndContext as _, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, Consumer as _, DefaultConsumerContext};
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
@@ -146,7 +146,7 @@ impl StateTopic {
             .set("enable.auto.commit", "false")
             .set("enable.partition.eof", "true")
             .set("auto.offset.reset", "error");
-        let consumer = BaseConsumer::from_config(&config).map_err(failed)?;
+        let consumer = BaseConsumer::from_config_and_context(&config, Reader).map_err(failed)?;
         let partition = self.partition(name);
         let (low, high) = consumer.fetch_watermarks(&self.topic, partition, ANSWER_WAIT).map_err(failed)?;
         let log = Log { consumer, topic: Arc::clone(&self.topic), partition };
@@ -350,7 +350,7 @@ impl Delivered {
 
 impl ClientContext for Delivered {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        log(level, facility, message);
+        log_of_client(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -370,9 +370,32 @@ impl ProducerContext for Delivered {
     }
 }
 
+/// Context of a reader, for which the end of the partition is no error.
+struct Reader;
+
+impl ClientContext for Reader {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log_of_client(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "kafka consumer");
+    }
+}
+
+impl ConsumerContext for Reader {}
+
+/// Omits the warnings about properties, which other clients log at the start: the clients of this module are made again
+/// and again.
+fn log_of_client(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    if facility != "CONFWARN" {
+        log(level, facility, message);
+    }
+}
+
 /// A partition of the topic.
 struct Log {
-    consumer: BaseConsumer<DefaultConsumerContext>,
+    consumer: BaseConsumer<Reader>,
     topic: Arc<str>,
     partition: i32,
 }
