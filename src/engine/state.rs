@@ -16,7 +16,7 @@ const ATTEMPTS_PART: usize = 8;
 
 /// Version of the format in which a state is stored. Raise it if a stored state would be read as another one: if the
 /// layout changes (a test fails then), or the meaning of a field or of a key.
-pub const STATE_FORMAT: u32 = 2;
+pub const STATE_FORMAT: u32 = 3;
 
 /// State of one partition. All of it is stored in snapshots, without the settings.
 #[derive(Debug, Serialize, Deserialize)]

@@ -22,6 +22,8 @@ pub(crate) const SITES_MAX: usize = 3;
 const CALLS_MAX: u16 = 2_000 * 16;
 /// Sum of calls over which rare routes are counted: 100 calls, in sixteenths.
 const RARE_CALLS_MAX: u16 = 100 * 16;
+/// Unit of the number of rare calls, in sixteenths of a call. It is small, because the number is rounded at each call.
+const RARE_UNIT: u16 = 32;
 
 /// Number of visits of each level of novelty, sixteenths.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -197,7 +199,7 @@ pub struct Baseline {
     pub(crate) binding_streak: u8,
     /// Learnt calls of routes by their weights, sixteenths.
     routes: u16,
-    /// Of about the last 100 of these, calls of rare routes that were not `seen` yet.
+    /// Of about the last 100 of these, calls of rare routes that were not `seen` yet. 512ths.
     rare_routes: u16,
     /// Visits to areas that were learnt, sixteenths.
     areas: u16,
@@ -380,16 +382,18 @@ impl Baseline {
     /// Own calls of `route`.
     pub(crate) fn own_route(&self, route: u32) -> OwnCalls {
         let of_all = f64::from(self.routes) / 16.0;
+        let rare = self.own_rare_routes();
+        let share_of_rare = if rare.of_all > 0.0 { rare.of_this / rare.of_all } else { 0.0 };
         // The table stores only the most frequent routes.
-        let elsewhere = of_all - f64::from(self.rare_routes) / 16.0 - self.seen.total(Feature::Route);
+        let elsewhere = of_all * (1.0 - share_of_rare) - self.seen.total(Feature::Route);
         OwnCalls { of_this: self.seen.count(Feature::Route, route), of_all, elsewhere: elsewhere.max(0.0) }
     }
 
     /// Own calls of rare routes, among the last 100 calls.
     pub(crate) fn own_rare_routes(&self) -> OwnCalls {
-        let in_calls = |sixteenths: u16| f64::from(sixteenths) / 16.0;
-        let of_all = in_calls(self.routes.min(RARE_CALLS_MAX));
-        OwnCalls { of_this: in_calls(self.rare_routes), of_all, elsewhere: 0.0 }
+        let of_all = f64::from(self.routes.min(RARE_CALLS_MAX)) / 16.0;
+        let of_this = f64::from(self.rare_routes) / f64::from(16 * RARE_UNIT);
+        OwnCalls { of_this: of_this.min(of_all), of_all, elsewhere: 0.0 }
     }
 
     /// Learns a call of a route.
@@ -404,7 +408,7 @@ impl Baseline {
         let sixteenths = sixteenths(weight, self.routes.into(), minute);
         self.routes += sixteenths;
         if is_rare && self.seen.count(Feature::Route, route) <= 0.0 {
-            self.rare_routes += sixteenths;
+            self.rare_routes = self.rare_routes.saturating_add(sixteenths * RARE_UNIT);
         }
         if self.routes > RARE_CALLS_MAX {
             let forgotten = u32::from(self.rare_routes) * u32::from(sixteenths);
@@ -478,6 +482,8 @@ mod tests {
         assert!(later.is_some_and(|share| (0.1..0.4).contains(&share)), "{later:?}");
         let at_last = (0..1_000).map(|_| call(7, false)).last();
         assert_eq!(at_last, Some(0.0));
+        let mostly_usual = (0..5_000).map(|number| call(1_000 + number, number % 50 == 0)).last();
+        assert!(mostly_usual.is_some_and(|share| (0.01..0.03).contains(&share)), "{mostly_usual:?}");
     }
 
     #[test]

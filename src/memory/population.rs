@@ -21,6 +21,8 @@ const PAIRS_MAX: usize = 1 << 20;
 /// Weight of all calls in the shares of an application, and of its calls in those of a client family. Calls.
 const OF_ANYONE: f64 = 50.0;
 const OF_APP: f64 = 100.0;
+/// Visits from which an area counts as one of the tenant's.
+const AREA_VISITS: f64 = 0.5;
 /// Calls of an application over which its share of rare routes is averaged, and the weight of the cohort's share. An
 /// application that is new to tokenwarden has many rare routes at first.
 const RARE_CALLS: f64 = 300.0;
@@ -212,10 +214,10 @@ enum Pair {
     AppRoute,
     TenantArea,
     TenantAreas,
-    TenantAreaNames,
     FingerprintFamily,
     Fingerprint,
     Habit,
+    TenantAreaCount,
 }
 
 const fn pair(table: Pair, a: u64, b: u64) -> u64 {
@@ -503,13 +505,13 @@ impl Population {
     /// Number of areas of the tenant that were visited.
     #[must_use]
     pub(crate) fn areas(&self, tenant: u64) -> f64 {
-        self.calls.count(pair(Pair::TenantAreaNames, tenant, 0))
+        self.calls.count(pair(Pair::TenantAreaCount, tenant, 0))
     }
 
     pub(crate) fn learn_area(&mut self, tenant: u64, area: u32, weight: f64) {
         let visits = self.calls.add(pair(Pair::TenantArea, tenant, u64::from(area)), weight);
-        if weight > 0.0 && visits <= weight {
-            self.calls.add(pair(Pair::TenantAreaNames, tenant, 0), 1.0);
+        if visits >= AREA_VISITS && visits - weight < AREA_VISITS {
+            self.calls.add(pair(Pair::TenantAreaCount, tenant, 0), 1.0);
         }
         self.calls.add(pair(Pair::TenantAreas, tenant, 0), weight);
     }

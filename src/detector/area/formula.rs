@@ -3,15 +3,18 @@
 use crate::math::ln;
 use crate::memory::baseline::OwnCalls;
 
-/// Shares of a thief's choice: like the owner, like the tenant, and any of the tenant's areas with equal probability.
-const THIEF: (f64, f64, f64) = (0.25, 0.3, 0.45);
+/// Assumed shares of thieves who choose an area like the owner, like the tenant, and any of the tenant's areas with equal
+/// probability.
+const LIKE_OWNER: f64 = 0.25;
+const LIKE_TENANT: f64 = 0.3;
+const ANY: f64 = 0.45;
 /// Weight and limit of the evidence of one area.
 const WEIGHT: f64 = 0.35;
 const MAX: f64 = 3.0;
 
-/// The areas of a tenant.
+/// How a tenant uses an area, and how many areas it has.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct OfTenant {
+pub(crate) struct AreaUse {
     /// Share of the tenant's visits to areas that are to this one.
     pub(crate) share: f64,
     /// Number of areas.
@@ -21,16 +24,17 @@ pub(crate) struct OfTenant {
 /// Evidence of one area, in [−1.05, 1.05]: `0.35·ln P_T/P_O`.
 ///
 /// `P_O = (1 − ν)·c/n + ν·q`: the owner chooses known areas by habit, and new or evicted ones like others of the
-/// tenant. `P_T = 0.25·P_O + 0.3·q + 0.45/(areas + 10)`: a thief looks for what is valuable, whether others use it or not.
+/// tenant. `P_T = 0.25·P_O + 0.3·q + 0.45/(areas + 10)`: some thieves choose areas regardless
+/// of their popularity.
 ///
 /// `own`: c and n, the owner's visits to this area and to all areas; `once`: areas seen about once; `cohort_new`: the
 /// cohort's share of new areas; `tenant`: q, the tenant's share of visits to this area.
-pub(crate) fn evidence(own: &OwnCalls, once: f64, cohort_new: f64, tenant: OfTenant) -> f64 {
+pub(crate) fn evidence(own: &OwnCalls, once: f64, cohort_new: f64, tenant: AreaUse) -> f64 {
     let total = own.of_all.max(own.of_this);
     let novelty = ((once + own.elsewhere + 5.0 * cohort_new) / (total + 5.0)).clamp(0.0, 1.0);
     let usual = if total > 0.0 { (own.of_this / total).min(1.0) } else { tenant.share };
     let owner = (1.0 - novelty) * usual + novelty * tenant.share;
-    let thief = THIEF.0 * owner + THIEF.1 * tenant.share + THIEF.2 / (tenant.areas + 10.0);
+    let thief = LIKE_OWNER * owner + LIKE_TENANT * tenant.share + ANY / (tenant.areas + 10.0);
     WEIGHT * ln(thief / owner.max(1e-9)).clamp(-MAX, MAX)
 }
 
@@ -71,7 +75,7 @@ mod tests {
     }
 
     /// An area with a 20th of the visits of a tenant with few areas.
-    const OFTEN: OfTenant = OfTenant { share: 0.05, areas: 10.0 };
+    const OFTEN: AreaUse = AreaUse { share: 0.05, areas: 10.0 };
 
     #[test]
     fn new_area_is_weak_evidence_for_a_wide_user() {
@@ -90,8 +94,8 @@ mod tests {
     }
 
     #[test]
-    fn area_that_hardly_anybody_visits_is_more_attractive_than_usual() {
-        let of = |share| evidence(&own(0.0, 100.0, 50.0), 1.0, 0.1, OfTenant { share, areas: 90.0 });
+    fn rarely_visited_area_is_more_suspicious() {
+        let of = |share| evidence(&own(0.0, 100.0, 50.0), 1.0, 0.1, AreaUse { share, areas: 90.0 });
         // ν = 51.5/105: P_T/P_O = 0.25 + (0.3·q + 0.0045)/(ν·q).
         let expected = |share: f64| 0.35 * (0.25 + (0.3 * share + 0.0045) / (51.5 / 105.0 * share)).ln();
         for share in [0.2, 0.01, 0.001] {
@@ -126,7 +130,7 @@ mod tests {
             visits in 0.0..100.0_f64, elsewhere in 0.0..1e4_f64, total in 0.0..1e4_f64, once in 0.0..4.0_f64,
             new in 0.0..1.0_f64, share in 0.0..1.0_f64, areas in 0.0..1e6_f64,
         ) {
-            let (total, tenant) = (total.max(visits + 1.0), OfTenant { share, areas });
+            let (total, tenant) = (total.max(visits + 1.0), AreaUse { share, areas });
             let ratio = evidence(&own(visits, total, elsewhere), once, new, tenant);
             prop_assert!(ratio.is_finite() && ratio.abs() <= WEIGHT * MAX + 1e-9);
             prop_assert!(evidence(&own(visits + 1.0, total, elsewhere), once, new, tenant) <= ratio + 1e-9);

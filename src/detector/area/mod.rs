@@ -2,7 +2,7 @@
 
 pub(crate) mod formula;
 
-use self::formula::OfTenant;
+use self::formula::AreaUse;
 use super::{Case, Detector, DetectorId, Fading, Lesson, Teaching};
 use crate::event::Kind;
 use crate::memory::visit::Core;
@@ -133,6 +133,6 @@ fn evidence(case: &Case<'_>, visit: &mut Core, area: u32) -> f64 {
         own.spread(visit.areas_remembered.get_or_insert_with(sum))
     };
     let (_, once) = seen.variety(Feature::Area);
-    let of_tenant = OfTenant { share: population.touches(tenant, area, own.of_this), areas: population.areas(tenant) };
+    let of_tenant = AreaUse { share: population.touches(tenant, area, own.of_this), areas: population.areas(tenant) };
     formula::evidence(&own, once as f64, case.cohorts().new_areas(case.kind), of_tenant)
 }

@@ -67,8 +67,8 @@ pub(crate) fn evidence(own: &OwnCalls, others: f64, thief: f64, calls: f64) -> C
     Call::new(thief, probability(own, others), others, calls)
 }
 
-/// The same for a rare route, which hardly anybody calls. Nothing is known about a single rare route, so all share one
-/// probability. 30 % of a thief's calls go to them, and more if their words are attractive.
+/// The same for a rare route, which has fewer than two calls in the population. Nothing is known about a single rare route,
+/// so all share one probability. 30 % of a thief's calls go to them, and more if their words are attractive.
 ///
 /// `others`: the share of such calls among those of others with this application; `lure`: [`promise`]^0.6.
 #[must_use]

@@ -156,7 +156,8 @@ fn score_call(case: &Case<'_>, lesson: &mut Lesson) {
 fn learn_call(teaching: &mut Teaching<'_>) {
     let (observation, lesson, weights) = (teaching.observation, teaching.lesson, teaching.weights());
     let (sighting, route, learns) = (observation.sighting, observation.route.key, &lesson.learns);
-    if learns.route >= formula::weight(1) && teaching.is_settled() {
+    let (is_first, is_settled) = (learns.route >= formula::weight(1), teaching.is_settled());
+    if is_first && is_settled {
         if let Some(cohorts) = teaching.cohorts() {
             cohorts.learn_route(lesson.kind, learns.rare_route, weights.counted);
             if learns.new_task {
@@ -179,7 +180,7 @@ fn learn_call(teaching: &mut Teaching<'_>) {
     let population = &mut teaching.others.population;
     let call = AppCall { app: sighting.app, family: sighting.family, route, promise: learns.promise };
     population.learn_route(observation.tenant, &call, counted);
-    if learns.route >= formula::weight(1) {
+    if is_first && is_settled {
         population.learn_rare_route(observation.tenant, sighting.app, learns.rare_route, counted);
     }
 }
