@@ -31,7 +31,7 @@ const FOOTER_BYTES: usize = 20;
 const MARKER_BYTES_MAX: usize = 16 << 20;
 const EXTENSION: &str = ".state";
 /// Extension of a snapshot that is not complete; a number follows.
-const DRAFT: &[u8] = b"new";
+const DRAFT: &str = ".state.new";
 /// Characters of a name that are not encoded in the name of its file.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
 
@@ -52,10 +52,10 @@ impl StateDir {
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| io::Error::new(ErrorKind::WouldBlock, "another process of tokenwarden uses this folder"))?;
         for entry in std::fs::read_dir(folder)? {
-            let path = entry?.path();
-            // What a process that was killed has left.
-            if path.extension().is_some_and(|extension| extension.as_encoded_bytes().starts_with(DRAFT)) {
-                std::fs::remove_file(path)?;
+            let entry = entry?;
+            // Remove drafts that a killed process left.
+            if entry.file_name().to_str().is_some_and(|name| name.contains(DRAFT)) {
+                std::fs::remove_file(entry.path())?;
             }
         }
         Ok(Self { folder: folder.to_owned(), begun: AtomicU64::new(0), _lock: lock })
@@ -276,8 +276,10 @@ mod tests {
         drop(dir);
         // As after a crash.
         std::fs::write(folder.path().join("events.state.new7"), b"half").expect("a file");
+        std::fs::write(folder.path().join("config.new"), b"half").expect("a file");
         let dir = StateDir::open(folder.path()).expect("it opens");
         assert!(!folder.path().join("events.state.new7").exists());
+        assert!(folder.path().join("config.new").exists(), "a file of somebody else");
         write_snapshot(&dir, "events", &[b"new"], 2);
         assert_eq!(read_snapshot(&dir, "events"), (2, vec![b"new".to_vec()]));
     }
