@@ -112,8 +112,10 @@ struct AppUse {
 
 impl AppUse {
     fn learn_rare_route(&mut self, is_rare: bool, weight: f64) {
-        let calls = self.calls.clamp(weight, RARE_CALLS);
-        self.rare_routes += (f64::from(u8::from(is_rare)) - self.rare_routes) * weight / calls;
+        if weight > 0.0 {
+            let calls = self.calls.clamp(weight, RARE_CALLS);
+            self.rare_routes += (f64::from(u8::from(is_rare)) - self.rare_routes) * weight / calls;
+        }
     }
 }
 
@@ -154,6 +156,8 @@ pub(crate) struct AppCall {
     pub(crate) route: u32,
     /// [`RouteUse::promise`]
     pub(crate) promise: f64,
+    /// Whether the route is rare. `None`: the call does not teach the share of rare routes.
+    pub(crate) is_rare: Option<bool>,
 }
 
 /// Probability of a call.
@@ -472,16 +476,9 @@ impl Population {
         self.routes.of_own(tenant, route, promise)
     }
 
-    /// Learns whether a route that was called first in a visit is rare.
-    pub(crate) fn learn_rare_route(&mut self, tenant: Tenant, app: u64, is_rare: bool, weight: f64) {
-        if weight > 0.0 {
-            self.apps.entry(of_tenant(app, tenant.key), AppUse::default).learn_rare_route(is_rare, weight);
-        }
-    }
-
     /// Learns a call of a route.
     pub(crate) fn learn_route(&mut self, tenant: Tenant, call: &AppCall, weight: f64) {
-        let AppCall { app, family, route, promise } = *call;
+        let AppCall { app, family, route, promise, is_rare } = *call;
         let used = self.routes.learn(tenant, route, promise, weight);
         let app = of_tenant(app, tenant.key);
         let in_app = self.calls.add(pair(Pair::AppRoute, app, u64::from(route)), weight);
@@ -489,6 +486,9 @@ impl Population {
         let of_app = self.apps.entry(app, AppUse::default);
         of_app.calls += weight;
         of_app.preferences += used.preference_of(in_app) - before;
+        if let Some(is_rare) = is_rare {
+            of_app.learn_rare_route(is_rare, weight);
+        }
         let client = client(app, family);
         self.calls.add(pair(Pair::ClientRoute, client, u64::from(route)), weight);
         self.calls.add(pair(Pair::Client, client, 0), weight);

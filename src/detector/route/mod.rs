@@ -178,11 +178,9 @@ fn learn_call(teaching: &mut Teaching<'_>) {
     let call = RouteCall { route, is_rare: learns.rare_route, minute: sighting.minute() };
     teaching.baseline.learn_route(call, counted, known);
     let population = &mut teaching.others.population;
-    let call = AppCall { app: sighting.app, family: sighting.family, route, promise: learns.promise };
+    let is_rare = (is_first && is_settled).then_some(learns.rare_route);
+    let call = AppCall { app: sighting.app, family: sighting.family, route, promise: learns.promise, is_rare };
     population.learn_route(observation.tenant, &call, counted);
-    if is_first && is_settled {
-        population.learn_rare_route(observation.tenant, sighting.app, learns.rare_route, counted);
-    }
 }
 
 /// Key under which the owner knows the route: that before names in its path were found, if only that is known.

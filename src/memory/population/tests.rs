@@ -2,7 +2,7 @@ use super::*;
 use crate::memory::tenants::seated;
 
 const fn call(app: u64, family: u32, route: u32) -> AppCall {
-    AppCall { app, family, route, promise: 1.0 }
+    AppCall { app, family, route, promise: 1.0, is_rare: None }
 }
 
 /// A first visit of a known user.
@@ -179,14 +179,13 @@ fn share_of_rare_routes_follows_the_application() {
     assert!((share(&population, 1) - 0.01).abs() < 1e-12, "an unknown application: the share of the cohort");
     let mut learn = |app, is_rare, times| {
         for _ in 0..times {
-            population.learn_route(seated(0), &call(app, 7, 11), 1.0);
-            population.learn_rare_route(seated(0), app, is_rare, 1.0);
+            population.learn_route(seated(0), &AppCall { is_rare: Some(is_rare), ..call(app, 7, 11) }, 1.0);
         }
     };
     learn(1, true, 1_000);
     learn(1, false, 2_000);
     learn(2, true, 1_000);
-    population.learn_rare_route(seated(0), 2, false, 0.0);
+    population.learn_route(seated(0), &AppCall { is_rare: Some(false), ..call(2, 7, 11) }, 0.0);
     // 2,000 calls later, e^(−2,000/300) of the share is left. The cohort has a weight of 200 of 500 calls.
     let expected = 0.4 * 0.01 + 0.6 * (-2_000.0_f64 / 300.0).exp();
     assert!((share(&population, 1) - expected).abs() < 1e-4, "{}", share(&population, 1));
