@@ -3,6 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic};
+use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::{Metadata, MetadataTopic};
@@ -11,6 +13,19 @@ use rdkafka::types::RDKafkaConfRes;
 use super::member::Member;
 use super::settings::{ANSWER_WAIT, KafkaSettings};
 use crate::port::SourceError;
+
+/// Creates a topic, if it is missing.
+pub(super) fn create_topic<C: ClientContext>(admin: &AdminClient<C>, topic: &NewTopic<'_>) -> Result<(), String> {
+    let options = AdminOptions::new().request_timeout(Some(ANSWER_WAIT));
+    let results = futures::executor::block_on(admin.create_topics([topic], &options));
+    for result in results.map_err(|error| error.to_string())? {
+        match result {
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((_, code)) => return Err(code.to_string()),
+        }
+    }
+    Ok(())
+}
 
 /// Whether a retry cannot help. A topic that we may no longer read is reported, and the others continue.
 pub(super) fn is_final(error: &KafkaError) -> bool {

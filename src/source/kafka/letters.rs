@@ -6,14 +6,14 @@ use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, NewTopic, TopicReplication};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
 
-use super::connect::misconfigured;
+use super::connect::{create_topic, misconfigured};
 use super::member::{log, unpoisoned};
 use super::native::describe;
 use super::settings::{ANSWER_WAIT, KafkaSettings};
@@ -349,15 +349,7 @@ impl Topic {
         let topic = NewTopic::new(&self.name, 1, TopicReplication::Fixed(-1))
             .set("cleanup.policy", "delete")
             .set("retention.ms", RETENTION_MS);
-        let options = AdminOptions::new().request_timeout(Some(ANSWER_WAIT));
-        let results = futures::executor::block_on(self.admin.create_topics([&topic], &options));
-        for result in results.map_err(|error| error.to_string())? {
-            match result {
-                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-                Err((_, code)) => return Err(code.to_string()),
-            }
-        }
-        Ok(())
+        create_topic(&self.admin, &topic)
     }
 }
 

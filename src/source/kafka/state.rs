@@ -12,7 +12,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, NewTopic, TopicReplication};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
@@ -23,7 +23,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::connect::misconfigured;
+use super::connect::{create_topic, misconfigured};
 use super::member::{log, unpoisoned};
 use super::settings::{ANSWER_WAIT, KafkaSettings, Topic};
 use crate::port::{
@@ -52,6 +52,7 @@ const WINDOW_GROWTH: i64 = 16;
 const LOOK_WAIT: Duration = Duration::from_millis(500);
 
 /// The topic, see the module documentation.
+#[derive(Clone)]
 pub struct StateTopic {
     config: ClientConfig,
     group_id: String,
@@ -199,14 +200,7 @@ fn create(admin: &AdminClient<Delivered>, settings: &KafkaSettings) -> Result<()
     let topic = NewTopic::new(&name, i32::try_from(partitions).unwrap_or(i32::MAX), TopicReplication::Fixed(-1))
         .set("cleanup.policy", "compact")
         .set("segment.bytes", SEGMENT_BYTES);
-    let options = AdminOptions::new().request_timeout(Some(ANSWER_WAIT));
-    let results = futures::executor::block_on(admin.create_topics([&topic], &options));
-    for result in results.map_err(|error| error.to_string())? {
-        match result {
-            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-            Err((_, code)) => return Err(code.to_string()),
-        }
-    }
+    create_topic(admin, &topic)?;
     wait_until_known(admin, &name)
 }
 
@@ -228,13 +222,7 @@ fn failed(error: KafkaError) -> io::Error {
 
 impl Snapshots for StateTopic {
     fn begin(&self, name: &str) -> io::Result<Box<dyn SnapshotWriter>> {
-        let this = Self {
-            config: self.config.clone(),
-            group_id: self.group_id.clone(),
-            topic: Arc::clone(&self.topic),
-            partitions: self.partitions,
-            records: Arc::clone(&self.records),
-        };
+        let this = self.clone();
         let name = name.to_owned();
         in_background(move |incoming| {
             let producer = this.producer(&name)?;
