@@ -84,11 +84,13 @@ impl SnapshotWriter for Background {
     }
 
     fn finish(mut self: Box<Self>, marker: Marker) -> JoinHandle<io::Result<u64>> {
-        // If the thread has failed, its result is the reason.
-        let _ = self.sender.send(Next::End(Box::new(marker)));
-        self.thread.take().unwrap_or_else(|| {
-            let error = self.failure();
-            std::thread::spawn(move || Err(error))
+        std::thread::spawn(move || {
+            // Waits for room. If the thread has failed, its result is the reason.
+            let _ = self.sender.send(Next::End(Box::new(marker)));
+            match self.thread.take().map(JoinHandle::join) {
+                Some(Ok(result)) => result,
+                _ => Err(self.failure()),
+            }
         })
     }
 }
@@ -96,6 +98,30 @@ impl SnapshotWriter for Background {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn end_waits_for_a_slow_storage_on_a_thread() {
+        let (storage, ready) = mpsc::channel::<()>();
+        let mut writer = in_background(move |incoming| {
+            ready.recv().map_err(io::Error::other)?;
+            let mut records = 0;
+            loop {
+                match incoming.next(WAIT_MAX)? {
+                    Next::Record(_) => records += 1,
+                    Next::End(_) => return Ok(records),
+                    Next::Nothing => {}
+                }
+            }
+        })
+        .expect("a thread");
+        for _ in 0..WAITING_MAX {
+            writer.write(Vec::new()).expect("there is room");
+        }
+        // There is no room for the end of the snapshot, and the storage is released only after this call.
+        let end = writer.finish(Marker::default());
+        storage.send(()).expect("the storage waits");
+        assert_eq!(end.join().expect("no panic").ok(), Some(WAITING_MAX as u64));
+    }
 
     #[test]
     fn failure_of_the_storage_is_the_error_of_the_writer() {
