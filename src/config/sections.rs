@@ -144,9 +144,9 @@ impl Default for Outbox {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct SnapshotSection {
-    /// Folder of the snapshots. Without it, there are none.
+    /// Folder of the snapshots. Without it and without `source.kafka.state_topic`, none are written.
     pub(crate) dir: Option<PathBuf>,
-    /// Time between two snapshots.
+    /// Time between two snapshots, milliseconds.
     pub(crate) interval_ms: i64,
 }
 

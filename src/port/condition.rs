@@ -98,7 +98,9 @@ impl Condition {
             Self::Store => "ClickHouse is unavailable",
             Self::SpoolFull => "the spool for ClickHouse is full or its disk fails; partitions are paused",
             Self::Outbox => "the outbox cannot be written",
-            Self::Snapshot => "the last snapshot of the state was not written; a restart forgets what was learnt since",
+            Self::Snapshot => {
+                "the last snapshot of the state was not written; a restart reads the messages since the one before again"
+            }
             Self::OutboxDamaged => "lines of the outbox are damaged; alerts or revocations may be lost",
             Self::Lane => "the delivery lane has failed and is being restarted",
             Self::LaneEnded => "the delivery lane has ended; restart the process",
