@@ -44,8 +44,7 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    /// `at`: milliseconds since the epoch. `deviation`: evidence that the visit is not the owner's, route + ½ client + hour,
-    /// nats.
+    /// `at`: milliseconds since the epoch. `deviation`: evidence that the visit is not the owner's, route + hour, nats.
     pub(crate) fn new(user: u64, tenant: Tenant, app: u64, at: i64, deviation: f64) -> Self {
         let deviation = deviation.clamp(-2.0, 3.0) as f32;
         Self { user, tenant: tenant.key, app, second: (at / 1_000) as u32, deviation, seat: tenant.seat }

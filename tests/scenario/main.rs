@@ -32,8 +32,8 @@ use tokenwarden::store::{NullRows, NullStore};
 use tokenwarden::telemetry::{Health, Metrics, SystemClock};
 use tokenwarden::token::TokenHasher;
 use tokenwarden::verdict::RuleId::{
-    BindingMismatch, ConcurrentUse, ImpossibleTravel, NewClient, NewCountry, NewIp, NewNetwork, RefreshReuse,
-    UseAfterExpiry, UseAfterRevocation, UseAfterSessionEnd,
+    AppFanout, BindingMismatch, ConcurrentUse, ImpossibleTravel, IpFanout, NewClient, NewCountry, NewIp, NewNetwork,
+    RefreshReuse, UseAfterExpiry, UseAfterRevocation, UseAfterSessionEnd,
 };
 use tokenwarden::verdict::{Action, Verdict};
 use tokenwarden::wire::{Decoded, Decoder, Format};
@@ -179,11 +179,43 @@ fn company_key_scan_is_one_cause() {
         }
         log_odds
     };
+    // A breach of one application, or its migration.
     let of_one_application = scan(Some("crm"));
-    assert!(of_one_application[8] > of_one_application[0], "a breach of the application: {of_one_application:?}");
+    assert!(of_one_application[0] > 0.0, "the first are suspicious: {of_one_application:?}");
+    let fan_min = 3.0;
+    assert!(of_one_application[8] > of_one_application[0] - fan_min - 1.5, "{of_one_application:?}");
     let of_no_application = scan(None);
     assert!(of_no_application[0] > 0.0, "the first are suspicious: {of_no_application:?}");
     assert!(of_no_application[8] < of_no_application[0] - 3.0, "the last are not: {of_no_application:?}");
+}
+
+#[test]
+fn moved_application_with_a_new_client_is_no_campaign() {
+    let mut scenario = Scenario::in_town();
+    let users: Vec<Event> = (0..8).map(|number| scenario.office_worker(&format!("user-{number}"), 30)).collect();
+    scenario.wait(15 * HOUR);
+    let mut last = None;
+    for user in &users {
+        scenario.wait(2 * MINUTE);
+        last = Some(scenario.see(&user.from(address::LEIPZIG_HOST).agent("python-requests/2.31.0")));
+    }
+    let last = last.expect("eight users");
+    assert!(!fired(&last, AppFanout) && !fired(&last, IpFanout), "{last:#?}");
+}
+
+#[test]
+fn campaign_calls_what_the_users_do_not_call() {
+    let mut scenario = Scenario::in_town();
+    let users: Vec<Event> = (0..8).map(|number| scenario.office_worker(&format!("user-{number}"), 30)).collect();
+    scenario.wait(15 * HOUR);
+    let mut last = None;
+    for user in &users {
+        scenario.wait(2 * MINUTE);
+        let theft = user.from(address::LEIPZIG_HOST).agent("python-requests/2.31.0");
+        last = Some(scenario.see(&theft.set("endpoint", "/v1/admin/secrets")));
+    }
+    let last = last.expect("eight users");
+    assert!(fired(&last, AppFanout) && last.verdict >= Verdict::Alert, "{last:#?}");
 }
 
 #[test]

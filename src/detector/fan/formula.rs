@@ -6,8 +6,9 @@ use crate::memory::fleet::{Arrivals, SEVERAL_APPS, USERS_MIN};
 /// Share of the usual visits below which an application is assumed to have been migrated to another network.
 const MOVED_BELOW: f64 = 0.1;
 
-/// `0.6·Σ_others d + ln(k − 2)` in [−3, 10] for k ≥ 3 users. `d = route + client/2 + hour` is the evidence of one user.
-/// A migration has usual calls and clients, so the sum is negative. In a campaign it is high.
+/// `0.6·Σ_others d + ln(k − 2)` in [−3, 10] for k ≥ 3 users. `d = route + hour` is the evidence of one user.
+/// A migration has usual calls, so the sum is negative. In a campaign it is high. A new client is not in the sum: it is
+/// the same for all users of the group, in a migration and in a campaign.
 ///
 /// `usual_share`: current visits of the application from known addresses, as a share of its usual ones, 0 to 1. After a
 /// migration it is near 0. Below 0.1, the evidence has the weight 0.3.
@@ -71,7 +72,7 @@ mod tests {
     fn campaign_has_more_evidence_than_a_migration() {
         let campaign = evidence(Arrivals { users: 8, deviation: 14.0, apps: 1 }, || 1.0);
         assert!((campaign - (8.4 + 6.0_f64.ln()).min(10.0)).abs() < 1e-12);
-        assert!(evidence(Arrivals { users: 60, deviation: -60.0, apps: 1 }, || 1.0) < -2.9, "usual calls and clients");
+        assert!(evidence(Arrivals { users: 60, deviation: -60.0, apps: 1 }, || 1.0) < -2.9, "usual calls");
         let guests = Arrivals { users: 5, deviation: -6.0, apps: 0 };
         assert!((evidence(guests, || 1.0) - (3.0_f64.ln() - 3.6)).abs() < 1e-12, "users of several tenants");
         let moved = evidence(Arrivals { users: 8, deviation: 5.0, apps: 1 }, || 0.01);

@@ -33,7 +33,7 @@ impl Detector for Fan {
         }
         let evidence = |detector| holder.evidence[detector].get();
         let client = evidence(DetectorId::Client) + f64::from(visit.client_credit);
-        let deviation = evidence(DetectorId::Route) + 0.5 * client + evidence(DetectorId::Hour);
+        let deviation = evidence(DetectorId::Route) + evidence(DetectorId::Hour);
         // Without an `app_id`, each user counts as an application of its own, if the tenant is known.
         let event = &observation.enriched.event;
         let own_app = if event.app_id.is_none() && event.tenant_id.is_some() { observation.user } else { app };
