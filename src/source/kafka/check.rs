@@ -34,8 +34,8 @@ pub enum Level {
 pub struct Finding {
     pub level: Level,
     pub topic: String,
-    /// Subject of the check: `topic`, `permission`, `timestamps`, `cleanup`, `retention`, `offsets`, `replicas`,
-    /// `election`, `size`.
+    /// Subject of the check: `topic`, `membership`, `partitions`, `permission`, `timestamps`, `cleanup`, `retention`,
+    /// `offsets`, `replicas`, `election`, `size`.
     pub what: &'static str,
     pub text: String,
     /// The service repairs it at its start, if permitted.
@@ -58,8 +58,8 @@ pub fn check(settings: &KafkaSettings) -> Result<Vec<Finding>, SourceError> {
     }
     let described = describe(consumer.client(), &names, ANSWER_WAIT).map_err(|code| refused(settings, code))?;
     let configs = configs(&letters, &names);
-    let mut checked = Checked { findings: Vec::new(), consumer: &consumer, settings };
-    for (name, found) in names.iter().zip(&described) {
+    let mut checked = Checked { findings: Vec::new(), consumer: &consumer, settings, source_partitions: 0 };
+    for (at, (name, found)) in names.iter().zip(&described).enumerate() {
         let config = configs.get(*name).ok_or("their settings may not be read (ACL: DescribeConfigs)");
         if *name == letters.name {
             checked.letters(name, found, config);
@@ -67,6 +67,9 @@ pub fn check(settings: &KafkaSettings) -> Result<Vec<Finding>, SourceError> {
             checked.state(name, found, config);
         } else {
             checked.source(name, found, config);
+            if at == 0 {
+                checked.membership(name);
+            }
         }
     }
     Ok(checked.findings)
@@ -116,6 +119,8 @@ struct Checked<'c> {
     findings: Vec<Finding>,
     consumer: &'c BaseConsumer<Member>,
     settings: &'c KafkaSettings,
+    /// Number of partitions of the largest source topic.
+    source_partitions: usize,
 }
 
 impl Checked<'_> {
@@ -178,6 +183,14 @@ impl Checked<'_> {
             self.findings.iter_mut().rev().take(1).for_each(|finding| finding.repaired_at_start = true);
             return;
         };
+        let (count, of_sources) = (found.partitions.len(), self.source_partitions);
+        if count < of_sources {
+            let why = format!(
+                "{count} partitions, and the largest source topic has {of_sources}: an open snapshot of one partition hides \
+                 newer ones of others. Create it again with {of_sources} partitions; more partitions would orphan snapshots"
+            );
+            self.add(Level::Warning, name, "partitions", why);
+        }
         self.permission(name, found.may.map(|may| may.read && may.write), "read and write");
         match config {
             Ok(config) if value(config, "cleanup.policy") == "compact" => {
@@ -187,6 +200,7 @@ impl Checked<'_> {
                     let why = format!("set max.message.bytes to at least {STATE_MESSAGE_BYTES}");
                     self.add(Level::Failed, name, "size", why);
                 }
+                self.replicas(name, found, config, "snapshots are refused", Level::Warning);
             }
             Ok(_) => {
                 let why =
@@ -194,6 +208,26 @@ impl Checked<'_> {
                 self.add(Level::Failed, name, "cleanup", why);
             }
             Err(reason) => self.add(Level::Warning, name, "cleanup", reason),
+        }
+    }
+
+    /// Checks how members share the partitions; reported with the first topic.
+    fn membership(&mut self, name: &str) {
+        let property = |key| self.settings.properties.get(key).map(String::as_str);
+        let instance = property("group.instance.id");
+        let strategy = property("partition.assignment.strategy").unwrap_or("cooperative-sticky");
+        if strategy.contains("cooperative") {
+            let text = match instance {
+                Some(_) => "cooperative, static: a restart within session.timeout.ms moves no partition",
+                None => "cooperative, without group.instance.id: each restart moves partitions",
+            };
+            self.add(Level::Ok, name, "membership", text);
+        } else {
+            let why = format!(
+                "partition.assignment.strategy is `{strategy}`: each rebalance takes all partitions from all members, and \
+                 each state is restored again. Remove it; the default is cooperative-sticky"
+            );
+            self.add(Level::Warning, name, "membership", why);
         }
     }
 
@@ -205,6 +239,7 @@ impl Checked<'_> {
     ) {
         let missing = "does not exist; create it or correct source.kafka.topics";
         let Some(found) = self.exists(name, found, missing) else { return };
+        self.source_partitions = self.source_partitions.max(found.partitions.len());
         self.permission(name, found.may.map(|may| may.read), "read");
         match config {
             Ok(config) => {
