@@ -33,6 +33,11 @@ pub(crate) struct TopicId(pub(crate) [u8; 16]);
 impl TopicId {
     /// Value for files and for brokers before Kafka 2.8.
     pub(crate) const NONE: Self = Self([0; 16]);
+
+    /// Whether the two are known to be different topics.
+    pub(crate) fn is_other_than(self, other: Self) -> bool {
+        self != other && self != Self::NONE && other != Self::NONE
+    }
 }
 
 impl fmt::Display for TopicId {
@@ -114,8 +119,17 @@ pub struct Bookmark {
     pub(crate) path: String,
     /// Number of the next record, from 0.
     pub(crate) next: i64,
-    /// Number and XXH3 of the first record. Another file with the same path begins with another record.
-    pub(crate) first: (i64, u64),
+    /// Another file with the same path begins with another record.
+    pub(crate) first: FirstRecord,
+}
+
+/// The first record of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FirstRecord {
+    /// Number of the record, from 0. Empty lines before it count.
+    pub(crate) number: i64,
+    /// XXH3 of the record.
+    pub(crate) hash: u64,
 }
 
 /// Position of an error in a message.

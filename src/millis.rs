@@ -4,3 +4,21 @@ pub(crate) const SECOND_MS: i64 = 1_000;
 pub(crate) const MINUTE_MS: i64 = 60 * SECOND_MS;
 pub(crate) const HOUR_MS: i64 = 60 * MINUTE_MS;
 pub(crate) const DAY_MS: i64 = 24 * HOUR_MS;
+
+/// RFC 3339 in UTC, to the second. Empty for a time that has no calendar date.
+pub(crate) fn rfc3339(millis: i64) -> String {
+    let time = jiff::Timestamp::from_second(millis.div_euclid(SECOND_MS));
+    time.map(|time| time.to_string()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_is_rounded_down_to_the_second() {
+        assert_eq!(rfc3339(1_769_990_400_999), "2026-02-02T00:00:00Z");
+        assert_eq!(rfc3339(-1), "1969-12-31T23:59:59Z");
+        assert_eq!(rfc3339(i64::MAX), "");
+    }
+}

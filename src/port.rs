@@ -11,9 +11,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::background::{Incoming, Next, in_background};
+pub(crate) use self::background::{Incoming, Received, in_background};
 pub use self::condition::Condition;
-pub use self::snapshots::{Recall, SnapshotError, SnapshotReader, SnapshotWriter, Snapshots, StoredSnapshot};
+pub(crate) use self::snapshots::{NamedSnapshots, is_damage};
+pub use self::snapshots::{
+    Restoration, SnapshotError, SnapshotReader, SnapshotWriter, Snapshots, StateRestorer, StoredSnapshot,
+};
 use crate::checkpoint::{Bookmark, Checkpoint, DeadLetter, LogTime, Position};
 use crate::enrichment::EnrichedEvent;
 use crate::place::{Network, Place};
@@ -409,6 +412,9 @@ impl OffsetGap {
 pub trait SourceObserver: Send + Sync {
     /// Number of unread messages in a partition. `None` if another member owns the partition.
     fn lag(&self, topic: &str, partition: i32, messages: Option<i64>);
+    /// Number of messages before the committed offset that must still be read to rebuild the state of a partition. `None`:
+    /// it is rebuilt, or another member owns the partition.
+    fn rebuild_left(&self, topic: &str, partition: i32, messages: Option<i64>);
     /// Reports whether `condition` holds for `part`, see [`Condition`].
     fn condition(&self, condition: Condition, part: &str, holds: bool);
     /// Partitions of one topic that are read again from their earliest message, all for the same kind of reason.

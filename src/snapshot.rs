@@ -99,11 +99,20 @@ pub struct Marker {
     /// Where the files of the source continue.
     pub bookmarks: Vec<Bookmark>,
     pub baselines: u64,
+    /// Time of the earliest event in the state, milliseconds since the epoch.
+    pub memory_since: Option<i64>,
     /// Recognises the key of names ([`crate::key::KeyHasher::check`]).
     pub key: u64,
     /// XXH3 of the rules, and versions of the GeoIP files.
     pub rules: u64,
     pub geoip: Vec<String>,
+}
+
+impl Marker {
+    /// Whether a build that reads `format` can read the state.
+    pub(crate) fn check_format(&self, format: u32) -> Result<(), Unreadable> {
+        check_format(self.format, format)
+    }
 }
 
 /// The next offset of a partition.
@@ -126,8 +135,7 @@ impl Reached {
 
     /// Whether this is known to be another topic than that of `position`.
     pub(crate) fn is_of_other_topic(&self, position: &Position) -> bool {
-        let is_known = !self.topic_id.is_empty() && position.topic_id != TopicId::NONE;
-        is_known && self.topic_id != position.topic_id.to_string()
+        self.topic_id.parse().unwrap_or(TopicId::NONE).is_other_than(position.topic_id)
     }
 }
 
@@ -279,7 +287,11 @@ fn check(record: &[u8], format: u32, number: u32) -> Result<(), Unreadable> {
     if header != sealed(found, number, payload) || record.len() > RECORD_BYTES_MAX {
         return Err(Unreadable::Damaged { record: number });
     }
-    if found == format { Ok(()) } else { Err(Unreadable::Format { found, expected: format }) }
+    check_format(found, format)
+}
+
+fn check_format(found: u32, expected: u32) -> Result<(), Unreadable> {
+    if found == expected { Ok(()) } else { Err(Unreadable::Format { found, expected }) }
 }
 
 /// Joins the bytes of records.

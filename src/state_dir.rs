@@ -17,7 +17,8 @@ use rustix::fs::{FlockOperation, flock};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::port::{
-    Incoming, Next, SnapshotError, SnapshotReader, SnapshotWriter, Snapshots, StoredSnapshot, in_background,
+    Incoming, NamedSnapshots, Received, SnapshotError, SnapshotReader, SnapshotWriter, Snapshots, StoredSnapshot,
+    in_background,
 };
 use crate::snapshot::{Marker, RECORD_BYTES_MAX};
 
@@ -78,7 +79,7 @@ fn private() -> OpenOptions {
 }
 
 /// Names of the states in `folder`, each with its snapshot. Needs no lock.
-pub(crate) fn list(folder: &Path) -> io::Result<Vec<(String, Result<StoredSnapshot, SnapshotError>)>> {
+pub(crate) fn list(folder: &Path) -> io::Result<NamedSnapshots> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let file = entry?.file_name();
@@ -171,13 +172,13 @@ fn write(file: File, incoming: &Incoming, begun: &Draft, folder: &Path) -> io::R
     let mut compressor = zstd::bulk::Compressor::new(LEVEL)?;
     loop {
         match incoming.next(LOOK_WAIT)? {
-            Next::Nothing => {}
-            Next::Record(record) => {
+            Received::Nothing => {}
+            Received::Record(record) => {
                 let compressed = compressor.compress(&record)?;
                 out.write_all(&(compressed.len() as u32).to_le_bytes())?;
                 out.write_all(&compressed)?;
             }
-            Next::End(marker) => {
+            Received::End(marker) => {
                 let marker = serde_json::to_vec(&marker)?;
                 out.write_all(&0_u32.to_le_bytes())?;
                 out.write_all(&marker)?;
@@ -211,7 +212,8 @@ impl SnapshotReader for Records {
         }
         let mut compressed = vec![0; length];
         self.0.read_exact(&mut compressed)?;
-        zstd::bulk::decompress(&compressed, RECORD_BYTES_MAX).map(Some)
+        let record = zstd::bulk::decompress(&compressed, RECORD_BYTES_MAX);
+        record.map(Some).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
     }
 }
 

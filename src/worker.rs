@@ -13,12 +13,13 @@
 
 mod backlog;
 mod error;
+mod handover;
 mod limits;
 mod notices;
 mod outage;
 mod part;
 mod partitions;
-mod recall;
+mod restore;
 mod snapshots;
 mod spool;
 mod warnings;
@@ -36,9 +37,9 @@ pub use self::limits::Limits;
 use self::notices::Notices;
 use self::partitions::Partitions;
 pub use self::partitions::Spread;
-pub(crate) use self::recall::Recalled;
-use self::snapshots::Saver;
+pub(crate) use self::restore::RestoredStates;
 pub(crate) use self::snapshots::SnapshotSettings;
+use self::snapshots::Snapshotter;
 use self::spool::Spool;
 pub(crate) use self::spool::SpoolSettings;
 use self::warnings::Warnings;
@@ -64,8 +65,6 @@ const SOURCE_RETRY: RetryPolicy = RetryPolicy::every(Duration::from_secs(1));
 const OUTBOX_RETRY: RetryPolicy = RetryPolicy::every(Duration::from_secs(1));
 /// Time that a stop waits until results are stored. A stop does not wait for a store that is unavailable.
 const STOP_WAIT_MS: i64 = 4_000;
-/// Time that a hand-over of partitions may take: well below Kafka's `max.poll.interval.ms` (5 min).
-const HANDOVER_WAIT_MS: i64 = 10_000;
 /// Maximum number of dead letters that wait for their topic. Beyond it, the oldest are stored only in the table.
 const LETTERS_MAX: usize = 1_000;
 
@@ -100,7 +99,7 @@ where
     faults: Vec<String>,
     warnings: Warnings,
     /// `None`: the state is not saved.
-    saver: Option<Saver>,
+    snapshotter: Option<Snapshotter>,
     environment: Environment<S>,
 }
 
@@ -160,7 +159,7 @@ where
             outbox_failed_at: None,
             faults: Vec::new(),
             warnings: Warnings::default(),
-            saver: None,
+            snapshotter: None,
             environment,
         }
     }
@@ -176,14 +175,14 @@ where
     #[must_use]
     pub(crate) fn with_snapshots(mut self, settings: SnapshotSettings) -> Self {
         let Environment { clock, metrics, health, .. } = &self.environment;
-        self.saver = Some(Saver::new(settings, Arc::clone(clock), Arc::clone(metrics), Arc::clone(health)));
+        self.snapshotter = Some(Snapshotter::new(settings, Arc::clone(clock), Arc::clone(metrics), Arc::clone(health)));
         self
     }
 
     /// Begins partitions with the states that the source has restored.
     #[must_use]
-    pub(crate) fn with_recalled(mut self, recalled: Arc<Recalled>) -> Self {
-        self.partitions.recall_from(recalled);
+    pub(crate) fn with_restored(mut self, restored: Arc<RestoredStates>) -> Self {
+        self.partitions.restore_from(restored);
         self
     }
 
@@ -200,15 +199,15 @@ where
             total.add(&epoch.tally);
             observe(epoch)
         };
-        if let Some(saver) = &mut self.saver {
-            saver.restore(&mut self.partitions, &self.pipeline, source);
+        if let Some(snapshotter) = &mut self.snapshotter {
+            snapshotter.restore(&mut self.partitions, &self.pipeline, source)?;
         }
         let mut ended = false;
         while !ended && !stop.load(Ordering::Relaxed) {
             self.refresh();
             self.advance(source, &mut observe, false)?;
-            if let Some(saver) = &mut self.saver {
-                saver.advance(&self.partitions, &self.pipeline, source);
+            if let Some(snapshotter) = &mut self.snapshotter {
+                snapshotter.advance(&self.partitions, &self.pipeline, source);
             }
             let room = self.room();
             if room == 0 {
@@ -216,25 +215,12 @@ where
             }
             match self.poll(source, room) {
                 Ok(Polled::Messages(_)) => {}
-                Ok(Polled::Revoked(partitions)) => {
-                    let is_worth_waiting = |worker: &Self, waited| {
-                        waited < HANDOVER_WAIT_MS && !worker.backlog.is_behind() && !stop.load(Ordering::Relaxed)
-                    };
-                    if !self.drain(source, &mut observe, is_worth_waiting)? {
-                        tracing::warn!(
-                            "rows of revoked partitions are not stored; the new owner reads their messages again"
-                        );
-                    }
-                    self.partitions.count(&self.environment.metrics);
-                    self.partitions.remove(&partitions);
-                    self.forget_gone();
+                Ok(Polled::Revoked(gone)) => {
+                    self.hand_over(source, &mut observe, &gone, stop)?;
                     source.release()?;
                 }
                 Ok(Polled::Lost) => {
-                    self.partitions.remove_all();
-                    self.incidents.clear();
-                    self.letters.clear();
-                    self.forget_gone();
+                    self.lose();
                     source.release()?;
                 }
                 Ok(Polled::End) => {
@@ -251,8 +237,8 @@ where
         }
         if !self.drain(source, &mut observe, Self::is_worth_a_stop)? {
             tracing::warn!("stopped before all rows were stored; their messages will be read again");
-        } else if let Some(saver) = &mut self.saver {
-            saver.end(&self.partitions, &self.pipeline, source);
+        } else if let Some(snapshotter) = &mut self.snapshotter {
+            snapshotter.finish(&self.partitions, &self.pipeline, source, |_| true);
         }
         self.notices.report_withheld(self.now());
         Ok(total)
@@ -398,7 +384,7 @@ where
             self.letters.append(&mut owned.open.letters);
             owned.open.clear_published();
         }
-        self.partitions.count(&self.environment.metrics);
+        self.report();
         self.environment.metrics.geoip_problems(self.pipeline.enricher.problems().len());
         Ok(())
     }
@@ -487,18 +473,6 @@ where
             }
             self.backlog.wait(POLL_WAIT);
         }
-    }
-
-    /// Discards rows of partitions that another member owns now. The new owner reads their messages again.
-    fn forget_gone(&mut self) {
-        self.backlog.retain(|ownership| self.partitions.owns(ownership));
-        if let Some(saver) = &mut self.saver {
-            saver.forget_gone(&self.partitions);
-        }
-        if !self.partitions.has_open() {
-            self.taken = 0;
-        }
-        self.partitions.count(&self.environment.metrics);
     }
 }
 

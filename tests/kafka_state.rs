@@ -5,18 +5,21 @@
 mod support;
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::process::{Child, Command};
-use std::sync::LazyLock;
-use std::time::Duration;
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::kafka::Kafka;
-use support::process::{cache, eventually, free_port, read};
+use support::observer::Recorder;
+use support::process::{cache, eventually, free_port, keep_secret, read};
+use tokenwarden::checkpoint::Position;
 use tokenwarden::lab::simulate::{Settings, Simulation};
-use tokenwarden::port::Snapshots as _;
+use tokenwarden::port::{Polled, Restoration, Snapshots as _, Source as _, StateRestorer};
 use tokenwarden::snapshot::{Extent, Marker, RECORD_BYTES_MAX};
-use tokenwarden::source::kafka::{KafkaSettings, StateTopic, Topic};
+use tokenwarden::source::kafka::{KafkaSettings, KafkaSource, Level, StateTopic, Topic, check};
 use tokenwarden::wire::Format;
 
 static KAFKA: LazyLock<Kafka> = LazyLock::new(Kafka::start);
@@ -95,6 +98,130 @@ fn state_topic_returns_the_newest_complete_snapshot() {
     assert_eq!(newest(&state, "a-0"), Some((4, vec![b"later".to_vec()])));
 }
 
+#[test]
+fn groups_with_one_prefix_have_their_own_snapshots() {
+    let topic = "state-groups";
+    KAFKA.create_topic(topic, 1);
+    let one = settings(topic);
+    let other = KafkaSettings { group_id: "another group".to_owned(), ..one.clone() };
+    let (one, other) = (StateTopic::open(&one).expect("a topic"), StateTopic::open(&other).expect("a topic"));
+    store(&one, "a-0", 1, &[b"one".to_vec(), b"two".to_vec()]).expect("it is stored");
+    assert_eq!(newest(&other, "a-0"), None);
+    store(&other, "a-0", 2, &[b"other".to_vec()]).expect("it is stored");
+    assert_eq!(newest(&one, "a-0"), Some((1, vec![b"one".to_vec(), b"two".to_vec()])));
+    assert_eq!(newest(&other, "a-0"), Some((2, vec![b"other".to_vec()])));
+}
+
+#[test]
+fn topics_check_covers_the_state_topic() {
+    let topic = "state-check";
+    KAFKA.create_topic(topic, 3);
+    KAFKA.create_topic_with(&format!("{topic}.state"), 1, &[("cleanup.policy", "compact")]);
+    let findings = check(&settings(topic)).expect("the broker answers");
+    let level = |what: &str| findings.iter().find(|found| found.what == what).map(|found| found.level);
+    assert_eq!(level("partitions"), Some(Level::Warning), "{findings:?}");
+    assert_eq!(level("membership"), Some(Level::Ok), "{findings:?}");
+    let range = BTreeMap::from([("partition.assignment.strategy".to_owned(), "range".to_owned())]);
+    let findings = check(&KafkaSettings { properties: range, ..settings(topic) }).expect("the broker answers");
+    let membership = findings.iter().find(|found| found.what == "membership");
+    assert_eq!(membership.map(|found| found.level), Some(Level::Warning), "{findings:?}");
+}
+
+/// Polls until a message arrives. Returns whether it was replayed.
+fn read_one(source: &mut KafkaSource) -> Option<bool> {
+    let began = Instant::now();
+    let mut read = None;
+    while read.is_none() && began.elapsed() < Duration::from_secs(30) {
+        let polled = source.poll(1, Duration::from_millis(100), &mut |message| read = Some(message.replayed));
+        if let Polled::Revoked(_) | Polled::Lost = polled.expect("the source is polled") {
+            source.release().expect("the partitions are released");
+        }
+    }
+    read
+}
+
+#[test]
+fn late_earlier_owner_does_not_replace_the_snapshot() {
+    let topic = "state-late-owner";
+    KAFKA.create_topic(topic, 1);
+    KAFKA.produce(topic, [("key", b"{}".as_slice())]);
+    // The group gives the partitions of a member away that has not polled for 6 s.
+    let short = [("session.timeout.ms", "6000"), ("max.poll.interval.ms", "6000")];
+    let properties = short.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    let settings = KafkaSettings { properties, ..settings(topic) };
+    let open = || {
+        let state = StateTopic::open(&settings).expect("the topic of snapshots");
+        let source = KafkaSource::restoring(&settings, Recorder::new(), None, Some(&state)).expect("the source opens");
+        (state, source)
+    };
+    let name = format!("{topic}-0");
+    let (of_first, mut first) = open();
+    assert!(read_one(&mut first).is_some());
+    store(&of_first, &name, 1, &[b"first".to_vec()]).expect("the owner stores a snapshot");
+    let mut late = of_first.begin(&name).expect("it begins");
+    late.write(b"late".to_vec()).expect("it is written");
+    let (of_second, mut second) = open();
+    assert!(read_one(&mut second).is_some(), "the second member is the owner now");
+    // The transaction is not fenced, because the second member has not restored the state.
+    late.finish(marker(9, 1)).join().expect("no panic").expect_err("the first member is no longer the owner");
+    assert_eq!(newest(&of_second, &name), Some((1, vec![b"first".to_vec()])));
+    store(&of_first, &name, 9, &[b"later".to_vec()]).expect_err("the first member knows now");
+    store(&of_second, &name, 2, &[b"second".to_vec()]).expect("the owner stores a snapshot");
+    assert_eq!(newest(&of_first, &name), Some((2, vec![b"second".to_vec()])));
+}
+
+/// A storage that answers at the third request.
+#[derive(Default)]
+struct LateStorage(Mutex<Vec<u64>>);
+
+impl StateRestorer for LateStorage {
+    fn restore(&self, _: &Position, usable: RangeInclusive<i64>, ticket: u64) -> Restoration {
+        let mut tickets = self.0.lock().expect("a lock");
+        tickets.push(ticket);
+        if tickets.len() < 3 { Restoration::Unavailable } else { Restoration::Continue(*usable.start()) }
+    }
+
+    fn discard(&self, _: &str, _: i32, _: u64) {}
+}
+
+#[test]
+fn partition_is_read_once_its_snapshot_is_read() {
+    let topic = "state-late-storage";
+    KAFKA.create_topic(topic, 1);
+    KAFKA.produce(topic, [("key", b"1".as_slice()), ("key", b"2")]);
+    let settings = settings(topic);
+    KAFKA.commit(&settings.group_id, topic, 2, "");
+    let storage = Arc::new(LateStorage::default());
+    let restorer = Arc::clone(&storage) as Arc<dyn StateRestorer>;
+    let mut source = KafkaSource::restoring(&settings, Recorder::new(), Some(restorer), None).expect("it opens");
+    assert_eq!(read_one(&mut source), Some(true), "it continues with the restored state");
+    let tickets = storage.0.lock().expect("a lock").clone();
+    assert!(tickets.len() == 3 && tickets.is_sorted_by(|one, next| one < next), "{tickets:?}");
+}
+
+#[test]
+fn rebuild_reports_its_progress() {
+    let topic = "state-progress";
+    KAFKA.create_topic(topic, 1);
+    KAFKA.produce(topic, (0..1_000).map(|_| ("key", b"{}".as_slice())));
+    let settings = KafkaSettings { remember_messages_max: 800, ..settings(topic) };
+    KAFKA.commit(&settings.group_id, topic, 1_000, "");
+    let recorder = Recorder::new();
+    let mut source = KafkaSource::open(&settings, Arc::clone(&recorder) as _).expect("it opens");
+    assert_eq!(read_one(&mut source), Some(true));
+    let mut read = |count| source.poll(count, Duration::from_millis(100), &mut |_| {}).expect("the source is polled");
+    let left = eventually(Duration::from_secs(20), "progress is reported", || {
+        read(1);
+        recorder.rebuild_left().first().copied().flatten()
+    });
+    assert!(left.is_some_and(|left| (1..800).contains(&left)), "{left:?}");
+    let end = eventually(Duration::from_secs(20), "the end is reported", || {
+        read(1_000);
+        recorder.rebuild_left().contains(&None).then_some(())
+    });
+    assert!(end.is_some());
+}
+
 /// The service as a child process.
 struct Service(Child);
 
@@ -103,6 +230,13 @@ impl Service {
         let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).expect("a log file");
         let child = tokenwarden(folder).args(["run", "--config", "tokenwarden.toml"]).stderr(log).spawn();
         Self(child.expect("tokenwarden runs"))
+    }
+
+    /// Stops it as an operator does, and waits for its end.
+    fn stop(mut self) {
+        let signal = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status();
+        assert!(signal.expect("kill runs").success());
+        self.0.wait().expect("it is gone");
     }
 
     fn kill(mut self) {
@@ -164,24 +298,72 @@ fn differences(one: &Verdicts, other: &Verdicts) -> Vec<String> {
     one.keys().filter(differ).cloned().collect()
 }
 
+/// Configures a member in `folder`. Members share the store and the key in `shared`.
+fn configure(folder: &Path, shared: &Path, topic: &str, interval_ms: u32, properties: &str) {
+    let (brokers, at, port) = (&KAFKA.brokers, shared.display(), free_port());
+    let config = format!(
+        "[source.kafka]\nbrokers = '{brokers}'\ntopics = ['{topic}']\ngroup_id = '{topic}'\nprefix = '{topic}'\n\
+         state_topic = true\nremember_messages_max = 0\nproperties = {{ {properties} }}\n\
+         [privacy]\ntoken_key_file = '{at}/key'\n[snapshots]\ninterval_ms = {interval_ms}\n\
+         [store]\nurl = 'embedded:{at}/data'\n[admin]\nlisten = '127.0.0.1:{port}'\n"
+    );
+    keep_secret(&shared.join("key"), "a key that all members of the group have");
+    std::fs::write(folder.join("tokenwarden.toml"), config).expect("the configuration");
+}
+
+fn simulated() -> Vec<u8> {
+    let mut lines = Vec::new();
+    let mut simulation = Simulation::new(Settings::afternoon(5, START));
+    while simulation.next_day(&mut lines) {}
+    lines
+}
+
+#[test]
+fn stopped_member_hands_its_memory_to_another() {
+    let topic = "state-handover";
+    KAFKA.create_topic(topic, 1);
+    let shared = tempfile::tempdir().expect("a folder");
+    let folders = ["one", "two"].map(|name| shared.path().join(name));
+    for folder in &folders {
+        std::fs::create_dir(folder).expect("a folder");
+        // Only the stop writes a snapshot.
+        configure(folder, shared.path(), topic, 86_400_000, "");
+    }
+    let [one, two] = &folders;
+    let lines = simulated();
+    let events: Vec<&[u8]> = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
+    let (before, after) = events.split_at(events.len() / 2);
+    std::fs::write(one.join("all"), events.join(&b'\n')).expect("a file");
+    KAFKA.produce(topic, before.iter().map(|event| ("key", *event)));
+    let first = Service::start(one);
+    let committed = eventually(Duration::from_secs(60), "the first half is committed", || {
+        (KAFKA.committed(topic, topic)? == before.len() as i64).then_some(())
+    });
+    committed.unwrap_or_else(|| panic!("{}", read(&one.join("log"))));
+    let second = Service::start(two);
+    first.stop();
+    KAFKA.produce(topic, after.iter().map(|event| ("key", *event)));
+    let expected = replayed(one, "all");
+    let done = eventually(Duration::from_secs(90), "all events are stored", || {
+        let found = stored(two);
+        (found.len() == expected.len()).then_some(found)
+    });
+    let log = read(&two.join("log"));
+    let found = done.unwrap_or_else(|| panic!("{log}"));
+    assert!(log.contains(&format!(r#""offset":{}"#, before.len())), "{log}");
+    let different = differences(&expected, &found);
+    assert!(different.is_empty(), "{} of {} events differ\n{log}", different.len(), expected.len());
+    drop(second);
+}
+
 #[test]
 fn killed_service_continues_with_its_memory() {
     let topic = "state-service";
     KAFKA.create_topic(topic, 1);
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
-    let config = format!(
-        "[source.kafka]\nbrokers = '{}'\ntopics = ['{topic}']\ngroup_id = '{topic}'\nprefix = '{topic}'\n\
-         state_topic = true\nremember_messages_max = 0\n\
-         properties = {{ 'group.instance.id' = 'one' }}\n[snapshots]\ninterval_ms = 1000\n[store]\n\
-         url = 'embedded:data'\n[admin]\nlisten = '127.0.0.1:{}'\n",
-        KAFKA.brokers,
-        free_port()
-    );
-    std::fs::write(folder.join("tokenwarden.toml"), config).expect("the configuration");
-    let mut lines = Vec::new();
-    let mut simulation = Simulation::new(Settings::afternoon(5, START));
-    while simulation.next_day(&mut lines) {}
+    configure(folder, folder, topic, 1_000, "'group.instance.id' = 'one'");
+    let lines = simulated();
     let events: Vec<&[u8]> = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
     let (before, after) = events.split_at(events.len() / 2);
     std::fs::write(folder.join("all"), events.join(&b'\n')).expect("a file");
@@ -222,4 +404,54 @@ fn killed_service_continues_with_its_memory() {
     let without_memory = differences(&replayed(folder, "after"), &found);
     assert!(without_memory.len() > 100, "memory makes a difference: {}", without_memory.len());
     drop(service);
+}
+
+/// User and system time of a process.
+fn cpu_seconds(process: &Child) -> f64 {
+    let stat = read(Path::new(&format!("/proc/{}/stat", process.id())));
+    let times = stat.rsplit(')').next().expect("fields").split_whitespace().skip(11).take(2);
+    times.map(|ticks| ticks.parse::<f64>().expect("a number")).sum::<f64>() / 100.0
+}
+
+/// CPU seconds of a service with `setting` that reads the whole topic.
+fn cost(topic: &str, run: &str, messages: usize, setting: &str) -> f64 {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    configure(folder, folder, topic, 1_000, "");
+    let file = folder.join("tokenwarden.toml");
+    let config = read(&file);
+    let config = config.replace(&format!("group_id = '{topic}'"), &format!("group_id = '{run}'"));
+    let config = config.replace(&format!("prefix = '{topic}'"), &format!("prefix = '{run}'"));
+    std::fs::write(&file, config.replace("state_topic = true", setting)).expect("a file");
+    let service = Service::start(folder);
+    let done = eventually(Duration::from_secs(900), "all events are stored", || {
+        (KAFKA.committed(run, topic)? == messages as i64).then_some(())
+    });
+    done.unwrap_or_else(|| panic!("{}", read(&folder.join("log"))));
+    cpu_seconds(&service.0)
+}
+
+/// Prints the cost of snapshots at the shortest interval, and compares it with the same work without snapshots.
+#[test]
+#[ignore = "a measurement of several minutes"]
+#[allow(clippy::print_stdout, reason = "the figures are the result")]
+fn snapshots_cost_less_than_a_tenth() {
+    let topic = "state-cost";
+    KAFKA.create_topic(topic, 1);
+    let mut lines = Vec::new();
+    let mut simulation = Simulation::new(Settings::fortnight(START));
+    while simulation.next_day(&mut lines) {}
+    let events: Vec<&[u8]> = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
+    KAFKA.produce(topic, events.iter().map(|event| ("key", *event)));
+    let mut sums = [0.0; 2];
+    for round in 0..3 {
+        for (at, setting) in ["state_topic = false", "state_topic = true"].into_iter().enumerate() {
+            let cpu = cost(topic, &format!("{topic}-{round}-{at}"), events.len(), setting);
+            println!("{} events, {setting}: {cpu:.1} s of CPU", events.len());
+            sums[at] += cpu;
+        }
+    }
+    let ratio = sums[1] / sums[0];
+    println!("CPU time with snapshots every second, to without: {ratio:.3}");
+    assert!(ratio < 1.1, "{ratio}");
 }

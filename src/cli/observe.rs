@@ -23,6 +23,10 @@ impl SourceObserver for Observer {
         self.metrics.lag(topic, partition, messages);
     }
 
+    fn rebuild_left(&self, topic: &str, partition: i32, messages: Option<i64>) {
+        self.metrics.rebuild_left(topic, partition, messages);
+    }
+
     fn condition(&self, condition: Condition, part: &str, holds: bool) {
         self.health.set_of(condition, part, holds);
     }

@@ -19,12 +19,13 @@ use crate::config::reload::Follower;
 use crate::config::rule_file::LoadedRules;
 use crate::enrich::Enricher;
 use crate::pipeline::Pipeline;
-use crate::port::{Clock, Recall, Snapshots, Source, StoreError};
+use crate::port::{Clock, Snapshots, Source, StateRestorer, StoreError};
 use crate::retry::RetryPolicy;
 use crate::source::kafka::{KafkaSource, StateTopic};
+use crate::state_dir::StateDir;
 use crate::store::ClickHouse;
 use crate::telemetry::{self, Condition, Health, Metrics, SystemClock, admin};
-use crate::worker::{Environment, Limits, Recalled, Reload, SnapshotSettings, SpoolSettings, Spread, Worker};
+use crate::worker::{Environment, Limits, Reload, RestoredStates, SnapshotSettings, SpoolSettings, Spread, Worker};
 
 /// Maximum time for deliveries in progress at a stop. All others remain on disk.
 const DELIVERER_WAIT: Duration = Duration::from_millis(1_200);
@@ -94,10 +95,12 @@ fn serve(
         outbox: delivery.outbox(),
         clock: Arc::clone(&clock),
     };
-    let snapshots = open_snapshots(config)?;
-    let recalled =
-        snapshots.clone().map(|from| Arc::new(Recalled::new(from, &hasher, Arc::clone(&clock), Arc::clone(&metrics))));
-    let (mut source, spread, partitions) = open_source(config, observer, recalled.clone())?;
+    let storage = open_snapshots(config)?;
+    let restored = storage.as_ref().map(|storage| {
+        let (clock, metrics, health) = (Arc::clone(&clock), Arc::clone(&metrics), Arc::clone(&health));
+        Arc::new(RestoredStates::new(storage.snapshots(), &hasher, clock, metrics, health))
+    });
+    let (mut source, spread, partitions) = open_source(config, observer, restored.clone(), storage.as_ref())?;
     let (outbox, deliverer) = delivery.start(store, &clock, &metrics, &health, runtime.handle());
     drop(inside);
     let stop = Arc::new(AtomicBool::new(false));
@@ -146,9 +149,9 @@ fn serve(
         bytes_max: config.store.spool_bytes_max,
     };
     let mut worker = Worker::new(pipeline, spread, false, outside).with_spool(spool);
-    if let (Some(to), Some(recalled)) = (snapshots, recalled) {
-        let settings = SnapshotSettings { to, interval_ms: Some(config.snapshots.interval_ms) };
-        worker = worker.with_snapshots(settings).with_recalled(recalled);
+    if let (Some(storage), Some(restored)) = (storage, restored) {
+        let settings = SnapshotSettings { to: storage.snapshots(), interval_ms: Some(config.snapshots.interval_ms) };
+        worker = worker.with_snapshots(settings).with_restored(restored);
     }
     let done = worker.run(&mut *source, &stop, &mut |_| Ok(()));
     drop(source);
@@ -191,24 +194,41 @@ fn open_store(
     opened.map_err(|error| Failure::Unavailable(error.to_string()))?.map_err(Failure::from)
 }
 
+/// Where snapshots are stored.
+enum Storage {
+    Topic(StateTopic),
+    Folder(Arc<StateDir>),
+}
+
+impl Storage {
+    fn snapshots(&self) -> Arc<dyn Snapshots> {
+        match self {
+            Self::Topic(topic) => Arc::new(topic.clone()),
+            Self::Folder(folder) => Arc::clone(folder) as _,
+        }
+    }
+}
+
 /// The storage of snapshots, if one is configured.
-fn open_snapshots(config: &Config) -> Result<Option<Arc<dyn Snapshots>>, Failure> {
+fn open_snapshots(config: &Config) -> Result<Option<Storage>, Failure> {
     if let Some(kafka) = config.source.kafka.as_ref().filter(|kafka| kafka.state_topic) {
-        return Ok(Some(Arc::new(StateTopic::open(kafka)?)));
+        return Ok(Some(Storage::Topic(StateTopic::open(kafka)?)));
     }
     let dir = config.snapshots.dir.as_deref().map(open_state).transpose()?;
-    Ok(dir.map(|dir| Arc::new(dir) as Arc<dyn Snapshots>))
+    Ok(dir.map(|dir| Storage::Folder(Arc::new(dir))))
 }
 
 /// The source, the assignment of its messages to partitions, and the number of partitions.
 fn open_source(
     config: &Config,
     observer: Observer,
-    recalled: Option<Arc<Recalled>>,
+    restored: Option<Arc<RestoredStates>>,
+    storage: Option<&Storage>,
 ) -> Result<(Box<dyn Source>, Spread, u32), Failure> {
     if let Some(kafka) = &config.source.kafka {
-        let recall = recalled.map(|recalled| recalled as Arc<dyn Recall>);
-        let source = KafkaSource::recalling(kafka, Arc::new(observer), recall)?;
+        let states = restored.map(|restored| restored as Arc<dyn StateRestorer>);
+        let topic = storage.and_then(|storage| if let Storage::Topic(topic) = storage { Some(topic) } else { None });
+        let source = KafkaSource::restoring(kafka, Arc::new(observer), states, topic)?;
         let partitions = source.partitions();
         return Ok((Box::new(source), Spread::ByPartition(kafka.feeds()), partitions));
     }

@@ -10,7 +10,7 @@ use super::failure::Failure;
 use crate::config::Config;
 use crate::engine::STATE_FORMAT;
 use crate::number::grouped;
-use crate::port::{Clock as _, SnapshotError, StoredSnapshot};
+use crate::port::{Clock as _, NamedSnapshots, SnapshotError, StoredSnapshot};
 use crate::sanitize;
 use crate::snapshot::{Marker, Reached};
 use crate::source::kafka::StateTopic;
@@ -65,15 +65,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
 }
 
-type Listed = Vec<(String, Result<StoredSnapshot, SnapshotError>)>;
-
-fn in_folder(dir: &Path) -> Result<Listed, Failure> {
+fn in_folder(dir: &Path) -> Result<NamedSnapshots, Failure> {
     state_dir::list(dir)
         .map_err(|error| Failure::Unavailable(format!("cannot read the snapshots in {}: {error}", dir.display())))
 }
 
 /// The snapshots where the configuration stores them.
-fn configured(config: &Config) -> Result<Listed, Failure> {
+fn configured(config: &Config) -> Result<NamedSnapshots, Failure> {
     if let Some(kafka) = config.source.kafka.as_ref().filter(|kafka| kafka.state_topic) {
         return Ok(StateTopic::existing(kafka)?.list(kafka)?);
     }
@@ -88,8 +86,8 @@ fn describe(name: &str, found: &Result<StoredSnapshot, SnapshotError>, now: i64)
         Ok(StoredSnapshot { marker, bytes, .. }) => (marker, *bytes),
         Err(error) => return (format!("{name}: {}\n", sanitize::line(&error.to_string())), false),
     };
-    let Marker { format, build, written_at, extent, baselines, next, bookmarks, .. } = marker;
-    let is_usable = *format == STATE_FORMAT;
+    let Marker { build, written_at, extent, baselines, next, bookmarks, .. } = marker;
+    let readable = marker.check_format(STATE_FORMAT);
     let mut text = format!(
         "{name}: {} baselines, {} bytes ({} uncompressed, {} records), written {} s ago by version {}",
         grouped(*baselines),
@@ -99,8 +97,8 @@ fn describe(name: &str, found: &Result<StoredSnapshot, SnapshotError>, now: i64)
         grouped(u64::try_from((now - written_at) / 1_000).unwrap_or(0)),
         sanitize::line(build),
     );
-    if !is_usable {
-        let _ = write!(text, "; format {format}, which this build cannot read (it reads {STATE_FORMAT})");
+    if let Err(reason) = &readable {
+        let _ = write!(text, "; {reason}");
     }
     text.push('\n');
     for Reached { topic, partition, next, .. } in next {
@@ -110,13 +108,13 @@ fn describe(name: &str, found: &Result<StoredSnapshot, SnapshotError>, now: i64)
         let next = grouped(bookmark.next as u64);
         let _ = writeln!(text, "  {}: next record {next}", sanitize::line(&bookmark.path));
     }
-    (text, is_usable)
+    (text, readable.is_ok())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::Bookmark;
+    use crate::checkpoint::{Bookmark, FirstRecord};
     use crate::port::SnapshotReader;
     use crate::snapshot::Extent;
 
@@ -135,7 +133,11 @@ mod tests {
             written_at: 1_000_000,
             extent: Extent { records: 9, bytes: 4_500_000, digest: 1 },
             next: vec![Reached { topic: "token-events".to_owned(), partition: 3, next: 70_000, ..Reached::default() }],
-            bookmarks: vec![Bookmark { path: "logs/a\u{1b}[2J.ndjson".to_owned(), next: 1_234, first: (0, 1) }],
+            bookmarks: vec![Bookmark {
+                path: "logs/a\u{1b}[2J.ndjson".to_owned(),
+                next: 1_234,
+                first: FirstRecord { number: 0, hash: 1 },
+            }],
             baselines: 5_000,
             ..Marker::default()
         };
@@ -156,7 +158,7 @@ mod tests {
     #[test]
     fn unusable_snapshot_is_described_with_the_reason() {
         let (text, is_usable) = describe("events", &Ok(stored(99)), 1_061_500);
-        assert!(!is_usable && text.contains("; format 99, which this build cannot read (it reads "), "{text}");
+        assert!(!is_usable && text.contains("; the snapshot has format 99, and this build reads format "), "{text}");
         let unreadable = Err(SnapshotError::Unreadable("state/events.state is damaged".to_owned()));
         assert_eq!(describe("events", &unreadable, 0), ("events: state/events.state is damaged\n".to_owned(), false));
     }

@@ -122,18 +122,14 @@ fn check_snapshots(config: &Config) -> Result<(), Failure> {
         Ok(listed) => {
             Report::ok("snapshots", &format!("in {}", dir.display()))?;
             for (name, found) in listed {
-                match found.map(|found| found.marker.format) {
-                    Ok(STATE_FORMAT) => {}
-                    Ok(other) => {
-                        let text = format!(
-                            "{name} has format {other}, and this build reads format {STATE_FORMAT}; the next start \
-                             rebuilds the memory"
-                        );
-                        Report::warning("snapshots", &text)?;
+                let problem = match found {
+                    Ok(found) => {
+                        found.marker.check_format(STATE_FORMAT).err().map(|reason| format!("{name}: {reason}"))
                     }
-                    Err(error) => {
-                        Report::warning("snapshots", &format!("{error}; the next start rebuilds the memory"))?;
-                    }
+                    Err(error) => Some(error.to_string()),
+                };
+                if let Some(problem) = problem {
+                    Report::warning("snapshots", &format!("{problem}; the next start rebuilds the memory"))?;
                 }
             }
             Ok(())

@@ -10,13 +10,14 @@ use crate::snapshot::Marker;
 
 /// Records that wait for the storage.
 const WAITING_MAX: usize = 8;
-/// Maximum time that a record waits for the storage. Then the snapshot fails, so that the caller can go on.
+/// Maximum time that all records of a snapshot together wait for the storage. Then the snapshot fails, so that the caller
+/// can go on.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 /// Interval in which room for a record is looked for.
 const LOOK_WAIT: Duration = Duration::from_millis(1);
 
 /// What the thread receives.
-pub(crate) enum Next {
+pub(crate) enum Received {
     Record(Vec<u8>),
     /// The last one.
     End(Box<Marker>),
@@ -25,14 +26,14 @@ pub(crate) enum Next {
 }
 
 /// The records and the marker of a snapshot.
-pub(crate) struct Incoming(Receiver<Next>);
+pub(crate) struct Incoming(Receiver<Received>);
 
 impl Incoming {
     /// Waits for the next record, at most `wait`. Fails if the snapshot is discarded.
-    pub(crate) fn next(&self, wait: Duration) -> io::Result<Next> {
+    pub(crate) fn next(&self, wait: Duration) -> io::Result<Received> {
         match self.0.recv_timeout(wait) {
             Ok(next) => Ok(next),
-            Err(RecvTimeoutError::Timeout) => Ok(Next::Nothing),
+            Err(RecvTimeoutError::Timeout) => Ok(Received::Nothing),
             Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("the snapshot was discarded")),
         }
     }
@@ -46,11 +47,13 @@ pub(crate) fn in_background(
     let (sender, waiting) = mpsc::sync_channel(WAITING_MAX);
     let thread = std::thread::Builder::new().name("snapshot".to_owned());
     let thread = thread.spawn(move || work(&Incoming(waiting)))?;
-    Ok(Box::new(Background { sender, thread: Some(thread) }))
+    Ok(Box::new(Background { sender, waited: Duration::ZERO, thread: Some(thread) }))
 }
 
 struct Background {
-    sender: SyncSender<Next>,
+    sender: SyncSender<Received>,
+    /// Time that records have waited for the storage.
+    waited: Duration,
     /// `None` after its failure was reported.
     thread: Option<JoinHandle<io::Result<u64>>>,
 }
@@ -67,26 +70,25 @@ impl Background {
 
 impl SnapshotWriter for Background {
     fn write(&mut self, record: Vec<u8>) -> io::Result<()> {
-        let mut next = Next::Record(record);
-        let mut waited = Duration::ZERO;
+        let mut next = Received::Record(record);
         loop {
             match self.sender.try_send(next) {
                 Ok(()) => return Ok(()),
                 Err(TrySendError::Disconnected(_)) => return Err(self.failure()),
-                Err(TrySendError::Full(_)) if waited >= WAIT_MAX => {
+                Err(TrySendError::Full(_)) if self.waited >= WAIT_MAX => {
                     return Err(io::Error::new(ErrorKind::TimedOut, "the storage is too slow"));
                 }
                 Err(TrySendError::Full(full)) => next = full,
             }
             std::thread::sleep(LOOK_WAIT);
-            waited += LOOK_WAIT;
+            self.waited += LOOK_WAIT;
         }
     }
 
     fn finish(mut self: Box<Self>, marker: Marker) -> JoinHandle<io::Result<u64>> {
         std::thread::spawn(move || {
             // Waits for room. If the thread has failed, its result is the reason.
-            let _ = self.sender.send(Next::End(Box::new(marker)));
+            let _ = self.sender.send(Received::End(Box::new(marker)));
             match self.thread.take().map(JoinHandle::join) {
                 Some(Ok(result)) => result,
                 _ => Err(self.failure()),
@@ -107,9 +109,9 @@ mod tests {
             let mut records = 0;
             loop {
                 match incoming.next(WAIT_MAX)? {
-                    Next::Record(_) => records += 1,
-                    Next::End(_) => return Ok(records),
-                    Next::Nothing => {}
+                    Received::Record(_) => records += 1,
+                    Received::End(_) => return Ok(records),
+                    Received::Nothing => {}
                 }
             }
         })
@@ -121,6 +123,22 @@ mod tests {
         let end = writer.finish(Marker::default());
         storage.send(()).expect("the storage waits");
         assert_eq!(end.join().expect("no panic").ok(), Some(WAITING_MAX as u64));
+    }
+
+    #[test]
+    fn slow_storage_fails_snapshot_within_total_time() {
+        let (released, release) = mpsc::channel::<()>();
+        let mut writer = in_background(move |incoming| {
+            // Each record takes less than the limit.
+            while release.recv_timeout(WAIT_MAX / 4).is_err() {
+                incoming.next(WAIT_MAX)?;
+            }
+            Ok(0)
+        })
+        .expect("a thread");
+        let error = std::iter::repeat_with(|| writer.write(Vec::new()).err()).flatten().next();
+        assert_eq!(error.map(|error| error.kind()), Some(ErrorKind::TimedOut));
+        drop(released);
     }
 
     #[test]

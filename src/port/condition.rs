@@ -9,6 +9,8 @@ pub enum Condition {
     Hung,
     /// The consumer group has assigned nothing to this member yet, not even an empty set of partitions.
     NoPartitions,
+    /// The snapshot of a partition's state cannot be read. Its messages wait.
+    StateUnavailable,
     /// Baselines are being rebuilt from messages that were committed before.
     Rebuilding,
     /// A source topic does not exist, or cannot be read.
@@ -40,10 +42,11 @@ pub enum Condition {
 }
 
 impl Condition {
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::Starting,
         Self::Hung,
         Self::NoPartitions,
+        Self::StateUnavailable,
         Self::Rebuilding,
         Self::SourceTopic,
         Self::Broker,
@@ -66,6 +69,7 @@ impl Condition {
             Self::Starting => "starting",
             Self::Hung => "hung",
             Self::NoPartitions => "no_partitions",
+            Self::StateUnavailable => "state_unavailable",
             Self::Rebuilding => "rebuilding",
             Self::SourceTopic => "source_topic",
             Self::Broker => "broker",
@@ -89,6 +93,7 @@ impl Condition {
             Self::Starting => "the worker has not polled its source yet",
             Self::Hung => "the worker has not polled its source for 60 s",
             Self::NoPartitions => "the consumer group has not assigned partitions to this member yet",
+            Self::StateUnavailable => "the snapshot of the state cannot be read; the messages of the partition wait",
             Self::Rebuilding => "baselines are being rebuilt from messages of the partitions taken over",
             Self::SourceTopic => "the topic does not exist or cannot be read",
             Self::Broker => "no Kafka broker has answered for 15 s",

@@ -1,6 +1,7 @@
 //! Storage of snapshots of the state.
 
-use std::io;
+use std::io::{self, ErrorKind};
+use std::ops::RangeInclusive;
 use std::thread::JoinHandle;
 
 use crate::checkpoint::Position;
@@ -30,24 +31,45 @@ pub struct StoredSnapshot {
     pub records: Box<dyn SnapshotReader>,
 }
 
+/// The newest snapshots by name, or why one of them cannot be read.
+pub(crate) type NamedSnapshots = Vec<(String, Result<StoredSnapshot, SnapshotError>)>;
+
 /// The records of a snapshot in order.
 pub trait SnapshotReader {
-    /// `None` at the end.
+    /// `None` at the end. An error for which [`is_damage`] is false may pass.
     fn next(&mut self) -> io::Result<Option<Vec<u8>>>;
 }
 
-/// Restores states when a source starts to read partitions. A source calls it on a thread that may wait.
-pub trait Recall: Send + Sync {
-    /// Restores the newest snapshot of a partition. Returns the offset at which the partition must be read to continue;
-    /// `None` if there is no usable snapshot.
-    fn load(&self, partition: &Position) -> Option<i64>;
-    /// Discards a restored state, because the partition is read from another offset.
-    fn forget(&self, topic: &str, partition: i32);
+/// Whether stored bytes are wrong, so that reading them again does not help.
+pub(crate) fn is_damage(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof)
+}
+
+/// Restores states when a source starts to read partitions. A source calls it on threads that may wait, for several
+/// partitions at once.
+pub trait StateRestorer: Send + Sync {
+    /// Restores the newest snapshot of the partition of `position`, if it ends in the range `usable`. The state is kept
+    /// under `ticket`. A later request for the same partition has a higher ticket and replaces it.
+    fn restore(&self, position: &Position, usable: RangeInclusive<i64>, ticket: u64) -> Restoration;
+    /// Discards what [`Self::restore`] keeps under `ticket` or a lower one and no message has reached.
+    fn discard(&self, topic: &str, partition: i32, ticket: u64);
+}
+
+/// Result of [`StateRestorer::restore`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restoration {
+    /// The state is restored. It continues with the message at this offset.
+    Continue(i64),
+    /// There is no snapshot, or it cannot be used.
+    Nothing,
+    /// The storage does not answer. There may be a snapshot, so the caller must try again.
+    Unavailable,
 }
 
 /// Why a snapshot cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
+    /// The storage does not answer, or refuses access.
     #[error("{0}")]
     Storage(#[from] io::Error),
     /// The marker is missing or damaged. The reason names the file.

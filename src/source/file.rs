@@ -12,7 +12,7 @@ use flate2::bufread::MultiGzDecoder;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::records::Records;
-use crate::checkpoint::{Bookmark, Position};
+use crate::checkpoint::{Bookmark, FirstRecord, Position};
 use crate::port::{Message, Polled, Source, SourceError};
 
 /// Records that one poll skips at most, because an earlier process has read them.
@@ -92,7 +92,7 @@ impl Source for FileSource {
                     Some(path) => {
                         let mut reader = Reader::open(&path, &self.progress)?;
                         let resumed = self.resumed.iter().find(|bookmark| *bookmark.path == *reader.position.topic);
-                        reader.place.resumed = resumed.filter(|_| reader.place.is_file).cloned();
+                        reader.at.resumed = resumed.filter(|_| reader.at.is_file).cloned();
                         self.current = Some(reader);
                     }
                     None => return Ok(Polled::End),
@@ -100,7 +100,7 @@ impl Source for FileSource {
                 continue;
             };
             if let Some((number, payload)) = reader.records.next(reader.ended) {
-                if !reader.place.reach(&reader.position.topic, number, payload) {
+                if !reader.at.reach(&reader.position.topic, number, payload) {
                     skipped += 1;
                     if skipped == SKIPPED_MAX {
                         break;
@@ -122,7 +122,7 @@ impl Source for FileSource {
                 if let Some(fault) = reader.fault {
                     return Err(fault);
                 }
-                reader.place.warn_if_short(&reader.position.topic);
+                reader.at.warn_if_short(&reader.position.topic);
             }
         }
         Ok(Polled::Messages(count))
@@ -145,23 +145,22 @@ impl Source for FileSource {
     }
 }
 
-/// Place in a file, to continue there after a restart.
+/// Position in a file, to continue there after a restart.
 #[derive(Default)]
-struct Place {
+struct ReadPosition {
     /// A pipe or a terminal cannot be read again.
     is_file: bool,
-    /// Number and XXH3 of the first record.
-    first: Option<(i64, u64)>,
+    first: Option<FirstRecord>,
     /// Number of the next record.
     next: i64,
     /// Where an earlier process stopped. `None` from there on.
     resumed: Option<Bookmark>,
 }
 
-impl Place {
+impl ReadPosition {
     /// Moves on to the record with `number`. Returns whether it is new: not among those that an earlier process has read.
     fn reach(&mut self, path: &str, number: i64, payload: &[u8]) -> bool {
-        let first = *self.first.get_or_insert_with(|| (number, xxh3_64(payload)));
+        let first = *self.first.get_or_insert_with(|| FirstRecord { number, hash: xxh3_64(payload) });
         self.next = number + 1;
         let Some(bookmark) = &self.resumed else { return true };
         if bookmark.first != first {
@@ -186,7 +185,7 @@ impl Place {
 
 /// One file being read.
 struct Reader {
-    place: Place,
+    at: ReadPosition,
     position: Position,
     input: Input,
     records: Records,
@@ -216,7 +215,7 @@ impl Reader {
         }
         .map_err(|error| unreadable(path, &error))?;
         Ok(Self {
-            place: Place { is_file, ..Place::default() },
+            at: ReadPosition { is_file, ..ReadPosition::default() },
             position: Position::new(path.to_string_lossy(), 0, 0),
             input,
             records: Records::new(),
@@ -228,7 +227,7 @@ impl Reader {
 
     /// Where the file continues. `None`: it has no record, or cannot be read again.
     fn bookmark(&self) -> Option<Bookmark> {
-        let Place { is_file, first, next, resumed } = &self.place;
+        let ReadPosition { is_file, first, next, resumed } = &self.at;
         let path = self.position.topic.to_string();
         // Records that an earlier process has read may not be reached yet.
         let next = resumed.as_ref().map_or(*next, |bookmark| bookmark.next.max(*next));

@@ -5,6 +5,7 @@
 //! answer. The polling thread never waits for a broker, except at most 2 s for the last commit before partitions are
 //! released.
 
+mod answer;
 mod assignment;
 mod check;
 mod commit;
@@ -12,11 +13,14 @@ mod connect;
 mod letters;
 mod lookup;
 mod member;
+mod membership;
 mod native;
 mod owned;
+mod restore;
 mod resume;
 mod settings;
 mod state;
+mod state_log;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
@@ -36,12 +40,12 @@ use self::lookup::{Lookup, Policy, add};
 use self::member::{Member, Rebalance};
 use self::native::Commits;
 use self::owned::{Owned, hand_over, part};
-use self::resume::{First, is_other};
+use self::resume::First;
 pub use self::settings::KafkaSettings;
 pub use self::settings::Topic;
 pub use self::state::StateTopic;
 use crate::checkpoint::{Checkpoint, DeadLetter};
-use crate::port::{Condition, Message, Polled, Recall, Source, SourceError, SourceObserver};
+use crate::port::{Condition, Message, Polled, Source, SourceError, SourceObserver, StateRestorer};
 
 /// Bytes of messages after which a poll ends, to bound an epoch of large messages.
 const POLL_BYTES_MAX: usize = 8 << 20;
@@ -59,6 +63,8 @@ pub struct KafkaSource {
     consumer: Arc<BaseConsumer<Member>>,
     commits: Commits,
     lookup: Lookup,
+    /// `None`: states are not restored.
+    restorer: Option<Arc<dyn StateRestorer>>,
     dead_letters: DeadLetterTopic,
     observer: Arc<dyn SourceObserver>,
     topics: Vec<Arc<str>>,
@@ -77,7 +83,7 @@ pub struct KafkaSource {
     /// A message that arrived although the partitions are paused; returned first.
     stray: Option<OwnedMessage>,
     /// Number of statistics processed.
-    snapshots: u32,
+    statistics_seen: u32,
     reported: Reported,
     /// Number of partitions of all topics at the start.
     partitions: u32,
@@ -113,14 +119,16 @@ struct Reported {
 impl KafkaSource {
     /// Joins the group. Fails if no broker answers, the login is refused, or a topic does not exist.
     pub fn open(settings: &KafkaSettings, observer: Arc<dyn SourceObserver>) -> Result<Self, SourceError> {
-        Self::recalling(settings, observer, None)
+        Self::restoring(settings, observer, None, None)
     }
 
-    /// As [`Self::open`]. `recall` restores the states of partitions before they are read.
-    pub(crate) fn recalling(
+    /// As [`Self::open`]. `restorer` restores the states of partitions before they are read. Snapshots in `state` are
+    /// completed only while this is a member of the group.
+    pub fn restoring(
         settings: &KafkaSettings,
         observer: Arc<dyn SourceObserver>,
-        recall: Option<Arc<dyn Recall>>,
+        restorer: Option<Arc<dyn StateRestorer>>,
+        state: Option<&StateTopic>,
     ) -> Result<Self, SourceError> {
         let mut config = settings.client_config()?;
         config.set("group.id", &settings.group_id);
@@ -143,10 +151,13 @@ impl KafkaSource {
         config.set("statistics.interval.ms", STATISTICS_INTERVAL_MS);
         let member = Member::reporting(Arc::clone(&observer));
         let consumer = Arc::new(BaseConsumer::from_config_and_context(&config, member).map_err(misconfigured)?);
+        if let Some(state) = state {
+            state.bind(&consumer);
+        }
         let partitions = check_topics(&consumer, settings)?;
         let dead_letters = DeadLetterTopic::open(settings, Arc::clone(&observer))?;
         let policy = Policy { remember_messages_max: settings.remember_messages_max.into(), first };
-        let lookup = Lookup::start(&consumer, policy, recall)
+        let lookup = Lookup::start(&consumer, policy, restorer.as_ref())
             .map_err(|error| SourceError::Unavailable(format!("cannot start a thread: {error}")))?;
         let commits = Commits::new(Arc::clone(&consumer))
             .ok_or_else(|| SourceError::Unavailable("librdkafka has no memory for a queue".to_owned()))?;
@@ -157,6 +168,7 @@ impl KafkaSource {
             consumer,
             commits,
             lookup,
+            restorer,
             dead_letters,
             observer,
             topics,
@@ -168,7 +180,7 @@ impl KafkaSource {
             looking_for_stalled: 0,
             commit_failed: false,
             stray: None,
-            snapshots: 0,
+            statistics_seen: 0,
             reported: Reported::default(),
             partitions,
             closer,
@@ -231,8 +243,8 @@ impl Source for KafkaSource {
         take: &mut dyn FnMut(Message<'_>),
     ) -> Result<Polled, SourceError> {
         self.take_commits();
-        if let Some(snapshot) = self.consumer.context().take_snapshot() {
-            self.look_at(&snapshot);
+        if let Some(status) = self.consumer.context().take_status() {
+            self.look_at(&status);
         }
         self.take_answers()?;
         self.report();
@@ -300,7 +312,7 @@ impl Source for KafkaSource {
                 continue;
             };
             // Part of a log that was truncated or replaced, and is being read again.
-            if next.offset > owned.next || is_other(next.topic_id, owned.position.topic_id) {
+            if next.offset > owned.next || next.topic_id.is_other_than(owned.position.topic_id) {
                 continue;
             }
             owned.sent = Some(next.offset);
@@ -337,11 +349,14 @@ impl Source for KafkaSource {
         for element in leaving.elements() {
             let (topic, partition) = (element.topic(), element.partition());
             let Some(at) = self.owned.iter().position(|owned| owned.is(topic, partition)) else { continue };
-            let owned = self.owned.swap_remove(at);
+            let mut owned = self.owned.swap_remove(at);
+            owned.rebuilding = false;
+            owned.report_rebuild(&*self.observer);
             if owned.is_read {
                 read.add_partition(topic, partition);
             }
             self.lookup.forget(&owned.position.topic, partition);
+            self.discard_state(topic, partition, owned.ticket);
             if owned.gap {
                 self.observer.condition(Condition::OffsetGap, &part(topic, partition), false);
             }

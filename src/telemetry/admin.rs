@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{RawQuery, Request, State};
 use axum::http::uri::Authority;
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
@@ -114,19 +114,22 @@ async fn metrics(State(pages): State<Arc<Pages>>) -> Response {
 }
 
 async fn healthz(State(pages): State<Arc<Pages>>) -> Response {
-    answer(&pages.health.restart_reasons(pages.clock.now_millis()))
+    answer(&pages.health.restart_reasons(pages.clock.now_millis()), &[])
 }
 
-async fn readyz(State(pages): State<Arc<Pages>>) -> Response {
-    answer(&pages.health.unready_reasons(pages.clock.now_millis()))
+/// With the query `verbose`, lines about the memory follow.
+async fn readyz(State(pages): State<Arc<Pages>>, RawQuery(query): RawQuery) -> Response {
+    let notes = if query.as_deref() == Some("verbose") { pages.health.memory() } else { Vec::new() };
+    answer(&pages.health.unready_reasons(pages.clock.now_millis()), &notes)
 }
 
-/// 200 if there is no reason, otherwise 503 with one reason per line.
-fn answer(reasons: &[String]) -> Response {
-    if reasons.is_empty() {
-        return "ok\n".into_response();
-    }
-    (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n").into_response()
+/// 200 if there is no reason, otherwise 503 with one reason per line. The notes follow.
+fn answer(reasons: &[String], notes: &[String]) -> Response {
+    let is_ok = reasons.is_empty();
+    let first = is_ok.then_some("ok");
+    let lines = first.into_iter().chain(reasons.iter().chain(notes).map(String::as_str));
+    let text = lines.fold(String::new(), |text, line| text + line + "\n");
+    (if is_ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, text).into_response()
 }
 
 #[cfg(test)]
@@ -172,6 +175,10 @@ mod tests {
         health.beat(99_000);
         assert_eq!(status(format!("{base}/readyz")).await, 200);
         health.set(Condition::Store, true);
+        health.set_memory_since("t-0", Some(1_769_990_400_000));
+        let verbose = reqwest::get(format!("{base}/readyz?verbose")).await.expect("an answer");
+        let expected = "store: ClickHouse is unavailable\nmemory (t-0): since 2026-02-02T00:00:00Z\n";
+        assert_eq!(verbose.text().await.expect("a text"), expected);
         health.set_of(Condition::Lane, "email", true);
         let answer = reqwest::get(format!("{base}/readyz")).await.expect("an answer");
         assert_eq!(answer.status(), 503);

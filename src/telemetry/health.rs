@@ -1,11 +1,11 @@
 //! State of the service for `/readyz` and `/healthz`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::millis::MINUTE_MS;
+use crate::millis::{MINUTE_MS, rfc3339};
 use crate::port::Condition;
 use crate::sanitize;
 
@@ -19,6 +19,8 @@ pub struct Health {
     beat_at: AtomicI64,
     /// Conditions that hold, each with its part, for example a lane. The part is empty if there is only one.
     holding: Mutex<BTreeSet<(Condition, String)>>,
+    /// Time of the earliest event in each state, milliseconds since the epoch.
+    memory_since: Mutex<BTreeMap<String, i64>>,
 }
 
 impl Health {
@@ -41,6 +43,23 @@ impl Health {
         } else {
             holding.retain(|(held, of)| *held != condition || of != part);
         }
+    }
+
+    /// Records the time of the earliest event in a state, milliseconds since the epoch. `None`: there is no such state.
+    pub(crate) fn set_memory_since(&self, state: &str, since: Option<i64>) {
+        let mut memory = unpoisoned(&self.memory_since);
+        match since {
+            Some(since) => _ = memory.insert(state.to_owned(), since),
+            None => _ = memory.remove(state),
+        }
+    }
+
+    /// How far back each state reaches, one line per state.
+    pub(crate) fn memory(&self) -> Vec<String> {
+        let memory = unpoisoned(&self.memory_since);
+        let line =
+            |(state, since): (&String, &i64)| format!("memory ({}): since {}", sanitize::line(state), rfc3339(*since));
+        memory.iter().map(line).collect()
     }
 
     /// Whether `condition` holds at `now`, for any part.
@@ -78,8 +97,12 @@ impl Health {
     }
 
     fn holding(&self) -> MutexGuard<'_, BTreeSet<(Condition, String)>> {
-        self.holding.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(&self.holding)
     }
+}
+
+fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn line(condition: Condition, part: &str) -> String {

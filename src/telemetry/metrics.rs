@@ -50,11 +50,13 @@ pub struct Metrics {
     geoip_problems: Gauge,
     delivery: Delivery,
     lag: Family<Labels<2>, Gauge>,
+    rebuild_left: Family<Labels<2>, Gauge>,
+    memory_since: Family<Labels<1>, Gauge>,
     unready: Family<Labels<1>, Gauge>,
     offset_gaps: Family<Labels<2>, Counter>,
     messages_lost: Family<Labels<1>, Counter>,
     letters_dropped: Counter,
-    snapshots: Snapshots,
+    snapshots: SnapshotMetrics,
 }
 
 /// State of the store.
@@ -79,9 +81,9 @@ impl StoreState {
     }
 }
 
-/// Snapshots of the state.
+/// SnapshotMetrics of the state.
 #[derive(Debug, Default)]
-struct Snapshots {
+struct SnapshotMetrics {
     count: Family<Labels<1>, Counter>,
     age_seconds: Family<Labels<1>, Gauge>,
     bytes: Family<Labels<1>, Gauge>,
@@ -89,10 +91,10 @@ struct Snapshots {
     restore_seconds: Gauge<f64, AtomicU64>,
 }
 
-impl Snapshots {
+impl SnapshotMetrics {
     fn register(registry: &mut Registry) -> Self {
         let this = Self::default();
-        registry.register("snapshots", "Snapshots of the state, by result", this.count.clone());
+        registry.register("snapshots", "SnapshotMetrics of the state, by result", this.count.clone());
         let help = "Age of the newest complete snapshot, by state";
         registry.register("snapshot_age_seconds", help, this.age_seconds.clone());
         registry.register("snapshot_bytes", "Size of the newest complete snapshot, by state", this.bytes.clone());
@@ -200,11 +202,23 @@ impl Metrics {
             clock_skewed.clone(),
         );
         let spool = Spool::register(&mut registry);
-        let snapshots = Snapshots::register(&mut registry);
+        let snapshots = SnapshotMetrics::register(&mut registry);
         let notes = Notes::register(&mut registry);
         let delivery = Delivery::new(&mut registry);
         let lag = Family::<Labels<2>, Gauge>::default();
         registry.register("source_lag", "Unread messages, by topic and partition", lag.clone());
+        let rebuild_left = Family::<Labels<2>, Gauge>::default();
+        registry.register(
+            "rebuild_left",
+            "Messages before the committed offset that remain to be read to rebuild the state, by topic and partition",
+            rebuild_left.clone(),
+        );
+        let memory_since = Family::<Labels<1>, Gauge>::default();
+        registry.register(
+            "memory_since_timestamp_seconds",
+            "Time of the earliest event in the state, seconds since the epoch, by state",
+            memory_since.clone(),
+        );
         let offset_gaps = Family::<Labels<2>, Counter>::default();
         registry.register(
             "offset_gaps",
@@ -243,6 +257,8 @@ impl Metrics {
             geoip_problems,
             delivery,
             lag,
+            rebuild_left,
+            memory_since,
             unready,
             offset_gaps,
             messages_lost,
@@ -380,10 +396,20 @@ impl Metrics {
 
     /// Sets the number of unread messages in a partition. `None` if another member owns the partition.
     pub(crate) fn lag(&self, topic: &str, partition: i32, messages: Option<i64>) {
-        let labels = [("topic", topic.to_owned().into()), ("partition", partition.to_string().into())];
-        match messages {
-            Some(messages) => _ = self.lag.get_or_create(&labels).set(messages),
-            None => _ = self.lag.remove(&labels),
+        set_of_partition(&self.lag, topic, partition, messages);
+    }
+
+    /// Sets the number of messages that must be read to rebuild the state of a partition. `None` if there is none.
+    pub(crate) fn rebuild_left(&self, topic: &str, partition: i32, messages: Option<i64>) {
+        set_of_partition(&self.rebuild_left, topic, partition, messages);
+    }
+
+    /// Sets the time of the earliest event in a state, milliseconds since the epoch. `None` if another member has the state.
+    pub(crate) fn memory_since(&self, state: &str, since: Option<i64>) {
+        let labels = [("state", state.to_owned().into())];
+        match since {
+            Some(since) => _ = self.memory_since.get_or_create(&labels).set(since / 1_000),
+            None => _ = self.memory_since.remove(&labels),
         }
     }
 
@@ -436,6 +462,14 @@ impl Metrics {
 
     pub(crate) fn paused(&self, paused: bool) {
         self.delivery.paused(paused);
+    }
+}
+
+fn set_of_partition(gauge: &Family<Labels<2>, Gauge>, topic: &str, partition: i32, messages: Option<i64>) {
+    let labels = [("topic", topic.to_owned().into()), ("partition", partition.to_string().into())];
+    match messages {
+        Some(messages) => _ = gauge.get_or_create(&labels).set(messages),
+        None => _ = gauge.remove(&labels),
     }
 }
 

@@ -13,6 +13,8 @@ pub enum WorkerError {
     Store(#[from] StoreError),
     #[error("the outbox cannot be written: {0}")]
     Outbox(std::io::Error),
+    #[error("the snapshot of the state cannot be read: {0}")]
+    Snapshot(String),
     /// The messages of the damaged rows are read again after a restart.
     #[error(transparent)]
     Spool(#[from] Damaged),

@@ -4,14 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::part::{Lent, Ownership, Part};
-use super::recall::Recalled;
+use super::restore::{RestoredPartition, RestoredStates};
 use crate::checkpoint::{Checkpoint, Position};
 use crate::engine::{Counters, State};
 use crate::feed::Feed;
+use crate::millis::rfc3339;
 use crate::pipeline::{Epoch, Partition, Pipeline};
 use crate::port::{Message, SavedRows};
-use crate::snapshot::{Extent, ReadError, state_name};
-use crate::telemetry::Metrics;
+use crate::snapshot::{Extent, Marker, ReadError, state_name};
+use crate::telemetry::{Health, Metrics};
 
 /// How messages are assigned to states.
 #[derive(Clone, Debug)]
@@ -33,10 +34,12 @@ pub(super) struct Partitions<R> {
     spare: Vec<R>,
     new_rows: Box<dyn Fn() -> R + Send>,
     with_verdicts: bool,
-    /// State of a source without partitions, until its first message.
-    restored: Option<Partition>,
+    /// State of a source without partitions and the marker of its snapshot, until its first message.
+    restored_whole: Option<(Partition, Marker)>,
+    /// Names of the states whose age was reported.
+    reported: Vec<String>,
     /// Restored states of partitions. `None`: states are not restored.
-    recalled: Option<Arc<Recalled>>,
+    restored: Option<Arc<RestoredStates>>,
 }
 
 pub(super) struct Owned<R> {
@@ -53,6 +56,8 @@ pub(super) struct Owned<R> {
     done: Checkpoint,
     /// The last messages were replayed: the state has not reached the committed offset.
     is_behind: bool,
+    /// Time of the earliest event in the state, milliseconds since the epoch. `None`: it has none.
+    memory_since: Option<i64>,
     /// When the snapshot was written from which the state was restored, wall clock.
     pub(crate) restored_at: Option<i64>,
     /// Counters of the restored state.
@@ -71,8 +76,9 @@ impl<R: SavedRows> Partitions<R> {
             spare: Vec::new(),
             new_rows,
             with_verdicts,
+            restored_whole: None,
+            reported: Vec::new(),
             restored: None,
-            recalled: None,
         }
     }
 
@@ -83,14 +89,15 @@ impl<R: SavedRows> Partitions<R> {
     pub(super) fn restore<E>(
         &mut self,
         pipeline: &Pipeline,
-        extent: Extent,
+        marker: &Marker,
         next: &mut dyn FnMut() -> Result<Option<Vec<u8>>, E>,
     ) -> Result<(), ReadError<E>> {
-        self.restored = match &self.spread {
-            Spread::Whole(feed) => Some(pipeline.restored(*feed, 1, extent, next)?),
-            Spread::BySubject(feed, count) => Some(pipeline.restored(*feed, *count, extent, next)?),
-            Spread::ByPartition(_) => None,
+        let restored = match &self.spread {
+            Spread::Whole(feed) => pipeline.restored(*feed, 1, marker.extent, next)?,
+            Spread::BySubject(feed, count) => pipeline.restored(*feed, *count, marker.extent, next)?,
+            Spread::ByPartition(_) => return Ok(()),
         };
+        self.restored_whole = Some((restored, marker.clone()));
         Ok(())
     }
 
@@ -99,8 +106,8 @@ impl<R: SavedRows> Partitions<R> {
         !matches!(self.spread, Spread::ByPartition(_))
     }
 
-    pub(super) fn recall_from(&mut self, recalled: Arc<Recalled>) {
-        self.recalled = Some(recalled);
+    pub(super) fn restore_from(&mut self, restored: Arc<RestoredStates>) {
+        self.restored = Some(restored);
     }
 
     /// Name of the state of `owned`.
@@ -128,18 +135,11 @@ impl<R: SavedRows> Partitions<R> {
             }
         };
         let at = at.unwrap_or_else(|| {
-            let mut restored_at = None;
-            let partition = self.restored.take().unwrap_or_else(|| match &self.spread {
-                Spread::Whole(feed) => pipeline.partition(*feed),
-                Spread::BySubject(feed, count) => pipeline.partitions(*feed, *count),
-                Spread::ByPartition(feeds) => {
-                    let feed = feeds.get(&position.topic).copied().unwrap_or_default();
-                    let recalled = self.recalled.as_ref().and_then(|r| r.take(&position.topic, position.partition));
-                    restored_at = recalled.as_ref().map(|restored| restored.written_at);
-                    let continued = recalled.and_then(|restored| pipeline.continued(feed, 1, restored.states));
-                    continued.unwrap_or_else(|| pipeline.partition(feed))
-                }
-            });
+            let restored = self.restored_whole.take().or_else(|| self.restored_partition(position, pipeline));
+            let (partition, marker) = match restored {
+                Some((partition, marker)) => (partition, Some(marker)),
+                None => (self.empty(position, pipeline), None),
+            };
             let before = counters(&partition);
             self.owned.push(Owned {
                 ownership: Ownership(self.next_ownership),
@@ -151,7 +151,8 @@ impl<R: SavedRows> Partitions<R> {
                 sealed: Checkpoint::default(),
                 done: Checkpoint::default(),
                 is_behind: false,
-                restored_at,
+                memory_since: marker.as_ref().and_then(|marker| marker.memory_since),
+                restored_at: marker.map(|marker| marker.written_at),
                 before,
                 counted: before,
             });
@@ -159,6 +160,22 @@ impl<R: SavedRows> Partitions<R> {
             self.owned.len() - 1
         });
         &mut self.owned[at]
+    }
+
+    fn empty(&self, position: &Position, pipeline: &Pipeline) -> Partition {
+        match &self.spread {
+            Spread::Whole(feed) => pipeline.partition(*feed),
+            Spread::BySubject(feed, count) => pipeline.partitions(*feed, *count),
+            Spread::ByPartition(feeds) => pipeline.partition(feeds.get(&position.topic).copied().unwrap_or_default()),
+        }
+    }
+
+    /// The state that the source has restored for the partition of a message.
+    fn restored_partition(&self, position: &Position, pipeline: &Pipeline) -> Option<(Partition, Marker)> {
+        let Spread::ByPartition(feeds) = &self.spread else { return None };
+        let RestoredPartition { states, marker } = self.restored.as_ref()?.take(&position.topic, position.partition)?;
+        let feed = feeds.get(&position.topic).copied().unwrap_or_default();
+        Some((pipeline.continued(feed, 1, states)?, marker))
     }
 
     /// Sum of the counters since the start, without those of a restored state.
@@ -185,7 +202,7 @@ impl<R: SavedRows> Partitions<R> {
     }
 
     pub(super) fn remove(&mut self, gone: &[(Arc<str>, i32)]) {
-        self.owned.retain(|owned| !gone.iter().any(|(topic, number)| *number == owned.number && *topic == owned.topic));
+        self.owned.retain(|owned| !owned.is_one_of(gone));
     }
 
     pub(super) fn remove_all(&mut self) {
@@ -246,14 +263,27 @@ impl<R: SavedRows> Partitions<R> {
         self.owned.iter_mut().for_each(|owned| owned.stored.next.clear());
     }
 
-    /// Reports the counters of the states since the last report, without replayed messages.
-    pub(super) fn count(&mut self, metrics: &Metrics) {
+    /// Reports the counters of the states since the last report, without replayed messages, and how far back each state
+    /// reaches.
+    pub(super) fn report(&mut self, metrics: &Metrics, health: &Health) {
         let baselines = self.states().map(|state| state.counters().baselines).sum();
         metrics.partitions(self.owned.len(), baselines);
         for owned in &mut self.owned {
             let now = owned.counters();
             metrics.states(&owned.topic, now.since(owned.counted));
             owned.counted = now;
+        }
+        let memories: Vec<_> = self.owned.iter().map(|owned| (self.name(owned), owned.memory_since)).collect();
+        for (name, since) in &memories {
+            metrics.memory_since(name, *since);
+            health.set_memory_since(name, *since);
+        }
+        let names = memories.into_iter().map(|(name, _)| name).collect();
+        for gone in std::mem::replace(&mut self.reported, names) {
+            if !self.reported.contains(&gone) {
+                metrics.memory_since(&gone, None);
+                health.set_memory_since(&gone, None);
+            }
         }
     }
 }
@@ -262,7 +292,18 @@ impl<R: SavedRows> Owned<R> {
     /// Processes new messages into the open epoch.
     pub(super) fn take(&mut self, pipeline: &mut Pipeline, messages: &[Message<'_>], now: i64) {
         pipeline.process(&mut self.partition, messages, now, &mut self.open);
-        self.is_behind = false;
+        self.note_first_event();
+        if std::mem::take(&mut self.is_behind) {
+            let (topic, partition, since) = (&*self.topic, self.number, self.memory_since.map(rfc3339));
+            tracing::info!(topic, partition, since, "the state is rebuilt");
+        }
+    }
+
+    /// Notes the time of the first event, after the messages of one group.
+    fn note_first_event(&mut self) {
+        if self.memory_since.is_none() {
+            self.memory_since = self.partition.states().map(State::scored_at).filter(|at| *at != 0).min();
+        }
     }
 
     /// Processes messages that change only the state. `discarded` receives the results.
@@ -271,8 +312,13 @@ impl<R: SavedRows> Owned<R> {
         // The ingestion time is 0, because the rows are discarded.
         pipeline.process(&mut self.partition, messages, 0, discarded);
         discarded.clear();
+        self.note_first_event();
         self.is_behind = true;
         self.counted = self.counted.plus(self.counters().since(before));
+    }
+
+    pub(super) fn is_one_of(&self, partitions: &[(Arc<str>, i32)]) -> bool {
+        partitions.iter().any(|(topic, number)| *number == self.number && *topic == self.topic)
     }
 
     fn has_open(&self) -> bool {
@@ -310,6 +356,11 @@ impl<R: SavedRows> Owned<R> {
     /// Writes the state in records, each of which `take` receives.
     pub(super) fn save<E>(&self, take: &mut dyn FnMut(Vec<u8>) -> Result<(), E>) -> Result<Extent, E> {
         self.partition.save(take)
+    }
+
+    /// Time of the earliest event in the state, milliseconds since the epoch.
+    pub(super) const fn memory_since(&self) -> Option<i64> {
+        self.memory_since
     }
 
     pub(super) fn baselines(&self) -> u64 {

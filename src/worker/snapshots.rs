@@ -8,12 +8,15 @@ use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
+use super::error::WorkerError;
 use super::part::Ownership;
 use super::partitions::{Owned, Partitions};
-use super::recall::{Refusal, usable};
+use super::restore::{Refusal, usable};
 use crate::checkpoint::Checkpoint;
 use crate::engine::STATE_FORMAT;
+use crate::millis::MINUTE_MS;
 use crate::pipeline::Pipeline;
 use crate::port::{Clock, SavedRows, SnapshotWriter, Snapshots, Source, StoredSnapshot};
 use crate::snapshot::{Marker, Reached};
@@ -24,8 +27,16 @@ use crate::telemetry::{Condition, Health, Metrics};
 const REST: i64 = 20;
 /// Time after which a failed snapshot is tried again, milliseconds.
 const RETRY_MS: i64 = 60_000;
-/// Time after which no further snapshot is begun at the end, milliseconds.
-const END_MS_MAX: i64 = 3_000;
+/// Time after which no further snapshot is begun at the end or before partitions are handed over, milliseconds.
+const LAST_MS_MAX: i64 = 3_000;
+/// Maximum time to wait for the storage of each of these snapshots.
+const LAST_WAIT: Duration = Duration::from_secs(5);
+/// Maximum time that a snapshot waits until the rows of its messages are stored, milliseconds. A transaction in Kafka must
+/// not stay open for longer.
+const STORED_MS_MAX: i64 = 5 * MINUTE_MS;
+
+/// Interval in which the end of a snapshot is looked for.
+const LOOK_WAIT: Duration = Duration::from_millis(2);
 
 /// Where and how often states are saved.
 pub(crate) struct SnapshotSettings {
@@ -35,7 +46,7 @@ pub(crate) struct SnapshotSettings {
 }
 
 /// Saves and restores states, see the module documentation. It writes one snapshot at a time.
-pub(super) struct Saver {
+pub(super) struct Snapshotter {
     settings: SnapshotSettings,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
@@ -77,7 +88,7 @@ struct Completing {
     thread: JoinHandle<io::Result<u64>>,
 }
 
-impl Saver {
+impl Snapshotter {
     pub(super) fn new(
         settings: SnapshotSettings,
         clock: Arc<dyn Clock>,
@@ -99,15 +110,16 @@ impl Saver {
     }
 
     /// Restores the state of a source without partitions, and moves the source to its place. Without a usable snapshot the
-    /// state stays empty, and the source is read from its beginning.
+    /// state stays empty, and the source is read from its beginning. Fails if the storage cannot be read: it may contain a
+    /// usable snapshot, which the next one would replace.
     pub(super) fn restore<R: SavedRows>(
         &mut self,
         partitions: &mut Partitions<R>,
         pipeline: &Pipeline,
         source: &mut dyn Source,
-    ) {
+    ) -> Result<(), WorkerError> {
         if !partitions.is_whole() {
-            return;
+            return Ok(());
         }
         let began = self.clock.now_millis();
         match self.restored(partitions, pipeline) {
@@ -124,11 +136,13 @@ impl Saver {
                 tracing::info!(baselines, age_s, took_ms = took, build, "restored the memory from a snapshot");
                 source.resume(bookmarks);
             }
+            Err(reason) if reason.may_pass() => return Err(WorkerError::Snapshot(reason.to_string())),
             Err(reason) => {
                 let reason = reason.to_string();
                 tracing::error!(reason, "the snapshot cannot be used; rebuilding the memory from the whole source");
             }
         }
+        Ok(())
     }
 
     fn restored<R: SavedRows>(
@@ -138,7 +152,7 @@ impl Saver {
     ) -> Result<Option<StoredSnapshot>, Refusal> {
         let stored = usable(&*self.settings.to, Partitions::<R>::WHOLE, pipeline.key_check())?;
         let Some(mut stored) = stored else { return Ok(None) };
-        partitions.restore(pipeline, stored.marker.extent, &mut || stored.records.next())?;
+        partitions.restore(pipeline, &stored.marker, &mut || stored.records.next())?;
         Ok(Some(stored))
     }
 
@@ -151,6 +165,7 @@ impl Saver {
     ) {
         let Some(interval) = self.settings.interval_ms else { return };
         self.complete(partitions, source);
+        self.give_up();
         if self.completing.as_ref().is_some_and(|completing| completing.thread.is_finished()) {
             self.take_result();
         }
@@ -185,31 +200,48 @@ impl Saver {
         }
     }
 
-    /// Writes and completes last snapshots. The rows of all messages must be stored.
-    pub(super) fn end<R: SavedRows>(
+    /// Writes and completes last snapshots of the states for which `is_wanted`. The rows of all messages must be stored.
+    pub(super) fn finish<R: SavedRows>(
         &mut self,
         partitions: &Partitions<R>,
         pipeline: &Pipeline,
         source: &mut dyn Source,
+        is_wanted: impl Fn(&Owned<R>) -> bool,
     ) {
         let began = self.clock.now_millis();
         source.confirm();
         self.written = None;
-        self.take_result();
-        for owned in partitions.iter().filter(|owned| owned.has_news()) {
+        self.wait_for_result();
+        for owned in partitions.iter().filter(|owned| owned.has_news() && is_wanted(owned)) {
             if self.schedules.get(&owned.ownership()).is_some_and(|schedule| schedule.saved == owned.reached()) {
                 continue;
             }
-            if self.clock.now_millis() - began > END_MS_MAX {
-                tracing::warn!("stopped before all states were saved; the next start reads more messages again");
+            if self.clock.now_millis() - began > LAST_MS_MAX {
+                tracing::warn!("not all states could be saved in time; the next owner reads more messages again");
                 return;
             }
             self.write(owned, partitions.name(owned), pipeline, source);
             self.complete(partitions, source);
             // A snapshot of messages whose commit is not confirmed is discarded.
             self.written = None;
-            self.take_result();
+            self.wait_for_result();
         }
+    }
+
+    /// Waits for the result of the snapshot that is being completed, at most [`LAST_WAIT`].
+    fn wait_for_result(&mut self) {
+        let mut waited = Duration::ZERO;
+        while self.completing.as_ref().is_some_and(|completing| !completing.thread.is_finished()) {
+            if waited >= LAST_WAIT {
+                // Its thread goes on. In Kafka it fails if the partition is handed over meanwhile.
+                self.completing = None;
+                tracing::warn!("a last snapshot was not completed in time; the next owner reads more messages again");
+                return;
+            }
+            std::thread::sleep(LOOK_WAIT);
+            waited += LOOK_WAIT;
+        }
+        self.take_result();
     }
 
     /// Forgets states that another member owns now.
@@ -244,6 +276,7 @@ impl Saver {
             next: reached.next.iter().map(Reached::of).collect(),
             bookmarks: source.bookmarks(),
             baselines: owned.baselines(),
+            memory_since: owned.memory_since(),
             key: pipeline.key_check(),
             rules: pipeline.rules_version(),
             geoip: pipeline.enricher.versions(),
@@ -278,7 +311,17 @@ impl Saver {
         }
     }
 
-    /// Waits for the end of the snapshot that is being completed, if there is one.
+    /// Discards the written snapshot, if its messages are not stored in time.
+    fn give_up(&mut self) {
+        let now = self.clock.now_millis();
+        let is_late = |Written { marker, .. }: &mut Written| now - marker.written_at > STORED_MS_MAX;
+        if let Some(Written { owner, name, .. }) = self.written.take_if(is_late) {
+            let error = io::Error::new(io::ErrorKind::TimedOut, "its rows were not stored and committed in time");
+            self.failed(owner, &name, &error);
+        }
+    }
+
+    /// Takes the result of the snapshot that is being completed, if there is one. Waits for it.
     fn take_result(&mut self) {
         let Some(Completing { owner, name, reached, written_at, thread }) = self.completing.take() else { return };
         let panicked = |_| Err(io::Error::other("the thread that writes it has panicked"));

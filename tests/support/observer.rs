@@ -15,6 +15,8 @@ pub(crate) struct Recorder {
     ever: Mutex<BTreeSet<Condition>>,
     gaps: Mutex<Vec<OffsetGap>>,
     dropped: Mutex<u64>,
+    /// Reported numbers of messages to rebuild states from.
+    rebuild_left: Mutex<Vec<Option<i64>>>,
 }
 
 impl Recorder {
@@ -40,6 +42,10 @@ impl Recorder {
         self.gaps.lock().expect("a lock").clone()
     }
 
+    pub(crate) fn rebuild_left(&self) -> Vec<Option<i64>> {
+        self.rebuild_left.lock().expect("a lock").clone()
+    }
+
     pub(crate) fn dropped(&self) -> u64 {
         *self.dropped.lock().expect("a lock")
     }
@@ -47,6 +53,10 @@ impl Recorder {
 
 impl SourceObserver for Recorder {
     fn lag(&self, _: &str, _: i32, _: Option<i64>) {}
+
+    fn rebuild_left(&self, _: &str, _: i32, messages: Option<i64>) {
+        self.rebuild_left.lock().expect("a lock").push(messages);
+    }
 
     fn condition(&self, condition: Condition, part: &str, holds: bool) {
         let mut conditions = self.conditions.lock().expect("a lock");

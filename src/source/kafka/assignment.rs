@@ -8,16 +8,19 @@ use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::KafkaSource;
+use super::answer::{Answer, Wanted};
 use super::connect::misconfigured;
-use super::lookup::{Answer, Wanted};
-use super::member::Snapshot;
+use super::member::GroupStatus;
 use super::owned::{Owned, part};
-use super::resume::{Left, is_other};
+use super::resume::Left;
 use crate::checkpoint::{Position, TopicId};
 use crate::port::{Condition, OffsetGap, SourceError};
 
 /// Interval of topic checks, in statistics: every 10 s.
 const TOPICS_INTERVAL: u32 = 5;
+
+/// Interval of log lines about the progress of a rebuild, in statistics: every 10 s.
+const PROGRESS_INTERVAL: u32 = 5;
 
 impl KafkaSource {
     /// Accepts newly assigned partitions and requests their start offsets. Reading begins when these are known.
@@ -48,6 +51,12 @@ impl KafkaSource {
         }
     }
 
+    pub(super) fn discard_state(&self, topic: &str, partition: i32, ticket: u64) {
+        if let Some(restorer) = &self.restorer {
+            restorer.discard(topic, partition, ticket);
+        }
+    }
+
     /// Processes the answers of the lookups, and starts to read those partitions.
     pub(super) fn take_answers(&mut self) -> Result<(), SourceError> {
         if self.leaving.is_some() || self.consumer.context().is_rebalancing() || self.consumer.assignment_lost() {
@@ -58,9 +67,17 @@ impl KafkaSource {
         while let Some(answer) = self.lookup.answer() {
             match answer {
                 Answer::Topic { topic, found } => self.look_at_topic(&topic, found),
+                Answer::StateUnavailable(Wanted { topic, partition, generation, .. }) => {
+                    match self.owned.iter_mut().find(|owned| owned.asked == Some(generation)) {
+                        // Requested again with the next statistics.
+                        Some(owned) => owned.asked = None,
+                        None => self.discard_state(&topic, partition, generation),
+                    }
+                }
                 Answer::Partition(found) => {
                     let Wanted { topic, partition, generation, .. } = &found.wanted;
                     let Some(owned) = self.owned.iter_mut().find(|owned| owned.asked == Some(*generation)) else {
+                        self.discard_state(topic, *partition, *generation);
                         continue;
                     };
                     if owned.is_read {
@@ -136,7 +153,8 @@ impl KafkaSource {
         let mut wanted = Vec::new();
         for owned in &mut self.owned {
             let position = &owned.position;
-            if owned.is_read && owned.asked.is_none() && position.topic == *topic && is_other(position.topic_id, id) {
+            if owned.is_read && owned.asked.is_none() && position.topic == *topic && position.topic_id.is_other_than(id)
+            {
                 let left = Left { offset: owned.next, topic_id: position.topic_id };
                 wanted.push(owned.want(&mut self.generation, Some(left)));
             }
@@ -147,15 +165,19 @@ impl KafkaSource {
     }
 
     /// Processes librdkafka's statistics.
-    pub(super) fn look_at(&mut self, snapshot: &Snapshot) {
-        self.snapshots = self.snapshots.wrapping_add(1);
-        self.joined |= snapshot.steady;
+    pub(super) fn look_at(&mut self, status: &GroupStatus) {
+        self.statistics_seen = self.statistics_seen.wrapping_add(1);
+        self.joined |= status.steady;
         let mut wanted = Vec::new();
         for owned in &mut self.owned {
-            let fetching = snapshot.partitions.iter().find(|fetching| owned.is(&fetching.topic, fetching.partition));
+            let fetching = status.partitions.iter().find(|fetching| owned.is(&fetching.topic, fetching.partition));
             let Some(fetching) = fetching.filter(|_| owned.is_read) else { continue };
             // The last messages before `live_from` may be missing: compacted, or transaction markers.
             owned.rebuilding &= fetching.handed_over < owned.live_from;
+            owned.report_rebuild(&*self.observer);
+            if self.statistics_seen.is_multiple_of(PROGRESS_INTERVAL) {
+                owned.log_rebuild();
+            }
             // A partition that was just assigned is briefly not fetched either.
             owned.idle = if fetching.idle { owned.idle + 1 } else { 0 };
             if self.looking_for_stalled > 0 && owned.idle >= 2 && owned.asked.is_none() {
@@ -170,7 +192,7 @@ impl KafkaSource {
             self.lookup.want(wanted);
         }
         self.ask();
-        if self.snapshots.is_multiple_of(TOPICS_INTERVAL) {
+        if self.statistics_seen.is_multiple_of(TOPICS_INTERVAL) {
             self.lookup.ask_topics(self.topics.clone());
         }
         if self.commit_failed {

@@ -10,12 +10,14 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::answer::{Answer, Found, Wanted};
 use super::member::Member;
 use super::native::{Description, describe};
-use super::resume::{First, Left, Log, Resume, is_other, resume};
+use super::restore::Restorers;
+use super::resume::{First, Left, Log, Resume, resume};
 use super::settings::ANSWER_WAIT;
 use crate::checkpoint::{Position, TopicId};
-use crate::port::{GapKind, Recall};
+use crate::port::{GapKind, StateRestorer};
 use crate::retry::RetryPolicy;
 
 /// Retries of the lookup of start offsets. The first wait must be at least one second, see [`Thread::suspected`].
@@ -38,50 +40,25 @@ pub(super) struct Policy {
     pub(super) first: First,
 }
 
-/// A partition whose start offset is requested.
-#[derive(Clone, Debug)]
-pub(super) struct Wanted {
-    pub(super) topic: Arc<str>,
-    pub(super) partition: i32,
-    /// Returned with the answer.
-    pub(super) generation: u64,
-    /// Where reading of the partition stalled; `None`: start at the committed offset.
-    pub(super) stalled: Option<Left>,
-}
-
 enum Ask {
     Partitions(Vec<Wanted>),
     Forget(Arc<str>, i32),
     Topics(Vec<Arc<str>>),
 }
 
-/// Answers of the brokers.
-pub(super) enum Answer {
-    Partition(Found),
-    Topic { topic: Arc<str>, found: Result<TopicId, RDKafkaErrorCode> },
-}
-
-/// Start of a partition.
-pub(super) struct Found {
-    pub(super) wanted: Wanted,
-    /// The committed offset, if there is one.
-    pub(super) left: Option<i64>,
-    pub(super) log: Log,
-    pub(super) resume: Resume,
-}
-
 impl Lookup {
     pub(super) fn start(
         consumer: &Arc<BaseConsumer<Member>>,
         policy: Policy,
-        recall: Option<Arc<dyn Recall>>,
+        restorer: Option<&Arc<dyn StateRestorer>>,
     ) -> std::io::Result<Self> {
         let (asks, asked) = mpsc::channel();
         let (answer, answers) = mpsc::channel();
+        let restorers = restorer.map(|restorer| Restorers::start(restorer, &answer)).transpose()?;
         let thread = Thread {
             consumer: Arc::downgrade(consumer),
             policy,
-            recall,
+            restorers,
             wanted: Vec::new(),
             suspected: BTreeSet::new(),
             known: HashMap::new(),
@@ -126,7 +103,7 @@ struct Thread {
     consumer: Weak<BaseConsumer<Member>>,
     policy: Policy,
     /// `None`: states are not restored.
-    recall: Option<Arc<dyn Recall>>,
+    restorers: Option<Restorers>,
     wanted: Vec<Wanted>,
     /// Partitions whose offset was beyond the end at the last lookup. A new leader may briefly report an end that is
     /// too low, so only the second time counts.
@@ -239,7 +216,7 @@ impl Thread {
         }
         self.suspected.remove(&partition);
         let before = self.known.insert(partition, log.topic_id).unwrap_or_default();
-        if left.is_none() && is_other(before, log.topic_id) {
+        if left.is_none() && before.is_other_than(log.topic_id) {
             // The group's offsets were deleted with the topic.
             resume = Resume::anew(log, Some(GapKind::Recreated));
         }
@@ -249,13 +226,12 @@ impl Thread {
             let gap = resume.gap.unwrap_or(GapKind::Truncated);
             resume = Resume::anew(log, Some(gap));
         }
-        if let Some(recall) = &self.recall
-            && wanted.stalled.is_none()
-        {
-            resume = recalled(&**recall, &wanted, resume, log);
-        }
         let left = left.map(|left| left.offset);
-        let _ = self.answer.send(Answer::Partition(Found { wanted, left, log, resume }));
+        let found = Found { wanted, left, log, resume };
+        match &self.restorers {
+            Some(restorers) if found.wanted.stalled.is_none() => restorers.restore(found),
+            _ => _ = self.answer.send(Answer::Partition(found)),
+        }
         None
     }
 
@@ -276,27 +252,6 @@ impl Thread {
             Err(error) => Err(KafkaError::MetadataFetch(error)),
         }
     }
-}
-
-/// Restores the state of the partition, if it has a committed offset, and continues there.
-fn recalled(recall: &dyn Recall, wanted: &Wanted, resume: Resume, log: Log) -> Resume {
-    let Wanted { topic, partition, .. } = wanted;
-    let position = Position { topic: Arc::clone(topic), topic_id: log.topic_id, partition: *partition, offset: 0 };
-    let Some(offset) = recall.load(&position) else { return resume };
-    let recalled = resume.recalled(offset, log);
-    if !recalled.is_recalled {
-        let (topic, committed) = (&**topic, resume.live_from);
-        tracing::warn!(
-            topic,
-            partition,
-            offset,
-            committed,
-            earliest = log.low,
-            "the snapshot is not of the messages before the committed offset; rebuilding from earlier messages"
-        );
-        recall.forget(topic, *partition);
-    }
-    recalled
 }
 
 /// The offset committed for a partition, if there is one.

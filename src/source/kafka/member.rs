@@ -20,7 +20,7 @@ const SILENCE_US_MAX: i64 = 15_000_000;
 #[derive(Default)]
 pub(super) struct Member {
     rebalances: Mutex<Vec<Rebalance>>,
-    snapshot: Mutex<Option<Snapshot>>,
+    status: Mutex<Option<GroupStatus>>,
     last_error: Mutex<Option<String>>,
     /// The broker refused our credentials.
     pub(super) refused: AtomicBool,
@@ -32,7 +32,7 @@ pub(super) struct Member {
 
 /// librdkafka's statistics of the group and its partitions.
 #[derive(Default)]
-pub(super) struct Snapshot {
+pub(super) struct GroupStatus {
     /// The last rebalance is complete.
     pub(super) steady: bool,
     pub(super) partitions: Vec<Fetching>,
@@ -68,8 +68,8 @@ impl Member {
         !unpoisoned(&self.rebalances).is_empty()
     }
 
-    pub(super) fn take_snapshot(&self) -> Option<Snapshot> {
-        unpoisoned(&self.snapshot).take()
+    pub(super) fn take_status(&self) -> Option<GroupStatus> {
+        unpoisoned(&self.status).take()
     }
 
     /// The last error that the client reported, which is more specific; otherwise `error`.
@@ -111,7 +111,7 @@ impl ClientContext for Member {
         self.answered_at.store(answered_at, Ordering::Relaxed);
         observer.condition(Condition::Broker, "", statistics.ts - answered_at > SILENCE_US_MAX);
         let steady = statistics.cgrp.as_ref().is_some_and(|group| group.join_state == "steady");
-        let mut snapshot = Snapshot { steady, partitions: Vec::new() };
+        let mut status = GroupStatus { steady, partitions: Vec::new() };
         for (name, topic) in &statistics.topics {
             // The number −1 stands for messages without a partition.
             for partition in topic.partitions.values().filter(|partition| partition.partition >= 0) {
@@ -119,7 +119,7 @@ impl ClientContext for Member {
                 observer.lag(name, partition.partition, is_ours.then_some(partition.consumer_lag));
                 // Fetched messages that are still queued are not handed over.
                 let handed_over = if partition.fetchq_cnt == 0 { partition.next_offset } else { 0 };
-                snapshot.partitions.push(Fetching {
+                status.partitions.push(Fetching {
                     topic: name.clone(),
                     partition: partition.partition,
                     idle: partition.fetch_state == "none",
@@ -127,7 +127,7 @@ impl ClientContext for Member {
                 });
             }
         }
-        *unpoisoned(&self.snapshot) = Some(snapshot);
+        *unpoisoned(&self.status) = Some(status);
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::lookup::{Found, Wanted};
+use super::answer::{Found, Wanted};
 use super::resume::Left;
 use crate::checkpoint::{LogTime, LogTimeKind, Position};
-use crate::port::{Message, OffsetGap};
+use crate::port::{Message, OffsetGap, SourceObserver};
 
 /// A partition that this member owns.
 pub(super) struct Owned {
@@ -19,8 +19,12 @@ pub(super) struct Owned {
     pub(super) is_read: bool,
     /// Generation of the lookup in progress.
     pub(super) asked: Option<u64>,
+    /// Generation of the last lookup, with which its state was restored.
+    pub(super) ticket: u64,
     /// Messages before `live_from` remain to be read.
     pub(super) rebuilding: bool,
+    /// The last reported number of messages from which the state must be rebuilt.
+    reported_left: Option<i64>,
     /// Number of consecutive statistics in which it was not fetched.
     pub(super) idle: u32,
     /// It was restarted after a gap, and nothing has been committed since.
@@ -38,7 +42,9 @@ impl Owned {
             live_from: 0,
             is_read: false,
             asked: None,
+            ticket: 0,
             rebuilding: false,
+            reported_left: None,
             idle: 0,
             gap: false,
             sent: None,
@@ -54,8 +60,30 @@ impl Owned {
     pub(super) fn want(&mut self, generation: &mut u64, stalled: Option<Left>) -> Wanted {
         *generation += 1;
         self.asked = Some(*generation);
+        self.ticket = *generation;
         let Position { topic, partition, .. } = &self.position;
         Wanted { topic: Arc::clone(topic), partition: *partition, generation: *generation, stalled }
+    }
+
+    /// Number of messages that must still be read to rebuild the state. `None`: it is rebuilt.
+    fn rebuild_left(&self) -> Option<i64> {
+        self.rebuilding.then_some(self.live_from - self.next)
+    }
+
+    /// Reports the progress of a rebuild, and its end.
+    pub(super) fn report_rebuild(&mut self, observer: &dyn SourceObserver) {
+        let left = self.rebuild_left();
+        if left != self.reported_left {
+            observer.rebuild_left(&self.position.topic, self.position.partition, left);
+            self.reported_left = left;
+        }
+    }
+
+    pub(super) fn log_rebuild(&self) {
+        if let Some(left) = self.rebuild_left() {
+            let (topic, partition) = (&*self.position.topic, self.position.partition);
+            tracing::info!(topic, partition, left, "rebuilding the state from messages of the partition");
+        }
     }
 
     /// Starts at the offset of `found`. Returns the gap, if there is one.

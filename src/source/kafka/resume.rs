@@ -1,5 +1,7 @@
 //! Start offset of a partition.
 
+use std::ops::RangeInclusive;
+
 use crate::checkpoint::TopicId;
 use crate::port::GapKind;
 
@@ -35,24 +37,24 @@ pub(super) struct Resume {
     /// Messages before this offset only rebuild baselines.
     pub(super) live_from: i64,
     pub(super) gap: Option<GapKind>,
-    /// The restored state continues at `from`.
-    pub(super) is_recalled: bool,
 }
 
 impl Resume {
     /// Starts at the earliest message. All messages count as new.
     pub(super) const fn anew(log: Log, gap: Option<GapKind>) -> Self {
-        Self { from: log.low, live_from: log.low, gap, is_recalled: false }
+        Self { from: log.low, live_from: log.low, gap }
     }
 
-    /// Continues a restored state at `offset`, if the log still has the messages from there to the committed offset.
-    /// A state after the committed offset is not used: the offset was moved back, to read messages again.
-    pub(super) fn recalled(self, offset: i64, log: Log) -> Self {
-        if self.gap.is_none() && (log.low..=self.live_from).contains(&offset) {
-            Self { from: offset, is_recalled: true, ..self }
-        } else {
-            self
-        }
+    /// Range of the offsets at which a restored state can continue: the log must have all messages from there to the
+    /// committed offset. A state after the committed offset is not used, because the offset was moved back to read messages
+    /// again. `None`: the messages before are not known to be done.
+    pub(super) fn usable_states(self, log: Log) -> Option<RangeInclusive<i64>> {
+        (self.gap.is_none() && log.low <= self.live_from).then_some(log.low..=self.live_from)
+    }
+
+    /// Continues a restored state at `offset`.
+    pub(super) const fn with_state_at(self, offset: i64) -> Self {
+        Self { from: offset, ..self }
     }
 }
 
@@ -63,10 +65,10 @@ pub(super) fn resume(left: Option<Left>, log: Log, remember_max: i64, first: Fir
     let Some(left) = left else {
         return match first {
             First::Earliest => anew(None),
-            First::Latest => Resume { from: log.high, live_from: log.high, gap: None, is_recalled: false },
+            First::Latest => Resume { from: log.high, live_from: log.high, gap: None },
         };
     };
-    if is_other(left.topic_id, log.topic_id) {
+    if left.topic_id.is_other_than(log.topic_id) {
         return anew(Some(GapKind::Recreated));
     }
     if left.offset > log.high {
@@ -76,12 +78,7 @@ pub(super) fn resume(left: Option<Left>, log: Log, remember_max: i64, first: Fir
         return anew(Some(GapKind::Deleted));
     }
     let from = left.offset.saturating_sub(remember_max).max(log.low);
-    Resume { from, live_from: left.offset, gap: None, is_recalled: false }
-}
-
-/// Whether the two are known to be different topics.
-pub(super) fn is_other(one: TopicId, other: TopicId) -> bool {
-    one != other && one != TopicId::NONE && other != TopicId::NONE
+    Resume { from, live_from: left.offset, gap: None }
 }
 
 #[cfg(test)]
@@ -101,7 +98,7 @@ mod tests {
     fn resume_outside_the_log_starts_over() {
         let log = Log { low: 10, high: 50, topic_id: NEW };
         let anew = |kind| Resume::anew(log, Some(kind));
-        let at = |from, live_from| Resume { from, live_from, gap: None, is_recalled: false };
+        let at = |from, live_from| Resume { from, live_from, gap: None };
         let resume = |left| resume(Some(left), log, 5, First::Earliest);
         assert_eq!(resume(left(51, NEW)), anew(GapKind::BeyondEnd));
         assert_eq!(resume(left(9, NEW)), anew(GapKind::Deleted));
@@ -117,22 +114,18 @@ mod tests {
     #[test]
     fn resume_without_commits_uses_the_setting() {
         let log = Log { low: 10, high: 50, topic_id: NEW };
-        let at = |from| Resume { from, live_from: from, gap: None, is_recalled: false };
+        let at = |from| Resume { from, live_from: from, gap: None };
         assert_eq!(resume(None, log, 5, First::Earliest), at(10));
         assert_eq!(resume(None, log, 5, First::Latest), at(50));
     }
 
     #[test]
-    fn restored_state_continues_where_it_was_saved() {
+    fn restored_state_continues_up_to_committed_offset() {
         let log = Log { low: 10, high: 50, topic_id: NEW };
         let committed = resume(Some(left(40, NEW)), log, 5, First::Earliest);
-        let recalled = |offset| committed.recalled(offset, log);
-        let at = |from| Resume { from, live_from: 40, gap: None, is_recalled: true };
-        assert_eq!((recalled(40), recalled(30), recalled(10)), (at(40), at(30), at(10)));
-        assert_eq!(recalled(9), committed, "messages after the snapshot were deleted");
-        assert_eq!(recalled(41), committed, "the committed offset was moved back");
-        let gap = Resume::anew(log, Some(GapKind::Recreated));
-        assert_eq!(gap.recalled(10, log), gap);
+        assert_eq!(committed.usable_states(log), Some(10..=40));
+        assert_eq!(committed.with_state_at(30), Resume { from: 30, live_from: 40, gap: None });
+        assert_eq!(Resume::anew(log, Some(GapKind::Recreated)).usable_states(log), None);
     }
 
     proptest! {

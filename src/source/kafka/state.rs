@@ -1,21 +1,27 @@
 //! Snapshots of states in a compacted topic, `<prefix>.state`.
 //!
-//! A snapshot is one transaction: its records with the keys `NAME/0`, `NAME/1`, …, tombstones for the records that only
-//! the snapshot before it had, and at last the marker with the key `NAME/marker`. Readers see a transaction as a whole or
-//! not at all. Compaction keeps the newest message of each key, so the topic does not grow with time.
+//! A snapshot is one transaction: its records with the keys `GROUP/NAME/0`, `GROUP/NAME/1`, …, tombstones for the records
+//! that only the snapshot before it had, and at last the marker with the key `GROUP/NAME/marker`. Readers see a transaction
+//! as a whole or not at all. Compaction keeps the newest message of each key, so the topic does not grow with time.
 //!
-//! The transactional id belongs to the state. A member that restores a state thereby fences every other writer of it, and
-//! ends its transaction.
+//! Two mechanisms keep a member that has lost a partition from writing its state:
+//!
+//! - The transactional id belongs to the state. A member that restores a state thereby fences every other writer of it,
+//!   and ends its transaction.
+//! - The transaction includes an offset that the member commits for the state topic, so the group coordinator refuses it
+//!   if the member has left the group or has missed a rebalance ([`Membership`]). A late earlier owner can therefore
+//!   interrupt a snapshot of the new owner, which is repeated, but not replace it.
 
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, NewTopic, TopicReplication};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
@@ -24,10 +30,12 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::connect::{create_topic, misconfigured};
-use super::member::{log, unpoisoned};
+use super::member::{Member, unpoisoned};
+use super::membership::{Membership, left};
 use super::settings::{ANSWER_WAIT, KafkaSettings, Topic};
+use super::state_log::{Log, failed, log_of_client};
 use crate::port::{
-    Incoming, Next, SnapshotError, SnapshotReader, SnapshotWriter, Snapshots, SourceError, StoredSnapshot,
+    Incoming, NamedSnapshots, Received, SnapshotError, SnapshotWriter, Snapshots, SourceError, StoredSnapshot,
     in_background,
 };
 use crate::snapshot::{Marker, RECORD_BYTES_MAX, state_name};
@@ -58,6 +66,7 @@ pub struct StateTopic {
     group_id: String,
     topic: Arc<str>,
     partitions: u64,
+    membership: Membership,
     /// Number of records in the last snapshot of each state, as far as known.
     records: Arc<Mutex<HashMap<String, u32>>>,
 }
@@ -98,12 +107,18 @@ impl StateTopic {
             group_id: settings.group_id.clone(),
             topic: name.into(),
             partitions: partitions as u64,
+            membership: Membership::default(),
             records: Arc::default(),
         })
     }
 
+    /// From now on, a snapshot is completed only while `consumer` is a member of the group.
+    pub(super) fn bind(&self, consumer: &Arc<BaseConsumer<Member>>) {
+        self.membership.bind(consumer);
+    }
+
     /// The newest snapshot of each partition of the source's topics, by name. Changes nothing.
-    pub(crate) fn list(&self, settings: &KafkaSettings) -> Result<Vec<(String, Listed)>, SourceError> {
+    pub(crate) fn list(&self, settings: &KafkaSettings) -> Result<NamedSnapshots, SourceError> {
         let admin = admin(settings)?;
         let mut listed = Vec::new();
         for Topic { topic, .. } in &settings.topics {
@@ -117,9 +132,18 @@ impl StateTopic {
         Ok(listed)
     }
 
-    /// Partition of the messages of a state.
+    /// Partition of the messages of a state. The states of one topic have different partitions, so that an open transaction
+    /// of one does not hide the newest snapshots of the others.
     fn partition(&self, name: &str) -> i32 {
-        (xxh3_64(name.as_bytes()) % self.partitions) as i32
+        let numbered = name.rsplit_once('-').and_then(|(topic, number)| Some((topic, number.parse::<u64>().ok()?)));
+        let (topic, number) = numbered.unwrap_or((name, 0));
+        ((xxh3_64(topic.as_bytes()) % self.partitions + number) % self.partitions) as i32
+    }
+
+    /// Key of a message. Contains the group, so that groups with the same prefix have snapshots of their own. The name of a
+    /// state contains no slash.
+    fn key(&self, name: &str, part: &str) -> String {
+        format!("{}/{name}/{part}", self.group_id)
     }
 
     /// A producer that fences all others of the state.
@@ -139,19 +163,9 @@ impl StateTopic {
 
     /// The newest snapshot of a state. Does not fence its writer.
     pub(crate) fn find(&self, name: &str) -> Result<Option<StoredSnapshot>, SnapshotError> {
-        let mut config = self.config.clone();
-        config
-            // Needed by the client, and not used, because offsets are neither read nor committed.
-            .set("group.id", &self.group_id)
-            .set("isolation.level", "read_committed")
-            .set("enable.auto.commit", "false")
-            .set("enable.partition.eof", "true")
-            .set("auto.offset.reset", "error");
-        let consumer = BaseConsumer::from_config_and_context(&config, Reader).map_err(failed)?;
-        let partition = self.partition(name);
-        let (low, high) = consumer.fetch_watermarks(&self.topic, partition, ANSWER_WAIT).map_err(failed)?;
-        let log = Log { consumer, topic: Arc::clone(&self.topic), partition };
-        let key = format!("{name}/marker");
+        let log = Log::open(&self.config, &self.group_id, &self.topic, self.partition(name))?;
+        let (low, high) = log.ends()?;
+        let key = self.key(name, "marker");
         let mut window = WINDOW;
         let located = loop {
             let from = (high - window).max(low);
@@ -166,13 +180,10 @@ impl StateTopic {
             .map_err(|error| SnapshotError::Unreadable(format!("topic {}: marker of {name}: {error}", self.topic)))?;
         log.seek(first)?;
         let (bytes, left) = (marker.extent.bytes, marker.extent.records);
-        let records = Box::new(Records { log, name: name.to_owned(), next: 0, left });
+        let records = Box::new(log.records(self.key(name, ""), left));
         Ok(Some(StoredSnapshot { marker, bytes, records }))
     }
 }
-
-/// A snapshot, or why it cannot be read.
-type Listed = Result<StoredSnapshot, SnapshotError>;
 
 fn admin(settings: &KafkaSettings) -> Result<AdminClient<Delivered>, SourceError> {
     let config = settings.client_config()?;
@@ -216,24 +227,24 @@ fn wait_until_known(admin: &AdminClient<Delivered>, topic: &str) -> Result<(), S
     Err("the brokers do not know it yet".to_owned())
 }
 
-fn failed(error: KafkaError) -> io::Error {
-    io::Error::other(error)
-}
-
 impl Snapshots for StateTopic {
     fn begin(&self, name: &str) -> io::Result<Box<dyn SnapshotWriter>> {
+        self.membership.check()?;
         let this = self.clone();
         let name = name.to_owned();
-        in_background(move |incoming| {
+        let member: Arc<Mutex<Option<ConsumerGroupMetadata>>> = Arc::default();
+        let of_thread = Arc::clone(&member);
+        let inner = in_background(move |incoming| {
             let producer = this.producer(&name)?;
-            let writing = Writing { producer, state: &this, name: &name };
+            let writing = Writing { producer, state: &this, name: &name, member: &of_thread };
             writing.producer.begin_transaction().map_err(failed)?;
             let written = writing.write(incoming);
             if written.is_err() {
                 let _ = writing.producer.abort_transaction(ANSWER_WAIT);
             }
             written
-        })
+        })?;
+        Ok(Box::new(OfMember { inner, membership: self.membership.clone(), member }))
     }
 
     /// Fences the writers of the state first, so that none of them replaces the snapshot that is read.
@@ -247,11 +258,32 @@ impl Snapshots for StateTopic {
     }
 }
 
+/// A snapshot that only a member of the group completes.
+struct OfMember {
+    inner: Box<dyn SnapshotWriter>,
+    membership: Membership,
+    /// Receives the membership at the end of the snapshot.
+    member: Arc<Mutex<Option<ConsumerGroupMetadata>>>,
+}
+
+impl SnapshotWriter for OfMember {
+    fn write(&mut self, record: Vec<u8>) -> io::Result<()> {
+        self.inner.write(record)
+    }
+
+    /// Called by the polling thread, which still owns the partition: another member gets it only in a later generation.
+    fn finish(self: Box<Self>, marker: Marker) -> JoinHandle<io::Result<u64>> {
+        *unpoisoned(&self.member) = self.membership.now();
+        self.inner.finish(marker)
+    }
+}
+
 /// A transaction.
 struct Writing<'a> {
     producer: BaseProducer<Delivered>,
     state: &'a StateTopic,
     name: &'a str,
+    member: &'a Mutex<Option<ConsumerGroupMetadata>>,
 }
 
 impl Writing<'_> {
@@ -260,15 +292,15 @@ impl Writing<'_> {
         let (mut records, mut bytes) = (0_u32, 0);
         let marker = loop {
             match incoming.next(LOOK_WAIT)? {
-                Next::Nothing => {
+                Received::Nothing => {
                     self.producer.poll(Duration::ZERO);
                 }
-                Next::Record(record) => {
+                Received::Record(record) => {
                     bytes += record.len() as u64;
                     self.send(&records.to_string(), Some(&record))?;
                     records += 1;
                 }
-                Next::End(marker) => break *marker,
+                Received::End(marker) => break *marker,
             }
         };
         let before = unpoisoned(&self.state.records).get(self.name).copied().unwrap_or(0);
@@ -280,13 +312,26 @@ impl Writing<'_> {
         let located = serde_json::to_vec(&Located { first, marker })?;
         self.send("marker", Some(&located))?;
         self.flush()?;
+        self.prove_membership(first)?;
         self.producer.commit_transaction(COMMIT_WAIT).map_err(failed)?;
         unpoisoned(&self.state.records).insert(self.name.to_owned(), records);
         Ok(bytes)
     }
 
-    fn send(&self, key: &str, payload: Option<&[u8]>) -> io::Result<()> {
-        let key = format!("{}/{key}", self.name);
+    /// Commits `offset` for the partition of the state topic in the transaction. Nothing reads this offset. The group
+    /// coordinator accepts it only from a member of the current generation.
+    fn prove_membership(&self, offset: i64) -> io::Result<()> {
+        let Some(member) = unpoisoned(self.member).take() else {
+            return if self.state.membership.is_bound() { Err(left()) } else { Ok(()) };
+        };
+        let mut offsets = TopicPartitionList::new();
+        let partition = self.state.partition(self.name);
+        offsets.add_partition_offset(&self.state.topic, partition, Offset::Offset(offset)).map_err(failed)?;
+        self.producer.send_offsets_to_transaction(&offsets, &member, COMMIT_WAIT).map_err(failed)
+    }
+
+    fn send(&self, part: &str, payload: Option<&[u8]>) -> io::Result<()> {
+        let key = self.state.key(self.name, part);
         let mut record: BaseRecord<'_, str, [u8]> =
             BaseRecord::to(&self.state.topic).partition(self.state.partition(self.name)).key(&key);
         if let Some(payload) = payload {
@@ -355,96 +400,5 @@ impl ProducerContext for Delivered {
             Ok(message) => _ = outcome.first.get_or_insert(message.offset()),
             Err((error, _)) => _ = outcome.failed.get_or_insert(error.clone()),
         }
-    }
-}
-
-/// Context of a reader, for which the end of the partition is no error.
-struct Reader;
-
-impl ClientContext for Reader {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        log_of_client(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "kafka consumer");
-    }
-}
-
-impl ConsumerContext for Reader {}
-
-/// Omits the warnings about properties, which other clients log at the start: the clients of this module are made again
-/// and again.
-fn log_of_client(level: RDKafkaLogLevel, facility: &str, message: &str) {
-    if facility != "CONFWARN" {
-        log(level, facility, message);
-    }
-}
-
-/// A partition of the topic.
-struct Log {
-    consumer: BaseConsumer<Reader>,
-    topic: Arc<str>,
-    partition: i32,
-}
-
-impl Log {
-    fn seek(&self, from: i64) -> io::Result<()> {
-        let mut start = TopicPartitionList::new();
-        start.add_partition_offset(&self.topic, self.partition, Offset::Offset(from)).map_err(failed)?;
-        self.consumer.assign(&start).map_err(failed)
-    }
-
-    /// Passes messages to `take` until it returns a value, or to the end.
-    fn read<T>(&self, mut take: impl FnMut(&str, Option<&[u8]>) -> Option<T>) -> io::Result<Option<T>> {
-        loop {
-            match self.consumer.poll(COMMIT_WAIT) {
-                Some(Ok(message)) => {
-                    let key = message.key().and_then(|key| std::str::from_utf8(key).ok()).unwrap_or_default();
-                    if let Some(found) = take(key, message.payload()) {
-                        return Ok(Some(found));
-                    }
-                }
-                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(None),
-                // The client retries other errors.
-                Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(failed(error)),
-                Some(Err(error)) => tracing::debug!(%error, "kafka"),
-                None => return Err(io::Error::new(io::ErrorKind::TimedOut, "the brokers do not answer")),
-            }
-        }
-    }
-
-    /// The payload of the last message with `key`, from an offset on.
-    fn last(&self, key: &str, from: i64) -> io::Result<Option<Vec<u8>>> {
-        self.seek(from)?;
-        let mut last = None;
-        self.read(|found, payload| {
-            if found == key {
-                last = payload.map(<[u8]>::to_vec);
-            }
-            None::<()>
-        })?;
-        Ok(last)
-    }
-}
-
-/// The records of a snapshot.
-struct Records {
-    log: Log,
-    name: String,
-    next: u32,
-    left: u32,
-}
-
-impl SnapshotReader for Records {
-    fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
-        if self.left == 0 {
-            return Ok(None);
-        }
-        let key = format!("{}/{}", self.name, self.next);
-        let found = self.log.read(|found, payload| if found == key { payload.map(<[u8]>::to_vec) } else { None })?;
-        self.next += 1;
-        self.left -= 1;
-        Ok(found)
     }
 }

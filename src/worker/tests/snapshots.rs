@@ -8,11 +8,11 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::feed::Feed;
-use crate::port::{Recall as _, SnapshotError, SnapshotWriter, Snapshots, StoredSnapshot};
+use crate::port::{Restoration, SnapshotError, SnapshotWriter, Snapshots, StateRestorer as _, StoredSnapshot};
 use crate::snapshot::{Marker, Reached};
 use crate::source::file::FileSource;
 use crate::state_dir::{self, StateDir};
-use crate::worker::{Recalled, SnapshotSettings};
+use crate::worker::{RestoredStates, SnapshotSettings};
 
 /// A service that reads a file, and what it stores.
 struct Rig {
@@ -81,6 +81,12 @@ impl Rig {
         let hasher = TokenHasher::new(self.key);
         let pipeline = Pipeline::new(enricher, Arc::new(RuleSet::builtin()), hasher, engine::Settings::default());
         Worker::new(pipeline, spread, false, environment)
+    }
+
+    fn restored_states(&self, snapshots: Arc<dyn Snapshots>) -> RestoredStates {
+        let (clock, metrics, health) =
+            (Arc::clone(&self.clock) as _, Arc::clone(&self.metrics), Arc::clone(&self.health));
+        RestoredStates::new(snapshots, &TokenHasher::new(self.key), clock, metrics, health)
     }
 
     /// Reads the file to its end. Returns the ids of the stored events, and the digest of the state.
@@ -263,12 +269,120 @@ fn failed_snapshot_is_reported_and_does_not_stop() {
     assert!(rig.metric("tokenwarden_snapshots_total{result=\"failed\"} 1"));
 }
 
+/// A storage that does not answer.
+struct AwayStorage;
+
+impl Snapshots for AwayStorage {
+    fn begin(&self, _: &str) -> std::io::Result<Box<dyn SnapshotWriter>> {
+        panic!("it may contain a good snapshot");
+    }
+
+    fn newest(&self, _: &str) -> Result<Option<StoredSnapshot>, SnapshotError> {
+        Err(SnapshotError::Storage(std::io::ErrorKind::PermissionDenied.into()))
+    }
+}
+
+#[test]
+fn snapshot_that_cannot_be_read_is_not_replaced() {
+    let rig = Rig::new();
+    rig.append(0..10);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let settings = SnapshotSettings { to: Arc::new(AwayStorage), interval_ms: Some(60_000) };
+    let mut worker = rig.worker(runtime.handle()).with_snapshots(settings);
+    let mut source = FileSource::open(vec![rig.file()]).expect("the file");
+    let done = worker.run(&mut source, &AtomicBool::new(false), &mut |_| Ok(()));
+    assert!(matches!(done, Err(WorkerError::Snapshot(_))), "{done:?}");
+    assert_eq!(rig.stored(), ids(0..0));
+}
+
+#[test]
+fn partition_waits_while_snapshot_cannot_be_read() {
+    let rig = Rig::new();
+    let states = rig.restored_states(Arc::new(AwayStorage));
+    let position = Position::new("t", 0, 0);
+    assert_eq!(states.restore(&position, 0..=100, 1), Restoration::Unavailable);
+    assert!(rig.health.holds(Condition::StateUnavailable, 0));
+    states.discard("t", 0, 1);
+    assert!(!rig.health.holds(Condition::StateUnavailable, 0));
+}
+
+#[test]
+fn restored_state_is_kept_for_the_last_ticket_only() {
+    let rig = Rig::new();
+    member(&rig, vec![in_partitions(0..100)], 0, true);
+    let states = rig.restored_states(Arc::new(StateDir::open(&rig.state()).expect("the folder")));
+    let restore = |usable, ticket| states.restore(&Position::new("t", 0, 0), usable, ticket);
+    assert_eq!(restore(0..=98, 1), Restoration::Nothing, "the committed offset was moved back");
+    assert_eq!(restore(0..=100, 2), Restoration::Continue(99));
+    states.discard("t", 0, 1);
+    assert!(states.take("t", 0).is_some(), "another assignment was discarded");
+    assert_eq!(restore(0..=100, 3), Restoration::Continue(99));
+    states.discard("t", 0, 3);
+    assert!(states.take("t", 0).is_none(), "the partition was released");
+}
+
+#[test]
+fn state_is_saved_before_partition_is_handed_over() {
+    let rig = Rig::new();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let to = Arc::new(StateDir::open(&rig.state()).expect("the folder"));
+    let settings = SnapshotSettings { to, interval_ms: Some(60_000) };
+    let mut worker = rig.worker_of(runtime.handle(), Spread::ByPartition(HashMap::new())).with_snapshots(settings);
+    let state = rig.state();
+    let only_the_other_is_left = move |_: &Log| {
+        let markers = state_dir::list(&state).expect("the folder");
+        let markers: Vec<_> =
+            markers.into_iter().map(|(name, found)| (name, found.expect("it is read").marker)).collect();
+        let [(name, marker)] = markers.as_slice() else { panic!("{markers:?}") };
+        assert_eq!((name.as_str(), marker.next[0].next), ("t-1", 100));
+        true
+    };
+    let steps = vec![
+        in_partitions(0..100),
+        PollStep::Revoked(1),
+        PollStep::Until("the state of partition 1 is saved", Box::new(only_the_other_is_left)),
+    ];
+    worker.run(&mut source(&rig, steps, 0), &AtomicBool::new(false), &mut |_| Ok(())).expect("the run succeeds");
+}
+
+#[test]
+fn snapshot_whose_rows_are_not_stored_is_given_up() {
+    let rig = Rig::new();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let to = Arc::new(StateDir::open(&rig.state()).expect("the folder"));
+    let mut worker = rig.worker(runtime.handle()).with_snapshots(SnapshotSettings { to, interval_ms: Some(60_000) });
+    *rig.mode.lock().expect("a lock") = Mode::IsDown;
+    let draft = rig.state().join("events.state.new0");
+    let (written, given_up) = (draft.clone(), Arc::clone(&rig.health));
+    let mode = Arc::clone(&rig.mode);
+    let switched = move |_: &Log| {
+        *mode.lock().expect("a lock") = Mode::Works;
+        true
+    };
+    let steps = vec![
+        events(&["a"]),
+        PollStep::Pass(60_000),
+        PollStep::Until("the snapshot is begun", Box::new(move |_: &Log| written.exists())),
+        PollStep::Pass(300_000),
+        PollStep::Until("it is given up", Box::new(move |_: &Log| given_up.holds(Condition::Snapshot, 0))),
+        PollStep::Until("its draft is removed", Box::new(move |_: &Log| !draft.exists())),
+        PollStep::Until("the store is switched", Box::new(switched)),
+        PollStep::Pass(60_000),
+        PollStep::Until("the row is stored", Box::new(|log: &Log| !log.lock().expect("a lock").is_empty())),
+    ];
+    worker.run(&mut source(&rig, steps, 0), &AtomicBool::new(false), &mut |_| Ok(())).expect("the run succeeds");
+    assert_eq!(rig.marker().next, [Reached { topic: "t".to_owned(), next: 1, ..Reached::default() }]);
+}
+
 /// Uses of tokens in two partitions, by turns.
 fn in_partitions(numbers: std::ops::Range<u32>) -> PollStep {
     PollStep::Messages(numbers.map(|number| ((number % 2) as i32, use_of_token(number))).collect())
 }
 
-/// Runs a member with two partitions from `offset`, continued from its snapshots if `recalled`. Returns the digests of its
+/// Runs a member with two partitions from `offset`, continued from its snapshots if `saved`. Returns the digests of its
 /// states.
 fn member(rig: &Rig, steps: Vec<PollStep>, offset: i64, saved: bool) -> Vec<(String, u64)> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
@@ -276,14 +390,16 @@ fn member(rig: &Rig, steps: Vec<PollStep>, offset: i64, saved: bool) -> Vec<(Str
     let mut worker = rig.worker_of(runtime.handle(), Spread::ByPartition(HashMap::new()));
     if saved {
         let to = Arc::new(StateDir::open(&rig.state()).expect("the folder"));
-        let hasher = TokenHasher::new(rig.key);
-        let (clock, metrics) = (Arc::clone(&rig.clock) as _, Arc::clone(&rig.metrics));
-        let recalled = Arc::new(Recalled::new(Arc::clone(&to) as _, &hasher, clock, metrics));
+        let restored = Arc::new(rig.restored_states(Arc::clone(&to) as _));
         for partition in 0..2 {
-            let found = recalled.load(&Position::new("t", partition, 0));
-            assert_eq!(found, (offset > 0).then(|| offset - 1 + i64::from(partition)));
+            let found = restored.restore(&Position::new("t", partition, 0), 0..=i64::MAX, 1);
+            let expected = match offset {
+                0 => Restoration::Nothing,
+                offset => Restoration::Continue(offset - 1 + i64::from(partition)),
+            };
+            assert_eq!(found, expected);
         }
-        worker = worker.with_snapshots(SnapshotSettings { to, interval_ms: Some(60_000) }).with_recalled(recalled);
+        worker = worker.with_snapshots(SnapshotSettings { to, interval_ms: Some(60_000) }).with_restored(restored);
     }
     worker.run(&mut source(rig, steps, offset), &AtomicBool::new(false), &mut |_| Ok(())).expect("the run succeeds");
     let digest = |owned| {
@@ -316,7 +432,11 @@ fn partitions_continue_with_their_memory() {
     // Of the messages at 0 to 299, the last of partition 0 is at 298.
     let steps = vec![in_partitions(300..500)];
     let digests = member(&interrupted, steps, 300, true);
+    let since = "tokenwarden_memory_since_timestamp_seconds{state=\"t-0\"} 17900";
+    let since = |rig: &Rig| rig.metrics.text().lines().find(|line| line.starts_with(since)).map(str::to_owned);
+    assert!(since(&interrupted).is_some(), "{}", interrupted.metrics.text());
     assert_eq!(digests, member(&undisturbed, vec![in_partitions(0..500)], 0, false));
+    assert_eq!(since(&interrupted), since(&undisturbed), "the memory reaches back as far");
     assert_eq!(digests.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["t-0", "t-1"]);
     let mut stored = interrupted.stored();
     stored.sort_by_key(|id| id[1..].parse::<u32>().expect("a number"));
