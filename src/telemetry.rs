@@ -2,6 +2,8 @@
 
 pub(crate) mod admin;
 mod delivery;
+#[cfg(test)]
+mod deployed;
 mod health;
 mod label;
 mod metrics;
