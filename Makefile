@@ -1,6 +1,6 @@
 # `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help demo evaluate evaluate-worlds test bench slow lint advisories
+.PHONY: help demo evaluate evaluate-worlds test bench bench-store slow lint advisories
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 CACHE := $(or $(TOKENWARDEN_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tokenwarden)
@@ -61,6 +61,21 @@ bench: ## runs the benchmarks (docs/benchmarks.md)
 	@deploy/setup.sh convert $(TARGET)/release/tokenwarden
 	@# With huge pages if the system has them, as in deploy/tokenwarden.service.
 	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 TOKENWARDEN_CACHE=$(CACHE) cargo bench --locked
+
+# The commit with which `make bench-store` compares. It must have benches/store.rs.
+AGAINST ?=
+OTHER := $(TARGET)/bench-store
+
+bench-store: ## measures the ClickHouse engine's CPU time and disk per stored event (AGAINST=COMMIT: in turn with that build)
+	@deploy/setup.sh run
+	cargo build --release --locked --bin tokenwarden
+	@deploy/setup.sh convert $(TARGET)/release/tokenwarden
+	@set -e; if [ -z '$(AGAINST)' ]; then TOKENWARDEN_CACHE=$(CACHE) cargo bench --locked --bench store; exit; fi; \
+		rm -rf $(OTHER)/source && mkdir -p $(OTHER)/source && git archive '$(AGAINST)' | tar -x -C $(OTHER)/source; \
+		other=$$(cd $(OTHER)/source && CARGO_TARGET_DIR=$(abspath $(OTHER)) cargo bench --locked --bench store --no-run 2>&1 \
+			| tee /dev/stderr | sed -n 's/.*benches\/store.rs (\(.*\))$$/\1/p'); \
+		test -x "$$other"; \
+		TOKENWARDEN_CACHE=$(CACHE) cargo bench --locked --bench store -- --against "$$other"
 
 slow: ## runs every test including slow ones, and each fuzz target for two minutes
 	@deploy/setup.sh slow

