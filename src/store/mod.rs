@@ -9,8 +9,8 @@ mod endpoint;
 mod engine;
 mod fault;
 mod migration;
+mod native;
 mod null;
-mod row_binary;
 mod rows;
 mod settings;
 mod statement;
@@ -124,8 +124,9 @@ impl ClickHouse {
             .insert_formatted_with(statement)
             .with_setting("insert_deduplication_token", batch.deduplication_token())
             .with_timeouts(Some(SEND_TIMEOUT), Some(END_TIMEOUT));
-        for piece in batch.bytes().chunks(PIECE_BYTES) {
-            insert.send(Bytes::copy_from_slice(piece)).await?;
+        let mut bytes = Bytes::from(batch.encoded());
+        while !bytes.is_empty() {
+            insert.send(bytes.split_to(bytes.len().min(PIECE_BYTES))).await?;
         }
         insert.end().await
     }
@@ -141,6 +142,8 @@ impl Link {
                 let client = client
                     .with_setting("async_insert", "0")
                     .with_setting("insert_deduplicate", "1")
+                    // Merges remove copies. Looking for them in every insert takes most of its time.
+                    .with_setting("optimize_on_insert", "0")
                     .with_setting("deduplicate_blocks_in_dependent_materialized_views", "1");
                 Ok(Self { client: Writer(client), owner })
             }

@@ -2,7 +2,7 @@
 
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::row_binary as put;
+use super::native::{Block, Row};
 use super::tables::{
     ACTIONS, DEAD_LETTERS, INCIDENTS, TOKEN_EVENTS, Table, put_action, put_dead_letter, put_event, put_incident,
 };
@@ -16,10 +16,7 @@ const IDENTITY_FACTOR: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
 /// Rows of one table, ready to send.
 pub(super) struct Batch {
     pub(crate) table: &'static Table,
-    /// Names and types, then the rows: `RowBinaryWithNamesAndTypes`.
-    buffer: Vec<u8>,
-    header_bytes: usize,
-    rows: usize,
+    block: Block,
     /// Number of parts in `identity`.
     parts: u32,
     /// Hash of the content that identifies the rows, in order. Times of writing are not part of it, so that the same
@@ -29,87 +26,75 @@ pub(super) struct Batch {
 
 impl Batch {
     fn new(table: &'static Table) -> Self {
-        let mut buffer = Vec::new();
-        put::length(&mut buffer, table.columns.len());
-        table.columns.iter().for_each(|(name, _)| put::text(&mut buffer, name));
-        table.columns.iter().for_each(|(_, kind)| put::text(&mut buffer, kind));
-        Self { table, header_bytes: buffer.len(), buffer, rows: 0, parts: 0, identity: 0 }
+        Self { table, block: Block::new(table.columns.iter().map(|(_, kind)| *kind)), parts: 0, identity: 0 }
     }
 
-    fn push(&mut self, identity: &[&[u8]], write: impl FnOnce(&mut Vec<u8>)) {
+    fn push(&mut self, identity: &[&[u8]], write: impl FnOnce(&mut Row<'_>)) {
         for part in identity {
             // A polynomial over the hashes of the parts, which depends on their order and distinguishes `ab, c` from
             // `a, bc`. Hashing each part separately takes a third of the time of one incremental hash.
             self.identity = self.identity.wrapping_mul(IDENTITY_FACTOR).wrapping_add(xxh3_128(part));
         }
         self.parts = self.parts.wrapping_add(identity.len() as u32);
-        self.rows += 1;
-        write(&mut self.buffer);
+        self.block.row(write);
     }
 
-    /// Adds rows that were encoded elsewhere, with the identity that pushing them here would have given.
-    fn extend(&mut self, rows: usize, parts: u32, identity: u128, body: &[u8]) {
+    /// Adds the rows of `other`, with the identity that pushing them here would have given.
+    fn append(&mut self, other: &Self) {
+        self.identify(other.parts, other.identity);
+        self.block.append(&other.block);
+    }
+
+    fn identify(&mut self, parts: u32, identity: u128) {
         self.identity = self.identity.wrapping_mul(IDENTITY_FACTOR.wrapping_pow(parts)).wrapping_add(identity);
         self.parts = self.parts.wrapping_add(parts);
-        self.rows += rows;
-        self.buffer.extend_from_slice(body);
-    }
-
-    /// The rows without the header.
-    fn body(&self) -> &[u8] {
-        self.buffer.get(self.header_bytes..).unwrap_or_default()
     }
 
     fn save(&self, to: &mut Vec<u8>) {
-        to.extend_from_slice(&(self.rows as u64).to_le_bytes());
         to.extend_from_slice(&self.parts.to_le_bytes());
         to.extend_from_slice(&self.identity.to_le_bytes());
-        to.extend_from_slice(&(self.body().len() as u64).to_le_bytes());
-        to.extend_from_slice(self.body());
+        self.block.save(to);
     }
 
     /// Adds the rows at the start of `from`; returns the bytes after them.
     fn load<'a>(&mut self, from: &'a [u8]) -> Option<&'a [u8]> {
-        let (rows, from) = from.split_first_chunk()?;
         let (parts, from) = from.split_first_chunk()?;
         let (identity, from) = from.split_first_chunk()?;
-        let (length, from) = from.split_first_chunk()?;
-        let (body, rest) = from.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
-        let rows = usize::try_from(u64::from_le_bytes(*rows)).ok()?;
-        self.extend(rows, u32::from_le_bytes(*parts), u128::from_le_bytes(*identity), body);
-        Some(rest)
+        self.identify(u32::from_le_bytes(*parts), u128::from_le_bytes(*identity));
+        self.block.load(from)
     }
 
     fn clear(&mut self) {
-        self.buffer.truncate(self.header_bytes);
-        self.rows = 0;
+        self.block.clear();
         self.parts = 0;
         self.identity = 0;
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.rows == 0
+    pub(super) const fn is_empty(&self) -> bool {
+        self.block.rows() == 0
     }
 
-    /// Header and rows.
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.buffer
+    /// The rows in the format `Native`.
+    pub(super) fn encoded(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.block.bytes() + self.block.bytes() / 8);
+        self.block.send(self.table.columns, &mut bytes);
+        bytes
     }
 
     /// For one token, the server stores one batch and silently drops others. The token has 128 bits, so that two
     /// batches never share one.
     pub(super) fn deduplication_token(&self) -> String {
-        format!("{}-{}-{:032x}", self.table.name, self.rows, self.identity)
+        format!("{}-{}-{:032x}", self.table.name, self.block.rows(), self.identity)
     }
 }
 
 impl std::fmt::Debug for Batch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} rows of {}", self.rows, self.table.name)
+        write!(f, "{} rows of {}", self.block.rows(), self.table.name)
     }
 }
 
-/// An epoch's rows in `RowBinary`, one batch per table.
+/// An epoch's rows, one batch per table.
 #[derive(Debug)]
 pub struct EpochRows {
     events: Batch,
@@ -196,11 +181,11 @@ impl Rows for EpochRows {
     }
 
     fn len(&self) -> usize {
-        self.batches().iter().map(|batch| batch.rows).sum()
+        self.batches().iter().map(|batch| batch.block.rows()).sum()
     }
 
     fn bytes(&self) -> usize {
-        self.batches().iter().map(|batch| batch.body().len()).sum()
+        self.batches().iter().map(|batch| batch.block.bytes()).sum()
     }
 
     fn clear(&mut self) {
@@ -211,7 +196,7 @@ impl Rows for EpochRows {
 impl SavedRows for EpochRows {
     fn append(&mut self, other: &Self) {
         for (to, from) in self.batches_mut().into_iter().zip(other.batches()) {
-            to.extend(from.rows, from.parts, from.identity, from.body());
+            to.append(from);
         }
     }
 
@@ -259,7 +244,7 @@ mod tests {
     }
 
     fn sent(rows: &EpochRows) -> Vec<(String, Vec<u8>)> {
-        rows.batches().iter().map(|batch| (batch.deduplication_token(), batch.bytes().to_vec())).collect()
+        rows.batches().iter().map(|batch| (batch.deduplication_token(), batch.encoded())).collect()
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! The tables: the columns of each, and next to them the code that writes a row in the same order. The server checks names
-//! and types at every insert.
+//! The tables: the columns of each, and next to them the code that writes a row in the same order.
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::row_binary as put;
+use super::native as put;
+use super::native::Row;
 use crate::checkpoint::{DeadLetter, Position};
 use crate::place::NetworkClass;
 use crate::port::{ActionRow, EventRow};
@@ -21,7 +21,7 @@ impl Table {
     /// The statement before the rows.
     pub(super) fn insert(&self) -> String {
         let columns: Vec<String> = self.columns.iter().map(|(name, _)| format!("`{name}`")).collect();
-        format!("INSERT INTO {} ({}) FORMAT RowBinaryWithNamesAndTypes", self.name, columns.join(", "))
+        format!("INSERT INTO {} ({}) FORMAT Native", self.name, columns.join(", "))
     }
 }
 
@@ -101,7 +101,7 @@ pub(super) static TOKEN_EVENTS: Table = Table {
     ],
 };
 
-pub(super) fn put_event(to: &mut Vec<u8>, row: &EventRow<'_>) {
+pub(super) fn put_event(to: &mut Row<'_>, row: &EventRow<'_>) {
     let enriched = row.event;
     let event = &enriched.event;
     let outcome = row.outcome;
@@ -121,24 +121,17 @@ pub(super) fn put_event(to: &mut Vec<u8>, row: &EventRow<'_>) {
     put::u64(to, enriched.baseline_id().0);
 
     put::ipv6(to, event.address.map_or(std::net::Ipv6Addr::UNSPECIFIED, crate::event::Address::to_ipv6));
-    match enriched.network.as_deref() {
-        Some(network) => {
-            put::u32(to, network.asn);
-            put::text(to, &network.org);
-            put::text(to, network_class(network.class));
-        }
-        None => to.extend_from_slice(&[0; 6]),
-    }
-    match enriched.place.as_deref() {
-        Some(place) => {
-            put::text(to, place.country.as_str());
-            put::text(to, &place.city);
-            put::nullable(to, place.coordinates.map(|at| at.latitude), put::f32);
-            put::nullable(to, place.coordinates.map(|at| at.longitude), put::f32);
-            put::nullable(to, place.coordinates.and_then(|at| at.accuracy_km), put::u16);
-        }
-        None => to.extend_from_slice(&[0, 0, 1, 1, 1]),
-    }
+    let network = enriched.network.as_deref();
+    put::u32(to, network.map_or(0, |network| network.asn));
+    put::text(to, network.map_or("", |network| &network.org));
+    put::text(to, network.map_or("", |network| network_class(network.class)));
+    let place = enriched.place.as_deref();
+    put::text(to, place.map_or("", |place| place.country.as_str()));
+    put::text(to, place.map_or("", |place| &place.city));
+    let at = place.and_then(|place| place.coordinates);
+    put::nullable(to, at.map(|at| at.latitude.to_le_bytes()));
+    put::nullable(to, at.map(|at| at.longitude.to_le_bytes()));
+    put::nullable(to, at.and_then(|at| at.accuracy_km).map(u16::to_le_bytes));
 
     put::optional_text(to, event.user_agent.as_deref());
     put::text(to, &enriched.client.family);
@@ -151,20 +144,20 @@ pub(super) fn put_event(to: &mut Vec<u8>, row: &EventRow<'_>) {
     put::text(to, &route::template(endpoint));
     put::u16(to, event.status.unwrap_or_default());
     put::u64(to, event.bytes_out.unwrap_or_default());
-    put::array(to, event.scopes.iter(), |to, scope| put::text(to, scope));
-    put::nullable(to, event.issued_at, |to, at| put::i64(to, at.millis()));
-    put::nullable(to, event.expires_at, |to, at| put::i64(to, at.millis()));
+    put::array(to, event.scopes.iter(), |to, scope| to.text(scope));
+    put::nullable(to, event.issued_at.map(|at| at.millis().to_le_bytes()));
+    put::nullable(to, event.expires_at.map(|at| at.millis().to_le_bytes()));
     put::optional_text(to, event.binding.as_deref());
 
     put::text(to, outcome.verdict.as_str());
     put::f64(to, outcome.score());
     put::f64(to, outcome.log_odds);
     put::f64(to, outcome.p_value);
-    put::nullable(to, Some(outcome.prior_log_odds), put::f64);
-    put::nullable(to, Some(outcome.alert_from), put::f64);
+    put::nullable(to, Some(outcome.prior_log_odds.to_le_bytes()));
+    put::nullable(to, Some(outcome.alert_from.to_le_bytes()));
     put_signals(to, &outcome.signals);
     let decisive: smallvec::SmallVec<[_; 8]> = outcome.decisive().collect();
-    put::array(to, decisive.iter(), |to, rule| put::text(to, rule.as_str()));
+    put::array(to, decisive.iter(), |to, rule| to.text(rule.as_str()));
     match outcome.incident_id {
         // Few events belong to an incident.
         Some(id) => put::text(to, &id.to_string()),
@@ -178,11 +171,7 @@ pub(super) fn put_event(to: &mut Vec<u8>, row: &EventRow<'_>) {
     put::i64(to, row.position.offset);
     put::u32(to, row.index);
     put::u64(to, row_id(row.position, row.index));
-    put::length(to, event.attrs.len());
-    for (name, value) in &event.attrs {
-        put::text(to, name);
-        put::text(to, value);
-    }
+    put::map(to, event.attrs.iter().map(|(name, value)| (name.as_ref(), value.as_ref())));
 }
 
 /// Identifies the event: equal if the event is read again, different for every other one, whatever id the producer
@@ -196,23 +185,19 @@ pub(super) fn row_id(position: &Position, index: u32) -> u64 {
 }
 
 /// The columns `rules` to `signal_expected`.
-fn put_signals(to: &mut Vec<u8>, signals: &[Signal]) {
-    if signals.is_empty() {
-        // Seven empty arrays: most events have no signal.
-        return to.extend_from_slice(&[0; 7]);
-    }
+fn put_signals(to: &mut Row<'_>, signals: &[Signal]) {
     put_rules(to, signals);
-    put::array(to, signals.iter(), |to, signal| put::f64(to, signal.p_value));
-    put::array(to, signals.iter(), |to, signal| put::flag(to, signal.fired));
-    put::array(to, signals.iter(), |to, signal| put::text(to, &signal.observed));
-    put::array(to, signals.iter(), |to, signal| put::text(to, &signal.expected));
+    put::array(to, signals.iter(), |to, signal| to.f64(signal.p_value));
+    put::array(to, signals.iter(), |to, signal| to.flag(signal.fired));
+    put::array(to, signals.iter(), |to, signal| to.text(&signal.observed));
+    put::array(to, signals.iter(), |to, signal| to.text(&signal.expected));
 }
 
 /// The columns `rules`, `reasons` and `signal_shares`.
-fn put_rules(to: &mut Vec<u8>, signals: &[Signal]) {
-    put::array(to, signals.iter(), |to, signal| put::text(to, signal.rule.as_str()));
-    put::array(to, signals.iter(), |to, signal| put::text(to, &signal.reason));
-    put::array(to, signals.iter(), |to, signal| put::f64(to, signal.share));
+fn put_rules(to: &mut Row<'_>, signals: &[Signal]) {
+    put::array(to, signals.iter(), |to, signal| to.text(signal.rule.as_str()));
+    put::array(to, signals.iter(), |to, signal| to.text(&signal.reason));
+    put::array(to, signals.iter(), |to, signal| to.f64(signal.share));
 }
 
 const fn network_class(class: NetworkClass) -> &'static str {
@@ -253,7 +238,7 @@ pub(super) static INCIDENTS: Table = Table {
     ],
 };
 
-pub(super) fn put_incident(to: &mut Vec<u8>, incident: &Incident) {
+pub(super) fn put_incident(to: &mut Row<'_>, incident: &Incident) {
     put::text(to, &incident.id.to_string());
     put::text(to, &incident.campaign_id.to_string());
     put::i64(to, incident.opened_at.millis());
@@ -299,7 +284,7 @@ pub(super) static ACTIONS: Table = Table {
     ],
 };
 
-pub(super) fn put_action(to: &mut Vec<u8>, action: &ActionRow) {
+pub(super) fn put_action(to: &mut Row<'_>, action: &ActionRow) {
     put::text(to, &action.action_id);
     put::text(to, &action.incident_id);
     put::i64(to, action.requested_at);
@@ -329,7 +314,7 @@ pub(super) static DEAD_LETTERS: Table = Table {
     ],
 };
 
-pub(super) fn put_dead_letter(to: &mut Vec<u8>, letter: &DeadLetter) {
+pub(super) fn put_dead_letter(to: &mut Row<'_>, letter: &DeadLetter) {
     put::text(to, &letter.position.topic);
     put::i32(to, letter.position.partition);
     put::i64(to, letter.position.offset);
@@ -340,5 +325,5 @@ pub(super) fn put_dead_letter(to: &mut Vec<u8>, letter: &DeadLetter) {
     put::u64(to, byte as u64);
     put::u32(to, u32::try_from(line).unwrap_or(u32::MAX));
     put::u32(to, u32::try_from(column).unwrap_or(u32::MAX));
-    put::bytes(to, &letter.payload);
+    put::text_bytes(to, &letter.payload);
 }
