@@ -157,6 +157,8 @@ pub trait Store: Send + Sync {
     fn new_rows(&self) -> Self::Rows;
     /// Writes all rows, or returns why not. A repeated write of the same rows has no effect.
     async fn write(&self, rows: &Self::Rows) -> Result<(), StoreError>;
+    /// The partitions of this process have changed: other processes may have written rows of those it gets.
+    fn partitions_changed(&self) {}
 }
 
 /// Why an alert or a revocation failed. `reason` is logged, so it contains no secret and no value of an event.

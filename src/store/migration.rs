@@ -13,13 +13,14 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 6] = [
+const MIGRATIONS: [Migration; 7] = [
     Migration { version: 1, name: "tables", sql: include_str!("migrations/0001_tables.sql") },
     Migration { version: 2, name: "rollup", sql: include_str!("migrations/0002_rollup.sql") },
     Migration { version: 3, name: "views", sql: include_str!("migrations/0003_views.sql") },
     Migration { version: 4, name: "decisive", sql: include_str!("migrations/0004_decisive.sql") },
     Migration { version: 5, name: "dead_letter_places", sql: include_str!("migrations/0005_dead_letter_places.sql") },
     Migration { version: 6, name: "row identity", sql: include_str!("migrations/0006_row_identity.sql") },
+    Migration { version: 7, name: "positions", sql: include_str!("migrations/0007_positions.sql") },
 ];
 
 /// Creates the database if needed and updates it to this build's schema. Then checks that every column that is written

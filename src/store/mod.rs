@@ -14,6 +14,7 @@ mod null;
 mod rows;
 mod settings;
 mod statement;
+mod stored;
 mod tables;
 
 use std::sync::Arc;
@@ -32,6 +33,7 @@ pub use self::rows::EpochRows;
 use self::settings::Location;
 pub use self::settings::StoreSettings;
 pub use self::settings::library_in;
+use self::stored::Stored;
 use self::tables::TABLES;
 use crate::outgoing::is_loopback;
 use crate::port::{Rows as _, Store, StoreError};
@@ -52,6 +54,7 @@ pub struct ClickHouse {
     /// `None` until it is opened, and after a failure that opening it again may solve.
     link: Mutex<Option<Arc<Link>>>,
     inserts: Vec<(&'static str, String)>,
+    stored: Stored,
 }
 
 /// An open connection to the engine.
@@ -74,7 +77,7 @@ impl ClickHouse {
     /// The store of `settings`, not opened yet.
     pub(crate) fn new(settings: &StoreSettings) -> Self {
         let inserts = TABLES.iter().map(|table| (table.name, table.insert())).collect();
-        Self { settings: settings.clone(), link: Mutex::default(), inserts }
+        Self { settings: settings.clone(), link: Mutex::default(), inserts, stored: Stored::default() }
     }
 
     /// Opens the store of `settings`, and creates or updates its tables. A missing embedded directory is created. If
@@ -132,6 +135,19 @@ impl ClickHouse {
     }
 }
 
+impl ClickHouse {
+    /// Inserts those rows of `events` that the table does not have.
+    async fn insert_events(&self, link: &Link, events: &Batch) -> Result<(), clickhouse::error::Error> {
+        let (rest, ends) = self.stored.missing(&link.client.0, events).await?;
+        let missing = rest.as_ref().unwrap_or(events);
+        if !missing.is_empty() {
+            self.insert(link, missing).await?;
+        }
+        self.stored.wrote(ends);
+        Ok(())
+    }
+}
+
 impl Link {
     async fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
         let (client, owner) = connect(settings, Rights::Write).await?;
@@ -169,12 +185,21 @@ impl Store for ClickHouse {
         }
         let link = self.link().await?;
         for batch in rows.batches().into_iter().filter(|batch| !batch.is_empty()) {
-            if let Err(error) = self.insert(&link, batch).await {
+            let written = if std::ptr::eq(batch, rows.events()) {
+                self.insert_events(&link, batch).await
+            } else {
+                self.insert(&link, batch).await
+            };
+            if let Err(error) = written {
                 self.reopen_after(fault::Fault::of(&error), &link).await;
                 return Err(fault::store_error(&format!("writing to {}", batch.table.name), &error));
             }
         }
         Ok(())
+    }
+
+    fn partitions_changed(&self) {
+        self.stored.forget();
     }
 }
 

@@ -15,6 +15,7 @@ use self::bytes::{length, put_size, put_text, take_size};
 use self::column::{Column, Values};
 
 /// Rows of one table, by column.
+#[derive(Clone)]
 pub(super) struct Block {
     columns: Vec<Column>,
     rows: usize,
@@ -55,6 +56,22 @@ impl Block {
     pub(super) fn clear(&mut self) {
         self.columns.iter_mut().for_each(Column::clear);
         self.rows = 0;
+    }
+
+    /// Removes the rows for which `keep` is false.
+    pub(super) fn retain(&mut self, keep: &[bool]) {
+        self.columns.iter_mut().for_each(|column| column.retain(keep));
+        self.rows = keep.iter().filter(|keep| **keep).count();
+    }
+
+    /// The texts of column number `column`.
+    pub(super) fn texts(&self, column: usize) -> Vec<&[u8]> {
+        self.columns.get(column).map(Column::texts).unwrap_or_default()
+    }
+
+    /// The numbers of column number `column`, which have `N` bytes.
+    pub(super) fn numbers<const N: usize>(&self, column: usize) -> impl Iterator<Item = [u8; N]> {
+        self.columns.get(column).into_iter().flat_map(Column::numbers)
     }
 
     /// Appends the block as it is sent. `names` are name and type of each column.
@@ -284,5 +301,23 @@ mod tests {
             }
         }
         assert_eq!(sent(&loaded), sent(&all));
+    }
+
+    #[test]
+    fn retained_rows_keep_all_their_values() {
+        let mut block = rows(0..100);
+        block.retain(&(0..100).map(|number| number % 5 == 1).collect::<Vec<_>>());
+        assert_eq!(block.rows(), 20);
+        let kept = rows((0..100).filter(|number| number % 5 == 1));
+        assert_eq!((block.texts(1), block.texts(2)), (kept.texts(1), kept.texts(2)));
+        assert!(block.numbers::<8>(0).eq(kept.numbers::<8>(0)));
+        assert!(block.numbers::<2>(3).eq(kept.numbers::<2>(3)));
+        // Arrays and maps have as many values as their ends tell, or the rows could not be loaded.
+        let lengths = |block: &Block| {
+            let mut saved = Vec::new();
+            block.save(&mut saved);
+            rows([]).load(&saved).map(<[u8]>::len)
+        };
+        assert_eq!((lengths(&block), lengths(&kept)), (Some(0), Some(0)));
     }
 }

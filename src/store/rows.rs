@@ -1,6 +1,8 @@
 //! Encodes an epoch's rows into one buffer per table.
 
-use xxhash_rust::xxh3::xxh3_128;
+use std::collections::HashSet;
+
+use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128};
 
 use super::native::{Block, Row};
 use super::tables::{
@@ -14,6 +16,7 @@ use crate::verdict::Incident;
 const IDENTITY_FACTOR: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
 
 /// Rows of one table, ready to send.
+#[derive(Clone)]
 pub(super) struct Batch {
     pub(crate) table: &'static Table,
     block: Block,
@@ -70,6 +73,44 @@ impl Batch {
         self.identity = 0;
     }
 
+    /// The messages of the rows of `token_events`, by partition.
+    pub(super) fn spans(&self) -> Vec<Span> {
+        let topics = self.block.texts(self.table.column("source_topic"));
+        let partitions = self.block.numbers(self.table.column("source_partition")).map(i32::from_le_bytes);
+        let offsets = self.block.numbers(self.table.column("source_offset")).map(i64::from_le_bytes);
+        let mut spans: Vec<Span> = Vec::new();
+        for ((topic, partition), offset) in topics.into_iter().zip(partitions).zip(offsets) {
+            let is_same = |span: &&mut Span| span.partition == partition && span.topic.as_bytes() == topic;
+            match spans.iter_mut().rfind(is_same) {
+                Some(span) => {
+                    span.first = span.first.min(offset);
+                    span.last = span.last.max(offset);
+                }
+                None => spans.push(Span {
+                    topic: String::from_utf8_lossy(topic).into_owned(),
+                    partition,
+                    first: offset,
+                    last: offset,
+                }),
+            }
+        }
+        spans
+    }
+
+    /// The rows of `token_events` that are not among `known`.
+    pub(super) fn without(&self, known: &HashSet<RowKey>) -> Self {
+        let ids = self.block.numbers(self.table.column("row_id")).map(u64::from_le_bytes);
+        let times = self.block.numbers(self.table.column("timestamp")).map(i64::from_le_bytes);
+        let events = self.block.texts(self.table.column("event_id"));
+        let keep: Vec<bool> =
+            ids.zip(times).zip(events).map(|((id, at), event)| !known.contains(&RowKey::of(id, at, event))).collect();
+        let mut rest = self.clone();
+        rest.block.retain(&keep);
+        let kept: Vec<u8> = keep.iter().map(|keep| u8::from(*keep)).collect();
+        rest.identify(1, xxh3_128(&kept));
+        rest
+    }
+
     pub(super) const fn is_empty(&self) -> bool {
         self.block.rows() == 0
     }
@@ -85,6 +126,26 @@ impl Batch {
     /// batches never share one.
     pub(super) fn deduplication_token(&self) -> String {
         format!("{}-{}-{:032x}", self.table.name, self.block.rows(), self.identity)
+    }
+}
+
+/// Messages of one partition from which a batch has rows: the first and the last offset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) topic: String,
+    pub(super) partition: i32,
+    pub(super) first: i64,
+    pub(super) last: i64,
+}
+
+/// Hash of what distinguishes a row of `token_events`. The id of a row is not enough: a file can be replaced by another
+/// one with the same name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct RowKey(u64);
+
+impl RowKey {
+    pub(super) fn of(row_id: u64, timestamp: i64, event_id: &[u8]) -> Self {
+        Self(xxh3_64_with_seed(event_id, xxh3_64_with_seed(&timestamp.to_le_bytes(), row_id)))
     }
 }
 
@@ -116,6 +177,10 @@ impl EpochRows {
     /// In the order of writing: rows that an incident refers to are written before it.
     pub(super) const fn batches(&self) -> [&Batch; 4] {
         [&self.events, &self.incidents, &self.actions, &self.dead_letters]
+    }
+
+    pub(super) const fn events(&self) -> &Batch {
+        &self.events
     }
 
     const fn batches_mut(&mut self) -> [&mut Batch; 4] {

@@ -18,6 +18,11 @@ pub(super) struct Table {
 }
 
 impl Table {
+    /// Number of the column `name`.
+    pub(super) fn column(&self, name: &str) -> usize {
+        self.columns.iter().position(|(column, _)| *column == name).unwrap_or_else(|| unreachable!("column {name}"))
+    }
+
     /// The statement before the rows.
     pub(super) fn insert(&self) -> String {
         let columns: Vec<String> = self.columns.iter().map(|(name, _)| format!("`{name}`")).collect();

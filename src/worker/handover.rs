@@ -47,6 +47,7 @@ where
     /// Discards rows of partitions that another member owns now. The new owner reads their messages again.
     fn forget_gone(&mut self) {
         self.backlog.retain(|ownership| self.partitions.owns(ownership));
+        self.environment.store.partitions_changed();
         if let Some(snapshotter) = &mut self.snapshotter {
             snapshotter.forget_gone(&self.partitions);
         }

@@ -4,6 +4,7 @@ use super::bytes::{put_sized, put_text, take_sized, take_text};
 use super::words::Words;
 
 /// A column under construction.
+#[derive(Clone)]
 pub(in crate::store) struct Column {
     shape: Shape,
     values: Values,
@@ -12,6 +13,7 @@ pub(in crate::store) struct Column {
 }
 
 /// Number of values per row.
+#[derive(Clone)]
 enum Shape {
     One,
     /// One, and whether it is NULL.
@@ -21,6 +23,7 @@ enum Shape {
 }
 
 /// Values of one type.
+#[derive(Clone)]
 pub(in crate::store) enum Values {
     /// Numbers and addresses of as many bytes.
     Fixed(usize, Vec<u8>),
@@ -85,6 +88,54 @@ impl Column {
         if let (Some(values), Some(others)) = (&mut self.map_values, &other.map_values) {
             values.append(others);
         }
+    }
+
+    /// Removes the rows for which `keep` is false.
+    pub(super) fn retain(&mut self, keep: &[bool]) {
+        let by_value: Vec<bool> = match &mut self.shape {
+            Shape::One => keep.to_vec(),
+            Shape::Nullable(nulls) => {
+                retain(nulls, keep.iter().copied());
+                keep.to_vec()
+            }
+            Shape::Many(ends) => {
+                let (mut before, mut end, mut by_value) = (0, 0, Vec::new());
+                for (row_end, keep) in ends.iter_mut().zip(keep) {
+                    let count = *row_end - before;
+                    by_value.extend((0..count).map(|_| *keep));
+                    before = *row_end;
+                    end += if *keep { count } else { 0 };
+                    *row_end = end;
+                }
+                retain(ends, keep.iter().copied());
+                by_value
+            }
+        };
+        self.values.retain(&by_value);
+        self.map_values.iter_mut().for_each(|values| values.retain(&by_value));
+    }
+
+    /// The values of a column of texts, one per row.
+    pub(super) fn texts(&self) -> Vec<&[u8]> {
+        match &self.values {
+            Values::Words(words) => words.iter().collect(),
+            Values::Texts(bytes) => {
+                let mut rest = bytes.as_slice();
+                std::iter::from_fn(|| {
+                    let (text, after) = take_text(rest)?;
+                    rest = after;
+                    Some(text)
+                })
+                .collect()
+            }
+            Values::Fixed(..) => unreachable!("the column has texts"),
+        }
+    }
+
+    /// The values of a column of numbers of `N` bytes, one per row.
+    pub(super) fn numbers<const N: usize>(&self) -> impl Iterator<Item = [u8; N]> {
+        let Values::Fixed(_, bytes) = &self.values else { unreachable!("the column has numbers") };
+        bytes.as_chunks().0.iter().copied()
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -207,6 +258,27 @@ impl Values {
         }
     }
 
+    fn retain(&mut self, keep: &[bool]) {
+        match self {
+            Self::Fixed(width, bytes) => {
+                let kept = bytes.chunks_exact(*width).zip(keep).filter(|(_, keep)| **keep);
+                *bytes = kept.flat_map(|(value, _)| value.iter().copied()).collect();
+            }
+            Self::Texts(bytes) => {
+                let (mut rest, mut kept) = (bytes.as_slice(), Vec::new());
+                for keep in keep {
+                    let Some((text, after)) = take_text(rest) else { break };
+                    if *keep {
+                        put_text(&mut kept, text);
+                    }
+                    rest = after;
+                }
+                *bytes = kept;
+            }
+            Self::Words(words) => words.retain(keep),
+        }
+    }
+
     fn bytes(&self) -> usize {
         match self {
             Self::Fixed(_, bytes) | Self::Texts(bytes) => bytes.len(),
@@ -258,6 +330,10 @@ impl Values {
             }
         }
     }
+}
+
+fn retain<T>(values: &mut Vec<T>, mut keep: impl Iterator<Item = bool>) {
+    values.retain(|_| keep.next().unwrap_or(true));
 }
 
 /// Bytes of a value.

@@ -11,7 +11,7 @@ const VERSION: u64 = 1;
 const OWN_KEYS: u64 = 1 << 9 | 1 << 10;
 
 /// The dictionary and the rows.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(in crate::store) struct Words {
     /// The distinct texts, each after its length.
     keys: Vec<u8>,
@@ -62,6 +62,17 @@ impl Words {
         let numbers: Vec<u32> =
             (0..other.places.len()).map(|key| self.number(other.key(key as u32).unwrap_or_default())).collect();
         self.rows.extend(other.rows.iter().map(|row| numbers[*row as usize]));
+    }
+
+    /// Removes the rows for which `keep` is false. The dictionary stays as it is.
+    pub(super) fn retain(&mut self, keep: &[bool]) {
+        let mut keep = keep.iter();
+        self.rows.retain(|_| keep.next().copied().unwrap_or(true));
+    }
+
+    /// The text of each row.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.rows.iter().map(|row| self.key(*row).unwrap_or_default())
     }
 
     pub(super) fn len(&self) -> usize {

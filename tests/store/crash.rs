@@ -1,0 +1,87 @@
+//! Rows are written once, whatever other processes have written.
+
+use tempfile::TempDir;
+use tokenwarden::port::Store as _;
+use tokenwarden::store::{ClickHouse, Reader};
+
+use super::rows::epoch;
+use super::{ask, change, child, embedded, physical_rows, turn};
+
+/// A process is killed between an insert and the commit of its offsets. The next one reads the same messages in epochs
+/// of another size, from an earlier offset on.
+#[tokio::test]
+async fn rows_of_a_killed_process_are_written_once() {
+    const OTHER_EPOCH: u64 = 700;
+    let _turn = turn().await;
+    let directory = TempDir::new().unwrap();
+    let mut writer = child::start("write", directory.path(), child::PLAIN);
+    while writer.line() != "5" {}
+    writer.signal("KILL");
+    drop(writer);
+
+    let settings = embedded(directory.path());
+    let store = ClickHouse::open(&settings).await.unwrap();
+    let reader = Reader::open(&settings).await.unwrap();
+    let before: u64 = physical_rows(&reader, "token_events").await.parse().unwrap();
+    assert!(before >= 5 * child::EPOCH, "{before}");
+    let end = before.next_multiple_of(OTHER_EPOCH) + OTHER_EPOCH;
+    for begin in (OTHER_EPOCH..end).step_by(OTHER_EPOCH as usize) {
+        store.write(&epoch(begin..begin + OTHER_EPOCH)).await.unwrap();
+    }
+    let end = end.to_string();
+    assert_eq!(physical_rows(&reader, "token_events").await, end);
+    let positions = "SELECT uniqExact(source_partition, source_offset), max(source_offset) + 1 FROM token_events";
+    assert_eq!(ask(&reader, positions).await, format!("{end}\t{end}"));
+    // The rollup counts the distinct events of an hour, approximately from some thousands on.
+    let hours = "SELECT sum(events) FROM baseline_activity";
+    let counted = ask(&reader, hours).await;
+    let expected = "SELECT sum(events) FROM (SELECT uniq(concat(event_id, '/', toString(row_id))) AS events \
+                    FROM token_events GROUP BY baseline, toStartOfHour(timestamp))";
+    assert_eq!(counted, ask(&reader, expected).await);
+    store.close().await;
+}
+
+/// Another member of the group wrote rows of a partition and ended before its commit. The partition comes back.
+#[tokio::test]
+async fn rows_of_another_member_are_written_once() {
+    let _turn = turn().await;
+    let directory = TempDir::new().unwrap();
+    let settings = embedded(directory.path());
+    let store = ClickHouse::open(&settings).await.unwrap();
+    let other = ClickHouse::open(&settings).await.unwrap();
+    store.write(&epoch(0..100)).await.unwrap();
+    other.write(&epoch(100..250)).await.unwrap();
+    store.partitions_changed();
+    store.write(&epoch(100..200)).await.unwrap();
+    store.write(&epoch(200..300)).await.unwrap();
+    let reader = Reader::open(&settings).await.unwrap();
+    assert_eq!(physical_rows(&reader, "token_events").await, "300");
+    other.close().await;
+    store.close().await;
+}
+
+/// The engine died after it had written rows, and before it had written their part of the rollup.
+#[tokio::test]
+async fn rollup_of_existing_rows_is_completed() {
+    let _turn = turn().await;
+    let directory = TempDir::new().unwrap();
+    let settings = embedded(directory.path());
+    let store = ClickHouse::open(&settings).await.unwrap();
+    store.write(&epoch(0..50)).await.unwrap();
+    change(&settings, "DETACH TABLE tokenwarden.baseline_hours_writer").await;
+    store.write(&epoch(50..100)).await.unwrap();
+    change(&settings, "ATTACH TABLE tokenwarden.baseline_hours_writer").await;
+    let reader = Reader::open(&settings).await.unwrap();
+    let hours = "SELECT sum(events) FROM baseline_activity";
+    assert_eq!(ask(&reader, hours).await, "50");
+    reader.close().await;
+    store.close().await;
+
+    let store = ClickHouse::open(&settings).await.unwrap();
+    let reader = Reader::open(&settings).await.unwrap();
+    store.write(&epoch(20..80)).await.unwrap();
+    store.write(&epoch(80..120)).await.unwrap();
+    assert_eq!(physical_rows(&reader, "token_events").await, "120");
+    assert_eq!(ask(&reader, hours).await, "120");
+    store.close().await;
+}
