@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
-use reqwest::{Client, redirect};
+use reqwest::{Client, Response, redirect};
 use url::{Host, Url};
 
 /// Time limit to connect.
@@ -84,6 +84,19 @@ pub(crate) fn retry_after(headers: &HeaderMap, now: i64) -> Option<Duration> {
         Duration::from_millis(u64::try_from(at - now).unwrap_or(0))
     };
     Some(wait.min(RETRY_AFTER_MAX))
+}
+
+/// The first `max` bytes of the body of `answer`.
+pub(crate) async fn body(answer: &mut Response, max: usize) -> Result<Vec<u8>, reqwest::Error> {
+    let mut body = Vec::new();
+    while let Some(part) = answer.chunk().await? {
+        let room = max - body.len();
+        body.extend_from_slice(&part[..part.len().min(room)]);
+        if part.len() >= room {
+            break;
+        }
+    }
+    Ok(body)
 }
 
 /// The error of a request without its URL, because the path may contain an id and the query a secret.

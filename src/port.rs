@@ -2,6 +2,7 @@
 
 mod background;
 mod condition;
+mod radius;
 mod snapshots;
 
 use std::net::IpAddr;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::background::{Incoming, Received, in_background};
 pub use self::condition::Condition;
+pub use self::radius::Radius;
 pub(crate) use self::snapshots::{NamedSnapshots, is_damage};
 pub use self::snapshots::{
     Restoration, SnapshotError, SnapshotReader, SnapshotWriter, Snapshots, StateRestorer, StoredSnapshot,
@@ -307,6 +309,18 @@ pub trait Revoker: Send + Sync {
     /// optional fields.
     fn tells_tenants_apart(&self) -> bool {
         true
+    }
+    /// What one request revokes. `None`: the target and no more.
+    fn radius(&self) -> Option<Radius> {
+        None
+    }
+    /// What the requests do, for people. `None` if only the configuration defines it.
+    fn about(&self) -> Option<String> {
+        None
+    }
+    /// What the requests do not end, or what the operator must know.
+    fn limits(&self) -> Vec<&str> {
+        Vec::new()
     }
     async fn revoke(&self, request: RevokeRequest<'_>) -> Result<Revoked, DeliveryError>;
 }

@@ -142,6 +142,11 @@ fn errors_found_by_adapters_state_the_place() {
     }
     insta::assert_snapshot!(refused("[alert.webhook]\nurl = 'https://hooks.example/x'\nsecret_file = 'secret'"), @"FAILED  alerts: t.toml:5: `alert.webhook.secret` is shorter than 16 bytes");
     insta::assert_snapshot!(refused("[revoke.http]\nurl = 'https://id.example/revoke'\nclient_id = 'me'"), @"FAILED  revocation: t.toml:5: `revoke.http.client_id` requires `client_secret_file`");
+    let okta = "[revoke.http]\npreset = 'okta_sessions'\nurl = 'https://acme.okta.com'";
+    insta::assert_snapshot!(refused(okta), @r#"FAILED  revocation: t.toml:4: `revoke.http.preset` revokes all Okta sessions of a user, with the OAuth tokens, with the radius `user`, for incidents about one token; to allow this, write `radius = "user"` in [revoke.http]"#);
+    let few = format!("[revoke]\nmax_per_hour = 3\n{okta}\nradius = 'user'");
+    insta::assert_snapshot!(refused(&few), @"FAILED  revocation: t.toml:4: `revoke.max_per_hour` is 3, and a revocation with the radius `user` counts as 5, so none would be requested; set at least 5");
+    insta::assert_snapshot!(refused("[revoke.http]\npreset = 'okta_sesions'"), @"FAILED  configuration: t.toml:4: unknown value `okta_sesions` of `revoke.http.preset`; did you mean `okta_sessions`?");
 }
 
 #[test]

@@ -849,6 +849,21 @@ fn cap_of_one_tenant_does_not_affect_others() {
 }
 
 #[test]
+fn revocation_of_a_user_counts_as_five() {
+    let (folder, api) = (tempfile::tempdir().expect("a folder"), Web::start());
+    let users = format!("preset = 'google_workspace_sign_out'\nradius = 'user'\nurl = '{}'\ntoken = 'x'", api.url);
+    let users: HttpRevokerSettings = toml::from_str(&users).expect("settings");
+    let users = Arc::new(HttpRevoker::new(&users, clock()).expect("settings"));
+    let settings = Settings { revocations_per_hour_max: 9, ..quick() };
+    let rig = Rig::start(folder.path(), Vec::new, Some(users), settings);
+    rig.take(&[1, 2].map(|number| incident(number, Mode::Enforce)));
+    rig.settled();
+    assert_eq!(rig.revocations(), ["grant-1 done", "grant-2 capped"]);
+    assert_eq!(api.requests()[0].path, "/admin/directory/v1/users/ana%20%3Cb%3E/signOut");
+    rig.stop();
+}
+
+#[test]
 fn invented_tenants_share_one_cap() {
     let (folder, api) = (tempfile::tempdir().expect("a folder"), Web::start());
     let settings = Settings { revocations_per_hour_max: 2, revocations_per_hour_total_max: 5, ..quick() };
@@ -972,8 +987,12 @@ fn of_two_tenants() -> [Incident; 2] {
 fn revocation_request_carries_the_tenant() {
     for preset in ["by_id", "rfc7009", "slack", "google", "twitch"] {
         let (folder, api) = (tempfile::tempdir().expect("a folder"), Web::start());
-        let rig =
-            Rig::start(folder.path(), Vec::new, Some(tenants_revoker(&api, &format!("preset = '{preset}'"))), quick());
+        let rig = Rig::start(
+            folder.path(),
+            Vec::new,
+            Some(tenants_revoker(&api, &format!("preset = '{preset}'\nradius = 'grant'"))),
+            quick(),
+        );
         let none = Incident { tenant_id: String::new(), ..incident(9, Mode::Enforce) };
         rig.take(&of_two_tenants());
         rig.take(&[none]);

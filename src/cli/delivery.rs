@@ -110,7 +110,19 @@ pub(super) fn notifiers(
 /// The revoker, if one is configured.
 pub(super) fn revoker(config: &Config, clock: &Arc<dyn Clock>) -> Result<Option<Arc<dyn Revoker>>, Failure> {
     let Some(settings) = &config.revoke.http else { return Ok(None) };
-    Ok(Some(Arc::new(HttpRevoker::new(settings, Arc::clone(clock)).map_err(wrong(config, "revoke.http"))?)))
+    let revoker = HttpRevoker::new(settings, Arc::clone(clock)).map_err(wrong(config, "revoke.http"))?;
+    if let Some(radius) = revoker.radius()
+        && (1..radius.weight()).contains(&config.revoke.max_per_hour)
+    {
+        let (cap, weight) = (config.revoke.max_per_hour, radius.weight());
+        let problem = format!(
+            "is {cap}, and a revocation with the radius `{}` counts as {weight}, so none would be requested; set at least \
+             {weight}",
+            radius.as_str()
+        );
+        return Err(wrong(config, "revoke")(("max_per_hour", problem)));
+    }
+    Ok(Some(Arc::new(revoker)))
 }
 
 /// Warnings about the requests to the provider.

@@ -166,7 +166,11 @@ async fn check_delivery(config: &Config, offline: bool, report: &mut Report) -> 
             for warning in delivery::doubts(config, &*revoker) {
                 Report::warning("revocation", warning)?;
             }
-            Report::ok("revocation", &format!("in mode {}", mode.as_str()))
+            for limit in revoker.limits() {
+                print_line(&format!("note    revocation: {limit}"))?;
+            }
+            let about = revoker.about().map_or_else(String::new, |about| format!("; {about}"));
+            Report::ok("revocation", &format!("in mode {}{about}", mode.as_str()))
         }
         (Ok(None), Mode::Enforce) => {
             let reason = "revoke.mode is enforce, and there is no [revoke.http] to revoke with";

@@ -31,7 +31,7 @@ use crate::store::{StoreSettings, library_in};
 use crate::token::TokenHasher;
 
 /// Keys whose values are paths, without those of secrets.
-const PATHS: [&str; 11] = [
+const PATHS: [&str; 12] = [
     "rules_dir",
     "geoip.city",
     "geoip.asn",
@@ -40,6 +40,7 @@ const PATHS: [&str; 11] = [
     "alert.email.ca_file",
     "alert.webhook.ca_file",
     "revoke.http.ca_file",
+    "revoke.http.preset_file",
     "source.file.path",
     "outbox.dir",
     "snapshots.dir",

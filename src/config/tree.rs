@@ -15,7 +15,8 @@ use super::secret_file;
 const PREFIX: &str = "TOKENWARDEN__";
 
 /// Keys of secrets. Each may be given as `KEY_file`. Messages never contain their values.
-const SECRETS: [&str; 5] = ["password", "secret", "client_secret", "token", "token_key"];
+const SECRETS: [&str; 8] =
+    ["password", "secret", "client_secret", "token", "token_key", "private_key", "secret_access_key", "session_token"];
 
 /// Table of librdkafka properties. Each may be a secret. In the environment their dots are written as underscores.
 const PROPERTIES: &str = "properties";

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::outbox::Outbox;
 use super::state::Caps;
-use crate::port::{Clock, Notifier, Revoker, Store};
+use crate::port::{Clock, Notifier, Radius, Revoker, Store};
 use crate::retry::RetryPolicy;
 use crate::telemetry::{Health, Metrics};
 use crate::verdict::Mode;
@@ -67,7 +67,12 @@ pub struct Deliverer<S> {
 }
 
 impl<S: Store> Deliverer<S> {
-    pub(super) const fn caps(&self) -> Caps {
-        Caps { of_tenant: self.settings.revocations_per_hour_max, total: self.settings.revocations_per_hour_total_max }
+    pub(super) fn caps(&self) -> Caps {
+        let radius = self.revoker.as_ref().and_then(|revoker| revoker.radius());
+        Caps {
+            of_tenant: self.settings.revocations_per_hour_max,
+            total: self.settings.revocations_per_hour_total_max,
+            weight: radius.map_or(1, Radius::weight),
+        }
     }
 }

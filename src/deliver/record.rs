@@ -22,6 +22,9 @@ pub(super) enum Record {
         at: i64,
         #[serde(default)]
         allowance: String,
+        /// Revocations as which it counts.
+        #[serde(default = "one")]
+        weight: u32,
     },
     /// An attempt failed and will be retried.
     Tried {
@@ -87,6 +90,10 @@ pub(super) enum Record {
     Asked { key: String, at: i64, incident: Box<Incident>, effect: Effect },
     /// A waiting row. Only in a rewritten journal.
     Row { row: ActionRow },
+}
+
+const fn one() -> u32 {
+    1
 }
 
 /// Content of a change.

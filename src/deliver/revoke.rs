@@ -110,7 +110,8 @@ where
             return Progress::refused("the incident has no target to revoke".to_owned(), 0);
         };
         if !task.effect.called {
-            let called = Record::Called { key: task.key.clone(), at: now, allowance: allowance(incident).to_owned() };
+            let (allowance, weight) = (allowance(incident).to_owned(), self.caps().weight);
+            let called = Record::Called { key: task.key.clone(), at: now, allowance, weight };
             self.record(REVOKE, vec![called], stop).await;
         }
         let asked = RevokeRequest {
@@ -249,10 +250,14 @@ where
             return None;
         }
         let caps = self.caps();
+        let counts = match caps.weight {
+            1 => String::new(),
+            weight => format!(" Each request counts as {weight} revocations, because it revokes more than a grant."),
+        };
         let text = format!(
             "{} revocations of one tenant (revoke.max_per_hour), or {} of all tenants (revoke.max_per_hour_total), were \
-             requested within an hour. Further revocations wait until fewer were requested. Check whether this is an \
-             attack or a mistake. Revoke urgent grants and tokens at the provider.",
+             requested within an hour.{counts} Further revocations wait until fewer were requested. Check whether this is \
+             an attack or a mistake. Revoke urgent grants and tokens at the provider.",
             caps.of_tenant, caps.total
         );
         let hour = self.clock.now_millis() / HOUR_MS;

@@ -8,7 +8,7 @@ mod revocations;
 #[cfg(test)]
 mod tests;
 
-use self::data::Pending;
+use self::data::{Call, Pending};
 pub(super) use self::data::{Settled, State};
 pub(super) use self::keys::{Due, Item, allowance, change_key, revocation_key};
 use self::keys::{item_of, thread_of};
@@ -31,9 +31,9 @@ impl State {
                 let effect = Effect { due_at: at, ..Effect::default() };
                 self.place_notice(key, notice, lanes.into_iter().map(|lane| (lane, effect.clone())).collect());
             }
-            Record::Called { key, at, allowance } => {
-                self.calls.push_back((at, allowance));
-                while self.calls.front().is_some_and(|(first, _)| at - first >= HOUR_MS) {
+            Record::Called { key, at, allowance, weight } => {
+                self.calls.push_back(Call { at, allowance, weight });
+                while self.calls.front().is_some_and(|first| at - first.at >= HOUR_MS) {
                     self.calls.pop_front();
                 }
                 if let Some(asked) = self.revocations.get_mut(&key) {
@@ -95,10 +95,11 @@ impl State {
     pub(super) fn records(&self) -> Vec<Record> {
         let mut records: Vec<_> = self.known.order.iter().map(|key| Record::Known { key: key.clone() }).collect();
         let calls = self.calls.iter();
-        records.extend(calls.map(|(at, allowance)| Record::Called {
+        records.extend(calls.map(|call| Record::Called {
             key: String::new(),
-            at: *at,
-            allowance: allowance.clone(),
+            at: call.at,
+            allowance: call.allowance.clone(),
+            weight: call.weight,
         }));
         let mut threads: Vec<_> = self.threads.iter().collect();
         threads.sort_by_key(|(_, thread)| thread.number);

@@ -1,144 +1,170 @@
-//! The HTTP revoker. Method, URL, headers and body are configured templates. The status of the response, and its body
-//! if
-//! configured, determine the outcome. The presets are such templates.
+//! The HTTP revoker. Method, URL, headers and body are templates, of a preset or of the configuration. The status of the
+//! response and its body determine the outcome.
 
 mod answer;
+mod auth;
+mod auth_settings;
+#[cfg(test)]
+mod contract;
+#[cfg(test)]
+mod contract_auth;
+#[cfg(test)]
+mod contract_table;
+mod preset;
+mod request;
 mod settings;
+mod shipped;
 mod template;
+mod verify;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use percent_encoding::utf8_percent_encode;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Client, Method, Url};
-use secrecy::{ExposeSecret as _, SecretString};
+use reqwest::header::{HeaderName, HeaderValue};
+use reqwest::{Client, Request, Response, StatusCode};
 
 use self::answer::{Answer, Answers, BODY_BYTES_MAX};
+use self::auth::{Auth, Renewal};
+use self::preset::{Need, Preset};
+use self::request::RequestTemplate;
 pub use self::settings::HttpRevokerSettings;
-pub(crate) use self::settings::{BodyFormat, Preset, TargetKind};
-use self::template::{ESCAPED_IN_URLS, Escape, Part, Template, Value};
+use self::settings::TargetKind;
+use self::template::{ESCAPED_IN_URLS, Filling, Value};
+use self::verify::Verify;
 use crate::outgoing;
-use crate::port::{Clock, DeliveryError, RevokeRequest, Revoked, Revoker};
+use crate::port::{Clock, DeliveryError, Radius, RevokeRequest, Revoked, Revoker};
 use crate::verdict::Target;
 
 /// The revoker, see the module documentation.
 pub struct HttpRevoker {
     client: Client,
     clock: Arc<dyn Clock>,
-    method: Method,
-    url: Template,
-    headers: HeaderMap,
-    body: Option<(Template, BodyFormat)>,
+    preset: Preset,
+    request: RequestTemplate,
     targets: Vec<TargetKind>,
+    radius: Option<Radius>,
     tenant: Option<String>,
     answers: Answers,
-    basic: Option<(String, SecretString)>,
-    bearer: Option<SecretString>,
+    verify: Option<Verify>,
+    auth: Auth,
 }
+
+/// Waits before the reads after a revocation. The read repeats as long as the token is active.
+const READ_WAITS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(500), Duration::from_secs(2)];
 
 impl HttpRevoker {
     /// The error is the key in `[revoke.http]` and the problem; it contains no secret.
     pub fn new(settings: &HttpRevokerSettings, clock: Arc<dyn Clock>) -> Result<Self, (&'static str, String)> {
-        let preset = settings.preset;
-        let wrong = |key: &'static str| move |problem: String| (key, problem);
-        let url = match preset {
-            Preset::ById => format!("{}/{{id}}", settings.url.trim_end_matches('/')),
-            _ => settings.url.clone(),
-        };
-        let url = Template::parse(&url).map_err(wrong("url"))?;
-        let example = url.example().map_err(wrong("url"))?;
-        let client = outgoing::client(&example, settings.allow_private, settings.ca_file.as_deref());
-        let method = match (settings.method.as_deref(), preset) {
-            (Some(method), _) => Method::from_bytes(method.to_uppercase().as_bytes())
-                .map_err(|_| ("method", format!("`{method}` is not an HTTP method")))?,
-            (None, Preset::ById) => Method::DELETE,
-            (None, _) => Method::POST,
-        };
-        // The encoded id contains no brace that the template parser would take for a value.
-        let twitch_body =
-            format!("client_id={}&token={{id}}", form_encoded(settings.client_id.as_deref().unwrap_or_default()));
-        let body = match (settings.body.as_deref(), preset) {
-            (Some(body), _) => Some((body, settings.body_format.unwrap_or_default())),
-            (None, Preset::Rfc7009) => Some(("token={id}&token_type_hint={hint}", BodyFormat::Form)),
-            (None, Preset::Slack | Preset::Google) => Some(("token={id}", BodyFormat::Form)),
-            (None, Preset::Twitch) => Some((&*twitch_body, BodyFormat::Form)),
-            (None, Preset::Custom | Preset::ById) => None,
-        };
-        let body = match body {
-            Some((text, format)) => Some((Template::parse(text).map_err(wrong("body"))?, format)),
-            None => None,
-        };
-        let basic = match (&settings.client_id, &settings.client_secret) {
-            (Some(_), None) if preset == Preset::Twitch => None,
-            (None, _) if preset == Preset::Twitch => {
-                return Err((
-                    "client_id",
-                    "is missing: the preset `twitch` requires the client id of the token".to_owned(),
-                ));
-            }
-            (Some(id), Some(secret)) => Some((id.clone(), secret.clone())),
-            (None, None) => None,
-            (Some(_), None) => return Err(("client_id", "requires `client_secret_file`".to_owned())),
-            (None, Some(_)) => return Err(("client_secret", "requires `client_id`".to_owned())),
-        };
-        if basic.is_some() && settings.token.is_some() {
-            return Err(("token", "cannot be combined with `client_id`; remove one".to_owned()));
-        }
-        let targets = settings.targets.clone().unwrap_or_else(|| vec![TargetKind::Token, TargetKind::Family]);
-        Ok(Self {
-            client: client.map_err(wrong(if settings.ca_file.is_some() { "ca_file" } else { "url" }))?,
-            clock,
-            method,
-            url,
-            headers: headers(settings).map_err(wrong("headers"))?,
-            body,
-            targets,
-            tenant: settings.tenant.clone(),
-            answers: Answers::of(settings)?,
-            basic,
-            bearer: settings.token.clone(),
-        })
+        let preset = Preset::of(settings)?;
+        let request = preset.request.with(settings);
+        let values = settings.fixed_values();
+        let request = RequestTemplate::new(&request, &values)?.with_headers(settings)?;
+        let url = request.example_url().map_err(|problem| ("url", problem))?;
+        let client = outgoing::client(&url, settings.allow_private, settings.ca_file.as_deref());
+        let client = client.map_err(|problem| (if settings.ca_file.is_some() { "ca_file" } else { "url" }, problem))?;
+        let targets = settings.targets.clone().unwrap_or_else(|| preset.targets());
+        let radius = radius(settings, &preset, &targets)?;
+        let answers = Answers::of(settings.answers(), &preset.answer)?;
+        let verify = Verify::of(settings, &preset, &values)?;
+        let auth = Auth::new(settings, &preset, &clock)?;
+        let tenant = settings.tenant.clone();
+        Ok(Self { client, clock, preset, request, targets, radius, tenant, answers, verify, auth })
     }
 
-    /// Whether the URL or the body contains `value`.
-    fn names(&self, value: Value) -> bool {
-        let body = self.body.as_ref().map(|(template, _)| template);
-        [Some(&self.url), body].into_iter().flatten().any(|template| template.0.contains(&Part::Value(value)))
-    }
-
-    fn request(&self, asked: &RevokeRequest<'_>) -> Result<reqwest::RequestBuilder, DeliveryError> {
+    fn request(&self, asked: &RevokeRequest<'_>) -> Result<Request, DeliveryError> {
         if self.tenant.as_deref().is_some_and(|tenant| tenant != asked.tenant_id) {
             let whose = "the tenant of the incident is not that of the provider (revoke.http.tenant)";
             return Err(refused(whose.to_owned()));
         }
-        let url = self.url.fill(asked, Escape::Url).map_err(refused)?;
-        let url =
-            Url::parse(&url).map_err(|_| refused("the URL is invalid with the values of the incident".to_owned()))?;
-        let mut request = self
-            .client
-            .request(self.method.clone(), url)
-            .headers(self.headers.clone())
-            .header("Idempotency-Key", asked.key);
-        if !asked.tenant_id.is_empty() {
+        let filling = Filling { asked, now: self.clock.now_millis() };
+        let mut request = self.request.fill(&self.client, &filling).map_err(refused)?;
+        let tenant = utf8_percent_encode(asked.tenant_id, ESCAPED_IN_URLS).to_string();
+        for (name, value) in [(KEY_HEADER, asked.key), (TENANT_HEADER, &tenant)] {
             // Two tenants may have grants with the same id, and a preset sends only the id.
-            request = request.header(TENANT_HEADER, utf8_percent_encode(asked.tenant_id, ESCAPED_IN_URLS).to_string());
-        }
-        if let Some((id, secret)) = &self.basic {
-            request = request.basic_auth(form_encoded(id), Some(form_encoded(secret.expose_secret())));
-        }
-        if let Some(token) = &self.bearer {
-            request = request.bearer_auth(token.expose_secret());
-        }
-        if let Some((template, format)) = &self.body {
-            let (escape, content_type) = match format {
-                BodyFormat::Json => (Escape::Json, "application/json"),
-                BodyFormat::Form => (Escape::Form, "application/x-www-form-urlencoded"),
-            };
-            request = request.header("Content-Type", content_type).body(template.fill(asked, escape).map_err(refused)?);
+            if !value.is_empty() {
+                let value = HeaderValue::from_str(value);
+                let value = value.map_err(|_| refused(format!("the header {name} cannot contain its value")))?;
+                request.headers_mut().insert(name, value);
+            }
         }
         Ok(request)
     }
+
+    /// Reads whether the token is inactive, after the provider answered `status` to its revocation.
+    async fn check(&self, verify: &Verify, asked: &RevokeRequest<'_>, status: u16) -> Result<(), DeliveryError> {
+        for wait in READ_WAITS {
+            self.clock.sleep(wait).await;
+            match self.read(verify, asked).await {
+                Ok(Some(true)) => return Ok(()),
+                Ok(Some(false)) => {}
+                Ok(None) => {
+                    tracing::warn!(
+                        "a revocation is not verified: the answer does not show whether the token is active"
+                    );
+                    return Ok(());
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a revocation is not verified");
+                    return Ok(());
+                }
+            }
+        }
+        let reason = format!("the provider answered {status}, and the token is still active");
+        Err(DeliveryError::Permanent { reason, status })
+    }
+
+    async fn read(&self, verify: &Verify, asked: &RevokeRequest<'_>) -> Result<Option<bool>, DeliveryError> {
+        let filling = Filling { asked, now: self.clock.now_millis() };
+        let mut answer = self.send(verify.request.fill(&self.client, &filling).map_err(refused)?).await?;
+        let body = outgoing::body(&mut answer, BODY_BYTES_MAX).await.map_err(|error| retriable(&error))?;
+        Ok(verify.is_inactive(answer.status().as_u16(), &body, &filling))
+    }
+
+    /// Sends `request` with tokenwarden's credential, and once more if the provider rejects a cached one.
+    async fn send(&self, request: Request) -> Result<Response, DeliveryError> {
+        let again = request.try_clone();
+        let (answer, renewal) = self.attempt(request).await?;
+        match again {
+            Some(request) if answer.status() == StatusCode::UNAUTHORIZED && renewal == Renewal::Possible => {
+                self.auth.forget().await;
+                Ok(self.attempt(request).await?.0)
+            }
+            _ => Ok(answer),
+        }
+    }
+
+    async fn attempt(&self, mut request: Request) -> Result<(Response, Renewal), DeliveryError> {
+        let renewal = self.auth.sign(&mut request).await?;
+        let answer = self.client.execute(request).await.map_err(|error| retriable(&error))?;
+        Ok((answer, renewal))
+    }
+}
+
+/// What a request revokes. `None`: the target and no more. If it is more than a target, the configuration must allow it.
+fn radius(
+    settings: &HttpRevokerSettings,
+    preset: &Preset,
+    targets: &[TargetKind],
+) -> Result<Option<Radius>, (&'static str, String)> {
+    let Some(radius) = preset.radius.max(settings.radius) else { return Ok(None) };
+    let smallest = targets.iter().map(|kind| kind.radius()).min().unwrap_or(Radius::Token);
+    if radius > smallest && settings.radius.is_none_or(|allowed| allowed < radius) {
+        let (all, one) = (radius.as_str(), smallest.as_str());
+        let key = if settings.radius.is_some() { "radius" } else { preset_key(settings) };
+        let fix = format!(
+            "{}, with the radius `{all}`, for incidents about one {one}; to allow this, write `radius = \"{all}\"` in \
+             [revoke.http]",
+            preset.about
+        );
+        return Err((key, fix));
+    }
+    Ok(Some(radius))
+}
+
+const fn preset_key(settings: &HttpRevokerSettings) -> &'static str {
+    if settings.preset_file.is_some() { "preset_file" } else { "preset" }
 }
 
 #[async_trait]
@@ -148,58 +174,60 @@ impl Revoker for HttpRevoker {
     }
 
     fn sends_token_ids(&self) -> bool {
-        self.names(Value::TokenId) || self.names(Value::Id) && self.targets.contains(&TargetKind::Token)
+        let names = |value| self.request.names(value);
+        names(Value::TokenId) || names(Value::Id) && self.targets.contains(&TargetKind::Token)
     }
 
     fn tells_tenants_apart(&self) -> bool {
-        self.tenant.is_some() || self.names(Value::TenantId)
+        self.tenant.is_some() || self.request.names(Value::TenantId)
+    }
+
+    fn radius(&self) -> Option<Radius> {
+        self.radius
+    }
+
+    fn about(&self) -> Option<String> {
+        let preset = &self.preset;
+        (!preset.name.is_empty()).then(|| format!("{}: {}", preset.name, preset.about))
+    }
+
+    fn limits(&self) -> Vec<&str> {
+        let needs_value = self.preset.needs.contains(&Need::TokenValue);
+        let needs_value = needs_value.then_some(
+            "the preset sends the token itself, and events have only its id; use an endpoint that accepts the id, such as \
+             your own gateway",
+        );
+        needs_value.into_iter().chain(self.preset.limits.as_deref()).collect()
     }
 
     async fn revoke(&self, asked: RevokeRequest<'_>) -> Result<Revoked, DeliveryError> {
-        let failed = |error: &reqwest::Error| DeliveryError::Retriable {
-            reason: outgoing::reason(error),
-            status: 0,
-            retry_after: None,
-        };
-        let mut answer = self.request(&asked)?.send().await.map_err(|error| failed(&error))?;
+        let mut answer = self.send(self.request(&asked)?).await?;
         let retry_after = outgoing::retry_after(answer.headers(), self.clock.now_millis());
         let status = answer.status().as_u16();
-        let mut body = Vec::new();
-        if self.answers.look_at_body() {
-            while let Some(part) = answer.chunk().await.map_err(|error| failed(&error))? {
-                let room = BODY_BYTES_MAX - body.len();
-                body.extend_from_slice(&part[..part.len().min(room)]);
-                if part.len() >= room {
-                    break;
-                }
-            }
+        let body = match outgoing::body(&mut answer, BODY_BYTES_MAX).await {
+            Ok(body) => body,
+            Err(error) if self.answers.look_at_body() => return Err(retriable(&error)),
+            // The status alone decides.
+            Err(_) => Vec::new(),
+        };
+        let revoked = self.answers.classify(&Answer { status, retry_after, body: &body })?;
+        if let (Revoked::Done { status }, Some(verify)) = (revoked, &self.verify) {
+            self.check(verify, &asked, status).await?;
         }
-        self.answers.classify(&Answer { status, retry_after, body: &body })
+        Ok(revoked)
     }
 }
 
+const KEY_HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 /// Header with the tenant of the target, percent-encoded. Absent if the target has no tenant.
-const TENANT_HEADER: &str = "Tokenwarden-Tenant";
+const TENANT_HEADER: HeaderName = HeaderName::from_static("tokenwarden-tenant");
 
 fn refused(reason: String) -> DeliveryError {
     DeliveryError::Permanent { reason, status: 0 }
 }
 
-fn headers(settings: &HttpRevokerSettings) -> Result<HeaderMap, String> {
-    let mut headers = HeaderMap::new();
-    for (name, value) in &settings.headers {
-        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("`{name}` is not a header name"))?;
-        let mut value = HeaderValue::from_str(value.expose_secret())
-            .map_err(|_| format!("the value of `{name}` is not a valid header value"))?;
-        value.set_sensitive(true);
-        headers.insert(name, value);
-    }
-    Ok(headers)
-}
-
-/// RFC 6749 section 2.3.1: id and secret are form-encoded for HTTP Basic.
-fn form_encoded(text: &str) -> String {
-    url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
+fn retriable(error: &reqwest::Error) -> DeliveryError {
+    DeliveryError::Retriable { reason: outgoing::reason(error), status: 0, retry_after: None }
 }
 
 #[cfg(test)]
@@ -252,13 +280,52 @@ mod tests {
         let twitch =
             revoker("preset = 'twitch'\nclient_id = 'a{id}&b'\nurl = 'https://h.example/'").expect("a revoker");
         let target = Target::Token("t".to_owned());
-        let (template, _) = twitch.body.as_ref().expect("a body");
-        let body = template.fill(&asked(&target, "t&u"), Escape::Form);
-        assert_eq!(body.as_deref(), Ok("client_id=a%7Bid%7D%26b&token=t"));
-        assert!(twitch.basic.is_none());
+        let request = twitch.request(&asked(&target, "t&u")).expect("a request");
+        let body = request.body().and_then(reqwest::Body::as_bytes).expect("a body");
+        assert_eq!(String::from_utf8_lossy(body), "client_id=a%7Bid%7D%26b&token=t");
+        assert!(matches!(twitch.auth, Auth::None));
         assert_eq!(
             revoker("preset = 'twitch'\nurl = 'https://h.example/'").map(|_| ()).expect_err("a key").0,
             "client_id"
+        );
+    }
+
+    #[test]
+    fn larger_radius_must_be_allowed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("sessions.toml");
+        std::fs::write(
+            &file,
+            "about = 'revokes all'\nneeds = ['user']\nradius = 'user'\n[request]\npath = '/{user_id}'",
+        )
+        .expect("a file");
+        let preset = |keys: &str| {
+            revoker(&format!("preset_file = '{}'\nurl = 'https://h.example'\n{keys}", file.display()))
+                .map(|revoker| revoker.radius())
+        };
+        let (key, problem) = preset("").expect_err("it is not allowed");
+        assert_eq!(key, "preset_file");
+        assert!(problem.contains("write `radius = \"user\"` in [revoke.http]"), "{problem}");
+        assert_eq!(preset("radius = 'grant'").expect_err("it is too small").0, "radius");
+        assert_eq!(preset("radius = 'user'"), Ok(Some(Radius::User)));
+        // The operator states the radius of an own template.
+        let own = revoker("url = 'https://h.example/{user_id}'\nradius = 'user'").expect("a revoker");
+        assert_eq!(own.radius(), Some(Radius::User));
+        assert_eq!(revoker("url = 'https://h.example/{id}'").expect("a revoker").radius(), None);
+    }
+
+    #[test]
+    fn preset_may_have_its_own_url() {
+        let google = revoker("preset = 'google'\nradius = 'grant'").expect("a revoker");
+        let target = Target::Token("t".to_owned());
+        assert_eq!(
+            google.request(&asked(&target, "t")).expect("a request").url().as_str(),
+            "https://oauth2.googleapis.com/revoke"
+        );
+        assert_eq!(revoker("preset = 'rfc7009'").map(|_| ()).expect_err("no URL").0, "url");
+        assert_eq!(
+            revoker("preset = 'by_id'\nurl = 'https://h.example/x?a=b'").map(|_| ()).expect_err("a query").0,
+            "url"
         );
     }
 

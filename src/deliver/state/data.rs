@@ -38,6 +38,15 @@ pub(in crate::deliver) struct Settled {
     pub(crate) of: Option<Subject>,
 }
 
+/// First request of a revocation.
+#[derive(Clone, Debug)]
+pub(in crate::deliver) struct Call {
+    pub(super) at: i64,
+    pub(super) allowance: String,
+    /// Revocations as which it counts.
+    pub(super) weight: u32,
+}
+
 /// The data of the outbox, see the documentation of the module `state`.
 #[derive(Debug, Default)]
 pub(in crate::deliver) struct State {
@@ -65,8 +74,8 @@ pub(in crate::deliver) struct State {
     /// By incident and target.
     pub(super) settled: HashMap<String, Settled>,
     pub(super) settled_order: VecDeque<String>,
-    /// First requests of revocations within the last hour: time and allowance.
-    pub(super) calls: VecDeque<(i64, String)>,
+    /// First requests of revocations within the last hour.
+    pub(super) calls: VecDeque<Call>,
     pub(crate) rows: VecDeque<ActionRow>,
     /// The input has ended, so no message is postponed to be combined with later changes.
     pub(crate) is_last: bool,

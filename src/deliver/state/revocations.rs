@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::data::{Asked, Settled, State};
+use super::data::{Asked, Call, Settled, State};
 use super::keys::{Item, allowance, revocation_key};
 use crate::deliver::record::{Effect, REVOKE, Subject, Thread};
 use crate::millis::{DAY_MS, HOUR_MS};
@@ -21,6 +21,8 @@ const HELD_MAX: usize = 10_000;
 pub(in crate::deliver) struct Caps {
     pub(crate) of_tenant: u32,
     pub(crate) total: u32,
+    /// Revocations as which one request counts.
+    pub(crate) weight: u32,
 }
 
 impl State {
@@ -39,16 +41,23 @@ impl State {
         self.ages.first().map(|(at, key)| (*at, key.as_str()))
     }
 
-    /// Time at which `allowance` has room for another revocation. `i64::MAX` if never.
+    /// Time at which `allowance` has room for another request. `i64::MAX` if never.
     pub(in crate::deliver) fn room_at(&self, allowance: &str, caps: Caps, now: i64) -> i64 {
-        let room = |calls: Vec<i64>, cap: u32| match cap as usize {
-            0 => i64::MAX,
-            cap if calls.len() < cap => now,
-            cap => calls[calls.len() - cap] + HOUR_MS,
+        let room = |calls: Vec<&Call>, cap: u32| {
+            // The requests that fit beside one more, the latest first. The one before them must be an hour old.
+            let mut left = i64::from(cap) - i64::from(caps.weight);
+            if left < 0 {
+                return i64::MAX;
+            }
+            let before = calls.into_iter().rev().find(|call| {
+                left -= i64::from(call.weight);
+                left < 0
+            });
+            before.map_or(now, |call| call.at + HOUR_MS)
         };
-        let within = self.calls.iter().filter(|(at, _)| now - at < HOUR_MS);
-        let all: Vec<i64> = within.clone().map(|(at, _)| *at).collect();
-        let own: Vec<i64> = within.filter(|(_, whose)| whose == allowance).map(|(at, _)| *at).collect();
+        let within = self.calls.iter().filter(|call| now - call.at < HOUR_MS);
+        let all = within.clone().collect();
+        let own = within.filter(|call| call.allowance == allowance).collect();
         room(all, caps.total).max(room(own, caps.of_tenant))
     }
 

@@ -7,7 +7,7 @@ use super::*;
 use crate::event::{BaselineId, Timestamp};
 use crate::verdict::{Action, CampaignId, Incident, IncidentId, Mode, Severity, Target, Verdict};
 
-const CAPS: Caps = Caps { of_tenant: 2, total: 3 };
+const CAPS: Caps = Caps { of_tenant: 2, total: 3, weight: 1 };
 
 fn incident(id: u64, victim: u32) -> Incident {
     let at = Timestamp::from_millis(1_795_000_000_000).expect("a time");
@@ -135,7 +135,7 @@ fn record(state: &State, op: Op, at: i64) -> Option<Record> {
                 channels: vec!["a".to_owned(), "b".to_owned()],
             };
             Some(match to {
-                0 => Record::Called { key, at, allowance: allowance(&asked.incident).to_owned() },
+                0 => Record::Called { key, at, allowance: allowance(&asked.incident).to_owned(), weight: 1 },
                 1 => held(Hold::Capped, Revocation::Capped(2)),
                 2 => held(Hold::Paused, Revocation::Paused),
                 3 => held(Hold::Refused, Revocation::Failed("x".to_owned())),
@@ -230,6 +230,23 @@ fn revocation_keys_are_of_one_tenant_and_target() {
     }
     let again = Incident { change: 99, event_id: "f".to_owned(), ..incident.clone() };
     assert_eq!(key(&again), key(&incident), "the key is the same for all changes of an incident");
+}
+
+#[test]
+fn cap_counts_requests_by_their_weight() {
+    const MINUTE: i64 = 60_000;
+    let mut state = State::default();
+    for (minute, weight) in [(0, 5), (1, 1), (2, 5)] {
+        state.apply(Record::Called { key: String::new(), at: minute * MINUTE, allowance: "acme".to_owned(), weight });
+    }
+    let room = |of_tenant, weight| state.room_at("acme", Caps { of_tenant, total: 100, weight }, 3 * MINUTE);
+    assert_eq!(room(12, 1), 3 * MINUTE, "eleven are counted");
+    assert_eq!(room(11, 1), 60 * MINUTE, "when the first is an hour old");
+    assert_eq!(room(12, 5), 60 * MINUTE);
+    assert_eq!(room(10, 5), 61 * MINUTE);
+    assert_eq!(room(5, 5), 62 * MINUTE);
+    assert_eq!(room(4, 5), i64::MAX, "never");
+    assert_eq!(state.room_at("other", Caps { of_tenant: 5, total: 15, weight: 5 }, 3 * MINUTE), 60 * MINUTE);
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::settings::{BodyTest, HttpRevokerSettings, Preset, ValueTest};
+use serde::Deserialize;
+
 use crate::port::{DeliveryError, Revoked};
 
 /// Maximum number of bytes that are read of a body.
@@ -12,35 +13,74 @@ pub(super) const BODY_BYTES_MAX: usize = 64 << 10;
 pub(super) struct Answer<'a> {
     pub(super) status: u16,
     pub(super) retry_after: Option<Duration>,
-    /// The first [`BODY_BYTES_MAX`] bytes. Empty if no test of the body is configured.
+    /// The first [`BODY_BYTES_MAX`] bytes.
     pub(super) body: &'a [u8],
 }
 
 impl Answer<'_> {
-    /// The error code in a JSON body, as in RFC 6749 and most APIs. Other content may be a secret or a value of an
-    /// event, so
-    /// it is not repeated.
-    fn error_code(&self) -> Option<String> {
-        let body: serde_json::Value = serde_json::from_slice(self.body).ok()?;
-        let code = body.get("error")?.as_str()?;
-        let is_code = !code.is_empty()
-            && code.len() <= ERROR_CODE_BYTES_MAX
-            && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
-        is_code.then(|| code.to_owned())
-    }
-
     fn reason(&self, verb: &str) -> String {
-        let code = self.error_code().map_or_else(String::new, |code| format!(" ({code})"));
+        let code = error_code(self.body).map_or_else(String::new, |code| format!(" ({code})"));
         format!("the provider {verb} {}{code}", self.status)
     }
+}
+
+/// The error code in a JSON body, as in RFC 6749 and most APIs. Other content may be a secret or a value of an event, so
+/// it is not repeated.
+pub(super) fn error_code(body: &[u8]) -> Option<String> {
+    let body: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let code = body.get("error")?.as_str()?;
+    let is_code = !code.is_empty()
+        && code.len() <= ERROR_CODE_BYTES_MAX
+        && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    is_code.then(|| code.to_owned())
 }
 
 /// Maximum length of an error code that is repeated. A token is longer.
 const ERROR_CODE_BYTES_MAX: usize = 30;
 
+/// Error codes of RFC 6749 section 5.2 and RFC 6750 section 3.1 that reject tokenwarden's own credential.
+const OWN_CREDENTIAL: [&str; 4] = ["invalid_client", "unauthorized_client", "access_denied", "insufficient_scope"];
+
+/// Required content of a response body.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "a text that the body must hold, a list of such texts, or { pointer = \"/ok\", equals = true }"
+)]
+pub(crate) enum BodyTest {
+    /// This text. White space is ignored.
+    Text(String),
+    /// One of these texts. White space is ignored.
+    AnyText(Vec<String>),
+    /// This value at this position of a JSON body.
+    Value(ValueTest),
+}
+
+/// See [`BodyTest::Value`].
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ValueTest {
+    /// A JSON pointer (RFC 6901).
+    pub(crate) pointer: String,
+    pub(crate) equals: serde_json::Value,
+}
+
+/// The keys that classify an answer, in the configuration or in a preset.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct AnswerSettings {
+    pub(super) done: Option<Vec<u16>>,
+    pub(super) done_when: Option<BodyTest>,
+    pub(super) already_gone: Option<Vec<u16>>,
+    pub(super) already_gone_when: Option<BodyTest>,
+    pub(super) retry: Option<Vec<u16>>,
+    pub(super) retry_when: Option<BodyTest>,
+    pub(super) refused_when: Option<BodyTest>,
+}
+
 impl BodyTest {
     /// Rejects a test that every body would pass.
-    fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self) -> Result<(), String> {
         let texts = match self {
             Self::Text(text) => std::slice::from_ref(text),
             Self::AnyText(texts) => texts,
@@ -55,7 +95,7 @@ impl BodyTest {
         Ok(())
     }
 
-    fn holds(&self, body: &[u8]) -> bool {
+    pub(super) fn holds(&self, body: &[u8]) -> bool {
         match self {
             Self::Text(text) => holds_text(body, text),
             Self::AnyText(texts) => texts.iter().any(|text| holds_text(body, text)),
@@ -72,96 +112,109 @@ fn holds_text(body: &[u8], text: &str) -> bool {
 
 /// Classification of responses.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Answers {
-    done: Option<Vec<u16>>,
-    done_when: Option<BodyTest>,
-    already_gone: Vec<u16>,
-    already_gone_when: Option<BodyTest>,
-    retry: Option<Vec<u16>>,
-}
+pub(super) struct Answers(AnswerSettings);
 
 impl Answers {
-    /// The error is the key in `[revoke.http]` and the problem.
-    pub(super) fn of(settings: &HttpRevokerSettings) -> Result<Self, (&'static str, String)> {
-        let gone = match settings.preset {
-            Preset::Custom | Preset::ById => vec![404, 410],
-            // In RFC 7009, an unknown token is a success. The other presets have their own statuses and texts. So 404
-            // means
-            // that the URL or the client is wrong.
-            Preset::Rfc7009 | Preset::Slack | Preset::Google | Preset::Twitch => Vec::new(),
+    /// `own` has precedence over the `preset`. The error is the key and the problem.
+    pub(super) fn of(own: AnswerSettings, preset: &AnswerSettings) -> Result<Self, (&'static str, String)> {
+        let preset = preset.clone();
+        let answers = AnswerSettings {
+            done: own.done.or(preset.done),
+            done_when: own.done_when.or(preset.done_when),
+            already_gone: own.already_gone.or(preset.already_gone),
+            already_gone_when: own.already_gone_when.or(preset.already_gone_when),
+            retry: own.retry.or(preset.retry),
+            retry_when: own.retry_when.or(preset.retry_when),
+            refused_when: own.refused_when.or(preset.refused_when),
         };
-        let value = |pointer: &str, equals: serde_json::Value| {
-            Some(BodyTest::Value(ValueTest { pointer: pointer.to_owned(), equals }))
-        };
-        let texts = |texts: &[&str]| Some(BodyTest::AnyText(texts.iter().map(|text| (*text).to_owned()).collect()));
-        let (done_when, already_gone_when) = match settings.preset {
-            Preset::Custom | Preset::Rfc7009 | Preset::ById => (None, None),
-            Preset::Slack => (value("/ok", true.into()), texts(&SLACK_GONE)),
-            Preset::Google => (None, value("/error", "invalid_token".into())),
-            Preset::Twitch => (None, value("/message", "Invalid token".into())),
-        };
-        let answers = Self {
-            done: settings.done.clone(),
-            done_when: settings.done_when.clone().or(done_when),
-            already_gone: settings.already_gone.clone().unwrap_or(gone),
-            already_gone_when: settings.already_gone_when.clone().or(already_gone_when),
-            retry: settings.retry.clone(),
-        };
-        for (key, test) in [("done_when", &answers.done_when), ("already_gone_when", &answers.already_gone_when)] {
+        for (key, test) in [
+            ("done_when", &answers.done_when),
+            ("already_gone_when", &answers.already_gone_when),
+            ("retry_when", &answers.retry_when),
+            ("refused_when", &answers.refused_when),
+        ] {
             test.as_ref().map_or(Ok(()), BodyTest::check).map_err(|problem| (key, problem))?;
         }
-        Ok(answers)
+        for (key, statuses) in [("done", &answers.done), ("already_gone", &answers.already_gone)] {
+            if statuses.iter().flatten().any(|status| is_about_own_credential(*status)) {
+                let problem = "contains 401 or 403, which reject the credential of tokenwarden; remove it".to_owned();
+                return Err((key, problem));
+            }
+        }
+        Ok(Self(answers))
     }
 
-    pub(super) const fn look_at_body(&self) -> bool {
-        self.done_when.is_some() || self.already_gone_when.is_some()
+    /// Whether the body may change the outcome that the status has.
+    pub(super) fn look_at_body(&self) -> bool {
+        let AnswerSettings { done_when, already_gone_when, retry_when, refused_when, .. } = &self.0;
+        [done_when, already_gone_when, retry_when, refused_when].into_iter().any(Option::is_some)
     }
 
     /// Classifies a response: done, already gone, to be retried, or refused.
     pub(super) fn classify(&self, answer: &Answer<'_>) -> Result<Revoked, DeliveryError> {
         let Answer { status, retry_after, body } = *answer;
+        let Self(answers) = self;
         let holds = |test: &Option<BodyTest>| test.as_ref().map(|test| test.holds(body));
-        // These statuses reject tokenwarden's own credentials, so `invalid_token` is not about the token to revoke.
-        let is_about_own_credentials = matches!(status, 401 | 403);
-        if !is_about_own_credentials && holds(&self.already_gone_when) == Some(true) {
+        let lists = |statuses: &Option<Vec<u16>>| statuses.as_ref().map(|statuses| statuses.contains(&status));
+        let refused = |verb: &str| Err(DeliveryError::Permanent { reason: answer.reason(verb), status });
+        let retried = || Err(DeliveryError::Retriable { reason: answer.reason("answered"), status, retry_after });
+        let is_to_be_retried = lists(&answers.retry).unwrap_or(matches!(status, 408 | 425 | 429 | 500..=599));
+        if is_about_own_credential(status) {
+            // `invalid_token` is then not about the token to revoke. Some APIs limit the rate with 403 and `Retry-After`.
+            let is_rate_limit = status == 403 && retry_after.is_some();
+            let is_to_be_retried = is_to_be_retried || is_rate_limit || holds(&answers.retry_when) == Some(true);
+            return if is_to_be_retried { retried() } else { refused("answered") };
+        }
+        if holds(&answers.refused_when) == Some(true) {
+            return refused("refused with status");
+        }
+        if error_code(body).is_some_and(|code| OWN_CREDENTIAL.contains(&code.as_str())) {
+            return if (200..300).contains(&status) { refused("refused with status") } else { refused("answered") };
+        }
+        if holds(&answers.already_gone_when) == Some(true) {
             return Ok(Revoked::AlreadyGone { status });
         }
-        let done = self.done.as_ref().map_or((200..300).contains(&status), |done| done.contains(&status));
-        let retry =
-            self.retry.as_ref().map_or(matches!(status, 408 | 425 | 429 | 500..=599), |retry| retry.contains(&status));
-        if done {
-            return match holds(&self.done_when) {
-                Some(false) => Err(DeliveryError::Permanent { reason: answer.reason("refused with status"), status }),
+        if holds(&answers.retry_when) == Some(true) {
+            return retried();
+        }
+        if lists(&answers.done).unwrap_or((200..300).contains(&status)) {
+            return match holds(&answers.done_when) {
+                Some(false) => refused("refused with status"),
                 Some(true) | None => Ok(Revoked::Done { status }),
             };
         }
-        if self.already_gone.contains(&status) {
-            Ok(Revoked::AlreadyGone { status })
-        } else if retry {
-            Err(DeliveryError::Retriable { reason: answer.reason("answered"), status, retry_after })
-        } else {
-            Err(DeliveryError::Permanent { reason: answer.reason("answered"), status })
+        match lists(&answers.already_gone) {
+            Some(true) => Ok(Revoked::AlreadyGone { status }),
+            _ if is_to_be_retried => retried(),
+            _ => refused("answered"),
         }
     }
 }
 
-/// Errors of Slack's `auth.revoke` for a token that no longer works.
-const SLACK_GONE: [&str; 3] =
-    [r#""error":"token_revoked""#, r#""error":"token_expired""#, r#""error":"account_inactive""#];
+/// Whether a response with this status rejects tokenwarden's own credential.
+const fn is_about_own_credential(status: u16) -> bool {
+    matches!(status, 401 | 403)
+}
 
 #[cfg(test)]
 mod tests {
+    use super::super::preset::Preset;
+    use super::super::settings::HttpRevokerSettings;
     use super::*;
+
+    fn answers(toml: &str) -> Result<Answers, (&'static str, String)> {
+        let settings: HttpRevokerSettings = toml::from_str(toml).expect("settings");
+        Answers::of(settings.answers(), &Preset::of(&settings).expect("a preset").answer)
+    }
 
     #[test]
     fn outcome_follows_the_status() {
         let meaning = |toml: &str, status: u16| {
-            let settings: HttpRevokerSettings = toml::from_str(toml).expect("settings");
-            let answer = Answer { status, retry_after: Some(Duration::from_secs(9)), body: b"" };
-            match Answers::of(&settings).expect("settings").classify(&answer) {
+            let answer = Answer { status, retry_after: (status > 403).then_some(Duration::from_secs(9)), body: b"" };
+            match answers(toml).expect("settings").classify(&answer) {
                 Ok(Revoked::Done { .. }) => "done",
                 Ok(Revoked::AlreadyGone { .. }) => "gone",
-                Err(DeliveryError::Retriable { retry_after: Some(_), .. }) => "retry",
+                Err(DeliveryError::Retriable { .. }) => "retry",
                 Err(_) => "give up",
             }
         };
@@ -185,9 +238,7 @@ mod tests {
     }
 
     fn outcome(toml: &str, status: u16, body: &str) -> Result<&'static str, String> {
-        let settings: HttpRevokerSettings = toml::from_str(toml).expect("settings");
-        let answers = Answers::of(&settings).expect("settings");
-        match answers.classify(&Answer { status, retry_after: None, body: body.as_bytes() }) {
+        match answers(toml).expect("settings").classify(&Answer { status, retry_after: None, body: body.as_bytes() }) {
             Ok(Revoked::Done { .. }) => Ok("done"),
             Ok(Revoked::AlreadyGone { .. }) => Ok("already_gone"),
             Err(DeliveryError::Retriable { .. }) => Ok("retry"),
@@ -220,6 +271,34 @@ mod tests {
         assert_eq!(outcome(value, 200, r#"{"result":{"ok":true}}"#), Ok("done"));
         assert!(outcome(value, 200, r#"{"result":{"ok":"true"}}"#).is_err());
         assert!(outcome(value, 200, r#"{"result":{"ok":true"#).is_err(), "cut short");
+    }
+
+    #[test]
+    fn own_credential_is_never_already_gone() {
+        let own = "url = 'https://h.example/'\nalready_gone = [400, 404]\nalready_gone_when = 'invalid'";
+        for (status, body) in [
+            (401, r#"{"error":"invalid_token"}"#),
+            (403, r#"{"error":"invalid_token"}"#),
+            (400, r#"{"error":"invalid_client"}"#),
+            (404, r#"{"error":"unauthorized_client","error_description":"invalid"}"#),
+            (200, r#"{"error":"invalid_client"}"#),
+        ] {
+            assert!(outcome(own, status, body).is_err(), "{status} {body}");
+        }
+        for key in ["done", "already_gone"] {
+            for status in [401, 403] {
+                let wrong = answers(&format!("url = 'https://h.example/'\n{key} = [404, {status}]"));
+                assert_eq!(wrong.expect_err("a mistake").0, key);
+            }
+        }
+    }
+
+    #[test]
+    fn rate_limit_with_403_is_retried() {
+        let answers = answers("url = 'https://h.example/'").expect("settings");
+        let meaning = |retry_after| answers.classify(&Answer { status: 403, retry_after, body: b"" });
+        assert!(matches!(meaning(Some(Duration::from_secs(9))), Err(DeliveryError::Retriable { .. })));
+        assert!(matches!(meaning(None), Err(DeliveryError::Permanent { .. })));
     }
 
     #[test]

@@ -6,6 +6,10 @@ use std::path::PathBuf;
 use secrecy::SecretString;
 use serde::Deserialize;
 
+use super::answer::{AnswerSettings, BodyTest};
+use super::auth_settings::AuthSettings;
+use super::shipped::PresetName;
+use crate::port::Radius;
 use crate::verdict::Target;
 
 /// `[revoke.http]`.
@@ -13,15 +17,23 @@ use crate::verdict::Target;
 #[serde(deny_unknown_fields)]
 pub struct HttpRevokerSettings {
     /// Defaults for the keys that are not set.
+    pub(crate) preset: Option<PresetName>,
+    /// A preset of the operator, in the format of the built-in ones.
+    pub(crate) preset_file: Option<PathBuf>,
+    /// A template with a fixed host. A preset may have a default, and appends its path.
+    pub(crate) url: Option<String>,
+    /// Fixed values of the templates.
     #[serde(default)]
-    pub(crate) preset: Preset,
-    /// A template with a fixed host. The preset `by_id` appends the id.
-    pub(crate) url: String,
+    pub(crate) values: BTreeMap<String, String>,
+    /// What one request revokes. It must be set if that is more than the token or grant of an incident.
+    pub(crate) radius: Option<Radius>,
     pub(crate) client_id: Option<String>,
     /// Sent with `client_id` as HTTP Basic authentication.
     pub(crate) client_secret: Option<SecretString>,
     /// Sent as bearer token.
     pub(crate) token: Option<SecretString>,
+    /// Another authentication than these.
+    pub(crate) auth: Option<AuthSettings>,
     pub(crate) method: Option<String>,
     #[serde(default)]
     pub(crate) headers: BTreeMap<String, SecretString>,
@@ -43,6 +55,12 @@ pub struct HttpRevokerSettings {
     pub(crate) already_gone_when: Option<BodyTest>,
     /// Statuses that are retried. Any other status is permanent.
     pub(crate) retry: Option<Vec<u16>>,
+    /// Content of the body with the same meaning.
+    pub(crate) retry_when: Option<BodyTest>,
+    /// Content of the body of a refusal. It has precedence over the other tests.
+    pub(crate) refused_when: Option<BodyTest>,
+    /// The read after a revocation.
+    pub(crate) verify: Option<VerifySettings>,
     /// Allows a provider with a private address.
     #[serde(default)]
     pub(crate) allow_private: bool,
@@ -50,26 +68,48 @@ pub struct HttpRevokerSettings {
     pub(crate) ca_file: Option<PathBuf>,
 }
 
-/// The built-in templates.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Preset {
-    /// No defaults.
-    #[default]
-    Custom,
-    /// OAuth 2.0 Token Revocation: `POST`, `token=…&token_type_hint=…`.
-    Rfc7009,
-    /// `DELETE {url}/{id}`.
-    ById,
-    /// Slack's `auth.revoke`: `POST`, `token=…`; refusals have status 200 (<https://api.slack.com/methods/auth.revoke>).
-    Slack,
-    /// Google's revocation endpoint: `POST`, `token=…`; 400 `invalid_token` for a token that is already revoked
-    /// (<https://developers.google.com/identity/protocols/oauth2/web-server#tokenrevoke>).
-    Google,
-    /// Twitch: `POST`, `client_id=…&token=…`; 400 `Invalid token` for a token that is already revoked
-    /// (<https://dev.twitch.tv/docs/authentication/revoke-tokens>).
-    Twitch,
+impl HttpRevokerSettings {
+    /// The keys that classify an answer.
+    pub(super) fn answers(&self) -> AnswerSettings {
+        AnswerSettings {
+            done: self.done.clone(),
+            done_when: self.done_when.clone(),
+            already_gone: self.already_gone.clone(),
+            already_gone_when: self.already_gone_when.clone(),
+            retry: self.retry.clone(),
+            retry_when: self.retry_when.clone(),
+            refused_when: self.refused_when.clone(),
+        }
+    }
+
+    /// Fixed values of the templates, with `client_id`.
+    pub(super) fn fixed_values(&self) -> BTreeMap<String, String> {
+        let client_id = self.client_id.iter().map(|id| (CLIENT_ID.to_owned(), id.clone()));
+        self.values.clone().into_iter().chain(client_id).collect()
+    }
 }
+
+/// `[revoke.http.verify]`, or the same of a preset. Without `method` and `body`, the request is an introspection (RFC 7662).
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct VerifySettings {
+    pub(super) method: Option<String>,
+    /// A template. Without it, that of the revocation.
+    pub(super) url: Option<String>,
+    /// Appended to `url`. A template.
+    pub(super) path: String,
+    pub(super) body: Option<String>,
+    pub(super) body_format: Option<BodyFormat>,
+    /// Statuses of an inactive token.
+    pub(super) inactive: Vec<u16>,
+    /// Content of the body for an inactive token.
+    pub(super) inactive_when: Option<BodyTest>,
+    /// A template. The token is active if the JSON body contains this text as a value.
+    pub(super) listed: Option<String>,
+}
+
+/// Name in templates of the key with the same name.
+pub(super) const CLIENT_ID: &str = "client_id";
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -93,28 +133,11 @@ impl TargetKind {
             Target::Family(_) => Self::Family,
         }
     }
-}
 
-/// Required content of a response body.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(
-    untagged,
-    expecting = "a text that the body must hold, a list of such texts, or { pointer = \"/ok\", equals = true }"
-)]
-pub(crate) enum BodyTest {
-    /// This text. White space is ignored.
-    Text(String),
-    /// One of these texts. White space is ignored.
-    AnyText(Vec<String>),
-    /// This value at this position of a JSON body.
-    Value(ValueTest),
-}
-
-/// See [`BodyTest::Value`].
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ValueTest {
-    /// A JSON pointer (RFC 6901).
-    pub(crate) pointer: String,
-    pub(crate) equals: serde_json::Value,
+    pub(super) const fn radius(self) -> Radius {
+        match self {
+            Self::Token => Radius::Token,
+            Self::Family => Radius::Grant,
+        }
+    }
 }

@@ -1,5 +1,8 @@
 //! Templates with named values. Each value is escaped for its position.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Url;
 
@@ -8,12 +11,22 @@ use crate::verdict::Target;
 
 /// Text with values as `{name}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Template(pub(super) Vec<Part>);
+pub(super) struct Template(Vec<Part>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Part {
+enum Part {
     Text(String),
+    /// A value of the configuration.
+    Fixed(String),
     Value(Value),
+}
+
+/// The incident whose values fill a template.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Filling<'a> {
+    pub(super) asked: &'a RevokeRequest<'a>,
+    /// Milliseconds since the epoch, wall clock.
+    pub(super) now: i64,
 }
 
 /// A value that a template can contain.
@@ -21,7 +34,7 @@ pub(super) enum Part {
 pub(super) enum Value {
     /// Id of the target.
     Id,
-    /// `token`, `family` or `app`.
+    /// `token` or `family`.
     Kind,
     /// `token_type_hint` of RFC 7009. A family is revoked by its refresh token.
     Hint,
@@ -32,9 +45,15 @@ pub(super) enum Value {
     TenantId,
     Reason,
     Key,
+    /// Time of the request, RFC 3339.
+    Now,
+    /// Name of the IAM user, from the ARN in `user_id`.
+    IamUser,
+    /// Name of the IAM role, from the ARN in `family_id`.
+    IamRole,
 }
 
-const VALUES: [(&str, Value); 10] = [
+const VALUES: [(&str, Value); 13] = [
     ("id", Value::Id),
     ("kind", Value::Kind),
     ("hint", Value::Hint),
@@ -45,6 +64,9 @@ const VALUES: [(&str, Value); 10] = [
     ("tenant_id", Value::TenantId),
     ("reason", Value::Reason),
     ("key", Value::Key),
+    ("now", Value::Now),
+    ("iam_user", Value::IamUser),
+    ("iam_role", Value::IamRole),
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,14 +74,16 @@ pub(super) enum Escape {
     Url,
     Json,
     Form,
+    /// The caller escapes the filled template as a whole.
+    None,
 }
 
 /// All characters except the unreserved ones of RFC 3986.
 pub(super) const ESCAPED_IN_URLS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 impl Template {
-    /// `{word}` is a value. Any other brace is text, because JSON contains braces.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    /// `{word}` is a value of the incident or of `fixed`. Any other brace is text, because JSON contains braces.
+    pub(super) fn parse(text: &str, fixed: &BTreeMap<String, String>) -> Result<Self, String> {
         let mut parts = Vec::new();
         let mut literal = String::new();
         let mut rest = text;
@@ -74,15 +98,20 @@ impl Template {
                 rest = &after[1..];
                 continue;
             }
-            let Some((_, value)) = VALUES.iter().find(|(name, _)| *name == word) else {
-                let known: Vec<_> = VALUES.iter().map(|(name, _)| format!("{{{name}}}")).collect();
-                return Err(format!(
-                    "has `{{{word}}}`, which is not a known value; known values are {}",
-                    known.join(", ")
-                ));
+            let part = match (VALUES.iter().find(|(name, _)| *name == word), fixed.get(word)) {
+                (Some((_, value)), _) => Part::Value(*value),
+                (None, Some(value)) => Part::Fixed(value.clone()),
+                (None, None) => {
+                    let known = VALUES.iter().map(|(name, _)| *name).chain(fixed.keys().map(String::as_str));
+                    let known: Vec<_> = known.map(|name| format!("{{{name}}}")).collect();
+                    return Err(format!(
+                        "has `{{{word}}}`, which is not a known value; known values are {}",
+                        known.join(", ")
+                    ));
+                }
             };
             parts.push(Part::Text(std::mem::take(&mut literal)));
-            parts.push(Part::Value(*value));
+            parts.push(part);
             rest = &after[word_end + 1..];
         }
         literal.push_str(rest);
@@ -93,14 +122,14 @@ impl Template {
     /// The URL with example values, for checks before a request. The host must not depend on values.
     pub(super) fn example(&self) -> Result<Url, String> {
         let filled = |value: &str| {
-            let text: String = self
-                .0
-                .iter()
-                .map(|part| match part {
-                    Part::Text(text) => text.as_str(),
-                    Part::Value(_) => value,
-                })
-                .collect();
+            let mut text = String::new();
+            for part in &self.0 {
+                match part {
+                    Part::Text(literal) => text.push_str(literal),
+                    Part::Fixed(fixed) => text.extend(utf8_percent_encode(fixed, ESCAPED_IN_URLS)),
+                    Part::Value(_) => text.push_str(value),
+                }
+            }
             Url::parse(&text).map_err(|error| format!("is not a URL: {error}"))
         };
         let (one, other) = (filled("a")?, filled("b")?);
@@ -110,33 +139,37 @@ impl Template {
         Ok(one)
     }
 
+    /// Whether it is a JSON document.
+    pub(super) fn is_json(&self) -> bool {
+        matches!(self.0.first(), Some(Part::Text(text)) if text.starts_with("{\"") || text.starts_with('['))
+    }
+
+    /// Whether it contains `value`.
+    pub(super) fn names(&self, value: Value) -> bool {
+        self.0.contains(&Part::Value(value))
+    }
+
     /// An empty value is an error, because an empty id would change the request. For example, it could delete a whole
     /// collection.
-    pub(super) fn fill(&self, asked: &RevokeRequest<'_>, escape: Escape) -> Result<String, String> {
+    pub(super) fn fill(&self, with: &Filling<'_>, escape: Escape) -> Result<String, String> {
         let mut filled = String::new();
         for part in &self.0 {
-            let value = match part {
-                Part::Text(text) => {
-                    filled.push_str(text);
-                    continue;
-                }
-                Part::Value(value) => value,
-            };
-            let text = value.of(asked);
-            let name = VALUES.iter().find(|(_, known)| known == value).map_or("", |(name, _)| name);
-            if text.is_empty() {
-                return Err(format!("the request requires `{name}`, which the incident does not have"));
-            }
-            match escape {
-                // A dot segment is resolved even if it is written as %2E.
-                Escape::Url if text == "." || text == ".." => {
-                    return Err(format!("`{name}` is `{text}`, which is not allowed in a URL"));
-                }
-                Escape::Url => filled.extend(utf8_percent_encode(text, ESCAPED_IN_URLS)),
-                Escape::Form => filled.extend(url::form_urlencoded::byte_serialize(text.as_bytes())),
-                Escape::Json => {
-                    let quoted = serde_json::Value::from(text).to_string();
-                    filled.push_str(&quoted[1..quoted.len() - 1]);
+            match part {
+                Part::Text(text) => filled.push_str(text),
+                Part::Fixed(text) => push_escaped(&mut filled, text, escape),
+                Part::Value(value) => {
+                    let text = value.of(with);
+                    let name = value.name();
+                    if text.is_empty() {
+                        return Err(format!("the request requires `{name}`, which the incident does not have"));
+                    }
+                    // Servers resolve dot segments even if they are written as %2E, and gateways also those behind %2F.
+                    if escape == Escape::Url && text.split(['/', '\\']).any(|part| matches!(part, "." | "..")) {
+                        return Err(format!(
+                            "`{name}` contains `.` or `..` as a path segment, which is not allowed in a URL"
+                        ));
+                    }
+                    push_escaped(&mut filled, &text, escape);
                 }
             }
         }
@@ -144,9 +177,22 @@ impl Template {
     }
 }
 
+fn push_escaped(to: &mut String, text: &str, escape: Escape) {
+    match escape {
+        Escape::Url => to.extend(utf8_percent_encode(text, ESCAPED_IN_URLS)),
+        Escape::Form => to.extend(url::form_urlencoded::byte_serialize(text.as_bytes())),
+        Escape::Json => {
+            let quoted = serde_json::Value::from(text).to_string();
+            to.push_str(&quoted[1..quoted.len() - 1]);
+        }
+        Escape::None => to.push_str(text),
+    }
+}
+
 impl Value {
-    fn of<'a>(self, asked: &RevokeRequest<'a>) -> &'a str {
-        match self {
+    fn of<'a>(self, with: &Filling<'a>) -> Cow<'a, str> {
+        let asked = with.asked;
+        Cow::Borrowed(match self {
             Self::Id => asked.target.id(),
             Self::Kind => asked.target.kind(),
             Self::Hint if matches!(asked.target, Target::Family(_)) => "refresh_token",
@@ -158,8 +204,41 @@ impl Value {
             Self::TenantId => asked.tenant_id,
             Self::Reason => asked.reason,
             Self::Key => asked.key,
-        }
+            Self::IamUser => iam_user(asked.user_id),
+            Self::IamRole => iam_role(asked.family_id),
+            Self::Now => {
+                let now = jiff::Timestamp::from_millisecond(with.now).unwrap_or_default();
+                return Cow::Owned(format!("{now:.0}"));
+            }
+        })
     }
+
+    fn name(self) -> &'static str {
+        VALUES.iter().find(|(_, known)| *known == self).map_or("", |(name, _)| name)
+    }
+}
+
+/// Path below `kind` of an IAM ARN, such as `arn:aws:iam::111122223333:user/division/ana`.
+fn iam_path<'a>(arn: &'a str, kind: &str) -> Option<&'a str> {
+    let mut parts = arn.splitn(6, ':');
+    let is_iam = parts.next()? == "arn" && parts.next().is_some() && parts.next()? == "iam";
+    let resource = parts.nth(2)?;
+    is_iam.then(|| resource.strip_prefix(kind)?.strip_prefix('/')).flatten()
+}
+
+/// The name at the end of a user's ARN, or a name. Empty if it is neither.
+fn iam_user(user_id: &str) -> &str {
+    match iam_path(user_id, "user") {
+        Some(path) => path.rsplit('/').next().unwrap_or_default(),
+        None if user_id.contains([':', '/']) => "",
+        None => user_id,
+    }
+}
+
+/// The name in a role's ARN. Empty if it is not clear, because in a family a session name may follow the role's, and a
+/// path may precede it.
+fn iam_role(family_id: &str) -> &str {
+    iam_path(family_id, "role").filter(|path| !path.contains('/')).unwrap_or_default()
 }
 
 /// A request for a test.
@@ -185,16 +264,17 @@ mod tests {
 
     fn fill(template: &str, id: &str, escape: Escape) -> Result<String, String> {
         let target = Target::Token(id.to_owned());
-        Template::parse(template)?.fill(&asked(&target, id), escape)
+        let fixed = BTreeMap::from([("org".to_owned(), "a&b/\"c".to_owned())]);
+        Template::parse(template, &fixed)?.fill(&Filling { asked: &asked(&target, id), now: 1_795_000_000_123 }, escape)
     }
 
     #[test]
     fn values_are_escaped_for_their_position() {
-        let id = "a/../b?c=d&e=f#g h{id}\"\\é";
+        let id = "a/b?c=d&e=f#g h{id}\"\\é";
         assert_eq!(
             fill("https://h/t/{id}?u={user_id}", id, Escape::Url).as_deref(),
             Ok(
-                "https://h/t/a%2F..%2Fb%3Fc%3Dd%26e%3Df%23g%20h%7Bid%7D%22%5C%C3%A9?u=a%2F..%2Fb%3Fc%3Dd%26e%3Df%23g%20h%7Bid%7D%22%5C%C3%A9"
+                "https://h/t/a%2Fb%3Fc%3Dd%26e%3Df%23g%20h%7Bid%7D%22%5C%C3%A9?u=a%2Fb%3Fc%3Dd%26e%3Df%23g%20h%7Bid%7D%22%5C%C3%A9"
             )
         );
         assert_eq!(fill("token={id}&a={app_id}", "a&b=c d", Escape::Form).as_deref(), Ok("token=a%26b%3Dc+d&a=crm"));
@@ -208,10 +288,43 @@ mod tests {
     fn id_that_changes_the_request_is_rejected() {
         assert!(fill("https://h/t/{family_id}", "x", Escape::Url).is_err_and(|error| error.contains("`family_id`")));
         assert!(fill("https://h/t/{id}", "", Escape::Url).is_err());
-        for dots in [".", ".."] {
-            assert!(fill("https://h/t/{id}", dots, Escape::Url).is_err(), "{dots}");
+        for dots in [".", "..", "../users/x", "a/../b", "..\\x", "x/."] {
+            let error = fill("https://h/t/{id}", dots, Escape::Url).expect_err(dots);
+            assert!(!error.contains("users"), "{error}");
         }
-        assert!(Template::parse("https://h/{tokenid}").is_err_and(|error| error.contains("{token_id}")));
+        assert!(fill("https://h/t/{tokenid}", "x", Escape::Url).is_err_and(|error| error.contains("{token_id}")));
+    }
+
+    #[test]
+    fn fixed_values_and_time_are_filled() {
+        let fixed = |escape| fill("{org}", "x", escape).expect("it is filled");
+        assert_eq!(fixed(Escape::Url), "a%26b%2F%22c");
+        assert_eq!(fixed(Escape::Json), "a&b/\\\"c");
+        assert_eq!(fixed(Escape::Form), "a%26b%2F%22c");
+        assert_eq!(fill("{now}", "x", Escape::Json).as_deref(), Ok("2026-11-18T11:06:40Z"));
+    }
+
+    #[test]
+    fn iam_names_are_taken_from_arns() {
+        for (user_id, name) in [
+            ("arn:aws:iam::111122223333:user/ana", "ana"),
+            ("arn:aws-cn:iam::111122223333:user/team/x/ana", "ana"),
+            ("ana@example.com", "ana@example.com"),
+            ("arn:aws:sts::111122223333:assumed-role/deploy/ana", ""),
+            ("arn:aws:iam::111122223333:root", ""),
+            ("arn:aws:iam::111122223333:role/ana", ""),
+            ("team/ana", ""),
+        ] {
+            assert_eq!(iam_user(user_id), name, "{user_id}");
+        }
+        for (family_id, name) in [
+            ("arn:aws:iam::111122223333:role/deploy", "deploy"),
+            ("arn:aws:iam::111122223333:role/deploy/ana", ""),
+            ("arn:aws:iam::111122223333:user/deploy", ""),
+            ("deploy", ""),
+        ] {
+            assert_eq!(iam_role(family_id), name, "{family_id}");
+        }
     }
 
     proptest! {
@@ -227,7 +340,7 @@ mod tests {
                 );
                 prop_assert_eq!((url.host_str(), url.query(), url.fragment()), (Some("h.example"), None, None));
             } else {
-                prop_assert!(id == "." || id == "..");
+                prop_assert!(id.split(['/', '\\']).any(|part| part == "." || part == ".."));
             }
         }
 

@@ -1,0 +1,44 @@
+//! What one revocation ends at the provider.
+
+use serde::{Deserialize, Serialize};
+
+/// What one request revokes, from the smallest to the largest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Radius {
+    /// One token.
+    Token,
+    /// The tokens of one grant: of one user for one application.
+    Grant,
+    /// A sign-in session with the tokens of all its applications.
+    Session,
+    /// All sessions and tokens of a user.
+    User,
+    /// All sessions of a role, which several users and programs may have.
+    Role,
+    /// All tokens of an application.
+    App,
+}
+
+impl Radius {
+    /// The name in the configuration and in the table `actions`.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::Grant => "grant",
+            Self::Session => "session",
+            Self::User => "user",
+            Self::Role => "role",
+            Self::App => "app",
+        }
+    }
+
+    /// The revocations as which one of this radius counts towards the caps.
+    pub(crate) const fn weight(self) -> u32 {
+        match self {
+            Self::Token | Self::Grant | Self::Session => 1,
+            Self::User => 5,
+            Self::Role | Self::App => 20,
+        }
+    }
+}
