@@ -15,7 +15,7 @@ demo: ## builds tokenwarden and runs it on a generated fortnight with thefts
 	@deploy/setup.sh convert $(TARGET)/release/tokenwarden
 	@$(TARGET)/release/tokenwarden demo
 
-# This seed was not used for tuning.
+# The seed of the tables in docs/results.md.
 SEED ?= 7701
 MEASURED := $(TARGET)/evaluate-$(SEED)
 BUILD = $(or $(shell git describe --always --dirty 2>/dev/null),unknown)
