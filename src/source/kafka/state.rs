@@ -178,9 +178,8 @@ impl StateTopic {
         let Some(located) = located else { return Ok(None) };
         let Located { first, marker } = serde_json::from_slice(&located)
             .map_err(|error| SnapshotError::Unreadable(format!("topic {}: marker of {name}: {error}", self.topic)))?;
-        log.seek(first)?;
         let (bytes, left) = (marker.extent.bytes, marker.extent.records);
-        let records = Box::new(log.records(self.key(name, ""), left));
+        let records = Box::new(log.records(first, self.key(name, ""), left));
         Ok(Some(StoredSnapshot { marker, bytes, records }))
     }
 }

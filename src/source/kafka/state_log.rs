@@ -72,12 +72,12 @@ impl Log {
         self.consumer.fetch_watermarks(&self.topic, self.partition, ANSWER_WAIT).map_err(failed)
     }
 
-    /// The next `count` messages whose keys are `keys` with a number from 0.
-    pub(super) const fn records(self, keys: String, count: u32) -> Records {
-        Records { log: self, keys, next: 0, left: count }
+    /// The `count` messages from the offset `first` on whose keys are `keys` with a number from 0.
+    pub(super) const fn records(self, first: i64, keys: String, count: u32) -> Records {
+        Records { log: self, first, keys, next: 0, left: count }
     }
 
-    pub(super) fn seek(&self, from: i64) -> io::Result<()> {
+    fn seek(&self, from: i64) -> io::Result<()> {
         let mut start = TopicPartitionList::new();
         start.add_partition_offset(&self.topic, self.partition, Offset::Offset(from)).map_err(failed)?;
         self.consumer.assign(&start).map_err(failed)
@@ -127,6 +127,8 @@ impl Log {
 /// The records of a snapshot.
 pub(super) struct Records {
     log: Log,
+    /// Offset of the first one.
+    first: i64,
     /// The beginning of their keys.
     keys: String,
     next: u32,
@@ -137,6 +139,10 @@ impl SnapshotReader for Records {
     fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
         if self.left == 0 {
             return Ok(None);
+        }
+        // Not before, because librdkafka may abort the process if a consumer is dropped just after a second assignment.
+        if self.next == 0 {
+            self.log.seek(self.first)?;
         }
         let key = format!("{}{}", self.keys, self.next);
         let found = self.log.read(|found, payload| if found == key { payload.map(<[u8]>::to_vec) } else { None })?;
