@@ -21,11 +21,11 @@ const REVOKE_FROM: f64 = 7.0;
 /// without the evidence of routes. Otherwise a migration would be revoked for `fan`, the owner's first backfill for
 /// `volume`, and a quarterly audit for `volume` and routes.
 const REVOKE_ALONE_FROM: f64 = 4.0;
-/// Behaviour does not revoke if this many users arrive together, unless the token's own use is evidence: a scan by the
-/// security team or a migration looks like a campaign.
+/// Behaviour does not revoke if this many users arrive together, unless the token's calls are unusual: a scan by the security
+/// team or a migration looks like a campaign.
 const REVOKE_ARRIVALS: usize = 3;
-/// Evidence of the token's own use from which it is revoked although others arrive with it.
-const REVOKE_OWN_FROM: f64 = 3.0;
+/// Evidence of unusual calls from which a token is revoked although others arrive with it.
+const REVOKE_CALLS_FROM: f64 = 3.0;
 /// Behaviour does not revoke before this number of calls in a visit: a scan makes one call per token.
 const REVOKE_CALLS: u32 = 3;
 /// Behaviour does not revoke before this number of visits in the partition.
@@ -48,9 +48,8 @@ pub(crate) struct Evidence {
     pub(crate) fan: f64,
     /// Evidence of calls between the owner's calls, at the owner's place. It does not count towards a revocation.
     pub(crate) between: f64,
-    /// Evidence that a scan or a migration does not cause: routes and areas, two holders, life cycle and credential.
-    /// Without `between`.
-    pub(crate) own_use: f64,
+    /// Evidence of routes and areas, without `between`. A scan or a migration makes usual calls.
+    pub(crate) unusual_calls: f64,
     /// Evidence of the number of calls and bytes.
     pub(crate) volume: f64,
     /// Evidence of routes and areas, at the owner's place.
@@ -86,7 +85,7 @@ pub(crate) fn verdict(evidence: Evidence, threshold: f64, margin: f64, visits: f
     } = evidence;
     let behaviour = log_odds - lifecycle_below_threshold - between;
     let in_company = arrivals >= REVOKE_ARRIVALS;
-    let explained_by_company = in_company && evidence.own_use < REVOKE_OWN_FROM;
+    let explained_by_company = in_company && evidence.unusual_calls < REVOKE_CALLS_FROM;
     let alone = behaviour - fan.max(volume + calls_at_usual_place) > REVOKE_ALONE_FROM && !explained_by_company;
     // A revoked grant is not revoked again because of rejected calls. Requests that anyone can send without the
     // credential do not revoke a grant.
@@ -118,7 +117,7 @@ mod tests {
             already_revoked: false,
             fan: 0.0,
             between: 0.0,
-            own_use: 0.0,
+            unusual_calls: 0.0,
             volume: 0.0,
             calls_at_usual_place: 0.0,
             by_hand: false,
@@ -157,7 +156,7 @@ mod tests {
         assert_eq!(verdict(guest, 1.0, 3.0, 1e6), Verdict::Alert);
         let scan = Evidence { arrivals: 3, ..evidence(20.0) };
         assert_eq!(verdict(scan, 1.0, 3.0, 1e6), Verdict::Alert);
-        let theft = Evidence { own_use: 3.0, ..scan };
+        let theft = Evidence { unusual_calls: 3.0, ..scan };
         assert_eq!(verdict(theft, 1.0, 3.0, 1e6), Verdict::Revoke, "calls that the user does not make");
         let colleague = Evidence { by_hand: true, ..evidence(20.0) };
         assert_eq!(verdict(colleague, 1.0, 3.0, 1e6), Verdict::Alert, "an employee with a service's token");

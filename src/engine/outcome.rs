@@ -63,7 +63,7 @@ fn by_odds(state: &mut State, rules: &RuleSet, observation: &Observation<'_>, sc
             && is_revoked(&mut state.memory.ends, observation.enriched, observation.sighting.at),
         fan: score.app_fan.max(0.0) + score.ip_fan.max(0.0),
         between: score.between,
-        own_use: own_use(score),
+        unusual_calls: score.shares[DetectorId::Route] + score.shares[DetectorId::Area] - score.between,
         volume: score.shares[DetectorId::Volume],
         calls_at_usual_place: if score.setting == Setting::Usual {
             score.shares[DetectorId::Route].max(0.0) + score.shares[DetectorId::Area].max(0.0) - score.between
@@ -77,13 +77,6 @@ fn by_odds(state: &mut State, rules: &RuleSet, observation: &Observation<'_>, sc
     };
     let (thresholds, margin) = (&state.thresholds, state.settings.revoke_margin);
     decide::verdict(evidence, thresholds.alert_from(observation.tenant), margin, thresholds.visits(observation.tenant))
-}
-
-/// Evidence of the token's own use, which a scan of many tokens or a migration does not cause.
-fn own_use(score: &Score) -> f64 {
-    use DetectorId::{Area, Credential, Lifecycle, Route, Sibling, Switch};
-    let shares = [Route, Area, Switch, Lifecycle, Credential, Sibling].map(|detector| score.shares[detector]);
-    shares.iter().sum::<f64>() - score.between
 }
 
 /// Applies policies, budget and incidents.
