@@ -102,8 +102,10 @@ impl Batch {
         let ids = self.block.numbers(self.table.column("row_id")).map(u64::from_le_bytes);
         let times = self.block.numbers(self.table.column("timestamp")).map(i64::from_le_bytes);
         let events = self.block.texts(self.table.column("event_id"));
+        let incidents = self.block.texts(self.table.column("incident_id"));
+        let rows = ids.zip(times).zip(events).zip(incidents);
         let keep: Vec<bool> =
-            ids.zip(times).zip(events).map(|((id, at), event)| !known.contains(&RowKey::of(id, at, event))).collect();
+            rows.map(|(((id, at), event), incident)| !known.contains(&RowKey::of(id, at, [event, incident]))).collect();
         let mut rest = self.clone();
         rest.block.retain(&keep);
         let kept: Vec<u8> = keep.iter().map(|keep| u8::from(*keep)).collect();
@@ -139,13 +141,16 @@ pub(super) struct Span {
 }
 
 /// Hash of what distinguishes a row of `token_events`. The id of a row is not enough: a file can be replaced by another
-/// one with the same name.
+/// one with the same name. A row with another incident is another judgement of the same event, and replaces the earlier
+/// row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct RowKey(u64);
 
 impl RowKey {
-    pub(super) fn of(row_id: u64, timestamp: i64, event_id: &[u8]) -> Self {
-        Self(xxh3_64_with_seed(event_id, xxh3_64_with_seed(&timestamp.to_le_bytes(), row_id)))
+    /// `texts`: event id and incident id.
+    pub(super) fn of(row_id: u64, timestamp: i64, texts: [&[u8]; 2]) -> Self {
+        let of_row = xxh3_64_with_seed(&timestamp.to_le_bytes(), row_id);
+        Self(texts.into_iter().fold(of_row, |hash, text| xxh3_64_with_seed(text, hash)))
     }
 }
 

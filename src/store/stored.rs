@@ -5,7 +5,7 @@
 //! A repeated insert of the same process is recognised by its deduplication token instead.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use clickhouse::Client;
@@ -15,12 +15,14 @@ use super::fault::Fault;
 use super::rows::{Batch, RowKey, Span};
 
 /// Inserts that run now. A process may have ended while the server still executes its insert.
-const RUNNING: &str =
-    "SELECT query_id FROM system.processes WHERE query_kind = 'Insert' AND position(query, 'token_events') > 0";
+const RUNNING: &str = "SELECT query_id FROM system.processes \
+     WHERE query_kind = 'Insert' AND current_database = currentDatabase() AND position(query, 'token_events') > 0";
 const ACCESS_DENIED: u32 = 497;
 /// Time for which a running insert of another process is awaited, and time between two looks.
 const RUNNING_WAIT: Duration = Duration::from_secs(30);
 const RUNNING_LOOK: Duration = Duration::from_millis(50);
+/// Partitions in one statement, which may have 256 KiB. Each path of a replay is one.
+const SPANS_MAX: usize = 200;
 
 /// For each partition: the hour in which the oldest row at or after an offset was ingested, and the last offset. The
 /// projection `positions` answers it from a few rows per part.
@@ -28,7 +30,7 @@ const LAST: &str = "SELECT toString(source_topic), source_partition, toInt64(toU
                     FROM (SELECT source_topic, source_partition, toStartOfHour(ingested_at) AS hour, \
                     max(source_offset) AS last FROM token_events GROUP BY source_topic, source_partition, hour) WHERE ";
 /// Rows of a partition between two offsets.
-const ROWS: &str = "SELECT row_id, toUnixTimestamp64Milli(timestamp), event_id FROM token_events \
+const ROWS: &str = "SELECT row_id, toUnixTimestamp64Milli(timestamp), event_id, incident_id FROM token_events \
                     WHERE source_topic = ? AND source_partition = ? AND source_offset BETWEEN ? AND ? \
                     AND ingested_at >= toDateTime(?, 'UTC')";
 
@@ -43,7 +45,15 @@ const ROLLUP: &str = concat!(
 
 /// The partitions whose rows before an offset are known to be stored, and that have none from it on.
 #[derive(Debug, Default)]
-pub(super) struct Stored(Mutex<HashMap<(String, i32), i64>>);
+pub(super) struct Stored(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// Next offset by topic and partition.
+    next: HashMap<(String, i32), i64>,
+    /// Number of calls of [`Stored::forget`]. An insert that began before the last one proves nothing any more.
+    forgotten: u64,
+}
 
 /// What the store has of the partition of a span, from the first offset of the span on.
 struct Present {
@@ -56,7 +66,9 @@ struct Present {
 impl Stored {
     /// Forgets all partitions, because other processes may have written to them.
     pub(super) fn forget(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let mut known = self.known();
+        known.next.clear();
+        known.forgotten += 1;
     }
 
     /// The rows of `events` that are not in the store; `None` if that is all of them. The second part is to be passed to
@@ -64,27 +76,36 @@ impl Stored {
     pub(super) async fn missing(&self, client: &Client, events: &Batch) -> Result<(Option<Batch>, Ends), Error> {
         let spans = events.spans();
         let mut ends: Vec<_> = spans.iter().map(|span| (span.topic.clone(), span.partition, span.last + 1)).collect();
-        let unknown: Vec<Span> = {
-            let stored = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let next = |span: &Span| stored.get(&(span.topic.clone(), span.partition)).copied();
-            spans.into_iter().filter(|span| next(span).is_none_or(|next| span.first < next)).collect()
+        let (unknown, forgotten): (Vec<Span>, u64) = {
+            let known = self.known();
+            let next = |span: &Span| known.next.get(&(span.topic.clone(), span.partition)).copied();
+            let is_unknown = |span: &Span| next(span).is_none_or(|next| span.first < next);
+            // If one is unknown, all are looked up. Otherwise a repetition of this insert would contain other rows.
+            let unknown = if spans.iter().any(is_unknown) { spans } else { Vec::new() };
+            (unknown, known.forgotten)
         };
         if unknown.is_empty() {
-            return Ok((None, Ends(ends)));
+            return Ok((None, Ends { ends, forgotten }));
         }
         wait_for_inserts(client).await?;
-        let present = present(client, unknown).await?;
+        let mut present = Vec::new();
+        for some in unknown.chunks(SPANS_MAX) {
+            present.extend(self::present(client, some).await?);
+        }
         let mut known = HashSet::new();
         for Present { span, since, last } in &present {
             let between = |sql| {
                 let query = client.query(sql).bind(&span.topic).bind(span.partition);
                 query.bind(span.first).bind(span.last).bind(since)
             };
-            let rows = between(ROWS).fetch_all::<(u64, i64, String)>().await?;
+            let rows = between(ROWS).fetch_all::<(u64, i64, String, String)>().await?;
             if !rows.is_empty() {
                 between(ROLLUP).execute().await?;
             }
-            known.extend(rows.iter().map(|(id, at, event)| RowKey::of(*id, *at, event.as_bytes())));
+            known.extend(
+                rows.iter()
+                    .map(|(id, at, event, incident)| RowKey::of(*id, *at, [event.as_bytes(), incident.as_bytes()])),
+            );
             // Later epochs are looked up too, until they are past the rows that exist.
             if *last > span.last {
                 ends.retain(|(topic, partition, _)| *partition != span.partition || *topic != span.topic);
@@ -93,18 +114,29 @@ impl Stored {
         if !known.is_empty() {
             tracing::info!(rows = known.len(), "rows of an earlier process are in the store and are not sent again");
         }
-        Ok(((!known.is_empty()).then(|| events.without(&known)), Ends(ends)))
+        Ok(((!known.is_empty()).then(|| events.without(&known)), Ends { ends, forgotten }))
     }
 
     /// Records that the rows up to `ends` are stored.
-    pub(super) fn wrote(&self, Ends(ends): Ends) {
-        let mut stored = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        stored.extend(ends.into_iter().map(|(topic, partition, next)| ((topic, partition), next)));
+    pub(super) fn wrote(&self, Ends { ends, forgotten }: Ends) {
+        let mut known = self.known();
+        if known.forgotten == forgotten {
+            known.next.extend(ends.into_iter().map(|(topic, partition, next)| ((topic, partition), next)));
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Topic, partition and next offset of each partition of an insert.
-pub(super) struct Ends(Vec<(String, i32, i64)>);
+/// The ends of an insert.
+pub(super) struct Ends {
+    /// Topic, partition and next offset.
+    ends: Vec<(String, i32, i64)>,
+    /// [`Known::forgotten`] before the insert.
+    forgotten: u64,
+}
 
 /// Waits until the inserts that run now have ended. Later inserts of other processes are not awaited.
 async fn wait_for_inserts(client: &Client) -> Result<(), Error> {
@@ -125,7 +157,10 @@ async fn wait_for_inserts(client: &Client) -> Result<(), Error> {
             return Ok(());
         }
         if began.elapsed() > RUNNING_WAIT {
-            return Err(Error::TimedOut);
+            tracing::warn!(
+                "an insert has run for 30 s; if it is that of an earlier process, its rows may be stored twice"
+            );
+            return Ok(());
         }
         running = Some(left);
         tokio::time::sleep(RUNNING_LOOK).await;
@@ -133,23 +168,39 @@ async fn wait_for_inserts(client: &Client) -> Result<(), Error> {
 }
 
 /// The spans whose partition has rows from their first offset on.
-async fn present(client: &Client, spans: Vec<Span>) -> Result<Vec<Present>, Error> {
+async fn present(client: &Client, spans: &[Span]) -> Result<Vec<Present>, Error> {
     let each = vec!["(source_topic = ? AND source_partition = ? AND last >= ?)"; spans.len()];
     let sql = format!("{LAST}{} GROUP BY source_topic, source_partition", each.join(" OR "));
     let bind =
         |query: clickhouse::query::Query, span: &Span| query.bind(&span.topic).bind(span.partition).bind(span.first);
     let found = spans.iter().fold(client.query(&sql), bind).fetch_all::<(String, i32, i64, i64)>().await?;
-    let present = spans.into_iter().filter_map(|span| {
+    let present = spans.iter().filter_map(|span| {
         let is_same =
             |(topic, partition, ..): &&(String, i32, i64, i64)| *topic == span.topic && *partition == span.partition;
         let (.., since, last) = *found.iter().find(is_same)?;
-        Some(Present { span, since, last })
+        Some(Present { span: span.clone(), since, last })
     });
     Ok(present.collect())
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    #[test]
+    fn insert_of_an_earlier_assignment_is_not_recorded() {
+        let stored = Stored::default();
+        let insert = |forgotten| Ends { ends: vec![("topic".to_owned(), 0, 7)], forgotten };
+        let recorded = |stored: &Stored| stored.known().next.len();
+        stored.wrote(insert(0));
+        assert_eq!(recorded(&stored), 1);
+        stored.forget();
+        stored.wrote(insert(0));
+        assert_eq!(recorded(&stored), 0);
+        stored.wrote(insert(1));
+        assert_eq!(recorded(&stored), 1);
+    }
+
     /// The view and the repair compute the same.
     #[test]
     fn rollup_is_that_of_the_view() {

@@ -2,9 +2,10 @@
 
 use tempfile::TempDir;
 use tokenwarden::port::Store as _;
-use tokenwarden::store::{ClickHouse, Reader};
+use tokenwarden::store::{ClickHouse, EpochRows, Reader};
+use tokenwarden::verdict::{IncidentId, Outcome};
 
-use super::rows::epoch;
+use super::rows::{allowed, epoch, event, push};
 use super::{ask, change, child, embedded, physical_rows, turn};
 
 /// A process is killed between an insert and the commit of its offsets. The next one reads the same messages in epochs
@@ -83,5 +84,29 @@ async fn rollup_of_existing_rows_is_completed() {
     store.write(&epoch(80..120)).await.unwrap();
     assert_eq!(physical_rows(&reader, "token_events").await, "120");
     assert_eq!(ask(&reader, hours).await, "120");
+    store.close().await;
+}
+
+/// Messages are read again after a change of rules, and are now part of an incident.
+#[tokio::test]
+async fn row_with_another_incident_replaces_the_earlier_one() {
+    let _turn = turn().await;
+    let directory = TempDir::new().unwrap();
+    let settings = embedded(directory.path());
+    let store = ClickHouse::open(&settings).await.unwrap();
+    store.write(&epoch(0..50)).await.unwrap();
+    store.close().await;
+
+    let store = ClickHouse::open(&settings).await.unwrap();
+    let mut again = EpochRows::new();
+    for number in 0..50 {
+        let incident_id = (number == 7).then_some(IncidentId(7));
+        push(&mut again, &event(number), &Outcome { incident_id, ..allowed() }, number as i64);
+    }
+    store.write(&again).await.unwrap();
+    let reader = Reader::open(&settings).await.unwrap();
+    assert_eq!(physical_rows(&reader, "token_events").await, "51", "one row is written again");
+    let found = "SELECT count(), countIf(incident_id != '') FROM token_events FINAL";
+    assert_eq!(ask(&reader, found).await, "50\t1");
     store.close().await;
 }
