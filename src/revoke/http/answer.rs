@@ -318,9 +318,9 @@ mod tests {
         assert!(outcome(&slack, 200, r#"{"ok": false, "error": "invalid_auth"}"#).is_err());
         assert_eq!(outcome(&slack, 429, ""), Ok("retry"));
         assert_eq!(outcome(&google, 200, ""), Ok("done"));
-        assert_eq!(outcome(&google, 400, r#"{"error": "invalid_token"}"#), Ok("already_gone"));
+        assert!(outcome(&google, 400, r#"{"error": "invalid_token"}"#).is_err());
         assert!(outcome(&google, 400, r#"{"error": "invalid_request"}"#).is_err());
-        assert_eq!(outcome(&twitch, 400, r#"{"status": 400, "message": "Invalid token"}"#), Ok("already_gone"));
+        assert!(outcome(&twitch, 400, r#"{"status": 400, "message": "Invalid token"}"#).is_err());
         assert!(outcome(&twitch, 404, r#"{"status": 404, "message": "client does not exist"}"#).is_err());
     }
 }

@@ -187,7 +187,8 @@ async fn github_app_exchanges_a_jwt() {
 async fn aws_and_header_credentials_are_sent() {
     let (provider, url) = Provider::start().await;
     let aws = revoker(&format!(
-        "preset = 'aws_access_key'\nurl = '{url}/'\ntargets = ['family']\n[auth]\nmethod = 'aws'\naccess_key_id = 'AKIDEXAMPLE'\n\
+        "preset = 'aws_access_key'\nurl = '{url}/'\ntargets = ['family']\n\
+         values = {{ account = '111122223333' }}\n[auth]\nmethod = 'aws'\naccess_key_id = 'AKIDEXAMPLE'\n\
          secret_access_key = '{SECRET}'\nsession_token = 'session'"
     ));
     provider.reply(200, "<UpdateAccessKeyResponse/>");

@@ -52,8 +52,12 @@ pub(super) const CONTRACTS: &[Contract] = &[
         line: "POST /",
         headers: &[FORM],
         body: "token=grant+2",
-        answers: &[(200, "{}", "done"), (400, r#"{"error":"invalid_request"}"#, "refused")],
-        gone: Some((400, r#"{"error":"invalid_token","error_description":"Token expired or revoked"}"#)),
+        answers: &[
+            (200, "{}", "done"),
+            (400, r#"{"error":"invalid_request"}"#, "refused"),
+            (400, r#"{"error":"invalid_token","error_description":"Token expired or revoked"}"#, "refused"),
+        ],
+        gone: None,
     },
     Contract {
         keys: "preset = 'slack'",
@@ -75,8 +79,12 @@ pub(super) const CONTRACTS: &[Contract] = &[
         line: "POST /",
         headers: &[FORM],
         body: "client_id=a%26b&token=grant+2",
-        answers: &[(200, "", "done"), (404, r#"{"status":404,"message":"client does not exist"}"#, "refused")],
-        gone: Some((400, r#"{"status":400,"message":"Invalid token"}"#)),
+        answers: &[
+            (200, "", "done"),
+            (404, r#"{"status":404,"message":"client does not exist"}"#, "refused"),
+            (400, r#"{"status":400,"message":"Invalid token"}"#, "refused"),
+        ],
+        gone: None,
     },
     Contract {
         keys: "preset = 'global_token_revocation'\nradius = 'user'\nvalues = { issuer = 'https://id.example/' }",
@@ -96,7 +104,7 @@ pub(super) const CONTRACTS: &[Contract] = &[
         answers: &[(204, "", "done"), (404, "<html>", "refused"), (200, "<html>", "refused")],
         gone: Some((
             404,
-            r#"{"errorCode":"E0000007","errorSummary":"Not found: Resource not found: oag3 (OAuth2Grant)"}"#,
+            r#"{"errorCode":"E0000007","errorSummary":"Not found: Resource not found: oag3 (OAuth2ScopeConsentGrant)"}"#,
         )),
     },
     Contract {
@@ -105,8 +113,12 @@ pub(super) const CONTRACTS: &[Contract] = &[
         line: "DELETE /api/v1/users/auth0%7Cana/sessions?oauthTokens=true",
         headers: &[ACCEPT_JSON],
         body: "",
-        answers: &[(204, "", "done"), (404, "<html>", "refused")],
-        gone: Some((404, r#"{"errorCode":"E0000007","errorSummary":"Not found: Resource not found: x (User)"}"#)),
+        answers: &[
+            (204, "", "done"),
+            (404, "<html>", "refused"),
+            (404, r#"{"errorCode":"E0000007","errorSummary":"Not found: Resource not found: x (User)"}"#, "refused"),
+        ],
+        gone: None,
     },
     Contract {
         keys: "preset = 'okta_universal_logout'\nradius = 'user'",
@@ -114,8 +126,12 @@ pub(super) const CONTRACTS: &[Contract] = &[
         line: "POST /oauth2/v1/global-token-revocation",
         headers: &[JSON, ACCEPT_JSON],
         body: r#"{"sub_id":{"format":"opaque","id":"00u1dnq5S0CfjlkpABCD"}}"#,
-        answers: &[(204, "", "done"), (400, r#"{"errorCode":"E0000001"}"#, "refused")],
-        gone: Some((404, r#"{"errorCode":"E0000007","errorSummary":"Not found"}"#)),
+        answers: &[
+            (204, "", "done"),
+            (400, r#"{"errorCode":"E0000001"}"#, "refused"),
+            (404, r#"{"errorCode":"E0000007","errorSummary":"Not found"}"#, "refused"),
+        ],
+        gone: None,
     },
     Contract {
         keys: "preset = 'auth0_grant'",
@@ -123,8 +139,12 @@ pub(super) const CONTRACTS: &[Contract] = &[
         line: "DELETE /api/v2/grants/cgr_1",
         headers: &[],
         body: "",
-        answers: &[(204, "", "done"), (200, "<html>", "refused")],
-        gone: Some((404, r#"{"statusCode":404,"error":"Not Found"}"#)),
+        answers: &[
+            (204, "", "done"),
+            (200, "<html>", "refused"),
+            (404, r#"{"statusCode":404,"error":"Not Found"}"#, "refused"),
+        ],
+        gone: None,
     },
     Contract {
         keys: "preset = 'auth0_refresh_token'",
@@ -132,8 +152,12 @@ pub(super) const CONTRACTS: &[Contract] = &[
         line: "DELETE /api/v2/refresh-tokens/rt_1",
         headers: &[],
         body: "",
-        answers: &[(202, "", "done"), (200, "<html>", "refused")],
-        gone: Some((404, r#"{"statusCode":404,"error":"Not Found"}"#)),
+        answers: &[
+            (202, "", "done"),
+            (200, "<html>", "refused"),
+            (404, r#"{"statusCode":404,"error":"Not Found"}"#, "refused"),
+        ],
+        gone: None,
     },
     Contract {
         keys: "preset = 'auth0_sessions'\nradius = 'user'",
@@ -141,8 +165,12 @@ pub(super) const CONTRACTS: &[Contract] = &[
         line: "DELETE /api/v2/users/auth0%7Cana/sessions",
         headers: &[],
         body: "",
-        answers: &[(202, "", "done"), (200, "<html>", "refused")],
-        gone: Some((404, r#"{"statusCode":404,"error":"Not Found"}"#)),
+        answers: &[
+            (202, "", "done"),
+            (200, "<html>", "refused"),
+            (404, r#"{"statusCode":404,"error":"Not Found"}"#, "refused"),
+        ],
+        gone: None,
     },
     Contract {
         keys: "preset = 'keycloak_session'\nradius = 'session'\nvalues = { realm = 'a/b' }",
@@ -159,8 +187,12 @@ pub(super) const CONTRACTS: &[Contract] = &[
         line: "POST /admin/realms/acme/users/7b1e/logout",
         headers: &[],
         body: "",
-        answers: &[(204, "", "done"), (404, r#"{"error":"Realm not found."}"#, "refused")],
-        gone: Some((404, r#"{"error":"User not found"}"#)),
+        answers: &[
+            (204, "", "done"),
+            (404, r#"{"error":"Realm not found."}"#, "refused"),
+            (404, r#"{"error":"User not found"}"#, "refused"),
+        ],
+        gone: None,
     },
     Contract {
         keys: "preset = 'keycloak_consent'\nvalues = { realm = 'acme' }\ntargets = ['family']",
@@ -181,8 +213,13 @@ pub(super) const CONTRACTS: &[Contract] = &[
             (200, r#"{"@odata.context":"x","value":true}"#, "done"),
             (204, "", "done"),
             (200, r#"{"value":false}"#, "refused"),
+            (
+                404,
+                r#"{"error":{"code":"Request_ResourceNotFound","message":"Resource 'x' does not exist"}}"#,
+                "refused",
+            ),
         ],
-        gone: Some((404, r#"{"error":{"code":"Request_ResourceNotFound","message":"Resource 'x' does not exist"}}"#)),
+        gone: None,
     },
     Contract {
         keys: "preset = 'google_workspace_token'\ntargets = ['family']",
@@ -195,8 +232,9 @@ pub(super) const CONTRACTS: &[Contract] = &[
             (200, "", "done"),
             (403, r#"{"error":{"code":403,"errors":[{"reason":"userRateLimitExceeded"}]}}"#, "retry"),
             (403, r#"{"error":{"code":403,"errors":[{"reason":"forbidden"}]}}"#, "refused"),
+            (404, r#"{"error":{"code":404,"errors":[{"domain":"global","reason":"notFound"}]}}"#, "refused"),
         ],
-        gone: Some((404, r#"{"error":{"code":404,"errors":[{"domain":"global","reason":"notFound"}]}}"#)),
+        gone: None,
     },
     Contract {
         keys: "preset = 'google_workspace_sign_out'\nradius = 'user'",
@@ -204,8 +242,8 @@ pub(super) const CONTRACTS: &[Contract] = &[
         line: "POST /admin/directory/v1/users/ana%40example.com/signOut",
         headers: &[],
         body: "",
-        answers: &[(204, "", "done")],
-        gone: Some((404, r#"{"error":{"code":404,"errors":[{"reason":"notFound"}]}}"#)),
+        answers: &[(204, "", "done"), (404, r#"{"error":{"code":404,"errors":[{"reason":"notFound"}]}}"#, "refused")],
+        gone: None,
     },
     Contract {
         keys: "preset = 'github_fine_grained'\nvalues = { org = 'acme' }",
@@ -264,7 +302,7 @@ pub(super) const CONTRACTS: &[Contract] = &[
         gone: None,
     },
     Contract {
-        keys: "preset = 'aws_access_key'",
+        keys: "preset = 'aws_access_key'\nvalues = { account = '111122223333' }",
         ids: ["AKIAIOSFODNN7EXAMPLE", "", "arn:aws:iam::111122223333:user/eu/ana+x", ""],
         line: "POST /",
         headers: &[FORM],
@@ -273,11 +311,16 @@ pub(super) const CONTRACTS: &[Contract] = &[
             (200, "<UpdateAccessKeyResponse xmlns=\"x\"><ResponseMetadata/></UpdateAccessKeyResponse>", "done"),
             (200, "<html>", "refused"),
             (400, "<ErrorResponse><Error><Code>Throttling</Code></Error></ErrorResponse>", "retry"),
+            (404, "<ErrorResponse><Error><Code>NoSuchEntity</Code></Error></ErrorResponse>", "refused"),
         ],
-        gone: Some((404, "<ErrorResponse><Error><Code>NoSuchEntity</Code></Error></ErrorResponse>")),
+        gone: Some((
+            404,
+            "<ErrorResponse><Error><Code>NoSuchEntity</Code><Message>The Access Key with id AKIAIOSFODNN7EXAMPLE cannot be \
+             found.</Message></Error></ErrorResponse>",
+        )),
     },
     Contract {
-        keys: "preset = 'aws_role_sessions'\nradius = 'role'",
+        keys: "preset = 'aws_role_sessions'\nradius = 'role'\nvalues = { account = '111122223333' }",
         ids: ["ASIA1", "arn:aws:iam::111122223333:role/deploy", "arn:aws:iam::111122223333:role/deploy", ""],
         line: "POST /",
         headers: &[FORM],

@@ -19,6 +19,8 @@ enum Part {
     /// A value of the configuration.
     Fixed(String),
     Value(Value),
+    /// A name from an ARN, which must be of this AWS account.
+    OfAccount(Value, String),
 }
 
 /// The incident whose values fill a template.
@@ -99,7 +101,14 @@ impl Template {
                 continue;
             }
             let part = match (VALUES.iter().find(|(name, _)| *name == word), fixed.get(word)) {
+                (Some((_, value @ (Value::IamUser | Value::IamRole))), _) => {
+                    let account = fixed.get("account").ok_or("requires `values.account`, the AWS account")?;
+                    Part::OfAccount(*value, account.clone())
+                }
                 (Some((_, value)), _) => Part::Value(*value),
+                (None, Some(value)) if matches!(&**value, "" | "." | "..") => {
+                    return Err(format!("has `{{{word}}}`, whose value is empty, `.` or `..`"));
+                }
                 (None, Some(value)) => Part::Fixed(value.clone()),
                 (None, None) => {
                     let known = VALUES.iter().map(|(name, _)| *name).chain(fixed.keys().map(String::as_str));
@@ -127,7 +136,7 @@ impl Template {
                 match part {
                     Part::Text(literal) => text.push_str(literal),
                     Part::Fixed(fixed) => text.extend(utf8_percent_encode(fixed, ESCAPED_IN_URLS)),
-                    Part::Value(_) => text.push_str(value),
+                    Part::Value(_) | Part::OfAccount(..) => text.push_str(value),
                 }
             }
             Url::parse(&text).map_err(|error| format!("is not a URL: {error}"))
@@ -141,12 +150,12 @@ impl Template {
 
     /// Whether it is a JSON document.
     pub(super) fn is_json(&self) -> bool {
-        matches!(self.0.first(), Some(Part::Text(text)) if text.starts_with("{\"") || text.starts_with('['))
+        matches!(self.0.first(), Some(Part::Text(text)) if text.trim_start().starts_with(['{', '[']))
     }
 
     /// Whether it contains `value`.
     pub(super) fn names(&self, value: Value) -> bool {
-        self.0.contains(&Part::Value(value))
+        self.0.iter().any(|part| matches!(part, Part::Value(named) | Part::OfAccount(named, _) if *named == value))
     }
 
     /// An empty value is an error, because an empty id would change the request. For example, it could delete a whole
@@ -157,24 +166,37 @@ impl Template {
             match part {
                 Part::Text(text) => filled.push_str(text),
                 Part::Fixed(text) => push_escaped(&mut filled, text, escape),
-                Part::Value(value) => {
-                    let text = value.of(with);
-                    let name = value.name();
-                    if text.is_empty() {
-                        return Err(format!("the request requires `{name}`, which the incident does not have"));
-                    }
-                    // Servers resolve dot segments even if they are written as %2E, and gateways also those behind %2F.
-                    if escape == Escape::Url && text.split(['/', '\\']).any(|part| matches!(part, "." | "..")) {
-                        return Err(format!(
-                            "`{name}` contains `.` or `..` as a path segment, which is not allowed in a URL"
-                        ));
-                    }
-                    push_escaped(&mut filled, &text, escape);
+                Part::Value(value) => push_value(&mut filled, value.name(), &value.of(with), escape)?,
+                Part::OfAccount(value, account) => {
+                    let asked = with.asked;
+                    let text = match value {
+                        Value::IamRole => iam_role(asked.family_id, account),
+                        _ => iam_user(asked.user_id, account),
+                    };
+                    push_value(&mut filled, value.name(), text, escape)?;
                 }
             }
         }
         Ok(filled)
     }
+}
+
+fn push_value(to: &mut String, name: &str, text: &str, escape: Escape) -> Result<(), String> {
+    if text.is_empty() {
+        return Err(format!("the request requires `{name}`, which the incident does not have"));
+    }
+    if escape == Escape::Url {
+        // Servers resolve dot segments even if they are written as %2E, and gateways also those behind %2F.
+        if text.split(['/', '\\']).any(|part| matches!(part, "." | "..")) {
+            return Err(format!("`{name}` contains `.` or `..` as a path segment, which is not allowed in a URL"));
+        }
+        // GitLab and Okta read these as the credential of the request itself.
+        if matches!(text, "me" | "self") {
+            return Err(format!("`{name}` is `{text}`, which would be tokenwarden's own credential in a URL"));
+        }
+    }
+    push_escaped(to, text, escape);
+    Ok(())
 }
 
 fn push_escaped(to: &mut String, text: &str, escape: Escape) {
@@ -204,8 +226,8 @@ impl Value {
             Self::TenantId => asked.tenant_id,
             Self::Reason => asked.reason,
             Self::Key => asked.key,
-            Self::IamUser => iam_user(asked.user_id),
-            Self::IamRole => iam_role(asked.family_id),
+            // Filled with the account.
+            Self::IamUser | Self::IamRole => "",
             Self::Now => {
                 let now = jiff::Timestamp::from_millisecond(with.now).unwrap_or_default();
                 return Cow::Owned(format!("{now:.0}"));
@@ -218,17 +240,18 @@ impl Value {
     }
 }
 
-/// Path below `kind` of an IAM ARN, such as `arn:aws:iam::111122223333:user/division/ana`.
-fn iam_path<'a>(arn: &'a str, kind: &str) -> Option<&'a str> {
+/// Path below `kind` of an IAM ARN of `account`, such as `arn:aws:iam::111122223333:user/division/ana`.
+fn iam_path<'a>(arn: &'a str, kind: &str, account: &str) -> Option<&'a str> {
     let mut parts = arn.splitn(6, ':');
     let is_iam = parts.next()? == "arn" && parts.next().is_some() && parts.next()? == "iam";
-    let resource = parts.nth(2)?;
-    is_iam.then(|| resource.strip_prefix(kind)?.strip_prefix('/')).flatten()
+    let is_of_account = parts.nth(1)? == account;
+    let resource = parts.next()?;
+    (is_iam && is_of_account).then(|| resource.strip_prefix(kind)?.strip_prefix('/')).flatten()
 }
 
 /// The name at the end of a user's ARN, or a name. Empty if it is neither.
-fn iam_user(user_id: &str) -> &str {
-    match iam_path(user_id, "user") {
+fn iam_user<'a>(user_id: &'a str, account: &str) -> &'a str {
+    match iam_path(user_id, "user", account) {
         Some(path) => path.rsplit('/').next().unwrap_or_default(),
         None if user_id.contains([':', '/']) => "",
         None => user_id,
@@ -237,8 +260,8 @@ fn iam_user(user_id: &str) -> &str {
 
 /// The name in a role's ARN. Empty if it is not clear, because in a family a session name may follow the role's, and a
 /// path may precede it.
-fn iam_role(family_id: &str) -> &str {
-    iam_path(family_id, "role").filter(|path| !path.contains('/')).unwrap_or_default()
+fn iam_role<'a>(family_id: &'a str, account: &str) -> &'a str {
+    iam_path(family_id, "role", account).filter(|path| !path.contains('/')).unwrap_or_default()
 }
 
 /// A request for a test.
@@ -292,6 +315,10 @@ mod tests {
             let error = fill("https://h/t/{id}", dots, Escape::Url).expect_err(dots);
             assert!(!error.contains("users"), "{error}");
         }
+        for own in ["me", "self"] {
+            assert!(fill("https://h/t/{id}", own, Escape::Url).is_err(), "{own}");
+            assert_eq!(fill("token={id}", own, Escape::Form), Ok(format!("token={own}")));
+        }
         assert!(fill("https://h/t/{tokenid}", "x", Escape::Url).is_err_and(|error| error.contains("{token_id}")));
     }
 
@@ -314,16 +341,18 @@ mod tests {
             ("arn:aws:iam::111122223333:root", ""),
             ("arn:aws:iam::111122223333:role/ana", ""),
             ("team/ana", ""),
+            ("arn:aws:iam::999999999999:user/ana", ""),
         ] {
-            assert_eq!(iam_user(user_id), name, "{user_id}");
+            assert_eq!(iam_user(user_id, "111122223333"), name, "{user_id}");
         }
         for (family_id, name) in [
             ("arn:aws:iam::111122223333:role/deploy", "deploy"),
             ("arn:aws:iam::111122223333:role/deploy/ana", ""),
             ("arn:aws:iam::111122223333:user/deploy", ""),
             ("deploy", ""),
+            ("arn:aws:iam::999999999999:role/deploy", ""),
         ] {
-            assert_eq!(iam_role(family_id), name, "{family_id}");
+            assert_eq!(iam_role(family_id, "111122223333"), name, "{family_id}");
         }
     }
 

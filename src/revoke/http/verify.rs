@@ -34,6 +34,11 @@ impl Verify {
         if read.inactive.is_empty() && inactive_when.is_none() && read.listed.is_none() {
             return Err(wrong("needs `inactive`, `inactive_when` or `listed`".to_owned()));
         }
+        if read.inactive.iter().any(|status| matches!(status, 401 | 403)) {
+            return Err(wrong(
+                "`inactive` must not contain 401 or 403, which reject tokenwarden's own credential".to_owned(),
+            ));
+        }
         inactive_when
             .as_ref()
             .map_or(Ok(()), BodyTest::check)
