@@ -46,8 +46,13 @@ fn next(jobs: &Mutex<Receiver<Found>>) -> Option<Found> {
 }
 
 fn restored(restorer: &dyn StateRestorer, found: Found) -> Answer {
-    let Some(usable) = found.resume.usable_states(found.log) else { return Answer::Partition(found) };
     let Wanted { topic, partition, generation, .. } = &found.wanted;
+    // An earlier look-up of this assignment may have restored a state, which the messages to be read do not continue.
+    let discard = || restorer.discard(topic, *partition, *generation);
+    let Some(usable) = found.resume.usable_states(found.log) else {
+        discard();
+        return Answer::Partition(found);
+    };
     let position =
         Position { topic: Arc::clone(topic), topic_id: found.log.topic_id, partition: *partition, offset: 0 };
     let restore = || restorer.restore(&position, usable, *generation);
@@ -55,10 +60,14 @@ fn restored(restorer: &dyn StateRestorer, found: Found) -> Answer {
         Ok(Restoration::Continue(offset)) => {
             Answer::Partition(Found { resume: found.resume.with_state_at(offset), ..found })
         }
-        Ok(Restoration::Nothing) => Answer::Partition(found),
+        Ok(Restoration::Nothing) => {
+            discard();
+            Answer::Partition(found)
+        }
         Ok(Restoration::Unavailable) => Answer::StateUnavailable(found.wanted),
         Err(_) => {
             tracing::error!(topic = &**topic, partition, "restoring the state has panicked; rebuilding it");
+            discard();
             Answer::Partition(found)
         }
     }
