@@ -149,7 +149,8 @@ need_keycloak() {
         mvn --batch-mode --quiet --strict-checksums org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy \
         "-Dartifact=org.keycloak:keycloak-quarkus-dist:$version:zip" "-DoutputDirectory=$scratch/keycloak"
     archive=$scratch/keycloak/keycloak-quarkus-dist-$version.zip
-    [ "$(sha256sum "$archive" | cut -d' ' -f1)" = "$digest" ] || missing "Keycloak $version was fetched with another content than this script knows: not used"
+    [ "$(sha256sum "$archive" | cut -d' ' -f1)" = "$digest" ] || \
+        missing "Keycloak $version has another SHA-256 than expected; not used"
     python3 -m zipfile -e "$archive" "$scratch/keycloak"
     chmod +x "$scratch/keycloak/keycloak-$version/bin/kc.sh"
     install_into "$scratch/keycloak/keycloak-$version" keycloak "$keycloak"

@@ -81,7 +81,7 @@ impl StoreState {
     }
 }
 
-/// SnapshotMetrics of the state.
+/// Metrics of the snapshots.
 #[derive(Debug, Default)]
 struct SnapshotMetrics {
     count: Family<Labels<1>, Counter>,
@@ -94,7 +94,7 @@ struct SnapshotMetrics {
 impl SnapshotMetrics {
     fn register(registry: &mut Registry) -> Self {
         let this = Self::default();
-        registry.register("snapshots", "SnapshotMetrics of the state, by result", this.count.clone());
+        registry.register("snapshots", "Snapshots of the state, by result", this.count.clone());
         let help = "Age of the newest complete snapshot, by state";
         registry.register("snapshot_age_seconds", help, this.age_seconds.clone());
         registry.register("snapshot_bytes", "Size of the newest complete snapshot, by state", this.bytes.clone());

@@ -190,7 +190,7 @@ fn company_key_scan_is_one_cause() {
 }
 
 #[test]
-fn moved_application_with_a_new_client_is_no_campaign() {
+fn moved_application_is_no_campaign() {
     let mut scenario = Scenario::in_town();
     let users: Vec<Event> = (0..8).map(|number| scenario.office_worker(&format!("user-{number}"), 30)).collect();
     scenario.wait(15 * HOUR);
