@@ -135,7 +135,7 @@ pub(super) fn doubts(config: &Config, revoker: &dyn Revoker) -> impl Iterator<It
     let tenants = !revoker.tells_tenants_apart() && !config.source.has_one_tenant();
     let tenants = tenants.then_some(
         "[revoke.http] sends the tenant only in the header Tokenwarden-Tenant. If the provider ignores it, an event of one \
-         tenant with the grant id of another tenant can revoke that grant. Use {tenant_id} in url or body, or set \
+         tenant with the grant id or user id of another tenant can revoke there. Use {tenant_id} in url or body, or set \
          revoke.http.tenant",
     );
     hashed.into_iter().chain(tenants)
