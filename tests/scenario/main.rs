@@ -35,7 +35,7 @@ use tokenwarden::verdict::RuleId::{
     AppFanout, BindingMismatch, ConcurrentUse, ImpossibleTravel, IpFanout, NewClient, NewCountry, NewIp, NewNetwork,
     RefreshReuse, UseAfterExpiry, UseAfterRevocation, UseAfterSessionEnd,
 };
-use tokenwarden::verdict::{Action, Verdict};
+use tokenwarden::verdict::{Action, Outcome, Verdict};
 use tokenwarden::wire::{Decoded, Decoder, Format};
 use tokenwarden::worker::{Environment, Limits, Spread, Worker};
 
@@ -189,32 +189,27 @@ fn company_key_scan_is_one_cause() {
     assert!(of_no_application[8] < of_no_application[0] - 3.0, "the last are not: {of_no_application:?}");
 }
 
-#[test]
-fn moved_application_is_no_campaign() {
+/// Tokens of eight users of one application are used from a new network with a new client, once each. The last outcome.
+fn eight_users_elsewhere(call: impl Fn(Event) -> Event) -> Outcome {
     let mut scenario = Scenario::in_town();
     let users: Vec<Event> = (0..8).map(|number| scenario.office_worker(&format!("user-{number}"), 30)).collect();
     scenario.wait(15 * HOUR);
-    let mut last = None;
-    for user in &users {
+    let outcomes = users.iter().map(|user| {
         scenario.wait(2 * MINUTE);
-        last = Some(scenario.see(&user.from(address::LEIPZIG_HOST).agent("python-requests/2.31.0")));
-    }
-    let last = last.expect("eight users");
+        scenario.see(&call(user.from(address::LEIPZIG_HOST).agent("python-requests/2.31.0")))
+    });
+    outcomes.last().expect("eight users")
+}
+
+#[test]
+fn moved_application_is_no_campaign() {
+    let last = eight_users_elsewhere(|call| call);
     assert!(!fired(&last, AppFanout) && !fired(&last, IpFanout), "{last:#?}");
 }
 
 #[test]
 fn campaign_calls_what_the_users_do_not_call() {
-    let mut scenario = Scenario::in_town();
-    let users: Vec<Event> = (0..8).map(|number| scenario.office_worker(&format!("user-{number}"), 30)).collect();
-    scenario.wait(15 * HOUR);
-    let mut last = None;
-    for user in &users {
-        scenario.wait(2 * MINUTE);
-        let theft = user.from(address::LEIPZIG_HOST).agent("python-requests/2.31.0");
-        last = Some(scenario.see(&theft.set("endpoint", "/v1/admin/secrets")));
-    }
-    let last = last.expect("eight users");
+    let last = eight_users_elsewhere(|call| call.set("endpoint", "/v1/admin/secrets"));
     assert!(fired(&last, AppFanout) && last.verdict >= Verdict::Alert, "{last:#?}");
 }
 
