@@ -4,7 +4,7 @@
 //! first. The modules form seven layers. A module imports only its own layer and lower ones (`tests/layers.rs` checks
 //! it):
 //!
-//! 0. types: [`key`], [`event`], [`token`], [`secret`], [`sanitize`], [`mod@format`], [`millis`], [`number`], [`feed`], [`place`], [`route`], [`enrichment`], [`verdict`], [`checkpoint`], [`snapshot`], [`tally`]
+//! 0. types: [`key`], [`event`], [`token`], [`secret`], [`sanitize`], [`mod@format`], [`millis`], [`number`], [`lock`], [`feed`], [`place`], [`route`], [`enrichment`], [`verdict`], [`checkpoint`], [`snapshot`], [`tally`]
 //! 1. detection: [`math`], [`memory`], [`detector`], [`rule`], [`policy`], [`decide`], [`engine`]
 //! 2. ports: the traits of [`port`], the shared HTTP client [`outgoing`], and the retry policy [`retry`]
 //! 3. adapters: [`wire`], [`enrich`], [`source`], [`store`], [`notify`], [`revoke`], [`state_dir`]
@@ -31,6 +31,7 @@ pub mod event;
 pub mod feed;
 pub mod format;
 pub mod key;
+mod lock;
 mod millis;
 mod number;
 pub mod place;

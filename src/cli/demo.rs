@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,6 +21,7 @@ use crate::deliver::{self, Deliverer, Outbox};
 use crate::enrich::Enricher;
 use crate::lab::simulate::{Score, Settings, score};
 use crate::lab::simulated_source::SimulatedSource;
+use crate::lock::unpoisoned;
 use crate::notify;
 use crate::number::grouped;
 use crate::pipeline::Pipeline;
@@ -193,7 +194,7 @@ fn work(
     if undelivered > 0 {
         return Err(Failure::Unavailable(format!("{undelivered} alerts were not delivered in time")));
     }
-    let alerts = std::mem::take(&mut *alerts.taken.lock().unwrap_or_else(PoisonError::into_inner));
+    let alerts = std::mem::take(&mut *unpoisoned(&alerts.taken));
     Ok(Done { tally, took_ms, score: score(&thefts, &alerts) })
 }
 
@@ -213,7 +214,7 @@ impl port::Outbox for Alerts {
     fn take(&self, incidents: &[Incident]) -> std::io::Result<()> {
         self.outbox.take(incidents)?;
         let reported = incidents.iter().filter(|incident| incident.report).cloned();
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner).extend(reported);
+        unpoisoned(&self.taken).extend(reported);
         Ok(())
     }
 
@@ -311,7 +312,7 @@ impl Screen {
         let alert =
             ShownAlert { id: incident.id, style: alert::colour(incident.severity), text: notify::block(incident) };
         let Some(shown) = &self.shown else { return self.bar.suspend(|| write_alert(&alert)) };
-        let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shown = unpoisoned(shown);
         let size = console::Term::stdout().size_checked().unwrap_or((24, 80));
         let (up, alerts) = shown.put(alert, size);
         self.bar.suspend(|| {
@@ -358,7 +359,7 @@ impl Screen {
 
     fn write(&self, style: Style, text: &str) -> std::io::Result<()> {
         if let Some(shown) = &self.shown {
-            shown.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            unpoisoned(shown).clear();
         }
         let text = sanitize::lines(text);
         self.bar.suspend(|| writeln!(anstream::stdout().lock(), "{style}{text}{style:#}"))

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_64;
@@ -11,6 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::journal::{DAMAGED_FILE, Journal};
 use super::record::{Effect, Hold, REVOKE, Record, Sent, Subject, Work};
 use super::state::{Caps, Due, Item, REVOCATION_MS_MAX, State, change_key, revocation_key};
+use crate::lock::unpoisoned;
 use crate::port::{self, Asked, Clock, Notice, Notifier, Progress, Revocation};
 use crate::verdict::Incident;
 
@@ -121,7 +122,7 @@ impl Outbox {
     }
 
     pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(&self.inner)
     }
 
     /// The next message of a channel, or the time when it is due.

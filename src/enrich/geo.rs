@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -13,6 +13,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::database::{Database, DatabaseError, Record, Role, Stamp};
 use super::record::{RawNetwork, RawPlace};
 use super::slots::Slots;
+use crate::lock::unpoisoned;
 use crate::place::{Network, Place};
 use crate::port::GeoLookup;
 
@@ -223,12 +224,12 @@ fn watch(files: Weak<Files>, woken: Receiver<()>) {
 
 impl Files {
     fn current(&self) -> Arc<InUse> {
-        Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&unpoisoned(&self.current))
     }
 
     /// Reads changed files. The next refresh uses those that are valid.
     fn check(&self) {
-        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watched = unpoisoned(&self.watched);
         let mut changed = false;
         std::thread::scope(|scope| {
             let checks: Vec<_> = watched.iter_mut().map(|file| scope.spawn(|| file.check())).collect();
@@ -237,7 +238,7 @@ impl Files {
             }
         });
         if changed {
-            let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut current = unpoisoned(&self.current);
             let number = current.number + 1;
             *current = Arc::new(InUse::of(number, &watched));
             self.number.store(number, Ordering::Release);

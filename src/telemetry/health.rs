@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
+use crate::lock::unpoisoned;
 use crate::millis::{MINUTE_MS, rfc3339};
 use crate::port::Condition;
 use crate::sanitize;
@@ -99,10 +100,6 @@ impl Health {
     fn holding(&self) -> MutexGuard<'_, BTreeSet<(Condition, String)>> {
         unpoisoned(&self.holding)
     }
-}
-
-fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn line(condition: Condition, part: &str) -> String {

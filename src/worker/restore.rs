@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::io;
 use std::ops::RangeInclusive;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::checkpoint::Position;
 use crate::engine::{STATE_FORMAT, State};
+use crate::lock::unpoisoned;
 use crate::port::{Clock, Restoration, SnapshotError, Snapshots, StateRestorer, StoredSnapshot, is_damage};
 use crate::snapshot::{self, Marker, ReadError, Unreadable, state_name};
 use crate::telemetry::{Condition, Health, Metrics};
@@ -115,7 +116,7 @@ impl RestoredStates {
     }
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<String, Waiting>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(&self.waiting)
     }
 }
 

@@ -14,10 +14,11 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
 
 use super::connect::{create_topic, misconfigured};
-use super::member::{log, unpoisoned};
+use super::member::log;
 use super::native::describe;
 use super::settings::{ANSWER_WAIT, KafkaSettings};
 use crate::checkpoint::DeadLetter;
+use crate::lock::unpoisoned;
 use crate::port::{Condition, SourceError, SourceObserver};
 use crate::retry::RetryPolicy;
 

@@ -1,7 +1,7 @@
 //! Callbacks of the consumer. They record events for the polling thread.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
@@ -11,6 +11,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
 
+use crate::lock::unpoisoned;
 use crate::port::{Condition, SourceObserver};
 
 /// Brokers that have sent nothing for this long, in microseconds, count as unavailable.
@@ -79,10 +80,6 @@ impl Member {
             None => error.to_owned(),
         }
     }
-}
-
-pub(super) fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl ClientContext for Member {

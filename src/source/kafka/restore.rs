@@ -5,8 +5,8 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 
 use super::answer::{Answer, Found, Wanted};
-use super::member::unpoisoned;
 use crate::checkpoint::Position;
+use crate::lock::unpoisoned;
 use crate::port::{Restoration, StateRestorer};
 
 /// Number of threads, which is the number of snapshots that are read at once.

@@ -30,10 +30,11 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::connect::{create_topic, misconfigured};
-use super::member::{Member, unpoisoned};
+use super::member::Member;
 use super::membership::{Membership, left};
 use super::settings::{ANSWER_WAIT, KafkaSettings, Topic};
 use super::state_log::{Log, failed, log_of_client};
+use crate::lock::unpoisoned;
 use crate::port::{
     Incoming, NamedSnapshots, Received, SnapshotError, SnapshotWriter, Snapshots, SourceError, StoredSnapshot,
     in_background,
