@@ -1,4 +1,4 @@
-//! Text of numbers.
+//! Text of numbers and bytes.
 
 /// `1234567` as `1,234,567`.
 pub(crate) fn grouped(number: u64) -> String {
@@ -13,9 +13,20 @@ pub(crate) fn grouped(number: u64) -> String {
     text
 }
 
+/// Bytes in hexadecimal, with lower-case letters.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| DIGITS[usize::from(digit)]).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hex_has_two_digits_per_byte() {
+        assert_eq!(hex(&[0, 0x0a, 0x9f, 0xff]), "000a9fff");
+    }
 
     #[test]
     fn grouped_separates_thousands() {

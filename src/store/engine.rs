@@ -10,17 +10,20 @@
 
 use std::error::Error as _;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::slice;
-use std::sync::{Mutex, Once, OnceLock, PoisonError};
+use std::sync::{Mutex, Once, OnceLock};
 
 use libloading::Library;
 use sha2::{Digest as _, Sha256};
+
+use crate::lock::unpoisoned;
+use crate::number::hex;
 
 /// SHA-256 of `libchdb.so` in the npm package `@chdb/lib-linux-x64-gnu` 26.5.3, which `deploy/setup.sh` fetches.
 pub(super) const SHA256: &str = "4330da79405733f7572f27c1442f46c03a08301f00859dce0368645731b1e1dc";
@@ -101,11 +104,7 @@ impl LibraryFile {
                 length => hash.update(&piece[..length]),
             }
         }
-        let found = hash.finalize().iter().fold(String::new(), |mut found, byte| {
-            // Writing to a String cannot fail.
-            let _ = write!(found, "{byte:02x}");
-            found
-        });
+        let found = hex(&hash.finalize());
         if found == self.sha256 {
             Ok(file)
         } else {
@@ -134,7 +133,7 @@ impl Engine {
     /// Loads the library, once per process, and opens `directory`, which must exist.
     pub(super) fn open(library: &LibraryFile, directory: &Path) -> Result<Self, EngineError> {
         let symbols = Symbols::load(library)?;
-        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = unpoisoned(&OPEN);
         if let Some(open) = &*open {
             return Err(EngineError::Occupied { open: open.directory.clone(), asked: directory.to_owned() });
         }
@@ -156,7 +155,7 @@ impl Engine {
 
     /// A new session, whose settings and current database end with it. Costs 0.2 ms.
     pub(super) fn session(&self) -> Result<Session, Exception> {
-        let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = unpoisoned(&OPEN);
         open.as_ref()
             .and_then(|_| Session::connect(self.symbols, &self.path_argument))
             .ok_or_else(|| Exception("Code: 236. DB::Exception: the embedded engine is closed. (ABORTED)".to_owned()))
@@ -166,7 +165,7 @@ impl Engine {
 impl Drop for Engine {
     /// Caller: no session may be running a statement.
     fn drop(&mut self) {
-        let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let open = unpoisoned(&OPEN).take();
         drop(open.map(|open| open.anchor));
     }
 }

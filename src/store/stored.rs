@@ -5,7 +5,7 @@
 //! A repeated insert of the same process is recognised by its deduplication token instead.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use clickhouse::Client;
@@ -13,6 +13,7 @@ use clickhouse::error::Error;
 
 use super::fault::Fault;
 use super::rows::{Batch, RowKey, Span};
+use crate::lock::unpoisoned;
 
 /// Inserts that run now. A process may have ended while the server still executes its insert.
 const RUNNING: &str = "SELECT query_id FROM system.processes \
@@ -126,7 +127,7 @@ impl Stored {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(&self.0)
     }
 }
 

@@ -3,6 +3,7 @@
 use sha2::{Digest as _, Sha256};
 
 use crate::deliver::record::REVOKE;
+use crate::number::hex;
 use crate::verdict::Incident;
 
 /// A due item of a lane.
@@ -46,19 +47,13 @@ pub(in crate::deliver) fn change_key(incident: &Incident) -> String {
 /// Idempotency key of a revocation: the same for all changes of an incident, different for each tenant and target.
 /// Clients choose the names, so a collision-resistant hash is used.
 pub(in crate::deliver) fn revocation_key(incident: &Incident) -> Option<String> {
-    use std::fmt::Write as _;
-
     let target = incident.revoke.as_ref()?;
     let mut hash = Sha256::new();
     for part in [&*incident.tenant_id, target.kind(), target.id()] {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
-    let mut key = format!("{}-revoke-", incident.id);
-    for byte in &hash.finalize()[..16] {
-        let _ = write!(key, "{byte:02x}");
-    }
-    Some(key)
+    Some(format!("{}-revoke-{}", incident.id, hex(&hash.finalize()[..16])))
 }
 
 /// The allowance that an incident's revocations count towards: the tenant's own, or one that all new tenants share,

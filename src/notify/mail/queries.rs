@@ -1,7 +1,6 @@
 //! The queries that a mail offers to the analyst, as commands for a shell.
 
-use std::fmt::Write as _;
-
+use crate::number::hex;
 use crate::verdict::Incident;
 
 pub(super) struct Query {
@@ -63,11 +62,7 @@ fn literal(text: &str) -> String {
     if text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/@+=".contains(&byte)) {
         return format!("'{text}'");
     }
-    let mut hex = String::new();
-    for byte in text.bytes() {
-        let _ = write!(hex, "{byte:02x}");
-    }
-    format!("unhex('{hex}')")
+    format!("unhex('{}')", hex(text.as_bytes()))
 }
 
 #[cfg(test)]
