@@ -133,9 +133,7 @@ impl ClickHouse {
         }
         insert.end().await
     }
-}
 
-impl ClickHouse {
     /// Inserts those rows of `events` that the table does not have.
     async fn insert_events(&self, link: &Link, events: &Batch) -> Result<(), clickhouse::error::Error> {
         let (rest, ends) = self.stored.missing(&link.client.0, events).await?;
@@ -145,6 +143,18 @@ impl ClickHouse {
         }
         self.stored.wrote(ends);
         Ok(())
+    }
+
+    /// Reports a failed insert of `batch`.
+    async fn checked(
+        &self,
+        link: &Arc<Link>,
+        batch: &Batch,
+        written: Result<(), clickhouse::error::Error>,
+    ) -> Result<(), StoreError> {
+        let Err(error) = written else { return Ok(()) };
+        self.reopen_after(fault::Fault::of(&error), link).await;
+        Err(fault::store_error(&format!("writing to {}", batch.table.name), &error))
     }
 }
 
@@ -184,16 +194,12 @@ impl Store for ClickHouse {
             return Ok(());
         }
         let link = self.link().await?;
-        for batch in rows.batches().into_iter().filter(|batch| !batch.is_empty()) {
-            let written = if std::ptr::eq(batch, rows.events()) {
-                self.insert_events(&link, batch).await
-            } else {
-                self.insert(&link, batch).await
-            };
-            if let Err(error) = written {
-                self.reopen_after(fault::Fault::of(&error), &link).await;
-                return Err(fault::store_error(&format!("writing to {}", batch.table.name), &error));
-            }
+        let [events, others @ ..] = rows.batches();
+        if !events.is_empty() {
+            self.checked(&link, events, self.insert_events(&link, events).await).await?;
+        }
+        for batch in others.into_iter().filter(|batch| !batch.is_empty()) {
+            self.checked(&link, batch, self.insert(&link, batch).await).await?;
         }
         Ok(())
     }

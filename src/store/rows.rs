@@ -184,10 +184,6 @@ impl EpochRows {
         [&self.events, &self.incidents, &self.actions, &self.dead_letters]
     }
 
-    pub(super) const fn events(&self) -> &Batch {
-        &self.events
-    }
-
     const fn batches_mut(&mut self) -> [&mut Batch; 4] {
         [&mut self.events, &mut self.incidents, &mut self.actions, &mut self.dead_letters]
     }
