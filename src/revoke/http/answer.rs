@@ -158,7 +158,7 @@ impl Answers {
         let lists = |statuses: &Option<Vec<u16>>| statuses.as_ref().map(|statuses| statuses.contains(&status));
         let refused = |verb: &str| Err(DeliveryError::Permanent { reason: answer.reason(verb), status });
         let retried = || Err(DeliveryError::Retriable { reason: answer.reason("answered"), status, retry_after });
-        let is_to_be_retried = lists(&answers.retry).unwrap_or(matches!(status, 408 | 425 | 429 | 500..=599));
+        let is_to_be_retried = lists(&answers.retry).unwrap_or(is_retriable(status));
         if is_about_own_credential(status) {
             // `invalid_token` is then not about the token to revoke. Some APIs limit the rate with 403 and `Retry-After`.
             let is_rate_limit = status == 403 && retry_after.is_some();
@@ -191,8 +191,13 @@ impl Answers {
     }
 }
 
+/// Whether a request that got this status is retried, unless the configuration says otherwise.
+pub(super) const fn is_retriable(status: u16) -> bool {
+    matches!(status, 408 | 425 | 429 | 500..=599)
+}
+
 /// Whether a response with this status rejects tokenwarden's own credential.
-const fn is_about_own_credential(status: u16) -> bool {
+pub(super) const fn is_about_own_credential(status: u16) -> bool {
     matches!(status, 401 | 403)
 }
 

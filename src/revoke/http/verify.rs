@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::answer::{BodyTest, ValueTest};
+use super::answer::{BodyTest, ValueTest, is_about_own_credential};
 use super::preset::Preset;
 use super::request::{RequestSettings, RequestTemplate};
 use super::settings::{BodyFormat, HttpRevokerSettings};
@@ -34,7 +34,7 @@ impl Verify {
         if read.inactive.is_empty() && inactive_when.is_none() && read.listed.is_none() {
             return Err(wrong("needs `inactive`, `inactive_when` or `listed`".to_owned()));
         }
-        if read.inactive.iter().any(|status| matches!(status, 401 | 403)) {
+        if read.inactive.iter().any(|status| is_about_own_credential(*status)) {
             return Err(wrong(
                 "`inactive` must not contain 401 or 403, which reject tokenwarden's own credential".to_owned(),
             ));

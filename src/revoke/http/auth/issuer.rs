@@ -12,7 +12,7 @@ use super::jwt::Key;
 use crate::millis::MINUTE_MS;
 use crate::outgoing;
 use crate::port::{Clock, DeliveryError};
-use crate::revoke::http::answer::{BODY_BYTES_MAX, error_code};
+use crate::revoke::http::answer::{BODY_BYTES_MAX, error_code, is_retriable};
 use crate::revoke::http::auth_settings::{ClientCredentials, GithubAppSettings, GoogleSettings, OauthSettings};
 
 /// A token is renewed this long before it expires.
@@ -159,11 +159,11 @@ impl Issuer {
         if !status.is_success() {
             let code = error_code(&body).map_or_else(String::new, |code| format!(" ({code})"));
             let reason = format!("the token endpoint answered {}{code}", status.as_u16());
-            return Err(match status.as_u16() {
-                status @ (408 | 425 | 429 | 500..=599) => DeliveryError::Retriable { reason, status, retry_after },
-                // Any other answer rejects tokenwarden's own credential, as 401 does at the provider.
-                _ => DeliveryError::Permanent { reason, status: 401 },
-            });
+            if is_retriable(status.as_u16()) {
+                return Err(DeliveryError::Retriable { reason, status: status.as_u16(), retry_after });
+            }
+            // Any other answer rejects tokenwarden's own credential, as 401 does at the provider.
+            return Err(DeliveryError::Permanent { reason, status: 401 });
         }
         issued(&body, now).ok_or_else(|| failed("the answer of the token endpoint contains no token".to_owned()))
     }
