@@ -11,6 +11,7 @@ mod alert;
 mod deliverer;
 mod journal;
 mod lane;
+pub(crate) mod line;
 mod outbox;
 mod record;
 mod revoke;

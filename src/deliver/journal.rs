@@ -1,23 +1,20 @@
 //! The file of the outbox. Each line is a checksum and a record in JSON. An append returns after the lines are
 //! synchronized to disk.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
+use xxhash_rust::xxh3::xxh3_128;
 
-use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
-
+use super::line::{lines, private, read};
 use super::record::Record;
 
 /// Contains the lines that could not be read. While it exists, `/readyz` reports the damage.
 pub const DAMAGED_FILE: &str = "journal.damaged";
 
 const FILE: &str = "journal.ndjson";
-/// Length of the checksum (XXH3, 64 bits, hexadecimal) and a space.
-const CHECKSUM_BYTES: usize = 17;
 /// Maximum number of older damaged files that are kept.
 const DAMAGED_COPIES_MAX: usize = 9;
 
@@ -67,7 +64,7 @@ impl Journal {
         }
         let lines = held[..whole].split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         let (mut records, mut damaged) = (Vec::new(), 0);
-        for record in lines.map(read) {
+        for record in lines.map(read::<Record>) {
             match record {
                 Some(record) => records.push(record),
                 None => damaged += 1,
@@ -131,33 +128,6 @@ impl Journal {
     }
 }
 
-/// Options of files that only their owner may read, because they contain names and tokens.
-fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    options
-}
-
-fn lines(records: &[Record]) -> io::Result<Vec<u8>> {
-    let mut lines = Vec::new();
-    for record in records {
-        let record = serde_json::to_vec(record)?;
-        writeln!(lines, "{:016x} {}", xxh3_64(&record), String::from_utf8_lossy(&record))?;
-    }
-    Ok(lines)
-}
-
-/// The record in a line. `None` if it is damaged. A line of an earlier version has no checksum.
-fn read(line: &[u8]) -> Option<Record> {
-    if line.starts_with(b"{") {
-        return serde_json::from_slice(line).ok();
-    }
-    let (checksum, record) = line.split_at_checked(CHECKSUM_BYTES)?;
-    let checksum = std::str::from_utf8(checksum).ok()?.strip_suffix(' ')?;
-    let is_whole = u64::from_str_radix(checksum, 16) == Ok(xxh3_64(record));
-    if is_whole { serde_json::from_slice(record).ok() } else { None }
-}
-
 /// Path for a copy of a damaged file. Copies of earlier damage are renamed.
 fn copy_of_damage(folder: &Path) -> PathBuf {
     let earlier = (1..=DAMAGED_COPIES_MAX).map(|number| folder.join(format!("{DAMAGED_FILE}.{number}")));
@@ -173,6 +143,7 @@ fn copy_of_damage(folder: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use super::super::line::CHECKSUM_BYTES;
     use super::*;
 
     fn known(key: &str) -> Record {
@@ -259,7 +230,7 @@ mod tests {
             changed[at] = byte;
             let hex_case = at < CHECKSUM_BYTES && changed[at].eq_ignore_ascii_case(&line[at]);
             if byte != b'\n' {
-                proptest::prop_assert_eq!(read(&changed).is_some(), changed == line || hex_case);
+                proptest::prop_assert_eq!(read::<Record>(&changed).is_some(), changed == line || hex_case);
             }
         }
     }
