@@ -322,6 +322,10 @@ pub trait Revoker: Send + Sync {
     fn limits(&self) -> Vec<&str> {
         Vec::new()
     }
+    /// Whether the request can be built from the values of `request`. Sends nothing. The error contains no value.
+    fn check(&self, _request: &RevokeRequest<'_>) -> Result<(), String> {
+        Ok(())
+    }
     async fn revoke(&self, request: RevokeRequest<'_>) -> Result<Revoked, DeliveryError>;
 }
 

@@ -27,6 +27,7 @@ use percent_encoding::utf8_percent_encode;
 use reqwest::header::{HeaderName, HeaderValue};
 use reqwest::{Client, Request, Response, StatusCode};
 
+pub(crate) use self::answer::rejects_own_credential;
 use self::answer::{Answer, Answers, BODY_BYTES_MAX};
 use self::auth::{Auth, Renewal};
 use self::preset::{Need, Preset};
@@ -77,7 +78,7 @@ impl HttpRevoker {
 
     fn request(&self, asked: &RevokeRequest<'_>) -> Result<Request, DeliveryError> {
         if self.tenant.as_deref().is_some_and(|tenant| tenant != asked.tenant_id) {
-            let whose = "the tenant of the incident is not that of the provider (revoke.http.tenant)";
+            let whose = "the tenant is not that of the provider (revoke.http.tenant)";
             return Err(refused(whose.to_owned()));
         }
         let filling = Filling { asked, now: self.clock.now_millis() };
@@ -200,6 +201,14 @@ impl Revoker for HttpRevoker {
              your own gateway",
         );
         needs_value.into_iter().chain(self.preset.limits.as_deref()).collect()
+    }
+
+    fn check(&self, asked: &RevokeRequest<'_>) -> Result<(), String> {
+        match self.request(asked) {
+            Ok(_) => Ok(()),
+            Err(DeliveryError::Permanent { reason, .. }) => Err(reason),
+            Err(other) => Err(other.to_string()),
+        }
     }
 
     async fn revoke(&self, asked: RevokeRequest<'_>) -> Result<Revoked, DeliveryError> {

@@ -2,4 +2,5 @@
 
 mod http;
 
+pub(crate) use self::http::rejects_own_credential;
 pub use self::http::{HttpRevoker, HttpRevokerSettings};

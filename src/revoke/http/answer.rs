@@ -201,6 +201,17 @@ pub(super) const fn is_about_own_credential(status: u16) -> bool {
     matches!(status, 401 | 403)
 }
 
+/// Whether `error` rejects tokenwarden's own credential, so that every further request would be rejected, too: status 401
+/// or 403, or an error code of [`OWN_CREDENTIAL`], which [`Answer::reason`] appends.
+pub(crate) fn rejects_own_credential(error: &DeliveryError) -> bool {
+    match error {
+        DeliveryError::Permanent { reason, status } => {
+            is_about_own_credential(*status) || OWN_CREDENTIAL.iter().any(|code| reason.ends_with(&format!("({code})")))
+        }
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::preset::Preset;
@@ -327,5 +338,17 @@ mod tests {
         assert!(outcome(&google, 400, r#"{"error": "invalid_request"}"#).is_err());
         assert!(outcome(&twitch, 400, r#"{"status": 400, "message": "Invalid token"}"#).is_err());
         assert!(outcome(&twitch, 404, r#"{"status": 404, "message": "client does not exist"}"#).is_err());
+    }
+
+    #[test]
+    fn own_credential_is_told_from_the_target() {
+        let is_own = |status: u16, body: &str| {
+            let answer = Answer { status, retry_after: None, body: body.as_bytes() };
+            let error = answers("url = 'https://h.example'").expect("answers").classify(&answer).expect_err("refused");
+            rejects_own_credential(&error)
+        };
+        assert!(is_own(401, "") && is_own(403, "no"));
+        assert!(is_own(400, r#"{"error":"invalid_client"}"#) && is_own(200, r#"{"error":"invalid_client"}"#));
+        assert!(!is_own(400, r#"{"error":"invalid_request"}"#) && !is_own(500, "") && !is_own(302, ""));
     }
 }

@@ -119,7 +119,7 @@ impl RequestTemplate {
     /// The request with the values of an incident. The error contains no value.
     pub(super) fn fill(&self, client: &Client, with: &Filling<'_>) -> Result<Request, String> {
         let url = self.url.fill(with, Escape::Url)?;
-        let url = Url::parse(&url).map_err(|_| "the URL is invalid with the values of the incident".to_owned())?;
+        let url = Url::parse(&url).map_err(|_| "the URL is invalid with these values".to_owned())?;
         let mut request = client.request(self.method.clone(), url).headers(self.headers.clone());
         if let Some(body) = &self.body {
             let (content_type, body) = match body {
@@ -138,7 +138,7 @@ impl RequestTemplate {
             };
             request = request.header(CONTENT_TYPE, content_type).body(body);
         }
-        request.build().map_err(|_| "the request cannot be built with the values of the incident".to_owned())
+        request.build().map_err(|_| "the request cannot be built with these values".to_owned())
     }
 }
 

@@ -183,7 +183,7 @@ impl Template {
 
 fn push_value(to: &mut String, name: &str, text: &str, escape: Escape) -> Result<(), String> {
     if text.is_empty() {
-        return Err(format!("the request requires `{name}`, which the incident does not have"));
+        return Err(format!("the request requires `{name}`, which is not known"));
     }
     if escape == Escape::Url {
         // Servers resolve dot segments even if they are written as %2E, and gateways also those behind %2F.
