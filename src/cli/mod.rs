@@ -8,10 +8,13 @@ pub(crate) mod explain;
 mod failure;
 pub(crate) mod geoip;
 pub(crate) mod investigate;
+mod moment;
 mod observe;
+mod operator;
 pub(crate) mod pause;
 mod reading;
 pub(crate) mod replay;
+pub(crate) mod revoke;
 mod rule_diff;
 pub(crate) mod rules;
 pub(crate) mod run;
@@ -46,6 +49,7 @@ enum Command {
     Rules(rules::Arguments),
     Explain(explain::Arguments),
     Investigate(investigate::Arguments),
+    Revoke(revoke::Arguments),
     Sql(sql::Arguments),
     Simulate(simulate::Arguments),
     State(state::Arguments),
@@ -77,6 +81,7 @@ impl Cli {
             Command::Rules(arguments) => rules::run(&arguments),
             Command::Explain(arguments) => explain::run(&arguments),
             Command::Investigate(arguments) => investigate::run(&arguments),
+            Command::Revoke(arguments) => revoke::run(&arguments),
             Command::Sql(arguments) => sql::run(&arguments),
             Command::Simulate(arguments) => simulate::run(&arguments),
             Command::State(arguments) => state::run(&arguments),

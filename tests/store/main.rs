@@ -7,12 +7,15 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod ask;
+mod by_hand;
 mod child;
 mod crash;
 mod http;
 mod replay;
 mod rows;
 mod sql;
+#[path = "../support/mod.rs"]
+mod support;
 mod views;
 
 use std::os::unix::fs::PermissionsExt;

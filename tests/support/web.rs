@@ -54,7 +54,8 @@ struct Seen {
 #[derive(Default)]
 struct Answer {
     status: u16,
-    retry_after: Option<u32>,
+    retry_after: Option<String>,
+    location: Option<String>,
     body: String,
 }
 
@@ -85,13 +86,24 @@ impl Web {
 
     /// Answers the next request with 429 and `Retry-After` in seconds.
     pub(crate) fn answer_come_again(&self, seconds: u32) {
-        let answer = Answer { status: 429, retry_after: Some(seconds), ..Answer::default() };
+        self.answer_come_again_at(&seconds.to_string());
+    }
+
+    /// Answers the next request with 429 and this `Retry-After`.
+    pub(crate) fn answer_come_again_at(&self, retry_after: &str) {
+        let answer = Answer { status: 429, retry_after: Some(retry_after.to_owned()), ..Answer::default() };
         self.seen.answers.lock().expect("a lock").push_back(answer);
     }
 
     /// Answers the next request with this status and body.
     pub(crate) fn answer_body(&self, status: u16, body: &str) {
         let answer = Answer { status, body: body.to_owned(), ..Answer::default() };
+        self.seen.answers.lock().expect("a lock").push_back(answer);
+    }
+
+    /// Answers the next request with a redirect.
+    pub(crate) fn answer_elsewhere(&self, url: &str) {
+        let answer = Answer { status: 302, location: Some(url.to_owned()), ..Answer::default() };
         self.seen.answers.lock().expect("a lock").push_back(answer);
     }
 
@@ -127,10 +139,13 @@ async fn keep(State(seen): State<Arc<Seen>>, request: Request) -> Response {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let answer = seen.answers.lock().expect("a lock").pop_front();
-    let Answer { status, retry_after, body } = answer.unwrap_or(Answer { status: 200, ..Answer::default() });
-    let status = StatusCode::from_u16(status).expect("a status");
-    match retry_after {
-        Some(seconds) => (status, [(header::RETRY_AFTER, seconds.to_string())], body).into_response(),
-        None => (status, body).into_response(),
+    let answer = answer.unwrap_or(Answer { status: 200, ..Answer::default() });
+    let status = StatusCode::from_u16(answer.status).expect("a status");
+    let mut response = (status, answer.body).into_response();
+    for (name, value) in [(header::RETRY_AFTER, answer.retry_after), (header::LOCATION, answer.location)] {
+        if let Some(value) = value {
+            response.headers_mut().insert(name, value.parse().expect("a header value"));
+        }
     }
+    response
 }
