@@ -1,6 +1,11 @@
 //! The HTTP client for all outgoing requests: no redirects, no proxy, TLS except to loopback, no private address unless
 //! the operator allows it, and timeouts.
 
+mod answer;
+mod preset;
+#[cfg(test)]
+pub(crate) mod receiver;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +14,11 @@ use std::time::Duration;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Client, Response, redirect};
+use tokio::net::TcpStream;
 use url::{Host, Url};
+
+pub(crate) use self::answer::{BodyTest, ValueTest, error_code, is_retriable};
+pub(crate) use self::preset::{Piece, parse_preset, pieces, unknown_name};
 
 /// Time limit to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -99,6 +108,24 @@ pub(crate) async fn body(answer: &mut Response, max: usize) -> Result<Vec<u8>, r
     Ok(body)
 }
 
+/// Connects to an allowed address of `host`.
+pub(crate) async fn connect(host: &str, port: u16, allow_private: bool) -> std::io::Result<TcpStream> {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let open = allow_private || is_loopback(host);
+    let connecting = async { TcpStream::connect(&*resolve(host, port, open).await?).await };
+    tokio::time::timeout(CONNECT_TIMEOUT, connecting).await?
+}
+
+/// The addresses of `host`, without forbidden ones unless `open`.
+async fn resolve(host: &str, port: u16, open: bool) -> std::io::Result<Vec<SocketAddr>> {
+    let found = tokio::net::lookup_host((host, port)).await?;
+    let allowed: Vec<SocketAddr> = found.filter(|address| open || is_global(address.ip())).collect();
+    if allowed.is_empty() {
+        return Err(std::io::Error::other(format!("{host} has no public address; see allow_private")));
+    }
+    Ok(allowed)
+}
+
 /// The error of a request without its URL, because the path may contain an id and the query a secret.
 pub(crate) fn reason(error: &reqwest::Error) -> String {
     let what = if error.is_timeout() {
@@ -127,12 +154,7 @@ impl Resolve for Guard {
     fn resolve(&self, name: Name) -> Resolving {
         let open = self.allow_private || name.as_str() == "localhost";
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let allowed: Vec<SocketAddr> = found.filter(|address| open || is_global(address.ip())).collect();
-            if allowed.is_empty() {
-                return Err(format!("{} has no public address; see allow_private", name.as_str()).into());
-            }
-            let addresses: Addrs = Box::new(allowed.into_iter());
+            let addresses: Addrs = Box::new(resolve(name.as_str(), 0, open).await?.into_iter());
             Ok(addresses)
         })
     }

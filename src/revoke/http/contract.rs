@@ -1,95 +1,11 @@
 //! Contract tests: each preset against a server that checks the documented request of the vendor and gives the documented
 //! answers. The sources are in the preset files.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
-
-use axum::Router;
-use axum::body::to_bytes;
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse as _, Response};
+use std::sync::Arc;
 
 use super::contract_table::{CONTRACTS, Contract, FORM, JSON};
 use super::*;
-
-/// Thu, 26 Nov 2026 10:00:00 GMT
-const NOW: i64 = 1_795_687_200_000;
-
-/// A clock that stands still.
-pub(super) struct At;
-
-impl Clock for At {
-    fn now_millis(&self) -> i64 {
-        NOW
-    }
-}
-
-/// A request as received.
-#[derive(Clone, Debug)]
-pub(super) struct Seen {
-    pub(super) line: String,
-    pub(super) headers: HeaderMap,
-    pub(super) body: String,
-}
-
-impl Seen {
-    pub(super) fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().expect("text"))
-    }
-}
-
-type Reply = (u16, Vec<(&'static str, String)>, String);
-
-/// A provider on loopback. It gives the queued answers, then 500.
-#[derive(Clone, Default)]
-pub(super) struct Provider {
-    seen: Arc<Mutex<Vec<Seen>>>,
-    replies: Arc<Mutex<VecDeque<Reply>>>,
-}
-
-impl Provider {
-    /// The provider and its URL.
-    pub(super) async fn start() -> (Self, String) {
-        let provider = Self::default();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let router = Router::new().fallback(answer).with_state(provider.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        (provider, url)
-    }
-
-    pub(super) fn reply(&self, status: u16, body: &str) {
-        self.reply_with(status, &[], body);
-    }
-
-    fn reply_with(&self, status: u16, headers: &[(&'static str, &str)], body: &str) {
-        let headers = headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-        self.replies.lock().expect("a lock").push_back((status, headers, body.to_owned()));
-    }
-
-    /// The requests since the last call.
-    pub(super) fn take(&self) -> Vec<Seen> {
-        std::mem::take(&mut *self.seen.lock().expect("a lock"))
-    }
-}
-
-async fn answer(State(provider): State<Provider>, request: Request) -> Response {
-    let (head, body) = request.into_parts();
-    let body = to_bytes(body, 1 << 20).await.expect("a body");
-    provider.seen.lock().expect("a lock").push(Seen {
-        line: format!("{} {}", head.method, head.uri),
-        headers: head.headers,
-        body: String::from_utf8_lossy(&body).into_owned(),
-    });
-    let reply = provider.replies.lock().expect("a lock").pop_front();
-    let (status, headers, body) = reply.unwrap_or((500, Vec::new(), String::new()));
-    let mut response = (StatusCode::from_u16(status).expect("a status"), body).into_response();
-    for (name, value) in headers {
-        response.headers_mut().insert(name, value.parse().expect("a value"));
-    }
-    response
-}
+pub(super) use crate::outgoing::receiver::{At, Receiver as Provider, Seen};
 
 /// A revoker with `keys` in `[revoke.http]`.
 pub(super) fn revoker(keys: &str) -> HttpRevoker {
@@ -235,7 +151,7 @@ async fn hostile_ids_send_no_other_request() {
                     );
                 }
             }
-            provider.replies.lock().expect("a lock").clear();
+            provider.forget_replies();
         }
     }
 }

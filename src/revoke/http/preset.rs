@@ -8,6 +8,7 @@ use super::answer::AnswerSettings;
 use super::request::RequestSettings;
 use super::settings::{CLIENT_ID, HttpRevokerSettings, TargetKind, VerifySettings};
 use super::shipped::PresetName;
+use crate::outgoing::parse_preset;
 use crate::port::Radius;
 
 /// A preset.
@@ -106,11 +107,7 @@ impl Preset {
 
     /// The error is the line and the problem.
     fn parse(name: &str, text: &str) -> Result<Self, (usize, String)> {
-        let mut preset: Self = toml::from_str(text).map_err(|error| {
-            let before = error.span().map_or(0, |span| span.start.min(text.len()));
-            let line = text.get(..before).map_or(1, |before| before.matches('\n').count() + 1);
-            (line, error.message().replace('\n', ", "))
-        })?;
+        let mut preset: Self = parse_preset(text)?;
         if preset.needs.is_empty() {
             return Err((1, "`needs` is empty; name at least one".to_owned()));
         }

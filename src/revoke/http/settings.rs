@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use super::answer::{AnswerSettings, BodyTest};
+use super::answer::AnswerSettings;
 use super::auth_settings::AuthSettings;
 use super::shipped::PresetName;
+use crate::outgoing::BodyTest;
 use crate::port::Radius;
 use crate::verdict::Target;
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Url;
 
+use crate::outgoing::{Piece, pieces, unknown_name};
 use crate::port::RevokeRequest;
 use crate::verdict::Target;
 
@@ -87,19 +88,14 @@ impl Template {
     /// `{word}` is a value of the incident or of `fixed`. Any other brace is text, because JSON contains braces.
     pub(super) fn parse(text: &str, fixed: &BTreeMap<String, String>) -> Result<Self, String> {
         let mut parts = Vec::new();
-        let mut literal = String::new();
-        let mut rest = text;
-        while let Some(at) = rest.find('{') {
-            let (before, after) = rest.split_at(at);
-            literal.push_str(before);
-            let word_end =
-                after[1..].find(|c: char| !c.is_ascii_lowercase() && c != '_').map_or(after.len(), |e| e + 1);
-            let word = &after[1..word_end];
-            if word.is_empty() || !after[word_end..].starts_with('}') {
-                literal.push('{');
-                rest = &after[1..];
-                continue;
-            }
+        for piece in pieces(text) {
+            let word = match piece {
+                Piece::Text(text) => {
+                    parts.push(Part::Text(text.to_owned()));
+                    continue;
+                }
+                Piece::Name(word) => word,
+            };
             let part = match (VALUES.iter().find(|(name, _)| *name == word), fixed.get(word)) {
                 (Some((_, value @ (Value::IamUser | Value::IamRole))), _) => {
                     let account = fixed.get("account").ok_or("requires `values.account`, the AWS account")?;
@@ -112,19 +108,11 @@ impl Template {
                 (None, Some(value)) => Part::Fixed(value.clone()),
                 (None, None) => {
                     let known = VALUES.iter().map(|(name, _)| *name).chain(fixed.keys().map(String::as_str));
-                    let known: Vec<_> = known.map(|name| format!("{{{name}}}")).collect();
-                    return Err(format!(
-                        "has `{{{word}}}`, which is not a known value; known values are {}",
-                        known.join(", ")
-                    ));
+                    return Err(unknown_name(word, known));
                 }
             };
-            parts.push(Part::Text(std::mem::take(&mut literal)));
             parts.push(part);
-            rest = &after[word_end + 1..];
         }
-        literal.push_str(rest);
-        parts.push(Part::Text(literal));
         Ok(Self(parts))
     }
 

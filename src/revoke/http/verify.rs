@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::answer::{BodyTest, ValueTest, is_about_own_credential};
+use super::answer::is_about_own_credential;
 use super::preset::Preset;
 use super::request::{RequestSettings, RequestTemplate};
 use super::settings::{BodyFormat, HttpRevokerSettings};
 use super::template::{Escape, Filling, Template};
-use crate::outgoing;
+use crate::outgoing::{self, BodyTest, ValueTest};
 
 /// The read, see the module documentation.
 pub(super) struct Verify {

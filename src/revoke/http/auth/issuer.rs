@@ -10,9 +10,9 @@ use tokio::sync::Mutex;
 
 use super::jwt::Key;
 use crate::millis::MINUTE_MS;
-use crate::outgoing;
+use crate::outgoing::{self, error_code, is_retriable};
 use crate::port::{Clock, DeliveryError};
-use crate::revoke::http::answer::{BODY_BYTES_MAX, error_code, is_retriable};
+use crate::revoke::http::answer::BODY_BYTES_MAX;
 use crate::revoke::http::auth_settings::{ClientCredentials, GithubAppSettings, GoogleSettings, OauthSettings};
 
 /// A token is renewed this long before it expires.
